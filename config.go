@@ -1,0 +1,79 @@
+package fleetscore
+
+// Config is all that fleet.yaml can say. Package config reads and judges it.
+type Config struct {
+	Hub       HubConfig                 `json:"hub"`
+	Queries   map[string]QueryConfig    `json:"queries,omitempty"`
+	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
+	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
+	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
+}
+
+// HubConfig says how readings look and how long they are kept.
+type HubConfig struct {
+	Key        []string `json:"key"`                  // key columns; default [Device, Tag]
+	Time       string   `json:"time"`                 // event time column; default TS
+	Partitions int      `json:"partitions,omitempty"` // ordered parts of the log; 0 means 1; fixed once readings are stored
+	Retention  Duration `json:"retention,omitempty"`  // how long readings are kept; 0 means 7d
+	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
+	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
+}
+
+// QueryConfig is one continuous query. In fleet.yaml it is either the SQL text
+// itself or a mapping with these fields.
+type QueryConfig struct {
+	SQL string   `json:"sql"`
+	Cut Duration `json:"cut,omitempty"` // event time per file and commit; 0 means 10m
+}
+
+// FleetConfig says where a fleet's models lie and how a key's model is named.
+type FleetConfig struct {
+	// Path is a folder of the store ("models/sensors"), or a folder of this
+	// machine when it starts with "/" or "./" (relative to fleet.yaml).
+	Path string `json:"path"`
+	// Model is the template of a model's name: "model_{Device}_{Tag}".
+	Model string `json:"model"`
+}
+
+// PoolConfig is a pool of nodes of one kind.
+type PoolConfig struct {
+	Provider string      `json:"provider"`        // "local": child processes of the server
+	Slots    int         `json:"slots,omitempty"` // tasks a node runs at once; 0 means 1
+	Scale    ScaleConfig `json:"scale,omitempty"`
+}
+
+// ScaleConfig bounds a pool's size.
+type ScaleConfig struct {
+	Min       int      `json:"min"`
+	Max       int      `json:"max"`                  // 0 means 1
+	IdleAfter Duration `json:"idle_after,omitempty"` // a node without work is stopped after this; 0 means 1m
+}
+
+// PipelineConfig is what to score, when, where and within which limits.
+type PipelineConfig struct {
+	Dataset  string         `json:"dataset"`
+	Fleet    string         `json:"fleet"`
+	Features []string       `json:"features"`        // value columns in model order; "Val=Value" renames Value to Val on output
+	Label    string         `json:"label,omitempty"` // a column with the truth, where known: copied to the predictions
+	Schedule ScheduleConfig `json:"schedule,omitempty"`
+	Pool     string         `json:"pool"`
+	Limits   LimitsConfig   `json:"limits,omitempty"`
+}
+
+// ScheduleConfig says when a pipeline's jobs are due.
+type ScheduleConfig struct {
+	Cron      string   `json:"cron,omitempty"`       // five fields, UTC; empty means jobs are only submitted by hand
+	StartWhen string   `json:"start_when,omitempty"` // "complete" (default): once the dataset is complete until the interval's end; "due": at once
+	Deadline  Duration `json:"deadline,omitempty"`   // how long after the due time a job may wait for data before it runs incomplete; 0 means for ever
+	Backfill  Duration `json:"backfill,omitempty"`   // how far before the schedule's creation its first interval starts; 0 means at the due time before it
+}
+
+// LimitsConfig bounds what a job may cost and how much may go wrong before it is
+// partly_failed.
+type LimitsConfig struct {
+	ModelTimeout Duration `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
+	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
+	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
+	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
+	NoData       *Percent `json:"no_data,omitempty"`       // default 100%
+}

@@ -1,0 +1,145 @@
+package fleetscore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+)
+
+// Kind classifies an error by what can be done about it. The list is closed and
+// append-only: kinds cross the wire.
+type Kind uint8
+
+// The kinds of error.
+const (
+	Internal    Kind = iota // a defect of ours, or a cause not classified
+	Invalid                 // the input is wrong; repeating it won't help
+	NotFound                // the subject doesn't exist
+	Conflict                // the subject is in another state than the caller assumed
+	Unavailable             // an engine or peer didn't answer; may be tried again
+	Exhausted               // a limit was reached: disk, memory, size, rate
+	Corrupt                 // stored bytes are not what was written
+)
+
+// kinds maps a kind to all that follows from it.
+var kinds = [...]struct {
+	name  string
+	http  int
+	exit  int
+	level slog.Level
+	retry bool
+}{
+	Internal:    {"internal", http.StatusInternalServerError, 1, slog.LevelError, false},
+	Invalid:     {"invalid", http.StatusBadRequest, 10, slog.LevelWarn, false},
+	NotFound:    {"not_found", http.StatusNotFound, 12, slog.LevelWarn, false},
+	Conflict:    {"conflict", http.StatusConflict, 13, slog.LevelWarn, false},
+	Unavailable: {"unavailable", http.StatusServiceUnavailable, 11, slog.LevelWarn, true},
+	Exhausted:   {"exhausted", http.StatusInsufficientStorage, 1, slog.LevelError, true},
+	Corrupt:     {"corrupt", http.StatusInternalServerError, 1, slog.LevelError, false},
+}
+
+// String returns the kind's name on the wire, such as "not_found".
+func (k Kind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k].name
+	}
+	return "internal"
+}
+
+// ParseKind returns the kind of that wire name; unknown names are Internal.
+func ParseKind(name string) Kind {
+	for k := range kinds {
+		if kinds[k].name == name {
+			return Kind(k)
+		}
+	}
+	return Internal
+}
+
+// HTTPStatus is the status an API answers with for this kind.
+func (k Kind) HTTPStatus() int { return kinds[min(int(k), len(kinds)-1)].http }
+
+// ExitCode is the status a command ends with for this kind.
+func (k Kind) ExitCode() int { return kinds[min(int(k), len(kinds)-1)].exit }
+
+// LogLevel is the level an error of this kind is logged at.
+func (k Kind) LogLevel() slog.Level { return kinds[min(int(k), len(kinds)-1)].level }
+
+// Retryable tells whether the same call may succeed later, unchanged.
+func (k Kind) Retryable() bool { return kinds[min(int(k), len(kinds)-1)].retry }
+
+// Error is what rooms return across their borders: the operation, the kind, the
+// subject it failed on, the cause, and what to do about it.
+type Error struct {
+	Op      string // what was being done, e.g. "read model"
+	Kind    Kind
+	Subject string // on what, e.g. a blob name or job identifier; may be empty
+	Err     error  // why
+	Hint    string // what to do; may be empty
+}
+
+// Error formats "op subject: cause (hint)".
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Subject != "" {
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(e.Subject)
+	}
+	if e.Err != nil {
+		if b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(e.Err.Error())
+	}
+	if e.Hint != "" {
+		b.WriteString(" (")
+		b.WriteString(e.Hint)
+		b.WriteByte(')')
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Wrap adds operation and subject to a cause and keeps the cause's kind. It
+// returns nil for a nil cause.
+func Wrap(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Kind: KindOf(err), Subject: subject, Err: err}
+}
+
+// Errorf makes an error whose cause is the formatted message; %w wraps.
+func Errorf(kind Kind, op, subject, format string, args ...any) *Error {
+	return &Error{Op: op, Kind: kind, Subject: subject, Err: fmt.Errorf(format, args...)}
+}
+
+// WithHint sets what to do about the error and returns it.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// KindOf returns the kind of the outermost Error in the chain. A context's end
+// is Unavailable, everything else Internal.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return Unavailable
+	}
+	return Internal
+}
+
+// Is reports whether err is of that kind.
+func (k Kind) Is(err error) bool { return err != nil && KindOf(err) == k }

@@ -1,0 +1,150 @@
+package fleetscore
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// Identifiers. Each is its own type so that they can't be mixed up.
+type (
+	JobID        string // e.g. "anomalies-20261123T1000Z-k3f9"
+	TaskID       string // e.g. "anomalies-20261123T1000Z-k3f9.000"
+	NodeID       string // e.g. "cpu-7f3a"
+	LeaseID      string // unguessable; names one attempt and is its fencing token
+	BlobName     string // slash-separated, relative to the store's root
+	GenerationID string // digest prefix of a fleet's keys and models
+)
+
+// Digest is the SHA-256 of a content.
+type Digest [sha256.Size]byte
+
+// DigestOf hashes b.
+func DigestOf(b []byte) Digest { return sha256.Sum256(b) }
+
+// String is the whole digest in hexadecimal.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// Short is the first 12 hexadecimal digits, for people.
+func (d Digest) Short() string { return d.String()[:12] }
+
+// IsZero reports whether no digest was set.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// MarshalText writes hexadecimal; the zero digest is empty.
+func (d Digest) MarshalText() ([]byte, error) {
+	if d.IsZero() {
+		return nil, nil
+	}
+	return []byte(d.String()), nil
+}
+
+// UnmarshalText reads hexadecimal.
+func (d *Digest) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*d = Digest{}
+		return nil
+	}
+	if hex.DecodedLen(len(b)) != len(d) {
+		return Errorf(Invalid, "read digest", string(b), "not %d hexadecimal digits", 2*len(d))
+	}
+	_, err := hex.Decode(d[:], b)
+	return err
+}
+
+// Item is one key of a job and how it ended: a row of the coverage.
+type Item struct {
+	Key       Key     `json:"key"`
+	Outcome   Outcome `json:"outcome"`
+	Rows      int64   `json:"rows"`      // rows with a prediction
+	Anomalies int64   `json:"anomalies"` // of those, predictions of 1 by outlier detectors
+	First     Micros  `json:"first"`     // stamp of the first row seen; 0 if none
+	Last      Micros  `json:"last"`
+	Model     Digest  `json:"model"`  // zero if there was none
+	Reason    string  `json:"reason"` // why it is not scored
+}
+
+// Counts are items per outcome.
+type Counts map[Outcome]int64
+
+// Total is the number of items.
+func (c Counts) Total() (n int64) {
+	for _, v := range c {
+		n += v
+	}
+	return n
+}
+
+// Job is one pipeline over one interval.
+type Job struct {
+	ID         JobID          `json:"id"`
+	Pipeline   string         `json:"pipeline"`
+	Interval   Interval       `json:"interval"`
+	State      JobState       `json:"state"`
+	Reason     string         `json:"reason,omitempty"` // why it waits, is partly_failed or failed
+	Config     PipelineConfig `json:"config"`           // as it was when the job was made
+	Due        *time.Time     `json:"due,omitempty"`    // the occurrence it was made for; nil if submitted by hand
+	Generation GenerationID   `json:"generation,omitempty"`
+	Expected   int64          `json:"expected"` // keys of the generation
+	Outcomes   Counts         `json:"outcomes,omitempty"`
+	Rows       int64          `json:"rows"`
+	Anomalies  int64          `json:"anomalies"`
+	Tasks      int            `json:"tasks"`
+	TasksEnded int            `json:"tasks_ended"`
+	Created    time.Time      `json:"created"`
+	Started    *time.Time     `json:"started,omitempty"` // first lease
+	Ended      *time.Time     `json:"ended,omitempty"`
+}
+
+// Task is a bundle of a job's keys: those of a shard range.
+type Task struct {
+	ID       TaskID     `json:"id"`
+	Job      JobID      `json:"job"`
+	Index    int        `json:"index"`
+	Shards   ShardRange `json:"shards"`
+	Keys     int64      `json:"keys"`
+	State    TaskState  `json:"state"`
+	Attempts int        `json:"attempts"` // leases given out
+	Failures int        `json:"failures"` // attempts that reported an error; losing a node doesn't count
+	Node     NodeID     `json:"node,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Started  *time.Time `json:"started,omitempty"`
+	Ended    *time.Time `json:"ended,omitempty"`
+}
+
+// Attempt is one try of a task: a lease given to a node.
+type Attempt struct {
+	Lease   LeaseID    `json:"-"`
+	Task    TaskID     `json:"task"`
+	Number  int        `json:"number"` // 1, 2, …
+	Node    NodeID     `json:"node"`
+	State   string     `json:"state"` // leased, succeeded, failed, expired, released
+	Reason  string     `json:"reason,omitempty"`
+	Started time.Time  `json:"started"`
+	Expires time.Time  `json:"expires"`
+	Ended   *time.Time `json:"ended,omitempty"`
+}
+
+// Node is one agent of a pool.
+type Node struct {
+	ID        NodeID    `json:"id"`
+	Pool      string    `json:"pool"`
+	Slots     int       `json:"slots"`
+	State     NodeState `json:"state"`
+	Host      string    `json:"host"`
+	PID       int       `json:"pid"`
+	Version   string    `json:"version"`
+	Running   int       `json:"running"` // leases it holds
+	Started   time.Time `json:"started"`
+	Heartbeat time.Time `json:"heartbeat"`
+	IdleSince time.Time `json:"idle_since"`
+}
+
+// Occurrence is one due time of a schedule and what became of it.
+type Occurrence struct {
+	Pipeline string          `json:"pipeline"`
+	Due      time.Time       `json:"due"`
+	State    OccurrenceState `json:"state"`
+	Job      JobID           `json:"job,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+}

@@ -1,0 +1,81 @@
+package fleetscore
+
+import "math"
+
+// Rows is a batch of a dataset's rows in columns: time, key and values. Row i
+// has the stamp Times[i], the key Keys[KeyIndex[i]] and the values
+// Values[c][i]. A missing value is NaN.
+//
+// The order of rows means nothing unless the producer says so.
+type Rows struct {
+	TimeName   string   // name of the time column, e.g. "TS"
+	KeyNames   []string // names of the key columns, e.g. Device, Tag
+	ValueNames []string // names of the value columns
+
+	Keys     []Key    // the distinct keys
+	KeyIndex []uint32 // per row, an index into Keys
+	Times    []Micros
+	Values   [][]float64 // one slice per value column, each as long as Times
+}
+
+// Len is the number of rows.
+func (r *Rows) Len() int { return len(r.Times) }
+
+// Column returns the values of the named column, or nil.
+func (r *Rows) Column(name string) []float64 {
+	for i, n := range r.ValueNames {
+		if n == name {
+			return r.Values[i]
+		}
+	}
+	return nil
+}
+
+// Predictions are scored rows. Prediction is 1 for an anomaly and 0 for a normal
+// row of an outlier detector, the class or value of other estimators; Score is
+// the decision value, or NaN where the estimator has none.
+type Predictions struct {
+	Rows       // the rows that were scored: features under their output names
+	Prediction []float64
+	Score      []float64
+	Models     []Digest // per Rows.Keys entry, the model that scored it
+}
+
+// Missing is how a value that isn't there is held in Rows.
+var Missing = math.NaN()
+
+// Readings is a batch of readings in columns, as it lies in a hub: every reading
+// has a key and an event time, and may have any of the columns.
+type Readings struct {
+	Keys     []Key
+	KeyIndex []uint32
+	Times    []Micros
+	IDs      []string // message ids for repeats; nil if no reading has one
+	Columns  []ReadingColumn
+}
+
+// Len is the number of readings.
+func (r *Readings) Len() int { return len(r.Times) }
+
+// ReadingColumn is one column of readings. Exactly one of Numbers and Strings is
+// set; booleans are the numbers 0 and 1. Absent values are NaN, or strings with
+// Present false.
+type ReadingColumn struct {
+	Name    string
+	Numbers []float64
+	Strings []string
+	Present []bool // for Strings; nil means all present
+}
+
+// DataFile is one file of a table: what a Delta add action says of it. Writers
+// return it, and a commit makes it visible.
+type DataFile struct {
+	Path      string     `json:"path"` // relative to the table's root
+	SizeBytes int64      `json:"size_bytes"`
+	Rows      int64      `json:"rows"`
+	First     Micros     `json:"first"` // smallest stamp of its rows
+	Last      Micros     `json:"last"`  // largest
+	Shards    ShardRange `json:"shards"`
+	Date      string     `json:"date"` // partition values: "2026-11-23"
+	Hour      int        `json:"hour"` // 0…23
+}

@@ -1,0 +1,85 @@
+package fleetscore
+
+// Outcome is how an item ended: a key of a job has exactly one.
+type Outcome string
+
+// The outcomes, best first.
+const (
+	Scored      Outcome = "scored"      // every row of the key has a prediction
+	NoData      Outcome = "no_data"     // the interval holds no row of the key
+	NoModel     Outcome = "no_model"    // rows, but no model for the key
+	Failed      Outcome = "failed"      // the model could not be read or scored
+	TimedOut    Outcome = "timed_out"   // scoring took longer than the limit
+	Quarantined Outcome = "quarantined" // taken out of scoring after repeated harm
+	Excluded    Outcome = "excluded"    // left out by configuration
+)
+
+// Outcomes lists all outcomes in their order of display.
+var Outcomes = []Outcome{Scored, NoData, NoModel, Failed, TimedOut, Quarantined, Excluded}
+
+// JobState is where a job is in its life.
+type JobState string
+
+// The states of a job in life order.
+const (
+	JobWaiting      JobState = "waiting"    // for its dataset to be complete until the interval's end
+	JobQueued       JobState = "queued"     // planned into tasks, none leased yet
+	JobRunning      JobState = "running"    // at least one task was leased
+	JobCommitting   JobState = "committing" // all tasks ended; results become visible
+	JobSucceeded    JobState = "succeeded"  // committed, coverage within the limits
+	JobPartlyFailed JobState = "partly_failed"
+	JobFailed       JobState = "failed" // nothing was committed
+	JobCanceled     JobState = "canceled"
+)
+
+// JobStates lists all states of a job in life order.
+var JobStates = []JobState{JobWaiting, JobQueued, JobRunning, JobCommitting, JobSucceeded, JobPartlyFailed, JobFailed, JobCanceled}
+
+// Ended reports whether the state is final.
+func (s JobState) Ended() bool {
+	switch s {
+	case JobSucceeded, JobPartlyFailed, JobFailed, JobCanceled:
+		return true
+	}
+	return false
+}
+
+// TaskState is where a task is in its life.
+type TaskState string
+
+// The states of a task in life order.
+const (
+	TaskQueued    TaskState = "queued"
+	TaskLeased    TaskState = "leased"
+	TaskSucceeded TaskState = "succeeded" // an attempt delivered an outcome for each of its keys
+	TaskFailed    TaskState = "failed"    // its tries are used up; its keys are failed
+	TaskCanceled  TaskState = "canceled"
+)
+
+// Ended reports whether the state is final.
+func (s TaskState) Ended() bool {
+	return s == TaskSucceeded || s == TaskFailed || s == TaskCanceled
+}
+
+// NodeState is where a node is in its life.
+type NodeState string
+
+// The states of a node in life order.
+const (
+	NodeStarting NodeState = "starting" // the provider was asked for it
+	NodeReady    NodeState = "ready"    // it registered and its heartbeats arrive
+	NodeDraining NodeState = "draining" // it takes no more leases
+	NodeStopped  NodeState = "stopped"  // it said goodbye
+	NodeLost     NodeState = "lost"     // its heartbeats ceased
+)
+
+// OccurrenceState is what became of one due time of a schedule.
+type OccurrenceState string
+
+// The outcomes of an occurrence.
+const (
+	OccurrenceRan       OccurrenceState = "ran"       // a job was made for it
+	OccurrenceCoalesced OccurrenceState = "coalesced" // a later occurrence's job covers its interval
+	OccurrenceSkipped   OccurrenceState = "skipped"   // its trigger was dropped; the next interval includes its rows
+	OccurrenceMissed    OccurrenceState = "missed"    // it could not run within its deadline
+)
