@@ -1,5 +1,7 @@
 package fleetscore
 
+import "strings"
+
 // Config is all that fleet.yaml can say. Package config reads and judges it.
 type Config struct {
 	Hub       HubConfig                 `json:"hub"`
@@ -76,4 +78,13 @@ type LimitsConfig struct {
 	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
 	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
 	NoData       *Percent `json:"no_data,omitempty"`       // default 100%
+}
+
+// SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into the
+// name it has on output and the dataset's column.
+func SplitFeature(s string) (output, column string) {
+	if out, col, ok := strings.Cut(s, "="); ok {
+		return out, col
+	}
+	return s, s
 }
