@@ -1,0 +1,134 @@
+// Package cli is the command line of Fleetscore and the place where rooms are
+// wired together: it reads flags and variables, builds services, and turns their
+// errors into messages and exit codes. It decides nothing that a room below
+// could decide.
+//
+// Data goes to stdout; logs, progress and messages go to stderr.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Version is the release, set when the binary is built.
+var Version = "dev"
+
+// Exit codes that no kind of error stands for.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitPartly      = 3
+	exitUsage       = 10
+	exitInterrupted = 130
+)
+
+// exitError ends the command with a code after its output said why.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// Main runs one command and returns the process's exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	return exitCode(ctx, cmd, err, stderr)
+}
+
+func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
+	if err == nil {
+		return exitDone
+	}
+	if code, ok := errors.AsType[exitError](err); ok {
+		return int(code)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	var known *fleetscore.Error
+	if !errors.As(err, &known) && isUsage(err) {
+		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", cmd.CommandPath(), err, cmd.CommandPath())
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
+	return fleetscore.KindOf(err).ExitCode()
+}
+
+// usageError marks a command line that can't be meant.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// isUsage recognises our usage errors and cobra's, which have no type.
+func isUsage(err error) bool {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return true
+	}
+	for _, start := range []string{"unknown command", "unknown flag", "unknown shorthand", "required flag", "accepts ", "requires ", "invalid argument", "flag needs", "missing ", "if any flags"} {
+		if strings.HasPrefix(err.Error(), start) {
+			return true
+		}
+	}
+	return false
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fleetscore",
+		Short: "Score fleets: one pre-trained model per sensor, in batches, on a schedule",
+		Long: `Fleetscore scores fleets: one pre-trained Python model per device and sensor,
+in batches, on a schedule. Readings stream in, a SQL query aggregates them over
+event-time windows, jobs score every sensor with its own model on a pool of
+nodes that scales from zero, and a portal shows it all.
+
+Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
+11 unreachable, 12 not found, 13 conflict, 130 interrupted.`,
+		Example:           "  fleetscore demo\n  fleetscore score --data readings.csv --models models --model 'model_{Device}_{Tag}' --key Device,Tag --time TS --feature Value --out scored",
+		Version:           Version,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().String("server", "http://127.0.0.1:7180", "address of the server that client commands talk to")
+	root.PersistentFlags().String("token-file", "", "file with the API token, where the server asks for one")
+	root.AddCommand(
+		newUpCommand(), newServeCommand(), newDemoCommand(), newNodeCommand(),
+		newValidateCommand(), newApplyCommand(),
+		newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newStoreCommand(),
+		newModelCommand(), newSimulateCommand(), newScoreCommand(),
+	)
+	return root
+}
+
+// flagsFromEnvironment gives every flag that wasn't set the value of its
+// variable: --out-dir is FLEETSCORE_OUT_DIR.
+func flagsFromEnvironment(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "FLEETSCORE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !f.Changed && err == nil {
+			if e := cmd.Flags().Set(f.Name, v); e != nil {
+				err = usagef("variable %s=%q: %v", name, v, e)
+			}
+		}
+	})
+	return err
+}
