@@ -1,0 +1,49 @@
+# Fleetscore. Everything here needs Go alone; tests of the engines add what their
+# own set-up says when FLEETSCORE_TEST_ALL=1.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LDFLAGS     := -s -w -X github.com/fleetscore/fleetscore/internal/cli.Version=$(VERSION)
+export CGO_ENABLED ?= 0
+
+.PHONY: build demo test race crash check fmt bench cross fuzz clean
+
+build: ## the binary, in bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetscore ./cmd/fleetscore
+
+demo: build ## the whole system with simulated devices; data stays in .demo
+	./bin/fleetscore demo --dir .demo
+
+test: ## all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
+	$(GO) test -timeout 30m ./...
+
+race: ## the tests of packages with goroutines under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
+
+crash: ## kill -9 of server and nodes at random, for longer than make test does
+	FLEETSCORE_CRASH_ROUNDS=40 $(GO) test -run TestCrash -count 1 -timeout 60m -v ./internal/cli
+
+check: ## format, vet, linters, architecture, all platforms
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test ./internal/archtest
+	$(MAKE) --no-print-directory cross
+
+cross: ## it builds for every platform we ship
+	GOOS=linux GOARCH=amd64 $(GO) build ./...
+	GOOS=linux GOARCH=arm64 $(GO) build ./...
+	GOOS=darwin GOARCH=arm64 $(GO) build ./...
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+bench: ## the benchmarks, side by side where there is a peer
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## every fuzz target for a minute
+	./scripts/fuzz 60s
+
+clean:
+	rm -rf bin .demo
