@@ -1,0 +1,74 @@
+// Package hub is the durable, ordered, time-retained log of readings between
+// the gateway, which appends, and the aggregators, which read.
+//
+// A hub has a fixed number of partitions; each is a sequence of messages, and a
+// message is a batch of readings or a tick. Which partition a key belongs to is
+// decided by the caller (fleetscore.SplitShards), and so are batching, arrival
+// times and ticks: the hub only keeps what it is given, in order, and hands it
+// out again.
+//
+// OpenJetStream runs NATS JetStream inside this process over a folder that one
+// process holds at a time. The bytes of a message are described in
+// docs/formats/hub-message.md; Encode and Decode are that format.
+//
+// All methods of a Hub may be called concurrently.
+package hub
+
+import (
+	"context"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Message is one entry of a partition.
+type Message struct {
+	Partition int
+	Seq       uint64            // place in the partition, from 1, without gaps between appends
+	Arrived   fleetscore.Micros // when the gateway took it
+	Tick      bool              // no readings: as of Arrived nothing more had come and the gateway was healthy
+	Readings  *fleetscore.Readings
+}
+
+// Stats describes what one partition holds.
+type Stats struct {
+	Partition int
+	First     uint64 // sequence of the oldest message still there; Last+1 if there is none
+	Last      uint64 // sequence of the latest message ever appended; 0 before the first
+	Messages  uint64
+	SizeBytes uint64
+}
+
+// Hub is a log of readings. It is implemented by OpenJetStream and, for tests,
+// by hubtest.New; hubtest.Run checks an implementation.
+type Hub interface {
+	// Partitions is how many partitions there are.
+	Partitions() int
+
+	// Append adds a message and returns its sequence once it is synced to
+	// disk; r == nil appends a tick. The hub does not keep r. On an error the
+	// message may or may not be there, so whoever repeats an Append must
+	// tolerate repeats.
+	//
+	// Errors: Invalid if the partition doesn't exist or the message is over
+	// MaxMessageBytes; Exhausted if the disk is full; Unavailable if the hub is
+	// closed or didn't answer.
+	Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (seq uint64, err error)
+
+	// Read calls fn with every message of the partition from the first with
+	// Seq >= from (0 means the oldest), in order, each once, and then waits for
+	// more. If older messages are gone by age, the first Seq is greater than
+	// from. It returns fn's error, or the context's, or Unavailable once the
+	// hub is closed, or Corrupt if a stored message can't be decoded. fn owns
+	// the message.
+	Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error
+
+	// Stats describes the partitions, in order.
+	Stats(ctx context.Context) ([]Stats, error)
+
+	// Close ends running reads and releases the folder.
+	Close() error
+}
+
+// MaxMessageBytes is the largest encoded message a hub takes. Writers cut
+// batches well below it, to about a megabyte.
+const MaxMessageBytes = 8 << 20
