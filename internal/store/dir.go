@@ -1,0 +1,364 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// tempFolder holds unfinished blobs, at the root so that every rename stays on
+// one file system.
+const tempFolder = ".fleetscore-tmp"
+
+// tempKept is how long an unfinished blob is left alone when a bucket opens:
+// another process may be writing it.
+const tempKept = 24 * time.Hour
+
+// Dir is a bucket in a directory. A blob is a file of the same name; symbolic
+// links that lead out of the directory are not followed.
+type Dir struct {
+	path string
+	root *os.Root
+}
+
+// OpenDir opens the bucket in a directory, which is made if absent, and removes
+// what crashed writers left behind.
+func OpenDir(dir string) (*Dir, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fault("open store", dir, err)
+	}
+	if err := os.MkdirAll(filepath.Join(abs, tempFolder), 0o755); err != nil {
+		return nil, fault("open store", abs, err)
+	}
+	root, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, fault("open store", abs, err)
+	}
+	d := &Dir{path: abs, root: root}
+	return d, d.sweep()
+}
+
+// URL is the address that Open takes.
+func (d *Dir) URL() string { return "file://" + d.path }
+
+func (d *Dir) sweep() error {
+	entries, err := fs.ReadDir(d.root.FS(), tempFolder)
+	if err != nil {
+		return fault("open store", d.path, err)
+	}
+	for _, e := range entries {
+		i, err := e.Info()
+		if err == nil && time.Since(i.ModTime()) > tempKept {
+			err = d.root.Remove(path.Join(tempFolder, e.Name()))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fault("clean store", d.path, err)
+		}
+	}
+	return nil
+}
+
+// fault gives a file system's error its kind and what to do.
+func fault(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err // the message names the subject already
+	}
+	e := fleetscore.Errorf(fleetscore.Internal, op, subject, "%w", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		e.Kind = fleetscore.NotFound
+	case errors.Is(err, fs.ErrExist):
+		e.Kind = fleetscore.Conflict
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		e.Kind, e.Hint = fleetscore.Exhausted, "the disk is full: free some space or move the data to a larger disk; it goes on by itself then"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		e.Kind, e.Hint = fleetscore.Exhausted, "too many open files: raise the limit (ulimit -n)"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		e.Kind, e.Hint = fleetscore.Unavailable, "check owner and permissions of the folder"
+	}
+	return e
+}
+
+// Get opens the file; see Bucket.
+func (d *Dir) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
+	if err := d.ready(ctx, name); err != nil {
+		return nil, err
+	}
+	f, err := d.root.Open(string(name))
+	if err != nil {
+		return nil, fault("read", string(name), err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err == nil && offset > 0 {
+		_, err = f.Seek(offset, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fault("read", string(name), err)
+	}
+	if length < 0 {
+		return f, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, length), f}, nil
+}
+
+func (d *Dir) ready(ctx context.Context, name fleetscore.BlobName) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return CheckName(name)
+}
+
+// Put writes the file; see Bucket. The order makes it atomic and durable: write a
+// temporary, sync it, give it its name, sync the folders that name it.
+func (d *Dir) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt PutOptions) (Info, error) {
+	if err := d.ready(ctx, name); err != nil {
+		return Info{}, err
+	}
+	temp, err := d.writeTemp(ctx, body)
+	if err != nil {
+		return Info{}, fault("write", string(name), err)
+	}
+	defer d.root.Remove(temp) // gone already when it was renamed
+	if err := d.makeParents(path.Dir(string(name))); err != nil {
+		return Info{}, fault("write", string(name), err)
+	}
+	if opt.IfAbsent {
+		err = d.root.Link(temp, string(name)) // unlike a rename it fails if the name exists
+	} else {
+		err = d.root.Rename(temp, string(name))
+	}
+	if err != nil {
+		return Info{}, fault("write", string(name), unlink(err))
+	}
+	if err := d.syncFolder(path.Dir(string(name))); err != nil {
+		return Info{}, fault("write", string(name), err)
+	}
+	return d.Stat(ctx, name)
+}
+
+// unlink returns the cause in a LinkError, which would show the temporary's name.
+func unlink(err error) error {
+	var le *os.LinkError
+	if errors.As(err, &le) {
+		return le.Err
+	}
+	return err
+}
+
+func (d *Dir) writeTemp(ctx context.Context, body io.Reader) (name string, err error) {
+	var r [12]byte
+	if _, err := rand.Read(r[:]); err != nil {
+		return "", err
+	}
+	name = path.Join(tempFolder, hex.EncodeToString(r[:]))
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			d.root.Remove(name)
+		}
+	}()
+	if _, err := io.Copy(f, ctxReader{ctx, body}); err != nil {
+		return name, err
+	}
+	return name, f.Sync()
+}
+
+// ctxReader ends a copy when its context does.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// makeParents makes the missing folders of dir and syncs the folders they were
+// made in.
+func (d *Dir) makeParents(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if st, err := d.root.Stat(dir); err == nil {
+		if !st.IsDir() {
+			return fmt.Errorf("%s is a blob, not a folder: %w", dir, syscall.ENOTDIR)
+		}
+		return nil
+	}
+	if err := d.makeParents(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := d.root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return d.syncFolder(path.Dir(dir))
+}
+
+func (d *Dir) syncFolder(dir string) error {
+	f, err := d.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// Stat describes the file; see Bucket.
+func (d *Dir) Stat(ctx context.Context, name fleetscore.BlobName) (Info, error) {
+	if err := d.ready(ctx, name); err != nil {
+		return Info{}, err
+	}
+	st, err := d.root.Stat(string(name))
+	if err == nil && !st.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return Info{}, fault("look up", string(name), err)
+	}
+	return info(string(name), st), nil
+}
+
+func info(name string, st fs.FileInfo) Info {
+	return Info{Name: fleetscore.BlobName(name), SizeBytes: st.Size(), Modified: st.ModTime().UTC(),
+		ETag: fmt.Sprintf("%x-%x", st.ModTime().UnixNano(), st.Size())}
+}
+
+// Delete removes the file; see Bucket. Folders stay.
+func (d *Dir) Delete(ctx context.Context, name fleetscore.BlobName) error {
+	if err := d.ready(ctx, name); err != nil {
+		return err
+	}
+	err := d.root.Remove(string(name))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	return fault("delete", string(name), err)
+}
+
+// List walks the folders in name order; see Bucket. Only one folder per level is
+// held in memory.
+func (d *Dir) List(ctx context.Context, prefix string, opt ListOptions) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		folder := ""
+		if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
+			folder = prefix[:i+1]
+		}
+		w := walk{d, ctx, prefix, opt, yield}
+		w.folder(folder)
+	}
+}
+
+type walk struct {
+	d      *Dir
+	ctx    context.Context
+	prefix string
+	opt    ListOptions
+	yield  func(Info, error) bool
+}
+
+// folder yields what lies in a folder ("" or ending in "/"); false ends the walk.
+func (w *walk) folder(folder string) bool {
+	dir := strings.TrimSuffix(folder, "/")
+	if dir == "" {
+		dir = "."
+	} else if CheckName(fleetscore.BlobName(dir)) != nil {
+		return true // no blob can lie there
+	}
+	entries, err := fs.ReadDir(w.d.root.FS(), dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			return true
+		}
+		return w.yield(Info{}, fault("list", dir, err)) && false
+	}
+	names := make([]string, 0, len(entries))
+	byName := make(map[string]fs.DirEntry, len(entries))
+	for _, e := range entries {
+		n := folder + e.Name()
+		if e.IsDir() {
+			n += "/" // so that folders sort among blobs as their contents do
+		}
+		if n == tempFolder+"/" || !strings.HasPrefix(n, w.prefix) && !strings.HasPrefix(w.prefix, n) {
+			continue
+		}
+		names = append(names, n)
+		byName[n] = e
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if err := w.ctx.Err(); err != nil {
+			w.yield(Info{}, err)
+			return false
+		}
+		if !w.entry(n, byName[n]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walk) entry(n string, e fs.DirEntry) bool {
+	after := string(w.opt.After)
+	if e.IsDir() {
+		switch {
+		case n < after && !strings.HasPrefix(after, n):
+			return true
+		case w.opt.Delimiter && len(n) > len(w.prefix):
+			return n <= after || w.yield(Info{Name: fleetscore.BlobName(n)}, nil)
+		}
+		return w.folder(n)
+	}
+	if n <= after || !strings.HasPrefix(n, w.prefix) {
+		return true
+	}
+	st, err := e.Info()
+	if err == nil && st.Mode()&fs.ModeSymlink != 0 {
+		st, err = w.d.root.Stat(n) // fails if it leads out of the directory
+		if err != nil || !st.Mode().IsRegular() {
+			return true
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return true // deleted since the folder was read
+	}
+	if err != nil {
+		w.yield(Info{}, fault("list", n, err))
+		return false
+	}
+	return w.yield(info(n, st), nil)
+}

@@ -1,0 +1,91 @@
+package store_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
+)
+
+func openDir(t *testing.T, path string) *store.Dir {
+	t.Helper()
+	d, err := store.OpenDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestDir(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) store.Bucket { return openDir(t, t.TempDir()) })
+}
+
+func TestSub(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) store.Bucket { return store.Sub(openDir(t, t.TempDir()), "a/b") })
+}
+
+func TestDirSweepsOldTemporaries(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	openDir(t, dir)
+	old, young := filepath.Join(dir, ".fleetscore-tmp", "old"), filepath.Join(dir, ".fleetscore-tmp", "young")
+	for _, f := range []string{old, young} {
+		if err := os.WriteFile(f, []byte("half"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-48 * time.Hour)
+	if err := os.Chtimes(old, long, long); err != nil {
+		t.Fatal(err)
+	}
+	openDir(t, dir)
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("the old temporary is still there: %v", err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("the young temporary, perhaps being written, is gone: %v", err)
+	}
+}
+
+func TestDirLinksOutsideAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	b := openDir(t, dir)
+	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := store.ReadAll(t.Context(), b, "link"); err == nil {
+		t.Errorf("read %q through a link that leads out", data)
+	}
+	for i, err := range b.List(t.Context(), "", store.ListOptions{}) {
+		t.Errorf("listed %v, %v", i, err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := store.Open(t.Context(), openDir(t, dir).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.WriteAll(t.Context(), b, "x", nil, store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Open(t.Context(), "ftp://x"); !fleetscore.Invalid.Is(err) {
+		t.Errorf("got %v, want kind invalid", err)
+	}
+}
