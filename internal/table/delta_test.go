@@ -1,0 +1,271 @@
+package table
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+func openTest(t interface{ TempDir() string }) store.Bucket {
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+var predictionSchema = PredictionSchema("TS", []string{"Device"}, []string{"Val"})
+
+func makePredictions(keys []fleetscore.Key, times []fleetscore.Micros, value float64) *fleetscore.Predictions {
+	p := &fleetscore.Predictions{Rows: fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Val"}, Values: make([][]float64, 1)}}
+	for i, k := range keys {
+		p.Keys = append(p.Keys, k)
+		p.Models = append(p.Models, fleetscore.DigestOf([]byte(k)))
+		for _, t := range times {
+			p.KeyIndex = append(p.KeyIndex, uint32(i))
+			p.Times = append(p.Times, t)
+			p.Values[0] = append(p.Values[0], value)
+			p.Prediction = append(p.Prediction, 0)
+			p.Score = append(p.Score, math.NaN())
+		}
+	}
+	return p
+}
+
+type cell struct {
+	key  fleetscore.Key
+	time fleetscore.Micros
+}
+
+// TestSupersede runs jobs over random keys and intervals, and compares what
+// readers see with a map.
+func TestSupersede(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		ctx := t.Context()
+		d := OpenDelta(openTest(t))
+		if err := d.Create(ctx, predictionSchema); err != nil {
+			rt.Fatal(err)
+		}
+		want := map[cell]float64{}
+		const hour = fleetscore.Micros(3600e6)
+		for n := range rapid.IntRange(1, 6).Draw(rt, "jobs") {
+			from := fleetscore.Micros(rapid.IntRange(0, 5).Draw(rt, "from")) * hour / 2
+			to := from + fleetscore.Micros(rapid.IntRange(1, 4).Draw(rt, "length"))*hour/2
+			iv := fleetscore.Interval{From: from.Time(), To: to.Time()}
+			var keys []fleetscore.Key
+			for k := range 4 {
+				if rapid.Bool().Draw(rt, "key") {
+					keys = append(keys, fleetscore.Key(fmt.Sprint("d", k)))
+				}
+			}
+			var times []fleetscore.Micros
+			for x := from + hour/4; x <= to; x += hour / 4 {
+				if rapid.Bool().Draw(rt, "row") {
+					times = append(times, x)
+				}
+			}
+			scored := func(k fleetscore.Key) bool { return slices.Contains(keys, k) }
+			for c := range want {
+				if scored(c.key) && iv.ContainsMicros(c.time) {
+					delete(want, c)
+				}
+			}
+			for _, k := range keys {
+				for _, x := range times {
+					want[cell{k, x}] = float64(n)
+				}
+			}
+			job := fleetscore.JobID(fmt.Sprint("job", n))
+			files, err := d.WritePredictions(ctx, makePredictions(keys, times, float64(n)), job, int64(n))
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for again := range 2 { // the second commit of a job changes nothing
+				_, err := d.CommitPredictions(ctx, job, iv, scored, files)
+				if (again == 0) != (err == nil) || (again == 1 && !AlreadyCommitted(err)) {
+					rt.Fatalf("commit %d of %s: %v", again, job, err)
+				}
+			}
+		}
+		snap, err := d.Snapshot(ctx)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		p, err := d.ReadPredictions(ctx, snap.Files, ReadQuery{})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		got := map[cell]float64{}
+		for i, x := range p.Times {
+			c := cell{p.Keys[p.KeyIndex[i]], x}
+			if _, twice := got[c]; twice {
+				rt.Errorf("%v is there twice", c)
+			}
+			got[c] = p.Values[0][i]
+		}
+		if len(want) != len(got) || (len(want) > 0 && !cmp.Equal(want, got, cmp.AllowUnexported(cell{}))) {
+			rt.Errorf("got %v, want %v", got, want)
+		}
+		if snap.Rows() != int64(len(want)) {
+			rt.Errorf("the log counts %d rows, want %d", snap.Rows(), len(want))
+		}
+	})
+}
+
+func TestConcurrentCommits(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b := openTest(t)
+	const writers, each = 4, 10
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			d := OpenDelta(b)
+			if err := d.Create(ctx, predictionSchema); err != nil {
+				t.Error(err)
+				return
+			}
+			for i := range each {
+				id := fmt.Sprintf("app%d", w)
+				if _, err := d.Commit(ctx, Commit{Operation: "WRITE", Txns: map[string]int64{id: int64(i), "all": int64(i)}, Guard: id}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	snap, err := OpenDelta(b).Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snap.Version != writers*each {
+		t.Errorf("version: got %d, want %d", snap.Version, writers*each)
+	}
+	for w := range writers {
+		if got := snap.Txns[fmt.Sprintf("app%d", w)]; got != each-1 {
+			t.Errorf("txn of writer %d: got %d, want %d", w, got, each-1)
+		}
+	}
+}
+
+func TestCommitConflicts(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := OpenDelta(openTest(t))
+	if _, err := d.Snapshot(ctx); !fleetscore.NotFound.Is(err) {
+		t.Errorf("no table: got %v, want not found", err)
+	}
+	if err := d.Create(ctx, predictionSchema); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Create(ctx, ItemSchema([]string{"Device"})); !fleetscore.Conflict.Is(err) {
+		t.Errorf("other columns: got %v, want conflict", err)
+	}
+	if _, err := d.Commit(ctx, Commit{Remove: []string{"date=2026-11-23/hour=01/x.parquet"}}); !fleetscore.Conflict.Is(err) || AlreadyCommitted(err) {
+		t.Errorf("remove of an absent file: got %v, want conflict", err)
+	}
+}
+
+func TestItems(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := OpenDelta(openTest(t))
+	names := []string{"Device", "Tag"}
+	if err := d.Create(ctx, ItemSchema(names)); err != nil {
+		t.Fatal(err)
+	}
+	iv := fleetscore.Interval{From: time.Unix(0, 0).UTC(), To: time.Unix(3600, 0).UTC()}
+	items := []fleetscore.Item{
+		{Key: "1\x1fa", Outcome: fleetscore.Scored, Rows: 3, Anomalies: 1, First: 5, Last: 9, Model: fleetscore.Digest{7}},
+		{Key: "2\x1fa", Outcome: fleetscore.NoModel, Reason: "no model, \"2/a\""},
+	}
+	for n, job := range []fleetscore.JobID{"j1", "j2"} { // the second replaces the first's items
+		items[0].Rows = int64(n)
+		files, err := d.WriteItems(ctx, items[:2-n], names, job, iv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.CommitItems(ctx, job, iv, files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.ReadItems(ctx, snap.Files, ItemQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []JobItem{{Item: items[0], Job: "j2", Interval: iv}, {Item: items[1], Job: "j1", Interval: iv}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRowsByShardAndInterval(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	dir := t.TempDir()
+	b, err := store.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := OpenDelta(b)
+	if err := d.Create(ctx, DatasetSchema("TS", []string{"Device"}, []string{"Val"})); err != nil {
+		t.Fatal(err)
+	}
+	var keys []fleetscore.Key
+	for i := range 50 {
+		keys = append(keys, fleetscore.Key(fmt.Sprint("d", i)))
+	}
+	rows := &makePredictions(keys, []fleetscore.Micros{1, 3600e6, 3600e6 + 1}, 2).Rows
+	files, err := d.WriteRows(ctx, rows, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 2 || files[0].Hour != 0 || files[0].Rows != 100 || files[1].Hour != 1 || files[1].First != 3600e6+1 {
+		t.Errorf("files: %+v", files)
+	}
+	if _, err := d.Commit(ctx, Commit{Operation: "WRITE", Add: files}); err != nil {
+		t.Fatal(err)
+	}
+	iv := fleetscore.Interval{From: time.UnixMicro(1).UTC(), To: time.UnixMicro(3600e6).UTC()}
+	half := fleetscore.ShardRange{First: 0, Last: 127}
+	got, err := d.ReadRows(ctx, files, ReadQuery{Interval: &iv, Shards: &half})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := 0
+	for _, k := range keys {
+		if half.Contains(k.Shard()) {
+			want++
+		}
+	}
+	if got.Len() != want {
+		t.Errorf("rows: got %d, want %d", got.Len(), want)
+	}
+	folder, _, err := ReadPath(ctx, dir, Schema{Time: "TS", Key: []string{"Device"}, Values: []string{"Val"}}, ReadOptions{})
+	if err != nil || folder.Len() != rows.Len() {
+		t.Errorf("by path: got %v rows, %v; want %d", folder, err, rows.Len())
+	}
+}
+
+func FuzzDeltaLog(f *testing.F) {
+	f.Add([]byte(`{"add":{"path":"date=1970-01-01/hour=00/x.parquet","partitionValues":{"date":"1970-01-01","hour":"0"},"size":1,"stats":"{\"numRecords\":1}","tags":{"fleetscore.shards":"0-3","fleetscore.first":"1","fleetscore.last":"2"}}}`))
+	f.Add([]byte(`{"metaData":{"schemaString":"{}"}}`))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		d := OpenDelta(nil)
+		_ = d.read("x", data) // must not panic
+	})
+}

@@ -1,0 +1,291 @@
+package table
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// The actions of a Delta log that we read and write, as the Delta transaction
+// log protocol names them. docs/formats/delta.md says which and why.
+type action struct {
+	Protocol   *protocolAction `json:"protocol,omitempty"`
+	MetaData   *metaAction     `json:"metaData,omitempty"`
+	Txn        *txnAction      `json:"txn,omitempty"`
+	Add        *addAction      `json:"add,omitempty"`
+	Remove     *removeAction   `json:"remove,omitempty"`
+	CommitInfo map[string]any  `json:"commitInfo,omitempty"`
+}
+
+type protocolAction struct {
+	MinReader int `json:"minReaderVersion"`
+	MinWriter int `json:"minWriterVersion"`
+}
+
+type metaAction struct {
+	ID               string            `json:"id"`
+	Format           formatSpec        `json:"format"`
+	SchemaString     string            `json:"schemaString"`
+	PartitionColumns []string          `json:"partitionColumns"`
+	Configuration    map[string]string `json:"configuration"`
+	CreatedTime      int64             `json:"createdTime"` // milliseconds
+}
+
+type formatSpec struct {
+	Provider string            `json:"provider"`
+	Options  map[string]string `json:"options"`
+}
+
+type txnAction struct {
+	AppID   string `json:"appId"`
+	Version int64  `json:"version"`
+	Updated int64  `json:"lastUpdated,omitempty"`
+}
+
+type addAction struct {
+	Path             string            `json:"path"`
+	PartitionValues  map[string]string `json:"partitionValues"`
+	Size             int64             `json:"size"`
+	ModificationTime int64             `json:"modificationTime"`
+	DataChange       bool              `json:"dataChange"`
+	Stats            string            `json:"stats,omitempty"`
+	Tags             map[string]string `json:"tags,omitempty"`
+}
+
+type removeAction struct {
+	Path                 string            `json:"path"`
+	DeletionTimestamp    int64             `json:"deletionTimestamp"`
+	DataChange           bool              `json:"dataChange"`
+	ExtendedFileMetadata bool              `json:"extendedFileMetadata"`
+	PartitionValues      map[string]string `json:"partitionValues"`
+	Size                 int64             `json:"size"`
+}
+
+// Snapshot is a table as of one version of its log. It must not be modified.
+type Snapshot struct {
+	Version int64
+	Schema  TableSchema
+	Files   []fleetscore.DataFile // the visible ones, by path
+	Txns    map[string]int64
+}
+
+// Rows is how many rows the table has.
+func (s *Snapshot) Rows() (n int64) {
+	for _, f := range s.Files {
+		n += f.Rows
+	}
+	return n
+}
+
+// Delta is a table in the Delta Lake format.
+type Delta struct {
+	b store.Bucket
+
+	mu   sync.Mutex // guards the state, which is the log read so far
+	next int64      // version of the first commit not read yet
+	meta *TableSchema
+	file map[string]fleetscore.DataFile
+	txns map[string]int64
+	snap *Snapshot // of version next-1; nil when to be made anew
+}
+
+// OpenDelta is the table at the root of a bucket (use store.Sub). Nothing is read
+// yet; the table need not exist.
+func OpenDelta(b store.Bucket) *Delta {
+	return &Delta{b: b, file: map[string]fleetscore.DataFile{}, txns: map[string]int64{}}
+}
+
+func commitName(version int64) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("_delta_log/%020d.json", version))
+}
+
+// maxCommitBytes bounds a commit of somebody else's that we are ready to read.
+const maxCommitBytes = 256 << 20
+
+// Snapshot reads what was committed since the last call and returns the table as
+// it is now. Kind NotFound if there is no table.
+func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refresh(ctx)
+}
+
+func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
+	for {
+		name := commitName(d.next)
+		data, err := store.ReadAll(ctx, d.b, name)
+		if fleetscore.NotFound.Is(err) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := d.read(string(name), data); err != nil {
+			return nil, err
+		}
+		d.next++
+		d.snap = nil
+	}
+	if d.next == 0 {
+		return nil, d.noTable(ctx)
+	}
+	if d.snap == nil {
+		if d.meta == nil {
+			return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "it has no metaData action")
+		}
+		files := slices.SortedFunc(maps.Values(d.file), func(a, b fleetscore.DataFile) int { return strings.Compare(a.Path, b.Path) })
+		d.snap = &Snapshot{Version: d.next - 1, Schema: *d.meta, Files: files, Txns: maps.Clone(d.txns)}
+	}
+	return d.snap, nil
+}
+
+// noTable tells a table that isn't there from one whose first commits another
+// program has folded into a checkpoint.
+func (d *Delta) noTable(ctx context.Context) error {
+	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		return fleetscore.Errorf(fleetscore.Invalid, "read Delta log", string(i.Name), "the log's first commit is gone: another program cleaned it up").
+			WithHint("tables that Fleetscore writes must keep their whole log; restore it, or start a new table")
+	}
+	return fleetscore.Errorf(fleetscore.NotFound, "read Delta log", "_delta_log", "there is no table yet")
+}
+
+// read applies one commit to the state.
+func (d *Delta) read(name string, data []byte) error {
+	if len(data) > maxCommitBytes {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "it has %d bytes, more than %d", len(data), maxCommitBytes)
+	}
+	type change struct {
+		meta *TableSchema
+		add  *fleetscore.DataFile
+		del  string
+		txn  *txnAction
+	}
+	var changes []change
+	for i, line := range bytes.Split(data, []byte{'\n'}) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var a action
+		if err := json.Unmarshal(line, &a); err != nil {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i+1, err)
+		}
+		var c change
+		var err error
+		switch {
+		case a.Protocol != nil && (a.Protocol.MinReader > 1 || a.Protocol.MinWriter > 2):
+			err = fmt.Errorf("it needs reader version %d and writer version %d; 1 and 2 are supported", a.Protocol.MinReader, a.Protocol.MinWriter)
+		case a.MetaData != nil:
+			c.meta, err = readMeta(a.MetaData)
+		case a.Add != nil:
+			c.add, err = readAdd(a.Add)
+		case a.Remove != nil:
+			c.del, err = url.PathUnescape(a.Remove.Path)
+		case a.Txn != nil:
+			c.txn = a.Txn
+		}
+		if err != nil {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i+1, err)
+		}
+		changes = append(changes, c)
+	}
+	for _, c := range changes { // a commit's actions may stand in any order: removes first
+		if c.del != "" {
+			delete(d.file, c.del)
+		}
+	}
+	for _, c := range changes {
+		switch {
+		case c.meta != nil:
+			d.meta = c.meta
+		case c.add != nil:
+			d.file[c.add.Path] = *c.add
+		case c.txn != nil:
+			d.txns[c.txn.AppID] = c.txn.Version
+		}
+	}
+	return nil
+}
+
+type deltaStats struct {
+	NumRecords int64          `json:"numRecords"`
+	Min        map[string]any `json:"minValues,omitempty"`
+	Max        map[string]any `json:"maxValues,omitempty"`
+}
+
+func writeAdd(f fleetscore.DataFile, timeName string, now time.Time) (*addAction, error) {
+	// Delta's statistics hold milliseconds: round outwards.
+	minMS, maxMS := f.First.Time().Truncate(time.Millisecond), (f.Last + 999).Time().Truncate(time.Millisecond)
+	stats, err := json.Marshal(deltaStats{NumRecords: f.Rows,
+		Min: map[string]any{timeName: minMS.Format("2006-01-02T15:04:05.000Z")},
+		Max: map[string]any{timeName: maxMS.Format("2006-01-02T15:04:05.000Z")}})
+	if err != nil {
+		return nil, err
+	}
+	return &addAction{
+		Path:             escapePath(f.Path),
+		PartitionValues:  map[string]string{"date": f.Date, "hour": strconv.Itoa(f.Hour)},
+		Size:             f.SizeBytes,
+		ModificationTime: now.UnixMilli(),
+		DataChange:       true,
+		Stats:            string(stats),
+		Tags: map[string]string{
+			"fleetscore.shards": fmt.Sprintf("%d-%d", f.Shards.First, f.Shards.Last),
+			"fleetscore.first":  strconv.FormatInt(int64(f.First), 10),
+			"fleetscore.last":   strconv.FormatInt(int64(f.Last), 10),
+		},
+	}, nil
+}
+
+// escapePath encodes a path as the protocol asks (RFC 2396), keeping what our
+// names are made of.
+func escapePath(p string) string {
+	return strings.ReplaceAll((&url.URL{Path: p}).EscapedPath(), "+", "%2B")
+}
+
+func readAdd(a *addAction) (*fleetscore.DataFile, error) {
+	path, err := url.PathUnescape(a.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.CheckName(fleetscore.BlobName(path)); err != nil {
+		return nil, err
+	}
+	f := &fleetscore.DataFile{Path: path, SizeBytes: a.Size, Date: a.PartitionValues["date"], Shards: fleetscore.AllShards}
+	if h := a.PartitionValues["hour"]; h != "" {
+		if f.Hour, err = strconv.Atoi(h); err != nil {
+			return nil, fmt.Errorf("partition value hour: %w", err)
+		}
+	}
+	var stats deltaStats
+	if a.Stats != "" {
+		if err := json.Unmarshal([]byte(a.Stats), &stats); err != nil {
+			return nil, fmt.Errorf("stats: %w", err)
+		}
+	}
+	f.Rows = stats.NumRecords
+	first, err1 := strconv.ParseInt(a.Tags["fleetscore.first"], 10, 64)
+	last, err2 := strconv.ParseInt(a.Tags["fleetscore.last"], 10, 64)
+	var s0, s1 uint8
+	_, err3 := fmt.Sscanf(a.Tags["fleetscore.shards"], "%d-%d", &s0, &s1)
+	if err := errors.Join(err1, err2, err3); err != nil || s0 > s1 {
+		return nil, fmt.Errorf("file %s has no tags of Fleetscore's: was it added by another program?", path)
+	}
+	f.First, f.Last = fleetscore.Micros(first), fleetscore.Micros(last)
+	f.Shards = fleetscore.ShardRange{First: fleetscore.Shard(s0), Last: fleetscore.Shard(s1)}
+	return f, nil
+}

@@ -1,0 +1,211 @@
+package table
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// Commit is one change of a table; all of it becomes visible at once.
+type Commit struct {
+	Operation string                // what it is, for the table's history: "STREAMING UPDATE", "WRITE", "MERGE"
+	Add       []fleetscore.DataFile // files that become visible; already written
+	Remove    []string              // paths of files that cease to be; kind Conflict if one isn't visible any more
+	Txns      map[string]int64      // entries to set: how far an application is
+	// Guard names the entry of Txns that makes the commit happen once: if the
+	// table has it at this version or a later one, nothing is written and the
+	// error is one that AlreadyCommitted knows.
+	Guard string
+	Info  map[string]any // further entries of the commit's commitInfo
+}
+
+var errAlready = errors.New("it was committed before")
+
+// AlreadyCommitted tells whether a commit was refused because its Guard says that
+// it happened before.
+func AlreadyCommitted(err error) bool { return errors.Is(err, errAlready) }
+
+// Create makes the table if there is none. Nothing happens if it exists with the
+// same columns; kind Conflict if with others.
+func (d *Delta) Create(ctx context.Context, s TableSchema) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		snap, err := d.refresh(ctx)
+		if err == nil {
+			if !snap.Schema.equal(s) {
+				return fleetscore.Errorf(fleetscore.Conflict, "create table", "", "it exists with the columns %v, wanted are %v", snap.Schema.Columns, s.Columns).
+					WithHint("columns of a table are fixed: write into a table of another name")
+			}
+			return nil
+		}
+		if !fleetscore.NotFound.Is(err) {
+			return err
+		}
+		now := time.Now()
+		meta, err := writeMeta(s, newID(), now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		err = d.put(ctx, 0, []action{
+			{CommitInfo: commitInfo("CREATE TABLE", now, nil)},
+			{Protocol: &protocolAction{MinReader: 1, MinWriter: 2}},
+			{MetaData: meta},
+		})
+		if err != nil && !fleetscore.Conflict.Is(err) {
+			return err
+		}
+	}
+}
+
+// Commit appends one commit to the log. When another writer takes the version
+// first, the commit is judged anew against the table as it is then and tried
+// with the next version.
+func (d *Delta) Commit(ctx context.Context, c Commit) (int64, error) {
+	return d.commit(ctx, func(*Snapshot) (Commit, error) { return c, nil })
+}
+
+// commit asks for a commit that fits the table as it is, until one wins.
+func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)) (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		snap, err := d.refresh(ctx)
+		if err != nil {
+			return 0, err
+		}
+		c, err := make(snap)
+		if err != nil {
+			return 0, err
+		}
+		actions, err := d.actions(snap, c)
+		if err != nil {
+			return 0, err
+		}
+		err = d.put(ctx, snap.Version+1, actions)
+		if err == nil {
+			_, err := d.refresh(ctx)
+			return snap.Version + 1, err
+		}
+		if !fleetscore.Conflict.Is(err) {
+			return 0, err
+		}
+	}
+}
+
+func (d *Delta) actions(snap *Snapshot, c Commit) ([]action, error) {
+	now := time.Now()
+	if c.Guard != "" {
+		if have, ok := snap.Txns[c.Guard]; ok && have >= c.Txns[c.Guard] {
+			return nil, fleetscore.Errorf(fleetscore.Conflict, "commit", c.Guard, "%w", errAlready)
+		}
+	}
+	out := []action{{CommitInfo: commitInfo(c.Operation, now, c.Info)}}
+	for _, id := range sortedKeys(c.Txns) {
+		out = append(out, action{Txn: &txnAction{AppID: id, Version: c.Txns[id], Updated: now.UnixMilli()}})
+	}
+	for _, path := range c.Remove {
+		f, ok := d.file[path]
+		if !ok {
+			return nil, fleetscore.Errorf(fleetscore.Conflict, "commit", path, "the file to remove is not part of the table any more")
+		}
+		out = append(out, action{Remove: &removeAction{Path: escapePath(path), DeletionTimestamp: now.UnixMilli(), DataChange: true,
+			ExtendedFileMetadata: true, PartitionValues: partitionValues(f), Size: f.SizeBytes}})
+	}
+	for _, f := range c.Add {
+		a, err := writeAdd(f, snap.Schema.Time, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, action{Add: a})
+	}
+	return out, nil
+}
+
+// put writes a commit; kind Conflict if the version is taken. A failed put may
+// have happened all the same (the answer was lost), so what lies there is
+// compared by the commit's own id.
+func (d *Delta) put(ctx context.Context, version int64, actions []action) error {
+	id := newID()
+	actions[0].CommitInfo["fleetscore.commit"] = id
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, a := range actions {
+		if err := enc.Encode(a); err != nil {
+			return err
+		}
+	}
+	err := store.WriteAll(ctx, d.b, commitName(version), b.Bytes(), store.PutOptions{IfAbsent: true})
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	there, e := store.ReadAll(ctx, d.b, commitName(version))
+	if e == nil && bytes.Contains(there, []byte(id)) {
+		return nil
+	}
+	return err
+}
+
+func commitInfo(operation string, now time.Time, more map[string]any) map[string]any {
+	info := map[string]any{"timestamp": now.UnixMilli(), "operation": operation, "engineInfo": "fleetscore"}
+	for k, v := range more {
+		info[k] = v
+	}
+	return info
+}
+
+func partitionValues(f fleetscore.DataFile) map[string]string {
+	return map[string]string{"date": f.Date, "hour": fmt.Sprint(f.Hour)}
+}
+
+// newID is a random UUID (version 4).
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+func sortedKeys(m map[string]int64) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// CompleteUntil is the time until which a dataset is complete: the smallest
+// "…/complete_until" entry of its table, false while one of the hub's partitions
+// has none.
+func CompleteUntil(snap *Snapshot) (fleetscore.Micros, bool) {
+	var least int64
+	have, want := 0, int64(0)
+	for id, v := range snap.Txns {
+		switch {
+		case strings.HasSuffix(id, "/complete_until"):
+			if have == 0 || v < least {
+				least = v
+			}
+			have++
+		case strings.HasSuffix(id, "/partitions"):
+			want = max(want, v)
+		}
+	}
+	return fleetscore.Micros(least), have > 0 && int64(have) >= want
+}

@@ -1,0 +1,148 @@
+package table
+
+import (
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Layout is how times were written in a file, so that output repeats it.
+type Layout struct {
+	Separator byte   // 'T' or ' '; 0 means 'T'
+	Fraction  int    // digits after the seconds, 0 to 6
+	Zone      string // "" as in pandas, or "Z"
+}
+
+// RFC3339 is the layout where none was read.
+var RFC3339 = Layout{Separator: 'T', Zone: "Z"}
+
+// append writes a time in the layout. Times finer than it get the digits they
+// need.
+func (l Layout) append(dst []byte, m fleetscore.Micros) []byte {
+	sep := l.Separator
+	if sep == 0 {
+		sep = 'T'
+	}
+	t := m.Time()
+	dst = t.AppendFormat(dst, "2006-01-02")
+	dst = append(dst, sep)
+	dst = t.AppendFormat(dst, "15:04:05")
+	micro := t.Nanosecond() / 1000
+	digits := l.Fraction
+	for digits < 6 && micro%pow10[6-digits] != 0 {
+		digits++
+	}
+	if digits > 0 {
+		dst = append(dst, '.')
+		for d := 5; d >= 6-digits; d-- {
+			dst = append(dst, byte('0'+micro/pow10[d]%10))
+		}
+	}
+	return append(dst, l.Zone...)
+}
+
+var pow10 = [...]int{1, 10, 100, 1000, 10000, 100000, 1000000}
+
+// parseTime reads "2006-01-02 15:04:05[.fraction]" or the same with "T", followed
+// by nothing (UTC), "Z" or an offset such as "+02:00". Digits finer than a
+// microsecond are cut off.
+func parseTime(b []byte) (m fleetscore.Micros, l Layout, ok bool) {
+	if len(b) < 19 || b[4] != '-' || b[7] != '-' || (b[10] != ' ' && b[10] != 'T' && b[10] != 't') || b[13] != ':' || b[16] != ':' {
+		return 0, l, false
+	}
+	year, ok1 := digits(b[0:4])
+	month, ok2 := digits(b[5:7])
+	day, ok3 := digits(b[8:10])
+	hour, ok4 := digits(b[11:13])
+	minute, ok5 := digits(b[14:16])
+	second, ok6 := digits(b[17:19])
+	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || minute > 59 || second > 59 {
+		return 0, l, false
+	}
+	l.Separator = b[10]
+	rest := b[19:]
+	micro, scale := 0, 100000
+	if len(rest) > 0 && rest[0] == '.' {
+		i := 1
+		for ; i < len(rest) && rest[i] >= '0' && rest[i] <= '9'; i++ {
+			micro += int(rest[i]-'0') * scale
+			scale /= 10
+		}
+		if i == 1 {
+			return 0, l, false
+		}
+		l.Fraction = min(i-1, 6)
+		rest = rest[i:]
+	}
+	offset := 0
+	switch {
+	case len(rest) == 0:
+	case len(rest) == 1 && (rest[0] == 'Z' || rest[0] == 'z'):
+		l.Zone = "Z"
+	case len(rest) == 6 && (rest[0] == '+' || rest[0] == '-') && rest[3] == ':':
+		h, okh := digits(rest[1:3])
+		mi, okm := digits(rest[4:6])
+		if !okh || !okm || h > 23 || mi > 59 {
+			return 0, l, false
+		}
+		offset = h*3600 + mi*60
+		if rest[0] == '-' {
+			offset = -offset
+		}
+		l.Zone = "Z"
+	default:
+		return 0, l, false
+	}
+	s := daysSinceEpoch(year, month, day)*86400 + int64(hour*3600+minute*60+second-offset)
+	return fleetscore.Micros(s*1e6 + int64(micro)), l, true
+}
+
+func digits(b []byte) (n int, ok bool) {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, true
+}
+
+func daysIn(year, month int) int {
+	switch month {
+	case 4, 6, 9, 11:
+		return 30
+	case 2:
+		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+			return 29
+		}
+		return 28
+	}
+	return 31
+}
+
+// daysSinceEpoch counts days of the proleptic Gregorian calendar with years that
+// begin in March, so that the leap day is a year's last.
+func daysSinceEpoch(y, m, d int) int64 {
+	if m <= 2 {
+		y--
+		m += 12
+	}
+	era := y / 400
+	yoe := y - era*400
+	doy := (153*(m-3)+2)/5 + d - 1
+	doe := yoe*365 + yoe/4 - yoe/100 + doy
+	return int64(era)*146097 + int64(doe) - 719468
+}
+
+// merge widens a layout so that it can show times of both.
+func (l Layout) merge(o Layout) Layout {
+	l.Fraction = max(l.Fraction, o.Fraction)
+	return l
+}
+
+// partition returns the date and hour under which a row lies: those of the
+// instant just before its stamp, as a window's end belongs to the window.
+func partition(m fleetscore.Micros) (date string, hour int) {
+	t := (m - 1).Time()
+	return t.Format(time.DateOnly), t.Hour()
+}

@@ -1,0 +1,354 @@
+package table
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress/zstd"
+	"github.com/parquet-go/parquet-go/format"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// rowGroupRows is how many rows a row group of our files has at most: small
+// enough for readers to skip by statistics, large enough to compress.
+const rowGroupRows = 128 << 10
+
+var codec = &zstd.Codec{Level: zstd.SpeedFastest}
+
+// parquetSchema builds the schema with columns in the frame's order (a
+// parquet.Group would sort them).
+func parquetSchema(f *frame) *parquet.Schema {
+	fields := make([]reflect.StructField, len(f.columns))
+	for i, c := range f.columns {
+		sf := reflect.StructField{Name: fmt.Sprintf("C%d", i)}
+		var tag string
+		switch c.kind {
+		case kindTime:
+			sf.Type, tag = reflect.TypeFor[int64](), c.name+",optional,timestamp(microsecond)"
+		case kindLong:
+			sf.Type, tag = reflect.TypeFor[int64](), c.name+",optional"
+		case kindText:
+			sf.Type, tag = reflect.TypeFor[string](), c.name+",optional,dict"
+		case kindDouble:
+			sf.Type, tag = reflect.TypeFor[float64](), c.name+",optional"
+		}
+		sf.Tag = reflect.StructTag(`parquet:"` + tag + `"`)
+		fields[i] = sf
+	}
+	return parquet.SchemaOf(reflect.New(reflect.StructOf(fields)).Interface())
+}
+
+// writeParquet writes a frame as one Parquet file, compressed by zstd. Every
+// column may hold nulls, as Delta's readers expect; NaN is null.
+func writeParquet(w io.Writer, f *frame) error {
+	out := parquet.NewGenericWriter[any](w, parquetSchema(f), parquet.Compression(codec),
+		parquet.CreatedBy("fleetscore", "1", ""), parquet.DataPageStatistics(true))
+	columns := out.ColumnWriters()
+	values := make([]parquet.Value, 0, 4096)
+	for start := 0; start < f.len(); start += rowGroupRows {
+		end := min(start+rowGroupRows, f.len())
+		for i := range f.columns {
+			for at := start; at < end; {
+				to := min(at+cap(values), end)
+				values = f.columns[i].parquetValues(values[:0], i, at, to)
+				if _, err := columns[i].WriteRowValues(values); err != nil {
+					return err
+				}
+				at = to
+			}
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+func (c *column) parquetValues(dst []parquet.Value, index, from, to int) []parquet.Value {
+	null := parquet.NullValue().Level(0, 0, index)
+	switch c.kind {
+	case kindDouble:
+		for _, x := range c.doubles[from:to] {
+			if math.IsNaN(x) {
+				dst = append(dst, null)
+			} else {
+				dst = append(dst, parquet.DoubleValue(x).Level(0, 1, index))
+			}
+		}
+	case kindText:
+		for _, s := range c.texts[from:to] {
+			dst = append(dst, parquet.ByteArrayValue([]byte(s)).Level(0, 1, index))
+		}
+	default:
+		for _, x := range c.longs[from:to] {
+			dst = append(dst, parquet.Int64Value(x).Level(0, 1, index))
+		}
+	}
+	return dst
+}
+
+// wanted is a column to read from a file, and as what.
+type wanted struct {
+	name string
+	kind kind
+}
+
+// readParquet reads the wanted columns of a file. Files of other writers may hold
+// times as text or in other units, keys as numbers, and values as any number.
+func readParquet(name string, data []byte, want []wanted) (out *frame, err error) {
+	defer func() { // the library panics on some corrupt files
+		if p := recover(); p != nil {
+			out, err = nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %v", p)
+		}
+	}()
+	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %w", err)
+	}
+	out = &frame{columns: make([]column, len(want))}
+	for i, w := range want {
+		leaf, ok := file.Schema().Lookup(w.name)
+		if !ok {
+			return nil, missingColumn(name, w.name, parquetNames(file))
+		}
+		out.columns[i] = column{name: w.name, kind: w.kind}
+		c := converter{out: &out.columns[i], node: leaf.Node, texts: map[string]string{}}
+		for _, g := range file.RowGroups() {
+			if err := c.chunk(g.ColumnChunks()[leaf.ColumnIndex]); err != nil {
+				return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "column %s: %w", w.name, err)
+			}
+		}
+		if c.out.length() != int(file.NumRows()) {
+			return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "column %s has %d values in %d rows", w.name, c.out.length(), file.NumRows())
+		}
+	}
+	return out, nil
+}
+
+func parquetNames(f *parquet.File) []string {
+	var out []string
+	for _, c := range f.Schema().Columns() {
+		out = append(out, strings.Join(c, "."))
+	}
+	return out
+}
+
+// converter appends a chunk's values to a column.
+type converter struct {
+	out    *column
+	node   parquet.Node
+	texts  map[string]string // each distinct text once
+	layout Layout            // of times that are texts
+}
+
+func (c *converter) chunk(chunk parquet.ColumnChunk) error {
+	pages := chunk.Pages()
+	defer pages.Close()
+	buf := make([]parquet.Value, 1024)
+	for {
+		page, err := pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		values := page.Values()
+		for {
+			n, err := values.ReadValues(buf)
+			for _, v := range buf[:n] {
+				if err := c.value(v); err != nil {
+					return err
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		parquet.Release(page)
+	}
+}
+
+func (c *converter) value(v parquet.Value) error {
+	if v.IsNull() && c.out.kind != kindDouble {
+		return errors.New("a value is null")
+	}
+	switch c.out.kind {
+	case kindDouble:
+		x, err := number(v)
+		c.out.doubles = append(c.out.doubles, x)
+		return err
+	case kindLong:
+		if v.Kind() != parquet.Int64 && v.Kind() != parquet.Int32 {
+			return fmt.Errorf("%s is not a whole number", v)
+		}
+		c.out.longs = append(c.out.longs, whole(v))
+	case kindText:
+		var b []byte
+		switch v.Kind() {
+		case parquet.ByteArray, parquet.FixedLenByteArray:
+			b = v.ByteArray()
+		case parquet.Int32, parquet.Int64:
+			b = fmt.Append(nil, whole(v))
+		default:
+			return fmt.Errorf("%s is neither text nor a whole number", v)
+		}
+		s, ok := c.texts[string(b)]
+		if !ok {
+			s = string(b)
+			c.texts[s] = s
+		}
+		c.out.texts = append(c.out.texts, s)
+	case kindTime:
+		m, err := c.instant(v)
+		c.out.longs = append(c.out.longs, int64(m))
+		return err
+	}
+	return nil
+}
+
+func whole(v parquet.Value) int64 {
+	if v.Kind() == parquet.Int32 {
+		return int64(v.Int32())
+	}
+	return v.Int64()
+}
+
+func number(v parquet.Value) (float64, error) {
+	switch {
+	case v.IsNull():
+		return math.NaN(), nil
+	case v.Kind() == parquet.Double:
+		return v.Double(), nil
+	case v.Kind() == parquet.Float:
+		return float64(v.Float()), nil
+	case v.Kind() == parquet.Int32 || v.Kind() == parquet.Int64:
+		return float64(whole(v)), nil
+	case v.Kind() == parquet.Boolean:
+		if v.Boolean() {
+			return 1, nil
+		}
+		return 0, nil
+	}
+	return 0, fmt.Errorf("%s is not a number", v)
+}
+
+func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
+	switch v.Kind() {
+	case parquet.ByteArray:
+		m, l, ok := parseTime(v.ByteArray())
+		if !ok {
+			return 0, fmt.Errorf("%q is %s", v.ByteArray(), whyTime)
+		}
+		if c.layout == (Layout{}) {
+			c.layout = l
+		}
+		c.layout = c.layout.merge(l)
+		return m, nil
+	case parquet.Int64:
+		t, ok := timestampType(c.node)
+		if !ok {
+			return 0, errors.New("the time column holds plain numbers, whose unit isn't known; store timestamps or texts")
+		}
+		switch t.Unit.Value.Duration() {
+		case time.Millisecond:
+			return fleetscore.Micros(v.Int64() * 1000), nil
+		case time.Nanosecond:
+			return floorMicros(v.Int64()), nil
+		}
+		return fleetscore.Micros(v.Int64()), nil
+	}
+	return 0, fmt.Errorf("%s is not a time", v)
+}
+
+func timestampType(n parquet.Node) (*format.TimestampType, bool) {
+	l := n.Type().LogicalType()
+	if l == nil {
+		return nil, false
+	}
+	t, ok := l.Value.(*format.TimestampType)
+	return t, ok && t.Unit.Value != nil
+}
+
+// WriteParquet writes predictions with the columns of WriteCSV.
+func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
+	f := &frame{}
+	f.addRows(&p.Rows)
+	f.columns = append(f.columns, column{name: "Prediction", kind: kindDouble, doubles: p.Prediction},
+		column{name: "Score", kind: kindDouble, doubles: p.Score})
+	return writeParquet(w, f)
+}
+
+// ReadParquet reads rows from a Parquet file; the rules are ReadCSV's.
+func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
+	if err := schema.validate(); err != nil {
+		return nil, RFC3339, err
+	}
+	if len(schema.Values) == 0 {
+		v, err := parquetNumbers(name, data, schema)
+		if err != nil {
+			return nil, RFC3339, err
+		}
+		schema.Values = v
+	}
+	f, err := readParquet(name, data, tableOf(schema).wanted(schema.Values))
+	if err != nil {
+		return nil, RFC3339, err
+	}
+	if opt.Interval != nil {
+		times := f.column(schema.Time).longs
+		var keep []int
+		for i, t := range times {
+			if opt.wants(fleetscore.Micros(t)) {
+				keep = append(keep, i)
+			}
+		}
+		f = f.pick(keep)
+	}
+	return f.rows(tableOf(schema), schema.Values), RFC3339, nil
+}
+
+func tableOf(s Schema) TableSchema { return TableSchema{Time: s.Time, Key: s.Key} }
+
+func parquetNumbers(name string, data []byte, s Schema) ([]string, error) {
+	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %w", err)
+	}
+	taken := map[string]bool{s.Time: true}
+	for _, k := range s.Key {
+		taken[k] = true
+	}
+	var out []string
+	for _, n := range parquetNames(file) {
+		leaf, ok := file.Schema().Lookup(n)
+		if !ok || taken[n] || checkColumn(n) != nil || !leaf.Node.Leaf() {
+			continue
+		}
+		switch leaf.Node.Type().Kind() {
+		case parquet.Double, parquet.Float, parquet.Int32, parquet.Int64:
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// floorMicros rounds nanoseconds down, before 1970 too.
+func floorMicros(nanos int64) fleetscore.Micros {
+	m := nanos / 1000
+	if nanos%1000 < 0 {
+		m--
+	}
+	return fleetscore.Micros(m)
+}

@@ -1,0 +1,251 @@
+package table
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// WritePredictions writes a job's predictions into files of the predictions
+// table. No reader sees them before CommitPredictions adds them. Files of several
+// attempts never collide.
+func (d *Delta) WritePredictions(ctx context.Context, p *fleetscore.Predictions, job fleetscore.JobID, revision int64) ([]fleetscore.DataFile, error) {
+	f := &frame{}
+	f.addRows(&p.Rows)
+	n := p.Len()
+	models, jobs, revisions := make([]string, n), make([]string, n), make([]int64, n)
+	names := make([]string, len(p.Keys))
+	for i := range p.Keys {
+		names[i] = p.Models[i].String()
+	}
+	for i := range n {
+		models[i], jobs[i], revisions[i] = names[p.KeyIndex[i]], string(job), revision
+	}
+	f.columns = append(f.columns,
+		column{name: "Prediction", kind: kindDouble, doubles: p.Prediction},
+		column{name: "Score", kind: kindDouble, doubles: p.Score},
+		column{name: "Model", kind: kindText, texts: models},
+		column{name: "Job", kind: kindText, texts: jobs},
+		column{name: "Revision", kind: kindLong, longs: revisions})
+	s := PredictionSchema(p.TimeName, p.KeyNames, p.ValueNames)
+	return d.writeFrame(ctx, s, f, jobFile(job))
+}
+
+// jobFile names the files of one attempt of a job.
+func jobFile(job fleetscore.JobID) func(fleetscore.ShardRange) string {
+	attempt := newID()[:8]
+	return func(r fleetscore.ShardRange) string { return string(job) + "-" + r.String() + "-" + attempt }
+}
+
+// ReadPredictions reads predictions; q.Values names features, and empty means
+// all of them.
+func (d *Delta) ReadPredictions(ctx context.Context, files []fleetscore.DataFile, q ReadQuery) (*fleetscore.Predictions, error) {
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	values := q.Values
+	if len(values) == 0 {
+		values = slices.DeleteFunc(snap.Schema.Values(), func(s string) bool { return s == "Prediction" || s == "Score" })
+	}
+	want := append(snap.Schema.wanted(append(slices.Clone(values), "Prediction", "Score")), wanted{"Model", kindText})
+	f, err := d.readFrame(ctx, snap.Schema, files, want, q)
+	if err != nil {
+		return nil, err
+	}
+	p := &fleetscore.Predictions{Rows: *f.rows(snap.Schema, values),
+		Prediction: f.column("Prediction").doubles, Score: f.column("Score").doubles}
+	p.Models = make([]fleetscore.Digest, len(p.Keys))
+	models := f.column("Model").texts
+	for i, k := range p.KeyIndex { // the last row of a key says which model is its latest
+		if p.Models[k].IsZero() || i+1 == len(p.KeyIndex) || p.KeyIndex[i+1] != k {
+			if err := p.Models[k].UnmarshalText([]byte(models[i])); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+// CommitPredictions makes a job's prediction files visible in one commit, and in
+// the same commit takes back what they supersede: the rows of earlier jobs in the
+// interval whose keys this job scored. A job that was committed before changes
+// nothing. The table must exist.
+func (d *Delta) CommitPredictions(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, scored func(fleetscore.Key) bool, add []fleetscore.DataFile) (int64, error) {
+	times := func(f *frame, s TableSchema) []bool {
+		keys, index := f.keysOf(s.Key)
+		drop := make([]bool, f.len())
+		gone := make([]bool, len(keys))
+		for i, k := range keys {
+			gone[i] = scored(k)
+		}
+		for i, t := range f.column(s.Time).longs {
+			drop[i] = gone[index[i]] && interval.ContainsMicros(fleetscore.Micros(t))
+		}
+		return drop
+	}
+	return d.supersede(ctx, job, interval, add, times)
+}
+
+// CommitItems makes a job's coverage visible. Items of an earlier job with the
+// same key and the same interval are taken back.
+func (d *Delta) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile) (int64, error) {
+	from, to := int64(fleetscore.MicrosOf(interval.From)), int64(fleetscore.MicrosOf(interval.To))
+	var mine map[fleetscore.Key]bool
+	drop := func(f *frame, s TableSchema) []bool {
+		out := make([]bool, f.len())
+		keys, index := f.keysOf(s.Key)
+		starts, ends := f.column("From").longs, f.column("To").longs
+		for i := range out {
+			out[i] = starts[i] == from && ends[i] == to && mine[keys[index[i]]]
+		}
+		return out
+	}
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if len(ReadQuery{Interval: &interval}.Prune(snap.Files)) > 0 { // else nothing can be superseded
+		own, err := d.readFrame(ctx, snap.Schema, add, snap.Schema.wanted(nil), ReadQuery{})
+		if err != nil {
+			return 0, err
+		}
+		keys, _ := own.keysOf(snap.Schema.Key)
+		mine = make(map[fleetscore.Key]bool, len(keys))
+		for _, k := range keys {
+			mine[k] = true
+		}
+	}
+	return d.supersede(ctx, job, interval, add, drop)
+}
+
+// supersede commits files and rewrites those in whose interval drop marks rows.
+// Of a race between two jobs over the same rows, the one that commits later wins.
+func (d *Delta) supersede(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile, drop func(*frame, TableSchema) []bool) (int64, error) {
+	guard := "job/" + string(job)
+	return d.commit(ctx, func(snap *Snapshot) (Commit, error) {
+		c := Commit{Operation: "WRITE", Add: slices.Clone(add), Txns: map[string]int64{guard: 1}, Guard: guard}
+		if _, done := snap.Txns[guard]; done {
+			return c, nil // refused by the guard
+		}
+		for _, old := range (ReadQuery{Interval: &interval}).Prune(snap.Files) {
+			f, err := d.readFile(ctx, snap.Schema, old)
+			if err != nil {
+				return c, err
+			}
+			var keep []int
+			for i, gone := range drop(f, snap.Schema) {
+				if !gone {
+					keep = append(keep, i)
+				}
+			}
+			if len(keep) == f.len() {
+				continue
+			}
+			c.Operation = "MERGE"
+			c.Remove = append(c.Remove, old.Path)
+			if len(keep) == 0 {
+				continue
+			}
+			rest, err := d.writeFrame(ctx, snap.Schema, f.pick(keep), jobFile(job))
+			if err != nil {
+				return c, err
+			}
+			c.Add = append(c.Add, rest...)
+		}
+		return c, nil
+	})
+}
+
+func (d *Delta) readFile(ctx context.Context, s TableSchema, file fleetscore.DataFile) (*frame, error) {
+	return d.readFrame(ctx, s, []fleetscore.DataFile{file}, s.all(), ReadQuery{})
+}
+
+// WriteItems writes a job's coverage into files of the coverage table; no reader
+// sees them before CommitItems adds them.
+func (d *Delta) WriteItems(ctx context.Context, items []fleetscore.Item, keyNames []string, job fleetscore.JobID, interval fleetscore.Interval) ([]fleetscore.DataFile, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	s := ItemSchema(keyNames)
+	f := &frame{columns: make([]column, len(s.Columns))}
+	for i, c := range s.Columns {
+		f.columns[i] = column{name: c.Name, kind: kind(c.Type)}
+	}
+	long := func(name string, v int64) { c := f.column(name); c.longs = append(c.longs, v) }
+	text := func(name, v string) { c := f.column(name); c.texts = append(c.texts, v) }
+	for _, it := range items {
+		long("To", int64(fleetscore.MicrosOf(interval.To)))
+		long("From", int64(fleetscore.MicrosOf(interval.From)))
+		for i, v := range it.Key.Values() {
+			text(keyNames[i], v)
+		}
+		text("Job", string(job))
+		text("Outcome", string(it.Outcome))
+		long("Rows", it.Rows)
+		long("Anomalies", it.Anomalies)
+		long("First", int64(it.First))
+		long("Last", int64(it.Last))
+		model := ""
+		if !it.Model.IsZero() {
+			model = it.Model.String()
+		}
+		text("Model", model)
+		text("Reason", it.Reason)
+	}
+	return d.writeFrame(ctx, s, f, jobFile(job))
+}
+
+// ItemQuery narrows which items are read.
+type ItemQuery struct {
+	Job      fleetscore.JobID     // only this job's; empty means all jobs'
+	Interval *fleetscore.Interval // only of jobs whose interval ends in it
+	Keys     []fleetscore.Key
+	Outcome  fleetscore.Outcome // empty means all
+}
+
+// JobItem is an item and the job it belongs to.
+type JobItem struct {
+	fleetscore.Item
+	Job      fleetscore.JobID    `json:"job"`
+	Interval fleetscore.Interval `json:"interval"`
+}
+
+// ReadItems reads items, sorted by the interval's end, then key.
+func (d *Delta) ReadItems(ctx context.Context, files []fleetscore.DataFile, q ItemQuery) ([]JobItem, error) {
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.readFrame(ctx, snap.Schema, files, snap.Schema.all(), ReadQuery{Interval: q.Interval, Keys: q.Keys})
+	if err != nil {
+		return nil, err
+	}
+	keys, index := f.keysOf(snap.Schema.Key)
+	jobs, outcomes, models, reasons := f.column("Job").texts, f.column("Outcome").texts, f.column("Model").texts, f.column("Reason").texts
+	from, to := f.column("From").longs, f.column("To").longs
+	rows, anomalies, first, last := f.column("Rows").longs, f.column("Anomalies").longs, f.column("First").longs, f.column("Last").longs
+	var out []JobItem
+	for i := range jobs {
+		if (q.Job != "" && jobs[i] != string(q.Job)) || (q.Outcome != "" && outcomes[i] != string(q.Outcome)) {
+			continue
+		}
+		it := JobItem{Job: fleetscore.JobID(jobs[i]),
+			Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()},
+			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes[i]), Rows: rows[i], Anomalies: anomalies[i],
+				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons[i]}}
+		if err := it.Model.UnmarshalText([]byte(models[i])); err != nil {
+			return nil, err
+		}
+		out = append(out, it)
+	}
+	slices.SortFunc(out, func(a, b JobItem) int {
+		if c := a.Interval.To.Compare(b.Interval.To); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.Key, b.Key)
+	})
+	return out, nil
+}
