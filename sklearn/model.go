@@ -7,7 +7,7 @@ import (
 )
 
 // MaxBytes is the largest file Load reads.
-const MaxBytes = 2 << 30
+const MaxBytes = 1<<31 - 1
 
 const (
 	opLoad  = "load model"
@@ -17,8 +17,13 @@ const (
 // Model is a fitted scikit-learn estimator, ready to score. It is immutable and
 // safe for concurrent use.
 type Model struct {
-	root predictor
-	info Info
+	chain    []transformer
+	last     predictor
+	features int
+	protocol int
+	parts    []part // all steps, also those that do nothing
+	versions []string
+	names    []string
 }
 
 // Load reads a pickled scikit-learn estimator. The bytes are not kept. An error
@@ -36,24 +41,45 @@ func Load(data []byte) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer g.release()
 	return build(g, root)
 }
 
 // NumFeatures is the number of columns a row must have.
-func (m *Model) NumFeatures() int { return m.info.Features }
+func (m *Model) NumFeatures() int { return m.features }
 
 // OutlierDetector reports whether predictions are +1 for an inlier and −1 for an
 // outlier.
-func (m *Model) OutlierDetector() bool { return m.root.detector() }
+func (m *Model) OutlierDetector() bool { return m.last.detector() }
 
-// Info describes the model. The caller may keep and change what it returns.
-func (m *Model) Info() Info { return m.info.clone() }
+// Info describes the model. It is made anew by each call, so the caller may keep
+// and change it.
+func (m *Model) Info() Info {
+	i := Info{
+		Format:          "pickle",
+		Protocol:        m.protocol,
+		Steps:           make([]Step, len(m.parts)),
+		Versions:        append([]string{}, m.versions...),
+		Features:        m.features,
+		FeatureNames:    append([]string{}, m.names...),
+		OutlierDetector: m.last.detector(),
+		Health:          m.health(),
+	}
+	for n, p := range m.parts {
+		i.Steps[n] = Step{Name: p.name, Class: p.est.class(), Version: p.version, Parameters: p.est.parameters()}
+		if svm, ok := p.est.(*oneClassSVM); ok {
+			i.SupportVectors += len(svm.coef)
+		}
+	}
+	return i
+}
 
 // Scratch is working memory for Score, reusable between calls and models, by one
 // goroutine at a time. The zero value is ready.
 type Scratch struct {
 	batch batch
 	x     []float64
+	sum   [blockRows]float64
 }
 
 // batch is a block of rows, row-major, that steps may change in place.
@@ -64,21 +90,18 @@ type batch struct {
 	first int // number of its first row within the call, for messages
 }
 
-// transformer is a fitted step that changes rows.
+// transformer is a fitted step that changes rows, but not their width.
 type transformer interface {
-	// shape gives the numbers of columns it takes and returns; 0 means any, and
-	// as many as came in.
-	shape() (in, out int)
-	// transform changes the batch, in place where it can.
-	transform(b *batch, s *Scratch) error
+	estimator
+	transform(b *batch)
 }
 
 // predictor is a fitted last step.
 type predictor interface {
-	features() int // 0 means any
+	estimator
 	detector() bool
 	// predict writes one prediction and one score per row; either may be nil.
-	predict(b *batch, prediction, score []float64, s *Scratch) error
+	predict(b *batch, prediction, score []float64, s *Scratch)
 }
 
 // blockRows is how many rows go through all steps at once: enough to amortise
@@ -97,7 +120,7 @@ const blockRows = 256
 // A nil scratch is allowed. With a scratch that was used before for a model of
 // as many features, Score allocates nothing.
 func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
-	cols := m.info.Features
+	cols := m.features
 	if rows < 0 || len(x)%cols != 0 || len(x)/cols != rows {
 		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(x), rows, cols)
 	}
@@ -115,12 +138,16 @@ func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratc
 		b := &scratch.batch
 		*b = batch{x: scratch.x[:n*cols], rows: n, cols: cols, first: first}
 		copy(b.x, x[first*cols:])
-		if err := b.checkFinite("the input"); err != nil {
+		if err := b.checkFinite(""); err != nil {
 			return err
 		}
-		if err := m.root.predict(b, sub(prediction, first, n), sub(score, first, n), scratch); err != nil {
-			return err
+		for _, t := range m.chain {
+			t.transform(b)
+			if err := b.checkFinite(t.class()); err != nil {
+				return err
+			}
 		}
+		m.last.predict(b, sub(prediction, first, n), sub(score, first, n), scratch)
 	}
 	return nil
 }
@@ -135,13 +162,17 @@ func sub(a []float64, first, n int) []float64 {
 
 // checkFinite refuses NaN and infinity. Subtracting a finite number from itself
 // gives 0, anything else NaN, so the sum stays 0 while all are finite.
-func (b *batch) checkFinite(where string) error {
+func (b *batch) checkFinite(class string) error {
 	var sum float64
 	for _, v := range b.x {
 		sum += v - v
 	}
 	if sum == 0 {
 		return nil
+	}
+	where := "the input"
+	if class != "" {
+		where = "what " + class + " makes of the input"
 	}
 	for i, v := range b.x {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
