@@ -43,6 +43,16 @@ func (l Layout) append(dst []byte, m fleetscore.Micros) []byte {
 
 var pow10 = [...]int{1, 10, 100, 1000, 10000, 100000, 1000000}
 
+// ParseTime reads a time as the files have it: "2026-11-23 10:00:05.000" or
+// "2026-11-23T10:00:05Z", UTC where no offset is given.
+func ParseTime(s string) (fleetscore.Micros, error) {
+	m, _, ok := parseTime([]byte(s))
+	if !ok {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, "read time", s, whyTime)
+	}
+	return m, nil
+}
+
 // parseTime reads "2006-01-02 15:04:05[.fraction]" or the same with "T", followed
 // by nothing (UTC), "Z" or an offset such as "+02:00". Digits finer than a
 // microsecond are cut off.

@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/simulator"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// simulation is one run of "simulate".
+type simulation struct {
+	cfg              simulator.Config
+	from, to         string
+	out, hub, server string
+	last             time.Duration
+}
+
+func newSimulateCommand() *cobra.Command {
+	var s simulation
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "Make readings of a simulated fleet with labelled faults, into a file or a hub",
+		Long: `Makes readings of a simulated fleet: the same seed, time and sensor always give
+the same reading. Every reading says in its column Fault whether its sensor was
+faulty. With --out FILE the readings of (--from, --to] are written as CSV, or as
+NDJSON if the name ends so; without it they are sent to the server's hub as time
+goes by, until Ctrl-C.`,
+		Example: "  fleetscore simulate --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z --out readings.csv\n  fleetscore simulate --server http://127.0.0.1:7180",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if s.server, err = cmd.Flags().GetString("server"); err != nil {
+				return err
+			}
+			if s.out != "" {
+				return s.toFile(cmd.Context(), cmd.ErrOrStderr())
+			}
+			return s.toHub(cmd.Context(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&s.cfg.Seed, "seed", 0, "another seed is another fleet")
+	f.IntVar(&s.cfg.Devices, "devices", 5, "devices, named 1, 2, …")
+	f.IntVar(&s.cfg.Tags, "tags", 4, "sensors per device")
+	f.DurationVar(&s.cfg.Interval, "interval", time.Second, "between two readings of a sensor")
+	f.Float64Var(&s.cfg.FaultRate, "faults", 3, "faults per sensor and hour; negative for none")
+	f.StringVar(&s.from, "from", "", "with --out: start, not included; an hour before --to if not given")
+	f.StringVar(&s.to, "to", "", "with --out: end, included; now if not given")
+	f.DurationVar(&s.last, "last", 0, "without --out: begin this long ago, as fast as the server takes it")
+	f.StringVar(&s.out, "out", "", "file to write, .csv or .ndjson")
+	f.StringVar(&s.hub, "hub", "hub", "hub to send to")
+	return cmd
+}
+
+func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
+	to := time.Now().UTC().Truncate(time.Second)
+	if s.to != "" {
+		t, err := table.ParseTime(s.to)
+		if err != nil {
+			return usagef("--to %s: not a time such as 2026-11-23T10:00:00Z", s.to)
+		}
+		to = t.Time()
+	}
+	from := to.Add(-time.Hour)
+	if s.from != "" {
+		t, err := table.ParseTime(s.from)
+		if err != nil {
+			return usagef("--from %s: not a time such as 2026-11-23T10:00:00Z", s.from)
+		}
+		from = t.Time()
+	}
+	if err := (fleetscore.Interval{From: from, To: to}).Validate(); err != nil {
+		return err
+	}
+	fleet, err := simulator.New(s.cfg)
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	_, err = resultFolder{"."}.write(s.out, func(w io.Writer) error {
+		b := bufio.NewWriterSize(w, 1<<20)
+		ndjson := strings.HasSuffix(s.out, ".ndjson") || strings.HasSuffix(s.out, ".jsonl")
+		if !ndjson {
+			b.WriteString(simulator.CSVHeader)
+		}
+		var line []byte
+		for r := range fleet.Readings(from, to) {
+			if n++; n&0xffff == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if ndjson {
+				line = r.AppendNDJSON(line[:0])
+			} else {
+				line = r.AppendCSV(line[:0])
+			}
+			if _, err := b.Write(line); err != nil {
+				return err
+			}
+		}
+		return b.Flush()
+	})
+	if err == nil {
+		fmt.Fprintf(progress, "%s readings in %s\n", thousands(n), s.out)
+	}
+	return err
+}
+
+// toHub sends readings as they become due, in order, each batch until it is
+// acknowledged: what a device with a buffer does.
+func (s *simulation) toHub(ctx context.Context, progress io.Writer) error {
+	fleet, err := simulator.New(s.cfg)
+	if err != nil {
+		return err
+	}
+	const step, most = 500 * time.Millisecond, time.Minute // between sends; of readings in one
+	from := time.Now().UTC().Truncate(time.Second).Add(-s.last)
+	var body []byte
+	sent := int64(0)
+	for {
+		to := time.Now().UTC().Truncate(time.Millisecond)
+		if to.Sub(from) > most {
+			to = from.Add(most)
+		}
+		body = body[:0]
+		n := int64(0)
+		for r := range fleet.Readings(from, to) {
+			body = r.AppendNDJSON(body)
+			n++
+		}
+		if n > 0 {
+			if err := s.deliver(ctx, progress, body); err != nil {
+				return err
+			}
+			sent += n
+		}
+		from = to
+		if time.Since(to) < step {
+			select {
+			case <-ctx.Done():
+				fmt.Fprintf(progress, "%s readings sent and acknowledged\n", thousands(sent))
+				return ctx.Err()
+			case <-time.After(step):
+			}
+		}
+	}
+}
+
+// deliver posts a body until it is acknowledged or refused for good. Repeats of a
+// reading count once, so sending again is safe.
+func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byte) error {
+	wait, told := 100*time.Millisecond, false
+	for {
+		err := s.post(ctx, body)
+		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
+			return err
+		}
+		if !told {
+			fmt.Fprintf(progress, "%v; trying again until it is there\n", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+func (s *simulation) post(ctx context.Context, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	url := strings.TrimSuffix(s.server, "/") + "/hubs/" + s.hub + "/messages"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return usagef("--server %s: %v", s.server, err)
+	}
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "send readings", url, "%w", err).WithHint("is the server running? --server names another")
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	var problem struct{ Message string }
+	if err == nil && json.Unmarshal(answer, &problem) != nil || problem.Message == "" {
+		problem.Message = string(answer)
+	}
+	kind := fleetscore.Invalid
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		kind = fleetscore.Unavailable
+	}
+	return fleetscore.Errorf(kind, "send readings", url, "%s: %s", resp.Status, problem.Message)
+}

@@ -1,0 +1,147 @@
+package fleet
+
+import (
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Template names a key's model: "model_{Device}_{Tag}". Each key column stands
+// in it once, in braces; the rest is literal text, and may hold "/".
+type Template struct {
+	text   string
+	names  []string // the fleet's key columns
+	fixed  []string // literal text before, between and after the columns
+	column []int    // which key column follows fixed[i]
+}
+
+// ParseTemplate reads a template for the given key columns.
+func ParseTemplate(s string, keyNames []string) (Template, error) {
+	bad := func(format string, args ...any) (Template, error) {
+		return Template{}, fleetscore.Errorf(fleetscore.Invalid, "read model template", s, format, args...).
+			WithHint("write for example model_{%s}", strings.Join(keyNames, "}_{"))
+	}
+	t := Template{text: s, names: keyNames}
+	seen := make([]bool, len(keyNames))
+	rest := s
+	for {
+		before, after, ok := strings.Cut(rest, "{")
+		t.fixed = append(t.fixed, before)
+		if strings.Contains(before, "}") {
+			return bad("a brace } has no {")
+		}
+		if !ok {
+			break
+		}
+		name, next, ok := strings.Cut(after, "}")
+		if !ok {
+			return bad("a brace { is not closed")
+		}
+		at := -1
+		for i, k := range keyNames {
+			if k == name {
+				at = i
+			}
+		}
+		switch {
+		case at < 0:
+			return bad("{%s} is not a key column; those are %s", name, strings.Join(keyNames, ", "))
+		case seen[at]:
+			return bad("{%s} stands in it twice", name)
+		case len(t.column) > 0 && before == "":
+			return bad("{%s} follows another column without a character between them", name)
+		}
+		seen[at] = true
+		t.column = append(t.column, at)
+		rest = next
+	}
+	for i, ok := range seen {
+		if !ok {
+			return bad("the key column {%s} is missing, so several sensors would share a model", keyNames[i])
+		}
+	}
+	return t, nil
+}
+
+// String is the template's text.
+func (t Template) String() string { return t.text }
+
+// KeyNames are the key columns it was read for.
+func (t Template) KeyNames() []string { return t.names }
+
+// Name is the name of a key's model. Characters of values that would change the
+// path ("/", "\", "%" and control characters, or a leading ".") are written as
+// in URLs: %2F.
+func (t Template) Name(k fleetscore.Key) string {
+	values := k.Values()
+	var b strings.Builder
+	for i, f := range t.fixed {
+		b.WriteString(f)
+		if i < len(t.column) {
+			writeValue(&b, values[t.column[i]])
+		}
+	}
+	return b.String()
+}
+
+func writeValue(b *strings.Builder, v string) {
+	const hexDigits = "0123456789ABCDEF"
+	for i := 0; i < len(v); i++ {
+		c := v[i]
+		if c < 0x20 || c == 0x7f || c == '/' || c == '\\' || c == '%' || (c == '.' && i == 0) {
+			b.WriteByte('%')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
+			continue
+		}
+		b.WriteByte(c)
+	}
+}
+
+var extensions = map[string]bool{".pkl": true, ".pickle": true, ".joblib": true}
+
+// Match finds the key whose model has the name; an extension .pkl, .pickle or
+// .joblib is passed over. A name that doesn't fit, or fits in several ways (as
+// "model_1_2_3" does for two columns), belongs to no key.
+func (t Template) Match(name string) (fleetscore.Key, bool) {
+	if ext := path.Ext(name); extensions[ext] && !strings.HasSuffix(t.text, ext) {
+		name = strings.TrimSuffix(name, ext)
+	}
+	rest, ok := strings.CutPrefix(name, t.fixed[0])
+	if !ok {
+		return "", false
+	}
+	values := make([]string, len(t.names))
+	for i, c := range t.column {
+		sep := t.fixed[i+1]
+		var v string
+		if i == len(t.column)-1 {
+			if v, ok = strings.CutSuffix(rest, sep); !ok {
+				return "", false
+			}
+		} else {
+			if v, rest, ok = strings.Cut(rest, sep); !ok || t.again(i, rest) {
+				return "", false
+			}
+		}
+		u, err := url.PathUnescape(v)
+		if v == "" || strings.Contains(v, "/") || err != nil {
+			return "", false
+		}
+		values[c] = u
+	}
+	k, err := fleetscore.NewKey(values...)
+	return k, err == nil
+}
+
+// again reports whether the separator after column i stands once more in the rest
+// than the template asks, so that the columns could be cut differently.
+func (t Template) again(i int, rest string) bool {
+	want := 0
+	for _, f := range t.fixed[i+2:] {
+		want += strings.Count(f, t.fixed[i+1])
+	}
+	return strings.Count(rest, t.fixed[i+1]) > want
+}

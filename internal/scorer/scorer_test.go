@@ -1,0 +1,139 @@
+package scorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// models answers for each key with bytes or an error.
+type models map[fleetscore.Key]any
+
+func (m models) Model(_ context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	switch v := m[k].(type) {
+	case []byte:
+		return v, fleetscore.DigestOf(v), nil
+	case error:
+		return nil, fleetscore.Digest{}, v
+	case string:
+		panic(v)
+	}
+	return nil, fleetscore.Digest{}, fleetscore.Errorf(fleetscore.NotFound, "find model", k.String(), "none")
+}
+
+func reference(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(testkit.Reference(t), "models", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func rowsOf(perKey map[fleetscore.Key][]float64, order ...fleetscore.Key) *fleetscore.Rows {
+	r := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1), Keys: order}
+	for i, k := range order {
+		for j, v := range perKey[k] {
+			r.KeyIndex = append(r.KeyIndex, uint32(i))
+			r.Times = append(r.Times, fleetscore.Micros(j+1))
+			r.Values[0] = append(r.Values[0], v)
+		}
+	}
+	return r
+}
+
+// TestOneOutcomeEach: each way a key can end costs that key alone.
+func TestOneOutcomeEach(t *testing.T) {
+	t.Parallel()
+	good := reference(t, "model_1_1")
+	rows := rowsOf(map[fleetscore.Key][]float64{
+		"good": {10, 11, 12}, "none": {1}, "broken": {1, 2}, "evil": {1}, "panics": {1}, "gap": {1, math.NaN()}, "corrupt": {1},
+	}, "good", "none", "broken", "evil", "panics", "gap", "corrupt")
+	m := models{"good": good, "silent": good, "gap": good, "broken": []byte("not a pickle"), "panics": "oh",
+		"evil":    []byte("cposix\nsystem\n(S'id'\ntR."),
+		"corrupt": fleetscore.Errorf(fleetscore.Corrupt, "read model", "corrupt", "digest")}
+	notes := 0
+	r, err := Score(t.Context(), Spec{Features: []string{"Val=Value"}, Log: func(string, ...any) { notes++ }}, rows, []fleetscore.Key{"silent", "good"}, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[fleetscore.Key][2]string{
+		"good": {"scored", ""}, "silent": {"no_data", "no row"}, "none": {"no_model", "none"}, "broken": {"failed", "pickle"},
+		"evil": {"failed", "posix.system"}, "panics": {"failed", "oh"}, "gap": {"failed", "Value is missing"}, "corrupt": {"failed", "digest"},
+	}
+	if len(r.Items) != len(want) {
+		t.Errorf("got %d items, want %d", len(r.Items), len(want))
+	}
+	for _, it := range r.Items {
+		w := want[it.Key]
+		if string(it.Outcome) != w[0] || !strings.Contains(it.Reason, w[1]) || (w[1] == "") != (it.Reason == "") {
+			t.Errorf("%s: got %s, %q; want %v", it.Key, it.Outcome, it.Reason, w)
+		}
+	}
+	if p := r.Predictions; p.Len() != 3 || p.ValueNames[0] != "Val" || p.Keys[p.KeyIndex[0]] != "good" {
+		t.Errorf("predictions: %+v, want the three rows of good", p)
+	}
+	if notes == 0 {
+		t.Error("nothing was logged")
+	}
+}
+
+func TestWholeAttemptFails(t *testing.T) {
+	t.Parallel()
+	rows := rowsOf(map[fleetscore.Key][]float64{"a": {1}}, "a")
+	down := fleetscore.Errorf(fleetscore.Unavailable, "read", "store", "down")
+	if _, err := Score(t.Context(), Spec{Features: []string{"Value"}}, rows, nil, models{"a": down}); !errors.Is(err, down) {
+		t.Errorf("got %v, want the store's error", err)
+	}
+	if _, err := Score(t.Context(), Spec{Features: []string{"Other"}}, rows, nil, models{}); !fleetscore.Invalid.Is(err) {
+		t.Errorf("got %v, want invalid", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Score(ctx, Spec{Features: []string{"Value"}}, rows, nil, models{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want canceled", err)
+	}
+}
+
+func TestTimedOut(t *testing.T) {
+	t.Parallel()
+	rows := rowsOf(map[fleetscore.Key][]float64{"a": {1}}, "a")
+	r, err := Score(t.Context(), Spec{Features: []string{"Value"}, ModelTimeout: time.Nanosecond}, rows, nil, models{"a": reference(t, "model_1_1")})
+	if err != nil || r.Items[0].Outcome != fleetscore.TimedOut || r.Predictions.Len() != 0 {
+		t.Errorf("got %+v, %v; want timed_out", r, err)
+	}
+}
+
+func BenchmarkScore(b *testing.B) {
+	data, err := os.ReadFile(filepath.Join(testkit.Reference(b), "models", "model_1_1"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, per := models{}, map[fleetscore.Key][]float64{}
+	var keys []fleetscore.Key
+	for i := range 10000 {
+		k := fleetscore.Key(fmt.Sprint(i))
+		keys = append(keys, k)
+		m[k], per[k] = data, make([]float64, 60)
+	}
+	rows := rowsOf(per, keys...)
+	for b.Loop() {
+		if _, err := Score(b.Context(), Spec{Features: []string{"Value"}}, rows, nil, m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/model")
+}
