@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -94,21 +93,6 @@ func writeTable(w io.Writer, columns []string, rows [][]string) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// stamp formats a time for tables; "-" if there is none.
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04:05")
-}
-
-func stampPtr(t *time.Time) string {
-	if t == nil {
-		return "-"
-	}
-	return stamp(*t)
 }
 
 // orDash shows that a cell has nothing to say.

@@ -173,10 +173,6 @@ type part struct {
 func (f *frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
 	times := f.column(s.Time).longs
 	keys, keyIndex := f.keysOf(s.Key)
-	type slot struct {
-		date string
-		hour int
-	}
 	const hourMicros = 3600 * 1e6
 	byHour := map[int64]*part{}
 	var hours []int64

@@ -94,10 +94,8 @@ func ItemSchema(key []string) TableSchema {
 	for _, k := range key {
 		s.Columns = append(s.Columns, Column{k, string(kindText)})
 	}
-	for _, c := range []Column{{"Job", "string"}, {"Outcome", "string"}, {"Rows", "long"}, {"Anomalies", "long"},
-		{"First", "long"}, {"Last", "long"}, {"Model", "string"}, {"Reason", "string"}} {
-		s.Columns = append(s.Columns, c)
-	}
+	s.Columns = append(s.Columns, Column{"Job", "string"}, Column{"Outcome", "string"}, Column{"Rows", "long"}, Column{"Anomalies", "long"},
+		Column{"First", "long"}, Column{"Last", "long"}, Column{"Model", "string"}, Column{"Reason", "string"})
 	return s
 }
 
