@@ -1,0 +1,30 @@
+package obs
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestLogIsJSONBeyondTerminals(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	l := NewLogger(&b)
+	l.Debug("hidden")
+	l.Info("shown", "job", "j1")
+	var record map[string]any
+	if err := json.Unmarshal(b.Bytes(), &record); err != nil || record["msg"] != "shown" || record["job"] != "j1" {
+		t.Errorf("got %q, %v; want one record", b.String(), err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	Handler(NewRegistry()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	if w.Code != 200 || !strings.Contains(w.Body.String(), "go_goroutines") {
+		t.Errorf("got %d, %s", w.Code, w.Body)
+	}
+}
