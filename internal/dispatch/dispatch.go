@@ -1,0 +1,168 @@
+// Package dispatch decides how a job becomes tasks, what the end of an attempt
+// means for its task, and how a job with given outcomes ends. It also holds the
+// messages that nodes and the server exchange.
+//
+// It is pure: nothing is stored, sent or timed here.
+//
+// The life of a task:
+//
+//	queued ──lease──► leased ──result──────────────► succeeded
+//	  ▲                 │
+//	  │                 ├─ error, tries left ─┐
+//	  │                 ├─ node lost ─────────┤
+//	  │                 ├─ lease expired ─────┤
+//	  └─────────────────┴─────────────────────┘
+//	                    ├─ error, tries used up ───► failed
+//	                    └─ job canceled ───────────► canceled
+//
+// A lease's id is its fencing token: after the lease was taken back, nothing that
+// comes under it is accepted.
+package dispatch
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// minKeys is how many keys a task has at least, where there are as many: fewer
+// would cost more to hand out than to score.
+const minKeys = 64
+
+// tasksPerSlot is how many tasks a slot gets of a large job, so that a slow task
+// doesn't hold up the rest.
+const tasksPerSlot = 4
+
+// Plan cuts all shards into ranges with about the same number of expected keys,
+// a task each; slots is how many tasks may run at once. The ranges cover every
+// shard, as rows may come from keys that nobody expects.
+func Plan(shardKeys [fleetscore.Shards]int64, slots int) []fleetscore.ShardRange {
+	var total int64
+	for _, n := range shardKeys {
+		total += n
+	}
+	want := min((total+minKeys-1)/minKeys, int64(tasksPerSlot*max(1, slots)), fleetscore.Shards)
+	want = max(1, want)
+	var out []fleetscore.ShardRange
+	first, seen := 0, int64(0)
+	for s, n := range shardKeys {
+		seen += n
+		// The range ends where its share of all keys is reached.
+		if made := int64(len(out)) + 1; made < want && seen*want >= total*made {
+			out = append(out, fleetscore.ShardRange{First: fleetscore.Shard(first), Last: fleetscore.Shard(s)})
+			first = s + 1
+			if first == fleetscore.Shards {
+				return out
+			}
+		}
+	}
+	return append(out, fleetscore.ShardRange{First: fleetscore.Shard(first), Last: fleetscore.Shards - 1})
+}
+
+// End is how an attempt ended.
+type End string
+
+// The ends of an attempt, as the ledger records them.
+const (
+	Succeeded End = "succeeded" // it delivered a result
+	Failed    End = "failed"    // it reported an error
+	Expired   End = "expired"   // its lease ran out
+	Lost      End = "lost"      // its node was lost or stopped
+	Canceled  End = "canceled"  // its job was
+)
+
+// maxLosses is how many attempts of a task may be lost with their nodes before
+// the task itself is held to be the cause. Nobody's deployment loses as many.
+const maxLosses = 20
+
+// After applies the end of an attempt to its task. Only reported errors use up
+// tries.
+func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task {
+	t.Node, t.Reason = "", reason
+	switch end {
+	case Succeeded:
+		t.State = fleetscore.TaskSucceeded
+	case Canceled:
+		t.State = fleetscore.TaskCanceled
+	case Failed:
+		t.Failures++
+		t.State = fleetscore.TaskQueued
+		if t.Failures >= max(1, tries) {
+			t.State = fleetscore.TaskFailed
+			t.Reason = fmt.Sprintf("%d of %d tries failed, the last: %s", t.Failures, tries, reason)
+		}
+	case Expired, Lost:
+		t.State = fleetscore.TaskQueued
+		if t.Attempts-t.Failures >= maxLosses {
+			t.State = fleetscore.TaskFailed
+			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", t.Attempts-t.Failures, reason)
+		}
+	}
+	return t
+}
+
+// Check refuses a result that doesn't account for each key of its task.
+func Check(t fleetscore.Task, r Result) error {
+	bad := func(format string, args ...any) error {
+		return fleetscore.Errorf(fleetscore.Invalid, "take result", string(t.ID), format, args...)
+	}
+	if r.Error != "" {
+		return nil
+	}
+	for o, n := range r.Outcomes {
+		if n < 0 || !slices.Contains(fleetscore.Outcomes, o) {
+			return bad("%d keys with outcome %q", n, o)
+		}
+	}
+	if n := r.Outcomes.Total(); n < t.Keys {
+		return bad("it has outcomes for %d keys, the task has %d", n, t.Keys)
+	}
+	var rows int64
+	for _, f := range r.Predictions {
+		rows += f.Rows
+	}
+	if rows != r.Rows {
+		return bad("its files hold %d rows, it counts %d", rows, r.Rows)
+	}
+	var items int64
+	for _, f := range r.Coverage {
+		items += f.Rows
+	}
+	if items != r.Outcomes.Total() {
+		return bad("its coverage holds %d items, it counts %d", items, r.Outcomes.Total())
+	}
+	for _, f := range slices.Concat(r.Predictions, r.Coverage) {
+		if f.Shards.First < t.Shards.First || f.Shards.Last > t.Shards.Last {
+			return bad("file %s holds keys of other tasks", f.Path)
+		}
+	}
+	return nil
+}
+
+// Judge says how a job with these outcomes ends: succeeded if none of the limits
+// is exceeded. The outcomes are of all keys, those of failed tasks included.
+func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts) (fleetscore.JobState, string) {
+	var over []string
+	total := c.Total()
+	check := func(limit *fleetscore.Percent, def fleetscore.Percent, what string, outcomes ...fleetscore.Outcome) {
+		if limit == nil {
+			limit = &def
+		}
+		var n int64
+		for _, o := range outcomes {
+			n += c[o]
+		}
+		if !limit.Allows(n, total) {
+			over = append(over, fmt.Sprintf("%d of %d sensors %s, the limit is %v", n, total, what, *limit))
+		}
+	}
+	check(l.Failed, 0, "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
+	check(l.NoModel, 0, "have no model", fleetscore.NoModel)
+	check(l.NoData, 100, "have no data", fleetscore.NoData)
+	if len(over) == 0 {
+		return fleetscore.JobSucceeded, ""
+	}
+	return fleetscore.JobPartlyFailed, strings.Join(over, "; ")
+}

@@ -1,0 +1,128 @@
+package dispatch
+
+import (
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// TestPlan: the ranges cover every shard once, in order, and are as many as
+// asked for and about as large.
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		var keys [fleetscore.Shards]int64
+		scale := rapid.SampledFrom([]int64{0, 1, 3, 1000}).Draw(rt, "scale")
+		var total, largest int64
+		for i := range keys {
+			keys[i] = rapid.Int64Range(0, scale).Draw(rt, "n")
+			total += keys[i]
+			largest = max(largest, keys[i])
+		}
+		slots := rapid.IntRange(0, 100).Draw(rt, "slots")
+		got := Plan(keys, slots)
+		next := 0
+		for _, r := range got {
+			if int(r.First) != next || r.Last < r.First {
+				rt.Fatalf("%v: a gap or overlap at shard %d", got, next)
+			}
+			next = int(r.Last) + 1
+			var n int64
+			for s := int(r.First); s <= int(r.Last); s++ {
+				n += keys[s]
+			}
+			if fair := total/int64(len(got)) + 2*largest; n > fair {
+				rt.Errorf("range %v has %d keys, fair is %d", r, n, fair)
+			}
+		}
+		if next != fleetscore.Shards || len(got) > max(1, tasksPerSlot*max(1, slots)) {
+			rt.Errorf("%v: ends at shard %d", got, next)
+		}
+	})
+	var few [fleetscore.Shards]int64
+	few[3] = 20
+	if got := Plan(few, 8); len(got) != 1 {
+		t.Errorf("20 keys are one task; got %v", got)
+	}
+}
+
+func TestAfter(t *testing.T) {
+	t.Parallel()
+	task := fleetscore.Task{State: fleetscore.TaskLeased, Attempts: 1, Node: "n"}
+	for _, tt := range []struct {
+		end      End
+		tries    int
+		state    fleetscore.TaskState
+		failures int
+	}{
+		{Succeeded, 3, fleetscore.TaskSucceeded, 0},
+		{Failed, 3, fleetscore.TaskQueued, 1},
+		{Failed, 1, fleetscore.TaskFailed, 1},
+		{Lost, 1, fleetscore.TaskQueued, 0},
+		{Expired, 1, fleetscore.TaskQueued, 0},
+		{Canceled, 1, fleetscore.TaskCanceled, 0},
+	} {
+		got := After(task, tt.end, "why", tt.tries)
+		if got.State != tt.state || got.Failures != tt.failures || got.Node != "" || !strings.Contains(got.Reason, "why") {
+			t.Errorf("%s with %d tries: %+v", tt.end, tt.tries, got)
+		}
+	}
+	task.Attempts = maxLosses
+	if got := After(task, Lost, "why", 3); got.State != fleetscore.TaskFailed {
+		t.Errorf("after %d losses: %+v", maxLosses, got)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	task := fleetscore.Task{ID: "j.000", Keys: 3, Shards: fleetscore.ShardRange{First: 10, Last: 20}}
+	in := fleetscore.ShardRange{First: 11, Last: 20}
+	file := func(rows int64, s fleetscore.ShardRange) []fleetscore.DataFile {
+		return []fleetscore.DataFile{{Path: "f", Rows: rows, Shards: s}}
+	}
+	for _, tt := range []struct {
+		name, want string
+		r          Result
+	}{
+		{"whole", "", Result{Outcomes: fleetscore.Counts{"scored": 2, "no_data": 1}, Rows: 5, Predictions: file(5, in), Coverage: file(3, in)}},
+		{"unexpected keys too", "", Result{Outcomes: fleetscore.Counts{"no_data": 3, "no_model": 1}, Coverage: file(4, in)}},
+		{"failed", "", Result{Error: "disk"}},
+		{"too few", "outcomes for 2 keys", Result{Outcomes: fleetscore.Counts{"no_data": 2}, Coverage: file(2, in)}},
+		{"rows", "hold 4 rows", Result{Outcomes: fleetscore.Counts{"scored": 3}, Rows: 5, Predictions: file(4, in), Coverage: file(3, in)}},
+		{"items", "holds 2 items", Result{Outcomes: fleetscore.Counts{"scored": 3}, Coverage: file(2, in)}},
+		{"foreign", "other tasks", Result{Outcomes: fleetscore.Counts{"no_data": 3}, Coverage: file(3, fleetscore.AllShards)}},
+		{"odd", "outcome", Result{Outcomes: fleetscore.Counts{"great": 3}, Coverage: file(3, in)}},
+	} {
+		err := Check(task, tt.r)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	ten := fleetscore.Percent(10)
+	for _, tt := range []struct {
+		limits fleetscore.LimitsConfig
+		counts fleetscore.Counts
+		want   fleetscore.JobState
+		reason string
+	}{
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "no_data": 5}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "timed_out": 1}, fleetscore.JobPartlyFailed, "1 of 10 sensors failed"},
+		{fleetscore.LimitsConfig{Failed: &ten}, fleetscore.Counts{"scored": 9, "failed": 1}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{Failed: &ten}, fleetscore.Counts{"scored": 8, "failed": 2}, fleetscore.JobPartlyFailed, "2 of 10"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "no_model": 1}, fleetscore.JobPartlyFailed, "no model"},
+		{fleetscore.LimitsConfig{NoData: &ten}, fleetscore.Counts{"scored": 8, "no_data": 2}, fleetscore.JobPartlyFailed, "no data"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{}, fleetscore.JobSucceeded, ""},
+	} {
+		state, reason := Judge(tt.limits, tt.counts)
+		if state != tt.want || !strings.Contains(reason, tt.reason) {
+			t.Errorf("%v: got %s, %q; want %s, %q", tt.counts, state, reason, tt.want, tt.reason)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package dispatch
+
+import "github.com/fleetscore/fleetscore"
+
+// Hello is what a node says when it registers.
+type Hello struct {
+	Node    fleetscore.NodeID `json:"node"`
+	Pool    string            `json:"pool"`
+	Slots   int               `json:"slots"`
+	Host    string            `json:"host"`
+	PID     int               `json:"pid"`
+	Version string            `json:"version"`
+}
+
+// Lease is one attempt of a task, given to a node: all it needs to know.
+type Lease struct {
+	ID           fleetscore.LeaseID      `json:"id"`
+	Task         fleetscore.TaskID       `json:"task"`
+	Index        int                     `json:"index"`
+	Job          fleetscore.JobID        `json:"job"`
+	Pipeline     string                  `json:"pipeline"`
+	Attempt      int                     `json:"attempt"` // 1, 2, …
+	Shards       fleetscore.ShardRange   `json:"shards"`
+	Interval     fleetscore.Interval     `json:"interval"`
+	Dataset      string                  `json:"dataset"`
+	Files        []fleetscore.DataFile   `json:"files"` // of the table data/<dataset>: the input
+	TimeName     string                  `json:"time_name"`
+	KeyNames     []string                `json:"key_names"`
+	Features     []string                `json:"features"`
+	Label        string                  `json:"label,omitempty"`
+	Fleet        string                  `json:"fleet"`
+	Generation   fleetscore.GenerationID `json:"generation"`
+	Store        string                  `json:"store"` // URL that the node opens
+	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
+	Revision     int64                   `json:"revision"`
+	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
+}
+
+// LeaseRequest asks for tasks and waits for them.
+type LeaseRequest struct {
+	Free int                 `json:"free"` // slots without a task
+	Wait fleetscore.Duration `json:"wait"` // how long to wait if there is none; at most 30 s
+}
+
+// LeaseReply gives tasks; none after the wait, or when the node is to stop.
+type LeaseReply struct {
+	Leases []Lease `json:"leases"`
+	Stop   bool    `json:"stop"` // take no more, finish what runs, end
+}
+
+// HeartbeatRequest renews the node and its leases.
+type HeartbeatRequest struct {
+	Leases []fleetscore.LeaseID `json:"leases"`
+}
+
+// HeartbeatReply names leases that are the node's no more: their work is to end,
+// their results will be refused.
+type HeartbeatReply struct {
+	Revoked []fleetscore.LeaseID `json:"revoked"`
+	Stop    bool                 `json:"stop"`
+}
+
+// Result is how an attempt ended. Either Error is set and the attempt failed as a
+// whole, or the rest describes what it wrote.
+type Result struct {
+	Predictions []fleetscore.DataFile `json:"predictions"` // written, not committed; of the predictions table
+	Coverage    []fleetscore.DataFile `json:"coverage"`    // of the coverage table
+	Outcomes    fleetscore.Counts     `json:"outcomes"`    // of the task's keys
+	Rows        int64                 `json:"rows"`
+	Anomalies   int64                 `json:"anomalies"`
+	Error       string                `json:"error,omitempty"`
+	Kind        string                `json:"kind,omitempty"` // of the error
+}
+
+// LogChunk is a piece of an attempt's output.
+type LogChunk struct {
+	Stream string `json:"stream"` // stdout or stderr
+	Offset int64  `json:"offset"` // of its first byte: a chunk sent twice is kept once
+	Data   []byte `json:"data"`
+}
+
+// MaxLogChunkBytes bounds the data of a chunk.
+const MaxLogChunkBytes = 1 << 20
