@@ -1,0 +1,158 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// tokenKind is what a token is; keywords are words until the grammar asks.
+type tokenKind int
+
+const (
+	endOfText tokenKind = iota
+	word                // an identifier or keyword
+	quoted              // [name] or "name": never a keyword
+	number
+	text // 'text'
+	sign // punctuation and operators
+)
+
+type token struct {
+	kind tokenKind
+	text string // without quotes
+	pos  int    // byte offset
+}
+
+// is reports whether the token is the keyword or sign, in any case.
+func (t token) is(s string) bool {
+	return (t.kind == word || t.kind == sign) && strings.EqualFold(t.text, s)
+}
+
+func (t token) String() string {
+	switch t.kind {
+	case endOfText:
+		return "the end of the text"
+	case text:
+		return "'" + t.text + "'"
+	}
+	return `"` + t.text + `"`
+}
+
+// errorAt is an error at a byte offset of the text.
+func errorAt(sql string, pos int, format string, args ...any) *fleetscore.Error {
+	line := 1 + strings.Count(sql[:pos], "\n")
+	column := 1 + utf8.RuneCountInString(sql[strings.LastIndexByte(sql[:pos], '\n')+1:pos])
+	return fleetscore.Errorf(fleetscore.Invalid, "read query", fmt.Sprintf("line %d, column %d", line, column), format, args...)
+}
+
+// lex cuts the text into tokens; the last is endOfText.
+func lex(sql string) ([]token, error) {
+	var out []token
+	for i := 0; i < len(sql); {
+		r, size := utf8.DecodeRuneInString(sql[i:])
+		rest := sql[i:]
+		switch {
+		case unicode.IsSpace(r):
+			i += size
+		case strings.HasPrefix(rest, "--"):
+			if n := strings.IndexByte(rest, '\n'); n >= 0 {
+				i += n
+			} else {
+				i = len(sql)
+			}
+		case strings.HasPrefix(rest, "/*"):
+			n := strings.Index(rest, "*/")
+			if n < 0 {
+				return nil, errorAt(sql, i, "the comment is not closed").WithHint("end it with */")
+			}
+			i += n + 2
+		case r == '[' || r == '"' || r == '\'':
+			t, next, err := lexQuoted(sql, i, r)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, t)
+			i = next
+		case r >= '0' && r <= '9' || r == '.' && len(rest) > 1 && rest[1] >= '0' && rest[1] <= '9':
+			n := numberLength(rest)
+			out = append(out, token{number, rest[:n], i})
+			i += n
+		case r == '_' || unicode.IsLetter(r):
+			n := strings.IndexFunc(rest, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+			if n < 0 {
+				n = len(rest)
+			}
+			out = append(out, token{word, rest[:n], i})
+			i += n
+		default:
+			n := 1
+			if len(rest) > 1 && slices.Contains([]string{"<=", ">=", "<>", "!="}, rest[:2]) {
+				n = 2
+			}
+			if !strings.Contains("(),.*=<>!-+;", rest[:1]) || rest[:n] == "!" {
+				return nil, errorAt(sql, i, "%q has no meaning here", r)
+			}
+			out = append(out, token{sign, rest[:n], i})
+			i += n
+		}
+	}
+	return append(out, token{endOfText, "", len(sql)}), nil
+}
+
+func lexQuoted(sql string, start int, open rune) (token, int, error) {
+	closing, kind := string(open), quoted
+	if open == '[' {
+		closing = "]"
+	}
+	if open == '\'' {
+		kind = text
+	}
+	var b strings.Builder
+	i := start + 1
+	for {
+		n := strings.Index(sql[i:], closing)
+		if n < 0 {
+			return token{}, 0, errorAt(sql, start, "%c is not closed", open).WithHint("end it with %s", closing)
+		}
+		b.WriteString(sql[i : i+n])
+		i += n + 1
+		if !strings.HasPrefix(sql[i:], closing) { // doubled, it stands for itself
+			break
+		}
+		b.WriteString(closing)
+		i++
+	}
+	if kind == quoted && b.Len() == 0 {
+		return token{}, 0, errorAt(sql, start, "the name is empty")
+	}
+	return token{kind, b.String(), start}, i, nil
+}
+
+// numberLength is the length of the decimal number at the start of s.
+func numberLength(s string) int {
+	digits := func(i int) int {
+		for i < len(s) && s[i] >= '0' && s[i] <= '9' {
+			i++
+		}
+		return i
+	}
+	i := digits(0)
+	if i < len(s) && s[i] == '.' {
+		i = digits(i + 1)
+	}
+	if i < len(s) && (s[i] == 'e' || s[i] == 'E') {
+		j := i + 1
+		if j < len(s) && (s[j] == '+' || s[j] == '-') {
+			j++
+		}
+		if k := digits(j); k > j {
+			i = k
+		}
+	}
+	return i
+}

@@ -1,0 +1,191 @@
+// Package query reads the SQL text of a continuous query into a plan: what to
+// filter, by which keys and windows to group, what to aggregate.
+//
+// The dialect is the part of Azure Stream Analytics' that one-shot aggregation
+// needs; docs/query.md describes it. The package is pure, keeps no state, and is
+// safe for concurrent use.
+package query
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Plan is a query that was understood.
+type Plan struct {
+	SQL         string
+	Into        string        // the dataset it writes
+	From        string        // the hub it reads
+	TimestampBy string        // column with the event time
+	KeyNames    []string      // columns of GROUP BY, in its order
+	StampName   string        // what System.Timestamp() is named: the dataset's time column
+	Window      time.Duration // of the tumbling windows; it divides a day
+	Aggregates  []Aggregate   // value columns of the dataset, in the order of SELECT
+
+	where condition // nil: every reading counts
+}
+
+// Aggregate is one value column. NULLs (absent values) are passed over; over no
+// value at all, COUNT is 0 and the others are NULL.
+type Aggregate struct {
+	Func   string // avg, sum, min, max or count
+	Column string // the readings' column; empty for COUNT(*), which counts readings
+	Name   string // the dataset's column
+}
+
+var functions = []string{"avg", "sum", "min", "max", "count"}
+
+// Parse reads a query. Errors are of kind Invalid and name line and column, what
+// was found, and what is possible.
+func Parse(sql string) (*Plan, error) {
+	if len(sql) > MaxBytes {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "read query", "", "the text has %d bytes, more than %d", len(sql), MaxBytes)
+	}
+	tokens, err := lex(sql)
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{sql: sql, tokens: tokens}
+	return p.query()
+}
+
+// Filter sets keep[i] to whether reading i fulfils the WHERE condition: whether
+// it is true, as in SQL, and not unknown because of a NULL. keyNames are the
+// names of the key columns in the order of the keys' values.
+func (p *Plan) Filter(r *fleetscore.Readings, keyNames []string, keep []bool) {
+	if p.where == nil {
+		for i := range keep {
+			keep[i] = true
+		}
+		return
+	}
+	b := &batch{r: r, keyNames: keyNames, columns: map[string]int{}}
+	for i, c := range r.Columns {
+		b.columns[c.Name] = i
+	}
+	for i := range keep {
+		keep[i] = p.where.holds(b, i) == yes
+	}
+}
+
+// truth is SQL's three-valued logic.
+type truth int8
+
+const (
+	no truth = iota
+	unknown
+	yes
+)
+
+func truthOf(b bool) truth {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// condition is part of WHERE.
+type condition interface {
+	holds(b *batch, i int) truth
+}
+
+type allOf []condition
+
+func (l allOf) holds(b *batch, i int) truth {
+	t := yes
+	for _, c := range l {
+		t = min(t, c.holds(b, i))
+	}
+	return t
+}
+
+type anyOf []condition
+
+func (l anyOf) holds(b *batch, i int) truth {
+	t := no
+	for _, c := range l {
+		t = max(t, c.holds(b, i))
+	}
+	return t
+}
+
+type negation struct{ of condition }
+
+func (n negation) holds(b *batch, i int) truth { return yes - n.of.holds(b, i) }
+
+type isNull struct {
+	of  operand
+	not bool
+}
+
+func (n isNull) holds(b *batch, i int) truth { return truthOf((b.value(n.of, i).kind == 0) != n.not) }
+
+// compare compares two values of the same kind; a number and a text are never
+// equal, nor is one less than the other, so the answer is unknown.
+type compare struct {
+	left, right operand
+	op          func(int) bool
+}
+
+func (c compare) holds(b *batch, i int) truth {
+	x, y := b.value(c.left, i), b.value(c.right, i)
+	switch {
+	case x.kind == 0 || x.kind != y.kind:
+		return unknown
+	case x.kind == textOperand:
+		return truthOf(c.op(strings.Compare(x.text, y.text)))
+	case x.number < y.number:
+		return truthOf(c.op(-1))
+	case x.number > y.number:
+		return truthOf(c.op(1))
+	}
+	return truthOf(c.op(0))
+}
+
+type operandKind int8
+
+const (
+	numberOperand operandKind = 1 + iota
+	textOperand
+	columnOperand
+)
+
+// operand is a constant or a column; as a value, kind 0 is NULL.
+type operand struct {
+	kind   operandKind
+	number float64
+	text   string // or the column's name
+}
+
+// batch finds columns of readings by name.
+type batch struct {
+	r        *fleetscore.Readings
+	keyNames []string
+	columns  map[string]int
+}
+
+func (b *batch) value(o operand, i int) operand {
+	if o.kind != columnOperand {
+		return o
+	}
+	for k, n := range b.keyNames {
+		if n == o.text {
+			return operand{kind: textOperand, text: b.r.Keys[b.r.KeyIndex[i]].Values()[k]}
+		}
+	}
+	at, ok := b.columns[o.text]
+	if !ok {
+		return operand{}
+	}
+	c := &b.r.Columns[at]
+	switch {
+	case c.Numbers != nil && !math.IsNaN(c.Numbers[i]):
+		return operand{kind: numberOperand, number: c.Numbers[i]}
+	case c.Strings != nil && (c.Present == nil || c.Present[i]):
+		return operand{kind: textOperand, text: c.Strings[i]}
+	}
+	return operand{}
+}
