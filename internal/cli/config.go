@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/config"
+)
+
+// readConfig reads and judges a fleet.yaml; the name is its absolute path.
+func readConfig(file string) (name string, cfg fleetscore.Config, text []byte, err error) {
+	name, err = filepath.Abs(file)
+	if err != nil {
+		return "", cfg, nil, err
+	}
+	text, err = os.ReadFile(file)
+	if err != nil {
+		return "", cfg, nil, fleetscore.Errorf(fleetscore.Invalid, "read configuration", file, "%w", pathCause(err)).
+			WithHint("docs/configuration.md has an example to start from")
+	}
+	cfg, err = config.Parse(name, text)
+	return name, cfg, text, err
+}
+
+func newValidateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Judge a fleet.yaml without a server",
+		Long: `Reads a fleet.yaml and reports every problem at once, each with its line: unknown
+keys, values of a wrong form, queries and cron expressions that don't parse,
+names that refer to nothing, a models folder that isn't there.
+
+Exit codes: 0 good, 10 not.`,
+		Example: "  fleetscore validate examples/fleet/fleet.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, cfg, _, err := readConfig(args[0])
+			if err == nil {
+				err = checkFolders(cfg)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %s, %s, %s, %s\n", args[0], count(len(cfg.Queries), "query", "queries"),
+				plural(len(cfg.Fleets), "fleet"), plural(len(cfg.Pools), "pool"), plural(len(cfg.Pipelines), "pipeline"))
+			return nil
+		},
+	}
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// checkFolders refuses fleets whose models lie in a folder of this machine that
+// isn't there.
+func checkFolders(cfg fleetscore.Config) error {
+	for name, f := range cfg.Fleets {
+		if !filepath.IsAbs(f.Path) {
+			continue
+		}
+		if st, err := os.Stat(f.Path); err != nil || !st.IsDir() {
+			return fleetscore.Errorf(fleetscore.Invalid, "open fleet", name, "its models folder %s isn't there", f.Path).
+				WithHint("make it and put the models into it, or change fleets.%s.path", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+// Package config reads fleet.yaml: text in, a judged fleetscore.Config out.
+//
+// Every problem is reported at once, each with its line: unknown keys, values of
+// a wrong form, queries and cron expressions that don't parse, names that refer
+// to nothing. Defaults are filled, so that the rest of the system never asks
+// what a zero means. It opens no files; all functions are safe for concurrent
+// use.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/schedule"
+)
+
+// MaxBytes bounds the size of a fleet.yaml.
+const MaxBytes = 1 << 20
+
+// Problem is one thing wrong with a file.
+type Problem struct {
+	Line int    // 1-based; 0 if the file as a whole is meant
+	Text string // what is wrong and what to do
+}
+
+// Problems is the error of Parse: all that is wrong, in line order.
+type Problems struct {
+	Name string
+	List []Problem
+}
+
+// Error lists the problems, a line each, as "fleet.yaml:12: text".
+func (p *Problems) Error() string {
+	lines := make([]string, len(p.List))
+	for i, q := range p.List {
+		if q.Line > 0 {
+			lines[i] = fmt.Sprintf("%s:%d: %s", p.Name, q.Line, q.Text)
+		} else {
+			lines[i] = fmt.Sprintf("%s: %s", p.Name, q.Text)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Parse reads and judges a fleet.yaml. The name stands in messages; when it is
+// an absolute path, fleet paths that start with "./" or "../" are taken as
+// relative to its folder.
+func Parse(name string, text []byte) (fleetscore.Config, error) {
+	r := &reader{lines: map[string]int{}}
+	var cfg fleetscore.Config
+	r.read(text, &cfg)
+	if len(r.problems) == 0 {
+		fill(&cfg)
+		r.judge(&cfg, filepath.Dir(name), filepath.IsAbs(name))
+	}
+	if len(r.problems) > 0 {
+		slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
+		return fleetscore.Config{}, &fleetscore.Error{Kind: fleetscore.Invalid,
+			Err: &Problems{Name: filepath.Base(name), List: r.problems}}
+	}
+	return cfg, nil
+}
+
+func (r *reader) read(text []byte, cfg *fleetscore.Config) {
+	if len(text) > MaxBytes {
+		r.problemf(0, "the file has %d bytes, more than the %d allowed", len(text), MaxBytes)
+		return
+	}
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		line := 0
+		var se *yaml.SyntaxError
+		if errors.As(err, &se) && se.Token != nil {
+			line = se.Token.Position.Line
+			err = errors.New(se.Message)
+		}
+		r.problemf(line, "not valid YAML: %v", err)
+		return
+	}
+	var body ast.Node
+	for _, d := range file.Docs {
+		if d.Body == nil {
+			continue
+		}
+		if body != nil {
+			r.problemf(d.Body.GetToken().Position.Line, "a second YAML document; put everything into one")
+			return
+		}
+		body = d.Body
+	}
+	if body == nil {
+		r.problemf(0, "the file is empty; describe at least one pipeline (docs/configuration.md shows how)")
+		return
+	}
+	r.decode(body, cfg)
+}
+
+// fill replaces zero values by their documented defaults.
+func fill(c *fleetscore.Config) {
+	h := &c.Hub
+	if len(h.Key) == 0 {
+		h.Key = []string{"Device", "Tag"}
+	}
+	def(&h.Time, "TS")
+	def(&h.Partitions, 1)
+	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
+	def(&h.Disorder, fleetscore.Duration(5*time.Second))
+	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
+	for name, q := range c.Queries {
+		def(&q.Cut, fleetscore.Duration(10*time.Minute))
+		c.Queries[name] = q
+	}
+	for name, p := range c.Pools {
+		def(&p.Provider, "local")
+		def(&p.Slots, 1)
+		def(&p.Scale.Max, max(1, p.Scale.Min))
+		def(&p.Scale.IdleAfter, fleetscore.Duration(time.Minute))
+		c.Pools[name] = p
+	}
+	for name, p := range c.Pipelines {
+		def(&p.Schedule.StartWhen, "complete")
+		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
+		def(&p.Limits.Tries, 3)
+		defPercent(&p.Limits.Failed, 0)
+		defPercent(&p.Limits.NoModel, 0)
+		defPercent(&p.Limits.NoData, 100)
+		c.Pipelines[name] = p
+	}
+}
+
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func defPercent(p **fleetscore.Percent, d fleetscore.Percent) {
+	if *p == nil {
+		*p = &d
+	}
+}
+
+var goodName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// judge reports what is well formed but makes no sense.
+func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
+	for _, part := range []struct {
+		path  string
+		names []string
+	}{{"queries", keys(c.Queries)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"pipelines", keys(c.Pipelines)}} {
+		for _, n := range part.names {
+			if !goodName.MatchString(n) {
+				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and hold only a-z, 0-9, - and _ (at most 63), as it becomes part of file names", n)
+			}
+		}
+	}
+	r.judgeHub(c.Hub)
+	columns := r.judgeQueries(c)
+	for _, n := range keys(c.Fleets) {
+		f := c.Fleets[n]
+		r.judgeFleet(n, &f, c.Hub.Key, base, haveBase)
+		c.Fleets[n] = f
+	}
+	for _, n := range keys(c.Pools) {
+		r.judgePool("pools."+n, c.Pools[n])
+	}
+	for _, n := range keys(c.Pipelines) {
+		r.judgePipeline("pipelines."+n, c.Pipelines[n], c, columns)
+	}
+}
+
+func (r *reader) judgeHub(h fleetscore.HubConfig) {
+	for i, k := range h.Key {
+		if k == "" || slices.Contains(h.Key[:i], k) || k == h.Time {
+			r.at("hub.key", "key columns must be different from each other and from the time column; %q isn't", k)
+		}
+	}
+	if h.Partitions < 1 || h.Partitions > fleetscore.Shards {
+		r.at("hub.partitions", "%d partitions; from 1 to %d are possible", h.Partitions, fleetscore.Shards)
+	}
+	for _, d := range []struct {
+		name string
+		v    fleetscore.Duration
+	}{{"retention", h.Retention}, {"disorder", h.Disorder}, {"idle_after", h.IdleAfter}} {
+		if d.v < 0 {
+			r.at("hub."+d.name, "%s is negative", d.v)
+		}
+	}
+}
+
+// judgeQueries returns the value columns of each query's dataset.
+func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
+	columns := map[string][]string{}
+	for _, n := range keys(c.Queries) {
+		q := c.Queries[n]
+		path := "queries." + n
+		plan, err := query.Parse(q.SQL)
+		if err != nil {
+			r.at(path, "%v", err)
+			continue
+		}
+		if !goodName.MatchString(plan.Into) {
+			r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and hold only a-z, 0-9, - and _", plan.Into)
+		}
+		if _, twice := columns[plan.Into]; twice {
+			r.at(path, "INTO %s: another query writes into that dataset already", plan.Into)
+		}
+		if plan.From != "hub" {
+			r.at(path, "FROM %s: readings come from the hub; write FROM hub", plan.From)
+		}
+		if plan.TimestampBy != c.Hub.Time {
+			r.at(path, "TIMESTAMP BY %s: the hub's time column is %s; name the same in both", plan.TimestampBy, c.Hub.Time)
+		}
+		if !slices.Equal(plan.KeyNames, c.Hub.Key) {
+			r.at(path, "GROUP BY %s: the hub's key is %s; group by the same columns in the same order",
+				strings.Join(plan.KeyNames, ", "), strings.Join(c.Hub.Key, ", "))
+		}
+		if q.Cut.D() < plan.Window || q.Cut.D()%plan.Window != 0 || (24*time.Hour)%q.Cut.D() != 0 {
+			r.at(path, "cut %s must be a multiple of the window (%s) and divide a day", q.Cut, plan.Window)
+		}
+		columns[plan.Into] = []string{}
+		for _, a := range plan.Aggregates {
+			columns[plan.Into] = append(columns[plan.Into], a.Name)
+		}
+	}
+	return columns
+}
+
+func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string, base string, haveBase bool) {
+	path := "fleets." + name
+	if _, err := fleet.ParseTemplate(f.Model, key); err != nil {
+		r.at(path+".model", "%v", err)
+	}
+	local := strings.HasPrefix(f.Path, "./") || strings.HasPrefix(f.Path, "../") || f.Path == "." || f.Path == ".."
+	switch {
+	case f.Path == "":
+		r.at(path, "path is missing: a folder of the store such as models/%s, or a folder of this machine such as ./models", name)
+	case local && !haveBase:
+		r.at(path+".path", "%s is relative to fleet.yaml, whose folder isn't known here; give an absolute path or a folder of the store", f.Path)
+	case local:
+		f.Path = filepath.Join(base, f.Path)
+	case !filepath.IsAbs(f.Path) && !strings.HasPrefix(f.Path, "models/"):
+		r.at(path+".path", "%s: models lie in the store's area models/; write models/%s, or ./%s for a folder beside fleet.yaml", f.Path, name, f.Path)
+	}
+}
+
+func (r *reader) judgePool(path string, p fleetscore.PoolConfig) {
+	if p.Provider != "local" {
+		r.at(path+".provider", "%q is not a provider; there is: local", p.Provider)
+	}
+	if p.Slots < 1 || p.Slots > 1024 {
+		r.at(path+".slots", "%d slots; from 1 to 1024 are possible", p.Slots)
+	}
+	if s := p.Scale; s.Min < 0 || s.Max < s.Min || s.Max > 1000 {
+		r.at(path+".scale", "min %d, max %d: 0 ≤ min ≤ max ≤ 1000 must hold", s.Min, s.Max)
+	}
+	if p.Scale.IdleAfter < 0 {
+		r.at(path+".scale.idle_after", "%s is negative", p.Scale.IdleAfter)
+	}
+}
+
+func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *fleetscore.Config, columns map[string][]string) {
+	if !goodName.MatchString(p.Dataset) {
+		r.at(path, "dataset %q: name a query's INTO or an uploaded dataset (a-z, 0-9, - and _)", p.Dataset)
+	}
+	if _, ok := c.Fleets[p.Fleet]; !ok {
+		r.at(path, "fleet %q is not described under fleets%s", p.Fleet, among(keys(c.Fleets)))
+	}
+	if _, ok := c.Pools[p.Pool]; !ok {
+		r.at(path, "pool %q is not described under pools%s", p.Pool, among(keys(c.Pools)))
+	}
+	if len(p.Features) == 0 {
+		r.at(path, "features is missing: the value columns in the order the models expect them")
+	}
+	seen := map[string]bool{}
+	known, fromQuery := columns[p.Dataset]
+	check := func(where, column string) {
+		if fromQuery && !slices.Contains(known, column) {
+			r.at(path+"."+where, "dataset %s has no column %q%s", p.Dataset, column, among(known))
+		}
+	}
+	for _, f := range p.Features {
+		out, column := fleetscore.SplitFeature(f)
+		if out == "" || column == "" || seen[out] {
+			r.at(path+".features", "feature %q: write a column, or Name=column, each name once", f)
+		}
+		seen[out] = true
+		check("features", column)
+	}
+	if p.Label != "" {
+		check("label", p.Label)
+	}
+	if p.Schedule.Cron != "" {
+		if err := schedule.Validate(p.Schedule); err != nil {
+			r.at(path+".schedule", "%v", err)
+		}
+	}
+	if w := p.Schedule.StartWhen; w != "complete" && w != "due" {
+		r.at(path+".schedule.start_when", "%q: write complete or due", w)
+	}
+	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 {
+		r.at(path, "deadline, backfill and model_timeout can't be negative")
+	}
+	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
+		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
+	}
+}
+
+func among(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "; there is: " + strings.Join(names, ", ")
+}
+
+func keys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

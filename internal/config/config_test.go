@@ -1,0 +1,143 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+const good = `hub: {key: [Device, Tag], time: TS, retention: 7d}
+queries:
+  readings: |
+    SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value
+    INTO readings FROM hub TIMESTAMP BY TS
+    GROUP BY Device, Tag, TumblingWindow(second, 5)
+fleets:
+  sensors: {path: models/sensors, model: "model_{Device}_{Tag}"}
+pools:
+  cpu: {provider: local, slots: 2, scale: {min: 0, max: 4}}
+pipelines:
+  anomalies:
+    dataset: readings
+    fleet: sensors
+    features: [Value]
+    schedule: {cron: "0 * * * *", start_when: complete, deadline: 10m}
+    pool: cpu
+    limits: {model_timeout: 10s, tries: 3, failed: 0%, no_model: 0%, no_data: 100%}
+`
+
+func TestParseDesignExample(t *testing.T) {
+	t.Parallel()
+	got, err := Parse("fleet.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero, all := fleetscore.Percent(0), fleetscore.Percent(100)
+	minutes := func(n int) fleetscore.Duration { return fleetscore.Duration(time.Duration(n) * time.Minute) }
+	want := fleetscore.Config{
+		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Partitions: 1, Retention: minutes(7 * 24 * 60),
+			Disorder: fleetscore.Duration(5 * time.Second), IdleAfter: fleetscore.Duration(10 * time.Second)},
+		Queries: map[string]fleetscore.QueryConfig{"readings": {
+			SQL: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\nINTO readings FROM hub TIMESTAMP BY TS\nGROUP BY Device, Tag, TumblingWindow(second, 5)\n",
+			Cut: minutes(10)}},
+		Fleets: map[string]fleetscore.FleetConfig{"sensors": {Path: "models/sensors", Model: "model_{Device}_{Tag}"}},
+		Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2,
+			Scale: fleetscore.ScaleConfig{Min: 0, Max: 4, IdleAfter: minutes(1)}}},
+		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
+			Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10)}, Pool: "cpu",
+			Limits: fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: &zero, NoModel: &zero, NoData: &all}}},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("config differs (-want +got):\n%s", d)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, old, new string
+		want           []string // parts of the message, in order
+	}{
+		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, fleets, pools, pipelines"}},
+		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
+			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
+		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
+		{"share without sign", "failed: 0%", "failed: 0", []string{":18:", "write for example 5%"}},
+		{"query", "TumblingWindow(second, 5)", "Tumbling(second, 5)", []string{":3: queries.readings:"}},
+		{"cron", "0 * * * *", "0 0 30 2 *", []string{":16: pipelines.anomalies.schedule:"}},
+		{"template", "model_{Device}_{Tag}", "model_{Device}", []string{":8: fleets.sensors.model:", "Tag"}},
+		{"unknown fleet", "fleet: sensors", "fleet: senors", []string{`fleet "senors" is not described under fleets; there is: sensors`}},
+		{"unknown column", "features: [Value]", "features: [Val]", []string{":15:", `dataset readings has no column "Val"; there is: Value`}},
+		{"twice", "    pool: cpu", "    pool: cpu\n    pool: cpu", []string{":18:", "already"}},
+		{"not yaml", "hub: {key: [Device, Tag]", "hub: {key: [Device, Tag", []string{"fleet.yaml:"}},
+		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
+		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "there is: local"}},
+		{"relative path without a folder", "path: models/sensors", "path: ./models", []string{":8:", "absolute path"}},
+		{"path outside the area", "path: models/sensors", "path: sensors", []string{"models/sensors", "./sensors"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.Replace(good, tt.old, tt.new, 1)
+			if text == good {
+				t.Fatal("the test changes nothing")
+			}
+			_, err := Parse("fleet.yaml", []byte(text))
+			if !fleetscore.Invalid.Is(err) {
+				t.Fatalf("got error %v, want one of kind invalid", err)
+			}
+			rest := err.Error()
+			for _, w := range tt.want {
+				i := strings.Index(rest, w)
+				if i < 0 {
+					t.Fatalf("message\n%s\nlacks %q (in this order)", err, w)
+				}
+				rest = rest[i+len(w):]
+			}
+		})
+	}
+}
+
+func TestRelativeFleetPath(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(good, "path: models/sensors", "path: ./models", 1)
+	got, err := Parse("/srv/plant/fleet.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "/srv/plant/models"; got.Fleets["sensors"].Path != want {
+		t.Errorf("path %q, want %q", got.Fleets["sensors"].Path, want)
+	}
+}
+
+func TestExampleFleetIsGood(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(testkit.Root(t), "examples", "fleet", "fleet.yaml")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(file, b); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("hub: [1, {a: b}]\nqueries: 3\n"))
+	f.Add([]byte("a: &x [*x]\n---\n- !!binary x\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cfg, err := Parse("fleet.yaml", b)
+		if err == nil && cfg.Hub.Partitions < 1 {
+			t.Error("accepted without partitions")
+		}
+	})
+}

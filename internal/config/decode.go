@@ -1,0 +1,241 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// reader decodes a YAML tree into Go values by their json tags and collects
+// every problem instead of stopping at the first.
+type reader struct {
+	problems []Problem
+	lines    map[string]int // path, e.g. "pipelines.a.features", to line
+	path     []string
+}
+
+func (r *reader) problemf(line int, format string, args ...any) {
+	r.problems = append(r.problems, Problem{Line: line, Text: fmt.Sprintf(format, args...)})
+}
+
+// at reports a problem at the line of path, or of its nearest known parent.
+func (r *reader) at(path, format string, args ...any) {
+	text := path + ": " + fmt.Sprintf(format, args...)
+	for {
+		if line, ok := r.lines[path]; ok {
+			r.problems = append(r.problems, Problem{Line: line, Text: text})
+			return
+		}
+		i := strings.LastIndexByte(path, '.')
+		if i < 0 {
+			r.problems = append(r.problems, Problem{Text: text})
+			return
+		}
+		path = path[:i]
+	}
+}
+
+func (r *reader) decode(n ast.Node, into any) { r.value(n, reflect.ValueOf(into).Elem()) }
+
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+func (r *reader) value(n ast.Node, v reflect.Value) {
+	if t, ok := n.(*ast.TagNode); ok {
+		n = t.Value
+	}
+	switch n.(type) {
+	case *ast.NullNode:
+		return // as if the key were absent
+	case *ast.AnchorNode, *ast.AliasNode:
+		r.wrong(n, "anchors and aliases are not supported; write the value out")
+		return
+	}
+	if reflect.PointerTo(v.Type()).Implements(textUnmarshaler) {
+		r.text(n, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		r.value(n, v.Elem())
+	case reflect.Struct:
+		r.structure(n, v)
+	case reflect.Map:
+		r.mapping(n, v)
+	case reflect.Slice:
+		r.list(n, v)
+	case reflect.String:
+		if s, ok := scalar(n); ok {
+			v.SetString(s)
+			return
+		}
+		r.wrong(n, "a text is expected here")
+	case reflect.Int:
+		if i, ok := n.(*ast.IntegerNode); ok {
+			switch x := i.Value.(type) {
+			case uint64:
+				if x < 1<<31 {
+					v.SetInt(int64(x))
+					return
+				}
+			case int64:
+				if x > -1<<31 {
+					v.SetInt(x)
+					return
+				}
+			}
+		}
+		r.wrong(n, "a whole number is expected here")
+	default:
+		panic("config: no rule for " + v.Type().String())
+	}
+}
+
+func (r *reader) text(n ast.Node, v reflect.Value) {
+	s, ok := scalar(n)
+	if !ok {
+		r.wrong(n, "a single value is expected here")
+		return
+	}
+	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil {
+		r.wrong(n, err.Error())
+	}
+}
+
+func (r *reader) structure(n ast.Node, v reflect.Value) {
+	if v.Type() == reflect.TypeFor[fleetscore.QueryConfig]() {
+		if s, ok := scalar(n); ok { // the SQL text itself
+			v.FieldByName("SQL").SetString(s)
+			return
+		}
+	}
+	fields := map[string]int{}
+	var names []string
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		fields[name] = i
+		names = append(names, name)
+	}
+	r.entries(n, func(key string, value ast.Node, line int) {
+		i, ok := fields[key]
+		if !ok {
+			r.problemf(line, "%s: unknown key%s", strings.Join(r.path, "."), suggest(key, names))
+			return
+		}
+		r.value(value, v.Field(i))
+	})
+}
+
+func (r *reader) mapping(n ast.Node, v reflect.Value) {
+	v.Set(reflect.MakeMap(v.Type()))
+	r.entries(n, func(key string, value ast.Node, line int) {
+		e := reflect.New(v.Type().Elem()).Elem()
+		if _, null := value.(*ast.NullNode); null {
+			r.problemf(line, "%s: nothing is said of it", strings.Join(r.path, "."))
+		}
+		r.value(value, e)
+		v.SetMapIndex(reflect.ValueOf(key), e)
+	})
+}
+
+// entries calls f for each entry of a mapping, with r.path extended by its key.
+func (r *reader) entries(n ast.Node, f func(key string, value ast.Node, line int)) {
+	var values []*ast.MappingValueNode
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		values = m.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{m}
+	default:
+		r.wrong(n, "a mapping (key: value) is expected here")
+		return
+	}
+	var seen []string
+	for _, e := range values {
+		key, ok := scalar(e.Key)
+		line := e.Key.GetToken().Position.Line
+		if !ok {
+			r.problemf(line, "a plain key is expected here")
+			continue
+		}
+		if slices.Contains(seen, key) {
+			r.problemf(line, "%s: the key stands twice", key)
+			continue
+		}
+		seen = append(seen, key)
+		r.path = append(r.path, key)
+		r.lines[strings.Join(r.path, ".")] = line
+		f(key, e.Value, line)
+		r.path = r.path[:len(r.path)-1]
+	}
+}
+
+func (r *reader) list(n ast.Node, v reflect.Value) {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		r.wrong(n, "a list ([a, b]) is expected here")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
+	for i, e := range seq.Values {
+		r.value(e, v.Index(i))
+	}
+}
+
+func (r *reader) wrong(n ast.Node, text string) {
+	r.problemf(n.GetToken().Position.Line, "%s: %s", strings.Join(r.path, "."), text)
+}
+
+// scalar returns the text of a scalar as written; numbers and booleans are texts
+// where a text is expected, as in "model: 1".
+func scalar(n ast.Node) (string, bool) {
+	switch s := n.(type) {
+	case *ast.StringNode:
+		return s.Value, true
+	case *ast.LiteralNode:
+		return s.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return n.GetToken().Value, true
+	}
+	return "", false
+}
+
+// suggest names the known key nearest to a mistyped one, or all of them.
+func suggest(key string, names []string) string {
+	best, dist := "", 3
+	for _, n := range names {
+		if d := distance(strings.ToLower(key), n); d < dist {
+			best, dist = n, d
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf("; did you mean %s?", best)
+	}
+	return "; known here: " + strings.Join(names, ", ")
+}
+
+// distance is the Levenshtein distance.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
+		}
+	}
+	return row[len(b)]
+}
