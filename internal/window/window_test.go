@@ -1,0 +1,255 @@
+package window
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxAhead: time.Minute,
+	Aggregates: []Aggregate{{"avg", "v"}, {"sum", "v"}, {"min", "v"}, {"max", "v"}, {"count", "v"}, {"count", ""}}}
+
+const second = fleetscore.Micros(1e6)
+
+// message is one of the log; no readings makes it a tick.
+type message struct {
+	arrived  fleetscore.Micros
+	readings []reading
+}
+
+type reading struct {
+	key  fleetscore.Key
+	time fleetscore.Micros
+	v    float64
+}
+
+type row struct {
+	end    fleetscore.Micros
+	key    fleetscore.Key
+	values [6]float64
+}
+
+func (m message) columns() *fleetscore.Readings {
+	r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "v"}}}
+	for i, x := range m.readings {
+		r.Keys = append(r.Keys, x.key)
+		r.KeyIndex = append(r.KeyIndex, uint32(i))
+		r.Times = append(r.Times, x.time)
+		r.Columns[0].Numbers = append(r.Columns[0].Numbers, x.v)
+	}
+	return r
+}
+
+func feed(p *Partition, seq uint64, m message, verdict func(int, Verdict)) {
+	if len(m.readings) == 0 {
+		p.Tick(m.arrived)
+		return
+	}
+	p.Readings(seq, m.arrived, m.columns(), nil, verdict)
+}
+
+func rowsOf(r *fleetscore.Rows) []row {
+	var out []row
+	for i := range r.Times {
+		x := row{end: r.Times[i], key: r.Keys[r.KeyIndex[i]]}
+		for c := range r.Values {
+			x.values[c] = r.Values[c][i]
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// twin is the slow and obvious way: it keeps every counted reading, and sums at
+// the end.
+func twin(log []message) (rows []row, verdicts []Verdict) {
+	watermark := fleetscore.Micros(math.MinInt64)
+	var kept []reading
+	for _, m := range log {
+		if len(m.readings) == 0 {
+			watermark = max(watermark, m.arrived-4*second)
+		}
+		for _, x := range m.readings {
+			end := fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second
+			switch {
+			case x.time > m.arrived+60*second:
+				verdicts = append(verdicts, Ahead)
+				continue
+			case end <= watermark:
+				verdicts = append(verdicts, Late)
+			case slices.Contains(kept, x):
+				verdicts = append(verdicts, Repeat)
+			default:
+				verdicts = append(verdicts, Counted)
+				kept = append(kept, x)
+			}
+			watermark = max(watermark, x.time-2*second)
+		}
+	}
+	groups := map[row][]float64{}
+	for _, x := range kept {
+		g := row{end: fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second, key: x.key}
+		if g.end <= watermark {
+			groups[g] = append(groups[g], x.v)
+		}
+	}
+	for g, vs := range groups {
+		var s sum
+		for _, v := range vs {
+			s.sum += v
+		}
+		g.values = [6]float64{s.sum / float64(len(vs)), s.sum, slices.Min(vs), slices.Max(vs), float64(len(vs)), float64(len(vs))}
+		rows = append(rows, g)
+	}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.key, b.key)) })
+	return rows, verdicts
+}
+
+func drawLog(rt *rapid.T) []message {
+	now := 1000 * second
+	var log []message
+	for range rapid.IntRange(1, 30).Draw(rt, "messages") {
+		now += fleetscore.Micros(rapid.IntRange(0, 8).Draw(rt, "pause")) * second
+		m := message{arrived: now}
+		for range rapid.IntRange(0, 6).Draw(rt, "readings") {
+			ago := rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 5, 8, 30, -1, -100}).Draw(rt, "ago")
+			m.readings = append(m.readings, reading{fleetscore.Key(fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "key"))),
+				now - fleetscore.Micros(ago)*second, float64(rapid.IntRange(0, 2).Draw(rt, "v")) / 3})
+		}
+		log = append(log, m)
+	}
+	return log
+}
+
+func TestAgainstTwin(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		log := drawLog(rt)
+		p := New(config)
+		var rows []row
+		var verdicts []Verdict
+		for i, m := range log {
+			feed(p, uint64(i+1), m, func(_ int, v Verdict) { verdicts = append(verdicts, v) })
+			if w, ok := p.Watermark(); ok && rapid.Bool().Draw(rt, "close") { // when it is closed changes nothing
+				rows = append(rows, rowsOf(p.Close(w))...)
+			}
+		}
+		if w, ok := p.Watermark(); ok {
+			rows = append(rows, rowsOf(p.Close(w))...)
+		}
+		wantRows, wantVerdicts := twin(log)
+		if d := gocmp.Diff(wantVerdicts, verdicts); d != "" {
+			rt.Fatalf("verdicts (-want +got):\n%s", d)
+		}
+		if d := gocmp.Diff(wantRows, rows, gocmp.AllowUnexported(row{})); d != "" {
+			rt.Fatalf("rows (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestReplay crashes after any message and starts again from the last checkpoint:
+// rows and verdicts are those of a run without a crash.
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		log := drawLog(rt)
+		cut := rapid.SampledFrom([]fleetscore.Micros{5 * second, 10 * second, 20 * second}).Draw(rt, "cut")
+		var rows []row
+		verdicts := map[string]Verdict{} // committed ones, by message and place
+		p, last, have := New(config), Checkpoint{Done: unset}, false
+		pending := map[string]Verdict{}
+		crashes := 5
+		for seq := uint64(1); seq <= uint64(len(log)); seq++ {
+			if crashes > 0 && rapid.IntRange(0, 4).Draw(rt, "crash") == 0 {
+				crashes--
+				p, pending, seq = New(config), map[string]Verdict{}, 1
+				if have {
+					p.Resume(last)
+					seq = last.ReplayFrom
+				}
+				if seq > uint64(len(log)) {
+					break
+				}
+			}
+			feed(p, seq, log[seq-1], func(i int, v Verdict) {
+				if v != Done && seq > last.Position {
+					pending[fmt.Sprint(seq, "/", i)] = v
+				}
+			})
+			w, ok := p.Watermark()
+			done := w / cut * cut
+			if !ok || seq <= last.Position || have && done <= last.Done || rapid.Bool().Draw(rt, "later") {
+				continue
+			}
+			rows = append(rows, rowsOf(p.Close(done))...)
+			for k, v := range pending {
+				verdicts[k] = v
+			}
+			pending = map[string]Verdict{}
+			last, have = p.Checkpoint(seq, done), true
+		}
+		wantAll, _ := twin(log)
+		var want []row
+		for _, r := range wantAll {
+			if have && r.end <= last.Done {
+				want = append(want, r)
+			}
+		}
+		if d := gocmp.Diff(want, rows, gocmp.AllowUnexported(row{}), cmpopts.EquateEmpty()); d != "" {
+			rt.Fatalf("rows (-want +got):\n%s", d)
+		}
+		_, flat := twin(log[:last.Position])
+		at := 0
+		for s, m := range log[:last.Position] {
+			for i := range m.readings {
+				if got := verdicts[fmt.Sprint(s+1, "/", i)]; got != flat[at] {
+					rt.Fatalf("reading %d of message %d: got %s, want %s", i, s+1, got, flat[at])
+				}
+				at++
+			}
+		}
+	})
+}
+
+func TestIDsAndTexts(t *testing.T) {
+	t.Parallel()
+	cfg := config
+	cfg.Aggregates = []Aggregate{{"count", ""}, {"count", "s"}, {"max", "s"}}
+	p := New(cfg)
+	r := &fleetscore.Readings{Keys: []fleetscore.Key{"k"}, KeyIndex: make([]uint32, 4), Times: []fleetscore.Micros{second, second, second, second},
+		IDs:     []string{"a", "b", "a", ""},
+		Columns: []fleetscore.ReadingColumn{{Name: "s", Strings: []string{"x", "x", "y", "x"}, Present: []bool{true, true, true, false}}}}
+	var got []Verdict
+	p.Readings(1, 2*second, r, []bool{true, true, true, false}, func(_ int, v Verdict) { got = append(got, v) })
+	if d := gocmp.Diff([]Verdict{Counted, Counted, Repeat, Filtered}, got); d != "" {
+		t.Errorf("verdicts (-want +got):\n%s", d)
+	}
+	rows := p.Close(5 * second)
+	if rows.Len() != 1 || rows.Values[0][0] != 2 || rows.Values[1][0] != 2 || !math.IsNaN(rows.Values[2][0]) {
+		t.Errorf("rows: %+v", rows)
+	}
+}
+
+func TestManyReadingsInACell(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	for round := range 2 { // the second sends everything again
+		for i := range 100 {
+			feed(p, uint64(round*100+i+1), message{arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}},
+				func(_ int, v Verdict) {
+					if (v == Repeat) != (round == 1) {
+						t.Errorf("round %d, reading %d: %s", round, i, v)
+					}
+				})
+		}
+	}
+}
