@@ -21,8 +21,10 @@ package dispatch
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -103,6 +105,22 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 	return t
 }
 
+// The waits of RetryAfter.
+const (
+	firstRetry = time.Second
+	maxRetry   = 30 * time.Second
+)
+
+// RetryAfter is how long a task waits after its n-th failure (1, 2, …): twice as
+// long each time, up to half a minute.
+func RetryAfter(n int) time.Duration {
+	d := firstRetry
+	for ; n > 1 && d < maxRetry; n-- {
+		d *= 2
+	}
+	return min(d, maxRetry)
+}
+
 // Check refuses a result that doesn't account for each key of its task.
 func Check(t fleetscore.Task, r Result) error {
 	bad := func(format string, args ...any) error {
@@ -134,6 +152,9 @@ func Check(t fleetscore.Task, r Result) error {
 		return bad("its coverage holds %d items, it counts %d", items, r.Outcomes.Total())
 	}
 	for _, f := range slices.Concat(r.Predictions, r.Coverage) {
+		if f.Path == "" || path.Clean(f.Path) != f.Path || path.IsAbs(f.Path) || f.Path == ".." || strings.HasPrefix(f.Path, "../") {
+			return bad("%q is no path of a table's file", f.Path)
+		}
 		if f.Shards.First < t.Shards.First || f.Shards.Last > t.Shards.Last {
 			return bad("file %s holds keys of other tasks", f.Path)
 		}

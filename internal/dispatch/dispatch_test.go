@@ -3,6 +3,7 @@ package dispatch
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -123,6 +124,26 @@ func TestJudge(t *testing.T) {
 		state, reason := Judge(tt.limits, tt.counts)
 		if state != tt.want || !strings.Contains(reason, tt.reason) {
 			t.Errorf("%v: got %s, %q; want %s, %q", tt.counts, state, reason, tt.want, tt.reason)
+		}
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]time.Duration{0: time.Second, 1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 6: maxRetry, 1 << 30: maxRetry} {
+		if got := RetryAfter(n); got != want {
+			t.Errorf("RetryAfter(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestCheckRefusesPathsElsewhere(t *testing.T) {
+	t.Parallel()
+	task := fleetscore.Task{ID: "j.000", Shards: fleetscore.AllShards}
+	for _, p := range []string{"", "/x", "../x", "..", "a/../../x", "a//b"} {
+		r := Result{Predictions: []fleetscore.DataFile{{Path: p, Shards: fleetscore.AllShards}}}
+		if err := Check(task, r); !fleetscore.Invalid.Is(err) {
+			t.Errorf("Check accepts the path %q: %v", p, err)
 		}
 	}
 }

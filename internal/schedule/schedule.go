@@ -25,7 +25,8 @@ type State struct {
 // Decision is what to do at a time.
 type Decision struct {
 	// Occurrences that came due since, oldest first. The last one runs as a job,
-	// the others are coalesced into it.
+	// the others are coalesced into it. Or all are skipped, as NextFrom lies after
+	// them.
 	Occurrences []fleetscore.Occurrence
 	// Interval is the job's; nil if nothing is due.
 	Interval *fleetscore.Interval
@@ -61,6 +62,9 @@ func next(cron string, after time.Time) (time.Time, error) {
 	}
 	return t, nil
 }
+
+// Next is the first due time after t; kind Invalid if there is none.
+func Next(c fleetscore.ScheduleConfig, t time.Time) (time.Time, error) { return next(c.Cron, t) }
 
 // Due decides which due times have come by now. Due times lie after LastDue, or
 // after the schedule's creation. The interval starts where the last one ended;
@@ -101,6 +105,14 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 	if err != nil {
 		return d, err
 	}
+	d.Next.LastDue = last
+	if !last.After(from) { // a job was submitted ahead of its due time
+		for _, t := range due {
+			d.Occurrences = append(d.Occurrences, fleetscore.Occurrence{Pipeline: pipeline, Due: t, State: fleetscore.OccurrenceSkipped,
+				Reason: "an earlier job covers the rows until " + from.Format(time.RFC3339)})
+		}
+		return d, nil
+	}
 	for i, t := range due {
 		o := fleetscore.Occurrence{Pipeline: pipeline, Due: t, State: fleetscore.OccurrenceRan}
 		if i < len(due)-1 {
@@ -110,7 +122,7 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 		d.Occurrences = append(d.Occurrences, o)
 	}
 	d.Interval = &fleetscore.Interval{From: from, To: last}
-	d.Next.LastDue, d.Next.NextFrom = last, last
+	d.Next.NextFrom = last
 	return d, nil
 }
 

@@ -105,3 +105,20 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOccurrencesCoveredAlreadyAreSkipped(t *testing.T) {
+	t.Parallel()
+	created := time.Date(2026, 11, 23, 9, 20, 0, 0, time.UTC)
+	ahead := created.Add(100 * time.Minute) // 11:00
+	s := State{Created: created, NextFrom: ahead}
+	d, err := Due(fleetscore.ScheduleConfig{Cron: "0 * * * *"}, "p", s, created.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Occurrences) != 1 || d.Occurrences[0].State != fleetscore.OccurrenceSkipped || d.Interval != nil || !d.Next.NextFrom.Equal(ahead) {
+		t.Errorf("Due = %+v, want 10:00 skipped and no job", d)
+	}
+	if !d.Wake.Equal(ahead) {
+		t.Errorf("it wakes at %s, want %s", d.Wake, ahead)
+	}
+}

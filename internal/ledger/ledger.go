@@ -1,0 +1,336 @@
+// Package ledger is the database of configuration, schedules, jobs, tasks, leases,
+// nodes and audit.
+//
+// It keeps what it is told and guards what must not be broken by two writers at a
+// time: states are checked and changed in one transaction, a lease's id fences its
+// attempt, what returned without error is on disk. It takes no decisions: callers
+// pass them in as functions that run inside the transaction, and must not call the
+// ledger from there.
+//
+// The engine is SQLite in one file, opened by one process at a time. A Ledger is
+// safe for concurrent use; it starts no goroutines of its own.
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
+	sqlite "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Ledger is an open ledger.
+type Ledger struct {
+	lock  *os.File
+	read  *sql.DB // several connections, which can't write
+	write *sql.DB // one connection: writers take turns
+
+	mu       sync.Mutex // guards watchers
+	watchers map[chan struct{}]bool
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// readers is how many queries may run beside each other.
+const readers = 4
+
+// Open opens the ledger in a file, and makes or updates its tables. Kind Conflict
+// if another process has it open.
+func Open(ctx context.Context, path string) (*Ledger, error) {
+	const op = "open ledger"
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fleetscore.Wrap(op, path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fleetscore.Wrap(op, path, err)
+	}
+	l := &Ledger{watchers: map[chan struct{}]bool{}}
+	if l.lock, err = takeLock(path); err != nil {
+		return nil, err
+	}
+	if err := l.open(ctx, path); err != nil {
+		return nil, errors.Join(problem(op, path, err), l.Close())
+	}
+	return l, nil
+}
+
+func (l *Ledger) open(ctx context.Context, path string) (err error) {
+	// WAL with synchronous=FULL: a committed transaction is synced before the
+	// commit returns.
+	dsn := func(more ...string) string {
+		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, more...), "_txlock": {"immediate"}}
+		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+	}
+	if l.write, err = sql.Open("sqlite", dsn()); err != nil {
+		return err
+	}
+	l.write.SetMaxOpenConns(1)
+	if err := migrate(ctx, l.write); err != nil {
+		return err
+	}
+	if l.read, err = sql.Open("sqlite", dsn("query_only(1)")); err != nil {
+		return err
+	}
+	l.read.SetMaxOpenConns(readers)
+	l.read.SetMaxIdleConns(readers)
+	return l.read.PingContext(ctx)
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		return err
+	}
+	have, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if have > known {
+		return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
+			WithHint("it was written by a newer release: start that one")
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// takeLock takes the lock beside the file, which ends with the process.
+func takeLock(path string) (*os.File, error) {
+	name := path + ".lock"
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fleetscore.Wrap("open ledger", path, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fleetscore.Wrap("lock", name, err)
+		}
+		by := "another process"
+		buf := make([]byte, 20)
+		n, _ := f.ReadAt(buf, 0) // at the end of the file an error, and all there is
+		if pid := strings.TrimSpace(string(buf[:n])); pid != "" {
+			by = "process " + pid
+		}
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "open ledger", path, "%s has it open", by).
+			WithHint("only one server may use a data folder: stop the other one, or give this one its own --dir")
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(fleetscore.Wrap("lock", name, err), f.Close())
+	}
+	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return nil, errors.Join(fleetscore.Wrap("lock", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// Close ends all use and gives the file free. Closing twice does nothing more.
+func (l *Ledger) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{l.read, l.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	if l.lock != nil {
+		if err := l.lock.Close(); !errors.Is(err, os.ErrClosed) { // after the database: the lock guards it
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Watch returns a channel that gets a signal after every change, and a function
+// that ends the watch. Changes that follow each other closely may share a signal;
+// none is lost. Renewed leases and heartbeats are no changes.
+func (l *Ledger) Watch() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	l.mu.Lock()
+	l.watchers[ch] = true
+	l.mu.Unlock()
+	return ch, func() {
+		l.mu.Lock()
+		delete(l.watchers, ch)
+		l.mu.Unlock()
+	}
+}
+
+func (l *Ledger) notify() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ch := range l.watchers {
+		select {
+		case ch <- struct{}{}:
+		default: // a signal waits there already
+		}
+	}
+}
+
+// tx is one transaction that writes.
+type tx struct {
+	*sql.Tx
+	ctx     context.Context
+	changed bool // something that watchers care about
+}
+
+// exec runs a statement that is a change.
+func (t *tx) exec(query string, args ...any) error {
+	t.changed = true
+	return t.quietly(query, args...)
+}
+
+// quietly runs a statement that watchers need not know of.
+func (t *tx) quietly(query string, args ...any) error {
+	_, err := t.ExecContext(t.ctx, query, args...)
+	return err
+}
+
+func (t *tx) row(query string, args ...any) *sql.Row { return t.QueryRowContext(t.ctx, query, args...) }
+
+// update runs fn in one transaction: all of it is on disk when update returns
+// nil, none of it otherwise.
+func (l *Ledger) update(ctx context.Context, op, subject string, fn func(*tx) error) error {
+	sqlTx, err := l.write.BeginTx(ctx, nil)
+	if err != nil {
+		return problem(op, subject, err)
+	}
+	t := &tx{Tx: sqlTx, ctx: ctx}
+	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
+	if err := fn(t); err != nil {
+		return problem(op, subject, err)
+	}
+	if err := sqlTx.Commit(); err != nil {
+		return problem(op, subject, err)
+	}
+	if t.changed {
+		l.notify()
+	}
+	return nil
+}
+
+// problem gives an error of the engine its kind. Errors that have one pass.
+func problem(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ours *fleetscore.Error
+	if errors.As(err, &ours) {
+		if ours.Op == "" {
+			ours.Op, ours.Subject = op, subject
+		}
+		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such entry")
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff { // the upper bits say more than we need
+		case lib.SQLITE_FULL:
+			return fleetscore.Errorf(fleetscore.Exhausted, op, subject, "%w", err).WithHint("the disk is full: free space, or move the data folder")
+		case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+			return fleetscore.Errorf(fleetscore.Corrupt, op, subject, "%w", err).WithHint("restore the ledger from a backup")
+		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR:
+			return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "%w", err)
+		case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN:
+			return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "%w", err).WithHint("check that the file and its folder can be written")
+		case lib.SQLITE_CONSTRAINT:
+			return fleetscore.Errorf(fleetscore.Conflict, op, subject, "it exists already: %w", err)
+		}
+	}
+	return fleetscore.Wrap(op, subject, err)
+}
+
+// query collects the rows that a query on the readers' connections yields.
+func query[T any](ctx context.Context, l *Ledger, op, subject string, scan func(func(...any) error) (T, error), q string, args ...any) ([]T, error) {
+	rows, err := l.read.QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, problem(op, subject, err)
+	}
+	out, err := collect(rows, scan)
+	return out, problem(op, subject, err)
+}
+
+func collect[T any](rows *sql.Rows, scan func(func(...any) error) (T, error)) ([]T, error) {
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// micros is how a time is kept: 0 is the zero time.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return int64(fleetscore.MicrosOf(t))
+}
+
+func timeOf(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return fleetscore.Micros(us).Time()
+}
+
+// marks are n question marks for a list of values.
+func marks(n int) string {
+	return strings.TrimSuffix(strings.Repeat("?,", n), ",")
+}
+
+// AuditEntry says who changed what.
+type AuditEntry struct {
+	At      time.Time `json:"at"`
+	Who     string    `json:"who"`
+	What    string    `json:"what"`
+	Subject string    `json:"subject"`
+}
+
+// Audit appends an entry to the audit.
+func (l *Ledger) Audit(ctx context.Context, who, what, subject string) error {
+	return l.update(ctx, "write audit", what+" "+subject, func(t *tx) error {
+		return t.quietly(`INSERT INTO audit (at, who, what, subject) VALUES (?, ?, ?, ?)`, micros(time.Now()), who, what, subject)
+	})
+}
+
+// AuditLog returns the newest entries of the audit, newest first.
+func (l *Ledger) AuditLog(ctx context.Context, limit int) ([]AuditEntry, error) {
+	return query(ctx, l, "read audit", "", func(scan func(...any) error) (AuditEntry, error) {
+		var e AuditEntry
+		var at int64
+		err := scan(&at, &e.Who, &e.What, &e.Subject)
+		e.At = timeOf(at)
+		return e, err
+	}, `SELECT at, who, what, subject FROM audit ORDER BY seq DESC LIMIT ?`, limit)
+}
+
+// String names the engine, for logs.
+func (l *Ledger) String() string {
+	return fmt.Sprintf("SQLite ledger %s", strings.TrimSuffix(l.lock.Name(), ".lock"))
+}

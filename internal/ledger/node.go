@@ -1,0 +1,128 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since,
+	(SELECT COUNT(*) FROM attempts WHERE node = nodes.id AND state = 'leased') FROM nodes`
+
+func scanNode(scan func(...any) error) (fleetscore.Node, error) {
+	var n fleetscore.Node
+	var started, heartbeat, idle int64
+	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &n.Running)
+	n.Started, n.Heartbeat, n.IdleSince = timeOf(started), timeOf(heartbeat), timeOf(idle)
+	return n, err
+}
+
+func (t *tx) putNode(n fleetscore.Node) error {
+	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, state = excluded.state, slots = excluded.slots, host = excluded.host, pid = excluded.pid,
+		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since`,
+		string(n.ID), n.Pool, string(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince))
+}
+
+// idle notes that a node is idle from now on, if it holds no lease any more.
+func (t *tx) idle(id fleetscore.NodeID, now time.Time) error {
+	return t.quietly(`UPDATE nodes SET idle_since = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM attempts WHERE node = nodes.id AND state = 'leased')`,
+		micros(now), string(id))
+}
+
+// UpsertNode keeps a node as given. Running is not kept: it is counted.
+func (l *Ledger) UpsertNode(ctx context.Context, n fleetscore.Node) error {
+	return l.update(ctx, "store node", string(n.ID), func(t *tx) error { return t.putNode(n) })
+}
+
+// UpdateNode changes a node by a function that sees it as it is, in one
+// transaction; a node that isn't known yet is seen as zero but for its id.
+func (l *Ledger) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
+	var n fleetscore.Node
+	err := l.update(ctx, "change node", string(id), func(t *tx) (err error) {
+		n, err = scanNode(t.row(selectNodes+` WHERE id = ?`, string(id)).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
+			n, err = fleetscore.Node{ID: id}, nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := change(&n); err != nil {
+			return err
+		}
+		return t.putNode(n)
+	})
+	return n, err
+}
+
+// Node is the node of that id; kind NotFound if there is none.
+func (l *Ledger) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
+	n, err := scanNode(l.read.QueryRowContext(ctx, selectNodes+` WHERE id = ?`, string(id)).Scan)
+	return n, problem("find node", string(id), err)
+}
+
+// Nodes are a pool's, by start; an empty pool means all.
+func (l *Ledger) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
+	where, args := "", []any{}
+	if pool != "" {
+		where, args = ` WHERE pool = ?`, append(args, pool)
+	}
+	return query(ctx, l, "list nodes", pool, scanNode, selectNodes+where+` ORDER BY started, id`, args...)
+}
+
+// SetNodeState changes a node's state; kind NotFound if there is no such node.
+func (l *Ledger) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
+	return l.update(ctx, "change node", string(id), func(t *tx) error {
+		var have fleetscore.NodeState
+		if err := t.row(`SELECT state FROM nodes WHERE id = ?`, string(id)).Scan(&have); err != nil || have == state {
+			return err
+		}
+		return t.exec(`UPDATE nodes SET state = ? WHERE id = ?`, string(state), string(id))
+	})
+}
+
+// TouchNode notes a sign of life; kind NotFound if there is no such node.
+func (l *Ledger) TouchNode(ctx context.Context, id fleetscore.NodeID, now time.Time) error {
+	_, _, err := l.Renew(ctx, id, nil, now, 0)
+	return err
+}
+
+// Renew notes a sign of life of a node and extends the leases it holds to ttl
+// from now. It returns the node, and those of the leases that aren't the node's
+// any more. Kind NotFound if there is no such node.
+func (l *Ledger) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+	err = l.update(ctx, "renew leases", string(id), func(t *tx) (err error) {
+		if n, err = scanNode(t.row(selectNodes+` WHERE id = ?`, string(id)).Scan); err != nil {
+			return err
+		}
+		n.Heartbeat = now.UTC()
+		if err := t.quietly(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
+			return err
+		}
+		for _, lease := range leases {
+			r, err := t.ExecContext(t.ctx, `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`, micros(now.Add(ttl)), string(lease), string(id))
+			if err != nil {
+				return err
+			}
+			if renewed, err := r.RowsAffected(); err != nil {
+				return err
+			} else if renewed == 0 {
+				revoked = append(revoked, lease)
+			}
+		}
+		return nil
+	})
+	return n, slices.Clip(revoked), err
+}
+
+// ForgetNodes removes nodes that were stopped or lost and gave no sign of life
+// since a time.
+func (l *Ledger) ForgetNodes(ctx context.Context, before time.Time) error {
+	return l.update(ctx, "forget nodes", "", func(t *tx) error {
+		return t.quietly(`DELETE FROM nodes WHERE state IN ('stopped', 'lost') AND heartbeat < ?`, micros(before))
+	})
+}
