@@ -1,0 +1,208 @@
+// Package aggregator carries out continuous queries: it reads a hub's partitions,
+// aggregates their readings over windows, and commits the rows of a dataset
+// together with the place in the log that they come from.
+//
+// Files are cut at multiples of the query's cut in event time. One Delta commit
+// holds a cut's files and, in its txn entries, how far the log was read, so that
+// a crash anywhere neither loses nor repeats a row: what was committed is skipped
+// on the way to where the reading was, the rest is computed again from the log
+// and comes out the same.
+//
+// It doesn't decide what a window or a late reading is (package window does), and
+// serves nobody. Run owns a goroutine per partition; Status may be called at any
+// time.
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// Config says which query to carry out.
+type Config struct {
+	Name  string // of the query
+	Query fleetscore.QueryConfig
+	Hub   fleetscore.HubConfig // Key, Disorder and IdleAfter are used; filled
+}
+
+// Deps is what an aggregator works with.
+type Deps struct {
+	Hub     hub.Hub
+	Store   store.Bucket          // the dataset's table lies under data/<dataset>
+	Log     *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil means none
+}
+
+// maxAhead is how far a reading's time may lie after its arrival.
+const maxAhead = 5 * time.Minute
+
+// Aggregator carries out one query.
+type Aggregator struct {
+	cfg     Config
+	plan    *query.Plan
+	window  window.Config
+	cut     fleetscore.Micros
+	hub     hub.Hub
+	folder  store.Bucket // of the dataset
+	table   *table.Delta
+	log     *slog.Logger
+	metrics *metrics
+
+	mu     sync.Mutex // guards the status
+	status Status
+}
+
+// New builds an aggregator; nothing is read yet.
+func New(cfg Config, deps Deps) (*Aggregator, error) {
+	plan, err := query.Parse(cfg.Query.SQL)
+	if err != nil {
+		return nil, fleetscore.Wrap("configure query", cfg.Name, err)
+	}
+	if c := cfg.Query.Cut.D(); c < plan.Window || c%plan.Window != 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "cut %s is no multiple of the window %s", c, plan.Window)
+	}
+	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
+		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead}}
+	for _, g := range plan.Aggregates {
+		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.log = a.log.With("query", cfg.Name)
+	a.folder = store.Sub(deps.Store, "data/"+plan.Into)
+	a.table = table.OpenDelta(a.folder)
+	a.status = Status{Query: cfg.Name, Dataset: plan.Into, Partitions: make([]PartitionStatus, deps.Hub.Partitions())}
+	a.metrics, err = newMetrics(deps.Metrics, cfg.Name)
+	return a, err
+}
+
+// Status is how far a query is.
+type Status struct {
+	Query      string            `json:"query"`
+	Dataset    string            `json:"dataset"`
+	Partitions []PartitionStatus `json:"partitions"`
+}
+
+// PartitionStatus is how far a query is in one partition. Counts are since the
+// start; times are 0 before the first.
+type PartitionStatus struct {
+	Position      uint64            `json:"position"` // the last message taken
+	Watermark     fleetscore.Micros `json:"watermark"`
+	CompleteUntil fleetscore.Micros `json:"complete_until"`
+	Counted       int64             `json:"counted"` // readings
+	Repeats       int64             `json:"repeats"`
+	Late          int64             `json:"late"` // or set aside because their time lies ahead
+	Filtered      int64             `json:"filtered"`
+	Rows          int64             `json:"rows"` // committed
+	OpenWindows   int               `json:"open_windows"`
+}
+
+// Status describes how far the query is.
+func (a *Aggregator) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	s.Partitions = append([]PartitionStatus(nil), s.Partitions...)
+	return s
+}
+
+func (a *Aggregator) update(partition int, change func(*PartitionStatus)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.status.Partitions[partition])
+}
+
+// Run carries out the query until ctx ends. It waits out what heals by itself, a
+// store or hub that is unavailable or full, and ends with an error otherwise.
+func (a *Aggregator) Run(ctx context.Context) error {
+	var names []string
+	for _, g := range a.plan.Aggregates {
+		names = append(names, g.Name)
+	}
+	schema := table.DatasetSchema(a.plan.StampName, a.plan.KeyNames, names)
+	if err := a.persist(ctx, "create dataset", func() error { return a.table.Create(ctx, schema) }); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range a.hub.Partitions() {
+		group.Go(func() error { return a.partition(ctx, i) })
+	}
+	return group.Wait()
+}
+
+// persist repeats f, with growing pauses, while its error may heal by itself.
+func (a *Aggregator) persist(ctx context.Context, what string, f func() error) error {
+	pause := 50 * time.Millisecond
+	for {
+		err := f()
+		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
+			return err
+		}
+		a.metrics.retries.Inc()
+		a.log.Warn(what+" will be tried again", "error", err, "after", pause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// errAgain ends a reading of the log that is to start anew from the last commit.
+var errAgain = errors.New("start again from the last commit")
+
+func (a *Aggregator) partition(ctx context.Context, i int) error {
+	for {
+		err := a.persist(ctx, "reading partition", func() error {
+			r, from, err := a.resume(ctx, i)
+			if err != nil {
+				return err
+			}
+			return a.hub.Read(ctx, i, from, r.take)
+		})
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+}
+
+// appID names an entry of the table's transactions.
+func (a *Aggregator) appID(partition int, what string) string {
+	return fmt.Sprintf("query/%s/p%d/%s", a.cfg.Name, partition, what)
+}
+
+// resume starts where the table's last commit says.
+func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error) {
+	snap, err := a.table.Snapshot(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	r := &reading{a: a, ctx: ctx, index: i, windows: window.New(a.window)}
+	position, ok := snap.Txns[a.appID(i, "position")]
+	if !ok {
+		return r, 0, nil
+	}
+	r.last = window.Checkpoint{Position: uint64(position), Done: fleetscore.Micros(snap.Txns[a.appID(i, "complete_until")]),
+		ReplayFrom: uint64(snap.Txns[a.appID(i, "replay_from")]), ReplayWatermark: fleetscore.Micros(snap.Txns[a.appID(i, "replay_watermark")])}
+	r.committed = true
+	r.next = r.last.ReplayFrom
+	r.windows.Resume(r.last)
+	a.update(i, func(s *PartitionStatus) { s.Position, s.CompleteUntil = r.last.Position, r.last.Done })
+	return r, r.last.ReplayFrom, nil
+}

@@ -1,0 +1,269 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const minute = fleetscore.Micros(60e6)
+
+var config = Config{Name: "q",
+	Query: fleetscore.QueryConfig{Cut: fleetscore.Duration(time.Minute), SQL: `SELECT System.Timestamp() AS TS, Device, SUM(Value) AS Value, COUNT(*) AS N
+		INTO readings FROM hub TIMESTAMP BY TS WHERE Value > -100 GROUP BY Device, TumblingWindow(second, 5)`},
+	Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS", Disorder: fleetscore.Duration(2 * time.Second), IdleAfter: fleetscore.Duration(5 * time.Second)}}
+
+// fill writes a log of some minutes with disorder, repeats and late readings into
+// a hub, and ends it with a tick that closes all windows.
+func fill(t *testing.T, h hub.Hub, partitions int) {
+	t.Helper()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	now := 100 * minute
+	for range 60 {
+		now += fleetscore.Micros(rnd.IntN(6e6))
+		for p := range partitions {
+			r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
+			for k := range 3 {
+				r.Keys = append(r.Keys, fleetscore.Key(fmt.Sprintf("d%d-%d", p, k)))
+			}
+			for range rnd.IntN(20) {
+				r.KeyIndex = append(r.KeyIndex, uint32(rnd.IntN(3)))
+				r.Times = append(r.Times, now-fleetscore.Micros(rnd.IntN(9))*1e6)
+				r.Columns[0].Numbers = append(r.Columns[0].Numbers, float64(rnd.IntN(4))/3)
+			}
+			if r.Len() == 0 {
+				r = nil
+			}
+			if _, err := h.Append(t.Context(), p, now, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for p := range partitions {
+		if _, err := h.Append(t.Context(), p, now+2*minute, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// watched is a hub that says when all of its log was read.
+type watched struct {
+	hub.Hub
+	all  chan struct{}
+	left atomic.Int64 // partitions not read to the end yet
+	last map[int]uint64
+}
+
+func watch(t *testing.T, h hub.Hub) *watched {
+	t.Helper()
+	stats, err := h.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watched{Hub: h, all: make(chan struct{}), last: map[int]uint64{}}
+	w.left.Store(int64(len(stats)))
+	for _, s := range stats {
+		w.last[s.Partition] = s.Last
+	}
+	return w
+}
+
+func (w *watched) Read(ctx context.Context, partition int, from uint64, fn func(hub.Message) error) error {
+	if from > w.last[partition] && w.left.Add(-1) == 0 { // all of it was committed before
+		close(w.all)
+	}
+	return w.Hub.Read(ctx, partition, from, func(m hub.Message) error {
+		err := fn(m)
+		if err == nil && m.Seq == w.last[partition] && w.left.Add(-1) == 0 {
+			close(w.all)
+		}
+		return err
+	})
+}
+
+// run carries the query out until all of the log was read, or it failed.
+func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
+	t.Helper()
+	w := watch(t, h)
+	a, err := New(config, Deps{Hub: w, Store: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	select {
+	case err := <-done:
+		return a, err
+	case <-w.all:
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		return a, err
+	}
+	return a, nil
+}
+
+func rowsIn(t *testing.T, b store.Bucket) (map[string]string, *table.Snapshot) {
+	t.Helper()
+	d := table.OpenDelta(store.Sub(b, "data/readings"))
+	snap, err := d.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := d.ReadRows(t.Context(), snap.Files, table.ReadQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for i, x := range rows.Times {
+		id := fmt.Sprint(rows.Keys[rows.KeyIndex[i]], " ", x)
+		if _, twice := out[id]; twice {
+			t.Errorf("row %s is there twice", id)
+		}
+		out[id] = fmt.Sprint(rows.Values[0][i], " ", rows.Values[1][i])
+	}
+	return out, snap
+}
+
+func openDir(t *testing.T) store.Bucket {
+	t.Helper()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRowsAndCompleteUntil(t *testing.T) {
+	t.Parallel()
+	b := openDir(t)
+	h := hubtest.New(2)
+	fill(t, h, 2)
+	a, err := run(t, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, snap := rowsIn(t, b)
+	until, ok := table.CompleteUntil(snap)
+	s := a.Status()
+	if !ok || until < 101*minute || until%minute != 0 || s.Partitions[0].CompleteUntil < until {
+		t.Errorf("complete until %s, %v; status %+v", until, ok, s)
+	}
+	var counted, n int64
+	for _, p := range s.Partitions {
+		counted += p.Counted
+		if p.Repeats == 0 || p.Late == 0 || p.OpenWindows != 0 {
+			t.Errorf("the log should have repeats and late readings, and no window be left: %+v", p)
+		}
+	}
+	for _, r := range rows {
+		var sum float64
+		var k int64
+		if _, err := fmt.Sscan(r, &sum, &k); err != nil {
+			t.Fatal(err)
+		}
+		n += k
+	}
+	if n != counted {
+		t.Errorf("rows hold %d readings, %d were counted", n, counted)
+	}
+	late := int64(0)
+	for i, err := range b.List(t.Context(), "data/readings/_late/", store.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := store.ReadAll(t.Context(), b, i.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late += int64(strings.Count(string(data), "\n"))
+	}
+	if want := s.Partitions[0].Late + s.Partitions[1].Late; late != want {
+		t.Errorf("late files hold %d readings, want %d", late, want)
+	}
+}
+
+// TestCrashAnywhere ends the process at each operation on the store in turn,
+// before and after it was carried out, and starts again: the rows are those of a
+// run without a crash.
+func TestCrashAnywhere(t *testing.T) {
+	t.Parallel()
+	whole := openDir(t)
+	h := hubtest.New(1)
+	fill(t, h, 1)
+	if _, err := run(t, h, whole); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := rowsIn(t, whole)
+	for _, op := range []string{"put", "put done", "get"} {
+		for nth, struck := 1, true; struck; nth++ {
+			b := openDir(t)
+			h := hubtest.New(1)
+			fill(t, h, 1)
+			n := 0
+			struck = false
+			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
+				if struck {
+					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "the process is gone")
+				}
+				if o == op {
+					n++
+				}
+				if n == nth && o == op {
+					struck = true
+					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
+				}
+				return nil
+			}}
+			if _, err := run(t, h, faulty); (err != nil) != struck {
+				t.Fatalf("%s %d: struck %v, got %v", op, nth, struck, err)
+			}
+			if _, err := run(t, h, b); err != nil {
+				t.Fatalf("%s %d: after the crash: %v", op, nth, err)
+			}
+			got, _ := rowsIn(t, b)
+			if d := cmp.Diff(want, got); d != "" {
+				t.Fatalf("%s %d: rows (-want +got):\n%s", op, nth, d)
+			}
+		}
+	}
+}
+
+// TestOutage: a store that is unavailable for a while costs time, nothing else.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	b := openDir(t)
+	h := hubtest.New(1)
+	fill(t, h, 1)
+	failures := 0
+	faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
+		if o == "put" && failures < 4 {
+			failures++
+			return fleetscore.Errorf(fleetscore.Exhausted, o, string(name), "the disk is full")
+		}
+		return nil
+	}}
+	a, err := run(t, h, faulty)
+	if s := a.Status().Partitions[0]; err != nil || failures != 4 || s.CompleteUntil < 101*minute {
+		t.Errorf("after %d failures: %v, %+v", failures, err, s)
+	}
+}

@@ -1,0 +1,200 @@
+package aggregator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// reading is one pass over a partition's log, from a checkpoint on.
+type reading struct {
+	a         *Aggregator
+	ctx       context.Context // of the pass, as the hub's callback carries none
+	index     int
+	windows   *window.Partition
+	last      window.Checkpoint // what was committed last
+	committed bool              // whether anything was
+	next      uint64            // the message to come; 0 before the first
+	keep      []bool
+
+	late      bytes.Buffer // late readings since the last commit or file
+	lateFirst uint64       // of their messages
+	lateLast  uint64
+	lateFiles []string // written since the last commit
+}
+
+// maxLateBytes is how much is kept in memory before a late file is written.
+const maxLateBytes = 4 << 20
+
+// take takes one message, and commits when the watermark has passed a cut.
+func (r *reading) take(m hub.Message) error {
+	if r.next != 0 && m.Seq > r.next {
+		r.a.metrics.gone.Add(float64(m.Seq - r.next))
+		r.a.log.Error("messages were removed from the hub before they were aggregated: retention is too short for the outage",
+			"partition", r.index, "first", r.next, "last", m.Seq-1)
+	}
+	r.next = m.Seq + 1
+	if m.Tick {
+		r.windows.Tick(m.Arrived)
+	} else if err := r.readings(m); err != nil {
+		return err
+	}
+	w, ok := r.windows.Watermark()
+	if !ok {
+		return nil
+	}
+	done := floor(w, r.a.cut)
+	r.a.update(r.index, func(s *PartitionStatus) {
+		s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
+		s.Position = max(s.Position, m.Seq)
+	})
+	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
+		return nil
+	}
+	return r.commit(m.Seq, done)
+}
+
+func floor(t, unit fleetscore.Micros) fleetscore.Micros {
+	n := t / unit
+	if t%unit < 0 {
+		n--
+	}
+	return n * unit
+}
+
+func (r *reading) readings(m hub.Message) error {
+	n := m.Readings.Len()
+	if cap(r.keep) < n {
+		r.keep = make([]bool, n)
+	}
+	keep := r.keep[:n]
+	r.a.plan.Filter(m.Readings, r.a.cfg.Hub.Key, keep)
+	var counts [window.Done + 1]int64
+	r.windows.Readings(m.Seq, m.Arrived, m.Readings, keep, func(i int, v window.Verdict) {
+		counts[v]++
+		if v == window.Late || v == window.Ahead {
+			r.keepLate(m, i, v)
+		}
+	})
+	r.a.metrics.count(counts)
+	r.a.update(r.index, func(s *PartitionStatus) {
+		s.Counted += counts[window.Counted]
+		s.Repeats += counts[window.Repeat]
+		s.Late += counts[window.Late] + counts[window.Ahead]
+		s.Filtered += counts[window.Filtered]
+	})
+	if r.late.Len() > maxLateBytes {
+		return r.writeLate()
+	}
+	return nil
+}
+
+// lateReading is a line of a late file.
+type lateReading struct {
+	Reason  string            `json:"reason"` // late or ahead
+	Seq     uint64            `json:"seq"`    // of its message
+	Arrived fleetscore.Micros `json:"arrived_us"`
+	Time    fleetscore.Micros `json:"time_us"`
+	Key     []string          `json:"key"`
+	ID      string            `json:"id,omitempty"`
+	Values  map[string]any    `json:"values"`
+}
+
+func (r *reading) keepLate(m hub.Message, i int, v window.Verdict) {
+	l := lateReading{Reason: v.String(), Seq: m.Seq, Arrived: m.Arrived, Time: m.Readings.Times[i],
+		Key: m.Readings.Keys[m.Readings.KeyIndex[i]].Values(), Values: map[string]any{}}
+	if m.Readings.IDs != nil {
+		l.ID = m.Readings.IDs[i]
+	}
+	for _, c := range m.Readings.Columns {
+		switch {
+		case c.Strings != nil && (c.Present == nil || c.Present[i]):
+			l.Values[c.Name] = c.Strings[i]
+		case c.Strings == nil && !math.IsNaN(c.Numbers[i]):
+			l.Values[c.Name] = c.Numbers[i]
+		}
+	}
+	if r.late.Len() == 0 {
+		r.lateFirst = m.Seq
+	}
+	r.lateLast = m.Seq
+	if err := json.NewEncoder(&r.late).Encode(l); err != nil { // infinite values can't come out of the hub's codec
+		r.a.log.Error("late reading could not be kept", "partition", r.index, "seq", m.Seq, "error", err)
+	}
+}
+
+// writeLate writes the late readings kept so far into a file of their own. The
+// name depends on the log alone, so a repeated pass writes the same file.
+func (r *reading) writeLate() error {
+	if r.late.Len() == 0 {
+		return nil
+	}
+	name := fmt.Sprintf("_late/p%03d-%d-%d.ndjson", r.index, r.lateFirst, r.lateLast)
+	err := r.a.persist(r.ctx, "writing late readings", func() error {
+		return store.WriteAll(r.ctx, r.a.folder, fleetscore.BlobName(name), r.late.Bytes(), store.PutOptions{})
+	})
+	if err != nil {
+		return err
+	}
+	r.lateFiles = append(r.lateFiles, name)
+	r.late.Reset()
+	return nil
+}
+
+// commit closes the windows that end by done and makes their rows visible,
+// together with the position in the log.
+func (r *reading) commit(position uint64, done fleetscore.Micros) error {
+	if err := r.writeLate(); err != nil {
+		return err
+	}
+	a := r.a
+	rows := r.windows.Close(done)
+	rows.TimeName, rows.KeyNames = a.plan.StampName, a.plan.KeyNames
+	for _, g := range a.plan.Aggregates {
+		rows.ValueNames = append(rows.ValueNames, g.Name)
+	}
+	c := r.windows.Checkpoint(position, done)
+	guard := a.appID(r.index, "position")
+	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Txns: map[string]int64{
+		guard:                                 int64(c.Position),
+		a.appID(r.index, "replay_from"):       int64(c.ReplayFrom),
+		a.appID(r.index, "replay_watermark"):  int64(c.ReplayWatermark),
+		a.appID(r.index, "complete_until"):    int64(c.Done),
+		"query/" + a.cfg.Name + "/partitions": int64(a.hub.Partitions()),
+	}}
+	if len(r.lateFiles) > 0 {
+		commit.Info = map[string]any{"fleetscore.late": r.lateFiles}
+	}
+	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, position)
+	err := a.persist(r.ctx, "committing rows", func() (err error) {
+		if commit.Add, err = a.table.WriteRows(r.ctx, rows, id); err != nil {
+			return err
+		}
+		_, err = a.table.Commit(r.ctx, commit)
+		return err
+	})
+	if table.AlreadyCommitted(err) {
+		// Our own commit whose answer was lost, or another process's: either way
+		// the table says where to go on.
+		a.log.Info("rows were committed before", "partition", r.index, "position", position)
+		return errAgain
+	}
+	if err != nil {
+		return err
+	}
+	r.last, r.committed, r.lateFiles = c, true, nil
+	a.metrics.rows.Add(float64(rows.Len()))
+	a.update(r.index, func(s *PartitionStatus) {
+		s.CompleteUntil, s.OpenWindows = done, r.windows.OpenWindows()
+		s.Rows += int64(rows.Len())
+	})
+	return nil
+}
