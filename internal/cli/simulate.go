@@ -181,7 +181,7 @@ func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byt
 func (s *simulation) post(ctx context.Context, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	url := strings.TrimSuffix(s.server, "/") + "/hubs/" + s.hub + "/messages"
+	url := strings.TrimSuffix(s.server, "/") + "/api/v1/hubs/" + s.hub + "/messages"
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return usagef("--server %s: %v", s.server, err)

@@ -1,0 +1,155 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// appendTimeout bounds one append to the hub.
+const appendTimeout = 30 * time.Second
+
+// committer appends one partition's readings to the hub, and ticks.
+type committer struct {
+	g         *Gateway
+	partition int
+	wake      chan struct{} // cap 1: there is something to append
+	period    time.Duration // between looks at whether to tick
+
+	mu      sync.Mutex // guards what follows
+	waiting []*waiting
+	closed  bool
+
+	// Used by run alone.
+	arrived fleetscore.Micros // of the last message; arrivals never go back
+	quiet   time.Time         // since when nothing came and the hub was well
+	failed  bool              // whether the last append was in vain
+	looked  time.Time
+}
+
+// waiting is a batch and what the requests whose readings are in it wait for.
+type waiting struct {
+	*batch
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+func newCommitter(g *Gateway, partition int) *committer {
+	period := min(max(g.cfg.Hub.IdleAfter.D()/4, 50*time.Millisecond), 5*time.Second)
+	return &committer{g: g, partition: partition, wake: make(chan struct{}, 1), period: period}
+}
+
+// put queues finished batches; it returns what to wait for.
+func (c *committer) put(batches []*batch) ([]*waiting, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "take readings", c.g.cfg.Name, "the server is stopping").WithHint("send them again in a moment")
+	}
+	var out []*waiting
+	for _, b := range batches {
+		if n := len(c.waiting); n > 0 && c.waiting[n-1].takes(b) {
+			c.waiting[n-1].join(b)
+		} else {
+			c.waiting = append(c.waiting, &waiting{batch: b, done: make(chan struct{})})
+		}
+		if last := c.waiting[len(c.waiting)-1]; len(out) == 0 || out[len(out)-1] != last {
+			out = append(out, last)
+		}
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return out, nil
+}
+
+func (c *committer) run(ctx context.Context) {
+	ticker := time.NewTicker(c.period)
+	defer ticker.Stop()
+	c.quiet, c.looked = c.g.now(), c.g.now()
+	for {
+		select {
+		case <-ctx.Done():
+			c.mu.Lock()
+			c.closed = true
+			c.mu.Unlock()
+			c.flush(context.WithoutCancel(ctx))
+			return
+		case <-c.wake:
+			c.flush(context.WithoutCancel(ctx)) // who waits gets a verdict even while the server stops
+		case <-ticker.C:
+			c.tick(ctx)
+		}
+	}
+}
+
+// flush appends all that waits.
+func (c *committer) flush(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		list := c.waiting
+		c.waiting = nil
+		c.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, w := range list {
+			w.finish()
+			w.err = c.append(ctx, &w.Readings)
+			close(w.done)
+		}
+	}
+}
+
+func (c *committer) append(ctx context.Context, r *fleetscore.Readings) error {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	start := c.g.now()
+	c.arrived = max(c.arrived, fleetscore.MicrosOf(start))
+	_, err := c.g.hub.Append(ctx, c.partition, c.arrived, r)
+	end := c.g.now()
+	outcome := "done"
+	c.failed = err != nil
+	if err != nil {
+		outcome = "failed"
+		c.g.log.Error("readings could not be stored", "partition", c.partition, "error", err)
+	}
+	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
+	if r != nil {
+		c.g.metrics.batch.Observe(float64(r.Len()))
+	}
+	if r != nil || err != nil {
+		c.quiet = end
+	}
+	return err
+}
+
+// tick appends a tick when the partition was quiet for as long as it takes to
+// count as idle, while all was well. A pause of this process itself, such as a
+// laptop's sleep, is no quiet: devices may have tried in vain.
+func (c *committer) tick(ctx context.Context) {
+	now := c.g.now()
+	if now.Sub(c.looked) > 3*c.period {
+		c.quiet = now
+	}
+	c.looked = now
+	if c.g.parsing.Load() > 0 {
+		c.quiet = now
+	}
+	if !c.failed && now.Sub(c.quiet) < c.g.cfg.Hub.IdleAfter.D() {
+		return
+	}
+	c.mu.Lock()
+	busy := len(c.waiting) > 0
+	c.mu.Unlock()
+	switch {
+	case busy:
+	case c.failed: // a message without readings shows whether the hub is well again; only then silence begins to count
+		_ = c.append(ctx, &fleetscore.Readings{}) // logged
+	case c.append(ctx, nil) == nil:
+		c.g.metrics.ticks.Inc()
+	}
+}

@@ -1,0 +1,218 @@
+// Package gateway takes readings over HTTP and puts them into the hub.
+//
+// A request's body is parsed into columns in the request's goroutine. One committer per partition takes whatever readings wait, appends them as one message and then
+// answers all who waited: an answer of 200 means synced to disk, and the cost of a
+// sync is shared by all requests that come while the last one runs. Every line gets a verdict; good lines are stored, bad ones come back with
+// the reason. While nothing arrives in a partition, the committer appends ticks,
+// by which readers know that the silence is real.
+//
+// The gateway does not look at what the readings mean: late ones and repeats are
+// the aggregator's to find. docs/http-readings.md describes the endpoint.
+//
+// A Gateway is safe for concurrent use; Run owns all its goroutines.
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+)
+
+// Config says what readings look like and how much the gateway takes.
+type Config struct {
+	Hub           fleetscore.HubConfig // Key, Time and IdleAfter are used; zero fields get their documented defaults
+	Name          string               // of the hub in the request's path; "" means "hub"
+	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
+	MaxQueueBytes int64                // of all bodies at once; beyond it requests get 503; 0 means 256 MiB
+	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
+	MaxFuture     time.Duration        // how far a reading's time may lie ahead of its arrival; 0 means 5 min; negative means any
+}
+
+// Defaults fills the fields that are zero.
+func (c Config) Defaults() Config {
+	if len(c.Hub.Key) == 0 {
+		c.Hub.Key = []string{"Device", "Tag"}
+	}
+	if c.Hub.Time == "" {
+		c.Hub.Time = "TS"
+	}
+	if c.Hub.IdleAfter == 0 {
+		c.Hub.IdleAfter = fleetscore.Duration(10 * time.Second)
+	}
+	if c.Name == "" {
+		c.Name = "hub"
+	}
+	if c.MaxBodyBytes == 0 {
+		c.MaxBodyBytes = 16 << 20
+	}
+	if c.MaxQueueBytes == 0 {
+		c.MaxQueueBytes = 256 << 20
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = 30 * time.Second
+	}
+	if c.MaxFuture == 0 {
+		c.MaxFuture = 5 * time.Minute
+	}
+	return c
+}
+
+// maxBodyBytes bounds what MaxBodyBytes may be.
+const maxBodyBytes = 1 << 30
+
+// Validate judges a configuration that was filled.
+func (c Config) Validate() error {
+	fail := func(format string, args ...any) error {
+		return fleetscore.Errorf(fleetscore.Invalid, "configure gateway", c.Name, format, args...)
+	}
+	seen := map[string]bool{c.Hub.Time: true, IDField: true}
+	for _, k := range c.Hub.Key {
+		if k == "" || seen[k] {
+			return fail("key column %q is empty or has another role", k)
+		}
+		seen[k] = true
+	}
+	switch {
+	case c.Hub.Time == IDField:
+		return fail("the time column can't be %q", IDField)
+	case c.Hub.IdleAfter < 0 || c.BodyTimeout < 0:
+		return fail("a duration is negative")
+	case c.MaxBodyBytes < 1 || c.MaxBodyBytes > maxBodyBytes || c.MaxQueueBytes < c.MaxBodyBytes:
+		return fail("a limit of %d bytes for a body and %d for all", c.MaxBodyBytes, c.MaxQueueBytes)
+	}
+	return nil
+}
+
+// Deps is what a gateway works with.
+type Deps struct {
+	Hub     hub.Hub
+	Log     *slog.Logger          // nil discards
+	Now     func() time.Time      // nil means time.Now
+	Metrics prometheus.Registerer // nil means none
+}
+
+// Gateway is the HTTP handler of one hub's messages.
+type Gateway struct {
+	cfg     Config
+	hub     hub.Hub
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+	rate    rate
+
+	partition  [fleetscore.Shards]int // of each shard
+	parsers    chan *parser           // as many as processors: parsing does nothing but compute
+	queued     atomic.Int64           // bytes of bodies being received or waiting
+	parsing    atomic.Int64           // requests between the end of their body and their queues; no ticks meanwhile
+	committers []*committer
+}
+
+// New builds a gateway; Run must be running for requests to be answered.
+func New(cfg Config, deps Deps) (*Gateway, error) {
+	cfg = cfg.Defaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, now: deps.Now}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	var err error
+	if g.metrics, err = newMetrics(deps.Metrics, func() float64 { return float64(g.queued.Load()) }); err != nil {
+		return nil, err
+	}
+	for i, r := range fleetscore.SplitShards(g.hub.Partitions()) {
+		for s := int(r.First); s <= int(r.Last); s++ {
+			g.partition[s] = i
+		}
+		g.committers = append(g.committers, newCommitter(g, i))
+	}
+	g.parsers = make(chan *parser, runtime.GOMAXPROCS(0))
+	for range cap(g.parsers) {
+		g.parsers <- newParser(cfg, &g.partition, len(g.committers))
+	}
+	return g, nil
+}
+
+// Run commits what arrives, and ticks, until ctx ends. Then it refuses new
+// readings, commits those that wait and returns.
+func (g *Gateway) Run(ctx context.Context) error {
+	var group errgroup.Group
+	for _, c := range g.committers {
+		group.Go(func() error {
+			c.run(ctx)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// Stats describes what the gateway took since it was made.
+type Stats struct {
+	Accepted    uint64    `json:"accepted"`   // readings synced to the hub
+	Rejected    uint64    `json:"rejected"`   // readings refused
+	PerSecond   float64   `json:"per_second"` // readings accepted, over the last 10 s
+	LastArrival time.Time `json:"last_arrival"`
+}
+
+// Stats describes what the gateway took since it was made; LastArrival is zero
+// before the first reading.
+func (g *Gateway) Stats() Stats { return g.rate.stats(g.now()) }
+
+// rate counts readings in seconds.
+type rate struct {
+	mu       sync.Mutex // guards what follows
+	accepted uint64
+	rejected uint64
+	last     time.Time
+	seconds  [rateSeconds + 1]struct {
+		second int64
+		n      uint64
+	}
+}
+
+const rateSeconds = 10
+
+func (r *rate) add(now time.Time, accepted, rejected int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rejected += uint64(rejected)
+	if accepted == 0 {
+		return
+	}
+	r.accepted += uint64(accepted)
+	r.last = now.UTC()
+	s := &r.seconds[uint64(now.Unix())%uint64(len(r.seconds))]
+	if s.second != now.Unix() {
+		s.second, s.n = now.Unix(), 0
+	}
+	s.n += uint64(accepted)
+}
+
+// stats takes the rate from the whole seconds before this one.
+func (r *rate) stats(now time.Time) Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var n uint64
+	for _, s := range r.seconds {
+		if age := now.Unix() - s.second; age >= 1 && age <= rateSeconds {
+			n += s.n
+		}
+	}
+	return Stats{Accepted: r.accepted, Rejected: r.rejected, PerSecond: float64(n) / rateSeconds, LastArrival: r.last}
+}
+
+var _ http.Handler = (*Gateway)(nil)

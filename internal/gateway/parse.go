@@ -1,0 +1,380 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// IDField is the column of a reading's message id, which tells repeats apart.
+const IDField = "_id"
+
+// Limits of one reading.
+const (
+	maxKeyBytes    = 512
+	maxNameBytes   = 256
+	maxTextBytes   = 16 << 10
+	maxColumnCount = 512
+)
+
+// Rejection is the verdict on a reading that wasn't taken.
+type Rejection struct {
+	Line   int    `json:"line"`            // of NDJSON, or the place in an array; from 1
+	Field  string `json:"field,omitempty"` // the column at fault; empty: the line as a whole
+	Reason string `json:"reason"`
+}
+
+// maxRejections bounds the list in an answer; the count is always exact.
+const maxRejections = 100
+
+// parsed is a request's readings per partition, and those it lost.
+type parsed struct {
+	batches  [][]*batch // per partition
+	accepted int
+	rejected int
+	reasons  []Rejection // the first maxRejections
+}
+
+func (p *parsed) reject(line int, field, format string, args ...any) {
+	p.rejected++
+	if len(p.reasons) < maxRejections {
+		p.reasons = append(p.reasons, Rejection{line, field, fmt.Sprintf(format, args...)})
+	}
+}
+
+// parser turns bodies into readings. It is used by one request at a time and
+// keeps its memory between them.
+type parser struct {
+	cfg       Config
+	partition *[fleetscore.Shards]int
+	count     int // of partitions
+
+	in      bytes.Buffer
+	dec     *jsontext.Decoder
+	names   map[string]string // column names seen, so that each is one string
+	reading reading
+	values  [][]byte // of the key columns
+	text    []byte
+	out     *parsed
+	latest  fleetscore.Micros // a reading's time may not lie after it
+}
+
+// maxNames bounds the memory that clients can fill with column names.
+const maxNames = 10000
+
+func newParser(cfg Config, partition *[fleetscore.Shards]int, count int) *parser {
+	return &parser{cfg: cfg, partition: partition, count: count, names: map[string]string{},
+		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
+}
+
+func (p *parser) begin(now time.Time) {
+	p.out = &parsed{batches: make([][]*batch, p.count)}
+	p.latest = math.MaxInt64
+	if p.cfg.MaxFuture >= 0 {
+		p.latest = fleetscore.MicrosOf(now.Add(p.cfg.MaxFuture))
+	}
+}
+
+func (p *parser) end() *parsed {
+	for _, list := range p.out.batches {
+		for _, b := range list {
+			b.finish()
+		}
+	}
+	return p.out
+}
+
+func (p *parser) reset(data []byte) {
+	p.in = *bytes.NewBuffer(data)
+	p.dec.Reset(&p.in)
+}
+
+// lines parses NDJSON: every line is judged for itself.
+func (p *parser) lines(body []byte, now time.Time) *parsed {
+	p.begin(now)
+	for line := 1; len(body) > 0; line++ {
+		text := body
+		if i := bytes.IndexByte(body, '\n'); i >= 0 {
+			text, body = body[:i], body[i+1:]
+		} else {
+			body = nil
+		}
+		text = bytes.TrimSpace(text)
+		if len(text) == 0 {
+			continue
+		}
+		p.reset(text)
+		before := p.out.rejected
+		if err := p.object(line); err != nil {
+			p.out.reject(line, "", "not a JSON object: %s", reason(err))
+			continue
+		}
+		if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
+			p.out.reject(line, "", "more follows the JSON object; write one object per line")
+			continue
+		}
+		if p.out.rejected == before {
+			p.keep(len(text))
+		}
+	}
+	return p.end()
+}
+
+// value parses one JSON object or an array of them. What isn't JSON at all ends
+// the reading: where the next one would begin can't be known.
+func (p *parser) value(body []byte, now time.Time) *parsed {
+	p.begin(now)
+	p.reset(body)
+	array := p.dec.PeekKind() == '['
+	if array {
+		if _, err := p.dec.ReadToken(); err != nil {
+			p.out.reject(1, "", "not JSON: %s", reason(err))
+			return p.end()
+		}
+	}
+	for n := 1; ; n++ {
+		if array && p.dec.PeekKind() == ']' {
+			_, _ = p.dec.ReadToken() // just seen
+			break
+		}
+		start, before := p.dec.InputOffset(), p.out.rejected
+		if err := p.object(n); err != nil {
+			p.out.reject(n, "", "not a JSON object: %s; nothing after it was read", reason(err))
+			return p.end()
+		}
+		if p.out.rejected == before {
+			p.keep(int(p.dec.InputOffset() - start))
+		}
+		if !array {
+			break
+		}
+	}
+	if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		p.out.reject(p.out.accepted+p.out.rejected+1, "", "more follows the JSON value; for one object per line send Content-Type: application/x-ndjson")
+	}
+	return p.end()
+}
+
+// reason is a syntax error without the package's own prefix.
+func reason(err error) string {
+	var s *jsontext.SyntacticError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends too early"
+	case errors.As(err, &s) && s.Err != nil:
+		return fmt.Sprintf("%v at byte %d", s.Err, s.ByteOffset+1)
+	}
+	return err.Error()
+}
+
+// object reads one reading into p.reading. An error says that it isn't JSON;
+// what is wrong otherwise is rejected and the object read to its end.
+func (p *parser) object(line int) error {
+	r := &p.reading
+	r.id, r.cells = "", r.cells[:0]
+	for i := range p.values {
+		p.values[i] = nil
+	}
+	p.text = p.text[:0]
+	rejected, timed := false, false
+	reject := func(field, format string, args ...any) {
+		if !rejected {
+			p.out.reject(line, field, format, args...)
+		}
+		rejected = true
+	}
+	if kind := p.dec.PeekKind(); kind != '{' && kind > 0 {
+		if err := p.dec.SkipValue(); err != nil {
+			return err
+		}
+		reject("", "not a JSON object")
+		return nil
+	}
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
+	}
+	for p.dec.PeekKind() != '}' {
+		raw, err := p.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		name, ok := p.name(raw)
+		if raw, err = p.dec.ReadValue(); err != nil {
+			return err
+		}
+		switch {
+		case rejected:
+		case !ok:
+			reject("", "a column's name is empty or longer than %d bytes", maxNameBytes)
+		case name == p.cfg.Hub.Time:
+			if why := p.time(raw); why != "" {
+				reject(name, "%s", why)
+			}
+			timed = true
+		case slices.Contains(p.cfg.Hub.Key, name):
+			if why := p.keyValue(slices.Index(p.cfg.Hub.Key, name), raw); why != "" {
+				reject(name, "%s", why)
+			}
+		default:
+			if why := p.cell(name, raw); why != "" {
+				reject(name, "%s", why)
+			}
+		}
+	}
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
+	}
+	if !timed {
+		reject(p.cfg.Hub.Time, "the event time is missing")
+	}
+	for i, v := range p.values {
+		if v == nil {
+			reject(p.cfg.Hub.Key[i], "the key column is missing")
+		}
+	}
+	return nil
+}
+
+// name interns a column's name.
+func (p *parser) name(raw jsontext.Value) (string, bool) {
+	n := len(p.text)
+	text, err := jsontext.AppendUnquote(p.text, raw)
+	if err != nil || len(text) == n || len(text)-n > maxNameBytes {
+		return "", false
+	}
+	name, ok := p.names[string(text[n:])]
+	if !ok {
+		name = string(text[n:])
+		if len(p.names) < maxNames {
+			p.names[name] = name
+		}
+	}
+	return name, true
+}
+
+// time reads an event time: text as RFC 3339, or a number of milliseconds since
+// 1970-01-01 UTC.
+func (p *parser) time(raw jsontext.Value) (why string) {
+	var t fleetscore.Micros
+	switch raw.Kind() {
+	case '"':
+		n := len(p.text)
+		text, err := jsontext.AppendUnquote(p.text, raw)
+		if err == nil {
+			t, err = table.ParseTime(string(text[n:]))
+		}
+		if err != nil {
+			return "not a time such as 2026-11-23T10:00:05.123Z, or milliseconds since 1970"
+		}
+	case '0':
+		ms, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil || math.Abs(ms) > 1e14 {
+			return "not a number of milliseconds since 1970"
+		}
+		t = fleetscore.Micros(math.Floor(ms * 1000))
+	default:
+		return "neither a time as text nor milliseconds since 1970"
+	}
+	if t > p.latest {
+		return fmt.Sprintf("lies more than %s ahead of this server's clock", p.cfg.MaxFuture)
+	}
+	p.reading.time = t
+	return ""
+}
+
+func (p *parser) keyValue(i int, raw jsontext.Value) (why string) {
+	n := len(p.text)
+	switch raw.Kind() {
+	case '"':
+		text, err := jsontext.AppendUnquote(p.text, raw)
+		if err != nil {
+			return "not a text"
+		}
+		p.text = text
+	case '0':
+		p.text = append(p.text, raw...)
+	default:
+		return "a key is a text or a number"
+	}
+	v := p.text[n:len(p.text):len(p.text)]
+	switch {
+	case len(v) == 0:
+		return "the key is empty"
+	case len(v) > maxKeyBytes:
+		return fmt.Sprintf("the key is longer than %d bytes", maxKeyBytes)
+	case bytes.IndexByte(v, fleetscore.KeySeparator[0]) >= 0:
+		return "the key contains the control character U+001F"
+	}
+	p.values[i] = v
+	return ""
+}
+
+// cell takes any other column; null is the same as absent.
+func (p *parser) cell(name string, raw jsontext.Value) (why string) {
+	c := cell{name: name}
+	switch raw.Kind() {
+	case 'n':
+		return ""
+	case 't':
+		c.number = 1
+	case 'f':
+	case '0':
+		v, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil {
+			return fmt.Sprintf("the number %.40s doesn't fit into 64 bits", raw)
+		}
+		c.number = v
+	case '"':
+		n := len(p.text)
+		text, err := jsontext.AppendUnquote(p.text, raw)
+		if err != nil || len(text)-n > maxTextBytes {
+			return fmt.Sprintf("the text is longer than %d bytes", maxTextBytes)
+		}
+		c.isText, c.text = true, string(text[n:])
+	default:
+		return "an object or array; send numbers, texts, true or false"
+	}
+	if name == IDField {
+		p.reading.id = c.text
+		if !c.isText {
+			p.reading.id = string(raw)
+		}
+		return ""
+	}
+	if len(p.reading.cells) == maxColumnCount {
+		return fmt.Sprintf("the reading has more than %d columns", maxColumnCount)
+	}
+	p.reading.cells = append(p.reading.cells, c)
+	return ""
+}
+
+// keep adds the reading that was read to its partition's batch.
+func (p *parser) keep(size int) {
+	r := &p.reading
+	r.key = r.key[:0]
+	for i, v := range p.values {
+		if i > 0 {
+			r.key = append(r.key, fleetscore.KeySeparator...)
+		}
+		r.key = append(r.key, v...)
+	}
+	r.bytes = size
+	at := p.partition[fleetscore.Key(r.key).Shard()]
+	list := p.out.batches[at]
+	if len(list) == 0 || !list[len(list)-1].fits(r) {
+		list = append(list, newBatch())
+		p.out.batches[at] = list
+	}
+	list[len(list)-1].add(r)
+	p.out.accepted++
+}

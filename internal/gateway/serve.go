@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Answer is the body of an answer of 200.
+type Answer struct {
+	Accepted int `json:"accepted"` // readings, synced to disk
+}
+
+// Problem is the body of every other answer.
+type Problem struct {
+	Kind     string      `json:"kind"`
+	Op       string      `json:"op"`
+	Subject  string      `json:"subject"`
+	Message  string      `json:"message"`
+	Hint     string      `json:"hint,omitempty"`
+	Accepted int         `json:"accepted"` // readings of this request that are stored all the same
+	Rejected int         `json:"rejected"` // readings that were refused
+	Lines    []Rejection `json:"lines,omitempty"`
+}
+
+const statusClientGone = 499 // as nginx logs it; nobody reads the answer
+
+// ServeHTTP takes the readings of one request: POST …/hubs/{hub}/messages.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status, accepted, problem := g.take(w, r)
+	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	if status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	w.WriteHeader(status)
+	var body any = Answer{accepted}
+	if problem != nil {
+		body = problem
+	}
+	_ = json.NewEncoder(w).Encode(body) // the client went away; its readings are stored
+}
+
+func (g *Gateway) problem(kind fleetscore.Kind, hint, format string, args ...any) *Problem {
+	return &Problem{Kind: kind.String(), Op: "take readings", Subject: g.cfg.Name, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted int, problem *Problem) {
+	if name := r.PathValue("hub"); name != "" && name != g.cfg.Name {
+		return http.StatusNotFound, 0, g.problem(fleetscore.NotFound, "post to /hubs/"+g.cfg.Name+"/messages", "there is no hub %q", name)
+	}
+	if r.Method != http.MethodPost {
+		return http.StatusMethodNotAllowed, 0, g.problem(fleetscore.Invalid, "use POST", "readings are posted, not %s", r.Method)
+	}
+	parse := (*parser).lines
+	switch media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media {
+	case "application/json":
+		parse = (*parser).value
+	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
+	default:
+		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
+			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "content type %q isn't known", r.Header.Get("Content-Type"))
+	}
+	body, status, problem := g.body(w, r)
+	if problem != nil {
+		return status, 0, problem
+	}
+	defer g.queued.Add(-int64(len(body)))
+	g.metrics.body.Add(float64(len(body)))
+
+	g.parsing.Add(1)
+	p := <-g.parsers
+	out := parse(p, body, g.now())
+	g.parsers <- p
+	waits, err := g.queue(out)
+	g.parsing.Add(-1)
+
+	for _, w := range waits {
+		select {
+		case <-w.done:
+			if w.err != nil && err == nil {
+				err = w.err
+			}
+		case <-r.Context().Done():
+			return statusClientGone, 0, g.problem(fleetscore.Unavailable, "send the readings again: repeats count once", "the request ended before the readings were stored")
+		}
+	}
+	return g.verdict(out, err)
+}
+
+// queue hands the readings to their partitions.
+func (g *Gateway) queue(out *parsed) (waits []*waiting, err error) {
+	for i, list := range out.batches {
+		if len(list) == 0 {
+			continue
+		}
+		w, e := g.committers[i].put(list)
+		if e != nil {
+			err = e
+		}
+		waits = append(waits, w...)
+	}
+	return waits, err
+}
+
+func (g *Gateway) verdict(out *parsed, err error) (status, accepted int, problem *Problem) {
+	if err != nil {
+		problem := g.problem(fleetscore.KindOf(err), "send all of them again: repeats count once", "the readings could not all be stored: %v", err)
+		var e *fleetscore.Error
+		if errors.As(err, &e) && e.Hint != "" {
+			problem.Hint += "; " + e.Hint
+		}
+		return http.StatusServiceUnavailable, 0, problem
+	}
+	g.rate.add(g.now(), out.accepted, out.rejected)
+	g.metrics.readings.WithLabelValues("accepted").Add(float64(out.accepted))
+	g.metrics.readings.WithLabelValues("rejected").Add(float64(out.rejected))
+	switch {
+	case out.rejected > 0:
+		problem := g.problem(fleetscore.Invalid, "mend these lines and send them again", "%d of %d readings are malformed; the other %d are stored",
+			out.rejected, out.accepted+out.rejected, out.accepted)
+		problem.Accepted, problem.Rejected, problem.Lines = out.accepted, out.rejected, out.reasons
+		return http.StatusBadRequest, 0, problem
+	case out.accepted == 0:
+		return http.StatusBadRequest, 0, g.problem(fleetscore.Invalid, "", "the body holds no reading")
+	}
+	return http.StatusOK, out.accepted, nil
+}
+
+// body receives a request's body; its bytes count as queued until the caller
+// takes them off.
+func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, status int, problem *Problem) {
+	limit := g.cfg.MaxBodyBytes
+	tooLarge := func() ([]byte, int, *Problem) {
+		return nil, http.StatusRequestEntityTooLarge, g.problem(fleetscore.Invalid, "send fewer readings per request", "the body is larger than %d bytes", limit)
+	}
+	if r.ContentLength > limit {
+		return tooLarge()
+	}
+	expect := max(r.ContentLength, 0)
+	if g.queued.Add(expect) > g.cfg.MaxQueueBytes {
+		g.queued.Add(-expect)
+		return nil, http.StatusServiceUnavailable, g.problem(fleetscore.Unavailable, "send them again in a moment", "too many readings wait to be stored")
+	}
+	defer func() { g.queued.Add(int64(len(data)) - expect) }()
+
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // not all writers have deadlines
+	var in io.Reader = http.MaxBytesReader(w, r.Body, limit)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		zip, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body isn't gzip: %v", err)
+		}
+		in, expect = zip, 0
+		g.queued.Add(-max(r.ContentLength, 0))
+	default:
+		return nil, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send it plain or as gzip", "content encoding %q isn't known", encoding)
+	}
+	buf := make([]byte, 0, min(max(expect+1, 4<<10), limit+1))
+	for int64(len(buf)) <= limit {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := in.Read(buf[len(buf):min(int64(cap(buf)), limit+1)])
+		buf = buf[:len(buf)+n]
+		if errors.Is(err, io.EOF) {
+			return buf, 0, nil
+		}
+		var tooBig *http.MaxBytesError
+		switch {
+		case errors.As(err, &tooBig):
+			return tooLarge()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, http.StatusRequestTimeout, g.problem(fleetscore.Unavailable, "send them again", "the body didn't arrive within %s", g.cfg.BodyTimeout)
+		case err != nil && r.Context().Err() != nil:
+			return nil, statusClientGone, g.problem(fleetscore.Unavailable, "", "the request ended early")
+		case err != nil:
+			return nil, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body could not be read: %v", err)
+		}
+	}
+	return tooLarge()
+}
