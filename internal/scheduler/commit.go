@@ -1,0 +1,182 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// commitAll commits the jobs whose tasks have all ended, oldest first.
+func (s *Scheduler) commitAll(ctx context.Context) (time.Duration, error) {
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: []fleetscore.JobState{fleetscore.JobCommitting}})
+	if err != nil {
+		return maxRest, err
+	}
+	var problems []error
+	for _, j := range slices.Backward(jobs) {
+		err := s.commit(ctx, j)
+		switch fleetscore.KindOf(err) {
+		case fleetscore.Invalid, fleetscore.NotFound, fleetscore.Conflict, fleetscore.Corrupt:
+			if err != nil {
+				err = s.fail(ctx, j, err.Error(), s.now())
+			}
+		}
+		problems = append(problems, err)
+	}
+	return time.Minute, errors.Join(problems...) // a job that begins to commit is a change of the ledger
+}
+
+// commit makes a job's results visible and ends it. Every step may have happened
+// before a crash: the tables know the job, and what is written again replaces
+// nothing that readers see.
+func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
+	kept, err := s.ledger.Results(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	tasks, err := s.ledger.Tasks(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	var total dispatch.Result
+	total.Outcomes = fleetscore.Counts{}
+	var lost []fleetscore.Item // the keys of failed tasks
+	failed := 0
+	for _, t := range tasks {
+		if t.State != fleetscore.TaskSucceeded {
+			items, err := s.failedItems(ctx, j, t)
+			if err != nil {
+				return err
+			}
+			lost = append(lost, items...)
+			failed++
+			continue
+		}
+		var r dispatch.Result
+		if err := json.Unmarshal(kept[t.ID], &r); err != nil {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read result", string(t.ID), "%w", err)
+		}
+		total.Predictions = append(total.Predictions, r.Predictions...)
+		total.Coverage = append(total.Coverage, r.Coverage...)
+		total.Rows += r.Rows
+		total.Anomalies += r.Anomalies
+		for o, n := range r.Outcomes {
+			total.Outcomes[o] += n
+		}
+	}
+	in, err := s.ledger.Input(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	if err := s.publish(ctx, j, in, &total, lost); err != nil {
+		return err
+	}
+	return s.finish(ctx, j, total, len(tasks), failed)
+}
+
+// publish commits predictions, then coverage.
+func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, in ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
+	predictions, coverage := s.table(predictionsFolder(j.Pipeline)), s.table(coverageFolder(j.Pipeline))
+	if len(lost) > 0 {
+		files, err := coverage.WriteItems(ctx, lost, in.KeyNames, j.ID, j.Interval)
+		if err != nil {
+			return err
+		}
+		total.Coverage = append(total.Coverage, files...)
+		total.Outcomes[fleetscore.Failed] += int64(len(lost))
+	}
+	if total.Outcomes[fleetscore.Scored] > 0 {
+		scored, err := s.scoredKeys(ctx, predictions, coverage, j, total.Coverage)
+		if err != nil {
+			return err
+		}
+		if _, err := predictions.CommitPredictions(ctx, j.ID, j.Interval, scored, total.Predictions); err != nil && !table.AlreadyCommitted(err) {
+			return err
+		}
+	}
+	_, err := coverage.CommitItems(ctx, j.ID, j.Interval, total.Coverage)
+	if table.AlreadyCommitted(err) { // before a crash
+		return nil
+	}
+	return err
+}
+
+// scoredKeys tells whose earlier rows a job supersedes. Its coverage is read only
+// if there are earlier rows in its interval.
+func (s *Scheduler) scoredKeys(ctx context.Context, predictions, coverage *table.Delta, j fleetscore.Job, files []fleetscore.DataFile) (func(fleetscore.Key) bool, error) {
+	snap, err := predictions.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	none := func(fleetscore.Key) bool { return false }
+	if len(table.ReadQuery{Interval: &j.Interval}.Prune(snap.Files)) == 0 && !s.overlapping(ctx, j) {
+		return none, nil
+	}
+	items, err := coverage.ReadItems(ctx, files, table.ItemQuery{Outcome: fleetscore.Scored})
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[fleetscore.Key]bool, len(items))
+	for _, i := range items {
+		keys[i.Key] = true
+	}
+	return func(k fleetscore.Key) bool { return keys[k] }, nil
+}
+
+// overlapping tells whether another job of the pipeline may commit rows of the
+// same interval between our look at the table and our commit.
+func (s *Scheduler) overlapping(ctx context.Context, j fleetscore.Job) bool {
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: j.Pipeline, States: active})
+	return err != nil || slices.ContainsFunc(jobs, func(o fleetscore.Job) bool {
+		return o.ID != j.ID && o.Interval.From.Before(j.Interval.To) && j.Interval.From.Before(o.Interval.To)
+	})
+}
+
+// failedItems are the expected keys of a task that failed for good.
+func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task) ([]fleetscore.Item, error) {
+	pack, err := fleet.OpenPack(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards)
+	if err != nil {
+		return nil, err
+	}
+	var out []fleetscore.Item
+	for _, k := range pack.Keys() {
+		out = append(out, fleetscore.Item{Key: k, Outcome: fleetscore.Failed, Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})
+	}
+	return out, nil
+}
+
+func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch.Result, tasks, failed int) error {
+	state, reason := dispatch.Judge(j.Config.Limits, total.Outcomes)
+	if failed == tasks {
+		state, reason = fleetscore.JobFailed, "every task failed: "+reason
+	}
+	ended := s.now().UTC()
+	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
+		if j.State == fleetscore.JobCommitting {
+			j.State, j.Reason, j.Ended = state, reason, &ended
+			j.Outcomes, j.Rows, j.Anomalies = total.Outcomes, total.Rows, total.Anomalies
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
+	for o, n := range j.Outcomes {
+		s.metrics.items.WithLabelValues(string(o)).Add(float64(n))
+	}
+	if j.Started != nil {
+		s.metrics.duration.Observe(ended.Sub(*j.Started).Seconds())
+	}
+	s.log.Info("job ended", "job", j.ID, "state", j.State, "rows", j.Rows, "anomalies", j.Anomalies, "reason", j.Reason)
+	return nil
+}

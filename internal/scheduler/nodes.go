@@ -1,0 +1,244 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// maxPoll bounds how long a request for tasks may wait.
+const maxPoll = 30 * time.Second
+
+// forgetAfter is how long nodes that are gone stay listed.
+const forgetAfter = time.Hour
+
+// Register takes a node in, or back after an absence.
+func (s *Scheduler) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
+	const op = "register node"
+	cfg, _, _, err := s.ledger.Config(ctx)
+	if err != nil {
+		return fleetscore.Node{}, err
+	}
+	if _, ok := cfg.Pools[h.Pool]; !ok {
+		return fleetscore.Node{}, fleetscore.Errorf(fleetscore.NotFound, op, string(h.Node), "there is no pool %q", h.Pool)
+	}
+	if h.Node == "" || len(h.Node) > 100 || h.Slots < 1 || h.Slots > 1024 {
+		return fleetscore.Node{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "a node has a name of 1 to 100 bytes and 1 to 1024 slots, not %d", h.Slots)
+	}
+	now := s.now().UTC()
+	n, err := s.ledger.UpdateNode(ctx, h.Node, func(n *fleetscore.Node) error {
+		if n.Pool != "" && n.Pool != h.Pool {
+			return fleetscore.Errorf(fleetscore.Conflict, op, string(h.Node), "a node of that name is in pool %s", n.Pool).WithHint("give it another --id")
+		}
+		if n.Started.IsZero() {
+			n.Started = now
+		}
+		if n.State != fleetscore.NodeDraining {
+			n.State = fleetscore.NodeReady
+		}
+		n.Pool, n.Slots, n.Host, n.PID, n.Version = h.Pool, h.Slots, h.Host, h.PID, h.Version
+		n.Heartbeat = now
+		if n.Running == 0 {
+			n.IdleSince = now
+		}
+		return nil
+	})
+	if err == nil {
+		s.log.Info("node registered", "node", n.ID, "pool", n.Pool, "slots", n.Slots, "state", n.State)
+	}
+	return n, err
+}
+
+// Lease gives tasks to a node; it waits for some.
+func (s *Scheduler) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
+	changes, stop := s.ledger.Watch()
+	defer stop()
+	end := time.NewTimer(min(max(req.Wait.D(), 0), maxPoll))
+	defer end.Stop()
+	for {
+		n, err := s.ledger.Node(ctx, id)
+		if err != nil {
+			return dispatch.LeaseReply{}, err
+		}
+		if n.State == fleetscore.NodeDraining {
+			return dispatch.LeaseReply{Stop: true}, nil
+		}
+		if n.State != fleetscore.NodeReady {
+			return dispatch.LeaseReply{}, fleetscore.Errorf(fleetscore.NotFound, "lease tasks", string(id), "the node is %s: it has to register again", n.State)
+		}
+		now := s.now()
+		leased, err := s.ledger.LeaseTasks(ctx, n.Pool, id, min(req.Free, n.Slots-n.Running), now, s.cfg.LeaseTTL)
+		if fleetscore.Conflict.Is(err) {
+			continue // the node's state changed in between
+		}
+		if err != nil || len(leased) > 0 {
+			return s.leases(leased), err
+		}
+		retry, err := s.ledger.NextRetry(ctx, n.Pool, now)
+		if err != nil {
+			return dispatch.LeaseReply{}, err
+		}
+		wake := time.NewTimer(maxPoll)
+		if !retry.IsZero() {
+			wake.Reset(max(retry.Sub(now), time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			return dispatch.LeaseReply{}, ctx.Err()
+		case <-end.C:
+			return dispatch.LeaseReply{}, nil
+		case <-wake.C:
+		case <-changes:
+		}
+		wake.Stop()
+	}
+}
+
+func (s *Scheduler) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
+	for _, l := range leased {
+		c := l.Job.Config
+		out.Leases = append(out.Leases, dispatch.Lease{
+			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
+			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
+			Files:    table.ReadQuery{Shards: &l.Task.Shards}.Prune(l.Input.Files),
+			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, Label: c.Label,
+			Fleet: c.Fleet, Generation: l.Job.Generation, Store: s.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
+			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(s.cfg.LeaseTTL)})
+		s.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)
+	}
+	return out
+}
+
+// Heartbeat renews a node and its leases. Kind NotFound if the node is not known,
+// or was given up: then it has to register again.
+func (s *Scheduler) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
+	n, revoked, err := s.ledger.Renew(ctx, id, req.Leases, s.now(), s.cfg.LeaseTTL)
+	if err != nil {
+		return dispatch.HeartbeatReply{}, err
+	}
+	if n.State == fleetscore.NodeLost || n.State == fleetscore.NodeStopped {
+		return dispatch.HeartbeatReply{}, fleetscore.Errorf(fleetscore.NotFound, "renew node", string(id), "the node is %s: it has to register again", n.State)
+	}
+	return dispatch.HeartbeatReply{Revoked: revoked, Stop: n.State == fleetscore.NodeDraining}, nil
+}
+
+// Goodbye ends a node that has stopped.
+func (s *Scheduler) Goodbye(ctx context.Context, id fleetscore.NodeID) error {
+	if err := s.ledger.SetNodeState(ctx, id, fleetscore.NodeStopped); err != nil {
+		return err
+	}
+	s.log.Info("node stopped", "node", id)
+	return s.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Lost, "the node stopped")
+}
+
+// Complete takes the result of an attempt. Kind Conflict if its lease was taken
+// back: the lease's id is the fencing token. The result of a lease that ended
+// with the same result before is taken as repeated.
+func (s *Scheduler) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
+	doc, err := json.Marshal(r)
+	if err != nil {
+		return fleetscore.Wrap("take result", "", err)
+	}
+	ended, err := s.ledger.EndAttempt(ctx, lease, s.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
+		if r.Error != "" {
+			return s.ended(l, dispatch.Failed, r.Error), nil
+		}
+		if err := dispatch.Check(l.Task, r); err != nil {
+			return ledger.AttemptEnd{}, err
+		}
+		e := s.ended(l, dispatch.Succeeded, "")
+		e.Result = doc
+		return e, nil
+	})
+	if fleetscore.Conflict.Is(err) {
+		a, _, findErr := s.ledger.Attempt(ctx, lease)
+		if findErr == nil && r.Error == "" && a.State == string(dispatch.Succeeded) {
+			return nil // the first answer was lost on its way
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.count(ended)
+	return s.seal(ctx, lease)
+}
+
+// ended is what the end of an attempt means for its task.
+func (s *Scheduler) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
+	e := ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, l.Job.Config.Limits.Tries)}
+	if end == dispatch.Failed {
+		e.NotBefore = s.now().Add(dispatch.RetryAfter(e.Task.Failures))
+	}
+	return e
+}
+
+func (s *Scheduler) count(l ledger.Leased) {
+	s.metrics.attempts.WithLabelValues(l.Attempt.State).Inc()
+	level := s.log.Info
+	if l.Attempt.State != string(dispatch.Succeeded) {
+		level = s.log.Warn
+	}
+	level("attempt ended", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node, "end", l.Attempt.State, "reason", l.Attempt.Reason)
+}
+
+// takeBack ends leases whose holder is gone.
+func (s *Scheduler) takeBack(ctx context.Context, which ledger.LeaseFilter, end dispatch.End, reason string) error {
+	ended, err := s.ledger.TakeBack(ctx, which, s.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
+		return s.ended(l, end, reason), nil
+	})
+	for _, l := range ended {
+		s.count(l)
+		err = errors.Join(err, s.spool.note(l.Attempt.Lease, fmt.Sprintf("attempt %d was taken back: %s\n", l.Attempt.Number, reason)), s.seal(ctx, l.Attempt.Lease))
+	}
+	return err
+}
+
+// tend looks after leases and nodes: what ran out is taken back, who is silent is
+// lost, and logs of ended attempts are sealed.
+func (s *Scheduler) tend(ctx context.Context) (time.Duration, error) {
+	now := s.now()
+	problems := []error{s.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
+	nodes, err := s.ledger.Nodes(ctx, "")
+	if err != nil {
+		return maxRest, err
+	}
+	old := false
+	for _, n := range nodes {
+		alive := n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining || n.State == fleetscore.NodeStarting
+		if alive && now.Sub(n.Heartbeat) > s.cfg.LostAfter {
+			lost, err := s.lose(ctx, n.ID, now)
+			problems = append(problems, err)
+			alive = !lost
+		}
+		old = old || !alive && now.Sub(n.Heartbeat) > forgetAfter
+		if !alive && n.Running > 0 {
+			problems = append(problems, s.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
+		}
+	}
+	if old {
+		problems = append(problems, s.ledger.ForgetNodes(ctx, now.Add(-forgetAfter)))
+	}
+	problems = append(problems, s.sealAll(ctx))
+	return maxRest, errors.Join(problems...)
+}
+
+// lose declares a node lost, unless it gave a sign of life just now.
+func (s *Scheduler) lose(ctx context.Context, id fleetscore.NodeID, now time.Time) (lost bool, err error) {
+	n, err := s.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+		if lost = now.Sub(n.Heartbeat) > s.cfg.LostAfter; lost {
+			n.State = fleetscore.NodeLost
+		}
+		return nil
+	})
+	if err == nil && lost {
+		s.log.Warn("node is lost", "node", id, "pool", n.Pool, "heartbeat", n.Heartbeat)
+	}
+	return lost && err == nil, err
+}
