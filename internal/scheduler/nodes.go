@@ -211,14 +211,14 @@ func (s *Scheduler) tend(ctx context.Context) (time.Duration, error) {
 	}
 	old := false
 	for _, n := range nodes {
-		alive := n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining || n.State == fleetscore.NodeStarting
+		alive := n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining
 		if alive && now.Sub(n.Heartbeat) > s.cfg.LostAfter {
 			lost, err := s.lose(ctx, n.ID, now)
 			problems = append(problems, err)
 			alive = !lost
 		}
-		old = old || !alive && now.Sub(n.Heartbeat) > forgetAfter
-		if !alive && n.Running > 0 {
+		old = old || !alive && n.State != fleetscore.NodeStarting && now.Sub(n.Heartbeat) > forgetAfter
+		if !alive && n.Running > 0 { // those that are starting hold none
 			problems = append(problems, s.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
 		}
 	}

@@ -1,0 +1,298 @@
+// Package node is the agent that does a pool's work: it leases tasks from the
+// server, scores their sensors, writes the results into the store and reports
+// them.
+//
+// It talks to the server by HTTP alone, survives its restarts, and keeps finished
+// results until they are delivered. Nothing it writes is seen by readers before
+// the server commits it, so it may be killed at any moment.
+//
+// Run owns all goroutines of a Node.
+package node
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// Server is what a node asks of the server: the node protocol of package dispatch.
+type Server interface {
+	Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error)
+	Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error)
+	Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error)
+	Goodbye(ctx context.Context, node fleetscore.NodeID) error
+	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error
+	Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error
+}
+
+// Config says who the node is.
+type Config struct {
+	Hello     dispatch.Hello
+	AwayLimit time.Duration // the node ends when the server was away for longer; 0 means 2 min
+	Heartbeat time.Duration // between two signs of life; 0 means 3 s
+	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
+}
+
+// Deps is what a node works with.
+type Deps struct {
+	Server    Server
+	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
+	Log       *slog.Logger // nil discards
+}
+
+// Node is one agent.
+type Node struct {
+	cfg    Config
+	server Server
+	open   func(ctx context.Context, url string) (store.Bucket, error)
+	log    *slog.Logger
+
+	mu     sync.Mutex // guards what follows
+	leases map[fleetscore.LeaseID]context.CancelCauseFunc
+	stop   bool      // the server said to take no more
+	seen   time.Time // the server's last answer
+	stores map[string]store.Bucket
+	tables map[string]*table.Delta // by store and folder; they remember what they read
+}
+
+// New builds a node.
+func New(cfg Config, deps Deps) (*Node, error) {
+	if cfg.Hello.Node == "" || cfg.Hello.Pool == "" || cfg.Hello.Slots < 1 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "start node", string(cfg.Hello.Node), "it needs an id, a pool and at least one slot")
+	}
+	if cfg.AwayLimit == 0 {
+		cfg.AwayLimit = 2 * time.Minute
+	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = 3 * time.Second
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
+	}
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, log: deps.Log, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
+		stores: map[string]store.Bucket{}, tables: map[string]*table.Delta{}}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	return n, nil
+}
+
+// Bounds of single requests to the server.
+const (
+	requestTimeout = 15 * time.Second
+	pollWait       = 20 * time.Second
+)
+
+// Run works until the server says to stop or is away for too long, or ctx ends.
+// Told by the server, it finishes what it has begun; when ctx ends it gives its
+// tasks back at once.
+func (n *Node) Run(ctx context.Context) error {
+	n.seen = time.Now()
+	if err := n.register(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	away := make(chan error, 1)
+	group.Go(func() { away <- n.heartbeats(ctx) })
+
+	var tasks sync.WaitGroup
+	free := make(chan struct{}, n.cfg.Hello.Slots)
+	err := n.work(ctx, free, &tasks)
+	if err == nil {
+		tasks.Wait() // told to stop: what was begun is finished
+	}
+	cancel()
+	tasks.Wait()
+	if e := <-away; err == nil {
+		err = e
+	}
+	bye, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer end()
+	if e := n.server.Goodbye(bye, n.cfg.Hello.Node); e != nil {
+		n.log.Warn("the server doesn't know that this node ends; it will notice", "error", e)
+	}
+	return err
+}
+
+// work leases tasks while slots are free. It returns nil once told to stop.
+func (n *Node) work(ctx context.Context, busy chan struct{}, tasks *sync.WaitGroup) error {
+	pause := time.Duration(0)
+	for {
+		if err := n.rest(ctx, pause); err != nil {
+			return err
+		}
+		select { // until a slot is free
+		case <-ctx.Done():
+			return ctx.Err()
+		case busy <- struct{}{}:
+			<-busy
+		}
+		if n.stopping() {
+			return nil
+		}
+		free := cap(busy) - len(busy)
+		reply, err := n.server.Lease(ctx, n.cfg.Hello.Node, dispatch.LeaseRequest{Free: free, Wait: fleetscore.Duration(pollWait)})
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case fleetscore.NotFound.Is(err): // the server forgot or gave this node up
+			if err := n.register(ctx); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			if err := n.unreached(err); err != nil {
+				return err
+			}
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+			continue
+		}
+		pause = 0
+		n.reached()
+		if reply.Stop {
+			return nil
+		}
+		for _, l := range reply.Leases {
+			busy <- struct{}{}
+			taskCtx, cancel := context.WithCancelCause(ctx)
+			n.hold(l.ID, cancel)
+			tasks.Go(func() {
+				defer func() { <-busy }()
+				defer n.release(l.ID)
+				defer cancel(nil)
+				n.do(taskCtx, l)
+			})
+		}
+	}
+}
+
+func (n *Node) rest(ctx context.Context, pause time.Duration) error {
+	if pause == 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause/2 + rand.N(pause)):
+		return nil
+	}
+}
+
+// register reports to the server until it answers.
+func (n *Node) register(ctx context.Context) error {
+	pause := 100 * time.Millisecond
+	for {
+		call, cancel := context.WithTimeout(ctx, requestTimeout)
+		_, err := n.server.Register(call, n.cfg.Hello)
+		cancel()
+		if err == nil {
+			n.reached()
+			n.log.Info("registered", "pool", n.cfg.Hello.Pool, "slots", n.cfg.Hello.Slots)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if kind := fleetscore.KindOf(err); !kind.Retryable() && kind != fleetscore.Internal {
+			return err
+		}
+		if err := n.unreached(err); err != nil {
+			return err
+		}
+		if err := n.rest(ctx, pause); err != nil {
+			return err
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+func (n *Node) reached() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen = time.Now()
+}
+
+// unreached returns an error once the server was away for too long.
+func (n *Node) unreached(err error) error {
+	n.mu.Lock()
+	away := time.Since(n.seen)
+	n.mu.Unlock()
+	n.log.Warn("the server doesn't answer", "for", away.Round(time.Second), "error", err)
+	if away < n.cfg.AwayLimit {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Unavailable, "reach server", "", "it was away for %s: %w", away.Round(time.Second), err)
+}
+
+func (n *Node) stopping() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stop
+}
+
+func (n *Node) hold(id fleetscore.LeaseID, cancel context.CancelCauseFunc) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leases[id] = cancel
+}
+
+func (n *Node) release(id fleetscore.LeaseID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.leases, id)
+}
+
+func (n *Node) held() []fleetscore.LeaseID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]fleetscore.LeaseID, 0, len(n.leases))
+	for id := range n.leases {
+		out = append(out, id)
+	}
+	return out
+}
+
+// errRevoked ends a task whose lease is this node's no more.
+var errRevoked = fleetscore.Errorf(fleetscore.Conflict, "do task", "", "its lease was taken back")
+
+// heartbeats renews node and leases until ctx ends.
+func (n *Node) heartbeats(ctx context.Context) error {
+	ticker := time.NewTicker(n.cfg.Heartbeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		call, cancel := context.WithTimeout(ctx, requestTimeout)
+		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, dispatch.HeartbeatRequest{Leases: n.held()})
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil && !fleetscore.NotFound.Is(err) { // the next request for tasks registers again
+				n.log.Warn("heartbeat didn't arrive", "error", err)
+			}
+			continue
+		}
+		n.reached()
+		n.mu.Lock()
+		n.stop = n.stop || reply.Stop
+		for _, id := range reply.Revoked {
+			if cancel := n.leases[id]; cancel != nil {
+				cancel(errRevoked)
+			}
+		}
+		n.mu.Unlock()
+	}
+}

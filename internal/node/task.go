@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// do carries out one lease and delivers its result.
+func (n *Node) do(ctx context.Context, l dispatch.Lease) {
+	start := time.Now()
+	n.log.Info("task begins", "task", l.Task, "attempt", l.Attempt)
+	out := n.newTaskLog(ctx, l.ID)
+	result, err := n.score(ctx, l, out)
+	if err != nil {
+		result = dispatch.Result{Error: err.Error(), Kind: fleetscore.KindOf(err).String()}
+		out.printf("the attempt failed: %v", err)
+	}
+	out.printf("done in %s", time.Since(start).Round(time.Millisecond))
+	out.close(ctx)
+	if ctx.Err() != nil {
+		n.log.Warn("task given up", "task", l.Task, "attempt", l.Attempt, "reason", context.Cause(ctx))
+		return // nobody wants the result, or the goodbye gives the task back
+	}
+	if err := n.deliver(ctx, l, result); err != nil {
+		n.log.Warn("result is lost", "task", l.Task, "attempt", l.Attempt, "error", err)
+		return
+	}
+	n.log.Info("task ends", "task", l.Task, "attempt", l.Attempt, "rows", result.Rows, "took", time.Since(start).Round(time.Millisecond), "error", result.Error)
+}
+
+// deliver repeats a result until the server took or refused it.
+func (n *Node) deliver(ctx context.Context, l dispatch.Lease, r dispatch.Result) error {
+	pause := 100 * time.Millisecond
+	for {
+		call, cancel := context.WithTimeout(ctx, requestTimeout)
+		err := n.server.Complete(call, l.ID, r)
+		cancel()
+		switch kind := fleetscore.KindOf(err); {
+		case err == nil:
+			n.reached()
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case kind == fleetscore.Invalid && r.Error == "": // not a result the server can take: say so, so that it isn't waited for
+			r = dispatch.Result{Error: err.Error(), Kind: kind.String()}
+		case kind == fleetscore.Conflict, kind == fleetscore.NotFound, kind == fleetscore.Invalid:
+			return err
+		default:
+			if err := n.unreached(err); err != nil {
+				return err
+			}
+			if err := n.rest(ctx, pause); err != nil {
+				return err
+			}
+			pause = min(2*pause, 5*time.Second)
+		}
+	}
+}
+
+// table is a Delta table of a store, kept for its cache.
+func (n *Node) table(ctx context.Context, url, folder string) (store.Bucket, *table.Delta, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b, ok := n.stores[url]
+	if !ok {
+		var err error
+		if b, err = n.open(ctx, url); err != nil {
+			return nil, nil, err
+		}
+		n.stores[url] = b
+	}
+	id := url + "\x00" + folder
+	d, ok := n.tables[id]
+	if !ok {
+		d = table.OpenDelta(store.Sub(b, folder))
+		n.tables[id] = d
+	}
+	return b, d, nil
+}
+
+// score does the task. A panic is an error of the attempt, with its stack in the
+// task's log.
+func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dispatch.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out.printf("panic: %v\n%s", p, debug.Stack())
+			err = fleetscore.Errorf(fleetscore.Internal, "do task", string(l.Task), "a defect of ours: %v", p).WithHint("the task's log has the stack; please report it")
+		}
+	}()
+	out.printf("task %s, attempt %d on node %s: shards %s of pipeline %s, rows of %s in %s", l.Task, l.Attempt, n.cfg.Hello.Node, l.Shards, l.Pipeline, l.Dataset, l.Interval)
+	bucket, dataset, err := n.table(ctx, l.Store, "data/"+l.Dataset)
+	if err != nil {
+		return r, err
+	}
+	pack, err := fleet.OpenPack(ctx, bucket, l.Fleet, l.Generation, l.Shards)
+	if err != nil {
+		return r, err
+	}
+	rows := emptyRows(l)
+	if len(l.Files) > 0 {
+		if rows, err = dataset.ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l)}); err != nil {
+			return r, err
+		}
+	}
+	expected := pack.Keys()
+	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
+	spec := scorer.Spec{Features: l.Features, Label: l.Label, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf}
+	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
+	if err != nil {
+		return r, err
+	}
+	if len(scored.Degenerate) > 0 {
+		out.printf("degenerate models, which flag everything or nothing whatever the data: %v", scored.Degenerate)
+	}
+	return n.write(ctx, l, scored, out)
+}
+
+// emptyRows is the input of a task without files.
+func emptyRows(l dispatch.Lease) *fleetscore.Rows {
+	names := columns(l)
+	return &fleetscore.Rows{TimeName: l.TimeName, KeyNames: l.KeyNames, ValueNames: names, Values: make([][]float64, len(names))}
+}
+
+// columns are the dataset's columns that the task reads.
+func columns(l dispatch.Lease) (out []string) {
+	for _, f := range l.Features {
+		if _, column := fleetscore.SplitFeature(f); !slices.Contains(out, column) {
+			out = append(out, column)
+		}
+	}
+	if l.Label != "" && !slices.Contains(out, l.Label) {
+		out = append(out, l.Label)
+	}
+	return out
+}
+
+// write writes predictions and coverage; only the server's commit makes them
+// visible.
+func (n *Node) write(ctx context.Context, l dispatch.Lease, scored *scorer.Result, out *taskLog) (r dispatch.Result, err error) {
+	_, predictions, err1 := n.table(ctx, l.Store, "predictions/"+l.Pipeline)
+	_, coverage, err2 := n.table(ctx, l.Store, "predictions/"+l.Pipeline+"/_coverage")
+	if err := errors.Join(err1, err2); err != nil {
+		return r, err
+	}
+	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
+	for _, i := range scored.Items {
+		r.Anomalies += i.Anomalies
+	}
+	if r.Rows > 0 {
+		if r.Predictions, err = predictions.WritePredictions(ctx, scored.Predictions, l.Job, l.Revision); err != nil {
+			return r, err
+		}
+	}
+	if r.Coverage, err = coverage.WriteItems(ctx, scored.Items, l.KeyNames, l.Job, l.Interval); err != nil {
+		return r, err
+	}
+	line := fmt.Sprintf("%d rows scored, %d anomalies;", r.Rows, r.Anomalies)
+	for _, o := range fleetscore.Outcomes {
+		if c := r.Outcomes[o]; c > 0 {
+			line += fmt.Sprintf(" %d %s", c, o)
+		}
+	}
+	out.printf("%s", line)
+	return r, nil
+}

@@ -1,0 +1,137 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// child is a node that runs as a child process.
+type child struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed once it has ended
+}
+
+// maxOutput is how much of a node's own output is kept: its end.
+const maxOutput = 1 << 20
+
+// output keeps the end of what a node writes.
+type output struct {
+	mu   sync.Mutex // guards what follows
+	text []byte
+	cut  bool
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text = append(o.text, b...)
+	if len(o.text) > 2*maxOutput {
+		o.text, o.cut = append(o.text[:0], o.text[len(o.text)-maxOutput:]...), true
+	}
+	return len(b), nil
+}
+
+func (o *output) bytes() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cut {
+		return append([]byte("(the beginning was left out)\n"), o.text...)
+	}
+	return o.text
+}
+
+// spawn starts a node's process. The token goes by a file's name, never by an
+// argument or variable of its own.
+func (p *Pools) spawn(n fleetscore.Node) error {
+	cmd := exec.Command(p.cfg.Executable, "node", "--server", p.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID))
+	cmd.Env = append(os.Environ(), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "start node", string(n.ID), "%w", err)
+	}
+	c := &child{cmd: cmd, done: make(chan struct{})}
+	p.mu.Lock()
+	p.running[n.ID] = c
+	p.mu.Unlock()
+	p.log.Info("node started", "node", n.ID, "pool", n.Pool, "pid", cmd.Process.Pid)
+	p.children.Go(func() {
+		err := cmd.Wait()
+		close(c.done)
+		p.reap(n, err, out.bytes())
+	})
+	return nil
+}
+
+// reap notes the end of a child and keeps what it wrote.
+func (p *Pools) reap(n fleetscore.Node, exit error, text []byte) {
+	p.mu.Lock()
+	delete(p.running, n.ID)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	how := "stopped"
+	now, err := p.ledger.Node(ctx, n.ID)
+	if err == nil && now.State != fleetscore.NodeStopped {
+		how = "lost"
+		err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
+	}
+	p.starts.WithLabelValues(how).Inc()
+	if how == "lost" {
+		tail := text
+		if i := bytes.LastIndexByte(bytes.TrimSpace(tail), '\n'); i >= 0 {
+			tail = tail[i+1:]
+		}
+		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(exit), "last", string(bytes.TrimSpace(tail)))
+	} else {
+		p.log.Info("node ended", "node", n.ID)
+	}
+	name := fleetscore.BlobName(fmt.Sprintf("logs/nodes/%s/%s.txt", n.Pool, n.ID))
+	if e := store.WriteAll(ctx, p.store, name, text, store.PutOptions{}); e != nil || err != nil {
+		p.log.Error("a node's end could not be recorded", "node", n.ID, "error", err, "log", e)
+	}
+}
+
+func (p *Pools) kill(id fleetscore.NodeID) {
+	p.mu.Lock()
+	c := p.running[id]
+	p.mu.Unlock()
+	if c != nil {
+		_ = c.cmd.Process.Kill() // it ended already
+	}
+}
+
+// stopAll asks all children to end, and kills those that don't in time.
+func (p *Pools) stopAll() {
+	p.mu.Lock()
+	var left []*child
+	for _, c := range p.running {
+		left = append(left, c)
+		_ = c.cmd.Process.Signal(syscall.SIGTERM) // it ended already
+	}
+	p.mu.Unlock()
+	limit := time.After(p.cfg.StopLimit)
+	for _, c := range left {
+		select {
+		case <-c.done:
+		case <-limit:
+			for _, c := range left {
+				_ = c.cmd.Process.Kill() // it ended already
+			}
+			limit = nil
+			<-c.done
+		}
+	}
+	p.children.Wait()
+}
