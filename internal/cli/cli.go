@@ -109,7 +109,9 @@ Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("server", "http://127.0.0.1:7180", "address of the server that client commands talk to")
 	root.PersistentFlags().String("token-file", "", "file with the API token, where the server asks for one")
-	root.AddCommand(newValidateCommand(), newModelCommand(), newSimulateCommand(), newScoreCommand())
+	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
+		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newStoreCommand(),
+		newModelCommand(), newSimulateCommand(), newScoreCommand())
 	return root
 }
 

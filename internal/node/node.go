@@ -150,6 +150,7 @@ func (n *Node) work(ctx context.Context, busy chan struct{}, tasks *sync.WaitGro
 			if err := n.register(ctx); err != nil {
 				return err
 			}
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
 			continue
 		case err != nil:
 			if err := n.unreached(err); err != nil {

@@ -1,0 +1,219 @@
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// Prefix is where the API lies on its server.
+const Prefix = "/api/v1"
+
+// Config says who may use the API and how much they may send.
+type Config struct {
+	NodeToken      string // nodes show it; must be set
+	APIToken       string // everybody else shows it; "" asks for none
+	Version        string // the server's release, for GET /health
+	Loopback       bool   // the server listens on this machine only: other host names are refused
+	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
+}
+
+// Scheduler is what the API needs of the scheduler: jobs for people, and the
+// protocol of nodes.
+type Scheduler interface {
+	Jobs
+	NodeProtocol
+}
+
+// Jobs submits and cancels jobs, reads their logs and syncs the fleets they score.
+type Jobs interface {
+	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
+	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
+	Logs(ctx context.Context, id fleetscore.JobID) ([]scheduler.LogRef, error)
+	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+	SyncFleet(ctx context.Context, name string) (*fleet.Generation, bool, error)
+	FleetProblem(name string) error
+}
+
+// NodeProtocol is what nodes ask of the server. It has a method per message.
+type NodeProtocol interface {
+	Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error)
+	Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error)
+	Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error)
+	Goodbye(ctx context.Context, node fleetscore.NodeID) error
+	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error
+	Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error
+}
+
+// Deps is what the API works with.
+type Deps struct {
+	Ledger    *ledger.Ledger
+	Scheduler Scheduler
+	Store     store.Bucket
+	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
+	Queries   func() []aggregator.Status // how far the queries are
+	Log       *slog.Logger               // nil discards
+	Metrics   prometheus.Registerer      // nil means none
+	Now       func() time.Time           // nil means time.Now
+}
+
+// server is the state behind the handlers.
+type server struct {
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+	now  func() time.Time
+
+	mu     sync.Mutex              // guards tables
+	tables map[string]*table.Delta // opened tables by folder, for their cached snapshots
+}
+
+// New builds the API's handler. It serves everything below Prefix.
+func New(cfg Config, deps Deps) (http.Handler, error) {
+	if cfg.NodeToken == "" {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "build API", "", "no token for nodes")
+	}
+	if cfg.MaxUploadBytes == 0 {
+		cfg.MaxUploadBytes = 256 << 20
+	}
+	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now, tables: map[string]*table.Delta{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	s.register(mux)
+	mux.HandleFunc(Prefix+"/", unknownPath)
+
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, &Problem{Kind: fleetscore.Invalid.String(), Op: "check origin", Subject: r.Header.Get("Origin"), status: http.StatusForbidden,
+			Message: "a page of another site asked for a change", Hint: "send it from this server's own pages, or by a program"})
+	}))
+	h := origin.Handler(mux)
+	h = authenticate(cfg, h)
+	h = checkHost(cfg.Loopback, h)
+	h = harden(h)
+	return observe(s.log, m, s.now, h), nil
+}
+
+func unknownPath(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, fleetscore.Errorf(fleetscore.NotFound, "answer request", r.Method+" "+r.URL.Path, "there is no such path, or not with this method").
+		WithHint("GET %s/openapi.json lists all paths", Prefix))
+}
+
+// register adds every operation to the mux and the document.
+func (s *server) register(mux *http.ServeMux) {
+	cfg := huma.DefaultConfig("Fleetscore", "1")
+	cfg.Info.Description = "Readings in, scheduled scoring with every sensor's own model, predictions and coverage out."
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
+	cfg.CreateHooks = nil // no $schema links in answers
+	cfg.Transformers = []huma.Transformer{transform}
+	cfg.RejectUnknownQueryParameters = true
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"api":   {Type: "http", Scheme: "bearer", Description: "where the server was given an API token"},
+		"nodes": {Type: "http", Scheme: "bearer", Description: "the token of nodes"},
+	}
+	api := huma.NewAPI(cfg, restAdapter{humago.NewAdapter(mux, Prefix)})
+	api.OpenAPI().Servers = []*huma.Server{{URL: Prefix}}
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(statusContext{ctx}) })
+
+	s.registerConfig(api)
+	s.registerJobs(api)
+	s.registerSchedules(api)
+	s.registerPools(api)
+	s.registerDatasets(api)
+	s.registerFleets(api)
+	s.registerStore(api)
+	s.registerNodeProtocol(api)
+	s.registerStreams(api, mux)
+}
+
+// restAdapter lets the last parameter of an operation marked with restOfPath
+// take all that follows, slashes included.
+type restAdapter struct{ huma.Adapter }
+
+const restOfPath = "rest"
+
+func (a restAdapter) Handle(op *huma.Operation, h func(huma.Context)) {
+	if op.Metadata[restOfPath] == true {
+		wide := *op
+		wide.Path = strings.TrimSuffix(op.Path, "}") + "...}"
+		op = &wide
+	}
+	a.Adapter.Handle(op, h)
+}
+
+// add registers one operation: its errors become Problems, in answers and in the
+// document.
+func add[I, O any](api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	ref := api.OpenAPI().Components.Schemas.Schema(problemType, true, "")
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = &huma.Response{Description: "Failure", Content: map[string]*huma.MediaType{"application/json": {Schema: ref}}}
+	if op.Security == nil {
+		op.Security = []map[string][]string{{"api": {}}}
+	}
+	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		return out, nil
+	})
+}
+
+// List is one page of a list. Next continues it, unless it is empty.
+type List[T any] struct {
+	Items []T    `json:"items" nullable:"false"`
+	Next  string `json:"next"`
+}
+
+// body is an answer of one JSON value.
+type body[T any] struct{ Body T }
+
+func answer[T any](v T) *body[T] { return &body[T]{v} }
+
+// answerList answers with a whole list; an empty one is [], never null.
+func answerList[T any](items []T, next string) *body[List[T]] {
+	if items == nil {
+		items = []T{}
+	}
+	return answer(List[T]{items, next})
+}
+
+// table returns the opened table in a folder of the store.
+func (s *server) table(folder string) *table.Delta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.tables[folder]
+	if !ok {
+		d = table.OpenDelta(store.Sub(s.deps.Store, folder))
+		s.tables[folder] = d
+	}
+	return d
+}

@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fleetscore/fleetscore/internal/config"
+)
+
+// Health says that the server answers and which release it is.
+type Health struct {
+	Status  string `json:"status" enum:"ok"`
+	Version string `json:"version"`
+}
+
+// Applied says which version of the configuration is in force.
+type Applied struct {
+	Version   int64    `json:"version" doc:"counts up with each change"`
+	Pipelines []string `json:"pipelines" nullable:"false"`
+}
+
+type configText struct {
+	ContentType string `header:"Content-Type"`
+	Version     string `header:"X-Fleetscore-Version"`
+	Body        []byte
+}
+
+func (s *server) registerConfig(api huma.API) {
+	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether the server and its ledger answer",
+		Security: []map[string][]string{}}, s.health)
+	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force",
+		Responses: plain("200", "application/yaml")}, s.getConfig)
+	add(api, huma.Operation{OperationID: "apply configuration", Method: http.MethodPut, Path: "/config", Summary: "Apply a fleet.yaml",
+		MaxBodyBytes: config.MaxBytes + 1024}, s.putConfig)
+}
+
+// plain documents an answer that isn't JSON.
+func plain(status, contentType string) map[string]*huma.Response {
+	return map[string]*huma.Response{status: {Description: "The content", Content: map[string]*huma.MediaType{
+		contentType: {Schema: &huma.Schema{Type: huma.TypeString}}}}}
+}
+
+func (s *server) health(ctx context.Context, _ *struct{}) (*body[Health], error) {
+	if _, err := s.deps.Ledger.CountJobs(ctx); err != nil {
+		return nil, err
+	}
+	return answer(Health{Status: "ok", Version: s.cfg.Version}), nil
+}
+
+func (s *server) getConfig(ctx context.Context, _ *struct{}) (*configText, error) {
+	_, text, version, err := s.deps.Ledger.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &configText{ContentType: "application/yaml", Version: strconv.FormatInt(version, 10), Body: []byte(text)}, nil
+}
+
+type putConfigInput struct {
+	Name    string `query:"name" doc:"the file's name for messages; an absolute one makes ./ in fleet paths relative to its folder"`
+	Author  string `header:"X-Fleetscore-User" doc:"who applies it, for the audit"`
+	RawBody []byte `contentType:"application/yaml"`
+}
+
+func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Applied], error) {
+	name := in.Name
+	if name == "" {
+		name = "fleet.yaml"
+	}
+	cfg, err := config.Parse(name, in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	version, err := s.deps.Ledger.PutConfig(ctx, string(in.RawBody), cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "apply", "version "+strconv.FormatInt(version, 10))
+	return answer(Applied{Version: version, Pipelines: slices.Sorted(maps.Keys(cfg.Pipelines))}), nil
+}
+
+// audit notes who changed what; callers that don't say who they are are "api".
+// The change happened, so a failure to note it is logged, not returned.
+func (s *server) audit(ctx context.Context, author, what, subject string) {
+	if author == "" {
+		author = "api"
+	}
+	if err := s.deps.Ledger.Audit(ctx, author, what, subject); err != nil {
+		s.log.Error("audit", "who", author, "what", what, "subject", subject, "err", err)
+	}
+}

@@ -1,0 +1,57 @@
+// Package api is the HTTP interface of a server: what programs, the command line
+// and nodes talk to. Handlers translate between the wire and the rooms below;
+// they decide nothing themselves. The OpenAPI 3.1 document at
+// /api/v1/openapi.json is made from the same Go types that the handlers use.
+//
+// It starts no goroutine, keeps no state but opened tables, and its handler is
+// safe for concurrent use. It does not serve pages (package portal) and does not
+// listen; whoever wires the server does.
+//
+// # Paths
+//
+// All below /api/v1. Lists are {"items": […], "next": "…"}: while next isn't
+// empty, the same request with it as cursor (before or after, as named below)
+// continues the list.
+//
+//	GET  /health                                  Health; needs no token
+//	GET  /openapi.json                            the OpenAPI document; needs no token
+//	GET  /config                                  text of the fleet.yaml in force (application/yaml), header X-Fleetscore-Version
+//	PUT  /config?name=                            apply a fleet.yaml; name stands in messages → Applied
+//	POST /jobs                                    {pipeline, from?, to?} → Job; without from and to, the next due interval
+//	GET  /jobs?pipeline=&state=&limit=&before=    list of Job, newest first, with counts per state
+//	GET  /jobs/{id}?wait=&until=                  Job; with wait, answers once the job ended (until=ended) or started (until=started), or after that time
+//	POST /jobs/{id}/cancel                        Job
+//	GET  /jobs/{id}/tasks                         list of TaskDetail: Task and its attempts
+//	GET  /jobs/{id}/coverage?outcome=&limit=&after=  list of Item, in the order of their keys
+//	GET  /jobs/{id}/logs                          list of Log
+//	GET  /jobs/{id}/logs/{index}/{attempt}/{stream}  the log (text/plain)
+//	GET  /schedules                               list of Schedule
+//	GET  /schedules/{pipeline}/occurrences?limit= list of Occurrence, newest first
+//	GET  /pools                                   list of Pool
+//	GET  /nodes?pool=                             list of Node
+//	GET  /datasets                                list of Dataset
+//	GET  /datasets/{name}                         Dataset
+//	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as text/csv or application/x-ndjson → Uploaded
+//	GET  /fleets                                  list of Fleet
+//	POST /fleets/{name}/sync                      Fleet; compiles the models to a new generation if they changed
+//	PUT  /fleets/{name}/models/{model}            a model's bytes → Blob
+//	GET  /store?prefix=&delimiter=&limit=&after=  list of Blob
+//	GET  /store/{name…}                           a blob's bytes
+//	GET  /queries                                 list of the queries' status
+//	POST /hubs/{hub}/messages                     readings; the gateway's own handler
+//
+// The node protocol, with the token of nodes and the types of package dispatch:
+//
+//	POST /nodes                                   Hello → Node
+//	POST /nodes/{id}/lease                        LeaseRequest → LeaseReply; waits for work
+//	POST /nodes/{id}/heartbeat                    HeartbeatRequest → HeartbeatReply
+//	POST /nodes/{id}/goodbye                      nothing → 204
+//	POST /leases/{id}/logs                        LogChunk → 204
+//	POST /leases/{id}/complete                    Result → 204
+//
+// # Errors
+//
+// Every failure is {"kind", "op", "subject", "message", "hint"} with the status
+// that belongs to the kind, except that a body above its limit is 413 and a
+// missing or wrong token 401.
+package api

@@ -1,0 +1,293 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// JobList is a page of jobs, newest first.
+type JobList struct {
+	Items  []fleetscore.Job              `json:"items" nullable:"false"`
+	Next   string                        `json:"next" doc:"send it as before to continue"`
+	Counts map[fleetscore.JobState]int64 `json:"counts" doc:"all jobs by state"`
+}
+
+// TaskDetail is a task and each try of it.
+type TaskDetail struct {
+	fleetscore.Task
+	Tries []fleetscore.Attempt `json:"tries" nullable:"false"`
+}
+
+// Log is one stream of one attempt of a task.
+type Log struct {
+	Task      fleetscore.TaskID `json:"task"`
+	Index     int               `json:"index"`
+	Attempt   int               `json:"attempt"`
+	Stream    string            `json:"stream" enum:"stdout,stderr"`
+	State     string            `json:"state" doc:"of the attempt; while it is leased, more may be appended"`
+	SizeBytes int64             `json:"size_bytes"`
+}
+
+func (s *server) registerJobs(api huma.API) {
+	add(api, huma.Operation{OperationID: "submit job", Method: http.MethodPost, Path: "/jobs", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
+		Summary: "Score a pipeline's interval"}, s.submit)
+	add(api, huma.Operation{OperationID: "list jobs", Method: http.MethodGet, Path: "/jobs", Tags: []string{"jobs"}, Summary: "Jobs, newest first"}, s.listJobs)
+	add(api, huma.Operation{OperationID: "read job", Method: http.MethodGet, Path: "/jobs/{id}", Tags: []string{"jobs"}, Summary: "A job; can wait for it"}, s.getJob)
+	add(api, huma.Operation{OperationID: "cancel job", Method: http.MethodPost, Path: "/jobs/{id}/cancel", Tags: []string{"jobs"}, Summary: "Cancel a job"}, s.cancel)
+	add(api, huma.Operation{OperationID: "list tasks", Method: http.MethodGet, Path: "/jobs/{id}/tasks", Tags: []string{"jobs"}, Summary: "A job's tasks and their attempts"}, s.listTasks)
+	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "How each key of a job ended"}, s.coverage)
+	add(api, huma.Operation{OperationID: "list logs", Method: http.MethodGet, Path: "/jobs/{id}/logs", Tags: []string{"jobs"}, Summary: "A job's logs"}, s.listLogs)
+	add(api, huma.Operation{OperationID: "read log", Method: http.MethodGet, Path: "/jobs/{id}/logs/{index}/{attempt}/{stream}", Tags: []string{"jobs"},
+		Summary: "The text of a log", Responses: plain("200", "text/plain")}, s.readLog)
+}
+
+type submitInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"who submits it, for the audit"`
+	Body   struct {
+		Pipeline string     `json:"pipeline" minLength:"1"`
+		From     *time.Time `json:"from,omitempty" doc:"start of the interval, not in it"`
+		To       *time.Time `json:"to,omitempty" doc:"end of the interval, in it"`
+	}
+}
+
+func (s *server) submit(ctx context.Context, in *submitInput) (*body[fleetscore.Job], error) {
+	var iv *fleetscore.Interval
+	switch {
+	case in.Body.From != nil && in.Body.To != nil:
+		iv = &fleetscore.Interval{From: in.Body.From.UTC(), To: in.Body.To.UTC()}
+		if err := iv.Validate(); err != nil {
+			return nil, err
+		}
+	case in.Body.From != nil || in.Body.To != nil:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "submit job", in.Body.Pipeline, "only one end of the interval is given").
+			WithHint("give both from and to, or none for the next due interval")
+	}
+	job, err := s.deps.Scheduler.Submit(ctx, in.Body.Pipeline, iv)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "submit", string(job.ID))
+	return answer(job), nil
+}
+
+type listJobsInput struct {
+	Pipeline string   `query:"pipeline"`
+	State    []string `query:"state" doc:"states, separated by commas" enum:"waiting,queued,running,committing,succeeded,partly_failed,failed,canceled"`
+	Limit    int      `query:"limit" default:"100" minimum:"1" maximum:"1000"`
+	Before   string   `query:"before" doc:"next of the page before"`
+}
+
+func (s *server) listJobs(ctx context.Context, in *listJobsInput) (*body[JobList], error) {
+	f := ledger.JobFilter{Pipeline: in.Pipeline, Limit: in.Limit + 1, Before: fleetscore.JobID(in.Before)}
+	for _, st := range in.State {
+		f.States = append(f.States, fleetscore.JobState(st))
+	}
+	jobs, err := s.deps.Ledger.Jobs(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := s.deps.Ledger.CountJobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := JobList{Items: jobs, Counts: counts}
+	if len(jobs) > in.Limit {
+		out.Items = jobs[:in.Limit]
+		out.Next = string(jobs[in.Limit-1].ID)
+	}
+	if out.Items == nil {
+		out.Items = []fleetscore.Job{}
+	}
+	return answer(out), nil
+}
+
+// maxWait bounds a long poll, so that a lost client is noticed.
+const maxWait = time.Minute
+
+type getJobInput struct {
+	JobPath
+	Wait  string `query:"wait" doc:"how long to wait at most, e.g. 30s; above 1m counts as 1m"`
+	Until string `query:"until" default:"ended" enum:"ended,started" doc:"what to wait for"`
+}
+
+// JobPath is the path of a job.
+type JobPath struct {
+	ID string `path:"id"`
+}
+
+func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.Job], error) {
+	id := fleetscore.JobID(in.ID)
+	var wait time.Duration
+	if in.Wait != "" {
+		d, err := fleetscore.ParseDuration(in.Wait)
+		if err != nil {
+			return nil, err
+		}
+		wait = min(d.D(), maxWait)
+	}
+	if wait <= 0 {
+		job, err := s.deps.Ledger.Job(ctx, id)
+		return answer(job), err
+	}
+	changed, stop := s.deps.Ledger.Watch() // before reading, so that no change is missed
+	defer stop()
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		job, err := s.deps.Ledger.Job(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if job.State.Ended() || in.Until == "started" && job.Started != nil {
+			return answer(job), nil
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return answer(job), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+type cancelInput struct {
+	JobPath
+	Author string `header:"X-Fleetscore-User" doc:"who cancels it, for the audit"`
+}
+
+func (s *server) cancel(ctx context.Context, in *cancelInput) (*body[fleetscore.Job], error) {
+	job, err := s.deps.Scheduler.Cancel(ctx, fleetscore.JobID(in.ID))
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "cancel", in.ID)
+	return answer(job), nil
+}
+
+func (s *server) listTasks(ctx context.Context, in *JobPath) (*body[List[TaskDetail]], error) {
+	if _, err := s.deps.Ledger.Job(ctx, fleetscore.JobID(in.ID)); err != nil {
+		return nil, err
+	}
+	tasks, err := s.deps.Ledger.Tasks(ctx, fleetscore.JobID(in.ID))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]TaskDetail, len(tasks))
+	for i, t := range tasks {
+		tries, err := s.deps.Ledger.Attempts(ctx, t.ID)
+		if err != nil {
+			return nil, err
+		}
+		if tries == nil {
+			tries = []fleetscore.Attempt{}
+		}
+		out[i] = TaskDetail{Task: t, Tries: tries}
+	}
+	return answerList(out, ""), nil
+}
+
+type coverageInput struct {
+	JobPath
+	Outcome []string `query:"outcome" doc:"only these, separated by commas" enum:"scored,no_data,no_model,failed,timed_out,quarantined,excluded"`
+	Limit   int      `query:"limit" default:"1000" minimum:"1" maximum:"100000"`
+	After   string   `query:"after" doc:"next of the page before"`
+}
+
+func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fleetscore.Item]], error) {
+	job, err := s.deps.Ledger.Job(ctx, fleetscore.JobID(in.ID))
+	if err != nil {
+		return nil, err
+	}
+	if !job.State.Ended() {
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", in.ID, "the job is %s: its coverage is written when it ends", job.State).
+			WithHint("wait for it: fleetscore job wait %s", in.ID)
+	}
+	items, err := s.jobItems(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]fleetscore.Item, 0, min(in.Limit, len(items)))
+	for _, it := range items {
+		if string(it.Key) <= in.After && in.After != "" || len(in.Outcome) > 0 && !slices.Contains(in.Outcome, string(it.Outcome)) {
+			continue
+		}
+		if len(page) == in.Limit {
+			return answerList(page, string(page[len(page)-1].Key)), nil
+		}
+		page = append(page, it)
+	}
+	return answerList(page, ""), nil
+}
+
+// jobItems reads a job's coverage in the order of keys. A job that committed
+// nothing has none.
+func (s *server) jobItems(ctx context.Context, job fleetscore.Job) ([]fleetscore.Item, error) {
+	d := s.table("predictions/" + job.Pipeline + "/_coverage")
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, err := d.ReadItems(ctx, snap.Files, table.ItemQuery{Job: job.ID, Interval: &job.Interval})
+	if err != nil {
+		return nil, err
+	}
+	items := make([]fleetscore.Item, len(found))
+	for i, f := range found {
+		items[i] = f.Item
+	}
+	slices.SortFunc(items, func(a, b fleetscore.Item) int { return strings.Compare(string(a.Key), string(b.Key)) })
+	return items, nil
+}
+
+func (s *server) listLogs(ctx context.Context, in *JobPath) (*body[List[Log]], error) {
+	refs, err := s.deps.Scheduler.Logs(ctx, fleetscore.JobID(in.ID))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Log, len(refs))
+	for i, r := range refs {
+		out[i] = Log{Task: r.Task, Index: r.Index, Attempt: r.Attempt, Stream: r.Stream, State: r.State, SizeBytes: r.SizeBytes}
+	}
+	return answerList(out, ""), nil
+}
+
+type readLogInput struct {
+	JobPath
+	Index   int    `path:"index" minimum:"0"`
+	Attempt int    `path:"attempt" minimum:"1"`
+	Stream  string `path:"stream" enum:"stdout,stderr"`
+}
+
+func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamResponse, error) {
+	r, err := s.deps.Scheduler.OpenLog(ctx, fleetscore.JobID(in.ID), in.Index, in.Attempt, in.Stream)
+	if err != nil {
+		return nil, err
+	}
+	return stream(r, "text/plain; charset=utf-8"), nil
+}
+
+// stream answers with what r holds and closes it. A failure on the way cuts the
+// answer off, so that it can't be taken for whole.
+func stream(r io.ReadCloser, contentType string) *huma.StreamResponse {
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		defer r.Close()
+		ctx.SetHeader("Content-Type", contentType)
+		if _, err := io.Copy(ctx.BodyWriter(), r); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}}
+}

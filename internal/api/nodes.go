@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+)
+
+// maxNodeBodyBytes bounds a message of a node: a log chunk, or the result of a
+// task with its list of files.
+const maxNodeBodyBytes = 16 << 20
+
+func (s *server) registerNodeProtocol(api huma.API) {
+	op := func(id, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"node protocol"},
+			MaxBodyBytes: maxNodeBodyBytes, BodyReadTimeout: 30 * time.Second, Security: []map[string][]string{{"nodes": {}}},
+			SkipValidateBody: true} // a nil slice of a node written in Go is null
+	}
+	nodes := s.deps.Scheduler
+	add(api, op("register node", "/nodes", "A node reports for work"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
+		n, err := nodes.Register(ctx, in.Body)
+		return answer(n), err
+	})
+	add(api, op("lease", "/nodes/{id}/lease", "A node asks for tasks and waits for them"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
+		r, err := nodes.Lease(ctx, fleetscore.NodeID(in.ID), in.Body)
+		return answer(r), err
+	})
+	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node lives and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
+		r, err := nodes.Heartbeat(ctx, fleetscore.NodeID(in.ID), in.Body)
+		return answer(r), err
+	})
+	add(api, op("goodbye", "/nodes/{id}/goodbye", "A node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {
+		return nil, nodes.Goodbye(ctx, fleetscore.NodeID(in.ID))
+	})
+	add(api, op("append log", "/leases/{id}/logs", "A piece of an attempt's log"), func(ctx context.Context, in *logInput) (*struct{}, error) {
+		return nil, nodes.AppendLog(ctx, fleetscore.LeaseID(in.ID), in.Body)
+	})
+	add(api, op("complete", "/leases/{id}/complete", "The result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
+		return nil, nodes.Complete(ctx, fleetscore.LeaseID(in.ID), in.Body)
+	})
+}
+
+// NodePath is the path of a node or lease; exported, as huma passes over other embedded types.
+type NodePath struct {
+	ID string `path:"id"`
+}
+
+type leaseInput struct {
+	NodePath
+	Body dispatch.LeaseRequest
+}
+
+// Resolve lifts the deadline for reading the body once it was read: it would
+// end the wait for work.
+func (*leaseInput) Resolve(ctx huma.Context) []error {
+	// Not every writer knows deadlines; one that doesn't has none to lift.
+	_ = ctx.SetReadDeadline(time.Time{})
+	return nil
+}
+
+type heartbeatInput struct {
+	NodePath
+	Body dispatch.HeartbeatRequest
+}
+
+type logInput struct {
+	NodePath
+	Body dispatch.LogChunk
+}
+
+type completeInput struct {
+	NodePath
+	Body dispatch.Result
+}

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/schedule"
+)
+
+// Pool is a pool of the configuration and what it does now.
+type Pool struct {
+	Name     string                         `json:"name"`
+	Provider string                         `json:"provider"`
+	Slots    int                            `json:"slots" doc:"tasks that a node runs at once"`
+	Min      int                            `json:"min"`
+	Max      int                            `json:"max"`
+	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state; those that ended are left out"`
+	Queued   int64                          `json:"queued" doc:"tasks that wait"`
+	Leased   int64                          `json:"leased" doc:"tasks that run"`
+}
+
+// Schedule is a pipeline's schedule and where it stands.
+type Schedule struct {
+	Pipeline  string              `json:"pipeline"`
+	Cron      string              `json:"cron" doc:"empty: jobs are submitted by hand"`
+	StartWhen string              `json:"start_when"`
+	Deadline  fleetscore.Duration `json:"deadline" doc:"0s: none"`
+	NextFrom  *time.Time          `json:"next_from,omitempty" doc:"where the next interval starts"`
+	LastDue   *time.Time          `json:"last_due,omitempty"`
+	NextDue   *time.Time          `json:"next_due,omitempty"`
+}
+
+func (s *server) registerPools(api huma.API) {
+	add(api, huma.Operation{OperationID: "list pools", Method: http.MethodGet, Path: "/pools", Tags: []string{"pools"}, Summary: "Pools and their queues"}, s.listPools)
+	add(api, huma.Operation{OperationID: "list nodes", Method: http.MethodGet, Path: "/nodes", Tags: []string{"pools"}, Summary: "Nodes"}, s.listNodes)
+}
+
+func (s *server) registerSchedules(api huma.API) {
+	add(api, huma.Operation{OperationID: "list schedules", Method: http.MethodGet, Path: "/schedules", Tags: []string{"schedules"}, Summary: "When pipelines are due"}, s.listSchedules)
+	add(api, huma.Operation{OperationID: "list occurrences", Method: http.MethodGet, Path: "/schedules/{pipeline}/occurrences", Tags: []string{"schedules"},
+		Summary: "Due times and what became of them, newest first"}, s.listOccurrences)
+}
+
+// configured is the configuration in force; nothing at all before the first
+// was applied.
+func (s *server) configured(ctx context.Context) (fleetscore.Config, error) {
+	cfg, _, _, err := s.deps.Ledger.Config(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return fleetscore.Config{}, nil
+	}
+	return cfg, err
+}
+
+func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Pool
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
+		c := cfg.Pools[name]
+		p := Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}}
+		if p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name); err != nil {
+			return nil, err
+		}
+		nodes, err := s.deps.Ledger.Nodes(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range nodes {
+			if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost {
+				p.Nodes[n.State]++
+			}
+		}
+		out = append(out, p)
+	}
+	return answerList(out, ""), nil
+}
+
+func (s *server) listNodes(ctx context.Context, in *struct {
+	Pool string `query:"pool"`
+}) (*body[List[fleetscore.Node]], error) {
+	nodes, err := s.deps.Ledger.Nodes(ctx, in.Pool)
+	if err != nil {
+		return nil, err
+	}
+	return answerList(nodes, ""), nil
+}
+
+func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Schedule]], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Schedule
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		c := cfg.Pipelines[name].Schedule
+		sc := Schedule{Pipeline: name, Cron: c.Cron, StartWhen: c.StartWhen, Deadline: c.Deadline}
+		st, err := s.deps.Ledger.Schedule(ctx, name)
+		if err != nil && !fleetscore.NotFound.Is(err) {
+			return nil, err
+		}
+		sc.NextFrom, sc.LastDue = known(st.NextFrom), known(st.LastDue)
+		if c.Cron != "" {
+			sc.NextDue = s.nextDue(c, st.LastDue)
+		}
+		out = append(out, sc)
+	}
+	return answerList(out, ""), nil
+}
+
+// known is nil for the zero time.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (s *server) listOccurrences(ctx context.Context, in *struct {
+	Pipeline string `path:"pipeline"`
+	Limit    int    `query:"limit" default:"100" minimum:"1" maximum:"1000"`
+}) (*body[List[fleetscore.Occurrence]], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	occ, err := s.deps.Ledger.Occurrences(ctx, in.Pipeline, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := cfg.Pipelines[in.Pipeline]; !ok && len(occ) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "list occurrences", in.Pipeline, "there is no such pipeline").
+			WithHint("GET %s/schedules lists them", Prefix)
+	}
+	return answerList(occ, ""), nil
+}
+
+// nextDue is the next due time; nil if there is none.
+func (s *server) nextDue(c fleetscore.ScheduleConfig, last time.Time) *time.Time {
+	if last.IsZero() {
+		last = s.now()
+	}
+	t, err := schedule.Next(c, last)
+	if err != nil {
+		return nil
+	}
+	return &t
+}

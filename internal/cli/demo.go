@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
+	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/simulator"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+func newDemoCommand() *cobra.Command {
+	var cfg serverConfig
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run everything with simulated devices",
+		Long: `Runs the server with the example fleet and a simulator that sends readings with
+injected faults: ten minutes of history at once, then live. A job a minute scores
+them; what it finds is printed beside what was injected. Data stays in the
+folder: a second start continues where the first one was.`,
+		Example: "  fleetscore demo --dir .demo",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := openServer(cmd.Context(), cfg, logger(cmd))
+			if err != nil {
+				return err
+			}
+			if err := s.applyExample(cmd.Context()); err != nil {
+				s.close()
+				return err
+			}
+			sim := &simulation{cfg: simulator.Config{}.Defaults(), server: s.url, hub: "hub", last: 10 * time.Minute}
+			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()),
+				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return sim.toHub(ctx, cmd.ErrOrStderr()) }},
+				lifecycle.Service{Name: "first job", Run: s.firstJob},
+				lifecycle.Service{Name: "report", Run: func(ctx context.Context) error { return s.report(ctx, cmd.OutOrStdout()) }})
+		},
+	}
+	addServerFlags(cmd, &cfg, ".demo")
+	return cmd
+}
+
+// applyExample puts the example fleet beside the data and applies it.
+func (s *server) applyExample(ctx context.Context) error {
+	dir := filepath.Join(s.cfg.dir, "fleet")
+	err := fs.WalkDir(examplefleet.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := examplefleet.Files.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, filepath.FromSlash(name))
+		if have, err := os.ReadFile(target); err == nil && string(have) == string(data) {
+			return nil // the models' folder must not look changed
+		}
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return folderError(filepath.Dir(target), err)
+		}
+		return os.WriteFile(target, data, 0o644)
+	})
+	if err != nil {
+		return err
+	}
+	_, cfg, text, err := readConfig(filepath.Join(dir, "fleet.yaml"))
+	if err != nil {
+		return err
+	}
+	return s.apply(ctx, cfg, text)
+}
+
+// report prints a line for each job that ends.
+func (s *server) report(ctx context.Context, w io.Writer) error {
+	changes, stop := s.ledger.Watch()
+	defer stop()
+	told := map[fleetscore.JobID]bool{}
+	begun := time.Now()
+	for {
+		jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Limit: 10})
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		for i := len(jobs) - 1; i >= 0; i-- {
+			j := jobs[i]
+			if !j.State.Ended() || told[j.ID] || j.Ended.Before(begun) {
+				continue
+			}
+			told[j.ID] = true
+			line := fmt.Sprintf("%s  %s  %s – %s: %s sensors, %s rows, %s anomalies", stamp(*j.Ended), j.State, j.Interval.From.Format("15:04"), j.Interval.To.Format("15:04"),
+				thousands(j.Expected), thousands(j.Rows), thousands(j.Anomalies))
+			if injected, found, err := s.truth(ctx, j); err == nil {
+				line += fmt.Sprintf("; %s rows had an injected fault, %s of them were flagged", thousands(injected), thousands(found))
+			} else if ctx.Err() == nil {
+				return err
+			}
+			fmt.Fprintf(w, "%s  %s/jobs/%s\n", line, s.url, j.ID)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changes:
+		}
+	}
+}
+
+// truth compares a job's predictions with the simulator's label.
+func (s *server) truth(ctx context.Context, j fleetscore.Job) (injected, found int64, err error) {
+	d := table.OpenDelta(store.Sub(s.store, "predictions/"+j.Pipeline))
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &j.Interval})
+	if err != nil {
+		return 0, 0, err
+	}
+	for i, fault := range rows.Column(simulator.FaultName) {
+		if fault > 0 {
+			injected++
+			if rows.Prediction[i] == 1 {
+				found++
+			}
+		}
+	}
+	return injected, found, nil
+}
+
+// firstJob submits a job over the history as soon as it is aggregated, so that
+// nobody waits for the schedule's first minute. Later starts need none.
+func (s *server) firstJob(ctx context.Context) error {
+	defer func() { <-ctx.Done() }() // a service that ends would end all
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Limit: 1})
+	if err != nil || len(jobs) > 0 {
+		return err
+	}
+	c, err := client.New(client.Config{Server: s.url, TokenFile: s.cfg.apiTokenFile, User: "demo"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for ctx.Err() == nil {
+		err := c.Post(ctx, "/jobs", map[string]string{"pipeline": "anomalies"}, nil)
+		if err == nil || !fleetscore.Conflict.Is(err) && !fleetscore.KindOf(err).Retryable() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond): // for rows
+		}
+	}
+	return nil
+}

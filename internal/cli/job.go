@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+func newJobCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "job", Short: "Jobs: one pipeline over one interval"}
+	cmd.AddCommand(newJobSubmitCommand(), newJobListCommand(), newJobShowCommand(), newJobWaitCommand(), newJobCancelCommand(), newJobLogsCommand(), newJobCoverageCommand())
+	return cmd
+}
+
+var jobColumns = []string{"job", "state", "from", "to", "sensors", "rows", "anomalies", "tasks", "took", "reason"}
+
+func addJob(l *listing, j fleetscore.Job) {
+	took := "-"
+	if j.Started != nil && j.Ended != nil {
+		took = j.Ended.Sub(*j.Started).Round(time.Millisecond).String()
+	}
+	l.add(j, string(j.ID), string(j.State), stamp(j.Interval.From), stamp(j.Interval.To), thousands(j.Expected), thousands(j.Rows), thousands(j.Anomalies),
+		fmt.Sprintf("%d/%d", j.TasksEnded, j.Tasks), took, orDash(j.Reason))
+}
+
+func oneJob(j fleetscore.Job) *listing {
+	l := &listing{columns: jobColumns, single: true}
+	addJob(l, j)
+	return l
+}
+
+func jobPath(id string, more ...string) string {
+	return "/jobs/" + strings.Join(append([]string{url.PathEscape(id)}, more...), "/")
+}
+
+func newJobSubmitCommand() *cobra.Command {
+	var from, to string
+	var wait bool
+	cmd := remote(&cobra.Command{
+		Use:   "submit PIPELINE",
+		Short: "Score a pipeline's interval",
+		Long: `Makes a job. Without --from and --to it covers what no job of the pipeline has
+covered yet, as far as the dataset is complete. Scoring an interval again
+replaces its results.
+
+Exit codes: 0 done, 12 no such pipeline, 13 nothing new to score; with --wait as
+for job wait.`,
+		Example: "  fleetscore job submit anomalies --wait",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		in := map[string]any{"pipeline": args[0]}
+		for name, text := range map[string]string{"from": from, "to": to} {
+			if text == "" {
+				continue
+			}
+			t, err := table.ParseTime(text)
+			if err != nil {
+				return nil, usagef("--%s %s: not a time such as 2026-11-23T10:00:00Z", name, text)
+			}
+			in[name] = t.Time()
+		}
+		var j fleetscore.Job
+		if err := c.Post(ctx, "/jobs", in, &j); err != nil {
+			return nil, err
+		}
+		if !wait {
+			return oneJob(j), nil
+		}
+		return waitJob(ctx, c, string(j.ID))
+	})
+	cmd.Flags().StringVar(&from, "from", "", "start of the interval, not in it")
+	cmd.Flags().StringVar(&to, "to", "", "end of the interval, in it")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the job ended")
+	return cmd
+}
+
+// waitJob waits until a job ended; its state is the exit code.
+func waitJob(ctx context.Context, c *client.Client, id string) (*listing, error) {
+	for {
+		var j fleetscore.Job
+		if err := c.Get(ctx, jobPath(id), url.Values{"wait": {"30s"}}, &j); err != nil {
+			return nil, err
+		}
+		switch j.State {
+		case fleetscore.JobSucceeded:
+			return oneJob(j), nil
+		case fleetscore.JobPartlyFailed:
+			return oneJob(j), exitError(exitPartly)
+		case fleetscore.JobFailed, fleetscore.JobCanceled:
+			return oneJob(j), exitError(exitFailed)
+		}
+	}
+}
+
+func newJobWaitCommand() *cobra.Command {
+	return remote(&cobra.Command{
+		Use:   "wait JOB",
+		Short: "Wait until a job ended",
+		Long: `Waits until a job ended.
+
+Exit codes: 0 succeeded, 1 failed or canceled, 3 partly failed.`,
+		Example: "  fleetscore job wait anomalies-20261123T1000Z-k3f9ab",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		return waitJob(ctx, c, args[0])
+	})
+}
+
+func newJobListCommand() *cobra.Command {
+	var pipeline string
+	var states []string
+	var limit int
+	cmd := remote(&cobra.Command{Use: "list", Short: "List jobs, newest first", Example: "  fleetscore job list --state failed,partly_failed", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			query := url.Values{"limit": {strconv.Itoa(limit)}}
+			if pipeline != "" {
+				query.Set("pipeline", pipeline)
+			}
+			if len(states) > 0 {
+				query.Set("state", strings.Join(states, ","))
+			}
+			var got api.JobList
+			if err := c.Get(ctx, "/jobs", query, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: jobColumns}
+			for _, j := range got.Items {
+				addJob(l, j)
+			}
+			return l, nil
+		})
+	cmd.Flags().StringVar(&pipeline, "pipeline", "", "only this pipeline's")
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states")
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many")
+	return cmd
+}
+
+func newJobShowCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "show JOB", Short: "Show a job", Example: "  fleetscore job show anomalies-20261123T1000Z-k3f9ab -o json", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			var j fleetscore.Job
+			if err := c.Get(ctx, jobPath(args[0]), nil, &j); err != nil {
+				return nil, err
+			}
+			return oneJob(j), nil
+		})
+}
+
+func newJobCancelCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "cancel JOB", Short: "Cancel a job that isn't committing yet", Example: "  fleetscore job cancel anomalies-20261123T1000Z-k3f9ab", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			var j fleetscore.Job
+			if err := c.Post(ctx, jobPath(args[0], "cancel"), nil, &j); err != nil {
+				return nil, err
+			}
+			return oneJob(j), nil
+		})
+}
+
+func newJobLogsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "logs JOB",
+		Short:   "Write the logs of a job's tasks to stdout",
+		Example: "  fleetscore job logs anomalies-20261123T1000Z-k3f9ab",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var refs api.List[api.Log]
+			if err := c.Get(cmd.Context(), jobPath(args[0], "logs"), nil, &refs); err != nil {
+				return err
+			}
+			for _, r := range refs.Items {
+				fmt.Fprintf(cmd.OutOrStdout(), "== task %03d, attempt %d (%s), %s\n", r.Index, r.Attempt, r.State, r.Stream)
+				if err := copyTo(cmd.Context(), c, cmd.OutOrStdout(), jobPath(args[0], "logs", strconv.Itoa(r.Index), strconv.Itoa(r.Attempt), r.Stream)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func newJobCoverageCommand() *cobra.Command {
+	var outcomes []string
+	cmd := remote(&cobra.Command{Use: "coverage JOB", Short: "How each sensor of a job ended", Example: "  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --outcome failed", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			query := url.Values{"limit": {"10000"}}
+			if len(outcomes) > 0 {
+				query.Set("outcome", strings.Join(outcomes, ","))
+			}
+			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "reason"}}
+			for {
+				var page api.List[fleetscore.Item]
+				if err := c.Get(ctx, jobPath(args[0], "coverage"), query, &page); err != nil {
+					return nil, err
+				}
+				for _, i := range page.Items {
+					first, last, model := "-", "-", "-"
+					if i.First != 0 {
+						first, last = stamp(i.First.Time()), stamp(i.Last.Time())
+					}
+					if !i.Model.IsZero() {
+						model = i.Model.Short()
+					}
+					l.add(i, i.Key.String(), string(i.Outcome), thousands(i.Rows), thousands(i.Anomalies), first, last, model, orDash(i.Reason))
+				}
+				if page.Next == "" {
+					return l, nil
+				}
+				query.Set("after", page.Next)
+			}
+		})
+	cmd.Flags().StringSliceVar(&outcomes, "outcome", nil, "only sensors that ended so")
+	return cmd
+}

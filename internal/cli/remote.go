@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// dial builds the client of a command from its flags.
+func dial(cmd *cobra.Command) (*client.Client, error) {
+	server, err := cmd.Flags().GetString("server")
+	if err != nil {
+		return nil, err
+	}
+	token, err := cmd.Flags().GetString("token-file")
+	if err != nil {
+		return nil, err
+	}
+	cfg := client.Config{Server: server, TokenFile: token}
+	if u, err := user.Current(); err == nil { // else the audit says "api"
+		cfg.User = u.Username
+	}
+	return client.New(cfg)
+}
+
+// remote makes a command that talks to the server and prints a listing.
+func remote(cmd *cobra.Command, run func(ctx context.Context, c *client.Client, args []string) (*listing, error)) *cobra.Command {
+	addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := dial(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		l, err := run(cmd.Context(), c, args)
+		if l != nil {
+			if e := l.print(cmd); e != nil {
+				return e
+			}
+		}
+		return err
+	}
+	return cmd
+}
+
+// stamp is a time as people read it, in UTC.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05")
+}
+
+func stampOf(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return stamp(*t)
+}
+
+func newApplyCommand() *cobra.Command {
+	return remote(&cobra.Command{
+		Use:     "apply FILE",
+		Short:   "Change the configuration of a running server",
+		Example: "  fleetscore apply fleet.yaml",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		name, _, text, err := readConfig(args[0])
+		if err != nil {
+			return nil, err
+		}
+		var done api.Applied
+		if err := c.Send(ctx, http.MethodPut, "/config", url.Values{"name": {name}}, "application/yaml", bytes.NewReader(text), &done); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"version", "pipelines"}, single: true}
+		l.add(done, strconv.FormatInt(done.Version, 10), strconv.Itoa(len(done.Pipelines)))
+		return l, nil
+	})
+}
+
+func newScheduleCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "schedule", Short: "When pipelines are due"}
+	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the schedules", Example: "  fleetscore schedule list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.Schedule]
+			if err := c.Get(ctx, "/schedules", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"pipeline", "cron", "next due", "last due", "next interval from"}}
+			for _, s := range got.Items {
+				l.add(s, s.Pipeline, orDash(s.Cron), stampOf(s.NextDue), stampOf(s.LastDue), stampOf(s.NextFrom))
+			}
+			return l, nil
+		}))
+	return cmd
+}
+
+func newPoolCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "pool", Short: "Pools of nodes"}
+	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the pools and their queues", Example: "  fleetscore pool list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.Pool]
+			if err := c.Get(ctx, "/pools", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "ready", "draining", "queued", "leased"}}
+			for _, p := range got.Items {
+				n := func(s fleetscore.NodeState) string { return strconv.FormatInt(p.Nodes[s], 10) }
+				l.add(p, p.Name, p.Provider, strconv.Itoa(p.Slots), strconv.Itoa(p.Min), strconv.Itoa(p.Max),
+					n(fleetscore.NodeStarting), n(fleetscore.NodeReady), n(fleetscore.NodeDraining), strconv.FormatInt(p.Queued, 10), strconv.FormatInt(p.Leased, 10))
+			}
+			return l, nil
+		}))
+	return cmd
+}
+
+func newNodeListCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "list", Short: "List the nodes", Example: "  fleetscore node list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[fleetscore.Node]
+			if err := c.Get(ctx, "/nodes", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"node", "pool", "state", "slots", "running", "host", "pid", "started", "heartbeat"}}
+			for _, n := range got.Items {
+				l.add(n, string(n.ID), n.Pool, string(n.State), strconv.Itoa(n.Slots), strconv.Itoa(n.Running), n.Host, strconv.Itoa(n.PID), stamp(n.Started), stamp(n.Heartbeat))
+			}
+			return l, nil
+		})
+}
+
+func newDatasetCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "dataset", Short: "Tables of rows"}
+	row := func(l *listing, d api.Dataset) {
+		l.add(d, d.Name, orDash(d.Query), thousands(d.Rows), strconv.Itoa(d.Files), stampOf(d.First), stampOf(d.Last), stampOf(d.CompleteUntil))
+	}
+	columns := []string{"dataset", "query", "rows", "files", "first", "last", "complete until"}
+	cmd.AddCommand(
+		remote(&cobra.Command{Use: "show NAME", Short: "Show a dataset", Example: "  fleetscore dataset show readings", Args: cobra.ExactArgs(1)},
+			func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+				var d api.Dataset
+				if err := c.Get(ctx, "/datasets/"+url.PathEscape(args[0]), nil, &d); err != nil {
+					return nil, err
+				}
+				l := &listing{columns: columns, single: true}
+				row(l, d)
+				return l, nil
+			}),
+		remote(&cobra.Command{Use: "list", Short: "List the datasets", Example: "  fleetscore dataset list", Args: cobra.NoArgs},
+			func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+				var got api.List[api.Dataset]
+				if err := c.Get(ctx, "/datasets", nil, &got); err != nil {
+					return nil, err
+				}
+				l := &listing{columns: columns}
+				for _, d := range got.Items {
+					row(l, d)
+				}
+				return l, nil
+			}),
+		newDatasetUploadCommand())
+	return cmd
+}
+
+func newDatasetUploadCommand() *cobra.Command {
+	var until string
+	cmd := remote(&cobra.Command{
+		Use:   "upload NAME FILE",
+		Short: "Add rows of a CSV or NDJSON file to a dataset",
+		Long: `Adds the rows of a file to a dataset; the time and key columns are those of the
+hub in fleet.yaml. Sending the same file twice adds it once. The dataset is
+complete until its last row, or until --complete-until.`,
+		Example: "  fleetscore dataset upload history readings.csv",
+		Args:    cobra.ExactArgs(2),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		f, err := os.Open(args[1])
+		if err != nil {
+			return nil, fleetscore.Errorf(fleetscore.NotFound, "read rows", args[1], "%w", pathCause(err))
+		}
+		defer f.Close()
+		media := "text/csv"
+		if ext := filepath.Ext(args[1]); ext == ".ndjson" || ext == ".jsonl" {
+			media = "application/x-ndjson"
+		}
+		query := url.Values{}
+		if until != "" {
+			t, err := table.ParseTime(until)
+			if err != nil {
+				return nil, usagef("--complete-until %s: not a time such as 2026-11-23T10:00:00Z", until)
+			}
+			query.Set("complete_until", t.Time().Format(time.RFC3339Nano))
+		}
+		var up api.Uploaded
+		if err := c.Send(ctx, http.MethodPost, "/datasets/"+url.PathEscape(args[0])+"/rows", query, media, f, &up); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"dataset", "rows", "repeated", "complete until"}, single: true}
+		l.add(up, up.Dataset, thousands(up.Rows), strconv.FormatBool(up.Repeated), stampOf(up.CompleteUntil))
+		return l, nil
+	})
+	cmd.Flags().StringVar(&until, "complete-until", "", "no row with this stamp or an earlier one is still expected")
+	return cmd
+}
+
+func newStoreCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "store", Short: "Blob storage"}
+	var recursive bool
+	ls := remote(&cobra.Command{Use: "ls [PREFIX]", Short: "List what the store holds", Example: "  fleetscore store ls predictions/", Args: cobra.MaximumNArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			query := url.Values{"delimiter": {strconv.FormatBool(!recursive)}, "limit": {"10000"}}
+			if len(args) > 0 {
+				query.Set("prefix", args[0])
+			}
+			l := &listing{columns: []string{"name", "bytes", "modified"}}
+			for {
+				var page api.List[api.Blob]
+				if err := c.Get(ctx, "/store", query, &page); err != nil {
+					return nil, err
+				}
+				for _, b := range page.Items {
+					if b.Modified.IsZero() {
+						l.add(b, string(b.Name), "-", "-")
+					} else {
+						l.add(b, string(b.Name), thousands(b.SizeBytes), stamp(b.Modified))
+					}
+				}
+				if page.Next == "" {
+					return l, nil
+				}
+				query.Set("after", page.Next)
+			}
+		})
+	ls.Flags().BoolVarP(&recursive, "recursive", "r", false, "everything below, not only direct children")
+	cat := &cobra.Command{Use: "cat NAME", Short: "Write a blob to stdout", Example: "  fleetscore store cat predictions/anomalies/_delta_log/00000000000000000000.json", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return copyTo(cmd.Context(), c, cmd.OutOrStdout(), "/store/"+(&url.URL{Path: args[0]}).EscapedPath())
+		}}
+	cmd.AddCommand(ls, cat)
+	return cmd
+}
+
+// copyTo writes the body of an answer.
+func copyTo(ctx context.Context, c *client.Client, w io.Writer, path string) error {
+	r, err := c.Open(ctx, path, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := io.Copy(w, r); err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
+	}
+	return nil
+}

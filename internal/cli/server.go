@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/portal"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// serverConfig says where a server keeps its data and listens.
+type serverConfig struct {
+	dir          string // all data; made if absent
+	listen       string // host:port; port 0 picks one
+	apiTokenFile string // empty: no token is asked for, and only loopback may be listened on
+}
+
+// server is every service of one process, wired.
+type server struct {
+	cfg      serverConfig
+	log      *slog.Logger
+	url      string // where it listens, for people and nodes
+	loopback bool
+	listener net.Listener
+	metrics  *prometheus.Registry
+
+	store  *store.Dir
+	ledger *ledger.Ledger
+	nodes  string // file with the nodes' token
+	api    string // the API token; empty if none is asked for
+	node   string // the nodes' token
+}
+
+// openServer binds the address first, as a port in use is the commonest mistake
+// and must not leave a trace, then opens the storage.
+func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*server, error) {
+	s := &server{cfg: cfg, log: log, metrics: obs.NewRegistry()}
+	dir, err := filepath.Abs(cfg.dir)
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.dir = dir
+	if err := s.readAPIToken(); err != nil {
+		return nil, err
+	}
+	if err := s.bind(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openStorage(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) readAPIToken() error {
+	if s.cfg.apiTokenFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(s.cfg.apiTokenFile)
+	s.api = strings.TrimSpace(string(b))
+	if err == nil && len(s.api) < 16 {
+		err = errors.New("it holds fewer than 16 characters")
+	}
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Invalid, "read API token", s.cfg.apiTokenFile, "%w", err).
+			WithHint("write a long random text into it, e.g. openssl rand -hex 24 > %s", s.cfg.apiTokenFile)
+	}
+	return nil
+}
+
+func (s *server) bind(ctx context.Context) error {
+	host, _, err := net.SplitHostPort(s.cfg.listen)
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.listen, "not host:port").WithHint("write for example 127.0.0.1:7180")
+	}
+	ip := net.ParseIP(host)
+	s.loopback = host == "localhost" || ip != nil && ip.IsLoopback()
+	if !s.loopback && s.api == "" {
+		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.listen, "beyond this machine everybody could submit jobs and read data").
+			WithHint("give --api-token-file FILE, or listen on 127.0.0.1")
+	}
+	var lc net.ListenConfig
+	s.listener, err = lc.Listen(ctx, "tcp", s.cfg.listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fleetscore.Errorf(fleetscore.Conflict, "listen", s.cfg.listen, "the address is in use").
+			WithHint("end the program that uses it (another fleetscore?), or pick another with --listen 127.0.0.1:PORT")
+	}
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "listen", s.cfg.listen, "%w", err).WithHint("pick another address with --listen")
+	}
+	addr := s.listener.Addr().(*net.TCPAddr)
+	if ip := addr.IP; ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	_, port, err := net.SplitHostPort(addr.String())
+	s.url = "http://" + net.JoinHostPort(host, port)
+	return err
+}
+
+func (s *server) openStorage(ctx context.Context) error {
+	if err := os.MkdirAll(s.cfg.dir, 0o755); err != nil {
+		return folderError(s.cfg.dir, err)
+	}
+	var err error
+	if s.ledger, err = ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db")); err != nil {
+		return err
+	}
+	if s.store, err = store.OpenDir(filepath.Join(s.cfg.dir, "store")); err != nil {
+		return err
+	}
+	s.nodes = filepath.Join(s.cfg.dir, "secrets", "node-token")
+	s.node, err = ensureSecret(s.nodes)
+	return err
+}
+
+func folderError(dir string, err error) error {
+	kind, hint := fleetscore.Unavailable, "check the folder's owner and permissions, or pick another with --dir"
+	if errors.Is(err, syscall.ENOSPC) {
+		kind, hint = fleetscore.Exhausted, "the disk is full: free some space, or pick another disk with --dir"
+	}
+	return fleetscore.Errorf(kind, "make folder", dir, "%w", err).WithHint("%s", hint)
+}
+
+// ensureSecret reads the secret in file, or makes one that only the owner reads.
+func ensureSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil && len(b) >= 32 {
+		return string(b), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", folderError(file, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return "", folderError(filepath.Dir(file), err)
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	secret := base64.RawURLEncoding.EncodeToString(raw)
+	temp := file + ".new"
+	if err := os.WriteFile(temp, []byte(secret), 0o600); err != nil {
+		return "", folderError(temp, err)
+	}
+	return secret, os.Rename(temp, file)
+}
+
+func (s *server) close() {
+	if s.ledger != nil {
+		if err := s.ledger.Close(); err != nil {
+			s.log.Error("closing the ledger", "err", err)
+		}
+	}
+	if s.listener != nil {
+		s.listener.Close() // an error here only says that serving closed it already
+	}
+}
+
+// applied returns the configuration in force; ready says whether there is one.
+func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool, err error) {
+	cfg, _, _, err = s.ledger.Config(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return cfg, false, nil
+	}
+	return cfg, err == nil, err
+}
+
+// run serves until ctx ends. The extra services run beside the server's own,
+// once it answers.
+func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
+	defer s.close()
+	sched, err := scheduler.New(scheduler.Config{StoreURL: s.store.URL(), SpoolDir: filepath.Join(s.cfg.dir, "spool")},
+		scheduler.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	pools, err := pool.New(pool.Config{ServerURL: s.url, TokenFile: s.nodes},
+		pool.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	streams := &streams{server: s}
+	handler, err := s.handler(sched, streams)
+	if err != nil {
+		return err
+	}
+	services := append([]lifecycle.Service{
+		{Name: "http", Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }},
+		{Name: "streams", Run: streams.run},
+		{Name: "scheduler", Run: sched.Run},
+		{Name: "pool", Run: pools.Run},
+	}, extra...)
+	return lifecycle.Run(ctx, s.log, services...)
+}
+
+func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
+	cfg := api.Config{NodeToken: s.node, APIToken: s.api, Version: Version, Loopback: s.loopback}
+	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return nil, err
+	}
+	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Queries: st.status, Gateway: st.stats, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(api.Prefix+"/", a)
+	mux.Handle("GET /metrics", api.Protect(cfg, obs.Handler(s.metrics)))
+	mux.Handle("/", api.Protect(cfg, p))
+	return mux, nil
+}
+
+func (s *server) serveHTTP(ctx context.Context, h http.Handler) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.listener) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		srv.Close() // whoever still hangs on is cut off
+	}
+	<-done
+	return nil
+}

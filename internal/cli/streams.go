@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+)
+
+// streams is the stream path: the hub, the gateway in front of it and one
+// aggregator per query behind it. It begins once a configuration was applied, as
+// that says how readings look, and rebuilds gateway and aggregators when the
+// configuration of hub or queries changes. All methods are safe for concurrent
+// use.
+type streams struct {
+	server *server
+
+	mu          sync.Mutex // guards the fields below
+	gateway     *gateway.Gateway
+	aggregators []*aggregator.Aggregator
+}
+
+// ServeHTTP hands readings to the gateway, if there is one yet.
+func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	g := s.gateway
+	s.mu.Unlock()
+	if g == nil {
+		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"kind":"unavailable","op":"take readings","subject":"hub","message":"no configuration is in force yet, so it isn't known how readings look","hint":"run fleetscore apply fleet.yaml"}`+"\n") // the client went away
+		return
+	}
+	g.ServeHTTP(w, r)
+}
+
+// status is the aggregators' state, one entry per query.
+func (s *streams) status() []aggregator.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]aggregator.Status, 0, len(s.aggregators))
+	for _, a := range s.aggregators {
+		out = append(out, a.Status())
+	}
+	return out
+}
+
+// stats is the gateway's state; zero while there is none.
+func (s *streams) stats() gateway.Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gateway == nil {
+		return gateway.Stats{}
+	}
+	return s.gateway.Stats()
+}
+
+// part is what of the configuration the stream path depends on.
+type part struct {
+	Hub     fleetscore.HubConfig
+	Queries map[string]fleetscore.QueryConfig
+}
+
+func (s *streams) run(ctx context.Context) error {
+	changes, stop := s.server.ledger.Watch()
+	defer stop()
+	var h hub.Hub
+	defer func() {
+		if h != nil {
+			if err := h.Close(); err != nil {
+				s.server.log.Error("closing the hub", "err", err)
+			}
+		}
+	}()
+	for ctx.Err() == nil {
+		cfg, ready, err := s.server.applied(ctx)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			select {
+			case <-ctx.Done():
+			case <-changes:
+			}
+			continue
+		}
+		if h == nil {
+			h, err = hub.OpenJetStream(ctx, hub.JetStreamConfig{Dir: filepath.Join(s.server.cfg.dir, "hub"),
+				Partitions: cfg.Hub.Partitions, Retention: cfg.Hub.Retention.D()}, s.server.log)
+			if err != nil {
+				return err
+			}
+		}
+		if err := s.runOne(ctx, h, part{cfg.Hub, cfg.Queries}, changes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runOne runs gateway and aggregators for one configuration, until it changes.
+func (s *streams) runOne(ctx context.Context, h hub.Hub, p part, changes <-chan struct{}) error {
+	if p.Hub.Partitions != h.Partitions() {
+		return fleetscore.Errorf(fleetscore.Conflict, "open hub", "", "it was made with %d partitions, fleet.yaml says %d", h.Partitions(), p.Hub.Partitions).
+			WithHint("partitions are fixed once readings are stored: put the old number back, or start with another --dir")
+	}
+	metrics := &scope{Registerer: s.server.metrics}
+	defer metrics.unregister()
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub"}, gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics})
+	if err != nil {
+		return err
+	}
+	services := []lifecycle.Service{{Name: "gateway", Run: g.Run}}
+	var aggs []*aggregator.Aggregator
+	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
+		q := p.Queries[name]
+		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub},
+			aggregator.Deps{Hub: h, Store: s.server.store, Log: s.server.log, Metrics: metrics})
+		if err != nil {
+			return err
+		}
+		aggs = append(aggs, a)
+		services = append(services, lifecycle.Service{Name: "aggregator " + name, Run: a.Run})
+	}
+	s.set(g, aggs)
+	defer s.set(nil, nil)
+
+	child, cancel := context.WithCancel(ctx)
+	defer cancel()
+	services = append(services, lifecycle.Service{Name: "configuration", Run: func(c context.Context) error {
+		defer cancel()
+		return s.untilChanged(c, p, changes)
+	}})
+	return lifecycle.Run(child, s.server.log, services...)
+}
+
+// untilChanged returns when another configuration of hub or queries was applied.
+func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struct{}) error {
+	const atMost = time.Second // the ledger changes with every lease; look no more often than this
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changes:
+		}
+		cfg, ready, err := s.server.applied(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries}, p) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(atMost):
+		}
+	}
+}
+
+func (s *streams) set(g *gateway.Gateway, aggs []*aggregator.Aggregator) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gateway, s.aggregators = g, aggs
+}
+
+// scope remembers what was registered, so that services that are rebuilt can
+// register anew.
+type scope struct {
+	prometheus.Registerer
+	collectors []prometheus.Collector
+}
+
+// Register implements prometheus.Registerer.
+func (s *scope) Register(c prometheus.Collector) error {
+	err := s.Registerer.Register(c)
+	if err == nil {
+		s.collectors = append(s.collectors, c)
+	}
+	return err
+}
+
+func (s *scope) unregister() {
+	for _, c := range s.collectors {
+		s.Unregister(c)
+	}
+}

@@ -1,0 +1,132 @@
+// Package portal is the pages people look at: what comes in, how far datasets
+// are, jobs, nodes and anomalies; a job with its coverage and logs; a sensor's
+// chart. Pages are rendered here, work without scripts, and load nothing from
+// elsewhere.
+//
+// It changes nothing and has no state but opened tables. Its handler is safe for
+// concurrent use.
+package portal
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"html/template"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// Logs reads the logs of jobs.
+type Logs interface {
+	Logs(ctx context.Context, id fleetscore.JobID) ([]scheduler.LogRef, error)
+	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+}
+
+// Deps is what the portal shows.
+type Deps struct {
+	Ledger  *ledger.Ledger
+	Logs    Logs
+	Store   store.Bucket
+	Queries func() []aggregator.Status
+	Gateway func() gateway.Stats
+	Log     *slog.Logger     // nil discards
+	Now     func() time.Time // nil means time.Now
+}
+
+// Portal renders the pages.
+type Portal struct {
+	deps  Deps
+	pages map[string]*template.Template
+
+	mu     sync.Mutex // guards tables
+	tables map[string]*table.Delta
+}
+
+//go:embed page/*.html page/style.css
+var files embed.FS
+
+// New builds the portal's handler.
+func New(deps Deps) (http.Handler, error) {
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	p := &Portal{deps: deps, pages: map[string]*template.Template{}, tables: map[string]*table.Delta{}}
+	for _, name := range []string{"overview", "job", "sensor", "problem"} {
+		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
+		if err != nil {
+			return nil, err
+		}
+		p.pages[name] = t
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", p.page("overview", p.overview))
+	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
+	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
+	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })
+	mux.HandleFunc("/", p.page("overview", func(r *http.Request) (any, error) {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "open page", r.URL.Path, "there is no such page")
+	}))
+	return secure(mux), nil
+}
+
+// secure keeps a browser from running or loading anything from elsewhere.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// page renders what get returns, whole or not at all.
+func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		data, err := get(r)
+		status := http.StatusOK
+		page := name
+		if err != nil {
+			status, page, data = fleetscore.KindOf(err).HTTPStatus(), "problem", err.Error()
+			if status >= 500 {
+				p.deps.Log.Error("page can't be shown", "path", r.URL.Path, "error", err)
+			}
+		}
+		var out bytes.Buffer
+		if err := p.pages[page].Execute(&out, map[string]any{"Page": page, "Data": data, "Now": p.deps.Now().UTC()}); err != nil {
+			p.deps.Log.Error("page can't be rendered", "page", page, "error", err)
+			http.Error(w, "the page can't be rendered; the server's log says why", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		_, _ = w.Write(out.Bytes()) // whoever asked went away
+	}
+}
+
+// table is the Delta table in a folder of the store; it remembers what it read.
+func (p *Portal) table(folder string) *table.Delta {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, ok := p.tables[folder]
+	if !ok {
+		d = table.OpenDelta(store.Sub(p.deps.Store, folder))
+		p.tables[folder] = d
+	}
+	return d
+}
