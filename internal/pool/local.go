@@ -121,6 +121,7 @@ func (p *Pools) stopAll() {
 		_ = c.cmd.Process.Signal(syscall.SIGTERM) // it ended already
 	}
 	p.mu.Unlock()
+	p.stopOrphans()
 	limit := time.After(p.cfg.StopLimit)
 	for _, c := range left {
 		select {
@@ -134,4 +135,26 @@ func (p *Pools) stopAll() {
 		}
 	}
 	p.children.Wait()
+}
+
+// stopOrphans asks the nodes to end that a server killed before this one started
+// on this machine, if they gave a sign of life just now.
+func (p *Pools) stopOrphans() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	nodes, err := p.ledger.Nodes(ctx, "")
+	host, hostErr := os.Hostname()
+	if err != nil || hostErr != nil {
+		p.log.Error("nodes of an earlier server can't be stopped; they end by themselves", "error", err)
+		return
+	}
+	for _, n := range nodes {
+		alive := (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) && time.Since(n.Heartbeat) < 10*time.Second
+		p.mu.Lock()
+		_, ours := p.running[n.ID]
+		p.mu.Unlock()
+		if alive && !ours && n.Host == host && n.PID > 1 {
+			_ = syscall.Kill(n.PID, syscall.SIGTERM) // it ended already
+		}
+	}
 }

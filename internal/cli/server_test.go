@@ -1,0 +1,424 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// asCommand makes the test's own program behave as fleetscore: servers and nodes
+// in tests are real processes that can be killed.
+const asCommand = "FLEETSCORE_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) == "1" {
+		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// process is a server in a process of its own.
+type process struct {
+	t    *testing.T
+	dir  string
+	file string // fleet.yaml
+	addr string
+	cmd  *exec.Cmd
+	log  *bytes.Buffer
+	*client.Client
+}
+
+func startServer(t *testing.T, yaml string) *process {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, dir: t.TempDir(), addr: l.Addr().String()}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.file = filepath.Join(p.dir, "fleet.yaml")
+	if err := os.WriteFile(p.file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p.Client, err = client.New(client.Config{Server: "http://" + p.addr}); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	t.Cleanup(func() {
+		p.stop()
+		p.Close()
+	})
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	p.log = &bytes.Buffer{}
+	p.cmd = exec.Command(os.Args[0], "up", p.file, "--dir", filepath.Join(p.dir, "data"), "--listen", p.addr)
+	p.cmd.Env = append(os.Environ(), asCommand+"=1")
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	for range 300 {
+		if p.Get(p.t.Context(), "/health", nil, &struct{}{}) == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // it has no other way to say that it listens
+	}
+	p.t.Fatalf("the server doesn't answer:\n%s", p.log)
+}
+
+// stop ends the server as Ctrl-C does, and checks that it ends well.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		p.t.Error(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.cmd.Wait() }()
+	select {
+	case err := <-done:
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() != exitInterrupted {
+			p.t.Errorf("the server ended with %v:\n%s", err, p.log)
+		}
+	case <-time.After(30 * time.Second):
+		p.t.Errorf("the server doesn't end:\n%s", p.log)
+		_ = p.cmd.Process.Kill() // it ended now
+		<-done
+	}
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // that it ended before would show
+	_ = p.cmd.Wait()         // its status is the kill's
+}
+
+func (p *process) bucket() store.Bucket {
+	p.t.Helper()
+	b, err := store.OpenDir(filepath.Join(p.dir, "data", "store"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b
+}
+
+func (p *process) predictions(pipeline string) *fleetscore.Predictions {
+	p.t.Helper()
+	d := table.OpenDelta(store.Sub(p.bucket(), "predictions/"+pipeline))
+	snap, err := d.Snapshot(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	rows, err := d.ReadPredictions(p.t.Context(), snap.Files, table.ReadQuery{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return rows
+}
+
+// TestPlatformReference scores the reference fleet by upload, pipeline, job,
+// tasks, nodes and commit: every label and decision value is the expected one.
+func TestPlatformReference(t *testing.T) {
+	t.Parallel()
+	ref := testkit.Reference(t)
+	p := startServer(t, fmt.Sprintf(`
+hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors: {path: %s, model: "model_{Device}_{Tag}"}
+pools:
+  cpu: {provider: local, slots: 2, scale: {min: 0, max: 2}}
+pipelines:
+  reference: {dataset: history, fleet: sensors, features: [Val=Value], pool: cpu}
+`, filepath.Join(ref, "models")))
+	server := "--server=http://" + p.addr
+	for range 2 { // the same file counts once
+		if code, stdout, stderr := command(t, "dataset", "upload", "history", filepath.Join(ref, "sensor_data.csv"), server); code != 0 || !strings.Contains(stdout, "17,768") {
+			t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	code, stdout, stderr := command(t, "job", "submit", "reference", "--wait", server)
+	if code != 0 || !strings.Contains(stdout, "17,768  6,757") {
+		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
+	}
+	f, err := os.Open(filepath.Join(ref, "expected_predictions.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	type row struct{ value, prediction, score float64 }
+	want := map[string]row{}
+	number := func(s string) float64 {
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, l := range lines[1:] {
+		at, err := table.ParseTime(l[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[fmt.Sprint(at, " ", l[1], "/", l[2])] = row{number(l[3]), number(l[4]), number(l[5])}
+	}
+	got := p.predictions("reference")
+	if got.Len() != 17768 || got.ValueNames[0] != "Val" {
+		t.Fatalf("%d predictions of %v", got.Len(), got.ValueNames)
+	}
+	for i, at := range got.Times {
+		id := fmt.Sprint(at, " ", got.Keys[got.KeyIndex[i]])
+		w, ok := want[id]
+		delete(want, id)
+		if !ok || got.Values[0][i] != w.value || got.Prediction[i] != w.prediction || math.Abs(got.Score[i]-w.score) > 1e-15 {
+			t.Fatalf("%s: got %v %v %v, want %+v", id, got.Values[0][i], got.Prediction[i], got.Score[i], w)
+		}
+	}
+	if code, stdout, _ := command(t, "job", "submit", "reference", server); code != 13 {
+		t.Errorf("a job without new rows: exit %d\n%s", code, stdout)
+	}
+}
+
+const crashFleet = `
+hub: {key: [Device, Tag], time: TS, partitions: 2, disorder: 1s, idle_after: 2s}
+queries:
+  readings:
+    cut: 1s
+    sql: |
+      SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value, COUNT(*) AS N
+      INTO readings FROM hub TIMESTAMP BY TS
+      GROUP BY Device, Tag, TumblingWindow(second, 1)
+fleets:
+  sensors: {path: %s, model: "model_{Device}_{Tag}"}
+pools:
+  cpu: {provider: local, slots: 1, scale: {min: 1, max: 2, idle_after: 2s}}
+pipelines:
+  anomalies: {dataset: readings, fleet: sensors, features: [Value], label: N, pool: cpu}
+`
+
+// TestCrash kills the server, nodes or both with SIGKILL at random while readings
+// come and jobs run. After it every acknowledged reading is in exactly one row,
+// every job has ended, every sensor of a job has one outcome, and the predictions
+// hold one row per sensor and time.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	rounds := 6
+	if n, err := strconv.Atoi(os.Getenv("FLEETSCORE_CRASH_ROUNDS")); err == nil {
+		rounds = n
+	}
+	p := startServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	sent := map[string]int64{} // acknowledged readings per window and sensor
+	wg.Go(func() { send(ctx, t, p.Client, sent) })
+	wg.Go(func() { // who submits jobs takes no for an answer
+		for ctx.Err() == nil {
+			_ = p.Post(ctx, "/jobs", map[string]string{"pipeline": "anomalies"}, nil)
+			pause(ctx, 300*time.Millisecond)
+		}
+	})
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range rounds {
+		pause(ctx, 500*time.Millisecond+time.Duration(rnd.IntN(2000))*time.Millisecond)
+		what := rnd.IntN(3)
+		if what != 0 {
+			p.killNodes()
+		}
+		if what != 1 {
+			p.kill()
+			pause(ctx, time.Duration(rnd.IntN(500))*time.Millisecond)
+			p.start()
+		}
+	}
+	cancel()
+	wg.Wait()
+	p.settle(sent)
+	p.checkCrash(sent)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// send sends each sensor's reading every 50 ms, each batch until it is
+// acknowledged.
+func send(ctx context.Context, t *testing.T, c *client.Client, sent map[string]int64) {
+	tags := []string{"pressure", "temperature", "current", "vibration"}
+	for n := 0; ctx.Err() == nil; n++ {
+		now := time.Now().UTC()
+		end := now.Truncate(time.Second).Add(time.Second) // windows are (start, end]
+		if now.Equal(now.Truncate(time.Second)) {
+			end = now
+		}
+		var body bytes.Buffer
+		var ids []string
+		for d := 1; d <= 5; d++ {
+			for _, tag := range tags {
+				fmt.Fprintf(&body, `{"TS":"%s","Device":"%d","Tag":"%s","Value":%d,"_id":"%d"}`+"\n", now.Format("2006-01-02T15:04:05.000000Z"), d, tag, n%7, n)
+				ids = append(ids, fmt.Sprint(fleetscore.MicrosOf(end), " ", d, "/", tag))
+			}
+		}
+		for {
+			err := c.Send(context.WithoutCancel(ctx), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", bytes.NewReader(body.Bytes()), nil)
+			if err == nil {
+				break
+			}
+			if fleetscore.Invalid.Is(err) {
+				t.Errorf("readings were refused: %v", err)
+				return
+			}
+			time.Sleep(20 * time.Millisecond) // a device tries again
+		}
+		for _, id := range ids {
+			sent[id]++
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+func (p *process) killNodes() {
+	var nodes api.List[fleetscore.Node]
+	if err := p.Get(p.t.Context(), "/nodes", nil, &nodes); err != nil {
+		p.t.Error(err)
+	}
+	for _, n := range nodes.Items {
+		if n.PID > 1 && (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) {
+			_ = syscall.Kill(n.PID, syscall.SIGKILL) // it may have ended just now
+		}
+	}
+}
+
+// settle waits until the dataset holds all windows and every job ended, with a
+// last job over what was not scored yet.
+func (p *process) settle(sent map[string]int64) {
+	p.t.Helper()
+	var last fleetscore.Micros
+	for id := range sent {
+		var at fleetscore.Micros
+		if m, err := table.ParseTime(strings.Fields(id)[0]); err == nil {
+			at = m
+		}
+		last = max(last, at)
+	}
+	end := time.Now().Add(60 * time.Second)
+	for {
+		var d api.Dataset
+		err := p.Get(p.t.Context(), "/datasets/readings", nil, &d)
+		if err == nil && d.CompleteUntil != nil && !d.CompleteUntil.Before(last.Time()) {
+			break
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("the dataset is not complete until %s: %+v, %v\n%s", last, d, err, p.log)
+		}
+		time.Sleep(100 * time.Millisecond) // a page of the API, not an event
+	}
+	if err := p.Post(p.t.Context(), "/jobs", map[string]string{"pipeline": "anomalies"}, nil); err != nil && !fleetscore.Conflict.Is(err) {
+		p.t.Fatal(err)
+	}
+	for {
+		var jobs api.JobList
+		err := p.Get(p.t.Context(), "/jobs?state=waiting,queued,running,committing", nil, &jobs)
+		if err == nil && len(jobs.Items) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("jobs don't end: %+v, %v\n%s", jobs.Items, err, p.log)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func (p *process) checkCrash(sent map[string]int64) {
+	p.t.Helper()
+	ctx := p.t.Context()
+	d := table.OpenDelta(store.Sub(p.bucket(), "data/readings"))
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	rows, err := d.ReadRows(ctx, snap.Files, table.ReadQuery{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for i, at := range rows.Times {
+		got[fmt.Sprint(at, " ", rows.Keys[rows.KeyIndex[i]])] += int64(rows.Column("N")[i])
+	}
+	if diff := cmp.Diff(sent, got); diff != "" {
+		p.t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%s", diff)
+	}
+	if rows.Len() != len(got) {
+		p.t.Errorf("%d rows for %d windows", rows.Len(), len(got))
+	}
+	scored := map[string]int64{}
+	predictions := p.predictions("anomalies")
+	for i, at := range predictions.Times {
+		scored[fmt.Sprint(at, " ", predictions.Keys[predictions.KeyIndex[i]])]++
+	}
+	for id := range got {
+		if scored[id] != 1 {
+			p.t.Errorf("%d predictions for %s", scored[id], id)
+		}
+	}
+	if len(scored) != len(got) {
+		p.t.Errorf("predictions for %d of %d rows", len(scored), len(got))
+	}
+	var jobs api.JobList
+	if err := p.Get(ctx, "/jobs?limit=1000", nil, &jobs); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, j := range jobs.Items {
+		var items api.List[fleetscore.Item]
+		if err := p.Get(ctx, "/jobs/"+string(j.ID)+"/coverage", nil, &items); err != nil {
+			p.t.Fatal(err)
+		}
+		if j.State != fleetscore.JobSucceeded || j.Expected != 20 || len(items.Items) != 20 {
+			p.t.Errorf("job %s is %s (%s) with %d items for %d sensors", j.ID, j.State, j.Reason, len(items.Items), j.Expected)
+		}
+	}
+	p.t.Logf("%d readings in %d rows, %d jobs", sum(sent), rows.Len(), len(jobs.Items))
+}
+
+func sum(m map[string]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
