@@ -157,7 +157,7 @@ type uploadRowsInput struct {
 	DatasetPath
 	Key           []string  `query:"key" doc:"key columns; by default those of the hub"`
 	Time          string    `query:"time" doc:"time column; by default that of the hub"`
-	Values        []string  `query:"values" doc:"value columns; by default all others that hold numbers"`
+	Values        []string  `query:"values" doc:"value columns; by default those of the dataset, or for a new one all others that hold a number in the first row"`
 	CompleteUntil time.Time `query:"complete_until" doc:"the dataset is complete until then; by default until its last row. Never moves back"`
 	ContentType   string    `header:"Content-Type"`
 	Author        string    `header:"X-Fleetscore-User" doc:"who uploads, for the audit"`
@@ -201,6 +201,11 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
 			WithHint("send ?time=TS&key=Device,Tag, or apply a fleet.yaml first")
 	}
+	if snap, err := s.table("data/" + in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
+		schema.Values = snap.Schema.Values()
+	} else if err != nil && !fleetscore.NotFound.Is(err) {
+		return nil, "", err
+	}
 	read := table.ReadCSV
 	switch mt, _, _ := mime.ParseMediaType(in.ContentType); mt {
 	case "", "text/csv", "application/csv", "text/plain", "application/octet-stream":
@@ -223,6 +228,10 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 	}
 	if rows.Len() == 0 {
 		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
+	}
+	if len(rows.ValueNames) == 0 {
+		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column but time and key holds a number in the first row").
+			WithHint("send ?values=NAME,… to say which columns are values")
 	}
 	return rows, hex.EncodeToString(body.h.Sum(nil)), nil
 }
