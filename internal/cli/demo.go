@@ -41,7 +41,7 @@ folder: a second start continues where the first one was.`,
 				s.close()
 				return err
 			}
-			sim := &simulation{cfg: simulator.Config{}.Defaults(), server: s.url, hub: "hub", last: 10 * time.Minute}
+			sim := &simulation{cfg: simulator.Config{}.Defaults(), server: s.url, hub: "hub", last: s.unseen(cmd.Context(), time.Now())}
 			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()),
 				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return sim.toHub(ctx, cmd.ErrOrStderr()) }},
 				lifecycle.Service{Name: "first job", Run: s.firstJob},
@@ -136,6 +136,26 @@ func (s *server) truth(ctx context.Context, j fleetscore.Job) (injected, found i
 		}
 	}
 	return injected, found, nil
+}
+
+// The history that a first start sends, and the most that a later one does.
+const (
+	firstHistory = 10 * time.Minute
+	mostHistory  = time.Hour
+)
+
+// unseen is how long ago the simulator has to begin so that a second start goes
+// on where the first one ended.
+func (s *server) unseen(ctx context.Context, now time.Time) time.Duration {
+	snap, err := table.OpenDelta(store.Sub(s.store, "data/readings")).Snapshot(ctx)
+	if err != nil {
+		return firstHistory // there is no dataset yet; another cause will show in the query
+	}
+	until, ok := table.CompleteUntil(snap)
+	if !ok {
+		return firstHistory
+	}
+	return min(max(now.Sub(until.Time()), 0), mostHistory)
 }
 
 // firstJob submits a job over the history as soon as it is aggregated, so that

@@ -156,16 +156,20 @@ func (s *simulation) toHub(ctx context.Context, progress io.Writer) error {
 	}
 }
 
+// patience is how long a server may be away before people are told.
+const patience = time.Second
+
 // deliver posts a body until it is acknowledged or refused for good. Repeats of a
 // reading count once, so sending again is safe.
 func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byte) error {
 	wait, told := 100*time.Millisecond, false
+	begun := time.Now()
 	for {
 		err := s.post(ctx, body)
 		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
 			return err
 		}
-		if !told {
+		if !told && time.Since(begun) > patience {
 			fmt.Fprintf(progress, "%v; trying again until it is there\n", err)
 			told = true
 		}

@@ -118,11 +118,12 @@ func (g *Gateway) queue(out *parsed) (waits []*waiting, err error) {
 
 func (g *Gateway) verdict(out *parsed, err error) (status, accepted int, problem *Problem) {
 	if err != nil {
-		problem := g.problem(fleetscore.KindOf(err), "send all of them again: repeats count once", "the readings could not all be stored: %v", err)
+		hint, cause := "send all of them again: repeats count once", err
 		var e *fleetscore.Error
-		if errors.As(err, &e) && e.Hint != "" {
-			problem.Hint += "; " + e.Hint
+		if errors.As(err, &e) && e.Hint != "" && e.Err != nil {
+			hint, cause = hint+"; "+e.Hint, e.Err
 		}
+		problem := g.problem(fleetscore.KindOf(err), hint, "the readings could not all be stored: %v", cause)
 		return http.StatusServiceUnavailable, 0, problem
 	}
 	g.rate.add(g.now(), out.accepted, out.rejected)
