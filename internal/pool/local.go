@@ -87,6 +87,9 @@ func (p *Pools) reap(n fleetscore.Node, exit error, text []byte) {
 		how = "lost"
 		err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
 	}
+	if how == "lost" {
+		p.crashed(n.Pool, time.Since(n.Started))
+	}
 	p.starts.WithLabelValues(how).Inc()
 	if how == "lost" {
 		tail := text

@@ -54,6 +54,44 @@ type Pools struct {
 	children sync.WaitGroup
 	mu       sync.Mutex // guards what follows
 	running  map[fleetscore.NodeID]*child
+	crashes  map[string]crashes // by pool
+}
+
+// crashes says how often in a row a pool's nodes ended as soon as they started.
+type crashes struct {
+	n     int
+	again time.Time // no node is started before
+}
+
+// A node that ends within tooSoon of its start makes the next start wait, twice
+// as long each time.
+const (
+	tooSoon      = 2 * time.Second
+	firstRestart = 500 * time.Millisecond
+	maxRestart   = 30 * time.Second
+)
+
+// crashed counts a node that ended too soon; one that lived longer forgives all.
+func (p *Pools) crashed(pool string, lived time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lived > tooSoon {
+		delete(p.crashes, pool)
+		return
+	}
+	c := p.crashes[pool]
+	wait := firstRestart
+	for i := 0; i < c.n && wait < maxRestart; i++ {
+		wait *= 2
+	}
+	p.crashes[pool] = crashes{c.n + 1, time.Now().Add(min(wait, maxRestart))}
+}
+
+// held is how long no node of the pool may be started yet.
+func (p *Pools) held(pool string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, time.Until(p.crashes[pool].again))
 }
 
 // New builds the pools; nothing is started yet.
@@ -71,7 +109,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		}
 		cfg.Executable = exe
 	}
-	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, running: map[fleetscore.NodeID]*child{},
+	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, running: map[fleetscore.NodeID]*child{}, crashes: map[string]crashes{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -159,6 +197,10 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, IdleSince: n.IdleSince})
 	}
 	d := autoscale.Target(c.Scale, c.Slots, state)
+	rest = maxRest
+	if wait := p.held(name); wait > 0 && d.Start > 0 {
+		d.Start, rest = 0, min(rest, wait)
+	}
 	for range d.Start {
 		if err := p.start(ctx, name, c); err != nil {
 			return maxRest, err
@@ -170,7 +212,6 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 			return maxRest, err
 		}
 	}
-	rest = maxRest
 	if wake, ok := autoscale.Wake(c.Scale, state); ok {
 		rest = min(rest, wake.Sub(now))
 	}
