@@ -39,7 +39,7 @@ type Config struct {
 // protocol of nodes.
 type Scheduler interface {
 	Jobs
-	NodeProtocol
+	dispatch.Protocol
 }
 
 // Jobs submits and cancels jobs, reads their logs and syncs the fleets they score.
@@ -50,16 +50,6 @@ type Jobs interface {
 	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
 	SyncFleet(ctx context.Context, name string) (*fleet.Generation, bool, error)
 	FleetProblem(name string) error
-}
-
-// NodeProtocol is what nodes ask of the server. It has a method per message.
-type NodeProtocol interface {
-	Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error)
-	Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error)
-	Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error)
-	Goodbye(ctx context.Context, node fleetscore.NodeID) error
-	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error
-	Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error
 }
 
 // Deps is what the API works with.

@@ -1,6 +1,21 @@
 package dispatch
 
-import "github.com/fleetscore/fleetscore"
+import (
+	"context"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Protocol is what nodes ask of a server: a method per message. The scheduler
+// answers it, the client carries it over HTTP.
+type Protocol interface {
+	Register(ctx context.Context, h Hello) (fleetscore.Node, error)
+	Lease(ctx context.Context, node fleetscore.NodeID, r LeaseRequest) (LeaseReply, error)
+	Heartbeat(ctx context.Context, node fleetscore.NodeID, r HeartbeatRequest) (HeartbeatReply, error)
+	Goodbye(ctx context.Context, node fleetscore.NodeID) error
+	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c LogChunk) error
+	Complete(ctx context.Context, lease fleetscore.LeaseID, r Result) error
+}
 
 // Hello is what a node says when it registers.
 type Hello struct {

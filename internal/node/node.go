@@ -23,16 +23,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// Server is what a node asks of the server: the node protocol of package dispatch.
-type Server interface {
-	Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error)
-	Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error)
-	Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error)
-	Goodbye(ctx context.Context, node fleetscore.NodeID) error
-	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error
-	Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error
-}
-
 // Config says who the node is.
 type Config struct {
 	Hello     dispatch.Hello
@@ -43,7 +33,7 @@ type Config struct {
 
 // Deps is what a node works with.
 type Deps struct {
-	Server    Server
+	Server    dispatch.Protocol
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
 	Log       *slog.Logger // nil discards
 }
@@ -51,7 +41,7 @@ type Deps struct {
 // Node is one agent.
 type Node struct {
 	cfg    Config
-	server Server
+	server dispatch.Protocol
 	open   func(ctx context.Context, url string) (store.Bucket, error)
 	log    *slog.Logger
 
