@@ -217,6 +217,9 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 				if status != 200 && status != 503 {
 					t.Errorf("status %d: %+v", status, p)
 				}
+				if failing := n >= 20 && n < 30; client == 0 && !failing && status != 200 {
+					t.Errorf("request %d: status %d while the hub is well", n, status)
+				}
 				if status == 200 {
 					mu.Lock()
 					for _, id := range ids {
@@ -243,9 +246,6 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		if !there[id] {
 			t.Errorf("reading %s was acknowledged and isn't stored", id)
 		}
-	}
-	if len(acknowledged) < 2000 {
-		t.Errorf("%d readings were acknowledged", len(acknowledged))
 	}
 }
 
