@@ -1,26 +1,40 @@
 package sklearn
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
 
 // Info describes a loaded model. It marshals to JSON with stable names.
 type Info struct {
-	Format          string    `json:"format"`           // how the file is written: "pickle"
+	Format          string    `json:"format"`           // how the file is written: "pickle", "joblib", "skops" or "record"
 	Protocol        int       `json:"protocol"`         // the pickle protocol, 0 to 5
-	Steps           []Step    `json:"steps"`            // the estimators a row passes, in order
+	Steps           []Step    `json:"steps"`            // the estimators, outer ones first
 	Versions        []string  `json:"versions"`         // scikit-learn releases the file records, each once
-	Features        int       `json:"features"`         // columns a row must have
+	Features        int       `json:"features"`         // columns a row must have; 0 for any number
 	FeatureNames    []string  `json:"feature_names"`    // their names, where the model was fitted with names
 	OutlierDetector bool      `json:"outlier_detector"` // predictions are +1 and −1
+	Classes         []string  `json:"classes"`          // a classifier's labels
+	Methods         []string  `json:"methods"`          // what can be computed, such as "predict_proba"
 	SupportVectors  int       `json:"support_vectors"`  // of all its support vector machines
+	Nodes           int       `json:"nodes"`            // of all its trees
+	Training        []Range   `json:"training"`         // per feature, what it was trained on; empty where the file doesn't say
 	Health          []Finding `json:"health"`           // what is wrong with it; empty when nothing is known
 }
 
 // Step is one estimator of a model.
 type Step struct {
-	Name       string         `json:"name"`       // its name in the pipeline; empty outside one
-	Class      string         `json:"class"`      // such as "StandardScaler", or "passthrough"
+	Name       string         `json:"name"`       // its name in the pipeline, such as "prepare__scaler"; empty outside one
+	Class      string         `json:"class"`      // such as "StandardScaler"
 	Version    string         `json:"version"`    // the scikit-learn release that wrote it; may be empty
 	Parameters map[string]any `json:"parameters"` // what governs its scores; numbers, strings and booleans
+}
+
+// Range is the least and the greatest value of a feature in training.
+type Range struct {
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
 }
 
 // FindingCode says what kind of thing is wrong with a model.
@@ -47,14 +61,71 @@ func (i Info) Degenerate() bool {
 	return slices.ContainsFunc(i.Health, func(f Finding) bool { return f.Code == FlagsEverything || f.Code == FlagsNothing })
 }
 
-// Chain is the classes of the steps, such as "StandardScaler → OneClassSVM".
+// Chain is the classes of the steps that rows pass, such as "StandardScaler →
+// OneClassSVM". Pipelines themselves are left out.
 func (i Info) Chain() string {
 	s := ""
-	for n, step := range i.Steps {
-		if n > 0 {
+	for _, step := range i.Steps {
+		if step.Class == "Pipeline" && len(i.Steps) > 1 {
+			continue
+		}
+		if s != "" {
 			s += " → "
 		}
 		s += step.Class
 	}
 	return s
+}
+
+// Info describes the model. It is made anew by each call, so the caller may keep
+// and change it.
+func (m *Model) Info() Info {
+	i := Info{
+		Format: "record", Features: m.features, OutlierDetector: m.detector != nil, Health: m.health(),
+		Steps: []Step{}, Versions: []string{}, FeatureNames: []string{}, Classes: []string{}, Methods: []string{}, Training: []Range{},
+	}
+	if f := m.file; f != nil {
+		i.Format, i.Protocol = f.format, f.protocol
+		i.Versions = append(i.Versions, f.versions...)
+		i.FeatureNames = append(i.FeatureNames, f.names...)
+		for _, s := range f.steps {
+			i.Steps = append(i.Steps, Step{Name: s.Name, Class: s.Est.Class(), Version: s.Version, Parameters: s.Est.Parameters()})
+			i.size(s.Est)
+		}
+	} else {
+		i.walk(m.root, "")
+	}
+	i.Classes = append(i.Classes, m.Classes()...)
+	for _, method := range m.Methods() {
+		i.Methods = append(i.Methods, method.String())
+	}
+	first := m.last
+	if len(m.front) > 0 {
+		first = m.front[0]
+	}
+	if r, ok := first.(estimator.Ranged); ok {
+		low, high := r.TrainingRange()
+		for c := range low {
+			i.Training = append(i.Training, Range{low[c], high[c]})
+		}
+	}
+	return i
+}
+
+// walk lists an estimator and its parts.
+func (i *Info) walk(e estimator.Estimator, name string) {
+	i.Steps = append(i.Steps, Step{Name: name, Class: e.Class(), Parameters: e.Parameters()})
+	i.size(e)
+	if p, ok := e.(estimator.Parent); ok {
+		for _, part := range p.Parts() {
+			i.walk(part.Est, part.Name)
+		}
+	}
+}
+
+func (i *Info) size(e estimator.Estimator) {
+	if s, ok := e.(estimator.Sized); ok {
+		i.SupportVectors += s.SupportVectors()
+		i.Nodes += s.Nodes()
+	}
 }

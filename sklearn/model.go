@@ -1,13 +1,14 @@
 package sklearn
 
 import (
-	"math"
-
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 // MaxBytes is the largest file Load reads.
-const MaxBytes = 1<<31 - 1
+const MaxBytes = pickle.MaxBytes
 
 const (
 	opLoad  = "load model"
@@ -17,139 +18,247 @@ const (
 // Model is a fitted scikit-learn estimator, ready to score. It is immutable and
 // safe for concurrent use.
 type Model struct {
-	chain    []transformer
-	last     predictor
+	root     estimator.Estimator
+	front    []estimator.Estimator // transformers before the last step
+	last     estimator.Estimator
+	detector estimator.Detector // last, if it is one
+	labels   *estimator.Labels  // of a classifier
 	features int
-	protocol int
-	parts    []part // all steps, also those that do nothing
-	versions []string
-	names    []string
+	scoring  estimator.Method // what score is made of; estimator.Methods for nothing
+
+	file     *fileInfo // nil for a native record
+	findings findings
+	codec    estimator.Codec // of ReadRecord
 }
 
-// Load reads a pickled scikit-learn estimator. The bytes are not kept. An error
-// is a [fleetscore.Error] of kind Invalid that names the class, attribute or
-// byte offset at fault and says what to do.
-func Load(data []byte) (*Model, error) {
-	if len(data) > MaxBytes {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the file has %d bytes, more than the limit of %d", len(data), MaxBytes).
-			WithHint("check that this is a model")
+// Method is one of the methods that scikit-learn's estimators have.
+type Method = estimator.Method
+
+// The methods. Which of them a model has, [Model.Methods] says.
+const (
+	Predict          = estimator.Predict
+	DecisionFunction = estimator.DecisionFunction
+	ScoreSamples     = estimator.ScoreSamples
+	PredictProba     = estimator.PredictProba
+	PredictLogProba  = estimator.PredictLogProba
+	Transform        = estimator.Transform
+)
+
+// assemble finds a model's last step and what it can do.
+func (m *Model) assemble(root estimator.Estimator) {
+	m.root, m.last, m.front = root, root, m.front[:0]
+	for {
+		p, ok := m.last.(*compose.Pipeline)
+		if !ok {
+			break
+		}
+		chain := p.Chain()
+		m.front = append(m.front, chain[:len(chain)-1]...)
+		m.last = chain[len(chain)-1]
 	}
-	if err := recognise(data); err != nil {
-		return nil, err
+	m.features = root.Features()
+	m.detector, _ = m.last.(estimator.Detector)
+	m.labels = nil
+	if c, ok := m.last.(estimator.Classifier); ok {
+		m.labels = c.Labels()
 	}
-	g, root, err := unpickle(data)
-	if err != nil {
-		return nil, err
+	m.scoring = estimator.Methods
+	switch {
+	case m.outputs(DecisionFunction) > 0:
+		m.scoring = DecisionFunction
+	case m.outputs(PredictProba) > 0:
+		m.scoring = PredictProba
 	}
-	defer g.release()
-	return build(g, root)
 }
 
-// NumFeatures is the number of columns a row must have.
+func (m *Model) outputs(method Method) int {
+	if method >= estimator.Methods {
+		return 0
+	}
+	return m.root.Outputs(method, max(1, m.features))
+}
+
+// NumFeatures is the number of columns a row must have; 0 if the model takes any
+// number of columns, as a Normalizer alone may.
 func (m *Model) NumFeatures() int { return m.features }
 
 // OutlierDetector reports whether predictions are +1 for an inlier and −1 for an
 // outlier.
-func (m *Model) OutlierDetector() bool { return m.last.detector() }
+func (m *Model) OutlierDetector() bool { return m.detector != nil }
 
-// Info describes the model. It is made anew by each call, so the caller may keep
-// and change it.
-func (m *Model) Info() Info {
-	i := Info{
-		Format:          "pickle",
-		Protocol:        m.protocol,
-		Steps:           make([]Step, len(m.parts)),
-		Versions:        append([]string{}, m.versions...),
-		Features:        m.features,
-		FeatureNames:    append([]string{}, m.names...),
-		OutlierDetector: m.last.detector(),
-		Health:          m.health(),
+// Classes are the labels of a classifier as text, in scikit-learn's order; nil
+// for anything else.
+func (m *Model) Classes() []string {
+	if m.labels == nil {
+		return nil
 	}
-	for n, p := range m.parts {
-		i.Steps[n] = Step{Name: p.name, Class: p.est.class(), Version: p.version, Parameters: p.est.parameters()}
-		if svm, ok := p.est.(*oneClassSVM); ok {
-			i.SupportVectors += len(svm.coef)
+	out := make([]string, m.labels.Len())
+	for i := range out {
+		out[i] = m.labels.Text(i)
+	}
+	return out
+}
+
+// Methods are those that the model has.
+func (m *Model) Methods() []Method {
+	var out []Method
+	for method := range estimator.Methods {
+		if m.outputs(method) > 0 {
+			out = append(out, method)
 		}
 	}
-	return i
+	return out
 }
 
-// Scratch is working memory for Score, reusable between calls and models, by one
-// goroutine at a time. The zero value is ready.
-type Scratch struct {
-	batch batch
-	x     []float64
-	sum   [blockRows]float64
-}
+// Outputs is how many columns a method gives; 0 if the model doesn't have it.
+func (m *Model) Outputs(method Method) int { return m.outputs(method) }
 
-// batch is a block of rows, row-major, that steps may change in place.
-type batch struct {
-	x     []float64
-	rows  int
-	cols  int
-	first int // number of its first row within the call, for messages
-}
-
-// transformer is a fitted step that changes rows, but not their width.
-type transformer interface {
-	estimator
-	transform(b *batch)
-}
-
-// predictor is a fitted last step.
-type predictor interface {
-	estimator
-	detector() bool
-	// predict writes one prediction and one score per row; either may be nil.
-	predict(b *batch, prediction, score []float64, s *Scratch)
-}
-
-// blockRows is how many rows go through all steps at once: enough to amortise
-// the calls, few enough for the block to stay in the first cache.
-const blockRows = 256
+// Scratch is working memory for Score and Call, reusable between calls and
+// models, by one goroutine at a time. The zero value is ready.
+type Scratch struct{ ws estimator.Workspace }
 
 // Score scores rows × NumFeatures() values, row-major. It writes each row's
-// prediction as scikit-learn's predict gives it (+1 and −1 for an outlier
-// detector), and its decision_function into score. Either may be nil; otherwise
-// they hold at least rows values. x is not changed.
+// prediction as scikit-learn's predict gives it: +1 and −1 for an outlier
+// detector; the label, if labels are numbers, else its place in Classes; or the
+// value. It writes into score
 //
-// NaN and infinity, which scikit-learn refuses with a ValueError, give an error
-// of kind Invalid that names row and feature, both counted from 0; what was
-// written until then means nothing.
+//   - what decision_function gives, of several columns the largest, or
+//   - where there is none, predict_proba: of two classes that of the second, of
+//     more the largest, or
+//   - NaN where there is neither, as for regressors.
 //
-// A nil scratch is allowed. With a scratch that was used before for a model of
-// as many features, Score allocates nothing.
+// Either may be nil; otherwise they hold at least rows values. x is not changed.
+//
+// What scikit-learn refuses with a ValueError, such as NaN for most estimators,
+// gives an error of kind Invalid that names row and feature, both counted from 0;
+// what was written until then means nothing.
+//
+// A nil scratch is allowed. With a scratch that was used before for a model as
+// large, Score allocates nothing.
 func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
-	cols := m.features
-	if rows < 0 || len(x)%cols != 0 || len(x)/cols != rows {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(x), rows, cols)
+	if n := m.outputs(Predict); n != 1 {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s gives %d predictions a row instead of one", m.last.Class(), n).
+			WithHint("score models that predict one value; Call computes any method")
 	}
 	if (prediction != nil && len(prediction) < rows) || (score != nil && len(score) < rows) {
 		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), rows)
 	}
+	return m.run(x, rows, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
+		p, s := sub(prediction, b.First, b.Rows), sub(score, b.First, b.Rows)
+		if m.detector != nil {
+			return m.detector.Decide(b, p, s, ws)
+		}
+		return m.scoreBlock(b, p, s, ws)
+	})
+}
+
+// scoreBlock is Score of a block for everything but detectors.
+func (m *Model) scoreBlock(b *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	if prediction != nil {
+		out := ws.Block(b, 1)
+		if err := m.last.Compute(Predict, b, out, ws); err != nil {
+			return err
+		}
+		copy(prediction, out.Col(0))
+	}
+	if score == nil {
+		return nil
+	}
+	if m.scoring == estimator.Methods {
+		for i := range score {
+			score[i] = nan
+		}
+		return nil
+	}
+	out := ws.Block(b, m.last.Outputs(m.scoring, b.Cols))
+	if err := m.last.Compute(m.scoring, b, out, ws); err != nil {
+		return err
+	}
+	switch {
+	case out.Cols == 1:
+		copy(score, out.Col(0))
+	case out.Cols == 2 && m.scoring == PredictProba:
+		copy(score, out.Col(1))
+	default:
+		copy(score, out.Col(0))
+		for c := 1; c < out.Cols; c++ {
+			for i, v := range out.Col(c) {
+				score[i] = max(score[i], v)
+			}
+		}
+	}
+	return nil
+}
+
+// Call computes one method for rows × NumFeatures() values, row-major, and writes
+// rows × Outputs(method) values into out, row-major too. Errors are Score's.
+func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratch *Scratch) error {
+	cols := m.outputs(method)
+	if cols == 0 {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s has no method %s", m.last.Class(), method)
+	}
+	if m.features == 0 && rows > 0 {
+		cols = m.root.Outputs(method, len(x)/rows)
+	}
+	if len(out) < rows*cols {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d values, but %s gives %d rows of %d", len(out), method, rows, cols)
+	}
+	return m.run(x, rows, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
+		result := ws.Block(b, cols)
+		if err := m.last.Compute(method, b, result, ws); err != nil {
+			return err
+		}
+		for c := range cols {
+			for i, v := range result.Col(c) {
+				out[(b.First+i)*cols+c] = v
+			}
+		}
+		return nil
+	})
+}
+
+// run passes blocks of rows through the steps before the last.
+func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimator.Block, *estimator.Workspace) error) error {
+	cols := m.features
+	if cols == 0 && rows > 0 {
+		cols = len(x) / rows
+	}
+	if rows < 0 || len(x) != rows*cols || (rows > 0 && cols == 0) {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(x), rows, cols)
+	}
 	if scratch == nil {
 		scratch = new(Scratch)
 	}
-	if need := min(rows, blockRows) * cols; cap(scratch.x) < need {
-		scratch.x = make([]float64, need)
-	}
-	for first := 0; first < rows; first += blockRows {
-		n := min(blockRows, rows-first)
-		b := &scratch.batch
-		*b = batch{x: scratch.x[:n*cols], rows: n, cols: cols, first: first}
-		copy(b.x, x[first*cols:])
-		if err := b.checkFinite(""); err != nil {
+	ws := &scratch.ws
+	for first := 0; first < rows; first += estimator.BlockRows {
+		n := min(estimator.BlockRows, rows-first)
+		ws.Reset()
+		b := ws.NewBlock(n, cols, first)
+		fill(b, x[first*cols:(first+n)*cols])
+		b, err := compose.Forward(m.front, b, ws)
+		if err != nil {
 			return err
 		}
-		for _, t := range m.chain {
-			t.transform(b)
-			if err := b.checkFinite(t.class()); err != nil {
-				return err
-			}
+		if err := last(b, ws); err != nil {
+			return err
 		}
-		m.last.predict(b, sub(prediction, first, n), sub(score, first, n), scratch)
 	}
 	return nil
+}
+
+// fill copies row-major values into a block, and zeros into its padding.
+func fill(b *estimator.Block, x []float64) {
+	for c := range b.Cols {
+		lanes := b.Lanes(c)
+		if b.Cols == 1 {
+			copy(lanes, x)
+		} else {
+			for i := range b.Rows {
+				lanes[i] = x[i*b.Cols+c]
+			}
+		}
+		clear(lanes[b.Rows:])
+	}
 }
 
 // sub is a[first:first+n], or nil for a nil a.
@@ -158,27 +267,4 @@ func sub(a []float64, first, n int) []float64 {
 		return nil
 	}
 	return a[first : first+n]
-}
-
-// checkFinite refuses NaN and infinity. Subtracting a finite number from itself
-// gives 0, anything else NaN, so the sum stays 0 while all are finite.
-func (b *batch) checkFinite(class string) error {
-	var sum float64
-	for _, v := range b.x {
-		sum += v - v
-	}
-	if sum == 0 {
-		return nil
-	}
-	where := "the input"
-	if class != "" {
-		where = "what " + class + " makes of the input"
-	}
-	for i, v := range b.x {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s holds %v in row %d, feature %d; scikit-learn refuses it too", where, v, b.first+i/b.cols, i%b.cols).
-				WithHint("drop the row or fill the value before scoring")
-		}
-	}
-	return nil
 }

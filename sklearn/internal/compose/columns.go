@@ -1,0 +1,157 @@
+package compose
+
+import (
+	"slices"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// selectColumns appends the positions that a column selection of
+// ColumnTransformer means: numbers, names, a slice of either, or a mask.
+func selectColumns(a *estimator.Attributes, v pickle.Value, names []string, features int, out []int32) []int32 {
+	g := a.Graph()
+	if class, _, state := g.Call(v); class != nil && class.Name == "_RemainderColsList" { // of releases 1.5 to 1.7
+		for e := g.Entries(state); ; {
+			key, inner, ok := e.Pair()
+			if !ok {
+				break
+			}
+			if string(key) == "data" {
+				return selectColumns(a, inner, names, features, out)
+			}
+		}
+	}
+	if class, args, _ := g.Call(v); class != nil && class.Name == "slice" && len(args) == 3 {
+		return selectSlice(a, args, names, features, out)
+	}
+	var items []pickle.Value
+	switch {
+	case g.IsArray(v):
+		arr, err := g.Array(v)
+		if err != nil || arr.Dims != 1 {
+			a.Fail("a selection of columns can't be read")
+			return out
+		}
+		if arr.HoldsText() || arr.HoldsObjects() {
+			texts, err := g.Strings(&arr)
+			if err != nil {
+				a.Fail("a selection of columns %w", err)
+			}
+			for _, t := range texts {
+				out = append(out, position(a, t, names))
+			}
+			return out
+		}
+		numbers, err := g.Floats(&arr, true)
+		if err != nil {
+			a.Fail("a selection of columns %w", err)
+			return out
+		}
+		return selectNumbers(a, numbers, arr.HoldsBools(), features, out)
+	case v.Kind() == pickle.KindList || v.Kind() == pickle.KindTuple:
+		for e := g.Entries(v); ; {
+			item, ok := e.Item()
+			if !ok {
+				break
+			}
+			items = append(items, item)
+		}
+	default:
+		a.Unsupported("a selection of columns by "+g.Describe(v), "give a list of names or positions")
+		return out
+	}
+	if len(items) > 0 && items[0].Kind() == pickle.KindText {
+		for _, it := range items {
+			t, _ := g.Text(it)
+			out = append(out, position(a, string(t), names))
+		}
+		return out
+	}
+	numbers := make([]float64, 0, min(len(items), features))
+	for _, it := range items {
+		n, ok := g.Number(it)
+		if b, isBool := g.Boolean(it); it.Kind() == pickle.KindBool && isBool {
+			n, ok = 0, true
+			if b {
+				n = 1
+			}
+		}
+		if !ok {
+			a.Fail("a selection of columns holds something else than numbers")
+			return out
+		}
+		numbers = append(numbers, n)
+	}
+	return selectNumbers(a, numbers, len(items) > 0 && items[0].Kind() == pickle.KindBool, features, out)
+}
+
+func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, features int, out []int32) []int32 {
+	if mask && len(numbers) != features {
+		a.Fail("a mask of %d columns stands for %d", len(numbers), features)
+		return out
+	}
+	for i, n := range numbers {
+		switch {
+		case mask && n != 0:
+			out = append(out, int32(i))
+		case mask:
+		case n != float64(int32(n)) || n < -float64(features) || n >= float64(features):
+			a.Fail("column %v of %d is selected", n, features)
+			return out
+		case n < 0:
+			out = append(out, int32(n)+int32(features))
+		default:
+			out = append(out, int32(n))
+		}
+	}
+	return out
+}
+
+func position(a *estimator.Attributes, t string, names []string) int32 {
+	i := slices.Index(names, t)
+	if i < 0 {
+		a.Fail("column %q is selected, but isn't among the names the model was fitted with", t)
+		return 0
+	}
+	return int32(i)
+}
+
+// selectSlice is slice(start, stop, step); names include their stop.
+func selectSlice(a *estimator.Attributes, args []pickle.Value, names []string, features int, out []int32) []int32 {
+	g := a.Graph()
+	bound := func(v pickle.Value, other int, stop bool) int {
+		if v.Kind() == pickle.KindNone {
+			return other
+		}
+		if t, ok := g.Text(v); ok {
+			n := int(position(a, string(t), names))
+			if stop {
+				n++
+			}
+			return n
+		}
+		f, ok := g.Number(v)
+		if !ok || f != float64(int(f)) {
+			a.Fail("a slice of columns has a bound that is no number")
+			return 0
+		}
+		n := int(f)
+		if n < 0 {
+			n += features
+		}
+		return min(max(n, 0), features)
+	}
+	step := 1
+	if args[2].Kind() != pickle.KindNone {
+		f, ok := g.Number(args[2])
+		if step = int(f); !ok || step < 1 {
+			a.Unsupported("a slice of columns with that step", "give a list of positions")
+			return out
+		}
+	}
+	for i := bound(args[0], 0, false); i < bound(args[1], features, true) && a.Err() == nil; i += step {
+		out = append(out, int32(i))
+	}
+	return out
+}

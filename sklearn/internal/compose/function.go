@@ -1,0 +1,122 @@
+package compose
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// functions are NumPy's functions of one number that a FunctionTransformer may
+// have, by name. Nothing else can be known to be what it is called.
+var functions = map[string]func(float64) float64{
+	"absolute": math.Abs, "fabs": math.Abs, "sqrt": math.Sqrt, "square": func(x float64) float64 { return x * x },
+	"exp": math.Exp, "expm1": math.Expm1, "exp2": math.Exp2, "log": math.Log, "log1p": math.Log1p, "log2": math.Log2, "log10": math.Log10,
+	"sin": math.Sin, "cos": math.Cos, "tan": math.Tan, "arcsin": math.Asin, "arccos": math.Acos, "arctan": math.Atan,
+	"sinh": math.Sinh, "cosh": math.Cosh, "tanh": math.Tanh, "arcsinh": math.Asinh, "arccosh": math.Acosh, "arctanh": math.Atanh,
+	"cbrt": math.Cbrt, "negative": func(x float64) float64 { return -x }, "positive": func(x float64) float64 { return x },
+	"reciprocal": func(x float64) float64 { return 1 / x }, "floor": math.Floor, "ceil": math.Ceil, "trunc": math.Trunc, "rint": math.RoundToEven,
+	"sign": sign, "deg2rad": func(x float64) float64 { return x * (math.Pi / 180) }, "rad2deg": func(x float64) float64 { return x * (180 / math.Pi) },
+}
+
+func sign(x float64) float64 {
+	switch {
+	case x > 0:
+		return 1
+	case x < 0:
+		return -1
+	case x == 0:
+		return 0
+	}
+	return x
+}
+
+// Functions are the names of the functions that are known.
+func Functions() map[string]func(float64) float64 { return functions }
+
+// FunctionTransformer applies one function to every value. The zero value
+// passes rows on as they are.
+type FunctionTransformer struct {
+	features int
+	name     string // empty for none
+	apply    func(float64) float64
+	validate bool
+}
+
+// ReadFunctionTransformer reads its attributes.
+func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
+	t := &FunctionTransformer{features: a.Features(), validate: a.Bool("validate", false)}
+	g := a.Graph()
+	if !t.validate {
+		t.features = 0 // then scikit-learn doesn't look at it either
+	}
+	v := a.Value("func")
+	if v == 0 || v.Kind() == pickle.KindNone {
+		return t
+	}
+	class := g.Global(v)
+	if c, args, _ := g.Call(v); class == nil && c != nil && c.Name == "_ufunc_reconstruct" && len(args) == 2 { // of NumPy before 1.20
+		n, _ := g.Text(args[1])
+		t.name = pickle.Clean(n)
+	} else if class != nil {
+		t.name = class.Name
+	}
+	if functions[t.name] == nil {
+		a.Unsupported("func="+g.Describe(v), "only NumPy's functions of one number, such as numpy.log1p, can be known")
+	}
+	if kw := a.Value("kw_args"); kw.Kind() == pickle.KindDict && g.Count(kw) > 0 {
+		a.Unsupported("kw_args", "use a function without arguments")
+	}
+	t.apply = functions[t.name]
+	return t
+}
+
+func (t *FunctionTransformer) Class() string { return "FunctionTransformer" }
+func (t *FunctionTransformer) Features() int { return t.features }
+
+func (t *FunctionTransformer) Outputs(m estimator.Method, in int) int {
+	if m == estimator.Transform {
+		return in
+	}
+	return 0
+}
+
+func (t *FunctionTransformer) Parameters() map[string]any {
+	if t.name == "" {
+		return map[string]any{}
+	}
+	return map[string]any{"func": t.name}
+}
+
+func (t *FunctionTransformer) Fields(c *estimator.Codec) {
+	c.Int(&t.features)
+	c.Text(&t.name)
+	c.Bool(&t.validate)
+}
+
+func (t *FunctionTransformer) Check() error {
+	t.apply = functions[t.name]
+	if t.name != "" && t.apply == nil {
+		return estimator.Misfit("FunctionTransformer: func=%q is not supported", t.name)
+	}
+	return nil
+}
+
+func (t *FunctionTransformer) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if t.validate {
+		if err := x.CheckFinite(t.Class()); err != nil {
+			return err
+		}
+	}
+	if t.apply == nil {
+		copy(out.X, x.X)
+		return nil
+	}
+	for c := range x.Cols {
+		dst := out.Col(c)
+		for i, v := range x.Col(c) {
+			dst[i] = t.apply(v)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,563 @@
+package estimator
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// opLoad is the operation in errors of files.
+const opLoad = "load model"
+
+// Misfit is the error of files that no fitted estimator was written to.
+func Misfit(format string, args ...any) *fleetscore.Error {
+	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", format, args...).
+		WithHint("the file is damaged or was changed by hand; write the fitted model again with pickle.dump")
+}
+
+// Builder makes estimators from a parsed file.
+type Builder struct {
+	Graph *pickle.Graph
+	Steps []Step   // every estimator that Build made, in order
+	Aged  []string // why the newest scikit-learn can't use the file
+	Names []string // feature_names_in_, where the model was fitted with names
+
+	classes  func(id int) *Class
+	attrs    []attribute // of the estimators being built
+	versions []string
+	depth    int
+	hidden   int // above 0: parts of an ensemble, which are no steps
+}
+
+// Class is a supported class.
+type Class struct {
+	Name string
+	// Read makes the estimator from its attributes. What is wrong is noted in
+	// them; the result then means nothing.
+	Read func(a *Attributes) Estimator
+}
+
+// Step is what the file says of an estimator.
+type Step struct {
+	Name    string // its path in the pipeline, such as "prepare__scaler"
+	Version string // the release that wrote it
+	Est     Estimator
+}
+
+// NewBuilder starts on a file. classes finds one by its number in the file's
+// list of names.
+func NewBuilder(g *pickle.Graph, classes func(id int) *Class) *Builder {
+	return &Builder{Graph: g, classes: classes}
+}
+
+// Versions are the releases that the file names, each once.
+func (b *Builder) Versions() []string { return b.versions }
+
+const (
+	maxNested = 12
+	// partBytes is what an estimator is charged for, besides its numbers.
+	partBytes = 512
+)
+
+// Build makes the estimator v.
+func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
+	g := b.Graph
+	where := ""
+	if name != "" {
+		where = "step \"" + name + "\" "
+	}
+	class, state := g.Instance(v)
+	if class == nil || class.Use != pickle.Class {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
+			WithHint("pickle.dump the fitted estimator itself")
+	}
+	c := b.classes(class.ID)
+	if class.Retired {
+		b.age("module " + class.Module + " is gone")
+	}
+	if state.Kind() != pickle.KindDict {
+		return nil, Misfit("%s has no attributes", at(c.Name, name))
+	}
+	if b.depth++; b.depth > maxNested {
+		return nil, Misfit("estimators are nested more than %d deep", maxNested)
+	}
+	if err := g.Charge(partBytes + len(name) + 4*g.Count(state)); err != nil {
+		return nil, err
+	}
+	a := Attributes{b: b, Class: c.Name, Name: name, first: len(b.attrs)}
+	if err := a.read(state); err != nil {
+		return nil, err
+	}
+	a.release()
+	place := len(b.Steps)
+	if b.hidden == 0 {
+		b.Steps = append(b.Steps, Step{Name: name, Version: a.version})
+	}
+	est := c.Read(&a)
+	err := a.err
+	if err == nil {
+		err = est.Check()
+	}
+	b.attrs = b.attrs[:a.first]
+	b.depth--
+	if err != nil {
+		return nil, err
+	}
+	if b.hidden == 0 {
+		b.Steps[place].Est = est
+	}
+	return est, nil
+}
+
+func (b *Builder) age(why string) {
+	for _, w := range b.Aged {
+		if w == why {
+			return
+		}
+	}
+	if len(b.Aged) < 8 {
+		b.Aged = append(b.Aged, why)
+	}
+}
+
+// at names an estimator in messages.
+func at(class, name string) string {
+	if name == "" {
+		return class
+	}
+	return class + " (step \"" + name + "\")"
+}
+
+type attribute struct {
+	name  []byte
+	value pickle.Value
+}
+
+// Attributes are those of one estimator. Its getters note the first thing that
+// is wrong and give something harmless; the caller need not look.
+type Attributes struct {
+	Class, Name string
+	b           *Builder
+	first       int // the first of them in b.attrs; the last is the last
+	n           int
+	version     string
+	major       int
+	minor       int
+	features    int
+	err         error
+}
+
+func (a *Attributes) read(state pickle.Value) error {
+	g := a.b.Graph
+	for e := g.Entries(state); ; {
+		key, v, ok := e.Pair()
+		if !ok {
+			break
+		}
+		if key == nil {
+			return Misfit("%s has an attribute that is named by no string", at(a.Class, a.Name))
+		}
+		if e.Borrowed() {
+			if err := g.Charge(len(key)); err != nil {
+				return err
+			}
+			key = append([]byte(nil), key...)
+		}
+		a.b.attrs = append(a.b.attrs, attribute{key, v})
+		a.n++
+	}
+	return nil
+}
+
+// release reads what all estimators share.
+func (a *Attributes) release() {
+	if v := a.Value("_sklearn_version"); v != 0 {
+		t, _ := a.b.Graph.Text(v)
+		for _, s := range a.b.versions {
+			if string(t) == s {
+				a.version = s
+			}
+		}
+		const enough = 16
+		if a.version == "" && len(t) > 0 {
+			a.version = pickle.Clean(t)
+			if len(a.b.versions) < enough {
+				a.b.versions = append(a.b.versions, a.version)
+			}
+		}
+		major, rest, _ := strings.Cut(a.version, ".")
+		minor, _, _ := strings.Cut(rest, ".")
+		a.major, _ = strconv.Atoi(major)
+		a.minor, _ = strconv.Atoi(minor)
+	}
+	for _, name := range [...]string{"n_features_in_", "n_features_"} {
+		if v := a.Value(name); v != 0 && a.features == 0 {
+			n, ok := a.b.Graph.Number(v)
+			if !ok {
+				continue // a method or property of another release
+			}
+			if n < 1 || n != float64(int(n)) || n > MaxFeatures {
+				a.Fail("%s is %v", name, n)
+				return
+			}
+			a.features = int(n)
+		}
+	}
+	if v := a.Value("feature_names_in_"); v != 0 && len(a.b.Names) == 0 && a.b.hidden == 0 {
+		a.b.Names = a.Strings("feature_names_in_")
+	}
+}
+
+// AtLeast reports whether the file says that this release of scikit-learn or a
+// newer one wrote it.
+func (a *Attributes) AtLeast(major, minor int) bool {
+	return a.major > major || (a.major == major && a.minor >= minor)
+}
+
+// Features is n_features_in_, or what else names the number of columns; 0 if
+// nothing does.
+func (a *Attributes) Features() int { return a.features }
+
+// Err is the first thing that was wrong.
+func (a *Attributes) Err() error { return a.err }
+
+// Fail notes what is wrong.
+func (a *Attributes) Fail(format string, args ...any) {
+	if a.err == nil {
+		a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
+	}
+}
+
+// Unsupported notes that a parameter is one this package doesn't compute.
+func (a *Attributes) Unsupported(what, hint string) {
+	if a.err == nil {
+		a.err = fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s: %s is not supported", at(a.Class, a.Name), what).WithHint("%s", hint)
+	}
+}
+
+// Aged notes why the newest scikit-learn can't use the estimator.
+func (a *Attributes) Aged(why string) { a.b.age(why) }
+
+// Graph is the parsed file.
+func (a *Attributes) Graph() *pickle.Graph { return a.b.Graph }
+
+// Value is an attribute; 0 if there is none of that name.
+func (a *Attributes) Value(name string) pickle.Value {
+	for i := a.n - 1; i >= 0; i-- { // the last of a name counts, as in Python
+		if e := &a.b.attrs[a.first+i]; len(e.name) == len(name) && string(e.name) == name {
+			return e.value
+		}
+	}
+	return 0
+}
+
+// Has reports whether an attribute is there and not None.
+func (a *Attributes) Has(name string) bool {
+	v := a.Value(name)
+	return v != 0 && v.Kind() != pickle.KindNone
+}
+
+// FirstOf is the first of the names that an attribute has; else the last.
+func (a *Attributes) FirstOf(names ...string) string {
+	for _, n := range names {
+		if a.Has(n) {
+			return n
+		}
+	}
+	return names[len(names)-1]
+}
+
+func (a *Attributes) missing(name string) {
+	if a.err == nil {
+		a.err = Misfit("%s: %s is missing", at(a.Class, a.Name), name).WithHint("fit the model before saving it")
+	}
+}
+
+// Float is a finite number.
+func (a *Attributes) Float(name string) float64 {
+	v := a.Value(name)
+	if v == 0 {
+		a.missing(name)
+		return 0
+	}
+	f, ok := a.b.Graph.Number(v)
+	if !ok {
+		f, ok = a.single(v)
+	}
+	if !ok || f-f != 0 {
+		a.Fail("%s is no finite number", name)
+		return 0
+	}
+	return f
+}
+
+// single is the number of an array that holds one.
+func (a *Attributes) single(v pickle.Value) (float64, bool) {
+	if !a.b.Graph.IsArray(v) {
+		return 0, false
+	}
+	arr, err := a.b.Graph.Array(v)
+	if err != nil || arr.Size() != 1 {
+		return 0, false
+	}
+	f, err := a.b.Graph.Floats(&arr, true)
+	if err != nil {
+		return 0, false
+	}
+	return f[0], true
+}
+
+// FloatOr is a finite number, or the other where the attribute is missing or
+// None.
+func (a *Attributes) FloatOr(name string, other float64) float64 {
+	if !a.Has(name) {
+		return other
+	}
+	return a.Float(name)
+}
+
+// Int is a whole number within bounds.
+func (a *Attributes) Int(name string, low, high int) int {
+	f := a.Float(name)
+	if a.err == nil && (f != float64(int(f)) || f < float64(low) || f > float64(high)) {
+		a.Fail("%s is %v, not a whole number from %d to %d", name, f, low, high)
+	}
+	if a.err != nil {
+		return low
+	}
+	return int(f)
+}
+
+// Bool is a truth value, or the other where the attribute is missing.
+func (a *Attributes) Bool(name string, other bool) bool {
+	v := a.Value(name)
+	if v == 0 {
+		return other
+	}
+	b, ok := a.b.Graph.Boolean(v)
+	if !ok {
+		a.Fail("%s is neither True nor False", name)
+	}
+	return b
+}
+
+// Text is a string, or the other where the attribute is missing; of anything
+// else it says what it is.
+func (a *Attributes) Text(name, other string) string {
+	v := a.Value(name)
+	if v == 0 {
+		return other
+	}
+	t, ok := a.b.Graph.Text(v)
+	if !ok {
+		return a.b.Graph.Describe(v)
+	}
+	return pickle.Clean(t)
+}
+
+// Strings is an array or a list of strings.
+func (a *Attributes) Strings(name string) []string {
+	g := a.b.Graph
+	v := a.Value(name)
+	if v == 0 {
+		a.missing(name)
+		return nil
+	}
+	out, err := g.StringList(v)
+	if err != nil {
+		a.Fail("%s %w", name, err)
+	}
+	return out
+}
+
+// Array is an array of numbers of that many dimensions, row-major. A dimension
+// in shape that is above −1 must be so.
+func (a *Attributes) Array(name string, finite bool, shape ...int) ([]float64, [4]int) {
+	v := a.Value(name)
+	if v == 0 || v.Kind() == pickle.KindNone {
+		a.missing(name)
+		return nil, [4]int{}
+	}
+	return a.ArrayOf(v, name, finite, shape...)
+}
+
+// ArrayOf is Array for a value that isn't an attribute.
+func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...int) ([]float64, [4]int) {
+	if a.err != nil {
+		return nil, [4]int{}
+	}
+	arr, err := a.b.Graph.Array(v)
+	if err != nil {
+		a.Fail("%s %w", name, err)
+		return nil, [4]int{}
+	}
+	if arr.Dims != len(shape) {
+		a.Fail("%s has %d dimensions instead of %d", name, arr.Dims, len(shape))
+		return nil, [4]int{}
+	}
+	for i, n := range shape {
+		if n >= 0 && arr.Shape[i] != n {
+			a.Fail("%s has the shape %v, but dimension %d should be %d", name, arr.Shape[:arr.Dims], i, n)
+			return nil, [4]int{}
+		}
+	}
+	f, err := a.b.Graph.Floats(&arr, finite)
+	if err != nil {
+		a.Fail("%s %w", name, err)
+		return nil, [4]int{}
+	}
+	if len(f) == 0 {
+		a.Fail("%s is empty", name)
+	}
+	return f, arr.Shape
+}
+
+// Vector is a one-dimensional array of n finite numbers; −1 leaves n open.
+func (a *Attributes) Vector(name string, n int) []float64 {
+	f, _ := a.Array(name, true, n)
+	return f
+}
+
+// Matrix is a two-dimensional array of finite numbers.
+func (a *Attributes) Matrix(name string, rows, cols int) (m []float64, gotRows, gotCols int) {
+	f, shape := a.Array(name, true, rows, cols)
+	return f, shape[0], shape[1]
+}
+
+// PerFeature is a vector with a number for each column. Where the number of
+// columns isn't known yet, it is known after.
+func (a *Attributes) PerFeature(name string) []float64 {
+	n := -1
+	if a.features > 0 {
+		n = a.features
+	}
+	f := a.Vector(name, n)
+	if a.err == nil {
+		a.features = len(f)
+	}
+	return f
+}
+
+// Count is the number of elements of an array; 0 if the attribute is none.
+func (a *Attributes) Count(name string) int {
+	v := a.Value(name)
+	if v == 0 || !a.b.Graph.IsArray(v) {
+		return 0
+	}
+	arr, err := a.b.Graph.Array(v)
+	if err != nil {
+		return 0
+	}
+	return arr.Size()
+}
+
+// Dims is the number of dimensions of an array; −1 if the attribute is none.
+func (a *Attributes) Dims(name string) int {
+	v := a.Value(name)
+	if v == 0 || !a.b.Graph.IsArray(v) {
+		return -1
+	}
+	arr, err := a.b.Graph.Array(v)
+	if err != nil {
+		return -1
+	}
+	return arr.Dims
+}
+
+// Labels are classes_, of one output.
+func (a *Attributes) Labels(name string) Labels {
+	v := a.Value(name)
+	if v == 0 {
+		a.missing(name)
+		return Labels{}
+	}
+	return a.LabelsOf(v, name)
+}
+
+// LabelsOf is Labels for a value that isn't an attribute.
+func (a *Attributes) LabelsOf(v pickle.Value, name string) Labels {
+	g := a.b.Graph
+	if !g.IsArray(v) {
+		a.Unsupported(name+" of several outputs", "train one classifier per output")
+		return Labels{}
+	}
+	arr, err := g.Array(v)
+	if err == nil && arr.Dims == 1 && arr.Size() > 0 {
+		if l, err := g.Floats(&arr, true); err == nil {
+			return Labels{Values: l}
+		}
+		texts, err := g.Strings(&arr)
+		if err == nil {
+			l := Labels{Texts: texts, Values: make([]float64, len(texts))}
+			for i := range l.Values {
+				l.Values[i] = float64(i)
+			}
+			return l
+		}
+	}
+	a.Fail("%s is no array of numbers or strings", name)
+	return Labels{}
+}
+
+// Child is an attribute that is an estimator, as a step of that name.
+func (a *Attributes) Child(name string) Estimator {
+	v := a.Value(name)
+	if v == 0 || v.Kind() == pickle.KindNone {
+		a.missing(name)
+		return nil
+	}
+	return a.ChildOf(v, name)
+}
+
+// ChildOf is Child for a value that isn't an attribute.
+func (a *Attributes) ChildOf(v pickle.Value, name string) Estimator {
+	if a.err != nil {
+		return nil
+	}
+	if a.Name != "" && name != "" {
+		name = a.Name + "__" + name
+	}
+	e, err := a.b.Build(v, name)
+	if err != nil {
+		a.err = err
+		return nil
+	}
+	return e
+}
+
+// Hidden makes estimators that are no steps for people, such as the trees of a
+// forest.
+func (a *Attributes) Hidden(v pickle.Value) Estimator {
+	a.b.hidden++
+	defer func() { a.b.hidden-- }()
+	return a.ChildOf(v, "")
+}
+
+// Nested gives the attributes of an object that is no estimator, or of one that
+// is read by its owner.
+func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes)) {
+	if a.err != nil {
+		return
+	}
+	class, state := a.b.Graph.Instance(v)
+	if class == nil || state.Kind() != pickle.KindDict {
+		a.Fail("%s is %s", what, a.b.Graph.Describe(v))
+		return
+	}
+	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, first: len(a.b.attrs), major: a.major, minor: a.minor}
+	if err := a.b.Graph.Charge(4 * a.b.Graph.Count(state)); err != nil {
+		a.err = err
+		return
+	}
+	if err := in.read(state); err != nil {
+		a.err = err
+		return
+	}
+	read(&in)
+	a.b.attrs = a.b.attrs[:in.first]
+	if a.err == nil {
+		a.err = in.err
+	}
+}

@@ -1,0 +1,133 @@
+package estimator
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
+)
+
+// Choose writes the label of each row's largest decision, the first of equals;
+// where there is one decision, the second label if it is above 0.
+func Choose(d *Block, dst []float64, labels *Labels) {
+	if d.Cols == 1 {
+		for i, v := range d.Col(0) {
+			dst[i] = labels.Values[0]
+			if v > 0 {
+				dst[i] = labels.Values[1]
+			}
+		}
+		return
+	}
+	for r := range dst {
+		best, top := 0, d.X[r]
+		for c := 1; c < d.Cols; c++ {
+			if v := d.X[c*d.Stride+r]; v > top {
+				best, top = c, v
+			}
+		}
+		dst[r] = labels.Values[best]
+	}
+}
+
+// Expit is scipy.special.expit, 1 / (1 + e^−x).
+func Expit(x float64) float64 {
+	if x >= 0 {
+		return 1 / (1 + math.Exp(-x))
+	}
+	e := math.Exp(x)
+	return e / (1 + e)
+}
+
+// Logistic writes the sigmoid of each decision: of one decision the two
+// probabilities, else made to sum to 1.
+func Logistic(d, out *Block) {
+	if d.Cols == 1 {
+		for i, v := range d.Col(0) {
+			p := Expit(v)
+			out.Col(0)[i], out.Col(1)[i] = 1-p, p
+		}
+		return
+	}
+	for c := range d.Cols {
+		for i, v := range d.Col(c) {
+			out.Col(c)[i] = Expit(v)
+		}
+	}
+	Normalize(out)
+}
+
+// Normalize divides rows by their sum; rows of zeros become uniform.
+func Normalize(out *Block) {
+	for r := range out.Rows {
+		sum := 0.0
+		for c := range out.Cols {
+			sum += out.X[c*out.Stride+r]
+		}
+		for c := range out.Cols {
+			p := &out.X[c*out.Stride+r]
+			if sum == 0 {
+				*p = 1 / float64(out.Cols)
+			} else {
+				*p /= sum
+			}
+		}
+	}
+}
+
+// Softmax writes e^d divided by its sum over the row; of one decision, those of
+// −d and d.
+func Softmax(d, out *Block) {
+	if d.Cols == 1 {
+		for i, v := range d.Col(0) {
+			e0, e1 := math.Exp(-v-math.Abs(v)), math.Exp(v-math.Abs(v))
+			out.Col(0)[i], out.Col(1)[i] = e0/(e0+e1), e1/(e0+e1)
+		}
+		return
+	}
+	for r := range d.Rows {
+		top := math.Inf(-1)
+		for c := range d.Cols {
+			top = max(top, d.X[c*d.Stride+r])
+		}
+		for c := range d.Cols {
+			out.X[c*out.Stride+r] = d.X[c*d.Stride+r] - top
+		}
+	}
+	for c := range d.Cols {
+		kernel.Exp(out.Lanes(c), out.Lanes(c))
+	}
+	for r := range d.Rows {
+		sum := 0.0
+		for c := range d.Cols {
+			sum += out.X[c*out.Stride+r]
+		}
+		for c := range d.Cols {
+			out.X[c*out.Stride+r] /= sum
+		}
+	}
+}
+
+// Log takes the logarithm of every value.
+func Log(out *Block) {
+	for c := range out.Cols {
+		col := out.Col(c)
+		for i, v := range col {
+			col[i] = math.Log(v)
+		}
+	}
+}
+
+// LogSumExp writes the logarithm of each row's sum of e^x.
+func LogSumExp(x *Block, dst []float64) {
+	for r := range dst {
+		top := math.Inf(-1)
+		for c := range x.Cols {
+			top = max(top, x.X[c*x.Stride+r])
+		}
+		sum := 0.0
+		for c := range x.Cols {
+			sum += math.Exp(x.X[c*x.Stride+r] - top)
+		}
+		dst[r] = top + math.Log(sum)
+	}
+}

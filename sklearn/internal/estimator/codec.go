@@ -1,0 +1,286 @@
+package estimator
+
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Codec writes an estimator's state into a native record, or reads it from one:
+// one list of fields serves both. Everything is little-endian; arrays of float64
+// and int64 start at multiples of 8 bytes from the record's start, so that a
+// reader on such a machine can use them where they lie.
+//
+// docs/formats/record.md describes the bytes.
+type Codec struct {
+	buf     []byte
+	pos     int
+	reading bool
+	depth   int
+	err     error
+	classes *Classes
+}
+
+// Classes finds estimators by the number that stands for them in records, which
+// never changes.
+type Classes struct {
+	Code func(class string) uint32 // 0 for a class that has none
+	New  func(code uint32) Estimator
+}
+
+const maxDepth = 16 // of estimators in estimators
+
+// Encode appends the state of an estimator to buf, whose length must be a
+// multiple of 8.
+func Encode(buf []byte, e Estimator, classes *Classes) ([]byte, error) {
+	c := Codec{buf: buf, classes: classes}
+	c.Child(&e)
+	c.align(8)
+	return c.buf, c.err
+}
+
+// Decode reads an estimator's state from a byte on, into *e where that is of the same class. The
+// result refers to data, which must stay as it is. It is not checked yet.
+func (c *Codec) Decode(data []byte, from int, e *Estimator, classes *Classes) error {
+	*c = Codec{buf: data, pos: from, reading: true, classes: classes}
+	c.Child(e)
+	c.align(8)
+	if c.err == nil && c.pos != len(c.buf) {
+		c.fail("%d bytes are left over", len(c.buf)-c.pos)
+	}
+	return c.err
+}
+
+func (c *Codec) fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = fleetscore.Errorf(fleetscore.Corrupt, "read record", "", "byte %d: "+format, append([]any{c.pos}, args...)...)
+	}
+}
+
+// Reading reports whether state is read.
+func (c *Codec) Reading() bool { return c.reading }
+
+// take gives the next n bytes to read.
+func (c *Codec) take(n int) []byte {
+	if c.err != nil {
+		return nil
+	}
+	if n < 0 || n > len(c.buf)-c.pos {
+		c.fail("%d bytes are announced, %d are left", n, len(c.buf)-c.pos)
+		return nil
+	}
+	c.pos += n
+	return c.buf[c.pos-n : c.pos]
+}
+
+func (c *Codec) align(n int) {
+	if !c.reading {
+		for len(c.buf)%n != 0 {
+			c.buf = append(c.buf, 0)
+		}
+		return
+	}
+	c.take((n - c.pos%n) % n)
+}
+
+// Uint32 is a number of 4 bytes.
+func (c *Codec) Uint32(p *uint32) {
+	c.align(4)
+	if !c.reading {
+		c.buf = binary.LittleEndian.AppendUint32(c.buf, *p)
+	} else if b := c.take(4); b != nil {
+		*p = binary.LittleEndian.Uint32(b)
+	} else {
+		*p = 0
+	}
+}
+
+// Int is a number from 0 to 2³¹−1.
+func (c *Codec) Int(p *int) {
+	u := uint32(*p)
+	c.Uint32(&u)
+	*p = int(u)
+	if u > math.MaxInt32 {
+		c.fail("%d is out of range", u)
+		*p = 0
+	}
+}
+
+// Bool is 0 or 1, in 4 bytes.
+func (c *Codec) Bool(p *bool) {
+	n := 0
+	if *p {
+		n = 1
+	}
+	c.Int(&n)
+	*p = n == 1
+	if n > 1 {
+		c.fail("%d is neither true nor false", n)
+	}
+}
+
+// Float is a float64.
+func (c *Codec) Float(p *float64) {
+	c.align(8)
+	if !c.reading {
+		c.buf = binary.LittleEndian.AppendUint64(c.buf, math.Float64bits(*p))
+	} else if b := c.take(8); b != nil {
+		*p = math.Float64frombits(binary.LittleEndian.Uint64(b))
+	}
+}
+
+// Floats is a count and that many float64.
+func (c *Codec) Floats(p *[]float64) { numbers(c, p, 8) }
+
+// Uint16s is a count and that many numbers of 2 bytes.
+func (c *Codec) Uint16s(p *[]uint16) { numbers(c, p, 2) }
+
+// Int32s is a count and that many numbers of 4 bytes.
+func (c *Codec) Int32s(p *[]int32) { numbers(c, p, 4) }
+
+// Uint32s is a count and that many numbers of 4 bytes.
+func (c *Codec) Uint32s(p *[]uint32) { numbers(c, p, 4) }
+
+var littleEndian = func() bool { u := uint16(1); return *(*byte)(unsafe.Pointer(&u)) == 1 }()
+
+func numbers[T float64 | uint16 | int32 | uint32](c *Codec, p *[]T, size int) {
+	n := len(*p)
+	c.Int(&n)
+	if n == 0 {
+		if c.reading {
+			*p = nil
+		}
+		return
+	}
+	c.align(size)
+	if !c.reading {
+		if littleEndian {
+			c.buf = append(c.buf, unsafe.Slice((*byte)(unsafe.Pointer(&(*p)[0])), n*size)...)
+			return
+		}
+		for _, v := range *p {
+			c.buf = appendNumber(c.buf, v)
+		}
+		return
+	}
+	b := c.take(n * size)
+	switch {
+	case b == nil:
+		*p = nil
+	case littleEndian && uintptr(unsafe.Pointer(&b[0]))%uintptr(size) == 0:
+		*p = unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+	default:
+		out := make([]T, n)
+		for i := range out {
+			out[i] = readNumber[T](b[i*size:])
+		}
+		*p = out
+	}
+}
+
+func appendNumber[T float64 | uint16 | int32 | uint32](dst []byte, v T) []byte {
+	switch v := any(v).(type) {
+	case float64:
+		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
+	case uint16:
+		return binary.LittleEndian.AppendUint16(dst, v)
+	case int32:
+		return binary.LittleEndian.AppendUint32(dst, uint32(v))
+	case uint32:
+		return binary.LittleEndian.AppendUint32(dst, v)
+	}
+	return dst
+}
+
+func readNumber[T float64 | uint16 | int32 | uint32](b []byte) (v T) {
+	switch p := any(&v).(type) {
+	case *float64:
+		*p = math.Float64frombits(binary.LittleEndian.Uint64(b))
+	case *uint16:
+		*p = binary.LittleEndian.Uint16(b)
+	case *int32:
+		*p = int32(binary.LittleEndian.Uint32(b))
+	case *uint32:
+		*p = binary.LittleEndian.Uint32(b)
+	}
+	return v
+}
+
+// Text is a count and that many bytes.
+func (c *Codec) Text(p *string) {
+	n := len(*p)
+	c.Int(&n)
+	if !c.reading {
+		c.buf = append(c.buf, *p...)
+	} else if b := c.take(n); string(b) != *p {
+		*p = string(b)
+	}
+}
+
+// Texts is a count and that many texts.
+func (c *Codec) Texts(p *[]string) {
+	*p = list(c, *p, 4)
+	for i := range *p {
+		c.Text(&(*p)[i])
+	}
+}
+
+// list is a count, and on reading a slice of that length, used again if possible.
+// Each element takes at least size bytes of the record.
+func list[T any](c *Codec, s []T, size int) []T {
+	n := len(s)
+	c.Int(&n)
+	if !c.reading || c.err != nil {
+		return s
+	}
+	if n > (len(c.buf)-c.pos)/size {
+		c.fail("%d elements are announced, %d bytes are left", n, len(c.buf)-c.pos)
+		return s[:0]
+	}
+	if cap(s) < n {
+		s = append(s[:cap(s)], make([]T, n-cap(s))...)
+	}
+	return s[:n]
+}
+
+// Child is an estimator, never nil: its class's number and its fields.
+func (c *Codec) Child(e *Estimator) {
+	var code uint32
+	if !c.reading {
+		if code = c.classes.Code((*e).Class()); code == 0 {
+			c.fail("%s has no native form", (*e).Class())
+		}
+	}
+	c.Uint32(&code)
+	if c.depth++; c.depth > maxDepth {
+		c.fail("estimators are nested more than %d deep", maxDepth)
+	}
+	if c.err != nil {
+		return
+	}
+	if c.reading {
+		if *e == nil || c.classes.Code((*e).Class()) != code {
+			if *e = c.classes.New(code); *e == nil {
+				c.fail("%d stands for no estimator that this release knows", code)
+				return
+			}
+		}
+	}
+	(*e).Fields(c)
+	if c.reading && c.err == nil {
+		c.err = (*e).Check()
+	}
+	c.depth--
+}
+
+// Children is a count and that many estimators.
+func (c *Codec) Children(p *[]Estimator) {
+	*p = list(c, *p, 4)
+	for i := range *p {
+		if c.err == nil {
+			c.Child(&(*p)[i])
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package estimator
+
+import "strconv"
+
+// Labels are a classifier's classes_.
+type Labels struct {
+	Values []float64 // numbers; of text labels the place, from 0
+	Texts  []string  // of text labels; else nil
+}
+
+// Len is how many there are.
+func (l *Labels) Len() int { return len(l.Values) }
+
+// Text is label i as people read it.
+func (l *Labels) Text(i int) string {
+	if l.Texts != nil {
+		return l.Texts[i]
+	}
+	return strconv.FormatFloat(l.Values[i], 'g', -1, 64)
+}
+
+// Fields reads or writes the labels.
+func (l *Labels) Fields(c *Codec) {
+	c.Floats(&l.Values)
+	c.Texts(&l.Texts)
+}
+
+// Check judges them: there is at least one, and texts are as many as numbers.
+func (l *Labels) Check(class string) error {
+	if len(l.Values) == 0 || (l.Texts != nil && len(l.Texts) != len(l.Values)) {
+		return Misfit("%s: classes_ has %d labels and %d names", class, len(l.Values), len(l.Texts))
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+// Package linear computes scikit-learn's linear models: a weighted sum of the
+// columns, and what each class makes of it.
+package linear
+
+import (
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
+)
+
+// model is coefficients and intercepts.
+type model struct {
+	features  int
+	coef      []float64 // outputs × features
+	intercept []float64 // one per output
+}
+
+// read reads coef_ of one or two dimensions, and intercept_, which may be one
+// number.
+func (m *model) read(a *estimator.Attributes) {
+	cols, outputs := -1, 1
+	if a.Features() > 0 {
+		cols = a.Features()
+	}
+	if a.Dims("coef_") == 1 {
+		m.coef = a.Vector("coef_", cols)
+		m.features = len(m.coef)
+	} else {
+		m.coef, outputs, m.features = a.Matrix("coef_", -1, cols)
+	}
+	if a.Count("intercept_") == outputs && outputs > 1 {
+		m.intercept = a.Vector("intercept_", outputs)
+		return
+	}
+	b := a.FloatOr("intercept_", 0)
+	if a.Err() != nil {
+		return
+	}
+	m.intercept = make([]float64, outputs)
+	for i := range m.intercept {
+		m.intercept[i] = b
+	}
+}
+
+func (m *model) Features() int { return m.features }
+
+func (m *model) fields(c *estimator.Codec) {
+	c.Int(&m.features)
+	c.Floats(&m.coef)
+	c.Floats(&m.intercept)
+}
+
+func (m *model) check(class string) error {
+	if m.features < 1 || len(m.intercept) == 0 || len(m.coef) != m.features*len(m.intercept) {
+		return estimator.Misfit("%s: %d coefficients and %d intercepts of %d features", class, len(m.coef), len(m.intercept), m.features)
+	}
+	return nil
+}
+
+// sums writes the weighted sums, one column per output.
+func (m *model) sums(class string, x, out *estimator.Block) error {
+	if err := x.CheckFinite(class); err != nil {
+		return err
+	}
+	for o, b := range m.intercept {
+		dst := out.Lanes(o)
+		clear(dst)
+		for c, w := range m.coef[o*m.features : (o+1)*m.features] {
+			kernel.AddScaled(dst, x.Lanes(c), w)
+		}
+		for i := range dst {
+			dst[i] += b
+		}
+	}
+	return nil
+}
+
+// Regressor is a model whose prediction is the weighted sum.
+type Regressor struct {
+	model
+	class string
+}
+
+// ReadRegressor reads the attributes of any of them.
+func ReadRegressor(a *estimator.Attributes) estimator.Estimator {
+	r := NewRegressor(a.Class)
+	r.read(a)
+	return r
+}
+
+// NewRegressor makes an empty one.
+func NewRegressor(class string) *Regressor { return &Regressor{class: class} }
+
+// Class implements estimator.Estimator, as do the methods below.
+func (r *Regressor) Class() string { return r.class }
+
+func (r *Regressor) Outputs(m estimator.Method, _ int) int {
+	if m == estimator.Predict {
+		return len(r.intercept)
+	}
+	return 0
+}
+
+func (r *Regressor) Parameters() map[string]any {
+	return map[string]any{"outputs": len(r.intercept)}
+}
+func (r *Regressor) Fields(c *estimator.Codec) { r.fields(c) }
+func (r *Regressor) Check() error              { return r.check(r.class) }
+
+func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	return r.sums(r.class, x, out)
+}
+
+// probability says how a classifier makes probabilities of its decisions.
+type probability int
+
+const (
+	none     probability = iota
+	logistic             // one sigmoid per class, made to sum to 1
+	softmax
+	huber // of SGDClassifier(loss="modified_huber")
+)
+
+// Classifier is a model that takes the class with the largest weighted sum; of
+// two classes, the second where the sum is above 0.
+type Classifier struct {
+	model
+	class  string
+	labels estimator.Labels
+	proba  probability
+}
+
+// ReadClassifier reads the attributes of any of them.
+func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
+	s := NewClassifier(a.Class)
+	s.read(a)
+	if a.Has("_label_binarizer") { // of RidgeClassifier, whose classes_ is a property
+		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { s.labels = in.Labels("classes_") })
+	} else {
+		s.labels = a.Labels("classes_")
+	}
+	switch a.Class {
+	case "LogisticRegression", "LogisticRegressionCV":
+		s.proba = logisticRegression(a, s.labels.Len())
+	case "SGDClassifier":
+		switch a.Text("loss", "hinge") {
+		case "log", "log_loss":
+			s.proba = logistic
+		case "modified_huber":
+			s.proba = huber
+		}
+	}
+	return s
+}
+
+// logisticRegression finds what predict_proba does. Until release 1.7 the
+// parameter multi_class decides; after it, the number of classes.
+func logisticRegression(a *estimator.Attributes, classes int) probability {
+	multi, solver := a.Text("multi_class", "auto"), a.Text("solver", "lbfgs")
+	byDefault := multi == "auto" || multi == "deprecated"
+	switch {
+	case multi == "ovr" || multi == "warn" || classes <= 2 && byDefault || solver == "liblinear" && byDefault:
+		return logistic
+	}
+	return softmax
+}
+
+// NewClassifier makes an empty one.
+func NewClassifier(class string) *Classifier { return &Classifier{class: class} }
+
+func (s *Classifier) Class() string             { return s.class }
+func (s *Classifier) Labels() *estimator.Labels { return &s.labels }
+
+func (s *Classifier) Outputs(m estimator.Method, _ int) int {
+	switch m {
+	case estimator.Predict:
+		return 1
+	case estimator.DecisionFunction:
+		return len(s.intercept)
+	case estimator.PredictProba, estimator.PredictLogProba:
+		if s.proba != none {
+			return s.labels.Len()
+		}
+	}
+	return 0
+}
+
+func (s *Classifier) Parameters() map[string]any {
+	return map[string]any{"classes": s.labels.Len(), "probability": s.proba != none}
+}
+
+func (s *Classifier) Fields(c *estimator.Codec) {
+	s.fields(c)
+	s.labels.Fields(c)
+	p := int(s.proba)
+	c.Int(&p)
+	s.proba = probability(p)
+}
+
+func (s *Classifier) Check() error {
+	if err := s.check(s.class); err != nil {
+		return err
+	}
+	if err := s.labels.Check(s.class); err != nil {
+		return err
+	}
+	if k, n := s.labels.Len(), len(s.intercept); (k != n && (k != 2 || n != 1)) || s.proba > huber {
+		return estimator.Misfit("%s: %d classes and %d decisions", s.class, k, n)
+	}
+	return nil
+}
+
+func (s *Classifier) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	d := out
+	if m != estimator.DecisionFunction {
+		d = ws.Block(x, len(s.intercept))
+	}
+	if err := s.sums(s.class, x, d); err != nil {
+		return err
+	}
+	switch m {
+	case estimator.Predict:
+		estimator.Choose(d, out.Col(0), &s.labels)
+	case estimator.PredictProba, estimator.PredictLogProba:
+		switch s.proba {
+		case logistic:
+			estimator.Logistic(d, out)
+		case huber:
+			modifiedHuber(d, out)
+		default:
+			estimator.Softmax(d, out)
+		}
+		if m == estimator.PredictLogProba {
+			estimator.Log(out)
+		}
+	}
+	return nil
+}
+
+func modifiedHuber(d, out *estimator.Block) {
+	for c := range d.Cols {
+		to := out.Col(c)
+		if d.Cols == 1 {
+			to = out.Col(1)
+		}
+		for i, v := range d.Col(c) {
+			to[i] = (min(max(v, -1), 1) + 1) / 2
+		}
+	}
+	if d.Cols == 1 {
+		for i, p := range out.Col(1) {
+			out.Col(0)[i] = 1 - p
+		}
+		return
+	}
+	estimator.Normalize(out)
+}
+
+// SGDOneClassSVM is an outlier detector: decisions from 0 are inliers.
+type SGDOneClassSVM struct {
+	model
+	offset float64
+}
+
+// ReadSGDOneClassSVM reads its attributes.
+func ReadSGDOneClassSVM(a *estimator.Attributes) estimator.Estimator {
+	s := &SGDOneClassSVM{offset: a.Float("offset_")}
+	cols := -1
+	if a.Features() > 0 {
+		cols = a.Features()
+	}
+	s.coef = a.Vector("coef_", cols)
+	s.features, s.intercept = len(s.coef), []float64{0}
+	return s
+}
+
+func (s *SGDOneClassSVM) Class() string { return "SGDOneClassSVM" }
+
+func (s *SGDOneClassSVM) Outputs(m estimator.Method, _ int) int {
+	switch m {
+	case estimator.Predict, estimator.DecisionFunction, estimator.ScoreSamples:
+		return 1
+	}
+	return 0
+}
+
+func (s *SGDOneClassSVM) Parameters() map[string]any { return map[string]any{"offset": s.offset} }
+
+func (s *SGDOneClassSVM) Fields(c *estimator.Codec) {
+	s.fields(c)
+	c.Float(&s.offset)
+}
+
+func (s *SGDOneClassSVM) Check() error {
+	if len(s.intercept) != 1 {
+		return estimator.Misfit("SGDOneClassSVM: %d decisions", len(s.intercept))
+	}
+	return s.check(s.Class())
+}
+
+func (s *SGDOneClassSVM) Decide(x *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	d := ws.Block(x, 1)
+	if err := s.sums(s.Class(), x, d); err != nil {
+		return err
+	}
+	for i, v := range d.Col(0) {
+		v -= s.offset
+		if score != nil {
+			score[i] = v
+		}
+		if prediction != nil {
+			prediction[i] = -1
+			if v >= 0 {
+				prediction[i] = 1
+			}
+		}
+	}
+	return nil
+}
+
+func (s *SGDOneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	switch m {
+	case estimator.Predict:
+		return s.Decide(x, out.Col(0), nil, ws)
+	case estimator.ScoreSamples:
+		return s.sums(s.Class(), x, out)
+	}
+	return s.Decide(x, nil, out.Col(0), ws)
+}
+
+// Degenerate: without coefficients every decision is the same.
+func (s *SGDOneClassSVM) Degenerate() (label int, why string) {
+	for _, c := range s.coef {
+		if c != 0 {
+			return 0, ""
+		}
+	}
+	label = -1
+	if 0-s.offset >= 0 {
+		label = 1
+	}
+	return label, "all its coefficients are 0; train again with a smaller alpha or scaled features"
+}

@@ -1,0 +1,441 @@
+// Package neighbors computes scikit-learn's models that keep their training
+// rows and look at the nearest ones.
+package neighbors
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
+
+type metric int
+
+const (
+	euclidean metric = iota
+	manhattan
+	chebyshev
+	minkowski
+)
+
+var metricNames = [...]string{"euclidean", "manhattan", "chebyshev", "minkowski"}
+
+// nearest finds training rows by comparing with all of them: the trees that
+// scikit-learn may have built give the same rows, only sooner.
+type nearest struct {
+	features int
+	k        int
+	metric   metric
+	p        float64   // of minkowski
+	rows     []float64 // training rows, row-major
+}
+
+func (n *nearest) count() int { return len(n.rows) / n.features }
+
+func (n *nearest) read(a *estimator.Attributes, k string) {
+	n.k = a.Int(k, 1, 1<<30)
+	name := a.Text("effective_metric_", a.Text("metric", "minkowski"))
+	switch name {
+	case "euclidean", "l2":
+	case "manhattan", "l1", "cityblock":
+		n.metric = manhattan
+	case "chebyshev":
+		n.metric = chebyshev
+	case "minkowski":
+		n.metric, n.p = minkowski, a.FloatOr("p", 2)
+		if n.p == 2 {
+			n.metric = euclidean
+		}
+		if n.p == 1 {
+			n.metric = manhattan
+		}
+	default:
+		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev or minkowski")
+		return
+	}
+	cols := -1
+	if a.Features() > 0 {
+		cols = a.Features()
+	}
+	rows := 0
+	n.rows, rows, n.features = a.Matrix("_fit_X", -1, cols)
+	if a.Err() == nil && n.k > rows {
+		a.Fail("%d neighbours of %d training rows", n.k, rows)
+	}
+}
+
+func (n *nearest) Features() int { return n.features }
+
+func (n *nearest) fields(c *estimator.Codec) {
+	m := int(n.metric)
+	c.Int(&n.features)
+	c.Int(&n.k)
+	c.Int(&m)
+	n.metric = metric(m)
+	c.Float(&n.p)
+	c.Floats(&n.rows)
+}
+
+func (n *nearest) check(class string) error {
+	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric > minkowski || (n.metric == minkowski && !(n.p > 0)) {
+		return estimator.Misfit("%s: %d neighbours among %d numbers of %d features", class, n.k, len(n.rows), n.features)
+	}
+	return nil
+}
+
+func (n *nearest) parameters() map[string]any {
+	p := map[string]any{"n_neighbors": n.k, "metric": metricNames[n.metric], "training_rows": n.count()}
+	if n.metric == minkowski {
+		p["p"] = n.p
+	}
+	return p
+}
+
+// TrainingRange is that of the training rows.
+func (n *nearest) TrainingRange() (low, high []float64) {
+	low, high = make([]float64, n.features), make([]float64, n.features)
+	copy(low, n.rows)
+	copy(high, n.rows)
+	for i, v := range n.rows {
+		c := i % n.features
+		low[c], high[c] = min(low[c], v), max(high[c], v)
+	}
+	return low, high
+}
+
+// reduced is a distance without its last, monotonic step.
+func (n *nearest) reduced(row []float64, at int) float64 {
+	var d float64
+	for c, w := range n.rows[at*n.features : (at+1)*n.features] {
+		e := math.Abs(row[c] - w)
+		switch n.metric {
+		case euclidean:
+			d += float64(e * e)
+		case manhattan:
+			d += e
+		case chebyshev:
+			d = max(d, e)
+		default:
+			d += math.Pow(e, n.p)
+		}
+	}
+	return d
+}
+
+func (n *nearest) distance(reduced float64) float64 {
+	switch n.metric {
+	case euclidean:
+		return math.Sqrt(reduced)
+	case minkowski:
+		return math.Pow(reduced, 1/n.p)
+	}
+	return reduced
+}
+
+// find writes the k nearest training rows and their distances, the nearest first;
+// of equally near ones, those that come first.
+func (n *nearest) find(row []float64, index []int32, distance []float64) {
+	have := 0
+	for at := range n.count() {
+		d := n.reduced(row, at)
+		if have == n.k && !(d < distance[have-1]) {
+			continue
+		}
+		i := have
+		if have < n.k {
+			have++
+		} else {
+			i--
+		}
+		for ; i > 0 && d < distance[i-1]; i-- {
+			index[i], distance[i] = index[i-1], distance[i-1]
+		}
+		index[i], distance[i] = int32(at), d
+	}
+	for i, d := range distance[:have] {
+		distance[i] = n.distance(d)
+	}
+}
+
+// LocalOutlierFactor is an outlier detector, fitted with novelty=True: a decision
+// from 0 is an inlier.
+type LocalOutlierFactor struct {
+	nearest
+	density []float64 // per training row, its local reachability density
+	reach   []float64 // per training row, the distance to its k-th neighbour
+	offset  float64
+}
+
+// ReadLocalOutlierFactor reads its attributes.
+func ReadLocalOutlierFactor(a *estimator.Attributes) estimator.Estimator {
+	l := &LocalOutlierFactor{}
+	if !a.Bool("novelty", false) {
+		a.Unsupported("novelty=False, with which it judges its training rows alone", "train it with novelty=True")
+		return l
+	}
+	l.read(a, "n_neighbors_")
+	if a.Err() != nil {
+		return l
+	}
+	l.density = a.Vector("_lrd", l.count())
+	d, _, cols := a.Matrix("_distances_fit_X_", l.count(), -1)
+	if a.Err() == nil && cols < l.k {
+		a.Fail("_distances_fit_X_ has %d columns for %d neighbours", cols, l.k)
+	}
+	if a.Err() != nil {
+		return l
+	}
+	for i := range l.count() {
+		l.reach = append(l.reach, d[i*cols+l.k-1])
+	}
+	l.offset = a.Float("offset_")
+	return l
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (l *LocalOutlierFactor) Class() string { return "LocalOutlierFactor" }
+
+func (l *LocalOutlierFactor) Outputs(m estimator.Method, _ int) int {
+	switch m {
+	case estimator.Predict, estimator.DecisionFunction, estimator.ScoreSamples:
+		return 1
+	}
+	return 0
+}
+
+func (l *LocalOutlierFactor) Parameters() map[string]any {
+	p := l.parameters()
+	p["offset"] = l.offset
+	return p
+}
+
+func (l *LocalOutlierFactor) Fields(c *estimator.Codec) {
+	l.fields(c)
+	c.Floats(&l.density)
+	c.Floats(&l.reach)
+	c.Float(&l.offset)
+}
+
+func (l *LocalOutlierFactor) Check() error {
+	if err := l.check(l.Class()); err != nil {
+		return err
+	}
+	if len(l.density) != l.count() || len(l.reach) != l.count() {
+		return estimator.Misfit("LocalOutlierFactor: %d densities of %d training rows", len(l.density), l.count())
+	}
+	return nil
+}
+
+func (l *LocalOutlierFactor) samples(x *estimator.Block, dst []float64, ws *estimator.Workspace) error {
+	if err := x.CheckFinite(l.Class()); err != nil {
+		return err
+	}
+	row, index, distance := ws.Floats(l.features), ws.Int32s(l.k), ws.Floats(l.k)
+	for r := range dst {
+		x.Row(r, row)
+		l.find(row, index, distance)
+		sum := 0.0
+		for i, at := range index {
+			sum += max(distance[i], l.reach[at])
+		}
+		density := 1 / (sum/float64(l.k) + 1e-10)
+		sum = 0
+		for _, at := range index {
+			sum += l.density[at] / density
+		}
+		dst[r] = -sum / float64(l.k)
+	}
+	return nil
+}
+
+func (l *LocalOutlierFactor) Decide(x *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	if score == nil {
+		score = ws.Floats(x.Rows)
+	}
+	score = score[:x.Rows]
+	if err := l.samples(x, score, ws); err != nil {
+		return err
+	}
+	for i, s := range score {
+		score[i] = s - l.offset
+		if prediction != nil {
+			prediction[i] = 1
+			if score[i] < 0 {
+				prediction[i] = -1
+			}
+		}
+	}
+	return nil
+}
+
+func (l *LocalOutlierFactor) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	switch m {
+	case estimator.Predict:
+		return l.Decide(x, out.Col(0), nil, ws)
+	case estimator.ScoreSamples:
+		return l.samples(x, out.Col(0), ws)
+	}
+	return l.Decide(x, nil, out.Col(0), ws)
+}
+
+// Degenerate is not known of it.
+func (l *LocalOutlierFactor) Degenerate() (label int, why string) { return 0, "" }
+
+// KNeighbors is KNeighborsClassifier and -Regressor.
+type KNeighbors struct {
+	nearest
+	class      string
+	labels     estimator.Labels // of the classifier
+	outputs    int              // columns of targets
+	targets    []float64        // per training row; of the classifier the place of its label
+	byDistance bool             // weights are 1/distance
+}
+
+// NewKNeighbors makes an empty one.
+func NewKNeighbors(class string) *KNeighbors { return &KNeighbors{class: class} }
+
+// ReadKNeighbors reads its attributes.
+func ReadKNeighbors(a *estimator.Attributes) estimator.Estimator {
+	n := NewKNeighbors(a.Class)
+	switch w := a.Text("weights", "uniform"); w {
+	case "uniform":
+	case "distance":
+		n.byDistance = true
+	default:
+		a.Unsupported("weights="+w, "use uniform or distance")
+	}
+	n.read(a, "n_neighbors")
+	if a.Err() != nil {
+		return n
+	}
+	n.outputs = 1
+	if a.Dims("_y") == 2 {
+		n.targets, _, n.outputs = a.Matrix("_y", n.count(), -1)
+	} else {
+		n.targets = a.Vector("_y", n.count())
+	}
+	if a.Class == "KNeighborsClassifier" {
+		n.labels = a.Labels("classes_")
+	}
+	return n
+}
+
+func (n *KNeighbors) Class() string { return n.class }
+
+// Labels are nil for the regressor.
+func (n *KNeighbors) Labels() *estimator.Labels {
+	if n.labels.Len() == 0 {
+		return nil
+	}
+	return &n.labels
+}
+
+func (n *KNeighbors) Outputs(m estimator.Method, _ int) int {
+	switch {
+	case m == estimator.Predict:
+		return n.outputs
+	case m == estimator.PredictProba && n.labels.Len() > 0:
+		return n.labels.Len()
+	}
+	return 0
+}
+
+func (n *KNeighbors) Parameters() map[string]any {
+	p := n.parameters()
+	p["weights"] = "uniform"
+	if n.byDistance {
+		p["weights"] = "distance"
+	}
+	return p
+}
+
+func (n *KNeighbors) Fields(c *estimator.Codec) {
+	n.fields(c)
+	n.labels.Fields(c)
+	c.Int(&n.outputs)
+	c.Floats(&n.targets)
+	c.Bool(&n.byDistance)
+}
+
+func (n *KNeighbors) Check() error {
+	if err := n.check(n.class); err != nil {
+		return err
+	}
+	if n.outputs < 1 || n.outputs > 1<<20 || len(n.targets) != n.count()*n.outputs {
+		return estimator.Misfit("%s: %d targets of %d training rows", n.class, len(n.targets), n.count())
+	}
+	k := n.labels.Len()
+	if k == 0 {
+		return nil
+	}
+	if n.outputs != 1 {
+		return estimator.Misfit("%s: %d outputs", n.class, n.outputs)
+	}
+	for _, t := range n.targets {
+		if t < 0 || int(t) >= k || t != float64(int(t)) {
+			return estimator.Misfit("%s: label %v of %d", n.class, t, k)
+		}
+	}
+	return n.labels.Check(n.class)
+}
+
+// weigh turns distances into weights: where some are 0, those rows alone count.
+func (n *KNeighbors) weigh(distance []float64) {
+	zero := false
+	for _, d := range distance {
+		zero = zero || d == 0
+	}
+	for i, d := range distance {
+		switch {
+		case !n.byDistance:
+			distance[i] = 1
+		case !zero:
+			distance[i] = 1 / d
+		case d == 0:
+			distance[i] = 1
+		default:
+			distance[i] = 0
+		}
+	}
+}
+
+func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	if err := x.CheckFinite(n.class); err != nil {
+		return err
+	}
+	row, index, weight := ws.Floats(n.features), ws.Int32s(n.k), ws.Floats(n.k)
+	proba := ws.Floats(max(1, n.labels.Len()))
+	for r := range x.Rows {
+		x.Row(r, row)
+		n.find(row, index, weight)
+		n.weigh(weight)
+		if n.labels.Len() == 0 {
+			for o := range n.outputs {
+				sum, total := 0.0, 0.0
+				for i, at := range index {
+					sum += float64(weight[i] * n.targets[int(at)*n.outputs+o])
+					total += weight[i]
+				}
+				out.Col(o)[r] = sum / total
+			}
+			continue
+		}
+		clear(proba)
+		total := 0.0
+		for i, at := range index {
+			proba[int(n.targets[at])] += weight[i]
+			total += weight[i]
+		}
+		best := 0
+		for c, p := range proba {
+			if m == estimator.PredictProba {
+				out.Col(c)[r] = p / total
+			} else if p > proba[best] {
+				best = c
+			}
+		}
+		if m == estimator.Predict {
+			out.Col(0)[r] = n.labels.Values[best]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,431 @@
+package pickle
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// The opcodes that are referred to by name; all stand in the table steps.
+const (
+	opBinfloat        = 'G'
+	opString          = 'S'
+	opBinstring       = 'T'
+	opShortBinstring  = 'U'
+	opUnicode         = 'V'
+	opBinunicode      = 'X'
+	opShortBinunicode = 0x8c
+	opBinunicode8     = 0x8d
+	opBinbytes        = 'B'
+	opShortBinbytes   = 'C'
+	opBinbytes8       = 0x8e
+	opBytearray8      = 0x96
+	opLong1           = 0x8a
+	opLong4           = 0x8b
+	opNewobj          = 0x81
+	opNewobjEx        = 0x92
+	opReduce          = 'R'
+	opInst            = 'i'
+	opObj             = 'o'
+	opProto           = 0x80
+	opStop            = '.'
+)
+
+const maxProtocol = 5
+
+const opLoad = "load model"
+
+// MaxBytes is the largest file that is read.
+const MaxBytes = 1<<31 - 1
+
+// Graph is a parsed pickle, and the machine that parses it. The file is read
+// once, front to back; nothing is called and nothing recurses.
+type Graph struct {
+	data   []byte
+	names  *Names
+	pos    int // of the next byte
+	at     int // of the opcode being done
+	budget int // bytes that may still be allocated
+	effort int // bytes that may still be decoded
+
+	stack []Value
+	marks []Value // heights of the stack
+	memo  []Value
+	named int     // entries of memo that are set
+	cells []Value // containers and objects
+
+	words []byte // scratch of text
+	bytes []byte // scratch of payload
+
+	protocol int
+	depth    int                         // of pickles in pickles
+	nest     func(*Graph) (Value, error) // is nested; called so, the table of opcodes may lead to it
+	stopped  bool
+	joblib   bool // an array's bytes stood in the stream
+}
+
+const (
+	minBudget = 64 << 10
+	// minEffort bounds, with a multiple of the file's size, how much is decoded:
+	// values that stand in many places would else make small files slow.
+	minEffort = 1 << 20
+	// keep is the size up to which a graph's memory is used again.
+	keep = 1 << 14
+)
+
+var graphs = sync.Pool{New: func() any { return new(Graph) }}
+
+// Parse parses a whole file. The caller gives the graph back with release.
+func Parse(data []byte, names *Names) (*Graph, Value, error) {
+	g := graphs.Get().(*Graph)
+	*g = Graph{
+		data: data, names: names, nest: (*Graph).nested, budget: max(minBudget, 4*len(data)), effort: minEffort + 32*len(data),
+		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
+		words: g.words[:0], bytes: g.bytes[:0],
+	}
+	root, err := g.run()
+	if err != nil {
+		g.Release()
+		return nil, 0, err
+	}
+	return g, root, nil
+}
+
+// Release gives the graph's memory back for the next one.
+func (g *Graph) Release() {
+	g.data, g.names = nil, nil
+	if cap(g.stack)+cap(g.marks)+cap(g.memo)+cap(g.cells) <= keep && cap(g.words)+cap(g.bytes) <= keep {
+		graphs.Put(g)
+	}
+}
+
+func (g *Graph) run() (Value, error) {
+	v, err := g.loop()
+	if err != nil {
+		return 0, err
+	}
+	if rest := len(g.data) - g.pos; rest > 0 {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%d more bytes follow the model's end at byte %d", rest, g.pos).
+			WithHint("write one model per file, with one pickle.dump")
+	}
+	return v, nil
+}
+
+// loop does opcodes up to STOP.
+func (g *Graph) loop() (Value, error) {
+	for !g.stopped {
+		if g.pos >= len(g.data) {
+			return 0, g.damaged("the file ends before the model does")
+		}
+		g.at = g.pos
+		g.pos++
+		step := steps[g.data[g.at]]
+		if step == nil {
+			return 0, g.damaged("0x%02x is no opcode", g.data[g.at])
+		}
+		if err := step(g); err != nil {
+			return 0, err
+		}
+	}
+	if len(g.stack) != 1 || len(g.marks) != 0 {
+		return 0, g.damaged("the model ends with %d values instead of one", len(g.stack))
+	}
+	return g.stack[0], nil
+}
+
+// damaged is the error of bytes that no pickler writes.
+func (g *Graph) damaged(format string, args ...any) error {
+	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: "+format, append([]any{g.at}, args...)...).
+		WithHint("the file is damaged or no pickle; write the model again with pickle.dump")
+}
+
+// charge takes n bytes from what the file's size allows.
+func (g *Graph) Charge(n int) error {
+	if n > g.budget {
+		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, max(minBudget, 4*len(g.data)), len(g.data)).
+			WithHint("no trained model looks like this; write it again with pickle.dump")
+	}
+	g.budget -= n
+	return nil
+}
+
+// room makes space for n more values.
+func (g *Graph) room(s []Value, n int) ([]Value, error) {
+	need := len(s) + n
+	if need <= cap(s) {
+		return s, nil
+	}
+	size := max(need, 2*cap(s), 64)
+	if 8*size > g.budget {
+		size = need
+	}
+	if err := g.Charge(8 * size); err != nil {
+		return nil, err
+	}
+	grown := make([]Value, len(s), size)
+	copy(grown, s)
+	return grown, nil
+}
+
+func (g *Graph) push(v Value) error {
+	if len(g.stack) == cap(g.stack) {
+		s, err := g.room(g.stack, 1)
+		if err != nil {
+			return err
+		}
+		g.stack = s
+	}
+	g.stack = append(g.stack, v)
+	return nil
+}
+
+// floor is the height of the stack that only a mark's opcode may go below.
+func (g *Graph) floor() int {
+	if len(g.marks) == 0 {
+		return 0
+	}
+	return int(g.marks[len(g.marks)-1])
+}
+
+func (g *Graph) pop() (Value, error) {
+	if len(g.stack) <= g.floor() {
+		return 0, g.damaged("nothing is on the stack")
+	}
+	v := g.stack[len(g.stack)-1]
+	g.stack = g.stack[:len(g.stack)-1]
+	return v, nil
+}
+
+// popMark gives what was pushed since the last mark; valid until the next push.
+func (g *Graph) popMark() ([]Value, error) {
+	if len(g.marks) == 0 {
+		return nil, g.damaged("there is no mark")
+	}
+	at := g.floor()
+	g.marks = g.marks[:len(g.marks)-1]
+	items := g.stack[at:]
+	g.stack = g.stack[:at]
+	return items, nil
+}
+
+// take reads the next n bytes.
+func (g *Graph) take(n int) ([]byte, error) {
+	if n < 0 || n > len(g.data)-g.pos {
+		return nil, g.damaged("%d bytes are announced, but %d are left", n, len(g.data)-g.pos)
+	}
+	b := g.data[g.pos : g.pos+n]
+	g.pos += n
+	return b, nil
+}
+
+// line reads up to a line feed, without it.
+func (g *Graph) line() ([]byte, error) {
+	n := bytes.IndexByte(g.data[g.pos:], '\n')
+	if n < 0 {
+		return nil, g.damaged("a line has no end")
+	}
+	b := g.data[g.pos : g.pos+n]
+	g.pos += n + 1
+	return b, nil
+}
+
+// uint reads an unsigned little-endian number of n bytes.
+func (g *Graph) uint(n int) (int, error) {
+	b, err := g.take(n)
+	if err != nil {
+		return 0, err
+	}
+	switch n {
+	case 1:
+		return int(b[0]), nil
+	case 2:
+		return int(binary.LittleEndian.Uint16(b)), nil
+	case 4:
+		return int(binary.LittleEndian.Uint32(b)), nil
+	}
+	u := binary.LittleEndian.Uint64(b)
+	if u > MaxBytes {
+		return 0, g.damaged("%d bytes are announced, but %d are left", u, len(g.data)-g.pos)
+	}
+	return int(u), nil
+}
+
+// store puts a count and items into new cells.
+func (g *Graph) store(items []Value) (int, error) {
+	cells, err := g.room(g.cells, len(items)+1)
+	if err != nil {
+		return 0, err
+	}
+	at := len(cells)
+	g.cells = append(append(cells, Value(len(items))), items...)
+	return at, nil
+}
+
+func (g *Graph) pushTuple(items []Value) error {
+	at, err := g.store(items)
+	if err != nil {
+		return err
+	}
+	return g.push(makeValue(KindTuple, at))
+}
+
+// newList makes an empty list or dict.
+func (g *Graph) newList(k Kind) (Value, error) {
+	cells, err := g.room(g.cells, 3)
+	if err != nil {
+		return 0, err
+	}
+	at := len(cells)
+	g.cells = append(cells, 0, 0, 0)
+	return makeValue(k, at), nil
+}
+
+// extend appends to a list or dict.
+func (g *Graph) extend(list Value, items []Value) error {
+	if len(items) == 0 {
+		return nil
+	}
+	cells, err := g.room(g.cells, len(items)+2)
+	if err != nil {
+		return err
+	}
+	chunk := len(cells)
+	g.cells = append(append(cells, 0, Value(len(items))), items...)
+	head := g.cells[list.index() : list.index()+3]
+	if head[0] == 0 {
+		head[0] = Value(chunk)
+	} else {
+		g.cells[head[1]] = Value(chunk)
+	}
+	head[1] = Value(chunk)
+	head[2] += Value(len(items))
+	return nil
+}
+
+// target finds what APPENDS and SETITEMS add to: a container, or the items of an
+// object such as an OrderedDict.
+func (g *Graph) target(v Value, k Kind) (Value, error) {
+	if v.Kind() == k {
+		return v, nil
+	}
+	if v.Kind() != KindObject || !g.calls(v, orderedDict) || k != KindDict {
+		return 0, g.damaged("items are added to something that takes none")
+	}
+	items := g.object(v, objectItems)
+	if items.Kind() == KindUnset {
+		var err error
+		if items, err = g.newList(KindDict); err != nil {
+			return 0, err
+		}
+		g.cells[v.index()+objectItems] = items
+	}
+	return items, nil
+}
+
+// pushObject records that the opcode made an object of a class or by a function.
+func (g *Graph) pushObject(op byte, callable, args Value) error {
+	if callable.Kind() != KindGlobal {
+		return g.damaged("something is called that is no named class or function")
+	}
+	if args.Kind() != KindTuple {
+		return g.damaged("%s.%s is called without a tuple of arguments", g.names.list[callable.index()].Module, g.names.list[callable.index()].Name)
+	}
+	if err := g.callable(op, callable, args); err != nil {
+		return err
+	}
+	cells, err := g.room(g.cells, objectCells)
+	if err != nil {
+		return err
+	}
+	at := len(cells)
+	g.cells = append(cells, Value(op), callable, args, 0, 0)
+	return g.push(makeValue(KindObject, at))
+}
+
+// callable refuses combinations that no pickler writes.
+func (g *Graph) callable(op byte, callable, args Value) error {
+	c := &g.names.list[callable.index()]
+	fresh := op == opNewobj || op == opNewobjEx
+	ok := false
+	switch c.Use {
+	case Class:
+		ok = fresh && g.Count(args) == 0
+	case reconstruct, frombuffer, scalar, dtypeClass, encode, reconstructor, newobj, bytesClass, bytearrayClass, orderedDict, setClass:
+		ok = op == opReduce
+	case arrayWrapper:
+		ok = fresh
+	case Inert, Record:
+		ok = op == opReduce || fresh
+	}
+	if !ok {
+		return g.damaged("%s.%s is called in a way that no pickle of a model does", c.Module, c.Name)
+	}
+	return nil
+}
+
+// build attaches a state to the object on the stack.
+func (g *Graph) build() error {
+	state, err := g.pop()
+	if err != nil {
+		return err
+	}
+	if len(g.stack) <= g.floor() {
+		return g.damaged("nothing is on the stack")
+	}
+	v := g.stack[len(g.stack)-1]
+	if v.Kind() != KindObject {
+		return g.damaged("a state is given to something that has none")
+	}
+	cell := &g.cells[v.index()+objectState]
+	if cell.Kind() != KindUnset {
+		return g.damaged("an object gets its state twice")
+	}
+	*cell = state
+	if _, wraps := g.instance(v, arrayWrapper); wraps {
+		g.joblib = true
+		return g.embedded(v)
+	}
+	return nil
+}
+
+// pushGlobal looks a class or function up.
+func (g *Graph) pushGlobal(module, name []byte) error {
+	i, ok := g.names.index[string(module)][string(name)]
+	if !ok {
+		return g.names.refusal(module, name)
+	}
+	return g.push(makeValue(KindGlobal, i))
+}
+
+func (g *Graph) put(index int) error {
+	if len(g.stack) <= g.floor() {
+		return g.damaged("nothing is on the stack")
+	}
+	if index >= len(g.memo) {
+		if index > len(g.data) {
+			return g.damaged("memo entry %d, in a file of %d bytes", index, len(g.data))
+		}
+		n := index + 1 - len(g.memo)
+		memo, err := g.room(g.memo, n)
+		if err != nil {
+			return err
+		}
+		old := len(memo)
+		g.memo = memo[:index+1]
+		clear(g.memo[old:])
+	}
+	if g.memo[index] == 0 {
+		g.named++
+	}
+	g.memo[index] = g.stack[len(g.stack)-1]
+	return nil
+}
+
+func (g *Graph) get(index int) error {
+	if index >= len(g.memo) || g.memo[index] == 0 {
+		return g.damaged("memo entry %d is not there", index)
+	}
+	return g.push(g.memo[index])
+}

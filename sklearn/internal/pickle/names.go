@@ -1,0 +1,149 @@
+package pickle
+
+import (
+	"strings"
+	"unicode"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Use says what a class or function that a file names means to the reader. None
+// is ever called.
+type Use uint8
+
+// What a caller's names may be.
+const (
+	Class  Use = iota + 1 // an estimator: made empty, then given its attributes as a dict
+	Record                // anything else whose arguments and state the caller reads
+	Inert                 // may stand in a file, is never looked at
+)
+
+// What the reader itself understands.
+const (
+	reconstruct Use = iota + 16 // numpy: an array, its contents follow by BUILD
+	frombuffer                  // numpy: an array from bytes
+	scalar                      // numpy: one number
+	ndarray
+	dtypeClass
+	encode        // bytes, as a string and a codec
+	reconstructor // an object, in protocols 0 and 1
+	newobj        // the same, by another name
+	object
+	bytesClass
+	bytearrayClass
+	orderedDict
+	setClass
+	arrayWrapper // joblib: an array whose contents follow in the stream
+)
+
+// Name is one class or function a file may contain, exactly so spelled.
+type Name struct {
+	Module, Name string
+	Use          Use
+	ID           int  // the caller's
+	Retired      bool // a place that the newest release doesn't have
+}
+
+// Names is the whole list of what may stand in a file. It is immutable.
+type Names struct {
+	list      []Name
+	index     map[string]map[string]int
+	supported string
+}
+
+// NewNames makes the list: the caller's names and those that pickles of NumPy
+// arrays and plain objects consist of. The supported text goes into messages.
+func NewNames(own []Name, supported string) *Names {
+	n := &Names{list: append(own[:len(own):len(own)], structural[:]...), index: map[string]map[string]int{}, supported: supported}
+	for i, g := range n.list {
+		if n.index[g.Module] == nil {
+			n.index[g.Module] = map[string]int{}
+		}
+		n.index[g.Module][g.Name] = i
+	}
+	return n
+}
+
+var structural = [...]Name{
+	{"numpy.core.multiarray", "_reconstruct", reconstruct, 0, false},
+	{"numpy._core.multiarray", "_reconstruct", reconstruct, 0, false},
+	{"numpy.core.multiarray", "scalar", scalar, 0, false},
+	{"numpy._core.multiarray", "scalar", scalar, 0, false},
+	{"numpy.core.numeric", "_frombuffer", frombuffer, 0, false},
+	{"numpy._core.numeric", "_frombuffer", frombuffer, 0, false},
+	{"numpy", "ndarray", ndarray, 0, false},
+	{"numpy", "dtype", dtypeClass, 0, false},
+
+	{"_codecs", "encode", encode, 0, false},
+	{"copy_reg", "_reconstructor", reconstructor, 0, false},
+	{"copyreg", "_reconstructor", reconstructor, 0, false},
+	{"copy_reg", "__newobj__", newobj, 0, false},
+	{"copyreg", "__newobj__", newobj, 0, false},
+	{"__builtin__", "object", object, 0, false},
+	{"builtins", "object", object, 0, false},
+	{"__builtin__", "bytes", bytesClass, 0, false},
+	{"builtins", "bytes", bytesClass, 0, false},
+	{"__builtin__", "bytearray", bytearrayClass, 0, false},
+	{"builtins", "bytearray", bytearrayClass, 0, false},
+	{"collections", "OrderedDict", orderedDict, 0, false},
+	{"__builtin__", "set", setClass, 0, false},
+	{"builtins", "set", setClass, 0, false},
+	{"__builtin__", "frozenset", setClass, 0, false},
+	{"builtins", "frozenset", setClass, 0, false},
+
+	{"joblib.numpy_pickle", "NumpyArrayWrapper", arrayWrapper, 0, false},
+	{"sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper", arrayWrapper, 0, true},
+
+	// Generators that a random_state, or an estimator, keeps.
+	{"numpy.random", "__RandomState_ctor", Inert, 0, false},
+	{"numpy.random._pickle", "__randomstate_ctor", Inert, 0, false},
+	{"numpy.random._pickle", "__generator_ctor", Inert, 0, false},
+	{"numpy.random._pickle", "__bit_generator_ctor", Inert, 0, false},
+	{"numpy.random._mt19937", "MT19937", Inert, 0, false},
+	{"numpy.random._pcg64", "PCG64", Inert, 0, false},
+	{"numpy.random.mtrand", "RandomState", Inert, 0, false},
+	// Types as parameters, such as OneHotEncoder's or PolynomialFeatures'.
+	{"numpy", "float64", Inert, 0, false},
+	{"numpy", "float32", Inert, 0, false},
+	{"numpy", "int64", Inert, 0, false},
+	{"numpy", "int32", Inert, 0, false},
+	{"numpy", "bool_", Inert, 0, false},
+	{"numpy", "bool", Inert, 0, false},
+}
+
+// refusal explains a class or function that isn't on the list.
+func (n *Names) refusal(module, name []byte) error {
+	mod := Clean(module)
+	err := fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s.%s is not supported", mod, Clean(name))
+	top, _, _ := strings.Cut(mod, ".")
+	switch {
+	case mod == "joblib.numpy_pickle_compat" || strings.HasPrefix(Clean(name), "NDArrayWrapper"):
+		return err.WithHint("joblib before 0.10 kept arrays in files beside this one; write the model again with a newer joblib")
+	case top == "scipy":
+		return err.WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
+	case top == "sklearn":
+		return err.WithHint("supported are %s; train the model with these", n.supported)
+	case top == "numpy":
+		return err.WithHint("fit the model on plain arrays of numbers, and write it again with pickle.dump")
+	case mod == "__main__":
+		return err.WithHint("classes and functions of a training script can't be scored; supported are %s", n.supported)
+	}
+	return err.WithHint("no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either; supported are %s", n.supported)
+}
+
+// Clean makes a name from a file fit for a message.
+func Clean(b []byte) string {
+	const limit = 100
+	var s strings.Builder
+	for i, r := range string(b[:min(len(b), 4*limit)]) {
+		if i >= limit {
+			s.WriteString("…")
+			break
+		}
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			r = '?'
+		}
+		s.WriteRune(r)
+	}
+	return s.String()
+}

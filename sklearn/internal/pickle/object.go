@@ -1,0 +1,117 @@
+package pickle
+
+import "errors"
+
+// Instance gives the class of an object and its attributes, however its protocol
+// spells them: nil where v is no object of a class on the list.
+func (g *Graph) Instance(v Value) (class *Name, state Value) {
+	if v.Kind() != KindObject {
+		return nil, 0
+	}
+	c := g.object(v, objectCallable)
+	args := g.Tuple(g.object(v, objectArgs))
+	switch {
+	case g.isGlobal(c, reconstructor):
+		if len(args) != 3 || !g.isGlobal(args[1], object) || args[2].Kind() != KindNone {
+			return nil, 0
+		}
+		c = args[0]
+	case g.isGlobal(c, newobj) && len(args) == 1:
+		c = args[0]
+	}
+	if c.Kind() != KindGlobal {
+		return nil, 0
+	}
+	return &g.names.list[c.index()], g.object(v, objectState)
+}
+
+// instance reports whether v is an object of a class with that use.
+func (g *Graph) instance(v Value, u Use) (state Value, ok bool) {
+	c, state := g.Instance(v)
+	return state, c != nil && c.Use == u
+}
+
+// Call gives what made an object: the class or function, its arguments, and the
+// state it got after. The name is nil where v is no object.
+func (g *Graph) Call(v Value) (name *Name, args []Value, state Value) {
+	c := g.object(v, objectCallable)
+	if c.Kind() != KindGlobal {
+		return nil, nil, 0
+	}
+	return &g.names.list[c.index()], g.Tuple(g.object(v, objectArgs)), g.object(v, objectState)
+}
+
+// Global gives the name that v is, nil if it is none.
+func (g *Graph) Global(v Value) *Name {
+	if v.Kind() != KindGlobal {
+		return nil
+	}
+	return &g.names.list[v.index()]
+}
+
+// Protocol is that of the file.
+func (g *Graph) Protocol() int { return g.protocol }
+
+// Joblib reports whether joblib wrote the file.
+func (g *Graph) Joblib() bool { return g.joblib }
+
+// Len is the size of the file in bytes.
+func (g *Graph) Len() int { return len(g.data) }
+
+// Describe says what v is, for messages.
+func (g *Graph) Describe(v Value) string {
+	if c, _ := g.Instance(v); c != nil {
+		return c.Module + "." + c.Name
+	}
+	switch v.Kind() {
+	case KindNone:
+		return "None"
+	case KindBool, KindInt, KindBig, KindFloat:
+		return "a number"
+	case KindText:
+		return "a string"
+	case KindBytes:
+		return "bytes"
+	case KindGlobal:
+		return "a class or function"
+	case KindTuple:
+		return "a tuple"
+	case KindList:
+		return "a list"
+	case KindDict:
+		return "a dict"
+	}
+	return "an object"
+}
+
+// StringList reads an array, list or tuple of strings.
+func (g *Graph) StringList(v Value) ([]string, error) {
+	if g.IsArray(v) {
+		a, err := g.Array(v)
+		if err != nil {
+			return nil, err
+		}
+		return g.Strings(&a)
+	}
+	if v.Kind() != KindList && v.Kind() != KindTuple {
+		return nil, errors.New("is no list of names")
+	}
+	if err := g.Charge(16 * g.Count(v)); err != nil {
+		return nil, err
+	}
+	var out []string
+	for e := g.Entries(v); ; {
+		item, ok := e.Item()
+		if !ok {
+			return out, nil
+		}
+		t, ok := g.Text(item)
+		if !ok {
+			return nil, errors.New("holds something else than names")
+		}
+		if err := g.Charge(len(t)); err != nil {
+			return nil, err
+		}
+		out = append(out, string(t))
+	}
+}

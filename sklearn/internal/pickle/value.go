@@ -1,0 +1,386 @@
+package pickle
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// Value is one parsed pickle value: the kind in the high byte, and below it what
+// that kind keeps. Leaves keep the offset of their opcode, so their bytes stay
+// in the file; containers keep an index into the graph's cells.
+type Value uint64
+
+// Kind says what a value is.
+type Kind uint8
+
+const (
+	KindUnset  Kind = iota
+	KindNone        // nothing
+	KindBool        // 0 or 1
+	KindInt         // the number, 56 bits, signed
+	KindBig         // offset of an integer too large for kindInt
+	KindFloat       // offset
+	KindText        // offset; unicode, or a string of Python 2
+	KindBytes       // offset
+	KindGlobal      // index into globals
+	KindTuple       // cell: count, items…
+	KindList        // cell: first chunk, last chunk, count
+	KindDict        // cell as a list's; keys and values alternate
+	KindObject      // cell: see the object* offsets
+	kindRaw         // offset of an array's bytes in the stream
+)
+
+// Cells of an object: what a NEWOBJ, REDUCE, INST or OBJ opcode recorded.
+const (
+	objectMade     = iota // the opcode
+	objectCallable        // a kindGlobal
+	objectArgs            // a kindTuple
+	objectState           // what BUILD gave; kindUnset before
+	objectItems           // a kindList of what SETITEMS or APPENDS gave; kindUnset before
+	objectCells
+)
+
+const (
+	payloadBits = 56
+	payloadMask = 1<<payloadBits - 1
+)
+
+func makeValue(k Kind, payload int) Value {
+	return Value(k)<<payloadBits | Value(payload)&payloadMask
+}
+
+// Kind says what the value is.
+func (v Value) Kind() Kind { return Kind(v >> payloadBits) }
+
+// index is the payload of every kind but kindInt.
+func (v Value) index() int { return int(v & payloadMask) }
+
+// Int is a KindInt.
+func (v Value) Int() int64 { return int64(v<<8) >> 8 }
+
+func (v Value) isTrue() bool { return v.Kind() == KindBool && v.index() == 1 }
+
+// Tuple gives the items of a tuple, nil for anything else.
+func (g *Graph) Tuple(v Value) []Value {
+	if v.Kind() != KindTuple {
+		return nil
+	}
+	at := v.index()
+	n := int(g.cells[at])
+	return g.cells[at+1 : at+1+n]
+}
+
+// Entries walks the items of a list, dict or tuple.
+type Entries struct {
+	g     *Graph
+	chunk []Value
+	next  int
+
+	borrowed bool
+}
+
+// Entries starts on the items of a list, dict or tuple; anything else has none.
+func (g *Graph) Entries(v Value) Entries {
+	switch v.Kind() {
+	case KindTuple:
+		return Entries{g: g, chunk: g.Tuple(v)}
+	case KindList, KindDict:
+		return Entries{g: g, next: int(g.cells[v.index()])}
+	}
+	return Entries{g: g}
+}
+
+// Item gives the next item.
+func (e *Entries) Item() (Value, bool) {
+	for len(e.chunk) == 0 {
+		if e.next == 0 {
+			return 0, false
+		}
+		at := e.next
+		e.next = int(e.g.cells[at])
+		e.chunk = e.g.cells[at+2 : at+2+int(e.g.cells[at+1])]
+	}
+	v := e.chunk[0]
+	e.chunk = e.chunk[1:]
+	return v, true
+}
+
+// Pair gives the next key and value of a dict; the key is valid until the next
+// call, and nil where it is no string.
+func (e *Entries) Pair() (key []byte, v Value, ok bool) {
+	k, ok := e.Item()
+	if !ok {
+		return nil, 0, false
+	}
+	v, ok = e.Item()
+	key, _ = e.g.Text(k)
+	if k.Kind() == KindText {
+		op := e.g.data[k.index()]
+		e.borrowed = op == opUnicode || op == opString
+	}
+	return key, v, ok
+}
+
+// Borrowed reports whether the last key will be overwritten; else it lies in the
+// file.
+func (e *Entries) Borrowed() bool { return e.borrowed }
+
+// Count is the number of items of a list or tuple.
+func (g *Graph) Count(v Value) int {
+	switch v.Kind() {
+	case KindTuple:
+		return int(g.cells[v.index()])
+	case KindList, KindDict:
+		return int(g.cells[v.index()+2])
+	}
+	return 0
+}
+
+// object gives an object's field.
+func (g *Graph) object(v Value, field int) Value {
+	if v.Kind() != KindObject {
+		return 0
+	}
+	return g.cells[v.index()+field]
+}
+
+// calls reports whether v is an object that the named function or class made.
+func (g *Graph) calls(v Value, id Use) bool {
+	c := g.object(v, objectCallable)
+	return c.Kind() == KindGlobal && g.names.list[c.index()].Use == id
+}
+
+func (g *Graph) isGlobal(v Value, id Use) bool {
+	return v.Kind() == KindGlobal && g.names.list[v.index()].Use == id
+}
+
+// body reads a leaf again; the machine has checked its length.
+func (g *Graph) body(v Value) (op byte, b []byte) {
+	defer func() { g.effort -= len(b) }()
+	at := v.index()
+	op = g.data[at]
+	rest := g.data[at+1:]
+	switch op {
+	case opShortBinstring, opShortBinunicode, opShortBinbytes, opLong1:
+		return op, rest[1 : 1+int(rest[0])]
+	case opBinstring, opBinunicode, opBinbytes, opLong4:
+		return op, rest[4 : 4+int(binary.LittleEndian.Uint32(rest))]
+	case opBinunicode8, opBinbytes8, opBytearray8:
+		return op, rest[8 : 8+int(binary.LittleEndian.Uint64(rest))]
+	case opBinfloat:
+		return op, rest[:8]
+	}
+	return op, rest[:bytes.IndexByte(rest, '\n')]
+}
+
+// Text gives a string's bytes (UTF-8, or what Python 2 wrote). They are valid
+// until the next call.
+func (g *Graph) Text(v Value) ([]byte, bool) {
+	if v.Kind() != KindText {
+		return nil, false
+	}
+	op, b := g.body(v)
+	if op != opUnicode && op != opString {
+		return b, g.effort >= 0
+	}
+	buf, ok := g.buffer(&g.words, 2*len(b)) // one byte may become two
+	if !ok {
+		return nil, false
+	}
+	if op == opUnicode {
+		return unescapeUnicode(buf, b, false)
+	}
+	return unescapeString(buf, b)
+}
+
+// buffer gives room for n bytes, if file and effort allow.
+func (g *Graph) buffer(b *[]byte, n int) ([]byte, bool) {
+	if g.effort < 0 {
+		return nil, false
+	}
+	if cap(*b) < n {
+		if g.Charge(n) != nil {
+			return nil, false
+		}
+		*b = make([]byte, 0, n)
+	}
+	return (*b)[:0], true
+}
+
+// payload gives the bytes of a bytes object, however its protocol spells it.
+// They are valid until the next call.
+func (g *Graph) payload(v Value) ([]byte, bool) {
+	switch v.Kind() {
+	case KindBytes:
+		_, b := g.body(v)
+		return b, g.effort >= 0
+	case KindText: // of Python 2, where strings are bytes
+		op, b := g.body(v)
+		switch op {
+		case opShortBinstring, opBinstring:
+			return b, g.effort >= 0
+		case opString:
+			if buf, ok := g.buffer(&g.bytes, len(b)); ok {
+				return unescapeString(buf, b)
+			}
+		}
+		return nil, false
+	case KindObject:
+	default:
+		return nil, false
+	}
+	args := g.Tuple(g.object(v, objectArgs))
+	switch {
+	case (g.calls(v, bytesClass) || g.calls(v, bytearrayClass)) && len(args) == 0:
+		return nil, true
+	case g.calls(v, bytearrayClass) && len(args) == 1 && args[0].Kind() == KindBytes:
+		return g.payload(args[0])
+	case (g.calls(v, encode) || g.calls(v, bytearrayClass)) && len(args) == 2:
+		codec, _ := g.Text(args[1])
+		if c := string(codec); c != "latin1" && c != "latin-1" {
+			return nil, false
+		}
+		return g.latin1(args[0])
+	}
+	return nil, false
+}
+
+// latin1 encodes a unicode string as bytes: protocols 0 to 2 spell bytes so.
+func (g *Graph) latin1(v Value) ([]byte, bool) {
+	if v.Kind() != KindText {
+		return nil, false
+	}
+	op, b := g.body(v)
+	buf, ok := g.buffer(&g.bytes, len(b))
+	if !ok {
+		return nil, false
+	}
+	switch op {
+	case opUnicode:
+		return unescapeUnicode(buf, b, true)
+	case opShortBinunicode, opBinunicode, opBinunicode8:
+	default:
+		return nil, false
+	}
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if r > 0xff || (r == utf8.RuneError && n == 1) {
+			return nil, false
+		}
+		buf = append(buf, byte(r))
+		b = b[n:]
+	}
+	return buf, true
+}
+
+// unescapeUnicode decodes Python's raw-unicode-escape to UTF-8 or, with latin1,
+// to one byte a character, if all fit.
+func unescapeUnicode(dst, b []byte, latin1 bool) ([]byte, bool) {
+	for i := 0; i < len(b); i++ {
+		r := rune(b[i])
+		if b[i] == '\\' && i+1 < len(b) && (b[i+1] == 'u' || b[i+1] == 'U') {
+			digits := 4
+			if b[i+1] == 'U' {
+				digits = 8
+			}
+			if i+2+digits <= len(b) {
+				if n, err := strconv.ParseUint(string(b[i+2:i+2+digits]), 16, 32); err == nil {
+					r = rune(n)
+					i += 1 + digits
+				}
+			}
+		}
+		switch {
+		case !latin1:
+			dst = utf8.AppendRune(dst, r)
+		case r < 0 || r > 0xff:
+			return nil, false
+		default:
+			dst = append(dst, byte(r))
+		}
+	}
+	return dst, true
+}
+
+// unescapeString decodes what repr wrote for a string of Python 2.
+func unescapeString(dst, b []byte) ([]byte, bool) {
+	if len(b) < 2 || (b[0] != '\'' && b[0] != '"') || b[len(b)-1] != b[0] {
+		return dst, false
+	}
+	b = b[1 : len(b)-1]
+	for i := 0; i < len(b); i++ {
+		if b[i] != '\\' {
+			dst = append(dst, b[i])
+			continue
+		}
+		i++
+		if i == len(b) {
+			return dst, false
+		}
+		switch b[i] {
+		case '\\', '\'', '"':
+			dst = append(dst, b[i])
+		case 'n':
+			dst = append(dst, '\n')
+		case 'r':
+			dst = append(dst, '\r')
+		case 't':
+			dst = append(dst, '\t')
+		case 'x':
+			if i+2 >= len(b) {
+				return dst, false
+			}
+			n, err := strconv.ParseUint(string(b[i+1:i+3]), 16, 8)
+			if err != nil {
+				return dst, false
+			}
+			dst = append(dst, byte(n))
+			i += 2
+		default:
+			return dst, false
+		}
+	}
+	return dst, true
+}
+
+// Number gives a Python or NumPy number as float64.
+func (g *Graph) Number(v Value) (float64, bool) {
+	switch v.Kind() {
+	case KindInt:
+		return float64(v.Int()), true
+	case KindFloat:
+		op, b := g.body(v)
+		if op == opBinfloat {
+			return math.Float64frombits(binary.BigEndian.Uint64(b)), true
+		}
+		f, err := strconv.ParseFloat(string(b), 64)
+		return f, err == nil
+	case KindObject:
+		args := g.Tuple(g.object(v, objectArgs))
+		if !g.calls(v, scalar) || len(args) != 2 {
+			return 0, false
+		}
+		d, err := g.dtype(args[0])
+		if err != nil {
+			return 0, false
+		}
+		b, ok := g.payload(args[1])
+		if !ok || len(b) != d.size {
+			return 0, false
+		}
+		return d.float(b), true
+	}
+	return 0, false
+}
+
+// Boolean gives a Python or NumPy truth value; Python 2 may write an integer.
+func (g *Graph) Boolean(v Value) (b, ok bool) {
+	if v.Kind() == KindBool {
+		return v.isTrue(), true
+	}
+	f, ok := g.Number(v)
+	return f != 0, ok
+}

@@ -1,0 +1,387 @@
+package preprocess
+
+import (
+	"math"
+	"sort"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
+
+// PowerTransformer makes columns more like a normal distribution, by the
+// transformations of Yeo and Johnson or of Box and Cox.
+type PowerTransformer struct {
+	transformer
+	boxCox bool
+	lambda []float64
+	scaler estimator.Estimator // nil without standardize
+}
+
+// ReadPowerTransformer reads its attributes.
+func ReadPowerTransformer(a *estimator.Attributes) estimator.Estimator {
+	t := &PowerTransformer{lambda: a.PerFeature("lambdas_")}
+	t.features = a.Features()
+	switch method := a.Text("method", "yeo-johnson"); method {
+	case "yeo-johnson":
+	case "box-cox":
+		t.boxCox = true
+	default:
+		a.Unsupported("method=\""+method+"\"", "use yeo-johnson or box-cox")
+	}
+	if a.Bool("standardize", true) {
+		if v := a.Value("_scaler"); v != 0 {
+			t.scaler = a.Hidden(v)
+		} else {
+			a.Fail("_scaler is missing")
+		}
+	}
+	return t
+}
+
+func (t *PowerTransformer) Class() string                          { return "PowerTransformer" }
+func (t *PowerTransformer) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (t *PowerTransformer) Parameters() map[string]any {
+	method := "yeo-johnson"
+	if t.boxCox {
+		method = "box-cox"
+	}
+	return map[string]any{"method": method, "standardize": t.scaler != nil}
+}
+
+func (t *PowerTransformer) Fields(c *estimator.Codec) {
+	c.Int(&t.features)
+	c.Bool(&t.boxCox)
+	c.Floats(&t.lambda)
+	scaled := t.scaler != nil
+	c.Bool(&scaled)
+	if scaled {
+		c.Child(&t.scaler)
+	} else {
+		t.scaler = nil
+	}
+}
+
+func (t *PowerTransformer) Check() error {
+	if len(t.lambda) != t.features || t.features == 0 {
+		return misfit(t.Class(), "lambdas_", len(t.lambda), t.features)
+	}
+	if t.scaler == nil {
+		return nil
+	}
+	s, ok := t.scaler.(*StandardScaler)
+	if !ok || s.features != t.features {
+		return estimator.Misfit("PowerTransformer: _scaler is no StandardScaler of %d features", t.features)
+	}
+	return s.Check()
+}
+
+func (t *PowerTransformer) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	if err := x.CheckNotInfinite(t.Class()); err != nil {
+		return err
+	}
+	to := out
+	if t.scaler != nil {
+		to = ws.Block(x, x.Cols)
+	}
+	for c := range x.Cols {
+		l, dst := t.lambda[c], to.Col(c)
+		for i, v := range x.Col(c) {
+			if !t.boxCox {
+				dst[i] = yeoJohnson(v, l)
+				continue
+			}
+			if v <= 0 {
+				return estimator.Refuse("PowerTransformer got %v in row %d, feature %d; the Box-Cox transformation takes only numbers above 0", v, x.First+i, c)
+			}
+			dst[i] = boxCox(v, l)
+		}
+	}
+	if t.scaler != nil {
+		return t.scaler.Compute(m, to, out, ws)
+	}
+	return nil
+}
+
+// boxCox is scipy.special.boxcox.
+func boxCox(x, l float64) float64 {
+	if math.Abs(l) < 1e-19 {
+		return math.Log(x)
+	}
+	log := math.Log(x)
+	if l*log < 709.78 {
+		return math.Expm1(l*log) / l
+	}
+	return math.Copysign(1, l)*math.Exp(l*log-math.Log(math.Abs(l))) - 1/l
+}
+
+// yeoJohnson is scipy.stats.yeojohnson for a given lambda. Powers minus one are
+// written by expm1, which doesn't cancel near 0.
+func yeoJohnson(x, l float64) float64 {
+	const eps = 0x1p-52 // np.spacing(1.)
+	switch {
+	case x >= 0 && math.Abs(l) < eps:
+		return math.Log1p(x)
+	case x >= 0:
+		return math.Expm1(l*math.Log1p(x)) / l
+	case math.Abs(l-2) > eps:
+		return -math.Expm1((2-l)*math.Log1p(-x)) / (2 - l)
+	}
+	return -math.Log1p(-x)
+}
+
+// QuantileTransformer maps each column by the quantiles of training to a uniform
+// or normal distribution.
+type QuantileTransformer struct {
+	transformer
+	normal     bool
+	references []float64 // of quantile
+	quantiles  []float64 // features × references, each row ascending
+}
+
+// ReadQuantileTransformer reads its attributes.
+func ReadQuantileTransformer(a *estimator.Attributes) estimator.Estimator {
+	t := &QuantileTransformer{}
+	switch d := a.Text("output_distribution", "uniform"); d {
+	case "uniform":
+	case "normal":
+		t.normal = true
+	default:
+		a.Unsupported("output_distribution=\""+d+"\"", "use uniform or normal")
+	}
+	t.references = a.Vector("references_", -1)
+	n := -1
+	if a.Features() > 0 {
+		n = a.Features()
+	}
+	q, rows, cols := a.Matrix("quantiles_", len(t.references), n)
+	t.features = cols
+	t.quantiles = make([]float64, 0, len(q))
+	for c := range cols {
+		for r := range rows {
+			t.quantiles = append(t.quantiles, q[r*cols+c])
+		}
+	}
+	return t
+}
+
+func (t *QuantileTransformer) Class() string                          { return "QuantileTransformer" }
+func (t *QuantileTransformer) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (t *QuantileTransformer) Parameters() map[string]any {
+	d := "uniform"
+	if t.normal {
+		d = "normal"
+	}
+	return map[string]any{"output_distribution": d, "quantiles": len(t.references)}
+}
+
+func (t *QuantileTransformer) Fields(c *estimator.Codec) {
+	c.Int(&t.features)
+	c.Bool(&t.normal)
+	c.Floats(&t.references)
+	c.Floats(&t.quantiles)
+}
+
+func (t *QuantileTransformer) Check() error {
+	n := len(t.references)
+	if n == 0 || t.features == 0 || len(t.quantiles) != n*t.features {
+		return misfit(t.Class(), "quantiles_", len(t.quantiles), t.features)
+	}
+	return nil
+}
+
+func (t *QuantileTransformer) of(c int) []float64 {
+	n := len(t.references)
+	return t.quantiles[c*n : (c+1)*n]
+}
+
+// TrainingRange is that of the quantiles.
+func (t *QuantileTransformer) TrainingRange() (low, high []float64) {
+	for c := range t.features {
+		q := t.of(c)
+		low, high = append(low, q[0]), append(high, q[len(q)-1])
+	}
+	return low, high
+}
+
+func (t *QuantileTransformer) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	const bounds = 1e-7 // scikit-learn's BOUNDS_THRESHOLD
+	if err := x.CheckNotInfinite(t.Class()); err != nil {
+		return err
+	}
+	clipLow, clipHigh := normalQuantile(bounds-0x1p-52), normalQuantile(1-(bounds-0x1p-52))
+	for c := range x.Cols {
+		q, dst := t.of(c), out.Col(c)
+		for i, v := range x.Col(c) {
+			if v != v {
+				dst[i] = v
+				continue
+			}
+			low, high := v == q[0], v == q[len(q)-1]
+			if t.normal {
+				low, high = v-bounds < q[0], v+bounds > q[len(q)-1]
+			}
+			y := 0.5 * (interpolate(v, q, t.references, 1) - interpolate(-v, q, t.references, -1))
+			switch { // in this order: where both hold, the lower bound wins
+			case low:
+				y = 0
+			case high:
+				y = 1
+			}
+			if t.normal {
+				y = min(max(normalQuantile(y), clipLow), clipHigh)
+			}
+			dst[i] = y
+		}
+	}
+	return nil
+}
+
+// interpolate is np.interp(x, xp, fp); with sign −1 it is np.interp(x,
+// −xp reversed, −fp reversed).
+func interpolate(x float64, xp, fp []float64, sign float64) float64 {
+	n := len(xp)
+	at := func(i int) (float64, float64) {
+		if sign < 0 {
+			return -xp[n-1-i], -fp[n-1-i]
+		}
+		return xp[i], fp[i]
+	}
+	// The last point that isn't above x.
+	j := sort.Search(n, func(i int) bool { p, _ := at(i); return p > x }) - 1
+	if j < 0 {
+		_, f := at(0)
+		return f
+	}
+	x0, f0 := at(j)
+	if j == n-1 || x0 == x {
+		return f0
+	}
+	x1, f1 := at(j + 1)
+	slope := (f1 - f0) / (x1 - x0)
+	return float64(slope*(x-x0)) + f0
+}
+
+// normalQuantile is scipy.stats.norm.ppf: Go's inverse of erfc and a step of
+// Halley's method, which corrects its last digits.
+func normalQuantile(p float64) float64 {
+	switch {
+	case p <= 0:
+		return math.Inf(-1)
+	case p >= 1:
+		return math.Inf(1)
+	case p > 0.5:
+		return -normalQuantile(1 - p)
+	}
+	x := -math.Sqrt2 * math.Erfcinv(2*p)
+	e := 0.5*math.Erfc(-x/math.Sqrt2) - p
+	u := e * math.Sqrt(2*math.Pi) * math.Exp(x*x/2)
+	return x - u/(1+x*u/2)
+}
+
+// KBinsDiscretizer replaces a value by the number of its bin, or by one column
+// per bin.
+type KBinsDiscretizer struct {
+	transformer
+	edges  []float64 // of all columns, one after the other
+	ends   []int32   // per column, where its edges end
+	oneHot bool
+	slack  bool // before 1.2, values a little below an edge count as above it
+
+}
+
+// ReadKBinsDiscretizer reads its attributes.
+func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
+	t := &KBinsDiscretizer{slack: !a.AtLeast(1, 1)}
+	switch e := a.Text("encode", "onehot"); e {
+	case "ordinal":
+	case "onehot", "onehot-dense":
+		t.oneHot = true
+	default:
+		a.Unsupported("encode=\""+e+"\"", "use ordinal or onehot")
+	}
+	g := a.Graph()
+	arr, err := g.Array(a.Value("bin_edges_"))
+	if err != nil {
+		a.Fail("bin_edges_ %w", err)
+		return t
+	}
+	rows, err := g.Objects(&arr)
+	if err != nil {
+		a.Fail("bin_edges_ %w", err)
+		return t
+	}
+	for {
+		v, ok := rows.Item()
+		if !ok || a.Err() != nil {
+			break
+		}
+		e, _ := a.ArrayOf(v, "bin_edges_", false, -1)
+		t.edges = append(t.edges, e...)
+		t.ends = append(t.ends, int32(len(t.edges)))
+	}
+	t.features = len(t.ends)
+	return t
+}
+
+func (t *KBinsDiscretizer) Class() string { return "KBinsDiscretizer" }
+
+func (t *KBinsDiscretizer) Outputs(m estimator.Method, in int) int {
+	switch {
+	case m != estimator.Transform:
+		return 0
+	case t.oneHot:
+		return len(t.edges) - t.features
+	}
+	return in
+}
+
+func (t *KBinsDiscretizer) Parameters() map[string]any { return map[string]any{"one_hot": t.oneHot} }
+
+func (t *KBinsDiscretizer) Fields(c *estimator.Codec) {
+	c.Int(&t.features)
+	c.Bool(&t.oneHot)
+	c.Bool(&t.slack)
+	c.Floats(&t.edges)
+	c.Int32s(&t.ends)
+}
+
+func (t *KBinsDiscretizer) Check() error {
+	last := int32(0)
+	for _, e := range t.ends {
+		if e < last+2 || int(e) > len(t.edges) {
+			return estimator.Misfit("KBinsDiscretizer: bin_edges_ has a feature without bins")
+		}
+		last = e
+	}
+	if t.features == 0 || len(t.ends) != t.features || int(last) != len(t.edges) {
+		return misfit(t.Class(), "bin_edges_", len(t.ends), t.features)
+	}
+	return nil
+}
+
+func (t *KBinsDiscretizer) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if err := x.CheckFinite(t.Class()); err != nil {
+		return err
+	}
+	if t.oneHot {
+		clear(out.X)
+	}
+	first, column := 0, 0
+	for c := range x.Cols {
+		edges := t.edges[first:t.ends[c]]
+		first = int(t.ends[c])
+		inner := edges[1 : len(edges)-1]
+		for i, v := range x.Col(c) {
+			if t.slack {
+				v += 1e-8 + 1e-5*math.Abs(v)
+			}
+			bin := sort.Search(len(inner), func(j int) bool { return inner[j] > v })
+			if t.oneHot {
+				out.Col(column + bin)[i] = 1
+			} else {
+				out.Col(c)[i] = float64(bin)
+			}
+		}
+		column += len(edges) - 1
+	}
+	return nil
+}

@@ -1,0 +1,357 @@
+// Package preprocess computes what scikit-learn's preprocessing, impute and
+// decomposition modules do to rows before a model sees them.
+package preprocess
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
+)
+
+// transformer is what all that only transform have in common.
+type transformer struct{ features int }
+
+func (t *transformer) Features() int { return t.features }
+
+// same is Outputs of transformers that keep the number of columns.
+func same(m estimator.Method, in int) int {
+	if m == estimator.Transform {
+		return in
+	}
+	return 0
+}
+
+func misfit(class, attribute string, got, want int) error {
+	return estimator.Misfit("%s: %s has %d numbers for %d features", class, attribute, got, want)
+}
+
+// StandardScaler subtracts, then divides: (x − mean) / scale.
+type StandardScaler struct {
+	transformer
+	mean, scale []float64 // nil where the step is off
+}
+
+// ReadStandardScaler reads its attributes.
+func ReadStandardScaler(a *estimator.Attributes) estimator.Estimator {
+	s := &StandardScaler{}
+	if a.Bool("with_mean", true) {
+		s.mean = a.PerFeature("mean_")
+	}
+	if a.Bool("with_std", true) {
+		s.scale = a.PerFeature("scale_")
+	}
+	s.features = a.Features()
+	return s
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (s *StandardScaler) Class() string { return "StandardScaler" }
+
+func (s *StandardScaler) Outputs(m estimator.Method, in int) int { return same(m, in) }
+
+func (s *StandardScaler) Parameters() map[string]any {
+	return map[string]any{"with_mean": s.mean != nil, "with_std": s.scale != nil}
+}
+
+func (s *StandardScaler) Fields(c *estimator.Codec) {
+	c.Int(&s.features)
+	c.Floats(&s.mean)
+	c.Floats(&s.scale)
+}
+
+func (s *StandardScaler) Check() error {
+	if err := perFeature(s.Class(), s.features, named{"mean_", s.mean}, named{"scale_", s.scale}); err != nil {
+		return err
+	}
+	for i, f := range s.scale {
+		if !(f > 0) {
+			return estimator.Misfit("StandardScaler: scale_ is %v for feature %d, but must be above 0", f, i)
+		}
+	}
+	return nil
+}
+
+type named struct {
+	name   string
+	values []float64
+}
+
+// perFeature checks vectors that are nil or have one number per feature.
+func perFeature(class string, features int, vectors ...named) error {
+	for _, v := range vectors {
+		if v.values != nil && len(v.values) != features {
+			return misfit(class, v.name, len(v.values), features)
+		}
+	}
+	return nil
+}
+
+// Compute divides rather than multiplying by a reciprocal: that would round
+// otherwise than scikit-learn, and a row could change its label.
+func (s *StandardScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if err := x.CheckNotInfinite(s.Class()); err != nil {
+		return err
+	}
+	for c := range x.Cols {
+		mean, scale := 0.0, 1.0
+		if s.mean != nil {
+			mean = s.mean[c]
+		}
+		if s.scale != nil {
+			scale = s.scale[c]
+		}
+		kernel.Standardize(out.Lanes(c), x.Lanes(c), mean, scale)
+	}
+	return nil
+}
+
+// MinMaxScaler computes x·scale + min, within a range if it clips.
+type MinMaxScaler struct {
+	transformer
+	scale, min        []float64
+	dataMin, dataMax  []float64
+	clip              bool
+	clipLow, clipHigh float64
+}
+
+// ReadMinMaxScaler reads its attributes.
+func ReadMinMaxScaler(a *estimator.Attributes) estimator.Estimator {
+	s := &MinMaxScaler{scale: a.PerFeature("scale_"), min: a.PerFeature("min_"), clip: a.Bool("clip", false), clipHigh: 1}
+	if a.Has("data_min_") && a.Has("data_max_") {
+		s.dataMin, s.dataMax = a.PerFeature("data_min_"), a.PerFeature("data_max_")
+	}
+	if s.clip {
+		pair := a.Graph().Tuple(a.Value("feature_range"))
+		low, high, ok := 0.0, 0.0, len(pair) == 2
+		if ok {
+			var okHigh bool
+			low, ok = a.Graph().Number(pair[0])
+			high, okHigh = a.Graph().Number(pair[1])
+			ok = ok && okHigh
+		}
+		if !ok {
+			a.Fail("feature_range is no pair of numbers")
+		}
+		s.clipLow, s.clipHigh = low, high
+	}
+	s.features = a.Features()
+	return s
+}
+
+func (s *MinMaxScaler) Class() string                          { return "MinMaxScaler" }
+func (s *MinMaxScaler) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (s *MinMaxScaler) Parameters() map[string]any             { return map[string]any{"clip": s.clip} }
+func (s *MinMaxScaler) TrainingRange() (low, high []float64)   { return s.dataMin, s.dataMax }
+func (s *MinMaxScaler) Check() error {
+	if len(s.scale) == 0 || len(s.min) == 0 {
+		return misfit(s.Class(), "scale_", 0, s.features)
+	}
+	return perFeature(s.Class(), s.features, named{"scale_", s.scale}, named{"min_", s.min}, named{"data_min_", s.dataMin}, named{"data_max_", s.dataMax})
+}
+
+func (s *MinMaxScaler) Fields(c *estimator.Codec) {
+	c.Int(&s.features)
+	c.Floats(&s.scale)
+	c.Floats(&s.min)
+	c.Floats(&s.dataMin)
+	c.Floats(&s.dataMax)
+	c.Bool(&s.clip)
+	c.Float(&s.clipLow)
+	c.Float(&s.clipHigh)
+}
+
+func (s *MinMaxScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if err := x.CheckNotInfinite(s.Class()); err != nil {
+		return err
+	}
+	for c := range x.Cols {
+		scale, low := s.scale[c], s.min[c]
+		dst := out.Col(c)
+		for i, v := range x.Col(c) {
+			dst[i] = float64(v*scale) + low
+		}
+		if s.clip {
+			clip(dst, s.clipLow, s.clipHigh)
+		}
+	}
+	return nil
+}
+
+// clip keeps NaN, as NumPy does.
+func clip(x []float64, low, high float64) {
+	for i, v := range x {
+		if v < low {
+			x[i] = low
+		} else if v > high {
+			x[i] = high
+		}
+	}
+}
+
+// MaxAbsScaler divides by the largest magnitude of training.
+type MaxAbsScaler struct {
+	transformer
+	scale []float64
+	clip  bool
+}
+
+// ReadMaxAbsScaler reads its attributes.
+func ReadMaxAbsScaler(a *estimator.Attributes) estimator.Estimator {
+	s := &MaxAbsScaler{scale: a.PerFeature("scale_"), clip: a.Bool("clip", false)}
+	s.features = a.Features()
+	return s
+}
+
+func (s *MaxAbsScaler) Class() string                          { return "MaxAbsScaler" }
+func (s *MaxAbsScaler) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (s *MaxAbsScaler) Parameters() map[string]any             { return map[string]any{"clip": s.clip} }
+
+func (s *MaxAbsScaler) Fields(c *estimator.Codec) {
+	c.Int(&s.features)
+	c.Floats(&s.scale)
+	c.Bool(&s.clip)
+}
+
+func (s *MaxAbsScaler) Check() error {
+	if len(s.scale) == 0 {
+		return misfit(s.Class(), "scale_", 0, s.features)
+	}
+	return perFeature(s.Class(), s.features, named{"scale_", s.scale})
+}
+
+func (s *MaxAbsScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if err := x.CheckNotInfinite(s.Class()); err != nil {
+		return err
+	}
+	for c := range x.Cols {
+		scale, dst := s.scale[c], out.Col(c)
+		for i, v := range x.Col(c) {
+			dst[i] = v / scale
+		}
+		if s.clip {
+			clip(dst, -1, 1)
+		}
+	}
+	return nil
+}
+
+// RobustScaler subtracts the median, then divides by a quantile range.
+type RobustScaler struct {
+	transformer
+	center, scale []float64 // nil where the step is off
+}
+
+// ReadRobustScaler reads its attributes.
+func ReadRobustScaler(a *estimator.Attributes) estimator.Estimator {
+	s := &RobustScaler{}
+	if a.Bool("with_centering", true) {
+		s.center = a.PerFeature("center_")
+	}
+	if a.Bool("with_scaling", true) {
+		s.scale = a.PerFeature("scale_")
+	}
+	s.features = a.Features()
+	return s
+}
+
+func (s *RobustScaler) Class() string                          { return "RobustScaler" }
+func (s *RobustScaler) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (s *RobustScaler) Parameters() map[string]any {
+	return map[string]any{"with_centering": s.center != nil, "with_scaling": s.scale != nil}
+}
+
+func (s *RobustScaler) Fields(c *estimator.Codec) {
+	c.Int(&s.features)
+	c.Floats(&s.center)
+	c.Floats(&s.scale)
+}
+
+func (s *RobustScaler) Check() error {
+	return perFeature(s.Class(), s.features, named{"center_", s.center}, named{"scale_", s.scale})
+}
+
+func (s *RobustScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
+	if err := x.CheckNotInfinite(s.Class()); err != nil {
+		return err
+	}
+	for c := range x.Cols {
+		center, scale := 0.0, 1.0
+		if s.center != nil {
+			center = s.center[c]
+		}
+		if s.scale != nil {
+			scale = s.scale[c]
+		}
+		kernel.Standardize(out.Lanes(c), x.Lanes(c), center, scale)
+	}
+	return nil
+}
+
+// Normalizer divides each row by its norm.
+type Normalizer struct {
+	transformer
+	norm string
+	// tiny is the norm below which a row is left alone: 0 before release 1.0.
+	tiny float64
+}
+
+// ReadNormalizer reads its attributes.
+func ReadNormalizer(a *estimator.Attributes) estimator.Estimator {
+	s := &Normalizer{norm: a.Text("norm", "l2")}
+	s.features = a.Features()
+	if a.AtLeast(1, 0) {
+		s.tiny = 10 * 0x1p-52
+	}
+	if a.Err() == nil && s.norm != "l1" && s.norm != "l2" && s.norm != "max" {
+		a.Unsupported("norm=\""+s.norm+"\"", "use l1, l2 or max")
+	}
+	return s
+}
+
+func (s *Normalizer) Class() string                          { return "Normalizer" }
+func (s *Normalizer) Outputs(m estimator.Method, in int) int { return same(m, in) }
+func (s *Normalizer) Parameters() map[string]any             { return map[string]any{"norm": s.norm} }
+func (s *Normalizer) Check() error                           { return nil }
+
+func (s *Normalizer) Fields(c *estimator.Codec) {
+	c.Int(&s.features)
+	c.Text(&s.norm)
+	c.Float(&s.tiny)
+}
+
+func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	if err := x.CheckFinite(s.Class()); err != nil {
+		return err
+	}
+	norms := ws.Floats(x.Rows)
+	clear(norms)
+	for c := range x.Cols {
+		for i, v := range x.Col(c) {
+			switch s.norm {
+			case "l1":
+				norms[i] += math.Abs(v)
+			case "l2":
+				norms[i] += float64(v * v)
+			default:
+				norms[i] = max(norms[i], math.Abs(v))
+			}
+		}
+	}
+	for i, n := range norms {
+		if s.norm == "l2" {
+			n = math.Sqrt(n)
+		}
+		if n < s.tiny || n == 0 {
+			n = 1
+		}
+		norms[i] = n
+	}
+	for c := range x.Cols {
+		dst := out.Col(c)
+		for i, v := range x.Col(c) {
+			dst[i] = v / norms[i]
+		}
+	}
+	return nil
+}

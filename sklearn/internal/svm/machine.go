@@ -1,0 +1,240 @@
+// Package svm computes scikit-learn's support vector machines, in libsvm's order
+// of operations.
+package svm
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
+)
+
+type kernelKind int
+
+const (
+	linear kernelKind = iota
+	poly
+	rbf
+	sigmoid
+)
+
+var kernelNames = [...]string{"linear", "poly", "rbf", "sigmoid"}
+
+// machine is what all support vector machines are made of.
+type machine struct {
+	kind    kernelKind
+	gamma   float64
+	coef0   float64
+	degree  int
+	dims    int       // features
+	vectors []float64 // count × dims
+}
+
+func (m *machine) count() int { return len(m.vectors) / m.dims }
+
+// read reads the kernel and the vectors. The count comes from their shape alone:
+// in files of early releases n_support_ may be memory nobody wrote to.
+func (m *machine) read(a *estimator.Attributes, impls ...string) {
+	impl := a.Text("_impl", impls[0])
+	known := false
+	for _, i := range impls {
+		known = known || i == impl
+	}
+	if !known {
+		a.Fail("_impl is %q", impl)
+	}
+	if a.Bool("_sparse", false) {
+		a.Unsupported("a model fitted on sparse data", "fit it on a dense array, such as X.toarray()")
+		return
+	}
+	name := a.Text("kernel", "rbf")
+	m.kind = -1
+	for i, n := range kernelNames {
+		if n == name {
+			m.kind = kernelKind(i)
+		}
+	}
+	if m.kind < 0 {
+		if name != "precomputed" {
+			name = "a function"
+		}
+		a.Unsupported("kernel="+name, "use linear, poly, rbf or sigmoid")
+		return
+	}
+	if m.kind != linear {
+		if m.gamma = a.Float("_gamma"); m.gamma < 0 {
+			a.Fail("_gamma must be a number from 0")
+		}
+	}
+	if m.kind == poly || m.kind == sigmoid {
+		m.coef0 = a.FloatOr("coef0", 0)
+	}
+	if m.kind == poly {
+		m.degree = a.Int("degree", 0, 1<<20)
+	}
+	cols := -1
+	if a.Features() > 0 {
+		cols = a.Features()
+	}
+	m.vectors, _, m.dims = a.Matrix("support_vectors_", -1, cols)
+	if !a.Has("_n_support") {
+		a.Aged(a.Class + " lacks the attribute _n_support")
+	}
+}
+
+func (m *machine) Features() int { return m.dims }
+
+// SupportVectors implements estimator.Sized.
+func (m *machine) SupportVectors() int { return m.count() }
+
+// Nodes implements estimator.Sized.
+func (m *machine) Nodes() int { return 0 }
+
+func (m *machine) parameters() map[string]any {
+	p := map[string]any{"kernel": kernelNames[m.kind], "support_vectors": m.count()}
+	if m.kind != linear {
+		p["gamma"] = m.gamma
+	}
+	if m.kind == poly {
+		p["degree"] = m.degree
+	}
+	if m.kind == poly || m.kind == sigmoid {
+		p["coef0"] = m.coef0
+	}
+	return p
+}
+
+func (m *machine) fields(c *estimator.Codec) {
+	kind := int(m.kind)
+	c.Int(&kind)
+	m.kind = kernelKind(kind)
+	c.Int(&m.degree)
+	c.Int(&m.dims)
+	c.Float(&m.gamma)
+	c.Float(&m.coef0)
+	c.Floats(&m.vectors)
+}
+
+func (m *machine) check(class string) error {
+	if m.kind < linear || m.kind > sigmoid || m.dims < 1 || len(m.vectors) == 0 || len(m.vectors)%m.dims != 0 || !(m.gamma >= 0) {
+		return estimator.Misfit("%s: %d numbers in support vectors of %d features", class, len(m.vectors), m.dims)
+	}
+	return nil
+}
+
+// value is the kernel of support vector j and a row, as libsvm computes it.
+func (m *machine) value(x *estimator.Block, row, j int) float64 {
+	v := m.vectors[j*m.dims : (j+1)*m.dims]
+	if m.kind == rbf {
+		var dist float64
+		for k, w := range v {
+			d := x.X[k*x.Stride+row] - w
+			dist += float64(d * d)
+		}
+		return math.Exp(-m.gamma * dist)
+	}
+	var dot float64
+	for k, w := range v {
+		dot += float64(x.X[k*x.Stride+row] * w)
+	}
+	switch m.kind {
+	case poly:
+		return power(float64(m.gamma*dot)+m.coef0, m.degree)
+	case sigmoid:
+		return math.Tanh(float64(m.gamma*dot) + m.coef0)
+	}
+	return dot
+}
+
+// power is libsvm's powi.
+func power(base float64, times int) float64 {
+	out := 1.0
+	for t := times; t > 0; t /= 2 {
+		if t%2 == 1 {
+			out *= base
+		}
+		base *= base
+	}
+	return out
+}
+
+// scaled gives x and the vectors times √(γ·log₂e): then the squared distance is
+// the exponent of 2 that the fast kernel wants.
+func (m *machine) scaled(x *estimator.Block, ws *estimator.Workspace) (xs *estimator.Block, vectors []float64) {
+	f := math.Sqrt(m.gamma * math.Log2E)
+	xs = ws.Block(x, x.Cols)
+	kernel.Scale(xs.X, x.X[:len(xs.X)], f)
+	vectors = ws.Floats(len(m.vectors))
+	kernel.Scale(vectors, m.vectors, f)
+	return xs, vectors
+}
+
+// sums writes Σ coef·K of every row. Sums that are so close to −intercept that
+// the fast kernel's last digits decide the sign are computed again as libsvm
+// does.
+func (m *machine) sums(x *estimator.Block, coef []float64, intercept float64, ws *estimator.Workspace) []float64 {
+	sum := ws.Floats(x.Stride)
+	if m.kind != rbf {
+		for i := range x.Rows {
+			sum[i] = m.sum(x, i, coef)
+		}
+		return sum
+	}
+	xs, vectors := m.scaled(x, ws)
+	kernel.RBF(sum, xs.X, xs.Stride, vectors, coef, m.dims)
+	weight := math.Abs(intercept)
+	for _, c := range coef {
+		weight += math.Abs(c)
+	}
+	near := 1e-12 * weight
+	for i, s := range sum[:x.Rows] {
+		if d := s + intercept; !(d > near || d < -near) {
+			sum[i] = m.sum(x, i, coef)
+		}
+	}
+	return sum
+}
+
+// sum is Σ coef·K of one row. The conversion keeps compilers from fusing product
+// and sum into one rounding, which libsvm doesn't have.
+func (m *machine) sum(x *estimator.Block, row int, coef []float64) float64 {
+	var s float64
+	for j, c := range coef {
+		s += float64(c * m.value(x, row, j))
+	}
+	return s
+}
+
+// single is a machine with one decision value: OneClassSVM, SVR, NuSVR.
+type single struct {
+	machine
+	coef      []float64 // one per vector
+	intercept float64
+}
+
+func (s *single) read(a *estimator.Attributes, impl string) {
+	s.machine.read(a, impl)
+	if a.Err() != nil {
+		return
+	}
+	s.coef, _, _ = a.Matrix(a.FirstOf("_dual_coef_", "dual_coef_"), 1, s.count())
+	if i := a.Vector(a.FirstOf("_intercept_", "intercept_"), 1); a.Err() == nil {
+		s.intercept = i[0]
+	}
+}
+
+func (s *single) fields(c *estimator.Codec) {
+	s.machine.fields(c)
+	c.Floats(&s.coef)
+	c.Float(&s.intercept)
+}
+
+func (s *single) check(class string) error {
+	if err := s.machine.check(class); err != nil {
+		return err
+	}
+	if len(s.coef) != s.count() {
+		return estimator.Misfit("%s: %d coefficients of %d support vectors", class, len(s.coef), s.count())
+	}
+	return nil
+}

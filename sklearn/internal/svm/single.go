@@ -1,0 +1,205 @@
+package svm
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
+
+// OneClassSVM is an outlier detector. A row whose decision is above 0 is an
+// inlier; one of exactly 0 is not.
+type OneClassSVM struct {
+	single
+	nu     float64 // NaN where the file has none
+	offset float64
+}
+
+// ReadOneClassSVM reads its attributes.
+func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
+	s := &OneClassSVM{nu: math.NaN()}
+	s.read(a, "one_class")
+	if a.Has("nu") {
+		s.nu = a.Float("nu")
+	}
+	s.offset = -s.intercept
+	return s
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (s *OneClassSVM) Class() string { return "OneClassSVM" }
+
+func (s *OneClassSVM) Outputs(m estimator.Method, _ int) int {
+	switch m {
+	case estimator.Predict, estimator.DecisionFunction, estimator.ScoreSamples:
+		return 1
+	}
+	return 0
+}
+
+func (s *OneClassSVM) Parameters() map[string]any {
+	p := s.parameters()
+	p["intercept"] = s.intercept
+	if s.nu-s.nu == 0 {
+		p["nu"] = s.nu
+	}
+	return p
+}
+
+func (s *OneClassSVM) Fields(c *estimator.Codec) {
+	s.fields(c)
+	c.Float(&s.nu)
+}
+
+func (s *OneClassSVM) Check() error {
+	s.offset = -s.intercept
+	return s.check(s.Class())
+}
+
+func (s *OneClassSVM) Decide(x *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	if err := x.CheckFinite(s.Class()); err != nil {
+		return err
+	}
+	for i, v := range s.sums(x, s.coef, s.intercept, ws)[:x.Rows] {
+		d := v + s.intercept
+		if score != nil {
+			score[i] = d
+		}
+		if prediction != nil {
+			prediction[i] = -1
+			if d > 0 {
+				prediction[i] = 1
+			}
+		}
+	}
+	return nil
+}
+
+func (s *OneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	dst := out.Col(0)
+	if m == estimator.Predict {
+		return s.Decide(x, dst, nil, ws)
+	}
+	err := s.Decide(x, nil, dst, ws)
+	if m == estimator.ScoreSamples {
+		for i := range dst {
+			dst[i] += s.offset
+		}
+	}
+	return err
+}
+
+// Degenerate proves that every row has the same label. The bounds hold for the
+// rounded sums as well: kernels lie in [0, 1], and rounding is monotonic, so
+// replacing each kernel by its bound, in the same order, bounds the result.
+func (s *OneClassSVM) Degenerate() (label int, why string) {
+	if s.kind != rbf {
+		return 0, ""
+	}
+	var high, low float64
+	for _, c := range s.coef {
+		if s.gamma > 0 {
+			high += max(c, 0)
+			low += min(c, 0)
+		} else { // every kernel is 1
+			high += c
+			low += c
+		}
+	}
+	high += s.intercept
+	low += s.intercept
+	switch {
+	case high <= 0 || s.isolated():
+		why := fmt.Sprintf("its %d support vectors lie too far apart or weigh too little", len(s.coef))
+		if len(s.coef) == 1 {
+			why = "its only support vector is itself just at the limit"
+		}
+		return -1, "no decision can be above 0: " + why + "; train again with a larger nu or gamma, or more varied data"
+	case low > 0:
+		return 1, "no decision can be 0 or less; train again with a larger nu or gamma"
+	}
+	return 0, ""
+}
+
+// maxIsolated limits the quadratic proof.
+const maxIsolated = 64
+
+// isolated proves that no decision is above 0 by a sharper bound. Let sv i be
+// the one nearest to x: then any other sv j is at least half as far from x as
+// from i, so its kernel is at most exp(−gamma·d²/4), where d is the distance
+// between the two. A margin covers the rounding of these few operations.
+func (s *OneClassSVM) isolated() bool {
+	n := len(s.coef)
+	if n < 2 || n > maxIsolated || s.intercept >= 0 {
+		return false
+	}
+	centre := estimator.Block{X: make([]float64, s.dims), Rows: 1, Cols: s.dims, Stride: 1}
+	for j := range n {
+		for k := range centre.X {
+			centre.X[k] += s.vectors[j*s.dims+k] / float64(n)
+		}
+	}
+	if s.sum(&centre, 0, s.coef)+s.intercept > 0 {
+		return false // as for nearly all models; the loops below are for the rest
+	}
+	for i := range n {
+		sum := 0.0
+		for j, c := range s.coef {
+			dist := 0.0
+			for k := range s.dims {
+				d := s.vectors[i*s.dims+k] - s.vectors[j*s.dims+k]
+				dist += d * d
+			}
+			sum += max(c, 0) * math.Exp(-s.gamma*dist/4)
+		}
+		if sum*(1+1e-12) > -s.intercept {
+			return false
+		}
+	}
+	return true
+}
+
+// Regressor is SVR and NuSVR, which differ in training alone.
+type Regressor struct {
+	single
+	class string
+}
+
+// ReadSVR and ReadNuSVR read their attributes.
+func ReadSVR(a *estimator.Attributes) estimator.Estimator { return readRegressor(a, "epsilon_svr") }
+
+// ReadNuSVR is ReadSVR for the other class.
+func ReadNuSVR(a *estimator.Attributes) estimator.Estimator { return readRegressor(a, "nu_svr") }
+
+func readRegressor(a *estimator.Attributes, impl string) estimator.Estimator {
+	r := NewRegressor(a.Class)
+	r.read(a, impl)
+	return r
+}
+
+// NewRegressor makes an empty one.
+func NewRegressor(class string) *Regressor { return &Regressor{class: class} }
+
+func (r *Regressor) Class() string { return r.class }
+
+func (r *Regressor) Outputs(m estimator.Method, _ int) int {
+	if m == estimator.Predict {
+		return 1
+	}
+	return 0
+}
+
+func (r *Regressor) Parameters() map[string]any { return r.parameters() }
+func (r *Regressor) Fields(c *estimator.Codec)  { r.fields(c) }
+func (r *Regressor) Check() error               { return r.check(r.class) }
+
+func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	if err := x.CheckFinite(r.class); err != nil {
+		return err
+	}
+	dst := out.Col(0)
+	for i, v := range r.sums(x, r.coef, math.Inf(1), ws)[:x.Rows] {
+		dst[i] = v + r.intercept
+	}
+	return nil
+}

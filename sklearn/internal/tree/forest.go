@@ -1,0 +1,202 @@
+package tree
+
+import (
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// Forest is one tree or several whose leaves are averaged: DecisionTree,
+// ExtraTree, RandomForest and ExtraTrees, each as classifier and regressor.
+type Forest struct {
+	Trees
+	class  string
+	width  int              // values per leaf: classes, or outputs
+	labels estimator.Labels // of classifiers
+	values []float64        // nodes × width; those of inner nodes are 0
+}
+
+// NewForest makes an empty one.
+func NewForest(class string) *Forest { return &Forest{class: class} }
+
+// ReadForest reads the attributes of a forest or a single tree.
+func ReadForest(a *estimator.Attributes) estimator.Estimator {
+	f := NewForest(a.Class)
+	g := a.Graph()
+	if f.features = a.Features(); f.features == 0 {
+		a.Fail("n_features_ is missing")
+		return f
+	}
+	if a.Has("classes_") {
+		f.labels = a.Labels("classes_")
+	}
+	if a.Has("tree_") {
+		f.addTree(a, a.Value("tree_"))
+		return f
+	}
+	list := a.Value("estimators_")
+	if list.Kind() != pickle.KindList || g.Count(list) == 0 {
+		a.Fail("estimators_ is missing or empty")
+		return f
+	}
+	for e := g.Entries(list); ; {
+		v, ok := e.Item()
+		if !ok || a.Err() != nil {
+			return f
+		}
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, in.Value("tree_")) })
+	}
+}
+
+func (f *Forest) addTree(a *estimator.Attributes, v pickle.Value) {
+	p := parse(a, v)
+	if a.Err() != nil {
+		return
+	}
+	if classes := f.labels.Len(); classes > 0 && (p.outputs != 1 || p.width != classes) {
+		a.Fail("a tree has %d values per leaf for %d classes", p.width, classes)
+		return
+	} else if classes == 0 && p.width != p.outputs {
+		a.Fail("a tree of a regressor has %d values per leaf for %d outputs", p.width, p.outputs)
+		return
+	}
+	if f.width == 0 {
+		f.width = p.width
+	}
+	if f.width != p.width {
+		a.Fail("its trees have %d and %d outputs", f.width, p.width)
+		return
+	}
+	first := f.count()
+	order := f.add(a, p, nil, p.missing != nil)
+	if err := a.Graph().Charge(8 * len(order) * f.width); err != nil {
+		a.Fail("%w", err)
+		return
+	}
+	f.values = append(f.values, make([]float64, len(order)*f.width)...)
+	for i, at := range order {
+		if p.left[at] >= 0 {
+			continue
+		}
+		to := f.values[(first+i)*f.width : (first+i+1)*f.width]
+		copy(to, p.values[int(at)*f.width:])
+		if f.labels.Len() > 0 && !a.AtLeast(1, 3) { // counts, until 1.3 made them fractions
+			fractions(to)
+		}
+	}
+}
+
+// fractions divides by the sum.
+func fractions(x []float64) {
+	sum := 0.0
+	for _, v := range x {
+		sum += v
+	}
+	if sum == 0 {
+		sum = 1
+	}
+	for i := range x {
+		x[i] /= sum
+	}
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (f *Forest) Class() string { return f.class }
+
+// Labels are nil for regressors.
+func (f *Forest) Labels() *estimator.Labels {
+	if f.labels.Len() == 0 {
+		return nil
+	}
+	return &f.labels
+}
+
+func (f *Forest) Outputs(m estimator.Method, _ int) int {
+	switch {
+	case m == estimator.Predict && f.labels.Len() > 0:
+		return 1
+	case m == estimator.Predict:
+		return f.width
+	case (m == estimator.PredictProba || m == estimator.PredictLogProba) && f.labels.Len() > 0:
+		return f.width
+	}
+	return 0
+}
+
+func (f *Forest) Parameters() map[string]any {
+	p := map[string]any{"trees": len(f.roots), "nodes": f.count()}
+	if n := f.labels.Len(); n > 0 {
+		p["classes"] = n
+	}
+	return p
+}
+
+func (f *Forest) Fields(c *estimator.Codec) {
+	f.fields(c)
+	c.Int(&f.width)
+	f.labels.Fields(c)
+	c.Floats(&f.values)
+}
+
+func (f *Forest) Check() error {
+	if err := f.check(f.class); err != nil {
+		return err
+	}
+	if f.width < 1 || f.width > 1<<20 || len(f.values) != f.count()*f.width || (f.labels.Len() > 0 && f.labels.Len() != f.width) {
+		return estimator.Misfit("%s: %d values of %d nodes", f.class, len(f.values), f.count())
+	}
+	if f.labels.Len() > 0 {
+		return f.labels.Check(f.class)
+	}
+	return nil
+}
+
+// mean writes the leaves' values, averaged over the trees, in their order.
+func (f *Forest) mean(x, out *estimator.Block, ws *estimator.Workspace) error {
+	r, err := f.keys(f.class, x, ws)
+	if err != nil {
+		return err
+	}
+	leaf := ws.Int32s(x.Rows)
+	clear(out.X[:f.width*out.Stride])
+	for t := range f.roots {
+		f.walk(t, &r, leaf)
+		for k := range f.width {
+			dst := out.Col(k)
+			for i, l := range leaf {
+				dst[i] += f.values[int(l)*f.width+k]
+			}
+		}
+	}
+	if n := len(f.roots); n > 1 {
+		for k := range f.width {
+			kernel.Standardize(out.Lanes(k), out.Lanes(k), 0, float64(n))
+		}
+	}
+	return nil
+}
+
+func (f *Forest) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	if f.labels.Len() == 0 {
+		return f.mean(x, out, ws)
+	}
+	if m == estimator.Predict {
+		p := ws.Block(x, f.width)
+		if err := f.mean(x, p, ws); err != nil {
+			return err
+		}
+		if f.width == 1 {
+			for i := range out.Col(0) {
+				out.Col(0)[i] = f.labels.Values[0]
+			}
+			return nil
+		}
+		estimator.Choose(p, out.Col(0), &f.labels)
+		return nil
+	}
+	err := f.mean(x, out, ws)
+	if m == estimator.PredictLogProba {
+		estimator.Log(out)
+	}
+	return err
+}

@@ -1,0 +1,240 @@
+package tree
+
+import (
+	"math"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// IsolationForest is an outlier detector: a decision from 0 is an inlier.
+type IsolationForest struct {
+	Trees
+	lengths     []float64 // per node, the path length that a leaf stands for
+	denominator float64   // trees × the mean path length of as many samples as each saw
+	offset      float64
+	// Until release 0.21 a threshold could stand beside the decision function;
+	// in 0.19 a decision at the threshold is an outlier.
+	threshold  float64
+	tieOutlies bool
+	scores     bool // has score_samples
+}
+
+// tie is how near to its threshold a decision counts as equal to it: thresholds
+// are often the score of a training row, and powers of 2 differ in their last
+// digit from machine to machine, while different path lengths differ by far
+// more.
+const tie = 4e-16
+
+// ReadIsolationForest reads its attributes.
+func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
+	f := &IsolationForest{tieOutlies: !a.AtLeast(0, 20), scores: a.AtLeast(0, 20), offset: -0.5}
+	g := a.Graph()
+	f.features = a.Features()
+	list := a.Value("estimators_")
+	if f.features == 0 && g.Count(list) > 0 { // 0.19 keeps it in the trees alone
+		first := g.Entries(list)
+		v, _ := first.Item()
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) {
+			if in.Has("n_features_") {
+				f.features = in.Int("n_features_", 1, estimator.MaxFeatures)
+			}
+		})
+	}
+	if f.features == 0 || list.Kind() != pickle.KindList || g.Count(list) == 0 {
+		a.Fail("n_features_in_ or estimators_ is missing")
+		return f
+	}
+	samples := a.Float(a.FirstOf("_max_samples", "max_samples_"))
+	f.denominator = float64(g.Count(list)) * pathLength(samples, !a.AtLeast(0, 21))
+	if a.Has("offset_") {
+		f.offset = a.Float("offset_")
+	}
+	if t := a.FirstOf("_threshold_", "threshold_"); a.Has(t) && !a.AtLeast(0, 22) {
+		f.threshold = a.Float(t)
+	}
+	subsets := g.Entries(a.Value("estimators_features_"))
+	for e := g.Entries(list); a.Err() == nil; {
+		v, ok := e.Item()
+		if !ok {
+			break
+		}
+		var features []float64
+		if s, ok := subsets.Item(); ok {
+			if features, _ = a.ArrayOf(s, "estimators_features_", true, -1); len(features) == f.features {
+				features = nil // all of them: then rows aren't rearranged
+			}
+		}
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, features, a) })
+	}
+	return f
+}
+
+// addTree appends a tree, and the path length of each of its leaves: their
+// depth, and what the samples that are left there would take to isolate.
+func (f *IsolationForest) addTree(a *estimator.Attributes, features []float64, forest *estimator.Attributes) {
+	p := parse(a, a.Value("tree_"))
+	if a.Err() != nil {
+		return
+	}
+	if features != nil {
+		for _, at := range p.feature {
+			if at >= float64(len(features)) {
+				a.Fail("a tree uses feature %v of %d", at, len(features))
+				return
+			}
+		}
+	}
+	first := f.count()
+	order := f.add(a, p, features, p.missing != nil && forest.AtLeast(1, 6))
+	if err := a.Graph().Charge(8 * 2 * len(order)); err != nil {
+		a.Fail("%w", err)
+		return
+	}
+	depth := make([]int32, len(order))
+	for i, at := range order {
+		length := 0.0
+		if left := f.nodes[nodeWords*(first+i)+2]; int(left) != first+i {
+			depth[int(left)-first], depth[int(left)-first+1] = depth[i]+1, depth[i]+1
+		} else if forest.AtLeast(0, 22) {
+			length = float64(depth[i]+1) + pathLength(p.samples[at], false) - 1
+		} else {
+			length = float64(depth[i]) + pathLength(p.samples[at], !forest.AtLeast(0, 21))
+		}
+		f.lengths = append(f.lengths, length)
+	}
+}
+
+// pathLength is scikit-learn's _average_path_length: the mean depth of a leaf in
+// a random tree of n samples. Until release 0.20 it was 1 for one sample.
+func pathLength(n float64, old bool) float64 {
+	const eulerGamma = 0.577215664901532860606512090082402431
+	switch {
+	case n <= 1 && old:
+		return 1
+	case n <= 1:
+		return 0
+	case n == 2 && !old:
+		return 1
+	}
+	return 2*(math.Log(n-1)+eulerGamma) - 2*(n-1)/n
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (f *IsolationForest) Class() string { return "IsolationForest" }
+
+func (f *IsolationForest) Outputs(m estimator.Method, _ int) int {
+	if m == estimator.Predict || m == estimator.DecisionFunction || (m == estimator.ScoreSamples && f.scores) {
+		return 1
+	}
+	return 0
+}
+
+func (f *IsolationForest) Parameters() map[string]any {
+	return map[string]any{"trees": len(f.roots), "nodes": f.count(), "offset": f.offset}
+}
+
+func (f *IsolationForest) Fields(c *estimator.Codec) {
+	f.fields(c)
+	c.Floats(&f.lengths)
+	c.Float(&f.denominator)
+	c.Float(&f.offset)
+	c.Float(&f.threshold)
+	c.Bool(&f.tieOutlies)
+	c.Bool(&f.scores)
+}
+
+func (f *IsolationForest) Check() error {
+	if len(f.lengths) != f.count() || !(f.denominator >= 0) {
+		return estimator.Misfit("IsolationForest: %d path lengths of %d nodes", len(f.lengths), f.count())
+	}
+	return f.check(f.Class())
+}
+
+// samples writes score_samples.
+func (f *IsolationForest) samples(x *estimator.Block, dst []float64, ws *estimator.Workspace) error {
+	r, err := f.keys(f.Class(), x, ws)
+	if err != nil {
+		return err
+	}
+	leaf := ws.Int32s(x.Rows)
+	clear(dst)
+	for t := range f.roots {
+		f.walk(t, &r, leaf)
+		for i, l := range leaf {
+			dst[i] += f.lengths[l]
+		}
+	}
+	f.finish(dst)
+	return nil
+}
+
+func (f *IsolationForest) finish(dst []float64) {
+	for i, depth := range dst {
+		if f.denominator == 0 {
+			dst[i] = -0.5
+		} else {
+			dst[i] = -math.Exp2(-depth / f.denominator)
+		}
+	}
+}
+
+func (f *IsolationForest) Decide(x *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	if score == nil {
+		score = ws.Floats(x.Rows)
+	}
+	score = score[:x.Rows]
+	if err := f.samples(x, score, ws); err != nil {
+		return err
+	}
+	for i, s := range score {
+		d := s - f.offset
+		score[i] = d
+		if prediction == nil {
+			continue
+		}
+		prediction[i] = 1
+		if above := d - f.threshold; above < -tie || (f.tieOutlies && above <= tie) {
+			prediction[i] = -1
+		}
+	}
+	return nil
+}
+
+func (f *IsolationForest) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	switch m {
+	case estimator.Predict:
+		return f.Decide(x, out.Col(0), nil, ws)
+	case estimator.ScoreSamples:
+		return f.samples(x, out.Col(0), ws)
+	}
+	return f.Decide(x, nil, out.Col(0), ws)
+}
+
+// Degenerate: no row can have a longer path than the deepest leaf of each tree
+// together, nor a shorter one than the shallowest.
+func (f *IsolationForest) Degenerate() (label int, why string) {
+	long, short := 0.0, 0.0
+	for t, root := range f.roots {
+		end := f.count()
+		if t+1 < len(f.roots) {
+			end = int(f.roots[t+1])
+		}
+		low, high := math.Inf(1), 0.0
+		for i := int(root); i < end; i++ {
+			if int(f.nodes[nodeWords*i+2]) == i {
+				low, high = min(low, f.lengths[i]), max(high, f.lengths[i])
+			}
+		}
+		long, short = long+high, short+low
+	}
+	bounds := []float64{long, short}
+	f.finish(bounds)
+	switch {
+	case bounds[0]-f.offset-f.threshold < -tie:
+		return -1, "even a row in the deepest leaf of every tree is an outlier; train again with less contamination or more varied data"
+	case bounds[1]-f.offset-f.threshold > tie:
+		return 1, "even a row in the shallowest leaf of every tree is an inlier; train again with more varied data"
+	}
+	return 0, ""
+}

@@ -1,0 +1,90 @@
+package sklearn
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
+
+// A native record is a header and the state of the model's estimators:
+//
+//	 0  4 bytes  magic "FSMR"
+//	 4  uint32   version, 1
+//	 8  uint32   length of the record, header included, a multiple of 8
+//	12  uint32   CRC-32C of everything from byte 16
+//	16  uint32   number of features
+//	20  uint32   findings: 1 flags everything, 2 flags nothing, 4 too old
+//	24  …        state
+//
+// docs/formats/record.md describes the state.
+const (
+	recordMagic   = "FSMR"
+	recordVersion = 1
+	recordHeader  = 24
+)
+
+const opRecord = "read record"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// AppendRecord appends the model in native form to dst, whose length must be a
+// multiple of 8, and returns the longer slice. The record's length is a multiple
+// of 8 too. It holds what scores are made of and what is known to be wrong with
+// the model, not the names of steps and the releases that wrote them.
+func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
+	if len(dst)%8 != 0 {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, "write record", "", "the slice has %d bytes, not a multiple of 8", len(dst))
+	}
+	// The state is aligned from the record's start; a slice of its own keeps it so.
+	body, err := estimator.Encode(make([]byte, recordHeader, 256), m.root, records)
+	if err != nil {
+		return dst, err
+	}
+	copy(body, recordMagic)
+	binary.LittleEndian.PutUint32(body[4:], recordVersion)
+	binary.LittleEndian.PutUint32(body[8:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(body[16:], uint32(m.features))
+	binary.LittleEndian.PutUint32(body[20:], uint32(m.findings))
+	binary.LittleEndian.PutUint32(body[12:], crc32.Checksum(body[16:], castagnoli))
+	return append(dst, body...), nil
+}
+
+// ReadRecord makes m the model of a native record. The model refers to data,
+// which must stay as it is; m must not be in use. Where m was read from a record
+// of the same estimators before and data is aligned to 8 bytes, it allocates
+// nothing. An error is of kind Corrupt.
+func (m *Model) ReadRecord(data []byte) error {
+	if len(data) < recordHeader || string(data[:4]) != recordMagic {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are no native record", len(data))
+	}
+	if v := binary.LittleEndian.Uint32(data[4:]); v != recordVersion {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "version %d, but this release reads %d", v, recordVersion).
+			WithHint("pack the fleet again with this release")
+	}
+	if n := binary.LittleEndian.Uint32(data[8:]); uint64(n) != uint64(len(data)) {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are announced, %d are there", n, len(data))
+	}
+	if sum := crc32.Checksum(data[16:], castagnoli); sum != binary.LittleEndian.Uint32(data[12:]) {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the checksum doesn't match").
+			WithHint("pack the fleet again")
+	}
+	if err := m.codec.Decode(data, recordHeader, &m.root, records); err != nil {
+		return err
+	}
+	m.file = nil
+	m.assemble(m.root)
+	m.findings = findings(binary.LittleEndian.Uint32(data[20:]))
+	if n := binary.LittleEndian.Uint32(data[16:]); uint64(n) != uint64(m.features) {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d features are announced, the estimators take %d", n, m.features)
+	}
+	return nil
+}
+
+// loadRecord is Load for a native record.
+func loadRecord(data []byte) (*Model, error) {
+	m := &Model{}
+	return m, m.ReadRecord(bytes.Clone(data))
+}

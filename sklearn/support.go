@@ -1,0 +1,243 @@
+package sklearn
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/linear"
+	"github.com/fleetscore/fleetscore/sklearn/internal/mixture"
+	"github.com/fleetscore/fleetscore/sklearn/internal/neighbors"
+	"github.com/fleetscore/fleetscore/sklearn/internal/neural"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+	"github.com/fleetscore/fleetscore/sklearn/internal/preprocess"
+	"github.com/fleetscore/fleetscore/sklearn/internal/svm"
+	"github.com/fleetscore/fleetscore/sklearn/internal/tree"
+)
+
+// class is a supported estimator.
+type class struct {
+	name    string
+	code    uint32   // in native records; never changes
+	modules []string // where the newest releases keep it, below sklearn
+	retired []string // where earlier ones kept it
+	read    func(*estimator.Attributes) estimator.Estimator
+	empty   func() estimator.Estimator // for native records
+	limits  string                     // what of it is supported; empty means all
+}
+
+func one[T any, P interface {
+	*T
+	estimator.Estimator
+}]() estimator.Estimator {
+	return P(new(T))
+}
+
+func named[T estimator.Estimator](name string, empty func(string) T) func() estimator.Estimator {
+	return func() estimator.Estimator { return empty(name) }
+}
+
+func in(modules ...string) []string { return modules }
+
+// classes is what is supported.
+var classes = slices.Concat(composing, preprocessing, machines, linearModels, treeModels, others)
+
+var composing = []class{
+	{"Pipeline", 1, in("pipeline"), nil, compose.ReadPipeline, one[compose.Pipeline], ""},
+	{"FeatureUnion", 2, in("pipeline"), nil, compose.ReadFeatureUnion, one[compose.FeatureUnion], ""},
+	{"ColumnTransformer", 3, in("compose._column_transformer"), nil, compose.ReadColumnTransformer, one[compose.ColumnTransformer], "columns by position, name, slice or mask; from 0.21, by name from 0.24"},
+	{"FunctionTransformer", 4, in("preprocessing._function_transformer"), nil, compose.ReadFunctionTransformer, one[compose.FunctionTransformer], "NumPy's functions of one number, such as log1p, and func=None"},
+}
+
+var preprocessing = []class{
+	{"StandardScaler", 16, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadStandardScaler, one[preprocess.StandardScaler], ""},
+	{"MinMaxScaler", 17, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadMinMaxScaler, one[preprocess.MinMaxScaler], ""},
+	{"RobustScaler", 18, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadRobustScaler, one[preprocess.RobustScaler], ""},
+	{"MaxAbsScaler", 19, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadMaxAbsScaler, one[preprocess.MaxAbsScaler], ""},
+	{"Normalizer", 20, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadNormalizer, one[preprocess.Normalizer], ""},
+	{"SimpleImputer", 21, in("impute._base", "impute"), nil, preprocess.ReadSimpleImputer, one[preprocess.SimpleImputer], "numbers"},
+	{"PowerTransformer", 22, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadPowerTransformer, one[preprocess.PowerTransformer], ""},
+	{"QuantileTransformer", 23, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadQuantileTransformer, one[preprocess.QuantileTransformer], ""},
+	{"PolynomialFeatures", 24, in("preprocessing._polynomial"), in("preprocessing._data", "preprocessing.data"), preprocess.ReadPolynomialFeatures, one[preprocess.PolynomialFeatures], ""},
+	{"PCA", 25, in("decomposition._pca"), in("decomposition.pca"), preprocess.ReadPCA, one[preprocess.PCA], ""},
+	{"KBinsDiscretizer", 26, in("preprocessing._discretization"), nil, preprocess.ReadKBinsDiscretizer, one[preprocess.KBinsDiscretizer], ""},
+}
+
+const svmLimits = "kernels linear, poly, rbf and sigmoid; fitted on dense rows"
+
+var machines = []class{
+	{"OneClassSVM", 32, in("svm._classes"), in("svm.classes"), svm.ReadOneClassSVM, one[svm.OneClassSVM], svmLimits},
+	{"SVC", 33, in("svm._classes"), in("svm.classes"), svm.ReadClassifier, named("SVC", svm.NewClassifier), svmLimits},
+	{"NuSVC", 34, in("svm._classes"), in("svm.classes"), svm.ReadClassifier, named("NuSVC", svm.NewClassifier), svmLimits},
+	{"SVR", 35, in("svm._classes"), in("svm.classes"), svm.ReadSVR, named("SVR", svm.NewRegressor), svmLimits},
+	{"NuSVR", 36, in("svm._classes"), in("svm.classes"), svm.ReadNuSVR, named("NuSVR", svm.NewRegressor), svmLimits},
+}
+
+func linearClass(name string, code uint32, module string) class {
+	return class{name, code, in(module), in(strings.Replace(module, "._", ".", 1)), linear.ReadRegressor, named(name, linear.NewRegressor), ""}
+}
+
+func linearClassifier(name string, code uint32, module string) class {
+	return class{name, code, in(module), in(strings.Replace(module, "._", ".", 1)), linear.ReadClassifier, named(name, linear.NewClassifier), ""}
+}
+
+var linearModels = []class{
+	linearClass("LinearRegression", 48, "linear_model._base"),
+	linearClass("Ridge", 49, "linear_model._ridge"),
+	linearClass("RidgeCV", 50, "linear_model._ridge"),
+	linearClass("Lasso", 51, "linear_model._coordinate_descent"),
+	linearClass("LassoCV", 52, "linear_model._coordinate_descent"),
+	linearClass("ElasticNet", 53, "linear_model._coordinate_descent"),
+	linearClass("ElasticNetCV", 54, "linear_model._coordinate_descent"),
+	linearClass("BayesianRidge", 55, "linear_model._bayes"),
+	linearClass("HuberRegressor", 56, "linear_model._huber"),
+	linearClass("SGDRegressor", 57, "linear_model._stochastic_gradient"),
+	linearClass("LinearSVR", 58, "svm._classes"),
+	linearClassifier("LogisticRegression", 64, "linear_model._logistic"),
+	linearClassifier("LogisticRegressionCV", 65, "linear_model._logistic"),
+	linearClassifier("RidgeClassifier", 66, "linear_model._ridge"),
+	linearClassifier("RidgeClassifierCV", 67, "linear_model._ridge"),
+	linearClassifier("SGDClassifier", 68, "linear_model._stochastic_gradient"),
+	linearClassifier("Perceptron", 69, "linear_model._perceptron"),
+	linearClassifier("LinearSVC", 70, "svm._classes"),
+	{"SGDOneClassSVM", 71, in("linear_model._stochastic_gradient"), nil, linear.ReadSGDOneClassSVM, one[linear.SGDOneClassSVM], ""},
+}
+
+const oneLabel = "one label a row"
+
+func forest(name string, code uint32, module, old, limits string) class {
+	return class{name, code, in(module), in(old), tree.ReadForest, named(name, tree.NewForest), limits}
+}
+
+var treeModels = []class{
+	forest("DecisionTreeClassifier", 80, "tree._classes", "tree.tree", oneLabel),
+	forest("DecisionTreeRegressor", 81, "tree._classes", "tree.tree", ""),
+	forest("ExtraTreeClassifier", 82, "tree._classes", "tree.tree", oneLabel),
+	forest("ExtraTreeRegressor", 83, "tree._classes", "tree.tree", ""),
+	forest("RandomForestClassifier", 84, "ensemble._forest", "ensemble.forest", oneLabel),
+	forest("RandomForestRegressor", 85, "ensemble._forest", "ensemble.forest", ""),
+	forest("ExtraTreesClassifier", 86, "ensemble._forest", "ensemble.forest", oneLabel),
+	forest("ExtraTreesRegressor", 87, "ensemble._forest", "ensemble.forest", ""),
+	{"IsolationForest", 88, in("ensemble._iforest"), in("ensemble.iforest"), tree.ReadIsolationForest, one[tree.IsolationForest], ""},
+	{"GradientBoostingClassifier", 89, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingClassifier", tree.NewGradientBoosting), "init=None or \"zero\""},
+	{"GradientBoostingRegressor", 90, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingRegressor", tree.NewGradientBoosting), "init=None or \"zero\""},
+}
+
+const metrics = "metrics euclidean, manhattan, chebyshev and minkowski; all training rows are compared"
+
+var others = []class{
+	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
+	{"KNeighborsClassifier", 97, in("neighbors._classification"), in("neighbors.classification"), neighbors.ReadKNeighbors, named("KNeighborsClassifier", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
+	{"KNeighborsRegressor", 98, in("neighbors._regression"), in("neighbors.regression"), neighbors.ReadKNeighbors, named("KNeighborsRegressor", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
+	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], "store_precision=True"},
+	{"KMeans", 105, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("KMeans", mixture.NewKMeans), ""},
+	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
+	{"GaussianMixture", 107, in("mixture._gaussian_mixture"), in("mixture.gaussian_mixture"), mixture.ReadGaussianMixture, one[mixture.GaussianMixture], ""},
+	{"GaussianNB", 108, in("naive_bayes"), nil, mixture.ReadGaussianNB, one[mixture.GaussianNB], ""},
+	{"MLPClassifier", 112, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPClassifier", neural.NewPerceptron), oneLabel},
+	{"MLPRegressor", 113, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPRegressor", neural.NewPerceptron), ""},
+}
+
+const supported = "the estimators that the documentation of package sklearn lists"
+
+// names is everything that may stand in a file.
+var names = func() *pickle.Names {
+	var list []pickle.Name
+	for i, c := range classes {
+		for _, m := range c.modules {
+			list = append(list, pickle.Name{Module: "sklearn." + m, Name: c.name, Use: pickle.Class, ID: i})
+		}
+		for _, m := range c.retired {
+			list = append(list, pickle.Name{Module: "sklearn." + m, Name: c.name, Use: pickle.Class, ID: i, Retired: true})
+		}
+	}
+	for _, m := range [...]string{"numpy", "numpy.core._multiarray_umath", "numpy._core._multiarray_umath", "numpy.core.umath", "numpy._core.umath"} {
+		for f := range compose.Functions() {
+			list = append(list, pickle.Name{Module: m, Name: f, Use: pickle.Record})
+		}
+	}
+	for _, p := range parts {
+		for name := range strings.FieldsSeq(p.names) {
+			list = append(list, pickle.Name{Module: p.module, Name: name, Use: p.use})
+		}
+	}
+	return pickle.NewNames(list, supported)
+}()
+
+// parts are what estimators keep in their attributes besides arrays: read where
+// Record stands, else passed over.
+var parts = []struct {
+	module string
+	use    pickle.Use
+	names  string
+}{
+	{"sklearn.tree._tree", pickle.Record, "Tree"},
+	{"builtins", pickle.Record, "slice"},
+	{"__builtin__", pickle.Record, "slice"},
+	{"numpy.core", pickle.Record, "_ufunc_reconstruct"},
+	{"numpy._core", pickle.Record, "_ufunc_reconstruct"},
+	{"sklearn.compose._column_transformer", pickle.Record, "_RemainderColsList"},
+	{"sklearn.impute._base", pickle.Record, "MissingIndicator"},
+	{"sklearn.impute", pickle.Record, "MissingIndicator"},
+	{"sklearn.dummy", pickle.Record, "DummyClassifier DummyRegressor"},
+	{"sklearn.ensemble.gradient_boosting", pickle.Record, "LogOddsEstimator ScaledLogOddsEstimator PriorProbabilityEstimator MeanEstimator QuantileEstimator ZeroEstimator"},
+	{"sklearn.preprocessing._label", pickle.Record, "LabelBinarizer LabelEncoder"},
+	{"sklearn.preprocessing.label", pickle.Record, "LabelBinarizer LabelEncoder"},
+
+	{"sklearn.preprocessing._encoders", pickle.Inert, "OneHotEncoder"},
+	{"sklearn.ensemble._gb_losses", pickle.Inert, gbLosses},
+	{"sklearn.ensemble.gradient_boosting", pickle.Inert, gbLosses},
+	{"sklearn.ensemble._gb", pickle.Inert, "VerboseReporter"},
+	{"sklearn._loss.loss", pickle.Inert, lossNames},
+	{"sklearn._loss._loss", pickle.Inert, cythonLosses},
+	{"_loss", pickle.Inert, cythonLosses},
+	{"sklearn._loss.link", pickle.Inert, "IdentityLink LogLink LogitLink HalfLogitLink MultinomialLogit Interval"},
+	{"sklearn.linear_model._sgd_fast", pickle.Inert, sgdLosses},
+	{"sklearn.linear_model.sgd_fast", pickle.Inert, sgdLosses},
+	{"sklearn.neural_network._stochastic_optimizers", pickle.Inert, "AdamOptimizer SGDOptimizer"},
+	{"sklearn.neighbors._kd_tree", pickle.Inert, "KDTree KDTree64 KDTree32 newObj BinaryTree64 BinaryTree32"},
+	{"sklearn.neighbors.kd_tree", pickle.Inert, "KDTree newObj"},
+	{"sklearn.neighbors._ball_tree", pickle.Inert, "BallTree BallTree64 BallTree32 newObj BinaryTree64 BinaryTree32"},
+	{"sklearn.neighbors.ball_tree", pickle.Inert, "BallTree newObj"},
+	{"sklearn.metrics._dist_metrics", pickle.Inert, metricClasses},
+	{"sklearn.neighbors._dist_metrics", pickle.Inert, metricClasses},
+	{"sklearn.neighbors.dist_metrics", pickle.Inert, metricClasses},
+	{"sklearn.utils._bunch", pickle.Inert, "Bunch"},
+	{"sklearn.utils", pickle.Inert, "Bunch"},
+	{"sklearn.utils.deprecation", pickle.Inert, "DeprecationDict"},
+}
+
+const (
+	gbLosses      = "LeastSquaresError LeastAbsoluteError HuberLossFunction QuantileLossFunction BinomialDeviance MultinomialDeviance ExponentialLoss"
+	lossNames     = "HalfSquaredError AbsoluteError PinballLoss HuberLoss HalfPoissonLoss HalfGammaLoss HalfTweedieLoss HalfTweedieLossIdentity HalfBinomialLoss HalfMultinomialLoss ExponentialLoss"
+	cythonLosses  = "CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
+	sgdLosses     = "Hinge SquaredHinge Log ModifiedHuber SquaredLoss Huber EpsilonInsensitive SquaredEpsilonInsensitive"
+	metricClasses = "newObj EuclideanDistance EuclideanDistance64 ManhattanDistance ManhattanDistance64 ChebyshevDistance ChebyshevDistance64 MinkowskiDistance MinkowskiDistance64"
+)
+
+// records finds classes by their codes.
+var records = func() *estimator.Classes {
+	byName, byCode := map[string]uint32{}, map[uint32]func() estimator.Estimator{}
+	for _, c := range classes {
+		byName[c.name], byCode[c.code] = c.code, c.empty
+	}
+	return &estimator.Classes{
+		Code: func(name string) uint32 { return byName[name] },
+		New: func(code uint32) estimator.Estimator {
+			if empty := byCode[code]; empty != nil {
+				return empty()
+			}
+			return nil
+		},
+	}
+}()
+
+// fileClasses finds classes by their places in names.
+var fileClasses = func() func(int) *estimator.Class {
+	out := make([]estimator.Class, len(classes))
+	for i, c := range classes {
+		out[i] = estimator.Class{Name: c.name, Read: c.read}
+	}
+	return func(id int) *estimator.Class { return &out[id] }
+}()
