@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fleetscore/fleetscore/sklearn/internal/calibration"
 	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/linear"
@@ -122,6 +123,12 @@ var treeModels = []class{
 	{"IsolationForest", 88, in("ensemble._iforest"), in("ensemble.iforest"), tree.ReadIsolationForest, one[tree.IsolationForest], ""},
 	{"GradientBoostingClassifier", 89, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingClassifier", tree.NewGradientBoosting), "init=None or \"zero\""},
 	{"GradientBoostingRegressor", 90, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingRegressor", tree.NewGradientBoosting), "init=None or \"zero\""},
+	hist("HistGradientBoostingClassifier", 91),
+	hist("HistGradientBoostingRegressor", 92),
+}
+
+func hist(name string, code uint32) class {
+	return class{name, code, in("ensemble._hist_gradient_boosting.gradient_boosting"), nil, tree.ReadHistGradientBoosting, named(name, tree.NewHistGradientBoosting), "numeric features"}
 }
 
 const metrics = "metrics euclidean, manhattan, chebyshev and minkowski; all training rows are compared"
@@ -130,11 +137,12 @@ var others = []class{
 	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
 	{"KNeighborsClassifier", 97, in("neighbors._classification"), in("neighbors.classification"), neighbors.ReadKNeighbors, named("KNeighborsClassifier", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
 	{"KNeighborsRegressor", 98, in("neighbors._regression"), in("neighbors.regression"), neighbors.ReadKNeighbors, named("KNeighborsRegressor", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
-	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], "store_precision=True"},
+	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope", "covariance.outlier_detection"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], "store_precision=True"},
 	{"KMeans", 105, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("KMeans", mixture.NewKMeans), ""},
 	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
 	{"GaussianMixture", 107, in("mixture._gaussian_mixture"), in("mixture.gaussian_mixture"), mixture.ReadGaussianMixture, one[mixture.GaussianMixture], ""},
 	{"GaussianNB", 108, in("naive_bayes"), nil, mixture.ReadGaussianNB, one[mixture.GaussianNB], ""},
+	{"CalibratedClassifierCV", 109, in("calibration"), nil, calibration.Read, one[calibration.Calibrated], "from 0.24; method sigmoid and isotonic"},
 	{"MLPClassifier", 112, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPClassifier", neural.NewPerceptron), oneLabel},
 	{"MLPRegressor", 113, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPRegressor", neural.NewPerceptron), ""},
 }
@@ -185,6 +193,14 @@ var parts = []struct {
 	{"sklearn.preprocessing._label", pickle.Record, "LabelBinarizer LabelEncoder"},
 	{"sklearn.preprocessing.label", pickle.Record, "LabelBinarizer LabelEncoder"},
 
+	{"sklearn.ensemble._hist_gradient_boosting.predictor", pickle.Record, "TreePredictor"},
+	{"sklearn.calibration", pickle.Record, "_CalibratedClassifier _SigmoidCalibration"},
+	{"sklearn.isotonic", pickle.Record, "IsotonicRegression"},
+
+	{"sklearn.ensemble._hist_gradient_boosting.binning", pickle.Inert, "_BinMapper"},
+	{"sklearn.ensemble._hist_gradient_boosting.loss", pickle.Inert, "LeastSquares LeastAbsoluteDeviation Poisson BinaryCrossEntropy CategoricalCrossEntropy"},
+	{"numpy.random._generator", pickle.Inert, "Generator"},
+	{"numpy.random.bit_generator", pickle.Inert, "SeedSequence __pyx_unpickle_SeedSequence"},
 	{"sklearn.preprocessing._encoders", pickle.Inert, "OneHotEncoder"},
 	{"sklearn.ensemble._gb_losses", pickle.Inert, gbLosses},
 	{"sklearn.ensemble.gradient_boosting", pickle.Inert, gbLosses},
@@ -197,9 +213,9 @@ var parts = []struct {
 	{"sklearn.linear_model.sgd_fast", pickle.Inert, sgdLosses},
 	{"sklearn.neural_network._stochastic_optimizers", pickle.Inert, "AdamOptimizer SGDOptimizer"},
 	{"sklearn.neighbors._kd_tree", pickle.Inert, "KDTree KDTree64 KDTree32 newObj BinaryTree64 BinaryTree32"},
-	{"sklearn.neighbors.kd_tree", pickle.Inert, "KDTree newObj"},
+	{"sklearn.neighbors.kd_tree", pickle.Inert, "KDTree newObj BinaryTree"},
 	{"sklearn.neighbors._ball_tree", pickle.Inert, "BallTree BallTree64 BallTree32 newObj BinaryTree64 BinaryTree32"},
-	{"sklearn.neighbors.ball_tree", pickle.Inert, "BallTree newObj"},
+	{"sklearn.neighbors.ball_tree", pickle.Inert, "BallTree newObj BinaryTree"},
 	{"sklearn.metrics._dist_metrics", pickle.Inert, metricClasses},
 	{"sklearn.neighbors._dist_metrics", pickle.Inert, metricClasses},
 	{"sklearn.neighbors.dist_metrics", pickle.Inert, metricClasses},
@@ -211,7 +227,7 @@ var parts = []struct {
 const (
 	gbLosses      = "LeastSquaresError LeastAbsoluteError HuberLossFunction QuantileLossFunction BinomialDeviance MultinomialDeviance ExponentialLoss"
 	lossNames     = "HalfSquaredError AbsoluteError PinballLoss HuberLoss HalfPoissonLoss HalfGammaLoss HalfTweedieLoss HalfTweedieLossIdentity HalfBinomialLoss HalfMultinomialLoss ExponentialLoss"
-	cythonLosses  = "CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
+	cythonLosses  = "__pyx_unpickle_CyHuberLoss __pyx_unpickle_CyPinballLoss CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
 	sgdLosses     = "Hinge SquaredHinge Log ModifiedHuber SquaredLoss Huber EpsilonInsensitive SquaredEpsilonInsensitive"
 	metricClasses = "newObj EuclideanDistance EuclideanDistance64 ManhattanDistance ManhattanDistance64 ChebyshevDistance ChebyshevDistance64 MinkowskiDistance MinkowskiDistance64"
 )

@@ -112,7 +112,12 @@ func Log(out *Block) {
 	for c := range out.Cols {
 		col := out.Col(c)
 		for i, v := range col {
-			col[i] = math.Log(v)
+			if v < 0x1p-1022 && v > 0 {
+				v *= 0x1p54 // math.Log is wrong for subnormal numbers on amd64
+				col[i] = math.Log(v) - 54*math.Ln2
+			} else {
+				col[i] = math.Log(v)
+			}
 		}
 	}
 }

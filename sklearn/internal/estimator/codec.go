@@ -284,3 +284,6 @@ func (c *Codec) Children(p *[]Estimator) {
 		}
 	}
 }
+
+// Err is the first thing that was wrong.
+func (c *Codec) Err() error { return c.err }

@@ -140,7 +140,7 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	}
 	switch a.Class {
 	case "LogisticRegression", "LogisticRegressionCV":
-		s.proba = logisticRegression(a, s.labels.Len())
+		s.proba = s.logisticRegression(a)
 	case "SGDClassifier":
 		switch a.Text("loss", "hinge") {
 		case "log", "log_loss":
@@ -152,12 +152,16 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	return s
 }
 
-// logisticRegression finds what predict_proba does. Until release 1.7 the
+// logisticRegression finds what predict_proba does. In 0.19 one decision means a
+// sigmoid; until release 1.7 the
 // parameter multi_class decides; after it, the number of classes.
-func logisticRegression(a *estimator.Attributes, classes int) probability {
+func (s *Classifier) logisticRegression(a *estimator.Attributes) probability {
+	classes := s.labels.Len()
 	multi, solver := a.Text("multi_class", "auto"), a.Text("solver", "lbfgs")
 	byDefault := multi == "auto" || multi == "deprecated"
 	switch {
+	case len(s.intercept) == 1 && !a.AtLeast(0, 20):
+		return logistic
 	case multi == "ovr" || multi == "warn" || classes <= 2 && byDefault || solver == "liblinear" && byDefault:
 		return logistic
 	}

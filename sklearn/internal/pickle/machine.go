@@ -67,7 +67,7 @@ type Graph struct {
 }
 
 const (
-	minBudget = 64 << 10
+	minBudget = 256 << 10
 	// minEffort bounds, with a multiple of the file's size, how much is decoded:
 	// values that stand in many places would else make small files slow.
 	minEffort = 1 << 20
@@ -151,6 +151,9 @@ func (g *Graph) Charge(n int) error {
 	return nil
 }
 
+// Refund gives back n bytes that are in use no more.
+func (g *Graph) Refund(n int) { g.budget += n }
+
 // room makes space for n more values.
 func (g *Graph) room(s []Value, n int) ([]Value, error) {
 	need := len(s) + n
@@ -166,6 +169,7 @@ func (g *Graph) room(s []Value, n int) ([]Value, error) {
 	}
 	grown := make([]Value, len(s), size)
 	copy(grown, s)
+	g.Refund(8 * cap(s))
 	return grown, nil
 }
 

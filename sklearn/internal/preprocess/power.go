@@ -133,6 +133,7 @@ func yeoJohnson(x, l float64) float64 {
 type QuantileTransformer struct {
 	transformer
 	normal     bool
+	wide       bool      // until 0.20: what is near a bound counts as beyond it
 	references []float64 // of quantile
 	quantiles  []float64 // features × references, each row ascending
 }
@@ -147,6 +148,7 @@ func ReadQuantileTransformer(a *estimator.Attributes) estimator.Estimator {
 	default:
 		a.Unsupported("output_distribution=\""+d+"\"", "use uniform or normal")
 	}
+	t.refusesNaN, t.wide = !a.AtLeast(0, 20), !a.AtLeast(0, 21)
 	t.references = a.Vector("references_", -1)
 	n := -1
 	if a.Features() > 0 {
@@ -174,8 +176,9 @@ func (t *QuantileTransformer) Parameters() map[string]any {
 }
 
 func (t *QuantileTransformer) Fields(c *estimator.Codec) {
-	c.Int(&t.features)
+	t.fields(c)
 	c.Bool(&t.normal)
+	c.Bool(&t.wide)
 	c.Floats(&t.references)
 	c.Floats(&t.quantiles)
 }
@@ -204,7 +207,7 @@ func (t *QuantileTransformer) TrainingRange() (low, high []float64) {
 
 func (t *QuantileTransformer) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
 	const bounds = 1e-7 // scikit-learn's BOUNDS_THRESHOLD
-	if err := x.CheckNotInfinite(t.Class()); err != nil {
+	if err := t.checkScaled(t.Class(), x); err != nil {
 		return err
 	}
 	clipLow, clipHigh := normalQuantile(bounds-0x1p-52), normalQuantile(1-(bounds-0x1p-52))
@@ -216,7 +219,7 @@ func (t *QuantileTransformer) Compute(_ estimator.Method, x, out *estimator.Bloc
 				continue
 			}
 			low, high := v == q[0], v == q[len(q)-1]
-			if t.normal {
+			if t.normal || t.wide {
 				low, high = v-bounds < q[0], v+bounds > q[len(q)-1]
 			}
 			y := 0.5 * (interpolate(v, q, t.references, 1) - interpolate(-v, q, t.references, -1))
@@ -228,6 +231,8 @@ func (t *QuantileTransformer) Compute(_ estimator.Method, x, out *estimator.Bloc
 			}
 			if t.normal {
 				y = min(max(normalQuantile(y), clipLow), clipHigh)
+			} else if t.wide {
+				y = min(max(y, bounds-0x1p-52), 1-(bounds-0x1p-52))
 			}
 			dst[i] = y
 		}

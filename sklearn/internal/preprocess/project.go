@@ -161,6 +161,10 @@ type PCA struct {
 	mean       []float64
 	scale      []float64 // to divide by; nil without whiten
 	outputs    int
+	// For score_samples, the density of probabilistic PCA (Tipping and Bishop,
+	// 1999): variances along the components, and that of what is left.
+	variance []float64
+	noise    float64
 }
 
 // ReadPCA reads its attributes.
@@ -170,8 +174,17 @@ func ReadPCA(a *estimator.Attributes) estimator.Estimator {
 	if a.Has("mean_") {
 		t.mean = a.Vector("mean_", t.features)
 	}
+	t.variance = a.Vector("explained_variance_", t.outputs)
+	t.noise = a.FloatOr("noise_variance_", 0)
+	for i, v := range t.variance {
+		v = max(v-t.noise, 0)
+		if a.Bool("whiten", false) {
+			v *= t.variance[i] // as scikit-learn does, though components are unit vectors
+		}
+		t.variance[i] = v + t.noise
+	}
 	if a.Bool("whiten", false) {
-		t.scale = a.Vector("explained_variance_", t.outputs)
+		t.scale = a.Vector("explained_variance_", t.outputs) // read anew: variance was changed
 		for i, v := range t.scale {
 			s := math.Sqrt(v)
 			if a.AtLeast(1, 5) {
@@ -189,8 +202,11 @@ func ReadPCA(a *estimator.Attributes) estimator.Estimator {
 func (t *PCA) Class() string { return "PCA" }
 
 func (t *PCA) Outputs(m estimator.Method, _ int) int {
-	if m == estimator.Transform {
+	switch m {
+	case estimator.Transform:
 		return t.outputs
+	case estimator.ScoreSamples:
+		return 1
 	}
 	return 0
 }
@@ -205,16 +221,18 @@ func (t *PCA) Fields(c *estimator.Codec) {
 	c.Floats(&t.components)
 	c.Floats(&t.mean)
 	c.Floats(&t.scale)
+	c.Floats(&t.variance)
+	c.Float(&t.noise)
 }
 
 func (t *PCA) Check() error {
-	if t.features < 1 || t.outputs < 1 || len(t.components) != t.features*t.outputs || (t.scale != nil && len(t.scale) != t.outputs) {
+	if t.features < 1 || t.outputs < 1 || len(t.components) != t.features*t.outputs || (t.scale != nil && len(t.scale) != t.outputs) || len(t.variance) != t.outputs {
 		return misfit(t.Class(), "components_", len(t.components), t.features)
 	}
 	return perFeature(t.Class(), t.features, named{"mean_", t.mean})
 }
 
-func (t *PCA) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+func (t *PCA) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
 	if err := x.CheckFinite(t.Class()); err != nil {
 		return err
 	}
@@ -224,6 +242,10 @@ func (t *PCA) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator
 		for c := range x.Cols {
 			kernel.Standardize(centred.Lanes(c), x.Lanes(c), t.mean[c], 1)
 		}
+	}
+	if m == estimator.ScoreSamples {
+		t.density(centred, out.Col(0), ws)
+		return nil
 	}
 	for o := range t.outputs {
 		dst := out.Lanes(o)
@@ -236,4 +258,40 @@ func (t *PCA) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator
 		}
 	}
 	return nil
+}
+
+// density writes the logarithm of the density of centred rows. The components
+// are orthonormal, so the covariance need not be inverted: what lies along a
+// component counts by its variance, what is left by the noise.
+func (t *PCA) density(x *estimator.Block, dst []float64, ws *estimator.Workspace) {
+	along := ws.Block(x, 1)
+	rest := ws.Floats(x.Rows)
+	clear(rest)
+	for c := range x.Cols {
+		for i, v := range x.Col(c) {
+			rest[i] += float64(v * v)
+		}
+	}
+	logs := float64(t.features) * math.Log(2*math.Pi)
+	clear(dst)
+	for o, variance := range t.variance {
+		clear(along.X)
+		for c, w := range t.components[o*t.features : (o+1)*t.features] {
+			kernel.AddScaled(along.Lanes(0), x.Lanes(c), w)
+		}
+		logs += math.Log(variance)
+		for i, v := range along.Col(0) {
+			dst[i] += v * v / variance
+			rest[i] -= float64(v * v)
+		}
+	}
+	if left := t.features - t.outputs; left > 0 && t.noise > 0 {
+		logs += float64(left) * math.Log(t.noise)
+		for i, v := range rest {
+			dst[i] += v / t.noise
+		}
+	}
+	for i, v := range dst {
+		dst[i] = -0.5*v - 0.5*logs
+	}
 }

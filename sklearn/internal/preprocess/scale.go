@@ -10,7 +10,24 @@ import (
 )
 
 // transformer is what all that only transform have in common.
-type transformer struct{ features int }
+type transformer struct {
+	features   int
+	refusesNaN bool // until release 0.20 the scalers did
+}
+
+// fields reads or writes what all have.
+func (t *transformer) fields(c *estimator.Codec) {
+	c.Int(&t.features)
+	c.Bool(&t.refusesNaN)
+}
+
+// checkScaled refuses rows as scikit-learn's scalers do.
+func (t *transformer) checkScaled(class string, x *estimator.Block) error {
+	if t.refusesNaN {
+		return x.CheckFinite(class)
+	}
+	return x.CheckNotInfinite(class)
+}
 
 func (t *transformer) Features() int { return t.features }
 
@@ -41,7 +58,7 @@ func ReadStandardScaler(a *estimator.Attributes) estimator.Estimator {
 	if a.Bool("with_std", true) {
 		s.scale = a.PerFeature("scale_")
 	}
-	s.features = a.Features()
+	s.features, s.refusesNaN = a.Features(), !a.AtLeast(0, 20)
 	return s
 }
 
@@ -55,7 +72,7 @@ func (s *StandardScaler) Parameters() map[string]any {
 }
 
 func (s *StandardScaler) Fields(c *estimator.Codec) {
-	c.Int(&s.features)
+	s.fields(c)
 	c.Floats(&s.mean)
 	c.Floats(&s.scale)
 }
@@ -90,7 +107,7 @@ func perFeature(class string, features int, vectors ...named) error {
 // Compute divides rather than multiplying by a reciprocal: that would round
 // otherwise than scikit-learn, and a row could change its label.
 func (s *StandardScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := x.CheckNotInfinite(s.Class()); err != nil {
+	if err := s.checkScaled(s.Class(), x); err != nil {
 		return err
 	}
 	for c := range x.Cols {
@@ -135,7 +152,7 @@ func ReadMinMaxScaler(a *estimator.Attributes) estimator.Estimator {
 		}
 		s.clipLow, s.clipHigh = low, high
 	}
-	s.features = a.Features()
+	s.features, s.refusesNaN = a.Features(), !a.AtLeast(0, 20)
 	return s
 }
 
@@ -151,7 +168,7 @@ func (s *MinMaxScaler) Check() error {
 }
 
 func (s *MinMaxScaler) Fields(c *estimator.Codec) {
-	c.Int(&s.features)
+	s.fields(c)
 	c.Floats(&s.scale)
 	c.Floats(&s.min)
 	c.Floats(&s.dataMin)
@@ -162,7 +179,7 @@ func (s *MinMaxScaler) Fields(c *estimator.Codec) {
 }
 
 func (s *MinMaxScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := x.CheckNotInfinite(s.Class()); err != nil {
+	if err := s.checkScaled(s.Class(), x); err != nil {
 		return err
 	}
 	for c := range x.Cols {
@@ -199,7 +216,7 @@ type MaxAbsScaler struct {
 // ReadMaxAbsScaler reads its attributes.
 func ReadMaxAbsScaler(a *estimator.Attributes) estimator.Estimator {
 	s := &MaxAbsScaler{scale: a.PerFeature("scale_"), clip: a.Bool("clip", false)}
-	s.features = a.Features()
+	s.features, s.refusesNaN = a.Features(), !a.AtLeast(0, 20)
 	return s
 }
 
@@ -208,7 +225,7 @@ func (s *MaxAbsScaler) Outputs(m estimator.Method, in int) int { return same(m, 
 func (s *MaxAbsScaler) Parameters() map[string]any             { return map[string]any{"clip": s.clip} }
 
 func (s *MaxAbsScaler) Fields(c *estimator.Codec) {
-	c.Int(&s.features)
+	s.fields(c)
 	c.Floats(&s.scale)
 	c.Bool(&s.clip)
 }
@@ -221,7 +238,7 @@ func (s *MaxAbsScaler) Check() error {
 }
 
 func (s *MaxAbsScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := x.CheckNotInfinite(s.Class()); err != nil {
+	if err := s.checkScaled(s.Class(), x); err != nil {
 		return err
 	}
 	for c := range x.Cols {
@@ -251,7 +268,7 @@ func ReadRobustScaler(a *estimator.Attributes) estimator.Estimator {
 	if a.Bool("with_scaling", true) {
 		s.scale = a.PerFeature("scale_")
 	}
-	s.features = a.Features()
+	s.features, s.refusesNaN = a.Features(), !a.AtLeast(0, 20)
 	return s
 }
 
@@ -262,7 +279,7 @@ func (s *RobustScaler) Parameters() map[string]any {
 }
 
 func (s *RobustScaler) Fields(c *estimator.Codec) {
-	c.Int(&s.features)
+	s.fields(c)
 	c.Floats(&s.center)
 	c.Floats(&s.scale)
 }
@@ -272,7 +289,7 @@ func (s *RobustScaler) Check() error {
 }
 
 func (s *RobustScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := x.CheckNotInfinite(s.Class()); err != nil {
+	if err := s.checkScaled(s.Class(), x); err != nil {
 		return err
 	}
 	for c := range x.Cols {
@@ -306,6 +323,9 @@ func ReadNormalizer(a *estimator.Attributes) estimator.Estimator {
 	if a.Err() == nil && s.norm != "l1" && s.norm != "l2" && s.norm != "max" {
 		a.Unsupported("norm=\""+s.norm+"\"", "use l1, l2 or max")
 	}
+	if s.norm == "max" && !a.AtLeast(0, 24) {
+		s.norm = "largest" // not of magnitudes
+	}
 	return s
 }
 
@@ -333,8 +353,13 @@ func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *es
 				norms[i] += math.Abs(v)
 			case "l2":
 				norms[i] += float64(v * v)
-			default:
+			case "max":
 				norms[i] = max(norms[i], math.Abs(v))
+			default: // of releases before 0.24
+				if c == 0 {
+					norms[i] = v
+				}
+				norms[i] = max(norms[i], v)
 			}
 		}
 	}
@@ -342,7 +367,7 @@ func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *es
 		if s.norm == "l2" {
 			n = math.Sqrt(n)
 		}
-		if n < s.tiny || n == 0 {
+		if n == 0 || (s.tiny > 0 && n < s.tiny) {
 			n = 1
 		}
 		norms[i] = n

@@ -12,6 +12,7 @@ import (
 type OneClassSVM struct {
 	single
 	nu     float64 // NaN where the file has none
+	scores bool    // has score_samples: from 0.20
 	offset float64
 }
 
@@ -19,6 +20,7 @@ type OneClassSVM struct {
 func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 	s := &OneClassSVM{nu: math.NaN()}
 	s.read(a, "one_class")
+	s.scores = a.AtLeast(0, 20)
 	if a.Has("nu") {
 		s.nu = a.Float("nu")
 	}
@@ -30,8 +32,7 @@ func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 func (s *OneClassSVM) Class() string { return "OneClassSVM" }
 
 func (s *OneClassSVM) Outputs(m estimator.Method, _ int) int {
-	switch m {
-	case estimator.Predict, estimator.DecisionFunction, estimator.ScoreSamples:
+	if m == estimator.Predict || m == estimator.DecisionFunction || (m == estimator.ScoreSamples && s.scores) {
 		return 1
 	}
 	return 0
@@ -49,6 +50,7 @@ func (s *OneClassSVM) Parameters() map[string]any {
 func (s *OneClassSVM) Fields(c *estimator.Codec) {
 	s.fields(c)
 	c.Float(&s.nu)
+	c.Bool(&s.scores)
 }
 
 func (s *OneClassSVM) Check() error {

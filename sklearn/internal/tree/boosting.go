@@ -57,6 +57,7 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 				in.Fail("a tree has %d values per leaf", p.width)
 			}
 			order := b.add(in, p, nil, false)
+			p.refund(in)
 			if err := g.Charge(8 * len(order)); err != nil {
 				in.Fail("%w", err)
 				return

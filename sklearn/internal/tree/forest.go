@@ -31,7 +31,7 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		f.labels = a.Labels("classes_")
 	}
 	if a.Has("tree_") {
-		f.addTree(a, a.Value("tree_"))
+		f.addTree(a, a, a.Value("tree_"))
 		return f
 	}
 	list := a.Value("estimators_")
@@ -44,11 +44,24 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		if !ok || a.Err() != nil {
 			return f
 		}
-		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, in.Value("tree_")) })
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, a, in.Value("tree_")) })
 	}
 }
 
-func (f *Forest) addTree(a *estimator.Attributes, v pickle.Value) {
+// takesNaN reports whether scikit-learn takes NaN for such trees: those with the
+// best splits from 1.3, in a random forest from 1.4, those with random splits
+// from 1.6.
+func (f *Forest) takesNaN(a *estimator.Attributes) bool {
+	switch f.class {
+	case "DecisionTreeClassifier", "DecisionTreeRegressor":
+		return a.AtLeast(1, 6) || (a.AtLeast(1, 3) && a.Text("splitter", "best") == "best")
+	case "RandomForestClassifier", "RandomForestRegressor":
+		return a.AtLeast(1, 4)
+	}
+	return a.AtLeast(1, 6)
+}
+
+func (f *Forest) addTree(a, forest *estimator.Attributes, v pickle.Value) {
 	p := parse(a, v)
 	if a.Err() != nil {
 		return
@@ -68,7 +81,8 @@ func (f *Forest) addTree(a *estimator.Attributes, v pickle.Value) {
 		return
 	}
 	first := f.count()
-	order := f.add(a, p, nil, p.missing != nil)
+	order := f.add(a, p, nil, p.missing != nil && f.takesNaN(forest))
+	p.refund(a)
 	if err := a.Graph().Charge(8 * len(order) * f.width); err != nil {
 		a.Fail("%w", err)
 		return

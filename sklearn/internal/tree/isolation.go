@@ -29,6 +29,7 @@ const tie = 4e-16
 // ReadIsolationForest reads its attributes.
 func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 	f := &IsolationForest{tieOutlies: !a.AtLeast(0, 20), scores: a.AtLeast(0, 20), offset: -0.5}
+	f.infinite = a.AtLeast(1, 6) // from then on rows aren't looked at
 	g := a.Graph()
 	f.features = a.Features()
 	list := a.Value("estimators_")
@@ -86,7 +87,8 @@ func (f *IsolationForest) addTree(a *estimator.Attributes, features []float64, f
 		}
 	}
 	first := f.count()
-	order := f.add(a, p, features, p.missing != nil && forest.AtLeast(1, 6))
+	order := f.add(a, p, features, p.missing != nil && f.infinite)
+	p.refund(a)
 	if err := a.Graph().Charge(8 * 2 * len(order)); err != nil {
 		a.Fail("%w", err)
 		return

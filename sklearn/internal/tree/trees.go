@@ -26,6 +26,7 @@ type Trees struct {
 	roots    []int32  // per tree, its first node
 	depths   []int32  // per tree, steps to the deepest leaf
 	missing  []uint32 // a bit per node: NaN goes left; nil where NaN is refused
+	infinite bool     // takes infinity, and what is too large for float32
 }
 
 const nodeWords = 3
@@ -76,6 +77,9 @@ const maxNodes = 1 << 29
 func parse(a *estimator.Attributes, v pickle.Value) *parsed {
 	g := a.Graph()
 	p := &parsed{}
+	if a.Err() != nil {
+		return p
+	}
 	class, args, state := g.Call(v)
 	if class == nil || class.Name != "Tree" || len(args) != 3 || state.Kind() != pickle.KindDict {
 		a.Fail("tree_ is %s", g.Describe(v))
@@ -127,6 +131,15 @@ func parse(a *estimator.Attributes, v pickle.Value) *parsed {
 	p.values, shape = a.ArrayOf(values, "the values of tree_", true, len(p.left), p.outputs, -1)
 	p.width = p.outputs * shape[2]
 	return p
+}
+
+// refund gives back what reading the nodes took.
+func (p *parsed) refund(a *estimator.Attributes) {
+	n := 5*len(p.left) + len(p.values)
+	if p.missing != nil {
+		n += len(p.left)
+	}
+	a.Graph().Refund(8 * n)
 }
 
 // add appends a tree, its nodes level by level, and gives for each of its new
@@ -189,6 +202,7 @@ func (t *Trees) fields(c *estimator.Codec) {
 	c.Int32s(&t.roots)
 	c.Int32s(&t.depths)
 	c.Uint32s(&t.missing)
+	c.Bool(&t.infinite)
 }
 
 // check proves that walking can't leave the nodes and ends: links lead forward
@@ -238,7 +252,8 @@ func (t *Trees) keys(class string, x *estimator.Block, ws *estimator.Workspace) 
 			f := float32(v)
 			if f-f != 0 {
 				switch {
-				case v == v && !(math.IsInf(v, 0) && t.missing != nil):
+				case v == v && t.infinite:
+				case v == v:
 					return r, estimator.Refuse("%s got %v in row %d, feature %d, which is infinite or too large for float32; scikit-learn refuses it too", class, v, x.First+i, c).
 						WithHint("drop the row or scale the value before scoring")
 				case v != v && t.missing == nil:
