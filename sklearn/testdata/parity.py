@@ -4,7 +4,8 @@ scikit-learn makes of some rows, into a folder.
     python parity.py FOLDER [--seed N] [--rounds N] [--joblib] [--skops]
 
 The folder gets a pickle per case and cases.json: rows and results as base64 of
-little-endian float64, row by row. Each round draws other data and parameters.
+little-endian float64, row by row. A FOLDER that ends in .zip becomes one file,
+as the fixtures in parity/ are, made with --small. Each round draws other data and parameters.
 Needs scikit-learn 0.19 or later on Python 3.
 """
 import argparse
@@ -13,7 +14,10 @@ import inspect
 import json
 import os
 import pickle
+import shutil
+import tempfile
 import warnings
+import zipfile
 
 import numpy as np
 import sklearn
@@ -77,7 +81,7 @@ def fleet(rng, small):
     cols = int(rng.randint(2, 6))
     kinds = ["plain", "ties", "constant", "huge", "tiny"]
     kind = lambda: kinds[rng.randint(len(kinds))]
-    trees = 6 if small else 30
+    trees = 4 if small else 30
 
     def xy(k, classes=0, outputs=1, text=False, width=None):
         x = table(rng, n, width or cols, k)
@@ -285,6 +289,16 @@ def outputs(model, x):
     return out
 
 
+def weight(model, x):
+    """How large the terms are that a linear machine's decision is the sum of."""
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if getattr(last, "kernel", "") != "linear":
+        return 0.0
+    for _, step in model.steps[:-1]:
+        x = step.transform(x)
+    return float(np.max(np.abs(last.dual_coef_).dot(np.abs(last.support_vectors_).dot(np.abs(x).T))))
+
+
 def refuses(model, x):
     try:
         (model.predict if hasattr(model, "predict") else model.transform)(x)
@@ -293,11 +307,14 @@ def refuses(model, x):
     return False
 
 
-def queries(rng, x):
+def queries(rng, x, small):
     x = np.asarray(x, dtype=float)
     spread = np.nanmax(np.abs(x), axis=0) + 1e-9
     far = np.vstack([x[:1] + 30 * spread, x[1:2] - 7 * spread])
-    return np.vstack([x[:12], x[:6] + 1e-3 * spread, rng.normal(0, 1, (14, x.shape[1])) * spread, far])
+    drawn = rng.normal(0, 1, (14, x.shape[1])) * spread
+    if small:
+        return np.vstack([x[:10], far, drawn[:6]])
+    return np.vstack([x[:12], x[:6] + 1e-3 * spread, drawn, far])
 
 
 def main():
@@ -309,6 +326,9 @@ def main():
     args.add_argument("--joblib", action="store_true", help="joblib files too, in every compression")
     args.add_argument("--skops", action="store_true", help="skops files too")
     args = args.parse_args()
+    archive = None
+    if args.folder.endswith(".zip"):
+        archive, args.folder = args.folder, tempfile.mkdtemp()
     if not os.path.isdir(args.folder):
         os.makedirs(args.folder)
     cases = []
@@ -322,10 +342,11 @@ def main():
                 print("skipped:", name, e)
                 continue
             like = (lambda q: q) if isinstance(x, np.ndarray) else (lambda q, x=x: type(x)(q, columns=x.columns))
-            q = queries(rng, x)
+            q = queries(rng, x, args.small)
             if "box-cox" in str(getattr(est, "method", "")) or getattr(est, "func", None) is np.log1p:
                 q = np.abs(q) + 0.1
             case["cols"], case["x"], case["out"] = q.shape[1], pack(q), outputs(model, like(q))
+            case["weight"] = weight(model, q)
             for what, value in (("nan", np.nan), ("inf", np.inf), ("large", 1e39)):
                 bad = q[12:16].copy()
                 bad[1, 0] = value
@@ -336,6 +357,14 @@ def main():
             cases.append(case)
     with open(os.path.join(args.folder, "cases.json"), "w") as f:
         f.write("[" + ",\n".join(json.dumps(c, sort_keys=True) for c in cases) + "]\n")
+    if archive:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as z:
+            for name in sorted(os.listdir(args.folder)):
+                info = zipfile.ZipInfo(name)  # with a fixed time, so that the same cases make the same file
+                info.compress_type = zipfile.ZIP_DEFLATED
+                with open(os.path.join(args.folder, name), "rb") as f:
+                    z.writestr(info, f.read())
+        shutil.rmtree(args.folder)
     print(sklearn.__version__, len(cases), "cases")
 
 

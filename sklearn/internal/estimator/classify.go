@@ -29,14 +29,8 @@ func Choose(d *Block, dst []float64, labels *Labels) {
 	}
 }
 
-// Expit is scipy.special.expit, 1 / (1 + e^−x).
-func Expit(x float64) float64 {
-	if x >= 0 {
-		return 1 / (1 + math.Exp(-x))
-	}
-	e := math.Exp(x)
-	return e / (1 + e)
-}
+// Expit is scipy.special.expit.
+func Expit(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 // Logistic writes the sigmoid of each decision: of one decision the two
 // probabilities, else made to sum to 1.
