@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/archive"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
@@ -36,6 +37,19 @@ func Load(data []byte) (*Model, error) {
 	}
 	if bytes.HasPrefix(data, []byte(recordMagic)) {
 		return loadRecord(data)
+	}
+	plain, compression, err := archive.Decompress(data)
+	if err != nil {
+		return nil, err
+	}
+	if compression != "" {
+		return loadPickle(plain, "joblib")
+	}
+	if archive.IsZip(data) {
+		if plain, err = archive.Skops(data); err != nil {
+			return nil, err
+		}
+		return loadPickle(plain, "skops")
 	}
 	return loadPickle(data, "pickle")
 }

@@ -5,7 +5,8 @@ scikit-learn makes of some rows, into a folder.
 
 The folder gets a pickle per case and cases.json: rows and results as base64 of
 little-endian float64, row by row. A FOLDER that ends in .zip becomes one file,
-as the fixtures in parity/ are, made with --small. Each round draws other data and parameters.
+as the fixtures in parity/ are, made with --small; formats.zip also with
+--joblib --skops --only "svm_plain|RandomForestClassifier_2|columns_named|hist_class_3|knn_uniform|GradientBoostingRegressor". Each round draws other data and parameters.
 Needs scikit-learn 0.19 or later on Python 3.
 """
 import argparse
@@ -14,6 +15,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import warnings
@@ -325,6 +327,7 @@ def main():
     args.add_argument("--small", action="store_true", help="small models, to be kept as fixtures")
     args.add_argument("--joblib", action="store_true", help="joblib files too, in every compression")
     args.add_argument("--skops", action="store_true", help="skops files too")
+    args.add_argument("--only", default="", help="a regular expression of names")
     args = args.parse_args()
     archive = None
     if args.folder.endswith(".zip"):
@@ -336,6 +339,8 @@ def main():
         rng = np.random.RandomState(args.seed + r)
         for i, (name, est, x, y) in enumerate(fleet(rng, args.small)):
             case = {"name": "%s_%d_%d" % (name, r, i), "class": type(est).__name__}
+            if not re.match(args.only, name):
+                continue
             try:
                 model = est.fit(x) if y is None else est.fit(x, y)
             except AttributeError as e:  # a release that its NumPy is too new for

@@ -374,39 +374,39 @@ func (a *Attributes) Strings(name string) []string {
 
 // Array is an array of numbers of that many dimensions, row-major. A dimension
 // in shape that is above −1 must be so.
-func (a *Attributes) Array(name string, finite bool, shape ...int) ([]float64, [4]int) {
+func (a *Attributes) Array(name string, finite bool, shape ...int) ([]float64, [8]int) {
 	v := a.Value(name)
 	if v == 0 || v.Kind() == pickle.KindNone {
 		a.missing(name)
-		return nil, [4]int{}
+		return nil, [8]int{}
 	}
 	return a.ArrayOf(v, name, finite, shape...)
 }
 
 // ArrayOf is Array for a value that isn't an attribute.
-func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...int) ([]float64, [4]int) {
+func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...int) ([]float64, [8]int) {
 	if a.err != nil {
-		return nil, [4]int{}
+		return nil, [8]int{}
 	}
 	arr, err := a.b.Graph.Array(v)
 	if err != nil {
 		a.Fail("%s %w", name, err)
-		return nil, [4]int{}
+		return nil, [8]int{}
 	}
 	if arr.Dims != len(shape) {
 		a.Fail("%s has %d dimensions instead of %d", name, arr.Dims, len(shape))
-		return nil, [4]int{}
+		return nil, [8]int{}
 	}
 	for i, n := range shape {
 		if n >= 0 && arr.Shape[i] != n {
 			a.Fail("%s has the shape %v, but dimension %d should be %d", name, arr.Shape[:arr.Dims], i, n)
-			return nil, [4]int{}
+			return nil, [8]int{}
 		}
 	}
 	f, err := a.b.Graph.Floats(&arr, finite)
 	if err != nil {
 		a.Fail("%s %w", name, err)
-		return nil, [4]int{}
+		return nil, [8]int{}
 	}
 	if len(f) == 0 {
 		a.Fail("%s is empty", name)

@@ -146,11 +146,11 @@ func halfFloat(h uint16) float64 {
 	return sign * math.Ldexp(1024+frac, exp-25)
 }
 
-const maxDims = 4
+const maxDims = 8
 
 // Array is a NumPy array that was found in a file and not yet decoded.
 type Array struct {
-	Dims    int // up to 4
+	Dims    int // up to 8
 	Shape   [maxDims]int
 	dtype   dtype
 	fortran bool

@@ -127,7 +127,7 @@ func parse(a *estimator.Attributes, v pickle.Value) *parsed {
 		a.Fail("tree_ has no nodes")
 		return p
 	}
-	var shape [4]int
+	var shape [8]int
 	p.values, shape = a.ArrayOf(values, "the values of tree_", true, len(p.left), p.outputs, -1)
 	p.width = p.outputs * shape[2]
 	return p
