@@ -378,9 +378,16 @@ def write(args, name, model, protocol):
     with open(os.path.join(args.folder, files[0]), "wb") as f:
         pickle.dump(model, f, min(protocol, pickle.HIGHEST_PROTOCOL))
     if args.joblib:
-        import joblib
+        try:
+            import joblib
+        except ImportError:
+            from sklearn.externals import joblib
         for compress, ext in ((0, "joblib"), (("zlib", 3), "z"), (("gzip", 3), "gz"), (("bz2", 3), "bz2"), (("xz", 3), "xz"), (("lzma", 3), "lzma"), (("lz4", 3), "lz4")):
-            joblib.dump(model, os.path.join(args.folder, name + "." + ext), compress=compress)
+            try:
+                joblib.dump(model, os.path.join(args.folder, name + "." + ext), compress=compress)
+            except (ValueError, ImportError) as e:  # before it knew lz4
+                print("joblib:", name, e)
+                continue
             files.append(name + "." + ext)
     if args.skops:
         import skops.io
