@@ -39,9 +39,12 @@ type Shard uint8
 // Shards is how many shards there are.
 const Shards = 256
 
-// Shard returns the key's shard: the highest byte of the 64-bit FNV-1a hash of
-// the key's bytes, after the finalizer of MurmurHash3 (fmix64).
-func (k Key) Shard() Shard {
+// Shard returns the key's shard: the highest byte of its Hash.
+func (k Key) Shard() Shard { return Shard(k.Hash() >> 56) }
+
+// Hash is the 64-bit FNV-1a hash of the key's bytes, after the finalizer of
+// MurmurHash3 (fmix64). It is fixed for ever: files hold it.
+func (k Key) Hash() uint64 {
 	h := uint64(14695981039346656037)
 	for i := 0; i < len(k); i++ {
 		h ^= uint64(k[i])
@@ -52,7 +55,7 @@ func (k Key) Shard() Shard {
 	h ^= h >> 33
 	h *= 0xc4ceb9fe1a85ec53
 	h ^= h >> 33
-	return Shard(h >> 56)
+	return h
 }
 
 // ShardRange is the shards First to Last, both included.

@@ -14,8 +14,8 @@ import (
 )
 
 func newModelCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Look at models"}
-	cmd.AddCommand(newModelInspectCommand())
+	cmd := &cobra.Command{Use: "model", Short: "Look at models and pack them"}
+	cmd.AddCommand(newModelInspectCommand(), newModelPackCommand())
 	return cmd
 }
 

@@ -1,10 +1,10 @@
 // Package fleet knows which sensors there are and which model each has: models
 // found in a folder by a template of their names, and immutable generations of
-// them, packed by shard range so that a task reads its models in one piece.
+// them, compiled to native records and packed by shard range, so that a task
+// finds its models in one piece of memory.
 //
-// It does not look into models: a pack holds each model's bytes as they were
-// uploaded. All functions and values are safe for concurrent use, except that
-// one fleet is synced by one caller at a time.
+// It scores nothing. All functions and values are safe for concurrent use, except
+// that one fleet is synced by one caller at a time.
 package fleet
 
 import (
@@ -12,6 +12,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -22,15 +23,18 @@ type Member struct {
 	Key       fleetscore.Key
 	Name      string // relative to the models' folder
 	SizeBytes int64
-	ETag      string // changes with the content
+
+	mark uint64 // changes with the content
 }
 
 // Folder is a folder of models as it was when it was listed.
 type Folder struct {
 	b       store.Bucket
 	members []Member // by shard, then key
-	byKey   map[fleetscore.Key]int
 	Ignored []string // names that no key's model has, in order
+
+	once  sync.Once // guards the making of what follows
+	byKey map[fleetscore.Key]int32
 }
 
 // MaxModelBytes is the largest model that is read.
@@ -39,7 +43,7 @@ const MaxModelBytes = 1 << 30
 // Scan lists the models of a folder. Names that start with "." or "_" are passed
 // over. Two files for one key are an error of kind Conflict that names both.
 func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
-	f := &Folder{b: src, byKey: map[fleetscore.Key]int{}}
+	f := &Folder{b: src}
 	for info, err := range src.List(ctx, "", store.ListOptions{}) {
 		if err != nil {
 			return nil, err
@@ -53,15 +57,14 @@ func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
 			f.Ignored = append(f.Ignored, name)
 			continue
 		}
-		f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, ETag: info.ETag})
+		f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, mark: markOf(info)})
 	}
 	slices.SortFunc(f.members, compareMembers)
-	for i, m := range f.members {
-		if j, twice := f.byKey[m.Key]; twice {
-			return nil, fleetscore.Errorf(fleetscore.Conflict, "list models", m.Key.String(), "the sensor has two models: %s and %s", f.members[j].Name, m.Name).
+	for i, m := range f.members[min(1, len(f.members)):] {
+		if was := f.members[i]; was.Key == m.Key {
+			return nil, fleetscore.Errorf(fleetscore.Conflict, "list models", m.Key.String(), "the sensor has two models: %s and %s", was.Name, m.Name).
 				WithHint("remove one of them")
 		}
-		f.byKey[m.Key] = i
 	}
 	return f, nil
 }
@@ -76,6 +79,12 @@ func compareMembers(a, b Member) int {
 	return cmp.Compare(a.Name, b.Name)
 }
 
+// Len is the number of sensors that have a model.
+func (f *Folder) Len() int { return len(f.members) }
+
+// Close does nothing: a folder holds no memory that must be given back.
+func (f *Folder) Close() error { return nil }
+
 // Keys are the sensors that have a model, by shard and key.
 func (f *Folder) Keys() []fleetscore.Key {
 	out := make([]fleetscore.Key, len(f.members))
@@ -87,6 +96,12 @@ func (f *Folder) Keys() []fleetscore.Key {
 
 // Model reads a key's model; kind NotFound if it has none.
 func (f *Folder) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	f.once.Do(func() {
+		f.byKey = make(map[fleetscore.Key]int32, len(f.members))
+		for i, m := range f.members {
+			f.byKey[m.Key] = int32(i)
+		}
+	})
 	i, ok := f.byKey[k]
 	if !ok {
 		return nil, fleetscore.Digest{}, noModel(k)

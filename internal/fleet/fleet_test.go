@@ -1,9 +1,6 @@
 package fleet
 
 import (
-	"fmt"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +9,6 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -78,129 +74,12 @@ func TestNameMatch(t *testing.T) {
 	})
 }
 
-func models(t *testing.T, n int) (store.Bucket, string) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "m")
-	b, err := store.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range n {
-		put(t, b, fmt.Sprintf("model_%d_%d", i/7, i%7), fmt.Sprint("bytes of ", i))
-	}
-	return b, dir
-}
-
-func put(t *testing.T, b store.Bucket, name, text string) {
-	t.Helper()
-	if err := store.WriteAll(t.Context(), b, fleetscore.BlobName(name), []byte(text), store.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestGenerations(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	src, _ := models(t, 100)
-	put(t, src, "README.md", "hello")
-	dst, err := store.OpenDir(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := template(t, "model_{Device}_{Tag}")
-	if _, err := Current(ctx, dst, "f"); !fleetscore.NotFound.Is(err) {
-		t.Errorf("before: got %v, want not found", err)
-	}
-	first, changed, err := Sync(ctx, src, dst, "f", tmpl)
-	if err != nil || !changed || first.Members != 100 || !slices.Equal(first.Ignored, []string{"README.md"}) {
-		t.Fatalf("first: %+v, %v, %v", first, changed, err)
-	}
-	if again, changed, err := Sync(ctx, src, dst, "f", tmpl); err != nil || changed || again.ID != first.ID {
-		t.Errorf("again: %+v, %v, %v", again, changed, err)
-	}
-	put(t, src, "model_0_0", "new bytes, longer")
-	second, changed, err := Sync(ctx, src, dst, "f", tmpl)
-	if err != nil || !changed || second.ID == first.ID {
-		t.Fatalf("second: %+v, %v, %v", second, changed, err)
-	}
-	if cur, err := Current(ctx, dst, "f"); err != nil || cur.ID != second.ID {
-		t.Errorf("current: %+v, %v", cur, err)
-	}
-	seen := 0
-	for _, r := range fleetscore.SplitShards(5) { // not the segments' ranges
-		p, err := OpenPack(ctx, dst, "f", first.ID, r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range p.Keys() {
-			data, digest, err := p.Model(ctx, k)
-			v := k.Values()
-			var dev, tag int
-			if _, e := fmt.Sscan(v[0]+" "+v[1], &dev, &tag); e != nil {
-				t.Fatal(e)
-			}
-			if want := fmt.Sprint("bytes of ", dev*7+tag); err != nil || string(data) != want || digest != fleetscore.DigestOf(data) || !r.Contains(k.Shard()) {
-				t.Errorf("%s: %q, %v, %v; want %q", k, data, digest, err, want)
-			}
-			seen++
-		}
-		if _, _, err := p.Model(ctx, "9\x1fx"); !fleetscore.NotFound.Is(err) {
-			t.Errorf("unknown key: got %v, want not found", err)
-		}
-	}
-	if seen != 100 {
-		t.Errorf("the ranges hold %d models, want 100", seen)
-	}
-}
-
 func TestTwoModelsOneKey(t *testing.T) {
 	t.Parallel()
-	src, _ := models(t, 3)
-	put(t, src, "model_0_1.pkl", "x")
+	src := models(t, 3)
+	put(t, src, "model_0_1.pkl", []byte("x"))
 	_, err := Scan(t.Context(), src, template(t, "model_{Device}_{Tag}"))
 	if !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "model_0_1 and model_0_1.pkl") {
 		t.Errorf("got %v, want a conflict that names both", err)
-	}
-}
-
-// TestSyncFaults lets each write fail in turn: the old generation stays current
-// and whole, and the next Sync succeeds.
-func TestSyncFaults(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	tmpl := template(t, "model_{Device}_{Tag}")
-	for nth := 1; ; nth++ {
-		src, _ := models(t, 20)
-		inner, err := store.OpenDir(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, _, err := Sync(ctx, src, inner, "f", tmpl)
-		if err != nil {
-			t.Fatal(err)
-		}
-		put(t, src, "model_9_9", "another")
-		puts := 0
-		faulty := &storetest.Faulty{Bucket: inner, Fail: func(op string, name fleetscore.BlobName) error {
-			if op == "put" {
-				if puts++; puts == nth {
-					return fleetscore.Errorf(fleetscore.Unavailable, op, string(name), "injected")
-				}
-			}
-			return nil
-		}}
-		if _, _, err = Sync(ctx, src, faulty, "f", tmpl); err == nil {
-			if nth < 2*segments {
-				t.Fatalf("the fault of put %d never struck", nth)
-			}
-			return
-		}
-		cur, e := Current(ctx, inner, "f")
-		if e != nil || cur.ID != first.ID {
-			t.Fatalf("after fault %d (%v): current is %v, %v; want %s", nth, err, cur, e, first.ID)
-		}
-		if g, changed, err := Sync(ctx, src, inner, "f", tmpl); err != nil || !changed || g.Members != 21 {
-			t.Fatalf("after fault %d: %+v, %v, %v", nth, g, changed, err)
-		}
 	}
 }

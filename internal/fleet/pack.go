@@ -1,308 +1,395 @@
 package fleet
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
+	"io/fs"
+	"iter"
 	"slices"
-	"time"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Generation is a fleet as it was at one time: it never changes.
-type Generation struct {
-	ID        fleetscore.GenerationID  `json:"id"`
-	Fleet     string                   `json:"fleet"`
-	Template  string                   `json:"template"`
-	KeyNames  []string                 `json:"key_names"`
-	Members   int64                    `json:"members"`
-	ShardKeys [fleetscore.Shards]int64 `json:"shard_keys"` // expected keys per shard
-	Ignored   []string                 `json:"ignored"`    // names of files that belong to no key; the first 100
-	Created   time.Time                `json:"created"`
+// Pack is the models of a shard range of one generation. Its members stand in
+// order of shard, then key, and have the numbers 0 to Len()−1.
+//
+// What Model, ModelAt and All give out may lie in memory that Close gives back;
+// keys and names may be kept.
+type Pack struct {
+	gen      *Generation
+	b        store.Bucket
+	segments []part
+	byShard  [fleetscore.Shards]int16 // the part of a shard; -1 for none
+	shared   *segment
+	mapped   [][]byte
+	n        int
+	close    sync.Once
 }
 
-// segments is how many files a pack has: a task of a large fleet reads a few
-// whole ones.
-const segments = 8
-
-const packArea = "_pack/"
-
-func packName(fleetName string, id fleetscore.GenerationID, file string) fleetscore.BlobName {
-	return fleetscore.BlobName("models/" + fleetName + "/" + packArea + string(id) + "/" + file)
+// part is what a pack holds of a segment: rows first to first+n, which have the
+// pack's numbers from at on.
+type part struct {
+	*segment
+	first, n, at int
 }
 
-func currentName(fleetName string) fleetscore.BlobName {
-	return fleetscore.BlobName("models/" + fleetName + "/" + packArea + "current.json")
-}
+// maxHeldBytes is how many bytes of models a pack reads ahead where they don't
+// lie in files of this machine; what is more is read model by model.
+const maxHeldBytes = 2 << 30
 
-// Current is a fleet's newest generation; kind NotFound before the first Sync.
-func Current(ctx context.Context, b store.Bucket, fleetName string) (*Generation, error) {
-	var c struct {
-		ID fleetscore.GenerationID `json:"id"`
-	}
-	if err := readJSON(ctx, b, currentName(fleetName), &c); err != nil {
+// openers is how many segments are opened at once: it hides a cloud's latency.
+const openers = 16
+
+// OpenPack opens the models of the shards in a generation of a fleet of the
+// store.
+func OpenPack(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID, shards fleetscore.ShardRange) (*Pack, error) {
+	b = PackFolder(b, fleetName)
+	g, err := loadGeneration(ctx, b, id)
+	if err != nil {
 		return nil, err
 	}
-	return Load(ctx, b, fleetName, c.ID)
+	return openPack(ctx, b, g, shards, maxHeldBytes)
 }
 
-// Load reads what a generation is.
-func Load(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID) (*Generation, error) {
-	g := &Generation{}
-	return g, readJSON(ctx, b, packName(fleetName, id, "generation.json"), g)
-}
-
-func readJSON(ctx context.Context, b store.Bucket, name fleetscore.BlobName, v any) error {
-	data, err := store.ReadAll(ctx, b, name)
-	if err != nil {
-		return err
+// openPack reads at most held bytes of bodies into memory.
+func openPack(ctx context.Context, b store.Bucket, g *Generation, shards fleetscore.ShardRange, held int64) (*Pack, error) {
+	p := &Pack{gen: g, b: b}
+	for i := range p.byShard {
+		p.byShard[i] = -1
 	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fleetscore.Errorf(fleetscore.Corrupt, "read", string(name), "%w", err)
-	}
-	return nil
-}
-
-func writeJSON(ctx context.Context, b store.Bucket, name fleetscore.BlobName, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return store.WriteAll(ctx, b, name, append(data, '\n'), store.PutOptions{})
-}
-
-// Sync brings the fleet's current generation up to date with the models' folder,
-// and reports whether that made a new one. The folder is listed; models are read
-// only if a name, size or modification changed since. The pack's segments are
-// written first, generation.json after them, the pointer to it last: a crash
-// leaves the old generation current.
-func Sync(ctx context.Context, src, dst store.Bucket, fleetName string, t Template) (*Generation, bool, error) {
-	folder, err := Scan(ctx, src, t)
-	if err != nil {
-		return nil, false, err
-	}
-	g := folder.generation(fleetName, t)
-	was, err := Current(ctx, dst, fleetName)
-	if err != nil && !fleetscore.NotFound.Is(err) {
-		return nil, false, err
-	}
-	if err == nil && was.ID == g.ID {
-		return was, false, nil
-	}
-	old, err := Load(ctx, dst, fleetName, g.ID)
-	switch {
-	case err == nil:
-		g = old
-	case fleetscore.NotFound.Is(err):
-		g.Created = time.Now().UTC()
-		if err := folder.writePack(ctx, dst, g); err != nil {
-			return nil, false, err
+	wanted := make([]*segment, len(g.Segments))
+	opened := make([][]byte, len(g.Segments)+1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(openers)
+	open := func(s Segment, to **segment, mapped *[]byte) {
+		keep := s.SizeBytes <= held
+		if keep {
+			held -= s.SizeBytes
 		}
-	default:
-		return nil, false, err
-	}
-	return g, true, writeJSON(ctx, dst, currentName(fleetName), map[string]any{"id": g.ID})
-}
-
-// generation describes the folder; its id is a digest of template, keys, names,
-// sizes and modifications.
-func (f *Folder) generation(fleetName string, t Template) *Generation {
-	g := &Generation{Fleet: fleetName, Template: t.String(), KeyNames: t.KeyNames(), Members: int64(len(f.members)),
-		Ignored: f.Ignored[:min(len(f.Ignored), 100)]}
-	h := sha256.New()
-	fmt.Fprintf(h, "1\n%q %q\n", t.String(), t.KeyNames())
-	for _, m := range f.members {
-		g.ShardKeys[m.Key.Shard()]++
-		fmt.Fprintf(h, "%q %q %d %q\n", m.Key, m.Name, m.SizeBytes, m.ETag)
-	}
-	g.ID = fleetscore.GenerationID(hex.EncodeToString(h.Sum(nil)[:8]))
-	return g
-}
-
-// entry is one line of a segment's index. docs/formats/pack.md describes it.
-type entry struct {
-	Key       fleetscore.Key    `json:"key"`
-	Name      string            `json:"name"`
-	Offset    int64             `json:"offset"`
-	SizeBytes int64             `json:"size_bytes"`
-	Digest    fleetscore.Digest `json:"digest"`
-	Error     string            `json:"error,omitempty"` // why the model could not be taken
-}
-
-func (f *Folder) writePack(ctx context.Context, dst store.Bucket, g *Generation) error {
-	for _, r := range fleetscore.SplitShards(segments) {
-		lo, _ := slices.BinarySearchFunc(f.members, r.First, func(m Member, s fleetscore.Shard) int { return cmp.Compare(m.Key.Shard(), s) })
-		hi := lo
-		for hi < len(f.members) && r.Contains(f.members[hi].Key.Shard()) {
-			hi++
-		}
-		if err := f.writeSegment(ctx, dst, g, r, f.members[lo:hi]); err != nil {
+		group.Go(func() (err error) {
+			*to, *mapped, err = openSegment(ctx, b, s, keep)
 			return err
+		})
+	}
+	for i, s := range g.Segments {
+		if s.Shards.Overlaps(shards) {
+			open(s, &wanted[i], &opened[i])
 		}
 	}
-	return writeJSON(ctx, dst, packName(g.Fleet, g.ID, "generation.json"), g)
-}
-
-func (f *Folder) writeSegment(ctx context.Context, dst store.Bucket, g *Generation, r fleetscore.ShardRange, members []Member) error {
-	var index bytes.Buffer
-	enc := json.NewEncoder(&index)
-	pr, pw := io.Pipe()
-	copied := make(chan error, 1)
-	go func() {
-		var offset int64
-		for _, m := range members {
-			e := entry{Key: m.Key, Name: m.Name, Offset: offset}
-			data, digest, err := f.Model(ctx, m.Key)
-			switch {
-			case fleetscore.Invalid.Is(err):
-				e.Error = err.Error() // costs its own sensor, not the fleet
-			case err != nil:
-				copied <- pw.CloseWithError(err)
-				return
-			default:
-				e.SizeBytes, e.Digest = int64(len(data)), digest
-				offset += e.SizeBytes
-			}
-			if err := enc.Encode(e); err != nil {
-				copied <- pw.CloseWithError(err)
-				return
-			}
-			if _, err := pw.Write(data); err != nil {
-				copied <- nil // Put failed, and says why
-				return
-			}
+	if g.Shared != nil {
+		open(*g.Shared, &p.shared, &opened[len(g.Segments)])
+	}
+	err := group.Wait()
+	for _, m := range opened {
+		if m != nil {
+			p.mapped = append(p.mapped, m)
 		}
-		copied <- pw.Close()
-	}()
-	_, err := dst.Put(ctx, packName(g.Fleet, g.ID, r.String()+".models"), pr, store.PutOptions{})
-	pr.CloseWithError(io.ErrClosedPipe)
-	<-copied
+	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, p.Close())
 	}
-	return store.WriteAll(ctx, dst, packName(g.Fleet, g.ID, r.String()+".index"), index.Bytes(), store.PutOptions{})
-}
-
-// Pack is the models of a shard range of one generation.
-type Pack struct {
-	b       store.Bucket
-	entries map[fleetscore.Key]placed
-	keys    []fleetscore.Key
-	data    map[fleetscore.BlobName]piece
-}
-
-type placed struct {
-	entry
-	file fleetscore.BlobName
-}
-
-// piece is the part of a segment that a pack needs, read at once.
-type piece struct {
-	offset int64
-	bytes  []byte
-}
-
-// maxPieceBytes is up to which size the models of a pack are read in one piece
-// and held in memory; larger packs are read model by model.
-const maxPieceBytes = 256 << 20
-
-// OpenPack reads the index and, if they are small enough to hold, the models of
-// the shards.
-func OpenPack(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID, shards fleetscore.ShardRange) (*Pack, error) {
-	p := &Pack{b: b, entries: map[fleetscore.Key]placed{}, data: map[fleetscore.BlobName]piece{}}
-	for _, r := range fleetscore.SplitShards(segments) {
-		if !r.Overlaps(shards) {
-			continue
-		}
-		if err := p.open(ctx, packName(fleetName, id, r.String()), shards); err != nil {
-			return nil, err
+	for _, s := range wanted {
+		if s != nil {
+			p.add(s, shards)
 		}
 	}
-	slices.Sort(p.keys)
 	return p, nil
 }
 
-func (p *Pack) open(ctx context.Context, segment fleetscore.BlobName, shards fleetscore.ShardRange) error {
-	in, err := p.b.Get(ctx, segment+".index", 0, -1)
+// add puts a segment's rows of the shards behind those that are there.
+func (p *Pack) add(s *segment, shards fleetscore.ShardRange) {
+	first, last := 0, s.n
+	if s.shards.First < shards.First {
+		first = s.lowerBound(int(shards.First))
+	}
+	if s.shards.Last > shards.Last {
+		last = s.lowerBound(int(shards.Last) + 1)
+	}
+	for shard := max(s.shards.First, shards.First); ; shard++ {
+		p.byShard[shard] = int16(len(p.segments))
+		if shard == min(s.shards.Last, shards.Last) {
+			break
+		}
+	}
+	p.segments = append(p.segments, part{s, first, last - first, p.n})
+	p.n += last - first
+}
+
+// lowerBound is the first row of the shard or of a later one.
+func (s *segment) lowerBound(shard int) int {
+	lo, hi := 0, s.n
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if int(s.key(mid).Shard()) < shard {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// openSegment reads a segment's index, and maps or reads its bodies if they are
+// to be held.
+func openSegment(ctx context.Context, b store.Bucket, s Segment, hold bool) (*segment, []byte, error) {
+	name := segmentName(s.Digest)
+	length := int64(-1)
+	if !hold {
+		length = s.IndexBytes
+	}
+	in, err := b.Get(ctx, name, 0, length)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer in.Close()
-	file := segment + ".models"
-	from, to := int64(-1), int64(0)
-	dec := json.NewDecoder(bufio.NewReaderSize(in, 1<<20))
-	for dec.More() {
-		var e entry
-		if err := dec.Decode(&e); err != nil {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read pack", string(segment)+".index", "%w", err)
-		}
-		if !shards.Contains(e.Key.Shard()) {
-			continue
-		}
-		p.entries[e.Key] = placed{e, file}
-		p.keys = append(p.keys, e.Key)
-		if from < 0 {
-			from = e.Offset
-		}
-		to = e.Offset + e.SizeBytes
+	index := make([]byte, s.IndexBytes)
+	if _, err := io.ReadFull(in, index); err != nil {
+		return nil, nil, short(name, err)
 	}
-	if from < 0 || to == from || to-from > maxPieceBytes {
-		return nil
+	seg, err := parseSegment(string(name), index)
+	if err == nil && seg.size != s.SizeBytes {
+		err = corrupt(string(name), "it has %d bytes, the generation says %d", seg.size, s.SizeBytes)
 	}
-	data, err := p.read(ctx, file, from, to-from)
-	if err == nil {
-		p.data[file] = piece{from, data}
+	if err != nil {
+		return nil, nil, err
 	}
+	if !hold {
+		return seg, nil, nil
+	}
+	if st, ok := in.(statter); ok {
+		if i, err := st.Stat(); err != nil || i.Size() != seg.size {
+			return nil, nil, short(name, io.ErrUnexpectedEOF)
+		}
+	}
+	if mapped, ok := mapFile(in, seg.size); ok {
+		seg.bodies = mapped[len(index):]
+		return seg, mapped, nil
+	}
+	seg.bodies = make([]byte, seg.size-int64(len(index)))
+	if _, err := io.ReadFull(in, seg.bodies); err != nil {
+		return nil, nil, short(name, err)
+	}
+	return seg, nil, nil
+}
+
+// statter is a blob that is a file of this machine.
+type statter interface{ Stat() (fs.FileInfo, error) }
+
+func short(name fleetscore.BlobName, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return corrupt(string(name), "it is shorter than the generation says")
+	}
+	return fleetscore.Wrap("read pack", string(name), err)
+}
+
+// Close gives memory back; models that were given out must not be used after.
+func (p *Pack) Close() (err error) {
+	p.close.Do(func() {
+		for _, m := range p.mapped {
+			err = errors.Join(err, unmap(m))
+		}
+	})
 	return err
 }
 
-func (p *Pack) read(ctx context.Context, file fleetscore.BlobName, offset, length int64) ([]byte, error) {
-	in, err := p.b.Get(ctx, file, offset, length)
+// Generation is what the pack was opened from.
+func (p *Pack) Generation() *Generation { return p.gen }
+
+// Len is the number of members: the expected keys of the shards.
+func (p *Pack) Len() int { return p.n }
+
+// Keys are the members' keys in their order. It makes a new slice, not new keys.
+func (p *Pack) Keys() []fleetscore.Key {
+	out := make([]fleetscore.Key, 0, p.n)
+	for _, s := range p.segments {
+		for i := range s.n {
+			out = append(out, s.key(s.first+i))
+		}
+	}
+	return out
+}
+
+// Find is the number of a member; false if the key is not expected.
+func (p *Pack) Find(k fleetscore.Key) (int, bool) {
+	hash := k.Hash()
+	at := p.byShard[hash>>56]
+	if at < 0 {
+		return 0, false
+	}
+	s := &p.segments[at]
+	i, ok := s.find(k, hash)
+	if i -= s.first; !ok || i < 0 || i >= s.n {
+		return 0, false
+	}
+	return s.at + i, true
+}
+
+// at finds the segment and row of a member.
+func (p *Pack) row(i int) (*segment, int) {
+	n, found := slices.BinarySearchFunc(p.segments, i, func(s part, i int) int { return s.at - i })
+	if !found {
+		n--
+	}
+	for p.segments[n].n == 0 { // several parts begin at i; all but one are empty
+		n++
+	}
+	s := &p.segments[n]
+	return s.segment, s.first + i - s.at
+}
+
+// Key is a member's key.
+func (p *Pack) Key(i int) fleetscore.Key {
+	s, r := p.row(i)
+	return s.key(r)
+}
+
+// Model gives a key's model: a native record, at an address that is a multiple
+// of 8, and the digest of the file it was made from. It must not be changed, and
+// not be used after Close. Kind NotFound if the key is not expected or has no
+// model, Invalid if the model can't be scored natively; the digest is known then
+// too.
+//
+// It allocates nothing where the pack lies in files of this machine or was small
+// enough to be read whole.
+func (p *Pack) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	hash := k.Hash()
+	if at := p.byShard[hash>>56]; at >= 0 {
+		s := p.segments[at].segment
+		if i, ok := s.find(k, hash); ok {
+			return p.model(ctx, s, i)
+		}
+	}
+	return nil, fleetscore.Digest{}, noModel(k)
+}
+
+// ModelAt is Model for a member's number.
+func (p *Pack) ModelAt(ctx context.Context, i int) ([]byte, fleetscore.Digest, error) {
+	s, r := p.row(i)
+	return p.model(ctx, s, r)
+}
+
+func (p *Pack) model(ctx context.Context, s *segment, i int) ([]byte, fleetscore.Digest, error) {
+	r := s.row(i)
+	flags := r.flags()
+	if flags&Native == 0 {
+		return nil, r.digest(), refusal(s, i)
+	}
+	s, i, err := p.place(s, i)
+	if err != nil {
+		return nil, r.digest(), err
+	}
+	if b := s.body(i); b != nil {
+		return b, r.digest(), nil
+	}
+	b, err := p.read(ctx, s, i)
+	return b, r.digest(), err
+}
+
+// refusal says why a member has no native model.
+func refusal(s *segment, i int) error {
+	if s.row(i).flags()&NoModel != 0 {
+		return noModel(s.key(i))
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%s", s.detail(i))
+}
+
+// place is where the body of a row lies: in its segment or in the shared one.
+func (p *Pack) place(s *segment, i int) (*segment, int, error) {
+	r := s.row(i)
+	if r.flags()&Shared == 0 {
+		return s, i, nil
+	}
+	if p.shared != nil {
+		name := fleetscore.Key(s.name(i))
+		if j, ok := p.shared.find(name, name.Hash()); ok && p.shared.row(j).digest() == r.digest() {
+			return p.shared, j, nil
+		}
+	}
+	return nil, 0, corrupt(s.file, "model %s is not in the shared segment", s.name(i))
+}
+
+// read reads a body that isn't in memory.
+func (p *Pack) read(ctx context.Context, s *segment, i int) ([]byte, error) {
+	r := s.row(i)
+	in, err := p.b.Get(ctx, fleetscore.BlobName(s.file), int64(r.offset()), int64(r.bytes()))
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	data, err := io.ReadAll(in)
-	if err == nil && int64(len(data)) != length {
-		err = fleetscore.Errorf(fleetscore.Corrupt, "read pack", string(file), "%d bytes at %d are there, the index says %d", len(data), offset, length)
+	data := make([]byte, r.bytes())
+	if _, err := io.ReadFull(in, data); err != nil {
+		return nil, short(fleetscore.BlobName(s.file), err)
 	}
-	return data, fleetscore.Wrap("read pack", string(file), err)
+	return data, nil
 }
 
-// Keys are the expected keys of the shards, sorted.
-func (p *Pack) Keys() []fleetscore.Key { return p.keys }
-
-// Model returns a key's model, which must not be changed; kind NotFound if it has
-// none, Corrupt if the bytes aren't those that were packed.
-func (p *Pack) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
-	e, ok := p.entries[k]
+// Original gives the file of a member whose model can't be scored natively, as
+// it was; kind NotFound if the pack doesn't hold it. Model's rules hold.
+func (p *Pack) Original(ctx context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	i, ok := p.Find(k)
 	if !ok {
 		return nil, fleetscore.Digest{}, noModel(k)
 	}
-	if e.Error != "" {
-		return nil, fleetscore.Digest{}, fleetscore.Errorf(fleetscore.Invalid, "read model", e.Name, "%s", e.Error)
+	s, i := p.row(i)
+	digest := s.row(i).digest()
+	if s.row(i).flags()&Original == 0 {
+		return nil, digest, fleetscore.Errorf(fleetscore.NotFound, "read model", s.name(i), "the pack doesn't hold the file as it was")
 	}
-	var data []byte
-	if d, ok := p.data[e.file]; ok {
-		at := e.Offset - d.offset
-		data = d.bytes[at : at+e.SizeBytes : at+e.SizeBytes]
-	} else {
-		var err error
-		if data, err = p.read(ctx, e.file, e.Offset, e.SizeBytes); err != nil {
-			return nil, fleetscore.Digest{}, err
+	s, i, err := p.place(s, i)
+	if err != nil {
+		return nil, digest, err
+	}
+	data := s.body(i)
+	if data == nil {
+		if data, err = p.read(ctx, s, i); err != nil {
+			return nil, digest, err
 		}
 	}
-	if fleetscore.DigestOf(data) != e.Digest {
-		return nil, fleetscore.Digest{}, fleetscore.Errorf(fleetscore.Corrupt, "read model", e.Name, "its bytes in %s don't match their digest", e.file).
-			WithHint("remove the generation's folder and sync the fleet again")
+	if fleetscore.DigestOf(data) != digest {
+		return nil, digest, corrupt(s.file, "the bytes of %s don't match their digest", s.name(i))
 	}
-	return data, e.Digest, nil
+	return data, digest, nil
+}
+
+// Entry is a member as a pack knows it.
+type Entry struct {
+	Key       fleetscore.Key
+	Name      string            // the model's file; empty if there is none
+	Digest    fleetscore.Digest // of that file
+	SizeBytes int64             // of that file
+	Flags     Flags
+	Detail    string // of a native model its estimators and releases, else why it isn't native
+	Record    []byte // the native record, as Model gives it; nil if there is none in memory
+}
+
+// All yields the members in their order, by number.
+func (p *Pack) All() iter.Seq2[int, Entry] {
+	return func(yield func(int, Entry) bool) {
+		for _, s := range p.segments {
+			for i := range s.n {
+				if !yield(s.at+i, p.entry(s.segment, s.first+i)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// At is a member by its number.
+func (p *Pack) At(i int) Entry { return p.entry(p.row(i)) }
+
+func (p *Pack) entry(s *segment, i int) Entry {
+	r := s.row(i)
+	e := Entry{Key: s.key(i), Name: s.name(i), Digest: r.digest(), SizeBytes: int64(r.size()), Flags: r.flags(), Detail: s.detail(i)}
+	if e.Flags&Native != 0 {
+		if in, j, err := p.place(s, i); err == nil {
+			e.Record = in.body(j)
+		}
+	}
+	return e
 }

@@ -107,6 +107,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	if err != nil {
 		return r, err
 	}
+	defer pack.Close()
 	rows := emptyRows(l)
 	if len(l.Files) > 0 {
 		if rows, err = dataset.ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l)}); err != nil {

@@ -147,6 +147,7 @@ func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetsc
 	if err != nil {
 		return nil, err
 	}
+	defer pack.Close()
 	var out []fleetscore.Item
 	for _, k := range pack.Keys() {
 		out = append(out, fleetscore.Item{Key: k, Outcome: fleetscore.Failed, Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})

@@ -78,7 +78,11 @@ func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.Fle
 	if err != nil {
 		return nil, false, err
 	}
-	return fleet.Sync(ctx, src, s.store, name, t)
+	c, err := fleet.Sync(ctx, src, fleet.PackFolder(s.store, name), fleet.Spec{Fleet: name, Model: t}, fleet.Options{})
+	if err != nil {
+		return nil, false, err
+	}
+	return c.Generation, c.New, nil
 }
 
 // syncAll syncs the fleets that are new, were changed, or were not looked at for

@@ -156,6 +156,7 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	defer pack.Close()
 	rows, err := table.OpenDelta(store.Sub(b, "data/"+l.Dataset)).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards})
 	if err != nil {
 		w.t.Fatal(err)

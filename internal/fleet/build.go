@@ -1,0 +1,255 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/sklearn"
+)
+
+// keep fills the rows of members that are kept from the old pack. Their bodies
+// lie in memory of what it returns, to be closed after use.
+func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member, kept []int) (*Pack, error) {
+	p := &Pack{}
+	bodies := map[*segment]*segment{}
+	for i, at := range kept {
+		if at < 0 {
+			continue
+		}
+		old, j := b.old.row(at)
+		s := bodies[old]
+		if s == nil {
+			n := slices.IndexFunc(b.old.gen.Segments, func(s Segment) bool { return s.Shards == old.shards })
+			var mapped []byte
+			var err error
+			if s, mapped, err = openSegment(ctx, b.dst, b.old.gen.Segments[n], true); err != nil {
+				return nil, errors.Join(err, p.Close())
+			}
+			if mapped != nil {
+				p.mapped = append(p.mapped, mapped)
+			}
+			bodies[old] = s
+		}
+		r := s.row(j)
+		rows[i] = segmentRow{key: members[i].Key, name: members[i].Name, digest: r.digest(), size: int64(r.size()), flags: r.flags(), detail: s.detail(j)}
+		if r.flags()&(Native|Original) != 0 && r.flags()&Shared == 0 {
+			rows[i].body = s.body(j)
+		}
+	}
+	return p, nil
+}
+
+// lanes is how many files of a segment are read at once: it hides a cloud's
+// latency.
+const lanes = 8
+
+// readAll reads and compiles the models of the changed members into their rows.
+// It returns the places of members whose file is gone since it was listed.
+func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Member, changed []int) (gone []int, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	vanished := make([]bool, len(members))
+	for chunk := range slices.Chunk(changed, max(16, (len(changed)+lanes-1)/lanes)) {
+		group.Go(func() error {
+			var in, out []byte
+			type place struct{ row, from, to int }
+			var places []place
+			for n, i := range chunk {
+				var err error
+				if in, err = readModel(ctx, b.src, members[i], in[:0]); fleetscore.NotFound.Is(err) {
+					vanished[i] = true
+					continue
+				} else if err != nil && !refused(err) {
+					return err
+				}
+				from := len(out)
+				rows[i], out = compile(members[i], in, err, out)
+				to := len(out)
+				if rows[i].flags&Original != 0 {
+					to = from + len(in) // without what fills it up
+				}
+				places = append(places, place{i, from, to})
+				b.compare(&rows[i])
+				if n%64 == 63 {
+					b.progress(64)
+				}
+			}
+			b.progress(int64(len(chunk) % 64))
+			for _, p := range places {
+				rows[p.row].body = out[p.from:p.to:p.to]
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	b.read.Add(int64(len(changed)))
+	for i, v := range vanished {
+		if v {
+			gone = append(gone, i)
+		}
+	}
+	return gone, nil
+}
+
+// compare counts a row that was read as added or changed.
+func (b *builder) compare(r *segmentRow) {
+	if b.old == nil {
+		b.added.Add(1)
+		return
+	}
+	i, ok := b.old.Find(r.key)
+	if !ok {
+		b.added.Add(1)
+		return
+	}
+	if s, j := b.old.row(i); s.row(j).digest() != r.digest {
+		b.changed.Add(1)
+	}
+}
+
+// readModel reads a member's file into buf.
+func readModel(ctx context.Context, src store.Bucket, m Member, buf []byte) ([]byte, error) {
+	if m.SizeBytes > MaxModelBytes {
+		return buf, tooLarge(m)
+	}
+	in, err := src.Get(ctx, fleetscore.BlobName(m.Name), 0, -1)
+	if err != nil {
+		return buf, err
+	}
+	defer in.Close()
+	buf = slices.Grow(buf, int(m.SizeBytes)+1)
+	for {
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case err == io.EOF:
+			return buf, nil
+		case err != nil:
+			return buf, fleetscore.Wrap("read model", m.Name, err)
+		case len(buf) > MaxModelBytes:
+			m.SizeBytes = int64(len(buf))
+			return buf, tooLarge(m)
+		case len(buf) == cap(buf):
+			buf = slices.Grow(buf, len(buf))
+		}
+	}
+}
+
+// refused reports whether a file can't be read for a reason of its own; any other
+// error may hit every file.
+func refused(err error) bool {
+	return fleetscore.Invalid.Is(err) || errors.Is(err, fs.ErrPermission)
+}
+
+// compile makes a member's row of its file, or of why that couldn't be read, and
+// appends its body to out, whose length stays a multiple of 8.
+func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []byte) {
+	r := segmentRow{key: m.Key, name: m.Name, size: m.SizeBytes}
+	if readErr != nil {
+		r.flags, r.detail = Unreadable, reason(readErr)
+		return r, out
+	}
+	r.digest, r.size = fleetscore.DigestOf(data), int64(len(data))
+	from := len(out)
+	model, err := sklearn.Load(data)
+	if err == nil {
+		if out, err = model.AppendRecord(out); err == nil {
+			const findingsAt = 20
+			r.flags = Native | Flags(binary.LittleEndian.Uint32(out[from+findingsAt:])&0xff)
+			info := model.Info()
+			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ")
+			return r, out
+		}
+	}
+	r.flags, r.detail = Original, reason(err)
+	out = append(out[:from], data...)
+	return r, append(out, pad(len(data))...)
+}
+
+// detailSeparator stands between the estimators of a native model and the
+// releases that wrote it.
+const detailSeparator = "\x1f"
+
+// reason is an error without the subject, which the index has already, so that
+// models that fail alike have the same reason.
+func reason(err error) string {
+	var e *fleetscore.Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	c := *e
+	c.Op, c.Subject = "", ""
+	return c.Error()
+}
+
+// write writes a segment unless it is there.
+func (b *builder) write(ctx context.Context, r fleetscore.ShardRange, rows []segmentRow) (Segment, error) {
+	if len(rows) == 0 {
+		return Segment{}, nil
+	}
+	index, bodies, err := encodeSegment(r, rows)
+	if err != nil {
+		return Segment{}, err
+	}
+	h := sha256.New()
+	h.Write(index)
+	parts := []io.Reader{bytes.NewReader(index)}
+	size := int64(len(index))
+	for _, body := range bodies {
+		padded := pad(len(body))
+		h.Write(body)
+		h.Write(padded)
+		size += int64(len(body) + len(padded))
+	}
+	parts = append(parts, &bodyReader{bodies: bodies})
+	s := Segment{Digest: fleetscore.Digest(h.Sum(nil)), Shards: r, Keys: int64(len(rows)), SizeBytes: size, IndexBytes: int64(len(index))}
+	name := segmentName(s.Digest)
+	if b.there[name] == size {
+		return s, nil
+	}
+	b.written.Add(1)
+	_, err = b.dst.Put(ctx, name, io.MultiReader(parts...), store.PutOptions{})
+	return s, err
+}
+
+// bodyReader reads bodies one after the other, each filled up to a multiple of 8.
+type bodyReader struct {
+	bodies [][]byte
+	at     int // in the first of them
+}
+
+func (r *bodyReader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(r.bodies) == 0 {
+			if n == 0 {
+				return 0, io.EOF
+			}
+			return n, nil
+		}
+		body := r.bodies[0]
+		var c int
+		if r.at < len(body) {
+			c = copy(p[n:], body[r.at:])
+		} else {
+			c = copy(p[n:], pad(len(body))[r.at-len(body):])
+		}
+		n += c
+		r.at += c
+		if r.at == (len(body)+7)&^7 {
+			r.bodies, r.at = r.bodies[1:], 0
+		}
+	}
+	return n, nil
+}

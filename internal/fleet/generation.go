@@ -1,0 +1,121 @@
+package fleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// Generation is a fleet as it was at one time: it never changes.
+type Generation struct {
+	ID        fleetscore.GenerationID  `json:"id"` // of all that follows but Created
+	Fleet     string                   `json:"fleet"`
+	Template  string                   `json:"template"`
+	KeyNames  []string                 `json:"key_names"`
+	Members   int64                    `json:"members"`
+	ShardKeys [fleetscore.Shards]int64 `json:"shard_keys"` // expected keys per shard
+	Segments  []Segment                `json:"segments"`   // by shards; ranges without keys are left out
+	Shared    *Segment                 `json:"shared,omitempty"`
+	Ignored   []string                 `json:"ignored"` // names of files that belong to no key; the first 100
+	Created   time.Time                `json:"created"`
+}
+
+// Segment is a file of a pack, which several generations may share.
+type Segment struct {
+	Digest     fleetscore.Digest     `json:"digest"` // of the file, and its name
+	Shards     fleetscore.ShardRange `json:"shards"`
+	Keys       int64                 `json:"keys"`
+	SizeBytes  int64                 `json:"size_bytes"`
+	IndexBytes int64                 `json:"index_bytes"` // of that, header and index
+}
+
+// PackFolder is the folder of the store where a fleet's packs lie.
+func PackFolder(b store.Bucket, fleetName string) store.Bucket {
+	return store.Sub(b, "models/"+fleetName+"/_pack")
+}
+
+// What lies in a pack's folder.
+const (
+	currentName    = fleetscore.BlobName("current.json")
+	generationArea = "generations/"
+	marksArea      = "marks/"
+	segmentArea    = "segments/"
+)
+
+func generationName(id fleetscore.GenerationID) fleetscore.BlobName {
+	return fleetscore.BlobName(generationArea + string(id) + ".json")
+}
+
+func segmentName(d fleetscore.Digest) fleetscore.BlobName {
+	return fleetscore.BlobName(segmentArea + d.String() + ".pack")
+}
+
+// pointer is current.json: it names the newest generation.
+type pointer struct {
+	Pack int                     `json:"pack"` // version of the format, 2
+	ID   fleetscore.GenerationID `json:"id"`
+}
+
+// Current is a fleet's newest generation; kind NotFound before the first Sync.
+func Current(ctx context.Context, b store.Bucket, fleetName string) (*Generation, error) {
+	return current(ctx, PackFolder(b, fleetName))
+}
+
+// Load reads what a generation is.
+func Load(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID) (*Generation, error) {
+	return loadGeneration(ctx, PackFolder(b, fleetName), id)
+}
+
+func current(ctx context.Context, pack store.Bucket) (*Generation, error) {
+	var p pointer
+	if err := readJSON(ctx, pack, currentName, &p); err != nil {
+		return nil, err
+	}
+	if p.Pack != segmentVersion {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "read pack", string(currentName), "it has version %d, this release reads %d", p.Pack, segmentVersion).
+			WithHint("pack the fleet again; a server does so by itself")
+	}
+	return loadGeneration(ctx, pack, p.ID)
+}
+
+func loadGeneration(ctx context.Context, pack store.Bucket, id fleetscore.GenerationID) (*Generation, error) {
+	g := &Generation{}
+	return g, readJSON(ctx, pack, generationName(id), g)
+}
+
+func readJSON(ctx context.Context, b store.Bucket, name fleetscore.BlobName, v any) error {
+	data, err := store.ReadAll(ctx, b, name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read", string(name), "%w", err)
+	}
+	return nil
+}
+
+func writeJSON(ctx context.Context, b store.Bucket, name fleetscore.BlobName, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return store.WriteAll(ctx, b, name, append(data, '\n'), store.PutOptions{})
+}
+
+// identify sets the generation's id.
+func (g *Generation) identify() error {
+	c := *g
+	c.ID, c.Created = "", time.Time{}
+	data, err := json.Marshal(&c)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(data)
+	g.ID = fleetscore.GenerationID(hex.EncodeToString(sum[:8]))
+	return nil
+}
