@@ -55,8 +55,9 @@ type ScaleConfig struct {
 type PipelineConfig struct {
 	Dataset  string         `json:"dataset"`
 	Fleet    string         `json:"fleet"`
-	Features []string       `json:"features"`        // value columns in model order; "Val=Value" renames Value to Val on output
-	Label    string         `json:"label,omitempty"` // a column with the truth, where known: copied to the predictions
+	Features []string       `json:"features"`          // value columns in model order; "Val=Value" renames Value to Val on output
+	Label    string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
+	Missing  MissingRule    `json:"missing,omitempty"` // what becomes of rows that lack a feature; empty means fail
 	Schedule ScheduleConfig `json:"schedule,omitempty"`
 	Pool     string         `json:"pool"`
 	Limits   LimitsConfig   `json:"limits,omitempty"`
@@ -78,6 +79,25 @@ type LimitsConfig struct {
 	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
 	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
 	NoData       *Percent `json:"no_data,omitempty"`       // default 100%
+}
+
+// MissingRule says what becomes of rows that lack a feature.
+type MissingRule string
+
+// The ways.
+const (
+	MissingFail    MissingRule = "fail"  // the sensor fails, with the row's time in the reason
+	MissingSkip    MissingRule = "skip"  // the row has no prediction, and is counted
+	MissingToModel MissingRule = "model" // the model gets NaN: its imputer fills it, its trees know where to send it, or it refuses
+)
+
+// Validate refuses other words.
+func (m MissingRule) Validate() error {
+	switch m {
+	case "", MissingFail, MissingSkip, MissingToModel:
+		return nil
+	}
+	return Errorf(Invalid, "read missing", string(m), "it is not fail, skip or model")
 }
 
 // SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into the

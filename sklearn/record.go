@@ -52,6 +52,9 @@ func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 	return append(dst, body...), nil
 }
 
+// IsRecord reports whether data begins as a native record does.
+func IsRecord(data []byte) bool { return len(data) >= 4 && string(data[:4]) == recordMagic }
+
 // ReadRecord makes m the model of a native record. The model refers to data,
 // which must stay as it is; m must not be in use. Where m was read from a record
 // of the same estimators before and data is aligned to 8 bytes, it allocates

@@ -216,7 +216,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 			WithHint("send text/csv or application/x-ndjson")
 	}
 	body := &hashing{r: in.body(s.cfg.MaxUploadBytes), h: sha256.New()}
-	rows, _, err := read(ctx, "body", body, schema, table.ReadOptions{})
+	got, err := read(ctx, "body", body, schema, table.ReadOptions{})
 	if err == nil {
 		_, err = io.Copy(io.Discard, body) // what the reader left counts for the digest
 	}
@@ -226,6 +226,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 	if err != nil {
 		return nil, "", fleetscore.Wrap("upload rows to dataset", in.Name, err)
 	}
+	rows := got.Rows
 	if rows.Len() == 0 {
 		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
 	}

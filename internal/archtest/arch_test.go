@@ -43,6 +43,7 @@ var levels = map[string]int{
 	"internal/scorer": 3,
 	"internal/config": 4, // judges what the catalogs will be asked to do
 
+	"internal/oneshot":    4,
 	"internal/gateway":    4,
 	"internal/aggregator": 4,
 	"internal/scheduler":  4,

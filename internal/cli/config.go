@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,4 +73,12 @@ func checkFolders(cfg fleetscore.Config) error {
 		}
 	}
 	return nil
+}
+
+// pathCause drops the operation and path that a message names already.
+func pathCause(err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		return pe.Err
+	}
+	return err
 }

@@ -115,3 +115,10 @@ func thousands(n int64) string {
 	}
 	return s
 }
+
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return thousands(int64(n)) + " " + thing + "s"
+}

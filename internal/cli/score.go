@@ -2,34 +2,27 @@ package cli
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/fleet"
-	"github.com/fleetscore/fleetscore/internal/scorer"
-	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// scoring is one run of the one-shot command.
+// scoring is the flags of the one-shot command.
 type scoring struct {
-	data, models, template, time, out, format string
-	key, features                             []string
-	label, from, to                           string
-	modelTimeout                              time.Duration
+	oneshot.Config
+	from, to, badRows, missing string
+	failOn                     []string
 }
 
 func newScoreCommand() *cobra.Command {
@@ -42,32 +35,37 @@ found by the template of the models' names. Writes into the folder --out:
 
   predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score
   coverage.csv      how every sensor ended, and why
+  rejected.csv      malformed rows, if --bad-rows tolerates any
   manifest.json     counts and settings; written last, so it marks a whole result
 
 Rows keep their order. Without rows a sensor with a model ends as no_data,
 without a model a sensor with rows as no_model: no sensor is passed over.
+--data, --models and --out may be URLs of a store, such as s3://bucket/folder.
 
-Exit codes: 0 every sensor with rows was scored, 3 some were not, 1 none was.`,
+Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 no sensor with
+rows was scored.`,
 		Example: `  fleetscore score --data sensor_data.csv --models models --model 'model_{Device}_{Tag}' \
     --key Device,Tag --time TS --feature Val=Value --out scored`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.data, "data", "", "rows: a .csv, .ndjson, .jsonl or .parquet file, a folder of them, or a Delta table")
-	f.StringVar(&s.models, "models", "", "folder with the models")
-	f.StringVar(&s.template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'")
-	f.StringSliceVar(&s.key, "key", nil, "key columns, e.g. Device,Tag")
-	f.StringVar(&s.time, "time", "", "time column, e.g. TS")
-	f.StringSliceVar(&s.features, "feature", nil, "feature columns in the models' order; Val=Value renames Value to Val on output")
-	f.StringVar(&s.label, "label", "", "column with the truth, to pass on to the predictions")
+	f.StringVar(&s.Data, "data", "", "rows: a .csv, .ndjson, .jsonl or .parquet file, a folder of them, or a Delta table")
+	f.StringVar(&s.Models, "models", "", "folder with the models")
+	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'")
+	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
+	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
+	f.StringSliceVar(&s.Features, "feature", nil, "feature columns in the models' order; Val=Value renames Value to Val on output")
+	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.from, "from", "", "only rows after this time, e.g. 2026-11-23T09:00:00Z")
 	f.StringVar(&s.to, "to", "", "only rows until this time, itself included")
-	f.StringVar(&s.out, "out", "", "folder for the results; made if absent")
-	f.StringVar(&s.format, "format", "csv", "form of the predictions: csv or parquet")
-	f.DurationVar(&s.modelTimeout, "model-timeout", 10*time.Second, "time that loading and scoring of one sensor may take")
+	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
+	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv or parquet")
+	f.DurationVar(&s.ModelTimeout, "model-timeout", 10*time.Second, "time that loading and scoring of one sensor may take")
+	f.IntVar(&s.Workers, "workers", 0, "goroutines that read, score and write; 0 for one per core")
+	f.StringVar(&s.badRows, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
+	f.StringVar(&s.missing, "missing", string(fleetscore.MissingFail), "rows that lack a feature: fail (the sensor fails), skip (the row is left out) or model (the model gets NaN)")
+	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
 	for _, name := range []string{"data", "models", "model", "key", "time", "feature", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
@@ -76,221 +74,82 @@ Exit codes: 0 every sensor with rows was scored, 3 some were not, 1 none was.`,
 	return cmd
 }
 
-// manifest is manifest.json: what was done with what.
-type manifest struct {
-	Version    string              `json:"version"`
-	Started    time.Time           `json:"started"`
-	Ended      time.Time           `json:"ended"`
-	Data       string              `json:"data"`
-	Models     string              `json:"models"`
-	Template   string              `json:"model"`
-	Key        []string            `json:"key"`
-	Time       string              `json:"time"`
-	Features   []string            `json:"features"`
-	From       *fleetscore.Micros  `json:"from,omitempty"`
-	To         *fleetscore.Micros  `json:"to,omitempty"`
-	Files      map[string]fileInfo `json:"files"`
-	RowsRead   int64               `json:"rows_read"`
-	Rows       int64               `json:"rows"`
-	Anomalies  int64               `json:"anomalies"`
-	Sensors    int64               `json:"sensors"`
-	Outcomes   fleetscore.Counts   `json:"outcomes"`
-	Degenerate []string            `json:"degenerate"`
-	Ignored    []string            `json:"ignored_models"`
+func (s *scoring) run(cmd *cobra.Command) error {
+	if err := s.parse(); err != nil {
+		return err
+	}
+	limits, err := parseFailOn(s.failOn)
+	if err != nil {
+		return err
+	}
+	stderr, notes := cmd.ErrOrStderr(), 0
+	s.Version = Version
+	s.Log = func(format string, args ...any) {
+		const most = 20 // coverage.csv has them all
+		if notes++; notes <= most {
+			fmt.Fprintf(stderr, format+"\n", args...)
+		}
+		if notes == most {
+			fmt.Fprintln(stderr, "…; coverage.csv has the rest")
+		}
+	}
+	s.Stage = func(stage oneshot.Stage) func() {
+		return startProgress(stderr, stage.Name, stage.Done, stage.Total, stage.Unit)
+	}
+	m, err := oneshot.Run(cmd.Context(), s.Config)
+	if err != nil {
+		return err
+	}
+	s.summary(cmd.OutOrStdout(), m)
+	return verdict(m.Outcomes, limits)
 }
 
-type fileInfo struct {
-	SizeBytes int64  `json:"size_bytes"`
-	SHA256    string `json:"sha256"`
-}
-
-func (s *scoring) run(ctx context.Context, stdout, stderr io.Writer) error {
-	m := manifest{Version: Version, Started: time.Now().UTC(), Data: s.data, Models: s.models, Template: s.template,
-		Key: s.key, Time: s.time, Features: s.features, Files: map[string]fileInfo{}, Degenerate: []string{}, Ignored: []string{}}
-	iv, err := s.interval(&m)
-	if err != nil {
-		return err
+// parse reads the flags that are more than text.
+func (s *scoring) parse() error {
+	if s.Format != "csv" && s.Format != "parquet" {
+		return usagef("--format %s: csv or parquet are possible", s.Format)
 	}
-	folder, err := s.scan(ctx)
-	if err != nil {
-		return err
+	s.Missing = fleetscore.MissingRule(s.missing)
+	if s.Missing.Validate() != nil {
+		return usagef("--missing %s: fail, skip or model are possible", s.missing)
 	}
-	rows, layout, err := table.ReadPath(ctx, s.data, s.schema(), table.ReadOptions{Interval: iv})
-	if err != nil {
-		return err
+	if s.Workers < 0 {
+		return usagef("--workers %d: 0 or more are possible", s.Workers)
 	}
-	m.RowsRead = int64(rows.Len())
-	out, err := openResult(s.out)
-	if err != nil {
-		return err
+	if share, ok := strings.CutPrefix(s.badRows, "skip:"); ok {
+		if err := s.BadRows.UnmarshalText([]byte(share)); err != nil {
+			return usagef("--bad-rows %s: %q is no share such as 1%%", s.badRows, share)
+		}
+	} else if s.badRows != "fail" {
+		return usagef("--bad-rows %s: fail, or skip:1%% are possible", s.badRows)
 	}
-	notes := 0
-	result, err := scorer.Score(ctx, scorer.Spec{Features: s.features, Label: s.label, ModelTimeout: s.modelTimeout,
-		Log: func(format string, args ...any) {
-			const most = 20 // coverage.csv has them all
-			if notes++; notes <= most {
-				fmt.Fprintf(stderr, format+"\n", args...)
-			}
-			if notes == most {
-				fmt.Fprintln(stderr, "…; coverage.csv has the rest")
-			}
-		}}, rows, folder.Keys(), folder)
-	if err != nil {
-		return err
-	}
-	m.count(result, folder)
-	if err := s.write(out, &m, result, layout); err != nil {
-		return err
-	}
-	s.summary(stdout, &m, result)
-	return verdict(m.Outcomes)
-}
-
-// interval reads --from and --to; nil if neither is given.
-func (s *scoring) interval(m *manifest) (*fleetscore.Interval, error) {
-	if s.format != "csv" && s.format != "parquet" {
-		return nil, usagef("--format %s: csv or parquet are possible", s.format)
-	}
-	if s.from == "" && s.to == "" {
-		return nil, nil
-	}
-	iv := fleetscore.Interval{From: time.Unix(-1<<40, 0), To: time.Unix(1<<40, 0)}
 	for _, p := range []struct {
 		flag, text string
-		to         *time.Time
-		keep       **fleetscore.Micros
-	}{{"--from", s.from, &iv.From, &m.From}, {"--to", s.to, &iv.To, &m.To}} {
+		to         **fleetscore.Micros
+	}{{"--from", s.from, &s.From}, {"--to", s.to, &s.To}} {
 		if p.text == "" {
 			continue
 		}
 		t, err := table.ParseTime(p.text)
 		if err != nil {
-			return nil, usagef("%s %s: not a time such as 2026-11-23T10:00:00Z", p.flag, p.text)
+			return usagef("%s %s: not a time such as 2026-11-23T10:00:00Z", p.flag, p.text)
 		}
-		*p.to, *p.keep = t.Time(), &t
+		*p.to = &t
 	}
-	return &iv, iv.Validate()
+	return nil
 }
 
-func (s *scoring) schema() table.Schema {
-	schema := table.Schema{Time: s.time, Key: s.key}
-	for _, f := range s.features {
-		if _, column := fleetscore.SplitFeature(f); !slices.Contains(schema.Values, column) {
-			schema.Values = append(schema.Values, column)
-		}
-	}
-	if s.label != "" && !slices.Contains(schema.Values, s.label) {
-		schema.Values = append(schema.Values, s.label)
-	}
-	return schema
-}
-
-func (s *scoring) scan(ctx context.Context) (*fleet.Folder, error) {
-	t, err := fleet.ParseTemplate(s.template, s.key)
-	if err != nil {
-		return nil, err
-	}
-	b, err := store.OpenFolder(s.models)
-	if err != nil {
-		if e, ok := errors.AsType[*fleetscore.Error](err); ok {
-			return nil, e.WithHint("give --models the folder that holds the models")
-		}
-		return nil, err
-	}
-	return fleet.Scan(ctx, b, t)
-}
-
-func (m *manifest) count(r *scorer.Result, folder *fleet.Folder) {
-	m.Outcomes, m.Sensors, m.Rows = r.Counts(), int64(len(r.Items)), int64(r.Predictions.Len())
-	for _, it := range r.Items {
-		m.Anomalies += it.Anomalies
-	}
-	for _, k := range r.Degenerate {
-		m.Degenerate = append(m.Degenerate, k.String())
-	}
-	m.Ignored = append(m.Ignored, folder.Ignored...)
-}
-
-// resultFolder is --out.
-type resultFolder struct{ path string }
-
-// openResult makes the folder and takes back the manifest of an earlier result,
-// which would vouch for files that are about to change.
-func openResult(path string) (resultFolder, error) {
-	r := resultFolder{path}
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return r, r.problem(err)
-	}
-	if err := os.Remove(filepath.Join(path, "manifest.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return r, r.problem(err)
-	}
-	return r, nil
-}
-
-func (r resultFolder) problem(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		return fleetscore.Errorf(fleetscore.Exhausted, "write results", r.path, "the disk is full").WithHint("make room, or give --out a folder on another disk")
-	}
-	return fleetscore.Errorf(fleetscore.Unavailable, "write results", r.path, "%w", err).WithHint("check the folder's permissions, or give --out another one")
-}
-
-// write writes one file whole: under a temporary name, synced, renamed.
-func (r resultFolder) write(name string, fill func(io.Writer) error) (info fileInfo, err error) {
-	path := name
-	if !filepath.IsAbs(name) {
-		path = filepath.Join(r.path, name)
-	}
-	f, err := os.Create(path + ".part")
-	if err != nil {
-		return info, r.problem(err)
-	}
-	defer os.Remove(f.Name())
-	h := newHashing(f)
-	err = fill(h)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return info, r.problem(err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return info, r.problem(err)
-	}
-	return h.info(), nil
-}
-
-func (s *scoring) write(out resultFolder, m *manifest, r *scorer.Result, layout table.Layout) error {
-	name := "predictions." + s.format
-	var err error
-	m.Files[name], err = out.write(name, func(w io.Writer) error {
-		if s.format == "parquet" {
-			return table.WriteParquet(w, r.Predictions)
-		}
-		return table.WriteCSV(w, r.Predictions, layout)
-	})
-	if err != nil {
-		return err
-	}
-	m.Files["coverage.csv"], err = out.write("coverage.csv", func(w io.Writer) error { return table.WriteItemsCSV(w, s.key, r.Items) })
-	if err != nil {
-		return err
-	}
-	m.Ended = time.Now().UTC()
-	_, err = out.write("manifest.json", func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(m)
-	})
-	return err
-}
-
-func (s *scoring) summary(w io.Writer, m *manifest, r *scorer.Result) {
+func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	b := bufio.NewWriter(w)
 	defer b.Flush()
-	fmt.Fprintf(b, "%s rows of %s sensors scored in %s on %d cores\n", thousands(m.Rows), thousands(m.Outcomes[fleetscore.Scored]),
-		m.Ended.Sub(m.Started).Round(time.Millisecond), runtime.GOMAXPROCS(0))
-	if first, last := span(r.Items); first != 0 {
-		fmt.Fprintf(b, "  from       %s to %s\n", first, last)
+	workers := s.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	fmt.Fprintf(b, "%s rows of %s sensors scored in %s on %s\n", thousands(m.Rows), thousands(m.Outcomes[fleetscore.Scored]),
+		m.Ended.Sub(m.Started).Round(time.Millisecond), plural(workers, "core"))
+	if m.First != 0 {
+		fmt.Fprintf(b, "  from       %s to %s\n", m.First, m.Last)
 	}
 	share := ""
 	if m.Rows > 0 {
@@ -298,24 +157,19 @@ func (s *scoring) summary(w io.Writer, m *manifest, r *scorer.Result) {
 	}
 	fmt.Fprintf(b, "  anomalies  %s%s\n", thousands(m.Anomalies), share)
 	fmt.Fprintf(b, "  sensors    %s\n", outcomeList(m.Outcomes))
+	if m.LeftOut > 0 {
+		fmt.Fprintf(b, "  warning    %s lack a feature and have no prediction; coverage.csv says whose\n", plural(int(m.LeftOut), "row"))
+	}
+	if m.Rejected > 0 {
+		fmt.Fprintf(b, "  warning    %s malformed; rejected.csv says where and why\n", plural(int(m.Rejected), "row"))
+	}
 	if n := len(m.Degenerate); n > 0 {
 		fmt.Fprintf(b, "  warning    %s flag every row or none whatever the data: %s\n", plural(n, "model"), shortList(m.Degenerate))
 	}
 	if n := len(m.Ignored); n > 0 {
-		fmt.Fprintf(b, "  warning    %s in %s fit no sensor's name: %s\n", plural(n, "file"), s.models, shortList(m.Ignored))
+		fmt.Fprintf(b, "  warning    %s in %s fit no sensor's name: %s\n", plural(n, "file"), s.Models, shortList(m.Ignored))
 	}
-	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.out, "{predictions."+s.format+", coverage.csv, manifest.json}"))
-}
-
-// span is the first and last stamp of the items' rows.
-func span(items []fleetscore.Item) (first, last fleetscore.Micros) {
-	for _, it := range items {
-		if it.First != 0 && (first == 0 || it.First < first) {
-			first = it.First
-		}
-		last = max(last, it.Last)
-	}
-	return first, last
+	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.Out, "{predictions."+s.Format+", coverage.csv, manifest.json}"))
 }
 
 func outcomeList(c fleetscore.Counts) string {
@@ -336,23 +190,55 @@ func shortList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// verdict turns outcomes into the exit code: a sensor with rows that wasn't
-// scored makes the result partly failed.
-func verdict(c fleetscore.Counts) error {
-	bad := c.Total() - c[fleetscore.Scored] - c[fleetscore.NoData] - c[fleetscore.Excluded]
-	switch {
-	case bad == 0:
-		return nil
-	case c[fleetscore.Scored] == 0:
-		return exitError(exitFailed)
-	}
-	return exitError(exitPartly)
+// failLimit is how many sensors may end in some ways before the command fails.
+type failLimit struct {
+	outcomes []fleetscore.Outcome
+	count    int64 // where share is nil
+	share    *fleetscore.Percent
 }
 
-// pathCause drops the operation and path that a message names already.
-func pathCause(err error) error {
-	if pe, ok := errors.AsType[*os.PathError](err); ok {
-		return pe.Err
+// parseFailOn reads failed=0,no_model=5%. "failed" takes in what a job's limit of
+// that name does: failed, timed_out and quarantined.
+func parseFailOn(list []string) ([]failLimit, error) {
+	var out []failLimit
+	for _, text := range list {
+		name, value, ok := strings.Cut(text, "=")
+		l := failLimit{outcomes: []fleetscore.Outcome{fleetscore.Outcome(name)}}
+		switch {
+		case !ok || !slices.Contains(fleetscore.Outcomes, l.outcomes[0]) || l.outcomes[0] == fleetscore.Scored:
+			return nil, usagef("--fail-on %s: write an outcome and how many may have it: failed=0 or no_data=5%%", text)
+		case name == string(fleetscore.Failed):
+			l.outcomes = append(l.outcomes, fleetscore.TimedOut, fleetscore.Quarantined)
+		}
+		if strings.HasSuffix(value, "%") {
+			l.share = new(fleetscore.Percent)
+			if l.share.UnmarshalText([]byte(value)) != nil {
+				return nil, usagef("--fail-on %s: %q is no share such as 5%%", text, value)
+			}
+		} else if n, err := strconv.ParseInt(value, 10, 64); err != nil || n < 0 {
+			return nil, usagef("--fail-on %s: %q is neither a number nor a share such as 5%%", text, value)
+		} else {
+			l.count = n
+		}
+		out = append(out, l)
 	}
-	return err
+	return out, nil
+}
+
+// verdict turns outcomes into the exit code.
+func verdict(c fleetscore.Counts, limits []failLimit) error {
+	for _, l := range limits {
+		n := int64(0)
+		for _, o := range l.outcomes {
+			n += c[o]
+		}
+		if l.share == nil && n <= l.count || l.share != nil && l.share.Allows(n, c.Total()) {
+			continue
+		}
+		if c[fleetscore.Scored] == 0 {
+			return exitError(exitFailed)
+		}
+		return exitError(exitPartly)
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -73,7 +74,7 @@ func TestScoreReference(t *testing.T) {
 	if len(items) != 15 || items[1]["outcome"] != "scored" || items[1]["anomalies"] != "1154" {
 		t.Errorf("coverage: %v", items)
 	}
-	var m manifest
+	var m oneshot.Manifest
 	data, err := os.ReadFile(filepath.Join(out, "manifest.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &m)

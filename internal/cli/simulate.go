@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/simulator"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -88,7 +90,11 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 		return err
 	}
 	n := int64(0)
-	_, err = resultFolder{"."}.write(s.out, func(w io.Writer) error {
+	folder, err := oneshot.OpenFolder(ctx, filepath.Dir(s.out))
+	if err != nil {
+		return err
+	}
+	_, err = folder.Write(ctx, filepath.Base(s.out), func(w io.Writer) error {
 		b := bufio.NewWriterSize(w, 1<<20)
 		ndjson := strings.HasSuffix(s.out, ".ndjson") || strings.HasSuffix(s.out, ".jsonl")
 		if !ndjson {

@@ -303,6 +303,9 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	if p.Label != "" {
 		check("label", p.Label)
 	}
+	if p.Missing.Validate() != nil {
+		r.at(path+".missing", "%q: write fail, skip or model", string(p.Missing))
+	}
 	if p.Schedule.Cron != "" {
 		if err := schedule.Validate(p.Schedule); err != nil {
 			r.at(path+".schedule", "%v", err)

@@ -43,6 +43,7 @@ type Lease struct {
 	KeyNames     []string                `json:"key_names"`
 	Features     []string                `json:"features"`
 	Label        string                  `json:"label,omitempty"`
+	Missing      fleetscore.MissingRule  `json:"missing,omitempty"`
 	Fleet        string                  `json:"fleet"`
 	Generation   fleetscore.GenerationID `json:"generation"`
 	Store        string                  `json:"store"` // URL that the node opens

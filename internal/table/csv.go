@@ -3,12 +3,13 @@ package table
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"io"
-	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -23,6 +24,7 @@ type csvScanner struct {
 	line   int // of the record read last, 1-based
 	next   int // of the record to come
 	fields [][]byte
+	open   bool // a quoted field goes on to the end
 }
 
 // record reads the next record into s.fields; false at the end. Blank lines are
@@ -77,6 +79,7 @@ func (s *csvScanner) quoted() error {
 	for {
 		i := bytes.IndexByte(s.data[s.pos:], '"')
 		if i < 0 {
+			s.open, s.pos = true, len(s.data)
 			return s.bad("", "", "a quoted field is not closed")
 		}
 		s.next += bytes.Count(s.data[s.pos:s.pos+i], []byte{'\n'})
@@ -106,13 +109,13 @@ func (s *csvScanner) bad(column, value, why string) error {
 	return badValue(s.name, s.line, column, value, why)
 }
 
-func badValue(name string, line int, column, value, why string) error {
+func badValue(name string, line int, column, value, why string) *fleetscore.Error {
 	at := "line " + strconv.Itoa(line)
 	if column != "" {
 		at += ", column " + column
 	}
 	if len(value) > 60 {
-		value = value[:60] + "…"
+		value = strings.ToValidUTF8(value[:60], "") + "…"
 	}
 	if value != "" || column != "" {
 		at += ": " + strconv.Quote(value)
@@ -127,16 +130,25 @@ const (
 )
 
 // ReadCSV reads rows from CSV with a header line. Columns are found by name, in
-// any order; others are passed over. An empty value is missing (NaN). The first
-// malformed row ends the reading with an error that names line, column and
-// value.
-func ReadCSV(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return nil, Layout{}, fleetscore.Wrap("read", name, err)
-	}
-	return parseCSV(ctx, name, data, schema, opt)
+// any order; others are passed over. An empty value is missing (NaN). A malformed
+// row ends the reading with an error that names line, column and value, unless
+// ReadOptions.BadRows tolerates it.
+func ReadCSV(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*Input, error) {
+	return readLines(ctx, []source{{name: name, open: opened(r)}}, schema, opt, newCSV)
 }
+
+func opened(r io.Reader) func(context.Context) (io.ReadCloser, error) {
+	return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(r), nil }
+}
+
+// csvFile is the format of one CSV file.
+type csvFile struct {
+	name    string
+	schema  *Schema
+	columns csvColumns
+}
+
+func newCSV(name string, s *Schema) lineFormat { return &csvFile{name: name, schema: s} }
 
 // csvColumns are the places of the columns in a record.
 type csvColumns struct {
@@ -146,102 +158,207 @@ type csvColumns struct {
 	width  int
 }
 
-func parseCSV(ctx context.Context, name string, data []byte, schema Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
-	if err := schema.validate(); err != nil {
-		return nil, Layout{}, err
-	}
-	s := &csvScanner{name: name, data: bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), next: 1}
+const byteOrderMark = "\xef\xbb\xbf"
+
+func (f *csvFile) begin(data []byte) (skip, line int, err error) {
+	s := &csvScanner{name: f.name, data: bytes.TrimPrefix(data, []byte(byteOrderMark)), next: 1}
+	skip = len(data) - len(s.data)
 	ok, err := s.record()
 	if err != nil {
-		return nil, Layout{}, err
+		return 0, 0, err
 	}
 	if !ok {
-		return nil, Layout{}, fleetscore.Errorf(fleetscore.Invalid, "read", name, "the file is empty; a header line with the column names is expected")
+		return 0, 0, fleetscore.Errorf(fleetscore.Invalid, "read", f.name, "the file is empty; a header line with the column names is expected")
 	}
 	header := make([]string, len(s.fields))
-	for i, f := range s.fields {
-		header[i] = strings.Clone(string(f))
+	for i, field := range s.fields {
+		header[i] = string(field)
 	}
-	if ok, err = s.record(); err != nil {
-		return nil, Layout{}, err
-	}
-	if len(schema.Values) == 0 {
-		schema.Values = numericColumns(header, s.fields, schema)
-	}
-	cols, err := locate(name, header, schema)
-	if err != nil {
-		return nil, Layout{}, err
-	}
-	b := newBuilder(schema, schema.Values)
-	estimate := 0
-	if ok {
-		estimate = min(len(data)/24, 1<<26) // rows are rarely shorter; grown or cut by append
-		b.rows.Times = make([]fleetscore.Micros, 0, estimate)
-		b.rows.KeyIndex = make([]uint32, 0, estimate)
-	}
-	layout, first := Layout{}, true
-	for n := 0; ok; n++ {
-		if n&0xffff == 0 && ctx.Err() != nil {
-			return nil, layout, ctx.Err()
+	skip, line = skip+s.pos, s.next
+	if f.schema.Values == nil {
+		if _, err = s.record(); err != nil {
+			return 0, 0, err
 		}
-		l, err := b.addCSV(s, cols, opt)
-		if err != nil {
-			return nil, layout, err
-		}
-		if first {
-			layout, first = l, false
-		} else if l.Fraction > layout.Fraction {
-			layout = layout.merge(l)
-		}
-		if ok, err = s.record(); err != nil {
-			return nil, layout, err
-		}
+		f.schema.Values = numericColumns(header, s.fields, *f.schema)
 	}
-	return b.rows, layout, nil
+	f.columns, err = locate(f.name, header, *f.schema)
+	return skip, line, err
 }
 
-func (b *builder) addCSV(s *csvScanner, c csvColumns, opt ReadOptions) (Layout, error) {
-	if len(s.fields) != c.width {
-		return Layout{}, s.bad("", "", "it has "+strconv.Itoa(len(s.fields))+" fields, the header has "+strconv.Itoa(c.width))
+// boundary looks for the end of the last record. Line breaks inside quotes end
+// none.
+func (f *csvFile) boundary(data []byte) int {
+	if bytes.IndexByte(data, '"') < 0 {
+		return bytes.LastIndexByte(data, '\n') + 1
 	}
-	t, l, ok := parseTime(s.fields[c.time])
-	if !ok {
-		return l, s.bad(b.rows.TimeName, string(s.fields[c.time]), whyTime)
+	end, quoted, begin := 0, false, true
+	for i, c := range data {
+		switch {
+		case quoted:
+			quoted = c != '"' // a doubled quote closes and opens again
+			begin = !quoted
+		case c == '"' && begin:
+			quoted = true
+		case c == '\n':
+			end, begin = i+1, true
+		default:
+			begin = c == ','
+		}
 	}
-	if !opt.wants(t) {
-		return l, nil
+	return end
+}
+
+func (f *csvFile) parse(data []byte, p *parsed) {
+	if bytes.IndexByte(data, '"') < 0 {
+		f.parsePlain(data, p)
+		return
 	}
-	b.key = b.key[:0]
+	s := &csvScanner{name: f.name, data: data}
+	for {
+		ok, err := s.record()
+		switch {
+		case err != nil:
+			p.count++
+			p.reject(s.line, "", nil, cause(err))
+			p.fatal = p.fatal || s.open
+			s.skipLine()
+		case !ok:
+			p.lines = s.next
+			return
+		default:
+			f.row(s.fields, s.line, p)
+		}
+	}
+}
+
+// cause is why a record is malformed, without where it stands.
+func cause(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*fleetscore.Error](err); ok && e.Err != nil {
+		text = e.Err.Error()
+	}
+	_, why, _ := strings.Cut(text, ": ")
+	return why
+}
+
+// skipLine goes on behind the next line break.
+func (s *csvScanner) skipLine() {
+	i := bytes.IndexByte(s.data[s.pos:], '\n')
+	if i < 0 {
+		s.pos = len(s.data)
+		return
+	}
+	s.pos += i + 1
+	s.next++
+}
+
+// row adds a record.
+func (f *csvFile) row(fields [][]byte, line int, p *parsed) {
+	p.count++
+	c := &f.columns
+	if len(fields) != c.width {
+		p.reject(line, "", nil, "it has "+strconv.Itoa(len(fields))+" fields, the header has "+strconv.Itoa(c.width))
+		return
+	}
+	if text := fields[c.time]; len(p.timeText) == 0 || string(p.timeText) != string(text) {
+		t, l, ok := parseTime(text)
+		if !ok {
+			p.reject(line, f.schema.Time, text, whyTime)
+			return
+		}
+		p.sawLayout(l)
+		p.timeText, p.timeAt, p.timeIn = append(p.timeText[:0], text...), t, p.opt.wants(t)
+	}
+	if !p.timeIn {
+		return
+	}
+	p.key = p.key[:0]
 	for i, k := range c.key {
-		f := s.fields[k]
-		if len(f) == 0 || bytes.IndexByte(f, fleetscore.KeySeparator[0]) >= 0 {
-			return l, s.bad(b.rows.KeyNames[i], string(f), whyKey)
+		field := fields[k]
+		if len(field) == 0 || bytes.IndexByte(field, fleetscore.KeySeparator[0]) >= 0 {
+			p.reject(line, f.schema.Key[i], field, whyKey)
+			return
 		}
 		if i > 0 {
-			b.key = append(b.key, fleetscore.KeySeparator...)
+			p.key = append(p.key, fleetscore.KeySeparator[0])
 		}
-		b.key = append(b.key, f...)
+		p.key = append(p.key, field...)
 	}
 	for i, v := range c.values {
-		f := s.fields[v]
-		x := math.NaN()
-		if len(f) > 0 {
-			var err error
-			if x, err = strconv.ParseFloat(unsafe.String(&f[0], len(f)), 64); err != nil {
-				return l, s.bad(b.rows.ValueNames[i], string(f), whyNumber)
+		x, ok := parseNumber(fields[v])
+		if !ok {
+			p.reject(line, f.schema.Values[i], fields[v], whyNumber)
+			for j := range i {
+				p.values[j] = p.values[j][:len(p.times)]
 			}
+			return
 		}
-		b.rows.Values[i] = append(b.rows.Values[i], x)
+		p.values[i] = append(p.values[i], x)
 	}
-	b.rows.Times = append(b.rows.Times, t)
-	b.rows.KeyIndex = append(b.rows.KeyIndex, b.keyIndex())
-	return l, nil
+	p.last = p.table.find(p.key, p.last)
+	p.times = append(p.times, p.timeAt)
+	p.keys = append(p.keys, p.last.id)
+}
+
+// parsePlain is parse for text without quotes.
+func (f *csvFile) parsePlain(data []byte, p *parsed) {
+	fields := make([][]byte, 0, f.columns.width+1)
+	line := 0
+	for pos := 0; pos < len(data); {
+		if c := data[pos]; c == '\n' || c == '\r' { // a blank line
+			if c == '\n' {
+				line++
+			}
+			pos++
+			continue
+		}
+		fields = fields[:0]
+		for {
+			end := fieldEnd(data, pos)
+			field := data[pos:end]
+			pos = end + 1
+			if end < len(data) && data[end] == ',' {
+				fields = append(fields, field)
+				if pos == len(data) { // a comma at the very end
+					fields = append(fields, nil)
+					break
+				}
+				continue
+			}
+			if n := len(field); n > 0 && field[n-1] == '\r' {
+				field = field[:n-1]
+			}
+			fields = append(fields, field)
+			break
+		}
+		f.row(fields, line, p)
+		line++
+	}
+	p.lines = bytes.Count(data, []byte{'\n'})
+}
+
+// fieldEnd finds the comma or line break from a place on, or the end: eight bytes
+// at a time, where subtracting 1 from each byte that is 0 after the comparison
+// borrows into its highest bit.
+func fieldEnd(data []byte, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(data); i += 8 {
+		w := binary.LittleEndian.Uint64(data[i:])
+		comma, feed := w^(ones*','), w^(ones*'\n')
+		if hit := ((comma - ones) &^ comma & highs) | ((feed - ones) &^ feed & highs); hit != 0 {
+			return i + bits.TrailingZeros64(hit)/8
+		}
+	}
+	for i < len(data) && data[i] != ',' && data[i] != '\n' {
+		i++
+	}
+	return i
 }
 
 // numericColumns are the columns beside time and key whose first value is a
 // number or missing.
 func numericColumns(header []string, first [][]byte, s Schema) []string {
-	var out []string
+	out := []string{}
 	for i, h := range header {
 		if h == s.Time || slices.Contains(s.Key, h) || i >= len(first) || checkColumn(h) != nil {
 			continue

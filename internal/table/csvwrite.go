@@ -1,62 +1,125 @@
 package table
 
 import (
-	"bufio"
 	"bytes"
 	"io"
-	"math"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-// WriteCSV writes predictions with a header: time, key columns, values,
-// Prediction, Score. A missing number is empty. Times are written in the layout.
-func WriteCSV(w io.Writer, p *fleetscore.Predictions, l Layout) error {
-	out := bufio.NewWriterSize(w, 1<<20) // one system call per MiB
-	line := []byte(p.TimeName)
-	for _, n := range p.KeyNames {
-		line = appendField(append(line, ','), n)
-	}
-	for _, n := range p.ValueNames {
-		line = appendField(append(line, ','), n)
-	}
-	line = append(line, ",Prediction,Score\n"...)
-	keys := make([][]byte, len(p.Keys))
-	for i, k := range p.Keys {
-		for _, v := range k.Values() {
-			keys[i] = appendField(append(keys[i], ','), v)
-		}
-	}
-	for i := range p.Times {
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
-		line = l.append(line[:0], p.Times[i])
-		line = append(line, keys[p.KeyIndex[i]]...)
-		for c := range p.Values {
-			line = appendNumber(append(line, ','), p.Values[c][i])
-		}
-		line = appendNumber(append(line, ','), p.Prediction[i])
-		line = appendNumber(append(line, ','), p.Score[i])
-		line = append(line, '\n')
-	}
-	if _, err := out.Write(line); err != nil {
-		return err
-	}
-	return out.Flush()
+// WriteOptions say how rows are written.
+type WriteOptions struct {
+	Layout   Layout        // of times
+	Workers  int           // goroutines; 0 means all cores
+	Progress *atomic.Int64 // rows written so far are added; may be nil
 }
 
-// appendNumber writes the shortest text that reads back as the same float64.
-func appendNumber(dst []byte, x float64) []byte {
-	if math.IsNaN(x) {
-		return dst
+// blockRows is how many rows are turned into text at once.
+const blockRows = 16384
+
+// WriteCSV writes predictions with a header: time, key columns, values,
+// Prediction, Score. A missing number is empty.
+func WriteCSV(w io.Writer, p *fleetscore.Predictions, opt WriteOptions) error {
+	if opt.Workers <= 0 {
+		opt.Workers = runtime.GOMAXPROCS(0)
 	}
-	if a := math.Abs(x); a == 0 || a >= 1e-5 && a < 1e16 {
-		return strconv.AppendFloat(dst, x, 'f', -1, 64)
+	c := &csvText{p: p, layout: opt.Layout}
+	c.renderKeys()
+	if _, err := w.Write(c.header()); err != nil {
+		return err
 	}
-	return strconv.AppendFloat(dst, x, 'e', -1, 64)
+	blocks := (p.Len() + blockRows - 1) / blockRows
+	workers := max(1, min(opt.Workers, blocks))
+	// Worker i makes blocks i, i+workers, …: taking their texts in turn keeps the
+	// order, and two buffers a worker bound what waits.
+	texts, spare := make([]chan []byte, workers), make([]chan []byte, workers)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range workers {
+		texts[i], spare[i] = make(chan []byte, 1), make(chan []byte, 2)
+		spare[i] <- nil
+		spare[i] <- nil
+		wg.Go(func() {
+			clock := clockText{layout: opt.Layout}
+			for b := i; b < blocks; b += workers {
+				text := c.rows(<-spare[i], b*blockRows, min((b+1)*blockRows, p.Len()), &clock)
+				select {
+				case texts[i] <- text:
+				case <-stop:
+					return
+				}
+			}
+		})
+	}
+	var err error
+	for b := 0; b < blocks && err == nil; b++ {
+		text := <-texts[b%workers]
+		_, err = w.Write(text)
+		spare[b%workers] <- text[:0]
+		if opt.Progress != nil {
+			opt.Progress.Add(int64(min((b+1)*blockRows, p.Len()) - b*blockRows))
+		}
+	}
+	close(stop)
+	wg.Wait()
+	return err
+}
+
+// csvText turns predictions into text; it may be used by several goroutines.
+type csvText struct {
+	p      *fleetscore.Predictions
+	layout Layout
+	keys   []byte // ",3,pressure" of all keys
+	starts []int  // where each begins; one more at the end
+}
+
+func (c *csvText) header() []byte {
+	line := appendField(nil, c.p.TimeName)
+	for _, n := range slices.Concat(c.p.KeyNames, c.p.ValueNames) {
+		line = appendField(append(line, ','), n)
+	}
+	return append(line, ",Prediction,Score\n"...)
+}
+
+func (c *csvText) renderKeys() {
+	c.starts = make([]int, 0, len(c.p.Keys)+1)
+	for _, k := range c.p.Keys {
+		c.starts = append(c.starts, len(c.keys))
+		for v := range strings.SplitSeq(string(k), fleetscore.KeySeparator) {
+			c.keys = appendField(append(c.keys, ','), v)
+		}
+	}
+	c.starts = append(c.starts, len(c.keys))
+}
+
+// rows appends the lines of some rows.
+func (c *csvText) rows(dst []byte, from, to int, clock *clockText) []byte {
+	p := c.p
+	for i := from; i < to; i++ {
+		dst = clock.append(dst, p.Times[i])
+		k := p.KeyIndex[i]
+		dst = append(dst, c.keys[c.starts[k]:c.starts[k+1]]...)
+		for _, v := range p.Values {
+			dst = appendNumber(append(dst, ','), v[i])
+		}
+		dst = append(dst, ',')
+		switch p.Prediction[i] { // nearly always
+		case 0:
+			dst = append(dst, '0')
+		case 1:
+			dst = append(dst, '1')
+		default:
+			dst = appendNumber(dst, p.Prediction[i])
+		}
+		dst = append(appendNumber(append(dst, ','), p.Score[i]), '\n')
+	}
+	return dst
 }
 
 func appendField(dst []byte, s string) []byte {
@@ -100,5 +163,20 @@ func WriteItemsCSV(w io.Writer, keyNames []string, items []fleetscore.Item) erro
 		b.Write(append(line, '\n'))
 	}
 	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// WriteRejectsCSV writes malformed rows with a header: file, line, column, value,
+// reason.
+func WriteRejectsCSV(w io.Writer, rejects []Reject) error {
+	out := []byte("file,line,column,value,reason\n")
+	for _, r := range rejects {
+		out = append(appendField(out, r.File), ',')
+		out = append(strconv.AppendInt(out, int64(r.Line), 10), ',')
+		out = append(appendField(out, r.Column), ',')
+		out = append(appendField(out, r.Value), ',')
+		out = append(appendField(out, r.Reason), '\n')
+	}
+	_, err := w.Write(out)
 	return err
 }

@@ -1,11 +1,9 @@
 package table
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"math"
 	"slices"
@@ -13,63 +11,51 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// maxLine bounds a line of NDJSON.
-const maxLine = 16 << 20
-
 // ReadNDJSON reads rows from lines of JSON objects; the rules are ReadCSV's. A
 // value that is absent or null is missing.
-func ReadNDJSON(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
-	if err := schema.validate(); err != nil {
-		return nil, Layout{}, err
-	}
-	in := bufio.NewScanner(r)
-	in.Buffer(make([]byte, 64<<10), maxLine)
-	var b *builder
-	layout := Layout{}
-	for line := 1; in.Scan(); line++ {
-		if err := ctx.Err(); err != nil {
-			return nil, layout, err
-		}
-		text := bytes.TrimSpace(in.Bytes())
-		if len(text) == 0 {
-			continue
-		}
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(text, &object); err != nil {
-			return nil, layout, badValue(name, line, "", string(text), "not a JSON object: "+err.Error())
-		}
-		if b == nil {
-			if len(schema.Values) == 0 {
-				schema.Values = numericFields(object, schema)
-			}
-			b = newBuilder(schema, schema.Values)
-		}
-		l, err := b.addJSON(name, line, object, opt)
-		if err != nil {
-			return nil, layout, err
-		}
-		if b.rows.Len() <= 1 {
-			layout = l
-		}
-		layout = layout.merge(l)
-	}
-	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, layout, fleetscore.Errorf(fleetscore.Invalid, "read", name, "a line is longer than %d bytes", maxLine)
-	} else if err != nil {
-		return nil, layout, fleetscore.Wrap("read", name, err)
-	}
-	if b == nil {
-		b = newBuilder(schema, schema.Values)
-	}
-	return b.rows, layout, nil
+func ReadNDJSON(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*Input, error) {
+	return readLines(ctx, []source{{name: name, open: opened(r)}}, schema, opt, newNDJSON)
 }
 
-func parseNDJSON(ctx context.Context, name string, data []byte, s Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
-	return ReadNDJSON(ctx, name, bytes.NewReader(data), s, opt)
+// ndjsonFile is the format of one file of JSON lines.
+type ndjsonFile struct {
+	name   string
+	schema *Schema
+}
+
+func newNDJSON(name string, s *Schema) lineFormat { return &ndjsonFile{name, s} }
+
+func (f *ndjsonFile) begin(data []byte) (skip, line int, err error) {
+	if f.schema.Values != nil {
+		return 0, 1, nil
+	}
+	f.schema.Values = []string{}
+	for text := range bytes.Lines(data) {
+		var object map[string]json.RawMessage
+		if text = bytes.TrimSpace(text); len(text) == 0 || json.Unmarshal(text, &object) != nil {
+			continue // parse says what is wrong with it
+		}
+		f.schema.Values = numericFields(object, *f.schema)
+		break
+	}
+	return 0, 1, nil
+}
+
+func (f *ndjsonFile) boundary(data []byte) int { return bytes.LastIndexByte(data, '\n') + 1 }
+
+func (f *ndjsonFile) parse(data []byte, p *parsed) {
+	line := 0
+	for text := range bytes.Lines(data) {
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			f.row(text, line, p)
+		}
+		line++
+	}
+	p.lines = bytes.Count(data, []byte{'\n'})
 }
 
 func numericFields(object map[string]json.RawMessage, s Schema) []string {
-	var out []string
+	out := []string{}
 	for n, raw := range object {
 		var x *float64
 		if n != s.Time && !slices.Contains(s.Key, n) && checkColumn(n) == nil && json.Unmarshal(raw, &x) == nil {
@@ -80,38 +66,53 @@ func numericFields(object map[string]json.RawMessage, s Schema) []string {
 	return out
 }
 
-func (b *builder) addJSON(name string, line int, object map[string]json.RawMessage, opt ReadOptions) (Layout, error) {
-	text, ok := scalarText(object[b.rows.TimeName])
-	t, l, okTime := parseTime(text)
+// row adds the object of a line.
+func (f *ndjsonFile) row(text []byte, line int, p *parsed) {
+	p.count++
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(text, &object); err != nil {
+		p.reject(line, "", text, "not a JSON object: "+err.Error())
+		return
+	}
+	raw := object[f.schema.Time]
+	at, ok := scalarText(raw)
+	t, l, okTime := parseTime(at)
 	if !ok || !okTime {
-		return l, badValue(name, line, b.rows.TimeName, string(object[b.rows.TimeName]), whyTime)
+		p.reject(line, f.schema.Time, raw, whyTime)
+		return
 	}
-	if !opt.wants(t) {
-		return l, nil
+	p.sawLayout(l)
+	if !p.opt.wants(t) {
+		return
 	}
-	b.key = b.key[:0]
-	for i, n := range b.rows.KeyNames {
+	p.key = p.key[:0]
+	for i, n := range f.schema.Key {
 		v, ok := scalarText(object[n])
 		if !ok || len(v) == 0 || bytes.IndexByte(v, fleetscore.KeySeparator[0]) >= 0 {
-			return l, badValue(name, line, n, string(object[n]), whyKey)
+			p.reject(line, n, object[n], whyKey)
+			return
 		}
 		if i > 0 {
-			b.key = append(b.key, fleetscore.KeySeparator...)
+			p.key = append(p.key, fleetscore.KeySeparator[0])
 		}
-		b.key = append(b.key, v...)
+		p.key = append(p.key, v...)
 	}
-	for i, n := range b.rows.ValueNames {
+	for i, n := range f.schema.Values {
 		x := math.NaN()
 		if raw, ok := object[n]; ok && string(raw) != "null" {
 			if err := json.Unmarshal(raw, &x); err != nil {
-				return l, badValue(name, line, n, string(raw), whyNumber)
+				p.reject(line, n, raw, whyNumber)
+				for j := range i {
+					p.values[j] = p.values[j][:len(p.times)]
+				}
+				return
 			}
 		}
-		b.rows.Values[i] = append(b.rows.Values[i], x)
+		p.values[i] = append(p.values[i], x)
 	}
-	b.rows.Times = append(b.rows.Times, t)
-	b.rows.KeyIndex = append(b.rows.KeyIndex, b.keyIndex())
-	return l, nil
+	p.last = p.table.find(p.key, p.last)
+	p.times = append(p.times, t)
+	p.keys = append(p.keys, p.last.id)
 }
 
 // scalarText is a JSON string's content, or a number's literal text.

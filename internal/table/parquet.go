@@ -291,21 +291,22 @@ func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
 }
 
 // ReadParquet reads rows from a Parquet file; the rules are ReadCSV's.
-func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*fleetscore.Rows, Layout, error) {
+func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*Input, error) {
 	if err := schema.validate(); err != nil {
-		return nil, RFC3339, err
+		return nil, err
 	}
 	if len(schema.Values) == 0 {
 		v, err := parquetNumbers(name, data, schema)
 		if err != nil {
-			return nil, RFC3339, err
+			return nil, err
 		}
 		schema.Values = v
 	}
 	f, err := readParquet(name, data, tableOf(schema).wanted(schema.Values))
 	if err != nil {
-		return nil, RFC3339, err
+		return nil, err
 	}
+	records := int64(f.len())
 	if opt.Interval != nil {
 		times := f.column(schema.Time).longs
 		var keep []int
@@ -316,7 +317,7 @@ func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*fle
 		}
 		f = f.pick(keep)
 	}
-	return f.rows(tableOf(schema), schema.Values), RFC3339, nil
+	return &Input{Rows: f.rows(tableOf(schema), schema.Values), Layout: RFC3339, Records: records}, nil
 }
 
 func tableOf(s Schema) TableSchema { return TableSchema{Time: s.Time, Key: s.Key} }

@@ -9,6 +9,7 @@ package table
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -47,38 +48,14 @@ func checkColumn(n string) error {
 	return nil
 }
 
-// ReadOptions narrow what is read from a file.
+// ReadOptions say what is read from files, and how.
 type ReadOptions struct {
 	Interval *fleetscore.Interval // only rows of this interval
+	BadRows  fleetscore.Percent   // share of malformed rows that are left out and counted; 0: the first ends the reading
+	Workers  int                  // goroutines; 0 means all cores
+	Progress *atomic.Int64        // bytes read so far are added; may be nil
 }
 
 func (o ReadOptions) wants(t fleetscore.Micros) bool {
 	return o.Interval == nil || o.Interval.ContainsMicros(t)
-}
-
-// builder collects rows in columns.
-type builder struct {
-	rows  *fleetscore.Rows
-	index map[string]uint32 // key to its place in rows.Keys
-	key   []byte            // scratch
-}
-
-func newBuilder(s Schema, values []string) *builder {
-	return &builder{
-		rows: &fleetscore.Rows{TimeName: s.Time, KeyNames: s.Key, ValueNames: values,
-			Values: make([][]float64, len(values))},
-		index: map[string]uint32{},
-	}
-}
-
-// keyIndex returns the place of the key in b.key.
-func (b *builder) keyIndex() uint32 {
-	if i, ok := b.index[string(b.key)]; ok { // no allocation
-		return i
-	}
-	i := uint32(len(b.rows.Keys))
-	k := string(b.key)
-	b.index[k] = i
-	b.rows.Keys = append(b.rows.Keys, fleetscore.Key(k))
-	return i
 }

@@ -20,12 +20,13 @@ var schema = Schema{Time: "TS", Key: []string{"Device", "Tag"}, Values: []string
 func TestReadCSV(t *testing.T) {
 	t.Parallel()
 	in := "\xef\xbb\xbfDevice,Note,TS,Tag,Value\r\n1,\"a \"\"b\"\", c\",2026-11-23 10:00:05.500,\"x,y\",1.5\r\n\r\n2,,2026-11-23 10:00:05,z,\r\n"
-	rows, l, err := ReadCSV(t.Context(), "in.csv", strings.NewReader(in), schema, ReadOptions{})
+	got, err := ReadCSV(t.Context(), "in.csv", strings.NewReader(in), schema, ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Layout{Separator: ' ', Fraction: 3}); l != want {
-		t.Errorf("layout: got %+v, want %+v", l, want)
+	rows := got.Rows
+	if want := (Layout{Separator: ' ', Fraction: 3}); got.Layout != want {
+		t.Errorf("layout: got %+v, want %+v", got.Layout, want)
 	}
 	if diff := cmp.Diff([]fleetscore.Key{"1\x1fx,y", "2\x1fz"}, rows.Keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
@@ -51,7 +52,7 @@ func TestReadCSVRefuses(t *testing.T) {
 		{"open quote", "TS,Device,Tag,Value\n2026-11-23 10:00:00,1,\"1,1\n", "line 2: a quoted field is not closed"},
 		{"twice", "TS,Device,Tag,Value,Value\n", `names column "Value" twice`},
 	} {
-		_, _, err := ReadCSV(t.Context(), "in.csv", strings.NewReader(tt.in), schema, ReadOptions{})
+		_, err := ReadCSV(t.Context(), "in.csv", strings.NewReader(tt.in), schema, ReadOptions{})
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !fleetscore.Invalid.Is(err) {
 			t.Errorf("%s: got %v, want an invalid error with %q", tt.name, err, tt.want)
 		}
@@ -61,14 +62,15 @@ func TestReadCSVRefuses(t *testing.T) {
 func TestReadNDJSON(t *testing.T) {
 	t.Parallel()
 	in := `{"TS":"2026-11-23T10:00:05Z","Device":1,"Tag":"a","Value":2}` + "\n\n" + `{"TS":"2026-11-23T12:00:05+02:00","Device":"1","Tag":"a","Value":null}`
-	rows, _, err := ReadNDJSON(t.Context(), "in", strings.NewReader(in), schema, ReadOptions{})
+	got, err := ReadNDJSON(t.Context(), "in", strings.NewReader(in), schema, ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := got.Rows
 	if len(rows.Keys) != 1 || rows.Times[0] != rows.Times[1] || rows.Values[0][0] != 2 || !math.IsNaN(rows.Values[0][1]) {
 		t.Errorf("got %+v", rows)
 	}
-	_, _, err = ReadNDJSON(t.Context(), "in", strings.NewReader(in+"\n{"), schema, ReadOptions{})
+	_, err = ReadNDJSON(t.Context(), "in", strings.NewReader(in+"\n{"), schema, ReadOptions{})
 	if err == nil || !strings.Contains(err.Error(), "line 4") {
 		t.Errorf("got %v, want an error on line 4", err)
 	}
@@ -87,7 +89,7 @@ func predictions() *fleetscore.Predictions {
 func TestWriteCSV(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	if err := WriteCSV(&b, predictions(), Layout{Separator: ' ', Fraction: 3}); err != nil {
+	if err := WriteCSV(&b, predictions(), WriteOptions{Layout: Layout{Separator: ' ', Fraction: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	want := "TS,Device,Tag,Val,Prediction,Score\n" +
@@ -106,10 +108,11 @@ func TestParquetRoundTrip(t *testing.T) {
 	if err := WriteParquet(&b, p); err != nil {
 		t.Fatal(err)
 	}
-	rows, _, err := ReadParquet("x.parquet", b.Bytes(), Schema{Time: "TS", Key: []string{"Device", "Tag"}}, ReadOptions{})
+	in, err := ReadParquet("x.parquet", b.Bytes(), Schema{Time: "TS", Key: []string{"Device", "Tag"}}, ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := in.Rows
 	if diff := cmp.Diff([]string{"Val", "Prediction", "Score"}, rows.ValueNames); diff != "" {
 		t.Fatalf("columns (-want +got):\n%s", diff)
 	}
@@ -119,7 +122,7 @@ func TestParquetRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(p.Times, rows.Times); diff != "" {
 		t.Errorf("times (-want +got):\n%s", diff)
 	}
-	if _, _, err := ReadParquet("x.parquet", b.Bytes()[:b.Len()/2], schema, ReadOptions{}); !fleetscore.Corrupt.Is(err) {
+	if _, err := ReadParquet("x.parquet", b.Bytes()[:b.Len()/2], schema, ReadOptions{}); !fleetscore.Corrupt.Is(err) {
 		t.Errorf("half a file: got %v, want corrupt", err)
 	}
 }
@@ -138,14 +141,15 @@ func TestReadPathFolder(t *testing.T) {
 	write("sub/b.ndjson", `{"TS":"2026-11-23T10:00:01Z","Device":2,"Tag":1,"Value":2}`)
 	write("_hidden/c.csv", "broken")
 	write("notes.txt", "not data")
-	rows, _, err := ReadPath(t.Context(), dir, schema, ReadOptions{})
+	got, err := ReadPath(t.Context(), dir, schema, ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := got.Rows
 	if rows.Len() != 2 || len(rows.Keys) != 2 || rows.Values[0][1] != 2 {
 		t.Errorf("got %+v", rows)
 	}
-	if _, _, err := ReadPath(t.Context(), filepath.Join(dir, "none.csv"), schema, ReadOptions{}); !fleetscore.NotFound.Is(err) {
+	if _, err := ReadPath(t.Context(), filepath.Join(dir, "none.csv"), schema, ReadOptions{}); !fleetscore.NotFound.Is(err) {
 		t.Errorf("got %v, want not found", err)
 	}
 }
@@ -154,8 +158,11 @@ func FuzzReadCSV(f *testing.F) {
 	f.Add([]byte("TS,Device,Tag,Value\n2026-11-23 10:00:00,1,\"a\"\"b\",1e5\r\n"))
 	f.Add([]byte("TS,Device,Tag,Value\n,"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, _, err := ReadCSV(t.Context(), "f", bytes.NewReader(data), schema, ReadOptions{})
-		if err == nil && (len(rows.KeyIndex) != rows.Len() || len(rows.Values[0]) != rows.Len()) {
+		got, err := ReadCSV(t.Context(), "f", bytes.NewReader(data), schema, ReadOptions{})
+		if err != nil {
+			return
+		}
+		if rows := got.Rows; len(rows.KeyIndex) != rows.Len() || len(rows.Values[0]) != rows.Len() {
 			t.Errorf("columns of different lengths: %+v", rows)
 		}
 	})

@@ -1,11 +1,10 @@
-package cli
+package oneshot
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
 	"io"
-	"strconv"
 )
 
 // hashing passes bytes on, and counts and hashes them.
@@ -24,13 +23,6 @@ func (h *hashing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (h *hashing) info() fileInfo {
-	return fileInfo{SizeBytes: h.n, SHA256: hex.EncodeToString(h.h.Sum(nil))}
-}
-
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return strconv.Itoa(n) + " " + thing + "s"
+func (h *hashing) info() FileInfo {
+	return FileInfo{SizeBytes: h.n, SHA256: hex.EncodeToString(h.h.Sum(nil))}
 }

@@ -1,7 +1,10 @@
 package table
 
 import (
+	"math"
+	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -42,6 +45,36 @@ func (l Layout) append(dst []byte, m fleetscore.Micros) []byte {
 }
 
 var pow10 = [...]int{1, 10, 100, 1000, 10000, 100000, 1000000}
+
+// clockText writes times one after another. Most repeat the one before, or its
+// day.
+type clockText struct {
+	layout Layout
+	last   fleetscore.Micros
+	text   []byte // of last; nil at first
+}
+
+const (
+	dayMicros = 24 * 3600 * 1_000_000
+	year10000 = 253402300800 * 1_000_000 // from then on years have more digits
+)
+
+func (c *clockText) append(dst []byte, m fleetscore.Micros) []byte {
+	switch {
+	case c.text != nil && m == c.last:
+	case c.text == nil || m < 0 || c.last < 0 || m >= year10000 || m/dayMicros != c.last/dayMicros || int(m%1_000_000) != int(c.last%1_000_000):
+		c.text = c.layout.append(c.text[:0], m)
+	default: // another second of the same day, with the same fraction
+		s := int(m % dayMicros / 1_000_000)
+		two(c.text[11:], s/3600)
+		two(c.text[14:], s/60%60)
+		two(c.text[17:], s%60)
+	}
+	c.last = m
+	return append(dst, c.text...)
+}
+
+func two(dst []byte, n int) { dst[0], dst[1] = byte('0'+n/10), byte('0'+n%10) }
 
 // ParseTime reads a time as the files have it: "2026-11-23 10:00:05.000" or
 // "2026-11-23T10:00:05Z", UTC where no offset is given.
@@ -155,4 +188,95 @@ func (l Layout) merge(o Layout) Layout {
 func partition(m fleetscore.Micros) (date string, hour int) {
 	t := (m - 1).Time()
 	return t.Format(time.DateOnly), t.Hour()
+}
+
+// exact10 are the powers of ten that a float64 holds exactly.
+var exact10 = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
+
+// parseNumber is strconv.ParseFloat, quicker for plain decimals of up to 15
+// digits: such a mantissa and such a power of ten are exact, so one division
+// rounds once, as it must (Clinger, "How to Read Floating Point Numbers
+// Accurately", 1990).
+func parseNumber(b []byte) (float64, bool) {
+	i, negative := 0, false
+	if len(b) > 0 && b[0] == '-' {
+		negative, i = true, 1
+	}
+	var m uint64
+	from := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		m = m*10 + uint64(b[i]-'0')
+		i++
+	}
+	digits, fraction := i-from, 0
+	if i < len(b) && b[i] == '.' {
+		i++
+		from = i
+		for i < len(b) && b[i]-'0' <= 9 {
+			m = m*10 + uint64(b[i]-'0')
+			i++
+		}
+		fraction = i - from
+		digits += fraction
+	}
+	if i == len(b) && digits > 0 && digits <= 15 {
+		x := float64(m) / exact10[fraction]
+		if negative {
+			x = -x
+		}
+		return x, true
+	}
+	if len(b) == 0 {
+		return math.NaN(), true
+	}
+	x, err := strconv.ParseFloat(unsafe.String(&b[0], len(b)), 64)
+	return x, err == nil
+}
+
+// appendNumber writes the shortest text that reads back as the same float64;
+// nothing for NaN.
+//
+// Most values were decimals of a few digits. Two different decimals of up to 15
+// digits never stand for the same float64, so if one with three digits or six
+// after the point does, it is the shortest.
+func appendNumber(dst []byte, x float64) []byte {
+	if x != x {
+		return dst
+	}
+	a := math.Abs(x)
+	if a < 1e9 {
+		for _, digits := range [...]int{0, 3, 6} {
+			if n := math.RoundToEven(a * exact10[digits]); n/exact10[digits] == a && (a != 0 || !math.Signbit(x)) {
+				if x < 0 {
+					dst = append(dst, '-')
+				}
+				return appendDecimal(dst, uint64(n), digits)
+			}
+		}
+	}
+	if a == 0 || a >= 1e-5 && a < 1e16 {
+		return strconv.AppendFloat(dst, x, 'f', -1, 64)
+	}
+	return strconv.AppendFloat(dst, x, 'e', -1, 64)
+}
+
+// appendDecimal writes n / 10^digits without zeros at the end.
+func appendDecimal(dst []byte, n uint64, digits int) []byte {
+	for digits > 0 && n%10 == 0 {
+		n /= 10
+		digits--
+	}
+	if digits == 0 {
+		return strconv.AppendUint(dst, n, 10)
+	}
+	scale := uint64(exact10[digits])
+	dst = append(strconv.AppendUint(dst, n/scale, 10), '.')
+	rest := n % scale
+	at := len(dst)
+	dst = append(dst, "000000"[:digits]...)
+	for i := at + digits - 1; rest > 0; i-- {
+		dst[i] = byte('0' + rest%10)
+		rest /= 10
+	}
+	return dst
 }

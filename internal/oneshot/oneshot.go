@@ -1,0 +1,285 @@
+// Package oneshot scores a fleet over files at once: it reads rows and models,
+// has them scored on all cores, and writes predictions, coverage and a manifest
+// into a folder, the manifest last.
+//
+// It keeps no state beyond a call, knows nothing of servers and jobs, and prints
+// nothing: what people see is the caller's business. A call uses goroutines of
+// its own, which have ended when it returns.
+package oneshot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// Config says what to score, how, and where the results go.
+type Config struct {
+	Data         string                   // file, folder or Delta table; a path or a store's URL
+	Models       string                   // folder of models; a path or a store's URL
+	Template     string                   // of a model's name
+	Key          []string                 // key columns
+	Time         string                   // time column
+	Features     []string                 // in the models' order; "Val=Value" renames
+	Label        string                   // column with the truth to pass on; may be empty
+	From, To     *fleetscore.Micros       // only rows of (From, To]; nil for no bound
+	Missing      fleetscore.MissingRule   // rows that lack a feature
+	BadRows      fleetscore.Percent       // malformed rows that are left out; 0: none
+	ModelTimeout time.Duration            // of one sensor; 0 means 10 s
+	Workers      int                      // goroutines; 0 means all cores
+	Out          string                   // folder for results; a path or a store's URL
+	Format       string                   // of the predictions: csv or parquet
+	Version      string                   // of the program, for the manifest
+	Log          func(string, ...any)     // takes a line per sensor that did not end well; may be nil
+	Stage        func(Stage) (end func()) // called when a stage begins; may be nil
+}
+
+// Stage is a part of the work, for progress.
+type Stage struct {
+	Name  string // reading, scoring, writing
+	Total int64  // 0 if unknown
+	Unit  string // of Total: MB (then Total and Done are bytes), sensors, rows
+	Done  *atomic.Int64
+}
+
+// Manifest is manifest.json: what was done with what.
+type Manifest struct {
+	Version    string                 `json:"version"`
+	Started    time.Time              `json:"started"`
+	Ended      time.Time              `json:"ended"`
+	Data       string                 `json:"data"`
+	Models     string                 `json:"models"`
+	Template   string                 `json:"model"`
+	Key        []string               `json:"key"`
+	Time       string                 `json:"time"`
+	Features   []string               `json:"features"`
+	Label      string                 `json:"label,omitempty"`
+	Missing    fleetscore.MissingRule `json:"missing,omitempty"`
+	From       *fleetscore.Micros     `json:"from,omitempty"`
+	To         *fleetscore.Micros     `json:"to,omitempty"`
+	Files      map[string]FileInfo    `json:"files"`
+	RowsRead   int64                  `json:"rows_read"`     // well-formed ones of the interval
+	Rejected   int64                  `json:"rejected_rows"` // malformed; rejected.csv says where and why
+	LeftOut    int64                  `json:"left_out_rows"` // lack a feature
+	Rows       int64                  `json:"rows"`          // predictions
+	Anomalies  int64                  `json:"anomalies"`
+	Sensors    int64                  `json:"sensors"`
+	Outcomes   fleetscore.Counts      `json:"outcomes"`
+	Degenerate []string               `json:"degenerate"`
+	Ignored    []string               `json:"ignored_models"`
+	Seconds    map[string]float64     `json:"seconds"` // wall time of each stage
+	First      fleetscore.Micros      `json:"-"`       // stamps of the rows
+	Last       fleetscore.Micros      `json:"-"`
+}
+
+// FileInfo describes a result.
+type FileInfo struct {
+	SizeBytes int64  `json:"size_bytes"`
+	SHA256    string `json:"sha256"`
+}
+
+const opScore = "score files"
+
+// run is one call.
+type run struct {
+	cfg Config
+	m   *Manifest
+	out *Folder
+}
+
+// Run scores. It fails if nothing could be scored at all for want of rows, models
+// or room; what became of each sensor stands in the manifest and the coverage.
+func Run(ctx context.Context, cfg Config) (*Manifest, error) {
+	if cfg.Format != "csv" && cfg.Format != "parquet" {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
+	}
+	if err := cfg.Missing.Validate(); err != nil {
+		return nil, err
+	}
+	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
+		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
+		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}}}
+	models, err := r.models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := r.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.out, err = OpenFolder(ctx, cfg.Out); err != nil {
+		return nil, err
+	}
+	for _, name := range [...]string{manifestName, rejectedName} { // of an earlier result: they would vouch for files that are about to change
+		if err := r.out.remove(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	result, err := r.score(ctx, in, models)
+	if err != nil {
+		return nil, err
+	}
+	r.count(in, result, models)
+	return r.m, r.write(ctx, in, result)
+}
+
+// stage begins a stage; end records its time.
+func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, end func()) {
+	began, shown := time.Now(), func() {}
+	done = new(atomic.Int64)
+	if r.cfg.Stage != nil {
+		shown = r.cfg.Stage(Stage{name, total, unit, done})
+	}
+	return done, func() {
+		shown()
+		r.m.Seconds[name] = time.Since(began).Round(time.Microsecond).Seconds()
+	}
+}
+
+func (r *run) models(ctx context.Context) (*fleet.Folder, error) {
+	t, err := fleet.ParseTemplate(r.cfg.Template, r.cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	_, end := r.stage("models", 0, "models")
+	defer end()
+	var b store.Bucket
+	if strings.Contains(r.cfg.Models, "://") {
+		b, err = store.Open(ctx, r.cfg.Models)
+	} else {
+		b, err = store.OpenFolder(r.cfg.Models)
+	}
+	if err != nil {
+		if e, ok := errors.AsType[*fleetscore.Error](err); ok {
+			return nil, e.WithHint("give --models the folder that holds the models")
+		}
+		return nil, err
+	}
+	return fleet.Scan(ctx, b, t)
+}
+
+func (r *run) read(ctx context.Context) (*table.Input, error) {
+	schema := table.Schema{Time: r.cfg.Time, Key: r.cfg.Key}
+	for _, f := range r.cfg.Features {
+		if _, column := fleetscore.SplitFeature(f); !slices.Contains(schema.Values, column) {
+			schema.Values = append(schema.Values, column)
+		}
+	}
+	if l := r.cfg.Label; l != "" && !slices.Contains(schema.Values, l) {
+		schema.Values = append(schema.Values, l)
+	}
+	opt := table.ReadOptions{BadRows: r.cfg.BadRows, Workers: r.cfg.Workers}
+	if r.cfg.From != nil || r.cfg.To != nil {
+		iv := fleetscore.Interval{From: time.Unix(-1<<40, 0), To: time.Unix(1<<40, 0)}
+		if r.cfg.From != nil {
+			iv.From = r.cfg.From.Time()
+		}
+		if r.cfg.To != nil {
+			iv.To = r.cfg.To.Time()
+		}
+		if err := iv.Validate(); err != nil {
+			return nil, err
+		}
+		opt.Interval = &iv
+	}
+	done, end := r.stage("reading", table.SizeOf(r.cfg.Data), "MB")
+	defer end()
+	opt.Progress = done
+	in, err := table.ReadPath(ctx, r.cfg.Data, schema, opt)
+	if e, ok := errors.AsType[*fleetscore.Error](err); ok && in != nil && in.Rejected > 0 {
+		return nil, e.WithHint("mend the rows, or tolerate a share of malformed ones with --bad-rows skip:1%%")
+	}
+	return in, err
+}
+
+func (r *run) score(ctx context.Context, in *table.Input, models *fleet.Folder) (*scorer.Result, error) {
+	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
+	defer end()
+	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, Label: r.cfg.Label, Missing: r.cfg.Missing,
+		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done}, in.Rows, models.Keys(), models)
+}
+
+func (r *run) count(in *table.Input, result *scorer.Result, models *fleet.Folder) {
+	m := r.m
+	m.RowsRead, m.Rejected, m.LeftOut = int64(in.Rows.Len()), in.Rejected, result.LeftOut
+	m.Outcomes, m.Sensors, m.Rows = result.Counts(), int64(len(result.Items)), int64(result.Predictions.Len())
+	for i := range result.Items {
+		it := &result.Items[i]
+		m.Anomalies += it.Anomalies
+		if it.First != 0 && (m.First == 0 || it.First < m.First) {
+			m.First = it.First
+		}
+		m.Last = max(m.Last, it.Last)
+	}
+	for _, k := range result.Degenerate {
+		m.Degenerate = append(m.Degenerate, k.String())
+	}
+	m.Ignored = append(m.Ignored, models.Ignored...)
+}
+
+func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result) error {
+	done, end := r.stage("writing", r.m.Rows, "rows")
+	name := "predictions." + r.cfg.Format
+	err := r.file(ctx, name, func(w io.Writer) error {
+		if r.cfg.Format == "parquet" {
+			return table.WriteParquet(w, result.Predictions)
+		}
+		return table.WriteCSV(w, result.Predictions, table.WriteOptions{Layout: in.Layout, Workers: r.cfg.Workers, Progress: done})
+	})
+	if err == nil {
+		err = r.file(ctx, "coverage.csv", func(w io.Writer) error { return table.WriteItemsCSV(w, r.cfg.Key, result.Items) })
+	}
+	if err == nil && in.Rejected > 0 {
+		err = r.file(ctx, rejectedName, func(w io.Writer) error { return table.WriteRejectsCSV(w, in.Rejects) })
+	}
+	end()
+	if err != nil {
+		return err
+	}
+	r.m.Ended = time.Now().UTC()
+	_, err = r.out.Write(ctx, manifestName, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r.m)
+	})
+	return err
+}
+
+// file writes a result and notes it in the manifest.
+func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error) error {
+	info, err := r.out.Write(ctx, name, func(w io.Writer) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fill(&stoppable{ctx, w})
+	})
+	if err == nil {
+		r.m.Files[name] = info
+	}
+	return err
+}
+
+// stoppable ends a long writing when nobody wants it any more.
+type stoppable struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (s *stoppable) Write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, fmt.Errorf("stopped: %w", err)
+	}
+	return s.w.Write(p)
+}

@@ -1,0 +1,133 @@
+package oneshot
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// Folder is where results go: a folder of this machine, or of a store.
+type Folder struct {
+	path   string
+	bucket store.Bucket // nil for a folder of this machine
+}
+
+const (
+	manifestName = "manifest.json"
+	rejectedName = "rejected.csv"
+)
+
+// OpenFolder opens a folder, and makes it if need be.
+func OpenFolder(ctx context.Context, path string) (*Folder, error) {
+	r := &Folder{path: path}
+	if strings.Contains(path, "://") {
+		var err error
+		if r.bucket, err = store.Open(ctx, path); err != nil {
+			return nil, err
+		}
+		return r, nil
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, r.problem(err)
+	}
+	return r, nil
+}
+
+// remove removes a file, if it is there.
+func (r *Folder) remove(ctx context.Context, name string) error {
+	if r.bucket != nil {
+		return r.bucket.Delete(ctx, fleetscore.BlobName(name))
+	}
+	if err := os.Remove(filepath.Join(r.path, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return r.problem(err)
+	}
+	return nil
+}
+
+func (r *Folder) problem(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fleetscore.Errorf(fleetscore.Exhausted, "write results", r.path, "the disk is full").WithHint("make room, or give --out a folder on another disk")
+	}
+	return fleetscore.Errorf(fleetscore.Unavailable, "write results", r.path, "%w", err).WithHint("check the folder's permissions, or give --out another one")
+}
+
+// Write writes one file whole: nobody sees it before all of it is there.
+func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) error) (FileInfo, error) {
+	if r.bucket != nil {
+		return r.put(ctx, name, fill)
+	}
+	path := filepath.Join(r.path, name)
+	f, err := os.Create(path + ".part")
+	if err != nil {
+		return FileInfo{}, r.problem(err)
+	}
+	defer os.Remove(f.Name())
+	h := newHashing(&earlyWriter{f: f})
+	err = fill(h)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return FileInfo{}, r.problem(err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return FileInfo{}, r.problem(err)
+	}
+	return h.info(), r.syncFolder()
+}
+
+// syncFolder makes the names last.
+func (r *Folder) syncFolder() error {
+	d, err := os.Open(r.path)
+	if err != nil {
+		return r.problem(err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // some file systems can't
+		return r.problem(err)
+	}
+	return nil
+}
+
+func (r *Folder) put(ctx context.Context, name string, fill func(io.Writer) error) (FileInfo, error) {
+	pr, pw := io.Pipe()
+	h := newHashing(pw)
+	filled := make(chan error, 1)
+	go func() {
+		err := fill(h)
+		pw.CloseWithError(err)
+		filled <- err
+	}()
+	_, err := r.bucket.Put(ctx, fleetscore.BlobName(name), pr, store.PutOptions{})
+	pr.CloseWithError(io.ErrClosedPipe) // a writer that is still at it stops
+	if e := <-filled; err == nil {
+		err = e
+	}
+	return h.info(), err
+}
+
+// earlyWriter has the disk begin while the rest is still being made, so that the
+// sync at the end waits for little.
+type earlyWriter struct {
+	f       *os.File
+	written int64
+	begun   int64
+}
+
+const earlyBytes = 32 << 20 // handed to the disk at once
+
+func (w *earlyWriter) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	if w.written += int64(n); w.written-w.begun >= earlyBytes {
+		beginWriting(w.f, w.begun, w.written-w.begun)
+		w.begun = w.written
+	}
+	return n, err
+}

@@ -1,0 +1,226 @@
+package scorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn"
+)
+
+// stride is how many rows are scored between looks at the clock.
+const stride = 4096
+
+// worker is one goroutine's memory, reused from key to key.
+type worker struct {
+	rows                 sorted
+	now                  time.Time // when the last key ended
+	record               sklearn.Model
+	x, prediction, score []float64
+	kept                 []uint32
+	scratch              sklearn.Scratch
+}
+
+// work takes bundles of keys until there are none.
+func (r *run) work(ctx context.Context) {
+	var w worker
+	for {
+		b := int(r.next.Add(1)) - 1
+		if b >= r.group.bundles() {
+			return
+		}
+		first := r.group.bundle(b, &w.rows)
+		w.now = time.Now()
+		for k := range len(w.rows.start) - 2 {
+			if ctx.Err() != nil || r.stopped.Load() {
+				return
+			}
+			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
+		}
+		if r.spec.Progress != nil {
+			r.spec.Progress.Add(int64(len(w.rows.start) - 2))
+		}
+	}
+}
+
+const noData = "the interval holds no row of the sensor"
+
+var errTimeout = errors.New("time is up")
+
+// key scores one key and writes its item. A panic costs the key alone.
+func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
+	it := &r.items[k]
+	it.Key = r.rows.Keys[k]
+	if len(group) == 0 {
+		it.Outcome, it.Reason = fleetscore.NoData, noData
+		return
+	}
+	it.First, it.Last = r.span(group)
+	defer func() {
+		if p := recover(); p != nil {
+			stack := make([]byte, 8<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			r.end(it, fleetscore.Failed, fmt.Sprintf("internal error: %v", p))
+			r.log("stack of %s:\n%s", it.Key, stack)
+		}
+	}()
+	data, digest, err := r.models.Model(ctx, it.Key)
+	switch {
+	case fleetscore.NotFound.Is(err):
+		r.end(it, fleetscore.NoModel, err.Error())
+		return
+	case err != nil && (fleetscore.Unavailable.Is(err) || ctx.Err() != nil):
+		r.fail(err)
+		return
+	case err != nil:
+		r.end(it, fleetscore.Failed, err.Error())
+		return
+	}
+	it.Model, r.digests[k] = digest, digest
+	m, err := w.load(data)
+	if err != nil {
+		r.end(it, fleetscore.Failed, err.Error())
+		return
+	}
+	if got, want := len(r.columns), m.NumFeatures(); got != want && want != 0 {
+		r.end(it, fleetscore.Failed, fmt.Sprintf("the model expects %d features, %d are configured", want, got))
+		return
+	}
+	if err := r.scoreGroup(ctx, w, m, it, group); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		outcome := fleetscore.Failed
+		if err == errTimeout {
+			outcome = fleetscore.TimedOut
+			err = fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", r.spec.ModelTimeout)
+		}
+		it.Rows, it.Anomalies = 0, 0
+		r.end(it, outcome, err.Error())
+		return
+	}
+	r.degenerate[k] = m.Degenerate()
+	it.Outcome = fleetscore.Scored
+}
+
+// span is the first and last stamp of a key's rows.
+func (r *run) span(group []uint32) (first, last fleetscore.Micros) {
+	times := r.rows.Times
+	first, last = times[group[0]], times[group[len(group)-1]]
+	if !r.group.timed {
+		for _, row := range group {
+			first, last = min(first, times[row]), max(last, times[row])
+		}
+	}
+	return first, last
+}
+
+// load reads a model. Native records, which large fleets are made of, are read
+// into the same model again and again.
+func (w *worker) load(data []byte) (*sklearn.Model, error) {
+	if sklearn.IsRecord(data) {
+		return &w.record, w.record.ReadRecord(data)
+	}
+	return sklearn.Load(data)
+}
+
+// scoreGroup scores one key's rows, gathered in strides, and counts them.
+func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, it *fleetscore.Item, group []uint32) error {
+	began := w.now
+	detector := m.OutlierDetector()
+	leftOut := 0
+	for first := 0; first < len(group); first += stride {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		rows := group[first:min(first+stride, len(group))]
+		x, rows, err := r.gather(w, rows)
+		if err != nil {
+			return err
+		}
+		leftOut += min(stride, len(group)-first) - len(rows)
+		w.prediction, w.score = resize(w.prediction, len(rows)), resize(w.score, len(rows))
+		if err := m.Score(x, len(rows), w.prediction, w.score, &w.scratch); err != nil {
+			return err
+		}
+		anomalies := 0.0
+		for i, row := range rows {
+			p := w.prediction[i]
+			if detector {
+				p = (1 - p) / 2 // +1 is an inlier, −1 an outlier
+				anomalies += p
+			}
+			r.prediction[row], r.score[row] = p, w.score[i]
+		}
+		it.Rows += int64(len(rows))
+		it.Anomalies += int64(anomalies)
+		w.now = time.Now()
+		if w.now.Sub(began) > r.spec.ModelTimeout {
+			return errTimeout
+		}
+	}
+	if leftOut > 0 {
+		r.leftOut.Add(int64(leftOut))
+		it.Reason = fmt.Sprintf("%d of its %d rows lack a feature and are left out", leftOut, len(group))
+	}
+	return nil
+}
+
+// gather copies the features of some rows, row after row, and gives the rows
+// that take part.
+func (r *run) gather(w *worker, rows []uint32) ([]float64, []uint32, error) {
+	features := len(r.columns)
+	w.x = resize(w.x, len(rows)*features)
+	x, odd := w.x, 0.0
+	for c, column := range r.columns {
+		at := c
+		for _, row := range rows {
+			v := column[row]
+			odd += v - v // NaN once a value is NaN or infinite
+			x[at] = v
+			at += features
+		}
+	}
+	if odd == 0 || r.spec.Missing == fleetscore.MissingToModel {
+		return x, rows, nil
+	}
+	w.kept = w.kept[:0]
+	for _, row := range rows {
+		if r.leavesOut(row) {
+			continue
+		}
+		for c, column := range r.columns {
+			if v := column[row]; v-v != 0 {
+				return nil, nil, r.notFinite(c, row, v)
+			}
+			x[len(w.kept)*features+c] = column[row]
+		}
+		w.kept = append(w.kept, row)
+	}
+	return x[:len(w.kept)*features], w.kept, nil
+}
+
+// leavesOut reports whether a row has no prediction because it lacks a feature.
+func (r *run) leavesOut(row uint32) bool {
+	if r.spec.Missing != fleetscore.MissingSkip {
+		return false
+	}
+	for _, column := range r.columns {
+		if math.IsNaN(column[row]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *run) notFinite(c int, row uint32, v float64) error {
+	_, name := fleetscore.SplitFeature(r.spec.Features[c])
+	if !math.IsNaN(v) {
+		return fmt.Errorf("%s is infinite in the row of %s; no model takes that", name, r.rows.Times[row])
+	}
+	return fmt.Errorf("%s is missing in the row of %s; leave such rows out (missing: skip) or let a model that fills them take them (missing: model)", name, r.rows.Times[row])
+}
