@@ -105,6 +105,9 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	}
 	r.degenerate[k] = m.Degenerate()
 	it.Outcome = fleetscore.Scored
+	if it.Rows == 0 {
+		it.Outcome = fleetscore.NoData // all its rows lack a feature, as the reason says
+	}
 }
 
 // span is the first and last stamp of a key's rows.

@@ -117,7 +117,7 @@ func (c *csvText) rows(dst []byte, from, to int, clock *clockText) []byte {
 		default:
 			dst = appendNumber(dst, p.Prediction[i])
 		}
-		dst = append(appendNumber(append(dst, ','), p.Score[i]), '\n')
+		dst = append(appendShortest(append(dst, ','), p.Score[i]), '\n') // hardly ever a short decimal
 	}
 	return dst
 }

@@ -103,6 +103,7 @@ type lineReader struct {
 	newInput func(name string, s *Schema) lineFormat
 
 	reading sync.Mutex // guards the files and what follows
+	chunk   int        // bytes
 	files   []source
 	file    io.ReadCloser
 	format  lineFormat
@@ -146,12 +147,15 @@ func readLines(ctx context.Context, files []source, s Schema, opt ReadOptions, n
 	for _, f := range files {
 		r.total += f.size
 	}
+	if r.chunk = opt.chunkBytes; r.chunk == 0 {
+		r.chunk = chunkBytes
+	}
 	workers := opt.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	if r.total > 0 {
-		workers = min(workers, int(r.total/chunkBytes)+1)
+		workers = min(workers, int(r.total/int64(r.chunk))+1)
 	}
 	stop := context.AfterFunc(ctx, func() { r.fail(ctx.Err()) })
 	var wg sync.WaitGroup
@@ -226,7 +230,7 @@ func (r *lineReader) take(c *chunk) (bool, error) {
 		r.files = r.files[1:]
 		r.format = r.newInput(r.name, &r.schema)
 	}
-	size := chunkBytes
+	size := r.chunk + len(r.carry)
 	buf := append(c.buf[:0], r.carry...)
 	c.bytes = 0
 	for {

@@ -244,7 +244,7 @@ func appendNumber(dst []byte, x float64) []byte {
 		return dst
 	}
 	a := math.Abs(x)
-	if a < 1e9 {
+	if a < 1e9 && a >= smallest || a == 0 {
 		for _, digits := range [...]int{0, 3, 6} {
 			if n := math.RoundToEven(a * exact10[digits]); n/exact10[digits] == a && (a != 0 || !math.Signbit(x)) {
 				if x < 0 {
@@ -254,11 +254,22 @@ func appendNumber(dst []byte, x float64) []byte {
 			}
 		}
 	}
-	if a == 0 || a >= 1e-5 && a < 1e16 {
+	return appendShortest(dst, x)
+}
+
+// appendShortest is appendNumber without the guess.
+func appendShortest(dst []byte, x float64) []byte {
+	switch a := math.Abs(x); {
+	case x != x:
+		return dst
+	case a == 0 || a >= smallest && a < 1e16:
 		return strconv.AppendFloat(dst, x, 'f', -1, 64)
 	}
 	return strconv.AppendFloat(dst, x, 'e', -1, 64)
 }
+
+// smallest is from where on numbers are written without an exponent.
+const smallest = 1e-5
 
 // appendDecimal writes n / 10^digits without zeros at the end.
 func appendDecimal(dst []byte, n uint64, digits int) []byte {

@@ -54,6 +54,8 @@ type ReadOptions struct {
 	BadRows  fleetscore.Percent   // share of malformed rows that are left out and counted; 0: the first ends the reading
 	Workers  int                  // goroutines; 0 means all cores
 	Progress *atomic.Int64        // bytes read so far are added; may be nil
+
+	chunkBytes int // for tests; 0 means chunkBytes
 }
 
 func (o ReadOptions) wants(t fleetscore.Micros) bool {

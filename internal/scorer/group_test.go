@@ -1,0 +1,93 @@
+package scorer
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// TestGroupRows: every row stands once, with its key, in input order.
+func TestGroupRows(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.IntRange(1, 400).Draw(t, "keys")
+		rows := &fleetscore.Rows{Keys: make([]fleetscore.Key, keys)}
+		n := rapid.IntRange(0, 3000).Draw(t, "rows")
+		if rapid.IntRange(0, 20).Draw(t, "many") == 0 {
+			n = 200_000 // more than one share
+		}
+		ordered := rapid.Bool().Draw(t, "ordered")
+		want := map[uint32][]uint32{}
+		timed := true
+		for i := range n {
+			k := uint32(i*i+i/7) % uint32(keys)
+			rows.KeyIndex = append(rows.KeyIndex, k)
+			at := fleetscore.Micros(i / 5)
+			if !ordered && i%1000 == 999 {
+				at, timed = 0, false
+			}
+			rows.Times = append(rows.Times, at)
+			want[k] = append(want[k], uint32(i))
+		}
+		g := groupRows(rows, rapid.IntRange(1, 8).Draw(t, "workers"))
+		if g.timed != timed {
+			t.Fatalf("in the order of times: got %v, want %v", g.timed, timed)
+		}
+		seen := 0
+		var s sorted
+		for b := range g.bundles() {
+			first := g.bundle(b, &s)
+			for k := range len(s.start) - 2 {
+				got := s.order[s.start[k]:s.start[k+1]]
+				seen += len(got)
+				if w := want[uint32(first+k)]; len(got) != len(w) || (len(w) > 0 && !cmp.Equal(got, w)) {
+					t.Fatalf("key %d: got %d rows, want %d", first+k, len(got), len(w))
+				}
+			}
+		}
+		if seen != n {
+			t.Fatalf("got %d rows, want %d", seen, n)
+		}
+	})
+}
+
+// TestMissing: what becomes of rows that lack a feature.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	good := reference(t, "model_1_1")
+	in := func() *fleetscore.Rows {
+		return rowsOf(map[fleetscore.Key][]float64{"a": {10, math.NaN(), 12}, "b": {10, 11}, "c": {math.NaN()}, "d": {math.Inf(1)}}, "a", "b", "c", "d")
+	}
+	m := models{"a": good, "b": good, "c": good, "d": good}
+	for _, tt := range []struct {
+		rule    fleetscore.MissingRule
+		want    string // outcome and rows of each
+		rows    int
+		leftOut int64
+	}{
+		{"", "failed/0 scored/2 failed/0 failed/0", 2, 0},
+		{fleetscore.MissingFail, "failed/0 scored/2 failed/0 failed/0", 2, 0},
+		{fleetscore.MissingSkip, "scored/2 scored/2 no_data/0 failed/0", 4, 2},
+		{fleetscore.MissingToModel, "failed/0 scored/2 failed/0 failed/0", 2, 0}, // this model refuses NaN
+	} {
+		r, err := Score(t.Context(), Spec{Features: []string{"Value"}, Missing: tt.rule}, in(), nil, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, it := range r.Items {
+			got = append(got, string(it.Outcome)+"/"+string(rune('0'+it.Rows)))
+		}
+		if s := strings.Join(got, " "); s != tt.want || r.Predictions.Len() != tt.rows || r.LeftOut != tt.leftOut {
+			t.Errorf("%q: got %s, %d rows, %d left out; want %s, %d, %d", tt.rule, s, r.Predictions.Len(), r.LeftOut, tt.want, tt.rows, tt.leftOut)
+		}
+		if tt.rule == fleetscore.MissingSkip && !strings.Contains(r.Items[0].Reason, "1 of its 3 rows") {
+			t.Errorf("skip: reason %q", r.Items[0].Reason)
+		}
+	}
+}
