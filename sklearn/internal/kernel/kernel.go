@@ -1,61 +1,222 @@
-// Package kernel is the inner loops.
+// Package kernel holds the inner loops: functions over columns of rows, float64
+// throughout, in assembly for AVX-512 and AVX2 with a pure Go twin for any other
+// processor. Rows lie in the lanes of vectors, so that no loop adds across lanes
+// and every sum over support vectors or features runs in their order.
+//
+// Which set is used is decided once, when the program starts, by what the
+// processor has: AVX-512 (F and DQ), else AVX2 with FMA, else Go. The
+// environment variable FLEETSCORE_CPU=generic or =avx2 takes a lesser set than
+// the processor has, for tests and comparison; this package is the only place
+// that reads it, and any other value means nothing.
+//
+// Lanes past the rows that are meant are computed like all others, whatever they
+// hold, and harm nothing: floating-point exceptions are masked, and no lane reads
+// another. Functions that write nothing but their result are pure; none keeps its
+// arguments, allocates or panics on slices of the lengths it asks for.
 package kernel
 
-import "math"
+import (
+	"math"
+	"os"
+)
 
-// Lanes is the multiple of rows.
+// Lanes is the multiple that rows are padded to: what the widest kernel takes at
+// once.
 const Lanes = 32
 
-// Pad is a plain loop.
+// Pad gives the padded number of rows.
 func Pad(rows int) int { return (rows + Lanes - 1) &^ (Lanes - 1) }
 
-// Finite is a plain loop.
-func Finite(x []float64) bool {
-	var sum float64
-	for _, v := range x {
-		sum += v - v
-	}
-	return sum == 0
-}
+// level is a set of kernels, each a superset of the ones before.
+type level int
 
-// RBF is a plain loop.
-func RBF(sum, x []float64, stride int, sv, coef []float64, dims int) {
-	clear(sum)
-	for j, c := range coef {
-		for i := range sum {
-			var d float64
-			for k := range dims {
-				e := x[k*stride+i] - sv[j*dims+k]
-				d += float64(e * e)
-			}
-			sum[i] += float64(c * math.Exp2(-d))
+const (
+	generic level = iota
+	avx2
+	avx512
+)
+
+var levelNames = [...]string{"generic", "avx2", "avx512"}
+
+// use is the set in use; tests change it.
+var use = choose(has(), os.Getenv("FLEETSCORE_CPU"))
+
+// choose gives the set to use of a processor that has one, if less is wanted.
+func choose(has level, want string) level {
+	for l, name := range levelNames {
+		if name == want {
+			return min(has, level(l))
 		}
 	}
+	return has
 }
 
-// Standardize is a plain loop.
-func Standardize(dst, src []float64, mean, scale float64) {
-	for i, v := range src {
-		dst[i] = (v - mean) / scale
+// Name is the set of kernels in use: generic, avx2 or avx512.
+func Name() string { return levelNames[use] }
+
+// RBF writes, for each lane, Σ coef[j]·2^(factor·d²) into sum, where d is the
+// distance between the lane's row and support vector j, and factor is negative
+// or 0. Column k of the rows is x[k·stride : k·stride+len(sum)]; vector j is
+// sv[j·dims : (j+1)·dims]. The length of sum and stride are multiples of Lanes.
+//
+// At distance 0 the power is exactly 1; where it would fall below the smallest
+// normal number it may be 0. Terms are added in the order of the vectors. A term
+// differs from the true one by a few units in the last place of its distance and
+// of itself: subtracting comes first, so nothing cancels.
+func RBF(sum, x []float64, stride int, sv, coef []float64, dims int, factor float64) {
+	if len(sum) == 0 {
+		return
+	}
+	if len(coef) == 0 || dims == 0 {
+		clear(sum)
+		for i := range sum {
+			for _, c := range coef {
+				sum[i] += c
+			}
+		}
+		return
+	}
+	if len(sum)%Lanes != 0 || len(sv) < len(coef)*dims || len(x) < (dims-1)*stride+len(sum) {
+		panic("kernel: RBF of slices that don't fit")
+	}
+	switch use {
+	case avx512:
+		rbfAVX512(&sum[0], &x[0], len(sum)/32, stride, &sv[0], &coef[0], len(coef), dims, factor)
+	case avx2:
+		rbfAVX2(&sum[0], &x[0], len(sum)/16, stride, &sv[0], &coef[0], len(coef), dims, factor)
+	default:
+		rbf(sum, x, stride, sv, coef, dims, factor)
 	}
 }
 
-// Scale is a plain loop.
+// Exp2 writes 2^x of numbers from 0 down into dst, which may be src.
+func Exp2(dst, src []float64) {
+	dst = dst[:len(src)]
+	n := 0
+	switch use {
+	case avx512:
+		if n = len(src) &^ 7; n > 0 {
+			exp2AVX512(&dst[0], &src[0], n/8)
+		}
+	case avx2:
+		if n = len(src) &^ 3; n > 0 {
+			exp2AVX2(&dst[0], &src[0], n/4)
+		}
+	}
+	for i := n; i < len(src); i++ {
+		dst[i] = exp2(src[i])
+	}
+}
+
+// Standardize writes (x − mean) / scale into dst, which may be src, and reports
+// whether all results are finite.
+func Standardize(dst, src []float64, mean, scale float64) bool {
+	dst = dst[:len(src)]
+	n, finite := 0, true
+	switch use {
+	case avx512:
+		if n = len(src) &^ 7; n > 0 {
+			finite = standardizeAVX512(&dst[0], &src[0], n/8, mean, scale)
+		}
+	case avx2:
+		if n = len(src) &^ 3; n > 0 {
+			finite = standardizeAVX2(&dst[0], &src[0], n/4, mean, scale)
+		}
+	}
+	return standardize(dst[n:], src[n:], mean, scale) && finite
+}
+
+// Transpose writes row-major values column by column: column c of cols goes to
+// dst[c·stride : c·stride+rows].
+func Transpose(dst []float64, stride int, x []float64, rows, cols int) {
+	if cols == 1 {
+		copy(dst[:rows], x)
+		return
+	}
+	n := 0
+	switch use {
+	case avx512:
+		if n = rows &^ 7; n > 0 {
+			_, _ = dst[(cols-1)*stride+n-1], x[n*cols-1]
+			for c := 0; c < cols; c += 8 {
+				transposeAVX512(&dst[c*stride], &x[c], stride, cols, n/8, min(8, cols-c))
+			}
+		}
+	case avx2:
+		if n = rows &^ 3; n > 0 {
+			_, _ = dst[(cols-1)*stride+n-1], x[n*cols-1]
+			for c := 0; c < cols; c += 4 {
+				transposeAVX2(&dst[c*stride], &x[c], stride, cols, n/4, min(4, cols-c))
+			}
+		}
+	}
+	transpose(dst, stride, x, n, rows, cols)
+}
+
+// Finite reports whether no value is NaN or infinite.
+func Finite(x []float64) bool {
+	n, ok := 0, true
+	switch use {
+	case avx512:
+		if n = len(x) &^ 7; n > 0 {
+			ok = finiteAVX512(&x[0], n/8)
+		}
+	case avx2:
+		if n = len(x) &^ 3; n > 0 {
+			ok = finiteAVX2(&x[0], n/4)
+		}
+	}
+	return finite(x[n:]) && ok
+}
+
+// Decide turns sums into decisions sum + intercept and labels: 1 where the
+// decision is above 0, else −1. It reports whether all are farther from 0 than
+// near; where not, the sum's last digits may have decided.
+func Decide(label, decision, sum []float64, intercept, near float64) (clear bool) {
+	label, decision = label[:len(sum)], decision[:len(sum)]
+	n, ok := 0, true
+	switch use {
+	case avx512:
+		if n = len(sum) &^ 7; n > 0 {
+			ok = decideAVX512(&label[0], &decision[0], &sum[0], n/8, intercept, near)
+		}
+	case avx2:
+		if n = len(sum) &^ 3; n > 0 {
+			ok = decideAVX2(&label[0], &decision[0], &sum[0], n/4, intercept, near)
+		}
+	}
+	return decide(label[n:], decision[n:], sum[n:], intercept, near) && ok
+}
+
+// Scale writes f·x into dst, which may be src.
 func Scale(dst, src []float64, f float64) {
+	dst = dst[:len(src)]
 	for i, v := range src {
 		dst[i] = v * f
 	}
 }
 
-// AddScaled is a plain loop.
+// AddScaled adds f·x to dst, product and sum rounded one by one.
 func AddScaled(dst, src []float64, f float64) {
-	for i, v := range src {
-		dst[i] += float64(v * f)
+	dst = dst[:len(src)]
+	n := 0
+	switch use {
+	case avx512:
+		if n = len(src) &^ 7; n > 0 {
+			addScaledAVX512(&dst[0], &src[0], n/8, f)
+		}
+	case avx2:
+		if n = len(src) &^ 3; n > 0 {
+			addScaledAVX2(&dst[0], &src[0], n/4, f)
+		}
 	}
+	addScaled(dst[n:], src[n:], f)
 }
 
-// Exp is a plain loop.
+// Exp writes e^x into dst, which may be src. It is the same on every processor:
+// probabilities are made by it, which are seldom what the time goes to.
 func Exp(dst, src []float64) {
+	dst = dst[:len(src)]
 	for i, v := range src {
 		dst[i] = math.Exp(v)
 	}

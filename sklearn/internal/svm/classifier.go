@@ -147,20 +147,12 @@ func (s *Classifier) pairs(x *estimator.Block, ws *estimator.Workspace) (*estima
 		return nil, err
 	}
 	k, n := s.labels.Len(), s.count()
+	if k == 2 {
+		return s.pair(x, ws), nil
+	}
 	values := ws.Block(x, n)
-	if s.kind == rbf {
-		xs, vectors := s.scaled(x, ws)
-		one := [1]float64{1}
-		for j := range n {
-			kernel.RBF(values.Lanes(j), xs.X, xs.Stride, vectors[j*s.dims:(j+1)*s.dims], one[:], s.dims)
-		}
-	} else {
-		for j := range n {
-			dst := values.Col(j)
-			for i := range dst {
-				dst[i] = s.value(x, i, j)
-			}
-		}
+	for j := range n {
+		s.values(x, j, values.Lanes(j))
 	}
 	out := ws.Block(x, len(s.intercept))
 	p := 0
@@ -168,10 +160,10 @@ func (s *Classifier) pairs(x *estimator.Block, ws *estimator.Workspace) (*estima
 		for j := i + 1; j < k; j++ {
 			sum := out.Lanes(p)
 			clear(sum)
-			weight := s.add(sum, values, i, s.coef[(j-1)*n:])
-			weight += s.add(sum, values, j, s.coef[i*n:])
+			total := s.add(sum, values, i, s.coef[(j-1)*n:])
+			total += s.add(sum, values, j, s.coef[i*n:])
 			b := s.intercept[p]
-			near := 1e-12 * (weight + math.Abs(b))
+			near := s.near(total + math.Abs(b))
 			for r := range sum[:x.Rows] {
 				sum[r] += b
 				if s.kind == rbf && !(sum[r] > near || sum[r] < -near) {
@@ -185,13 +177,21 @@ func (s *Classifier) pairs(x *estimator.Block, ws *estimator.Workspace) (*estima
 	return out, nil
 }
 
+// pair is pairs of two classes, for which no kernel is needed twice.
+func (s *Classifier) pair(x *estimator.Block, ws *estimator.Workspace) *estimator.Block {
+	out := ws.Block(x, 1)
+	two := single{machine: s.machine, coef: s.coef, intercept: s.intercept[0], limit: s.near(weight(s.coef) + math.Abs(s.intercept[0]))}
+	two.decide(x, ws.Floats(x.Rows), out.Col(0), ws)
+	return out
+}
+
 // add adds coef·K over the vectors of a class, and gives Σ|coef|.
-func (s *Classifier) add(sum []float64, values *estimator.Block, class int, coef []float64) (weight float64) {
-	for v := s.starts[class]; v < s.starts[class+1]; v++ {
+func (s *Classifier) add(sum []float64, values *estimator.Block, class int, coef []float64) float64 {
+	from, to := s.starts[class], s.starts[class+1]
+	for v := from; v < to; v++ {
 		kernel.AddScaled(sum, values.Lanes(int(v)), coef[v])
-		weight += math.Abs(coef[v])
 	}
-	return weight
+	return weight(coef[from:to])
 }
 
 // again is add for one row, with libsvm's own exponential.

@@ -158,39 +158,51 @@ func power(base float64, times int) float64 {
 	return out
 }
 
-// scaled gives x and the vectors times √(γ·log₂e): then the squared distance is
-// the exponent of 2 that the fast kernel wants.
-func (m *machine) scaled(x *estimator.Block, ws *estimator.Workspace) (xs *estimator.Block, vectors []float64) {
-	f := math.Sqrt(m.gamma * math.Log2E)
-	xs = ws.Block(x, x.Cols)
-	kernel.Scale(xs.X, x.X[:len(xs.X)], f)
-	vectors = ws.Floats(len(m.vectors))
-	kernel.Scale(vectors, m.vectors, f)
-	return xs, vectors
+// exponent is what the fast kernel multiplies squared distances by: it computes
+// powers of 2.
+func (m *machine) exponent() float64 { return -m.gamma * math.Log2E }
+
+// near is how close to 0 a decision may be before the fast kernel's last digits
+// could decide its sign, if the terms of its sum weigh so much.
+func (m *machine) near(weight float64) float64 {
+	return weight * (1e-12 + float64(m.dims+2*m.count())*0x1p-52)
 }
 
-// sums writes Σ coef·K of every row. Sums that are so close to −intercept that
-// the fast kernel's last digits decide the sign are computed again as libsvm
-// does.
-func (m *machine) sums(x *estimator.Block, coef []float64, intercept float64, ws *estimator.Workspace) []float64 {
-	sum := ws.Floats(x.Stride)
-	if m.kind != rbf {
-		for i := range x.Rows {
-			sum[i] = m.sum(x, i, coef)
+// values writes the kernel of support vector j and every row, padding included.
+func (m *machine) values(x *estimator.Block, j int, dst []float64) {
+	v := m.vectors[j*m.dims : (j+1)*m.dims]
+	if m.kind == rbf {
+		one := [1]float64{1}
+		kernel.RBF(dst, x.X, x.Stride, v, one[:], m.dims, m.exponent())
+		return
+	}
+	clear(dst)
+	for k, w := range v {
+		kernel.AddScaled(dst, x.Lanes(k), w)
+	}
+	for i, dot := range dst {
+		switch m.kind {
+		case poly:
+			dst[i] = power(float64(m.gamma*dot)+m.coef0, m.degree)
+		case sigmoid:
+			dst[i] = math.Tanh(float64(m.gamma*dot) + m.coef0)
 		}
+	}
+}
+
+// sums writes Σ coef·K of every row, of the first len(coef) support vectors. Of
+// an rbf kernel, the last digits may differ from libsvm's.
+func (m *machine) sums(x *estimator.Block, coef []float64, ws *estimator.Workspace) []float64 {
+	sum := ws.Floats(x.Stride)
+	if m.kind == rbf {
+		kernel.RBF(sum, x.X, x.Stride, m.vectors, coef, m.dims, m.exponent())
 		return sum
 	}
-	xs, vectors := m.scaled(x, ws)
-	kernel.RBF(sum, xs.X, xs.Stride, vectors, coef, m.dims)
-	weight := math.Abs(intercept)
-	for _, c := range coef {
-		weight += math.Abs(c)
-	}
-	near := 1e-12 * weight
-	for i, s := range sum[:x.Rows] {
-		if d := s + intercept; !(d > near || d < -near) {
-			sum[i] = m.sum(x, i, coef)
-		}
+	clear(sum)
+	value := ws.Floats(x.Stride)
+	for j, c := range coef {
+		m.values(x, j, value)
+		kernel.AddScaled(sum, value, c)
 	}
 	return sum
 }
@@ -210,6 +222,7 @@ type single struct {
 	machine
 	coef      []float64 // one per vector
 	intercept float64
+	limit     float64 // decisions as near to 0 are computed again
 }
 
 func (s *single) read(a *estimator.Attributes, impl string) {
@@ -236,5 +249,44 @@ func (s *single) check(class string) error {
 	if len(s.coef) != s.count() {
 		return estimator.Misfit("%s: %d coefficients of %d support vectors", class, len(s.coef), s.count())
 	}
+	s.limit = -1
+	if s.kind == rbf {
+		s.limit = s.near(math.Abs(s.intercept) + weight(s.coef))
+	}
 	return nil
+}
+
+// weight is Σ|coef|, in four parts that don't wait for each other.
+func weight(coef []float64) float64 {
+	var a, b, c, d float64
+	for ; len(coef) >= 4; coef = coef[4:] {
+		a += math.Abs(coef[0])
+		b += math.Abs(coef[1])
+		c += math.Abs(coef[2])
+		d += math.Abs(coef[3])
+	}
+	for _, v := range coef {
+		a += math.Abs(v)
+	}
+	return a + b + c + d
+}
+
+// decide writes the decision of every row and its label. Decisions so close to 0
+// that the fast kernel's last digits decide the sign are computed again as libsvm
+// does.
+func (s *single) decide(x *estimator.Block, label, decision []float64, ws *estimator.Workspace) {
+	sum := s.sums(x, s.coef, ws)[:x.Rows]
+	if kernel.Decide(label, decision, sum, s.intercept, s.limit) || s.kind != rbf {
+		return
+	}
+	for i, d := range decision[:x.Rows] {
+		if d > s.limit || d < -s.limit {
+			continue
+		}
+		d = s.sum(x, i, s.coef) + s.intercept
+		decision[i], label[i] = d, -1
+		if d > 0 {
+			label[i] = 1
+		}
+	}
 }

@@ -62,18 +62,13 @@ func (s *OneClassSVM) Decide(x *estimator.Block, prediction, score []float64, ws
 	if err := x.CheckFinite(s.Class()); err != nil {
 		return err
 	}
-	for i, v := range s.sums(x, s.coef, s.intercept, ws)[:x.Rows] {
-		d := v + s.intercept
-		if score != nil {
-			score[i] = d
-		}
-		if prediction != nil {
-			prediction[i] = -1
-			if d > 0 {
-				prediction[i] = 1
-			}
-		}
+	if prediction == nil {
+		prediction = ws.Floats(x.Rows)
 	}
+	if score == nil {
+		score = ws.Floats(x.Rows)
+	}
+	s.decide(x, prediction, score, ws)
 	return nil
 }
 
@@ -200,7 +195,7 @@ func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, ws *est
 		return err
 	}
 	dst := out.Col(0)
-	for i, v := range r.sums(x, r.coef, math.Inf(1), ws)[:x.Rows] {
+	for i, v := range r.sums(x, r.coef, ws)[:x.Rows] {
 		dst[i] = v + r.intercept
 	}
 	return nil
