@@ -198,17 +198,3 @@ func FuzzLoad(f *testing.F) {
 		_ = m.Score(x, 1, out[:1], out[1:], &Scratch{}) // a verdict of any kind, but no panic
 	})
 }
-
-func BenchmarkLoad(b *testing.B) {
-	data, err := os.ReadFile("testdata/1.9.1/one.p4.pickle")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(len(data)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Load(data); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
