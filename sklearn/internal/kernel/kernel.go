@@ -15,10 +15,7 @@
 // arguments, allocates or panics on slices of the lengths it asks for.
 package kernel
 
-import (
-	"math"
-	"os"
-)
+import "math"
 
 // Lanes is the multiple that rows are padded to: what the widest kernel takes at
 // once.
@@ -26,33 +23,6 @@ const Lanes = 32
 
 // Pad gives the padded number of rows.
 func Pad(rows int) int { return (rows + Lanes - 1) &^ (Lanes - 1) }
-
-// level is a set of kernels, each a superset of the ones before.
-type level int
-
-const (
-	generic level = iota
-	avx2
-	avx512
-)
-
-var levelNames = [...]string{"generic", "avx2", "avx512"}
-
-// use is the set in use; tests change it.
-var use = choose(has(), os.Getenv("FLEETSCORE_CPU"))
-
-// choose gives the set to use of a processor that has one, if less is wanted.
-func choose(has level, want string) level {
-	for l, name := range levelNames {
-		if name == want {
-			return min(has, level(l))
-		}
-	}
-	return has
-}
-
-// Name is the set of kernels in use: generic, avx2 or avx512.
-func Name() string { return levelNames[use] }
 
 // RBF writes, for each lane, Σ coef[j]·2^(factor·d²) into sum, where d is the
 // distance between the lane's row and support vector j, and factor is negative
