@@ -31,7 +31,7 @@ func newScoreCommand() *cobra.Command {
 		Use:   "score",
 		Short: "Score a file or folder of rows at once, each sensor with its own model",
 		Long: `Scores rows in one process, on all cores: every sensor's rows with its own model,
-found by the template of the models' names. Writes into the folder --out:
+found by the template of the models' names or in a pack. Writes into the folder --out:
 
   predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score
   coverage.csv      how every sensor ended, and why
@@ -51,8 +51,8 @@ rows was scored.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.Data, "data", "", "rows: a .csv, .ndjson, .jsonl or .parquet file, a folder of them, or a Delta table")
-	f.StringVar(&s.Models, "models", "", "folder with the models")
-	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'")
+	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
+	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'; a pack needs none")
 	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
 	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
 	f.StringSliceVar(&s.Features, "feature", nil, "feature columns in the models' order; Val=Value renames Value to Val on output")
@@ -66,7 +66,7 @@ rows was scored.`,
 	f.StringVar(&s.badRows, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
 	f.StringVar(&s.missing, "missing", string(fleetscore.MissingFail), "rows that lack a feature: fail (the sensor fails), skip (the row is left out) or model (the model gets NaN)")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
-	for _, name := range []string{"data", "models", "model", "key", "time", "feature", "out"} {
+	for _, name := range []string{"data", "models", "key", "time", "feature", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
 		}

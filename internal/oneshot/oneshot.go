@@ -56,32 +56,33 @@ type Stage struct {
 
 // Manifest is manifest.json: what was done with what.
 type Manifest struct {
-	Version    string                 `json:"version"`
-	Started    time.Time              `json:"started"`
-	Ended      time.Time              `json:"ended"`
-	Data       string                 `json:"data"`
-	Models     string                 `json:"models"`
-	Template   string                 `json:"model"`
-	Key        []string               `json:"key"`
-	Time       string                 `json:"time"`
-	Features   []string               `json:"features"`
-	Label      string                 `json:"label,omitempty"`
-	Missing    fleetscore.MissingRule `json:"missing,omitempty"`
-	From       *fleetscore.Micros     `json:"from,omitempty"`
-	To         *fleetscore.Micros     `json:"to,omitempty"`
-	Files      map[string]FileInfo    `json:"files"`
-	RowsRead   int64                  `json:"rows_read"`     // well-formed ones of the interval
-	Rejected   int64                  `json:"rejected_rows"` // malformed; rejected.csv says where and why
-	LeftOut    int64                  `json:"left_out_rows"` // lack a feature
-	Rows       int64                  `json:"rows"`          // predictions
-	Anomalies  int64                  `json:"anomalies"`
-	Sensors    int64                  `json:"sensors"`
-	Outcomes   fleetscore.Counts      `json:"outcomes"`
-	Degenerate []string               `json:"degenerate"`
-	Ignored    []string               `json:"ignored_models"`
-	Seconds    map[string]float64     `json:"seconds"` // wall time of each stage
-	First      fleetscore.Micros      `json:"-"`       // stamps of the rows
-	Last       fleetscore.Micros      `json:"-"`
+	Version    string                  `json:"version"`
+	Started    time.Time               `json:"started"`
+	Ended      time.Time               `json:"ended"`
+	Data       string                  `json:"data"`
+	Models     string                  `json:"models"`
+	Template   string                  `json:"model,omitempty"`
+	Generation fleetscore.GenerationID `json:"generation,omitempty"` // of a pack
+	Key        []string                `json:"key"`
+	Time       string                  `json:"time"`
+	Features   []string                `json:"features"`
+	Label      string                  `json:"label,omitempty"`
+	Missing    fleetscore.MissingRule  `json:"missing,omitempty"`
+	From       *fleetscore.Micros      `json:"from,omitempty"`
+	To         *fleetscore.Micros      `json:"to,omitempty"`
+	Files      map[string]FileInfo     `json:"files"`
+	RowsRead   int64                   `json:"rows_read"`     // well-formed ones of the interval
+	Rejected   int64                   `json:"rejected_rows"` // malformed; rejected.csv says where and why
+	LeftOut    int64                   `json:"left_out_rows"` // lack a feature
+	Rows       int64                   `json:"rows"`          // predictions
+	Anomalies  int64                   `json:"anomalies"`
+	Sensors    int64                   `json:"sensors"`
+	Outcomes   fleetscore.Counts       `json:"outcomes"`
+	Degenerate []string                `json:"degenerate"`
+	Ignored    []string                `json:"ignored_models"`
+	Seconds    map[string]float64      `json:"seconds"` // wall time of each stage
+	First      fleetscore.Micros       `json:"-"`       // stamps of the rows
+	Last       fleetscore.Micros       `json:"-"`
 }
 
 // FileInfo describes a result.
@@ -115,6 +116,7 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer models.Close()
 	in, err := r.read(ctx)
 	if err != nil {
 		return nil, err
@@ -131,7 +133,7 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.count(in, result, models)
+	r.count(in, result)
 	return r.m, r.write(ctx, in, result)
 }
 
@@ -148,8 +150,13 @@ func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, 
 	}
 }
 
-func (r *run) models(ctx context.Context) (*fleet.Folder, error) {
-	t, err := fleet.ParseTemplate(r.cfg.Template, r.cfg.Key)
+// models opens the folder of models or the pack.
+func (r *run) models(ctx context.Context) (fleet.Source, error) {
+	template := r.cfg.Template
+	if template == "" { // a pack needs none
+		template = "{" + strings.Join(r.cfg.Key, "}_{") + "}"
+	}
+	t, err := fleet.ParseTemplate(template, r.cfg.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -163,11 +170,25 @@ func (r *run) models(ctx context.Context) (*fleet.Folder, error) {
 	}
 	if err != nil {
 		if e, ok := errors.AsType[*fleetscore.Error](err); ok {
-			return nil, e.WithHint("give --models the folder that holds the models")
+			return nil, e.WithHint("give --models the folder that holds the models, or a pack of them")
 		}
 		return nil, err
 	}
-	return fleet.Scan(ctx, b, t)
+	models, err := fleet.Open(ctx, b, fleet.Spec{Model: t})
+	if err != nil {
+		return nil, err
+	}
+	switch m := models.(type) {
+	case *fleet.Pack:
+		r.m.Ignored, r.m.Generation = append(r.m.Ignored, m.Generation().Ignored...), m.Generation().ID
+	case *fleet.Folder:
+		if r.cfg.Template == "" {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder is no pack, so the template of the models' names is needed").
+				WithHint("give --model, for example 'model_%s'", template)
+		}
+		r.m.Ignored = append(r.m.Ignored, m.Ignored...)
+	}
+	return models, nil
 }
 
 func (r *run) read(ctx context.Context) (*table.Input, error) {
@@ -204,14 +225,14 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 	return in, err
 }
 
-func (r *run) score(ctx context.Context, in *table.Input, models *fleet.Folder) (*scorer.Result, error) {
+func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (*scorer.Result, error) {
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
 	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, Label: r.cfg.Label, Missing: r.cfg.Missing,
 		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done}, in.Rows, models.Keys(), models)
 }
 
-func (r *run) count(in *table.Input, result *scorer.Result, models *fleet.Folder) {
+func (r *run) count(in *table.Input, result *scorer.Result) {
 	m := r.m
 	m.RowsRead, m.Rejected, m.LeftOut = int64(in.Rows.Len()), in.Rejected, result.LeftOut
 	m.Outcomes, m.Sensors, m.Rows = result.Counts(), int64(len(result.Items)), int64(result.Predictions.Len())
@@ -226,7 +247,6 @@ func (r *run) count(in *table.Input, result *scorer.Result, models *fleet.Folder
 	for _, k := range result.Degenerate {
 		m.Degenerate = append(m.Degenerate, k.String())
 	}
-	m.Ignored = append(m.Ignored, models.Ignored...)
 }
 
 func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result) error {
