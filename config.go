@@ -33,8 +33,23 @@ type FleetConfig struct {
 	// Path is a folder of the store ("models/sensors"), or a folder of this
 	// machine when it starts with "/" or "./" (relative to fleet.yaml).
 	Path string `json:"path"`
-	// Model is the template of a model's name: "model_{Device}_{Tag}".
-	Model string `json:"model"`
+	// Model is the template of a model's name: "model_{Device}_{Tag}". It may be
+	// empty if there is a list of sensors.
+	Model string `json:"model,omitempty"`
+	// Sensors is a list of the sensors that are expected, a CSV or NDJSON file in
+	// Path: the key columns and, if it maps sensors to models, a column "model".
+	// Empty means that the sensors are those that have a model.
+	Sensors string `json:"sensors,omitempty"`
+	// Defaults are models for listed sensors that have none of their own.
+	Defaults []DefaultModel `json:"defaults,omitempty"`
+	// Sync is how often the folder is looked at for changes; 0 means 1m.
+	Sync Duration `json:"sync,omitempty"`
+}
+
+// DefaultModel is a model for a class of sensors.
+type DefaultModel struct {
+	When  map[string]string `json:"when,omitempty"` // key column to pattern ("pressure*"); all must fit; empty means every sensor
+	Model string            `json:"model"`          // a file in the fleet's folder
 }
 
 // PoolConfig is a pool of nodes of one kind.

@@ -123,7 +123,7 @@ func (p *packing) pack(ctx context.Context, _ io.Writer) (*fleet.Change, *fleet.
 	if err != nil {
 		return nil, nil, err
 	}
-	spec := fleet.Spec{Fleet: "pack", Model: t}
+	spec := fleet.Spec{Fleet: "pack", KeyNames: p.key, Model: t}
 	c, err := fleet.Sync(ctx, src, dst, spec, fleet.Options{Workers: min(p.workers, 4*runtime.GOMAXPROCS(0))})
 	if err != nil {
 		return nil, nil, err

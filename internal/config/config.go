@@ -122,6 +122,10 @@ func fill(c *fleetscore.Config) {
 		def(&q.Cut, fleetscore.Duration(10*time.Minute))
 		c.Queries[name] = q
 	}
+	for name, f := range c.Fleets {
+		def(&f.Sync, fleetscore.Duration(time.Minute))
+		c.Fleets[name] = f
+	}
 	for name, p := range c.Pools {
 		def(&p.Provider, "local")
 		def(&p.Slots, 1)
@@ -241,9 +245,7 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 
 func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string, base string, haveBase bool) {
 	path := "fleets." + name
-	if _, err := fleet.ParseTemplate(f.Model, key); err != nil {
-		r.at(path+".model", "%v", err)
-	}
+	r.judgeMembers(path, f, key)
 	local := strings.HasPrefix(f.Path, "./") || strings.HasPrefix(f.Path, "../") || f.Path == "." || f.Path == ".."
 	switch {
 	case f.Path == "":
@@ -254,6 +256,36 @@ func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string
 		f.Path = filepath.Join(base, f.Path)
 	case !filepath.IsAbs(f.Path) && !strings.HasPrefix(f.Path, "models/"):
 		r.at(path+".path", "%s: models lie in the store's area models/; write models/%s, or ./%s for a folder beside fleet.yaml", f.Path, name, f.Path)
+	}
+}
+
+// judgeMembers judges which sensors a fleet has and how their models are found.
+func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []string) {
+	if _, err := fleet.SpecOf("", *f, key); err != nil {
+		r.at(path+".model", "%v", err)
+	}
+	if f.Sync < fleetscore.Duration(time.Second) {
+		r.at(path+".sync", "%s is too often; the folder is listed each time, so write at least 1s", f.Sync)
+	}
+	if f.Sensors != "" {
+		if ext := filepath.Ext(f.Sensors); ext != ".csv" && ext != ".ndjson" && ext != ".jsonl" {
+			r.at(path+".sensors", "%s: a list of sensors is a .csv, .ndjson or .jsonl file in the fleet's folder", f.Sensors)
+		}
+		if slices.Contains(key, fleet.ModelColumn) {
+			r.at(path+".sensors", "the key column %q has the name of the list's column that names models; give it another name", fleet.ModelColumn)
+		}
+	} else if len(f.Defaults) > 0 {
+		r.at(path+".defaults", "a default needs a list of sensors, as files say nothing of sensors that have none; write sensors: sensors.csv")
+	}
+	for i, d := range f.Defaults {
+		if d.Model == "" {
+			r.at(path+".defaults", "default %d has no model: name a file in the fleet's folder", i+1)
+		}
+		for _, column := range keys(d.When) {
+			if !slices.Contains(key, column) {
+				r.at(path+".defaults", "default %d: %q is not a key column%s", i+1, column, among(key))
+			}
+		}
 	}
 }
 

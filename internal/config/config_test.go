@@ -47,7 +47,7 @@ func TestParseDesignExample(t *testing.T) {
 		Queries: map[string]fleetscore.QueryConfig{"readings": {
 			SQL: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\nINTO readings FROM hub TIMESTAMP BY TS\nGROUP BY Device, Tag, TumblingWindow(second, 5)\n",
 			Cut: minutes(10)}},
-		Fleets: map[string]fleetscore.FleetConfig{"sensors": {Path: "models/sensors", Model: "model_{Device}_{Tag}"}},
+		Fleets: map[string]fleetscore.FleetConfig{"sensors": {Path: "models/sensors", Model: "model_{Device}_{Tag}", Sync: minutes(1)}},
 		Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2,
 			Scale: fleetscore.ScaleConfig{Min: 0, Max: 4, IdleAfter: minutes(1)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
@@ -81,6 +81,12 @@ func TestProblems(t *testing.T) {
 		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
 		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "there is: local"}},
 		{"relative path without a folder", "path: models/sensors", "path: ./models", []string{":8:", "absolute path"}},
+		{"defaults without a list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    model: model_{Device}_{Tag}\n    defaults: [{model: d}]", []string{":11: fleets.sensors.defaults: a default needs a list of sensors"}},
+		{"a default's column", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - when: {Tga: x}\n        model: d", []string{":11: fleets.sensors.defaults: default 1: \"Tga\" is not a key column; there is: Device, Tag"}},
+		{"a default's key", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - if: {Tag: x}\n        model: d", []string{":12: fleets.sensors.defaults.if: unknown key; known here: when, model"}},
+		{"no model and no list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "{path: models/sensors}", []string{":8: fleets.sensors.model:", "{Device} is missing"}},
+		{"a list of another form", "model: \"model_{Device}_{Tag}\"", "sensors: s.xlsx", []string{":8: fleets.sensors.sensors: s.xlsx: a list of sensors is a .csv"}},
+		{"sync too often", "model: \"model_{Device}_{Tag}\"", "model: \"model_{Device}_{Tag}\", sync: 10ms", []string{":8: fleets.sensors.sync: 10ms is too often"}},
 		{"path outside the area", "path: models/sensors", "path: sensors", []string{"models/sensors", "./sensors"}},
 	}
 	for _, tt := range tests {

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -20,31 +22,29 @@ import (
 
 // keep fills the rows of members that are kept from the old pack. Their bodies
 // lie in memory of what it returns, to be closed after use.
-func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member, kept []int) (*Pack, error) {
+func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member, before []was) (*Pack, error) {
 	p := &Pack{}
 	bodies := map[*segment]*segment{}
-	for i, at := range kept {
-		if at < 0 {
+	for i, w := range before {
+		if w.segment == nil {
 			continue
 		}
-		old, j := b.old.row(at)
-		s := bodies[old]
+		s := bodies[w.segment]
 		if s == nil {
-			n := slices.IndexFunc(b.old.gen.Segments, func(s Segment) bool { return s.Shards == old.shards })
 			var mapped []byte
 			var err error
-			if s, mapped, err = openSegment(ctx, b.dst, b.old.gen.Segments[n], true); err != nil {
+			if s, mapped, err = openSegment(ctx, b.dst, w.meta, true); err != nil {
 				return nil, errors.Join(err, p.Close())
 			}
 			if mapped != nil {
 				p.mapped = append(p.mapped, mapped)
 			}
-			bodies[old] = s
+			bodies[w.segment] = s
 		}
-		r := s.row(j)
-		rows[i] = segmentRow{key: members[i].Key, name: members[i].Name, digest: r.digest(), size: int64(r.size()), flags: r.flags(), detail: s.detail(j)}
-		if r.flags()&(Native|Original) != 0 && r.flags()&Shared == 0 {
-			rows[i].body = s.body(j)
+		r := s.row(w.row)
+		rows[i] = segmentRow{key: members[i].Key, name: members[i].Name, digest: r.digest(), size: int64(r.size()), flags: r.flags(), detail: s.detail(w.row)}
+		if rows[i].flags.hasBody() {
+			rows[i].body = s.body(w.row)
 		}
 	}
 	return p, nil
@@ -65,6 +65,14 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 			type place struct{ row, from, to int }
 			var places []place
 			for n, i := range chunk {
+				if n%64 == 63 {
+					b.progress(64)
+				}
+				if row, ok := b.known(members[i]); ok {
+					rows[i] = row
+					continue
+				}
+				b.read.Add(1)
 				var err error
 				if in, err = readModel(ctx, b.src, members[i], in[:0]); fleetscore.NotFound.Is(err) {
 					vanished[i] = true
@@ -79,10 +87,6 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 					to = from + len(in) // without what fills it up
 				}
 				places = append(places, place{i, from, to})
-				b.compare(&rows[i])
-				if n%64 == 63 {
-					b.progress(64)
-				}
 			}
 			b.progress(int64(len(chunk) % 64))
 			for _, p := range places {
@@ -94,7 +98,6 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	b.read.Add(int64(len(changed)))
 	for i, v := range vanished {
 		if v {
 			gone = append(gone, i)
@@ -103,18 +106,29 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 	return gone, nil
 }
 
-// compare counts a row that was read as added or changed.
-func (b *builder) compare(r *segmentRow) {
-	if b.old == nil {
-		b.added.Add(1)
-		return
+// known is the row of a member whose own file need not be read.
+func (b *builder) known(m Member) (segmentRow, bool) {
+	switch {
+	case m.Name == "":
+		return segmentRow{key: m.Key, flags: NoModel}, true
+	case m.problem != "":
+		return segmentRow{key: m.Key, name: m.Name, flags: Unreadable, detail: m.problem}, true
+	case m.shared:
+		r, ok := b.shared[m.Name]
+		r.key = m.Key
+		return r, ok && r.name != ""
 	}
-	i, ok := b.old.Find(r.key)
-	if !ok {
+	return segmentRow{}, false
+}
+
+// compare counts a row that was made anew as added or changed.
+func (b *builder) compare(r *segmentRow, m Member) {
+	w, ok := b.oldMember(m)
+	switch {
+	case r.key == "": // gone since it was listed
+	case !ok:
 		b.added.Add(1)
-		return
-	}
-	if s, j := b.old.row(i); s.row(j).digest() != r.digest {
+	case w.segment.row(w.row).digest() != r.digest:
 		b.changed.Add(1)
 	}
 }
@@ -169,17 +183,27 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 			const findingsAt = 20
 			r.flags = Native | Flags(binary.LittleEndian.Uint32(out[from+findingsAt:])&0xff)
 			info := model.Info()
-			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ")
+			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ") + detailSeparator + strconv.Itoa(info.Features)
 			return r, out
 		}
 	}
 	r.flags, r.detail = Original, reason(err)
+	switch {
+	case strings.Contains(r.detail, "is not supported"):
+		r.flags |= Unsupported
+	case notFinite.MatchString(r.detail):
+		r.flags |= NotFinite
+	}
 	out = append(out[:from], data...)
 	return r, append(out, pad(len(data))...)
 }
 
-// detailSeparator stands between the estimators of a native model and the
-// releases that wrote it.
+// notFinite recognises the reasons of package sklearn by their words; a reason it
+// doesn't know counts as unreadable.
+var notFinite = regexp.MustCompile(`holds (NaN|[+-]Inf)|is no finite number`)
+
+// detailSeparator stands between the estimators of a native model, the releases
+// that wrote it, and the number of its features.
 const detailSeparator = "\x1f"
 
 // reason is an error without the subject, which the index has already, so that

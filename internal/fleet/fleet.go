@@ -1,7 +1,7 @@
-// Package fleet knows which sensors there are and which model each has: models
-// found in a folder by a template of their names, and immutable generations of
-// them, compiled to native records and packed by shard range, so that a task
-// finds its models in one piece of memory.
+// Package fleet knows which sensors there are and which model each has: found in
+// a folder by a template of their names, or named by a list of sensors; and
+// immutable generations of them, compiled to native records and packed by shard
+// range, so that a task finds its models in one piece of memory.
 //
 // It scores nothing. All functions and values are safe for concurrent use, except
 // that one fleet is synced by one caller at a time.
@@ -18,14 +18,48 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Member is a sensor and the file with its model.
+// Spec says what a fleet is: which keys are expected, and which model each has.
+//
+// Without a list of sensors, the expected keys are those whose model's name fits
+// the template. With a list they are the list's, and a key's model is the first
+// that there is of: what the list's column "model" names, the file that the
+// template names, the first default whose class the key is of. A key may be left
+// without a model.
+type Spec struct {
+	Fleet    string // its name
+	KeyNames []string
+	Model    Template // the zero value for none
+	Sensors  string   // the list of sensors, a file in the models' folder; empty for none
+	Defaults []Default
+}
+
+// SpecOf is the spec of a configured fleet.
+func SpecOf(name string, cfg fleetscore.FleetConfig, keyNames []string) (Spec, error) {
+	s := Spec{Fleet: name, KeyNames: keyNames, Sensors: cfg.Sensors}
+	for _, d := range cfg.Defaults {
+		s.Defaults = append(s.Defaults, Default{d.When, d.Model})
+	}
+	if cfg.Model == "" && cfg.Sensors != "" {
+		return s, nil
+	}
+	var err error
+	s.Model, err = ParseTemplate(cfg.Model, keyNames)
+	return s, err
+}
+
+// Member is an expected sensor and the file with its model.
 type Member struct {
 	Key       fleetscore.Key
-	Name      string // relative to the models' folder
+	Name      string // relative to the models' folder; empty if it has no model
 	SizeBytes int64
 
-	mark uint64 // changes with the content
+	mark    uint64 // changes with the content; 0 if that can't be told
+	problem string // why the file can't be used
+	shared  bool   // many have the file
 }
+
+// noMark is the mark of a member without a model.
+const noMark = 1
 
 // Folder is a folder of models as it was when it was listed.
 type Folder struct {
@@ -40,10 +74,16 @@ type Folder struct {
 // MaxModelBytes is the largest model that is read.
 const MaxModelBytes = 1 << 30
 
-// Scan lists the models of a folder. Names that start with "." or "_" are passed
-// over. Two files for one key are an error of kind Conflict that names both.
+// Scan lists the models of a folder by a template of their names. Names that
+// start with "." or "_" are passed over.
 func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
+	return scan(ctx, src, Spec{KeyNames: t.KeyNames(), Model: t})
+}
+
+func scan(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error) {
 	f := &Folder{b: src}
+	files := map[string]store.Info{} // those that a list or a default may name
+	listed := spec.Sensors != ""
 	for info, err := range src.List(ctx, "", store.ListOptions{}) {
 		if err != nil {
 			return nil, err
@@ -52,40 +92,110 @@ func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
 		if name[0] == '.' || name[0] == '_' || strings.Contains(name, "/.") || strings.Contains(name, "/_") {
 			continue
 		}
-		k, ok := t.Match(name)
-		if !ok {
-			f.Ignored = append(f.Ignored, name)
-			continue
+		if listed {
+			files[name] = info
 		}
-		f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, mark: markOf(info)})
+		if k, ok := spec.Model.Match(name); ok {
+			f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, mark: markOf(info)})
+		} else if !listed {
+			f.Ignored = append(f.Ignored, name)
+		}
 	}
 	slices.SortFunc(f.members, compareMembers)
-	for i, m := range f.members[min(1, len(f.members)):] {
-		if was := f.members[i]; was.Key == m.Key {
-			return nil, fleetscore.Errorf(fleetscore.Conflict, "list models", m.Key.String(), "the sensor has two models: %s and %s", was.Name, m.Name).
-				WithHint("remove one of them")
-		}
+	f.members = single(f.members)
+	if !listed {
+		return f, nil
 	}
+	sensors, err := readSensors(ctx, src, spec.Sensors, spec.KeyNames)
+	if err != nil {
+		return nil, err
+	}
+	f.expect(spec, sensors, files)
 	return f, nil
 }
 
-func compareMembers(a, b Member) int {
-	if c := cmp.Compare(a.Key.Shard(), b.Key.Shard()); c != 0 {
-		return c
+// single leaves each key once: of several files none can be told to be the right
+// one.
+func single(members []Member) []Member {
+	out := members[:0]
+	for _, m := range members {
+		if n := len(out) - 1; n >= 0 && out[n].Key == m.Key {
+			out[n].problem = "the sensor has two models, " + out[n].Name + " and " + m.Name + "; remove one of them"
+			out[n].mark = 0
+			continue
+		}
+		out = append(out, m)
 	}
-	if c := cmp.Compare(a.Key, b.Key); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.Name, b.Name)
+	return out
 }
 
-// Len is the number of sensors that have a model.
+// expect makes the sensors the members.
+func (f *Folder) expect(spec Spec, sensors []sensor, files map[string]store.Info) {
+	found := f.members
+	f.members = make([]Member, 0, len(sensors))
+	used := map[string]int{}
+	for _, s := range sensors {
+		m := Member{Key: s.key, Name: s.model, mark: noMark}
+		for len(found) > 0 && compareKeys(found[0].Key, s.key) < 0 {
+			found = found[1:]
+		}
+		if m.Name == "" && len(found) > 0 && found[0].Key == s.key {
+			m = found[0]
+		}
+		if i := slices.IndexFunc(spec.Defaults, func(d Default) bool { return d.fits(spec.KeyNames, s.key) }); m.Name == "" && i >= 0 {
+			m.Name = spec.Defaults[i].Model
+		}
+		if m.Name != "" && m.problem == "" {
+			if info, ok := files[m.Name]; ok {
+				m.SizeBytes, m.mark = info.SizeBytes, markOf(info)
+			} else {
+				m.problem, m.mark = "the file "+m.Name+" isn't there", 0
+			}
+			used[m.Name]++
+		}
+		f.members = append(f.members, m)
+	}
+	for i := range f.members {
+		m := &f.members[i]
+		m.shared = m.problem == "" && used[m.Name] > sharedBy
+	}
+	for _, d := range spec.Defaults {
+		used[d.Model]++
+	}
+	used[spec.Sensors]++
+	for name := range files {
+		if used[name] == 0 {
+			f.Ignored = append(f.Ignored, name)
+		}
+	}
+	slices.Sort(f.Ignored)
+}
+
+// sharedBy is how many sensors may have a model before it moves from their
+// segments to one that they share.
+const sharedBy = 8
+
+func compareKeys(a, b fleetscore.Key) int {
+	if a == b {
+		return 0
+	}
+	if c := cmp.Compare(a.Shard(), b.Shard()); c != 0 {
+		return c
+	}
+	return cmp.Compare(a, b)
+}
+
+func compareMembers(a, b Member) int {
+	return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Name, b.Name))
+}
+
+// Len is the number of expected sensors.
 func (f *Folder) Len() int { return len(f.members) }
 
 // Close does nothing: a folder holds no memory that must be given back.
 func (f *Folder) Close() error { return nil }
 
-// Keys are the sensors that have a model, by shard and key.
+// Keys are the expected sensors, by shard and key.
 func (f *Folder) Keys() []fleetscore.Key {
 	out := make([]fleetscore.Key, len(f.members))
 	for i, m := range f.members {
@@ -103,13 +213,17 @@ func (f *Folder) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscor
 		}
 	})
 	i, ok := f.byKey[k]
-	if !ok {
+	if !ok || f.members[i].Name == "" {
 		return nil, fleetscore.Digest{}, noModel(k)
 	}
-	if m := f.members[i]; m.SizeBytes > MaxModelBytes {
+	m := f.members[i]
+	switch {
+	case m.problem != "":
+		return nil, fleetscore.Digest{}, fleetscore.Errorf(fleetscore.Invalid, "read model", m.Name, "%s", m.problem)
+	case m.SizeBytes > MaxModelBytes:
 		return nil, fleetscore.Digest{}, tooLarge(m)
 	}
-	data, err := store.ReadAll(ctx, f.b, fleetscore.BlobName(f.members[i].Name))
+	data, err := store.ReadAll(ctx, f.b, fleetscore.BlobName(m.Name))
 	if err != nil {
 		return nil, fleetscore.Digest{}, err
 	}

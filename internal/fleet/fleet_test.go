@@ -37,6 +37,24 @@ func TestTemplate(t *testing.T) {
 		{"model_{Device}_{Tag}", "model__2", ""},
 		{"model_{Device}_{Tag}", "README", ""},
 		{"{Device}_x_{Tag}_y", "1_x_2_y", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.joblib", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.ONNX", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.skops", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.pkl.gz", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.xz", "1/2"},
+		{"model_{Device}_{Tag}", "model_1_2.5", "1/2.5"},
+		{"model_{Device}_{Tag}", "model_1_a.b.pickle", "1/a.b"},
+		{"model_{Device}_{Tag}", "x/model_1_2", ""},
+		{"model_{Device}_{Tag}.pkl", "model_1_2.pkl.gz", "1/2"},
+		{"model_{Device}_{Tag}.pkl", "model_1_2.joblib", ""},
+		{"model_{Device}_{Tag}.*", "model_1_2.whatever", "1/2"},
+		{"model_{Device}_{Tag}.*", "model_1_2", "1/2"},
+		{"{Device}/{Tag}/model.pkl", "a/b/model.pkl", "a/b"},
+		{"**/model_{Device}_{Tag}", "model_1_2", "1/2"},
+		{"**/model_{Device}_{Tag}", "x/y/model_1_2.pkl", "1/2"},
+		{"**/{Device}/{Tag}.*", "x/y/1/2.m", "1/2"},
+		{"**/{Device}/{Tag}.*", "1/2.m", "1/2"},
+		{"**/{Device}/{Tag}.*", "2.m", ""},
 	} {
 		k, ok := template(t, tt.template).Match(tt.name)
 		if ok != (tt.key != "") || k.String() != tt.key {
@@ -45,7 +63,7 @@ func TestTemplate(t *testing.T) {
 	}
 	for bad, want := range map[string]string{
 		"model_{Device}": "{Tag} is missing", "{Device}{Tag}": "without a character between", "m_{Device}_{Tag}_{Tag}": "twice",
-		"m_{Device}_{Tg}": "not a key column", "m_{Device_{Tag}": "not a key column", "m}_{Device}_{Tag}": "has no {", "m_{Device}_{Tag": "not closed",
+		"m_{Device}_{Tg}": "not a key column", "m_{Device_{Tag}": "not a key column", "m}_{Device}_{Tag}": "has no {", "m_{Device}_{Tag": "not closed", "*_{Device}_{Tag}": "may only stand",
 	} {
 		if _, err := ParseTemplate(bad, keyNames); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", bad, err, want)
@@ -78,8 +96,14 @@ func TestTwoModelsOneKey(t *testing.T) {
 	t.Parallel()
 	src := models(t, 3)
 	put(t, src, "model_0_1.pkl", []byte("x"))
-	_, err := Scan(t.Context(), src, template(t, "model_{Device}_{Tag}"))
-	if !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "model_0_1 and model_0_1.pkl") {
-		t.Errorf("got %v, want a conflict that names both", err)
+	f, err := Scan(t.Context(), src, template(t, "model_{Device}_{Tag}"))
+	if err != nil || f.Len() != 3 {
+		t.Fatalf("%d members, %v", f.Len(), err)
+	}
+	if _, _, err := f.Model(t.Context(), "0\x1f1"); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), "model_0_1 and model_0_1.pkl") {
+		t.Errorf("got %v, want an error that names both", err)
+	}
+	if _, _, err := f.Model(t.Context(), "0\x1f0"); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -15,13 +16,15 @@ import (
 type Generation struct {
 	ID        fleetscore.GenerationID  `json:"id"` // of all that follows but Created
 	Fleet     string                   `json:"fleet"`
-	Template  string                   `json:"template"`
+	Template  string                   `json:"template,omitempty"`
+	Sensors   string                   `json:"sensors,omitempty"` // the list of expected sensors
 	KeyNames  []string                 `json:"key_names"`
 	Members   int64                    `json:"members"`
 	ShardKeys [fleetscore.Shards]int64 `json:"shard_keys"` // expected keys per shard
 	Segments  []Segment                `json:"segments"`   // by shards; ranges without keys are left out
 	Shared    *Segment                 `json:"shared,omitempty"`
 	Ignored   []string                 `json:"ignored"` // names of files that belong to no key; the first 100
+	Health    Health                   `json:"health"`
 	Created   time.Time                `json:"created"`
 }
 
@@ -32,6 +35,14 @@ type Segment struct {
 	Keys       int64                 `json:"keys"`
 	SizeBytes  int64                 `json:"size_bytes"`
 	IndexBytes int64                 `json:"index_bytes"` // of that, header and index
+}
+
+// files are the segments, the shared one too.
+func (g *Generation) files() []Segment {
+	if g.Shared == nil {
+		return g.Segments
+	}
+	return append(slices.Clone(g.Segments), *g.Shared)
 }
 
 // PackFolder is the folder of the store where a fleet's packs lie.

@@ -41,16 +41,20 @@ func marksName(id fleetscore.GenerationID) fleetscore.BlobName {
 	return fleetscore.BlobName(marksArea + string(id))
 }
 
-// readMarks gives the marks of an opened pack's members, or nil if they aren't
-// known or were written by another reader of models.
+// readMarks gives the marks of an opened pack's members and then of its shared
+// models, or nil if they aren't known or were written by another reader of models.
 func readMarks(ctx context.Context, b store.Bucket, p *Pack) []uint64 {
+	n := p.n
+	if p.shared != nil {
+		n += p.shared.n
+	}
 	data, err := store.ReadAll(ctx, b, marksName(p.gen.ID))
-	if err != nil || len(data) != 16+8*p.n || string(data[:4]) != marksMagic ||
+	if err != nil || len(data) != 16+8*n || string(data[:4]) != marksMagic ||
 		binary.LittleEndian.Uint32(data[8:]) != crc32.Checksum(data[12:], castagnoli) ||
 		binary.LittleEndian.Uint32(data[12:]) != readerVersion {
 		return nil
 	}
-	out := make([]uint64, p.n)
+	out := make([]uint64, n)
 	for i := range out {
 		out[i] = binary.LittleEndian.Uint64(data[16+8*i:])
 	}

@@ -158,6 +158,7 @@ func openSegment(ctx context.Context, b store.Bucket, s Segment, hold bool) (*se
 	if err != nil {
 		return nil, nil, err
 	}
+	seg.meta = s
 	if !hold {
 		return seg, nil, nil
 	}
@@ -363,7 +364,7 @@ type Entry struct {
 	Digest    fleetscore.Digest // of that file
 	SizeBytes int64             // of that file
 	Flags     Flags
-	Detail    string // of a native model its estimators and releases, else why it isn't native
+	Detail    string // of a native model its estimators, releases and features, else why it isn't native
 	Record    []byte // the native record, as Model gives it; nil if there is none in memory
 }
 

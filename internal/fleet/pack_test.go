@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
@@ -58,7 +59,7 @@ func variants(t testing.TB) func(i int) []byte {
 
 var tmpl, _ = ParseTemplate("model_{Device}_{Tag}", keyNames)
 
-var spec = Spec{Fleet: "f", Model: tmpl}
+var spec = Spec{Fleet: "f", KeyNames: keyNames, Model: tmpl}
 
 func dir(t testing.TB) *store.Dir {
 	t.Helper()
@@ -382,6 +383,56 @@ func TestDamagedPack(t *testing.T) {
 		if p := open(t, dst, g, fleetscore.AllShards, maxHeldBytes); p.Len() != 10 {
 			t.Errorf("%d members", p.Len())
 		}
+	}
+}
+
+// TestPrune: what is current, new or in use stays whole, the rest goes.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	src, dst, vary := models(t, 20), dir(t), variants(t)
+	var gens []*Generation
+	for i := range 8 {
+		put(t, src, "model_0_0", vary(1000+i))
+		gens = append(gens, syncTo(t, src, dst).Generation)
+	}
+	files := func() int {
+		n := 0
+		for _, area := range []string{generationArea, marksArea, segmentArea} {
+			l, err := listArea(ctx, dst, area)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(l)
+		}
+		return n
+	}
+	inUse := func(id fleetscore.GenerationID) bool { return id == gens[1].ID }
+	if n, err := Prune(ctx, dst, time.Now(), inUse); n != 0 || err != nil {
+		t.Errorf("young ones: %d deleted, %v", n, err)
+	}
+	before, later := files(), time.Now().Add(2*time.Hour)
+	if n, err := Prune(ctx, dst, later, inUse); n != 3*4 || err != nil || files() != before-n {
+		t.Errorf("%d of %d deleted, %v", n, before, err)
+	}
+	for i, g := range gens {
+		p, err := openPack(ctx, dst, g, fleetscore.AllShards, maxHeldBytes)
+		if kept := i == 1 || i >= 5; kept != (err == nil) {
+			t.Errorf("generation %d: %v", i, err)
+		}
+		if err == nil {
+			p.Close()
+		}
+	}
+	put(t, src, "model_0_0", vary(1000)) // as it was in one that is gone
+	if c := syncTo(t, src, dst); c.Generation.ID != gens[0].ID || !c.New {
+		t.Errorf("%+v", c)
+	}
+	if p := open(t, dst, gens[0], fleetscore.AllShards, maxHeldBytes); p.Len() != 20 {
+		t.Error("the generation that came back is not whole")
+	}
+	if n, err := Prune(ctx, dir(t), later, inUse); n != 0 || err != nil {
+		t.Errorf("nothing there: %d, %v", n, err)
 	}
 }
 

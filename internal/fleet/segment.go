@@ -37,12 +37,16 @@ const (
 	Unsupported     Flags = 1 << 14 // the model was refused because of a class or parameter
 )
 
+// hasBody reports whether the body lies in the row's own segment.
+func (f Flags) hasBody() bool { return f&(Native|Original) != 0 && f&Shared == 0 }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // segment is an opened segment. Its index lies in memory of the Go heap, so that
 // keys may be kept; its bodies may be mapped from the file.
 type segment struct {
-	file    string // for messages
+	file    string // its name
+	meta    Segment
 	shards  fleetscore.ShardRange
 	size    int64 // of the file
 	n       int   // rows
@@ -142,7 +146,7 @@ func (s *segment) check() error {
 			return corrupt(s.file, "the key of row %d leads nowhere", i)
 		case !s.isText(r.nameAt()) || int(r.detail()) >= details:
 			return corrupt(s.file, "the texts of row %d lead nowhere", i)
-		case r.flags()&(Native|Original) != 0 && (off%8 != 0 || off < uint64(len(s.index)) || off > uint64(s.size) || size > uint64(s.size)-off):
+		case r.flags().hasBody() && (off%8 != 0 || off < uint64(len(s.index)) || off > uint64(s.size) || size > uint64(s.size)-off):
 			return corrupt(s.file, "the body of row %d leads nowhere", i)
 		}
 		at = key
@@ -286,7 +290,7 @@ func encodeSegment(shards fleetscore.ShardRange, rows []segmentRow) (index []byt
 	}
 	index[52], index[53] = byte(shards.First), byte(shards.Last)
 	for i := range rows {
-		if r := row(index[headerBytes+i*rowBytes:]); r.flags()&(Native|Original) != 0 {
+		if r := row(index[headerBytes+i*rowBytes:]); r.flags().hasBody() {
 			le.PutUint64(r[40:], r.offset()+uint64(len(index)))
 		}
 	}
@@ -300,7 +304,7 @@ func (x *indexer) add(r *segmentRow) (body []byte) {
 	var b [rowBytes]byte
 	copy(b[:], r.digest[:])
 	le.PutUint64(b[32:], uint64(r.size))
-	if r.flags&(Native|Original) != 0 {
+	if r.flags.hasBody() {
 		id := bodyID{r.digest, r.flags & (Native | Original)}
 		at, twice := x.placed[id]
 		if !twice {

@@ -26,16 +26,16 @@ type Source interface {
 }
 
 // Open opens the models in a folder: a pack, if Sync made one there, else files
-// that the template names. A pack must have the spec's key columns.
+// as the spec says. A pack must have the spec's key columns.
 func Open(ctx context.Context, b store.Bucket, spec Spec) (Source, error) {
 	g, err := packIn(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	if g == nil {
-		return Scan(ctx, b, spec.Model)
+		return scan(ctx, b, spec)
 	}
-	if want := spec.Model.KeyNames(); !slices.Equal(g.KeyNames, want) {
+	if want := spec.KeyNames; !slices.Equal(g.KeyNames, want) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "open pack", g.Fleet, "its key columns are %s, not %s", strings.Join(g.KeyNames, ", "), strings.Join(want, ", ")).
 			WithHint("name the columns in the pack's order, or pack the models again")
 	}

@@ -15,12 +15,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Spec says what a fleet is.
-type Spec struct {
-	Fleet string // its name
-	Model Template
-}
-
 // Options say how a pack is made.
 type Options struct {
 	Workers int // segments made at once; 0 means one per core
@@ -48,7 +42,7 @@ type Change struct {
 //
 // A model that can't be used costs its own sensor: the pack says why.
 func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*Change, error) {
-	folder, err := Scan(ctx, src, spec.Model)
+	folder, err := scan(ctx, src, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +50,20 @@ func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*
 	if err := b.openOld(ctx); err != nil {
 		return nil, err
 	}
-	g := &Generation{Fleet: spec.Fleet, Template: spec.Model.String(), KeyNames: spec.Model.KeyNames(),
+	g := &Generation{Fleet: spec.Fleet, Template: spec.Model.String(), Sensors: spec.Sensors, KeyNames: spec.KeyNames,
 		Ignored: append([]string{}, folder.Ignored[:min(len(folder.Ignored), 100)]...), Segments: []Segment{}}
+	shared, err := b.sharedSegment(ctx, g, folder.members)
+	if err != nil {
+		return nil, err
+	}
 	marks, err := b.segments(ctx, g, folder.members)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.identify(); err != nil {
+	if err := b.judge(ctx, g); err != nil {
 		return nil, err
 	}
-	return b.commit(ctx, g, marks)
+	return b.commit(ctx, g, append(marks, shared...))
 }
 
 // builder makes a generation.
@@ -73,8 +71,9 @@ type builder struct {
 	src, dst store.Bucket
 	opt      Options
 	old      *Pack                         // the current generation's index; nil if there is none
-	marks    []uint64                      // of old's members, by number; nil if unknown
+	marks    []uint64                      // of old's members, by number, then of its shared models; nil if unknown
 	there    map[fleetscore.BlobName]int64 // sizes of the segments that can be trusted
+	shared   map[string]segmentRow         // the new shared models, by name
 
 	total                               int64
 	done, read, written, changed, added atomic.Int64
@@ -112,11 +111,7 @@ func (b *builder) openOld(ctx context.Context) error {
 
 // complete reports a generation's segment that is gone or cut.
 func (b *builder) complete(g *Generation) error {
-	all := g.Segments
-	if g.Shared != nil {
-		all = append(slices.Clone(all), *g.Shared)
-	}
-	for _, s := range all {
+	for _, s := range g.files() {
 		if name := segmentName(s.Digest); b.there[name] != s.SizeBytes {
 			return corrupt(string(name), "it is gone or cut")
 		}
@@ -149,7 +144,7 @@ func segmentCount(members, bytes int64, was int) int {
 func (b *builder) segments(ctx context.Context, g *Generation, members []Member) ([]uint64, error) {
 	var bytes int64
 	for _, m := range members {
-		bytes += m.SizeBytes
+		bytes += m.weight()
 	}
 	was := 0
 	if b.old != nil && len(b.old.gen.Segments) > 0 {
@@ -169,7 +164,7 @@ func (b *builder) segments(ctx context.Context, g *Generation, members []Member)
 		n := 0
 		var bytes int64
 		for n < len(members) && r.Contains(members[n].Key.Shard()) {
-			bytes += members[n].SizeBytes
+			bytes += members[n].weight()
 			n++
 		}
 		mine := members[:n:n]
@@ -183,7 +178,7 @@ func (b *builder) segments(ctx context.Context, g *Generation, members []Member)
 		}
 		group.Go(func() (err error) {
 			defer memory.Release(weight)
-			results[i], err = b.segment(working, r, mine)
+			results[i], err = b.segment(working, r, mine, false)
 			return err
 		})
 	}
@@ -212,30 +207,119 @@ type made struct {
 	shardKeys map[fleetscore.Shard]int64
 }
 
+// weight is how many bytes a member adds to its segment.
+func (m *Member) weight() int64 {
+	if m.shared {
+		return 0
+	}
+	return m.SizeBytes
+}
+
+// sharedSegment makes the segment of the models that many have, keyed by their
+// names, and gives their marks.
+func (b *builder) sharedSegment(ctx context.Context, g *Generation, members []Member) ([]uint64, error) {
+	b.shared = map[string]segmentRow{}
+	var models []Member
+	for _, m := range members {
+		if _, twice := b.shared[m.Name]; m.shared && !twice {
+			b.shared[m.Name] = segmentRow{}
+			models = append(models, Member{Key: fleetscore.Key(m.Name), Name: m.Name, SizeBytes: m.SizeBytes, mark: m.mark})
+		}
+	}
+	if len(models) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(models, compareMembers)
+	m, err := b.segment(ctx, fleetscore.AllShards, models, true)
+	if err != nil {
+		return nil, err
+	}
+	g.Shared = &m.Segment
+	seg, _, err := openSegment(ctx, b.dst, m.Segment, false)
+	if err != nil {
+		return nil, err
+	}
+	for i := range seg.n {
+		r := seg.row(i)
+		b.shared[seg.name(i)] = segmentRow{name: seg.name(i), digest: r.digest(), size: int64(r.size()), flags: r.flags() | Shared, detail: seg.detail(i)}
+	}
+	return m.marks, nil
+}
+
+// was is what the old pack knows of a member.
+type was struct {
+	*segment
+	row  int
+	mark uint64
+}
+
+// oldMember finds a member in the old pack.
+func (b *builder) oldMember(m Member) (was, bool) {
+	if b.old == nil {
+		return was{}, false
+	}
+	i, ok := b.old.Find(m.Key)
+	if !ok {
+		return was{}, false
+	}
+	s, r := b.old.row(i)
+	return was{s, r, b.markAt(i)}, true
+}
+
+// oldShared finds a shared model in the old pack.
+func (b *builder) oldShared(m Member) (was, bool) {
+	if b.old == nil || b.old.shared == nil {
+		return was{}, false
+	}
+	i, ok := b.old.shared.find(m.Key, m.Key.Hash())
+	if !ok {
+		return was{}, false
+	}
+	return was{b.old.shared, i, b.markAt(b.old.n + i)}, true
+}
+
+func (b *builder) markAt(i int) uint64 {
+	if i >= len(b.marks) {
+		return 0
+	}
+	return b.marks[i]
+}
+
 // segment makes the segment of the members, or finds that the old one still
 // holds.
-func (b *builder) segment(ctx context.Context, r fleetscore.ShardRange, members []Member) (*made, error) {
+func (b *builder) segment(ctx context.Context, r fleetscore.ShardRange, members []Member, shared bool) (*made, error) {
+	find := b.oldMember
+	if shared {
+		find = b.oldShared
+	}
 	m := &made{shardKeys: map[fleetscore.Shard]int64{}}
-	rows := make([]segmentRow, len(members))
-	kept := make([]int, len(members)) // the old number; -1 for what must be read
+	before := make([]was, len(members)) // of those that are kept
 	var changed []int
+	var whole *segment // the old segment that holds all of them
 	for i, mem := range members {
-		if kept[i] = b.unchanged(mem); kept[i] < 0 {
+		w, ok := find(mem)
+		if !ok || w.mark == 0 || w.mark != mem.mark || w.name(w.row) != mem.Name || (w.segment.row(w.row).flags()&Shared != 0) != mem.shared {
 			changed = append(changed, i)
+			continue
+		}
+		before[i] = w
+		if i == 0 {
+			whole = w.segment
+		}
+		if whole != w.segment {
+			whole = nil
 		}
 	}
 	b.progress(int64(len(members) - len(changed)))
-	if len(changed) == 0 && b.old != nil {
-		at := slices.IndexFunc(b.old.gen.Segments, func(s Segment) bool { return s.Shards == r })
-		if at >= 0 && b.old.gen.Segments[at].Keys == int64(len(members)) {
-			m.Segment = b.old.gen.Segments[at]
-			for _, mem := range members {
-				m.add(mem)
-			}
-			return m, nil
+	if len(changed) == 0 && whole != nil && whole.shards == r && whole.n == len(members) {
+		m.Segment = whole.meta
+		for _, mem := range members {
+			m.add(mem)
 		}
+		return m, nil
 	}
-	opened, err := b.keep(ctx, rows, members, kept)
+	rows := make([]segmentRow, len(members))
+	opened, err := b.keep(ctx, rows, members, before)
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +327,11 @@ func (b *builder) segment(ctx context.Context, r fleetscore.ShardRange, members 
 	gone, err := b.readAll(ctx, rows, members, changed)
 	if err != nil {
 		return nil, err
+	}
+	if !shared {
+		for _, i := range changed {
+			b.compare(&rows[i], members[i])
+		}
 	}
 	if len(gone) > 0 {
 		members, rows = drop(members, gone), drop(rows, gone)
@@ -273,22 +362,6 @@ func drop[T any](s []T, places []int) []T {
 		out = append(out, v)
 	}
 	return out
-}
-
-// unchanged is the old number of a member whose file is as it was, or -1.
-func (b *builder) unchanged(m Member) int {
-	if b.marks == nil {
-		return -1
-	}
-	i, ok := b.old.Find(m.Key)
-	if !ok || b.marks[i] != m.mark || m.mark == 0 {
-		return -1
-	}
-	s, r := b.old.row(i)
-	if s.name(r) != m.Name {
-		return -1
-	}
-	return i
 }
 
 func (b *builder) progress(n int64) {

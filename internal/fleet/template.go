@@ -3,6 +3,7 @@ package fleet
 import (
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
@@ -10,11 +11,16 @@ import (
 
 // Template names a key's model: "model_{Device}_{Tag}". Each key column stands
 // in it once, in braces; the rest is literal text, and may hold "/".
+//
+// An extension that models commonly have need not stand in it. It may end in ".*"
+// for any extension, and begin with "**/" for any folder.
 type Template struct {
 	text   string
 	names  []string // the fleet's key columns
 	fixed  []string // literal text before, between and after the columns
 	column []int    // which key column follows fixed[i]
+	deep   bool     // it began with "**/"
+	anyExt bool     // it ended in ".*"
 }
 
 // ParseTemplate reads a template for the given key columns.
@@ -26,11 +32,16 @@ func ParseTemplate(s string, keyNames []string) (Template, error) {
 	t := Template{text: s, names: keyNames}
 	seen := make([]bool, len(keyNames))
 	rest := s
+	rest, t.deep = strings.CutPrefix(rest, "**/")
+	rest, t.anyExt = strings.CutSuffix(rest, ".*")
 	for {
 		before, after, ok := strings.Cut(rest, "{")
 		t.fixed = append(t.fixed, before)
 		if strings.Contains(before, "}") {
 			return bad("a brace } has no {")
+		}
+		if strings.Contains(before, "*") {
+			return bad("a * may only stand in **/ at the start and .* at the end")
 		}
 		if !ok {
 			break
@@ -71,7 +82,8 @@ func (t Template) String() string { return t.text }
 // KeyNames are the key columns it was read for.
 func (t Template) KeyNames() []string { return t.names }
 
-// Name is the name of a key's model. Characters of values that would change the
+// Name is the name of a key's model, without folder and extension where the
+// template leaves them open. Characters of values that would change the
 // path ("/", "\", "%" and control characters, or a leading ".") are written as
 // in URLs: %2F.
 func (t Template) Name(k fleetscore.Key) string {
@@ -83,7 +95,11 @@ func (t Template) Name(k fleetscore.Key) string {
 			writeValue(&b, values[t.column[i]])
 		}
 	}
-	return b.String()
+	name := b.String()
+	for i := strings.LastIndexByte(name, '.'); i >= 0 && t.withoutExtension(name) != name; i = strings.LastIndexByte(name, '.') {
+		name = name[:i] + "%2E" + name[i+1:] // a value must not end like an extension
+	}
+	return name
 }
 
 func writeValue(b *strings.Builder, v string) {
@@ -100,14 +116,54 @@ func writeValue(b *strings.Builder, v string) {
 	}
 }
 
-var extensions = map[string]bool{".pkl": true, ".pickle": true, ".joblib": true}
+// extensions are those that models commonly have; a compressed one is followed by
+// one of packed.
+var (
+	extensions = []string{".pkl", ".pickle", ".p", ".joblib", ".jl", ".skops", ".onnx", ".sav", ".model", ".mdl", ".bin", ".dat"}
+	packed     = []string{".gz", ".bz2", ".xz", ".lzma", ".lz4", ".z", ".zlib"}
+)
 
-// Match finds the key whose model has the name; an extension .pkl, .pickle or
-// .joblib is passed over. A name that doesn't fit, or fits in several ways (as
-// "model_1_2_3" does for two columns), belongs to no key.
+// withoutExtension cuts the extension off a name.
+func (t Template) withoutExtension(name string) string {
+	ext := path.Ext(name)
+	switch {
+	case ext == "" || ext == path.Base(name):
+		return name
+	case t.anyExt:
+		return strings.TrimSuffix(name, ext)
+	case strings.HasSuffix(t.text, ext):
+		return name
+	}
+	plain := name
+	if slices.Contains(packed, strings.ToLower(ext)) {
+		plain = strings.TrimSuffix(name, ext)
+		if ext = path.Ext(plain); strings.HasSuffix(t.text, ext) && ext != "" {
+			return plain
+		}
+	}
+	if slices.Contains(extensions, strings.ToLower(ext)) {
+		return strings.TrimSuffix(plain, ext)
+	}
+	return plain
+}
+
+// Match finds the key whose model has the name. A name that doesn't fit, or fits
+// in several ways (as "model_1_2_3" does for two columns), belongs to no key.
 func (t Template) Match(name string) (fleetscore.Key, bool) {
-	if ext := path.Ext(name); extensions[ext] && !strings.HasSuffix(t.text, ext) {
-		name = strings.TrimSuffix(name, ext)
+	if len(t.fixed) == 0 {
+		return "", false
+	}
+	name = t.withoutExtension(name)
+	if t.deep {
+		depth := strings.Count(strings.Join(t.fixed, ""), "/")
+		for at := len(name); depth >= 0; depth-- {
+			if at = strings.LastIndexByte(name[:at], '/'); at < 0 {
+				break
+			}
+			if depth == 0 {
+				name = name[at+1:]
+			}
+		}
 	}
 	rest, ok := strings.CutPrefix(name, t.fixed[0])
 	if !ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -70,7 +71,7 @@ func (s *Scheduler) SyncFleet(ctx context.Context, name string) (*fleet.Generati
 }
 
 func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.FleetConfig, keyNames []string) (*fleet.Generation, bool, error) {
-	t, err := fleet.ParseTemplate(f.Model, keyNames)
+	spec, err := fleet.SpecOf(name, f, keyNames)
 	if err != nil {
 		return nil, false, err
 	}
@@ -78,7 +79,7 @@ func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.Fle
 	if err != nil {
 		return nil, false, err
 	}
-	c, err := fleet.Sync(ctx, src, fleet.PackFolder(s.store, name), fleet.Spec{Fleet: name, Model: t}, fleet.Options{})
+	c, err := fleet.Sync(ctx, src, fleet.PackFolder(s.store, name), spec, fleet.Options{})
 	if err != nil {
 		return nil, false, err
 	}
@@ -104,7 +105,7 @@ func (s *Scheduler) syncAll(ctx context.Context) (time.Duration, error) {
 		if state.err != nil {
 			due = state.synced.Add(min(s.cfg.SyncEvery, 2*time.Second))
 		}
-		if state.cfg != f {
+		if !reflect.DeepEqual(state.cfg, f) {
 			due = time.Time{}
 		}
 		state.state.Unlock()

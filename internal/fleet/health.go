@@ -1,0 +1,222 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Health is what is known of a fleet's models without scoring.
+type Health struct {
+	Kinds  []Kind  `json:"kinds"`  // the models that can be scored natively, most first
+	Causes []Cause `json:"causes"` // what is wrong, most harmful first; empty if nothing is
+}
+
+// Kind is models of the same estimators and releases.
+type Kind struct {
+	Estimators string `json:"estimators"` // such as "StandardScaler → OneClassSVM"
+	Releases   string `json:"releases"`   // of scikit-learn, as the files record them; may be empty
+	Features   string `json:"features"`   // columns a row must have; "0" for any number
+	Models     int64  `json:"models"`
+	Example    string `json:"example"` // one of the sensors
+}
+
+// Cause is one thing that is wrong with some of a fleet's sensors.
+type Cause struct {
+	Code    CauseCode `json:"code"`
+	Message string    `json:"message"` // what, why and what to do
+	Sensors int64     `json:"sensors"`
+	Members []Example `json:"members"` // the first of them, at most MaxExamples
+}
+
+// Example is a sensor that a cause is about.
+type Example struct {
+	Key  string `json:"key"` // as people read it, "3/pressure"
+	Name string `json:"name,omitempty"`
+}
+
+// MaxExamples is how many sensors a cause names.
+const MaxExamples = 20
+
+// CauseCode names a cause.
+type CauseCode string
+
+// The causes, most harmful first: those before TooOldModel keep a sensor from
+// being scored, or make its predictions worthless.
+const (
+	UnreadableModel  CauseCode = "unreadable"
+	UnsupportedModel CauseCode = "unsupported"
+	NotFiniteModel   CauseCode = "not_finite"
+	MissingModel     CauseCode = "no_model"
+	WrongFeatures    CauseCode = "wrong_features"
+	FlagsEveryRow    CauseCode = "flags_everything"
+	FlagsNoRow       CauseCode = "flags_nothing"
+	TooOldModel      CauseCode = "too_old"
+	DuplicateModel   CauseCode = "duplicate"
+)
+
+var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, FlagsEveryRow, FlagsNoRow, TooOldModel, DuplicateModel}
+
+var causeMessages = map[CauseCode]string{
+	MissingModel:  "the sensor is expected and has no model: its rows end as no_model; train one, or give its class a default",
+	FlagsEveryRow: "every row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
+	FlagsNoRow:    "no row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
+	TooOldModel:   "a current scikit-learn can't load or score the file; it is scored here all the same, but train it again before you need it in Python",
+}
+
+// doctor gathers a fleet's health.
+type doctor struct {
+	kinds  map[string]*Kind
+	causes map[string]*Cause
+	files  []file // for duplicates
+}
+
+// file is the beginning of a file's digest and a member that has it.
+type file struct {
+	digest uint64
+	member int32
+}
+
+// Examine gives the health of a pack's members. If features is above 0, models
+// that take another number of columns are named.
+func (p *Pack) Examine(features int) Health {
+	d := doctor{kinds: map[string]*Kind{}, causes: map[string]*Cause{}}
+	for i, e := range p.All() {
+		d.member(i, &e, features)
+	}
+	d.duplicates(p)
+	return d.health()
+}
+
+func (d *doctor) member(i int, e *Entry, features int) {
+	add := func(code CauseCode, message string) { d.add(code, message, message, e) }
+	switch {
+	case e.Flags&NoModel != 0:
+		add(MissingModel, causeMessages[MissingModel])
+		return
+	case e.Flags&Native == 0:
+		code := causeOf(e.Flags)
+		d.add(code, withoutNumbers(e.Detail), e.Detail, e)
+	default:
+		k := d.kinds[e.Detail]
+		if k == nil {
+			parts := append(strings.Split(e.Detail, detailSeparator), "", "")
+			k = &Kind{Estimators: parts[0], Releases: parts[1], Features: parts[2], Example: e.Key.String()}
+			d.kinds[e.Detail] = k
+		}
+		k.Models++
+		if features > 0 && k.Features != "0" && k.Features != fmt.Sprint(features) {
+			add(WrongFeatures, fmt.Sprintf("the model takes %s features, but the pipeline has %d: its rows end as failed; name the features it was trained with", k.Features, features))
+		}
+		for _, f := range []struct {
+			flag Flags
+			code CauseCode
+		}{{FlagsEverything, FlagsEveryRow}, {FlagsNothing, FlagsNoRow}, {TooOld, TooOldModel}} {
+			if e.Flags&f.flag != 0 {
+				add(f.code, causeMessages[f.code])
+			}
+		}
+	}
+	if e.Flags&(Shared|Unreadable) == 0 {
+		d.files = append(d.files, file{binary.LittleEndian.Uint64(e.Digest[:]), int32(i)})
+	}
+}
+
+func causeOf(f Flags) CauseCode {
+	switch {
+	case f&Unsupported != 0:
+		return UnsupportedModel
+	case f&NotFinite != 0:
+		return NotFiniteModel
+	}
+	return UnreadableModel
+}
+
+// add counts a sensor in the cause of that group.
+func (d *doctor) add(code CauseCode, group, message string, e *Entry) {
+	id := string(code) + "\x00" + group
+	c := d.causes[id]
+	if c == nil {
+		c = &Cause{Code: code, Message: message, Members: []Example{}}
+		d.causes[id] = c
+	}
+	c.Sensors++
+	if len(c.Members) < MaxExamples {
+		c.Members = append(c.Members, Example{e.Key.String(), e.Name})
+	}
+}
+
+// withoutNumbers makes reasons alike that differ in places and sizes only.
+func withoutNumbers(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < '0' || c > '9' {
+			b.WriteByte(c)
+		} else if i == 0 || s[i-1] < '0' || s[i-1] > '9' {
+			b.WriteByte('0')
+		}
+	}
+	return b.String()
+}
+
+// duplicates finds files of the same content under several names.
+func (d *doctor) duplicates(p *Pack) {
+	slices.SortFunc(d.files, func(a, b file) int { return cmp.Or(cmp.Compare(a.digest, b.digest), cmp.Compare(a.member, b.member)) })
+	const message = "the same file under several names: as a sensor's own model, trained on its own rows, that is most likely a mistake"
+	for len(d.files) > 0 {
+		n := 1
+		for n < len(d.files) && d.files[n].digest == d.files[0].digest {
+			n++
+		}
+		same := d.files[:n]
+		d.files = d.files[n:]
+		if n == 1 {
+			continue
+		}
+		first := p.At(int(same[0].member))
+		if !slices.ContainsFunc(same[1:], func(f file) bool { return p.At(int(f.member)).Name != first.Name }) {
+			continue // a list says that they share it
+		}
+		for _, f := range same {
+			e := p.At(int(f.member))
+			d.add(DuplicateModel, message, message, &e)
+		}
+	}
+}
+
+func (d *doctor) health() Health {
+	h := Health{Kinds: []Kind{}, Causes: []Cause{}}
+	for _, k := range d.kinds {
+		h.Kinds = append(h.Kinds, *k)
+	}
+	slices.SortFunc(h.Kinds, func(a, b Kind) int {
+		return cmp.Or(cmp.Compare(b.Models, a.Models), cmp.Compare(a.Estimators, b.Estimators), cmp.Compare(a.Releases, b.Releases), cmp.Compare(a.Features, b.Features))
+	})
+	for _, c := range d.causes {
+		h.Causes = append(h.Causes, *c)
+	}
+	slices.SortFunc(h.Causes, func(a, b Cause) int {
+		return cmp.Or(cmp.Compare(slices.Index(causeOrder, a.Code), slices.Index(causeOrder, b.Code)), cmp.Compare(b.Sensors, a.Sensors), cmp.Compare(a.Message, b.Message))
+	})
+	h.Kinds, h.Causes = h.Kinds[:min(len(h.Kinds), maxGroups)], h.Causes[:min(len(h.Causes), maxGroups)]
+	return h
+}
+
+// maxGroups is how many kinds and causes a generation keeps.
+const maxGroups = 100
+
+// judge examines the new generation and sets its id.
+func (b *builder) judge(ctx context.Context, g *Generation) error {
+	p, err := openPack(ctx, b.dst, g, fleetscore.AllShards, 0)
+	if err != nil {
+		return err
+	}
+	g.Health = p.Examine(0)
+	return errors.Join(g.identify(), p.Close())
+}
