@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // ticks makes predictions of sensors that report one after another, tick after
@@ -38,4 +39,41 @@ func BenchmarkWriteCSV(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(p.Len()), "ns/row")
+}
+
+// BenchmarkDelta writes and reads predictions as tasks do, on one core.
+func BenchmarkDelta(b *testing.B) {
+	bucket, err := store.OpenDir(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := OpenDelta(bucket)
+	p := ticks(20000, 60)
+	p.Models = make([]fleetscore.Digest, len(p.Keys))
+	for i := range p.Models {
+		p.Models[i] = fleetscore.DigestOf([]byte(p.Keys[i]))
+	}
+	if err := d.Create(b.Context(), PredictionSchema(p.TimeName, p.KeyNames, p.ValueNames)); err != nil {
+		b.Fatal(err)
+	}
+	var files []fleetscore.DataFile
+	perRow := func(b *testing.B) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(p.Len()), "ns/row")
+	}
+	b.Run("write", func(b *testing.B) {
+		for b.Loop() {
+			if files, err = d.WritePredictions(b.Context(), p, "job", 1); err != nil {
+				b.Fatal(err)
+			}
+		}
+		perRow(b)
+	})
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := d.ReadRows(b.Context(), files, ReadQuery{Values: []string{"Val"}}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		perRow(b)
+	})
 }

@@ -120,14 +120,18 @@ func (d *Delta) WriteRows(ctx context.Context, rows *fleetscore.Rows, id string)
 func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *frame, name func(fleetscore.ShardRange) string) ([]fleetscore.DataFile, error) {
 	parts, keys, keyIndex := f.parts(s)
 	times := f.column(s.Time).longs
+	shards := make([]fleetscore.Shard, len(keys))
+	for i, k := range keys {
+		shards[i] = k.Shard()
+	}
 	var out []fleetscore.DataFile
 	for _, p := range parts {
 		file := fleetscore.DataFile{Rows: int64(len(p.order)), Date: p.date, Hour: p.hour,
 			First: fleetscore.Micros(times[p.order[0]]), Last: fleetscore.Micros(times[p.order[0]])}
-		first := keys[keyIndex[p.order[0]]].Shard()
+		first := shards[keyIndex[p.order[0]]]
 		file.Shards = fleetscore.ShardRange{First: first, Last: first}
 		for _, i := range p.order {
-			t, sh := fleetscore.Micros(times[i]), keys[keyIndex[i]].Shard()
+			t, sh := fleetscore.Micros(times[i]), shards[keyIndex[i]]
 			file.First, file.Last = min(file.First, t), max(file.Last, t)
 			file.Shards.First, file.Shards.Last = min(file.Shards.First, sh), max(file.Shards.Last, sh)
 		}

@@ -17,13 +17,16 @@ const (
 	kindLong   kind = "long"
 )
 
-// column is one column of a frame; the slice of its kind is set.
+// column is one column of a frame; the slices of its kind are set. Texts repeat a
+// lot (keys, models, jobs), so each distinct one is held once.
 type column struct {
 	name    string
 	kind    kind
 	longs   []int64 // kindTime and kindLong
 	doubles []float64
-	texts   []string
+	codes   []uint32          // kindText: per row, an index into dict
+	dict    []string          // distinct
+	places  map[string]uint32 // of dict; made when a text is first looked for
 }
 
 func (c *column) length() int {
@@ -31,9 +34,43 @@ func (c *column) length() int {
 	case kindDouble:
 		return len(c.doubles)
 	case kindText:
-		return len(c.texts)
+		return len(c.codes)
 	}
 	return len(c.longs)
+}
+
+// text is the text in a row.
+func (c *column) text(row int) string { return c.dict[c.codes[row]] }
+
+// code finds or adds a text.
+func (c *column) code(s string) uint32 {
+	if c.places == nil {
+		c.places = make(map[string]uint32, len(c.dict))
+		for i, t := range c.dict {
+			c.places[t] = uint32(i)
+		}
+	}
+	i, ok := c.places[s]
+	if !ok {
+		i = uint32(len(c.dict))
+		c.dict = append(c.dict, s)
+		c.places[s] = i
+	}
+	return i
+}
+
+// appendText adds a row.
+func (c *column) appendText(s string) {
+	if n := len(c.codes); n > 0 && c.text(n-1) == s {
+		c.codes = append(c.codes, c.codes[n-1])
+		return
+	}
+	c.codes = append(c.codes, c.code(s))
+}
+
+// constant is a column of n rows with one text.
+func constant(name, text string, n int) column {
+	return column{name: name, kind: kindText, codes: make([]uint32, n), dict: []string{text}}
 }
 
 // pick returns the column's values at the given places, in their order.
@@ -43,7 +80,7 @@ func (c *column) pick(order []int) column {
 	case kindDouble:
 		out.doubles = pick(c.doubles, order)
 	case kindText:
-		out.texts = pick(c.texts, order)
+		out.codes, out.dict = pick(c.codes, order), c.dict
 	default:
 		out.longs = pick(c.longs, order)
 	}
@@ -58,10 +95,28 @@ func pick[T any](in []T, order []int) []T {
 	return out
 }
 
+// extend adds the rows of o.
 func (c *column) extend(o column) {
 	c.longs = append(c.longs, o.longs...)
 	c.doubles = append(c.doubles, o.doubles...)
-	c.texts = append(c.texts, o.texts...)
+	if len(o.codes) == 0 {
+		return
+	}
+	if len(c.codes) == 0 {
+		c.codes, c.dict, c.places = append(c.codes, o.codes...), slices.Clone(o.dict), nil
+		return
+	}
+	const unknown = ^uint32(0)
+	place := make([]uint32, len(o.dict))
+	for i := range place {
+		place[i] = unknown
+	}
+	for _, k := range o.codes {
+		if place[k] == unknown { // only those in use are taken over
+			place[k] = c.code(o.dict[k])
+		}
+		c.codes = append(c.codes, place[k])
+	}
 }
 
 // frame is rows of any table in columns: the form that files have. Its key
@@ -92,35 +147,74 @@ func (f *frame) pick(order []int) *frame {
 	return out
 }
 
-// keysOf returns the distinct keys of a frame and each row's index among them.
+// keysOf returns the distinct keys of a frame in the order of their first rows,
+// and each row's index among them.
 func (f *frame) keysOf(names []string) ([]fleetscore.Key, []uint32) {
 	n := f.len()
-	var keys []fleetscore.Key
-	index := map[string]uint32{}
-	rows := make([]uint32, n)
-	cols := make([][]string, len(names))
+	index := make([]uint32, n)
+	var first []int // of each distinct tuple, its first row
+	count := 1
+	columns := make([]*column, len(names))
 	for i, name := range names {
-		cols[i] = f.column(name).texts
+		columns[i] = f.column(name)
+		index, first = pairs(index, count, columns[i])
+		count = len(first)
 	}
+	keys := make([]fleetscore.Key, len(first))
 	var scratch []byte
-	for r := range n {
+	for i, row := range first {
 		scratch = scratch[:0]
-		for i, c := range cols {
-			if i > 0 {
+		for c, column := range columns {
+			if c > 0 {
 				scratch = append(scratch, fleetscore.KeySeparator...)
 			}
-			scratch = append(scratch, c[r]...)
+			scratch = append(scratch, column.text(row)...)
 		}
-		k, ok := index[string(scratch)]
-		if !ok {
-			k = uint32(len(keys))
-			s := string(scratch)
-			index[s] = k
-			keys = append(keys, fleetscore.Key(s))
-		}
-		rows[r] = k
+		keys[i] = fleetscore.Key(scratch)
 	}
-	return keys, rows
+	return keys, index
+}
+
+// pairs numbers the distinct pairs of a row's number so far, of which there are
+// count, and its text. A row like the one before is found without a look-up; our
+// files are sorted by key, so most are.
+func pairs(so []uint32, count int, c *column) (index []uint32, first []int) {
+	index = make([]uint32, len(so))
+	const unknown = ^uint32(0)
+	var small []uint32 // where a table of all pairs is no larger than the rows deserve
+	var large map[uint64]uint32
+	if count*len(c.dict) <= 4*len(so)+1024 {
+		small = make([]uint32, count*len(c.dict))
+		for i := range small {
+			small[i] = unknown
+		}
+	} else {
+		large = map[uint64]uint32{}
+	}
+	for row, a := range so {
+		b := c.codes[row]
+		if row > 0 && a == so[row-1] && b == c.codes[row-1] {
+			index[row] = index[row-1]
+			continue
+		}
+		id := unknown
+		if small != nil {
+			id = small[int(a)*len(c.dict)+int(b)]
+		} else if at, ok := large[uint64(a)<<32|uint64(b)]; ok {
+			id = at
+		}
+		if id == unknown {
+			id = uint32(len(first))
+			first = append(first, row)
+			if small != nil {
+				small[int(a)*len(c.dict)+int(b)] = id
+			} else {
+				large[uint64(a)<<32|uint64(b)] = id
+			}
+		}
+		index[row] = id
+	}
+	return index, first
 }
 
 // addRows appends the columns of rows to a frame: time, key columns, values.
@@ -135,11 +229,15 @@ func (f *frame) addRows(r *fleetscore.Rows) {
 		values[i] = k.Values()
 	}
 	for c, name := range r.KeyNames {
-		texts := make([]string, r.Len())
-		for i, k := range r.KeyIndex {
-			texts[i] = values[k][c]
+		texts := column{name: name, kind: kindText, codes: make([]uint32, r.Len())}
+		place := make([]uint32, len(r.Keys))
+		for i := range place {
+			place[i] = texts.code(values[i][c])
 		}
-		f.columns = append(f.columns, column{name: name, kind: kindText, texts: texts})
+		for i, k := range r.KeyIndex {
+			texts.codes[i] = place[k]
+		}
+		f.columns = append(f.columns, texts)
 	}
 	for c, name := range r.ValueNames {
 		f.columns = append(f.columns, column{name: name, kind: kindDouble, doubles: r.Values[c]})
@@ -168,42 +266,68 @@ type part struct {
 	order []int
 }
 
+const hourMicros = 3600 * 1_000_000
+
+// hourOf numbers the hour under which a row lies, as partition does.
+func hourOf(t int64) int64 {
+	h := (t - 1) / hourMicros
+	if (t-1)%hourMicros < 0 {
+		h-- // round down before 1970 too
+	}
+	return h
+}
+
 // parts cuts a frame by date and hour of its time column and sorts each part by
 // key, then time.
 func (f *frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
 	times := f.column(s.Time).longs
 	keys, keyIndex := f.keysOf(s.Key)
-	const hourMicros = 3600 * 1e6
 	byHour := map[int64]*part{}
 	var hours []int64
-	for i, t := range times {
-		h := (t - 1) / hourMicros
-		if t-1 < 0 && (t-1)%hourMicros != 0 {
-			h-- // round down before 1970 too
-		}
-		p := byHour[h]
-		if p == nil {
-			date, hour := partition(fleetscore.Micros(t))
-			p = &part{date: date, hour: hour}
-			byHour[h] = p
-			hours = append(hours, h)
-		}
-		p.order = append(p.order, i)
-	}
-	rank := rankKeys(keys)
-	slices.Sort(hours)
-	out := make([]part, 0, len(hours))
-	for _, h := range hours {
-		p := byHour[h]
-		slices.SortStableFunc(p.order, func(a, b int) int {
-			if c := cmp.Compare(rank[keyIndex[a]], rank[keyIndex[b]]); c != 0 {
-				return c
+	var p *part
+	last := int64(0)
+	for i, row := range f.byKey(keys, keyIndex, times) {
+		if h := hourOf(times[row]); i == 0 || h != last {
+			if last = h; byHour[h] == nil {
+				date, hour := partition(fleetscore.Micros(times[row]))
+				byHour[h] = &part{date: date, hour: hour}
+				hours = append(hours, h)
 			}
-			return cmp.Compare(times[a], times[b])
-		})
-		out = append(out, *p)
+			p = byHour[h]
+		}
+		p.order = append(p.order, row)
+	}
+	slices.Sort(hours)
+	out := make([]part, len(hours))
+	for i, h := range hours {
+		out[i] = *byHour[h]
 	}
 	return out, keys, keyIndex
+}
+
+// byKey is the rows sorted by key, then time; rows alike in both keep their order.
+// Counting does the keys, and mostly times are in order already.
+func (f *frame) byKey(keys []fleetscore.Key, keyIndex []uint32, times []int64) []int {
+	rank := rankKeys(keys)
+	start := make([]int, len(keys)+1)
+	for _, k := range keyIndex {
+		start[rank[k]+1]++
+	}
+	for i := range keys {
+		start[i+1] += start[i]
+	}
+	order, at := make([]int, len(keyIndex)), slices.Clone(start)
+	for row, k := range keyIndex {
+		order[at[rank[k]]] = row
+		at[rank[k]]++
+	}
+	byTime := func(a, b int) int { return cmp.Compare(times[a], times[b]) }
+	for i := range keys {
+		if rows := order[start[i]:start[i+1]]; !slices.IsSortedFunc(rows, byTime) {
+			slices.SortStableFunc(rows, byTime)
+		}
+	}
+	return order
 }
 
 // rankKeys returns each key's place in sorted order.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
@@ -84,8 +85,9 @@ func (c *column) parquetValues(dst []parquet.Value, index, from, to int) []parqu
 			}
 		}
 	case kindText:
-		for _, s := range c.texts[from:to] {
-			dst = append(dst, parquet.ByteArrayValue([]byte(s)).Level(0, 1, index))
+		for _, k := range c.codes[from:to] {
+			s := c.dict[k] // not copied: the writer only reads it
+			dst = append(dst, parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s))).Level(0, 1, index))
 		}
 	default:
 		for _, x := range c.longs[from:to] {
@@ -120,7 +122,7 @@ func readParquet(name string, data []byte, want []wanted) (out *frame, err error
 			return nil, missingColumn(name, w.name, parquetNames(file))
 		}
 		out.columns[i] = column{name: w.name, kind: w.kind}
-		c := converter{out: &out.columns[i], node: leaf.Node, texts: map[string]string{}}
+		c := converter{out: &out.columns[i], node: leaf.Node, flat: leaf.MaxRepetitionLevel == 0 && leaf.MaxDefinitionLevel <= 1}
 		for _, g := range file.RowGroups() {
 			if err := c.chunk(g.ColumnChunks()[leaf.ColumnIndex]); err != nil {
 				return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "column %s: %w", w.name, err)
@@ -145,8 +147,8 @@ func parquetNames(f *parquet.File) []string {
 type converter struct {
 	out    *column
 	node   parquet.Node
-	texts  map[string]string // each distinct text once
-	layout Layout            // of times that are texts
+	flat   bool   // a plain column that may be null, as nearly all are
+	layout Layout // of times that are texts
 }
 
 func (c *converter) chunk(chunk parquet.ColumnChunk) error {
@@ -160,6 +162,10 @@ func (c *converter) chunk(chunk parquet.ColumnChunk) error {
 		}
 		if err != nil {
 			return err
+		}
+		if c.flat && c.page(page) {
+			parquet.Release(page)
+			continue
 		}
 		values := page.Values()
 		for {
@@ -177,6 +183,60 @@ func (c *converter) chunk(chunk parquet.ColumnChunk) error {
 			}
 		}
 		parquet.Release(page)
+	}
+}
+
+// page appends a whole page whose values have the column's own form, as those of
+// our files do; false if they have to be looked at one by one.
+func (c *converter) page(page parquet.Page) bool {
+	nulls := page.NumNulls()
+	if nulls > 0 && c.out.kind != kindDouble {
+		return false // and refused there
+	}
+	data, kind := page.Data(), c.node.Type().Kind()
+	switch {
+	case c.out.kind == kindText && kind == parquet.ByteArray && page.Dictionary() != nil:
+		c.texts(page.Dictionary(), data.Int32())
+		return true
+	case page.Dictionary() != nil:
+		return false
+	case c.out.kind == kindDouble && kind == parquet.Double && nulls == 0:
+		c.out.doubles = append(c.out.doubles, data.Double()...)
+		return true
+	case c.out.kind == kindDouble && kind == parquet.Double && len(page.DefinitionLevels()) == int(page.NumValues()):
+		values := data.Double()
+		for _, present := range page.DefinitionLevels() {
+			x := math.NaN()
+			if present == 1 {
+				x, values = values[0], values[1:]
+			}
+			c.out.doubles = append(c.out.doubles, x)
+		}
+		return true
+	case c.out.kind == kindLong && kind == parquet.Int64:
+		c.out.longs = append(c.out.longs, data.Int64()...)
+		return true
+	case c.out.kind == kindTime && kind == parquet.Int64:
+		if t, ok := timestampType(c.node); ok && t.Unit.Value.Duration() == time.Microsecond {
+			c.out.longs = append(c.out.longs, data.Int64()...)
+			return true
+		}
+	}
+	return false
+}
+
+// texts appends texts by their numbers in a dictionary.
+func (c *converter) texts(dict parquet.Dictionary, numbers []int32) {
+	const unknown = ^uint32(0)
+	place := make([]uint32, dict.Len())
+	for i := range place {
+		place[i] = unknown
+	}
+	for _, n := range numbers {
+		if place[n] == unknown {
+			place[n] = c.out.code(string(dict.Index(n).ByteArray()))
+		}
+		c.out.codes = append(c.out.codes, place[n])
 	}
 }
 
@@ -204,12 +264,7 @@ func (c *converter) value(v parquet.Value) error {
 		default:
 			return fmt.Errorf("%s is neither text nor a whole number", v)
 		}
-		s, ok := c.texts[string(b)]
-		if !ok {
-			s = string(b)
-			c.texts[s] = s
-		}
-		c.out.texts = append(c.out.texts, s)
+		c.out.appendText(string(b))
 	case kindTime:
 		m, err := c.instant(v)
 		c.out.longs = append(c.out.longs, int64(m))

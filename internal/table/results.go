@@ -15,19 +15,22 @@ func (d *Delta) WritePredictions(ctx context.Context, p *fleetscore.Predictions,
 	f := &frame{}
 	f.addRows(&p.Rows)
 	n := p.Len()
-	models, jobs, revisions := make([]string, n), make([]string, n), make([]int64, n)
-	names := make([]string, len(p.Keys))
+	models := column{name: "Model", kind: kindText, codes: make([]uint32, n)}
+	place := make([]uint32, len(p.Keys))
 	for i := range p.Keys {
-		names[i] = p.Models[i].String()
+		place[i] = models.code(p.Models[i].String())
 	}
-	for i := range n {
-		models[i], jobs[i], revisions[i] = names[p.KeyIndex[i]], string(job), revision
+	for i, k := range p.KeyIndex {
+		models.codes[i] = place[k]
+	}
+	revisions := make([]int64, n)
+	for i := range revisions {
+		revisions[i] = revision
 	}
 	f.columns = append(f.columns,
 		column{name: "Prediction", kind: kindDouble, doubles: p.Prediction},
 		column{name: "Score", kind: kindDouble, doubles: p.Score},
-		column{name: "Model", kind: kindText, texts: models},
-		column{name: "Job", kind: kindText, texts: jobs},
+		models, constant("Job", string(job), n),
 		column{name: "Revision", kind: kindLong, longs: revisions})
 	s := PredictionSchema(p.TimeName, p.KeyNames, p.ValueNames)
 	return d.writeFrame(ctx, s, f, jobFile(job))
@@ -58,10 +61,10 @@ func (d *Delta) ReadPredictions(ctx context.Context, files []fleetscore.DataFile
 	p := &fleetscore.Predictions{Rows: *f.rows(snap.Schema, values),
 		Prediction: f.column("Prediction").doubles, Score: f.column("Score").doubles}
 	p.Models = make([]fleetscore.Digest, len(p.Keys))
-	models := f.column("Model").texts
+	models := f.column("Model")
 	for i, k := range p.KeyIndex { // the last row of a key says which model is its latest
 		if p.Models[k].IsZero() || i+1 == len(p.KeyIndex) || p.KeyIndex[i+1] != k {
-			if err := p.Models[k].UnmarshalText([]byte(models[i])); err != nil {
+			if err := p.Models[k].UnmarshalText([]byte(models.text(i))); err != nil {
 				return nil, err
 			}
 		}
@@ -175,7 +178,7 @@ func (d *Delta) WriteItems(ctx context.Context, items []fleetscore.Item, keyName
 		f.columns[i] = column{name: c.Name, kind: kind(c.Type)}
 	}
 	long := func(name string, v int64) { c := f.column(name); c.longs = append(c.longs, v) }
-	text := func(name, v string) { c := f.column(name); c.texts = append(c.texts, v) }
+	text := func(name, v string) { f.column(name).appendText(v) }
 	for _, it := range items {
 		long("To", int64(fleetscore.MicrosOf(interval.To)))
 		long("From", int64(fleetscore.MicrosOf(interval.From)))
@@ -224,19 +227,19 @@ func (d *Delta) ReadItems(ctx context.Context, files []fleetscore.DataFile, q It
 		return nil, err
 	}
 	keys, index := f.keysOf(snap.Schema.Key)
-	jobs, outcomes, models, reasons := f.column("Job").texts, f.column("Outcome").texts, f.column("Model").texts, f.column("Reason").texts
+	jobs, outcomes, models, reasons := f.column("Job"), f.column("Outcome"), f.column("Model"), f.column("Reason")
 	from, to := f.column("From").longs, f.column("To").longs
 	rows, anomalies, first, last := f.column("Rows").longs, f.column("Anomalies").longs, f.column("First").longs, f.column("Last").longs
 	var out []JobItem
-	for i := range jobs {
-		if (q.Job != "" && jobs[i] != string(q.Job)) || (q.Outcome != "" && outcomes[i] != string(q.Outcome)) {
+	for i := range rows {
+		if (q.Job != "" && jobs.text(i) != string(q.Job)) || (q.Outcome != "" && outcomes.text(i) != string(q.Outcome)) {
 			continue
 		}
-		it := JobItem{Job: fleetscore.JobID(jobs[i]),
+		it := JobItem{Job: fleetscore.JobID(jobs.text(i)),
 			Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()},
-			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes[i]), Rows: rows[i], Anomalies: anomalies[i],
-				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons[i]}}
-		if err := it.Model.UnmarshalText([]byte(models[i])); err != nil {
+			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes.text(i)), Rows: rows[i], Anomalies: anomalies[i],
+				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons.text(i)}}
+		if err := it.Model.UnmarshalText([]byte(models.text(i))); err != nil {
 			return nil, err
 		}
 		out = append(out, it)
