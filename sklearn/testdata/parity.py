@@ -399,4 +399,5 @@ def write(args, name, model, protocol):
     return files
 
 
-main()
+if __name__ == "__main__":
+    main()

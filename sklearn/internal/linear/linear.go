@@ -325,8 +325,12 @@ func (s *SGDOneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws
 	switch m {
 	case estimator.Predict:
 		return s.Decide(x, out.Col(0), nil, ws)
-	case estimator.ScoreSamples:
-		return s.sums(s.Class(), x, out)
+	case estimator.ScoreSamples: // as scikit-learn has it, with both roundings
+		err := s.Decide(x, nil, out.Col(0), ws)
+		for i := range out.Col(0) {
+			out.Col(0)[i] += s.offset
+		}
+		return err
 	}
 	return s.Decide(x, nil, out.Col(0), ws)
 }

@@ -398,6 +398,11 @@ func (n *KNeighbors) weigh(distance []float64) {
 	}
 }
 
+// unweighed refuses a row whose neighbours are infinitely far away.
+func (n *KNeighbors) unweighed(row int) error {
+	return estimator.Refuse("%s: row %d is so far from all training rows that none has a weight", n.class, row)
+}
+
 func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
 	if err := x.CheckFinite(n.class); err != nil {
 		return err
@@ -415,6 +420,9 @@ func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 					sum += float64(weight[i] * n.targets[int(at)*n.outputs+o])
 					total += weight[i]
 				}
+				if total == 0 {
+					return n.unweighed(x.First + r)
+				}
 				out.Col(o)[r] = sum / total
 			}
 			continue
@@ -424,6 +432,9 @@ func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 		for i, at := range index {
 			proba[int(n.targets[at])] += weight[i]
 			total += weight[i]
+		}
+		if total == 0 {
+			return n.unweighed(x.First + r)
 		}
 		best := 0
 		for c, p := range proba {

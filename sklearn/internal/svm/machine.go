@@ -76,7 +76,11 @@ func (m *machine) read(a *estimator.Attributes, impls ...string) {
 	if a.Features() > 0 {
 		cols = a.Features()
 	}
-	m.vectors, _, m.dims = a.Matrix("support_vectors_", -1, cols)
+	if cols > 0 && a.Dims("support_vectors_") == 2 && a.Count("support_vectors_") == 0 {
+		m.dims = cols // every row of training lay within epsilon: only the intercept is left
+	} else {
+		m.vectors, _, m.dims = a.Matrix("support_vectors_", -1, cols)
+	}
 	if !a.Has("_n_support") {
 		a.Aged(a.Class + " lacks the attribute _n_support")
 	}
@@ -116,7 +120,7 @@ func (m *machine) fields(c *estimator.Codec) {
 }
 
 func (m *machine) check(class string) error {
-	if m.kind < linear || m.kind > sigmoid || m.dims < 1 || len(m.vectors) == 0 || len(m.vectors)%m.dims != 0 || !(m.gamma >= 0) {
+	if m.kind < linear || m.kind > sigmoid || m.dims < 1 || len(m.vectors)%m.dims != 0 || !(m.gamma >= 0) {
 		return estimator.Misfit("%s: %d numbers in support vectors of %d features", class, len(m.vectors), m.dims)
 	}
 	return nil
@@ -230,7 +234,9 @@ func (s *single) read(a *estimator.Attributes, impl string) {
 	if a.Err() != nil {
 		return
 	}
-	s.coef, _, _ = a.Matrix(a.FirstOf("_dual_coef_", "dual_coef_"), 1, s.count())
+	if s.count() > 0 {
+		s.coef, _, _ = a.Matrix(a.FirstOf("_dual_coef_", "dual_coef_"), 1, s.count())
+	}
 	if i := a.Vector(a.FirstOf("_intercept_", "intercept_"), 1); a.Err() == nil {
 		s.intercept = i[0]
 	}

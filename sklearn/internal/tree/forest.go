@@ -48,17 +48,31 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 	}
 }
 
-// takesNaN reports whether scikit-learn takes NaN for such trees: those with the
-// best splits from 1.3, in a random forest from 1.4, those with random splits
-// from 1.6.
+// takesNaN reports whether scikit-learn takes NaN for such trees, by splitter,
+// criterion and release: since 1.3 those with the best splits, since 1.6 those
+// with random ones; forests a release later at first.
 func (f *Forest) takesNaN(a *estimator.Attributes) bool {
+	splitter, recent := "best", a.AtLeast(1, 3)
 	switch f.class {
 	case "DecisionTreeClassifier", "DecisionTreeRegressor":
-		return a.AtLeast(1, 6) || (a.AtLeast(1, 3) && a.Text("splitter", "best") == "best")
+		if a.AtLeast(1, 6) {
+			splitter = a.Text("splitter", "best")
+		}
 	case "RandomForestClassifier", "RandomForestRegressor":
-		return a.AtLeast(1, 4)
+		recent = a.AtLeast(1, 4)
+	case "ExtraTreesClassifier", "ExtraTreesRegressor":
+		recent = a.AtLeast(1, 6)
+	default:
+		splitter, recent = "random", a.AtLeast(1, 6)
 	}
-	return a.AtLeast(1, 6)
+	if !recent || a.Text("splitter", splitter) != splitter || a.Has("monotonic_cst") {
+		return false
+	}
+	switch a.Text("criterion", "gini") {
+	case "gini", "log_loss", "entropy", "squared_error", "friedman_mse", "poisson":
+		return true
+	}
+	return false
 }
 
 func (f *Forest) addTree(a, forest *estimator.Attributes, v pickle.Value) {

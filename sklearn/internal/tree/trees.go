@@ -261,6 +261,7 @@ func (t *Trees) keys(class string, x *estimator.Block, ws *estimator.Workspace) 
 						WithHint("drop the row or fill the value before scoring")
 				case v != v:
 					r.nan = true
+					f = float32(math.NaN()) // whose sign and payload are those that walkMissing knows
 				}
 			}
 			dst[i] = sortable(f)

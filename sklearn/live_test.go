@@ -1,0 +1,405 @@
+package sklearn
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// liveRelease is a release of scikit-learn, the Pythons it has wheels for, and
+// what else it needs.
+type liveRelease struct {
+	release string // empty for the newest that the registry serves
+	pythons []string
+	with    []string
+	always  bool // in CI too, not just in make parity
+}
+
+var liveReleases = []liveRelease{
+	{"", []string{"3.14", "3.13", "3.12", "3.11"}, []string{"pandas"}, true},
+	{"0.19.2", []string{"3.6"}, []string{"numpy<1.20", "scipy<1.6"}, true},
+	{"0.24.2", []string{"3.8", "3.9", "3.7", "3.6"}, []string{"numpy<1.24", "scipy<1.8"}, true},
+	{"1.2.2", []string{"3.11", "3.10", "3.9", "3.8"}, []string{"numpy<2", "pandas<2.2"}, true},
+	{"0.20.4", []string{"3.7", "3.6"}, []string{"numpy<1.20", "scipy<1.6"}, false},
+	{"0.22.2.post1", []string{"3.8", "3.7", "3.6"}, []string{"numpy<1.20", "scipy<1.6", "pandas<1.2"}, false},
+	{"1.0.2", []string{"3.9", "3.8", "3.10"}, []string{"numpy<1.24", "scipy<1.10", "pandas<2"}, false},
+	{"1.5.2", []string{"3.12", "3.11", "3.10"}, []string{"numpy<2.2", "pandas<2.3"}, false},
+	{"1.7.2", []string{"3.13", "3.12", "3.11", "3.10"}, []string{"pandas<2.4"}, false},
+}
+
+// TestLiveParity: fleets of every supported class with random parameters, made
+// by scikit-learn itself of at least three releases, the newest included, give
+// what it gives. `make parity` draws more of them from more releases.
+//
+//	FLEETSCORE_PARITY_SEED     the first seed; 1 by default
+//	FLEETSCORE_PARITY_ROUNDS   models per class and release; 2 by default
+//	FLEETSCORE_PARITY_RELEASES all, or some of them with commas between
+//	FLEETSCORE_PARITY_ONLY     a regular expression of families in testdata/live.py
+func TestLiveParity(t *testing.T) {
+	if !testkit.All() && os.Getenv("FLEETSCORE_PARITY_RELEASES") == "" {
+		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1, or run make parity; it needs Python 3 with venv and a package index. The committed fixtures are compared all the same")
+	}
+	pythons := findPythons()
+	want := os.Getenv("FLEETSCORE_PARITY_RELEASES")
+	ran := 0
+	for _, r := range liveReleases {
+		name := r.release
+		if name == "" {
+			name = "newest"
+		}
+		if want == "" && !r.always || want != "" && want != "all" && !slices.Contains(strings.Split(want, ","), name) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			python, err := r.install(t, pythons)
+			if err != nil {
+				if r.release == "" {
+					testkit.Missing(t, "the newest scikit-learn", err.Error())
+				}
+				t.Skipf("SKIPPED: scikit-learn %s can't be had here (%v); the fixtures in testdata cover it", r.release, err)
+			}
+			ran++
+			compareLive(t, runLive(t, python))
+		})
+	}
+	if ran < 3 && want == "" {
+		testkit.Missing(t, "scikit-learn of three releases", fmt.Sprintf("only %d can be installed with the Pythons found (%v)", ran, pythons))
+	}
+}
+
+// findPythons finds interpreters by version, in PATH and where pyenv keeps them.
+func findPythons() map[string]string {
+	found := map[string]string{}
+	home, _ := os.UserHomeDir()
+	for minor := 6; minor <= 20; minor++ {
+		v := "3." + strconv.Itoa(minor)
+		candidates, _ := filepath.Glob(filepath.Join(home, ".pyenv", "versions", v+".*", "bin", "python"))
+		if p, err := exec.LookPath("python" + v); err == nil {
+			candidates = append(candidates, p)
+		}
+		candidates = append(candidates, "python3")
+		for _, c := range candidates {
+			if out, err := exec.Command(c, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])").Output(); err == nil && strings.TrimSpace(string(out)) == v {
+				found[v] = c
+				break
+			}
+		}
+	}
+	return found
+}
+
+// install makes a virtual environment, once.
+func (r *liveRelease) install(t *testing.T, pythons map[string]string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	err = fmt.Errorf("it needs Python %s", strings.Join(r.pythons, " or "))
+	for _, v := range r.pythons {
+		base := pythons[v]
+		if base == "" {
+			continue
+		}
+		pins := []string{"scikit-learn"}
+		if r.release != "" {
+			pins[0] += "==" + r.release
+		}
+		pins = append(pins, r.with...)
+		dir := filepath.Join(cache, "fleetscore-test", "sklearn-"+v+"-"+fleetscore.DigestOf([]byte(strings.Join(pins, " "))).Short())
+		python := filepath.Join(dir, "bin", "python")
+		ready := filepath.Join(dir, "ready")
+		if s, statErr := os.Stat(ready); statErr == nil && (r.release != "" || time.Since(s.ModTime()) < 24*time.Hour) {
+			return python, nil
+		}
+		for _, args := range [][]string{{base, "-m", "venv", "--clear", dir},
+			append([]string{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"}, pins...)} {
+			out, runErr := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+			if err = runErr; err != nil {
+				err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+				break
+			}
+		}
+		if err == nil {
+			return python, os.WriteFile(ready, nil, 0o600)
+		}
+	}
+	return "", err
+}
+
+// runLive makes fleets with one Python.
+func runLive(t *testing.T, python string) string {
+	t.Helper()
+	setting := func(name, other string) string {
+		if v := os.Getenv(name); v != "" {
+			return v
+		}
+		return other
+	}
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", "live.py"), dir,
+		"--seed", setting("FLEETSCORE_PARITY_SEED", "1"), "--rounds", setting("FLEETSCORE_PARITY_ROUNDS", "2"), "--only", os.Getenv("FLEETSCORE_PARITY_ONLY"))
+	cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "PYTHONWARNINGS=ignore")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir
+}
+
+// liveCase is what testdata/live.py wrote of one model.
+type liveCase struct {
+	Name, Shown, File string
+	Exact             bool // the order of all its arithmetic is defined
+	Single            bool // it was trained on float32
+	Cols              int
+	Asked             liveRows
+	Probes            []liveRows
+	Wrong             map[string]bool // by number of features, whether scikit-learn refuses it
+}
+
+type liveRows struct {
+	X, Weights string // Weights: how large the terms of sums are
+	Out        map[string]liveOut
+	Tied       []int // rows whose nearest neighbours aren't determined
+}
+
+type liveOut struct {
+	Refused string
+	Cols    int
+	Values  string
+	Moved   string // how far rounding alone moves them
+}
+
+func compareLive(t *testing.T, dir string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "cases.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var run struct {
+		Sklearn, NumPy string
+		Cases          []liveCase
+		Unfit          map[string]string
+	}
+	if err := json.Unmarshal(data, &run); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("scikit-learn %s, NumPy %s on %s/%s: %d models, %d couldn't be fitted", run.Sklearn, run.NumPy, runtime.GOOS, runtime.GOARCH, len(run.Cases), len(run.Unfit))
+	if len(run.Unfit)*5 > len(run.Cases) {
+		t.Errorf("too few could be fitted: %v", run.Unfit)
+	}
+	for i := range run.Cases {
+		c := &run.Cases[i]
+		t.Run(c.Name, func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join(dir, c.File))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := Load(data)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, c.Shown)
+			}
+			c.check(t, m)
+			c.check(t, viaRecord(t, m))
+			if t.Failed() {
+				t.Log(c.Shown)
+			}
+		})
+	}
+}
+
+func (c *liveCase) check(t *testing.T, m *Model) {
+	t.Helper()
+	for _, method := range m.Methods() {
+		if _, ok := c.Asked.Out[method.String()]; !ok && !(method == ScoreSamples && len(m.front) > 0) { // pipelines have it from 0.22
+			t.Errorf("it has %s, scikit-learn doesn't", method)
+		}
+	}
+	c.compare(t, m, &c.Asked, -1)
+	for i := range c.Probes {
+		c.compare(t, m, &c.Probes[i], 1)
+	}
+	for n, refused := range c.Wrong {
+		cols, _ := strconv.Atoi(n)
+		method := m.Methods()[0]
+		err := m.Call(method, make([]float64, 4*cols), 4, make([]float64, 4*max(1, m.root.Outputs(method, cols))), nil)
+		if m.NumFeatures() > 0 && !fleetscore.Invalid.Is(err) || m.NumFeatures() == 0 && (err != nil) != refused {
+			t.Errorf("rows of %d instead of %d features: %v, scikit-learn refuses them: %v", cols, c.Cols, err, refused)
+		}
+	}
+}
+
+// compare compares what every method gives. In the row probe stands a value that
+// may be refused.
+func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
+	t.Helper()
+	x, weights := unpackFloats(t, asked.X), unpackFloats(t, asked.Weights)
+	rows := len(x) / c.Cols
+	what := ""
+	if probe >= 0 {
+		what = fmt.Sprint(x[probe*c.Cols:(probe+1)*c.Cols], ": ")
+	}
+	var scratch Scratch
+	for name, want := range asked.Out {
+		method := methodOf(name)
+		cols := m.root.Outputs(method, c.Cols)
+		if cols == 0 {
+			t.Errorf("%s is missing", name)
+			continue
+		}
+		got := make([]float64, rows*cols)
+		err := m.Call(method, x, rows, got, &scratch)
+		if strings.Contains(want.Refused, "Buffer dtype mismatch") {
+			continue // a defect of KMeans that was trained on float32
+		}
+		if (err != nil) != (want.Refused != "") && !c.excused(m, x, probe) {
+			t.Errorf("%s%s: %v, scikit-learn: %q", what, name, err, want.Refused)
+			continue
+		}
+		if err != nil || want.Refused != "" {
+			continue
+		}
+		if cols != want.Cols {
+			t.Errorf("%s%s gives %d columns, want %d", what, name, cols, want.Cols)
+			continue
+		}
+		one := liveRow{c: c, m: m, method: method, outs: asked.Out, cols: cols, values: unpackFloats(t, want.Values)}
+		if want.Moved != "" {
+			one.moved = unpackFloats(t, want.Moved)
+		}
+		for r := range rows {
+			if slices.Contains(asked.Tied, r) || r == probe && !c.Exact && !finite(x[r*c.Cols:(r+1)*c.Cols]) {
+				continue
+			}
+			if d := one.difference(r, got, weights[r]); d != "" {
+				t.Errorf("%s%s, row %d %v: %s", what, name, r, x[r*c.Cols:(r+1)*c.Cols], d)
+				break
+			}
+		}
+	}
+}
+
+// excused are verdicts on finite values that may differ: where sums overflow, and
+// of early forests in columns that none of their trees looks at.
+func (c *liveCase) excused(m *Model, x []float64, probe int) bool {
+	if probe < 0 {
+		return false
+	}
+	row := x[probe*c.Cols : (probe+1)*c.Cols]
+	if slices.ContainsFunc(row, func(v float64) bool { return v-v != 0 }) {
+		return false
+	}
+	overflow := slices.ContainsFunc(row, func(v float64) bool { return math.Abs(v) > 1e100 })
+	return !c.Exact && overflow || m.last.Class() == "IsolationForest"
+}
+
+// finite reports whether values are so small that squares of them are finite
+// too: where sums overflow, a BLAS decides between infinity and NaN.
+func finite(x []float64) bool {
+	return !slices.ContainsFunc(x, func(v float64) bool { return !(math.Abs(v) < 1e30) })
+}
+
+// liveRow compares rows of one method.
+type liveRow struct {
+	c             *liveCase
+	m             *Model
+	method        Method
+	outs          map[string]liveOut
+	cols          int
+	values, moved []float64
+}
+
+func (l *liveRow) difference(r int, got []float64, weight float64) string {
+	got, want := got[r*l.cols:(r+1)*l.cols], l.values[r*l.cols:(r+1)*l.cols]
+	scale := weight
+	for _, w := range want {
+		if w-w == 0 {
+			scale = max(scale, math.Abs(w))
+		}
+	}
+	for i, w := range want {
+		g := got[i]
+		if g == w || (g != g && w != w) {
+			continue
+		}
+		limit, moves := 1e-12*scale+1e-290, 0.0
+		if l.moved != nil {
+			moves = l.moved[r*l.cols+i]
+		}
+		limit += 30 * moves
+		if l.c.Single && (!l.c.Exact || l.m.last.Class() == "GaussianNB") {
+			limit += 1e-6 * scale // it keeps some constants as float32
+		}
+		switch {
+		case l.method == Predict && l.labelled():
+			if moves > 0 || (!l.c.Exact || l.m.Info().SupportVectors > 0) && near(l.outs, r, weight) {
+				continue
+			}
+		case l.method == Transform && strings.Contains(l.m.last.Class(), "KMeans"): // scikit-learn expands squares
+			if math.Abs(g*g-w*w) <= limit {
+				continue
+			}
+		case math.Abs(g-w) <= limit:
+			continue
+		}
+		return fmt.Sprintf("column %d: %v, want %v (apart %.3g, allowed %.3g)", i, g, w, math.Abs(g-w), limit)
+	}
+	return ""
+}
+
+// labelled reports whether predictions are labels rather than values.
+func (l *liveRow) labelled() bool {
+	_, sums := l.outs["decision_function"]
+	_, odds := l.outs["predict_proba"]
+	return sums || odds || l.m.labels != nil || strings.Contains(l.m.last.Class(), "KMeans")
+}
+
+// near reports whether a row's decision is so close that rounding decides it.
+func near(outs map[string]liveOut, r int, scale float64) bool {
+	for _, name := range []string{"decision_function", "predict_proba", "transform"} {
+		o, ok := outs[name]
+		if !ok || o.Refused != "" {
+			continue
+		}
+		b := unpackRow(o, r)
+		if len(b) == 1 {
+			return math.Abs(b[0]) <= 1e-12*scale
+		}
+		if name == "transform" {
+			for i := range b {
+				b[i] *= b[i]
+			}
+			slices.Sort(b)
+			return b[1]-b[0] <= 1e-12*scale
+		}
+		slices.Sort(b)
+		return b[len(b)-1]-b[len(b)-2] <= 1e-12*max(1, scale)
+	}
+	return false
+}
+
+func unpackRow(o liveOut, r int) []float64 {
+	var t testing.T
+	return unpackFloats(&t, o.Values)[r*o.Cols : (r+1)*o.Cols]
+}
+
+// TestLiveFolder compares a folder that testdata/live.py made, for the work on
+// differences: FLEETSCORE_PARITY_FOLDER names it.
+func TestLiveFolder(t *testing.T) {
+	dir := os.Getenv("FLEETSCORE_PARITY_FOLDER")
+	if dir == "" {
+		t.Skip("FLEETSCORE_PARITY_FOLDER is not set")
+	}
+	compareLive(t, dir)
+}

@@ -1,0 +1,921 @@
+"""Fits estimators of every supported class with random parameters on random data,
+and writes them, with what their own scikit-learn makes of some rows, for the test
+TestLiveParity.
+
+    python live.py FOLDER --seed N --rounds N [--only REGEXP]
+
+Each round draws every class once, bare or behind transformers. The folder gets a
+pickle per case and cases.json. Works with scikit-learn 0.19 or later on Python 3.
+"""
+import argparse
+import json
+import os
+import pickle
+import re
+import warnings
+
+import numpy as np
+import sklearn
+
+from parity import METHODS, VERSION, make, pack
+
+warnings.simplefilter("ignore")
+np.seterr(all="ignore")
+try:
+    import pandas
+except ImportError:
+    pandas = None
+
+# What only compares, adds or divides numbers in one defined order, or takes one
+# number to one number without a library's approximation.
+EXACT = {"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer", "KBinsDiscretizer", "PolynomialFeatures",
+         "DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor",
+         "RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor", "IsolationForest",
+         "GradientBoostingClassifier", "GradientBoostingRegressor", "HistGradientBoostingClassifier", "HistGradientBoostingRegressor",
+         "OneClassSVM", "SVC", "NuSVC", "SVR", "NuSVR", "GaussianNB", "AdaBoostClassifier", "AdaBoostRegressor"}
+
+
+class Draw(object):
+    """Random choices."""
+
+    def __init__(self, seed):
+        self.rng = np.random.RandomState(seed)
+        self.seed = int(self.rng.randint(1 << 30))
+
+    def pick(self, *options):
+        return options[self.rng.randint(len(options))]
+
+    def chance(self, p=0.5):
+        return bool(self.rng.uniform() < p)
+
+    def number(self, low, high):
+        return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
+
+    def whole(self, low, high):
+        return int(self.rng.randint(low, high + 1))
+
+    # data
+
+    def table(self, rows, cols, kind=None):
+        kind = kind or self.pick("plain", "plain", "ties", "constant", "offset", "tiny", "mixed", "repeated", "whole")
+        rng = self.rng
+        x = rng.normal(0, 1, (rows, cols))
+        if kind == "plain":
+            x = x * rng.uniform(0.1, 10, cols) + rng.uniform(-5, 5, cols)
+        elif kind == "ties":
+            x = np.round(x * 2) / 2
+        elif kind == "constant":
+            x[:, rng.randint(cols)] = 4.5
+        elif kind == "offset":
+            x = x * 1e3 + 1e6
+        elif kind == "tiny":
+            x = x * 1e-6
+        elif kind == "mixed":
+            x = x * 10.0 ** rng.randint(-4, 5, cols)
+        elif kind == "repeated":
+            x = x[rng.randint(0, max(2, rows // 4), rows)]
+        elif kind == "whole":
+            x = rng.randint(-3, 4, (rows, cols)).astype(float)
+        elif kind == "positive":
+            x = np.exp(x)
+        return x
+
+    def labels(self, classes, rows):
+        y = self.rng.randint(0, classes, rows)
+        y[:classes] = range(classes)
+        return y
+
+    def spell(self, y):
+        """Gives class numbers a look of their own."""
+        kind = self.pick("int", "negative", "text", "float", "bool", "object")
+        if kind == "int":
+            return y
+        if kind == "negative":
+            return y * 3 - 4
+        if kind == "text":
+            return np.array(["class %s" % "zyxwvu"[v] for v in y])
+        if kind == "object":
+            return np.array([u"k\u00e4se %s" % "fabcde"[v] for v in y], dtype=object)
+        if kind == "float":
+            return y * 1.0 + 1.0
+        return y.astype(bool) if y.max() < 2 else y
+
+
+FAMILIES = []
+
+
+def family(since=(0, 19), until=(99, 0)):
+    def note(f):
+        if since <= VERSION < until:
+            FAMILIES.append(f)
+        return f
+    return note
+
+
+def svm_kernel(d):
+    kernel = d.pick("rbf", "rbf", "linear", "poly", "sigmoid")
+    gamma = d.number(1e-3, 10)
+    if kernel in ("poly", "sigmoid"):
+        gamma = d.number(1e-3, 0.5)
+    return dict(kernel=kernel, gamma=d.pick(gamma, "auto"), degree=d.whole(1, 4), coef0=d.pick(0.0, d.number(0.1, 2)))
+
+
+# Every family gives an estimator and what it is trained on: "none" (rows alone), "class", "regress", "many" (several targets).
+
+@family()
+def one_class_svm(d):
+    from sklearn.svm import OneClassSVM
+    return OneClassSVM(nu=d.pick(1e-4, 0.01, 0.1, 0.5, 0.9), shrinking=d.chance(), **svm_kernel(d)), "none"
+
+
+@family()
+def svc(d):
+    from sklearn.svm import SVC
+    return make(SVC, C=d.number(0.1, 100), probability=d.chance() and VERSION < (1, 8), decision_function_shape=d.pick("ovr", "ovo"), break_ties=False,
+                class_weight=d.pick(None, "balanced"), random_state=d.seed, **svm_kernel(d)), "class"
+
+
+@family(since=(0, 22))
+def svc_break_ties(d):
+    from sklearn.svm import SVC
+    return make(SVC, C=d.number(0.1, 100), break_ties=True, random_state=d.seed, **svm_kernel(d)), "class"
+
+
+@family()
+def nu_svc(d):
+    from sklearn.svm import NuSVC
+    return make(NuSVC, nu=d.number(0.01, 0.2), probability=d.chance() and VERSION < (1, 8), decision_function_shape=d.pick("ovr", "ovo"), random_state=d.seed, **svm_kernel(d)), "class"
+
+
+@family()
+def svr(d):
+    from sklearn.svm import SVR
+    return SVR(C=d.number(0.1, 10), epsilon=d.number(1e-3, 0.3), **svm_kernel(d)), "regress"
+
+
+@family()
+def nu_svr(d):
+    from sklearn.svm import NuSVR
+    return NuSVR(C=d.number(0.1, 10), nu=d.number(0.1, 0.9), **svm_kernel(d)), "regress"
+
+
+@family()
+def linear_svc(d):
+    from sklearn.svm import LinearSVC
+    if d.chance(0.3):
+        return make(LinearSVC, multi_class="crammer_singer", random_state=d.seed, max_iter=50), "class"
+    return make(LinearSVC, C=d.number(0.01, 10), loss=d.pick("hinge", "squared_hinge"), fit_intercept=d.chance(), random_state=d.seed, max_iter=100), "class"
+
+
+@family()
+def linear_svr(d):
+    from sklearn.svm import LinearSVR
+    return LinearSVR(C=d.number(0.01, 10), fit_intercept=d.chance(), random_state=d.seed, max_iter=100), "regress"
+
+
+@family()
+def isolation_forest(d):
+    from sklearn.ensemble import IsolationForest
+    more = {}
+    if (0, 20) <= VERSION < (0, 22):
+        more["behaviour"] = d.pick("new", "old")
+    contamination = d.pick("auto", 0.01, 0.1, 0.5) if VERSION >= (0, 20) else d.pick(0.01, 0.1, 0.5)
+    return make(IsolationForest, n_estimators=d.whole(1, 25), max_samples=d.pick("auto", 1.0, 0.3, 7, 2), contamination=contamination,
+                max_features=d.pick(1.0, 0.5, 1), bootstrap=d.chance(), random_state=d.seed, **more), "none"
+
+
+@family(since=(0, 20))
+def local_outlier_factor(d):
+    from sklearn.neighbors import LocalOutlierFactor
+    return make(LocalOutlierFactor, n_neighbors=d.whole(1, 20), novelty=True, algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"), leaf_size=d.whole(2, 40),
+                contamination=d.pick("auto", 0.05, 0.3), **metric(d)), "none"
+
+
+def metric(d):
+    return d.pick(dict(metric="minkowski", p=2), dict(metric="minkowski", p=1), dict(metric="minkowski", p=3), dict(metric="minkowski", p=1.5),
+                  dict(metric="euclidean"), dict(metric="manhattan"), dict(metric="chebyshev"), dict(metric="l2"), dict(metric="cityblock"))
+
+
+@family()
+def k_neighbors_classifier(d):
+    from sklearn.neighbors import KNeighborsClassifier
+    return make(KNeighborsClassifier, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"),
+                leaf_size=d.whole(2, 40), **metric(d)), "class"
+
+
+@family()
+def k_neighbors_regressor(d):
+    from sklearn.neighbors import KNeighborsRegressor
+    return make(KNeighborsRegressor, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"),
+                **metric(d)), d.pick("regress", "many")
+
+
+@family()
+def elliptic_envelope(d):
+    from sklearn.covariance import EllipticEnvelope
+    return EllipticEnvelope(contamination=d.pick(0.01, 0.1, 0.4), assume_centered=d.chance(0.3), support_fraction=d.pick(None, 0.7, 0.9), random_state=d.seed), "none"
+
+
+@family(since=(1, 0))
+def sgd_one_class(d):
+    from sklearn.linear_model import SGDOneClassSVM
+    return SGDOneClassSVM(nu=d.pick(0.01, 0.1, 0.5, 0.9), fit_intercept=d.chance(0.8), average=d.pick(False, True), random_state=d.seed), "none"
+
+
+@family()
+def sgd_classifier(d):
+    from sklearn.linear_model import SGDClassifier
+    log = "log_loss" if VERSION >= (1, 1) else "log"
+    square = "squared_error" if VERSION >= (1, 0) else "squared_loss"
+    loss = d.pick("hinge", log, log, "modified_huber", "modified_huber", "squared_hinge", "perceptron", square, "huber", "epsilon_insensitive", "squared_epsilon_insensitive")
+    return make(SGDClassifier, loss=loss, penalty=d.pick("l2", "l1", "elasticnet"), average=d.pick(False, True), random_state=d.seed, max_iter=20, tol=None,
+                fit_intercept=d.chance(0.8), alpha=d.number(1e-4, 1)), "class"
+
+
+@family()
+def sgd_regressor(d):
+    from sklearn.linear_model import SGDRegressor
+    return make(SGDRegressor, loss=d.pick("huber", "epsilon_insensitive"), average=d.pick(False, True), random_state=d.seed, max_iter=20, tol=None), "regress"
+
+
+@family()
+def linear_regression(d):
+    from sklearn.linear_model import LinearRegression
+    return make(LinearRegression, fit_intercept=d.chance(0.7), positive=d.chance(0.2)), d.pick("regress", "many")
+
+
+@family()
+def ridge(d):
+    from sklearn.linear_model import Ridge, RidgeCV
+    if d.chance():
+        return RidgeCV(alphas=(0.1, 1.0, 10.0), fit_intercept=d.chance()), d.pick("regress", "many")
+    return Ridge(alpha=d.number(1e-2, 10), fit_intercept=d.chance(), solver=d.pick("auto", "svd", "cholesky", "lsqr")), d.pick("regress", "many")
+
+
+@family()
+def lasso(d):
+    from sklearn import linear_model as lm
+    kind = d.pick("Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "MultiTaskLasso", "MultiTaskElasticNet")
+    more = dict(cv=3) if kind.endswith("CV") else dict(alpha=d.number(1e-3, 1), fit_intercept=d.chance(0.7))
+    return make(getattr(lm, kind), **more), "many" if kind.startswith("Multi") else "regress"
+
+
+@family()
+def other_linear(d):
+    from sklearn import linear_model as lm
+    kind = d.pick("BayesianRidge", "ARDRegression", "HuberRegressor", "Lars", "LassoLars", "LassoLarsIC", "OrthogonalMatchingPursuit", "TheilSenRegressor",
+                  "PoissonRegressor", "GammaRegressor", "TweedieRegressor", "QuantileRegressor", "PassiveAggressiveRegressor", "RANSACRegressor")
+    if not hasattr(lm, kind):
+        kind = "BayesianRidge"
+    more = {}
+    if kind == "TweedieRegressor":
+        more = d.pick(dict(power=0, link="identity"), dict(power=1.5), dict(power=0, link="log"), dict(power=2))
+    if kind == "QuantileRegressor":
+        more = dict(solver="highs")
+    return make(getattr(lm, kind), random_state=d.seed, **more), "positive" if kind in ("PoissonRegressor", "GammaRegressor", "TweedieRegressor") else "regress"
+
+
+@family()
+def logistic(d):
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    solver = d.pick("lbfgs", "liblinear", "newton-cg", "saga")
+    more = {}
+    if VERSION < (1, 8) and solver != "liblinear":
+        more["multi_class"] = d.pick("ovr", "multinomial")
+        if VERSION >= (0, 22) and d.chance():
+            more["multi_class"] = "auto"
+    if d.chance(0.3):
+        return make(LogisticRegressionCV, Cs=2, cv=3, max_iter=50, solver=solver, random_state=d.seed, use_legacy_attributes=False, **more), "class2" if solver == "liblinear" else "class"
+    return make(LogisticRegression, C=d.number(1e-2, 100), solver=solver, fit_intercept=d.chance(0.8), class_weight=d.pick(None, "balanced"), max_iter=50, random_state=d.seed, **more), \
+        "class2" if solver == "liblinear" and VERSION >= (1, 8) else "class"
+
+
+@family()
+def other_linear_classifier(d):
+    from sklearn import linear_model as lm
+    kind = d.pick("RidgeClassifier", "RidgeClassifierCV", "Perceptron", "PassiveAggressiveClassifier")
+    more = dict(alphas=(0.1, 1.0)) if kind == "RidgeClassifierCV" else dict(random_state=d.seed, max_iter=20, tol=None)
+    return make(getattr(lm, kind), class_weight=d.pick(None, "balanced"), **more), "class"
+
+
+def tree_params(d, classes):
+    criterion = d.pick("gini", "entropy") if classes else None
+    return dict(max_depth=d.pick(1, 3, 6, None), min_samples_leaf=d.pick(1, 1, 4), max_features=d.pick(None, 1, 0.5), max_leaf_nodes=d.pick(None, None, 6),
+                random_state=d.seed, **(dict(criterion=criterion, class_weight=d.pick(None, "balanced")) if criterion else {}))
+
+
+@family()
+def tree_classifier(d):
+    from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+    return d.pick(DecisionTreeClassifier, ExtraTreeClassifier)(splitter=d.pick("best", "random"), **tree_params(d, True)), d.pick("class", "class", "classes")
+
+
+@family()
+def tree_regressor(d):
+    from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
+    return d.pick(DecisionTreeRegressor, ExtraTreeRegressor)(splitter=d.pick("best", "random"), **tree_params(d, False)), d.pick("regress", "many")
+
+
+@family()
+def forest_classifier(d):
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+    return d.pick(RandomForestClassifier, ExtraTreesClassifier)(n_estimators=d.whole(1, 12), bootstrap=d.chance(), **tree_params(d, True)), d.pick("class", "class", "classes")
+
+
+@family()
+def forest_regressor(d):
+    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+    return d.pick(RandomForestRegressor, ExtraTreesRegressor)(n_estimators=d.whole(1, 12), bootstrap=d.chance(), **tree_params(d, False)), d.pick("regress", "many")
+
+
+def boosted(d):
+    return dict(n_estimators=d.whole(1, 15), learning_rate=d.number(0.05, 1), subsample=d.pick(1.0, 0.7), max_depth=d.pick(1, 3), random_state=d.seed)
+
+
+@family()
+def gradient_boosting_classifier(d):
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    if d.chance(0.3):
+        return make(GradientBoostingClassifier, loss="exponential", **boosted(d)), "class2"
+    init = None
+    if VERSION >= (0, 21):
+        init = d.pick(None, None, "zero", make(LogisticRegression, max_iter=20, solver="lbfgs"), RandomForestClassifier(n_estimators=3, random_state=d.seed))
+    return make(GradientBoostingClassifier, init=init, **boosted(d)), "class"
+
+
+@family()
+def gradient_boosting_regressor(d):
+    from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+    init = None
+    if VERSION >= (0, 21):
+        init = d.pick(None, None, "zero", LinearRegression(), RandomForestRegressor(n_estimators=3, random_state=d.seed))
+    least = ("squared_error", "absolute_error") if VERSION >= (1, 0) else ("ls", "lad")
+    return make(GradientBoostingRegressor, loss=d.pick("huber", "quantile", *least), alpha=0.7, init=init, **boosted(d)), "regress"
+
+
+@family(since=(1, 0))
+def hist_classifier(d):
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    return make(HistGradientBoostingClassifier, max_iter=d.whole(1, 10), min_samples_leaf=d.pick(2, 5), learning_rate=d.number(0.05, 1), max_leaf_nodes=d.pick(3, 31),
+                l2_regularization=d.pick(0, 1.0), categorical_features=None, early_stopping=False, random_state=d.seed), d.pick("class", "holes class")
+
+
+@family(since=(1, 0))
+def hist_regressor(d):
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    loss = d.pick("squared_error", "absolute_error", "poisson", "quantile", "gamma")
+    if VERSION < (1, 1) and loss == "quantile" or VERSION < (1, 3) and loss == "gamma":
+        loss = "squared_error"
+    return make(HistGradientBoostingRegressor, loss=loss, quantile=0.7, max_iter=d.whole(1, 10), min_samples_leaf=d.pick(2, 5), categorical_features=None, early_stopping=False,
+                random_state=d.seed), "positive" if loss in ("poisson", "gamma") else d.pick("regress", "holes regress")
+
+
+@family(since=(1, 0))
+def hist_categories(d):
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    more = dict(max_iter=d.whole(1, 10), min_samples_leaf=2, categorical_features=d.pick([0], [0, 1], [1]), early_stopping=False, random_state=d.seed)
+    if d.chance():
+        return HistGradientBoostingClassifier(**more), "categories class"
+    return HistGradientBoostingRegressor(**more), "categories regress"
+
+
+@family(since=(1, 4))
+def trees_with_holes(d):
+    from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+    classes = [RandomForestClassifier, DecisionTreeClassifier] + ([ExtraTreesRegressor] if VERSION >= (1, 6) else [])
+    cls = d.pick(*classes)
+    return cls(max_depth=d.pick(3, 6), random_state=d.seed), "holes regress" if "Regressor" in cls.__name__ else "holes class"
+
+
+@family()
+def k_means(d):
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    if VERSION >= (1, 1) and d.chance(0.3):
+        from sklearn.cluster import BisectingKMeans
+        return BisectingKMeans(n_clusters=d.whole(2, 5), random_state=d.seed), "none"
+    return make(d.pick(KMeans, MiniBatchKMeans), n_clusters=d.whole(1, 6), n_init=2, random_state=d.seed), "none"
+
+
+@family()
+def gaussian_mixture(d):
+    from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+    return d.pick(GaussianMixture, GaussianMixture, BayesianGaussianMixture)(n_components=d.whole(1, 4), covariance_type=d.pick("full", "tied", "diag", "spherical"), random_state=d.seed), "none"
+
+
+@family()
+def gaussian_nb(d):
+    from sklearn.naive_bayes import GaussianNB
+    return make(GaussianNB, var_smoothing=d.pick(1e-9, 1e-3)), "class"
+
+
+@family()
+def mlp(d):
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    more = dict(hidden_layer_sizes=d.pick((4,), (5, 3), (3, 3, 3)), activation=d.pick("relu", "tanh", "logistic", "identity"), max_iter=15, random_state=d.seed, solver=d.pick("adam", "sgd", "lbfgs"))
+    if d.chance():
+        return MLPClassifier(**more), "class"
+    return MLPRegressor(**more), d.pick("regress", "many")
+
+
+@family(since=(0, 24))
+def calibrated(d):
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.svm import LinearSVC, SVC
+    est = d.pick(LinearSVC(random_state=d.seed), SVC(gamma=0.1), RandomForestClassifier(n_estimators=3, random_state=d.seed))
+    return CalibratedClassifierCV(est, method=d.pick("sigmoid", "isotonic"), cv=2, ensemble=d.chance()), "class"
+
+
+@family()
+def dummy(d):
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+    if d.chance():
+        return DummyClassifier(strategy=d.pick("most_frequent", "prior")), "class"
+    return DummyRegressor(strategy=d.pick("mean", "median")), d.pick("regress", "many")
+
+
+@family()
+def search(d):
+    from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+    est = Pipeline([("scale", StandardScaler()), ("svc", SVC(gamma=0.1))])
+    if d.chance():
+        return GridSearchCV(est, {"svc__C": [0.1, 1.0]}, cv=2), "class"
+    return RandomizedSearchCV(est, {"svc__C": [0.1, 1.0, 10.0]}, n_iter=2, cv=2, random_state=d.seed), "class"
+
+
+@family(since=(0, 22))
+def voting(d):
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingClassifier, VotingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.naive_bayes import GaussianNB
+    weights = d.pick(None, [2, 1], [0.3, 0.7])
+    if d.chance():
+        return VotingClassifier([("a", GaussianNB()), ("b", RandomForestClassifier(n_estimators=3, random_state=d.seed))], voting=d.pick("soft", "hard"), weights=weights), "class"
+    return VotingRegressor([("a", LinearRegression()), ("b", RandomForestRegressor(n_estimators=3, random_state=d.seed))], weights=weights), "regress"
+
+
+@family(since=(0, 22))
+def stacking(d):
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingClassifier, StackingRegressor
+    from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
+    from sklearn.naive_bayes import GaussianNB
+    if d.chance():
+        return StackingClassifier([("a", GaussianNB()), ("b", RandomForestClassifier(n_estimators=3, random_state=d.seed))], final_estimator=LogisticRegression(max_iter=50),
+                                  cv=2, passthrough=d.chance(), stack_method=d.pick("auto", "predict_proba")), "class"
+    return StackingRegressor([("a", LinearRegression()), ("b", RandomForestRegressor(n_estimators=3, random_state=d.seed))], final_estimator=d.pick(None, RidgeCV()), cv=2, passthrough=d.chance()), "regress"
+
+
+@family()
+def bagging(d):
+    from sklearn.ensemble import BaggingClassifier, BaggingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.svm import SVC
+    from sklearn.tree import DecisionTreeClassifier
+    if d.chance():
+        return BaggingClassifier(d.pick(DecisionTreeClassifier(max_depth=3), SVC(gamma=0.2)), n_estimators=3, max_features=d.pick(1.0, 0.5), random_state=d.seed), "class"
+    return BaggingRegressor(d.pick(None, LinearRegression()), n_estimators=3, max_features=d.pick(1.0, 0.5), random_state=d.seed), "regress"
+
+
+@family()
+def ada_boost(d):
+    from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor
+    if d.chance():
+        return make(AdaBoostClassifier, n_estimators=d.whole(1, 8), algorithm="SAMME" if VERSION >= (1, 4) else d.pick("SAMME", "SAMME.R"), random_state=d.seed), "class"
+    return AdaBoostRegressor(n_estimators=d.whole(1, 8), random_state=d.seed), "regress"
+
+
+@family()
+def one_vs(d):
+    from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+    return d.pick(OneVsRestClassifier, OneVsRestClassifier, OneVsOneClassifier)(d.pick(make(LogisticRegression, solver="lbfgs", max_iter=30), LinearSVC(random_state=d.seed))), "class"
+
+
+@family(since=(0, 20))
+def target(d):
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.linear_model import LinearRegression, Ridge
+    from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
+    if d.chance():
+        return TransformedTargetRegressor(d.pick(None, Ridge()), func=d.pick(np.log1p, np.log), inverse_func=d.pick(np.expm1, np.exp), check_inverse=False), "positive"
+    return TransformedTargetRegressor(LinearRegression(), transformer=d.pick(StandardScaler(), MinMaxScaler(feature_range=(-1, 3)))), d.pick("regress", "many")
+
+
+@family()
+def multi_output(d):
+    from sklearn.linear_model import Ridge
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.svm import SVR
+    return MultiOutputRegressor(d.pick(Ridge(), SVR(gamma=0.2))), "many"
+
+
+@family()
+def select(d):
+    from sklearn import feature_selection as fs
+    kind = d.pick("VarianceThreshold", "SelectKBest", "SelectPercentile")
+    if kind == "VarianceThreshold":
+        return fs.VarianceThreshold(d.pick(0.0, 1e-3)), "none"
+    if kind == "SelectKBest":
+        return fs.SelectKBest(k=1), "class"
+    return fs.SelectPercentile(percentile=60), "class"
+
+
+def transformer(d, cols):
+    """A transformer of numbers, for use alone or before a model."""
+    from sklearn import preprocessing as pp
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import FeatureUnion
+    choices = [
+        lambda: pp.StandardScaler(with_mean=d.chance(0.8), with_std=d.chance(0.8)),
+        lambda: make(pp.MinMaxScaler, feature_range=d.pick((0, 1), (-1, 2), (0.5, 0.75)), clip=d.chance()),
+        lambda: make(pp.MaxAbsScaler, clip=d.chance()),
+        lambda: make(pp.RobustScaler, with_centering=d.chance(0.8), with_scaling=d.chance(0.8), quantile_range=d.pick((25.0, 75.0), (5.0, 90.0)), unit_variance=d.chance(0.3)),
+        lambda: pp.Normalizer(d.pick("l1", "l2", "max")),
+        lambda: pp.PolynomialFeatures(d.whole(1, 3) if VERSION < (1, 0) else d.pick(1, 2, 3, (0, 2), (2, 3)), interaction_only=d.chance(0.3), include_bias=d.chance()),
+        lambda: pp.QuantileTransformer(n_quantiles=d.whole(2, 30), output_distribution=d.pick("uniform", "normal"), subsample=d.pick(int(1e5), 40), random_state=d.seed),
+        lambda: PCA(d.whole(1, cols), whiten=d.chance(0.3), svd_solver="full"),
+        lambda: pp.FunctionTransformer(d.pick(None, np.abs, np.tanh, np.square, np.arctan, np.cbrt, np.exp2, np.sign, np.rint), validate=d.chance()),
+        lambda: pp.Binarizer(threshold=d.pick(0.0, 0.5, -1.0)),
+    ]
+    if VERSION >= (0, 20):
+        choices += [
+            lambda: pp.PowerTransformer(standardize=d.chance(0.7)),
+            lambda: make(pp.KBinsDiscretizer, n_bins=d.whole(2, 5), encode=d.pick("ordinal", "onehot-dense"), strategy=d.pick("uniform", "quantile", "kmeans"),
+                         quantile_method=d.pick("linear", "averaged_inverted_cdf"), subsample=None),
+        ]
+    if VERSION >= (1, 0):
+        choices.append(lambda: pp.SplineTransformer(n_knots=d.whole(3, 5), degree=d.whole(1, 3), include_bias=d.chance()))
+    if d.chance(0.15) and cols > 1:
+        return columns(d, cols)
+    if d.chance(0.12):
+        return FeatureUnion([("a", transformer(d, cols)), ("b", transformer(d, cols))], transformer_weights=d.pick(None, {"a": 2.5}))
+    return choices[d.rng.randint(len(choices))]()
+
+
+def columns(d, cols):
+    if VERSION < (0, 20):
+        return transformer(d, cols)
+    from sklearn.compose import ColumnTransformer
+    at = d.whole(1, cols - 1)
+    mask = [i < at for i in range(cols)]
+    first = d.pick(list(range(at)), slice(0, at), mask, np.array(mask), [i - cols for i in range(at)])
+    rest = d.pick("drop", "passthrough", transformer(d, cols - at - 1) if at + 1 < cols else "drop") if VERSION >= (0, 21) else "drop"
+    return ColumnTransformer([("a", transformer(d, at), first), ("b", d.pick("passthrough", "drop", transformer(d, 1)), [at])], remainder=rest,
+                             transformer_weights=d.pick(None, {"a": 0.5}))
+
+
+@family()
+def any_transformer(d):
+    return "transformer", "none"
+
+
+@family()
+def any_transformer_again(d):
+    return "transformer", "none"
+
+
+@family()
+def any_transformer_more(d):
+    return "transformer", "none"
+
+
+@family(since=(0, 20))
+def column_transformer(d):
+    return "columns", "none"
+
+
+@family(since=(0, 20))
+def imputer(d):
+    from sklearn.impute import SimpleImputer
+    return make(SimpleImputer, strategy=d.pick("mean", "median", "most_frequent", "constant"), fill_value=d.pick(None, -7.5), add_indicator=d.chance(0.4),
+                keep_empty_features=d.chance(0.3)), "holes none"
+
+
+@family()
+def fixed_scalers(d):
+    from sklearn.preprocessing import StandardScaler
+    return StandardScaler(with_mean=d.chance(0.8), with_std=d.chance(0.8)), "none"
+
+
+def front(d, cols, holes):
+    """Steps before a model, perhaps none."""
+    from sklearn.pipeline import FeatureUnion
+    steps = []
+    if holes and d.chance(0.5):
+        from sklearn.impute import SimpleImputer
+        steps.append(("fill", make(SimpleImputer, strategy=d.pick("mean", "median"), add_indicator=d.chance(0.3))))
+    if d.chance(0.6) and not holes:
+        from sklearn.preprocessing import StandardScaler
+        steps.append(("scale", StandardScaler()) if d.chance() else ("prepare", transformer(d, cols)))
+    return steps
+
+
+def case(d, f):
+    """Gives an estimator, its rows and targets."""
+    from sklearn.pipeline import Pipeline
+    est, task = f(d)
+    rows, cols = d.whole(30, 90), d.whole(1, 5)
+    kind = None
+    holes = "holes" in task
+    x = d.table(rows, cols if "categories" not in task else max(2, cols), kind)
+    cols = x.shape[1]
+    if est == "transformer":
+        est = transformer(d, cols)
+    elif est == "columns":
+        x = d.table(rows, max(2, cols))
+        cols = x.shape[1]
+        est = columns(d, cols)
+    elif "categories" in task:
+        x[:, 0], x[:, 1] = d.rng.randint(0, 12, rows), d.rng.randint(0, 40, rows)
+        if d.chance():
+            x[d.rng.uniform(size=rows) < 0.1, 0] = np.nan
+    elif type(est).__name__ not in ("SimpleImputer",):
+        steps = front(d, cols, holes)
+        if steps:
+            est = Pipeline(steps + [("last", est)])
+    y = None
+    if "class" in task.split()[-1]:
+        k = 2 if task.endswith("class2") else d.pick(2, 2, 3, 4)
+        y = d.labels(k, rows)
+        spread = x.std(0)
+        if "categories" not in task:
+            x = x + d.pick(0.3, 1.0, 3.0) * y[:, None] * np.where(spread > 0, spread, 1)
+        if task.endswith("classes"):
+            y = np.column_stack([d.spell(y).astype(object) if d.chance() else y, d.labels(2, rows)])
+            y = y.astype(int) if all(isinstance(v, (int, np.integer)) for v in y.ravel()) else y.astype(str)
+        else:
+            y = d.spell(y)
+    elif task.split()[-1] in ("regress", "many", "positive"):
+        w = d.rng.normal(0, 1, (cols, 3 if task == "many" else 1))
+        clean = np.where(np.isnan(x), 0, x)
+        y = clean.dot(w) / max(1e-9, np.abs(clean).max()) + d.rng.normal(0, 0.1, (rows, w.shape[1]))
+        y = y if task == "many" else y[:, 0]
+        if "positive" in task:
+            y = np.abs(y) + 0.01
+    if holes:
+        x = x.copy()
+        x[d.rng.uniform(size=x.shape) < 0.15] = np.nan
+        if d.chance(0.2) and type(est).__name__ == "SimpleImputer":
+            x[:, 0] = np.nan
+    look = d.pick("float64", "float64", "float32", "int", "pandas", "fortran")
+    if look == "float32":
+        x = x.astype(np.float32)
+    elif look == "int" and not holes and np.abs(x).max() > 2 and not np.isnan(x).any():
+        x = np.round(x).astype(int)
+    elif look == "fortran":
+        x = np.asfortranarray(x)
+    elif look == "pandas" and pandas is not None:
+        x = pandas.DataFrame(x, columns=["temp", u"dr\u00fcck", "x y", "a", "b"][:cols])
+    return est, x, y
+
+
+def specials(model, q):
+    """Rows that meet what the model compares with: thresholds, vectors, centres, edges."""
+    found = []
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    alone = not hasattr(model, "steps")
+    if alone:
+        for name in ("support_vectors_", "cluster_centers_", "quantiles_", "means_", "_fit_X"):
+            v = getattr(last, name, None)
+            if isinstance(v, np.ndarray) and v.ndim == 2 and v.shape[1] == q.shape[1]:
+                found.append(v[:4])
+                if len(v) > 1:
+                    found.append((v[:1] + v[1:2]) / 2)
+        edges = getattr(last, "bin_edges_", None)
+        if edges is not None and len(edges) == q.shape[1]:
+            for i in range(3):
+                found.append(np.array([[e[min(i, len(e) - 1)] for e in edges]]))
+        trees = []
+        if hasattr(last, "tree_"):
+            trees = [last.tree_]
+        for e in list(getattr(last, "estimators_", []))[:3]:
+            e = e[0] if isinstance(e, np.ndarray) else e
+            if hasattr(e, "tree_"):
+                trees.append(e.tree_)
+        for t in trees:
+            inner = np.flatnonzero(t.children_left >= 0)[:4]
+            for node in inner:
+                if t.feature[node] < q.shape[1]:
+                    for v in (np.float32(t.threshold[node]), np.nextafter(np.float32(t.threshold[node]), np.float32(np.inf)), t.threshold[node]):
+                        row = q[:1].copy()
+                        row[0, t.feature[node]] = v
+                        found.append(row)
+    found = [np.asarray(f, dtype=float) for f in found]
+    return [f for f in found if np.isfinite(f).all()]
+
+
+def queries(d, model, x, positive):
+    x = np.asarray(x, dtype=float)
+    spread = np.nan_to_num(np.nanmax(np.abs(x), axis=0)) + 1e-9
+    n = x.shape[1]
+    rows = [x[:10], x[:4] + 1e-3 * spread, d.rng.normal(0, 1, (8, n)) * spread, x[:1] + 30 * spread, np.zeros((1, n)), -x[:2], x[:1] * 1e12, np.full((1, n), 1e-300), x[2:3].astype(np.float32)]
+    q = np.vstack(rows + specials(model, x[:2]))
+    q = np.where(np.isnan(q) & (d.rng.uniform(size=q.shape) < 0.3), 0, q)
+    return np.abs(q) + 0.1 if positive else q
+
+
+def call(model, m, x):
+    """What a method gives: an array of columns; None where it isn't there; an exception's name."""
+    try:
+        f = getattr(model, m)
+    except AttributeError:
+        return None
+    try:
+        got = f(x)
+    except (AttributeError, NotImplementedError):
+        return None
+    except Exception as e:
+        return "%s: %s" % (type(e).__name__, str(e)[:200])
+    if isinstance(got, list):  # one array per output
+        got = np.hstack(got)
+    if hasattr(got, "toarray"):
+        got = got.toarray()
+    got = np.asarray(got)
+    if got.dtype.kind in "UO":
+        classes = last_attribute(model, "classes_")
+        if isinstance(classes, list):
+            got = np.column_stack([[list(c).index(v) for v in got[:, i]] for i, c in enumerate(classes)]).astype(float)
+        else:
+            got = np.array([list(classes).index(v) for v in np.ravel(got)], dtype=float)
+    return got.astype(float).reshape(len(x), -1)
+
+
+def last_attribute(model, name):
+    return getattr(model, name)
+
+
+def tied(model, q):
+    """Rows whose set of nearest training rows isn't determined by distances."""
+    last, x = model, q
+    if hasattr(model, "steps"):
+        last = model.steps[-1][1]
+        for _, s in model.steps[:-1]:
+            x = s.transform(x)
+    if not hasattr(last, "kneighbors"):
+        return []
+    k = getattr(last, "n_neighbors_", last.n_neighbors)
+    have = last._fit_X.shape[0]
+    x = np.asarray(x, dtype=float)
+    far = last.kneighbors(x, n_neighbors=min(k + 1, have))[0]
+    scale = (np.abs(x).max(1) + np.abs(last._fit_X).max())
+    # A brute-force search cancels digits of squared distances.
+    loose = 1e-6 if getattr(last, "_fit_method", "") == "brute" else 1e-13
+    out = np.zeros(len(x), bool)
+    if k < have:
+        out = np.abs(far[:, k] - far[:, k - 1]) <= loose * scale
+    if getattr(last, "weights", "") == "distance" or loose > 1e-9:
+        out |= far[:, 0] <= loose * scale * 10
+    return np.flatnonzero(out).tolist()
+
+
+def exact(model):
+    """Whether the order of all its arithmetic is defined."""
+    name = type(model).__name__
+    if name == "Pipeline":
+        return all(exact(s) for _, s in model.steps)
+    if name == "ColumnTransformer":
+        return all(isinstance(t[1], str) or exact(t[1]) for t in model.transformers_)
+    if name == "FeatureUnion":
+        return all(exact(t[1]) for t in model.transformer_list)
+    if name == "FunctionTransformer":
+        return model.func in (None, np.abs, np.square, np.sign, np.rint)
+    if name == "QuantileTransformer":
+        return model.output_distribution == "uniform"
+    if name.startswith("GradientBoosting"):
+        return not hasattr(model.init_, "predict") or type(model.init_).__name__.startswith("Dummy")
+    return name in EXACT
+
+
+def weights(model, q):
+    """How large the terms are that the results are sums of, row by row, where that is known: of linear models and of machines."""
+    last, x = model, q
+    if hasattr(model, "steps"):
+        last = model.steps[-1][1]
+        for _, s in model.steps[:-1]:
+            x = s.transform(x)
+    x = np.abs(np.asarray(x, dtype=float))
+    if hasattr(last, "support_vectors_"):
+        sv, coef = np.abs(last.support_vectors_), np.abs(last.dual_coef_).sum(0)
+        k = np.ones((len(x), len(sv)))
+        if last.kernel == "linear":
+            k = x.dot(sv.T)
+        elif last.kernel == "poly":
+            k = (last._gamma * x.dot(sv.T) + abs(last.coef0)) ** last.degree
+        return k.dot(coef) + np.abs(last.intercept_).max()
+    if getattr(last, "coef_", None) is not None:
+        return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
+    if hasattr(last, "cluster_centers_"):
+        return (x ** 2).sum(1) + (last.cluster_centers_ ** 2).sum(1).max()
+    if hasattr(last, "precision_"):
+        x = x + np.abs(last.location_)
+        return (x.dot(np.abs(last.precision_)) * x).sum(1)
+    if hasattr(last, "precisions_cholesky_"):
+        return np.full(len(x), 1.0) * (np.abs(last.precisions_cholesky_).max() * (x.sum(1) + np.abs(last.means_).sum(1).max())) ** 2
+    return np.zeros(len(x))
+
+
+def results(d, model, like, q):
+    """What every method gives, and how far rounding alone may move it."""
+    out = {}
+    is_exact = exact(model)
+    for m in METHODS:
+        got = call(model, m, like(q))
+        if got is None:
+            continue
+        if isinstance(got, str):
+            out[m] = {"refused": got}
+            continue
+        out[m] = {"cols": got.shape[1], "values": pack(got)}
+        if is_exact:
+            continue
+        moved = np.zeros_like(got)
+        for _ in range(3):
+            nudge = 1 + d.rng.uniform(-1, 1, q.shape) * 4e-15
+            other = call(model, m, like(q * nudge))
+            if isinstance(other, np.ndarray):
+                with np.errstate(all="ignore"):
+                    moved = np.fmax(moved, np.abs(other - got))
+        out[m]["moved"] = pack(np.nan_to_num(moved))
+    return out
+
+
+def probes(d, model, like, q):
+    """Rows with values that may be refused."""
+    out = []
+    good = q[np.isfinite(q).all(1)][:4]
+    if len(good) < 4:
+        return out
+    for value in (np.nan, np.inf, -np.inf, 1e39, -1e39, 1e300):
+        bad = good.copy()
+        bad[1, d.rng.randint(q.shape[1])] = value
+        out.append(asked(d, model, like, bad))
+    return out
+
+
+def asked(d, model, like, q):
+    """Rows, what the model makes of them, and how closely that is determined."""
+    try:
+        skip = tied(model, like(q))
+    except ValueError:
+        skip = []
+    try:
+        weight = np.nan_to_num(weights(model, like(q)))
+    except ValueError:
+        weight = np.zeros(len(q))
+    return {"x": pack(q), "out": results(d, model, like, q), "tied": skip, "weights": pack(weight)}
+
+
+def x_is_single(x):
+    return getattr(x, "dtype", None) == np.float32
+
+
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("folder")
+    args.add_argument("--seed", type=int, required=True)
+    args.add_argument("--rounds", type=int, default=1)
+    args.add_argument("--only", default="")
+    args = args.parse_args()
+    if not os.path.isdir(args.folder):
+        os.makedirs(args.folder)
+    cases, unfit = [], {}
+    for r in range(args.rounds):
+        for i, f in enumerate(FAMILIES):
+            if not re.search(args.only, f.__name__):
+                continue
+            name = "%s_%d" % (f.__name__, args.seed + r)
+            d = Draw((args.seed + r) * 1000 + i)
+            est, x, y = case(d, f)
+            try:
+                model = est.fit(x) if y is None else est.fit(x, y)
+            except Exception as e:  # parameters that don't go together, or a NumPy that is too new for the release
+                unfit[name] = "%s: %s" % (type(e).__name__, str(e)[:300])
+                continue
+            like = (lambda q: q)
+            if pandas is not None and isinstance(x, pandas.DataFrame):
+                like = lambda q, x=x: pandas.DataFrame(q, columns=x.columns)
+            file = name + ".pickle"
+            with open(os.path.join(args.folder, file), "wb") as fh:  # first, as some releases change a model that is used
+                pickle.dump(model, fh, min(d.whole(2, 5), pickle.HIGHEST_PROTOCOL))
+            shown = re.sub(r"\s+", " ", str(model))
+            q = queries(d, model, x, "box-cox" in shown)
+            c = {"name": name, "shown": shown, "exact": exact(model), "single": x_is_single(x), "cols": q.shape[1], "asked": asked(d, model, like, q),
+                 "probes": probes(d, model, like, q), "file": file}
+            for n in (q.shape[1] + 1, q.shape[1] - 1):
+                wide = np.resize(q[:4], (4, n)) if n else None
+                if wide is not None:
+                    c.setdefault("wrong", {})[str(n)] = all(not isinstance(call(model, m, wide), np.ndarray) for m in METHODS)
+            cases.append(c)
+    with open(os.path.join(args.folder, "cases.json"), "w") as fh:
+        json.dump({"sklearn": sklearn.__version__, "numpy": np.__version__, "cases": cases, "unfit": unfit}, fh)
+
+
+if __name__ == "__main__":
+    main()
