@@ -117,7 +117,7 @@ def svm_kernel(d):
     gamma = d.number(1e-3, 10)
     if kernel in ("poly", "sigmoid"):
         gamma = d.number(1e-3, 0.5)
-    return dict(kernel=kernel, gamma=d.pick(gamma, "auto"), degree=d.whole(1, 4), coef0=d.pick(0.0, d.number(0.1, 2)))
+    return dict(max_iter=5000, kernel=kernel, gamma=d.pick(gamma, "auto"), degree=d.whole(1, 4), coef0=d.pick(0.0, d.number(0.1, 2)))
 
 
 # Every family gives an estimator and what it is trained on: "none" (rows alone), "class", "regress", "many" (several targets).
@@ -425,7 +425,7 @@ def calibrated(d):
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.svm import LinearSVC, SVC
-    est = d.pick(LinearSVC(random_state=d.seed), SVC(gamma=0.1), RandomForestClassifier(n_estimators=3, random_state=d.seed))
+    est = d.pick(LinearSVC(random_state=d.seed), SVC(gamma=0.1, max_iter=5000), RandomForestClassifier(n_estimators=3, random_state=d.seed))
     return CalibratedClassifierCV(est, method=d.pick("sigmoid", "isotonic"), cv=2, ensemble=d.chance()), "class"
 
 
@@ -443,7 +443,7 @@ def search(d):
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
-    est = Pipeline([("scale", StandardScaler()), ("svc", SVC(gamma=0.1))])
+    est = Pipeline([("scale", StandardScaler()), ("svc", SVC(gamma=0.1, max_iter=5000))])
     if d.chance():
         return GridSearchCV(est, {"svc__C": [0.1, 1.0]}, cv=2), "class"
     return RandomizedSearchCV(est, {"svc__C": [0.1, 1.0, 10.0]}, n_iter=2, cv=2, random_state=d.seed), "class"
@@ -478,7 +478,7 @@ def bagging(d):
     from sklearn.svm import SVC
     from sklearn.tree import DecisionTreeClassifier
     if d.chance():
-        return BaggingClassifier(d.pick(DecisionTreeClassifier(max_depth=3), SVC(gamma=0.2)), n_estimators=3, max_features=d.pick(1.0, 0.5), random_state=d.seed), "class"
+        return BaggingClassifier(d.pick(DecisionTreeClassifier(max_depth=3), SVC(gamma=0.2, max_iter=5000)), n_estimators=3, max_features=d.pick(1.0, 0.5), random_state=d.seed), "class"
     return BaggingRegressor(d.pick(None, LinearRegression()), n_estimators=3, max_features=d.pick(1.0, 0.5), random_state=d.seed), "regress"
 
 
@@ -513,7 +513,7 @@ def multi_output(d):
     from sklearn.linear_model import Ridge
     from sklearn.multioutput import MultiOutputRegressor
     from sklearn.svm import SVR
-    return MultiOutputRegressor(d.pick(Ridge(), SVR(gamma=0.2))), "many"
+    return MultiOutputRegressor(d.pick(Ridge(), SVR(gamma=0.2, max_iter=5000))), "many"
 
 
 @family()

@@ -8,11 +8,10 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"compress/zlib"
+	"errors"
 	"io"
 
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
-	"github.com/ulikunitz/xz/lzma"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -33,8 +32,7 @@ var compressions = [...]struct {
 }{
 	{"\x1f\x8b", "gzip", func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
 	{"BZh", "bz2", func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
-	{"\xfd7zXZ", "xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: 64 << 20}.NewReader(r) }},
-	{"]\x00\x00", "lzma", func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: 64 << 20}.NewReader(r) }},
+	{"\xfd7zXZ", "xz", nil}, {"]\x00\x00", "lzma", nil},
 	{"x\x01", "zlib", openZlib}, {"x\x5e", "zlib", openZlib}, {"x\x9c", "zlib", openZlib}, {"x\xda", "zlib", openZlib},
 	{"\x04\x22\x4d\x18", "lz4", func(r io.Reader) (io.Reader, error) { return lz4.NewReader(r), nil }},
 }
@@ -48,17 +46,31 @@ func Decompress(data []byte) ([]byte, string, error) {
 		if !bytes.HasPrefix(data, []byte(c.magic)) {
 			continue
 		}
-		r, err := c.open(bytes.NewReader(data))
-		if err != nil {
-			return nil, "", damaged(c.name, err)
+		out, err := decompress(data, c.name, c.open)
+		if errors.Is(err, errTooLarge) {
+			return nil, "", tooLarge(data)
 		}
-		out, err := readAll(r, data)
 		if err != nil {
 			return nil, "", damaged(c.name, err)
 		}
 		return out, c.name, nil
 	}
 	return data, "", nil
+}
+
+func decompress(data []byte, name string, open func(io.Reader) (io.Reader, error)) ([]byte, error) {
+	most := limit(data)
+	switch name {
+	case "xz":
+		return unxz(data, most)
+	case "lzma":
+		return unlzma(data, most)
+	}
+	r, err := open(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return readAll(r, most, len(data))
 }
 
 func damaged(name string, err error) error {
@@ -69,15 +81,36 @@ func damaged(name string, err error) error {
 		WithHint("write the model again")
 }
 
-// readAll reads to the end, but not beyond the limit.
-func readAll(r io.Reader, data []byte) ([]byte, error) {
-	most := limit(data)
-	var out bytes.Buffer
-	out.Grow(int(min(most, 4*int64(len(data)))))
-	n, err := io.Copy(&out, io.LimitReader(r, most+1))
-	if n > most {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the contents of %d bytes are larger than the limit of %d", len(data), most).
-			WithHint("no trained model is so regular; if it is one, write it uncompressed")
+var errTooLarge = errors.New("the contents are too large")
+
+func tooLarge(data []byte) error {
+	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the contents of %d bytes are larger than the limit of %d", len(data), limit(data)).
+		WithHint("no trained model is so regular; if it is one, write it uncompressed")
+}
+
+// readAll reads to the end, but not beyond most. It keeps pieces until it knows
+// the size, so that it never has more than 2.5 times the contents.
+func readAll(r io.Reader, most int64, compressed int) ([]byte, error) {
+	var pieces [][]byte
+	n, size := int64(0), max(512, int64(compressed))
+	for {
+		piece := make([]byte, min(size, most+1-n))
+		got, err := 0, error(nil)
+		for got < len(piece) && err == nil {
+			var k int
+			k, err = r.Read(piece[got:])
+			got += k
+		}
+		n += int64(got)
+		pieces = append(pieces, piece[:got])
+		switch {
+		case n > most:
+			return nil, errTooLarge
+		case err == io.EOF:
+			return bytes.Join(pieces, nil), nil
+		case err != nil:
+			return nil, err
+		}
+		size = max(512, n/2)
 	}
-	return out.Bytes(), err
 }

@@ -7,10 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 
 	"github.com/fleetscore/fleetscore"
@@ -27,21 +24,25 @@ func Skops(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, damaged("zip", err)
 	}
-	s := skops{files: map[string]*zip.File{}, memo: map[json.Number]int{}, left: limit(data), data: data}
+	s := skops{files: map[string]*zip.File{}, memo: map[string]int{}, left: limit(data), data: data}
+	size := uint64(0)
 	for _, f := range z.File {
 		s.files[f.Name] = f
+		size += min(f.UncompressedSize64, 1<<32)
 	}
+	s.out = make([]byte, 0, min(size, 4*uint64(len(data)), uint64(s.left)))
 	schema, err := s.read("schema.json")
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the zip archive is none of skops: %w", err).
 			WithHint("write the model with skops.io.dump, pickle.dump or joblib.dump")
 	}
-	var root node
-	if err := json.Unmarshal(schema, &root); err != nil {
-		return nil, damagedSkops(err)
+	if !json.Valid(schema) {
+		return nil, damagedSkops(errJSON)
 	}
+	s.effort = 64 * (len(schema) + 1<<14)
+	root, _ := cut(schema)
 	s.out = append(s.out, 0x80, 4)
-	if err := s.write(&root, 0); err != nil {
+	if err := s.write(root, 0); err != nil {
 		return nil, damagedSkops(err)
 	}
 	return append(s.out, '.'), nil
@@ -57,25 +58,60 @@ func damagedSkops(err error) error {
 
 // node is one object of schema.json.
 type node struct {
-	Class   string          `json:"__class__"`
-	Module  string          `json:"__module__"`
-	Loader  string          `json:"__loader__"`
-	ID      json.Number     `json:"__id__"`
-	Content json.RawMessage `json:"content"`
-	Type    string          `json:"type"`
-	File    string          `json:"file"`
-	Shape   *node           `json:"shape"`
-	Reduce  *struct {
-		Args *node `json:"args"`
-	} `json:"__reduce__"`
+	class, module, loader, id, kind, file string
+	content, shape, args                  value
+}
+
+// node reads an object's members, not what lies in them.
+func (s *skops) node(v value) (n node, err error) {
+	if s.effort -= len(v); s.effort < 0 {
+		return n, errors.New("its objects are nested too deep")
+	}
+	err = v.each('{', func(key string, item value) error {
+		var to *string
+		switch key {
+		case "__class__":
+			to = &n.class
+		case "__module__":
+			to = &n.module
+		case "__loader__":
+			to = &n.loader
+		case "type":
+			to = &n.kind
+		case "file":
+			to = &n.file
+		case "__id__":
+			n.id = string(item)
+		case "content":
+			n.content = item
+		case "shape":
+			n.shape = item
+		case "__reduce__":
+			return item.each('{', func(key string, item value) error {
+				if key == "args" {
+					n.args = item
+				}
+				return nil
+			})
+		}
+		if to == nil || item.null() {
+			return nil
+		}
+		*to, err = item.text()
+		return err
+	})
+	return n, err
 }
 
 type skops struct {
 	files map[string]*zip.File
 	data  []byte
 	left  int64 // bytes that may still be unpacked
-	out   []byte
-	memo  map[json.Number]int
+	// effort is how many bytes of JSON may still be looked at: an object is looked
+	// at once for each one that it lies in.
+	effort int
+	out    []byte
+	memo   map[string]int
 }
 
 const maxDepth = 100 // of objects in objects
@@ -90,27 +126,30 @@ func (s *skops) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, s.left+1))
+	b, err := readAll(r, max(0, s.left), int(min(s.left, int64(f.CompressedSize64))))
 	if s.left -= int64(len(b)); s.left < 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the contents of %d bytes are larger than the limit of %d", len(s.data), limit(s.data)).
-			WithHint("no trained model is so regular; if it is one, write it uncompressed")
+		return nil, tooLarge(s.data)
 	}
 	return b, err
 }
 
 // write appends the opcodes of an object.
-func (s *skops) write(n *node, depth int) error {
-	if n == nil || depth > maxDepth {
+func (s *skops) write(v value, depth int) error {
+	if v.null() || depth > maxDepth {
 		return errors.New("an object is missing or nested too deep")
 	}
-	if err := s.body(n, depth); err != nil {
+	n, err := s.node(v)
+	if err != nil {
 		return err
 	}
-	if n.ID != "" && n.Loader != "JsonNode" && n.Loader != "CachedNode" {
-		at, ok := s.memo[n.ID]
+	if err := s.body(&n, depth); err != nil {
+		return err
+	}
+	if n.id != "" && n.loader != "JsonNode" && n.loader != "CachedNode" {
+		at, ok := s.memo[n.id]
 		if !ok {
 			at = len(s.memo)
-			s.memo[n.ID] = at
+			s.memo[n.id] = at
 		}
 		s.out = binary.LittleEndian.AppendUint32(append(s.out, 'r'), uint32(at))
 	}
@@ -118,30 +157,34 @@ func (s *skops) write(n *node, depth int) error {
 }
 
 func (s *skops) body(n *node, depth int) error {
-	switch n.Loader {
+	switch n.loader {
 	case "JsonNode":
-		return s.leaf(n.Content)
+		text, err := n.content.text()
+		if err != nil {
+			return err
+		}
+		return s.leaf(text)
 	case "DictNode":
-		return s.dict(n.Content, depth)
+		return s.dict(n.content, depth)
 	case "ListNode", "SetNode":
 		s.out = append(s.out, ']', '(')
-		return s.items(n.Content, depth, 'e')
+		return s.items(n.content, depth, 'e')
 	case "TupleNode":
 		s.out = append(s.out, '(')
-		return s.items(n.Content, depth, 't')
+		return s.items(n.content, depth, 't')
 	case "ObjectNode":
-		s.global(n.Module, n.Class)
+		s.global(n.module, n.class)
 		s.out = append(s.out, ')', 0x81)
-		return s.state(n.Content, depth)
+		return s.state(n.content, depth)
 	case "NdArrayNode":
 		return s.array(n, depth)
 	case "FunctionNode", "TypeNode":
-		s.global(n.Module, n.Class)
+		s.global(n.module, n.class)
 		return nil
 	case "SliceNode":
 		return s.slice(n, depth)
 	case "CachedNode":
-		at, ok := s.memo[n.ID]
+		at, ok := s.memo[n.id]
 		if !ok {
 			return errors.New("an object refers to one that isn't there")
 		}
@@ -151,36 +194,33 @@ func (s *skops) body(n *node, depth int) error {
 		s.out = append(s.out, 'N') // nothing that scores are made of
 		return nil
 	case "DefaultDictNode":
-		var c struct{ Main *node }
-		if err := json.Unmarshal(n.Content, &c); err != nil {
-			return err
-		}
-		return s.write(c.Main, depth+1)
+		return n.content.each('{', func(key string, item value) error {
+			if key != "main" {
+				return nil
+			}
+			return s.write(item, depth+1)
+		})
 	case "SparseMatrixNode":
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s.%s is not supported", n.Module, n.Class).
+		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%.100s.%.100s is not supported", n.module, n.class).
 			WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
 	}
-	if n.Reduce == nil {
-		return fmt.Errorf("%s.%s is written as %q, which isn't known", n.Module, n.Class, n.Loader)
+	if n.args == nil {
+		return fmt.Errorf("%.100s.%.100s is written as %.100q, which isn't known", n.module, n.class, n.loader)
 	}
-	s.global(n.Module, n.Class)
-	if err := s.write(n.Reduce.Args, depth+1); err != nil {
+	s.global(n.module, n.class)
+	if err := s.write(n.args, depth+1); err != nil {
 		return err
 	}
 	s.out = append(s.out, 'R')
-	return s.state(n.Content, depth)
+	return s.state(n.content, depth)
 }
 
 // state gives the object before it its attributes, if it has some.
-func (s *skops) state(content json.RawMessage, depth int) error {
-	if len(content) == 0 || string(content) == "null" {
+func (s *skops) state(content value, depth int) error {
+	if content.null() {
 		return nil
 	}
-	var c node
-	if err := json.Unmarshal(content, &c); err != nil {
-		return err
-	}
-	if err := s.write(&c, depth+1); err != nil {
+	if err := s.write(content, depth+1); err != nil {
 		return err
 	}
 	s.out = append(s.out, 'b')
@@ -201,12 +241,8 @@ func (s *skops) int(n int) {
 	s.out = binary.LittleEndian.AppendUint32(append(s.out, 'J'), uint32(int32(n)))
 }
 
-// leaf is a value that is JSON within a JSON string.
-func (s *skops) leaf(content json.RawMessage) error {
-	var inner string
-	if err := json.Unmarshal(content, &inner); err != nil {
-		return err
-	}
+// leaf is a value, as JSON within a JSON string.
+func (s *skops) leaf(inner string) error {
 	switch inner {
 	case "null":
 		s.out = append(s.out, 'N')
@@ -246,56 +282,41 @@ func (s *skops) float(f float64) {
 	s.out = binary.BigEndian.AppendUint64(append(s.out, 'G'), math.Float64bits(f))
 }
 
-func (s *skops) dict(content json.RawMessage, depth int) error {
-	var c map[string]*node
-	if err := json.Unmarshal(content, &c); err != nil {
-		return err
-	}
+func (s *skops) dict(content value, depth int) error {
 	s.out = append(s.out, '}', '(')
-	for _, key := range slices.Sorted(maps.Keys(c)) {
+	err := content.each('{', func(key string, item value) error {
 		s.text(key)
-		if err := s.write(c[key], depth+1); err != nil {
-			return err
-		}
-	}
+		return s.write(item, depth+1)
+	})
 	s.out = append(s.out, 'u')
-	return nil
+	return err
 }
 
-func (s *skops) items(content json.RawMessage, depth int, end byte) error {
-	var c []*node
-	if err := json.Unmarshal(content, &c); err != nil {
-		return err
-	}
-	for _, n := range c {
-		if err := s.write(n, depth+1); err != nil {
-			return err
-		}
-	}
+func (s *skops) items(content value, depth int, end byte) error {
+	err := content.each('[', func(_ string, item value) error { return s.write(item, depth+1) })
 	s.out = append(s.out, end)
-	return nil
+	return err
 }
 
+// slice writes the bounds, which are objects or plain values.
 func (s *skops) slice(n *node, depth int) error {
-	var c struct{ Start, Stop, Step json.RawMessage }
-	if err := json.Unmarshal(n.Content, &c); err != nil {
+	bounds := map[string]value{}
+	if err := n.content.each('{', func(key string, item value) error {
+		bounds[key] = item
+		return nil
+	}); err != nil {
 		return err
 	}
 	s.global("builtins", "slice")
 	s.out = append(s.out, '(')
-	for _, v := range []json.RawMessage{c.Start, c.Stop, c.Step} {
-		var inner node
-		if err := json.Unmarshal(v, &inner); err == nil && inner.Loader != "" {
-			if err := s.write(&inner, depth+1); err != nil {
-				return err
-			}
-			continue
+	for _, key := range [...]string{"start", "stop", "step"} {
+		var err error
+		if b := bounds[key]; len(b) > 0 && b[0] == '{' {
+			err = s.write(b, depth+1)
+		} else {
+			err = s.leaf(string(b))
 		}
-		quoted, err := json.Marshal(string(v)) // a plain value
 		if err != nil {
-			return err
-		}
-		if err := s.leaf(quoted); err != nil {
 			return err
 		}
 	}
@@ -306,10 +327,10 @@ func (s *skops) slice(n *node, depth int) error {
 // array writes what ndarray.__reduce__ gives, or, of an array without
 // dimensions, what a NumPy number gives.
 func (s *skops) array(n *node, depth int) error {
-	if n.Type == "json" {
+	if n.kind == "json" {
 		return s.objects(n, depth)
 	}
-	b, err := s.read(n.File)
+	b, err := s.read(n.file)
 	if err != nil {
 		return err
 	}
@@ -386,42 +407,45 @@ func (s *skops) plainType(descr string) {
 
 // objects writes an array of Python objects, whose nested lists become one.
 func (s *skops) objects(n *node, depth int) error {
-	var dims []*node
-	if n.Shape == nil {
+	if n.shape.null() {
 		return errors.New("an array has no shape")
 	}
-	if err := json.Unmarshal(n.Shape.Content, &dims); err != nil {
+	shape, err := s.node(n.shape)
+	if err != nil {
+		return err
+	}
+	dims := 0
+	if err := shape.content.each('[', func(string, value) error { dims++; return nil }); err != nil {
 		return err
 	}
 	s.reconstruct()
 	s.out = append(s.out, '(', 'K', 1)
-	if err := s.write(n.Shape, depth+1); err != nil {
+	if err := s.write(n.shape, depth+1); err != nil {
 		return err
 	}
 	s.plainType("O8")
 	s.out = append(s.out, 0x89, ']', '(')
-	if err := s.flatten(n.Content, len(dims), depth); err != nil {
+	if err := s.flatten(n.content, dims, depth); err != nil {
 		return err
 	}
 	s.out = append(s.out, 'e', 't', 'b')
 	return nil
 }
 
-func (s *skops) flatten(content json.RawMessage, dims, depth int) error {
-	var items []*node
-	if err := json.Unmarshal(content, &items); err != nil {
-		return err
+func (s *skops) flatten(content value, dims, depth int) error {
+	if depth > maxDepth {
+		return errors.New("an array is nested too deep")
 	}
-	for _, it := range items {
-		var err error
-		if it != nil && dims > 1 && it.Loader == "ListNode" {
-			err = s.flatten(it.Content, dims-1, depth+1)
-		} else {
-			err = s.write(it, depth+1)
+	return content.each('[', func(_ string, item value) error {
+		if dims > 1 && !item.null() {
+			n, err := s.node(item)
+			if err != nil {
+				return err
+			}
+			if n.loader == "ListNode" {
+				return s.flatten(n.content, dims-1, depth+1)
+			}
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.write(item, depth+1)
+	})
 }

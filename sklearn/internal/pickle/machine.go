@@ -75,13 +75,17 @@ const (
 	keep = 1 << 14
 )
 
+// allowance is how much may be allocated for a file: three times its size, and
+// the file itself may have been unpacked from another.
+func allowance(data []byte) int { return max(minBudget, 3*len(data)) }
+
 var graphs = sync.Pool{New: func() any { return new(Graph) }}
 
 // Parse parses a whole file. The caller gives the graph back with release.
 func Parse(data []byte, names *Names) (*Graph, Value, error) {
 	g := graphs.Get().(*Graph)
 	*g = Graph{
-		data: data, names: names, nest: (*Graph).nested, budget: max(minBudget, 4*len(data)), effort: minEffort + 32*len(data),
+		data: data, names: names, nest: (*Graph).nested, budget: allowance(data), effort: minEffort + 32*len(data),
 		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
 		words: g.words[:0], bytes: g.bytes[:0],
 	}
@@ -144,7 +148,7 @@ func (g *Graph) damaged(format string, args ...any) error {
 // charge takes n bytes from what the file's size allows.
 func (g *Graph) Charge(n int) error {
 	if n > g.budget {
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, max(minBudget, 4*len(g.data)), len(g.data)).
+		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, allowance(g.data), len(g.data)).
 			WithHint("no trained model looks like this; write it again with pickle.dump")
 	}
 	g.budget -= n
