@@ -3,6 +3,7 @@ package fleetscore
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Key identifies one sensor: the values of the key columns, in the order the
@@ -29,8 +30,31 @@ func NewKey(values ...string) (Key, error) {
 // Values returns the values of the key columns.
 func (k Key) Values() []string { return strings.Split(string(k), KeySeparator) }
 
-// String shows the key to people, e.g. "3/pressure".
-func (k Key) String() string { return strings.ReplaceAll(string(k), KeySeparator, "/") }
+// String shows the key to people, e.g. "3/pressure"; control characters, which
+// devices may send, are escaped as \x1b.
+func (k Key) String() string { return Printable(strings.ReplaceAll(string(k), KeySeparator, "/")) }
+
+// Printable escapes control characters and what turns the direction of writing,
+// so that a text from outside can't command a terminal or forge a log's line.
+func Printable(s string) string {
+	if strings.IndexFunc(s, commands) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case !commands(r):
+			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+func commands(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // Shard is hash(key) mod 256. The hash is fixed for ever: hub partitions, files,
 // packs and tasks are ranges of shards.

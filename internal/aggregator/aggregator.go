@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -95,13 +96,15 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 type Status struct {
 	Query      string            `json:"query"`
 	Dataset    string            `json:"dataset"`
+	Problem    string            `json:"problem,omitempty"` // why it stands still
 	Partitions []PartitionStatus `json:"partitions"`
 }
 
 // PartitionStatus is how far a query is in one partition. Counts are since the
 // start; times are 0 before the first.
 type PartitionStatus struct {
-	Position      uint64            `json:"position"` // the last message taken
+	Position      uint64            `json:"position"` // the last message taken, now or before a restart
+	Taken         uint64            `json:"taken"`    // the last message taken since the start: below Position while it is replayed
 	Watermark     fleetscore.Micros `json:"watermark"`
 	CompleteUntil fleetscore.Micros `json:"complete_until"`
 	Counted       int64             `json:"counted"` // readings
@@ -127,20 +130,56 @@ func (a *Aggregator) update(partition int, change func(*PartitionStatus)) {
 	change(&a.status.Partitions[partition])
 }
 
+// standstill is how long a query that met what doesn't heal by itself waits until
+// it tries again.
+const standstill = 10 * time.Second
+
 // Run carries out the query until ctx ends. It waits out what heals by itself, a
-// store or hub that is unavailable or full, and ends with an error otherwise.
+// store or hub that is unavailable or full. Anything else is said in Status and
+// the log, and tried again: one query's trouble is not the others'.
 func (a *Aggregator) Run(ctx context.Context) error {
-	var names []string
-	for _, g := range a.plan.Aggregates {
-		names = append(names, g.Name)
+	for {
+		err := a.run(ctx)
+		if ctx.Err() != nil || err == nil {
+			return err
+		}
+		a.log.Error("query stands still", "error", err, "again_after", standstill)
+		a.setProblem(err.Error())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(standstill):
+		}
+		a.setProblem("")
 	}
-	schema := table.DatasetSchema(a.plan.StampName, a.plan.KeyNames, names)
-	if err := a.persist(ctx, "create dataset", func() error { return a.table.Create(ctx, schema) }); err != nil {
+}
+
+func (a *Aggregator) setProblem(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.Problem = text
+}
+
+func (a *Aggregator) run(ctx context.Context) error {
+	err := a.persist(ctx, "create dataset", func() error {
+		if err := Check(ctx, a.folder, a.cfg.Name, a.plan); err != nil {
+			return err
+		}
+		return a.table.Create(ctx, schemaOf(a.plan))
+	})
+	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range a.hub.Partitions() {
-		group.Go(func() error { return a.partition(ctx, i) })
+		group.Go(func() (err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+				}
+			}()
+			return a.partition(ctx, i)
+		})
 	}
 	return group.Wait()
 }
@@ -203,6 +242,9 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 	r.committed = true
 	r.next = r.last.ReplayFrom
 	r.windows.Resume(r.last)
-	a.update(i, func(s *PartitionStatus) { s.Position, s.CompleteUntil = r.last.Position, r.last.Done })
+	a.update(i, func(s *PartitionStatus) {
+		s.Position, s.CompleteUntil = r.last.Position, r.last.Done
+		s.Taken, s.Watermark = r.last.ReplayFrom-1, r.last.ReplayWatermark
+	})
 	return r, r.last.ReplayFrom, nil
 }

@@ -109,7 +109,7 @@ func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
+	go func() { done <- a.run(ctx) }()
 	select {
 	case err := <-done:
 		return a, err

@@ -48,14 +48,16 @@ func (r *reading) take(m hub.Message) error {
 		return err
 	}
 	w, ok := r.windows.Watermark()
+	r.a.update(r.index, func(s *PartitionStatus) {
+		if ok {
+			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
+		}
+		s.Position, s.Taken = max(s.Position, m.Seq), m.Seq
+	})
 	if !ok {
 		return nil
 	}
 	done := floor(w, r.a.cut)
-	r.a.update(r.index, func(s *PartitionStatus) {
-		s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
-		s.Position = max(s.Position, m.Seq)
-	})
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
 		return nil
 	}
@@ -76,6 +78,11 @@ func (r *reading) readings(m hub.Message) error {
 		r.keep = make([]bool, n)
 	}
 	keep := r.keep[:n]
+	for _, k := range m.Readings.Keys {
+		if v := k.Values(); len(v) != len(r.a.plan.KeyNames) {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "its keys have %d values, the query groups by %d", len(v), len(r.a.plan.KeyNames))
+		}
+	}
 	r.a.plan.Filter(m.Readings, r.a.cfg.Hub.Key, keep)
 	var counts [window.Done + 1]int64
 	r.windows.Readings(m.Seq, m.Arrived, m.Readings, keep, func(i int, v window.Verdict) {

@@ -57,11 +57,12 @@ type Deps struct {
 	Ledger    *ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
-	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
-	Queries   func() []aggregator.Status // how far the queries are
-	Log       *slog.Logger               // nil discards
-	Metrics   prometheus.Registerer      // nil means none
-	Now       func() time.Time           // nil means time.Now
+	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
+	Queries   func() []aggregator.Status                             // how far the queries are
+	Check     func(ctx context.Context, cfg fleetscore.Config) error // refuses a configuration that the server can't carry out
+	Log       *slog.Logger                                           // nil discards
+	Metrics   prometheus.Registerer                                  // nil means none
+	Now       func() time.Time                                       // nil means time.Now
 }
 
 // server is the state behind the handlers.

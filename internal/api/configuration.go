@@ -75,6 +75,9 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 	if err != nil {
 		return nil, err
 	}
+	if err := s.deps.Check(ctx, cfg); err != nil {
+		return nil, err
+	}
 	version, err := s.deps.Ledger.PutConfig(ctx, string(in.RawBody), cfg)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 type Blob struct {
 	Name      fleetscore.BlobName `json:"name"`
 	SizeBytes int64               `json:"size_bytes"`
-	Modified  time.Time           `json:"modified"`
+	Modified  time.Time           `json:"modified,omitzero"`
 	ETag      string              `json:"etag,omitempty"`
 }
 

@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,9 @@ const (
 	exitUsage       = 10
 	exitInterrupted = 130
 )
+
+const allExitCodes = `Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
+11 unreachable, 12 not found, 13 conflict, 130 interrupted.`
 
 // exitError ends the command with a code after its output said why.
 type exitError int
@@ -62,12 +66,16 @@ func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writ
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = fleetscore.Printable(lines[i])
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), strings.Join(lines, "\n"))
 	var known *fleetscore.Error
 	if !errors.As(err, &known) && isUsage(err) {
-		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", cmd.CommandPath(), err, cmd.CommandPath())
+		fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
 	return fleetscore.KindOf(err).ExitCode()
 }
 
@@ -98,8 +106,7 @@ in batches, on a schedule. Readings stream in, a SQL query aggregates them over
 event-time windows, jobs score every sensor with its own model on a pool of
 nodes that scales from zero, and a portal shows it all.
 
-Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
-11 unreachable, 12 not found, 13 conflict, 130 interrupted.`,
+` + allExitCodes,
 		Example:           "  fleetscore demo\n  fleetscore score --data readings.csv --models models --model 'model_{Device}_{Tag}' --key Device,Tag --time TS --feature Value --out scored",
 		Version:           Version,
 		SilenceUsage:      true,
@@ -112,7 +119,18 @@ Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
 	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
 		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newStoreCommand(),
 		newModelCommand(), newSimulateCommand(), newScoreCommand())
+	sayExitCodes(root)
 	return root
+}
+
+// sayExitCodes adds them to the help of every command that doesn't have them.
+func sayExitCodes(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		if c.Runnable() && !strings.Contains(c.Long, "Exit codes") {
+			c.Long = cmp.Or(c.Long, c.Short+".") + "\n\n" + allExitCodes
+		}
+		sayExitCodes(c)
+	}
 }
 
 // flagsFromEnvironment gives every flag that wasn't set the value of its

@@ -41,9 +41,8 @@ folder: a second start continues where the first one was.`,
 				s.close()
 				return err
 			}
-			sim := &simulation{cfg: simulator.Config{}.Defaults(), server: s.url, hub: "hub", last: s.unseen(cmd.Context(), time.Now())}
 			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()),
-				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return sim.toHub(ctx, cmd.ErrOrStderr()) }},
+				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return s.simulate(ctx, cmd.ErrOrStderr()) }},
 				lifecycle.Service{Name: "first job", Run: s.firstJob},
 				lifecycle.Service{Name: "report", Run: func(ctx context.Context) error { return s.report(ctx, cmd.OutOrStdout()) }})
 		},
@@ -144,18 +143,48 @@ const (
 	mostHistory  = time.Hour
 )
 
-// unseen is how long ago the simulator has to begin so that a second start goes
-// on where the first one ended.
-func (s *server) unseen(ctx context.Context, now time.Time) time.Duration {
-	snap, err := table.OpenDelta(store.Sub(s.store, "data/readings")).Snapshot(ctx)
+// simulate sends readings from where the hub's end says that an earlier start
+// came to.
+func (s *server) simulate(ctx context.Context, progress io.Writer) error {
+	from, err := s.unseen(ctx)
 	if err != nil {
-		return firstHistory // there is no dataset yet; another cause will show in the query
+		return err
 	}
-	until, ok := table.CompleteUntil(snap)
-	if !ok {
-		return firstHistory
+	c, err := s.client()
+	if err != nil {
+		return err
 	}
-	return min(max(now.Sub(until.Time()), 0), mostHistory)
+	defer c.Close()
+	sim := &simulation{cfg: simulator.Config{}.Defaults(), hub: "hub", client: c}
+	return sim.toHub(ctx, progress, from)
+}
+
+// unseen is the time after which the hub's readings aren't complete: the watermark
+// once the query has read the log to its end.
+func (s *server) unseen(ctx context.Context) (time.Time, error) {
+	for {
+		st, caughtUp := s.streams.caughtUp(ctx)
+		now := time.Now()
+		if caughtUp {
+			from := now.Add(-firstHistory)
+			if w := st.Partitions[0].Watermark; w != 0 { // the example fleet's hub has one partition
+				from = w.Time()
+			}
+			if earliest := now.Add(-mostHistory); from.Before(earliest) {
+				from = earliest
+			}
+			return from, nil
+		}
+		select {
+		case <-ctx.Done():
+			return now, ctx.Err()
+		case <-time.After(20 * time.Millisecond): // for the query
+		}
+	}
+}
+
+func (s *server) client() (*client.Client, error) {
+	return client.New(client.Config{Server: s.url, TokenFile: s.cfg.apiTokenFile, User: "demo"})
 }
 
 // firstJob submits a job over the history as soon as it is aggregated, so that
@@ -166,7 +195,7 @@ func (s *server) firstJob(ctx context.Context) error {
 	if err != nil || len(jobs) > 0 {
 		return err
 	}
-	c, err := client.New(client.Config{Server: s.url, TokenFile: s.cfg.apiTokenFile, User: "demo"})
+	c, err := s.client()
 	if err != nil {
 		return err
 	}

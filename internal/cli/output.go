@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore"
 )
 
 // addOutputFlag gives a command the flag -o.
@@ -77,6 +79,9 @@ func writeTable(w io.Writer, columns []string, rows [][]string) error {
 		width[i] = utf8.RuneCountInString(c)
 	}
 	for _, r := range rows {
+		for i := range r {
+			r[i] = fleetscore.Printable(r[i])
+		}
 		for i, c := range r {
 			width[i] = max(width[i], utf8.RuneCountInString(c))
 		}

@@ -75,10 +75,9 @@ func newUpCommand() *cobra.Command {
 	return cmd
 }
 
-// apply checks what only the server's machine can know, the model folders, and
-// records the configuration.
+// apply checks what only the server can know and records the configuration.
 func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
-	if err := checkFolders(cfg); err != nil {
+	if err := s.check(ctx, cfg); err != nil {
 		return err
 	}
 	version, err := s.ledger.PutConfig(ctx, string(text), cfg)

@@ -44,17 +44,19 @@ type server struct {
 	listener net.Listener
 	metrics  *prometheus.Registry
 
-	store  *store.Dir
-	ledger *ledger.Ledger
-	nodes  string // file with the nodes' token
-	api    string // the API token; empty if none is asked for
-	node   string // the nodes' token
+	store   *store.Dir
+	ledger  *ledger.Ledger
+	streams *streams
+	nodes   string // file with the nodes' token
+	api     string // the API token; empty if none is asked for
+	node    string // the nodes' token
 }
 
 // openServer binds the address first, as a port in use is the commonest mistake
 // and must not leave a trace, then opens the storage.
 func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*server, error) {
 	s := &server{cfg: cfg, log: log, metrics: obs.NewRegistry()}
+	s.streams = &streams{server: s}
 	dir, err := filepath.Abs(cfg.dir)
 	if err != nil {
 		return nil, err
@@ -200,14 +202,13 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	if err != nil {
 		return err
 	}
-	streams := &streams{server: s}
-	handler, err := s.handler(sched, streams)
+	handler, err := s.handler(sched, s.streams)
 	if err != nil {
 		return err
 	}
 	services := append([]lifecycle.Service{
-		{Name: "http", Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }},
-		{Name: "streams", Run: streams.run},
+		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // nodes say goodbye
+		{Name: "streams", Run: s.streams.run},
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "pool", Run: pools.Run},
 	}, extra...)
@@ -216,7 +217,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
 	cfg := api.Config{NodeToken: s.node, APIToken: s.api, Version: Version, Loopback: s.loopback}
-	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Check: s.check, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

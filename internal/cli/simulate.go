@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
+	"net/url"
 	"strings"
 	"time"
 
@@ -16,16 +16,18 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
+	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/simulator"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // simulation is one run of "simulate".
 type simulation struct {
-	cfg              simulator.Config
-	from, to         string
-	out, hub, server string
-	last             time.Duration
+	cfg      simulator.Config
+	from, to string
+	out, hub string
+	last     time.Duration
+	client   *client.Client
 }
 
 func newSimulateCommand() *cobra.Command {
@@ -41,14 +43,18 @@ goes by, until Ctrl-C.`,
 		Example: "  fleetscore simulate --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z --out readings.csv\n  fleetscore simulate --server http://127.0.0.1:7180",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.server, err = cmd.Flags().GetString("server"); err != nil {
-				return err
-			}
 			if s.out != "" {
 				return s.toFile(cmd.Context(), cmd.ErrOrStderr())
 			}
-			return s.toHub(cmd.Context(), cmd.ErrOrStderr())
+			if s.from != "" || s.to != "" {
+				return usagef("--from and --to go with --out; to send, --last says how long ago to begin")
+			}
+			var err error
+			if s.client, err = dial(cmd); err != nil {
+				return err
+			}
+			defer s.client.Close()
+			return s.toHub(cmd.Context(), cmd.ErrOrStderr(), time.Now().Add(-s.last))
 		},
 	}
 	f := cmd.Flags()
@@ -124,13 +130,13 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 
 // toHub sends readings as they become due, in order, each batch until it is
 // acknowledged: what a device with a buffer does.
-func (s *simulation) toHub(ctx context.Context, progress io.Writer) error {
+func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Time) error {
 	fleet, err := simulator.New(s.cfg)
 	if err != nil {
 		return err
 	}
 	const step, most = 500 * time.Millisecond, time.Minute // between sends; of readings in one
-	from := time.Now().UTC().Truncate(time.Second).Add(-s.last)
+	from = from.UTC().Truncate(time.Millisecond)
 	var body []byte
 	sent := int64(0)
 	for {
@@ -191,28 +197,5 @@ func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byt
 func (s *simulation) post(ctx context.Context, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	url := strings.TrimSuffix(s.server, "/") + "/api/v1/hubs/" + s.hub + "/messages"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return usagef("--server %s: %v", s.server, err)
-	}
-	req.Header.Set("Content-Type", "application/x-ndjson")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fleetscore.Errorf(fleetscore.Unavailable, "send readings", url, "%w", err).WithHint("is the server running? --server names another")
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if resp.StatusCode/100 == 2 {
-		return nil
-	}
-	var problem struct{ Message string }
-	if err == nil && json.Unmarshal(answer, &problem) != nil || problem.Message == "" {
-		problem.Message = string(answer)
-	}
-	kind := fleetscore.Invalid
-	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
-		kind = fleetscore.Unavailable
-	}
-	return fleetscore.Errorf(kind, "send readings", url, "%s: %s", resp.Status, problem.Message)
+	return s.client.Send(ctx, http.MethodPost, "/hubs/"+url.PathEscape(s.hub)+"/messages", nil, "application/x-ndjson", bytes.NewReader(body), nil)
 }

@@ -29,6 +29,7 @@ type streams struct {
 	server *server
 
 	mu          sync.Mutex // guards the fields below
+	hub         hub.Hub
 	gateway     *gateway.Gateway
 	aggregators []*aggregator.Aggregator
 }
@@ -59,6 +60,28 @@ func (s *streams) status() []aggregator.Status {
 	return out
 }
 
+// caughtUp returns the only query's state, and whether it has read the log as far
+// as that was written before the call.
+func (s *streams) caughtUp(ctx context.Context) (aggregator.Status, bool) {
+	s.mu.Lock()
+	h := s.hub
+	s.mu.Unlock()
+	if h == nil {
+		return aggregator.Status{}, false
+	}
+	log, err := h.Stats(ctx)
+	all := s.status()
+	if err != nil || len(all) != 1 {
+		return aggregator.Status{}, false
+	}
+	for i, p := range all[0].Partitions {
+		if p.Taken < log[i].Last {
+			return aggregator.Status{}, false
+		}
+	}
+	return all[0], true
+}
+
 // stats is the gateway's state; zero while there is none.
 func (s *streams) stats() gateway.Stats {
 	s.mu.Lock()
@@ -75,52 +98,86 @@ type part struct {
 	Queries map[string]fleetscore.QueryConfig
 }
 
+// hubConfig is what of the configuration the hub itself depends on.
+func (s *streams) hubConfig(c fleetscore.HubConfig) hub.JetStreamConfig {
+	return hub.JetStreamConfig{Dir: filepath.Join(s.server.cfg.dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
+}
+
+// run ends with an error only if the hub can't be opened at the start, where
+// somebody looks; later it is tried again.
 func (s *streams) run(ctx context.Context) error {
 	changes, stop := s.server.ledger.Watch()
 	defer stop()
-	var h hub.Hub
-	defer func() {
-		if h != nil {
-			if err := h.Close(); err != nil {
-				s.server.log.Error("closing the hub", "err", err)
-			}
-		}
-	}()
-	for ctx.Err() == nil {
+	defer s.closeHub()
+	var opened hub.JetStreamConfig
+	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
-		if err != nil {
-			return err
-		}
-		if !ready {
+		if err == nil && !ready {
+			started = true
 			select {
 			case <-ctx.Done():
 			case <-changes:
 			}
 			continue
 		}
-		if h == nil {
-			h, err = hub.OpenJetStream(ctx, hub.JetStreamConfig{Dir: filepath.Join(s.server.cfg.dir, "hub"),
-				Partitions: cfg.Hub.Partitions, Retention: cfg.Hub.Retention.D()}, s.server.log)
-			if err != nil {
-				return err
+		if err == nil {
+			if want := s.hubConfig(cfg.Hub); opened != want {
+				s.closeHub()
+				opened = hub.JetStreamConfig{}
+				if err = s.openHub(ctx, want); err == nil {
+					opened = want
+				}
 			}
 		}
-		if err := s.runOne(ctx, h, part{cfg.Hub, cfg.Queries}, changes); err != nil {
+		if err == nil {
+			started = true
+			err = s.runOne(ctx, part{cfg.Hub, cfg.Queries}, changes)
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if !started {
 			return err
+		}
+		s.server.log.Error("readings are held up", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-changes:
+		case <-time.After(5 * time.Second):
 		}
 	}
 	return nil
 }
 
-// runOne runs gateway and aggregators for one configuration, until it changes.
-func (s *streams) runOne(ctx context.Context, h hub.Hub, p part, changes <-chan struct{}) error {
-	if p.Hub.Partitions != h.Partitions() {
-		return fleetscore.Errorf(fleetscore.Conflict, "open hub", "", "it was made with %d partitions, fleet.yaml says %d", h.Partitions(), p.Hub.Partitions).
-			WithHint("partitions are fixed once readings are stored: put the old number back, or start with another --dir")
+func (s *streams) openHub(ctx context.Context, cfg hub.JetStreamConfig) error {
+	h, err := hub.OpenJetStream(ctx, cfg, s.server.log)
+	if err == nil {
+		s.mu.Lock()
+		s.hub = h
+		s.mu.Unlock()
 	}
+	return err
+}
+
+func (s *streams) closeHub() {
+	s.mu.Lock()
+	h := s.hub
+	s.hub = nil
+	s.mu.Unlock()
+	if h == nil {
+		return
+	}
+	if err := h.Close(); err != nil {
+		s.server.log.Error("closing the hub", "error", err)
+	}
+}
+
+// runOne runs gateway and aggregators for one configuration, until it changes.
+func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) error {
+	h := s.hub // only run, which called this, changes it
 	metrics := &scope{Registerer: s.server.metrics}
 	defer metrics.unregister()
-	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub"}, gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics})
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Numbers: numbers(p.Queries)}, gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // MaxBytes bounds the size of a fleet.yaml.
@@ -61,7 +63,7 @@ func Parse(name string, text []byte) (fleetscore.Config, error) {
 	r := &reader{lines: map[string]int{}}
 	var cfg fleetscore.Config
 	r.read(text, &cfg)
-	if len(r.problems) == 0 {
+	if r.decoded {
 		fill(&cfg)
 		r.judge(&cfg, filepath.Dir(name), filepath.IsAbs(name))
 	}
@@ -105,6 +107,7 @@ func (r *reader) read(text []byte, cfg *fleetscore.Config) {
 		return
 	}
 	r.decode(body, cfg)
+	r.decoded = true
 }
 
 // fill replaces zero values by their documented defaults.
@@ -239,6 +242,9 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 		for _, a := range plan.Aggregates {
 			columns[plan.Into] = append(columns[plan.Into], a.Name)
 		}
+		if err := table.DatasetSchema(plan.StampName, plan.KeyNames, columns[plan.Into]).Check(); err != nil {
+			r.at(path, "%v", err)
+		}
 	}
 	return columns
 }
@@ -337,6 +343,17 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	}
 	if p.Missing.Validate() != nil {
 		r.at(path+".missing", "%q: write fail, skip or model", string(p.Missing))
+	}
+	outputs := slices.Collect(maps.Keys(seen))
+	if p.Label != "" && !seen[p.Label] {
+		outputs = append(outputs, p.Label)
+	} else if p.Label != "" {
+		r.at(path+".label", "%s is a feature's name too; rename the feature: Other=%s", p.Label, p.Label)
+	}
+	for _, s := range []table.TableSchema{table.PredictionSchema(c.Hub.Time, c.Hub.Key, outputs), table.ItemSchema(c.Hub.Key)} {
+		if err := s.Check(); err != nil {
+			r.at(path, "its results: %v", err)
+		}
 	}
 	if p.Schedule.Cron != "" {
 		if err := schedule.Validate(p.Schedule); err != nil {

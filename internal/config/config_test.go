@@ -87,6 +87,10 @@ func TestProblems(t *testing.T) {
 		{"no model and no list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "{path: models/sensors}", []string{":8: fleets.sensors.model:", "{Device} is missing"}},
 		{"a list of another form", "model: \"model_{Device}_{Tag}\"", "sensors: s.xlsx", []string{":8: fleets.sensors.sensors: s.xlsx: a list of sensors is a .csv"}},
 		{"sync too often", "model: \"model_{Device}_{Tag}\"", "model: \"model_{Device}_{Tag}\", sync: 10ms", []string{":8: fleets.sensors.sync: 10ms is too often"}},
+		{"all kinds at once", "    dataset: readings\n    fleet: sensors", "    datset: readings\n    fleet: senors", []string{`fleet "senors"`, ":13: pipelines.anomalies.datset: unknown key"}},
+		{"result column twice", "features: [Value]", "features: [score=Value]", []string{":12:", "a column score already"}},
+		{"partition column", "AVG(Value) AS Value", "AVG(Value) AS Hour", []string{":3:", "Hour"}},
+		{"label that is a feature", "features: [Value]", "features: [Value]\n    label: Value", []string{":16: pipelines.anomalies.label", "Other=Value"}},
 		{"path outside the area", "path: models/sensors", "path: sensors", []string{"models/sensors", "./sensors"}},
 	}
 	for _, tt := range tests {

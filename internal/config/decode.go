@@ -18,6 +18,7 @@ type reader struct {
 	problems []Problem
 	lines    map[string]int // path, e.g. "pipelines.a.features", to line
 	path     []string
+	decoded  bool // there was something to judge
 }
 
 func (r *reader) problemf(line int, format string, args ...any) {

@@ -35,6 +35,7 @@ type Config struct {
 	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
 	MaxQueueBytes int64                // of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
+	Numbers       []string             // columns that queries calculate with: a text there is refused
 	MaxFuture     time.Duration        // how far a reading's time may lie ahead of its arrival; 0 means 5 min; negative means any
 }
 

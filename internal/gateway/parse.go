@@ -288,6 +288,9 @@ func (p *parser) time(raw jsontext.Value) (why string) {
 	if t > p.latest {
 		return fmt.Sprintf("lies more than %s ahead of this server's clock", p.cfg.MaxFuture)
 	}
+	if t < 0 {
+		return "lies before 1970: is the device's clock set?"
+	}
 	p.reading.time = t
 	return ""
 }
@@ -335,6 +338,9 @@ func (p *parser) cell(name string, raw jsontext.Value) (why string) {
 		}
 		c.number = v
 	case '"':
+		if slices.Contains(p.cfg.Numbers, name) {
+			return "a text; queries calculate with this column, so send a number"
+		}
 		n := len(p.text)
 		text, err := jsontext.AppendUnquote(p.text, raw)
 		if err != nil || len(text)-n > maxTextBytes {

@@ -131,8 +131,14 @@ func (g *Gateway) verdict(out *parsed, err error) (status, accepted int, problem
 	g.metrics.readings.WithLabelValues("rejected").Add(float64(out.rejected))
 	switch {
 	case out.rejected > 0:
-		problem := g.problem(fleetscore.Invalid, "mend these lines and send them again", "%d of %d readings are malformed; the other %d are stored",
-			out.rejected, out.accepted+out.rejected, out.accepted)
+		text := fmt.Sprintf("%d of %d readings are malformed; the other %d are stored", out.rejected, out.accepted+out.rejected, out.accepted)
+		if out.accepted == 0 {
+			text = fmt.Sprintf("all %d readings are malformed; none is stored", out.rejected)
+			if out.rejected == 1 {
+				text = "the reading is malformed"
+			}
+		}
+		problem := g.problem(fleetscore.Invalid, "mend these lines and send them again", "%s", text)
 		problem.Accepted, problem.Rejected, problem.Lines = out.accepted, out.rejected, out.reasons
 		return http.StatusBadRequest, 0, problem
 	case out.accepted == 0:

@@ -1,5 +1,6 @@
 // Package lifecycle runs the services of a process together: all start, and when
-// one ends or the context does, all are told to end and waited for.
+// one ends or the context does, all are told to end and waited for; those that the
+// others need until they ended come last.
 //
 // It knows nothing about what services do and restarts none: a service that can
 // heal does so itself.
@@ -21,6 +22,7 @@ import (
 type Service struct {
 	Name string
 	Run  func(ctx context.Context) error
+	Last bool // told to end only after all that aren't Last have ended: they need it until then
 }
 
 // slowStop is after how long a service that hasn't ended is named in the log.
@@ -31,6 +33,8 @@ const slowStop = 10 * time.Second
 // service that failed, with its name, or nil. A panic in a service is such an
 // error.
 func Run(ctx context.Context, log *slog.Logger, services ...Service) error {
+	last, cancelLast := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelLast()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type ended struct {
@@ -39,18 +43,23 @@ func Run(ctx context.Context, log *slog.Logger, services ...Service) error {
 	}
 	results := make(chan ended, len(services))
 	var wg sync.WaitGroup
+	running := make(map[int]bool, len(services))
 	for i, s := range services {
-		wg.Go(func() { results <- ended{i, guard(ctx, s)} })
+		running[i] = true
+		of := ctx
+		if s.Last {
+			of = last
+		}
+		wg.Go(func() { results <- ended{i, guard(of, s)} })
 	}
 	defer wg.Wait()
-	running := make(map[int]bool, len(services))
-	for i := range services {
-		running[i] = true
-	}
 	var first error
 	var slow <-chan time.Time
 	stopping := ctx.Done()
 	for len(running) > 0 {
+		if !needed(services, running) {
+			cancelLast()
+		}
 		select {
 		case r := <-results:
 			delete(running, r.at)
@@ -69,6 +78,16 @@ func Run(ctx context.Context, log *slog.Logger, services ...Service) error {
 		}
 	}
 	return first
+}
+
+// needed tells whether a service that isn't Last still runs.
+func needed(services []Service, running map[int]bool) bool {
+	for i := range running {
+		if !services[i].Last {
+			return true
+		}
+	}
+	return false
 }
 
 // guard runs a service and makes errors of panics.

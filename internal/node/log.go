@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,12 +47,19 @@ func (n *Node) newTaskLog(ctx context.Context, lease fleetscore.LeaseID) *taskLo
 	return l
 }
 
-// printf adds a line with the time.
+// printf adds a line with the time. Further lines of the text are indented, so
+// that nothing in it can pass for a line of ours.
 func (l *taskLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text = time.Now().UTC().AppendFormat(l.text, "2006-01-02T15:04:05.000Z ")
-	l.text = append(fmt.Appendf(l.text, format, args...), '\n')
+	for i, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
+		if i > 0 {
+			l.text = append(l.text, "\n    "...)
+		}
+		l.text = append(l.text, fleetscore.Printable(strings.ReplaceAll(line, "\t", "  "))...)
+	}
+	l.text = append(l.text, '\n')
 }
 
 // flush sends what wasn't sent, in pieces, as far as the server takes it.

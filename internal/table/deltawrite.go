@@ -38,7 +38,7 @@ func AlreadyCommitted(err error) bool { return errors.Is(err, errAlready) }
 // Create makes the table if there is none. Nothing happens if it exists with the
 // same columns; kind Conflict if with others.
 func (d *Delta) Create(ctx context.Context, s TableSchema) error {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -46,8 +46,8 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 	for {
 		snap, err := d.refresh(ctx)
 		if err == nil {
-			if !snap.Schema.equal(s) {
-				return fleetscore.Errorf(fleetscore.Conflict, "create table", "", "it exists with the columns %v, wanted are %v", snap.Schema.Columns, s.Columns).
+			if !snap.Schema.Equal(s) {
+				return fleetscore.Errorf(fleetscore.Conflict, "create table", "", "it exists with the columns %s, wanted are %s", snap.Schema, s).
 					WithHint("columns of a table are fixed: write into a table of another name")
 			}
 			return nil

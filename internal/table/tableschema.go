@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/fleetscore/fleetscore"
 )
 
 // TableSchema is the shape of a Delta table: its time and key columns, and all
@@ -33,15 +35,33 @@ func (s TableSchema) Values() []string {
 	return out
 }
 
-func (s TableSchema) equal(o TableSchema) bool {
+// Equal tells whether both have the same time, key and columns.
+func (s TableSchema) Equal(o TableSchema) bool {
 	return s.Time == o.Time && slices.Equal(s.Key, o.Key) && slices.Equal(s.Columns, o.Columns)
 }
 
-func (s TableSchema) check() error {
+// String lists the columns for people.
+func (s TableSchema) String() string {
+	names := make([]string, len(s.Columns))
+	for i, c := range s.Columns {
+		names[i] = c.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// Check refuses columns that a table can't have: names that files can't carry, and
+// those that are the same but for their case, which most engines can't tell apart.
+func (s TableSchema) Check() error {
+	seen := map[string]string{"date": "date", "hour": "hour"} // by which files are partitioned
 	for _, c := range s.Columns {
 		if err := checkColumn(c.Name); err != nil {
 			return err
 		}
+		low := strings.ToLower(c.Name)
+		if other, twice := seen[low]; twice {
+			return fleetscore.Errorf(fleetscore.Invalid, "check column name", c.Name, "the table has a column %s already", other).WithHint("give it another name")
+		}
+		seen[low] = c.Name
 	}
 	return nil
 }

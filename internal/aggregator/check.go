@@ -1,0 +1,50 @@
+package aggregator
+
+import (
+	"context"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// schemaOf is the shape of a query's dataset.
+func schemaOf(plan *query.Plan) table.TableSchema {
+	var names []string
+	for _, g := range plan.Aggregates {
+		names = append(names, g.Name)
+	}
+	return table.DatasetSchema(plan.StampName, plan.KeyNames, names)
+}
+
+// Check refuses a query that can't write its dataset as it is: the dataset has
+// other columns, or is written by another query or by uploads, so that its rows
+// would be there twice. folder is the dataset's; kind Conflict.
+func Check(ctx context.Context, folder store.Bucket, name string, plan *query.Plan) error {
+	snap, err := table.OpenDelta(folder).Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	conflict := func(format string, args ...any) error {
+		return fleetscore.Errorf(fleetscore.Conflict, "run query", name, format, args...).
+			WithHint("write INTO a dataset of another name; the hub's readings are aggregated anew, as far back as hub.retention keeps them")
+	}
+	if want := schemaOf(plan); !snap.Schema.Equal(want) {
+		return conflict("its dataset %s has the columns %s, the query makes %s", plan.Into, snap.Schema, want)
+	}
+	for id := range snap.Txns {
+		switch kind, rest, _ := strings.Cut(id, "/"); kind {
+		case "query":
+			if writer, _, _ := strings.Cut(rest, "/"); writer != name {
+				return conflict("its dataset %s is written by query %s", plan.Into, writer)
+			}
+		case "upload":
+			return conflict("its dataset %s holds uploaded rows", plan.Into)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// check refuses a configuration that the server can't carry out with what it has
+// already: model folders, datasets, the hub's readings. Refused, the one in force
+// stays.
+func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
+	problems := []error{checkFolders(cfg)}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
+		plan, err := query.Parse(cfg.Queries[name].SQL)
+		if err == nil {
+			err = aggregator.Check(ctx, store.Sub(s.store, "data/"+plan.Into), name, plan)
+		}
+		problems = append(problems, err)
+	}
+	problems = append(problems, s.checkHub(ctx, cfg.Hub))
+	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
+	if len(problems) == 1 {
+		return problems[0]
+	}
+	return errors.Join(problems...)
+}
+
+// checkHub refuses other partitions or key columns than those that readings were
+// stored with.
+func (s *server) checkHub(ctx context.Context, want fleetscore.HubConfig) error {
+	have, ready, err := s.applied(ctx)
+	if err != nil || !ready || have.Hub.Partitions == want.Partitions && slices.Equal(have.Hub.Key, want.Key) {
+		return err
+	}
+	some, err := s.streams.holds(ctx, have.Hub)
+	if err != nil || !some {
+		return err
+	}
+	if have.Hub.Partitions != want.Partitions {
+		return fleetscore.Errorf(fleetscore.Conflict, "change hub.partitions", "", "it holds readings in %d partitions, not %d", have.Hub.Partitions, want.Partitions).
+			WithHint("partitions are fixed once readings are stored: put the old number back, or start with another --dir")
+	}
+	return fleetscore.Errorf(fleetscore.Conflict, "change hub.key", "", "it holds readings with the key %v, not %v", have.Hub.Key, want.Key).
+		WithHint("the key is fixed once readings are stored: put the old one back, or start with another --dir")
+}
+
+// holds tells whether the hub, open or not, holds anything.
+func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, error) {
+	s.mu.Lock()
+	h := s.hub
+	s.mu.Unlock()
+	if h == nil {
+		c := s.hubConfig(cfg)
+		if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		var err error
+		if h, err = hub.OpenJetStream(ctx, c, s.server.log); err != nil {
+			return false, err
+		}
+		defer h.Close() // nothing was written
+	}
+	stats, err := h.Stats(ctx)
+	return slices.ContainsFunc(stats, func(p hub.Stats) bool { return p.Last > 0 }), err
+}
+
+// numbers are the columns that queries calculate with.
+func numbers(queries map[string]fleetscore.QueryConfig) []string {
+	var out []string
+	for _, q := range queries {
+		plan, err := query.Parse(q.SQL)
+		if err != nil {
+			continue // it was judged when it was applied
+		}
+		for _, a := range plan.Aggregates {
+			if a.Func != "count" && !slices.Contains(out, a.Column) {
+				out = append(out, a.Column)
+			}
+		}
+	}
+	return out
+}
