@@ -16,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -265,5 +266,71 @@ func TestOutage(t *testing.T) {
 	a, err := run(t, h, faulty)
 	if s := a.Status().Partitions[0]; err != nil || failures != 4 || s.CompleteUntil < 101*minute {
 		t.Errorf("after %d failures: %v, %+v", failures, err, s)
+	}
+}
+
+// TestOtherDataset: a query never writes into a dataset that isn't its own. It
+// stands still and says why; once the reason is gone Check is content.
+func TestOtherDataset(t *testing.T) {
+	t.Parallel()
+	plan, err := query.Parse(config.Query.SQL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		schema table.TableSchema
+		txn    string
+		want   string // "" if the query may write
+	}{
+		"its own":       {schemaOf(plan), "query/q/p0/position", ""},
+		"other columns": {table.DatasetSchema("TS", []string{"Device"}, []string{"Mean"}), "query/q/p0/position", "has the columns TS, Device, Mean, the query makes TS, Device, Value, N"},
+		"other query":   {schemaOf(plan), "query/renamed/p0/position", "is written by query renamed"},
+		"uploads":       {schemaOf(plan), "upload/0af1", "holds uploaded rows"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := openDir(t)
+			folder := store.Sub(b, "data/readings")
+			d := table.OpenDelta(folder)
+			if err := d.Create(t.Context(), c.schema); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Commit(t.Context(), table.Commit{Operation: "WRITE", Txns: map[string]int64{c.txn: 0}}); err != nil {
+				t.Fatal(err)
+			}
+			err := Check(t.Context(), folder, "q", plan)
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "another name") {
+				t.Errorf("got %v, want a conflict: %s", err, c.want)
+			}
+			h := hubtest.New(1)
+			fill(t, h, 1)
+			a, err := New(config, Deps{Hub: h, Store: b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- a.Run(ctx) }()
+			for a.Status().Problem == "" {
+				select {
+				case err := <-done:
+					t.Fatalf("the query ended: %v", err)
+				case <-time.After(time.Millisecond): // the status has no signal
+				}
+			}
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) || !strings.Contains(a.Status().Problem, c.want) {
+				t.Errorf("the query ended with %v, its problem was %q", err, a.Status().Problem)
+			}
+			if snap, err := d.Snapshot(t.Context()); err != nil || len(snap.Files) > 0 {
+				t.Errorf("it wrote %d files, %v", len(snap.Files), err)
+			}
+		})
 	}
 }

@@ -29,10 +29,13 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
 	}
 	problems = append(problems, s.checkHub(ctx, cfg.Hub))
 	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
-	if len(problems) == 1 {
+	switch len(problems) {
+	case 0:
+		return nil
+	case 1:
 		return problems[0]
 	}
-	return errors.Join(problems...)
+	return fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
 }
 
 // checkHub refuses other partitions or key columns than those that readings were

@@ -21,6 +21,7 @@ func TestEdges(t *testing.T) {
 	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
 	p := startServer(t, fmt.Sprintf(crashFleet, models))
 	base := "http://" + p.addr
+	p.reading() // the gateway opens after the API
 	ask := func(method, path, body string, header ...string) (int, string) {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))

@@ -116,6 +116,8 @@ func TestReadings(t *testing.T) {
 			`{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1"} {}`,
 			`{"TS":"2126-11-23T10:00:05Z","Device":"a","Tag":"1"}`,
 			`[]`, `nonsense`, "{\"TS\":\"2026-11-23T10:00:05Z\",\"Device\":\"\xff\",\"Tag\":\"1\"}",
+			`{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1","Value":"2"}`,
+			`{"TS":"1969-12-31T23:59:59Z","Device":"a","Tag":"1"}`,
 			`{"TS":"2026-11-23T10:00:07Z","Device":"a","Tag":"1","Value":2}`}, "\n"), 400,
 			[]string{"a/1 2026-11-23T10:00:05Z Value=1", "a/1 2026-11-23T10:00:07Z Value=2"},
 			[]Rejection{
@@ -130,6 +132,8 @@ func TestReadings(t *testing.T) {
 				{12, "TS", "lies more than 5m0s ahead of this server's clock"},
 				{13, "", "not a JSON object"}, {14, "", "not a JSON object: invalid character 'o' in literal null (expecting 'u') at byte 2"},
 				{15, "", "not a JSON object: invalid UTF-8 at byte 40"},
+				{16, "Value", "a text; queries calculate with this column, so send a number"},
+				{17, "TS", "lies before 1970: is the device's clock set?"},
 			}},
 		"broken array": {"application/json", `[{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1"},{"TS":`, 400,
 			[]string{"a/1 2026-11-23T10:00:05Z"}, []Rejection{{2, "", "not a JSON object: it ends too early; nothing after it was read"}}},
@@ -141,7 +145,7 @@ func TestReadings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := hubtest.New(1)
-			g := start(t, h, Config{MaxBodyBytes: 64 << 10})
+			g := start(t, h, Config{MaxBodyBytes: 64 << 10, Numbers: []string{"Value"}})
 			status, p := post(g, c.media, c.body)
 			if status != c.status {
 				t.Errorf("status %d, want %d: %+v", status, c.status, p)

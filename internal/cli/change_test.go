@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// reading sends one reading of now.
+func (p *process) reading() {
+	p.t.Helper()
+	line := fmt.Sprintf(`{"TS":"%s","Device":"1","Tag":"pressure","Value":5}`+"\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"))
+	for range 200 {
+		err := p.Send(p.t.Context(), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader(line), nil)
+		if err == nil {
+			return
+		}
+		if !fleetscore.KindOf(err).Retryable() {
+			p.t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // a device tries again
+	}
+	p.t.Fatalf("no reading is taken:\n%s", p.log)
+}
+
+// rows waits until the dataset holds at least n rows.
+func (p *process) rows(n int64) {
+	p.t.Helper()
+	var d api.Dataset
+	for range 600 {
+		if err := p.Get(p.t.Context(), "/datasets/readings", nil, &d); err == nil && d.Rows >= n {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // a page of the API, not an event
+	}
+	p.t.Fatalf("the dataset holds %d rows, not %d:\n%s", d.Rows, n, p.log)
+}
+
+// TestChangedConfiguration applies what the server can't carry out with the data
+// it has: it says so, keeps what was in force and goes on. What it can carry out
+// takes effect without a restart.
+func TestChangedConfiguration(t *testing.T) {
+	t.Parallel()
+	text := fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models"))
+	p := startServer(t, text)
+	server := "--server=http://" + p.addr
+	apply := func(pairs ...string) (int, string) {
+		t.Helper()
+		changed := text
+		for i := 0; i < len(pairs); i += 2 {
+			changed = strings.ReplaceAll(changed, pairs[i], pairs[i+1])
+		}
+		file := filepath.Join(t.TempDir(), "changed.yaml")
+		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := command(t, "apply", file, server)
+		return code, stderr
+	}
+	p.reading()
+	p.rows(1)
+	for _, c := range []struct {
+		pairs []string
+		code  int
+		want  string
+	}{
+		{[]string{"AVG(Value) AS Value", "AVG(Value) AS Mean", "[Value]", "[Mean]"}, 13, "has the columns TS, Device, Tag, Value, N"},
+		{[]string{"  readings:\n", "  renamed:\n"}, 13, "is written by query readings"},
+		{[]string{"partitions: 2", "partitions: 3"}, 13, "partitions are fixed"},
+		{[]string{"key: [Device, Tag]", "key: [Device]", "Device, Tag", "Device", "_{Tag}", ""}, 13, "the key is fixed"},
+		{[]string{"/models, model:", "/nowhere, model:"}, 10, "isn't there"},
+	} {
+		if code, stderr := apply(c.pairs...); code != c.code || !strings.Contains(stderr, c.want) {
+			t.Errorf("%q: exit %d, want %d with %q\n%s", c.pairs, code, c.code, c.want, stderr)
+		}
+	}
+	p.reading()
+	p.rows(2)
+	if code, stderr := apply("partitions: 2", "partitions: 2, retention: 1h", "scale: {min: 1", "scale: {min: 0"); code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	for range 200 { // a second, and the hub is opened anew
+		if strings.Contains(p.retention(), "3600000000000") {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if got := p.retention(); !strings.Contains(got, "3600000000000") {
+		t.Errorf("the hub keeps %s", got)
+	}
+	p.reading()
+	p.rows(3)
+	var queries api.List[aggregator.Status]
+	if err := p.Get(t.Context(), "/queries", nil, &queries); err != nil || len(queries.Items) != 1 || queries.Items[0].Problem != "" {
+		t.Errorf("queries %+v, %v", queries.Items, err)
+	}
+}
+
+// retention is the stream's, as the engine keeps it on disk.
+func (p *process) retention() string {
+	files, err := filepath.Glob(filepath.Join(p.dir, "data", "hub", "jetstream", "*", "streams", "readings-000", "meta.inf"))
+	if err != nil || len(files) != 1 {
+		p.t.Fatalf("the engine's files: %v, %v", files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		return err.Error() // it is being written
+	}
+	_, after, _ := bytes.Cut(b, []byte(`"max_age":`))
+	age, _, _ := bytes.Cut(after, []byte(","))
+	return string(age)
+}
