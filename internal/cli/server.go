@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -92,7 +93,10 @@ func (s *server) readAPIToken() error {
 }
 
 func (s *server) bind(ctx context.Context) error {
-	host, _, err := net.SplitHostPort(s.cfg.listen)
+	host, port, err := net.SplitHostPort(s.cfg.listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
 	if err != nil {
 		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.listen, "not host:port").WithHint("write for example 127.0.0.1:7180")
 	}
@@ -115,9 +119,8 @@ func (s *server) bind(ctx context.Context) error {
 	if ip := addr.IP; ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	_, port, err := net.SplitHostPort(addr.String())
-	s.url = "http://" + net.JoinHostPort(host, port)
-	return err
+	s.url = "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+	return nil
 }
 
 func (s *server) openStorage(ctx context.Context) error {

@@ -53,7 +53,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.TokenFile != "" {
 		b, err := os.ReadFile(cfg.TokenFile)
 		if err != nil {
-			return nil, fleetscore.Wrap("read token", cfg.TokenFile, err)
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "read token", cfg.TokenFile, "%w", err).WithHint("name the file that holds the server's token")
 		}
 		c.token = strings.TrimSpace(string(b))
 	}

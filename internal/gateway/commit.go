@@ -11,6 +11,9 @@ import (
 // appendTimeout bounds one append to the hub.
 const appendTimeout = 30 * time.Second
 
+// tellEvery is how often the log says that readings can't be stored.
+const tellEvery = time.Minute
+
 // committer appends one partition's readings to the hub, and ticks.
 type committer struct {
 	g         *Gateway
@@ -26,6 +29,7 @@ type committer struct {
 	arrived fleetscore.Micros // of the last message; arrivals never go back
 	quiet   time.Time         // since when nothing came and the hub was well
 	failed  bool              // whether the last append was in vain
+	told    time.Time         // when the log last said so
 	looked  time.Time
 }
 
@@ -112,11 +116,17 @@ func (c *committer) append(ctx context.Context, r *fleetscore.Readings) error {
 	_, err := c.g.hub.Append(ctx, c.partition, c.arrived, r)
 	end := c.g.now()
 	outcome := "done"
-	c.failed = err != nil
 	if err != nil {
 		outcome = "failed"
-		c.g.log.Error("readings could not be stored", "partition", c.partition, "error", err)
+		if end.Sub(c.told) > tellEvery { // devices try again and again
+			c.told = end
+			c.g.log.Error("readings can't be stored", "partition", c.partition, "error", err)
+		}
+	} else if c.failed {
+		c.told = time.Time{}
+		c.g.log.Info("readings are stored again", "partition", c.partition)
 	}
+	c.failed = err != nil
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
 	if r != nil {
 		c.g.metrics.batch.Observe(float64(r.Len()))

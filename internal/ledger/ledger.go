@@ -24,6 +24,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -63,12 +64,23 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	}
 	l := &Ledger{watchers: map[chan struct{}]bool{}}
 	if l.lock, err = takeLock(path); err != nil {
-		return nil, err
+		return nil, full(op, path, err)
 	}
 	if err := l.open(ctx, path); err != nil {
-		return nil, errors.Join(problem(op, path, err), l.Close())
+		return nil, errors.Join(full(op, path, problem(op, path, err)), l.Close())
 	}
 	return l, nil
+}
+
+// full makes an error that a full disk causes one of kind Exhausted: the engine
+// reports it in many ways.
+func full(op, path string, err error) error {
+	const little = 1 << 20
+	var st unix.Statfs_t
+	if errors.Is(err, syscall.ENOSPC) || unix.Statfs(filepath.Dir(path), &st) == nil && uint64(st.Bavail)*uint64(st.Bsize) < little {
+		return fleetscore.Errorf(fleetscore.Exhausted, op, path, "the disk is full: %w", err).WithHint("free space, or move the data folder")
+	}
+	return err
 }
 
 func (l *Ledger) open(ctx context.Context, path string) (err error) {
