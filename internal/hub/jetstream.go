@@ -300,5 +300,6 @@ func (h *jetStream) Close() error {
 		h.engine.stop()
 		h.engine = nil
 	}
+	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // a process being forked just now holds the file for a moment longer
 	return h.lock.Close()
 }
