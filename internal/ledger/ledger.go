@@ -165,7 +165,7 @@ func (l *Ledger) Close() error {
 		}
 	}
 	if l.lock != nil {
-		_ = unix.Flock(int(l.lock.Fd()), unix.LOCK_UN) // a process being forked just now holds the file for a moment longer
+		_ = unix.Flock(int(l.lock.Fd()), unix.LOCK_UN)            // a process being forked just now holds the file for a moment longer
 		if err := l.lock.Close(); !errors.Is(err, os.ErrClosed) { // after the database: the lock guards it
 			errs = append(errs, err)
 		}
