@@ -37,6 +37,14 @@ const minKeys = 64
 // doesn't hold up the rest.
 const tasksPerSlot = 4
 
+// fileShards is the number of shards in the smallest range that a dataset's large
+// files are cut by: tasks that end at its multiples share no such file. A task may
+// be a tenth of its share smaller or larger for that.
+const (
+	fileShards = 16
+	slack      = 10
+)
+
 // Plan cuts all shards into ranges with about the same number of expected keys,
 // a task each; slots is how many tasks may run at once. The ranges cover every
 // shard, as rows may come from keys that nobody expects.
@@ -51,8 +59,13 @@ func Plan(shardKeys [fleetscore.Shards]int64, slots int) []fleetscore.ShardRange
 	first, seen := 0, int64(0)
 	for s, n := range shardKeys {
 		seen += n
-		// The range ends where its share of all keys is reached.
-		if made := int64(len(out)) + 1; made < want && seen*want >= total*made {
+		// The range ends where its share of all keys is reached, nearly so where
+		// files end, well so elsewhere.
+		limit := total + total/slack
+		if (s+1)%fileShards == 0 {
+			limit = total - total/slack
+		}
+		if made := int64(len(out)) + 1; made < want && seen*want >= total*(made-1)+limit {
 			out = append(out, fleetscore.ShardRange{First: fleetscore.Shard(first), Last: fleetscore.Shard(s)})
 			first = s + 1
 			if first == fleetscore.Shards {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -116,35 +119,54 @@ func (d *Delta) WriteRows(ctx context.Context, rows *fleetscore.Rows, id string)
 	return d.writeFrame(ctx, s, f, func(shards fleetscore.ShardRange) string { return shards.String() + "-" + id })
 }
 
+// maxFileRows is from how many rows on an hour's rows are spread over several
+// files by shard range, up to fileRanges of them: a task then reads its own
+// shards' files, and no others.
+const (
+	maxFileRows = 512 << 10
+	fileRanges  = 16
+)
+
 // writeFrame writes a frame's parts; name gives a file's name without extension.
 func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *frame, name func(fleetscore.ShardRange) string) ([]fleetscore.DataFile, error) {
 	parts, keys, keyIndex := f.parts(s)
-	times := f.column(s.Time).longs
 	shards := make([]fleetscore.Shard, len(keys))
 	for i, k := range keys {
 		shards[i] = k.Shard()
 	}
-	var out []fleetscore.DataFile
+	var split []part
 	for _, p := range parts {
-		file := fleetscore.DataFile{Rows: int64(len(p.order)), Date: p.date, Hour: p.hour,
-			First: fleetscore.Micros(times[p.order[0]]), Last: fleetscore.Micros(times[p.order[0]])}
-		first := shards[keyIndex[p.order[0]]]
-		file.Shards = fleetscore.ShardRange{First: first, Last: first}
-		for _, i := range p.order {
-			t, sh := fleetscore.Micros(times[i]), shards[keyIndex[i]]
-			file.First, file.Last = min(file.First, t), max(file.Last, t)
-			file.Shards.First, file.Shards.Last = min(file.Shards.First, sh), max(file.Shards.Last, sh)
+		n := 1
+		for n < fileRanges && len(p.order) > n*maxFileRows {
+			n *= 2
 		}
-		file.Path = fmt.Sprintf("date=%s/hour=%02d/%s.parquet", p.date, p.hour, name(file.Shards))
-		var b bytes.Buffer
-		if err := writeParquet(&b, f.pick(p.order)); err != nil {
-			return nil, fleetscore.Wrap("write", file.Path, err)
-		}
-		file.SizeBytes = int64(b.Len())
-		if _, err := d.b.Put(ctx, fleetscore.BlobName(file.Path), &b, store.PutOptions{}); err != nil {
-			return nil, err
-		}
-		out = append(out, file)
+		split = append(split, p.split(n, func(row int) fleetscore.Shard { return shards[keyIndex[row]] })...)
 	}
-	return out, nil
+	times := f.column(s.Time).longs
+	out := make([]fleetscore.DataFile, len(split))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range split {
+		group.Go(func() error {
+			file := fleetscore.DataFile{Rows: int64(len(p.order)), Date: p.date, Hour: p.hour,
+				First: fleetscore.Micros(times[p.order[0]]), Last: fleetscore.Micros(times[p.order[0]])}
+			first := shards[keyIndex[p.order[0]]]
+			file.Shards = fleetscore.ShardRange{First: first, Last: first}
+			for _, row := range p.order {
+				t, sh := fleetscore.Micros(times[row]), shards[keyIndex[row]]
+				file.First, file.Last = min(file.First, t), max(file.Last, t)
+				file.Shards.First, file.Shards.Last = min(file.Shards.First, sh), max(file.Shards.Last, sh)
+			}
+			file.Path = fmt.Sprintf("date=%s/hour=%02d/%s.parquet", p.date, p.hour, name(file.Shards))
+			var b bytes.Buffer
+			if err := writeParquet(&b, f.pick(p.order)); err != nil {
+				return fleetscore.Wrap("write", file.Path, err)
+			}
+			file.SizeBytes = int64(b.Len())
+			out[i] = file
+			_, err := d.b.Put(ctx, fleetscore.BlobName(file.Path), &b, store.PutOptions{})
+			return err
+		})
+	}
+	return out, group.Wait()
 }

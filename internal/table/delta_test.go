@@ -269,3 +269,48 @@ func FuzzDeltaLog(f *testing.F) {
 		_ = d.read("x", data) // must not panic
 	})
 }
+
+// TestLargeHoursAreSplit: an hour of many rows lies in files of distinct shard
+// ranges, each sorted, which together hold every row once.
+func TestLargeHoursAreSplit(t *testing.T) {
+	t.Parallel()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := OpenDelta(b)
+	p := ticks(3000, 400) // 1.2 M rows
+	s := DatasetSchema(p.TimeName, p.KeyNames, p.ValueNames)
+	if err := d.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	files, err := d.WriteRows(t.Context(), &p.Rows, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 4 {
+		t.Fatalf("got %d files, want 4", len(files))
+	}
+	rows := int64(0)
+	for i, f := range files {
+		rows += f.Rows
+		for _, o := range files[:i] {
+			if f.Shards.Overlaps(o.Shards) || f.Path == o.Path {
+				t.Errorf("%s and %s share shards", f.Path, o.Path)
+			}
+		}
+	}
+	if rows != int64(p.Len()) {
+		t.Errorf("got %d rows, want %d", rows, p.Len())
+	}
+	got, err := d.ReadRows(t.Context(), files[1:2], ReadQuery{Shards: &files[1].Shards})
+	if err != nil || int64(got.Len()) != files[1].Rows || len(got.Keys) == 0 {
+		t.Fatalf("one file: %v, %v", got.Len(), err)
+	}
+	for i := 1; i < got.Len(); i++ {
+		a, b := got.Keys[got.KeyIndex[i-1]], got.Keys[got.KeyIndex[i]]
+		if a > b || a == b && got.Times[i-1] > got.Times[i] {
+			t.Fatalf("row %d is out of order", i)
+		}
+	}
+}

@@ -266,6 +266,26 @@ type part struct {
 	order []int
 }
 
+// split cuts a part into those of n equal shard ranges that have rows, each in the
+// part's order.
+func (p part) split(n int, shard func(row int) fleetscore.Shard) []part {
+	if n == 1 {
+		return []part{p}
+	}
+	ranges := make([][]int, n)
+	for _, row := range p.order {
+		r := int(shard(row)) * n / fleetscore.Shards
+		ranges[r] = append(ranges[r], row)
+	}
+	var out []part
+	for _, order := range ranges {
+		if len(order) > 0 {
+			out = append(out, part{p.date, p.hour, order})
+		}
+	}
+	return out
+}
+
 const hourMicros = 3600 * 1_000_000
 
 // hourOf numbers the hour under which a row lies, as partition does.
