@@ -48,8 +48,8 @@ type Jobs interface {
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	Logs(ctx context.Context, id fleetscore.JobID) ([]scheduler.LogRef, error)
 	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
-	SyncFleet(ctx context.Context, name string) (*fleet.Generation, bool, error)
-	FleetProblem(name string) error
+	SyncFleet(ctx context.Context, name string) (*fleet.Change, error)
+	FleetSync(name string) (time.Time, error)
 }
 
 // Deps is what the API works with.

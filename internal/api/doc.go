@@ -33,7 +33,8 @@
 //	GET  /datasets/{name}                         Dataset
 //	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as text/csv or application/x-ndjson → Uploaded
 //	GET  /fleets                                  list of Fleet
-//	POST /fleets/{name}/sync                      Fleet; compiles the models to a new generation if they changed
+//	GET  /fleets/{name}                           Fleet, with what is wrong with its models
+//	POST /fleets/{name}/sync                      Fleet; looks at the models now and compiles those that changed to a new generation
 //	PUT  /fleets/{name}/models/{model}            a model's bytes → Blob
 //	GET  /store?prefix=&delimiter=&limit=&after=  list of Blob
 //	GET  /store/{name…}                           a blob's bytes

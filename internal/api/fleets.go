@@ -23,21 +23,36 @@ import (
 type Fleet struct {
 	Name       string                  `json:"name"`
 	Path       string                  `json:"path"`
-	Model      string                  `json:"model" doc:"template of a model's name"`
+	Model      string                  `json:"model,omitempty" doc:"template of a model's name"`
+	Sensors    string                  `json:"sensors,omitempty" doc:"the list of expected sensors, a file in path"`
 	KeyNames   []string                `json:"key_names,omitempty"`
 	Generation fleetscore.GenerationID `json:"generation,omitempty" doc:"empty until the models were compiled for the first time"`
-	Members    int64                   `json:"members"`
+	Members    int64                   `json:"members" doc:"expected sensors"`
+	Native     int64                   `json:"native" doc:"of them, those whose model is scored natively"`
 	Created    *time.Time              `json:"created,omitempty" doc:"when the generation was made"`
+	Synced     *time.Time              `json:"synced,omitempty" doc:"when the models were last looked at"`
 	Ignored    []string                `json:"ignored,omitempty" doc:"files that belong to no sensor, the first 100"`
-	Changed    bool                    `json:"changed,omitempty" doc:"whether a sync made a new generation"`
 	Problem    string                  `json:"problem,omitempty" doc:"why the models could not be read when they were last looked at"`
+	Health     *fleet.Diagnosis        `json:"health,omitempty" doc:"what is wrong, grouped by cause; of a single fleet"`
+	Change     *FleetChange            `json:"change,omitempty" doc:"what a sync found"`
+}
+
+// FleetChange is what a sync found.
+type FleetChange struct {
+	New       bool  `json:"new" doc:"whether it made another generation the current one"`
+	Added     int64 `json:"added" doc:"sensors"`
+	Changed   int64 `json:"changed" doc:"sensors whose model's file has another content"`
+	Removed   int64 `json:"removed" doc:"sensors"`
+	FilesRead int64 `json:"files_read"`
+	Segments  int   `json:"segments_written"`
 }
 
 func (s *server) registerFleets(api huma.API) {
 	add(api, huma.Operation{OperationID: "list fleets", Method: http.MethodGet, Path: "/fleets", Tags: []string{"fleets"}, Summary: "Fleets and their generations"}, s.listFleets)
-	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Compile the models if they changed"}, s.syncFleet)
+	add(api, huma.Operation{OperationID: "show fleet", Method: http.MethodGet, Path: "/fleets/{name}", Tags: []string{"fleets"}, Summary: "A fleet, and what is wrong with its models, grouped by cause"}, s.showFleet)
+	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Look at the models now, and compile those that changed"}, s.syncFleet)
 	add(api, huma.Operation{OperationID: "upload model", Method: http.MethodPut, Path: "/fleets/{name}/models/{model}", Tags: []string{"fleets"}, Summary: "Put a model's file into the fleet's folder",
-		RequestBody: bytesBody("application/octet-stream", "the model as it was saved: pickle, joblib"), Metadata: map[string]any{restOfPath: true}}, s.putModel)
+		RequestBody: bytesBody("application/octet-stream", "the model as it was saved: pickle, joblib, skops"), Metadata: map[string]any{restOfPath: true}}, s.putModel)
 }
 
 // bytesBody documents a body that isn't JSON and is read while it arrives.
@@ -64,14 +79,25 @@ func (u *Upload) body(limit int64) io.Reader {
 }
 
 func (s *server) fleetOf(c fleetscore.FleetConfig, name string, g *fleet.Generation) Fleet {
-	f := Fleet{Name: name, Path: c.Path, Model: c.Model}
+	f := Fleet{Name: name, Path: c.Path, Model: c.Model, Sensors: c.Sensors}
 	if g != nil {
 		f.KeyNames, f.Generation, f.Members, f.Created, f.Ignored = g.KeyNames, g.ID, g.Members, known(g.Created), g.Ignored
+		f.Native = g.Health.Native
 	}
-	if err := s.deps.Scheduler.FleetProblem(name); err != nil {
+	synced, err := s.deps.Scheduler.FleetSync(name)
+	if f.Synced = known(synced); err != nil {
 		f.Problem = err.Error()
 	}
 	return f
+}
+
+// currentFleet is a fleet's generation, nil if it has none yet.
+func (s *server) currentFleet(ctx context.Context, name string) (*fleet.Generation, error) {
+	g, err := fleet.Current(ctx, s.deps.Store, name)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	}
+	return g, err
 }
 
 func (s *server) listFleets(ctx context.Context, _ *struct{}) (*body[List[Fleet]], error) {
@@ -81,12 +107,9 @@ func (s *server) listFleets(ctx context.Context, _ *struct{}) (*body[List[Fleet]
 	}
 	var out []Fleet
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
-		g, err := fleet.Current(ctx, s.deps.Store, name)
-		if err != nil && !fleetscore.NotFound.Is(err) {
-			return nil, err
-		}
+		g, err := s.currentFleet(ctx, name)
 		if err != nil {
-			g = nil
+			return nil, err
 		}
 		out = append(out, s.fleetOf(cfg.Fleets[name], name, g))
 	}
@@ -112,17 +135,45 @@ type FleetPath struct {
 	Name string `path:"name"`
 }
 
-func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], error) {
-	_, c, err := s.fleetConfig(ctx, "sync fleet", in.Name)
+func (s *server) showFleet(ctx context.Context, in *FleetPath) (*body[Fleet], error) {
+	cfg, c, err := s.fleetConfig(ctx, "show fleet", in.Name)
 	if err != nil {
 		return nil, err
 	}
-	g, changed, err := s.deps.Scheduler.SyncFleet(ctx, in.Name)
+	g, err := s.currentFleet(ctx, in.Name)
 	if err != nil {
 		return nil, err
 	}
 	f := s.fleetOf(c, in.Name, g)
-	f.Changed = changed
+	if g != nil {
+		f.Health = diagnosis(cfg, in.Name, g)
+	}
+	return answer(f), nil
+}
+
+// diagnosis is a generation's health, with regard to the pipelines that use it.
+func diagnosis(cfg fleetscore.Config, name string, g *fleet.Generation) *fleet.Diagnosis {
+	h := g.Health
+	for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		if c := cfg.Pipelines[p]; c.Fleet == name {
+			h = h.Against(p, len(c.Features))
+		}
+	}
+	return &h
+}
+
+func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], error) {
+	cfg, c, err := s.fleetConfig(ctx, "sync fleet", in.Name)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.deps.Scheduler.SyncFleet(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	f := s.fleetOf(c, in.Name, found.Generation)
+	f.Health = diagnosis(cfg, in.Name, found.Generation)
+	f.Change = &FleetChange{New: found.New, Added: found.Added, Changed: found.Changed, Removed: found.Removed, FilesRead: found.Read, Segments: found.Segments}
 	return answer(f), nil
 }
 
@@ -141,13 +192,15 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload model to fleet", in.Name, "its models lie in %s, a folder of the server's machine", c.Path).
 			WithHint("copy the file there, or give the fleet a path in the store, such as models/%s", in.Name)
 	}
-	template, err := fleet.ParseTemplate(c.Model, cfg.Hub.Key)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := template.Match(in.Model); !ok {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the name doesn't fit the fleet's template %s", c.Model).
-			WithHint("name it as the template says; no sensor would use it otherwise")
+	if c.Sensors == "" { // a list may name any file
+		template, err := fleet.ParseTemplate(c.Model, cfg.Hub.Key)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := template.Match(in.Model); !ok {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the name doesn't fit the fleet's template %s", c.Model).
+				WithHint("name it as the template says; no sensor would use it otherwise")
+		}
 	}
 	data, err := io.ReadAll(in.body(s.cfg.MaxUploadBytes))
 	if err != nil {

@@ -117,7 +117,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("server", "http://127.0.0.1:7180", "address of the server that client commands talk to")
 	root.PersistentFlags().String("token-file", "", "file with the API token, where the server asks for one")
 	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
-		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newStoreCommand(),
+		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(),
 		newModelCommand(), newSimulateCommand(), newScoreCommand())
 	sayExitCodes(root)
 	return root

@@ -24,7 +24,7 @@ type Generation struct {
 	Segments  []Segment                `json:"segments"`   // by shards; ranges without keys are left out
 	Shared    *Segment                 `json:"shared,omitempty"`
 	Ignored   []string                 `json:"ignored"` // names of files that belong to no key; the first 100
-	Health    Health                   `json:"health"`
+	Health    Diagnosis                `json:"health"`
 	Created   time.Time                `json:"created"`
 }
 

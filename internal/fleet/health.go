@@ -7,36 +7,38 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-// Health is what is known of a fleet's models without scoring.
-type Health struct {
-	Kinds  []Kind  `json:"kinds"`  // the models that can be scored natively, most first
-	Causes []Cause `json:"causes"` // what is wrong, most harmful first; empty if nothing is
+// Diagnosis is what is known of a fleet's models without scoring.
+type Diagnosis struct {
+	Native int64       `json:"native"` // sensors whose model is scored natively
+	Kinds  []ModelKind `json:"kinds"`  // the models that can be scored natively, most first
+	Causes []Cause     `json:"causes"` // what is wrong, most harmful first; empty if nothing is
 }
 
-// Kind is models of the same estimators and releases.
-type Kind struct {
+// ModelKind is models of the same estimators and releases.
+type ModelKind struct {
 	Estimators string `json:"estimators"` // such as "StandardScaler → OneClassSVM"
 	Releases   string `json:"releases"`   // of scikit-learn, as the files record them; may be empty
-	Features   string `json:"features"`   // columns a row must have; "0" for any number
+	Features   int    `json:"features"`   // columns a row must have; 0 for any number
 	Models     int64  `json:"models"`
 	Example    string `json:"example"` // one of the sensors
 }
 
 // Cause is one thing that is wrong with some of a fleet's sensors.
 type Cause struct {
-	Code    CauseCode `json:"code"`
-	Message string    `json:"message"` // what, why and what to do
-	Sensors int64     `json:"sensors"`
-	Members []Example `json:"members"` // the first of them, at most MaxExamples
+	Code    CauseCode  `json:"code"`
+	Message string     `json:"message"` // what, why and what to do
+	Sensors int64      `json:"sensors"`
+	Members []Affected `json:"members"` // the first of them, at most MaxExamples
 }
 
-// Example is a sensor that a cause is about.
-type Example struct {
+// Affected is a sensor that a cause is about.
+type Affected struct {
 	Key  string `json:"key"` // as people read it, "3/pressure"
 	Name string `json:"name,omitempty"`
 }
@@ -72,7 +74,7 @@ var causeMessages = map[CauseCode]string{
 
 // doctor gathers a fleet's health.
 type doctor struct {
-	kinds  map[string]*Kind
+	kinds  map[string]*ModelKind
 	causes map[string]*Cause
 	files  []file // for duplicates
 }
@@ -83,18 +85,17 @@ type file struct {
 	member int32
 }
 
-// Examine gives the health of a pack's members. If features is above 0, models
-// that take another number of columns are named.
-func (p *Pack) Examine(features int) Health {
-	d := doctor{kinds: map[string]*Kind{}, causes: map[string]*Cause{}}
+// Examine gives the health of a pack's members.
+func (p *Pack) Examine() Diagnosis {
+	d := doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}}
 	for i, e := range p.All() {
-		d.member(i, &e, features)
+		d.member(i, &e)
 	}
 	d.duplicates(p)
 	return d.health()
 }
 
-func (d *doctor) member(i int, e *Entry, features int) {
+func (d *doctor) member(i int, e *Entry) {
 	add := func(code CauseCode, message string) { d.add(code, message, message, e) }
 	switch {
 	case e.Flags&NoModel != 0:
@@ -107,13 +108,11 @@ func (d *doctor) member(i int, e *Entry, features int) {
 		k := d.kinds[e.Detail]
 		if k == nil {
 			parts := append(strings.Split(e.Detail, detailSeparator), "", "")
-			k = &Kind{Estimators: parts[0], Releases: parts[1], Features: parts[2], Example: e.Key.String()}
+			features, _ := strconv.Atoi(parts[2]) // written by compile
+			k = &ModelKind{Estimators: parts[0], Releases: parts[1], Features: features, Example: e.Key.String()}
 			d.kinds[e.Detail] = k
 		}
 		k.Models++
-		if features > 0 && k.Features != "0" && k.Features != fmt.Sprint(features) {
-			add(WrongFeatures, fmt.Sprintf("the model takes %s features, but the pipeline has %d: its rows end as failed; name the features it was trained with", k.Features, features))
-		}
 		for _, f := range []struct {
 			flag Flags
 			code CauseCode
@@ -143,12 +142,12 @@ func (d *doctor) add(code CauseCode, group, message string, e *Entry) {
 	id := string(code) + "\x00" + group
 	c := d.causes[id]
 	if c == nil {
-		c = &Cause{Code: code, Message: message, Members: []Example{}}
+		c = &Cause{Code: code, Message: message, Members: []Affected{}}
 		d.causes[id] = c
 	}
 	c.Sensors++
 	if len(c.Members) < MaxExamples {
-		c.Members = append(c.Members, Example{e.Key.String(), e.Name})
+		c.Members = append(c.Members, Affected{e.Key.String(), e.Name})
 	}
 }
 
@@ -190,21 +189,50 @@ func (d *doctor) duplicates(p *Pack) {
 	}
 }
 
-func (d *doctor) health() Health {
-	h := Health{Kinds: []Kind{}, Causes: []Cause{}}
+func (d *doctor) health() Diagnosis {
+	h := Diagnosis{Kinds: []ModelKind{}, Causes: []Cause{}}
 	for _, k := range d.kinds {
 		h.Kinds = append(h.Kinds, *k)
+		h.Native += k.Models
 	}
-	slices.SortFunc(h.Kinds, func(a, b Kind) int {
+	slices.SortFunc(h.Kinds, func(a, b ModelKind) int {
 		return cmp.Or(cmp.Compare(b.Models, a.Models), cmp.Compare(a.Estimators, b.Estimators), cmp.Compare(a.Releases, b.Releases), cmp.Compare(a.Features, b.Features))
 	})
 	for _, c := range d.causes {
+		slices.SortFunc(c.Members, func(a, b Affected) int { return cmp.Compare(a.Key, b.Key) })
 		h.Causes = append(h.Causes, *c)
 	}
+	h.sort()
+	h.Kinds, h.Causes = h.Kinds[:min(len(h.Kinds), maxGroups)], h.Causes[:min(len(h.Causes), maxGroups)]
+	return h
+}
+
+func (h *Diagnosis) sort() {
 	slices.SortFunc(h.Causes, func(a, b Cause) int {
 		return cmp.Or(cmp.Compare(slices.Index(causeOrder, a.Code), slices.Index(causeOrder, b.Code)), cmp.Compare(b.Sensors, a.Sensors), cmp.Compare(a.Message, b.Message))
 	})
-	h.Kinds, h.Causes = h.Kinds[:min(len(h.Kinds), maxGroups)], h.Causes[:min(len(h.Causes), maxGroups)]
+}
+
+// Against is the diagnosis with the models that don't fit a pipeline's number of
+// features; an example stands for those of its kind.
+func (h Diagnosis) Against(pipeline string, features int) Diagnosis {
+	c := Cause{Code: WrongFeatures, Members: []Affected{}}
+	var takes []string
+	for _, k := range h.Kinds {
+		if k.Features != 0 && k.Features != features {
+			c.Sensors += k.Models
+			c.Members = append(c.Members, Affected{Key: k.Example})
+			if n := strconv.Itoa(k.Features); !slices.Contains(takes, n) {
+				takes = append(takes, n)
+			}
+		}
+	}
+	if c.Sensors == 0 {
+		return h
+	}
+	c.Message = fmt.Sprintf("the model takes %s features, pipeline %s has %d: its rows end as failed; name the features it was trained with", strings.Join(takes, " or "), pipeline, features)
+	h.Causes = append(slices.Clone(h.Causes), c)
+	h.sort()
 	return h
 }
 
@@ -217,6 +245,6 @@ func (b *builder) judge(ctx context.Context, g *Generation) error {
 	if err != nil {
 		return err
 	}
-	g.Health = p.Examine(0)
+	g.Health = p.Examine()
 	return errors.Join(g.identify(), p.Close())
 }

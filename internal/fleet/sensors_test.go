@@ -198,7 +198,7 @@ func TestHealthOfReference(t *testing.T) {
 		put(t, src, f.Name(), data)
 	}
 	h := syncTo(t, src, dst).Generation.Health
-	if len(h.Kinds) != 1 || h.Kinds[0].Estimators != "StandardScaler → OneClassSVM" || h.Kinds[0].Releases != "0.19.2" || h.Kinds[0].Models != 15 || h.Kinds[0].Features != "1" {
+	if len(h.Kinds) != 1 || h.Kinds[0].Estimators != "StandardScaler → OneClassSVM" || h.Kinds[0].Releases != "0.19.2" || h.Kinds[0].Models != 15 || h.Kinds[0].Features != 1 {
 		t.Errorf("kinds: %+v", h.Kinds)
 	}
 	if len(h.Causes) != 2 || h.Causes[0].Code != FlagsEveryRow || h.Causes[1].Code != TooOldModel || h.Causes[1].Sensors != 15 {
@@ -232,9 +232,10 @@ func TestHealth(t *testing.T) {
 	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "duplicate 2"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v: %+v", got, want, g.Health.Causes)
 	}
-	p := open(t, dst, g, fleetscore.AllShards, maxHeldBytes)
-	h := p.Examine(3)
-	if i := slices.IndexFunc(h.Causes, func(c Cause) bool { return c.Code == WrongFeatures }); i < 0 || h.Causes[i].Sensors != 11 || !strings.Contains(h.Causes[i].Message, "takes 1 features, but the pipeline has 3") {
+	if h := g.Health.Against("p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors != 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
+		t.Errorf("%+v", h.Causes)
+	}
+	if h := g.Health.Against("p", 1); len(h.Causes) != len(g.Health.Causes) {
 		t.Errorf("%+v", h.Causes)
 	}
 }

@@ -2,7 +2,7 @@ package scheduler
 
 import (
 	"context"
-	"errors"
+	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"sync"
@@ -10,17 +10,23 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
+// Fleets are synced in the background: their folders are listed in intervals, and
+// jobs take the generation that is current, so that no job waits for a listing.
+
 // fleetSync is the state of one fleet's sync.
 type fleetSync struct {
-	mu sync.Mutex // one sync of a fleet at a time; guards what follows
+	mu sync.Mutex // one sync of a fleet at a time
 
-	state  sync.Mutex // guards what follows
-	cfg    fleetscore.FleetConfig
-	err    error
-	synced time.Time
+	state   sync.Mutex // guards what follows
+	running bool       // the loop syncs it
+	cfg     fleetscore.FleetConfig
+	err     error
+	synced  time.Time
+	due     time.Time
 }
 
 func (s *Scheduler) fleetSync(name string) *fleetSync {
@@ -45,93 +51,156 @@ func ModelFolder(b store.Bucket, cfg fleetscore.FleetConfig) (store.Bucket, erro
 
 // SyncFleet looks at a fleet's folder of models now and makes a new generation if
 // anything changed. Kind NotFound if there is no such fleet or folder.
-func (s *Scheduler) SyncFleet(ctx context.Context, name string) (*fleet.Generation, bool, error) {
+func (s *Scheduler) SyncFleet(ctx context.Context, name string) (*fleet.Change, error) {
 	cfg, _, _, err := s.ledger.Config(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	f, ok := cfg.Fleets[name]
 	if !ok {
-		return nil, false, fleetscore.Errorf(fleetscore.NotFound, "sync fleet", name, "there is no such fleet")
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "sync fleet", name, "there is no such fleet")
 	}
 	state := s.fleetSync(name)
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	gen, changed, err := s.syncFleet(ctx, name, f, cfg.Hub.Key)
+	began := s.now()
+	c, err := s.syncFleet(ctx, name, f, cfg.Hub.Key)
+	s.noteSync(name, state, f, err)
+	if err != nil {
+		return nil, err
+	}
+	if c.New {
+		g := c.Generation
+		s.log.Info("fleet has a new generation", "fleet", name, "generation", g.ID, "sensors", g.Members, "added", c.Added, "changed", c.Changed,
+			"removed", c.Removed, "took", s.now().Sub(began), "problems", len(g.Health.Causes))
+	}
+	return c, nil
+}
+
+// noteSync notes how a sync ended and when the next is due: an interval later, a
+// tenth more or less so that fleets don't fall into step, or soon after an error.
+func (s *Scheduler) noteSync(name string, state *fleetSync, f fleetscore.FleetConfig, err error) {
 	state.state.Lock()
 	defer state.state.Unlock()
 	if err != nil && (state.err == nil || state.err.Error() != err.Error()) {
 		s.log.Error("models can't be read", "fleet", name, "error", err)
 	}
-	state.cfg, state.err, state.synced = f, err, s.now()
-	if changed {
-		s.log.Info("fleet has a new generation", "fleet", name, "generation", gen.ID, "sensors", gen.Members, "ignored", len(gen.Ignored))
+	every := s.syncEvery(f)
+	if err != nil {
+		every = min(every, syncAgain)
 	}
-	return gen, changed, err
+	every += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(every))
+	state.cfg, state.err, state.synced = f, err, s.now()
+	state.due = state.synced.Add(every)
 }
 
-func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.FleetConfig, keyNames []string) (*fleet.Generation, bool, error) {
+// syncAgain is how soon a sync is tried again after an error, and how soon a
+// change of the configuration is noticed.
+const syncAgain = 2 * time.Second
+
+func (s *Scheduler) syncEvery(f fleetscore.FleetConfig) time.Duration {
+	switch {
+	case s.cfg.SyncEvery > 0:
+		return s.cfg.SyncEvery
+	case f.Sync > 0:
+		return f.Sync.D()
+	}
+	return time.Minute
+}
+
+func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.FleetConfig, keyNames []string) (*fleet.Change, error) {
 	spec, err := fleet.SpecOf(name, f, keyNames)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	src, err := ModelFolder(s.store, f)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	c, err := fleet.Sync(ctx, src, fleet.PackFolder(s.store, name), spec, fleet.Options{})
+	pack := fleet.PackFolder(s.store, name)
+	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{})
+	if err != nil || !c.New {
+		return c, err
+	}
+	if err := s.prune(ctx, name, pack); err != nil && ctx.Err() == nil {
+		s.log.Warn("old generations can't be removed", "fleet", name, "error", err) // the next one tries again
+	}
+	return c, nil
+}
+
+// prune removes generations that no job needs any more.
+func (s *Scheduler) prune(ctx context.Context, name string, pack store.Bucket) error {
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: active})
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	return c.Generation, c.New, nil
+	inUse := map[fleetscore.GenerationID]bool{}
+	for _, j := range jobs {
+		if j.Config.Fleet == name {
+			inUse[j.Generation] = true
+		}
+	}
+	_, err = fleet.Prune(ctx, pack, s.now(), func(id fleetscore.GenerationID) bool { return inUse[id] })
+	return err
 }
 
-// syncAll syncs the fleets that are new, were changed, or were not looked at for
-// a while. What can't be read is reported with the fleet and the jobs that wait
+// syncLoop syncs each fleet when it is due, each by itself: a large one holds up
+// no other. What can't be read is reported with the fleet and the jobs that wait
 // for it, and is tried again.
-func (s *Scheduler) syncAll(ctx context.Context) (time.Duration, error) {
-	cfg, _, _, err := s.ledger.Config(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return time.Minute, nil
-	} else if err != nil {
-		return maxRest, err
-	}
-	rest := s.cfg.SyncEvery
-	var problems []error
-	for name, f := range cfg.Fleets {
-		state := s.fleetSync(name)
-		state.state.Lock()
-		due := state.synced.Add(s.cfg.SyncEvery)
-		if state.err != nil {
-			due = state.synced.Add(min(s.cfg.SyncEvery, 2*time.Second))
+func (s *Scheduler) syncLoop(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	return s.loop(ctx, "fleets", func(ctx context.Context) (time.Duration, error) {
+		cfg, _, _, err := s.ledger.Config(ctx)
+		if fleetscore.NotFound.Is(err) {
+			return time.Minute, nil
+		} else if err != nil {
+			return maxRest, err
 		}
-		if !reflect.DeepEqual(state.cfg, f) {
-			due = time.Time{}
+		rest := time.Minute
+		for name, f := range cfg.Fleets {
+			state := s.fleetSync(name)
+			if wait := state.start(f, s.now()); wait > 0 {
+				rest = min(rest, wait)
+				continue
+			}
+			running.Go(func() {
+				_, _ = s.SyncFleet(ctx, name) // noted with the fleet
+				state.state.Lock()
+				state.running = false
+				state.state.Unlock()
+			})
+			rest = min(rest, syncAgain)
 		}
-		state.state.Unlock()
-		if wait := due.Sub(s.now()); wait > 0 {
-			rest = min(rest, wait)
-			continue
-		}
-		if _, _, err := s.SyncFleet(ctx, name); err != nil && ctx.Err() != nil {
-			problems = append(problems, err)
-		}
-		rest = min(rest, 2*time.Second)
-	}
-	return rest, errors.Join(problems...)
+		return rest, nil
+	})
 }
 
-// FleetProblem is why a fleet's models could not be read when they were last
-// looked at; nil if they could.
-func (s *Scheduler) FleetProblem(name string) error {
+// start marks a fleet as being synced if it is due, or says how long to wait.
+func (f *fleetSync) start(cfg fleetscore.FleetConfig, now time.Time) time.Duration {
+	f.state.Lock()
+	defer f.state.Unlock()
+	switch {
+	case f.running:
+		return syncAgain
+	case reflect.DeepEqual(f.cfg, cfg) && f.due.After(now):
+		return f.due.Sub(now)
+	}
+	f.running = true
+	return 0
+}
+
+// FleetSync is when a fleet's models were last looked at, and why they could not
+// be read then; the zero time if they weren't looked at yet.
+func (s *Scheduler) FleetSync(name string) (time.Time, error) {
 	f := s.fleetSync(name)
 	f.state.Lock()
 	defer f.state.Unlock()
-	return f.err
+	return f.synced, f.err
 }
 
 func (s *Scheduler) whyNoFleet(name string) string {
-	if err := s.FleetProblem(name); err != nil {
+	if _, err := s.FleetSync(name); err != nil {
 		return ": " + err.Error()
 	}
 	return ", which were not read yet"

@@ -32,7 +32,7 @@ type Config struct {
 	SpoolDir  string        // folder for the logs of attempts that run
 	LeaseTTL  time.Duration // a lease that isn't renewed within it is taken back; 0 means 30 s
 	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
-	SyncEvery time.Duration // how often folders of models are looked at; 0 means 15 s
+	SyncEvery time.Duration // how often folders of models are looked at; 0 means as each fleet says
 }
 
 // Defaults fills the fields that are zero.
@@ -42,9 +42,6 @@ func (c Config) Defaults() Config {
 	}
 	if c.LostAfter == 0 {
 		c.LostAfter = 15 * time.Second
-	}
-	if c.SyncEvery == 0 {
-		c.SyncEvery = 15 * time.Second
 	}
 	return c
 }
@@ -119,7 +116,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	group.Go(func() error { return s.loop(ctx, "jobs", s.advance) })
 	group.Go(func() error { return s.loop(ctx, "commits", s.commitAll) })
 	group.Go(func() error { return s.loop(ctx, "nodes", s.tend) })
-	group.Go(func() error { return s.loop(ctx, "fleets", s.syncAll) })
+	group.Go(func() error { return s.syncLoop(ctx) })
 	return group.Wait()
 }
 

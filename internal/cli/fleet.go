@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+)
+
+func newFleetCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "fleet", Short: "Fleets: their sensors, their models, and what is wrong with them"}
+	cmd.AddCommand(newFleetListCommand(), newFleetShowCommand(), newFleetSyncCommand())
+	return cmd
+}
+
+func newFleetListCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "list", Short: "List the fleets and their generations", Example: "  fleetscore fleet list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.Fleet]
+			if err := c.Get(ctx, "/fleets", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"fleet", "path", "generation", "sensors", "native", "created", "looked at", "problem"}}
+			for _, f := range got.Items {
+				l.add(f, f.Name, f.Path, orDash(string(f.Generation)), thousands(f.Members), thousands(f.Native), stampOf(f.Created), stampOf(f.Synced), orDash(f.Problem))
+			}
+			return l, nil
+		})
+}
+
+func newFleetShowCommand() *cobra.Command {
+	return oneFleet(&cobra.Command{
+		Use:   "show NAME",
+		Short: "Show a fleet's models, and what is wrong with them, grouped by cause",
+		Long: `Shows a fleet's current generation: its sensors, the kinds of models they have,
+and what is wrong, grouped by cause and the most harmful first. -o json has up to
+20 sensors of each cause.`,
+		Example: "  fleetscore fleet show sensors",
+	}, http.MethodGet, "")
+}
+
+func newFleetSyncCommand() *cobra.Command {
+	return oneFleet(&cobra.Command{
+		Use:   "sync NAME",
+		Short: "Look at a fleet's models now, and compile those that changed",
+		Long: `Looks at a fleet's folder of models at once instead of at the next interval (the
+fleet's sync), reads the models that changed, and shows the fleet. Jobs that run
+keep the generation they were planned with.`,
+		Example: "  fleetscore fleet sync sensors",
+	}, http.MethodPost, "/sync")
+}
+
+// oneFleet makes a command that asks the server for a fleet and shows it.
+func oneFleet(cmd *cobra.Command, method, verb string) *cobra.Command {
+	cmd.Args = cobra.ExactArgs(1)
+	addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := dial(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var f api.Fleet
+		if err := c.Send(cmd.Context(), method, "/fleets/"+url.PathEscape(args[0])+verb, nil, "", nil, &f); err != nil {
+			return err
+		}
+		if how, _ := cmd.Flags().GetString("output"); how == "table" {
+			return writeFleet(cmd.OutOrStdout(), &f)
+		}
+		l := listing{columns: []string{"fleet", "generation", "sensors", "native", "created"}, single: true}
+		l.add(f, f.Name, string(f.Generation), fmt.Sprint(f.Members), fmt.Sprint(f.Native), stampOf(f.Created))
+		return l.print(cmd)
+	}
+	return cmd
+}
+
+func writeFleet(w io.Writer, f *api.Fleet) error {
+	rows := [][2]string{{"fleet", f.Name}, {"path", f.Path}, {"model", f.Model}, {"sensors listed in", f.Sensors}, {"generation", string(f.Generation)},
+		{"made", stampOf(f.Created)}, {"looked at", stampOf(f.Synced)}, {"problem", f.Problem}}
+	if c := f.Change; c != nil {
+		rows = append(rows, [2]string{"found", fmt.Sprintf("%s added, %s changed, %s removed; %s read", thousands(c.Added), thousands(c.Changed), thousands(c.Removed), plural(int(c.FilesRead), "file"))})
+	}
+	rows = append(rows, [2]string{"sensors", thousands(f.Members)}, [2]string{"of them native", thousands(f.Native)})
+	if n := len(f.Ignored); n > 0 {
+		rows = append(rows, [2]string{"ignored files", shortList(f.Ignored)})
+	}
+	for _, r := range rows {
+		if r[1] != "" && r[1] != "-" {
+			if _, err := fmt.Fprintf(w, "%-18s %s\n", r[0], r[1]); err != nil {
+				return err
+			}
+		}
+	}
+	if f.Health == nil {
+		return nil
+	}
+	return writeHealth(w, f.Health)
+}
+
+// writeHealth prints the kinds of a fleet's models and what is wrong with them.
+func writeHealth(w io.Writer, h *fleet.Diagnosis) error {
+	if len(h.Kinds) > 0 {
+		var rows [][]string
+		for _, k := range h.Kinds {
+			rows = append(rows, []string{k.Estimators, orDash(k.Releases), fmt.Sprint(k.Features), thousands(k.Models), k.Example})
+		}
+		fmt.Fprintln(w)
+		if err := writeTable(w, []string{"estimators", "scikit-learn", "features", "models", "for example"}, rows); err != nil {
+			return err
+		}
+	}
+	if len(h.Causes) == 0 {
+		_, err := fmt.Fprintln(w, "\nnothing is known to be wrong")
+		return err
+	}
+	for _, c := range h.Causes {
+		if _, err := fmt.Fprintf(w, "\n%s: %s\n  %s\n  %s\n", c.Code, plural(int(c.Sensors), "sensor"), c.Message, exampleList(&c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exampleList names a cause's first sensors with their files.
+func exampleList(c *fleet.Cause) string {
+	var names []string
+	for _, m := range c.Members[:min(len(c.Members), 8)] {
+		if m.Name == "" {
+			names = append(names, m.Key)
+		} else {
+			names = append(names, m.Key+" ("+m.Name+")")
+		}
+	}
+	s := strings.Join(names, ", ")
+	if more := c.Sensors - int64(len(names)); more > 0 {
+		s += " and " + thousands(more) + " more"
+	}
+	return s
+}

@@ -1,0 +1,131 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
+)
+
+// TestJobNeverLists: a job is planned from the current generation while the
+// models' folder can't be listed.
+func TestJobNeverLists(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	if _, err := w.SyncFleet(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(op string, name fleetscore.BlobName) error {
+		if op == "list" && strings.HasPrefix(string(name), "models/m") {
+			return fleetscore.Errorf(fleetscore.Unavailable, op, string(name), "injected")
+		}
+		return nil
+	}})
+	w.rows(day.Add(9 * time.Hour))
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease("n1")
+	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded || got.Expected != 3 {
+		t.Errorf("job %+v", got)
+	}
+	if _, err := w.SyncFleet(t.Context(), "f"); !fleetscore.Unavailable.Is(err) {
+		t.Errorf("the folder can be listed: %v", err)
+	}
+	if _, err := w.FleetSync("f"); err == nil {
+		t.Error("the fleet doesn't say that its models can't be read")
+	}
+}
+
+// TestFleetsSyncApart: a fleet whose folder doesn't answer holds up no other.
+func TestFleetsSyncApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	hang, asked := make(chan struct{}), make(chan struct{}, 100)
+	w.stop()
+	w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(op string, name fleetscore.BlobName) error {
+		if op == "list" && strings.HasPrefix(string(name), "models/slow") {
+			asked <- struct{}{}
+			<-hang
+		}
+		return nil
+	}})
+	defer close(hang)
+	cfg, _, _, err := w.ledger.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Fleets["a"] = fleetscore.FleetConfig{Path: "models/slow", Model: "model_{Device}"}
+	cfg.Fleets["z"] = fleetscore.FleetConfig{Path: "models/m", Model: "model_{Device}"}
+	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.After(20 * time.Second); ; {
+		if g, err := fleet.Current(t.Context(), w.bucket(), "z"); err == nil && g.Members == 3 {
+			break
+		}
+		select {
+		case <-end:
+			t.Fatal("fleet z has no generation")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	<-asked
+}
+
+// TestJobKeepsItsGeneration: what a job was planned with stays, however often the
+// models change; without a job it goes.
+func TestJobKeepsItsGeneration(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.rows(day.Add(9 * time.Hour))
+	j, err := w.Submit(ctx, "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease("n1")
+	w.set(time.Now().Add(3 * time.Hour)) // generations are of age
+	change := func(from int) {
+		t.Helper()
+		for i := range 5 {
+			if err := store.WriteAll(ctx, w.bucket(), "models/m/model_0", fmt.Append(nil, "other ", from+i), store.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if c, err := w.SyncFleet(ctx, "f"); err != nil || !c.New || c.Changed != 1 {
+				t.Fatalf("%+v, %v", c, err)
+			}
+		}
+	}
+	change(0)
+	l.Generation = w.wait(j.ID, func(fleetscore.Job) bool { return true }).Generation
+	if g, err := fleet.Load(ctx, w.bucket(), "f", l.Generation); err != nil || g.ID != l.Generation {
+		t.Fatalf("the job's generation is gone: %v", err)
+	}
+	pack, err := fleet.OpenPack(ctx, w.bucket(), "f", l.Generation, fleetscore.AllShards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := pack.Find("0"); !ok || pack.At(e).Digest != fleetscore.DigestOf([]byte("model")) {
+		t.Error("the job's generation has another model")
+	}
+	pack.Close()
+	if _, err := w.Cancel(ctx, j.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.wait(j.ID, ended)
+	change(5)
+	if _, err := fleet.Load(ctx, w.bucket(), "f", l.Generation); !fleetscore.NotFound.Is(err) {
+		t.Errorf("a generation that nobody needs: %v", err)
+	}
+}
