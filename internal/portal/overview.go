@@ -28,6 +28,7 @@ type overview struct {
 	Jobs      []fleetscore.Job
 	Counts    []count
 	Pools     []pool
+	Fleets    []fleetPanel
 	Pipelines []pipeline
 }
 
@@ -122,6 +123,9 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 			return n.State == fleetscore.NodeStopped || n.State == fleetscore.NodeLost
 		})
 		v.Pools = append(v.Pools, one)
+	}
+	if v.Fleets, err = p.fleets(ctx, cfg); err != nil {
+		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		one, err := p.results(ctx, name, cfg.Pipelines[name])

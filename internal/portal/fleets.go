@@ -1,0 +1,41 @@
+package portal
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+)
+
+// fleetPanel is a fleet's current generation and what is wrong with its models.
+type fleetPanel struct {
+	Name       string
+	Generation *fleet.Generation // nil before the first
+	Causes     []fleet.Cause
+}
+
+// fleets are the fleets of a configuration, each with regard to the pipelines
+// that use it.
+func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) ([]fleetPanel, error) {
+	var out []fleetPanel
+	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
+		f := fleetPanel{Name: name}
+		g, err := fleet.Current(ctx, p.deps.Store, name)
+		switch {
+		case err == nil:
+			h := g.Health
+			for _, n := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+				if c := cfg.Pipelines[n]; c.Fleet == name {
+					h = h.Against(n, len(c.Features))
+				}
+			}
+			f.Generation, f.Causes = g, h.Causes
+		case !fleetscore.NotFound.Is(err):
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
