@@ -103,6 +103,9 @@ func (d *Dir) Get(ctx context.Context, name fleetscore.BlobName, offset, length 
 	if err := d.ready(ctx, name); err != nil {
 		return nil, err
 	}
+	if offset < 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "read", string(name), "negative offset %d", offset)
+	}
 	f, err := d.root.Open(string(name))
 	if err != nil {
 		return nil, fault("read", string(name), err)

@@ -22,12 +22,18 @@ func openDir(t *testing.T, path string) *store.Dir {
 
 func TestDir(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) store.Bucket { return openDir(t, t.TempDir()) })
+	storetest.Run(t, func(t *testing.T) storetest.Client {
+		dir := t.TempDir()
+		return func(t *testing.T) store.Bucket { return openDir(t, dir) }
+	})
 }
 
 func TestSub(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) store.Bucket { return store.Sub(openDir(t, t.TempDir()), "a/b") })
+	storetest.Run(t, func(t *testing.T) storetest.Client {
+		dir := t.TempDir()
+		return func(t *testing.T) store.Bucket { return store.Sub(openDir(t, dir), "a/b") }
+	})
 }
 
 func TestDirSweepsOldTemporaries(t *testing.T) {

@@ -1,10 +1,11 @@
 // Package store is blob storage: named byte strings that are written whole and
 // atomically, read in ranges, and listed in order of their names.
 //
-// It knows one engine, a directory (Dir); clouds join behind the same Bucket and
-// the same conformance suite (storetest). It gives no meaning to names beyond
-// their being slash-separated. All buckets are safe for concurrent use, by
-// several processes too.
+// It knows a directory (Dir) and three clouds: S3 and what speaks its protocol,
+// Azure Blob Storage and Google Cloud Storage. All stand behind the same Bucket
+// and pass the same conformance suite (storetest). It gives no meaning to names
+// beyond their being slash-separated. All buckets are safe for concurrent use,
+// by several processes too.
 package store
 
 import (
@@ -44,10 +45,15 @@ type ListOptions struct {
 // Bucket is a store or a part of it.
 type Bucket interface {
 	// Get reads length bytes from offset; a negative length reads to the end. A
-	// range beyond the end is cut off. Kind NotFound if there is no such blob.
+	// range beyond the end is cut off. Kind NotFound if there is no such blob. All
+	// bytes of one reader are of one content: when the blob is overwritten meanwhile
+	// they are the old content's, or the reader fails with kind Unavailable.
 	Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error)
 	// Put writes the blob whole: readers see the old content or the new, and what
-	// Put returned without error for survives a power cut.
+	// Put returned without error for survives a power cut. A body that fails leaves
+	// nothing. The body is read once and never held whole in memory. After an error
+	// of kind Unavailable the blob may have been written all the same: its answer
+	// was lost.
 	Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt PutOptions) (Info, error)
 	// Stat describes the blob; kind NotFound if there is none.
 	Stat(ctx context.Context, name fleetscore.BlobName) (Info, error)
@@ -56,19 +62,6 @@ type Bucket interface {
 	// List yields the blobs whose names start with prefix in byte order of their
 	// names, reading on while it yields. After an error it ends.
 	List(ctx context.Context, prefix string, opt ListOptions) iter.Seq2[Info, error]
-}
-
-// Open opens the bucket at a URL: "file:///folder" or a plain path.
-func Open(_ context.Context, url string) (Bucket, error) {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return OpenDir(url)
-	}
-	if scheme == "file" && strings.HasPrefix(rest, "/") {
-		return OpenDir(rest)
-	}
-	return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", url, "no engine for %q", scheme+"://").
-		WithHint("supported: file:///folder, or a plain path")
 }
 
 // ReadAll reads a whole blob.

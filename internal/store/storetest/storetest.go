@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -19,16 +18,28 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Run checks a bucket against the contract of store.Bucket. Each call of open
-// returns an empty bucket.
-func Run(t *testing.T, open func(t *testing.T) store.Bucket) {
+// Client opens one more client of the same bucket.
+type Client func(t *testing.T) store.Bucket
+
+// Run checks a bucket against the contract of store.Bucket. Each call of fresh
+// makes an empty bucket.
+func Run(t *testing.T, fresh func(t *testing.T) Client) {
 	for name, test := range map[string]func(*testing.T, store.Bucket){
-		"ReadBack": readBack, "Ranges": ranges, "Absent": absent, "IfAbsent": ifAbsent, "Listing": listing,
-		"ListingTwin": listingTwin, "Names": names, "FailedBody": failedBody, "Sub": sub, "Canceled": canceled,
+		"ReadBack": readBack, "Ranges": ranges, "Absent": absent, "Listing": listing,
+		"ListingTwin": listingTwin, "Names": names, "OddNames": oddNames, "FailedBody": failedBody, "Sub": sub, "Canceled": canceled,
+		"Overwritten": overwritten, "Big": big, "CanceledUpload": canceledUpload, "Many": many,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, open(t))
+			test(t, fresh(t)(t))
+		})
+	}
+	for name, test := range map[string]func(*testing.T, Client){
+		"IfAbsent": ifAbsent, "IfAbsentBig": ifAbsentBig, "Writers": writers,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, fresh(t))
 		})
 	}
 }
@@ -86,7 +97,7 @@ func ranges(t *testing.T, b store.Bucket) {
 	for _, tt := range []struct {
 		off, n int64
 		want   string
-	}{{0, 3, "012"}, {4, -1, "456789"}, {8, 10, "89"}, {3, 0, ""}, {0, -1, "0123456789"}} {
+	}{{0, 3, "012"}, {4, -1, "456789"}, {8, 10, "89"}, {3, 0, ""}, {0, -1, "0123456789"}, {9, 1, "9"}, {10, -1, ""}, {10, 5, ""}, {99, 1, ""}, {99, 0, ""}} {
 		r, err := b.Get(t.Context(), "x", tt.off, tt.n)
 		if err != nil {
 			t.Fatal(err)
@@ -95,6 +106,25 @@ func ranges(t *testing.T, b store.Bucket) {
 		r.Close()
 		if err != nil || string(got) != tt.want {
 			t.Errorf("Get(%d, %d) = %q, %v; want %q", tt.off, tt.n, got, err, tt.want)
+		}
+	}
+	if r, err := b.Get(t.Context(), "x", -1, 1); !fleetscore.Invalid.Is(err) {
+		t.Errorf("Get(-1, 1) = %v, %v; want kind invalid", r, err)
+	}
+	put(t, b, "empty", "")
+	for _, n := range []int64{-1, 0, 5} {
+		r, err := b.Get(t.Context(), "empty", 0, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || len(got) != 0 {
+			t.Errorf("Get(0, %d) of an empty blob = %q, %v", n, got, err)
+		}
+		r.Close()
+	}
+	for _, n := range []int64{-1, 0, 5} {
+		if _, err := b.Get(t.Context(), "nothing", 3, n); !fleetscore.NotFound.Is(err) {
+			t.Errorf("Get(3, %d) of nothing: %v, want kind not_found", n, err)
 		}
 	}
 }
@@ -120,13 +150,34 @@ func absent(t *testing.T, b store.Bucket) {
 	}
 }
 
-func ifAbsent(t *testing.T, b store.Bucket) {
-	const writers = 16
+// ifAbsent lets several clients write the same blobs: each has one winner, whose
+// bytes it holds.
+func ifAbsent(t *testing.T, open Client) {
+	clients := []store.Bucket{open(t), open(t), open(t)}
+	for round := range 5 {
+		race(t, clients, fleetscore.BlobName(fmt.Sprintf("log/%04d", round)), 15, func(i int) io.Reader { return strings.NewReader(fmt.Sprint(i)) },
+			func(i int) string { return fmt.Sprint(i) })
+	}
+	b := clients[0]
+	if err := store.WriteAll(t.Context(), b, "log/0000", []byte("late"), store.PutOptions{IfAbsent: true}); !fleetscore.Conflict.Is(err) {
+		t.Errorf("writing what is there: %v, want kind conflict", err)
+	}
+	if err := b.Delete(t.Context(), "log/0000"); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.WriteAll(t.Context(), b, "log/0000", []byte("again"), store.PutOptions{IfAbsent: true}); err != nil {
+		t.Errorf("writing what was deleted: %v", err)
+	}
+}
+
+// race writes one blob by n writers; want is what writer i writes.
+func race(t *testing.T, clients []store.Bucket, name fleetscore.BlobName, n int, body func(i int) io.Reader, want func(i int) string) {
+	t.Helper()
 	var wg sync.WaitGroup
-	errs := make([]error, writers)
-	for i := range writers {
+	errs := make([]error, n)
+	for i := range n {
 		wg.Go(func() {
-			errs[i] = store.WriteAll(t.Context(), b, "log/0001", fmt.Append(nil, i), store.PutOptions{IfAbsent: true})
+			_, errs[i] = clients[i%len(clients)].Put(t.Context(), name, body(i), store.PutOptions{IfAbsent: true})
 		})
 	}
 	wg.Wait()
@@ -141,8 +192,11 @@ func ifAbsent(t *testing.T, b store.Bucket) {
 			t.Errorf("writer %d: %v, want kind conflict", i, err)
 		}
 	}
-	if got := get(t, b, "log/0001"); got != fmt.Sprint(won) {
-		t.Errorf("the blob holds %q, writer %d won", got, won)
+	if won < 0 {
+		t.Fatalf("nobody won: %v", errs)
+	}
+	if got := get(t, clients[0], string(name)); got != want(won) {
+		t.Errorf("%s doesn't hold what writer %d, who won, wrote: %.40q", name, won, got)
 	}
 }
 
@@ -263,57 +317,4 @@ func canceled(t *testing.T, b store.Bucket) {
 	if got := list(t, b, "", store.ListOptions{}); len(got) != 0 {
 		t.Errorf("it left %v", got)
 	}
-}
-
-// Faulty is a bucket that asks before each operation whether to fail.
-type Faulty struct {
-	store.Bucket
-	// Fail is called with "get", "put", "stat", "delete" or "list" and the name;
-	// its error is returned in place of the operation. For "put done" the
-	// operation was carried out and its answer lost.
-	Fail func(op string, name fleetscore.BlobName) error
-}
-
-// Get fails or reads.
-func (f *Faulty) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
-	if err := f.Fail("get", name); err != nil {
-		return nil, err
-	}
-	return f.Bucket.Get(ctx, name, offset, length)
-}
-
-// Put fails, writes, or writes and fails.
-func (f *Faulty) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
-	if err := f.Fail("put", name); err != nil {
-		return store.Info{}, err
-	}
-	i, err := f.Bucket.Put(ctx, name, body, opt)
-	if err == nil {
-		err = f.Fail("put done", name)
-	}
-	return i, err
-}
-
-// Stat fails or looks up.
-func (f *Faulty) Stat(ctx context.Context, name fleetscore.BlobName) (store.Info, error) {
-	if err := f.Fail("stat", name); err != nil {
-		return store.Info{}, err
-	}
-	return f.Bucket.Stat(ctx, name)
-}
-
-// Delete fails or deletes.
-func (f *Faulty) Delete(ctx context.Context, name fleetscore.BlobName) error {
-	if err := f.Fail("delete", name); err != nil {
-		return err
-	}
-	return f.Bucket.Delete(ctx, name)
-}
-
-// List fails or lists.
-func (f *Faulty) List(ctx context.Context, prefix string, opt store.ListOptions) iter.Seq2[store.Info, error] {
-	if err := f.Fail("list", fleetscore.BlobName(prefix)); err != nil {
-		return func(yield func(store.Info, error) bool) { yield(store.Info{}, err) }
-	}
-	return f.Bucket.List(ctx, prefix, opt)
 }

@@ -1,0 +1,281 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// service is one cloud: single requests, tried once. Names were checked. Errors
+// are the SDK's own; judge says what they mean.
+type service interface {
+	reads
+	writes
+	judge(err error) verdict
+}
+
+type reads interface {
+	// seeks tells whether page can begin at a name.
+	seeks() bool
+	// open begins to read; a negative length reads to the end. With an ETag the
+	// content must still be that one, else Conflict. A range that begins beyond the
+	// end gives no bytes.
+	open(ctx context.Context, name string, offset, length int64, etag string) (io.ReadCloser, Info, error)
+	// stat describes a blob and returns the mark it was put with.
+	stat(ctx context.Context, name string) (Info, string, error)
+	// page lists once, in any order within the page; the next page begins at next
+	// unless that is empty. Names up to after may be there or not.
+	page(ctx context.Context, q listing, token string) (infos []Info, next string, err error)
+}
+
+type writes interface {
+	put(ctx context.Context, p putting, data []byte) (Info, error)
+	// begin starts a blob that comes in parts.
+	begin(ctx context.Context, p putting) (upload, error)
+	remove(ctx context.Context, name string) error
+}
+
+// putting says how a blob is written. The mark is unique to this Put: it is stored
+// beside the blob, so that a writer whose answer was lost recognises its own blob.
+type putting struct {
+	name     string
+	ifAbsent bool
+	mark     string
+}
+
+// markName is the name of the mark among a blob's metadata; Azure takes letters only.
+const markName = "fleetscoreput"
+
+// listing is what is asked for in a listing.
+type listing struct {
+	prefix, after string
+	delimiter     bool
+	max           int // entries of a page; 0 leaves it to the service
+}
+
+// cloud is a whole bucket of a cloud. It adds to single requests what the
+// contract of Bucket asks for: names, retries, order, parts, one content per
+// reader.
+type cloud struct {
+	svc   service
+	where string        // scheme and bucket, for messages
+	page  int           // entries of a page of a listing; 0 leaves it to the service
+	pause time.Duration // before the second try
+}
+
+func (c *cloud) subject(name fleetscore.BlobName) string { return c.where + "/" + string(name) }
+
+func (c *cloud) ready(ctx context.Context, name fleetscore.BlobName) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return CheckName(name)
+}
+
+// check asks whether the bucket can be listed.
+func (c *cloud) check(ctx context.Context) error {
+	_, _, err := c.list(ctx, "open store", listing{prefix: tempFolder + "/"}, "")
+	return err
+}
+
+// list asks for a page. Only a bucket that is missing isn't found.
+func (c *cloud) list(ctx context.Context, op string, q listing, token string) (infos []Info, next string, err error) {
+	err = c.limited(ctx, op, fleetscore.BlobName(q.prefix), func(ctx context.Context) (err error) {
+		infos, next, err = c.svc.page(ctx, q, token)
+		return err
+	})
+	if fleetscore.NotFound.Is(err) {
+		err = fleetscore.Errorf(fleetscore.Invalid, op, c.where, "there is no such bucket").WithHint("make it, or mend the URL")
+	}
+	return infos, next, err
+}
+
+// Get reads a range; see Bucket.
+func (c *cloud) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
+	if err := c.ready(ctx, name); err != nil {
+		return nil, err
+	}
+	if offset < 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "read", c.subject(name), "negative offset %d", offset)
+	}
+	if length == 0 {
+		_, err := c.Stat(ctx, name)
+		return io.NopCloser(strings.NewReader("")), err
+	}
+	r := &reader{ctx: ctx, c: c, name: name, next: offset, left: length}
+	return r, r.open()
+}
+
+// Stat describes a blob; see Bucket.
+func (c *cloud) Stat(ctx context.Context, name fleetscore.BlobName) (Info, error) {
+	i, _, err := c.stat(ctx, name)
+	return i, err
+}
+
+func (c *cloud) stat(ctx context.Context, name fleetscore.BlobName) (i Info, mark string, err error) {
+	if err := c.ready(ctx, name); err != nil {
+		return Info{}, "", err
+	}
+	err = c.limited(ctx, "look up", name, func(ctx context.Context) (err error) {
+		i, mark, err = c.svc.stat(ctx, string(name))
+		return err
+	})
+	i.Name = name
+	return i, mark, err
+}
+
+// Delete removes a blob; see Bucket.
+func (c *cloud) Delete(ctx context.Context, name fleetscore.BlobName) error {
+	if err := c.ready(ctx, name); err != nil {
+		return err
+	}
+	err := c.limited(ctx, "delete", name, func(ctx context.Context) error { return c.svc.remove(ctx, string(name)) })
+	if fleetscore.NotFound.Is(err) {
+		return nil
+	}
+	return err
+}
+
+// Put writes a blob, in one request if it is small; see Bucket.
+func (c *cloud) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt PutOptions) (Info, error) {
+	if err := c.ready(ctx, name); err != nil {
+		return Info{}, err
+	}
+	p := putting{name: string(name), ifAbsent: opt.IfAbsent, mark: rand.Text()}
+	body = ctxReader{ctx, body}
+	first, last, err := readPart(body, partBytes(0))
+	if err != nil {
+		return Info{}, c.bodyError(ctx, name, err)
+	}
+	var info Info
+	if last {
+		err = c.limited(ctx, "write", name, func(ctx context.Context) (err error) {
+			info, err = c.svc.put(ctx, p, first)
+			return err
+		})
+		info.SizeBytes = int64(len(first))
+	} else {
+		info, err = c.putParts(ctx, p, first, body)
+	}
+	if fleetscore.Conflict.Is(err) && p.ifAbsent {
+		// Somebody was first: perhaps ourselves, in a try whose answer was lost.
+		if have, mark, e := c.stat(ctx, name); e == nil && mark == p.mark {
+			return have, nil
+		}
+	}
+	info.Name = name
+	return info, err
+}
+
+// bodyError is the error of a body that can't be read to its end.
+func (c *cloud) bodyError(ctx context.Context, name fleetscore.BlobName, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fleetscore.Wrap("write", c.subject(name), err)
+}
+
+// List asks for page after page; see Bucket.
+func (c *cloud) List(ctx context.Context, prefix string, opt ListOptions) iter.Seq2[Info, error] {
+	after := string(opt.After)
+	switch {
+	case after < prefix:
+		return c.pages(ctx, listing{prefix: prefix, delimiter: opt.Delimiter})
+	case !strings.HasPrefix(after, prefix):
+		return func(func(Info, error) bool) {} // all names with the prefix come before
+	case opt.Delimiter || c.svc.seeks():
+		return c.pages(ctx, listing{prefix: prefix, after: after, delimiter: opt.Delimiter})
+	}
+	return c.seek(ctx, prefix, after)
+}
+
+// seek lists what comes after a name where the service can only begin at the
+// beginning: folder by folder, so that what lies in folders before is passed over
+// unseen.
+func (c *cloud) seek(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		for i, err := range c.pages(ctx, listing{prefix: prefix, delimiter: true}) {
+			n := string(i.Name)
+			inside := iter.Seq2[Info, error](func(yield func(Info, error) bool) { yield(i, err) })
+			switch isFolder := strings.HasSuffix(n, "/"); {
+			case err != nil:
+			case isFolder && strings.HasPrefix(after, n):
+				inside = c.seek(ctx, n, after)
+			case n <= after:
+				continue
+			case isFolder:
+				inside = c.pages(ctx, listing{prefix: n})
+			}
+			for i, err := range inside {
+				if !yield(i, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+var errOrder = errors.New("the service lists out of order")
+
+// pages lists page after page. Services sort by UTF-8 bytes, or nearly so: pages
+// are sorted again, and an order that differs from page to page is an error, since
+// readers rely on it.
+func (c *cloud) pages(ctx context.Context, q listing) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		asked := listing{wholeRunes(q.prefix), wholeRunes(q.after), q.delimiter, c.page}
+		last, token := q.after, ""
+		for {
+			infos, next, err := c.list(ctx, "list", asked, token)
+			if err != nil {
+				yield(Info{}, err)
+				return
+			}
+			slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(string(a.Name), string(b.Name)) })
+			for _, i := range infos {
+				n := string(i.Name)
+				if n <= q.after || n == last || !strings.HasPrefix(n, q.prefix) || isMarker(i, q) { // a folder may go on from the page before
+					continue
+				}
+				if n < last {
+					yield(Info{}, fleetscore.Errorf(fleetscore.Internal, "list", c.subject(i.Name), "%w", errOrder).
+						WithHint("docs/decisions/0005-clouds.md says which services are supported"))
+					return
+				}
+				last = n
+				if ctx.Err() != nil {
+					yield(Info{}, ctx.Err())
+					return
+				}
+				if !yield(i, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			token = next
+		}
+	}
+}
+
+// wholeRunes cuts off a rune that isn't whole, which a service couldn't be asked.
+func wholeRunes(s string) string {
+	for s != "" && !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// isMarker recognises the empty blob that some tools make for a folder.
+func isMarker(i Info, q listing) bool {
+	n := string(i.Name)
+	return strings.HasSuffix(n, "/") && (!q.delimiter || n == q.prefix)
+}

@@ -1,0 +1,25 @@
+package store
+
+import (
+	"net/http"
+	"time"
+)
+
+// MaxTries is how often a call to a cloud is tried.
+const MaxTries = maxTries
+
+// SetPageSize makes a cloud's listings come in small pages.
+func SetPageSize(b Bucket, n int) { cloudOf(b).page = n }
+
+// Hurry shortens the pauses between a cloud's tries.
+func Hurry(b Bucket) { cloudOf(b).pause = 2 * time.Millisecond }
+
+func cloudOf(b Bucket) *cloud {
+	if s, ok := b.(*sub); ok {
+		b = s.b
+	}
+	return b.(*cloud)
+}
+
+// Guard ends requests that make no progress for the limit.
+func Guard(base http.RoundTripper, limit time.Duration) http.RoundTripper { return guard{base, limit} }

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+const supported = "supported: a plain path, file:///folder, s3://bucket/prefix, azblob://container/prefix, gs://bucket/prefix"
+
+// Open opens the bucket at a URL: a plain path or "file:///folder",
+// "s3://bucket/prefix", "azblob://container/prefix", "gs://bucket/prefix";
+// docs/configuration.md has the parameters. Credentials come from where each
+// cloud's own tools look for them, never from the URL. A cloud is asked whether
+// the bucket is there and may be listed, so that a wrong address or a missing
+// right shows here.
+func Open(ctx context.Context, address string) (Bucket, error) {
+	if !strings.Contains(address, "://") {
+		return OpenDir(address)
+	}
+	a, err := parseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	if a.scheme == "file" {
+		return OpenDir(a.path)
+	}
+	var svc service
+	switch a.scheme {
+	case "s3":
+		svc, err = openS3(ctx, &a)
+	case "azblob":
+		svc, err = openAzure(ctx, &a)
+	case "gs":
+		svc, err = openGCS(ctx, &a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &cloud{svc: svc, where: a.scheme + "://" + a.bucket, pause: firstPause}
+	if err := c.check(ctx); err != nil {
+		return nil, err
+	}
+	return Sub(c, a.path), nil
+}
+
+// IsLocal tells whether the address is a folder of this machine.
+func IsLocal(address string) bool {
+	return !strings.Contains(address, "://") || strings.HasPrefix(address, "file://")
+}
+
+// CheckURL judges an address without opening it.
+func CheckURL(address string) error {
+	if !strings.Contains(address, "://") {
+		return nil
+	}
+	_, err := parseAddress(address)
+	return err
+}
+
+// address is a store's URL taken apart.
+type address struct {
+	scheme, bucket string
+	path           string // of a cloud: the prefix without outer slashes; of a directory: the folder
+	query          url.Values
+}
+
+// parameters that each cloud's URL may carry.
+var parameters = map[string][]string{
+	"file":   nil,
+	"s3":     {"endpoint", "path_style", "profile", "region"},
+	"azblob": {"account", "endpoint"},
+	"gs":     {"endpoint"},
+}
+
+func parseAddress(text string) (address, error) {
+	bad := func(subject, why, hint string, args ...any) (address, error) {
+		return address{}, fleetscore.Errorf(fleetscore.Invalid, "open store", subject, "%s", why).WithHint(hint, args...)
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return bad("", "its URL can't be read", supported)
+	}
+	subject := u.Scheme + "://" + u.Host + u.Path
+	if u.User != nil {
+		return bad(subject, "the URL holds credentials", "take them out: they are read from the environment or from the cloud's own files (docs/configuration.md)")
+	}
+	known, ok := parameters[u.Scheme]
+	if !ok {
+		return bad(subject, "no engine for "+u.Scheme+"://", supported)
+	}
+	a := address{scheme: u.Scheme, bucket: u.Host, path: strings.Trim(u.Path, "/"), query: u.Query()}
+	for name := range a.query {
+		if !slices.Contains(known, name) {
+			hint := "it takes no parameters"
+			if len(known) > 0 {
+				hint = "known are " + strings.Join(known, ", ")
+			}
+			return bad(subject, "unknown parameter "+name, "%s", hint)
+		}
+	}
+	switch {
+	case u.Fragment != "":
+		return bad(subject, "the URL holds a #", "write it as %%23")
+	case u.Scheme == "file" && (u.Host != "" || !strings.HasPrefix(u.Path, "/")):
+		return bad(subject, "not an absolute path", "write file:///folder")
+	case u.Scheme == "file":
+		a.path = u.Path
+		return a, nil
+	case u.Host == "":
+		return bad(subject, "no bucket is named", supported)
+	case len(a.path) > 100:
+		return bad(subject, "the prefix is longer than 100 bytes", "choose a shorter one: names below it may be long")
+	}
+	if a.path != "" {
+		if err := CheckName(fleetscore.BlobName(a.path)); err != nil {
+			return a, err
+		}
+	}
+	if e := a.query.Get("endpoint"); e != "" {
+		if p, err := url.Parse(e); err != nil || p.Scheme != "http" && p.Scheme != "https" || p.Host == "" || p.User != nil || p.RawQuery != "" {
+			return bad(subject, "the endpoint is no plain http or https URL", "write for example endpoint=http://127.0.0.1:9000")
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// A cloud gets no deadline for a request as a whole, which may carry any number
+// of bytes, but stallLimit for each step of it: until the answer begins, and
+// between two reads of it that the caller asks for.
+const stallLimit = 30 * time.Second
+
+// stalled says that a peer went silent. It is a time-out in the sense of net.Error.
+type stalled struct{}
+
+func (stalled) Error() string   { return "the service went silent for " + stallLimit.String() }
+func (stalled) Timeout() bool   { return true }
+func (stalled) Temporary() bool { return true }
+
+// guard ends requests that make no progress.
+type guard struct {
+	base  http.RoundTripper
+	limit time.Duration
+}
+
+func defaultHTTPClient() *http.Client { return newHTTPClient(http.DefaultTransport.(*http.Transport)) }
+
+// newHTTPClient is what all clouds are asked through. Redirects are answers: a
+// bucket that lies elsewhere is an error to be explained, not to be followed.
+func newHTTPClient(base *http.Transport) *http.Client {
+	t := base.Clone()
+	t.DisableCompression = true // bytes come as they were stored
+	t.MaxIdleConnsPerHost = 64  // of a few hosts; more requests at once than that are rare
+	return &http.Client{Transport: guard{t, stallLimit}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(g.limit, func() { cancel(stalled{}) })
+	out := req.WithContext(ctx)
+	if req.Body != nil && req.Body != http.NoBody {
+		out.Body = &progress{body: req.Body, guard: g, timer: timer}
+	}
+	resp, err := g.base.RoundTrip(out)
+	timer.Stop()
+	if err != nil {
+		err = causeOf(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &guarded{body: resp.Body, guard: g, ctx: ctx, cancel: cancel, timer: timer}
+	return resp, nil
+}
+
+// causeOf puts our own reason in the place of the cancellation it led to.
+func causeOf(ctx context.Context, err error) error {
+	var s stalled
+	if errors.As(context.Cause(ctx), &s) {
+		return s
+	}
+	return err
+}
+
+// progress is a request's body: each piece sent extends the limit.
+type progress struct {
+	body  io.ReadCloser
+	guard guard
+	timer *time.Timer
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	p.timer.Reset(p.guard.limit)
+	return p.body.Read(b)
+}
+
+func (p *progress) Close() error { return p.body.Close() }
+
+// guarded is an answer's body: the limit runs while somebody waits for bytes.
+type guarded struct {
+	body   io.ReadCloser
+	guard  guard
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+}
+
+func (g *guarded) Read(b []byte) (int, error) {
+	g.timer.Reset(g.guard.limit)
+	n, err := g.body.Read(b)
+	g.timer.Stop()
+	if err != nil && err != io.EOF {
+		err = causeOf(g.ctx, err)
+	}
+	return n, err
+}
+
+func (g *guarded) Close() error {
+	g.timer.Stop()
+	err := g.body.Close()
+	g.cancel(nil)
+	return err
+}
