@@ -176,25 +176,3 @@ func TestScoreAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
-
-func FuzzLoad(f *testing.F) {
-	for dir, e := range fixtures(f) {
-		for _, c := range e.Cases {
-			for _, file := range c.Files {
-				data, err := os.ReadFile(filepath.Join(dir, file))
-				if err != nil {
-					f.Fatal(err)
-				}
-				f.Add(data)
-			}
-		}
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := Load(data)
-		if err != nil {
-			return
-		}
-		x, out := make([]float64, m.NumFeatures()), make([]float64, 2)
-		_ = m.Score(x, 1, out[:1], out[1:], &Scratch{}) // a verdict of any kind, but no panic
-	})
-}

@@ -62,6 +62,9 @@ func loadPickle(data []byte, format string) (*Model, error) {
 	defer g.Release()
 	b := estimator.NewBuilder(g, fileClasses)
 	est, err := b.Build(root, "")
+	if tired := g.Tired(); tired != nil {
+		return nil, tired
+	}
 	if err != nil {
 		return nil, err
 	}

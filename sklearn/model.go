@@ -24,6 +24,7 @@ type Model struct {
 	detector estimator.Detector // last, if it is one
 	labels   *estimator.Labels  // of a classifier
 	features int
+	width    int              // columns at the widest place between steps
 	scoring  estimator.Method // what score is made of; estimator.Methods for nothing
 
 	file     *fileInfo // nil for a native record
@@ -57,6 +58,11 @@ func (m *Model) assemble(root estimator.Estimator) {
 		m.last = chain[len(chain)-1]
 	}
 	m.features = root.Features()
+	m.width = m.features
+	for in, i := max(1, m.features), 0; i < len(m.front); i++ {
+		in = m.front[i].Outputs(Transform, in)
+		m.width = max(m.width, in)
+	}
 	m.detector, _ = m.last.(estimator.Detector)
 	m.labels = nil
 	if c, ok := m.last.(estimator.Classifier); ok {
@@ -217,6 +223,10 @@ func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratc
 	})
 }
 
+// wide is the number of columns from which rows go through the steps one by one,
+// so that working memory stays small.
+const wide = 1 << 14
+
 // run passes blocks of rows through the steps before the last.
 func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimator.Block, *estimator.Workspace) error) error {
 	cols := m.features
@@ -230,8 +240,12 @@ func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimato
 		scratch = new(Scratch)
 	}
 	ws := &scratch.ws
-	for first := 0; first < rows; first += estimator.BlockRows {
-		n := min(estimator.BlockRows, rows-first)
+	step := estimator.BlockRows
+	if max(cols, m.width) > wide {
+		step = 1
+	}
+	for first := 0; first < rows; first += step {
+		n := min(step, rows-first)
 		ws.Reset()
 		b := ws.NewBlock(n, cols, first)
 		fill(b, x[first*cols:(first+n)*cols])

@@ -1,15 +1,13 @@
 package compose
 
 import (
-	"slices"
-
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 // selectColumns appends the positions that a column selection of
 // ColumnTransformer means: numbers, names, a slice of either, or a mask.
-func selectColumns(a *estimator.Attributes, v pickle.Value, names []string, features int, out []int32) []int32 {
+func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int32, features int, out []int32) []int32 {
 	g := a.Graph()
 	if class, _, state := g.Call(v); class != nil && class.Name == "_RemainderColsList" { // of releases 1.5 to 1.7
 		for e := g.Entries(state); ; {
@@ -108,17 +106,16 @@ func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, featur
 	return out
 }
 
-func position(a *estimator.Attributes, t string, names []string) int32 {
-	i := slices.Index(names, t)
-	if i < 0 {
+func position(a *estimator.Attributes, t string, names map[string]int32) int32 {
+	i, ok := names[t]
+	if !ok {
 		a.Fail("column %q is selected, but isn't among the names the model was fitted with", t)
-		return 0
 	}
-	return int32(i)
+	return i
 }
 
 // selectSlice is slice(start, stop, step); names include their stop.
-func selectSlice(a *estimator.Attributes, args []pickle.Value, names []string, features int, out []int32) []int32 {
+func selectSlice(a *estimator.Attributes, args []pickle.Value, names map[string]int32, features int, out []int32) []int32 {
 	g := a.Graph()
 	bound := func(v pickle.Value, other int, stop bool) int {
 		if v.Kind() == pickle.KindNone {

@@ -124,6 +124,9 @@ func (u *FeatureUnion) Check() error {
 			return estimator.Misfit("FeatureUnion: %s doesn't transform", e.Class())
 		}
 	}
+	if n := u.Outputs(estimator.Transform, max(1, in)); n > estimator.MaxFeatures {
+		return estimator.Misfit("FeatureUnion gives %d columns, more than %d", n, estimator.MaxFeatures)
+	}
 	if len(u.ests) == 0 || (u.weights != nil && len(u.weights) != len(u.ests)) {
 		return estimator.Misfit("FeatureUnion has %d transformers and %d weights", len(u.ests), len(u.weights))
 	}
@@ -215,12 +218,25 @@ func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 	return t
 }
 
-// columnNames are those of the data frame that the transformer was fitted on.
-func columnNames(a *estimator.Attributes) []string {
+// columnNames are those of the data frame that the transformer was fitted on, and
+// their places.
+func columnNames(a *estimator.Attributes) map[string]int32 {
 	for _, n := range [...]string{"feature_names_in_", "_feature_names_in"} {
-		if a.Has(n) {
-			return a.Strings(n)
+		if !a.Has(n) {
+			continue
 		}
+		list := a.Strings(n)
+		if err := a.Graph().Charge(32 * len(list)); err != nil {
+			a.Fail("%w", err)
+			return nil
+		}
+		places := make(map[string]int32, len(list))
+		for i, name := range list {
+			if _, ok := places[name]; !ok {
+				places[name] = int32(i)
+			}
+		}
+		return places
 	}
 	if a.Has("_df_columns") {
 		a.Unsupported("columns by name in a file of scikit-learn 0.22 or 0.23", "name them by position, or train it with a newer scikit-learn")
@@ -280,6 +296,9 @@ func (t *ColumnTransformer) Check() error {
 		if e.Outputs(estimator.Transform, n) == 0 {
 			return estimator.Misfit("ColumnTransformer: %s doesn't transform", e.Class())
 		}
+	}
+	if n := t.Outputs(estimator.Transform, t.features); n > estimator.MaxFeatures {
+		return estimator.Misfit("ColumnTransformer gives %d columns, more than %d", n, estimator.MaxFeatures)
 	}
 	for _, c := range t.columns {
 		if c < 0 || int(c) >= t.features {

@@ -94,4 +94,4 @@ type Sized interface {
 }
 
 // MaxFeatures bounds how many columns an estimator takes or gives.
-const MaxFeatures = 1 << 24
+const MaxFeatures = 1 << 20

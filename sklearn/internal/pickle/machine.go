@@ -155,6 +155,17 @@ func (g *Graph) Charge(n int) error {
 	return nil
 }
 
+// Tired is an error once more was looked at than a file of this size needs, as
+// when one part of it stands in a great many places. What was read then means
+// nothing.
+func (g *Graph) Tired() error {
+	if g.effort >= 0 {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the file's parts stand for one another so often that reading it would take too long").
+		WithHint("no trained model looks like this; write it again with pickle.dump")
+}
+
 // Refund gives back n bytes that are in use no more.
 func (g *Graph) Refund(n int) { g.budget += n }
 

@@ -103,6 +103,9 @@ func (e *Entries) Item() (Value, bool) {
 		e.next = int(e.g.cells[at])
 		e.chunk = e.g.cells[at+2 : at+2+int(e.g.cells[at+1])]
 	}
+	if e.g.effort--; e.g.effort < 0 {
+		return 0, false // Tired tells
+	}
 	v := e.chunk[0]
 	e.chunk = e.chunk[1:]
 	return v, true

@@ -17,7 +17,7 @@ type PolynomialFeatures struct {
 }
 
 // maxPolynomial bounds the number of columns.
-const maxPolynomial = 1 << 20
+const maxPolynomial = estimator.MaxFeatures
 
 // ReadPolynomialFeatures reads its attributes.
 func ReadPolynomialFeatures(a *estimator.Attributes) estimator.Estimator {
