@@ -2,6 +2,7 @@ package sklearn
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/testkit"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 // liveRelease is a release of scikit-learn, the Pythons it has wheels for, and
@@ -166,6 +168,8 @@ type liveCase struct {
 	Asked             liveRows
 	Probes            []liveRows
 	Wrong             map[string]bool // by number of features, whether scikit-learn refuses it
+
+	release string
 }
 
 type liveRows struct {
@@ -201,12 +205,16 @@ func compareLive(t *testing.T, dir string) {
 	}
 	for i := range run.Cases {
 		c := &run.Cases[i]
+		c.release = run.Sklearn
 		t.Run(c.Name, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(dir, c.File))
 			if err != nil {
 				t.Fatal(err)
 			}
 			m, err := Load(data)
+			if errors.Is(err, pickle.ErrNotFinite) {
+				t.Skip(err) // it is meant to be refused
+			}
 			if err != nil {
 				t.Fatalf("%v\n%s", err, c.Shown)
 			}
@@ -260,8 +268,11 @@ func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 		}
 		got := make([]float64, rows*cols)
 		err := m.Call(method, x, rows, got, &scratch)
-		if strings.Contains(want.Refused, "Buffer dtype mismatch") {
-			continue // a defect of KMeans that was trained on float32
+		if strings.Contains(want.Refused, "Buffer dtype mismatch") || strings.Contains(want.Refused, "invalid literal for int()") {
+			continue // defects of KMeans that was trained on float32, and of KNeighborsClassifier with text labels by brute force
+		}
+		if method == DecisionFunction && wholeBatch(m, c.release) {
+			continue
 		}
 		if (err != nil) != (want.Refused != "") && !c.excused(m, x, probe) {
 			t.Errorf("%s%s: %v, scikit-learn: %q", what, name, err, want.Refused)

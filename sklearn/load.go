@@ -74,6 +74,10 @@ func loadPickle(data []byte, format string) (*Model, error) {
 	m := &Model{file: &fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions(), names: b.Names}}
 	m.assemble(est)
 	m.judge(b.Aged)
+	if len(m.Methods()) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s gives no columns", m.last.Class()).
+			WithHint("train it on rows of which something is left")
+	}
 	if n := len(b.Names); n > 0 && n != m.features {
 		return nil, estimator.Misfit("feature_names_in_ has %d names, but the model takes %d features", n, m.features)
 	}

@@ -1,6 +1,7 @@
 package estimator
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -225,8 +226,13 @@ func (a *Attributes) Err() error { return a.err }
 
 // Fail notes what is wrong.
 func (a *Attributes) Fail(format string, args ...any) {
-	if a.err == nil {
-		a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
+	if a.err != nil {
+		return
+	}
+	a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
+	if errors.Is(a.err, pickle.ErrNotFinite) {
+		a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...).
+			WithHint("its training didn't end in finite numbers; scale the rows and train it again")
 	}
 }
 

@@ -146,6 +146,16 @@ func halfFloat(h uint16) float64 {
 	return sign * math.Ldexp(1024+frac, exp-25)
 }
 
+// TypeOf reads a dtype: its kind, as NumPy has it, and its size in bytes; 0 for
+// anything else.
+func (g *Graph) TypeOf(v Value) (kind byte, size int) {
+	d, err := g.dtype(v)
+	if err != nil {
+		return 0, 0
+	}
+	return d.kind, d.size
+}
+
 const maxDims = 8
 
 // Array is a NumPy array that was found in a file and not yet decoded.
@@ -254,6 +264,9 @@ func (g *Graph) contents(a *Array) ([]byte, error) {
 	return b, nil
 }
 
+// ErrNotFinite is the error of NaN and infinity where a model can't have them.
+var ErrNotFinite = errors.New("holds")
+
 // Floats decodes an array of numbers, row-major. With finite, NaN and infinity
 // are an error.
 func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
@@ -276,7 +289,7 @@ func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 	if finite {
 		for i, f := range out {
 			if f-f != 0 {
-				return nil, fmt.Errorf("holds %v at %d", f, i)
+				return nil, fmt.Errorf("%w %v at %d", ErrNotFinite, f, i)
 			}
 		}
 	}

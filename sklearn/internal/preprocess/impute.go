@@ -38,6 +38,15 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 	}
 	s.statistics, _ = a.Array("statistics_", false, n)
 	s.features = len(s.statistics)
+	kind, size := g.TypeOf(a.Value("_fill_dtype")) // from 1.8: what fills holes has the type of training
+	for i, f := range s.statistics {
+		switch {
+		case kind == 'f' && size == 4:
+			s.statistics[i] = float64(float32(f))
+		case kind == 'i' || kind == 'u':
+			s.statistics[i] = math.Trunc(f)
+		}
+	}
 	keepEmpty := a.Bool("keep_empty_features", false)
 	for i, f := range s.statistics {
 		if f == f || keepEmpty {

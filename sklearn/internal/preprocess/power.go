@@ -12,6 +12,7 @@ import (
 type PowerTransformer struct {
 	transformer
 	boxCox bool
+	powers bool // until 1.8, Yeo and Johnson's by powers, which cancel near 0
 	lambda []float64
 	scaler estimator.Estimator // nil without standardize
 }
@@ -19,7 +20,7 @@ type PowerTransformer struct {
 // ReadPowerTransformer reads its attributes.
 func ReadPowerTransformer(a *estimator.Attributes) estimator.Estimator {
 	t := &PowerTransformer{lambda: a.PerFeature("lambdas_")}
-	t.features = a.Features()
+	t.features, t.powers = a.Features(), !a.AtLeast(1, 9)
 	switch method := a.Text("method", "yeo-johnson"); method {
 	case "yeo-johnson":
 	case "box-cox":
@@ -50,6 +51,7 @@ func (t *PowerTransformer) Parameters() map[string]any {
 func (t *PowerTransformer) Fields(c *estimator.Codec) {
 	c.Int(&t.features)
 	c.Bool(&t.boxCox)
+	c.Bool(&t.powers)
 	c.Floats(&t.lambda)
 	scaled := t.scaler != nil
 	c.Bool(&scaled)
@@ -86,7 +88,11 @@ func (t *PowerTransformer) Compute(m estimator.Method, x, out *estimator.Block, 
 		l, dst := t.lambda[c], to.Col(c)
 		for i, v := range x.Col(c) {
 			if !t.boxCox {
-				dst[i] = yeoJohnson(v, l)
+				if t.powers {
+					dst[i] = yeoJohnsonPowers(v, l)
+				} else {
+					dst[i] = yeoJohnson(v, l)
+				}
 				continue
 			}
 			if v <= 0 {
@@ -113,8 +119,25 @@ func boxCox(x, l float64) float64 {
 	return math.Copysign(1, l)*math.Exp(l*log-math.Log(math.Abs(l))) - 1/l
 }
 
-// yeoJohnson is scipy.stats.yeojohnson for a given lambda. Powers minus one are
-// written by expm1, which doesn't cancel near 0.
+// yeoJohnsonPowers is what scikit-learn computed itself until 1.8.
+func yeoJohnsonPowers(x, l float64) float64 {
+	const eps = 0x1p-52 // np.spacing(1.)
+	switch {
+	case x != x:
+		return x
+	case x >= 0 && math.Abs(l) < eps:
+		return math.Log1p(x)
+	case x >= 0:
+		return (math.Pow(x+1, l) - 1) / l
+	case math.Abs(l-2) > eps:
+		return -(math.Pow(-x+1, 2-l) - 1) / (2 - l)
+	}
+	return -math.Log1p(-x)
+}
+
+// yeoJohnson is scipy.stats.yeojohnson for a given lambda, which scikit-learn
+// uses since 1.9. Powers minus one are written by expm1, which doesn't cancel
+// near 0.
 func yeoJohnson(x, l float64) float64 {
 	const eps = 0x1p-52 // np.spacing(1.)
 	switch {

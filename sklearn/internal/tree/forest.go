@@ -62,8 +62,10 @@ func (f *Forest) takesNaN(a *estimator.Attributes) bool {
 		recent = a.AtLeast(1, 4)
 	case "ExtraTreesClassifier", "ExtraTreesRegressor":
 		recent = a.AtLeast(1, 6)
-	default:
-		splitter, recent = "random", a.AtLeast(1, 6)
+	default: // ExtraTreeClassifier and -Regressor
+		if a.AtLeast(1, 6) {
+			splitter = "random"
+		}
 	}
 	if !recent || a.Text("splitter", splitter) != splitter || a.Has("monotonic_cst") {
 		return false
