@@ -197,6 +197,10 @@ func answerList[T any](items []T, next string) *body[List[T]] {
 	return answer(List[T]{items, next})
 }
 
+// maxTables bounds how many opened tables are remembered: their names come from
+// requests.
+const maxTables = 1000
+
 // table returns the opened table in a folder of the store.
 func (s *server) table(folder string) *table.Delta {
 	s.mu.Lock()
@@ -204,6 +208,9 @@ func (s *server) table(folder string) *table.Delta {
 	d, ok := s.tables[folder]
 	if !ok {
 		d = table.OpenDelta(store.Sub(s.deps.Store, folder))
+		if len(s.tables) >= maxTables {
+			clear(s.tables)
+		}
 		s.tables[folder] = d
 	}
 	return d

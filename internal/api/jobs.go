@@ -5,14 +5,12 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // JobList is a page of jobs, newest first.
@@ -213,7 +211,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", in.ID, "the job is %s: its coverage is written when it ends", job.State).
 			WithHint("wait for it: fleetscore job wait %s", in.ID)
 	}
-	items, err := s.jobItems(ctx, job)
+	items, err := s.table("predictions/"+job.Pipeline+"/_coverage").JobItems(ctx, job.ID, job.Interval)
 	if err != nil {
 		return nil, err
 	}
@@ -228,29 +226,6 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 		page = append(page, it)
 	}
 	return answerList(page, ""), nil
-}
-
-// jobItems reads a job's coverage in the order of keys. A job that committed
-// nothing has none.
-func (s *server) jobItems(ctx context.Context, job fleetscore.Job) ([]fleetscore.Item, error) {
-	d := s.table("predictions/" + job.Pipeline + "/_coverage")
-	snap, err := d.Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	found, err := d.ReadItems(ctx, snap.Files, table.ItemQuery{Job: job.ID, Interval: &job.Interval})
-	if err != nil {
-		return nil, err
-	}
-	items := make([]fleetscore.Item, len(found))
-	for i, f := range found {
-		items[i] = f.Item
-	}
-	slices.SortFunc(items, func(a, b fleetscore.Item) int { return strings.Compare(string(a.Key), string(b.Key)) })
-	return items, nil
 }
 
 func (s *server) listLogs(ctx context.Context, in *JobPath) (*body[List[Log]], error) {

@@ -3,31 +3,44 @@ package portal
 import (
 	"context"
 	"io"
-	"math"
 	"net/http"
+	"net/url"
 	"slices"
-	"strings"
-	"time"
+	"strconv"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// maxItems and maxLog bound what a job's page shows; the API has all.
+// What a job's page shows at once: items, tasks, bytes of one log and of all. The
+// API has all.
 const (
-	maxItems = 2000
+	maxItems = 1000
+	maxTasks = 500
 	maxLog   = 64 << 10
+	maxLogs  = 512 << 10
 )
 
 type jobPage struct {
-	Job      fleetscore.Job
-	Tasks    []fleetscore.Task
-	Outcomes []outcome
-	Filter   fleetscore.Outcome
-	Items    []fleetscore.Item
-	More     int // items that are not shown
-	Logs     []logText
+	Job       fleetscore.Job
+	Tasks     []fleetscore.Task
+	MoreTasks int // that are not shown
+	Outcomes  []outcome
+	Filter    fleetscore.Outcome
+	Items     []fleetscore.Item
+	First     int    // place of the first item that is shown, from 1
+	Of        int    // how many items there are
+	Back, On  string // addresses of the items before and after these; empty if there are none
+	Logs      []logText
+	LogsLeft  int // logs that are not shown
+}
+
+// refresh is after how many seconds a browser asks again, until the job ended.
+func (p jobPage) refresh() int {
+	if p.Job.State.Ended() {
+		return 0
+	}
+	return 2
 }
 
 type outcome struct {
@@ -52,6 +65,9 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	if v.Tasks, err = p.deps.Ledger.Tasks(ctx, id); err != nil {
 		return nil, err
 	}
+	if len(v.Tasks) > maxTasks {
+		v.Tasks, v.MoreTasks = v.Tasks[:maxTasks], len(v.Tasks)-maxTasks
+	}
 	for _, o := range fleetscore.Outcomes {
 		if n := j.Outcomes[o]; n > 0 {
 			v.Outcomes = append(v.Outcomes, outcome{o, n})
@@ -60,14 +76,17 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	if v.Items, err = p.items(ctx, j, v.Filter); err != nil {
 		return nil, err
 	}
-	if len(v.Items) > maxItems {
-		v.Items, v.More = v.Items[:maxItems], len(v.Items)-maxItems
-	}
+	v.page(r.URL.Query().Get("skip"))
 	refs, err := p.deps.Logs.Logs(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	for _, ref := range refs {
+	shown := int64(0)
+	for i, ref := range refs {
+		if shown += min(ref.SizeBytes, maxLog); shown > maxLogs && i > 0 {
+			v.LogsLeft = len(refs) - i
+			break
+		}
 		text, err := p.logText(ctx, id, ref)
 		if err != nil {
 			return nil, err
@@ -77,18 +96,34 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	return v, nil
 }
 
-func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Outcome) ([]fleetscore.Item, error) {
-	d := p.table("predictions/" + j.Pipeline + "/_coverage")
-	snap, err := d.Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
+// page leaves the items after the first skip ones, as many as a page holds.
+func (v *jobPage) page(skip string) {
+	v.Of = len(v.Items)
+	n, err := strconv.Atoi(skip)
+	if err != nil || n < 0 || n >= v.Of {
+		n = 0
 	}
-	found, err := d.ReadItems(ctx, snap.Files, table.ItemQuery{Job: j.ID, Interval: &j.Interval, Outcome: only})
-	items := make([]fleetscore.Item, len(found))
-	for i, f := range found {
-		items[i] = f.Item
+	address := func(skip int) string {
+		q := url.Values{"skip": {strconv.Itoa(skip)}}
+		if v.Filter != "" {
+			q.Set("outcome", string(v.Filter))
+		}
+		return "/jobs/" + url.PathEscape(string(v.Job.ID)) + "?" + q.Encode() + "#coverage"
+	}
+	if n > 0 {
+		v.Back = address(max(0, n-maxItems))
+	}
+	if n+maxItems < v.Of {
+		v.On = address(n + maxItems)
+	}
+	v.First = n + 1
+	v.Items = v.Items[n:min(n+maxItems, v.Of)]
+}
+
+func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Outcome) ([]fleetscore.Item, error) {
+	items, err := p.table("predictions/"+j.Pipeline+"/_coverage").JobItems(ctx, j.ID, j.Interval)
+	if only != "" {
+		items = slices.DeleteFunc(slices.Clone(items), func(i fleetscore.Item) bool { return i.Outcome != only })
 	}
 	return items, err
 }
@@ -101,115 +136,4 @@ func (p *Portal) logText(ctx context.Context, id fleetscore.JobID, ref scheduler
 	defer in.Close()
 	b, err := io.ReadAll(io.LimitReader(in, maxLog))
 	return string(b), fleetscore.Wrap("read log", string(id), err)
-}
-
-type sensorPage struct {
-	Pipeline  string
-	Key       fleetscore.Key
-	Rows      int
-	Anomalies int
-	Faults    int
-	Label     string
-	Charts    []chart
-	From, To  time.Time
-}
-
-// chart is one value over time, in the units of its picture.
-type chart struct {
-	Name             string
-	Line             string // points of a polyline
-	Anomalies        []point
-	Faults           []point
-	Low, High        float64
-	Width, Height    int
-	TimeFrom, TimeTo time.Time
-}
-
-type point struct {
-	X, Y  float64
-	Label string
-}
-
-// The chart's size in pixels.
-const (
-	chartWidth  = 1000
-	chartHeight = 260
-)
-
-func (p *Portal) sensor(r *http.Request) (any, error) {
-	ctx := r.Context()
-	name := r.PathValue("pipeline")
-	key, err := fleetscore.NewKey(r.URL.Query()["key"]...)
-	if err != nil || key == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open sensor", r.URL.RawQuery, "the address has no key").WithHint("open it from the overview")
-	}
-	d := p.table("predictions/" + name)
-	snap, err := d.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now := p.deps.Now()
-	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &fleetscore.Interval{From: now.Add(-recent), To: now}, Keys: []fleetscore.Key{key}})
-	if err != nil {
-		return nil, err
-	}
-	v := sensorPage{Pipeline: name, Key: key, Rows: rows.Len()}
-	cfg, _, _, err := p.deps.Ledger.Config(ctx)
-	if err == nil {
-		v.Label = cfg.Pipelines[name].Label
-	}
-	truth := rows.Column(v.Label)
-	for i := range rows.Times {
-		if rows.Prediction[i] == 1 {
-			v.Anomalies++
-		}
-		if truth != nil && truth[i] > 0 {
-			v.Faults++
-		}
-	}
-	for c, column := range rows.ValueNames {
-		if column != v.Label && rows.Len() > 0 {
-			v.Charts = append(v.Charts, draw(rows, c, truth))
-		}
-	}
-	return v, nil
-}
-
-// draw makes a chart of one column.
-func draw(rows *fleetscore.Predictions, column int, truth []float64) chart {
-	order := make([]int, rows.Len())
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return int(rows.Times[a] - rows.Times[b]) })
-	first, last := rows.Times[order[0]], rows.Times[order[len(order)-1]]
-	c := chart{Name: rows.ValueNames[column], Low: math.Inf(1), High: math.Inf(-1), Width: chartWidth, Height: chartHeight, TimeFrom: first.Time(), TimeTo: last.Time()}
-	for _, v := range rows.Values[column] {
-		if !math.IsNaN(v) {
-			c.Low, c.High = min(c.Low, v), max(c.High, v)
-		}
-	}
-	var line strings.Builder
-	for _, i := range order {
-		v := rows.Values[column][i]
-		if math.IsNaN(v) {
-			continue
-		}
-		at := point{X: 10, Y: chartHeight / 2, Label: rows.Times[i].Time().Format("15:04:05") + " " + short(v)}
-		if last > first {
-			at.X = 10 + float64(chartWidth-20)*float64(rows.Times[i]-first)/float64(last-first)
-		}
-		if c.High > c.Low {
-			at.Y = 10 + float64(chartHeight-20)*(c.High-v)/(c.High-c.Low)
-		}
-		line.WriteString(short(at.X) + "," + short(at.Y) + " ")
-		if truth != nil && truth[i] > 0 {
-			c.Faults = append(c.Faults, at)
-		}
-		if rows.Prediction[i] == 1 {
-			c.Anomalies = append(c.Anomalies, at)
-		}
-	}
-	c.Line = line.String()
-	return c
 }

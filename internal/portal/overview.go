@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -18,8 +19,15 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// recent is how far back anomalies are counted.
-const recent = time.Hour
+// recent is how far back anomalies are counted; maxRows bounds how many rows are
+// read for it, maxSensors how many sensors are shown. What was counted is good for
+// keep.
+const (
+	recent     = time.Hour
+	maxRows    = 500_000
+	maxSensors = 100
+	keep       = 20 * time.Second
+)
 
 // overview is the first page.
 type overview struct {
@@ -31,6 +39,9 @@ type overview struct {
 	Fleets    []fleetPanel
 	Pipelines []pipeline
 }
+
+// refresh is after how many seconds a browser asks again.
+func (overview) refresh() int { return 5 }
 
 type query struct {
 	aggregator.Status
@@ -56,18 +67,23 @@ type pool struct {
 // pipeline is the recent results of one pipeline.
 type pipeline struct {
 	Name    string
-	Label   string // column with the truth; empty if there is none
-	Sensors []sensorRow
+	Label   string        // column with the truth; empty if there is none
+	Over    time.Duration // how far back rows are counted: recent, or less if there are many
+	Sensors []sensorRow   // those with the most anomalies
+	More    int           // sensors that aren't shown
+
+	version int64 // of the table
+	made    time.Time
 }
 
 // sensorRow is the recent results of one sensor.
 type sensorRow struct {
-	Key                fleetscore.Key
-	Rows, Anomalies    int64
-	Faults, Found      int64 // rows that are truly faulty, and those of them that were flagged
-	Last               time.Time
-	LastIsAnomaly      bool
-	Pipeline, KeyQuery string
+	Key             fleetscore.Key
+	Rows, Anomalies int64
+	Faults, Found   int64 // rows that are truly faulty, and those of them that were flagged
+	Last            time.Time
+	LastIsAnomaly   bool
+	Pipeline        string
 }
 
 // URL is the sensor's page.
@@ -137,9 +153,10 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	return v, nil
 }
 
-// results counts the recent predictions of a pipeline per sensor.
+// results counts the recent predictions of a pipeline per sensor, unless that was
+// done just now.
 func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.PipelineConfig) (pipeline, error) {
-	out := pipeline{Name: name, Label: cfg.Label}
+	out := pipeline{Name: name, Label: cfg.Label, Over: recent, made: p.deps.Now()}
 	d := p.table("predictions/" + name)
 	snap, err := d.Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
@@ -147,16 +164,43 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 	} else if err != nil {
 		return out, err
 	}
-	now := p.deps.Now()
-	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &fleetscore.Interval{From: now.Add(-recent), To: now}})
+	out.version = snap.Version
+	p.counting.Lock() // who comes meanwhile waits for the same result
+	defer p.counting.Unlock()
+	if last, ok := p.counted[name]; ok && last.version == out.version && last.Label == out.Label && out.made.Sub(last.made) < keep {
+		return last, nil
+	}
+	query := table.ReadQuery{Interval: &fleetscore.Interval{From: out.made.Add(-out.Over), To: out.made}}
+	for out.Over > time.Minute && countRows(query.Prune(snap.Files)) > maxRows {
+		out.Over = (out.Over / 2).Round(time.Second)
+		query.Interval.From = out.made.Add(-out.Over)
+	}
+	rows, err := d.ReadPredictions(ctx, snap.Files, query)
 	if err != nil {
 		return out, err
 	}
+	out.Sensors = sensorRows(name, cfg.Label, rows)
+	if n := len(out.Sensors); n > maxSensors {
+		out.Sensors, out.More = slices.Clone(out.Sensors[:maxSensors]), n-maxSensors
+	}
+	p.counted[name] = out
+	return out, nil
+}
+
+func countRows(files []fleetscore.DataFile) (n int64) {
+	for _, f := range files {
+		n += f.Rows
+	}
+	return n
+}
+
+// sensorRows counts per sensor; those with the most anomalies come first.
+func sensorRows(pipeline, label string, rows *fleetscore.Predictions) []sensorRow {
 	sensors := make([]sensorRow, len(rows.Keys))
 	for i, k := range rows.Keys {
-		sensors[i] = sensorRow{Key: k, Pipeline: name}
+		sensors[i] = sensorRow{Key: k, Pipeline: pipeline}
 	}
-	truth := rows.Column(cfg.Label)
+	truth := rows.Column(label)
 	for i, t := range rows.Times {
 		s := &sensors[rows.KeyIndex[i]]
 		s.Rows++
@@ -177,8 +221,7 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 	slices.SortFunc(sensors, func(a, b sensorRow) int {
 		return cmp.Or(cmp.Compare(b.Anomalies, a.Anomalies), cmp.Compare(a.Key, b.Key))
 	})
-	out.Sensors = sensors
-	return out, nil
+	return sensors
 }
 
 // functions are what pages may call.
@@ -188,6 +231,12 @@ var functions = template.FuncMap{
 			return "–"
 		}
 		return t.UTC().Format("15:04:05")
+	},
+	"span": func(d time.Duration) string {
+		if d == time.Hour {
+			return "hour"
+		}
+		return strings.TrimSuffix(d.String(), "0s")
 	},
 	"full": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 	"num": func(n any) string {
@@ -201,6 +250,7 @@ var functions = template.FuncMap{
 		}
 		return "?"
 	},
+	"last": func(p jobPage) int { return p.First + len(p.Items) - 1 },
 	"took": func(j fleetscore.Job) string {
 		if j.Started == nil || j.Ended == nil {
 			return "–"

@@ -51,6 +51,9 @@ type Portal struct {
 
 	mu     sync.Mutex // guards tables
 	tables map[string]*table.Delta
+
+	counting sync.Mutex // guards counted; held while a pipeline is counted
+	counted  map[string]pipeline
 }
 
 //go:embed page/*.html page/style.css
@@ -64,7 +67,7 @@ func New(deps Deps) (http.Handler, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	p := &Portal{deps: deps, pages: map[string]*template.Template{}, tables: map[string]*table.Delta{}}
+	p := &Portal{deps: deps, pages: map[string]*template.Template{}, tables: map[string]*table.Delta{}, counted: map[string]pipeline{}}
 	for _, name := range []string{"overview", "job", "sensor", "problem"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
@@ -107,7 +110,11 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 			}
 		}
 		var out bytes.Buffer
-		if err := p.pages[page].Execute(&out, map[string]any{"Page": page, "Data": data, "Now": p.deps.Now().UTC()}); err != nil {
+		refresh := 0
+		if l, ok := data.(interface{ refresh() int }); ok {
+			refresh = l.refresh()
+		}
+		if err := p.pages[page].Execute(&out, map[string]any{"Refresh": refresh, "Data": data, "Now": p.deps.Now().UTC()}); err != nil {
 			p.deps.Log.Error("page can't be rendered", "page", page, "error", err)
 			http.Error(w, "the page can't be rendered; the server's log says why", http.StatusInternalServerError)
 			return
@@ -119,6 +126,10 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 	}
 }
 
+// maxTables bounds how many opened tables are remembered: their names come from
+// addresses, which anybody can write.
+const maxTables = 1000
+
 // table is the Delta table in a folder of the store; it remembers what it read.
 func (p *Portal) table(folder string) *table.Delta {
 	p.mu.Lock()
@@ -126,6 +137,9 @@ func (p *Portal) table(folder string) *table.Delta {
 	d, ok := p.tables[folder]
 	if !ok {
 		d = table.OpenDelta(store.Sub(p.deps.Store, folder))
+		if len(p.tables) >= maxTables {
+			clear(p.tables)
+		}
 		p.tables[folder] = d
 	}
 	return d

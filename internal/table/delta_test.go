@@ -198,6 +198,11 @@ func TestItems(t *testing.T) {
 		if _, err := d.CommitItems(ctx, job, iv, files); err != nil {
 			t.Fatal(err)
 		}
+		for range 2 { // read, then remembered
+			if got, err := d.JobItems(ctx, "j1", iv); err != nil || len(got) != 2-n {
+				t.Errorf("after %s: job j1 has %d items, %v; want %d", job, len(got), err, 2-n)
+			}
+		}
 	}
 	snap, err := d.Snapshot(ctx)
 	if err != nil {

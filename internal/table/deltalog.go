@@ -99,6 +99,9 @@ type Delta struct {
 	file map[string]fleetscore.DataFile
 	txns map[string]int64
 	snap *Snapshot // of version next-1; nil when to be made anew
+
+	itemsMu sync.Mutex // guards items; held while they are read
+	items   *jobItems
 }
 
 // OpenDelta is the table at the root of a bucket (use store.Sub). Nothing is read

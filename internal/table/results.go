@@ -216,6 +216,40 @@ type JobItem struct {
 	Interval fleetscore.Interval `json:"interval"`
 }
 
+// jobItems is what JobItems read last.
+type jobItems struct {
+	job     fleetscore.JobID
+	version int64
+	items   []fleetscore.Item
+}
+
+// JobItems reads the items of a job, sorted by key; nil if there is no table yet.
+// Those of the job that was asked for last are remembered, as people turn pages.
+// The caller must not change them.
+func (d *Delta) JobItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval) ([]fleetscore.Item, error) {
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	d.itemsMu.Lock()
+	defer d.itemsMu.Unlock()
+	if last := d.items; last != nil && last.job == job && last.version == snap.Version {
+		return last.items, nil
+	}
+	found, err := d.ReadItems(ctx, snap.Files, ItemQuery{Job: job, Interval: &interval})
+	if err != nil {
+		return nil, err
+	}
+	items := make([]fleetscore.Item, len(found))
+	for i, f := range found {
+		items[i] = f.Item
+	}
+	d.items = &jobItems{job, snap.Version, items}
+	return items, nil
+}
+
 // ReadItems reads items, sorted by the interval's end, then key.
 func (d *Delta) ReadItems(ctx context.Context, files []fleetscore.DataFile, q ItemQuery) ([]JobItem, error) {
 	snap, err := d.Snapshot(ctx)

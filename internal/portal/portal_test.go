@@ -1,0 +1,238 @@
+package portal
+
+import (
+	"context"
+	"fmt"
+	"html"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const hostile = `<script>alert("1")</script>`
+
+// logs is one log with a hostile line.
+type logs struct{}
+
+func (logs) Logs(context.Context, fleetscore.JobID) ([]scheduler.LogRef, error) {
+	return []scheduler.LogRef{{Task: "j.000", Attempt: 1, Stream: "stderr", State: "succeeded", SizeBytes: int64(len(hostile))}}, nil
+}
+
+func (logs) OpenLog(context.Context, fleetscore.JobID, int, int, string) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(hostile)), nil
+}
+
+// world is a portal over a ledger and a store with one job of that many sensors,
+// ten rows each; every third row is an anomaly, every sixth a fault.
+func world(t *testing.T, sensors int) http.Handler {
+	t.Helper()
+	ctx := t.Context()
+	l, err := ledger.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2}}},
+		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu"}}}
+	if _, err := l.PutConfig(ctx, "text", cfg); err != nil {
+		t.Fatal(err)
+	}
+	started, ended := noon.Add(-time.Minute), noon
+	iv := fleetscore.Interval{From: noon.Add(-10 * time.Minute), To: noon}
+	job := fleetscore.Job{ID: "j", Pipeline: "p", Interval: iv, State: fleetscore.JobSucceeded, Expected: int64(sensors), Started: &started, Ended: &ended,
+		Outcomes: fleetscore.Counts{fleetscore.Scored: int64(sensors)}}
+	running := job
+	running.ID, running.State, running.Ended = "running", fleetscore.JobRunning, nil
+	for _, j := range []fleetscore.Job{job, running} {
+		if err := l.InsertJob(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := []string{"Device", "Tag"}
+	p := &fleetscore.Predictions{Rows: fleetscore.Rows{TimeName: "TS", KeyNames: keys, ValueNames: []string{"Value", "Fault"}, Values: make([][]float64, 2)}}
+	var items []fleetscore.Item
+	for s := range sensors {
+		k := fleetscore.Key(fmt.Sprintf("%04d\x1f%s", s, hostile))
+		p.Keys, p.Models = append(p.Keys, k), append(p.Models, fleetscore.DigestOf(nil))
+		items = append(items, fleetscore.Item{Key: k, Outcome: fleetscore.Scored, Rows: 10, Reason: hostile})
+		for n := range 10 {
+			p.KeyIndex = append(p.KeyIndex, uint32(s))
+			p.Times = append(p.Times, fleetscore.MicrosOf(noon.Add(time.Duration(n-9)*time.Minute)))
+			p.Values[0] = append(p.Values[0], float64(n*n))
+			flag, fault := 0.0, 0.0
+			if n%3 == 0 {
+				flag = 1
+			}
+			if n%6 == 0 {
+				fault = 1
+			}
+			p.Values[1], p.Prediction, p.Score = append(p.Values[1], fault), append(p.Prediction, flag), append(p.Score, -1)
+		}
+	}
+	d := table.OpenDelta(store.Sub(b, "predictions/p"))
+	if err := d.Create(ctx, table.PredictionSchema("TS", keys, p.ValueNames)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := d.WritePredictions(ctx, p, "j", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.CommitPredictions(ctx, "j", iv, func(fleetscore.Key) bool { return false }, files); err != nil {
+		t.Fatal(err)
+	}
+	c := table.OpenDelta(store.Sub(b, "predictions/p/_coverage"))
+	if err := c.Create(ctx, table.ItemSchema(keys)); err != nil {
+		t.Fatal(err)
+	}
+	if files, err = c.WriteItems(ctx, items, keys, "j", iv); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CommitItems(ctx, "j", iv, files); err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Deps{Ledger: l, Logs: logs{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
+		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
+		Queries: func() []aggregator.Status {
+			return []aggregator.Status{{Query: "q", Dataset: "readings", Problem: "the query stands, because " + hostile}}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func get(h http.Handler, address string) (int, string, http.Header) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, address, nil))
+	return w.Code, w.Body.String(), w.Header()
+}
+
+// TestPages: every page shows what it is for, escapes what comes from outside,
+// lets a browser run nothing, and asks again while something may change.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	h := world(t, 3)
+	sensor := "/sensors/p?" + url.Values{"key": {"0001", hostile}}.Encode()
+	for _, c := range []struct {
+		address string
+		status  int
+		refresh bool
+		want    []string
+	}{
+		{"/", 200, true, []string{"12\u202f345 accepted", "stands still", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s"}},
+		{"/jobs/running", 200, true, []string{"running"}},
+		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
+		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},
+		{"/sensors/p?key=none&key=x", 200, true, []string{"No predictions in the last hour"}},
+		{"/sensors/q?key=1&key=x", 404, false, []string{"there is no pipeline"}},
+		{"/sensors/..%2f..%2fledger?key=1", 404, false, []string{"can't be shown"}},
+		{"/sensors/p%2f_coverage?key=1&key=x", 404, false, []string{"there is no pipeline"}},
+		{"/sensors/p", 400, false, []string{"the address has no key"}},
+		{"/jobs/none", 404, false, []string{"no such entry"}},
+		{"/nowhere", 404, false, []string{"there is no such page"}},
+	} {
+		status, text, header := get(h, c.address)
+		if status != c.status {
+			t.Errorf("%s: status %d, want %d\n%s", c.address, status, c.status, text)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s lacks %q:\n%s", c.address, w, text)
+			}
+		}
+		if strings.Contains(text, "<script") || strings.Contains(text, "ZgotmplZ") {
+			t.Errorf("%s isn't escaped:\n%s", c.address, text)
+		}
+		if got := strings.Contains(text, `http-equiv="refresh"`); got != c.refresh {
+			t.Errorf("%s asks again: %v, want %v", c.address, got, c.refresh)
+		}
+		if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: headers %v", c.address, header)
+		}
+	}
+}
+
+// TestManySensors: pages stay small, and lead to all.
+func TestManySensors(t *testing.T) {
+	t.Parallel()
+	const sensors = 2*maxItems + 1
+	h := world(t, sensors)
+	_, text, _ := get(h, "/")
+	if n := strings.Count(text, `href="/sensors/`); n != maxSensors || !strings.Contains(text, "1\u202f901 more with fewer anomalies") {
+		t.Errorf("the overview shows %d sensors", n)
+	}
+	seen := map[string]bool{}
+	address := "/jobs/j"
+	for pages := 0; address != ""; pages++ {
+		_, text, _ := get(h, address)
+		address = ""
+		for _, part := range strings.Split(text, `href="`)[1:] {
+			link, rest, _ := strings.Cut(part, `"`)
+			link = html.UnescapeString(link)
+			switch {
+			case strings.HasPrefix(link, "/sensors/"):
+				seen[link] = true
+			case strings.HasPrefix(rest, ">on<"):
+				address, _, _ = strings.Cut(link, "#")
+			}
+		}
+		if pages > 3 {
+			t.Fatal("the pages don't end")
+		}
+	}
+	if len(seen) != sensors {
+		t.Errorf("the pages show %d of %d sensors", len(seen), sensors)
+	}
+}
+
+// TestTicks: axes have a few round places within what is drawn, whatever the data.
+func TestTicks(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][2]float64{{0, 1}, {-3, 7}, {4.6, 5.9}, {1e-300, 2e-300}, {1e300, 1.7e300}, {5, 5}, {-math.MaxFloat64, math.MaxFloat64}, {1, 1 + 1e-15}} {
+		got := ticks(c[0], c[1])
+		if len(got) == 0 && c[1]-c[0] > 1e-12 || len(got) > 12 || !slices.IsSorted(got) {
+			t.Errorf("ticks of %v: %v", c, got)
+		}
+		for _, v := range got {
+			if slack := (c[1] - c[0]) * 1e-9; v < c[0]-slack || v > c[1]+slack {
+				t.Errorf("tick %v lies outside of %v", v, c)
+			}
+		}
+	}
+	if got := timeTicks(1, 1); len(got) != 1 {
+		t.Errorf("ticks of an instant: %v", got)
+	}
+	if got := timeTicks(0, fleetscore.Micros(time.Hour.Microseconds())); len(got) != 7 || got[1] != fleetscore.Micros((10*time.Minute).Microseconds()) {
+		t.Errorf("ticks of an hour: %v", got)
+	}
+}

@@ -1,0 +1,111 @@
+package portal
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// What a sensor's page shows: the latest rows, and the latest anomalies in words.
+const (
+	maxPoints    = 5000
+	maxAnomalies = 50
+)
+
+type sensorPage struct {
+	Pipeline  string
+	Key       fleetscore.Key
+	Rows      int
+	Cut       bool // there are earlier rows in the time shown
+	Anomalies int
+	Faults    int
+	Label     string
+	Charts    []chart
+	Columns   []string
+	Latest    []anomaly // newest first
+}
+
+// refresh is after how many seconds a browser asks again.
+func (sensorPage) refresh() int { return 15 }
+
+// anomaly is one flagged row.
+type anomaly struct {
+	Time   time.Time
+	Values []string
+	Score  string
+	Fault  bool
+}
+
+func (p *Portal) sensor(r *http.Request) (any, error) {
+	ctx := r.Context()
+	name := r.PathValue("pipeline")
+	key, err := fleetscore.NewKey(r.URL.Query()["key"]...)
+	if err != nil || key == "" {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open sensor", r.URL.RawQuery, "the address has no key").WithHint("open it from the overview")
+	}
+	var snap *table.Snapshot
+	d := p.table("predictions/" + name)
+	if !strings.ContainsAny(name, `/\`) {
+		snap, err = d.Snapshot(ctx)
+	}
+	if fleetscore.NotFound.Is(err) || err == nil && snap == nil {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "open sensor", key.String(), "there is no pipeline %q with results", name)
+	} else if err != nil {
+		return nil, err
+	}
+	now := p.deps.Now()
+	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &fleetscore.Interval{From: now.Add(-recent), To: now}, Keys: []fleetscore.Key{key}})
+	if err != nil {
+		return nil, err
+	}
+	v := sensorPage{Pipeline: name, Key: key}
+	cfg, _, _, err := p.deps.Ledger.Config(ctx)
+	if err == nil {
+		v.Label = cfg.Pipelines[name].Label
+	}
+	v.fill(rows)
+	return v, nil
+}
+
+func (v *sensorPage) fill(rows *fleetscore.Predictions) {
+	order := byTime(rows)
+	v.Rows = len(order)
+	truth := rows.Column(v.Label)
+	fault := func(i int) bool { return truth != nil && truth[i] > 0 }
+	for _, i := range order {
+		if rows.Prediction[i] == 1 {
+			v.Anomalies++
+		}
+		if fault(i) {
+			v.Faults++
+		}
+	}
+	if len(order) > maxPoints {
+		order, v.Cut = order[len(order)-maxPoints:], true
+	}
+	for c, column := range rows.ValueNames {
+		if column == v.Label {
+			continue
+		}
+		v.Columns = append(v.Columns, column)
+		if len(order) > 0 {
+			v.Charts = append(v.Charts, draw(rows, order, c, fault))
+		}
+	}
+	for n := len(order) - 1; n >= 0 && len(v.Latest) < maxAnomalies; n-- {
+		i := order[n]
+		if rows.Prediction[i] != 1 {
+			continue
+		}
+		a := anomaly{Time: rows.Times[i].Time(), Score: short(rows.Score[i]), Fault: fault(i)}
+		for c, column := range rows.ValueNames {
+			if column != v.Label {
+				a.Values = append(a.Values, short(rows.Values[c][i]))
+			}
+		}
+		v.Latest = append(v.Latest, a)
+	}
+}
