@@ -160,6 +160,15 @@ func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratc
 
 // scoreBlock is Score of a block for everything but detectors.
 func (m *Model) scoreBlock(b *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+	if c, ok := m.last.(estimator.Chooser); ok && prediction != nil && score != nil && m.scoring < estimator.Methods {
+		out := ws.Block(b, m.last.Outputs(m.scoring, b.Cols))
+		if err := m.last.Compute(m.scoring, b, out, ws); err != nil {
+			return err
+		}
+		c.Choose(out, prediction)
+		m.toScore(out, score)
+		return nil
+	}
 	if prediction != nil {
 		out := ws.Block(b, 1)
 		if err := m.last.Compute(Predict, b, out, ws); err != nil {
@@ -180,6 +189,12 @@ func (m *Model) scoreBlock(b *estimator.Block, prediction, score []float64, ws *
 	if err := m.last.Compute(m.scoring, b, out, ws); err != nil {
 		return err
 	}
+	m.toScore(out, score)
+	return nil
+}
+
+// toScore picks a score of each row's decisions or probabilities.
+func (m *Model) toScore(out *estimator.Block, score []float64) {
 	switch {
 	case out.Cols == 1:
 		copy(score, out.Col(0))
@@ -193,7 +208,6 @@ func (m *Model) scoreBlock(b *estimator.Block, prediction, score []float64, ws *
 			}
 		}
 	}
-	return nil
 }
 
 // Call computes one method for rows × NumFeatures() values, row-major, and writes

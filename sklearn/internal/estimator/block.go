@@ -2,6 +2,7 @@ package estimator
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
@@ -80,7 +81,7 @@ type Workspace struct {
 	used   int
 	blocks []Block
 	given  int
-	words  []int32
+	words  []uint32
 	spent  int
 }
 
@@ -99,12 +100,24 @@ func (w *Workspace) Floats(n int) []float64 {
 
 // Int32s gives n numbers of any value, good until Reset.
 func (w *Workspace) Int32s(n int) []int32 {
+	u := w.Uint32s(n)
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(u))), n)
+}
+
+// Uint32s gives n numbers of any value, good until Reset.
+func (w *Workspace) Uint32s(n int) []uint32 {
 	if w.spent+n > len(w.words) {
-		w.words = make([]int32, max(2*len(w.words), n, 1024))
+		w.words = make([]uint32, max(2*len(w.words), n, 1024))
 		w.spent = 0
 	}
 	w.spent += n
 	return w.words[w.spent-n : w.spent : w.spent]
+}
+
+// Uint64s gives n numbers of any value, good until Reset.
+func (w *Workspace) Uint64s(n int) []uint64 {
+	f := w.Floats(n)
+	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(f))), n)
 }
 
 // Block gives a block for as many rows as like has, good until Reset.

@@ -10,7 +10,7 @@ import (
 
 // Codec writes an estimator's state into a native record, or reads it from one:
 // one list of fields serves both. Everything is little-endian; arrays of float64
-// and int64 start at multiples of 8 bytes from the record's start, so that a
+// and uint64 start at multiples of 8 bytes from the record's start, so that a
 // reader on such a machine can use them where they lie.
 //
 // docs/formats/record.md describes the bytes.
@@ -143,9 +143,12 @@ func (c *Codec) Int32s(p *[]int32) { numbers(c, p, 4) }
 // Uint32s is a count and that many numbers of 4 bytes.
 func (c *Codec) Uint32s(p *[]uint32) { numbers(c, p, 4) }
 
+// Uint64s is a count and that many numbers of 8 bytes.
+func (c *Codec) Uint64s(p *[]uint64) { numbers(c, p, 8) }
+
 var littleEndian = func() bool { u := uint16(1); return *(*byte)(unsafe.Pointer(&u)) == 1 }()
 
-func numbers[T float64 | uint16 | int32 | uint32](c *Codec, p *[]T, size int) {
+func numbers[T float64 | uint16 | int32 | uint32 | uint64](c *Codec, p *[]T, size int) {
 	n := len(*p)
 	c.Int(&n)
 	if n == 0 {
@@ -180,7 +183,7 @@ func numbers[T float64 | uint16 | int32 | uint32](c *Codec, p *[]T, size int) {
 	}
 }
 
-func appendNumber[T float64 | uint16 | int32 | uint32](dst []byte, v T) []byte {
+func appendNumber[T float64 | uint16 | int32 | uint32 | uint64](dst []byte, v T) []byte {
 	switch v := any(v).(type) {
 	case float64:
 		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
@@ -190,11 +193,13 @@ func appendNumber[T float64 | uint16 | int32 | uint32](dst []byte, v T) []byte {
 		return binary.LittleEndian.AppendUint32(dst, uint32(v))
 	case uint32:
 		return binary.LittleEndian.AppendUint32(dst, v)
+	case uint64:
+		return binary.LittleEndian.AppendUint64(dst, v)
 	}
 	return dst
 }
 
-func readNumber[T float64 | uint16 | int32 | uint32](b []byte) (v T) {
+func readNumber[T float64 | uint16 | int32 | uint32 | uint64](b []byte) (v T) {
 	switch p := any(&v).(type) {
 	case *float64:
 		*p = math.Float64frombits(binary.LittleEndian.Uint64(b))
@@ -204,6 +209,8 @@ func readNumber[T float64 | uint16 | int32 | uint32](b []byte) (v T) {
 		*p = int32(binary.LittleEndian.Uint32(b))
 	case *uint32:
 		*p = binary.LittleEndian.Uint32(b)
+	case *uint64:
+		*p = binary.LittleEndian.Uint64(b)
 	}
 	return v
 }

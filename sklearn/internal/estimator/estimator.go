@@ -70,6 +70,12 @@ type Classifier interface {
 	Labels() *Labels
 }
 
+// Chooser is a classifier whose labels follow from what decision_function gives,
+// or predict_proba where it has no such method: then both take one computation.
+type Chooser interface {
+	Choose(scores *Block, label []float64)
+}
+
 // Parent is an estimator that others are part of, for people to look through.
 type Parent interface {
 	Estimator

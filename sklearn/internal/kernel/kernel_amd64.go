@@ -71,3 +71,9 @@ var exp2Wide = func() (wide [14][4]float64) {
 	}
 	return wide
 }()
+
+//go:noescape
+func walkAdd(thresholds, columns, left *uint32, root, depth uint32, keys *uint32, cols, groups int, values *float64, width int, dst *float64, stride int)
+
+//go:noescape
+func walkAddWide(thresholds *uint64, columns, left *uint32, root, depth uint32, keys *uint64, cols, groups int, values, dst *float64)

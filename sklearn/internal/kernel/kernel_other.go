@@ -24,3 +24,7 @@ func addScaledAVX2(dst, src *float64, n int, f float64)                         
 func transposeAVX2(dst, x *float64, stride, cols, n, width int)                     {}
 func peakAVX512(n int)                                                              {}
 func peakAVX2(n int)                                                                {}
+func walkAdd(thresholds, columns, left *uint32, root, depth uint32, keys *uint32, cols, groups int, values *float64, width int, dst *float64, stride int) {
+}
+func walkAddWide(thresholds *uint64, columns, left *uint32, root, depth uint32, keys *uint64, cols, groups int, values, dst *float64) {
+}

@@ -167,29 +167,38 @@ func (b *GradientBoosting) Outputs(m estimator.Method, _ int) int {
 }
 
 func (b *GradientBoosting) Parameters() map[string]any {
-	p := map[string]any{"trees": len(b.roots), "nodes": b.count()}
+	p := map[string]any{"trees": b.trees, "nodes": b.size}
 	if n := b.labels.Len(); n > 0 {
 		p["classes"] = n
 	}
 	return p
 }
 
+func (b *GradientBoosting) outcome() outcome {
+	return outcome{first: b.first, values: b.values, width: 1}
+}
+
 func (b *GradientBoosting) Fields(c *estimator.Codec) {
-	b.fields(c)
 	b.labels.Fields(c)
 	c.Floats(&b.first)
-	c.Floats(&b.values)
 	c.Bool(&b.exponential)
 	c.Bool(&b.tieIsSecond)
+	if c.Reading() {
+		b.fields(c, &b.values)
+	} else {
+		t, values := b.forRecord(b.outcome())
+		t.fields(c, &values)
+	}
 }
 
 func (b *GradientBoosting) Check() error {
-	if err := b.check(b.class); err != nil {
+	o := b.outcome()
+	if err := b.check(b.class, &o); err != nil {
 		return err
 	}
 	k, n := b.labels.Len(), len(b.first)
-	if len(b.values) != b.count() || n == 0 || (k == 0 && n != 1) || (k > 0 && k != n && (k != 2 || n != 1)) || len(b.roots)%n != 0 {
-		return estimator.Misfit("%s: %d trees of %d columns for %d classes", b.class, len(b.roots), n, k)
+	if n == 0 || (k == 0 && n != 1) || (k > 0 && k != n && (k != 2 || n != 1)) || b.trees%n != 0 {
+		return estimator.Misfit("%s: %d trees of %d columns for %d classes", b.class, b.trees, n, k)
 	}
 	if k > 0 {
 		return b.labels.Check(b.class)
@@ -198,25 +207,20 @@ func (b *GradientBoosting) Check() error {
 }
 
 func (b *GradientBoosting) raw(x, out *estimator.Block, ws *estimator.Workspace) error {
-	r, err := b.keys(b.class, x, ws)
-	if err != nil {
-		return err
-	}
-	for c, v := range b.first {
-		dst := out.Lanes(c)
-		for i := range dst {
-			dst[i] = v
+	o := b.outcome()
+	return b.sum(b.class, x, out, &o, ws)
+}
+
+// Choose implements estimator.Chooser.
+func (b *GradientBoosting) Choose(raw *estimator.Block, label []float64) {
+	estimator.Choose(raw, label, &b.labels)
+	if raw.Cols == 1 && b.tieIsSecond {
+		for i, v := range raw.Col(0) {
+			if v == 0 {
+				label[i] = b.labels.Values[1]
+			}
 		}
 	}
-	leaf := ws.Int32s(x.Rows)
-	for t := range b.roots {
-		b.walk(t, &r, leaf)
-		dst := out.Col(t % len(b.first))
-		for i, l := range leaf {
-			dst[i] += b.values[l]
-		}
-	}
-	return nil
 }
 
 func (b *GradientBoosting) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
@@ -228,14 +232,7 @@ func (b *GradientBoosting) Compute(m estimator.Method, x, out *estimator.Block, 
 		return err
 	}
 	if m == estimator.Predict {
-		estimator.Choose(raw, out.Col(0), &b.labels)
-		if raw.Cols == 1 && b.tieIsSecond {
-			for i, v := range raw.Col(0) {
-				if v == 0 {
-					out.Col(0)[i] = b.labels.Values[1]
-				}
-			}
-		}
+		b.Choose(raw, out.Col(0))
 		return nil
 	}
 	if raw.Cols > 1 {

@@ -14,6 +14,7 @@ type Forest struct {
 	width  int              // values per leaf: classes, or outputs
 	labels estimator.Labels // of classifiers
 	values []float64        // nodes × width; those of inner nodes are 0
+	zeros  []float64        // width of them
 }
 
 // NewForest makes an empty one.
@@ -154,26 +155,39 @@ func (f *Forest) Outputs(m estimator.Method, _ int) int {
 }
 
 func (f *Forest) Parameters() map[string]any {
-	p := map[string]any{"trees": len(f.roots), "nodes": f.count()}
+	p := map[string]any{"trees": f.trees, "nodes": f.size}
 	if n := f.labels.Len(); n > 0 {
 		p["classes"] = n
 	}
 	return p
 }
 
+// outcome is the sum of the leaves' values.
+func (f *Forest) outcome() outcome {
+	return outcome{first: f.zeros, values: f.values, width: f.width}
+}
+
 func (f *Forest) Fields(c *estimator.Codec) {
-	f.fields(c)
 	c.Int(&f.width)
 	f.labels.Fields(c)
-	c.Floats(&f.values)
+	if c.Reading() {
+		f.fields(c, &f.values)
+	} else {
+		t, values := f.forRecord(f.outcome())
+		t.fields(c, &values)
+	}
 }
 
 func (f *Forest) Check() error {
-	if err := f.check(f.class); err != nil {
-		return err
+	if f.width < 1 || f.width > 1<<20 || (f.labels.Len() > 0 && f.labels.Len() != f.width) {
+		return estimator.Misfit("%s: %d values a node", f.class, f.width)
 	}
-	if f.width < 1 || f.width > 1<<20 || len(f.values) != f.count()*f.width || (f.labels.Len() > 0 && f.labels.Len() != f.width) {
-		return estimator.Misfit("%s: %d values of %d nodes", f.class, len(f.values), f.count())
+	if len(f.zeros) != f.width {
+		f.zeros = make([]float64, f.width)
+	}
+	o := f.outcome()
+	if err := f.check(f.class, &o); err != nil {
+		return err
 	}
 	if f.labels.Len() > 0 {
 		return f.labels.Check(f.class)
@@ -183,27 +197,27 @@ func (f *Forest) Check() error {
 
 // mean writes the leaves' values, averaged over the trees, in their order.
 func (f *Forest) mean(x, out *estimator.Block, ws *estimator.Workspace) error {
-	r, err := f.keys(f.class, x, ws)
-	if err != nil {
+	o := f.outcome()
+	if err := f.sum(f.class, x, out, &o, ws); err != nil {
 		return err
 	}
-	leaf := ws.Int32s(x.Rows)
-	clear(out.X[:f.width*out.Stride])
-	for t := range f.roots {
-		f.walk(t, &r, leaf)
+	if f.trees > 1 {
 		for k := range f.width {
-			dst := out.Col(k)
-			for i, l := range leaf {
-				dst[i] += f.values[int(l)*f.width+k]
-			}
-		}
-	}
-	if n := len(f.roots); n > 1 {
-		for k := range f.width {
-			kernel.Standardize(out.Lanes(k), out.Lanes(k), 0, float64(n))
+			kernel.Standardize(out.Lanes(k), out.Lanes(k), 0, float64(f.trees))
 		}
 	}
 	return nil
+}
+
+// Choose implements estimator.Chooser for classifiers.
+func (f *Forest) Choose(p *estimator.Block, label []float64) {
+	if f.width == 1 {
+		for i := range label {
+			label[i] = f.labels.Values[0]
+		}
+		return
+	}
+	estimator.Choose(p, label, &f.labels)
 }
 
 func (f *Forest) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
@@ -215,13 +229,7 @@ func (f *Forest) Compute(m estimator.Method, x, out *estimator.Block, ws *estima
 		if err := f.mean(x, p, ws); err != nil {
 			return err
 		}
-		if f.width == 1 {
-			for i := range out.Col(0) {
-				out.Col(0)[i] = f.labels.Values[0]
-			}
-			return nil
-		}
-		estimator.Choose(p, out.Col(0), &f.labels)
+		f.Choose(p, out.Col(0))
 		return nil
 	}
 	err := f.mean(x, out, ws)

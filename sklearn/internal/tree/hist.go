@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
 // HistGradientBoosting is HistGradientBoostingClassifier and -Regressor. Its
@@ -14,13 +15,14 @@ type HistGradientBoosting struct {
 	labels   estimator.Labels
 	baseline []float64 // one per column of raw predictions
 	logLink  bool      // predictions are e^raw
-	roots    []int32   // per tree, its first node; tree t adds to column t mod len(baseline)
-	// Per node. Children lie side by side, left first; a leaf is its own left.
-	thresholds []float64
-	values     []float64
-	column     []int32
-	left       []int32
-	nanLeft    []uint32 // a bit per node
+	trees    int       // tree t adds to column t mod len(baseline)
+	size     int       // nodes
+	nodes    kernel.WideNodes
+	roots    []uint32
+	depths   []uint32
+	nanLeft  []uint32 // a bit per node
+	values   []float64
+	steps    steps[uint64] // of one feature, in native records: then there are no nodes
 }
 
 // NewHistGradientBoosting makes an empty one.
@@ -98,16 +100,21 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 		a.Fail("a tree has %d nodes", n)
 		return
 	}
-	h.roots = append(h.roots, int32(first))
+	h.roots = append(h.roots, uint32(first))
 	order := append(make([]int32, 0, n), 0)
+	level, depth := 1, uint32(0) // where the next level starts
 	for i := 0; i < len(order); i++ {
+		if i == level {
+			level = len(order)
+			depth++
+		}
 		at := order[i]
 		bit := first + i
 		for len(h.nanLeft) <= bit/32 {
 			h.nanLeft = append(h.nanLeft, 0)
 		}
 		if leaf[at] != 0 {
-			h.add(math.Inf(1), value[at], 0, int32(bit))
+			h.add(math.MaxUint64, value[at], 0, uint32(bit))
 			continue
 		}
 		l, r, c := left[at], right[at], column[at]
@@ -119,18 +126,25 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 		if nanLeft[at] != 0 {
 			h.nanLeft[bit/32] |= 1 << (bit % 32)
 		}
-		h.add(threshold[at], 0, int32(c), int32(first+len(order)))
+		h.add(kernel.WideKey(threshold[at]), 0, uint32(c), uint32(first+len(order)))
 		order = append(order, int32(l), int32(r))
 	}
+	if len(order) != n {
+		a.Fail("a tree of %d nodes has %d that can't be reached", n, n-len(order))
+		return
+	}
+	h.depths = append(h.depths, depth)
+	h.trees, h.size = len(h.roots), len(h.values)
 	g.Refund(7 * 8 * n)
 	if err := g.Charge(2 * 24 * n); err != nil {
 		a.Fail("%w", err)
 	}
 }
 
-func (h *HistGradientBoosting) add(threshold, value float64, column, left int32) {
-	h.thresholds, h.values = append(h.thresholds, threshold), append(h.values, value)
-	h.column, h.left = append(h.column, column), append(h.left, left)
+func (h *HistGradientBoosting) add(threshold uint64, value float64, column, left uint32) {
+	n := &h.nodes
+	n.Thresholds, n.Columns, n.Left = append(n.Thresholds, threshold), append(n.Columns, kernel.WideColumnFactor*column), append(n.Left, left)
+	h.values = append(h.values, value)
 }
 
 // Class implements estimator.Estimator, as do the methods below.
@@ -138,7 +152,7 @@ func (h *HistGradientBoosting) Class() string { return h.class }
 
 func (h *HistGradientBoosting) Features() int       { return h.features }
 func (h *HistGradientBoosting) SupportVectors() int { return 0 }
-func (h *HistGradientBoosting) Nodes() int          { return len(h.values) }
+func (h *HistGradientBoosting) Nodes() int          { return h.size }
 
 // Labels are nil for regressors.
 func (h *HistGradientBoosting) Labels() *estimator.Labels {
@@ -161,46 +175,61 @@ func (h *HistGradientBoosting) Outputs(m estimator.Method, _ int) int {
 }
 
 func (h *HistGradientBoosting) Parameters() map[string]any {
-	p := map[string]any{"trees": len(h.roots), "nodes": len(h.values)}
+	p := map[string]any{"trees": h.trees, "nodes": h.size}
 	if n := h.labels.Len(); n > 0 {
 		p["classes"] = n
 	}
 	return p
 }
 
+func (h *HistGradientBoosting) outcome() outcome {
+	return outcome{first: h.baseline, values: h.values, width: 1}
+}
+
 func (h *HistGradientBoosting) Fields(c *estimator.Codec) {
-	c.Int(&h.features)
+	if c.Reading() {
+		h.fields(c)
+		return
+	}
+	w := *h
+	if o := h.outcome(); h.features == 1 && len(h.values) > 0 {
+		key := [1]uint64{math.MaxUint64}
+		nan := func(tree int) uint32 { return h.walkRow(tree, key[:]) }
+		if s := sweep(h.nodes.Thresholds, h.nodes.Left, h.roots, &o, maxSweep, nan); len(s.sums) > 0 {
+			w.steps, w.nodes, w.roots, w.depths, w.nanLeft, w.values = s, kernel.WideNodes{}, nil, nil, nil, nil
+		}
+	}
+	w.fields(c)
+}
+
+func (h *HistGradientBoosting) fields(c *estimator.Codec) {
 	h.labels.Fields(c)
 	c.Floats(&h.baseline)
 	c.Bool(&h.logLink)
-	c.Int32s(&h.roots)
-	c.Floats(&h.thresholds)
-	c.Floats(&h.values)
-	c.Int32s(&h.column)
-	c.Int32s(&h.left)
+	c.Int(&h.features)
+	c.Int(&h.trees)
+	c.Int(&h.size)
+	c.Uint64s(&h.nodes.Thresholds)
+	c.Uint32s(&h.nodes.Columns)
+	c.Uint32s(&h.nodes.Left)
+	c.Uint32s(&h.roots)
+	c.Uint32s(&h.depths)
 	c.Uint32s(&h.nanLeft)
+	c.Floats(&h.values)
+	h.steps.fields(c)
 }
 
 func (h *HistGradientBoosting) Check() error {
-	n, width, k := len(h.values), len(h.baseline), h.labels.Len()
-	if h.features < 1 || width == 0 || len(h.roots)%width != 0 || len(h.thresholds) != n || len(h.column) != n || len(h.left) != n || len(h.nanLeft) < (n+31)/32 ||
-		(k == 0 && width != 1) || (k > 0 && k != width && (k != 2 || width != 1)) {
-		return estimator.Misfit("%s: the shapes of its %d trees don't fit", h.class, len(h.roots))
+	width, k := len(h.baseline), h.labels.Len()
+	if h.features < 1 || h.features > estimator.MaxFeatures || width == 0 || h.trees%width != 0 || (k == 0 && width != 1) || (k > 0 && k != width && (k != 2 || width != 1)) {
+		return estimator.Misfit("%s: %d trees of %d columns for %d classes", h.class, h.trees, width, k)
 	}
-	for t, root := range h.roots {
-		end := n
-		if t+1 < len(h.roots) {
-			end = int(h.roots[t+1])
+	if len(h.steps.sums) > 0 {
+		if h.features != 1 || len(h.values) > 0 || !h.steps.fit(width) || !h.steps.takesNaN() {
+			return estimator.Misfit("%s: its steps don't fit", h.class)
 		}
-		if root < 0 || int(root) >= end || end > n {
-			return estimator.Misfit("%s: tree %d has no nodes", h.class, t)
-		}
-		for i := int(root); i < end; i++ {
-			l := int(h.left[i])
-			if (l != i && (l <= i || l+1 >= end)) || h.column[i] < 0 || int(h.column[i]) >= h.features {
-				return estimator.Misfit("%s: node %d of its trees is damaged", h.class, i)
-			}
-		}
+	} else if err := h.checkNodes(); err != nil {
+		return err
 	}
 	if k > 0 {
 		return h.labels.Check(h.class)
@@ -208,8 +237,41 @@ func (h *HistGradientBoosting) Check() error {
 	return nil
 }
 
+func (h *HistGradientBoosting) checkNodes() error {
+	n := len(h.values)
+	if h.size != n || n > maxNodes || len(h.nodes.Thresholds) != n || len(h.nodes.Columns) != n || len(h.nodes.Left) != n || len(h.nanLeft) < (n+31)/32 ||
+		len(h.roots) != h.trees || len(h.depths) != h.trees {
+		return estimator.Misfit("%s: the shapes of its %d trees don't fit", h.class, h.trees)
+	}
+	for t, root := range h.roots {
+		end := uint32(n)
+		if t+1 < len(h.roots) {
+			end = h.roots[t+1]
+		}
+		if root >= end || end > uint32(n) || h.depths[t] >= end-root {
+			return estimator.Misfit("%s: tree %d has no nodes", h.class, t)
+		}
+		if at := damaged(h.nodes.Thresholds[:end], h.nodes.Columns[:end], h.nodes.Left[:end], root, kernel.WideColumnFactor, h.features); at >= 0 {
+			return estimator.Misfit("%s: node %d of its trees is damaged", h.class, at)
+		}
+	}
+	return nil
+}
+
 // raw writes the raw predictions.
-func (h *HistGradientBoosting) raw(x, out *estimator.Block) {
+func (h *HistGradientBoosting) raw(x, out *estimator.Block, ws *estimator.Workspace) {
+	keys, nan := ws.Uint64s(x.Stride*x.Cols), false
+	for c := range x.Cols {
+		dst := keys[8*c:]
+		for i, v := range x.Lanes(c) {
+			dst[i/8*8*x.Cols+i%8] = kernel.WideKey(v)
+			nan = nan || (v != v && i < x.Rows)
+		}
+	}
+	if len(h.steps.sums) > 0 {
+		h.steps.look(keys, out)
+		return
+	}
 	for c, b := range h.baseline {
 		dst := out.Lanes(c)
 		for i := range dst {
@@ -217,28 +279,42 @@ func (h *HistGradientBoosting) raw(x, out *estimator.Block) {
 		}
 	}
 	for t, root := range h.roots {
-		dst := out.Col(t % len(h.baseline))
-		for r := range dst {
-			at := root
-			for l := h.left[at]; l != at; l = h.left[at] {
-				v := x.X[int(h.column[at])*x.Stride+r]
-				switch {
-				case v <= h.thresholds[at]:
-					at = l
-				case v != v && h.nanLeft[at/32]>>(at%32)&1 == 1:
-					at = l
-				default:
-					at = l + 1
-				}
-			}
-			dst[r] += h.values[at]
+		dst := out.Lanes(t % len(h.baseline))
+		if !nan {
+			h.nodes.WalkAdd(root, h.depths[t], keys, x.Cols, h.values, dst)
+			continue
+		}
+		for i := range x.Rows {
+			dst[i] += h.values[h.walkRow(t, keys[i/8*8*x.Cols+i%8:])]
 		}
 	}
 }
 
+// walkRow is the walk of one row, which may hold NaN: each node says to which
+// side that goes.
+func (h *HistGradientBoosting) walkRow(tree int, key []uint64) uint32 {
+	at := h.roots[tree]
+	for range h.depths[tree] {
+		left, v := h.nodes.Left[at], key[8/kernel.WideColumnFactor*h.nodes.Columns[at]]
+		switch {
+		case left == at: // a leaf
+		case v == math.MaxUint64 && h.nanLeft[at/32]>>(at%32)&1 == 1, v <= h.nodes.Thresholds[at]:
+			at = left
+		default:
+			at = left + 1
+		}
+	}
+	return at
+}
+
+// Choose implements estimator.Chooser.
+func (h *HistGradientBoosting) Choose(raw *estimator.Block, label []float64) {
+	estimator.Choose(raw, label, &h.labels)
+}
+
 func (h *HistGradientBoosting) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
 	if h.labels.Len() == 0 {
-		h.raw(x, out)
+		h.raw(x, out, ws)
 		if h.logLink {
 			dst := out.Col(0)
 			for i, v := range dst {
@@ -248,14 +324,14 @@ func (h *HistGradientBoosting) Compute(m estimator.Method, x, out *estimator.Blo
 		return nil
 	}
 	if m == estimator.DecisionFunction {
-		h.raw(x, out)
+		h.raw(x, out, ws)
 		return nil
 	}
 	raw := ws.Block(x, len(h.baseline))
-	h.raw(x, raw)
+	h.raw(x, raw, ws)
 	switch {
 	case m == estimator.Predict:
-		estimator.Choose(raw, out.Col(0), &h.labels)
+		h.Choose(raw, out.Col(0))
 	case raw.Cols == 1:
 		estimator.Logistic(raw, out)
 	default:

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
@@ -96,8 +97,8 @@ func (f *IsolationForest) addTree(a *estimator.Attributes, features []float64, f
 	depth := make([]int32, len(order))
 	for i, at := range order {
 		length := 0.0
-		if left := f.nodes[nodeWords*(first+i)+2]; int(left) != first+i {
-			depth[int(left)-first], depth[int(left)-first+1] = depth[i]+1, depth[i]+1
+		if left := int(f.nodes.Left[first+i]); left != first+i {
+			depth[left-first], depth[left-first+1] = depth[i]+1, depth[i]+1
 		} else if forest.AtLeast(0, 22) {
 			length = float64(depth[i]+1) + pathLength(p.samples[at], false) - 1
 		} else {
@@ -133,12 +134,23 @@ func (f *IsolationForest) Outputs(m estimator.Method, _ int) int {
 }
 
 func (f *IsolationForest) Parameters() map[string]any {
-	return map[string]any{"trees": len(f.roots), "nodes": f.count(), "offset": f.offset}
+	return map[string]any{"trees": f.trees, "nodes": f.size, "offset": f.offset}
 }
 
+// outcome is the sum of path lengths.
+func (f *IsolationForest) outcome() outcome {
+	return outcome{first: zero[:], values: f.lengths, width: 1}
+}
+
+var zero [1]float64
+
 func (f *IsolationForest) Fields(c *estimator.Codec) {
-	f.fields(c)
-	c.Floats(&f.lengths)
+	if c.Reading() {
+		f.fields(c, &f.lengths)
+	} else {
+		t, values := f.forRecord(f.outcome())
+		t.fields(c, &values)
+	}
 	c.Float(&f.denominator)
 	c.Float(&f.offset)
 	c.Float(&f.threshold)
@@ -147,38 +159,38 @@ func (f *IsolationForest) Fields(c *estimator.Codec) {
 }
 
 func (f *IsolationForest) Check() error {
-	if len(f.lengths) != f.count() || !(f.denominator >= 0) {
-		return estimator.Misfit("IsolationForest: %d path lengths of %d nodes", len(f.lengths), f.count())
+	if !(f.denominator >= 0) {
+		return estimator.Misfit("IsolationForest: the mean path length is %v", f.denominator)
 	}
-	return f.check(f.Class())
+	o := f.outcome()
+	return f.check(f.Class(), &o)
 }
 
 // samples writes score_samples.
 func (f *IsolationForest) samples(x *estimator.Block, dst []float64, ws *estimator.Workspace) error {
-	r, err := f.keys(f.Class(), x, ws)
-	if err != nil {
+	o := f.outcome()
+	out := ws.Block(x, 1)
+	if err := f.sum(f.Class(), x, out, &o, ws); err != nil {
 		return err
 	}
-	leaf := ws.Int32s(x.Rows)
-	clear(dst)
-	for t := range f.roots {
-		f.walk(t, &r, leaf)
-		for i, l := range leaf {
-			dst[i] += f.lengths[l]
-		}
-	}
-	f.finish(dst)
+	copy(dst, f.finish(out.Lanes(0)))
 	return nil
 }
 
-func (f *IsolationForest) finish(dst []float64) {
-	for i, depth := range dst {
-		if f.denominator == 0 {
-			dst[i] = -0.5
-		} else {
-			dst[i] = -math.Exp2(-depth / f.denominator)
+// finish turns path lengths into scores −2^(−length/denominator).
+func (f *IsolationForest) finish(lengths []float64) []float64 {
+	if f.denominator == 0 {
+		for i := range lengths {
+			lengths[i] = -0.5
 		}
+		return lengths
 	}
+	kernel.Standardize(lengths, lengths, 0, -f.denominator)
+	kernel.Exp2(lengths, lengths)
+	for i, v := range lengths {
+		lengths[i] = -v
+	}
+	return lengths
 }
 
 func (f *IsolationForest) Decide(x *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
@@ -216,20 +228,7 @@ func (f *IsolationForest) Compute(m estimator.Method, x, out *estimator.Block, w
 // Degenerate: no row can have a longer path than the deepest leaf of each tree
 // together, nor a shorter one than the shallowest.
 func (f *IsolationForest) Degenerate() (label int, why string) {
-	long, short := 0.0, 0.0
-	for t, root := range f.roots {
-		end := f.count()
-		if t+1 < len(f.roots) {
-			end = int(f.roots[t+1])
-		}
-		low, high := math.Inf(1), 0.0
-		for i := int(root); i < end; i++ {
-			if int(f.nodes[nodeWords*i+2]) == i {
-				low, high = min(low, f.lengths[i]), max(high, f.lengths[i])
-			}
-		}
-		long, short = long+high, short+low
-	}
+	short, long := f.extremes()
 	bounds := []float64{long, short}
 	f.finish(bounds)
 	switch {
@@ -239,4 +238,25 @@ func (f *IsolationForest) Degenerate() (label int, why string) {
 		return 1, "even a row in the shallowest leaf of every tree is an inlier; train again with more varied data"
 	}
 	return 0, ""
+}
+
+// extremes bound the sum of path lengths.
+func (f *IsolationForest) extremes() (short, long float64) {
+	if len(f.steps.sums) > 0 {
+		return f.steps.extremes()
+	}
+	for t, root := range f.roots {
+		end := f.count()
+		if t+1 < len(f.roots) {
+			end = int(f.roots[t+1])
+		}
+		low, high := math.Inf(1), 0.0
+		for i := int(root); i < end; i++ {
+			if f.leaf(i) {
+				low, high = min(low, f.lengths[i]), max(high, f.lengths[i])
+			}
+		}
+		long, short = long+high, short+low
+	}
+	return short, long
 }

@@ -6,59 +6,59 @@ import (
 	"math"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// Trees are some decision trees in a form that is walked without branches.
+// Trees are some decision trees in the form that package kernel walks, or, of one
+// feature, a step function in their place.
 //
 // scikit-learn rounds rows to float32 and goes left where x <= threshold. As x
-// is a float32, the threshold may be rounded down to one; and as the order of
-// floats is that of integers made of their bits, both are kept as such integers.
-// The children of a node lie side by side, left first, and a leaf is its own
-// left child with a threshold that nothing exceeds: so a step is
-//
-//	node = left[node] + (x[feature[node]] > threshold[node])
-//
-// and as many steps as the tree is deep lead every row to its leaf.
+// is a float32, the threshold may be rounded down to one, so that both can be
+// compared as integers in the order of floats.
 type Trees struct {
 	features int
-	nodes    []int32  // threshold, feature, left; of all trees
-	roots    []int32  // per tree, its first node
-	depths   []int32  // per tree, steps to the deepest leaf
-	missing  []uint32 // a bit per node: NaN goes left; nil where NaN is refused
-	infinite bool     // takes infinity, and what is too large for float32
+	trees    int // how many
+	size     int // how many nodes they have
+	nodes    kernel.Nodes
+	roots    []uint32      // per tree, its first node
+	depths   []uint32      // per tree, steps to the deepest leaf
+	missing  []uint32      // a bit per node: NaN goes left; nil where NaN is refused
+	infinite bool          // takes infinity, and what is too large for float32
+	steps    steps[uint32] // of one feature, in native records: then there are no nodes
 }
 
-const nodeWords = 3
+func (t *Trees) count() int { return len(t.nodes.Left) }
 
-func (t *Trees) count() int { return len(t.nodes) / nodeWords }
+// leaf reports whether a node is one: its own left child.
+func (t *Trees) leaf(node int) bool { return int(t.nodes.Left[node]) == node }
+
+// node appends a node.
+func (t *Trees) node(threshold, column, left uint32) {
+	n := &t.nodes
+	n.Thresholds, n.Columns, n.Left = append(n.Thresholds, threshold), append(n.Columns, kernel.ColumnFactor*column), append(n.Left, left)
+}
 
 // SupportVectors implements estimator.Sized.
 func (t *Trees) SupportVectors() int { return 0 }
 
 // Nodes implements estimator.Sized.
-func (t *Trees) Nodes() int { return t.count() }
+func (t *Trees) Nodes() int { return t.size }
 
 // Features is how many columns a row must have.
 func (t *Trees) Features() int { return t.features }
 
-// sortable gives an integer in the order of floats. Adding 0 makes −0 a 0.
-func sortable(f float32) int32 {
-	b := int32(math.Float32bits(f + 0))
-	return b ^ b>>31&math.MaxInt32
-}
-
 // key is a threshold rounded down to float32.
-func key(threshold float64) int32 {
+func key(threshold float64) uint32 {
 	f := float32(threshold)
 	if float64(f) > threshold {
 		f = math.Nextafter32(f, float32(math.Inf(-1)))
 	}
-	return sortable(f)
+	return kernel.Key(f)
 }
 
 // leafKey is a threshold that nothing exceeds, NaN neither.
-const leafKey = math.MaxInt32
+const leafKey = math.MaxUint32
 
 // parsed is a tree as the file has it.
 type parsed struct {
@@ -151,7 +151,7 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 		return nil
 	}
 	first := t.count()
-	t.roots = append(t.roots, int32(first))
+	t.roots = append(t.roots, uint32(first))
 	order = append(make([]int32, 0, n), 0)
 	level, depth := 1, 0 // where the next level starts
 	for i := 0; i < len(order); i++ {
@@ -162,7 +162,7 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 		at := order[i]
 		l, r := p.left[at], p.right[at]
 		if l < 0 && r < 0 { // a leaf
-			t.nodes = append(t.nodes, leafKey, 0, int32(first+i))
+			t.node(leafKey, 0, uint32(first+i))
 			continue
 		}
 		f := p.feature[at]
@@ -181,13 +181,14 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 			}
 			t.missing[bit/32] |= 1 << (bit % 32)
 		}
-		t.nodes = append(t.nodes, key(p.threshold[at]), int32(f), int32(first+len(order)))
+		t.node(key(p.threshold[at]), uint32(f), uint32(first+len(order)))
 		order = append(order, int32(l), int32(r))
 	}
 	if len(order) != n {
 		a.Fail("a tree of %d nodes has %d that can't be reached", n, n-len(order))
 	}
-	t.depths = append(t.depths, int32(depth))
+	t.depths = append(t.depths, uint32(depth))
+	t.trees, t.size = len(t.roots), t.count()
 	if nan {
 		for len(t.missing) <= t.count()/32 {
 			t.missing = append(t.missing, 0)
@@ -196,141 +197,205 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 	return order
 }
 
-func (t *Trees) fields(c *estimator.Codec) {
+// outcome is what trees add up to: the first values, one a column, and the value
+// that each node stands for. Where a node has several, they go to as many
+// columns; else tree t adds to column t mod the number of columns.
+type outcome struct {
+	first  []float64
+	values []float64 // nodes × width
+	width  int
+}
+
+// fields reads or writes the trees and the values of their nodes; or, of one
+// feature, steps that give the same.
+func (t *Trees) fields(c *estimator.Codec, values *[]float64) {
 	c.Int(&t.features)
-	c.Int32s(&t.nodes)
-	c.Int32s(&t.roots)
-	c.Int32s(&t.depths)
-	c.Uint32s(&t.missing)
+	c.Int(&t.trees)
+	c.Int(&t.size)
 	c.Bool(&t.infinite)
+	c.Uint32s(&t.nodes.Thresholds)
+	c.Uint32s(&t.nodes.Columns)
+	c.Uint32s(&t.nodes.Left)
+	c.Uint32s(&t.roots)
+	c.Uint32s(&t.depths)
+	c.Uint32s(&t.missing)
+	c.Floats(values)
+	t.steps.fields(c)
+}
+
+// forRecord gives the trees as records keep them: steps, if they have one
+// feature.
+func (t *Trees) forRecord(o outcome) (Trees, []float64) {
+	if t.features == 1 && t.count() > 0 {
+		if s := t.sweep(&o, maxSweep); len(s.sums) > 0 {
+			return Trees{features: 1, trees: t.trees, size: t.size, infinite: t.infinite, steps: s}, nil
+		}
+	}
+	return *t, o.values
+}
+
+// sweep makes steps, in at most so many additions.
+func (t *Trees) sweep(o *outcome, limit int) steps[uint32] {
+	var nan func(int) uint32
+	if t.missing != nil {
+		key := [1]uint32{leafKey}
+		nan = func(tree int) uint32 { return t.walkRow(tree, key[:]) }
+	}
+	return sweep(t.nodes.Thresholds, t.nodes.Left, t.roots, o, limit, nan)
 }
 
 // check proves that walking can't leave the nodes and ends: links lead forward
 // or, from leaves, to themselves.
-func (t *Trees) check(class string) error {
+func (t *Trees) check(class string, o *outcome) error {
 	bad := func(what string, at int) error {
 		return estimator.Misfit("%s: %s %d of its trees is damaged", class, what, at)
 	}
-	n := t.count()
-	if t.features < 1 || n == 0 || n > maxNodes || len(t.nodes) != n*nodeWords || len(t.roots) == 0 || len(t.roots) != len(t.depths) ||
-		(t.missing != nil && len(t.missing) <= n/32) || t.roots[0] != 0 {
+	if t.features < 1 || t.features > estimator.MaxFeatures || o.width < 1 || o.width > 1<<20 || len(o.first) == 0 || (o.width > 1 && o.width != len(o.first)) {
 		return bad("the shape", 0)
 	}
-	for i, root := range t.roots {
-		end := n
-		if i+1 < len(t.roots) {
-			end = int(t.roots[i+1])
+	if len(t.steps.sums) > 0 {
+		if t.features != 1 || t.count() > 0 || t.trees < 1 || !t.steps.fit(len(o.first)) {
+			return bad("step", 0)
 		}
-		if int(root) >= end || end > n || t.depths[i] < 0 || int(t.depths[i]) >= end-int(root) {
+		return nil
+	}
+	n := t.count()
+	if n == 0 || n > maxNodes || len(t.nodes.Thresholds) != n || len(t.nodes.Columns) != n || len(t.roots) == 0 || len(t.roots) != len(t.depths) ||
+		(t.missing != nil && len(t.missing) <= n/32) || t.roots[0] != 0 || len(o.values) != n*o.width || t.trees != len(t.roots) || t.size != n {
+		return bad("the shape", 1)
+	}
+	for i, root := range t.roots {
+		end := uint32(n)
+		if i+1 < len(t.roots) {
+			end = t.roots[i+1]
+		}
+		if root >= end || end > uint32(n) || t.depths[i] >= end-root {
 			return bad("root", i)
 		}
-		for at := int(root); at < end; at++ {
-			node := t.nodes[nodeWords*at : nodeWords*at+3]
-			left := int(node[2])
-			if leaf := left == at && node[0] == leafKey; leaf && node[1] != 0 || !leaf && (left <= at || left+1 >= end) || node[1] < 0 || int(node[1]) >= t.features {
-				return bad("node", at)
-			}
+		if at := damaged(t.nodes.Thresholds[:end], t.nodes.Columns[:end], t.nodes.Left[:end], root, kernel.ColumnFactor, t.features); at >= 0 {
+			return bad("node", at)
 		}
 	}
 	return nil
 }
 
-// rows are a block as sortable integers.
-type rows struct {
-	keys   []int32
-	stride int
-	n      int
-	nan    bool // some value is NaN
+// damaged gives a node of the last tree, from its root on, that is neither a leaf
+// nor has two children after it and a column that there is; −1 if there is none.
+func damaged[K uint32 | uint64](thresholds []K, columns, left []uint32, root uint32, factor uint32, features int) int {
+	limit, last := factor*uint32(features), uint32(len(left)-1)
+	thresholds, columns = thresholds[:len(left)], columns[:len(left)]
+	for i := int(root); i < len(left); i++ {
+		at, l := uint32(i), left[i]
+		leaf := l == at && thresholds[i] == ^K(0) && columns[i] == 0
+		inner := l > at && l < last && columns[i] < limit && columns[i]%factor == 0
+		if !leaf && !inner {
+			return i
+		}
+	}
+	return -1
 }
+
+// rows are a block as keys, in groups of 8.
+type rows struct {
+	keys  []uint32
+	cols  int
+	lanes int  // rows and padding
+	nan   bool // some value is NaN
+}
+
+// at is where a row's first key is; its others follow 8 apart.
+func (r *rows) at(row int) []uint32 { return r.keys[row/8*8*r.cols+row%8:] }
 
 // keys rounds rows to float32, as scikit-learn does, and refuses what it does.
 func (t *Trees) keys(class string, x *estimator.Block, ws *estimator.Workspace) (rows, error) {
-	r := rows{keys: ws.Int32s(x.Stride * x.Cols), stride: x.Stride, n: x.Rows}
+	r := rows{keys: ws.Uint32s(x.Stride * x.Cols), cols: x.Cols, lanes: x.Stride}
 	for c := range x.Cols {
-		dst := r.keys[c*x.Stride : c*x.Stride+x.Rows]
-		for i, v := range x.Col(c) {
+		dst, finite := r.keys[8*c:], float32(0)
+		for i, v := range x.Lanes(c) {
 			f := float32(v)
-			if f-f != 0 {
-				switch {
-				case v == v && t.infinite:
-				case v == v:
-					return r, estimator.Refuse("%s got %v in row %d, feature %d, which is infinite or too large for float32; scikit-learn refuses it too", class, v, x.First+i, c).
-						WithHint("drop the row or scale the value before scoring")
-				case v != v && t.missing == nil:
-					return r, estimator.Refuse("%s got NaN in row %d, feature %d; scikit-learn refuses it too", class, x.First+i, c).
-						WithHint("drop the row or fill the value before scoring")
-				case v != v:
-					r.nan = true
-					f = float32(math.NaN()) // whose sign and payload are those that walkMissing knows
-				}
+			dst[i/8*8*x.Cols+i%8] = kernel.Key(f)
+			if i < x.Rows {
+				finite += f - f
 			}
-			dst[i] = sortable(f)
+		}
+		if finite == 0 {
+			continue
+		}
+		if err := t.refuse(class, x, c, &r); err != nil {
+			return r, err
 		}
 	}
 	return r, nil
 }
 
-// walk writes the leaf of each row in one tree.
-func (t *Trees) walk(tree int, r *rows, leaf []int32) {
-	root, depth := t.roots[tree], int(t.depths[tree])
-	if r.nan {
-		t.walkMissing(tree, r, leaf)
-		return
-	}
-	nodes, keys, stride := t.nodes, r.keys, r.stride
-	i := 0
-	const lanes = 8 // walks at once, which hides the time that memory takes
-	for ; i+lanes <= r.n; i += lanes {
-		a, b, c, d, e, f, g, h := root, root, root, root, root, root, root, root
-		x := keys[i:]
-		for range depth {
-			a = step(nodes, x, stride, a, 0)
-			b = step(nodes, x, stride, b, 1)
-			c = step(nodes, x, stride, c, 2)
-			d = step(nodes, x, stride, d, 3)
-			e = step(nodes, x, stride, e, 4)
-			f = step(nodes, x, stride, f, 5)
-			g = step(nodes, x, stride, g, 6)
-			h = step(nodes, x, stride, h, 7)
+// refuse looks at a column that holds what isn't finite as float32.
+func (t *Trees) refuse(class string, x *estimator.Block, c int, r *rows) error {
+	for i, v := range x.Col(c) {
+		f := float32(v)
+		switch {
+		case f-f == 0, v == v && t.infinite:
+		case v == v:
+			return estimator.Refuse("%s got %v in row %d, feature %d, which is infinite or too large for float32; scikit-learn refuses it too", class, v, x.First+i, c).
+				WithHint("drop the row or scale the value before scoring")
+		case t.missing == nil && !t.steps.takesNaN():
+			return estimator.Refuse("%s got NaN in row %d, feature %d; scikit-learn refuses it too", class, x.First+i, c).
+				WithHint("drop the row or fill the value before scoring")
+		default:
+			r.nan = true
 		}
-		out := leaf[i : i+lanes : i+lanes]
-		out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a, b, c, d, e, f, g, h
 	}
-	for ; i < r.n; i++ {
-		at := root
-		for range depth {
-			at = step(nodes, keys[i:], stride, at, 0)
-		}
-		leaf[i] = at
-	}
+	return nil
 }
 
-func step(nodes, x []int32, stride int, at int32, lane int) int32 {
-	n := nodes[nodeWords*int(at):]
-	n = n[:3:3]
-	v := x[int(n[1])*stride+lane]
-	// 1 where v > threshold: the sign of threshold − v, in 64 bits.
-	return n[2] + int32(uint64(int64(n[0])-int64(v))>>63)
-}
-
-// walkMissing is walk for rows with NaN, whose side each node says.
-func (t *Trees) walkMissing(tree int, r *rows, leaf []int32) {
-	nan := sortable(float32(math.NaN()))
-	for i := range r.n {
-		at := t.roots[tree]
-		for range t.depths[tree] {
-			n := t.nodes[nodeWords*int(at) : nodeWords*int(at)+3]
-			v := r.keys[int(n[1])*r.stride+i]
-			switch {
-			case n[2] == at: // a leaf
-			case v != nan:
-				at = step(t.nodes, r.keys[i:], r.stride, at, 0)
-			case t.missing[at/32]>>(at%32)&1 == 1:
-				at = n[2]
-			default:
-				at = n[2] + 1
+// sum writes what the trees add up to for each row, tree by tree. Padding too
+// gets values.
+func (t *Trees) sum(class string, x, out *estimator.Block, o *outcome, ws *estimator.Workspace) error {
+	r, err := t.keys(class, x, ws)
+	if err != nil {
+		return err
+	}
+	if len(t.steps.sums) > 0 {
+		t.steps.look(r.keys, out)
+		return nil
+	}
+	for c, v := range o.first {
+		dst := out.Lanes(c)
+		for i := range dst {
+			dst[i] = v
+		}
+	}
+	for tree := range t.roots {
+		dst := out.X
+		if o.width == 1 {
+			dst = out.Lanes(tree % out.Cols)
+		}
+		if r.nan {
+			for i := range x.Rows {
+				leaf := int(t.walkRow(tree, r.at(i)))
+				for k, v := range o.values[leaf*o.width : (leaf+1)*o.width] {
+					dst[k*out.Stride+i] += v
+				}
 			}
+			continue
 		}
-		leaf[i] = at
+		t.nodes.WalkAdd(t.roots[tree], t.depths[tree], r.keys, r.cols, o.values, o.width, dst, out.Stride)
 	}
+	return nil
+}
+
+// walkRow is the walk of one row, which may hold NaN: each node says to which
+// side that goes.
+func (t *Trees) walkRow(tree int, key []uint32) uint32 {
+	at := t.roots[tree]
+	for range t.depths[tree] {
+		left, threshold, v := t.nodes.Left[at], t.nodes.Thresholds[at], key[8/kernel.ColumnFactor*t.nodes.Columns[at]]
+		switch {
+		case left == at: // a leaf
+		case v == leafKey && t.missing != nil && t.missing[at/32]>>(at%32)&1 == 1, v <= threshold:
+			at = left
+		default:
+			at = left + 1
+		}
+	}
+	return at
 }

@@ -1,0 +1,132 @@
+package kernel
+
+import "math"
+
+// Trees are walked by all rows together, 8 at a time, without branches: the
+// children of a node lie side by side, left first, and a step is
+//
+//	node = left[node] + (key > threshold[node])
+//
+// where key is the row's value of the node's column. A leaf is its own left child
+// with a threshold that nothing exceeds, so as many steps as the tree is deep lead
+// every row to its leaf. Values and thresholds are unsigned integers in the order
+// of floats. These walks need no vector instructions: on processors of today a
+// gather costs more than as many loads.
+//
+// Keys lie in groups of 8 rows: that of row r and column c of cols is
+// keys[(r/8·cols + c)·8 + r%8].
+//
+// Nodes are not judged here: those that lead outside their slices, or to columns
+// that the keys don't have, read foreign memory. Check them before.
+
+// Nodes are those of some trees. A node's threshold, column and left child stand
+// in slices of their own, which saves the processor an addition.
+type Nodes struct {
+	Thresholds []uint32
+	Columns    []uint32 // times ColumnFactor
+	Left       []uint32
+}
+
+// WideNodes are nodes of 64-bit keys.
+type WideNodes struct {
+	Thresholds []uint64
+	Columns    []uint32 // times WideColumnFactor
+	Left       []uint32
+}
+
+// ColumnFactor and WideColumnFactor make the address of a key a sum that the
+// processor forms by itself.
+const (
+	ColumnFactor     = 4
+	WideColumnFactor = 8
+)
+
+// Key gives the integer of a float32. −0 is 0, and NaN is above everything.
+func Key(f float32) uint32 {
+	if f != f {
+		return math.MaxUint32
+	}
+	b := math.Float32bits(f + 0)
+	return b ^ (uint32(int32(b)>>31) | 1<<31)
+}
+
+// WideKey is Key of a float64.
+func WideKey(f float64) uint64 {
+	if f != f {
+		return math.MaxUint64
+	}
+	b := math.Float64bits(f + 0)
+	return b ^ (uint64(int64(b)>>63) | 1<<63)
+}
+
+// WalkAdd walks through the tree whose first node is root and whose deepest leaf
+// is depth steps from there. It adds the values of each row's leaf, of which a
+// node has width, to dst: value k of row r to dst[k·stride + r]. There are stride
+// rows, a multiple of 8.
+func (n *Nodes) WalkAdd(root, depth uint32, keys []uint32, cols int, values []float64, width int, dst []float64, stride int) {
+	if stride == 0 {
+		return
+	}
+	_, _, _ = keys[stride*cols-1], values[len(n.Left)*width-1], dst[width*stride-1]
+	if use >= avx2 {
+		walkAdd(&n.Thresholds[0], &n.Columns[0], &n.Left[0], root, depth, &keys[0], cols, stride/8, &values[0], width, &dst[0], stride)
+		return
+	}
+	for i := range stride {
+		at := int(n.walkRow(root, depth, keys[i/8*8*cols+i%8:]))
+		for k, v := range values[at*width : (at+1)*width] {
+			dst[k*stride+i] += v
+		}
+	}
+}
+
+func (n *Nodes) walkRow(at, depth uint32, key []uint32) uint32 {
+	for range depth {
+		// The sign of threshold − key, in 64 bits.
+		over := uint64(n.Thresholds[at]) - uint64(key[8/ColumnFactor*n.Columns[at]])
+		at = n.Left[at] + uint32(over>>63)
+	}
+	return at
+}
+
+// WalkAdd is that of Nodes, of one value a node.
+func (n *WideNodes) WalkAdd(root, depth uint32, keys []uint64, cols int, values, dst []float64) {
+	if len(dst) == 0 {
+		return
+	}
+	_, _ = keys[len(dst)*cols-1], values[len(n.Left)-1]
+	if use >= avx2 {
+		walkAddWide(&n.Thresholds[0], &n.Columns[0], &n.Left[0], root, depth, &keys[0], cols, len(dst)/8, &values[0], &dst[0])
+		return
+	}
+	for i := range dst {
+		at, key := root, keys[i/8*8*cols+i%8:]
+		for range depth {
+			right := uint32(0)
+			if key[8/WideColumnFactor*n.Columns[at]] > n.Thresholds[at] {
+				right = 1
+			}
+			at = n.Left[at] + right
+		}
+		dst[i] += values[at]
+	}
+}
+
+// Count gives, for each of 8 keys, how many of the thresholds, which ascend, are
+// below it.
+func Count[K uint32 | uint64](thresholds []K, keys *[8]K) (below [8]uint32) {
+	for n := len(thresholds); n > 0; {
+		half := (n + 1) / 2
+		at := thresholds[half-1 : len(thresholds)-n+half]
+		for i, k := range keys {
+			// Adds half where the threshold in the middle is below the key.
+			b := below[i]
+			if at[b] < k {
+				b += uint32(half)
+			}
+			below[i] = b
+		}
+		n -= half
+	}
+	return below
+}
