@@ -158,11 +158,8 @@ type csvColumns struct {
 	width  int
 }
 
-const byteOrderMark = "\xef\xbb\xbf"
-
 func (f *csvFile) begin(data []byte) (skip, line int, err error) {
-	s := &csvScanner{name: f.name, data: bytes.TrimPrefix(data, []byte(byteOrderMark)), next: 1}
-	skip = len(data) - len(s.data)
+	s := &csvScanner{name: f.name, data: data, next: 1}
 	ok, err := s.record()
 	if err != nil {
 		return 0, 0, err
@@ -174,7 +171,7 @@ func (f *csvFile) begin(data []byte) (skip, line int, err error) {
 	for i, field := range s.fields {
 		header[i] = string(field)
 	}
-	skip, line = skip+s.pos, s.next
+	skip, line = s.pos, s.next
 	if f.schema.Values == nil {
 		if _, err = s.record(); err != nil {
 			return 0, 0, err
@@ -191,19 +188,25 @@ func (f *csvFile) boundary(data []byte) int {
 	if bytes.IndexByte(data, '"') < 0 {
 		return bytes.LastIndexByte(data, '\n') + 1
 	}
-	end, quoted, begin := 0, false, true
+	end, quoted := 0, false
+	field, record := true, true // one begins here
 	for i, c := range data {
 		switch {
 		case quoted:
 			quoted = c != '"' // a doubled quote closes and opens again
-			begin = !quoted
-		case c == '"' && begin:
+			field = !quoted
+			continue
+		case c == '"' && field:
 			quoted = true
 		case c == '\n':
-			end, begin = i+1, true
+			end, field, record = i+1, true, true
+			continue
+		case c == '\r' && record:
+			continue // a blank line, as record sees it
 		default:
-			begin = c == ','
+			field = c == ','
 		}
+		record = false
 	}
 	return end
 }
@@ -220,7 +223,9 @@ func (f *csvFile) parse(data []byte, p *parsed) {
 		case err != nil:
 			p.count++
 			p.reject(s.line, "", nil, cause(err))
-			p.fatal = p.fatal || s.open
+			if s.open {
+				p.fatal = &badRow{line: s.line, why: cause(err)}
+			}
 			s.skipLine()
 		case !ok:
 			p.lines = s.next

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,8 +30,8 @@ type source struct {
 // lineFormat is how lines of text become rows. One value reads one file; begin is
 // called first, by one goroutine, then parse by several.
 type lineFormat interface {
-	// begin looks at a file's first bytes, which hold whole records, and reports
-	// where the rows begin and on which line. The first file of several decides
+	// begin looks at a file's first bytes, which hold whole records and no byte
+	// order mark, and reports where the rows begin and on which line. The first file of several decides
 	// the value columns where none are named.
 	begin(data []byte) (skip, line int, err error)
 	// boundary is where the last whole record of data ends; 0 if none does.
@@ -55,7 +56,7 @@ type parsed struct {
 	lines  int    // line breaks
 	bad    []badRow
 	badAll int64
-	fatal  bool // a bad row hides others
+	fatal  *badRow // one that hides others
 
 	timeText []byte // the row before's, as most rows repeat it
 	timeAt   fleetscore.Micros
@@ -72,7 +73,7 @@ func (p *parsed) reset() {
 	for i := range p.values {
 		p.values[i] = p.values[i][:0]
 	}
-	p.seen, p.count, p.lines, p.bad, p.badAll, p.fatal = false, 0, 0, nil, 0, false
+	p.seen, p.count, p.lines, p.bad, p.badAll, p.fatal = false, 0, 0, nil, 0, nil
 	p.timeText = p.timeText[:0]
 }
 
@@ -111,6 +112,7 @@ type lineReader struct {
 	carry   []byte // the begin of the next chunk
 	seq     int    // of the next chunk
 	total   int64  // bytes of all files, where known
+	broken  bool   // an error ended the reading
 
 	handing sync.Mutex // guards the result and what follows
 	turn    *sync.Cond
@@ -211,11 +213,15 @@ func (r *lineReader) work() {
 	}
 }
 
-// take reads the next chunk; false after the last.
-func (r *lineReader) take(c *chunk) (bool, error) {
+// take reads the next chunk; false after the last, and after an error.
+func (r *lineReader) take(c *chunk) (ok bool, err error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
 	c.seq = r.seq
+	if r.broken {
+		return false, nil
+	}
+	defer func() { r.broken = err != nil }()
 	c.line = 0
 	fresh := false
 	for r.file == nil {
@@ -242,14 +248,17 @@ func (r *lineReader) take(c *chunk) (bool, error) {
 		if err != nil && !ended {
 			return false, fleetscore.Wrap("read", r.name, err)
 		}
-		end := len(buf)
+		begin, end := 0, len(buf)
+		if fresh && bytes.HasPrefix(buf, []byte(byteOrderMark)) {
+			begin = len(byteOrderMark)
+		}
 		if ended {
 			err := r.file.Close()
 			r.file, r.carry = nil, r.carry[:0]
 			if err != nil {
 				return false, fleetscore.Wrap("read", r.name, err)
 			}
-		} else if end = r.format.boundary(buf); end > 0 {
+		} else if end = begin + r.format.boundary(buf[begin:]); end > begin && !(fresh && blank(buf[begin:end])) {
 			r.carry = append(r.carry[:0], buf[end:]...)
 		} else if size *= 2; size > maxRecordBytes {
 			return false, fleetscore.Errorf(fleetscore.Invalid, "read", r.name, "a record is longer than %d MiB", maxRecordBytes>>20).
@@ -257,7 +266,7 @@ func (r *lineReader) take(c *chunk) (bool, error) {
 		} else {
 			continue
 		}
-		c.buf, c.data, c.name, c.f = buf, buf[:end], r.name, r.format
+		c.buf, c.data, c.name, c.f = buf, buf[begin:end], r.name, r.format
 		break
 	}
 	if fresh {
@@ -270,6 +279,11 @@ func (r *lineReader) take(c *chunk) (bool, error) {
 	r.seq++
 	return true, nil
 }
+
+// blank reports whether there is no record in data: the header is still to come.
+func blank(data []byte) bool { return len(bytes.Trim(data, "\r\n")) == 0 }
+
+const byteOrderMark = "\xef\xbb\xbf"
 
 // padding is how many bytes behind a chunk may be read, whatever they are.
 const padding = 16
@@ -294,10 +308,15 @@ func (r *lineReader) hand(c *chunk, p *parsed) {
 	if c.line > 0 {
 		r.line = c.line
 	}
-	r.in.note(c.name, r.line, p)
+	line := r.line
+	r.in.note(c.name, line, p)
 	r.line += p.lines
-	if p.fatal || (p.badAll > 0 && r.opt.BadRows == 0) {
-		r.err = r.in.Rejects[len(r.in.Rejects)-len(p.bad)].error()
+	bad := p.fatal
+	if p.badAll > 0 && r.opt.BadRows == 0 {
+		bad = &p.bad[0]
+	}
+	if bad != nil {
+		r.err = Reject{c.name, line + bad.line, bad.column, bad.value, bad.why}.error()
 		r.stopped.Store(true)
 		r.turn.Broadcast()
 		r.handing.Unlock()

@@ -3,6 +3,7 @@ package table
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -154,16 +155,51 @@ func TestReadPathFolder(t *testing.T) {
 	}
 }
 
+// FuzzReadCSV: no bytes cause a panic, and how the text is cut into chunks makes
+// no difference.
 func FuzzReadCSV(f *testing.F) {
-	f.Add([]byte("TS,Device,Tag,Value\n2026-11-23 10:00:00,1,\"a\"\"b\",1e5\r\n"))
-	f.Add([]byte("TS,Device,Tag,Value\n,"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := ReadCSV(t.Context(), "f", bytes.NewReader(data), schema, ReadOptions{})
-		if err != nil {
-			return
+	for _, text := range []string{
+		"TS,Device,Tag,Value\n2026-11-23 10:00:00,1,\"a\"\"b\",1e5\r\n",
+		"TS,Device,Tag,Value\n,",
+		"\xef\xbb\xbfTag,Value,Device,TS\r\nx,,1,2026-11-23T10:00:00.5+01:00\r\n\r\n\"y\nz\",-0,2,2026-11-23T10:00:00Z\r\n",
+		"TS,Device,Tag,Value\n2026-11-23 10:00:00,1,1\nyesterday,1,1,1\n2026-11-23 10:00:00,1,\"1\"x,1\n2026-11-23 10:00:00,1,1,2",
+	} {
+		f.Add([]byte(text), uint8(5))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, chunk uint8) {
+		read := func(opt ReadOptions) string {
+			in, err := ReadCSV(t.Context(), "f", bytes.NewReader(data), schema, opt)
+			if err != nil {
+				return "error: " + err.Error()
+			}
+			var b strings.Builder
+			fmt.Fprintln(&b, in.Layout, in.Records, in.Rejected, in.Rejects)
+			for i, k := range in.Rows.KeyIndex {
+				fmt.Fprintf(&b, "%d %q %v\n", in.Rows.Times[i], in.Rows.Keys[k], in.Rows.Values[0][i])
+			}
+			return b.String()
 		}
-		if rows := got.Rows; len(rows.KeyIndex) != rows.Len() || len(rows.Values[0]) != rows.Len() {
-			t.Errorf("columns of different lengths: %+v", rows)
+		whole := read(ReadOptions{BadRows: 100, Workers: 1})
+		if parts := read(ReadOptions{BadRows: 100, Workers: 3, chunkBytes: int(chunk) + 1}); parts != whole {
+			t.Errorf("whole:\n%s\nin chunks:\n%s", whole, parts)
+		}
+	})
+}
+
+// FuzzReadNDJSON is FuzzReadCSV for JSON lines.
+func FuzzReadNDJSON(f *testing.F) {
+	f.Add([]byte(`{"TS":"2026-11-23T10:00:05Z","Device":1,"Tag":"a","Value":2}`+"\n\n"+`{"TS":"x"}`), uint8(9))
+	f.Fuzz(func(t *testing.T, data []byte, chunk uint8) {
+		read := func(opt ReadOptions) (int, int64) {
+			in, err := ReadNDJSON(t.Context(), "f", bytes.NewReader(data), schema, opt)
+			if err != nil {
+				return -1, 0
+			}
+			return in.Rows.Len(), in.Rejected
+		}
+		n1, bad1 := read(ReadOptions{BadRows: 100, Workers: 1})
+		if n2, bad2 := read(ReadOptions{BadRows: 100, Workers: 3, chunkBytes: int(chunk) + 1}); n1 != n2 || bad1 != bad2 {
+			t.Errorf("whole: %d rows, %d bad; in chunks: %d rows, %d bad", n1, bad1, n2, bad2)
 		}
 	})
 }
