@@ -6,6 +6,7 @@ import (
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/calibration"
 	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
+	"github.com/fleetscore/fleetscore/sklearn/internal/ensemble"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/linear"
 	"github.com/fleetscore/fleetscore/sklearn/internal/mixture"
@@ -42,7 +43,7 @@ func named[T estimator.Estimator](name string, empty func(string) T) func() esti
 func in(modules ...string) []string { return modules }
 
 // classes is what is supported.
-var classes = slices.Concat(composing, preprocessing, machines, linearModels, treeModels, others)
+var classes = slices.Concat(composing, preprocessing, machines, linearModels, treeModels, others, ensembles)
 
 var composing = []class{
 	{"Pipeline", 1, in("pipeline"), nil, compose.ReadPipeline, one[compose.Pipeline], ""},
@@ -62,7 +63,44 @@ var preprocessing = []class{
 	{"QuantileTransformer", 23, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadQuantileTransformer, one[preprocess.QuantileTransformer], ""},
 	{"PolynomialFeatures", 24, in("preprocessing._polynomial"), in("preprocessing._data", "preprocessing.data"), preprocess.ReadPolynomialFeatures, one[preprocess.PolynomialFeatures], ""},
 	{"PCA", 25, in("decomposition._pca"), in("decomposition.pca"), preprocess.ReadPCA, one[preprocess.PCA], ""},
+	{"Binarizer", 27, in("preprocessing._data"), in("preprocessing.data"), preprocess.ReadBinarizer, one[preprocess.Binarizer], ""},
+	selector("VarianceThreshold", 28, "_variance_threshold"),
+	selector("SelectKBest", 29, "_univariate_selection"),
+	selector("SelectPercentile", 30, "_univariate_selection"),
+	selector("SelectFpr", 31, "_univariate_selection"),
 	{"KBinsDiscretizer", 26, in("preprocessing._discretization"), nil, preprocess.ReadKBinsDiscretizer, one[preprocess.KBinsDiscretizer], ""},
+}
+
+func selector(name string, code uint32, module string) class {
+	return class{name, code, in("feature_selection." + module), in("feature_selection." + module[1:]), preprocess.ReadSelector, named(name, preprocess.NewSelector), ""}
+}
+
+// instead are classes of which only an estimator that they found is left. They
+// have no native form of their own.
+func instead(name, module, old string, read func(*estimator.Attributes) estimator.Estimator, limits string) class {
+	return class{name, 0, in(module), in(old), read, nil, limits}
+}
+
+var ensembles = []class{
+	{"BaggingClassifier", 120, in("ensemble._bagging"), in("ensemble.bagging"), ensemble.ReadBagging, named("BaggingClassifier", ensemble.NewBagging), ""},
+	{"BaggingRegressor", 121, in("ensemble._bagging"), in("ensemble.bagging"), ensemble.ReadBagging, named("BaggingRegressor", ensemble.NewBagging), ""},
+	{"AdaBoostClassifier", 122, in("ensemble._weight_boosting"), in("ensemble.weight_boosting"), ensemble.ReadAdaBoost, named("AdaBoostClassifier", ensemble.NewAdaBoost), ""},
+	{"AdaBoostRegressor", 123, in("ensemble._weight_boosting"), in("ensemble.weight_boosting"), ensemble.ReadAdaBoost, named("AdaBoostRegressor", ensemble.NewAdaBoost), ""},
+	{"VotingClassifier", 124, in("ensemble._voting"), in("ensemble.voting", "ensemble.voting_classifier"), ensemble.ReadVoting, named("VotingClassifier", ensemble.NewVoting), "transform with flatten_transform=True"},
+	{"VotingRegressor", 125, in("ensemble._voting"), in("ensemble.voting"), ensemble.ReadVoting, named("VotingRegressor", ensemble.NewVoting), ""},
+	{"StackingClassifier", 126, in("ensemble._stacking"), nil, ensemble.ReadStacking, named("StackingClassifier", ensemble.NewStacking), ""},
+	{"StackingRegressor", 127, in("ensemble._stacking"), nil, ensemble.ReadStacking, named("StackingRegressor", ensemble.NewStacking), ""},
+	{"OneVsRestClassifier", 128, in("multiclass"), nil, ensemble.ReadPerClass, named("OneVsRestClassifier", ensemble.NewPerClass), oneLabel},
+	{"OneVsOneClassifier", 129, in("multiclass"), nil, ensemble.ReadPerClass, named("OneVsOneClassifier", ensemble.NewPerClass), ""},
+	{"MultiOutputRegressor", 130, in("multioutput"), nil, ensemble.ReadPerOutput, named("MultiOutputRegressor", ensemble.NewPerOutput), ""},
+	{"DummyClassifier", 131, in("dummy"), nil, ensemble.ReadDummy, named("DummyClassifier", ensemble.NewDummy), "strategy most_frequent and prior"},
+	{"DummyRegressor", 132, in("dummy"), nil, ensemble.ReadDummy, named("DummyRegressor", ensemble.NewDummy), ""},
+	{"TransformedTargetRegressor", 133, in("compose._target"), nil, compose.ReadTarget, one[compose.Target], "transformers StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler; NumPy's functions of one number"},
+	instead("GridSearchCV", "model_selection._search", "grid_search", compose.ReadSearch, "refit=True"),
+	instead("RandomizedSearchCV", "model_selection._search", "grid_search", compose.ReadSearch, "refit=True"),
+	instead("HalvingGridSearchCV", "model_selection._search_successive_halving", "", compose.ReadSearch, "refit=True"),
+	instead("HalvingRandomSearchCV", "model_selection._search_successive_halving", "", compose.ReadSearch, "refit=True"),
+	instead("RANSACRegressor", "linear_model._ransac", "linear_model.ransac", compose.ReadRobust, ""),
 }
 
 const svmLimits = "kernels linear, poly, rbf and sigmoid; fitted on dense rows"
@@ -95,6 +133,25 @@ var linearModels = []class{
 	linearClass("HuberRegressor", 56, "linear_model._huber"),
 	linearClass("SGDRegressor", 57, "linear_model._stochastic_gradient"),
 	linearClass("LinearSVR", 58, "svm._classes"),
+	linearClass("ARDRegression", 140, "linear_model._bayes"),
+	linearClass("Lars", 141, "linear_model._least_angle"),
+	linearClass("LarsCV", 142, "linear_model._least_angle"),
+	linearClass("LassoLars", 143, "linear_model._least_angle"),
+	linearClass("LassoLarsCV", 144, "linear_model._least_angle"),
+	linearClass("LassoLarsIC", 145, "linear_model._least_angle"),
+	linearClass("OrthogonalMatchingPursuit", 146, "linear_model._omp"),
+	linearClass("OrthogonalMatchingPursuitCV", 147, "linear_model._omp"),
+	linearClass("TheilSenRegressor", 148, "linear_model._theil_sen"),
+	linearClass("PassiveAggressiveRegressor", 149, "linear_model._passive_aggressive"),
+	linearClass("QuantileRegressor", 150, "linear_model._quantile"),
+	linearClass("MultiTaskLasso", 151, "linear_model._coordinate_descent"),
+	linearClass("MultiTaskLassoCV", 152, "linear_model._coordinate_descent"),
+	linearClass("MultiTaskElasticNet", 153, "linear_model._coordinate_descent"),
+	linearClass("MultiTaskElasticNetCV", 154, "linear_model._coordinate_descent"),
+	linearClass("PoissonRegressor", 155, "linear_model._glm.glm"),
+	linearClass("GammaRegressor", 156, "linear_model._glm.glm"),
+	linearClass("TweedieRegressor", 157, "linear_model._glm.glm"),
+	linearClassifier("PassiveAggressiveClassifier", 158, "linear_model._passive_aggressive"),
 	linearClassifier("LogisticRegression", 64, "linear_model._logistic"),
 	linearClassifier("LogisticRegressionCV", 65, "linear_model._logistic"),
 	linearClassifier("RidgeClassifier", 66, "linear_model._ridge"),
@@ -157,6 +214,9 @@ var names = func() *pickle.Names {
 			list = append(list, pickle.Name{Module: "sklearn." + m, Name: c.name, Use: pickle.Class, ID: i})
 		}
 		for _, m := range c.retired {
+			if m == "" {
+				continue
+			}
 			list = append(list, pickle.Name{Module: "sklearn." + m, Name: c.name, Use: pickle.Class, ID: i, Retired: true})
 		}
 	}
@@ -188,7 +248,6 @@ var parts = []struct {
 	{"sklearn.compose._column_transformer", pickle.Record, "_RemainderColsList"},
 	{"sklearn.impute._base", pickle.Record, "MissingIndicator"},
 	{"sklearn.impute", pickle.Record, "MissingIndicator"},
-	{"sklearn.dummy", pickle.Record, "DummyClassifier DummyRegressor"},
 	{"sklearn.ensemble.gradient_boosting", pickle.Record, "LogOddsEstimator ScaledLogOddsEstimator PriorProbabilityEstimator MeanEstimator QuantileEstimator ZeroEstimator"},
 	{"sklearn.preprocessing._label", pickle.Record, "LabelBinarizer LabelEncoder"},
 	{"sklearn.preprocessing.label", pickle.Record, "LabelBinarizer LabelEncoder"},
@@ -219,6 +278,28 @@ var parts = []struct {
 	{"sklearn.metrics._dist_metrics", pickle.Inert, metricClasses},
 	{"sklearn.neighbors._dist_metrics", pickle.Inert, metricClasses},
 	{"sklearn.neighbors.dist_metrics", pickle.Inert, metricClasses},
+	{"sklearn.metrics._scorer", pickle.Inert, scorers},
+	{"sklearn.metrics.scorer", pickle.Inert, scorers},
+	{"sklearn.metrics._classification", pickle.Inert, "accuracy_score balanced_accuracy_score f1_score precision_score recall_score jaccard_score matthews_corrcoef log_loss brier_score_loss"},
+	{"sklearn.metrics.classification", pickle.Inert, "accuracy_score f1_score precision_score recall_score matthews_corrcoef log_loss brier_score_loss"},
+	{"sklearn.metrics.ranking", pickle.Inert, "roc_auc_score average_precision_score"},
+	{"sklearn.metrics.regression", pickle.Inert, "r2_score mean_squared_error mean_absolute_error median_absolute_error explained_variance_score"},
+	{"sklearn.utils._metadata_requests", pickle.Inert, "MetadataRequest MethodMetadataRequest"},
+	{"builtins", pickle.Inert, "FutureWarning DeprecationWarning"},
+	{"exceptions", pickle.Inert, "FutureWarning DeprecationWarning"},
+	{"sklearn.metrics._ranking", pickle.Inert, "roc_auc_score average_precision_score"},
+	{"sklearn.metrics._regression", pickle.Inert, "r2_score mean_squared_error root_mean_squared_error mean_absolute_error median_absolute_error mean_absolute_percentage_error max_error explained_variance_score"},
+	{"numpy.ma.core", pickle.Inert, "_mareconstruct MaskedArray"},
+	{"numpy.ma", pickle.Inert, "_mareconstruct MaskedArray"},
+	{"scipy.stats._distn_infrastructure", pickle.Inert, "rv_frozen rv_continuous_frozen rv_discrete_frozen"},
+	{"scipy.stats._continuous_distns", pickle.Inert, "reciprocal_gen loguniform_gen uniform_gen norm_gen expon_gen gamma_gen"},
+	{"scipy.stats._discrete_distns", pickle.Inert, "randint_gen"},
+	{"sklearn.model_selection._split", pickle.Inert, "KFold StratifiedKFold"},
+	{"sklearn.feature_selection._univariate_selection", pickle.Inert, "f_classif f_regression chi2"},
+	{"sklearn.feature_selection.univariate_selection", pickle.Inert, "f_classif f_regression chi2"},
+	{"sklearn.linear_model._glm.link", pickle.Inert, "IdentityLink LogLink"},
+	{"sklearn._loss.glm_distribution", pickle.Inert, "PoissonDistribution GammaDistribution TweedieDistribution NormalDistribution DistributionBoundary"},
+	{"sklearn.multiclass", pickle.Record, "_ConstantPredictor"},
 	{"sklearn.utils._bunch", pickle.Inert, "Bunch"},
 	{"sklearn.utils", pickle.Inert, "Bunch"},
 	{"sklearn.utils.deprecation", pickle.Inert, "DeprecationDict"},
@@ -227,7 +308,8 @@ var parts = []struct {
 const (
 	gbLosses      = "LeastSquaresError LeastAbsoluteError HuberLossFunction QuantileLossFunction BinomialDeviance MultinomialDeviance ExponentialLoss"
 	lossNames     = "HalfSquaredError AbsoluteError PinballLoss HuberLoss HalfPoissonLoss HalfGammaLoss HalfTweedieLoss HalfTweedieLossIdentity HalfBinomialLoss HalfMultinomialLoss ExponentialLoss"
-	cythonLosses  = "__pyx_unpickle_CyHuberLoss __pyx_unpickle_CyPinballLoss CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
+	cythonLosses  = "__pyx_unpickle_CyHuberLoss __pyx_unpickle_CyPinballLoss CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfTweedieLoss __pyx_unpickle_CyHalfTweedieLossIdentity __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
+	scorers       = "_PassthroughScorer _passthrough_scorer _Scorer _PredictScorer _ProbaScorer _ThresholdScorer"
 	sgdLosses     = "Hinge SquaredHinge Log ModifiedHuber SquaredLoss Huber EpsilonInsensitive SquaredEpsilonInsensitive"
 	metricClasses = "newObj EuclideanDistance EuclideanDistance64 ManhattanDistance ManhattanDistance64 ChebyshevDistance ChebyshevDistance64 MinkowskiDistance MinkowskiDistance64"
 )

@@ -68,8 +68,7 @@ func (c *Calibrated) member(a *estimator.Attributes) {
 	if est == nil {
 		return
 	}
-	own, ok := labels(est)
-	if !ok || own.Len() != c.labels.Len() {
+	if own := estimator.LabelsOf(est); own == nil || own.Len() != c.labels.Len() {
 		a.Unsupported("a classifier that was trained on some of the classes alone", "train it with more rows of each class")
 		return
 	}
@@ -92,22 +91,6 @@ func (c *Calibrated) member(a *estimator.Attributes) {
 			x := in.Vector(xs, -1)
 			c.curves = append(c.curves, curve{x: x, y: in.Vector(ys, len(x))})
 		})
-	}
-}
-
-// labels finds those of an estimator, or of a pipeline's last step.
-func labels(e estimator.Estimator) (*estimator.Labels, bool) {
-	for {
-		if c, ok := e.(estimator.Classifier); ok {
-			l := c.Labels()
-			return l, l != nil
-		}
-		p, ok := e.(interface{ Chain() []estimator.Estimator })
-		if !ok {
-			return nil, false
-		}
-		chain := p.Chain()
-		e = chain[len(chain)-1]
 	}
 }
 

@@ -41,6 +41,8 @@ type FunctionTransformer struct {
 	name     string // empty for none
 	apply    func(float64) float64
 	validate bool
+	inverse  string // the name of inverse_func; empty for none
+	back     func(float64) float64
 }
 
 // ReadFunctionTransformer reads its attributes.
@@ -50,17 +52,16 @@ func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
 	if !t.validate {
 		t.features = 0 // then scikit-learn doesn't look at it either
 	}
+	if v := a.Value("inverse_func"); v != 0 {
+		if n := ufunc(a, v); functions[n] != nil { // else nobody asks for it, or is refused then
+			t.inverse = n
+		}
+	}
 	v := a.Value("func")
 	if v == 0 || v.Kind() == pickle.KindNone {
 		return t
 	}
-	class := g.Global(v)
-	if c, args, _ := g.Call(v); class == nil && c != nil && c.Name == "_ufunc_reconstruct" && len(args) == 2 { // of NumPy before 1.20
-		n, _ := g.Text(args[1])
-		t.name = pickle.Clean(n)
-	} else if class != nil {
-		t.name = class.Name
-	}
+	t.name = ufunc(a, v)
 	if functions[t.name] == nil {
 		a.Unsupported("func="+g.Describe(v), "only NumPy's functions of one number, such as numpy.log1p, can be known")
 	}
@@ -69,6 +70,41 @@ func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
 	}
 	t.apply = functions[t.name]
 	return t
+}
+
+// ufunc is the name of a function of NumPy.
+func ufunc(a *estimator.Attributes, v pickle.Value) string {
+	g := a.Graph()
+	if class := g.Global(v); class != nil {
+		return class.Name
+	}
+	if c, args, _ := g.Call(v); c != nil && c.Name == "_ufunc_reconstruct" && len(args) == 2 { // of NumPy before 1.20
+		n, _ := g.Text(args[1])
+		return pickle.Clean(n)
+	}
+	return ""
+}
+
+// Invertible implements estimator.Inverter: with neither function, or with both.
+func (t *FunctionTransformer) Invertible() bool { return (t.name == "") == (t.inverse == "") }
+
+// Invert implements estimator.Inverter.
+func (t *FunctionTransformer) Invert(b *estimator.Block) error {
+	if t.validate {
+		if err := b.CheckFinite(t.Class()); err != nil {
+			return err
+		}
+	}
+	if t.back == nil {
+		return nil
+	}
+	for c := range b.Cols {
+		dst := b.Col(c)
+		for i, v := range dst {
+			dst[i] = t.back(v)
+		}
+	}
+	return nil
 }
 
 func (t *FunctionTransformer) Class() string { return "FunctionTransformer" }
@@ -92,10 +128,11 @@ func (t *FunctionTransformer) Fields(c *estimator.Codec) {
 	c.Int(&t.features)
 	c.Text(&t.name)
 	c.Bool(&t.validate)
+	c.Text(&t.inverse)
 }
 
 func (t *FunctionTransformer) Check() error {
-	t.apply = functions[t.name]
+	t.apply, t.back = functions[t.name], functions[t.inverse]
 	if t.name != "" && t.apply == nil {
 		return estimator.Misfit("FunctionTransformer: func=%q is not supported", t.name)
 	}

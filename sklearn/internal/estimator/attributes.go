@@ -98,6 +98,12 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	}
 	est := c.Read(&a)
 	err := a.err
+	if a.instead && err == nil { // the step that stands for it came after
+		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
+		b.attrs = b.attrs[:a.first]
+		b.depth--
+		return est, nil
+	}
 	if err == nil {
 		err = est.Check()
 	}
@@ -147,6 +153,7 @@ type Attributes struct {
 	major       int
 	minor       int
 	features    int
+	instead     bool
 	err         error
 }
 
@@ -529,6 +536,21 @@ func (a *Attributes) ChildOf(v pickle.Value, name string) Estimator {
 	if err != nil {
 		a.err = err
 		return nil
+	}
+	return e
+}
+
+// Instead makes an attribute that is an estimator, which stands for this one.
+func (a *Attributes) Instead(name string) Estimator {
+	v := a.Value(name)
+	if v == 0 {
+		a.missing(name)
+		return nil
+	}
+	a.instead = true
+	e, err := a.b.Build(v, a.Name)
+	if a.err == nil {
+		a.err = err
 	}
 	return e
 }

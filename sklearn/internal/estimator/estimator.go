@@ -82,6 +82,13 @@ type Parent interface {
 	Parts() []Part
 }
 
+// Inverter is a transformer that can turn back what it made.
+type Inverter interface {
+	Invertible() bool
+	// Invert replaces what Transform gave by what it was given.
+	Invert(b *Block) error
+}
+
 // Part is an estimator in its place.
 type Part struct {
 	Name string // within its parent; may be empty

@@ -32,3 +32,36 @@ func (l *Labels) Check(class string) error {
 	}
 	return nil
 }
+
+// LabelsOf are those of a classifier, or of a pipeline's last step; nil for
+// anything else.
+func LabelsOf(e Estimator) *Labels {
+	for {
+		if c, ok := e.(Classifier); ok {
+			return c.Labels()
+		}
+		p, ok := e.(interface{ Chain() []Estimator })
+		if !ok {
+			return nil
+		}
+		chain := p.Chain()
+		e = chain[len(chain)-1]
+	}
+}
+
+// Size adds up the support vectors and the nodes of estimators and their parts.
+func Size(ests []Estimator) (vectors, nodes int) {
+	for _, e := range ests {
+		if s, ok := e.(Sized); ok {
+			vectors += s.SupportVectors()
+			nodes += s.Nodes()
+		}
+		if p, ok := e.(Parent); ok {
+			for _, part := range p.Parts() {
+				v, n := Size([]Estimator{part.Est})
+				vectors, nodes = vectors+v, nodes+n
+			}
+		}
+	}
+	return vectors, nodes
+}

@@ -3,6 +3,8 @@
 package linear
 
 import (
+	"math"
+
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
@@ -78,12 +80,27 @@ func (m *model) sums(class string, x, out *estimator.Block) error {
 type Regressor struct {
 	model
 	class string
+	log   bool // predictions are e to the sum: the link of PoissonRegressor and its like
 }
 
 // ReadRegressor reads the attributes of any of them.
 func ReadRegressor(a *estimator.Attributes) estimator.Estimator {
 	r := NewRegressor(a.Class)
 	r.read(a)
+	switch a.Class {
+	case "PoissonRegressor", "GammaRegressor":
+		r.log = true
+	case "TweedieRegressor":
+		switch link := a.Text("link", "auto"); link {
+		case "auto":
+			r.log = a.FloatOr("power", 0) > 0
+		case "log":
+			r.log = true
+		case "identity":
+		default:
+			a.Unsupported("link="+link, "use auto, identity or log")
+		}
+	}
 	return r
 }
 
@@ -103,11 +120,23 @@ func (r *Regressor) Outputs(m estimator.Method, _ int) int {
 func (r *Regressor) Parameters() map[string]any {
 	return map[string]any{"outputs": len(r.intercept)}
 }
-func (r *Regressor) Fields(c *estimator.Codec) { r.fields(c) }
-func (r *Regressor) Check() error              { return r.check(r.class) }
+func (r *Regressor) Check() error { return r.check(r.class) }
+
+func (r *Regressor) Fields(c *estimator.Codec) {
+	r.fields(c)
+	c.Bool(&r.log)
+}
 
 func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	return r.sums(r.class, x, out)
+	err := r.sums(r.class, x, out)
+	if r.log {
+		for c := range out.Cols {
+			for i, v := range out.Col(c) {
+				out.Col(c)[i] = math.Exp(v)
+			}
+		}
+	}
+	return err
 }
 
 // probability says how a classifier makes probabilities of its decisions.

@@ -329,7 +329,7 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 	if v.Kind() == k {
 		return v, nil
 	}
-	if v.Kind() != KindObject || !g.calls(v, orderedDict) || k != KindDict {
+	if class, _ := g.Instance(v); class == nil || (class.Use != orderedDict && class.Use != Inert) || k != KindDict {
 		return 0, g.damaged("items are added to something that takes none")
 	}
 	items := g.object(v, objectItems)

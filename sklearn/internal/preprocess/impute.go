@@ -27,7 +27,7 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 			f, ok = math.NaN(), true
 		}
 		if !ok {
-			a.Unsupported("missing_values that is no number", "use NaN or a number")
+			a.Unsupported("missing_values that is no number", "rows are numbers here; use NaN or a number")
 			return s
 		}
 		s.missing = f
@@ -35,6 +35,10 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 	n := -1
 	if a.Features() > 0 {
 		n = a.Features()
+	}
+	if textual(a, "statistics_") || textual(a, "fill_value") {
+		a.Unsupported("columns of text", "rows are numbers here; encode the text before it reaches the model")
+		return s
 	}
 	s.statistics, _ = a.Array("statistics_", false, n)
 	s.features = len(s.statistics)

@@ -380,3 +380,40 @@ func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *es
 	}
 	return nil
 }
+
+// Invertible implements estimator.Inverter, as do the methods below.
+func (s *StandardScaler) Invertible() bool { return true }
+func (s *MinMaxScaler) Invertible() bool   { return true }
+func (s *MaxAbsScaler) Invertible() bool   { return true }
+func (s *RobustScaler) Invertible() bool   { return true }
+
+func (s *StandardScaler) Invert(b *estimator.Block) error { return unscale(b, s.scale, s.mean) }
+func (s *MaxAbsScaler) Invert(b *estimator.Block) error   { return unscale(b, s.scale, nil) }
+func (s *RobustScaler) Invert(b *estimator.Block) error   { return unscale(b, s.scale, s.center) }
+
+// unscale multiplies by the scale, then adds the shift; either may be nil.
+func unscale(b *estimator.Block, scale, shift []float64) error {
+	for c := range b.Cols {
+		dst := b.Col(c)
+		for i, v := range dst {
+			if scale != nil {
+				v = float64(v * scale[c])
+			}
+			if shift != nil {
+				v += shift[c]
+			}
+			dst[i] = v
+		}
+	}
+	return nil
+}
+
+func (s *MinMaxScaler) Invert(b *estimator.Block) error {
+	for c := range b.Cols {
+		dst := b.Col(c)
+		for i, v := range dst {
+			dst[i] = (v - s.min[c]) / s.scale[c]
+		}
+	}
+	return nil
+}
