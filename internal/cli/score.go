@@ -53,6 +53,7 @@ rows was scored.`,
 	f.StringVar(&s.Data, "data", "", "rows: a .csv, .ndjson, .jsonl or .parquet file, a folder of them, or a Delta table")
 	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
 	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'; a pack needs none")
+	f.StringVar(&s.Sensors, "sensors", "", "list of sensors, a .csv or .ndjson file in the folder of models: the key columns, and model where the template doesn't name it")
 	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
 	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
 	f.StringSliceVar(&s.Features, "feature", nil, "feature columns in the models' order; Val=Value renames Value to Val on output")

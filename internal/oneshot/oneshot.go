@@ -30,6 +30,7 @@ type Config struct {
 	Data         string                   // file, folder or Delta table; a path or a store's URL
 	Models       string                   // folder of models; a path or a store's URL
 	Template     string                   // of a model's name
+	Sensors      string                   // list of sensors and their models, a file in the models' folder; empty for none
 	Key          []string                 // key columns
 	Time         string                   // time column
 	Features     []string                 // in the models' order; "Val=Value" renames
@@ -152,17 +153,18 @@ func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, 
 
 // models opens the folder of models or the pack.
 func (r *run) models(ctx context.Context) (fleet.Source, error) {
-	template := r.cfg.Template
-	if template == "" { // a pack needs none
-		template = "{" + strings.Join(r.cfg.Key, "}_{") + "}"
-	}
-	t, err := fleet.ParseTemplate(template, r.cfg.Key)
-	if err != nil {
-		return nil, err
+	spec := fleet.Spec{KeyNames: r.cfg.Key} // a pack needs no more
+	named := r.cfg.Template != "" || r.cfg.Sensors != ""
+	if named {
+		var err error
+		if spec, err = fleet.SpecOf("", fleetscore.FleetConfig{Model: r.cfg.Template, Sensors: r.cfg.Sensors}, r.cfg.Key); err != nil {
+			return nil, err
+		}
 	}
 	_, end := r.stage("models", 0, "models")
 	defer end()
 	var b store.Bucket
+	var err error
 	if strings.Contains(r.cfg.Models, "://") {
 		b, err = store.Open(ctx, r.cfg.Models)
 	} else {
@@ -174,7 +176,7 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 		}
 		return nil, err
 	}
-	models, err := fleet.Open(ctx, b, fleet.Spec{Model: t})
+	models, err := fleet.Open(ctx, b, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +184,9 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 	case *fleet.Pack:
 		r.m.Ignored, r.m.Generation = append(r.m.Ignored, m.Generation().Ignored...), m.Generation().ID
 	case *fleet.Folder:
-		if r.cfg.Template == "" {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder is no pack, so the template of the models' names is needed").
-				WithHint("give --model, for example 'model_%s'", template)
+		if !named {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder is no pack, so it has to be said how models are named").
+				WithHint("give --model, for example 'model_{%s}', or a list with --sensors", strings.Join(r.cfg.Key, "}_{"))
 		}
 		r.m.Ignored = append(r.m.Ignored, m.Ignored...)
 	}

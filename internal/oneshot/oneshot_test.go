@@ -1,0 +1,129 @@
+package oneshot
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func example(t *testing.T) (models string, cfg Config) {
+	t.Helper()
+	dir := t.TempDir()
+	var b strings.Builder
+	b.WriteString("TS,Device,Tag,Value\n")
+	for _, tick := range []string{"00", "05", "10"} {
+		for _, d := range []string{"1", "2"} {
+			for _, tag := range []string{"current", "pressure"} {
+				b.WriteString("2026-11-23 10:00:" + tick + "," + d + "," + tag + ",10.5\n")
+			}
+		}
+	}
+	data := filepath.Join(dir, "in.csv")
+	if err := os.WriteFile(data, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	models = filepath.Join(testkit.Root(t), "examples", "fleet", "models")
+	return models, Config{Data: data, Models: models, Template: "model_{Device}_{Tag}", Key: []string{"Device", "Tag"}, Time: "TS",
+		Features: []string{"Value"}, Out: filepath.Join(dir, "out"), Format: "csv", Workers: 2}
+}
+
+func read(t *testing.T, cfg Config, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(cfg.Out, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestPackGivesTheSame: a pack of the models and the folder they were made from
+// give the same bytes, coverage included.
+func TestPackGivesTheSame(t *testing.T) {
+	t.Parallel()
+	models, cfg := example(t)
+	m, err := Run(t.Context(), cfg)
+	if err != nil || m.Rows != 12 || m.Outcomes[fleetscore.Scored] != 4 || m.Outcomes[fleetscore.NoData] != 16 {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	predictions, coverage := read(t, cfg, "predictions.csv"), read(t, cfg, "coverage.csv")
+
+	src, err := store.OpenFolder(models)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := t.TempDir()
+	dst, err := store.OpenDir(pack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := fleet.SpecOf("", fleetscore.FleetConfig{Model: cfg.Template}, cfg.Key)
+	if err == nil {
+		_, err = fleet.Sync(t.Context(), src, dst, spec, fleet.Options{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Models, cfg.Template = pack, ""
+	if m, err = Run(t.Context(), cfg); err != nil || m.Generation == "" {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	if got := read(t, cfg, "predictions.csv"); got != predictions {
+		t.Errorf("predictions: got\n%s\nwant\n%s", got, predictions)
+	}
+	if got := read(t, cfg, "coverage.csv"); got != coverage {
+		t.Errorf("coverage: got\n%s\nwant\n%s", got, coverage)
+	}
+	cfg.Models = models
+	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--model") {
+		t.Errorf("a folder without a template: got %v", err)
+	}
+}
+
+// TestNothingHalfDone: whatever ends a run early, the folder has no manifest and
+// no part of a file under its name; the next run is whole.
+func TestNothingHalfDone(t *testing.T) {
+	t.Parallel()
+	_, cfg := example(t)
+	if _, err := Run(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	whole := read(t, cfg, "predictions.csv")
+	for _, stage := range []string{"reading", "scoring", "writing"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := cfg
+		c.Stage = func(s Stage) func() {
+			if s.Name == stage {
+				cancel()
+			}
+			return func() {}
+		}
+		if _, err := Run(ctx, c); err == nil {
+			t.Fatalf("stopped while %s: no error", stage)
+		}
+		cancel()
+		files, err := os.ReadDir(cfg.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f.Name(), ".part") || f.Name() == manifestName && stage != "reading" {
+				t.Errorf("stopped while %s: %s is left", stage, f.Name())
+			}
+		}
+	}
+	if _, err := Run(t.Context(), cfg); err != nil || read(t, cfg, "predictions.csv") != whole {
+		t.Errorf("the next run: %v", err)
+	}
+	read(t, cfg, manifestName)
+}
