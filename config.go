@@ -9,6 +9,7 @@ type Config struct {
 	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
+	Store     string                    `json:"store,omitempty"` // where blobs lie: a folder, or s3://, azblob:// or gs://; empty means the folder store beside the ledger
 }
 
 // HubConfig says how readings look and how long they are kept.

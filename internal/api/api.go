@@ -40,6 +40,8 @@ type Config struct {
 type Scheduler interface {
 	Jobs
 	dispatch.Protocol
+	// Access refuses blobs that the task of a lease doesn't need.
+	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
 }
 
 // Jobs submits and cancels jobs, reads their logs and syncs the fleets they score.
@@ -140,6 +142,7 @@ func (s *server) register(mux *http.ServeMux) {
 	s.registerFleets(api)
 	s.registerStore(api)
 	s.registerNodeProtocol(api)
+	s.registerBlobs(api, mux)
 	s.registerStreams(api, mux)
 }
 

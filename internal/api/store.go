@@ -27,14 +27,15 @@ func (s *server) registerStore(api huma.API) {
 		Responses: plain("200", "application/octet-stream"), Metadata: map[string]any{restOfPath: true}}, s.readBlob)
 }
 
-type listStoreInput struct {
+// ListStoreInput says what to list; exported, as huma passes over other embedded types.
+type ListStoreInput struct {
 	Prefix    string `query:"prefix"`
 	Delimiter bool   `query:"delimiter" doc:"only direct children of the prefix's folder; folders once"`
 	Limit     int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
 	After     string `query:"after" doc:"next of the page before"`
 }
 
-func (s *server) listStore(ctx context.Context, in *listStoreInput) (*body[List[Blob]], error) {
+func (s *server) listStore(ctx context.Context, in *ListStoreInput) (*body[List[Blob]], error) {
 	var page []Blob
 	for info, err := range s.deps.Store.List(ctx, in.Prefix, store.ListOptions{After: fleetscore.BlobName(in.After), Delimiter: in.Delimiter}) {
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 // already: model folders, datasets, the hub's readings. Refused, the one in force
 // stays.
 func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
-	problems := []error{checkFolders(cfg)}
+	problems := []error{s.checkStore(cfg), checkFolders(cfg)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
 		if err == nil {
@@ -36,6 +36,16 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
 		return problems[0]
 	}
 	return fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
+}
+
+// checkStore refuses a configuration that names another store than the one that
+// is open.
+func (s *server) checkStore(cfg fleetscore.Config) error {
+	if cfg.Store == "" || s.storeName(cfg.Store) == s.storeName(s.cfg.store) {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Conflict, "change store", withoutQuery(cfg.Store), "the server has %s open", withoutQuery(s.cfg.store)).
+		WithHint("the store is fixed once there is data: take the key out, or start a server with --store and another --dir")
 }
 
 // checkHub refuses other partitions or key columns than those that readings were

@@ -25,6 +25,7 @@ const defaultListen = "127.0.0.1:7180"
 // addServerFlags gives a command the flags of a server.
 func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringVar(&cfg.dir, "dir", dir, "folder for all data; made if absent")
+	cmd.Flags().StringVar(&cfg.store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringVar(&cfg.listen, "listen", defaultListen, "address for API and portal; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.apiTokenFile, "api-token-file", "", "file with a token that API and portal ask for; needed beyond this machine")
 }
@@ -60,6 +61,9 @@ func newUpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if cfg.store == "" {
+				cfg.store = parsed.Store
+			}
 			s, err := openServer(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err
@@ -90,7 +94,11 @@ func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) 
 // announce tells people where to look, once the server answers.
 func (s *server) announce(w io.Writer) lifecycle.Service {
 	return lifecycle.Service{Name: "announce", Run: func(ctx context.Context) error {
-		fmt.Fprintf(w, "fleetscore: portal at %s, API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.url, s.url, s.cfg.dir)
+		in := s.cfg.dir
+		if s.storeURL == "" {
+			in += " and " + withoutQuery(s.cfg.store)
+		}
+		fmt.Fprintf(w, "fleetscore: portal at %s, API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.url, s.url, in)
 		<-ctx.Done()
 		return nil
 	}}
@@ -132,7 +140,12 @@ the variable FLEETSCORE_NODE_TOKEN_FILE.`,
 			}
 			log := logger(cmd).With("node", hello.Node)
 			n, err := node.New(node.Config{Hello: hello}, node.Deps{Server: c, Log: log,
-				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
+				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
+					if url == "" {
+						return c.Blobs(), nil
+					}
+					return store.Open(ctx, url)
+				}})
 			if err != nil {
 				return err
 			}

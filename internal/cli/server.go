@@ -31,7 +31,8 @@ import (
 
 // serverConfig says where a server keeps its data and listens.
 type serverConfig struct {
-	dir          string // all data; made if absent
+	dir          string // all data, or all but the store; made if absent
+	store        string // address of the store; empty: what the configuration in force says, else store in dir
 	listen       string // host:port; port 0 picks one
 	apiTokenFile string // empty: no token is asked for, and only loopback may be listened on
 }
@@ -45,12 +46,13 @@ type server struct {
 	listener net.Listener
 	metrics  *prometheus.Registry
 
-	store   *store.Dir
-	ledger  *ledger.Ledger
-	streams *streams
-	nodes   string // file with the nodes' token
-	api     string // the API token; empty if none is asked for
-	node    string // the nodes' token
+	store    store.Bucket
+	storeURL string // what nodes open; empty if the store is no folder
+	ledger   *ledger.Ledger
+	streams  *streams
+	nodes    string // file with the nodes' token
+	api      string // the API token; empty if none is asked for
+	node     string // the nodes' token
 }
 
 // openServer binds the address first, as a port in use is the commonest mistake
@@ -131,12 +133,86 @@ func (s *server) openStorage(ctx context.Context) error {
 	if s.ledger, err = ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db")); err != nil {
 		return err
 	}
-	if s.store, err = store.OpenDir(filepath.Join(s.cfg.dir, "store")); err != nil {
+	if err := s.openStore(ctx); err != nil {
 		return err
 	}
 	s.nodes = filepath.Join(s.cfg.dir, "secrets", "node-token")
 	s.node, err = ensureSecret(s.nodes)
 	return err
+}
+
+// openStore opens the store that the flag names, else the configuration in force,
+// else the folder store. A cloud is probed once for what commits rely on.
+func (s *server) openStore(ctx context.Context) error {
+	if s.cfg.store == "" {
+		cfg, _, err := s.applied(ctx)
+		if err != nil {
+			return err
+		}
+		s.cfg.store = cfg.Store
+	}
+	if s.cfg.store == "" {
+		s.cfg.store = filepath.Join(s.cfg.dir, "store")
+	}
+	if err := s.sameStore(); err != nil {
+		return err
+	}
+	b, err := store.Open(ctx, s.cfg.store)
+	if err != nil {
+		return err
+	}
+	s.store = b
+	if d, ok := b.(*store.Dir); ok {
+		s.storeURL = d.URL()
+		return nil
+	}
+	return store.Probe(ctx, b)
+}
+
+// sameStore refuses another store than the one that the folder's ledger and hub
+// belong to: positions and jobs would name what isn't there.
+func (s *server) sameStore() error {
+	file := filepath.Join(s.cfg.dir, "store.url")
+	now := s.storeName(s.cfg.store)
+	was, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", "data")); err == nil {
+			was = []byte(s.storeName(filepath.Join(s.cfg.dir, "store"))) // from before there was a choice
+		} else if err := os.WriteFile(file, []byte(now+"\n"), 0o644); err != nil {
+			return folderError(file, err)
+		} else {
+			return nil
+		}
+	} else if err != nil {
+		return folderError(file, err)
+	}
+	if then := strings.TrimSpace(string(was)); then != now {
+		return fleetscore.Errorf(fleetscore.Conflict, "open store", now, "the data of %s belong to the store %s", s.cfg.dir, then).
+			WithHint("name that store, or start with another --dir; to move, end the server, copy every blob and remove %s", file)
+	}
+	return nil
+}
+
+// storeName is what makes a store the same one: not how it is reached. The folder
+// in the server's own is named without it, so that it may be moved.
+func (s *server) storeName(address string) string {
+	if !store.IsLocal(address) {
+		return strings.TrimSuffix(withoutQuery(address), "/")
+	}
+	path := strings.TrimPrefix(address, "file://")
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if rel, err := filepath.Rel(s.cfg.dir, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
+}
+
+// withoutQuery is an address without its parameters.
+func withoutQuery(address string) string {
+	bare, _, _ := strings.Cut(address, "?")
+	return bare
 }
 
 func folderError(dir string, err error) error {
@@ -195,7 +271,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 // once it answers.
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
-	sched, err := scheduler.New(scheduler.Config{StoreURL: s.store.URL(), SpoolDir: filepath.Join(s.cfg.dir, "spool")},
+	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool")},
 		scheduler.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -174,6 +175,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 			}
 		}
 	}
+	r.judgeStore(c, base, haveBase)
 	r.judgeHub(c.Hub)
 	columns := r.judgeQueries(c)
 	for _, n := range keys(c.Fleets) {
@@ -187,6 +189,20 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, n := range keys(c.Pipelines) {
 		r.judgePipeline("pipelines."+n, c.Pipelines[n], c, columns)
 	}
+}
+
+func (r *reader) judgeStore(c *fleetscore.Config, base string, haveBase bool) {
+	if err := store.CheckURL(c.Store); err != nil {
+		r.at("store", "%v", err)
+	}
+	if c.Store == "" || strings.Contains(c.Store, "://") || filepath.IsAbs(c.Store) {
+		return
+	}
+	if !haveBase {
+		r.at("store", "%s is relative to fleet.yaml, whose folder isn't known here; give an absolute path", c.Store)
+		return
+	}
+	c.Store = filepath.Join(base, c.Store)
 }
 
 func (r *reader) judgeHub(h fleetscore.HubConfig) {

@@ -66,7 +66,7 @@ func TestProblems(t *testing.T) {
 		want           []string // parts of the message, in order
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
-		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, fleets, pools, pipelines"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, fleets, pools, pipelines, store"}},
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
@@ -86,6 +86,8 @@ func TestProblems(t *testing.T) {
 		{"a default's key", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - if: {Tag: x}\n        model: d", []string{":12: fleets.sensors.defaults.if: unknown key; known here: when, model"}},
 		{"no model and no list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "{path: models/sensors}", []string{":8: fleets.sensors.model:", "{Device} is missing"}},
 		{"a list of another form", "model: \"model_{Device}_{Tag}\"", "sensors: s.xlsx", []string{":8: fleets.sensors.sensors: s.xlsx: a list of sensors is a .csv"}},
+		{"store", "pools:", "store: s3://key:secret@bucket\npools:", []string{":9: store:", "the URL holds credentials"}},
+		{"store of a kind there isn't", "pools:", "store: ftp://x\npools:", []string{":9: store:", "no engine for ftp://"}},
 		{"sync too often", "model: \"model_{Device}_{Tag}\"", "model: \"model_{Device}_{Tag}\", sync: 10ms", []string{":8: fleets.sensors.sync: 10ms is too often"}},
 		{"all kinds at once", "    dataset: readings\n    fleet: sensors", "    datset: readings\n    fleet: senors", []string{`fleet "senors"`, ":13: pipelines.anomalies.datset: unknown key"}},
 		{"result column twice", "features: [Value]", "features: [score=Value]", []string{":12:", "a column score already"}},

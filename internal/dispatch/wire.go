@@ -46,7 +46,7 @@ type Lease struct {
 	Missing      fleetscore.MissingRule  `json:"missing,omitempty"`
 	Fleet        string                  `json:"fleet"`
 	Generation   fleetscore.GenerationID `json:"generation"`
-	Store        string                  `json:"store"` // URL that the node opens
+	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty: it asks the server
 	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
 	Revision     int64                   `json:"revision"`
 	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it

@@ -21,7 +21,7 @@ func (n *Node) do(ctx context.Context, l dispatch.Lease) {
 	start := time.Now()
 	n.log.Info("task begins", "task", l.Task, "attempt", l.Attempt)
 	out := n.newTaskLog(ctx, l.ID)
-	result, err := n.score(ctx, l, out)
+	result, err := n.score(dispatch.WithLease(ctx, l.ID), l, out)
 	if err != nil {
 		result = dispatch.Result{Error: err.Error(), Kind: fleetscore.KindOf(err).String()}
 		out.printf("the attempt failed: %v", err)

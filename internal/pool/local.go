@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,7 +56,7 @@ func (o *output) bytes() []byte {
 // argument or variable of its own.
 func (p *Pools) spawn(n fleetscore.Node) error {
 	cmd := exec.Command(p.cfg.Executable, "node", "--server", p.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID))
-	cmd.Env = append(os.Environ(), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile)
+	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -72,6 +74,15 @@ func (p *Pools) spawn(n fleetscore.Node) error {
 		p.reap(n, err, out.bytes())
 	})
 	return nil
+}
+
+// withoutCredentials leaves out what the server reaches clouds with: nodes ask the
+// server.
+func withoutCredentials(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.ContainsFunc([]string{"AWS_", "AZURE_", "GOOGLE_"}, func(p string) bool { return strings.HasPrefix(name, p) })
+	})
 }
 
 // reap notes the end of a child and keeps what it wrote.

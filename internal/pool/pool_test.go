@@ -124,6 +124,14 @@ func TestScale(t *testing.T) {
 
 // TestCrashingNode: a node that ends by itself is lost, its output kept, and
 // another one started.
+func TestNodesHoldNoCredentials(t *testing.T) {
+	t.Parallel()
+	got := withoutCredentials([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "AZURE_STORAGE_KEY=y", "GOOGLE_APPLICATION_CREDENTIALS=z", "MY_AWS_=1", "FLEETSCORE_LOG=debug"})
+	if want := "PATH=/bin MY_AWS_=1 FLEETSCORE_LOG=debug"; strings.Join(got, " ") != want {
+		t.Errorf("a node gets %v, want %s", got, want)
+	}
+}
+
 func TestCrashingNode(t *testing.T) {
 	t.Setenv(asNode, "crash")
 	p, l, b := world(t, fleetscore.ScaleConfig{Min: 1, Max: 1})

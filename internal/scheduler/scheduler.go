@@ -28,7 +28,7 @@ import (
 
 // Config says how the scheduler works.
 type Config struct {
-	StoreURL  string        // what nodes open
+	StoreURL  string        // the store's folder, which nodes open; empty lets them ask the server
 	SpoolDir  string        // folder for the logs of attempts that run
 	LeaseTTL  time.Duration // a lease that isn't renewed within it is taken back; 0 means 30 s
 	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
@@ -73,8 +73,8 @@ type Scheduler struct {
 // New builds a scheduler; the ledger must be open.
 func New(cfg Config, deps Deps) (*Scheduler, error) {
 	cfg = cfg.Defaults()
-	if cfg.SpoolDir == "" || cfg.StoreURL == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure scheduler", "", "it needs the store's URL and a spool folder")
+	if cfg.SpoolDir == "" {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure scheduler", "", "it needs a spool folder")
 	}
 	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now,
 		tables: map[string]*table.Delta{}, syncs: map[string]*fleetSync{}}

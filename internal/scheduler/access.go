@@ -1,0 +1,40 @@
+package scheduler
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Access refuses blobs that the task of a lease doesn't need. It reads its
+// dataset, its fleet's packs and its pipeline's results, and writes its job's
+// files there, but no log of a table. Kind Conflict if the attempt has ended.
+func (s *Scheduler) Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error {
+	op := "read blob"
+	if write {
+		op = "write blob"
+	}
+	a, id, err := s.ledger.Attempt(ctx, lease)
+	if err != nil {
+		return err
+	}
+	if a.Ended != nil {
+		return fleetscore.Errorf(fleetscore.Conflict, op, name, "attempt %d ended: %s", a.Number, a.State)
+	}
+	j, err := s.ledger.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	folders := []string{predictionsFolder(j.Pipeline)}
+	if !write {
+		folders = append(folders, datasetFolder(j.Config.Dataset), "models/"+j.Config.Fleet+"/_pack")
+	}
+	for _, f := range folders {
+		if strings.HasPrefix(name, f+"/") && (!write || strings.HasPrefix(path.Base(name), string(id)+"-") && !strings.Contains(name, "/_delta_log/")) {
+			return nil
+		}
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, op, name, "it is none of the task's inputs or outputs")
+}
