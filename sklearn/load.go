@@ -61,6 +61,7 @@ func loadPickle(data []byte, format string) (*Model, error) {
 	}
 	defer g.Release()
 	b := estimator.NewBuilder(g, fileClasses)
+	defer b.Release()
 	est, err := b.Build(root, "")
 	if tired := g.Tired(); tired != nil {
 		return nil, tired
@@ -74,7 +75,7 @@ func loadPickle(data []byte, format string) (*Model, error) {
 	m := &Model{file: &fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions(), names: b.Names}}
 	m.assemble(est)
 	m.judge(b.Aged)
-	if len(m.Methods()) == 0 {
+	if !m.able() {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s gives no columns", m.last.Class()).
 			WithHint("train it on rows of which something is left")
 	}

@@ -116,6 +116,16 @@ func (m *Model) Methods() []Method {
 	return out
 }
 
+// able reports whether the model has any method.
+func (m *Model) able() bool {
+	for method := range estimator.Methods {
+		if m.outputs(method) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Outputs is how many columns a method gives; 0 if the model doesn't have it.
 func (m *Model) Outputs(method Method) int { return m.outputs(method) }
 

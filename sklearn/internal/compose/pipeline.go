@@ -50,6 +50,9 @@ func ReadPipeline(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("steps is no list")
 		return p
 	}
+	if n := g.Count(steps); n <= 16 { // the usual lengths at once
+		p.steps = make([]estimator.Part, 0, n)
+	}
 	for e := g.Entries(steps); ; {
 		v, ok := e.Item()
 		if !ok || a.Err() != nil {
@@ -73,8 +76,9 @@ func ReadPipeline(a *estimator.Attributes) estimator.Estimator {
 	if len(p.steps) == 0 {
 		p.steps = append(p.steps, estimator.Part{Est: &FunctionTransformer{}})
 	}
-	for _, s := range p.steps {
-		p.ests = append(p.ests, s.Est)
+	p.ests = make([]estimator.Estimator, len(p.steps))
+	for i, s := range p.steps {
+		p.ests[i] = s.Est
 	}
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
@@ -26,10 +27,35 @@ type Builder struct {
 	Names []string // feature_names_in_, where the model was fitted with names
 
 	classes  func(id int) *Class
-	attrs    []attribute // of the estimators being built
+	attrs    []attribute   // of the estimators being built
+	names    []string      // of attributes, where the file has them escaped
+	frames   []*Attributes // one for each depth, used again
 	versions []string
+	latest   release // that was named last, by this file or one before
 	depth    int
 	hidden   int // above 0: parts of an ensemble, which are no steps
+}
+
+// builders are used again for their memory, which holds no part of a file.
+var builders = sync.Pool{New: func() any { return &Builder{attrs: make([]attribute, 0, 128)} }}
+
+// Release gives the builder's memory back for the next one.
+func (b *Builder) Release() {
+	for _, f := range b.frames {
+		*f = Attributes{}
+	}
+	*b = Builder{attrs: b.attrs[:0], frames: b.frames, latest: b.latest}
+	if cap(b.attrs) <= 1024 {
+		builders.Put(b)
+	}
+}
+
+// frame gives the attributes of an estimator that is being built.
+func (b *Builder) frame() *Attributes {
+	for len(b.frames) < b.depth {
+		b.frames = append(b.frames, new(Attributes))
+	}
+	return b.frames[b.depth-1]
 }
 
 // Class is a supported class.
@@ -48,9 +74,12 @@ type Step struct {
 }
 
 // NewBuilder starts on a file. classes finds one by its number in the file's
-// list of names.
+// list of names. The caller gives the builder back with Release; what it took
+// from its fields before stays.
 func NewBuilder(g *pickle.Graph, classes func(id int) *Class) *Builder {
-	return &Builder{Graph: g, classes: classes}
+	b := builders.Get().(*Builder)
+	b.Graph, b.classes, b.Steps = g, classes, make([]Step, 0, 3)
+	return b
 }
 
 // Versions are the releases that the file names, each once.
@@ -65,12 +94,12 @@ const (
 // Build makes the estimator v.
 func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	g := b.Graph
-	where := ""
-	if name != "" {
-		where = "step \"" + name + "\" "
-	}
 	class, state := g.Instance(v)
 	if class == nil || class.Use != pickle.Class {
+		where := ""
+		if name != "" {
+			where = "step \"" + name + "\" "
+		}
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
 			WithHint("pickle.dump the fitted estimator itself")
 	}
@@ -87,7 +116,8 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	if err := g.Charge(partBytes + len(name) + 4*g.Count(state)); err != nil {
 		return nil, err
 	}
-	a := Attributes{b: b, Class: c.Name, Name: name, first: len(b.attrs)}
+	a := b.frame()
+	*a = Attributes{b: b, Class: c.Name, Name: name, first: len(b.attrs)}
 	if err := a.read(state); err != nil {
 		return nil, err
 	}
@@ -96,7 +126,7 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	if b.hidden == 0 {
 		b.Steps = append(b.Steps, Step{Name: name, Version: a.version})
 	}
-	est := c.Read(&a)
+	est := c.Read(a)
 	err := a.err
 	if a.instead && err == nil { // the step that stands for it came after
 		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
@@ -137,9 +167,25 @@ func at(class, name string) string {
 	return class + " (step \"" + name + "\")"
 }
 
+// attribute is a name and a value. The name stays in the file, or, where the
+// protocol escapes it, in Builder.names, at key − 1.
 type attribute struct {
-	name  []byte
-	value pickle.Value
+	tag        uint64 // of the name
+	key, value pickle.Value
+}
+
+// tag tells most names from others at once: by the first 8 bytes and the length.
+func tag[T []byte | string](name T) uint64 {
+	n := len(name)
+	if n >= 8 {
+		return (uint64(name[0]) | uint64(name[1])<<8 | uint64(name[2])<<16 | uint64(name[3])<<24 |
+			uint64(name[4])<<32 | uint64(name[5])<<40 | uint64(name[6])<<48 | uint64(name[7])<<56) + uint64(n)<<56
+	}
+	h := uint64(n) << 56
+	for i := range n {
+		h |= uint64(name[i]) << (8 * i)
+	}
+	return h
 }
 
 // Attributes are those of one estimator. Its getters note the first thing that
@@ -158,25 +204,52 @@ type Attributes struct {
 }
 
 func (a *Attributes) read(state pickle.Value) error {
-	g := a.b.Graph
+	b, g := a.b, a.b.Graph
 	for e := g.Entries(state); ; {
-		key, v, ok := e.Pair()
+		k, v, ok := e.KeyValue()
 		if !ok {
 			break
 		}
-		if key == nil {
+		name, ok := g.Text(k)
+		if !ok {
 			return Misfit("%s has an attribute that is named by no string", at(a.Class, a.Name))
 		}
-		if e.Borrowed() {
-			if err := g.Charge(len(key)); err != nil {
+		t := tag(name)
+		if g.Escaped(k) { // the next call overwrites it
+			if err := g.Charge(len(name) + 24); err != nil {
 				return err
 			}
-			key = append([]byte(nil), key...)
+			b.names = append(b.names, string(name))
+			k = pickle.Value(len(b.names))
 		}
-		a.b.attrs = append(a.b.attrs, attribute{key, v})
+		b.attrs = append(b.attrs, attribute{t, k, v})
 		a.n++
 	}
 	return nil
+}
+
+// called reports whether an attribute has that name.
+func (b *Builder) called(e *attribute, name string) bool {
+	if i := int(e.key) - 1; e.key.Kind() == pickle.KindUnset {
+		return b.names[i] == name
+	}
+	t, _ := b.Graph.Text(e.key)
+	return string(t) == name
+}
+
+// release is one of scikit-learn's.
+type release struct {
+	version      string
+	major, minor int
+}
+
+func releaseOf(version []byte) release {
+	r := release{version: pickle.Clean(version)}
+	major, rest, _ := strings.Cut(r.version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	r.major, _ = strconv.Atoi(major)
+	r.minor, _ = strconv.Atoi(minor)
+	return r
 }
 
 // release reads what all estimators share.
@@ -188,17 +261,18 @@ func (a *Attributes) release() {
 				a.version = s
 			}
 		}
+		r := &a.b.latest // most files of a fleet name the same
+		if r.version != string(t) {
+			*r = releaseOf(t)
+		}
 		const enough = 16
 		if a.version == "" && len(t) > 0 {
-			a.version = pickle.Clean(t)
+			a.version = r.version
 			if len(a.b.versions) < enough {
 				a.b.versions = append(a.b.versions, a.version)
 			}
 		}
-		major, rest, _ := strings.Cut(a.version, ".")
-		minor, _, _ := strings.Cut(rest, ".")
-		a.major, _ = strconv.Atoi(major)
-		a.minor, _ = strconv.Atoi(minor)
+		a.major, a.minor = r.major, r.minor
 	}
 	for _, name := range [...]string{"n_features_in_", "n_features_"} {
 		if v := a.Value(name); v != 0 && a.features == 0 {
@@ -258,8 +332,9 @@ func (a *Attributes) Graph() *pickle.Graph { return a.b.Graph }
 
 // Value is an attribute; 0 if there is none of that name.
 func (a *Attributes) Value(name string) pickle.Value {
-	for i := a.n - 1; i >= 0; i-- { // the last of a name counts, as in Python
-		if e := &a.b.attrs[a.first+i]; len(e.name) == len(name) && string(e.name) == name {
+	attrs, t := a.b.attrs[a.first:a.first+a.n], tag(name)
+	for i := len(attrs) - 1; i >= 0; i-- { // the last of a name counts, as in Python
+		if e := &attrs[i]; e.tag == t && a.b.called(e, name) {
 			return e.value
 		}
 	}
@@ -366,6 +441,9 @@ func (a *Attributes) Text(name, other string) string {
 	t, ok := a.b.Graph.Text(v)
 	if !ok {
 		return a.b.Graph.Describe(v)
+	}
+	if string(t) == other {
+		return other
 	}
 	return pickle.Clean(t)
 }

@@ -59,6 +59,11 @@ type Graph struct {
 	words []byte // scratch of text
 	bytes []byte // scratch of payload
 
+	lastType  Value // the dtype that was read last, and what it is
+	lastDtype dtype
+
+	shared []float64 // what small slices are cut from
+
 	protocol int
 	depth    int                         // of pickles in pickles
 	nest     func(*Graph) (Value, error) // is nested; called so, the table of opcodes may lead to it
@@ -87,7 +92,7 @@ func Parse(data []byte, names *Names) (*Graph, Value, error) {
 	*g = Graph{
 		data: data, names: names, nest: (*Graph).nested, budget: allowance(data), effort: minEffort + 32*len(data),
 		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
-		words: g.words[:0], bytes: g.bytes[:0],
+		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared,
 	}
 	root, err := g.run()
 	if err != nil {
@@ -120,6 +125,7 @@ func (g *Graph) run() (Value, error) {
 // loop does opcodes up to STOP.
 func (g *Graph) loop() (Value, error) {
 	for !g.stopped {
+		g.frequent()
 		if g.pos >= len(g.data) {
 			return 0, g.damaged("the file ends before the model does")
 		}
@@ -137,6 +143,76 @@ func (g *Graph) loop() (Value, error) {
 		return 0, g.damaged("the model ends with %d values instead of one", len(g.stack))
 	}
 	return g.stack[0], nil
+}
+
+// frequent does the opcodes that most of a model consists of, as the table steps
+// does, up to the first that is another, is damaged, or needs memory.
+func (g *Graph) frequent() {
+	data, pos, stack, memo, cells := g.data, g.pos, g.stack, g.memo, g.cells
+	floor := g.floor()
+loop:
+	for pos < len(data) && len(stack) < cap(stack) {
+		switch op := data[pos]; op {
+		case 0x94: // MEMOIZE
+			if g.named != len(memo) || len(memo) == cap(memo) || len(stack) <= floor {
+				break loop
+			}
+			memo = append(memo, stack[len(stack)-1])
+			g.named++
+			pos++
+		case opShortBinunicode, opShortBinbytes:
+			k := KindText
+			if op == opShortBinbytes {
+				k = KindBytes
+			}
+			if pos+2 > len(data) || pos+2+int(data[pos+1]) > len(data) {
+				break loop
+			}
+			stack = append(stack, makeValue(k, pos))
+			pos += 2 + int(data[pos+1])
+		case 'h': // BINGET
+			if pos+2 > len(data) || int(data[pos+1]) >= len(memo) || memo[data[pos+1]] == 0 {
+				break loop
+			}
+			stack = append(stack, memo[data[pos+1]])
+			pos += 2
+		case 'K': // BININT1
+			if pos+2 > len(data) {
+				break loop
+			}
+			stack = append(stack, makeValue(KindInt, int(data[pos+1])))
+			pos += 2
+		case opBinfloat:
+			if pos+9 > len(data) {
+				break loop
+			}
+			stack = append(stack, makeValue(KindFloat, pos))
+			pos += 9
+		case 'N', 0x88, 0x89: // NONE, NEWTRUE, NEWFALSE
+			v := makeValue(KindNone, 0)
+			if op != 'N' {
+				v = makeValue(KindBool, int(0x89-op))
+			}
+			stack = append(stack, v)
+			pos++
+		case 0x85, 0x86, 0x87: // TUPLE1 to TUPLE3
+			n := int(op - 0x84)
+			if len(stack)-n < floor || cap(cells)-len(cells) <= n {
+				break loop
+			}
+			at := len(stack) - n
+			v := makeValue(KindTuple, len(cells))
+			cells = append(append(cells, Value(n)), stack[at:]...)
+			stack = append(stack[:at], v)
+			pos++
+		default:
+			break loop
+		}
+	}
+	if pos > g.pos {
+		g.protocol = max(g.protocol, 1) // protocol 0 has none of these
+	}
+	g.pos, g.stack, g.memo, g.cells = pos, stack, memo, cells
 }
 
 // damaged is the error of bytes that no pickler writes.
@@ -411,8 +487,8 @@ func (g *Graph) build() error {
 
 // pushGlobal looks a class or function up.
 func (g *Graph) pushGlobal(module, name []byte) error {
-	i, ok := g.names.index[string(module)][string(name)]
-	if !ok {
+	i := g.names.find(module, name)
+	if i < 0 {
 		return g.names.refusal(module, name)
 	}
 	return g.push(makeValue(KindGlobal, i))

@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"encoding/binary"
 	"strings"
 	"unicode"
 
@@ -47,21 +48,64 @@ type Name struct {
 // Names is the whole list of what may stand in a file. It is immutable.
 type Names struct {
 	list      []Name
-	index     map[string]map[string]int
+	slots     []int16 // places in list, by hash, with the next free slot for what collides; −1 is free
 	supported string
 }
 
 // NewNames makes the list: the caller's names and those that pickles of NumPy
 // arrays and plain objects consist of. The supported text goes into messages.
 func NewNames(own []Name, supported string) *Names {
-	n := &Names{list: append(own[:len(own):len(own)], structural[:]...), index: map[string]map[string]int{}, supported: supported}
+	n := &Names{list: append(own[:len(own):len(own)], structural[:]...), supported: supported}
+	size := 1024
+	for size < 4*len(n.list) {
+		size *= 2
+	}
+	n.slots = make([]int16, size)
+	for i := range n.slots {
+		n.slots[i] = -1
+	}
 	for i, g := range n.list {
-		if n.index[g.Module] == nil {
-			n.index[g.Module] = map[string]int{}
+		at := hash([]byte(g.Module), []byte(g.Name))
+		for { // of a name that stands twice, the last counts
+			j := n.slots[at%uint32(size)]
+			if j < 0 || (n.list[j].Module == g.Module && n.list[j].Name == g.Name) {
+				break
+			}
+			at++
 		}
-		n.index[g.Module][g.Name] = i
+		n.slots[at%uint32(size)] = int16(i)
 	}
 	return n
+}
+
+// find gives a name's place in the list, −1 if it isn't there.
+func (n *Names) find(module, name []byte) int {
+	for at := hash(module, name); ; at++ {
+		i := n.slots[at%uint32(len(n.slots))]
+		if i < 0 {
+			return -1
+		}
+		if g := &n.list[i]; g.Name == string(name) && g.Module == string(module) {
+			return int(i)
+		}
+	}
+}
+
+// hash is quick rather than good: the list is known, and what isn't on it costs a
+// few comparisons.
+func hash(module, name []byte) uint32 {
+	h := uint32(len(module))<<8 | uint32(len(name))
+	for _, b := range [...][]byte{module, name} {
+		if len(b) >= 8 {
+			u := binary.LittleEndian.Uint64(b[len(b)-8:]) ^ 31*binary.LittleEndian.Uint64(b)
+			h = h*0x9e3779b1 ^ uint32(u*0x9e3779b97f4a7c15>>32)
+			continue
+		}
+		for _, c := range b {
+			h = h*33 + uint32(c)
+		}
+	}
+	return h ^ h>>15
 }
 
 var structural = [...]Name{
@@ -134,6 +178,9 @@ func (n *Names) refusal(module, name []byte) error {
 // Clean makes a name from a file fit for a message.
 func Clean(b []byte) string {
 	const limit = 100
+	if len(b) <= limit && plain(b) {
+		return string(b)
+	}
 	var s strings.Builder
 	for i, r := range string(b[:min(len(b), 4*limit)]) {
 		if i >= limit {
@@ -146,4 +193,14 @@ func Clean(b []byte) string {
 		s.WriteRune(r)
 	}
 	return s.String()
+}
+
+// plain reports whether all characters are printable ASCII.
+func plain(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
 }

@@ -18,6 +18,17 @@ type dtype struct {
 
 // dtype reads numpy.dtype("f8", …) and the byte order in its state.
 func (g *Graph) dtype(v Value) (dtype, error) {
+	if v == g.lastType && v != 0 { // most arrays share theirs
+		return g.lastDtype, nil
+	}
+	d, err := g.readType(v)
+	if err == nil {
+		g.lastType, g.lastDtype = v, d
+	}
+	return d, err
+}
+
+func (g *Graph) readType(v Value) (dtype, error) {
 	args := g.Tuple(g.object(v, objectArgs))
 	if !g.calls(v, dtypeClass) || len(args) == 0 {
 		return dtype{}, errors.New("has no dtype")
@@ -284,7 +295,7 @@ func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 	if err := g.Charge(8 * n); err != nil {
 		return nil, err
 	}
-	out := make([]float64, n)
+	out := g.floats(n)
 	a.decode(out, b)
 	if finite {
 		for i, f := range out {
@@ -297,6 +308,21 @@ func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 		return g.transpose(out, a)
 	}
 	return out, nil
+}
+
+// floats makes a slice. Small ones share memory with others, of this model or a
+// few more.
+func (g *Graph) floats(n int) []float64 {
+	const share, most = 64, 16
+	if n > most {
+		return make([]float64, n)
+	}
+	if len(g.shared) < n {
+		g.shared = make([]float64, share)
+	}
+	out := g.shared[:n:n]
+	g.shared = g.shared[n:]
+	return out
 }
 
 func (a *Array) decode(out []float64, b []byte) {

@@ -78,8 +78,6 @@ type Entries struct {
 	g     *Graph
 	chunk []Value
 	next  int
-
-	borrowed bool
 }
 
 // Entries starts on the items of a list, dict or tuple; anything else has none.
@@ -120,16 +118,29 @@ func (e *Entries) Pair() (key []byte, v Value, ok bool) {
 	}
 	v, ok = e.Item()
 	key, _ = e.g.Text(k)
-	if k.Kind() == KindText {
-		op := e.g.data[k.index()]
-		e.borrowed = op == opUnicode || op == opString
-	}
 	return key, v, ok
 }
 
-// Borrowed reports whether the last key will be overwritten; else it lies in the
-// file.
-func (e *Entries) Borrowed() bool { return e.borrowed }
+// KeyValue gives the next key and value of a dict.
+func (e *Entries) KeyValue() (k, v Value, ok bool) {
+	if g := e.g; len(e.chunk) >= 2 && g.effort >= 2 {
+		k, v = e.chunk[0], e.chunk[1]
+		e.chunk = e.chunk[2:]
+		g.effort -= 2
+		return k, v, true
+	}
+	if k, ok = e.Item(); ok {
+		v, ok = e.Item()
+	}
+	return k, v, ok
+}
+
+// Escaped reports whether the bytes that Text gives of v don't lie in the file,
+// but will be overwritten by its next call.
+func (g *Graph) Escaped(v Value) bool {
+	op := g.data[v.index()]
+	return op == opUnicode || op == opString
+}
 
 // Count is the number of items of a list or tuple.
 func (g *Graph) Count(v Value) int {
@@ -162,21 +173,23 @@ func (g *Graph) isGlobal(v Value, id Use) bool {
 
 // body reads a leaf again; the machine has checked its length.
 func (g *Graph) body(v Value) (op byte, b []byte) {
-	defer func() { g.effort -= len(b) }()
 	at := v.index()
 	op = g.data[at]
 	rest := g.data[at+1:]
 	switch op {
 	case opShortBinstring, opShortBinunicode, opShortBinbytes, opLong1:
-		return op, rest[1 : 1+int(rest[0])]
+		b = rest[1 : 1+int(rest[0])]
 	case opBinstring, opBinunicode, opBinbytes, opLong4:
-		return op, rest[4 : 4+int(binary.LittleEndian.Uint32(rest))]
+		b = rest[4 : 4+int(binary.LittleEndian.Uint32(rest))]
 	case opBinunicode8, opBinbytes8, opBytearray8:
-		return op, rest[8 : 8+int(binary.LittleEndian.Uint64(rest))]
+		b = rest[8 : 8+int(binary.LittleEndian.Uint64(rest))]
 	case opBinfloat:
-		return op, rest[:8]
+		b = rest[:8]
+	default:
+		b = rest[:bytes.IndexByte(rest, '\n')]
 	}
-	return op, rest[:bytes.IndexByte(rest, '\n')]
+	g.effort -= len(b)
+	return op, b
 }
 
 // Text gives a string's bytes (UTF-8, or what Python 2 wrote). They are valid
@@ -184,6 +197,11 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 func (g *Graph) Text(v Value) ([]byte, bool) {
 	if v.Kind() != KindText {
 		return nil, false
+	}
+	if at := v.index(); g.data[at] == opShortBinunicode { // as nearly all are
+		n := int(g.data[at+1])
+		g.effort -= n
+		return g.data[at+2 : at+2+n], g.effort >= 0
 	}
 	op, b := g.body(v)
 	if op != opUnicode && op != opString {
