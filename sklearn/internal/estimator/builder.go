@@ -1,0 +1,165 @@
+package estimator
+
+import (
+	"sync"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// opLoad is the operation in errors of files.
+const opLoad = "load model"
+
+// Misfit is the error of files that no fitted estimator was written to.
+func Misfit(format string, args ...any) *fleetscore.Error {
+	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", format, args...).
+		WithHint("the file is damaged or was changed by hand; write the fitted model again with pickle.dump")
+}
+
+// Builder makes estimators from a parsed file.
+type Builder struct {
+	Graph *pickle.Graph
+	Steps []Step   // every estimator that Build made, in order
+	Aged  []string // why the newest scikit-learn can't use the file
+	Names []string // feature_names_in_, where the model was fitted with names
+
+	classes  func(id int) *Class
+	attrs    []attribute   // of the estimators being built
+	names    []string      // of attributes, where the file has them escaped
+	frames   []*Attributes // one for each depth, used again
+	versions []string
+	latest   release // that was named last, by this file or one before
+	depth    int
+	hidden   int // above 0: parts of an ensemble, which are no steps
+}
+
+// builders are used again for their memory, which holds no part of a file.
+var builders = sync.Pool{New: func() any { return &Builder{attrs: make([]attribute, 0, 128)} }}
+
+// Release gives the builder's memory back for the next one.
+func (b *Builder) Release() {
+	for _, f := range b.frames {
+		*f = Attributes{}
+	}
+	*b = Builder{attrs: b.attrs[:0], frames: b.frames, latest: b.latest}
+	if cap(b.attrs) <= 1024 {
+		builders.Put(b)
+	}
+}
+
+// frame gives the attributes of an estimator that is being built.
+func (b *Builder) frame() *Attributes {
+	for len(b.frames) < b.depth {
+		b.frames = append(b.frames, new(Attributes))
+	}
+	return b.frames[b.depth-1]
+}
+
+// Class is a supported class.
+type Class struct {
+	Name string
+	// Read makes the estimator from its attributes. What is wrong is noted in
+	// them; the result then means nothing.
+	Read func(a *Attributes) Estimator
+}
+
+// Step is what the file says of an estimator.
+type Step struct {
+	Name    string // its path in the pipeline, such as "prepare__scaler"
+	Version string // the release that wrote it
+	Est     Estimator
+}
+
+// NewBuilder starts on a file. classes finds one by its number in the file's
+// list of names. The caller gives the builder back with Release; what it took
+// from its fields before stays.
+func NewBuilder(g *pickle.Graph, classes func(id int) *Class) *Builder {
+	b := builders.Get().(*Builder)
+	b.Graph, b.classes, b.Steps = g, classes, make([]Step, 0, 3)
+	return b
+}
+
+// Versions are the releases that the file names, each once.
+func (b *Builder) Versions() []string { return b.versions }
+
+const (
+	maxNested = 12
+	// partBytes is what an estimator is charged for, besides its numbers.
+	partBytes = 512
+)
+
+// Build makes the estimator v.
+func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
+	g := b.Graph
+	class, state := g.Instance(v)
+	if class == nil || class.Use != pickle.Class {
+		where := ""
+		if name != "" {
+			where = "step \"" + name + "\" "
+		}
+		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
+			WithHint("pickle.dump the fitted estimator itself")
+	}
+	c := b.classes(class.ID)
+	if class.Retired {
+		b.age("module " + class.Module + " is gone")
+	}
+	if state.Kind() != pickle.KindDict {
+		return nil, Misfit("%s has no attributes", at(c.Name, name))
+	}
+	if b.depth++; b.depth > maxNested {
+		return nil, Misfit("estimators are nested more than %d deep", maxNested)
+	}
+	if err := g.Charge(partBytes + len(name) + 4*g.Count(state)); err != nil {
+		return nil, err
+	}
+	a := b.frame()
+	*a = Attributes{b: b, Class: c.Name, Name: name, first: len(b.attrs)}
+	if err := a.read(state); err != nil {
+		return nil, err
+	}
+	a.release()
+	place := len(b.Steps)
+	if b.hidden == 0 {
+		b.Steps = append(b.Steps, Step{Name: name, Version: a.version})
+	}
+	est := c.Read(a)
+	err := a.err
+	if a.instead && err == nil { // the step that stands for it came after
+		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
+		b.attrs = b.attrs[:a.first]
+		b.depth--
+		return est, nil
+	}
+	if err == nil {
+		err = est.Check()
+	}
+	b.attrs = b.attrs[:a.first]
+	b.depth--
+	if err != nil {
+		return nil, err
+	}
+	if b.hidden == 0 {
+		b.Steps[place].Est = est
+	}
+	return est, nil
+}
+
+func (b *Builder) age(why string) {
+	for _, w := range b.Aged {
+		if w == why {
+			return
+		}
+	}
+	if len(b.Aged) < 8 {
+		b.Aged = append(b.Aged, why)
+	}
+}
+
+// at names an estimator in messages.
+func at(class, name string) string {
+	if name == "" {
+		return class
+	}
+	return class + " (step \"" + name + "\")"
+}
