@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS     := -s -w -X github.com/fleetscore/fleetscore/internal/cli.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test race crash check fmt bench cross fuzz clean
+.PHONY: build demo test race crash parity check fmt bench cross fuzz clean
 
 build: ## the binary, in bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetscore ./cmd/fleetscore
@@ -17,6 +17,11 @@ demo: build ## the whole system with simulated devices; data stays in .demo
 
 test: ## all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
 	$(GO) test -timeout 30m ./...
+	@if [ "$$FLEETSCORE_TEST_ALL" = 1 ]; then ./scripts/fuzz 10s; fi
+
+parity: ## models of many releases of scikit-learn, with random parameters, against scikit-learn itself
+	FLEETSCORE_PARITY_RELEASES=$${FLEETSCORE_PARITY_RELEASES:-all} FLEETSCORE_PARITY_SEED=$${FLEETSCORE_PARITY_SEED:-$$(date +%s | cut -c5-)} \
+	FLEETSCORE_PARITY_ROUNDS=$${FLEETSCORE_PARITY_ROUNDS:-6} $(GO) test -run 'TestLiveParity$$' -count 1 -timeout 60m -v ./sklearn | grep -vE '^ *(=== |--- PASS)'
 
 race: ## the tests of packages with goroutines under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
