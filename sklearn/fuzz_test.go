@@ -113,7 +113,7 @@ func FuzzJoblib(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
 		name := names[int(kind)%len(names)]
-		_, plain := loadPickle(data, "joblib")
+		_, plain := loadPickle(data, "joblib", memoryTimes)
 		_, wrapped := Load(compressed(t, name, data))
 		if (plain == nil) != (wrapped == nil) {
 			t.Fatalf("%v; in %s: %v", plain, name, wrapped)

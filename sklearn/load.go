@@ -22,6 +22,10 @@ type fileInfo struct {
 	aged     []string // why the newest scikit-learn can't use it
 }
 
+// memoryTimes bounds memory while loading, in sizes of the contents. Contents that
+// had to be unpacked take one of them.
+const memoryTimes = 4
+
 // Load reads a fitted scikit-learn estimator, however it was written: pickle of
 // protocol 0 to 5, joblib, skops, or a native record of ours. The format is
 // recognised by content. The bytes are not kept. An error is a
@@ -43,19 +47,19 @@ func Load(data []byte) (*Model, error) {
 		return nil, err
 	}
 	if compression != "" {
-		return loadPickle(plain, "joblib")
+		return loadPickle(plain, "joblib", memoryTimes-1)
 	}
 	if archive.IsZip(data) {
 		if plain, err = archive.Skops(data); err != nil {
 			return nil, err
 		}
-		return loadPickle(plain, "skops")
+		return loadPickle(plain, "skops", memoryTimes-1)
 	}
-	return loadPickle(data, "pickle")
+	return loadPickle(data, "pickle", memoryTimes)
 }
 
-func loadPickle(data []byte, format string) (*Model, error) {
-	g, root, err := pickle.Parse(data, names)
+func loadPickle(data []byte, format string, times int) (*Model, error) {
+	g, root, err := pickle.Parse(data, names, times)
 	if err != nil {
 		return nil, err
 	}

@@ -381,6 +381,14 @@ def hist_categories(d):
     return HistGradientBoostingRegressor(**more), "categories regress"
 
 
+@family()
+def many_small_trees(d):
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
+    if d.chance():
+        return GradientBoostingClassifier(n_estimators=300, max_depth=1, random_state=d.seed), "class"
+    return RandomForestRegressor(n_estimators=200, max_depth=1, random_state=d.seed), "regress"
+
+
 @family(since=(1, 4))
 def trees_with_holes(d):
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier

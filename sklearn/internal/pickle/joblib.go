@@ -41,7 +41,7 @@ func (g *Graph) embedded(v Value) error {
 			return err
 		}
 	}
-	*cell() = makeValue(kindRaw, g.pos)
+	*cell() = g.leaf(kindRaw, g.pos)
 	_, err = g.take(a.Size() * a.dtype.size)
 	return err
 }
@@ -109,10 +109,10 @@ func (g *Graph) wrapped(v Value) (Array, error) {
 		}
 		return g.Array(a.data)
 	}
-	if a.data.Kind() != kindRaw {
+	if a.data.kind() != kindRaw {
 		return a, errors.New("has no contents")
 	}
-	at := a.data.index()
+	at := g.place(a.data)
 	a.raw = g.data[at : at+a.Size()*a.dtype.size]
 	return a, nil
 }

@@ -11,6 +11,9 @@ import (
 // The opcodes that are referred to by name; all stand in the table steps.
 const (
 	opBinfloat        = 'G'
+	opBinint          = 'J'
+	opInt             = 'I'
+	opLong            = 'L'
 	opString          = 'S'
 	opBinstring       = 'T'
 	opShortBinstring  = 'U'
@@ -43,18 +46,21 @@ const MaxBytes = 1<<31 - 1
 // Graph is a parsed pickle, and the machine that parses it. The file is read
 // once, front to back; nothing is called and nothing recurses.
 type Graph struct {
-	data   []byte
-	names  *Names
-	pos    int // of the next byte
-	at     int // of the opcode being done
-	budget int // bytes that may still be allocated
-	effort int // bytes that may still be decoded
+	data    []byte
+	names   *Names
+	pos     int // of the next byte
+	at      int // of the opcode being done
+	budget  int // bytes that may still be allocated
+	allowed int // what budget was at first
+	effort  int // bytes that may still be decoded
 
 	stack []Value
 	marks []Value // heights of the stack
 	memo  []Value
 	named int     // entries of memo that are set
 	cells []Value // containers and objects
+
+	places []int // of leaves, in files too large for a Value
 
 	words []byte // scratch of text
 	bytes []byte // scratch of payload
@@ -72,7 +78,8 @@ type Graph struct {
 }
 
 const (
-	minBudget = 256 << 10
+	valueBytes = 4
+	minBudget  = 256 << 10
 	// minEffort bounds, with a multiple of the file's size, how much is decoded:
 	// values that stand in many places would else make small files slow.
 	minEffort = 1 << 20
@@ -80,17 +87,14 @@ const (
 	keep = 1 << 14
 )
 
-// allowance is how much may be allocated for a file: three times its size, and
-// the file itself may have been unpacked from another.
-func allowance(data []byte) int { return max(minBudget, 3*len(data)) }
-
 var graphs = sync.Pool{New: func() any { return new(Graph) }}
 
-// Parse parses a whole file. The caller gives the graph back with release.
-func Parse(data []byte, names *Names) (*Graph, Value, error) {
+// Parse parses a whole file. Reading it, and making estimators of it, may take so
+// many times the memory of its size, and minBudget in any case. The caller gives the graph back with release.
+func Parse(data []byte, names *Names, times int) (*Graph, Value, error) {
 	g := graphs.Get().(*Graph)
 	*g = Graph{
-		data: data, names: names, nest: (*Graph).nested, budget: allowance(data), effort: minEffort + 32*len(data),
+		data: data, names: names, nest: (*Graph).nested, budget: max(minBudget, times*len(data)), allowed: max(minBudget, times*len(data)), effort: minEffort + 32*len(data),
 		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
 		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared,
 	}
@@ -150,6 +154,9 @@ func (g *Graph) loop() (Value, error) {
 func (g *Graph) frequent() {
 	data, pos, stack, memo, cells := g.data, g.pos, g.stack, g.memo, g.cells
 	floor := g.floor()
+	if len(data) > largeFile { // whose values are made another way
+		return
+	}
 loop:
 	for pos < len(data) && len(stack) < cap(stack) {
 		switch op := data[pos]; op {
@@ -224,7 +231,7 @@ func (g *Graph) damaged(format string, args ...any) error {
 // charge takes n bytes from what the file's size allows.
 func (g *Graph) Charge(n int) error {
 	if n > g.budget {
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, allowance(g.data), len(g.data)).
+		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, g.allowed, len(g.data)).
 			WithHint("no trained model looks like this; write it again with pickle.dump")
 	}
 	g.budget -= n
@@ -251,16 +258,22 @@ func (g *Graph) room(s []Value, n int) ([]Value, error) {
 	if need <= cap(s) {
 		return s, nil
 	}
-	size := max(need, 2*cap(s), 64)
-	if 8*size > g.budget {
-		size = need
+	if need > payloadMask {
+		return nil, g.damaged("it has more than %d objects", payloadMask)
 	}
-	if err := g.Charge(8 * size); err != nil {
+	size := max(need, 2*cap(s), 64)
+	if cap(s) > 1<<12 { // by less, where it is much
+		size = max(need, cap(s)+cap(s)/4)
+	}
+	if valueBytes*size > g.budget {
+		size = need + need/16
+	}
+	if err := g.Charge(valueBytes * size); err != nil {
 		return nil, err
 	}
 	grown := make([]Value, len(s), size)
 	copy(grown, s)
-	g.Refund(8 * cap(s))
+	g.Refund(valueBytes * cap(s))
 	return grown, nil
 }
 

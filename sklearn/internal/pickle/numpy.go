@@ -249,11 +249,11 @@ func (g *Graph) shape(a *Array, v Value) error {
 	a.Dims = len(dims)
 	n := int64(1)
 	for i, d := range dims {
-		if d.Kind() != KindInt || d.Int() < 0 || d.Int() > int64(len(g.data)) {
+		if d.Kind() != KindInt || g.Int(d) < 0 || g.Int(d) > int64(len(g.data)) {
 			return errors.New("has a shape that can't be")
 		}
-		a.Shape[i] = int(d.Int())
-		n *= d.Int() // both below 2³¹
+		a.Shape[i] = int(g.Int(d))
+		n *= g.Int(d) // both below 2³¹
 		if n > int64(len(g.data)) {
 			return errors.New("has a shape that can't be")
 		}
@@ -445,7 +445,7 @@ func (g *Graph) field(a *Array, name string) (dtype, int, error) {
 		if err != nil {
 			return dtype{}, 0, fmt.Errorf("has a field %q that %w", name, err)
 		}
-		at := items[1].Int()
+		at := g.Int(items[1])
 		if !d.isNumber() || at < 0 || at+int64(d.size) > int64(a.dtype.size) {
 			return dtype{}, 0, fmt.Errorf("has a damaged field %q", name)
 		}

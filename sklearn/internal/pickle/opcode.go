@@ -182,10 +182,10 @@ func pushInt(g *Graph, n int) error { return g.push(makeValue(KindInt, n)) }
 
 // pushWide pushes an integer, by its place where it is too large.
 func pushWide(g *Graph, n int64) error {
-	if v := makeValue(KindInt, int(n)); v.Int() == n {
+	if v := makeValue(KindInt, int(n)); g.Int(v) == n {
 		return g.push(v)
 	}
-	return g.push(makeValue(KindBig, g.at))
+	return g.push(g.leaf(kindLong, g.at))
 }
 
 func stepInt(g *Graph) error {
@@ -217,7 +217,7 @@ func (g *Graph) decimal(b []byte) error {
 				return g.damaged("%q is no integer", Clean(b))
 			}
 		}
-		return g.push(makeValue(KindBig, g.at))
+		return g.push(g.leaf(KindBig, g.at))
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	if err != nil {
@@ -232,7 +232,7 @@ func stepBinint(g *Graph) error {
 		return err
 	}
 	g.protocol = max(g.protocol, 1)
-	return g.push(makeValue(KindInt, int(int32(binary.LittleEndian.Uint32(b)))))
+	return pushWide(g, int64(int32(binary.LittleEndian.Uint32(b))))
 }
 
 func stepBinlong(n int) func(*Graph) error {
@@ -246,16 +246,9 @@ func stepBinlong(n int) func(*Graph) error {
 			return err
 		}
 		if len(b) > 8 {
-			return g.push(makeValue(KindBig, g.at))
+			return g.push(g.leaf(KindBig, g.at))
 		}
-		var x int64
-		for i, c := range b {
-			x |= int64(c) << (8 * i)
-		}
-		if shift := 64 - 8*len(b); shift < 64 {
-			x = x << shift >> shift
-		}
-		return pushWide(g, x)
+		return pushWide(g, signed(b))
 	}
 }
 
@@ -264,7 +257,7 @@ func stepBinfloat(g *Graph) error {
 		return err
 	}
 	g.protocol = max(g.protocol, 1)
-	return g.push(makeValue(KindFloat, g.at))
+	return g.push(g.leaf(KindFloat, g.at))
 }
 
 func stepLine(k Kind) func(*Graph) error {
@@ -272,7 +265,7 @@ func stepLine(k Kind) func(*Graph) error {
 		if _, err := g.line(); err != nil {
 			return err
 		}
-		return g.push(makeValue(k, g.at))
+		return g.push(g.leaf(k, g.at))
 	}
 }
 
@@ -286,7 +279,7 @@ func stepSized(k Kind, n int) func(*Graph) error {
 			return err
 		}
 		g.protocol = max(g.protocol, 1)
-		return g.push(makeValue(k, g.at))
+		return g.push(g.leaf(k, g.at))
 	}
 }
 

@@ -8,10 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// Value is one parsed pickle value: the kind in the high byte, and below it what
-// that kind keeps. Leaves keep the offset of their opcode, so their bytes stay
-// in the file; containers keep an index into the graph's cells.
-type Value uint64
+// Value is one parsed pickle value: the kind in the highest 4 bits, and below it
+// what that kind keeps. Leaves keep the offset of their opcode, so their bytes
+// stay in the file; containers keep an index into the graph's cells. It is small
+// because files of many small objects hold one for every two or three bytes.
+type Value uint32
 
 // Kind says what a value is.
 type Kind uint8
@@ -20,8 +21,8 @@ const (
 	KindUnset  Kind = iota
 	KindNone        // nothing
 	KindBool        // 0 or 1
-	KindInt         // the number, 56 bits, signed
-	KindBig         // offset of an integer too large for kindInt
+	KindInt         // a whole number; a small one is kept itself, 28 bits, signed
+	KindBig         // offset of an integer of more than 64 bits
 	KindFloat       // offset
 	KindText        // offset; unicode, or a string of Python 2
 	KindBytes       // offset
@@ -31,6 +32,7 @@ const (
 	KindDict        // cell as a list's; keys and values alternate
 	KindObject      // cell: see the object* offsets
 	kindRaw         // offset of an array's bytes in the stream
+	kindLong        // offset of an integer that KindInt can't keep; Kind says KindInt
 )
 
 // Cells of an object: what a NEWOBJ, REDUCE, INST or OBJ opcode recorded.
@@ -44,7 +46,7 @@ const (
 )
 
 const (
-	payloadBits = 56
+	payloadBits = 28
 	payloadMask = 1<<payloadBits - 1
 )
 
@@ -53,13 +55,64 @@ func makeValue(k Kind, payload int) Value {
 }
 
 // Kind says what the value is.
-func (v Value) Kind() Kind { return Kind(v >> payloadBits) }
+func (v Value) Kind() Kind {
+	if k := v.kind(); k != kindLong {
+		return k
+	}
+	return KindInt
+}
 
-// index is the payload of every kind but kindInt.
+func (v Value) kind() Kind { return Kind(v >> payloadBits) }
+
+// index is the payload of every kind but KindInt.
 func (v Value) index() int { return int(v & payloadMask) }
 
+// largeFile is the size from which places don't fit into a Value; tests change it.
+var largeFile = payloadMask
+
+// leaf makes a value that is kept by its place. In files too large for 28 bits a
+// table keeps the places.
+func (g *Graph) leaf(k Kind, at int) Value {
+	if len(g.data) <= largeFile {
+		return makeValue(k, at)
+	}
+	g.places = append(g.places, at)
+	return makeValue(k, len(g.places)-1)
+}
+
+// place is where a leaf lies.
+func (g *Graph) place(v Value) int {
+	if len(g.data) <= largeFile {
+		return v.index()
+	}
+	return g.places[v.index()]
+}
+
 // Int is a KindInt.
-func (v Value) Int() int64 { return int64(v<<8) >> 8 }
+func (g *Graph) Int(v Value) int64 {
+	if v.kind() != kindLong {
+		return int64(int32(v<<4) >> 4)
+	}
+	op, b := g.body(v)
+	switch op {
+	case opInt, opLong:
+		n, _ := strconv.ParseInt(string(bytes.TrimSuffix(b, []byte("L"))), 10, 64)
+		return n
+	}
+	return signed(b)
+}
+
+// signed is a little-endian number of up to 8 bytes.
+func signed(b []byte) int64 {
+	var x int64
+	for i, c := range b {
+		x |= int64(c) << (8 * i)
+	}
+	if shift := 64 - 8*len(b); shift < 64 {
+		x = x << shift >> shift
+	}
+	return x
+}
 
 func (v Value) isTrue() bool { return v.Kind() == KindBool && v.index() == 1 }
 
@@ -138,7 +191,7 @@ func (e *Entries) KeyValue() (k, v Value, ok bool) {
 // Escaped reports whether the bytes that Text gives of v don't lie in the file,
 // but will be overwritten by its next call.
 func (g *Graph) Escaped(v Value) bool {
-	op := g.data[v.index()]
+	op := g.data[g.place(v)]
 	return op == opUnicode || op == opString
 }
 
@@ -173,7 +226,7 @@ func (g *Graph) isGlobal(v Value, id Use) bool {
 
 // body reads a leaf again; the machine has checked its length.
 func (g *Graph) body(v Value) (op byte, b []byte) {
-	at := v.index()
+	at := g.place(v)
 	op = g.data[at]
 	rest := g.data[at+1:]
 	switch op {
@@ -185,6 +238,8 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 		b = rest[8 : 8+int(binary.LittleEndian.Uint64(rest))]
 	case opBinfloat:
 		b = rest[:8]
+	case opBinint:
+		b = rest[:4]
 	default:
 		b = rest[:bytes.IndexByte(rest, '\n')]
 	}
@@ -198,7 +253,7 @@ func (g *Graph) Text(v Value) ([]byte, bool) {
 	if v.Kind() != KindText {
 		return nil, false
 	}
-	if at := v.index(); g.data[at] == opShortBinunicode { // as nearly all are
+	if at := g.place(v); g.data[at] == opShortBinunicode { // as nearly all are
 		n := int(g.data[at+1])
 		g.effort -= n
 		return g.data[at+2 : at+2+n], g.effort >= 0
@@ -371,7 +426,7 @@ func unescapeString(dst, b []byte) ([]byte, bool) {
 func (g *Graph) Number(v Value) (float64, bool) {
 	switch v.Kind() {
 	case KindInt:
-		return float64(v.Int()), true
+		return float64(g.Int(v)), true
 	case KindFloat:
 		op, b := g.body(v)
 		if op == opBinfloat {

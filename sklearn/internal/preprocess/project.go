@@ -32,7 +32,7 @@ func ReadPolynomialFeatures(a *estimator.Attributes) estimator.Estimator {
 	case a.Has("_max_degree"):
 		t.low, t.high = a.Int("_min_degree", 0, 64), a.Int("_max_degree", 0, 64)
 	case degree.Kind() == pickle.KindTuple && len(pair) == 2 && pair[0].Kind() == pickle.KindInt && pair[1].Kind() == pickle.KindInt:
-		t.low, t.high = int(pair[0].Int()), int(pair[1].Int())
+		t.low, t.high = int(a.Graph().Int(pair[0])), int(a.Graph().Int(pair[1]))
 	default:
 		t.high = a.Int("degree", 0, 64)
 	}
