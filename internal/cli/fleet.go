@@ -133,7 +133,7 @@ func writeHealth(w io.Writer, h *fleet.Diagnosis) error {
 func exampleList(c *fleet.Cause) string {
 	var names []string
 	for _, m := range c.Members[:min(len(c.Members), 8)] {
-		if m.Name == "" {
+		if m.Name == "" || m.Name == m.Key {
 			names = append(names, m.Key)
 		} else {
 			names = append(names, m.Key+" ("+m.Name+")")

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -19,8 +20,8 @@ import (
 )
 
 func newModelCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Look at models and pack them"}
-	cmd.AddCommand(newModelInspectCommand(), newModelPackCommand())
+	cmd := &cobra.Command{Use: "model", Short: "Look at models, check a fleet of them, pack it, compare with scikit-learn"}
+	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelPackCommand())
 	return cmd
 }
 
@@ -35,14 +36,15 @@ type inspected struct {
 
 func newModelInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "inspect FILE...",
-		Short: "Show what is in a model's file and whether it can be scored, without running it",
+		Use:   "inspect FILE|DIR...",
+		Short: "Show what is in models' files and whether they can be scored, without running them",
 		Long: `Reads scikit-learn models as data and shows their estimators, the releases that
 wrote them, and what is wrong with them. Nothing in a file is executed: a class
-that isn't known to be harmless is refused by name.
+that isn't known to be harmless is refused by name. Of a folder, all files in it
+are shown, but for names that start with "." or "_".
 
 Exit codes: 0 all can be scored, 3 some can't, 1 none can.`,
-		Example: "  fleetscore model inspect models/model_1_1",
+		Example: "  fleetscore model inspect models/model_1_1\n  fleetscore model inspect models -o json",
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    inspectModels,
 	}
@@ -50,10 +52,37 @@ Exit codes: 0 all can be scored, 3 some can't, 1 none can.`,
 	return cmd
 }
 
-func inspectModels(cmd *cobra.Command, files []string) error {
+func inspectModels(cmd *cobra.Command, names []string) error {
 	l := listing{columns: []string{"file", "estimators", "features", "support vectors", "scikit-learn", "health"}, single: true}
+	var files []string
+	for _, name := range names {
+		if err := filepath.WalkDir(name, func(p string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil && p == name:
+				files = append(files, p) // inspect says why
+				return nil
+			case err != nil:
+				return fleetscore.Errorf(fleetscore.Unavailable, "list models", p, "%w", pathCause(err))
+			case p != name && (d.Name()[0] == '.' || d.Name()[0] == '_'):
+				if d.IsDir() {
+					return fs.SkipDir
+				}
+			case !d.IsDir():
+				files = append(files, p)
+			}
+			return cmd.Context().Err()
+		}); err != nil {
+			return err
+		}
+	}
+	if len(files) == 0 {
+		return fleetscore.Errorf(fleetscore.NotFound, "list models", strings.Join(names, " "), "there is no file")
+	}
 	bad := 0
 	for _, file := range files {
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
 		m, err := inspect(file)
 		if err != nil {
 			bad++
@@ -75,10 +104,15 @@ func inspectModels(cmd *cobra.Command, files []string) error {
 	if err := l.print(cmd); err != nil {
 		return err
 	}
-	switch bad {
-	case 0:
+	return partly(int64(len(files)-bad), int64(len(files)))
+}
+
+// partly is the exit code where good of all are well.
+func partly(good, all int64) error {
+	switch good {
+	case all:
 		return nil
-	case len(files):
+	case 0:
 		return exitError(exitFailed)
 	}
 	return exitError(exitPartly)
@@ -90,8 +124,6 @@ func inspect(file string) (inspected, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return out, fleetscore.Errorf(fleetscore.NotFound, "read model", file, "there is no such file")
-	case err == nil && st.IsDir():
-		return out, fleetscore.Errorf(fleetscore.Invalid, "read model", file, "it is a folder").WithHint("name the files in it: %s/*", strings.TrimSuffix(file, "/"))
 	case err == nil && st.Size() > fleet.MaxModelBytes:
 		return out, fleetscore.Errorf(fleetscore.Invalid, "read model", file, "it has %d bytes, more than the %d allowed", st.Size(), int64(fleet.MaxModelBytes))
 	}
@@ -109,11 +141,154 @@ func inspect(file string) (inspected, error) {
 	return out, nil
 }
 
+// members are the flags that say which sensors there are and what their models
+// are named.
+type members struct {
+	template, sensors string
+	key, defaults     []string
+}
+
+func (m *members) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&m.template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'")
+	f.StringSliceVar(&m.key, "key", nil, "key columns, e.g. Device,Tag")
+	f.StringVar(&m.sensors, "sensors", "", "list of the expected sensors: a .csv or .ndjson file in the models' folder with the key columns, and model for the files of models")
+	f.StringArrayVar(&m.defaults, "default", nil, "file for listed sensors without a model, for those that fit: 'Tag=pressure*:default_pressure', or for all: 'default'")
+}
+
+// spec reads the flags. Without any, every file is a model.
+func (m *members) spec(name string) (fleet.Spec, error) {
+	cfg := fleetscore.FleetConfig{Model: m.template, Sensors: m.sensors}
+	if len(m.key) == 0 {
+		if m.template+m.sensors != "" {
+			return fleet.Spec{}, usagef("--model and --sensors need --key, the key columns")
+		}
+		return fleet.Spec{Fleet: name, KeyNames: []string{"File"}}, nil
+	}
+	for _, d := range m.defaults {
+		if m.sensors == "" {
+			return fleet.Spec{}, usagef("--default needs --sensors: files say nothing of sensors that have none")
+		}
+		one := fleetscore.DefaultModel{Model: d}
+		if at := strings.LastIndexByte(d, ':'); at >= 0 {
+			one.Model, one.When = d[at+1:], map[string]string{}
+			for _, c := range strings.Split(d[:at], ",") {
+				column, pattern, ok := strings.Cut(c, "=")
+				if !ok {
+					return fleet.Spec{}, usagef("--default %s: write for example 'Tag=pressure*:default_pressure'", d)
+				}
+				one.When[column] = pattern
+			}
+		}
+		cfg.Defaults = append(cfg.Defaults, one)
+	}
+	return fleet.SpecOf(name, cfg, m.key)
+}
+
+// openModels opens a folder of models to read.
+func openModels(flag, dir string) (store.Bucket, error) {
+	b, err := store.OpenFolder(dir)
+	if e, ok := errors.AsType[*fleetscore.Error](err); ok {
+		return nil, e.WithHint("give %s the folder that holds the models", flag)
+	}
+	return b, err
+}
+
+// checked is the result of "model check" as -o json shows it.
+type checked struct {
+	Models  string `json:"models"`
+	Sensors int64  `json:"sensors"`
+	fleet.Diagnosis
+	Ignored []string `json:"ignored"` // files that fit no sensor's name
+	Seconds float64  `json:"seconds"`
+}
+
+func newModelCheckCommand() *cobra.Command {
+	var m members
+	var features int
+	cmd := &cobra.Command{
+		Use:   "check DIR",
+		Short: "Say of a fleet's models what kinds there are, which can be scored, and what is wrong",
+		Long: `Reads every model of a folder as data, on all cores, and counts them by their
+estimators and the release that wrote them. What is wrong is grouped by cause, the
+most harmful first: models that can't be read or aren't supported and why, models
+that flag every row or none whatever the data, files of another model's content,
+models that a current scikit-learn can't load.
+
+DIR may be a pack too. With --key and --model or --sensors, sensors that have no
+model, or two, are named as well; without, every file is a model.
+
+Exit codes: 0 nothing is wrong, 3 something is.`,
+		Example: "  fleetscore model check models\n  fleetscore model check models --model 'model_{Device}_{Tag}' --key Device,Tag",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec, err := m.spec("check")
+			if err != nil {
+				return err
+			}
+			return checkModels(cmd, args[0], spec, features)
+		},
+	}
+	m.flags(cmd)
+	cmd.Flags().IntVar(&features, "features", 0, "how many feature columns the rows have; models that take another number are named")
+	addOutputFlag(cmd)
+	return cmd
+}
+
+func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) error {
+	began := time.Now()
+	src, err := openModels("DIR", dir)
+	if err != nil {
+		return err
+	}
+	r := checked{Models: dir, Ignored: []string{}}
+	g, err := fleet.PackIn(cmd.Context(), src)
+	switch {
+	case err != nil:
+		return err
+	case g != nil:
+		r.Sensors, r.Diagnosis, r.Ignored = g.Members, g.Health, g.Ignored
+	default:
+		folder, err := fleet.ScanSpec(cmd.Context(), src, spec)
+		if err != nil {
+			return err
+		}
+		r.Sensors, r.Ignored = int64(folder.Len()), append(r.Ignored, folder.Ignored...)
+		if r.Diagnosis, err = folder.Examine(cmd.Context(), fleet.Options{}); err != nil {
+			return err
+		}
+	}
+	if features > 0 {
+		r.Diagnosis = r.Against("the data", features)
+	}
+	r.Seconds = time.Since(began).Seconds()
+	if how, _ := cmd.Flags().GetString("output"); how == "table" {
+		w := cmd.OutOrStdout()
+		fmt.Fprintf(w, "%s in %s, %s scored natively\n", plural(int(r.Sensors), "model"), dir, thousands(r.Native))
+		if n := len(r.Ignored); n > 0 {
+			fmt.Fprintf(w, "%s that fit no sensor's name: %s\n", plural(n, "file"), shortList(r.Ignored))
+		}
+		if err := writeHealth(w, &r.Diagnosis); err != nil {
+			return err
+		}
+	} else {
+		l := listing{columns: []string{"models", "sensors", "native", "causes"}, single: true}
+		l.add(r, dir, fmt.Sprint(r.Sensors), fmt.Sprint(r.Native), fmt.Sprint(len(r.Causes)))
+		if err := l.print(cmd); err != nil {
+			return err
+		}
+	}
+	if len(r.Causes) > 0 || r.Native < r.Sensors {
+		return exitError(exitPartly)
+	}
+	return nil
+}
+
 // packing is one run of "model pack".
 type packing struct {
-	models, template, out string
-	key                   []string
-	workers               int
+	members
+	models, out string
+	workers     int
 }
 
 func newModelPackCommand() *cobra.Command {
@@ -138,11 +313,10 @@ Exit codes: 0 all models can be scored, 3 some can't, 1 none can.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.models, "models", "", "folder with the models")
-	f.StringVar(&p.template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'")
-	f.StringSliceVar(&p.key, "key", nil, "key columns, e.g. Device,Tag")
 	f.StringVar(&p.out, "out", "", "folder for the pack; made if absent")
-	f.IntVar(&p.workers, "workers", 0, "packs files at once; 0 means one per core")
-	for _, name := range []string{"models", "model", "key", "out"} {
+	f.IntVar(&p.workers, "workers", 0, "files of the pack that are made at once; 0 means one per core")
+	p.flags(cmd)
+	for _, name := range []string{"models", "key", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
 		}
@@ -155,80 +329,60 @@ Exit codes: 0 all models can be scored, 3 some can't, 1 none can.`,
 type packed struct {
 	Pack       string                  `json:"pack"`
 	Generation fleetscore.GenerationID `json:"generation"`
-	Members    int64                   `json:"members"`
-	Native     int64                   `json:"native"` // of them, models that are scored natively
+	Sensors    int64                   `json:"sensors"`
+	Native     int64                   `json:"native"` // of them, those whose model is scored natively
 	Added      int64                   `json:"added"`
 	Changed    int64                   `json:"changed"`
 	Removed    int64                   `json:"removed"`
 	Read       int64                   `json:"files_read"`
 	Segments   int                     `json:"segments_written"`
 	SizeBytes  int64                   `json:"size_bytes"`
+	Causes     []fleet.Cause           `json:"causes"`  // what is wrong with the models
 	Ignored    []string                `json:"ignored"` // files that fit no sensor's name; the first 100
 	Seconds    float64                 `json:"seconds"`
 }
 
 func (p *packing) run(cmd *cobra.Command) error {
 	began := time.Now()
-	c, pack, err := p.pack(cmd.Context(), cmd.ErrOrStderr())
+	c, err := p.pack(cmd.Context())
 	if err != nil {
 		return err
 	}
-	defer pack.Close()
 	g := c.Generation
-	r := packed{Pack: p.out, Generation: g.ID, Members: g.Members, Added: c.Added, Changed: c.Changed, Removed: c.Removed,
-		Read: c.Read, Segments: c.Segments, Ignored: g.Ignored}
-	for _, e := range pack.All() {
-		if e.Flags&fleet.Native != 0 {
-			r.Native++
-		}
-	}
-	for _, s := range g.Segments {
-		r.SizeBytes += s.SizeBytes
-	}
-	r.Seconds = time.Since(began).Seconds()
+	r := packed{Pack: p.out, Generation: g.ID, Sensors: g.Members, Native: g.Health.Native, Added: c.Added, Changed: c.Changed, Removed: c.Removed,
+		Read: c.Read, Segments: c.Segments, Causes: g.Health.Causes, Ignored: g.Ignored, SizeBytes: g.SizeBytes(), Seconds: time.Since(began).Seconds()}
 	l := listing{columns: []string{"pack", "generation", "sensors", "native", "added", "changed", "removed", "files read", "size", "took"}, single: true}
-	l.add(r, r.Pack, string(r.Generation), thousands(r.Members), thousands(r.Native), thousands(r.Added), thousands(r.Changed), thousands(r.Removed),
+	l.add(r, r.Pack, string(r.Generation), thousands(r.Sensors), thousands(r.Native), thousands(r.Added), thousands(r.Changed), thousands(r.Removed),
 		thousands(r.Read), fmt.Sprintf("%.1f MB", float64(r.SizeBytes)/1e6), time.Since(began).Round(time.Millisecond).String())
 	if err := l.print(cmd); err != nil {
 		return err
 	}
-	switch {
-	case r.Native == r.Members:
-		return nil
-	case r.Native == 0:
-		return exitError(exitFailed)
+	for i := range r.Causes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s: %s\n", r.Causes[i].Code, plural(int(r.Causes[i].Sensors), "sensor"), r.Causes[i].Message, exampleList(&r.Causes[i]))
 	}
-	return exitError(exitPartly)
+	if n := len(r.Ignored); n > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s fit no sensor's name: %s\n", plural(n, "file"), p.models, shortList(r.Ignored))
+	}
+	return partly(r.Native, r.Sensors)
 }
 
-func (p *packing) pack(ctx context.Context, _ io.Writer) (*fleet.Change, *fleet.Pack, error) {
-	t, err := fleet.ParseTemplate(p.template, p.key)
+func (p *packing) pack(ctx context.Context) (*fleet.Change, error) {
+	spec, err := p.spec("pack")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	src, err := store.OpenFolder(p.models)
+	src, err := openModels("--models", p.models)
 	if err != nil {
-		if e, ok := errors.AsType[*fleetscore.Error](err); ok {
-			return nil, nil, e.WithHint("give --models the folder that holds the models")
-		}
-		return nil, nil, err
+		return nil, err
 	}
 	dst, err := store.OpenDir(p.out)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	spec := fleet.Spec{Fleet: "pack", KeyNames: p.key, Model: t}
 	c, err := fleet.Sync(ctx, src, dst, spec, fleet.Options{Workers: min(p.workers, 4*runtime.GOMAXPROCS(0))})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	opened, err := fleet.Open(ctx, dst, spec)
-	if err != nil {
-		return nil, nil, err
-	}
-	pack, ok := opened.(*fleet.Pack)
-	if !ok {
-		return nil, nil, fleetscore.Errorf(fleetscore.Internal, "open pack", p.out, "it is gone")
-	}
-	return c, pack, nil
+	_, err = fleet.Prune(ctx, dst, time.Now(), func(fleetscore.GenerationID) bool { return false })
+	return c, err
 }

@@ -21,7 +21,7 @@ import (
 // Spec says what a fleet is: which keys are expected, and which model each has.
 //
 // Without a list of sensors, the expected keys are those whose model's name fits
-// the template. With a list they are the list's, and a key's model is the first
+// the template, or without a template every file's name. With a list they are the list's, and a key's model is the first
 // that there is of: what the list's column "model" names, the file that the
 // template names, the first default whose class the key is of. A key may be left
 // without a model.
@@ -74,13 +74,14 @@ type Folder struct {
 // MaxModelBytes is the largest model that is read.
 const MaxModelBytes = 1 << 30
 
-// Scan lists the models of a folder by a template of their names. Names that
-// start with "." or "_" are passed over.
+// Scan lists the models of a folder by a template of their names.
 func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
-	return scan(ctx, src, Spec{KeyNames: t.KeyNames(), Model: t})
+	return ScanSpec(ctx, src, Spec{KeyNames: t.KeyNames(), Model: t})
 }
 
-func scan(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error) {
+// ScanSpec lists the models of a folder as the spec says. Names that start with
+// "." or "_" are passed over.
+func ScanSpec(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error) {
 	f := &Folder{b: src}
 	files := map[string]store.Info{} // those that a list or a default may name
 	listed := spec.Sensors != ""
@@ -95,7 +96,11 @@ func scan(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error) {
 		if listed {
 			files[name] = info
 		}
-		if k, ok := spec.Model.Match(name); ok {
+		k, ok := spec.Model.Match(name)
+		if spec.Model.String() == "" && !listed {
+			k, ok = fleetscore.Key(name), true
+		}
+		if ok {
 			f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, mark: markOf(info)})
 		} else if !listed {
 			f.Ignored = append(f.Ignored, name)

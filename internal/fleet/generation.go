@@ -45,6 +45,14 @@ func (g *Generation) files() []Segment {
 	return append(slices.Clone(g.Segments), *g.Shared)
 }
 
+// SizeBytes is how large the generation's segments are together.
+func (g *Generation) SizeBytes() (n int64) {
+	for _, s := range g.files() {
+		n += s.SizeBytes
+	}
+	return n
+}
+
 // PackFolder is the folder of the store where a fleet's packs lie.
 func PackFolder(b store.Bucket, fleetName string) store.Bucket {
 	return store.Sub(b, "models/"+fleetName+"/_pack")

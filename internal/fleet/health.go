@@ -6,9 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -91,8 +94,68 @@ func (p *Pack) Examine() Diagnosis {
 	for i, e := range p.All() {
 		d.member(i, &e)
 	}
-	d.duplicates(p)
+	d.duplicates(p.At)
 	return d.health()
+}
+
+// Examine reads a folder's models and gives their health.
+func (f *Folder) Examine(ctx context.Context, opt Options) (Diagnosis, error) {
+	b := &builder{src: f.b, opt: opt, total: int64(len(f.members))}
+	if err := b.examineShared(ctx, f.members); err != nil {
+		return Diagnosis{}, err
+	}
+	entries := make([]Entry, len(f.members))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	const bunch = 512
+	for first := 0; first < len(f.members); first += bunch {
+		group.Go(func() error {
+			members := f.members[first:min(first+bunch, len(f.members))]
+			rows, all := make([]segmentRow, len(members)), make([]int, len(members))
+			for i := range all {
+				all[i] = i
+			}
+			if _, err := b.readAll(ctx, rows, members, all); err != nil {
+				return err
+			}
+			for i, r := range rows {
+				m := members[i]
+				if r.key == "" {
+					r = segmentRow{flags: Unreadable, detail: "the file is gone since it was listed"}
+				}
+				entries[first+i] = Entry{Key: m.Key, Name: m.Name, Digest: r.digest, SizeBytes: r.size, Flags: r.flags, Detail: r.detail}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return Diagnosis{}, err
+	}
+	d := doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}}
+	for i := range entries {
+		d.member(i, &entries[i])
+	}
+	d.duplicates(func(i int) Entry { return entries[i] })
+	return d.health(), nil
+}
+
+// examineShared reads the models that many members have, each once.
+func (b *builder) examineShared(ctx context.Context, members []Member) error {
+	b.shared = map[string]segmentRow{}
+	for _, m := range members {
+		if _, done := b.shared[m.Name]; done || !m.shared {
+			continue
+		}
+		data, err := readModel(ctx, b.src, m, nil)
+		if err != nil && !refused(err) {
+			return err
+		}
+		b.read.Add(1)
+		r, _ := compile(m, data, err, nil)
+		r.flags |= Shared
+		b.shared[m.Name] = r
+	}
+	return nil
 }
 
 func (d *doctor) member(i int, e *Entry) {
@@ -165,7 +228,7 @@ func withoutNumbers(s string) string {
 }
 
 // duplicates finds files of the same content under several names.
-func (d *doctor) duplicates(p *Pack) {
+func (d *doctor) duplicates(at func(int) Entry) {
 	slices.SortFunc(d.files, func(a, b file) int { return cmp.Or(cmp.Compare(a.digest, b.digest), cmp.Compare(a.member, b.member)) })
 	const message = "the same file under several names: as a sensor's own model, trained on its own rows, that is most likely a mistake"
 	for len(d.files) > 0 {
@@ -178,12 +241,12 @@ func (d *doctor) duplicates(p *Pack) {
 		if n == 1 {
 			continue
 		}
-		first := p.At(int(same[0].member))
-		if !slices.ContainsFunc(same[1:], func(f file) bool { return p.At(int(f.member)).Name != first.Name }) {
+		first := at(int(same[0].member))
+		if !slices.ContainsFunc(same[1:], func(f file) bool { return at(int(f.member)).Name != first.Name }) {
 			continue // a list says that they share it
 		}
 		for _, f := range same {
-			e := p.At(int(f.member))
+			e := at(int(f.member))
 			d.add(DuplicateModel, message, message, &e)
 		}
 	}
@@ -213,9 +276,10 @@ func (h *Diagnosis) sort() {
 	})
 }
 
-// Against is the diagnosis with the models that don't fit a pipeline's number of
-// features; an example stands for those of its kind.
-func (h Diagnosis) Against(pipeline string, features int) Diagnosis {
+// Against is the diagnosis with the models that don't take the number of features
+// that rows, such as those of "pipeline a", have; an example stands for those of
+// its kind.
+func (h Diagnosis) Against(rows string, features int) Diagnosis {
 	c := Cause{Code: WrongFeatures, Members: []Affected{}}
 	var takes []string
 	for _, k := range h.Kinds {
@@ -230,7 +294,7 @@ func (h Diagnosis) Against(pipeline string, features int) Diagnosis {
 	if c.Sensors == 0 {
 		return h
 	}
-	c.Message = fmt.Sprintf("the model takes %s features, pipeline %s has %d: its rows end as failed; name the features it was trained with", strings.Join(takes, " or "), pipeline, features)
+	c.Message = fmt.Sprintf("the model takes %s features, %s has %d: the sensor ends as failed; name the features it was trained with", strings.Join(takes, " or "), rows, features)
 	h.Causes = append(slices.Clone(h.Causes), c)
 	h.sort()
 	return h

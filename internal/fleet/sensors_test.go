@@ -62,7 +62,7 @@ func TestListOfSensors(t *testing.T) {
 			t.Errorf("%s: %+v", form.name, c)
 		}
 		p := open(t, dst, c.Generation, fleetscore.AllShards, maxHeldBytes)
-		folder, err := scan(ctx, src, spec)
+		folder, err := ScanSpec(ctx, src, spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestBadLists(t *testing.T) {
 		if spec.Sensors = tt.name; tt.name == "" {
 			spec.Sensors = "other.csv"
 		}
-		if _, err := scan(t.Context(), src, spec); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := ScanSpec(t.Context(), src, spec); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: got %v, want an error with %q", tt.text, err, tt.want)
 		}
 	}
@@ -232,10 +232,10 @@ func TestHealth(t *testing.T) {
 	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "duplicate 2"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v: %+v", got, want, g.Health.Causes)
 	}
-	if h := g.Health.Against("p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors != 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
+	if h := g.Health.Against("pipeline p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors != 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
 		t.Errorf("%+v", h.Causes)
 	}
-	if h := g.Health.Against("p", 1); len(h.Causes) != len(g.Health.Causes) {
+	if h := g.Health.Against("pipeline p", 1); len(h.Causes) != len(g.Health.Causes) {
 		t.Errorf("%+v", h.Causes)
 	}
 }

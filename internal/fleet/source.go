@@ -28,12 +28,12 @@ type Source interface {
 // Open opens the models in a folder: a pack, if Sync made one there, else files
 // as the spec says. A pack must have the spec's key columns.
 func Open(ctx context.Context, b store.Bucket, spec Spec) (Source, error) {
-	g, err := packIn(ctx, b)
+	g, err := PackIn(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	if g == nil {
-		return scan(ctx, b, spec)
+		return ScanSpec(ctx, b, spec)
 	}
 	if want := spec.KeyNames; !slices.Equal(g.KeyNames, want) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "open pack", g.Fleet, "its key columns are %s, not %s", strings.Join(g.KeyNames, ", "), strings.Join(want, ", ")).
@@ -42,8 +42,8 @@ func Open(ctx context.Context, b store.Bucket, spec Spec) (Source, error) {
 	return openPack(ctx, b, g, fleetscore.AllShards, maxHeldBytes)
 }
 
-// packIn is the current generation of the pack in a folder, nil if it holds none.
-func packIn(ctx context.Context, b store.Bucket) (*Generation, error) {
+// PackIn is the current generation of the pack in a folder, nil if it holds none.
+func PackIn(ctx context.Context, b store.Bucket) (*Generation, error) {
 	data, err := store.ReadAll(ctx, b, currentName)
 	if fleetscore.NotFound.Is(err) {
 		return nil, nil

@@ -42,7 +42,7 @@ type Change struct {
 //
 // A model that can't be used costs its own sensor: the pack says why.
 func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*Change, error) {
-	folder, err := scan(ctx, src, spec)
+	folder, err := ScanSpec(ctx, src, spec)
 	if err != nil {
 		return nil, err
 	}
