@@ -49,6 +49,7 @@ var levels = map[string]int{
 	"internal/scheduler":  4,
 	"internal/pool":       4,
 	"internal/node":       4,
+	"internal/verify":     4,
 
 	"internal/api":    5,
 	"internal/client": 5,

@@ -16,12 +16,14 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/verify"
 	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 func newModelCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Look at models, check a fleet of them, pack it, compare with scikit-learn"}
-	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelPackCommand())
+	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelVerifyCommand(), newModelPackCommand())
 	return cmd
 }
 
@@ -282,6 +284,137 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) 
 		return exitError(exitPartly)
 	}
 	return nil
+}
+
+// verifying is one run of "model verify".
+type verifying struct {
+	members
+	cfg        verify.Config
+	data, time string
+	features   []string
+}
+
+func newModelVerifyCommand() *cobra.Command {
+	var v verifying
+	cmd := &cobra.Command{
+		Use:   "verify DIR --python PYTHON",
+		Short: "Compare our scores with those of your own Python and scikit-learn",
+		Long: `Has the interpreter --python load models of a folder with its scikit-learn, gives
+both it and us the same rows, and compares every method: labels must be equal,
+values within --tolerance. Rows are generated, inside and around what each model
+was trained on, far outside, and on both sides of where its prediction changes; or
+they are the sensors' own rows, with --data.
+
+This RUNS code from the models: unpickling executes what a file says. Name only
+models that you trust. All other commands only read them.
+
+Models that this Python can't load are named with the reason; we can score them
+all the same. Of each kind of estimators and releases --sample models are compared.
+
+Exit codes: 0 all are equal, 3 some differ or can't be compared, 11 Python or its
+scikit-learn can't be started.`,
+		Example: `  fleetscore model verify models --python venv/bin/python
+  fleetscore model verify models --python venv/bin/python --data readings.csv \
+    --model 'model_{Device}_{Tag}' --key Device,Tag --time TS --feature Value`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return v.run(cmd, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&v.cfg.Python, "python", "", "the interpreter, e.g. venv/bin/python")
+	f.IntVar(&v.cfg.Rows, "rows", 200, "rows per model")
+	f.IntVar(&v.cfg.Sample, "sample", 100, "models per kind of estimators and releases; -1 means all")
+	f.Float64Var(&v.cfg.Tolerance, "tolerance", 1e-9, "difference of values that counts as equal, relative to the largest of a method's column, or to 1")
+	f.DurationVar(&v.cfg.Patience, "patience", time.Minute, "time that Python may take to start, and for one model")
+	v.flags(cmd)
+	f.StringVar(&v.data, "data", "", "rows to compare with: a file, a folder, or a Delta table; with --model, --key, --time and --feature")
+	f.StringVar(&v.time, "time", "", "time column of --data")
+	f.StringSliceVar(&v.features, "feature", nil, "feature columns of --data in the models' order")
+	if err := cmd.MarkFlagRequired("python"); err != nil {
+		panic(err)
+	}
+	addOutputFlag(cmd)
+	return cmd
+}
+
+func (v *verifying) run(cmd *cobra.Command, dir string) error {
+	spec, err := v.spec("verify")
+	if err != nil {
+		return err
+	}
+	src, err := openModels("DIR", dir)
+	if err != nil {
+		return err
+	}
+	folder, err := fleet.ScanSpec(cmd.Context(), src, spec)
+	if err != nil {
+		return err
+	}
+	var files []verify.File
+	keys := map[string]fleetscore.Key{}
+	for k, name := range folder.Files() {
+		if _, twice := keys[name]; !twice {
+			files = append(files, verify.File{Name: name, Path: filepath.Join(dir, filepath.FromSlash(name))})
+		}
+		keys[name] = k
+	}
+	if len(files) == 0 {
+		return fleetscore.Errorf(fleetscore.NotFound, "verify models", dir, "there is no model").WithHint("name the folder that holds the models")
+	}
+	if v.data != "" {
+		if v.cfg.RowsOf, err = v.rowsOf(cmd.Context(), keys); err != nil {
+			return err
+		}
+	}
+	bar := startProgress(cmd.ErrOrStderr(), "compare", 0, "models")
+	v.cfg.Progress = func(done, _ int64) { bar.done.Store(done) }
+	r, err := verify.Run(cmd.Context(), v.cfg, files)
+	bar.end()
+	if err != nil {
+		return err
+	}
+	if how, _ := cmd.Flags().GetString("output"); how == "table" {
+		err = r.Write(cmd.OutOrStdout(), writeTable)
+	} else {
+		l := listing{columns: []string{"python", "scikit-learn", "files", "compared", "rows", "equal"}, single: true}
+		l.add(r, r.Python.Executable, r.Python.Sklearn, fmt.Sprint(r.Files), fmt.Sprint(r.Compared), fmt.Sprint(r.Rows), fmt.Sprint(r.Equal))
+		err = l.print(cmd)
+	}
+	if err == nil && !r.Equal {
+		return exitError(exitPartly)
+	}
+	return err
+}
+
+// rowsOf reads --data and gives each model its sensor's rows.
+func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) (func(string, int) []float64, error) {
+	if len(v.key) == 0 || v.time == "" || len(v.features) == 0 {
+		return nil, usagef("--data needs --key, --time, --feature, and --model or --sensors")
+	}
+	schema := table.Schema{Time: v.time, Key: v.key}
+	for _, f := range v.features {
+		_, column := fleetscore.SplitFeature(f)
+		schema.Values = append(schema.Values, column)
+	}
+	rows, _, err := table.ReadPath(ctx, v.data, schema, table.ReadOptions{})
+	if err != nil {
+		return nil, err
+	}
+	of := map[fleetscore.Key][]int{}
+	for i, k := range rows.KeyIndex {
+		of[rows.Keys[k]] = append(of[rows.Keys[k]], i)
+	}
+	return func(name string, features int) []float64 {
+		if features != len(schema.Values) {
+			return nil // of another number of features; rows are generated
+		}
+		var x []float64
+		for _, i := range of[keys[name]] {
+			for _, c := range schema.Values {
+				x = append(x, rows.Column(c)[i])
+			}
+		}
+		return x
+	}, nil
 }
 
 // packing is one run of "model pack".

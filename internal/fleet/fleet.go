@@ -10,6 +10,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -207,6 +208,18 @@ func (f *Folder) Keys() []fleetscore.Key {
 		out[i] = m.Key
 	}
 	return out
+}
+
+// Files yields the expected sensors that have a file of their own or share one,
+// and its name.
+func (f *Folder) Files() iter.Seq2[fleetscore.Key, string] {
+	return func(yield func(fleetscore.Key, string) bool) {
+		for _, m := range f.members {
+			if m.Name != "" && m.problem == "" && !yield(m.Key, m.Name) {
+				return
+			}
+		}
+	}
 }
 
 // Model reads a key's model; kind NotFound if it has none.

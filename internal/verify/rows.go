@@ -1,0 +1,99 @@
+package verify
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/fleetscore/fleetscore/sklearn"
+)
+
+// generate makes rows inside and around the range that a model was trained on,
+// far outside, and at the places where its predictions change, where a difference
+// shows first.
+func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float64 {
+	cols := max(1, info.Features)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	low, high := ranges(info, cols)
+	x := make([]float64, 0, n*cols)
+	row := make([]float64, cols)
+	for i := range n - n/4 {
+		for c := range row {
+			width := high[c] - low[c]
+			switch i % 8 {
+			case 0, 1, 2, 3: // inside
+				row[c] = low[c] + rng.Float64()*width
+			case 4, 5: // around
+				row[c] = low[c] + (2*rng.Float64()-0.5)*width
+			case 6: // near the middle, in even numbers
+				row[c] = math.Round(low[c] + (0.5+0.2*rng.NormFloat64())*width)
+			default: // far
+				row[c] = low[c] + width*math.Copysign(math.Exp(6*rng.Float64()), rng.Float64()-0.5)
+			}
+		}
+		if i == 0 {
+			for c := range row {
+				row[c] = (low[c] + high[c]) / 2
+			}
+		}
+		x = append(x, row...)
+	}
+	return append(x, edges(m, x, cols, n/4, rng)...)
+}
+
+// ranges is the range of each feature in training, or of standardised values
+// where the file doesn't say.
+func ranges(info *sklearn.Info, cols int) (low, high []float64) {
+	low, high = make([]float64, cols), make([]float64, cols)
+	for c := range low {
+		low[c], high[c] = -3, 3
+		if c < len(info.Training) {
+			if r := info.Training[c]; r.High > r.Low && r.High-r.Low < math.Inf(1) {
+				low[c], high[c] = r.Low, r.High
+			} else if r.Low == r.High && !math.IsInf(r.Low, 0) {
+				low[c], high[c] = r.Low-1, r.Low+1
+			}
+		}
+	}
+	return low, high
+}
+
+// edges finds up to n rows on both sides of a change of the prediction: between
+// two rows that are predicted differently it halves the way until no row lies
+// between. Regressors that change everywhere have none.
+func edges(m *sklearn.Model, x []float64, cols, n int, rng *rand.Rand) []float64 {
+	rows := len(x) / cols
+	prediction := make([]float64, rows)
+	var scratch sklearn.Scratch
+	if n < 2 || (len(m.Classes()) == 0 && !m.OutlierDetector()) || m.Score(x, rows, prediction, nil, &scratch) != nil {
+		return nil
+	}
+	var out []float64
+	a, b, mid, p := make([]float64, cols), make([]float64, cols), make([]float64, cols), make([]float64, 1)
+	for range 4 * n {
+		if len(out) >= n*cols {
+			break
+		}
+		i, j := rng.IntN(rows), rng.IntN(rows)
+		if prediction[i] == prediction[j] {
+			continue
+		}
+		copy(a, x[i*cols:(i+1)*cols])
+		copy(b, x[j*cols:(j+1)*cols])
+		for range 80 {
+			for c := range mid {
+				mid[c] = a[c]/2 + b[c]/2
+			}
+			if slices.Equal(mid, a) || slices.Equal(mid, b) || m.Score(mid, 1, p, nil, &scratch) != nil {
+				break
+			}
+			if p[0] == prediction[i] {
+				copy(a, mid)
+			} else {
+				copy(b, mid)
+			}
+		}
+		out = append(append(out, a...), b...)
+	}
+	return out[:min(len(out), n*cols)]
+}

@@ -1,0 +1,99 @@
+"""Scores models with the scikit-learn of this Python, for fleetscore model verify.
+
+Reads a request a line from stdin and writes an answer a line: JSON, arrays of
+float64 in base64, row by row. It unpickles files, which runs what they say.
+"""
+import base64
+import json
+import os
+import sys
+import warnings
+
+# Models may print: what they print must not stand among the answers.
+answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+os.dup2(2, 1)
+
+
+def answer(value):
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+def fault(error):
+    chain = error
+    return {"type": type(chain).__name__, "message": str(chain)[:2000], "module": getattr(chain, "name", None)}
+
+
+def hello():
+    value = {"python": sys.version.split()[0], "executable": sys.executable}
+    try:
+        import sklearn
+        import numpy
+        value["sklearn"], value["numpy"] = sklearn.__version__, numpy.__version__
+    except Exception as e:
+        value["error"] = fault(e)
+    answer(value)
+    return "error" not in value
+
+
+def load(path):
+    with open(path, "rb") as f:
+        start = f.read(4)
+    if start == b"PK\x03\x04":
+        import skops.io
+        return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    try:
+        import joblib
+    except ImportError:
+        from sklearn.externals import joblib
+    return joblib.load(path)
+
+
+def numbers(value, model):
+    """A method's result as rows of float64; labels that are no numbers as places in classes_."""
+    import numpy
+    value = numpy.asarray(value)
+    if value.dtype.kind not in "fiub":
+        classes = numpy.asarray(model.classes_)
+        value = numpy.searchsorted(classes, value)
+    value = numpy.ascontiguousarray(value, dtype="<f8")
+    if value.ndim == 1:
+        value = value[:, None]
+    return {"cols": int(value.shape[1]), "values": base64.b64encode(value.tobytes()).decode("ascii")}
+
+
+def serve(request):
+    import numpy
+    result = {"id": request["id"], "out": {}, "errors": {}, "warnings": []}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = load(request["path"])
+        except BaseException as e:
+            if isinstance(e, KeyboardInterrupt):
+                raise
+            result["load"] = fault(e)
+            return result
+        result["warnings"] = sorted({type(w.message).__name__ for w in caught if "Version" in type(w.message).__name__})
+    x = numpy.frombuffer(base64.b64decode(request["x"]), dtype="<f8").reshape(-1, request["cols"])
+    if request.get("names"):
+        try:
+            import pandas
+            x = pandas.DataFrame(x, columns=request["names"])
+        except ImportError:
+            pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for method in request["methods"]:
+            try:
+                result["out"][method] = numbers(getattr(model, method)(x), model)
+            except BaseException as e:
+                if isinstance(e, KeyboardInterrupt):
+                    raise
+                result["errors"][method] = fault(e)
+    return result
+
+
+if hello():
+    for line in sys.stdin:
+        answer(serve(json.loads(line)))
