@@ -256,7 +256,10 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) 
 			return err
 		}
 		r.Sensors, r.Ignored = int64(folder.Len()), append(r.Ignored, folder.Ignored...)
-		if r.Diagnosis, err = folder.Examine(cmd.Context(), fleet.Options{}); err != nil {
+		report, end := showProgress(cmd.ErrOrStderr(), "check", "models")
+		r.Diagnosis, err = folder.Examine(cmd.Context(), fleet.Options{Progress: report})
+		end()
+		if err != nil {
 			return err
 		}
 	}
@@ -365,10 +368,10 @@ func (v *verifying) run(cmd *cobra.Command, dir string) error {
 			return err
 		}
 	}
-	bar := startProgress(cmd.ErrOrStderr(), "compare", 0, "models")
-	v.cfg.Progress = func(done, _ int64) { bar.done.Store(done) }
+	var end func()
+	v.cfg.Progress, end = showProgress(cmd.ErrOrStderr(), "compare", "models")
 	r, err := verify.Run(cmd.Context(), v.cfg, files)
-	bar.end()
+	end()
 	if err != nil {
 		return err
 	}
@@ -395,10 +398,11 @@ func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) 
 		_, column := fleetscore.SplitFeature(f)
 		schema.Values = append(schema.Values, column)
 	}
-	rows, _, err := table.ReadPath(ctx, v.data, schema, table.ReadOptions{})
+	in, err := table.ReadPath(ctx, v.data, schema, table.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}
+	rows := in.Rows
 	of := map[fleetscore.Key][]int{}
 	for i, k := range rows.KeyIndex {
 		of[rows.Keys[k]] = append(of[rows.Keys[k]], i)
@@ -477,7 +481,9 @@ type packed struct {
 
 func (p *packing) run(cmd *cobra.Command) error {
 	began := time.Now()
-	c, err := p.pack(cmd.Context())
+	report, end := showProgress(cmd.ErrOrStderr(), "pack", "models")
+	c, err := p.pack(cmd.Context(), report)
+	end()
 	if err != nil {
 		return err
 	}
@@ -499,7 +505,7 @@ func (p *packing) run(cmd *cobra.Command) error {
 	return partly(r.Native, r.Sensors)
 }
 
-func (p *packing) pack(ctx context.Context) (*fleet.Change, error) {
+func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fleet.Change, error) {
 	spec, err := p.spec("pack")
 	if err != nil {
 		return nil, err
@@ -512,7 +518,7 @@ func (p *packing) pack(ctx context.Context) (*fleet.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := fleet.Sync(ctx, src, dst, spec, fleet.Options{Workers: min(p.workers, 4*runtime.GOMAXPROCS(0))})
+	c, err := fleet.Sync(ctx, src, dst, spec, fleet.Options{Workers: min(p.workers, 4*runtime.GOMAXPROCS(0)), Progress: report})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,17 @@ func startProgress(w io.Writer, stage string, done *atomic.Int64, total int64, u
 		close(p.stop)
 		<-p.ended
 	}
+}
+
+// showProgress is startProgress for work that reports itself how far it is.
+func showProgress(w io.Writer, stage, unit string) (report func(done, total int64), end func()) {
+	var at atomic.Int64
+	var once sync.Once
+	stop := func() {}
+	return func(done, total int64) {
+		at.Store(done)
+		once.Do(func() { stop = startProgress(w, stage, &at, total, unit) })
+	}, func() { once.Do(func() {}); stop() }
 }
 
 type progress struct {

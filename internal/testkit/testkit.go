@@ -4,10 +4,16 @@
 package testkit
 
 import (
+	"context"
+	"crypto/sha256"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 )
 
 // All reports whether every engine must be present (FLEETSCORE_TEST_ALL=1), as
@@ -47,4 +53,39 @@ func Reference(t testing.TB) string {
 		Missing(t, "the reference fleet", "set FLEETSCORE_REFERENCE to the folder that holds expected_predictions.csv")
 	}
 	return dir
+}
+
+// Venv makes a virtual environment of Python with packages, once a day, and
+// returns its interpreter. Without Python or a package index the test is skipped,
+// or fails where All engines must be present.
+func Venv(t testing.TB, packages ...string) (python string) {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
+	dir := filepath.Join(cache, "fleetscore-test", fmt.Sprintf("venv-%x", sum[:6]))
+	python, ready := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "ready")
+	if s, err := os.Stat(ready); err == nil && time.Since(s.ModTime()) < 24*time.Hour {
+		return python
+	}
+	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir},
+		append([]string{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, packages...)} {
+		if out, err := Command(t, args[0], args[1:]...).CombinedOutput(); err != nil {
+			Missing(t, "Python with "+strings.Join(packages, ", "), fmt.Sprintf("install Python 3 with venv (%s: %v: %s)", strings.Join(args, " "), err, out))
+		}
+	}
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return python
+}
+
+// Command is a program that ends with the test, and after five minutes at most.
+func Command(t testing.TB, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return exec.CommandContext(ctx, name, args...)
 }

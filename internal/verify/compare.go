@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 
 	"github.com/fleetscore/fleetscore/sklearn"
 )
@@ -18,7 +19,7 @@ type comparison struct {
 	rows  int
 	cols  int
 
-	worst   Offender
+	worst  Offender
 	amount float64 // of worst; 0 if there is no difference
 }
 
@@ -39,13 +40,13 @@ func (c *comparison) all(a *reply) {
 			c.note(Offender{Method: name, Problem: "scikit-learn refuses what we score: " + why.String()}, math.Inf(1))
 			continue
 		}
-		ours := make([]float64, c.rows*c.outputs(method))
+		ours := make([]float64, c.rows*c.model.Outputs(method))
 		if err := c.model.Call(method, c.x, c.rows, ours, &c.run.scratch); err != nil {
 			c.note(Offender{Method: name, Problem: "we refuse what scikit-learn scores: " + err.Error()}, math.Inf(1))
 			continue
 		}
 		values, err := decode(theirs.Values)
-		if err != nil || theirs.Cols != c.outputs(method) || len(values) != len(ours) {
+		if err != nil || theirs.Cols != c.model.Outputs(method) || len(values) != len(ours) {
 			c.note(Offender{Method: name, Problem: fmt.Sprintf("scikit-learn gives %d values, we %d", len(values), len(ours))}, math.Inf(1))
 			continue
 		}
@@ -59,8 +60,6 @@ func (c *comparison) all(a *reply) {
 		c.kind.offend(c.file, c.worst)
 	}
 }
-
-func (c *comparison) outputs(method sklearn.Method) int { return c.model.Outputs(method) }
 
 // note keeps the worst difference of the model.
 func (c *comparison) note(o Offender, amount float64) {
@@ -79,15 +78,11 @@ func (c *comparison) row(i int) []Float {
 
 // labels compares predictions that are labels.
 func (c *comparison) labels(ours, theirs []float64) {
-	var margins []float64
 	for i := range ours {
 		if ours[i] == theirs[i] {
 			continue
 		}
-		if margins == nil {
-			margins = c.margins()
-		}
-		if margins[i] <= c.run.cfg.Tolerance {
+		if c.tie(sklearn.Predict, i, theirs[i:i+1], []float64{0}) {
 			c.kind.Ties++
 			continue
 		}
@@ -96,46 +91,40 @@ func (c *comparison) labels(ours, theirs []float64) {
 	}
 }
 
-// margins is how far each row is from another label, relative to the largest
-// decision of the rows or to 1; infinite where that isn't known.
-func (c *comparison) margins() []float64 {
-	out := make([]float64, c.rows)
-	for i := range out {
-		out[i] = math.Inf(1)
+// nudge is how far rows are moved, relative to their values, to see whether
+// rounding decides their result.
+const nudge = 1e-12
+
+// tie reports whether rounding decides the result of a row: whether a row that
+// differs from it by no more than rounding errors do has, by us, the result that
+// scikit-learn gives this one. At steps of trees and isotonic functions, between
+// neighbours of equal distance, and where a decision is 0, it does.
+func (c *comparison) tie(method sklearn.Method, i int, theirs, within []float64) bool {
+	row := c.x[i*c.cols : (i+1)*c.cols]
+	moved, out := make([]float64, c.cols), make([]float64, len(theirs))
+	rng := rand.New(rand.NewPCG(uint64(i), 2))
+	for try := range 64 {
+		for k, v := range row {
+			by := nudge * (2*rng.Float64() - 1)
+			if try%2 == 0 {
+				by = math.Copysign(nudge, by)
+			}
+			moved[k] = v + by*max(math.Abs(v), 1)
+		}
+		if c.model.Call(method, moved, 1, out, &c.run.scratch) == nil && near(out, theirs, within) {
+			return true
+		}
 	}
-	for _, method := range []sklearn.Method{sklearn.DecisionFunction, sklearn.PredictProba} {
-		cols := c.outputs(method)
-		if cols == 0 {
-			continue
+	return false
+}
+
+func near(a, b, within []float64) bool {
+	for i := range a {
+		if !(a[i] == b[i] || math.Abs(a[i]-b[i]) <= within[i] || a[i] != a[i] && b[i] != b[i]) {
+			return false
 		}
-		values := make([]float64, c.rows*cols)
-		if c.model.Call(method, c.x, c.rows, values, &c.run.scratch) != nil {
-			continue
-		}
-		scale := 1.0
-		for _, v := range values {
-			if v-v == 0 {
-				scale = max(scale, math.Abs(v))
-			}
-		}
-		for i := range out {
-			first, second := math.Inf(-1), math.Inf(-1)
-			for _, v := range values[i*cols : (i+1)*cols] {
-				if v > first {
-					first, second = v, first
-				} else {
-					second = max(second, v)
-				}
-			}
-			if cols == 1 {
-				second = -first // the threshold is 0
-				first, second = math.Abs(first), 0
-			}
-			out[i] = (first - second) / scale
-		}
-		return out
 	}
-	return out
+	return true
 }
 
 // values compares values: relative to the largest of their column, or to 1.
@@ -149,20 +138,49 @@ func (c *comparison) values(method string, ours, theirs []float64, cols int) {
 			scale[i%cols] = max(scale[i%cols], math.Abs(v))
 		}
 	}
-	for i, want := range theirs {
-		got := ours[i]
-		if got == want || got != got && want != want {
-			continue
-		}
-		d := math.Abs(got-want) / scale[i%cols]
-		if d != d {
-			d = math.Inf(1) // one of them is NaN
+	within := make([]float64, cols)
+	for i, v := range scale {
+		within[i] = v * c.run.cfg.Tolerance
+	}
+	for at := 0; at < len(theirs); at += cols {
+		got, want := ours[at:at+cols], theirs[at:at+cols]
+		col, d := worst(got, want, scale)
+		if d > c.run.cfg.Tolerance {
+			if c.tie(methodOf(method), at/cols, want, within) {
+				c.kind.Ties++
+				continue
+			}
+			c.note(Offender{Method: method, Row: c.row(at / cols), Ours: Float(got[col]), Theirs: Float(want[col])}, d)
 		}
 		if d > c.kind.Worst {
 			c.kind.Worst, c.kind.WorstMethod, c.kind.WorstModel = min(d, math.MaxFloat64), method, c.file.Name
 		}
-		if d > c.run.cfg.Tolerance {
-			c.note(Offender{Method: method, Row: c.row(i / cols), Ours: Float(got), Theirs: Float(want)}, d)
+	}
+}
+
+// worst is the column with the largest difference, relative to its scale; it is
+// infinite where only one is finite.
+func worst(got, want, scale []float64) (col int, amount float64) {
+	for i := range want {
+		if got[i] == want[i] || got[i] != got[i] && want[i] != want[i] {
+			continue
+		}
+		d := math.Abs(got[i]-want[i]) / scale[i]
+		if d != d {
+			d = math.Inf(1)
+		}
+		if d > amount {
+			col, amount = i, d
 		}
 	}
+	return col, amount
+}
+
+func methodOf(name string) sklearn.Method {
+	for m := sklearn.Predict; m < sklearn.Transform; m++ {
+		if m.String() == name {
+			return m
+		}
+	}
+	return sklearn.Transform
 }

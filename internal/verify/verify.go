@@ -72,7 +72,7 @@ type Kind struct {
 	Compared    int64      `json:"compared"`
 	Rows        int64      `json:"rows"`
 	Labels      int64      `json:"label_differences"` // rows that are labelled otherwise
-	Ties        int64      `json:"ties"`              // of rows labelled otherwise, those so close to the threshold that rounding decides; not counted above
+	Ties        int64      `json:"ties"`              // results that differ because rounding decides them: a row moved by rounding errors has scikit-learn's; they count nowhere else
 	Worst       float64    `json:"worst_difference"`  // of values, relative to the largest of the method's column, or to 1
 	WorstMethod string     `json:"worst_method,omitempty"`
 	WorstModel  string     `json:"worst_model,omitempty"`
@@ -261,11 +261,15 @@ func unusable(a *reply, methods []string) *fault {
 	if len(a.Out) > 0 || len(methods) == 0 {
 		return nil
 	}
-	if why, ok := a.Errors[methods[0]]; ok && why.Type != "ValueError" { // it refuses the rows
-		return &why
+	why, ok := a.Errors[methods[0]]
+	if !ok || why.Type == "ValueError" && !needsFrame(&why) { // it refuses the rows
+		return nil
 	}
-	return nil
+	return &why
 }
+
+// needsFrame recognises a model whose columns have names, without pandas.
+func needsFrame(f *fault) bool { return strings.Contains(f.Message, "only supported for dataframes") }
 
 // rows are the rows to compare a model with: those that are given, else
 // generated ones, but for those that we refuse.
@@ -368,6 +372,8 @@ func (r *run) explain(f *fault, releases string) string {
 		return fmt.Sprintf("the file was written with another generation of NumPy than this Python's %s, which lacks %s"+and, r.worker.about.NumPy, f.Module)
 	case f.Type == "ModuleNotFoundError":
 		return fmt.Sprintf("this Python has no module %s; install it, or name another Python", f.Module)
+	case needsFrame(f):
+		return "the model takes columns by their names, which needs pandas in this Python: pip install pandas"
 	case f.Type == "AttributeError" || f.Type == "ValueError" && strings.Contains(f.Message, "incompatible"):
 		return fmt.Sprintf("the file was written by %s, and %s expects of it what it doesn't hold"+and, from, here)
 	}
