@@ -20,6 +20,7 @@ type Info struct {
 	SupportVectors  int       `json:"support_vectors"`  // of all its support vector machines
 	Nodes           int       `json:"nodes"`            // of all its trees
 	Training        []Range   `json:"training"`         // per feature, what it was trained on; empty where the file doesn't say
+	Typical         []Range   `json:"typical"`          // per feature, where most of its values in training lay; empty where the file doesn't say
 	Health          []Finding `json:"health"`           // what is wrong with it; empty when nothing is known
 }
 
@@ -82,7 +83,7 @@ func (i Info) Chain() string {
 func (m *Model) Info() Info {
 	i := Info{
 		Format: "record", Features: m.features, OutlierDetector: m.detector != nil, Health: m.health(),
-		Steps: []Step{}, Versions: []string{}, FeatureNames: []string{}, Classes: []string{}, Methods: []string{}, Training: []Range{},
+		Steps: []Step{}, Versions: []string{}, FeatureNames: []string{}, Classes: []string{}, Methods: []string{}, Training: []Range{}, Typical: []Range{},
 	}
 	if f := m.file; f != nil {
 		i.Format, i.Protocol = f.format, f.protocol
@@ -104,12 +105,20 @@ func (m *Model) Info() Info {
 		first = m.front[0]
 	}
 	if r, ok := first.(estimator.Ranged); ok {
-		low, high := r.TrainingRange()
-		for c := range low {
-			i.Training = append(i.Training, Range{low[c], high[c]})
-		}
+		i.Training = ranges(r.TrainingRange())
+	}
+	if t, ok := first.(estimator.Typical); ok {
+		i.Typical = ranges(t.TypicalRange())
 	}
 	return i
+}
+
+func ranges(low, high []float64) []Range {
+	out := make([]Range, len(low))
+	for c := range low {
+		out[c] = Range{low[c], high[c]}
+	}
+	return out
 }
 
 // walk lists an estimator and its parts.

@@ -14,7 +14,7 @@ import (
 func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float64 {
 	cols := max(1, info.Features)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	low, high := ranges(info, cols)
+	low, high := ranges(m, info, cols)
 	x := make([]float64, 0, n*cols)
 	row := make([]float64, cols)
 	for i := range n - n/4 {
@@ -41,21 +41,71 @@ func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float6
 	return append(x, edges(m, x, cols, n/4, rng)...)
 }
 
-// ranges is the range of each feature in training, or of standardised values
-// where the file doesn't say.
-func ranges(info *sklearn.Info, cols int) (low, high []float64) {
+// ranges is the range of each feature in training as far as the file says, else
+// where the model's results change, else that of standardised values.
+func ranges(m *sklearn.Model, info *sklearn.Info, cols int) (low, high []float64) {
 	low, high = make([]float64, cols), make([]float64, cols)
+	known := info.Training
+	if len(known) == 0 {
+		known = info.Typical
+	}
 	for c := range low {
 		low[c], high[c] = -3, 3
-		if c < len(info.Training) {
-			if r := info.Training[c]; r.High > r.Low && r.High-r.Low < math.Inf(1) {
+		if c < len(known) {
+			if r := known[c]; r.High > r.Low && r.High-r.Low < math.Inf(1) {
 				low[c], high[c] = r.Low, r.High
 			} else if r.Low == r.High && !math.IsInf(r.Low, 0) {
 				low[c], high[c] = r.Low-1, r.Low+1
 			}
 		}
 	}
+	if len(known) == 0 {
+		for c := range low {
+			if from, to, ok := changes(m, cols, c); ok {
+				low[c], high[c] = from, to
+			}
+		}
+	}
 	return low, high
+}
+
+// changes finds between which values of a feature a model's results change that
+// are constant beyond, as those of trees are, with the other features at 0.
+func changes(m *sklearn.Model, cols, c int) (from, to float64, ok bool) {
+	var at []float64
+	for k := -3; k <= 9; k++ {
+		for _, v := range []float64{1, 2, 5} {
+			v *= math.Pow(10, float64(k))
+			at = append(at, -v, v)
+		}
+	}
+	at = append(at, 0)
+	slices.Sort(at)
+	x := make([]float64, len(at)*cols)
+	for i, v := range at {
+		x[i*cols+c] = v
+	}
+	methods := m.Methods()
+	if len(methods) == 0 {
+		return 0, 0, false
+	}
+	method := methods[len(methods)-1] // decisions say more than labels
+	width := m.Outputs(method)
+	out := make([]float64, len(at)*width)
+	if m.Call(method, x, len(at), out, nil) != nil {
+		return 0, 0, false
+	}
+	same := func(i, j int) bool {
+		return slices.Equal(out[i*width:(i+1)*width], out[j*width:(j+1)*width])
+	}
+	first, last := 0, len(at)-1
+	for first < last && same(first, first+1) {
+		first++
+	}
+	for last > first && same(last, last-1) {
+		last--
+	}
+	return at[first], at[last], first > 0 && last < len(at)-1 && first < last
 }
 
 // edges finds up to n rows on both sides of a change of the prediction: between

@@ -100,6 +100,12 @@ type Ranged interface {
 	TrainingRange() (low, high []float64)
 }
 
+// Typical knows a range of each feature in which most of its values in training
+// lay.
+type Typical interface {
+	TypicalRange() (low, high []float64)
+}
+
 // Sized says how large a model is.
 type Sized interface {
 	SupportVectors() int

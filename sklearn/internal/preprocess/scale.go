@@ -417,3 +417,23 @@ func (s *MinMaxScaler) Invert(b *estimator.Block) error {
 	}
 	return nil
 }
+
+// TypicalRange is three deviations around the mean.
+func (s *StandardScaler) TypicalRange() (low, high []float64) { return around(s.mean, s.scale) }
+
+// TypicalRange is three of the scaler's ranges around the centre.
+func (s *RobustScaler) TypicalRange() (low, high []float64) { return around(s.center, s.scale) }
+
+func around(center, scale []float64) (low, high []float64) {
+	for c := range max(len(center), len(scale)) {
+		at, by := 0.0, 1.0
+		if center != nil {
+			at = center[c]
+		}
+		if scale != nil {
+			by = math.Abs(scale[c])
+		}
+		low, high = append(low, at-3*by), append(high, at+3*by)
+	}
+	return low, high
+}

@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// TestModelCheckReference: exactly four of the reference's models flag every row.
+func TestModelCheckReference(t *testing.T) {
+	t.Parallel()
+	models := filepath.Join(testkit.Reference(t), "models")
+	code, stdout, stderr := command(t, "model", "check", models, "-o", "json")
+	var got struct {
+		Sensors, Native int64
+		Kinds           []struct{ Estimators, Releases string }
+		Causes          []struct {
+			Code    string
+			Sensors int64
+			Members []struct{ Name string }
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 3 {
+		t.Fatalf("exit %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+	if got.Sensors != 15 || got.Native != 15 || len(got.Kinds) != 1 || len(got.Causes) != 2 || got.Causes[0].Code != "flags_everything" || got.Causes[1].Code != "too_old" {
+		t.Fatalf("%+v", got)
+	}
+	var names []string
+	for _, m := range got.Causes[0].Members {
+		names = append(names, m.Name)
+	}
+	if want := []string{"model_1_2", "model_1_5", "model_2_5", "model_3_4"}; got.Causes[0].Sensors != 4 || !slices.Equal(names, want) {
+		t.Errorf("%d, %v flag every row; want %v", got.Causes[0].Sensors, names, want)
+	}
+	code, stdout, _ = command(t, "model", "check", models, "--features", "2")
+	if code != 3 || !strings.Contains(stdout, "wrong_features: 15 sensors\n  the model takes 1 features, the data has 2") {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+	code, stdout, _ = command(t, "model", "inspect", models)
+	if code != 0 || strings.Count(stdout, "\n") != 16 {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+}
+
+// TestModelPack: a pack scores as its folder does, is made anew only where models
+// changed, and says what is wrong.
+func TestModelPack(t *testing.T) {
+	t.Parallel()
+	example := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
+	models, pack := t.TempDir(), filepath.Join(t.TempDir(), "pack")
+	if err := os.CopyFS(models, os.DirFS(example)); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, args ...string) (got struct {
+		Sensors, Native, Added, Changed, Removed int64
+		FilesRead                                int64 `json:"files_read"`
+		Segments                                 int   `json:"segments_written"`
+	}) {
+		t.Helper()
+		code, stdout, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack, "-o", "json"}, args...)...)
+		if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != want {
+			t.Fatalf("exit %d, %v\n%s%s", code, err, stdout, stderr)
+		}
+		return got
+	}
+	const template = "model_{Device}_{Tag}"
+	if got := run(0, "--model", template); got.Sensors != 20 || got.Native != 20 || got.Added != 20 || got.FilesRead != 20 {
+		t.Errorf("%+v", got)
+	}
+	if got := run(0, "--model", template); got.FilesRead != 0 || got.Segments != 0 {
+		t.Errorf("again: %+v", got)
+	}
+	if code, stdout, _ := command(t, "model", "check", pack); code != 0 || !strings.Contains(stdout, "nothing is known to be wrong") {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+	data := filepath.Join(t.TempDir(), "data.csv")
+	if code, _, stderr := command(t, "simulate", "--from", "2026-11-23T00:00:00Z", "--to", "2026-11-23T00:02:00Z", "--out", data); code != 0 {
+		t.Fatal(stderr)
+	}
+	var results []string
+	for _, from := range []string{models, pack} {
+		out := t.TempDir()
+		if code, stdout, stderr := command(t, "score", "--data", data, "--models", from, "--model", template, "--key", "Device,Tag", "--time", "TS", "--feature", "Value", "--out", out); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+		}
+		for _, name := range []string{"predictions.csv", "coverage.csv"} {
+			text, err := os.ReadFile(filepath.Join(out, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			results = append(results, string(text))
+		}
+	}
+	if results[0] != results[2] || results[1] != results[3] {
+		t.Error("a pack scores otherwise than its folder")
+	}
+	if err := os.WriteFile(filepath.Join(models, "model_1_current"), []byte("\x80\x04cos\nsystem\n."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(3, "--model", template); got.Native != 19 || got.Changed != 1 || got.FilesRead != 1 {
+		t.Errorf("a bad model: %+v", got)
+	}
+	if err := os.WriteFile(filepath.Join(models, "list.csv"), []byte("Device,Tag,model\n1,x,\n2,current,model_2_current\n9,y,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(3, "--sensors", "list.csv", "--default", "Tag=x*:model_3_vibration"); got.Sensors != 3 || got.Native != 2 || got.Removed != 19 {
+		t.Errorf("a list: %+v", got)
+	}
+	for _, bad := range [][]string{{"--model", template, "--default", "x"}, {"--sensors", "list.csv", "--default", "Tag:x"}} {
+		if code, _, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack}, bad...)...); code != 10 {
+			t.Errorf("%v: exit %d, %s", bad, code, stderr)
+		}
+	}
+}
+
+func TestModelVerifyWithoutPython(t *testing.T) {
+	t.Parallel()
+	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
+	code, _, stderr := command(t, "model", "verify", models, "--python", filepath.Join(t.TempDir(), "python"))
+	if code != 11 || !strings.Contains(stderr, "give --python an interpreter that has scikit-learn") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	if code, _, _ := command(t, "model", "verify", models); code != 10 {
+		t.Errorf("without --python: exit %d", code)
+	}
+	if code, _, stderr := command(t, "model", "verify", models, "--python", "x", "--data", "y"); code != 10 {
+		t.Errorf("--data alone: exit %d, %s", code, stderr)
+	}
+	if _, stdout, _ := command(t, "model", "verify", "--help"); !strings.Contains(stdout, "This RUNS code from the models") {
+		t.Error("the help doesn't warn")
+	}
+}
