@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
@@ -22,6 +23,53 @@ func TestBenchModels(t *testing.T) {
 	defer z.Close()
 	t.Log("kernels:", kernel.Name())
 	checkParity(t, "1.9.1", z)
+}
+
+// TestScoreColumns: rows in columns give what rows give, whatever their number,
+// and so do labels and scores that are asked for alone.
+func TestScoreColumns(t *testing.T) {
+	t.Parallel()
+	for _, m := range benchModels(t) {
+		x := append(append([]float64(nil), m.rows...), append(m.rows, append(m.rows, append(m.rows, m.rows...)...)...)...)
+		for _, rows := range []int{0, 1, 7, 8, 31, 60, 255, 256, 257, 300} {
+			columns := make([][]float64, m.Cols)
+			for c := range columns {
+				for r := range rows {
+					columns[c] = append(columns[c], x[r*m.Cols+c])
+				}
+			}
+			var got, want, alone [2][]float64
+			for i := range got {
+				got[i], want[i], alone[i] = make([]float64, rows), make([]float64, rows), make([]float64, rows)
+			}
+			for what, err := range map[string]error{
+				"rows":    m.model.Score(x[:rows*m.Cols], rows, want[0], want[1], nil),
+				"columns": m.model.ScoreColumns(columns, got[0], got[1], nil),
+				"labels":  m.model.ScoreColumns(columns, alone[0], nil, nil),
+				"scores":  m.model.ScoreColumns(columns, nil, alone[1], nil),
+			} {
+				if err != nil {
+					t.Fatalf("%s: %d %s: %v", m.Name, rows, what, err)
+				}
+			}
+			for i := range want {
+				for r, w := range want[i] {
+					if g, a := got[i][r], alone[i][r]; (g != w && w == w) || (a != w && w == w) {
+						t.Fatalf("%s: row %d of %d: %v by columns, %v alone, %v by rows", m.Name, r, rows, g, a, w)
+					}
+				}
+			}
+		}
+		if err := m.model.ScoreColumns(make([][]float64, m.Cols+1), nil, nil, nil); !fleetscore.Invalid.Is(err) {
+			t.Errorf("%s: a column too many: %v", m.Name, err)
+		}
+		if err := m.model.ScoreColumns(nil, nil, nil, nil); !fleetscore.Invalid.Is(err) {
+			t.Errorf("%s: no column: %v", m.Name, err)
+		}
+		if err := m.model.ScoreColumns(append(make([][]float64, m.Cols-1), []float64{1}), nil, nil, nil); m.Cols > 1 && !fleetscore.Invalid.Is(err) {
+			t.Errorf("%s: columns of different lengths: %v", m.Name, err)
+		}
+	}
 }
 
 // TestStepFunctions: forests of one feature give the same from a record, where

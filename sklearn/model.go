@@ -4,6 +4,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
@@ -152,14 +153,33 @@ type Scratch struct{ ws estimator.Workspace }
 // A nil scratch is allowed. With a scratch that was used before for a model as
 // large, Score allocates nothing.
 func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
+	return m.score(source{x: x, rows: rows}, prediction, score, scratch)
+}
+
+// ScoreColumns is Score of rows that lie column by column, columns[c][r] being
+// feature c of row r. Where rows come so, it saves turning them twice: models are
+// computed column by column. There must be NumFeatures columns of one length.
+func (m *Model) ScoreColumns(columns [][]float64, prediction, score []float64, scratch *Scratch) error {
+	if len(columns) == 0 {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "there is no column")
+	}
+	for c, column := range columns {
+		if len(column) != len(columns[0]) {
+			return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "column %d has %d rows, column 0 has %d", c, len(column), len(columns[0]))
+		}
+	}
+	return m.score(source{columns: columns, rows: len(columns[0])}, prediction, score, scratch)
+}
+
+func (m *Model) score(from source, prediction, score []float64, scratch *Scratch) error {
 	if n := m.outputs(Predict); n != 1 {
 		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s gives %d predictions a row instead of one", m.last.Class(), n).
 			WithHint("score models that predict one value; Call computes any method")
 	}
-	if (prediction != nil && len(prediction) < rows) || (score != nil && len(score) < rows) {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), rows)
+	if (prediction != nil && len(prediction) < from.rows) || (score != nil && len(score) < from.rows) {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), from.rows)
 	}
-	return m.run(x, rows, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
+	return m.run(from, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		p, s := sub(prediction, b.First, b.Rows), sub(score, b.First, b.Rows)
 		if m.detector != nil {
 			return m.detector.Decide(b, p, s, ws)
@@ -233,7 +253,7 @@ func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratc
 	if len(out) < rows*cols {
 		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d values, but %s gives %d rows of %d", len(out), method, rows, cols)
 	}
-	return m.run(x, rows, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
+	return m.run(source{x: x, rows: rows}, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		result := ws.Block(b, cols)
 		if err := m.last.Compute(method, b, result, ws); err != nil {
 			return err
@@ -251,14 +271,51 @@ func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratc
 // so that working memory stays small.
 const wide = 1 << 14
 
-// run passes blocks of rows through the steps before the last.
-func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimator.Block, *estimator.Workspace) error) error {
-	cols := m.features
-	if cols == 0 && rows > 0 {
-		cols = len(x) / rows
+// source is rows: in x, row-major, or in columns.
+type source struct {
+	x       []float64
+	columns [][]float64
+	rows    int
+}
+
+// cols gives the number of columns, for a model that takes features of them or,
+// if that is 0, any number.
+func (s *source) cols(features int) (int, error) {
+	switch {
+	case s.columns != nil && (len(s.columns) == features || features == 0):
+		return len(s.columns), nil
+	case s.columns != nil:
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d columns are given, the model takes %d", len(s.columns), features)
 	}
-	if rows < 0 || len(x) != rows*cols || (rows > 0 && cols == 0) {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(x), rows, cols)
+	cols := features
+	if cols == 0 && s.rows > 0 {
+		cols = len(s.x) / s.rows
+	}
+	if s.rows < 0 || len(s.x) != s.rows*cols || (s.rows > 0 && cols == 0) {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(s.x), s.rows, cols)
+	}
+	return cols, nil
+}
+
+// fill copies some rows into a block, and zeros into its padding.
+func (s *source) fill(b *estimator.Block) {
+	if s.columns == nil {
+		kernel.Transpose(b.X, b.Stride, s.x[b.First*b.Cols:(b.First+b.Rows)*b.Cols], b.Rows, b.Cols)
+	}
+	for c := range b.Cols {
+		lanes := b.Lanes(c)
+		if s.columns != nil {
+			copy(lanes, s.columns[c][b.First:b.First+b.Rows])
+		}
+		clear(lanes[b.Rows:])
+	}
+}
+
+// run passes blocks of rows through the steps before the last.
+func (m *Model) run(from source, scratch *Scratch, last func(*estimator.Block, *estimator.Workspace) error) error {
+	cols, err := from.cols(m.features)
+	if err != nil {
+		return err
 	}
 	if scratch == nil {
 		scratch = new(Scratch)
@@ -268,11 +325,11 @@ func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimato
 	if max(cols, m.width) > wide {
 		step = 1
 	}
-	for first := 0; first < rows; first += step {
-		n := min(step, rows-first)
+	for first := 0; first < from.rows; first += step {
+		n := min(step, from.rows-first)
 		ws.Reset()
 		b := ws.NewBlock(n, cols, first)
-		fill(b, x[first*cols:(first+n)*cols])
+		from.fill(b)
 		b, err := compose.Forward(m.front, b, ws)
 		if err != nil {
 			return err
@@ -282,21 +339,6 @@ func (m *Model) run(x []float64, rows int, scratch *Scratch, last func(*estimato
 		}
 	}
 	return nil
-}
-
-// fill copies row-major values into a block, and zeros into its padding.
-func fill(b *estimator.Block, x []float64) {
-	for c := range b.Cols {
-		lanes := b.Lanes(c)
-		if b.Cols == 1 {
-			copy(lanes, x)
-		} else {
-			for i := range b.Rows {
-				lanes[i] = x[i*b.Cols+c]
-			}
-		}
-		clear(lanes[b.Rows:])
-	}
 }
 
 // sub is a[first:first+n], or nil for a nil a.

@@ -18,8 +18,9 @@ type Block struct {
 	X      []float64
 	Rows   int
 	Cols   int
-	Stride int // Rows, padded to whole vectors
-	First  int // the number of the first row within the call, for messages
+	Stride int  // Rows, padded to whole vectors
+	First  int  // the number of the first row within the call, for messages
+	Finite bool // every value is known to be finite; false says nothing
 }
 
 // Col is the values of a column.
@@ -37,6 +38,9 @@ func (b *Block) Row(r int, dst []float64) {
 
 // CheckFinite refuses NaN and infinity, as scikit-learn does.
 func (b *Block) CheckFinite(class string) error {
+	if b.Finite {
+		return nil
+	}
 	for c := range b.Cols {
 		if !kernel.Finite(b.Col(c)) {
 			return b.notFinite(class, c, false)
@@ -47,6 +51,9 @@ func (b *Block) CheckFinite(class string) error {
 
 // CheckNotInfinite refuses infinity, but takes NaN as missing.
 func (b *Block) CheckNotInfinite(class string) error {
+	if b.Finite {
+		return nil
+	}
 	for c := range b.Cols {
 		if kernel.Finite(b.Col(c)) {
 			continue

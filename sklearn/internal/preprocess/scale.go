@@ -107,20 +107,27 @@ func perFeature(class string, features int, vectors ...named) error {
 // Compute divides rather than multiplying by a reciprocal: that would round
 // otherwise than scikit-learn, and a row could change its label.
 func (s *StandardScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := s.checkScaled(s.Class(), x); err != nil {
-		return err
-	}
+	return s.standardize(s.Class(), x, out, s.mean, s.scale)
+}
+
+// standardize writes (x − mean) / scale; a nil mean means 0, a nil scale 1. Where
+// the results are finite, the rows were, so that only others are looked at.
+func (t *transformer) standardize(class string, x, out *estimator.Block, mean, scale []float64) error {
+	finite := true
 	for c := range x.Cols {
-		mean, scale := 0.0, 1.0
-		if s.mean != nil {
-			mean = s.mean[c]
+		m, s := 0.0, 1.0
+		if mean != nil {
+			m = mean[c]
 		}
-		if s.scale != nil {
-			scale = s.scale[c]
+		if scale != nil {
+			s = scale[c]
 		}
-		kernel.Standardize(out.Lanes(c), x.Lanes(c), mean, scale)
+		finite = kernel.Standardize(out.Lanes(c), x.Lanes(c), m, s) && finite
 	}
-	return nil
+	if out.Finite = finite; finite {
+		return nil
+	}
+	return t.checkScaled(class, x)
 }
 
 // MinMaxScaler computes x·scale + min, within a range if it clips.
@@ -289,20 +296,7 @@ func (s *RobustScaler) Check() error {
 }
 
 func (s *RobustScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
-	if err := s.checkScaled(s.Class(), x); err != nil {
-		return err
-	}
-	for c := range x.Cols {
-		center, scale := 0.0, 1.0
-		if s.center != nil {
-			center = s.center[c]
-		}
-		if s.scale != nil {
-			scale = s.scale[c]
-		}
-		kernel.Standardize(out.Lanes(c), x.Lanes(c), center, scale)
-	}
-	return nil
+	return s.standardize(s.Class(), x, out, s.center, s.scale)
 }
 
 // Normalizer divides each row by its norm.
