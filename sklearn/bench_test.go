@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,6 +217,49 @@ func BenchmarkRecord(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkFleet reads and scores 100,000 records of small models, one after the
+// other in memory as in a pack, each with 60 rows of its own, on all cores.
+func BenchmarkFleet(b *testing.B) {
+	const fleet, rows = 100_000, 60
+	m := benchModels(b, "ref_1")[0]
+	size := len(m.record)
+	pack := make([]byte, 0, fleet*size)
+	x := make([]float64, 0, fleet*rows)
+	for range fleet {
+		pack = append(pack, m.record...)
+		x = append(x, m.rows...)
+	}
+	prediction, score := make([]float64, len(x)), make([]float64, len(x))
+	for b.Loop() {
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			wg.Go(func() {
+				const bunch = 256
+				var model Model
+				var scratch Scratch
+				for {
+					last := int(next.Add(bunch))
+					for k := last - bunch; k < last; k++ {
+						if k >= fleet {
+							return
+						}
+						if err := model.ReadRecord(pack[k*size : (k+1)*size]); err != nil {
+							b.Error(err)
+						}
+						at := k * rows
+						if err := model.Score(x[at:at+rows], rows, prediction[at:at+rows], score[at:at+rows], &scratch); err != nil {
+							b.Error(err)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/fleet, "ns/model")
 }
 
 // BenchmarkLoad reads pickles of small models.

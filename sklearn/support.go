@@ -317,11 +317,17 @@ const (
 // records finds classes by their codes.
 var records = func() *estimator.Classes {
 	byName, byCode := map[string]uint32{}, map[uint32]func() estimator.Estimator{}
+	var names []string
 	for _, c := range classes {
 		byName[c.name], byCode[c.code] = c.code, c.empty
+		if n := int(c.code) + 1; n > len(names) {
+			names = append(names, make([]string, n-len(names))...)
+		}
+		names[c.code] = c.name
 	}
 	return &estimator.Classes{
-		Code: func(name string) uint32 { return byName[name] },
+		Code:  func(name string) uint32 { return byName[name] },
+		Names: names,
 		New: func(code uint32) estimator.Estimator {
 			if empty := byCode[code]; empty != nil {
 				return empty()

@@ -26,8 +26,14 @@ type Codec struct {
 // Classes finds estimators by the number that stands for them in records, which
 // never changes.
 type Classes struct {
-	Code func(class string) uint32 // 0 for a class that has none
-	New  func(code uint32) Estimator
+	Code  func(class string) uint32 // 0 for a class that has none
+	Names []string                  // of classes, by their codes
+	New   func(code uint32) Estimator
+}
+
+// is reports whether a code stands for a class.
+func (c *Classes) is(code uint32, class string) bool {
+	return code < uint32(len(c.Names)) && c.Names[code] == class
 }
 
 const maxDepth = 16 // of estimators in estimators
@@ -87,20 +93,34 @@ func (c *Codec) align(n int) {
 
 // Uint32 is a number of 4 bytes.
 func (c *Codec) Uint32(p *uint32) {
-	c.align(4)
-	if !c.reading {
-		c.buf = binary.LittleEndian.AppendUint32(c.buf, *p)
-	} else if b := c.take(4); b != nil {
-		*p = binary.LittleEndian.Uint32(b)
-	} else {
-		*p = 0
+	if c.reading {
+		*p = c.uint32()
+		return
 	}
+	c.align(4)
+	c.buf = binary.LittleEndian.AppendUint32(c.buf, *p)
+}
+
+// uint32 reads a number; 0 where there is none.
+func (c *Codec) uint32() uint32 {
+	at := (c.pos + 3) &^ 3
+	if at+4 > len(c.buf) || c.err != nil {
+		c.align(4)
+		c.take(4)
+		return 0
+	}
+	c.pos = at + 4
+	return binary.LittleEndian.Uint32(c.buf[at:])
 }
 
 // Int is a number from 0 to 2³¹−1.
 func (c *Codec) Int(p *int) {
 	u := uint32(*p)
-	c.Uint32(&u)
+	if c.reading {
+		u = c.uint32()
+	} else {
+		c.Uint32(&u)
+	}
 	*p = int(u)
 	if u > math.MaxInt32 {
 		c.fail("%d is out of range", u)
@@ -123,6 +143,11 @@ func (c *Codec) Bool(p *bool) {
 
 // Float is a float64.
 func (c *Codec) Float(p *float64) {
+	if at := (c.pos + 7) &^ 7; c.reading && at+8 <= len(c.buf) && c.err == nil {
+		c.pos = at + 8
+		*p = math.Float64frombits(binary.LittleEndian.Uint64(c.buf[at:]))
+		return
+	}
 	c.align(8)
 	if !c.reading {
 		c.buf = binary.LittleEndian.AppendUint64(c.buf, math.Float64bits(*p))
@@ -157,6 +182,12 @@ func numbers[T float64 | uint16 | int32 | uint32 | uint64](c *Codec, p *[]T, siz
 		}
 		return
 	}
+	if at := (c.pos + size - 1) &^ (size - 1); c.reading && at+n*size <= len(c.buf) && c.err == nil && littleEndian &&
+		uintptr(unsafe.Pointer(&c.buf[at]))%uintptr(size) == 0 {
+		c.pos = at + n*size
+		*p = unsafe.Slice((*T)(unsafe.Pointer(&c.buf[at])), n)
+		return
+	}
 	c.align(size)
 	if !c.reading {
 		if littleEndian {
@@ -169,18 +200,15 @@ func numbers[T float64 | uint16 | int32 | uint32 | uint64](c *Codec, p *[]T, siz
 		return
 	}
 	b := c.take(n * size)
-	switch {
-	case b == nil:
+	if b == nil {
 		*p = nil
-	case littleEndian && uintptr(unsafe.Pointer(&b[0]))%uintptr(size) == 0:
-		*p = unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
-	default:
-		out := make([]T, n)
-		for i := range out {
-			out[i] = readNumber[T](b[i*size:])
-		}
-		*p = out
+		return
 	}
+	out := make([]T, n)
+	for i := range out {
+		out[i] = readNumber[T](b[i*size:])
+	}
+	*p = out
 }
 
 func appendNumber[T float64 | uint16 | int32 | uint32 | uint64](dst []byte, v T) []byte {
@@ -268,7 +296,7 @@ func (c *Codec) Child(e *Estimator) {
 		return
 	}
 	if c.reading {
-		if *e == nil || c.classes.Code((*e).Class()) != code {
+		if *e == nil || !c.classes.is(code, (*e).Class()) {
 			if *e = c.classes.New(code); *e == nil {
 				c.fail("%d stands for no estimator that this release knows", code)
 				return
