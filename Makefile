@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS     := -s -w -X github.com/fleetscore/fleetscore/internal/cli.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test race crash parity check fmt bench cross fuzz clean
+.PHONY: build demo test race crash parity check fmt bench microbench cross fuzz clean
 
 build: ## the binary, in bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetscore ./cmd/fleetscore
@@ -44,7 +44,10 @@ cross: ## it builds for every platform we ship
 fmt:
 	gofmt -w $$(git ls-files '*.go')
 
-bench: ## the benchmarks, side by side where there is a peer
+bench: ## beside the peers, in one go; BENCH='-quick', '-only fleet' or '-write docs/benchmarks.md' (needs Python)
+	$(GO) run ./bench $(BENCH)
+
+microbench: ## the benchmarks of single packages, in Go alone
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## every fuzz target for a minute

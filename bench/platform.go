@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// platform is a running server.
+type platform struct {
+	b   *bench
+	cmd *exec.Cmd
+	dir string
+	url string
+}
+
+const platformYAML = `
+hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors: {path: %q, model: "model_{Device}_{Tag}"}
+pools:
+  cpu: {provider: local, slots: 2, scale: {min: 1, max: 1}}
+pipelines:
+`
+
+// runPlatform compares a job with the one-shot command, both from the same
+// dataset. Every job has a pipeline of its own, so that none replaces rows.
+func runPlatform(ctx context.Context, b *bench) (*section, error) {
+	const count = 100_000
+	models, err := b.fleetOf(ctx, count)
+	if err != nil {
+		return nil, err
+	}
+	numbers, err := readFloats(models + ".f64")
+	if err != nil {
+		return nil, err
+	}
+	dir := b.fast()
+	data, pack := filepath.Join(dir, "readings.csv"), filepath.Join(dir, "pack")
+	if err := writeReadings(data, numbers); err != nil {
+		return nil, err
+	}
+	if _, err := process(ctx, "model pack", os.Environ(), b.packArgs(models, pack)...).run(1); err != nil {
+		return nil, err
+	}
+	p := &platform{b: b, dir: filepath.Join(dir, "server")}
+	if err := p.start(ctx, models, b.repeats+1); err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	if _, err := p.command(ctx, "dataset", "upload", "readings", data); err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(p.dir, "store/data/readings/date=*/hour=*/*.parquet"))
+	if err != nil {
+		return nil, err
+	}
+	next := 0
+	job := &contestant{name: "job, submitted to committed", whole: true, run: func(int) (sample, error) {
+		next++
+		return p.job(ctx, fmt.Sprintf("p%d", next-1), count)
+	}}
+	delta := filepath.Join(p.dir, "store/data/readings")
+	parquet, csv := filepath.Join(dir, "parquet"), filepath.Join(dir, "csv")
+	cs := []*contestant{
+		process(ctx, "score, Parquet", os.Environ(), b.scoreArgs(delta, pack, parquet, "--format", "parquet")...),
+		process(ctx, "score, CSV", os.Environ(), b.scoreArgs(delta, pack, csv)...),
+		job,
+	}
+	got, err := duel(cs, b.repeats, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.equal(ctx, parquet); err != nil {
+		return nil, err
+	}
+	s := &section{}
+	t := grid{Caption: fmt.Sprintf("%s sensors × 60 rows, packed models, from a dataset of %d files, in memory (/dev/shm). The job runs in a pool of one warm node with two slots; its CPU time is that of server and node.", thousands(count), len(files)),
+		Head: []string{"what", "wall", "CPU", "job ÷ this, wall", "job ÷ this, CPU"}}
+	for i, c := range cs {
+		row := []string{c.name, took(median(pick(got[i], wallOf))), took(median(pick(got[i], cpuOf)))}
+		if i < 2 {
+			row = append(row, ratioOf(got[i], got[2], wallOf).String(), ratioOf(got[i], got[2], cpuOf).String())
+		} else {
+			row = append(row, "–", "–")
+		}
+		t.add(row...)
+	}
+	s.Tables = []grid{t}
+	s.Notes = append(s.Notes, "Job and command agree on rows and anomalies. A job writes Parquet files of predictions and of coverage, with the digest of each row's model, so the command that writes Parquet is its measure.")
+	wall, cpu := ratioOf(got[0], got[2], wallOf), ratioOf(got[0], got[2], cpuOf)
+	s.Targets = append(s.Targets, atMost("through the platform, from the same dataset, against the one-shot", 1.25, wall.Median, "×", fmt.Sprintf(" (CPU %s×)", short(cpu.Median))))
+	return s, nil
+}
+
+func (p *platform) start(ctx context.Context, models string, pipelines int) error {
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf(platformYAML, models)
+	for i := range pipelines {
+		text += fmt.Sprintf("  p%d: {dataset: readings, fleet: sensors, features: [Value], pool: cpu}\n", i)
+	}
+	file := filepath.Join(p.b.scratch, "fleet.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return err
+	}
+	p.cmd = exec.CommandContext(ctx, p.b.binary, "up", file, "--dir", p.dir, "--listen", "127.0.0.1:0")
+	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGINT) }
+	p.cmd.WaitDelay = 10 * time.Second
+	p.cmd.Env = append(os.Environ(), "FLEETSCORE_LOG=warn")
+	out, err := p.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if m := regexp.MustCompile(`portal at (http://[^,]+),`).FindStringSubmatch(lines.Text()); m != nil {
+			p.url = m[1]
+			go func() { // it must not wait for us
+				for lines.Scan() {
+					fmt.Fprintln(os.Stderr, lines.Text())
+				}
+			}()
+			return nil
+		}
+		fmt.Fprintln(os.Stderr, lines.Text())
+	}
+	return errors.New("the server does not start")
+}
+
+func (p *platform) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGINT) // it ended already
+	_ = p.cmd.Wait()                         // its status is the signal's
+}
+
+func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, p.b.binary, append(args, "--server", p.url, "-o", "json")...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("fleetscore %s: %w\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return out.Bytes(), nil
+}
+
+// scored is what is read of a job.
+type scored struct {
+	Created   time.Time        `json:"created"`
+	Ended     time.Time        `json:"ended"`
+	Rows      int64            `json:"rows"`
+	Anomalies int64            `json:"anomalies"`
+	Outcomes  map[string]int64 `json:"outcomes"`
+}
+
+// job runs a job and waits for it. The first one also waits for the fleet to be
+// packed and for the node; it isn't counted.
+func (p *platform) job(ctx context.Context, pipeline string, count int64) (s sample, err error) {
+	before, err := p.cpu()
+	if err != nil {
+		return s, err
+	}
+	out, err := p.command(ctx, "job", "submit", pipeline, "--wait")
+	if err != nil {
+		return s, err
+	}
+	var j scored
+	if err := json.Unmarshal(out, &j); err != nil {
+		return s, err
+	}
+	if j.Rows != count*rowsPerModel || j.Outcomes["scored"] != count {
+		return s, fmt.Errorf("%d rows, outcomes %v", j.Rows, j.Outcomes)
+	}
+	after, err := p.cpu()
+	return sample{CPU: after - before, Wall: j.Ended.Sub(j.Created).Seconds()}, err
+}
+
+// equal compares the first job with a result of the command.
+func (p *platform) equal(ctx context.Context, dir string) error {
+	m, err := readManifest(dir)
+	if err != nil {
+		return err
+	}
+	out, err := p.command(ctx, "job", "list", "--pipeline", "p0")
+	if err != nil {
+		return err
+	}
+	var jobs []scored
+	if err := json.Unmarshal(out, &jobs); err != nil {
+		return err
+	}
+	if len(jobs) != 1 || jobs[0].Rows != m.Rows || jobs[0].Anomalies != m.Anomalies {
+		return fmt.Errorf("the job has %+v, the command %d rows, %d anomalies", jobs, m.Rows, m.Anomalies)
+	}
+	return nil
+}
+
+// cpu is the CPU seconds of the server and its children so far; 0 where /proc
+// doesn't tell.
+func (p *platform) cpu() (float64, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	const ticks = 100 // a second; fixed for what Linux shows to programs
+	total := 0.0
+	for _, file := range stats {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		_, rest, _ := strings.Cut(string(data), ") ")
+		f := strings.Fields(rest)
+		if len(f) < 15 {
+			continue
+		}
+		pid := filepath.Base(filepath.Dir(file))
+		if server := strconv.Itoa(p.cmd.Process.Pid); pid != server && f[1] != server {
+			continue
+		}
+		user, err1 := strconv.ParseFloat(f[11], 64)
+		system, err2 := strconv.ParseFloat(f[12], 64)
+		if err1 == nil && err2 == nil {
+			total += (user + system) / ticks
+		}
+	}
+	return total, nil
+}
