@@ -2,10 +2,10 @@ package scorer
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
@@ -14,46 +14,47 @@ import (
 // TestGroupRows: every row stands once, with its key, in input order.
 func TestGroupRows(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		keys := rapid.IntRange(1, 400).Draw(t, "keys")
-		rows := &fleetscore.Rows{Keys: make([]fleetscore.Key, keys)}
-		n := rapid.IntRange(0, 3000).Draw(t, "rows")
-		if rapid.IntRange(0, 20).Draw(t, "many") == 0 {
-			n = 200_000 // more than one share
-		}
-		ordered := rapid.Bool().Draw(t, "ordered")
-		want := map[uint32][]uint32{}
-		timed := true
-		for i := range n {
-			k := uint32(i*i+i/7) % uint32(keys)
-			rows.KeyIndex = append(rows.KeyIndex, k)
-			at := fleetscore.Micros(i / 5)
-			if !ordered && i%1000 == 999 {
-				at, timed = 0, false
-			}
-			rows.Times = append(rows.Times, at)
-			want[k] = append(want[k], uint32(i))
-		}
-		g := groupRows(rows, rapid.IntRange(1, 8).Draw(t, "workers"))
-		if g.timed != timed {
-			t.Fatalf("in the order of times: got %v, want %v", g.timed, timed)
-		}
-		seen := 0
-		var s sorted
-		for b := range g.bundles() {
-			first := g.bundle(b, &s)
-			for k := range len(s.start) - 2 {
-				got := s.order[s.start[k]:s.start[k+1]]
-				seen += len(got)
-				if w := want[uint32(first+k)]; len(got) != len(w) || (len(w) > 0 && !cmp.Equal(got, w)) {
-					t.Fatalf("key %d: got %d rows, want %d", first+k, len(got), len(w))
-				}
-			}
-		}
-		if seen != n {
-			t.Fatalf("got %d rows, want %d", seen, n)
-		}
+	rapid.Check(t, func(rt *rapid.T) {
+		checkGroups(rt, rapid.IntRange(1, 400).Draw(rt, "keys"), rapid.IntRange(0, 3000).Draw(rt, "rows"),
+			rapid.IntRange(1, 8).Draw(rt, "workers"), rapid.Bool().Draw(rt, "ordered"))
 	})
+	checkGroups(t, 5000, 200_000, 3, true) // several shares
+	checkGroups(t, 5000, 200_000, 3, false)
+}
+
+func checkGroups(t interface{ Fatalf(string, ...any) }, keys, n, workers int, ordered bool) {
+	rows := &fleetscore.Rows{Keys: make([]fleetscore.Key, keys)}
+	want := map[uint32][]uint32{}
+	timed := true
+	for i := range n {
+		k := uint32(i*i+i/7) % uint32(keys)
+		rows.KeyIndex = append(rows.KeyIndex, k)
+		at := fleetscore.Micros(i / 5)
+		if !ordered && i%1000 == 999 {
+			at, timed = 0, false
+		}
+		rows.Times = append(rows.Times, at)
+		want[k] = append(want[k], uint32(i))
+	}
+	g := groupRows(rows, workers)
+	if g.timed != timed {
+		t.Fatalf("in the order of times: got %v, want %v", g.timed, timed)
+	}
+	seen := 0
+	var s sorted
+	for b := range g.bundles() {
+		first := g.bundle(b, &s)
+		for k := range len(s.start) - 2 {
+			got := s.order[s.start[k]:s.start[k+1]]
+			seen += len(got)
+			if w := want[uint32(first+k)]; !slices.Equal(got, w) {
+				t.Fatalf("key %d: got %d rows, want %d", first+k, len(got), len(w))
+			}
+		}
+	}
+	if seen != n {
+		t.Fatalf("got %d rows, want %d", seen, n)
+	}
 }
 
 // TestMissing: what becomes of rows that lack a feature.

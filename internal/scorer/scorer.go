@@ -218,18 +218,37 @@ func (r *run) allItems(expected []fleetscore.Key) []fleetscore.Item {
 	return out
 }
 
+// pickScored leaves out the rows without a prediction. The input's columns are
+// somebody else's, so what is kept of them is copied; the results move up.
 func (r *run) pickScored(p *fleetscore.Predictions, columns [][]float64) {
-	p.Values = make([][]float64, len(columns))
-	for row, k := range r.rows.KeyIndex {
-		if r.items[k].Outcome != fleetscore.Scored || r.leavesOut(uint32(row)) {
-			continue
+	kept := func(yield func(row int) bool) {
+		for row, k := range r.rows.KeyIndex {
+			if r.items[k].Outcome == fleetscore.Scored && !r.leavesOut(uint32(row)) && !yield(row) {
+				return
+			}
 		}
-		p.KeyIndex = append(p.KeyIndex, k)
-		p.Times = append(p.Times, r.rows.Times[row])
-		for c := range columns {
-			p.Values[c] = append(p.Values[c], columns[c][row])
-		}
-		p.Prediction = append(p.Prediction, r.prediction[row])
-		p.Score = append(p.Score, r.score[row])
 	}
+	n := 0
+	for range kept {
+		n++
+	}
+	p.KeyIndex = pick(r.rows.KeyIndex, n, kept)
+	p.Times = pick(r.rows.Times, n, kept)
+	for _, c := range columns {
+		p.Values = append(p.Values, pick(c, n, kept))
+	}
+	to := 0
+	for row := range kept {
+		r.prediction[to], r.score[to] = r.prediction[row], r.score[row]
+		to++
+	}
+	p.Prediction, p.Score = r.prediction[:n], r.score[:n]
+}
+
+func pick[T any](in []T, n int, rows func(func(int) bool)) []T {
+	out := make([]T, 0, n)
+	for row := range rows {
+		out = append(out, in[row])
+	}
+	return out
 }
