@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -81,8 +82,9 @@ type Manifest struct {
 	Outcomes   fleetscore.Counts       `json:"outcomes"`
 	Degenerate []string                `json:"degenerate"`
 	Ignored    []string                `json:"ignored_models"`
-	Seconds    map[string]float64      `json:"seconds"` // wall time of each stage
-	First      fleetscore.Micros       `json:"-"`       // stamps of the rows
+	Seconds    map[string]float64      `json:"seconds"`     // wall time of each stage
+	CPUSeconds map[string]float64      `json:"cpu_seconds"` // processor time of each stage, all cores together
+	First      fleetscore.Micros       `json:"-"`           // stamps of the rows
 	Last       fleetscore.Micros       `json:"-"`
 }
 
@@ -112,7 +114,7 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	}
 	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
 		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
-		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}}}
+		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}, CPUSeconds: map[string]float64{}}}
 	models, err := r.models(ctx)
 	if err != nil {
 		return nil, err
@@ -140,15 +142,25 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 
 // stage begins a stage; end records its time.
 func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, end func()) {
-	began, shown := time.Now(), func() {}
+	began, spent, shown := time.Now(), cpuTime(), func() {}
 	done = new(atomic.Int64)
 	if r.cfg.Stage != nil {
 		shown = r.cfg.Stage(Stage{name, total, unit, done})
 	}
 	return done, func() {
 		shown()
-		r.m.Seconds[name] = time.Since(began).Round(time.Microsecond).Seconds()
+		r.m.Seconds[name] = time.Since(began).Round(time.Millisecond).Seconds()
+		r.m.CPUSeconds[name] = (cpuTime() - spent).Round(time.Millisecond).Seconds()
 	}
+}
+
+// cpuTime is the processor time of this process so far.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // models opens the folder of models or the pack.
