@@ -2,6 +2,8 @@ package sklearn
 
 import (
 	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
 // findings is what is known to be wrong with a model, in the form that native
@@ -12,6 +14,7 @@ const (
 	flagsEverything findings = 1 << iota
 	flagsNothing
 	tooOld
+	constant
 )
 
 // judge finds what is wrong.
@@ -25,6 +28,11 @@ func (m *Model) judge(aged []string) {
 			m.findings |= flagsNothing
 		}
 	}
+	if s, ok := m.last.(estimator.Steady); ok {
+		if same, _ := s.Constant(); same {
+			m.findings |= constant
+		}
+	}
 	if len(aged) > 0 {
 		m.findings |= tooOld
 		if m.file != nil {
@@ -33,9 +41,9 @@ func (m *Model) judge(aged []string) {
 	}
 }
 
-// Degenerate reports whether every row is an outlier, or none, whatever its
-// values. It costs nothing.
-func (m *Model) Degenerate() bool { return m.findings&(flagsEverything|flagsNothing) != 0 }
+// Degenerate reports whether every row gets the same prediction, whatever its
+// values: all are outliers, or none, or have one class or value. It costs nothing.
+func (m *Model) Degenerate() bool { return m.findings&(flagsEverything|flagsNothing|constant) != 0 }
 
 // health says what is wrong with a model, as far as that can be proved.
 func (m *Model) health() []Finding {
@@ -49,6 +57,15 @@ func (m *Model) health() []Finding {
 	}
 	if m.findings&flagsNothing != 0 {
 		found = append(found, Finding{FlagsNothing, "no row is an outlier, whatever its values, because " + why})
+	}
+	if m.findings&constant != 0 {
+		if s, ok := m.last.(estimator.Steady); ok {
+			_, why = s.Constant()
+		}
+		if why == "" {
+			why = "its trees say the same everywhere; train it again"
+		}
+		found = append(found, Finding{Constant, "every row gets the same prediction, whatever its values, because " + why})
 	}
 	if m.findings&tooOld != 0 {
 		release, reasons := "an early scikit-learn", ""

@@ -47,6 +47,8 @@ const (
 	FlagsEverything FindingCode = "flags_everything"
 	// FlagsNothing: no row is an outlier, whatever its values.
 	FlagsNothing FindingCode = "flags_nothing"
+	// Constant: a classifier or regressor gives the same for every row.
+	Constant FindingCode = "constant"
 	// TooOld: a current scikit-learn can't load or score the file.
 	TooOld FindingCode = "too_old"
 )
@@ -59,7 +61,7 @@ type Finding struct {
 
 // Degenerate reports whether the model's predictions can't depend on the data.
 func (i Info) Degenerate() bool {
-	return slices.ContainsFunc(i.Health, func(f Finding) bool { return f.Code == FlagsEverything || f.Code == FlagsNothing })
+	return slices.ContainsFunc(i.Health, func(f Finding) bool { return f.Code == FlagsEverything || f.Code == FlagsNothing || f.Code == Constant })
 }
 
 // Chain is the classes of the steps that rows pass, such as "StandardScaler →
@@ -91,11 +93,11 @@ func (m *Model) Info() Info {
 		i.FeatureNames = append(i.FeatureNames, f.names...)
 		for _, s := range f.steps {
 			i.Steps = append(i.Steps, Step{Name: s.Name, Class: s.Est.Class(), Version: s.Version, Parameters: s.Est.Parameters()})
-			i.size(s.Est)
 		}
 	} else {
 		i.walk(m.root, "")
 	}
+	i.SupportVectors, i.Nodes = estimator.Size([]estimator.Estimator{m.root})
 	i.Classes = append(i.Classes, m.Classes()...)
 	for _, method := range m.Methods() {
 		i.Methods = append(i.Methods, method.String())
@@ -124,17 +126,9 @@ func ranges(low, high []float64) []Range {
 // walk lists an estimator and its parts.
 func (i *Info) walk(e estimator.Estimator, name string) {
 	i.Steps = append(i.Steps, Step{Name: name, Class: e.Class(), Parameters: e.Parameters()})
-	i.size(e)
 	if p, ok := e.(estimator.Parent); ok {
 		for _, part := range p.Parts() {
 			i.walk(part.Est, part.Name)
 		}
-	}
-}
-
-func (i *Info) size(e estimator.Estimator) {
-	if s, ok := e.(estimator.Sized); ok {
-		i.SupportVectors += s.SupportVectors()
-		i.Nodes += s.Nodes()
 	}
 }

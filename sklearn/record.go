@@ -16,7 +16,7 @@ import (
 //	 8  uint32   length of the record, header included, a multiple of 8
 //	12  uint32   CRC-32C of everything from byte 16
 //	16  uint32   number of features
-//	20  uint32   findings: 1 flags everything, 2 flags nothing, 4 too old
+//	20  uint32   findings: 1 flags everything, 2 flags nothing, 4 too old, 8 constant
 //	24  …        state
 //
 // docs/formats/record.md describes the state.

@@ -377,3 +377,8 @@ func (d *Dummy) Compute(m estimator.Method, _, out *estimator.Block, _ *estimato
 	}
 	return nil
 }
+
+// Constant implements estimator.Steady.
+func (d *Dummy) Constant() (constant bool, why string) {
+	return true, "that is what a dummy does; train a real model"
+}

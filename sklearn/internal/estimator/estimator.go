@@ -76,6 +76,13 @@ type Chooser interface {
 	Choose(scores *Block, label []float64)
 }
 
+// Steady is an estimator, no outlier detector, that may predict the same for
+// every row.
+type Steady interface {
+	// Constant says whether it does, and why; false if that isn't known.
+	Constant() (constant bool, why string)
+}
+
 // Parent is an estimator that others are part of, for people to look through.
 type Parent interface {
 	Estimator

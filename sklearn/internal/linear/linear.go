@@ -377,3 +377,21 @@ func (s *SGDOneClassSVM) Degenerate() (label int, why string) {
 	}
 	return label, "all its coefficients are 0; train again with a smaller alpha or scaled features"
 }
+
+// zero reports whether no column counts.
+func (m *model) zero() bool {
+	for _, w := range m.coef {
+		if w != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+const allZero = "all its coefficients are 0; train it again with less regularisation or more varied rows"
+
+// Constant implements estimator.Steady.
+func (r *Regressor) Constant() (constant bool, why string) { return r.zero(), allZero }
+
+// Constant implements estimator.Steady.
+func (s *Classifier) Constant() (constant bool, why string) { return s.zero(), allZero }

@@ -213,8 +213,20 @@ func (e *EllipticEnvelope) Compute(m estimator.Method, x, out *estimator.Block, 
 
 // Degenerate: nothing is nearer than the centre itself.
 func (e *EllipticEnvelope) Degenerate() (label int, why string) {
+	flat := true
+	for _, p := range e.precision {
+		flat = flat && p == 0
+	}
+	if flat && 0-e.offset >= 0 {
+		return 1, "its precision is 0, so every row is at the centre; train it again with rows that vary"
+	}
 	if 0-e.offset < 0 {
 		return -1, "even the centre is an outlier; train again with less contamination"
 	}
 	return 0, ""
+}
+
+// Constant implements estimator.Steady.
+func (k *KMeans) Constant() (constant bool, why string) {
+	return len(k.centres) == k.features, "it has one cluster; train it with more"
 }

@@ -284,3 +284,8 @@ func (g *GaussianNB) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 	}
 	return nil
 }
+
+// Constant implements estimator.Steady.
+func (g *GaussianMixture) Constant() (constant bool, why string) {
+	return len(g.weights) == 1, "it has one component; train it with more, or use its score_samples"
+}

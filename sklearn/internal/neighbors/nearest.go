@@ -4,6 +4,7 @@ package neighbors
 
 import (
 	"math"
+	"slices"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
@@ -277,8 +278,22 @@ func (l *LocalOutlierFactor) Compute(m estimator.Method, x, out *estimator.Block
 	return l.Decide(x, nil, out.Col(0), ws)
 }
 
-// Degenerate is not known of it.
-func (l *LocalOutlierFactor) Degenerate() (label int, why string) { return 0, "" }
+// Degenerate: a row's own density is at most what the least reach of k training
+// rows allows, and theirs is at least the least of k: so the factor has a lower
+// bound. It has no upper one, as far away as a row may lie.
+func (l *LocalOutlierFactor) Degenerate() (label int, why string) {
+	least := func(x []float64) float64 {
+		sum := 0.0
+		for _, v := range slices.Sorted(slices.Values(x))[:l.k] {
+			sum += v
+		}
+		return sum / float64(l.k)
+	}
+	if bound := least(l.density) * (least(l.reach) + 1e-10); -bound*(1-1e-9)-l.offset < 0 {
+		return -1, "even in the midst of its training rows a row is an outlier; train it again with less contamination"
+	}
+	return 0, ""
+}
 
 // KNeighbors is KNeighborsClassifier and -Regressor.
 type KNeighbors struct {
@@ -449,4 +464,14 @@ func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 		}
 	}
 	return nil
+}
+
+// Constant implements estimator.Steady.
+func (n *KNeighbors) Constant() (constant bool, why string) {
+	for i, v := range n.targets {
+		if v != n.targets[i%n.outputs] {
+			return false, ""
+		}
+	}
+	return true, "all its training rows have the same target"
 }

@@ -413,3 +413,13 @@ func (t *KBinsDiscretizer) Compute(_ estimator.Method, x, out *estimator.Block, 
 	}
 	return nil
 }
+
+// TrainingRange is that of the edges.
+func (t *KBinsDiscretizer) TrainingRange() (low, high []float64) {
+	first := int32(0)
+	for _, end := range t.ends {
+		low, high = append(low, t.edges[first]), append(high, t.edges[end-1])
+		first = end
+	}
+	return low, high
+}

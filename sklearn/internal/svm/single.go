@@ -200,3 +200,13 @@ func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, ws *est
 	}
 	return nil
 }
+
+// Constant implements estimator.Steady.
+func (r *Regressor) Constant() (constant bool, why string) {
+	for _, c := range r.coef {
+		if c != 0 {
+			return false, ""
+		}
+	}
+	return true, "it has no support vectors: all training rows lay within epsilon; train it again with a smaller epsilon"
+}
