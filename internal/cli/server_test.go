@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -216,61 +215,16 @@ pipelines:
 // delta-rs and DuckDB: they see the rows that we do.
 func foreignReaders(t *testing.T, dir string) {
 	t.Helper()
-	python := readersPython(t)
 	for _, c := range []struct {
 		table, column string
 		sum           float64
 	}{{"data/history", "Value", 0}, {"predictions/reference", "Prediction", 6757}} {
-		out, err := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "readers.py"), filepath.Join(dir, filepath.FromSlash(c.table)), c.column).Output()
-		if err != nil {
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				t.Fatalf("%s: %v\n%s", c.table, err, exit.Stderr)
-			}
-			t.Fatal(err)
-		}
-		var seen map[string][5]float64
-		if err := json.Unmarshal(out, &seen); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if len(seen) != 2 {
-			t.Fatalf("%s was read by %v", c.table, seen)
-		}
-		for reader, v := range seen {
-			// count, sum, first and last stamp, sensors: the reference data has 17,768 rows of 15 sensors
-			if v[0] != 17768 || v[4] != 15 || c.sum != 0 && v[1] != c.sum || v[2] != 1535497205000000 || v[3] <= v[2] {
-				t.Errorf("%s reads %s as %v", reader, c.table, v)
+		for reader, v := range testkit.ReadDelta(t, filepath.Join(dir, filepath.FromSlash(c.table)), c.column) {
+			if v.Rows != 17768 || v.Sensors != 15 || c.sum != 0 && v.Sum != c.sum || v.First != 1535497205000000 || v.Last <= v.First {
+				t.Errorf("%s reads %s as %+v", reader, c.table, v)
 			}
 		}
 	}
-}
-
-// readersPython is a Python that has the readers; it is set up once.
-func readersPython(t *testing.T) string {
-	t.Helper()
-	const list = "testdata/readers.txt"
-	pins, err := os.ReadFile(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		testkit.Missing(t, "a cache folder", err.Error())
-	}
-	dir := filepath.Join(cache, "fleetscore-test", "readers-"+fleetscore.DigestOf(pins).Short())
-	python := filepath.Join(dir, "bin", "python")
-	if _, err := os.Stat(filepath.Join(dir, "ready")); err == nil {
-		return python
-	}
-	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir}, {python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list}} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			testkit.Missing(t, "deltalake and DuckDB", fmt.Sprintf("%s: %v\n%s", strings.Join(args, " "), err, out))
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return python
 }
 
 const crashFleet = `

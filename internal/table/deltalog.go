@@ -93,12 +93,20 @@ func (s *Snapshot) Rows() (n int64) {
 type Delta struct {
 	b store.Bucket
 
-	mu   sync.Mutex // guards the state, which is the log read so far
-	next int64      // version of the first commit not read yet
-	meta *TableSchema
-	file map[string]fleetscore.DataFile
-	txns map[string]int64
-	snap *Snapshot // of version next-1; nil when to be made anew
+	every int64         // commits from checkpoint to checkpoint
+	keep  time.Duration // for which commits that a checkpoint replaced stay
+
+	mu       sync.Mutex // guards the state, which is the log read so far
+	next     int64      // version of the first commit not read yet
+	checked  int64      // version of the last checkpoint known
+	looked   time.Time  // when the log was read last
+	meta     *TableSchema
+	metaData *metaAction
+	file     map[string]fleetscore.DataFile
+	gone     map[string]int64 // removed files and when, in milliseconds
+	txns     map[string]int64
+	updated  map[string]int64 // when entries of txns were set, in milliseconds, where known
+	snap     *Snapshot        // of version next-1; nil when to be made anew
 
 	itemsMu sync.Mutex // guards items; held while they are read
 	items   *jobItems
@@ -107,7 +115,8 @@ type Delta struct {
 // OpenDelta is the table at the root of a bucket (use store.Sub). Nothing is read
 // yet; the table need not exist.
 func OpenDelta(b store.Bucket) *Delta {
-	return &Delta{b: b, file: map[string]fleetscore.DataFile{}, txns: map[string]int64{}}
+	return &Delta{b: b, every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 
 func commitName(version int64) fleetscore.BlobName {
@@ -126,6 +135,13 @@ func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
 }
 
 func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
+	now := time.Now()
+	if d.next == 0 || now.Sub(d.looked) > lookAgain {
+		// A checkpoint that can't be read doesn't matter while the commits are there.
+		if err := d.fromCheckpoint(ctx); err != nil && !fleetscore.Corrupt.Is(err) && !fleetscore.NotFound.Is(err) {
+			return nil, err
+		}
+	}
 	for {
 		name := commitName(d.next)
 		data, err := store.ReadAll(ctx, d.b, name)
@@ -144,6 +160,7 @@ func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 	if d.next == 0 {
 		return nil, d.noTable(ctx)
 	}
+	d.looked = now
 	if d.snap == nil {
 		if d.meta == nil {
 			return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "it has no metaData action")
@@ -154,15 +171,18 @@ func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 	return d.snap, nil
 }
 
-// noTable tells a table that isn't there from one whose first commits another
-// program has folded into a checkpoint.
+// noTable tells a table that isn't there from one whose first commits are gone
+// without a checkpoint that replaces them.
 func (d *Delta) noTable(ctx context.Context) error {
 	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{}) {
 		if err != nil {
 			return err
 		}
-		return fleetscore.Errorf(fleetscore.Invalid, "read Delta log", string(i.Name), "the log's first commit is gone: another program cleaned it up").
-			WithHint("tables that Fleetscore writes must keep their whole log; restore it, or start a new table")
+		if err := d.fromCheckpoint(ctx); err != nil {
+			return err
+		}
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(i.Name), "the log's first commit is gone, and there is no checkpoint").
+			WithHint("restore the folder _delta_log, or start a new table")
 	}
 	return fleetscore.Errorf(fleetscore.NotFound, "read Delta log", "_delta_log", "there is no table yet")
 }
@@ -172,13 +192,7 @@ func (d *Delta) read(name string, data []byte) error {
 	if len(data) > maxCommitBytes {
 		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "it has %d bytes, more than %d", len(data), maxCommitBytes)
 	}
-	type change struct {
-		meta *TableSchema
-		add  *fleetscore.DataFile
-		del  string
-		txn  *txnAction
-	}
-	var changes []change
+	var actions []action
 	for i, line := range bytes.Split(data, []byte{'\n'}) {
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
@@ -187,38 +201,54 @@ func (d *Delta) read(name string, data []byte) error {
 		if err := json.Unmarshal(line, &a); err != nil {
 			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i+1, err)
 		}
-		var c change
+		actions = append(actions, a)
+	}
+	if err := d.apply(actions); err != nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "%w", err)
+	}
+	return nil
+}
+
+// apply applies actions to the state, all or none.
+func (d *Delta) apply(actions []action) error {
+	adds := make([]*fleetscore.DataFile, len(actions))
+	removes := make([]string, len(actions))
+	meta := d.meta
+	for i, a := range actions {
 		var err error
 		switch {
 		case a.Protocol != nil && (a.Protocol.MinReader > 1 || a.Protocol.MinWriter > 2):
 			err = fmt.Errorf("it needs reader version %d and writer version %d; 1 and 2 are supported", a.Protocol.MinReader, a.Protocol.MinWriter)
 		case a.MetaData != nil:
-			c.meta, err = readMeta(a.MetaData)
+			meta, err = readMeta(a.MetaData)
 		case a.Add != nil:
-			c.add, err = readAdd(a.Add)
+			adds[i], err = readAdd(a.Add)
 		case a.Remove != nil:
-			c.del, err = url.PathUnescape(a.Remove.Path)
-		case a.Txn != nil:
-			c.txn = a.Txn
+			removes[i], err = url.PathUnescape(a.Remove.Path)
 		}
 		if err != nil {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i+1, err)
-		}
-		changes = append(changes, c)
-	}
-	for _, c := range changes { // a commit's actions may stand in any order: removes first
-		if c.del != "" {
-			delete(d.file, c.del)
+			return fmt.Errorf("action %d: %w", i+1, err)
 		}
 	}
-	for _, c := range changes {
+	for i, a := range actions { // a commit's actions may stand in any order: removes first
+		if a.Remove != nil {
+			delete(d.file, removes[i])
+			d.gone[removes[i]] = a.Remove.DeletionTimestamp
+		}
+	}
+	d.meta = meta
+	for i, a := range actions {
 		switch {
-		case c.meta != nil:
-			d.meta = c.meta
-		case c.add != nil:
-			d.file[c.add.Path] = *c.add
-		case c.txn != nil:
-			d.txns[c.txn.AppID] = c.txn.Version
+		case a.MetaData != nil:
+			d.metaData = a.MetaData
+		case a.Add != nil:
+			d.file[adds[i].Path] = *adds[i]
+			delete(d.gone, adds[i].Path)
+		case a.Txn != nil:
+			d.txns[a.Txn.AppID] = a.Txn.Version
+			if a.Txn.Updated > 0 {
+				d.updated[a.Txn.AppID] = a.Txn.Updated
+			}
 		}
 	}
 	return nil

@@ -97,8 +97,13 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 		}
 		err = d.put(ctx, snap.Version+1, actions)
 		if err == nil {
-			_, err := d.refresh(ctx)
-			return snap.Version + 1, err
+			if _, err := d.refresh(ctx); err != nil {
+				return snap.Version + 1, err
+			}
+			if d.next-1-d.checked >= d.every {
+				_ = d.maintain(ctx) // the commit is done; a checkpoint that fails is tried again with the next
+			}
+			return snap.Version + 1, nil
 		}
 		if !fleetscore.Conflict.Is(err) {
 			return 0, err

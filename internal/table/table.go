@@ -8,6 +8,9 @@
 package table
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -60,4 +63,168 @@ type ReadOptions struct {
 
 func (o ReadOptions) wants(t fleetscore.Micros) bool {
 	return o.Interval == nil || o.Interval.ContainsMicros(t)
+}
+
+// TableSchema is the shape of a Delta table: its time and key columns, and all
+// data columns in order. Partition columns (date, hour) are not listed.
+type TableSchema struct {
+	Time    string
+	Key     []string
+	Columns []Column
+}
+
+// Column is one data column: its name and Delta type (timestamp, string, double
+// or long).
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// Values are the columns that hold numbers.
+func (s TableSchema) Values() []string {
+	var out []string
+	for _, c := range s.Columns {
+		if c.Type == string(kindDouble) {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// Equal tells whether both have the same time, key and columns.
+func (s TableSchema) Equal(o TableSchema) bool {
+	return s.Time == o.Time && slices.Equal(s.Key, o.Key) && slices.Equal(s.Columns, o.Columns)
+}
+
+// String lists the columns for people.
+func (s TableSchema) String() string {
+	names := make([]string, len(s.Columns))
+	for i, c := range s.Columns {
+		names[i] = c.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// Check refuses columns that a table can't have: names that files can't carry, and
+// those that are the same but for their case, which most engines can't tell apart.
+func (s TableSchema) Check() error {
+	seen := map[string]string{"date": "date", "hour": "hour"} // by which files are partitioned
+	for _, c := range s.Columns {
+		if err := checkColumn(c.Name); err != nil {
+			return err
+		}
+		low := strings.ToLower(c.Name)
+		if other, twice := seen[low]; twice {
+			return fleetscore.Errorf(fleetscore.Invalid, "check column name", c.Name, "the table has a column %s already", other).WithHint("give it another name")
+		}
+		seen[low] = c.Name
+	}
+	return nil
+}
+
+// wanted are time, key and the named value columns.
+func (s TableSchema) wanted(values []string) []wanted {
+	out := []wanted{{s.Time, kindTime}}
+	for _, k := range s.Key {
+		out = append(out, wanted{k, kindText})
+	}
+	for _, v := range values {
+		out = append(out, wanted{v, kindDouble})
+	}
+	return out
+}
+
+// all are all columns.
+func (s TableSchema) all() []wanted {
+	out := make([]wanted, len(s.Columns))
+	for i, c := range s.Columns {
+		out[i] = wanted{c.Name, kind(c.Type)}
+	}
+	return out
+}
+
+// DatasetSchema is the shape of a dataset: time, key columns, numbers.
+func DatasetSchema(timeName string, key, values []string) TableSchema {
+	s := TableSchema{Time: timeName, Key: slices.Clone(key), Columns: []Column{{timeName, string(kindTime)}}}
+	for _, k := range key {
+		s.Columns = append(s.Columns, Column{k, string(kindText)})
+	}
+	for _, v := range values {
+		s.Columns = append(s.Columns, Column{v, string(kindDouble)})
+	}
+	return s
+}
+
+// PredictionSchema is the shape of a pipeline's predictions: the dataset's time,
+// key and features, then Prediction, Score, Model, Job and Revision.
+func PredictionSchema(timeName string, key, values []string) TableSchema {
+	s := DatasetSchema(timeName, key, append(slices.Clone(values), "Prediction", "Score"))
+	s.Columns = append(s.Columns, Column{"Model", string(kindText)}, Column{"Job", string(kindText)}, Column{"Revision", string(kindLong)})
+	return s
+}
+
+// ItemSchema is the shape of a pipeline's coverage. Its time column is the end of
+// the job's interval.
+func ItemSchema(key []string) TableSchema {
+	s := TableSchema{Time: "To", Key: slices.Clone(key), Columns: []Column{{"To", string(kindTime)}, {"From", string(kindTime)}}}
+	for _, k := range key {
+		s.Columns = append(s.Columns, Column{k, string(kindText)})
+	}
+	s.Columns = append(s.Columns, Column{"Job", "string"}, Column{"Outcome", "string"}, Column{"Rows", "long"}, Column{"Anomalies", "long"},
+		Column{"First", "long"}, Column{"Last", "long"}, Column{"Model", "string"}, Column{"Reason", "string"})
+	return s
+}
+
+type deltaSchema struct {
+	Type   string       `json:"type"`
+	Fields []deltaField `json:"fields"`
+}
+
+type deltaField struct {
+	Name     string         `json:"name"`
+	Type     string         `json:"type"`
+	Nullable bool           `json:"nullable"`
+	Metadata map[string]any `json:"metadata"`
+}
+
+const (
+	confTime = "fleetscore.time"
+	confKey  = "fleetscore.key"
+)
+
+// writeMeta makes the metaData action of a new table.
+func writeMeta(s TableSchema, id string, createdMS int64) (*metaAction, error) {
+	ds := deltaSchema{Type: "struct"}
+	for _, c := range append(slices.Clone(s.Columns), Column{"date", "date"}, Column{"hour", "integer"}) {
+		ds.Fields = append(ds.Fields, deltaField{c.Name, c.Type, true, map[string]any{}})
+	}
+	text, err := json.Marshal(ds)
+	if err != nil {
+		return nil, err
+	}
+	return &metaAction{ID: id, Format: formatSpec{"parquet", map[string]string{}}, SchemaString: string(text),
+		PartitionColumns: []string{"date", "hour"}, CreatedTime: createdMS,
+		Configuration: map[string]string{confTime: s.Time, confKey: strings.Join(s.Key, ",")}}, nil
+}
+
+func readMeta(m *metaAction) (*TableSchema, error) {
+	var ds deltaSchema
+	if err := json.Unmarshal([]byte(m.SchemaString), &ds); err != nil {
+		return nil, fmt.Errorf("schemaString: %w", err)
+	}
+	if !slices.Equal(m.PartitionColumns, []string{"date", "hour"}) || m.Configuration[confTime] == "" || m.Configuration[confKey] == "" {
+		return nil, fmt.Errorf("the table was not made by Fleetscore: it isn't partitioned by date and hour, or its configuration lacks %s and %s", confTime, confKey)
+	}
+	s := &TableSchema{Time: m.Configuration[confTime], Key: strings.Split(m.Configuration[confKey], ",")}
+	for _, f := range ds.Fields {
+		if f.Name != "date" && f.Name != "hour" {
+			s.Columns = append(s.Columns, Column{f.Name, f.Type})
+		}
+	}
+	for _, n := range append([]string{s.Time}, s.Key...) {
+		if !slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == n }) {
+			return nil, fmt.Errorf("the schema lacks column %q", n)
+		}
+	}
+	return s, nil
 }

@@ -1,0 +1,257 @@
+package table
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// How long a Delta log becomes. A checkpoint holds the state as of a version, so
+// that nobody needs the commits up to it; those are deleted once nobody can be
+// reading them any more.
+const (
+	checkpointEvery = 100                 // commits
+	keepCommits     = 24 * time.Hour      // that a checkpoint has replaced
+	keepEntries     = 30 * 24 * time.Hour // of removed files, and of jobs, whose end the ledger knows by then
+	lookAgain       = keepCommits / 4     // a log not looked at for so long may have been cut
+	lastCheckpoint  = "_delta_log/_last_checkpoint"
+)
+
+// A checkpoint is one Parquet file with a row per action, as the Delta protocol
+// says.
+type checkpointRow struct {
+	Txn      *txnRow      `parquet:"txn,optional"`
+	Add      *addRow      `parquet:"add,optional"`
+	Remove   *removeRow   `parquet:"remove,optional"`
+	MetaData *metaRow     `parquet:"metaData,optional"`
+	Protocol *protocolRow `parquet:"protocol,optional"`
+}
+
+type txnRow struct {
+	AppID   string `parquet:"appId"`
+	Version int64  `parquet:"version"`
+	Updated *int64 `parquet:"lastUpdated,optional"`
+}
+
+type addRow struct {
+	Path             string            `parquet:"path"`
+	PartitionValues  map[string]string `parquet:"partitionValues"`
+	Size             int64             `parquet:"size"`
+	ModificationTime int64             `parquet:"modificationTime"`
+	DataChange       bool              `parquet:"dataChange"`
+	Tags             map[string]string `parquet:"tags"`
+	Stats            string            `parquet:"stats"`
+}
+
+type removeRow struct {
+	Path              string `parquet:"path"`
+	DeletionTimestamp int64  `parquet:"deletionTimestamp"`
+	DataChange        bool   `parquet:"dataChange"`
+}
+
+type metaRow struct {
+	ID               string            `parquet:"id"`
+	Format           formatRow         `parquet:"format"`
+	SchemaString     string            `parquet:"schemaString"`
+	PartitionColumns []string          `parquet:"partitionColumns,list"`
+	Configuration    map[string]string `parquet:"configuration"`
+	CreatedTime      int64             `parquet:"createdTime"`
+}
+
+type formatRow struct {
+	Provider string            `parquet:"provider"`
+	Options  map[string]string `parquet:"options"`
+}
+
+type protocolRow struct {
+	MinReader int32 `parquet:"minReaderVersion"`
+	MinWriter int32 `parquet:"minWriterVersion"`
+}
+
+// checkpointPointer is the content of _last_checkpoint.
+type checkpointPointer struct {
+	Version int64 `json:"version"`
+	Size    int64 `json:"size"` // rows
+}
+
+func checkpointName(version int64) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("_delta_log/%020d.checkpoint.parquet", version))
+}
+
+// maintain writes a checkpoint of the state, and deletes what nobody needs after
+// it. The log is whole without it, so a failure only costs readers time: the next
+// checkpoint makes up for it.
+func (d *Delta) maintain(ctx context.Context) error {
+	version := d.next - 1
+	rows, err := d.checkpoint(time.Now())
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[checkpointRow](&b, parquet.Compression(codec), parquet.CreatedBy("fleetscore", "1", ""))
+	if _, err := w.Write(rows); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	if err := store.WriteAll(ctx, d.b, checkpointName(version), b.Bytes(), store.PutOptions{}); err != nil {
+		return err
+	}
+	pointer, err := json.Marshal(checkpointPointer{Version: version, Size: int64(len(rows))})
+	if err != nil {
+		return err
+	}
+	if err := store.WriteAll(ctx, d.b, lastCheckpoint, pointer, store.PutOptions{}); err != nil {
+		return err
+	}
+	d.checked = version
+	return d.cut(ctx, version, time.Now().Add(-d.keep))
+}
+
+// checkpoint is the state as rows. Entries that nobody needs any more are dropped
+// from both.
+func (d *Delta) checkpoint(now time.Time) ([]checkpointRow, error) {
+	m := d.metaData
+	rows := []checkpointRow{
+		{Protocol: &protocolRow{MinReader: 1, MinWriter: 2}},
+		{MetaData: &metaRow{ID: m.ID, Format: formatRow(m.Format), SchemaString: m.SchemaString, PartitionColumns: m.PartitionColumns,
+			Configuration: m.Configuration, CreatedTime: m.CreatedTime}},
+	}
+	for _, id := range sortedKeys(d.txns) {
+		row := &txnRow{AppID: id, Version: d.txns[id]}
+		if at, ok := d.updated[id]; ok {
+			if strings.HasPrefix(id, "job/") && now.Sub(time.UnixMilli(at)) > keepEntries {
+				delete(d.txns, id)
+				delete(d.updated, id)
+				continue
+			}
+			row.Updated = &at
+		}
+		rows = append(rows, checkpointRow{Txn: row})
+	}
+	for path, at := range d.gone {
+		if now.Sub(time.UnixMilli(at)) > keepEntries {
+			delete(d.gone, path)
+		} else {
+			rows = append(rows, checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: at, DataChange: true}})
+		}
+	}
+	for _, f := range d.file {
+		a, err := writeAdd(f, d.meta.Time, now)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, checkpointRow{Add: &addRow{Path: a.Path, PartitionValues: a.PartitionValues, Size: a.Size, ModificationTime: a.ModificationTime,
+			Tags: a.Tags, Stats: a.Stats}})
+	}
+	return rows, nil
+}
+
+// cut deletes commits and checkpoints below a version that are older than a time.
+func (d *Delta) cut(ctx context.Context, below int64, before time.Time) error {
+	var old []fleetscore.BlobName
+	for i, err := range d.b.List(ctx, "_delta_log/0", store.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		number, _, _ := strings.Cut(strings.TrimPrefix(string(i.Name), "_delta_log/"), ".")
+		v, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || v >= below {
+			continue
+		}
+		if i.Modified.After(before) {
+			break // what follows is newer
+		}
+		old = append(old, i.Name)
+	}
+	for _, name := range old { // the oldest first, so that what is left has no gap
+		if err := d.b.Delete(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fromCheckpoint takes the state of the last checkpoint if it is ahead of what
+// was read.
+func (d *Delta) fromCheckpoint(ctx context.Context) error {
+	const op = "read Delta checkpoint"
+	data, err := store.ReadAll(ctx, d.b, lastCheckpoint)
+	if fleetscore.NotFound.Is(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var p checkpointPointer
+	if err := json.Unmarshal(data, &p); err != nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, op, lastCheckpoint, "%w", err)
+	}
+	if p.Version < d.next {
+		return nil
+	}
+	name := string(checkpointName(p.Version))
+	if data, err = store.ReadAll(ctx, d.b, fleetscore.BlobName(name)); err != nil {
+		return err
+	}
+	rows, err := readCheckpoint(name, data)
+	if err != nil {
+		return err
+	}
+	fresh := OpenDelta(d.b)
+	for i, r := range rows {
+		if err := fresh.restore(r); err != nil {
+			return fleetscore.Errorf(fleetscore.Corrupt, op, name, "row %d: %w", i, err)
+		}
+	}
+	if fresh.meta == nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "it has no metaData")
+	}
+	d.meta, d.metaData, d.file, d.txns, d.updated, d.gone = fresh.meta, fresh.metaData, fresh.file, fresh.txns, fresh.updated, fresh.gone
+	d.next, d.checked, d.snap = p.Version+1, p.Version, nil
+	return nil
+}
+
+func readCheckpoint(name string, data []byte) (rows []checkpointRow, err error) {
+	defer func() { // the library panics on some corrupt files
+		if p := recover(); p != nil {
+			rows, err = nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", name, "not a sound Parquet file: %v", p)
+		}
+	}()
+	rows, err = parquet.Read[checkpointRow](bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", name, "%w", err)
+	}
+	return rows, nil
+}
+
+// restore applies one row of a checkpoint.
+func (d *Delta) restore(r checkpointRow) error {
+	a := action{}
+	switch {
+	case r.Txn != nil:
+		a.Txn = &txnAction{AppID: r.Txn.AppID, Version: r.Txn.Version}
+		if r.Txn.Updated != nil {
+			a.Txn.Updated = *r.Txn.Updated
+		}
+	case r.Add != nil:
+		a.Add = &addAction{Path: r.Add.Path, PartitionValues: r.Add.PartitionValues, Size: r.Add.Size, Stats: r.Add.Stats, Tags: r.Add.Tags}
+	case r.Remove != nil:
+		a.Remove = &removeAction{Path: r.Remove.Path, DeletionTimestamp: r.Remove.DeletionTimestamp}
+	case r.MetaData != nil:
+		a.MetaData = &metaAction{ID: r.MetaData.ID, Format: formatSpec(r.MetaData.Format), SchemaString: r.MetaData.SchemaString,
+			PartitionColumns: r.MetaData.PartitionColumns, Configuration: r.MetaData.Configuration, CreatedTime: r.MetaData.CreatedTime}
+	case r.Protocol != nil:
+		a.Protocol = &protocolAction{MinReader: int(r.Protocol.MinReader), MinWriter: int(r.Protocol.MinWriter)}
+	}
+	return d.apply([]action{a})
+}
