@@ -2,6 +2,8 @@ package scorer
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +11,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // TestGroupRows: every row stands once, with its key, in input order.
@@ -90,5 +94,56 @@ func TestMissing(t *testing.T) {
 		if tt.rule == fleetscore.MissingSkip && !strings.Contains(r.Items[0].Reason, "1 of its 3 rows") {
 			t.Errorf("skip: reason %q", r.Items[0].Reason)
 		}
+	}
+}
+
+// TestSeveralFeatures: features reach the model in the order they are named, with
+// rows left out in between.
+func TestSeveralFeatures(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile(filepath.Join(testkit.Root(t), "sklearn", "testdata", "1.9.1", "wide.p4.pickle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := sklearn.Load(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, features := 200, model.NumFeatures()
+	if features < 2 {
+		t.Fatalf("the model has %d features", features)
+	}
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, Keys: []fleetscore.Key{"a", "b"}, Values: make([][]float64, features)}
+	var spec Spec
+	for c := range features {
+		name := string(rune('A' + c))
+		rows.ValueNames = append([]string{name}, rows.ValueNames...)
+		spec.Features = append(spec.Features, "out"+name+"="+name)
+	}
+	var x []float64
+	for i := range n {
+		rows.Times, rows.KeyIndex = append(rows.Times, fleetscore.Micros(i+1)), append(rows.KeyIndex, uint32(i%2))
+		gap := i%7 == 3
+		for c := range features {
+			v := math.Sin(float64(i*features + c))
+			if !gap {
+				x = append(x, v)
+			} else if c == features-1 {
+				v = math.NaN()
+			}
+			rows.Values[features-1-c] = append(rows.Values[features-1-c], v)
+		}
+	}
+	spec.Missing = fleetscore.MissingSkip
+	r, err := Score(t.Context(), spec, rows, nil, models{"a": data, "b": data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]float64, len(x)/features)
+	if err := model.Score(x, len(want), nil, want, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(r.Predictions.Score, want) || r.LeftOut != int64(n-len(want)) {
+		t.Errorf("got %v, %d left out; want %v, %d", r.Predictions.Score, r.LeftOut, want, n-len(want))
 	}
 }

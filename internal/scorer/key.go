@@ -17,12 +17,13 @@ const stride = 4096
 
 // worker is one goroutine's memory, reused from key to key.
 type worker struct {
-	rows                 sorted
-	now                  time.Time // when the last key ended
-	record               sklearn.Model
-	x, prediction, score []float64
-	kept                 []uint32
-	scratch              sklearn.Scratch
+	rows              sorted
+	now               time.Time // when the last key ended
+	record            sklearn.Model
+	columns           [][]float64
+	prediction, score []float64
+	kept              []uint32
+	scratch           sklearn.Scratch
 }
 
 // work takes bundles of keys until there are none.
@@ -141,13 +142,13 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, it *f
 			return ctx.Err()
 		}
 		rows := group[first:min(first+stride, len(group))]
-		x, rows, err := r.gather(w, rows)
+		rows, err := r.gather(w, rows)
 		if err != nil {
 			return err
 		}
 		leftOut += min(stride, len(group)-first) - len(rows)
 		w.prediction, w.score = resize(w.prediction, len(rows)), resize(w.score, len(rows))
-		if err := m.Score(x, len(rows), w.prediction, w.score, &w.scratch); err != nil {
+		if err := m.ScoreColumns(w.columns, w.prediction, w.score, &w.scratch); err != nil {
 			return err
 		}
 		anomalies := 0.0
@@ -173,23 +174,22 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, it *f
 	return nil
 }
 
-// gather copies the features of some rows, row after row, and gives the rows
+// gather copies the features of some rows, column by column, and gives the rows
 // that take part.
-func (r *run) gather(w *worker, rows []uint32) ([]float64, []uint32, error) {
-	features := len(r.columns)
-	w.x = resize(w.x, len(rows)*features)
-	x, odd := w.x, 0.0
+func (r *run) gather(w *worker, rows []uint32) ([]uint32, error) {
+	w.columns = resize(w.columns, len(r.columns))
+	odd := 0.0
 	for c, column := range r.columns {
-		at := c
-		for _, row := range rows {
+		w.columns[c] = resize(w.columns[c], len(rows))
+		to := w.columns[c]
+		for i, row := range rows {
 			v := column[row]
 			odd += v - v // NaN once a value is NaN or infinite
-			x[at] = v
-			at += features
+			to[i] = v
 		}
 	}
 	if odd == 0 || r.spec.Missing == fleetscore.MissingToModel {
-		return x, rows, nil
+		return rows, nil
 	}
 	w.kept = w.kept[:0]
 	for _, row := range rows {
@@ -198,13 +198,16 @@ func (r *run) gather(w *worker, rows []uint32) ([]float64, []uint32, error) {
 		}
 		for c, column := range r.columns {
 			if v := column[row]; v-v != 0 {
-				return nil, nil, r.notFinite(c, row, v)
+				return nil, r.notFinite(c, row, v)
 			}
-			x[len(w.kept)*features+c] = column[row]
+			w.columns[c][len(w.kept)] = column[row]
 		}
 		w.kept = append(w.kept, row)
 	}
-	return x[:len(w.kept)*features], w.kept, nil
+	for c := range w.columns {
+		w.columns[c] = w.columns[c][:len(w.kept)]
+	}
+	return w.kept, nil
 }
 
 // leavesOut reports whether a row has no prediction because it lacks a feature.
