@@ -101,7 +101,7 @@ func TestMissing(t *testing.T) {
 // rows left out in between.
 func TestSeveralFeatures(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile(filepath.Join(testkit.Root(t), "sklearn", "testdata", "1.9.1", "wide.p4.pickle"))
+	data, err := os.ReadFile(filepath.Join(testkit.Root(t), "sklearn", "testdata", "1.9.1", "wide.p5.pickle"))
 	if err != nil {
 		t.Fatal(err)
 	}
