@@ -76,7 +76,13 @@ func loadPickle(data []byte, format string, times int) (*Model, error) {
 	if format == "pickle" && g.Joblib() {
 		format = "joblib"
 	}
-	m := &Model{file: &fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions(), names: b.Names}}
+	of := new(struct { // in one piece
+		Model
+		fileInfo
+	})
+	of.fileInfo = fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions(), names: b.Names}
+	m := &of.Model
+	m.file = &of.fileInfo
 	m.assemble(est)
 	m.judge(b.Aged)
 	if !m.able() {

@@ -3,8 +3,6 @@
 package compose
 
 import (
-	"strings"
-
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
@@ -31,7 +29,7 @@ func name(a *estimator.Attributes, v pickle.Value) string {
 		a.Fail("%w", err)
 		return ""
 	}
-	return strings.ToValidUTF8(string(t), "?")
+	return a.Copy(t)
 }
 
 // Pipeline passes rows from step to step.

@@ -9,13 +9,6 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// attribute is a name and a value. The name stays in the file, or, where the
-// protocol escapes it, in Builder.names, at key − 1.
-type attribute struct {
-	tag        uint64 // of the name
-	key, value pickle.Value
-}
-
 // tag tells most names from others at once: by the first 8 bytes and the length.
 func tag[T []byte | string](name T) uint64 {
 	n := len(name)
@@ -35,8 +28,7 @@ func tag[T []byte | string](name T) uint64 {
 type Attributes struct {
 	Class, Name string
 	b           *Builder
-	first       int // the first of them in b.attrs; the last is the last
-	n           int
+	list        []pickle.Attribute
 	version     string
 	major       int
 	minor       int
@@ -47,6 +39,10 @@ type Attributes struct {
 
 func (a *Attributes) read(state pickle.Value) error {
 	b, g := a.b, a.b.Graph
+	if a.list = g.Known(state); a.list != nil {
+		return nil
+	}
+	first, escaped := len(b.attrs), false
 	for e := g.Entries(state); ; {
 		k, v, ok := e.KeyValue()
 		if !ok {
@@ -62,21 +58,40 @@ func (a *Attributes) read(state pickle.Value) error {
 				return err
 			}
 			b.names = append(b.names, string(name))
-			k = pickle.Value(len(b.names))
+			k, escaped = pickle.Value(len(b.names)), true
 		}
-		b.attrs = append(b.attrs, attribute{t, k, v})
-		a.n++
+		b.attrs = append(b.attrs, pickle.Attribute{Tag: t, Key: k, Value: v})
+	}
+	if a.list = b.attrs[first:]; !escaped {
+		g.Keep(state, a.list)
 	}
 	return nil
 }
 
-// called reports whether an attribute has that name.
-func (b *Builder) called(e *attribute, name string) bool {
-	if i := int(e.key) - 1; e.key.Kind() == pickle.KindUnset {
+// called reports whether an attribute has that name. It stays in the file, or,
+// where the protocol escapes it, in names, at the key − 1.
+func (b *Builder) called(e *pickle.Attribute, name string) bool {
+	if i := int(e.Key) - 1; e.Key.Kind() == pickle.KindUnset {
 		return b.names[i] == name
 	}
-	t, _ := b.Graph.Text(e.key)
+	t, _ := b.Graph.Text(e.Key)
 	return string(t) == name
+}
+
+// Copy copies a name. Those that stood in files before are not copied again.
+func (a *Attributes) Copy(name []byte) string {
+	b := a.b
+	for _, s := range b.copies {
+		if s == string(name) {
+			return s
+		}
+	}
+	s := strings.ToValidUTF8(string(name), "?")
+	if len(s) <= 32 {
+		b.copies[b.copied%len(b.copies)] = s
+		b.copied++
+	}
+	return s
 }
 
 // release is one of scikit-learn's.
@@ -174,10 +189,10 @@ func (a *Attributes) Graph() *pickle.Graph { return a.b.Graph }
 
 // Value is an attribute; 0 if there is none of that name.
 func (a *Attributes) Value(name string) pickle.Value {
-	attrs, t := a.b.attrs[a.first:a.first+a.n], tag(name)
-	for i := len(attrs) - 1; i >= 0; i-- { // the last of a name counts, as in Python
-		if e := &attrs[i]; e.tag == t && a.b.called(e, name) {
-			return e.value
+	t := tag(name)
+	for i := len(a.list) - 1; i >= 0; i-- { // the last of a name counts, as in Python
+		if e := &a.list[i]; e.Tag == t && a.b.called(e, name) {
+			return e.Value
 		}
 	}
 	return 0
@@ -332,7 +347,8 @@ func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...
 	}
 	for i, n := range shape {
 		if n >= 0 && arr.Shape[i] != n {
-			a.Fail("%s has the shape %v, but dimension %d should be %d", name, arr.Shape[:arr.Dims], i, n)
+			shape := arr.Shape // a copy, so that only this allocates
+			a.Fail("%s has the shape %v, but dimension %d should be %d", name, shape[:arr.Dims], i, n)
 			return nil, [8]int{}
 		}
 	}
@@ -494,7 +510,8 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 		a.Fail("%s is %s", what, a.b.Graph.Describe(v))
 		return
 	}
-	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, first: len(a.b.attrs), major: a.major, minor: a.minor}
+	first := len(a.b.attrs)
+	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, major: a.major, minor: a.minor}
 	if err := a.b.Graph.Charge(4 * a.b.Graph.Count(state)); err != nil {
 		a.err = err
 		return
@@ -504,7 +521,7 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 		return
 	}
 	read(&in)
-	a.b.attrs = a.b.attrs[:in.first]
+	a.b.attrs = a.b.attrs[:first]
 	if a.err == nil {
 		a.err = in.err
 	}

@@ -24,24 +24,26 @@ type Builder struct {
 	Names []string // feature_names_in_, where the model was fitted with names
 
 	classes  func(id int) *Class
-	attrs    []attribute   // of the estimators being built
-	names    []string      // of attributes, where the file has them escaped
-	frames   []*Attributes // one for each depth, used again
+	attrs    []pickle.Attribute // of the estimators being built
+	names    []string           // of attributes, where the file has them escaped
+	frames   []*Attributes      // one for each depth, used again
 	versions []string
-	latest   release // that was named last, by this file or one before
+	latest   release   // that was named last, by this file or one before
+	copies   [8]string // names that were copied lately, from this file or others
+	copied   int
 	depth    int
 	hidden   int // above 0: parts of an ensemble, which are no steps
 }
 
 // builders are used again for their memory, which holds no part of a file.
-var builders = sync.Pool{New: func() any { return &Builder{attrs: make([]attribute, 0, 128)} }}
+var builders = sync.Pool{New: func() any { return &Builder{attrs: make([]pickle.Attribute, 0, 128)} }}
 
 // Release gives the builder's memory back for the next one.
 func (b *Builder) Release() {
 	for _, f := range b.frames {
 		*f = Attributes{}
 	}
-	*b = Builder{attrs: b.attrs[:0], frames: b.frames, latest: b.latest}
+	*b = Builder{attrs: b.attrs[:0], frames: b.frames, latest: b.latest, copies: b.copies, copied: b.copied}
 	if cap(b.attrs) <= 1024 {
 		builders.Put(b)
 	}
@@ -113,8 +115,8 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	if err := g.Charge(partBytes + len(name) + 4*g.Count(state)); err != nil {
 		return nil, err
 	}
-	a := b.frame()
-	*a = Attributes{b: b, Class: c.Name, Name: name, first: len(b.attrs)}
+	a, first := b.frame(), len(b.attrs)
+	*a = Attributes{b: b, Class: c.Name, Name: name}
 	if err := a.read(state); err != nil {
 		return nil, err
 	}
@@ -127,14 +129,14 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	err := a.err
 	if a.instead && err == nil { // the step that stands for it came after
 		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
-		b.attrs = b.attrs[:a.first]
+		b.attrs = b.attrs[:first]
 		b.depth--
 		return est, nil
 	}
 	if err == nil {
 		err = est.Check()
 	}
-	b.attrs = b.attrs[:a.first]
+	b.attrs = b.attrs[:first]
 	b.depth--
 	if err != nil {
 		return nil, err

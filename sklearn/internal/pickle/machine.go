@@ -25,6 +25,8 @@ const (
 	opShortBinbytes   = 'C'
 	opBinbytes8       = 0x8e
 	opBytearray8      = 0x96
+	opBinint1         = 'K'
+	opBinint2         = 'M'
 	opLong1           = 0x8a
 	opLong4           = 0x8b
 	opNewobj          = 0x81
@@ -68,6 +70,11 @@ type Graph struct {
 	lastType  Value // the dtype that was read last, and what it is
 	lastDtype dtype
 
+	known    *[templates]template
+	template *template // whose graph this is
+	learning bool      // a template is being made
+	holes    []span    // what is no part of it
+
 	shared []float64 // what small slices are cut from
 
 	protocol int
@@ -96,9 +103,9 @@ func Parse(data []byte, names *Names, times int) (*Graph, Value, error) {
 	*g = Graph{
 		data: data, names: names, nest: (*Graph).nested, budget: max(minBudget, times*len(data)), allowed: max(minBudget, times*len(data)), effort: minEffort + 32*len(data),
 		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
-		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared,
+		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared, known: g.known, holes: g.holes,
 	}
-	root, err := g.run()
+	root, err := g.parse()
 	if err != nil {
 		g.Release()
 		return nil, 0, err
@@ -154,7 +161,7 @@ func (g *Graph) loop() (Value, error) {
 func (g *Graph) frequent() {
 	data, pos, stack, memo, cells := g.data, g.pos, g.stack, g.memo, g.cells
 	floor := g.floor()
-	if len(data) > largeFile { // whose values are made another way
+	if len(data) > largeFile || g.learning { // values are made another way
 		return
 	}
 loop:

@@ -24,6 +24,9 @@ func (g *Graph) dtype(v Value) (dtype, error) {
 	d, err := g.readType(v)
 	if err == nil {
 		g.lastType, g.lastDtype = v, d
+		if t := g.template; t != nil && t.lastType == 0 {
+			t.lastType, t.lastDtype = v, d
+		}
 	}
 	return d, err
 }

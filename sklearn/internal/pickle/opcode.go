@@ -178,7 +178,13 @@ func stepConst(v Value) func(*Graph) error {
 	return func(g *Graph) error { return g.push(v) }
 }
 
-func pushInt(g *Graph, n int) error { return g.push(makeValue(KindInt, n)) }
+func pushInt(g *Graph, n int) error {
+	if g.learning {
+		g.hole(g.at + 1)
+		return g.push(g.leaf(kindLong, g.at))
+	}
+	return g.push(makeValue(KindInt, n))
+}
 
 // pushWide pushes an integer, by its place where it is too large.
 func pushWide(g *Graph, n int64) error {
@@ -232,6 +238,10 @@ func stepBinint(g *Graph) error {
 		return err
 	}
 	g.protocol = max(g.protocol, 1)
+	if g.learning {
+		g.hole(g.at + 1)
+		return g.push(g.leaf(kindLong, g.at))
+	}
 	return pushWide(g, int64(int32(binary.LittleEndian.Uint32(b))))
 }
 
@@ -257,6 +267,9 @@ func stepBinfloat(g *Graph) error {
 		return err
 	}
 	g.protocol = max(g.protocol, 1)
+	if g.learning {
+		g.hole(g.at + 1)
+	}
 	return g.push(g.leaf(KindFloat, g.at))
 }
 
@@ -279,6 +292,9 @@ func stepSized(k Kind, n int) func(*Graph) error {
 			return err
 		}
 		g.protocol = max(g.protocol, 1)
+		if g.learning && k == KindBytes {
+			g.hole(g.pos - size)
+		}
 		return g.push(g.leaf(k, g.at))
 	}
 }

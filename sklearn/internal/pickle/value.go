@@ -95,6 +95,8 @@ func (g *Graph) Int(v Value) int64 {
 	}
 	op, b := g.body(v)
 	switch op {
+	case opBinint1, opBinint2:
+		return int64(uint16(signed(b))) & (1<<(8*len(b)) - 1)
 	case opInt, opLong:
 		n, _ := strconv.ParseInt(string(bytes.TrimSuffix(b, []byte("L"))), 10, 64)
 		return n
@@ -238,6 +240,10 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 		b = rest[8 : 8+int(binary.LittleEndian.Uint64(rest))]
 	case opBinfloat:
 		b = rest[:8]
+	case opBinint1:
+		b = rest[:1]
+	case opBinint2:
+		b = rest[:2]
 	case opBinint:
 		b = rest[:4]
 	default:

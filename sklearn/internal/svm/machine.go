@@ -76,7 +76,7 @@ func (m *machine) read(a *estimator.Attributes, impls ...string) {
 	if a.Features() > 0 {
 		cols = a.Features()
 	}
-	if cols > 0 && a.Dims("support_vectors_") == 2 && a.Count("support_vectors_") == 0 {
+	if cols > 0 && a.Count("support_vectors_") == 0 && a.Dims("support_vectors_") == 2 {
 		m.dims = cols // every row of training lay within epsilon: only the intercept is left
 	} else {
 		m.vectors, _, m.dims = a.Matrix("support_vectors_", -1, cols)

@@ -1,0 +1,142 @@
+package pickle
+
+import "bytes"
+
+// template is what a parse left, for the next file of the same shape.
+//
+// Most files of a fleet differ in numbers alone: the same estimator, trained on
+// other rows, is written with the same opcodes in the same places. Numbers decide
+// nothing while a file is parsed, and the values of a graph are only their places
+// in the file. So a file as long as one before it, with the same bytes outside
+// its numbers, has the same graph. Whatever else differs, the file is parsed.
+//
+// A graph keeps a few templates of small files, one for each length that it saw
+// twice. A slot also counts what came by.
+type template struct {
+	seen   int // the length that was seen last
+	misses int // files of that length that didn't fit
+
+	data   []byte // the file it was made from
+	fixed  []span // the bytes that must be the same
+	names  *Names
+	cells  []Value
+	root   Value
+	used   int // of the budget
+	effort int // what was left
+	proto  int
+
+	dicts      []dictAt
+	attributes []Attribute
+	lastType   Value
+	lastDtype  dtype
+}
+
+// Attribute is a name and a value of an object's state, with a tag that the caller
+// makes of the name.
+type Attribute struct {
+	Tag        uint64
+	Key, Value Value
+}
+
+type dictAt struct {
+	state    Value
+	from, to int // of attributes
+}
+
+type span struct{ from, to int }
+
+const (
+	templates   = 32       // slots of a graph
+	maxTemplate = 24 << 10 // bytes of a file
+	patience    = 16       // misses until a template is made anew
+)
+
+// parse parses the file, or takes its graph from a template.
+func (g *Graph) parse() (Value, error) {
+	n := len(g.data)
+	if n > min(maxTemplate, largeFile) {
+		return g.run()
+	}
+	if g.known == nil {
+		g.known = new([templates]template)
+	}
+	t := &g.known[uint32(n)*0x9e3779b1>>27]
+	switch {
+	case t.seen != n:
+		*t = template{seen: n, data: t.data[:0], fixed: t.fixed[:0], cells: t.cells[:0], dicts: t.dicts[:0], attributes: t.attributes[:0]}
+		return g.run()
+	case len(t.cells) > 0 && g.fits(t):
+		return t.root, nil
+	case len(t.cells) > 0 && t.misses < patience:
+		t.misses++
+		return g.run()
+	}
+	return g.learn(t)
+}
+
+// fits takes over the graph of a template if the file has its bytes.
+func (g *Graph) fits(t *template) bool {
+	if g.names != t.names || g.budget < t.used {
+		return false
+	}
+	for _, s := range t.fixed {
+		if !bytes.Equal(g.data[s.from:s.to], t.data[s.from:s.to]) {
+			return false
+		}
+	}
+	g.pos, g.stopped, g.protocol = len(g.data), true, t.proto
+	g.budget, g.effort = g.budget-t.used, t.effort
+	g.cells = append(g.cells[:0], t.cells...)
+	g.template, g.lastType, g.lastDtype = t, t.lastType, t.lastDtype
+	return true
+}
+
+// learn parses the file and makes a template of it. Meanwhile all integers are
+// kept by their places, and numbers and bytes are noted as holes.
+func (g *Graph) learn(t *template) (Value, error) {
+	budget := g.budget
+	g.learning, g.holes = true, g.holes[:0]
+	root, err := g.run()
+	g.learning = false
+	t.misses, t.cells, t.fixed, t.dicts, t.attributes = 0, t.cells[:0], t.fixed[:0], t.dicts[:0], t.attributes[:0]
+	t.lastType = 0
+	if err != nil || g.joblib { // joblib's arrays are read while parsing
+		return root, err
+	}
+	from := 0
+	for _, h := range g.holes {
+		t.fixed = append(t.fixed, span{from, h.from})
+		from = h.to
+	}
+	t.fixed = append(t.fixed, span{from, len(g.data)})
+	t.data, t.cells = append(t.data[:0], g.data...), append(t.cells, g.cells...)
+	t.names, t.root, t.used, t.effort, t.proto = g.names, root, budget-g.budget, g.effort, g.protocol
+	return root, nil
+}
+
+// hole notes that the bytes from one place to the next opcode are a number's.
+func (g *Graph) hole(from int) { g.holes = append(g.holes, span{from, g.pos}) }
+
+// Known gives the attributes of a state that Keep got, for an earlier file of the
+// same shape; nil where there is none. They are only to be read.
+func (g *Graph) Known(state Value) []Attribute {
+	if t := g.template; t != nil {
+		for _, d := range t.dicts {
+			if d.state == state {
+				return t.attributes[d.from:d.to:d.to]
+			}
+		}
+	}
+	return nil
+}
+
+// Keep keeps the attributes of a state for the next file of the same shape. Their
+// keys must be such as lie in the file.
+func (g *Graph) Keep(state Value, list []Attribute) {
+	const dicts, attributes = 32, 1024
+	if t := g.template; t != nil && len(t.dicts) < dicts && len(t.attributes)+len(list) <= attributes && len(list) > 0 {
+		from := len(t.attributes)
+		t.attributes = append(t.attributes, list...)
+		t.dicts = append(t.dicts, dictAt{state, from, len(t.attributes)})
+	}
+}
