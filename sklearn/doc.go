@@ -1,44 +1,88 @@
-// Package sklearn loads scikit-learn models and scores them in Go, without
-// Python and without running anything the file contains.
+// Package sklearn loads scikit-learn models and scores them in Go: without Python,
+// and without running anything that the file contains.
 //
-// A pickle is parsed as data by an own reader: every class it names must stand
-// on an exact list, and no callable is ever called. What comes out is validated
-// (shapes, finite numbers, feature counts along a pipeline) and copied into a
-// [Model] that no longer needs the file's bytes.
-//
+//	data, err := os.ReadFile("model.pickle")      // pickle, joblib or skops
 //	model, err := sklearn.Load(data)
-//	…
-//	err = model.Score(x, rows, prediction, score, &scratch)
+//	predictions, scores, err := model.Predict(rows) // [][]float64
+//
+// It is for programs that get models from people who train in Python, and want
+// their labels and scores in a service, a command or a pipeline that isn't Python:
+// a model loads in microseconds, a row costs nanoseconds, and a pickle from a
+// stranger can do no harm.
+//
+// # Use
+//
+// [Load] reads a fitted estimator however it was written: pickle of protocol 0 to 5
+// (Python 2 or 3, NumPy 1 or 2), joblib with any of its compressions, skops, or a
+// native record of this package. The format is recognised by content.
+//
+// [Model.Score] writes what predict gives of each row, and beside it what
+// decision_function or predict_proba gives. [Model.Call] computes any one method:
+// [Predict], [DecisionFunction], [ScoreSamples], [PredictProba], [PredictLogProba],
+// [Transform]; [Model.Methods] says which the model has. [Model.Predict] is Score
+// for those who don't count allocations. Rows are float64, in the order of the
+// columns in training, whose names stand in [Info.FeatureNames] where the model was
+// fitted with names.
+//
+// [Model.Info] describes a model: its steps and their parameters, the releases that
+// wrote it, its size, the range of its training rows where the file tells, and what
+// is wrong with it ([Info.Health]): a detector that flags every row or none, a
+// classifier that knows one answer, a file that a current scikit-learn can't load.
+//
+// [Model.AppendRecord] and [Model.ReadRecord] keep a model in a compact native form
+// that is read without allocation. docs/formats/record.md describes it.
 //
 // # Supported
 //
-// Pickle protocols 0 to 5, written by Python 2 or 3, NumPy 1 or 2, and
-// scikit-learn 0.19 to 1.9:
+// scikit-learn 0.19 to 1.9. A hundred classes, among them pipelines with all
+// common scalers, imputers and transformers, every support vector machine, linear
+// models, trees, forests and boosting, isolation forests, local outlier factor,
+// elliptic envelope, neighbours, mixtures, perceptrons, calibration, searches,
+// voting, stacking and bagging. [Supported] lists them, docs/sklearn.md has the
+// table with the methods and limits of each.
 //
-//	Pipeline        steps of the estimators below, pipelines in pipelines, "passthrough" and None
-//	StandardScaler  with and without with_mean and with_std
-//	OneClassSVM     kernel="rbf", fitted on dense data
+// Anything else is refused with a [fleetscore.Error] of kind Invalid that names the
+// class, or the class and parameter, and says what to do. A model is never scored
+// approximately: it is what scikit-learn computes, or it is refused.
 //
-// Anything else is refused with a [fleetscore.Error] of kind Invalid that names
-// the class, or the class and parameter, and says what to do.
+// # Accuracy
 //
-// # Results
+// Everything is float64. Where the order of scikit-learn's arithmetic is defined
+// (support vector machines, trees, forests, scalers), labels are equal for every
+// row, ties included: a decision of exactly 0 is an outlier for OneClassSVM and an
+// inlier for IsolationForest. Where it leaves the order to a BLAS (linear models,
+// PCA, mixtures), values agree within 1e-12 of the scale of the sum's terms, and
+// labels wherever the value isn't that close to the threshold. What releases did
+// differently, each model gets as its own release did it. Rows that scikit-learn
+// refuses, as NaN for most estimators, are refused here; what it takes, this
+// package takes. A wrong number of features is always an error. Tests compare with
+// live scikit-learn of several releases on models with random parameters.
 //
-// Labels equal scikit-learn's, ties included: a decision of exactly 0 is an
-// outlier for OneClassSVM. Sums run in libsvm's order in float64. scikit-learn
-// may hand a squared distance over several features to a BLAS, and its libm may
-// round exp differently, so decision values agree to within 1e-12 of the sum of
-// the absolute dual coefficients; measured differences are far smaller.
+// # Safety
 //
-// # Safety and limits
+// A pickle is a program; this package doesn't run it. It parses the few opcodes
+// that make data, and every class or function that the file names must stand on an
+// exact list; none is ever called. What comes out is checked before it is used:
+// shapes, finite numbers, links of trees, feature counts from step to step. Corrupt,
+// truncated or hostile bytes give an error, never a panic, and take time in
+// proportion to the file.
 //
-// Corrupt, truncated or hostile bytes give an error, never a panic. Memory while
-// loading stays within 4 times the size of the file (and at least 64 KiB); files
-// over [MaxBytes] are refused. Parsing is no integrity check: damage inside an
-// array's numbers can't be seen, so keep a digest beside each model.
+// Parsing is no integrity check: damage inside an array's numbers can't be seen, so
+// keep a digest beside each model.
+//
+// # Memory
+//
+// Loading takes at most 4 times the size of the contents (unpacked, if the file is
+// compressed), or 256 KiB if that is more, and what the decompressor itself needs, a
+// few MiB for bz2 and lz4. Contents may be 16 MiB or 100 times the file, whichever is
+// more, up to 1 GiB; larger ones are taken for decompression bombs. Files over
+// [MaxBytes] are refused. A model refers to nothing of the file, one read by
+// ReadRecord to its record. Score and Call allocate nothing once their [Scratch] was
+// used for a model as large.
 //
 // # Concurrency
 //
 // A [Model] is immutable and safe for concurrent use. A [Scratch] belongs to one
-// goroutine at a time. The package starts no goroutine, and does no I/O.
+// goroutine at a time; give each its own. The package starts no goroutine and does
+// no I/O.
 package sklearn

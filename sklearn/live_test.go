@@ -1,9 +1,11 @@
 package sklearn
 
 import (
+	"archive/zip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -73,7 +75,7 @@ func TestLiveParity(t *testing.T) {
 				t.Skipf("SKIPPED: scikit-learn %s can't be had here (%v); the fixtures in testdata cover it", r.release, err)
 			}
 			ran++
-			compareLive(t, runLive(t, python))
+			compareLive(t, os.DirFS(runLive(t, python)))
 		})
 	}
 	if ran < 3 && want == "" {
@@ -185,9 +187,9 @@ type liveOut struct {
 	Moved   string // how far rounding alone moves them
 }
 
-func compareLive(t *testing.T, dir string) {
+func compareLive(t *testing.T, files fs.FS) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "cases.json"))
+	data, err := fs.ReadFile(files, "cases.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +209,7 @@ func compareLive(t *testing.T, dir string) {
 		c := &run.Cases[i]
 		c.release = run.Sklearn
 		t.Run(c.Name, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join(dir, c.File))
+			data, err := fs.ReadFile(files, c.File)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -434,5 +436,24 @@ func TestLiveFolder(t *testing.T) {
 	if dir == "" {
 		t.Skip("FLEETSCORE_PARITY_FOLDER is not set")
 	}
-	compareLive(t, dir)
+	compareLive(t, os.DirFS(dir))
+}
+
+// TestRandomFixtures compares some of what testdata/live.py makes, which is kept
+// for those who have no Python.
+func TestRandomFixtures(t *testing.T) {
+	archives, err := filepath.Glob("testdata/random/*.zip")
+	if err != nil || len(archives) < 2 {
+		t.Fatalf("fixtures of %d releases, %v", len(archives), err)
+	}
+	for _, archive := range archives {
+		t.Run(strings.TrimSuffix(filepath.Base(archive), ".zip"), func(t *testing.T) {
+			z, err := zip.OpenReader(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer z.Close()
+			compareLive(t, z)
+		})
+	}
 }

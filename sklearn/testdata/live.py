@@ -5,14 +5,20 @@ TestLiveParity.
     python live.py FOLDER --seed N --rounds N [--only REGEXP]
 
 Each round draws every class once, bare or behind transformers. The folder gets a
-pickle per case and cases.json. Works with scikit-learn 0.19 or later on Python 3.
+pickle per case and cases.json; a FOLDER that ends in .zip becomes one file, as the
+fixtures in random/ are, made with --seed 7 --rounds 2 --only
+"search|voting|stacking|bagging|ada_boost|one_vs|target|multi_output|select|dummy|other_linear|lasso".
+Works with scikit-learn 0.19 or later on Python 3.
 """
 import argparse
 import json
 import os
 import pickle
 import re
+import shutil
+import tempfile
 import warnings
+import zipfile
 
 import numpy as np
 import sklearn
@@ -887,6 +893,9 @@ def main():
     args.add_argument("--rounds", type=int, default=1)
     args.add_argument("--only", default="")
     args = args.parse_args()
+    archive = None
+    if args.folder.endswith(".zip"):
+        archive, args.folder = args.folder, tempfile.mkdtemp()
     if not os.path.isdir(args.folder):
         os.makedirs(args.folder)
     cases, unfit = [], {}
@@ -920,6 +929,14 @@ def main():
                 cases.append(c)
     with open(os.path.join(args.folder, "cases.json"), "w") as fh:
         json.dump({"sklearn": sklearn.__version__, "numpy": np.__version__, "cases": cases, "unfit": unfit}, fh)
+    if archive:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as z:
+            for name in sorted(os.listdir(args.folder)):
+                info = zipfile.ZipInfo(name)  # with a fixed time, so that the same cases make the same file
+                info.compress_type = zipfile.ZIP_DEFLATED
+                with open(os.path.join(args.folder, name), "rb") as fh:
+                    z.writestr(info, fh.read())
+        shutil.rmtree(args.folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+package sklearn
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+)
+
+// Support says what of a scikit-learn class can be loaded.
+type Support struct {
+	Class   string   // such as "IsolationForest"
+	Since   string   // the first release of scikit-learn whose models are read, such as "0.19"
+	Methods []Method // what can be computed; nil for a class that has those of the estimator in it
+	Limits  string   // parameters or uses that are refused or restricted; empty for none
+}
+
+// Supported lists every class that Load reads, in the order of the documentation.
+// All else is refused by name.
+func Supported() []Support {
+	out := make([]Support, 0, len(classes))
+	for _, c := range classes {
+		s := Support{Class: c.name, Since: "0.19", Limits: c.limits}
+		for release, names := range sinceRelease {
+			if slices.Contains(strings.Fields(names), c.name) {
+				s.Since = release
+			}
+		}
+		for _, of := range classMethods {
+			if of.names == "" || slices.Contains(strings.Fields(of.names), c.name) {
+				s.Methods = slices.Clone(of.methods)
+				break
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// sinceRelease are classes that came later than 0.19, or were kept in another way
+// before.
+var sinceRelease = map[string]string{
+	"0.20": "SimpleImputer PowerTransformer KBinsDiscretizer LocalOutlierFactor TransformedTargetRegressor",
+	"0.21": "ColumnTransformer",
+	"0.22": "VotingClassifier VotingRegressor StackingClassifier StackingRegressor",
+	"0.23": "PoissonRegressor GammaRegressor TweedieRegressor",
+	"0.24": "CalibratedClassifierCV HalvingGridSearchCV HalvingRandomSearchCV",
+	"1.0":  "SGDOneClassSVM QuantileRegressor HistGradientBoostingClassifier HistGradientBoostingRegressor",
+}
+
+const (
+	predict   = estimator.Predict
+	decisions = estimator.DecisionFunction
+	samples   = estimator.ScoreSamples
+	proba     = estimator.PredictProba
+	logProba  = estimator.PredictLogProba
+	transform = estimator.Transform
+)
+
+// classMethods are the methods by class; the first line that names one counts,
+// and the last stands for all regressors.
+var classMethods = []struct {
+	names   string
+	methods []Method
+}{
+	{"Pipeline GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV RANSACRegressor", nil},
+	{"PCA", []Method{transform, samples}},
+	{"FeatureUnion ColumnTransformer FunctionTransformer StandardScaler MinMaxScaler RobustScaler MaxAbsScaler Normalizer SimpleImputer PowerTransformer QuantileTransformer PolynomialFeatures Binarizer VarianceThreshold SelectKBest SelectPercentile SelectFpr KBinsDiscretizer", []Method{transform}},
+	{"OneClassSVM SGDOneClassSVM IsolationForest LocalOutlierFactor EllipticEnvelope", []Method{predict, decisions, samples}},
+	{"SVC NuSVC LogisticRegression LogisticRegressionCV SGDClassifier GradientBoostingClassifier BaggingClassifier AdaBoostClassifier", []Method{predict, decisions, proba, logProba}},
+	{"RidgeClassifier RidgeClassifierCV Perceptron LinearSVC PassiveAggressiveClassifier OneVsOneClassifier", []Method{predict, decisions}},
+	{"DecisionTreeClassifier ExtraTreeClassifier RandomForestClassifier ExtraTreesClassifier GaussianNB MLPClassifier DummyClassifier", []Method{predict, proba, logProba}},
+	{"HistGradientBoostingClassifier OneVsRestClassifier", []Method{predict, decisions, proba}},
+	{"KNeighborsClassifier CalibratedClassifierCV", []Method{predict, proba}},
+	{"KMeans MiniBatchKMeans", []Method{predict, transform}},
+	{"GaussianMixture", []Method{predict, proba, samples}},
+	{"VotingClassifier", []Method{predict, proba, transform}},
+	{"VotingRegressor StackingRegressor", []Method{predict, transform}},
+	{"StackingClassifier", []Method{predict, decisions, proba, transform}},
+	{"", []Method{predict}},
+}
