@@ -13,9 +13,12 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -253,12 +256,13 @@ func (d *Dir) Stat(ctx context.Context, name fleetscore.BlobName) (Info, error) 
 	if err != nil {
 		return Info{}, fault("look up", string(name), err)
 	}
-	return info(string(name), st), nil
+	return info(string(name), st.Size(), st.ModTime()), nil
 }
 
-func info(name string, st fs.FileInfo) Info {
-	return Info{Name: fleetscore.BlobName(name), SizeBytes: st.Size(), Modified: st.ModTime().UTC(),
-		ETag: fmt.Sprintf("%x-%x", st.ModTime().UnixNano(), st.Size())}
+func info(name string, size int64, modified time.Time) Info {
+	etag := strconv.AppendInt(make([]byte, 0, 32), modified.UnixNano(), 16)
+	etag = strconv.AppendInt(append(etag, '-'), size, 16)
+	return Info{Name: fleetscore.BlobName(name), SizeBytes: size, Modified: modified.UTC(), ETag: string(etag)}
 }
 
 // Delete removes the file; see Bucket. Folders stay.
@@ -294,6 +298,13 @@ type walk struct {
 	yield  func(Info, error) bool
 }
 
+// entry is what a folder holds: its name there, with a trailing "/" if it is a
+// folder, so that folders sort among blobs as their contents do.
+type entry struct {
+	name string
+	link bool
+}
+
 // folder yields what lies in a folder ("" or ending in "/"); false ends the walk.
 func (w *walk) folder(folder string) bool {
 	dir := strings.TrimSuffix(folder, "/")
@@ -302,42 +313,66 @@ func (w *walk) folder(folder string) bool {
 	} else if CheckName(fleetscore.BlobName(dir)) != nil {
 		return true // no blob can lie there
 	}
-	entries, err := fs.ReadDir(w.d.root.FS(), dir)
+	f, err := w.d.root.Open(dir)
+	if err == nil {
+		defer f.Close()
+	}
+	var entries []entry
+	if err == nil {
+		entries, err = w.entries(f, folder)
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return true
 		}
-		return w.yield(Info{}, fault("list", dir, err)) && false
+		w.yield(Info{}, fault("list", dir, err))
+		return false
 	}
-	names := make([]string, 0, len(entries))
-	byName := make(map[string]fs.DirEntry, len(entries))
 	for _, e := range entries {
-		n := folder + e.Name()
-		if e.IsDir() {
-			n += "/" // so that folders sort among blobs as their contents do
-		}
-		if n == tempFolder+"/" || !strings.HasPrefix(n, w.prefix) && !strings.HasPrefix(w.prefix, n) {
-			continue
-		}
-		names = append(names, n)
-		byName[n] = e
-	}
-	slices.Sort(names)
-	for _, n := range names {
 		if err := w.ctx.Err(); err != nil {
 			w.yield(Info{}, err)
 			return false
 		}
-		if !w.entry(n, byName[n]) {
+		if !w.entry(f, folder, e) {
 			return false
 		}
 	}
 	return true
 }
 
-func (w *walk) entry(n string, e fs.DirEntry) bool {
-	after := string(w.opt.After)
-	if e.IsDir() {
+// readAtOnce is how many entries of a folder are read in one go: of a large one
+// only the names are kept.
+const readAtOnce = 4096
+
+// entries are a folder's, sorted, as far as they can be asked for.
+func (w *walk) entries(f *os.File, folder string) ([]entry, error) {
+	var out []entry
+	for {
+		batch, err := f.ReadDir(readAtOnce)
+		for _, e := range batch {
+			name := e.Name()
+			if e.IsDir() {
+				name += "/"
+			}
+			rest, isInside := strings.CutPrefix(w.prefix, folder)
+			if folder == "" && name == tempFolder+"/" || isInside && !strings.HasPrefix(name, rest) && !strings.HasPrefix(rest, name) {
+				continue
+			}
+			out = append(out, entry{name, e.Type()&fs.ModeSymlink != 0})
+		}
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		if len(batch) < readAtOnce && err != nil || len(batch) == 0 {
+			slices.SortFunc(out, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+			return out, nil
+		}
+	}
+}
+
+func (w *walk) entry(f *os.File, folder string, e entry) bool {
+	after, n := string(w.opt.After), folder+e.name
+	if strings.HasSuffix(e.name, "/") {
 		switch {
 		case n < after && !strings.HasPrefix(after, n):
 			return true
@@ -349,19 +384,40 @@ func (w *walk) entry(n string, e fs.DirEntry) bool {
 	if n <= after || !strings.HasPrefix(n, w.prefix) {
 		return true
 	}
-	st, err := e.Info()
-	if err == nil && st.Mode()&fs.ModeSymlink != 0 {
-		st, err = w.d.root.Stat(n) // fails if it leads out of the directory
-		if err != nil || !st.Mode().IsRegular() {
-			return true
-		}
-	}
+	i, err := w.describe(f, n, e)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true // deleted since the folder was read
+		return true // deleted since the folder was read, or no blob
 	}
 	if err != nil {
 		w.yield(Info{}, fault("list", n, err))
 		return false
 	}
-	return w.yield(info(n, st), nil)
+	return w.yield(i, nil)
+}
+
+// describe looks a file up by its folder, which costs a quarter of doing so by its
+// whole name.
+func (w *walk) describe(f *os.File, n string, e entry) (Info, error) {
+	if e.link {
+		st, err := w.d.root.Stat(n) // fails if it leads out of the directory
+		if err != nil || !st.Mode().IsRegular() {
+			return Info{}, fs.ErrNotExist
+		}
+		return info(n, st.Size(), st.ModTime()), nil
+	}
+	var st unix.Stat_t
+	for {
+		err := unix.Fstatat(int(f.Fd()), e.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return Info{}, err
+		}
+		break
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Info{}, fs.ErrNotExist
+	}
+	return info(n, st.Size, time.Unix(st.Mtim.Unix())), nil
 }
