@@ -266,15 +266,6 @@ func TestRowsByShardAndInterval(t *testing.T) {
 	}
 }
 
-func FuzzDeltaLog(f *testing.F) {
-	f.Add([]byte(`{"add":{"path":"date=1970-01-01/hour=00/x.parquet","partitionValues":{"date":"1970-01-01","hour":"0"},"size":1,"stats":"{\"numRecords\":1}","tags":{"fleetscore.shards":"0-3","fleetscore.first":"1","fleetscore.last":"2"}}}`))
-	f.Add([]byte(`{"metaData":{"schemaString":"{}"}}`))
-	f.Fuzz(func(_ *testing.T, data []byte) {
-		d := OpenDelta(nil)
-		_ = d.read("x", data) // must not panic
-	})
-}
-
 // TestLargeHoursAreSplit: an hour of many rows lies in files of distinct shard
 // ranges, each sorted, which together hold every row once.
 func TestLargeHoursAreSplit(t *testing.T) {

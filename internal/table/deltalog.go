@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -27,6 +28,16 @@ type action struct {
 	Add        *addAction      `json:"add,omitempty"`
 	Remove     *removeAction   `json:"remove,omitempty"`
 	CommitInfo map[string]any  `json:"commitInfo,omitempty"`
+}
+
+// readAction leaves out what we never read, such as commitInfo, which may hold
+// anything.
+type readAction struct {
+	Protocol *protocolAction `json:"protocol"`
+	MetaData *metaAction     `json:"metaData"`
+	Txn      *txnAction      `json:"txn"`
+	Add      *addAction      `json:"add"`
+	Remove   *removeAction   `json:"remove"`
 }
 
 type protocolAction struct {
@@ -144,7 +155,7 @@ func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 	}
 	for {
 		name := commitName(d.next)
-		data, err := store.ReadAll(ctx, d.b, name)
+		data, err := d.readCommit(ctx, name)
 		if fleetscore.NotFound.Is(err) {
 			break
 		}
@@ -161,6 +172,25 @@ func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 		return nil, d.noTable(ctx)
 	}
 	d.looked = now
+	return d.snapshot()
+}
+
+// readCommit reads no more than we are ready to hold.
+func (d *Delta) readCommit(ctx context.Context, name fleetscore.BlobName) ([]byte, error) {
+	r, err := d.b.Get(ctx, name, 0, maxCommitBytes+1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err == nil && len(data) > maxCommitBytes {
+		err = fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(name), "it has more than %d bytes", maxCommitBytes)
+	}
+	return data, fleetscore.Wrap("read Delta log", string(name), err)
+}
+
+// snapshot is the table as of what was read.
+func (d *Delta) snapshot() (*Snapshot, error) {
 	if d.snap == nil {
 		if d.meta == nil {
 			return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "it has no metaData action")
@@ -189,19 +219,19 @@ func (d *Delta) noTable(ctx context.Context) error {
 
 // read applies one commit to the state.
 func (d *Delta) read(name string, data []byte) error {
-	if len(data) > maxCommitBytes {
-		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "it has %d bytes, more than %d", len(data), maxCommitBytes)
-	}
 	var actions []action
-	for i, line := range bytes.Split(data, []byte{'\n'}) {
-		if len(bytes.TrimSpace(line)) == 0 {
+	i := 0
+	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		if i++; len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		var a action
+		var a readAction
 		if err := json.Unmarshal(line, &a); err != nil {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i+1, err)
+			return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "line %d: %w", i, err)
 		}
-		actions = append(actions, a)
+		if a != (readAction{}) { // what we know nothing of costs no memory
+			actions = append(actions, action{Protocol: a.Protocol, MetaData: a.MetaData, Txn: a.Txn, Add: a.Add, Remove: a.Remove})
+		}
 	}
 	if err := d.apply(actions); err != nil {
 		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "%w", err)
@@ -231,7 +261,7 @@ func (d *Delta) apply(actions []action) error {
 		}
 	}
 	for i, a := range actions { // a commit's actions may stand in any order: removes first
-		if a.Remove != nil {
+		if removes[i] != "" {
 			delete(d.file, removes[i])
 			d.gone[removes[i]] = a.Remove.DeletionTimestamp
 		}
@@ -304,13 +334,17 @@ func readAdd(a *addAction) (*fleetscore.DataFile, error) {
 			return nil, fmt.Errorf("partition value hour: %w", err)
 		}
 	}
-	var stats deltaStats
+	var stats struct {
+		NumRecords int64 `json:"numRecords"`
+	}
 	if a.Stats != "" {
 		if err := json.Unmarshal([]byte(a.Stats), &stats); err != nil {
 			return nil, fmt.Errorf("stats: %w", err)
 		}
 	}
-	f.Rows = stats.NumRecords
+	if f.Rows = stats.NumRecords; f.Rows < 0 || f.SizeBytes < 0 || f.Hour < 0 || f.Hour > 23 {
+		return nil, fmt.Errorf("file %s has %d rows, %d bytes and hour %d", path, f.Rows, f.SizeBytes, f.Hour)
+	}
 	first, err1 := strconv.ParseInt(a.Tags["fleetscore.first"], 10, 64)
 	last, err2 := strconv.ParseInt(a.Tags["fleetscore.last"], 10, 64)
 	var s0, s1 uint8

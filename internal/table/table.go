@@ -216,14 +216,26 @@ func readMeta(m *metaAction) (*TableSchema, error) {
 		return nil, fmt.Errorf("the table was not made by Fleetscore: it isn't partitioned by date and hour, or its configuration lacks %s and %s", confTime, confKey)
 	}
 	s := &TableSchema{Time: m.Configuration[confTime], Key: strings.Split(m.Configuration[confKey], ",")}
+	seen := map[string]bool{}
 	for _, f := range ds.Fields {
+		if seen[f.Name] || f.Name == "" {
+			return nil, fmt.Errorf("the schema has the column %q twice, or it has no name", f.Name)
+		}
+		seen[f.Name] = true
 		if f.Name != "date" && f.Name != "hour" {
+			if !slices.Contains([]kind{kindTime, kindText, kindDouble, kindLong}, kind(f.Type)) {
+				return nil, fmt.Errorf("column %q is of type %q, which isn't supported", f.Name, f.Type)
+			}
 			s.Columns = append(s.Columns, Column{f.Name, f.Type})
 		}
 	}
-	for _, n := range append([]string{s.Time}, s.Key...) {
-		if !slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == n }) {
-			return nil, fmt.Errorf("the schema lacks column %q", n)
+	for i, n := range append([]string{s.Time}, s.Key...) {
+		want := string(kindText)
+		if i == 0 {
+			want = string(kindTime)
+		}
+		if !slices.Contains(s.Columns, Column{n, want}) {
+			return nil, fmt.Errorf("the schema lacks the column %q of type %s", n, want)
 		}
 	}
 	return s, nil
