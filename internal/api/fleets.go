@@ -34,6 +34,7 @@ type Fleet struct {
 	Ignored    []string                `json:"ignored,omitempty" doc:"files that belong to no sensor, the first 100"`
 	Problem    string                  `json:"problem,omitempty" doc:"why the models could not be read when they were last looked at"`
 	Health     *fleet.Diagnosis        `json:"health,omitempty" doc:"what is wrong, grouped by cause; of a single fleet"`
+	Since      *fleet.Difference       `json:"since,omitempty" doc:"in what the generation differs from the one before it"`
 	Change     *FleetChange            `json:"change,omitempty" doc:"what a sync found"`
 }
 
@@ -82,7 +83,7 @@ func (s *server) fleetOf(c fleetscore.FleetConfig, name string, g *fleet.Generat
 	f := Fleet{Name: name, Path: c.Path, Model: c.Model, Sensors: c.Sensors}
 	if g != nil {
 		f.KeyNames, f.Generation, f.Members, f.Created, f.Ignored = g.KeyNames, g.ID, g.Members, known(g.Created), g.Ignored
-		f.Native = g.Health.Native
+		f.Native, f.Since = g.Health.Native, &g.Since
 	}
 	synced, err := s.deps.Scheduler.FleetSync(name)
 	if f.Synced = known(synced); err != nil {

@@ -85,8 +85,11 @@ func oneFleet(cmd *cobra.Command, method, verb string) *cobra.Command {
 func writeFleet(w io.Writer, f *api.Fleet) error {
 	rows := [][2]string{{"fleet", f.Name}, {"path", f.Path}, {"model", f.Model}, {"sensors listed in", f.Sensors}, {"generation", string(f.Generation)},
 		{"made", stampOf(f.Created)}, {"looked at", stampOf(f.Synced)}, {"problem", f.Problem}}
+	if d := f.Since; d != nil && d.Generation != "" {
+		rows = append(rows, [2]string{"since the one before", fmt.Sprintf("%s added, %s changed, %s removed", thousands(d.Added), thousands(d.Changed), thousands(d.Removed))})
+	}
 	if c := f.Change; c != nil {
-		rows = append(rows, [2]string{"found", fmt.Sprintf("%s added, %s changed, %s removed; %s read", thousands(c.Added), thousands(c.Changed), thousands(c.Removed), plural(int(c.FilesRead), "file"))})
+		rows = append(rows, [2]string{"found now", fmt.Sprintf("%s added, %s changed, %s removed; %s read", thousands(c.Added), thousands(c.Changed), thousands(c.Removed), plural(int(c.FilesRead), "file"))})
 	}
 	rows = append(rows, [2]string{"sensors", thousands(f.Members)}, [2]string{"of them native", thousands(f.Native)})
 	if n := len(f.Ignored); n > 0 {
@@ -94,7 +97,7 @@ func writeFleet(w io.Writer, f *api.Fleet) error {
 	}
 	for _, r := range rows {
 		if r[1] != "" && r[1] != "-" {
-			if _, err := fmt.Fprintf(w, "%-18s %s\n", r[0], r[1]); err != nil {
+			if _, err := fmt.Fprintf(w, "%-22s %s\n", r[0], r[1]); err != nil {
 				return err
 			}
 		}

@@ -514,6 +514,9 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 	if err != nil {
 		return nil, err
 	}
+	if inside(p.out, p.models) {
+		return nil, usagef("--out %s lies among the models, whose folder would then hold files that are none; name a folder elsewhere, or %s", p.out, filepath.Join(p.models, "_pack"))
+	}
 	dst, err := store.OpenDir(p.out)
 	if err != nil {
 		return nil, err
@@ -524,4 +527,24 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 	}
 	_, err = fleet.Prune(ctx, dst, time.Now(), func(fleetscore.GenerationID) bool { return false })
 	return c, err
+}
+
+// inside reports whether a folder is another one or lies in it, where its files
+// would be taken for models.
+func inside(dir, models string) bool {
+	a, err1 := filepath.Abs(dir)
+	b, err2 := filepath.Abs(models)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	rel, err := filepath.Rel(b, a)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return false
+	}
+	for _, part := range strings.Split(rel, "/") {
+		if part != "." && (part[0] == '_' || part[0] == '.') {
+			return false // passed over
+		}
+	}
+	return true
 }

@@ -112,8 +112,8 @@ func TestModelPack(t *testing.T) {
 	if got := run(3, "--sensors", "list.csv", "--default", "Tag=x*:model_3_vibration"); got.Sensors != 3 || got.Native != 2 || got.Removed != 19 {
 		t.Errorf("a list: %+v", got)
 	}
-	for _, bad := range [][]string{{"--model", template, "--default", "x"}, {"--sensors", "list.csv", "--default", "Tag:x"}} {
-		if code, _, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack}, bad...)...); code != 10 {
+	for _, bad := range [][]string{{"--model", template, "--out", models}, {"--model", template, "--out", filepath.Join(models, "pack")}, {"--model", template, "--default", "x"}, {"--sensors", "list.csv", "--default", "Tag:x"}} {
+		if code, _, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack}, bad...)...); code != 10 || stderr == "" {
 			t.Errorf("%v: exit %d, %s", bad, code, stderr)
 		}
 	}
@@ -134,5 +134,87 @@ func TestModelVerifyWithoutPython(t *testing.T) {
 	}
 	if _, stdout, _ := command(t, "model", "verify", "--help"); !strings.Contains(stdout, "This RUNS code from the models") {
 		t.Error("the help doesn't warn")
+	}
+}
+
+const fleetOfList = `hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors:
+    path: ./models
+    model: "model_{Device}_{Tag}"
+    sensors: sensors.csv
+    defaults: [{when: {Tag: "vib*"}, model: model_1_vibration}]
+    sync: 1h
+pools:
+  cpu: {provider: local, slots: 1, scale: {min: 0, max: 1}}
+pipelines:
+  p: {dataset: history, fleet: sensors, features: [Value], pool: cpu, limits: {no_model: 100%}}
+`
+
+// TestFleetCommands: a server's fleet by a list with a default; a listed sensor
+// without a model ends as no_model, in coverage and state; fleet list, show, sync.
+func TestFleetCommands(t *testing.T) {
+	t.Parallel()
+	example := os.DirFS(filepath.Join(testkit.Root(t), "examples", "fleet"))
+	p := startServerIn(t, fleetOfList, func(dir string) {
+		if err := os.CopyFS(dir, example); err != nil {
+			t.Fatal(err)
+		}
+		text := "Device,Tag,model\n1,current,\n7,vibration,\n7,current,\n8,pressure,model_2_pressure\n9,current,\n"
+		if err := os.WriteFile(filepath.Join(dir, "models", "sensors.csv"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	server := "--server=http://" + p.addr
+	run := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, append(args, server)...)
+		if code != 0 {
+			t.Fatalf("%v: exit %d\n%s%s", args, code, stdout, stderr)
+		}
+		return stdout
+	}
+	if out := run("fleet", "sync", "sensors"); !strings.Contains(out, "sensors                5\nof them native         3\n") || !strings.Contains(out, "no_model: 2 sensors") || !strings.Contains(out, "7/current, 9/current") {
+		t.Error(out)
+	}
+	if out := run("fleet", "list"); !strings.Contains(out, "sensors  "+filepath.Join(p.dir, "models")) {
+		t.Error(out)
+	}
+	data := filepath.Join(t.TempDir(), "rows.csv")
+	rows := "TS,Device,Tag,Value\n"
+	for _, k := range []string{"1,current", "7,vibration", "7,current", "8,pressure"} {
+		rows += "2026-11-23T10:00:00Z," + k + ",5\n"
+	}
+	if err := os.WriteFile(data, []byte(rows), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("dataset", "upload", "history", data, "--complete-until", "2026-11-23T10:00:00Z")
+	var job struct {
+		ID       string
+		State    string
+		Expected int64
+		Outcomes map[string]int64
+	}
+	if err := json.Unmarshal([]byte(run("job", "submit", "p", "--from", "2026-11-23T09:00:00Z", "--to", "2026-11-23T10:00:00Z", "--wait", "-o", "json")), &job); err != nil {
+		t.Fatal(err)
+	}
+	if job.State != "succeeded" || job.Expected != 5 || job.Outcomes["scored"] != 3 || job.Outcomes["no_model"] != 1 || job.Outcomes["no_data"] != 1 {
+		t.Errorf("%+v", job)
+	}
+	model, err := os.ReadFile(filepath.Join(p.dir, "models", "model_2_current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "models", "model_9_current"), model, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := run("fleet", "sync", "sensors"); !strings.Contains(out, "0 added, 1 changed, 0 removed; 1 file read") || !strings.Contains(out, "of them native         4\n") {
+		t.Error(out)
+	}
+	if out := run("fleet", "show", "sensors", "-o", "json"); !strings.Contains(out, `"code": "no_model"`) || !strings.Contains(out, `"changed": 1`) {
+		t.Error(out)
+	}
+	if code, _, stderr := command(t, "fleet", "show", "none", server); code != 12 {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

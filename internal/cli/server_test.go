@@ -54,6 +54,12 @@ type process struct {
 
 func startServer(t *testing.T, yaml string) *process {
 	t.Helper()
+	return startServerIn(t, yaml, func(string) {})
+}
+
+// startServerIn starts a server in a folder that fill puts files into first.
+func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +68,7 @@ func startServer(t *testing.T, yaml string) *process {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fill(p.dir)
 	p.file = filepath.Join(p.dir, "fleet.yaml")
 	if err := os.WriteFile(p.file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)

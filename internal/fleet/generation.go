@@ -14,7 +14,7 @@ import (
 
 // Generation is a fleet as it was at one time: it never changes.
 type Generation struct {
-	ID        fleetscore.GenerationID  `json:"id"` // of all that follows but Created
+	ID        fleetscore.GenerationID  `json:"id"` // of all that follows but Since and Created
 	Fleet     string                   `json:"fleet"`
 	Template  string                   `json:"template,omitempty"`
 	Sensors   string                   `json:"sensors,omitempty"` // the list of expected sensors
@@ -25,7 +25,17 @@ type Generation struct {
 	Shared    *Segment                 `json:"shared,omitempty"`
 	Ignored   []string                 `json:"ignored"` // names of files that belong to no key; the first 100
 	Health    Diagnosis                `json:"health"`
+	Since     Difference               `json:"since"`
 	Created   time.Time                `json:"created"`
+}
+
+// Difference is in what a generation differs from the one that was current when it
+// was made.
+type Difference struct {
+	Generation fleetscore.GenerationID `json:"generation,omitempty"` // that one; empty for the first
+	Added      int64                   `json:"added"`                // keys
+	Changed    int64                   `json:"changed"`              // keys whose model's file has another content
+	Removed    int64                   `json:"removed"`              // keys
 }
 
 // Segment is a file of a pack, which several generations may share.
@@ -129,7 +139,7 @@ func writeJSON(ctx context.Context, b store.Bucket, name fleetscore.BlobName, v 
 // identify sets the generation's id.
 func (g *Generation) identify() error {
 	c := *g
-	c.ID, c.Created = "", time.Time{}
+	c.ID, c.Since, c.Created = "", Difference{}, time.Time{}
 	data, err := json.Marshal(&c)
 	if err != nil {
 		return err

@@ -240,6 +240,9 @@ func TestSyncReadsChanges(t *testing.T) {
 		if c.New != step.isNew || c.Read != step.read || c.Added != step.added || c.Changed != step.changed || c.Removed != step.removed || (before.ID != c.Generation.ID) != step.isNew {
 			t.Errorf("%s: %+v", step.what, c)
 		}
+		if c.New && (c.Generation.Since != c.Difference || c.Difference.Generation != before.ID) {
+			t.Errorf("%s: the generation says %+v, the sync %+v", step.what, c.Generation.Since, c.Difference)
+		}
 		if now, err := current(ctx, dst); err != nil || now.ID != c.Generation.ID {
 			t.Errorf("%s: current is %v, %v", step.what, now, err)
 		}
@@ -433,6 +436,46 @@ func TestPrune(t *testing.T) {
 	}
 	if n, err := Prune(ctx, dir(t), later, inUse); n != 0 || err != nil {
 		t.Errorf("nothing there: %d, %v", n, err)
+	}
+}
+
+// TestPruneFaults lets each deletion fail in turn: what is kept stays whole, and
+// the next Prune goes on.
+func TestPruneFaults(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	vary := variants(t)
+	later := time.Now().Add(2 * time.Hour)
+	none := func(fleetscore.GenerationID) bool { return false }
+	for nth := 1; ; nth++ {
+		src, dst := models(t, 5), dir(t)
+		var last *Generation
+		for i := range 5 {
+			put(t, src, "model_0_0", vary(1000+i))
+			last = syncTo(t, src, dst).Generation
+		}
+		deletes := 0
+		faulty := &storetest.Faulty{Bucket: dst, Fail: func(op string, name fleetscore.BlobName) error {
+			if op == "delete" {
+				if deletes++; deletes == nth {
+					return fleetscore.Errorf(fleetscore.Unavailable, op, string(name), "injected")
+				}
+			}
+			return nil
+		}}
+		n, err := Prune(ctx, faulty, later, none)
+		if err == nil {
+			if n != 6 || nth != 7 {
+				t.Errorf("%d deleted, fault %d never struck", n, nth)
+			}
+			return
+		}
+		if m, err := Prune(ctx, dst, later, none); err != nil || n+m != 6 {
+			t.Errorf("after fault %d: %d and then %d deleted, %v", nth, n, m, err)
+		}
+		if p := open(t, dst, last, fleetscore.AllShards, maxHeldBytes); p.Len() != 5 {
+			t.Errorf("after fault %d: %d members", nth, p.Len())
+		}
 	}
 }
 

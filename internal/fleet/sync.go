@@ -25,11 +25,9 @@ type Options struct {
 
 // Change is what a sync found.
 type Change struct {
+	Difference // from the generation that was current before
 	Generation *Generation
 	New        bool  // whether the generation is another than before
-	Added      int64 // keys
-	Changed    int64 // keys whose model's file has another content
-	Removed    int64 // keys
 	Read       int64 // files that were read
 	Segments   int   // segments that were written
 }
@@ -373,8 +371,10 @@ func (b *builder) progress(n int64) {
 
 // commit makes the generation the current one.
 func (b *builder) commit(ctx context.Context, g *Generation, marks []uint64) (*Change, error) {
-	c := &Change{Generation: g, New: true, Read: b.read.Load(), Segments: int(b.written.Load()), Added: b.added.Load(), Changed: b.changed.Load()}
+	c := &Change{Generation: g, New: true, Read: b.read.Load(), Segments: int(b.written.Load())}
+	c.Added, c.Changed = b.added.Load(), b.changed.Load()
 	if b.old != nil {
+		c.Difference.Generation = b.old.gen.ID
 		c.Removed = int64(b.old.Len()) + c.Added - g.Members
 		c.New = b.old.gen.ID != g.ID
 	}
@@ -388,7 +388,7 @@ func (b *builder) commit(ctx context.Context, g *Generation, marks []uint64) (*C
 	if was, err := loadGeneration(ctx, b.dst, g.ID); err == nil {
 		c.Generation = was // it is as it was before
 	} else {
-		g.Created = time.Now().UTC()
+		g.Since, g.Created = c.Difference, time.Now().UTC()
 		if err := writeJSON(ctx, b.dst, generationName(g.ID), g); err != nil {
 			return nil, err
 		}
