@@ -164,8 +164,9 @@ func runLive(t *testing.T, python string) string {
 // liveCase is what testdata/live.py wrote of one model.
 type liveCase struct {
 	Name, Shown, File string
-	Exact             bool // the order of all its arithmetic is defined
-	Single            bool // it was trained on float32
+	Unsupported       string // what it is refused for
+	Exact             bool   // the order of all its arithmetic is defined
+	Single            bool   // it was trained on float32
 	Cols              int
 	Asked             liveRows
 	Probes            []liveRows
@@ -214,6 +215,12 @@ func compareLive(t *testing.T, files fs.FS) {
 				t.Fatal(err)
 			}
 			m, err := Load(data)
+			if c.Unsupported != "" {
+				if err == nil || !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), c.Unsupported) || !strings.Contains(err.Error(), "is not supported") {
+					t.Errorf("%v, want a refusal of %s", err, c.Unsupported)
+				}
+				return
+			}
 			if errors.Is(err, pickle.ErrNotFinite) || err != nil && strings.Contains(err.Error(), "a component without variance") {
 				t.Skip(err) // it is meant to be refused
 			}

@@ -785,6 +785,21 @@ def tied(model, q):
     return np.flatnonzero(out).tolist()
 
 
+def unsupported(model):
+    """What the error of Load must say; empty for a model that is supported."""
+    if isinstance(getattr(model, "classes_", None), list):
+        return "several outputs"
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if isinstance(getattr(last, "classes_", None), list):
+        return "several outputs"
+    name = type(last).__name__
+    if name.startswith("GradientBoosting") and not (last.init is None or last.init == "zero"):
+        return "init="
+    if name.startswith("HistGradientBoosting") and last.categorical_features is not None:
+        return "categorical features"
+    return ""
+
+
 def exact(model):
     """Whether the order of all its arithmetic is defined."""
     name = type(model).__name__
@@ -920,7 +935,7 @@ def main():
             shown = re.sub(r"\s+", " ", str(model))
             q = queries(d, model, x, "box-cox" in shown)
             c = {"name": name, "shown": shown, "exact": exact(model), "single": x_is_single(x), "cols": q.shape[1], "asked": asked(d, model, like, q),
-                 "probes": probes(d, model, like, q), "file": file}
+                 "probes": probes(d, model, like, q), "file": file, "unsupported": unsupported(model)}
             for n in (q.shape[1] + 1, q.shape[1] - 1):
                 wide = np.resize(q[:4], (4, n)) if n else None
                 if wide is not None:
