@@ -188,13 +188,13 @@ func hist(name string, code uint32) class {
 	return class{name, code, in("ensemble._hist_gradient_boosting.gradient_boosting"), nil, tree.ReadHistGradientBoosting, named(name, tree.NewHistGradientBoosting), "numeric features"}
 }
 
-const metrics = "metrics euclidean, manhattan, chebyshev and minkowski; all training rows are compared"
+const metrics = "metrics euclidean, sqeuclidean, manhattan, chebyshev, minkowski, canberra, hamming and cosine; all training rows are compared"
 
 var others = []class{
 	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
 	{"KNeighborsClassifier", 97, in("neighbors._classification"), in("neighbors.classification"), neighbors.ReadKNeighbors, named("KNeighborsClassifier", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
 	{"KNeighborsRegressor", 98, in("neighbors._regression"), in("neighbors.regression"), neighbors.ReadKNeighbors, named("KNeighborsRegressor", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
-	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope", "covariance.outlier_detection"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], "store_precision=True"},
+	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope", "covariance.outlier_detection"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], ""},
 	{"KMeans", 105, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("KMeans", mixture.NewKMeans), ""},
 	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
 	{"GaussianMixture", 107, in("mixture._gaussian_mixture"), in("mixture.gaussian_mixture"), mixture.ReadGaussianMixture, one[mixture.GaussianMixture], ""},
@@ -285,6 +285,7 @@ var parts = []struct {
 	{"sklearn.metrics.ranking", pickle.Inert, "roc_auc_score average_precision_score"},
 	{"sklearn.metrics.regression", pickle.Inert, "r2_score mean_squared_error mean_absolute_error median_absolute_error explained_variance_score"},
 	{"functools", pickle.Inert, "partial"},
+	{"sklearn.utils.validation", pickle.Inert, "check_array"},
 	{"sklearn.utils._metadata_requests", pickle.Inert, "MetadataRequest MethodMetadataRequest"},
 	{"builtins", pickle.Inert, "FutureWarning DeprecationWarning"},
 	{"exceptions", pickle.Inert, "FutureWarning DeprecationWarning"},

@@ -193,33 +193,34 @@ def isolation_forest(d):
 @family(since=(0, 20))
 def local_outlier_factor(d):
     from sklearn.neighbors import LocalOutlierFactor
-    return make(LocalOutlierFactor, n_neighbors=d.whole(1, 20), novelty=True, algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"), leaf_size=d.whole(2, 40),
-                contamination=d.pick("auto", 0.05, 0.3), **metric(d)), "none"
+    return make(LocalOutlierFactor, n_neighbors=d.whole(1, 20), novelty=True, leaf_size=d.whole(2, 40),
+                contamination=d.pick("auto", 0.05, 0.3), **dict(dict(algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute")), **metric(d))), "none"
 
 
 def metric(d):
     return d.pick(dict(metric="minkowski", p=2), dict(metric="minkowski", p=1), dict(metric="minkowski", p=3), dict(metric="minkowski", p=1.5),
-                  dict(metric="euclidean"), dict(metric="manhattan"), dict(metric="chebyshev"), dict(metric="l2"), dict(metric="cityblock"))
+                  dict(metric="euclidean"), dict(metric="manhattan"), dict(metric="chebyshev"), dict(metric="l2"), dict(metric="cityblock"),
+                  dict(metric="canberra", algorithm="brute"), dict(metric="cosine", algorithm="brute"), dict(metric="hamming", algorithm="brute"), dict(metric="sqeuclidean", algorithm="brute"))
 
 
 @family()
 def k_neighbors_classifier(d):
     from sklearn.neighbors import KNeighborsClassifier
-    return make(KNeighborsClassifier, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"),
-                leaf_size=d.whole(2, 40), **metric(d)), "class"
+    return make(KNeighborsClassifier, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), 
+                leaf_size=d.whole(2, 40), **dict(dict(algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute")), **metric(d))), "class"
 
 
 @family()
 def k_neighbors_regressor(d):
     from sklearn.neighbors import KNeighborsRegressor
-    return make(KNeighborsRegressor, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute"),
-                **metric(d)), d.pick("regress", "many")
+    return make(KNeighborsRegressor, n_neighbors=d.whole(1, 12), weights=d.pick("uniform", "distance"), 
+                **dict(dict(algorithm=d.pick("auto", "ball_tree", "kd_tree", "brute")), **metric(d))), d.pick("regress", "many")
 
 
 @family()
 def elliptic_envelope(d):
     from sklearn.covariance import EllipticEnvelope
-    return EllipticEnvelope(contamination=d.pick(0.01, 0.1, 0.4), assume_centered=d.chance(0.3), support_fraction=d.pick(None, 0.7, 0.9), random_state=d.seed), "none"
+    return EllipticEnvelope(store_precision=d.chance(), contamination=d.pick(0.01, 0.1, 0.4), assume_centered=d.chance(0.3), support_fraction=d.pick(None, 0.7, 0.9), random_state=d.seed), "none"
 
 
 @family(since=(1, 0))
@@ -838,9 +839,9 @@ def weights(model, q):
         return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
     if hasattr(last, "cluster_centers_"):
         return (x ** 2).sum(1) + (last.cluster_centers_ ** 2).sum(1).max()
-    if hasattr(last, "precision_"):
+    if hasattr(last, "get_precision"):
         x = x + np.abs(last.location_)
-        return (x.dot(np.abs(last.precision_)) * x).sum(1)
+        return (x.dot(np.abs(last.get_precision())) * x).sum(1)
     if hasattr(last, "precisions_cholesky_"):
         return np.full(len(x), 1.0) * (np.abs(last.precisions_cholesky_).max() * (x.sum(1) + np.abs(last.means_).sum(1).max())) ** 2
     return np.zeros(len(x))

@@ -113,11 +113,18 @@ type EllipticEnvelope struct {
 func ReadEllipticEnvelope(a *estimator.Attributes) estimator.Estimator {
 	e := &EllipticEnvelope{location: a.PerFeature("location_"), powers: !a.AtLeast(0, 20)}
 	e.features = len(e.location)
-	if a.Err() == nil && !a.Has("precision_") {
-		a.Unsupported("store_precision=False", "train it with store_precision=True")
-		return e
+	if a.Has("precision_") {
+		e.precision, _, _ = a.Matrix("precision_", e.features, e.features)
+	} else { // store_precision=False
+		covariance, _, _ := a.Matrix("covariance_", e.features, e.features)
+		if a.Err() == nil {
+			if e.features > maxInverted {
+				a.Unsupported("store_precision=False with so many features", "train it with store_precision=True")
+				return e
+			}
+			e.precision = pseudoInverse(covariance, e.features)
+		}
 	}
-	e.precision, _, _ = a.Matrix("precision_", e.features, e.features)
 	if e.powers {
 		e.offset = -a.Float("threshold_")
 	} else {

@@ -16,9 +16,14 @@ const (
 	manhattan
 	chebyshev
 	minkowski
+	squared
+	canberra
+	hamming
+	cosine
+	metrics // how many there are
 )
 
-var metricNames = [...]string{"euclidean", "manhattan", "chebyshev", "minkowski"}
+var metricNames = [metrics]string{"euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean", "canberra", "hamming", "cosine"}
 
 // nearest finds training rows by comparing with all of them: the trees that
 // scikit-learn may have built give the same rows, only sooner.
@@ -49,8 +54,16 @@ func (n *nearest) read(a *estimator.Attributes, k string) {
 		if n.p == 1 {
 			n.metric = manhattan
 		}
+	case "sqeuclidean":
+		n.metric = squared
+	case "canberra":
+		n.metric = canberra
+	case "hamming":
+		n.metric = hamming
+	case "cosine":
+		n.metric = cosine
 	default:
-		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev or minkowski")
+		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev, minkowski, canberra, hamming or cosine")
 		return
 	}
 	cols := -1
@@ -77,7 +90,7 @@ func (n *nearest) fields(c *estimator.Codec) {
 }
 
 func (n *nearest) check(class string) error {
-	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric > minkowski || (n.metric == minkowski && !(n.p > 0)) {
+	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric >= metrics || (n.metric == minkowski && !(n.p > 0)) {
 		return estimator.Misfit("%s: %d neighbours among %d numbers of %d features", class, n.k, len(n.rows), n.features)
 	}
 	return nil
@@ -105,11 +118,14 @@ func (n *nearest) TrainingRange() (low, high []float64) {
 
 // reduced is a distance without its last, monotonic step.
 func (n *nearest) reduced(row []float64, at int) float64 {
+	if n.metric >= canberra {
+		return n.other(row, n.rows[at*n.features:(at+1)*n.features])
+	}
 	var d float64
 	for c, w := range n.rows[at*n.features : (at+1)*n.features] {
 		e := math.Abs(row[c] - w)
 		switch n.metric {
-		case euclidean:
+		case euclidean, squared:
 			d += float64(e * e)
 		case manhattan:
 			d += e
@@ -118,6 +134,37 @@ func (n *nearest) reduced(row []float64, at int) float64 {
 		default:
 			d += math.Pow(e, n.p)
 		}
+	}
+	return d
+}
+
+// other is the distance by a metric that has no reduced form.
+func (n *nearest) other(x, y []float64) float64 {
+	var d, xx, yy float64
+	for c, v := range x {
+		w := y[c]
+		switch n.metric {
+		case canberra:
+			if sum := math.Abs(v) + math.Abs(w); sum > 0 {
+				d += math.Abs(v-w) / sum
+			}
+		case hamming:
+			if v != w {
+				d++
+			}
+		default:
+			d += float64(v * w)
+			xx += float64(v * v)
+			yy += float64(w * w)
+		}
+	}
+	switch {
+	case n.metric == hamming:
+		return d / float64(n.features)
+	case n.metric == cosine && (xx == 0 || yy == 0):
+		return 1
+	case n.metric == cosine:
+		return min(max(1-d/(math.Sqrt(xx)*math.Sqrt(yy)), 0), 2)
 	}
 	return d
 }

@@ -1,0 +1,80 @@
+package mixture
+
+import "math"
+
+// maxInverted bounds the features of a matrix that is inverted, which takes time by
+// their third power.
+const maxInverted = 256
+
+// pseudoInverse is scipy.linalg.pinvh of a symmetric matrix of n rows: by its
+// eigenvectors, found by Jacobi's rotations, leaving out what is as good as 0.
+func pseudoInverse(matrix []float64, n int) []float64 {
+	a := append([]float64(nil), matrix...)
+	v := make([]float64, n*n) // eigenvectors in columns
+	for i := range n {
+		v[i*n+i] = 1
+	}
+	for range 60 { // sweeps; a dozen are enough
+		off, all := 0.0, 0.0
+		for i := range n {
+			for j := range n {
+				all += a[i*n+j] * a[i*n+j]
+				if i != j {
+					off += a[i*n+j] * a[i*n+j]
+				}
+			}
+		}
+		if off <= 1e-40*all {
+			break
+		}
+		for p := range n {
+			for q := p + 1; q < n; q++ {
+				rotate(a, v, n, p, q)
+			}
+		}
+	}
+	most := 0.0
+	for i := range n {
+		most = max(most, math.Abs(a[i*n+i]))
+	}
+	limit := most * float64(n) * 0x1p-52
+	out := make([]float64, n*n)
+	for k := range n {
+		w := a[k*n+k]
+		if math.Abs(w) <= limit {
+			continue
+		}
+		for i := range n {
+			for j := range n {
+				out[i*n+j] += v[i*n+k] / w * v[j*n+k]
+			}
+		}
+	}
+	return out
+}
+
+// rotate makes element (p, q) 0.
+func rotate(a, v []float64, n, p, q int) {
+	if a[p*n+q] == 0 {
+		return
+	}
+	theta := (a[q*n+q] - a[p*n+p]) / (2 * a[p*n+q])
+	t := 1 / (math.Abs(theta) + math.Hypot(theta, 1))
+	if theta < 0 {
+		t = -t
+	}
+	c := 1 / math.Hypot(t, 1)
+	s := t * c
+	for k := range n {
+		x, y := a[k*n+p], a[k*n+q]
+		a[k*n+p], a[k*n+q] = c*x-s*y, s*x+c*y
+	}
+	for k := range n {
+		x, y := a[p*n+k], a[q*n+k]
+		a[p*n+k], a[q*n+k] = c*x-s*y, s*x+c*y
+	}
+	for k := range n {
+		x, y := v[k*n+p], v[k*n+q]
+		v[k*n+p], v[k*n+q] = c*x-s*y, s*x+c*y
+	}
+}
