@@ -170,3 +170,59 @@ func TestStoreIsPinned(t *testing.T) {
 		t.Errorf("the folder instead: %v, want kind conflict", err)
 	}
 }
+
+// TestScoreOverURLs scores data and models that lie in a cloud, into it, as it
+// does on disk.
+func TestScoreOverURLs(t *testing.T) {
+	t.Parallel()
+	s := storetest.S3(t)
+	address := s.NewBucket(t)
+	at := func(path string) string { return strings.Replace(address, "?", "/"+path+"?", 1) }
+	b, err := store.Open(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	rows, models := filepath.Join(dir, "rows.csv"), filepath.Join(testkit.Root(t), "examples", "fleet", "models")
+	if code, _, stderr := command(t, "simulate", "--from", "2026-11-23T00:00:00Z", "--to", "2026-11-23T00:20:00Z", "--out", rows); code != 0 {
+		t.Fatal(stderr)
+	}
+	files, err := filepath.Glob(filepath.Join(models, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range append(files, rows) {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "in/models/" + filepath.Base(f)
+		if f == rows {
+			name = "in/rows.csv"
+		}
+		if err := store.WriteAll(t.Context(), b, fleetscore.BlobName(name), data, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	score := func(data, models, out string) {
+		t.Helper()
+		if code, stdout, stderr := command(t, "score", "--data", data, "--models", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag",
+			"--time", "TS", "--feature", "Value", "--out", out); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	score(rows, models, filepath.Join(dir, "scored"))
+	score(at("in/rows.csv"), at("in/models"), at("scored"))
+	for _, name := range []string{"predictions.csv", "coverage.csv"} {
+		want, err := os.ReadFile(filepath.Join(dir, "scored", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := store.ReadAll(t.Context(), b, fleetscore.BlobName("scored/"+name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes in the cloud, %d on disk, %v", name, len(got), len(want), err)
+		}
+	}
+	if _, err := b.Stat(t.Context(), "scored/manifest.json"); err != nil {
+		t.Error(err)
+	}
+}

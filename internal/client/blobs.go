@@ -1,14 +1,16 @@
 package client
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"io"
 	"iter"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
@@ -44,34 +46,86 @@ func (b blobs) path(ctx context.Context, what string, name fleetscore.BlobName) 
 // blob is what the server says of a blob.
 type blob store.Info
 
-// Get reads a range through the server.
+// awayLimit is how long a blob's request is repeated while the server is away: a
+// restart of the server costs a node's task no try.
+const awayLimit = time.Minute
+
+// patient repeats a call while the server, or its store, is unavailable.
+func patient(ctx context.Context, call func() error) error {
+	begin, pause := time.Now(), 50*time.Millisecond
+	for {
+		err := call()
+		if !fleetscore.Unavailable.Is(err) || ctx.Err() != nil || time.Since(begin) > awayLimit {
+			return err
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// Get reads a range through the server, and goes on where an answer broke off:
+// nodes read only what never changes.
 func (b blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
-	path, err := b.path(ctx, "blobs", name)
-	if err != nil {
-		return nil, err
-	}
-	r, err := b.c.Open(ctx, path, url.Values{"offset": {strconv.FormatInt(offset, 10)}, "length": {strconv.FormatInt(length, 10)}})
-	if err != nil {
-		return nil, err
-	}
-	return whole{r, name}, nil
+	r := &ranged{ctx: ctx, b: b, name: name, next: offset, left: length}
+	return r, r.open()
 }
 
-// whole gives the error of an answer that breaks off its kind.
-type whole struct {
-	io.ReadCloser
+type ranged struct {
+	ctx  context.Context // of Get: it bounds the whole reading
+	b    blobs
 	name fleetscore.BlobName
+	next int64
+	left int64 // negative: to the end
+	body io.ReadCloser
 }
 
-func (w whole) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) {
-		err = fleetscore.Errorf(fleetscore.Unavailable, "read", string(w.name), "%w", err)
+func (r *ranged) open() error {
+	path, err := r.b.path(r.ctx, "blobs", r.name)
+	if err != nil {
+		return err
 	}
-	return n, err
+	return patient(r.ctx, func() (err error) {
+		r.body, err = r.b.c.Open(r.ctx, path, url.Values{"offset": {strconv.FormatInt(r.next, 10)}, "length": {strconv.FormatInt(r.left, 10)}})
+		return err
+	})
 }
 
-// Put writes through the server.
+func (r *ranged) Read(p []byte) (int, error) {
+	for {
+		n, err := r.body.Read(p)
+		r.next += int64(n)
+		if r.left >= 0 {
+			r.left -= int64(n)
+		}
+		if n > 0 || err == nil || err == io.EOF {
+			return n, err
+		}
+		if r.ctx.Err() != nil {
+			return 0, r.ctx.Err()
+		}
+		r.body.Close()
+		if err := r.open(); err != nil {
+			r.body = io.NopCloser(strings.NewReader(""))
+			return 0, err
+		}
+	}
+}
+
+func (r *ranged) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	return r.body.Close()
+}
+
+// Put writes through the server. A body that can be read again is sent again while
+// the server is away.
 func (b blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
 	if opt.IfAbsent {
 		return store.Info{}, fleetscore.Errorf(fleetscore.Invalid, "write", string(name), "nodes commit nothing")
@@ -81,7 +135,20 @@ func (b blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader
 		return store.Info{}, err
 	}
 	var i blob
-	err = b.c.Send(ctx, http.MethodPut, path, nil, "application/octet-stream", body, &i)
+	send := func() error { return b.c.Send(ctx, http.MethodPut, path, nil, "application/octet-stream", body, &i) }
+	if buffer, ok := body.(*bytes.Buffer); ok {
+		body = bytes.NewReader(buffer.Bytes())
+	}
+	if s, ok := body.(*bytes.Reader); ok {
+		err = patient(ctx, func() error {
+			if _, err := s.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			return send()
+		})
+	} else {
+		err = send()
+	}
 	return store.Info(i), err
 }
 
@@ -92,7 +159,7 @@ func (b blobs) Stat(ctx context.Context, name fleetscore.BlobName) (store.Info, 
 		return store.Info{}, err
 	}
 	var i blob
-	err = b.c.Get(ctx, path, nil, &i)
+	err = patient(ctx, func() error { return b.c.Get(ctx, path, nil, &i) })
 	return store.Info(i), err
 }
 
@@ -110,7 +177,8 @@ func (b blobs) List(ctx context.Context, prefix string, opt store.ListOptions) i
 				Items []blob
 				Next  string
 			}
-			err = b.c.Get(ctx, path, url.Values{"prefix": {prefix}, "after": {string(opt.After)}, "delimiter": {strconv.FormatBool(opt.Delimiter)}}, &page)
+			query := url.Values{"prefix": {prefix}, "after": {string(opt.After)}, "delimiter": {strconv.FormatBool(opt.Delimiter)}}
+			err = patient(ctx, func() error { return b.c.Get(ctx, path, query, &page) })
 			for _, i := range page.Items {
 				if !yield(store.Info(i), nil) {
 					return

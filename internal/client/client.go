@@ -2,7 +2,7 @@
 // the protocol of nodes. It turns the server's errors back into
 // fleetscore.Errors.
 //
-// It repeats nothing and keeps no state but connections. A Client is safe for
+// It repeats nothing, but for a node's blobs, and keeps no state but connections. A Client is safe for
 // concurrent use.
 package client
 

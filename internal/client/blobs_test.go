@@ -1,0 +1,68 @@
+package client
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// TestBlobsOutlastRestarts: a server that is away, or dies in the middle of an
+// answer or a write, costs a node nothing.
+func TestBlobsOutlastRestarts(t *testing.T) {
+	t.Parallel()
+	data := bytes.Repeat([]byte("0123456789"), 100_000)
+	var asked atomic.Int64
+	var written atomic.Value
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := asked.Add(1)
+		if n%2 == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		if r.Method == http.MethodPut {
+			body, _ := io.ReadAll(r.Body)
+			written.Store(body)
+			_, _ = io.WriteString(w, `{"name":"x","size_bytes":3}`)
+			return
+		}
+		offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
+		rest := data[offset:]
+		if n < 8 { // it breaks off
+			_, _ = w.Write(rest[:len(rest)/3])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = w.Write(rest)
+	}))
+	t.Cleanup(s.Close)
+	c, err := New(Config{Server: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b, ctx := c.Blobs(), dispatch.WithLease(t.Context(), "lease")
+	if got, err := store.ReadAll(ctx, b, "data/x/f"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v; want %d", len(got), err, len(data))
+	}
+	asked.Store(0)
+	if i, err := b.Put(ctx, "predictions/p/f", bytes.NewBufferString("abc"), store.PutOptions{}); err != nil || i.SizeBytes != 3 {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if got := fmt.Sprintf("%s", written.Load()); got != "abc" {
+		t.Errorf("the server got %q", got)
+	}
+	if err := b.Delete(ctx, "x"); !fleetscore.Invalid.Is(err) {
+		t.Errorf("Delete: %v, want kind invalid", err)
+	}
+	if _, err := b.Get(t.Context(), "x", 0, -1); err == nil {
+		t.Error("a blob was read without a lease")
+	}
+}
