@@ -56,6 +56,21 @@ func OpenPack(ctx context.Context, b store.Bucket, fleetName string, id fleetsco
 	return openPack(ctx, b, g, shards, maxHeldBytes)
 }
 
+// ExpectedKeys are the members of the shards in a generation of a fleet of the
+// store, in their order.
+func ExpectedKeys(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID, shards fleetscore.ShardRange) ([]fleetscore.Key, error) {
+	b = PackFolder(b, fleetName)
+	g, err := loadGeneration(ctx, b, id)
+	if err != nil {
+		return nil, err
+	}
+	p, err := openPack(ctx, b, g, shards, 0)
+	if err != nil {
+		return nil, err
+	}
+	return p.Keys(), p.Close()
+}
+
 // openPack reads at most held bytes of bodies into memory.
 func openPack(ctx context.Context, b store.Bucket, g *Generation, shards fleetscore.ShardRange, held int64) (*Pack, error) {
 	p := &Pack{gen: g, b: b}

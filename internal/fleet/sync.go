@@ -389,9 +389,10 @@ func (b *builder) commit(ctx context.Context, g *Generation, marks []uint64) (*C
 		c.Generation = was // it is as it was before
 	} else {
 		g.Since, g.Created = c.Difference, time.Now().UTC()
-		if err := writeJSON(ctx, b.dst, generationName(g.ID), g); err != nil {
-			return nil, err
-		}
+	}
+	// Written again if it is there, for Prune: it is needed from now on.
+	if err := writeJSON(ctx, b.dst, generationName(g.ID), c.Generation); err != nil {
+		return nil, err
 	}
 	if err := writeMarks(ctx, b.dst, g.ID, marks); err != nil {
 		return nil, err

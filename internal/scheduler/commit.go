@@ -143,13 +143,12 @@ func (s *Scheduler) overlapping(ctx context.Context, j fleetscore.Job) bool {
 
 // failedItems are the expected keys of a task that failed for good.
 func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task) ([]fleetscore.Item, error) {
-	pack, err := fleet.OpenPack(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards)
+	keys, err := fleet.ExpectedKeys(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards)
 	if err != nil {
 		return nil, err
 	}
-	defer pack.Close()
 	var out []fleetscore.Item
-	for _, k := range pack.Keys() {
+	for _, k := range keys {
 		out = append(out, fleetscore.Item{Key: k, Outcome: fleetscore.Failed, Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})
 	}
 	return out, nil

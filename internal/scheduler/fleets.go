@@ -66,9 +66,16 @@ func (s *Scheduler) SyncFleet(ctx context.Context, name string) (*fleet.Change, 
 	began := s.now()
 	c, err := s.syncFleet(ctx, name, f, cfg.Hub.Key)
 	s.noteSync(name, state, f, err)
-	if err != nil {
+	s.metrics.syncTime.Observe(s.now().Sub(began).Seconds())
+	result := syncUnchanged
+	switch {
+	case err != nil:
+		s.metrics.syncs.WithLabelValues(syncFailed).Inc()
 		return nil, err
+	case c.New:
+		result = syncChanged
 	}
+	s.metrics.syncs.WithLabelValues(result).Inc()
 	if c.New {
 		g := c.Generation
 		s.log.Info("fleet has a new generation", "fleet", name, "generation", g.ID, "sensors", g.Members, "added", c.Added, "changed", c.Changed,

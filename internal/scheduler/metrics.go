@@ -15,7 +15,16 @@ type metrics struct {
 	errors   *prometheus.CounterVec
 	duration prometheus.Histogram
 	waiting  prometheus.Gauge
+	syncs    *prometheus.CounterVec
+	syncTime prometheus.Histogram
 }
+
+// What comes of a look at a fleet's models.
+const (
+	syncUnchanged = "unchanged"
+	syncChanged   = "changed"
+	syncFailed    = "failed"
+)
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
@@ -31,6 +40,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Time from a job's first lease to its end.", Buckets: prometheus.ExponentialBuckets(0.05, 2, 16)}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "fleetscore_scheduler_waiting_jobs",
 			Help: "Jobs that wait for their data."}),
+		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_scheduler_fleet_syncs_total",
+			Help: "Looks at fleets' folders of models, by what came of them."}, []string{"result"}),
+		syncTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "fleetscore_scheduler_fleet_sync_seconds",
+			Help: "Time to look at a fleet's folder and compile what changed.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 10)}),
+	}
+	for _, r := range []string{syncUnchanged, syncChanged, syncFailed} {
+		m.syncs.WithLabelValues(r)
 	}
 	for _, s := range fleetscore.JobStates {
 		if s.Ended() {
@@ -49,7 +65,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.jobs, m.items, m.attempts, m.errors, m.duration, m.waiting} {
+	for _, c := range []prometheus.Collector{m.jobs, m.items, m.attempts, m.errors, m.duration, m.waiting, m.syncs, m.syncTime} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
