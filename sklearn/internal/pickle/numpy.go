@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"unicode/utf8"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
 // dtype is a NumPy type.
@@ -300,7 +302,7 @@ func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 	}
 	out := g.floats(n)
 	a.decode(out, b)
-	if finite {
+	if finite && !kernel.Finite(out) {
 		for i, f := range out {
 			if f-f != 0 {
 				return nil, fmt.Errorf("%w %v at %d", ErrNotFinite, f, i)
