@@ -8,20 +8,21 @@ import (
 
 // Info describes a loaded model. It marshals to JSON with stable names.
 type Info struct {
-	Format          string    `json:"format"`           // how the file is written: "pickle", "joblib", "skops" or "record"
-	Protocol        int       `json:"protocol"`         // the pickle protocol, 0 to 5
-	Steps           []Step    `json:"steps"`            // the estimators, outer ones first
-	Versions        []string  `json:"versions"`         // scikit-learn releases the file records, each once
-	Features        int       `json:"features"`         // columns a row must have; 0 for any number
-	FeatureNames    []string  `json:"feature_names"`    // their names, where the model was fitted with names
-	OutlierDetector bool      `json:"outlier_detector"` // predictions are +1 and −1
-	Classes         []string  `json:"classes"`          // a classifier's labels
-	Methods         []string  `json:"methods"`          // what can be computed, such as "predict_proba"
-	SupportVectors  int       `json:"support_vectors"`  // of all its support vector machines
-	Nodes           int       `json:"nodes"`            // of all its trees
-	Training        []Range   `json:"training"`         // per feature, what it was trained on; empty where the file doesn't say
-	Typical         []Range   `json:"typical"`          // per feature, where most of its values in training lay; empty where the file doesn't say
-	Health          []Finding `json:"health"`           // what is wrong with it; empty when nothing is known
+	Format          string     `json:"format"`                   // how the file is written: "pickle", "joblib", "skops" or "record"
+	Protocol        int        `json:"protocol"`                 // the pickle protocol, 0 to 5
+	Steps           []Step     `json:"steps"`                    // the estimators, outer ones first
+	Versions        []string   `json:"versions"`                 // scikit-learn releases the file records, each once
+	Features        int        `json:"features"`                 // columns a row must have; 0 for any number
+	FeatureNames    []string   `json:"feature_names"`            // their names, where the model was fitted with names
+	OutlierDetector bool       `json:"outlier_detector"`         // predictions are +1 and −1
+	Classes         []string   `json:"classes"`                  // a classifier's labels
+	OutputClasses   [][]string `json:"output_classes,omitempty"` // those of each output, of a classifier that gives several labels a row
+	Methods         []string   `json:"methods"`                  // what can be computed, such as "predict_proba"
+	SupportVectors  int        `json:"support_vectors"`          // of all its support vector machines
+	Nodes           int        `json:"nodes"`                    // of all its trees
+	Training        []Range    `json:"training"`                 // per feature, what it was trained on; empty where the file doesn't say
+	Typical         []Range    `json:"typical"`                  // per feature, where most of its values in training lay; empty where the file doesn't say
+	Health          []Finding  `json:"health"`                   // what is wrong with it; empty when nothing is known
 }
 
 // Step is one estimator of a model.
@@ -99,6 +100,11 @@ func (m *Model) Info() Info {
 	}
 	i.SupportVectors, i.Nodes = estimator.Size([]estimator.Estimator{m.root})
 	i.Classes = append(i.Classes, m.Classes()...)
+	if several, ok := m.last.(interface{ LabelSets() []*estimator.Labels }); ok {
+		for _, l := range several.LabelSets() {
+			i.OutputClasses = append(i.OutputClasses, l.All())
+		}
+	}
 	for _, method := range m.Methods() {
 		i.Methods = append(i.Methods, method.String())
 	}

@@ -99,11 +99,7 @@ func (m *Model) Classes() []string {
 	if m.labels == nil {
 		return nil
 	}
-	out := make([]string, m.labels.Len())
-	for i := range out {
-		out[i] = m.labels.Text(i)
-	}
-	return out
+	return m.labels.All()
 }
 
 // Methods are those that the model has.

@@ -162,26 +162,41 @@ var linearModels = []class{
 	{"SGDOneClassSVM", 71, in("linear_model._stochastic_gradient"), nil, linear.ReadSGDOneClassSVM, one[linear.SGDOneClassSVM], ""},
 }
 
-const oneLabel = "one label a row"
+const (
+	oneLabel      = "one label a row"
+	severalLabels = "of several labels a row, predict_proba gives those of each label side by side"
+)
 
 func forest(name string, code uint32, module, old, limits string) class {
 	return class{name, code, in(module), in(old), tree.ReadForest, named(name, tree.NewForest), limits}
 }
 
 var treeModels = []class{
-	forest("DecisionTreeClassifier", 80, "tree._classes", "tree.tree", oneLabel),
+	forest("DecisionTreeClassifier", 80, "tree._classes", "tree.tree", severalLabels),
 	forest("DecisionTreeRegressor", 81, "tree._classes", "tree.tree", ""),
-	forest("ExtraTreeClassifier", 82, "tree._classes", "tree.tree", oneLabel),
+	forest("ExtraTreeClassifier", 82, "tree._classes", "tree.tree", severalLabels),
 	forest("ExtraTreeRegressor", 83, "tree._classes", "tree.tree", ""),
-	forest("RandomForestClassifier", 84, "ensemble._forest", "ensemble.forest", oneLabel),
+	forest("RandomForestClassifier", 84, "ensemble._forest", "ensemble.forest", severalLabels),
 	forest("RandomForestRegressor", 85, "ensemble._forest", "ensemble.forest", ""),
-	forest("ExtraTreesClassifier", 86, "ensemble._forest", "ensemble.forest", oneLabel),
+	forest("ExtraTreesClassifier", 86, "ensemble._forest", "ensemble.forest", severalLabels),
 	forest("ExtraTreesRegressor", 87, "ensemble._forest", "ensemble.forest", ""),
 	{"IsolationForest", 88, in("ensemble._iforest"), in("ensemble.iforest"), tree.ReadIsolationForest, one[tree.IsolationForest], ""},
 	{"GradientBoostingClassifier", 89, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingClassifier", tree.NewGradientBoosting), "init=None or \"zero\""},
 	{"GradientBoostingRegressor", 90, in("ensemble._gb"), in("ensemble.gradient_boosting"), tree.ReadGradientBoosting, named("GradientBoostingRegressor", tree.NewGradientBoosting), "init=None or \"zero\""},
 	hist("HistGradientBoostingClassifier", 91),
 	hist("HistGradientBoostingRegressor", 92),
+}
+
+// several are the forms of classifiers that give several labels a row, in records
+// alone: files name them as the others.
+var several = []class{
+	severalOutputs("DecisionTreeClassifier", 160), severalOutputs("ExtraTreeClassifier", 161),
+	severalOutputs("RandomForestClassifier", 162), severalOutputs("ExtraTreesClassifier", 163),
+}
+
+func severalOutputs(name string, code uint32) class {
+	name += tree.Several
+	return class{name: name, code: code, empty: named(name, tree.NewOutputs)}
 }
 
 func hist(name string, code uint32) class {
@@ -320,7 +335,7 @@ const (
 var records = func() *estimator.Classes {
 	byName, byCode := map[string]uint32{}, map[uint32]func() estimator.Estimator{}
 	var names []string
-	for _, c := range classes {
+	for _, c := range slices.Concat(classes, several) {
 		byName[c.name], byCode[c.code] = c.code, c.empty
 		if n := int(c.code) + 1; n > len(names) {
 			names = append(names, make([]string, n-len(names))...)

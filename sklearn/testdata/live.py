@@ -788,11 +788,7 @@ def tied(model, q):
 
 def unsupported(model):
     """What the error of Load must say; empty for a model that is supported."""
-    if isinstance(getattr(model, "classes_", None), list):
-        return "several outputs"
     last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if isinstance(getattr(last, "classes_", None), list):
-        return "several outputs"
     name = type(last).__name__
     if name.startswith("GradientBoosting") and not (last.init is None or last.init == "zero"):
         return "init="
@@ -839,7 +835,7 @@ def weights(model, q):
         return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
     if hasattr(last, "cluster_centers_"):
         return (x ** 2).sum(1) + (last.cluster_centers_ ** 2).sum(1).max()
-    if hasattr(last, "get_precision"):
+    if hasattr(last, "location_"):
         x = x + np.abs(last.location_)
         return (x.dot(np.abs(last.get_precision())) * x).sum(1)
     if hasattr(last, "precisions_cholesky_"):

@@ -19,6 +19,15 @@ func (l *Labels) Text(i int) string {
 	return strconv.FormatFloat(l.Values[i], 'g', -1, 64)
 }
 
+// All are the labels as people read them.
+func (l *Labels) All() []string {
+	out := make([]string, l.Len())
+	for i := range out {
+		out[i] = l.Text(i)
+	}
+	return out
+}
+
 // Fields reads or writes the labels.
 func (l *Labels) Fields(c *Codec) {
 	c.Floats(&l.Values)

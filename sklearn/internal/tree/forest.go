@@ -28,6 +28,9 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("n_features_ is missing")
 		return f
 	}
+	if v := a.Value("classes_"); v.Kind() == pickle.KindList {
+		return readOutputs(a)
+	}
 	if a.Has("classes_") {
 		f.labels = a.Labels("classes_")
 	}
@@ -83,6 +86,12 @@ func (f *Forest) addTree(a, forest *estimator.Attributes, v pickle.Value) {
 	if a.Err() != nil {
 		return
 	}
+	f.addParsed(a, forest, p)
+	p.refund(a)
+}
+
+// addParsed appends a tree.
+func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 	if classes := f.labels.Len(); classes > 0 && (p.outputs != 1 || p.width != classes) {
 		a.Fail("a tree has %d values per leaf for %d classes", p.width, classes)
 		return
@@ -99,7 +108,6 @@ func (f *Forest) addTree(a, forest *estimator.Attributes, v pickle.Value) {
 	}
 	first := f.count()
 	order := f.add(a, p, nil, p.missing != nil && f.takesNaN(forest))
-	p.refund(a)
 	if err := a.Graph().Charge(8 * len(order) * f.width); err != nil {
 		a.Fail("%w", err)
 		return

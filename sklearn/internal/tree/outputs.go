@@ -1,0 +1,146 @@
+package tree
+
+import (
+	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+)
+
+// Several is what the names of classes end in that give several labels a row.
+const Several = ", several outputs"
+
+// Outputs is a classifier of several labels a row: a forest per label, whose trees
+// have the same nodes and the values of that label.
+type Outputs struct {
+	class   string
+	members []estimator.Estimator // each a *Forest
+}
+
+// NewOutputs makes an empty one.
+func NewOutputs(class string) *Outputs { return &Outputs{class: class} }
+
+// readOutputs reads a tree or a forest whose classes_ is a list.
+func readOutputs(a *estimator.Attributes) estimator.Estimator {
+	o := NewOutputs(a.Class + Several)
+	g := a.Graph()
+	var forests []*Forest
+	for e := g.Entries(a.Value("classes_")); a.Err() == nil; {
+		v, ok := e.Item()
+		if !ok {
+			break
+		}
+		f := NewForest(a.Class)
+		f.features, f.labels = a.Features(), a.LabelsOf(v, "classes_")
+		forests = append(forests, f)
+		o.members = append(o.members, f)
+	}
+	add := func(in *estimator.Attributes) {
+		p := parse(in, in.Value("tree_"))
+		if in.Err() != nil {
+			return
+		}
+		if p.outputs != len(forests) {
+			in.Fail("a tree has %d outputs, classes_ %d", p.outputs, len(forests))
+			return
+		}
+		most := p.width / p.outputs
+		for i, f := range forests {
+			one, k := *p, f.labels.Len()
+			if k > most {
+				in.Fail("a tree has %d values for %d classes", most, k)
+				return
+			}
+			if err := g.Charge(8 * len(p.left) * k); err != nil {
+				in.Fail("%w", err)
+				return
+			}
+			one.outputs, one.width, one.values = 1, k, make([]float64, 0, len(p.left)*k)
+			for n := range p.left {
+				from := n*p.width + i*most
+				one.values = append(one.values, p.values[from:from+k]...)
+			}
+			f.addParsed(in, a, &one)
+			g.Refund(8 * len(p.left) * k)
+		}
+		p.refund(in)
+	}
+	if a.Has("tree_") {
+		add(a)
+		return o
+	}
+	list := a.Value("estimators_")
+	if list.Kind() != pickle.KindList || g.Count(list) == 0 {
+		a.Fail("estimators_ is missing or empty")
+	}
+	for e := g.Entries(list); a.Err() == nil; {
+		v, ok := e.Item()
+		if !ok {
+			break
+		}
+		a.Nested(v, "a tree of estimators_", add)
+	}
+	return o
+}
+
+// Class implements estimator.Estimator, as do the methods below.
+func (o *Outputs) Class() string { return o.class }
+
+func (o *Outputs) Features() int { return o.members[0].Features() }
+
+// SupportVectors implements estimator.Sized.
+func (o *Outputs) SupportVectors() int { return 0 }
+
+// Nodes implements estimator.Sized.
+func (o *Outputs) Nodes() int { _, n := estimator.Size(o.members); return n }
+
+// LabelSets are the labels of each output.
+func (o *Outputs) LabelSets() []*estimator.Labels {
+	var out []*estimator.Labels
+	for _, e := range o.members {
+		out = append(out, estimator.LabelsOf(e))
+	}
+	return out
+}
+
+func (o *Outputs) Outputs(m estimator.Method, in int) int {
+	n := 0
+	for _, e := range o.members {
+		n += e.Outputs(m, in)
+	}
+	return n
+}
+
+func (o *Outputs) Parameters() map[string]any {
+	return map[string]any{"outputs": len(o.members), "nodes": o.Nodes()}
+}
+
+func (o *Outputs) Fields(c *estimator.Codec) { c.Children(&o.members) }
+
+func (o *Outputs) Check() error {
+	if len(o.members) == 0 {
+		return estimator.Misfit("%s has no outputs", o.class)
+	}
+	for _, e := range o.members {
+		f, ok := e.(*Forest)
+		if !ok || f.labels.Len() == 0 || f.features != o.members[0].Features() || f.class+Several != o.class {
+			return estimator.Misfit("%s: %s stands for an output", strings.TrimSuffix(o.class, Several), e.Class())
+		}
+		if err := f.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Outputs) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
+	at := 0
+	for _, e := range o.members {
+		n := e.Outputs(m, x.Cols)
+		if err := e.Compute(m, x, ws.View(out, at, n), ws); err != nil {
+			return err
+		}
+		at += n
+	}
+	return nil
+}
