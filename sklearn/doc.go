@@ -80,6 +80,20 @@
 // ReadRecord to its record. Score and Call allocate nothing once their [Scratch] was
 // used for a model as large.
 //
+// # Speed
+//
+// Rows are computed side by side in vector instructions, by AVX-512 or AVX2 where
+// the processor has them, else in Go; the environment variable
+// FLEETSCORE_CPU=generic or =avx2, read when the program starts, takes less. The
+// sets differ in the last digits of scores at most: of a support vector machine, a
+// decision too close to 0 for these is computed again in scikit-learn's order.
+//
+// Score takes blocks of 256 rows through all steps; few rows a call cost as much as
+// 32. Rows that lie column by column are best given to [Model.ScoreColumns]. Where
+// many models are scored in turn, keep them as native records, and read each into
+// the same Model: that takes no memory and a fraction of a microsecond, and forests
+// of one feature are step functions there, ten times faster than trees.
+//
 // # Concurrency
 //
 // A [Model] is immutable and safe for concurrent use. A [Scratch] belongs to one
