@@ -2,11 +2,15 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,4 +123,67 @@ func (p *process) retention() string {
 	_, after, _ := bytes.Cut(b, []byte(`"max_age":`))
 	age, _, _ := bytes.Cut(after, []byte(","))
 	return string(age)
+}
+
+// smallDisk mounts a disk of 90 MB, until the test ends.
+func smallDisk(t *testing.T) func(dir string) {
+	return func(dir string) {
+		t.Helper()
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", dir).CombinedOutput(); err != nil {
+			testkit.Missing(t, "a small disk", fmt.Sprintf("run the test as root on Linux, which can mount one: %v: %s", err, out))
+		}
+		t.Cleanup(func() {
+			if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
+
+// TestFullDisk: while the disk is full nothing is acknowledged, every refusal says
+// what to do, and all goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), smallDisk(t))
+	data := filepath.Join(p.dir, "data")
+	p.reading()
+	p.rows(1)
+	fill := func(name string, bytes int) {
+		t.Helper()
+		err := os.WriteFile(filepath.Join(data, name), make([]byte, bytes), 0o600)
+		if err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	wants := func(what string, err error) {
+		t.Helper()
+		if !fleetscore.Exhausted.Is(err) || !strings.Contains(err.Error(), "free space") {
+			t.Errorf("%s on a full disk: %v", what, err)
+		}
+	}
+	fill("half", 50<<20) // below what the hub keeps free
+	line := `{"TS":"2026-11-23T10:00:00Z","Device":"1","Tag":"pressure","Value":5}`
+	wants("a reading", p.Send(t.Context(), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader(line), nil))
+	fill("rest", 90<<20)
+	job := map[string]string{"pipeline": "anomalies", "from": "2026-11-23T10:00:00Z", "to": "2026-11-23T11:00:00Z"}
+	wants("a job", p.Post(t.Context(), "/jobs", job, nil))
+	p.kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	up := exec.CommandContext(ctx, os.Args[0], "up", p.file, "--dir", filepath.Join(data, "new"), "--listen", p.addr)
+	up.Env = append(os.Environ(), asCommand+"=1")
+	if out, err := up.CombinedOutput(); up.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "disk is full") {
+		t.Errorf("a start on a full disk: %v\n%s", err, out)
+	}
+	for _, name := range []string{"half", "rest"} {
+		if err := os.Remove(filepath.Join(data, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.start()
+	p.reading()
+	p.rows(2)
 }

@@ -53,6 +53,7 @@ func (s *Scheduler) advance(ctx context.Context) (time.Duration, error) {
 		problems = append(problems, err)
 	}
 	s.metrics.waiting.Set(float64(left))
+	problems = append(problems, s.poolless(ctx, cfg))
 	return rest, errors.Join(problems...)
 }
 

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func (s *Scheduler) plan(ctx context.Context, cfg fleetscore.Config, j fleetscor
 		}
 	}
 	if wait != "" {
-		return false, s.note(ctx, j, wait)
+		return false, s.note(ctx, j, wait, fleetscore.JobWaiting)
 	}
 	in := ledger.Input{TimeName: cfg.Hub.Time, KeyNames: gen.KeyNames}
 	var values []string
@@ -139,13 +140,29 @@ func (s *Scheduler) createTables(ctx context.Context, j fleetscore.Job, in ledge
 	return s.table(coverageFolder(j.Pipeline)).Create(ctx, table.ItemSchema(in.KeyNames))
 }
 
-// note keeps why a job waits, if that changed.
-func (s *Scheduler) note(ctx context.Context, j fleetscore.Job, why string) error {
+// poolless notes which jobs have tasks for a pool that the configuration has no
+// more: nobody will do them until it has.
+func (s *Scheduler) poolless(ctx context.Context, cfg fleetscore.Config) error {
+	states := []fleetscore.JobState{fleetscore.JobQueued, fleetscore.JobRunning}
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: states})
+	problems := []error{err}
+	for _, j := range jobs {
+		why := ""
+		if _, ok := cfg.Pools[j.Config.Pool]; !ok {
+			why = fmt.Sprintf("waits for pool %s, which the configuration has no more: put it back, or cancel the job", j.Config.Pool)
+		}
+		problems = append(problems, s.note(ctx, j, why, states...))
+	}
+	return errors.Join(problems...)
+}
+
+// note keeps why a job in one of the states waits, if that changed.
+func (s *Scheduler) note(ctx context.Context, j fleetscore.Job, why string, states ...fleetscore.JobState) error {
 	if j.Reason == why {
 		return nil
 	}
 	_, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
-		if j.State == fleetscore.JobWaiting {
+		if slices.Contains(states, j.State) {
 			j.Reason = why
 		}
 		return nil

@@ -6,6 +6,8 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -387,6 +389,37 @@ func TestScheduleWaitsForData(t *testing.T) {
 	}
 }
 
+// TestPoolTakenAway: a job whose pool was taken out of the configuration says what
+// it waits for, until the pool is back.
+func TestPoolTakenAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.rows(day.Add(9 * time.Hour))
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wait(j.ID, func(j fleetscore.Job) bool { return j.State == fleetscore.JobQueued })
+	cfg, _, _, err := w.ledger.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ pool, want string }{{"other", "waits for pool cpu"}, {"cpu", ""}} {
+		cfg.Pools = map[string]fleetscore.PoolConfig{c.pool: {Provider: "local", Slots: 1}}
+		if _, err := w.ledger.PutConfig(t.Context(), "text "+c.pool, cfg); err != nil {
+			t.Fatal(err)
+		}
+		w.wait(j.ID, func(j fleetscore.Job) bool {
+			return j.State == fleetscore.JobQueued && strings.HasPrefix(j.Reason, c.want) && (c.want != "" || j.Reason == "")
+		})
+	}
+	l := w.lease("n1")
+	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+		t.Fatal(err)
+	}
+	w.wait(j.ID, ended)
+}
+
 // TestCrashWhileCommitting ends the server at each write of a commit in turn: the
 // next one ends the job with the same result.
 func TestCrashWhileCommitting(t *testing.T) {
@@ -405,7 +438,10 @@ func TestCrashWhileCommitting(t *testing.T) {
 			w.stop()
 			n := 0
 			crash := make(chan struct{})
+			var mu sync.Mutex // guards n and struck
 			w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(o string, name fleetscore.BlobName) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if struck || o == op {
 					n++
 				}
