@@ -126,28 +126,27 @@ func (p *process) retention() string {
 }
 
 // smallDisk mounts a disk of 90 MB, until the test ends.
-func smallDisk(t *testing.T) func(dir string) {
-	return func(dir string) {
-		t.Helper()
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", dir).CombinedOutput(); err != nil {
-			testkit.Missing(t, "a small disk", fmt.Sprintf("run the test as root on Linux, which can mount one: %v: %s", err, out))
-		}
-		t.Cleanup(func() {
-			if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
-		})
+func smallDisk(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", dir).CombinedOutput(); err != nil {
+		testkit.Missing(t, "a small disk", fmt.Sprintf("run the test as root on Linux, which can mount one: %v: %s", err, out))
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 }
 
 // TestFullDisk: while the disk is full nothing is acknowledged, every refusal says
 // what to do, and all goes on once there is room.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	p := startServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), smallDisk(t))
+	p := startServerIn(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")),
+		func(dir string) { smallDisk(t, filepath.Join(dir, "data")) })
 	data := filepath.Join(p.dir, "data")
 	p.reading()
 	p.rows(1)

@@ -52,7 +52,7 @@ type process struct {
 	*client.Client
 }
 
-func startServer(t *testing.T, yaml string, prepare ...func(data string)) *process {
+func startServer(t *testing.T, yaml string) *process {
 	t.Helper()
 	return startServerIn(t, yaml, func(string) {})
 }
@@ -75,9 +75,6 @@ func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 	}
 	if p.Client, err = client.New(client.Config{Server: "http://" + p.addr}); err != nil {
 		t.Fatal(err)
-	}
-	for _, f := range prepare {
-		f(filepath.Join(p.dir, "data"))
 	}
 	p.start()
 	t.Cleanup(func() {
