@@ -263,6 +263,9 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) 
 			return err
 		}
 	}
+	if r.Sensors == 0 {
+		return noModels(dir, r.Ignored)
+	}
 	if features > 0 {
 		r.Diagnosis = r.Against("the data", features)
 	}
@@ -361,7 +364,7 @@ func (v *verifying) run(cmd *cobra.Command, dir string) error {
 		keys[name] = k
 	}
 	if len(files) == 0 {
-		return fleetscore.Errorf(fleetscore.NotFound, "verify models", dir, "there is no model").WithHint("name the folder that holds the models")
+		return noModels(dir, folder.Ignored)
 	}
 	if v.data != "" {
 		if v.cfg.RowsOf, err = v.rowsOf(cmd.Context(), keys); err != nil {
@@ -488,6 +491,9 @@ func (p *packing) run(cmd *cobra.Command) error {
 		return err
 	}
 	g := c.Generation
+	if g.Members == 0 {
+		return noModels(p.models, g.Ignored)
+	}
 	r := packed{Pack: p.out, Generation: g.ID, Sensors: g.Members, Native: g.Health.Native, Added: c.Added, Changed: c.Changed, Removed: c.Removed,
 		Read: c.Read, Segments: c.Segments, Causes: g.Health.Causes, Ignored: g.Ignored, SizeBytes: g.SizeBytes(), Seconds: time.Since(began).Seconds()}
 	l := listing{columns: []string{"pack", "generation", "sensors", "native", "added", "changed", "removed", "files read", "size", "took"}, single: true}
@@ -527,6 +533,15 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 	}
 	_, err = fleet.Prune(ctx, dst, time.Now(), func(fleetscore.GenerationID) bool { return false })
 	return c, err
+}
+
+// noModels is the error of a folder in which nothing was found.
+func noModels(dir string, ignored []string) error {
+	if len(ignored) == 0 {
+		return fleetscore.Errorf(fleetscore.NotFound, "find models", dir, "there is no file in the folder")
+	}
+	return fleetscore.Errorf(fleetscore.NotFound, "find models", dir, "no file's name fits: there is %s", shortList(ignored)).
+		WithHint("write --model as the files are named, with the key columns in braces")
 }
 
 // inside reports whether a folder is another one or lies in it, where its files

@@ -2,11 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -119,6 +122,23 @@ func TestModelPack(t *testing.T) {
 	}
 }
 
+func TestNoModels(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if code, _, stderr := command(t, "model", "check", dir); code != 12 || !strings.Contains(stderr, "there is no file in the folder") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pump-1"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", dir}, {"pack", "--models", dir, "--out", t.TempDir()}, {"verify", dir, "--python", "x"}} {
+		code, _, stderr := command(t, append(append([]string{"model"}, args...), "--model", "model_{Device}", "--key", "Device")...)
+		if code != 12 || !strings.Contains(stderr, "no file's name fits: there is pump-1") {
+			t.Errorf("%s: exit %d, %s", args[0], code, stderr)
+		}
+	}
+}
+
 func TestModelVerifyWithoutPython(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
@@ -217,4 +237,80 @@ func TestFleetCommands(t *testing.T) {
 	if code, _, stderr := command(t, "fleet", "show", "none", server); code != 12 {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
+}
+
+// TestPackCrash kills the making of a pack while its files appear: the pack is
+// absent, or the old one is current and whole; another run makes it.
+func TestPackCrash(t *testing.T) {
+	t.Parallel()
+	model, err := os.ReadFile(filepath.Join(testkit.Root(t), "examples", "fleet", "models", "model_1_current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	models, pack := t.TempDir(), filepath.Join(t.TempDir(), "pack")
+	const n = 9000 // several files of a pack
+	write := func(i int, data []byte) {
+		if err := os.WriteFile(filepath.Join(models, fmt.Sprintf("model_%d_x", i)), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		write(i, model)
+	}
+	args := []string{"model", "pack", "--models", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", pack}
+	segments := func() int {
+		files, _ := os.ReadDir(filepath.Join(pack, "segments"))
+		return len(files)
+	}
+	crash := func() {
+		t.Helper()
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), asCommand+"=1")
+		before := segments()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for segments() == before {
+			select {
+			case err := <-ended:
+				t.Fatalf("it ended (%v) before a file appeared", err)
+			case <-time.After(200 * time.Microsecond): // files give no signal
+			}
+		}
+		_ = cmd.Process.Kill() // it may have ended just now
+		<-ended
+	}
+	current := func() string {
+		text, _ := os.ReadFile(filepath.Join(pack, "current.json"))
+		return string(text)
+	}
+	check := func(sensors string) {
+		t.Helper()
+		if code, stdout, stderr := command(t, "model", "check", pack); code != 3 || !strings.HasPrefix(stdout, sensors+" models") {
+			t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	crash()
+	if current() != "" {
+		t.Log("the pack was whole before it could be killed")
+	}
+	if code, _, stderr := command(t, args...); code != 0 {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	check("9,000")
+	before := current()
+	changed := append(model[:len(model):len(model)], 0)
+	for i := range n / 2 {
+		write(i, changed)
+	}
+	crash()
+	if current() == before {
+		check("9,000")
+	}
+	if code, _, stderr := command(t, args...); code != 3 || current() == before { // a byte too many is no model
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	check("9,000")
 }
