@@ -51,15 +51,19 @@ func parquetSchema(f *frame) *parquet.Schema {
 // column may hold nulls, as Delta's readers expect; NaN is null.
 func writeParquet(w io.Writer, f *frame) error {
 	out := parquet.NewGenericWriter[any](w, parquetSchema(f), parquet.Compression(codec),
-		parquet.CreatedBy("fleetscore", "1", ""), parquet.DataPageStatistics(true))
+		parquet.CreatedBy("fleetscore", "1", ""))
 	columns := out.ColumnWriters()
 	values := make([]parquet.Value, 0, 4096)
+	texts := make([][]parquet.Value, len(f.columns))
+	for i := range f.columns {
+		texts[i] = f.columns[i].parquetTexts(i)
+	}
 	for start := 0; start < f.len(); start += rowGroupRows {
 		end := min(start+rowGroupRows, f.len())
 		for i := range f.columns {
 			for at := start; at < end; {
 				to := min(at+cap(values), end)
-				values = f.columns[i].parquetValues(values[:0], i, at, to)
+				values = f.columns[i].parquetValues(values[:0], texts[i], i, at, to)
 				if _, err := columns[i].WriteRowValues(values); err != nil {
 					return err
 				}
@@ -73,12 +77,22 @@ func writeParquet(w io.Writer, f *frame) error {
 	return out.Close()
 }
 
-func (c *column) parquetValues(dst []parquet.Value, index, from, to int) []parquet.Value {
+// parquetTexts are the column's distinct texts. They aren't copied: the writer
+// only reads them.
+func (c *column) parquetTexts(index int) []parquet.Value {
+	out := make([]parquet.Value, len(c.dict))
+	for i, s := range c.dict {
+		out[i] = parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s))).Level(0, 1, index)
+	}
+	return out
+}
+
+func (c *column) parquetValues(dst, texts []parquet.Value, index, from, to int) []parquet.Value {
 	null := parquet.NullValue().Level(0, 0, index)
 	switch c.kind {
 	case kindDouble:
 		for _, x := range c.doubles[from:to] {
-			if math.IsNaN(x) {
+			if x != x {
 				dst = append(dst, null)
 			} else {
 				dst = append(dst, parquet.DoubleValue(x).Level(0, 1, index))
@@ -86,12 +100,16 @@ func (c *column) parquetValues(dst []parquet.Value, index, from, to int) []parqu
 		}
 	case kindText:
 		for _, k := range c.codes[from:to] {
-			s := c.dict[k] // not copied: the writer only reads it
-			dst = append(dst, parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s))).Level(0, 1, index))
+			dst = append(dst, texts[k])
 		}
 	default:
-		for _, x := range c.longs[from:to] {
-			dst = append(dst, parquet.Int64Value(x).Level(0, 1, index))
+		last := c.longs[from]
+		value := parquet.Int64Value(last).Level(0, 1, index)
+		for _, x := range c.longs[from:to] { // times and revisions repeat a lot
+			if x != last {
+				last, value = x, parquet.Int64Value(x).Level(0, 1, index)
+			}
+			dst = append(dst, value)
 		}
 	}
 	return dst
