@@ -89,7 +89,7 @@ func loadPickle(data []byte, format string, times int) (*Model, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s gives no columns", m.last.Class()).
 			WithHint("train it on rows of which something is left")
 	}
-	if n := len(b.Names); n > 0 && n != m.features {
+	if n := len(b.Names); n > 0 && m.features > 0 && n != m.features {
 		return nil, estimator.Misfit("feature_names_in_ has %d names, but the model takes %d features", n, m.features)
 	}
 	return m, nil

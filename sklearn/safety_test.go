@@ -29,9 +29,11 @@ import (
 func fixtureFiles(t testing.TB) map[string][]byte {
 	t.Helper()
 	archives, err := filepath.Glob("testdata/parity/*.zip")
-	if err != nil || len(archives) == 0 {
-		t.Fatal("no fixtures", err)
+	random, err2 := filepath.Glob("testdata/random/*.zip")
+	if err != nil || err2 != nil || len(archives) == 0 || len(random) == 0 {
+		t.Fatal("no fixtures", err, err2)
 	}
+	archives = append(archives, random...)
 	out := map[string][]byte{}
 	for _, a := range archives {
 		z, err := zip.OpenReader(a)
@@ -51,7 +53,7 @@ func fixtureFiles(t testing.TB) map[string][]byte {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out[strings.TrimSuffix(filepath.Base(a), ".zip")+"/"+f.Name] = data
+			out[filepath.Base(filepath.Dir(a))+"/"+strings.TrimSuffix(filepath.Base(a), ".zip")+"/"+f.Name] = data
 		}
 	}
 	return out

@@ -68,6 +68,7 @@ var preprocessing = []class{
 	selector("SelectKBest", 29, "_univariate_selection"),
 	selector("SelectPercentile", 30, "_univariate_selection"),
 	selector("SelectFpr", 31, "_univariate_selection"),
+	selector("SelectFwe", 159, "_univariate_selection"),
 	{"KBinsDiscretizer", 26, in("preprocessing._discretization"), nil, preprocess.ReadKBinsDiscretizer, one[preprocess.KBinsDiscretizer], ""},
 }
 

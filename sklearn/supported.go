@@ -65,7 +65,7 @@ var classMethods = []struct {
 }{
 	{"Pipeline GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV RANSACRegressor", nil},
 	{"PCA", []Method{transform, samples}},
-	{"FeatureUnion ColumnTransformer FunctionTransformer StandardScaler MinMaxScaler RobustScaler MaxAbsScaler Normalizer SimpleImputer PowerTransformer QuantileTransformer PolynomialFeatures Binarizer VarianceThreshold SelectKBest SelectPercentile SelectFpr KBinsDiscretizer", []Method{transform}},
+	{"FeatureUnion ColumnTransformer FunctionTransformer StandardScaler MinMaxScaler RobustScaler MaxAbsScaler Normalizer SimpleImputer PowerTransformer QuantileTransformer PolynomialFeatures Binarizer VarianceThreshold SelectKBest SelectPercentile SelectFpr SelectFwe KBinsDiscretizer", []Method{transform}},
 	{"OneClassSVM SGDOneClassSVM IsolationForest LocalOutlierFactor EllipticEnvelope", []Method{predict, decisions, samples}},
 	{"SVC NuSVC LogisticRegression LogisticRegressionCV SGDClassifier GradientBoostingClassifier BaggingClassifier AdaBoostClassifier", []Method{predict, decisions, proba, logProba}},
 	{"RidgeClassifier RidgeClassifierCV Perceptron LinearSVC PassiveAggressiveClassifier OneVsOneClassifier", []Method{predict, decisions}},

@@ -1,10 +1,8 @@
 package sklearn
 
 import (
-	"archive/zip"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,26 +74,6 @@ func TestSupported(t *testing.T) {
 	}
 	seen := map[string][]Method{}
 	files := fixtureFiles(t)
-	archives, err := filepath.Glob("testdata/random/*.zip")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, archive := range archives {
-		z, err := zip.OpenReader(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer z.Close()
-		for _, f := range z.File {
-			r, err := f.Open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if files[archive+f.Name], err = io.ReadAll(r); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	for name, data := range files {
 		if filepath.Ext(name) == ".json" {
 			continue

@@ -532,7 +532,9 @@ def multi_output(d):
 @family()
 def select(d):
     from sklearn import feature_selection as fs
-    kind = d.pick("VarianceThreshold", "SelectKBest", "SelectPercentile")
+    kind = d.pick("VarianceThreshold", "SelectKBest", "SelectPercentile", "SelectFpr", "SelectFwe")
+    if kind in ("SelectFpr", "SelectFwe"):
+        return getattr(fs, kind)(alpha=0.9), "class"
     if kind == "VarianceThreshold":
         return fs.VarianceThreshold(d.pick(0.0, 1e-3)), "none"
     if kind == "SelectKBest":
@@ -864,6 +866,10 @@ def results(d, model, like, q):
             if isinstance(other, np.ndarray):
                 with np.errstate(all="ignore"):
                     moved = np.fmax(moved, np.abs(other - got))
+        last = model.steps[-1][1] if hasattr(model, "steps") else model
+        if m == "score_samples" and type(last).__name__ == "PCA":  # it inverts a covariance
+            spread = np.append(last.explained_variance_, last.noise_variance_ or last.explained_variance_[-1])
+            moved = moved + np.abs(got) * min(1.0, 1e-15 * spread.max() / max(spread.min(), 1e-300))
         out[m]["moved"] = pack(np.nan_to_num(moved))
     return out
 

@@ -38,7 +38,7 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 		h.features = a.Int("_n_features", 1, estimator.MaxFeatures)
 	}
 	if a.Has("is_categorical_") && a.Count("is_categorical_") > 0 {
-		a.Unsupported("categorical features", "encode them before, with an encoder that is supported")
+		a.Unsupported("categorical features", "train it with categorical_features=None, on columns whose categories are numbers in a useful order")
 		return h
 	}
 	if a.Class == "HistGradientBoostingClassifier" {
