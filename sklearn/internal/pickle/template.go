@@ -48,7 +48,9 @@ type span struct{ from, to int }
 const (
 	templates   = 32       // slots of a graph
 	maxTemplate = 24 << 10 // bytes of a file
-	patience    = 16       // misses until a template is made anew
+	maxHoles    = 1 << 10  // numbers of a file
+	maxCells    = 1 << 12
+	patience    = 16 // misses until a template is made anew
 )
 
 // parse parses the file, or takes its graph from a template.
@@ -100,7 +102,7 @@ func (g *Graph) learn(t *template) (Value, error) {
 	g.learning = false
 	t.misses, t.cells, t.fixed, t.dicts, t.attributes = 0, t.cells[:0], t.fixed[:0], t.dicts[:0], t.attributes[:0]
 	t.lastType = 0
-	if err != nil || g.joblib { // joblib's arrays are read while parsing
+	if err != nil || g.joblib || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while parsing
 		return root, err
 	}
 	from := 0
@@ -115,7 +117,11 @@ func (g *Graph) learn(t *template) (Value, error) {
 }
 
 // hole notes that the bytes from one place to the next opcode are a number's.
-func (g *Graph) hole(from int) { g.holes = append(g.holes, span{from, g.pos}) }
+func (g *Graph) hole(from int) {
+	if len(g.holes) <= maxHoles {
+		g.holes = append(g.holes, span{from, g.pos})
+	}
+}
 
 // Known gives the attributes of a state that Keep got, for an earlier file of the
 // same shape; nil where there is none. They are only to be read.
