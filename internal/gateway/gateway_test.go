@@ -363,3 +363,67 @@ func BenchmarkLines(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "readings/s")
 }
+
+// TestDefectInParsing: a panic while parsing costs its request alone; parsers and
+// ticks go on.
+func TestDefectInParsing(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(1)
+	g := start(t, h, Config{})
+	for range 3 * cap(g.parsers) {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			_, _, _ = g.parse(func(*parser, []byte, time.Time) *parsed { panic("a defect") }, nil)
+		}()
+	}
+	if n := g.parsing.Load(); n != 0 {
+		t.Errorf("%d requests are said to be parsed: no tick would come any more", n)
+	}
+	if status, p := post(g, "application/x-ndjson", `{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1","Value":1}`); status != 200 {
+		t.Errorf("the next request: %d %+v", status, p)
+	}
+}
+
+// TestClientGone: what waits to be stored counts until it is, whether its client
+// still waits or not.
+func TestClientGone(t *testing.T) {
+	t.Parallel()
+	slow := &slowHub{Hub: hubtest.New(1), begun: make(chan struct{}), proceed: make(chan struct{})}
+	g := start(t, slow, Config{})
+	ctx, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/hubs/hub/messages", strings.NewReader(`{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1","Value":1}`))
+	r.Header.Set("Content-Type", "application/x-ndjson")
+	w, done := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(done)
+		g.ServeHTTP(w, r)
+	}()
+	<-slow.begun
+	leave()
+	if g.queued.Load() == 0 {
+		t.Error("nothing counts as queued while it is stored")
+	}
+	close(slow.proceed)
+	<-done
+	if w.Code != 200 || g.queued.Load() != 0 {
+		t.Errorf("status %d, %d bytes queued", w.Code, g.queued.Load())
+	}
+}
+
+// slowHub stores when it is told to.
+type slowHub struct {
+	hub.Hub
+	begun, proceed chan struct{}
+}
+
+func (h *slowHub) Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (uint64, error) {
+	if r != nil { // no tick
+		close(h.begun)
+		<-h.proceed
+	}
+	return h.Hub.Append(ctx, partition, arrived, r)
+}

@@ -81,24 +81,33 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	defer g.queued.Add(-int64(len(body)))
 	g.metrics.body.Add(float64(len(body)))
 
-	g.parsing.Add(1)
-	p := <-g.parsers
-	out := parse(p, body, g.now())
-	g.parsers <- p
-	waits, err := g.queue(out)
-	g.parsing.Add(-1)
-
+	out, waits, err := g.parse(parse, body)
 	for _, w := range waits {
-		select {
-		case <-w.done:
-			if w.err != nil && err == nil {
-				err = w.err
-			}
-		case <-r.Context().Done():
-			return statusClientGone, 0, g.problem(fleetscore.Unavailable, "send the readings again: repeats count once", "the request ended before the readings were stored")
+		<-w.done // within the limit of an append, even if the client has gone: until then the readings take up memory that counts
+		if w.err != nil && err == nil {
+			err = w.err
 		}
 	}
 	return g.verdict(out, err)
+}
+
+// parse parses a body and hands its readings to their partitions. A defect in
+// parsing costs this request, not the parser's place.
+func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, body []byte) (*parsed, []*waiting, error) {
+	g.parsing.Add(1)
+	defer g.parsing.Add(-1)
+	p := <-g.parsers
+	sound := false
+	defer func() {
+		if !sound {
+			p = newParser(g.cfg, &g.partition, len(g.committers))
+		}
+		g.parsers <- p
+	}()
+	out := parse(p, body, g.now())
+	sound = true
+	waits, err := g.queue(out)
+	return out, waits, err
 }
 
 // queue hands the readings to their partitions.
