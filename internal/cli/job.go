@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/url"
 	"strconv"
 	"strings"
@@ -46,7 +47,8 @@ func jobPath(id string, more ...string) string {
 func newJobSubmitCommand() *cobra.Command {
 	var from, to string
 	var wait bool
-	cmd := remote(&cobra.Command{
+	var cmd *cobra.Command
+	cmd = remote(&cobra.Command{
 		Use:   "submit PIPELINE",
 		Short: "Score a pipeline's interval",
 		Long: `Makes a job. Without --from and --to it covers what no job of the pipeline has
@@ -76,7 +78,7 @@ for job wait.`,
 		if !wait {
 			return oneJob(j), nil
 		}
-		return waitJob(ctx, c, string(j.ID))
+		return waitJob(ctx, c, cmd.ErrOrStderr(), string(j.ID))
 	})
 	cmd.Flags().StringVar(&from, "from", "", "start of the interval, not in it")
 	cmd.Flags().StringVar(&to, "to", "", "end of the interval, in it")
@@ -84,12 +86,18 @@ for job wait.`,
 	return cmd
 }
 
-// waitJob waits until a job ended; its state is the exit code.
-func waitJob(ctx context.Context, c *client.Client, id string) (*listing, error) {
-	for {
+// waitJob waits until a job ended; its state is the exit code. Meanwhile it says
+// what the job waits for.
+func waitJob(ctx context.Context, c *client.Client, notes io.Writer, id string) (*listing, error) {
+	said := ""
+	for query := (url.Values{}); ; query = (url.Values{"wait": {"10s"}}) {
 		var j fleetscore.Job
-		if err := c.Get(ctx, jobPath(id), url.Values{"wait": {"30s"}}, &j); err != nil {
+		if err := c.Get(ctx, jobPath(id), query, &j); err != nil {
 			return nil, err
+		}
+		if j.Reason != said && !j.State.Ended() {
+			said = j.Reason
+			fmt.Fprintf(notes, "%s: %s: %s\n", j.ID, j.State, j.Reason)
 		}
 		switch j.State {
 		case fleetscore.JobSucceeded:
@@ -103,7 +111,8 @@ func waitJob(ctx context.Context, c *client.Client, id string) (*listing, error)
 }
 
 func newJobWaitCommand() *cobra.Command {
-	return remote(&cobra.Command{
+	var cmd *cobra.Command
+	cmd = remote(&cobra.Command{
 		Use:   "wait JOB",
 		Short: "Wait until a job ended",
 		Long: `Waits until a job ended.
@@ -112,8 +121,9 @@ Exit codes: 0 succeeded, 1 failed or canceled, 3 partly failed.`,
 		Example: "  fleetscore job wait anomalies-20261123T1000Z-k3f9ab",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		return waitJob(ctx, c, args[0])
+		return waitJob(ctx, c, cmd.ErrOrStderr(), args[0])
 	})
+	return cmd
 }
 
 func newJobListCommand() *cobra.Command {
