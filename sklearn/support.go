@@ -301,6 +301,7 @@ var parts = []struct {
 	{"sklearn.metrics.ranking", pickle.Inert, "roc_auc_score average_precision_score"},
 	{"sklearn.metrics.regression", pickle.Inert, "r2_score mean_squared_error mean_absolute_error median_absolute_error explained_variance_score"},
 	{"functools", pickle.Inert, "partial"},
+	{"pandas.core.indexes.base", pickle.Record, "_new_Index Index"},
 	{"sklearn.utils.validation", pickle.Inert, "check_array"},
 	{"sklearn.utils._metadata_requests", pickle.Inert, "MetadataRequest MethodMetadataRequest"},
 	{"builtins", pickle.Inert, "FutureWarning DeprecationWarning"},

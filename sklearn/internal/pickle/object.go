@@ -93,6 +93,17 @@ func (g *Graph) StringList(v Value) ([]string, error) {
 		}
 		return g.Strings(&a)
 	}
+	if class, args, _ := g.Call(v); class != nil && class.Name == "_new_Index" && len(args) == 2 { // of pandas
+		for e := g.Entries(args[1]); ; {
+			key, inner, ok := e.Pair()
+			if !ok {
+				break
+			}
+			if string(key) == "data" && g.IsArray(inner) {
+				return g.StringList(inner)
+			}
+		}
+	}
 	if v.Kind() != KindList && v.Kind() != KindTuple {
 		return nil, errors.New("is no list of names")
 	}
