@@ -2,9 +2,11 @@ package oneshot
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -126,4 +128,33 @@ func TestNothingHalfDone(t *testing.T) {
 		t.Errorf("the next run: %v", err)
 	}
 	read(t, cfg, manifestName)
+}
+
+// TestDevicesStay: writing to a pipe or a device doesn't put a file in its place.
+func TestDevicesStay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	got := make(chan string, 1)
+	go func() {
+		data, _ := os.ReadFile(pipe) // what is missing shows
+		got <- string(data)
+	}()
+	f, err := OpenFolder(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Write(t.Context(), "pipe", func(w io.Writer) error {
+		_, err := io.WriteString(w, "rows")
+		return err
+	})
+	if err != nil || info.SizeBytes != 4 || <-got != "rows" {
+		t.Fatalf("got %+v, %v", info, err)
+	}
+	if st, err := os.Lstat(pipe); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("the pipe became %v, %v", st.Mode(), err)
+	}
 }

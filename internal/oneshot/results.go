@@ -64,6 +64,9 @@ func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) er
 		return r.put(ctx, name, fill)
 	}
 	path := filepath.Join(r.path, name)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		return r.stream(path, fill)
+	}
 	f, err := os.Create(path + ".part")
 	if err != nil {
 		return FileInfo{}, r.problem(err)
@@ -81,6 +84,20 @@ func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) er
 		return FileInfo{}, r.problem(err)
 	}
 	return h.info(), r.syncFolder()
+}
+
+// stream writes into a pipe or a device, such as /dev/null, which must not be
+// replaced by a file.
+func (r *Folder) stream(path string, fill func(io.Writer) error) (FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return FileInfo{}, r.problem(err)
+	}
+	h := newHashing(f)
+	if err := errors.Join(fill(h), f.Close()); err != nil {
+		return FileInfo{}, r.problem(err)
+	}
+	return h.info(), nil
 }
 
 // syncFolder makes the names last.
