@@ -6,8 +6,8 @@ TestLiveParity.
 
 Each round draws every class once, bare or behind transformers. The folder gets a
 pickle per case and cases.json; a FOLDER that ends in .zip becomes one file, as the
-fixtures in random/ are, made with --seed 7 --rounds 2 --only
-and 0.24.2-frames.zip with --rounds 3 --only "column|forest_c|tree_c", the others with
+fixtures in random/ are, made with --seed 7 --rounds 3 --only
+"column|forest_c|tree_c" (frames), or --rounds 2 --only
 "search|voting|stacking|bagging|ada_boost|one_vs|target|multi_output|select|dummy|other_linear|lasso".
 Works with scikit-learn 0.19 or later on Python 3.
 """
