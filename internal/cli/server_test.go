@@ -215,6 +215,10 @@ pipelines:
 	if code, stdout, _ := command(t, "job", "submit", "reference", server); code != 13 {
 		t.Errorf("a job without new rows: exit %d\n%s", code, stdout)
 	}
+	// An interval without a row is a job without data, not a failure.
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--from", "2018-08-28T20:00:00Z", "--to", "2018-08-28T21:00:00Z", "--wait", "-o", "json", server); code != 0 || !strings.Contains(stdout, `"no_data": 15`) {
+		t.Errorf("a job without rows: exit %d\n%s%s", code, stdout, stderr)
+	}
 	foreignReaders(t, filepath.Join(p.dir, "data", "store"))
 }
 
@@ -434,7 +438,11 @@ func (p *process) checkCrash(sent map[string]int64) {
 			p.t.Fatal(err)
 		}
 		if j.State != fleetscore.JobSucceeded || j.Expected != 20 || len(items.Items) != 20 {
-			p.t.Errorf("job %s is %s (%s) with %d items for %d sensors", j.ID, j.State, j.Reason, len(items.Items), j.Expected)
+			why := ""
+			for _, i := range items.Items {
+				why = i.Reason
+			}
+			p.t.Errorf("job %s is %s (%s; %s) with %d items for %d sensors", j.ID, j.State, j.Reason, why, len(items.Items), j.Expected)
 		}
 	}
 	p.t.Logf("%d readings in %d rows, %d jobs", sum(sent), rows.Len(), len(jobs.Items))

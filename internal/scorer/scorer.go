@@ -118,13 +118,12 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), digests: make([]fleetscore.Digest, k)}
 	for _, f := range spec.Features {
 		_, name := fleetscore.SplitFeature(f)
-		c := rows.Column(name)
-		if c == nil {
+		if !slices.Contains(rows.ValueNames, name) { // a column without rows may be nil
 			return nil, fleetscore.Errorf(fleetscore.Invalid, "score", name, "the rows have no such column; they have %v", rows.ValueNames)
 		}
-		r.columns = append(r.columns, c)
+		r.columns = append(r.columns, rows.Column(name))
 	}
-	if spec.Label != "" && rows.Column(spec.Label) == nil {
+	if spec.Label != "" && !slices.Contains(rows.ValueNames, spec.Label) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "score", spec.Label, "the rows have no such column for the label; they have %v", rows.ValueNames)
 	}
 	r.group = groupRows(rows, spec.Workers)

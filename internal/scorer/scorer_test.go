@@ -137,3 +137,20 @@ func BenchmarkScore(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/model")
 }
+
+// TestNoRows: an interval without a row gives every expected key its outcome; only
+// a column that isn't named is missing.
+func TestNoRows(t *testing.T) {
+	t.Parallel()
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"K"}, ValueNames: []string{"Value", "Truth"}, Values: make([][]float64, 2)}
+	r, err := Score(t.Context(), Spec{Features: []string{"Value"}, Label: "Truth"}, rows, []fleetscore.Key{"a", "b"}, models{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Counts(); c.Total() != 2 || c[fleetscore.NoData] != 2 {
+		t.Errorf("outcomes %v", c)
+	}
+	if _, err := Score(t.Context(), Spec{Features: []string{"Other"}}, rows, nil, models{}); !fleetscore.Invalid.Is(err) {
+		t.Errorf("another column: %v", err)
+	}
+}
