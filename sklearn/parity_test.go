@@ -187,7 +187,7 @@ func difference(got, want []float64, cols int, weight float64, exact bool) strin
 // classes, until 0.21.
 func wholeBatch(m *Model, release string) bool {
 	early := strings.HasPrefix(release, "0.19.") || strings.HasPrefix(release, "0.20.")
-	return early && (m.last.Class() == "OneVsOneClassifier" || len(m.Classes()) > 2 && m.Info().SupportVectors > 0 && strings.HasSuffix(m.last.Class(), "SVC"))
+	return early && (m.last.Class() == "OneVsOneClassifier" || m.last.Class() == "BaggingClassifier" || len(m.Classes()) > 2 && m.Info().SupportVectors > 0 && strings.HasSuffix(m.last.Class(), "SVC"))
 }
 
 // TestParity: models of every supported class, of releases from 0.19 to the

@@ -840,7 +840,8 @@ def weights(model, q):
         return (x ** 2).sum(1) + (last.cluster_centers_ ** 2).sum(1).max()
     if hasattr(last, "location_"):
         x = x + np.abs(last.location_)
-        return (x.dot(np.abs(last.get_precision())) * x).sum(1)
+        lost = 1.0 if last.precision_ is not None else min(1e6, np.linalg.cond(last.covariance_))  # by the inversion
+        return (x.dot(np.abs(last.get_precision())) * x).sum(1) * lost
     if hasattr(last, "precisions_cholesky_"):
         return np.full(len(x), 1.0) * (np.abs(last.precisions_cholesky_).max() * (x.sum(1) + np.abs(last.means_).sum(1).max())) ** 2
     return np.zeros(len(x))

@@ -23,7 +23,9 @@ func (m *model) read(a *estimator.Attributes) {
 	if a.Features() > 0 {
 		cols = a.Features()
 	}
-	if a.Dims("coef_") == 1 {
+	if a.Dims("coef_") == 0 { // of one feature, in early releases
+		m.coef, m.features = []float64{a.Float("coef_")}, 1
+	} else if a.Dims("coef_") == 1 {
 		m.coef = a.Vector("coef_", cols)
 		m.features = len(m.coef)
 	} else {
