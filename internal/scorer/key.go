@@ -70,6 +70,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		}
 	}()
 	data, digest, err := r.models.Model(ctx, it.Key)
+	it.Model, r.digests[k] = digest, digest // known of models that can't be scored, too
 	switch {
 	case fleetscore.NotFound.Is(err):
 		r.end(it, fleetscore.NoModel, err.Error())
@@ -81,7 +82,6 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err.Error())
 		return
 	}
-	it.Model, r.digests[k] = digest, digest
 	m, err := w.load(data)
 	if err != nil {
 		r.end(it, fleetscore.Failed, err.Error())

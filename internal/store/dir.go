@@ -256,12 +256,23 @@ func (d *Dir) Stat(ctx context.Context, name fleetscore.BlobName) (Info, error) 
 	if err != nil {
 		return Info{}, fault("look up", string(name), err)
 	}
-	return info(string(name), st.Size(), st.ModTime()), nil
+	return info(string(name), st), nil
 }
 
-func info(name string, size int64, modified time.Time) Info {
-	etag := strconv.AppendInt(make([]byte, 0, 32), modified.UnixNano(), 16)
+func info(name string, st fs.FileInfo) Info {
+	var inode uint64
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		inode = sys.Ino
+	}
+	return infoOf(name, st.Size(), st.ModTime(), inode)
+}
+
+// infoOf makes the tag of the time, which ticks every few milliseconds, the size,
+// and the number of the file, which is another when a blob is put anew.
+func infoOf(name string, size int64, modified time.Time, inode uint64) Info {
+	etag := strconv.AppendInt(make([]byte, 0, 48), modified.UnixNano(), 16)
 	etag = strconv.AppendInt(append(etag, '-'), size, 16)
+	etag = strconv.AppendUint(append(etag, '-'), inode, 16)
 	return Info{Name: fleetscore.BlobName(name), SizeBytes: size, Modified: modified.UTC(), ETag: string(etag)}
 }
 
@@ -403,7 +414,7 @@ func (w *walk) describe(f *os.File, n string, e entry) (Info, error) {
 		if err != nil || !st.Mode().IsRegular() {
 			return Info{}, fs.ErrNotExist
 		}
-		return info(n, st.Size(), st.ModTime()), nil
+		return info(n, st), nil
 	}
 	var st unix.Stat_t
 	for {
@@ -419,5 +430,5 @@ func (w *walk) describe(f *os.File, n string, e entry) (Info, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return Info{}, fs.ErrNotExist
 	}
-	return info(n, st.Size, time.Unix(st.Mtim.Unix())), nil
+	return infoOf(n, st.Size, time.Unix(st.Mtim.Unix()), st.Ino), nil
 }

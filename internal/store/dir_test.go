@@ -95,3 +95,29 @@ func TestOpen(t *testing.T) {
 		t.Errorf("got %v, want kind invalid", err)
 	}
 }
+
+// TestTagsDiffer: a blob that is put anew has another tag, however soon and of
+// whatever size.
+func TestTagsDiffer(t *testing.T) {
+	t.Parallel()
+	d, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for i := range 50 {
+		if err := store.WriteAll(t.Context(), d, "model", []byte{byte(i)}, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		st, err := d.Stat(t.Context(), "model")
+		if err != nil || st.ETag == last {
+			t.Fatalf("put %d: tag %s, %v", i, st.ETag, err)
+		}
+		last = st.ETag
+		for l, err := range d.List(t.Context(), "", store.ListOptions{}) {
+			if err != nil || l.ETag != last {
+				t.Fatalf("put %d: listed with tag %s, not %s; %v", i, l.ETag, last, err)
+			}
+		}
+	}
+}
