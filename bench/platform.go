@@ -119,7 +119,7 @@ func (p *platform) start(ctx context.Context, models string, pipelines int) erro
 	p.cmd = exec.CommandContext(ctx, p.b.binary, "up", file, "--dir", p.dir, "--listen", "127.0.0.1:0")
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGINT) }
 	p.cmd.WaitDelay = 10 * time.Second
-	p.cmd.Env = append(os.Environ(), "FLEETSCORE_LOG=warn")
+	p.cmd.Env = append(os.Environ(), "FLEETSCORE_LOG_LEVEL=warn")
 	out, err := p.cmd.StderrPipe()
 	if err != nil {
 		return err
