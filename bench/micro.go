@@ -185,7 +185,7 @@ type kernelReport struct {
 	agreed, odd   []string
 }
 
-const onnxModels = 20 // sessions take long to make
+const onnxModels = 5 // sessions take long to make
 
 func (r *kernelReport) begin() {
 	r.times = grid{Caption: "CPU time to score 60 rows with one model that was read before, by the kernels that FLEETSCORE_CPU can ask for; `Score` gives predictions and decision values, `predict` predictions alone.", Head: []string{"set"}}
