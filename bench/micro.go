@@ -296,16 +296,19 @@ func (r *kernelReport) add(name string, got [][]sample, pack, predict, stacked, 
 	case "sv200_8":
 		add("rbf kernel against predict, 200 support vectors, 8 features, AVX-512", 50, against("avx512", predict))
 		add("the same, AVX2", 25, against("avx2", predict))
-	case "if100_1", "if100_8":
-		add("IsolationForest against predict, "+name, 150, against(r.levels[0], predict))
+	case "if100_1":
+		add("IsolationForest against predict, 1 feature, read from a pack and scored (a step function)", 150, ratioOf(got[pack], got[predict], cpuOf).Median)
+		add("the same, as loaded from a pickle (trees)", 150, against(r.levels[0], predict))
+	case "if100_8":
+		add("IsolationForest against predict, 8 features (trees)", 150, against(r.levels[0], predict))
 	}
 }
 
 // runBound runs the kernel's own benchmark, which measures the processor's peak
-// beside it. The best of many short runs is told: what else runs on the machine
-// only takes away.
+// beside it. The best of many short runs is held against the highest peak of all:
+// what else runs on the machine only takes away.
 func runBound(ctx context.Context, b *bench) (*section, error) {
-	count := "20"
+	count := "40"
 	if b.quick {
 		count = "5"
 	}
@@ -316,7 +319,7 @@ func runBound(ctx context.Context, b *bench) (*section, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("go test: %w\n%s%s", err, out.String(), errs.String())
 	}
-	type best struct{ bound, ns float64 }
+	type best struct{ bound, ns float64 } // ns per term: the least possible, and measured
 	found, order := map[string]best{}, []string{}
 	for line := range strings.Lines(out.String()) {
 		f := strings.Fields(line)
@@ -330,30 +333,35 @@ func runBound(ctx context.Context, b *bench) (*section, error) {
 		x, ok := found[name]
 		if !ok {
 			order = append(order, name)
-			x.ns = math.Inf(1)
+			x = best{math.Inf(1), math.Inf(1)}
 		}
+		share, ns := math.NaN(), math.NaN()
 		for i := 2; i+1 < len(f); i += 2 {
 			v, err := strconv.ParseFloat(f[i], 64)
 			switch {
 			case err != nil:
 			case f[i+1] == "%bound":
-				x.bound = max(x.bound, v)
+				share = v
 			case f[i+1] == "ns/exp":
-				x.ns = min(x.ns, v)
+				ns = v
 			}
+		}
+		x.ns = min(x.ns, ns)
+		if b := share / 100 * ns; b < x.bound {
+			x.bound = b
 		}
 		found[name] = x
 	}
 	s := &section{}
-	t := grid{Caption: "One term of the sum: a distance, an exponential, and its share of the sum. The bound is the time that the multiplications and fused multiply-adds alone would take at the peak rate, measured beside it; the best of " + count + " runs.",
+	t := grid{Caption: "One term of the sum: a distance, an exponential, and its share of the sum. The bound is the time that the multiplications and fused multiply-adds alone would take at the peak rate, measured beside it; both the best of " + count + " runs.",
 		Head: []string{"kernel", "ns per term", "of the bound"}}
 	for _, name := range order {
 		x := found[name]
 		bound := "–"
-		if x.bound > 0 {
-			bound = fmt.Sprintf("%.0f %%", x.bound)
+		if share := 100 * x.bound / x.ns; !math.IsInf(x.bound, 1) {
+			bound = fmt.Sprintf("%.0f %%", share)
 			if strings.HasPrefix(name, kernels()[0]+"/") {
-				s.Targets = append(s.Targets, atLeast("rbf kernel against its instruction bound, "+name, 85, x.bound, " %", ""))
+				s.Targets = append(s.Targets, atLeast("rbf kernel against its instruction bound, "+name, 85, share, " %", ""))
 			}
 		}
 		t.add(name, short(x.ns), bound)
