@@ -81,7 +81,7 @@ func run(ctx context.Context) error {
 	var b bench
 	var only, write, python string
 	flag.BoolVar(&b.quick, "quick", false, "less of everything, and no million: for a first look")
-	flag.StringVar(&only, "only", "", "sections, e.g. reader,kernels")
+	flag.StringVar(&only, "only", "", "sections, e.g. reader,kernels; none: with -write, put earlier results together")
 	flag.StringVar(&write, "write", "", "document to put the results into, e.g. docs/benchmarks.md")
 	flag.IntVar(&b.repeats, "repeats", 7, "pairs that are measured; 3 with -quick")
 	flag.StringVar(&b.cache, "cache", "", "folder for models, packages and results; the user's cache folder unless given")
@@ -102,7 +102,9 @@ func run(ctx context.Context) error {
 		defer os.RemoveAll(b.ram)
 	}
 	var wanted []string
-	if only != "" {
+	if only == "none" {
+		wanted = []string{}
+	} else if only != "" {
 		wanted = strings.Split(only, ",")
 	}
 	known := 0
