@@ -62,16 +62,18 @@ const (
 	WrongFeatures    CauseCode = "wrong_features"
 	FlagsEveryRow    CauseCode = "flags_everything"
 	FlagsNoRow       CauseCode = "flags_nothing"
+	ConstantModel    CauseCode = "constant"
 	TooOldModel      CauseCode = "too_old"
 	DuplicateModel   CauseCode = "duplicate"
 )
 
-var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, FlagsEveryRow, FlagsNoRow, TooOldModel, DuplicateModel}
+var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
 
 var causeMessages = map[CauseCode]string{
 	MissingModel:  "the sensor is expected and has no model: its rows end as no_model; train one, or give its class a default",
 	FlagsEveryRow: "every row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
 	FlagsNoRow:    "no row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
+	ConstantModel: "every row gets the same class or value, whatever its values: the model learned nothing; train it again with more or other rows",
 	TooOldModel:   "a current scikit-learn can't load or score the file; it is scored here all the same, but train it again before you need it in Python",
 }
 
@@ -179,7 +181,7 @@ func (d *doctor) member(i int, e *Entry) {
 		for _, f := range []struct {
 			flag Flags
 			code CauseCode
-		}{{FlagsEverything, FlagsEveryRow}, {FlagsNothing, FlagsNoRow}, {TooOld, TooOldModel}} {
+		}{{FlagsEverything, FlagsEveryRow}, {FlagsNothing, FlagsNoRow}, {Constant, ConstantModel}, {TooOld, TooOldModel}} {
 			if e.Flags&f.flag != 0 {
 				add(f.code, causeMessages[f.code])
 			}

