@@ -94,12 +94,12 @@ func run(ctx context.Context) error {
 	if flag.NArg() > 0 || b.repeats < 1 {
 		return errors.New("give flags only; see go run ./bench -h")
 	}
+	defer func() {
+		os.RemoveAll(b.scratch) // nothing is lost if it stays
+		os.RemoveAll(b.ram)
+	}()
 	if err := b.prepare(ctx, python); err != nil {
 		return err
-	}
-	defer os.RemoveAll(b.scratch)
-	if b.ram != "" {
-		defer os.RemoveAll(b.ram)
 	}
 	var wanted []string
 	if only == "none" {
