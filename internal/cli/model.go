@@ -274,7 +274,7 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) 
 		w := cmd.OutOrStdout()
 		fmt.Fprintf(w, "%s in %s, %s scored natively\n", plural(int(r.Sensors), "model"), dir, thousands(r.Native))
 		if n := len(r.Ignored); n > 0 {
-			fmt.Fprintf(w, "%s that fit no sensor's name: %s\n", plural(n, "file"), shortList(r.Ignored))
+			fmt.Fprintf(w, "%s that %s no sensor's name: %s\n", plural(n, "file"), verb(n, "fit"), shortList(r.Ignored))
 		}
 		if err := writeHealth(w, &r.Diagnosis); err != nil {
 			return err
@@ -506,7 +506,7 @@ func (p *packing) run(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s: %s\n", r.Causes[i].Code, plural(int(r.Causes[i].Sensors), "sensor"), r.Causes[i].Message, exampleList(&r.Causes[i]))
 	}
 	if n := len(r.Ignored); n > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s fit no sensor's name: %s\n", plural(n, "file"), p.models, shortList(r.Ignored))
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s %s no sensor's name: %s\n", plural(n, "file"), p.models, verb(n, "fit"), shortList(r.Ignored))
 	}
 	return partly(r.Native, r.Sensors)
 }

@@ -127,3 +127,11 @@ func plural(n int, thing string) string {
 	}
 	return thousands(int64(n)) + " " + thing + "s"
 }
+
+// verb is what one thing does, or several do.
+func verb(n int, many string) string {
+	if n == 1 {
+		return many + "s"
+	}
+	return many
+}

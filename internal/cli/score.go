@@ -159,16 +159,16 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	fmt.Fprintf(b, "  anomalies  %s%s\n", thousands(m.Anomalies), share)
 	fmt.Fprintf(b, "  sensors    %s\n", outcomeList(m.Outcomes))
 	if m.LeftOut > 0 {
-		fmt.Fprintf(b, "  warning    %s lack a feature and have no prediction; coverage.csv says whose\n", plural(int(m.LeftOut), "row"))
+		fmt.Fprintf(b, "  warning    %s without a prediction, for want of a feature; coverage.csv says whose\n", plural(int(m.LeftOut), "row"))
 	}
 	if m.Rejected > 0 {
 		fmt.Fprintf(b, "  warning    %s malformed; rejected.csv says where and why\n", plural(int(m.Rejected), "row"))
 	}
 	if n := len(m.Degenerate); n > 0 {
-		fmt.Fprintf(b, "  warning    %s flag every row or none whatever the data: %s\n", plural(n, "model"), shortList(m.Degenerate))
+		fmt.Fprintf(b, "  warning    %s %s every row or none whatever the data: %s\n", plural(n, "model"), verb(n, "flag"), shortList(m.Degenerate))
 	}
 	if n := len(m.Ignored); n > 0 {
-		fmt.Fprintf(b, "  warning    %s in %s fit no sensor's name: %s\n", plural(n, "file"), s.Models, shortList(m.Ignored))
+		fmt.Fprintf(b, "  warning    %s in %s %s no sensor's name: %s\n", plural(n, "file"), s.Models, verb(n, "fit"), shortList(m.Ignored))
 	}
 	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.Out, "{predictions."+s.Format+", coverage.csv, manifest.json}"))
 }

@@ -96,6 +96,8 @@ type FileInfo struct {
 
 const opScore = "score files"
 
+var otherFormat = map[string]string{"csv": "parquet", "parquet": "csv"}
+
 // run is one call.
 type run struct {
 	cfg Config
@@ -106,10 +108,10 @@ type run struct {
 // Run scores. It fails if nothing could be scored at all for want of rows, models
 // or room; what became of each sensor stands in the manifest and the coverage.
 func Run(ctx context.Context, cfg Config) (*Manifest, error) {
-	if cfg.Format != "csv" && cfg.Format != "parquet" {
+	if otherFormat[cfg.Format] == "" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
 	}
-	if err := cfg.Missing.Validate(); err != nil {
+	if err := errors.Join(cfg.Missing.Validate(), cfg.checkColumns()); err != nil {
 		return nil, err
 	}
 	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
@@ -127,7 +129,7 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if r.out, err = OpenFolder(ctx, cfg.Out); err != nil {
 		return nil, err
 	}
-	for _, name := range [...]string{manifestName, rejectedName} { // of an earlier result: they would vouch for files that are about to change
+	for _, name := range []string{manifestName, rejectedName, "predictions." + otherFormat[cfg.Format]} { // of an earlier result: they would vouch for files that are about to change, or stand beside them
 		if err := r.out.remove(ctx, name); err != nil {
 			return nil, err
 		}
@@ -138,6 +140,29 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	}
 	r.count(in, result)
 	return r.m, r.write(ctx, in, result)
+}
+
+// checkColumns refuses predictions with two columns of one name.
+func (c *Config) checkColumns() error {
+	from := map[string]string{c.Time: c.Time, "Prediction": "", "Score": ""} // the results' columns and where they come from
+	for _, k := range c.Key {
+		from[k] = k
+	}
+	for _, f := range c.Features {
+		name, column := fleetscore.SplitFeature(f)
+		if name == "" || column == "" {
+			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "a feature is a column, or Name=column")
+		}
+		if _, twice := from[name]; twice {
+			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "the predictions would have two columns %s", name).
+				WithHint("rename the feature on output: Other=%s", column)
+		}
+		from[name] = column
+	}
+	if column, twice := from[c.Label]; twice && column != c.Label {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, c.Label, "the predictions would have two columns of the label's name")
+	}
+	return nil
 }
 
 // stage begins a stage; end records its time.
@@ -253,10 +278,13 @@ func (r *run) count(in *table.Input, result *scorer.Result) {
 	for i := range result.Items {
 		it := &result.Items[i]
 		m.Anomalies += it.Anomalies
-		if it.First != 0 && (m.First == 0 || it.First < m.First) {
-			m.First = it.First
+		if it.First == 0 && it.Last == 0 {
+			continue // it has no rows
 		}
-		m.Last = max(m.Last, it.Last)
+		if m.First == 0 && m.Last == 0 {
+			m.First, m.Last = it.First, it.Last
+		}
+		m.First, m.Last = min(m.First, it.First), max(m.Last, it.Last)
 	}
 	for _, k := range result.Degenerate {
 		m.Degenerate = append(m.Degenerate, k.String())

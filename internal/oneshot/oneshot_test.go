@@ -130,6 +130,64 @@ func TestNothingHalfDone(t *testing.T) {
 	read(t, cfg, manifestName)
 }
 
+// TestOneColumnPerName: predictions never have two columns of one name.
+func TestOneColumnPerName(t *testing.T) {
+	t.Parallel()
+	_, cfg := example(t)
+	for _, c := range []struct {
+		features []string
+		label    string
+		good     bool
+	}{
+		{[]string{"Value"}, "", true}, {[]string{"Value"}, "Value", true}, {[]string{"Val=Value"}, "Value", true},
+		{[]string{"TS=Value"}, "", false}, {[]string{"Tag=Value"}, "", false}, {[]string{"Prediction=Value"}, "", false}, {[]string{"Score=Value"}, "", false},
+		{[]string{"Value", "Value"}, "", false}, {[]string{"=Value"}, "", false}, {[]string{"Val="}, "", false},
+		{[]string{"Value"}, "Prediction", false}, {[]string{"Truth=Value"}, "Truth", false},
+	} {
+		cfg.Features, cfg.Label = c.features, c.label
+		if _, err := Run(t.Context(), cfg); (err == nil) != c.good || !c.good && !fleetscore.Invalid.Is(err) {
+			t.Errorf("features %v, label %q: got %v", c.features, c.label, err)
+		}
+	}
+}
+
+// TestOtherFormatGoes: predictions in another format than before leave none of
+// the run before, which the manifest wouldn't know of.
+func TestOtherFormatGoes(t *testing.T) {
+	t.Parallel()
+	_, cfg := example(t)
+	for format, gone := range map[string]string{"csv": "predictions.parquet", "parquet": "predictions.csv"} {
+		cfg.Out = t.TempDir()
+		for _, f := range []string{otherFormat[format], format} {
+			cfg.Format = f
+			if _, err := Run(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read(t, cfg, "predictions."+format)
+		if _, err := os.Stat(filepath.Join(cfg.Out, gone)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", gone, err)
+		}
+	}
+}
+
+// TestOldTimes: the manifest's span is that of the rows before 1970, too.
+func TestOldTimes(t *testing.T) {
+	t.Parallel()
+	_, cfg := example(t)
+	rows := "TS,Device,Tag,Value\n1960-01-01 00:00:01,1,current,10\n1960-01-01 00:00:02,2,current,10\n"
+	if err := os.WriteFile(cfg.Data, []byte(rows), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, last := m.First.String(), m.Last.String(); first != "1960-01-01T00:00:01Z" || last != "1960-01-01T00:00:02Z" {
+		t.Errorf("got %s to %s", first, last)
+	}
+}
+
 // TestDevicesStay: writing to a pipe or a device doesn't put a file in its place.
 func TestDevicesStay(t *testing.T) {
 	t.Parallel()

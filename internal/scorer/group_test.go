@@ -1,12 +1,16 @@
 package scorer
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -145,5 +149,50 @@ func TestSeveralFeatures(t *testing.T) {
 	}
 	if !slices.Equal(r.Predictions.Score, want) || r.LeftOut != int64(n-len(want)) {
 		t.Errorf("got %v, %d left out; want %v, %d", r.Predictions.Score, r.LeftOut, want, n-len(want))
+	}
+}
+
+// slowErrors has a model for one key; that the others have none takes it long.
+type slowErrors struct {
+	model []byte
+	err   error
+}
+
+func (s slowErrors) Model(_ context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	if k == "good" {
+		return s.model, fleetscore.DigestOf(s.model), nil
+	}
+	time.Sleep(4 * time.Second)
+	return nil, fleetscore.Digest{}, s.err
+}
+
+// TestTimeOfOthers: what a key without a usable model took isn't charged to the next.
+func TestTimeOfOthers(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile(filepath.Join(testkit.Root(t), "sklearn", "testdata", "1.9.1", "one.p4.pickle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}}
+	var values []float64
+	for i := range 400 { // several keys in a bundle, one of them good
+		k := fleetscore.Key(fmt.Sprintf("bad%03d", i))
+		if i == 399 {
+			k = "good"
+		}
+		rows.Keys, rows.KeyIndex = append(rows.Keys, k), append(rows.KeyIndex, uint32(i))
+		rows.Times, values = append(rows.Times, 1), append(values, 20)
+	}
+	rows.Values = [][]float64{values}
+	for _, kind := range []fleetscore.Kind{fleetscore.NotFound, fleetscore.Corrupt} {
+		synctest.Test(t, func(t *testing.T) {
+			r, err := Score(t.Context(), Spec{Features: []string{"Value"}, Workers: 1}, rows, nil, slowErrors{data, fleetscore.Errorf(kind, "read model", "bad", "slow")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if it := r.Items[len(r.Items)-1]; it.Outcome != fleetscore.Scored {
+				t.Errorf("%v: %s: %s", kind, it.Outcome, it.Reason)
+			}
+		})
 	}
 }

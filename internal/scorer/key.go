@@ -41,6 +41,9 @@ func (r *run) work(ctx context.Context) {
 				return
 			}
 			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
+			if r.items[first+k].Outcome == fleetscore.Failed || r.items[first+k].Outcome == fleetscore.NoModel {
+				w.now = time.Now() // finding that out may have taken long
+			}
 		}
 		if r.spec.Progress != nil {
 			r.spec.Progress.Add(int64(len(w.rows.start) - 2))
