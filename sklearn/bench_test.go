@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/archive"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
@@ -264,11 +265,15 @@ func BenchmarkFleet(b *testing.B) {
 
 // BenchmarkLoad reads pickles of small models.
 func BenchmarkLoad(b *testing.B) {
-	for _, m := range benchModels(b, "ref_1", "ref_8", "sv200_1", "sv200_8") {
+	for _, m := range benchModels(b, "ref_1", "ref_8", "sv200_1", "sv200_8", "if100_1") {
 		b.Run(m.Name, func(b *testing.B) {
-			b.SetBytes(int64(len(m.file)))
+			file, _, err := archive.Decompress(m.file)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(file)))
 			measure(b, func() error {
-				_, err := Load(m.file)
+				_, err := Load(file)
 				return err
 			})
 		})

@@ -415,10 +415,30 @@ func (g *Graph) Field(a *Array, name string) ([]float64, error) {
 		return nil, err
 	}
 	out := make([]float64, n)
-	for i := range out {
-		out[i] = field.float(b[i*a.dtype.size+offset:])
-	}
+	field.floats(out, b[min(offset, len(b)):], a.dtype.size)
 	return out, nil
+}
+
+// floats decodes numbers that lie stride bytes apart.
+func (d dtype) floats(out []float64, b []byte, stride int) {
+	switch {
+	case d.kind == 'f' && d.size == 8 && !d.big:
+		for i := range out {
+			out[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[i*stride:]))
+		}
+	case d.kind == 'i' && d.size == 8 && !d.big:
+		for i := range out {
+			out[i] = float64(int64(binary.LittleEndian.Uint64(b[i*stride:])))
+		}
+	case d.size == 1 && d.kind != 'i':
+		for i := range out {
+			out[i] = float64(b[i*stride])
+		}
+	default:
+		for i := range out {
+			out[i] = d.float(b[i*stride:])
+		}
+	}
 }
 
 // HasField reports whether an array's records have a field of that name.
