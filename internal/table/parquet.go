@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -141,6 +144,10 @@ func readParquet(name string, data []byte, want []wanted) (out *frame, err error
 		}
 		out.columns[i] = column{name: w.name, kind: w.kind}
 		c := converter{out: &out.columns[i], node: leaf.Node, flat: leaf.MaxRepetitionLevel == 0 && leaf.MaxDefinitionLevel <= 1}
+		c.decimal, _ = logical[*format.DecimalType](leaf.Node)
+		if t, ok := logical[*format.IntType](leaf.Node); ok {
+			c.unsigned = !t.IsSigned
+		}
 		for _, g := range file.RowGroups() {
 			if err := c.chunk(g.ColumnChunks()[leaf.ColumnIndex]); err != nil {
 				return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "column %s: %w", w.name, err)
@@ -167,6 +174,9 @@ type converter struct {
 	node   parquet.Node
 	flat   bool   // a plain column that may be null, as nearly all are
 	layout Layout // of times that are texts
+
+	decimal  *format.DecimalType // nil if the column holds none
+	unsigned bool
 }
 
 func (c *converter) chunk(chunk parquet.ColumnChunk) error {
@@ -264,7 +274,7 @@ func (c *converter) value(v parquet.Value) error {
 	}
 	switch c.out.kind {
 	case kindDouble:
-		x, err := number(v)
+		x, err := c.number(v)
 		c.out.doubles = append(c.out.doubles, x)
 		return err
 	case kindLong:
@@ -278,7 +288,12 @@ func (c *converter) value(v parquet.Value) error {
 		case parquet.ByteArray, parquet.FixedLenByteArray:
 			b = v.ByteArray()
 		case parquet.Int32, parquet.Int64:
-			b = fmt.Append(nil, whole(v))
+			if c.decimal != nil && c.decimal.Scale != 0 {
+				return errors.New("it holds decimals, which are neither text nor whole numbers")
+			}
+			if b = fmt.Append(nil, whole(v)); c.unsigned {
+				b = fmt.Append(nil, unsigned(v))
+			}
 		default:
 			return fmt.Errorf("%s is neither text nor a whole number", v)
 		}
@@ -298,23 +313,68 @@ func whole(v parquet.Value) int64 {
 	return v.Int64()
 }
 
-func number(v parquet.Value) (float64, error) {
-	switch {
-	case v.IsNull():
+// unsigned is whole of a column without negative numbers.
+func unsigned(v parquet.Value) uint64 {
+	if v.Kind() == parquet.Int32 {
+		return uint64(uint32(v.Int32()))
+	}
+	return uint64(v.Int64())
+}
+
+// number is a value as a float64. What an integer stands for, its column's logical
+// type says.
+func (c *converter) number(v parquet.Value) (float64, error) {
+	if v.IsNull() {
 		return math.NaN(), nil
-	case v.Kind() == parquet.Double:
+	}
+	if c.decimal != nil {
+		return decimal(v, int(c.decimal.Scale))
+	}
+	switch v.Kind() {
+	case parquet.Double:
 		return v.Double(), nil
-	case v.Kind() == parquet.Float:
+	case parquet.Float:
 		return float64(v.Float()), nil
-	case v.Kind() == parquet.Int32 || v.Kind() == parquet.Int64:
+	case parquet.Int32, parquet.Int64:
+		if c.unsigned {
+			return float64(unsigned(v)), nil
+		}
 		return float64(whole(v)), nil
-	case v.Kind() == parquet.Boolean:
+	case parquet.Boolean:
 		if v.Boolean() {
 			return 1, nil
 		}
 		return 0, nil
 	}
 	return 0, fmt.Errorf("%s is not a number", v)
+}
+
+// decimal is a whole number / 10^scale: an integer, or bytes in two's complement,
+// the highest first.
+func decimal(v parquet.Value, scale int) (float64, error) {
+	n := new(big.Int)
+	switch v.Kind() {
+	case parquet.Int32, parquet.Int64:
+		n.SetInt64(whole(v))
+	case parquet.ByteArray, parquet.FixedLenByteArray:
+		b := v.ByteArray()
+		if len(b) > 32 { // 76 digits, the most that any writer has
+			return 0, fmt.Errorf("a decimal has %d bytes", len(b))
+		}
+		if n.SetBytes(b); len(b) > 0 && b[0] >= 0x80 {
+			n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+		}
+	default:
+		return 0, fmt.Errorf("%s is not a decimal", v)
+	}
+	if m := n.Int64(); n.IsInt64() && m > -1<<53 && m < 1<<53 && scale >= 0 && scale < len(exact10) {
+		return float64(m) / exact10[scale], nil // both exact: it rounds once
+	}
+	x, err := strconv.ParseFloat(n.String()+"e"+strconv.Itoa(-scale), 64)
+	if err != nil {
+		return 0, fmt.Errorf("a decimal has the scale %d", scale)
+	}
+	return x, nil
 }
 
 func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
@@ -341,17 +401,27 @@ func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
 			return floorMicros(v.Int64()), nil
 		}
 		return fleetscore.Micros(v.Int64()), nil
+	case parquet.Int96: // as Spark writes times unless told otherwise: nanoseconds of a Julian day
+		t := v.Int96()
+		nanos := int64(uint64(t[1])<<32 | uint64(t[0]))
+		return fleetscore.Micros((int64(int32(t[2]))-epochJulian)*dayMicros) + floorMicros(nanos), nil
 	}
 	return 0, fmt.Errorf("%s is not a time", v)
 }
 
+const epochJulian = 2440588 // the Julian day of 1970-01-01
+
 func timestampType(n parquet.Node) (*format.TimestampType, bool) {
-	l := n.Type().LogicalType()
-	if l == nil {
-		return nil, false
-	}
-	t, ok := l.Value.(*format.TimestampType)
+	t, ok := logical[*format.TimestampType](n)
 	return t, ok && t.Unit.Value != nil
+}
+
+// logical is a column's logical type, if it is a T.
+func logical[T format.LogicalTypeValue](n parquet.Node) (t T, ok bool) {
+	if l := n.Type().LogicalType(); l != nil {
+		t, ok = l.Value.(T)
+	}
+	return t, ok
 }
 
 // WriteParquet writes predictions with the columns of WriteCSV.
@@ -390,7 +460,13 @@ func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*Inp
 		}
 		f = f.pick(keep)
 	}
-	return &Input{Rows: f.rows(tableOf(schema), schema.Values), Layout: RFC3339, Records: records}, nil
+	rows := f.rows(tableOf(schema), schema.Values)
+	for _, k := range rows.Keys {
+		if values := k.Values(); len(values) != len(schema.Key) || slices.Contains(values, "") {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "read", name, "key %q: %s", k.String(), whyKey)
+		}
+	}
+	return &Input{Rows: rows, Layout: RFC3339, Records: records}, nil
 }
 
 func tableOf(s Schema) TableSchema { return TableSchema{Time: s.Time, Key: s.Key} }
