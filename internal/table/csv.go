@@ -126,7 +126,7 @@ func badValue(name string, line int, column, value, why string) *fleetscore.Erro
 const (
 	whyTime   = "not a time such as 2026-11-23 10:00:05.000 or 2026-11-23T10:00:05Z"
 	whyNumber = "not a number"
-	whyKey    = "a key column is empty or holds the control character U+001F"
+	whyKey    = "a key column is empty, neither text nor number, or holds the control character U+001F"
 )
 
 // ReadCSV reads rows from CSV with a header line. Columns are found by name, in
