@@ -436,16 +436,6 @@ func unpackRow(o liveOut, r int) []float64 {
 	return unpackFloats(&t, o.Values)[r*o.Cols : (r+1)*o.Cols]
 }
 
-// TestLiveFolder compares a folder that testdata/live.py made, for the work on
-// differences: FLEETSCORE_PARITY_FOLDER names it.
-func TestLiveFolder(t *testing.T) {
-	dir := os.Getenv("FLEETSCORE_PARITY_FOLDER")
-	if dir == "" {
-		t.Skip("FLEETSCORE_PARITY_FOLDER is not set")
-	}
-	compareLive(t, os.DirFS(dir))
-}
-
 // TestRandomFixtures compares some of what testdata/live.py makes, which is kept
 // for those who have no Python.
 func TestRandomFixtures(t *testing.T) {
