@@ -114,7 +114,7 @@ func (b *bench) scoreArgs(data, models, out string, more ...string) []string {
 }
 
 func (b *bench) packArgs(models, out string) []string {
-	return []string{b.binary, "model", "pack", "--models", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", out}
+	return []string{b.binary, "model", "pack", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", out}
 }
 
 // fast is a folder for data whose speed should not be the disk's.

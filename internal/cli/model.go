@@ -434,7 +434,7 @@ type packing struct {
 func newModelPackCommand() *cobra.Command {
 	var p packing
 	cmd := &cobra.Command{
-		Use:   "pack",
+		Use:   "pack DIR",
 		Short: "Compile a folder of models into a pack, which opens in no time",
 		Long: `Reads every model of a folder as data, on all cores, and writes it in native form
 into the folder --out, in a few large files with an index: a million models open
@@ -447,16 +447,18 @@ A model that can't be scored natively costs its own sensor alone: the pack keeps
 it as it is, and why.
 
 Exit codes: 0 all models can be scored, 3 some can't, 1 none can.`,
-		Example: "  fleetscore model pack --models models --model 'model_{Device}_{Tag}' --key Device,Tag --out pack",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.run(cmd) },
+		Example: "  fleetscore model pack models --model 'model_{Device}_{Tag}' --key Device,Tag --out pack",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.models = args[0]
+			return p.run(cmd)
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&p.models, "models", "", "folder with the models")
 	f.StringVar(&p.out, "out", "", "folder for the pack; made if absent")
 	f.IntVar(&p.workers, "workers", 0, "files of the pack that are made at once; 0 means one per core")
 	p.flags(cmd)
-	for _, name := range []string{"models", "key", "out"} {
+	for _, name := range []string{"key", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
 		}

@@ -66,7 +66,7 @@ func TestModelPack(t *testing.T) {
 		Segments                                 int   `json:"segments_written"`
 	}) {
 		t.Helper()
-		code, stdout, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack, "-o", "json"}, args...)...)
+		code, stdout, stderr := command(t, append([]string{"model", "pack", models, "--key", "Device,Tag", "--out", pack, "-o", "json"}, args...)...)
 		if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != want {
 			t.Fatalf("exit %d, %v\n%s%s", code, err, stdout, stderr)
 		}
@@ -116,7 +116,7 @@ func TestModelPack(t *testing.T) {
 		t.Errorf("a list: %+v", got)
 	}
 	for _, bad := range [][]string{{"--model", template, "--out", models}, {"--model", template, "--out", filepath.Join(models, "pack")}, {"--model", template, "--default", "x"}, {"--sensors", "list.csv", "--default", "Tag:x"}} {
-		if code, _, stderr := command(t, append([]string{"model", "pack", "--models", models, "--key", "Device,Tag", "--out", pack}, bad...)...); code != 10 || stderr == "" {
+		if code, _, stderr := command(t, append([]string{"model", "pack", models, "--key", "Device,Tag", "--out", pack}, bad...)...); code != 10 || stderr == "" {
 			t.Errorf("%v: exit %d, %s", bad, code, stderr)
 		}
 	}
@@ -131,7 +131,7 @@ func TestNoModels(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "pump-1"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"check", dir}, {"pack", "--models", dir, "--out", t.TempDir()}, {"verify", dir, "--python", "x"}} {
+	for _, args := range [][]string{{"check", dir}, {"pack", dir, "--out", t.TempDir()}, {"verify", dir, "--python", "x"}} {
 		code, _, stderr := command(t, append(append([]string{"model"}, args...), "--model", "model_{Device}", "--key", "Device")...)
 		if code != 12 || !strings.Contains(stderr, "no file's name fits: there is pump-1") {
 			t.Errorf("%s: exit %d, %s", args[0], code, stderr)
@@ -257,7 +257,7 @@ func TestPackCrash(t *testing.T) {
 	for i := range n {
 		write(i, model)
 	}
-	args := []string{"model", "pack", "--models", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", pack}
+	args := []string{"model", "pack", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", pack}
 	segments := func() int {
 		files, _ := os.ReadDir(filepath.Join(pack, "segments"))
 		return len(files)
