@@ -18,6 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -62,6 +63,7 @@ type Deps struct {
 	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
 	Queries   func() []aggregator.Status                             // how far the queries are
 	Check     func(ctx context.Context, cfg fleetscore.Config) error // refuses a configuration that the server can't carry out
+	Health    *obs.Health                                            // what doesn't work; nil means that nothing is known
 	Log       *slog.Logger                                           // nil discards
 	Metrics   prometheus.Registerer                                  // nil means none
 	Now       func() time.Time                                       // nil means time.Now

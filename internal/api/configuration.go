@@ -6,16 +6,31 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
-// Health says that the server answers and which release it is.
+// Health says whether all parts of the server work, and which release it is.
 type Health struct {
-	Status  string `json:"status" enum:"ok"`
-	Version string `json:"version"`
+	Status   string    `json:"status" enum:"ok,failing" doc:"failing: at least one part doesn't work, and the HTTP status is 503"`
+	Version  string    `json:"version"`
+	Problems []Failing `json:"problems" nullable:"false" doc:"what doesn't work, and warnings; empty for those who may not use the API"`
+}
+
+// Failing is one part that doesn't work, or a warning.
+type Failing obs.Problem
+
+type healthInput struct {
+	Authorization string `header:"Authorization" hidden:"true"`
+}
+
+type healthOutput struct {
+	Status int
+	Body   Health
 }
 
 // Applied says which version of the configuration is in force.
@@ -31,8 +46,9 @@ type configText struct {
 }
 
 func (s *server) registerConfig(api huma.API) {
-	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether the server and its ledger answer",
-		Security: []map[string][]string{}}, s.health)
+	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether all parts of the server work",
+		Description: "200 while all parts work, 503 when one doesn't. Warnings alone are 200. Details need the API's token.",
+		Security:    []map[string][]string{}, Responses: map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
 	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force",
 		Responses: plain("200", "application/yaml")}, s.getConfig)
 	add(api, huma.Operation{OperationID: "apply configuration", Method: http.MethodPut, Path: "/config", Summary: "Apply a fleet.yaml",
@@ -45,11 +61,29 @@ func plain(status, contentType string) map[string]*huma.Response {
 		contentType: {Schema: &huma.Schema{Type: huma.TypeString}}}}}
 }
 
-func (s *server) health(ctx context.Context, _ *struct{}) (*body[Health], error) {
+// healthTimeout bounds the question to the ledger: who asks for the health wants an
+// answer most of all when something hangs.
+const healthTimeout = 5 * time.Second
+
+func (s *server) health(ctx context.Context, in *healthInput) (*healthOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	problems := s.deps.Health.Problems()
 	if _, err := s.deps.Ledger.CountJobs(ctx); err != nil {
-		return nil, err
+		problems = append([]obs.Problem{{Part: "ledger", Problem: err.Error(), Since: s.now().UTC()}},
+			slices.DeleteFunc(problems, func(p obs.Problem) bool { return p.Part == "ledger" })...)
 	}
-	return answer(Health{Status: "ok", Version: s.cfg.Version}), nil
+	out := &healthOutput{Status: http.StatusOK, Body: Health{Status: "ok", Version: s.cfg.Version, Problems: []Failing{}}}
+	details := allowed(&http.Request{Header: http.Header{"Authorization": {in.Authorization}}}, s.cfg.APIToken)
+	for _, p := range problems {
+		if !p.Warning {
+			out.Status, out.Body.Status = http.StatusServiceUnavailable, "failing"
+		}
+		if details {
+			out.Body.Problems = append(out.Body.Problems, Failing(p))
+		}
+	}
+	return out, nil
 }
 
 func (s *server) getConfig(ctx context.Context, _ *struct{}) (*configText, error) {

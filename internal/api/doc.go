@@ -13,7 +13,7 @@
 // empty, the same request with it as cursor (before or after, as named below)
 // continues the list.
 //
-//	GET  /health                                  Health; needs no token
+//	GET  /health                                  Health: 200 if all parts work, else 503; needs no token, but details do
 //	GET  /openapi.json                            the OpenAPI document; needs no token
 //	GET  /config                                  text of the fleet.yaml in force (application/yaml), header X-Fleetscore-Version
 //	PUT  /config?name=                            apply a fleet.yaml; name stands in messages → Applied

@@ -45,6 +45,7 @@ type server struct {
 	loopback bool
 	listener net.Listener
 	metrics  *prometheus.Registry
+	health   *obs.Health // what doesn't work; every service reports there
 
 	store    store.Bucket
 	storeURL string // what nodes open; empty if the store is no folder
@@ -58,7 +59,7 @@ type server struct {
 // openServer binds the address first, as a port in use is the commonest mistake
 // and must not leave a trace, then opens the storage.
 func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*server, error) {
-	s := &server{cfg: cfg, log: log, metrics: obs.NewRegistry()}
+	s := &server{cfg: cfg, log: log, metrics: obs.NewRegistry(), health: &obs.Health{}}
 	s.streams = &streams{server: s}
 	dir, err := filepath.Abs(cfg.dir)
 	if err != nil {
@@ -296,11 +297,11 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
 	cfg := api.Config{NodeToken: s.node, APIToken: s.api, Version: Version, Loopback: s.loopback}
-	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Check: s.check, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Queries: st.status, Gateway: st.stats, Log: s.log})
+	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -31,6 +32,7 @@ const (
 
 // overview is the first page.
 type overview struct {
+	Problems  []obs.Problem
 	Gateway   gateway.Stats
 	Queries   []query
 	Jobs      []fleetscore.Job
@@ -100,7 +102,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	v := overview{Gateway: p.deps.Gateway()}
+	v := overview{Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
 	for _, s := range p.deps.Queries() {
 		q := query{Status: s}
 		if snap, err := p.table("data/" + s.Dataset).Snapshot(ctx); err == nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -40,6 +41,7 @@ type Deps struct {
 	Store   store.Bucket
 	Queries func() []aggregator.Status
 	Gateway func() gateway.Stats
+	Health  *obs.Health      // what doesn't work; nil means that nothing is known
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil means time.Now
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -119,7 +120,11 @@ func world(t *testing.T, sensors int) http.Handler {
 	if _, err := c.CommitItems(ctx, "j", iv, files); err != nil {
 		t.Fatal(err)
 	}
+	health := &obs.Health{}
+	health.Report("hub", "the disk can't be written, because "+hostile)
+	health.Warn("disk", "5 % are left")
 	h, err := New(Deps{Ledger: l, Logs: logs{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
+		Health:  health,
 		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
 		Queries: func() []aggregator.Status {
 			return []aggregator.Status{{Query: "q", Dataset: "readings", Problem: "the query stands, because " + hostile}}
@@ -148,7 +153,7 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "stands still", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "stands still", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// TestHealth: the status is for everybody, the reasons for those who may use the
+// API; a warning alone isn't a failure; a ledger that fails is found by asking it.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := &obs.Health{}
+	h, err := New(Config{NodeToken: "nodes", APIToken: "sesame"}, Deps{Ledger: l, Health: health, Gateway: http.NotFoundHandler(),
+		Queries: func() []aggregator.Status { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(step, token string, status int, parts ...string) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, Prefix+"/health", nil)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		var got Health
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatalf("%s: %s: %v", step, w.Body, err)
+		}
+		want := map[int]string{200: "ok", 503: "failing"}[status]
+		if w.Code != status || got.Status != want || len(got.Problems) != len(parts) {
+			t.Errorf("%s: got %d %+v, want %d with %q", step, w.Code, got, status, parts)
+			return
+		}
+		for i, p := range got.Problems {
+			if p.Part != parts[i] {
+				t.Errorf("%s: got %+v, want %q", step, got.Problems, parts)
+			}
+		}
+	}
+	check("well", "sesame", 200)
+	health.Warn("disk", "nearly full")
+	check("warned", "sesame", 200, "disk")
+	health.Report("query readings", "stands still")
+	check("failing", "sesame", 503, "query readings", "disk")
+	check("failing, without token", "", 503)
+	check("failing, wrong token", "guess", 503)
+	health.Report("query readings", "")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check("no ledger", "sesame", 503, "ledger", "disk")
+}

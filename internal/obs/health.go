@@ -1,0 +1,86 @@
+package obs
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Health gathers what doesn't work in a process. Whatever finds that a part fails
+// reports it here, and reports again, with an empty text, once that part works.
+// GET /health and the portal's overview show the list.
+//
+// A part is named in lower case: by a word if everybody depends on it ("hub",
+// "ledger", "store", "disk"), else by kind and name ("query readings", "dataset
+// readings", "fleet sensors"). Two reporters must not use one name.
+//
+// The zero value is well. A nil *Health takes reports and forgets them. All
+// methods may be called concurrently.
+type Health struct {
+	mu    sync.Mutex // guards what follows
+	parts map[string]Problem
+}
+
+// Problem is one part that doesn't work, or, as a warning, one that works but
+// needs a person's attention.
+type Problem struct {
+	Part    string    `json:"part" doc:"what it concerns, such as hub or dataset readings"`
+	Problem string    `json:"problem" doc:"what is wrong, why, and what to do"`
+	Since   time.Time `json:"since" doc:"when this part was first reported since it last worked"`
+	Warning bool      `json:"warning" doc:"the part works, but somebody should look at it"`
+}
+
+// Report says that a part doesn't work and why, or, with an empty problem, that it
+// works again. A part that is reported again keeps its time.
+func (h *Health) Report(part, problem string) { h.set(part, problem, false) }
+
+// Warn says that a part works but needs a person's attention, such as a disk that
+// is nearly full or damage that was found and passed over. An empty text takes the
+// warning back, and a problem of that part too: part names are shared with Report.
+func (h *Health) Warn(part, text string) { h.set(part, text, true) }
+
+func (h *Health) set(part, problem string, warning bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if problem == "" {
+		delete(h.parts, part)
+		return
+	}
+	p, ok := h.parts[part]
+	if !ok || p.Warning != warning {
+		p = Problem{Part: part, Since: time.Now().UTC(), Warning: warning}
+	}
+	p.Problem = problem
+	if h.parts == nil {
+		h.parts = map[string]Problem{}
+	}
+	h.parts[part] = p
+}
+
+// Problems lists what doesn't work, then the warnings; each in the order of their
+// parts. It is empty while all is well.
+func (h *Health) Problems() []Problem {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []Problem
+	for _, p := range h.parts {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b Problem) int {
+		if a.Warning != b.Warning {
+			if b.Warning {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.Part, b.Part)
+	})
+	return out
+}
