@@ -26,9 +26,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/query"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/window"
 )
@@ -43,7 +43,7 @@ type Config struct {
 // Deps is what an aggregator works with.
 type Deps struct {
 	Hub     hub.Hub
-	Store   store.Bucket          // the dataset's table lies under data/<dataset>
+	Catalog *catalog.Catalog      // has the dataset's table
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
 }
@@ -58,7 +58,7 @@ type Aggregator struct {
 	window  window.Config
 	cut     fleetscore.Micros
 	hub     hub.Hub
-	folder  store.Bucket // of the dataset
+	catalog *catalog.Catalog
 	table   *table.Delta
 	log     *slog.Logger
 	metrics *metrics
@@ -85,8 +85,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.log = a.log.With("query", cfg.Name)
-	a.folder = store.Sub(deps.Store, "data/"+plan.Into)
-	a.table = table.OpenDelta(a.folder)
+	a.catalog, a.table = deps.Catalog, deps.Catalog.Dataset(plan.Into)
 	a.status = Status{Query: cfg.Name, Dataset: plan.Into, Partitions: make([]PartitionStatus, deps.Hub.Partitions())}
 	a.metrics, err = newMetrics(deps.Metrics, cfg.Name)
 	return a, err
@@ -162,7 +161,7 @@ func (a *Aggregator) setProblem(text string) {
 
 func (a *Aggregator) run(ctx context.Context) error {
 	err := a.persist(ctx, "create dataset", func() error {
-		if err := Check(ctx, a.folder, a.cfg.Name, a.plan); err != nil {
+		if err := Check(ctx, a.catalog, a.cfg.Name, a.plan); err != nil {
 			return err
 		}
 		return a.table.Create(ctx, schemaOf(a.plan))

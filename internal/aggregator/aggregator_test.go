@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/query"
@@ -103,7 +104,7 @@ func (w *watched) Read(ctx context.Context, partition int, from uint64, fn func(
 func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 	t.Helper()
 	w := watch(t, h)
-	a, err := New(config, Deps{Hub: w, Store: b})
+	a, err := New(config, Deps{Hub: w, Catalog: catalog.New(b)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 
 func rowsIn(t *testing.T, b store.Bucket) (map[string]string, *table.Snapshot) {
 	t.Helper()
-	d := table.OpenDelta(store.Sub(b, "data/readings"))
+	d := catalog.New(b).Dataset("readings")
 	snap, err := d.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +165,7 @@ func TestRowsAndCompleteUntil(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, snap := rowsIn(t, b)
-	until, ok := table.CompleteUntil(snap)
+	until, ok := catalog.CompleteUntil(snap)
 	s := a.Status()
 	if !ok || until < 101*minute || until%minute != 0 || s.Partitions[0].CompleteUntil < until {
 		t.Errorf("complete until %s, %v; status %+v", until, ok, s)
@@ -290,15 +291,15 @@ func TestOtherDataset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := openDir(t)
-			folder := store.Sub(b, "data/readings")
-			d := table.OpenDelta(folder)
+			tables := catalog.New(b)
+			d := tables.Dataset("readings")
 			if err := d.Create(t.Context(), c.schema); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := d.Commit(t.Context(), table.Commit{Operation: "WRITE", Txns: map[string]int64{c.txn: 0}}); err != nil {
 				t.Fatal(err)
 			}
-			err := Check(t.Context(), folder, "q", plan)
+			err := Check(t.Context(), tables, "q", plan)
 			if c.want == "" {
 				if err != nil {
 					t.Error(err)
@@ -310,7 +311,7 @@ func TestOtherDataset(t *testing.T) {
 			}
 			h := hubtest.New(1)
 			fill(t, h, 1)
-			a, err := New(config, Deps{Hub: h, Store: b})
+			a, err := New(config, Deps{Hub: h, Catalog: catalog.New(b)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/query"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -21,9 +21,9 @@ func schemaOf(plan *query.Plan) table.TableSchema {
 
 // Check refuses a query that can't write its dataset as it is: the dataset has
 // other columns, or is written by another query or by uploads, so that its rows
-// would be there twice. folder is the dataset's; kind Conflict.
-func Check(ctx context.Context, folder store.Bucket, name string, plan *query.Plan) error {
-	snap, err := table.OpenDelta(folder).Snapshot(ctx)
+// would be there twice. Kind Conflict.
+func Check(ctx context.Context, c *catalog.Catalog, name string, plan *query.Plan) error {
+	snap, err := c.Dataset(plan.Into).Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		return nil
 	} else if err != nil {

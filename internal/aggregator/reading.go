@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -144,14 +146,14 @@ func (r *reading) writeLate() error {
 	if r.late.Len() == 0 {
 		return nil
 	}
-	name := fmt.Sprintf("_late/p%03d-%d-%d.ndjson", r.index, r.lateFirst, r.lateLast)
+	name := catalog.LateReadings(r.a.plan.Into, r.index, r.lateFirst, r.lateLast)
 	err := r.a.persist(r.ctx, "writing late readings", func() error {
-		return store.WriteAll(r.ctx, r.a.folder, fleetscore.BlobName(name), r.late.Bytes(), store.PutOptions{})
+		return store.WriteAll(r.ctx, r.a.catalog.Store(), name, r.late.Bytes(), store.PutOptions{})
 	})
 	if err != nil {
 		return err
 	}
-	r.lateFiles = append(r.lateFiles, name)
+	r.lateFiles = append(r.lateFiles, strings.TrimPrefix(string(name), catalog.DatasetFolder(r.a.plan.Into)+"/"))
 	r.late.Reset()
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,13 +14,13 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // Prefix is where the API lies on its server.
@@ -60,6 +59,7 @@ type Deps struct {
 	Ledger    *ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
+	Catalog   *catalog.Catalog                                       // the store's; nil means one of the API's own
 	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
 	Queries   func() []aggregator.Status                             // how far the queries are
 	Check     func(ctx context.Context, cfg fleetscore.Config) error // refuses a configuration that the server can't carry out
@@ -75,9 +75,6 @@ type server struct {
 	deps Deps
 	log  *slog.Logger
 	now  func() time.Time
-
-	mu     sync.Mutex              // guards tables
-	tables map[string]*table.Delta // opened tables by folder, for their cached snapshots
 }
 
 // New builds the API's handler. It serves everything below Prefix.
@@ -88,12 +85,15 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if cfg.MaxUploadBytes == 0 {
 		cfg.MaxUploadBytes = 256 << 20
 	}
-	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now, tables: map[string]*table.Delta{}}
+	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.deps.Catalog == nil {
+		s.deps.Catalog = catalog.New(deps.Store)
 	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
@@ -200,23 +200,4 @@ func answerList[T any](items []T, next string) *body[List[T]] {
 		items = []T{}
 	}
 	return answer(List[T]{items, next})
-}
-
-// maxTables bounds how many opened tables are remembered: their names come from
-// requests.
-const maxTables = 1000
-
-// table returns the opened table in a folder of the store.
-func (s *server) table(folder string) *table.Delta {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, ok := s.tables[folder]
-	if !ok {
-		d = table.OpenDelta(store.Sub(s.deps.Store, folder))
-		if len(s.tables) >= maxTables {
-			clear(s.tables)
-		}
-		s.tables[folder] = d
-	}
-	return d
 }

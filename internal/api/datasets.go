@@ -10,14 +10,13 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/query"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -72,15 +71,12 @@ func (s *server) listDatasets(ctx context.Context, _ *struct{}) (*body[List[Data
 		return nil, err
 	}
 	var out []Dataset
-	for info, err := range s.deps.Store.List(ctx, "data/", store.ListOptions{Delimiter: true}) {
-		if err != nil {
-			return nil, err
-		}
-		folder, ok := strings.CutSuffix(string(info.Name), "/")
-		if !ok {
-			continue // a stray file is no dataset
-		}
-		d, err := s.dataset(ctx, strings.TrimPrefix(folder, "data/"), writers(cfg))
+	names, err := s.deps.Catalog.Datasets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		d, err := s.dataset(ctx, name, writers(cfg))
 		if fleetscore.NotFound.Is(err) {
 			continue
 		}
@@ -111,10 +107,10 @@ func (s *server) getDataset(ctx context.Context, in *DatasetPath) (*body[Dataset
 }
 
 func (s *server) dataset(ctx context.Context, name string, written map[string]string) (Dataset, error) {
-	if err := checkDatasetName(name); err != nil {
+	if err := catalog.CheckDataset(name); err != nil {
 		return Dataset{}, err
 	}
-	snap, err := s.table("data/" + name).Snapshot(ctx)
+	snap, err := s.deps.Catalog.Dataset(name).Snapshot(ctx)
 	if err != nil {
 		return Dataset{}, err
 	}
@@ -133,24 +129,11 @@ func (s *server) dataset(ctx context.Context, name string, written map[string]st
 			d.Last = &last
 		}
 	}
-	if m, ok := table.CompleteUntil(snap); ok {
+	if m, ok := catalog.CompleteUntil(snap); ok {
 		t := m.Time()
 		d.CompleteUntil = &t
 	}
 	return d, nil
-}
-
-// checkDatasetName refuses names that fleet.yaml couldn't hold either, as they
-// become part of file names.
-func checkDatasetName(name string) error {
-	ok := name != "" && len(name) <= 100 && name[0] >= 'a' && name[0] <= 'z'
-	for _, r := range name {
-		ok = ok && (r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_')
-	}
-	if !ok {
-		return fleetscore.Errorf(fleetscore.Invalid, "check dataset name", name, "it isn't a to z, 0 to 9, - and _, starting with a letter")
-	}
-	return nil
 }
 
 type uploadRowsInput struct {
@@ -165,7 +148,7 @@ type uploadRowsInput struct {
 }
 
 func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Uploaded], error) {
-	if err := checkDatasetName(in.Name); err != nil {
+	if err := catalog.CheckDataset(in.Name); err != nil {
 		return nil, err
 	}
 	cfg, err := s.configured(ctx)
@@ -201,7 +184,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
 			WithHint("send ?time=TS&key=Device,Tag, or apply a fleet.yaml first")
 	}
-	if snap, err := s.table("data/" + in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
+	if snap, err := s.deps.Catalog.Dataset(in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
 		schema.Values = snap.Schema.Values()
 	} else if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, "", err
@@ -269,7 +252,7 @@ const completeID = "upload/complete_until"
 // commitUpload adds the rows in one commit whose txn entry is the body's digest,
 // so that sending it twice adds it once.
 func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fleetscore.Rows, digest string) (*Uploaded, error) {
-	d, bodyID := s.table("data/"+in.Name), "upload/"+digest
+	d, bodyID := s.deps.Catalog.Dataset(in.Name), "upload/"+digest
 	if err := d.Create(ctx, table.DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames)); err != nil {
 		return nil, fleetscore.Wrap("upload rows to dataset", in.Name, err)
 	}

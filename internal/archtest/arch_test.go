@@ -41,22 +41,24 @@ var levels = map[string]int{
 	"internal/table":  3,
 	"internal/fleet":  3,
 	"internal/scorer": 3,
-	"internal/config": 4, // judges what the catalogs will be asked to do
 
-	"internal/oneshot":    4,
-	"internal/gateway":    4,
-	"internal/aggregator": 4,
-	"internal/scheduler":  4,
-	"internal/pool":       4,
-	"internal/node":       4,
-	"internal/verify":     4,
+	"internal/catalog": 4,
 
-	"internal/api":    5,
-	"internal/client": 5,
-	"internal/portal": 5,
+	"internal/config":     5, // judges what the services will be asked to do
+	"internal/oneshot":    5,
+	"internal/gateway":    5,
+	"internal/aggregator": 5,
+	"internal/scheduler":  5,
+	"internal/pool":       5,
+	"internal/node":       5,
+	"internal/verify":     5,
 
-	"internal/cli":   6,
-	"cmd/fleetscore": 7,
+	"internal/api":    6,
+	"internal/client": 6,
+	"internal/portal": 6,
+
+	"internal/cli":   7,
+	"cmd/fleetscore": 8,
 	"examples/fleet": 0, // embedded files only
 
 	"internal/lifecycle": support,

@@ -12,7 +12,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/query"
-	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // check refuses a configuration that the server can't carry out with what it has
@@ -23,7 +22,7 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
 		if err == nil {
-			err = aggregator.Check(ctx, store.Sub(s.store, "data/"+plan.Into), name, plan)
+			err = aggregator.Check(ctx, s.catalog, name, plan)
 		}
 		problems = append(problems, err)
 	}

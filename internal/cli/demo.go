@@ -17,7 +17,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/simulator"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -117,7 +116,7 @@ func (s *server) report(ctx context.Context, w io.Writer) error {
 
 // truth compares a job's predictions with the simulator's label.
 func (s *server) truth(ctx context.Context, j fleetscore.Job) (injected, found int64, err error) {
-	d := table.OpenDelta(store.Sub(s.store, "predictions/"+j.Pipeline))
+	d := s.catalog.Predictions(j.Pipeline)
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
 		return 0, 0, err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -48,6 +49,7 @@ type server struct {
 	health   *obs.Health // what doesn't work; every service reports there
 
 	store    store.Bucket
+	catalog  *catalog.Catalog
 	storeURL string // what nodes open; empty if the store is no folder
 	ledger   *ledger.Ledger
 	streams  *streams
@@ -162,7 +164,7 @@ func (s *server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store = b
+	s.store, s.catalog = b, catalog.New(b)
 	if d, ok := b.(*store.Dir); ok {
 		s.storeURL = d.URL()
 		return nil
@@ -273,7 +275,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
 	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool")},
-		scheduler.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
+		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
@@ -297,11 +299,11 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
 	cfg := api.Config{NodeToken: s.node, APIToken: s.api, Version: Version, Loopback: s.loopback}
-	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
+	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -63,9 +63,12 @@ func (g *Generation) SizeBytes() (n int64) {
 	return n
 }
 
+// PackPath is the name of the folder of the store where a fleet's packs lie.
+func PackPath(fleetName string) string { return "models/" + fleetName + "/_pack" }
+
 // PackFolder is the folder of the store where a fleet's packs lie.
 func PackFolder(b store.Bucket, fleetName string) store.Bucket {
-	return store.Sub(b, "models/"+fleetName+"/_pack")
+	return store.Sub(b, PackPath(fleetName))
 }
 
 // What lies in a pack's folder.

@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // Config says who the node is.
@@ -45,12 +45,11 @@ type Node struct {
 	open   func(ctx context.Context, url string) (store.Bucket, error)
 	log    *slog.Logger
 
-	mu     sync.Mutex // guards what follows
-	leases map[fleetscore.LeaseID]context.CancelCauseFunc
-	stop   bool      // the server said to take no more
-	seen   time.Time // the server's last answer
-	stores map[string]store.Bucket
-	tables map[string]*table.Delta // by store and folder; they remember what they read
+	mu       sync.Mutex // guards what follows
+	leases   map[fleetscore.LeaseID]context.CancelCauseFunc
+	stop     bool                        // the server said to take no more
+	seen     time.Time                   // the server's last answer
+	catalogs map[string]*catalog.Catalog // by the store's URL; their tables remember what they read
 }
 
 // New builds a node.
@@ -68,7 +67,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
 	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, log: deps.Log, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
-		stores: map[string]store.Bucket{}, tables: map[string]*table.Delta{}}
+		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}

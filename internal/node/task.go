@@ -2,17 +2,16 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/scorer"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -68,25 +67,20 @@ func (n *Node) deliver(ctx context.Context, l dispatch.Lease, r dispatch.Result)
 	}
 }
 
-// table is a Delta table of a store, kept for its cache.
-func (n *Node) table(ctx context.Context, url, folder string) (store.Bucket, *table.Delta, error) {
+// catalog is the catalog of a store, kept for what its tables remember.
+func (n *Node) catalog(ctx context.Context, url string) (*catalog.Catalog, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	b, ok := n.stores[url]
+	c, ok := n.catalogs[url]
 	if !ok {
-		var err error
-		if b, err = n.open(ctx, url); err != nil {
-			return nil, nil, err
+		b, err := n.open(ctx, url)
+		if err != nil {
+			return nil, err
 		}
-		n.stores[url] = b
+		c = catalog.New(b)
+		n.catalogs[url] = c
 	}
-	id := url + "\x00" + folder
-	d, ok := n.tables[id]
-	if !ok {
-		d = table.OpenDelta(store.Sub(b, folder))
-		n.tables[id] = d
-	}
-	return b, d, nil
+	return c, nil
 }
 
 // score does the task. A panic is an error of the attempt, with its stack in the
@@ -99,18 +93,18 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		}
 	}()
 	out.printf("task %s, attempt %d on node %s: shards %s of pipeline %s, rows of %s in %s", l.Task, l.Attempt, n.cfg.Hello.Node, l.Shards, l.Pipeline, l.Dataset, l.Interval)
-	bucket, dataset, err := n.table(ctx, l.Store, "data/"+l.Dataset)
+	tables, err := n.catalog(ctx, l.Store)
 	if err != nil {
 		return r, err
 	}
-	pack, err := fleet.OpenPack(ctx, bucket, l.Fleet, l.Generation, l.Shards)
+	pack, err := fleet.OpenPack(ctx, tables.Store(), l.Fleet, l.Generation, l.Shards)
 	if err != nil {
 		return r, err
 	}
 	defer pack.Close()
 	rows := emptyRows(l)
 	if len(l.Files) > 0 {
-		if rows, err = dataset.ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l)}); err != nil {
+		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l)}); err != nil {
 			return r, err
 		}
 	}
@@ -124,7 +118,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	if len(scored.Degenerate) > 0 {
 		out.printf("degenerate models, which flag everything or nothing whatever the data: %v", scored.Degenerate)
 	}
-	return n.write(ctx, l, scored, out)
+	return n.write(ctx, tables, l, scored, out)
 }
 
 // emptyRows is the input of a task without files.
@@ -148,22 +142,17 @@ func columns(l dispatch.Lease) (out []string) {
 
 // write writes predictions and coverage; only the server's commit makes them
 // visible.
-func (n *Node) write(ctx context.Context, l dispatch.Lease, scored *scorer.Result, out *taskLog) (r dispatch.Result, err error) {
-	_, predictions, err1 := n.table(ctx, l.Store, "predictions/"+l.Pipeline)
-	_, coverage, err2 := n.table(ctx, l.Store, "predictions/"+l.Pipeline+"/_coverage")
-	if err := errors.Join(err1, err2); err != nil {
-		return r, err
-	}
+func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, scored *scorer.Result, out *taskLog) (r dispatch.Result, err error) {
 	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
 	for _, i := range scored.Items {
 		r.Anomalies += i.Anomalies
 	}
 	if r.Rows > 0 {
-		if r.Predictions, err = predictions.WritePredictions(ctx, scored.Predictions, l.Job, l.Revision); err != nil {
+		if r.Predictions, err = tables.Predictions(l.Pipeline).WritePredictions(ctx, scored.Predictions, l.Job, l.Revision); err != nil {
 			return r, err
 		}
 	}
-	if r.Coverage, err = coverage.WriteItems(ctx, scored.Items, l.KeyNames, l.Job, l.Interval); err != nil {
+	if r.Coverage, err = tables.Coverage(l.Pipeline).WriteItems(ctx, scored.Items, l.KeyNames, l.Job, l.Interval); err != nil {
 		return r, err
 	}
 	line := fmt.Sprintf("%d rows scored, %d anomalies;", r.Rows, r.Anomalies)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -111,8 +112,7 @@ func (p *Pools) reap(n fleetscore.Node, exit error, text []byte) {
 	} else {
 		p.log.Info("node ended", "node", n.ID)
 	}
-	name := fleetscore.BlobName(fmt.Sprintf("logs/nodes/%s/%s.txt", n.Pool, n.ID))
-	if e := store.WriteAll(ctx, p.store, name, text, store.PutOptions{}); e != nil || err != nil {
+	if e := store.WriteAll(ctx, p.store, catalog.NodeLog(n.Pool, n.ID), text, store.PutOptions{}); e != nil || err != nil {
 		p.log.Error("a node's end could not be recorded", "node", n.ID, "error", err, "log", e)
 	}
 }

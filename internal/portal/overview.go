@@ -14,6 +14,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -105,8 +106,8 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	v := overview{Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
 	for _, s := range p.deps.Queries() {
 		q := query{Status: s}
-		if snap, err := p.table("data/" + s.Dataset).Snapshot(ctx); err == nil {
-			if until, ok := table.CompleteUntil(snap); ok {
+		if snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx); err == nil {
+			if until, ok := catalog.CompleteUntil(snap); ok {
 				q.CompleteUntil = until.Time()
 			}
 			q.Rows = snap.Rows()
@@ -159,7 +160,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 // done just now.
 func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.PipelineConfig) (pipeline, error) {
 	out := pipeline{Name: name, Label: cfg.Label, Over: recent, made: p.deps.Now()}
-	d := p.table("predictions/" + name)
+	d := p.deps.Catalog.Predictions(name)
 	snap, err := d.Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		return out, nil

@@ -3,7 +3,7 @@
 // chart. Pages are rendered here, work without scripts, and load nothing from
 // elsewhere.
 //
-// It changes nothing and has no state but opened tables. Its handler is safe for
+// It changes nothing and keeps only what it counted last. Its handler is safe for
 // concurrent use.
 package portal
 
@@ -20,12 +20,12 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // Logs reads the logs of jobs.
@@ -39,6 +39,7 @@ type Deps struct {
 	Ledger  *ledger.Ledger
 	Logs    Logs
 	Store   store.Bucket
+	Catalog *catalog.Catalog // the store's; nil means one of the portal's own
 	Queries func() []aggregator.Status
 	Gateway func() gateway.Stats
 	Health  *obs.Health      // what doesn't work; nil means that nothing is known
@@ -50,9 +51,6 @@ type Deps struct {
 type Portal struct {
 	deps  Deps
 	pages map[string]*template.Template
-
-	mu     sync.Mutex // guards tables
-	tables map[string]*table.Delta
 
 	counting sync.Mutex // guards counted; held while a pipeline is counted
 	counted  map[string]pipeline
@@ -69,7 +67,10 @@ func New(deps Deps) (http.Handler, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	p := &Portal{deps: deps, pages: map[string]*template.Template{}, tables: map[string]*table.Delta{}, counted: map[string]pipeline{}}
+	if deps.Catalog == nil {
+		deps.Catalog = catalog.New(deps.Store)
+	}
+	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
 	for _, name := range []string{"overview", "job", "sensor", "problem"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
@@ -126,23 +127,4 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 		w.WriteHeader(status)
 		_, _ = w.Write(out.Bytes()) // whoever asked went away
 	}
-}
-
-// maxTables bounds how many opened tables are remembered: their names come from
-// addresses, which anybody can write.
-const maxTables = 1000
-
-// table is the Delta table in a folder of the store; it remembers what it read.
-func (p *Portal) table(folder string) *table.Delta {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	d, ok := p.tables[folder]
-	if !ok {
-		d = table.OpenDelta(store.Sub(p.deps.Store, folder))
-		if len(p.tables) >= maxTables {
-			clear(p.tables)
-		}
-		p.tables[folder] = d
-	}
-	return d
 }

@@ -47,7 +47,7 @@ func (p *Portal) sensor(r *http.Request) (any, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "open sensor", r.URL.RawQuery, "the address has no key").WithHint("open it from the overview")
 	}
 	var snap *table.Snapshot
-	d := p.table("predictions/" + name)
+	d := p.deps.Catalog.Predictions(name)
 	if !strings.ContainsAny(name, `/\`) {
 		snap, err = d.Snapshot(ctx)
 	}

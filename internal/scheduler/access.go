@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 )
 
 // Access refuses blobs that the task of a lease doesn't need. It reads its
@@ -27,9 +28,9 @@ func (s *Scheduler) Access(ctx context.Context, lease fleetscore.LeaseID, name s
 	if err != nil {
 		return err
 	}
-	folders := []string{predictionsFolder(j.Pipeline)}
+	folders := []string{catalog.PredictionsFolder(j.Pipeline)}
 	if !write {
-		folders = append(folders, datasetFolder(j.Config.Dataset), "models/"+j.Config.Fleet+"/_pack")
+		folders = append(folders, catalog.DatasetFolder(j.Config.Dataset), catalog.PackFolder(j.Config.Fleet))
 	}
 	for _, f := range folders {
 		if strings.HasPrefix(name, f+"/") && (!write || strings.HasPrefix(path.Base(name), string(id)+"-") && !strings.Contains(name, "/_delta_log/")) {

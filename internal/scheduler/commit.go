@@ -85,7 +85,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 
 // publish commits predictions, then coverage.
 func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, in ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
-	predictions, coverage := s.table(predictionsFolder(j.Pipeline)), s.table(coverageFolder(j.Pipeline))
+	predictions, coverage := s.catalog.Predictions(j.Pipeline), s.catalog.Coverage(j.Pipeline)
 	if len(lost) > 0 {
 		files, err := coverage.WriteItems(ctx, lost, in.KeyNames, j.ID, j.Interval)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -138,7 +139,7 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	if err != nil {
 		return fleetscore.Job{}, err
 	}
-	snap, err := s.table(datasetFolder(p.Dataset)).Snapshot(ctx)
+	snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "dataset %s has no rows yet", p.Dataset)
 	} else if err != nil {
@@ -164,7 +165,7 @@ func nextInterval(state ledger.ScheduleState, snap *table.Snapshot) (iv fleetsco
 			}
 		}
 	}
-	if until, complete := table.CompleteUntil(snap); complete {
+	if until, complete := catalog.CompleteUntil(snap); complete {
 		iv.To = until.Time()
 	}
 	return iv, !iv.From.IsZero() && iv.To.After(iv.From)

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -101,11 +102,6 @@ func (s *Scheduler) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c d
 	return s.spool.append(lease, c)
 }
 
-// logName is where an attempt's log lies in the store.
-func logName(job fleetscore.JobID, pipeline string, index, attempt int, stream string) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("logs/%s/%s/%03d/%d/%s.txt", pipeline, job, index, attempt, stream))
-}
-
 // seal moves the log of an ended attempt into the store.
 func (s *Scheduler) seal(ctx context.Context, lease fleetscore.LeaseID) error {
 	if _, err := os.Stat(filepath.Join(s.spool.dir, string(lease))); errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +126,7 @@ func (s *Scheduler) seal(ctx context.Context, lease fleetscore.LeaseID) error {
 		} else if err != nil {
 			return fleetscore.Wrap("seal log", string(a.Task), err)
 		}
-		if _, err := s.store.Put(ctx, logName(id, j.Pipeline, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
+		if _, err := s.store.Put(ctx, catalog.TaskLog(j.Pipeline, id, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
 			return err
 		}
 	}
@@ -209,7 +205,7 @@ func (s *Scheduler) logSize(ctx context.Context, j fleetscore.Job, t fleetscore.
 	if st, err := os.Stat(s.spool.path(a.Lease, stream)); err == nil {
 		return st.Size(), nil
 	}
-	info, err := s.store.Stat(ctx, logName(j.ID, j.Pipeline, t.Index, a.Number, stream))
+	info, err := s.store.Stat(ctx, catalog.TaskLog(j.Pipeline, j.ID, t.Index, a.Number, stream))
 	return info.SizeBytes, err
 }
 
@@ -235,5 +231,5 @@ func (s *Scheduler) OpenLog(ctx context.Context, id fleetscore.JobID, index, att
 			return f, nil
 		}
 	}
-	return s.store.Get(ctx, logName(id, j.Pipeline, index, attempt, stream), 0, -1)
+	return s.store.Get(ctx, catalog.TaskLog(j.Pipeline, id, index, attempt, stream), 0, -1)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -72,7 +73,7 @@ func (s *Scheduler) plan(ctx context.Context, cfg fleetscore.Config, j fleetscor
 
 // data is the dataset a job will read; wait says what is missing.
 func (s *Scheduler) data(ctx context.Context, j fleetscore.Job, now time.Time) (snap *table.Snapshot, wait string, err error) {
-	snap, err = s.table(datasetFolder(j.Config.Dataset)).Snapshot(ctx)
+	snap, err = s.catalog.Dataset(j.Config.Dataset).Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		snap, err = nil, nil
 	}
@@ -92,7 +93,7 @@ func (s *Scheduler) data(ctx context.Context, j fleetscore.Job, now time.Time) (
 	if snap == nil {
 		return nil, "waits for dataset " + j.Config.Dataset + ", which has no rows yet", nil
 	}
-	until, ok := table.CompleteUntil(snap)
+	until, ok := catalog.CompleteUntil(snap)
 	if ok && until >= fleetscore.MicrosOf(j.Interval.To) {
 		return snap, "", nil
 	}
@@ -133,11 +134,11 @@ func (s *Scheduler) createTables(ctx context.Context, j fleetscore.Job, in ledge
 		features = append(features, j.Config.Label)
 	}
 	if len(values) > 0 {
-		if err := s.table(predictionsFolder(j.Pipeline)).Create(ctx, table.PredictionSchema(in.TimeName, in.KeyNames, features)); err != nil {
+		if err := s.catalog.Predictions(j.Pipeline).Create(ctx, table.PredictionSchema(in.TimeName, in.KeyNames, features)); err != nil {
 			return err
 		}
 	}
-	return s.table(coverageFolder(j.Pipeline)).Create(ctx, table.ItemSchema(in.KeyNames))
+	return s.catalog.Coverage(j.Pipeline).Create(ctx, table.ItemSchema(in.KeyNames))
 }
 
 // poolless notes which jobs have tasks for a pool that the configuration has no

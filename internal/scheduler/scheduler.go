@@ -21,9 +21,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // Config says how the scheduler works.
@@ -50,6 +50,7 @@ func (c Config) Defaults() Config {
 type Deps struct {
 	Ledger  *ledger.Ledger
 	Store   store.Bucket
+	Catalog *catalog.Catalog      // the store's; nil means one of the scheduler's own
 	Log     *slog.Logger          // nil discards
 	Now     func() time.Time      // nil means time.Now
 	Metrics prometheus.Registerer // nil means none
@@ -60,14 +61,14 @@ type Scheduler struct {
 	cfg     Config
 	ledger  *ledger.Ledger
 	store   store.Bucket
+	catalog *catalog.Catalog
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
 	spool   spool
 
-	mu     sync.Mutex // guards what follows
-	tables map[string]*table.Delta
-	syncs  map[string]*fleetSync
+	mu    sync.Mutex // guards what follows
+	syncs map[string]*fleetSync
 }
 
 // New builds a scheduler; the ledger must be open.
@@ -77,12 +78,15 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure scheduler", "", "it needs a spool folder")
 	}
 	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now,
-		tables: map[string]*table.Delta{}, syncs: map[string]*fleetSync{}}
+		catalog: deps.Catalog, syncs: map[string]*fleetSync{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.catalog == nil {
+		s.catalog = catalog.New(deps.Store)
 	}
 	s.spool = spool{dir: filepath.Clean(cfg.SpoolDir)}
 	if err := s.spool.open(); err != nil {
@@ -92,23 +96,6 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 	s.metrics, err = newMetrics(deps.Metrics)
 	return s, err
 }
-
-// table is the Delta table in a folder of the store; it remembers what it read.
-func (s *Scheduler) table(folder string) *table.Delta {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, ok := s.tables[folder]
-	if !ok {
-		d = table.OpenDelta(store.Sub(s.store, folder))
-		s.tables[folder] = d
-	}
-	return d
-}
-
-// The folders of tables in the store.
-func datasetFolder(dataset string) string      { return "data/" + dataset }
-func predictionsFolder(pipeline string) string { return "predictions/" + pipeline }
-func coverageFolder(pipeline string) string    { return "predictions/" + pipeline + "/_coverage" }
 
 // Run works until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {

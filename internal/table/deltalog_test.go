@@ -73,6 +73,5 @@ func FuzzDeltaLog(f *testing.F) {
 		}
 		_ = snap.Rows()
 		_ = snap.Schema.all()
-		_, _ = CompleteUntil(snap)
 	})
 }

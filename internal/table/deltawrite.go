@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -193,24 +192,4 @@ func sortedKeys(m map[string]int64) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// CompleteUntil is the time until which a dataset is complete: the smallest
-// "…/complete_until" entry of its table, false while one of the hub's partitions
-// has none.
-func CompleteUntil(snap *Snapshot) (fleetscore.Micros, bool) {
-	var least int64
-	have, want := 0, int64(0)
-	for id, v := range snap.Txns {
-		switch {
-		case strings.HasSuffix(id, "/complete_until"):
-			if have == 0 || v < least {
-				least = v
-			}
-			have++
-		case strings.HasSuffix(id, "/partitions"):
-			want = max(want, v)
-		}
-	}
-	return fleetscore.Micros(least), have > 0 && int64(have) >= want
 }

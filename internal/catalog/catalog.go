@@ -1,0 +1,105 @@
+// Package catalog is the one place that knows where everything lies in the store
+// and what the tables there mean: the datasets, the predictions and coverage of
+// pipelines, and how far a dataset is complete.
+//
+// It opens each table once, so that all rooms of a process share what was read of
+// its log. It reads and writes no rows by itself (package table does) and decides
+// nothing about jobs. It starts no goroutines; a Catalog may be used by several
+// goroutines at once.
+package catalog
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// maxTables bounds how many opened tables are remembered: their names also come
+// from requests, which anybody can write. Each costs the memory of its list of
+// files.
+const maxTables = 4096
+
+// Catalog is the tables of a store.
+type Catalog struct {
+	store store.Bucket
+
+	mu     sync.Mutex // guards tables
+	tables map[string]*table.Delta
+}
+
+// New makes the catalog of a store. Nothing is read.
+func New(b store.Bucket) *Catalog {
+	return &Catalog{store: b, tables: map[string]*table.Delta{}}
+}
+
+// Store is the store whose catalog this is.
+func (c *Catalog) Store() store.Bucket { return c.store }
+
+// Dataset is the table of a dataset. It need not exist yet.
+func (c *Catalog) Dataset(name string) *table.Delta { return c.table(DatasetFolder(name)) }
+
+// Predictions is the table with a pipeline's predictions. It need not exist yet.
+func (c *Catalog) Predictions(pipeline string) *table.Delta {
+	return c.table(PredictionsFolder(pipeline))
+}
+
+// Coverage is the table with the outcomes of a pipeline's jobs. It need not exist
+// yet.
+func (c *Catalog) Coverage(pipeline string) *table.Delta { return c.table(CoverageFolder(pipeline)) }
+
+func (c *Catalog) table(folder string) *table.Delta {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, ok := c.tables[folder]
+	if !ok {
+		d = table.OpenDelta(store.Sub(c.store, folder))
+		for other := range c.tables {
+			if len(c.tables) < maxTables {
+				break
+			}
+			delete(c.tables, other) // whoever holds it may use it on
+		}
+		c.tables[folder] = d
+	}
+	return d
+}
+
+// Datasets lists the names of the folders that lie among the datasets, in order.
+// Not every folder need hold a table.
+func (c *Catalog) Datasets(ctx context.Context) ([]string, error) {
+	var out []string
+	for info, err := range c.store.List(ctx, dataArea, store.ListOptions{Delimiter: true}) {
+		if err != nil {
+			return nil, err
+		}
+		name, isFolder := strings.CutSuffix(strings.TrimPrefix(string(info.Name), dataArea), "/")
+		if isFolder && CheckDataset(name) == nil {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// CompleteUntil is the time until which a dataset is complete: the smallest
+// "…/complete_until" entry of its table, false while one of the hub's partitions
+// has none.
+func CompleteUntil(snap *table.Snapshot) (fleetscore.Micros, bool) {
+	var least int64
+	have, want := 0, int64(0)
+	for id, v := range snap.Txns {
+		switch {
+		case strings.HasSuffix(id, "/complete_until"):
+			if have == 0 || v < least {
+				least = v
+			}
+			have++
+		case strings.HasSuffix(id, "/partitions"):
+			want = max(want, v)
+		}
+	}
+	return fleetscore.Micros(least), have > 0 && int64(have) >= want
+}

@@ -1,0 +1,81 @@
+package catalog
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+func openDir(t *testing.T) store.Bucket {
+	t.Helper()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestLayout holds what docs/formats/store.md says.
+func TestLayout(t *testing.T) {
+	t.Parallel()
+	got := []string{DatasetFolder("readings"), PredictionsFolder("anomalies"), CoverageFolder("anomalies"), PackFolder("sensors"),
+		string(LateReadings("readings", 3, 10, 12)), string(TaskLog("anomalies", "anomalies-1", 7, 2, "stderr")), string(NodeLog("cpu", "cpu-1"))}
+	want := []string{"data/readings", "predictions/anomalies", "predictions/anomalies/_coverage", "models/sensors/_pack",
+		"data/readings/_late/p003-10-12.ndjson", "logs/anomalies/anomalies-1/007/2/stderr.txt", "logs/nodes/cpu/cpu-1.txt"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDatasets(t *testing.T) {
+	t.Parallel()
+	b := openDir(t)
+	for _, name := range []string{"data/b/x", "data/a/_delta_log/y", "data/stray", "data/Odd Name/x", "predictions/p/x"} {
+		if err := store.WriteAll(t.Context(), b, fleetscore.BlobName(name), nil, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := New(b).Datasets(t.Context())
+	if diff := cmp.Diff([]string{"a", "b"}, got); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
+// TestTablesAreShared: what one room reads of a table's log serves the others. The
+// number of remembered tables is bounded, as names come from requests.
+func TestTablesAreShared(t *testing.T) {
+	t.Parallel()
+	c := New(openDir(t))
+	if c.Dataset("a") != c.Dataset("a") || c.Dataset("a") == c.Predictions("a") || c.Coverage("a") == c.Predictions("a") {
+		t.Error("a table isn't opened exactly once")
+	}
+	for i := range maxTables + 10 {
+		c.Dataset(fmt.Sprint("d", i))
+	}
+	if len(c.tables) > maxTables {
+		t.Errorf("%d tables are remembered, at most %d may be", len(c.tables), maxTables)
+	}
+}
+
+func TestCompleteUntil(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		txns map[string]int64
+		want fleetscore.Micros
+		ok   bool
+	}{
+		{map[string]int64{}, 0, false},
+		{map[string]int64{"query/q/p0/complete_until": 7, "query/q/partitions": 2}, 7, false},
+		{map[string]int64{"query/q/p0/complete_until": 7, "query/q/p1/complete_until": 5, "query/q/partitions": 2}, 5, true},
+		{map[string]int64{"upload/complete_until": -3, "upload/abc": 9}, -3, true},
+	} {
+		if got, ok := CompleteUntil(&table.Snapshot{Txns: c.txns}); got != c.want && c.ok || ok != c.ok {
+			t.Errorf("%v: got %d, %v, want %d, %v", c.txns, got, ok, c.want, c.ok)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package catalog
+
+import (
+	"fmt"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+)
+
+// The areas of the store. docs/formats/store.md draws the layout.
+const (
+	dataArea        = "data/"
+	predictionsArea = "predictions/"
+	logsArea        = "logs/"
+	// ModelsArea is the prefix of the folders that hold models.
+	ModelsArea = "models/"
+
+	coverageName = "/_coverage"
+)
+
+// DatasetFolder is the folder of a dataset's table.
+func DatasetFolder(dataset string) string { return dataArea + dataset }
+
+// PredictionsFolder is the folder of the table with a pipeline's predictions.
+func PredictionsFolder(pipeline string) string { return predictionsArea + pipeline }
+
+// CoverageFolder is the folder of the table with the outcomes of a pipeline's
+// jobs. It lies in the folder of its predictions.
+func CoverageFolder(pipeline string) string { return PredictionsFolder(pipeline) + coverageName }
+
+// PackFolder is the folder of a fleet's packs.
+func PackFolder(fleetName string) string { return fleet.PackPath(fleetName) }
+
+// LateReadings is the blob with readings that came too late for a dataset. They
+// came with the messages first to last of a partition of the hub.
+func LateReadings(dataset string, partition int, first, last uint64) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s/_late/p%03d-%d-%d.ndjson", DatasetFolder(dataset), partition, first, last))
+}
+
+// TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.
+func TaskLog(pipeline string, job fleetscore.JobID, task, attempt int, stream string) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%s/%s/%03d/%d/%s.txt", logsArea, pipeline, job, task, attempt, stream))
+}
+
+// NodeLog is the blob with what a node wrote itself.
+func NodeLog(pool string, node fleetscore.NodeID) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%snodes/%s/%s.txt", logsArea, pool, node))
+}
+
+// CheckDataset refuses names of datasets that fleet.yaml can't hold either: they
+// become part of the names of blobs.
+func CheckDataset(name string) error {
+	ok := name != "" && len(name) <= 100 && name[0] >= 'a' && name[0] <= 'z'
+	for _, r := range name {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}
+	if !ok {
+		return fleetscore.Errorf(fleetscore.Invalid, "check dataset name", name, "the name may have a to z, 0 to 9, - and _ only, and starts with a letter")
+	}
+	return nil
+}
