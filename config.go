@@ -1,7 +1,5 @@
 package fleetscore
 
-import "strings"
-
 // Config is all that fleet.yaml can say. Package config reads and judges it.
 type Config struct {
 	Hub       HubConfig                 `json:"hub"`
@@ -43,6 +41,9 @@ type FleetConfig struct {
 	Sensors string `json:"sensors,omitempty"`
 	// Defaults are models for listed sensors that have none of their own.
 	Defaults []DefaultModel `json:"defaults,omitempty"`
+	// FeaturesBy is FeaturesBy of the pipelines that say nothing of it; empty means
+	// "name".
+	FeaturesBy FeatureOrder `json:"features_by,omitempty"`
 	// Sync is how often the folder is looked at for changes; 0 means 1m.
 	Sync Duration `json:"sync,omitempty"`
 }
@@ -69,14 +70,17 @@ type ScaleConfig struct {
 
 // PipelineConfig is what to score, when, where and within which limits.
 type PipelineConfig struct {
-	Dataset  string         `json:"dataset"`
-	Fleet    string         `json:"fleet"`
-	Features []string       `json:"features"`          // value columns in model order; "Val=Value" renames Value to Val on output
-	Label    string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
-	Missing  MissingRule    `json:"missing,omitempty"` // what becomes of rows that lack a feature; empty means fail
-	Schedule ScheduleConfig `json:"schedule,omitempty"`
-	Pool     string         `json:"pool"`
-	Limits   LimitsConfig   `json:"limits,omitempty"`
+	Dataset  string   `json:"dataset"`
+	Fleet    string   `json:"fleet"`
+	Features []string `json:"features"` // value columns, of models without feature names in their order; "Val=Value" renames Value to Val on output
+	// FeaturesBy says how features find their places in models: "name" or
+	// "position"; empty means as the fleet says.
+	FeaturesBy FeatureOrder   `json:"features_by,omitempty"`
+	Label      string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
+	Missing    MissingRule    `json:"missing,omitempty"` // what becomes of rows that lack a feature; empty means fail
+	Schedule   ScheduleConfig `json:"schedule,omitempty"`
+	Pool       string         `json:"pool"`
+	Limits     LimitsConfig   `json:"limits,omitempty"`
 }
 
 // ScheduleConfig says when a pipeline's jobs are due.
@@ -114,13 +118,4 @@ func (m MissingRule) Validate() error {
 		return nil
 	}
 	return Errorf(Invalid, "read missing", string(m), "it is not fail, skip or model")
-}
-
-// SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into the
-// name it has on output and the dataset's column.
-func SplitFeature(s string) (output, column string) {
-	if out, col, ok := strings.Cut(s, "="); ok {
-		return out, col
-	}
-	return s, s
 }

@@ -91,13 +91,13 @@ func (m *Model) Info() Info {
 	if f := m.file; f != nil {
 		i.Format, i.Protocol = f.format, f.protocol
 		i.Versions = append(i.Versions, f.versions...)
-		i.FeatureNames = append(i.FeatureNames, f.names...)
 		for _, s := range f.steps {
 			i.Steps = append(i.Steps, Step{Name: s.Name, Class: s.Est.Class(), Version: s.Version, Parameters: s.Est.Parameters()})
 		}
 	} else {
 		i.walk(m.root, "")
 	}
+	i.FeatureNames = append(i.FeatureNames, m.FeatureNames()...)
 	i.SupportVectors, i.Nodes = estimator.Size([]estimator.Estimator{m.root})
 	i.Classes = append(i.Classes, m.Classes()...)
 	if several, ok := m.last.(interface{ LabelSets() []*estimator.Labels }); ok {

@@ -18,7 +18,6 @@ type fileInfo struct {
 	protocol int
 	steps    []estimator.Step
 	versions []string
-	names    []string
 	aged     []string // why the newest scikit-learn can't use it
 }
 
@@ -80,11 +79,12 @@ func loadPickle(data []byte, format string, times int) (*Model, error) {
 		Model
 		fileInfo
 	})
-	of.fileInfo = fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions(), names: b.Names}
+	of.fileInfo = fileInfo{format: format, protocol: g.Protocol(), steps: b.Steps, versions: b.Versions()}
 	m := &of.Model
 	m.file = &of.fileInfo
 	m.assemble(est)
 	m.judge(b.Aged)
+	m.names = namesOf(b.Names)
 	if !m.able() {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s gives no columns", m.last.Class()).
 			WithHint("train it on rows of which something is left")

@@ -25,6 +25,7 @@ type Model struct {
 	detector estimator.Detector // last, if it is one
 	labels   *estimator.Labels  // of a classifier
 	features int
+	names    featureNames
 	width    int              // columns at the widest place between steps
 	scoring  estimator.Method // what score is made of; estimator.Methods for nothing
 

@@ -12,18 +12,21 @@ import (
 // A native record is a header and the state of the model's estimators:
 //
 //	 0  4 bytes  magic "FSMR"
-//	 4  uint32   version, 1
+//	 4  uint32   version, 2
 //	 8  uint32   length of the record, header included, a multiple of 8
 //	12  uint32   CRC-32C of everything from byte 16
 //	16  uint32   number of features
 //	20  uint32   findings: 1 flags everything, 2 flags nothing, 4 too old, 8 constant
-//	24  …        state
+//	24  uint32   number of feature names, 0 or the number of features
+//	28  uint32   bytes of the feature names
+//	32  …        the feature names, then zeros up to a multiple of 8
+//	    …        state
 //
 // docs/formats/record.md describes the state.
 const (
 	recordMagic   = "FSMR"
-	recordVersion = 1
-	recordHeader  = 24
+	recordVersion = 2
+	recordHeader  = 32
 )
 
 const opRecord = "read record"
@@ -33,13 +36,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // AppendRecord appends the model in native form to dst, whose length must be a
 // multiple of 8, and returns the longer slice. The record's length is a multiple
 // of 8 too. It holds what scores are made of and what is known to be wrong with
-// the model, not the names of steps and the releases that wrote them.
+// the model, and its feature names, not the names of steps and the releases that wrote them.
 func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 	if len(dst)%8 != 0 {
 		return dst, fleetscore.Errorf(fleetscore.Invalid, "write record", "", "the slice has %d bytes, not a multiple of 8", len(dst))
 	}
 	// The state is aligned from the record's start; a slice of its own keeps it so.
-	body, err := estimator.Encode(make([]byte, recordHeader, 256), m.root, records)
+	head := make([]byte, recordHeader, 256+len(m.names.bytes))
+	head = append(head, m.names.bytes...)
+	head = append(head, make([]byte, -len(head)&7)...)
+	body, err := estimator.Encode(head, m.root, records)
 	if err != nil {
 		return dst, err
 	}
@@ -48,6 +54,8 @@ func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint32(body[8:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(body[16:], uint32(m.features))
 	binary.LittleEndian.PutUint32(body[20:], uint32(m.findings))
+	binary.LittleEndian.PutUint32(body[24:], uint32(m.names.count))
+	binary.LittleEndian.PutUint32(body[28:], uint32(len(m.names.bytes)))
 	binary.LittleEndian.PutUint32(body[12:], crc32.Checksum(body[16:], castagnoli))
 	return append(dst, body...), nil
 }
@@ -74,7 +82,16 @@ func (m *Model) ReadRecord(data []byte) error {
 		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the checksum doesn't match").
 			WithHint("pack the fleet again")
 	}
-	if err := m.codec.Decode(data, recordHeader, &m.root, records); err != nil {
+	named, size := binary.LittleEndian.Uint32(data[24:]), uint64(binary.LittleEndian.Uint32(data[28:]))
+	state := (recordHeader + size + 7) &^ 7
+	if state > uint64(len(data)) {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes of feature names are announced, %d are left", size, len(data)-recordHeader)
+	}
+	m.names = featureNames{count: int(named), bytes: data[recordHeader : recordHeader+size]}
+	if err := m.names.check(); err != nil {
+		return err
+	}
+	if err := m.codec.Decode(data, int(state), &m.root, records); err != nil {
 		return err
 	}
 	m.file = nil
@@ -82,6 +99,9 @@ func (m *Model) ReadRecord(data []byte) error {
 	m.findings = findings(binary.LittleEndian.Uint32(data[20:]))
 	if n := binary.LittleEndian.Uint32(data[16:]); uint64(n) != uint64(m.features) {
 		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d features are announced, the estimators take %d", n, m.features)
+	}
+	if m.names.count > 0 && m.features > 0 && m.names.count != m.features {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "there are %d feature names, the estimators take %d features", m.names.count, m.features)
 	}
 	return nil
 }

@@ -157,7 +157,7 @@ func diagnosis(cfg fleetscore.Config, name string, g *fleet.Generation) *fleet.D
 	h := g.Health
 	for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		if c := cfg.Pipelines[p]; c.Fleet == name {
-			h = h.Against("pipeline "+p, len(c.Features))
+			h = h.Against("pipeline "+p, c.Features, c.FeaturesBy)
 		}
 	}
 	return &h

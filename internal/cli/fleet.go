@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/fleet"
@@ -147,4 +149,123 @@ func exampleList(c *fleet.Cause) string {
 		s += " and " + thousands(more) + " more"
 	}
 	return s
+}
+
+// checked is the result of "model check" as -o json shows it.
+type checked struct {
+	Models  string `json:"models"`
+	Sensors int64  `json:"sensors"`
+	fleet.Diagnosis
+	Ignored []string `json:"ignored"` // files that fit no sensor's name
+	Seconds float64  `json:"seconds"`
+}
+
+func newModelCheckCommand() *cobra.Command {
+	var m members
+	var has dataColumns
+	cmd := &cobra.Command{
+		Use:   "check DIR",
+		Short: "Say of a fleet's models what kinds there are, which can be scored, and what is wrong",
+		Long: `Reads every model of a folder as data, on all cores, and counts them by their
+estimators and the release that wrote them. What is wrong is grouped by cause, the
+most harmful first: models that can't be read or aren't supported and why, models
+that flag every row or none whatever the data, files of another model's content,
+models that a current scikit-learn can't load.
+
+DIR may be a pack too. With --key and --model or --sensors, sensors that have no
+model, or two, are named as well; without, every file is a model.
+
+Exit codes: 0 nothing is wrong, 3 something is.`,
+		Example: "  fleetscore model check models\n  fleetscore model check models --model 'model_{Device}_{Tag}' --key Device,Tag",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if has.by.Validate() != nil {
+				return usagef("--features-by %s: name or position are possible", has.by)
+			}
+			if has.count > 0 && len(has.names) > 0 {
+				return usagef("--feature and --features: name the columns or count them, not both")
+			}
+			spec, err := m.spec("check")
+			if err != nil {
+				return err
+			}
+			return checkModels(cmd, args[0], spec, has)
+		},
+	}
+	m.flags(cmd)
+	cmd.Flags().IntVar(&has.count, "features", 0, "how many feature columns the rows have; models that take another number are named")
+	cmd.Flags().StringSliceVar(&has.names, "feature", nil, "feature columns of the rows; models that know other feature names, or take another number, are named")
+	addFeaturesBy(cmd, &has.by)
+	addOutputFlag(cmd)
+	return cmd
+}
+
+// dataColumns is what "model check" is told of the rows.
+type dataColumns struct {
+	count int
+	names []string
+	by    fleetscore.FeatureOrder
+}
+
+func (c *dataColumns) against(h fleet.Diagnosis) fleet.Diagnosis {
+	switch {
+	case len(c.names) > 0:
+		return h.Against("the data", c.names, c.by)
+	case c.count > 0: // nothing is said of names
+		return h.Against("the data", make([]string, c.count), fleetscore.FeaturesByPosition)
+	}
+	return h
+}
+
+func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, has dataColumns) error {
+	began := time.Now()
+	src, err := openModels("DIR", dir)
+	if err != nil {
+		return err
+	}
+	r := checked{Models: dir, Ignored: []string{}}
+	g, err := fleet.PackIn(cmd.Context(), src)
+	switch {
+	case err != nil:
+		return err
+	case g != nil:
+		r.Sensors, r.Diagnosis, r.Ignored = g.Members, g.Health, g.Ignored
+	default:
+		folder, err := fleet.ScanSpec(cmd.Context(), src, spec)
+		if err != nil {
+			return err
+		}
+		r.Sensors, r.Ignored = int64(folder.Len()), append(r.Ignored, folder.Ignored...)
+		report, end := showProgress(cmd.ErrOrStderr(), "check", "models")
+		r.Diagnosis, err = folder.Examine(cmd.Context(), fleet.Options{Progress: report})
+		end()
+		if err != nil {
+			return err
+		}
+	}
+	if r.Sensors == 0 {
+		return noModels(dir, r.Ignored)
+	}
+	r.Diagnosis = has.against(r.Diagnosis)
+	r.Seconds = time.Since(began).Seconds()
+	if how, _ := cmd.Flags().GetString("output"); how == "table" {
+		w := cmd.OutOrStdout()
+		fmt.Fprintf(w, "%s in %s, %s scored natively\n", plural(int(r.Sensors), "model"), dir, thousands(r.Native))
+		if n := len(r.Ignored); n > 0 {
+			fmt.Fprintf(w, "%s that %s no sensor's name: %s\n", plural(n, "file"), verb(n, "fit"), shortList(r.Ignored))
+		}
+		if err := writeHealth(w, &r.Diagnosis); err != nil {
+			return err
+		}
+	} else {
+		l := listing{columns: []string{"models", "sensors", "native", "causes"}, single: true}
+		l.add(r, dir, fmt.Sprint(r.Sensors), fmt.Sprint(r.Native), fmt.Sprint(len(r.Causes)))
+		if err := l.print(cmd); err != nil {
+			return err
+		}
+	}
+	if len(r.Causes) > 0 || r.Native < r.Sensors {
+		return exitError(exitPartly)
+	}
+	return nil
 }

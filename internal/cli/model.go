@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ Exit codes: 0 all can be scored, 3 some can't, 1 none can.`,
 }
 
 func inspectModels(cmd *cobra.Command, names []string) error {
-	l := listing{columns: []string{"file", "estimators", "features", "support vectors", "scikit-learn", "health"}, single: true}
+	l := listing{columns: []string{"file", "estimators", "features", "feature names", "support vectors", "scikit-learn", "health"}, single: true}
 	var files []string
 	for _, name := range names {
 		if err := filepath.WalkDir(name, func(p string, d fs.DirEntry, err error) error {
@@ -89,7 +90,7 @@ func inspectModels(cmd *cobra.Command, names []string) error {
 		if err != nil {
 			bad++
 			m.Error = err.Error()
-			l.add(m, file, "-", "-", "-", "-", m.Error)
+			l.add(m, file, "-", "-", "-", "-", "-", m.Error)
 			continue
 		}
 		i := m.Model
@@ -101,7 +102,7 @@ func inspectModels(cmd *cobra.Command, names []string) error {
 			}
 			health = strings.Join(all, "; ")
 		}
-		l.add(m, file, i.Chain(), fmt.Sprint(i.Features), fmt.Sprint(i.SupportVectors), orDash(strings.Join(i.Versions, ", ")), health)
+		l.add(m, file, i.Chain(), fmt.Sprint(i.Features), orDash(shortList(i.FeatureNames)), fmt.Sprint(i.SupportVectors), orDash(strings.Join(i.Versions, ", ")), health)
 	}
 	if err := l.print(cmd); err != nil {
 		return err
@@ -196,108 +197,13 @@ func openModels(flag, dir string) (store.Bucket, error) {
 	return b, err
 }
 
-// checked is the result of "model check" as -o json shows it.
-type checked struct {
-	Models  string `json:"models"`
-	Sensors int64  `json:"sensors"`
-	fleet.Diagnosis
-	Ignored []string `json:"ignored"` // files that fit no sensor's name
-	Seconds float64  `json:"seconds"`
-}
-
-func newModelCheckCommand() *cobra.Command {
-	var m members
-	var features int
-	cmd := &cobra.Command{
-		Use:   "check DIR",
-		Short: "Say of a fleet's models what kinds there are, which can be scored, and what is wrong",
-		Long: `Reads every model of a folder as data, on all cores, and counts them by their
-estimators and the release that wrote them. What is wrong is grouped by cause, the
-most harmful first: models that can't be read or aren't supported and why, models
-that flag every row or none whatever the data, files of another model's content,
-models that a current scikit-learn can't load.
-
-DIR may be a pack too. With --key and --model or --sensors, sensors that have no
-model, or two, are named as well; without, every file is a model.
-
-Exit codes: 0 nothing is wrong, 3 something is.`,
-		Example: "  fleetscore model check models\n  fleetscore model check models --model 'model_{Device}_{Tag}' --key Device,Tag",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			spec, err := m.spec("check")
-			if err != nil {
-				return err
-			}
-			return checkModels(cmd, args[0], spec, features)
-		},
-	}
-	m.flags(cmd)
-	cmd.Flags().IntVar(&features, "features", 0, "how many feature columns the rows have; models that take another number are named")
-	addOutputFlag(cmd)
-	return cmd
-}
-
-func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, features int) error {
-	began := time.Now()
-	src, err := openModels("DIR", dir)
-	if err != nil {
-		return err
-	}
-	r := checked{Models: dir, Ignored: []string{}}
-	g, err := fleet.PackIn(cmd.Context(), src)
-	switch {
-	case err != nil:
-		return err
-	case g != nil:
-		r.Sensors, r.Diagnosis, r.Ignored = g.Members, g.Health, g.Ignored
-	default:
-		folder, err := fleet.ScanSpec(cmd.Context(), src, spec)
-		if err != nil {
-			return err
-		}
-		r.Sensors, r.Ignored = int64(folder.Len()), append(r.Ignored, folder.Ignored...)
-		report, end := showProgress(cmd.ErrOrStderr(), "check", "models")
-		r.Diagnosis, err = folder.Examine(cmd.Context(), fleet.Options{Progress: report})
-		end()
-		if err != nil {
-			return err
-		}
-	}
-	if r.Sensors == 0 {
-		return noModels(dir, r.Ignored)
-	}
-	if features > 0 {
-		r.Diagnosis = r.Against("the data", features)
-	}
-	r.Seconds = time.Since(began).Seconds()
-	if how, _ := cmd.Flags().GetString("output"); how == "table" {
-		w := cmd.OutOrStdout()
-		fmt.Fprintf(w, "%s in %s, %s scored natively\n", plural(int(r.Sensors), "model"), dir, thousands(r.Native))
-		if n := len(r.Ignored); n > 0 {
-			fmt.Fprintf(w, "%s that %s no sensor's name: %s\n", plural(n, "file"), verb(n, "fit"), shortList(r.Ignored))
-		}
-		if err := writeHealth(w, &r.Diagnosis); err != nil {
-			return err
-		}
-	} else {
-		l := listing{columns: []string{"models", "sensors", "native", "causes"}, single: true}
-		l.add(r, dir, fmt.Sprint(r.Sensors), fmt.Sprint(r.Native), fmt.Sprint(len(r.Causes)))
-		if err := l.print(cmd); err != nil {
-			return err
-		}
-	}
-	if len(r.Causes) > 0 || r.Native < r.Sensors {
-		return exitError(exitPartly)
-	}
-	return nil
-}
-
 // verifying is one run of "model verify".
 type verifying struct {
 	members
 	cfg        verify.Config
 	data, time string
 	features   []string
+	by         fleetscore.FeatureOrder
 }
 
 func newModelVerifyCommand() *cobra.Command {
@@ -334,7 +240,8 @@ scikit-learn can't be started.`,
 	v.flags(cmd)
 	f.StringVar(&v.data, "data", "", "rows to compare with: a file, a folder, or a Delta table; with --model, --key, --time and --feature")
 	f.StringVar(&v.time, "time", "", "time column of --data")
-	f.StringSliceVar(&v.features, "feature", nil, "feature columns of --data in the models' order")
+	f.StringSliceVar(&v.features, "feature", nil, "feature columns of --data, for models without feature names in their order")
+	addFeaturesBy(cmd, &v.by)
 	if err := cmd.MarkFlagRequired("python"); err != nil {
 		panic(err)
 	}
@@ -343,6 +250,9 @@ scikit-learn can't be started.`,
 }
 
 func (v *verifying) run(cmd *cobra.Command, dir string) error {
+	if v.by.Validate() != nil {
+		return usagef("--features-by %s: name or position are possible", v.by)
+	}
 	spec, err := v.spec("verify")
 	if err != nil {
 		return err
@@ -392,14 +302,15 @@ func (v *verifying) run(cmd *cobra.Command, dir string) error {
 }
 
 // rowsOf reads --data and gives each model its sensor's rows.
-func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) (func(string, int) []float64, error) {
+func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) (func(string, *sklearn.Info) ([]float64, error), error) {
 	if len(v.key) == 0 || v.time == "" || len(v.features) == 0 {
 		return nil, usagef("--data needs --key, --time, --feature, and --model or --sensors")
 	}
 	schema := table.Schema{Time: v.time, Key: v.key}
 	for _, f := range v.features {
-		_, column := fleetscore.SplitFeature(f)
-		schema.Values = append(schema.Values, column)
+		if _, column := fleetscore.SplitFeature(f); !slices.Contains(schema.Values, column) {
+			schema.Values = append(schema.Values, column)
+		}
 	}
 	in, err := table.ReadPath(ctx, v.data, schema, table.ReadOptions{})
 	if err != nil {
@@ -410,18 +321,39 @@ func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) 
 	for i, k := range rows.KeyIndex {
 		of[rows.Keys[k]] = append(of[rows.Keys[k]], i)
 	}
-	return func(name string, features int) []float64 {
-		if features != len(schema.Values) {
-			return nil // of another number of features; rows are generated
+	return func(name string, info *sklearn.Info) ([]float64, error) {
+		order, err := v.order(info)
+		if err != nil {
+			return nil, err
 		}
 		var x []float64
 		for _, i := range of[keys[name]] {
-			for _, c := range schema.Values {
-				x = append(x, rows.Column(c)[i])
+			for _, at := range order {
+				_, column := fleetscore.SplitFeature(v.features[at])
+				x = append(x, rows.Column(column)[i])
 			}
 		}
-		return x
+		return x, nil
 	}, nil
+}
+
+// order is the places of a model's features among the columns of --data.
+func (v *verifying) order(info *sklearn.Info) ([]int, error) {
+	if len(info.FeatureNames) > 0 && v.by != fleetscore.FeaturesByPosition {
+		order, err := fleetscore.MatchFeatures(v.features, info.FeatureNames)
+		if err != nil {
+			err = fmt.Errorf("%w; name the columns that it was trained with, or take them by position (--features-by position)", err)
+		}
+		return order, err
+	}
+	if info.Features != 0 && info.Features != len(v.features) {
+		return nil, fmt.Errorf("the model takes %d features, --feature names %d", info.Features, len(v.features))
+	}
+	order := make([]int, len(v.features))
+	for i := range order {
+		order[i] = i
+	}
+	return order, nil
 }
 
 // packing is one run of "model pack".

@@ -56,7 +56,8 @@ rows was scored.`,
 	f.StringVar(&s.Sensors, "sensors", "", "list of sensors, a .csv or .ndjson file in the folder of models: the key columns, and model where the template doesn't name it")
 	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
 	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
-	f.StringSliceVar(&s.Features, "feature", nil, "feature columns in the models' order; Val=Value renames Value to Val on output")
+	f.StringSliceVar(&s.Features, "feature", nil, "feature columns, for models without feature names in their order; Val=Value renames Value to Val on output")
+	addFeaturesBy(cmd, &s.FeaturesBy)
 	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.from, "from", "", "only rows after this time, e.g. 2026-11-23T09:00:00Z")
 	f.StringVar(&s.to, "to", "", "only rows until this time, itself included")
@@ -105,10 +106,18 @@ func (s *scoring) run(cmd *cobra.Command) error {
 	return verdict(m.Outcomes, limits)
 }
 
+// addFeaturesBy adds the flag that says how columns find their places in models.
+func addFeaturesBy(cmd *cobra.Command, by *fleetscore.FeatureOrder) {
+	cmd.Flags().StringVar((*string)(by), "features-by", string(fleetscore.FeaturesByName), "how columns find their places in models that know feature names: name, or position as for all others")
+}
+
 // parse reads the flags that are more than text.
 func (s *scoring) parse() error {
 	if s.Format != "csv" && s.Format != "parquet" {
 		return usagef("--format %s: csv or parquet are possible", s.Format)
+	}
+	if s.FeaturesBy.Validate() != nil {
+		return usagef("--features-by %s: name or position are possible", s.FeaturesBy)
 	}
 	s.Missing = fleetscore.MissingRule(s.missing)
 	if s.Missing.Validate() != nil {

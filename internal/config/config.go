@@ -138,6 +138,8 @@ func fill(c *fleetscore.Config) {
 		c.Pools[name] = p
 	}
 	for name, p := range c.Pipelines {
+		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
+		def(&p.FeaturesBy, fleetscore.FeaturesByName)
 		def(&p.Schedule.StartWhen, "complete")
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
@@ -286,6 +288,9 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 	if _, err := fleet.SpecOf("", *f, key); err != nil {
 		r.at(path+".model", "%v", err)
 	}
+	if f.FeaturesBy.Validate() != nil {
+		r.at(path+".features_by", "%q: write name or position", string(f.FeaturesBy))
+	}
 	if f.Sync < fleetscore.Duration(time.Second) {
 		r.at(path+".sync", "%s is too often; the folder is listed each time, so write at least 1s", f.Sync)
 	}
@@ -337,7 +342,7 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 		r.at(path, "pool %q is not described under pools%s", p.Pool, among(keys(c.Pools)))
 	}
 	if len(p.Features) == 0 {
-		r.at(path, "features is missing: the value columns in the order the models expect them")
+		r.at(path, "features is missing: the value columns that the models were trained with")
 	}
 	seen := map[string]bool{}
 	known, fromQuery := columns[p.Dataset]
@@ -356,6 +361,9 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	}
 	if p.Label != "" {
 		check("label", p.Label)
+	}
+	if p.FeaturesBy.Validate() != nil {
+		r.at(path+".features_by", "%q: write name or position", string(p.FeaturesBy))
 	}
 	if p.Missing.Validate() != nil {
 		r.at(path+".missing", "%q: write fail, skip or model", string(p.Missing))

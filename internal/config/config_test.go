@@ -51,7 +51,8 @@ func TestParseDesignExample(t *testing.T) {
 		Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2,
 			Scale: fleetscore.ScaleConfig{Min: 0, Max: 4, IdleAfter: minutes(1)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
-			Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10)}, Pool: "cpu",
+			FeaturesBy: "name",
+			Schedule:   fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10)}, Pool: "cpu",
 			Limits: fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: &zero, NoModel: &zero, NoData: &all}}},
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -42,6 +42,7 @@ type Lease struct {
 	TimeName     string                  `json:"time_name"`
 	KeyNames     []string                `json:"key_names"`
 	Features     []string                `json:"features"`
+	FeaturesBy   fleetscore.FeatureOrder `json:"features_by,omitempty"` // empty means by name
 	Label        string                  `json:"label,omitempty"`
 	Missing      fleetscore.MissingRule  `json:"missing,omitempty"`
 	Fleet        string                  `json:"fleet"`

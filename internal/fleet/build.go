@@ -183,7 +183,7 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 			const findingsAt = 20
 			r.flags = Native | Flags(binary.LittleEndian.Uint32(out[from+findingsAt:])&0xff)
 			info := model.Info()
-			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ") + detailSeparator + strconv.Itoa(info.Features)
+			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ") + detailSeparator + strconv.Itoa(info.Features) + detailSeparator + joinNames(info.FeatureNames)
 			return r, out
 		}
 	}
@@ -203,8 +203,23 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 var notFinite = regexp.MustCompile(`holds (NaN|[+-]Inf)|is no finite number`)
 
 // detailSeparator stands between the estimators of a native model, the releases
-// that wrote it, and the number of its features.
+// that wrote it, the number of its features, and their names.
 const detailSeparator = "\x1f"
+
+// nameSeparator stands between the names of features.
+const nameSeparator = "\x1e"
+
+// maxNames is how many bytes of feature names a detail has; longer ones are only
+// in the record.
+const maxNames = 16 << 10
+
+func joinNames(names []string) string {
+	s := strings.Join(names, nameSeparator)
+	if len(s) > maxNames || strings.Count(s, nameSeparator)+1 != max(1, len(names)) || strings.Contains(s, detailSeparator) {
+		return ""
+	}
+	return s
+}
 
 // reason is an error without the subject, which the index has already, so that
 // models that fail alike have the same reason.

@@ -28,8 +28,11 @@ type ModelKind struct {
 	Estimators string `json:"estimators"` // such as "StandardScaler → OneClassSVM"
 	Releases   string `json:"releases"`   // of scikit-learn, as the files record them; may be empty
 	Features   int    `json:"features"`   // columns a row must have; 0 for any number
-	Models     int64  `json:"models"`
-	Example    string `json:"example"` // one of the sensors
+	// FeatureNames are those that the models were fitted with; empty where they
+	// have none, or very many.
+	FeatureNames []string `json:"feature_names,omitempty"`
+	Models       int64    `json:"models"`
+	Example      string   `json:"example"` // one of the sensors
 }
 
 // Cause is one thing that is wrong with some of a fleet's sensors.
@@ -55,19 +58,20 @@ type CauseCode string
 // The causes, most harmful first: those before TooOldModel keep a sensor from
 // being scored, or make its predictions worthless.
 const (
-	UnreadableModel  CauseCode = "unreadable"
-	UnsupportedModel CauseCode = "unsupported"
-	NotFiniteModel   CauseCode = "not_finite"
-	MissingModel     CauseCode = "no_model"
-	WrongFeatures    CauseCode = "wrong_features"
-	FlagsEveryRow    CauseCode = "flags_everything"
-	FlagsNoRow       CauseCode = "flags_nothing"
-	ConstantModel    CauseCode = "constant"
-	TooOldModel      CauseCode = "too_old"
-	DuplicateModel   CauseCode = "duplicate"
+	UnreadableModel   CauseCode = "unreadable"
+	UnsupportedModel  CauseCode = "unsupported"
+	NotFiniteModel    CauseCode = "not_finite"
+	MissingModel      CauseCode = "no_model"
+	WrongFeatures     CauseCode = "wrong_features"
+	WrongFeatureNames CauseCode = "wrong_feature_names"
+	FlagsEveryRow     CauseCode = "flags_everything"
+	FlagsNoRow        CauseCode = "flags_nothing"
+	ConstantModel     CauseCode = "constant"
+	TooOldModel       CauseCode = "too_old"
+	DuplicateModel    CauseCode = "duplicate"
 )
 
-var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
+var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, WrongFeatureNames, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
 
 var causeMessages = map[CauseCode]string{
 	MissingModel:  "the sensor is expected and has no model: its rows end as no_model; train one, or give its class a default",
@@ -76,6 +80,10 @@ var causeMessages = map[CauseCode]string{
 	ConstantModel: "every row gets the same class or value, whatever its values: the model learned nothing; train it again with more or other rows",
 	TooOldModel:   "a current scikit-learn can't load or score the file; it is scored here all the same, but train it again before you need it in Python",
 }
+
+// maxKinds bounds the kinds that are told apart by feature names: a fleet may have
+// names of their own for each of a million models.
+const maxKinds = 10_000
 
 // doctor gathers a fleet's health.
 type doctor struct {
@@ -170,12 +178,20 @@ func (d *doctor) member(i int, e *Entry) {
 		code := causeOf(e.Flags)
 		d.add(code, withoutNumbers(e.Detail), e.Detail, e)
 	default:
-		k := d.kinds[e.Detail]
+		id := e.Detail
+		k := d.kinds[id]
+		if k == nil && len(d.kinds) >= maxKinds {
+			id = id[:strings.LastIndex(id, detailSeparator)+1] // without names
+			k = d.kinds[id]
+		}
 		if k == nil {
-			parts := append(strings.Split(e.Detail, detailSeparator), "", "")
+			parts := append(strings.Split(id, detailSeparator), "", "", "")
 			features, _ := strconv.Atoi(parts[2]) // written by compile
 			k = &ModelKind{Estimators: parts[0], Releases: parts[1], Features: features, Example: e.Key.String()}
-			d.kinds[e.Detail] = k
+			if parts[3] != "" {
+				k.FeatureNames = strings.Split(parts[3], nameSeparator)
+			}
+			d.kinds[id] = k
 		}
 		k.Models++
 		for _, f := range []struct {
@@ -261,7 +277,7 @@ func (d *doctor) health() Diagnosis {
 		h.Native += k.Models
 	}
 	slices.SortFunc(h.Kinds, func(a, b ModelKind) int {
-		return cmp.Or(cmp.Compare(b.Models, a.Models), cmp.Compare(a.Estimators, b.Estimators), cmp.Compare(a.Releases, b.Releases), cmp.Compare(a.Features, b.Features))
+		return cmp.Or(cmp.Compare(b.Models, a.Models), cmp.Compare(a.Estimators, b.Estimators), cmp.Compare(a.Releases, b.Releases), cmp.Compare(a.Features, b.Features), slices.Compare(a.FeatureNames, b.FeatureNames))
 	})
 	for _, c := range d.causes {
 		slices.SortFunc(c.Members, func(a, b Affected) int { return cmp.Compare(a.Key, b.Key) })
@@ -278,26 +294,41 @@ func (h *Diagnosis) sort() {
 	})
 }
 
-// Against is the diagnosis with the models that don't take the number of features
-// that rows, such as those of "pipeline a", have; an example stands for those of
-// its kind.
-func (h Diagnosis) Against(rows string, features int) Diagnosis {
-	c := Cause{Code: WrongFeatures, Members: []Affected{}}
-	var takes []string
-	for _, k := range h.Kinds {
-		if k.Features != 0 && k.Features != features {
-			c.Sensors += k.Models
+// Against is the diagnosis with the models that don't take the features that
+// rows, such as those of "pipeline a", have; an example stands for those of its
+// kind.
+func (h Diagnosis) Against(rows string, features []string, by fleetscore.FeatureOrder) Diagnosis {
+	causes := map[string]*Cause{}
+	var found []*Cause
+	add := func(code CauseCode, message string, k *ModelKind) {
+		c := causes[message]
+		if c == nil {
+			c = &Cause{Code: code, Message: message, Members: []Affected{}}
+			causes[message], found = c, append(found, c)
+		}
+		c.Sensors += k.Models
+		if len(c.Members) < MaxExamples {
 			c.Members = append(c.Members, Affected{Key: k.Example})
-			if n := strconv.Itoa(k.Features); !slices.Contains(takes, n) {
-				takes = append(takes, n)
-			}
 		}
 	}
-	if c.Sensors == 0 {
+	for i := range h.Kinds {
+		k := &h.Kinds[i]
+		switch {
+		case len(k.FeatureNames) > 0 && by != fleetscore.FeaturesByPosition:
+			if _, err := fleetscore.MatchFeatures(features, k.FeatureNames); err != nil {
+				add(WrongFeatureNames, fmt.Sprintf("%s: %v: the sensor ends as failed; name the columns that it was trained with, or take them by position", rows, err), k)
+			}
+		case k.Features != 0 && k.Features != len(features):
+			add(WrongFeatures, fmt.Sprintf("the model takes %d features, %s has %d: the sensor ends as failed; name the features it was trained with", k.Features, rows, len(features)), k)
+		}
+	}
+	if len(found) == 0 {
 		return h
 	}
-	c.Message = fmt.Sprintf("the model takes %s features, %s has %d: the sensor ends as failed; name the features it was trained with", strings.Join(takes, " or "), rows, features)
-	h.Causes = append(slices.Clone(h.Causes), c)
+	h.Causes = slices.Clone(h.Causes)
+	for _, c := range found {
+		h.Causes = append(h.Causes, *c)
+	}
 	h.sort()
 	return h
 }

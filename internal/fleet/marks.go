@@ -20,7 +20,7 @@ const marksMagic = "FSMK"
 // readerVersion is raised when models are read differently than before, so that
 // packs are made anew: the class list and the version of native records don't
 // say everything.
-const readerVersion = 1
+const readerVersion = 2
 
 // markOf is never 0.
 func markOf(i store.Info) uint64 {

@@ -235,10 +235,10 @@ func TestHealth(t *testing.T) {
 	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "constant 1", "duplicate 2"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v: %+v", got, want, g.Health.Causes)
 	}
-	if h := g.Health.Against("pipeline p", 3); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors < 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
+	if h := g.Health.Against("pipeline p", []string{"a", "b", "c"}, ""); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors < 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
 		t.Errorf("%+v", h.Causes)
 	}
-	if h := g.Health.Against("pipeline p", 1); len(h.Causes) != len(g.Health.Causes) {
+	if h := g.Health.Against("pipeline p", []string{"a"}, ""); len(h.Causes) != len(g.Health.Causes) {
 		t.Errorf("%+v", h.Causes)
 	}
 }

@@ -110,7 +110,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	}
 	expected := pack.Keys()
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	spec := scorer.Spec{Features: l.Features, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf}
+	spec := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf}
 	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
 	if err != nil {
 		return r, err

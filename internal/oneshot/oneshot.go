@@ -34,7 +34,8 @@ type Config struct {
 	Sensors      string                   // list of sensors and their models, a file in the models' folder; empty for none
 	Key          []string                 // key columns
 	Time         string                   // time column
-	Features     []string                 // in the models' order; "Val=Value" renames
+	Features     []string                 // "Val=Value" renames
+	FeaturesBy   fleetscore.FeatureOrder  // whether models that know feature names get columns by name; empty means yes
 	Label        string                   // column with the truth to pass on; may be empty
 	From, To     *fleetscore.Micros       // only rows of (From, To]; nil for no bound
 	Missing      fleetscore.MissingRule   // rows that lack a feature
@@ -68,6 +69,7 @@ type Manifest struct {
 	Key        []string                `json:"key"`
 	Time       string                  `json:"time"`
 	Features   []string                `json:"features"`
+	FeaturesBy fleetscore.FeatureOrder `json:"features_by,omitempty"`
 	Label      string                  `json:"label,omitempty"`
 	Missing    fleetscore.MissingRule  `json:"missing,omitempty"`
 	From       *fleetscore.Micros      `json:"from,omitempty"`
@@ -111,11 +113,11 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if otherFormat[cfg.Format] == "" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
 	}
-	if err := errors.Join(cfg.Missing.Validate(), cfg.checkColumns()); err != nil {
+	if err := errors.Join(cfg.Missing.Validate(), cfg.FeaturesBy.Validate(), cfg.checkColumns()); err != nil {
 		return nil, err
 	}
 	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
-		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
+		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, FeaturesBy: cfg.FeaturesBy, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
 		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}, CPUSeconds: map[string]float64{}}}
 	models, err := r.models(ctx)
 	if err != nil {
@@ -267,7 +269,7 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (*scorer.Result, error) {
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
-	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, Label: r.cfg.Label, Missing: r.cfg.Missing,
+	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing,
 		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done}, in.Rows, models.Keys(), models)
 }
 

@@ -28,7 +28,7 @@ func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) ([]fleetPane
 			h := g.Health
 			for _, n := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 				if c := cfg.Pipelines[n]; c.Fleet == name {
-					h = h.Against("pipeline "+n, len(c.Features))
+					h = h.Against("pipeline "+n, c.Features, c.FeaturesBy)
 				}
 			}
 			f.Generation, f.Causes = g, h.Causes

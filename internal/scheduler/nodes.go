@@ -108,7 +108,7 @@ func (s *Scheduler) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
 			Files:    table.ReadQuery{Shards: &l.Task.Shards}.Prune(l.Input.Files),
-			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, Label: c.Label, Missing: c.Missing,
+			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: s.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(s.cfg.LeaseTTL)})
 		s.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)

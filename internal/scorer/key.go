@@ -21,6 +21,9 @@ type worker struct {
 	now               time.Time // when the last key ended
 	record            sklearn.Model
 	columns           [][]float64
+	ordered           [][]float64 // columns as a model wants them
+	shapes            []shape
+	oldest            int // of shapes, the one to be replaced next
 	prediction, score []float64
 	kept              []uint32
 	scratch           sklearn.Scratch
@@ -90,11 +93,12 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err.Error())
 		return
 	}
-	if got, want := len(r.columns), m.NumFeatures(); got != want && want != 0 {
-		r.end(it, fleetscore.Failed, fmt.Sprintf("the model expects %d features, %d are configured", want, got))
+	order, err := r.order(w, m)
+	if err != nil {
+		r.end(it, fleetscore.Failed, err.Error())
 		return
 	}
-	if err := r.scoreGroup(ctx, w, m, it, group); err != nil {
+	if err := r.scoreGroup(ctx, w, m, order, it, group); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
@@ -136,7 +140,7 @@ func (w *worker) load(data []byte) (*sklearn.Model, error) {
 }
 
 // scoreGroup scores one key's rows, gathered in strides, and counts them.
-func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, it *fleetscore.Item, group []uint32) error {
+func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, order []int, it *fleetscore.Item, group []uint32) error {
 	began := w.now
 	detector := m.OutlierDetector()
 	leftOut := 0
@@ -151,7 +155,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, it *f
 		}
 		leftOut += min(stride, len(group)-first) - len(rows)
 		w.prediction, w.score = resize(w.prediction, len(rows)), resize(w.score, len(rows))
-		if err := m.ScoreColumns(w.columns, w.prediction, w.score, &w.scratch); err != nil {
+		if err := m.ScoreColumns(w.arranged(order), w.prediction, w.score, &w.scratch); err != nil {
 			return err
 		}
 		anomalies := 0.0

@@ -28,11 +28,17 @@ type Models interface {
 
 // Spec says how to score.
 type Spec struct {
-	Features     []string               // columns in the models' order; "Val=Value" renames Value to Val on output
-	Label        string                 // column with the truth to pass on; empty for none
-	Missing      fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
-	ModelTimeout time.Duration          // loading and scoring of one key; 0 means 10 s
-	Workers      int                    // goroutines; 0 means all cores
+	Features []string // columns; "Val=Value" renames Value to Val on output
+	// FeaturesBy says whether a model that knows its feature names gets columns by
+	// name (the zero value) or by position, as models without names do.
+	FeaturesBy fleetscore.FeatureOrder
+	// PositionOption is how people ask for columns by position, for messages; empty
+	// means as fleet.yaml does.
+	PositionOption string
+	Label          string                 // column with the truth to pass on; empty for none
+	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
+	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
+	Workers        int                    // goroutines; 0 means all cores
 	// Log takes a line per key that did not end well. It may be nil, and is
 	// called by one goroutine at a time.
 	Log      func(format string, args ...any)
@@ -112,6 +118,9 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	}
 	if spec.Workers <= 0 {
 		spec.Workers = runtime.GOMAXPROCS(0)
+	}
+	if err := spec.FeaturesBy.Validate(); err != nil {
+		return nil, err
 	}
 	n, k := rows.Len(), len(rows.Keys)
 	r := &run{spec: spec, rows: rows, prediction: make([]float64, n), score: make([]float64, n),

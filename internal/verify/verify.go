@@ -31,9 +31,10 @@ type Config struct {
 	Sample    int           // models per kind of estimators and releases; 0 means 100, negative all
 	Tolerance float64       // difference of values that counts as equal, relative to the largest of the method's column, or to 1; 0 means 1e-9
 	Patience  time.Duration // for starting Python, and for one model; 0 means 1m
-	// RowsOf gives rows to compare a model with, row-major, by the file's name; nil
-	// if there are none, and rows are generated.
-	RowsOf   func(name string, features int) []float64
+	// RowsOf gives rows to compare a model with, row-major and in the order of its
+	// features, by the file's name; nil if there are none, and rows are generated. An
+	// error says why rows don't fit the model, which counts as a difference.
+	RowsOf   func(name string, info *sklearn.Info) ([]float64, error)
 	Progress func(done, total int64) // may be nil
 }
 
@@ -210,7 +211,11 @@ func (r *run) compare(ctx context.Context, f File) error {
 	if k == nil {
 		return nil
 	}
-	x, cols := r.rows(m, &info, f.Name)
+	x, cols, err := r.rows(m, &info, f.Name)
+	if err != nil {
+		k.offend(f, Offender{Problem: err.Error()})
+		return nil
+	}
 	if len(x) == 0 {
 		k.offend(f, Offender{Problem: "no row could be made that it takes"})
 		return nil
@@ -273,10 +278,13 @@ func needsFrame(f *fault) bool { return strings.Contains(f.Message, "only suppor
 
 // rows are the rows to compare a model with: those that are given, else
 // generated ones, but for those that we refuse.
-func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float64, cols int) {
+func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float64, cols int, err error) {
 	cols = max(1, info.Features)
 	if r.cfg.RowsOf != nil {
-		x = r.cfg.RowsOf(name, cols)
+		if x, err = r.cfg.RowsOf(name, info); err != nil {
+			return nil, cols, err
+		}
+		cols = max(1, info.Features)
 	}
 	if len(x) == 0 {
 		x = generate(m, info, r.cfg.Rows, fleetscore.Key(name).Hash())
@@ -290,7 +298,7 @@ func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float
 	}
 	methods := m.Methods()
 	if len(methods) == 0 {
-		return nil, cols
+		return nil, cols, nil
 	}
 	good := x[:0]
 	out := make([]float64, m.Outputs(methods[0])+cols)
@@ -299,7 +307,7 @@ func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float
 			good = append(good, x[at:at+cols]...)
 		}
 	}
-	return good, cols
+	return good, cols, nil
 }
 
 func encode(x []float64) string {

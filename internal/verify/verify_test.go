@@ -213,12 +213,12 @@ func TestSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Config{Python: program(t, "good"), Sample: 2, Rows: 10}
-	cfg.RowsOf = func(name string, features int) []float64 {
+	cfg.RowsOf = func(name string, info *sklearn.Info) ([]float64, error) {
 		x := make([]float64, 1000)
 		for i := range x {
 			x[i] = float64(i)
 		}
-		return x
+		return x, nil
 	}
 	r, err := Run(t.Context(), cfg, append(files, File{"bad", bad}))
 	if err != nil || r.Compared != 2 || r.Files != 4 || r.Rows != 20 || len(r.Unsupported) != 1 || r.Unsupported[0].Examples[0] != "bad" || r.Equal {

@@ -226,6 +226,7 @@ func columnNames(a *estimator.Attributes) map[string]int32 {
 			continue
 		}
 		list := a.Strings(n)
+		a.FittedWith(list)
 		if err := a.Graph().Charge(32 * len(list)); err != nil {
 			a.Fail("%w", err)
 			return nil

@@ -144,8 +144,16 @@ func (a *Attributes) release() {
 			a.features = int(n)
 		}
 	}
-	if v := a.Value("feature_names_in_"); v != 0 && len(a.b.Names) == 0 && a.b.hidden == 0 {
-		a.b.Names = a.Strings("feature_names_in_")
+	if v := a.Value("feature_names_in_"); v != 0 && !a.b.decided && a.b.hidden == 0 {
+		a.FittedWith(a.Strings("feature_names_in_"))
+	}
+}
+
+// FittedWith notes the names of the columns that the estimator was fitted with.
+// They are the model's unless an earlier estimator sees its columns first.
+func (a *Attributes) FittedWith(names []string) {
+	if !a.b.decided && a.b.hidden == 0 {
+		a.b.Names, a.b.decided = names, true
 	}
 }
 

@@ -21,7 +21,10 @@ type Builder struct {
 	Graph *pickle.Graph
 	Steps []Step   // every estimator that Build made, in order
 	Aged  []string // why the newest scikit-learn can't use the file
-	Names []string // feature_names_in_, where the model was fitted with names
+	// Names are feature_names_in_ of the model, where it was fitted with names. Those
+	// of a later step may be names that an earlier step made up.
+	Names   []string
+	decided bool // whether there are Names
 
 	classes  func(id int) *Class
 	attrs    []pickle.Attribute // of the estimators being built
@@ -127,6 +130,9 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	}
 	est := c.Read(a)
 	err := a.err
+	if b.hidden == 0 && (c.Name != "FunctionTransformer" || a.AtLeast(1, 1)) {
+		b.decided = true // the first estimator that ends being read is the one that sees the model's columns; early FunctionTransformers pass names on
+	}
 	if a.instead && err == nil { // the step that stands for it came after
 		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
 		b.attrs = b.attrs[:first]

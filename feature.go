@@ -1,0 +1,112 @@
+package fleetscore
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// FeatureOrder says how the features of a pipeline find their places in a model.
+type FeatureOrder string
+
+// The ways. A model that was fitted without feature names takes features by
+// position whatever is asked for.
+const (
+	FeaturesByName     FeatureOrder = "name"     // a model that knows its feature names gets each column by its name
+	FeaturesByPosition FeatureOrder = "position" // the first feature is the model's first, whatever its name
+)
+
+// Validate refuses other words. Empty means by name.
+func (o FeatureOrder) Validate() error {
+	switch o {
+	case "", FeaturesByName, FeaturesByPosition:
+		return nil
+	}
+	return Errorf(Invalid, "read features_by", string(o), "it is not name or position")
+}
+
+// SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into the
+// name it has on output and the dataset's column.
+func SplitFeature(s string) (output, column string) {
+	if out, col, ok := strings.Cut(s, "="); ok {
+		return out, col
+	}
+	return s, s
+}
+
+// MatchFeatures finds for each of a model's feature names the feature of that
+// name: order[i] is the place in features of the model's feature i. The names are
+// those of the dataset's columns, or, where those don't fit, those that features
+// have on output, so that "Pressure=p" fits a model that knows Pressure. Every
+// feature must be used exactly once. The error names both lists.
+func MatchFeatures(features, names []string) (order []int, err error) {
+	var outputs, columns []string
+	for _, f := range features {
+		out, column := SplitFeature(f)
+		outputs, columns = append(outputs, out), append(columns, column)
+	}
+	byColumn, byOutput := permutation(columns, names), permutation(outputs, names)
+	switch {
+	case byColumn != nil && byOutput != nil && !slices.Equal(byColumn, byOutput):
+		return nil, fmt.Errorf("the model knows the features %s, which fit the columns %s as well as the names %s that they have on output; rename them otherwise",
+			nameList(names), nameList(columns), nameList(outputs))
+	case byColumn != nil:
+		return byColumn, nil
+	case byOutput != nil:
+		return byOutput, nil
+	}
+	return nil, fmt.Errorf("the model knows the features %s, the rows have %s%s", nameList(names), nameList(features), misfits(names, columns, outputs))
+}
+
+// permutation is nil where the names aren't those there are, each once.
+func permutation(there, names []string) []int {
+	if len(there) != len(names) {
+		return nil
+	}
+	places := make(map[string]int, len(there))
+	for i, n := range there {
+		places[n] = i
+	}
+	order := make([]int, len(names))
+	used := make([]bool, len(there))
+	for i, n := range names {
+		at, ok := places[n]
+		if !ok || used[at] {
+			return nil
+		}
+		order[i], used[at] = at, true
+	}
+	return order
+}
+
+// misfits names what is only in one of the lists, where that isn't everything.
+func misfits(names, columns, outputs []string) string {
+	var missing, extra []string
+	for _, n := range names {
+		if !slices.Contains(columns, n) && !slices.Contains(outputs, n) {
+			missing = append(missing, n)
+		}
+	}
+	for i, c := range columns {
+		if !slices.Contains(names, c) && !slices.Contains(names, outputs[i]) {
+			extra = append(extra, c)
+		}
+	}
+	s := ""
+	if len(missing) > 0 && len(missing) < len(names) {
+		s += "; missing: " + nameList(missing)
+	}
+	if len(extra) > 0 && len(extra) < len(columns) {
+		s += "; unknown to the model: " + nameList(extra)
+	}
+	return s
+}
+
+// nameList is at most 24 names in brackets.
+func nameList(names []string) string {
+	const most = 24
+	if len(names) <= most {
+		return "[" + strings.Join(names, ", ") + "]"
+	}
+	return fmt.Sprintf("[%s and %d more]", strings.Join(names[:most], ", "), len(names)-most)
+}
