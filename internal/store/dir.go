@@ -15,12 +15,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
 // tempFolder holds unfinished blobs, at the root so that every rename stays on
@@ -36,23 +38,33 @@ const tempKept = 24 * time.Hour
 type Dir struct {
 	path string
 	root *os.Root
+	disk durable.Disk // below path
+
+	mu      sync.Mutex      // guards lasting
+	lasting map[string]bool // folders whose names this Dir knows to be synced
 }
 
 // OpenDir opens the bucket in a directory, which is made if absent, and removes
 // what crashed writers left behind.
 func OpenDir(dir string) (*Dir, error) {
+	return OpenDirOn(dir, func(d durable.Disk) durable.Disk { return d })
+}
+
+// OpenDirOn is OpenDir with another disk in place of the folder's own, such as one
+// that records what is done to it. Only what changes the folder goes there.
+func OpenDirOn(dir string, disk func(durable.Disk) durable.Disk) (*Dir, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fault("open store", dir, err)
 	}
-	if err := os.MkdirAll(filepath.Join(abs, tempFolder), 0o755); err != nil {
+	if err := durable.MkdirAll(filepath.Join(abs, tempFolder), 0o755); err != nil {
 		return nil, fault("open store", abs, err)
 	}
 	root, err := os.OpenRoot(abs)
 	if err != nil {
 		return nil, fault("open store", abs, err)
 	}
-	d := &Dir{path: abs, root: root}
+	d := &Dir{path: abs, root: root, disk: disk(durable.Root{Root: root}), lasting: map[string]bool{}}
 	return d, d.sweep()
 }
 
@@ -150,19 +162,19 @@ func (d *Dir) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader,
 	if err != nil {
 		return Info{}, fault("write", string(name), err)
 	}
-	defer d.root.Remove(temp) // gone already when it was renamed
+	defer d.disk.Remove(temp) // gone already when it was renamed
 	if err := d.makeParents(path.Dir(string(name))); err != nil {
 		return Info{}, fault("write", string(name), err)
 	}
 	if opt.IfAbsent {
-		err = d.root.Link(temp, string(name)) // unlike a rename it fails if the name exists
+		err = d.disk.Link(temp, string(name)) // unlike a rename it fails if the name exists
 	} else {
-		err = d.root.Rename(temp, string(name))
+		err = d.disk.Rename(temp, string(name))
 	}
 	if err != nil {
 		return Info{}, fault("write", string(name), unlink(err))
 	}
-	if err := d.syncFolder(path.Dir(string(name))); err != nil {
+	if err := d.disk.SyncDir(path.Dir(string(name))); err != nil {
 		return Info{}, fault("write", string(name), err)
 	}
 	return d.Stat(ctx, name)
@@ -183,7 +195,7 @@ func (d *Dir) writeTemp(ctx context.Context, body io.Reader) (name string, err e
 		return "", err
 	}
 	name = path.Join(tempFolder, hex.EncodeToString(r[:]))
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := d.disk.Create(name, 0o644)
 	if err != nil {
 		return "", err
 	}
@@ -192,7 +204,7 @@ func (d *Dir) writeTemp(ctx context.Context, body io.Reader) (name string, err e
 			err = cerr
 		}
 		if err != nil {
-			d.root.Remove(name)
+			_ = d.disk.Remove(name) // what can't be removed is swept up a day later
 		}
 	}()
 	if _, err := io.Copy(f, ctxReader{ctx, body}); err != nil {
@@ -214,34 +226,35 @@ func (c ctxReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// makeParents makes the missing folders of dir and syncs the folders they were
-// made in.
+// maxLasting bounds how many folders are known to last; beyond it they are synced
+// once more.
+const maxLasting = 1 << 16
+
+// makeParents makes dir and the folders above it, for good. A folder that is there
+// already may have been made by another writer that hasn't synced its name yet, so
+// each is synced once by every process that writes there.
 func (d *Dir) makeParents(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	if st, err := d.root.Stat(dir); err == nil {
-		if !st.IsDir() {
-			return fmt.Errorf("%s is a blob, not a folder: %w", dir, syscall.ENOTDIR)
+	return durable.MkdirAllOn(d.disk, dir, 0o755, func(dir string) (bool, error) {
+		d.mu.Lock()
+		known := d.lasting[dir]
+		d.mu.Unlock()
+		if st, err := d.root.Stat(dir); err == nil && !st.IsDir() {
+			return false, fmt.Errorf("%s is a blob, not a folder: %w", dir, syscall.ENOTDIR)
+		} else if err != nil {
+			return false, nil
 		}
-		return nil
-	}
-	if err := d.makeParents(path.Dir(dir)); err != nil {
-		return err
-	}
-	if err := d.root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return d.syncFolder(path.Dir(dir))
+		return known, nil
+	}, d.lasts)
 }
 
-func (d *Dir) syncFolder(dir string) error {
-	f, err := d.root.Open(dir)
-	if err != nil {
-		return err
+// lasts notes that a folder's name was synced.
+func (d *Dir) lasts(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.lasting) >= maxLasting {
+		clear(d.lasting)
 	}
-	defer f.Close()
-	return f.Sync()
+	d.lasting[dir] = true
 }
 
 // Stat describes the file; see Bucket.
@@ -281,7 +294,7 @@ func (d *Dir) Delete(ctx context.Context, name fleetscore.BlobName) error {
 	if err := d.ready(ctx, name); err != nil {
 		return err
 	}
-	err := d.root.Remove(string(name))
+	err := d.disk.Remove(string(name))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}

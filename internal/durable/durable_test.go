@@ -1,0 +1,92 @@
+package durable_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/durable/durabletest"
+)
+
+// TestPowerCut cuts the power after each step of writing a file twice: the file is
+// always whole, and what was acknowledged is there.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j := durabletest.RecordOS(dir)
+	path := filepath.Join(dir, "deep", "er", "state")
+	there := func(d string) (bool, error) { _, err := os.Stat(d); return err == nil, nil }
+	if err := durable.MkdirAllOn(j, filepath.Dir(path), 0o755, there, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := map[int]string{}
+	for _, text := range []string{"one", "and two"} {
+		if err := durable.WriteFileOn(j, path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		acknowledged[j.Len()] = text
+	}
+	want := ""
+	for n := range j.Len() + 1 {
+		if text, ok := acknowledged[n]; ok {
+			want = text
+		}
+		for _, loss := range durabletest.Losses {
+			left := t.TempDir()
+			if err := j.Cut(n, loss, left); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(filepath.Join(left, "deep", "er", "state"))
+			switch {
+			case errors.Is(err, fs.ErrNotExist) && want == "":
+			case err != nil || string(got) != want && string(got) != "one" && string(got) != "and two":
+				t.Errorf("after step %d, loss %d: %q, %v; want %q or what was being written", n, loss, got, err, want)
+			case want == "and two" && string(got) != want:
+				t.Errorf("after step %d, loss %d: %q, but %q was acknowledged", n, loss, got, want)
+			}
+		}
+	}
+}
+
+// TestJournalFindsCarelessWriters: the seam would show a writer that doesn't sync.
+func TestJournalFindsCarelessWriters(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j := durabletest.RecordOS(dir)
+	f, err := j.Create(filepath.Join(dir, "careless"), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for loss, want := range map[durabletest.Loss]string{durabletest.LoseNames: "", durabletest.KeepNames: "", durabletest.HalfBytes: "te"} {
+		left := t.TempDir()
+		if err := j.Cut(j.Len(), loss, left); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(left, "careless"))
+		if string(got) != want || errors.Is(err, fs.ErrNotExist) != (loss == durabletest.LoseNames) {
+			t.Errorf("loss %d leaves %q, %v; want %q", loss, got, err, want)
+		}
+	}
+}
+
+func TestAbortLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := durable.Create(filepath.Join(dir, "x"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
