@@ -16,7 +16,8 @@ import (
 
 const module = "github.com/fleetscore/fleetscore"
 
-// support may be imported from level 3 up; tests only is for _test.go files.
+// support may be imported from level 3 up, and durable from level 2; tests only is
+// for _test.go files.
 const (
 	support   = -1
 	testsOnly = -2
@@ -61,6 +62,7 @@ var levels = map[string]int{
 	"cmd/fleetscore": 8,
 	"examples/fleet": 0, // embedded files only
 
+	"internal/durable":   support,
 	"internal/lifecycle": support,
 	"internal/obs":       support,
 
@@ -171,7 +173,7 @@ func checkImport(t *testing.T, f goFile, room, path string) {
 		case isTestHelp(dir):
 			t.Errorf("%s imports %s, which is for tests only", f.path, path)
 		case target == room:
-		case levels[target] == support && (level >= 3 || level == support):
+		case levels[target] == support && (level >= 3 || level == 2 && target == "internal/durable" || level == support):
 		case levels[target] == support:
 			t.Errorf("%s (level %d) imports support room %s", f.path, level, target)
 		case level == support && target != "":
@@ -217,6 +219,47 @@ func TestDecisionsArePure(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// ownWriters are files that may write to the disk past package durable, and why.
+var ownWriters = map[string]string{
+	"internal/hub/jetstream.go":   "a lock file without content",
+	"internal/ledger/ledger.go":   "a lock file without content",
+	"internal/oneshot/results.go": "writes into devices and pipes, which must not be replaced",
+	"internal/scheduler/logs.go":  "appends to logs, and syncs each piece and the folder",
+}
+
+// TestFilesAreDurable: a file that is written without temporary, sync and rename
+// can be empty after a power cut, and a start be refused for it.
+func TestFilesAreDurable(t *testing.T) {
+	t.Parallel()
+	refused := []string{"WriteFile", "Create", "CreateTemp", "OpenFile", "Rename", "Link", "Symlink", "Truncate"}
+	used := map[string]bool{}
+	for _, f := range files(t) {
+		if f.test || isTestHelp(f.dir) || f.dir == "internal/durable" {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok || !slices.Contains(refused, sel.Sel.Name) {
+				return true
+			}
+			if id, ok := sel.X.(*ast.Ident); !ok || id.Name != "os" && id.Name != "ioutil" {
+				return true
+			}
+			if ownWriters[f.path] != "" && sel.Sel.Name == "OpenFile" {
+				used[f.path] = true
+			} else {
+				t.Errorf("%s uses os.%s: write files with package durable, so that a power cut leaves the old content or the new", f.fset.Position(sel.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
+	for path := range ownWriters {
+		if !used[path] {
+			t.Errorf("%s is allowed to write past package durable and doesn't: take it out of the list", path)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/simulator"
@@ -65,10 +66,10 @@ func (s *server) applyExample(ctx context.Context) error {
 		if have, err := os.ReadFile(target); err == nil && string(have) == string(data) {
 			return nil // the models' folder must not look changed
 		}
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		if err := durable.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 			return folderError(filepath.Dir(target), err)
 		}
-		return os.WriteFile(target, data, 0o644)
+		return durable.WriteFile(target, data, 0o644)
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -21,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -129,7 +131,7 @@ func (s *server) bind(ctx context.Context) error {
 }
 
 func (s *server) openStorage(ctx context.Context) error {
-	if err := os.MkdirAll(s.cfg.dir, 0o755); err != nil {
+	if err := durable.MkdirAll(s.cfg.dir, 0o755); err != nil {
 		return folderError(s.cfg.dir, err)
 	}
 	var err error
@@ -177,23 +179,43 @@ func (s *server) openStore(ctx context.Context) error {
 func (s *server) sameStore() error {
 	file := filepath.Join(s.cfg.dir, "store.url")
 	now := s.storeName(s.cfg.store)
-	was, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", "data")); err == nil {
-			was = []byte(s.storeName(filepath.Join(s.cfg.dir, "store"))) // from before there was a choice
-		} else if err := os.WriteFile(file, []byte(now+"\n"), 0o644); err != nil {
-			return folderError(file, err)
-		} else {
-			return nil
-		}
-	} else if err != nil {
+	then, whole, err := readStoreName(file)
+	if err != nil {
 		return folderError(file, err)
 	}
-	if then := strings.TrimSpace(string(was)); then != now {
-		return fleetscore.Errorf(fleetscore.Conflict, "open store", now, "the data of %s belong to the store %s", s.cfg.dir, then).
-			WithHint("name that store, or start with another --dir; to move, end the server, copy every blob and remove %s", file)
+	if !whole && then == "" {
+		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", "data")); err == nil {
+			then = s.storeName(filepath.Join(s.cfg.dir, "store")) // the folder itself tells
+		}
 	}
-	return nil
+	switch {
+	case then == now && whole:
+		return nil
+	case then == now, !whole && strings.HasPrefix(now, then):
+		if _, err := os.Stat(file); err == nil {
+			s.log.Warn("the name of the store was cut off, as by a power cut, and is written anew", "file", file, "held", then, "store", now)
+		}
+		if err := durable.WriteFile(file, []byte(now+"\n"), 0o644); err != nil {
+			return folderError(file, err)
+		}
+		return nil
+	case !whole:
+		return fleetscore.Errorf(fleetscore.Corrupt, "open store", file, "the file was cut off and holds only %q, which is not the beginning of %s", then, now).
+			WithHint("name the store that the data belong to, or write its address and a line break into %s", file)
+	}
+	return fleetscore.Errorf(fleetscore.Conflict, "open store", now, "the data of %s belong to the store %s", s.cfg.dir, then).
+		WithHint("name that store, or start with another --dir; to move, end the server, copy every blob and remove %s", file)
+}
+
+// readStoreName reads the name of a store, and whether the line with it is whole:
+// a power cut can leave it empty, cut, or filled with zero bytes.
+func readStoreName(file string) (name string, whole bool, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	text := strings.TrimRight(string(data), "\x00")
+	return strings.TrimSpace(text), strings.HasSuffix(text, "\n") && strings.TrimSpace(text) != "", nil
 }
 
 // storeName is what makes a store the same one: not how it is reached. The folder
@@ -229,13 +251,13 @@ func folderError(dir string, err error) error {
 // ensureSecret reads the secret in file, or makes one that only the owner reads.
 func ensureSecret(file string) (string, error) {
 	b, err := os.ReadFile(file)
-	if err == nil && len(b) >= 32 {
+	if err == nil && len(b) >= 32 && bytes.IndexByte(b, 0) < 0 { // a power cut can leave zero bytes
 		return string(b), nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", folderError(file, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", folderError(filepath.Dir(file), err)
 	}
 	raw := make([]byte, 32)
@@ -243,11 +265,10 @@ func ensureSecret(file string) (string, error) {
 		return "", err
 	}
 	secret := base64.RawURLEncoding.EncodeToString(raw)
-	temp := file + ".new"
-	if err := os.WriteFile(temp, []byte(secret), 0o600); err != nil {
-		return "", folderError(temp, err)
+	if err := durable.WriteFile(file, []byte(secret), 0o600); err != nil {
+		return "", folderError(file, err)
 	}
-	return secret, os.Rename(temp, file)
+	return secret, nil
 }
 
 func (s *server) close() {

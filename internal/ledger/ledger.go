@@ -33,6 +33,7 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
 // Ledger is an open ledger.
@@ -59,7 +60,7 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	if err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
 	l := &Ledger{watchers: map[chan struct{}]bool{}}

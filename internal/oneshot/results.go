@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -34,7 +35,7 @@ func OpenFolder(ctx context.Context, path string) (*Folder, error) {
 		}
 		return r, nil
 	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
+	if err := durable.MkdirAll(path, 0o755); err != nil {
 		return nil, r.problem(err)
 	}
 	return r, nil
@@ -67,23 +68,18 @@ func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) er
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
 		return r.stream(path, fill)
 	}
-	f, err := os.Create(path + ".part")
+	p, err := durable.Create(path, 0o666)
 	if err != nil {
 		return FileInfo{}, r.problem(err)
 	}
-	defer os.Remove(f.Name())
-	h := newHashing(&earlyWriter{f: f})
-	err = fill(h)
-	if err == nil {
-		err = f.Sync()
+	h := newHashing(&earlyWriter{f: p.File})
+	if err := fill(h); err != nil {
+		return FileInfo{}, r.problem(errors.Join(err, p.Abort()))
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := p.Commit(); err != nil {
 		return FileInfo{}, r.problem(err)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return FileInfo{}, r.problem(err)
-	}
-	return h.info(), r.syncFolder()
+	return h.info(), nil
 }
 
 // stream writes into a pipe or a device, such as /dev/null, which must not be
@@ -98,19 +94,6 @@ func (r *Folder) stream(path string, fill func(io.Writer) error) (FileInfo, erro
 		return FileInfo{}, r.problem(err)
 	}
 	return h.info(), nil
-}
-
-// syncFolder makes the names last.
-func (r *Folder) syncFolder() error {
-	d, err := os.Open(r.path)
-	if err != nil {
-		return r.problem(err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // some file systems can't
-		return r.problem(err)
-	}
-	return nil
 }
 
 func (r *Folder) put(ctx context.Context, name string, fill func(io.Writer) error) (FileInfo, error) {
@@ -133,7 +116,7 @@ func (r *Folder) put(ctx context.Context, name string, fill func(io.Writer) erro
 // earlyWriter has the disk begin while the rest is still being made, so that the
 // sync at the end waits for little.
 type earlyWriter struct {
-	f       *os.File
+	f       durable.File
 	written int64
 	begun   int64
 }
@@ -143,7 +126,9 @@ const earlyBytes = 32 << 20 // handed to the disk at once
 func (w *earlyWriter) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
 	if w.written += int64(n); w.written-w.begun >= earlyBytes {
-		beginWriting(w.f, w.begun, w.written-w.begun)
+		if f, ok := w.f.(*os.File); ok {
+			beginWriting(f, w.begun, w.written-w.begun)
+		}
 		w.begun = w.written
 	}
 	return n, err

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -32,7 +33,7 @@ type spool struct {
 }
 
 func (p *spool) open() error {
-	return fleetscore.Wrap("open spool", p.dir, os.MkdirAll(p.dir, 0o755))
+	return fleetscore.Wrap("open spool", p.dir, durable.MkdirAll(p.dir, 0o755))
 }
 
 func (p *spool) path(lease fleetscore.LeaseID, stream string) string {
@@ -44,7 +45,7 @@ func (p *spool) append(lease fleetscore.LeaseID, c dispatch.LogChunk) error {
 	const op = "append log"
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := os.MkdirAll(filepath.Join(p.dir, string(lease)), 0o755); err != nil {
+	if err := durable.MkdirAll(filepath.Join(p.dir, string(lease)), 0o755); err != nil {
 		return fleetscore.Wrap(op, string(lease), err)
 	}
 	f, err := os.OpenFile(p.path(lease, c.Stream), os.O_CREATE|os.O_RDWR, 0o644)
@@ -68,7 +69,11 @@ func (p *spool) append(lease fleetscore.LeaseID, c dispatch.LogChunk) error {
 	if _, err := f.WriteAt(c.Data[size-c.Offset:], size); err != nil {
 		return fleetscore.Wrap(op, string(lease), err)
 	}
-	return fleetscore.Wrap(op, string(lease), f.Sync())
+	err = f.Sync()
+	if err == nil && size == 0 { // the file may be new
+		err = durable.OS{}.SyncDir(filepath.Join(p.dir, string(lease)))
+	}
+	return fleetscore.Wrap(op, string(lease), err)
 }
 
 // note adds a line of the server's own to an attempt's stderr, if it has one.

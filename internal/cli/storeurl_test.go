@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/durable/durabletest"
+)
+
+func storeServer(dir, store string) *server {
+	return &server{cfg: serverConfig{dir: dir, store: store}, log: slog.New(slog.DiscardHandler)}
+}
+
+// TestStoreNameAfterPowerCut: whatever a power cut leaves of store.url, the same
+// store is taken at the next start, and the file is whole again.
+func TestStoreNameAfterPowerCut(t *testing.T) {
+	t.Parallel()
+	const name = "s3://fleet/all"
+	for what, left := range map[string]string{"empty": "", "cut": "s3://fl", "without line break": name, "zero bytes": "\x00\x00\x00\x00", "cut with zero bytes": "s3:\x00\x00"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			file := filepath.Join(dir, "store.url")
+			if err := os.WriteFile(file, []byte(left), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := storeServer(dir, name).sameStore(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(file); err != nil || string(got) != name+"\n" {
+				t.Errorf("store.url holds %q, %v", got, err)
+			}
+			if err := storeServer(dir, "s3://other").sameStore(); !fleetscore.Conflict.Is(err) {
+				t.Errorf("another store was taken: %v", err)
+			}
+		})
+	}
+}
+
+// TestStoreNameCutOfAnotherStore: what is left of store.url speaks for another
+// store, so it is not replaced.
+func TestStoreNameCutOfAnotherStore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "store.url")
+	if err := os.WriteFile(file, []byte("gs://fle"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err := storeServer(dir, "s3://fleet").sameStore()
+	if !fleetscore.Corrupt.Is(err) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "gs://fle") {
+		t.Errorf("got %v", err)
+	}
+	dir = t.TempDir() // empty, but the folder store holds data
+	if err := os.MkdirAll(filepath.Join(dir, "store", "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "store.url"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := storeServer(dir, "s3://fleet").sameStore(); err == nil {
+		t.Error("the data of the folder store were given to another store")
+	}
+	if err := storeServer(dir, filepath.Join(dir, "store")).sameStore(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStateFilesPowerCut cuts the power at each step of the first start: the next
+// start finds the store and a secret.
+func TestStateFilesPowerCut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j := durabletest.RecordOS(dir)
+	for name, text := range map[string]string{"store.url": "store\n", "node-token": strings.Repeat("s", 43)} {
+		if err := durable.WriteFileOn(j, filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range j.Len() + 1 {
+		for _, loss := range durabletest.Losses {
+			left := t.TempDir()
+			if err := j.Cut(n, loss, left); err != nil {
+				t.Fatal(err)
+			}
+			if err := storeServer(left, filepath.Join(left, "store")).sameStore(); err != nil {
+				t.Errorf("after step %d, loss %d: %v", n, loss, err)
+			}
+			if secret, err := ensureSecret(filepath.Join(left, "node-token")); err != nil || len(secret) < 32 {
+				t.Errorf("after step %d, loss %d: the secret has %d characters, %v", n, loss, len(secret), err)
+			}
+		}
+	}
+}
