@@ -270,7 +270,7 @@ func TestCrash(t *testing.T) {
 	defer cancel()
 	var wg sync.WaitGroup
 	sent := map[string]int64{} // acknowledged readings per window and sensor
-	wg.Go(func() { send(ctx, t, p.Client, sent) })
+	wg.Go(func() { send(ctx, t, p.Client, func(id string) { sent[id]++ }) })
 	wg.Go(func() { // who submits jobs takes no for an answer
 		for ctx.Err() == nil {
 			_ = p.Post(ctx, "/jobs", map[string]string{"pipeline": "anomalies"}, nil)
@@ -306,8 +306,8 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // send sends each sensor's reading every 50 ms, each batch until it is
-// acknowledged.
-func send(ctx context.Context, t *testing.T, c *client.Client, sent map[string]int64) {
+// acknowledged; then it tells the window and sensor of each reading.
+func send(ctx context.Context, t *testing.T, c *client.Client, acknowledged func(id string)) {
 	tags := []string{"pressure", "temperature", "current", "vibration"}
 	for n := 0; ctx.Err() == nil; n++ {
 		now := time.Now().UTC()
@@ -335,7 +335,7 @@ func send(ctx context.Context, t *testing.T, c *client.Client, sent map[string]i
 			time.Sleep(20 * time.Millisecond) // a device tries again
 		}
 		for _, id := range ids {
-			sent[id]++
+			acknowledged(id)
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
@@ -396,38 +396,11 @@ func (p *process) settle(sent map[string]int64) {
 func (p *process) checkCrash(sent map[string]int64) {
 	p.t.Helper()
 	ctx := p.t.Context()
-	d := table.OpenDelta(store.Sub(p.bucket(), "data/readings"))
-	snap, err := d.Snapshot(ctx)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	rows, err := d.ReadRows(ctx, snap.Files, table.ReadQuery{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	got := map[string]int64{}
-	for i, at := range rows.Times {
-		got[fmt.Sprint(at, " ", rows.Keys[rows.KeyIndex[i]])] += int64(rows.Column("N")[i])
-	}
+	got := p.readings()
 	if diff := cmp.Diff(sent, got); diff != "" {
 		p.t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%s", diff)
 	}
-	if rows.Len() != len(got) {
-		p.t.Errorf("%d rows for %d windows", rows.Len(), len(got))
-	}
-	scored := map[string]int64{}
-	predictions := p.predictions("anomalies")
-	for i, at := range predictions.Times {
-		scored[fmt.Sprint(at, " ", predictions.Keys[predictions.KeyIndex[i]])]++
-	}
-	for id := range got {
-		if scored[id] != 1 {
-			p.t.Errorf("%d predictions for %s", scored[id], id)
-		}
-	}
-	if len(scored) != len(got) {
-		p.t.Errorf("predictions for %d of %d rows", len(scored), len(got))
-	}
+	p.checkScored(got)
 	var jobs api.JobList
 	if err := p.Get(ctx, "/jobs?limit=1000", nil, &jobs); err != nil {
 		p.t.Fatal(err)
@@ -445,7 +418,49 @@ func (p *process) checkCrash(sent map[string]int64) {
 			p.t.Errorf("job %s is %s (%s; %s) with %d items for %d sensors", j.ID, j.State, j.Reason, why, len(items.Items), j.Expected)
 		}
 	}
-	p.t.Logf("%d readings in %d rows, %d jobs", sum(sent), rows.Len(), len(jobs.Items))
+	p.t.Logf("%d readings in %d rows, %d jobs", sum(sent), len(got), len(jobs.Items))
+}
+
+// readings counts the readings in the dataset's rows, per window and sensor, and
+// checks that each has one row.
+func (p *process) readings() map[string]int64 {
+	p.t.Helper()
+	ctx := p.t.Context()
+	d := table.OpenDelta(store.Sub(p.bucket(), "data/readings"))
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	rows, err := d.ReadRows(ctx, snap.Files, table.ReadQuery{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for i, at := range rows.Times {
+		got[fmt.Sprint(at, " ", rows.Keys[rows.KeyIndex[i]])] += int64(rows.Column("N")[i])
+	}
+	if rows.Len() != len(got) {
+		p.t.Errorf("%d rows for %d windows", rows.Len(), len(got))
+	}
+	return got
+}
+
+// checkScored checks that each row has one prediction.
+func (p *process) checkScored(rows map[string]int64) {
+	p.t.Helper()
+	scored := map[string]int64{}
+	predictions := p.predictions("anomalies")
+	for i, at := range predictions.Times {
+		scored[fmt.Sprint(at, " ", predictions.Keys[predictions.KeyIndex[i]])]++
+	}
+	for id := range rows {
+		if scored[id] != 1 {
+			p.t.Errorf("%d predictions for %s", scored[id], id)
+		}
+	}
+	if len(scored) != len(rows) {
+		p.t.Errorf("predictions for %d of %d rows", len(scored), len(rows))
+	}
 }
 
 func sum(m map[string]int64) (n int64) {
