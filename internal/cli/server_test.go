@@ -49,6 +49,7 @@ type process struct {
 	addr string
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
+	open *store.Dir // the store, once a test looked into it
 	*client.Client
 }
 
@@ -102,9 +103,17 @@ func (p *process) start() {
 	p.t.Fatalf("the server doesn't answer:\n%s", p.log)
 }
 
-// stop ends the server as Ctrl-C does, and checks that it ends well.
+// stop ends the server as Ctrl-C does, and checks that it ends well. It does nothing
+// if the server has ended.
 func (p *process) stop() {
 	p.t.Helper()
+	if p.open != nil {
+		p.open.Close() // it was only read
+		p.open = nil
+	}
+	if p.cmd.ProcessState != nil {
+		return
+	}
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		p.t.Error(err)
 	}
@@ -130,11 +139,13 @@ func (p *process) kill() {
 
 func (p *process) bucket() store.Bucket {
 	p.t.Helper()
-	b, err := store.OpenDir(filepath.Join(p.dir, "data", "store"))
-	if err != nil {
-		p.t.Fatal(err)
+	if p.open == nil {
+		var err error
+		if p.open, err = store.OpenDir(filepath.Join(p.dir, "data", "store")); err != nil {
+			p.t.Fatal(err)
+		}
 	}
-	return b
+	return p.open
 }
 
 func (p *process) predictions(pipeline string) *fleetscore.Predictions {
@@ -255,15 +266,15 @@ pipelines:
   anomalies: {dataset: readings, fleet: sensors, features: [Value], label: N, pool: cpu}
 `
 
-// TestCrash kills the server, nodes or both with SIGKILL at random while readings
-// come and jobs run. After it every acknowledged reading is in exactly one row,
-// every job has ended, every sensor of a job has one outcome, and the predictions
+// TestCrash kills and freezes the server and nodes, with SIGKILL and SIGSTOP, at random
+// while readings come and jobs run. After it every acknowledged reading is in exactly
+// one row, every job has ended, every sensor of a job has one outcome, and the predictions
 // hold one row per sensor and time.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	rounds := 6
+	rounds, longest := 8, 2*time.Second
 	if n, err := strconv.Atoi(os.Getenv("FLEETSCORE_CRASH_ROUNDS")); err == nil {
-		rounds = n
+		rounds, longest = n, 20*time.Second // beyond the time after which a node counts as lost
 	}
 	p := startServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -280,22 +291,47 @@ func TestCrash(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for range rounds {
+	counts := map[string]int{}
+	order := rnd.Perm(rounds) // so that each kind of fault occurs
+	for round := range rounds {
 		pause(ctx, 500*time.Millisecond+time.Duration(rnd.IntN(2000))*time.Millisecond)
-		what := rnd.IntN(3)
-		if what != 0 {
-			p.killNodes()
-		}
-		if what != 1 {
+		frozen := time.Duration(rnd.Int64N(int64(longest)))
+		what := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}[order[round]%5]
+		counts[what]++
+		switch what {
+		case "kill nodes":
+			p.signalNodes(syscall.SIGKILL)
+		case "kill server", "kill both":
+			if what == "kill both" {
+				p.signalNodes(syscall.SIGKILL)
+			}
 			p.kill()
 			pause(ctx, time.Duration(rnd.IntN(500))*time.Millisecond)
 			p.start()
+		case "freeze nodes":
+			pids := p.signalNodes(syscall.SIGSTOP)
+			pause(ctx, frozen)
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, syscall.SIGCONT) // the server may have ended it meanwhile
+			}
+		case "freeze server":
+			p.signal(syscall.SIGSTOP)
+			pause(ctx, frozen)
+			p.signal(syscall.SIGCONT)
 		}
 	}
 	cancel()
 	wg.Wait()
 	p.settle(sent)
 	p.checkCrash(sent)
+	t.Log(counts)
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Error(err)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -341,16 +377,19 @@ func send(ctx context.Context, t *testing.T, c *client.Client, acknowledged func
 	}
 }
 
-func (p *process) killNodes() {
+// signalNodes sends a signal to the nodes that work, and returns their processes.
+func (p *process) signalNodes(s syscall.Signal) (pids []int) {
 	var nodes api.List[fleetscore.Node]
 	if err := p.Get(p.t.Context(), "/nodes", nil, &nodes); err != nil {
 		p.t.Error(err)
 	}
 	for _, n := range nodes.Items {
 		if n.PID > 1 && (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) {
-			_ = syscall.Kill(n.PID, syscall.SIGKILL) // it may have ended just now
+			_ = syscall.Kill(n.PID, s) // it may have ended just now
+			pids = append(pids, n.PID)
 		}
 	}
+	return pids
 }
 
 // settle waits until the dataset holds all windows and every job ended, with a

@@ -68,6 +68,9 @@ func OpenDirOn(dir string, disk func(durable.Disk) durable.Disk) (*Dir, error) {
 	return d, d.sweep()
 }
 
+// Close lets go of the folder; the bucket can't be used any more.
+func (d *Dir) Close() error { return d.root.Close() }
+
 // URL is the address that Open takes.
 func (d *Dir) URL() string { return "file://" + d.path }
 
