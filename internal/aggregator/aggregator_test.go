@@ -53,13 +53,13 @@ func fill(t *testing.T, h hub.Hub, partitions int) {
 			if r.Len() == 0 {
 				r = nil
 			}
-			if _, err := h.Append(t.Context(), p, now, r); err != nil {
+			if _, err := h.Append(t.Context(), p, hubtest.At(now), r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	for p := range partitions {
-		if _, err := h.Append(t.Context(), p, now+2*minute, nil); err != nil {
+		if _, err := h.Append(t.Context(), p, hubtest.At(now+2*minute), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
 )
 
 // appendTimeout bounds one append to the hub.
@@ -113,7 +114,7 @@ func (c *committer) append(ctx context.Context, r *fleetscore.Readings) error {
 	defer cancel()
 	start := c.g.now()
 	c.arrived = max(c.arrived, fleetscore.MicrosOf(start))
-	_, err := c.g.hub.Append(ctx, c.partition, c.arrived, r)
+	_, err := c.g.hub.Append(ctx, c.partition, hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: c.arrived}, r)
 	end := c.g.now()
 	outcome := "done"
 	if err != nil {

@@ -335,7 +335,7 @@ func FuzzBody(f *testing.F) {
 			for _, list := range out.batches {
 				for _, b := range list {
 					n += b.Len()
-					_, r, err := hub.Decode(hub.Encode(nil, 1, &b.Readings))
+					_, r, err := hub.Decode(hub.Encode(nil, hubtest.At(1), &b.Readings))
 					if err != nil || r.Len() != b.Len() {
 						t.Errorf("a batch doesn't survive the codec: %v", err)
 					}
@@ -420,10 +420,10 @@ type slowHub struct {
 	begun, proceed chan struct{}
 }
 
-func (h *slowHub) Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (uint64, error) {
+func (h *slowHub) Append(ctx context.Context, partition int, stamp hub.Stamp, r *fleetscore.Readings) (uint64, error) {
 	if r != nil { // no tick
 		close(h.begun)
 		<-h.proceed
 	}
-	return h.Hub.Append(ctx, partition, arrived, r)
+	return h.Hub.Append(ctx, partition, stamp, r)
 }

@@ -45,16 +45,16 @@ func TestGolden(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		file     string
-		arrived  fleetscore.Micros
+		stamp    hub.Stamp
 		readings *fleetscore.Readings
 	}{
-		{"v1-readings.bin", 1_700_000_001_000_000, everything()},
-		{"v1-tick.bin", 1_700_000_002_000_000, nil},
-		{"v1-empty.bin", -5, &fleetscore.Readings{}},
+		{"v2-readings.bin", hub.Stamp{Source: "mqtt", Arrived: 1_700_000_001_000_000, Unsure: 3600e6}, everything()},
+		{"v2-tick.bin", hubtest.At(1_700_000_002_000_000), nil},
+		{"v2-empty.bin", hubtest.At(-5), &fleetscore.Readings{}},
 	}
 	for _, tt := range tests {
 		name := filepath.Join("testdata", tt.file)
-		got := hub.Encode(nil, tt.arrived, tt.readings)
+		got := hub.Encode(nil, tt.stamp, tt.readings)
 		if *update {
 			if err := os.WriteFile(name, got, 0o644); err != nil {
 				t.Fatal(err)
@@ -67,12 +67,12 @@ func TestGolden(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.file, diff)
 		}
-		arrived, r, err := hub.Decode(want)
+		stamp, r, err := hub.Decode(want)
 		if err != nil {
 			t.Fatalf("decode %s: %v", tt.file, err)
 		}
-		if diff := cmp.Diff(tt.readings, r, equal); diff != "" || arrived != tt.arrived {
-			t.Errorf("decode %s: arrival %v, want %v (-want +got):\n%s", tt.file, arrived, tt.arrived, diff)
+		if diff := cmp.Diff(tt.readings, r, equal); diff != "" || stamp != tt.stamp {
+			t.Errorf("decode %s: stamp %v, want %v (-want +got):\n%s", tt.file, stamp, tt.stamp, diff)
 		}
 	}
 }
@@ -81,18 +81,19 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := drawReadings(t)
-		arrived := fleetscore.Micros(rapid.Int64().Draw(t, "arrived"))
+		stamp := hub.Stamp{Source: fleetscore.Source(rapid.StringN(1, 16, fleetscore.MaxSourceBytes).Draw(t, "source")),
+			Arrived: fleetscore.Micros(rapid.Int64().Draw(t, "arrived")), Unsure: fleetscore.Micros(rapid.Int64Min(0).Draw(t, "unsure"))}
 		prefix := []byte("kept")
-		data := hub.Encode(prefix, arrived, r)
+		data := hub.Encode(prefix, stamp, r)
 		if string(data[:4]) != "kept" {
 			t.Fatal("encode changed what was before")
 		}
-		gotArrived, got, err := hub.Decode(data[4:])
+		gotStamp, got, err := hub.Decode(data[4:])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if gotArrived != arrived {
-			t.Errorf("arrival %v, want %v", gotArrived, arrived)
+		if gotStamp != stamp {
+			t.Errorf("stamp %v, want %v", gotStamp, stamp)
 		}
 		if diff := cmp.Diff(r, got, equal); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -158,7 +159,7 @@ func drawReadings(t *rapid.T) *fleetscore.Readings {
 // TestDamage flips every bit and cuts at every byte.
 func TestDamage(t *testing.T) {
 	t.Parallel()
-	good := hub.Encode(nil, 7, everything())
+	good := hub.Encode(nil, hubtest.At(7), everything())
 	for i := range good {
 		if _, _, err := hub.Decode(good[:i]); err == nil {
 			t.Errorf("cut to %d of %d bytes it was read", i, len(good))
@@ -175,7 +176,7 @@ func TestDamage(t *testing.T) {
 
 func TestUnknownVersion(t *testing.T) {
 	t.Parallel()
-	data := hub.Encode(nil, 7, nil)
+	data := hub.Encode(nil, hubtest.At(7), nil)
 	data[2] = 9
 	if _, _, err := hub.Decode(data); !fleetscore.Invalid.Is(err) {
 		t.Errorf("got %v, want kind invalid", err)
@@ -189,10 +190,10 @@ func seal(data []byte) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(hub.Encode(nil, 7, everything()))
-	f.Add(hub.Encode(nil, 7, hubtest.Batch(3, 20)))
-	f.Add(hub.Encode(nil, 7, nil))
-	f.Add(hub.Encode(nil, 7, &fleetscore.Readings{}))
+	f.Add(hub.Encode(nil, hubtest.At(7), everything()))
+	f.Add(hub.Encode(nil, hubtest.At(7), hubtest.Batch(3, 20)))
+	f.Add(hub.Encode(nil, hubtest.At(7), nil))
+	f.Add(hub.Encode(nil, hubtest.At(7), &fleetscore.Readings{}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return
@@ -203,12 +204,12 @@ func FuzzDecode(f *testing.F) {
 		}
 		data = append([]byte(nil), data...)
 		seal(data)
-		arrived, r, err := hub.Decode(data)
+		stamp, r, err := hub.Decode(data)
 		if err != nil {
 			return
 		}
-		a2, r2, err := hub.Decode(hub.Encode(nil, arrived, r))
-		if err != nil || a2 != arrived {
+		a2, r2, err := hub.Decode(hub.Encode(nil, stamp, r))
+		if err != nil || a2 != stamp {
 			t.Fatalf("decoded, encoded and decoded again: %v %v", a2, err)
 		}
 		if diff := cmp.Diff(r, r2, equal); diff != "" {
@@ -219,12 +220,12 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkCodec(b *testing.B) {
 	r := hubtest.Batch(1, 15000)
-	data := hub.Encode(nil, 7, r)
+	data := hub.Encode(nil, hubtest.At(7), r)
 	b.Run("encode", func(b *testing.B) {
 		b.ReportAllocs()
 		var buf []byte
 		for b.Loop() {
-			buf = hub.Encode(buf[:0], 7, r)
+			buf = hub.Encode(buf[:0], hubtest.At(7), r)
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(r.Len()), "ns/reading")
 		b.ReportMetric(float64(len(data))/float64(r.Len()), "bytes/reading")

@@ -12,19 +12,25 @@ import (
 // Decode reads a message; the readings are nil for a tick. It never panics, its
 // memory is bounded by the message's size, and the result shares nothing with
 // data. Damage is Corrupt; a version it doesn't know is Invalid.
-func Decode(data []byte) (fleetscore.Micros, *fleetscore.Readings, error) {
+func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	if len(data) < headerBytes || data[0] != magic0 || data[1] != magic1 {
-		return 0, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "it doesn't start with a message header")
+		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "it doesn't start with a message header")
 	}
 	if v := data[2]; v != formatVersion {
-		return 0, nil, fleetscore.Errorf(fleetscore.Invalid, "decode hub message", "", "format version %d is unknown", v).
+		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Invalid, "decode hub message", "", "format version %d is unknown", v).
 			WithHint("it was written by a newer fleetscore: run that version")
 	}
 	if binary.LittleEndian.Uint32(data[4:]) != checksum(data) {
-		return 0, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "the checksum is wrong")
+		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "the checksum is wrong")
 	}
 	d := decoder{b: data[headerBytes:]}
-	arrived := fleetscore.Micros(d.varint())
+	stamp := Stamp{Source: fleetscore.Source(d.string()), Arrived: fleetscore.Micros(d.varint()), Unsure: fleetscore.Micros(d.varint())}
+	if d.err == nil && !stamp.Source.Valid() {
+		d.fail("the name of its source is empty or too long")
+	}
+	if stamp.Unsure < 0 {
+		d.fail("its arrival is unsure by a negative time")
+	}
 	var r *fleetscore.Readings
 	switch data[3] {
 	case kindTick:
@@ -37,9 +43,9 @@ func Decode(data []byte) (fleetscore.Micros, *fleetscore.Readings, error) {
 		d.fail("%d bytes are left over", len(d.b))
 	}
 	if d.err != nil {
-		return 0, nil, &fleetscore.Error{Op: "decode hub message", Kind: fleetscore.Corrupt, Err: d.err}
+		return Stamp{}, nil, &fleetscore.Error{Op: "decode hub message", Kind: fleetscore.Corrupt, Err: d.err}
 	}
-	return arrived, r, nil
+	return stamp, r, nil
 }
 
 // decoder reads from b; after the first error every read gives zero, and counts

@@ -13,7 +13,7 @@ import (
 const (
 	magic0        = 'F'
 	magic1        = 'H'
-	formatVersion = 1
+	formatVersion = 2
 	kindTick      = 0
 	kindReadings  = 1
 	headerBytes   = 8
@@ -36,15 +36,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Encode appends the message of these readings, or of a tick if r is nil, to
 // dst. A number that is NaN is absent. r must be well formed: all columns as
-// long as Times, every KeyIndex within Keys.
-func Encode(dst []byte, arrived fleetscore.Micros, r *fleetscore.Readings) []byte {
+// long as Times, every KeyIndex within Keys; the stamp's source must be valid.
+func Encode(dst []byte, stamp Stamp, r *fleetscore.Readings) []byte {
 	start := len(dst)
 	kind := byte(kindReadings)
 	if r == nil {
 		kind = kindTick
 	}
 	dst = append(dst, magic0, magic1, formatVersion, kind, 0, 0, 0, 0)
-	dst = binary.AppendVarint(dst, int64(arrived))
+	dst = appendString(dst, string(stamp.Source))
+	dst = binary.AppendVarint(dst, int64(stamp.Arrived))
+	dst = binary.AppendVarint(dst, int64(stamp.Unsure))
 	if r != nil {
 		dst = appendReadings(dst, r)
 	}

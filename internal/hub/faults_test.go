@@ -22,11 +22,11 @@ func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	h := openJetStream(t)
 	h.free = func(string) (uint64, error) { return reserveBytes - 1, nil }
-	if _, err := h.Append(t.Context(), 0, 0, nil); !fleetscore.Exhausted.Is(err) {
+	if _, err := h.Append(t.Context(), 0, Stamp{Source: fleetscore.SourceHTTP, Arrived: 0}, nil); !fleetscore.Exhausted.Is(err) {
 		t.Errorf("append to a full disk: %v, want kind exhausted", err)
 	}
 	h.free = func(string) (uint64, error) { return reserveBytes, nil }
-	if seq, err := h.Append(t.Context(), 0, 0, nil); err != nil || seq != 1 {
+	if seq, err := h.Append(t.Context(), 0, Stamp{Source: fleetscore.SourceHTTP, Arrived: 0}, nil); err != nil || seq != 1 {
 		t.Errorf("append once there is room: %d, %v; want 1", seq, err)
 	}
 }
@@ -36,7 +36,7 @@ func TestDiskFull(t *testing.T) {
 func TestEngineFails(t *testing.T) {
 	t.Parallel()
 	h := openJetStream(t)
-	if _, err := h.Append(t.Context(), 0, 1, nil); err != nil {
+	if _, err := h.Append(t.Context(), 0, Stamp{Source: fleetscore.SourceHTTP, Arrived: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	enough := errors.New("enough")
@@ -56,11 +56,11 @@ func TestEngineFails(t *testing.T) {
 	if err := h.engine.srv.DisableJetStream(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Append(t.Context(), 0, 2, nil); !fleetscore.Unavailable.Is(err) {
+	if _, err := h.Append(t.Context(), 0, Stamp{Source: fleetscore.SourceHTTP, Arrived: 2}, nil); !fleetscore.Unavailable.Is(err) {
 		t.Fatalf("append to a stopped engine: %v, want kind unavailable", err)
 	}
 	for want := uint64(2); want <= 3; want++ {
-		if seq, err := h.Append(t.Context(), 0, 3, nil); err != nil || seq != want {
+		if seq, err := h.Append(t.Context(), 0, Stamp{Source: fleetscore.SourceHTTP, Arrived: 3}, nil); err != nil || seq != want {
 			t.Fatalf("append after the restart: %d, %v; want %d", seq, err, want)
 		}
 	}

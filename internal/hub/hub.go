@@ -20,12 +20,25 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
+// Stamp says where a message came from and when.
+type Stamp struct {
+	// Source is the way in that the message came by. Watermarks are kept for each
+	// source apart, and a tick speaks for its own source alone.
+	Source fleetscore.Source
+	// Arrived is when the server took the message, by the clock that it trusts.
+	// Within a partition it never goes back.
+	Arrived fleetscore.Micros
+	// Unsure is how much later than Arrived it may truly have been. It is 0 unless
+	// the server did not trust its wall clock just then.
+	Unsure fleetscore.Micros
+}
+
 // Message is one entry of a partition.
 type Message struct {
+	Stamp
 	Partition int
-	Seq       uint64            // place in the partition, from 1, without gaps between appends
-	Arrived   fleetscore.Micros // when the gateway took it
-	Tick      bool              // no readings: as of Arrived nothing more had come and the gateway was healthy
+	Seq       uint64 // place in the partition, from 1, without gaps between appends
+	Tick      bool   // no readings: as of Arrived nothing more had come from Source and it was healthy
 	Readings  *fleetscore.Readings
 }
 
@@ -49,10 +62,11 @@ type Hub interface {
 	// message may or may not be there, so whoever repeats an Append must
 	// tolerate repeats.
 	//
-	// Errors: Invalid if the partition doesn't exist or the message is over
+	// Errors: Invalid if the partition doesn't exist, the source has no name or one
+	// that is over fleetscore.MaxSourceBytes, or the message is over
 	// MaxMessageBytes; Exhausted if the disk is full; Unavailable if the hub is
 	// closed or didn't answer.
-	Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (seq uint64, err error)
+	Append(ctx context.Context, partition int, stamp Stamp, r *fleetscore.Readings) (seq uint64, err error)
 
 	// Read calls fn with every message of the partition from the first with
 	// Seq >= from (0 means the oldest), in order, each once, and then waits for

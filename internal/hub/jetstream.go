@@ -174,15 +174,18 @@ func (h *jetStream) checkPartition(op string, partition int) error {
 }
 
 // Append implements Hub.
-func (h *jetStream) Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (uint64, error) {
+func (h *jetStream) Append(ctx context.Context, partition int, stamp Stamp, r *fleetscore.Readings) (uint64, error) {
 	const op = "append to hub"
 	if err := h.checkPartition(op, partition); err != nil {
 		return 0, err
 	}
+	if !stamp.Source.Valid() {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is no name of a source", stamp.Source)
+	}
 	if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
 		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
 	}
-	data := Encode(nil, arrived, r)
+	data := Encode(nil, stamp, r)
 	if len(data) > MaxMessageBytes {
 		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "a message of %d bytes is over the limit of %d", len(data), MaxMessageBytes)
 	}

@@ -47,7 +47,7 @@ func TestReopen(t *testing.T) {
 	dir := t.TempDir()
 	for round := range uint64(3) {
 		h := open(t, dir, 2)
-		if seq, err := h.Append(t.Context(), 1, fleetscore.Micros(round), hubtest.Batch(int(round), 5)); err != nil || seq != round+1 {
+		if seq, err := h.Append(t.Context(), 1, hubtest.At(fleetscore.Micros(round)), hubtest.Batch(int(round), 5)); err != nil || seq != round+1 {
 			t.Fatalf("append gave %d, %v; want %d", seq, err, round+1)
 		}
 		got, err := hubtest.ReadN(t.Context(), h, 1, 0, int(round)+1)
@@ -69,7 +69,7 @@ func TestPartitionsFixed(t *testing.T) {
 		}
 	}
 	h := open(t, dir, 2)
-	if _, err := h.Append(t.Context(), 0, 0, nil); err != nil {
+	if _, err := h.Append(t.Context(), 0, hubtest.At(0), nil); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -96,11 +96,11 @@ func TestTooLarge(t *testing.T) {
 	r := hubtest.Batch(0, 1)
 	r.Columns[1].Strings[0] = strings.Repeat("x", hub.MaxMessageBytes)
 	r.Columns[1].Present = nil
-	if _, err := h.Append(t.Context(), 0, 0, r); !fleetscore.Invalid.Is(err) {
+	if _, err := h.Append(t.Context(), 0, hubtest.At(0), r); !fleetscore.Invalid.Is(err) {
 		t.Errorf("got %v, want kind invalid", err)
 	}
 	r.Columns[1].Strings[0] = strings.Repeat("x", hub.MaxMessageBytes-1000)
-	if _, err := h.Append(t.Context(), 0, 0, r); err != nil {
+	if _, err := h.Append(t.Context(), 0, hubtest.At(0), r); err != nil {
 		t.Errorf("just below the limit: %v", err)
 	}
 	if _, err := hubtest.ReadN(t.Context(), h, 0, 0, 1); err != nil {
@@ -115,7 +115,7 @@ func TestRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	if _, err := h.Append(t.Context(), 0, 0, nil); err != nil {
+	if _, err := h.Append(t.Context(), 0, hubtest.At(0), nil); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -134,7 +134,7 @@ func TestRetention(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond) // the engine drops by its own clock and gives no signal
 	}
-	if _, err := h.Append(t.Context(), 0, 5, nil); err != nil {
+	if _, err := h.Append(t.Context(), 0, hubtest.At(5), nil); err != nil {
 		t.Fatal(err)
 	}
 	got, err := hubtest.ReadN(t.Context(), h, 0, 1, 1)
@@ -210,7 +210,7 @@ func appendForEver(dir string) int {
 		return 1
 	}
 	for i := range 100000 {
-		seq, err := h.Append(ctx, 0, fleetscore.Micros(i), hubtest.Batch(i, 20+i%1000))
+		seq, err := h.Append(ctx, 0, hubtest.At(fleetscore.Micros(i)), hubtest.Batch(i, 20+i%1000))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

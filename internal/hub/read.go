@@ -138,14 +138,14 @@ func (h *jetStream) deliver(ctx context.Context, partition int, msg *nats.Msg, f
 	if err != nil {
 		return 0, fmt.Errorf("a message without sequence: %w", err)
 	}
-	arrived, r, err := Decode(msg.Data)
+	stamp, r, err := Decode(msg.Data)
 	if err != nil {
 		return 0, fleetscore.Wrap("read hub", fmt.Sprintf("partition %d message %d", partition, seq), err)
 	}
 	if err := ctx.Err(); err != nil {
 		return seq, err
 	}
-	m := Message{Partition: partition, Seq: seq, Arrived: arrived, Tick: r == nil, Readings: r}
+	m := Message{Stamp: stamp, Partition: partition, Seq: seq, Tick: r == nil, Readings: r}
 	if err := fn(m); err != nil {
 		return seq + 1, errReader{err}
 	}

@@ -71,22 +71,25 @@ func (m *Memory) Messages(partition int) []hub.Message {
 }
 
 func (p *partition) decode(number int, seq uint64) (hub.Message, error) {
-	arrived, r, err := hub.Decode(p.messages[seq-p.first])
-	return hub.Message{Partition: number, Seq: seq, Arrived: arrived, Tick: r == nil, Readings: r}, err
+	stamp, r, err := hub.Decode(p.messages[seq-p.first])
+	return hub.Message{Stamp: stamp, Partition: number, Seq: seq, Tick: r == nil, Readings: r}, err
 }
 
 // Partitions implements hub.Hub.
 func (m *Memory) Partitions() int { return len(m.partitions) }
 
 // Append implements hub.Hub.
-func (m *Memory) Append(ctx context.Context, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) (uint64, error) {
+func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, r *fleetscore.Readings) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fleetscore.Wrap("append to hub", "", err)
 	}
 	if err := m.check(partition); err != nil {
 		return 0, err
 	}
-	data := hub.Encode(nil, arrived, r)
+	if !stamp.Source.Valid() {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, "append to hub", "", "%q is no name of a source", stamp.Source)
+	}
+	data := hub.Encode(nil, stamp, r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {

@@ -20,7 +20,7 @@ func TestMemoryExpire(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(1)
 	for range 5 {
-		if _, err := h.Append(t.Context(), 0, 0, nil); err != nil {
+		if _, err := h.Append(t.Context(), 0, hubtest.At(0), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -33,6 +34,11 @@ func Batch(seed, n int) *fleetscore.Readings {
 		}
 	}
 	return r
+}
+
+// At is the stamp of a message of the HTTP door that arrived then.
+func At(arrived fleetscore.Micros) hub.Stamp {
+	return hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: arrived}
 }
 
 var errEnough = errors.New("enough")
@@ -82,7 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) hub.Hub) {
 
 func mustAppend(t *testing.T, h hub.Hub, partition int, arrived fleetscore.Micros, r *fleetscore.Readings) uint64 {
 	t.Helper()
-	seq, err := h.Append(t.Context(), partition, arrived, r)
+	seq, err := h.Append(t.Context(), partition, At(arrived), r)
 	if err != nil {
 		t.Fatalf("append: %v", err)
 	}
@@ -100,13 +106,13 @@ func mustRead(t *testing.T, h hub.Hub, partition int, from uint64, n int) []hub.
 
 func testAppendRead(t *testing.T, h hub.Hub) {
 	want := []hub.Message{
-		{Partition: 1, Seq: 1, Arrived: 100, Readings: Batch(1, 10)},
-		{Partition: 1, Seq: 2, Arrived: 200, Tick: true},
-		{Partition: 1, Seq: 3, Arrived: 300, Readings: Batch(2, 3)},
+		{Partition: 1, Stamp: At(100), Seq: 1, Readings: Batch(1, 10)},
+		{Partition: 1, Stamp: hub.Stamp{Source: "mqtt", Arrived: 200, Unsure: 3}, Seq: 2, Tick: true},
+		{Partition: 1, Stamp: At(300), Seq: 3, Readings: Batch(2, 3)},
 	}
 	for _, m := range want {
-		if seq := mustAppend(t, h, 1, m.Arrived, m.Readings); seq != m.Seq {
-			t.Errorf("append gave sequence %d, want %d", seq, m.Seq)
+		if seq, err := h.Append(t.Context(), 1, m.Stamp, m.Readings); err != nil || seq != m.Seq {
+			t.Errorf("append gave sequence %d, %v; want %d", seq, err, m.Seq)
 		}
 	}
 	got := mustRead(t, h, 1, 0, 3)
@@ -180,7 +186,7 @@ func testWriters(t *testing.T, h hub.Hub) {
 		wg.Go(func() {
 			for i := range each {
 				arrived := fleetscore.Micros(w*each + i)
-				seq, err := h.Append(t.Context(), 0, arrived, Batch(i, 3))
+				seq, err := h.Append(t.Context(), 0, At(arrived), Batch(i, 3))
 				if err != nil {
 					t.Errorf("append: %v", err)
 				}
@@ -204,16 +210,21 @@ func testWriters(t *testing.T, h hub.Hub) {
 
 func testRefusals(t *testing.T, h hub.Hub) {
 	for _, p := range []int{-1, 3} {
-		if _, err := h.Append(t.Context(), p, 0, nil); !fleetscore.Invalid.Is(err) {
+		if _, err := h.Append(t.Context(), p, At(0), nil); !fleetscore.Invalid.Is(err) {
 			t.Errorf("append to partition %d: %v, want kind invalid", p, err)
 		}
 		if err := h.Read(t.Context(), p, 0, nil); !fleetscore.Invalid.Is(err) {
 			t.Errorf("read of partition %d: %v, want kind invalid", p, err)
 		}
 	}
+	for _, name := range []string{"", strings.Repeat("s", fleetscore.MaxSourceBytes+1)} {
+		if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: fleetscore.Source(name)}, nil); !fleetscore.Invalid.Is(err) {
+			t.Errorf("append from source %q: %v, want kind invalid", name, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.Append(ctx, 0, 0, nil); err == nil {
+	if _, err := h.Append(ctx, 0, At(0), nil); err == nil {
 		t.Error("append with an ended context succeeded")
 	}
 	if err := h.Read(ctx, 0, 0, nil); !errors.Is(err, context.Canceled) {
@@ -274,7 +285,7 @@ func testClose(t *testing.T, h hub.Hub) {
 	if err := <-ended; !fleetscore.Unavailable.Is(err) {
 		t.Errorf("the waiting read ended with %v, want kind unavailable", err)
 	}
-	if _, err := h.Append(t.Context(), 0, 0, nil); !fleetscore.Unavailable.Is(err) {
+	if _, err := h.Append(t.Context(), 0, At(0), nil); !fleetscore.Unavailable.Is(err) {
 		t.Errorf("append after close: %v, want kind unavailable", err)
 	}
 	if err := h.Close(); err != nil {
