@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"strings"
 )
 
@@ -24,21 +22,21 @@ const (
 	Corrupt                 // stored bytes are not what was written
 )
 
-// kinds maps a kind to all that follows from it.
+// kinds maps a kind to all that follows from it. The HTTP statuses are numbers, so
+// that whoever only reads models doesn't link a web server.
 var kinds = [...]struct {
 	name  string
 	http  int
 	exit  int
-	level slog.Level
 	retry bool
 }{
-	Internal:    {"internal", http.StatusInternalServerError, 1, slog.LevelError, false},
-	Invalid:     {"invalid", http.StatusBadRequest, 10, slog.LevelWarn, false},
-	NotFound:    {"not_found", http.StatusNotFound, 12, slog.LevelWarn, false},
-	Conflict:    {"conflict", http.StatusConflict, 13, slog.LevelWarn, false},
-	Unavailable: {"unavailable", http.StatusServiceUnavailable, 11, slog.LevelWarn, true},
-	Exhausted:   {"exhausted", http.StatusInsufficientStorage, 1, slog.LevelError, true},
-	Corrupt:     {"corrupt", http.StatusInternalServerError, 1, slog.LevelError, false},
+	Internal:    {"internal", 500, 1, false},
+	Invalid:     {"invalid", 400, 10, false},
+	NotFound:    {"not_found", 404, 12, false},
+	Conflict:    {"conflict", 409, 13, false},
+	Unavailable: {"unavailable", 503, 11, true},
+	Exhausted:   {"exhausted", 507, 1, true}, // insufficient storage
+	Corrupt:     {"corrupt", 500, 1, false},
 }
 
 // String returns the kind's name on the wire, such as "not_found".
@@ -64,9 +62,6 @@ func (k Kind) HTTPStatus() int { return kinds[min(int(k), len(kinds)-1)].http }
 
 // ExitCode is the status a command ends with for this kind.
 func (k Kind) ExitCode() int { return kinds[min(int(k), len(kinds)-1)].exit }
-
-// LogLevel is the level an error of this kind is logged at.
-func (k Kind) LogLevel() slog.Level { return kinds[min(int(k), len(kinds)-1)].level }
 
 // Retryable tells whether the same call may succeed later, unchanged.
 func (k Kind) Retryable() bool { return kinds[min(int(k), len(kinds)-1)].retry }
