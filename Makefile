@@ -7,7 +7,12 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS     := -s -w -X github.com/fleetscore/fleetscore/internal/cli.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test race crash parity check fmt bench microbench cross fuzz clean
+.DEFAULT_GOAL := build
+
+.PHONY: help build demo test race crash parity check fmt bench microbench cross fuzz clean
+
+help: ## the targets, a line each
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, in bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetscore ./cmd/fleetscore
@@ -43,7 +48,7 @@ cross: ## it builds for every platform we ship
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build ./...
 
-fmt:
+fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
 bench: ## beside the peers, in one go; BENCH='-quick', '-only fleet' or '-write docs/benchmarks.md' (needs Python)
@@ -55,5 +60,5 @@ microbench: ## the benchmarks of single packages, in Go alone
 fuzz: ## every fuzz target for a minute
 	./scripts/fuzz 60s
 
-clean:
+clean: ## remove the binary and the demo's data
 	rm -rf bin .demo
