@@ -70,6 +70,9 @@ func Parse(name string, text []byte) (fleetscore.Config, error) {
 	}
 	if len(r.problems) > 0 {
 		slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
+		if n := len(r.problems); n > maxProblems {
+			r.problems = append(r.problems[:maxProblems:maxProblems], Problem{Text: fmt.Sprintf("and %d problems more", n-maxProblems)})
+		}
 		return fleetscore.Config{}, &fleetscore.Error{Kind: fleetscore.Invalid,
 			Err: &Problems{Name: filepath.Base(name), List: r.problems}}
 	}
@@ -81,6 +84,10 @@ func (r *reader) read(text []byte, cfg *fleetscore.Config) {
 		r.problemf(0, "the file has %d bytes, more than the %d allowed", len(text), MaxBytes)
 		return
 	}
+	if line, why := bound(text); why != "" {
+		r.problemf(line, "%s", why)
+		return
+	}
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		line := 0
@@ -89,7 +96,7 @@ func (r *reader) read(text []byte, cfg *fleetscore.Config) {
 			line = se.Token.Position.Line
 			err = errors.New(se.Message)
 		}
-		r.problemf(line, "not valid YAML: %v", err)
+		r.problemf(line, "not valid YAML: %s", shown(err.Error()))
 		return
 	}
 	var body ast.Node

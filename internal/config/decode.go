@@ -4,7 +4,6 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -24,6 +23,9 @@ type reader struct {
 func (r *reader) problemf(line int, format string, args ...any) {
 	r.problems = append(r.problems, Problem{Line: line, Text: fmt.Sprintf(format, args...)})
 }
+
+// place is the path that is being read.
+func (r *reader) place() string { return shown(strings.Join(r.path, ".")) }
 
 // at reports a problem at the line of path, or of its nearest known parent.
 func (r *reader) at(path, format string, args ...any) {
@@ -126,7 +128,7 @@ func (r *reader) structure(n ast.Node, v reflect.Value) {
 	r.entries(n, func(key string, value ast.Node, line int) {
 		i, ok := fields[key]
 		if !ok {
-			r.problemf(line, "%s: unknown key%s", strings.Join(r.path, "."), suggest(key, names))
+			r.problemf(line, "%s: unknown key%s", r.place(), suggest(key, names))
 			return
 		}
 		r.value(value, v.Field(i))
@@ -138,7 +140,7 @@ func (r *reader) mapping(n ast.Node, v reflect.Value) {
 	r.entries(n, func(key string, value ast.Node, line int) {
 		e := reflect.New(v.Type().Elem()).Elem()
 		if _, null := value.(*ast.NullNode); null {
-			r.problemf(line, "%s: nothing is said of it", strings.Join(r.path, "."))
+			r.problemf(line, "%s: nothing is said of it", r.place())
 		}
 		r.value(value, e)
 		v.SetMapIndex(reflect.ValueOf(key), e)
@@ -157,7 +159,7 @@ func (r *reader) entries(n ast.Node, f func(key string, value ast.Node, line int
 		r.wrong(n, "a mapping (key: value) is expected here")
 		return
 	}
-	var seen []string
+	seen := make(map[string]bool, len(values))
 	for _, e := range values {
 		key, ok := scalar(e.Key)
 		line := e.Key.GetToken().Position.Line
@@ -165,11 +167,11 @@ func (r *reader) entries(n ast.Node, f func(key string, value ast.Node, line int
 			r.problemf(line, "a plain key is expected here")
 			continue
 		}
-		if slices.Contains(seen, key) {
-			r.problemf(line, "%s: the key stands twice", key)
+		if seen[key] {
+			r.problemf(line, "%s: the key stands twice", shown(key))
 			continue
 		}
-		seen = append(seen, key)
+		seen[key] = true
 		r.path = append(r.path, key)
 		r.lines[strings.Join(r.path, ".")] = line
 		f(key, e.Value, line)
@@ -190,7 +192,7 @@ func (r *reader) list(n ast.Node, v reflect.Value) {
 }
 
 func (r *reader) wrong(n ast.Node, text string) {
-	r.problemf(n.GetToken().Position.Line, "%s: %s", strings.Join(r.path, "."), text)
+	r.problemf(n.GetToken().Position.Line, "%s: %s", r.place(), text)
 }
 
 // scalar returns the text of a scalar as written; numbers and booleans are texts
@@ -209,6 +211,9 @@ func scalar(n ast.Node) (string, bool) {
 
 // suggest names the known key nearest to a mistyped one, or all of them.
 func suggest(key string, names []string) string {
+	if len(key) > 64 {
+		return "; known here: " + strings.Join(names, ", ")
+	}
 	best, dist := "", 3
 	for _, n := range names {
 		if d := distance(strings.ToLower(key), n); d < dist {
