@@ -7,159 +7,16 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/testkit"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
-
-// liveRelease is a release of scikit-learn, the Pythons it has wheels for, and
-// what else it needs.
-type liveRelease struct {
-	release string // empty for the newest that the registry serves
-	pythons []string
-	with    []string
-	always  bool // in CI too, not just in make parity
-}
-
-var liveReleases = []liveRelease{
-	{"", []string{"3.14", "3.13", "3.12", "3.11"}, []string{"pandas"}, true},
-	{"0.19.2", []string{"3.6"}, []string{"numpy<1.20", "scipy<1.6"}, true},
-	{"0.24.2", []string{"3.8", "3.9", "3.7", "3.6"}, []string{"numpy<1.24", "scipy<1.8"}, true},
-	{"1.2.2", []string{"3.11", "3.10", "3.9", "3.8"}, []string{"numpy<2", "pandas<2.2"}, true},
-	{"0.20.4", []string{"3.7", "3.6"}, []string{"numpy<1.20", "scipy<1.6"}, false},
-	{"0.22.2.post1", []string{"3.8", "3.7", "3.6"}, []string{"numpy<1.20", "scipy<1.6", "pandas<1.2"}, false},
-	{"1.0.2", []string{"3.9", "3.8", "3.10"}, []string{"numpy<1.24", "scipy<1.10", "pandas<2"}, false},
-	{"1.5.2", []string{"3.12", "3.11", "3.10"}, []string{"numpy<2.2", "pandas<2.3"}, false},
-	{"1.7.2", []string{"3.13", "3.12", "3.11", "3.10"}, []string{"pandas<2.4"}, false},
-}
-
-// TestLiveParity: fleets of every supported class with random parameters, made
-// by scikit-learn itself of at least three releases, the newest included, give
-// what it gives. `make parity` draws more of them from more releases.
-//
-//	FLEETSCORE_PARITY_SEED     the first seed; 1 by default
-//	FLEETSCORE_PARITY_ROUNDS   models per class and release; 2 by default
-//	FLEETSCORE_PARITY_RELEASES all, or some of them with commas between
-//	FLEETSCORE_PARITY_ONLY     a regular expression of families in testdata/live.py
-func TestLiveParity(t *testing.T) {
-	if !testkit.All() && os.Getenv("FLEETSCORE_PARITY_RELEASES") == "" {
-		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1, or run make parity; it needs Python 3 with venv and a package index. The committed fixtures are compared all the same")
-	}
-	pythons := findPythons()
-	want := os.Getenv("FLEETSCORE_PARITY_RELEASES")
-	ran := 0
-	for _, r := range liveReleases {
-		name := r.release
-		if name == "" {
-			name = "newest"
-		}
-		if want == "" && !r.always || want != "" && want != "all" && !slices.Contains(strings.Split(want, ","), name) {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			python, err := r.install(t, pythons)
-			if err != nil {
-				if r.release == "" {
-					testkit.Missing(t, "the newest scikit-learn", err.Error())
-				}
-				t.Skipf("SKIPPED: scikit-learn %s can't be had here (%v); the fixtures in testdata cover it", r.release, err)
-			}
-			ran++
-			compareLive(t, os.DirFS(runLive(t, python)))
-		})
-	}
-	if ran < 3 && want == "" {
-		testkit.Missing(t, "scikit-learn of three releases", fmt.Sprintf("only %d can be installed with the Pythons found (%v)", ran, pythons))
-	}
-}
-
-// findPythons finds interpreters by version, in PATH and where pyenv keeps them.
-func findPythons() map[string]string {
-	found := map[string]string{}
-	home, _ := os.UserHomeDir()
-	for minor := 6; minor <= 20; minor++ {
-		v := "3." + strconv.Itoa(minor)
-		candidates, _ := filepath.Glob(filepath.Join(home, ".pyenv", "versions", v+".*", "bin", "python"))
-		if p, err := exec.LookPath("python" + v); err == nil {
-			candidates = append(candidates, p)
-		}
-		candidates = append(candidates, "python3")
-		for _, c := range candidates {
-			if out, err := exec.Command(c, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])").Output(); err == nil && strings.TrimSpace(string(out)) == v {
-				found[v] = c
-				break
-			}
-		}
-	}
-	return found
-}
-
-// install makes a virtual environment, once.
-func (r *liveRelease) install(t *testing.T, pythons map[string]string) (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	err = fmt.Errorf("it needs Python %s", strings.Join(r.pythons, " or "))
-	for _, v := range r.pythons {
-		base := pythons[v]
-		if base == "" {
-			continue
-		}
-		pins := []string{"scikit-learn"}
-		if r.release != "" {
-			pins[0] += "==" + r.release
-		}
-		pins = append(pins, r.with...)
-		dir := filepath.Join(cache, "fleetscore-test", "sklearn-"+v+"-"+fleetscore.DigestOf([]byte(strings.Join(pins, " "))).Short())
-		python := filepath.Join(dir, "bin", "python")
-		ready := filepath.Join(dir, "ready")
-		if s, statErr := os.Stat(ready); statErr == nil && (r.release != "" || time.Since(s.ModTime()) < 24*time.Hour) {
-			return python, nil
-		}
-		for _, args := range [][]string{{base, "-m", "venv", "--clear", dir},
-			append([]string{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"}, pins...)} {
-			out, runErr := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
-			if err = runErr; err != nil {
-				err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
-				break
-			}
-		}
-		if err == nil {
-			return python, os.WriteFile(ready, nil, 0o600)
-		}
-	}
-	return "", err
-}
-
-// runLive makes fleets with one Python.
-func runLive(t *testing.T, python string) string {
-	t.Helper()
-	setting := func(name, other string) string {
-		if v := os.Getenv(name); v != "" {
-			return v
-		}
-		return other
-	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", "live.py"), dir,
-		"--seed", setting("FLEETSCORE_PARITY_SEED", "1"), "--rounds", setting("FLEETSCORE_PARITY_ROUNDS", "2"), "--only", os.Getenv("FLEETSCORE_PARITY_ONLY"))
-	cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "PYTHONWARNINGS=ignore")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return dir
-}
 
 // liveCase is what testdata/live.py wrote of one model.
 type liveCase struct {

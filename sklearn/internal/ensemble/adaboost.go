@@ -14,7 +14,7 @@ type AdaBoost struct {
 	weights []float64
 	// Of the classifier.
 	real    bool // algorithm SAMME.R: by probabilities
-	against bool // since 1.3, a vote counts against the other classes
+	against bool // since 1.3.1, a vote counts against the other classes
 	early   bool // until 0.21, predict_proba was made in another way
 	total   float64
 }
@@ -39,7 +39,7 @@ func ReadAdaBoost(a *estimator.Attributes) estimator.Estimator {
 		default:
 			a.Unsupported("algorithm="+algorithm, "use SAMME")
 		}
-		b.against, b.early = a.AtLeast(1, 3), !a.AtLeast(0, 22)
+		b.against, b.early = a.AtLeastPatch(1, 3, 1), !a.AtLeast(0, 22)
 	}
 	return b
 }

@@ -32,6 +32,7 @@ type Attributes struct {
 	version     string
 	major       int
 	minor       int
+	patch       int
 	features    int
 	instead     bool
 	err         error
@@ -96,16 +97,18 @@ func (a *Attributes) Copy(name []byte) string {
 
 // release is one of scikit-learn's.
 type release struct {
-	version      string
-	major, minor int
+	version             string
+	major, minor, patch int
 }
 
 func releaseOf(version []byte) release {
 	r := release{version: pickle.Clean(version)}
 	major, rest, _ := strings.Cut(r.version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
+	minor, rest, _ := strings.Cut(rest, ".")
+	patch, _, _ := strings.Cut(rest, ".") // 1.post1 in 1.4.1.post1
 	r.major, _ = strconv.Atoi(major)
 	r.minor, _ = strconv.Atoi(minor)
+	r.patch, _ = strconv.Atoi(patch)
 	return r
 }
 
@@ -129,7 +132,7 @@ func (a *Attributes) release() {
 				a.b.versions = append(a.b.versions, a.version)
 			}
 		}
-		a.major, a.minor = r.major, r.minor
+		a.major, a.minor, a.patch = r.major, r.minor, r.patch
 	}
 	for _, name := range [...]string{"n_features_in_", "n_features_"} {
 		if v := a.Value(name); v != 0 && a.features == 0 {
@@ -161,6 +164,11 @@ func (a *Attributes) FittedWith(names []string) {
 // newer one wrote it.
 func (a *Attributes) AtLeast(major, minor int) bool {
 	return a.major > major || (a.major == major && a.minor >= minor)
+}
+
+// AtLeastPatch is AtLeast for a release of three numbers.
+func (a *Attributes) AtLeastPatch(major, minor, patch int) bool {
+	return a.AtLeast(major, minor) && (a.patch >= patch || a.AtLeast(major, minor+1))
 }
 
 // Features is n_features_in_, or what else names the number of columns; 0 if
@@ -519,7 +527,7 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 		return
 	}
 	first := len(a.b.attrs)
-	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, major: a.major, minor: a.minor}
+	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, major: a.major, minor: a.minor, patch: a.patch}
 	if err := a.b.Graph.Charge(4 * a.b.Graph.Count(state)); err != nil {
 		a.err = err
 		return

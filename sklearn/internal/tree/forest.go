@@ -1,6 +1,8 @@
 package tree
 
 import (
+	"math"
+
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
@@ -119,9 +121,32 @@ func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 		}
 		to := f.values[(first+i)*f.width : (first+i+1)*f.width]
 		copy(to, p.values[int(at)*f.width:])
-		if f.labels.Len() > 0 && !a.AtLeast(1, 3) { // counts, until 1.3 made them fractions
+		if f.labels.Len() > 0 && !a.AtLeast(1, 4) { // counts, until 1.4 made them fractions
+			best := top(to)
 			fractions(to)
+			if a == forest { // a tree alone
+				prefer(to, best)
+			}
 		}
+	}
+}
+
+// top is the place of the largest value, the first of equals.
+func top(x []float64) int {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// prefer makes a value the largest, by its last digit, where division rounded it
+// to the same as one before it: a tree alone predicts by its counts.
+func prefer(x []float64, best int) {
+	for top(x) != best {
+		x[best] = math.Nextafter(x[best], 2)
 	}
 }
 
