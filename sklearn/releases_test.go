@@ -207,7 +207,7 @@ func runLive(t *testing.T, python, path string) string {
 		dir = filepath.Join(keep, strings.ReplaceAll(t.Name(), "/", "_"))
 	}
 	cmd := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", "live.py"), dir,
-		"--seed", setting("FLEETSCORE_PARITY_SEED", "1"), "--rounds", setting("FLEETSCORE_PARITY_ROUNDS", "2"), "--only", os.Getenv("FLEETSCORE_PARITY_ONLY"))
+		"--seed", setting("FLEETSCORE_PARITY_SEED", "1"), "--rounds", setting("FLEETSCORE_PARITY_ROUNDS", "2"), "--only", os.Getenv("FLEETSCORE_PARITY_ONLY"), "--changed", setting("FLEETSCORE_PARITY_CHANGED", "0"))
 	cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "PYTHONWARNINGS=ignore")
 	if path != "" {
 		cmd.Env = append(cmd.Env, "PYTHONPATH="+path)

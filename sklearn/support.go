@@ -204,7 +204,7 @@ func hist(name string, code uint32) class {
 	return class{name, code, in("ensemble._hist_gradient_boosting.gradient_boosting"), nil, tree.ReadHistGradientBoosting, named(name, tree.NewHistGradientBoosting), "numeric features"}
 }
 
-const metrics = "metrics euclidean, sqeuclidean, manhattan, chebyshev, minkowski, canberra, hamming and cosine; all training rows are compared"
+const metrics = "metrics euclidean, seuclidean, sqeuclidean, manhattan, chebyshev, minkowski (also with weights), canberra, braycurtis, hamming and cosine; all training rows are compared"
 
 var others = []class{
 	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
@@ -330,7 +330,7 @@ const (
 	cythonLosses  = "__pyx_unpickle_CyHuberLoss __pyx_unpickle_CyPinballLoss CyHalfSquaredError CyAbsoluteError CyPinballLoss CyHuberLoss CyHalfPoissonLoss CyHalfGammaLoss CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHalfBinomialLoss CyHalfMultinomialLoss CyExponentialLoss __pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError __pyx_unpickle_CyHalfPoissonLoss __pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfTweedieLoss __pyx_unpickle_CyHalfTweedieLossIdentity __pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss"
 	scorers       = "_PassthroughScorer _passthrough_scorer _Scorer _PredictScorer _ProbaScorer _ThresholdScorer"
 	sgdLosses     = "Hinge SquaredHinge Log ModifiedHuber SquaredLoss Huber EpsilonInsensitive SquaredEpsilonInsensitive"
-	metricClasses = "newObj EuclideanDistance EuclideanDistance64 ManhattanDistance ManhattanDistance64 ChebyshevDistance ChebyshevDistance64 MinkowskiDistance MinkowskiDistance64"
+	metricClasses = "newObj EuclideanDistance EuclideanDistance64 EuclideanDistance32 ManhattanDistance ManhattanDistance64 ManhattanDistance32 ChebyshevDistance ChebyshevDistance64 ChebyshevDistance32 MinkowskiDistance MinkowskiDistance64 MinkowskiDistance32 WMinkowskiDistance WMinkowskiDistance64 CanberraDistance CanberraDistance64 CanberraDistance32 HammingDistance HammingDistance64 HammingDistance32 BrayCurtisDistance BrayCurtisDistance64 BrayCurtisDistance32 SEuclideanDistance SEuclideanDistance64 SEuclideanDistance32 MahalanobisDistance MahalanobisDistance64 MahalanobisDistance32"
 )
 
 // records finds classes by their codes.

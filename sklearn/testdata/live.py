@@ -24,6 +24,7 @@ import zipfile
 import numpy as np
 import sklearn
 
+import wide
 from parity import METHODS, VERSION, make, pack
 
 warnings.simplefilter("ignore")
@@ -639,7 +640,22 @@ def case(d, f):
     kind = None
     holes = "holes" in task
     x = d.table(rows, cols if "categories" not in task else max(2, cols), kind)
+    ready = None
+    if f.__module__ == "wide" or d.chance(0.2):
+        ready = wide.shipped(d, task) if isinstance(est, object) and est != "columns" and d.chance(0.4) else None
+        if ready is not None:
+            x = ready[0]
+            rows = len(x)
+    near = "KNeighbors" in str(est) and "KNeighbors" not in type(est).__name__
+    if near:  # which of equally near rows counts isn't determined
+        x = x * (1 + d.rng.uniform(-1e-3, 1e-3, x.shape)) + d.rng.uniform(-1e-3, 1e-3, x.shape) * (np.abs(x).max() + 1e-3)
+        ready = ready and (x, ready[1])
+    if "filled" in task or "near" in task:
+        x = np.abs(x) + 0.01
     cols = x.shape[1]
+    wide.per_column(d, est, cols)
+    if getattr(est, "monotonic_cst", None) is not None:
+        est.monotonic_cst = d.rng.randint(-1, 2, cols).tolist()
     if est == "transformer":
         est = transformer(d, cols)
     elif est == "columns":
@@ -650,12 +666,22 @@ def case(d, f):
         x[:, 0], x[:, 1] = d.rng.randint(0, 12, rows), d.rng.randint(0, 40, rows)
         if d.chance():
             x[d.rng.uniform(size=rows) < 0.1, 0] = np.nan
-    elif type(est).__name__ not in ("SimpleImputer",):
+    elif type(est).__name__ not in ("SimpleImputer",) and "near" not in task and "frozen" not in task and getattr(est, "metric_params", None) is None and getattr(est, "monotonic_cst", None) is None and "filled" not in task and not near:
         steps = front(d, cols, holes)
         if steps:
             est = Pipeline(steps + [("last", est)])
     y = None
-    if "class" in task.split()[-1]:
+    if ready is not None and ready[1] is not None:
+        y = ready[1]
+        if task.endswith("class2"):
+            y = (y > np.median(y)).astype(int) if len(np.unique(y)) > 2 else y
+        if "class" in task.split()[-1] and d.chance() and len(np.unique(y)) <= 6:
+            y = d.spell(y)
+    elif task.endswith("labels"):
+        y = d.rng.randint(0, 2, (rows, 3))
+        y[:2] = [[0, 1, 0], [1, 0, 1]]
+        x = x + y.sum(1)[:, None]
+    elif "class" in task.split()[-1]:
         k = 2 if task.endswith("class2") else d.pick(2, 2, 3, 4)
         y = d.labels(k, rows)
         spread = x.std(0)
@@ -678,7 +704,7 @@ def case(d, f):
         x[d.rng.uniform(size=x.shape) < 0.15] = np.nan
         if d.chance(0.2) and type(est).__name__ == "SimpleImputer":
             x[:, 0] = np.nan
-    look = d.pick("float64", "float64", "float32", "int", "pandas", "fortran")
+    look = d.pick("float64", "float64", "float32", "int", "pandas", "fortran") if not near else "float64"
     if look == "float32":
         x = x.astype(np.float32)
     elif look == "int" and not holes and np.abs(x).max() > 2 and not np.isnan(x).any():
@@ -686,7 +712,9 @@ def case(d, f):
     elif look == "fortran":
         x = np.asfortranarray(x)
     elif look == "pandas" and pandas is not None:
-        x = pandas.DataFrame(x, columns=["temp", u"dr\u00fcck", "x y", "a", "b"][:cols])
+        x = pandas.DataFrame(x, columns=(["temp", u"dr\u00fcck", "x y", "a", "b"] + ["c%d" % i for i in range(cols)])[:x.shape[1]])
+    if "frozen" in task:
+        wide.prefit(d, est, x, y)
     return est, x, y
 
 
@@ -731,6 +759,10 @@ def queries(d, model, x, positive):
     n = x.shape[1]
     rows = [x[:10], x[:4] + 1e-3 * spread, d.rng.normal(0, 1, (8, n)) * spread, x[:1] + 30 * spread, np.zeros((1, n)), -x[:2], x[:1] * 1e12, np.full((1, n), 1e-300), x[2:3].astype(np.float32)]
     q = np.vstack(rows + specials(model, x[:2]))
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if type(last).__name__ in ("FunctionTransformer", "PowerTransformer"):  # where logarithms and powers lose digits
+        for v in (5e-324, 3e-310, 2.3e-308, 1e-20, 1e-8, 1 - 2.0 ** -53, 1 + 2.0 ** -52, 1 - 1e-9, 1 + 1e-9, 1 - 1e-3, 1 + 1e-3, 0.5, 2.0, 1e5, 700.0):
+            q = np.vstack([q, np.full((1, n), v), np.full((1, n), -v)])
     q = np.where(np.isnan(q) & (d.rng.uniform(size=q.shape) < 0.3), 0, q)
     return np.abs(q) + 0.1 if positive else q
 
@@ -747,11 +779,15 @@ def call(model, m, x):
         return None
     except Exception as e:
         return "%s: %s" % (type(e).__name__, str(e)[:200])
+    if isinstance(got, list) and m == "transform":  # of VotingClassifier without flatten_transform
+        return None
     if isinstance(got, list):  # one array per output
         got = np.hstack(got)
     if hasattr(got, "toarray"):
         got = got.toarray()
     got = np.asarray(got)
+    if got.ndim > 2:  # the same, of later releases
+        return None
     if got.dtype.kind in "UO":
         classes = last_attribute(model, "classes_")
         if isinstance(classes, list):
@@ -795,7 +831,7 @@ def unsupported(model):
     name = type(last).__name__
     if name.startswith("GradientBoosting") and not (last.init is None or last.init == "zero"):
         return "init="
-    if name.startswith("HistGradientBoosting") and last.categorical_features is not None:
+    if name.startswith("HistGradientBoosting") and not (last.categorical_features is None or isinstance(last.categorical_features, str)):
         return "categorical features"
     return ""
 
@@ -813,6 +849,8 @@ def exact(model):
         return model.func in (None, np.abs, np.square, np.sign, np.rint)
     if name == "QuantileTransformer":
         return model.output_distribution == "uniform"
+    if name.startswith("AdaBoost"):
+        return all(exact(e) for e in model.estimators_)
     if name.startswith("GradientBoosting"):
         return not hasattr(model.init_, "predict") or type(model.init_).__name__.startswith("Dummy")
     return name in EXACT
@@ -836,6 +874,8 @@ def weights(model, q):
         return k.dot(coef) + np.abs(last.intercept_).max()
     if getattr(last, "coef_", None) is not None:
         return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
+    if type(last).__name__ == "PCA":
+        return ((x + np.abs(last.mean_)) ** 2).sum(1) / max(last.noise_variance_, 1e-300) if last.noise_variance_ else np.zeros(len(x))
     if hasattr(last, "cluster_centers_"):
         return (x ** 2).sum(1) + (last.cluster_centers_ ** 2).sum(1).max()
     if hasattr(last, "location_"):
@@ -871,7 +911,8 @@ def results(d, model, like, q):
         last = model.steps[-1][1] if hasattr(model, "steps") else model
         if m == "score_samples" and type(last).__name__ == "PCA":  # it inverts a covariance
             noise = last.noise_variance_ or last.explained_variance_[-1]
-            if not last.explained_variance_.max() < 1e4 * noise:  # then its own releases differ
+            most = last.explained_variance_.max()
+            if not (most ** 2 if last.whiten else most) < 1e4 * noise:  # then its own releases differ
                 moved = moved + np.inf
         out[m]["moved"] = pack(np.nan_to_num(moved))
     return out
@@ -913,6 +954,7 @@ def main():
     args.add_argument("--seed", type=int, required=True)
     args.add_argument("--rounds", type=int, default=1)
     args.add_argument("--only", default="")
+    args.add_argument("--changed", type=float, default=0.0, help="the share of models that somebody changed by hand after the fit")
     args = args.parse_args()
     archive = None
     if args.folder.endswith(".zip"):
@@ -921,7 +963,7 @@ def main():
         os.makedirs(args.folder)
     cases, unfit = [], {}
     for r in range(args.rounds):
-        for i, f in enumerate(FAMILIES):
+        for i, f in enumerate(FAMILIES + wide.FAMILIES):
             if not re.search(args.only, f.__name__):
                 continue
             name = "%s_%d" % (f.__name__, args.seed + r)
@@ -929,6 +971,7 @@ def main():
             est, x, y = case(d, f)
             try:
                 model = est.fit(x) if y is None else est.fit(x, y)
+                edit = wide.changed(d, model) if args.changed and d.chance(args.changed) else ""
             except Exception as e:  # parameters that don't go together, or a NumPy that is too new for the release
                 unfit[name] = "%s: %s" % (type(e).__name__, str(e)[:300])
                 continue
@@ -938,14 +981,17 @@ def main():
             file = name + ".pickle"
             with open(os.path.join(args.folder, file), "wb") as fh:  # first, as some releases change a model that is used
                 pickle.dump(model, fh, min(d.whole(2, 5), pickle.HIGHEST_PROTOCOL))
-            shown = re.sub(r"\s+", " ", str(model))
+            shown = re.sub(r"\s+", " ", str(model)) + (" with another %s" % edit if edit else "")
             q = queries(d, model, x, "box-cox" in shown)
+            if "KNeighbors" in shown and "KNeighbors" not in type(model).__name__ and "steps" not in vars(model):
+                q = q[(np.abs(q) < 1e3 * (np.abs(np.asarray(x, dtype=float)).max() + 1)).all(1)]
             c = {"name": name, "shown": shown, "exact": exact(model), "single": x_is_single(x), "cols": q.shape[1], "asked": asked(d, model, like, q),
-                 "probes": probes(d, model, like, q), "file": file, "unsupported": unsupported(model)}
+                 "probes": probes(d, model, like, q), "file": file, "unsupported": "" if edit else unsupported(model),
+                 "may_refuse": bool(edit) or f.__module__ == "wide", "changed": edit}
             for n in (q.shape[1] + 1, q.shape[1] - 1):
-                wide = np.resize(q[:4], (4, n)) if n else None
-                if wide is not None:
-                    c.setdefault("wrong", {})[str(n)] = all(not isinstance(call(model, m, wide), np.ndarray) for m in METHODS)
+                other = np.resize(q[:4], (4, n)) if n else None
+                if other is not None:
+                    c.setdefault("wrong", {})[str(n)] = all(not isinstance(call(model, m, other), np.ndarray) for m in METHODS)
             if any(o.get("cols", 1) > 0 for o in c["asked"]["out"].values()):  # else an imputer that leaves no column
                 cases.append(c)
     with open(os.path.join(args.folder, "cases.json"), "w") as fh:

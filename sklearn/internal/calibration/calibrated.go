@@ -182,7 +182,9 @@ func (c *Calibrated) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 		if err := e.Compute(method, x, d, ws); err != nil {
 			return err
 		}
-		c.probabilities(d, one, c.curves[i*c.columns():])
+		if err := c.probabilities(d, one, ws, c.curves[i*c.columns():]); err != nil {
+			return err
+		}
 		for j := range k {
 			dst := mean.Col(j)
 			for r, p := range one.Col(j) {
@@ -205,13 +207,21 @@ func (c *Calibrated) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 }
 
 // probabilities is what one member says.
-func (c *Calibrated) probabilities(d, out *estimator.Block, curves []curve) {
+func (c *Calibrated) probabilities(d, out *estimator.Block, ws *estimator.Workspace, curves []curve) error {
+	for j := range c.columns() { // a step function refuses what isn't finite, a sigmoid doesn't
+		if curves[j].x == nil {
+			continue
+		}
+		if err := ws.View(d, d.Cols-c.columns()+j, 1).CheckFinite(c.Class()); err != nil {
+			return err
+		}
+	}
 	if c.labels.Len() == 2 {
 		for r, v := range d.Col(d.Cols - 1) {
 			p := curves[0].at(v)
 			out.Col(0)[r], out.Col(1)[r] = 1-p, p
 		}
-		return
+		return nil
 	}
 	for j := range out.Cols {
 		dst := out.Col(j)
@@ -219,7 +229,7 @@ func (c *Calibrated) probabilities(d, out *estimator.Block, curves []curve) {
 			dst[r] = curves[j].at(v)
 		}
 	}
-	estimator.Normalize(out)
+	estimator.Normalize(out, true)
 	for j := range out.Cols {
 		dst := out.Col(j)
 		for r, p := range dst {
@@ -228,4 +238,5 @@ func (c *Calibrated) probabilities(d, out *estimator.Block, curves []curve) {
 			}
 		}
 	}
+	return nil
 }

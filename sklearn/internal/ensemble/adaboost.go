@@ -258,7 +258,7 @@ func (b *AdaBoost) earlyProbabilities(x, out *estimator.Block, ws *estimator.Wor
 			out.Col(c)[r] = math.Exp(1 / float64(k-1) * v)
 		}
 	}
-	estimator.Normalize(out)
+	estimator.Normalize(out, true)
 	return nil
 }
 

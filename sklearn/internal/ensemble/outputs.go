@@ -20,9 +20,7 @@ func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 	g := a.Graph()
 	if a.Has("label_binarizer_") {
 		a.Nested(a.Value("label_binarizer_"), "label_binarizer_", func(in *estimator.Attributes) {
-			if y := in.Text("y_type_", "multiclass"); y != "multiclass" && y != "binary" {
-				in.Unsupported("several labels a row", "train one classifier per label")
-			}
+			in.OneLabel()
 			p.labels = in.Labels("classes_")
 		})
 	} else {

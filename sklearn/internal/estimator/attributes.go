@@ -466,6 +466,13 @@ func (a *Attributes) LabelsOf(v pickle.Value, name string) Labels {
 	return Labels{}
 }
 
+// OneLabel refuses a LabelBinarizer of several labels a row.
+func (a *Attributes) OneLabel() {
+	if y := a.Text("y_type_", "multiclass"); y != "multiclass" && y != "binary" {
+		a.Unsupported("several labels a row", "train one classifier per label")
+	}
+}
+
 // Child is an attribute that is an estimator, as a step of that name.
 func (a *Attributes) Child(name string) Estimator {
 	v := a.Value(name)

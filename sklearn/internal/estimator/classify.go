@@ -33,8 +33,9 @@ func Choose(d *Block, dst []float64, labels *Labels) {
 func Expit(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 // Logistic writes the sigmoid of each decision: of one decision the two
-// probabilities, else made to sum to 1.
-func Logistic(d, out *Block) {
+// probabilities, else made to sum to 1. Where all of them are 0, uniform says
+// whether they become equal, or NaN.
+func Logistic(d, out *Block, uniform bool) {
 	if d.Cols == 1 {
 		for i, v := range d.Col(0) {
 			p := Expit(v)
@@ -47,11 +48,11 @@ func Logistic(d, out *Block) {
 			out.Col(c)[i] = Expit(v)
 		}
 	}
-	Normalize(out)
+	Normalize(out, uniform)
 }
 
-// Normalize divides rows by their sum; rows of zeros become uniform.
-func Normalize(out *Block) {
+// Normalize divides rows by their sum; rows of zeros become uniform, or NaN.
+func Normalize(out *Block, uniform bool) {
 	for r := range out.Rows {
 		sum := 0.0
 		for c := range out.Cols {
@@ -59,7 +60,7 @@ func Normalize(out *Block) {
 		}
 		for c := range out.Cols {
 			p := &out.X[c*out.Stride+r]
-			if sum == 0 {
+			if sum == 0 && uniform {
 				*p = 1 / float64(out.Cols)
 			} else {
 				*p /= sum

@@ -158,6 +158,9 @@ type Classifier struct {
 	class  string
 	labels estimator.Labels
 	proba  probability
+	// Whether probabilities that are all 0 become equal: since 1.9. Before, they
+	// become NaN.
+	uniform bool
 }
 
 // ReadClassifier reads the attributes of any of them.
@@ -165,10 +168,14 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	s := NewClassifier(a.Class)
 	s.read(a)
 	if a.Has("_label_binarizer") { // of RidgeClassifier, whose classes_ is a property
-		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { s.labels = in.Labels("classes_") })
+		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) {
+			in.OneLabel()
+			s.labels = in.Labels("classes_")
+		})
 	} else {
 		s.labels = a.Labels("classes_")
 	}
+	s.uniform = a.AtLeast(1, 9)
 	switch a.Class {
 	case "LogisticRegression", "LogisticRegressionCV":
 		s.proba = s.logisticRegression(a)
@@ -194,6 +201,8 @@ func (s *Classifier) logisticRegression(a *estimator.Attributes) probability {
 	case len(s.intercept) == 1 && !a.AtLeast(0, 20):
 		return logistic
 	case multi == "ovr" || multi == "warn" || classes <= 2 && byDefault || solver == "liblinear" && byDefault:
+		return logistic
+	case solver == "newton-cholesky" && byDefault && !a.AtLeast(1, 6): // one classifier per class, until then
 		return logistic
 	}
 	return softmax
@@ -229,6 +238,7 @@ func (s *Classifier) Fields(c *estimator.Codec) {
 	p := int(s.proba)
 	c.Int(&p)
 	s.proba = probability(p)
+	c.Bool(&s.uniform)
 }
 
 func (s *Classifier) Check() error {
@@ -258,7 +268,7 @@ func (s *Classifier) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 	case estimator.PredictProba, estimator.PredictLogProba:
 		switch s.proba {
 		case logistic:
-			estimator.Logistic(d, out)
+			estimator.Logistic(d, out, s.uniform)
 		case huber:
 			modifiedHuber(d, out)
 		default:
@@ -287,7 +297,7 @@ func modifiedHuber(d, out *estimator.Block) {
 		}
 		return
 	}
-	estimator.Normalize(out)
+	estimator.Normalize(out, true)
 }
 
 // SGDOneClassSVM is an outlier detector: decisions from 0 are inliers.

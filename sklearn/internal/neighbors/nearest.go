@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 type metric int
@@ -20,10 +21,19 @@ const (
 	canberra
 	hamming
 	cosine
-	metrics // how many there are
+	brayCurtis
+	weighted // minkowski with a weight for each column
+	metrics  // how many there are
 )
 
-var metricNames = [metrics]string{"euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean", "canberra", "hamming", "cosine"}
+var metricNames = [metrics]string{"euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean", "canberra", "hamming", "cosine", "braycurtis", "minkowski"}
+
+// known are the metrics by the names that scikit-learn has for them.
+var known = map[string]metric{
+	"euclidean": euclidean, "l2": euclidean, "manhattan": manhattan, "l1": manhattan, "cityblock": manhattan, "chebyshev": chebyshev, "infinity": chebyshev,
+	"minkowski": minkowski, "p": minkowski, "wminkowski": weighted, "seuclidean": weighted, "sqeuclidean": squared, "canberra": canberra, "hamming": hamming,
+	"cosine": cosine, "braycurtis": brayCurtis,
+}
 
 // nearest finds training rows by comparing with all of them: the trees that
 // scikit-learn may have built give the same rows, only sooner.
@@ -32,6 +42,7 @@ type nearest struct {
 	k        int
 	metric   metric
 	p        float64   // of minkowski
+	weights  []float64 // of weighted: what |difference|^p of each column is multiplied by
 	rows     []float64 // training rows, row-major
 }
 
@@ -40,30 +51,9 @@ func (n *nearest) count() int { return len(n.rows) / n.features }
 func (n *nearest) read(a *estimator.Attributes, k string) {
 	n.k = a.Int(k, 1, 1<<30)
 	name := a.Text("effective_metric_", a.Text("metric", "minkowski"))
-	switch name {
-	case "euclidean", "l2":
-	case "manhattan", "l1", "cityblock":
-		n.metric = manhattan
-	case "chebyshev":
-		n.metric = chebyshev
-	case "minkowski":
-		n.metric, n.p = minkowski, a.FloatOr("p", 2)
-		if n.p == 2 {
-			n.metric = euclidean
-		}
-		if n.p == 1 {
-			n.metric = manhattan
-		}
-	case "sqeuclidean":
-		n.metric = squared
-	case "canberra":
-		n.metric = canberra
-	case "hamming":
-		n.metric = hamming
-	case "cosine":
-		n.metric = cosine
-	default:
-		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev, minkowski, canberra, hamming or cosine")
+	var ok bool
+	if n.metric, ok = known[name]; !ok {
+		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev, minkowski, canberra, braycurtis, hamming or cosine")
 		return
 	}
 	cols := -1
@@ -74,6 +64,63 @@ func (n *nearest) read(a *estimator.Attributes, k string) {
 	n.rows, rows, n.features = a.Matrix("_fit_X", -1, cols)
 	if a.Err() == nil && n.k > rows {
 		a.Fail("%d neighbours of %d training rows", n.k, rows)
+	}
+	n.parametrize(a, name)
+}
+
+// parametrize reads the parameters of the metric that the fit arrived at. What
+// stands in p and metric_params no longer counts after it.
+func (n *nearest) parametrize(a *estimator.Attributes, name string) {
+	if n.metric == minkowski || name == "wminkowski" {
+		n.p = 2
+		if name == "minkowski" {
+			n.p = a.FloatOr("p", 2) // where effective_metric_params_ doesn't say it
+		}
+	}
+	v := a.Value("effective_metric_params_")
+	if v == 0 {
+		v = a.Value("metric_params")
+	}
+	scaled := false
+	for e := a.Graph().Entries(v); v.Kind() == pickle.KindDict; {
+		key, v, ok := e.Pair()
+		if !ok {
+			break
+		}
+		number, isNumber := a.Graph().Number(v)
+		switch what := string(key); {
+		case what == "p" && isNumber && n.p > 0:
+			n.p = number
+		case what == "w" && v.Kind() == pickle.KindNone:
+		case what == "w" && name == "minkowski" || what == "w" && name == "wminkowski" || what == "V" && name == "seuclidean":
+			n.weights, _ = a.ArrayOf(v, "metric_params", true, n.features)
+			scaled = true
+		default:
+			a.Unsupported("metric_params with "+what+" for metric="+name, "use p and w with metric=minkowski, or none")
+			return
+		}
+	}
+	switch {
+	case a.Err() != nil:
+	case (n.metric == weighted) && !scaled:
+		a.Unsupported("metric="+name+" without its parameters", "use metric=minkowski")
+	case name == "seuclidean":
+		n.p = 2
+		for i, v := range n.weights {
+			n.weights[i] = 1 / v
+		}
+	case name == "wminkowski": // its weights are powers too
+		for i, w := range n.weights {
+			n.weights[i] = math.Pow(w, n.p)
+		}
+	case scaled:
+		n.metric = weighted
+	case n.metric == minkowski && n.p == 2:
+		n.metric, n.p = euclidean, 0
+	case n.metric == minkowski && n.p == 1:
+		n.metric, n.p = manhattan, 0
+	case n.metric == minkowski && math.IsInf(n.p, 1):
+		n.metric, n.p = chebyshev, 0
 	}
 }
 
@@ -86,11 +133,13 @@ func (n *nearest) fields(c *estimator.Codec) {
 	c.Int(&m)
 	n.metric = metric(m)
 	c.Float(&n.p)
+	c.Floats(&n.weights)
 	c.Floats(&n.rows)
 }
 
 func (n *nearest) check(class string) error {
-	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric >= metrics || (n.metric == minkowski && !(n.p > 0)) {
+	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric >= metrics ||
+		(n.metric == minkowski || n.metric == weighted) && !(n.p > 0) || (n.metric == weighted) != (n.weights != nil) || n.weights != nil && len(n.weights) != n.features {
 		return estimator.Misfit("%s: %d neighbours among %d numbers of %d features", class, n.k, len(n.rows), n.features)
 	}
 	return nil
@@ -98,8 +147,11 @@ func (n *nearest) check(class string) error {
 
 func (n *nearest) parameters() map[string]any {
 	p := map[string]any{"n_neighbors": n.k, "metric": metricNames[n.metric], "training_rows": n.count()}
-	if n.metric == minkowski {
+	if n.metric == minkowski || n.metric == weighted {
 		p["p"] = n.p
+	}
+	if n.metric == weighted {
+		p["weighted"] = true
 	}
 	return p
 }
@@ -152,6 +204,11 @@ func (n *nearest) other(x, y []float64) float64 {
 			if v != w {
 				d++
 			}
+		case brayCurtis:
+			d += math.Abs(v - w)
+			xx += math.Abs(v) + math.Abs(w)
+		case weighted:
+			d += float64(n.weights[c] * math.Pow(math.Abs(v-w), n.p))
 		default:
 			d += float64(v * w)
 			xx += float64(v * v)
@@ -161,6 +218,8 @@ func (n *nearest) other(x, y []float64) float64 {
 	switch {
 	case n.metric == hamming:
 		return d / float64(n.features)
+	case n.metric == brayCurtis && xx > 0:
+		return d / xx
 	case n.metric == cosine && (xx == 0 || yy == 0):
 		return 1
 	case n.metric == cosine:
@@ -173,7 +232,7 @@ func (n *nearest) distance(reduced float64) float64 {
 	switch n.metric {
 	case euclidean:
 		return math.Sqrt(reduced)
-	case minkowski:
+	case minkowski, weighted:
 		return math.Pow(reduced, 1/n.p)
 	}
 	return reduced

@@ -17,9 +17,10 @@ const (
 	tanh
 	relu
 	softmax
+	exponential // of the last layer alone
 )
 
-var activationNames = [...]string{"identity", "logistic", "tanh", "relu", "softmax"}
+var activationNames = [...]string{"identity", "logistic", "tanh", "relu", "softmax", "exp"}
 
 // Perceptron is MLPClassifier and MLPRegressor.
 type Perceptron struct {
@@ -49,6 +50,9 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 	}
 	p.hidden, p.last = find("activation"), find("out_activation_")
 	if a.Class == "MLPClassifier" {
+		if a.Has("_label_binarizer") {
+			a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { in.OneLabel() })
+		}
 		p.labels = a.Labels("classes_")
 	}
 	g := a.Graph()
@@ -129,7 +133,7 @@ func (p *Perceptron) Check() error {
 			n += int(p.widths[i-1])*int(w) + int(w)
 		}
 	}
-	if len(p.widths) < 2 || n != len(p.weights) || p.hidden > relu || p.last > softmax {
+	if len(p.widths) < 2 || n != len(p.weights) || p.hidden > relu || p.last > exponential {
 		return estimator.Misfit("%s: %d weights for layers of %v", p.class, len(p.weights), p.widths)
 	}
 	if k, out := p.labels.Len(), int(p.widths[len(p.widths)-1]); k > 0 && (k != out && (k != 2 || out != 1) || (out > 1 && p.last != softmax)) {
@@ -209,6 +213,10 @@ func activate(f activation, x *estimator.Block) {
 	case logistic:
 		for i, v := range x.X {
 			x.X[i] = estimator.Expit(v)
+		}
+	case exponential:
+		for i, v := range x.X {
+			x.X[i] = math.Exp(v)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 // PowerTransformer makes columns more like a normal distribution, by the
@@ -312,13 +313,22 @@ type KBinsDiscretizer struct {
 	edges  []float64 // of all columns, one after the other
 	ends   []int32   // per column, where its edges end
 	oneHot bool
-	slack  bool // before 1.2, values a little below an edge count as above it
-
+	slack  bool // before 1.1, values a little below an edge count as above it
+	single bool // values are rounded to float32 first
 }
 
 // ReadKBinsDiscretizer reads its attributes.
 func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 	t := &KBinsDiscretizer{slack: !a.AtLeast(1, 1)}
+	switch dtype := a.Value("dtype"); {
+	case dtype == 0 || dtype.Kind() == pickle.KindNone:
+	default:
+		kind, size := a.Graph().TypeOf(dtype)
+		t.single = kind == 'f' && size == 4
+		if !t.single && (kind != 'f' || size != 8) {
+			a.Unsupported("dtype="+a.Graph().Describe(dtype), "use None, numpy.float32 or numpy.float64")
+		}
+	}
 	switch e := a.Text("encode", "onehot"); e {
 	case "ordinal":
 	case "onehot", "onehot-dense":
@@ -368,6 +378,7 @@ func (t *KBinsDiscretizer) Fields(c *estimator.Codec) {
 	c.Int(&t.features)
 	c.Bool(&t.oneHot)
 	c.Bool(&t.slack)
+	c.Bool(&t.single)
 	c.Floats(&t.edges)
 	c.Int32s(&t.ends)
 }
@@ -399,7 +410,17 @@ func (t *KBinsDiscretizer) Compute(_ estimator.Method, x, out *estimator.Block, 
 		first = int(t.ends[c])
 		inner := edges[1 : len(edges)-1]
 		for i, v := range x.Col(c) {
-			if t.slack {
+			switch {
+			case t.single && math.IsInf(float64(float32(v)), 0):
+				return estimator.Refuse("KBinsDiscretizer got %v in row %d, feature %d, which is too large for its dtype float32; scikit-learn refuses it too", v, x.First+i, c)
+			case t.single && t.slack:
+				f := float32(v)
+				slack := float32(1e-5) * float32(math.Abs(float64(f)))
+				slack += 1e-8
+				v = float64(f + slack)
+			case t.single:
+				v = float64(float32(v))
+			case t.slack:
 				v += 1e-8 + 1e-5*math.Abs(v)
 			}
 			bin := sort.Search(len(inner), func(j int) bool { return inner[j] > v })

@@ -243,7 +243,7 @@ func (b *GradientBoosting) Compute(m estimator.Method, x, out *estimator.Block, 
 				raw.Col(0)[i] = 2 * v
 			}
 		}
-		estimator.Logistic(raw, out)
+		estimator.Logistic(raw, out, true)
 	}
 	if m == estimator.PredictLogProba {
 		estimator.Log(out)

@@ -55,30 +55,34 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 }
 
 // takesNaN reports whether scikit-learn takes NaN for such trees, by splitter,
-// criterion and release: since 1.3 those with the best splits, since 1.6 those
-// with random ones; forests a release later at first.
+// criterion and release: since 1.3 trees with the best splits, since 1.4 forests of
+// them, since 1.6 all with random splits; until 1.9 by some criteria alone.
 func (f *Forest) takesNaN(a *estimator.Attributes) bool {
-	splitter, recent := "best", a.AtLeast(1, 3)
+	splitter := a.Text("splitter", "")
+	fits := false
 	switch f.class {
 	case "DecisionTreeClassifier", "DecisionTreeRegressor":
-		if a.AtLeast(1, 6) {
-			splitter = a.Text("splitter", "best")
-		}
+		fits = a.AtLeast(1, 6) || a.AtLeast(1, 3) && splitter == "best"
 	case "RandomForestClassifier", "RandomForestRegressor":
-		recent = a.AtLeast(1, 4)
+		fits = a.AtLeast(1, 4)
 	case "ExtraTreesClassifier", "ExtraTreesRegressor":
-		recent = a.AtLeast(1, 6)
-	default: // ExtraTreeClassifier and -Regressor
-		if a.AtLeast(1, 6) {
-			splitter = "random"
-		}
+		fits = a.AtLeast(1, 6)
+	case "ExtraTreeClassifier":
+		fits = a.AtLeast(1, 6) && splitter == "random"
+	case "ExtraTreeRegressor": // 1.6 forgot to ask for the splitter
+		fits = a.AtLeast(1, 6) && (splitter == "random" || !a.AtLeast(1, 7))
 	}
-	if !recent || a.Text("splitter", splitter) != splitter || a.Has("monotonic_cst") {
+	if !fits || a.Has("monotonic_cst") && !a.AtLeast(1, 9) {
 		return false
 	}
-	switch a.Text("criterion", "gini") {
-	case "gini", "log_loss", "entropy", "squared_error", "friedman_mse", "poisson":
+	if a.AtLeast(1, 9) {
 		return true
+	}
+	switch a.Text("criterion", "") {
+	case "gini", "log_loss", "entropy":
+		return f.labels.Len() > 0
+	case "squared_error", "friedman_mse", "poisson":
+		return f.labels.Len() == 0
 	}
 	return false
 }

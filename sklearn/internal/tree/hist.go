@@ -333,7 +333,7 @@ func (h *HistGradientBoosting) Compute(m estimator.Method, x, out *estimator.Blo
 	case m == estimator.Predict:
 		h.Choose(raw, out.Col(0))
 	case raw.Cols == 1:
-		estimator.Logistic(raw, out)
+		estimator.Logistic(raw, out, true)
 	default:
 		estimator.Softmax(raw, out)
 	}
