@@ -21,14 +21,20 @@ func schemaOf(plan *query.Plan) table.TableSchema {
 
 // Check refuses a query that can't write its dataset as it is: the dataset has
 // other columns, or is written by another query or by uploads, so that its rows
-// would be there twice. Kind Conflict.
+// would be there twice. Kind Conflict. A dataset that is damaged is no reason to
+// refuse: the query stands still and says so, and everything else goes on.
 func Check(ctx context.Context, c *catalog.Catalog, name string, plan *query.Plan) error {
 	snap, err := c.Dataset(plan.Into).Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
+	if fleetscore.NotFound.Is(err) || fleetscore.Corrupt.Is(err) {
 		return nil
 	} else if err != nil {
 		return err
 	}
+	return owns(snap, name, plan)
+}
+
+// owns refuses a dataset that isn't the query's.
+func owns(snap *table.Snapshot, name string, plan *query.Plan) error {
 	conflict := func(format string, args ...any) error {
 		return fleetscore.Errorf(fleetscore.Conflict, "run query", name, format, args...).
 			WithHint("write INTO a dataset of another name; the hub's readings are aggregated anew, as far back as hub.retention keeps them")
@@ -37,14 +43,14 @@ func Check(ctx context.Context, c *catalog.Catalog, name string, plan *query.Pla
 		return conflict("its dataset %s has the columns %s, the query makes %s", plan.Into, snap.Schema, want)
 	}
 	for id := range snap.Txns {
-		switch kind, rest, _ := strings.Cut(id, "/"); kind {
-		case "query":
+		if kind, rest, _ := strings.Cut(id, "/"); kind == "query" {
 			if writer, _, _ := strings.Cut(rest, "/"); writer != name {
 				return conflict("its dataset %s is written by query %s", plan.Into, writer)
 			}
-		case "upload":
-			return conflict("its dataset %s holds uploaded rows", plan.Into)
 		}
+	}
+	if _, uploads := catalog.Writer(snap); uploads {
+		return conflict("its dataset %s holds uploaded rows", plan.Into)
 	}
 	return nil
 }

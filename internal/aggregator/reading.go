@@ -172,7 +172,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	c := r.windows.Checkpoint(position, done)
 	guard := a.appID(r.index, "position")
-	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Txns: map[string]int64{
+	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) }, Txns: map[string]int64{
 		guard:                                 int64(c.Position),
 		a.appID(r.index, "replay_from"):       int64(c.ReplayFrom),
 		a.appID(r.index, "replay_watermark"):  int64(c.ReplayWatermark),

@@ -2,14 +2,10 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 	"mime"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -34,13 +30,18 @@ type Dataset struct {
 	Last          *time.Time `json:"last,omitempty" doc:"largest stamp"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty" doc:"no row with this stamp or an earlier one is still expected"`
 	Version       int64      `json:"version" doc:"of the Delta table"`
+	Problem       string     `json:"problem,omitempty" doc:"why the dataset can't be read; the other fields are empty then"`
 }
 
-// Uploaded says what an upload did.
+// Uploaded says what an upload did. Each row of the body is counted once among
+// added, replaced, same and repeated.
 type Uploaded struct {
 	Dataset       string     `json:"dataset"`
 	Rows          int64      `json:"rows" doc:"in the body"`
-	Repeated      bool       `json:"repeated" doc:"the same body was uploaded before: no rows were added"`
+	Added         int64      `json:"added" doc:"rows with a key and time that the dataset didn't have"`
+	Replaced      int64      `json:"replaced" doc:"rows that took the place of one with the same key and time"`
+	Same          int64      `json:"same" doc:"rows that were there already, with the same values"`
+	Repeated      int64      `json:"repeated" doc:"rows that a later row of the body with the same key and time replaced"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty"`
 	Version       int64      `json:"version" doc:"of the Delta table"`
 }
@@ -50,7 +51,7 @@ func (s *server) registerDatasets(api huma.API) {
 	add(api, huma.Operation{OperationID: "read dataset", Method: http.MethodGet, Path: "/datasets/{name}", Tags: []string{"datasets"}, Summary: "A dataset"}, s.getDataset)
 	rb := bytesBody("text/csv", "rows as CSV with a header line, or as NDJSON")
 	rb.Content["application/x-ndjson"] = rb.Content["text/csv"]
-	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; the same body counts once",
+	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; a row with the key and time of an earlier one replaces it",
 		RequestBody: rb}, s.uploadRows)
 }
 
@@ -77,10 +78,12 @@ func (s *server) listDatasets(ctx context.Context, _ *struct{}) (*body[List[Data
 	}
 	for _, name := range names {
 		d, err := s.dataset(ctx, name, writers(cfg))
-		if fleetscore.NotFound.Is(err) {
+		switch {
+		case fleetscore.NotFound.Is(err):
 			continue
-		}
-		if err != nil {
+		case fleetscore.Corrupt.Is(err): // the others are well
+			d = Dataset{Name: name, Key: []string{}, Values: []string{}, Problem: err.Error()}
+		case err != nil:
 			return nil, err
 		}
 		out = append(out, d)
@@ -159,11 +162,11 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", in.Name, "query %s writes it", q).
 			WithHint("upload under another name, and let a pipeline score that")
 	}
-	rows, digest, err := s.readUpload(ctx, in, cfg.Hub)
+	rows, err := s.readUpload(ctx, in, cfg.Hub)
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.commitUpload(ctx, in, rows, digest)
+	out, err := s.commitUpload(ctx, in, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +174,8 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 	return answer(*out), nil
 }
 
-// readUpload reads the body's rows and its digest.
-func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleetscore.HubConfig) (*fleetscore.Rows, string, error) {
+// readUpload reads the body's rows.
+func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleetscore.HubConfig) (*fleetscore.Rows, error) {
 	schema := table.Schema{Time: in.Time, Key: in.Key, Values: in.Values}
 	if schema.Time == "" {
 		schema.Time = hub.Time
@@ -181,13 +184,13 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 		schema.Key = hub.Key
 	}
 	if schema.Time == "" || len(schema.Key) == 0 {
-		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
 			WithHint("send ?time=TS&key=Device,Tag, or apply a fleet.yaml first")
 	}
 	if snap, err := s.deps.Catalog.Dataset(in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
 		schema.Values = snap.Schema.Values()
 	} else if err != nil && !fleetscore.NotFound.Is(err) {
-		return nil, "", err
+		return nil, err
 	}
 	read := table.ReadCSV
 	switch mt, _, _ := mime.ParseMediaType(in.ContentType); mt {
@@ -195,43 +198,41 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 	case "application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/json":
 		read = table.ReadNDJSON
 	default:
-		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "rows of type %s can't be read", mt).
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "rows of type %s can't be read", mt).
 			WithHint("send text/csv or application/x-ndjson")
 	}
-	body := &hashing{r: in.body(s.cfg.MaxUploadBytes), h: sha256.New()}
+	body := &remembering{r: in.body(s.cfg.MaxUploadBytes)}
 	got, err := read(ctx, "body", body, schema, table.ReadOptions{})
 	if err == nil {
-		_, err = io.Copy(io.Discard, body) // what the reader left counts for the digest
+		_, err = io.Copy(io.Discard, body) // a body that is too large shows at its end
 	}
 	if body.err != nil { // the reader may have wrapped it beyond recognition
 		err = bodyError(body.err)
 	}
 	if err != nil {
-		return nil, "", fleetscore.Wrap("upload rows to dataset", in.Name, err)
+		return nil, fleetscore.Wrap("upload rows to dataset", in.Name, err)
 	}
 	rows := got.Rows
 	if rows.Len() == 0 {
-		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
 	}
 	if len(rows.ValueNames) == 0 {
-		return nil, "", fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column but time and key holds a number in the first row").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column but time and key holds a number in the first row").
 			WithHint("send ?values=NAME,… to say which columns are values")
 	}
-	return rows, hex.EncodeToString(body.h.Sum(nil)), nil
+	return rows, nil
 }
 
-// hashing hashes what is read through it and keeps the error that ended it.
-type hashing struct {
+// remembering keeps the error that ended the reading.
+type remembering struct {
 	r   io.Reader
-	h   hash.Hash
 	err error
 }
 
-func (h *hashing) Read(p []byte) (int, error) {
-	n, err := h.r.Read(p)
-	h.h.Write(p[:n])
+func (r *remembering) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
 	if err != nil && err != io.EOF {
-		h.err = err
+		r.err = err
 	}
 	return n, err
 }
@@ -245,55 +246,18 @@ func bodyError(err error) error {
 	return fleetscore.Errorf(fleetscore.Unavailable, "read request", "", "%w", err).WithHint("the connection broke off; send it again")
 }
 
-// completeID is the txn entry of a dataset's table that says how far its
-// uploads are complete.
-const completeID = "upload/complete_until"
-
-// commitUpload adds the rows in one commit whose txn entry is the body's digest,
-// so that sending it twice adds it once.
-func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fleetscore.Rows, digest string) (*Uploaded, error) {
-	d, bodyID := s.deps.Catalog.Dataset(in.Name), "upload/"+digest
-	if err := d.Create(ctx, table.DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames)); err != nil {
-		return nil, fleetscore.Wrap("upload rows to dataset", in.Name, err)
-	}
-	complete := slices.Max(rows.Times)
+// commitUpload puts the rows into the dataset.
+func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fleetscore.Rows) (*Uploaded, error) {
+	var complete *fleetscore.Micros
 	if !in.CompleteUntil.IsZero() {
-		complete = fleetscore.MicrosOf(in.CompleteUntil)
+		m := fleetscore.MicrosOf(in.CompleteUntil)
+		complete = &m
 	}
-	var files []fleetscore.DataFile
-	for {
-		snap, err := d.Snapshot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		c := table.Commit{Operation: "UPLOAD", Txns: map[string]int64{}, Info: map[string]any{"bodySHA256": digest}}
-		_, repeated := snap.Txns[bodyID]
-		if !repeated {
-			c.Txns[bodyID] = 1
-			if files == nil {
-				if files, err = d.WriteRows(ctx, rows, digest[:16]); err != nil {
-					return nil, err
-				}
-			}
-			c.Add = files
-		}
-		out := &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Repeated: repeated, Version: snap.Version}
-		before, ok := snap.Txns[completeID]
-		if !ok || int64(complete) > before {
-			c.Txns[completeID] = int64(complete)
-			before = int64(complete)
-		}
-		t := fleetscore.Micros(before).Time()
-		out.CompleteUntil = &t
-		if len(c.Txns) == 0 {
-			return out, nil
-		}
-		if out.Version, err = d.Commit(ctx, c); err == nil {
-			return out, nil
-		}
-		if !table.AlreadyCommitted(err) {
-			return nil, err
-		}
-		// Another upload moved on in between: look again what is left to do.
+	done, err := s.deps.Catalog.Upload(ctx, in.Name, rows, complete)
+	if err != nil {
+		return nil, err
 	}
+	until := done.CompleteUntil.Time()
+	return &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Added: done.Added, Replaced: done.Replaced, Same: done.Same, Repeated: done.Repeated,
+		CompleteUntil: &until, Version: done.Version}, nil
 }

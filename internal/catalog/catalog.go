@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -25,38 +26,53 @@ const maxTables = 4096
 
 // Catalog is the tables of a store.
 type Catalog struct {
-	store store.Bucket
+	store  store.Bucket
+	health *obs.Health
 
 	mu     sync.Mutex // guards tables
 	tables map[string]*table.Delta
 }
 
 // New makes the catalog of a store. Nothing is read.
-func New(b store.Bucket) *Catalog {
-	return &Catalog{store: b, tables: map[string]*table.Delta{}}
+func New(b store.Bucket) *Catalog { return NewReporting(b, nil) }
+
+// NewReporting is New for a process that keeps its health: damaged tables are
+// reported there, each under its own name such as "dataset readings".
+func NewReporting(b store.Bucket, h *obs.Health) *Catalog {
+	return &Catalog{store: b, health: h, tables: map[string]*table.Delta{}}
 }
 
 // Store is the store whose catalog this is.
 func (c *Catalog) Store() store.Bucket { return c.store }
 
 // Dataset is the table of a dataset. It need not exist yet.
-func (c *Catalog) Dataset(name string) *table.Delta { return c.table(DatasetFolder(name)) }
+func (c *Catalog) Dataset(name string) *table.Delta {
+	return c.table("dataset "+name, DatasetFolder(name))
+}
 
 // Predictions is the table with a pipeline's predictions. It need not exist yet.
 func (c *Catalog) Predictions(pipeline string) *table.Delta {
-	return c.table(PredictionsFolder(pipeline))
+	return c.table("predictions of pipeline "+pipeline, PredictionsFolder(pipeline))
 }
 
 // Coverage is the table with the outcomes of a pipeline's jobs. It need not exist
 // yet.
-func (c *Catalog) Coverage(pipeline string) *table.Delta { return c.table(CoverageFolder(pipeline)) }
+func (c *Catalog) Coverage(pipeline string) *table.Delta {
+	return c.table("coverage of pipeline "+pipeline, CoverageFolder(pipeline))
+}
 
-func (c *Catalog) table(folder string) *table.Delta {
+func (c *Catalog) table(name, folder string) *table.Delta {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d, ok := c.tables[folder]
 	if !ok {
-		d = table.OpenDelta(store.Sub(c.store, folder))
+		d = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Report: func(problem string, works bool) {
+			if works {
+				c.health.Warn(name, problem)
+			} else {
+				c.health.Report(name, problem)
+			}
+		}})
 		for other := range c.tables {
 			if len(c.tables) < maxTables {
 				break

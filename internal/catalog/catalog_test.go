@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -11,13 +12,21 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-func openDir(t *testing.T) store.Bucket {
+func openTemp(t *testing.T) store.Bucket {
 	t.Helper()
 	b, err := store.OpenDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// ctxOf is the context of a test or of a property's case.
+func ctxOf(t any) context.Context {
+	if c, ok := t.(interface{ Context() context.Context }); ok {
+		return c.Context()
+	}
+	return context.Background()
 }
 
 // TestLayout holds what docs/formats/store.md says.
@@ -34,7 +43,7 @@ func TestLayout(t *testing.T) {
 
 func TestDatasets(t *testing.T) {
 	t.Parallel()
-	b := openDir(t)
+	b := openTemp(t)
 	for _, name := range []string{"data/b/x", "data/a/_delta_log/y", "data/stray", "data/Odd Name/x", "predictions/p/x"} {
 		if err := store.WriteAll(t.Context(), b, fleetscore.BlobName(name), nil, store.PutOptions{}); err != nil {
 			t.Fatal(err)
@@ -50,7 +59,7 @@ func TestDatasets(t *testing.T) {
 // number of remembered tables is bounded, as names come from requests.
 func TestTablesAreShared(t *testing.T) {
 	t.Parallel()
-	c := New(openDir(t))
+	c := New(openTemp(t))
 	if c.Dataset("a") != c.Dataset("a") || c.Dataset("a") == c.Predictions("a") || c.Coverage("a") == c.Predictions("a") {
 		t.Error("a table isn't opened exactly once")
 	}

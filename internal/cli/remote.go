@@ -209,8 +209,8 @@ complete until its last row, or until --complete-until.`,
 		if err := c.Send(ctx, http.MethodPost, "/datasets/"+url.PathEscape(args[0])+"/rows", query, media, f, &up); err != nil {
 			return nil, err
 		}
-		l := &listing{columns: []string{"dataset", "rows", "repeated", "complete until"}, single: true}
-		l.add(up, up.Dataset, thousands(up.Rows), strconv.FormatBool(up.Repeated), stampOf(up.CompleteUntil))
+		l := &listing{columns: []string{"dataset", "rows", "added", "replaced", "same", "repeated", "complete until"}, single: true}
+		l.add(up, up.Dataset, thousands(up.Rows), thousands(up.Added), thousands(up.Replaced), thousands(up.Same), thousands(up.Repeated), stampOf(up.CompleteUntil))
 		return l, nil
 	})
 	cmd.Flags().StringVar(&until, "complete-until", "", "no row with this stamp or an earlier one is still expected")

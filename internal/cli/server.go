@@ -166,7 +166,7 @@ func (s *server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store, s.catalog = b, catalog.New(b)
+	s.store, s.catalog = b, catalog.NewReporting(b, s.health)
 	if d, ok := b.(*store.Dir); ok {
 		s.storeURL = d.URL()
 		return nil

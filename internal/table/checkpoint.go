@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +23,7 @@ const (
 	keepCommits     = 24 * time.Hour      // that a checkpoint has replaced
 	keepEntries     = 30 * 24 * time.Hour // of removed files, and of jobs, whose end the ledger knows by then
 	lookAgain       = keepCommits / 4     // a log not looked at for so long may have been cut
-	lastCheckpoint  = "_delta_log/_last_checkpoint"
+	pointerName     = "_delta_log/_last_checkpoint"
 )
 
 // A checkpoint is one Parquet file with a row per action, as the Delta protocol
@@ -79,8 +79,9 @@ type protocolRow struct {
 
 // checkpointPointer is the content of _last_checkpoint.
 type checkpointPointer struct {
-	Version int64 `json:"version"`
-	Size    int64 `json:"size"` // rows
+	Version int64             `json:"version"`
+	Size    int64             `json:"size"` // rows
+	Tags    map[string]string `json:"tags,omitempty"`
 }
 
 func checkpointName(version int64) fleetscore.BlobName {
@@ -89,10 +90,13 @@ func checkpointName(version int64) fleetscore.BlobName {
 
 // maintain writes a checkpoint of the state, and deletes what nobody needs after
 // it. The log is whole without it, so a failure only costs readers time: the next
-// checkpoint makes up for it.
+// checkpoint makes up for it. The caller holds commits, so that the state stays as
+// it is.
 func (d *Delta) maintain(ctx context.Context) error {
+	d.mu.Lock()
 	version := d.next - 1
 	rows, err := d.checkpoint(time.Now())
+	d.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -107,14 +111,17 @@ func (d *Delta) maintain(ctx context.Context) error {
 	if err := store.WriteAll(ctx, d.b, checkpointName(version), b.Bytes(), store.PutOptions{}); err != nil {
 		return err
 	}
-	pointer, err := json.Marshal(checkpointPointer{Version: version, Size: int64(len(rows))})
+	pointer, err := json.Marshal(checkpointPointer{Version: version, Size: int64(len(rows)), Tags: map[string]string{digestEntry: fleetscore.DigestOf(b.Bytes()).String()}})
 	if err != nil {
 		return err
 	}
-	if err := store.WriteAll(ctx, d.b, lastCheckpoint, pointer, store.PutOptions{}); err != nil {
+	if err := store.WriteAll(ctx, d.b, pointerName, pointer, store.PutOptions{}); err != nil {
 		return err
 	}
+	d.mu.Lock()
 	d.checked = version
+	d.mu.Unlock()
+	d.tell(func(g *damage) { g.checkpoint = "" })
 	return d.cut(ctx, version, time.Now().Add(-d.keep))
 }
 
@@ -164,9 +171,8 @@ func (d *Delta) cut(ctx context.Context, below int64, before time.Time) error {
 		if err != nil {
 			return err
 		}
-		number, _, _ := strings.Cut(strings.TrimPrefix(string(i.Name), "_delta_log/"), ".")
-		v, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || v >= below {
+		v, ending := logName(i.Name)
+		if ending == "" || v >= below {
 			continue
 		}
 		if i.Modified.After(before) {
@@ -183,25 +189,59 @@ func (d *Delta) cut(ctx context.Context, below int64, before time.Time) error {
 }
 
 // fromCheckpoint takes the state of the last checkpoint if it is ahead of what
-// was read.
+// was read. One that is damaged is passed over: while the commits are there nobody
+// needs it, and the next commit writes another.
 func (d *Delta) fromCheckpoint(ctx context.Context) error {
-	const op = "read Delta checkpoint"
-	data, err := store.ReadAll(ctx, d.b, lastCheckpoint)
+	p, err := d.pointer(ctx)
 	if fleetscore.NotFound.Is(err) {
 		return nil
+	}
+	if err == nil && p.Version >= d.next {
+		err = d.loadCheckpoint(ctx, p.Version)
+	}
+	if err != nil && !fleetscore.Corrupt.Is(err) {
+		return err
+	}
+	text := ""
+	if err != nil {
+		var known *fleetscore.Error
+		errors.As(err, &known)
+		text = d.broken(known.Subject, err, "the table is read from its older log; the next commit writes another checkpoint").Error()
+	}
+	d.tell(func(g *damage) { g.checkpoint = text })
+	return nil
+}
+
+// pointer reads which checkpoint is the last; kind NotFound if there is none.
+func (d *Delta) pointer(ctx context.Context) (p checkpointPointer, err error) {
+	data, err := store.ReadAll(ctx, d.b, pointerName)
+	if err != nil {
+		return p, err
+	}
+	p.Version = -1
+	if err := json.Unmarshal(data, &p); err != nil {
+		return p, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", pointerName, "%w", err)
+	}
+	if p.Version < 0 {
+		return p, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", pointerName, "it names no version")
+	}
+	return p, nil
+}
+
+// loadCheckpoint takes the state of a checkpoint.
+func (d *Delta) loadCheckpoint(ctx context.Context, version int64) error {
+	const op = "read Delta checkpoint"
+	name := string(checkpointName(version))
+	data, err := store.ReadAll(ctx, d.b, fleetscore.BlobName(name))
+	if fleetscore.NotFound.Is(err) {
+		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "the file is missing")
 	} else if err != nil {
 		return err
 	}
-	var p checkpointPointer
-	if err := json.Unmarshal(data, &p); err != nil {
-		return fleetscore.Errorf(fleetscore.Corrupt, op, lastCheckpoint, "%w", err)
-	}
-	if p.Version < d.next {
-		return nil
-	}
-	name := string(checkpointName(p.Version))
-	if data, err = store.ReadAll(ctx, d.b, fleetscore.BlobName(name)); err != nil {
-		return err
+	// Of the last one the digest is known; pages of the others have checksums.
+	p, err := d.pointer(ctx)
+	if digest := p.Tags[digestEntry]; err == nil && p.Version == version && digest != "" && digest != fleetscore.DigestOf(data).String() {
+		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "its content was changed: it doesn't fit the digest in _last_checkpoint")
 	}
 	rows, err := readCheckpoint(name, data)
 	if err != nil {
@@ -217,7 +257,7 @@ func (d *Delta) fromCheckpoint(ctx context.Context) error {
 		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "it has no metaData")
 	}
 	d.meta, d.metaData, d.file, d.txns, d.updated, d.gone = fresh.meta, fresh.metaData, fresh.file, fresh.txns, fresh.updated, fresh.gone
-	d.next, d.checked, d.snap = p.Version+1, p.Version, nil
+	d.next, d.checked, d.snap = version+1, version, nil
 	return nil
 }
 

@@ -2,8 +2,12 @@ package table
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"runtime"
 	"slices"
 
@@ -19,6 +23,7 @@ type ReadQuery struct {
 	Shards   *fleetscore.ShardRange // only keys of these shards
 	Keys     []fleetscore.Key       // only these keys
 	Values   []string               // value columns to return; empty means all
+	Repeated *int64                 // set by ReadRows to how many rows it left out; may be nil
 }
 
 func (q ReadQuery) wantsFile(f fleetscore.DataFile) bool {
@@ -75,11 +80,7 @@ func (d *Delta) readFrame(ctx context.Context, s TableSchema, files []fleetscore
 		out.columns[i] = column{name: w.name, kind: w.kind}
 	}
 	for _, file := range q.Prune(files) {
-		data, err := store.ReadAll(ctx, d.b, fleetscore.BlobName(file.Path))
-		if err != nil {
-			return nil, err
-		}
-		f, err := readParquet(file.Path, data, want)
+		f, err := d.readFile(ctx, file, want)
 		if err != nil {
 			return nil, err
 		}
@@ -91,8 +92,32 @@ func (d *Delta) readFrame(ctx context.Context, s TableSchema, files []fleetscore
 	return out, nil
 }
 
+// readFile reads the wanted columns of one file, whole. A file that is missing,
+// cut or damaged is an error of kind Corrupt, and is reported.
+func (d *Delta) readFile(ctx context.Context, file fleetscore.DataFile, want []wanted) (*frame, error) {
+	data, err := store.ReadAll(ctx, d.b, fleetscore.BlobName(file.Path))
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return nil, err
+	}
+	var f *frame
+	switch {
+	case err != nil:
+		err = errors.New("the file is missing")
+	case file.SizeBytes > 0 && int64(len(data)) != file.SizeBytes:
+		err = fmt.Errorf("the file has %d bytes, the table's log says %d", len(data), file.SizeBytes)
+	default:
+		if f, err = readParquet(file.Path, data, want); err == nil && len(want) > 0 && file.Rows > 0 && int64(f.len()) != file.Rows {
+			err = fmt.Errorf("the file has %d rows, the table's log says %d", f.len(), file.Rows)
+		}
+	}
+	return f, d.damagedFile(file.Path, err)
+}
+
 // ReadRows reads rows from files of the table. Rows keep the files' order: by
 // path, and within a file by key and time.
+//
+// Our own commits leave one row per key and time. Where another program added a
+// second one, the last in that order counts and the others are left out.
 func (d *Delta) ReadRows(ctx context.Context, files []fleetscore.DataFile, q ReadQuery) (*fleetscore.Rows, error) {
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
@@ -106,7 +131,49 @@ func (d *Delta) ReadRows(ctx context.Context, files []fleetscore.DataFile, q Rea
 	if err != nil {
 		return nil, err
 	}
-	return f.rows(snap.Schema, values), nil
+	rows := f.rows(snap.Schema, values)
+	keep := lastOfEach(rows.KeyIndex, rows.Times, len(rows.Keys))
+	if q.Repeated != nil {
+		*q.Repeated = 0
+	}
+	if keep == nil {
+		return rows, nil
+	}
+	if q.Repeated != nil {
+		*q.Repeated = int64(rows.Len() - len(keep))
+	}
+	return f.pick(keep).rows(snap.Schema, values), nil
+}
+
+// lastOfEach returns the rows that stand for their key and time, in order: of
+// several the last. It is nil if no two rows are alike in both, which costs nothing
+// to see as long as each key's rows come in the order of their times.
+func lastOfEach(keyIndex []uint32, times []fleetscore.Micros, keys int) []int {
+	last := make([]fleetscore.Micros, keys)
+	seen := make([]bool, keys)
+	sorted := true
+	for i, k := range keyIndex {
+		if seen[k] && times[i] <= last[k] {
+			sorted = false
+			break
+		}
+		seen[k], last[k] = true, times[i]
+	}
+	if sorted {
+		return nil
+	}
+	type cell struct {
+		key  uint32
+		time fleetscore.Micros
+	}
+	at := make(map[cell]int, len(keyIndex))
+	for i, k := range keyIndex {
+		at[cell{k, times[i]}] = i
+	}
+	if len(at) == len(keyIndex) {
+		return nil
+	}
+	return slices.Sorted(maps.Values(at))
 }
 
 // WriteRows writes rows into files of the table, one per date and hour, sorted by
@@ -169,4 +236,229 @@ func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *frame, name fu
 		})
 	}
 	return out, group.Wait()
+}
+
+// Upserted says what Upsert did.
+type Upserted struct {
+	Version  int64 // of the table afterwards
+	Added    int64 // rows with a key and time that the table didn't have
+	Replaced int64 // rows that took the place of another with the same key and time
+	Same     int64 // rows that were there already, with the same values
+	Repeated int64 // rows of the input that a later one with the same key and time replaced
+}
+
+// Upsert makes rows visible in one commit: a row of the table with the key and time
+// of a new one is taken back, whatever file it lies in, so that each key and time
+// has one row. Of several new rows with the same key and time the last counts.
+// Rows that are there already, with the same values, change nothing. Only files
+// that hold a row to be taken back are written anew.
+//
+// The columns must be those of the table. The commit's other entries come from
+// commit, which is asked anew whenever the table changed.
+func (d *Delta) Upsert(ctx context.Context, rows *fleetscore.Rows, commit func(*Snapshot) (Commit, error)) (Upserted, error) {
+	var u *upsert
+	version, err := d.commit(ctx, func(snap *Snapshot) (Commit, error) {
+		if have := DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames); !have.Equal(snap.Schema) {
+			return Commit{}, fleetscore.Errorf(fleetscore.Conflict, "write rows", d.opt.Name, "the table has the columns %s, the rows have %s", snap.Schema, have)
+		}
+		c, err := commit(snap)
+		if err != nil {
+			return c, err
+		}
+		u = newUpsert(d, snap, rows)
+		if err := u.run(ctx); err != nil {
+			return c, err
+		}
+		c.Add, c.Remove = append(c.Add, u.add...), append(c.Remove, u.remove...)
+		return c, nil
+	})
+	if err != nil {
+		return Upserted{}, err
+	}
+	u.done.Version = version
+	return u.done, nil
+}
+
+// upsert is one attempt at an Upsert, on a table as it is at one version.
+type upsert struct {
+	d      *Delta
+	snap   *Snapshot
+	frame  *frame // the new rows
+	parts  []part // by hour, in each one row per key and time, sorted
+	keys   []fleetscore.Key
+	index  []uint32 // per row, its key
+	times  []int64
+	byKey  map[fleetscore.Key]uint32
+	id     string
+	add    []fleetscore.DataFile
+	remove []string
+	done   Upserted
+}
+
+func newUpsert(d *Delta, snap *Snapshot, rows *fleetscore.Rows) *upsert {
+	u := &upsert{d: d, snap: snap, frame: &frame{}, id: newID()[:13]}
+	u.frame.addRows(rows)
+	u.times = u.frame.column(snap.Schema.Time).longs
+	u.parts, u.keys, u.index = u.frame.parts(snap.Schema)
+	u.byKey = make(map[fleetscore.Key]uint32, len(u.keys))
+	for i, k := range u.keys {
+		u.byKey[k] = uint32(i)
+	}
+	for i := range u.parts {
+		order := u.parts[i].order
+		kept := order[:0]
+		for _, row := range order { // rows alike stand beside each other, in the order of the input
+			if n := len(kept); n > 0 && u.index[kept[n-1]] == u.index[row] && u.times[kept[n-1]] == u.times[row] {
+				kept[n-1] = row
+				u.done.Repeated++
+			} else {
+				kept = append(kept, row)
+			}
+		}
+		u.parts[i].order = kept
+	}
+	return u
+}
+
+// run writes the new files. Rows that meet none of the table's are written
+// together; an hour in which rows are taken back is written by itself, so that no
+// more than the new rows and one hour are held.
+func (u *upsert) run(ctx context.Context) error {
+	var plain []int
+	for _, p := range u.parts {
+		fresh, old, err := u.meet(ctx, p)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			plain = append(plain, fresh...)
+			continue
+		}
+		merged := u.frame.pick(fresh)
+		for i := range old.columns {
+			merged.columns[i].extend(old.columns[i])
+		}
+		if err := u.write(ctx, merged); err != nil {
+			return err
+		}
+	}
+	if len(plain) == u.frame.len() {
+		return u.write(ctx, u.frame)
+	}
+	return u.write(ctx, u.frame.pick(plain))
+}
+
+func (u *upsert) write(ctx context.Context, f *frame) error {
+	if f.len() == 0 {
+		return nil
+	}
+	files, err := u.d.writeFrame(ctx, u.snap.Schema, f, func(r fleetscore.ShardRange) string {
+		return fmt.Sprintf("%s-%s-%d", r, u.id, len(u.add))
+	})
+	u.add = append(u.add, files...)
+	return err
+}
+
+// meet compares an hour's new rows with the table's: fresh are those to be written,
+// old the rows that stay of the files that are to be written anew.
+func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *frame, err error) {
+	all := u.snap.Schema.all()
+	there := make([]bool, len(p.order)) // with the same values
+	met := make([]bool, len(p.order))
+	for _, file := range u.candidates(p) {
+		f, err := u.d.readFile(ctx, file, all)
+		if err != nil {
+			return nil, nil, err
+		}
+		var keep []int
+		keys, index := f.keysOf(u.snap.Schema.Key)
+		times := f.column(u.snap.Schema.Time).longs
+		for row := range f.len() {
+			at, ok := u.find(p, keys[index[row]], times[row])
+			switch {
+			case !ok:
+				keep = append(keep, row)
+			case !there[at] && u.same(p.order[at], f, row):
+				there[at] = true
+				keep = append(keep, row)
+			default:
+				met[at] = true
+			}
+		}
+		if len(keep) == f.len() {
+			continue
+		}
+		u.remove = append(u.remove, file.Path)
+		f = f.pick(keep)
+		if old == nil {
+			old = f
+			continue
+		}
+		for i := range old.columns {
+			old.columns[i].extend(f.columns[i])
+		}
+	}
+	for at, row := range p.order {
+		switch {
+		case there[at]:
+			u.done.Same++
+			continue
+		case met[at]:
+			u.done.Replaced++
+		default:
+			u.done.Added++
+		}
+		fresh = append(fresh, row)
+	}
+	return fresh, old, nil
+}
+
+// candidates are the table's files that may hold a row of the part.
+func (u *upsert) candidates(p part) []fleetscore.DataFile {
+	first, last := u.times[p.order[0]], u.times[p.order[0]]
+	shards := map[fleetscore.Shard]bool{}
+	for i, row := range p.order {
+		first, last = min(first, u.times[row]), max(last, u.times[row])
+		if i == 0 || u.index[row] != u.index[p.order[i-1]] {
+			shards[u.keys[u.index[row]].Shard()] = true
+		}
+	}
+	var out []fleetscore.DataFile
+	for _, f := range u.snap.Files {
+		if f.Date != p.date || f.Hour != p.hour || int64(f.Last) < first || int64(f.First) > last {
+			continue
+		}
+		for s := int(f.Shards.First); s <= int(f.Shards.Last); s++ {
+			if shards[fleetscore.Shard(s)] {
+				out = append(out, f)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// find is the place in the part of the new row with a key and time.
+func (u *upsert) find(p part, key fleetscore.Key, time int64) (at int, ok bool) {
+	k, ok := u.byKey[key]
+	if !ok {
+		return 0, false
+	}
+	return slices.BinarySearchFunc(p.order, time, func(row int, time int64) int {
+		return cmp.Or(cmp.Compare(u.keys[u.index[row]], u.keys[k]), cmp.Compare(u.times[row], time))
+	})
+}
+
+// same tells whether a new row has the values of an old one, bit by bit.
+func (u *upsert) same(row int, f *frame, old int) bool {
+	for _, c := range u.frame.columns {
+		if c.kind != kindDouble {
+			continue // time and key, which are the same
+		}
+		a, b := c.doubles[row], f.column(c.name).doubles[old]
+		if math.Float64bits(a) != math.Float64bits(b) && (a == a || b == b) {
+			return false
+		}
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,12 +101,35 @@ func (s *Snapshot) Rows() (n int64) {
 	return n
 }
 
+// file finds a visible file.
+func (s *Snapshot) file(name string) (fleetscore.DataFile, bool) {
+	i, ok := slices.BinarySearchFunc(s.Files, name, func(f fleetscore.DataFile, name string) int { return strings.Compare(f.Path, name) })
+	if !ok {
+		return fleetscore.DataFile{}, false
+	}
+	return s.Files[i], true
+}
+
+// Options say how a table speaks of itself. The zero value says nothing more than
+// names of files.
+type Options struct {
+	Name   string // for messages, such as "dataset readings"
+	Folder string // where the table lies in the store, for messages
+	// Report is told when the table is found damaged, and with an empty problem when
+	// it was read whole again. If works is true the table can be used in spite of it.
+	// It may be nil; it must not use the table.
+	Report func(problem string, works bool)
+}
+
 // Delta is a table in the Delta Lake format.
 type Delta struct {
-	b store.Bucket
+	b   store.Bucket
+	opt Options
 
 	every int64         // commits from checkpoint to checkpoint
 	keep  time.Duration // for which commits that a checkpoint replaced stay
+
+	commits sync.Mutex // held while a commit is made; above mu
 
 	mu       sync.Mutex // guards the state, which is the log read so far
 	next     int64      // version of the first commit not read yet
@@ -121,12 +145,18 @@ type Delta struct {
 
 	itemsMu sync.Mutex // guards items; held while they are read
 	items   *jobItems
+
+	damageMu sync.Mutex // guards damage
+	damage   damage
 }
 
 // OpenDelta is the table at the root of a bucket (use store.Sub). Nothing is read
 // yet; the table need not exist.
-func OpenDelta(b store.Bucket) *Delta {
-	return &Delta{b: b, every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+func OpenDelta(b store.Bucket) *Delta { return OpenTable(b, Options{}) }
+
+// OpenTable is OpenDelta for a table that has a name.
+func OpenTable(b store.Bucket, opt Options) *Delta {
+	return &Delta{b: b, opt: opt, every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
 		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 
@@ -147,32 +177,132 @@ func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
 
 func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 	now := time.Now()
-	if d.next == 0 || now.Sub(d.looked) > lookAgain {
-		// A checkpoint that can't be read doesn't matter while the commits are there.
-		if err := d.fromCheckpoint(ctx); err != nil && !fleetscore.Corrupt.Is(err) && !fleetscore.NotFound.Is(err) {
+	first := d.next == 0
+	if first || now.Sub(d.looked) > lookAgain {
+		if err := d.fromCheckpoint(ctx); err != nil {
 			return nil, err
 		}
 	}
+	if err := d.follow(ctx); err != nil {
+		return nil, d.damagedLog(err)
+	}
+	if d.next == 0 {
+		if err := d.begin(ctx); err != nil {
+			return nil, d.damagedLog(err)
+		}
+	}
+	if first {
+		if err := d.gap(ctx); err != nil {
+			return nil, d.damagedLog(err)
+		}
+	}
+	d.looked = now
+	snap, err := d.snapshot()
+	return snap, d.damagedLog(err)
+}
+
+// follow reads the commits that follow what was read.
+func (d *Delta) follow(ctx context.Context) error {
 	for {
 		name := commitName(d.next)
 		data, err := d.readCommit(ctx, name)
 		if fleetscore.NotFound.Is(err) {
-			break
+			return nil
+		}
+		if err == nil {
+			err = d.read(string(name), data)
+		}
+		if fleetscore.Corrupt.Is(err) {
+			at := d.next // a checkpoint behind this commit makes it unnecessary
+			if e := d.fromCheckpoint(ctx); e != nil {
+				return e
+			}
+			if d.next > at {
+				continue
+			}
 		}
 		if err != nil {
-			return nil, err
-		}
-		if err := d.read(string(name), data); err != nil {
-			return nil, err
+			return err
 		}
 		d.next++
 		d.snap = nil
 	}
-	if d.next == 0 {
-		return nil, d.noTable(ctx)
+}
+
+// begin reads a log that has no first commit any more: from the newest checkpoint
+// that can be read.
+func (d *Delta) begin(ctx context.Context) error {
+	var checkpoints []int64
+	commits := false
+	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		switch version, kind := logName(i.Name); kind {
+		case checkpointEnding:
+			checkpoints = append(checkpoints, version)
+		case commitEnding:
+			commits = true
+		}
 	}
-	d.looked = now
-	return d.snapshot()
+	if len(checkpoints) == 0 && !commits {
+		return fleetscore.Errorf(fleetscore.NotFound, "read Delta log", "_delta_log", "there is no table yet")
+	}
+	problem := error(fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "the log's first commit is gone, and there is no checkpoint"))
+	for i, version := range slices.Backward(checkpoints) {
+		err := d.loadCheckpoint(ctx, version)
+		if err == nil {
+			return d.follow(ctx)
+		}
+		if !fleetscore.Corrupt.Is(err) {
+			return err
+		}
+		if i == len(checkpoints)-1 {
+			problem = err
+		}
+	}
+	return problem
+}
+
+// The endings of the log's files.
+const (
+	commitEnding     = ".json"
+	checkpointEnding = ".checkpoint.parquet"
+)
+
+// logName takes the name of a commit or checkpoint apart. The ending is empty for
+// any other file, such as those that other programs leave there.
+func logName(name fleetscore.BlobName) (version int64, ending string) {
+	number, rest, _ := strings.Cut(strings.TrimPrefix(string(name), "_delta_log/"), ".")
+	version, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || len(number) != 20 || version < 0 || rest != commitEnding[1:] && rest != checkpointEnding[1:] {
+		return 0, ""
+	}
+	return version, "." + rest
+}
+
+// gap tells the end of the log from a commit that is missing in its middle: what
+// follows would be left out without a word, and overwritten.
+func (d *Delta) gap(ctx context.Context) error {
+	newest, evidence := int64(-1), ""
+	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{After: commitName(d.next - 1)}) {
+		if err != nil {
+			return err
+		}
+		if version, ending := logName(i.Name); ending != "" && version >= d.next {
+			newest, evidence = version, path.Base(string(i.Name))
+		}
+	}
+	if newest < 0 {
+		return nil
+	}
+	if err := d.follow(ctx); err != nil { // somebody may have committed just now
+		return err
+	}
+	if d.next <= newest {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(d.next)), "the commit is missing, but what came later is there: %s", evidence)
+	}
+	return nil
 }
 
 // readCommit reads no more than we are ready to hold.
@@ -201,24 +331,14 @@ func (d *Delta) snapshot() (*Snapshot, error) {
 	return d.snap, nil
 }
 
-// noTable tells a table that isn't there from one whose first commits are gone
-// without a checkpoint that replaces them.
-func (d *Delta) noTable(ctx context.Context) error {
-	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{}) {
-		if err != nil {
-			return err
-		}
-		if err := d.fromCheckpoint(ctx); err != nil {
-			return err
-		}
-		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(i.Name), "the log's first commit is gone, and there is no checkpoint").
-			WithHint("restore the folder _delta_log, or start a new table")
-	}
-	return fleetscore.Errorf(fleetscore.NotFound, "read Delta log", "_delta_log", "there is no table yet")
-}
-
 // read applies one commit to the state.
 func (d *Delta) read(name string, data []byte) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "the commit is empty")
+	}
+	if err := checkDigest(data); err != nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "%w", err)
+	}
 	var actions []action
 	i := 0
 	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
@@ -235,6 +355,31 @@ func (d *Delta) read(name string, data []byte) error {
 	}
 	if err := d.apply(actions); err != nil {
 		return fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", name, "%w", err)
+	}
+	return nil
+}
+
+// digestEntry is the entry of a commit's commitInfo, which stands in its first
+// line, with the SHA-256 of the lines that follow.
+const digestEntry = "fleetscore.sha256"
+
+// checkDigest finds damage that left a commit readable. Commits of other programs
+// have no digest.
+func checkDigest(data []byte) error {
+	line, rest, _ := bytes.Cut(data, []byte{'\n'})
+	if !bytes.Contains(line, []byte(digestEntry)) {
+		return nil
+	}
+	var first struct {
+		CommitInfo struct {
+			Digest *string `json:"fleetscore.sha256"`
+		} `json:"commitInfo"`
+	}
+	if err := json.Unmarshal(line, &first); err != nil {
+		return fmt.Errorf("line 1: %w", err)
+	}
+	if want := first.CommitInfo.Digest; want != nil && *want != fleetscore.DigestOf(rest).String() {
+		return errors.New("its content was changed: it doesn't fit the digest in its first line")
 	}
 	return nil
 }
@@ -321,14 +466,14 @@ func escapePath(p string) string {
 }
 
 func readAdd(a *addAction) (*fleetscore.DataFile, error) {
-	path, err := url.PathUnescape(a.Path)
+	name, err := url.PathUnescape(a.Path)
 	if err != nil {
 		return nil, err
 	}
-	if err := store.CheckName(fleetscore.BlobName(path)); err != nil {
+	if err := store.CheckName(fleetscore.BlobName(name)); err != nil {
 		return nil, err
 	}
-	f := &fleetscore.DataFile{Path: path, SizeBytes: a.Size, Date: a.PartitionValues["date"], Shards: fleetscore.AllShards}
+	f := &fleetscore.DataFile{Path: name, SizeBytes: a.Size, Date: a.PartitionValues["date"], Shards: fleetscore.AllShards}
 	if h := a.PartitionValues["hour"]; h != "" {
 		if f.Hour, err = strconv.Atoi(h); err != nil {
 			return nil, fmt.Errorf("partition value hour: %w", err)
@@ -343,14 +488,14 @@ func readAdd(a *addAction) (*fleetscore.DataFile, error) {
 		}
 	}
 	if f.Rows = stats.NumRecords; f.Rows < 0 || f.SizeBytes < 0 || f.Hour < 0 || f.Hour > 23 {
-		return nil, fmt.Errorf("file %s has %d rows, %d bytes and hour %d", path, f.Rows, f.SizeBytes, f.Hour)
+		return nil, fmt.Errorf("file %s has %d rows, %d bytes and hour %d", name, f.Rows, f.SizeBytes, f.Hour)
 	}
 	first, err1 := strconv.ParseInt(a.Tags["fleetscore.first"], 10, 64)
 	last, err2 := strconv.ParseInt(a.Tags["fleetscore.last"], 10, 64)
 	var s0, s1 uint8
 	_, err3 := fmt.Sscanf(a.Tags["fleetscore.shards"], "%d-%d", &s0, &s1)
 	if err := errors.Join(err1, err2, err3); err != nil || s0 > s1 {
-		return nil, fmt.Errorf("file %s has no tags of Fleetscore's: was it added by another program?", path)
+		return nil, fmt.Errorf("file %s has no tags of Fleetscore's: was it added by another program?", name)
 	}
 	f.First, f.Last = fleetscore.Micros(first), fleetscore.Micros(last)
 	f.Shards = fleetscore.ShardRange{First: fleetscore.Shard(s0), Last: fleetscore.Shard(s1)}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -25,6 +26,9 @@ type Commit struct {
 	// table has it at this version or a later one, nothing is written and the
 	// error is one that AlreadyCommitted knows.
 	Guard string
+	// Check, if set, judges the table as it is just before the commit; its error
+	// refuses the commit.
+	Check func(*Snapshot) error
 	Info  map[string]any // further entries of the commit's commitInfo
 }
 
@@ -40,10 +44,10 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.commits.Lock()
+	defer d.commits.Unlock()
 	for {
-		snap, err := d.refresh(ctx)
+		snap, err := d.Snapshot(ctx)
 		if err == nil {
 			if !snap.Schema.Equal(s) {
 				return fleetscore.Errorf(fleetscore.Conflict, "create table", "", "it exists with the columns %s, wanted are %s", snap.Schema, s).
@@ -77,12 +81,13 @@ func (d *Delta) Commit(ctx context.Context, c Commit) (int64, error) {
 	return d.commit(ctx, func(*Snapshot) (Commit, error) { return c, nil })
 }
 
-// commit asks for a commit that fits the table as it is, until one wins.
+// commit asks for a commit that fits the table as it is, until one wins. A Commit
+// without any change ends it: nothing is written.
 func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)) (int64, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.commits.Lock()
+	defer d.commits.Unlock()
 	for {
-		snap, err := d.refresh(ctx)
+		snap, err := d.Snapshot(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -90,19 +95,21 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 		if err != nil {
 			return 0, err
 		}
-		actions, err := d.actions(snap, c)
+		if c.Guard == "" && len(c.Add)+len(c.Remove)+len(c.Txns) == 0 {
+			return snap.Version, nil
+		}
+		if c.Check != nil {
+			if err := c.Check(snap); err != nil {
+				return 0, err
+			}
+		}
+		actions, err := actions(snap, c)
 		if err != nil {
 			return 0, err
 		}
 		err = d.put(ctx, snap.Version+1, actions)
 		if err == nil {
-			if _, err := d.refresh(ctx); err != nil {
-				return snap.Version + 1, err
-			}
-			if d.next-1-d.checked >= d.every {
-				_ = d.maintain(ctx) // the commit is done; a checkpoint that fails is tried again with the next
-			}
-			return snap.Version + 1, nil
+			return snap.Version + 1, d.committed(ctx)
 		}
 		if !fleetscore.Conflict.Is(err) {
 			return 0, err
@@ -110,7 +117,20 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 	}
 }
 
-func (d *Delta) actions(snap *Snapshot, c Commit) ([]action, error) {
+// committed takes our own commit into the state, and writes a checkpoint if it is
+// time for one.
+func (d *Delta) committed(ctx context.Context) error {
+	d.mu.Lock()
+	_, err := d.refresh(ctx)
+	due := d.next-1-d.checked >= d.every
+	d.mu.Unlock()
+	if err == nil && due {
+		_ = d.maintain(ctx) // the commit is done; a checkpoint that fails is tried again with the next
+	}
+	return err
+}
+
+func actions(snap *Snapshot, c Commit) ([]action, error) {
 	now := time.Now()
 	if c.Guard != "" {
 		if have, ok := snap.Txns[c.Guard]; ok && have >= c.Txns[c.Guard] {
@@ -122,7 +142,7 @@ func (d *Delta) actions(snap *Snapshot, c Commit) ([]action, error) {
 		out = append(out, action{Txn: &txnAction{AppID: id, Version: c.Txns[id], Updated: now.UnixMilli()}})
 	}
 	for _, path := range c.Remove {
-		f, ok := d.file[path]
+		f, ok := snap.file(path)
 		if !ok {
 			return nil, fleetscore.Errorf(fleetscore.Conflict, "commit", path, "the file to remove is not part of the table any more")
 		}
@@ -144,15 +164,16 @@ func (d *Delta) actions(snap *Snapshot, c Commit) ([]action, error) {
 // compared by the commit's own id.
 func (d *Delta) put(ctx context.Context, version int64, actions []action) error {
 	id := newID()
-	actions[0].CommitInfo["fleetscore.commit"] = id
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, a := range actions {
-		if err := enc.Encode(a); err != nil {
-			return err
-		}
+	var rest, b bytes.Buffer
+	if err := encode(&rest, actions[1:]); err != nil {
+		return err
 	}
+	info := actions[0].CommitInfo
+	info["fleetscore.commit"], info[digestEntry] = id, fleetscore.DigestOf(rest.Bytes()).String()
+	if err := encode(&b, actions[:1]); err != nil {
+		return err
+	}
+	b.Write(rest.Bytes())
 	err := store.WriteAll(ctx, d.b, commitName(version), b.Bytes(), store.PutOptions{IfAbsent: true})
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -162,6 +183,18 @@ func (d *Delta) put(ctx context.Context, version int64, actions []action) error 
 		return nil
 	}
 	return err
+}
+
+// encode writes actions, one a line.
+func encode(w io.Writer, actions []action) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for _, a := range actions {
+		if err := enc.Encode(a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func commitInfo(operation string, now time.Time, more map[string]any) map[string]any {

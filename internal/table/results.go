@@ -134,7 +134,7 @@ func (d *Delta) supersede(ctx context.Context, job fleetscore.JobID, interval fl
 			return c, nil // refused by the guard
 		}
 		for _, old := range (ReadQuery{Interval: &interval}).Prune(snap.Files) {
-			f, err := d.readFile(ctx, snap.Schema, old)
+			f, err := d.readFile(ctx, old, snap.Schema.all())
 			if err != nil {
 				return c, err
 			}
@@ -160,10 +160,6 @@ func (d *Delta) supersede(ctx context.Context, job fleetscore.JobID, interval fl
 		}
 		return c, nil
 	})
-}
-
-func (d *Delta) readFile(ctx context.Context, s TableSchema, file fleetscore.DataFile) (*frame, error) {
-	return d.readFrame(ctx, s, []fleetscore.DataFile{file}, s.all(), ReadQuery{})
 }
 
 // WriteItems writes a job's coverage into files of the coverage table; no reader

@@ -1,0 +1,112 @@
+package table
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// damage is what is wrong with a table, as far as it was noticed.
+type damage struct {
+	log        string            // why the log can't be read
+	checkpoint string            // why the last checkpoint can't; the log makes up for it
+	files      map[string]string // data files that can't be read
+	told       string            // what was reported last
+	works      bool
+}
+
+// where names a file of the table for people.
+func (d *Delta) where(file string) string {
+	if d.opt.Folder == "" {
+		return file
+	}
+	return d.opt.Folder + "/" + file
+}
+
+// broken is the error for a file of the table that is missing or damaged.
+func (d *Delta) broken(file string, why error, hint string) error {
+	op := "read"
+	if d.opt.Name != "" {
+		op = "read " + d.opt.Name + ":"
+	}
+	var known *fleetscore.Error
+	if errors.As(why, &known) && known.Err != nil {
+		why = known.Err // the file is named already
+	}
+	return fleetscore.Errorf(fleetscore.Corrupt, op, d.where(file), "%w", why).WithHint("%s", hint)
+}
+
+// damagedLog notes whether the log could be read, and names the table in the error.
+func (d *Delta) damagedLog(err error) error {
+	if err != nil && !fleetscore.Corrupt.Is(err) {
+		return err
+	}
+	problem := ""
+	if err != nil {
+		file := "_delta_log"
+		var known *fleetscore.Error
+		if errors.As(err, &known) {
+			file = known.Subject
+		}
+		err = d.broken(file, err, "restore this file from a backup; without one, move the table's folder away, and it begins anew. Other tables are not affected")
+		problem = err.Error()
+	}
+	d.tell(func(g *damage) {
+		g.log = problem
+		for name := range g.files {
+			if _, ok := d.file[name]; !ok && problem == "" { // replaced meanwhile
+				delete(g.files, name)
+			}
+		}
+	})
+	return err
+}
+
+// damagedFile notes whether a data file could be read.
+func (d *Delta) damagedFile(file string, why error) error {
+	var err error
+	if why != nil {
+		d.mu.Lock()
+		_, visible := d.file[file]
+		known := d.next > 0
+		d.mu.Unlock()
+		if known && !visible {
+			return fleetscore.Errorf(fleetscore.Unavailable, "read", d.where(file), "%w", why).WithHint("the file was replaced by a later commit meanwhile: try again")
+		}
+		err = d.broken(file, why, "restore this file from a backup; only what needs its rows is held up")
+	}
+	d.tell(func(g *damage) {
+		if err == nil {
+			delete(g.files, file)
+			return
+		}
+		if g.files == nil {
+			g.files = map[string]string{}
+		}
+		g.files[file] = err.Error()
+	})
+	return err
+}
+
+// tell changes what is known of the damage, and reports it if that is news.
+func (d *Delta) tell(change func(*damage)) {
+	d.damageMu.Lock()
+	defer d.damageMu.Unlock()
+	change(&d.damage)
+	now, works := d.damage.log, false
+	if now == "" && len(d.damage.files) > 0 {
+		now = d.damage.files[slices.Min(slices.Collect(maps.Keys(d.damage.files)))]
+	}
+	if now == "" {
+		now, works = d.damage.checkpoint, d.damage.checkpoint != ""
+	}
+	if now == d.damage.told && works == d.damage.works {
+		return
+	}
+	d.damage.told, d.damage.works = now, works
+	if d.opt.Report != nil {
+		d.opt.Report(now, works)
+	}
+}
