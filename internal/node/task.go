@@ -102,13 +102,16 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		return r, err
 	}
 	defer pack.Close()
-	rows := emptyRows(l)
+	rows, repeated := emptyRows(l), int64(0)
 	if len(l.Files) > 0 {
-		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l)}); err != nil {
+		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l), Repeated: &repeated}); err != nil {
 			return r, err
 		}
 	}
 	expected := pack.Keys()
+	if repeated > 0 {
+		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
+	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
 	spec := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf}
 	scored, err := scorer.Score(ctx, spec, rows, expected, pack)

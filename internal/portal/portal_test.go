@@ -107,7 +107,7 @@ func world(t *testing.T, sensors int) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.CommitPredictions(ctx, "j", iv, func(fleetscore.Key) bool { return false }, files); err != nil {
+	if _, err := d.CommitPredictions(ctx, table.PredictionCommit{Job: "j", Interval: iv, Files: files}); err != nil {
 		t.Fatal(err)
 	}
 	c := table.OpenDelta(store.Sub(b, "predictions/p/_coverage"))

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // commitAll commits the jobs whose tasks have all ended, oldest first.
@@ -85,60 +85,16 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 
 // publish commits predictions, then coverage.
 func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, in ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
-	predictions, coverage := s.catalog.Predictions(j.Pipeline), s.catalog.Coverage(j.Pipeline)
 	if len(lost) > 0 {
-		files, err := coverage.WriteItems(ctx, lost, in.KeyNames, j.ID, j.Interval)
+		files, err := s.catalog.Coverage(j.Pipeline).WriteItems(ctx, lost, in.KeyNames, j.ID, j.Interval)
 		if err != nil {
 			return err
 		}
 		total.Coverage = append(total.Coverage, files...)
 		total.Outcomes[fleetscore.Failed] += int64(len(lost))
 	}
-	if total.Outcomes[fleetscore.Scored] > 0 {
-		scored, err := s.scoredKeys(ctx, predictions, coverage, j, total.Coverage)
-		if err != nil {
-			return err
-		}
-		if _, err := predictions.CommitPredictions(ctx, j.ID, j.Interval, scored, total.Predictions); err != nil && !table.AlreadyCommitted(err) {
-			return err
-		}
-	}
-	_, err := coverage.CommitItems(ctx, j.ID, j.Interval, total.Coverage)
-	if table.AlreadyCommitted(err) { // before a crash
-		return nil
-	}
-	return err
-}
-
-// scoredKeys tells whose earlier rows a job supersedes. Its coverage is read only
-// if there are earlier rows in its interval.
-func (s *Scheduler) scoredKeys(ctx context.Context, predictions, coverage *table.Delta, j fleetscore.Job, files []fleetscore.DataFile) (func(fleetscore.Key) bool, error) {
-	snap, err := predictions.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	none := func(fleetscore.Key) bool { return false }
-	if len(table.ReadQuery{Interval: &j.Interval}.Prune(snap.Files)) == 0 && !s.overlapping(ctx, j) {
-		return none, nil
-	}
-	items, err := coverage.ReadItems(ctx, files, table.ItemQuery{Outcome: fleetscore.Scored})
-	if err != nil {
-		return nil, err
-	}
-	keys := make(map[fleetscore.Key]bool, len(items))
-	for _, i := range items {
-		keys[i.Key] = true
-	}
-	return func(k fleetscore.Key) bool { return keys[k] }, nil
-}
-
-// overlapping tells whether another job of the pipeline may commit rows of the
-// same interval between our look at the table and our commit.
-func (s *Scheduler) overlapping(ctx context.Context, j fleetscore.Job) bool {
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: j.Pipeline, States: active})
-	return err != nil || slices.ContainsFunc(jobs, func(o fleetscore.Job) bool {
-		return o.ID != j.ID && o.Interval.From.Before(j.Interval.To) && j.Interval.From.Before(o.Interval.To)
-	})
+	return s.catalog.Publish(ctx, catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
+		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored]})
 }
 
 // failedItems are the expected keys of a task that failed for good.

@@ -16,8 +16,8 @@ import (
 )
 
 // How long a Delta log becomes. A checkpoint holds the state as of a version, so
-// that nobody needs the commits up to it; those are deleted once nobody can be
-// reading them any more.
+// that nobody needs the commits up to it. Those up to the checkpoint before are
+// deleted once nobody can be reading them any more.
 const (
 	checkpointEvery = 100                 // commits
 	keepCommits     = 24 * time.Hour      // that a checkpoint has replaced
@@ -119,10 +119,13 @@ func (d *Delta) maintain(ctx context.Context) error {
 		return err
 	}
 	d.mu.Lock()
+	previous := d.checked
 	d.checked = version
 	d.mu.Unlock()
 	d.tell(func(g *damage) { g.checkpoint = "" })
-	return d.cut(ctx, version, time.Now().Add(-d.keep))
+	// The checkpoint before and the commits since stay, for the case that this one is
+	// damaged some day.
+	return d.cut(ctx, previous, time.Now().Add(-d.keep))
 }
 
 // checkpoint is the state as rows. Entries that nobody needs any more are dropped

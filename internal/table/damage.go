@@ -69,10 +69,9 @@ func (d *Delta) damagedFile(file string, why error) error {
 	var err error
 	if why != nil {
 		d.mu.Lock()
-		_, visible := d.file[file]
-		known := d.next > 0
+		_, replaced := d.gone[file]
 		d.mu.Unlock()
-		if known && !visible {
+		if replaced {
 			return fleetscore.Errorf(fleetscore.Unavailable, "read", d.where(file), "%w", why).WithHint("the file was replaced by a later commit meanwhile: try again")
 		}
 		err = d.broken(file, why, "restore this file from a backup; only what needs its rows is held up")

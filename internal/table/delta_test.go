@@ -1,7 +1,9 @@
 package table
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -41,6 +43,11 @@ func makePredictions(keys []fleetscore.Key, times []fleetscore.Micros, value flo
 	return p
 }
 
+func commitOf(job fleetscore.JobID, iv fleetscore.Interval, revision int64, scored func(fleetscore.Key) bool, files []fleetscore.DataFile) PredictionCommit {
+	return PredictionCommit{Job: job, Interval: iv, Revision: revision, Files: files,
+		Scored: func(context.Context) (func(fleetscore.Key) bool, error) { return scored, nil }}
+}
+
 type cell struct {
 	key  fleetscore.Key
 	time fleetscore.Micros
@@ -56,7 +63,11 @@ func TestSupersede(t *testing.T) {
 		if err := d.Create(ctx, predictionSchema); err != nil {
 			rt.Fatal(err)
 		}
-		want := map[cell]float64{}
+		type visible struct {
+			value    float64
+			revision int64
+		}
+		want := map[cell]visible{}
 		const hour = fleetscore.Micros(3600e6)
 		for n := range rapid.IntRange(1, 6).Draw(rt, "jobs") {
 			from := fleetscore.Micros(rapid.IntRange(0, 5).Draw(rt, "from")) * hour / 2
@@ -75,23 +86,29 @@ func TestSupersede(t *testing.T) {
 				}
 			}
 			scored := func(k fleetscore.Key) bool { return slices.Contains(keys, k) }
-			for c := range want {
-				if scored(c.key) && iv.ContainsMicros(c.time) {
+			revision := int64(n)
+			if rapid.Bool().Draw(rt, "held up") { // made before others that were committed already
+				revision = int64(rapid.IntRange(0, n).Draw(rt, "revision"))
+			}
+			for c, v := range want {
+				if scored(c.key) && iv.ContainsMicros(c.time) && v.revision <= revision {
 					delete(want, c)
 				}
 			}
 			for _, k := range keys {
 				for _, x := range times {
-					want[cell{k, x}] = float64(n)
+					if _, newer := want[cell{k, x}]; !newer {
+						want[cell{k, x}] = visible{float64(n), revision}
+					}
 				}
 			}
 			job := fleetscore.JobID(fmt.Sprint("job", n))
-			files, err := d.WritePredictions(ctx, makePredictions(keys, times, float64(n)), job, int64(n))
+			files, err := d.WritePredictions(ctx, makePredictions(keys, times, float64(n)), job, revision)
 			if err != nil {
 				rt.Fatal(err)
 			}
 			for again := range 2 { // the second commit of a job changes nothing
-				_, err := d.CommitPredictions(ctx, job, iv, scored, files)
+				_, err := d.CommitPredictions(ctx, commitOf(job, iv, revision, scored, files))
 				if (again == 0) != (err == nil) || (again == 1 && !AlreadyCommitted(err)) {
 					rt.Fatalf("commit %d of %s: %v", again, job, err)
 				}
@@ -113,8 +130,12 @@ func TestSupersede(t *testing.T) {
 			}
 			got[c] = p.Values[0][i]
 		}
-		if len(want) != len(got) || (len(want) > 0 && !cmp.Equal(want, got, cmp.AllowUnexported(cell{}))) {
-			rt.Errorf("got %v, want %v", got, want)
+		values := map[cell]float64{}
+		for c, v := range want {
+			values[c] = v.value
+		}
+		if !maps.Equal(values, got) {
+			rt.Errorf("got %v, want %v", got, values)
 		}
 		if snap.Rows() != int64(len(want)) {
 			rt.Errorf("the log counts %d rows, want %d", snap.Rows(), len(want))

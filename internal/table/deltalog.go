@@ -135,6 +135,7 @@ type Delta struct {
 	next     int64      // version of the first commit not read yet
 	checked  int64      // version of the last checkpoint known
 	looked   time.Time  // when the log was read last
+	whole    bool       // the log was looked through for missing commits
 	meta     *TableSchema
 	metaData *metaAction
 	file     map[string]fleetscore.DataFile
@@ -177,8 +178,7 @@ func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
 
 func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 	now := time.Now()
-	first := d.next == 0
-	if first || now.Sub(d.looked) > lookAgain {
+	if d.next == 0 || now.Sub(d.looked) > lookAgain {
 		if err := d.fromCheckpoint(ctx); err != nil {
 			return nil, err
 		}
@@ -191,10 +191,11 @@ func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
 			return nil, d.damagedLog(err)
 		}
 	}
-	if first {
+	if !d.whole {
 		if err := d.gap(ctx); err != nil {
 			return nil, d.damagedLog(err)
 		}
+		d.whole = true
 	}
 	d.looked = now
 	snap, err := d.snapshot()

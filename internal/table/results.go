@@ -72,24 +72,57 @@ func (d *Delta) ReadPredictions(ctx context.Context, files []fleetscore.DataFile
 	return p, nil
 }
 
+// PredictionCommit is what a job's commit of predictions needs to know.
+type PredictionCommit struct {
+	Job      fleetscore.JobID
+	Interval fleetscore.Interval
+	Revision int64                 // the files' rows have it; a larger one is newer
+	Files    []fleetscore.DataFile // written by WritePredictions
+	// Scored finds out whose rows the job scored. It is asked only if the table has
+	// rows in the interval.
+	Scored func(context.Context) (func(fleetscore.Key) bool, error)
+}
+
 // CommitPredictions makes a job's prediction files visible in one commit, and in
-// the same commit takes back what they supersede: the rows of earlier jobs in the
-// interval whose keys this job scored. A job that was committed before changes
-// nothing. The table must exist.
-func (d *Delta) CommitPredictions(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, scored func(fleetscore.Key) bool, add []fleetscore.DataFile) (int64, error) {
-	times := func(f *frame, s TableSchema) []bool {
+// the same commit takes back what they supersede: the rows in the interval of the
+// keys that this job scored. So a key and time has one visible row. A row of a newer
+// revision stays, and this job's row with its key and time doesn't appear: a job that
+// was held up doesn't bring back what was scored before later rows came. A job that
+// was committed before changes nothing. The table must exist.
+func (d *Delta) CommitPredictions(ctx context.Context, c PredictionCommit) (int64, error) {
+	var scored func(fleetscore.Key) bool
+	x := supersession{job: c.Job, interval: c.Interval, add: c.Files, newer: map[rowID]bool{}}
+	x.drop = func(f *frame, s TableSchema) ([]bool, error) {
+		if scored == nil {
+			var err error
+			if scored, err = c.Scored(ctx); err != nil {
+				return nil, err
+			}
+		}
 		keys, index := f.keysOf(s.Key)
-		drop := make([]bool, f.len())
-		gone := make([]bool, len(keys))
+		out := make([]bool, f.len())
+		mine := make([]bool, len(keys))
 		for i, k := range keys {
-			gone[i] = scored(k)
+			mine[i] = scored(k)
 		}
+		revisions := f.column("Revision").longs
 		for i, t := range f.column(s.Time).longs {
-			drop[i] = gone[index[i]] && interval.ContainsMicros(fleetscore.Micros(t))
+			if !mine[index[i]] || !c.Interval.ContainsMicros(fleetscore.Micros(t)) {
+				continue
+			}
+			if out[i] = revisions[i] <= c.Revision; !out[i] {
+				x.newer[rowID{keys[index[i]], t}] = true
+			}
 		}
-		return drop
+		return out, nil
 	}
-	return d.supersede(ctx, job, interval, add, times)
+	return d.supersede(ctx, x)
+}
+
+// rowID is what a table has one row of.
+type rowID struct {
+	key  fleetscore.Key
+	time int64
 }
 
 // CommitItems makes a job's coverage visible. Items of an earlier job with the
@@ -97,69 +130,111 @@ func (d *Delta) CommitPredictions(ctx context.Context, job fleetscore.JobID, int
 func (d *Delta) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile) (int64, error) {
 	from, to := int64(fleetscore.MicrosOf(interval.From)), int64(fleetscore.MicrosOf(interval.To))
 	var mine map[fleetscore.Key]bool
-	drop := func(f *frame, s TableSchema) []bool {
+	drop := func(f *frame, s TableSchema) ([]bool, error) {
+		if mine == nil { // nothing was superseded so far, so nobody needed it
+			own, err := d.readFrame(ctx, s, add, s.wanted(nil), ReadQuery{})
+			if err != nil {
+				return nil, err
+			}
+			mine = map[fleetscore.Key]bool{}
+			keys, _ := own.keysOf(s.Key)
+			for _, k := range keys {
+				mine[k] = true
+			}
+		}
 		out := make([]bool, f.len())
 		keys, index := f.keysOf(s.Key)
 		starts, ends := f.column("From").longs, f.column("To").longs
 		for i := range out {
 			out[i] = starts[i] == from && ends[i] == to && mine[keys[index[i]]]
 		}
-		return out
+		return out, nil
 	}
-	snap, err := d.Snapshot(ctx)
-	if err != nil {
-		return 0, err
-	}
-	if len(ReadQuery{Interval: &interval}.Prune(snap.Files)) > 0 { // else nothing can be superseded
-		own, err := d.readFrame(ctx, snap.Schema, add, snap.Schema.wanted(nil), ReadQuery{})
-		if err != nil {
-			return 0, err
-		}
-		keys, _ := own.keysOf(snap.Schema.Key)
-		mine = make(map[fleetscore.Key]bool, len(keys))
-		for _, k := range keys {
-			mine[k] = true
-		}
-	}
-	return d.supersede(ctx, job, interval, add, drop)
+	return d.supersede(ctx, supersession{job: job, interval: interval, add: add, drop: drop})
 }
 
-// supersede commits files and rewrites those in whose interval drop marks rows.
-// Of a race between two jobs over the same rows, the one that commits later wins.
-func (d *Delta) supersede(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile, drop func(*frame, TableSchema) []bool) (int64, error) {
-	guard := "job/" + string(job)
+// supersession is a job's files and what they take the place of.
+type supersession struct {
+	job      fleetscore.JobID
+	interval fleetscore.Interval
+	add      []fleetscore.DataFile
+	drop     func(*frame, TableSchema) ([]bool, error) // marks rows that are superseded
+	newer    map[rowID]bool                            // filled by drop: rows that stay in place of the job's own
+}
+
+// supersede commits files and writes those anew in which rows are superseded. Of
+// two jobs over the same rows the one that commits later meets the rows of the other.
+func (d *Delta) supersede(ctx context.Context, x supersession) (int64, error) {
+	guard := "job/" + string(x.job)
 	return d.commit(ctx, func(snap *Snapshot) (Commit, error) {
-		c := Commit{Operation: "WRITE", Add: slices.Clone(add), Txns: map[string]int64{guard: 1}, Guard: guard}
+		c := Commit{Operation: "WRITE", Txns: map[string]int64{guard: 1}, Guard: guard}
 		if _, done := snap.Txns[guard]; done {
 			return c, nil // refused by the guard
 		}
-		for _, old := range (ReadQuery{Interval: &interval}).Prune(snap.Files) {
-			f, err := d.readFile(ctx, old, snap.Schema.all())
+		clear(x.newer)
+		for _, old := range (ReadQuery{Interval: &x.interval}).Prune(snap.Files) {
+			rest, changed, err := d.without(ctx, snap.Schema, old, x.job, x.drop)
 			if err != nil {
 				return c, err
 			}
-			var keep []int
-			for i, gone := range drop(f, snap.Schema) {
-				if !gone {
-					keep = append(keep, i)
-				}
+			if changed {
+				c.Operation = "MERGE"
+				c.Remove = append(c.Remove, old.Path)
+				c.Add = append(c.Add, rest...)
 			}
-			if len(keep) == f.len() {
-				continue
-			}
-			c.Operation = "MERGE"
-			c.Remove = append(c.Remove, old.Path)
-			if len(keep) == 0 {
-				continue
-			}
-			rest, err := d.writeFrame(ctx, snap.Schema, f.pick(keep), jobFile(job))
+		}
+		if len(x.newer) == 0 {
+			c.Add = append(c.Add, x.add...)
+			return c, nil
+		}
+		for _, mine := range x.add {
+			rest, changed, err := d.without(ctx, snap.Schema, mine, x.job, x.outdated)
 			if err != nil {
 				return c, err
+			}
+			if !changed {
+				rest = []fleetscore.DataFile{mine}
 			}
 			c.Add = append(c.Add, rest...)
 		}
 		return c, nil
 	})
+}
+
+// outdated marks the job's rows that a newer one stands for.
+func (x *supersession) outdated(f *frame, s TableSchema) ([]bool, error) {
+	keys, index := f.keysOf(s.Key)
+	out := make([]bool, f.len())
+	for i, t := range f.column(s.Time).longs {
+		out[i] = x.newer[rowID{keys[index[i]], t}]
+	}
+	return out, nil
+}
+
+// without writes a file's rows anew without those that drop marks, unless it marks
+// none.
+func (d *Delta) without(ctx context.Context, s TableSchema, file fleetscore.DataFile, job fleetscore.JobID, drop func(*frame, TableSchema) ([]bool, error)) (rest []fleetscore.DataFile, changed bool, err error) {
+	f, err := d.readFile(ctx, file, s.all())
+	if err != nil {
+		return nil, false, err
+	}
+	gone, err := drop(f, s)
+	if err != nil {
+		return nil, false, err
+	}
+	var keep []int
+	for i, g := range gone {
+		if !g {
+			keep = append(keep, i)
+		}
+	}
+	if len(keep) == len(gone) {
+		return nil, false, nil
+	}
+	if len(keep) > 0 {
+		rest, err = d.writeFrame(ctx, s, f.pick(keep), jobFile(job))
+	}
+	return rest, true, err
 }
 
 // WriteItems writes a job's coverage into files of the coverage table; no reader

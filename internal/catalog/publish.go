@@ -1,0 +1,48 @@
+package catalog
+
+import (
+	"context"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// Results is what the tasks of a job wrote: files that no reader sees yet.
+type Results struct {
+	Job         fleetscore.JobID
+	Pipeline    string
+	Interval    fleetscore.Interval
+	Revision    int64 // of the predictions; a later job's is larger
+	Predictions []fleetscore.DataFile
+	Coverage    []fleetscore.DataFile // items of all the job's keys
+	Scored      int64                 // how many of them were scored; 0 leaves earlier predictions as they are
+}
+
+// Publish makes a job's results visible: predictions, then coverage, each by one
+// commit. Predictions of earlier jobs in the interval give way where the job scored
+// the key. What was published before a crash is found and not published again.
+// The tables must exist.
+func (c *Catalog) Publish(ctx context.Context, r Results) error {
+	coverage := c.Coverage(r.Pipeline)
+	if r.Scored > 0 {
+		_, err := c.Predictions(r.Pipeline).CommitPredictions(ctx, table.PredictionCommit{Job: r.Job, Interval: r.Interval, Revision: r.Revision, Files: r.Predictions,
+			Scored: func(ctx context.Context) (func(fleetscore.Key) bool, error) {
+				items, err := coverage.ReadItems(ctx, r.Coverage, table.ItemQuery{Outcome: fleetscore.Scored})
+				if err != nil {
+					return nil, err
+				}
+				keys := make(map[fleetscore.Key]bool, len(items))
+				for _, i := range items {
+					keys[i.Key] = true
+				}
+				return func(k fleetscore.Key) bool { return keys[k] }, nil
+			}})
+		if err != nil && !table.AlreadyCommitted(err) {
+			return err
+		}
+	}
+	if _, err := coverage.CommitItems(ctx, r.Job, r.Interval, r.Coverage); err != nil && !table.AlreadyCommitted(err) {
+		return err
+	}
+	return nil
+}
