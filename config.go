@@ -25,6 +25,8 @@ type HubConfig struct {
 type QueryConfig struct {
 	SQL string   `json:"sql"`
 	Cut Duration `json:"cut,omitempty"` // event time per file and commit; 0 means 10m
+	// MemoryMB bounds the memory of the query's windows, by estimate; 0 means 1024.
+	MemoryMB int `json:"memory_mb,omitempty"`
 }
 
 // FleetConfig says where a fleet's models lie and how a key's model is named.

@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/window"
@@ -38,7 +39,15 @@ type Config struct {
 	Name  string // of the query
 	Query fleetscore.QueryConfig
 	Hub   fleetscore.HubConfig // Key, Disorder and IdleAfter are used; filled
+	// MaxHeldBytes bounds, by estimate, the memory of the query's windows over all
+	// partitions; 0 means DefaultHeldBytes. Beyond half a partition's share of it the
+	// windows that are over are committed before their cut; a partition whose open
+	// windows alone take all of its share reads no further until they are over.
+	MaxHeldBytes int64
 }
+
+// DefaultHeldBytes is the bound of the memory of a query's windows.
+const DefaultHeldBytes = 1 << 30
 
 // Deps is what an aggregator works with.
 type Deps struct {
@@ -46,7 +55,13 @@ type Deps struct {
 	Catalog *catalog.Catalog      // has the dataset's table
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
+	Health  *obs.Health           // nil forgets
+	Now     func() time.Time      // the trusted time; nil means time.Now
 }
+
+// goneAfter is how long, in arrival time, a source may say nothing until it holds
+// back nobody's watermark any more.
+const goneAfter = 15 * time.Minute
 
 // maxAhead is how far a reading's time may lie after its arrival.
 const maxAhead = 5 * time.Minute
@@ -62,9 +77,14 @@ type Aggregator struct {
 	table   *table.Delta
 	log     *slog.Logger
 	metrics *metrics
+	health  *obs.Health
+	now     func() time.Time
+	share   int64 // of MaxHeldBytes, for a partition
+	seen    *lastSeen
 
 	mu     sync.Mutex // guards the status
 	status Status
+	holds  []uint64 // by partition: the first message that is still needed; 0 while that isn't known
 }
 
 // New builds an aggregator; nothing is read yet.
@@ -77,10 +97,18 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "cut %s is no multiple of the window %s", c, plan.Window)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
-		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead}}
+		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead, GoneAfter: goneAfter},
+		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
 	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if a.share == 0 {
+		a.share = DefaultHeldBytes
+	}
+	a.share /= int64(deps.Hub.Partitions())
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,6 +124,7 @@ type Status struct {
 	Query      string            `json:"query"`
 	Dataset    string            `json:"dataset"`
 	Problem    string            `json:"problem,omitempty"` // why it stands still
+	Silent     Silent            `json:"silent"`            // keys that fell silent
 	Partitions []PartitionStatus `json:"partitions"`
 }
 
@@ -108,10 +137,12 @@ type PartitionStatus struct {
 	CompleteUntil fleetscore.Micros `json:"complete_until"`
 	Counted       int64             `json:"counted"` // readings
 	Repeats       int64             `json:"repeats"`
-	Late          int64             `json:"late"` // or set aside because their time lies ahead
+	Late          int64             `json:"late"`  // set aside because their window was over
+	Ahead         int64             `json:"ahead"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
 	Rows          int64             `json:"rows"` // committed
 	OpenWindows   int               `json:"open_windows"`
+	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
 }
 
 // Status describes how far the query is.
@@ -120,7 +151,27 @@ func (a *Aggregator) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.Partitions = append([]PartitionStatus(nil), s.Partitions...)
+	now := a.now()
+	for i := range s.Partitions { // the clock may have been put back since
+		s.Partitions[i].CompleteUntil = min(s.Partitions[i].CompleteUntil, fleetscore.MicrosOf(now))
+	}
+	s.Silent = a.seen.silent()
 	return s
+}
+
+// Hold is the first message of a partition that the query still needs: those
+// before it are committed, and no open window holds a reading of them. It is 0,
+// which holds everything, until the query knows.
+func (a *Aggregator) Hold(partition int) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holds[partition]
+}
+
+func (a *Aggregator) setHold(partition int, seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holds[partition] = seq
 }
 
 func (a *Aggregator) update(partition int, change func(*PartitionStatus)) {
@@ -137,6 +188,9 @@ const standstill = 10 * time.Second
 // store or hub that is unavailable or full. Anything else is said in Status and
 // the log, and tried again: one query's trouble is not the others'.
 func (a *Aggregator) Run(ctx context.Context) error {
+	var recall sync.WaitGroup
+	defer recall.Wait()
+	recall.Go(func() { a.recall(ctx) }) // the log is read meanwhile
 	for {
 		err := a.run(ctx)
 		if ctx.Err() != nil || err == nil {
@@ -154,6 +208,7 @@ func (a *Aggregator) Run(ctx context.Context) error {
 }
 
 func (a *Aggregator) setProblem(text string) {
+	a.health.Report("query "+a.cfg.Name, text)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.Problem = text
@@ -231,19 +286,18 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 	if err != nil {
 		return nil, 0, err
 	}
-	r := &reading{a: a, ctx: ctx, index: i, windows: window.New(a.window)}
-	position, ok := snap.Txns[a.appID(i, "position")]
+	r := &reading{a: a, ctx: ctx, index: i, windows: window.New(a.window), aside: aside{cut: a.cut}}
+	last, ok := a.checkpoint(snap, i)
 	if !ok {
+		a.setHold(i, 1)
 		return r, 0, nil
 	}
-	r.last = window.Checkpoint{Position: uint64(position), Done: fleetscore.Micros(snap.Txns[a.appID(i, "complete_until")]),
-		ReplayFrom: uint64(snap.Txns[a.appID(i, "replay_from")]), ReplayWatermark: fleetscore.Micros(snap.Txns[a.appID(i, "replay_watermark")])}
-	r.committed = true
-	r.next = r.last.ReplayFrom
+	r.last, r.committed, r.next = last, true, last.ReplayFrom
 	r.windows.Resume(r.last)
+	a.setHold(i, last.ReplayFrom)
 	a.update(i, func(s *PartitionStatus) {
 		s.Position, s.CompleteUntil = r.last.Position, r.last.Done
-		s.Taken, s.Watermark = r.last.ReplayFrom-1, r.last.ReplayWatermark
+		s.Taken, s.Watermark = r.last.ReplayFrom-1, r.last.Watermark
 	})
 	return r, r.last.ReplayFrom, nil
 }

@@ -33,7 +33,7 @@ var config = Config{Name: "q",
 	Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS", Disorder: fleetscore.Duration(2 * time.Second), IdleAfter: fleetscore.Duration(5 * time.Second)}}
 
 // fill writes a log of some minutes with disorder, repeats and late readings into
-// a hub, and ends it with a tick that closes all windows.
+// a hub, from two sources, and ends it with ticks that close all windows.
 func fill(t *testing.T, h hub.Hub, partitions int) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -53,14 +53,17 @@ func fill(t *testing.T, h hub.Hub, partitions int) {
 			if r.Len() == 0 {
 				r = nil
 			}
-			if _, err := h.Append(t.Context(), p, hubtest.At(now), r); err != nil {
+			stamp := hub.Stamp{Source: []fleetscore.Source{"http", "http", "mqtt"}[rnd.IntN(3)], Arrived: now}
+			if _, err := h.Append(t.Context(), p, stamp, r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	for p := range partitions {
-		if _, err := h.Append(t.Context(), p, hubtest.At(now+2*minute), nil); err != nil {
-			t.Fatal(err)
+		for _, source := range []fleetscore.Source{"mqtt", "http"} {
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: source, Arrived: now + 2*minute}, nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -102,6 +105,11 @@ func (w *watched) Read(ctx context.Context, partition int, from uint64, fn func(
 
 // run carries the query out until all of the log was read, or it failed.
 func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
+	t.Helper()
+	return runConfig(t, config, h, b)
+}
+
+func runConfig(t *testing.T, config Config, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 	t.Helper()
 	w := watch(t, h)
 	a, err := New(config, Deps{Hub: w, Catalog: catalog.New(b)})
@@ -165,7 +173,7 @@ func TestRowsAndCompleteUntil(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, snap := rowsIn(t, b)
-	until, ok := catalog.CompleteUntil(snap)
+	until, ok := catalog.CompleteUntil(snap, time.Now())
 	s := a.Status()
 	if !ok || until < 101*minute || until%minute != 0 || s.Partitions[0].CompleteUntil < until {
 		t.Errorf("complete until %s, %v; status %+v", until, ok, s)

@@ -26,6 +26,7 @@ type reading struct {
 	committed bool              // whether anything was
 	next      uint64            // the message to come; 0 before the first
 	keep      []bool
+	aside     aside // since the last commit
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of their messages
@@ -44,26 +45,41 @@ func (r *reading) take(m hub.Message) error {
 			"partition", r.index, "first", r.next, "last", m.Seq-1)
 	}
 	r.next = m.Seq + 1
+	stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
 	if m.Tick {
-		r.windows.Tick(m.Arrived)
-	} else if err := r.readings(m); err != nil {
+		r.windows.Tick(stamp)
+	} else if err := r.readings(m, stamp); err != nil {
 		return err
 	}
 	w, ok := r.windows.Watermark()
+	open, over := r.windows.HeldBytes()
 	r.a.update(r.index, func(s *PartitionStatus) {
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}
+		s.HeldBytes = open + over
 		s.Position, s.Taken = max(s.Position, m.Seq), m.Seq
 	})
+	if open > r.a.share {
+		return r.tooMuch(open)
+	}
 	if !ok {
 		return nil
 	}
 	done := floor(w, r.a.cut)
+	if over > r.a.share/2 { // earlier than the cut: which rows there are stays the same, only their files are smaller
+		done = floor(w, fleetscore.Micros(r.a.plan.Window.Microseconds()))
+	}
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
 		return nil
 	}
 	return r.commit(m.Seq, done)
+}
+
+// tooMuch is why the reading stops when the open windows take too much memory.
+func (r *reading) tooMuch(open int64) error {
+	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.cfg.Name, "its open windows of partition %d hold about %d MB, more than the %d MB that it may use there; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
+		WithHint("set queries.%s.memory_mb to more, use shorter windows, or set hub.disorder to less", r.a.cfg.Name)
 }
 
 func floor(t, unit fleetscore.Micros) fleetscore.Micros {
@@ -74,7 +90,7 @@ func floor(t, unit fleetscore.Micros) fleetscore.Micros {
 	return n * unit
 }
 
-func (r *reading) readings(m hub.Message) error {
+func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	n := m.Readings.Len()
 	if cap(r.keep) < n {
 		r.keep = make([]bool, n)
@@ -87,17 +103,23 @@ func (r *reading) readings(m hub.Message) error {
 	}
 	r.a.plan.Filter(m.Readings, r.a.cfg.Hub.Key, keep)
 	var counts [window.Done + 1]int64
-	r.windows.Readings(m.Seq, m.Arrived, m.Readings, keep, func(i int, v window.Verdict) {
+	r.windows.Readings(stamp, m.Readings, keep, func(i int, v window.Verdict) {
 		counts[v]++
+		if v == window.Late || v == window.Ahead || v == window.Repeat {
+			r.aside.count(v, m.Readings.Times[i], m.Readings.Keys[m.Readings.KeyIndex[i]])
+		}
 		if v == window.Late || v == window.Ahead {
 			r.keepLate(m, i, v)
 		}
 	})
 	r.a.metrics.count(counts)
+	r.aside.good += counts[window.Counted] + counts[window.Filtered]
+	r.tell()
 	r.a.update(r.index, func(s *PartitionStatus) {
 		s.Counted += counts[window.Counted]
 		s.Repeats += counts[window.Repeat]
-		s.Late += counts[window.Late] + counts[window.Ahead]
+		s.Late += counts[window.Late]
+		s.Ahead += counts[window.Ahead]
 		s.Filtered += counts[window.Filtered]
 	})
 	if r.late.Len() > maxLateBytes {
@@ -172,15 +194,13 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	c := r.windows.Checkpoint(position, done)
 	guard := a.appID(r.index, "position")
-	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) }, Txns: map[string]int64{
-		guard:                                 int64(c.Position),
-		a.appID(r.index, "replay_from"):       int64(c.ReplayFrom),
-		a.appID(r.index, "replay_watermark"):  int64(c.ReplayWatermark),
-		a.appID(r.index, "complete_until"):    int64(c.Done),
-		"query/" + a.cfg.Name + "/partitions": int64(a.hub.Partitions()),
-	}}
+	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) },
+		Txns: a.entries(r.index, c), Info: map[string]any{}}
 	if len(r.lateFiles) > 0 {
-		commit.Info = map[string]any{"fleetscore.late": r.lateFiles}
+		commit.Info["fleetscore.late"] = r.lateFiles
+	}
+	if list := r.aside.list(); len(list) > 0 {
+		commit.Info[table.SetAsideInfo] = list
 	}
 	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, position)
 	err := a.persist(r.ctx, "committing rows", func() (err error) {
@@ -199,10 +219,14 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	if err != nil {
 		return err
 	}
-	r.last, r.committed, r.lateFiles = c, true, nil
+	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
+	a.setHold(r.index, c.ReplayFrom)
+	a.seen.add(rows, done)
 	a.metrics.rows.Add(float64(rows.Len()))
 	a.update(r.index, func(s *PartitionStatus) {
 		s.CompleteUntil, s.OpenWindows = done, r.windows.OpenWindows()
+		open, over := r.windows.HeldBytes()
+		s.HeldBytes = open + over
 		s.Rows += int64(rows.Len())
 	})
 	return nil

@@ -132,7 +132,7 @@ func (s *server) dataset(ctx context.Context, name string, written map[string]st
 			d.Last = &last
 		}
 	}
-	if m, ok := catalog.CompleteUntil(snap); ok {
+	if m, ok := catalog.CompleteUntil(snap, s.now()); ok {
 		t := m.Time()
 		d.CompleteUntil = &t
 	}
@@ -257,7 +257,7 @@ func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fl
 	if err != nil {
 		return nil, err
 	}
-	until := done.CompleteUntil.Time()
+	until := min(done.CompleteUntil, fleetscore.MicrosOf(s.now())).Time()
 	return &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Added: done.Added, Replaced: done.Replaced, Same: done.Same, Repeated: done.Repeated,
 		CompleteUntil: &until, Version: done.Version}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -102,8 +103,9 @@ func (c *Catalog) Datasets(ctx context.Context) ([]string, error) {
 
 // CompleteUntil is the time until which a dataset is complete: the smallest
 // "…/complete_until" entry of its table, false while one of the hub's partitions
-// has none.
-func CompleteUntil(snap *table.Snapshot) (fleetscore.Micros, bool) {
+// has none. It never lies after now: whatever a clock that was wrong, or an upload,
+// once said, rows of the future are still expected.
+func CompleteUntil(snap *table.Snapshot, now time.Time) (fleetscore.Micros, bool) {
 	var least int64
 	have, want := 0, int64(0)
 	for id, v := range snap.Txns {
@@ -117,5 +119,5 @@ func CompleteUntil(snap *table.Snapshot) (fleetscore.Micros, bool) {
 			want = max(want, v)
 		}
 	}
-	return fleetscore.Micros(least), have > 0 && int64(have) >= want
+	return min(fleetscore.Micros(least), fleetscore.MicrosOf(now)), have > 0 && int64(have) >= want
 }

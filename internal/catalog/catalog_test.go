@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -82,8 +83,9 @@ func TestCompleteUntil(t *testing.T) {
 		{map[string]int64{"query/q/p0/complete_until": 7, "query/q/partitions": 2}, 7, false},
 		{map[string]int64{"query/q/p0/complete_until": 7, "query/q/p1/complete_until": 5, "query/q/partitions": 2}, 5, true},
 		{map[string]int64{"upload/complete_until": -3, "upload/abc": 9}, -3, true},
+		{map[string]int64{"upload/complete_until": 1e15 + 1}, 1e15, true}, // never after now
 	} {
-		if got, ok := CompleteUntil(&table.Snapshot{Txns: c.txns}); got != c.want && c.ok || ok != c.ok {
+		if got, ok := CompleteUntil(&table.Snapshot{Txns: c.txns}, time.UnixMicro(1e15)); got != c.want && c.ok || ok != c.ok {
 			t.Errorf("%v: got %d, %v, want %d, %v", c.txns, got, ok, c.want, c.ok)
 		}
 	}

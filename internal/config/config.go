@@ -263,6 +263,9 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 		if q.Cut.D() < plan.Window || q.Cut.D()%plan.Window != 0 || (24*time.Hour)%q.Cut.D() != 0 {
 			r.at(path, "cut %s must be a multiple of the window (%s) and divide a day", q.Cut, plan.Window)
 		}
+		if q.MemoryMB < 0 {
+			r.at(path+".memory_mb", "%d is negative", q.MemoryMB)
+		}
 		columns[plan.Into] = []string{}
 		for _, a := range plan.Aggregates {
 			columns[plan.Into] = append(columns[plan.Into], a.Name)

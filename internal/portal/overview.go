@@ -107,7 +107,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	for _, s := range p.deps.Queries() {
 		q := query{Status: s}
 		if snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx); err == nil {
-			if until, ok := catalog.CompleteUntil(snap); ok {
+			if until, ok := catalog.CompleteUntil(snap, p.deps.Now()); ok {
 				q.CompleteUntil = until.Time()
 			}
 			q.Rows = snap.Rows()

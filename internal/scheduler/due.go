@@ -145,7 +145,7 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	} else if err != nil {
 		return fleetscore.Job{}, err
 	}
-	next, ok := nextInterval(state, snap)
+	next, ok := nextInterval(state, snap, now)
 	if !ok {
 		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "dataset %s has no rows that a job of this pipeline hasn't covered", p.Dataset).
 			WithHint("give --from and --to to score an interval again")
@@ -156,7 +156,7 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 }
 
 // nextInterval is what the jobs of a schedule have not covered of a dataset.
-func nextInterval(state ledger.ScheduleState, snap *table.Snapshot) (iv fleetscore.Interval, ok bool) {
+func nextInterval(state ledger.ScheduleState, snap *table.Snapshot, now time.Time) (iv fleetscore.Interval, ok bool) {
 	iv.From = state.NextFrom
 	if iv.From.IsZero() {
 		for _, f := range snap.Files {
@@ -165,7 +165,7 @@ func nextInterval(state ledger.ScheduleState, snap *table.Snapshot) (iv fleetsco
 			}
 		}
 	}
-	if until, complete := catalog.CompleteUntil(snap); complete {
+	if until, complete := catalog.CompleteUntil(snap, now); complete {
 		iv.To = until.Time()
 	}
 	return iv, !iv.From.IsZero() && iv.To.After(iv.From)

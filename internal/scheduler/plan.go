@@ -93,7 +93,7 @@ func (s *Scheduler) data(ctx context.Context, j fleetscore.Job, now time.Time) (
 	if snap == nil {
 		return nil, "waits for dataset " + j.Config.Dataset + ", which has no rows yet", nil
 	}
-	until, ok := catalog.CompleteUntil(snap)
+	until, ok := catalog.CompleteUntil(snap, now)
 	if ok && until >= fleetscore.MicrosOf(j.Interval.To) {
 		return snap, "", nil
 	}

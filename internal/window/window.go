@@ -11,7 +11,6 @@
 package window
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -30,9 +29,10 @@ type Aggregate struct {
 // Config says how to aggregate. All fields but Disorder must be positive.
 type Config struct {
 	Window     time.Duration
-	Disorder   time.Duration // the watermark stays this far behind the latest reading
-	IdleAfter  time.Duration // and this far behind a tick's arrival
+	Disorder   time.Duration // a source's mark stays this far behind its latest reading
+	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxAhead   time.Duration // readings further ahead of their arrival are set aside
+	GoneAfter  time.Duration // a source without a message for this long holds nothing back any more
 	Aggregates []Aggregate
 }
 
@@ -54,25 +54,42 @@ func (v Verdict) String() string {
 	return [...]string{"counted", "repeat", "late", "ahead", "filtered", "done"}[v]
 }
 
-// unset is the watermark before the first message.
+// unset is a watermark before anything was seen.
 const unset = fleetscore.Micros(math.MinInt64)
+
+// Stamp is what a message says of itself.
+type Stamp struct {
+	Seq     uint64
+	Source  fleetscore.Source
+	Arrived fleetscore.Micros
+	Unsure  fleetscore.Micros // how much later than Arrived it may have come
+}
 
 // Partition aggregates one partition of a log.
 type Partition struct {
-	cfg       Config
-	width     int64
-	watermark fleetscore.Micros
-	windows   map[fleetscore.Micros]*window
+	cfg     Config
+	width   int64
+	state   state
+	windows map[fleetscore.Micros]*window
+	nextEnd fleetscore.Micros // no open window that isn't sealed ends before it
 
 	doneSeq uint64 // messages up to this one were committed as far as doneEnd
 	doneEnd fleetscore.Micros
+
+	before state // the state before the message that is being taken
+	kept   *state
+	held   int64 // bytes of memory that the windows take, estimated
+	over   int64 // of held, those of sealed windows
 }
 
-// window is one open window of all keys.
+// window is one open window of all keys. Once the watermark has passed its end it
+// is sealed: nothing can join it, so that only its rows are kept.
 type window struct {
-	firstSeq uint64            // of the message with its first reading
-	before   fleetscore.Micros // the watermark before that message
+	firstSeq uint64 // of the message with its first reading
+	before   *state // before that message
 	cells    map[fleetscore.Key]*cell
+	rows     *sealed // in place of cells, once the watermark has passed the end
+	held     int64   // of Partition.held
 }
 
 // cell is one key in one window.
@@ -98,78 +115,104 @@ type print struct {
 
 // New builds a partition before its first message.
 func New(cfg Config) *Partition {
-	return &Partition{cfg: cfg, width: cfg.Window.Microseconds(), watermark: unset, windows: map[fleetscore.Micros]*window{}, doneEnd: unset}
+	return &Partition{cfg: cfg, width: cfg.Window.Microseconds(), state: state{watermark: unset, arrived: unset},
+		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
 }
 
 // Checkpoint says where a replay may start. Together with the log it gives the
 // state back: New, Resume, then every message from ReplayFrom on.
 type Checkpoint struct {
-	Position        uint64            // the last message that was taken
-	Done            fleetscore.Micros // windows that end by then were closed and committed
-	ReplayFrom      uint64            // the first message of which an open window holds a reading, else Position+1
-	ReplayWatermark fleetscore.Micros // the watermark before that message
+	Position   uint64            // the last message that was taken
+	Done       fleetscore.Micros // windows that end by then were closed and committed
+	ReplayFrom uint64            // the first message of which an open window holds a reading, else Position+1
+
+	// What was known before message ReplayFrom. A source that was listed once is
+	// listed in every later checkpoint.
+	Watermark fleetscore.Micros
+	Arrived   fleetscore.Micros // the latest arrival
+	Sources   []SourceMark
 }
 
 // Checkpoint describes the state after message position, once the windows that
 // end by done were closed; done must not lie after the watermark.
 func (p *Partition) Checkpoint(position uint64, done fleetscore.Micros) Checkpoint {
-	c := Checkpoint{Position: position, Done: done, ReplayFrom: position + 1, ReplayWatermark: p.watermark}
+	c := Checkpoint{Position: position, Done: done, ReplayFrom: position + 1}
+	from := &p.state
 	for _, w := range p.windows {
 		if w.firstSeq < c.ReplayFrom {
-			c.ReplayFrom, c.ReplayWatermark = w.firstSeq, w.before
+			c.ReplayFrom, from = w.firstSeq, w.before
 		}
 	}
+	c.Watermark, c.Arrived, c.Sources = from.watermark, from.arrived, slices.Clone(from.sources)
 	return c
 }
 
 // Resume sets a new partition to a checkpoint. The next message is ReplayFrom.
 func (p *Partition) Resume(c Checkpoint) {
-	p.watermark, p.doneSeq, p.doneEnd = c.ReplayWatermark, c.Position, c.Done
+	p.state = state{watermark: c.Watermark, arrived: c.Arrived, sources: slices.Clone(c.Sources)}
+	p.doneSeq, p.doneEnd = c.Position, c.Done
 }
 
 // Watermark is the time up to which no more readings are expected; false before
 // the first message.
-func (p *Partition) Watermark() (fleetscore.Micros, bool) { return p.watermark, p.watermark != unset }
+func (p *Partition) Watermark() (fleetscore.Micros, bool) {
+	return p.state.watermark, p.state.watermark != unset
+}
 
 // OpenWindows is how many windows, over all keys, are held in memory.
 func (p *Partition) OpenWindows() int { return len(p.windows) }
 
-// Tick takes a tick: as of its arrival nothing more had come and the gateway was
-// healthy.
-func (p *Partition) Tick(arrived fleetscore.Micros) {
-	p.watermark = max(p.watermark, arrived-fleetscore.Micros(p.cfg.IdleAfter.Microseconds()))
+// HeldBytes is about how much memory the windows take that are still open, and
+// those that are over and wait to be closed.
+func (p *Partition) HeldBytes() (open, over int64) { return p.held - p.over, p.over }
+
+// Tick takes a tick: as of its arrival nothing more had come from its source, and
+// the source was healthy.
+func (p *Partition) Tick(s Stamp) {
+	src := p.state.enter(s, p.cfg.GoneAfter)
+	p.state.raise(src, s.Arrived-micros(p.cfg.IdleAfter), p.state.others(src, p.cfg.GoneAfter))
+	p.seal()
 }
 
+func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
+
 // Readings takes a message. keep says which readings fulfil the query's condition
-// (nil: all do); verdict is told of each reading, in order. A reading that doesn't
-// fulfil the condition moves the watermark all the same: its device is alive.
-func (p *Partition) Readings(seq uint64, arrived fleetscore.Micros, r *fleetscore.Readings, keep []bool, verdict func(i int, v Verdict)) {
+// (nil: all do); verdict is told of each reading, in order.
+//
+// A reading that is late or ahead moves no watermark. One that doesn't fulfil the
+// condition does, as its device is alive, and so does a repeat: whether a reading
+// repeats another can't be told again in a replay that starts between the two.
+func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdict func(i int, v Verdict)) {
 	columns := p.columns(r)
-	before := p.watermark
-	ahead := arrived + fleetscore.Micros(p.cfg.MaxAhead.Microseconds())
-	disorder := fleetscore.Micros(p.cfg.Disorder.Microseconds())
+	p.before.copy(&p.state)
+	p.kept = nil
+	src := p.state.enter(s, p.cfg.GoneAfter)
+	others := p.state.others(src, p.cfg.GoneAfter)
+	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxAhead)
+	disorder := micros(p.cfg.Disorder)
 	for i, t := range r.Times {
 		end := p.end(t)
 		v := Counted
 		switch {
 		case t > ahead:
 			v = Ahead
-		case end <= p.watermark:
+		case end <= p.state.watermark:
 			v = Late
-		case keep != nil && !keep[i]:
-			v = Filtered
+		default:
+			p.state.raise(src, min(t, s.Arrived)-disorder, others)
+			if keep != nil && !keep[i] {
+				v = Filtered
+			}
 		}
-		if t <= ahead {
-			p.watermark = max(p.watermark, t-disorder)
-		}
-		if seq <= p.doneSeq && (v == Late || v == Ahead || end <= p.doneEnd) {
+		if s.Seq <= p.doneSeq && (v == Late || v == Ahead || end <= p.doneEnd) {
 			v = Done
 		}
-		if v == Counted && !p.cell(end, r.Keys[r.KeyIndex[i]], seq, before).add(p.cfg.Aggregates, columns, r, i) {
+		if v == Counted && !p.add(end, r.Keys[r.KeyIndex[i]], s.Seq, columns, r, i) {
 			v = Repeat
 		}
 		verdict(i, v)
 	}
+	p.seal()
 }
 
 // end is the end of the window that t lies in.
@@ -194,18 +237,38 @@ func (p *Partition) columns(r *fleetscore.Readings) []*fleetscore.ReadingColumn 
 	return out
 }
 
-func (p *Partition) cell(end fleetscore.Micros, k fleetscore.Key, seq uint64, before fleetscore.Micros) *cell {
+// Estimates of memory, in bytes: of a key in an open window without its aggregates,
+// of one aggregate there, and of what recognises the repeats of one reading.
+const (
+	cellBytes  = 160
+	sumBytes   = 32
+	printBytes = 72
+)
+
+// add counts a reading in its window unless it is a repeat.
+func (p *Partition) add(end fleetscore.Micros, k fleetscore.Key, seq uint64, columns []*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
 	w := p.windows[end]
 	if w == nil {
-		w = &window{firstSeq: seq, before: before, cells: map[fleetscore.Key]*cell{}}
+		if p.kept == nil { // one copy serves all windows that this message opens
+			p.kept = &state{}
+			p.kept.copy(&p.before)
+		}
+		w = &window{firstSeq: seq, before: p.kept, cells: map[fleetscore.Key]*cell{}}
 		p.windows[end] = w
+		p.nextEnd = min(p.nextEnd, end)
 	}
 	c := w.cells[k]
 	if c == nil {
 		c = &cell{sums: make([]sum, len(p.cfg.Aggregates))}
 		w.cells[k] = c
+		n := int64(cellBytes + len(k) + sumBytes*len(c.sums))
+		w.held, p.held = w.held+n, p.held+n
 	}
-	return c
+	if !c.add(p.cfg.Aggregates, columns, r, i) {
+		return false
+	}
+	w.held, p.held = w.held+printBytes, p.held+printBytes
+	return true
 }
 
 // add counts a reading unless it is a repeat.
@@ -296,61 +359,4 @@ func hashText(h uint64, s string) uint64 {
 		h = (h ^ uint64(s[i])) * 1099511628211
 	}
 	return h
-}
-
-// Close takes out the windows that end by until, which must not lie after the
-// watermark, and returns their rows, sorted by stamp and key. Values are in the
-// order of the aggregates; the caller names the columns.
-func (p *Partition) Close(until fleetscore.Micros) *fleetscore.Rows {
-	out := &fleetscore.Rows{Values: make([][]float64, len(p.cfg.Aggregates))}
-	var ends []fleetscore.Micros
-	for end := range p.windows {
-		if end <= until {
-			ends = append(ends, end)
-		}
-	}
-	slices.Sort(ends)
-	index := map[fleetscore.Key]uint32{}
-	for _, end := range ends {
-		w := p.windows[end]
-		delete(p.windows, end)
-		keys := make([]fleetscore.Key, 0, len(w.cells))
-		for k := range w.cells {
-			keys = append(keys, k)
-		}
-		slices.SortFunc(keys, cmp.Compare)
-		for _, k := range keys {
-			n, ok := index[k]
-			if !ok {
-				n = uint32(len(out.Keys))
-				index[k] = n
-				out.Keys = append(out.Keys, k)
-			}
-			out.KeyIndex = append(out.KeyIndex, n)
-			out.Times = append(out.Times, end)
-			for a, g := range p.cfg.Aggregates {
-				out.Values[a] = append(out.Values[a], w.cells[k].value(g, a))
-			}
-		}
-	}
-	return out
-}
-
-func (c *cell) value(g Aggregate, a int) float64 {
-	s := c.sums[a]
-	switch {
-	case g.Func == "count" && g.Column == "":
-		return float64(c.readings)
-	case g.Func == "count":
-		return float64(s.n)
-	case s.n == 0:
-		return fleetscore.Missing
-	case g.Func == "avg":
-		return s.sum / float64(s.n)
-	case g.Func == "sum":
-		return s.sum
-	case g.Func == "min":
-		return s.min
-	}
-	return s.max
 }

@@ -15,14 +15,16 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxAhead: time.Minute,
+var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxAhead: time.Minute, GoneAfter: 20 * time.Second,
 	Aggregates: []Aggregate{{"avg", "v"}, {"sum", "v"}, {"min", "v"}, {"max", "v"}, {"count", "v"}, {"count", ""}}}
 
 const second = fleetscore.Micros(1e6)
 
 // message is one of the log; no readings makes it a tick.
 type message struct {
+	source   fleetscore.Source
 	arrived  fleetscore.Micros
+	unsure   fleetscore.Micros
 	readings []reading
 }
 
@@ -50,11 +52,12 @@ func (m message) columns() *fleetscore.Readings {
 }
 
 func feed(p *Partition, seq uint64, m message, verdict func(int, Verdict)) {
+	s := Stamp{Seq: seq, Source: m.source, Arrived: m.arrived, Unsure: m.unsure}
 	if len(m.readings) == 0 {
-		p.Tick(m.arrived)
+		p.Tick(s)
 		return
 	}
-	p.Readings(seq, m.arrived, m.columns(), nil, verdict)
+	p.Readings(s, m.columns(), nil, verdict)
 }
 
 func rowsOf(r *fleetscore.Rows) []row {
@@ -69,36 +72,65 @@ func rowsOf(r *fleetscore.Rows) []row {
 	return out
 }
 
-// twin is the slow and obvious way: it keeps every counted reading, and sums at
-// the end.
+// twin is the slow and obvious way: it keeps every counted reading, finds the
+// watermark anew from all that came, and sums at the end.
 func twin(log []message) (rows []row, verdicts []Verdict) {
-	watermark := fleetscore.Micros(math.MinInt64)
+	const never = fleetscore.Micros(math.MinInt64)
+	type sign struct {
+		source  fleetscore.Source
+		arrived fleetscore.Micros
+		mark    fleetscore.Micros // never: it moves nothing
+	}
+	var signs []sign
+	watermark, shown := never, never // of all signs, and what it is as it never goes back
+	look := func() {
+		marks, last, latest := map[fleetscore.Source]fleetscore.Micros{}, map[fleetscore.Source]fleetscore.Micros{}, never
+		for _, s := range signs {
+			if old, ok := marks[s.source]; s.mark != never && (!ok || s.mark > old) {
+				marks[s.source] = s.mark
+			}
+			last[s.source], latest = s.arrived, s.arrived
+		}
+		watermark = never
+		for s, m := range marks {
+			if latest-last[s] <= 20*second && (watermark == never || m < watermark) {
+				watermark = m
+			}
+		}
+		shown = max(shown, watermark)
+	}
 	var kept []reading
 	for _, m := range log {
 		if len(m.readings) == 0 {
-			watermark = max(watermark, m.arrived-4*second)
+			signs = append(signs, sign{m.source, m.arrived, m.arrived - 4*second})
+			look()
+			continue
 		}
+		signs = append(signs, sign{m.source, m.arrived, never})
+		look()
 		for _, x := range m.readings {
 			end := fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second
 			switch {
-			case x.time > m.arrived+60*second:
+			case x.time > m.arrived+m.unsure+60*second:
 				verdicts = append(verdicts, Ahead)
 				continue
-			case end <= watermark:
+			case end <= shown:
 				verdicts = append(verdicts, Late)
+				continue
 			case slices.Contains(kept, x):
 				verdicts = append(verdicts, Repeat)
 			default:
 				verdicts = append(verdicts, Counted)
 				kept = append(kept, x)
 			}
-			watermark = max(watermark, x.time-2*second)
+			signs = append(signs, sign{m.source, m.arrived, min(x.time, m.arrived) - 2*second})
+			look()
 		}
 	}
 	groups := map[row][]float64{}
 	for _, x := range kept {
 		g := row{end: fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second, key: x.key}
-		if g.end <= watermark {
+		if g.end <= shown {
 			groups[g] = append(groups[g], x.v)
 		}
 	}
@@ -119,9 +151,10 @@ func drawLog(rt *rapid.T) []message {
 	var log []message
 	for range rapid.IntRange(1, 30).Draw(rt, "messages") {
 		now += fleetscore.Micros(rapid.IntRange(0, 8).Draw(rt, "pause")) * second
-		m := message{arrived: now}
+		m := message{source: rapid.SampledFrom([]fleetscore.Source{"http", "http", "mqtt", "kafka"}).Draw(rt, "source"), arrived: now,
+			unsure: fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 0, 300}).Draw(rt, "unsure")) * second}
 		for range rapid.IntRange(0, 6).Draw(rt, "readings") {
-			ago := rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 5, 8, 30, -1, -100}).Draw(rt, "ago")
+			ago := rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 5, 8, 30, -1, -30, -100, -500}).Draw(rt, "ago")
 			m.readings = append(m.readings, reading{fleetscore.Key(fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "key"))),
 				now - fleetscore.Micros(ago)*second, float64(rapid.IntRange(0, 2).Draw(rt, "v")) / 3})
 		}
@@ -229,10 +262,11 @@ func TestIDsAndTexts(t *testing.T) {
 		IDs:     []string{"a", "b", "a", ""},
 		Columns: []fleetscore.ReadingColumn{{Name: "s", Strings: []string{"x", "x", "y", "x"}, Present: []bool{true, true, true, false}}}}
 	var got []Verdict
-	p.Readings(1, 2*second, r, []bool{true, true, true, false}, func(_ int, v Verdict) { got = append(got, v) })
+	p.Readings(Stamp{Seq: 1, Source: "http", Arrived: 2 * second}, r, []bool{true, true, true, false}, func(_ int, v Verdict) { got = append(got, v) })
 	if d := gocmp.Diff([]Verdict{Counted, Counted, Repeat, Filtered}, got); d != "" {
 		t.Errorf("verdicts (-want +got):\n%s", d)
 	}
+	p.Tick(Stamp{Seq: 2, Source: "http", Arrived: 10 * second})
 	rows := p.Close(5 * second)
 	if rows.Len() != 1 || rows.Values[0][0] != 2 || rows.Values[1][0] != 2 || !math.IsNaN(rows.Values[2][0]) {
 		t.Errorf("rows: %+v", rows)
@@ -244,12 +278,121 @@ func TestManyReadingsInACell(t *testing.T) {
 	p := New(config)
 	for round := range 2 { // the second sends everything again
 		for i := range 100 {
-			feed(p, uint64(round*100+i+1), message{arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}},
+			feed(p, uint64(round*100+i+1), message{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}},
 				func(_ int, v Verdict) {
 					if (v == Repeat) != (round == 1) {
 						t.Errorf("round %d, reading %d: %s", round, i, v)
 					}
 				})
 		}
+	}
+}
+
+// TestOneClockAhead: a device 290 s ahead is taken into its windows and makes
+// nobody else's readings late, neither at once nor when it falls silent.
+func TestOneClockAhead(t *testing.T) {
+	t.Parallel()
+	cfg := config
+	cfg.MaxAhead = 5 * time.Minute
+	p := New(cfg)
+	seq := uint64(0)
+	for now := 1000 * second; now < 1400*second; now += second {
+		seq++
+		m := message{source: "http", arrived: now, readings: []reading{{"honest", now - second, 1}}}
+		if now < 1100*second {
+			m.readings = slices.Insert(m.readings, 0, reading{"ahead", now + 290*second, 1})
+		}
+		feed(p, seq, m, func(i int, v Verdict) {
+			if v != Counted {
+				t.Errorf("at %s reading %d of %d is %s", now, i, len(m.readings), v)
+			}
+		})
+		if w, _ := p.Watermark(); w > now-2*second {
+			t.Fatalf("at %s the watermark is %s: beyond arrival minus disorder", now, w)
+		}
+	}
+}
+
+// TestLateMovesNothing: a source whose readings are all late or ahead neither moves
+// the watermark nor holds it back.
+func TestLateMovesNothing(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	feed(p, 1, message{source: "http", arrived: 1000 * second}, nil)
+	feed(p, 2, message{source: "mqtt", arrived: 1001 * second, readings: []reading{{"a", 100 * second, 1}, {"a", 2000 * second, 1}}},
+		func(i int, v Verdict) {
+			if want := []Verdict{Late, Ahead}[i]; v != want {
+				t.Errorf("reading %d is %s, want %s", i, v, want)
+			}
+		})
+	feed(p, 3, message{source: "http", arrived: 1010 * second}, nil)
+	if w, _ := p.Watermark(); w != 1006*second {
+		t.Errorf("watermark %s, want that of the tick of http, 4 s before its arrival", w)
+	}
+}
+
+// TestLeastOfSources: ticks speak for their source alone, until it is gone.
+func TestLeastOfSources(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	for i, step := range []struct {
+		source         fleetscore.Source
+		arrived        fleetscore.Micros
+		want           fleetscore.Micros
+		readingSeconds fleetscore.Micros // 0: a tick
+	}{
+		{"mqtt", 1000, 998, 1000},
+		{"http", 1005, 998, 0}, // mqtt said nothing
+		{"http", 1020, 998, 0},
+		{"http", 1021, 1017, 0}, // mqtt was silent for more than 20 s
+		{"mqtt", 1022, 1017, 1019},
+		{"http", 1023, 1017, 0}, // mqtt is at 1017 again
+		{"mqtt", 1024, 1019, 0},
+	} {
+		m := message{source: step.source, arrived: step.arrived * second}
+		if step.readingSeconds > 0 {
+			m.readings = []reading{{"k", step.readingSeconds * second, 1}}
+		}
+		feed(p, uint64(i+1), m, func(int, Verdict) {})
+		if w, _ := p.Watermark(); w != step.want*second {
+			t.Errorf("after step %d the watermark is %s, want %s", i, w, step.want*second)
+		}
+	}
+}
+
+// TestOverflow: a sum that no 64-bit number holds is missing, and so is its average.
+func TestOverflow(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	feed(p, 1, message{source: "http", arrived: second, readings: []reading{{"k", 1, 1.5e308}, {"k", 2, 1.5e308}, {"n", 1, -1.5e308}, {"n", 2, -1.5e308}}}, func(int, Verdict) {})
+	feed(p, 2, message{source: "http", arrived: 100 * second}, nil)
+	for _, r := range rowsOf(p.Close(5 * second)) {
+		for i, v := range r.values {
+			if missing := i < 2; math.IsInf(v, 0) || math.IsNaN(v) != missing {
+				t.Errorf("%s of key %s is %v", config.Aggregates[i].Func, r.key, v)
+			}
+		}
+	}
+}
+
+// TestMemory: what recognises repeats goes as soon as a window is over, not only
+// when its rows are taken; and the estimate returns to nothing.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	for i := range 1000 {
+		feed(p, uint64(i+1), message{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}}, func(int, Verdict) {})
+	}
+	open, _ := p.HeldBytes()
+	if open < 16*1000 {
+		t.Errorf("1,000 readings of an open window are said to take %d bytes", open)
+	}
+	feed(p, 2000, message{source: "http", arrived: 100 * second}, nil)
+	if open, n := p.HeldBytes(); open != 0 || n == 0 || n > 200 || p.OpenWindows() != 1 {
+		t.Errorf("once its window is over a key takes %d bytes in %d windows", n, p.OpenWindows())
+	}
+	p.Close(5 * second)
+	if open, over := p.HeldBytes(); open != 0 || over != 0 {
+		t.Errorf("%d and %d bytes are held after all windows were closed", open, over)
 	}
 }

@@ -1,0 +1,243 @@
+package aggregator
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+const second = fleetscore.Micros(1e6)
+
+// put appends one reading a key, or a tick if there is none.
+func put(t *testing.T, h hub.Hub, stamp hub.Stamp, times map[string]fleetscore.Micros) {
+	t.Helper()
+	r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
+	for k, at := range times {
+		r.KeyIndex = append(r.KeyIndex, uint32(len(r.Keys)))
+		r.Keys = append(r.Keys, fleetscore.Key(k))
+		r.Times = append(r.Times, at)
+		r.Columns[0].Numbers = append(r.Columns[0].Numbers, 1)
+	}
+	if len(times) == 0 {
+		r = nil
+	}
+	if _, err := h.Append(t.Context(), 0, stamp, r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneClockAhead: with a device 290 s ahead nobody's readings are lost, and the
+// dataset is never complete beyond the arrivals.
+func TestOneClockAhead(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin := 100 * minute
+	for now := begin; now < begin+10*minute; now += second {
+		put(t, h, hubtest.At(now), map[string]fleetscore.Micros{"ahead": now + 290*second, "honest": now - second})
+	}
+	a, err := run(t, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := a.Status().Partitions[0]
+	if s.Late != 0 || s.Ahead != 0 || s.Counted != 1200 {
+		t.Errorf("status %+v, want all 1,200 readings counted", s)
+	}
+	if want := begin + 9*minute; s.CompleteUntil != want {
+		t.Errorf("complete until %s, want %s", s.CompleteUntil, want)
+	}
+	rows, _ := rowsIn(t, b)
+	honest := 0
+	for id := range rows {
+		if strings.HasPrefix(id, "honest") {
+			honest++
+		}
+	}
+	if honest != 9*12+1 { // every 5 s until 109 min, and the one that the first reading lies in
+		t.Errorf("%d rows of the honest device", honest)
+	}
+}
+
+// TestSetAsideByInterval: the commits tell how many readings of an interval were
+// late, early or repeated.
+func TestSetAsideByInterval(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	now := 100 * minute
+	one := func(at fleetscore.Micros) map[string]fleetscore.Micros {
+		return map[string]fleetscore.Micros{"a": at}
+	}
+	put(t, h, hubtest.At(now), one(now))
+	put(t, h, hubtest.At(now+second), one(now))                   // a repeat, of the cut that ends at 100 min
+	put(t, h, hubtest.At(now+2*second), one(now-10*minute+1))     // late, of the cut that ends at 91 min
+	put(t, h, hubtest.At(now+2*second), one(now-10*minute+2))     // the same
+	put(t, h, hubtest.At(now+2*second), one(now+7*minute+second)) // ahead, of the cut that ends at 108 min
+	put(t, h, hubtest.At(now+20*minute), nil)
+	a, err := run(t, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := a.Status().Partitions[0]; p.Late != 2 || p.Ahead != 1 || p.Repeats != 1 || p.Counted != 1 {
+		t.Errorf("status %+v", p)
+	}
+	for _, c := range []struct {
+		from, to             fleetscore.Micros // in minutes
+		late, ahead, repeats int64
+	}{{0, 200, 2, 1, 1}, {90, 91, 2, 0, 0}, {80, 90, 0, 0, 0}, {91, 99, 0, 0, 0}, {99, 100, 0, 0, 1}, {100, 120, 0, 1, 0}} {
+		got, err := catalog.New(b).Dataset("readings").SetAside(t.Context(), fleetscore.Interval{From: (c.from * minute).Time(), To: (c.to * minute).Time()})
+		if err != nil || got.Late != c.late || got.Ahead != c.ahead || got.Repeats != c.repeats {
+			t.Errorf("(%d, %d] min: %+v, %v; want %d late, %d ahead, %d repeats", c.from, c.to, got, err, c.late, c.ahead, c.repeats)
+		}
+	}
+}
+
+// TestAsideIsBounded: event times are chosen by devices, so however many cuts they
+// lie in, a commit lists a bounded number, and the sums stay.
+func TestAsideIsBounded(t *testing.T) {
+	t.Parallel()
+	a := aside{cut: minute}
+	for i := range fleetscore.Micros(5000) {
+		a.count(1, i*minute, "k") // a repeat
+	}
+	list, n := a.list(), int64(0)
+	for i, s := range list {
+		n += s.Repeats
+		if i > 0 && s.From < list[i-1].To {
+			t.Errorf("entry %d overlaps the one before", i)
+		}
+	}
+	if len(list) > maxAsideCuts || n != 5000 {
+		t.Errorf("%d entries hold %d readings", len(list), n)
+	}
+}
+
+// TestMemoryBound: windows that are over are committed before their cut when they
+// take too much memory; which rows there are stays the same.
+func TestMemoryBound(t *testing.T) {
+	t.Parallel()
+	commits := map[bool]int64{}
+	rows := map[bool]map[string]string{}
+	for _, bounded := range []bool{false, true} {
+		h, b := hubtest.New(1), openDir(t)
+		begin := 100 * minute
+		for now := begin; now < begin+10*minute; now += 5 * second {
+			readings := map[string]fleetscore.Micros{}
+			for k := range 50 {
+				readings[fmt.Sprint(k)] = now
+			}
+			put(t, h, hubtest.At(now), readings)
+		}
+		put(t, h, hubtest.At(begin+20*minute), nil)
+		cfg := config
+		cfg.Query.Cut = fleetscore.Duration(10 * time.Minute)
+		if bounded {
+			cfg.MaxHeldBytes = 60_000
+		}
+		a, err := runConfig(t, cfg, h, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, snap := rowsIn(t, b)
+		rows[bounded], commits[bounded] = got, snap.Version
+		if p := a.Status().Partitions[0]; p.HeldBytes != 0 {
+			t.Errorf("%d bytes are held at the end", p.HeldBytes)
+		}
+	}
+	if d := cmp.Diff(rows[false], rows[true]); d != "" {
+		t.Errorf("rows of the bounded query (-want +got):\n%s", d)
+	}
+	if commits[true] <= commits[false] {
+		t.Errorf("%d commits with the bound, %d without", commits[true], commits[false])
+	}
+}
+
+// TestOpenWindowsTooLarge: a query whose open windows alone take too much stands
+// still, says what to do, and holds the log.
+func TestOpenWindowsTooLarge(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	readings := map[string]fleetscore.Micros{}
+	for k := range 1000 {
+		readings[fmt.Sprint(k)] = 100 * minute
+	}
+	put(t, h, hubtest.At(100*minute), readings)
+	cfg := config
+	cfg.MaxHeldBytes = 50_000
+	health := &obs.Health{}
+	a, err := New(cfg, Deps{Hub: h, Catalog: catalog.New(b), Health: health})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.run(t.Context()); err == nil || !strings.Contains(err.Error(), "queries.q.memory_mb") {
+		t.Errorf("got %v, want an error that names the setting", err)
+	}
+	if a.Hold(0) != 1 {
+		t.Errorf("holds message %d, want 1", a.Hold(0))
+	}
+}
+
+// TestSilentKeys: keys that had rows and have none any more are told, also after a
+// restart.
+func TestSilentKeys(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin := 100 * minute
+	for now := begin; now < begin+30*minute; now += 10 * second {
+		m := map[string]fleetscore.Micros{"alive": now}
+		if now < begin+2*minute {
+			m["gone"] = now
+		}
+		put(t, h, hubtest.At(now), m)
+	}
+	check := func(a *Aggregator) {
+		t.Helper()
+		s := a.Status().Silent
+		if s.Count != 1 || s.Watched != 2 || len(s.Keys) != 1 || s.Keys[0].Key[0] != "gone" || s.Keys[0].Last != begin+110*second {
+			t.Errorf("silent: %+v", s)
+		}
+	}
+	a, err := run(t, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(a)
+	again, err := New(config, Deps{Hub: h, Catalog: catalog.New(b)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.recall(t.Context())
+	check(again)
+}
+
+// TestHold: what is committed may go, what an open window needs may not, and
+// before the query knows everything is held.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	fresh, err := New(config, Deps{Hub: h, Catalog: catalog.New(b)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh.Hold(0) != 0 {
+		t.Errorf("before it ran it holds %d, want 0", fresh.Hold(0))
+	}
+	one := func(at fleetscore.Micros) map[string]fleetscore.Micros {
+		return map[string]fleetscore.Micros{"a": at}
+	}
+	put(t, h, hubtest.At(100*minute), one(100*minute))                   // 1
+	put(t, h, hubtest.At(100*minute+3*second), one(100*minute+3*second)) // 2: opens the window that ends at :05
+	put(t, h, hubtest.At(100*minute+4*second), one(100*minute+4*second)) // 3: the cut at 100 min is over
+	a, err := run(t, h, b)
+	if err != nil || a.Hold(0) != 2 {
+		t.Errorf("holds %d, %v; want 2", a.Hold(0), err)
+	}
+}
