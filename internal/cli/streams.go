@@ -186,7 +186,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
 		q := p.Queries[name]
 		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub, MaxHeldBytes: int64(q.MemoryMB) << 20},
-			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Log: s.server.log, Metrics: metrics})
+			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Log: s.server.log, Metrics: metrics})
 		if err != nil {
 			return err
 		}
