@@ -147,9 +147,9 @@ func newNodeListCommand() *cobra.Command {
 func newDatasetCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "dataset", Short: "Tables of rows"}
 	row := func(l *listing, d api.Dataset) {
-		l.add(d, d.Name, orDash(d.Query), thousands(d.Rows), strconv.Itoa(d.Files), stampOf(d.First), stampOf(d.Last), stampOf(d.CompleteUntil))
+		l.add(d, d.Name, orDash(d.Query), thousands(d.Rows), strconv.Itoa(d.Files), stampOf(d.First), stampOf(d.Last), stampOf(d.CompleteUntil), orDash(d.Problem))
 	}
-	columns := []string{"dataset", "query", "rows", "files", "first", "last", "complete until"}
+	columns := []string{"dataset", "query", "rows", "files", "first", "last", "complete until", "problem"}
 	cmd.AddCommand(
 		remote(&cobra.Command{Use: "show NAME", Short: "Show a dataset", Example: "  fleetscore dataset show readings", Args: cobra.ExactArgs(1)},
 			func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
@@ -183,8 +183,10 @@ func newDatasetUploadCommand() *cobra.Command {
 		Use:   "upload NAME FILE",
 		Short: "Add rows of a CSV or NDJSON file to a dataset",
 		Long: `Adds the rows of a file to a dataset; the time and key columns are those of the
-hub in fleet.yaml. Sending the same file twice adds it once. The dataset is
-complete until its last row, or until --complete-until.`,
+hub in fleet.yaml. A row with the time and key of one that is there takes its
+place, and within the file the last such row counts; sending the same file twice
+changes nothing. The dataset is complete until its last row, or until
+--complete-until.`,
 		Example: "  fleetscore dataset upload history readings.csv",
 		Args:    cobra.ExactArgs(2),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {

@@ -95,7 +95,8 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	for range 300 {
-		if p.Get(p.t.Context(), "/health", nil, &struct{}{}) == nil {
+		if resp, err := http.Get("http://" + p.addr + api.Prefix + "/health"); err == nil { // it may be unwell
+			resp.Body.Close()
 			return
 		}
 		time.Sleep(50 * time.Millisecond) // it has no other way to say that it listens

@@ -14,11 +14,12 @@ type fleetPanel struct {
 	Name       string
 	Generation *fleet.Generation // nil before the first
 	Causes     []fleet.Cause
+	Problem    string // why it can't be read; empty if it was
 }
 
 // fleets are the fleets of a configuration, each with regard to the pipelines
 // that use it.
-func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) ([]fleetPanel, error) {
+func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) []fleetPanel {
 	var out []fleetPanel
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
 		f := fleetPanel{Name: name}
@@ -33,9 +34,9 @@ func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) ([]fleetPane
 			}
 			f.Generation, f.Causes = g, h.Causes
 		case !fleetscore.NotFound.Is(err):
-			return nil, err
+			f.Problem = err.Error()
 		}
 		out = append(out, f)
 	}
-	return out, nil
+	return out
 }

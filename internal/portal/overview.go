@@ -74,6 +74,7 @@ type pipeline struct {
 	Over    time.Duration // how far back rows are counted: recent, or less if there are many
 	Sensors []sensorRow   // those with the most anomalies
 	More    int           // sensors that aren't shown
+	Problem string        // why the results can't be read; empty if they were
 
 	version int64 // of the table
 	made    time.Time
@@ -106,11 +107,15 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	v := overview{Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
 	for _, s := range p.deps.Queries() {
 		q := query{Status: s}
-		if snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx); err == nil {
+		snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx)
+		switch {
+		case err == nil:
 			if until, ok := catalog.CompleteUntil(snap, p.deps.Now()); ok {
 				q.CompleteUntil = until.Time()
 			}
 			q.Rows = snap.Rows()
+		case !fleetscore.NotFound.Is(err) && q.Problem == "":
+			q.Problem = err.Error()
 		}
 		for _, part := range s.Partitions {
 			q.Counted, q.Late, q.Repeats = q.Counted+part.Counted, q.Late+part.Late, q.Repeats+part.Repeats
@@ -143,13 +148,11 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 		})
 		v.Pools = append(v.Pools, one)
 	}
-	if v.Fleets, err = p.fleets(ctx, cfg); err != nil {
-		return nil, err
-	}
+	v.Fleets = p.fleets(ctx, cfg)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		one, err := p.results(ctx, name, cfg.Pipelines[name])
-		if err != nil {
-			return nil, err
+		if err != nil { // the others are shown
+			one.Problem = err.Error()
 		}
 		v.Pipelines = append(v.Pipelines, one)
 	}

@@ -48,6 +48,9 @@ func (s *Scheduler) advance(ctx context.Context) (time.Duration, error) {
 	left := len(waiting)
 	for _, j := range slices.Backward(waiting) { // oldest first
 		planned, err := s.plan(ctx, cfg, j, now)
+		if fleetscore.Corrupt.Is(err) { // it waits until somebody has restored what is damaged; the others go on
+			err = s.note(ctx, j, "waits: "+err.Error(), fleetscore.JobWaiting)
+		}
 		if planned {
 			left--
 		}
