@@ -101,6 +101,9 @@ var ensembles = []class{
 	instead("RandomizedSearchCV", "model_selection._search", "grid_search", compose.ReadSearch, "refit=True"),
 	instead("HalvingGridSearchCV", "model_selection._search_successive_halving", "", compose.ReadSearch, "refit=True"),
 	instead("HalvingRandomSearchCV", "model_selection._search_successive_halving", "", compose.ReadSearch, "refit=True"),
+	{"FixedThresholdClassifier", 164, in("model_selection._classification_threshold"), nil, ensemble.ReadThreshold, named("FixedThresholdClassifier", ensemble.NewThreshold), ""},
+	{"TunedThresholdClassifierCV", 165, in("model_selection._classification_threshold"), nil, ensemble.ReadThreshold, named("TunedThresholdClassifierCV", ensemble.NewThreshold), "tuned by accuracy, balanced_accuracy, f1, fbeta, precision, recall, jaccard, matthews_corrcoef and cohen_kappa"},
+	instead("FrozenEstimator", "frozen._frozen", "", compose.ReadFrozen, ""),
 	instead("RANSACRegressor", "linear_model._ransac", "linear_model.ransac", compose.ReadRobust, ""),
 }
 
@@ -269,6 +272,7 @@ var parts = []struct {
 	{"sklearn.preprocessing.label", pickle.Record, "LabelBinarizer LabelEncoder"},
 
 	{"sklearn.ensemble._hist_gradient_boosting.predictor", pickle.Record, "TreePredictor"},
+	{"sklearn.model_selection._classification_threshold", pickle.Record, "_CurveScorer"},
 	{"sklearn.calibration", pickle.Record, "_CalibratedClassifier _SigmoidCalibration"},
 	{"sklearn.isotonic", pickle.Record, "IsotonicRegression"},
 

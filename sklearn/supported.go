@@ -45,6 +45,8 @@ var sinceRelease = map[string]string{
 	"0.22": "VotingClassifier VotingRegressor StackingClassifier StackingRegressor",
 	"0.23": "PoissonRegressor GammaRegressor TweedieRegressor",
 	"0.24": "CalibratedClassifierCV HalvingGridSearchCV HalvingRandomSearchCV",
+	"1.5":  "FixedThresholdClassifier TunedThresholdClassifierCV",
+	"1.6":  "FrozenEstimator",
 	"1.0":  "SGDOneClassSVM QuantileRegressor HistGradientBoostingClassifier HistGradientBoostingRegressor",
 }
 
@@ -63,11 +65,11 @@ var classMethods = []struct {
 	names   string
 	methods []Method
 }{
-	{"Pipeline GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV RANSACRegressor", nil},
+	{"Pipeline GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV RANSACRegressor FrozenEstimator", nil},
 	{"PCA", []Method{transform, samples}},
 	{"FeatureUnion ColumnTransformer FunctionTransformer StandardScaler MinMaxScaler RobustScaler MaxAbsScaler Normalizer SimpleImputer PowerTransformer QuantileTransformer PolynomialFeatures Binarizer VarianceThreshold SelectKBest SelectPercentile SelectFpr SelectFwe KBinsDiscretizer", []Method{transform}},
 	{"OneClassSVM SGDOneClassSVM IsolationForest LocalOutlierFactor EllipticEnvelope", []Method{predict, decisions, samples}},
-	{"SVC NuSVC LogisticRegression LogisticRegressionCV SGDClassifier GradientBoostingClassifier BaggingClassifier AdaBoostClassifier", []Method{predict, decisions, proba, logProba}},
+	{"SVC NuSVC LogisticRegression LogisticRegressionCV SGDClassifier GradientBoostingClassifier BaggingClassifier AdaBoostClassifier FixedThresholdClassifier TunedThresholdClassifierCV", []Method{predict, decisions, proba, logProba}},
 	{"RidgeClassifier RidgeClassifierCV Perceptron LinearSVC PassiveAggressiveClassifier OneVsOneClassifier", []Method{predict, decisions}},
 	{"DecisionTreeClassifier ExtraTreeClassifier RandomForestClassifier ExtraTreesClassifier GaussianNB MLPClassifier DummyClassifier", []Method{predict, proba, logProba}},
 	{"HistGradientBoostingClassifier OneVsRestClassifier", []Method{predict, decisions, proba}},

@@ -831,7 +831,8 @@ def unsupported(model):
     name = type(last).__name__
     if name.startswith("GradientBoosting") and not (last.init is None or last.init == "zero"):
         return "init="
-    if name.startswith("HistGradientBoosting") and not (last.categorical_features is None or isinstance(last.categorical_features, str)):
+    categories = getattr(last, "categorical_features", None)
+    if name.startswith("HistGradientBoosting") and not (categories is None or isinstance(categories, str)):
         return "categorical features"
     return ""
 
@@ -909,7 +910,7 @@ def results(d, model, like, q):
                 with np.errstate(all="ignore"):
                     moved = np.fmax(moved, np.abs(other - got))
         last = model.steps[-1][1] if hasattr(model, "steps") else model
-        if m == "score_samples" and type(last).__name__ == "PCA":  # it inverts a covariance
+        if m == "score_samples" and type(last).__name__ == "PCA" and len(last.explained_variance_):  # it inverts a covariance
             noise = last.noise_variance_ or last.explained_variance_[-1]
             most = last.explained_variance_.max()
             if not (most ** 2 if last.whiten else most) < 1e4 * noise:  # then its own releases differ
@@ -968,8 +969,8 @@ def main():
                 continue
             name = "%s_%d" % (f.__name__, args.seed + r)
             d = Draw((args.seed + r) * 1000 + i)
-            est, x, y = case(d, f)
             try:
+                est, x, y = case(d, f)
                 model = est.fit(x) if y is None else est.fit(x, y)
                 edit = wide.changed(d, model) if args.changed and d.chance(args.changed) else ""
             except Exception as e:  # parameters that don't go together, or a NumPy that is too new for the release
@@ -985,8 +986,10 @@ def main():
             q = queries(d, model, x, "box-cox" in shown)
             if "KNeighbors" in shown and "KNeighbors" not in type(model).__name__ and "steps" not in vars(model):
                 q = q[(np.abs(q) < 1e3 * (np.abs(np.asarray(x, dtype=float)).max() + 1)).all(1)]
+                if len(q) < 4:
+                    continue
             c = {"name": name, "shown": shown, "exact": exact(model), "single": x_is_single(x), "cols": q.shape[1], "asked": asked(d, model, like, q),
-                 "probes": probes(d, model, like, q), "file": file, "unsupported": "" if edit else unsupported(model),
+                 "probes": probes(d, model, like, q), "file": file, "unsupported": "" if edit or f.__module__ == "wide" else unsupported(model),
                  "may_refuse": bool(edit) or f.__module__ == "wide", "changed": edit}
             for n in (q.shape[1] + 1, q.shape[1] - 1):
                 other = np.resize(q[:4], (4, n)) if n else None

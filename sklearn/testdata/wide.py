@@ -532,10 +532,10 @@ def changed(d, model):
                          ("encode", ("ordinal",)), ("clip", (True,)), ("whiten", (True, False)), ("norm", ("l1", "max")), ("k", (1,)), ("n_clusters", (2,)), ("degree", (1,)), ("gamma", (0.7,)), ("coef0", (0.3,)),
                          ("contamination", (0.2,)), ("passthrough", (True,)), ("loss", ("log_loss", "hinge")), ("method", ("box-cox",)), ("standardize", (False,)), ("output_distribution", ("normal", "uniform")),
                          ("multi_class", ("ovr", "multinomial")), ("solver", ("liblinear",)), ("algorithm", ("SAMME",)), ("activation", ("tanh",)), ("out_activation_", ("identity",)), ("covariance_type", ("diag",)),
-                         ("power", (1.5,)), ("link", ("log",)), ("classes_", ("reversed",)), ("n_outputs_", (2,)), ("n_classes_", (2,)), ("n_features_in_", (2,)), ("novelty", (False,)), ("break_ties", (True,)),
-                         ("effective_metric_", ("manhattan",)), ("add_indicator", (False,)), ("keep_empty_features", (True,)), ("strategy", ("prior",)), ("transformer_weights", ({"a": 3.0},)), ("include_bias", (False,)),
+                         ("power", (1.5,)), ("link", ("log",)), ("classes_", ("reversed",) if getattr(getattr(last, "classes_", None), "dtype", np.dtype(object)).kind in "iuf" else ()), ("n_outputs_", (2,)), ("n_classes_", (2,)), ("n_features_in_", (2,)), ("novelty", (False,)), ("break_ties", (True,)),
+                         ("add_indicator", (False,)), ("keep_empty_features", (True,)), ("strategy", ("prior",)), ("transformer_weights", ({"a": 3.0},)), ("include_bias", (False,)),
                          ("max_features", (0.5,)), ("_max_samples", (5,)), ("max_samples_", (5,)), ("store_precision", (False,)), ("assume_centered", (True,)), ("n_components", (1,)), ("fit_intercept", (False,))):
-        if name in vars(last):
+        if name in vars(last) and values and not (name == "weights" and hasattr(last, "estimators")):
             def do(name=name, values=values):
                 v = d.pick(*values)
                 if v == "reversed":

@@ -3,6 +3,7 @@
 package calibration
 
 import (
+	"math"
 	"sort"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
@@ -19,14 +20,23 @@ type Calibrated struct {
 
 // curve turns a decision into a probability: a sigmoid, or steps between points.
 type curve struct {
-	a, b float64
-	x, y []float64 // nil for a sigmoid
+	a, b   float64
+	x, y   []float64 // nil for a sigmoid
+	single bool      // steps of float32, to which decisions and results are rounded
 }
 
 func (c *curve) at(v float64) float64 {
 	if c.x == nil {
 		return estimator.Expit(-(float64(c.a*v) + c.b))
 	}
+	if c.single {
+		return float64(float32(c.step(float64(float32(v)))))
+	}
+	return c.step(v)
+}
+
+// step interpolates between points.
+func (c *curve) step(v float64) float64 {
 	last := len(c.x) - 1
 	switch {
 	case last == 0 || v <= c.x[0]:
@@ -89,7 +99,7 @@ func (c *Calibrated) member(a *estimator.Attributes) {
 				in.Unsupported("out_of_bounds="+bounds, "use clip")
 			}
 			x := in.Vector(xs, -1)
-			c.curves = append(c.curves, curve{x: x, y: in.Vector(ys, len(x))})
+			c.curves = append(c.curves, curve{x: x, y: in.Vector(ys, len(x)), single: in.Single(xs)})
 		})
 	}
 }
@@ -131,6 +141,7 @@ func (c *Calibrated) Fields(f *estimator.Codec) {
 		f.Float(&v.b)
 		f.Floats(&v.x)
 		f.Floats(&v.y)
+		f.Bool(&v.single)
 	}
 }
 
@@ -212,8 +223,14 @@ func (c *Calibrated) probabilities(d, out *estimator.Block, ws *estimator.Worksp
 		if curves[j].x == nil {
 			continue
 		}
-		if err := ws.View(d, d.Cols-c.columns()+j, 1).CheckFinite(c.Class()); err != nil {
+		one := ws.View(d, d.Cols-c.columns()+j, 1)
+		if err := one.CheckFinite(c.Class()); err != nil {
 			return err
+		}
+		for r, v := range one.Col(0) {
+			if curves[j].single && math.IsInf(float64(float32(v)), 0) {
+				return estimator.Refuse("CalibratedClassifierCV: the decision %v of row %d is too large for float32, which its calibrator was fitted on; scikit-learn refuses it too", v, d.First+r)
+			}
 		}
 	}
 	if c.labels.Len() == 2 {

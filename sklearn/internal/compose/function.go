@@ -11,9 +11,9 @@ import (
 // have, by name. Nothing else can be known to be what it is called.
 var functions = map[string]func(float64) float64{
 	"absolute": math.Abs, "fabs": math.Abs, "sqrt": math.Sqrt, "square": func(x float64) float64 { return x * x },
-	"exp": math.Exp, "expm1": math.Expm1, "exp2": math.Exp2, "log": math.Log, "log1p": math.Log1p, "log2": math.Log2, "log10": math.Log10,
-	"sin": math.Sin, "cos": math.Cos, "tan": math.Tan, "arcsin": math.Asin, "arccos": math.Acos, "arctan": math.Atan,
-	"sinh": math.Sinh, "cosh": math.Cosh, "tanh": math.Tanh, "arcsinh": math.Asinh, "arccosh": math.Acosh, "arctanh": math.Atanh,
+	"exp": estimator.Exp, "expm1": math.Expm1, "exp2": math.Exp2, "log": estimator.Ln, "log1p": math.Log1p, "log2": estimator.Log2, "log10": estimator.Log10,
+	"sin": math.Sin, "cos": math.Cos, "tan": math.Tan, "arcsin": estimator.Asin, "arccos": estimator.Acos, "arctan": math.Atan,
+	"sinh": estimator.Sinh, "cosh": estimator.Cosh, "tanh": math.Tanh, "arcsinh": math.Asinh, "arccosh": math.Acosh, "arctanh": math.Atanh,
 	"cbrt": math.Cbrt, "negative": func(x float64) float64 { return -x }, "positive": func(x float64) float64 { return x },
 	"reciprocal": func(x float64) float64 { return 1 / x }, "floor": math.Floor, "ceil": math.Ceil, "trunc": math.Trunc, "rint": math.RoundToEven,
 	"sign": sign, "deg2rad": func(x float64) float64 { return x * (math.Pi / 180) }, "rad2deg": func(x float64) float64 { return x * (180 / math.Pi) },
@@ -47,7 +47,12 @@ type FunctionTransformer struct {
 
 // ReadFunctionTransformer reads its attributes.
 func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
-	t := &FunctionTransformer{features: a.Features(), validate: a.Bool("validate", false)}
+	t := &FunctionTransformer{features: a.Features()}
+	if v := a.Value("validate"); v.Kind() == pickle.KindNone { // which 0.20 and 0.21 took for True
+		t.validate = !a.AtLeast(0, 22)
+	} else {
+		t.validate = a.Bool("validate", false)
+	}
 	g := a.Graph()
 	if !t.validate {
 		t.features = 0 // then scikit-learn doesn't look at it either

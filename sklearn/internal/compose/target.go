@@ -13,6 +13,9 @@ func ReadSearch(a *estimator.Attributes) estimator.Estimator {
 	return a.Instead("best_estimator_")
 }
 
+// ReadFrozen reads FrozenEstimator, which gives what the estimator in it gives.
+func ReadFrozen(a *estimator.Attributes) estimator.Estimator { return a.Instead("estimator") }
+
 // ReadRobust reads RANSACRegressor, whose model of the inliers is all that counts.
 func ReadRobust(a *estimator.Attributes) estimator.Estimator { return a.Instead("estimator_") }
 

@@ -32,6 +32,7 @@ func ReadAdaBoost(a *estimator.Attributes) estimator.Estimator {
 	}
 	if a.Class == "AdaBoostClassifier" {
 		b.labels = a.Labels("classes_")
+		a.Agrees("n_classes_", b.labels.Len())
 		switch algorithm := a.Text("algorithm", "SAMME"); algorithm {
 		case "SAMME.R":
 			b.real = true

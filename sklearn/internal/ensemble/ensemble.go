@@ -168,6 +168,7 @@ func ReadBagging(a *estimator.Attributes) estimator.Estimator {
 	b.strict = !a.AtLeast(0, 20)
 	if a.Class == "BaggingClassifier" {
 		b.labels = a.Labels("classes_")
+		a.Agrees("n_classes_", b.labels.Len())
 	}
 	g := a.Graph()
 	if v := a.Value("estimators_features_"); v.Kind() == pickle.KindList {

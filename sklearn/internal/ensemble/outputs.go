@@ -9,22 +9,29 @@ import (
 
 // PerClass is OneVsRestClassifier and OneVsOneClassifier: one model of two
 // classes per class, or per pair of them.
-type PerClass struct{ group }
+type PerClass struct {
+	group
+	zero bool // of OneVsOneClassifier until 1.0: the limit between two classes is 0 whatever they are decided by
+}
 
 // NewPerClass makes an empty one.
-func NewPerClass(class string) *PerClass { return &PerClass{group{class: class}} }
+func NewPerClass(class string) *PerClass { return &PerClass{group: group{class: class}} }
 
 // ReadPerClass reads its attributes.
 func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 	p := NewPerClass(a.Class)
+	p.zero = !a.AtLeast(1, 1)
 	g := a.Graph()
 	if a.Has("label_binarizer_") {
 		a.Nested(a.Value("label_binarizer_"), "label_binarizer_", func(in *estimator.Attributes) {
 			in.OneLabel()
 			p.labels = in.Labels("classes_")
 		})
-	} else {
+	}
+	if a.Has("classes_") && p.labels.Len() != 2 { // what predict looks at for more than two, where it isn't a property
 		p.labels = a.Labels("classes_")
+	} else if p.labels.Len() == 0 {
+		a.Fail("classes_ is missing")
 	}
 	for e := g.Entries(a.Value("estimators_")); a.Err() == nil; {
 		v, ok := e.Item()
@@ -41,7 +48,12 @@ func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 	return p
 }
 
-func (p *PerClass) Fields(c *estimator.Codec)  { p.fields(c) }
+// Fields implements estimator.Estimator, as do the methods below.
+func (p *PerClass) Fields(c *estimator.Codec) {
+	p.fields(c)
+	c.Bool(&p.zero)
+}
+
 func (p *PerClass) Parameters() map[string]any { return p.parameters() }
 
 func (p *PerClass) pairs() bool { return p.class == "OneVsOneClassifier" }
@@ -134,7 +146,7 @@ func (p *PerClass) Compute(m estimator.Method, x, out *estimator.Block, ws *esti
 	switch {
 	case k == 2:
 		limit := 0.5
-		if p.sums() {
+		if p.sums() || p.pairs() && p.zero {
 			limit = 0
 		}
 		for r, v := range d.Col(0) {
@@ -290,9 +302,12 @@ func ReadDummy(a *estimator.Attributes) estimator.Estimator {
 			return d
 		}
 		d.values, _ = a.ArrayOf(v, "constant_", true, 1, -1)
+		a.Agrees("n_outputs_", len(d.values))
 		return d
 	}
 	d.labels = a.Labels("classes_")
+	a.Agrees("n_classes_", d.labels.Len())
+	a.Agrees("n_outputs_", 1)
 	prior := a.Vector("class_prior_", d.labels.Len())
 	if a.Err() != nil {
 		return d

@@ -27,6 +27,8 @@ func (g *group) named(a *estimator.Attributes) (weights []float64) {
 			}
 			given = append(given, f)
 		}
+	case v != 0 && v.Kind() != pickle.KindNone:
+		a.Fail("weights is %s", graph.Describe(v))
 	}
 	i := 0
 	for e := graph.Entries(a.Value("estimators")); a.Err() == nil; i++ {
@@ -115,6 +117,9 @@ func ReadVoting(a *estimator.Attributes) estimator.Estimator {
 	v.weights = v.named(a)
 	if a.Class == "VotingClassifier" {
 		v.labels = a.Labels("classes_")
+		if a.Has("le_") { // what predict looks at
+			a.Nested(a.Value("le_"), "le_", func(in *estimator.Attributes) { v.labels = in.Labels("classes_") })
+		}
 		switch how := a.Text("voting", "hard"); how {
 		case "hard":
 			v.hard = true
@@ -268,6 +273,9 @@ func ReadStacking(a *estimator.Attributes) estimator.Estimator {
 	s.passthrough = a.Bool("passthrough", false)
 	if a.Class == "StackingClassifier" {
 		s.labels = a.Labels("classes_")
+		if a.Has("_label_encoder") { // what predict looks at
+			a.Nested(a.Value("_label_encoder"), "_label_encoder", func(in *estimator.Attributes) { s.labels = in.Labels("classes_") })
+		}
 	}
 	g := a.Graph()
 	for e := g.Entries(a.Value("stack_method_")); a.Err() == nil; {

@@ -418,6 +418,17 @@ func (a *Attributes) Count(name string) int {
 	return arr.Size()
 }
 
+// Single reports whether an attribute is an array of float32.
+func (a *Attributes) Single(name string) bool {
+	v := a.Value(name)
+	if v == 0 || !a.b.Graph.IsArray(v) {
+		return false
+	}
+	arr, err := a.b.Graph.Array(v)
+	kind, size := arr.Type()
+	return err == nil && kind == 'f' && size == 4
+}
+
 // Dims is the number of dimensions of an array; −1 if the attribute is none.
 func (a *Attributes) Dims(name string) int {
 	v := a.Value(name)
@@ -470,6 +481,16 @@ func (a *Attributes) LabelsOf(v pickle.Value, name string) Labels {
 func (a *Attributes) OneLabel() {
 	if y := a.Text("y_type_", "multiclass"); y != "multiclass" && y != "binary" {
 		a.Unsupported("several labels a row", "train one classifier per label")
+	}
+}
+
+// Agrees refuses a count that doesn't fit what it counts, as after a change by
+// hand: scikit-learn goes by it, or fails.
+func (a *Attributes) Agrees(name string, want int) {
+	if v := a.Value(name); v != 0 {
+		if n, ok := a.b.Graph.Number(v); ok && n != float64(want) {
+			a.Fail("%s is %v instead of %d", name, n, want)
+		}
 	}
 }
 

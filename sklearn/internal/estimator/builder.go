@@ -130,6 +130,11 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	}
 	est := c.Read(a)
 	err := a.err
+	if err == nil && est != nil && a.features > 0 && class.Name != "Pipeline" {
+		if n := est.Features(); n > 0 && n != a.features {
+			err = Misfit("%s: n_features_in_ is %d, but it takes %d features", at(c.Name, name), a.features, n)
+		}
+	}
 	if b.hidden == 0 && (c.Name != "FunctionTransformer" || a.AtLeast(1, 1)) {
 		b.decided = true // the first estimator that ends being read is the one that sees the model's columns; early FunctionTransformers pass names on
 	}

@@ -30,7 +30,7 @@ func Choose(d *Block, dst []float64, labels *Labels) {
 }
 
 // Expit is scipy.special.expit.
-func Expit(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+func Expit(x float64) float64 { return 1 / (1 + Exp(-x)) }
 
 // Logistic writes the sigmoid of each decision: of one decision the two
 // probabilities, else made to sum to 1. Where all of them are 0, uniform says
@@ -107,12 +107,7 @@ func Log(out *Block) {
 	for c := range out.Cols {
 		col := out.Col(c)
 		for i, v := range col {
-			if v < 0x1p-1022 && v > 0 {
-				v *= 0x1p54 // math.Log is wrong for subnormal numbers on amd64
-				col[i] = math.Log(v) - 54*math.Ln2
-			} else {
-				col[i] = math.Log(v)
-			}
+			col[i] = Ln(v)
 		}
 	}
 }

@@ -3,8 +3,6 @@
 package linear
 
 import (
-	"math"
-
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
@@ -134,7 +132,7 @@ func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, _ *esti
 	if r.log {
 		for c := range out.Cols {
 			for i, v := range out.Col(c) {
-				out.Col(c)[i] = math.Exp(v)
+				out.Col(c)[i] = estimator.Exp(v)
 			}
 		}
 	}

@@ -216,7 +216,7 @@ func activate(f activation, x *estimator.Block) {
 		}
 	case exponential:
 		for i, v := range x.X {
-			x.X[i] = math.Exp(v)
+			x.X[i] = estimator.Exp(v)
 		}
 	}
 }

@@ -193,6 +193,9 @@ func (a *Array) Size() int {
 	return n
 }
 
+// Type is the kind of the elements, as NumPy has it, and their size in bytes.
+func (a *Array) Type() (kind byte, size int) { return a.dtype.kind, a.dtype.size }
+
 // HoldsObjects reports whether the elements are Python objects.
 func (a *Array) HoldsObjects() bool { return a.dtype.kind == 'O' }
 

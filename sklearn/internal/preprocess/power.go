@@ -111,13 +111,13 @@ func (t *PowerTransformer) Compute(m estimator.Method, x, out *estimator.Block, 
 // boxCox is scipy.special.boxcox.
 func boxCox(x, l float64) float64 {
 	if math.Abs(l) < 1e-19 {
-		return math.Log(x)
+		return estimator.Ln(x)
 	}
-	log := math.Log(x)
+	log := estimator.Ln(x)
 	if l*log < 709.78 {
 		return math.Expm1(l*log) / l
 	}
-	return math.Copysign(1, l)*math.Exp(l*log-math.Log(math.Abs(l))) - 1/l
+	return math.Copysign(1, l)*estimator.Exp(l*log-estimator.Ln(math.Abs(l))) - 1/l
 }
 
 // yeoJohnsonPowers is what scikit-learn computed itself until 1.8.

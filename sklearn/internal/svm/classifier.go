@@ -64,7 +64,9 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	default:
 		a.Unsupported("decision_function_shape="+shape, "use ovr or ovo")
 	}
-	s.breakTies = a.Bool("break_ties", false)
+	if s.breakTies = a.Bool("break_ties", false); s.breakTies && !s.oneVersus && k > 2 {
+		a.Fail("break_ties needs decision_function_shape=ovr")
+	}
 	return s
 }
 
@@ -320,9 +322,9 @@ func (s *Classifier) probabilities(dec, out *estimator.Block, ws *estimator.Work
 func platt(dec, a, b float64) float64 {
 	f := float64(dec*a) + b
 	if f >= 0 {
-		return math.Exp(-f) / (1 + math.Exp(-f))
+		return estimator.Exp(-f) / (1 + estimator.Exp(-f))
 	}
-	return 1 / (1 + math.Exp(f))
+	return 1 / (1 + estimator.Exp(f))
 }
 
 func couple(k int, r, q, p, qp []float64) {

@@ -25,6 +25,9 @@ func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 		s.nu = a.Float("nu")
 	}
 	s.offset = -s.intercept
+	if a.Has("offset_") { // score_samples looks at it, the others don't
+		s.offset = a.Float("offset_")
+	}
 	return s
 }
 
@@ -51,10 +54,10 @@ func (s *OneClassSVM) Fields(c *estimator.Codec) {
 	s.fields(c)
 	c.Float(&s.nu)
 	c.Bool(&s.scores)
+	c.Float(&s.offset)
 }
 
 func (s *OneClassSVM) Check() error {
-	s.offset = -s.intercept
 	return s.check(s.Class())
 }
 

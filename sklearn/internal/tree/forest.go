@@ -2,6 +2,7 @@ package tree
 
 import (
 	"math"
+	"strings"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
@@ -30,14 +31,17 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("n_features_ is missing")
 		return f
 	}
-	if v := a.Value("classes_"); v.Kind() == pickle.KindList {
+	classifier := strings.HasSuffix(a.Class, "Classifier") // until 0.20, regressors had a list of None
+	if v := a.Value("classes_"); classifier && v.Kind() == pickle.KindList {
 		return readOutputs(a)
 	}
-	if a.Has("classes_") {
+	if classifier {
 		f.labels = a.Labels("classes_")
+		a.Agrees("n_classes_", f.labels.Len())
 	}
 	if a.Has("tree_") {
 		f.addTree(a, a, a.Value("tree_"))
+		f.agree(a)
 		return f
 	}
 	list := a.Value("estimators_")
@@ -48,10 +52,20 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 	for e := g.Entries(list); ; {
 		v, ok := e.Item()
 		if !ok || a.Err() != nil {
+			f.agree(a)
 			return f
 		}
 		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, a, in.Value("tree_")) })
 	}
+}
+
+// agree checks n_outputs_.
+func (f *Forest) agree(a *estimator.Attributes) {
+	outputs := 1
+	if f.labels.Len() == 0 {
+		outputs = f.width
+	}
+	a.Agrees("n_outputs_", outputs)
 }
 
 // takesNaN reports whether scikit-learn takes NaN for such trees, by splitter,
@@ -67,10 +81,9 @@ func (f *Forest) takesNaN(a *estimator.Attributes) bool {
 		fits = a.AtLeast(1, 4)
 	case "ExtraTreesClassifier", "ExtraTreesRegressor":
 		fits = a.AtLeast(1, 6)
-	case "ExtraTreeClassifier":
-		fits = a.AtLeast(1, 6) && splitter == "random"
-	case "ExtraTreeRegressor": // 1.6 forgot to ask for the splitter
-		fits = a.AtLeast(1, 6) && (splitter == "random" || !a.AtLeast(1, 7))
+	default: // ExtraTreeClassifier and -Regressor; for the latter, 1.6 forgot to ask for the splitter
+		best := a.AtLeast(1, 3) && !a.AtLeast(1, 6) || a.AtLeast(1, 6) && !a.AtLeast(1, 7) && f.class == "ExtraTreeRegressor"
+		fits = splitter == "best" && best || splitter == "random" && a.AtLeast(1, 6)
 	}
 	if !fits || a.Has("monotonic_cst") && !a.AtLeast(1, 9) {
 		return false

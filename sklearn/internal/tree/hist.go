@@ -81,6 +81,10 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 		a.Fail("the nodes of a tree: %w", err)
 		return
 	}
+	if !g.HasField(&arr, "missing_go_to_left") {
+		a.Unsupported("a file from before 0.22", "train it with a newer scikit-learn")
+		return
+	}
 	var value, column, threshold, nanLeft, left, right, leaf []float64
 	name := "num_threshold"
 	if !g.HasField(&arr, name) {
@@ -318,7 +322,7 @@ func (h *HistGradientBoosting) Compute(m estimator.Method, x, out *estimator.Blo
 		if h.logLink {
 			dst := out.Col(0)
 			for i, v := range dst {
-				dst[i] = math.Exp(v)
+				dst[i] = estimator.Exp(v)
 			}
 		}
 		return nil

@@ -47,7 +47,11 @@ func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("n_features_in_ or estimators_ is missing")
 		return f
 	}
-	samples := a.Float(a.FirstOf("_max_samples", "max_samples_"))
+	name := "max_samples_"
+	if a.AtLeast(1, 3) {
+		name = "_max_samples"
+	}
+	samples := a.Float(a.FirstOf(name, "_max_samples", "max_samples_"))
 	f.denominator = float64(g.Count(list)) * pathLength(samples, !a.AtLeast(0, 21))
 	if a.Has("offset_") {
 		f.offset = a.Float("offset_")

@@ -35,6 +35,10 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 		forests = append(forests, f)
 		o.members = append(o.members, f)
 	}
+	a.Agrees("n_outputs_", len(forests))
+	if _, ok := g.Number(a.Value("n_classes_")); ok {
+		a.Fail("n_classes_ is one number for %d outputs", len(forests))
+	}
 	add := func(in *estimator.Attributes) {
 		p := parse(in, in.Value("tree_"))
 		if in.Err() != nil {
