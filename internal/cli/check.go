@@ -77,7 +77,7 @@ func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, er
 			return false, nil
 		}
 		var err error
-		if h, err = hub.OpenJetStream(ctx, c, s.server.log); err != nil {
+		if h, err = hub.Open(ctx, c, hub.Deps{Log: s.server.log}); err != nil {
 			return false, err
 		}
 		defer h.Close() // nothing was written

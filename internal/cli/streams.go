@@ -99,8 +99,8 @@ type part struct {
 }
 
 // hubConfig is what of the configuration the hub itself depends on.
-func (s *streams) hubConfig(c fleetscore.HubConfig) hub.JetStreamConfig {
-	return hub.JetStreamConfig{Dir: filepath.Join(s.server.cfg.dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
+func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
+	return hub.Config{Dir: filepath.Join(s.server.cfg.dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
 }
 
 // run ends with an error only if the hub can't be opened at the start, where
@@ -109,7 +109,7 @@ func (s *streams) run(ctx context.Context) error {
 	changes, stop := s.server.ledger.Watch()
 	defer stop()
 	defer s.closeHub()
-	var opened hub.JetStreamConfig
+	var opened hub.Config
 	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
 		if err == nil && !ready {
@@ -123,7 +123,7 @@ func (s *streams) run(ctx context.Context) error {
 		if err == nil {
 			if want := s.hubConfig(cfg.Hub); opened != want {
 				s.closeHub()
-				opened = hub.JetStreamConfig{}
+				opened = hub.Config{}
 				if err = s.openHub(ctx, want); err == nil {
 					opened = want
 				}
@@ -149,8 +149,8 @@ func (s *streams) run(ctx context.Context) error {
 	return nil
 }
 
-func (s *streams) openHub(ctx context.Context, cfg hub.JetStreamConfig) error {
-	h, err := hub.OpenJetStream(ctx, cfg, s.server.log)
+func (s *streams) openHub(ctx context.Context, cfg hub.Config) error {
+	h, err := hub.Open(ctx, cfg, hub.Deps{Log: s.server.log, Health: s.server.health})
 	if err == nil {
 		s.mu.Lock()
 		s.hub = h

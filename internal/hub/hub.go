@@ -7,8 +7,8 @@
 // times and ticks: the hub only keeps what it is given, in order, and hands it
 // out again.
 //
-// OpenJetStream runs NATS JetStream inside this process over a folder that one
-// process holds at a time. The bytes of a message are described in
+// Open keeps the log in a folder that one process holds at a time
+// (docs/formats/hub-log.md). The bytes of a message are described in
 // docs/formats/hub-message.md; Encode and Decode are that format.
 //
 // All methods of a Hub may be called concurrently.
@@ -38,6 +38,7 @@ type Message struct {
 	Stamp
 	Partition int
 	Seq       uint64 // place in the partition, from 1, without gaps between appends
+	Epoch     int64  // id of the opening of the hub that wrote it; see Epoch
 	Tick      bool   // no readings: as of Arrived nothing more had come from Source and it was healthy
 	Readings  *fleetscore.Readings
 }
@@ -49,11 +50,35 @@ type Stats struct {
 	Last      uint64 // sequence of the latest message ever appended; 0 before the first
 	Messages  uint64
 	SizeBytes uint64
+	Damage    []Damage // messages that are known to be lost, in the order they were found
+	Epochs    []Epoch  // who wrote the messages that are there, in their order
 }
 
-// Hub is a log of readings. It is implemented by OpenJetStream and, for tests,
+// Damage is a range of messages that were acknowledged and can't be read any more.
+type Damage struct {
+	First  uint64
+	Last   uint64
+	Reason string
+}
+
+// Epoch is one opening of a hub: a random id above 0 that no other opening of any
+// hub has, and the messages that it wrote. A reader that remembers the epoch of the
+// last message it took can tell, after a folder was lost, damaged or replaced by an
+// older copy, whether the log still is the one that it read: the epoch is there and
+// reaches as far. 0 is an epoch that isn't known, because it was damaged.
+type Epoch struct {
+	ID    int64
+	First uint64
+	Last  uint64
+}
+
+// Hub is a log of readings. It is implemented by Open and, for tests,
 // by hubtest.New; hubtest.Run checks an implementation.
 type Hub interface {
+	// ID is the hub's identity: a random number above 0, made with the hub, that a
+	// sequence belongs to.
+	ID() int64
+
 	// Partitions is how many partitions there are.
 	Partitions() int
 
@@ -71,9 +96,10 @@ type Hub interface {
 	// Read calls fn with every message of the partition from the first with
 	// Seq >= from (0 means the oldest), in order, each once, and then waits for
 	// more. If older messages are gone by age, the first Seq is greater than
-	// from. It returns fn's error, or the context's, or Unavailable once the
-	// hub is closed, or Corrupt if a stored message can't be decoded. fn owns
-	// the message.
+	// from. Messages that are damaged are passed over; they are found in
+	// Stats, and the next message's Seq shows the gap. It returns fn's error, or
+	// the context's, or Unavailable once the hub is closed or its disk fails, or
+	// Invalid if a message has a format that isn't known. fn owns the message.
 	Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error
 
 	// Stats describes the partitions, in order.

@@ -2,152 +2,176 @@ package hub
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"io"
+	"os"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-const (
-	fetchMessages = 64               // messages asked for at once; small ones (ticks) come many at a time
-	fetchBytes    = 4 << 20          // bound of what waits for a slow reader
-	fetchTimeout  = 10 * time.Second // without the next message of a fetch
-	fetchRetries  = 5                // fetches in a row without progress, while the engine restarts, before Read gives up
-)
+const readRetries = 5 // reads in a row that the disk fails, before Read gives up
 
-// errReader wraps what fn returned, to tell it from failures of the engine.
-type errReader struct{ error }
+// reader is one Read in progress.
+type reader struct {
+	p    *partition
+	from uint64 // the next message
+	fn   func(Message) error
+
+	cursor *cursor // nil between segments
+	first  uint64  // of the cursor's segment
+	bound  uint64  // the last message that may be read from it now
+	whole  bool    // whether another segment follows
+}
 
 // Read implements Hub.
-func (h *jetStream) Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error {
+func (h *segmentLog) Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error {
 	const op = "read hub"
-	if err := h.checkPartition(op, partition); err != nil {
+	p, err := h.partition(op, partition)
+	if err != nil {
 		return err
 	}
-	from = max(from, 1)
+	r := &reader{p: p, from: max(from, 1), fn: fn}
+	defer r.leave()
 	for failures := 0; ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		last, changed := h.tails[partition].look()
-		if from > last {
-			select {
-			case <-ctx.Done():
-			case <-h.done:
-				return h.unavailable(op)
-			case <-changed:
-			}
-			continue
-		}
-		next, err := h.fetch(ctx, partition, from, fn)
-		var fromReader errReader
-		switch {
-		case errors.As(err, &fromReader):
-			return fromReader.error
-		case fleetscore.Corrupt.Is(err) || fleetscore.Invalid.Is(err):
-			return err
-		case err != nil && ctx.Err() == nil:
-			if failures++; failures > fetchRetries {
+		last, changed := p.look()
+		for r.from <= last {
+			if err := r.check(ctx); err != nil {
 				return err
 			}
+			err := r.step()
+			var of errOfDisk
+			if err == nil {
+				failures = 0
+				continue
+			}
+			if !errors.As(err, &of) {
+				return err
+			}
+			r.leave()
+			if failures++; failures > readRetries {
+				return storageError(op, h.cfg.Dir, of.error)
+			}
 			select {
 			case <-ctx.Done():
 			case <-h.done:
-				return h.unavailable(op)
-			case <-time.After(time.Duration(failures) * 200 * time.Millisecond):
+			case <-time.After(time.Duration(failures) * 100 * time.Millisecond):
 			}
-		case err == nil && next == from:
-			from = last + 1 // all up to last are gone by age
 		}
-		if next > from {
-			from, failures = next, 0
+		select {
+		case <-ctx.Done():
+		case <-h.done:
+		case <-changed:
+		}
+		if err := r.check(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-// fetch passes some messages from a sequence on to fn and returns the sequence
-// after the last one.
-func (h *jetStream) fetch(ctx context.Context, partition int, from uint64, fn func(Message) error) (next uint64, err error) {
-	h.mu.RLock()
-	e := h.engine
-	h.mu.RUnlock()
-	if e == nil {
-		return from, h.unavailable("read hub")
-	}
-	inbox := e.nc.NewInbox()
-	sub, err := e.nc.SubscribeSync(inbox)
-	if err != nil {
-		return from, fleetscore.Errorf(fleetscore.Unavailable, "read hub", h.cfg.Dir, "%w", err)
-	}
-	defer sub.Unsubscribe()
-	request, err := json.Marshal(struct {
-		Seq      uint64 `json:"seq"`
-		Batch    int    `json:"batch"`
-		MaxBytes int    `json:"max_bytes"`
-	}{from, fetchMessages, fetchBytes})
-	if err == nil {
-		err = e.nc.PublishRequest("$JS.API.DIRECT.GET."+streamOf(partition), inbox, request)
-	}
-	for next = from; err == nil; {
-		var (
-			msg *nats.Msg
-			end bool
-		)
-		if msg, err = nextMsg(ctx, sub); err != nil {
-			break
-		}
-		if end, err = endOfFetch(msg); err != nil || end {
-			break
-		}
-		if next, err = h.deliver(ctx, partition, msg, fn); err != nil {
-			return next, err
-		}
-	}
-	if err != nil {
-		return next, fleetscore.Errorf(fleetscore.Unavailable, "read hub", h.cfg.Dir, "%w", err)
-	}
-	return next, nil
-}
-
-func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	return sub.NextMsgWithContext(ctx)
-}
-
-// endOfFetch tells whether the message is the server's mark that no more come
-// (204 after a batch, 404 if there was nothing).
-func endOfFetch(msg *nats.Msg) (bool, error) {
-	switch status := msg.Header.Get("Status"); status {
-	case "":
-		return false, nil
-	case "204", "404":
-		return true, nil
-	default:
-		return false, fmt.Errorf("the engine answered %s %s", status, msg.Header.Get("Description"))
-	}
-}
-
-func (h *jetStream) deliver(ctx context.Context, partition int, msg *nats.Msg, fn func(Message) error) (next uint64, err error) {
-	seq, err := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("a message without sequence: %w", err)
-	}
-	stamp, r, err := Decode(msg.Data)
-	if err != nil {
-		return 0, fleetscore.Wrap("read hub", fmt.Sprintf("partition %d message %d", partition, seq), err)
-	}
+// check tells why reading can't go on.
+func (r *reader) check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return seq, err
+		return err
 	}
-	m := Message{Stamp: stamp, Partition: partition, Seq: seq, Tick: r == nil, Readings: r}
-	if err := fn(m); err != nil {
-		return seq + 1, errReader{err}
+	select {
+	case <-r.p.log.done:
+		return fleetscore.Errorf(fleetscore.Unavailable, "read hub", r.p.log.cfg.Dir, "%w", errClosed)
+	default:
+		return nil
 	}
-	return seq + 1, nil
+}
+
+// errOfDisk is an error of the disk, to tell it from what fn returned.
+type errOfDisk struct{ error }
+
+// step delivers the next message, or moves on to where it lies.
+func (r *reader) step() error {
+	s, ok := r.locate()
+	if !ok {
+		return nil
+	}
+	if r.cursor == nil || r.first != s.first {
+		r.leave()
+		c, err := r.p.openCursor(&s, s.end)
+		if errors.Is(err, os.ErrNotExist) {
+			if _, still := r.locate(); still {
+				r.lost(r.bound, "the file "+segmentName(s.first)+" is gone")
+			}
+			return nil
+		}
+		if err != nil {
+			return errOfDisk{err}
+		}
+		r.cursor, r.first = c, s.first
+	}
+	r.cursor.end = s.end
+	rec, err := r.cursor.next()
+	switch {
+	case errors.Is(err, io.EOF) || err == nil && rec.seq > r.bound: // beyond the bound lies what a failed write left
+		r.lost(r.bound, unreadable)
+		r.leave()
+		return nil
+	case err != nil:
+		return errOfDisk{err}
+	case rec.seq < r.from:
+		return nil
+	case rec.seq > r.from:
+		r.lost(rec.seq-1, unreadable)
+	}
+	return r.deliver(rec)
+}
+
+// locate finds the segment of the next message; false if it lies elsewhere now and
+// is to be looked for again.
+func (r *reader) locate() (segment, bool) {
+	p := r.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.segments) - 1; i >= 0; i-- {
+		s := p.segments[i]
+		if s.first > r.from {
+			continue
+		}
+		r.bound = p.last
+		if i+1 < len(p.segments) {
+			r.bound = p.segments[i+1].first - 1
+		}
+		return s, true
+	}
+	// Older messages were removed by age, or all segments are gone.
+	r.from = p.last + 1
+	if len(p.segments) > 0 {
+		r.from = p.segments[0].first
+	}
+	return segment{}, false
+}
+
+// lost notes that the messages up to last can't be read, and goes on behind them.
+func (r *reader) lost(last uint64, why string) {
+	if r.from <= last {
+		r.p.found(Damage{First: r.from, Last: last, Reason: why})
+		r.from = last + 1
+	}
+}
+
+func (r *reader) leave() {
+	if r.cursor != nil {
+		r.cursor.close()
+		r.cursor = nil
+	}
+}
+
+func (r *reader) deliver(rec record) error {
+	stamp, readings, err := Decode(rec.payload)
+	if fleetscore.Corrupt.Is(err) { // its checksum is right, so it was written like that
+		r.lost(rec.seq, err.Error())
+		return nil
+	}
+	if err != nil {
+		return fleetscore.Wrap("read hub", fmt.Sprintf("partition %d message %d", r.p.index, rec.seq), err)
+	}
+	r.from = rec.seq + 1
+	return r.fn(Message{Stamp: stamp, Partition: r.p.index, Seq: rec.seq, Epoch: rec.epoch, Tick: readings == nil, Readings: readings})
 }

@@ -5,6 +5,9 @@ package hubtest
 
 import (
 	"context"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
@@ -14,7 +17,10 @@ import (
 // Memory is a hub in memory. Messages are kept encoded, so that what a reader
 // gets is what a real hub would give it.
 type Memory struct {
+	id int64
+
 	mu         sync.Mutex // guards what follows
+	epoch      int64
 	partitions []partition
 	appendErr  error
 	closed     bool
@@ -24,11 +30,12 @@ type Memory struct {
 type partition struct {
 	first    uint64 // sequence of messages[0]
 	messages [][]byte
+	epochs   []int64 // of the messages
 }
 
 // New returns an empty hub in memory.
 func New(partitions int) *Memory {
-	m := &Memory{partitions: make([]partition, partitions), changed: make(chan struct{})}
+	m := &Memory{id: rand.Int64N(math.MaxInt64) + 1, epoch: rand.Int64N(math.MaxInt64) + 1, partitions: make([]partition, partitions), changed: make(chan struct{})}
 	for i := range m.partitions {
 		m.partitions[i].first = 1
 	}
@@ -50,7 +57,44 @@ func (m *Memory) Expire(partition int, seq uint64) {
 	p := &m.partitions[partition]
 	for p.first < seq && len(p.messages) > 0 {
 		p.first++
-		p.messages = p.messages[1:]
+		p.messages, p.epochs = p.messages[1:], p.epochs[1:]
+	}
+}
+
+// Reopen begins a new epoch, as closing and opening a real hub does. A partition's
+// messages after keep[partition] are lost with it, as to a damaged disk, and their
+// sequences are given out again; partitions without a number lose nothing.
+func (m *Memory) Reopen(keep ...uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch = rand.Int64N(math.MaxInt64) + 1
+	for i, last := range keep {
+		p := &m.partitions[i]
+		n := max(0, int(last+1)-int(p.first))
+		p.messages, p.epochs = p.messages[:n:n], p.epochs[:n:n]
+	}
+}
+
+// Copy returns a hub with the same identity and messages, as a copy of a folder
+// that is opened.
+func (m *Memory) Copy() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := New(len(m.partitions))
+	out.id = m.id
+	for i, p := range m.partitions {
+		out.partitions[i] = partition{p.first, slices.Clone(p.messages), slices.Clone(p.epochs)}
+	}
+	return out
+}
+
+// Lose makes the messages from first to last of a partition unreadable.
+func (m *Memory) Lose(partition int, first, last uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := &m.partitions[partition]
+	for seq := first; seq <= last; seq++ {
+		p.messages[seq-p.first] = nil
 	}
 }
 
@@ -61,6 +105,9 @@ func (m *Memory) Messages(partition int) []hub.Message {
 	p := &m.partitions[partition]
 	var out []hub.Message
 	for i := range p.messages {
+		if p.messages[i] == nil {
+			continue
+		}
 		msg, err := p.decode(partition, p.first+uint64(i))
 		if err != nil {
 			panic(err) // it was encoded by us
@@ -72,8 +119,11 @@ func (m *Memory) Messages(partition int) []hub.Message {
 
 func (p *partition) decode(number int, seq uint64) (hub.Message, error) {
 	stamp, r, err := hub.Decode(p.messages[seq-p.first])
-	return hub.Message{Stamp: stamp, Partition: number, Seq: seq, Tick: r == nil, Readings: r}, err
+	return hub.Message{Stamp: stamp, Partition: number, Seq: seq, Epoch: p.epochs[seq-p.first], Tick: r == nil, Readings: r}, err
 }
+
+// ID implements hub.Hub.
+func (m *Memory) ID() int64 { return m.id }
 
 // Partitions implements hub.Hub.
 func (m *Memory) Partitions() int { return len(m.partitions) }
@@ -99,7 +149,7 @@ func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, r *
 		return 0, m.appendErr
 	}
 	p := &m.partitions[partition]
-	p.messages = append(p.messages, data)
+	p.messages, p.epochs = append(p.messages, data), append(p.epochs, m.epoch)
 	close(m.changed)
 	m.changed = make(chan struct{})
 	return p.first + uint64(len(p.messages)) - 1, nil
@@ -128,6 +178,9 @@ func (m *Memory) Read(ctx context.Context, partition int, from uint64, fn func(h
 		m.mu.Lock()
 		p := &m.partitions[partition]
 		from = max(from, p.first)
+		for from < p.first+uint64(len(p.messages)) && p.messages[from-p.first] == nil {
+			from++
+		}
 		var (
 			msg hub.Message
 			err error
@@ -169,8 +222,17 @@ func (m *Memory) Stats(ctx context.Context) ([]hub.Stats, error) {
 	for i := range m.partitions {
 		p := &m.partitions[i]
 		s := hub.Stats{Partition: i, First: p.first, Last: p.first + uint64(len(p.messages)) - 1, Messages: uint64(len(p.messages))}
-		for _, b := range p.messages {
+		for j, b := range p.messages {
+			seq := p.first + uint64(j)
 			s.SizeBytes += uint64(len(b))
+			if n := len(s.Epochs); n == 0 || s.Epochs[n-1].ID != p.epochs[j] {
+				s.Epochs = append(s.Epochs, hub.Epoch{ID: p.epochs[j], First: seq})
+			}
+			s.Epochs[len(s.Epochs)-1].Last = seq
+			if b == nil {
+				s.Messages--
+				s.Damage = append(s.Damage, hub.Damage{First: seq, Last: seq, Reason: "lost by the test"})
+			}
 		}
 		out[i] = s
 	}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 func open(t *testing.T, dir string, partitions int) hub.Hub {
 	t.Helper()
-	h, err := hub.OpenJetStream(t.Context(), hub.JetStreamConfig{Dir: dir, Partitions: partitions}, nil)
+	h, err := hub.Open(t.Context(), hub.Config{Dir: dir, Partitions: partitions}, hub.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func open(t *testing.T, dir string, partitions int) hub.Hub {
 	return h
 }
 
-func TestJetStream(t *testing.T) {
+func TestLog(t *testing.T) {
 	t.Parallel()
 	hubtest.Run(t, func(t *testing.T) hub.Hub { return open(t, t.TempDir(), 3) })
 }
@@ -73,7 +73,7 @@ func TestPartitionsFixed(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Close()
-	_, err := hub.OpenJetStream(t.Context(), hub.JetStreamConfig{Dir: dir, Partitions: 3}, nil)
+	_, err := hub.Open(t.Context(), hub.Config{Dir: dir, Partitions: 3}, hub.Deps{})
 	if !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "set hub.partitions back to 2") {
 		t.Errorf("got %v, want a conflict that says to set hub.partitions back to 2", err)
 	}
@@ -84,7 +84,7 @@ func TestFolderInUse(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	open(t, dir, 1)
-	_, err := hub.OpenJetStream(t.Context(), hub.JetStreamConfig{Dir: dir}, nil)
+	_, err := hub.Open(t.Context(), hub.Config{Dir: dir}, hub.Deps{})
 	if want := fmt.Sprintf("process %d has it open", os.Getpid()); !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want a conflict with %q", err, want)
 	}
@@ -110,7 +110,7 @@ func TestTooLarge(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	h, err := hub.OpenJetStream(t.Context(), hub.JetStreamConfig{Dir: t.TempDir(), Retention: time.Second}, nil)
+	h, err := hub.Open(t.Context(), hub.Config{Dir: t.TempDir(), Retention: time.Second}, hub.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestKill(t *testing.T) {
 // appendForEver is the child process of TestKill.
 func appendForEver(dir string) int {
 	ctx := context.Background()
-	h, err := hub.OpenJetStream(ctx, hub.JetStreamConfig{Dir: dir}, nil)
+	h, err := hub.Open(ctx, hub.Config{Dir: dir}, hub.Deps{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -218,4 +218,13 @@ func appendForEver(dir string) int {
 		fmt.Printf("acked %d.\n", seq)
 	}
 	return 0
+}
+
+func openBench(b *testing.B, dir string, partitions int) hub.Hub {
+	b.Helper()
+	h, err := hub.Open(b.Context(), hub.Config{Dir: dir, Partitions: partitions}, hub.Deps{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return h
 }

@@ -1,0 +1,307 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Config says where a hub lies and how long it keeps messages.
+type Config struct {
+	Dir        string        // the folder; made if absent; held by one process at a time
+	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
+	Retention  time.Duration // age at which messages are dropped; 0 means 7 days; may change between openings
+
+	segmentBytes int64 // 0 means 128 MiB
+}
+
+// Deps is what a hub works with.
+type Deps struct {
+	Log    *slog.Logger     // nil discards
+	Health Health           // nil means that nobody is told
+	Now    func() time.Time // nil means time.Now
+}
+
+// Health is told what doesn't work; *obs.Health is one. Report says what fails and,
+// with an empty text, that it works again; Warn says what needs attention.
+type Health interface {
+	Report(part, problem string)
+	Warn(part, text string)
+}
+
+type noHealth struct{}
+
+func (noHealth) Report(string, string) {}
+func (noHealth) Warn(string, string)   {}
+
+const (
+	defaultRetention = 7 * 24 * time.Hour
+	reserveBytes     = 64 << 20 // free space below which appends are refused, so that the disk never fills in mid-write
+	lowBytes         = 1 << 30  // free space below which a warning is given
+	closeLimit       = 10 * time.Second
+	maxDamage        = 1000 // ranges that are remembered
+	maxDamageTexts   = 20   // lines of a warning
+)
+
+// segmentLog is a Hub in a folder of files; see docs/formats/hub-log.md.
+type segmentLog struct {
+	cfg     Config
+	slog    *slog.Logger
+	health  Health
+	now     func() time.Time
+	started time.Time // for the stopwatch, which no change of the wall clock moves
+	disk    disk
+	lock    *os.File // nil in tests without a folder
+
+	hub        int64 // id of the hub
+	epoch      int64 // id of this opening
+	partitions []*partition
+	done       chan struct{} // closed by Close
+	writers    sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	failing map[int]string // partitions whose last append failed, and why
+	texts   []string       // what was found to be damaged
+	low     bool           // whether the disk was low at the last look
+}
+
+// Open opens or makes the hub in that folder. Conflict means that another process
+// holds the folder, or that it has another number of partitions and holds readings.
+//
+// What is damaged in the folder costs the messages that it hit: they are counted in
+// Stats, reported to Health and passed over, and their sequences aren't given out
+// again. Only what lies behind the last sound message and was not noted as
+// acknowledged is taken for the rest of a write that a crash cut short.
+func Open(ctx context.Context, cfg Config, deps Deps) (Hub, error) {
+	return open(ctx, cfg, deps, osDisk{})
+}
+
+func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, error) {
+	if cfg.Partitions == 0 {
+		cfg.Partitions = 1
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = defaultRetention
+	}
+	if cfg.segmentBytes == 0 {
+		cfg.segmentBytes = segmentBytes
+	}
+	if cfg.Dir == "" || cfg.Partitions < 1 || cfg.Partitions > fleetscore.Shards || cfg.Retention < time.Second {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions kept for %v", cfg.Partitions, cfg.Retention).
+			WithHint("name a folder, 1 to %d partitions and a retention of a second or more", fleetscore.Shards)
+	}
+	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, started: time.Now(), disk: d,
+		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}}
+	if h.slog == nil {
+		h.slog = slog.New(slog.DiscardHandler)
+	}
+	if h.health == nil {
+		h.health = noHealth{}
+	}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	if _, ok := d.(osDisk); ok {
+		var err error
+		if h.lock, err = lockDir(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	err := h.load(ctx)
+	if err != nil {
+		h.unlock()
+		return nil, err
+	}
+	for _, p := range h.partitions {
+		h.writers.Go(p.run)
+	}
+	return h, nil
+}
+
+func (h *segmentLog) load(ctx context.Context) error {
+	if err := h.identify(); err != nil {
+		return err
+	}
+	for i := range h.cfg.Partitions {
+		if err := ctx.Err(); err != nil {
+			return fleetscore.Wrap("open hub", h.cfg.Dir, err)
+		}
+		p := h.newPartition(i)
+		if err := p.load(); err != nil {
+			return storageError("open hub", h.cfg.Dir, err)
+		}
+		h.partitions = append(h.partitions, p)
+	}
+	return nil
+}
+
+func (h *segmentLog) newPartition(i int) *partition {
+	return &partition{log: h, index: i, dir: filepath.Join(h.cfg.Dir, partitionName(i)), requests: make(chan *request), changed: make(chan struct{})}
+}
+
+// stopwatch is the time since the log was opened.
+func (h *segmentLog) stopwatch() time.Duration { return time.Since(h.started) }
+
+func (h *segmentLog) unlock() {
+	if h.lock == nil {
+		return
+	}
+	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // a process being forked just now holds the file for a moment longer
+	_ = h.lock.Close()                             // nothing was written that matters
+}
+
+// Partitions implements Hub.
+func (h *segmentLog) Partitions() int { return h.cfg.Partitions }
+
+// ID implements Hub.
+func (h *segmentLog) ID() int64 { return h.hub }
+
+func (h *segmentLog) partition(op string, i int) (*partition, error) {
+	if i < 0 || i >= h.cfg.Partitions {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "partition %d of %d doesn't exist", i, h.cfg.Partitions)
+	}
+	return h.partitions[i], nil
+}
+
+// Append implements Hub.
+func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, r *fleetscore.Readings) (uint64, error) {
+	const op = "append to hub"
+	p, err := h.partition(op, partition)
+	if err != nil {
+		return 0, err
+	}
+	if !stamp.Source.Valid() {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is no name of a source", stamp.Source)
+	}
+	if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
+	}
+	data := Encode(make([]byte, recordHeader), stamp, r)
+	if n := len(data) - recordHeader; n > MaxMessageBytes {
+		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "a message of %d bytes is over the limit of %d", n, MaxMessageBytes)
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fleetscore.Wrap(op, h.cfg.Dir, err)
+	}
+	seq, err := p.append(ctx, stamp.Arrived, data)
+	var classified *fleetscore.Error
+	switch {
+	case err == nil:
+		return seq, nil
+	case errors.As(err, &classified):
+		return 0, err
+	}
+	return 0, fleetscore.Errorf(fleetscore.Unavailable, op, h.cfg.Dir, "%w", err).WithHint("send it again; repeats count once")
+}
+
+// wrote notes how a write ended, and tells when that changed.
+func (h *segmentLog) wrote(p *partition, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was, failed := h.failing[p.index]
+	switch {
+	case err == nil && !failed:
+		return
+	case err == nil:
+		delete(h.failing, p.index)
+		h.slog.Info("hub can be written again", "dir", h.cfg.Dir, "partition", p.index)
+	default:
+		h.failing[p.index] = err.Error()
+		if was == err.Error() {
+			return
+		}
+		h.slog.Error("hub can't be written; each append tries again", "dir", h.cfg.Dir, "partition", p.index, "error", err)
+	}
+	text := ""
+	for i := range h.partitions {
+		if why, ok := h.failing[i]; ok {
+			text = fmt.Sprintf("readings of %d of %d partitions can't be stored: %s", len(h.failing), len(h.partitions), why)
+			break
+		}
+	}
+	h.health.Report("hub", text)
+}
+
+// left warns while the disk is nearly full.
+func (h *segmentLog) left(bytes uint64) {
+	low := bytes < lowBytes
+	h.mu.Lock()
+	changed := low != h.low
+	h.low = low
+	h.mu.Unlock()
+	switch {
+	case changed && low:
+		h.slog.Warn("the hub's disk is nearly full", "dir", h.cfg.Dir, "left_mb", bytes>>20)
+		h.health.Warn("hub disk", fmt.Sprintf("only %d MB are left on the disk of %s; below %d MB no readings are taken: free space, or shorten hub.retention", bytes>>20, h.cfg.Dir, reserveBytes>>20))
+	case changed:
+		h.health.Warn("hub disk", "")
+	}
+}
+
+// damaged tells of messages that are lost.
+func (h *segmentLog) damaged(p *partition, d Damage) {
+	h.damageText("partition %d: messages %d to %d are lost: %s", p.index, d.First, d.Last, d.Reason)
+}
+
+func (h *segmentLog) damageText(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	h.slog.Error("the hub's log is damaged", "dir", h.cfg.Dir, "what", text)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.texts) < maxDamageTexts {
+		h.texts = append(h.texts, text)
+	}
+	h.health.Warn("hub log", strings.Join(h.texts, "; ")+". Everything else is read. Restart the server to take this warning back")
+}
+
+// Stats implements Hub.
+func (h *segmentLog) Stats(context.Context) ([]Stats, error) {
+	select {
+	case <-h.done:
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "describe hub", h.cfg.Dir, "%w", errClosed)
+	default:
+	}
+	out := make([]Stats, len(h.partitions))
+	for i, p := range h.partitions {
+		out[i] = p.stats()
+	}
+	return out, nil
+}
+
+// Close implements Hub. It waits for running appends, but not for ever: a disk that
+// hangs can't keep a process from ending.
+func (h *segmentLog) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	close(h.done)
+	h.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		h.writers.Wait()
+		close(ended)
+	}()
+	defer h.unlock()
+	limit := time.NewTimer(closeLimit)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-limit.C:
+		return fleetscore.Errorf(fleetscore.Unavailable, "close hub", h.cfg.Dir, "a write has not ended for %s", closeLimit)
+	}
+}

@@ -1,0 +1,342 @@
+package hub
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+const (
+	groupBytes  = 8 << 20 // of messages that are written with one sync
+	answerLimit = 10 * time.Second
+	stuckAfter  = 3 * time.Second // a write that lasts longer: later appends fail at once
+	markName    = "mark"
+	markBytes   = 32
+	markMagic   = "FSMARK01"
+)
+
+// partition is one partition of the log: its segments, and the goroutine that
+// writes them.
+//
+// The writer takes all messages that wait, writes them and syncs once. Only then
+// they exist: readers see them and appends are answered. After an error nothing of
+// the group counts, and the file isn't written again: the next append begins a new
+// segment with the same sequences, so that it makes no difference what the disk
+// kept of the failed write. So a disk that works again is noticed by the next append.
+type partition struct {
+	log   *segmentLog
+	index int
+	dir   string
+
+	requests chan *request
+	busy     atomic.Int64 // since when the writer writes, by the log's stopwatch; 0: it waits
+
+	mu       sync.Mutex    // guards what follows
+	segments []segment     // in order; the last one is being written, or was until the hub was opened
+	last     uint64        // the highest sequence that is synced
+	changed  chan struct{} // closed and replaced when last grows
+	damage   []Damage      // what was found to be unreadable
+
+	// Used by the writer alone.
+	newest fleetscore.Micros // arrival of the last message
+	active file              // of the last segment; nil: the next append begins a segment
+	mark   file              // nil until it is needed
+	gone   uint64            // messages up to this one were removed by age
+}
+
+// request is one append.
+type request struct {
+	data    []byte // recordHeader bytes to fill in, then the message
+	arrived fleetscore.Micros
+	seq     uint64
+	err     error
+	done    chan struct{} // closed when seq or err is set
+}
+
+// append hands a message to the writer and waits for its sync.
+func (p *partition) append(ctx context.Context, arrived fleetscore.Micros, data []byte) (uint64, error) {
+	if err := p.stuck(); err != nil {
+		return 0, err
+	}
+	limit := time.NewTimer(answerLimit)
+	defer limit.Stop()
+	r := &request{data: data, arrived: arrived, done: make(chan struct{})}
+	queue := p.requests
+	for {
+		select {
+		case queue <- r:
+			queue = nil
+		case <-r.done:
+			return r.seq, r.err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-limit.C:
+			return 0, fmt.Errorf("the disk didn't answer for %s", answerLimit)
+		case <-p.log.done:
+			return 0, errClosed
+		}
+	}
+}
+
+var errClosed = errors.New("it is closed")
+
+// stuck tells whether a write of this partition hangs.
+func (p *partition) stuck() error {
+	since := p.busy.Load()
+	if since == 0 {
+		return nil
+	}
+	if d := p.log.stopwatch() - time.Duration(since); d > stuckAfter {
+		return fmt.Errorf("a write has not ended for %s", d.Round(time.Second))
+	}
+	return nil
+}
+
+// run is the writer. It ends with the log.
+func (p *partition) run() {
+	defer func() {
+		_ = p.writeMark(true) // a lack of the mark costs no message
+		p.closeActive()
+		if p.mark != nil {
+			_ = p.mark.Close() // synced before, as far as that matters
+		}
+	}()
+	trim := time.NewTicker(p.log.trimEvery())
+	defer trim.Stop()
+	for {
+		select {
+		case <-p.log.done:
+			return
+		case <-trim.C:
+			p.trim()
+		case r := <-p.requests:
+			p.busy.Store(int64(max(p.log.stopwatch(), 1)))
+			p.commit(p.gather(r))
+			p.busy.Store(0)
+		}
+	}
+}
+
+// gather takes the requests that wait behind one, so that they share its sync.
+func (p *partition) gather(r *request) []*request {
+	group := []*request{r}
+	for size := len(r.data); size < groupBytes; {
+		select {
+		case r = <-p.requests:
+			group = append(group, r)
+			size += len(r.data)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit writes a group, syncs it, and answers.
+func (p *partition) commit(group []*request) {
+	err := p.write(group)
+	p.log.wrote(p, err)
+	for _, r := range group {
+		r.err = err
+		close(r.done)
+	}
+	if err == nil {
+		_ = p.writeMark(false) // a lack of the mark costs no message
+	}
+}
+
+func (p *partition) write(group []*request) error {
+	if left, err := p.log.disk.free(p.log.cfg.Dir); err == nil {
+		p.log.left(left)
+		if left < reserveBytes {
+			return diskFull("append to hub", p.log.cfg.Dir, fmt.Errorf("only %d MB are left on the disk", left>>20))
+		}
+	}
+	if p.active == nil || p.full() {
+		if err := p.begin(); err != nil {
+			return err
+		}
+	}
+	s := &p.segments[len(p.segments)-1] // only the writer changes it
+	offset, seq := s.end, p.last
+	for _, r := range group {
+		seq++
+		r.seq = seq
+		fillRecordHeader(r.data, seq, s.epoch)
+		if _, err := p.active.WriteAt(r.data, offset); err != nil {
+			return p.failed(err)
+		}
+		offset += int64(len(r.data))
+	}
+	if err := p.active.Sync(); err != nil {
+		return p.failed(err)
+	}
+	p.newest = max(p.newest, group[len(group)-1].arrived)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.end, p.last = offset, seq
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return nil
+}
+
+// full tells whether the last segment is to be followed by a new one.
+func (p *partition) full() bool {
+	s := &p.segments[len(p.segments)-1]
+	return s.first <= p.last && (s.end >= p.log.cfg.segmentBytes || fleetscore.MicrosOf(p.log.now())-s.began > p.log.rollAfter())
+}
+
+// failed gives up the file of a failed write. What the disk holds of the group isn't
+// known, and after a failed sync not even what a later sync would say.
+func (p *partition) failed(err error) error {
+	p.closeActive()
+	return storageError("append to hub", p.log.cfg.Dir, err)
+}
+
+func (p *partition) closeActive() {
+	if p.active != nil {
+		_ = p.active.Close() // all that counts in it is synced
+		p.active = nil
+	}
+}
+
+// begin makes a new segment for the messages after the last one. It is durable,
+// with its name, before anything is written into it.
+func (p *partition) begin() error {
+	p.closeActive()
+	now := fleetscore.MicrosOf(p.log.now())
+	s := segment{first: p.last + 1, hub: p.log.hub, epoch: p.log.epoch, began: now, end: segmentHeader}
+	n := len(p.segments)
+	if n > 0 && p.segments[n-1].first == s.first { // nothing in it was ever acknowledged
+		n--
+	}
+	if n > 0 {
+		s.previous = p.segments[n-1].first
+	}
+	f, err := p.log.disk.open(p.file(&s), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if errors.Is(err, os.ErrNotExist) { // somebody removed the folder
+		if err = p.log.disk.Mkdir(p.dir, 0o750); err == nil {
+			f, err = p.log.disk.open(p.file(&s), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		}
+	}
+	if err == nil {
+		if _, err = f.WriteAt(s.header(p.index), 0); err == nil {
+			err = f.Sync()
+		}
+		if err == nil {
+			err = p.log.disk.SyncDir(p.dir)
+		}
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		return storageError("append to hub", p.log.cfg.Dir, err)
+	}
+	p.active = f
+	p.mu.Lock()
+	p.segments = append(p.segments[:n:n], s)
+	p.mu.Unlock()
+	return nil
+}
+
+// writeMark notes the last sequence beside the segments, and how far messages were
+// removed by age. It isn't synced with each append, so it may lie behind after a
+// power cut, but never ahead: where the mark names a message that the segments
+// don't hold, acknowledged messages were lost to damage, and their sequences are
+// not given out again.
+func (p *partition) writeMark(sync bool) (err error) {
+	if p.mark == nil {
+		if p.last == 0 {
+			return nil
+		}
+		if p.mark, err = p.log.disk.open(filepath.Join(p.dir, markName), os.O_RDWR|os.O_CREATE); err != nil {
+			p.mark = nil
+			return err
+		}
+	}
+	b := append(make([]byte, 0, markBytes), markMagic...)
+	b = binary.LittleEndian.AppendUint64(b, p.last)
+	b = binary.LittleEndian.AppendUint64(b, p.gone)
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	_, err = p.mark.WriteAt(append(b, 0, 0, 0, 0), 0)
+	if err == nil && sync {
+		err = p.mark.Sync()
+	}
+	if err != nil {
+		_ = p.mark.Close()
+		p.mark = nil
+	}
+	return err
+}
+
+// readMark returns what the mark says; ok is false if there is none that is sound.
+func (p *partition) readMark() (last, gone uint64, ok bool) {
+	b, err := readFile(p.log.disk, filepath.Join(p.dir, markName), markBytes)
+	if err != nil || len(b) != markBytes || string(b[:8]) != markMagic || binary.LittleEndian.Uint32(b[24:]) != crc32.Checksum(b[:24], castagnoli) {
+		return 0, 0, false
+	}
+	return binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:]), true
+}
+
+// look returns the last sequence and a channel that is closed when it grows.
+func (p *partition) look() (last uint64, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last, p.changed
+}
+
+// found notes messages that are there no more or can't be read, once.
+func (p *partition) found(d Damage) {
+	p.mu.Lock()
+	for _, have := range p.damage {
+		if have.First <= d.First && d.Last <= have.Last {
+			p.mu.Unlock()
+			return
+		}
+	}
+	if len(p.damage) < maxDamage {
+		p.damage = append(p.damage, d)
+	}
+	p.mu.Unlock()
+	p.log.damaged(p, d)
+}
+
+// stats describes the partition.
+func (p *partition) stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Partition: p.index, First: p.last + 1, Last: p.last, Damage: append([]Damage(nil), p.damage...)}
+	if len(p.segments) > 0 {
+		s.First = min(p.segments[0].first, p.last+1)
+	}
+	s.Messages = p.last + 1 - s.First
+	for _, d := range s.Damage {
+		if d.First >= s.First {
+			s.Messages -= d.Last - d.First + 1
+		}
+	}
+	for _, seg := range p.segments {
+		s.SizeBytes += uint64(seg.end - segmentHeader)
+		if n := len(s.Epochs); n > 0 && s.Epochs[n-1].ID == seg.epoch {
+			continue
+		}
+		s.Epochs = append(s.Epochs, Epoch{ID: seg.epoch, First: seg.first})
+	}
+	for i := range s.Epochs {
+		s.Epochs[i].Last = p.last
+		if i+1 < len(s.Epochs) {
+			s.Epochs[i].Last = s.Epochs[i+1].First - 1
+		}
+	}
+	return s
+}
