@@ -1,8 +1,9 @@
 package api
 
 import (
-	"bytes"
+	"bufio"
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -178,6 +179,20 @@ func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	return answer(f), nil
 }
 
+// failing remembers why its reader failed.
+type failing struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
+}
+
 type putModelInput struct {
 	FleetPath
 	Model string `path:"model"`
@@ -203,14 +218,17 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 				WithHint("name it as the template says; no sensor would use it otherwise")
 		}
 	}
-	data, err := io.ReadAll(in.body(s.cfg.MaxUploadBytes))
-	if err != nil {
+	upload := bufio.NewReaderSize(in.body(s.cfg.MaxUploadBytes), 64<<10)
+	if _, err := upload.Peek(1); errors.Is(err, io.EOF) {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the body is empty")
+	} else if err != nil {
 		return nil, fleetscore.Wrap("upload model", in.Model, bodyError(err))
 	}
-	if len(data) == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the body is empty")
+	body := &failing{r: upload}
+	info, err := store.Sub(s.deps.Store, c.Path).Put(ctx, fleetscore.BlobName(in.Model), body, store.PutOptions{})
+	if body.err != nil {
+		return nil, fleetscore.Wrap("upload model", in.Model, bodyError(body.err)) // not the store's fault; it keeps nothing of it
 	}
-	info, err := store.Sub(s.deps.Store, c.Path).Put(ctx, fleetscore.BlobName(in.Model), bytes.NewReader(data), store.PutOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,9 @@ func TestChangedConfiguration(t *testing.T) {
 		{[]string{"  readings:\n", "  renamed:\n"}, 13, "is written by query readings"},
 		{[]string{"partitions: 2", "partitions: 3"}, 13, "partitions are fixed"},
 		{[]string{"key: [Device, Tag]", "key: [Device]", "Device, Tag", "Device", "_{Tag}", ""}, 13, "the key is fixed"},
-		{[]string{"/models, model:", "/nowhere, model:"}, 10, "isn't there"},
+		{[]string{"/models, model:", "/models/nowhere, model:"}, 10, "isn't there"},
+		{[]string{"/models, model:", ", model:"}, 10, "--models-root"}, // more than what "up" was given
+		{[]string{filepath.Join(testkit.Root(t), "examples", "fleet", "models"), "/etc"}, 10, "--models-root"},
 	} {
 		if code, stderr := apply(c.pairs...); code != c.code || !strings.Contains(stderr, c.want) {
 			t.Errorf("%q: exit %d, want %d with %q\n%s", c.pairs, code, c.code, c.want, stderr)

@@ -18,7 +18,7 @@ import (
 // already: model folders, datasets, the hub's readings. Refused, the one in force
 // stays.
 func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
-	problems := []error{s.checkStore(cfg), checkFolders(cfg)}
+	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.cfg.modelRoots)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
 		if err == nil {

@@ -3,13 +3,16 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // readConfig reads and judges a fleet.yaml; the name is its absolute path.
@@ -41,7 +44,7 @@ Exit codes: 0 good, 10 not.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, cfg, _, err := readConfig(args[0])
 			if err == nil {
-				err = checkFolders(cfg)
+				err = checkFolders(cfg, localFolders(cfg))
 			}
 			if err != nil {
 				return err
@@ -60,19 +63,37 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
+// localFolders are the folders of this machine that fleets read models from.
+func localFolders(cfg fleetscore.Config) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
+		if p := cfg.Fleets[name].Path; filepath.IsAbs(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // checkFolders refuses fleets whose models lie in a folder of this machine that
-// isn't there.
-func checkFolders(cfg fleetscore.Config) error {
-	for name, f := range cfg.Fleets {
+// isn't there, or not in one of the roots.
+func checkFolders(cfg fleetscore.Config, roots []string) error {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
+		f := cfg.Fleets[name]
 		if !filepath.IsAbs(f.Path) {
 			continue
 		}
-		if st, err := os.Stat(f.Path); err != nil || !st.IsDir() {
-			return fleetscore.Errorf(fleetscore.Invalid, "open fleet", name, "its models folder %s isn't there", f.Path).
-				WithHint("make it and put the models into it, or change fleets.%s.path", name)
+		folder, err := store.OpenFolderIn(roots, f.Path)
+		switch {
+		case err == nil:
+			problems = append(problems, folder.Close())
+		case fleetscore.NotFound.Is(err):
+			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "open fleet", name, "its models folder %s isn't there", f.Path).
+				WithHint("make it and put the models into it, or change fleets.%s.path", name))
+		default:
+			problems = append(problems, fleetscore.Wrap("open fleet", name, err))
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // pathCause drops the operation and path that a message names already.

@@ -33,6 +33,7 @@ folder: a second start continues where the first one was.`,
 		Example: "  fleetscore demo --dir .demo",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.modelRoots = append(cfg.modelRoots, filepath.Join(cfg.dir, "fleet"))
 			s, err := openServer(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err

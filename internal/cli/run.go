@@ -26,6 +26,7 @@ const defaultListen = "127.0.0.1:7180"
 func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringVar(&cfg.dir, "dir", dir, "folder for all data; made if absent")
 	cmd.Flags().StringVar(&cfg.store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
+	cmd.Flags().StringArrayVar(&cfg.modelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
 	cmd.Flags().StringVar(&cfg.listen, "listen", defaultListen, "address for API and portal; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.apiTokenFile, "api-token-file", "", "file with a token that API and portal ask for; needed beyond this machine")
 }
@@ -64,6 +65,7 @@ func newUpCommand() *cobra.Command {
 			if cfg.store == "" {
 				cfg.store = parsed.Store
 			}
+			cfg.modelRoots = append(cfg.modelRoots, localFolders(parsed)...)
 			s, err := openServer(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err

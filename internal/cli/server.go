@@ -34,10 +34,11 @@ import (
 
 // serverConfig says where a server keeps its data and listens.
 type serverConfig struct {
-	dir          string // all data, or all but the store; made if absent
-	store        string // address of the store; empty: what the configuration in force says, else store in dir
-	listen       string // host:port; port 0 picks one
-	apiTokenFile string // empty: no token is asked for, and only loopback may be listened on
+	dir          string   // all data, or all but the store; made if absent
+	store        string   // address of the store; empty: what the configuration in force says, else store in dir
+	modelRoots   []string // folders of this machine that fleets may read models from
+	listen       string   // host:port; port 0 picks one
+	apiTokenFile string   // empty: no token is asked for, and only loopback may be listened on
 }
 
 // server is every service of one process, wired.
@@ -131,7 +132,7 @@ func (s *server) bind(ctx context.Context) error {
 }
 
 func (s *server) openStorage(ctx context.Context) error {
-	if err := durable.MkdirAll(s.cfg.dir, 0o755); err != nil {
+	if err := durable.MkdirAll(s.cfg.dir, 0o700); err != nil {
 		return folderError(s.cfg.dir, err)
 	}
 	var err error
@@ -295,7 +296,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 // once it answers.
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
-	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool")},
+	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.cfg.modelRoots},
 		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err

@@ -74,17 +74,16 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 				}
 				b.read.Add(1)
 				var err error
-				if in, err = readModel(ctx, b.src, members[i], in[:0]); fleetscore.NotFound.Is(err) {
+				from := len(out)
+				if in, out, err = b.readOne(ctx, members[i], &rows[i], in, out); fleetscore.NotFound.Is(err) {
 					vanished[i] = true
 					continue
-				} else if err != nil && !refused(err) {
+				} else if err != nil {
 					return err
 				}
-				from := len(out)
-				rows[i], out = compile(members[i], in, err, out)
 				to := len(out)
 				if rows[i].flags&Original != 0 {
-					to = from + len(in) // without what fills it up
+					to = from + int(rows[i].size) // without what fills it up
 				}
 				places = append(places, place{i, from, to})
 			}
@@ -104,6 +103,34 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 		}
 	}
 	return gone, nil
+}
+
+// Files from largeModel on are charged to the budget of what is compiled at once:
+// loadTimes their size.
+const (
+	largeModel = 1 << 20
+	loadTimes  = 6 // the file, four times its size while it is loaded, its record
+)
+
+// readOne reads and compiles a member's file into its row. It gives the buffers
+// back, but for one that a large file made large.
+func (b *builder) readOne(ctx context.Context, m Member, row *segmentRow, in, out []byte) ([]byte, []byte, error) {
+	if m.SizeBytes >= largeModel {
+		charge := min(m.SizeBytes*loadTimes, loadedAtOnce)
+		if err := b.loading.Acquire(ctx, charge); err != nil {
+			return in, out, err
+		}
+		defer b.loading.Release(charge)
+	}
+	in, err := readModel(ctx, b.src, m, in[:0], b.opt.MaxModelBytes)
+	if err != nil && !refused(err) {
+		return in, out, err
+	}
+	*row, out = compile(m, in, err, out)
+	if cap(in) > largeModel {
+		in = nil
+	}
+	return in, out, nil
 }
 
 // known is the row of a member whose own file need not be read.
@@ -133,10 +160,12 @@ func (b *builder) compare(r *segmentRow, m Member) {
 	}
 }
 
-// readModel reads a member's file into buf.
-func readModel(ctx context.Context, src store.Bucket, m Member, buf []byte) ([]byte, error) {
-	if m.SizeBytes > MaxModelBytes {
-		return buf, tooLarge(m)
+// readModel reads a member's file of at most limit bytes into buf. A file that grew
+// since it was listed is read again later: its size is what memory was set aside
+// for.
+func readModel(ctx context.Context, src store.Bucket, m Member, buf []byte, limit int64) ([]byte, error) {
+	if m.SizeBytes > limit {
+		return buf, tooLarge(m, limit)
 	}
 	in, err := src.Get(ctx, fleetscore.BlobName(m.Name), 0, -1)
 	if err != nil {
@@ -152,11 +181,9 @@ func readModel(ctx context.Context, src store.Bucket, m Member, buf []byte) ([]b
 			return buf, nil
 		case err != nil:
 			return buf, fleetscore.Wrap("read model", m.Name, err)
-		case len(buf) > MaxModelBytes:
-			m.SizeBytes = int64(len(buf))
-			return buf, tooLarge(m)
-		case len(buf) == cap(buf):
-			buf = slices.Grow(buf, len(buf))
+		case int64(len(buf)) > m.SizeBytes:
+			return buf, fleetscore.Errorf(fleetscore.Invalid, "read model", m.Name, "it grows while it is read; it is read again with the next look at the folder").
+				WithHint("write the file under another name and rename it when it is whole")
 		}
 	}
 }
@@ -187,15 +214,32 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 			return r, out
 		}
 	}
-	r.flags, r.detail = Original, reason(err)
+	r.detail = reason(err)
 	switch {
+	case !isPickle(data): // whatever it is, it is no model that another runtime could score
+		r.flags = NotModel
+		return r, out[:from]
 	case strings.Contains(r.detail, "is not supported"):
-		r.flags |= Unsupported
+		r.flags = Original | Unsupported
 	case notFinite.MatchString(r.detail):
-		r.flags |= NotFinite
+		r.flags = Original | NotFinite
+	default:
+		r.flags = NotModel
+		return r, out[:from]
 	}
 	out = append(out[:from], data...)
 	return r, append(out, pad(len(data))...)
+}
+
+// isPickle reports whether a file begins as pickles, joblib's compressed ones and
+// skops files do. Of other files nothing is kept.
+func isPickle(data []byte) bool {
+	for _, magic := range []string{"\x80", "ccopy_reg\n", "ccopyreg\n", "csklearn.", "PK\x03\x04", "\x78", "\x1f\x8b", "BZh", "\xfd7zXZ\x00", "\x5d\x00\x00", "\x04\x22\x4d\x18", "\x28\xb5\x2f\xfd"} {
+		if bytes.HasPrefix(data, []byte(magic)) {
+			return true
+		}
+	}
+	return false
 }
 
 // notFinite recognises the reasons of package sklearn by their words; a reason it

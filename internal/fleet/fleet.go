@@ -86,26 +86,37 @@ func ScanSpec(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error)
 	f := &Folder{b: src}
 	files := map[string]store.Info{} // those that a list or a default may name
 	listed := spec.Sensors != ""
-	for info, err := range src.List(ctx, "", store.ListOptions{}) {
-		if err != nil {
-			return nil, err
-		}
-		name := string(info.Name)
-		if name[0] == '.' || name[0] == '_' || strings.Contains(name, "/.") || strings.Contains(name, "/_") {
-			continue
-		}
-		if listed {
-			files[name] = info
-		}
+	add := func(name string, m Member) {
 		k, ok := spec.Model.Match(name)
 		if spec.Model.String() == "" && !listed {
 			k, ok = fleetscore.Key(name), true
 		}
 		if ok {
-			f.members = append(f.members, Member{Key: k, Name: name, SizeBytes: info.SizeBytes, mark: markOf(info)})
+			m.Key, m.Name = k, name
+			f.members = append(f.members, m)
 		} else if !listed {
 			f.Ignored = append(f.Ignored, name)
 		}
+	}
+	links := map[string]bool{}
+	refused := func(name fleetscore.BlobName) {
+		if !passedOver(string(name)) {
+			links[string(name)] = true
+			add(string(name), Member{problem: leadsOut})
+		}
+	}
+	for info, err := range src.List(ctx, "", store.ListOptions{Refused: refused}) {
+		if err != nil {
+			return nil, err
+		}
+		name := string(info.Name)
+		if passedOver(name) {
+			continue
+		}
+		if listed {
+			files[name] = info
+		}
+		add(name, Member{SizeBytes: info.SizeBytes, mark: markOf(info)})
 	}
 	slices.SortFunc(f.members, compareMembers)
 	f.members = single(f.members)
@@ -116,8 +127,17 @@ func ScanSpec(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error)
 	if err != nil {
 		return nil, err
 	}
-	f.expect(spec, sensors, files)
+	f.expect(spec, sensors, files, links)
 	return f, nil
+}
+
+// leadsOut is why a symbolic link is no model.
+const leadsOut = "it is a symbolic link to nothing, to a folder, or out of the models' folder, which nothing is read through; put the file itself there"
+
+// passedOver reports whether a name is none of a model: it, or a folder of it,
+// starts with "." or "_".
+func passedOver(name string) bool {
+	return name[0] == '.' || name[0] == '_' || strings.Contains(name, "/.") || strings.Contains(name, "/_")
 }
 
 // single leaves each key once: of several files none can be told to be the right
@@ -136,7 +156,7 @@ func single(members []Member) []Member {
 }
 
 // expect makes the sensors the members.
-func (f *Folder) expect(spec Spec, sensors []sensor, files map[string]store.Info) {
+func (f *Folder) expect(spec Spec, sensors []sensor, files map[string]store.Info, links map[string]bool) {
 	found := f.members
 	f.members = make([]Member, 0, len(sensors))
 	used := map[string]int{}
@@ -154,6 +174,8 @@ func (f *Folder) expect(spec Spec, sensors []sensor, files map[string]store.Info
 		if m.Name != "" && m.problem == "" {
 			if info, ok := files[m.Name]; ok {
 				m.SizeBytes, m.mark = info.SizeBytes, markOf(info)
+			} else if links[m.Name] {
+				m.problem, m.mark = leadsOut, 0
 			} else {
 				m.problem, m.mark = "the file "+m.Name+" isn't there", 0
 			}
@@ -169,6 +191,11 @@ func (f *Folder) expect(spec Spec, sensors []sensor, files map[string]store.Info
 		used[d.Model]++
 	}
 	used[spec.Sensors]++
+	for name := range links {
+		if used[name] == 0 {
+			f.Ignored = append(f.Ignored, name)
+		}
+	}
 	for name := range files {
 		if used[name] == 0 {
 			f.Ignored = append(f.Ignored, name)
@@ -239,7 +266,7 @@ func (f *Folder) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscor
 	case m.problem != "":
 		return nil, fleetscore.Digest{}, fleetscore.Errorf(fleetscore.Invalid, "read model", m.Name, "%s", m.problem)
 	case m.SizeBytes > MaxModelBytes:
-		return nil, fleetscore.Digest{}, tooLarge(m)
+		return nil, fleetscore.Digest{}, tooLarge(m, MaxModelBytes)
 	}
 	data, err := store.ReadAll(ctx, f.b, fleetscore.BlobName(m.Name))
 	if err != nil {
@@ -252,6 +279,6 @@ func noModel(k fleetscore.Key) error {
 	return fleetscore.Errorf(fleetscore.NotFound, "find model", k.String(), "the fleet has no model for this sensor")
 }
 
-func tooLarge(m Member) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "read model", m.Name, "it has %d bytes, more than the %d allowed", m.SizeBytes, int64(MaxModelBytes))
+func tooLarge(m Member, limit int64) error {
+	return fleetscore.Errorf(fleetscore.Invalid, "read model", m.Name, "it has %d bytes, more than the %d allowed", m.SizeBytes, limit)
 }

@@ -110,7 +110,7 @@ func (p *Pack) Examine() Diagnosis {
 
 // Examine reads a folder's models and gives their health.
 func (f *Folder) Examine(ctx context.Context, opt Options) (Diagnosis, error) {
-	b := &builder{src: f.b, opt: opt, total: int64(len(f.members))}
+	b := newBuilder(f.b, nil, opt, len(f.members))
 	if err := b.examineShared(ctx, f.members); err != nil {
 		return Diagnosis{}, err
 	}
@@ -156,12 +156,11 @@ func (b *builder) examineShared(ctx context.Context, members []Member) error {
 		if _, done := b.shared[m.Name]; done || !m.shared {
 			continue
 		}
-		data, err := readModel(ctx, b.src, m, nil)
-		if err != nil && !refused(err) {
+		var r segmentRow
+		if _, _, err := b.readOne(ctx, m, &r, nil, nil); err != nil {
 			return err
 		}
 		b.read.Add(1)
-		r, _ := compile(m, data, err, nil)
 		r.flags |= Shared
 		b.shared[m.Name] = r
 	}

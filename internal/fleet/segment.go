@@ -35,6 +35,7 @@ const (
 	NoModel         Flags = 1 << 11 // the sensor is expected and has no model
 	Unreadable      Flags = 1 << 12 // there is no body; Detail says why
 	NotFinite       Flags = 1 << 13 // the model was refused because it holds NaN or infinite numbers
+	NotModel        Flags = 1 << 15 // there is no body, because the file is no model; Detail says why
 	Unsupported     Flags = 1 << 14 // the model was refused because of a class or parameter
 )
 

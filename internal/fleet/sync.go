@@ -18,6 +18,9 @@ import (
 // Options say how a pack is made.
 type Options struct {
 	Workers int // segments made at once; 0 means one per core
+	// MaxModelBytes is the largest file that is read; 0 means the constant of that
+	// name.
+	MaxModelBytes int64
 	// Progress is told how many of the models have been looked at. It may be nil,
 	// and is called from several goroutines.
 	Progress func(done, total int64)
@@ -44,7 +47,7 @@ func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{src: src, dst: dst, opt: opt, total: int64(len(folder.members))}
+	b := newBuilder(src, dst, opt, len(folder.members))
 	if err := b.openOld(ctx); err != nil {
 		return nil, err
 	}
@@ -72,9 +75,15 @@ type builder struct {
 	marks    []uint64                      // of old's members, by number, then of its shared models; nil if unknown
 	there    map[fleetscore.BlobName]int64 // sizes of the segments that can be trusted
 	shared   map[string]segmentRow         // the new shared models, by name
+	loading  *semaphore.Weighted           // bytes that large files take while they are read and compiled
 
 	total                               int64
 	done, read, written, changed, added atomic.Int64
+}
+
+func newBuilder(src, dst store.Bucket, opt Options, members int) *builder {
+	opt.MaxModelBytes = cmp.Or(opt.MaxModelBytes, MaxModelBytes)
+	return &builder{src: src, dst: dst, opt: opt, total: int64(members), loading: semaphore.NewWeighted(loadedAtOnce)}
 }
 
 // openOld opens what is there. A damaged pack is none: it is made anew.
@@ -120,6 +129,7 @@ func (b *builder) complete(g *Generation) error {
 const (
 	segmentMembers = 4096     // about so many keys
 	segmentSize    = 32 << 20 // or so many bytes of models lie in a segment
+	loadedAtOnce   = 1 << 30  // bytes that large files take together while they are compiled, if none takes more
 	heldAtOnce     = 1 << 30  // bytes of models that segments in the making hold together, if none is larger
 )
 

@@ -60,17 +60,30 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	if err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
 	l := &Ledger{watchers: map[chan struct{}]bool{}}
 	if l.lock, err = takeLock(path); err != nil {
 		return nil, full(op, path, err)
 	}
+	if err := private(path); err != nil {
+		return nil, errors.Join(full(op, path, fleetscore.Wrap(op, path, err)), l.Close())
+	}
 	if err := l.open(ctx, path); err != nil {
 		return nil, errors.Join(full(op, path, problem(op, path, err)), l.Close())
 	}
 	return l, nil
+}
+
+// private makes the file one that only its owner reads, before the engine writes
+// into it. The engine's files beside it take over its permissions.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 // full makes an error that a full disk causes one of kind Exhausted: the engine
@@ -130,7 +143,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 // takeLock takes the lock beside the file, which ends with the process.
 func takeLock(path string) (*os.File, error) {
 	name := path + ".lock"
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fleetscore.Wrap("open ledger", path, err)
 	}

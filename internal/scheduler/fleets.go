@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
@@ -41,10 +42,10 @@ func (s *Scheduler) fleetSync(name string) *fleetSync {
 }
 
 // ModelFolder opens the folder of a fleet's models: of this machine if its path
-// is absolute, else of the store.
-func ModelFolder(b store.Bucket, cfg fleetscore.FleetConfig) (store.Bucket, error) {
+// is absolute, which has to lie in one of the roots, else of the store.
+func ModelFolder(b store.Bucket, roots []string, cfg fleetscore.FleetConfig) (store.Bucket, error) {
 	if filepath.IsAbs(cfg.Path) {
-		return store.OpenFolder(cfg.Path)
+		return store.OpenFolderIn(roots, cfg.Path)
 	}
 	return store.Sub(b, cfg.Path), nil
 }
@@ -120,12 +121,15 @@ func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.Fle
 	if err != nil {
 		return nil, err
 	}
-	src, err := ModelFolder(s.store, f)
+	src, err := ModelFolder(s.store, s.cfg.ModelRoots, f)
 	if err != nil {
 		return nil, err
 	}
+	if closer, ok := src.(io.Closer); ok {
+		defer closer.Close()
+	}
 	pack := fleet.PackFolder(s.store, name)
-	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{})
+	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{MaxModelBytes: s.cfg.MaxModelBytes})
 	if err != nil || !c.New {
 		return c, err
 	}

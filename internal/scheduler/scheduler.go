@@ -32,7 +32,12 @@ type Config struct {
 	SpoolDir  string        // folder for the logs of attempts that run
 	LeaseTTL  time.Duration // a lease that isn't renewed within it is taken back; 0 means 30 s
 	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
-	SyncEvery time.Duration // how often folders of models are looked at; 0 means as each fleet says
+	// ModelRoots are the folders of this machine that fleets may read models from,
+	// and what lies in them; none means that models are read from the store alone.
+	ModelRoots []string
+	// MaxModelBytes is the largest model that fleets read; 0 means 256 MiB.
+	MaxModelBytes int64
+	SyncEvery     time.Duration // how often folders of models are looked at; 0 means as each fleet says
 }
 
 // Defaults fills the fields that are zero.

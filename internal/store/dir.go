@@ -428,6 +428,9 @@ func (w *walk) describe(f *os.File, n string, e entry) (Info, error) {
 	if e.link {
 		st, err := w.d.root.Stat(n) // fails if it leads out of the directory
 		if err != nil || !st.Mode().IsRegular() {
+			if w.opt.Refused != nil {
+				w.opt.Refused(fleetscore.BlobName(n))
+			}
 			return Info{}, fs.ErrNotExist
 		}
 		return info(n, st), nil

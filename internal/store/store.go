@@ -38,8 +38,11 @@ type PutOptions struct {
 
 // ListOptions narrow a listing.
 type ListOptions struct {
-	After     fleetscore.BlobName // only names greater than this
-	Delimiter bool                // only direct children of the prefix's folder; folders once, with a trailing "/"
+	After fleetscore.BlobName // only names greater than this
+	// Refused, if not nil, is told the names of symbolic links that aren't followed
+	// because they lead out of the store's directory, to nothing, or to a folder.
+	Refused   func(fleetscore.BlobName)
+	Delimiter bool // only direct children of the prefix's folder; folders once, with a trailing "/"
 }
 
 // Bucket is a store or a part of it.
@@ -163,6 +166,9 @@ func (s *sub) Delete(ctx context.Context, name fleetscore.BlobName) error {
 
 func (s *sub) List(ctx context.Context, prefix string, opt ListOptions) iter.Seq2[Info, error] {
 	opt.After = s.full(opt.After)
+	if refused := opt.Refused; refused != nil {
+		opt.Refused = func(name fleetscore.BlobName) { refused(name[len(s.prefix):]) }
+	}
 	return func(yield func(Info, error) bool) {
 		for i, err := range s.b.List(ctx, s.prefix+prefix, opt) {
 			if !yield(s.rel(i), err) {
