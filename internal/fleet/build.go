@@ -216,17 +216,16 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 	}
 	r.detail = reason(err)
 	switch {
-	case !isPickle(data): // whatever it is, it is no model that another runtime could score
-		r.flags = NotModel
-		return r, out[:from]
 	case strings.Contains(r.detail, "is not supported"):
-		r.flags = Original | Unsupported
+		r.flags = Unsupported
 	case notFinite.MatchString(r.detail):
-		r.flags = Original | NotFinite
-	default:
-		r.flags = NotModel
+		r.flags = NotFinite
+	}
+	if r.flags == 0 || !isPickle(data) { // it is no model that another runtime could score
+		r.flags |= NotModel
 		return r, out[:from]
 	}
+	r.flags |= Original
 	out = append(out[:from], data...)
 	return r, append(out, pad(len(data))...)
 }

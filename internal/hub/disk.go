@@ -45,7 +45,7 @@ type entry struct {
 type osDisk struct{ durable.OS }
 
 func (osDisk) open(name string, flag int) (file, error) {
-	f, err := os.OpenFile(name, flag, 0o640)
+	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err // not a nil *os.File in an interface
 	}
@@ -83,7 +83,7 @@ func (osDisk) free(dir string) (uint64, error) {
 // makeDir makes a folder; one that is there is no error. The caller syncs the folder
 // above it.
 func makeDir(d disk, dir string) error {
-	if err := d.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
@@ -110,11 +110,11 @@ func readFile(d disk, name string, limit int) ([]byte, error) {
 // lockDir makes the folder and takes its lock, which the kernel releases when
 // the process ends, however it ends.
 func lockDir(dir string) (*os.File, error) {
-	if err := durable.MkdirAll(dir, 0o750); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, storageError("open hub", dir, err)
 	}
 	name := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, storageError("open hub", dir, err)
 	}

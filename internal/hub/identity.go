@@ -94,7 +94,7 @@ func (h *segmentLog) writeIdentity() error {
 	}
 	err := h.disk.SyncDir(h.cfg.Dir)
 	if err == nil {
-		err = durable.WriteFileOn(h.disk, filepath.Join(h.cfg.Dir, identityName), identity{h.hub, h.cfg.Partitions}.encode(), 0o640)
+		err = durable.WriteFileOn(h.disk, filepath.Join(h.cfg.Dir, identityName), identity{h.hub, h.cfg.Partitions}.encode(), 0o600)
 	}
 	if err != nil {
 		return storageError("open hub", h.cfg.Dir, err)

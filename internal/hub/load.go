@@ -13,7 +13,7 @@ func (p *partition) load() error {
 	segments, err := p.log.segments(p.index)
 	if errors.Is(err, os.ErrNotExist) {
 		p.log.damageText("partition %d: its folder %s is gone; it begins anew", p.index, p.dir)
-		return p.log.disk.Mkdir(p.dir, 0o750)
+		return p.log.disk.Mkdir(p.dir, 0o700)
 	}
 	if err != nil {
 		return err

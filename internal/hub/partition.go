@@ -224,7 +224,7 @@ func (p *partition) begin() error {
 	}
 	f, err := p.log.disk.open(p.file(&s), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if errors.Is(err, os.ErrNotExist) { // somebody removed the folder
-		if err = p.log.disk.Mkdir(p.dir, 0o750); err == nil {
+		if err = p.log.disk.Mkdir(p.dir, 0o700); err == nil {
 			f, err = p.log.disk.open(p.file(&s), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 		}
 	}
