@@ -61,7 +61,8 @@ func TestDatasets(t *testing.T) {
 func TestTablesAreShared(t *testing.T) {
 	t.Parallel()
 	c := New(openTemp(t))
-	if c.Dataset("a") != c.Dataset("a") || c.Dataset("a") == c.Predictions("a") || c.Coverage("a") == c.Predictions("a") {
+	first := c.Dataset("a")
+	if first != c.Dataset("a") || first == c.Predictions("a") || c.Coverage("a") == c.Predictions("a") {
 		t.Error("a table isn't opened exactly once")
 	}
 	for i := range maxTables + 10 {
