@@ -3,6 +3,9 @@ package pool
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,8 +59,12 @@ func (o *output) bytes() []byte {
 // spawn starts a node's process. The token goes by a file's name, never by an
 // argument or variable of its own.
 func (p *Pools) spawn(n fleetscore.Node) error {
+	proof, err := p.proof(n.ID)
+	if err != nil {
+		return err
+	}
 	cmd := exec.Command(p.cfg.Executable, "node", "--server", p.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID))
-	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile)
+	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile, proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -75,6 +82,18 @@ func (p *Pools) spawn(n fleetscore.Node) error {
 		p.reap(n, err, out.bytes())
 	})
 	return nil
+}
+
+// proof is what the environment of a node's process holds if a server of this
+// folder started it: only such a process is ever signalled by its number.
+func (p *Pools) proof(id fleetscore.NodeID) (string, error) {
+	token, err := os.ReadFile(p.cfg.TokenFile)
+	if err != nil {
+		return "", fleetscore.Errorf(fleetscore.Unavailable, "read the nodes' token", p.cfg.TokenFile, "%w", err)
+	}
+	mac := hmac.New(sha256.New, token)
+	mac.Write([]byte("started as " + string(id)))
+	return "FLEETSCORE_NODE_PROOF=" + hex.EncodeToString(mac.Sum(nil)), nil
 }
 
 // withoutCredentials leaves out what the server reaches clouds with: nodes ask the
@@ -168,7 +187,15 @@ func (p *Pools) stopOrphans() {
 		_, ours := p.running[n.ID]
 		p.mu.Unlock()
 		if alive && !ours && n.Host == host && n.PID > 1 {
-			_ = syscall.Kill(n.PID, syscall.SIGTERM) // it ended already
+			proof, err := p.proof(n.ID)
+			stopped := false
+			if err == nil {
+				stopped, err = terminate(n.PID, proof)
+			}
+			if !stopped {
+				p.log.Warn("a node of an earlier server can't be stopped, because the process with its number isn't known to be it; it ends by itself",
+					"node", n.ID, "pid", n.PID, "error", err)
+			}
 		}
 	}
 }

@@ -54,7 +54,11 @@ func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, *ledger.Ledger, 
 	if _, err := l.PutConfig(t.Context(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(Config{ServerURL: "http://127.0.0.1:1", Executable: os.Args[0], TokenFile: "none"}, Deps{Ledger: l, Store: b})
+	token := filepath.Join(t.TempDir(), "node-token")
+	if err := os.WriteFile(token, []byte("a secret of the nodes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Config{ServerURL: "http://127.0.0.1:1", Executable: os.Args[0], TokenFile: token}, Deps{Ledger: l, Store: b})
 	if err != nil {
 		t.Fatal(err)
 	}
