@@ -140,7 +140,9 @@ type PartitionStatus struct {
 	Late          int64             `json:"late"`  // set aside because their window was over
 	Ahead         int64             `json:"ahead"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
-	Rows          int64             `json:"rows"` // committed
+	Rows          int64             `json:"rows"`           // committed
+	Gone          uint64            `json:"gone"`           // messages that the hub didn't have any more when they were to be read
+	Note          string            `json:"note,omitempty"` // what a person should know about the log: messages that are gone, another hub
 	OpenWindows   int               `json:"open_windows"`
 	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
 }
@@ -287,10 +289,20 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		return nil, 0, err
 	}
 	r := &reading{a: a, ctx: ctx, index: i, windows: window.New(a.window), aside: aside{cut: a.cut}}
-	last, ok := a.checkpoint(snap, i)
+	last, at, ok := a.checkpoint(snap, i)
+	if done, moved := a.inherit(snap); moved {
+		last.Done, last.Watermark = done, max(done, last.Watermark)
+		if !ok {
+			last.ReplayFrom, ok = 1, true
+		}
+	}
 	if !ok {
+		r.at = place{hub: a.hub.ID()}
 		a.setHold(i, 1)
 		return r, 0, nil
+	}
+	if last, r.at, err = a.follow(ctx, i, last, at); err != nil {
+		return nil, 0, err
 	}
 	r.last, r.committed, r.next = last, true, last.ReplayFrom
 	r.windows.Resume(r.last)

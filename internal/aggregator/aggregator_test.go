@@ -36,8 +36,12 @@ var config = Config{Name: "q",
 // a hub, from two sources, and ends it with ticks that close all windows.
 func fill(t *testing.T, h hub.Hub, partitions int) {
 	t.Helper()
+	fillFrom(t, h, partitions, 100*minute)
+}
+
+func fillFrom(t *testing.T, h hub.Hub, partitions int, now fleetscore.Micros) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
-	now := 100 * minute
 	for range 60 {
 		now += fleetscore.Micros(rnd.IntN(6e6))
 		for p := range partitions {
@@ -111,8 +115,14 @@ func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 
 func runConfig(t *testing.T, config Config, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 	t.Helper()
+	return runDeps(t, config, h, Deps{Catalog: catalog.New(b)})
+}
+
+func runDeps(t *testing.T, config Config, h hub.Hub, deps Deps) (*Aggregator, error) {
+	t.Helper()
 	w := watch(t, h)
-	a, err := New(config, Deps{Hub: w, Catalog: catalog.New(b)})
+	deps.Hub = w
+	a, err := New(config, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,17 +14,25 @@ import (
 //
 //	position, complete_until, replay_from, replay_watermark, replay_arrived
 //	replay_source/<source>/mark, replay_source/<source>/last
+//	hub, epoch, offset
 //
 // Entries of sources are never removed; a source that was committed once is part
 // of every later checkpoint.
+//
+// position and replay_from count messages over all the hubs that the query ever
+// read, so that they only grow: they are the hub's sequence plus offset. hub and
+// epoch are those of the message at position.
 const sourceEntry = "replay_source/"
 
 // entries are a checkpoint's transactions.
-func (a *Aggregator) entries(partition int, c window.Checkpoint) map[string]int64 {
+func (a *Aggregator) entries(partition int, c window.Checkpoint, at place) map[string]int64 {
 	id := func(what string) string { return a.appID(partition, what) }
 	out := map[string]int64{
-		id("position"):                        int64(c.Position),
-		id("replay_from"):                     int64(c.ReplayFrom),
+		id("position"):                        at.count(c.Position),
+		id("replay_from"):                     at.count(c.ReplayFrom),
+		id("hub"):                             at.hub,
+		id("epoch"):                           at.epoch,
+		id("offset"):                          at.offset,
 		id("replay_watermark"):                int64(c.Watermark),
 		id("replay_arrived"):                  int64(c.Arrived),
 		id("complete_until"):                  int64(c.Done),
@@ -40,13 +48,14 @@ func (a *Aggregator) entries(partition int, c window.Checkpoint) map[string]int6
 }
 
 // checkpoint reads what entries wrote; false if nothing was committed.
-func (a *Aggregator) checkpoint(snap *table.Snapshot, partition int) (c window.Checkpoint, ok bool) {
+func (a *Aggregator) checkpoint(snap *table.Snapshot, partition int) (c window.Checkpoint, at place, ok bool) {
 	get := func(what string) int64 { return snap.Txns[a.appID(partition, what)] }
 	position, ok := snap.Txns[a.appID(partition, "position")]
 	if !ok {
-		return c, false
+		return c, at, false
 	}
-	c = window.Checkpoint{Position: uint64(position), Done: fleetscore.Micros(get("complete_until")), ReplayFrom: uint64(get("replay_from")),
+	at = place{hub: get("hub"), epoch: get("epoch"), offset: get("offset")}
+	c = window.Checkpoint{Position: uint64(position - at.offset), Done: fleetscore.Micros(get("complete_until")), ReplayFrom: uint64(get("replay_from") - at.offset),
 		Watermark: fleetscore.Micros(get("replay_watermark")), Arrived: fleetscore.Micros(get("replay_arrived"))}
 	prefix := a.appID(partition, sourceEntry)
 	for id, mark := range snap.Txns {
@@ -56,5 +65,5 @@ func (a *Aggregator) checkpoint(snap *table.Snapshot, partition int) (c window.C
 				Last: fleetscore.Micros(snap.Txns[name+"/last"])})
 		}
 	}
-	return c, true
+	return c, at, true
 }

@@ -23,6 +23,7 @@ type reading struct {
 	index     int
 	windows   *window.Partition
 	last      window.Checkpoint // what was committed last
+	at        place             // the log that it lies in
 	committed bool              // whether anything was
 	next      uint64            // the message to come; 0 before the first
 	keep      []bool
@@ -40,9 +41,7 @@ const maxLateBytes = 4 << 20
 // take takes one message, and commits when the watermark has passed a cut.
 func (r *reading) take(m hub.Message) error {
 	if r.next != 0 && m.Seq > r.next {
-		r.a.metrics.gone.Add(float64(m.Seq - r.next))
-		r.a.log.Error("messages were removed from the hub before they were aggregated: retention is too short for the outage",
-			"partition", r.index, "first", r.next, "last", m.Seq-1)
+		r.missing(r.next, m.Seq-1)
 	}
 	r.next = m.Seq + 1
 	stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
@@ -73,6 +72,7 @@ func (r *reading) take(m hub.Message) error {
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
 		return nil
 	}
+	r.at.hub, r.at.epoch = r.a.hub.ID(), m.Epoch
 	return r.commit(m.Seq, done)
 }
 
@@ -168,7 +168,7 @@ func (r *reading) writeLate() error {
 	if r.late.Len() == 0 {
 		return nil
 	}
-	name := catalog.LateReadings(r.a.plan.Into, r.index, r.lateFirst, r.lateLast)
+	name := catalog.LateReadings(r.a.plan.Into, r.index, uint64(r.at.count(r.lateFirst)), uint64(r.at.count(r.lateLast)))
 	err := r.a.persist(r.ctx, "writing late readings", func() error {
 		return store.WriteAll(r.ctx, r.a.catalog.Store(), name, r.late.Bytes(), store.PutOptions{})
 	})
@@ -195,14 +195,14 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	c := r.windows.Checkpoint(position, done)
 	guard := a.appID(r.index, "position")
 	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) },
-		Txns: a.entries(r.index, c), Info: map[string]any{}}
+		Txns: a.entries(r.index, c, r.at), Info: map[string]any{}}
 	if len(r.lateFiles) > 0 {
 		commit.Info["fleetscore.late"] = r.lateFiles
 	}
 	if list := r.aside.list(); len(list) > 0 {
 		commit.Info[table.SetAsideInfo] = list
 	}
-	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, position)
+	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
 	err := a.persist(r.ctx, "committing rows", func() (err error) {
 		if commit.Add, err = a.table.WriteRows(r.ctx, rows, id); err != nil {
 			return err

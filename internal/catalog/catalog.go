@@ -10,6 +10,7 @@ package catalog
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -103,21 +104,31 @@ func (c *Catalog) Datasets(ctx context.Context) ([]string, error) {
 
 // CompleteUntil is the time until which a dataset is complete: the smallest
 // "…/complete_until" entry of its table, false while one of the hub's partitions
-// has none. It never lies after now: whatever a clock that was wrong, or an upload,
-// once said, rows of the future are still expected.
+// has none. Partitions that a former hub had and this one hasn't are past. It never
+// lies after now: whatever a clock that was wrong, or an upload, once said, rows of
+// the future are still expected.
 func CompleteUntil(snap *table.Snapshot, now time.Time) (fleetscore.Micros, bool) {
 	var least int64
 	have, want := 0, int64(0)
 	for id, v := range snap.Txns {
-		switch {
-		case strings.HasSuffix(id, "/complete_until"):
-			if have == 0 || v < least {
-				least = v
-			}
-			have++
-		case strings.HasSuffix(id, "/partitions"):
+		if strings.HasSuffix(id, "/partitions") {
 			want = max(want, v)
 		}
+	}
+	for id, v := range snap.Txns {
+		of, ok := strings.CutSuffix(id, "/complete_until")
+		if !ok {
+			continue
+		}
+		if at := strings.LastIndex(of, "/p"); at >= 0 && want > 0 {
+			if partition, err := strconv.ParseInt(of[at+2:], 10, 64); err == nil && partition >= want {
+				continue
+			}
+		}
+		if have == 0 || v < least {
+			least = v
+		}
+		have++
 	}
 	return min(fleetscore.Micros(least), fleetscore.MicrosOf(now)), have > 0 && int64(have) >= want
 }

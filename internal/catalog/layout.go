@@ -32,7 +32,8 @@ func CoverageFolder(pipeline string) string { return PredictionsFolder(pipeline)
 func PackFolder(fleetName string) string { return fleet.PackPath(fleetName) }
 
 // LateReadings is the blob with readings that came too late for a dataset. They
-// came with the messages first to last of a partition of the hub.
+// came with the messages first to last of a partition of the hub, as the dataset's
+// query counts them.
 func LateReadings(dataset string, partition int, first, last uint64) fleetscore.BlobName {
 	return fleetscore.BlobName(fmt.Sprintf("%s/_late/p%03d-%d-%d.ndjson", DatasetFolder(dataset), partition, first, last))
 }

@@ -196,7 +196,7 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 		switch {
 		case t > ahead:
 			v = Ahead
-		case end <= p.state.watermark:
+		case end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd: // also where another log than before begins: what was committed stays closed
 			v = Late
 		default:
 			p.state.raise(src, min(t, s.Arrived)-disorder, others)

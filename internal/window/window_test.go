@@ -396,3 +396,23 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%d and %d bytes are held after all windows were closed", open, over)
 	}
 }
+
+// TestCommittedStaysClosed: where the log ends before the position that was
+// committed, the watermark is lower than what was closed. A reading that is new and
+// belongs to a closed window is late, whatever the watermark.
+func TestCommittedStaysClosed(t *testing.T) {
+	t.Parallel()
+	const second = fleetscore.Micros(1e6)
+	p := New(Config{Window: 5 * time.Second, IdleAfter: time.Second, MaxAhead: time.Minute, GoneAfter: time.Hour, Aggregates: []Aggregate{{Func: "count"}}})
+	p.Resume(Checkpoint{Position: 5, Done: 100 * second, ReplayFrom: 5, Watermark: 80 * second})
+	var got []Verdict
+	take := func(seq uint64, times ...fleetscore.Micros) {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: make([]uint32, len(times)), Times: times}
+		p.Readings(Stamp{Seq: seq, Source: "http", Arrived: 200 * second}, r, nil, func(_ int, v Verdict) { got = append(got, v) })
+	}
+	take(5, 85*second)
+	take(6, 93*second, 101*second)
+	if want := []Verdict{Done, Late, Counted}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,109 @@
+package aggregator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// place says which log a sequence belongs to, and how it is counted in the table.
+type place struct {
+	hub    int64
+	epoch  int64 // of the message at the position
+	offset int64
+}
+
+// count is a sequence as the table's entries have it.
+func (p place) count(seq uint64) int64 { return int64(seq) + p.offset }
+
+// follow finds out whether the hub's log still is the one in which a position was
+// committed. If it isn't, because the hub's folder is new, was lost, lost its end or
+// was replaced by an older copy, the same sequences name other messages now: follow
+// moves the checkpoint to the last message that the query is known to have taken, so
+// that all others are taken as new. Windows that were committed stay closed, so no row
+// is made twice; readings that belong to them are set aside as late.
+func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpoint, at place) (window.Checkpoint, place, error) {
+	stats, err := a.hub.Stats(ctx)
+	if err != nil {
+		return c, at, err
+	}
+	log := stats[partition]
+	reaches, known := uint64(0), false
+	for _, e := range log.Epochs {
+		if e.ID == at.epoch {
+			reaches, known = e.Last, true
+		}
+	}
+	switch {
+	case known && c.Position <= reaches:
+		return c, at, nil
+	case !known && at.hub == a.hub.ID() && log.First > c.Position && log.Last >= c.Position:
+		return c, at, nil // the message at the position was removed by age
+	}
+	var text string
+	switch {
+	case known:
+		text = fmt.Sprintf("the hub's log of partition %d ends at message %d of what this query had read up to message %d: the rest was lost after it had been read", partition, reaches, c.Position)
+	case at.hub == a.hub.ID():
+		text = fmt.Sprintf("the hub's log of partition %d isn't the one that this query had read up to message %d: the folder was damaged, or is an older copy", partition, c.Position)
+	default:
+		text = fmt.Sprintf("dataset %s was made from hub %016x, this one is hub %016x: partition %d is read from its beginning", a.plan.Into, at.hub, a.hub.ID(), partition)
+	}
+	a.note(partition, text+". All that follows is taken as new, and what belongs to rows that are there already is set aside as late")
+	at = place{hub: a.hub.ID(), epoch: at.epoch, offset: at.count(c.Position) - int64(reaches)}
+	c.Position, c.ReplayFrom = reaches, min(c.ReplayFrom, reaches+1)
+	if reaches == 0 { // nothing of the old log is left to begin with
+		c.ReplayFrom, c.Watermark = 1, max(c.Watermark, c.Done)
+	}
+	return c, at, nil
+}
+
+// inherit is the checkpoint of a partition that was never committed while others of
+// the query were, in a hub with another number of partitions: its keys may have rows
+// already, up to where the farthest of them was complete.
+func (a *Aggregator) inherit(snap *table.Snapshot) (done fleetscore.Micros, ok bool) {
+	if snap.Txns["query/"+a.cfg.Name+"/partitions"] == int64(a.hub.Partitions()) {
+		return 0, false
+	}
+	for id, v := range snap.Txns {
+		if strings.HasPrefix(id, "query/"+a.cfg.Name+"/p") && strings.HasSuffix(id, "/complete_until") {
+			done, ok = max(done, fleetscore.Micros(v)), true
+		}
+	}
+	return done, ok
+}
+
+// note says something about a partition that a person should know, in the log, the
+// status and the health, until the next start.
+func (a *Aggregator) note(partition int, text string) {
+	a.log.Error(text, "partition", partition)
+	a.mu.Lock()
+	a.status.Partitions[partition].Note = text
+	var all []string
+	for _, p := range a.status.Partitions {
+		if p.Note != "" {
+			all = append(all, p.Note)
+		}
+	}
+	a.mu.Unlock()
+	a.health.Warn("log of query "+a.cfg.Name, strings.Join(all, "; "))
+}
+
+// missing counts messages that the hub doesn't have any more, and says why.
+func (r *reading) missing(first, last uint64) {
+	r.a.metrics.gone.Add(float64(last - first + 1))
+	r.a.update(r.index, func(s *PartitionStatus) { s.Gone += last - first + 1 })
+	why := "they were removed by age before the query had taken them: hub.retention is too short for the outage"
+	if stats, err := r.a.hub.Stats(r.ctx); err == nil {
+		for _, d := range stats[r.index].Damage {
+			if d.First <= last && first <= d.Last {
+				why = "damaged: " + d.Reason
+			}
+		}
+	}
+	r.a.note(r.index, fmt.Sprintf("messages %d to %d of partition %d are not in the hub any more, %s", first, last, r.index, why))
+}
