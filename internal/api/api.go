@@ -59,14 +59,16 @@ type Deps struct {
 	Ledger    *ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
-	Catalog   *catalog.Catalog                                       // the store's; nil means one of the API's own
-	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
-	Queries   func() []aggregator.Status                             // how far the queries are
-	Check     func(ctx context.Context, cfg fleetscore.Config) error // refuses a configuration that the server can't carry out
-	Health    *obs.Health                                            // what doesn't work; nil means that nothing is known
-	Log       *slog.Logger                                           // nil discards
-	Metrics   prometheus.Registerer                                  // nil means none
-	Now       func() time.Time                                       // nil means time.Now
+	Catalog   *catalog.Catalog           // the store's; nil means one of the API's own
+	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
+	Queries   func() []aggregator.Status // how far the queries are
+	// Check refuses a configuration that the server can't carry out, and warns of what
+	// most likely isn't meant.
+	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)
+	Health  *obs.Health           // what doesn't work; nil means that nothing is known
+	Log     *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil means none
+	Now     func() time.Time      // nil means time.Now
 }
 
 // server is the state behind the handlers.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
@@ -37,6 +38,10 @@ type healthOutput struct {
 type Applied struct {
 	Version   int64    `json:"version" doc:"counts up with each change"`
 	Pipelines []string `json:"pipelines" nullable:"false"`
+	DryRun    bool     `json:"dry_run,omitempty" doc:"nothing was applied; version is that in force"`
+	// Changes are against what was in force.
+	Changes  []config.Change `json:"changes" nullable:"false" doc:"keys that were added, removed or changed"`
+	Warnings []string        `json:"warnings" nullable:"false" doc:"what is allowed and most likely not meant"`
 }
 
 type configText struct {
@@ -97,6 +102,7 @@ func (s *server) getConfig(ctx context.Context, _ *struct{}) (*configText, error
 type putConfigInput struct {
 	Name    string `query:"name" doc:"the file's name for messages; an absolute one makes ./ in fleet paths relative to its folder"`
 	Author  string `header:"X-Fleetscore-User" doc:"who applies it, for the audit"`
+	DryRun  bool   `query:"dry_run" doc:"only judge, and say what would change"`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
@@ -109,15 +115,28 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 	if err != nil {
 		return nil, err
 	}
-	if err := s.deps.Check(ctx, cfg); err != nil {
-		return nil, err
-	}
-	version, err := s.deps.Ledger.PutConfig(ctx, string(in.RawBody), cfg)
+	warnings, err := s.deps.Check(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	s.audit(ctx, in.Author, "apply", "version "+strconv.FormatInt(version, 10))
-	return answer(Applied{Version: version, Pipelines: slices.Sorted(maps.Keys(cfg.Pipelines))}), nil
+	out := Applied{Pipelines: slices.Sorted(maps.Keys(cfg.Pipelines)), DryRun: in.DryRun, Warnings: append([]string{}, warnings...)}
+	had, _, version, err := s.deps.Ledger.Config(ctx)
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return nil, err
+	}
+	if out.Changes, err = config.Diff(had, cfg); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		out.Version = version
+		return answer(out), nil
+	}
+	out.Version, err = s.deps.Ledger.PutConfig(ctx, string(in.RawBody), cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "apply", "version "+strconv.FormatInt(out.Version, 10))
+	return answer(out), nil
 }
 
 // audit notes who changed what; callers that don't say who they are are "api".

@@ -3,21 +3,28 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // check refuses a configuration that the server can't carry out with what it has
 // already: model folders, datasets, the hub's readings. Refused, the one in force
 // stays.
-func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
+func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
 	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.cfg.modelRoots)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
@@ -27,14 +34,86 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) error {
 		problems = append(problems, err)
 	}
 	problems = append(problems, s.checkHub(ctx, cfg.Hub))
+	warnings, err = s.warnings(ctx, cfg)
+	problems = append(problems, err)
 	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
 	switch len(problems) {
 	case 0:
-		return nil
+		return warnings, nil
 	case 1:
-		return problems[0]
+		return nil, problems[0]
 	}
-	return fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
+	return nil, fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
+}
+
+// warnings are what most likely isn't meant, as far as the file and what the server
+// has tell. It fails where a dataset that is there lacks a column that a pipeline
+// needs.
+func (s *server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string, error) {
+	old, ready, err := s.applied(ctx)
+	if err != nil {
+		return nil, err
+	}
+	uploaded := func(dataset string) bool {
+		snap, err := s.catalog.Dataset(dataset).Snapshot(ctx)
+		return err == nil && snap != nil
+	}
+	out := config.Warnings(cfg, time.Now(), uploaded)
+	if ready {
+		out = append(out, config.Leaving(old, cfg)...)
+	}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		p := cfg.Pipelines[name]
+		snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
+		if err == nil && snap != nil && !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Queries)), func(q fleetscore.QueryConfig) bool { return writes(q, p.Dataset) }) {
+			problems = append(problems, lacks(name, p, snap.Schema.Values()))
+		}
+		g, err := fleet.Current(ctx, s.store, p.Fleet)
+		if err != nil {
+			continue // there is none yet, or the fleet itself says what is wrong
+		}
+		for _, c := range g.Health.Against("pipeline "+name, p.Features, p.FeaturesBy).Causes {
+			if c.Code == fleet.WrongFeatures || c.Code == fleet.WrongFeatureNames {
+				out = append(out, fmt.Sprintf("fleets.%s: %s: %s", p.Fleet, plural(int(c.Sensors), "sensor"), c.Message))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
+		if f := cfg.Fleets[name]; filepath.IsAbs(f.Path) && empty(ctx, s.cfg.modelRoots, f.Path) {
+			out = append(out, fmt.Sprintf("fleets.%s: there is no file in %s; put the models there", name, f.Path))
+		}
+	}
+	return out, errors.Join(problems...)
+}
+
+func writes(q fleetscore.QueryConfig, dataset string) bool {
+	plan, err := query.Parse(q.SQL)
+	return err == nil && plan.Into == dataset
+}
+
+// lacks refuses features that an uploaded dataset doesn't have.
+func lacks(pipeline string, p fleetscore.PipelineConfig, has []string) error {
+	for _, f := range p.Features {
+		if _, column := fleetscore.SplitFeature(f); !slices.Contains(has, column) {
+			return fleetscore.Errorf(fleetscore.Conflict, "check pipeline", pipeline, "the dataset %s has no column %q with numbers; it has %s", p.Dataset, column, strings.Join(has, ", ")).
+				WithHint("name one of its columns, or upload the rows as another dataset")
+		}
+	}
+	return nil
+}
+
+// empty reports whether a folder of models holds no file at all.
+func empty(ctx context.Context, roots []string, path string) bool {
+	b, err := store.OpenFolderIn(roots, path)
+	if err != nil {
+		return false // said elsewhere
+	}
+	defer b.Close()
+	for range b.List(ctx, "", store.ListOptions{}) {
+		return false
+	}
+	return true
 }
 
 // checkStore refuses a configuration that names another store than the one that

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +37,8 @@ func newValidateCommand() *cobra.Command {
 		Short: "Judge a fleet.yaml without a server",
 		Long: `Reads a fleet.yaml and reports every problem at once, each with its line: unknown
 keys, values of a wrong form, queries and cron expressions that don't parse,
-names that refer to nothing, a models folder that isn't there.
+names that refer to nothing, a models folder that isn't there. What is allowed and
+most likely not meant, such as a dataset that no query writes, is a warning on stderr.
 
 Exit codes: 0 good, 10 not.`,
 		Example: "  fleetscore validate examples/fleet/fleet.yaml",
@@ -49,6 +51,7 @@ Exit codes: 0 good, 10 not.`,
 			if err != nil {
 				return err
 			}
+			warn(cmd.ErrOrStderr(), config.Warnings(cfg, time.Now(), func(string) bool { return false }))
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %s, %s, %s, %s\n", args[0], count(len(cfg.Queries), "query", "queries"),
 				plural(len(cfg.Fleets), "fleet"), plural(len(cfg.Pools), "pool"), plural(len(cfg.Pipelines), "pipeline"))
 			return nil

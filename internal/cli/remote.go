@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -73,24 +74,42 @@ func stampOf(t *time.Time) string {
 }
 
 func newApplyCommand() *cobra.Command {
-	return remote(&cobra.Command{
-		Use:     "apply FILE",
-		Short:   "Change the configuration of a running server",
-		Example: "  fleetscore apply fleet.yaml",
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Change the configuration of a running server",
+		Long: `Compares FILE with the configuration in force, shows each key that is added (+),
+removed (-) or changed (~), and puts it in force. What the server can't carry out
+is refused and changes nothing; what is most likely not meant is said on stderr.`,
+		Example: "  fleetscore apply fleet.yaml --dry-run\n  fleetscore apply fleet.yaml",
 		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+	}
+	dry := cmd.Flags().Bool("dry-run", false, "show what would change, and change nothing")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
 		name, _, text, err := readConfig(args[0])
 		if err != nil {
 			return nil, err
 		}
 		var done api.Applied
-		if err := c.Send(ctx, http.MethodPut, "/config", url.Values{"name": {name}}, "application/yaml", bytes.NewReader(text), &done); err != nil {
+		if err := c.Send(ctx, http.MethodPut, "/config", url.Values{"name": {name}, "dry_run": {strconv.FormatBool(*dry)}}, "application/yaml", bytes.NewReader(text), &done); err != nil {
 			return nil, err
 		}
-		l := &listing{columns: []string{"version", "pipelines"}, single: true}
-		l.add(done, strconv.FormatInt(done.Version, 10), strconv.Itoa(len(done.Pipelines)))
+		warn(cmd.ErrOrStderr(), done.Warnings)
+		if how, _ := cmd.Flags().GetString("output"); how == "table" {
+			for _, change := range done.Changes {
+				fmt.Fprintln(cmd.OutOrStdout(), change)
+			}
+		}
+		l := &listing{columns: []string{"version", "pipelines", "changes"}, single: true}
+		l.add(done, strconv.FormatInt(done.Version, 10), strconv.Itoa(len(done.Pipelines)), strconv.Itoa(len(done.Changes)))
 		return l, nil
 	})
+}
+
+// warn prints warnings, a line each.
+func warn(w io.Writer, warnings []string) {
+	for _, text := range warnings {
+		fmt.Fprintln(w, "warning: "+text)
+	}
 }
 
 func newScheduleCommand() *cobra.Command {

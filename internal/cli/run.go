@@ -83,8 +83,12 @@ func newUpCommand() *cobra.Command {
 
 // apply checks what only the server can know and records the configuration.
 func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
-	if err := s.check(ctx, cfg); err != nil {
+	warnings, err := s.check(ctx, cfg)
+	if err != nil {
 		return err
+	}
+	for _, w := range warnings {
+		s.log.Warn("configuration: " + w)
 	}
 	version, err := s.ledger.PutConfig(ctx, string(text), cfg)
 	if err == nil {

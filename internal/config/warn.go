@@ -1,0 +1,122 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/schedule"
+)
+
+// Warnings are what is allowed and most likely not meant, in a configuration that
+// Parse took. now is when schedules begin; there says which datasets have rows
+// already, as far as that is known.
+func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) bool) []string {
+	var out []string
+	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	queries := map[string]fleetscore.QueryConfig{} // by the dataset that they write
+	for _, q := range c.Queries {
+		if plan, err := query.Parse(q.SQL); err == nil {
+			queries[plan.Into] = q
+		}
+	}
+	fleets, pools := map[string]bool{}, map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(c.Pipelines)) {
+		p := c.Pipelines[name]
+		fleets[p.Fleet], pools[p.Pool] = true, true
+		q, written := queries[p.Dataset]
+		if !written && !there(p.Dataset) {
+			warn("pipelines.%s: no query writes the dataset %s%s; its jobs wait until rows are uploaded (fleetscore dataset upload)", name, p.Dataset, nearest(p.Dataset, slices.Sorted(maps.Keys(queries))))
+		}
+		if p.Schedule.Cron == "" {
+			continue
+		}
+		step, ok := shortest(p.Schedule, now)
+		switch {
+		case !ok:
+			warn("pipelines.%s.schedule.cron: %q is due at no time of the next years", name, p.Schedule.Cron)
+		case written && q.Cut.D() > step && p.Schedule.StartWhen == "due":
+			warn("pipelines.%s: jobs are due every %s and start at once, but rows of %s appear every %s only (its query's cut), so that jobs find none; give the query the cut %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, fleetscore.Duration(step))
+		case written && q.Cut.D() > step:
+			warn("pipelines.%s: jobs are due every %s, but %s is complete in steps of %s only (its query's cut), so that jobs wait for up to %s; give the query the cut %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, q.Cut, fleetscore.Duration(step))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Fleets)) {
+		if !fleets[name] {
+			warn("fleets.%s: no pipeline uses it", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Pools)) {
+		if !pools[name] {
+			warn("pools.%s: no pipeline uses it", name)
+		}
+	}
+	return out
+}
+
+// shortest is the least time between two of the next occurrences of a schedule;
+// false if there are none.
+func shortest(c fleetscore.ScheduleConfig, now time.Time) (step time.Duration, ok bool) {
+	const looked = 64
+	at, err := schedule.Next(c, now)
+	if err != nil || at.IsZero() {
+		return 0, false
+	}
+	for range looked {
+		next, err := schedule.Next(c, at)
+		if err != nil || next.IsZero() {
+			break
+		}
+		if d := next.Sub(at); step == 0 || d < step {
+			step = d
+		}
+		at = next
+	}
+	if step == 0 {
+		step = 365 * 24 * time.Hour // once, as far as can be seen
+	}
+	return step, true
+}
+
+// nearest names the known name that a mistyped one is like.
+func nearest(name string, names []string) string {
+	best, dist := "", 3
+	for _, n := range names {
+		if d := distance(name, n); d < dist {
+			best, dist = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return " (did you mean " + best + "?)"
+}
+
+// Leaving are warnings of what a change takes out of force: pipelines whose
+// schedule and predictions stay behind under their old name.
+func Leaving(old, now fleetscore.Config) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(old.Pipelines)) {
+		if _, stays := now.Pipelines[name]; stays {
+			continue
+		}
+		p := old.Pipelines[name]
+		var renamed []string
+		for _, other := range slices.Sorted(maps.Keys(now.Pipelines)) {
+			q := now.Pipelines[other]
+			if _, was := old.Pipelines[other]; !was && q.Dataset == p.Dataset && q.Fleet == p.Fleet {
+				renamed = append(renamed, other)
+			}
+		}
+		s := fmt.Sprintf("pipelines.%s is taken out: its jobs end, its schedule's position and its predictions stay under that name", name)
+		if len(renamed) > 0 {
+			s = fmt.Sprintf("pipelines.%s is no more, and %s looks like it under another name: its schedule begins anew, and the predictions so far stay under %s; to go on where it was, put the old name back", name, strings.Join(renamed, " or "), name)
+		}
+		out = append(out, s)
+	}
+	return out
+}
