@@ -21,7 +21,8 @@ import (
 const (
 	checkpointEvery = 100                 // commits
 	keepCommits     = 24 * time.Hour      // that a checkpoint has replaced
-	keepEntries     = 30 * 24 * time.Hour // of removed files, and of jobs, whose end the ledger knows by then
+	keepEntries     = 30 * 24 * time.Hour // of jobs, whose end the ledger knows by then
+	keepRemoved     = 3 * 24 * time.Hour  // of removed files, which are deleted by then
 	lookAgain       = keepCommits / 4     // a log not looked at for so long may have been cut
 	pointerName     = "_delta_log/_last_checkpoint"
 )
@@ -150,7 +151,7 @@ func (d *Delta) checkpoint(now time.Time) ([]checkpointRow, error) {
 		rows = append(rows, checkpointRow{Txn: row})
 	}
 	for path, at := range d.gone {
-		if now.Sub(time.UnixMilli(at)) > keepEntries {
+		if now.Sub(time.UnixMilli(at)) > keepRemoved {
 			delete(d.gone, path)
 		} else {
 			rows = append(rows, checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: at, DataChange: true}})

@@ -177,14 +177,18 @@ func lastOfEach(keyIndex []uint32, times []fleetscore.Micros, keys int) []int {
 }
 
 // WriteRows writes rows into files of the table, one per date and hour, sorted by
-// key and time. No reader sees them before a commit adds them. The id makes the
-// names unique: writing the same rows under the same id again replaces the files.
+// key and time. No reader sees them before a commit adds them. Names begin with the
+// rows' shards and the id, and are never used again.
 func (d *Delta) WriteRows(ctx context.Context, rows *fleetscore.Rows, id string) ([]fleetscore.DataFile, error) {
 	f := &frame{}
 	f.addRows(rows)
 	s := DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames)
+	id += "-" + newID()[:8]
 	return d.writeFrame(ctx, s, f, func(shards fleetscore.ShardRange) string { return shards.String() + "-" + id })
 }
+
+// dataPrefix is what the names of all data files begin with.
+const dataPrefix = "date="
 
 // maxFileRows is from how many rows on an hour's rows are spread over several
 // files by shard range, up to fileRanges of them: a task then reads its own
@@ -224,7 +228,7 @@ func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *frame, name fu
 				file.First, file.Last = min(file.First, t), max(file.Last, t)
 				file.Shards.First, file.Shards.Last = min(file.Shards.First, sh), max(file.Shards.Last, sh)
 			}
-			file.Path = fmt.Sprintf("date=%s/hour=%02d/%s.parquet", p.date, p.hour, name(file.Shards))
+			file.Path = fmt.Sprintf(dataPrefix+"%s/hour=%02d/%s.parquet", p.date, p.hour, name(file.Shards))
 			var b bytes.Buffer
 			if err := writeParquet(&b, f.pick(p.order)); err != nil {
 				return fleetscore.Wrap("write", file.Path, err)

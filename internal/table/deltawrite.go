@@ -29,7 +29,10 @@ type Commit struct {
 	// Check, if set, judges the table as it is just before the commit; its error
 	// refuses the commit.
 	Check func(*Snapshot) error
-	Info  map[string]any // further entries of the commit's commitInfo
+	// SameRows says that the rows of the table stay as they are: only their files
+	// change.
+	SameRows bool
+	Info     map[string]any // further entries of the commit's commitInfo
 }
 
 var errAlready = errors.New("it was committed before")
@@ -146,7 +149,7 @@ func actions(snap *Snapshot, c Commit) ([]action, error) {
 		if !ok {
 			return nil, fleetscore.Errorf(fleetscore.Conflict, "commit", path, "the file to remove is not part of the table any more")
 		}
-		out = append(out, action{Remove: &removeAction{Path: escapePath(path), DeletionTimestamp: now.UnixMilli(), DataChange: true,
+		out = append(out, action{Remove: &removeAction{Path: escapePath(path), DeletionTimestamp: now.UnixMilli(), DataChange: !c.SameRows,
 			ExtendedFileMetadata: true, PartitionValues: partitionValues(f), Size: f.SizeBytes}})
 	}
 	for _, f := range c.Add {
@@ -154,6 +157,7 @@ func actions(snap *Snapshot, c Commit) ([]action, error) {
 		if err != nil {
 			return nil, err
 		}
+		a.DataChange = !c.SameRows
 		out = append(out, action{Add: a})
 	}
 	return out, nil
@@ -225,4 +229,125 @@ func sortedKeys(m map[string]int64) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// What Compact joins.
+const (
+	smallFileBytes = 16 << 20 // smaller files are joined
+	fewFiles       = 4        // so many small ones of an hour are left alone
+	maxJoinRows    = 4 << 20  // read into memory at once
+)
+
+// Compact joins the small files of each hour that ended before a time into larger
+// ones, hour by hour, each by one commit. Rows stay as they are. Another writer's
+// commit to the same files is no error: the hour is left for the next time. It
+// returns how many files were replaced by how many.
+func (d *Delta) Compact(ctx context.Context, before time.Time) (replaced, by int, err error) {
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	type hour struct {
+		date string
+		hour int
+	}
+	small := map[hour][]fleetscore.DataFile{}
+	var hours []hour
+	for _, f := range snap.Files { // by path, which is the order of their rows for readers
+		h := hour{f.Date, f.Hour}
+		day, err := time.Parse(time.DateOnly, f.Date)
+		if err != nil || day.Add(time.Duration(f.Hour+1)*time.Hour).After(before) || f.SizeBytes >= smallFileBytes || f.Rows >= maxFileRows {
+			continue
+		}
+		if small[h] == nil {
+			hours = append(hours, h)
+		}
+		small[h] = append(small[h], f)
+	}
+	for _, h := range hours {
+		files := small[h]
+		for len(files) > fewFiles {
+			n, rows := 0, int64(0)
+			for n < len(files) && (n == 0 || rows+files[n].Rows <= maxJoinRows) {
+				rows += files[n].Rows
+				n++
+			}
+			made, err := d.join(ctx, snap.Schema, files[:n])
+			if fleetscore.Conflict.Is(err) {
+				break
+			}
+			if err != nil {
+				return replaced, by, err
+			}
+			replaced, by, files = replaced+n, by+made, files[n:]
+		}
+	}
+	return replaced, by, nil
+}
+
+// join writes the rows of some files of an hour into as few as can be.
+func (d *Delta) join(ctx context.Context, s TableSchema, files []fleetscore.DataFile) (made int, err error) {
+	f, err := d.readFrame(ctx, s, files, s.all(), ReadQuery{})
+	if err != nil {
+		return 0, err
+	}
+	id := newID()[:13]
+	c := Commit{Operation: "OPTIMIZE", SameRows: true}
+	if c.Add, err = d.writeFrame(ctx, s, f, func(r fleetscore.ShardRange) string { return r.String() + "-" + id }); err != nil {
+		return 0, err
+	}
+	var before, after int64
+	for _, f := range files {
+		c.Remove, before = append(c.Remove, f.Path), before+f.Rows
+	}
+	for _, f := range c.Add {
+		after += f.Rows
+	}
+	if before != after {
+		return 0, fleetscore.Errorf(fleetscore.Internal, "join files of table", d.opt.Name, "%d rows became %d: a defect of ours, nothing was changed", before, after)
+	}
+	_, err = d.Commit(ctx, c)
+	return len(c.Add), err
+}
+
+// Vacuum deletes data files that no reader can need any more: those that a commit
+// replaced before a time, and those that no commit ever made visible and that were
+// written before it. keep tells which of them somebody still needs; it is asked once,
+// after all were found. A file's name is never used twice, so what is gone can't come
+// back.
+func (d *Delta) Vacuum(ctx context.Context, before time.Time, keep func(ctx context.Context) (func(path string) bool, error)) (deleted int, err error) {
+	if _, err := d.Snapshot(ctx); err != nil {
+		return 0, err
+	}
+	var old []string
+	for i, err := range d.b.List(ctx, dataPrefix, store.ListOptions{}) {
+		if err != nil {
+			return 0, err
+		}
+		if i.Modified.Before(before) {
+			old = append(old, string(i.Name))
+		}
+	}
+	kept, err := keep(ctx)
+	if err != nil {
+		return 0, err
+	}
+	snap, err := d.Snapshot(ctx) // what was committed while the files were listed
+	if err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	old = slices.DeleteFunc(old, func(name string) bool {
+		at, replaced := d.gone[name]
+		_, visible := snap.file(name)
+		return visible || replaced && !time.UnixMilli(at).Before(before) || kept(name)
+	})
+	d.mu.Unlock()
+	for _, name := range old {
+		if err := d.b.Delete(ctx, fleetscore.BlobName(name)); err != nil {
+			return deleted, err
+		}
+		deleted++
+	}
+	return deleted, nil
 }
