@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -53,6 +54,27 @@ func (s *server) registerDatasets(api huma.API) {
 	rb.Content["application/x-ndjson"] = rb.Content["text/csv"]
 	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; a row with the key and time of an earlier one replaces it",
 		RequestBody: rb}, s.uploadRows)
+	add(api, huma.Operation{OperationID: "maintain tables", Method: http.MethodPost, Path: "/maintenance", Tags: []string{"datasets"},
+		Summary: "Join small files of the tables and delete those that nobody needs any more, as the server does by itself now and then"}, s.maintain)
+}
+
+type maintainInput struct {
+	Dataset string `query:"dataset" doc:"only this one; by default all datasets, predictions and coverage"`
+	Author  string `header:"X-Fleetscore-User" doc:"who asks for it, for the audit"`
+}
+
+func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[catalog.Maintained]], error) {
+	if in.Dataset != "" {
+		if err := catalog.CheckDataset(in.Dataset); err != nil {
+			return nil, err
+		}
+	}
+	done, err := s.deps.Catalog.Maintain(ctx, s.now(), in.Dataset, s.deps.Scheduler.InUse)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "maintain", cmp.Or(in.Dataset, "all tables"))
+	return answerList(done, ""), nil
 }
 
 // writers maps a dataset to the query that writes it.

@@ -30,6 +30,7 @@ const maxTables = 4096
 type Catalog struct {
 	store  store.Bucket
 	health *obs.Health
+	moved  func() time.Duration // by how much the wall clock was moved since the catalog was made
 
 	mu     sync.Mutex // guards tables
 	tables map[string]*table.Delta
@@ -41,7 +42,11 @@ func New(b store.Bucket) *Catalog { return NewReporting(b, nil) }
 // NewReporting is New for a process that keeps its health: damaged tables are
 // reported there, each under its own name such as "dataset readings".
 func NewReporting(b store.Bucket, h *obs.Health) *Catalog {
-	return &Catalog{store: b, health: h, tables: map[string]*table.Delta{}}
+	start := time.Now()
+	return &Catalog{store: b, health: h, tables: map[string]*table.Delta{}, moved: func() time.Duration {
+		now := time.Now()
+		return now.Round(0).Sub(start.Round(0)) - now.Sub(start) // without the monotonic part, and with it
+	}}
 }
 
 // Store is the store whose catalog this is.

@@ -14,8 +14,11 @@ import (
 
 // How maintenance goes about it.
 const (
-	settled = time.Hour      // after its end an hour's files are joined: by then most rows have come
-	grace   = 24 * time.Hour // a file that a commit replaced, or that none made visible, is kept for readers and writers
+	settled = time.Hour // after its end an hour's files are joined: by then most rows have come
+	// A wall clock that was moved by more than this is not believed: files are deleted
+	// by age.
+	clockTrust = 5 * time.Minute
+	grace      = 24 * time.Hour // a file that a commit replaced, or that none made visible, is kept for readers and writers
 )
 
 // InUse is what may not be removed although no reader sees it any more.
@@ -37,11 +40,16 @@ type Maintained struct {
 // Maintain joins small files of the tables and deletes files that nobody needs any
 // more, table by table. A table that can't be maintained says so, and the others are
 // maintained all the same. The error is for what concerns all. dataset, if not empty,
-// names the only table to maintain.
+// names the only table to maintain; kind NotFound if there is none.
 //
 // Each step is one commit or the deletion of a file that no reader sees, so it may be
-// killed anywhere. now must be a clock that only moves on with time.
+// killed anywhere. Kind Unavailable, and nothing is done, if the wall clock was moved
+// since the catalog was made.
 func (c *Catalog) Maintain(ctx context.Context, now time.Time, dataset string, use func(context.Context) (InUse, error)) ([]Maintained, error) {
+	if moved := c.moved(); moved.Abs() > clockTrust {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "maintain tables", "", "the wall clock was moved by %s since the start, and files are deleted by their age", moved.Round(time.Second)).
+			WithHint("restart the server once the clock is right")
+	}
 	type one struct {
 		folder string
 		table  *table.Delta
@@ -83,7 +91,10 @@ func (c *Catalog) Maintain(ctx context.Context, now time.Time, dataset string, u
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
-		if fleetscore.NotFound.Is(err) && dataset == "" {
+		if fleetscore.NotFound.Is(err) {
+			if dataset != "" {
+				return nil, fleetscore.Errorf(fleetscore.NotFound, "maintain dataset", dataset, "there is no such dataset, or nothing was written yet")
+			}
 			continue // the folder holds no table
 		}
 		if done.Table = t.folder; err != nil {

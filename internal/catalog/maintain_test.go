@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -190,6 +191,27 @@ func TestMaintainKilled(t *testing.T) {
 	}
 }
 
+// TestMaintainWithAMovedClock: a clock that was moved makes everything look old.
+func TestMaintainWithAMovedClock(t *testing.T) {
+	t.Parallel()
+	b := openTemp(t)
+	c := New(b)
+	scatter(t, c, 12)
+	before := dataFiles(t, b, "data/d")
+	for _, moved := range []time.Duration{48 * time.Hour, -48 * time.Hour} {
+		c.moved = func() time.Duration { return moved }
+		if _, err := c.Maintain(t.Context(), time.Now().Add(moved), "", nothing); !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), moved.String()) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if after := dataFiles(t, b, "data/d"); len(after) != len(before) {
+		t.Errorf("%d files became %d", len(before), len(after))
+	}
+	if moved := New(b).moved(); moved.Abs() > time.Second {
+		t.Errorf("a clock that wasn't moved seems moved by %s", moved)
+	}
+}
+
 // TestMaintainDamaged: a damaged table says so, and the others are maintained.
 func TestMaintainDamaged(t *testing.T) {
 	t.Parallel()
@@ -205,7 +227,45 @@ func TestMaintainDamaged(t *testing.T) {
 	if err != nil || len(done) != 3 || !strings.Contains(done[0].Problem, "dataset a") || done[1].Problem != "" || done[1].Replaced == 0 || !strings.Contains(done[2].Problem, "dataset z") {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if _, err := c.Maintain(t.Context(), time.Now(), "none", nothing); err != nil {
+	if _, err := c.Maintain(t.Context(), time.Now(), "none", nothing); !fleetscore.NotFound.Is(err) {
+		t.Errorf("no such dataset: %v", err)
+	}
+}
+
+// TestMaintainWhileRowsCome: uploads that replace rows and maintenance of another
+// process at the same time leave what the uploads alone would.
+func TestMaintainWhileRowsCome(t *testing.T) {
+	t.Parallel()
+	b := openTemp(t)
+	stop := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		c := New(b)
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			all, err := c.Maintain(t.Context(), time.Now(), "", nothing)
+			for _, m := range all {
+				if m.Problem != "" {
+					err = errors.New(m.Problem)
+				}
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	want := scatter(t, New(b), 40)
+	close(stop)
+	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if got := contents(t, New(b), "d"); !alike(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -98,6 +98,12 @@ pipelines:
 		}
 		return j
 	}
+	if code, stdout, stderr := command(t, "dataset", "maintain", server); code != 0 || !strings.Contains(stdout, "data/good") || !strings.Contains(stdout, "dataset bad") {
+		t.Errorf("maintain: exit %d\n%s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := command(t, "dataset", "maintain", "none", server); code != 12 {
+		t.Errorf("maintain none: exit %d\n%s", code, stderr)
+	}
 	starved, shattered := submit("starved"), submit("shattered") // older than the one that works
 	well := submit("well")
 	until := func(id fleetscore.JobID, done func(fleetscore.Job) bool) (j fleetscore.Job) {

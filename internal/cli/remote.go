@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -192,8 +193,35 @@ func newDatasetCommand() *cobra.Command {
 				}
 				return l, nil
 			}),
-		newDatasetUploadCommand())
+		newDatasetUploadCommand(), newDatasetMaintainCommand())
 	return cmd
+}
+
+func newDatasetMaintainCommand() *cobra.Command {
+	return remote(&cobra.Command{
+		Use:   "maintain [NAME]",
+		Short: "Join small files and delete those nobody needs",
+		Long: `Joins the small files of hours that ended an hour ago, and deletes files that a
+commit replaced a day ago or that no commit ever made visible. Without a name all
+datasets, predictions and coverage are maintained. Rows don't change. A server does
+this by itself every ten minutes.`,
+		Example: "  fleetscore dataset maintain readings",
+		Args:    cobra.MaximumNArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		query := url.Values{}
+		if len(args) > 0 {
+			query.Set("dataset", args[0])
+		}
+		var got api.List[catalog.Maintained]
+		if err := c.Send(ctx, http.MethodPost, "/maintenance", query, "", nil, &got); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"table", "files", "joined", "into", "deleted", "problem"}}
+		for _, m := range got.Items {
+			l.add(m, m.Table, strconv.Itoa(m.Files), strconv.Itoa(m.Replaced), strconv.Itoa(m.By), strconv.Itoa(m.Deleted), orDash(m.Problem))
+		}
+		return l, nil
+	})
 }
 
 func newDatasetUploadCommand() *cobra.Command {

@@ -315,8 +315,41 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "streams", Run: s.streams.run},
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "pool", Run: pools.Run},
+		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, sched) }},
 	}, extra...)
 	return lifecycle.Run(ctx, s.log, services...)
+}
+
+const maintainEvery = 10 * time.Minute
+
+// maintain keeps the tables small now and then.
+func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error {
+	ticker := time.NewTicker(maintainEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		done, err := s.catalog.Maintain(ctx, time.Now(), "", sched.InUse)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		problem := ""
+		if err != nil {
+			problem = err.Error()
+			s.log.Error("tables can't be maintained", "error", err)
+		}
+		s.health.Report("maintenance", problem)
+		for _, m := range done {
+			if m.Problem != "" {
+				s.log.Error("table can't be maintained", "table", m.Table, "error", m.Problem)
+			} else if m.Replaced+m.Deleted > 0 {
+				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "deleted", m.Deleted)
+			}
+		}
+	}
 }
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
