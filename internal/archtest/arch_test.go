@@ -63,6 +63,7 @@ var levels = map[string]int{
 	"examples/fleet": 0, // embedded files only
 
 	"internal/durable":   support,
+	"internal/clock":     support,
 	"internal/lifecycle": support,
 	"internal/obs":       support,
 

@@ -1,0 +1,349 @@
+// Package clock tells the time that a server may act by. A wall clock can be set
+// wrongly and can jump; whoever acts by it then declares silence that wasn't, makes
+// jobs of the future, or removes what is still needed. So the wall clock is
+// compared with a clock that can't be set, and at the start with the last times
+// that this server wrote down.
+//
+//	          a jump, or a start            it agrees again,
+//	          far from the last time        was steady for long enough,
+//	          seen                          was confirmed, or accepted
+//	trusted ───────────────────────► held ───────────────────────► trusted
+//	   ▲                                │ and was behind
+//	   └──────────── catching up ◄──────┘
+//	     the wall clock is reached
+//
+// While trusted, Now is the wall clock. While held, Now goes on from the last
+// trusted time by the clock that can't be set. A wall clock that is believed again
+// and stands behind Now is waited for: Now then runs at half speed, as it never
+// goes back.
+//
+// The package doesn't set clocks and asks no server for the time. A Clock may be
+// used concurrently. A nil *Clock is the system's clock, always trusted.
+package clock
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// Config says when the wall clock is believed.
+type Config struct {
+	Tolerance   time.Duration // a smaller step is followed; 0 means 3 s
+	StartGap    time.Duration // a start at most so long after the last time seen needs no proof; 0 means 10 min
+	StartSteady time.Duration // a start later than that is believed after running steadily for so long; 0 means 10 min
+	AcceptAfter time.Duration // a jump is believed when the clock was steady for as long as the jump, at most for this; 0 means 1 h
+}
+
+// Defaults fills the fields that are zero.
+func (c Config) Defaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Tolerance, 3*time.Second)
+	def(&c.StartGap, 10*time.Minute)
+	def(&c.StartSteady, 10*time.Minute)
+	def(&c.AcceptAfter, time.Hour)
+	return c
+}
+
+// Deps is what a clock compares. Nil fields mean the system's.
+type Deps struct {
+	Wall   func() time.Time
+	Steady func() time.Duration            // a clock that nobody sets and that goes on while the machine sleeps
+	Synced func() (now time.Time, ok bool) // what the kernel says, if a time service keeps its clock
+	Log    *slog.Logger                    // nil discards
+	Health *obs.Health                     // nil forgets
+}
+
+// witnesses are how many requests with readings of just now confirm a wall clock
+// that isn't trusted: devices have clocks of their own. witnessWithin is how near
+// their newest reading must be.
+const (
+	witnesses     = 3
+	witnessWithin = time.Minute
+)
+
+// dayUnsure is how unsure the time of an arrival is at least, while the wall clock
+// isn't trusted.
+const dayUnsure = 24 * time.Hour
+
+// Clock is a wall clock that is believed only as far as it deserves.
+type Clock struct {
+	cfg  Config
+	deps Deps
+
+	mu   sync.Mutex    // guards what follows
+	base time.Time     // the believed time is base plus Steady
+	now  time.Time     // what was last told
+	mark time.Duration // Steady at that time
+	held *hold         // nil while the wall clock is believed
+}
+
+// hold is a wall clock that isn't believed.
+type hold struct {
+	reason    string
+	since     time.Time     // trusted time
+	off       time.Duration // the wall clock minus the believed time, since it last jumped
+	steady    time.Duration // Steady at that time
+	start     bool          // it stems from the start, so the believed time is a guess
+	witnesses int
+}
+
+// State describes a clock.
+type State struct {
+	Now      time.Time  `json:"now" doc:"the time that this server acts by"`
+	Wall     time.Time  `json:"wall" doc:"what the machine's clock says"`
+	Trusted  bool       `json:"trusted" doc:"whether the machine's clock is believed"`
+	Reason   string     `json:"reason,omitempty" doc:"why it isn't"`
+	Since    *time.Time `json:"since,omitempty" doc:"since when it isn't"`
+	Believed *time.Time `json:"believed,omitempty" doc:"when it will be, by its own time, if it goes on steadily"`
+}
+
+// New makes a clock. lastSeen is the latest time that was written down before this
+// start; zero if there is none.
+func New(cfg Config, deps Deps, lastSeen time.Time) *Clock {
+	c := &Clock{cfg: cfg.Defaults(), deps: deps}
+	if c.deps.Wall == nil {
+		c.deps.Wall = time.Now
+	}
+	if c.deps.Steady == nil {
+		c.deps.Steady = steady
+	}
+	if c.deps.Synced == nil {
+		c.deps.Synced = synced
+	}
+	if c.deps.Log == nil {
+		c.deps.Log = slog.New(slog.DiscardHandler)
+	}
+	wall, at := c.read()
+	c.now, c.mark, c.base = wall, at, wall.Add(-at)
+	if lastSeen.IsZero() {
+		return c
+	}
+	gap := wall.Sub(lastSeen)
+	switch {
+	case gap < -c.cfg.Tolerance:
+		c.now, c.base = lastSeen, lastSeen.Add(-at)
+		c.hold(gap, at, true, fmt.Sprintf("it stands %s before the last time that this server wrote down, %s", span(-gap), stamp(lastSeen)))
+	case gap > c.cfg.StartGap && !c.proven(wall):
+		c.now, c.base = lastSeen, lastSeen.Add(-at)
+		c.hold(gap, at, true, fmt.Sprintf("it stands %s after the last time that this server wrote down, %s, and nothing confirms it yet", span(gap), stamp(lastSeen)))
+	case gap < 0:
+		c.now = lastSeen
+	}
+	return c
+}
+
+// read reads both clocks; the wall clock without Go's monotonic reading, which
+// would hide a jump.
+func (c *Clock) read() (wall time.Time, at time.Duration) {
+	return c.deps.Wall().Round(0), c.deps.Steady()
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func span(d time.Duration) string { return d.Round(time.Second).String() }
+
+// proven tells whether a time service keeps the kernel's clock, and the kernel's
+// clock is the one that we read.
+func (c *Clock) proven(wall time.Time) bool {
+	kernel, ok := c.deps.Synced()
+	return ok && kernel.Sub(wall).Abs() <= c.cfg.Tolerance
+}
+
+// Now is the time to act by. It never goes back.
+func (c *Clock) Now() time.Time {
+	if c == nil {
+		return time.Now()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look()
+	return c.now
+}
+
+// look compares the clocks and moves the time on. The lock is held.
+func (c *Clock) look() (wall time.Time) {
+	wall, at := c.read()
+	off := wall.Sub(c.base.Add(at))
+	switch {
+	case off.Abs() <= c.cfg.Tolerance:
+		c.base = wall.Add(-at)
+		c.release("it agrees with the trusted time again")
+	case c.held == nil:
+		direction := "ahead"
+		if off < 0 {
+			direction = "back"
+		}
+		c.hold(off, at, false, fmt.Sprintf("it jumped %s by %s", direction, span(off.Abs())))
+	case (off - c.held.off).Abs() > c.cfg.Tolerance:
+		c.held.off, c.held.steady, c.held.witnesses = off, at, 0
+		c.deps.Log.Error("the machine's clock jumped again", "now", stamp(wall), "trusted", stamp(c.base.Add(at)))
+	}
+	if why := c.believable(wall, at); why != "" {
+		c.base = wall.Add(-at)
+		c.release(why)
+	}
+	elapsed := max(0, at-c.mark)
+	c.mark = at
+	if believed := c.base.Add(at); believed.After(c.now) {
+		c.now = believed
+	} else {
+		c.now = c.now.Add(elapsed / 2) // until the believed time has caught up
+	}
+	return wall
+}
+
+// believable says why a clock that isn't trusted can be believed now; empty if it
+// can't.
+func (c *Clock) believable(wall time.Time, at time.Duration) string {
+	switch h := c.held; {
+	case h == nil:
+		return ""
+	case h.start && h.off >= 0 && h.off <= c.cfg.StartGap:
+		return "it was put right"
+	case h.witnesses >= witnesses:
+		return "the times of readings that come confirm it"
+	case at-h.steady >= c.wait(h):
+		return "it went on steadily for " + span(at-h.steady)
+	case c.proven(wall):
+		return "the machine's time service confirms it"
+	}
+	return ""
+}
+
+// wait is for how long a clock must go on steadily to be believed.
+func (c *Clock) wait(h *hold) time.Duration {
+	if h.start && h.off > 0 {
+		return c.cfg.StartSteady // a server that was off for long is nothing special
+	}
+	return min(h.off.Abs(), c.cfg.AcceptAfter)
+}
+
+func (c *Clock) hold(off, at time.Duration, start bool, reason string) {
+	c.held = &hold{reason: reason, since: c.now, off: off, steady: at, start: start}
+	c.deps.Log.Error("the machine's clock is not trusted: "+reason, "trusted", stamp(c.base.Add(at)), "believed_in", c.wait(c.held), "hint", advice)
+	c.deps.Health.Report("clock", fmt.Sprintf("the machine's clock is not trusted: %s. It is believed when it went on steadily for %s; until then no silence is declared beyond the trusted time, no job of a later time is made, and nothing is removed for its age. To change that, %s", reason, span(c.wait(c.held)), advice))
+}
+
+const advice = "set the machine's clock, or, if it is right, run fleetscore clock accept"
+
+func (c *Clock) release(why string) {
+	if c.held == nil {
+		return
+	}
+	c.deps.Log.Warn("the machine's clock is trusted again: "+why, "was", c.held.reason, "now", stamp(c.base.Add(c.mark)))
+	c.held = nil
+	c.deps.Health.Report("clock", "")
+}
+
+// Unsure is how much later than Now it may truly be: 0 while the wall clock is
+// believed.
+func (c *Clock) Unsure() time.Duration {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wall := c.look()
+	if c.held == nil {
+		return 0
+	}
+	return max(wall.Sub(c.now), dayUnsure)
+}
+
+// Certain tells whether Now may be used to declare silence: it isn't when the time
+// of the start is a guess, and not while the wall clock must catch up with it.
+func (c *Clock) Certain() bool {
+	if c == nil {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look()
+	return (c.held == nil || !c.held.start) && c.now.Sub(c.base.Add(c.mark)) <= c.cfg.Tolerance
+}
+
+// Trusted tells whether the wall clock is believed and Now doesn't lie ahead of it.
+func (c *Clock) Trusted() bool {
+	if c == nil {
+		return true
+	}
+	return c.Certain() && c.State().Trusted
+}
+
+// Witness notes the time of the newest of some readings that came just now.
+// Devices have clocks of their own: when theirs agree with a wall clock that isn't
+// trusted, it is.
+func (c *Clock) Witness(newest time.Time) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		return
+	}
+	if wall := c.look(); c.held != nil && newest.Sub(wall).Abs() <= witnessWithin {
+		c.held.witnesses++
+	}
+}
+
+// Accept believes the wall clock as it is.
+func (c *Clock) Accept() State {
+	if c == nil {
+		return c.State()
+	}
+	c.mu.Lock()
+	wall, at := c.read()
+	if c.held != nil {
+		c.base = wall.Add(-at)
+		c.release("an operator accepted it")
+	}
+	c.mu.Unlock()
+	return c.State()
+}
+
+// State describes the clock.
+func (c *Clock) State() State {
+	if c == nil {
+		now := time.Now().UTC()
+		return State{Now: now, Wall: now, Trusted: true}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wall := c.look()
+	s := State{Now: c.now.UTC(), Wall: wall.UTC(), Trusted: c.held == nil}
+	if h := c.held; h != nil {
+		since, believed := h.since.UTC(), wall.Add(c.wait(h)-(c.mark-h.steady)).UTC()
+		s.Reason, s.Since, s.Believed = h.reason, &since, &believed
+	}
+	return s
+}
+
+// Run looks at the clocks every second until ctx ends, so that a jump is noticed
+// and told even if nobody asks for the time.
+func (c *Clock) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			c.Now()
+		}
+	}
+}
+
+var started = time.Now()
+
+// sinceStart is Go's monotonic clock.
+func sinceStart() time.Duration { return time.Since(started) }

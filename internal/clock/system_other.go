@@ -1,0 +1,12 @@
+//go:build !linux
+
+package clock
+
+import "time"
+
+// steady is Go's monotonic clock. While the machine sleeps it may stand still; the
+// wall clock is then ahead when it wakes up, and is believed after a while.
+func steady() time.Duration { return sinceStart() }
+
+// synced knows nothing here.
+func synced() (time.Time, bool) { return time.Time{}, false }
