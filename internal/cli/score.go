@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
+	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -84,17 +85,8 @@ func (s *scoring) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	stderr, notes := cmd.ErrOrStderr(), 0
+	stderr := cmd.ErrOrStderr()
 	s.Version = Version
-	s.Log = func(format string, args ...any) {
-		const most = 20 // coverage.csv has them all
-		if notes++; notes <= most {
-			fmt.Fprintf(stderr, format+"\n", args...)
-		}
-		if notes == most {
-			fmt.Fprintln(stderr, "…; coverage.csv has the rest")
-		}
-	}
 	s.Stage = func(stage oneshot.Stage) func() {
 		return startProgress(stderr, stage.Name, stage.Done, stage.Total, stage.Unit)
 	}
@@ -102,8 +94,30 @@ func (s *scoring) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	writeCauses(stderr, m.Causes)
 	s.summary(cmd.OutOrStdout(), m)
 	return verdict(m.Outcomes, limits)
+}
+
+// writeCauses says why sensors weren't scored, grouped by cause: thousands that
+// fail alike are one line.
+func writeCauses(w io.Writer, causes []scorer.Cause) {
+	const most = 10
+	for i, c := range causes {
+		if i == most {
+			fmt.Fprintf(w, "and %s more; coverage.csv has them all\n", plural(len(causes)-most, "cause"))
+			return
+		}
+		if c.Sensors == 1 {
+			fmt.Fprintf(w, "%s: %s: %s\n", c.Examples[0], c.Outcome, c.Reason)
+			continue
+		}
+		examples := strings.Join(c.Examples, ", ")
+		if more := c.Sensors - int64(len(c.Examples)); more > 0 {
+			examples += " and " + thousands(more) + " more"
+		}
+		fmt.Fprintf(w, "%s sensors %s, such as: %s (%s)\n", thousands(c.Sensors), c.Outcome, c.Reason, examples)
+	}
 }
 
 // addFeaturesBy adds the flag that says how columns find their places in models.

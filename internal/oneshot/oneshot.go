@@ -82,6 +82,7 @@ type Manifest struct {
 	Anomalies  int64                   `json:"anomalies"`
 	Sensors    int64                   `json:"sensors"`
 	Outcomes   fleetscore.Counts       `json:"outcomes"`
+	Causes     []scorer.Cause          `json:"causes"` // why sensors failed, timed out or have no model, most sensors first
 	Degenerate []string                `json:"degenerate"`
 	Ignored    []string                `json:"ignored_models"`
 	Seconds    map[string]float64      `json:"seconds"`     // wall time of each stage
@@ -276,6 +277,7 @@ func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (
 func (r *run) count(in *table.Input, result *scorer.Result) {
 	m := r.m
 	m.RowsRead, m.Rejected, m.LeftOut = int64(in.Rows.Len()), in.Rejected, result.LeftOut
+	m.Causes = result.Causes
 	m.Outcomes, m.Sensors, m.Rows = result.Counts(), int64(len(result.Items)), int64(result.Predictions.Len())
 	for i := range result.Items {
 		it := &result.Items[i]

@@ -71,7 +71,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		if p := recover(); p != nil {
 			stack := make([]byte, 8<<10)
 			stack = stack[:runtime.Stack(stack, false)]
-			r.end(it, fleetscore.Failed, fmt.Sprintf("internal error: %v", p))
+			r.end(it, fleetscore.Failed, fmt.Errorf("internal error: %v", p))
 			r.log("stack of %s:\n%s", it.Key, stack)
 		}
 	}()
@@ -79,23 +79,23 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	it.Model, r.digests[k] = digest, digest // known of models that can't be scored, too
 	switch {
 	case fleetscore.NotFound.Is(err):
-		r.end(it, fleetscore.NoModel, err.Error())
+		r.end(it, fleetscore.NoModel, err)
 		return
 	case err != nil && (fleetscore.Unavailable.Is(err) || ctx.Err() != nil):
 		r.fail(err)
 		return
 	case err != nil:
-		r.end(it, fleetscore.Failed, err.Error())
+		r.end(it, fleetscore.Failed, err)
 		return
 	}
 	m, err := w.load(data)
 	if err != nil {
-		r.end(it, fleetscore.Failed, err.Error())
+		r.end(it, fleetscore.Failed, err)
 		return
 	}
 	order, err := r.order(w, m)
 	if err != nil {
-		r.end(it, fleetscore.Failed, err.Error())
+		r.end(it, fleetscore.Failed, err)
 		return
 	}
 	if err := r.scoreGroup(ctx, w, m, order, it, group); err != nil {
@@ -108,7 +108,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 			err = fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", r.spec.ModelTimeout)
 		}
 		it.Rows, it.Anomalies = 0, 0
-		r.end(it, outcome, err.Error())
+		r.end(it, outcome, err)
 		return
 	}
 	r.degenerate[k] = m.Degenerate()

@@ -55,6 +55,8 @@ type Result struct {
 	// LeftOut is how many rows of scored keys have no prediction, as Missing
 	// asked for.
 	LeftOut int64
+	// Causes are why keys failed, timed out or have no model, most keys first.
+	Causes []Cause
 }
 
 // Counts counts the items per outcome.
@@ -107,6 +109,7 @@ type run struct {
 	stopped atomic.Bool
 	mu      sync.Mutex // guards what follows
 	fatal   error
+	causes  causes
 }
 
 func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
@@ -135,13 +138,18 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	if spec.Label != "" && !slices.Contains(rows.ValueNames, spec.Label) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "score", spec.Label, "the rows have no such column for the label; they have %v", rows.ValueNames)
 	}
+	r.causes = causes{}
 	r.group = groupRows(rows, spec.Workers)
 	return r, nil
 }
 
-func (r *run) end(it *fleetscore.Item, o fleetscore.Outcome, reason string) {
-	it.Outcome, it.Reason = o, reason
-	r.log("%s: %s: %s", it.Key, o, reason)
+func (r *run) end(it *fleetscore.Item, o fleetscore.Outcome, why error) {
+	it.Outcome, it.Reason = o, why.Error()
+	r.log("%s: %s: %s", it.Key, o, it.Reason)
+	group := groupOf(why)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.causes.add(it.Key, o, it.Reason, group)
 }
 
 func (r *run) log(format string, args ...any) {
@@ -183,7 +191,7 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 	} else {
 		r.pickScored(p, columns)
 	}
-	out := &Result{Predictions: p, LeftOut: r.leftOut.Load()}
+	out := &Result{Predictions: p, LeftOut: r.leftOut.Load(), Causes: r.causes.sorted()}
 	for k, d := range r.degenerate {
 		if d {
 			out.Degenerate = append(out.Degenerate, rows.Keys[k])

@@ -1,0 +1,77 @@
+package scorer
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Cause is keys that ended alike for the same reason.
+type Cause struct {
+	Outcome  fleetscore.Outcome `json:"outcome"`
+	Reason   string             `json:"reason"` // of the first key
+	Sensors  int64              `json:"sensors"`
+	Examples []string           `json:"examples"` // the first keys, at most 8
+}
+
+const (
+	maxCauses   = 1000 // that are told apart
+	maxExamples = 8
+)
+
+// causes counts why keys ended as they did.
+type causes map[string]*Cause
+
+// add counts a key. The group is the reason without what differs from key to key.
+func (c causes) add(k fleetscore.Key, o fleetscore.Outcome, reason, group string) {
+	id := string(o) + "\x00" + withoutNumbers(group)
+	if c[id] == nil && len(c) >= maxCauses {
+		id, reason = string(o), "one of very many different reasons; the coverage has them all"
+	}
+	if c[id] == nil {
+		c[id] = &Cause{Outcome: o, Reason: reason}
+	}
+	c[id].Sensors++
+	c[id].Examples = append(c[id].Examples, k.String())
+	slices.Sort(c[id].Examples) // whichever goroutine came first
+	c[id].Examples = c[id].Examples[:min(len(c[id].Examples), maxExamples)]
+}
+
+// sorted is most sensors first.
+func (c causes) sorted() []Cause {
+	out := make([]Cause, 0, len(c))
+	for _, cause := range c {
+		out = append(out, *cause)
+	}
+	slices.SortFunc(out, func(a, b Cause) int {
+		return cmp.Or(cmp.Compare(b.Sensors, a.Sensors), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Reason, b.Reason))
+	})
+	return out
+}
+
+// groupOf is an error without its subject, which differs from key to key.
+func groupOf(err error) string {
+	var e *fleetscore.Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	c := *e
+	c.Subject = ""
+	return c.Error()
+}
+
+// withoutNumbers makes reasons alike that differ in places, times and sizes only.
+func withoutNumbers(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < '0' || c > '9' {
+			b.WriteByte(c)
+		} else if i == 0 || s[i-1] < '0' || s[i-1] > '9' {
+			b.WriteByte('0')
+		}
+	}
+	return b.String()
+}
