@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,7 @@ import (
 type Config struct {
 	Dir        string        // the folder; made if absent; held by one process at a time
 	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
-	Retention  time.Duration // age at which messages are dropped; 0 means 7 days; may change between openings
+	Retention  time.Duration // age at which messages are dropped that nobody needs; 0 means 7 days; may change between openings
 
 	segmentBytes int64 // 0 means 128 MiB
 }
@@ -29,7 +30,11 @@ type Config struct {
 type Deps struct {
 	Log    *slog.Logger     // nil discards
 	Health Health           // nil means that nobody is told
-	Now    func() time.Time // nil means time.Now
+	Now    func() time.Time // the time to judge ages by; nil means time.Now
+	// Needed is the first message of a partition that somebody still needs, such as
+	// a query that has not committed it: neither it nor what follows is dropped for
+	// its age. 0 keeps everything. Nil means that nobody needs anything.
+	Needed func(partition int) uint64
 }
 
 // Health is told what doesn't work; *obs.Health is one. Report says what fails and,
@@ -59,6 +64,7 @@ type segmentLog struct {
 	slog    *slog.Logger
 	health  Health
 	now     func() time.Time
+	needed  func(partition int) uint64
 	started time.Time // for the stopwatch, which no change of the wall clock moves
 	disk    disk
 	lock    *os.File // nil in tests without a folder
@@ -74,6 +80,7 @@ type segmentLog struct {
 	failing map[int]string // partitions whose last append failed, and why
 	texts   []string       // what was found to be damaged
 	low     bool           // whether the disk was low at the last look
+	overdue map[int]int64  // bytes of partitions that are older than the retention and needed
 }
 
 // Open opens or makes the hub in that folder. Conflict means that another process
@@ -101,8 +108,8 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions kept for %v", cfg.Partitions, cfg.Retention).
 			WithHint("name a folder, 1 to %d partitions and a retention of a second or more", fleetscore.Shards)
 	}
-	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, started: time.Now(), disk: d,
-		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}}
+	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, started: time.Now(), disk: d,
+		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}, overdue: map[int]int64{}}
 	if h.slog == nil {
 		h.slog = slog.New(slog.DiscardHandler)
 	}
@@ -111,6 +118,9 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 	}
 	if h.now == nil {
 		h.now = time.Now
+	}
+	if h.needed == nil {
+		h.needed = func(int) uint64 { return math.MaxUint64 }
 	}
 	if _, ok := d.(osDisk); ok {
 		var err error

@@ -1,0 +1,100 @@
+package hub_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// waitFor waits until the hub trimmed as far as expected; trimming gives no signal.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestRetentionKeepsWhatIsNeeded: a clock that is two days ahead, or a query that
+// stands still, removes nothing that isn't committed.
+func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var now, needed atomic.Int64
+	now.Store(int64(fleetscore.MicrosOf(time.Now())))
+	health := &obs.Health{}
+	asked := make(chan struct{}, 100)
+	open := func() hub.Hub {
+		h, err := hub.Open(t.Context(), hub.Config{Dir: dir, Retention: time.Second}, hub.Deps{Health: health,
+			Now: func() time.Time { return fleetscore.Micros(now.Load()).Time() },
+			Needed: func(int) uint64 {
+				select {
+				case asked <- struct{}{}:
+				default:
+				}
+				return uint64(needed.Load())
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	for range 2 { // each opening begins a file
+		h := open()
+		for range 5 {
+			if _, err := h.Append(t.Context(), 0, hubtest.At(fleetscore.Micros(now.Load())), hubtest.Batch(1, 3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := hub.LastArrival(dir); got != fleetscore.Micros(now.Load()) {
+			t.Errorf("the last arrival is said to be %s", got)
+		}
+	}
+	now.Add((48 * time.Hour).Microseconds())
+	h := open()
+	defer h.Close()
+	first := func() uint64 {
+		s, err := h.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s[0].First
+	}
+	for range cap(asked) { // until it surely looked since the start
+		select {
+		case <-asked:
+		default:
+		}
+	}
+	<-asked
+	<-asked
+	if first() != 1 {
+		t.Errorf("the first message is %d though nothing was committed", first())
+	}
+	waitFor(t, "a warning", func() bool { return fmt.Sprint(health.Problems()) != "[]" })
+	needed.Store(7) // of the second file
+	waitFor(t, "the first file to go", func() bool { return first() == 6 })
+	needed.Store(11)
+	waitFor(t, "all to go", func() bool { return first() == 11 })
+	waitFor(t, "the warning to go", func() bool { return fmt.Sprint(health.Problems()) == "[]" })
+	if got := hub.LastArrival(dir); got < fleetscore.Micros(now.Load())-1e6 {
+		t.Errorf("once all is removed the last time is said to be %s", got)
+	}
+}
+
+func TestLastArrivalOfNoHub(t *testing.T) {
+	t.Parallel()
+	if got := hub.LastArrival(t.TempDir()); got != 0 {
+		t.Errorf("got %s", got)
+	}
+}
