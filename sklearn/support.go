@@ -207,7 +207,7 @@ func hist(name string, code uint32) class {
 	return class{name, code, in("ensemble._hist_gradient_boosting.gradient_boosting"), nil, tree.ReadHistGradientBoosting, named(name, tree.NewHistGradientBoosting), "numeric features"}
 }
 
-const metrics = "metrics euclidean, seuclidean, sqeuclidean, manhattan, chebyshev, minkowski (also with weights), canberra, braycurtis, hamming and cosine; all training rows are compared"
+const metrics = "metrics euclidean, seuclidean, sqeuclidean, manhattan, chebyshev, minkowski (also with weights), canberra, braycurtis (of a ball tree), hamming and cosine; all training rows are compared"
 
 var others = []class{
 	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
@@ -273,6 +273,7 @@ var parts = []struct {
 
 	{"sklearn.ensemble._hist_gradient_boosting.predictor", pickle.Record, "TreePredictor"},
 	{"sklearn.model_selection._classification_threshold", pickle.Record, "_CurveScorer"},
+	{"sklearn.metrics._scorer", pickle.Record, "_CurveScorer"},
 	{"sklearn.calibration", pickle.Record, "_CalibratedClassifier _SigmoidCalibration"},
 	{"sklearn.isotonic", pickle.Record, "IsotonicRegression"},
 

@@ -9,6 +9,15 @@ pickle per case and cases.json; a FOLDER that ends in .zip becomes one file, as 
 fixtures in random/ are, made with --seed 7 --rounds 3 --only
 "column|forest_c|tree_c" (frames), or --rounds 2 --only
 "search|voting|stacking|bagging|ada_boost|one_vs|target|multi_output|select|dummy|other_linear|lasso".
+1.3.0.zip is made with --seed 11 --rounds 1 --only
+"tree_c|forest_c|ada|bagging|stacking|voting|one_vs|calibrated". Those in changed/, of
+which some are refused, are made of 1.0.2 (--seed 100 --rounds 1 --only
+"w_one_vs|w_function|w_isolation"), 1.2.2 (--seed 200 --rounds 1 --only
+"one_class_svm|isolation|w_stacking|one_vs|w_trees|dummy|ada_boost" --changed 1), 1.3.2
+(--seed 13 --rounds 1 --only
+"tree_c|forest_c|w_trees|w_lof|w_knn|w_logistic|w_ridge_c|w_bins|w_threshold") and 1.9.1
+(--seed 11 --rounds 2 --only
+"w_knn|w_lof|w_bins|w_frozen|w_threshold|w_trees_with|w_logistic|w_function|w_mlp|w_ridge_c").
 Works with scikit-learn 0.19 or later on Python 3.
 """
 import argparse

@@ -48,6 +48,9 @@ func ReadThreshold(a *estimator.Attributes) estimator.Estimator {
 	default:
 		a.Unsupported("response_method="+method, "use auto, predict_proba or decision_function")
 	}
+	if member.Outputs(estimator.Method(t.method), in) == 0 {
+		a.Unsupported("response_method="+estimator.Method(t.method).String()+" of "+member.Class(), "use response_method=auto")
+	}
 	if a.Class == "TunedThresholdClassifierCV" {
 		t.threshold = a.Float("best_threshold_")
 		t.tuned(a)

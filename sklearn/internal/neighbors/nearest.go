@@ -56,6 +56,10 @@ func (n *nearest) read(a *estimator.Attributes, k string) {
 		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev, minkowski, canberra, braycurtis, hamming or cosine")
 		return
 	}
+	if n.metric == brayCurtis && a.Text("_fit_method", "") != "ball_tree" { // SciPy and scikit-learn's trees define it otherwise for numbers below 0
+		a.Unsupported("metric=braycurtis without algorithm=ball_tree", "use algorithm=ball_tree")
+		return
+	}
 	cols := -1
 	if a.Features() > 0 {
 		cols = a.Features()

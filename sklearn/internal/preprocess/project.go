@@ -170,6 +170,10 @@ type PCA struct {
 // ReadPCA reads its attributes.
 func ReadPCA(a *estimator.Attributes) estimator.Estimator {
 	t := &PCA{}
+	if a.Dims("components_") == 2 && a.Count("components_") == 0 {
+		a.Unsupported("a fit that kept no component", "train it with n_components of at least 1")
+		return t
+	}
 	t.components, t.outputs, t.features = a.Matrix("components_", -1, -1)
 	if a.Has("mean_") {
 		t.mean = a.Vector("mean_", t.features)
