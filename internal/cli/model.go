@@ -235,7 +235,7 @@ scikit-learn can't be started.`,
 	f.StringVar(&v.cfg.Python, "python", "", "the interpreter, e.g. venv/bin/python")
 	f.IntVar(&v.cfg.Rows, "rows", 200, "rows per model")
 	f.IntVar(&v.cfg.Sample, "sample", 100, "models per kind of estimators and releases; -1 means all")
-	f.Float64Var(&v.cfg.Tolerance, "tolerance", 1e-9, "difference of values that counts as equal, relative to the largest of a method's column, or to 1")
+	f.Float64Var(&v.cfg.Tolerance, "tolerance", 1e-12, "difference of values that counts as equal, relative to the largest of a method's column, or to 1")
 	f.DurationVar(&v.cfg.Patience, "patience", time.Minute, "time that Python may take to start, and for one model")
 	v.flags(cmd)
 	f.StringVar(&v.data, "data", "", "rows to compare with: a file, a folder, or a Delta table; with --model, --key, --time and --feature")

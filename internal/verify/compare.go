@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/fleetscore/fleetscore/sklearn"
 )
@@ -51,7 +52,7 @@ func (c *comparison) all(a *reply) {
 			continue
 		}
 		if method == sklearn.Predict && (c.model.OutlierDetector() || len(c.info.Classes) > 0) {
-			c.labels(ours, values)
+			c.labels(ours, values, theirs.Cols)
 		} else {
 			c.values(name, ours, values, theirs.Cols)
 		}
@@ -76,18 +77,23 @@ func (c *comparison) row(i int) []Float {
 	return out
 }
 
-// labels compares predictions that are labels.
-func (c *comparison) labels(ours, theirs []float64) {
-	for i := range ours {
-		if ours[i] == theirs[i] {
+// labels compares predictions that are labels, cols a row.
+func (c *comparison) labels(ours, theirs []float64, cols int) {
+	for at := 0; at < len(ours); at += cols {
+		got, want := ours[at:at+cols], theirs[at:at+cols]
+		differs := 0
+		for differs < cols && got[differs] == want[differs] {
+			differs++
+		}
+		if differs == cols {
 			continue
 		}
-		if c.tie(sklearn.Predict, i, theirs[i:i+1], []float64{0}) {
+		if c.tie(sklearn.Predict, at/cols, nil, want, make([]float64, cols)) {
 			c.kind.Ties++
 			continue
 		}
 		c.kind.Labels++
-		c.note(Offender{Method: "predict", Row: c.row(i), Ours: Float(ours[i]), Theirs: Float(theirs[i])}, 1e300)
+		c.note(Offender{Method: "predict", Row: c.row(at / cols), Ours: Float(got[differs]), Theirs: Float(want[differs])}, 1e300)
 	}
 }
 
@@ -98,11 +104,14 @@ const nudge = 1e-12
 // tie reports whether rounding decides the result of a row: whether a row that
 // differs from it by no more than rounding errors do has, by us, the result that
 // scikit-learn gives this one. At steps of trees and isotonic functions, between
-// neighbours of equal distance, and where a decision is 0, it does.
-func (c *comparison) tie(method sklearn.Method, i int, theirs, within []float64) bool {
+// neighbours of equal distance, and where a decision is 0, it does. Of values, ours,
+// it also does where they move by as much as they differ: the terms of a sum may be
+// far larger than the sum, as they are where a column was constant in training.
+func (c *comparison) tie(method sklearn.Method, i int, ours, theirs, within []float64) bool {
 	row := c.x[i*c.cols : (i+1)*c.cols]
 	moved, out := make([]float64, c.cols), make([]float64, len(theirs))
 	rng := rand.New(rand.NewPCG(uint64(i), 2))
+	spread := slices.Clone(within)
 	for try := range 64 {
 		for k, v := range row {
 			by := nudge * (2*rng.Float64() - 1)
@@ -111,7 +120,18 @@ func (c *comparison) tie(method sklearn.Method, i int, theirs, within []float64)
 			}
 			moved[k] = v + by*max(math.Abs(v), 1)
 		}
-		if c.model.Call(method, moved, 1, out, &c.run.scratch) == nil && near(out, theirs, within) {
+		if c.model.Call(method, moved, 1, out, &c.run.scratch) != nil {
+			continue
+		}
+		if near(out, theirs, within) {
+			return true
+		}
+		for k := range ours {
+			if d := math.Abs(out[k] - ours[k]); d > spread[k] {
+				spread[k] = d
+			}
+		}
+		if ours != nil && near(ours, theirs, spread) {
 			return true
 		}
 	}
@@ -146,7 +166,7 @@ func (c *comparison) values(method string, ours, theirs []float64, cols int) {
 		got, want := ours[at:at+cols], theirs[at:at+cols]
 		col, d := worst(got, want, scale)
 		if d > c.run.cfg.Tolerance {
-			if c.tie(methodOf(method), at/cols, want, within) {
+			if c.tie(methodOf(method), at/cols, got, want, within) {
 				c.kind.Ties++
 				continue
 			}

@@ -29,7 +29,7 @@ type Config struct {
 	Python    string        // the interpreter
 	Rows      int           // rows per model; 0 means 200
 	Sample    int           // models per kind of estimators and releases; 0 means 100, negative all
-	Tolerance float64       // difference of values that counts as equal, relative to the largest of the method's column, or to 1; 0 means 1e-9
+	Tolerance float64       // difference of values that counts as equal, relative to the largest of the method's column, or to 1; 0 means 1e-12
 	Patience  time.Duration // for starting Python, and for one model; 0 means 1m
 	// RowsOf gives rows to compare a model with, row-major and in the order of its
 	// features, by the file's name; nil if there are none, and rows are generated. An
@@ -42,7 +42,7 @@ type Config struct {
 func (c Config) Defaults() Config {
 	c.Rows = cmp.Or(c.Rows, 200)
 	c.Sample = cmp.Or(c.Sample, 100)
-	c.Tolerance = cmp.Or(c.Tolerance, 1e-9)
+	c.Tolerance = cmp.Or(c.Tolerance, 1e-12)
 	c.Patience = cmp.Or(c.Patience, time.Minute)
 	return c
 }

@@ -52,10 +52,15 @@ def load(path):
 def numbers(value, model):
     """A method's result as rows of float64; labels that are no numbers as places in classes_."""
     import numpy
+    if isinstance(value, list):  # probabilities of several outputs: their columns side by side
+        value = numpy.hstack([numpy.asarray(v) for v in value])
     value = numpy.asarray(value)
     if value.dtype.kind not in "fiub":
-        classes = numpy.asarray(model.classes_)
-        value = numpy.searchsorted(classes, value)
+        classes = model.classes_
+        if value.ndim == 2 and isinstance(classes, list):  # of each output
+            value = numpy.column_stack([numpy.searchsorted(c, value[:, i]) for i, c in enumerate(classes)])
+        else:
+            value = numpy.searchsorted(numpy.asarray(classes), value)
     value = numpy.ascontiguousarray(value, dtype="<f8")
     if value.ndim == 1:
         value = value[:, None]
@@ -75,18 +80,24 @@ def serve(request):
             result["load"] = fault(e)
             return result
         result["warnings"] = sorted({type(w.message).__name__ for w in caught if "Version" in type(w.message).__name__})
-    x = numpy.frombuffer(base64.b64decode(request["x"]), dtype="<f8").reshape(-1, request["cols"])
-    if request.get("names"):
-        try:
-            import pandas
-            x = pandas.DataFrame(x, columns=request["names"])
-        except ImportError:
-            pass
+    given = numpy.frombuffer(base64.b64decode(request["x"]), dtype="<f8").reshape(-1, request["cols"])
+
+    def rows():
+        """The rows anew for each method: models with copy=False write into theirs."""
+        x = given.copy()
+        if request.get("names"):
+            try:
+                import pandas
+                x = pandas.DataFrame(x, columns=request["names"])
+            except ImportError:
+                pass
+        return x
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for method in request["methods"]:
             try:
-                result["out"][method] = numbers(getattr(model, method)(x), model)
+                result["out"][method] = numbers(getattr(model, method)(rows()), model)
             except BaseException as e:
                 if isinstance(e, KeyboardInterrupt):
                     raise
