@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type committer struct {
 	failed  bool              // whether the last append was in vain
 	told    time.Time         // when the log last said so
 	looked  time.Time
+	mark    fleetscore.Micros // no query takes readings whose windows end before it
 }
 
 // waiting is a batch and what the requests whose readings are in it wait for.
@@ -103,18 +105,20 @@ func (c *committer) flush(ctx context.Context) {
 		}
 		for _, w := range list {
 			w.finish()
-			w.err = c.append(ctx, &w.Readings)
+			w.err = c.append(ctx, &w.Readings, c.g.now())
 			close(w.done)
 		}
 	}
 }
 
-func (c *committer) append(ctx context.Context, r *fleetscore.Readings) error {
+// append appends readings, or a tick if there are none, that arrived at a time.
+func (c *committer) append(ctx context.Context, r *fleetscore.Readings, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	start := c.g.now()
-	c.arrived = max(c.arrived, fleetscore.MicrosOf(start))
-	_, err := c.g.hub.Append(ctx, c.partition, hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: c.arrived}, r)
+	c.arrived = max(c.arrived, fleetscore.MicrosOf(at))
+	stamp := hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: c.arrived, Unsure: micros(c.g.clock.Unsure())}
+	_, err := c.g.hub.Append(ctx, c.partition, stamp, r)
 	end := c.g.now()
 	outcome := "done"
 	if err != nil {
@@ -132,35 +136,51 @@ func (c *committer) append(ctx context.Context, r *fleetscore.Readings) error {
 	if r != nil {
 		c.g.metrics.batch.Observe(float64(r.Len()))
 	}
-	if r != nil || err != nil {
+	if err != nil || r != nil && !c.stale(r) {
 		c.quiet = end
 	}
 	return err
 }
 
+func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
+
+// stale tells whether every reading is late for every query. Readings that are
+// dropped don't end the quiet: a device whose clock is behind can't keep the time of
+// a partition from going on.
+func (c *committer) stale(r *fleetscore.Readings) bool {
+	if r.Len() == 0 {
+		return false
+	}
+	newest := slices.Max(r.Times)
+	stale := newest < c.mark-micros(c.g.cfg.Longest)
+	c.mark = max(c.mark, min(newest, c.arrived)-micros(c.g.cfg.Hub.Disorder.D()))
+	return stale
+}
+
 // tick appends a tick when the partition was quiet for as long as it takes to
-// count as idle, while all was well. A pause of this process itself, such as a
-// laptop's sleep, is no quiet: devices may have tried in vain.
+// count as idle, while all was well. It speaks for the time before the oldest
+// request that is still being parsed. A pause of this process itself, such as a
+// laptop's sleep, doesn't count as quiet, because devices may have sent in vain; nor
+// does a time that is only a guess.
 func (c *committer) tick(ctx context.Context) {
 	now := c.g.now()
-	if now.Sub(c.looked) > 3*c.period {
+	if now.Sub(c.looked) > 3*c.period || !c.g.clock.Certain() {
 		c.quiet = now
 	}
 	c.looked = now
-	if c.g.parsing.Load() > 0 {
-		c.quiet = now
-	}
-	if !c.failed && now.Sub(c.quiet) < c.g.cfg.Hub.IdleAfter.D() {
+	at := c.g.parsing.oldest(now)
+	if !c.failed && at.Sub(c.quiet) < c.g.cfg.Hub.IdleAfter.D() {
 		return
 	}
 	c.mu.Lock()
 	busy := len(c.waiting) > 0
 	c.mu.Unlock()
 	switch {
-	case busy:
+	case busy, !c.failed && fleetscore.MicrosOf(at) < c.arrived:
 	case c.failed: // a message without readings shows whether the hub is well again; only then silence begins to count
-		_ = c.append(ctx, &fleetscore.Readings{}) // logged
-	case c.append(ctx, nil) == nil:
+		_ = c.append(ctx, &fleetscore.Readings{}, now) // logged
+	case c.append(ctx, nil, at) == nil:
+		c.mark = max(c.mark, fleetscore.MicrosOf(at)-micros(c.g.cfg.Hub.IdleAfter.D()))
 		c.g.metrics.ticks.Inc()
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/hub"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	MaxQueueBytes int64                // of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
 	Numbers       []string             // columns that queries calculate with: a text there is refused
+	Longest       time.Duration        // window of the queries, by which readings are judged that are late for all of them; 0 means a day
 	MaxFuture     time.Duration        // how far a reading's time may lie ahead of its arrival; 0 means 5 min; negative means any
 }
 
@@ -61,6 +63,9 @@ func (c Config) Defaults() Config {
 	}
 	if c.BodyTimeout == 0 {
 		c.BodyTimeout = 30 * time.Second
+	}
+	if c.Longest == 0 {
+		c.Longest = 24 * time.Hour
 	}
 	if c.MaxFuture == 0 {
 		c.MaxFuture = 5 * time.Minute
@@ -96,9 +101,12 @@ func (c Config) Validate() error {
 
 // Deps is what a gateway works with.
 type Deps struct {
-	Hub     hub.Hub
-	Log     *slog.Logger          // nil discards
-	Now     func() time.Time      // nil means time.Now
+	Hub   hub.Hub
+	Log   *slog.Logger // nil discards
+	Clock *clock.Clock // the time that arrivals get; nil is the system's
+	// Full says why no more readings can be taken for now, or nothing: what was
+	// taken waits to be aggregated and has reached its bound. Nil never refuses.
+	Full    func() string
 	Metrics prometheus.Registerer // nil means none
 }
 
@@ -107,14 +115,16 @@ type Gateway struct {
 	cfg     Config
 	hub     hub.Hub
 	log     *slog.Logger
-	now     func() time.Time
+	clock   *clock.Clock
+	now     func() time.Time // of the clock
+	full    func() string
 	metrics *metrics
 	rate    rate
 
 	partition  [fleetscore.Shards]int // of each shard
 	parsers    chan *parser           // as many as processors: parsing does nothing but compute
 	queued     atomic.Int64           // bytes of bodies being received or waiting
-	parsing    atomic.Int64           // requests between the end of their body and their queues; no ticks meanwhile
+	parsing    parsing                // requests between the end of their body and their queues
 	committers []*committer
 }
 
@@ -124,12 +134,12 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, now: deps.Now}
+	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	if g.now == nil {
-		g.now = time.Now
+	if g.full == nil {
+		g.full = func() string { return "" }
 	}
 	var err error
 	if g.metrics, err = newMetrics(deps.Metrics, func() float64 { return float64(g.queued.Load()) }); err != nil {

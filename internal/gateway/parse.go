@@ -42,7 +42,8 @@ type parsed struct {
 	batches  [][]*batch // per partition
 	accepted int
 	rejected int
-	reasons  []Rejection // the first maxRejections
+	reasons  []Rejection       // the first maxRejections
+	newest   fleetscore.Micros // event time of the readings accepted
 }
 
 func (p *parsed) reject(line int, field, format string, args ...any) {
@@ -278,8 +279,11 @@ func (p *parser) time(raw jsontext.Value) (why string) {
 		}
 	case '0':
 		ms, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil || math.Abs(ms) > 1e14 {
+		if err != nil {
 			return "not a number of milliseconds since 1970"
+		}
+		if why := unitOf(ms); why != "" {
+			return why
 		}
 		t = fleetscore.Micros(math.Floor(ms * 1000))
 	default:
@@ -291,8 +295,39 @@ func (p *parser) time(raw jsontext.Value) (why string) {
 	if t < 0 {
 		return "lies before 1970: is the device's clock set?"
 	}
+	if t < leastTime {
+		return "lies in 1970: is the device's clock set?"
+	}
 	p.reading.time = t
 	return ""
+}
+
+// leastTime is 1971-01-01: whatever lies before it is a clock that wasn't set.
+const leastTime = fleetscore.Micros(365 * 24 * 3600 * 1e6)
+
+// unitOf judges a number that should be milliseconds since 1970: one that is far
+// too small or large for a time of our days is in another unit. Numbers mean times
+// from 1973-03-03 (as milliseconds) on, which is before anybody sent JSON.
+func unitOf(ms float64) (why string) {
+	const least, most = 1e11, 1e14
+	seconds := func(s float64) string { return time.Unix(int64(s), 0).UTC().Format("2006-01-02T15:04:05Z") }
+	switch a := math.Abs(ms); {
+	case a >= least && a <= most:
+		return ""
+	case a < 1:
+		return "the number 0 or nearly 0 is no time: is the device's clock set? Send milliseconds since 1970"
+	case ms < 0:
+		return "lies before 1970: is the device's clock set?"
+	case ms >= 1e8 && ms < least:
+		return fmt.Sprintf("the number would lie in 1970 to 1973 as milliseconds; as seconds it is %s: multiply it by 1000", seconds(ms))
+	case ms < least:
+		return "the number would lie in 1970 as milliseconds; send milliseconds since 1970, which have 13 digits today"
+	case ms < 1e17:
+		return fmt.Sprintf("the number is too large for milliseconds; as microseconds it is %s: divide it by 1000", seconds(ms/1e6))
+	case ms < 1e20:
+		return fmt.Sprintf("the number is too large for milliseconds; as nanoseconds it is %s: divide it by 1000000", seconds(ms/1e9))
+	}
+	return "not a number of milliseconds since 1970"
 }
 
 func (p *parser) keyValue(i int, raw jsontext.Value) (why string) {
@@ -383,4 +418,5 @@ func (p *parser) keep(size int) {
 	}
 	list[len(list)-1].add(r)
 	p.out.accepted++
+	p.out.newest = max(p.out.newest, r.time)
 }

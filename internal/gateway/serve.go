@@ -40,7 +40,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", "1")
 	}
 	if status == http.StatusMethodNotAllowed {
@@ -74,6 +74,10 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
 			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "content type %q isn't known", r.Header.Get("Content-Type"))
 	}
+	if why := g.full(); why != "" {
+		w.Header().Set("Retry-After", "10")
+		return http.StatusServiceUnavailable, 0, g.problem(fleetscore.Exhausted, "send them again later; GET /queries says which query is behind, and hub.backlog_mb sets the bound", "%s", why)
+	}
 	body, status, problem := g.body(w, r)
 	if problem != nil {
 		return status, 0, problem
@@ -94,8 +98,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 // parse parses a body and hands its readings to their partitions. A defect in
 // parsing costs this request, not the parser's place.
 func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, body []byte) (*parsed, []*waiting, error) {
-	g.parsing.Add(1)
-	defer g.parsing.Add(-1)
+	defer g.parsing.begin(g.now)()
 	p := <-g.parsers
 	sound := false
 	defer func() {
@@ -104,8 +107,13 @@ func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, body []b
 		}
 		g.parsers <- p
 	}()
-	out := parse(p, body, g.now())
+	// While the clock isn't trusted a reading that seems to come from the future may
+	// be right.
+	out := parse(p, body, g.now().Add(g.clock.Unsure()))
 	sound = true
+	if out.accepted > 0 {
+		g.clock.Witness(out.newest.Time())
+	}
 	waits, err := g.queue(out)
 	return out, waits, err
 }

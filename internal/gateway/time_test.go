@@ -1,0 +1,254 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+)
+
+// world is a gateway over a hub in memory whose machine's clock can be set wrongly.
+// It runs in a synctest bubble.
+type world struct {
+	t    *testing.T
+	hub  *hubtest.Memory
+	g    *Gateway
+	off  atomic.Int64 // what the wall clock is wrong by
+	full atomic.Bool
+}
+
+// within runs a test of a gateway; lastSeen is how long before the start the log's
+// last message came, 0 for an empty log, and off what the wall clock is wrong by.
+func within(t *testing.T, partitions int, lastSeen, off time.Duration, test func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, hub: hubtest.New(partitions)}
+		w.off.Store(int64(off))
+		begin := time.Now()
+		var seen time.Time
+		if lastSeen != 0 {
+			seen = begin.Add(-lastSeen)
+		}
+		c := clock.New(clock.Config{}, clock.Deps{Wall: func() time.Time { return time.Now().Add(time.Duration(w.off.Load())) },
+			Steady: func() time.Duration { return time.Since(begin) }, Synced: func() (time.Time, bool) { return time.Time{}, false }}, seen)
+		cfg := Config{Hub: testHub, Longest: 5 * time.Second}
+		cfg.Hub.Disorder = fleetscore.Duration(2 * time.Second)
+		g, err := New(cfg, Deps{Hub: w.hub, Clock: c, Full: func() string {
+			if w.full.Load() {
+				return "the queries are behind"
+			}
+			return ""
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.g = g
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- g.Run(ctx) }()
+		test(w)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// send posts a reading of a device at a time.
+func (w *world) send(device string, at time.Time) (int, Problem) {
+	return post(w.g, "application/json", fmt.Sprintf(`{"TS":%q,"Device":%q,"Tag":"1","Value":1}`, at.UTC().Format(time.RFC3339Nano), device))
+}
+
+// ticks counts a partition's ticks and returns the arrival of the latest message.
+func (w *world) ticks(partition int) (n int, latest time.Time) {
+	var before fleetscore.Micros
+	for _, m := range w.hub.Messages(partition) {
+		if m.Tick {
+			n++
+		}
+		if m.Arrived < before {
+			w.t.Errorf("message %d arrived before the one before it", m.Seq)
+		}
+		before = m.Arrived
+	}
+	return n, before.Time()
+}
+
+// TestServerClockAhead: a server's clock that is an hour ahead for 8 s declares no
+// silence of that hour, and readings go on to be taken, from devices with the right
+// time and with the server's.
+func TestServerClockAhead(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 0, 0, func(w *world) {
+		time.Sleep(20 * time.Second)
+		w.off.Store(int64(time.Hour))
+		time.Sleep(8 * time.Second)
+		for _, at := range []time.Time{time.Now(), time.Now().Add(time.Hour)} {
+			if status, p := w.send("a", at); status != 200 {
+				t.Errorf("status %d while the clock is ahead: %+v", status, p)
+			}
+		}
+		w.off.Store(0)
+		time.Sleep(20 * time.Second)
+		if n, latest := w.ticks(0); n == 0 || latest.After(time.Now()) {
+			t.Errorf("%d ticks; the latest arrival is %s, it is %s", n, latest, time.Now())
+		}
+		if status, p := w.send("a", time.Now()); status != 200 {
+			t.Errorf("status %d after it: %+v", status, p)
+		}
+		if status, _ := w.send("a", time.Now().Add(time.Hour)); status != 400 {
+			t.Errorf("a reading an hour ahead gets status %d while the clock is trusted, want 400", status)
+		}
+	})
+}
+
+// TestStartBehind: a server that starts an hour before what its log saw takes
+// readings of the right time, and says that it isn't sure of their arrival.
+func TestStartBehind(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 10*time.Minute, -time.Hour, func(w *world) {
+		seen := time.Now().Add(-10 * time.Minute)
+		if status, p := w.send("a", time.Now()); status != 200 {
+			t.Fatalf("status %d: %+v", status, p)
+		}
+		m := w.hub.Messages(0)[0]
+		if m.Arrived < fleetscore.MicrosOf(seen) || m.Unsure < micros(10*time.Minute) {
+			t.Errorf("it arrived at %s, unsure by %d us; the log last saw %s", m.Arrived, m.Unsure, seen)
+		}
+		time.Sleep(time.Minute)
+		if n, _ := w.ticks(0); n != 0 {
+			t.Errorf("%d ticks while the time is a guess", n)
+		}
+	})
+}
+
+// TestStartTwoDaysLater: a server that starts two days late declares no silence of
+// these days until its clock is confirmed, here by the times of readings.
+func TestStartTwoDaysLater(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 48*time.Hour, 0, func(w *world) {
+		time.Sleep(time.Minute)
+		if n, _ := w.ticks(0); n != 0 {
+			t.Errorf("%d ticks before anything confirms the clock", n)
+		}
+		for range 4 {
+			if status, p := w.send("a", time.Now()); status != 200 {
+				t.Fatalf("status %d: %+v", status, p)
+			}
+		}
+		time.Sleep(time.Minute)
+		if n, latest := w.ticks(0); n == 0 || time.Since(latest) > 10*time.Second {
+			t.Errorf("%d ticks, the latest message is of %s", n, latest)
+		}
+	})
+}
+
+// TestQuietBesideBusy: requests that are always being parsed don't keep a partition
+// from ticking; a tick speaks for the time before the oldest of them.
+func TestQuietBesideBusy(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 0, 0, func(w *world) {
+		end := w.g.parsing.begin(w.g.now)
+		for range 100 { // there are always two at once
+			next := w.g.parsing.begin(w.g.now)
+			time.Sleep(300 * time.Millisecond)
+			end()
+			end = next
+		}
+		n, latest := w.ticks(0)
+		if n == 0 || time.Since(latest) > 3*time.Second {
+			t.Errorf("%d ticks in 30 s, the latest speaks for %s, it is %s", n, latest, time.Now())
+		}
+		time.Sleep(time.Minute) // one request hangs
+		if _, l := w.ticks(0); l.After(latest.Add(time.Second)) {
+			t.Errorf("a tick speaks for %s though a request of %s is still parsed", l, latest)
+		}
+		end()
+		time.Sleep(10 * time.Second)
+		if _, l := w.ticks(0); time.Since(l) > 3*time.Second {
+			t.Errorf("the latest tick speaks for %s, it is %s", l, time.Now())
+		}
+	})
+}
+
+// TestStaleDevice: a device whose clock is an hour behind, and which alone still
+// sends, doesn't keep the partition's time from going on.
+func TestStaleDevice(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 0, 0, func(w *world) {
+		w.send("fresh", time.Now())
+		for range 60 {
+			time.Sleep(time.Second)
+			w.send("stale", time.Now().Add(-time.Hour))
+		}
+		if n, _ := w.ticks(0); n == 0 {
+			t.Error("no tick in a minute in which only late readings came")
+		}
+		before, _ := w.ticks(0)
+		for range 60 {
+			time.Sleep(time.Second)
+			w.send("fresh", time.Now())
+		}
+		if n, _ := w.ticks(0); n > before+2 {
+			t.Errorf("%d ticks while readings in time came", n-before)
+		}
+	})
+}
+
+// TestBacklog: when what was taken reaches its bound, readings are refused before
+// their body is read, and told when to come again.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	within(t, 1, 0, 0, func(w *world) {
+		w.full.Store(true)
+		r := httptest.NewRequest(http.MethodPost, "/hubs/hub/messages", strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		rec := httptest.NewRecorder()
+		w.g.ServeHTTP(rec, r)
+		if rec.Code != 503 || rec.Header().Get("Retry-After") != "10" || !strings.Contains(rec.Body.String(), "the queries are behind") {
+			t.Errorf("got %d, %v, %s", rec.Code, rec.Header(), rec.Body)
+		}
+		w.full.Store(false)
+		if status, p := w.send("a", time.Now()); status != 200 {
+			t.Errorf("afterwards: %d %+v", status, p)
+		}
+	})
+}
+
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	g := start(t, hubtest.New(1), Config{})
+	now := time.Now()
+	for text, want := range map[string]string{
+		fmt.Sprint(now.UnixMilli()):     "",
+		"946684800000":                  "", // 2000-01-01
+		fmt.Sprint(now.Unix()):          "multiply it by 1000",
+		fmt.Sprintf("%d.5", now.Unix()): "multiply it by 1000",
+		fmt.Sprint(now.UnixMicro()):     "as microseconds it is " + now.UTC().Format("2006-01-02T15:04"),
+		fmt.Sprint(now.UnixNano()):      "as nanoseconds it is " + now.UTC().Format("2006-01-02T15:04"),
+		"0":                             "is the device's clock set?",
+		"-0.5":                          "is the device's clock set?",
+		"42":                            "13 digits",
+		"12345678":                      "13 digits",
+		"-5000000000":                   "before 1970",
+		"1e30":                          "not a number of milliseconds",
+		`"1970-01-01T00:00:07Z"`:        "lies in 1970",
+		`"1971-01-01T00:00:01Z"`:        "",
+	} {
+		status, p := post(g, "application/json", `{"TS":`+text+`,"Device":"a","Tag":"1","Value":1}`)
+		switch {
+		case want == "" && status != 200:
+			t.Errorf("%s: status %d: %+v", text, status, p)
+		case want != "" && (status != 400 || len(p.Lines) != 1 || !strings.Contains(p.Lines[0].Reason, want)):
+			t.Errorf("%s: status %d, %+v; want a reason with %q", text, status, p.Lines, want)
+		}
+	}
+}
