@@ -129,7 +129,7 @@ func (p *platform) start(ctx context.Context, models string, pipelines int) erro
 	}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		if m := regexp.MustCompile(`portal at (http://[^,]+),`).FindStringSubmatch(lines.Text()); m != nil {
+		if m := regexp.MustCompile(`portal at (http://[^/, ]+)`).FindStringSubmatch(lines.Text()); m != nil {
 			p.url = m[1]
 			go func() { // it must not wait for us
 				for lines.Scan() {

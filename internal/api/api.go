@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
@@ -26,12 +27,9 @@ import (
 // Prefix is where the API lies on its server.
 const Prefix = "/api/v1"
 
-// Config says who may use the API and how much they may send.
+// Config says how much may be sent to the API.
 type Config struct {
-	NodeToken      string // nodes show it; must be set
-	APIToken       string // everybody else shows it; "" asks for none
 	Version        string // the server's release, for GET /health
-	Loopback       bool   // the server listens on this machine only: other host names are refused
 	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
 }
 
@@ -58,6 +56,7 @@ type Jobs interface {
 
 // Deps is what the API works with.
 type Deps struct {
+	Doors     *access.Doors // who may do what
 	Ledger    *ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
@@ -83,9 +82,6 @@ type server struct {
 
 // New builds the API's handler. It serves everything below Prefix.
 func New(cfg Config, deps Deps) (http.Handler, error) {
-	if cfg.NodeToken == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "build API", "", "no token for nodes")
-	}
 	if cfg.MaxUploadBytes == 0 {
 		cfg.MaxUploadBytes = 256 << 20
 	}
@@ -103,20 +99,18 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
+	mux := deps.Doors.NewMux(func(w http.ResponseWriter, r *http.Request, why *access.Refusal) {
+		if why.Status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="fleetscore"`)
+		}
+		writeProblem(w, refused(why))
+	})
 	s.register(mux)
 	mux.HandleFunc(Prefix+"/", unknownPath)
-
-	origin := http.NewCrossOriginProtection()
-	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, &Problem{Kind: fleetscore.Invalid.String(), Op: "check origin", Subject: r.Header.Get("Origin"), status: http.StatusForbidden,
-			Message: "a page of another site asked for a change", Hint: "send it from this server's own pages, or by a program"})
-	}))
-	h := origin.Handler(mux)
-	h = authenticate(cfg, h)
-	h = checkHost(cfg.Loopback, h)
-	h = harden(h)
-	return observe(s.log, m, s.now, h), nil
+	if err := mux.Err(); err != nil {
+		return nil, err
+	}
+	return observe(s.log, m, s.now, mux), nil
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
@@ -125,7 +119,7 @@ func unknownPath(w http.ResponseWriter, r *http.Request) {
 }
 
 // register adds every operation to the mux and the document.
-func (s *server) register(mux *http.ServeMux) {
+func (s *server) register(mux *access.Mux) {
 	cfg := huma.DefaultConfig("Fleetscore", "1")
 	cfg.Info.Description = "Readings in, scheduled scoring with every sensor's own model, predictions and coverage out."
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
@@ -133,8 +127,7 @@ func (s *server) register(mux *http.ServeMux) {
 	cfg.Transformers = []huma.Transformer{transform}
 	cfg.RejectUnknownQueryParameters = true
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"api":   {Type: "http", Scheme: "bearer", Description: "where the server was given an API token"},
-		"nodes": {Type: "http", Scheme: "bearer", Description: "the token of nodes"},
+		"token": {Type: "http", Scheme: "bearer", Description: "a token of the role that the operation's x-role names, or of one that may do more"},
 	}
 	api := huma.NewAPI(cfg, restAdapter{humago.NewAdapter(mux, Prefix)})
 	api.OpenAPI().Servers = []*huma.Server{{URL: Prefix}}
@@ -150,6 +143,17 @@ func (s *server) register(mux *http.ServeMux) {
 	s.registerNodeProtocol(api)
 	s.registerBlobs(api, mux)
 	s.registerStreams(api, mux)
+	s.registerTokens(api)
+}
+
+// describeAccess says in the document who may use an operation.
+func describeAccess(op *huma.Operation, pattern string) {
+	need := access.Table[pattern].Need
+	op.Extensions = map[string]any{"x-role": need}
+	op.Security = []map[string][]string{{"token": {}}}
+	if need == access.Anyone {
+		op.Security = []map[string][]string{}
+	}
 }
 
 // restAdapter lets the last parameter of an operation marked with restOfPath
@@ -175,9 +179,11 @@ func add[I, O any](api huma.API, op huma.Operation, handle func(context.Context,
 		op.Responses = map[string]*huma.Response{}
 	}
 	op.Responses["default"] = &huma.Response{Description: "Failure", Content: map[string]*huma.MediaType{"application/json": {Schema: ref}}}
-	if op.Security == nil {
-		op.Security = []map[string][]string{{"api": {}}}
+	pattern := op.Method + " " + Prefix + op.Path
+	if op.Metadata[restOfPath] == true {
+		pattern = strings.TrimSuffix(pattern, "}") + "...}"
 	}
+	describeAccess(&op, pattern)
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err != nil {

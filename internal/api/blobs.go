@@ -10,30 +10,40 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // registerBlobs lets nodes read a task's inputs and write its outputs where the
 // store is not a folder they can open: they hold no credentials of it. Bytes
 // stream through, so these requests are read here and only described to huma.
-func (s *server) registerBlobs(api huma.API, mux *http.ServeMux) {
-	nodes := []map[string][]string{{"nodes": {}}}
+func (s *server) registerBlobs(api huma.API, mux *access.Mux) {
 	add(api, huma.Operation{OperationID: "list task blobs", Method: http.MethodGet, Path: "/leases/{id}/blobs", Tags: []string{"node protocol"},
-		Summary: "Blobs that an attempt's task may read", Security: nodes}, s.listTaskBlobs)
+		Summary: "Blobs that an attempt's task may read"}, s.listTaskBlobs)
 	add(api, huma.Operation{OperationID: "describe task blob", Method: http.MethodGet, Path: "/leases/{id}/stat/{name}", Tags: []string{"node protocol"},
-		Summary: "Size and time of a blob that an attempt's task may read", Security: nodes, Metadata: map[string]any{restOfPath: true}}, s.statTaskBlob)
+		Summary: "Size and time of a blob that an attempt's task may read", Metadata: map[string]any{restOfPath: true}}, s.statTaskBlob)
 	path := func(name, in string) *huma.Param {
 		return &huma.Param{Name: name, In: in, Required: in == "path", Schema: &huma.Schema{Type: huma.TypeString}}
 	}
-	api.OpenAPI().AddOperation(&huma.Operation{OperationID: "read task blob", Method: http.MethodGet, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
-		Summary: "A range of a blob that an attempt's task may read; the name may hold slashes", Security: nodes, Responses: plain("200", "application/octet-stream"),
+	describe(api, Prefix+"/leases/{id}/blobs/{name...}", &huma.Operation{OperationID: "read task blob", Method: http.MethodGet, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
+		Summary: "A range of a blob that an attempt's task may read; the name may hold slashes", Responses: plain("200", "application/octet-stream"),
 		Parameters: []*huma.Param{path("id", "path"), path("name", "path"), path("offset", "query"), path("length", "query")}})
-	api.OpenAPI().AddOperation(&huma.Operation{OperationID: "write task blob", Method: http.MethodPut, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
-		Summary: "Write a file of an attempt's results; the name may hold slashes", Security: nodes, Responses: plain("200", "application/json"),
+	describe(api, Prefix+"/leases/{id}/blobs/{name...}", &huma.Operation{OperationID: "write task blob", Method: http.MethodPut, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
+		Summary: "Write a file of an attempt's results; the name may hold slashes", Responses: plain("200", "application/json"),
 		Parameters:  []*huma.Param{path("id", "path"), path("name", "path")},
 		RequestBody: bytesBody("application/octet-stream", "the blob")})
 	mux.HandleFunc("GET "+Prefix+"/leases/{id}/blobs/{name...}", problems(s.readTaskBlob))
 	mux.HandleFunc("PUT "+Prefix+"/leases/{id}/blobs/{name...}", problems(s.writeTaskBlob))
+}
+
+// describe adds an operation to the document whose requests are read elsewhere.
+func describe(api huma.API, path string, op *huma.Operation) {
+	pattern := op.Method + " " + path
+	if _, ok := access.Table[pattern]; !ok {
+		pattern = path
+	}
+	describeAccess(op, pattern)
+	api.OpenAPI().AddOperation(op)
 }
 
 // problems answers a handler's error as a Problem.
@@ -45,13 +55,22 @@ func problems(h func(w http.ResponseWriter, r *http.Request) error) http.Handler
 	}
 }
 
+// taskBlob refuses blobs that a lease's task doesn't need, and leases that are not
+// the caller's.
+func (s *server) taskBlob(ctx context.Context, lease, name string, write bool) error {
+	if err := s.holds(ctx, fleetscore.LeaseID(lease)); err != nil {
+		return err
+	}
+	return s.deps.Scheduler.Access(ctx, fleetscore.LeaseID(lease), name, write)
+}
+
 type listTaskBlobsInput struct {
 	ID string `path:"id"`
 	ListStoreInput
 }
 
 func (s *server) listTaskBlobs(ctx context.Context, in *listTaskBlobsInput) (*body[List[Blob]], error) {
-	if err := s.deps.Scheduler.Access(ctx, fleetscore.LeaseID(in.ID), in.Prefix, false); err != nil {
+	if err := s.taskBlob(ctx, in.ID, in.Prefix, false); err != nil {
 		return nil, err
 	}
 	return s.listStore(ctx, &in.ListStoreInput)
@@ -61,7 +80,7 @@ func (s *server) statTaskBlob(ctx context.Context, in *struct {
 	ID   string `path:"id"`
 	Name string `path:"name"`
 }) (*body[Blob], error) {
-	if err := s.deps.Scheduler.Access(ctx, fleetscore.LeaseID(in.ID), in.Name, false); err != nil {
+	if err := s.taskBlob(ctx, in.ID, in.Name, false); err != nil {
 		return nil, err
 	}
 	i, err := s.deps.Store.Stat(ctx, fleetscore.BlobName(in.Name))
@@ -70,7 +89,7 @@ func (s *server) statTaskBlob(ctx context.Context, in *struct {
 
 func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
-	if err := s.deps.Scheduler.Access(r.Context(), fleetscore.LeaseID(r.PathValue("id")), name, false); err != nil {
+	if err := s.taskBlob(r.Context(), r.PathValue("id"), name, false); err != nil {
 		return err
 	}
 	offset, err1 := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64)
@@ -92,7 +111,7 @@ func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 
 func (s *server) writeTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
-	if err := s.deps.Scheduler.Access(r.Context(), fleetscore.LeaseID(r.PathValue("id")), name, true); err != nil {
+	if err := s.taskBlob(r.Context(), r.PathValue("id"), name, true); err != nil {
 		return err
 	}
 	i, err := s.deps.Store.Put(r.Context(), fleetscore.BlobName(name), r.Body, store.PutOptions{})

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
@@ -24,10 +25,6 @@ type Health struct {
 
 // Failing is one part that doesn't work, or a warning.
 type Failing obs.Problem
-
-type healthInput struct {
-	Authorization string `header:"Authorization" hidden:"true"`
-}
 
 type healthOutput struct {
 	Status int
@@ -52,8 +49,8 @@ type configText struct {
 
 func (s *server) registerConfig(api huma.API) {
 	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether all parts of the server work",
-		Description: "200 while all parts work, 503 when one doesn't. Warnings alone are 200. Details need the API's token.",
-		Security:    []map[string][]string{}, Responses: map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
+		Description: "200 while all parts work, 503 when one doesn't. Warnings alone are 200. Details need a token of the role viewer.",
+		Responses:   map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
 	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force",
 		Responses: plain("200", "application/yaml")}, s.getConfig)
 	add(api, huma.Operation{OperationID: "apply configuration", Method: http.MethodPut, Path: "/config", Summary: "Apply a fleet.yaml",
@@ -70,7 +67,7 @@ func plain(status, contentType string) map[string]*huma.Response {
 // answer most of all when something hangs.
 const healthTimeout = 5 * time.Second
 
-func (s *server) health(ctx context.Context, in *healthInput) (*healthOutput, error) {
+func (s *server) health(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	problems := s.deps.Health.Problems()
@@ -79,7 +76,7 @@ func (s *server) health(ctx context.Context, in *healthInput) (*healthOutput, er
 			slices.DeleteFunc(problems, func(p obs.Problem) bool { return p.Part == "ledger" })...)
 	}
 	out := &healthOutput{Status: http.StatusOK, Body: Health{Status: "ok", Version: s.cfg.Version, Problems: []Failing{}}}
-	details := allowed(&http.Request{Header: http.Header{"Authorization": {in.Authorization}}}, s.cfg.APIToken)
+	details := access.CallerOf(ctx).Role.May(fleetscore.RoleViewer)
 	for _, p := range problems {
 		if !p.Warning {
 			out.Status, out.Body.Status = http.StatusServiceUnavailable, "failing"
@@ -139,13 +136,16 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 	return answer(out), nil
 }
 
-// audit notes who changed what; callers that don't say who they are are "api".
-// The change happened, so a failure to note it is logged, not returned.
+// audit notes who changed what: the token's name, or for those without a token of
+// their own what they call themselves. The change happened, so a failure to note it
+// is logged, not returned.
 func (s *server) audit(ctx context.Context, author, what, subject string) {
-	if author == "" {
-		author = "api"
+	c := access.CallerOf(ctx)
+	who := c.Name
+	if author != "" && (who == access.Local || who == access.Everybody) {
+		who = author + " (" + who + ")"
 	}
-	if err := s.deps.Ledger.Audit(ctx, author, what, subject); err != nil {
-		s.log.Error("audit", "who", author, "what", what, "subject", subject, "err", err)
+	if err := s.deps.Ledger.Audit(ctx, who, what, subject); err != nil {
+		s.log.Error("audit", "who", who, "what", what, "subject", subject, "err", err)
 	}
 }

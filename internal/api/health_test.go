@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -21,7 +22,11 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	health := &obs.Health{}
-	h, err := New(Config{NodeToken: "nodes", APIToken: "sesame"}, Deps{Ledger: l, Health: health, Gateway: http.NotFoundHandler(),
+	doors, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Config{}, Deps{Doors: doors, Ledger: l, Health: health, Gateway: http.NotFoundHandler(),
 		Queries: func() []aggregator.Status { return nil }})
 	if err != nil {
 		t.Fatal(err)

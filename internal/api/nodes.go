@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
@@ -18,31 +19,68 @@ const maxNodeBodyBytes = 16 << 20
 func (s *server) registerNodeProtocol(api huma.API) {
 	op := func(id, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"node protocol"},
-			MaxBodyBytes: maxNodeBodyBytes, BodyReadTimeout: 30 * time.Second, Security: []map[string][]string{{"nodes": {}}},
+			MaxBodyBytes: maxNodeBodyBytes, BodyReadTimeout: 30 * time.Second,
 			SkipValidateBody: true} // a nil slice of a node written in Go is null
 	}
 	nodes := s.deps.Scheduler
 	add(api, op("register node", "/nodes", "A node reports for work"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
+		if err := ownsNode(ctx, in.Body.Node); err != nil {
+			return nil, err
+		}
 		n, err := nodes.Register(ctx, in.Body)
 		return answer(n), err
 	})
 	add(api, op("lease", "/nodes/{id}/lease", "A node asks for tasks and waits for them"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
+		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+			return nil, err
+		}
 		r, err := nodes.Lease(ctx, fleetscore.NodeID(in.ID), in.Body)
 		return answer(r), err
 	})
 	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node lives and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
+		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+			return nil, err
+		}
 		r, err := nodes.Heartbeat(ctx, fleetscore.NodeID(in.ID), in.Body)
 		return answer(r), err
 	})
 	add(api, op("goodbye", "/nodes/{id}/goodbye", "A node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {
+		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+			return nil, err
+		}
 		return nil, nodes.Goodbye(ctx, fleetscore.NodeID(in.ID))
 	})
 	add(api, op("append log", "/leases/{id}/logs", "A piece of an attempt's log"), func(ctx context.Context, in *logInput) (*struct{}, error) {
+		if err := s.holds(ctx, fleetscore.LeaseID(in.ID)); err != nil {
+			return nil, err
+		}
 		return nil, nodes.AppendLog(ctx, fleetscore.LeaseID(in.ID), in.Body)
 	})
 	add(api, op("complete", "/leases/{id}/complete", "The result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
+		if err := s.holds(ctx, fleetscore.LeaseID(in.ID)); err != nil {
+			return nil, err
+		}
 		return nil, nodes.Complete(ctx, fleetscore.LeaseID(in.ID), in.Body)
 	})
+}
+
+// ownsNode refuses those who speak for another's node.
+func ownsNode(ctx context.Context, id fleetscore.NodeID) error {
+	c := access.CallerOf(ctx)
+	if c.Owns(id) {
+		return nil
+	}
+	return &Problem{Kind: fleetscore.Invalid.String(), Op: "check node", Subject: string(id), status: http.StatusForbidden,
+		Message: "the node isn't one of the " + c.Name + "'s", Hint: "with this token, a node is named like " + c.NodeName("cpu-1")}
+}
+
+// holds refuses those who don't hold a lease.
+func (s *server) holds(ctx context.Context, lease fleetscore.LeaseID) error {
+	a, _, err := s.deps.Ledger.Attempt(ctx, lease)
+	if err != nil {
+		return err
+	}
+	return ownsNode(ctx, a.Node)
 }
 
 // NodePath is the path of a node or lease; exported, as huma passes over other embedded types.

@@ -1,115 +1,22 @@
 package api
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"log/slog"
-	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 )
 
-// Protect puts the rules for who may talk to the server in front of a handler
-// for people, such as the portal: on a loopback listener only requests that name
-// this machine as their host are answered (a page of another site can't reach
-// the server under its own name), and where an API token is configured it is
-// asked for, as a bearer token or as the password of HTTP basic authentication.
-func Protect(cfg Config, next http.Handler) http.Handler {
-	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !allowed(r, cfg.APIToken) {
-			w.Header().Set("WWW-Authenticate", `Basic realm="fleetscore", charset="UTF-8"`)
-			http.Error(w, "This server asks for its API token: enter it as the password, with any user name.", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	}))
-	return checkHost(cfg.Loopback, h)
-}
-
-// checkHost refuses requests to a loopback listener that carry a foreign host
-// name: the sign of DNS rebinding.
-func checkHost(loopback bool, next http.Handler) http.Handler {
-	if !loopback {
-		return next
+// refused is a refusal as the API's callers see it.
+func refused(why *access.Refusal) *Problem {
+	kind := fleetscore.Invalid
+	if why.Status == http.StatusTooManyRequests {
+		kind = fleetscore.Exhausted
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopback(r.Host) {
-			writeProblem(w, &Problem{Kind: fleetscore.Invalid.String(), Op: "check host", Subject: r.Host, status: http.StatusMisdirectedRequest,
-				Message: "the server listens on this machine only and doesn't answer under another name",
-				Hint:    "use http://127.0.0.1 or http://localhost with the server's port"})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = strings.Trim(hostport, "[]")
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
-// allowed compares the request's token in constant time. An empty token allows
-// everybody.
-func allowed(r *http.Request, token string) bool {
-	if token == "" {
-		return true
-	}
-	got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		_, got, _ = r.BasicAuth()
-	}
-	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
-}
-
-// authenticate asks for the token that the path's part of the API needs.
-func authenticate(cfg Config, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, whose := cfg.APIToken, "API"
-		switch {
-		case r.URL.Path == Prefix+"/health" || r.URL.Path == Prefix+"/openapi.json":
-			token = ""
-		case isNodeProtocol(r):
-			token, whose = cfg.NodeToken, "nodes'"
-		}
-		if !allowed(r, token) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="fleetscore"`)
-			writeProblem(w, &Problem{Kind: fleetscore.Invalid.String(), Op: "authenticate", Subject: r.Method + " " + r.URL.Path, status: http.StatusUnauthorized,
-				Message: "the " + whose + " token is missing or wrong",
-				Hint:    "send it as Authorization: Bearer TOKEN; commands read it from the file that FLEETSCORE_TOKEN_FILE names"})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func isNodeProtocol(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, Prefix+"/leases/") ||
-		r.Method == http.MethodPost && (r.URL.Path == Prefix+"/nodes" || strings.HasPrefix(r.URL.Path, Prefix+"/nodes/"))
-}
-
-// harden sets headers that keep a browser from doing anything with an answer
-// but show it.
-func harden(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
-	})
+	return &Problem{Kind: kind.String(), Op: why.Op, Subject: why.Subject, Message: why.Message, Hint: why.Hint, status: why.Status}
 }
 
 // recorder remembers what was answered.

@@ -45,6 +45,7 @@ var levels = map[string]int{
 
 	"internal/catalog": 4,
 
+	"internal/access":     5,
 	"internal/config":     5, // judges what the services will be asked to do
 	"internal/oneshot":    5,
 	"internal/gateway":    5,

@@ -114,10 +114,12 @@ nodes that scales from zero, and a portal shows it all.
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentFlags().String("server", "http://127.0.0.1:7180", "address of the server that client commands talk to")
-	root.PersistentFlags().String("token-file", "", "file with the API token, where the server asks for one")
+	root.PersistentFlags().String("server", "", "address of the server that client commands talk to (default: http://127.0.0.1:7180, or https:// if this machine's user started it so)")
+	root.PersistentFlags().String("token-file", "", "file with a token to show (default: what a server started by this user on this machine left)")
+	root.PersistentFlags().String("ca-file", "", "file with certificates to trust besides the system's, in PEM (default: as for --token-file)")
+	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
-		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(),
+		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newTokenCommand(), newPortalCommand(),
 		newModelCommand(), newSimulateCommand(), newScoreCommand())
 	sayExitCodes(root)
 	return root

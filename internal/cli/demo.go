@@ -42,7 +42,7 @@ folder: a second start continues where the first one was.`,
 				s.close()
 				return err
 			}
-			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()),
+			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr(), true),
 				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return s.simulate(ctx, cmd.ErrOrStderr()) }},
 				lifecycle.Service{Name: "first job", Run: s.firstJob},
 				lifecycle.Service{Name: "report", Run: func(ctx context.Context) error { return s.report(ctx, cmd.OutOrStdout()) }})
@@ -185,7 +185,7 @@ func (s *server) unseen(ctx context.Context) (time.Time, error) {
 }
 
 func (s *server) client() (*client.Client, error) {
-	return client.New(client.Config{Server: s.url, TokenFile: s.cfg.apiTokenFile, User: "demo"})
+	return client.New(client.Config{Server: s.url, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), User: "demo"})
 }
 
 // firstJob submits a job over the history as soon as it is aggregated, so that

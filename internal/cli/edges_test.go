@@ -28,6 +28,7 @@ func TestEdges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.Header.Set("Authorization", "Bearer "+p.token())
 		for i := 0; i+1 < len(header); i += 2 {
 			if header[i] == "Host" {
 				r.Host = header[i+1]
@@ -67,8 +68,8 @@ func TestEdges(t *testing.T) {
 		{"POST", "/api/v1/jobs", `{"pipeline":"none"}`, []string{"Content-Type", "application/json"}, 404, "there is no such pipeline"},
 		{"POST", "/api/v1/jobs", `{"pipeline":"anomalies"}`, []string{"Content-Type", "application/json", "Sec-Fetch-Site", "cross-site"}, 403, "another site"},
 		{"GET", "/", "", []string{"Host", "evil.example"}, 421, "doesn't answer under another name"},
-		{"POST", "/api/v1/nodes", `{"node":"x","pool":"cpu","slots":1}`, []string{"Content-Type", "application/json"}, 401, "token is missing or wrong"},
-		{"POST", "/api/v1/leases/x/complete", `{}`, []string{"Content-Type", "application/json", "Authorization", "Bearer guess"}, 401, "token is missing or wrong"},
+		{"POST", "/api/v1/nodes", `{"node":"x","pool":"cpu","slots":1}`, []string{"Content-Type", "application/json"}, 403, "this is for nodes"},
+		{"POST", "/api/v1/leases/x/complete", `{}`, []string{"Content-Type", "application/json", "Authorization", "Bearer guess"}, 401, "the token is wrong"},
 		{"POST", "/api/v1/hubs/hub/messages", `{"TS":"2026-11-23T10:00:00Z","Device":"1","Tag":"x"}` + "\nnonsense\n", []string{"Content-Type", ndjson}, 400, `"line":2`},
 		{"POST", "/api/v1/hubs/other/messages", "{}", []string{"Content-Type", ndjson}, 404, "no hub"},
 		{"PUT", "/api/v1/config", "hub: {partitons: 2}\n", []string{"Content-Type", "application/yaml"}, 400, "fleet.yaml:1: hub.partitons: unknown key"},
@@ -107,8 +108,8 @@ func TestEdges(t *testing.T) {
 	if code, _, stderr := command(t, "serve", "--listen", "127.0.0.1:0", "--dir", filepath.Join(p.dir, "data")); code != fleetscore.Conflict.ExitCode() || !strings.Contains(stderr, "has it open") {
 		t.Errorf("a folder in use: exit %d\n%s", code, stderr)
 	}
-	if code, _, stderr := command(t, "serve", "--listen", "0.0.0.0:0", "--dir", t.TempDir()); code != 10 || !strings.Contains(stderr, "--api-token-file") {
-		t.Errorf("open to all without a token: exit %d\n%s", code, stderr)
+	if code, _, stderr := command(t, "serve", "--listen", "0.0.0.0:0", "--dir", t.TempDir()); code != 10 || !strings.Contains(stderr, "--tls-cert") {
+		t.Errorf("plain HTTP beyond this machine: exit %d\n%s", code, stderr)
 	}
 	if code, _, stderr := command(t, "job", "list", "--server", "http://127.0.0.1:1"); code != 11 || !strings.Contains(stderr, "is it running?") {
 		t.Errorf("no server: exit %d\n%s", code, stderr)

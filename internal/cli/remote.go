@@ -24,19 +24,24 @@ import (
 
 // dial builds the client of a command from its flags.
 func dial(cmd *cobra.Command) (*client.Client, error) {
-	server, err := cmd.Flags().GetString("server")
+	cfg, err := clientConfig(cmd)
 	if err != nil {
 		return nil, err
 	}
-	token, err := cmd.Flags().GetString("token-file")
-	if err != nil {
-		return nil, err
-	}
-	cfg := client.Config{Server: server, TokenFile: token}
-	if u, err := user.Current(); err == nil { // else the audit says "api"
+	if u, err := user.Current(); err == nil { // else the audit doesn't say which user
 		cfg.User = u.Username
 	}
 	return client.New(cfg)
+}
+
+// clientConfig is what the flags say of the server to talk to.
+func clientConfig(cmd *cobra.Command) (cfg client.Config, err error) {
+	for name, v := range map[string]*string{"server": &cfg.Server, "token-file": &cfg.TokenFile, "ca-file": &cfg.CAFile, "tls-server-name": &cfg.ServerName} {
+		if *v, err = cmd.Flags().GetString(name); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, nil
 }
 
 // remote makes a command that talks to the server and prints a listing.
@@ -319,4 +324,113 @@ func copyTo(ctx context.Context, c *client.Client, w io.Writer, path string) err
 		return fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
 	}
 	return nil
+}
+
+func newTokenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Tokens of devices, people, programs and nodes"}
+	columns := []string{"token", "role", "created", "last used", "expires"}
+	row := func(l *listing, v any, t api.Token) {
+		expires := stampOf(t.Expires)
+		if t.Expired {
+			expires += " (expired)"
+		}
+		l.add(v, t.Name, string(t.Role), stamp(t.Created), stampOf(t.Used), expires)
+	}
+	cmd.AddCommand(newTokenCreateCommand(),
+		remote(&cobra.Command{Use: "list", Short: "List the tokens, without their secrets", Example: "  fleetscore token list", Args: cobra.NoArgs},
+			func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+				l, query := &listing{columns: columns}, url.Values{}
+				for {
+					var page api.List[api.Token]
+					if err := c.Get(ctx, "/tokens", query, &page); err != nil {
+						return nil, err
+					}
+					for _, t := range page.Items {
+						row(l, t, t)
+					}
+					if page.Next == "" {
+						return l, nil
+					}
+					query.Set("after", page.Next)
+				}
+			}),
+		&cobra.Command{Use: "remove NAME", Short: "End a token at once", Example: "  fleetscore token remove press-1", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c, err := dial(cmd)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				if err := c.Send(cmd.Context(), http.MethodDelete, "/tokens/"+url.PathEscape(args[0]), nil, "", nil, nil); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "token %s is refused from now on\n", args[0])
+				return nil
+			}})
+	return cmd
+}
+
+func newTokenCreateCommand() *cobra.Command {
+	var expires string
+	cmd := &cobra.Command{
+		Use:   "create ROLE NAME",
+		Short: "Create a token and print its secret, this once",
+		Long: `Creates a token and writes its secret to stdout. The server keeps only its hash, so
+it can't be shown again.
+
+Roles: device sends readings and nothing else; viewer reads; operator also submits
+and cancels jobs, syncs fleets, uploads rows and models; administrator also applies
+configurations and works with tokens; node takes part in a pool and nothing else.
+
+To replace a token without a pause, create a second one, give it to whoever uses the
+first, and remove the first once its last use is old.`,
+		Example: "  fleetscore token create device press-1 --expires 365d > press-1.token",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := map[string]any{"role": args[0], "name": args[1]}
+			if expires != "" {
+				d, err := fleetscore.ParseDuration(expires)
+				if err != nil || d <= 0 {
+					return usagef("--expires %s: not a duration such as 90d", expires)
+				}
+				in["expires"] = time.Now().Add(d.D()).UTC().Truncate(time.Second)
+			}
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var t api.NewToken
+			if err := c.Post(cmd.Context(), "/tokens", in, &t); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), t.Secret)
+			return nil
+		}}
+	cmd.Flags().StringVar(&expires, "expires", "", "how long it is good for, e.g. 90d; without it, until it is removed")
+	return cmd
+}
+
+func newPortalCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "portal",
+		Short: "Print an address that signs a browser in to the portal",
+		Long: `Prints an address that signs a browser in with the rights of this command: those of
+the token named by --token-file, or of an administrator for the user who runs the
+server on this machine. The address works once, within 15 minutes.`,
+		Example: "  fleetscore portal",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var link api.SignInLink
+			if err := c.Post(cmd.Context(), "/sign-in-links", nil, &link); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s/?token=%s\n", c.Server(), link.Code)
+			return nil
+		}}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -20,15 +22,18 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-const defaultListen = "127.0.0.1:7180"
-
 // addServerFlags gives a command the flags of a server.
 func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringVar(&cfg.dir, "dir", dir, "folder for all data; made if absent")
 	cmd.Flags().StringVar(&cfg.store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringArrayVar(&cfg.modelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
-	cmd.Flags().StringVar(&cfg.listen, "listen", defaultListen, "address for API and portal; port 0 picks a free one")
-	cmd.Flags().StringVar(&cfg.apiTokenFile, "api-token-file", "", "file with a token that API and portal ask for; needed beyond this machine")
+	cmd.Flags().StringVar(&cfg.listen, "listen", client.DefaultAddress, "address for API and portal; port 0 picks a free one")
+	cmd.Flags().StringVar(&cfg.tlsCert, "tls-cert", "", "file with the server's certificate and those that lead to its authority, in PEM; read again when it changes")
+	cmd.Flags().StringVar(&cfg.tlsKey, "tls-key", "", "file with the certificate's key, in PEM")
+	cmd.Flags().BoolVar(&cfg.tlsSelfSigned, "tls-self-signed", false, "speak TLS with a certificate that the server makes itself, once, in secrets in --dir")
+	cmd.Flags().BoolVar(&cfg.open, "open", false, "let every user and program of this machine do everything, without a token; only on loopback")
+	cmd.Flags().BoolVar(&cfg.insecureHTTP, "insecure-http", false, "speak plain HTTP beyond this machine, as behind a proxy that speaks TLS: whoever can read the network's traffic reads tokens")
+	cmd.Flags().IntVar(&cfg.maxConnections, "max-connections", 0, "most connections at once (default: half the files that the process may open, at most 8192)")
 }
 
 func newServeCommand() *cobra.Command {
@@ -43,7 +48,7 @@ func newServeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()))
+			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr(), false))
 		},
 	}
 	addServerFlags(cmd, &cfg, "fleetscore-data")
@@ -74,7 +79,7 @@ func newUpCommand() *cobra.Command {
 				s.close()
 				return err
 			}
-			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr()))
+			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr(), true))
 		},
 	}
 	addServerFlags(cmd, &cfg, "fleetscore-data")
@@ -97,14 +102,26 @@ func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) 
 	return err
 }
 
-// announce tells people where to look, once the server answers.
-func (s *server) announce(w io.Writer) lifecycle.Service {
+// announce tells people where to look, once the server answers; with link, by an
+// address that signs the browser in.
+func (s *server) announce(w io.Writer, link bool) lifecycle.Service {
 	return lifecycle.Service{Name: "announce", Run: func(ctx context.Context) error {
 		in := s.cfg.dir
 		if s.storeURL == "" {
 			in += " and " + withoutQuery(s.cfg.store)
 		}
-		fmt.Fprintf(w, "fleetscore: portal at %s, API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.url, s.url, in)
+		switch {
+		case s.cfg.open:
+			fmt.Fprintf(w, "fleetscore: portal at %s, open to every user and program of this machine\n", s.url)
+		case link:
+			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.url, s.doors.LocalLink())
+		default:
+			fmt.Fprintf(w, "fleetscore: portal at %s; 'fleetscore portal' prints an address that signs a browser in\n", s.url)
+		}
+		if s.cert != nil {
+			fmt.Fprintf(w, "fleetscore: the certificate's SHA-256 fingerprint is %s\n", s.cert.Fingerprint())
+		}
+		fmt.Fprintf(w, "fleetscore: API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.url, in)
 		<-ctx.Done()
 		return nil
 	}}
@@ -119,26 +136,30 @@ func newNodeCommand() *cobra.Command {
 		Short: "Run one node of a pool, or list the nodes there are",
 		Long: `Runs one node: an agent that leases tasks from the server, scores their sensors
 and delivers the results. The pool's provider starts nodes; run one by hand to
-lend a machine. The server's secrets/node-token is read from the file named by
-the variable FLEETSCORE_NODE_TOKEN_FILE.`,
-		Example: "  FLEETSCORE_NODE_TOKEN_FILE=fleetscore-data/secrets/node-token fleetscore node --pool cpu --slots 2",
+lend a machine. A token of the role node is read from the file that the variable
+FLEETSCORE_NODE_TOKEN_FILE names; the node's name begins with the token's name and
+a dot.`,
+		Example: "  fleetscore token create node lab-3 > lab-3.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab-3.token fleetscore node --pool cpu --slots 2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file := os.Getenv("FLEETSCORE_NODE_TOKEN_FILE")
 			if file == "" {
-				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to the server's secrets/node-token")
+				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to one that holds a token of the role node (fleetscore token create node NAME)")
 			}
-			url, err := cmd.Flags().GetString("server")
+			cfg, err := clientConfig(cmd)
 			if err != nil {
 				return err
 			}
-			c, err := client.New(client.Config{Server: url, TokenFile: file})
+			cfg.TokenFile = file
+			c, err := client.New(cfg)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
 			if hello.Node == "" {
-				hello.Node = fleetscore.NodeID(hello.Pool + "-" + strings.ToLower(rand.Text()[:6]))
+				if hello.Node, err = nodeName(cmd.Context(), c, hello.Pool); err != nil {
+					return err
+				}
 			}
 			hello.PID, hello.Version = os.Getpid(), Version
 			if hello.Host, err = os.Hostname(); err != nil {
@@ -163,4 +184,17 @@ the variable FLEETSCORE_NODE_TOKEN_FILE.`,
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand())
 	return cmd
+}
+
+// nodeName makes up a name for a node that the server lets the node's token use.
+func nodeName(ctx context.Context, c *client.Client, pool string) (fleetscore.NodeID, error) {
+	var me api.Caller
+	if err := c.Get(ctx, "/whoami", nil, &me); err != nil {
+		return "", err
+	}
+	name := pool + "-" + strings.ToLower(rand.Text()[:6])
+	if me.Own {
+		name = access.NodeName(me.Name, name)
+	}
+	return fleetscore.NodeID(name), nil
 }

@@ -3,13 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,10 +17,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -38,7 +40,12 @@ type serverConfig struct {
 	store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	modelRoots   []string // folders of this machine that fleets may read models from
 	listen       string   // host:port; port 0 picks one
-	apiTokenFile string   // empty: no token is asked for, and only loopback may be listened on
+	open         bool     // no token is asked for; on loopback only
+	insecureHTTP bool     // plain HTTP beyond loopback
+
+	tlsCert, tlsKey string // files; empty: plain HTTP, unless tlsSelfSigned
+	tlsSelfSigned   bool
+	maxConnections  int // 0: by how many files the process may open
 }
 
 // server is every service of one process, wired.
@@ -56,9 +63,10 @@ type server struct {
 	storeURL string // what nodes open; empty if the store is no folder
 	ledger   *ledger.Ledger
 	streams  *streams
-	nodes    string // file with the nodes' token
-	api      string // the API token; empty if none is asked for
-	node     string // the nodes' token
+	nodes    string // file with the token of the server's own nodes
+	doors    *access.Doors
+	cert     *access.Certificate // nil: plain HTTP
+	left     string              // file that commands of this user find the server by
 }
 
 // openServer binds the address first, as a port in use is the commonest mistake
@@ -71,33 +79,18 @@ func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*serve
 		return nil, err
 	}
 	s.cfg.dir = dir
-	if err := s.readAPIToken(); err != nil {
-		return nil, err
-	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.openStorage(ctx); err != nil {
+	err = s.openStorage(ctx)
+	if err == nil {
+		err = s.openDoors(ctx)
+	}
+	if err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
-}
-
-func (s *server) readAPIToken() error {
-	if s.cfg.apiTokenFile == "" {
-		return nil
-	}
-	b, err := os.ReadFile(s.cfg.apiTokenFile)
-	s.api = strings.TrimSpace(string(b))
-	if err == nil && len(s.api) < 16 {
-		err = errors.New("it holds fewer than 16 characters")
-	}
-	if err != nil {
-		return fleetscore.Errorf(fleetscore.Invalid, "read API token", s.cfg.apiTokenFile, "%w", err).
-			WithHint("write a long random text into it, e.g. openssl rand -hex 24 > %s", s.cfg.apiTokenFile)
-	}
-	return nil
 }
 
 func (s *server) bind(ctx context.Context) error {
@@ -110,9 +103,8 @@ func (s *server) bind(ctx context.Context) error {
 	}
 	ip := net.ParseIP(host)
 	s.loopback = host == "localhost" || ip != nil && ip.IsLoopback()
-	if !s.loopback && s.api == "" {
-		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.listen, "beyond this machine everybody could submit jobs and read data").
-			WithHint("give --api-token-file FILE, or listen on 127.0.0.1")
+	if err := s.checkDoors(); err != nil {
+		return err
 	}
 	var lc net.ListenConfig
 	s.listener, err = lc.Listen(ctx, "tcp", s.cfg.listen)
@@ -127,13 +119,17 @@ func (s *server) bind(ctx context.Context) error {
 	if ip := addr.IP; ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	s.url = "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+	scheme := "http://"
+	if s.tls() {
+		scheme = "https://"
+	}
+	s.url = scheme + net.JoinHostPort(host, strconv.Itoa(addr.Port))
 	return nil
 }
 
 func (s *server) openStorage(ctx context.Context) error {
-	if err := durable.MkdirAll(s.cfg.dir, 0o700); err != nil {
-		return folderError(s.cfg.dir, err)
+	if err := s.makePrivate(); err != nil {
+		return err
 	}
 	var err error
 	if s.ledger, err = ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db")); err != nil {
@@ -142,9 +138,11 @@ func (s *server) openStorage(ctx context.Context) error {
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
-	s.nodes = filepath.Join(s.cfg.dir, "secrets", "node-token")
-	s.node, err = ensureSecret(s.nodes)
-	return err
+	blobs := filepath.Join(s.cfg.dir, "store")
+	if err := os.Chmod(blobs, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return folderError(blobs, err)
+	}
+	return nil
 }
 
 // openStore opens the store that the flag names, else the configuration in force,
@@ -249,30 +247,11 @@ func folderError(dir string, err error) error {
 	return fleetscore.Errorf(kind, "make folder", dir, "%w", err).WithHint("%s", hint)
 }
 
-// ensureSecret reads the secret in file, or makes one that only the owner reads.
-func ensureSecret(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err == nil && len(b) >= 32 && bytes.IndexByte(b, 0) < 0 { // a power cut can leave zero bytes
-		return string(b), nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", folderError(file, err)
-	}
-	if err := durable.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return "", folderError(filepath.Dir(file), err)
-	}
-	raw := make([]byte, 32)
-	if _, err := rand.Read(raw); err != nil {
-		return "", err
-	}
-	secret := base64.RawURLEncoding.EncodeToString(raw)
-	if err := durable.WriteFile(file, []byte(secret), 0o600); err != nil {
-		return "", folderError(file, err)
-	}
-	return secret, nil
-}
-
 func (s *server) close() {
+	if s.doors != nil { // while the ledger is locked, so that they are this server's
+		client.RemoveLocal(s.left)
+		_ = os.Remove(s.adminFile()) // it opens nothing any more
+	}
 	if s.ledger != nil {
 		if err := s.ledger.Close(); err != nil {
 			s.log.Error("closing the ledger", "err", err)
@@ -301,7 +280,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	if err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{ServerURL: s.url, TokenFile: s.nodes},
+	pools, err := pool.New(pool.Config{ServerURL: s.url, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()},
 		pool.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err
@@ -316,6 +295,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "pool", Run: pools.Run},
 		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, sched) }},
+		{Name: "doors", Run: s.doors.Run},
 	}, extra...)
 	return lifecycle.Run(ctx, s.log, services...)
 }
@@ -353,32 +333,41 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 }
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
-	cfg := api.Config{NodeToken: s.node, APIToken: s.api, Version: Version, Loopback: s.loopback}
-	a, err := api.New(cfg, api.Deps{Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: Version}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
+	p, err := portal.New(portal.Deps{Doors: s.doors, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle(api.Prefix+"/", a)
-	mux.Handle("GET /metrics", api.Protect(cfg, obs.Handler(s.metrics)))
-	mux.Handle("/", api.Protect(cfg, p))
-	return mux, nil
+	mux := s.doors.NewMux(func(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
+		http.Error(w, why.Op+": "+why.Message+" ("+why.Hint+")", why.Status)
+	})
+	mux.Handle("GET /metrics", obs.Handler(s.metrics))
+	mux.Mount(api.Prefix+"/", a)
+	mux.Mount("/", p)
+	return mux, mux.Err()
 }
 
 func (s *server) serveHTTP(ctx context.Context, h http.Handler) error {
+	conns := access.NewConns(s.maxConnections())
 	srv := &http.Server{
 		Handler:           h,
+		ConnContext:       conns.Context,
+		MaxHeaderBytes:    64 << 10,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.listener) }()
+	serve := srv.Serve
+	if s.cert != nil {
+		srv.TLSConfig = s.cert.Config()
+		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
+	go func() { done <- serve(conns.Listen(s.listener)) }()
 	select {
 	case err := <-done:
 		return err
@@ -391,4 +380,172 @@ func (s *server) serveHTTP(ctx context.Context, h http.Handler) error {
 	}
 	<-done
 	return nil
+}
+
+// tls tells whether the server speaks TLS.
+func (s *server) tls() bool { return s.cfg.tlsSelfSigned || s.cfg.tlsCert != "" }
+
+// checkDoors refuses ways to listen that would let strangers in.
+func (s *server) checkDoors() error {
+	const op = "listen"
+	switch c := s.cfg; {
+	case c.tlsSelfSigned && (c.tlsCert != "" || c.tlsKey != ""):
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.listen, "--tls-self-signed and --tls-cert exclude each other").WithHint("give one of them")
+	case (c.tlsCert == "") != (c.tlsKey == ""):
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.listen, "a certificate needs its key").WithHint("give both --tls-cert and --tls-key")
+	case s.loopback:
+		return nil
+	case c.open:
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.listen, "--open beyond this machine would let everybody do everything").
+			WithHint("listen on 127.0.0.1, or leave --open out and create tokens with fleetscore token create")
+	case !s.tls() && !c.insecureHTTP:
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.listen, "beyond this machine tokens would travel in plain text").
+			WithHint("give --tls-cert and --tls-key, or --tls-self-signed for a first try; behind a proxy that speaks TLS, --insecure-http")
+	}
+	return nil
+}
+
+// secret is the name of a file that only the user who runs the server can read.
+func (s *server) secret(name string) string { return filepath.Join(s.cfg.dir, "secrets", name) }
+
+// adminFile holds the token of the user who runs the server, anew for each start: who
+// listens at this address after the server ended learns nothing that helps.
+func (s *server) adminFile() string { return s.secret("admin-token") }
+
+// caFile is what programs of this machine trust the server by; empty without TLS.
+func (s *server) caFile() string {
+	if s.cert == nil {
+		return ""
+	}
+	return s.cert.CAFile
+}
+
+// serverName is the name in the certificate by which programs of this machine know
+// the server, if it isn't the one in its URL.
+func (s *server) serverName() string {
+	u, err := url.Parse(s.url)
+	if s.cert == nil || err != nil {
+		return ""
+	}
+	return s.cert.NameFor(u.Hostname())
+}
+
+// openDoors makes the secrets, reads the tokens, and leaves word for the commands of
+// this user.
+func (s *server) openDoors(ctx context.Context) error {
+	s.nodes = s.secret("node-token")
+	node, err := ensureSecret(s.nodes)
+	if err != nil {
+		return err
+	}
+	addr := s.listener.Addr().(*net.TCPAddr)
+	cfg := access.Config{Local: access.Secret(), Node: node, Open: s.cfg.open, Loopback: s.loopback, Secure: s.tls(), Cookie: "fleetscore-" + strconv.Itoa(addr.Port)}
+	if err := durable.WriteFile(s.adminFile(), []byte(cfg.Local+"\n"), 0o600); err != nil {
+		return folderError(s.adminFile(), err)
+	}
+	if s.doors, err = access.Open(ctx, cfg, access.Deps{Tokens: s.ledger, Log: s.log}); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(s.cfg.listen) // bind judged it
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = ""
+	}
+	switch {
+	case s.cfg.tlsSelfSigned:
+		s.cert, err = access.SelfSigned(filepath.Join(s.cfg.dir, "secrets"), host, s.log)
+	case s.cfg.tlsCert != "":
+		s.cert, err = access.OpenCertificate(s.cfg.tlsCert, s.cfg.tlsKey, s.log)
+	}
+	if err != nil {
+		return err
+	}
+	where := *addr
+	if where.IP.IsUnspecified() {
+		where.IP = net.IPv4(127, 0, 0, 1)
+	}
+	local := client.Local{URL: s.url, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), PID: os.Getpid()}
+	if s.left, err = client.LeaveLocal(where.String(), local); err != nil {
+		s.log.Warn("commands of this user can't find the server by themselves; they need --token-file", "file", s.adminFile(), "error", err)
+	}
+	return nil
+}
+
+// ours are the folders in --dir that the server always fills.
+var ours = []string{"secrets", "hub", "spool"}
+
+// makePrivate makes the server's folder, and lets only the user in who runs it. A
+// folder that holds other things too, or belongs to somebody else, stays as it is;
+// what the server puts into it is private all the same.
+func (s *server) makePrivate() error {
+	dir := s.cfg.dir
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return folderError(dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return folderError(dir, err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return folderError(dir, err)
+	}
+	file := filepath.Join(dir, "ledger.db")
+	_, notYet := os.Stat(file)
+	if shared := st.Mode()&(os.ModeSticky|os.ModeSetgid) != 0; !shared && st.Mode().Perm()&0o077 != 0 && (len(entries) == 0 || notYet == nil) {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			s.log.Warn("other users can look into the server's folder", "dir", dir, "error", err)
+		}
+	}
+	for _, name := range ours {
+		sub := filepath.Join(dir, name)
+		if err := durable.MkdirAll(sub, 0o700); err != nil {
+			return folderError(sub, err)
+		}
+		if err := os.Chmod(sub, 0o700); err != nil {
+			return folderError(sub, err)
+		}
+	}
+	// The ledger's engine gives its other files the same rights.
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return folderError(file, err)
+	}
+	err = f.Chmod(0o600)
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return folderError(file, err)
+	}
+	return nil
+}
+
+// maxConnections is how many connections there may be at once: files are needed
+// elsewhere too.
+func (s *server) maxConnections() int {
+	if s.cfg.maxConnections > 0 {
+		return s.cfg.maxConnections
+	}
+	const most, least = 8192, 16
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return least
+	}
+	return int(max(min(limit.Cur/2, most), least))
+}
+
+// ensureSecret reads the secret in file, or makes one that only the owner reads.
+func ensureSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil && len(b) >= 32 && bytes.IndexByte(b, 0) < 0 { // a power cut can leave zero bytes
+		return string(b), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", folderError(file, err)
+	}
+	secret := access.Secret()
+	if err := durable.WriteFile(file, []byte(secret), 0o600); err != nil {
+		return "", folderError(file, err)
+	}
+	return secret, nil
 }

@@ -38,7 +38,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) == "1" {
 		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
-	os.Exit(m.Run())
+	state, err := os.MkdirTemp("", "fleetscore-state") // what servers leave for commands
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("XDG_STATE_HOME", state)
+	code := m.Run()
+	os.RemoveAll(state)
+	os.Exit(code)
 }
 
 // process is a server in a process of its own.
@@ -102,6 +109,16 @@ func (p *process) start() {
 		time.Sleep(50 * time.Millisecond) // it has no other way to say that it listens
 	}
 	p.t.Fatalf("the server doesn't answer:\n%s", p.log)
+}
+
+// token is the token of the user who runs the server.
+func (p *process) token() string {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, "data", "secrets", "admin-token"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // stop ends the server as Ctrl-C does, and checks that it ends well. It does nothing

@@ -2,20 +2,26 @@
 // the protocol of nodes. It turns the server's errors back into
 // fleetscore.Errors.
 //
-// It repeats nothing, but for a node's blobs, and keeps no state but connections. A Client is safe for
-// concurrent use.
+// A command of the user who runs a server on this machine needs no credentials: the
+// server leaves a file where only that user can read it (see Local), and a client
+// finds it by the server's address.
+//
+// It repeats nothing, but for a node's blobs and for a token that was replaced, and
+// keeps no state but connections: tokens and certificates are read from their files
+// when they are needed, so that a client outlives their change. A Client is safe for concurrent use.
 package client
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -28,37 +34,45 @@ const prefix = "/api/v1"
 
 // Config says which server to talk to.
 type Config struct {
-	Server    string // its URL, such as http://127.0.0.1:7180
-	TokenFile string // file with the token to show; empty for none
-	User      string // who asks, for the server's audit
+	Server     string // its URL, such as https://fleet.example.com:7180; empty: the one of this machine at DefaultAddress
+	TokenFile  string // file with the token to show; empty: what a server of this machine's user left
+	CAFile     string // certificates to trust besides those of the system; empty: what a server of this machine's user left
+	ServerName string // the name that the server's certificate must carry; empty: the one in the URL
+	User       string // who asks, for the server's audit
 }
+
+// DefaultAddress is where a server listens that was told nothing else.
+const DefaultAddress = "127.0.0.1:7180"
 
 // Client is a connection to a server.
 type Client struct {
-	base  string
-	token string
-	user  string
-	http  *http.Client
+	base string // the server's URL
+	cfg  Config
+	http *http.Client
 }
 
 // New builds a client; nothing is sent yet.
 func New(cfg Config) (*Client, error) {
-	u, err := url.Parse(cfg.Server)
+	asked := cfg.Server
+	if asked == "" {
+		asked = "http://" + DefaultAddress
+	}
+	u, err := url.Parse(asked)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", cfg.Server, "not a URL").WithHint("write for example http://127.0.0.1:7180")
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", asked, "not a URL").WithHint("write for example http://%s", DefaultAddress)
 	}
-	c := &Client{base: strings.TrimSuffix(cfg.Server, "/") + prefix, user: cfg.User,
-		// No limit as a whole: waiting for a job may take long. Answers to nodes come within their wait.
-		http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}}}
-	if cfg.TokenFile != "" {
-		b, err := os.ReadFile(cfg.TokenFile)
-		if err != nil {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, "read token", cfg.TokenFile, "%w", err).WithHint("name the file that holds the server's token")
-		}
-		c.token = strings.TrimSpace(string(b))
+	if l, ok := FindLocal(u.Host); ok && cfg.Server == "" {
+		asked = l.URL // it may be https
 	}
+	c := &Client{base: strings.TrimSuffix(asked, "/"), cfg: cfg}
+	// No limit as a whole: waiting for a job may take long. Answers to nodes come within their wait.
+	c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
+		TLSClientConfig: (&trust{client: c}).config()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
 }
+
+// Server is the server's URL.
+func (c *Client) Server() string { return c.base }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -113,7 +127,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body io.Reader, contentType string) (*http.Response, error) {
-	address := c.base + path
+	address := c.base + prefix + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
@@ -124,23 +138,29 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if c.cfg.User != "" {
+		req.Header.Set("X-Fleetscore-User", c.cfg.User)
 	}
-	if c.user != "" {
-		req.Header.Set("X-Fleetscore-User", c.user)
-	}
-	resp, err := c.http.Do(req)
+	token, err := c.token()
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		return nil, err
+	}
+	resp, err := c.try(req, token)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		// Perhaps the server was just started anew, or the token was just replaced.
+		if fresh, e := c.token(); e == nil && fresh != token && (req.Body == nil || req.GetBody != nil) {
+			resp.Body.Close()
+			req = req.Clone(ctx)
+			if req.Body != nil {
+				if req.Body, err = req.GetBody(); err != nil {
+					return nil, fleetscore.Wrap("send request", address, err)
+				}
+			}
+			resp, err = c.try(req, fresh)
 		}
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return nil, fleetscore.Errorf(fleetscore.Unavailable, "reach server", strings.TrimSuffix(c.base, prefix), "%w", err).
-			WithHint("is it running? fleetscore up starts one; --server names another")
+	}
+	if err != nil {
+		return nil, err
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
@@ -149,12 +169,50 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	return nil, failure(method, path, resp)
 }
 
+func (c *Client) try(req *http.Request, token string) (*http.Response, error) {
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx := req.Context(); ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, c.unreached(err)
+	}
+	return resp, nil
+}
+
+// unreached says why the server gave no answer, and what to do.
+func (c *Client) unreached(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var other x509.HostnameError
+	var record tls.RecordHeaderError
+	kind, hint := fleetscore.Unavailable, "is it running? fleetscore up starts one; --server names another"
+	switch {
+	case errors.As(err, &unknown):
+		kind, hint = fleetscore.Invalid, "name the certificate to trust with --ca-file; a server started with --tls-self-signed keeps it as secrets/tls-ca.pem in its folder"
+	case errors.As(err, &other):
+		kind, hint = fleetscore.Invalid, "use a name that the certificate carries, or say which one with --tls-server-name"
+	case errors.As(err, &record):
+		kind, hint = fleetscore.Invalid, "the server speaks plain HTTP: use http:// in --server"
+	}
+	return fleetscore.Errorf(kind, "reach server", c.base, "%w", err).WithHint("%s", hint)
+}
+
 // maxProblemBytes bounds an answer that is an error.
 const maxProblemBytes = 1 << 20
 
 // failure reads the error of an answer.
 func failure(method, path string, resp *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblemBytes))
+	if resp.StatusCode == http.StatusBadRequest && bytes.Contains(data, []byte("HTTP request to an HTTPS server")) {
+		return fleetscore.Errorf(fleetscore.Invalid, "ask server", resp.Request.URL.Host, "it speaks TLS").WithHint("use https:// in --server")
+	}
 	var p struct{ Kind, Op, Subject, Message, Hint string }
 	if err != nil || json.Unmarshal(data, &p) != nil || p.Kind == "" {
 		kind := fleetscore.Internal

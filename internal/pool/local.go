@@ -64,7 +64,8 @@ func (p *Pools) spawn(n fleetscore.Node) error {
 		return err
 	}
 	cmd := exec.Command(p.cfg.Executable, "node", "--server", p.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID))
-	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile, proof)
+	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+p.cfg.TokenFile,
+		"FLEETSCORE_CA_FILE="+p.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+p.cfg.ServerName, proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out

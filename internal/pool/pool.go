@@ -31,6 +31,8 @@ type Config struct {
 	ServerURL  string        // where nodes reach the server
 	Executable string        // the program; "" means this one
 	TokenFile  string        // file with the token of nodes
+	CAFile     string        // certificates that nodes trust the server by; empty where it speaks plain HTTP
+	ServerName string        // the name in the server's certificate; empty where it is the URL's
 	StartLimit time.Duration // for a started node to register; 0 means 30 s
 	StopLimit  time.Duration // for nodes to end when the server does; 0 means 10 s
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
@@ -36,6 +37,7 @@ type Logs interface {
 
 // Deps is what the portal shows.
 type Deps struct {
+	Doors   *access.Doors // who may see the pages
 	Ledger  *ledger.Ledger
 	Logs    Logs
 	Store   store.Bucket
@@ -71,36 +73,35 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "problem"} {
+	for _, name := range []string{"overview", "job", "sensor", "problem", "signin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
 		}
 		p.pages[name] = t
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", p.page("overview", p.overview))
+	mux := deps.Doors.NewMux(p.deny)
+	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, r *http.Request) { p.signInPage(w, r, http.StatusOK, signIn{Next: "/"}) })
+	mux.HandleFunc("POST /sign-in", p.signIn)
+	mux.HandleFunc("POST /sign-out", p.signOut)
+	mux.HandleFunc("GET /{$}", p.followLink(p.page("overview", p.overview)))
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })
 	mux.HandleFunc("/", p.page("overview", func(r *http.Request) (any, error) {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "open page", r.URL.Path, "there is no such page")
 	}))
-	return secure(mux), nil
+	return mux, mux.Err()
 }
 
-// secure keeps a browser from running or loading anything from elsewhere.
-func secure(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "same-origin")
-		next.ServeHTTP(w, r)
-	})
+// loosen lets a browser show the page's own style and send its forms, and keeps it
+// from running or loading anything from elsewhere.
+func loosen(h http.Header) {
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "same-origin")
 }
 
-// page renders what get returns, whole or not at all.
+// page renders what get returns.
 func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		data, err := get(r)
@@ -112,19 +113,26 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 				p.deps.Log.Error("page can't be shown", "path", r.URL.Path, "error", err)
 			}
 		}
-		var out bytes.Buffer
-		refresh := 0
-		if l, ok := data.(interface{ refresh() int }); ok {
-			refresh = l.refresh()
-		}
-		if err := p.pages[page].Execute(&out, map[string]any{"Refresh": refresh, "Data": data, "Now": p.deps.Now().UTC()}); err != nil {
-			p.deps.Log.Error("page can't be rendered", "page", page, "error", err)
-			http.Error(w, "the page can't be rendered; the server's log says why", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(status)
-		_, _ = w.Write(out.Bytes()) // whoever asked went away
+		p.render(w, r, page, status, data)
 	}
+}
+
+// render answers with a page, whole or not at all.
+func (p *Portal) render(w http.ResponseWriter, r *http.Request, page string, status int, data any) {
+	var out bytes.Buffer
+	refresh := 0
+	if l, ok := data.(interface{ refresh() int }); ok {
+		refresh = l.refresh()
+	}
+	view := map[string]any{"Refresh": refresh, "Data": data, "Now": p.deps.Now().UTC(), "Caller": access.CallerOf(r.Context()), "Open": access.CallerOf(r.Context()).Name == access.Everybody}
+	if err := p.pages[page].Execute(&out, view); err != nil {
+		p.deps.Log.Error("page can't be rendered", "page", page, "error", err)
+		http.Error(w, "the page can't be rendered; the server's log says why", http.StatusInternalServerError)
+		return
+	}
+	loosen(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(out.Bytes()) // whoever asked went away
 }

@@ -1,0 +1,269 @@
+// Package access decides who may do what at a server's doors: it knows the tokens,
+// the signed-in browsers and the user of this machine, holds the one table of all
+// routes and what each asks for, and bounds what strangers can cost.
+//
+// It answers no request itself but refusals: handlers are registered on a Mux,
+// which lets a request pass only after it was judged. What it doesn't do: it doesn't
+// listen, doesn't render pages, and doesn't know what the handlers do.
+//
+// All methods are safe for concurrent use. Run owns the only goroutine.
+package access
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// Config says how the doors stand.
+type Config struct {
+	Local          string // the secret of the user who runs the server; empty: there is none
+	Node           string // the secret of the nodes that the server starts; empty: there is none
+	Open           bool   // everybody who reaches the server is an administrator
+	Loopback       bool   // the server listens on this machine only: other host names are refused
+	Secure         bool   // the server speaks TLS: cookies are for TLS only
+	Cookie         string // name of the browsers' cookie; empty means "fleetscore"
+	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
+	MaxBlobBytes   int64  // of one file that a node writes; 0 means 8 GiB
+}
+
+// Tokens keeps tokens; package ledger does.
+type Tokens interface {
+	Tokens(ctx context.Context) ([]ledger.Token, error)
+	PutToken(ctx context.Context, t ledger.Token) error
+	RemoveToken(ctx context.Context, name string) error
+	TokensUsed(ctx context.Context, at map[string]time.Time) error
+}
+
+// Deps is what the doors work with.
+type Deps struct {
+	Tokens Tokens           // nil: there are none, and none can be made
+	Log    *slog.Logger     // nil discards
+	Now    func() time.Time // nil means time.Now
+}
+
+// Doors knows who may do what.
+type Doors struct {
+	cfg   Config
+	store Tokens
+	log   *slog.Logger
+	now   func() time.Time
+	local sum // of the secrets of this machine
+	node  sum
+
+	guesses  guesses
+	sessions sessions
+
+	mu     sync.RWMutex // guards what follows
+	tokens map[string]*token
+	routes []string // all that were registered
+}
+
+// Open builds the doors and reads the tokens there are.
+func Open(ctx context.Context, cfg Config, deps Deps) (*Doors, error) {
+	if cfg.Cookie == "" {
+		cfg.Cookie = "fleetscore"
+	}
+	if cfg.MaxUploadBytes == 0 {
+		cfg.MaxUploadBytes = 256 << 20
+	}
+	if cfg.MaxBlobBytes == 0 {
+		cfg.MaxBlobBytes = 8 << 30
+	}
+	d := &Doors{cfg: cfg, store: deps.Tokens, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.store == nil {
+		return d, nil
+	}
+	all, err := d.store.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		d.tokens[t.ID] = newToken(t)
+	}
+	return d, nil
+}
+
+// Caller is who asks.
+type Caller struct {
+	Role  fleetscore.Role
+	Name  string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody where the doors are open
+	token *token // nil for those without a token of their own
+}
+
+// The names of callers that show no token of the ledger. No token can have them, as
+// they hold spaces.
+const (
+	Local     = "local user"
+	Pool      = "local pool"
+	Everybody = "open server"
+)
+
+// callerKey is the key of a request's caller in its context.
+type callerKey struct{}
+
+// CallerOf is who asks, as the Mux found out; the zero Caller may do nothing.
+func CallerOf(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
+
+// nodeMark parts the name of a token from the rest of a node's name.
+const nodeMark = "."
+
+// Own tells whether the caller showed a token of its own, one of the ledger's.
+func (c Caller) Own() bool { return c.token != nil }
+
+// NodeName is the name for a new node of this caller: a node that shows a token of
+// its own has the token's name in front, so that no other token's holder can speak
+// for it.
+func (c Caller) NodeName(name string) string {
+	if c.token == nil {
+		return name
+	}
+	return NodeName(c.Name, name)
+}
+
+// NodeName is the name of a node that shows the token of that name.
+func NodeName(token, name string) string { return token + nodeMark + name }
+
+// Owns tells whether the caller may speak for the node of that name.
+func (c Caller) Owns(node fleetscore.NodeID) bool {
+	owner, _, marked := strings.Cut(string(node), nodeMark)
+	if c.token == nil {
+		return c.Role == fleetscore.RoleNode && !marked
+	}
+	return c.Role == fleetscore.RoleNode && marked && owner == c.Name
+}
+
+// Refusal is why a request was not let in.
+type Refusal struct {
+	Status  int    // of HTTP
+	Op      string // what was checked
+	Subject string
+	Message string
+	Hint    string
+}
+
+// Error is the message.
+func (r *Refusal) Error() string { return r.Message }
+
+// judge finds out who asks and whether that is enough for the route.
+func (d *Doors) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) {
+	c, refusal := d.identify(r)
+	switch {
+	case need == Anyone:
+		return c, nil // a wrong token is no reason to hide what is public
+	case refusal != nil:
+		return c, refusal
+	case need == Known || c.Role.May(need):
+		return c, nil
+	}
+	who := "the token " + c.Name + " has the role " + string(c.Role)
+	if c.token == nil {
+		who = "the " + c.Name + " has the role " + string(c.Role)
+	}
+	hint := "use a token of that role; an administrator creates one with: fleetscore token create " + string(need) + " NAME"
+	if need == fleetscore.RoleNode {
+		who, hint = "this is for nodes, and "+who, "nodes show the token in the file that FLEETSCORE_NODE_TOKEN_FILE names"
+		return c, &Refusal{Status: http.StatusForbidden, Op: "check role", Subject: r.Method + " " + r.URL.Path, Message: who, Hint: hint}
+	}
+	return c, &Refusal{Status: http.StatusForbidden, Op: "check role", Subject: r.Method + " " + r.URL.Path,
+		Message: who + ", but this needs the role " + string(need), Hint: hint}
+}
+
+// identify finds out who asks: by a bearer token, else by a browser's cookie, else
+// because the doors are open.
+func (d *Doors) identify(r *http.Request) (Caller, *Refusal) {
+	if h := r.Header.Get("Authorization"); h != "" {
+		text, ok := strings.CutPrefix(h, "Bearer ")
+		if c, known := d.byToken(text); ok && known {
+			return c, nil
+		}
+		if d.cfg.Open {
+			return Caller{Role: fleetscore.RoleAdministrator, Name: Everybody}, nil
+		}
+		return Caller{}, d.wrong(r, "the token is wrong, was removed or has expired")
+	}
+	if cookie, err := r.Cookie(d.cfg.Cookie); err == nil {
+		if c, ok := d.bySession(cookie.Value); ok {
+			return c, sameOrigin(r)
+		}
+	}
+	if d.cfg.Open {
+		return Caller{Role: fleetscore.RoleAdministrator, Name: Everybody}, nil
+	}
+	return Caller{}, &Refusal{Status: http.StatusUnauthorized, Op: "authenticate", Subject: r.Method + " " + r.URL.Path,
+		Message: "no token was sent", Hint: tokenHint}
+}
+
+const tokenHint = "send a token as the header Authorization: Bearer TOKEN; commands of the user who runs the server find theirs by themselves, others name a file with --token-file"
+
+// wrong counts a wrong secret and says so; after too many of them in a short time
+// the answer is that, and the connection ends.
+func (d *Doors) wrong(r *http.Request, message string) *Refusal {
+	from := addressOf(r)
+	if d.guesses.count(from, d.now()) {
+		return &Refusal{Status: http.StatusUnauthorized, Op: "authenticate", Subject: r.Method + " " + r.URL.Path, Message: message, Hint: tokenHint}
+	}
+	if d.guesses.tell(d.now()) {
+		d.log.Warn("many wrong tokens", "from", from, "path", r.URL.Path)
+	}
+	return &Refusal{Status: http.StatusTooManyRequests, Op: "authenticate", Subject: r.Method + " " + r.URL.Path,
+		Message: "too many wrong tokens came from this address", Hint: "wait a minute; a right token is always taken"}
+}
+
+// byToken finds the caller of a token's text.
+func (d *Doors) byToken(text string) (Caller, bool) {
+	got := sumOf(text)
+	switch {
+	case text == "":
+		return Caller{}, false
+	case d.cfg.Local != "" && got.equal(d.local):
+		return Caller{Role: fleetscore.RoleAdministrator, Name: Local}, true
+	case d.cfg.Node != "" && got.equal(d.node):
+		return Caller{Role: fleetscore.RoleNode, Name: Pool}, true
+	}
+	id, ok := idOf(text)
+	if !ok {
+		return Caller{}, false
+	}
+	d.mu.RLock()
+	t := d.tokens[id]
+	d.mu.RUnlock()
+	if t == nil || !got.equal(sum(t.Hash)) || t.expired(d.now()) {
+		return Caller{}, false
+	}
+	t.use(d.now())
+	return Caller{Role: t.Role, Name: t.Name, token: t}, true
+}
+
+// valid tells whether a caller that was let in before still would be.
+func (d *Doors) valid(c Caller) bool {
+	if c.token == nil {
+		return true
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.tokens[c.token.ID] == c.token && !c.token.expired(d.now())
+}
+
+// Routes are the patterns of all routes that were registered, sorted.
+func (d *Doors) Routes() []string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Sorted(slices.Values(d.routes))
+}

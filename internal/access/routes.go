@@ -1,0 +1,190 @@
+package access
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// What a route asks for besides the roles: nothing, or any token at all.
+const (
+	Anyone fleetscore.Role = "anyone"
+	Known  fleetscore.Role = "any token"
+)
+
+// Route is what one route asks for.
+type Route struct {
+	Need fleetscore.Role // the least role
+	Body int64           // the largest body in bytes, or one of the values below
+}
+
+// Bodies whose bound is set elsewhere.
+const (
+	bodyUpload  = -1 // Config.MaxUploadBytes
+	bodyBlob    = -2 // Config.MaxBlobBytes
+	bodyHandler = -3 // the handler bounds size and time itself
+)
+
+const (
+	noBody    = 0
+	formBody  = 4 << 10
+	smallBody = 1 << 20
+	nodeBody  = 16 << 20 // a log chunk, or the result of a task with its list of files
+)
+
+// Table says of every route of the server what it asks for. A route without an
+// entry can't be registered. docs/security.md shows it to people.
+var Table = map[string]Route{
+	"GET /api/v1/health":            {Anyone, noBody}, // details for viewers only
+	"GET /api/v1/openapi.json":      {Anyone, noBody},
+	"GET /api/v1/openapi.yaml":      {Anyone, noBody},
+	"GET /api/v1/openapi-3.0.json":  {Anyone, noBody},
+	"GET /api/v1/openapi-3.0.yaml":  {Anyone, noBody},
+	"GET /api/v1/whoami":            {Known, noBody},
+	"/api/v1/":                      {Known, noBody}, // any other path: not found
+	"POST /api/v1/sign-in-links":    {fleetscore.RoleViewer, smallBody},
+	"GET /api/v1/tokens":            {fleetscore.RoleAdministrator, noBody},
+	"POST /api/v1/tokens":           {fleetscore.RoleAdministrator, smallBody},
+	"DELETE /api/v1/tokens/{name}":  {fleetscore.RoleAdministrator, smallBody},
+	"GET /api/v1/config":            {fleetscore.RoleViewer, noBody},
+	"PUT /api/v1/config":            {fleetscore.RoleAdministrator, smallBody + 1024},
+	"GET /api/v1/jobs":              {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/jobs":             {fleetscore.RoleOperator, smallBody},
+	"GET /api/v1/jobs/{id}":         {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/jobs/{id}/cancel": {fleetscore.RoleOperator, smallBody},
+	"GET /api/v1/jobs/{id}/tasks":   {fleetscore.RoleViewer, noBody},
+
+	"GET /api/v1/jobs/{id}/coverage":                        {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/jobs/{id}/logs":                            {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/jobs/{id}/logs/{index}/{attempt}/{stream}": {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/schedules":                                 {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/schedules/{pipeline}/occurrences":          {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/pools":                                     {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/nodes":                                     {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/datasets":                                  {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/datasets/{name}":                           {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/datasets/{name}/rows":                     {fleetscore.RoleOperator, bodyUpload},
+	"POST /api/v1/maintenance":                             {fleetscore.RoleOperator, smallBody},
+	"GET /api/v1/fleets":                                    {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/fleets/{name}":                             {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/fleets/{name}/sync":                       {fleetscore.RoleOperator, smallBody},
+	"PUT /api/v1/fleets/{name}/models/{model...}":           {fleetscore.RoleOperator, bodyUpload},
+	"GET /api/v1/store":                                     {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/store/{name...}":                           {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
+	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
+
+	"POST /api/v1/nodes":                      {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/nodes/{id}/lease":           {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/nodes/{id}/heartbeat":       {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/nodes/{id}/goodbye":         {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/leases/{id}/logs":           {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/leases/{id}/complete":       {fleetscore.RoleNode, nodeBody},
+	"GET /api/v1/leases/{id}/blobs":           {fleetscore.RoleNode, noBody},
+	"GET /api/v1/leases/{id}/stat/{name...}":  {fleetscore.RoleNode, noBody},
+	"GET /api/v1/leases/{id}/blobs/{name...}": {fleetscore.RoleNode, noBody},
+	"PUT /api/v1/leases/{id}/blobs/{name...}": {fleetscore.RoleNode, bodyBlob},
+
+	"GET /metrics":            {fleetscore.RoleViewer, noBody},
+	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs in
+	"GET /jobs/{id}":          {fleetscore.RoleViewer, noBody},
+	"GET /sensors/{pipeline}": {fleetscore.RoleViewer, noBody},
+	"GET /style.css":          {Anyone, noBody},
+	"GET /sign-in":            {Anyone, noBody},
+	"POST /sign-in":           {Anyone, formBody},
+	"POST /sign-out":          {Anyone, formBody},
+	"/":                       {fleetscore.RoleViewer, noBody}, // any other page: not found
+}
+
+// Deny answers a request that isn't let in.
+type Deny func(w http.ResponseWriter, r *http.Request, why *Refusal)
+
+// Mux lets requests through to the handlers that may have them. Build it with
+// Doors.NewMux, register everything, look at Err, and then serve.
+type Mux struct {
+	doors  *Doors
+	deny   Deny
+	routes *http.ServeMux
+	err    error
+}
+
+// NewMux makes an empty mux whose refusals are answered by deny.
+func (d *Doors) NewMux(deny Deny) *Mux {
+	return &Mux{doors: d, deny: deny, routes: http.NewServeMux()}
+}
+
+// Err is set if a route without an entry in the table was registered.
+func (m *Mux) Err() error { return m.err }
+
+// HandleFunc registers a handler; see Handle.
+func (m *Mux) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	m.Handle(pattern, http.HandlerFunc(h))
+}
+
+// Handle registers a handler for a pattern of package net/http that has an entry in
+// the table. Without one nothing is registered, and Err says so.
+func (m *Mux) Handle(pattern string, h http.Handler) {
+	route, ok := Table[pattern]
+	if !ok {
+		m.err = fleetscore.Errorf(fleetscore.Internal, "register route", pattern, "it has no entry in the table of package access")
+		return
+	}
+	switch route.Body {
+	case bodyUpload:
+		route.Body = m.doors.cfg.MaxUploadBytes
+	case bodyBlob:
+		route.Body = m.doors.cfg.MaxBlobBytes
+	}
+	m.doors.mu.Lock()
+	m.doors.routes = append(m.doors.routes, pattern)
+	m.doors.mu.Unlock()
+	m.routes.Handle(pattern, m.guard(route, h))
+}
+
+// Mount hands all paths below a prefix to a handler that is behind a Mux of its own.
+func (m *Mux) Mount(prefix string, guarded http.Handler) { m.routes.Handle(prefix, guarded) }
+
+// guard lets those requests through that the route may have.
+func (m *Mux) guard(route Route, h http.Handler) http.Handler {
+	d := m.doors
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, why := d.judge(r, route.Need)
+		if why != nil {
+			pace(w, r, 0, discardGrace)
+			if why.Status == http.StatusTooManyRequests {
+				w.Header().Set("Retry-After", "60")
+				w.Header().Set("Connection", "close")
+			}
+			m.deny(w, r, why)
+			return
+		}
+		if route.Body != bodyHandler {
+			pace(w, r, route.Body, bodyGrace)
+		}
+		if c.Role != "" {
+			defer hold(r.Context())()
+		}
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// discardGrace is for the rest of a body that nobody reads: the connection can
+// serve again only after it.
+const discardGrace = time.Second
+
+// ServeHTTP answers a request, or refuses it.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	harden(w.Header())
+	why := m.doors.checkHost(r)
+	if why == nil {
+		why = checkOrigin(r)
+	}
+	if why != nil {
+		pace(w, r, 0, discardGrace)
+		m.deny(w, r, why)
+		return
+	}
+	m.routes.ServeHTTP(w, r)
+}

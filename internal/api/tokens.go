@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// Token is a token without its secret.
+type Token struct {
+	Name    string          `json:"name"`
+	Role    fleetscore.Role `json:"role"`
+	Created time.Time       `json:"created"`
+	Used    *time.Time      `json:"used,omitempty" doc:"when it was last used, to the hour"`
+	Expires *time.Time      `json:"expires,omitempty" doc:"it is refused from then on"`
+	Expired bool            `json:"expired"`
+}
+
+// NewToken is a token that was just created: the only time that its text is told.
+type NewToken struct {
+	Token
+	Secret string `json:"secret" doc:"the token's text; it is kept nowhere"`
+}
+
+// Caller is who asks, as the server sees it.
+type Caller struct {
+	Role fleetscore.Role `json:"role"`
+	Name string          `json:"name" doc:"of the token"`
+	Own  bool            `json:"own" doc:"whether it is a token of the server's list; a node that shows one has its name and a dot in front of its own"`
+}
+
+// SignInLink signs a browser in once.
+type SignInLink struct {
+	Code    string    `json:"code" doc:"open /?token=CODE in the browser"`
+	Expires time.Time `json:"expires"`
+}
+
+func (s *server) tokenOf(t ledger.Token) Token {
+	return Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires)}
+}
+
+func (s *server) registerTokens(api huma.API) {
+	add(api, huma.Operation{OperationID: "who am I", Method: http.MethodGet, Path: "/whoami", Tags: []string{"access"}, Summary: "The role and name of the token that was sent"},
+		func(ctx context.Context, _ *struct{}) (*body[Caller], error) {
+			c := access.CallerOf(ctx)
+			return answer(Caller{c.Role, c.Name, c.Own()}), nil
+		})
+	add(api, huma.Operation{OperationID: "make sign-in link", Method: http.MethodPost, Path: "/sign-in-links", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
+		Summary: "A code that signs a browser in, once, with the rights of the token that was sent"},
+		func(ctx context.Context, _ *struct{}) (*body[SignInLink], error) {
+			code, expires := s.deps.Doors.Link(access.CallerOf(ctx))
+			return answer(SignInLink{code, expires}), nil
+		})
+	add(api, huma.Operation{OperationID: "list tokens", Method: http.MethodGet, Path: "/tokens", Tags: []string{"access"}, Summary: "Tokens, without their secrets"}, s.listTokens)
+	add(api, huma.Operation{OperationID: "create token", Method: http.MethodPost, Path: "/tokens", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
+		Summary: "Create a token; its text is told this once"}, s.createToken)
+	add(api, huma.Operation{OperationID: "remove token", Method: http.MethodDelete, Path: "/tokens/{name}", Tags: []string{"access"}, Summary: "End a token at once"}, s.removeToken)
+}
+
+func (s *server) listTokens(ctx context.Context, in *struct {
+	Limit int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
+	After string `query:"after" doc:"next of the page before"`
+}) (*body[List[Token]], error) {
+	var page []Token
+	for _, t := range s.deps.Doors.List() {
+		if t.Name <= in.After {
+			continue
+		}
+		if len(page) == in.Limit {
+			return answerList(page, page[len(page)-1].Name), nil
+		}
+		page = append(page, s.tokenOf(t))
+	}
+	return answerList(page, ""), nil
+}
+
+type createTokenInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"who creates it, for the audit"`
+	Body   struct {
+		Role    fleetscore.Role `json:"role" enum:"device,viewer,operator,administrator,node"`
+		Name    string          `json:"name" minLength:"1" maxLength:"64"`
+		Expires *time.Time      `json:"expires,omitempty" doc:"it is refused from then on; without it, it has no end"`
+	}
+}
+
+func (s *server) createToken(ctx context.Context, in *createTokenInput) (*body[NewToken], error) {
+	var expires time.Time
+	if in.Body.Expires != nil {
+		expires = in.Body.Expires.UTC()
+	}
+	t, secret, err := s.deps.Doors.Create(ctx, in.Body.Role, in.Body.Name, expires)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "create token", t.Name+" of the role "+string(t.Role))
+	return answer(NewToken{s.tokenOf(t), secret}), nil
+}
+
+func (s *server) removeToken(ctx context.Context, in *struct {
+	Author string `header:"X-Fleetscore-User" doc:"who removes it, for the audit"`
+	Name   string `path:"name"`
+}) (*struct{}, error) {
+	if err := s.deps.Doors.Remove(ctx, in.Name); err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "remove token", in.Name)
+	return nil, nil
+}

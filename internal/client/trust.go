@@ -1,0 +1,62 @@
+package client
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/url"
+	"os"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// trust judges a server's certificate. The file with what to trust is read at each
+// new connection, so that a client outlives the change of a certificate.
+type trust struct{ client *Client }
+
+func (t *trust) config() *tls.Config {
+	// VerifyConnection does what crypto/tls would do, with roots of its own choice.
+	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: t.verify}
+}
+
+func (t *trust) verify(s tls.ConnectionState) error {
+	c := t.client
+	file, name := c.cfg.CAFile, c.cfg.ServerName
+	if l, ok := c.local(); ok && file == "" {
+		file = l.CAFile
+		if name == "" {
+			name = l.ServerName
+		}
+	}
+	if name == "" {
+		u, err := url.Parse(c.base)
+		if err != nil {
+			return err
+		}
+		name = u.Hostname()
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		name = "[" + ip.String() + "]" // how package x509 wants an address
+	}
+	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool()}
+	if file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return fleetscore.Errorf(fleetscore.Invalid, "read certificates to trust", file, "%w", err)
+		}
+		if opts.Roots, err = x509.SystemCertPool(); err != nil {
+			opts.Roots = x509.NewCertPool()
+		}
+		if !opts.Roots.AppendCertsFromPEM(pem) {
+			return fleetscore.Errorf(fleetscore.Invalid, "read certificates to trust", file, "it holds none in PEM")
+		}
+	}
+	if len(s.PeerCertificates) == 0 {
+		return fleetscore.Errorf(fleetscore.Invalid, "check certificate", name, "the server showed none")
+	}
+	for _, i := range s.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(i)
+	}
+	_, err := s.PeerCertificates[0].Verify(opts)
+	return err
+}

@@ -1,0 +1,88 @@
+package portal
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/fleetscore/fleetscore/internal/access"
+)
+
+// signIn is what the page for signing in shows.
+type signIn struct {
+	Problem string
+	Hint    string
+	Next    string // the page to go to after it
+}
+
+func (p *Portal) signInPage(w http.ResponseWriter, r *http.Request, status int, s signIn) {
+	p.render(w, r, "signin", status, s)
+}
+
+// deny answers a request for a page that its sender may not see: those who aren't
+// signed in get the page for it.
+func (p *Portal) deny(w http.ResponseWriter, r *http.Request, why *access.Refusal) {
+	switch {
+	case why.Status == http.StatusUnauthorized && p.redeem(w, r):
+	case why.Status == http.StatusUnauthorized:
+		next := "/"
+		if r.Method == http.MethodGet {
+			next = r.URL.RequestURI()
+		}
+		s := signIn{Next: next}
+		if r.Header.Get("Authorization") != "" {
+			s.Problem, s.Hint = why.Message, why.Hint
+		}
+		p.signInPage(w, r, why.Status, s)
+	default:
+		http.Error(w, why.Op+": "+why.Message+" ("+why.Hint+")", why.Status)
+	}
+}
+
+// followLink lets those follow a link that signs in who are signed in already.
+func (p *Portal) followLink(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !p.redeem(w, r) {
+			next(w, r)
+		}
+	}
+}
+
+// redeem signs a browser in by the code in the overview's address, and sends it to
+// the address without the code. It tells whether it answered.
+func (p *Portal) redeem(w http.ResponseWriter, r *http.Request) bool {
+	code := r.URL.Query().Get("token")
+	if code == "" || r.URL.Path != "/" || r.Method != http.MethodGet {
+		return false
+	}
+	if why := p.deps.Doors.Redeem(w, r, code); why != nil {
+		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: "/"})
+		return true
+	}
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+	return true
+}
+
+// signIn signs a browser in by the token in its form.
+func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
+	next := ownPath(r.PostFormValue("next"))
+	if why := p.deps.Doors.SignIn(w, r, strings.TrimSpace(r.PostFormValue("token"))); why != nil {
+		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: next})
+		return
+	}
+	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
+	p.deps.Doors.SignOut(w, r)
+	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+}
+
+// ownPath is the path of a page of ours, "/" for anything else: nobody is sent to
+// another site.
+func ownPath(path string) string {
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
+		return "/"
+	}
+	return path
+}
