@@ -66,7 +66,7 @@ var Table = map[string]Route{
 	"GET /api/v1/datasets":                                  {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/datasets/{name}":                           {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/datasets/{name}/rows":                     {fleetscore.RoleOperator, bodyUpload},
-	"POST /api/v1/maintenance":                             {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/maintenance":                              {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/fleets":                                    {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/fleets/{name}":                             {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/fleets/{name}/sync":                       {fleetscore.RoleOperator, smallBody},

@@ -65,7 +65,12 @@ pipelines:
 	}
 	p.start()
 	get := func(path string) (int, string) {
-		resp, err := http.Get("http://" + p.addr + path)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+p.token())
+		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}

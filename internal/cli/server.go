@@ -489,8 +489,7 @@ func (s *server) makePrivate() error {
 	if err != nil {
 		return folderError(dir, err)
 	}
-	file := filepath.Join(dir, "ledger.db")
-	_, notYet := os.Stat(file)
+	_, notYet := os.Stat(filepath.Join(dir, "ledger.db"))
 	if shared := st.Mode()&(os.ModeSticky|os.ModeSetgid) != 0; !shared && st.Mode().Perm()&0o077 != 0 && (len(entries) == 0 || notYet == nil) {
 		if err := os.Chmod(dir, 0o700); err != nil {
 			s.log.Warn("other users can look into the server's folder", "dir", dir, "error", err)
@@ -504,18 +503,6 @@ func (s *server) makePrivate() error {
 		if err := os.Chmod(sub, 0o700); err != nil {
 			return folderError(sub, err)
 		}
-	}
-	// The ledger's engine gives its other files the same rights.
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return folderError(file, err)
-	}
-	err = f.Chmod(0o600)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return folderError(file, err)
 	}
 	return nil
 }
