@@ -317,7 +317,7 @@ func ReadNormalizer(a *estimator.Attributes) estimator.Estimator {
 	if a.Err() == nil && s.norm != "l1" && s.norm != "l2" && s.norm != "max" {
 		a.Unsupported("norm=\""+s.norm+"\"", "use l1, l2 or max")
 	}
-	if s.norm == "max" && !a.AtLeast(0, 24) {
+	if s.norm == "max" && !a.AtLeast(0, 23) {
 		s.norm = "largest" // not of magnitudes
 	}
 	return s
@@ -349,7 +349,7 @@ func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *es
 				norms[i] += float64(v * v)
 			case "max":
 				norms[i] = max(norms[i], math.Abs(v))
-			default: // of releases before 0.24
+			default: // of releases before 0.23
 				if c == 0 {
 					norms[i] = v
 				}
