@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
@@ -51,7 +52,11 @@ func TestUploadTakesNoMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = 64 << 20
-	h, err := New(Config{NodeToken: "nodes", APIToken: "sesame", MaxUploadBytes: limit}, Deps{Ledger: l, Store: b, Scheduler: sched, Gateway: http.NotFoundHandler(),
+	doors, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Config{MaxUploadBytes: limit}, Deps{Doors: doors, Ledger: l, Store: b, Scheduler: sched, Gateway: http.NotFoundHandler(),
 		Queries: func() []aggregator.Status { return nil }})
 	if err != nil {
 		t.Fatal(err)
