@@ -38,6 +38,11 @@
 //	PUT  /fleets/{name}/models/{model}            a model's bytes → Blob
 //	GET  /store?prefix=&delimiter=&limit=&after=  list of Blob
 //	GET  /store/{name…}                           a blob's bytes
+//	GET  /whoami                                  Caller: the role and name of the token that was sent
+//	POST /sign-in-links                           SignInLink: a code that signs a browser in once
+//	GET  /tokens?limit=&after=                    list of Token
+//	POST /tokens                                  {role, name, expires?} → NewToken, with its secret
+//	DELETE /tokens/{name}                         nothing → 204
 //	GET  /queries                                 list of the queries' status
 //	POST /hubs/{hub}/messages                     readings; the gateway's own handler
 //
@@ -54,5 +59,6 @@
 //
 // Every failure is {"kind", "op", "subject", "message", "hint"} with the status
 // that belongs to the kind, except that a body above its limit is 413 and a
-// missing or wrong token 401.
+// missing or wrong token 401, a role that may not do it 403, and too many wrong
+// tokens 429. Package access holds the table of who may do what.
 package api
