@@ -57,6 +57,9 @@ type Deps struct {
 	Metrics prometheus.Registerer // nil means none
 	Health  *obs.Health           // nil forgets
 	Now     func() time.Time      // the trusted time; nil means time.Now
+	// Committed is called after each commit to the dataset; it must not wait. nil
+	// means that nobody wants to know.
+	Committed func(dataset string)
 }
 
 // goneAfter is how long, in arrival time, a source may say nothing until it holds
@@ -73,6 +76,7 @@ type Aggregator struct {
 	window  window.Config
 	cut     fleetscore.Micros
 	hub     hub.Hub
+	told    func(dataset string) // of commits; may be nil
 	catalog *catalog.Catalog
 	table   *table.Delta
 	log     *slog.Logger
@@ -96,7 +100,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	if c := cfg.Query.Cut.D(); c < plan.Window || c%plan.Window != 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "cut %s is no multiple of the window %s", c, plan.Window)
 	}
-	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
+	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead, GoneAfter: goneAfter},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {

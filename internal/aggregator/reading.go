@@ -210,6 +210,9 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		_, err = a.table.Commit(r.ctx, commit)
 		return err
 	})
+	if a.told != nil && (err == nil || table.AlreadyCommitted(err)) {
+		a.told(a.plan.Into)
+	}
 	if table.AlreadyCommitted(err) {
 		// Our own commit whose answer was lost, or another process's: either way
 		// the table says where to go on.

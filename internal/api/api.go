@@ -57,7 +57,7 @@ type Jobs interface {
 // Deps is what the API works with.
 type Deps struct {
 	Doors     *access.Doors // who may do what
-	Ledger    *ledger.Ledger
+	Ledger    ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
 	Catalog   *catalog.Catalog           // the store's; nil means one of the API's own

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -279,6 +280,7 @@ func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fl
 	if err != nil {
 		return nil, err
 	}
+	s.deps.Ledger.Put(ledger.DatasetTopic(in.Name)) // jobs may wait for it
 	until := min(done.CompleteUntil, fleetscore.MicrosOf(s.now())).Time()
 	return &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Added: done.Added, Replaced: done.Replaced, Same: done.Same, Repeated: done.Repeated,
 		CompleteUntil: &until, Version: done.Version}, nil

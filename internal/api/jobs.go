@@ -137,7 +137,7 @@ func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.
 		job, err := s.deps.Ledger.Job(ctx, id)
 		return answer(job), err
 	}
-	changed, stop := s.deps.Ledger.Watch() // before reading, so that no change is missed
+	changed, stop := s.deps.Ledger.Watch(ledger.JobTopic(id)) // before reading, so that no change is missed
 	defer stop()
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()

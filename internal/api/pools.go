@@ -34,6 +34,7 @@ type Schedule struct {
 	NextFrom  *time.Time          `json:"next_from,omitempty" doc:"where the next interval starts"`
 	LastDue   *time.Time          `json:"last_due,omitempty"`
 	NextDue   *time.Time          `json:"next_due,omitempty"`
+	Problem   string              `json:"problem" doc:"why due times aren't decided; empty: they are"`
 }
 
 func (s *server) registerPools(api huma.API) {
@@ -102,13 +103,19 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		c := cfg.Pipelines[name].Schedule
 		sc := Schedule{Pipeline: name, Cron: c.Cron, StartWhen: c.StartWhen, Deadline: c.Deadline}
-		st, err := s.deps.Ledger.Schedule(ctx, name)
-		if err != nil && !fleetscore.NotFound.Is(err) {
+		view, err := s.deps.Ledger.Schedule(ctx, name)
+		if err != nil {
 			return nil, err
 		}
+		st := view.State
 		sc.NextFrom, sc.LastDue = known(st.NextFrom), known(st.LastDue)
 		if c.Cron != "" {
 			sc.NextDue = s.nextDue(c, st.LastDue)
+		}
+		for _, p := range s.deps.Health.Problems() {
+			if p.Part == "schedule "+name {
+				sc.Problem = p.Problem
+			}
 		}
 		out = append(out, sc)
 	}

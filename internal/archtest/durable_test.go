@@ -9,7 +9,7 @@ import (
 // ownWriters are files that may write to the disk past package durable, and why.
 var ownWriters = map[string]string{
 	"internal/hub/disk.go":        "a lock file without content, and the segments, which partition.go syncs before it answers",
-	"internal/ledger/ledger.go":   "a lock file without content",
+	"internal/ledger/sqlite.go":   "a lock file without content",
 	"internal/oneshot/results.go": "writes into devices and pipes, which must not be replaced",
 	"internal/scheduler/logs.go":  "appends to logs, and syncs each piece and the folder",
 }

@@ -84,7 +84,7 @@ func (s *server) applyExample(ctx context.Context) error {
 
 // report prints a line for each job that ends.
 func (s *server) report(ctx context.Context, w io.Writer) error {
-	changes, stop := s.ledger.Watch()
+	changes, stop := s.ledger.Watch(ledger.AnyJobs)
 	defer stop()
 	told := map[fleetscore.JobID]bool{}
 	begun := time.Now()

@@ -61,7 +61,7 @@ type server struct {
 	store    store.Bucket
 	catalog  *catalog.Catalog
 	storeURL string // what nodes open; empty if the store is no folder
-	ledger   *ledger.Ledger
+	ledger   ledger.Ledger
 	streams  *streams
 	nodes    string // file with the token of the server's own nodes
 	doors    *access.Doors
@@ -132,9 +132,11 @@ func (s *server) openStorage(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.ledger, err = ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db")); err != nil {
+	l, err := ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db"))
+	if err != nil {
 		return err
 	}
+	s.ledger = l
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
@@ -276,7 +278,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
 	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.cfg.modelRoots},
-		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Metrics: s.metrics})
+		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Health: s.health, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}

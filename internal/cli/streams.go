@@ -17,6 +17,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
@@ -106,7 +107,7 @@ func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
 // run ends with an error only if the hub can't be opened at the start, where
 // somebody looks; later it is tried again.
 func (s *streams) run(ctx context.Context) error {
-	changes, stop := s.server.ledger.Watch()
+	changes, stop := s.server.ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()
 	var opened hub.Config
@@ -186,7 +187,8 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
 		q := p.Queries[name]
 		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub, MaxHeldBytes: int64(q.MemoryMB) << 20},
-			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Log: s.server.log, Metrics: metrics})
+			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Log: s.server.log, Metrics: metrics,
+				Committed: func(dataset string) { s.server.ledger.Put(ledger.DatasetTopic(dataset)) }})
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,8 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,13 +19,48 @@ type JobFilter struct {
 	Before   fleetscore.JobID // only jobs made before this one
 }
 
-// Input is what all attempts of a job read: a dataset's files as they were when
-// the job was planned.
+// Jobs reads jobs.
+type Jobs interface {
+	// Job is the job of that id; kind NotFound if there is none.
+	Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
+	// Jobs are the jobs that fit the filter, newest first.
+	Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error)
+	// CountJobs counts all jobs by state; states without jobs are absent. It costs
+	// the same however many jobs there are.
+	CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error)
+}
+
+// JobChanges carries jobs through their life. They are made by DecideSchedule.
+type JobChanges interface {
+	// UpdateJob changes a job by a function that sees it as it is, in one
+	// transaction. An error of the function changes nothing and is returned.
+	UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error)
+	// UpdateJobs changes the jobs of a pipeline that are in one of the states, in
+	// one transaction. A queued or running job that names another pool afterwards
+	// takes its waiting tasks there.
+	UpdateJobs(ctx context.Context, pipeline string, states []fleetscore.JobState, change func(*fleetscore.Job)) error
+	// PlanJob turns a waiting job into a queued one with tasks: generation,
+	// expected keys and the like are taken from j. Kind Conflict if it waits no
+	// more, or if its configuration is not what j was planned by.
+	PlanJob(ctx context.Context, j fleetscore.Job, tasks []PlannedTask) error
+	// CancelJob ends a job, its tasks and their leases. Kind Conflict if it ended,
+	// or if its results are becoming visible.
+	CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error)
+}
+
+// Input is what all attempts of a task read: those of a dataset's files that may
+// hold its keys, as they were when the job was planned.
 type Input struct {
 	Version  int64                 `json:"version"` // of the dataset's table
 	TimeName string                `json:"time_name"`
 	KeyNames []string              `json:"key_names"`
 	Files    []fleetscore.DataFile `json:"files"`
+}
+
+// PlannedTask is a task and what it reads.
+type PlannedTask struct {
+	Task  fleetscore.Task
+	Input Input
 }
 
 // decode reads the JSON of a kept value.
@@ -44,33 +81,36 @@ func scanDoc[T any](scan func(...any) error) (T, error) {
 	return decode[T]("", doc)
 }
 
-// InsertJob keeps a new job; kind Conflict if its id is taken.
-func (l *Ledger) InsertJob(ctx context.Context, j fleetscore.Job) error {
-	return l.update(ctx, "store job", string(j.ID), func(t *tx) error { return t.insertJob(j) })
-}
-
 func (t *tx) insertJob(j fleetscore.Job) error {
 	doc, err := json.Marshal(j)
 	if err != nil {
 		return err
 	}
+	t.event(JobsTopic(j.Pipeline), JobTopic(j.ID))
 	return t.exec(`INSERT INTO jobs (id, pipeline, state, doc) VALUES (?, ?, ?, ?)`, string(j.ID), j.Pipeline, string(j.State), string(doc))
 }
 
+const selectJob = `SELECT seq, doc FROM jobs WHERE id = ?`
+
 func (t *tx) job(id fleetscore.JobID) (j fleetscore.Job, seq int64, err error) {
 	var doc string
-	if err := t.row(`SELECT seq, doc FROM jobs WHERE id = ?`, string(id)).Scan(&seq, &doc); err != nil {
+	if err := t.row(selectJob, string(id)).Scan(&seq, &doc); err != nil {
 		return j, 0, err
 	}
 	j, err = decode[fleetscore.Job](string(id), doc)
 	return j, seq, err
 }
 
-// putJob keeps a changed job. What only matters while it runs goes when it ends.
-func (t *tx) putJob(j fleetscore.Job) error {
+// putJob keeps a job that was have before. What only matters while it runs goes
+// when it ends.
+func (t *tx) putJob(have, j fleetscore.Job) error {
 	doc, err := json.Marshal(j)
 	if err != nil {
 		return err
+	}
+	t.event(JobTopic(j.ID))
+	if have.State != j.State || have.Reason != j.Reason {
+		t.event(JobsTopic(j.Pipeline))
 	}
 	if err := t.exec(`UPDATE jobs SET state = ?, doc = ? WHERE id = ?`, string(j.State), string(doc), string(j.ID)); err != nil {
 		return err
@@ -84,37 +124,58 @@ func (t *tx) putJob(j fleetscore.Job) error {
 	return t.exec(`DELETE FROM results WHERE job = ?`, string(j.ID))
 }
 
-// Job is the job of that id; kind NotFound if there is none.
-func (l *Ledger) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
+// Job implements Jobs.
+func (l *SQLite) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
 	j, err := scanDoc[fleetscore.Job](l.read.QueryRowContext(ctx, `SELECT doc FROM jobs WHERE id = ?`, string(id)).Scan)
 	return j, problem("find job", string(id), err)
 }
 
-// Jobs are the jobs that fit the filter, newest first.
-func (l *Ledger) Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error) {
-	where, args := []string{"1"}, []any{}
-	if f.Pipeline != "" {
-		where, args = append(where, "pipeline = ?"), append(args, f.Pipeline)
-	}
-	if len(f.States) > 0 {
-		where = append(where, "state IN ("+marks(len(f.States))+")")
-		for _, s := range f.States {
-			args = append(args, string(s))
-		}
-	}
-	if f.Before != "" {
-		where, args = append(where, "seq < (SELECT seq FROM jobs WHERE id = ?)"), append(args, string(f.Before))
-	}
+// jobsQuery lists jobs. The jobs of each state come from an index in the order of
+// their making, so that a page costs what it shows, however many jobs there are.
+func jobsQuery(f JobFilter) (text string, args []any) {
 	limit := f.Limit
 	if limit <= 0 {
 		limit = -1
 	}
-	return query(ctx, l, "list jobs", f.Pipeline, scanDoc[fleetscore.Job],
-		`SELECT doc FROM jobs WHERE `+strings.Join(where, " AND ")+` ORDER BY seq DESC LIMIT ?`, append(args, limit)...)
+	one := func(state string) string {
+		where := []string{}
+		if f.Pipeline != "" {
+			where, args = append(where, "pipeline = ?"), append(args, f.Pipeline)
+		}
+		if state != "" {
+			where, args = append(where, "state = ?"), append(args, state)
+		}
+		if f.Before != "" {
+			where, args = append(where, "seq < (SELECT seq FROM jobs WHERE id = ?)"), append(args, string(f.Before))
+		}
+		text := `SELECT seq, doc FROM jobs`
+		if len(where) > 0 {
+			text += ` WHERE ` + strings.Join(where, " AND ")
+		}
+		args = append(args, limit)
+		return text + ` ORDER BY seq DESC LIMIT ?`
+	}
+	if len(f.States) == 0 {
+		return `SELECT doc FROM (` + one("") + `)`, args
+	}
+	var parts []string
+	for _, s := range slices.Compact(slices.Sorted(slices.Values(f.States))) {
+		parts = append(parts, `SELECT seq, doc FROM (`+one(string(s))+`)`)
+	}
+	args = append(args, limit)
+	return `SELECT doc FROM (` + strings.Join(parts, ` UNION ALL `) + `) ORDER BY seq DESC LIMIT ?`, args
 }
 
-// CountJobs counts all jobs by state; states without jobs are absent.
-func (l *Ledger) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error) {
+// Jobs implements Jobs.
+func (l *SQLite) Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error) {
+	text, args := jobsQuery(f)
+	return query(ctx, l, "list jobs", f.Pipeline, scanDoc[fleetscore.Job], text, args...)
+}
+
+const selectCounts = `SELECT state, n FROM job_counts WHERE n > 0`
+
+// CountJobs implements Jobs.
+func (l *SQLite) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error) {
 	type count struct {
 		state fleetscore.JobState
 		n     int64
@@ -122,7 +183,7 @@ func (l *Ledger) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, 
 	counts, err := query(ctx, l, "count jobs", "", func(scan func(...any) error) (count, error) {
 		var c count
 		return c, scan(&c.state, &c.n)
-	}, `SELECT state, COUNT(*) FROM jobs GROUP BY state`)
+	}, selectCounts)
 	out := map[fleetscore.JobState]int64{}
 	for _, c := range counts {
 		out[c.state] = c.n
@@ -130,25 +191,63 @@ func (l *Ledger) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, 
 	return out, err
 }
 
-// UpdateJob changes a job by a function that sees it as it is, in one
-// transaction. An error of the function changes nothing and is returned.
-func (l *Ledger) UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error) {
+// UpdateJob implements JobChanges.
+func (l *SQLite) UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error) {
 	var j fleetscore.Job
 	err := l.update(ctx, "change job", string(id), func(t *tx) (err error) {
 		if j, _, err = t.job(id); err != nil {
 			return err
 		}
+		have := j
 		if err := change(&j); err != nil {
 			return err
 		}
-		return t.putJob(j)
+		return t.putJob(have, j)
 	})
 	return j, err
 }
 
-// PlanJob turns a waiting job into a queued one with tasks: generation, expected
-// keys and the like are taken from j. Kind Conflict if it waits no more.
-func (l *Ledger) PlanJob(ctx context.Context, j fleetscore.Job, tasks []fleetscore.Task, in Input) error {
+// UpdateJobs implements JobChanges.
+func (l *SQLite) UpdateJobs(ctx context.Context, pipeline string, states []fleetscore.JobState, change func(*fleetscore.Job)) error {
+	return l.update(ctx, "change jobs", pipeline, func(t *tx) error {
+		text, args := jobsQuery(JobFilter{Pipeline: pipeline, States: states})
+		jobs, err := list(t, scanDoc[fleetscore.Job], text, args...)
+		if err != nil {
+			return err
+		}
+		for _, have := range jobs {
+			j := have
+			change(&j)
+			same, err := equal(have, j)
+			if err != nil {
+				return err
+			}
+			if same {
+				continue
+			}
+			if err := t.putJob(have, j); err != nil {
+				return err
+			}
+			if have.Config.Pool != j.Config.Pool {
+				t.event(QueueTopic(j.Config.Pool))
+				if err := t.exec(`UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`, j.Config.Pool, string(j.ID)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// equal reports whether two values are kept as the same text.
+func equal(a, b any) (bool, error) {
+	x, err := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return string(x) == string(y), errors.Join(err, err2)
+}
+
+// PlanJob implements JobChanges.
+func (l *SQLite) PlanJob(ctx context.Context, j fleetscore.Job, tasks []PlannedTask) error {
 	return l.update(ctx, "plan job", string(j.ID), func(t *tx) error {
 		have, seq, err := t.job(j.ID)
 		if err != nil {
@@ -157,24 +256,18 @@ func (l *Ledger) PlanJob(ctx context.Context, j fleetscore.Job, tasks []fleetsco
 		if have.State != fleetscore.JobWaiting {
 			return fleetscore.Errorf(fleetscore.Conflict, "plan job", string(j.ID), "it is %s, not waiting", have.State)
 		}
+		if same, err := equal(have.Config, j.Config); err != nil {
+			return err
+		} else if !same {
+			return fleetscore.Errorf(fleetscore.Conflict, "plan job", string(j.ID), "its configuration changed meanwhile")
+		}
 		j.State, j.Tasks, j.TasksEnded = fleetscore.JobQueued, len(tasks), 0
-		if err := t.putJob(j); err != nil {
+		t.event(QueueTopic(j.Config.Pool))
+		if err := t.putJob(have, j); err != nil {
 			return err
 		}
-		doc, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		if err := t.exec(`INSERT INTO inputs (job, doc) VALUES (?, ?)`, string(j.ID), string(doc)); err != nil {
-			return err
-		}
-		for _, task := range tasks {
-			doc, err := json.Marshal(task)
-			if err != nil {
-				return err
-			}
-			if err := t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, state, not_before, doc) VALUES (?, ?, ?, ?, ?, ?, 0, ?)`,
-				string(task.ID), string(j.ID), seq, task.Index, j.Config.Pool, string(task.State), string(doc)); err != nil {
+		for _, p := range tasks {
+			if err := t.insertTask(p, seq, j); err != nil {
 				return err
 			}
 		}
@@ -182,9 +275,24 @@ func (l *Ledger) PlanJob(ctx context.Context, j fleetscore.Job, tasks []fleetsco
 	})
 }
 
-// CancelJob ends a job, its tasks and their leases. Kind Conflict if it ended, or
-// if its results are becoming visible.
-func (l *Ledger) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
+func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
+	doc, err := json.Marshal(p.Task)
+	if err != nil {
+		return err
+	}
+	in, err := json.Marshal(p.Input)
+	if err != nil {
+		return err
+	}
+	if err := t.exec(`INSERT INTO inputs (task, job, doc) VALUES (?, ?, ?)`, string(p.Task.ID), string(j.ID), string(in)); err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, state, not_before, doc) VALUES (?, ?, ?, ?, ?, ?, 0, ?)`,
+		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, string(p.Task.State), string(doc))
+}
+
+// CancelJob implements JobChanges.
+func (l *SQLite) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
 	var j fleetscore.Job
 	err := l.update(ctx, "cancel job", string(id), func(t *tx) (err error) {
 		if j, _, err = t.job(id); err != nil {
@@ -208,11 +316,7 @@ func (l *Ledger) CancelJob(ctx context.Context, id fleetscore.JobID, reason stri
 				return err
 			}
 		}
-		rows, err := t.QueryContext(t.ctx, selectAttempts+` WHERE state = 'leased' AND job = ?`, string(id))
-		if err != nil {
-			return err
-		}
-		attempts, err := collect(rows, scanAttempt)
+		attempts, err := list(t, scanAttempt, selectLeasedOfJob, string(id))
 		if err != nil {
 			return err
 		}
@@ -224,8 +328,9 @@ func (l *Ledger) CancelJob(ctx context.Context, id fleetscore.JobID, reason stri
 				return err
 			}
 		}
+		have := j
 		j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, len(tasks)
-		return t.putJob(j)
+		return t.putJob(have, j)
 	})
 	return j, err
 }

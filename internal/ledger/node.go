@@ -10,8 +10,38 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
+// Nodes reads the nodes there are.
+type Nodes interface {
+	// Node is the node of that id; kind NotFound if there is none.
+	Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error)
+	// Nodes are a pool's, by start; an empty pool means all.
+	Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error)
+}
+
+// NodeChanges changes them.
+type NodeChanges interface {
+	// UpdateNode changes a node by a function that sees it as it is, in one
+	// transaction; a node that isn't known yet is seen as zero but for its id.
+	UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error)
+	// SetNodeState changes a node's state; kind NotFound if there is no such node.
+	SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error
+	// Renew notes a sign of life of a node and extends the leases it holds to ttl
+	// from now. It returns the node, and those of the leases that aren't the
+	// node's any more. Kind NotFound if there is no such node.
+	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
+	// ForgetNodes removes nodes that were stopped or lost and gave no sign of life
+	// since a time.
+	ForgetNodes(ctx context.Context, before time.Time) error
+}
+
 const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since,
 	(SELECT COUNT(*) FROM attempts WHERE node = nodes.id AND state = 'leased') FROM nodes`
+
+const (
+	selectNode      = selectNodes + ` WHERE id = ?`
+	selectPoolNodes = selectNodes + ` WHERE pool = ? ORDER BY started, id`
+	selectAllNodes  = selectNodes + ` ORDER BY started, id`
+)
 
 func scanNode(scan func(...any) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
@@ -22,29 +52,32 @@ func scanNode(scan func(...any) error) (fleetscore.Node, error) {
 }
 
 func (t *tx) putNode(n fleetscore.Node) error {
+	t.event(NodesTopic(n.Pool), NodeTopic(n.ID))
 	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, state = excluded.state, slots = excluded.slots, host = excluded.host, pid = excluded.pid,
 		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since`,
 		string(n.ID), n.Pool, string(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince))
 }
 
-// idle notes that a node is idle from now on, if it holds no lease any more.
+// idle notes that a node has less to do, and since when it is idle if it holds no
+// lease any more.
 func (t *tx) idle(id fleetscore.NodeID, now time.Time) error {
-	return t.quietly(`UPDATE nodes SET idle_since = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM attempts WHERE node = nodes.id AND state = 'leased')`,
+	var pool string
+	if err := t.row(`SELECT pool FROM nodes WHERE id = ?`, string(id)).Scan(&pool); errors.Is(err, sql.ErrNoRows) {
+		return nil // it was forgotten
+	} else if err != nil {
+		return err
+	}
+	t.event(NodesTopic(pool))
+	return t.exec(`UPDATE nodes SET idle_since = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM attempts WHERE node = nodes.id AND state = 'leased')`,
 		micros(now), string(id))
 }
 
-// UpsertNode keeps a node as given. Running is not kept: it is counted.
-func (l *Ledger) UpsertNode(ctx context.Context, n fleetscore.Node) error {
-	return l.update(ctx, "store node", string(n.ID), func(t *tx) error { return t.putNode(n) })
-}
-
-// UpdateNode changes a node by a function that sees it as it is, in one
-// transaction; a node that isn't known yet is seen as zero but for its id.
-func (l *Ledger) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
+// UpdateNode implements NodeChanges.
+func (l *SQLite) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
 	err := l.update(ctx, "change node", string(id), func(t *tx) (err error) {
-		n, err = scanNode(t.row(selectNodes+` WHERE id = ?`, string(id)).Scan)
+		n, err = scanNode(t.row(selectNode, string(id)).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
 			n, err = fleetscore.Node{ID: id}, nil
 		}
@@ -59,48 +92,41 @@ func (l *Ledger) UpdateNode(ctx context.Context, id fleetscore.NodeID, change fu
 	return n, err
 }
 
-// Node is the node of that id; kind NotFound if there is none.
-func (l *Ledger) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
-	n, err := scanNode(l.read.QueryRowContext(ctx, selectNodes+` WHERE id = ?`, string(id)).Scan)
+// Node implements Nodes.
+func (l *SQLite) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
+	n, err := scanNode(l.read.QueryRowContext(ctx, selectNode, string(id)).Scan)
 	return n, problem("find node", string(id), err)
 }
 
-// Nodes are a pool's, by start; an empty pool means all.
-func (l *Ledger) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
-	where, args := "", []any{}
-	if pool != "" {
-		where, args = ` WHERE pool = ?`, append(args, pool)
+// Nodes implements Nodes.
+func (l *SQLite) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
+	if pool == "" {
+		return query(ctx, l, "list nodes", pool, scanNode, selectAllNodes)
 	}
-	return query(ctx, l, "list nodes", pool, scanNode, selectNodes+where+` ORDER BY started, id`, args...)
+	return query(ctx, l, "list nodes", pool, scanNode, selectPoolNodes, pool)
 }
 
-// SetNodeState changes a node's state; kind NotFound if there is no such node.
-func (l *Ledger) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
+// SetNodeState implements NodeChanges.
+func (l *SQLite) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
 	return l.update(ctx, "change node", string(id), func(t *tx) error {
 		var have fleetscore.NodeState
-		if err := t.row(`SELECT state FROM nodes WHERE id = ?`, string(id)).Scan(&have); err != nil || have == state {
+		var pool string
+		if err := t.row(`SELECT state, pool FROM nodes WHERE id = ?`, string(id)).Scan(&have, &pool); err != nil || have == state {
 			return err
 		}
+		t.event(NodesTopic(pool), NodeTopic(id))
 		return t.exec(`UPDATE nodes SET state = ? WHERE id = ?`, string(state), string(id))
 	})
 }
 
-// TouchNode notes a sign of life; kind NotFound if there is no such node.
-func (l *Ledger) TouchNode(ctx context.Context, id fleetscore.NodeID, now time.Time) error {
-	_, _, err := l.Renew(ctx, id, nil, now, 0)
-	return err
-}
-
-// Renew notes a sign of life of a node and extends the leases it holds to ttl
-// from now. It returns the node, and those of the leases that aren't the node's
-// any more. Kind NotFound if there is no such node.
-func (l *Ledger) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+// Renew implements NodeChanges.
+func (l *SQLite) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
 	err = l.update(ctx, "renew leases", string(id), func(t *tx) (err error) {
-		if n, err = scanNode(t.row(selectNodes+` WHERE id = ?`, string(id)).Scan); err != nil {
+		if n, err = scanNode(t.row(selectNode, string(id)).Scan); err != nil {
 			return err
 		}
 		n.Heartbeat = now.UTC()
-		if err := t.quietly(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
+		if err := t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
 			return err
 		}
 		for _, lease := range leases {
@@ -119,10 +145,9 @@ func (l *Ledger) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleet
 	return n, slices.Clip(revoked), err
 }
 
-// ForgetNodes removes nodes that were stopped or lost and gave no sign of life
-// since a time.
-func (l *Ledger) ForgetNodes(ctx context.Context, before time.Time) error {
+// ForgetNodes implements NodeChanges.
+func (l *SQLite) ForgetNodes(ctx context.Context, before time.Time) error {
 	return l.update(ctx, "forget nodes", "", func(t *tx) error {
-		return t.quietly(`DELETE FROM nodes WHERE state IN ('stopped', 'lost') AND heartbeat < ?`, micros(before))
+		return t.exec(`DELETE FROM nodes WHERE state IN ('stopped', 'lost') AND heartbeat < ?`, micros(before))
 	})
 }

@@ -19,8 +19,21 @@ type Token struct {
 	Expires time.Time // zero: never
 }
 
-// Tokens are all tokens, by name.
-func (l *Ledger) Tokens(ctx context.Context) ([]Token, error) {
+// Tokens keeps tokens without their secrets.
+type Tokens interface {
+	// Tokens are all tokens, by name.
+	Tokens(ctx context.Context) ([]Token, error)
+	// PutToken adds a token; kind Conflict if there is one of that name.
+	PutToken(ctx context.Context, t Token) error
+	// RemoveToken removes the token of a name; kind NotFound if there is none.
+	RemoveToken(ctx context.Context, name string) error
+	// TokensUsed notes when tokens were last used, by their identifiers. Tokens
+	// that were removed in the meantime are passed over.
+	TokensUsed(ctx context.Context, at map[string]time.Time) error
+}
+
+// Tokens implements the role Tokens.
+func (l *SQLite) Tokens(ctx context.Context) ([]Token, error) {
 	return query(ctx, l, "read tokens", "", func(scan func(...any) error) (Token, error) {
 		var t Token
 		var hash string
@@ -38,8 +51,8 @@ func (l *Ledger) Tokens(ctx context.Context) ([]Token, error) {
 	}, `SELECT id, name, role, hash, created, used, expires FROM tokens ORDER BY name`)
 }
 
-// PutToken adds a token; kind Conflict if there is one of that name.
-func (l *Ledger) PutToken(ctx context.Context, t Token) error {
+// PutToken implements the role Tokens.
+func (l *SQLite) PutToken(ctx context.Context, t Token) error {
 	return l.update(ctx, "create token", t.Name, func(x *tx) error {
 		var taken bool
 		if err := x.row(`SELECT EXISTS (SELECT 1 FROM tokens WHERE name = ?)`, t.Name).Scan(&taken); err != nil {
@@ -49,13 +62,13 @@ func (l *Ledger) PutToken(ctx context.Context, t Token) error {
 			return fleetscore.Errorf(fleetscore.Conflict, "create token", t.Name, "there is a token of that name").
 				WithHint("choose another name; to replace it, create the new token first, and remove the old one once nobody uses it")
 		}
-		return x.quietly(`INSERT INTO tokens (id, name, role, hash, created, used, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		return x.exec(`INSERT INTO tokens (id, name, role, hash, created, used, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, t.Name, string(t.Role), hex.EncodeToString(t.Hash[:]), micros(t.Created), micros(t.Used), micros(t.Expires))
 	})
 }
 
-// RemoveToken removes the token of a name; kind NotFound if there is none.
-func (l *Ledger) RemoveToken(ctx context.Context, name string) error {
+// RemoveToken implements the role Tokens.
+func (l *SQLite) RemoveToken(ctx context.Context, name string) error {
 	return l.update(ctx, "remove token", name, func(x *tx) error {
 		var id string
 		if err := x.row(`DELETE FROM tokens WHERE name = ? RETURNING id`, name).Scan(&id); err != nil {
@@ -65,15 +78,14 @@ func (l *Ledger) RemoveToken(ctx context.Context, name string) error {
 	})
 }
 
-// TokensUsed notes when tokens were last used, by their identifiers. Tokens that
-// were removed in the meantime are passed over.
-func (l *Ledger) TokensUsed(ctx context.Context, at map[string]time.Time) error {
+// TokensUsed implements the role Tokens.
+func (l *SQLite) TokensUsed(ctx context.Context, at map[string]time.Time) error {
 	if len(at) == 0 {
 		return nil
 	}
 	return l.update(ctx, "note use of tokens", "", func(x *tx) error {
 		for id, t := range at {
-			if err := x.quietly(`UPDATE tokens SET used = ? WHERE id = ? AND used < ?`, micros(t), id, micros(t)); err != nil {
+			if err := x.exec(`UPDATE tokens SET used = ? WHERE id = ? AND used < ?`, micros(t), id, micros(t)); err != nil {
 				return err
 			}
 		}

@@ -28,14 +28,17 @@ func waiting(t *testing.T, env ...string) (cmd *exec.Cmd, ended chan error) {
 }
 
 // remember puts a node of an earlier server into the ledger.
-func remember(t *testing.T, l *ledger.Ledger, id fleetscore.NodeID, pid int) {
+func remember(t *testing.T, l ledger.Ledger, id fleetscore.NodeID, pid int) {
 	t.Helper()
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now().UTC()
-	if err := l.UpsertNode(t.Context(), fleetscore.Node{ID: id, Pool: "cpu", Slots: 1, State: fleetscore.NodeReady, Host: host, PID: pid, Started: now, Heartbeat: now, IdleSince: now}); err != nil {
+	if _, err := l.UpdateNode(t.Context(), id, func(n *fleetscore.Node) error {
+		*n = fleetscore.Node{ID: id, Pool: "cpu", Slots: 1, State: fleetscore.NodeReady, Host: host, PID: pid, Started: now, Heartbeat: now, IdleSince: now}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 }

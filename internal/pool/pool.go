@@ -39,7 +39,7 @@ type Config struct {
 
 // Deps is what a pool works with.
 type Deps struct {
-	Ledger  *ledger.Ledger
+	Ledger  ledger.Ledger
 	Store   store.Bucket          // for the nodes' own logs
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
@@ -48,7 +48,7 @@ type Deps struct {
 // Pools runs the nodes of all pools of the configuration.
 type Pools struct {
 	cfg    Config
-	ledger *ledger.Ledger
+	ledger ledger.Ledger
 	store  store.Bucket
 	log    *slog.Logger
 	starts *prometheus.CounterVec
@@ -134,7 +134,7 @@ const maxRest = 5 * time.Second
 // Run keeps the pools' sizes until ctx ends; then it stops all nodes and returns
 // when they have ended.
 func (p *Pools) Run(ctx context.Context) error {
-	changes, stop := p.ledger.Watch()
+	changes, stop := p.ledger.Watch(ledger.ConfigTopic, ledger.AnyQueue, ledger.AnyNodes)
 	defer stop()
 	defer p.stopAll()
 	for {
@@ -243,7 +243,7 @@ func (p *Pools) start(ctx context.Context, pool string, c fleetscore.PoolConfig)
 	host, _ := os.Hostname() // for display only
 	n := fleetscore.Node{ID: fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:6])), Pool: pool, Slots: max(1, c.Slots),
 		State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
-	if err := p.ledger.UpsertNode(ctx, n); err != nil {
+	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}
 	if err := p.spawn(n); err != nil {

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // world is pools over a ledger with one job's worth of configuration.
-func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, *ledger.Ledger, store.Bucket) {
+func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, ledger.Ledger, store.Bucket) {
 	t.Helper()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -66,9 +66,9 @@ func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, *ledger.Ledger, 
 }
 
 // until waits for a state of the nodes.
-func until(t *testing.T, l *ledger.Ledger, what string, holds func([]fleetscore.Node) bool) []fleetscore.Node {
+func until(t *testing.T, l ledger.Ledger, what string, holds func([]fleetscore.Node) bool) []fleetscore.Node {
 	t.Helper()
-	changes, stop := l.Watch()
+	changes, stop := l.Watch(ledger.AnyNodes)
 	defer stop()
 	for end := time.After(20 * time.Second); ; {
 		nodes, err := l.Nodes(t.Context(), "cpu")

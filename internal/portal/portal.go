@@ -38,7 +38,7 @@ type Logs interface {
 // Deps is what the portal shows.
 type Deps struct {
 	Doors   *access.Doors // who may see the pages
-	Ledger  *ledger.Ledger
+	Ledger  ledger.Ledger
 	Logs    Logs
 	Store   store.Bucket
 	Catalog *catalog.Catalog // the store's; nil means one of the portal's own

@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -75,7 +76,7 @@ func world(t *testing.T, sensors int) http.Handler {
 	running := job
 	running.ID, running.State, running.Ended = "running", fleetscore.JobRunning, nil
 	for _, j := range []fleetscore.Job{job, running} {
-		if err := l.InsertJob(ctx, j); err != nil {
+		if err := ledgertest.Insert(ctx, l, j); err != nil {
 			t.Fatal(err)
 		}
 	}

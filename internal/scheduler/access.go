@@ -51,10 +51,8 @@ func (s *Scheduler) InUse(ctx context.Context) (catalog.InUse, error) {
 	}
 	for _, j := range jobs {
 		use.Jobs[j.ID] = true
-		in, err := s.ledger.Input(ctx, j.ID)
-		if fleetscore.NotFound.Is(err) {
-			continue // not planned yet, or just ended
-		} else if err != nil {
+		inputs, err := s.ledger.Inputs(ctx, j.ID)
+		if err != nil {
 			return use, err
 		}
 		files := use.Files[j.Config.Dataset]
@@ -62,8 +60,10 @@ func (s *Scheduler) InUse(ctx context.Context) (catalog.InUse, error) {
 			files = map[string]bool{}
 			use.Files[j.Config.Dataset] = files
 		}
-		for _, f := range in.Files {
-			files[f.Path] = true
+		for _, in := range inputs {
+			for _, f := range in.Files {
+				files[f.Path] = true
+			}
 		}
 	}
 	return use, nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -15,24 +14,39 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
-// commitAll commits the jobs whose tasks have all ended, oldest first.
-func (s *Scheduler) commitAll(ctx context.Context) (time.Duration, error) {
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: []fleetscore.JobState{fleetscore.JobCommitting}})
+// commitAll commits the jobs of a pipeline whose tasks have all ended, oldest
+// first. One that can't be committed holds up no other.
+func (s *Scheduler) commitAll(ctx context.Context, name string) (next, error) {
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: []fleetscore.JobState{fleetscore.JobCommitting}})
 	if err != nil {
-		return maxRest, err
+		return next{}, err
 	}
 	var problems []error
 	for _, j := range slices.Backward(jobs) {
 		err := s.commit(ctx, j)
-		switch fleetscore.KindOf(err) {
-		case fleetscore.Invalid, fleetscore.NotFound, fleetscore.Conflict, fleetscore.Corrupt:
-			if err != nil {
-				err = s.fail(ctx, j, err.Error(), s.now())
-			}
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case fleetscore.KindOf(err).Retryable() || fleetscore.KindOf(err) == fleetscore.Internal:
+			problems = append(problems, err, s.explain(ctx, j, "its results can't be made visible yet, which is tried again: "+err.Error()))
+		default:
+			problems = append(problems, s.fail(ctx, j, err.Error(), s.now()))
 		}
-		problems = append(problems, err)
 	}
-	return time.Minute, errors.Join(problems...) // a job that begins to commit is a change of the ledger
+	return next{}, errors.Join(problems...) // a job that begins to commit is an event
+}
+
+// explain keeps why a job is still committing, if that changed.
+func (s *Scheduler) explain(ctx context.Context, j fleetscore.Job, why string) error {
+	if j.Reason == why {
+		return nil
+	}
+	_, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
+		if j.State == fleetscore.JobCommitting {
+			j.Reason = why
+		}
+		return nil
+	})
+	return err
 }
 
 // commit makes a job's results visible and ends it. Every step may have happened
@@ -73,20 +87,23 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 			total.Outcomes[o] += n
 		}
 	}
-	in, err := s.ledger.Input(ctx, j.ID)
-	if err != nil {
-		return err
-	}
-	if err := s.publish(ctx, j, in, &total, lost); err != nil {
+	if err := s.publish(ctx, j, &total, lost); err != nil {
 		return err
 	}
 	return s.finish(ctx, j, total, len(tasks), failed)
 }
 
 // publish commits predictions, then coverage.
-func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, in ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
+func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, total *dispatch.Result, lost []fleetscore.Item) error {
 	if len(lost) > 0 {
-		files, err := s.catalog.Coverage(j.Pipeline).WriteItems(ctx, lost, in.KeyNames, j.ID, j.Interval)
+		inputs, err := s.ledger.Inputs(ctx, j.ID)
+		if err != nil {
+			return err
+		}
+		if len(inputs) == 0 {
+			return fleetscore.Errorf(fleetscore.Corrupt, "commit job", string(j.ID), "the ledger has lost what its tasks read")
+		}
+		files, err := s.catalog.Coverage(j.Pipeline).WriteItems(ctx, lost, inputs[0].KeyNames, j.ID, j.Interval)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,98 +15,73 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// active are the states of jobs that haven't ended.
-var active = []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning, fleetscore.JobCommitting}
-
-// advance makes the jobs that are due and plans those whose data is complete.
-func (s *Scheduler) advance(ctx context.Context) (time.Duration, error) {
-	now := s.now()
-	rest := maxRest
-	cfg, _, _, err := s.ledger.Config(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return rest, nil
-	} else if err != nil {
-		return rest, err
-	}
-	var problems []error
-	for name, p := range cfg.Pipelines {
-		if p.Schedule.Cron == "" {
-			continue
-		}
-		wake, err := s.due(ctx, name, p, now)
-		if err != nil {
-			problems = append(problems, err)
-		} else if !wake.IsZero() {
-			rest = min(rest, wake.Sub(now))
-		}
-	}
-	waiting, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: []fleetscore.JobState{fleetscore.JobWaiting}})
+// due decides the due times of a pipeline that have come. The decision is taken
+// inside the transaction that writes it, from the state as it is there: whatever
+// was submitted or decided meanwhile has been written before or comes after.
+func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
+	cfg, err := s.config(ctx)
 	if err != nil {
-		return rest, err
+		return next{}, err
 	}
-	left := len(waiting)
-	for _, j := range slices.Backward(waiting) { // oldest first
-		planned, err := s.plan(ctx, cfg, j, now)
-		if fleetscore.Corrupt.Is(err) { // it waits until somebody has restored what is damaged; the others go on
-			err = s.note(ctx, j, "waits: "+err.Error(), fleetscore.JobWaiting)
-		}
-		if planned {
-			left--
-		}
-		problems = append(problems, err)
+	p, ok := cfg.Pipelines[name]
+	if !ok || p.Schedule.Cron == "" {
+		return next{}, nil
 	}
-	s.metrics.waiting.Set(float64(left))
-	problems = append(problems, s.poolless(ctx, cfg))
-	return rest, errors.Join(problems...)
+	now := s.now()
+	view, err := s.ledger.Schedule(ctx, name)
+	if err != nil {
+		return next{}, err
+	}
+	decision, wake, err := decideDue(name, p, view, now)
+	if err != nil || len(decision.Occurrences) == 0 && !view.State.Created.IsZero() {
+		return next{wake: wake}, err // nothing to write
+	}
+	decision, err = s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		d, w, err := decideDue(name, p, v, now)
+		wake = w
+		return d, err
+	})
+	if err == nil && decision.Job != nil {
+		s.log.Info("job is due", "job", decision.Job.ID, "interval", decision.Job.Interval.String(), "coalesced", len(decision.Occurrences)-1)
+	}
+	return next{wake: wake}, err
 }
 
-// due decides a pipeline's due times.
-func (s *Scheduler) due(ctx context.Context, name string, p fleetscore.PipelineConfig, now time.Time) (wake time.Time, err error) {
-	state, err := s.scheduleState(ctx, name, now)
-	if err != nil {
-		return wake, err
+// ahead is how far a decided due time may lie after now, as clocks are never the
+// same, before it is held to be an error.
+const ahead = time.Minute
+
+// decideDue decides which due times have come by now. While a scheduled job of the
+// pipeline hasn't ended none is decided: its end is an event.
+func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, now time.Time) (out ledger.ScheduleDecision, wake time.Time, err error) {
+	out.State = v.State
+	if out.State.Created.IsZero() {
+		out.State.Created = now.UTC()
 	}
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: active})
-	if err != nil {
-		return wake, err
+	if slices.ContainsFunc(v.Active, func(j fleetscore.Job) bool { return j.Due != nil }) {
+		return out, wake, nil
 	}
-	if slices.ContainsFunc(jobs, func(j fleetscore.Job) bool { return j.Due != nil }) {
-		return wake, nil // its end is a change of the ledger
+	if v.State.LastDue.After(now.Add(ahead)) {
+		return out, wake, fleetscore.Errorf(fleetscore.Unavailable, "decide due times", name,
+			"the due time %s was decided already, and it is only %s: this server's clock is behind, or was ahead then", v.State.LastDue.Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
+			WithHint("set the clock; if it is right, the schedule goes on at that time by itself, and until then job submit with --from and --to scores what came in")
 	}
-	d, err := schedule.Due(p.Schedule, name, schedule.State{Created: state.Created, LastDue: state.LastDue, NextFrom: state.NextFrom}, now)
+	d, err := schedule.Due(p.Schedule, name, schedule.State{Created: out.State.Created, LastDue: v.State.LastDue, NextFrom: v.State.NextFrom}, now)
 	if err != nil || len(d.Occurrences) == 0 {
-		return d.Wake, err
+		return out, d.Wake, err
 	}
-	var job *fleetscore.Job
+	out.State.LastDue, out.State.NextFrom = d.Next.LastDue, d.Next.NextFrom
+	out.Occurrences = d.Occurrences
 	if d.Interval != nil {
 		due := d.Next.LastDue.UTC()
 		j := newJob(name, p, *d.Interval, now)
 		j.Due = &due
-		d.Occurrences[len(d.Occurrences)-1].Job = j.ID
-		job = &j
-	}
-	for i := range d.Occurrences {
-		if d.Occurrences[i].State == fleetscore.OccurrenceCoalesced {
-			d.Occurrences[i].Job = job.ID
+		out.Job = &j
+		for i := range out.Occurrences {
+			out.Occurrences[i].Job = j.ID // the others are coalesced into it
 		}
 	}
-	next := ledger.ScheduleState{Pipeline: name, Created: state.Created, LastDue: d.Next.LastDue, NextFrom: d.Next.NextFrom}
-	if err := s.ledger.DecideOccurrences(ctx, next, d.Occurrences, job); err != nil {
-		return wake, err
-	}
-	if job != nil {
-		s.log.Info("job is due", "job", job.ID, "interval", job.Interval.String(), "coalesced", len(d.Occurrences)-1)
-	}
-	return d.Wake, nil
-}
-
-func (s *Scheduler) scheduleState(ctx context.Context, pipeline string, now time.Time) (ledger.ScheduleState, error) {
-	state, err := s.ledger.Schedule(ctx, pipeline)
-	if fleetscore.NotFound.Is(err) {
-		state = ledger.ScheduleState{Pipeline: pipeline, Created: now.UTC()}
-		err = s.ledger.PutSchedule(ctx, state)
-	}
-	return state, err
+	return out, d.Wake, nil
 }
 
 func newJob(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval, now time.Time) fleetscore.Job {
@@ -119,7 +93,7 @@ func newJob(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval
 // Submit makes a job by hand. Without an interval it covers what no job of the
 // pipeline has covered yet, as far as the dataset is complete, and the schedule
 // goes on after it. Kind NotFound if there is no such pipeline, Conflict if there
-// is nothing new to score.
+// is nothing new to score, or if a job over the same interval hasn't ended.
 func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error) {
 	const op = "submit job"
 	cfg, _, _, err := s.ledger.Config(ctx)
@@ -131,55 +105,95 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleet.yaml names the pipelines; apply it first")
 	}
 	now := s.now()
-	if iv != nil {
-		if err := iv.Validate(); err != nil {
+	decide := func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		return decideAgain(pipeline, p, *iv, v, now)
+	}
+	if iv == nil {
+		snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
+		if fleetscore.NotFound.Is(err) {
+			return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "dataset %s has no rows yet", p.Dataset)
+		} else if err != nil {
 			return fleetscore.Job{}, err
 		}
-		j := newJob(pipeline, p, *iv, now)
-		return j, s.ledger.InsertJob(ctx, j)
+		whole := coverable(snap, now)
+		decide = func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+			return decideNext(pipeline, p, whole, v, now)
+		}
+	} else if err := iv.Validate(); err != nil {
+		return fleetscore.Job{}, err
 	}
-	state, err := s.scheduleState(ctx, pipeline, now)
+	d, err := s.ledger.DecideSchedule(ctx, pipeline, decide)
 	if err != nil {
 		return fleetscore.Job{}, err
 	}
-	snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "dataset %s has no rows yet", p.Dataset)
-	} else if err != nil {
-		return fleetscore.Job{}, err
-	}
-	next, ok := nextInterval(state, snap, now)
-	if !ok {
-		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "dataset %s has no rows that a job of this pipeline hasn't covered", p.Dataset).
-			WithHint("give --from and --to to score an interval again")
-	}
-	j := newJob(pipeline, p, next, now)
-	state.NextFrom = next.To
-	return j, s.ledger.DecideOccurrences(ctx, state, nil, &j)
+	s.log.Info("job was submitted", "job", d.Job.ID, "interval", d.Job.Interval.String())
+	return *d.Job, nil
 }
 
-// nextInterval is what the jobs of a schedule have not covered of a dataset.
-func nextInterval(state ledger.ScheduleState, snap *table.Snapshot, now time.Time) (iv fleetscore.Interval, ok bool) {
-	iv.From = state.NextFrom
-	if iv.From.IsZero() {
-		for _, f := range snap.Files {
-			if before := f.First.Time().Add(-time.Microsecond); iv.From.IsZero() || before.Before(iv.From) {
-				iv.From = before
+// decideAgain makes a job over an interval that somebody names.
+func decideAgain(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval, v ledger.ScheduleView, now time.Time) (ledger.ScheduleDecision, error) {
+	for _, j := range v.Active {
+		if j.Interval.From.Equal(iv.From) && j.Interval.To.Equal(iv.To) {
+			return ledger.ScheduleDecision{}, fleetscore.Errorf(fleetscore.Conflict, "submit job", pipeline, "job %s covers the same interval and is %s", j.ID, j.State).
+				WithHint("wait for it: fleetscore job wait %s; or cancel it", j.ID)
+		}
+	}
+	j := newJob(pipeline, p, iv, now)
+	return ledger.ScheduleDecision{State: v.State, Job: &j}, nil
+}
+
+// decideNext makes a job over what the pipeline's jobs haven't covered of the
+// rows there are.
+func decideNext(pipeline string, p fleetscore.PipelineConfig, whole fleetscore.Interval, v ledger.ScheduleView, now time.Time) (ledger.ScheduleDecision, error) {
+	iv := whole
+	if !v.State.NextFrom.IsZero() {
+		iv.From = v.State.NextFrom
+	}
+	if iv.From.IsZero() || !iv.To.After(iv.From) {
+		why := fmt.Sprintf("dataset %s has no rows that a job of this pipeline hasn't covered", p.Dataset)
+		if !v.State.NextFrom.IsZero() {
+			why += ": its jobs cover the rows until " + iv.From.UTC().Format(time.RFC3339)
+			if i := slices.IndexFunc(v.Active, func(j fleetscore.Job) bool { return j.Interval.To.Equal(iv.From) }); i >= 0 {
+				why += fmt.Sprintf(", the last of them is %s, which is %s", v.Active[i].ID, v.Active[i].State)
 			}
+		}
+		return ledger.ScheduleDecision{}, fleetscore.Errorf(fleetscore.Conflict, "submit job", pipeline, "%s", why).
+			WithHint("give --from and --to to score an interval again")
+	}
+	d := ledger.ScheduleDecision{State: v.State}
+	if d.State.Created.IsZero() {
+		d.State.Created = now.UTC()
+	}
+	d.State.NextFrom = iv.To.UTC()
+	j := newJob(pipeline, p, iv, now)
+	d.Job = &j
+	return d, nil
+}
+
+// coverable is from before a dataset's first row until it is complete; an end
+// that isn't known is zero.
+func coverable(snap *table.Snapshot, now time.Time) (iv fleetscore.Interval) {
+	for _, f := range snap.Files {
+		if before := f.First.Time().Add(-time.Microsecond); iv.From.IsZero() || before.Before(iv.From) {
+			iv.From = before
 		}
 	}
 	if until, complete := catalog.CompleteUntil(snap, now); complete {
 		iv.To = until.Time()
 	}
-	return iv, !iv.From.IsZero() && iv.To.After(iv.From)
+	return iv
 }
 
 // Cancel ends a job that has not begun to commit.
 func (s *Scheduler) Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
-	j, err := s.ledger.CancelJob(ctx, id, "canceled by request", s.now())
+	return s.cancel(ctx, id, "canceled by request")
+}
+
+func (s *Scheduler) cancel(ctx context.Context, id fleetscore.JobID, reason string) (fleetscore.Job, error) {
+	j, err := s.ledger.CancelJob(ctx, id, reason, s.now())
 	if err == nil {
 		s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
-		s.log.Info("job ended", "job", id, "state", j.State)
+		s.log.Info("job ended", "job", id, "state", j.State, "reason", reason)
 	}
 	return j, err
 }

@@ -100,6 +100,7 @@ func (s *Scheduler) noteSync(name string, state *fleetSync, f fleetscore.FleetCo
 	every += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(every))
 	state.cfg, state.err, state.synced = f, err, s.now()
 	state.due = state.synced.Add(every)
+	s.ledger.Put(ledger.FleetTopic(name)) // jobs that wait for the models say why they can't be read
 }
 
 // syncAgain is how soon a sync is tried again after an error, and how soon a
@@ -161,12 +162,10 @@ func (s *Scheduler) prune(ctx context.Context, name string, pack store.Bucket) e
 func (s *Scheduler) syncLoop(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	return s.loop(ctx, "fleets", func(ctx context.Context) (time.Duration, error) {
-		cfg, _, _, err := s.ledger.Config(ctx)
-		if fleetscore.NotFound.Is(err) {
-			return time.Minute, nil
-		} else if err != nil {
-			return maxRest, err
+	return s.run(ctx, loop{kind: "fleets", part: "fleets", watch: []ledger.Topic{ledger.ConfigTopic}, step: func(ctx context.Context) (next, error) {
+		cfg, err := s.config(ctx)
+		if err != nil {
+			return next{}, err
 		}
 		rest := time.Minute
 		for name, f := range cfg.Fleets {
@@ -183,8 +182,8 @@ func (s *Scheduler) syncLoop(ctx context.Context) error {
 			})
 			rest = min(rest, syncAgain)
 		}
-		return rest, nil
-	})
+		return next{wake: s.now().Add(rest)}, nil
+	}})
 }
 
 // start marks a fleet as being synced if it is due, or says how long to wait.

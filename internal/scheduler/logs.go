@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -144,7 +145,46 @@ func taskIndex(id fleetscore.TaskID) (n int, err error) {
 	return n, fleetscore.Wrap("read task id", string(id), err)
 }
 
-// sealAll seals what a crash left behind.
+// toSeal asks for the logs of ended attempts to be sealed.
+func (s *Scheduler) toSeal() {
+	select {
+	case s.seals <- struct{}{}:
+	default: // it was asked for already
+	}
+}
+
+// sealLoop moves the logs of ended attempts into the store, in the background:
+// nobody waits for it, and until then logs are read from the spool.
+func (s *Scheduler) sealLoop(ctx context.Context) error {
+	defer s.health.Report("logs", "")
+	for failures := 0; ; {
+		wait := time.Minute
+		if err := s.sealAll(ctx); err != nil && ctx.Err() == nil {
+			failures++
+			wait = again(failures)
+			s.metrics.errors.WithLabelValues("logs").Inc()
+			s.health.Report("logs", err.Error())
+			s.log.Error("logs can't be kept and stay in the spool", "error", err, "wait", wait)
+			if err := pause(ctx, wait, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		failures = 0
+		s.health.Report("logs", "")
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-s.seals:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// sealAll seals the logs of all attempts that have ended.
 func (s *Scheduler) sealAll(ctx context.Context) error {
 	entries, err := os.ReadDir(s.spool.dir)
 	if err != nil {

@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, e := range []dispatch.End{dispatch.Succeeded, dispatch.Failed, dispatch.Expired, dispatch.Lost, dispatch.Canceled} {
 		m.attempts.WithLabelValues(string(e))
 	}
-	for _, l := range []string{"jobs", "commits", "nodes", "fleets"} {
+	for _, l := range []string{"pipelines", "schedules", "plans", "commits", "nodes", "fleets", "logs"} {
 		m.errors.WithLabelValues(l)
 	}
 	if reg == nil {

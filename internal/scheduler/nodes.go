@@ -10,7 +10,6 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // maxPoll bounds how long a request for tasks may wait.
@@ -58,13 +57,16 @@ func (s *Scheduler) Register(ctx context.Context, h dispatch.Hello) (fleetscore.
 
 // Lease gives tasks to a node; it waits for some.
 func (s *Scheduler) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
-	changes, stop := s.ledger.Watch()
+	n, err := s.ledger.Node(ctx, id)
+	if err != nil {
+		return dispatch.LeaseReply{}, err
+	}
+	changes, stop := s.ledger.Watch(ledger.QueueTopic(n.Pool), ledger.NodeTopic(id))
 	defer stop()
 	end := time.NewTimer(min(max(req.Wait.D(), 0), maxPoll))
 	defer end.Stop()
 	for {
-		n, err := s.ledger.Node(ctx, id)
-		if err != nil {
+		if n, err = s.ledger.Node(ctx, id); err != nil {
 			return dispatch.LeaseReply{}, err
 		}
 		if n.State == fleetscore.NodeDraining {
@@ -107,7 +109,7 @@ func (s *Scheduler) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 		out.Leases = append(out.Leases, dispatch.Lease{
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
-			Files:    table.ReadQuery{Shards: &l.Task.Shards}.Prune(l.Input.Files),
+			Files:    l.Input.Files,
 			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: s.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(s.cfg.LeaseTTL)})
@@ -167,7 +169,8 @@ func (s *Scheduler) Complete(ctx context.Context, lease fleetscore.LeaseID, r di
 		return err
 	}
 	s.count(ended)
-	return s.seal(ctx, lease)
+	s.toSeal()
+	return nil
 }
 
 // ended is what the end of an attempt means for its task.
@@ -195,19 +198,26 @@ func (s *Scheduler) takeBack(ctx context.Context, which ledger.LeaseFilter, end 
 	})
 	for _, l := range ended {
 		s.count(l)
-		err = errors.Join(err, s.spool.note(l.Attempt.Lease, fmt.Sprintf("attempt %d was taken back: %s\n", l.Attempt.Number, reason)), s.seal(ctx, l.Attempt.Lease))
+		err = errors.Join(err, s.spool.note(l.Attempt.Lease, fmt.Sprintf("attempt %d was taken back: %s\n", l.Attempt.Number, reason)))
+	}
+	if len(ended) > 0 {
+		s.toSeal()
 	}
 	return err
 }
 
+// tendEvery is how often leases and nodes are looked at.
+const tendEvery = 500 * time.Millisecond
+
 // tend looks after leases and nodes: what ran out is taken back, who is silent is
-// lost, and logs of ended attempts are sealed.
-func (s *Scheduler) tend(ctx context.Context) (time.Duration, error) {
+// lost. It reads and writes the ledger only, so that a slow store keeps no lease
+// from being taken back.
+func (s *Scheduler) tend(ctx context.Context) (next, error) {
 	now := s.now()
 	problems := []error{s.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
 	nodes, err := s.ledger.Nodes(ctx, "")
 	if err != nil {
-		return maxRest, err
+		return next{}, errors.Join(append(problems, err)...)
 	}
 	old := false
 	for _, n := range nodes {
@@ -225,8 +235,7 @@ func (s *Scheduler) tend(ctx context.Context) (time.Duration, error) {
 	if old {
 		problems = append(problems, s.ledger.ForgetNodes(ctx, now.Add(-forgetAfter)))
 	}
-	problems = append(problems, s.sealAll(ctx))
-	return maxRest, errors.Join(problems...)
+	return next{wake: now.Add(tendEvery)}, errors.Join(problems...)
 }
 
 // lose declares a node lost, unless it gave a sign of life just now.

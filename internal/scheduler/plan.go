@@ -16,92 +16,207 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// plan cuts a waiting job into tasks once its data is complete, and notes what it
-// waits for until then. A job that can't ever run fails with the reason.
-func (s *Scheduler) plan(ctx context.Context, cfg fleetscore.Config, j fleetscore.Job, now time.Time) (planned bool, err error) {
-	snap, wait, err := s.data(ctx, j, now)
+// planAll plans the jobs of a pipeline that wait, oldest first, and notes what the
+// others wait for. The dataset and the fleet are looked at once for all of them.
+func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
+	cfg, err := s.config(ctx)
 	if err != nil {
-		return false, err
+		return next{}, err
 	}
-	var gen *fleet.Generation
-	if wait == "" {
-		gen, err = fleet.Current(ctx, s.store, j.Config.Fleet)
-		if fleetscore.NotFound.Is(err) {
-			wait, err = "waits for the models of fleet "+j.Config.Fleet+s.whyNoFleet(j.Config.Fleet), nil
+	jobs, err := s.follow(ctx, cfg, name)
+	if err != nil {
+		return next{}, err
+	}
+	n := next{topics: []ledger.Topic{ledger.ConfigTopic, ledger.JobsTopic(name)}}
+	left := 0
+	if len(jobs) > 0 {
+		p := cfg.Pipelines[name]
+		n.topics = append(n.topics, ledger.DatasetTopic(p.Dataset), ledger.FleetTopic(p.Fleet))
+		n.wake = s.now().Add(unannounced)
+	}
+	in := s.inputs(cfg, cfg.Pipelines[name])
+	reasons := map[fleetscore.JobID]string{}
+	var problems []error
+	for _, j := range jobs {
+		now := s.now()
+		wait, err := s.plan(ctx, in, j, now)
+		if fleetscore.Corrupt.Is(err) { // it waits until somebody has restored what is damaged; the others go on
+			wait, err = "waits: "+err.Error(), nil
 		}
-		if err != nil {
-			return false, err
+		if wait == "" && err == nil {
+			continue
 		}
+		left++
+		problems = append(problems, err)
+		if wait == "" {
+			continue
+		}
+		limit := "it waits without limit, as the pipeline has no schedule.deadline"
+		if at, ok := deadline(j); ok && now.Before(at) {
+			limit = "at " + at.UTC().Format(time.RFC3339) + " it runs with what there is"
+			if at.Before(n.wake) {
+				n.wake = at
+			}
+		} else if ok {
+			limit = "it can't run without"
+		}
+		reasons[j.ID] = wait + "; " + limit
 	}
-	if wait != "" {
-		return false, s.note(ctx, j, wait, fleetscore.JobWaiting)
+	s.countWaiting(name, left)
+	problems = append(problems, s.note(ctx, name, jobs, reasons))
+	return n, errors.Join(problems...)
+}
+
+// unannounced is how often a dataset that jobs wait for is looked at without an
+// event: somebody else's program may have committed to it.
+const unannounced = 10 * time.Second
+
+func (s *Scheduler) countWaiting(pipeline string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting[pipeline] = n
+	total := 0
+	for _, n := range s.waiting {
+		total += n
 	}
-	in := ledger.Input{TimeName: cfg.Hub.Time, KeyNames: gen.KeyNames}
+	s.metrics.waiting.Set(float64(total))
+}
+
+// note keeps why jobs wait, where that changed.
+func (s *Scheduler) note(ctx context.Context, pipeline string, jobs []fleetscore.Job, reasons map[fleetscore.JobID]string) error {
+	if !slices.ContainsFunc(jobs, func(j fleetscore.Job) bool { why, ok := reasons[j.ID]; return ok && why != j.Reason }) {
+		return nil
+	}
+	return s.ledger.UpdateJobs(ctx, pipeline, []fleetscore.JobState{fleetscore.JobWaiting}, func(j *fleetscore.Job) {
+		if why, ok := reasons[j.ID]; ok {
+			j.Reason = why
+		}
+	})
+}
+
+// inputs is what the waiting jobs of a pipeline are planned from, read when the
+// first of them needs it.
+type inputs struct {
+	cfg        fleetscore.Config
+	snapshot   func(context.Context) (*table.Snapshot, error) // nil if the dataset isn't there yet
+	generation func(context.Context) (*fleet.Generation, error)
+}
+
+func (s *Scheduler) inputs(cfg fleetscore.Config, p fleetscore.PipelineConfig) *inputs {
+	return &inputs{cfg: cfg,
+		snapshot: once(func(ctx context.Context) (*table.Snapshot, error) {
+			snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
+			if fleetscore.NotFound.Is(err) {
+				return nil, nil
+			}
+			return snap, err
+		}),
+		generation: once(func(ctx context.Context) (*fleet.Generation, error) { return fleet.Current(ctx, s.store, p.Fleet) })}
+}
+
+func once[T any](read func(context.Context) (T, error)) func(context.Context) (T, error) {
+	var v T
+	var err error
+	done := false
+	return func(ctx context.Context) (T, error) {
+		if !done {
+			v, err = read(ctx)
+			done = true
+		}
+		return v, err
+	}
+}
+
+// plan cuts a waiting job into tasks once its data is complete. Until then it says
+// what is missing. A job that can't ever run fails with the reason.
+func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, now time.Time) (wait string, err error) {
+	snap, err := inputs.snapshot(ctx)
+	if err != nil {
+		return "", err
+	}
+	if wait := incomplete(j, snap, now); wait != "" {
+		return wait, nil
+	}
+	gen, err := inputs.generation(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return "waits for the models of fleet " + j.Config.Fleet + s.whyNoFleet(j.Config.Fleet), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	in := ledger.Input{TimeName: inputs.cfg.Hub.Time, KeyNames: gen.KeyNames}
 	var values []string
 	if snap != nil {
 		in = ledger.Input{Version: snap.Version, TimeName: snap.Schema.Time, KeyNames: snap.Schema.Key,
 			Files: table.ReadQuery{Interval: &j.Interval}.Prune(snap.Files)}
 		values = snap.Schema.Values()
 		if why := misfit(j, gen, snap); why != "" {
-			return true, s.fail(ctx, j, why, now)
+			return "", s.fail(ctx, j, why, now)
 		}
 	}
 	if err := s.createTables(ctx, j, in, values); fleetscore.Conflict.Is(err) || fleetscore.Invalid.Is(err) {
-		return true, s.fail(ctx, j, fmt.Sprintf("%v; give the changed pipeline a new name", err), now)
+		return "", s.fail(ctx, j, fmt.Sprintf("%v; give the changed pipeline a new name", err), now)
 	} else if err != nil {
-		return false, err
+		return "", err
 	}
-	pool := cfg.Pools[j.Config.Pool]
+	pool := inputs.cfg.Pools[j.Config.Pool]
 	j.Generation, j.Expected, j.Reason = gen.ID, gen.Members, ""
-	var tasks []fleetscore.Task
-	for i, r := range dispatch.Plan(gen.ShardKeys, max(1, pool.Slots)*max(1, pool.Scale.Max)) {
-		t := fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
-		for shard := int(r.First); shard <= int(r.Last); shard++ {
-			t.Keys += gen.ShardKeys[shard]
-		}
-		tasks = append(tasks, t)
-	}
-	err = s.ledger.PlanJob(ctx, j, tasks, in)
-	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) { // canceled meanwhile
-		return true, nil
+	tasks := cut(j, gen, in, max(1, pool.Slots)*max(1, pool.Scale.Max))
+	err = s.ledger.PlanJob(ctx, j, tasks)
+	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
+		return "", nil // canceled, or its configuration changed meanwhile: that is an event
 	}
 	if err == nil {
 		s.log.Info("job planned", "job", j.ID, "tasks", len(tasks), "sensors", j.Expected, "files", len(in.Files))
 	}
-	return err == nil, err
+	return "", err
 }
 
-// data is the dataset a job will read; wait says what is missing.
-func (s *Scheduler) data(ctx context.Context, j fleetscore.Job, now time.Time) (snap *table.Snapshot, wait string, err error) {
-	snap, err = s.catalog.Dataset(j.Config.Dataset).Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		snap, err = nil, nil
+// cut makes the tasks of a job, each with those files that may hold its keys.
+func cut(j fleetscore.Job, gen *fleet.Generation, in ledger.Input, slots int) (out []ledger.PlannedTask) {
+	for i, r := range dispatch.Plan(gen.ShardKeys, slots) {
+		t := fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
+		for shard := int(r.First); shard <= int(r.Last); shard++ {
+			t.Keys += gen.ShardKeys[shard]
+		}
+		its := in
+		its.Files = table.ReadQuery{Shards: &r}.Prune(in.Files)
+		out = append(out, ledger.PlannedTask{Task: t, Input: its})
 	}
-	if err != nil {
-		return nil, "", err
-	}
-	if j.Config.Schedule.StartWhen == "due" {
-		return snap, "", nil
-	}
+	return out
+}
+
+// deadline is when a job runs with what there is.
+func deadline(j fleetscore.Job) (time.Time, bool) {
 	since := j.Created
 	if j.Due != nil {
 		since = *j.Due
 	}
-	if d := j.Config.Schedule.Deadline.D(); d > 0 && now.Sub(since) >= d {
-		return snap, "", nil
+	d := j.Config.Schedule.Deadline.D()
+	return since.Add(d), d > 0
+}
+
+// incomplete says what is missing of the dataset that a job will read; empty if it
+// may run.
+func incomplete(j fleetscore.Job, snap *table.Snapshot, now time.Time) (wait string) {
+	if j.Config.Schedule.StartWhen == "due" {
+		return ""
+	}
+	if at, ok := deadline(j); ok && !now.Before(at) {
+		return ""
 	}
 	if snap == nil {
-		return nil, "waits for dataset " + j.Config.Dataset + ", which has no rows yet", nil
+		return "waits for dataset " + j.Config.Dataset + ", which has no rows yet"
 	}
 	until, ok := catalog.CompleteUntil(snap, now)
 	if ok && until >= fleetscore.MicrosOf(j.Interval.To) {
-		return snap, "", nil
+		return ""
 	}
 	have := "not complete at all yet"
 	if ok {
 		have = "complete until " + until.String()
 	}
-	return snap, fmt.Sprintf("waits for dataset %s to be complete until %s; it is %s", j.Config.Dataset, j.Interval.To.Format(time.RFC3339), have), nil
+	return fmt.Sprintf("waits for dataset %s to be complete until %s; it is %s", j.Config.Dataset, j.Interval.To.Format(time.RFC3339), have)
 }
 
 // misfit says why a job can never run on this dataset and fleet.
@@ -141,46 +256,16 @@ func (s *Scheduler) createTables(ctx context.Context, j fleetscore.Job, in ledge
 	return s.catalog.Coverage(j.Pipeline).Create(ctx, table.ItemSchema(in.KeyNames))
 }
 
-// poolless notes which jobs have tasks for a pool that the configuration has no
-// more: nobody will do them until it has.
-func (s *Scheduler) poolless(ctx context.Context, cfg fleetscore.Config) error {
-	states := []fleetscore.JobState{fleetscore.JobQueued, fleetscore.JobRunning}
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: states})
-	problems := []error{err}
-	for _, j := range jobs {
-		why := ""
-		if _, ok := cfg.Pools[j.Config.Pool]; !ok {
-			why = fmt.Sprintf("waits for pool %s, which the configuration has no more: put it back, or cancel the job", j.Config.Pool)
-		}
-		problems = append(problems, s.note(ctx, j, why, states...))
-	}
-	return errors.Join(problems...)
-}
-
-// note keeps why a job in one of the states waits, if that changed.
-func (s *Scheduler) note(ctx context.Context, j fleetscore.Job, why string, states ...fleetscore.JobState) error {
-	if j.Reason == why {
-		return nil
-	}
-	_, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
-		if slices.Contains(states, j.State) {
-			j.Reason = why
-		}
-		return nil
-	})
-	return err
-}
-
-// fail ends a job of which nothing was committed.
+// fail ends a job of which no prediction was committed.
 func (s *Scheduler) fail(ctx context.Context, j fleetscore.Job, why string, now time.Time) error {
-	ended := now.UTC()
+	ended, did := now.UTC(), false
 	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
-		if !j.State.Ended() {
+		if did = !j.State.Ended(); did {
 			j.State, j.Reason, j.Ended = fleetscore.JobFailed, why, &ended
 		}
 		return nil
 	})
-	if err == nil {
+	if err == nil && did {
 		s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
 		s.log.Error("job ended", "job", j.ID, "state", j.State, "reason", why)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -53,27 +54,46 @@ func (c Config) Defaults() Config {
 
 // Deps is what a scheduler works with.
 type Deps struct {
-	Ledger  *ledger.Ledger
+	Ledger  Ledger
 	Store   store.Bucket
 	Catalog *catalog.Catalog      // the store's; nil means one of the scheduler's own
 	Log     *slog.Logger          // nil discards
-	Now     func() time.Time      // nil means time.Now
+	Now     func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
+	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
 	Metrics prometheus.Registerer // nil means none
+}
+
+// Ledger is what the scheduler needs of the ledger.
+type Ledger interface {
+	ledger.Configs
+	ledger.Schedules
+	ledger.Jobs
+	ledger.JobChanges
+	ledger.Tasks
+	ledger.Queue
+	ledger.Nodes
+	ledger.NodeChanges
+	ledger.Events
 }
 
 // Scheduler carries out pipelines.
 type Scheduler struct {
 	cfg     Config
-	ledger  *ledger.Ledger
+	ledger  Ledger
 	store   store.Bucket
 	catalog *catalog.Catalog
 	log     *slog.Logger
 	now     func() time.Time
+	health  *obs.Health
 	metrics *metrics
 	spool   spool
+	seals   chan struct{} // signals that a log may be sealed
 
-	mu    sync.Mutex // guards what follows
-	syncs map[string]*fleetSync
+	look time.Duration // how often loops look at the clock, which may run apart from their timers
+
+	mu      sync.Mutex // guards what follows
+	syncs   map[string]*fleetSync
+	waiting map[string]int // jobs that wait, by pipeline
 }
 
 // New builds a scheduler; the ledger must be open.
@@ -82,7 +102,8 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 	if cfg.SpoolDir == "" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure scheduler", "", "it needs a spool folder")
 	}
-	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now,
+	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now, health: deps.Health,
+		seals: make(chan struct{}, 1), look: time.Second, waiting: map[string]int{},
 		catalog: deps.Catalog, syncs: map[string]*fleetSync{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -105,52 +126,11 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 // Run works until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.loop(ctx, "jobs", s.advance) })
-	group.Go(func() error { return s.loop(ctx, "commits", s.commitAll) })
-	group.Go(func() error { return s.loop(ctx, "nodes", s.tend) })
+	group.Go(func() error { return s.pipelines(ctx) })
+	group.Go(func() error {
+		return s.run(ctx, loop{kind: "nodes", part: "nodes", watch: []ledger.Topic{ledger.AnyNodes}, step: s.tend})
+	})
+	group.Go(func() error { return s.sealLoop(ctx) })
 	group.Go(func() error { return s.syncLoop(ctx) })
 	return group.Wait()
-}
-
-// maxRest is how long a loop rests at most: what it waits for outside the ledger,
-// such as a dataset, gives no signal.
-const maxRest = 500 * time.Millisecond
-
-// loop calls step after every change of the ledger and when step asked to be
-// woken. An error of step is logged and step tried again: what is true lies in
-// the ledger.
-func (s *Scheduler) loop(ctx context.Context, name string, step func(context.Context) (rest time.Duration, err error)) error {
-	changes, stop := s.ledger.Watch()
-	defer stop()
-	failures := 0
-	for {
-		rest, err := step(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			failures++
-			s.metrics.errors.WithLabelValues(name).Inc()
-			s.log.Error("scheduling is held up", "loop", name, "error", err)
-			rest = min(time.Duration(failures)*200*time.Millisecond, 5*time.Second)
-		} else {
-			failures = 0
-		}
-		timer := time.NewTimer(max(rest, time.Millisecond))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		case <-changes:
-			timer.Stop()
-			if err != nil { // changes must not turn a failing loop into a hot one
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case <-time.After(100 * time.Millisecond):
-				}
-			}
-		}
-	}
 }

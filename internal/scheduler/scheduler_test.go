@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -31,10 +32,11 @@ var day = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 // world is a store with a dataset and models, a ledger, and a scheduler over them.
 type world struct {
 	*Scheduler
-	t     *testing.T
-	dir   string
-	clock atomic.Int64 // microseconds
-	stop  func()
+	t        *testing.T
+	dir      string
+	clock    atomic.Int64 // microseconds
+	problems obs.Health
+	stop     func()
 }
 
 func newWorld(t *testing.T, p fleetscore.PipelineConfig) *world {
@@ -78,10 +80,11 @@ func (w *world) start(b store.Bucket) {
 		w.t.Fatal(err)
 	}
 	w.Scheduler, err = New(Config{StoreURL: "file://" + w.dir, SpoolDir: filepath.Join(w.dir, "spool"), SyncEvery: time.Hour},
-		Deps{Ledger: l, Store: b, Now: func() time.Time { return time.UnixMicro(w.clock.Load()) }})
+		Deps{Ledger: l, Store: b, Health: &w.problems, Now: func() time.Time { return time.UnixMicro(w.clock.Load()) }})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.look = 5 * time.Millisecond // the clock is set by the test
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -112,12 +115,13 @@ func (w *world) rows(stamp time.Time) {
 	if _, err := d.Commit(w.t.Context(), table.Commit{Operation: "WRITE", Add: files, Txns: map[string]int64{"upload/complete_until": int64(at)}}); err != nil {
 		w.t.Fatal(err)
 	}
+	w.ledger.Put(ledger.DatasetTopic("readings"))
 }
 
 // wait returns the job once it is as wanted.
 func (w *world) wait(id fleetscore.JobID, wanted func(fleetscore.Job) bool) fleetscore.Job {
 	w.t.Helper()
-	changes, stop := w.ledger.Watch()
+	changes, stop := w.ledger.Watch(ledger.AnyJobs)
 	defer stop()
 	for end := time.After(20 * time.Second); ; {
 		j, err := w.ledger.Job(w.t.Context(), id)
@@ -336,7 +340,7 @@ func TestScheduleWaitsForData(t *testing.T) {
 	var first fleetscore.Job
 	due := func(after fleetscore.JobID) fleetscore.Job {
 		t.Helper()
-		changes, stop := w.ledger.Watch()
+		changes, stop := w.ledger.Watch(ledger.AnyJobs)
 		defer stop()
 		for end := time.After(20 * time.Second); ; {
 			jobs, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{})
@@ -353,21 +357,26 @@ func TestScheduleWaitsForData(t *testing.T) {
 			}
 		}
 	}
-	if _, err := w.ledger.Schedule(t.Context(), "p"); err != nil { // created at 10:00 by the first look
-		changes, stop := w.ledger.Watch()
-		for fleetscore.NotFound.Is(err) {
-			<-changes
-			_, err = w.ledger.Schedule(t.Context(), "p")
+	changes, stop := w.ledger.Watch(ledger.AnyJobs)
+	for { // it is created at 10:00 by the first look
+		v, err := w.ledger.Schedule(t.Context(), "p")
+		if err != nil {
+			t.Fatal(err)
 		}
-		stop()
+		if !v.State.Created.IsZero() {
+			break
+		}
+		<-changes
 	}
+	stop()
 	w.set(day.Add(12*time.Hour + time.Minute)) // two due times at once: 11:00 and 12:00
 	first = due("")
 	if want := (fleetscore.Interval{From: day.Add(8 * time.Hour), To: day.Add(12 * time.Hour)}); first.Interval != want {
 		t.Errorf("interval %s, want %s", first.Interval, want)
 	}
 	w.wait(first.ID, func(j fleetscore.Job) bool {
-		return j.State == fleetscore.JobWaiting && j.Reason == "waits for dataset readings to be complete until 2026-11-23T12:00:00Z; it is complete until 2026-11-23T09:00:00Z"
+		return j.State == fleetscore.JobWaiting && j.Reason == "waits for dataset readings to be complete until 2026-11-23T12:00:00Z; it is complete until 2026-11-23T09:00:00Z; "+
+			"it waits without limit, as the pipeline has no schedule.deadline"
 	})
 	w.rows(day.Add(12 * time.Hour))
 	l := w.lease("n1")
@@ -404,7 +413,7 @@ func TestPoolTakenAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ pool, want string }{{"other", "waits for pool cpu"}, {"cpu", ""}} {
+	for _, c := range []struct{ pool, want string }{{"other", "waits without limit for pool cpu"}, {"cpu", ""}} {
 		cfg.Pools = map[string]fleetscore.PoolConfig{c.pool: {Provider: "local", Slots: 1}}
 		if _, err := w.ledger.PutConfig(t.Context(), "text "+c.pool, cfg); err != nil {
 			t.Fatal(err)
@@ -457,7 +466,7 @@ func TestCrashWhileCommitting(t *testing.T) {
 			if err := w.Complete(t.Context(), l.ID, r); err != nil {
 				t.Fatal(err)
 			}
-			changes, stop := w.ledger.Watch()
+			changes, stop := w.ledger.Watch(ledger.AnyJobs)
 			for over := false; !over; {
 				select {
 				case <-crash:

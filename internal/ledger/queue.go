@@ -1,0 +1,275 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// leased is the state of an attempt that hasn't ended.
+const leased = "leased"
+
+// Leased is an attempt and what it is of.
+type Leased struct {
+	Job     fleetscore.Job
+	Task    fleetscore.Task
+	Attempt fleetscore.Attempt
+	Input   Input // set by LeaseTasks only
+}
+
+// AttemptEnd says how an attempt ended and what became of its task.
+type AttemptEnd struct {
+	State     string          // of the attempt: succeeded, failed, expired, lost, …
+	Reason    string          // of the attempt
+	Task      fleetscore.Task // as it is now
+	NotBefore time.Time       // the task is not leased again before this; zero means at once
+	Result    []byte          // JSON to keep until the job ended; nil for none
+}
+
+// LeaseFilter names leases that haven't ended.
+type LeaseFilter struct {
+	Node          fleetscore.NodeID // those of this node; empty means of all
+	ExpiredBefore time.Time         // only those that expired before; zero means all
+}
+
+// Queue gives tasks to nodes and takes their answers. What each of its methods
+// costs depends on what waits and runs, not on what has ended.
+type Queue interface {
+	// QueueDepth counts the tasks of a pool that wait and that run.
+	QueueDepth(ctx context.Context, pool string) (queued, running int64, err error)
+	// NextRetry is when the next task of a pool that waits for its retry may be
+	// leased; zero if none waits.
+	NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error)
+	// LeaseTasks gives up to max queued tasks of a pool to a node, the oldest
+	// job's first, for as long as ttl. Their jobs become running. Kind Conflict if
+	// the node isn't ready.
+	LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error)
+	// EndAttempt ends the attempt of a lease as decide says. The lease's id is the
+	// fencing token: kind Conflict if the attempt ended before, NotFound if there
+	// never was such a lease. When the last task of a job ends, the job becomes
+	// committing. It returns what ended, as it is now.
+	EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error)
+	// TakeBack ends the leases that fit, each as decide says. One that can't be
+	// ended keeps no other from it; the error is about all such.
+	TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error)
+}
+
+// The conditions repeat those of the partial indexes word for word.
+const (
+	countQueued = `SELECT COUNT(*) FROM tasks WHERE pool = ? AND state = 'queued'`
+	countLeased = `SELECT COUNT(*) FROM tasks WHERE pool = ? AND state = 'leased'`
+	nextRetry   = `SELECT MIN(not_before) FROM tasks WHERE pool = ? AND state = 'queued' AND not_before > ?`
+	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
+	selectDue   = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ? ORDER BY job_seq, idx LIMIT ?`
+	selectTask  = `SELECT doc FROM tasks WHERE id = ?`
+)
+
+// QueueDepth implements Queue.
+func (l *SQLite) QueueDepth(ctx context.Context, pool string) (queued, running int64, err error) {
+	err = l.read.QueryRowContext(ctx, `SELECT (`+countQueued+`), (`+countLeased+`)`, pool, pool).Scan(&queued, &running)
+	return queued, running, problem("count tasks", pool, err)
+}
+
+// NextRetry implements Queue.
+func (l *SQLite) NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error) {
+	var at sql.NullInt64
+	err := l.read.QueryRowContext(ctx, nextRetry, pool, micros(now)).Scan(&at)
+	return timeOf(at.Int64), problem("read queue", pool, err)
+}
+
+// LeaseTasks implements Queue.
+func (l *SQLite) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error) {
+	var some bool // an empty queue costs no write
+	if err := l.read.QueryRowContext(ctx, anyDue, pool, micros(now)).Scan(&some); err != nil {
+		return nil, problem("lease tasks", string(node), err)
+	}
+	if !some || max < 1 {
+		return nil, nil
+	}
+	now = now.UTC()
+	var out []Leased
+	err := l.update(ctx, "lease tasks", string(node), func(t *tx) error {
+		n, err := scanNode(t.row(selectNode, string(node)).Scan)
+		if err != nil {
+			return err
+		}
+		if n.State != fleetscore.NodeReady || n.Pool != pool {
+			return fleetscore.Errorf(fleetscore.Conflict, "lease tasks", string(node), "the node is %s, in pool %s", n.State, n.Pool)
+		}
+		tasks, err := list(t, scanDoc[fleetscore.Task], selectDue, pool, micros(now), max)
+		if err != nil {
+			return err
+		}
+		for _, task := range tasks {
+			ls, err := t.lease(task, node, now, ttl)
+			if err != nil {
+				return err
+			}
+			out = append(out, ls)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, ttl time.Duration) (Leased, error) {
+	j, _, err := t.job(task.Job)
+	if err != nil {
+		return Leased{}, err
+	}
+	in, err := scanDoc[Input](t.row(selectInput, string(task.ID)).Scan)
+	if err != nil {
+		return Leased{}, err
+	}
+	task.State, task.Node = fleetscore.TaskLeased, node
+	task.Attempts++
+	if task.Started == nil {
+		task.Started = &now
+	}
+	if err := t.putTask(task, time.Time{}); err != nil {
+		return Leased{}, err
+	}
+	if j.State == fleetscore.JobQueued {
+		have := j
+		j.State, j.Started = fleetscore.JobRunning, &now
+		if err := t.putJob(have, j); err != nil {
+			return Leased{}, err
+		}
+	}
+	a := fleetscore.Attempt{Lease: fleetscore.LeaseID(rand.Text()), Task: task.ID, Number: task.Attempts, Node: node, State: leased, Started: now, Expires: now.Add(ttl)}
+	err = t.exec(`INSERT INTO attempts (lease, task, job, number, node, state, reason, started, expires, ended) VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, 0)`,
+		string(a.Lease), string(a.Task), string(j.ID), a.Number, string(node), a.State, micros(a.Started), micros(a.Expires))
+	return Leased{Job: j, Task: task, Attempt: a, Input: in}, err
+}
+
+// EndAttempt implements Queue.
+func (l *SQLite) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
+	var out Leased
+	err := l.update(ctx, "end attempt", string(lease), func(t *tx) error {
+		a, err := scanAttempt(t.row(selectAttempt, string(lease)).Scan)
+		if err != nil {
+			return err
+		}
+		if a.State != leased {
+			return fleetscore.Errorf(fleetscore.Conflict, "end attempt", string(a.Task), "attempt %d ended before: %s", a.Number, a.State).
+				WithHint("drop its work: another attempt does the task")
+		}
+		out, err = t.end(a, now.UTC(), decide)
+		return err
+	})
+	return out, err
+}
+
+// leasedQuery finds leases that haven't ended.
+func leasedQuery(which LeaseFilter) (text string, args []any) {
+	text = selectAttempts + ` WHERE state = 'leased'`
+	if which.Node != "" {
+		text, args = text+` AND node = ?`, append(args, string(which.Node))
+	}
+	if !which.ExpiredBefore.IsZero() {
+		text, args = text+` AND expires < ?`, append(args, micros(which.ExpiredBefore))
+	}
+	return text, args
+}
+
+// TakeBack implements Queue.
+func (l *SQLite) TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+	text, args := leasedQuery(which)
+	some, err := query(ctx, l, "take leases back", string(which.Node), scanAttempt, text, args...)
+	if err != nil || len(some) == 0 {
+		return nil, err // nothing to do costs no write
+	}
+	out, err := l.takeBack(ctx, which, "", now, decide)
+	if err == nil || ctx.Err() != nil {
+		return out, err
+	}
+	// One of them can't be ended: the others are ended one by one.
+	var problems []error
+	for _, a := range some {
+		one, err := l.takeBack(ctx, which, a.Lease, now, decide)
+		out, problems = append(out, one...), append(problems, err)
+	}
+	return out, errors.Join(problems...)
+}
+
+// takeBack ends the leases that fit, or only the given one if it fits, all or none.
+func (l *SQLite) takeBack(ctx context.Context, which LeaseFilter, only fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+	text, args := leasedQuery(which)
+	if only != "" {
+		text, args = text+` AND lease = ?`, append(args, string(only))
+	}
+	var out []Leased
+	err := l.update(ctx, "take leases back", string(which.Node), func(t *tx) error {
+		attempts, err := list(t, scanAttempt, text+` ORDER BY task, number`, args...)
+		if err != nil {
+			return err
+		}
+		for _, a := range attempts {
+			ls, err := t.end(a, now.UTC(), decide)
+			if err != nil {
+				return err
+			}
+			out = append(out, ls)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// end ends one leased attempt.
+func (t *tx) end(a fleetscore.Attempt, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
+	task, err := scanDoc[fleetscore.Task](t.row(selectTask, string(a.Task)).Scan)
+	if err != nil {
+		return Leased{}, err
+	}
+	j, _, err := t.job(task.Job)
+	if err != nil {
+		return Leased{}, err
+	}
+	e, err := decide(Leased{Job: j, Task: task, Attempt: a})
+	if err != nil {
+		return Leased{}, err
+	}
+	task, a.State, a.Reason, a.Ended = e.Task, e.State, e.Reason, &now
+	if task.State.Ended() && task.Ended == nil {
+		task.Ended = &now
+	}
+	if err := t.putTask(task, e.NotBefore); err != nil {
+		return Leased{}, err
+	}
+	if err := t.exec(`UPDATE attempts SET state = ?, reason = ?, ended = ? WHERE lease = ?`, a.State, a.Reason, micros(now), string(a.Lease)); err != nil {
+		return Leased{}, err
+	}
+	if e.Result != nil {
+		if err := t.exec(`INSERT INTO results (task, job, doc) VALUES (?, ?, ?)`, string(task.ID), string(j.ID), string(e.Result)); err != nil {
+			return Leased{}, err
+		}
+	}
+	if err := t.idle(a.Node, now); err != nil {
+		return Leased{}, err
+	}
+	if task.State == fleetscore.TaskQueued {
+		t.event(QueueTopic(j.Config.Pool))
+	}
+	if task.State.Ended() {
+		have := j
+		j.TasksEnded++
+		if j.TasksEnded == j.Tasks {
+			j.State = fleetscore.JobCommitting
+		}
+		if err := t.putJob(have, j); err != nil {
+			return Leased{}, err
+		}
+	}
+	return Leased{Job: j, Task: task, Attempt: a}, nil
+}

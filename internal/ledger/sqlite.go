@@ -1,0 +1,308 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
+	sqlite "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
+)
+
+// SQLite is a ledger in a file.
+type SQLite struct {
+	events
+	lock  *os.File
+	read  *sql.DB // several connections, which can't write
+	write *sql.DB // one connection: writers take turns
+}
+
+var _ Ledger = (*SQLite)(nil)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// readers is how many queries may run beside each other.
+const readers = 4
+
+// Open opens the ledger in a file, and makes or updates its tables. Kind Conflict
+// if another process has it open.
+func Open(ctx context.Context, path string) (*SQLite, error) {
+	const op = "open ledger"
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fleetscore.Wrap(op, path, err)
+	}
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fleetscore.Wrap(op, path, err)
+	}
+	l := &SQLite{}
+	if l.lock, err = takeLock(path); err != nil {
+		return nil, full(op, path, err)
+	}
+	if err := private(path); err != nil {
+		return nil, errors.Join(full(op, path, fleetscore.Wrap(op, path, err)), l.Close())
+	}
+	if err := l.open(ctx, path); err != nil {
+		return nil, errors.Join(full(op, path, problem(op, path, err)), l.Close())
+	}
+	return l, nil
+}
+
+// private makes the file one that only its owner reads, before the engine writes
+// into it. The engine's files beside it take over its permissions.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
+}
+
+// full makes an error that a full disk causes one of kind Exhausted: the engine
+// reports it in many ways.
+func full(op, path string, err error) error {
+	const little = 1 << 20
+	var st unix.Statfs_t
+	if errors.Is(err, syscall.ENOSPC) || unix.Statfs(filepath.Dir(path), &st) == nil && uint64(st.Bavail)*uint64(st.Bsize) < little {
+		return fleetscore.Errorf(fleetscore.Exhausted, op, path, "the disk is full: %w", err).WithHint("free space, or move the data folder")
+	}
+	return err
+}
+
+func (l *SQLite) open(ctx context.Context, path string) (err error) {
+	// WAL with synchronous=FULL: a committed transaction is synced before the
+	// commit returns.
+	dsn := func(more ...string) string {
+		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, more...), "_txlock": {"immediate"}}
+		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+	}
+	if l.write, err = sql.Open("sqlite", dsn()); err != nil {
+		return err
+	}
+	l.write.SetMaxOpenConns(1)
+	if err := migrate(ctx, l.write); err != nil {
+		return err
+	}
+	if l.read, err = sql.Open("sqlite", dsn("query_only(1)")); err != nil {
+		return err
+	}
+	l.read.SetMaxOpenConns(readers)
+	l.read.SetMaxIdleConns(readers)
+	return l.read.PingContext(ctx)
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		return err
+	}
+	have, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if have > known {
+		return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
+			WithHint("it was written by a newer release: start that one")
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// takeLock takes the lock beside the file, which ends with the process.
+func takeLock(path string) (*os.File, error) {
+	name := path + ".lock"
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fleetscore.Wrap("open ledger", path, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fleetscore.Wrap("lock", name, err)
+		}
+		by := "another process"
+		buf := make([]byte, 20)
+		n, _ := f.ReadAt(buf, 0) // at the end of the file an error, and all there is
+		if pid := strings.TrimSpace(string(buf[:n])); pid != "" {
+			by = "process " + pid
+		}
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "open ledger", path, "%s has it open", by).
+			WithHint("only one server may use a data folder: stop the other one, or give this one its own --dir")
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(fleetscore.Wrap("lock", name, err), f.Close())
+	}
+	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return nil, errors.Join(fleetscore.Wrap("lock", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// Close ends all use and gives the file free. Closing twice does nothing more.
+func (l *SQLite) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{l.read, l.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	if l.lock != nil {
+		_ = unix.Flock(int(l.lock.Fd()), unix.LOCK_UN)            // a process being forked just now holds the file for a moment longer
+		if err := l.lock.Close(); !errors.Is(err, os.ErrClosed) { // after the database: the lock guards it
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tx is one transaction that writes.
+type tx struct {
+	*sql.Tx
+	ctx    context.Context
+	events map[Topic]bool // to put after the commit
+}
+
+func (t *tx) exec(query string, args ...any) error {
+	_, err := t.ExecContext(t.ctx, query, args...)
+	return err
+}
+
+func (t *tx) row(query string, args ...any) *sql.Row { return t.QueryRowContext(t.ctx, query, args...) }
+
+// event puts events once the transaction is committed.
+func (t *tx) event(topics ...Topic) {
+	for _, topic := range topics {
+		t.events[topic] = true
+	}
+}
+
+// list collects the rows that a query inside the transaction yields.
+func list[T any](t *tx, scan func(func(...any) error) (T, error), q string, args ...any) ([]T, error) {
+	rows, err := t.QueryContext(t.ctx, q, args...)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, scan)
+}
+
+// update runs fn in one transaction: all of it is on disk when update returns
+// nil, none of it otherwise.
+func (l *SQLite) update(ctx context.Context, op, subject string, fn func(*tx) error) error {
+	sqlTx, err := l.write.BeginTx(ctx, nil)
+	if err != nil {
+		return problem(op, subject, err)
+	}
+	t := &tx{Tx: sqlTx, ctx: ctx, events: map[Topic]bool{}}
+	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
+	if err := fn(t); err != nil {
+		return problem(op, subject, err)
+	}
+	if err := sqlTx.Commit(); err != nil {
+		return problem(op, subject, err)
+	}
+	l.Put(slices.Collect(maps.Keys(t.events))...)
+	return nil
+}
+
+// problem gives an error of the engine its kind. Errors that have one pass.
+func problem(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ours *fleetscore.Error
+	if errors.As(err, &ours) {
+		if ours.Op == "" {
+			ours.Op, ours.Subject = op, subject
+		}
+		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such entry")
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff { // the upper bits say more than we need
+		case lib.SQLITE_FULL:
+			return fleetscore.Errorf(fleetscore.Exhausted, op, subject, "%w", err).WithHint("the disk is full: free space, or move the data folder")
+		case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+			return fleetscore.Errorf(fleetscore.Corrupt, op, subject, "%w", err).WithHint("restore the ledger from a backup")
+		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR:
+			return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "%w", err)
+		case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN:
+			return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "%w", err).WithHint("check that the file and its folder can be written")
+		case lib.SQLITE_CONSTRAINT:
+			return fleetscore.Errorf(fleetscore.Conflict, op, subject, "it exists already: %w", err)
+		}
+	}
+	return fleetscore.Wrap(op, subject, err)
+}
+
+// query collects the rows that a query on the readers' connections yields.
+func query[T any](ctx context.Context, l *SQLite, op, subject string, scan func(func(...any) error) (T, error), q string, args ...any) ([]T, error) {
+	rows, err := l.read.QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, problem(op, subject, err)
+	}
+	out, err := collect(rows, scan)
+	return out, problem(op, subject, err)
+}
+
+func collect[T any](rows *sql.Rows, scan func(func(...any) error) (T, error)) ([]T, error) {
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// micros is how a time is kept: 0 is the zero time.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return int64(fleetscore.MicrosOf(t))
+}
+
+func timeOf(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return fleetscore.Micros(us).Time()
+}
+
+// marks are n question marks for a list of values.
+func marks(n int) string {
+	return strings.TrimSuffix(strings.Repeat("?,", n), ",")
+}
+
+// String names the engine, for logs.
+func (l *SQLite) String() string {
+	return fmt.Sprintf("SQLite ledger %s", strings.TrimSuffix(l.lock.Name(), ".lock"))
+}
