@@ -49,7 +49,7 @@ func doors(t *testing.T, cfg Config) *Doors {
 }
 
 // world is doors over a ledger, with a mux of one route per role.
-func world(t *testing.T, cfg Config) (*Doors, *Mux, *clock, *ledger.Ledger) {
+func world(t *testing.T, cfg Config) (*Doors, *Mux, *clock, ledger.Ledger) {
 	t.Helper()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
