@@ -14,6 +14,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/archive"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
@@ -267,7 +268,7 @@ func BenchmarkFleet(b *testing.B) {
 func BenchmarkLoad(b *testing.B) {
 	for _, m := range benchModels(b, "ref_1", "ref_8", "sv200_1", "sv200_8", "if100_1") {
 		b.Run(m.Name, func(b *testing.B) {
-			file, _, err := archive.Decompress(m.file)
+			file, _, err := archive.Decompress(m.file, new(budget.Budget))
 			if err != nil {
 				b.Fatal(err)
 			}

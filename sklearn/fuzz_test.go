@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
 // exercise calls everything that a model has, on values of every kind, and checks
@@ -113,7 +114,7 @@ func FuzzJoblib(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
 		name := names[int(kind)%len(names)]
-		_, plain := loadPickle(data, "joblib", memoryTimes)
+		_, plain := loadPickle(data, "joblib", budget.New(nil, budget.Limits{}, len(data), true))
 		_, wrapped := Load(compressed(t, name, data))
 		if (plain == nil) != (wrapped == nil) {
 			t.Fatalf("%v; in %s: %v", plain, name, wrapped)

@@ -10,6 +10,7 @@ import (
 type Info struct {
 	Format          string     `json:"format"`                   // how the file is written: "pickle", "joblib", "skops" or "record"
 	Protocol        int        `json:"protocol"`                 // the pickle protocol, 0 to 5
+	Within          string     `json:"within,omitempty"`         // where the model stood in a dict, list or tuple, such as ["model"]
 	Steps           []Step     `json:"steps"`                    // the estimators, outer ones first
 	Versions        []string   `json:"versions"`                 // scikit-learn releases the file records, each once
 	Features        int        `json:"features"`                 // columns a row must have; 0 for any number
@@ -89,7 +90,7 @@ func (m *Model) Info() Info {
 		Steps: []Step{}, Versions: []string{}, FeatureNames: []string{}, Classes: []string{}, Methods: []string{}, Training: []Range{}, Typical: []Range{},
 	}
 	if f := m.file; f != nil {
-		i.Format, i.Protocol = f.format, f.protocol
+		i.Format, i.Protocol, i.Within = f.format, f.protocol, f.within
 		i.Versions = append(i.Versions, f.versions...)
 		for _, s := range f.steps {
 			i.Steps = append(i.Steps, Step{Name: s.Name, Class: s.Est.Class(), Version: s.Version, Parameters: s.Est.Parameters()})

@@ -12,7 +12,6 @@ import (
 const MaxBytes = pickle.MaxBytes
 
 const (
-	opLoad  = "load model"
 	opScore = "score"
 )
 

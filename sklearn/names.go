@@ -15,7 +15,11 @@ type featureNames struct {
 }
 
 func namesOf(list []string) featureNames {
-	n := featureNames{count: len(list)}
+	size := 0
+	for _, name := range list {
+		size += 4 + len(name)
+	}
+	n := featureNames{count: len(list), bytes: make([]byte, 0, size)}
 	for _, name := range list {
 		n.bytes = binary.LittleEndian.AppendUint32(n.bytes, uint32(len(name)))
 		n.bytes = append(n.bytes, name...)

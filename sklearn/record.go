@@ -6,7 +6,9 @@ import (
 	"hash/crc32"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // A native record is a header and the state of the model's estimators:
@@ -107,7 +109,14 @@ func (m *Model) ReadRecord(data []byte) error {
 }
 
 // loadRecord is Load for a native record.
-func loadRecord(data []byte) (*Model, error) {
+func loadRecord(data []byte, limits budget.Limits) (*Model, error) {
+	if l := limits.Memory; l > 0 && int64(len(data)) > l {
+		return nil, refusal.New(refusal.TooLarge, "the record has %d bytes, more than the limit of %d", len(data), l).
+			WithHint("allow more, or train a smaller model")
+	}
 	m := &Model{}
-	return m, m.ReadRecord(bytes.Clone(data))
+	if err := m.ReadRecord(bytes.Clone(data)); err != nil {
+		return nil, err
+	}
+	return m, nil
 }

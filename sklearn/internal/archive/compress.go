@@ -13,17 +13,24 @@ import (
 
 	"github.com/pierrec/lz4/v4"
 
-	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
-
-const opLoad = "load model"
 
 // MaxBytes is the largest content that is unwrapped.
 const MaxBytes = 1 << 30
 
 // limit is how large contents may become: no model is so regular that it is
 // compressed to less than a hundredth, and small files may be so anyway.
-func limit(data []byte) int64 { return min(MaxBytes, max(16<<20, 100*int64(len(data)))) }
+//
+// A caller's limit of memory holds for pieces and contents together.
+func limit(data []byte, b *budget.Budget) int64 {
+	most := min(MaxBytes, max(16<<20, 100*int64(len(data))))
+	if l := b.Limit(); l > 0 {
+		most = min(most, 2*l/5)
+	}
+	return most
+}
 
 // compressions are those of joblib, by what a file begins with.
 var compressions = [...]struct {
@@ -39,16 +46,28 @@ var compressions = [...]struct {
 
 func openZlib(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
 
+// Compressed reports whether a file begins as a compressed one does.
+func Compressed(data []byte) bool {
+	for _, c := range compressions {
+		if bytes.HasPrefix(data, []byte(c.magic)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Decompress gives the contents of a compressed file and the name of the
 // compression; the file itself and "" where it isn't compressed.
-func Decompress(data []byte) ([]byte, string, error) {
+//
+// A file that is cut off is refused, where only its checksum is missing too.
+func Decompress(data []byte, b *budget.Budget) ([]byte, string, error) {
 	for _, c := range compressions {
 		if !bytes.HasPrefix(data, []byte(c.magic)) {
 			continue
 		}
-		out, err := decompress(data, c.name, c.open)
+		out, err := decompress(data, c.name, c.open, b)
 		if errors.Is(err, errTooLarge) {
-			return nil, "", tooLarge(data)
+			return nil, "", tooLarge(data, limit(data, b))
 		}
 		if err != nil {
 			return nil, "", damaged(c.name, err)
@@ -58,39 +77,51 @@ func Decompress(data []byte) ([]byte, string, error) {
 	return data, "", nil
 }
 
-func decompress(data []byte, name string, open func(io.Reader) (io.Reader, error)) ([]byte, error) {
-	most := limit(data)
+func decompress(data []byte, name string, open func(io.Reader) (io.Reader, error), b *budget.Budget) ([]byte, error) {
+	most := limit(data, b)
 	switch name {
 	case "xz":
-		return unxz(data, most)
+		return unxz(data, most, b)
 	case "lzma":
-		return unlzma(data, most)
+		return unlzma(data, most, b)
 	}
-	r, err := open(bytes.NewReader(data))
+	in := bytes.NewReader(data)
+	r, err := open(in)
 	if err != nil {
 		return nil, err
 	}
-	return readAll(r, most, len(data))
+	out, err := readAll(r, most, len(data), b)
+	if err == nil && in.Len() > 0 && name != "gzip" {
+		return nil, errors.New("more bytes follow its end")
+	}
+	return out, err
 }
 
 func damaged(name string, err error) error {
-	if fleetscore.Invalid.Is(err) {
+	if of := (*refusal.Refusal)(nil); errors.As(err, &of) {
 		return err
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the %s compression is damaged: %w", name, err).
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return refusal.New(refusal.Cut, "the %s compression is cut off: its end is missing", name).
+			WithHint("copy the file again, or write the model again")
+	}
+	return refusal.New(refusal.Damaged, "the %s compression is damaged: %w", name, err).
 		WithHint("write the model again")
 }
 
+// stretch is how many bytes are unpacked between two looks at the time.
+const stretch = 1 << 16
+
 var errTooLarge = errors.New("the contents are too large")
 
-func tooLarge(data []byte) error {
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the contents of %d bytes are larger than the limit of %d", len(data), limit(data)).
+func tooLarge(data []byte, most int64) error {
+	return refusal.New(refusal.TooLarge, "the contents of %d bytes are larger than the limit of %d", len(data), most).
 		WithHint("no trained model is so regular; if it is one, write it uncompressed")
 }
 
 // readAll reads to the end, but not beyond most. It keeps pieces until it knows
 // the size, so that it never has more than 2.5 times the contents.
-func readAll(r io.Reader, most int64, compressed int) ([]byte, error) {
+func readAll(r io.Reader, most int64, compressed int, b *budget.Budget) ([]byte, error) {
 	var pieces [][]byte
 	n, size := int64(0), max(512, int64(compressed))
 	for {
@@ -98,8 +129,11 @@ func readAll(r io.Reader, most int64, compressed int) ([]byte, error) {
 		got, err := 0, error(nil)
 		for got < len(piece) && err == nil {
 			var k int
-			k, err = r.Read(piece[got:])
+			k, err = r.Read(piece[got:min(len(piece), got+stretch)])
 			got += k
+			if late := b.Late(); late != nil {
+				return nil, late
+			}
 		}
 		n += int64(got)
 		pieces = append(pieces, piece[:got])

@@ -8,8 +8,11 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"io"
+	"slices"
 
 	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
 // The decompressor of LZMA takes memory for the dictionary that a file asks for,
@@ -22,42 +25,111 @@ const minDictionary = 1 << 12
 
 // unxz decompresses an xz file (The .xz File Format, 1.2): a header, blocks of
 // chunks whose sizes stand before them, and an index, which isn't needed.
-func unxz(data []byte, most int64) ([]byte, error) {
-	if len(data) < 12 || data[6] != 0 || crc32.ChecksumIEEE(data[6:8]) != binary.LittleEndian.Uint32(data[8:]) {
+func unxz(data []byte, most int64, b *budget.Budget) ([]byte, error) {
+	if len(data) < 12 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if data[6] != 0 || crc32.ChecksumIEEE(data[6:8]) != binary.LittleEndian.Uint32(data[8:]) {
 		return nil, errXz
 	}
 	check := data[7]
 	var out []byte
+	var records []record
 	for at := 12; ; {
 		if at >= len(data) {
 			return nil, io.ErrUnexpectedEOF
 		}
 		if data[at] == 0 { // the index
-			return out, nil
+			return out, xzEnd(data, at, records)
 		}
-		b, err := openBlock(data, at)
+		k, err := openBlock(data, at)
 		if err != nil {
 			return nil, err
 		}
-		if int64(len(out))+b.size > most {
+		if int64(len(out))+k.size > most {
 			return nil, errTooLarge
 		}
-		r, err := lzma.Reader2Config{DictCap: int(max(minDictionary, min(b.dictionary, b.size)))}.NewReader2(bytes.NewReader(data[b.start:b.end]))
+		r, err := lzma.Reader2Config{DictCap: int(max(minDictionary, min(k.dictionary, k.size)))}.NewReader2(bytes.NewReader(data[k.start:k.end]))
 		if err != nil {
 			return nil, err
 		}
 		from := len(out)
-		out = append(out, make([]byte, b.size)...)
-		if _, err := io.ReadFull(r, out[from:]); err != nil {
-			return nil, err
+		out = slices.Grow(out, int(k.size))[:from+int(k.size)]
+		for done := from; done < len(out); done += stretch {
+			if _, err := io.ReadFull(r, out[done:min(done+stretch, len(out))]); err != nil {
+				return nil, err
+			}
+			if err := b.Late(); err != nil {
+				return nil, err
+			}
 		}
-		at = (b.end + 3) &^ 3
+		start := at
+		at = (k.end + 3) &^ 3
 		n, ok := checks(check, out[from:], data[min(at, len(data)):])
+		if !ok && n > len(data)-at {
+			return nil, io.ErrUnexpectedEOF
+		}
 		if !ok {
 			return nil, errors.New("the checksum doesn't match")
 		}
 		at += n
+		records = append(records, record{uint64(k.end - start + n), uint64(k.size)})
 	}
+}
+
+// record is what the index says of a block: its size without padding, and that of
+// what becomes of it.
+type record struct{ packed, size uint64 }
+
+// xzEnd checks the index, the footer and what follows: nothing but zeros.
+func xzEnd(data []byte, at int, records []record) error {
+	index := at
+	at++
+	next := func() (uint64, error) {
+		u, n := binary.Uvarint(data[min(at, len(data)):])
+		if n == 0 {
+			return 0, io.ErrUnexpectedEOF
+		}
+		if n < 0 {
+			return 0, errXz
+		}
+		at += n
+		return u, nil
+	}
+	count, err := next()
+	if err != nil {
+		return err
+	}
+	if count != uint64(len(records)) {
+		return errXz
+	}
+	for _, r := range records {
+		for _, want := range [...]uint64{r.packed, r.size} {
+			got, err := next()
+			if err != nil {
+				return err
+			}
+			if got != want {
+				return errXz
+			}
+		}
+	}
+	at = (at + 3) &^ 3
+	const footer = 12
+	if at+4+footer > len(data) {
+		return io.ErrUnexpectedEOF
+	}
+	foot := data[at+4 : at+4+footer]
+	if crc32.ChecksumIEEE(data[index:at]) != binary.LittleEndian.Uint32(data[at:]) || crc32.ChecksumIEEE(foot[4:10]) != binary.LittleEndian.Uint32(foot) ||
+		(int(binary.LittleEndian.Uint32(foot[4:]))+1)*4 != at+4-index || !bytes.Equal(foot[8:10], data[6:8]) || string(foot[10:]) != "YZ" {
+		return errXz
+	}
+	for _, c := range data[at+4+footer:] {
+		if c != 0 {
+			return errors.New("more bytes follow its end")
+		}
+	}
+	return nil
 }
 
 // block is where the chunks of a block lie, and what becomes of them.
@@ -70,7 +142,7 @@ type block struct {
 func openBlock(data []byte, at int) (b block, err error) {
 	n := (int(data[at]) + 1) * 4
 	if n > len(data)-at {
-		return b, errXz
+		return b, io.ErrUnexpectedEOF
 	}
 	h := data[at : at+n]
 	if crc32.ChecksumIEEE(h[:n-4]) != binary.LittleEndian.Uint32(h[n-4:]) {
@@ -110,7 +182,10 @@ func (b *block) measure(data []byte) error {
 			b.end = at + 1
 			return nil
 		}
-		if len(data)-at < 6 || (control > 2 && control < 0x80) {
+		if len(data)-at < 6 {
+			return io.ErrUnexpectedEOF
+		}
+		if control > 2 && control < 0x80 {
 			return errXz
 		}
 		size := int(binary.BigEndian.Uint16(data[at+1:])) + 1
@@ -152,7 +227,7 @@ func checks(kind byte, contents, after []byte) (n int, ok bool) {
 // that of the contents or −1, and one stream. Since the contents may be much
 // smaller than their dictionary, smaller ones are tried first: what reaches
 // beyond one is an error.
-func unlzma(data []byte, most int64) ([]byte, error) {
+func unlzma(data []byte, most int64, b *budget.Budget) ([]byte, error) {
 	const header = 13
 	if len(data) < header {
 		return nil, io.ErrUnexpectedEOF
@@ -171,7 +246,7 @@ func unlzma(data []byte, most int64) ([]byte, error) {
 		r, err := lzma.ReaderConfig{DictCap: int(dictionary)}.NewReader(io.MultiReader(bytes.NewReader(head), bytes.NewReader(data[header:])))
 		if err == nil {
 			var out []byte
-			if out, err = readAll(r, most, len(data)); err == nil || errors.Is(err, errTooLarge) {
+			if out, err = readAll(r, most, len(data), b); err == nil || errors.Is(err, errTooLarge) || b.Err() != nil {
 				return out, err
 			}
 		}

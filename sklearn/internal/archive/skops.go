@@ -10,7 +10,8 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // IsZip reports whether a file is a zip archive, as skops writes.
@@ -19,12 +20,16 @@ func IsZip(data []byte) bool { return bytes.HasPrefix(data, []byte("PK\x03\x04")
 // Skops writes a file of skops anew as a pickle of protocol 4: schema.json
 // describes the same objects, and arrays lie beside it in NumPy's format. So one
 // reader, with one list of what may stand in a file, serves all formats.
-func Skops(data []byte) ([]byte, error) {
+func Skops(data []byte, b *budget.Budget) ([]byte, error) {
+	if n := entries(data); n > maxEntries || b.Charge(n*entryBytes) != nil {
+		return nil, refusal.New(refusal.TooLarge, "the zip archive has %d entries", n).
+			WithHint("no trained model looks like this; write it again with skops.io.dump or pickle.dump")
+	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return nil, damaged("zip", err)
+		return nil, damagedZip(data, err)
 	}
-	s := skops{files: map[string]*zip.File{}, memo: map[string]int{}, left: limit(data), data: data}
+	s := skops{files: map[string]*zip.File{}, memo: map[string]int{}, left: limit(data, b), data: data, budget: b}
 	size := uint64(0)
 	for _, f := range z.File {
 		s.files[f.Name] = f
@@ -33,8 +38,7 @@ func Skops(data []byte) ([]byte, error) {
 	s.out = make([]byte, 0, min(size, 4*uint64(len(data)), uint64(s.left)))
 	schema, err := s.read("schema.json")
 	if err != nil {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the zip archive is none of skops: %w", err).
-			WithHint("write the model with skops.io.dump, pickle.dump or joblib.dump")
+		return nil, s.noSkops(err)
 	}
 	if !json.Valid(schema) {
 		return nil, damagedSkops(errJSON)
@@ -49,10 +53,10 @@ func Skops(data []byte) ([]byte, error) {
 }
 
 func damagedSkops(err error) error {
-	if fleetscore.Invalid.Is(err) {
+	if of := (*refusal.Refusal)(nil); errors.As(err, &of) {
 		return err
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the skops file can't be read: %w", err).
+	return refusal.New(refusal.Damaged, "the skops file can't be read: %w", err).
 		WithHint("write the model again with skops.io.dump")
 }
 
@@ -64,6 +68,9 @@ type node struct {
 
 // node reads an object's members, not what lies in them.
 func (s *skops) node(v value) (n node, err error) {
+	if err := s.budget.Late(); err != nil {
+		return n, err
+	}
 	if s.effort -= len(v); s.effort < 0 {
 		return n, errors.New("its objects are nested too deep")
 	}
@@ -104,9 +111,10 @@ func (s *skops) node(v value) (n node, err error) {
 }
 
 type skops struct {
-	files map[string]*zip.File
-	data  []byte
-	left  int64 // bytes that may still be unpacked
+	budget *budget.Budget
+	files  map[string]*zip.File
+	data   []byte
+	left   int64 // bytes that may still be unpacked
 	// effort is how many bytes of JSON may still be looked at: an object is looked
 	// at once for each one that it lies in.
 	effort int
@@ -126,9 +134,9 @@ func (s *skops) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := readAll(r, max(0, s.left), int(min(s.left, int64(f.CompressedSize64))))
+	b, err := readAll(r, max(0, s.left), int(min(s.left, int64(min(f.CompressedSize64, 1<<40)))), s.budget)
 	if s.left -= int64(len(b)); s.left < 0 {
-		return nil, tooLarge(s.data)
+		return nil, tooLarge(s.data, limit(s.data, s.budget))
 	}
 	return b, err
 }
@@ -201,7 +209,7 @@ func (s *skops) body(n *node, depth int) error {
 			return s.write(item, depth+1)
 		})
 	case "SparseMatrixNode":
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%.100s.%.100s is not supported", n.module, n.class).
+		return refusal.Of(refusal.Refusal{Reason: refusal.Parameter, Class: fmt.Sprintf("%.100s.%.100s", n.module, n.class)}, "%.100s.%.100s is not supported", n.module, n.class).
 			WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
 	}
 	if n.args == nil {

@@ -36,7 +36,11 @@ func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int
 			if err != nil {
 				a.Fail("a selection of columns %w", err)
 			}
+			out = room(a, out, len(texts))
 			for _, t := range texts {
+				if a.Err() != nil {
+					break
+				}
 				out = append(out, position(a, t, names))
 			}
 			return out
@@ -48,6 +52,11 @@ func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int
 		}
 		return selectNumbers(a, numbers, arr.HoldsBools(), features, out)
 	case v.Kind() == pickle.KindList || v.Kind() == pickle.KindTuple:
+		if err := g.Charge(4 * g.Count(v)); err != nil {
+			a.Fail("%w", err)
+			return out
+		}
+		items = make([]pickle.Value, 0, g.Count(v))
 		for e := g.Entries(v); ; {
 			item, ok := e.Item()
 			if !ok {
@@ -60,13 +69,21 @@ func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int
 		return out
 	}
 	if len(items) > 0 && items[0].Kind() == pickle.KindText {
+		out = room(a, out, len(items))
 		for _, it := range items {
+			if a.Err() != nil {
+				break
+			}
 			t, _ := g.Text(it)
 			out = append(out, position(a, string(t), names))
 		}
 		return out
 	}
-	numbers := make([]float64, 0, min(len(items), features))
+	if err := g.Charge(8 * len(items)); err != nil {
+		a.Fail("%w", err)
+		return out
+	}
+	numbers := make([]float64, 0, len(items))
 	for _, it := range items {
 		n, ok := g.Number(it)
 		if b, isBool := g.Boolean(it); it.Kind() == pickle.KindBool && isBool {
@@ -89,7 +106,11 @@ func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, featur
 		a.Fail("a mask of %d columns stands for %d", len(numbers), features)
 		return out
 	}
+	out = room(a, out, len(numbers))
 	for i, n := range numbers {
+		if a.Err() != nil {
+			return out
+		}
 		switch {
 		case mask && n != 0:
 			out = append(out, int32(i))
@@ -147,8 +168,28 @@ func selectSlice(a *estimator.Attributes, args []pickle.Value, names map[string]
 			return out
 		}
 	}
-	for i := bound(args[0], 0, false); i < bound(args[1], features, true) && a.Err() == nil; i += step {
+	from, to := bound(args[0], 0, false), bound(args[1], features, true)
+	if to > from {
+		out = room(a, out, (to-from+step-1)/step)
+	}
+	for i := from; i < to && a.Err() == nil; i += step {
 		out = append(out, int32(i))
 	}
 	return out
+}
+
+// room makes space for n more columns, within the budget.
+func room(a *estimator.Attributes, columns []int32, n int) []int32 {
+	if a.Err() != nil || n <= cap(columns)-len(columns) {
+		return columns
+	}
+	size := len(columns) + n
+	if len(columns) > 0 {
+		size += len(columns) // another transformer may follow
+	}
+	if err := a.Graph().Charge(4 * size); err != nil {
+		a.Fail("%w", err)
+		return columns
+	}
+	return append(make([]int32, 0, size), columns...)
 }

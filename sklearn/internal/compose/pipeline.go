@@ -18,6 +18,10 @@ func dropped(a *estimator.Attributes, v pickle.Value) bool {
 	return ok && string(t) == "drop"
 }
 
+// placeBytes is what the place of a step is charged for, besides its name and its
+// estimator.
+const placeBytes = 320
+
 // name copies the name of a step.
 func name(a *estimator.Attributes, v pickle.Value) string {
 	t, ok := a.Graph().Text(v)
@@ -25,7 +29,7 @@ func name(a *estimator.Attributes, v pickle.Value) string {
 		a.Fail("a step has no name")
 		return ""
 	}
-	if err := a.Graph().Charge(len(t) + len(a.Name) + 64); err != nil {
+	if err := a.Graph().Charge(len(t) + len(a.Name) + placeBytes); err != nil {
 		a.Fail("%w", err)
 		return ""
 	}

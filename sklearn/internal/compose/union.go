@@ -227,7 +227,7 @@ func columnNames(a *estimator.Attributes) map[string]int32 {
 		}
 		list := a.Strings(n)
 		a.FittedWith(list)
-		if err := a.Graph().Charge(32 * len(list)); err != nil {
+		if err := a.Graph().Charge(64 * len(list)); err != nil {
 			a.Fail("%w", err)
 			return nil
 		}

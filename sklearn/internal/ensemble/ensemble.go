@@ -178,6 +178,10 @@ func ReadBagging(a *estimator.Attributes) estimator.Estimator {
 				break
 			}
 			f, _ := a.ArrayOf(list, "estimators_features_", true, -1)
+			if err := g.Charge(12 * len(f)); err != nil {
+				a.Fail("%w", err)
+				break
+			}
 			for _, c := range f {
 				b.columns = append(b.columns, int32(c))
 			}

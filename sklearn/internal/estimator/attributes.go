@@ -2,11 +2,13 @@ package estimator
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // tag tells most names from others at once: by the first 8 bytes and the length.
@@ -42,6 +44,16 @@ func (a *Attributes) read(state pickle.Value) error {
 	b, g := a.b, a.b.Graph
 	if a.list = g.Known(state); a.list != nil {
 		return nil
+	}
+	n := g.Count(state)
+	if err := g.Spend(64 * n); err != nil { // each name that is asked for is looked for in all
+		return err
+	}
+	if n += len(b.attrs); n > cap(b.attrs) {
+		if err := g.Charge(2 * 16 * n); err != nil {
+			return err
+		}
+		b.attrs = slices.Grow(b.attrs, 2*n-len(b.attrs))
 	}
 	first, escaped := len(b.attrs), false
 	for e := g.Entries(state); ; {
@@ -183,18 +195,61 @@ func (a *Attributes) Fail(format string, args ...any) {
 	if a.err != nil {
 		return
 	}
-	a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
-	if errors.Is(a.err, pickle.ErrNotFinite) {
-		a.err = Misfit("%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...).
+	if err := a.b.Graph.Err(); err != nil { // what was read since means nothing
+		a.err = err
+		return
+	}
+	parameter, _ := firstText(args)
+	e := a.refusal(refusal.Damaged, parameter, format, args...).WithHint("%s", changed)
+	if errors.Is(e, pickle.ErrNotFinite) {
+		e = a.refusal(refusal.NotFinite, parameter, format, args...).
 			WithHint("its training didn't end in finite numbers; scale the rows and train it again")
 	}
+	a.err = e
 }
 
 // Unsupported notes that a parameter is one this package doesn't compute.
 func (a *Attributes) Unsupported(what, hint string) {
 	if a.err == nil {
-		a.err = fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s: %s is not supported", at(a.Class, a.Name), what).WithHint("%s", hint)
+		parameter, _, _ := strings.Cut(what, "=")
+		if strings.ContainsAny(parameter, " (") {
+			parameter = ""
+		}
+		a.err = a.refusal(refusal.Parameter, parameter, "%s is not supported", what).WithHint("%s", hint)
 	}
+}
+
+// refusal is an error of this estimator.
+func (a *Attributes) refusal(reason refusal.Reason, parameter, format string, args ...any) *fleetscore.Error {
+	r := refusal.Refusal{Reason: reason, Class: a.Class, Step: a.Name, Parameter: parameter}
+	return refusal.Of(r, "%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
+}
+
+// firstText is the first of a message's arguments that is a text, which names an
+// attribute.
+func firstText(args []any) (string, bool) {
+	if len(args) > 0 {
+		if s, ok := args[0].(string); ok {
+			return s, true
+		}
+	}
+	return "", false
+}
+
+// fitted reports whether there is an attribute that only fitting makes.
+func (a *Attributes) fitted() bool {
+	for i := range a.list {
+		name := ""
+		if k := a.list[i].Key; k.Kind() == pickle.KindUnset {
+			name = a.b.names[int(k)-1]
+		} else if t, ok := a.b.Graph.Text(k); ok {
+			name = string(t)
+		}
+		if strings.HasSuffix(name, "_") && !strings.HasPrefix(name, "_") {
+			return true
+		}
+	}
+	return false
 }
 
 // Aged notes why the newest scikit-learn can't use the estimator.
@@ -232,7 +287,11 @@ func (a *Attributes) FirstOf(names ...string) string {
 
 func (a *Attributes) missing(name string) {
 	if a.err == nil {
-		a.err = Misfit("%s: %s is missing", at(a.Class, a.Name), name).WithHint("fit the model before saving it")
+		if a.fitted() {
+			a.err = a.refusal(refusal.Damaged, name, "%s is missing, though the model is fitted", name).WithHint("%s", changed)
+			return
+		}
+		a.err = a.refusal(refusal.NotFitted, name, "%s is missing: the model isn't fitted", name).WithHint("fit the model before saving it")
 	}
 }
 
@@ -247,7 +306,11 @@ func (a *Attributes) Float(name string) float64 {
 	if !ok {
 		f, ok = a.single(v)
 	}
-	if !ok || f-f != 0 {
+	if ok && f-f != 0 {
+		a.Fail("%s is no finite number: it %w %v", name, pickle.ErrNotFinite, f)
+		return 0
+	}
+	if !ok {
 		a.Fail("%s is no finite number", name)
 		return 0
 	}
@@ -466,6 +529,10 @@ func (a *Attributes) LabelsOf(v pickle.Value, name string) Labels {
 		}
 		texts, err := g.Strings(&arr)
 		if err == nil {
+			if err := g.Charge(8 * len(texts)); err != nil {
+				a.Fail("%w", err)
+				return Labels{}
+			}
 			l := Labels{Texts: texts, Values: make([]float64, len(texts))}
 			for i := range l.Values {
 				l.Values[i] = float64(i)
@@ -556,7 +623,7 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 	}
 	first := len(a.b.attrs)
 	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, major: a.major, minor: a.minor, patch: a.patch}
-	if err := a.b.Graph.Charge(4 * a.b.Graph.Count(state)); err != nil {
+	if err := a.b.Graph.Charge(nestedBytes + 4*a.b.Graph.Count(state)); err != nil {
 		a.err = err
 		return
 	}

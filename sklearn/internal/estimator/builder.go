@@ -5,16 +5,16 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
-
-// opLoad is the operation in errors of files.
-const opLoad = "load model"
 
 // Misfit is the error of files that no fitted estimator was written to.
 func Misfit(format string, args ...any) *fleetscore.Error {
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", format, args...).
-		WithHint("the file is damaged or was changed by hand; write the fitted model again with pickle.dump")
+	return refusal.New(refusal.Damaged, format, args...).
+		WithHint("%s", changed)
 }
+
+const changed = "the file is damaged or was changed by hand; write the fitted model again with pickle.dump"
 
 // Builder makes estimators from a parsed file.
 type Builder struct {
@@ -91,6 +91,8 @@ const (
 	maxNested = 12
 	// partBytes is what an estimator is charged for, besides its numbers.
 	partBytes = 512
+	// nestedBytes is what an object that is no estimator is charged for.
+	nestedBytes = 256
 )
 
 // Build makes the estimator v.
@@ -102,7 +104,10 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 		if name != "" {
 			where = "step \"" + name + "\" "
 		}
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
+		if err := g.Foreign(v); err != nil {
+			return nil, err
+		}
+		return nil, refusal.Of(refusal.Refusal{Reason: refusal.NotModel, Step: name}, "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
 			WithHint("pickle.dump the fitted estimator itself")
 	}
 	c := b.classes(class.ID)

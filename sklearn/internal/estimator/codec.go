@@ -3,9 +3,11 @@ package estimator
 import (
 	"encoding/binary"
 	"math"
+	"reflect"
 	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
 // Codec writes an estimator's state into a native record, or reads it from one:
@@ -21,6 +23,7 @@ type Codec struct {
 	depth   int
 	err     error
 	classes *Classes
+	spare   int // bytes that estimators may still take: a record of many small ones must not become far larger
 }
 
 // Classes finds estimators by the number that stands for them in records, which
@@ -50,7 +53,7 @@ func Encode(buf []byte, e Estimator, classes *Classes) ([]byte, error) {
 // Decode reads an estimator's state from a byte on, into *e where that is of the same class. The
 // result refers to data, which must stay as it is. It is not checked yet.
 func (c *Codec) Decode(data []byte, from int, e *Estimator, classes *Classes) error {
-	*c = Codec{buf: data, pos: from, reading: true, classes: classes}
+	*c = Codec{buf: data, pos: from, reading: true, classes: classes, spare: budget.MinMemory + budget.Times*len(data)}
 	c.Child(e)
 	c.align(8)
 	if c.err == nil && c.pos != len(c.buf) {
@@ -299,6 +302,10 @@ func (c *Codec) Child(e *Estimator) {
 		if *e == nil || !c.classes.is(code, (*e).Class()) {
 			if *e = c.classes.New(code); *e == nil {
 				c.fail("%d stands for no estimator that this release knows", code)
+				return
+			}
+			if c.spare -= int(reflect.TypeOf(*e).Elem().Size()) + 64; c.spare < 0 {
+				c.fail("its estimators are too many for %d bytes", len(c.buf))
 				return
 			}
 		}

@@ -37,6 +37,10 @@ func (m *model) read(a *estimator.Attributes) {
 	if a.Err() != nil {
 		return
 	}
+	if err := a.Graph().Charge(8 * outputs); err != nil {
+		a.Fail("%w", err)
+		return
+	}
 	m.intercept = make([]float64, outputs)
 	for i := range m.intercept {
 		m.intercept[i] = b

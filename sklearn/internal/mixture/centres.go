@@ -122,7 +122,14 @@ func ReadEllipticEnvelope(a *estimator.Attributes) estimator.Estimator {
 				a.Unsupported("store_precision=False with so many features", "train it with store_precision=True")
 				return e
 			}
-			e.precision = pseudoInverse(covariance, e.features)
+			g := a.Graph()
+			if err := g.Charge(3 * 8 * len(covariance)); err != nil {
+				a.Fail("%w", err)
+				return e
+			}
+			if e.precision = pseudoInverse(covariance, e.features, g.Spend); e.precision == nil {
+				a.Fail("covariance_ takes too much work to invert")
+			}
 		}
 	}
 	if e.powers {

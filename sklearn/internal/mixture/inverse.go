@@ -7,8 +7,9 @@ import "math"
 const maxInverted = 256
 
 // pseudoInverse is scipy.linalg.pinvh of a symmetric matrix of n rows: by its
-// eigenvectors, found by Jacobi's rotations, leaving out what is as good as 0.
-func pseudoInverse(matrix []float64, n int) []float64 {
+// eigenvectors, found by Jacobi's rotations, leaving out what is as good as 0. Before
+// each sweep it asks whether its work may be done; nil if not.
+func pseudoInverse(matrix []float64, n int, spend func(int) error) []float64 {
 	a := append([]float64(nil), matrix...)
 	v := make([]float64, n*n) // eigenvectors in columns
 	for i := range n {
@@ -27,11 +28,17 @@ func pseudoInverse(matrix []float64, n int) []float64 {
 		if off <= 1e-40*all {
 			break
 		}
+		if spend(3*n*n*n/2) != nil {
+			return nil
+		}
 		for p := range n {
 			for q := p + 1; q < n; q++ {
 				rotate(a, v, n, p, q)
 			}
 		}
+	}
+	if spend(n*n*n) != nil {
+		return nil
 	}
 	most := 0.0
 	for i := range n {

@@ -295,6 +295,11 @@ func ReadLocalOutlierFactor(a *estimator.Attributes) estimator.Estimator {
 	if a.Err() != nil {
 		return l
 	}
+	if err := a.Graph().Charge(8 * l.count()); err != nil {
+		a.Fail("%w", err)
+		return l
+	}
+	l.reach = make([]float64, 0, l.count())
 	for i := range l.count() {
 		l.reach = append(l.reach, d[i*cols+l.k-1])
 	}

@@ -79,6 +79,10 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 		}
 		in = shape[1]
 		p.widths = append(p.widths, int32(in))
+		if err := g.Charge(16 * (len(layer) + len(bias))); err != nil { // which grow
+			a.Fail("%w", err)
+			break
+		}
 		p.weights = append(append(p.weights, layer...), bias...)
 	}
 	return p

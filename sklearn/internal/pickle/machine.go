@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // The opcodes that are referred to by name; all stand in the table steps.
@@ -40,21 +42,19 @@ const (
 
 const maxProtocol = 5
 
-const opLoad = "load model"
-
 // MaxBytes is the largest file that is read.
 const MaxBytes = 1<<31 - 1
 
 // Graph is a parsed pickle, and the machine that parses it. The file is read
 // once, front to back; nothing is called and nothing recurses.
 type Graph struct {
-	data    []byte
-	names   *Names
-	pos     int // of the next byte
-	at      int // of the opcode being done
-	budget  int // bytes that may still be allocated
-	allowed int // what budget was at first
-	effort  int // bytes that may still be decoded
+	data  []byte
+	names *Names
+	pos   int // of the next byte
+	at    int // of the opcode being done
+	look  int // the byte at which the time is looked at next
+
+	budget.Budget // what reading on, and making estimators, may still take
 
 	stack []Value
 	marks []Value // heights of the stack
@@ -62,7 +62,7 @@ type Graph struct {
 	named int     // entries of memo that are set
 	cells []Value // containers and objects
 
-	places []int // of leaves, in files too large for a Value
+	places []Value // of leaves, in files too large for a Value
 
 	words []byte // scratch of text
 	bytes []byte // scratch of payload
@@ -81,27 +81,28 @@ type Graph struct {
 	depth    int                         // of pickles in pickles
 	nest     func(*Graph) (Value, error) // is nested; called so, the table of opcodes may lead to it
 	stopped  bool
-	joblib   bool // an array's bytes stood in the stream
+	foreign  []foreign // names that aren't on the list
+	joblib   bool      // an array's bytes stood in the stream
 }
 
 const (
 	valueBytes = 4
-	minBudget  = 256 << 10
-	// minEffort bounds, with a multiple of the file's size, how much is decoded:
-	// values that stand in many places would else make small files slow.
-	minEffort = 1 << 20
+	// visit is the work that looking at one value costs.
+	visit = 8
 	// keep is the size up to which a graph's memory is used again.
 	keep = 1 << 14
+	// stretch is how many bytes are read between two looks at the time.
+	stretch = 1 << 18
 )
 
 var graphs = sync.Pool{New: func() any { return new(Graph) }}
 
-// Parse parses a whole file. Reading it, and making estimators of it, may take so
-// many times the memory of its size, and minBudget in any case. The caller gives the graph back with release.
-func Parse(data []byte, names *Names, times int) (*Graph, Value, error) {
+// Parse parses a whole file, within a budget that the graph then keeps for all that
+// is made of it. The caller gives the graph back with Release.
+func Parse(data []byte, names *Names, limits budget.Budget) (*Graph, Value, error) {
 	g := graphs.Get().(*Graph)
 	*g = Graph{
-		data: data, names: names, nest: (*Graph).nested, budget: max(minBudget, times*len(data)), allowed: max(minBudget, times*len(data)), effort: minEffort + 32*len(data),
+		data: data, names: names, nest: (*Graph).nested, Budget: limits, look: stretch,
 		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
 		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared, known: g.known, holes: g.holes,
 	}
@@ -115,7 +116,7 @@ func Parse(data []byte, names *Names, times int) (*Graph, Value, error) {
 
 // Release gives the graph's memory back for the next one.
 func (g *Graph) Release() {
-	g.data, g.names = nil, nil
+	g.data, g.names, g.Budget = nil, nil, budget.Budget{}
 	if cap(g.stack)+cap(g.marks)+cap(g.memo)+cap(g.cells) <= keep && cap(g.words)+cap(g.bytes) <= keep {
 		graphs.Put(g)
 	}
@@ -127,7 +128,7 @@ func (g *Graph) run() (Value, error) {
 		return 0, err
 	}
 	if rest := len(g.data) - g.pos; rest > 0 {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%d more bytes follow the model's end at byte %d", rest, g.pos).
+		return 0, refusal.New(refusal.NotModel, "%d more bytes follow the model's end at byte %d", rest, g.pos).
 			WithHint("write one model per file, with one pickle.dump")
 	}
 	return v, nil
@@ -137,8 +138,14 @@ func (g *Graph) run() (Value, error) {
 func (g *Graph) loop() (Value, error) {
 	for !g.stopped {
 		g.frequent()
+		if g.pos >= g.look {
+			g.look = g.pos + stretch
+			if err := g.Late(); err != nil {
+				return 0, err
+			}
+		}
 		if g.pos >= len(g.data) {
-			return 0, g.damaged("the file ends before the model does")
+			return 0, g.cut("the file ends before the model does")
 		}
 		g.at = g.pos
 		g.pos++
@@ -160,12 +167,12 @@ func (g *Graph) loop() (Value, error) {
 // does, up to the first that is another, is damaged, or needs memory.
 func (g *Graph) frequent() {
 	data, pos, stack, memo, cells := g.data, g.pos, g.stack, g.memo, g.cells
-	floor := g.floor()
+	floor, end := g.floor(), min(len(data), g.look)
 	if len(data) > largeFile || g.learning { // values are made another way
 		return
 	}
 loop:
-	for pos < len(data) && len(stack) < cap(stack) {
+	for pos < end && len(stack) < cap(stack) {
 		switch op := data[pos]; op {
 		case 0x94: // MEMOIZE
 			if g.named != len(memo) || len(memo) == cap(memo) || len(stack) <= floor {
@@ -231,33 +238,18 @@ loop:
 
 // damaged is the error of bytes that no pickler writes.
 func (g *Graph) damaged(format string, args ...any) error {
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: "+format, append([]any{g.at}, args...)...).
+	return g.broken(refusal.Damaged, format, args...)
+}
+
+// cut is the error of a file that ends too early.
+func (g *Graph) cut(format string, args ...any) error {
+	return g.broken(refusal.Cut, format, args...).WithHint("the file is cut off; copy it again, or write the model again with pickle.dump")
+}
+
+func (g *Graph) broken(reason refusal.Reason, format string, args ...any) *fleetscore.Error {
+	return refusal.New(reason, "byte %d: "+format, append([]any{g.at}, args...)...).
 		WithHint("the file is damaged or no pickle; write the model again with pickle.dump")
 }
-
-// charge takes n bytes from what the file's size allows.
-func (g *Graph) Charge(n int) error {
-	if n > g.budget {
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: reading on needs more than %d bytes of memory, too many for a file of %d", g.at, g.allowed, len(g.data)).
-			WithHint("no trained model looks like this; write it again with pickle.dump")
-	}
-	g.budget -= n
-	return nil
-}
-
-// Tired is an error once more was looked at than a file of this size needs, as
-// when one part of it stands in a great many places. What was read then means
-// nothing.
-func (g *Graph) Tired() error {
-	if g.effort >= 0 {
-		return nil
-	}
-	return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "the file's parts stand for one another so often that reading it would take too long").
-		WithHint("no trained model looks like this; write it again with pickle.dump")
-}
-
-// Refund gives back n bytes that are in use no more.
-func (g *Graph) Refund(n int) { g.budget += n }
 
 // room makes space for n more values.
 func (g *Graph) room(s []Value, n int) ([]Value, error) {
@@ -272,7 +264,7 @@ func (g *Graph) room(s []Value, n int) ([]Value, error) {
 	if cap(s) > 1<<12 { // by less, where it is much
 		size = max(need, cap(s)+cap(s)/4)
 	}
-	if valueBytes*size > g.budget {
+	if !g.Affords(valueBytes * size) {
 		size = need + need/16
 	}
 	if err := g.Charge(valueBytes * size); err != nil {
@@ -328,7 +320,7 @@ func (g *Graph) popMark() ([]Value, error) {
 // take reads the next n bytes.
 func (g *Graph) take(n int) ([]byte, error) {
 	if n < 0 || n > len(g.data)-g.pos {
-		return nil, g.damaged("%d bytes are announced, but %d are left", n, len(g.data)-g.pos)
+		return nil, g.cut("%d bytes are announced, but %d are left", n, len(g.data)-g.pos)
 	}
 	b := g.data[g.pos : g.pos+n]
 	g.pos += n
@@ -339,7 +331,7 @@ func (g *Graph) take(n int) ([]byte, error) {
 func (g *Graph) line() ([]byte, error) {
 	n := bytes.IndexByte(g.data[g.pos:], '\n')
 	if n < 0 {
-		return nil, g.damaged("a line has no end")
+		return nil, g.cut("a line has no end")
 	}
 	b := g.data[g.pos : g.pos+n]
 	g.pos += n + 1
@@ -425,22 +417,28 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 	if v.Kind() == k {
 		return v, nil
 	}
-	if class, _ := g.Instance(v); class == nil || (class.Use != orderedDict && class.Use != Inert) || k != KindDict {
+	if class, _ := g.Instance(v); class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict)) {
 		return 0, g.damaged("items are added to something that takes none")
 	}
 	items := g.object(v, objectItems)
 	if items.Kind() == KindUnset {
 		var err error
-		if items, err = g.newList(KindDict); err != nil {
+		if items, err = g.newList(k); err != nil {
 			return 0, err
 		}
 		g.cells[v.index()+objectItems] = items
+	}
+	if items.Kind() != k {
+		return 0, g.damaged("items of two kinds are added to an object")
 	}
 	return items, nil
 }
 
 // pushObject records that the opcode made an object of a class or by a function.
 func (g *Graph) pushObject(op byte, callable, args Value) error {
+	if callable.kind() == kindForeign {
+		return g.called(op, callable)
+	}
 	if callable.Kind() != KindGlobal {
 		return g.damaged("something is called that is no named class or function")
 	}
@@ -463,6 +461,13 @@ func (g *Graph) pushObject(op byte, callable, args Value) error {
 func (g *Graph) callable(op byte, callable, args Value) error {
 	c := &g.names.list[callable.index()]
 	fresh := op == opNewobj || op == opNewobjEx
+	if c.Use == reconstructor || c.Use == newobj { // the class that is made is an argument
+		if class := g.Tuple(args); len(class) > 0 {
+			if err := g.Foreign(class[0]); err != nil {
+				return err
+			}
+		}
+	}
 	ok := false
 	switch c.Use {
 	case Class:
@@ -509,7 +514,7 @@ func (g *Graph) build() error {
 func (g *Graph) pushGlobal(module, name []byte) error {
 	i := g.names.find(module, name)
 	if i < 0 {
-		return g.names.refusal(module, name)
+		return g.pushForeign(module, name)
 	}
 	return g.push(makeValue(KindGlobal, i))
 }

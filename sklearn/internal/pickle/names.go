@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"strings"
 	"unicode"
-
-	"github.com/fleetscore/fleetscore"
 )
 
 // Use says what a class or function that a file names means to the reader. None
@@ -146,6 +144,24 @@ var structural = [...]Name{
 	{"numpy.random._mt19937", "MT19937", Inert, 0, false},
 	{"numpy.random._pcg64", "PCG64", Inert, 0, false},
 	{"numpy.random.mtrand", "RandomState", Inert, 0, false},
+	// What people keep beside a model, in a dict with it.
+	{"datetime", "datetime", Inert, 0, false},
+	{"datetime", "date", Inert, 0, false},
+	{"datetime", "time", Inert, 0, false},
+	{"datetime", "timedelta", Inert, 0, false},
+	{"datetime", "timezone", Inert, 0, false},
+	{"decimal", "Decimal", Inert, 0, false},
+	{"fractions", "Fraction", Inert, 0, false},
+	{"uuid", "UUID", Inert, 0, false},
+	{"pathlib", "PosixPath", Inert, 0, false},
+	{"pathlib", "PurePosixPath", Inert, 0, false},
+	{"pathlib", "WindowsPath", Inert, 0, false},
+	{"pathlib", "PureWindowsPath", Inert, 0, false},
+	{"pathlib._local", "PosixPath", Inert, 0, false},
+	{"pathlib._local", "WindowsPath", Inert, 0, false},
+	{"collections", "defaultdict", Inert, 0, false},
+	{"collections", "Counter", Inert, 0, false},
+	{"collections", "deque", Inert, 0, false},
 	// Types as parameters, such as OneHotEncoder's or PolynomialFeatures'.
 	{"numpy", "float64", Inert, 0, false},
 	{"numpy", "float32", Inert, 0, false},
@@ -153,26 +169,6 @@ var structural = [...]Name{
 	{"numpy", "int32", Inert, 0, false},
 	{"numpy", "bool_", Inert, 0, false},
 	{"numpy", "bool", Inert, 0, false},
-}
-
-// refusal explains a class or function that isn't on the list.
-func (n *Names) refusal(module, name []byte) error {
-	mod := Clean(module)
-	err := fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "%s.%s is not supported", mod, Clean(name))
-	top, _, _ := strings.Cut(mod, ".")
-	switch {
-	case mod == "joblib.numpy_pickle_compat" || strings.HasPrefix(Clean(name), "NDArrayWrapper"):
-		return err.WithHint("joblib before 0.10 kept arrays in files beside this one; write the model again with a newer joblib")
-	case top == "scipy":
-		return err.WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
-	case top == "sklearn":
-		return err.WithHint("supported are %s; train the model with these", n.supported)
-	case top == "numpy":
-		return err.WithHint("fit the model on plain arrays of numbers, and write it again with pickle.dump")
-	case mod == "__main__":
-		return err.WithHint("classes and functions of a training script can't be scored; supported are %s", n.supported)
-	}
-	return err.WithHint("no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either; supported are %s", n.supported)
 }
 
 // Clean makes a name from a file fit for a message.

@@ -19,7 +19,7 @@ func (g *Graph) Instance(v Value) (class *Name, state Value) {
 	case g.isGlobal(c, newobj) && len(args) == 1:
 		c = args[0]
 	}
-	if c.Kind() != KindGlobal {
+	if c.kind() != KindGlobal {
 		return nil, 0
 	}
 	return &g.names.list[c.index()], g.object(v, objectState)
@@ -35,7 +35,7 @@ func (g *Graph) instance(v Value, u Use) (state Value, ok bool) {
 // state it got after. The name is nil where v is no object.
 func (g *Graph) Call(v Value) (name *Name, args []Value, state Value) {
 	c := g.object(v, objectCallable)
-	if c.Kind() != KindGlobal {
+	if c.kind() != KindGlobal {
 		return nil, nil, 0
 	}
 	return &g.names.list[c.index()], g.Tuple(g.object(v, objectArgs)), g.object(v, objectState)
@@ -43,7 +43,7 @@ func (g *Graph) Call(v Value) (name *Name, args []Value, state Value) {
 
 // Global gives the name that v is, nil if it is none.
 func (g *Graph) Global(v Value) *Name {
-	if v.Kind() != KindGlobal {
+	if v.kind() != KindGlobal {
 		return nil
 	}
 	return &g.names.list[v.index()]
@@ -62,6 +62,12 @@ func (g *Graph) Len() int { return len(g.data) }
 func (g *Graph) Describe(v Value) string {
 	if c, _ := g.Instance(v); c != nil {
 		return c.Module + "." + c.Name
+	}
+	if v.kind() == kindForeign {
+		return g.foreign[v.index()].module + "." + g.foreign[v.index()].name
+	}
+	if n := g.Global(v); n != nil {
+		return n.Module + "." + n.Name
 	}
 	switch v.Kind() {
 	case KindNone:

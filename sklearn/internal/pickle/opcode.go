@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"strconv"
 
-	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // steps is what each opcode of protocols 0 to 5 does. The format is that of
@@ -97,7 +97,7 @@ func stepProto(g *Graph) error {
 		return err
 	}
 	if n > maxProtocol {
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: pickle protocol %d is newer than %d", g.at, n, maxProtocol).
+		return refusal.New(refusal.Damaged, "byte %d: pickle protocol %d is newer than %d", g.at, n, maxProtocol).
 			WithHint("write the model with pickle.dump(model, file, protocol=%d)", maxProtocol)
 	}
 	g.protocol = max(g.protocol, n)
@@ -112,7 +112,7 @@ func stepFrame(g *Graph) error {
 		return err
 	}
 	if n > len(g.data)-g.pos {
-		return g.damaged("a frame of %d bytes is announced, but %d are left", n, len(g.data)-g.pos)
+		return g.cut("a frame of %d bytes is announced, but %d are left", n, len(g.data)-g.pos)
 	}
 	return nil
 }
@@ -478,7 +478,7 @@ func (g *Graph) callMark(class Value) error {
 
 func stepOutside(what string) func(*Graph) error {
 	return func(g *Graph) error {
-		return fleetscore.Errorf(fleetscore.Invalid, opLoad, "", "byte %d: %s stands for something outside the file", g.at, what).
+		return refusal.New(refusal.Class, "byte %d: %s stands for something outside the file", g.at, what).
 			WithHint("write the model with plain pickle.dump(model, file)")
 	}
 }

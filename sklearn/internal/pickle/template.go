@@ -1,6 +1,10 @@
 package pickle
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
+)
 
 // template is what a parse left, for the next file of the same shape.
 //
@@ -16,14 +20,13 @@ type template struct {
 	seen   int // the length that was seen last
 	misses int // files of that length that didn't fit
 
-	data   []byte // the file it was made from
-	fixed  []span // the bytes that must be the same
-	names  *Names
-	cells  []Value
-	root   Value
-	used   int // of the budget
-	effort int // what was left
-	proto  int
+	data  []byte // the file it was made from
+	fixed []span // the bytes that must be the same
+	names *Names
+	cells []Value
+	root  Value
+	used  budget.Mark
+	proto int
 
 	dicts      []dictAt
 	attributes []Attribute
@@ -78,7 +81,7 @@ func (g *Graph) parse() (Value, error) {
 
 // fits takes over the graph of a template if the file has its bytes.
 func (g *Graph) fits(t *template) bool {
-	if g.names != t.names || g.budget < t.used {
+	if g.names != t.names {
 		return false
 	}
 	for _, s := range t.fixed {
@@ -86,8 +89,10 @@ func (g *Graph) fits(t *template) bool {
 			return false
 		}
 	}
+	if !g.Take(t.used) {
+		return false
+	}
 	g.pos, g.stopped, g.protocol = len(g.data), true, t.proto
-	g.budget, g.effort = g.budget-t.used, t.effort
 	g.cells = append(g.cells[:0], t.cells...)
 	g.template, g.lastType, g.lastDtype = t, t.lastType, t.lastDtype
 	return true
@@ -96,13 +101,13 @@ func (g *Graph) fits(t *template) bool {
 // learn parses the file and makes a template of it. Meanwhile all integers are
 // kept by their places, and numbers and bytes are noted as holes.
 func (g *Graph) learn(t *template) (Value, error) {
-	budget := g.budget
+	before := g.Mark()
 	g.learning, g.holes = true, g.holes[:0]
 	root, err := g.run()
 	g.learning = false
 	t.misses, t.cells, t.fixed, t.dicts, t.attributes = 0, t.cells[:0], t.fixed[:0], t.dicts[:0], t.attributes[:0]
 	t.lastType = 0
-	if err != nil || g.joblib || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while parsing
+	if err != nil || g.joblib || len(g.foreign) > 0 || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while parsing
 		return root, err
 	}
 	from := 0
@@ -112,7 +117,7 @@ func (g *Graph) learn(t *template) (Value, error) {
 	}
 	t.fixed = append(t.fixed, span{from, len(g.data)})
 	t.data, t.cells = append(t.data[:0], g.data...), append(t.cells, g.cells...)
-	t.names, t.root, t.used, t.effort, t.proto = g.names, root, budget-g.budget, g.effort, g.protocol
+	t.names, t.root, t.used, t.proto = g.names, root, g.Since(before), g.protocol
 	return root, nil
 }
 

@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"encoding/binary"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"math"
 	"testing"
 )
@@ -24,7 +25,7 @@ func TestTemplates(t *testing.T) {
 	names, other := NewNames(nil, ""), NewNames(nil, "")
 	hits := 0
 	read := func(data []byte, names *Names) (items []Value, g *Graph, err error) {
-		g, root, err := Parse(data, names, 4)
+		g, root, err := Parse(data, names, budget.New(nil, budget.Limits{}, len(data), false))
 		if err != nil {
 			return nil, nil, err
 		}

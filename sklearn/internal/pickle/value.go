@@ -18,21 +18,22 @@ type Value uint32
 type Kind uint8
 
 const (
-	KindUnset  Kind = iota
-	KindNone        // nothing
-	KindBool        // 0 or 1
-	KindInt         // a whole number; a small one is kept itself, 28 bits, signed
-	KindBig         // offset of an integer of more than 64 bits
-	KindFloat       // offset
-	KindText        // offset; unicode, or a string of Python 2
-	KindBytes       // offset
-	KindGlobal      // index into globals
-	KindTuple       // cell: count, items…
-	KindList        // cell: first chunk, last chunk, count
-	KindDict        // cell as a list's; keys and values alternate
-	KindObject      // cell: see the object* offsets
-	kindRaw         // offset of an array's bytes in the stream
-	kindLong        // offset of an integer that KindInt can't keep; Kind says KindInt
+	KindUnset   Kind = iota
+	KindNone         // nothing
+	KindBool         // 0 or 1
+	KindInt          // a whole number; a small one is kept itself, 28 bits, signed
+	KindBig          // offset of an integer of more than 64 bits
+	KindFloat        // offset
+	KindText         // offset; unicode, or a string of Python 2
+	KindBytes        // offset
+	KindGlobal       // index into globals
+	KindTuple        // cell: count, items…
+	KindList         // cell: first chunk, last chunk, count
+	KindDict         // cell as a list's; keys and values alternate
+	KindObject       // cell: see the object* offsets
+	kindRaw          // offset of an array's bytes in the stream
+	kindForeign      // index into foreign; Kind says KindGlobal
+	kindLong         // offset of an integer that KindInt can't keep; Kind says KindInt
 )
 
 // Cells of an object: what a NEWOBJ, REDUCE, INST or OBJ opcode recorded.
@@ -56,10 +57,14 @@ func makeValue(k Kind, payload int) Value {
 
 // Kind says what the value is.
 func (v Value) Kind() Kind {
-	if k := v.kind(); k != kindLong {
+	switch k := v.kind(); k {
+	case kindLong:
+		return KindInt
+	case kindForeign:
+		return KindGlobal
+	default:
 		return k
 	}
-	return KindInt
 }
 
 func (v Value) kind() Kind { return Kind(v >> payloadBits) }
@@ -76,8 +81,10 @@ func (g *Graph) leaf(k Kind, at int) Value {
 	if len(g.data) <= largeFile {
 		return makeValue(k, at)
 	}
-	g.places = append(g.places, at)
-	return makeValue(k, len(g.places)-1)
+	if p, err := g.room(g.places, 1); err == nil { // else the budget is spent, which it remembers
+		g.places = append(p, Value(at))
+	}
+	return makeValue(k, max(0, len(g.places)-1))
 }
 
 // place is where a leaf lies.
@@ -85,7 +92,7 @@ func (g *Graph) place(v Value) int {
 	if len(g.data) <= largeFile {
 		return v.index()
 	}
-	return g.places[v.index()]
+	return int(g.places[v.index()])
 }
 
 // Int is a KindInt.
@@ -156,8 +163,8 @@ func (e *Entries) Item() (Value, bool) {
 		e.next = int(e.g.cells[at])
 		e.chunk = e.g.cells[at+2 : at+2+int(e.g.cells[at+1])]
 	}
-	if e.g.effort--; e.g.effort < 0 {
-		return 0, false // Tired tells
+	if e.g.Spend(visit) != nil {
+		return 0, false // which the budget remembers
 	}
 	v := e.chunk[0]
 	e.chunk = e.chunk[1:]
@@ -178,10 +185,9 @@ func (e *Entries) Pair() (key []byte, v Value, ok bool) {
 
 // KeyValue gives the next key and value of a dict.
 func (e *Entries) KeyValue() (k, v Value, ok bool) {
-	if g := e.g; len(e.chunk) >= 2 && g.effort >= 2 {
+	if g := e.g; len(e.chunk) >= 2 && g.Spend(2*visit) == nil {
 		k, v = e.chunk[0], e.chunk[1]
 		e.chunk = e.chunk[2:]
-		g.effort -= 2
 		return k, v, true
 	}
 	if k, ok = e.Item(); ok {
@@ -193,6 +199,9 @@ func (e *Entries) KeyValue() (k, v Value, ok bool) {
 // Escaped reports whether the bytes that Text gives of v don't lie in the file,
 // but will be overwritten by its next call.
 func (g *Graph) Escaped(v Value) bool {
+	if v.Kind() != KindText {
+		return true
+	}
 	op := g.data[g.place(v)]
 	return op == opUnicode || op == opString
 }
@@ -219,11 +228,11 @@ func (g *Graph) object(v Value, field int) Value {
 // calls reports whether v is an object that the named function or class made.
 func (g *Graph) calls(v Value, id Use) bool {
 	c := g.object(v, objectCallable)
-	return c.Kind() == KindGlobal && g.names.list[c.index()].Use == id
+	return c.kind() == KindGlobal && g.names.list[c.index()].Use == id
 }
 
 func (g *Graph) isGlobal(v Value, id Use) bool {
-	return v.Kind() == KindGlobal && g.names.list[v.index()].Use == id
+	return v.kind() == KindGlobal && g.names.list[v.index()].Use == id
 }
 
 // body reads a leaf again; the machine has checked its length.
@@ -249,7 +258,7 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 	default:
 		b = rest[:bytes.IndexByte(rest, '\n')]
 	}
-	g.effort -= len(b)
+	_ = g.Spend(len(b)) // Spent tells
 	return op, b
 }
 
@@ -257,16 +266,15 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 // until the next call.
 func (g *Graph) Text(v Value) ([]byte, bool) {
 	if v.Kind() != KindText {
-		return nil, false
+		return g.scalarText(v)
 	}
 	if at := g.place(v); g.data[at] == opShortBinunicode { // as nearly all are
 		n := int(g.data[at+1])
-		g.effort -= n
-		return g.data[at+2 : at+2+n], g.effort >= 0
+		return g.data[at+2 : at+2+n], g.Spend(n+visit) == nil
 	}
 	op, b := g.body(v)
 	if op != opUnicode && op != opString {
-		return b, g.effort >= 0
+		return b, !g.Spent()
 	}
 	buf, ok := g.buffer(&g.words, 2*len(b)) // one byte may become two
 	if !ok {
@@ -278,9 +286,30 @@ func (g *Graph) Text(v Value) ([]byte, bool) {
 	return unescapeString(buf, b)
 }
 
+// scalarText gives the text of a NumPy string, such as numpy.str_("rbf").
+func (g *Graph) scalarText(v Value) ([]byte, bool) {
+	args := g.Tuple(g.object(v, objectArgs))
+	if v.Kind() != KindObject || !g.calls(v, scalar) || len(args) != 2 {
+		return nil, false
+	}
+	d, err := g.dtype(args[0])
+	if err != nil || (d.kind != 'U' && d.kind != 'S') {
+		return nil, false
+	}
+	b, ok := g.payload(args[1])
+	if !ok || len(b) != d.size {
+		return nil, false
+	}
+	buf, ok := g.buffer(&g.words, len(b))
+	if !ok {
+		return nil, false
+	}
+	return append(buf, d.text(b)...), true
+}
+
 // buffer gives room for n bytes, if file and effort allow.
 func (g *Graph) buffer(b *[]byte, n int) ([]byte, bool) {
-	if g.effort < 0 {
+	if g.Spent() {
 		return nil, false
 	}
 	if cap(*b) < n {
@@ -298,12 +327,12 @@ func (g *Graph) payload(v Value) ([]byte, bool) {
 	switch v.Kind() {
 	case KindBytes:
 		_, b := g.body(v)
-		return b, g.effort >= 0
+		return b, !g.Spent()
 	case KindText: // of Python 2, where strings are bytes
 		op, b := g.body(v)
 		switch op {
 		case opShortBinstring, opBinstring:
-			return b, g.effort >= 0
+			return b, !g.Spent()
 		case opString:
 			if buf, ok := g.buffer(&g.bytes, len(b)); ok {
 				return unescapeString(buf, b)

@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"encoding/binary"
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"math"
 	"testing"
 )
@@ -21,7 +22,7 @@ func TestValues(t *testing.T) {
 	file += "I134217728\nL-134217729L\nG" + string(binary.BigEndian.AppendUint64(nil, math.Float64bits(2.5))) + "F-0.25\n\x8c\x02ab" + "X\x01\x00\x00\x00cVd\\u00e9\nt."
 	defer func(was int) { largeFile = was }(largeFile)
 	for _, largeFile = range []int{payloadMask, 0} {
-		g, root, err := Parse([]byte(file), NewNames(nil, ""), 4)
+		g, root, err := Parse([]byte(file), NewNames(nil, ""), budget.New(nil, budget.Limits{}, len(file), false))
 		if err != nil {
 			t.Fatal(err)
 		}

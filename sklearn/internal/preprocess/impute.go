@@ -51,6 +51,10 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 			s.statistics[i] = math.Trunc(f)
 		}
 	}
+	if err := g.Charge(12 * len(s.statistics)); err != nil {
+		a.Fail("%w", err)
+		return s
+	}
 	keepEmpty := a.Bool("keep_empty_features", false)
 	for i, f := range s.statistics {
 		if f == f || keepEmpty {
@@ -70,6 +74,10 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 			f, err := g.Floats(&arr, true)
 			if err != nil {
 				in.Fail("indicator_: features_ %w", err)
+			}
+			if err := g.Charge(12 * len(f)); err != nil {
+				in.Fail("%w", err)
+				return
 			}
 			for _, v := range f {
 				if v < 0 || v >= float64(s.features) || v != float64(int32(v)) {

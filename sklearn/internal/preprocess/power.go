@@ -180,6 +180,10 @@ func ReadQuantileTransformer(a *estimator.Attributes) estimator.Estimator {
 	}
 	q, rows, cols := a.Matrix("quantiles_", len(t.references), n)
 	t.features = cols
+	if err := a.Graph().Charge(8 * len(q)); err != nil {
+		a.Fail("%w", err)
+		return t
+	}
 	t.quantiles = make([]float64, 0, len(q))
 	for c := range cols {
 		for r := range rows {
@@ -353,6 +357,10 @@ func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 			break
 		}
 		e, _ := a.ArrayOf(v, "bin_edges_", false, -1)
+		if err := g.Charge(8 + 16*len(e)); err != nil {
+			a.Fail("%w", err)
+			break
+		}
 		t.edges = append(t.edges, e...)
 		t.ends = append(t.ends, int32(len(t.edges)))
 	}

@@ -36,6 +36,14 @@ func ReadSelector(a *estimator.Attributes) estimator.Estimator {
 	if a.Err() != nil {
 		return s
 	}
+	if err := a.Graph().Charge(24 * len(scores)); err != nil {
+		a.Fail("%w", err)
+		return s
+	}
+	if err := a.Graph().Spend(32 * len(scores)); err != nil { // for sorting them
+		a.Fail("%w", err)
+		return s
+	}
 	var mask []bool
 	switch s.class {
 	case "VarianceThreshold":

@@ -58,7 +58,7 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 			}
 			order := b.add(in, p, nil, false)
 			p.refund(in)
-			if err := g.Charge(8 * len(order)); err != nil {
+			if err := g.Charge(16 * len(order)); err != nil {
 				in.Fail("%w", err)
 				return
 			}
@@ -77,6 +77,10 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 // firstGuess reads init_: a number per column of raw predictions.
 func (b *GradientBoosting) firstGuess(a *estimator.Attributes, width int) {
 	g := a.Graph()
+	if err := g.Charge(8 * width); err != nil {
+		a.Fail("%w", err)
+		return
+	}
 	b.first = make([]float64, width)
 	v := a.Value("init_")
 	if t, ok := g.Text(v); ok && string(t) == "zero" {

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
@@ -127,11 +128,11 @@ func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 	}
 	first := f.count()
 	order := f.add(a, p, nil, p.missing != nil && f.takesNaN(forest))
-	if err := a.Graph().Charge(8 * len(order) * f.width); err != nil {
+	if err := a.Graph().Charge(2 * 8 * len(order) * f.width); err != nil {
 		a.Fail("%w", err)
 		return
 	}
-	f.values = append(f.values, make([]float64, len(order)*f.width)...)
+	f.values = slices.Grow(f.values, len(order)*f.width)[:len(f.values)+len(order)*f.width] // of zeros, as nothing was there before
 	for i, at := range order {
 		if p.left[at] >= 0 {
 			continue

@@ -94,7 +94,7 @@ func (f *IsolationForest) addTree(a *estimator.Attributes, features []float64, f
 	first := f.count()
 	order := f.add(a, p, features, p.missing != nil && f.infinite)
 	p.refund(a)
-	if err := a.Graph().Charge(8 * 2 * len(order)); err != nil {
+	if err := a.Graph().Charge(4*len(order) + 16*len(order)); err != nil {
 		a.Fail("%w", err)
 		return
 	}

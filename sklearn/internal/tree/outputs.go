@@ -17,6 +17,9 @@ type Outputs struct {
 	members []estimator.Estimator // each a *Forest
 }
 
+// partBytes is what the forest of an output is charged for, besides its trees.
+const partBytes = 512
+
 // NewOutputs makes an empty one.
 func NewOutputs(class string) *Outputs { return &Outputs{class: class} }
 
@@ -28,6 +31,10 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 	for e := g.Entries(a.Value("classes_")); a.Err() == nil; {
 		v, ok := e.Item()
 		if !ok {
+			break
+		}
+		if err := g.Charge(partBytes); err != nil {
+			a.Fail("%w", err)
 			break
 		}
 		f := NewForest(a.Class)

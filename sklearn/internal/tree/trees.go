@@ -133,7 +133,10 @@ func parse(a *estimator.Attributes, v pickle.Value) *parsed {
 	return p
 }
 
-// refund gives back what reading the nodes took.
+// treeBytes is what a tree is charged for besides its nodes.
+const treeBytes = 1024
+
+// refund gives back what reading the nodes took: it is garbage once they are added.
 func (p *parsed) refund(a *estimator.Attributes) {
 	n := 5*len(p.left) + len(p.values)
 	if p.missing != nil {
@@ -148,6 +151,11 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 	n := len(p.left)
 	if a.Err() != nil || t.count()+n > maxNodes {
 		a.Fail("its trees have more than %d nodes", maxNodes)
+		return nil
+	}
+	// Twice 12 bytes a node, as what grows keeps room; the order, and a bit or two.
+	if err := a.Graph().Charge(treeBytes + 29*n); err != nil {
+		a.Fail("%w", err)
 		return nil
 	}
 	first := t.count()

@@ -1,0 +1,56 @@
+package archive
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
+)
+
+const (
+	maxEntries = 1 << 20
+	// entryBytes is what package zip allocates for an entry, at least.
+	entryBytes = 512
+	zipEnd     = "PK\x05\x06"
+)
+
+// entries counts the entries of a zip archive by their headers in its directory,
+// which package zip allocates for before anybody looks at them.
+func entries(data []byte) int {
+	end := bytes.LastIndex(data, []byte(zipEnd))
+	if end < 0 {
+		return 0
+	}
+	return bytes.Count(data, []byte("PK\x01\x02"))
+}
+
+// damagedZip explains an archive that can't be opened.
+func damagedZip(data []byte, err error) error {
+	if end := bytes.LastIndex(data, []byte(zipEnd)); end < 0 || len(data)-end < 22 || len(data)-end < 22+int(binary.LittleEndian.Uint16(data[end+20:])) {
+		return refusal.New(refusal.Cut, "the zip archive is cut off: its end is missing").
+			WithHint("copy the file again, or write the model again")
+	}
+	return damaged("zip", err)
+}
+
+// noSkops explains an archive that skops didn't write.
+func (s *skops) noSkops(err error) error {
+	if late := s.budget.Err(); late != nil {
+		return late
+	}
+	for name := range s.files {
+		library, way := "", ""
+		switch {
+		case strings.HasSuffix(name, "/data.pkl") || name == "data.pkl":
+			library, way = "torch", "a later release will score models of PyTorch as ONNX"
+		case name == "model.weights.h5":
+			library, way = "keras", "a later release will score models of Keras as ONNX"
+		default:
+			continue
+		}
+		return refusal.Of(refusal.Refusal{Reason: refusal.Library, Class: library}, "the file is a model of the library %s, which is not supported", library).WithHint("%s", way)
+	}
+	return refusal.New(refusal.NotModel, "the zip archive is none of skops: %w", err).
+		WithHint("write the model with skops.io.dump, pickle.dump or joblib.dump")
+}

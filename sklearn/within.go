@@ -1,0 +1,89 @@
+package sklearn
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
+)
+
+// place is where an estimator stands in a dict, list or tuple.
+type place struct {
+	path  string // as in Python, such as ["model"]
+	value pickle.Value
+}
+
+// inside finds the estimator of a file that holds a dict, list or tuple: people keep
+// one together with what they know of it. It must be the only one.
+func inside(g *pickle.Graph, root pickle.Value) (pickle.Value, string, error) {
+	switch root.Kind() {
+	case pickle.KindDict, pickle.KindList, pickle.KindTuple:
+	default:
+		return root, "", nil
+	}
+	found := models(g, root, "", 0, nil)
+	switch len(found) {
+	case 1:
+		return found[0].value, found[0].path, nil
+	case 0:
+		return root, "", refusal.New(refusal.NotModel, "the file holds %s without an estimator in it instead of a fitted estimator", g.Describe(root)).
+			WithHint("pickle.dump the fitted estimator itself")
+	}
+	var paths []string
+	for _, p := range found {
+		paths = append(paths, p.path)
+	}
+	more := ""
+	if len(paths) > maxPlaces {
+		paths, more = paths[:maxPlaces], " and more"
+	}
+	return root, "", refusal.New(refusal.Several, "the file holds several models, at %s%s, and nothing says which one to score", strings.Join(paths, ", "), more).
+		WithHint("write each to a file of its own")
+}
+
+const (
+	maxPlaces = 20
+	maxLevels = 3 // of dicts and lists in one another
+)
+
+// models appends the estimators in a container, each once.
+func models(g *pickle.Graph, v pickle.Value, path string, level int, found []place) []place {
+	e := g.Entries(v)
+	for i := 0; len(found) <= maxPlaces; i++ {
+		key := pickle.Value(0)
+		if v.Kind() == pickle.KindDict {
+			key, _ = e.Item()
+		}
+		item, ok := e.Item()
+		if !ok || g.Spend(visit) != nil {
+			break
+		}
+		switch class, _ := g.Instance(item); {
+		case class != nil && class.Use == pickle.Class:
+			if !slices.ContainsFunc(found, func(p place) bool { return p.value == item }) {
+				found = append(found, place{within(g, path, key, i), item})
+			}
+		case level < maxLevels && (item.Kind() == pickle.KindDict || item.Kind() == pickle.KindList || item.Kind() == pickle.KindTuple):
+			if path := within(g, path, key, i); g.Spend(visit*len(path)) == nil {
+				found = models(g, item, path, level+1, found)
+			}
+		}
+	}
+	return found
+}
+
+// visit is the work of looking at one thing in a container.
+const visit = 64
+
+// within is the path of an item, by its key in a dict or its place in a list.
+func within(g *pickle.Graph, path string, key pickle.Value, i int) string {
+	if key == 0 {
+		return fmt.Sprintf("%s[%d]", path, i)
+	}
+	if t, ok := g.Text(key); ok {
+		return fmt.Sprintf("%s[%q]", path, pickle.Clean(t))
+	}
+	return fmt.Sprintf("%s[%s]", path, g.Describe(key))
+}
