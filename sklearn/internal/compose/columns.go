@@ -79,6 +79,12 @@ func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int
 		}
 		return out
 	}
+	return selectItems(a, items, features, out)
+}
+
+// selectItems is a list of positions, or of truth values.
+func selectItems(a *estimator.Attributes, items []pickle.Value, features int, out []int32) []int32 {
+	g := a.Graph()
 	if err := g.Charge(8 * len(items)); err != nil {
 		a.Fail("%w", err)
 		return out
