@@ -17,6 +17,7 @@ type HubConfig struct {
 	Partitions int      `json:"partitions,omitempty"` // ordered parts of the log; 0 means 1; fixed once readings are stored
 	Retention  Duration `json:"retention,omitempty"`  // how long readings are kept; 0 means 7d
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
+	BacklogMB  int      `json:"backlog_mb,omitempty"` // readings not aggregated yet, beyond which new ones are refused; 0 means 16384
 	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
 }
 

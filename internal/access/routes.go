@@ -73,6 +73,8 @@ var Table = map[string]Route{
 	"PUT /api/v1/fleets/{name}/models/{model...}":           {fleetscore.RoleOperator, bodyUpload},
 	"GET /api/v1/store":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/store/{name...}":                           {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/clock":                                     {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
 

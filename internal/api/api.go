@@ -16,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -62,6 +63,7 @@ type Deps struct {
 	Store     store.Bucket
 	Catalog   *catalog.Catalog           // the store's; nil means one of the API's own
 	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
+	Clock     *clock.Clock               // the time that the server acts by; nil is the system's
 	Queries   func() []aggregator.Status // how far the queries are
 	// Check refuses a configuration that the server can't carry out, and warns of what
 	// most likely isn't meant.

@@ -8,12 +8,28 @@ import (
 
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/clock"
 )
+
+type acceptClockInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"who accepts it, for the audit"`
+}
 
 func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 	add(api, huma.Operation{OperationID: "list queries", Method: http.MethodGet, Path: "/queries", Tags: []string{"streams"}, Summary: "How far the queries are"},
 		func(context.Context, *struct{}) (*body[List[aggregator.Status]], error) {
 			return answerList(s.deps.Queries(), ""), nil
+		})
+	add(api, huma.Operation{OperationID: "read clock", Method: http.MethodGet, Path: "/clock", Tags: []string{"streams"}, Summary: "The time that the server acts by, and whether it trusts the machine's clock"},
+		func(context.Context, *struct{}) (*body[clock.State], error) { return answer(s.deps.Clock.State()), nil })
+	add(api, huma.Operation{OperationID: "accept clock", Method: http.MethodPost, Path: "/clock/accept", Tags: []string{"streams"}, Summary: "Trust the machine's clock as it is now"},
+		func(ctx context.Context, in *acceptClockInput) (*body[clock.State], error) {
+			before := s.deps.Clock.State()
+			after := s.deps.Clock.Accept()
+			if !before.Trusted {
+				s.audit(ctx, in.Author, "accept clock", before.Reason)
+			}
+			return answer(after), nil
 		})
 	// The gateway reads its requests itself; the document describes it all the same.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},

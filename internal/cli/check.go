@@ -165,6 +165,16 @@ func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, er
 	return slices.ContainsFunc(stats, func(p hub.Stats) bool { return p.Last > 0 }), err
 }
 
+// longest is the longest window of the queries; 0 if there is none.
+func longest(queries map[string]fleetscore.QueryConfig) (out time.Duration) {
+	for _, q := range queries {
+		if plan, err := query.Parse(q.SQL); err == nil { // it was judged when it was applied
+			out = max(out, plan.Window)
+		}
+	}
+	return out
+}
+
 // numbers are the columns that queries calculate with.
 func numbers(queries map[string]fleetscore.QueryConfig) []string {
 	var out []string

@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -131,6 +132,37 @@ func newScheduleCommand() *cobra.Command {
 				l.add(s, s.Pipeline, orDash(s.Cron), stampOf(s.NextDue), stampOf(s.LastDue), stampOf(s.NextFrom))
 			}
 			return l, nil
+		}))
+	return cmd
+}
+
+// newClockCommand shows and accepts the time of a server.
+func newClockCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "clock", Short: "The time that a server acts by"}
+	list := func(s clock.State) *listing {
+		l := &listing{columns: []string{"now", "machine", "trusted", "reason"}, single: true}
+		l.add(s, stamp(s.Now), stamp(s.Wall), strconv.FormatBool(s.Trusted), orDash(s.Reason))
+		return l
+	}
+	cmd.AddCommand(remote(&cobra.Command{Use: "show", Short: "Show the time and whether the machine's clock is trusted", Example: "  fleetscore clock show", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var s clock.State
+			if err := c.Get(ctx, "/clock", nil, &s); err != nil {
+				return nil, err
+			}
+			return list(s), nil
+		}))
+	cmd.AddCommand(remote(&cobra.Command{Use: "accept", Short: "Trust the machine's clock as it is now",
+		Long: `Trust the server's machine's clock as it is now, after it jumped or the server
+started at a time far from the last one it saw. Look at the clock first: after a
+wrong time was accepted, later readings are late and due times are skipped.`,
+		Example: "  fleetscore clock accept", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var s clock.State
+			if err := c.Post(ctx, "/clock/accept", nil, &s); err != nil {
+				return nil, err
+			}
+			return list(s), nil
 		}))
 	return cmd
 }

@@ -24,7 +24,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -45,7 +47,8 @@ type serverConfig struct {
 
 	tlsCert, tlsKey string // files; empty: plain HTTP, unless tlsSelfSigned
 	tlsSelfSigned   bool
-	maxConnections  int // 0: by how many files the process may open
+	maxConnections  int        // 0: by how many files the process may open
+	clock           clock.Deps // tests set the machine's clocks; zero: the system's
 }
 
 // server is every service of one process, wired.
@@ -56,6 +59,7 @@ type server struct {
 	loopback bool
 	listener net.Listener
 	metrics  *prometheus.Registry
+	clock    *clock.Clock
 	health   *obs.Health // what doesn't work; every service reports there
 
 	store    store.Bucket
@@ -137,6 +141,9 @@ func (s *server) openStorage(ctx context.Context) error {
 		return err
 	}
 	s.ledger = l
+	if err := s.openClock(ctx, l); err != nil {
+		return err
+	}
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
@@ -144,6 +151,22 @@ func (s *server) openStorage(ctx context.Context) error {
 	if err := os.Chmod(blobs, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return folderError(blobs, err)
 	}
+	return nil
+}
+
+// openClock compares the machine's clock with what ledger and hub last saw. It comes
+// before everything that acts by the time.
+func (s *server) openClock(ctx context.Context, l ledger.Times) error {
+	seen, err := l.LastTime(ctx)
+	if err != nil {
+		return err
+	}
+	if arrived := hub.LastArrival(filepath.Join(s.cfg.dir, "hub")); arrived > 0 && arrived.Time().After(seen) {
+		seen = arrived.Time()
+	}
+	deps := s.cfg.clock
+	deps.Log, deps.Health = s.log, s.health
+	s.clock = clock.New(clock.Config{}, deps, seen)
 	return nil
 }
 
@@ -278,12 +301,12 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
 	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.cfg.modelRoots},
-		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Health: s.health, Metrics: s.metrics})
+		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
 	pools, err := pool.New(pool.Config{ServerURL: s.url, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()},
-		pool.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Metrics: s.metrics})
+		pool.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
@@ -293,6 +316,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	}
 	services := append([]lifecycle.Service{
 		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // nodes say goodbye
+		{Name: "clock", Run: s.clock.Run},
 		{Name: "streams", Run: s.streams.run},
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "pool", Run: pools.Run},
@@ -314,7 +338,10 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		done, err := s.catalog.Maintain(ctx, time.Now(), "", sched.InUse)
+		if !s.clock.Trusted() {
+			continue // files are deleted by their age; health says why the clock isn't trusted
+		}
+		done, err := s.catalog.Maintain(ctx, s.clock.Now(), "", sched.InUse)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -335,11 +362,11 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 }
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
-	a, err := api.New(api.Config{Version: Version}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: Version}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Doors: s.doors, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Log: s.log})
+	p, err := portal.New(portal.Deps{Doors: s.doors, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
 // streams is the stream path: the hub, the gateway in front of it and one
@@ -151,7 +155,7 @@ func (s *streams) run(ctx context.Context) error {
 }
 
 func (s *streams) openHub(ctx context.Context, cfg hub.Config) error {
-	h, err := hub.Open(ctx, cfg, hub.Deps{Log: s.server.log, Health: s.server.health})
+	h, err := hub.Open(ctx, cfg, hub.Deps{Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now, Needed: s.needed})
 	if err == nil {
 		s.mu.Lock()
 		s.hub = h
@@ -177,8 +181,10 @@ func (s *streams) closeHub() {
 func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) error {
 	h := s.hub // only run, which called this, changes it
 	metrics := &scope{Registerer: s.server.metrics}
+	backlog := &backlog{bound: int64(p.Hub.BacklogMB) << 20}
 	defer metrics.unregister()
-	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Numbers: numbers(p.Queries)}, gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics})
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
+		gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics, Clock: s.server.clock, Full: backlog.full})
 	if err != nil {
 		return err
 	}
@@ -187,7 +193,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
 		q := p.Queries[name]
 		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub, MaxHeldBytes: int64(q.MemoryMB) << 20},
-			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Log: s.server.log, Metrics: metrics,
+			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
 				Committed: func(dataset string) { s.server.ledger.Put(ledger.DatasetTopic(dataset)) }})
 		if err != nil {
 			return err
@@ -197,6 +203,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	}
 	s.set(g, aggs)
 	defer s.set(nil, nil)
+	services = append(services, lifecycle.Service{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }})
 
 	child, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -229,6 +236,89 @@ func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struc
 		case <-time.After(atMost):
 		}
 	}
+}
+
+// needed is the first message of a partition that a query still needs, for the hub's
+// retention. It is 0, which keeps everything, while the queries don't run or the
+// clock, by which ages are judged, isn't trusted.
+func (s *streams) needed(partition int) uint64 {
+	if !s.server.clock.Trusted() {
+		return 0
+	}
+	return s.held(partition)
+}
+
+// held is the first message of a partition that a query has not committed; 0 while
+// that isn't known.
+func (s *streams) held(partition int) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gateway == nil {
+		return 0
+	}
+	least := uint64(math.MaxUint64)
+	for _, a := range s.aggregators {
+		least = min(least, a.Hold(partition))
+	}
+	return least
+}
+
+// backlog is how much of the hub no query has committed yet. At its bound the
+// gateway refuses readings, so that queries that stand still don't fill the disk.
+type backlog struct {
+	bound int64 // bytes; 0 means defaultBacklog
+	why   atomic.Pointer[string]
+}
+
+const (
+	defaultBacklog = 16 << 30
+	backlogEvery   = time.Second
+)
+
+// full says why readings are refused; empty if they aren't.
+func (b *backlog) full() string {
+	if why := b.why.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// watch measures the backlog until ctx ends.
+func (b *backlog) watch(ctx context.Context, h hub.Hub, held func(int) uint64, health *obs.Health) error {
+	defer health.Report("backlog", "")
+	ticker := time.NewTicker(backlogEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		if stats, err := h.Stats(ctx); err == nil {
+			b.judge(stats, held)
+			health.Report("backlog", b.full())
+		}
+	}
+}
+
+// judge estimates the bytes of the messages that are held.
+func (b *backlog) judge(stats []hub.Stats, held func(int) uint64) {
+	bound := float64(b.bound)
+	if bound == 0 {
+		bound = defaultBacklog
+	}
+	var bytes float64
+	for _, s := range stats {
+		from := max(held(s.Partition), s.First)
+		if n := s.Last + 1 - s.First; n > 0 && from <= s.Last {
+			bytes += float64(s.SizeBytes) * float64(s.Last+1-from) / float64(n)
+		}
+	}
+	why := ""
+	if bytes > bound {
+		why = fmt.Sprintf("%d MB of readings wait to be aggregated, more than the %d MB allowed; readings are refused until the queries have caught up", int64(bytes)>>20, int64(bound)>>20)
+	}
+	b.why.Store(&why)
 }
 
 func (s *streams) set(g *gateway.Gateway, aggs []*aggregator.Aggregator) {

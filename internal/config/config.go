@@ -231,6 +231,9 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 			r.at("hub."+d.name, "%s is negative", d.v)
 		}
 	}
+	if h.BacklogMB < 0 {
+		r.at("hub.backlog_mb", "%d is negative", h.BacklogMB)
+	}
 }
 
 // judgeQueries returns the value columns of each query's dataset.

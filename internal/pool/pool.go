@@ -43,6 +43,7 @@ type Deps struct {
 	Store   store.Bucket          // for the nodes' own logs
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
+	Now     func() time.Time      // the time that signs of life of nodes are judged by; nil means time.Now
 }
 
 // Pools runs the nodes of all pools of the configuration.
@@ -51,6 +52,7 @@ type Pools struct {
 	ledger ledger.Ledger
 	store  store.Bucket
 	log    *slog.Logger
+	now    func() time.Time
 	starts *prometheus.CounterVec
 
 	children sync.WaitGroup
@@ -111,7 +113,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		}
 		cfg.Executable = exe
 	}
-	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, running: map[fleetscore.NodeID]*child{}, crashes: map[string]crashes{},
+	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now, running: map[fleetscore.NodeID]*child{}, crashes: map[string]crashes{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -119,6 +121,9 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
 	}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(p.starts); err != nil {
@@ -178,7 +183,7 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 }
 
 func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConfig) (rest time.Duration, err error) {
-	now := time.Now()
+	now := p.now()
 	nodes, err := p.ledger.Nodes(ctx, name)
 	if err != nil {
 		return maxRest, err
@@ -239,7 +244,7 @@ func (p *Pools) drainOrphans(ctx context.Context, cfg fleetscore.Config) error {
 // start starts a node. It is in the ledger before its process is, so that a
 // crash in between leaves nothing that isn't known.
 func (p *Pools) start(ctx context.Context, pool string, c fleetscore.PoolConfig) error {
-	now := time.Now().UTC()
+	now := p.now().UTC()
 	host, _ := os.Hostname() // for display only
 	n := fleetscore.Node{ID: fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:6])), Pool: pool, Slots: max(1, c.Slots),
 		State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}

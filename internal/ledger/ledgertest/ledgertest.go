@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"Nodes", testNodes},
 		{"Watch", testWatch},
 		{"Audit", testAudit},
+		{"LastTime", testLastTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -542,5 +543,27 @@ func testAudit(t *testing.T, open Open) {
 	got := must[[]ledger.AuditEntry](t)(l.AuditLog(t.Context(), 1))
 	if len(got) != 1 || got[0].Subject != "j2" || got[0].Who != "me" || got[0].At.IsZero() {
 		t.Errorf("AuditLog = %+v", got)
+	}
+}
+
+func testLastTime(t *testing.T, open Open) {
+	l := open(t)
+	last := func() time.Time { return must[time.Time](t)(l.LastTime(t.Context())) }
+	if got := last(); !got.IsZero() {
+		t.Errorf("a new ledger last saw %s", got)
+	}
+	_, err := l.UpdateNode(t.Context(), "cpu-1", func(n *fleetscore.Node) error {
+		n.Pool, n.State, n.Started, n.Heartbeat, n.IdleSince = "cpu", fleetscore.NodeReady, noon, noon.Add(time.Hour), noon
+		return nil
+	})
+	if got := last(); err != nil || !got.Equal(noon.Add(time.Hour)) {
+		t.Errorf("it last saw %s, %v; want the node's sign of life an hour after noon", got, err)
+	}
+	_, err = l.DecideSchedule(t.Context(), "p", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		v.State.Created, v.State.LastDue, v.State.NextFrom = noon, noon.Add(2*time.Hour), noon.Add(9*time.Hour)
+		return ledger.ScheduleDecision{State: v.State}, nil
+	})
+	if got := last(); err != nil || !got.Equal(noon.Add(2*time.Hour)) {
+		t.Errorf("it last saw %s, %v; want the due time two hours after noon", got, err)
 	}
 }
