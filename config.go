@@ -101,7 +101,7 @@ type LimitsConfig struct {
 	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
 	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
 	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
-	NoData       *Percent `json:"no_data,omitempty"`       // default 100%
+	NoData       *Percent `json:"no_data,omitempty"`       // nil allows all but that nothing at all is scored; 100% allows that too
 }
 
 // MissingRule says what becomes of rows that lack a feature.

@@ -22,13 +22,13 @@ type JobState string
 
 // The states of a job in life order.
 const (
-	JobWaiting      JobState = "waiting"    // for its dataset to be complete until the interval's end
-	JobQueued       JobState = "queued"     // planned into tasks, none leased yet
-	JobRunning      JobState = "running"    // at least one task was leased
-	JobCommitting   JobState = "committing" // all tasks ended; results become visible
-	JobSucceeded    JobState = "succeeded"  // committed, coverage within the limits
-	JobPartlyFailed JobState = "partly_failed"
-	JobFailed       JobState = "failed" // nothing was committed
+	JobWaiting      JobState = "waiting"       // for its dataset to be complete until the interval's end
+	JobQueued       JobState = "queued"        // planned into tasks, none leased yet
+	JobRunning      JobState = "running"       // at least one task was leased
+	JobCommitting   JobState = "committing"    // all tasks ended; results become visible
+	JobSucceeded    JobState = "succeeded"     // committed, something was scored, coverage within the limits
+	JobPartlyFailed JobState = "partly_failed" // committed, a limit is exceeded
+	JobFailed       JobState = "failed"        // no prediction was committed
 	JobCanceled     JobState = "canceled"
 )
 

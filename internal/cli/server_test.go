@@ -244,8 +244,8 @@ pipelines:
 	if code, stdout, _ := command(t, "job", "submit", "reference", server); code != 13 {
 		t.Errorf("a job without new rows: exit %d\n%s", code, stdout)
 	}
-	// An interval without a row is a job without data, not a failure.
-	if code, stdout, stderr := command(t, "job", "submit", "reference", "--from", "2018-08-28T20:00:00Z", "--to", "2018-08-28T21:00:00Z", "--wait", "-o", "json", server); code != 0 || !strings.Contains(stdout, `"no_data": 15`) {
+	// A job that scores nothing is not green.
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--from", "2018-08-28T20:00:00Z", "--to", "2018-08-28T21:00:00Z", "--wait", "-o", "json", server); code != 1 || !strings.Contains(stdout, `"no_data": 15`) || !strings.Contains(stdout, "nothing was scored") {
 		t.Errorf("a job without rows: exit %d\n%s%s", code, stdout, stderr)
 	}
 	foreignReaders(t, filepath.Join(p.dir, "data", "store"))

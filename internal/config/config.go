@@ -152,7 +152,6 @@ func fill(c *fleetscore.Config) {
 		def(&p.Limits.Tries, 3)
 		defPercent(&p.Limits.Failed, 0)
 		defPercent(&p.Limits.NoModel, 0)
-		defPercent(&p.Limits.NoData, 100)
 		c.Pipelines[name] = p
 	}
 }

@@ -174,29 +174,3 @@ func Check(t fleetscore.Task, r Result) error {
 	}
 	return nil
 }
-
-// Judge says how a job with these outcomes ends: succeeded if none of the limits
-// is exceeded. The outcomes are of all keys, those of failed tasks included.
-func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts) (fleetscore.JobState, string) {
-	var over []string
-	total := c.Total()
-	check := func(limit *fleetscore.Percent, def fleetscore.Percent, what string, outcomes ...fleetscore.Outcome) {
-		if limit == nil {
-			limit = &def
-		}
-		var n int64
-		for _, o := range outcomes {
-			n += c[o]
-		}
-		if !limit.Allows(n, total) {
-			over = append(over, fmt.Sprintf("%d of %d sensors %s, the limit is %v", n, total, what, *limit))
-		}
-	}
-	check(l.Failed, 0, "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
-	check(l.NoModel, 0, "have no model", fleetscore.NoModel)
-	check(l.NoData, 100, "have no data", fleetscore.NoData)
-	if len(over) == 0 {
-		return fleetscore.JobSucceeded, ""
-	}
-	return fleetscore.JobPartlyFailed, strings.Join(over, "; ")
-}

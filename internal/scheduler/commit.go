@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -127,12 +128,32 @@ func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetsc
 	return out, nil
 }
 
+// asideFor is how old an interval may be for its set-aside readings to be counted:
+// counting reads all commits since then.
+const asideFor = 24 * time.Hour
+
+// aside counts the readings of a job's interval that are in no row. The job's end
+// doesn't depend on it: what can't be counted is left out.
+func (s *Scheduler) aside(ctx context.Context, j fleetscore.Job, now time.Time) dispatch.Aside {
+	if now.Sub(j.Interval.To) > asideFor {
+		return dispatch.Aside{}
+	}
+	a, err := s.catalog.Dataset(j.Config.Dataset).SetAside(ctx, j.Interval)
+	if err != nil {
+		if !fleetscore.NotFound.Is(err) && ctx.Err() == nil {
+			s.log.Warn("readings that were set aside can't be counted", "job", j.ID, "dataset", j.Config.Dataset, "error", err)
+		}
+		return dispatch.Aside{}
+	}
+	return dispatch.Aside{Late: a.Late, Ahead: a.Ahead, Repeats: a.Repeats}
+}
+
 func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch.Result, tasks, failed int) error {
-	state, reason := dispatch.Judge(j.Config.Limits, total.Outcomes)
+	ended := s.now().UTC()
+	state, reason := dispatch.Judge(j.Config.Limits, total.Outcomes, total.Rows, s.aside(ctx, j, ended))
 	if failed == tasks {
 		state, reason = fleetscore.JobFailed, "every task failed: "+reason
 	}
-	ended := s.now().UTC()
 	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
 		if j.State == fleetscore.JobCommitting {
 			j.State, j.Reason, j.Ended = state, reason, &ended
