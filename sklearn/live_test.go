@@ -80,7 +80,7 @@ func compareLive(t *testing.T, files fs.FS) {
 				}
 				return
 			}
-			if errors.Is(err, pickle.ErrNotFinite) || err != nil && strings.Contains(err.Error(), "a component without variance") {
+			if errors.Is(err, pickle.ErrNotFinite) || err != nil && (strings.Contains(err.Error(), "a component without variance") || strings.Contains(err.Error(), "a file without the number of columns")) {
 				t.Skip(err) // it is meant to be refused
 			}
 			if c.MayRefuse && fleetscore.Invalid.Is(err) && (strings.Contains(err.Error(), "is not supported") || c.Changed != "") {

@@ -48,7 +48,7 @@ var classes = slices.Concat(composing, preprocessing, machines, linearModels, tr
 var composing = []class{
 	{"Pipeline", 1, in("pipeline"), nil, compose.ReadPipeline, one[compose.Pipeline], ""},
 	{"FeatureUnion", 2, in("pipeline"), nil, compose.ReadFeatureUnion, one[compose.FeatureUnion], ""},
-	{"ColumnTransformer", 3, in("compose._column_transformer"), nil, compose.ReadColumnTransformer, one[compose.ColumnTransformer], "columns by position, name, slice or mask; from 0.21, by name from 0.24"},
+	{"ColumnTransformer", 3, in("compose._column_transformer"), nil, compose.ReadColumnTransformer, one[compose.ColumnTransformer], "columns by position, name, slice or mask; from 0.20.4 and 0.21.3, by name from 0.24"},
 	{"FunctionTransformer", 4, in("preprocessing._function_transformer"), nil, compose.ReadFunctionTransformer, one[compose.FunctionTransformer], "NumPy's functions of one number, such as log1p, and func=None"},
 }
 
@@ -214,8 +214,8 @@ var others = []class{
 	{"KNeighborsClassifier", 97, in("neighbors._classification"), in("neighbors.classification"), neighbors.ReadKNeighbors, named("KNeighborsClassifier", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
 	{"KNeighborsRegressor", 98, in("neighbors._regression"), in("neighbors.regression"), neighbors.ReadKNeighbors, named("KNeighborsRegressor", neighbors.NewKNeighbors), "weights uniform and distance; " + metrics},
 	{"EllipticEnvelope", 104, in("covariance._elliptic_envelope"), in("covariance.elliptic_envelope", "covariance.outlier_detection"), mixture.ReadEllipticEnvelope, one[mixture.EllipticEnvelope], ""},
-	{"KMeans", 105, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("KMeans", mixture.NewKMeans), ""},
-	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
+	{"KMeans", 105, in("cluster._kmeans"), in("cluster.k_means_", "cluster._k_means"), mixture.ReadKMeans, named("KMeans", mixture.NewKMeans), ""},
+	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_", "cluster._k_means"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
 	{"GaussianMixture", 107, in("mixture._gaussian_mixture"), in("mixture.gaussian_mixture"), mixture.ReadGaussianMixture, one[mixture.GaussianMixture], ""},
 	{"GaussianNB", 108, in("naive_bayes"), nil, mixture.ReadGaussianNB, one[mixture.GaussianNB], ""},
 	{"CalibratedClassifierCV", 109, in("calibration"), nil, calibration.Read, one[calibration.Calibrated], "from 0.24; method sigmoid and isotonic"},

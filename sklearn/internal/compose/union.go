@@ -178,7 +178,7 @@ func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 		t.features = a.Int("_n_features", 1, estimator.MaxFeatures)
 	}
 	if t.features == 0 {
-		a.Unsupported("a file without the number of columns, from before 0.21", "train it with a newer scikit-learn")
+		a.Unsupported("a file without the number of columns, from before 0.20.4 or 0.21.3", "train it with a newer scikit-learn")
 		return t
 	}
 	g := a.Graph()

@@ -130,7 +130,8 @@ func (g *group) places() error {
 		}
 		for _, v := range l.Values {
 			if v < 0 || v >= float64(g.labels.Len()) || v != float64(int(v)) {
-				return estimator.Misfit("%s: %s has the class %v, but there are %d", g.class, e.Class(), v, g.labels.Len())
+				return estimator.Misfit("%s: a %s that was fitted on other labels, such as %v, is not supported", g.class, e.Class(), v).
+					WithHint("fit it as a part of %s, or on labels that are numbers from 0 without gaps", g.class)
 			}
 		}
 	}
