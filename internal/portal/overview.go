@@ -3,6 +3,7 @@ package portal
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"html/template"
 	"maps"
 	"net/http"
@@ -51,8 +52,19 @@ type query struct {
 	CompleteUntil time.Time // zero before the first commit
 	Counted       int64
 	Late          int64
+	Ahead         int64
 	Repeats       int64
 	Rows          int64
+}
+
+// Share says how much of the readings was set aside or repeated, if that is worth
+// saying.
+func (q query) Share() string {
+	aside := q.Late + q.Ahead + q.Repeats
+	if aside == 0 || 1000*aside < q.Counted {
+		return ""
+	}
+	return fmt.Sprintf(" (%.1f %% of all)", 100*float64(aside)/float64(aside+q.Counted))
 }
 
 type count struct {
@@ -118,7 +130,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 			q.Problem = err.Error()
 		}
 		for _, part := range s.Partitions {
-			q.Counted, q.Late, q.Repeats = q.Counted+part.Counted, q.Late+part.Late, q.Repeats+part.Repeats
+			q.Counted, q.Late, q.Ahead, q.Repeats = q.Counted+part.Counted, q.Late+part.Late, q.Ahead+part.Ahead, q.Repeats+part.Repeats
 		}
 		v.Queries = append(v.Queries, q)
 	}
