@@ -2,6 +2,9 @@ package aggregator
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
 )
 
 const second = fleetscore.Micros(1e6)
@@ -239,5 +244,26 @@ func TestHold(t *testing.T) {
 	a, err := run(t, h, b)
 	if err != nil || a.Hold(0) != 2 {
 		t.Errorf("holds %d, %v; want 2", a.Hold(0), err)
+	}
+}
+
+// TestCheckpointInTable: what a commit writes gives the same checkpoint back.
+func TestCheckpointInTable(t *testing.T) {
+	t.Parallel()
+	a, err := New(config, Deps{Hub: hubtest.New(2), Catalog: catalog.New(openDir(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := window.Checkpoint{Position: 9, Done: 100, ReplayFrom: 7, Watermark: 103, Arrived: 109,
+		Sources: []window.SourceMark{{Source: "http", Mark: 104, Last: 108}, {Source: "mqtt", Mark: 103, Last: 109}}}
+	at := place{hub: 3, epoch: 4, offset: 5}
+	withUnset := want
+	withUnset.Sources = append(slices.Clone(want.Sources), window.SourceMark{Source: "new", Mark: math.MinInt64, Last: 109}) // it takes no part yet
+	entries := a.entries(1, withUnset, at)
+	maps.Copy(entries, a.entries(0, window.Checkpoint{Sources: []window.SourceMark{{Source: "kafka", Mark: 1, Last: 2}}}, place{})) // another partition
+	got, gotAt, ok := a.checkpoint(&table.Snapshot{Txns: entries}, 1)
+	slices.SortFunc(got.Sources, func(a, b window.SourceMark) int { return strings.Compare(string(a.Source), string(b.Source)) })
+	if d := cmp.Diff(want, got); d != "" || !ok || gotAt != at {
+		t.Errorf("%v, %+v; checkpoint (-want +got):\n%s", ok, gotAt, d)
 	}
 }
