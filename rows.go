@@ -57,7 +57,8 @@ type Readings struct {
 // Len is the number of readings.
 func (r *Readings) Len() int { return len(r.Times) }
 
-// ReadingColumn is one column of readings. Exactly one of Numbers and Strings is
+// ReadingColumn is one column of readings. A name has one column of numbers, one of
+// texts, or one of each, of which a reading has a value in one at most. Exactly one of Numbers and Strings is
 // set; booleans are the numbers 0 and 1. Absent values are NaN, or strings with
 // Present false.
 type ReadingColumn struct {

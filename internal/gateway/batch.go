@@ -11,19 +11,35 @@ import (
 const (
 	maxBatchBytes   = 1 << 20 // of text it was parsed from
 	maxBatchCells   = 1 << 18 // readings × columns
-	maxBatchColumns = 1 << 10
+	maxBatchColumns = 1 << 12 // as many as the hub takes
 )
 
-// batch is readings of one partition in columns.
+// batch is readings of one partition in columns. A name may have two columns, one of
+// numbers and one of texts, so that readings whose columns change between the two
+// don't need a batch each.
+//
+// Until it is finished it holds what was sent and no absent values: its memory is
+// bounded by the text that it was parsed from, however many columns there are.
 type batch struct {
-	fleetscore.Readings
-	keys    map[fleetscore.Key]uint32
-	columns map[string]int
-	bytes   int // of the text
+	fleetscore.Readings // Columns are set by finish
+	keys                map[fleetscore.Key]uint32
+	numbers             map[string]int // columns by name
+	texts               map[string]int
+	cols                []column
+	bytes               int // of the text
+}
+
+// column is one column of a batch that isn't finished.
+type column struct {
+	name    string
+	isText  bool
+	rows    []uint32 // of the values; nil while value i is of reading i
+	numbers []float64
+	strings []string
 }
 
 func newBatch() *batch {
-	return &batch{keys: map[fleetscore.Key]uint32{}, columns: map[string]int{}}
+	return &batch{keys: map[fleetscore.Key]uint32{}, numbers: map[string]int{}, texts: map[string]int{}}
 }
 
 // cell is one value of a reading.
@@ -43,26 +59,39 @@ type reading struct {
 	bytes int
 }
 
-// fits tells whether the reading can join: there is room, and each of its columns
-// is of the kind that the batch has.
-func (b *batch) fits(r *reading) bool {
-	added := 0
+// index is the columns of a kind by name.
+func (b *batch) index(isText bool) map[string]int {
+	if isText {
+		return b.texts
+	}
+	return b.numbers
+}
+
+// room tells whether so many columns, readings and bytes of text can be added.
+func (b *batch) room(columns, readings, bytes int) bool {
+	columns += len(b.cols)
+	return b.bytes+bytes <= maxBatchBytes && columns <= maxBatchColumns && columns*(b.Len()+readings) <= maxBatchCells
+}
+
+// missing counts the reading's columns that the batch doesn't have yet.
+func (b *batch) missing(r *reading) (n int) {
 	for i := range r.cells {
-		if at, ok := b.columns[r.cells[i].name]; !ok {
-			added++
-		} else if (b.Columns[at].Strings != nil) != r.cells[i].isText {
-			return false
+		if _, ok := b.index(r.cells[i].isText)[r.cells[i].name]; !ok {
+			n++
 		}
 	}
-	columns := len(b.Columns) + added
-	return b.Len() == 0 || b.bytes+r.bytes <= maxBatchBytes && columns <= maxBatchColumns && columns*(b.Len()+1) <= maxBatchCells
+	return n
 }
+
+// cells is how many values the batch has once it is finished.
+func (b *batch) cells() int { return b.Len() * len(b.cols) }
 
 func (b *batch) add(r *reading) {
 	k, ok := b.keys[fleetscore.Key(r.key)]
 	if !ok {
 		k = b.addKey(fleetscore.Key(r.key))
 	}
+	row := uint32(b.Len())
 	b.KeyIndex = append(b.KeyIndex, k)
 	b.Times = append(b.Times, r.time)
 	if r.id != "" || b.IDs != nil {
@@ -72,11 +101,11 @@ func (b *batch) add(r *reading) {
 	for i := range r.cells {
 		c := &r.cells[i]
 		col := b.column(c.name, c.isText)
+		col.at(row)
 		if c.isText {
-			col.Strings = append(pad(col.Strings, b.Len()-1, ""), c.text)
-			col.Present = append(pad(col.Present, b.Len()-1, false), true)
+			col.strings = append(col.strings, c.text)
 		} else {
-			col.Numbers = append(pad(col.Numbers, b.Len()-1, math.NaN()), c.number)
+			col.numbers = append(col.numbers, c.number)
 		}
 	}
 }
@@ -88,22 +117,36 @@ func (b *batch) addKey(k fleetscore.Key) uint32 {
 	return i
 }
 
-// column returns the named column, made when it is new.
-func (b *batch) column(name string, isText bool) *fleetscore.ReadingColumn {
-	at, ok := b.columns[name]
+// column returns the named column of a kind, made when it is new.
+func (b *batch) column(name string, isText bool) *column {
+	index := b.index(isText)
+	at, ok := index[name]
 	if !ok {
-		at = len(b.Columns)
-		b.columns[name] = at
-		c := fleetscore.ReadingColumn{Name: name}
-		if isText {
-			c.Strings, c.Present = []string{}, []bool{}
-		}
-		b.Columns = append(b.Columns, c)
+		at = len(b.cols)
+		index[name] = at
+		b.cols = append(b.cols, column{name: name, isText: isText})
 	}
-	return &b.Columns[at]
+	return &b.cols[at]
 }
 
-// pad lengthens s to n; columns catch up only when they get a value.
+func (c *column) len() int { return len(c.numbers) + len(c.strings) }
+
+// at notes that the next value is of this reading.
+func (c *column) at(row uint32) {
+	n := c.len()
+	if c.rows == nil {
+		if int(row) == n {
+			return
+		}
+		c.rows = make([]uint32, n, n+1)
+		for i := range c.rows {
+			c.rows[i] = uint32(i)
+		}
+	}
+	c.rows = append(c.rows, row)
+}
+
+// pad lengthens s to n.
 func pad[T any](s []T, n int, absent T) []T {
 	for len(s) < n {
 		s = append(s, absent)
@@ -114,18 +157,15 @@ func pad[T any](s []T, n int, absent T) []T {
 // takes tells whether all of other's readings can join.
 func (b *batch) takes(other *batch) bool {
 	added := 0
-	for i := range other.Columns {
-		if at, ok := b.columns[other.Columns[i].Name]; !ok {
+	for i := range other.cols {
+		if _, ok := b.index(other.cols[i].isText)[other.cols[i].name]; !ok {
 			added++
-		} else if (b.Columns[at].Strings != nil) != (other.Columns[i].Strings != nil) {
-			return false
 		}
 	}
-	columns := len(b.Columns) + added
-	return b.bytes+other.bytes <= maxBatchBytes && columns <= maxBatchColumns && columns*(b.Len()+other.Len()) <= maxBatchCells
+	return b.room(added, other.Len(), other.bytes)
 }
 
-// join appends other's readings; other must have been finished.
+// join appends other's readings.
 func (b *batch) join(other *batch) {
 	before := b.Len()
 	index := make([]uint32, len(other.Keys))
@@ -143,32 +183,89 @@ func (b *batch) join(other *batch) {
 	if other.IDs != nil {
 		b.IDs = append(pad(b.IDs, before, ""), other.IDs...)
 	}
-	for i := range other.Columns {
-		o := &other.Columns[i]
-		c := b.column(o.Name, o.Strings != nil)
-		if o.Strings != nil {
-			c.Strings = append(pad(c.Strings, before, ""), o.Strings...)
-			c.Present = append(pad(c.Present, before, false), o.Present...)
-		} else {
-			c.Numbers = append(pad(c.Numbers, before, math.NaN()), o.Numbers...)
+	for i := range other.cols {
+		o := &other.cols[i]
+		c := b.column(o.name, o.isText)
+		if c.rows != nil || o.rows != nil || c.len() != before {
+			for j := range o.len() {
+				row := uint32(j)
+				if o.rows != nil {
+					row = o.rows[j]
+				}
+				c.at(uint32(before) + row)
+				if o.isText {
+					c.strings = append(c.strings, o.strings[j])
+				} else {
+					c.numbers = append(c.numbers, o.numbers[j])
+				}
+			}
+			continue
 		}
+		c.numbers, c.strings = append(c.numbers, o.numbers...), append(c.strings, o.strings...)
 	}
 	b.bytes += other.bytes
 }
 
-// finish makes all columns as long as the batch.
+// size is about how much memory the batch takes before it is finished.
+func (b *batch) size() (n int64) {
+	const ofKey, ofColumn, ofString = 96, 256, 16
+	n = int64(4*cap(b.KeyIndex) + 8*cap(b.Times) + ofString*cap(b.IDs) + ofKey*len(b.Keys) + ofColumn*len(b.cols))
+	for _, k := range b.Keys {
+		n += int64(len(k))
+	}
+	for _, id := range b.IDs {
+		n += int64(len(id))
+	}
+	for i := range b.cols {
+		c := &b.cols[i]
+		n += int64(4*cap(c.rows) + 8*cap(c.numbers) + ofString*cap(c.strings))
+		for _, s := range c.strings {
+			n += int64(len(s))
+		}
+	}
+	return n
+}
+
+// finish gives every column a value, or the lack of one, for every reading.
 func (b *batch) finish() *batch {
 	n := b.Len()
 	if b.IDs != nil {
 		b.IDs = pad(b.IDs, n, "")
 	}
-	for i := range b.Columns {
-		c := &b.Columns[i]
-		if c.Strings != nil {
-			c.Strings, c.Present = pad(c.Strings, n, ""), pad(c.Present, n, false)
-		} else {
-			c.Numbers = pad(c.Numbers, n, math.NaN())
+	b.Columns = make([]fleetscore.ReadingColumn, len(b.cols))
+	for i := range b.cols {
+		b.Columns[i] = b.cols[i].finish(n)
+	}
+	b.cols = nil
+	return b
+}
+
+func (c *column) finish(n int) fleetscore.ReadingColumn {
+	out := fleetscore.ReadingColumn{Name: c.name}
+	switch whole := c.rows == nil && c.len() == n; {
+	case whole && c.isText:
+		out.Strings = c.strings
+	case whole:
+		out.Numbers = c.numbers
+	case c.isText:
+		out.Strings, out.Present = make([]string, n), make([]bool, n)
+		for i, s := range c.strings {
+			row := c.row(i)
+			out.Strings[row], out.Present[row] = s, true
+		}
+	default:
+		out.Numbers = pad(make([]float64, 0, n), n, math.NaN())
+		for i, x := range c.numbers {
+			out.Numbers[c.row(i)] = x
 		}
 	}
-	return b
+	return out
+}
+
+// row is the reading of a value.
+func (c *column) row(i int) int {
+	if c.rows == nil {
+		return i
+	}
+	return int(c.rows[i])
 }

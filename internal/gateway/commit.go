@@ -11,7 +11,15 @@ import (
 )
 
 // appendTimeout bounds one append to the hub.
-const appendTimeout = 30 * time.Second
+const appendTimeout = 10 * time.Second
+
+// A group is the batches that are appended with one sync, so that a request whose
+// readings take many messages waits for few. It is bounded by the memory that its
+// batches take once they are finished.
+const (
+	groupBatches = 64
+	groupCells   = 1 << 21
+)
 
 // tellEvery is how often the log says that readings can't be stored.
 const tellEvery = time.Minute
@@ -103,22 +111,40 @@ func (c *committer) flush(ctx context.Context) {
 		if len(list) == 0 {
 			return
 		}
-		for _, w := range list {
-			w.finish()
-			w.err = c.append(ctx, &w.Readings, c.g.now())
-			close(w.done)
+		for len(list) > 0 {
+			n := 1
+			for cells := list[0].cells(); n < min(len(list), groupBatches); n++ {
+				if cells += list[n].cells(); cells > groupCells {
+					break
+				}
+			}
+			c.appendGroup(ctx, list[:n])
+			list = list[n:]
 		}
 	}
 }
 
+// appendGroup appends batches with one sync and lets those who wait for them go on.
+func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
+	readings := make([]*fleetscore.Readings, len(group))
+	for i, w := range group {
+		readings[i] = &w.finish().Readings
+	}
+	err := c.append(ctx, c.g.now(), readings...)
+	for _, w := range group {
+		w.err, w.batch = err, nil // requests that wait for others hold on to w
+		close(w.done)
+	}
+}
+
 // append appends readings, or a tick if there are none, that arrived at a time.
-func (c *committer) append(ctx context.Context, r *fleetscore.Readings, at time.Time) error {
+func (c *committer) append(ctx context.Context, at time.Time, readings ...*fleetscore.Readings) error {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	start := c.g.now()
 	c.arrived = max(c.arrived, fleetscore.MicrosOf(at))
 	stamp := hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: c.arrived, Unsure: micros(c.g.clock.Unsure())}
-	_, err := c.g.hub.Append(ctx, c.partition, stamp, r)
+	_, err := c.g.hub.Append(ctx, c.partition, stamp, readings...)
 	end := c.g.now()
 	outcome := "done"
 	if err != nil {
@@ -133,10 +159,10 @@ func (c *committer) append(ctx context.Context, r *fleetscore.Readings, at time.
 	}
 	c.failed = err != nil
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
-	if r != nil {
+	for _, r := range readings {
 		c.g.metrics.batch.Observe(float64(r.Len()))
 	}
-	if err != nil || r != nil && !c.stale(r) {
+	if err != nil || slices.ContainsFunc(readings, func(r *fleetscore.Readings) bool { return !c.stale(r) }) {
 		c.quiet = end
 	}
 	return err
@@ -178,8 +204,8 @@ func (c *committer) tick(ctx context.Context) {
 	switch {
 	case busy, !c.failed && fleetscore.MicrosOf(at) < c.arrived:
 	case c.failed: // a message without readings shows whether the hub is well again; only then silence begins to count
-		_ = c.append(ctx, &fleetscore.Readings{}, now) // logged
-	case c.append(ctx, nil, at) == nil:
+		_ = c.append(ctx, now, &fleetscore.Readings{}) // logged
+	case c.append(ctx, at) == nil:
 		c.mark = max(c.mark, fleetscore.MicrosOf(at)-micros(c.g.cfg.Hub.IdleAfter.D()))
 		c.g.metrics.ticks.Inc()
 	}

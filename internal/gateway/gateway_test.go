@@ -420,10 +420,10 @@ type slowHub struct {
 	begun, proceed chan struct{}
 }
 
-func (h *slowHub) Append(ctx context.Context, partition int, stamp hub.Stamp, r *fleetscore.Readings) (uint64, error) {
+func (h *slowHub) Append(ctx context.Context, partition int, stamp hub.Stamp, r ...*fleetscore.Readings) (uint64, error) {
 	if r != nil { // no tick
 		close(h.begun)
 		<-h.proceed
 	}
-	return h.Hub.Append(ctx, partition, stamp, r)
+	return h.Hub.Append(ctx, partition, stamp, r...)
 }

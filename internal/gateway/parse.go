@@ -25,6 +25,8 @@ const (
 	maxNameBytes   = 256
 	maxTextBytes   = 16 << 10
 	maxColumnCount = 512
+
+	maxRequestColumns = maxBatchColumns // of all readings of a request; a name with numbers and texts counts twice
 )
 
 // Rejection is the verdict on a reading that wasn't taken.
@@ -62,7 +64,8 @@ type parser struct {
 
 	in      bytes.Buffer
 	dec     *jsontext.Decoder
-	names   map[string]string // column names seen, so that each is one string
+	names   map[string]string     // column names seen, so that each is one string
+	columns map[columnOf]struct{} // of the request
 	reading reading
 	values  [][]byte // of the key columns
 	text    []byte
@@ -74,11 +77,12 @@ type parser struct {
 const maxNames = 10000
 
 func newParser(cfg Config, partition *[fleetscore.Shards]int, count int) *parser {
-	return &parser{cfg: cfg, partition: partition, count: count, names: map[string]string{},
+	return &parser{cfg: cfg, partition: partition, count: count, names: map[string]string{}, columns: map[columnOf]struct{}{},
 		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
 }
 
 func (p *parser) begin(now time.Time) {
+	clear(p.columns)
 	p.out = &parsed{batches: make([][]*batch, p.count)}
 	p.latest = math.MaxInt64
 	if p.cfg.MaxFuture >= 0 {
@@ -86,14 +90,7 @@ func (p *parser) begin(now time.Time) {
 	}
 }
 
-func (p *parser) end() *parsed {
-	for _, list := range p.out.batches {
-		for _, b := range list {
-			b.finish()
-		}
-	}
-	return p.out
-}
+func (p *parser) end() *parsed { return p.out }
 
 func (p *parser) reset(data []byte) {
 	p.in = *bytes.NewBuffer(data)
@@ -125,7 +122,7 @@ func (p *parser) lines(body []byte, now time.Time) *parsed {
 			continue
 		}
 		if p.out.rejected == before {
-			p.keep(len(text))
+			p.keep(line, len(text))
 		}
 	}
 	return p.end()
@@ -154,7 +151,7 @@ func (p *parser) value(body []byte, now time.Time) *parsed {
 			return p.end()
 		}
 		if p.out.rejected == before {
-			p.keep(int(p.dec.InputOffset() - start))
+			p.keep(n, int(p.dec.InputOffset()-start))
 		}
 		if !array {
 			break
@@ -400,7 +397,7 @@ func (p *parser) cell(name string, raw jsontext.Value) (why string) {
 }
 
 // keep adds the reading that was read to its partition's batch.
-func (p *parser) keep(size int) {
+func (p *parser) keep(line, size int) {
 	r := &p.reading
 	r.key = r.key[:0]
 	for i, v := range p.values {
@@ -412,11 +409,43 @@ func (p *parser) keep(size int) {
 	r.bytes = size
 	at := p.partition[fleetscore.Key(r.key).Shard()]
 	list := p.out.batches[at]
-	if len(list) == 0 || !list[len(list)-1].fits(r) {
-		list = append(list, newBatch())
-		p.out.batches[at] = list
+	var b *batch
+	added := len(r.cells)
+	if len(list) > 0 {
+		b = list[len(list)-1]
+		added = b.missing(r)
 	}
-	list[len(list)-1].add(r)
+	if added > 0 && !p.enter(r) {
+		p.out.reject(line, "", "the request has more than %d different columns; send readings with other columns in a request of their own", maxRequestColumns)
+		return
+	}
+	if b == nil || !b.room(added, 1, r.bytes) {
+		b = newBatch()
+		p.out.batches[at] = append(list, b)
+	}
+	b.add(r)
 	p.out.accepted++
 	p.out.newest = max(p.out.newest, r.time)
+}
+
+// columnOf is a column of a request.
+type columnOf struct {
+	name   string
+	isText bool
+}
+
+// enter notes the reading's columns as columns of the request; false if there are
+// too many. They bound the memory that a body of many tiny columns can take.
+func (p *parser) enter(r *reading) bool {
+	for i := range r.cells {
+		c := columnOf{r.cells[i].name, r.cells[i].isText}
+		if _, ok := p.columns[c]; ok {
+			continue
+		}
+		if len(p.columns) == maxRequestColumns {
+			return false
+		}
+		p.columns[c] = struct{}{}
+	}
+	return true
 }

@@ -82,16 +82,17 @@ type Hub interface {
 	// Partitions is how many partitions there are.
 	Partitions() int
 
-	// Append adds a message and returns its sequence once it is synced to
-	// disk; r == nil appends a tick. The hub does not keep r. On an error the
-	// message may or may not be there, so whoever repeats an Append must
-	// tolerate repeats.
+	// Append adds messages, one for each of the readings, in their order and with
+	// nothing between them, and returns the sequence of the last one once all are
+	// synced to disk; without readings (or with a nil) it adds a tick. The hub does
+	// not keep the readings. On an error the messages may or may not be there, so
+	// whoever repeats an Append must tolerate repeats.
 	//
 	// Errors: Invalid if the partition doesn't exist, the source has no name or one
 	// that is over fleetscore.MaxSourceBytes, or the message is over
 	// MaxMessageBytes; Exhausted if the disk is full; Unavailable if the hub is
 	// closed or didn't answer.
-	Append(ctx context.Context, partition int, stamp Stamp, r *fleetscore.Readings) (seq uint64, err error)
+	Append(ctx context.Context, partition int, stamp Stamp, readings ...*fleetscore.Readings) (seq uint64, err error)
 
 	// Read calls fn with every message of the partition from the first with
 	// Seq >= from (0 means the oldest), in order, each once, and then waits for

@@ -185,7 +185,7 @@ func (h *segmentLog) partition(op string, i int) (*partition, error) {
 }
 
 // Append implements Hub.
-func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, r *fleetscore.Readings) (uint64, error) {
+func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, readings ...*fleetscore.Readings) (uint64, error) {
 	const op = "append to hub"
 	p, err := h.partition(op, partition)
 	if err != nil {
@@ -194,17 +194,23 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, r *
 	if !stamp.Source.Valid() {
 		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is no name of a source", stamp.Source)
 	}
-	if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
+	if len(readings) == 0 {
+		readings = []*fleetscore.Readings{nil}
 	}
-	data := Encode(make([]byte, recordHeader), stamp, r)
-	if n := len(data) - recordHeader; n > MaxMessageBytes {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "a message of %d bytes is over the limit of %d", n, MaxMessageBytes)
+	messages := make([][]byte, len(readings))
+	for i, r := range readings {
+		if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
+			return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
+		}
+		messages[i] = Encode(make([]byte, recordHeader), stamp, r)
+		if n := len(messages[i]) - recordHeader; n > MaxMessageBytes {
+			return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "a message of %d bytes is over the limit of %d", n, MaxMessageBytes)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, fleetscore.Wrap(op, h.cfg.Dir, err)
 	}
-	seq, err := p.append(ctx, stamp.Arrived, data)
+	seq, err := p.append(ctx, stamp.Arrived, messages)
 	var classified *fleetscore.Error
 	switch {
 	case err == nil:

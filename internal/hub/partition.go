@@ -55,21 +55,28 @@ type partition struct {
 
 // request is one append.
 type request struct {
-	data    []byte // recordHeader bytes to fill in, then the message
-	arrived fleetscore.Micros
-	seq     uint64
-	err     error
-	done    chan struct{} // closed when seq or err is set
+	messages [][]byte // each of recordHeader bytes to fill in, then the message
+	arrived  fleetscore.Micros
+	seq      uint64
+	err      error
+	done     chan struct{} // closed when seq or err is set
 }
 
-// append hands a message to the writer and waits for its sync.
-func (p *partition) append(ctx context.Context, arrived fleetscore.Micros, data []byte) (uint64, error) {
+func (r *request) bytes() (n int) {
+	for _, m := range r.messages {
+		n += len(m)
+	}
+	return n
+}
+
+// append hands messages to the writer and waits for its sync.
+func (p *partition) append(ctx context.Context, arrived fleetscore.Micros, messages [][]byte) (uint64, error) {
 	if err := p.stuck(); err != nil {
 		return 0, err
 	}
 	limit := time.NewTimer(answerLimit)
 	defer limit.Stop()
-	r := &request{data: data, arrived: arrived, done: make(chan struct{})}
+	r := &request{messages: messages, arrived: arrived, done: make(chan struct{})}
 	queue := p.requests
 	for {
 		select {
@@ -129,11 +136,11 @@ func (p *partition) run() {
 // gather takes the requests that wait behind one, so that they share its sync.
 func (p *partition) gather(r *request) []*request {
 	group := []*request{r}
-	for size := len(r.data); size < groupBytes; {
+	for size := r.bytes(); size < groupBytes; {
 		select {
 		case r = <-p.requests:
 			group = append(group, r)
-			size += len(r.data)
+			size += r.bytes()
 		default:
 			return group
 		}
@@ -169,13 +176,15 @@ func (p *partition) write(group []*request) error {
 	s := &p.segments[len(p.segments)-1] // only the writer changes it
 	offset, seq := s.end, p.last
 	for _, r := range group {
-		seq++
-		r.seq = seq
-		fillRecordHeader(r.data, seq, s.epoch)
-		if _, err := p.active.WriteAt(r.data, offset); err != nil {
-			return p.failed(err)
+		for _, data := range r.messages {
+			seq++
+			r.seq = seq
+			fillRecordHeader(data, seq, s.epoch)
+			if _, err := p.active.WriteAt(data, offset); err != nil {
+				return p.failed(err)
+			}
+			offset += int64(len(data))
 		}
-		offset += int64(len(r.data))
 	}
 	if err := p.active.Sync(); err != nil {
 		return p.failed(err)

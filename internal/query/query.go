@@ -62,9 +62,9 @@ func (p *Plan) Filter(r *fleetscore.Readings, keyNames []string, keep []bool) {
 		}
 		return
 	}
-	b := &batch{r: r, keyNames: keyNames, columns: map[string]int{}}
+	b := &batch{r: r, keyNames: keyNames, columns: map[string][]int{}}
 	for i, c := range r.Columns {
-		b.columns[c.Name] = i
+		b.columns[c.Name] = append(b.columns[c.Name], i)
 	}
 	for i := range keep {
 		keep[i] = p.where.holds(b, i) == yes
@@ -164,7 +164,7 @@ type operand struct {
 type batch struct {
 	r        *fleetscore.Readings
 	keyNames []string
-	columns  map[string]int
+	columns  map[string][]int // one, or one of numbers and one of texts
 }
 
 func (b *batch) value(o operand, i int) operand {
@@ -176,16 +176,14 @@ func (b *batch) value(o operand, i int) operand {
 			return operand{kind: textOperand, text: b.r.Keys[b.r.KeyIndex[i]].Values()[k]}
 		}
 	}
-	at, ok := b.columns[o.text]
-	if !ok {
-		return operand{}
-	}
-	c := &b.r.Columns[at]
-	switch {
-	case c.Numbers != nil && !math.IsNaN(c.Numbers[i]):
-		return operand{kind: numberOperand, number: c.Numbers[i]}
-	case c.Strings != nil && (c.Present == nil || c.Present[i]):
-		return operand{kind: textOperand, text: c.Strings[i]}
+	for _, at := range b.columns[o.text] {
+		c := &b.r.Columns[at]
+		switch {
+		case c.Numbers != nil && !math.IsNaN(c.Numbers[i]):
+			return operand{kind: numberOperand, number: c.Numbers[i]}
+		case c.Strings != nil && (c.Present == nil || c.Present[i]):
+			return operand{kind: textOperand, text: c.Strings[i]}
+		}
 	}
 	return operand{}
 }

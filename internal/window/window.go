@@ -224,13 +224,14 @@ func (p *Partition) end(t fleetscore.Micros) fleetscore.Micros {
 	return fleetscore.Micros(n * p.width)
 }
 
-// columns finds each aggregate's column in a message; nil where it has none.
-func (p *Partition) columns(r *fleetscore.Readings) []*fleetscore.ReadingColumn {
-	out := make([]*fleetscore.ReadingColumn, len(p.cfg.Aggregates))
+// columns finds each aggregate's columns in a message: none, or one of numbers, of
+// texts, or of each.
+func (p *Partition) columns(r *fleetscore.Readings) [][]*fleetscore.ReadingColumn {
+	out := make([][]*fleetscore.ReadingColumn, len(p.cfg.Aggregates))
 	for a, g := range p.cfg.Aggregates {
 		for c := range r.Columns {
 			if r.Columns[c].Name == g.Column && g.Column != "" {
-				out[a] = &r.Columns[c]
+				out[a] = append(out[a], &r.Columns[c])
 			}
 		}
 	}
@@ -246,7 +247,7 @@ const (
 )
 
 // add counts a reading in its window unless it is a repeat.
-func (p *Partition) add(end fleetscore.Micros, k fleetscore.Key, seq uint64, columns []*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
+func (p *Partition) add(end fleetscore.Micros, k fleetscore.Key, seq uint64, columns [][]*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
 	w := p.windows[end]
 	if w == nil {
 		if p.kept == nil { // one copy serves all windows that this message opens
@@ -272,37 +273,39 @@ func (p *Partition) add(end fleetscore.Micros, k fleetscore.Key, seq uint64, col
 }
 
 // add counts a reading unless it is a repeat.
-func (c *cell) add(aggregates []Aggregate, columns []*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
+func (c *cell) add(aggregates []Aggregate, columns [][]*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
 	if !c.first(print{r.Times[i], hashOf(r, i)}) {
 		return false
 	}
 	c.readings++
 	for a := range aggregates {
-		col := columns[a]
-		if col == nil {
-			continue
+		for _, col := range columns[a] {
+			c.sums[a].add(col, i, aggregates[a].Func)
 		}
-		s := &c.sums[a]
-		if col.Strings != nil {
-			if aggregates[a].Func == "count" && (col.Present == nil || col.Present[i]) {
-				s.n++
-			}
-			continue
-		}
-		x := col.Numbers[i]
-		if math.IsNaN(x) {
-			continue
-		}
-		if s.n == 0 || x < s.min {
-			s.min = x
-		}
-		if s.n == 0 || x > s.max {
-			s.max = x
-		}
-		s.n++
-		s.sum += x
 	}
 	return true
+}
+
+// add takes the value of a reading in one column.
+func (s *sum) add(col *fleetscore.ReadingColumn, i int, function string) {
+	if col.Strings != nil {
+		if function == "count" && (col.Present == nil || col.Present[i]) {
+			s.n++
+		}
+		return
+	}
+	x := col.Numbers[i]
+	if math.IsNaN(x) {
+		return
+	}
+	if s.n == 0 || x < s.min {
+		s.min = x
+	}
+	if s.n == 0 || x > s.max {
+		s.max = x
+	}
+	s.n++
+	s.sum += x
 }
 
 // first reports whether the print is new, and remembers it.

@@ -416,3 +416,30 @@ func TestCommittedStaysClosed(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// TestNumbersAndTexts: where a column is sent as numbers and as texts, calculations
+// take the numbers and a count takes both.
+func TestNumbersAndTexts(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	for _, order := range [][]int{{0, 1}, {1, 0}} {
+		all := []fleetscore.ReadingColumn{{Name: "v", Numbers: []float64{3, nan, nan}}, {Name: "v", Strings: []string{"", "x", ""}, Present: []bool{false, true, false}}}
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0, 0, 0}, Times: []fleetscore.Micros{1e6, 1e6, 1e6},
+			Columns: []fleetscore.ReadingColumn{all[order[0]], all[order[1]]}}
+		p := New(config)
+		p.Readings(Stamp{Seq: 1, Source: "http", Arrived: 1e6}, r, nil, func(_ int, v Verdict) {
+			if v != Counted {
+				t.Errorf("a reading is %v", v)
+			}
+		})
+		p.Tick(Stamp{Seq: 2, Source: "http", Arrived: 100e6})
+		rows := p.Close(5e6)
+		var got []float64
+		for _, v := range rows.Values {
+			got = append(got, v[0])
+		}
+		if want := []float64{3, 3, 3, 3, 2, 3}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}

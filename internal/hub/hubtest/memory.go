@@ -129,7 +129,7 @@ func (m *Memory) ID() int64 { return m.id }
 func (m *Memory) Partitions() int { return len(m.partitions) }
 
 // Append implements hub.Hub.
-func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, r *fleetscore.Readings) (uint64, error) {
+func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, readings ...*fleetscore.Readings) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fleetscore.Wrap("append to hub", "", err)
 	}
@@ -139,7 +139,9 @@ func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, r *
 	if !stamp.Source.Valid() {
 		return 0, fleetscore.Errorf(fleetscore.Invalid, "append to hub", "", "%q is no name of a source", stamp.Source)
 	}
-	data := hub.Encode(nil, stamp, r)
+	if len(readings) == 0 {
+		readings = []*fleetscore.Readings{nil}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -149,7 +151,9 @@ func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, r *
 		return 0, m.appendErr
 	}
 	p := &m.partitions[partition]
-	p.messages, p.epochs = append(p.messages, data), append(p.epochs, m.epoch)
+	for _, r := range readings {
+		p.messages, p.epochs = append(p.messages, hub.Encode(nil, stamp, r)), append(p.epochs, m.epoch)
+	}
 	close(m.changed)
 	m.changed = make(chan struct{})
 	return p.first + uint64(len(p.messages)) - 1, nil

@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) hub.Hub) {
 	}{
 		{"append and read", testAppendRead},
 		{"read from the middle", testMiddle},
+		{"several at once", testSeveral},
 		{"tail", testTail},
 		{"partitions apart", testPartitions},
 		{"writers at once", testWriters},
@@ -134,6 +135,22 @@ func testMiddle(t *testing.T, h hub.Hub) {
 		if want := uint64(51 + i); m.Seq != want || m.Arrived != fleetscore.Micros(want-1) {
 			t.Fatalf("message %d has sequence %d and arrival %d, want %d and %d", i, m.Seq, m.Arrived, want, want-1)
 		}
+	}
+}
+
+func testSeveral(t *testing.T, h hub.Hub) {
+	mustAppend(t, h, 0, 1, nil)
+	seq, err := h.Append(t.Context(), 0, At(2), Batch(1, 3), Batch(2, 1), Batch(3, 2))
+	if err != nil || seq != 4 {
+		t.Fatalf("append of three gave sequence %d, %v; want 4", seq, err)
+	}
+	for i, m := range mustRead(t, h, 0, 2, 3) {
+		if m.Seq != uint64(i+2) || m.Arrived != 2 || m.Readings.Len() != []int{3, 1, 2}[i] {
+			t.Errorf("message %d is %+v", i+2, m)
+		}
+	}
+	if seq, err := h.Append(t.Context(), 0, At(3)); err != nil || seq != 5 || !mustRead(t, h, 0, 5, 1)[0].Tick {
+		t.Errorf("append without readings gave sequence %d, %v; want a tick at 5", seq, err)
 	}
 }
 
