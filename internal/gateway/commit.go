@@ -159,10 +159,14 @@ func (c *committer) append(ctx context.Context, at time.Time, readings ...*fleet
 	}
 	c.failed = err != nil
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
+	alive := err != nil
 	for _, r := range readings {
 		c.g.metrics.batch.Observe(float64(r.Len()))
+		if !c.stale(r) { // notes how far readings are: all of them are to be looked at
+			alive = true
+		}
 	}
-	if err != nil || slices.ContainsFunc(readings, func(r *fleetscore.Readings) bool { return !c.stale(r) }) {
+	if alive {
 		c.quiet = end
 	}
 	return err
