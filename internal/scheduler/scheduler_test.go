@@ -35,6 +35,9 @@ type world struct {
 	t        *testing.T
 	dir      string
 	clock    atomic.Int64 // microseconds
+	ledger   ledger.Ledger
+	wrap     func(ledger.Ledger) ledger.Ledger // what the scheduler gets of the ledger; nil: all
+	clockOf  func() time.Time                  // in place of clock
 	problems obs.Health
 	stop     func()
 }
@@ -75,12 +78,39 @@ func (w *world) bucket() store.Bucket {
 // start opens ledger and scheduler over a bucket.
 func (w *world) start(b store.Bucket) {
 	w.t.Helper()
+	w.open()
+	w.run(b)
+}
+
+// open opens the ledger.
+func (w *world) open() {
+	w.t.Helper()
 	l, err := ledger.Open(context.Background(), filepath.Join(w.dir, "ledger.db"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.ledger = l
+	w.stop = func() {
+		if err := l.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// run runs a scheduler over the open ledger.
+func (w *world) run(b store.Bucket) {
+	w.t.Helper()
+	used := w.ledger
+	if w.wrap != nil {
+		used = w.wrap(used)
+	}
+	now := w.clockOf
+	if now == nil {
+		now = func() time.Time { return time.UnixMicro(w.clock.Load()) }
+	}
+	var err error
 	w.Scheduler, err = New(Config{StoreURL: "file://" + w.dir, SpoolDir: filepath.Join(w.dir, "spool"), SyncEvery: time.Hour},
-		Deps{Ledger: l, Store: b, Health: &w.problems, Now: func() time.Time { return time.UnixMicro(w.clock.Load()) }})
+		Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -88,13 +118,41 @@ func (w *world) start(b store.Bucket) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
+	shut := w.stop
 	w.stop = func() {
 		cancel()
 		<-done
-		if err := l.Close(); err != nil {
-			w.t.Error(err)
+		shut()
+	}
+}
+
+// created waits until a pipeline's schedule is there.
+func (w *world) created(pipeline string) {
+	w.t.Helper()
+	changes, stop := w.ledger.Watch(ledger.JobsTopic(pipeline))
+	defer stop()
+	for end := time.After(20 * time.Second); ; {
+		v, err := w.ledger.Schedule(w.t.Context(), pipeline)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if !v.State.Created.IsZero() {
+			return
+		}
+		select {
+		case <-changes:
+		case <-end:
+			w.t.Fatalf("the schedule of %s is never made", pipeline)
 		}
 	}
+}
+
+func beat(l dispatch.Lease) dispatch.HeartbeatRequest {
+	return dispatch.HeartbeatRequest{Leases: []fleetscore.LeaseID{l.ID}}
+}
+
+func chunk(text string) dispatch.LogChunk {
+	return dispatch.LogChunk{Stream: "stderr", Data: []byte(text)}
 }
 
 // rows adds a row per device to the dataset, stamped at the hour, and completes
@@ -121,7 +179,7 @@ func (w *world) rows(stamp time.Time) {
 // wait returns the job once it is as wanted.
 func (w *world) wait(id fleetscore.JobID, wanted func(fleetscore.Job) bool) fleetscore.Job {
 	w.t.Helper()
-	changes, stop := w.ledger.Watch(ledger.AnyJobs)
+	changes, stop := w.ledger.Watch(ledger.JobTopic(id))
 	defer stop()
 	for end := time.After(20 * time.Second); ; {
 		j, err := w.ledger.Job(w.t.Context(), id)
@@ -357,18 +415,7 @@ func TestScheduleWaitsForData(t *testing.T) {
 			}
 		}
 	}
-	changes, stop := w.ledger.Watch(ledger.AnyJobs)
-	for { // it is created at 10:00 by the first look
-		v, err := w.ledger.Schedule(t.Context(), "p")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !v.State.Created.IsZero() {
-			break
-		}
-		<-changes
-	}
-	stop()
+	w.created("p")                             // at 10:00 by the first look
 	w.set(day.Add(12*time.Hour + time.Minute)) // two due times at once: 11:00 and 12:00
 	first = due("")
 	if want := (fleetscore.Interval{From: day.Add(8 * time.Hour), To: day.Add(12 * time.Hour)}); first.Interval != want {
