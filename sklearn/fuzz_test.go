@@ -3,6 +3,7 @@ package sklearn
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"math"
 	"path"
 	"regexp"
@@ -114,7 +115,7 @@ func FuzzJoblib(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
 		name := names[int(kind)%len(names)]
-		_, plain := loadPickle(data, "joblib", budget.New(nil, budget.Limits{}, len(data), true))
+		_, plain := loadPickle(data, "joblib", budget.New(context.Background(), budget.Limits{}, len(data), true))
 		_, wrapped := Load(compressed(t, name, data))
 		if (plain == nil) != (wrapped == nil) {
 			t.Fatalf("%v; in %s: %v", plain, name, wrapped)

@@ -304,7 +304,7 @@ func mostWork(size int) int64 { return budget.MinWork + budget.WorkPerByte*int64
 
 // spent loads a pickle and gives what its budget counted.
 func spent(data []byte, limits budget.Limits) (memory, work int64, err error) {
-	g, root, err := pickle.Parse(data, names, budget.New(nil, limits, len(data), false))
+	g, root, err := pickle.Parse(data, names, budget.New(context.Background(), limits, len(data), false))
 	if err != nil {
 		return 0, 0, err
 	}

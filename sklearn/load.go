@@ -39,7 +39,7 @@ type Limits struct {
 // An error is a [fleetscore.Error] whose hint says what to do. It wraps a [*Refusal],
 // which has the reason, the class and the parameter; of a damaged record its kind is
 // Corrupt instead.
-func Load(data []byte) (*Model, error) { return load(nil, data, Limits{}) }
+func Load(data []byte) (*Model, error) { return load(context.Background(), data, Limits{}) }
 
 // LoadWith is [Load] within limits and until the context ends, which gives a Refusal
 // for the reason [Late] that wraps the context's error.

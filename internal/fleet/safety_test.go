@@ -186,7 +186,7 @@ func TestLargeFilesTakeTurns(t *testing.T) {
 		t.Errorf("%d bytes were read at a time of files beyond the limit: %+v", most, c.Generation.Health.Causes)
 	}
 	m.most <- 0
-	if c, err = Sync(t.Context(), m, dir(t), spec, Options{MaxModelBytes: 512 << 20}); err != nil {
+	if _, err = Sync(t.Context(), m, dir(t), spec, Options{MaxModelBytes: 512 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if most := <-m.most; most != size {

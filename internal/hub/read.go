@@ -22,7 +22,6 @@ type reader struct {
 	cursor *cursor // nil between segments
 	first  uint64  // of the cursor's segment
 	bound  uint64  // the last message that may be read from it now
-	whole  bool    // whether another segment follows
 }
 
 // Read implements Hub.

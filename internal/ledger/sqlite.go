@@ -297,11 +297,6 @@ func timeOf(us int64) time.Time {
 	return fleetscore.Micros(us).Time()
 }
 
-// marks are n question marks for a list of values.
-func marks(n int) string {
-	return strings.TrimSuffix(strings.Repeat("?,", n), ",")
-}
-
 // String names the engine, for logs.
 func (l *SQLite) String() string {
 	return fmt.Sprintf("SQLite ledger %s", strings.TrimSuffix(l.lock.Name(), ".lock"))

@@ -1,10 +1,12 @@
 package pickle
 
 import (
+	"context"
 	"encoding/binary"
-	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"math"
 	"testing"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
 // shaped is a pickle of a tuple: integers of three widths, a float, bytes, a text.
@@ -25,7 +27,7 @@ func TestTemplates(t *testing.T) {
 	names, other := NewNames(nil, ""), NewNames(nil, "")
 	hits := 0
 	read := func(data []byte, names *Names) (items []Value, g *Graph, err error) {
-		g, root, err := Parse(data, names, budget.New(nil, budget.Limits{}, len(data), false))
+		g, root, err := Parse(data, names, budget.New(context.Background(), budget.Limits{}, len(data), false))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,10 +1,12 @@
 package pickle
 
 import (
+	"context"
 	"encoding/binary"
-	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 	"math"
 	"testing"
+
+	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
 // TestValues: leaves read back as they were written, whether their places fit
@@ -22,7 +24,7 @@ func TestValues(t *testing.T) {
 	file += "I134217728\nL-134217729L\nG" + string(binary.BigEndian.AppendUint64(nil, math.Float64bits(2.5))) + "F-0.25\n\x8c\x02ab" + "X\x01\x00\x00\x00cVd\\u00e9\nt."
 	defer func(was int) { largeFile = was }(largeFile)
 	for _, largeFile = range []int{payloadMask, 0} {
-		g, root, err := Parse([]byte(file), NewNames(nil, ""), budget.New(nil, budget.Limits{}, len(file), false))
+		g, root, err := Parse([]byte(file), NewNames(nil, ""), budget.New(context.Background(), budget.Limits{}, len(file), false))
 		if err != nil {
 			t.Fatal(err)
 		}
