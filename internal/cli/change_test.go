@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,14 +94,11 @@ func TestChangedConfiguration(t *testing.T) {
 	if code, stderr := apply("partitions: 2", "partitions: 2, retention: 1h", "scale: {min: 1", "scale: {min: 0"); code != 0 {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	for range 200 { // a second, and the hub is opened anew
-		if strings.Contains(p.retention(), "3600000000000") {
-			break
+	for segments, end := len(p.segments()), time.Now().Add(20*time.Second); len(p.segments()) <= segments; { // each opening begins new ones
+		if time.Now().After(end) {
+			t.Fatal("the hub isn't opened anew")
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if got := p.retention(); !strings.Contains(got, "3600000000000") {
-		t.Errorf("the hub keeps %s", got)
+		p.reading()
 	}
 	p.reading()
 	p.rows(3)
@@ -110,21 +106,20 @@ func TestChangedConfiguration(t *testing.T) {
 	if err := p.Get(t.Context(), "/queries", nil, &queries); err != nil || len(queries.Items) != 1 || queries.Items[0].Problem != "" {
 		t.Errorf("queries %+v, %v", queries.Items, err)
 	}
+	p.stop()
+	if log := p.log.String(); !strings.Contains(log, `"retention":"168h0m0s"`) || !strings.Contains(log, `"retention":"1h0m0s"`) {
+		t.Errorf("the hub was opened with another retention than a week and then an hour:\n%s", log)
+	}
 }
 
-// retention is the stream's, as the engine keeps it on disk.
-func (p *process) retention() string {
-	files, err := filepath.Glob(filepath.Join(p.dir, "data", "hub", "jetstream", "*", "streams", "readings-000", "meta.inf"))
-	if err != nil || len(files) != 1 {
-		p.t.Fatalf("the engine's files: %v, %v", files, err)
+// segments are the files of the hub's log.
+func (p *process) segments() []string {
+	p.t.Helper()
+	files, err := filepath.Glob(filepath.Join(p.dir, "data", "hub", "p*", "*"))
+	if err != nil || len(files) == 0 {
+		p.t.Fatalf("the hub's files: %v, %v", files, err)
 	}
-	b, err := os.ReadFile(files[0])
-	if err != nil {
-		return err.Error() // it is being written
-	}
-	_, after, _ := bytes.Cut(b, []byte(`"max_age":`))
-	age, _, _ := bytes.Cut(after, []byte(","))
-	return string(age)
+	return files
 }
 
 // smallDisk mounts a disk of 90 MB, until the test ends.

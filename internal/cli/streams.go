@@ -160,6 +160,7 @@ func (s *streams) openHub(ctx context.Context, cfg hub.Config) error {
 		s.mu.Lock()
 		s.hub = h
 		s.mu.Unlock()
+		s.server.log.Info("hub opened", "dir", cfg.Dir, "partitions", cfg.Partitions, "retention", cfg.Retention.String())
 	}
 	return err
 }

@@ -62,9 +62,9 @@ func joined(jobs []fleetscore.Job) string {
 	return ""
 }
 
-// TestSubmitWhileDue lets submissions, due times and ends of jobs meet in random
-// order, on a clock that goes on by pieces of a minute: the intervals join, and
-// each due time is decided once, none before its time.
+// TestSubmitWhileDue lets submissions, due times, ends of jobs and restarts meet in
+// random order, on a clock that goes on by pieces of a minute: the intervals join,
+// and each due time is decided once, none before its time.
 func TestSubmitWhileDue(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(8) {
@@ -94,6 +94,10 @@ func TestSubmitWhileDue(t *testing.T) {
 					})
 				}
 				wg.Wait()
+				if rnd.IntN(8) == 0 {
+					w.stop()
+					w.start(w.bucket())
+				}
 				if rnd.IntN(3) == 0 {
 					active, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{States: active})
 					if err != nil {

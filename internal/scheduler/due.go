@@ -127,7 +127,24 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 		return fleetscore.Job{}, err
 	}
 	s.log.Info("job was submitted", "job", d.Job.ID, "interval", d.Job.Interval.String())
-	return *d.Job, nil
+	return s.stillThere(ctx, *d.Job)
+}
+
+// stillThere ends a new job whose pipeline was taken out of the configuration while
+// it was made: the pipeline's loops may have ended before they saw the job. A
+// configuration that is applied after this look finds the job itself.
+func (s *Scheduler) stillThere(ctx context.Context, j fleetscore.Job) (fleetscore.Job, error) {
+	cfg, err := s.config(ctx)
+	if err != nil {
+		return j, nil // the job is made; a start looks for jobs without a pipeline too
+	}
+	if gone := followConfig(cfg, &j); gone != "" {
+		if _, err := s.cancel(ctx, j.ID, gone); err != nil && !fleetscore.Conflict.Is(err) {
+			return j, err
+		}
+		return j, fleetscore.Errorf(fleetscore.NotFound, "submit job", j.Pipeline, "the pipeline was taken out of the configuration meanwhile")
+	}
+	return j, nil
 }
 
 // decideAgain makes a job over an interval that somebody names.

@@ -1,11 +1,14 @@
 package scheduler
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 // TestWaitingJobFollows: a job that waits for a dataset takes the configuration
@@ -128,5 +131,61 @@ func TestNothingScoredIsNotGreen(t *testing.T) {
 		if got.State != want || got.Outcomes[fleetscore.NoData] != 3 || (want == fleetscore.JobFailed) != strings.Contains(got.Reason, "none of 3 sensors has readings") {
 			t.Errorf("job %+v, want %s", got, want)
 		}
+	}
+}
+
+// gone takes the pipeline out of the configuration in the midst of a submission, and
+// lets it go on when the scheduler has looked which pipelines there are.
+type gone struct {
+	ledger.Ledger
+	take   func()
+	looked chan struct{}
+}
+
+func (g *gone) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Job, error) {
+	jobs, err := g.Ledger.Jobs(ctx, f)
+	if f.Pipeline == "" {
+		select {
+		case g.looked <- struct{}{}:
+		default:
+		}
+	}
+	return jobs, err
+}
+
+func (g *gone) DecideSchedule(ctx context.Context, pipeline string, decide func(ledger.ScheduleView) (ledger.ScheduleDecision, error)) (ledger.ScheduleDecision, error) {
+	select {
+	case <-g.looked: // at the start
+	case <-time.After(20 * time.Second):
+		return ledger.ScheduleDecision{}, errors.New("nobody looks")
+	}
+	g.take()
+	select {
+	case <-g.looked:
+	case <-time.After(20 * time.Second):
+		return ledger.ScheduleDecision{}, errors.New("nobody looks again")
+	}
+	return g.Ledger.DecideSchedule(ctx, pipeline, decide)
+}
+
+// TestSubmitWhilePipelineGoes: a job that is submitted while its pipeline is taken
+// out of the configuration doesn't wait for ever.
+func TestSubmitWhilePipelineGoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.stop()
+	w.wrap = func(l ledger.Ledger) ledger.Ledger {
+		return &gone{Ledger: l, looked: make(chan struct{}, 1), take: func() {
+			w.applyConfig(func(cfg *fleetscore.Config) { delete(cfg.Pipelines, "p") })
+		}}
+	}
+	w.start(w.bucket())
+	iv := fleetscore.Interval{From: day.Add(8 * time.Hour), To: day.Add(9 * time.Hour)}
+	if j, err := w.Submit(t.Context(), "p", &iv); !fleetscore.NotFound.Is(err) {
+		t.Errorf("got job %+v, %v; want kind not found", j, err)
+	}
+	jobs, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{})
+	if err != nil || len(jobs) != 1 || jobs[0].State != fleetscore.JobCanceled {
+		t.Errorf("jobs %+v, %v; want one that is canceled", jobs, err)
 	}
 }
