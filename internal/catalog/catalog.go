@@ -91,6 +91,28 @@ func (c *Catalog) table(name, folder string) *table.Delta {
 	return d
 }
 
+// Examine reads a data file of a table that somebody else found damaged, such as a
+// node, so that the damage is reported here too. Other blobs, and files that no
+// reader sees any more, are left alone. What it finds is only reported.
+func (c *Catalog) Examine(ctx context.Context, blob string) {
+	if store.CheckName(fleetscore.BlobName(blob)) != nil {
+		return
+	}
+	if rest, ok := strings.CutPrefix(blob, dataArea); ok {
+		if name, file, ok := strings.Cut(rest, "/"); ok && CheckDataset(name) == nil {
+			_ = c.Dataset(name).Examine(ctx, file) // the table reports it
+		}
+	} else if rest, ok := strings.CutPrefix(blob, predictionsArea); ok {
+		if name, file, ok := strings.Cut(rest, "/"); ok {
+			d := c.Predictions(name)
+			if inCoverage, ok := strings.CutPrefix(file, coverageName[1:]+"/"); ok {
+				d, file = c.Coverage(name), inCoverage
+			}
+			_ = d.Examine(ctx, file)
+		}
+	}
+}
+
 // Datasets lists the names of the folders that lie among the datasets, in order.
 // Not every folder need hold a table.
 func (c *Catalog) Datasets(ctx context.Context) ([]string, error) {

@@ -107,6 +107,7 @@ func (c *Catalog) Maintain(ctx context.Context, now time.Time, dataset string, u
 
 func maintain(ctx context.Context, d *table.Delta, now time.Time, keep func(context.Context) (func(string) bool, error)) (done Maintained, err error) {
 	var joining, deleting error
+	_ = d.ExamineDamaged(ctx) // it reports; whoever needs a damaged file says so too
 	if done.Replaced, done.By, joining = d.Compact(ctx, now.Add(-settled)); fleetscore.NotFound.Is(joining) {
 		return done, joining
 	}

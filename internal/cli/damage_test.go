@@ -36,13 +36,14 @@ pipelines:
   well: {dataset: good, fleet: sensors, features: [Value], pool: cpu}
   starved: {dataset: bad, fleet: sensors, features: [Value], pool: cpu}
   shattered: {dataset: good, fleet: sensors, features: [Value], pool: cpu}
+  cracked: {dataset: cracked, fleet: sensors, features: [Value], pool: cpu, limits: {tries: 1}}
 `, filepath.Join(ref, "models")))
 	server := "--server=http://" + p.addr
 	rows := filepath.Join(p.dir, "rows.csv")
 	if err := os.WriteFile(rows, []byte("TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,1,5\n2026-11-23T10:00:05Z,1,1,6\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, dataset := range []string{"good", "bad"} {
+	for _, dataset := range []string{"good", "bad", "cracked"} {
 		if code, stdout, stderr := command(t, "dataset", "upload", dataset, rows, server); code != 0 {
 			t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
 		}
@@ -55,6 +56,15 @@ pipelines:
 	folder := filepath.Join(p.dir, "data", "store")
 	for _, name := range []string{"data/readings/_delta_log/00000000000000000000.json", "data/bad/_delta_log/00000000000000000001.json", "predictions/shattered/_delta_log/00000000000000000000.json"} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(`{"commitInfo`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "data", "cracked", "date=*", "*", "*.parquet"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if err := os.WriteFile(f, []byte("PAR1"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,7 +99,7 @@ pipelines:
 	for _, d := range list.Items {
 		problems[d.Name] = d.Problem
 	}
-	if len(problems) != 3 || problems["good"] != "" || !strings.Contains(problems["bad"], "dataset bad: data/bad/_delta_log/00000000000000000001.json") || !strings.Contains(problems["readings"], "dataset readings") {
+	if len(problems) != 4 || problems["good"] != "" || !strings.Contains(problems["bad"], "dataset bad: data/bad/_delta_log/00000000000000000001.json") || !strings.Contains(problems["readings"], "dataset readings") {
 		t.Errorf("datasets: %q", problems)
 	}
 	if status, page := get("/"); status != http.StatusOK || !strings.Contains(page, "predictions/shattered/_delta_log/00000000000000000000.json") || !strings.Contains(page, "dataset readings") {
@@ -133,6 +143,10 @@ pipelines:
 	until(shattered.ID, func(j fleetscore.Job) bool {
 		return j.State == fleetscore.JobWaiting && strings.Contains(j.Reason, "predictions of pipeline shattered")
 	})
+	cracked := until(submit("cracked").ID, func(j fleetscore.Job) bool { return j.State.Ended() }) // a node finds the damage
+	if _, health := get("/api/v1/health"); cracked.State != fleetscore.JobFailed || !strings.Contains(health, `"dataset cracked"`) || !strings.Contains(health, "data/cracked/date=2026-11-23") {
+		t.Errorf("a damaged file: the job is %s (%s), health: %s", cracked.State, cracked.Reason, health)
+	}
 	if _, health := get("/api/v1/health"); !strings.Contains(health, `"dataset bad"`) || !strings.Contains(health, `"dataset readings"`) || !strings.Contains(health, `"predictions of pipeline shattered"`) || strings.Contains(health, `"dataset good"`) {
 		t.Errorf("health: %s", health)
 	}

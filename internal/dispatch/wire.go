@@ -86,7 +86,8 @@ type Result struct {
 	Rows        int64                 `json:"rows"`
 	Anomalies   int64                 `json:"anomalies"`
 	Error       string                `json:"error,omitempty"`
-	Kind        string                `json:"kind,omitempty"` // of the error
+	Kind        string                `json:"kind,omitempty"`    // of the error
+	Damaged     string                `json:"damaged,omitempty"` // the blob that the error is about, if its kind is corrupt
 }
 
 // LogChunk is a piece of an attempt's output.

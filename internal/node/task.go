@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -23,6 +24,10 @@ func (n *Node) do(ctx context.Context, l dispatch.Lease) {
 	result, err := n.score(dispatch.WithLease(ctx, l.ID), l, out)
 	if err != nil {
 		result = dispatch.Result{Error: err.Error(), Kind: fleetscore.KindOf(err).String()}
+		var known *fleetscore.Error
+		if fleetscore.Corrupt.Is(err) && errors.As(err, &known) {
+			result.Damaged = known.Subject
+		}
 		out.printf("the attempt failed: %v", err)
 	}
 	out.printf("done in %s", time.Since(start).Round(time.Millisecond))

@@ -27,7 +27,8 @@ func (s *Scheduler) commitAll(ctx context.Context, name string) (next, error) {
 		err := s.commit(ctx, j)
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case fleetscore.KindOf(err).Retryable() || fleetscore.KindOf(err) == fleetscore.Internal:
+		case fleetscore.KindOf(err).Retryable() || fleetscore.KindOf(err) == fleetscore.Internal || fleetscore.Corrupt.Is(err):
+			// What is damaged can be restored, and the results are there: they are kept for it.
 			problems = append(problems, err, s.explain(ctx, j, "its results can't be made visible yet, which is tried again: "+err.Error()))
 		default:
 			problems = append(problems, s.fail(ctx, j, err.Error(), s.now()))

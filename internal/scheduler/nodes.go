@@ -170,6 +170,9 @@ func (s *Scheduler) Complete(ctx context.Context, lease fleetscore.LeaseID, r di
 	}
 	s.count(ended)
 	s.toSeal()
+	if r.Damaged != "" {
+		s.catalog.Examine(ctx, r.Damaged)
+	}
 	return nil
 }
 

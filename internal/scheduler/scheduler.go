@@ -112,7 +112,7 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 		s.now = time.Now
 	}
 	if s.catalog == nil {
-		s.catalog = catalog.New(deps.Store)
+		s.catalog = catalog.NewReporting(deps.Store, deps.Health)
 	}
 	s.spool = spool{dir: filepath.Clean(cfg.SpoolDir)}
 	if err := s.spool.open(); err != nil {

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -87,6 +88,32 @@ func (d *Delta) damagedFile(file string, why error) error {
 		g.files[file] = err.Error()
 	})
 	return err
+}
+
+// Examine reads a data file whole, so that it is reported if it is damaged, and
+// taken back as such if it is sound again. One that isn't visible is left alone.
+func (d *Delta) Examine(ctx context.Context, file string) error {
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if f, ok := snap.file(file); ok {
+		_, err = d.readFile(ctx, f, snap.Schema.all())
+	}
+	return err
+}
+
+// ExamineDamaged examines the files that were found damaged: somebody may have
+// restored them.
+func (d *Delta) ExamineDamaged(ctx context.Context) error {
+	d.damageMu.Lock()
+	files := slices.Sorted(maps.Keys(d.damage.files))
+	d.damageMu.Unlock()
+	var problems []error
+	for _, f := range files {
+		problems = append(problems, d.Examine(ctx, f))
+	}
+	return errors.Join(problems...)
 }
 
 // tell changes what is known of the damage, and reports it if that is news.
