@@ -55,9 +55,28 @@ type process struct {
 	file string // fleet.yaml
 	addr string
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *logText
 	open *store.Dir // the store, once a test looked into it
 	*client.Client
+}
+
+// logText is what a process has written so far.
+type logText struct {
+	mu   sync.Mutex // guards text
+	text []byte
+}
+
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, b...)
+	return len(b), nil
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
 }
 
 func startServer(t *testing.T, yaml string) *process {
@@ -94,7 +113,7 @@ func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 
 func (p *process) start() {
 	p.t.Helper()
-	p.log = &bytes.Buffer{}
+	p.log = &logText{}
 	p.cmd = exec.Command(os.Args[0], "up", p.file, "--dir", filepath.Join(p.dir, "data"), "--listen", p.addr)
 	p.cmd.Env = append(os.Environ(), asCommand+"=1")
 	p.cmd.Stderr = p.log

@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,7 +33,7 @@ type Config struct {
 	Hub           fleetscore.HubConfig // Key, Time and IdleAfter are used; zero fields get their documented defaults
 	Name          string               // of the hub in the request's path; "" means "hub"
 	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
-	MaxQueueBytes int64                // of all bodies at once; beyond it requests get 503; 0 means 256 MiB
+	MaxQueueBytes int64                // memory of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
 	Numbers       []string             // columns that queries calculate with: a text there is refused
 	Longest       time.Duration        // window of the queries, by which readings are judged that are late for all of them; 0 means a day
@@ -93,7 +92,7 @@ func (c Config) Validate() error {
 		return fail("the time column can't be %q", IDField)
 	case c.Hub.IdleAfter < 0 || c.BodyTimeout < 0:
 		return fail("a duration is negative")
-	case c.MaxBodyBytes < 1 || c.MaxBodyBytes > maxBodyBytes || c.MaxQueueBytes < c.MaxBodyBytes:
+	case c.MaxBodyBytes < 1 || c.MaxBodyBytes > maxBodyBytes || c.MaxQueueBytes < 2*c.MaxBodyBytes:
 		return fail("a limit of %d bytes for a body and %d for all", c.MaxBodyBytes, c.MaxQueueBytes)
 	}
 	return nil
@@ -123,7 +122,7 @@ type Gateway struct {
 
 	partition  [fleetscore.Shards]int // of each shard
 	parsers    chan *parser           // as many as processors: parsing does nothing but compute
-	queued     atomic.Int64           // bytes of bodies being received or waiting
+	intake     *intake                // of bodies being received or waiting
 	parsing    parsing                // requests between the end of their body and their queues
 	committers []*committer
 }
@@ -134,7 +133,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full}
+	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full, intake: newIntake(cfg.MaxQueueBytes)}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -142,7 +141,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		g.full = func() string { return "" }
 	}
 	var err error
-	if g.metrics, err = newMetrics(deps.Metrics, func() float64 { return float64(g.queued.Load()) }); err != nil {
+	if g.metrics, err = newMetrics(deps.Metrics, func() float64 { return float64(g.intake.used.Load()) }); err != nil {
 		return nil, err
 	}
 	for i, r := range fleetscore.SplitShards(g.hub.Partitions()) {

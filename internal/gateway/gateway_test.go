@@ -187,7 +187,7 @@ func TestGzip(t *testing.T) {
 	if got := send(strings.Repeat(line, 5000)); got != 413 {
 		t.Errorf("a body over the limit once it is decompressed: status %d", got)
 	}
-	if n := g.queued.Load(); n != 0 {
+	if n := g.intake.used.Load(); n != 0 {
 		t.Errorf("%d bytes are still counted as queued", n)
 	}
 }
@@ -404,13 +404,13 @@ func TestClientGone(t *testing.T) {
 	}()
 	<-slow.begun
 	leave()
-	if g.queued.Load() == 0 {
+	if g.intake.used.Load() == 0 {
 		t.Error("nothing counts as queued while it is stored")
 	}
 	close(slow.proceed)
 	<-done
-	if w.Code != 200 || g.queued.Load() != 0 {
-		t.Errorf("status %d, %d bytes queued", w.Code, g.queued.Load())
+	if w.Code != 200 || g.intake.used.Load() != 0 {
+		t.Errorf("status %d, %d bytes queued", w.Code, g.intake.used.Load())
 	}
 }
 

@@ -1,14 +1,11 @@
 package gateway
 
 import (
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
 
@@ -78,11 +75,11 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 		w.Header().Set("Retry-After", "10")
 		return http.StatusServiceUnavailable, 0, g.problem(fleetscore.Exhausted, "send them again later; GET /queries says which query is behind, and hub.backlog_mb sets the bound", "%s", why)
 	}
-	body, status, problem := g.body(w, r)
+	body, arrival, status, problem := g.body(w, r)
 	if problem != nil {
 		return status, 0, problem
 	}
-	defer g.queued.Add(-int64(len(body)))
+	defer arrival.release()
 	g.metrics.body.Add(float64(len(body)))
 
 	out, waits, err := g.parse(parse, body)
@@ -162,60 +159,4 @@ func (g *Gateway) verdict(out *parsed, err error) (status, accepted int, problem
 		return http.StatusBadRequest, 0, g.problem(fleetscore.Invalid, "", "the body holds no reading")
 	}
 	return http.StatusOK, out.accepted, nil
-}
-
-// body receives a request's body; its bytes count as queued until the caller
-// takes them off.
-func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, status int, problem *Problem) {
-	limit := g.cfg.MaxBodyBytes
-	tooLarge := func() ([]byte, int, *Problem) {
-		return nil, http.StatusRequestEntityTooLarge, g.problem(fleetscore.Invalid, "send fewer readings per request", "the body is larger than %d bytes", limit)
-	}
-	if r.ContentLength > limit {
-		return tooLarge()
-	}
-	expect := max(r.ContentLength, 0)
-	if g.queued.Add(expect) > g.cfg.MaxQueueBytes {
-		g.queued.Add(-expect)
-		return nil, http.StatusServiceUnavailable, g.problem(fleetscore.Unavailable, "send them again in a moment", "too many readings wait to be stored")
-	}
-	defer func() { g.queued.Add(int64(len(data)) - expect) }()
-
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // not all writers have deadlines
-	var in io.Reader = http.MaxBytesReader(w, r.Body, limit)
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-	case "gzip":
-		zip, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body isn't gzip: %v", err)
-		}
-		in, expect = zip, 0
-		g.queued.Add(-max(r.ContentLength, 0))
-	default:
-		return nil, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send it plain or as gzip", "content encoding %q isn't known", encoding)
-	}
-	buf := make([]byte, 0, min(max(expect+1, 4<<10), limit+1))
-	for int64(len(buf)) <= limit {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := in.Read(buf[len(buf):min(int64(cap(buf)), limit+1)])
-		buf = buf[:len(buf)+n]
-		if errors.Is(err, io.EOF) {
-			return buf, 0, nil
-		}
-		var tooBig *http.MaxBytesError
-		switch {
-		case errors.As(err, &tooBig):
-			return tooLarge()
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, http.StatusRequestTimeout, g.problem(fleetscore.Unavailable, "send them again", "the body didn't arrive within %s", g.cfg.BodyTimeout)
-		case err != nil && r.Context().Err() != nil:
-			return nil, statusClientGone, g.problem(fleetscore.Unavailable, "", "the request ended early")
-		case err != nil:
-			return nil, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body could not be read: %v", err)
-		}
-	}
-	return tooLarge()
 }

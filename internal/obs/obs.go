@@ -23,7 +23,12 @@ func NewLogger(w io.Writer) *slog.Logger {
 	if v := os.Getenv("FLEETSCORE_LOG_LEVEL"); v != "" && level.UnmarshalText([]byte(v)) != nil {
 		level = slog.LevelInfo
 	}
-	opt := &slog.HandlerOptions{Level: level}
+	opt := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // JSON would have a bare number of nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return slog.New(slog.NewTextHandler(w, opt))
 	}

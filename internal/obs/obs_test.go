@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLogIsJSONBeyondTerminals(t *testing.T) {
@@ -13,9 +14,9 @@ func TestLogIsJSONBeyondTerminals(t *testing.T) {
 	var b bytes.Buffer
 	l := NewLogger(&b)
 	l.Debug("hidden")
-	l.Info("shown", "job", "j1")
+	l.Info("shown", "job", "j1", "took", 1500*time.Millisecond)
 	var record map[string]any
-	if err := json.Unmarshal(b.Bytes(), &record); err != nil || record["msg"] != "shown" || record["job"] != "j1" {
+	if err := json.Unmarshal(b.Bytes(), &record); err != nil || record["msg"] != "shown" || record["job"] != "j1" || record["took"] != "1.5s" {
 		t.Errorf("got %q, %v; want one record", b.String(), err)
 	}
 }

@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+const (
+	// firstBytes is what a body of unknown or large size gets before it has shown
+	// that it brings more. What it announces costs nothing until it comes.
+	firstBytes = 128 << 10
+	// gzipBytes is about what decompressing takes beside the text.
+	gzipBytes = 64 << 10
+	// A body that has come for gaveTime and brought less than gaveRate bytes a
+	// second gives way to others when memory is short.
+	gaveTime = 2 * time.Second
+	gaveRate = 64 << 10
+)
+
+// intake is the memory of all bodies, from their first byte until their readings are
+// stored. It is counted as it is taken, not as it is announced, so that who announces
+// much and sends nothing takes nothing from others.
+type intake struct {
+	limit int64
+	used  atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	arrives map[*arrival]struct{}
+}
+
+// arrival is a body that is being received.
+type arrival struct {
+	of    *intake
+	begun time.Time
+	bytes int64 // counted in used
+
+	text    atomic.Int64 // bytes that have come
+	gone    atomic.Bool  // it had to give way
+	control *http.ResponseController
+}
+
+func newIntake(limit int64) *intake {
+	return &intake{limit: limit, arrives: make(map[*arrival]struct{})}
+}
+
+// begin notes a body that is going to be received.
+func (i *intake) begin(w http.ResponseWriter) *arrival {
+	a := &arrival{of: i, begun: time.Now(), control: http.NewResponseController(w)}
+	i.mu.Lock()
+	i.arrives[a] = struct{}{}
+	i.mu.Unlock()
+	return a
+}
+
+// end takes a body that has come, or won't, off those that are being received. Its
+// memory counts until release.
+func (a *arrival) end() {
+	a.of.mu.Lock()
+	delete(a.of.arrives, a)
+	a.of.mu.Unlock()
+}
+
+// release gives the body's memory back.
+func (a *arrival) release() { a.take(-a.bytes) }
+
+// take counts memory; false if there is none left. Then bodies that come slowly are
+// told to give way, so that there is some in a moment.
+func (a *arrival) take(n int64) bool {
+	if a.of.used.Add(n) > a.of.limit && n > 0 {
+		a.of.used.Add(-n)
+		a.of.clear()
+		return false
+	}
+	a.bytes += n
+	return true
+}
+
+// clear ends the bodies that come slowly.
+func (i *intake) clear() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for a := range i.arrives {
+		if age := time.Since(a.begun); age > gaveTime && float64(a.text.Load()) < age.Seconds()*gaveRate && !a.gone.Swap(true) {
+			_ = a.control.SetReadDeadline(time.Unix(1, 0)) // ends its read; not all writers have deadlines
+		}
+	}
+}
+
+// errFull: there is no memory for more of a body.
+var errFull = errors.New("too many readings wait to be stored")
+
+// body receives a request's body. The caller releases the arrival once the readings
+// are stored.
+func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, a *arrival, status int, problem *Problem) {
+	limit := g.cfg.MaxBodyBytes
+	if r.ContentLength > limit {
+		return nil, nil, http.StatusRequestEntityTooLarge, g.tooLarge()
+	}
+	a = g.intake.begin(w)
+	defer a.end()
+	defer func() {
+		if problem != nil {
+			a.release()
+		}
+	}()
+	_ = a.control.SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // not all writers have deadlines
+	var in io.Reader = http.MaxBytesReader(w, r.Body, limit)
+	expect := r.ContentLength
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		if !a.take(gzipBytes) {
+			return nil, a, http.StatusServiceUnavailable, g.full503()
+		}
+		zip, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body isn't gzip: %v", err)
+		}
+		in, expect = zip, -1
+	default:
+		return nil, a, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send it plain or as gzip", "content encoding %q isn't known", encoding)
+	}
+	data, err := a.read(in, expect, limit)
+	var tooBig *http.MaxBytesError
+	switch {
+	case err == nil:
+		return data, a, 0, nil
+	case errors.As(err, &tooBig):
+		return nil, a, http.StatusRequestEntityTooLarge, g.tooLarge()
+	case errors.Is(err, errFull):
+		return nil, a, http.StatusServiceUnavailable, g.full503()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, a, http.StatusRequestTimeout, g.problem(fleetscore.Unavailable, "send them again", "the body didn't arrive within %s", g.cfg.BodyTimeout)
+	case r.Context().Err() != nil:
+		return nil, a, statusClientGone, g.problem(fleetscore.Unavailable, "", "the request ended early")
+	}
+	return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body could not be read: %v", err)
+}
+
+func (g *Gateway) tooLarge() *Problem {
+	return g.problem(fleetscore.Invalid, "send fewer readings per request", "the body is larger than %d bytes", g.cfg.MaxBodyBytes)
+}
+
+func (g *Gateway) full503() *Problem {
+	return g.problem(fleetscore.Unavailable, "send them again in a moment", "%v", errFull)
+}
+
+// read reads a body of expect bytes, or of unknown size below 0. It takes no more
+// memory than about twice of what has come.
+func (a *arrival) read(in io.Reader, expect, limit int64) ([]byte, error) {
+	room := func(want int64) int64 {
+		if expect >= 0 {
+			want = min(want, expect+1) // one more, to find the end without growing
+		}
+		return min(want, limit+1)
+	}
+	first := room(firstBytes)
+	if !a.take(first) {
+		return nil, errFull
+	}
+	buf := make([]byte, 0, first)
+	for {
+		if len(buf) == cap(buf) {
+			if int64(len(buf)) > limit {
+				return nil, &http.MaxBytesError{Limit: limit}
+			}
+			old, more := int64(cap(buf)), max(room(2*int64(cap(buf))), int64(cap(buf))+1)
+			if !a.take(more) { // both exist while one is copied
+				return nil, errFull
+			}
+			buf = append(make([]byte, 0, more), buf...)
+			a.take(-old)
+		}
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		a.text.Add(int64(n))
+		switch {
+		case errors.Is(err, io.EOF):
+			if int64(len(buf)) > limit {
+				return nil, &http.MaxBytesError{Limit: limit}
+			}
+			return buf, nil
+		case a.gone.Load():
+			return nil, errFull
+		case err != nil:
+			return nil, err
+		}
+	}
+}
