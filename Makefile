@@ -33,8 +33,8 @@ parity: ## models of many releases of scikit-learn, with random parameters, agai
 race: ## the tests of packages with goroutines under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
 
-crash: ## kill -9 of server and nodes at random, for longer than make test does
-	FLEETSCORE_CRASH_ROUNDS=40 $(GO) test -run TestCrash -count 1 -timeout 60m -v ./internal/cli
+crash: ## kills, frozen processes, power cuts, full disks, wrong clocks and hostile bodies, for longer than make test
+	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
 
 check: ## format, vet, linters, architecture, all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi

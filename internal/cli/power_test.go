@@ -77,6 +77,7 @@ func TestPowerCut(t *testing.T) {
 		after.stop()
 		unmount()
 	}
+	t.Logf("%d acknowledged readings, %d power cuts", sum(sent), len(list))
 }
 
 // checkPowerCut compares the rows with what was acknowledged before the cut, and

@@ -361,7 +361,7 @@ func TestCrash(t *testing.T) {
 	wg.Wait()
 	p.settle(sent)
 	p.checkCrash(sent)
-	t.Log(counts)
+	t.Logf("%d acknowledged readings, %v", sum(sent), counts)
 }
 
 func (p *process) signal(s syscall.Signal) {

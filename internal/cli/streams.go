@@ -160,7 +160,7 @@ func (s *streams) openHub(ctx context.Context, cfg hub.Config) error {
 		s.mu.Lock()
 		s.hub = h
 		s.mu.Unlock()
-		s.server.log.Info("hub opened", "dir", cfg.Dir, "partitions", cfg.Partitions, "retention", cfg.Retention.String())
+		s.server.log.Info("the hub is open", "dir", cfg.Dir, "hub", h.ID(), "partitions", cfg.Partitions, "retention", cfg.Retention)
 	}
 	return err
 }

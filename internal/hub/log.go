@@ -136,7 +136,6 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 	for _, p := range h.partitions {
 		h.writers.Go(p.run)
 	}
-	h.slog.Info("the hub is open", "dir", cfg.Dir, "hub", h.hub, "partitions", cfg.Partitions, "retention", cfg.Retention)
 	return h, nil
 }
 
