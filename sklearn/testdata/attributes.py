@@ -1,58 +1,82 @@
-"""Adds the names of all parameters and attributes of the supported classes, as the
-release that runs it has them, to a file.
+"""Adds the names of all parameters and attributes that the supported classes, and the
+objects in them that are read, have in releases of scikit-learn, to a list.
 
-    python attributes.py attributes.json
+    python attributes.py ../internal/estimator/attributes.txt FILE…
 
-The parameters come from signatures, the attributes from estimators that live.py
-fits. TestAttributes judges each: it is looked at, or known to be inert. Run it with
-each release from 0.19 on, one after the other; a name that is there stays.
+A FILE is a wheel of scikit-learn. Its sources are only read: what a class or one of its
+bases takes in __init__, or assigns to self anywhere, is a name of its. A name that
+is in the list stays, so that names which estimators were seen to have after a fit, but
+which no source tells, can be added by hand. TestAttributes judges each: it is looked
+at, or known to be inert. Loading refuses others. Run it with a release of each minor
+version from 0.19 on.
 """
-import inspect
-import json
+import ast
 import os
 import sys
+import zipfile
 
-import numpy as np
+HERE = os.path.dirname(os.path.abspath(__file__))
+SUPPORTED = open(os.path.join(HERE, "classes.txt")).read().split()
+# What stands in estimators and is read too.
+PARTS = """_CalibratedClassifier _SigmoidCalibration IsotonicRegression LabelBinarizer LabelEncoder OneHotEncoder MissingIndicator
+TreePredictor _CurveScorer _ConstantPredictor
+LogOddsEstimator ScaledLogOddsEstimator PriorProbabilityEstimator MeanEstimator QuantileEstimator ZeroEstimator""".split()
+# What functions outside the class give to any estimator.
+COMMON = {"n_features_in_", "feature_names_in_", "_sklearn_version", "_sklearn_output_config", "_metadata_request"}
+# Names with two underscores get the class before them. The others are parameters of a
+# base class that subclasses don't pass on.
+MANGLED = {"__Xfit": "_BaseLibSVM__Xfit"}
+NEVER = {"impl", "family"}
 
-import live
-import wide
 
-SUPPORTED = set(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "classes.txt")).read().split())
-found = {}
+def classes_of(wheel):
+    """Gives, for each class, the names it assigns, its bases' names."""
+    found = {}
+    with zipfile.ZipFile(wheel) as z:
+        for path in z.namelist():
+            if not path.startswith("sklearn/") or not path.endswith(".py") or "/tests/" in path or "/externals/" in path:
+                continue
+            for c in ast.walk(ast.parse(z.read(path))):
+                if isinstance(c, ast.ClassDef):
+                    names, bases = found.setdefault(c.name, (set(), set()))
+                    names.update(names_of(c))
+                    for b in c.bases:
+                        if isinstance(b, ast.Call) and b.args:  # six.with_metaclass(Meta, Base)
+                            bases.update(a.id for a in b.args if isinstance(a, ast.Name))
+                        bases.add(getattr(b, "id", getattr(b, "attr", "")))
+    return found
 
 
-def note(obj, depth=0):
-    """Notes an object's attributes, and those of estimators in it."""
-    if depth > 6:
-        return
-    if isinstance(obj, (list, tuple)) or isinstance(obj, np.ndarray) and obj.dtype == object:
-        for v in list(np.ravel(obj) if isinstance(obj, np.ndarray) else obj)[:6]:
-            note(v, depth + 1)
-    elif hasattr(obj, "get_params") and type(obj).__module__.startswith("sklearn."):
-        name = type(obj).__name__
-        if name in SUPPORTED:
-            names = found.setdefault(name, set())
-            names.update(vars(obj))
-            names.update(p for p in inspect.signature(type(obj).__init__).parameters if p not in ("self", "args", "kwargs", "params"))
-        for v in list(vars(obj).values()):
-            note(v, depth + 1)
+def names_of(c):
+    for n in ast.walk(c):
+        if isinstance(n, ast.FunctionDef) and n.name == "__init__":
+            for a in n.args.args + n.args.kwonlyargs:
+                if a.arg != "self":
+                    yield a.arg
+        elif isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and getattr(n.value, "id", "") == "self":
+            yield MANGLED.get(n.attr, n.attr)
+        elif isinstance(n, ast.Call) and getattr(n.func, "id", "") == "setattr" and getattr(n.args[0], "id", "") == "self" and isinstance(n.args[1], ast.Constant):
+            yield n.args[1].value
+
+
+def names(found, c, seen=()):
+    if c in seen or c not in found:
+        return set()
+    own, bases = found[c]
+    return own.union(*[names(found, b, seen + (c,)) for b in bases])
 
 
 def main():
-    for r in range(6):
-        for i, f in enumerate(live.FAMILIES + wide.FAMILIES):
-            d = live.Draw(r * 1000 + i)
-            try:
-                est, x, y = live.case(d, f)
-                note(est.fit(x) if y is None else est.fit(x, y))
-            except Exception:  # parameters that don't go together
-                pass
-    path = sys.argv[1]
-    known = json.load(open(path)) if os.path.exists(path) else {}
-    for name, names in found.items():
-        known[name] = sorted(set(known.get(name, [])) | names)
-    with open(path, "w") as fh:
-        json.dump(known, fh, indent=0, sort_keys=True)
+    path, known = sys.argv[1], {}
+    if os.path.exists(path):
+        known = {line.split()[0]: set(line.split()[1:]) for line in open(path)}
+    for wheel in sys.argv[2:]:
+        found = classes_of(wheel)
+        for c in SUPPORTED + PARTS:
+            known.setdefault(c, set()).update(n for n in names(found, c) if not n.startswith("__"))
+    with open(path, "w") as f:
+        for c in sorted(known):
+            f.write(" ".join([c] + sorted((known[c] | (COMMON if c in SUPPORTED else {"_sklearn_version"})) - NEVER)) + "\n")
 
 
 if __name__ == "__main__":

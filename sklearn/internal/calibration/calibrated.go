@@ -99,6 +99,9 @@ func (c *Calibrated) member(a *estimator.Attributes) {
 				in.Unsupported("out_of_bounds="+bounds, "use clip")
 			}
 			x := in.Vector(xs, -1)
+			if n := len(x); n > 0 && (in.FloatOr("X_min_", x[0]) != x[0] || in.FloatOr("X_max_", x[n-1]) != x[n-1]) {
+				in.Fail("%s doesn't end at X_min_ and X_max_", xs)
+			}
 			c.curves = append(c.curves, curve{x: x, y: in.Vector(ys, len(x)), single: in.Single(xs)})
 		})
 	}

@@ -34,11 +34,15 @@ type Attributes struct {
 	patch       int
 	features    int
 	instead     bool
+	of          string // the class whose attributes they are; Class is the estimator's
+	unknown     string // the first attribute that no release gives the class
 	err         error
 }
 
-func (a *Attributes) read(state pickle.Value) error {
+// read notes the attributes of an object of a class.
+func (a *Attributes) read(class string, state pickle.Value) error {
 	b, g := a.b, a.b.Graph
+	a.of = class
 	if a.list = g.Known(state); a.list != nil {
 		return nil
 	}
@@ -52,17 +56,27 @@ func (a *Attributes) read(state pickle.Value) error {
 		}
 		b.attrs = slices.Grow(b.attrs, 2*n-len(b.attrs))
 	}
+	if b.same.class != class {
+		b.same.class, b.same.list, b.same.names = class, b.same.list[:0], known()[class]
+	}
 	first, escaped := len(b.attrs), false
-	for e := g.Entries(state); ; {
+	for e, i := g.Entries(state), 0; ; i++ {
 		k, v, ok := e.KeyValue()
 		if !ok {
 			break
+		}
+		if i < len(b.same.list) && b.same.list[i].Key == k { // as in most trees of a forest
+			b.attrs = append(b.attrs, pickle.Attribute{Tag: b.same.list[i].Tag, Key: k, Value: v})
+			continue
 		}
 		name, ok := g.Text(k)
 		if !ok {
 			return Misfit("%s has an attribute that is named by no string", at(a.Class, a.Name))
 		}
 		t := tag(name)
+		if a.unknown == "" && !b.same.names.has(t, name) {
+			a.unknown = string(name)
+		}
 		if g.Escaped(k) { // the next call overwrites it
 			if err := g.Charge(len(name) + 24); err != nil {
 				return err
@@ -72,9 +86,11 @@ func (a *Attributes) read(state pickle.Value) error {
 		}
 		b.attrs = append(b.attrs, pickle.Attribute{Tag: t, Key: k, Value: v})
 	}
-	if a.list = b.attrs[first:]; !escaped {
-		g.Keep(state, a.list)
+	if a.list = b.attrs[first:]; escaped || a.unknown != "" {
+		return nil
 	}
+	b.same.list = append(b.same.list[:0], a.list...)
+	g.Keep(state, a.list)
 	return nil
 }
 
@@ -192,6 +208,9 @@ func (a *Attributes) Graph() *pickle.Graph { return a.b.Graph }
 
 // Value is an attribute; 0 if there is none of that name.
 func (a *Attributes) Value(name string) pickle.Value {
+	if a.b.Looked != nil {
+		a.b.Looked(a.of, name)
+	}
 	t := tag(name)
 	for i := len(a.list) - 1; i >= 0; i-- { // the last of a name counts, as in Python
 		if e := &a.list[i]; e.Tag == t && a.b.called(e, name) {
@@ -532,11 +551,12 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 		a.err = err
 		return
 	}
-	if err := in.read(state); err != nil {
+	if err := in.read(class.Name, state); err != nil {
 		a.err = err
 		return
 	}
 	read(&in)
+	in.judge(class.Name)
 	a.b.attrs = a.b.attrs[:first]
 	if a.err == nil {
 		a.err = in.err

@@ -25,17 +25,28 @@ type Builder struct {
 	// of a later step may be names that an earlier step made up.
 	Names   []string
 	decided bool // whether there are Names
+	// Looked, if it is set, is told each attribute that is asked for; tests find out so
+	// what is never looked at.
+	Looked func(class, name string)
 
 	classes  func(id int) *Class
 	attrs    []pickle.Attribute // of the estimators being built
 	names    []string           // of attributes, where the file has them escaped
 	frames   []*Attributes      // one for each depth, used again
+	same     alike
 	versions []string
 	latest   release   // that was named last, by this file or one before
 	copies   [8]string // names that were copied lately, from this file or others
 	copied   int
 	depth    int
 	hidden   int // above 0: parts of an ensemble, which are no steps
+}
+
+// alike is what the objects of a class that were read last have in common.
+type alike struct {
+	class string
+	names *nameSet           // that the class may have
+	list  []pickle.Attribute // whose names were found to be among them
 }
 
 // builders are used again for their memory, which holds no part of a file.
@@ -46,7 +57,7 @@ func (b *Builder) Release() {
 	for _, f := range b.frames {
 		*f = Attributes{}
 	}
-	*b = Builder{attrs: b.attrs[:0], frames: b.frames, latest: b.latest, copies: b.copies, copied: b.copied}
+	*b = Builder{attrs: b.attrs[:0], frames: b.frames, same: alike{list: b.same.list[:0]}, latest: b.latest, copies: b.copies, copied: b.copied}
 	if cap(b.attrs) <= 1024 {
 		builders.Put(b)
 	}
@@ -125,7 +136,7 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	}
 	a, first := b.frame(), len(b.attrs)
 	*a = Attributes{b: b, Class: c.Name, Name: name}
-	if err := a.read(state); err != nil {
+	if err := a.read(c.Name, state); err != nil {
 		return nil, err
 	}
 	a.release()
@@ -134,6 +145,7 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 		b.Steps = append(b.Steps, Step{Name: name, Version: a.version})
 	}
 	est := c.Read(a)
+	a.judge(c.Name)
 	err := a.err
 	if err == nil && est != nil && a.features > 0 && class.Name != "Pipeline" {
 		if n := est.Features(); n > 0 && n != a.features {

@@ -91,6 +91,19 @@ func (a *Attributes) OneLabel() {
 	}
 }
 
+// Unset refuses attributes that fitting leaves away, None or False, and that change what
+// is predicted otherwise.
+func (a *Attributes) Unset(names ...string) {
+	g := a.b.Graph
+	for _, name := range names {
+		v := a.Value(name)
+		if v == 0 || v.Kind() == pickle.KindNone || v.Kind() == pickle.KindBool && !v.True() {
+			continue
+		}
+		a.Unsupported(name+"="+g.Describe(v), "write "+a.of+" as fitting leaves it")
+	}
+}
+
 // Agrees refuses a count that doesn't fit what it counts, as after a change by
 // hand: scikit-learn goes by it, or fails.
 func (a *Attributes) Agrees(name string, want int) {

@@ -92,15 +92,17 @@ func ReadRegressor(a *estimator.Attributes) estimator.Estimator {
 	r := NewRegressor(a.Class)
 	r.read(a)
 	switch a.Class {
-	case "PoissonRegressor", "GammaRegressor":
-		r.log = true
-	case "TweedieRegressor":
-		switch link := a.Text("link", "auto"); link {
-		case "auto":
-			r.log = a.FloatOr("power", 0) > 0
-		case "log":
+	case "PoissonRegressor", "GammaRegressor", "TweedieRegressor":
+		link, _ := a.LossOf("_link_instance") // until 1.0
+		if link == "" {
+			_, link = a.LossOf("_base_loss")
+		}
+		switch link {
+		case "LogLink":
 			r.log = true
-		case "identity":
+		case "IdentityLink":
+		case "":
+			a.Fail("_base_loss is missing, or has no link")
 		default:
 			a.Unsupported("link="+link, "use auto, identity or log")
 		}
@@ -174,6 +176,9 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 			in.OneLabel()
 			s.labels = in.Labels("classes_")
 		})
+		if a.AtLeast(1, 8) && a.Has("classes_") { // an attribute of its own from then on
+			s.labels = a.Labels("classes_")
+		}
 	} else {
 		s.labels = a.Labels("classes_")
 	}

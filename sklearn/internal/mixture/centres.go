@@ -113,7 +113,7 @@ type EllipticEnvelope struct {
 func ReadEllipticEnvelope(a *estimator.Attributes) estimator.Estimator {
 	e := &EllipticEnvelope{location: a.PerFeature("location_"), powers: !a.AtLeast(0, 20)}
 	e.features = len(e.location)
-	if a.Has("precision_") {
+	if a.Bool("store_precision", true) && a.Has("precision_") {
 		e.precision, _, _ = a.Matrix("precision_", e.features, e.features)
 	} else { // store_precision=False
 		covariance, _, _ := a.Matrix("covariance_", e.features, e.features)

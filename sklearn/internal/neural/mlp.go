@@ -50,10 +50,16 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 	}
 	p.hidden, p.last = find("activation"), find("out_activation_")
 	if a.Class == "MLPClassifier" {
-		if a.Has("_label_binarizer") {
-			a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { in.OneLabel() })
+		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { // predict gives its labels
+			in.OneLabel()
+			in.Agrees("neg_label", 0)
+			in.Agrees("pos_label", 1)
+			in.Unset("sparse_input_", "sparse_output")
+			p.labels = in.Labels("classes_")
+		})
+		if l := a.Labels("classes_"); l.Len() != p.labels.Len() {
+			a.Fail("classes_ has %d labels, _label_binarizer %d", l.Len(), p.labels.Len())
 		}
-		p.labels = a.Labels("classes_")
 	}
 	g := a.Graph()
 	weights, biases := a.Value("coefs_"), a.Value("intercepts_")

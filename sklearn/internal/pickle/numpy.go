@@ -290,7 +290,7 @@ var ErrNotFinite = errors.New("holds")
 // are an error.
 func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 	if a.HoldsObjects() {
-		return g.objectFloats(a)
+		return g.objectFloats(a, finite)
 	}
 	if !a.dtype.isNumber() {
 		return nil, errors.New("holds something else than numbers")
@@ -347,7 +347,7 @@ func (a *Array) decode(out []float64, b []byte) {
 }
 
 // objectFloats reads an array of Python numbers.
-func (g *Graph) objectFloats(a *Array) ([]float64, error) {
+func (g *Graph) objectFloats(a *Array, finite bool) ([]float64, error) {
 	n := a.Size()
 	if a.data.Kind() != KindList || g.Count(a.data) != n || a.fortran && a.Dims > 1 {
 		return nil, errors.New("holds something else than numbers")
@@ -362,7 +362,7 @@ func (g *Graph) objectFloats(a *Array) ([]float64, error) {
 			return out, nil
 		}
 		f, ok := g.Number(v)
-		if !ok || f-f != 0 {
+		if !ok || finite && f-f != 0 {
 			return nil, errors.New("holds something else than numbers")
 		}
 		out = append(out, f)

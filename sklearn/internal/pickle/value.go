@@ -123,7 +123,8 @@ func signed(b []byte) int64 {
 	return x
 }
 
-func (v Value) isTrue() bool { return v.Kind() == KindBool && v.index() == 1 }
+// True reports whether v is Python's True.
+func (v Value) True() bool { return v.Kind() == KindBool && v.index() == 1 }
 
 // Tuple gives the items of a tuple, nil for anything else.
 func (g *Graph) Tuple(v Value) []Value {
@@ -490,7 +491,7 @@ func (g *Graph) Number(v Value) (float64, bool) {
 // Boolean gives a Python or NumPy truth value; Python 2 may write an integer.
 func (g *Graph) Boolean(v Value) (b, ok bool) {
 	if v.Kind() == KindBool {
-		return v.isTrue(), true
+		return v.True(), true
 	}
 	f, ok := g.Number(v)
 	return f != 0, ok

@@ -56,39 +56,53 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 		return s
 	}
 	keepEmpty := a.Bool("keep_empty_features", false)
+	if a.Text("strategy", "mean") == "constant" && !a.AtLeast(1, 8) { // with NaN as fill_value
+		keepEmpty = true
+	}
 	for i, f := range s.statistics {
 		if f == f || keepEmpty {
 			s.keep = append(s.keep, int32(i))
 		}
 	}
 	if a.Bool("add_indicator", false) && a.Has("indicator_") {
-		a.Nested(a.Value("indicator_"), "indicator_", func(in *estimator.Attributes) {
-			if !in.Has("features_") {
-				return
-			}
-			arr, err := g.Array(in.Value("features_"))
-			if err != nil || arr.Dims != 1 {
-				in.Fail("indicator_ has no features_")
-				return
-			}
-			f, err := g.Floats(&arr, true)
-			if err != nil {
-				in.Fail("indicator_: features_ %w", err)
-			}
-			if err := g.Charge(12 * len(f)); err != nil {
-				in.Fail("%w", err)
-				return
-			}
-			for _, v := range f {
-				if v < 0 || v >= float64(s.features) || v != float64(int32(v)) {
-					in.Fail("indicator_: features_ holds %v", v)
-					return
-				}
-				s.indicated = append(s.indicated, int32(v))
-			}
-		})
+		a.Nested(a.Value("indicator_"), "indicator_", s.indicator)
 	}
 	return s
+}
+
+// indicator reads the MissingIndicator, which must be as SimpleImputer made it.
+func (s *SimpleImputer) indicator(in *estimator.Attributes) {
+	g := in.Graph()
+	if !in.Has("features_") {
+		return
+	}
+	if f := in.Text("features", "missing-only"); f != "missing-only" {
+		in.Unsupported("features="+f+" of an imputer's indicator", "leave the indicator as SimpleImputer made it")
+	}
+	in.Unset("error_on_new")
+	if f, ok := g.Number(in.Value("missing_values")); ok && f != s.missing && (f == f || s.missing == s.missing) {
+		in.Fail("missing_values of the indicator is %v, that of the imputer %v", f, s.missing)
+	}
+	arr, err := g.Array(in.Value("features_"))
+	if err != nil || arr.Dims != 1 {
+		in.Fail("indicator_ has no features_")
+		return
+	}
+	f, err := g.Floats(&arr, true)
+	if err != nil {
+		in.Fail("indicator_: features_ %w", err)
+	}
+	if err := g.Charge(12 * len(f)); err != nil {
+		in.Fail("%w", err)
+		return
+	}
+	for _, v := range f {
+		if v < 0 || v >= float64(s.features) || v != float64(int32(v)) {
+			in.Fail("indicator_: features_ holds %v", v)
+			return
+		}
+		s.indicated = append(s.indicated, int32(v))
+	}
 }
 
 func (s *SimpleImputer) Class() string { return "SimpleImputer" }

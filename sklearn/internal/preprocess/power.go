@@ -365,7 +365,43 @@ func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 		t.ends = append(t.ends, int32(len(t.edges)))
 	}
 	t.features = len(t.ends)
+	if t.oneHot && a.Has("_encoder") {
+		a.Nested(a.Value("_encoder"), "_encoder", t.encoder)
+	}
 	return t
+}
+
+// encoder refuses a OneHotEncoder that isn't as fitting made it: with a column for each
+// bin.
+func (t *KBinsDiscretizer) encoder(a *estimator.Attributes) {
+	a.Unset("drop", "drop_idx_", "_drop_idx_after_grouping", "min_frequency", "max_categories", "_infrequent_enabled", "_legacy_mode")
+	if !a.Has("categories_") { // until 0.20 it was fitted when it transformed
+		return
+	}
+	g := a.Graph()
+	feature, from := 0, 0
+	for e := g.Entries(a.Value("categories_")); a.Err() == nil; feature++ {
+		v, ok := e.Item()
+		if !ok {
+			break
+		}
+		if feature == len(t.ends) {
+			a.Fail("categories_ has more than %d features", len(t.ends))
+			return
+		}
+		bins := int(t.ends[feature]) - from - 1
+		from = int(t.ends[feature])
+		c, _ := a.ArrayOf(v, "categories_", true, bins)
+		for i, f := range c {
+			if f != float64(i) {
+				a.Fail("categories_ has %v instead of bin %d", f, i)
+				return
+			}
+		}
+	}
+	if a.Err() == nil && feature != len(t.ends) {
+		a.Fail("categories_ has %d features instead of %d", feature, len(t.ends))
+	}
 }
 
 func (t *KBinsDiscretizer) Class() string { return "KBinsDiscretizer" }

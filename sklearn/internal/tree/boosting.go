@@ -32,7 +32,8 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	if a.Class == "GradientBoostingClassifier" {
 		b.labels = a.Labels("classes_")
 	}
-	b.exponential = a.Text("loss", "") == "exponential"
+	loss, _ := a.LossOf("_loss", "loss_")
+	b.exponential = loss == "ExponentialLoss"
 	b.tieIsSecond = b.exponential || a.AtLeast(1, 4)
 	arr, err := g.Array(a.Value("estimators_"))
 	if err != nil || arr.Dims != 2 || arr.Size() == 0 {
@@ -40,6 +41,7 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 		return b
 	}
 	width := arr.Shape[1]
+	a.Agrees("n_trees_per_iteration_", width)
 	b.firstGuess(a, width)
 	rate := a.Float("learning_rate")
 	trees, err := g.Objects(&arr)

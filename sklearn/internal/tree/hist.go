@@ -44,8 +44,12 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	if a.Class == "HistGradientBoostingClassifier" {
 		h.labels = a.Labels("classes_")
 	}
-	loss := a.Text("loss", "")
-	h.logLink = loss == "poisson" || loss == "gamma"
+	switch loss, link := a.LossOf("_loss"); {
+	case link == "LogLink", loss == "Poisson": // before 1.1 a loss was its own link
+		h.logLink = true
+	case loss == "":
+		a.Fail("_loss is missing")
+	}
 	v := a.Value("_baseline_prediction")
 	if f, ok := g.Number(v); ok {
 		h.baseline = []float64{f}
@@ -71,6 +75,8 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 			a.Fail("an iteration has %d trees for %d columns", n, len(h.baseline))
 		}
 	}
+	a.Agrees("n_trees_per_iteration_", len(h.baseline))
+	a.Unset("_in_fit")
 	return h
 }
 
@@ -85,7 +91,7 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 		a.Unsupported("a file from before 0.22", "train it with a newer scikit-learn")
 		return
 	}
-	var value, column, threshold, nanLeft, left, right, leaf []float64
+	var value, column, threshold, nanLeft, left, right, leaf, categorical []float64
 	name := "num_threshold"
 	if !g.HasField(&arr, name) {
 		name = "threshold" // until 0.24
@@ -93,7 +99,11 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 	for _, f := range [...]struct {
 		name string
 		to   *[]float64
-	}{{"value", &value}, {"feature_idx", &column}, {name, &threshold}, {"missing_go_to_left", &nanLeft}, {"left", &left}, {"right", &right}, {"is_leaf", &leaf}} {
+	}{{"value", &value}, {"feature_idx", &column}, {name, &threshold}, {"missing_go_to_left", &nanLeft}, {"left", &left}, {"right", &right}, {"is_leaf", &leaf}, {"is_categorical", &categorical}} {
+		if f.name == "is_categorical" && !g.HasField(&arr, f.name) {
+			categorical = make([]float64, len(leaf)) // until 0.24 there were none
+			continue
+		}
 		if *f.to, err = g.Field(&arr, f.name); err != nil {
 			a.Fail("the nodes of a tree: %w", err)
 			return
@@ -121,6 +131,10 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 			h.add(math.MaxUint64, value[at], 0, uint32(bit))
 			continue
 		}
+		if categorical[at] != 0 {
+			a.Unsupported("categorical features", "train it with categorical_features=None, on columns whose categories are numbers in a useful order")
+			return
+		}
 		l, r, c := left[at], right[at], column[at]
 		if l != float64(int32(l)) || r != float64(int32(r)) || l <= 0 || r <= 0 || int(l) >= n || int(r) >= n || len(order)+2 > n ||
 			c != float64(int32(c)) || c < 0 || int(c) >= h.features || threshold[at] != threshold[at] {
@@ -139,7 +153,7 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 	}
 	h.depths = append(h.depths, depth)
 	h.trees, h.size = len(h.roots), len(h.values)
-	g.Refund(7 * 8 * n)
+	g.Refund(8 * 8 * n)
 	if err := g.Charge(2 * 24 * n); err != nil {
 		a.Fail("%w", err)
 	}

@@ -1,0 +1,190 @@
+"""Writes a zip of small models for TestSmallModels: of classes that the other fixtures
+lack, and such as somebody changed by hand after the fit.
+
+    python small.py FILE.zip
+
+cases.json says of each what its methods give for some rows, or that it has to be
+refused, and for which parameter. Works with scikit-learn 0.24 or later.
+"""
+import json
+import pickle
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+from sklearn import covariance, dummy, ensemble, feature_selection, impute, linear_model, model_selection, naive_bayes, neural_network, pipeline, preprocessing, svm, tree
+from sklearn.calibration import CalibratedClassifierCV
+
+from parity import METHODS, VERSION, pack
+
+warnings.simplefilter("ignore")
+rng = np.random.RandomState(3)
+X = rng.normal(size=(40, 2)) * [1, 3] + [0, 5]
+Y = X.dot([0.5, 0.2]) + 0.1 * rng.normal(size=40)
+C = (X[:, 0] + 0.3 * rng.normal(size=40) > 0).astype(int)
+POSITIVE = np.exp(Y / 2)
+ROWS = X[:6] + 0.1
+cases, files = [], {}
+
+
+def add(name, model, refused=None, rows=ROWS):
+    out = {}
+    for m in METHODS if refused is None else ():
+        try:
+            got = np.asarray(getattr(model, m)(rows), dtype=float)
+        except AttributeError:
+            continue
+        out[m] = {"cols": int(got.size // len(rows)), "values": pack(got.reshape(len(rows), -1))}
+    files[name + ".pickle"] = pickle.dumps(model, 4)
+    cases.append({"name": name, "cols": rows.shape[1], "x": pack(rows), "out": out, "refused": refused})
+
+
+def edit(model, **attributes):
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
+
+
+def linear():
+    for kind in ("ARDRegression", "Lars", "LassoLars", "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "LarsCV", "LassoLarsCV", "QuantileRegressor", "PoissonRegressor", "GammaRegressor",
+                 "TweedieRegressor"):
+        more = {"solver": "highs"} if kind == "QuantileRegressor" else {}
+        if hasattr(linear_model, kind):
+            add(kind, getattr(linear_model, kind)(**more).fit(X, POSITIVE))
+    for kind in ("MultiTaskLassoCV", "MultiTaskElasticNetCV"):
+        add(kind, getattr(linear_model, kind)(cv=2).fit(X, np.c_[Y, -Y]))
+    tweedie = linear_model.TweedieRegressor
+    add("tweedie_power", edit(tweedie(power=1.5).fit(X, POSITIVE), power=0))
+    add("tweedie_identity", edit(tweedie(power=0).fit(X, POSITIVE), power=2))
+    add("tweedie_link", edit(tweedie(power=0, link="identity").fit(X, POSITIVE), link="log"))
+    add("tweedie_log", edit(tweedie(power=0, link="log").fit(X, POSITIVE), link="identity"))
+    add("ridge_classes", edit(linear_model.RidgeClassifier().fit(X, C), **({"classes_": np.array([1, 0])} if VERSION >= (1, 8) else {})))
+
+
+def select():
+    for kind, more in (("SelectKBest", {"k": 1}), ("SelectFpr", {"alpha": 0.9}), ("SelectFwe", {"alpha": 0.9})):
+        add(kind, getattr(feature_selection, kind)(**more).fit(X, C))
+
+
+def search():
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+    tree_ = tree.DecisionTreeClassifier(max_depth=2, random_state=1)
+    add("GridSearchCV", model_selection.GridSearchCV(tree_, {"max_depth": [1, 2]}, cv=2).fit(X, C))
+    for kind in ("HalvingGridSearchCV", "HalvingRandomSearchCV"):
+        add(kind, getattr(model_selection, kind)(tree_, {"max_depth": [1, 2]}, cv=2, random_state=1).fit(X, C))
+
+
+def boosting():
+    if VERSION < (1, 0):
+        from sklearn.experimental import enable_hist_gradient_boosting  # noqa: F401
+    hist = ensemble.HistGradientBoostingRegressor
+    more = {"max_iter": 2, "max_leaf_nodes": 3}
+    squared = "squared_error" if VERSION >= (1, 0) else "least_squares"
+    add("hist_poisson", edit(hist(loss="poisson", **more).fit(X, POSITIVE), loss=squared))
+    add("hist_squared", edit(hist(**more).fit(X, POSITIVE), loss="poisson"))
+    add("hist_classes", ensemble.HistGradientBoostingClassifier(**more).fit(X, (X[:, 0] > 0).astype(int) + (X[:, 1] > 5)))
+    categories = np.c_[np.arange(40) % 4, X[:, 1]]
+    if VERSION >= (1, 0):
+        add("hist_categories", edit(hist(categorical_features=[0], max_iter=2, min_samples_leaf=2).fit(categories, categories[:, 0] % 2), is_categorical_=None), "")
+    boosted = ensemble.GradientBoostingClassifier
+    log_loss = "log_loss" if VERSION >= (1, 1) else "deviance"
+    more = {"n_estimators": 2, "max_depth": 1}
+    add("boosted_exponential", edit(boosted(loss="exponential", **more).fit(X, C), loss=log_loss))
+    add("boosted_log_loss", edit(boosted(**more).fit(X, C), loss="exponential"))
+    add("boosted_regressor", ensemble.GradientBoostingRegressor(**more).fit(X, Y))
+
+
+def trees():
+    add("DecisionTreeRegressor", tree.DecisionTreeRegressor(max_depth=2).fit(X, Y))
+    add("ExtraTreeRegressor", tree.ExtraTreeRegressor(max_depth=2, random_state=1).fit(X, Y))
+    add("ExtraTreeClassifier", tree.ExtraTreeClassifier(max_depth=2, random_state=1).fit(X, C))
+    for kind in ("RandomForestRegressor", "ExtraTreesRegressor", "RandomForestClassifier", "ExtraTreesClassifier"):
+        add(kind, getattr(ensemble, kind)(2, max_depth=2, random_state=1, bootstrap=True, oob_score=True).fit(X, Y if "Reg" in kind else C))
+    add("BaggingClassifier", ensemble.BaggingClassifier(tree.DecisionTreeClassifier(max_depth=1), 2, oob_score=True, random_state=1).fit(X, C))
+    add("BaggingRegressor", ensemble.BaggingRegressor(tree.DecisionTreeRegressor(max_depth=1), 2, oob_score=True, random_state=1).fit(X, Y))
+
+
+def others():
+    mlp = neural_network.MLPClassifier((2,), max_iter=3, random_state=1)
+    add("mlp_classes", edit(mlp.fit(X, C), classes_=np.array([7, 3])))
+    add("mlp_three", edit(mlp.fit(X, C + (X[:, 1] > 5)), classes_=np.array([7, 3, 5])))
+    add("mlp_binarizer", edit_binarizer(mlp.fit(X, C)), "neg_label")
+    add("envelope", edit(covariance.EllipticEnvelope(random_state=1).fit(X), store_precision=False))
+    add("svm", svm.NuSVR(kernel="poly", degree=2, coef0=1.0, gamma=0.1).fit(X, Y))
+    add("svc", svm.NuSVC(kernel="poly", degree=2, coef0=1.0, gamma=0.1).fit(X, C))
+    add("priors", naive_bayes.GaussianNB(priors=[0.2, 0.8]).fit(X, C))
+    add("DummyRegressor", dummy.DummyRegressor(strategy="quantile", quantile=0.3).fit(X, Y))
+    holes = X.copy()
+    holes[::5, 0] = np.nan
+    more = {"keep_empty_features": True} if VERSION >= (1, 2) else {}
+    add("impute_nothing", impute.SimpleImputer(strategy="constant", fill_value=np.nan, **more).fit(holes), rows=holes[:6])
+    if VERSION < (1, 8):
+        add("impute_constant", impute.SimpleImputer(strategy="constant", fill_value=np.nan).fit(holes), rows=holes[:6])
+    indicated = impute.SimpleImputer(add_indicator=True)
+    add("indicator", indicated.fit(holes), rows=holes[:6])
+    add("indicator_all", edit_indicator(indicated.fit(holes)), "features")
+    bins = preprocessing.KBinsDiscretizer(3, encode="onehot-dense", **({"quantile_method": "averaged_inverted_cdf"} if VERSION >= (1, 7) else {}))
+    add("bins", bins.fit(X))
+    bins.fit(X)
+    bins._encoder.drop = "first"
+    add("bins_drop", bins, "drop")
+    isotonic = CalibratedClassifierCV(linear_model.LogisticRegression(), method="isotonic", cv=2)
+    add("isotonic", isotonic.fit(X, C))
+    first(isotonic.fit(X, C)).X_min_ = 0.3
+    add("isotonic_ends", isotonic, "")
+
+
+def edit_binarizer(model):
+    model._label_binarizer.neg_label = -3
+    return model
+
+
+def edit_indicator(model):
+    model.indicator_.features = "all"
+    return model
+
+
+def first(calibrated):
+    c = calibrated.calibrated_classifiers_[0]
+    return getattr(c, "calibrators", getattr(c, "calibrators_", None))[0]
+
+
+def shadows():
+    """Attributes that no release gives, or that take the place of a method."""
+    scaler = preprocessing.StandardScaler
+    iso = lambda: ensemble.IsolationForest(n_estimators=2, random_state=1).fit(X)
+    add("note", edit(scaler().fit(X), note="trained on Monday"), "note")
+    add("own_transform", edit(scaler().fit(X), transform=np.log), "transform")
+    add("own_predict", edit(iso(), predict=np.sign), "predict")
+    add("own_scores", edit(iso(), score_samples=np.sign), "score_samples")
+    add("own_check", edit(iso(), _validate_data=np.array), "_validate_data")
+    add("in_tree", in_tree(iso()), "apply")
+    add("in_pipeline", edit(pipeline.make_pipeline(scaler(), svm.OneClassSVM()).fit(X), decision_function=np.sign), "decision_function")
+    add("in_step", in_step(pipeline.make_pipeline(scaler(), svm.OneClassSVM()).fit(X)), "_decision_function")
+    sigmoid = CalibratedClassifierCV(linear_model.LogisticRegression(), cv=2).fit(X, C)
+    first(sigmoid).predict = np.sign
+    add("in_calibrator", sigmoid, "predict")
+    mlp = neural_network.MLPClassifier((2,), max_iter=3, random_state=1).fit(X, C)
+    mlp._label_binarizer.inverse_transform = np.sign
+    add("in_binarizer", mlp, "inverse_transform")
+
+
+def in_tree(model):
+    model.estimators_[1].apply = np.sign
+    return model
+
+
+def in_step(model):
+    model.steps[1][1]._decision_function = np.sign
+    return model
+
+
+for part in (linear, select, search, boosting, trees, others, shadows):
+    part()
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as z:
+    files["cases.json"] = json.dumps(cases).encode()
+    for name in sorted(files):
+        info = zipfile.ZipInfo(name)  # with a fixed time, so that the same cases make the same file
+        info.compress_type = zipfile.ZIP_DEFLATED
+        z.writestr(info, files[name])
