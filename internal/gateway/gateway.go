@@ -1,10 +1,13 @@
-// Package gateway takes readings over HTTP and puts them into the hub.
+// Package gateway takes readings from their sources and puts them into the hub.
 //
-// A request's body is parsed into columns in the request's goroutine. One committer per partition takes whatever readings wait, appends them as one message and then
-// answers all who waited: an answer of 200 means synced to disk, and the cost of a
-// sync is shared by all requests that come while the last one runs. Every line gets a verdict; good lines are stored, bad ones come back with
-// the reason. While nothing arrives in a partition, the committer appends ticks,
-// by which readers know that the silence is real.
+// Take is the one way in: a source and bytes go in, verdicts come out. ServeHTTP is
+// the HTTP door to it. Readings are parsed into columns in the caller's goroutine. One
+// committer per partition takes whatever readings wait, appends them as one message
+// and then answers all who waited: an answer without an error means synced to disk,
+// and the cost of a sync is shared by all who come while the last one runs. Every line
+// gets a verdict; good lines are stored, bad ones come back with the reason. While
+// nothing arrives from a source in a partition, the committer appends ticks of that
+// source, by which readers know that the silence is real.
 //
 // The gateway does not look at what the readings mean: late ones and repeats are
 // the aggregator's to find. docs/http-readings.md describes the endpoint.
@@ -17,6 +20,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +36,7 @@ import (
 type Config struct {
 	Hub           fleetscore.HubConfig // Key, Time and IdleAfter are used; zero fields get their documented defaults
 	Name          string               // of the hub in the request's path; "" means "hub"
+	Sources       []fleetscore.Source  // whose readings are taken; nil means the HTTP door alone
 	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
 	MaxQueueBytes int64                // memory of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
@@ -53,6 +58,9 @@ func (c Config) Defaults() Config {
 	}
 	if c.Name == "" {
 		c.Name = "hub"
+	}
+	if len(c.Sources) == 0 {
+		c.Sources = []fleetscore.Source{fleetscore.SourceHTTP}
 	}
 	if c.MaxBodyBytes == 0 {
 		c.MaxBodyBytes = 16 << 20
@@ -87,6 +95,11 @@ func (c Config) Validate() error {
 		}
 		seen[k] = true
 	}
+	for i, s := range c.Sources {
+		if !s.Valid() || slices.Contains(c.Sources[:i], s) {
+			return fail("the source %q has no name, a name that is too long, or is listed twice", s)
+		}
+	}
 	switch {
 	case c.Hub.Time == IDField:
 		return fail("the time column can't be %q", IDField)
@@ -109,7 +122,7 @@ type Deps struct {
 	Metrics prometheus.Registerer // nil means none
 }
 
-// Gateway is the HTTP handler of one hub's messages.
+// Gateway takes one hub's readings.
 type Gateway struct {
 	cfg     Config
 	hub     hub.Hub

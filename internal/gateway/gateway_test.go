@@ -377,7 +377,7 @@ func TestDefectInParsing(t *testing.T) {
 					t.Error("the panic was swallowed")
 				}
 			}()
-			_, _, _ = g.parse(func(*parser, []byte, time.Time) *parsed { panic("a defect") }, nil)
+			_, _, _ = g.parse(0, func(*parser, []byte, time.Time) *parsed { panic("a defect") }, nil)
 		}()
 	}
 	if n := g.parsing.len(); n != 0 {

@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -62,18 +61,17 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	if r.Method != http.MethodPost {
 		return http.StatusMethodNotAllowed, 0, g.problem(fleetscore.Invalid, "use POST", "readings are posted, not %s", r.Method)
 	}
-	parse := (*parser).lines
+	format := NDJSON
 	switch media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media {
 	case "application/json":
-		parse = (*parser).value
+		format = JSON
 	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
 	default:
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
 			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "content type %q isn't known", r.Header.Get("Content-Type"))
 	}
-	if why := g.full(); why != "" {
-		w.Header().Set("Retry-After", "10")
-		return http.StatusServiceUnavailable, 0, g.problem(fleetscore.Exhausted, "send them again later; GET /queries says which query is behind, and hub.backlog_mb sets the bound", "%s", why)
+	if err := g.ready(); err != nil {
+		return g.refusal(w, err)
 	}
 	body, arrival, status, problem := g.body(w, r)
 	if problem != nil {
@@ -82,81 +80,42 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	defer arrival.release()
 	g.metrics.body.Add(float64(len(body)))
 
-	out, waits, err := g.parse(parse, body)
-	for _, w := range waits {
-		<-w.done // within the limit of an append, even if the client has gone: until then the readings take up memory that counts
-		if w.err != nil && err == nil {
-			err = w.err
-		}
-	}
-	return g.verdict(out, err)
-}
-
-// parse parses a body and hands its readings to their partitions. A defect in
-// parsing costs this request, not the parser's place.
-func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, body []byte) (*parsed, []*waiting, error) {
-	defer g.parsing.begin(g.now)()
-	p := <-g.parsers
-	sound := false
-	defer func() {
-		if !sound {
-			p = newParser(g.cfg, &g.partition, len(g.committers))
-		}
-		g.parsers <- p
-	}()
-	// While the clock isn't trusted a reading that seems to come from the future may
-	// be right.
-	out := parse(p, body, g.now().Add(g.clock.Unsure()))
-	sound = true
-	if out.accepted > 0 {
-		g.clock.Witness(out.newest.Time())
-	}
-	waits, err := g.queue(out)
-	return out, waits, err
-}
-
-// queue hands the readings to their partitions.
-func (g *Gateway) queue(out *parsed) (waits []*waiting, err error) {
-	for i, list := range out.batches {
-		if len(list) == 0 {
-			continue
-		}
-		w, e := g.committers[i].put(list)
-		if e != nil {
-			err = e
-		}
-		waits = append(waits, w...)
-	}
-	return waits, err
-}
-
-func (g *Gateway) verdict(out *parsed, err error) (status, accepted int, problem *Problem) {
+	out, err := g.Take(fleetscore.SourceHTTP, format, body)
 	if err != nil {
-		hint, cause := "send all of them again: repeats count once", err
-		var e *fleetscore.Error
-		if errors.As(err, &e) && e.Hint != "" && e.Err != nil {
-			hint, cause = hint+"; "+e.Hint, e.Err
-		}
-		problem := g.problem(fleetscore.KindOf(err), hint, "the readings could not all be stored: %v", cause)
-		return http.StatusServiceUnavailable, 0, problem
+		return g.refusal(w, err)
 	}
-	g.rate.add(g.now(), out.accepted, out.rejected)
-	g.metrics.readings.WithLabelValues("accepted").Add(float64(out.accepted))
-	g.metrics.readings.WithLabelValues("rejected").Add(float64(out.rejected))
+	return g.answer(out)
+}
+
+// refusal is the HTTP answer to readings that can't be stored for now.
+func (g *Gateway) refusal(w http.ResponseWriter, err error) (status, accepted int, problem *Problem) {
+	var e *fleetscore.Error
+	if !errors.As(err, &e) {
+		return http.StatusServiceUnavailable, 0, g.problem(fleetscore.Internal, "", "%v", err)
+	}
+	if e.Kind == fleetscore.Exhausted {
+		w.Header().Set("Retry-After", "10")
+	}
+	return http.StatusServiceUnavailable, 0, &Problem{Kind: e.Kind.String(), Op: e.Op, Subject: e.Subject, Message: e.Err.Error(), Hint: e.Hint}
+}
+
+// answer is the HTTP answer to verdicts.
+func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) {
+	accepted, rejected := out.Accepted, out.Rejected
 	switch {
-	case out.rejected > 0:
-		text := fmt.Sprintf("%d of %d readings are malformed; the other %d are stored", out.rejected, out.accepted+out.rejected, out.accepted)
-		if out.accepted == 0 {
-			text = fmt.Sprintf("all %d readings are malformed; none is stored", out.rejected)
-			if out.rejected == 1 {
+	case rejected > 0:
+		text := fmt.Sprintf("%d of %d readings are malformed; the other %d are stored", rejected, accepted+rejected, accepted)
+		if accepted == 0 {
+			text = fmt.Sprintf("all %d readings are malformed; none is stored", rejected)
+			if rejected == 1 {
 				text = "the reading is malformed"
 			}
 		}
 		problem := g.problem(fleetscore.Invalid, "mend these lines and send them again", "%s", text)
-		problem.Accepted, problem.Rejected, problem.Lines = out.accepted, out.rejected, out.reasons
+		problem.Accepted, problem.Rejected, problem.Lines = accepted, rejected, out.Reasons
 		return http.StatusBadRequest, 0, problem
-	case out.accepted == 0:
+	case accepted == 0:
 		return http.StatusBadRequest, 0, g.problem(fleetscore.Invalid, "", "the body holds no reading")
 	}
-	return http.StatusOK, out.accepted, nil
+	return http.StatusOK, accepted, nil
 }

@@ -254,3 +254,49 @@ func TestUnits(t *testing.T) {
 		}
 	}
 }
+
+// TestSources: a message carries the source of its readings, readings of two sources
+// never share one, and silence of one source gives ticks of that source alone.
+func TestSources(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := hubtest.New(1)
+		g, err := New(Config{Hub: testHub, Sources: []fleetscore.Source{fleetscore.SourceHTTP, "mqtt"}}, Deps{Hub: h})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- g.Run(ctx) }()
+		take := func(source fleetscore.Source) {
+			t.Helper()
+			line := fmt.Sprintf(`{"TS":%d,"Device":"a","Tag":"1","Value":1}`, time.Now().UnixMilli())
+			if v, err := g.Take(source, NDJSON, []byte(line+"\nnothing\n")); err != nil || v.Accepted != 1 || v.Rejected != 1 || len(v.Reasons) != 1 || v.Reasons[0].Line != 2 {
+				t.Errorf("verdicts %+v, %v", v, err)
+			}
+		}
+		if _, err := g.Take("kafka", NDJSON, []byte("{}")); fleetscore.KindOf(err) != fleetscore.Invalid {
+			t.Errorf("readings of a source that nobody opened: %v", err)
+		}
+		take("mqtt")
+		for range 60 { // a minute in which one source sends
+			take(fleetscore.SourceHTTP)
+			time.Sleep(time.Second)
+		}
+		readings, ticks := map[fleetscore.Source]int{}, map[fleetscore.Source]int{}
+		for _, m := range h.Messages(0) {
+			if m.Tick {
+				ticks[m.Source]++
+			} else {
+				readings[m.Source] += m.Readings.Len()
+			}
+		}
+		if readings["mqtt"] != 1 || readings[fleetscore.SourceHTTP] != 60 || ticks["mqtt"] == 0 || ticks[fleetscore.SourceHTTP] != 0 {
+			t.Errorf("readings by source %v, ticks %v", readings, ticks)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
