@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build demo test race crash parity check fmt bench microbench cross fuzz clean
+.PHONY: help build demo test race crash parity spark check fmt bench microbench cross fuzz clean
 
 help: ## the targets, a line each
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ race: ## the tests of packages with goroutines under the race detector (needs a 
 
 crash: ## kills, frozen processes, power cuts, full disks, wrong clocks and hostile bodies, for longer than make test
 	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
+
+spark: ## Delta tables written by Spark are read (needs Python and Java; some minutes)
+	FLEETSCORE_SPARK=1 $(GO) test -run TestSpark -count 1 -timeout 40m -v ./internal/files
 
 check: ## format, vet, linters, architecture, all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi

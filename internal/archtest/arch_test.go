@@ -44,6 +44,7 @@ var levels = map[string]int{
 	"internal/scorer": 3,
 
 	"internal/catalog": 4,
+	"internal/files":   4,
 
 	"internal/access":     5,
 	"internal/config":     5, // judges what the services will be asked to do

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	rowfiles "github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -200,10 +201,12 @@ func openModels(flag, dir string) (store.Bucket, error) {
 // verifying is one run of "model verify".
 type verifying struct {
 	members
-	cfg        verify.Config
-	data, time string
-	features   []string
-	by         fleetscore.FeatureOrder
+	cfg verify.Config
+	reading
+	data     []string
+	time     string
+	features []string
+	by       fleetscore.FeatureOrder
 }
 
 func newModelVerifyCommand() *cobra.Command {
@@ -238,7 +241,8 @@ scikit-learn can't be started.`,
 	f.Float64Var(&v.cfg.Tolerance, "tolerance", 1e-12, "difference of values that counts as equal, relative to the largest of a method's column, or to 1")
 	f.DurationVar(&v.cfg.Patience, "patience", time.Minute, "time that Python may take to start, and for one model")
 	v.flags(cmd)
-	f.StringVar(&v.data, "data", "", "rows to compare with: a file, a folder, or a Delta table; with --model, --key, --time and --feature")
+	f.StringArrayVar(&v.data, "data", nil, "rows to compare with, as for fleetscore score; with --model, --key, --time and --feature")
+	v.reading.addTo(cmd)
 	f.StringVar(&v.time, "time", "", "time column of --data")
 	f.StringSliceVar(&v.features, "feature", nil, "feature columns of --data, for models without feature names in their order")
 	addFeaturesBy(cmd, &v.by)
@@ -276,7 +280,7 @@ func (v *verifying) run(cmd *cobra.Command, dir string) error {
 	if len(files) == 0 {
 		return noModels(dir, folder.Ignored)
 	}
-	if v.data != "" {
+	if len(v.data) > 0 {
 		if v.cfg.RowsOf, err = v.rowsOf(cmd.Context(), keys); err != nil {
 			return err
 		}
@@ -312,7 +316,11 @@ func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) 
 			schema.Values = append(schema.Values, column)
 		}
 	}
-	in, err := table.ReadPath(ctx, v.data, schema, table.ReadOptions{})
+	opt, err := v.options()
+	if err != nil {
+		return nil, err
+	}
+	in, err := rowfiles.Read(ctx, v.data, nil, schema, opt)
 	if err != nil {
 		return nil, err
 	}

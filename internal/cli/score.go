@@ -22,6 +22,7 @@ import (
 // scoring is the flags of the one-shot command.
 type scoring struct {
 	oneshot.Config
+	reading
 	from, to, badRows, missing string
 	failOn                     []string
 }
@@ -29,29 +30,41 @@ type scoring struct {
 func newScoreCommand() *cobra.Command {
 	var s scoring
 	cmd := &cobra.Command{
-		Use:   "score",
-		Short: "Score a file or folder of rows at once, each sensor with its own model",
+		Use:   "score --data PATH [PATH…]",
+		Short: "Score files of rows at once, each sensor with its own model",
 		Long: `Scores rows in one process, on all cores: every sensor's rows with its own model,
 found by the template of the models' names or in a pack. Writes into the folder --out:
 
   predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score
   coverage.csv      how every sensor ended, and why
+                    (with --format parquet both are .parquet, with times as timestamps)
   rejected.csv      malformed rows, if --bad-rows tolerates any
   manifest.json     counts and settings; written last, so it marks a whole result
 
+PATH is a file, a folder, a pattern such as 'data/*.csv.gz', a Delta table of any
+writer, a store's URL such as s3://bucket/folder, or - for standard input; there may be
+several. CSV, JSON lines and Parquet are read, also compressed by gzip or zstd; folders
+named date=2026-11-25 are columns.
+
 Rows keep their order. Without rows a sensor with a model ends as no_data,
 without a model a sensor with rows as no_model: no sensor is passed over.
---data, --models and --out may be URLs of a store, such as s3://bucket/folder.
+--models and --out may be URLs of a store, too.
 
 Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 no sensor with
 rows was scored.`,
 		Example: `  fleetscore score --data sensor_data.csv --models models --model 'model_{Device}_{Tag}' \
-    --key Device,Tag --time TS --feature Val=Value --out scored`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd) },
+    --key Device,Tag --time TS --feature Val=Value --out scored
+  zcat export.csv.gz | fleetscore score --data - --time-unit ms --models models \
+    --model 'model_{Device}_{Tag}' --key Device,Tag --time TS --feature Value --out scored`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s.Data = append(s.Data, args...) // as the shell expands --data *.csv
+			s.Stdin = cmd.InOrStdin()
+			return s.run(cmd)
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.Data, "data", "", "rows: a .csv, .ndjson, .jsonl or .parquet file, a folder of them, or a Delta table")
+	f.StringArrayVar(&s.Data, "data", nil, "rows: a file, folder, pattern, Delta table, store's URL, or - for standard input; may be given several times")
+	s.reading.addTo(cmd)
 	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
 	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'; a pack needs none")
 	f.StringVar(&s.Sensors, "sensors", "", "list of sensors, a .csv or .ndjson file in the folder of models: the key columns, and model where the template doesn't name it")
@@ -105,7 +118,7 @@ func writeCauses(w io.Writer, causes []scorer.Cause) {
 	const most = 10
 	for i, c := range causes {
 		if i == most {
-			fmt.Fprintf(w, "and %s more; coverage.csv has them all\n", plural(len(causes)-most, "cause"))
+			fmt.Fprintf(w, "and %s more; the coverage has them all\n", plural(len(causes)-most, "cause"))
 			return
 		}
 		if c.Sensors == 1 {
@@ -137,6 +150,11 @@ func (s *scoring) parse() error {
 	if s.Missing.Validate() != nil {
 		return usagef("--missing %s: fail, skip or model are possible", s.missing)
 	}
+	opt, err := s.options()
+	if err != nil {
+		return err
+	}
+	s.Separator, s.Decimal, s.TimeUnit = opt.Separator, opt.Decimal, opt.TimeUnit
 	if s.Workers < 0 {
 		return usagef("--workers %d: 0 or more are possible", s.Workers)
 	}
@@ -182,7 +200,7 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	fmt.Fprintf(b, "  anomalies  %s%s\n", thousands(m.Anomalies), share)
 	fmt.Fprintf(b, "  sensors    %s\n", outcomeList(m.Outcomes))
 	if m.LeftOut > 0 {
-		fmt.Fprintf(b, "  warning    %s without a prediction, for want of a feature; coverage.csv says whose\n", plural(int(m.LeftOut), "row"))
+		fmt.Fprintf(b, "  warning    %s without a prediction, for want of a feature; the coverage says whose\n", plural(int(m.LeftOut), "row"))
 	}
 	if m.Rejected > 0 {
 		fmt.Fprintf(b, "  warning    %s malformed; rejected.csv says where and why\n", plural(int(m.Rejected), "row"))
@@ -193,7 +211,7 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	if n := len(m.Ignored); n > 0 {
 		fmt.Fprintf(b, "  warning    %s in %s %s no sensor's name: %s\n", plural(n, "file"), s.Models, verb(n, "fit"), shortList(m.Ignored))
 	}
-	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.Out, "{predictions."+s.Format+", coverage.csv, manifest.json}"))
+	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.Out, "{predictions."+s.Format+", coverage."+s.Format+", manifest.json}"))
 }
 
 func outcomeList(c fleetscore.Counts) string {

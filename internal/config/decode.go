@@ -211,37 +211,8 @@ func scalar(n ast.Node) (string, bool) {
 
 // suggest names the known key nearest to a mistyped one, or all of them.
 func suggest(key string, names []string) string {
-	if len(key) > 64 {
-		return "; known here: " + strings.Join(names, ", ")
-	}
-	best, dist := "", 3
-	for _, n := range names {
-		if d := distance(strings.ToLower(key), n); d < dist {
-			best, dist = n, d
-		}
-	}
-	if best != "" {
+	if best := fleetscore.Nearest(key, names); best != "" {
 		return fmt.Sprintf("; did you mean %s?", best)
 	}
 	return "; known here: " + strings.Join(names, ", ")
-}
-
-// distance is the Levenshtein distance.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -84,12 +84,7 @@ func shortest(c fleetscore.ScheduleConfig, now time.Time) (step time.Duration, o
 
 // nearest names the known name that a mistyped one is like.
 func nearest(name string, names []string) string {
-	best, dist := "", 3
-	for _, n := range names {
-		if d := distance(name, n); d < dist {
-			best, dist = n, d
-		}
-	}
+	best := fleetscore.Nearest(name, names)
 	if best == "" {
 		return ""
 	}

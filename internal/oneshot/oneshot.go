@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -28,7 +29,11 @@ import (
 
 // Config says what to score, how, and where the results go.
 type Config struct {
-	Data         string                   // file, folder or Delta table; a path or a store's URL
+	Data         []string                 // what files.Read takes: files, folders, patterns, Delta tables, stores' URLs, or "-"
+	Stdin        io.Reader                // for "-"; may be nil
+	Separator    byte                     // of fields in CSV; 0: guessed
+	Decimal      byte                     // of numbers in CSV; 0: a point
+	TimeUnit     table.TimeUnit           // of times that are numbers
 	Models       string                   // folder of models; a path or a store's URL
 	Template     string                   // of a model's name
 	Sensors      string                   // list of sensors and their models, a file in the models' folder; empty for none
@@ -62,7 +67,7 @@ type Manifest struct {
 	Version    string                  `json:"version"`
 	Started    time.Time               `json:"started"`
 	Ended      time.Time               `json:"ended"`
-	Data       string                  `json:"data"`
+	Data       []string                `json:"data"`
 	Models     string                  `json:"models"`
 	Template   string                  `json:"model,omitempty"`
 	Generation fleetscore.GenerationID `json:"generation,omitempty"` // of a pack
@@ -99,8 +104,6 @@ type FileInfo struct {
 
 const opScore = "score files"
 
-var otherFormat = map[string]string{"csv": "parquet", "parquet": "csv"}
-
 // run is one call.
 type run struct {
 	cfg Config
@@ -111,7 +114,7 @@ type run struct {
 // Run scores. It fails if nothing could be scored at all for want of rows, models
 // or room; what became of each sensor stands in the manifest and the coverage.
 func Run(ctx context.Context, cfg Config) (*Manifest, error) {
-	if otherFormat[cfg.Format] == "" {
+	if cfg.Format != "csv" && cfg.Format != "parquet" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
 	}
 	if err := errors.Join(cfg.Missing.Validate(), cfg.FeaturesBy.Validate(), cfg.checkColumns()); err != nil {
@@ -132,7 +135,8 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if r.out, err = OpenFolder(ctx, cfg.Out); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{manifestName, rejectedName, "predictions." + otherFormat[cfg.Format]} { // of an earlier result: they would vouch for files that are about to change, or stand beside them
+	// Of an earlier result nothing stays: the manifest first, as it vouches for the others.
+	for _, name := range []string{manifestName, rejectedName, "predictions.csv", "predictions.parquet", "coverage.csv", "coverage.parquet"} {
 		if err := r.out.remove(ctx, name); err != nil {
 			return nil, err
 		}
@@ -243,7 +247,8 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 	if l := r.cfg.Label; l != "" && !slices.Contains(schema.Values, l) {
 		schema.Values = append(schema.Values, l)
 	}
-	opt := table.ReadOptions{BadRows: r.cfg.BadRows, Workers: r.cfg.Workers}
+	opt := table.ReadOptions{BadRows: r.cfg.BadRows, Workers: r.cfg.Workers, Separator: r.cfg.Separator, Decimal: r.cfg.Decimal, TimeUnit: r.cfg.TimeUnit,
+		Say: table.Words{Separator: "--separator", Decimal: "--decimal", TimeUnit: "--time-unit"}}
 	if r.cfg.From != nil || r.cfg.To != nil {
 		iv := fleetscore.Interval{From: time.Unix(-1<<40, 0), To: time.Unix(1<<40, 0)}
 		if r.cfg.From != nil {
@@ -257,10 +262,10 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 		}
 		opt.Interval = &iv
 	}
-	done, end := r.stage("reading", table.SizeOf(r.cfg.Data), "MB")
+	done, end := r.stage("reading", files.Size(r.cfg.Data), "MB")
 	defer end()
 	opt.Progress = done
-	in, err := table.ReadPath(ctx, r.cfg.Data, schema, opt)
+	in, err := files.Read(ctx, r.cfg.Data, r.cfg.Stdin, schema, opt)
 	if e, ok := errors.AsType[*fleetscore.Error](err); ok && in != nil && in.Rejected > 0 {
 		return nil, e.WithHint("mend the rows, or tolerate a share of malformed ones with --bad-rows skip:1%%")
 	}
@@ -305,7 +310,12 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 		return table.WriteCSV(w, result.Predictions, table.WriteOptions{Layout: in.Layout, Workers: r.cfg.Workers, Progress: done})
 	})
 	if err == nil {
-		err = r.file(ctx, "coverage.csv", func(w io.Writer) error { return table.WriteItemsCSV(w, r.cfg.Key, result.Items) })
+		err = r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error {
+			if r.cfg.Format == "parquet" {
+				return table.WriteItemsParquet(w, r.cfg.Key, result.Items)
+			}
+			return table.WriteItemsCSV(w, r.cfg.Key, result.Items, in.Layout)
+		})
 	}
 	if err == nil && in.Rejected > 0 {
 		err = r.file(ctx, rejectedName, func(w io.Writer) error { return table.WriteRejectsCSV(w, in.Rejects) })

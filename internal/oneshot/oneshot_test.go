@@ -36,7 +36,7 @@ func example(t *testing.T) (models string, cfg Config) {
 		t.Fatal(err)
 	}
 	models = filepath.Join(testkit.Root(t), "examples", "fleet", "models")
-	return models, Config{Data: data, Models: models, Template: "model_{Device}_{Tag}", Key: []string{"Device", "Tag"}, Time: "TS",
+	return models, Config{Data: []string{data}, Models: models, Template: "model_{Device}_{Tag}", Key: []string{"Device", "Tag"}, Time: "TS",
 		Features: []string{"Value"}, Out: filepath.Join(dir, "out"), Format: "csv", Workers: 2}
 }
 
@@ -122,6 +122,9 @@ func TestNothingHalfDone(t *testing.T) {
 			if strings.HasSuffix(f.Name(), ".part") || f.Name() == manifestName && stage != "reading" {
 				t.Errorf("stopped while %s: %s is left", stage, f.Name())
 			}
+			if stage == "scoring" { // what is there is of the run before
+				t.Errorf("stopped while %s: %s of the run before stands beside what comes", stage, f.Name())
+			}
 		}
 	}
 	if _, err := Run(t.Context(), cfg); err != nil || read(t, cfg, "predictions.csv") != whole {
@@ -156,17 +159,19 @@ func TestOneColumnPerName(t *testing.T) {
 func TestOtherFormatGoes(t *testing.T) {
 	t.Parallel()
 	_, cfg := example(t)
-	for format, gone := range map[string]string{"csv": "predictions.parquet", "parquet": "predictions.csv"} {
+	for format, gone := range map[string]string{"csv": "parquet", "parquet": "csv"} {
 		cfg.Out = t.TempDir()
-		for _, f := range []string{otherFormat[format], format} {
+		for _, f := range []string{gone, format} {
 			cfg.Format = f
 			if _, err := Run(t.Context(), cfg); err != nil {
 				t.Fatal(err)
 			}
 		}
-		read(t, cfg, "predictions."+format)
-		if _, err := os.Stat(filepath.Join(cfg.Out, gone)); !os.IsNotExist(err) {
-			t.Errorf("%s is left: %v", gone, err)
+		for _, name := range []string{"predictions.", "coverage."} {
+			read(t, cfg, name+format)
+			if _, err := os.Stat(filepath.Join(cfg.Out, name+gone)); !os.IsNotExist(err) {
+				t.Errorf("%s%s is left: %v", name, gone, err)
+			}
 		}
 	}
 }
@@ -176,7 +181,7 @@ func TestOldTimes(t *testing.T) {
 	t.Parallel()
 	_, cfg := example(t)
 	rows := "TS,Device,Tag,Value\n1960-01-01 00:00:01,1,current,10\n1960-01-01 00:00:02,2,current,10\n"
-	if err := os.WriteFile(cfg.Data, []byte(rows), 0o644); err != nil {
+	if err := os.WriteFile(cfg.Data[0], []byte(rows), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	m, err := Run(t.Context(), cfg)

@@ -46,7 +46,11 @@ func (r *Folder) remove(ctx context.Context, name string) error {
 	if r.bucket != nil {
 		return r.bucket.Delete(ctx, fleetscore.BlobName(name))
 	}
-	if err := os.Remove(filepath.Join(r.path, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	path := filepath.Join(r.path, name)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil // a pipe or a device is written into
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return r.problem(err)
 	}
 	return nil

@@ -14,11 +14,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// csvScanner cuts CSV (RFC 4180: commas, quotes doubled inside quotes, LF or
-// CRLF) into records without copying fields, except quoted ones with quotes
-// inside.
+// csvScanner cuts CSV (RFC 4180: quotes doubled inside quotes, LF or CRLF; the
+// separator is a comma or another byte) into records without copying fields, except
+// quoted ones with quotes inside.
 type csvScanner struct {
 	name   string
+	sep    byte
 	data   []byte
 	pos    int
 	line   int // of the record read last, 1-based
@@ -48,7 +49,7 @@ func (s *csvScanner) record() (bool, error) {
 			}
 		} else {
 			start := s.pos
-			for s.pos < len(s.data) && s.data[s.pos] != ',' && s.data[s.pos] != '\n' {
+			for s.pos < len(s.data) && s.data[s.pos] != s.sep && s.data[s.pos] != '\n' {
 				s.pos++
 			}
 			f := s.data[start:s.pos]
@@ -65,7 +66,7 @@ func (s *csvScanner) record() (bool, error) {
 			s.next++
 			return true, nil
 		}
-		if s.pos == len(s.data) { // a comma at the very end
+		if s.pos == len(s.data) { // a separator at the very end
 			s.fields = append(s.fields, nil)
 			return true, nil
 		}
@@ -99,7 +100,7 @@ func (s *csvScanner) quoted() error {
 	if s.pos < len(s.data) && s.data[s.pos] == '\r' {
 		s.pos++
 	}
-	if s.pos < len(s.data) && s.data[s.pos] != ',' && s.data[s.pos] != '\n' {
+	if s.pos < len(s.data) && s.data[s.pos] != s.sep && s.data[s.pos] != '\n' {
 		return s.bad("", "", "text follows a closing quote")
 	}
 	return nil
@@ -134,7 +135,7 @@ const (
 // row ends the reading with an error that names line, column and value, unless
 // ReadOptions.BadRows tolerates it.
 func ReadCSV(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*Input, error) {
-	return readLines(ctx, []source{{name: name, open: opened(r)}}, schema, opt, newCSV)
+	return readLines(ctx, []Source{{Name: name, Format: CSV, Open: opened(r)}}, schema, opt)
 }
 
 func opened(r io.Reader) func(context.Context) (io.ReadCloser, error) {
@@ -145,12 +146,13 @@ func opened(r io.Reader) func(context.Context) (io.ReadCloser, error) {
 type csvFile struct {
 	name    string
 	schema  *Schema
+	opt     ReadOptions
+	consts  []Constant
+	sep     byte // 0 until begin guessed it
 	columns csvColumns
 }
 
-func newCSV(name string, s *Schema) lineFormat { return &csvFile{name: name, schema: s} }
-
-// csvColumns are the places of the columns in a record.
+// csvColumns are the places of the columns in a record, constants behind the fields.
 type csvColumns struct {
 	time   int
 	key    []int
@@ -159,7 +161,10 @@ type csvColumns struct {
 }
 
 func (f *csvFile) begin(data []byte) (skip, line int, err error) {
-	s := &csvScanner{name: f.name, data: data, next: 1}
+	if f.sep == 0 {
+		f.sep = f.guess(data)
+	}
+	s := &csvScanner{name: f.name, sep: f.sep, data: data, next: 1}
 	ok, err := s.record()
 	if err != nil {
 		return 0, 0, err
@@ -178,8 +183,37 @@ func (f *csvFile) begin(data []byte) (skip, line int, err error) {
 		}
 		f.schema.Values = numericColumns(header, s.fields, *f.schema)
 	}
-	f.columns, err = locate(f.name, header, *f.schema)
+	f.columns, err = f.locate(header)
 	return skip, line, err
+}
+
+// separators are what fields are usually separated by, the most usual first.
+var separators = []byte{',', ';', '\t', '|'}
+
+// separatorNames are for messages.
+var separatorNames = map[byte]string{',': "commas", ';': "semicolons", '\t': "tabs", '|': "vertical bars"}
+
+// guess picks the separator with which the header has the most of the columns that
+// are looked for, and else the most columns.
+func (f *csvFile) guess(data []byte) byte {
+	best, bestFound, bestFields := separators[0], -1, 0
+	wanted := slices.Concat([]string{f.schema.Time}, f.schema.Key, f.schema.Values)
+	for _, sep := range separators {
+		s := &csvScanner{name: f.name, sep: sep, data: data, next: 1}
+		if ok, err := s.record(); !ok || err != nil {
+			continue
+		}
+		found := 0
+		for _, w := range wanted {
+			if slices.ContainsFunc(s.fields, func(h []byte) bool { return string(h) == w }) {
+				found++
+			}
+		}
+		if found > bestFound || found == bestFound && len(s.fields) > bestFields {
+			best, bestFound, bestFields = sep, found, len(s.fields)
+		}
+	}
+	return best
 }
 
 // boundary looks for the end of the last record. Line breaks inside quotes end
@@ -188,7 +222,10 @@ func (f *csvFile) boundary(data []byte) int {
 	if bytes.IndexByte(data, '"') < 0 {
 		return bytes.LastIndexByte(data, '\n') + 1
 	}
-	end, quoted := 0, false
+	end, quoted, sep := 0, false, f.sep
+	if sep == 0 {
+		sep = f.guess(data) // begin decides, with the header whole
+	}
 	field, record := true, true // one begins here
 	for i, c := range data {
 		switch {
@@ -204,7 +241,7 @@ func (f *csvFile) boundary(data []byte) int {
 		case c == '\r' && record:
 			continue // a blank line, as record sees it
 		default:
-			field = c == ','
+			field = c == sep
 		}
 		record = false
 	}
@@ -216,7 +253,7 @@ func (f *csvFile) parse(data []byte, p *parsed) {
 		f.parsePlain(data, p)
 		return
 	}
-	s := &csvScanner{name: f.name, data: data}
+	s := &csvScanner{name: f.name, sep: f.sep, data: data}
 	for {
 		ok, err := s.record()
 		switch {
@@ -265,10 +302,13 @@ func (f *csvFile) row(fields [][]byte, line int, p *parsed) {
 		p.reject(line, "", nil, "it has "+strconv.Itoa(len(fields))+" fields, the header has "+strconv.Itoa(c.width))
 		return
 	}
+	for i := range f.consts {
+		fields = append(fields, f.consts[i].text)
+	}
 	if text := fields[c.time]; len(p.timeText) == 0 || string(p.timeText) != string(text) {
-		t, l, ok := parseTime(text)
+		t, l, ok := p.opt.time(text)
 		if !ok {
-			p.reject(line, f.schema.Time, text, whyTime)
+			p.reject(line, f.schema.Time, text, p.opt.whyTime(text))
 			return
 		}
 		p.sawLayout(l)
@@ -291,8 +331,11 @@ func (f *csvFile) row(fields [][]byte, line int, p *parsed) {
 	}
 	for i, v := range c.values {
 		x, ok := parseNumber(fields[v])
+		if !ok && p.opt.Decimal == ',' {
+			x, ok = parseNumber(bytes.Replace(fields[v], []byte{','}, []byte{'.'}, 1))
+		}
 		if !ok {
-			p.reject(line, f.schema.Values[i], fields[v], whyNumber)
+			p.reject(line, f.schema.Values[i], fields[v], p.opt.whyNumber(fields[v]))
 			for j := range i {
 				p.values[j] = p.values[j][:len(p.times)]
 			}
@@ -307,8 +350,8 @@ func (f *csvFile) row(fields [][]byte, line int, p *parsed) {
 
 // parsePlain is parse for text without quotes.
 func (f *csvFile) parsePlain(data []byte, p *parsed) {
-	fields := make([][]byte, 0, f.columns.width+1)
-	line := 0
+	fields := make([][]byte, 0, f.columns.width+len(f.consts)+1)
+	line, sep := 0, uint64(f.sep)*0x0101010101010101
 	for pos := 0; pos < len(data); {
 		if c := data[pos]; c == '\n' || c == '\r' { // a blank line
 			if c == '\n' {
@@ -319,12 +362,12 @@ func (f *csvFile) parsePlain(data []byte, p *parsed) {
 		}
 		fields = fields[:0]
 		for {
-			end := fieldEnd(data, pos)
+			end := fieldEnd(data, pos, sep)
 			field := data[pos:end]
 			pos = end + 1
-			if end < len(data) && data[end] == ',' {
+			if end < len(data) && data[end] == f.sep {
 				fields = append(fields, field)
-				if pos == len(data) { // a comma at the very end
+				if pos == len(data) { // a separator at the very end
 					fields = append(fields, nil)
 					break
 				}
@@ -342,19 +385,19 @@ func (f *csvFile) parsePlain(data []byte, p *parsed) {
 	p.lines = bytes.Count(data, []byte{'\n'})
 }
 
-// fieldEnd finds the comma or line break from a place on, or the end: eight bytes
-// at a time, where subtracting 1 from each byte that is 0 after the comparison
-// borrows into its highest bit.
-func fieldEnd(data []byte, i int) int {
+// fieldEnd finds the separator, given as eight times the same byte, or the line break
+// from a place on, or the end: eight bytes at a time, where subtracting 1 from each byte
+// that is 0 after the comparison borrows into its highest bit.
+func fieldEnd(data []byte, i int, sep uint64) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(data); i += 8 {
 		w := binary.LittleEndian.Uint64(data[i:])
-		comma, feed := w^(ones*','), w^(ones*'\n')
+		comma, feed := w^sep, w^(ones*'\n')
 		if hit := ((comma - ones) &^ comma & highs) | ((feed - ones) &^ feed & highs); hit != 0 {
 			return i + bits.TrailingZeros64(hit)/8
 		}
 	}
-	for i < len(data) && data[i] != ',' && data[i] != '\n' {
+	for i < len(data) && data[i] != byte(sep) && data[i] != '\n' {
 		i++
 	}
 	return i
@@ -375,30 +418,37 @@ func numericColumns(header []string, first [][]byte, s Schema) []string {
 	return out
 }
 
-func locate(name string, header []string, s Schema) (csvColumns, error) {
+func (f *csvFile) locate(header []string) (csvColumns, error) {
 	c := csvColumns{width: len(header)}
 	find := func(col string) (int, error) {
 		i := slices.Index(header, col)
 		if i < 0 {
-			return 0, missingColumn(name, col, header)
+			if k := slices.IndexFunc(f.consts, func(c Constant) bool { return c.Column == col }); k >= 0 {
+				return len(header) + k, nil
+			}
+			how := "split at " + separatorName(f.sep)
+			if f.opt.Separator == 0 && f.opt.Say.Separator != "" {
+				how += ", a guess that " + f.opt.Say.Separator + " overrides"
+			}
+			return 0, missingColumn(f.name, col, append(slices.Clone(header), columnsOf(f.consts)...), how)
 		}
 		if slices.Contains(header[i+1:], col) {
-			return 0, fleetscore.Errorf(fleetscore.Invalid, "read", name, "the header names column %q twice", col)
+			return 0, fleetscore.Errorf(fleetscore.Invalid, "read", f.name, "the header names column %q twice", col)
 		}
 		return i, nil
 	}
 	var err error
-	if c.time, err = find(s.Time); err != nil {
+	if c.time, err = find(f.schema.Time); err != nil {
 		return c, err
 	}
-	for _, k := range s.Key {
+	for _, k := range f.schema.Key {
 		i, err := find(k)
 		if err != nil {
 			return c, err
 		}
 		c.key = append(c.key, i)
 	}
-	for _, v := range s.Values {
+	for _, v := range f.schema.Values {
 		i, err := find(v)
 		if err != nil {
 			return c, err
@@ -408,7 +458,9 @@ func locate(name string, header []string, s Schema) (csvColumns, error) {
 	return c, nil
 }
 
-func missingColumn(name, column string, have []string) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "read", name, "there is no column %q", column).
-		WithHint("the columns are: %s", strings.Join(have, ", "))
+func separatorName(sep byte) string {
+	if name := separatorNames[sep]; name != "" {
+		return name
+	}
+	return strconv.Quote(string(sep))
 }

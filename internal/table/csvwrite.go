@@ -131,9 +131,37 @@ func appendField(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
+// WriteItemsParquet writes coverage with the columns of WriteItemsCSV.
+func WriteItemsParquet(w io.Writer, keyNames []string, items []fleetscore.Item) error {
+	f := &frame{}
+	for i, n := range keyNames {
+		c := column{name: n, kind: kindText}
+		for _, it := range items {
+			c.appendText(it.Key.Values()[i])
+		}
+		f.columns = append(f.columns, c)
+	}
+	outcome, model, reason := column{name: "outcome", kind: kindText}, column{name: "model", kind: kindText}, column{name: "reason", kind: kindText}
+	rows, anomalies := column{name: "rows", kind: kindLong}, column{name: "anomalies", kind: kindLong}
+	first, last := column{name: "first", kind: kindTime, zero: true}, column{name: "last", kind: kindTime, zero: true}
+	for _, it := range items {
+		outcome.appendText(string(it.Outcome))
+		rows.longs, anomalies.longs = append(rows.longs, it.Rows), append(anomalies.longs, it.Anomalies)
+		first.longs, last.longs = append(first.longs, int64(it.First)), append(last.longs, int64(it.Last))
+		digest := ""
+		if !it.Model.IsZero() {
+			digest = it.Model.String()
+		}
+		model.appendText(digest)
+		reason.appendText(it.Reason)
+	}
+	f.columns = append(f.columns, outcome, rows, anomalies, first, last, model, reason)
+	return writeParquet(w, f)
+}
+
 // WriteItemsCSV writes coverage with a header: key columns, outcome, rows,
-// anomalies, first, last, model, reason.
-func WriteItemsCSV(w io.Writer, keyNames []string, items []fleetscore.Item) error {
+// anomalies, first, last, model, reason. Times have the layout of the predictions.
+func WriteItemsCSV(w io.Writer, keyNames []string, items []fleetscore.Item, layout Layout) error {
 	var b bytes.Buffer
 	var line []byte
 	for _, n := range keyNames {
@@ -152,7 +180,7 @@ func WriteItemsCSV(w io.Writer, keyNames []string, items []fleetscore.Item) erro
 		for _, t := range []fleetscore.Micros{it.First, it.Last} {
 			line = append(line, ',')
 			if t != 0 {
-				line = RFC3339.append(line, t)
+				line = layout.append(line, t)
 			}
 		}
 		line = append(line, ',')

@@ -281,10 +281,6 @@ func TestRowsByShardAndInterval(t *testing.T) {
 	if got.Len() != want {
 		t.Errorf("rows: got %d, want %d", got.Len(), want)
 	}
-	folder, err := ReadPath(ctx, dir, Schema{Time: "TS", Key: []string{"Device"}, Values: []string{"Val"}}, ReadOptions{})
-	if err != nil || folder.Rows.Len() != rows.Len() {
-		t.Errorf("by path: got %v rows, %v; want %d", folder, err, rows.Len())
-	}
 }
 
 // TestLargeHoursAreSplit: an hour of many rows lies in files of distinct shard

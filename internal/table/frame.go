@@ -23,6 +23,7 @@ type column struct {
 	name    string
 	kind    kind
 	longs   []int64 // kindTime and kindLong
+	zero    bool    // of kindTime: 0 is null
 	doubles []float64
 	codes   []uint32          // kindText: per row, an index into dict
 	dict    []string          // distinct
@@ -75,7 +76,7 @@ func constant(name, text string, n int) column {
 
 // pick returns the column's values at the given places, in their order.
 func (c *column) pick(order []int) column {
-	out := column{name: c.name, kind: c.kind}
+	out := column{name: c.name, kind: c.kind, zero: c.zero}
 	switch c.kind {
 	case kindDouble:
 		out.doubles = pick(c.doubles, order)
@@ -97,7 +98,7 @@ func pick[T any](in []T, order []int) []T {
 
 // extend adds the rows of o.
 func (c *column) extend(o column) {
-	c.longs = append(c.longs, o.longs...)
+	c.longs, c.zero = append(c.longs, o.longs...), c.zero || o.zero
 	c.doubles = append(c.doubles, o.doubles...)
 	if len(o.codes) == 0 {
 		return

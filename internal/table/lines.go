@@ -22,13 +22,6 @@ const (
 	maxExamples    = 1000     // bad rows kept with their reasons; all are counted
 )
 
-// source is a file that is read once, from its beginning.
-type source struct {
-	name string
-	size int64 // bytes, where known
-	open func(context.Context) (io.ReadCloser, error)
-}
-
 // lineFormat is how lines of text become rows. One value reads one file; begin is
 // called first, by one goroutine, then parse by several.
 type lineFormat interface {
@@ -99,15 +92,14 @@ func (p *parsed) sawLayout(l Layout) {
 // lineReader reads files in chunks, which goroutines take in turn, parse at the
 // same time, and hand in in the files' order.
 type lineReader struct {
-	ctx      context.Context
-	schema   Schema
-	opt      ReadOptions
-	table    *keyTable
-	newInput func(name string, s *Schema) lineFormat
+	ctx    context.Context
+	schema Schema
+	opt    ReadOptions
+	table  *keyTable
 
 	reading sync.Mutex // guards the files and what follows
 	chunk   int        // bytes
-	files   []source
+	files   []Source
 	file    io.ReadCloser
 	format  lineFormat
 	name    string
@@ -138,18 +130,18 @@ type chunk struct {
 }
 
 // readLines reads all files into rows.
-func readLines(ctx context.Context, files []source, s Schema, opt ReadOptions, newInput func(string, *Schema) lineFormat) (*Input, error) {
+func readLines(ctx context.Context, files []Source, s Schema, opt ReadOptions) (*Input, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
 	if len(s.Values) == 0 {
 		s.Values = nil // the first file decides
 	}
-	r := &lineReader{ctx: ctx, schema: s, opt: opt, table: newKeyTable(), newInput: newInput, files: files,
+	r := &lineReader{ctx: ctx, schema: s, opt: opt, table: newKeyTable(), files: files,
 		in: &Input{Rows: &fleetscore.Rows{TimeName: s.Time, KeyNames: s.Key}}}
 	r.turn = sync.NewCond(&r.handing)
 	for _, f := range files {
-		r.total += f.size
+		r.total += f.SizeBytes
 	}
 	if r.chunk = opt.chunkBytes; r.chunk == 0 {
 		r.chunk = chunkBytes
@@ -230,13 +222,14 @@ func (r *lineReader) take(c *chunk) (ok bool, err error) {
 		if len(r.files) == 0 {
 			return false, nil
 		}
-		f, err := r.files[0].open(r.ctx)
+		src := &r.files[0]
+		f, err := src.Open(r.ctx)
 		if err != nil {
 			return false, err
 		}
-		r.name, r.file, fresh = r.files[0].name, f, true
+		r.name, r.file, fresh = src.Name, f, true
 		r.files = r.files[1:]
-		r.format = r.newInput(r.name, &r.schema)
+		r.format = src.lines(&r.schema, r.opt)
 	}
 	size := r.chunk + len(r.carry)
 	buf := append(c.buf[:0], r.carry...)

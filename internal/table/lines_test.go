@@ -40,7 +40,7 @@ func TestCSVAgainstStandardLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		opt := ReadOptions{chunkBytes: rapid.IntRange(1, 200).Draw(t, "chunk"), Workers: rapid.IntRange(1, 4).Draw(t, "workers")}
-		in, err := readLines(t.Context(), []source{{name: "in.csv", size: int64(text.Len()), open: opened(bytes.NewReader(text.Bytes()))}}, schema, opt, newCSV)
+		in, err := readLines(t.Context(), []Source{{Name: "in.csv", SizeBytes: int64(text.Len()), Open: opened(bytes.NewReader(text.Bytes()))}}, schema, opt)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,16 +14,15 @@ import (
 // ReadNDJSON reads rows from lines of JSON objects; the rules are ReadCSV's. A
 // value that is absent or null is missing.
 func ReadNDJSON(ctx context.Context, name string, r io.Reader, schema Schema, opt ReadOptions) (*Input, error) {
-	return readLines(ctx, []source{{name: name, open: opened(r)}}, schema, opt, newNDJSON)
+	return readLines(ctx, []Source{{Name: name, Format: NDJSON, Open: opened(r)}}, schema, opt)
 }
 
 // ndjsonFile is the format of one file of JSON lines.
 type ndjsonFile struct {
 	name   string
 	schema *Schema
+	consts []Constant
 }
-
-func newNDJSON(name string, s *Schema) lineFormat { return &ndjsonFile{name, s} }
 
 func (f *ndjsonFile) begin(data []byte) (skip, line int, err error) {
 	if f.schema.Values != nil {
@@ -74,11 +73,16 @@ func (f *ndjsonFile) row(text []byte, line int, p *parsed) {
 		p.reject(line, "", text, "not a JSON object: "+err.Error())
 		return
 	}
+	for i := range f.consts {
+		if c := &f.consts[i]; object[c.Column] == nil {
+			object[c.Column] = c.json
+		}
+	}
 	raw := object[f.schema.Time]
 	at, ok := scalarText(raw)
-	t, l, okTime := parseTime(at)
+	t, l, okTime := p.opt.time(at)
 	if !ok || !okTime {
-		p.reject(line, f.schema.Time, raw, whyTime)
+		p.reject(line, f.schema.Time, raw, p.opt.whyTime(raw))
 		return
 	}
 	p.sawLayout(l)

@@ -107,10 +107,10 @@ func (c *column) parquetValues(dst, texts []parquet.Value, index, from, to int) 
 		}
 	default:
 		last := c.longs[from]
-		value := parquet.Int64Value(last).Level(0, 1, index)
+		value := c.long(last, index)
 		for _, x := range c.longs[from:to] { // times and revisions repeat a lot
 			if x != last {
-				last, value = x, parquet.Int64Value(x).Level(0, 1, index)
+				last, value = x, c.long(x, index)
 			}
 			dst = append(dst, value)
 		}
@@ -118,15 +118,30 @@ func (c *column) parquetValues(dst, texts []parquet.Value, index, from, to int) 
 	return dst
 }
 
-// wanted is a column to read from a file, and as what.
-type wanted struct {
-	name string
-	kind kind
+func (c *column) long(x int64, index int) parquet.Value {
+	if c.zero && x == 0 {
+		return parquet.NullValue().Level(0, 0, index)
+	}
+	return parquet.Int64Value(x).Level(0, 1, index)
 }
 
-// readParquet reads the wanted columns of a file. Files of other writers may hold
+// wanted is a column to read from a file, and as what.
+type wanted struct {
+	name     string
+	kind     kind
+	optional bool // of a time: null is 0
+}
+
+// readParquet reads the wanted columns of a file of ours.
+func readParquet(name string, data []byte, want []wanted) (*frame, error) {
+	s := &Source{Name: name}
+	return s.readColumns(data, want, &ReadOptions{})
+}
+
+// readColumns reads the wanted columns of a file. Files of other writers may hold
 // times as text or in other units, keys as numbers, and values as any number.
-func readParquet(name string, data []byte, want []wanted) (out *frame, err error) {
+func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out *frame, err error) {
+	name := s.Name
 	defer func() { // the library panics on some corrupt files
 		if p := recover(); p != nil {
 			out, err = nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %v", p)
@@ -138,12 +153,15 @@ func readParquet(name string, data []byte, want []wanted) (out *frame, err error
 	}
 	out = &frame{columns: make([]column, len(want))}
 	for i, w := range want {
-		leaf, ok := file.Schema().Lookup(w.name)
+		leaf, ok := s.find(file, w.name)
 		if !ok {
-			return nil, missingColumn(name, w.name, parquetNames(file))
+			if out.columns[i], err = s.absent(w, file, opt); err != nil {
+				return nil, err
+			}
+			continue
 		}
-		out.columns[i] = column{name: w.name, kind: w.kind}
-		c := converter{out: &out.columns[i], node: leaf.Node, flat: leaf.MaxRepetitionLevel == 0 && leaf.MaxDefinitionLevel <= 1}
+		out.columns[i] = column{name: w.name, kind: w.kind, zero: w.optional}
+		c := converter{out: &out.columns[i], node: leaf.Node, flat: leaf.MaxRepetitionLevel == 0 && leaf.MaxDefinitionLevel <= 1, optional: w.optional, opt: opt}
 		c.decimal, _ = logical[*format.DecimalType](leaf.Node)
 		if t, ok := logical[*format.IntType](leaf.Node); ok {
 			c.unsigned = !t.IsSigned
@@ -177,6 +195,8 @@ type converter struct {
 
 	decimal  *format.DecimalType // nil if the column holds none
 	unsigned bool
+	optional bool // null is 0
+	opt      *ReadOptions
 }
 
 func (c *converter) chunk(chunk parquet.ColumnChunk) error {
@@ -270,6 +290,10 @@ func (c *converter) texts(dict parquet.Dictionary, numbers []int32) {
 
 func (c *converter) value(v parquet.Value) error {
 	if v.IsNull() && c.out.kind != kindDouble {
+		if c.optional {
+			c.out.longs = append(c.out.longs, 0)
+			return nil
+		}
 		return errors.New("a value is null")
 	}
 	switch c.out.kind {
@@ -380,19 +404,22 @@ func decimal(v parquet.Value, scale int) (float64, error) {
 func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
 	switch v.Kind() {
 	case parquet.ByteArray:
-		m, l, ok := parseTime(v.ByteArray())
+		m, l, ok := c.opt.time(v.ByteArray())
 		if !ok {
-			return 0, fmt.Errorf("%q is %s", v.ByteArray(), whyTime)
+			return 0, fmt.Errorf("%q is %s", v.ByteArray(), c.opt.whyTime(v.ByteArray()))
 		}
 		if c.layout == (Layout{}) {
 			c.layout = l
 		}
 		c.layout = c.layout.merge(l)
 		return m, nil
-	case parquet.Int64:
+	case parquet.Int32, parquet.Int64:
+		if _, ok := logical[*format.DateType](c.node); ok {
+			return fleetscore.Micros(whole(v) * dayMicros), nil
+		}
 		t, ok := timestampType(c.node)
 		if !ok {
-			return 0, errors.New("the time column holds plain numbers, whose unit isn't known; store timestamps or texts")
+			return c.numberOfTime(v)
 		}
 		switch t.Unit.Value.Duration() {
 		case time.Millisecond:
@@ -407,6 +434,18 @@ func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
 		return fleetscore.Micros((int64(int32(t[2]))-epochJulian)*dayMicros) + floorMicros(nanos), nil
 	}
 	return 0, fmt.Errorf("%s is not a time", v)
+}
+
+// numberOfTime is a time in a column of plain numbers.
+func (c *converter) numberOfTime(v parquet.Value) (fleetscore.Micros, error) {
+	if m, ok := c.opt.TimeUnit.micros(whole(v)); ok {
+		return m, nil
+	}
+	if c.opt.Say.TimeUnit == "" {
+		return 0, errors.New("the time column holds plain numbers, whose unit isn't known; store timestamps or texts")
+	}
+	text := strconv.AppendInt(nil, whole(v), 10)
+	return 0, fmt.Errorf("%s is %s", text, c.opt.whyTime(text))
 }
 
 const epochJulian = 2440588 // the Julian day of 1970-01-01
@@ -435,35 +474,46 @@ func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
 
 // ReadParquet reads rows from a Parquet file; the rules are ReadCSV's.
 func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*Input, error) {
+	s := &Source{Name: name, Format: Parquet}
+	return s.readParquet(data, schema, opt)
+}
+
+func (s *Source) readParquet(data []byte, schema Schema, opt ReadOptions) (*Input, error) {
 	if err := schema.validate(); err != nil {
 		return nil, err
 	}
 	if len(schema.Values) == 0 {
-		v, err := parquetNumbers(name, data, schema)
+		v, err := parquetNumbers(s.Name, data, schema)
 		if err != nil {
 			return nil, err
 		}
 		schema.Values = v
 	}
-	f, err := readParquet(name, data, tableOf(schema).wanted(schema.Values))
+	f, err := s.readColumns(data, tableOf(schema).wanted(schema.Values), &opt)
 	if err != nil {
 		return nil, err
 	}
 	records := int64(f.len())
-	if opt.Interval != nil {
-		times := f.column(schema.Time).longs
-		var keep []int
-		for i, t := range times {
-			if opt.wants(fleetscore.Micros(t)) {
-				keep = append(keep, i)
-			}
+	deleted := func(int) bool { return false }
+	if s.Delta != nil && s.Delta.Deleted != nil {
+		deleted = func(row int) bool { return s.Delta.Deleted(uint64(row)) }
+	}
+	times := f.column(schema.Time).longs
+	keep := make([]int, 0, len(times))
+	for i, t := range times {
+		if gone := deleted(i); gone {
+			records--
+		} else if opt.wants(fleetscore.Micros(t)) {
+			keep = append(keep, i)
 		}
+	}
+	if len(keep) < len(times) {
 		f = f.pick(keep)
 	}
 	rows := f.rows(tableOf(schema), schema.Values)
 	for _, k := range rows.Keys {
 		if values := k.Values(); len(values) != len(schema.Key) || slices.Contains(values, "") {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, "read", name, "key %q: %s", k.String(), whyKey)
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "read", s.Name, "key %q: %s", k.String(), whyKey)
 		}
 	}
 	return &Input{Rows: rows, Layout: RFC3339, Records: records}, nil

@@ -53,7 +53,7 @@ func (d *Delta) ReadPredictions(ctx context.Context, files []fleetscore.DataFile
 	if len(values) == 0 {
 		values = slices.DeleteFunc(snap.Schema.Values(), func(s string) bool { return s == "Prediction" || s == "Score" })
 	}
-	want := append(snap.Schema.wanted(append(slices.Clone(values), "Prediction", "Score")), wanted{"Model", kindText})
+	want := append(snap.Schema.wanted(append(slices.Clone(values), "Prediction", "Score")), wanted{name: "Model", kind: kindText})
 	f, err := d.readFrame(ctx, snap.Schema, files, want, q)
 	if err != nil {
 		return nil, err
@@ -245,8 +245,8 @@ func (d *Delta) WriteItems(ctx context.Context, items []fleetscore.Item, keyName
 	}
 	s := ItemSchema(keyNames)
 	f := &frame{columns: make([]column, len(s.Columns))}
-	for i, c := range s.Columns {
-		f.columns[i] = column{name: c.Name, kind: kind(c.Type)}
+	for i, w := range s.all() {
+		f.columns[i] = column{name: w.name, kind: w.kind, zero: w.optional}
 	}
 	long := func(name string, v int64) { c := f.column(name); c.longs = append(c.longs, v) }
 	text := func(name, v string) { f.column(name).appendText(v) }

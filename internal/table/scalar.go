@@ -86,26 +86,42 @@ func ParseTime(s string) (fleetscore.Micros, error) {
 	return m, nil
 }
 
-// parseTime reads "2006-01-02 15:04:05[.fraction]" or the same with "T", followed
-// by nothing (UTC), "Z" or an offset such as "+02:00". Digits finer than a
+// parseTime reads "2006-01-02 15:04:05[.fraction]" or the same with "T", without
+// the seconds, or the date alone (its midnight); a time may be followed by nothing
+// (UTC), "Z", " UTC" or an offset such as "+02:00" or "+0200". Digits finer than a
 // microsecond are cut off.
 func parseTime(b []byte) (m fleetscore.Micros, l Layout, ok bool) {
-	if len(b) < 19 || b[4] != '-' || b[7] != '-' || (b[10] != ' ' && b[10] != 'T' && b[10] != 't') || b[13] != ':' || b[16] != ':' {
+	if len(b) < 10 || b[4] != '-' || b[7] != '-' {
 		return 0, l, false
 	}
 	year, ok1 := digits(b[0:4])
 	month, ok2 := digits(b[5:7])
 	day, ok3 := digits(b[8:10])
-	hour, ok4 := digits(b[11:13])
-	minute, ok5 := digits(b[14:16])
-	second, ok6 := digits(b[17:19])
-	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || minute > 59 || second > 59 {
+	if !(ok1 && ok2 && ok3) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) {
+		return 0, l, false
+	}
+	seconds := daysSinceEpoch(year, month, day) * 86400
+	l.Separator = ' '
+	if len(b) == 10 {
+		return fleetscore.Micros(seconds * 1e6), l, true
+	}
+	if len(b) < 16 || b[10] != ' ' && b[10] != 'T' && b[10] != 't' || b[13] != ':' {
 		return 0, l, false
 	}
 	l.Separator = b[10]
-	rest := b[19:]
+	hour, ok4 := digits(b[11:13])
+	minute, ok5 := digits(b[14:16])
+	second, ok6 := 0, true
+	rest := b[16:]
+	if len(rest) >= 3 && rest[0] == ':' {
+		second, ok6 = digits(rest[1:3])
+		rest = rest[3:]
+	}
+	if !(ok4 && ok5 && ok6) || hour > 23 || minute > 59 || second > 59 {
+		return 0, l, false
+	}
 	micro, scale := 0, 100000
-	if len(rest) > 0 && rest[0] == '.' {
+	if len(rest) > 0 && rest[0] == '.' && len(b)-len(rest) == 19 {
 		i := 1
 		for ; i < len(rest) && rest[i] >= '0' && rest[i] <= '9'; i++ {
 			micro += int(rest[i]-'0') * scale
@@ -117,27 +133,38 @@ func parseTime(b []byte) (m fleetscore.Micros, l Layout, ok bool) {
 		l.Fraction = min(i-1, 6)
 		rest = rest[i:]
 	}
-	offset := 0
-	switch {
-	case len(rest) == 0:
-	case len(rest) == 1 && (rest[0] == 'Z' || rest[0] == 'z'):
+	offset, ok := offsetOf(rest)
+	if len(rest) > 0 {
 		l.Zone = "Z"
-	case len(rest) == 6 && (rest[0] == '+' || rest[0] == '-') && rest[3] == ':':
-		h, okh := digits(rest[1:3])
-		mi, okm := digits(rest[4:6])
-		if !okh || !okm || h > 23 || mi > 59 {
-			return 0, l, false
-		}
-		offset = h*3600 + mi*60
-		if rest[0] == '-' {
-			offset = -offset
-		}
-		l.Zone = "Z"
-	default:
-		return 0, l, false
 	}
-	s := daysSinceEpoch(year, month, day)*86400 + int64(hour*3600+minute*60+second-offset)
-	return fleetscore.Micros(s*1e6 + int64(micro)), l, true
+	seconds += int64(hour*3600 + minute*60 + second - offset)
+	return fleetscore.Micros(seconds*1e6 + int64(micro)), l, ok
+}
+
+// offsetOf reads what may follow a time, in seconds east of UTC.
+func offsetOf(b []byte) (seconds int, ok bool) {
+	switch {
+	case len(b) == 0, string(b) == "Z", string(b) == "z", string(b) == " UTC":
+		return 0, true
+	case b[0] != '+' && b[0] != '-':
+		return 0, false
+	}
+	east := b[0] == '+'
+	if b = b[1:]; len(b) == 5 && b[2] == ':' {
+		b = []byte{b[0], b[1], b[3], b[4]}
+	}
+	if len(b) != 2 && len(b) != 4 {
+		return 0, false
+	}
+	hours, ok1 := digits(b[:2])
+	minutes, ok2 := digits(b[2:])
+	if !ok1 || !ok2 || hours > 23 || minutes > 59 {
+		return 0, false
+	}
+	if seconds = hours*3600 + minutes*60; !east {
+		seconds = -seconds
+	}
+	return seconds, true
 }
 
 func digits(b []byte) (n int, ok bool) {

@@ -58,8 +58,17 @@ type ReadOptions struct {
 	Workers  int                  // goroutines; 0 means all cores
 	Progress *atomic.Int64        // bytes read so far are added; may be nil
 
+	Separator byte     // of fields in CSV; 0: guessed from the header
+	Decimal   byte     // '.' or ',' in numbers of CSV; 0: '.'
+	TimeUnit  TimeUnit // of times that are numbers; empty: they are refused
+	Say       Words    // for messages
+
 	chunkBytes int // for tests; 0 means chunkBytes
 }
+
+// Words are how people set options where they are, such as "--separator". An empty
+// one isn't spoken of.
+type Words struct{ Separator, Decimal, TimeUnit string }
 
 func (o ReadOptions) wants(t fleetscore.Micros) bool {
 	return o.Interval == nil || o.Interval.ContainsMicros(t)
@@ -124,12 +133,12 @@ func (s TableSchema) Check() error {
 
 // wanted are time, key and the named value columns.
 func (s TableSchema) wanted(values []string) []wanted {
-	out := []wanted{{s.Time, kindTime}}
+	out := []wanted{{name: s.Time, kind: kindTime}}
 	for _, k := range s.Key {
-		out = append(out, wanted{k, kindText})
+		out = append(out, wanted{name: k, kind: kindText})
 	}
 	for _, v := range values {
-		out = append(out, wanted{v, kindDouble})
+		out = append(out, wanted{name: v, kind: kindDouble})
 	}
 	return out
 }
@@ -138,7 +147,7 @@ func (s TableSchema) wanted(values []string) []wanted {
 func (s TableSchema) all() []wanted {
 	out := make([]wanted, len(s.Columns))
 	for i, c := range s.Columns {
-		out[i] = wanted{c.Name, kind(c.Type)}
+		out[i] = wanted{c.Name, kind(c.Type), c.Type == string(kindTime) && c.Name != s.Time}
 	}
 	return out
 }
@@ -171,7 +180,7 @@ func ItemSchema(key []string) TableSchema {
 		s.Columns = append(s.Columns, Column{k, string(kindText)})
 	}
 	s.Columns = append(s.Columns, Column{"Job", "string"}, Column{"Outcome", "string"}, Column{"Rows", "long"}, Column{"Anomalies", "long"},
-		Column{"First", "long"}, Column{"Last", "long"}, Column{"Model", "string"}, Column{"Reason", "string"})
+		Column{"First", string(kindTime)}, Column{"Last", string(kindTime)}, Column{"Model", "string"}, Column{"Reason", "string"})
 	return s
 }
 

@@ -2,11 +2,8 @@ package table
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -125,33 +122,6 @@ func TestParquetRoundTrip(t *testing.T) {
 	}
 	if _, err := ReadParquet("x.parquet", b.Bytes()[:b.Len()/2], schema, ReadOptions{}); !fleetscore.Corrupt.Is(err) {
 		t.Errorf("half a file: got %v, want corrupt", err)
-	}
-}
-
-func TestReadPathFolder(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		p := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("a.csv", "TS,Device,Tag,Value\n2026-11-23 10:00:00,1,1,1\n")
-	write("sub/b.ndjson", `{"TS":"2026-11-23T10:00:01Z","Device":2,"Tag":1,"Value":2}`)
-	write("_hidden/c.csv", "broken")
-	write("notes.txt", "not data")
-	got, err := ReadPath(t.Context(), dir, schema, ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := got.Rows
-	if rows.Len() != 2 || len(rows.Keys) != 2 || rows.Values[0][1] != 2 {
-		t.Errorf("got %+v", rows)
-	}
-	if _, err := ReadPath(t.Context(), filepath.Join(dir, "none.csv"), schema, ReadOptions{}); !fleetscore.NotFound.Is(err) {
-		t.Errorf("got %v, want not found", err)
 	}
 }
 

@@ -25,7 +25,7 @@ type Seen struct{ Rows, Sum, First, Last, Sensors float64 }
 func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 	t.Helper()
 	scripts := filepath.Join(Root(t), "internal", "testkit", "readers")
-	python := venv(t, "deltalake and DuckDB", filepath.Join(scripts, "requirements.txt"))
+	python := Readers(t)
 	out, err := exec.CommandContext(t.Context(), python, filepath.Join(scripts, "readers.py"), folder, column).Output()
 	if err != nil {
 		var exit *exec.ExitError
@@ -46,6 +46,13 @@ func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 		t.Fatalf("%s was read by %v", folder, seen)
 	}
 	return seen
+}
+
+// Readers is a Python with delta-rs, DuckDB and pyarrow, installed once into a virtual
+// environment of its own.
+func Readers(t testing.TB) (python string) {
+	t.Helper()
+	return venv(t, "deltalake and DuckDB", filepath.Join(Root(t), "internal", "testkit", "readers", "requirements.txt"))
 }
 
 // venv is a Python with what the file lists; it is made once and kept in the

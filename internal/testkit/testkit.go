@@ -85,7 +85,17 @@ func Venv(t testing.TB, packages ...string) (python string) {
 // Command is a program that ends with the test, and after five minutes at most.
 func Command(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	return command(t, 5*time.Minute, name, args)
+}
+
+// LongCommand is Command for what is allowed half an hour.
+func LongCommand(t testing.TB, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	return command(t, 30*time.Minute, name, args)
+}
+
+func command(t testing.TB, limit time.Duration, name string, args []string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	return exec.CommandContext(ctx, name, args...)
 }

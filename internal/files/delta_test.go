@@ -1,0 +1,141 @@
+package files
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// expectation is what a script says of a table that it wrote.
+type expectation struct {
+	Rows    int
+	Sum     float64
+	Value   string // the column's name; Value if empty
+	Refused string // words of the refusal
+}
+
+// compare reads the tables that a script wrote into a folder.
+func compare(t *testing.T, dir string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]expectation
+	if err := json.Unmarshal(data, &all); err != nil || len(all) == 0 {
+		t.Fatalf("%v: %s", err, data)
+	}
+	for name, want := range all {
+		s := schema
+		if want.Value != "" {
+			s.Values = []string{want.Value}
+		}
+		in, err := Read(t.Context(), []string{filepath.Join(dir, name)}, nil, s, say)
+		if want.Refused != "" {
+			if err == nil || !strings.Contains(err.Error(), want.Refused) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: got %v, want a refusal with %q", name, err, want.Refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		sum := 0.0
+		for _, v := range in.Rows.Values[0] {
+			if !math.IsNaN(v) {
+				sum += v
+			}
+		}
+		if in.Rows.Len() != want.Rows || sum != want.Sum {
+			t.Errorf("%s: got %d rows with the sum %v, want %d and %v", name, in.Rows.Len(), sum, want.Rows, want.Sum)
+		}
+		if len(in.Rows.Keys) != 2 || in.Rows.Times[0].Time().Year() != 2026 {
+			t.Errorf("%s: keys %q, first time %s", name, in.Rows.Keys, in.Rows.Times[0])
+		}
+	}
+}
+
+// TestForeignTables reads tables of delta-rs, and such as the protocol describes:
+// mapped columns, checkpoints of all kinds, deletion vectors; and refuses by name what it can't honour.
+func TestForeignTables(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if out, err := testkit.Command(t, testkit.Readers(t), filepath.Join("testdata", "tables.py"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	compare(t, dir)
+	_, err := Read(t.Context(), []string{filepath.Join(dir, "delta-rs")}, nil, table.Schema{Time: "ts", Key: []string{"Device"}, Values: []string{"Value"}}, say)
+	if err == nil || !strings.Contains(err.Error(), `has "TS": upper and lower case count`) {
+		t.Errorf("a column's case: got %v", err)
+	}
+}
+
+// TestSpark reads tables that Spark wrote. It takes some minutes and 700 MB of
+// packages, so it is asked for: make spark.
+func TestSpark(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("FLEETSCORE_SPARK") == "" {
+		t.Skip("SKIPPED: make spark runs it")
+	}
+	testkit.Tool(t, "java", "default-jre-headless")
+	dir := t.TempDir()
+	if out, err := testkit.LongCommand(t, testkit.Venv(t, "pyspark==3.5.5", "delta-spark==3.3.2"), filepath.Join("testdata", "spark.py"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	compare(t, dir)
+}
+
+// TestOwnTable: of a table that Fleetscore wrote one row per key and time is read,
+// and its columns have to be named as they are.
+func TestOwnTable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := store.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Keys: []fleetscore.Key{"1", "2"},
+		Times: []fleetscore.Micros{1e15, 1e15}, KeyIndex: []uint32{0, 1}, Values: [][]float64{{5, 6}}}
+	d := table.OpenDelta(b)
+	if err := d.Create(t.Context(), table.DatasetSchema("TS", []string{"Device"}, []string{"Value"})); err != nil {
+		t.Fatal(err)
+	}
+	add, err := d.WriteRows(t.Context(), rows, "x")
+	if err == nil {
+		_, err = d.Commit(t.Context(), table.Commit{Operation: "WRITE", Add: add})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := Read(t.Context(), []string{dir}, nil, schema, say)
+	if err != nil || in.Rows.Len() != 2 {
+		t.Errorf("got %+v, %v", in, err)
+	}
+	other := schema
+	other.Key = []string{"Value"}
+	if _, err := Read(t.Context(), []string{dir}, nil, other, say); err == nil {
+		t.Error("another key was taken")
+	}
+}
+
+// FuzzForeignTable: no bytes of a log cause a panic.
+func FuzzForeignTable(f *testing.F) {
+	f.Add([]byte(`{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}
+{"metaData":{"schemaString":"{\"fields\":[{\"name\":\"TS\",\"type\":\"timestamp\"}]}","partitionColumns":[],"configuration":{}}}
+{"add":{"path":"x.parquet","partitionValues":{},"size":1,"deletionVector":{"storageType":"i","pathOrInlineDv":"00000","sizeInBytes":4,"cardinality":1}}}`))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		dir := t.TempDir()
+		put(t, dir, "_delta_log/00000000000000000000.json", log)
+		put(t, dir, "x.parquet", []byte("PAR1"))
+		_, _ = Read(t.Context(), []string{dir}, nil, schema, say) // whatever it says
+	})
+}

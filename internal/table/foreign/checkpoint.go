@@ -1,0 +1,85 @@
+package foreign
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// checkpointRow is what of a checkpoint's row is looked at.
+type checkpointRow struct {
+	Add *struct {
+		Path            *string            `parquet:"path,optional"`
+		Size            *int64             `parquet:"size,optional"`
+		PartitionValues map[string]*string `parquet:"partitionValues,optional"`
+		DeletionVector  *struct {
+			StorageType    *string `parquet:"storageType,optional"`
+			PathOrInlineDv *string `parquet:"pathOrInlineDv,optional"`
+			Offset         *int32  `parquet:"offset,optional"`
+			SizeInBytes    *int32  `parquet:"sizeInBytes,optional"`
+			Cardinality    *int64  `parquet:"cardinality,optional"`
+		} `parquet:"deletionVector,optional"`
+	} `parquet:"add,optional"`
+	MetaData *struct {
+		SchemaString     *string            `parquet:"schemaString,optional"`
+		PartitionColumns []string           `parquet:"partitionColumns,list,optional"`
+		Configuration    map[string]*string `parquet:"configuration,optional"`
+	} `parquet:"metaData,optional"`
+	Protocol *struct {
+		MinReaderVersion *int32   `parquet:"minReaderVersion,optional"`
+		ReaderFeatures   []string `parquet:"readerFeatures,list,optional"`
+	} `parquet:"protocol,optional"`
+	Sidecar *struct {
+		Path *string `parquet:"path,optional"`
+	} `parquet:"sidecar,optional"`
+}
+
+// parquet reads a file of actions in Parquet.
+func (s *state) parquet(ctx context.Context, name string) (sidecars []string, err error) {
+	data, err := store.ReadAll(ctx, s.b, fleetscore.BlobName(name))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // the library panics on some corrupt files
+		if p := recover(); p != nil {
+			sidecars, err = nil, corrupt(name, "not a sound Parquet file: %v", p)
+		}
+	}()
+	rows, err := parquet.Read[checkpointRow](bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, corrupt(name, "%w", err)
+	}
+	for _, r := range rows {
+		switch {
+		case r.Add != nil && r.Add.Path != nil:
+			a := &addFile{Path: *r.Add.Path, Size: value(r.Add.Size), PartitionValues: r.Add.PartitionValues}
+			if v := r.Add.DeletionVector; v != nil && v.StorageType != nil {
+				a.DeletionVector = &vector{StorageType: *v.StorageType, PathOrInlineDv: value(v.PathOrInlineDv), Offset: int64(value(v.Offset)),
+					SizeInBytes: int64(value(v.SizeInBytes)), Cardinality: value(v.Cardinality)}
+			}
+			s.files[a.Path] = a
+		case r.MetaData != nil && r.MetaData.SchemaString != nil:
+			s.meta = &metaData{SchemaString: *r.MetaData.SchemaString, PartitionColumns: r.MetaData.PartitionColumns, Configuration: map[string]string{}}
+			for k, v := range r.MetaData.Configuration {
+				s.meta.Configuration[k] = value(v)
+			}
+		case r.Protocol != nil && r.Protocol.MinReaderVersion != nil:
+			s.protocol = &protocol{MinReaderVersion: int(*r.Protocol.MinReaderVersion), ReaderFeatures: r.Protocol.ReaderFeatures}
+		case r.Sidecar != nil && r.Sidecar.Path != nil:
+			sidecars = append(sidecars, *r.Sidecar.Path)
+		}
+	}
+	return sidecars, nil
+}
+
+// value is what p points to; the zero value for nil.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
