@@ -144,3 +144,32 @@ func TestRoomNames(t *testing.T) {
 		}
 	}
 }
+
+// timed are rooms that decide by the time: they are handed a clock, so that a
+// server acts by the trusted time and a test can set it.
+var timed = []string{"internal/scheduler", "internal/pool", "internal/node"}
+
+// TestTimeComesFromAClock refuses reading the system's clock in rooms that are handed
+// one. They may name time.Now as what they use if they get none.
+func TestTimeComesFromAClock(t *testing.T) {
+	t.Parallel()
+	for _, f := range files(t) {
+		if room, _ := roomOf(f.dir); f.test || isTestHelp(f.dir) || !slices.Contains(timed, room) {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			s, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if id, ok := s.X.(*ast.Ident); ok && id.Name == "time" && slices.Contains([]string{"Now", "Since", "Until"}, s.Sel.Name) {
+				t.Errorf("%s calls time.%s: use the room's clock (Deps.Now)", f.fset.Position(s.Pos()), s.Sel.Name)
+			}
+			return true
+		})
+	}
+}

@@ -305,8 +305,11 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	if err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{ServerURL: s.url, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()},
-		pool.Deps{Ledger: s.ledger, Store: s.store, Log: s.log, Now: s.clock.Now, Metrics: s.metrics})
+	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.url, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()})
+	if err != nil {
+		return err
+	}
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: s.ledger, Store: s.store, Providers: map[string]pool.Provider{"local": local}, Log: s.log, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (n *Node) newTaskLog(ctx context.Context, lease fleetscore.LeaseID) *taskLo
 func (l *taskLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.text = time.Now().UTC().AppendFormat(l.text, "2006-01-02T15:04:05.000Z ")
+	l.text = l.n.now().UTC().AppendFormat(l.text, "2006-01-02T15:04:05.000Z ")
 	for i, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
 		if i > 0 {
 			l.text = append(l.text, "\n    "...)

@@ -12,13 +12,14 @@ package node
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -35,7 +36,8 @@ type Config struct {
 type Deps struct {
 	Server    dispatch.Protocol
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
-	Log       *slog.Logger // nil discards
+	Log       *slog.Logger     // nil discards
+	Now       func() time.Time // the time that silence and work are measured by; nil means time.Now
 }
 
 // Node is one agent.
@@ -44,6 +46,8 @@ type Node struct {
 	server dispatch.Protocol
 	open   func(ctx context.Context, url string) (store.Bucket, error)
 	log    *slog.Logger
+	now    func() time.Time
+	rests  atomic.Int64 // counted, for waits that differ from node to node
 
 	mu       sync.Mutex // guards what follows
 	leases   map[fleetscore.LeaseID]context.CancelCauseFunc
@@ -66,10 +70,13 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, log: deps.Log, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, log: deps.Log, now: deps.Now, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.now == nil {
+		n.now = time.Now
 	}
 	return n, nil
 }
@@ -84,7 +91,7 @@ const (
 // Told by the server, it finishes what it has begun; when ctx ends it gives its
 // tasks back at once.
 func (n *Node) Run(ctx context.Context) error {
-	n.seen = time.Now()
+	n.reached()
 	if err := n.register(ctx); err != nil {
 		return err
 	}
@@ -171,10 +178,11 @@ func (n *Node) rest(ctx context.Context, pause time.Duration) error {
 	if pause == 0 {
 		return ctx.Err()
 	}
+	spread := clock.Spread(string(n.cfg.Hello.Node), int(n.rests.Add(1)))
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(pause/2 + rand.N(pause)):
+	case <-time.After(pause/2 + time.Duration(spread*float64(pause))):
 		return nil
 	}
 }
@@ -210,13 +218,13 @@ func (n *Node) register(ctx context.Context) error {
 func (n *Node) reached() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.seen = time.Now()
+	n.seen = n.now()
 }
 
 // unreached returns an error once the server was away for too long.
 func (n *Node) unreached(err error) error {
 	n.mu.Lock()
-	away := time.Since(n.seen)
+	away := n.now().Sub(n.seen)
 	n.mu.Unlock()
 	n.log.Warn("the server doesn't answer", "for", away.Round(time.Second), "error", err)
 	if away < n.cfg.AwayLimit {

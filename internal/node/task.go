@@ -18,7 +18,7 @@ import (
 
 // do carries out one lease and delivers its result.
 func (n *Node) do(ctx context.Context, l dispatch.Lease) {
-	start := time.Now()
+	start := n.now()
 	n.log.Info("task begins", "task", l.Task, "attempt", l.Attempt)
 	out := n.newTaskLog(ctx, l.ID)
 	result, err := n.score(dispatch.WithLease(ctx, l.ID), l, out)
@@ -30,7 +30,7 @@ func (n *Node) do(ctx context.Context, l dispatch.Lease) {
 		}
 		out.printf("the attempt failed: %v", err)
 	}
-	out.printf("done in %s", time.Since(start).Round(time.Millisecond))
+	out.printf("done in %s", n.now().Sub(start).Round(time.Millisecond))
 	out.close(ctx)
 	if ctx.Err() != nil {
 		n.log.Warn("task given up", "task", l.Task, "attempt", l.Attempt, "reason", context.Cause(ctx))
@@ -40,7 +40,7 @@ func (n *Node) do(ctx context.Context, l dispatch.Lease) {
 		n.log.Warn("result is lost", "task", l.Task, "attempt", l.Attempt, "error", err)
 		return
 	}
-	n.log.Info("task ends", "task", l.Task, "attempt", l.Attempt, "rows", result.Rows, "took", time.Since(start).Round(time.Millisecond), "error", result.Error)
+	n.log.Info("task ends", "task", l.Task, "attempt", l.Attempt, "rows", result.Rows, "took", n.now().Sub(start).Round(time.Millisecond), "error", result.Error)
 }
 
 // deliver repeats a result until the server took or refused it.

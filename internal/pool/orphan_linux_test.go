@@ -47,11 +47,11 @@ func remember(t *testing.T, l ledger.Ledger, id fleetscore.NodeID, pid int) {
 // earlier server, only that one is signalled which proves to be the node.
 func TestOnlyOursAreSignalled(t *testing.T) {
 	p, l, _ := world(t, fleetscore.ScaleConfig{})
-	proof, err := p.proof("cpu-ours")
+	proof, err := p.providers["local"].(*Local).proof("cpu-ours")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := p.proof("cpu-other")
+	other, err := p.providers["local"].(*Local).proof("cpu-other")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestOnlyOursAreSignalled(t *testing.T) {
 	cmd, ended := waiting(t, "A=b", proof, "C=d")
 	remember(t, l, "cpu-ours", cmd.Process.Pid)
 	remember(t, l, "cpu-gone", 1<<22-1) // nobody has that number, most likely
-	p.stopOrphans()
+	p.stopEarlier()
 	select {
 	case err := <-ended:
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {

@@ -1,19 +1,24 @@
 // Package pool keeps as many nodes as the work asks for: it starts and stops
 // them by the queue, the bounds and how long each was idle.
 //
-// It knows one provider, local: nodes are child processes of the server. How
-// many there should be is decided by package autoscale. It gives no work to
-// nodes and declares none lost but its own children that ended.
+// A Provider is what starts them; Local makes nodes child processes of the server.
+// How many there should be is decided by package autoscale. The package gives no
+// work to nodes, and the only nodes that it declares lost are those that it started
+// itself and that ended or never registered.
 //
-// Run owns all goroutines and child processes.
+// Run owns all goroutines, and ends all nodes that it started.
 package pool
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,43 +27,50 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Config says how child processes are started.
+// Config says how long nodes may take.
 type Config struct {
-	ServerURL  string        // where nodes reach the server
-	Executable string        // the program; "" means this one
-	TokenFile  string        // file with the token of nodes
-	CAFile     string        // certificates that nodes trust the server by; empty where it speaks plain HTTP
-	ServerName string        // the name in the server's certificate; empty where it is the URL's
 	StartLimit time.Duration // for a started node to register; 0 means 30 s
 	StopLimit  time.Duration // for nodes to end when the server does; 0 means 10 s
 }
 
 // Deps is what a pool works with.
 type Deps struct {
-	Ledger  ledger.Ledger
-	Store   store.Bucket          // for the nodes' own logs
-	Log     *slog.Logger          // nil discards
-	Metrics prometheus.Registerer // nil means none
-	Now     func() time.Time      // the time that signs of life of nodes are judged by; nil means time.Now
+	Ledger    Ledger
+	Store     store.Bucket          // for the nodes' own logs
+	Providers map[string]Provider   // by the names that pools use in the configuration
+	Log       *slog.Logger          // nil discards
+	Metrics   prometheus.Registerer // nil means none
+	Now       func() time.Time      // the time that nodes and waits are judged by; nil means time.Now
+}
+
+// Ledger is what pools need of the ledger.
+type Ledger interface {
+	ledger.Configs
+	ledger.Queue
+	ledger.Nodes
+	ledger.NodeChanges
+	ledger.Events
 }
 
 // Pools runs the nodes of all pools of the configuration.
 type Pools struct {
-	cfg    Config
-	ledger ledger.Ledger
-	store  store.Bucket
-	log    *slog.Logger
-	now    func() time.Time
-	starts *prometheus.CounterVec
+	cfg       Config
+	ledger    Ledger
+	store     store.Bucket
+	providers map[string]Provider
+	log       *slog.Logger
+	now       func() time.Time
+	starts    *prometheus.CounterVec
 
-	children sync.WaitGroup
-	mu       sync.Mutex // guards what follows
-	running  map[fleetscore.NodeID]*child
-	crashes  map[string]crashes // by pool
+	waits   sync.WaitGroup // for nodes to end
+	mu      sync.Mutex     // guards what follows
+	running map[fleetscore.NodeID]Running
+	crashes map[string]crashes // by pool
 }
 
 // crashes says how often in a row a pool's nodes ended as soon as they started.
@@ -75,7 +87,8 @@ const (
 	maxRestart   = 30 * time.Second
 )
 
-// crashed counts a node that ended too soon; one that lived longer forgives all.
+// crashed counts a node that ended too soon. A node that ran longer resets the
+// counter.
 func (p *Pools) crashed(pool string, lived time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,14 +101,14 @@ func (p *Pools) crashed(pool string, lived time.Duration) {
 	for i := 0; i < c.n && wait < maxRestart; i++ {
 		wait *= 2
 	}
-	p.crashes[pool] = crashes{c.n + 1, time.Now().Add(min(wait, maxRestart))}
+	p.crashes[pool] = crashes{c.n + 1, p.now().Add(min(wait, maxRestart))}
 }
 
 // held is how long no node of the pool may be started yet.
 func (p *Pools) held(pool string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(0, time.Until(p.crashes[pool].again))
+	return max(0, p.crashes[pool].again.Sub(p.now()))
 }
 
 // New builds the pools; nothing is started yet.
@@ -106,14 +119,8 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 	if cfg.StopLimit == 0 {
 		cfg.StopLimit = 10 * time.Second
 	}
-	if cfg.Executable == "" {
-		exe, err := os.Executable()
-		if err != nil {
-			return nil, fleetscore.Wrap("find this program", "", err)
-		}
-		cfg.Executable = exe
-	}
-	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now, running: map[fleetscore.NodeID]*child{}, crashes: map[string]crashes{},
+	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, now: deps.Now,
+		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -173,7 +180,8 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 	}
 	rest = maxRest
 	var problems []error
-	for name, c := range cfg.Pools {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
+		c := cfg.Pools[name]
 		wake, err := p.scaleOne(ctx, name, c)
 		problems = append(problems, err)
 		rest = min(rest, wake)
@@ -251,10 +259,114 @@ func (p *Pools) start(ctx context.Context, pool string, c fleetscore.PoolConfig)
 	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}
-	if err := p.spawn(n); err != nil {
+	running, err := p.launch(ctx, c.Provider, n)
+	if err != nil {
 		p.log.Error("node can't be started", "pool", pool, "error", err)
 		return errors.Join(err, p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost))
 	}
+	p.mu.Lock()
+	p.running[n.ID] = running
+	p.mu.Unlock()
 	p.starts.WithLabelValues("started").Inc()
+	p.log.Info("node started", "node", n.ID, "pool", pool)
+	p.waits.Go(func() { p.reap(n, running.Wait()) })
 	return nil
+}
+
+func (p *Pools) launch(ctx context.Context, provider string, n fleetscore.Node) (Running, error) {
+	by, ok := p.providers[provider]
+	if !ok {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "start node", string(n.ID), "this server has no provider %q for pool %s", provider, n.Pool)
+	}
+	return by.Start(ctx, n)
+}
+
+// reap notes the end of a node and keeps what it wrote.
+func (p *Pools) reap(n fleetscore.Node, end Ended) {
+	p.mu.Lock()
+	delete(p.running, n.ID)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	how := "stopped"
+	now, err := p.ledger.Node(ctx, n.ID)
+	if err == nil && now.State != fleetscore.NodeStopped {
+		how = "lost"
+		err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
+	}
+	p.starts.WithLabelValues(how).Inc()
+	if how == "lost" {
+		p.crashed(n.Pool, p.now().Sub(n.Started))
+		tail := bytes.TrimSpace(end.Output)
+		if i := bytes.LastIndexByte(tail, '\n'); i >= 0 {
+			tail = tail[i+1:]
+		}
+		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(end.Err), "last", string(tail))
+	} else {
+		p.log.Info("node ended", "node", n.ID)
+	}
+	if e := store.WriteAll(ctx, p.store, catalog.NodeLog(n.Pool, n.ID), end.Output, store.PutOptions{}); e != nil || err != nil {
+		p.log.Error("a node's end could not be recorded", "node", n.ID, "error", err, "log", e)
+	}
+}
+
+func (p *Pools) kill(id fleetscore.NodeID) {
+	p.mu.Lock()
+	running := p.running[id]
+	p.mu.Unlock()
+	if running != nil {
+		running.Kill()
+	}
+}
+
+// stopAll asks all nodes that were started to end, and kills those that don't in
+// time.
+func (p *Pools) stopAll() {
+	p.mu.Lock()
+	left := slices.Collect(maps.Values(p.running))
+	p.mu.Unlock()
+	for _, r := range left {
+		r.Stop()
+	}
+	p.stopEarlier()
+	limit := time.AfterFunc(p.cfg.StopLimit, func() {
+		for _, r := range left {
+			r.Kill()
+		}
+	})
+	defer limit.Stop()
+	p.waits.Wait()
+}
+
+// aliveWithin is how long ago a node's last sign of life may be for it to be asked
+// to end.
+const aliveWithin = 10 * time.Second
+
+// stopEarlier asks the nodes to end that a server started before this one, if they
+// gave a sign of life just now.
+func (p *Pools) stopEarlier() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	cfg, _, _, err := p.ledger.Config(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return // no pool was ever configured
+	}
+	nodes, nodesErr := p.ledger.Nodes(ctx, "")
+	if err = errors.Join(err, nodesErr); err != nil {
+		p.log.Error("nodes of an earlier server can't be stopped; they end by themselves", "error", err)
+		return
+	}
+	for _, n := range nodes {
+		alive := (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) && p.now().Sub(n.Heartbeat) < aliveWithin
+		p.mu.Lock()
+		_, ours := p.running[n.ID]
+		p.mu.Unlock()
+		by, known := p.providers[cfg.Pools[n.Pool].Provider]
+		if !alive || ours || !known {
+			continue
+		}
+		if err := by.StopEarlier(ctx, n); err != nil {
+			p.log.Warn("a node of an earlier server can't be stopped; it ends by itself", "node", n.ID, "error", err)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,22 +17,49 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// asNode makes the test's own program a node that does nothing: it registers in
-// no ledger and ends when it is told to, or at once with "crash".
+// asNode makes the test's own program a node that does nothing and registers in no
+// ledger. Its value is one of the behaviours of package pooltest.
 const asNode = "FLEETSCORE_TEST_POOL_NODE"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(asNode) {
-	case "crash":
+	case "crashing":
+		hello()
 		fmt.Fprintln(os.Stderr, "no luck")
 		os.Exit(7)
-	case "wait":
+	case "obedient":
 		stop := make(chan os.Signal, 1)
 		signal.Notify(stop, syscall.SIGTERM)
+		hello()
 		<-stop
+		fmt.Println("bye")
 		os.Exit(0)
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM)
+		hello()
+		select {}
 	}
 	os.Exit(m.Run())
+}
+
+// hello is the first line of a node that is the test's own program.
+func hello() {
+	id := os.Args[slices.Index(os.Args, "--id")+1]
+	fmt.Printf("node %s is here\n", id)
+}
+
+// local is a provider whose nodes are the test's own program.
+func local(t *testing.T, executable string) *Local {
+	t.Helper()
+	token := filepath.Join(t.TempDir(), "node-token")
+	if err := os.WriteFile(token, []byte("a secret of the nodes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewLocal(LocalConfig{ServerURL: "http://127.0.0.1:1", Executable: executable, TokenFile: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // world is pools over a ledger with one job's worth of configuration.
@@ -54,11 +82,7 @@ func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, ledger.Ledger, s
 	if _, err := l.PutConfig(t.Context(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
-	token := filepath.Join(t.TempDir(), "node-token")
-	if err := os.WriteFile(token, []byte("a secret of the nodes"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(Config{ServerURL: "http://127.0.0.1:1", Executable: os.Args[0], TokenFile: token}, Deps{Ledger: l, Store: b})
+	p, err := New(Config{}, Deps{Ledger: l, Store: b, Providers: map[string]Provider{"local": local(t, os.Args[0])}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +122,7 @@ func count(nodes []fleetscore.Node, s fleetscore.NodeState) (n int) {
 // TestScale: nodes start up to what is wanted, are drained when they have rested,
 // and end with the pool; what they wrote is kept.
 func TestScale(t *testing.T) {
-	t.Setenv(asNode, "wait")
+	t.Setenv(asNode, "obedient")
 	p, l, b := world(t, fleetscore.ScaleConfig{Min: 2, Max: 3, IdleAfter: fleetscore.Duration(time.Millisecond)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -126,8 +150,6 @@ func TestScale(t *testing.T) {
 	}
 }
 
-// TestCrashingNode: a node that ends by itself is lost, its output kept, and
-// another one started.
 func TestNodesHoldNoCredentials(t *testing.T) {
 	t.Parallel()
 	got := withoutCredentials([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "AZURE_STORAGE_KEY=y", "GOOGLE_APPLICATION_CREDENTIALS=z", "MY_AWS_=1", "FLEETSCORE_LOG=debug"})
@@ -136,8 +158,10 @@ func TestNodesHoldNoCredentials(t *testing.T) {
 	}
 }
 
+// TestCrashingNode: a node that ends by itself is lost, its output kept, and
+// another one started.
 func TestCrashingNode(t *testing.T) {
-	t.Setenv(asNode, "crash")
+	t.Setenv(asNode, "crashing")
 	p, l, b := world(t, fleetscore.ScaleConfig{Min: 1, Max: 1})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

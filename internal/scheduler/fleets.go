@@ -3,13 +3,13 @@ package scheduler
 import (
 	"context"
 	"io"
-	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -20,13 +20,14 @@ import (
 
 // fleetSync is the state of one fleet's sync.
 type fleetSync struct {
-	mu sync.Mutex // one sync of a fleet at a time
+	turn chan struct{} // full while the fleet is synced: one sync at a time
 
 	state   sync.Mutex // guards what follows
 	running bool       // the loop syncs it
 	cfg     fleetscore.FleetConfig
 	err     error
 	synced  time.Time
+	syncs   int
 	due     time.Time
 }
 
@@ -35,7 +36,7 @@ func (s *Scheduler) fleetSync(name string) *fleetSync {
 	defer s.mu.Unlock()
 	f, ok := s.syncs[name]
 	if !ok {
-		f = &fleetSync{}
+		f = &fleetSync{turn: make(chan struct{}, 1)}
 		s.syncs[name] = f
 	}
 	return f
@@ -62,8 +63,12 @@ func (s *Scheduler) SyncFleet(ctx context.Context, name string) (*fleet.Change, 
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "sync fleet", name, "there is no such fleet")
 	}
 	state := s.fleetSync(name)
-	state.mu.Lock()
-	defer state.mu.Unlock()
+	select {
+	case state.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-state.turn }()
 	began := s.now()
 	c, err := s.syncFleet(ctx, name, f, cfg.Hub.Key)
 	s.noteSync(name, state, f, err)
@@ -97,7 +102,8 @@ func (s *Scheduler) noteSync(name string, state *fleetSync, f fleetscore.FleetCo
 	if err != nil {
 		every = min(every, syncAgain)
 	}
-	every += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(every))
+	every += time.Duration((clock.Spread(name, state.syncs) - 0.5) * 0.2 * float64(every))
+	state.syncs++
 	state.cfg, state.err, state.synced = f, err, s.now()
 	state.due = state.synced.Add(every)
 	s.ledger.Put(ledger.FleetTopic(name)) // jobs that wait for the models say why they can't be read

@@ -161,7 +161,7 @@ func (s *Scheduler) sealLoop(ctx context.Context) error {
 		wait := time.Minute
 		if err := s.sealAll(ctx); err != nil && ctx.Err() == nil {
 			failures++
-			wait = again(failures)
+			wait = again("logs", failures)
 			s.metrics.errors.WithLabelValues("logs").Inc()
 			s.health.Report("logs", err.Error())
 			s.log.Error("logs can't be kept and stay in the spool", "error", err, "wait", wait)

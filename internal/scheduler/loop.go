@@ -2,10 +2,10 @@ package scheduler
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -32,13 +32,13 @@ const (
 	soonest    = time.Second
 )
 
-// again is how long a loop waits after its n-th failure in a row (1, 2, …).
-func again(n int) time.Duration {
+// again is how long a part waits after its n-th failure in a row (1, 2, …).
+func again(part string, n int) time.Duration {
 	d := firstAgain
-	for ; n > 1 && d < maxAgain; n-- {
+	for i := n; i > 1 && d < maxAgain; i-- {
 		d *= 2
 	}
-	return time.Duration(float64(min(d, maxAgain)) * (0.8 + 0.4*rand.Float64()))
+	return time.Duration(float64(min(d, maxAgain)) * (0.8 + 0.4*clock.Spread(part, n)))
 }
 
 // run steps until ctx ends. An error is reported, and the step is tried again:
@@ -55,7 +55,7 @@ func (s *Scheduler) run(ctx context.Context, l loop) error {
 		}
 		if err != nil {
 			failures++
-			wait := again(failures)
+			wait := again(l.part, failures)
 			s.metrics.errors.WithLabelValues(l.kind).Inc()
 			s.health.Report(l.part, err.Error())
 			s.log.Error("scheduling is held up and tried again", "part", l.part, "error", err, "failures", failures, "wait", wait)
@@ -83,9 +83,9 @@ func (s *Scheduler) run(ctx context.Context, l loop) error {
 
 // pause waits after a failure.
 func pause(ctx context.Context, wait time.Duration, changes <-chan struct{}) error {
-	began := time.Now()
-	timer := time.NewTimer(wait)
+	timer, short := time.NewTimer(wait), time.NewTimer(min(wait, soonest))
 	defer timer.Stop()
+	defer short.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -93,11 +93,10 @@ func pause(ctx context.Context, wait time.Duration, changes <-chan struct{}) err
 		return nil
 	case <-changes:
 	}
-	timer.Reset(min(wait, soonest) - time.Since(began))
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
+	case <-short.C:
 		return nil
 	}
 }

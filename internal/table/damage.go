@@ -136,3 +136,25 @@ func (d *Delta) tell(change func(*damage)) {
 		d.opt.Report(now, works)
 	}
 }
+// lock excludes others from what it guards, also while the store is asked. Unlike a
+// mutex's, its wait ends with a context: a store that doesn't answer one caller must
+// not hold another beyond that caller's own limit.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+// take waits for the lock until ctx ends.
+func (l lock) take(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Lock waits for the lock, where nothing is asked of the store meanwhile.
+func (l lock) Lock() { l <- struct{}{} }
+
+// Unlock gives the lock free.
+func (l lock) Unlock() { <-l }

@@ -129,13 +129,13 @@ type Delta struct {
 	every int64         // commits from checkpoint to checkpoint
 	keep  time.Duration // for which commits that a checkpoint replaced stay
 
-	commits sync.Mutex // held while a commit is made; above mu
+	commits lock // held while a commit is made; above mu
 
-	mu       sync.Mutex // guards the state, which is the log read so far
-	next     int64      // version of the first commit not read yet
-	checked  int64      // version of the last checkpoint known
-	looked   time.Time  // when the log was read last
-	whole    bool       // the log was looked through for missing commits
+	mu       lock      // guards the state, which is the log read so far; held while it is read on
+	next     int64     // version of the first commit not read yet
+	checked  int64     // version of the last checkpoint known
+	looked   time.Time // when the log was read last
+	whole    bool      // the log was looked through for missing commits
 	meta     *TableSchema
 	metaData *metaAction
 	file     map[string]fleetscore.DataFile
@@ -144,7 +144,7 @@ type Delta struct {
 	updated  map[string]int64 // when entries of txns were set, in milliseconds, where known
 	snap     *Snapshot        // of version next-1; nil when to be made anew
 
-	itemsMu sync.Mutex // guards items; held while they are read
+	itemsMu lock // guards items; held while they are read
 	items   *jobItems
 
 	damageMu sync.Mutex // guards damage
@@ -157,7 +157,7 @@ func OpenDelta(b store.Bucket) *Delta { return OpenTable(b, Options{}) }
 
 // OpenTable is OpenDelta for a table that has a name.
 func OpenTable(b store.Bucket, opt Options) *Delta {
-	return &Delta{b: b, opt: opt, every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), itemsMu: newLock(), every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
 		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 
@@ -171,7 +171,9 @@ const maxCommitBytes = 256 << 20
 // Snapshot reads what was committed since the last call and returns the table as
 // it is now. Kind NotFound if there is no table.
 func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
-	d.mu.Lock()
+	if err := d.mu.take(ctx); err != nil {
+		return nil, fleetscore.Wrap("read Delta log", d.opt.Name, err)
+	}
 	defer d.mu.Unlock()
 	return d.refresh(ctx)
 }

@@ -47,7 +47,9 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	d.commits.Lock()
+	if err := d.commits.take(ctx); err != nil {
+		return fleetscore.Wrap("create table", d.opt.Name, err)
+	}
 	defer d.commits.Unlock()
 	for {
 		snap, err := d.Snapshot(ctx)
@@ -87,7 +89,9 @@ func (d *Delta) Commit(ctx context.Context, c Commit) (int64, error) {
 // commit asks for a commit that fits the table as it is, until one wins. A Commit
 // without any change ends it: nothing is written.
 func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)) (int64, error) {
-	d.commits.Lock()
+	if err := d.commits.take(ctx); err != nil {
+		return 0, fleetscore.Wrap("commit", d.opt.Name, err)
+	}
 	defer d.commits.Unlock()
 	for {
 		snap, err := d.Snapshot(ctx)
@@ -123,7 +127,9 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 // committed takes our own commit into the state, and writes a checkpoint if it is
 // time for one.
 func (d *Delta) committed(ctx context.Context) error {
-	d.mu.Lock()
+	if d.mu.take(ctx) != nil {
+		return nil // the commit is done, and is read with the next look at the log
+	}
 	_, err := d.refresh(ctx)
 	due := d.next-1-d.checked >= d.every
 	d.mu.Unlock()

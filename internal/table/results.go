@@ -304,7 +304,9 @@ func (d *Delta) JobItems(ctx context.Context, job fleetscore.JobID, interval fle
 	} else if err != nil {
 		return nil, err
 	}
-	d.itemsMu.Lock()
+	if err := d.itemsMu.take(ctx); err != nil {
+		return nil, fleetscore.Wrap("read items", d.opt.Name, err)
+	}
 	defer d.itemsMu.Unlock()
 	if last := d.items; last != nil && last.job == job && last.version == snap.Version {
 		return last.items, nil

@@ -1,0 +1,36 @@
+package pool
+
+import (
+	"context"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Provider starts nodes of one kind, such as child processes. It must be safe for
+// concurrent use. Package pooltest is the suite that every provider passes.
+type Provider interface {
+	// Start starts a node. The node outlives ctx. After an error nothing runs.
+	Start(ctx context.Context, n fleetscore.Node) (Running, error)
+	// StopEarlier asks a node to end that a former server started and this
+	// provider didn't. Kind NotFound if nothing runs that is known for sure to be
+	// that node.
+	StopEarlier(ctx context.Context, n fleetscore.Node) error
+}
+
+// Running is a node that a provider started.
+type Running interface {
+	// Stop asks the node to end: it gives its tasks back first. It doesn't wait,
+	// and does nothing to a node that has ended.
+	Stop()
+	// Kill ends the node at once, also one that was asked before and doesn't end.
+	// It doesn't wait, and does nothing to a node that has ended.
+	Kill()
+	// Wait returns once the node has ended. It is called once.
+	Wait() Ended
+}
+
+// Ended is how a node ended.
+type Ended struct {
+	Err    error  // how it failed, as far as is known; nil if it ended as it should
+	Output []byte // what it wrote itself: the end of it, if it was much
+}
