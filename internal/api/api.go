@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -32,6 +33,7 @@ const Prefix = "/api/v1"
 type Config struct {
 	Version        string // the server's release, for GET /health
 	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
+	TempDir        string // folder for uploads of rows until their turn comes; empty means the system's
 }
 
 // Scheduler is what the API needs of the scheduler: jobs for people, and the
@@ -80,6 +82,9 @@ type server struct {
 	deps Deps
 	log  *slog.Logger
 	now  func() time.Time
+
+	turn    chan struct{} // holds a value while the rows of an upload are in memory
+	parsing sync.Mutex    // held while a fleet.yaml is parsed, which takes many times its size
 }
 
 // New builds the API's handler. It serves everything below Prefix.
@@ -87,7 +92,7 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if cfg.MaxUploadBytes == 0 {
 		cfg.MaxUploadBytes = 256 << 20
 	}
-	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now}
+	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now, turn: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -108,7 +108,9 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 	if name == "" {
 		name = "fleet.yaml"
 	}
+	s.parsing.Lock()
 	cfg, err := config.Parse(name, in.RawBody)
+	s.parsing.Unlock()
 	if err != nil {
 		return nil, err
 	}

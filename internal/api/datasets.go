@@ -7,12 +7,14 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -185,11 +187,7 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", in.Name, "query %s writes it", q).
 			WithHint("upload under another name, and let a pipeline score that")
 	}
-	rows, err := s.readUpload(ctx, in, cfg.Hub)
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.commitUpload(ctx, in, rows)
+	out, err := s.takeUpload(ctx, in, cfg.Hub)
 	if err != nil {
 		return nil, err
 	}
@@ -197,8 +195,40 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 	return answer(*out), nil
 }
 
+// takeUpload waits for the whole body, which lies in a file meanwhile, and puts its
+// rows into the dataset. Rows take several times the memory of their text, so one
+// upload does that at a time, and none while its sender is slow.
+func (s *server) takeUpload(ctx context.Context, in *uploadRowsInput, hub fleetscore.HubConfig) (*Uploaded, error) {
+	const op = "upload rows to dataset"
+	f, err := durable.Scratch(s.cfg.TempDir)
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, op, in.Name, "%w", err).WithHint("check the server's folder for temporary files, %s", cmp.Or(s.cfg.TempDir, os.TempDir()))
+	}
+	defer f.Close()
+	arriving := &failing{r: in.body(s.cfg.MaxUploadBytes)}
+	if _, err := io.Copy(f, arriving); arriving.err != nil {
+		return nil, fleetscore.Wrap(op, in.Name, bodyError(arriving.err))
+	} else if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Exhausted, op, in.Name, "%w", err).WithHint("free space on the server's disk")
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fleetscore.Wrap(op, in.Name, err)
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	rows, err := s.readUpload(ctx, in, f, hub)
+	if err != nil {
+		return nil, err
+	}
+	return s.commitUpload(ctx, in, rows)
+}
+
 // readUpload reads the body's rows.
-func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleetscore.HubConfig) (*fleetscore.Rows, error) {
+func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Reader, hub fleetscore.HubConfig) (*fleetscore.Rows, error) {
 	schema := table.Schema{Time: in.Time, Key: in.Key, Values: in.Values}
 	if schema.Time == "" {
 		schema.Time = hub.Time
@@ -224,14 +254,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "rows of type %s can't be read", mt).
 			WithHint("send text/csv or application/x-ndjson")
 	}
-	body := &remembering{r: in.body(s.cfg.MaxUploadBytes)}
 	got, err := read(ctx, "body", body, schema, table.ReadOptions{})
-	if err == nil {
-		_, err = io.Copy(io.Discard, body) // a body that is too large shows at its end
-	}
-	if body.err != nil { // the reader may have wrapped it beyond recognition
-		err = bodyError(body.err)
-	}
 	if err != nil {
 		return nil, fleetscore.Wrap("upload rows to dataset", in.Name, err)
 	}
@@ -244,20 +267,6 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, hub fleets
 			WithHint("send ?values=NAME,… to say which columns are values")
 	}
 	return rows, nil
-}
-
-// remembering keeps the error that ended the reading.
-type remembering struct {
-	r   io.Reader
-	err error
-}
-
-func (r *remembering) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
 }
 
 // bodyError gives a failure to read a request its kind.

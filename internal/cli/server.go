@@ -365,7 +365,7 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 }
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
-	a, err := api.New(api.Config{Version: Version}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: Version, TempDir: filepath.Join(s.cfg.dir, "spool")}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

@@ -199,3 +199,16 @@ func MkdirAllOn(d Disk, path string, perm fs.FileMode, lasts func(dir string) (b
 	made(path)
 	return nil
 }
+
+// Scratch is a file without a name, for what need not last: it is gone when it is
+// closed or the process ends. An empty folder means the system's for such files.
+func Scratch(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "scratch-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

@@ -44,7 +44,7 @@ func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member,
 		r := s.row(w.row)
 		rows[i] = segmentRow{key: members[i].Key, name: members[i].Name, digest: r.digest(), size: int64(r.size()), flags: r.flags(), detail: s.detail(w.row)}
 		if rows[i].flags.hasBody() {
-			rows[i].body = s.body(w.row)
+			rows[i].body = inMemory(s.body(w.row))
 		}
 	}
 	return p, nil
@@ -55,15 +55,14 @@ func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member,
 const lanes = 8
 
 // readAll reads and compiles the models of the changed members into their rows.
-// It returns the places of members whose file is gone since it was listed.
-func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Member, changed []int) (gone []int, err error) {
+// It returns the places of members whose file is gone since it was listed. Bodies
+// that memory has no room for go to spilled; if that is nil, nobody needs them.
+func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Member, changed []int, spilled *spill) (gone []int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	vanished := make([]bool, len(members))
 	for chunk := range slices.Chunk(changed, max(16, (len(changed)+lanes-1)/lanes)) {
 		group.Go(func() error {
-			var in, out []byte
-			type place struct{ row, from, to int }
-			var places []place
+			l := lane{builder: b, rows: rows, spilled: spilled}
 			for n, i := range chunk {
 				if n%64 == 63 {
 					b.progress(64)
@@ -73,23 +72,15 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 					continue
 				}
 				b.read.Add(1)
-				var err error
-				from := len(out)
-				if in, out, err = b.readOne(ctx, members[i], &rows[i], in, out); fleetscore.NotFound.Is(err) {
+				if err := l.readOne(ctx, members[i], i); fleetscore.NotFound.Is(err) {
 					vanished[i] = true
-					continue
 				} else if err != nil {
 					return err
 				}
-				to := len(out)
-				if rows[i].flags&Original != 0 {
-					to = from + int(rows[i].size) // without what fills it up
-				}
-				places = append(places, place{i, from, to})
 			}
 			b.progress(int64(len(chunk) % 64))
-			for _, p := range places {
-				rows[p.row].body = out[p.from:p.to:p.to]
+			for _, p := range l.places {
+				rows[p.row].body = inMemory(l.out[p.from:p.to:p.to])
 			}
 			return nil
 		})
@@ -105,32 +96,87 @@ func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Memb
 	return gone, nil
 }
 
-// Files from largeModel on are charged to the budget of what is compiled at once:
-// loadTimes their size.
-const (
-	largeModel = 1 << 20
-	loadTimes  = 6 // the file, four times its size while it is loaded, its record
-)
+// lane reads and compiles models one after the other.
+type lane struct {
+	*builder
+	rows    []segmentRow
+	spilled *spill
+	in, out []byte // a file, and records that weren't placed yet
+	places  []struct{ row, from, to int }
+}
 
-// readOne reads and compiles a member's file into its row. It gives the buffers
-// back, but for one that a large file made large.
-func (b *builder) readOne(ctx context.Context, m Member, row *segmentRow, in, out []byte) ([]byte, []byte, error) {
-	if m.SizeBytes >= largeModel {
-		charge := min(m.SizeBytes*loadTimes, loadedAtOnce)
-		if err := b.loading.Acquire(ctx, charge); err != nil {
-			return in, out, err
+// readOne reads and compiles a member's file into its row.
+func (l *lane) readOne(ctx context.Context, m Member, row int) error {
+	charged := int64(0)
+	charge := func(n int64) error {
+		l.opt.Memory.loading.Release(charged)
+		charged = 0
+		n = min(n, loadedAtOnce)
+		err := l.opt.Memory.loading.Acquire(ctx, n)
+		if err == nil {
+			charged = n
 		}
-		defer b.loading.Release(charge)
+		return err
 	}
-	in, err := readModel(ctx, b.src, m, in[:0], b.opt.MaxModelBytes)
+	defer func() { l.opt.Memory.loading.Release(charged) }()
+	limit := int64(freeLoad)
+	if m.SizeBytes >= largeModel {
+		if err := charge(m.SizeBytes * loadTimes); err != nil {
+			return err
+		}
+		limit = (loadTimes - 1) * m.SizeBytes
+	}
+	var err error
+	l.in, err = readModel(ctx, l.src, m, l.in[:0], l.opt.MaxModelBytes)
 	if err != nil && !refused(err) {
-		return in, out, err
+		return err
 	}
-	*row, out = compile(m, in, err, out)
-	if cap(in) > largeModel {
-		in = nil
+	from := len(l.out)
+	var more bool
+	l.rows[row], l.out, more = compile(ctx, m, l.in, err, limit, l.out)
+	if more { // it is compressed
+		if err := charge(mostLoaded(int64(len(l.in)))); err != nil {
+			return err
+		}
+		limit = 0 // what the package allows, which is what was charged, or all of it
+		l.rows[row], l.out, _ = compile(ctx, m, l.in, nil, limit, l.out[:from])
 	}
-	return in, out, nil
+	if ctx.Err() != nil {
+		return ctx.Err() // which may have ended the loading
+	}
+	if cap(l.in) > largeModel {
+		l.in = nil
+	}
+	to := len(l.out)
+	if l.rows[row].flags&Original != 0 {
+		to = from + int(l.rows[row].size) // without what fills it up
+	}
+	l.places = append(l.places, struct{ row, from, to int }{row, from, to})
+	switch {
+	case len(l.out) < spillAt:
+		return nil
+	case l.spilled == nil:
+		l.places, l.out = nil, nil
+		return nil
+	}
+	return l.spill()
+}
+
+// spill moves the records to the file.
+func (l *lane) spill() error {
+	file, at, err := l.spilled.add(l.out)
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Exhausted, "keep records of models", l.opt.TempDir, "%w", err).
+			WithHint("free space in that folder")
+	}
+	for _, p := range l.places {
+		l.rows[p.row].body = body{file: file, at: at + int64(p.from), size: p.to - p.from}
+	}
+	l.places, l.out = l.places[:0], l.out[:0]
+	if cap(l.out) > 2*spillAt {
+		l.out = nil
+	}
+	return nil
 }
 
 // known is the row of a member whose own file need not be read.
@@ -195,23 +241,27 @@ func refused(err error) bool {
 }
 
 // compile makes a member's row of its file, or of why that couldn't be read, and
-// appends its body to out, whose length stays a multiple of 8.
-func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []byte) {
-	r := segmentRow{key: m.Key, name: m.Name, size: m.SizeBytes}
+// appends its body to out, whose length stays a multiple of 8. It loads within limit
+// bytes, 0 for what package sklearn allows, and says if that isn't enough.
+func compile(ctx context.Context, m Member, data []byte, readErr error, limit int64, out []byte) (r segmentRow, _ []byte, more bool) {
+	r = segmentRow{key: m.Key, name: m.Name, size: m.SizeBytes}
 	if readErr != nil {
 		r.flags, r.detail = Unreadable, reason(readErr)
-		return r, out
+		return r, out, false
+	}
+	from := len(out)
+	model, err := sklearn.LoadWith(ctx, data, sklearn.Limits{Memory: limit})
+	if refusal, ok := errors.AsType[*sklearn.Refusal](err); ok && limit > 0 && refusal.Reason == sklearn.TooLarge {
+		return r, out, true
 	}
 	r.digest, r.size = fleetscore.DigestOf(data), int64(len(data))
-	from := len(out)
-	model, err := sklearn.Load(data)
 	if err == nil {
 		if out, err = model.AppendRecord(out); err == nil {
 			const findingsAt = 20
 			r.flags = Native | Flags(binary.LittleEndian.Uint32(out[from+findingsAt:])&0xff)
 			info := model.Info()
 			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ") + detailSeparator + strconv.Itoa(info.Features) + detailSeparator + joinNames(info.FeatureNames)
-			return r, out
+			return r, out, false
 		}
 	}
 	r.detail = reason(err)
@@ -223,11 +273,11 @@ func compile(m Member, data []byte, readErr error, out []byte) (segmentRow, []by
 	}
 	if r.flags == 0 || !isPickle(data) { // it is no model that another runtime could score
 		r.flags |= NotModel
-		return r, out[:from]
+		return r, out[:from], false
 	}
 	r.flags |= Original
 	out = append(out[:from], data...)
-	return r, append(out, pad(len(data))...)
+	return r, append(out, pad(len(data))...), false
 }
 
 // isPickle reports whether a file begins as pickles, joblib's compressed ones and
@@ -287,50 +337,53 @@ func (b *builder) write(ctx context.Context, r fleetscore.ShardRange, rows []seg
 	}
 	h := sha256.New()
 	h.Write(index)
-	parts := []io.Reader{bytes.NewReader(index)}
+	if _, err := io.Copy(h, bodyReader(bodies)); err != nil {
+		return Segment{}, fleetscore.Wrap("pack models", r.String(), err)
+	}
 	size := int64(len(index))
 	for _, body := range bodies {
-		padded := pad(len(body))
-		h.Write(body)
-		h.Write(padded)
-		size += int64(len(body) + len(padded))
+		size += int64(body.size+7) &^ 7
 	}
-	parts = append(parts, &bodyReader{bodies: bodies})
 	s := Segment{Digest: fleetscore.Digest(h.Sum(nil)), Shards: r, Keys: int64(len(rows)), SizeBytes: size, IndexBytes: int64(len(index))}
 	name := segmentName(s.Digest)
 	if b.there[name] == size {
 		return s, nil
 	}
 	b.written.Add(1)
-	_, err = b.dst.Put(ctx, name, io.MultiReader(parts...), store.PutOptions{})
+	_, err = b.dst.Put(ctx, name, io.MultiReader(bytes.NewReader(index), bodyReader(bodies)), store.PutOptions{})
 	return s, err
 }
 
 // bodyReader reads bodies one after the other, each filled up to a multiple of 8.
-type bodyReader struct {
-	bodies [][]byte
-	at     int // in the first of them
+func bodyReader(bodies []body) io.Reader { return &bodiesReader{left: bodies} }
+
+type bodiesReader struct {
+	left []body
+	now  io.Reader // of the body before left, and what fills it up; nil at its end
 }
 
-func (r *bodyReader) Read(p []byte) (n int, err error) {
+func (r *bodiesReader) Read(p []byte) (n int, err error) {
 	for n < len(p) {
-		if len(r.bodies) == 0 {
-			if n == 0 {
-				return 0, io.EOF
+		if r.now == nil {
+			if len(r.left) == 0 {
+				if n == 0 {
+					return 0, io.EOF
+				}
+				return n, nil
 			}
-			return n, nil
+			b := r.left[0]
+			r.now, r.left = b.reader(), r.left[1:]
+			if fill := pad(b.size); len(fill) > 0 {
+				r.now = io.MultiReader(r.now, bytes.NewReader(fill))
+			}
 		}
-		body := r.bodies[0]
-		var c int
-		if r.at < len(body) {
-			c = copy(p[n:], body[r.at:])
-		} else {
-			c = copy(p[n:], pad(len(body))[r.at-len(body):])
-		}
+		c, err := r.now.Read(p[n:])
 		n += c
-		r.at += c
-		if r.at == (len(body)+7)&^7 {
-			r.bodies, r.at = r.bodies[1:], 0
+		switch {
+		case err == io.EOF:
+			r.now = nil
+		case err != nil:
+			return n, err
 		}
 	}
 	return n, nil

@@ -125,7 +125,7 @@ func (f *Folder) Examine(ctx context.Context, opt Options) (Diagnosis, error) {
 			for i := range all {
 				all[i] = i
 			}
-			if _, err := b.readAll(ctx, rows, members, all); err != nil {
+			if _, err := b.readAll(ctx, rows, members, all, nil); err != nil {
 				return err
 			}
 			for i, r := range rows {
@@ -156,13 +156,13 @@ func (b *builder) examineShared(ctx context.Context, members []Member) error {
 		if _, done := b.shared[m.Name]; done || !m.shared {
 			continue
 		}
-		var r segmentRow
-		if _, _, err := b.readOne(ctx, m, &r, nil, nil); err != nil {
+		rows := make([]segmentRow, 1)
+		if err := (&lane{builder: b, rows: rows}).readOne(ctx, m, 0); err != nil {
 			return err
 		}
 		b.read.Add(1)
-		r.flags |= Shared
-		b.shared[m.Name] = r
+		rows[0].flags |= Shared
+		b.shared[m.Name] = rows[0]
 	}
 	return nil
 }

@@ -480,7 +480,7 @@ func TestPruneFaults(t *testing.T) {
 }
 
 func FuzzSegment(f *testing.F) {
-	rows := []segmentRow{{key: "a\x1fb", name: "n", flags: Native, body: make([]byte, 24), detail: "d"}, {key: "c\x1fd", name: "m", flags: Original, body: []byte("xyz")}}
+	rows := []segmentRow{{key: "a\x1fb", name: "n", flags: Native, body: inMemory(make([]byte, 24)), detail: "d"}, {key: "c\x1fd", name: "m", flags: Original, body: inMemory([]byte("xyz"))}}
 	index, _, err := encodeSegment(fleetscore.AllShards, rows)
 	if err != nil {
 		f.Fatal(err)
@@ -510,7 +510,7 @@ func BenchmarkPackModel(b *testing.B) {
 	rows := make([]segmentRow, n)
 	for i := range rows {
 		k, _ := fleetscore.NewKey(fmt.Sprint(i/10), fmt.Sprint(i%10))
-		rows[i] = segmentRow{key: k, name: "m", flags: Native, body: make([]byte, 24), digest: fleetscore.DigestOf(fmt.Append(nil, i))}
+		rows[i] = segmentRow{key: k, name: "m", flags: Native, body: inMemory(make([]byte, 24)), digest: fleetscore.DigestOf(fmt.Append(nil, i))}
 	}
 	slices.SortFunc(rows, func(a, b segmentRow) int { return compareMembers(Member{Key: a.key}, Member{Key: b.key}) })
 	dst := dir(b)

@@ -237,7 +237,7 @@ type segmentRow struct {
 	size   int64
 	flags  Flags
 	detail string
-	body   []byte // empty if it has none
+	body   body // empty if it has none
 }
 
 // maxDetails is how many different details a segment holds; what comes after is
@@ -262,13 +262,13 @@ type bodyID struct {
 // encodeSegment gives header and index of a segment with the rows, which are in
 // order, and which of them have bodies to be written: each begins at a multiple
 // of 8 bytes, in order.
-func encodeSegment(shards fleetscore.ShardRange, rows []segmentRow) (index []byte, bodies [][]byte, err error) {
+func encodeSegment(shards fleetscore.ShardRange, rows []segmentRow) (index []byte, bodies []body, err error) {
 	x := indexer{at: map[string]uint32{}, number: map[string]uint16{}, placed: map[bodyID]uint64{},
 		rows: make([]byte, 0, len(rows)*rowBytes)}
 	x.detail("")
 	for i := range rows {
-		if b := x.add(&rows[i]); b != nil {
-			bodies = append(bodies, b)
+		if x.add(&rows[i]) {
+			bodies = append(bodies, rows[i].body)
 		}
 	}
 	slots := hashTable(rows)
@@ -300,8 +300,8 @@ func encodeSegment(shards fleetscore.ShardRange, rows []segmentRow) (index []byt
 	return index, bodies, nil
 }
 
-// add appends a row, and returns its body if it must be written.
-func (x *indexer) add(r *segmentRow) (body []byte) {
+// add appends a row, and reports whether its body must be written.
+func (x *indexer) add(r *segmentRow) (write bool) {
 	le := binary.LittleEndian
 	var b [rowBytes]byte
 	copy(b[:], r.digest[:])
@@ -310,12 +310,12 @@ func (x *indexer) add(r *segmentRow) (body []byte) {
 		id := bodyID{r.digest, r.flags & (Native | Original)}
 		at, twice := x.placed[id]
 		if !twice {
-			at, body = x.end, r.body
+			at, write = x.end, r.body.size > 0
 			x.placed[id] = at
-			x.end += uint64(len(body)+7) &^ 7
+			x.end += uint64(r.body.size+7) &^ 7
 		}
 		le.PutUint64(b[40:], at)
-		le.PutUint32(b[48:], uint32(len(r.body)))
+		le.PutUint32(b[48:], uint32(r.body.size))
 	}
 	le.PutUint32(b[52:], uint32(len(x.keys)))
 	le.PutUint32(b[56:], x.text(r.name, r.flags&Shared != 0))
@@ -323,7 +323,7 @@ func (x *indexer) add(r *segmentRow) (body []byte) {
 	le.PutUint16(b[62:], x.detail(r.detail))
 	x.keys = append(x.keys, r.key...)
 	x.rows = append(x.rows, b[:]...)
-	return body
+	return write
 }
 
 func (x *indexer) text(s string, again bool) uint32 {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -21,6 +20,8 @@ type Options struct {
 	// MaxModelBytes is the largest file that is read; 0 means the constant of that
 	// name.
 	MaxModelBytes int64
+	Memory        *Memory // shared with other syncs; nil means one of its own
+	TempDir       string  // folder for records that memory has no room for; empty means the system's
 	// Progress is told how many of the models have been looked at. It may be nil,
 	// and is called from several goroutines.
 	Progress func(done, total int64)
@@ -75,7 +76,6 @@ type builder struct {
 	marks    []uint64                      // of old's members, by number, then of its shared models; nil if unknown
 	there    map[fleetscore.BlobName]int64 // sizes of the segments that can be trusted
 	shared   map[string]segmentRow         // the new shared models, by name
-	loading  *semaphore.Weighted           // bytes that large files take while they are read and compiled
 
 	total                               int64
 	done, read, written, changed, added atomic.Int64
@@ -83,7 +83,10 @@ type builder struct {
 
 func newBuilder(src, dst store.Bucket, opt Options, members int) *builder {
 	opt.MaxModelBytes = cmp.Or(opt.MaxModelBytes, MaxModelBytes)
-	return &builder{src: src, dst: dst, opt: opt, total: int64(members), loading: semaphore.NewWeighted(loadedAtOnce)}
+	if opt.Memory == nil {
+		opt.Memory = NewMemory()
+	}
+	return &builder{src: src, dst: dst, opt: opt, total: int64(members)}
 }
 
 // openOld opens what is there. A damaged pack is none: it is made anew.
@@ -129,8 +132,6 @@ func (b *builder) complete(g *Generation) error {
 const (
 	segmentMembers = 4096     // about so many keys
 	segmentSize    = 32 << 20 // or so many bytes of models lie in a segment
-	loadedAtOnce   = 1 << 30  // bytes that large files take together while they are compiled, if none takes more
-	heldAtOnce     = 1 << 30  // bytes of models that segments in the making hold together, if none is larger
 )
 
 // segmentCount is a power of two: more segments mean less to write anew after a
@@ -161,7 +162,6 @@ func (b *builder) segments(ctx context.Context, g *Generation, members []Member)
 	}
 	ranges := fleetscore.SplitShards(segmentCount(int64(len(members)), bytes, was))
 	results := make([]*made, len(ranges))
-	memory := semaphore.NewWeighted(heldAtOnce)
 	group, working := errgroup.WithContext(ctx)
 	workers := b.opt.Workers
 	if workers <= 0 {
@@ -181,11 +181,11 @@ func (b *builder) segments(ctx context.Context, g *Generation, members []Member)
 			continue
 		}
 		weight := min(bytes, heldAtOnce)
-		if memory.Acquire(working, weight) != nil {
+		if b.opt.Memory.held.Acquire(working, weight) != nil {
 			break // the group or ctx knows why
 		}
 		group.Go(func() (err error) {
-			defer memory.Release(weight)
+			defer b.opt.Memory.held.Release(weight)
 			results[i], err = b.segment(working, r, mine, false)
 			return err
 		})
@@ -332,7 +332,9 @@ func (b *builder) segment(ctx context.Context, r fleetscore.ShardRange, members 
 		return nil, err
 	}
 	defer opened.Close()
-	gone, err := b.readAll(ctx, rows, members, changed)
+	spilled := &spill{dir: b.opt.TempDir}
+	defer spilled.Close() // what is in it was written to the store
+	gone, err := b.readAll(ctx, rows, members, changed, spilled)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (s *Scheduler) syncFleet(ctx context.Context, name string, f fleetscore.Fle
 		defer closer.Close()
 	}
 	pack := fleet.PackFolder(s.store, name)
-	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{MaxModelBytes: s.cfg.MaxModelBytes})
+	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{MaxModelBytes: s.cfg.MaxModelBytes, Memory: s.memory, TempDir: s.cfg.SpoolDir})
 	if err != nil || !c.New {
 		return c, err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -87,6 +88,7 @@ type Scheduler struct {
 	health  *obs.Health
 	metrics *metrics
 	spool   spool
+	memory  *fleet.Memory // what the syncs of all fleets hold together
 	seals   chan struct{} // signals that a log may be sealed
 
 	look time.Duration // how often loops look at the clock, which may run apart from their timers
@@ -104,7 +106,7 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 	}
 	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now, health: deps.Health,
 		seals: make(chan struct{}, 1), look: time.Second, waiting: map[string]int{},
-		catalog: deps.Catalog, syncs: map[string]*fleetSync{}}
+		catalog: deps.Catalog, syncs: map[string]*fleetSync{}, memory: fleet.NewMemory()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
