@@ -28,6 +28,8 @@ type Attributes struct {
 	Class, Name string
 	b           *Builder
 	list        []pickle.Attribute
+	kept        *pickle.Kept // what the list is of; nil if the file's shape is new
+	asked       int          // how often something of it was asked for
 	version     string
 	major       int
 	minor       int
@@ -43,7 +45,8 @@ type Attributes struct {
 func (a *Attributes) read(class string, state pickle.Value) error {
 	b, g := a.b, a.b.Graph
 	a.of = class
-	if a.list = g.Known(state); a.list != nil {
+	if a.kept = g.Known(state); a.kept != nil {
+		a.list = a.kept.List
 		return nil
 	}
 	n := g.Count(state)
@@ -211,13 +214,38 @@ func (a *Attributes) Value(name string) pickle.Value {
 	if a.b.Looked != nil {
 		a.b.Looked(a.of, name)
 	}
+	if k := a.kept; k != nil { // files of one shape are nearly always asked for the same, one after the other
+		if a.asked < len(k.Asked) {
+			if q := &k.Asked[a.asked]; q.Name == name {
+				if a.asked++; q.At < 0 {
+					return 0
+				}
+				return a.list[q.At].Value
+			}
+			a.kept = nil
+		} else if at := a.find(name); a.asked < mostAsked {
+			k.Asked = append(k.Asked, pickle.Answer{Name: name, At: at})
+			a.asked++
+		}
+	}
+	if at := a.find(name); at >= 0 {
+		return a.list[at].Value
+	}
+	return 0
+}
+
+// mostAsked bounds how many answers are remembered.
+const mostAsked = 96
+
+// find is the place of an attribute; −1 if there is none of that name.
+func (a *Attributes) find(name string) int {
 	t := tag(name)
 	for i := len(a.list) - 1; i >= 0; i-- { // the last of a name counts, as in Python
 		if e := &a.list[i]; e.Tag == t && a.b.called(e, name) {
-			return e.Value
+			return i
 		}
 	}
-	return 0
+	return -1
 }
 
 // Has reports whether an attribute is there and not None.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"unicode/utf8"
-
-	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
 // dtype is a NumPy type.
@@ -286,11 +284,11 @@ func (g *Graph) contents(a *Array) ([]byte, error) {
 // ErrNotFinite is the error of NaN and infinity where a model can't have them.
 var ErrNotFinite = errors.New("holds")
 
-// Floats decodes an array of numbers, row-major. With finite, NaN and infinity
-// are an error.
-func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
+// Floats decodes an array of numbers, row-major. If all have to be finite, NaN and
+// infinity are an error.
+func (g *Graph) Floats(a *Array, all bool) ([]float64, error) {
 	if a.HoldsObjects() {
-		return g.objectFloats(a, finite)
+		return g.objectFloats(a, all)
 	}
 	if !a.dtype.isNumber() {
 		return nil, errors.New("holds something else than numbers")
@@ -305,11 +303,9 @@ func (g *Graph) Floats(a *Array, finite bool) ([]float64, error) {
 	}
 	out := g.floats(n)
 	a.decode(out, b)
-	if finite && !kernel.Finite(out) {
-		for i, f := range out {
-			if f-f != 0 {
-				return nil, fmt.Errorf("%w %v at %d", ErrNotFinite, f, i)
-			}
+	if all {
+		if err := finite(out); err != nil {
+			return nil, err
 		}
 	}
 	if a.fortran && a.Dims > 1 {

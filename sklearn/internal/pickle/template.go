@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
@@ -28,8 +29,8 @@ type template struct {
 	used  budget.Mark
 	proto int
 
-	dicts      []dictAt
-	attributes []Attribute
+	kept       []Kept
+	attributes int // in all of them
 	lastType   Value
 	lastDtype  dtype
 }
@@ -41,9 +42,19 @@ type Attribute struct {
 	Key, Value Value
 }
 
-type dictAt struct {
-	state    Value
-	from, to int // of attributes
+// Kept is the state of an object in files of one shape.
+type Kept struct {
+	state Value
+	// List are its attributes. They are only to be read.
+	List []Attribute
+	// Asked is what was asked for until now, in the order in which it was.
+	Asked []Answer
+}
+
+// Answer is the place of an attribute in a list; −1 if there is none of that name.
+type Answer struct {
+	Name string
+	At   int
 }
 
 type span struct{ from, to int }
@@ -68,7 +79,7 @@ func (g *Graph) parse() (Value, error) {
 	t := &g.known[uint32(n)*0x9e3779b1>>27]
 	switch {
 	case t.seen != n:
-		*t = template{seen: n, data: t.data[:0], fixed: t.fixed[:0], cells: t.cells[:0], dicts: t.dicts[:0], attributes: t.attributes[:0]}
+		*t = template{seen: n, data: t.data[:0], fixed: t.fixed[:0], cells: t.cells[:0], kept: t.kept[:0]}
 		return g.run()
 	case len(t.cells) > 0 && g.fits(t):
 		return t.root, nil
@@ -105,7 +116,7 @@ func (g *Graph) learn(t *template) (Value, error) {
 	g.learning, g.holes = true, g.holes[:0]
 	root, err := g.run()
 	g.learning = false
-	t.misses, t.cells, t.fixed, t.dicts, t.attributes = 0, t.cells[:0], t.fixed[:0], t.dicts[:0], t.attributes[:0]
+	t.misses, t.cells, t.fixed, t.kept, t.attributes = 0, t.cells[:0], t.fixed[:0], t.kept[:0], 0
 	t.lastType = 0
 	if err != nil || g.joblib || len(g.foreign) > 0 || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while parsing
 		return root, err
@@ -128,13 +139,13 @@ func (g *Graph) hole(from int) {
 	}
 }
 
-// Known gives the attributes of a state that Keep got, for an earlier file of the
-// same shape; nil where there is none. They are only to be read.
-func (g *Graph) Known(state Value) []Attribute {
+// Known gives the state that Keep got, for an earlier file of the same shape; nil
+// where there is none.
+func (g *Graph) Known(state Value) *Kept {
 	if t := g.template; t != nil {
-		for _, d := range t.dicts {
-			if d.state == state {
-				return t.attributes[d.from:d.to:d.to]
+		for i := range t.kept {
+			if t.kept[i].state == state {
+				return &t.kept[i]
 			}
 		}
 	}
@@ -144,10 +155,8 @@ func (g *Graph) Known(state Value) []Attribute {
 // Keep keeps the attributes of a state for the next file of the same shape. Their
 // keys must be such as lie in the file.
 func (g *Graph) Keep(state Value, list []Attribute) {
-	const dicts, attributes = 32, 1024
-	if t := g.template; t != nil && len(t.dicts) < dicts && len(t.attributes)+len(list) <= attributes && len(list) > 0 {
-		from := len(t.attributes)
-		t.attributes = append(t.attributes, list...)
-		t.dicts = append(t.dicts, dictAt{state, from, len(t.attributes)})
+	const states, attributes = 16, 512
+	if t := g.template; t != nil && len(t.kept) < states && t.attributes+len(list) <= attributes && len(list) > 0 {
+		t.kept, t.attributes = append(t.kept, Kept{state: state, List: slices.Clone(list)}), t.attributes+len(list)
 	}
 }

@@ -48,28 +48,28 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	if err != nil {
 		a.Fail("estimators_ %w", err)
 	}
+	b.expected = arr.Size()
+	var p parsed
+	defer p.release(a)
 	for a.Err() == nil {
 		v, ok := trees.Item()
 		if !ok {
 			break
 		}
 		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) {
-			p := parse(in, in.Value("tree_"))
+			p.parse(in, in.Value("tree_"), true)
 			if in.Err() == nil && p.width != 1 {
 				in.Fail("a tree has %d values per leaf", p.width)
 			}
-			order := b.add(in, p, nil, false)
-			p.refund(in)
-			if err := g.Charge(16 * len(order)); err != nil {
-				in.Fail("%w", err)
+			first := b.count()
+			order := b.add(in, &p, nil, false)
+			if b.values = b.like(in, b.values, 1); in.Err() != nil {
 				return
 			}
-			for _, at := range order {
-				v := 0.0
-				if p.left[at] < 0 {
-					v = rate * p.values[at]
+			for i, at := range order {
+				if p.nodes[at].leaf() {
+					b.values[first+i] = rate * p.values[at]
 				}
-				b.values = append(b.values, v)
 			}
 		})
 	}

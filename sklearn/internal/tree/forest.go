@@ -2,7 +2,6 @@ package tree
 
 import (
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
@@ -40,8 +39,10 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		f.labels = a.Labels("classes_")
 		a.Agrees("n_classes_", f.labels.Len())
 	}
+	var p parsed
+	defer p.release(a)
 	if a.Has("tree_") {
-		f.addTree(a, a, a.Value("tree_"))
+		f.addTree(a, a, &p, a.Value("tree_"))
 		f.agree(a)
 		return f
 	}
@@ -50,13 +51,14 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("estimators_ is missing or empty")
 		return f
 	}
+	f.expected = g.Count(list)
 	for e := g.Entries(list); ; {
 		v, ok := e.Item()
 		if !ok || a.Err() != nil {
 			f.agree(a)
 			return f
 		}
-		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, a, in.Value("tree_")) })
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, a, &p, in.Value("tree_")) })
 	}
 }
 
@@ -101,13 +103,10 @@ func (f *Forest) takesNaN(a *estimator.Attributes) bool {
 	return false
 }
 
-func (f *Forest) addTree(a, forest *estimator.Attributes, v pickle.Value) {
-	p := parse(a, v)
-	if a.Err() != nil {
-		return
+func (f *Forest) addTree(a, forest *estimator.Attributes, p *parsed, v pickle.Value) {
+	if p.parse(a, v, true); a.Err() == nil {
+		f.addParsed(a, forest, p)
 	}
-	f.addParsed(a, forest, p)
-	p.refund(a)
 }
 
 // addParsed appends a tree.
@@ -127,19 +126,18 @@ func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 		return
 	}
 	first := f.count()
-	order := f.add(a, p, nil, p.missing != nil && f.takesNaN(forest))
-	if err := a.Graph().Charge(2 * 8 * len(order) * f.width); err != nil {
-		a.Fail("%w", err)
+	order := f.add(a, p, nil, p.missing && f.takesNaN(forest))
+	if f.values = f.like(a, f.values, f.width); a.Err() != nil { // with zeros, as nothing was there before
 		return
 	}
-	f.values = slices.Grow(f.values, len(order)*f.width)[:len(f.values)+len(order)*f.width] // of zeros, as nothing was there before
+	counts := f.labels.Len() > 0 && !a.AtLeast(1, 4) // which 1.4 made fractions
 	for i, at := range order {
-		if p.left[at] >= 0 {
+		if !p.nodes[at].leaf() {
 			continue
 		}
 		to := f.values[(first+i)*f.width : (first+i+1)*f.width]
 		copy(to, p.values[int(at)*f.width:])
-		if f.labels.Len() > 0 && !a.AtLeast(1, 4) { // counts, until 1.4 made them fractions
+		if counts {
 			best := top(to)
 			fractions(to)
 			if a == forest { // a tree alone

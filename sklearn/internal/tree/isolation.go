@@ -59,6 +59,9 @@ func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 	if t := a.FirstOf("_threshold_", "threshold_"); a.Has(t) && !a.AtLeast(0, 22) {
 		f.threshold = a.Float(t)
 	}
+	f.expected = g.Count(list)
+	var p parsed
+	defer p.release(a)
 	subsets := g.Entries(a.Value("estimators_features_"))
 	for e := g.Entries(list); a.Err() == nil; {
 		v, ok := e.Item()
@@ -70,45 +73,45 @@ func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 			if features, _ = a.ArrayOf(s, "estimators_features_", true, -1); len(features) == f.features {
 				features = nil // all of them: then rows aren't rearranged
 			}
+			for i := range features {
+				features[i] = whole(features[i])
+			}
 		}
-		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, features, a) })
+		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) { f.addTree(in, &p, features, a) })
 	}
 	return f
 }
 
 // addTree appends a tree, and the path length of each of its leaves: their
 // depth, and what the samples that are left there would take to isolate.
-func (f *IsolationForest) addTree(a *estimator.Attributes, features []float64, forest *estimator.Attributes) {
-	p := parse(a, a.Value("tree_"))
-	if a.Err() != nil {
+func (f *IsolationForest) addTree(a *estimator.Attributes, p *parsed, features []float64, forest *estimator.Attributes) {
+	if p.parse(a, a.Value("tree_"), false); a.Err() != nil {
 		return
 	}
 	if features != nil {
-		for _, at := range p.feature {
-			if at >= float64(len(features)) {
+		for i := range p.nodes {
+			if at := p.nodes[i].feature; int(at) >= len(features) {
 				a.Fail("a tree uses feature %v of %d", at, len(features))
 				return
 			}
 		}
 	}
 	first := f.count()
-	order := f.add(a, p, features, p.missing != nil && f.infinite)
-	p.refund(a)
-	if err := a.Graph().Charge(4*len(order) + 16*len(order)); err != nil {
-		a.Fail("%w", err)
+	order := f.add(a, p, features, p.missing && f.infinite)
+	if f.lengths = f.like(a, f.lengths, 1); a.Err() != nil {
 		return
 	}
-	depth := make([]int32, len(order))
+	since, recent := !forest.AtLeast(0, 21), forest.AtLeast(0, 22)
+	depth, lefts, lengths := p.depths[:len(order)], f.nodes.Left[first:], f.lengths[first:]
+	depth[0] = 0
 	for i, at := range order {
-		length := 0.0
-		if left := int(f.nodes.Left[first+i]); left != first+i {
-			depth[left-first], depth[left-first+1] = depth[i]+1, depth[i]+1
-		} else if forest.AtLeast(0, 22) {
-			length = float64(depth[i]+1) + pathLength(p.samples[at], false) - 1
+		if left := int(lefts[i]) - first; left != i {
+			depth[left], depth[left+1], lengths[i] = depth[i]+1, depth[i]+1, 0
+		} else if recent {
+			lengths[i] = float64(depth[i]+1) + pathLength(p.nodes[at].samples, false) - 1
 		} else {
-			length = float64(depth[i]) + pathLength(p.samples[at], !forest.AtLeast(0, 21))
+			lengths[i] = float64(depth[i]) + pathLength(p.nodes[at].samples, since)
 		}
-		f.lengths = append(f.lengths, length)
 	}
 }
 

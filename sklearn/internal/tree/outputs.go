@@ -46,9 +46,10 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 	if _, ok := g.Number(a.Value("n_classes_")); ok {
 		a.Fail("n_classes_ is one number for %d outputs", len(forests))
 	}
+	var p parsed
+	defer p.release(a)
 	add := func(in *estimator.Attributes) {
-		p := parse(in, in.Value("tree_"))
-		if in.Err() != nil {
+		if p.parse(in, in.Value("tree_"), true); in.Err() != nil {
 			return
 		}
 		if p.outputs != len(forests) {
@@ -57,24 +58,23 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 		}
 		most := p.width / p.outputs
 		for i, f := range forests {
-			one, k := *p, f.labels.Len()
+			one, k := p, f.labels.Len()
 			if k > most {
 				in.Fail("a tree has %d values for %d classes", most, k)
 				return
 			}
-			if err := g.Charge(8 * len(p.left) * k); err != nil {
+			if err := g.Charge(8 * len(p.nodes) * k); err != nil {
 				in.Fail("%w", err)
 				return
 			}
-			one.outputs, one.width, one.values = 1, k, make([]float64, 0, len(p.left)*k)
-			for n := range p.left {
+			one.outputs, one.width, one.values = 1, k, make([]float64, 0, len(p.nodes)*k)
+			for n := range p.nodes {
 				from := n*p.width + i*most
 				one.values = append(one.values, p.values[from:from+k]...)
 			}
 			f.addParsed(in, a, &one)
-			g.Refund(8 * len(p.left) * k)
+			g.Refund(8 * len(p.nodes) * k)
 		}
-		p.refund(in)
 	}
 	if a.Has("tree_") {
 		add(a)

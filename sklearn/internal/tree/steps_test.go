@@ -8,6 +8,12 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
+// node appends a node.
+func (t *Trees) node(threshold, column, left uint32) {
+	n := &t.nodes
+	n.Thresholds, n.Columns, n.Left = append(n.Thresholds, threshold), append(n.Columns, columnOf(int(column))), append(n.Left, left)
+}
+
 // grow appends a random tree of one feature, and the values of its nodes.
 func grow(r *rand.Rand, t *Trees, o *outcome, missing bool) {
 	first, inner := t.count(), r.IntN(40)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
-	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
 // Trees are some decision trees in the form that package kernel walks, or, of one
@@ -20,6 +19,7 @@ type Trees struct {
 	features int
 	trees    int // how many
 	size     int // how many nodes they have
+	expected int // how many trees the file has, while it is read
 	nodes    kernel.Nodes
 	roots    []uint32      // per tree, its first node
 	depths   []uint32      // per tree, steps to the deepest leaf
@@ -30,14 +30,11 @@ type Trees struct {
 
 func (t *Trees) count() int { return len(t.nodes.Left) }
 
+// columnOf is a column as nodes hold it.
+func columnOf(c int) uint32 { return kernel.ColumnFactor * uint32(c) }
+
 // leaf reports whether a node is one: its own left child.
 func (t *Trees) leaf(node int) bool { return int(t.nodes.Left[node]) == node }
-
-// node appends a node.
-func (t *Trees) node(threshold, column, left uint32) {
-	n := &t.nodes
-	n.Thresholds, n.Columns, n.Left = append(n.Thresholds, threshold), append(n.Columns, kernel.ColumnFactor*column), append(n.Left, left)
-}
 
 // SupportVectors implements estimator.Sized.
 func (t *Trees) SupportVectors() int { return 0 }
@@ -51,159 +48,15 @@ func (t *Trees) Features() int { return t.features }
 // key is a threshold rounded down to float32.
 func key(threshold float64) uint32 {
 	f := float32(threshold)
+	k := kernel.Key(f)
 	if float64(f) > threshold {
-		f = math.Nextafter32(f, float32(math.Inf(-1)))
+		k-- // the next lower number, or −0, which is no key
 	}
-	return kernel.Key(f)
+	return k
 }
 
 // leafKey is a threshold that nothing exceeds, NaN neither.
 const leafKey = math.MaxUint32
-
-// parsed is a tree as the file has it.
-type parsed struct {
-	left, right, feature, threshold []float64
-	samples, missing                []float64 // missing: nil before 1.3
-	values                          []float64 // nodes × width
-	width                           int       // outputs × classes
-	outputs                         int
-}
-
-// maxNodes bounds all trees of a model together.
-const maxNodes = 1 << 29
-
-// parse reads a sklearn.tree._tree.Tree: called with the number of features, of
-// classes of each output, and of outputs; then given its nodes and values.
-func parse(a *estimator.Attributes, v pickle.Value) *parsed {
-	g := a.Graph()
-	p := &parsed{}
-	if a.Err() != nil {
-		return p
-	}
-	class, args, state := g.Call(v)
-	if class == nil || class.Name != "Tree" || len(args) != 3 || state.Kind() != pickle.KindDict {
-		a.Fail("tree_ is %s", g.Describe(v))
-		return p
-	}
-	outputs, ok := g.Number(args[2])
-	if !ok || outputs < 1 || outputs > 1<<16 {
-		a.Fail("tree_ has %v outputs", outputs)
-		return p
-	}
-	p.outputs = int(outputs)
-	var nodes, values pickle.Value
-	for e := g.Entries(state); ; {
-		name, v, ok := e.Pair()
-		if !ok {
-			break
-		}
-		switch string(name) {
-		case "nodes":
-			nodes = v
-		case "values":
-			values = v
-		}
-	}
-	arr, err := g.Array(nodes)
-	if err != nil {
-		a.Fail("the nodes of tree_: %w", err)
-		return p
-	}
-	for _, f := range [...]struct {
-		name string
-		to   *[]float64
-	}{{"left_child", &p.left}, {"right_child", &p.right}, {"feature", &p.feature}, {"threshold", &p.threshold}, {"n_node_samples", &p.samples}} {
-		if *f.to, err = g.Field(&arr, f.name); err != nil {
-			a.Fail("the nodes of tree_: %w", err)
-			return p
-		}
-	}
-	if g.HasField(&arr, "missing_go_to_left") {
-		p.missing, err = g.Field(&arr, "missing_go_to_left")
-	} else {
-		a.Aged("the nodes of its trees lack the field missing_go_to_left")
-	}
-	if err != nil || len(p.left) == 0 {
-		a.Fail("tree_ has no nodes")
-		return p
-	}
-	var shape [8]int
-	p.values, shape = a.ArrayOf(values, "the values of tree_", true, len(p.left), p.outputs, -1)
-	p.width = p.outputs * shape[2]
-	return p
-}
-
-// treeBytes is what a tree is charged for besides its nodes.
-const treeBytes = 1024
-
-// refund gives back what reading the nodes took: it is garbage once they are added.
-func (p *parsed) refund(a *estimator.Attributes) {
-	n := 5*len(p.left) + len(p.values)
-	if p.missing != nil {
-		n += len(p.left)
-	}
-	a.Graph().Refund(8 * n)
-}
-
-// add appends a tree, its nodes level by level, and gives for each of its new
-// nodes the one in the file. features maps the tree's columns to the rows'.
-func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan bool) (order []int32) {
-	n := len(p.left)
-	if a.Err() != nil || t.count()+n > maxNodes {
-		a.Fail("its trees have more than %d nodes", maxNodes)
-		return nil
-	}
-	// Twice 12 bytes a node, as what grows keeps room; the order, and a bit or two.
-	if err := a.Graph().Charge(treeBytes + 29*n); err != nil {
-		a.Fail("%w", err)
-		return nil
-	}
-	first := t.count()
-	t.roots = append(t.roots, uint32(first))
-	order = append(make([]int32, 0, n), 0)
-	level, depth := 1, 0 // where the next level starts
-	for i := 0; i < len(order); i++ {
-		if i == level {
-			level = len(order)
-			depth++
-		}
-		at := order[i]
-		l, r := p.left[at], p.right[at]
-		if l < 0 && r < 0 { // a leaf
-			t.node(leafKey, 0, uint32(first+i))
-			continue
-		}
-		f := p.feature[at]
-		if features != nil && f >= 0 && int(f) < len(features) {
-			f = features[int(f)]
-		}
-		if l != float64(int32(l)) || r != float64(int32(r)) || l <= 0 || r <= 0 || int(l) >= n || int(r) >= n || len(order)+2 > n ||
-			f != float64(int32(f)) || f < 0 || int(f) >= t.features || p.threshold[at] != p.threshold[at] {
-			a.Fail("node %d of a tree has the children %v and %v and the feature %v", at, l, r, f)
-			return nil
-		}
-		if nan && p.missing[at] != 0 {
-			bit := first + i
-			for len(t.missing) <= bit/32 {
-				t.missing = append(t.missing, 0)
-			}
-			t.missing[bit/32] |= 1 << (bit % 32)
-		}
-		t.node(key(p.threshold[at]), uint32(f), uint32(first+len(order)))
-		order = append(order, int32(l), int32(r))
-	}
-	if len(order) != n {
-		a.Fail("a tree of %d nodes has %d that can't be reached", n, n-len(order))
-	}
-	t.depths = append(t.depths, uint32(depth))
-	t.trees, t.size = len(t.roots), t.count()
-	if nan {
-		for len(t.missing) <= t.count()/32 {
-			t.missing = append(t.missing, 0)
-		}
-	}
-	return order
-}
 
 // outcome is what trees add up to: the first values, one a column, and the value
 // that each node stands for. Where a node has several, they go to as many
