@@ -4,6 +4,7 @@ package fleetscore
 type Config struct {
 	Hub       HubConfig                 `json:"hub"`
 	Queries   map[string]QueryConfig    `json:"queries,omitempty"`
+	Datasets  map[string]DatasetConfig  `json:"datasets,omitempty"` // what is to be said of datasets, whoever writes them
 	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
@@ -28,6 +29,12 @@ type QueryConfig struct {
 	Cut Duration `json:"cut,omitempty"` // event time per file and commit; 0 means 10m
 	// MemoryMB bounds the memory of the query's windows, by estimate; 0 means 1024.
 	MemoryMB int `json:"memory_mb,omitempty"`
+}
+
+// DatasetConfig is what is to be said of a dataset, whether a query writes it or it
+// is uploaded.
+type DatasetConfig struct {
+	Retention Duration `json:"retention,omitempty"` // how long rows are kept after their stamp; 0 means for ever
 }
 
 // FleetConfig says where a fleet's models lie and how a key's model is named.
@@ -84,6 +91,11 @@ type PipelineConfig struct {
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
 	Pool       string         `json:"pool"`
 	Limits     LimitsConfig   `json:"limits,omitempty"`
+	// Retention is how long predictions and coverage are kept after their rows' time;
+	// 0 means for ever. History is how long jobs, their tasks and logs are kept after
+	// their end, at most Retention; 0 means 30d.
+	Retention Duration `json:"retention,omitempty"`
+	History   Duration `json:"history,omitempty"`
 }
 
 // ScheduleConfig says when a pipeline's jobs are due.

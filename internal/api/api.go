@@ -43,8 +43,8 @@ type Scheduler interface {
 	dispatch.Protocol
 	// Access refuses blobs that the task of a lease doesn't need.
 	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
-	// InUse is what jobs that haven't ended need of the store.
-	InUse(ctx context.Context) (catalog.InUse, error)
+	// Maintain keeps the tables, the logs and the ledger small; a dataset, if named, alone.
+	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)
 }
 
 // Jobs submits and cancels jobs, reads their logs and syncs the fleets they score.

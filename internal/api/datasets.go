@@ -58,11 +58,11 @@ func (s *server) registerDatasets(api huma.API) {
 	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; a row with the key and time of an earlier one replaces it",
 		RequestBody: rb}, s.uploadRows)
 	add(api, huma.Operation{OperationID: "maintain tables", Method: http.MethodPost, Path: "/maintenance", Tags: []string{"datasets"},
-		Summary: "Join small files of the tables and delete those that nobody needs any more, as the server does by itself now and then"}, s.maintain)
+		Summary: "Join small files of the tables, let go of what is older than its retention, and delete what nobody needs any more, as the server does by itself now and then"}, s.maintain)
 }
 
 type maintainInput struct {
-	Dataset string `query:"dataset" doc:"only this one; by default all datasets, predictions and coverage"`
+	Dataset string `query:"dataset" doc:"only this one; by default all datasets, predictions and coverage, the logs and the ledger"`
 	Author  string `header:"X-Fleetscore-User" doc:"who asks for it, for the audit"`
 }
 
@@ -72,7 +72,7 @@ func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[ca
 			return nil, err
 		}
 	}
-	done, err := s.deps.Catalog.Maintain(ctx, s.now(), in.Dataset, s.deps.Scheduler.InUse)
+	done, err := s.deps.Scheduler.Maintain(ctx, in.Dataset)
 	if err != nil {
 		return nil, err
 	}

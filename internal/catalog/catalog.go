@@ -30,6 +30,7 @@ const maxTables = 4096
 type Catalog struct {
 	store  store.Bucket
 	health *obs.Health
+	now    func() time.Time
 	moved  func() time.Duration // by how much the wall clock was moved since the catalog was made
 
 	mu     sync.Mutex // guards tables
@@ -37,13 +38,14 @@ type Catalog struct {
 }
 
 // New makes the catalog of a store. Nothing is read.
-func New(b store.Bucket) *Catalog { return NewReporting(b, nil) }
+func New(b store.Bucket) *Catalog { return NewReporting(b, nil, nil) }
 
 // NewReporting is New for a process that keeps its health: damaged tables are
-// reported there, each under its own name such as "dataset readings".
-func NewReporting(b store.Bucket, h *obs.Health) *Catalog {
+// reported there, each under its own name such as "dataset readings". now is the time
+// that the tables' commits bear; nil means the system's.
+func NewReporting(b store.Bucket, h *obs.Health, now func() time.Time) *Catalog {
 	start := time.Now()
-	return &Catalog{store: b, health: h, tables: map[string]*table.Delta{}, moved: func() time.Duration {
+	return &Catalog{store: b, health: h, now: now, tables: map[string]*table.Delta{}, moved: func() time.Duration {
 		now := time.Now()
 		return now.Round(0).Sub(start.Round(0)) - now.Sub(start) // without the monotonic part, and with it
 	}}
@@ -73,7 +75,7 @@ func (c *Catalog) table(name, folder string) *table.Delta {
 	defer c.mu.Unlock()
 	d, ok := c.tables[folder]
 	if !ok {
-		d = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Report: func(problem string, works bool) {
+		d = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Now: c.now, Report: func(problem string, works bool) {
 			if works {
 				c.health.Warn(name, problem)
 			} else {

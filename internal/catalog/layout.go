@@ -16,6 +16,8 @@ const (
 	ModelsArea = "models/"
 
 	coverageName = "/_coverage"
+	lateName     = "/_late/"
+	nodesFolder  = "nodes" // among the logs
 )
 
 // DatasetFolder is the folder of a dataset's table.
@@ -35,17 +37,22 @@ func PackFolder(fleetName string) string { return fleet.PackPath(fleetName) }
 // came with the messages first to last of a partition of the hub, as the dataset's
 // query counts them.
 func LateReadings(dataset string, partition int, first, last uint64) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s/_late/p%03d-%d-%d.ndjson", DatasetFolder(dataset), partition, first, last))
+	return fleetscore.BlobName(fmt.Sprintf("%s%sp%03d-%d-%d.ndjson", DatasetFolder(dataset), lateName, partition, first, last))
 }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.
 func TaskLog(pipeline string, job fleetscore.JobID, task, attempt int, stream string) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s%s/%s/%03d/%d/%s.txt", logsArea, pipeline, job, task, attempt, stream))
+	return fleetscore.BlobName(fmt.Sprintf("%s%03d/%d/%s.txt", jobLogs(pipeline, job), task, attempt, stream))
+}
+
+// jobLogs is the prefix of all logs of a job.
+func jobLogs(pipeline string, job fleetscore.JobID) string {
+	return logsArea + pipeline + "/" + string(job) + "/"
 }
 
 // NodeLog is the blob with what a node wrote itself.
 func NodeLog(pool string, node fleetscore.NodeID) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%snodes/%s/%s.txt", logsArea, pool, node))
+	return fleetscore.BlobName(fmt.Sprintf("%s%s/%s/%s.txt", logsArea, nodesFolder, pool, node))
 }
 
 // CheckDataset refuses names of datasets that fleet.yaml can't hold either: they

@@ -21,10 +21,27 @@ const (
 	grace      = 24 * time.Hour // a file that a commit replaced, or that none made visible, is kept for readers and writers
 )
 
-// InUse is what may not be removed although no reader sees it any more.
+// InUse is what may not be removed although no reader sees it any more, or however
+// old it is.
 type InUse struct {
 	Jobs  map[fleetscore.JobID]bool  // jobs that haven't ended: the files of their results, not yet visible
 	Files map[string]map[string]bool // by dataset: the files that those jobs read
+	// Since, by dataset: rows with a later stamp are still to be read, by jobs that
+	// wait and by the next of each schedule.
+	Since map[string]time.Time
+}
+
+// Upkeep says what Maintain is to do.
+type Upkeep struct {
+	Dataset string // the only table to maintain; empty means all
+	// Use is asked for what is in use just before something is removed.
+	Use func(context.Context) (InUse, error)
+	// Datasets and Pipelines are how long rows are kept, by their stamps' age; those
+	// not named, or with 0, are kept for ever.
+	Datasets, Pipelines map[string]time.Duration
+	// Late is how long readings that came too late are kept, at most as long as the
+	// dataset's rows; 0 means as long as them.
+	Late time.Duration
 }
 
 // Maintained says what maintenance did to a table.
@@ -33,67 +50,47 @@ type Maintained struct {
 	Files    int    `json:"files" doc:"visible files afterwards"`
 	Replaced int    `json:"replaced" doc:"small files that were joined"`
 	By       int    `json:"by" doc:"the files they were joined into"`
+	Expired  int    `json:"expired" doc:"files taken out of the table because all of their rows are older than the retention"`
 	Deleted  int    `json:"deleted" doc:"files that no reader needs any more"`
 	Problem  string `json:"problem,omitempty" doc:"why the table could not be maintained"`
 }
 
-// Maintain joins small files of the tables and deletes files that nobody needs any
-// more, table by table. A table that can't be maintained says so, and the others are
-// maintained all the same. The error is for what concerns all. dataset, if not empty,
-// names the only table to maintain; kind NotFound if there is none.
+// upkept is a table to be maintained.
+type upkept struct {
+	folder string
+	table  *table.Delta
+	keep   func(InUse, string) bool // whether a file that no reader sees is still needed
+	rows   time.Duration            // how long rows are kept; 0 means for ever
+	since  func(InUse) time.Time    // rows that are needed however old they are; nil if none are
+	late   time.Duration            // how long readings that came too late are kept; 0 means for ever
+}
+
+// Maintain takes rows out of the tables that are older than their retention, joins
+// small files, writes checkpoints and deletes files that nobody needs any more, table
+// by table. A table that can't be maintained says so, and the others are maintained
+// all the same. The error is for what concerns all; kind NotFound if there is no such
+// dataset as is named.
 //
 // Each step is one commit or the deletion of a file that no reader sees, so it may be
 // killed anywhere. Kind Unavailable, and nothing is done, if the wall clock was moved
 // since the catalog was made.
-func (c *Catalog) Maintain(ctx context.Context, now time.Time, dataset string, use func(context.Context) (InUse, error)) ([]Maintained, error) {
-	if moved := c.moved(); moved.Abs() > clockTrust {
-		return nil, fleetscore.Errorf(fleetscore.Unavailable, "maintain tables", "", "the wall clock was moved by %s since the start, and files are deleted by their age", moved.Round(time.Second)).
-			WithHint("restart the server once the clock is right")
+func (c *Catalog) Maintain(ctx context.Context, now time.Time, u Upkeep) ([]Maintained, error) {
+	if err := c.clockMoved("maintain tables"); err != nil {
+		return nil, err
 	}
-	type one struct {
-		folder string
-		table  *table.Delta
-		keep   func(InUse, string) bool
-	}
-	result := func(use InUse, file string) bool { // of a job that hasn't ended: its name begins with the job's
-		name := path.Base(file)
-		for job := range use.Jobs {
-			if strings.HasPrefix(name, string(job)+"-") {
-				return true
-			}
-		}
-		return false
-	}
-	var tables []one
-	datasets := []string{dataset}
-	if dataset == "" {
-		var err error
-		if datasets, err = c.Datasets(ctx); err != nil {
-			return nil, err
-		}
-		pipelines, err := c.pipelines(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range pipelines {
-			tables = append(tables, one{PredictionsFolder(p), c.Predictions(p), result}, one{CoverageFolder(p), c.Coverage(p), result})
-		}
-	}
-	for _, name := range datasets {
-		tables = append(tables, one{DatasetFolder(name), c.Dataset(name), func(use InUse, file string) bool { return use.Files[name][file] }})
+	tables, err := c.upkept(ctx, u)
+	if err != nil {
+		return nil, err
 	}
 	out := []Maintained{}
 	for _, t := range tables {
-		done, err := maintain(ctx, t.table, now, func(ctx context.Context) (func(string) bool, error) {
-			in, err := use(ctx)
-			return func(file string) bool { return t.keep(in, file) }, err
-		})
+		done, err := c.maintain(ctx, t, now, u.Use)
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 		if fleetscore.NotFound.Is(err) {
-			if dataset != "" {
-				return nil, fleetscore.Errorf(fleetscore.NotFound, "maintain dataset", dataset, "there is no such dataset, or nothing was written yet")
+			if u.Dataset != "" {
+				return nil, fleetscore.Errorf(fleetscore.NotFound, "maintain dataset", u.Dataset, "there is no such dataset, or nothing was written yet")
 			}
 			continue // the folder holds no table
 		}
@@ -105,28 +102,132 @@ func (c *Catalog) Maintain(ctx context.Context, now time.Time, dataset string, u
 	return out, nil
 }
 
-func maintain(ctx context.Context, d *table.Delta, now time.Time, keep func(context.Context) (func(string) bool, error)) (done Maintained, err error) {
-	var joining, deleting error
-	_ = d.ExamineDamaged(ctx) // it reports; whoever needs a damaged file says so too
-	if done.Replaced, done.By, joining = d.Compact(ctx, now.Add(-settled)); fleetscore.NotFound.Is(joining) {
-		return done, joining
+// clockMoved refuses to judge by age where the wall clock was moved.
+func (c *Catalog) clockMoved(op string) error {
+	if moved := c.moved(); moved.Abs() > clockTrust {
+		return fleetscore.Errorf(fleetscore.Unavailable, op, "", "the wall clock was moved by %s since the start, and files are deleted by their age", moved.Round(time.Second)).
+			WithHint("restart the server once the clock is right")
 	}
-	done.Deleted, deleting = d.Vacuum(ctx, now.Add(-grace), keep) // also where a damaged file stops the joining
-	snap, err := d.Snapshot(ctx)
-	if err == nil {
-		done.Files = len(snap.Files)
-		err = errors.Join(joining, deleting)
-	}
-	return done, err
+	return nil
 }
 
-// pipelines lists the folders among the predictions, in order.
-func (c *Catalog) pipelines(ctx context.Context) (out []string, err error) {
-	for info, err := range c.store.List(ctx, predictionsArea, store.ListOptions{Delimiter: true}) {
+// upkept lists the tables to be maintained.
+func (c *Catalog) upkept(ctx context.Context, u Upkeep) (out []upkept, err error) {
+	datasets := []string{u.Dataset}
+	if u.Dataset == "" {
+		if datasets, err = c.Datasets(ctx); err != nil {
+			return nil, err
+		}
+		pipelines, err := c.folders(ctx, predictionsArea)
 		if err != nil {
 			return nil, err
 		}
-		if name, isFolder := strings.CutSuffix(strings.TrimPrefix(string(info.Name), predictionsArea), "/"); isFolder {
+		for _, p := range pipelines {
+			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p), keep: ofJobs, rows: u.Pipelines[p]},
+				upkept{folder: CoverageFolder(p), table: c.Coverage(p), keep: ofJobs, rows: u.Pipelines[p]})
+		}
+	}
+	for _, name := range datasets {
+		rows := u.Datasets[name]
+		late := u.Late
+		if rows > 0 && (late == 0 || rows < late) {
+			late = rows
+		}
+		out = append(out, upkept{folder: DatasetFolder(name), table: c.Dataset(name), rows: rows, late: late,
+			keep:  func(use InUse, file string) bool { return use.Files[name][file] },
+			since: func(use InUse) time.Time { return use.Since[name] }})
+	}
+	return out, nil
+}
+
+// ofJobs tells whether a file holds results of a job that hasn't ended: its name
+// begins with the job's.
+func ofJobs(use InUse, file string) bool {
+	name := path.Base(file)
+	for job := range use.Jobs {
+		if strings.HasPrefix(name, string(job)+"-") {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (done Maintained, err error) {
+	d := t.table
+	_ = d.ExamineDamaged(ctx) // it reports; whoever needs a damaged file says so too
+	if _, err := d.Snapshot(ctx); err != nil {
+		return done, err
+	}
+	var problems [5]error // each step goes on where another is held up
+	if t.rows > 0 {
+		done.Expired, problems[0] = expire(ctx, t, now, use)
+	}
+	done.Replaced, done.By, problems[1] = d.Compact(ctx, now.Add(-settled))
+	problems[2] = d.Checkpoint(ctx)
+	done.Deleted, problems[3] = d.Vacuum(ctx, now.Add(-grace), func(ctx context.Context) (func(string) bool, error) {
+		in, err := use(ctx)
+		return func(file string) bool { return t.keep(in, file) }, err
+	})
+	if t.late > 0 {
+		var late int
+		late, problems[4] = c.deleteOld(ctx, t.folder+lateName, now.Add(-t.late))
+		done.Deleted += late
+	}
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		return done, err
+	}
+	done.Files = len(snap.Files)
+	return done, errors.Join(problems[:]...)
+}
+
+// expire takes rows out of a table that are older than its retention and that nobody
+// is to read any more.
+func expire(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (int, error) {
+	until := now.Add(-t.rows)
+	if t.since != nil {
+		in, err := use(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if since := t.since(in); !since.IsZero() && since.Before(until) {
+			until = since
+		}
+	}
+	return t.table.Expire(ctx, fleetscore.MicrosOf(until))
+}
+
+// deleteOld deletes the blobs below a prefix that were last written before a time.
+func (c *Catalog) deleteOld(ctx context.Context, prefix string, before time.Time) (deleted int, err error) {
+	var old []fleetscore.BlobName
+	for info, err := range c.store.List(ctx, prefix, store.ListOptions{}) {
+		if err != nil {
+			return 0, err
+		}
+		if info.Modified.Before(before) {
+			old = append(old, info.Name)
+		}
+	}
+	return c.delete(ctx, old)
+}
+
+func (c *Catalog) delete(ctx context.Context, names []fleetscore.BlobName) (deleted int, err error) {
+	for _, name := range names {
+		if err := c.store.Delete(ctx, name); err != nil {
+			return deleted, err
+		}
+		deleted++
+	}
+	return deleted, nil
+}
+
+// folders lists the names of the folders right below an area, in order.
+func (c *Catalog) folders(ctx context.Context, area string) (out []string, err error) {
+	for info, err := range c.store.List(ctx, area, store.ListOptions{Delimiter: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if name, isFolder := strings.CutSuffix(strings.TrimPrefix(string(info.Name), area), "/"); isFolder {
 			out = append(out, name)
 		}
 	}

@@ -69,7 +69,7 @@ func TestMaintain(t *testing.T) {
 	want := scatter(t, c, 30)
 	before := dataFiles(t, b, "data/d")
 	early := time.UnixMicro(int64(400 * quarter)).Add(30 * time.Minute) // no hour has ended
-	if done, err := c.Maintain(t.Context(), early, "d", nothing); err != nil || len(done) != 1 || done[0].Replaced+done[0].Deleted != 0 {
+	if done, err := c.Maintain(t.Context(), early, Upkeep{Dataset: "d", Use: nothing}); err != nil || len(done) != 1 || done[0].Replaced+done[0].Deleted != 0 {
 		t.Errorf("before any hour ended: %+v, %v", done, err)
 	}
 	sum := 0.0
@@ -87,7 +87,7 @@ func TestMaintain(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	done, err := c.Maintain(t.Context(), now, "", nothing)
+	done, err := c.Maintain(t.Context(), now, Upkeep{Use: nothing})
 	if err != nil || len(done) != 1 || done[0].Problem != "" || done[0].Replaced < 10 || done[0].Files > 3*4 || done[0].Deleted != 0 {
 		t.Errorf("the first time: %+v, %v", done, err)
 	}
@@ -97,10 +97,10 @@ func TestMaintain(t *testing.T) {
 		}
 	}
 	seen("joined")
-	if again, err := c.Maintain(t.Context(), now, "", nothing); err != nil || again[0].Replaced+again[0].Deleted != 0 {
+	if again, err := c.Maintain(t.Context(), now, Upkeep{Use: nothing}); err != nil || again[0].Replaced+again[0].Deleted != 0 {
 		t.Errorf("a second time: %+v, %v", again, err)
 	}
-	done, err = c.Maintain(t.Context(), now.Add(grace+time.Hour), "", nothing)
+	done, err = c.Maintain(t.Context(), now.Add(grace+time.Hour), Upkeep{Use: nothing})
 	if err != nil || done[0].Deleted == 0 || len(dataFiles(t, b, "data/d")) != done[0].Files {
 		t.Errorf("after the grace time: %+v, %v; %d files lie there", done, err, len(dataFiles(t, b, "data/d")))
 	}
@@ -130,7 +130,7 @@ func TestMaintainKeepsWhatIsInUse(t *testing.T) {
 		return InUse{Jobs: map[fleetscore.JobID]bool{"running": true}, Files: map[string]map[string]bool{"d": pinned}}, nil
 	}
 	for range 2 {
-		if _, err := c.Maintain(t.Context(), time.Now().Add(10*grace), "", use); err != nil {
+		if _, err := c.Maintain(t.Context(), time.Now().Add(10*grace), Upkeep{Use: use}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestMaintainKeepsWhatIsInUse(t *testing.T) {
 			t.Errorf("left is %s", name)
 		}
 	}
-	if _, err := c.Maintain(t.Context(), time.Now().Add(10*grace), "", nothing); err != nil || len(dataFiles(t, b, "predictions/p")) != 0 {
+	if _, err := c.Maintain(t.Context(), time.Now().Add(10*grace), Upkeep{Use: nothing}); err != nil || len(dataFiles(t, b, "predictions/p")) != 0 {
 		t.Errorf("after the jobs: %v", err)
 	}
 }
@@ -164,7 +164,7 @@ func TestMaintainKilled(t *testing.T) {
 			b := openTemp(t)
 			want := scatter(t, New(b), 14)
 			late := time.Now().Add(2 * grace)
-			if _, err := New(b).Maintain(t.Context(), time.Now(), "", nothing); op == "delete" && err != nil { // so that there is something to delete
+			if _, err := New(b).Maintain(t.Context(), time.Now(), Upkeep{Use: nothing}); op == "delete" && err != nil { // so that there is something to delete
 				t.Fatal(err)
 			}
 			n := 0
@@ -179,11 +179,11 @@ func TestMaintainKilled(t *testing.T) {
 				}
 				return nil
 			}}
-			_, _ = New(faulty).Maintain(t.Context(), late, "", nothing) // its tables say what failed
+			_, _ = New(faulty).Maintain(t.Context(), late, Upkeep{Use: nothing}) // its tables say what failed
 			if got := contents(t, New(b), "d"); !alike(got, want) {
 				t.Fatalf("%s %d: got %v, want %v", op, nth, got, want)
 			}
-			done, err := New(b).Maintain(t.Context(), late, "", nothing)
+			done, err := New(b).Maintain(t.Context(), late, Upkeep{Use: nothing})
 			if got := contents(t, New(b), "d"); err != nil || done[0].Problem != "" || !alike(got, want) {
 				t.Fatalf("%s %d, the next time: %+v, %v; got %v", op, nth, done, err, got)
 			}
@@ -200,7 +200,7 @@ func TestMaintainWithAMovedClock(t *testing.T) {
 	before := dataFiles(t, b, "data/d")
 	for _, moved := range []time.Duration{48 * time.Hour, -48 * time.Hour} {
 		c.moved = func() time.Duration { return moved }
-		if _, err := c.Maintain(t.Context(), time.Now().Add(moved), "", nothing); !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), moved.String()) {
+		if _, err := c.Maintain(t.Context(), time.Now().Add(moved), Upkeep{Use: nothing}); !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), moved.String()) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -223,11 +223,11 @@ func TestMaintainDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	done, err := c.Maintain(t.Context(), time.Now(), "", nothing)
+	done, err := c.Maintain(t.Context(), time.Now(), Upkeep{Use: nothing})
 	if err != nil || len(done) != 3 || !strings.Contains(done[0].Problem, "dataset a") || done[1].Problem != "" || done[1].Replaced == 0 || !strings.Contains(done[2].Problem, "dataset z") {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if _, err := c.Maintain(t.Context(), time.Now(), "none", nothing); !fleetscore.NotFound.Is(err) {
+	if _, err := c.Maintain(t.Context(), time.Now(), Upkeep{Dataset: "none", Use: nothing}); !fleetscore.NotFound.Is(err) {
 		t.Errorf("no such dataset: %v", err)
 	}
 }
@@ -248,7 +248,7 @@ func TestMaintainWhileRowsCome(t *testing.T) {
 				return
 			default:
 			}
-			all, err := c.Maintain(t.Context(), time.Now(), "", nothing)
+			all, err := c.Maintain(t.Context(), time.Now(), Upkeep{Use: nothing})
 			for _, m := range all {
 				if m.Problem != "" {
 					err = errors.New(m.Problem)

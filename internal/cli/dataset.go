@@ -54,11 +54,12 @@ func newDatasetCommand() *cobra.Command {
 func newDatasetMaintainCommand() *cobra.Command {
 	return remote(&cobra.Command{
 		Use:   "maintain [NAME]",
-		Short: "Join small files and delete those nobody needs",
-		Long: `Joins the small files of hours that ended an hour ago, and deletes files that a
-commit replaced a day ago or that no commit ever made visible. Without a name all
-datasets, predictions and coverage are maintained. Rows don't change. A server does
-this by itself every ten minutes.`,
+		Short: "Join small files and delete what nobody needs",
+		Long: `Takes rows out of a dataset that are older than its retention, joins small files,
+and deletes files that a commit replaced a day ago or that no commit ever made
+visible. Without a name all datasets, predictions and coverage are maintained, and
+jobs that ended longer ago than their pipeline's history are forgotten with their
+logs. Other rows don't change. A server does this by itself every ten minutes.`,
 		Example: "  fleetscore dataset maintain readings",
 		Args:    cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
@@ -70,9 +71,9 @@ this by itself every ten minutes.`,
 		if err := c.Send(ctx, http.MethodPost, "/maintenance", query, "", nil, &got); err != nil {
 			return nil, err
 		}
-		l := &listing{columns: []string{"table", "files", "joined", "into", "deleted", "problem"}}
+		l := &listing{columns: []string{"table", "files", "joined", "into", "expired", "deleted", "problem"}}
 		for _, m := range got.Items {
-			l.add(m, m.Table, strconv.Itoa(m.Files), strconv.Itoa(m.Replaced), strconv.Itoa(m.By), strconv.Itoa(m.Deleted), orDash(m.Problem))
+			l.add(m, m.Table, strconv.Itoa(m.Files), strconv.Itoa(m.Replaced), strconv.Itoa(m.By), strconv.Itoa(m.Expired), strconv.Itoa(m.Deleted), orDash(m.Problem))
 		}
 		return l, nil
 	})

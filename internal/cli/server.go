@@ -190,7 +190,7 @@ func (s *server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store, s.catalog = b, catalog.NewReporting(b, s.health)
+	s.store, s.catalog = b, catalog.NewReporting(b, s.health, func() time.Time { return s.clock.Now() })
 	if d, ok := b.(*store.Dir); ok {
 		s.storeURL = d.URL()
 		return nil
@@ -331,7 +331,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 
 const maintainEvery = 10 * time.Minute
 
-// maintain keeps the tables small now and then.
+// maintain keeps the tables, the logs and the ledger small now and then.
 func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
@@ -344,21 +344,21 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 		if !s.clock.Trusted() {
 			continue // files are deleted by their age; health says why the clock isn't trusted
 		}
-		done, err := s.catalog.Maintain(ctx, s.clock.Now(), "", sched.InUse)
+		done, err := sched.Maintain(ctx, "")
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		problem := ""
 		if err != nil {
 			problem = err.Error()
-			s.log.Error("tables can't be maintained", "error", err)
+			s.log.Error("tables, logs or the ledger can't be maintained", "error", err)
 		}
 		s.health.Report("maintenance", problem)
 		for _, m := range done {
 			if m.Problem != "" {
 				s.log.Error("table can't be maintained", "table", m.Table, "error", m.Problem)
-			} else if m.Replaced+m.Deleted > 0 {
-				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "deleted", m.Deleted)
+			} else if m.Replaced+m.Expired+m.Deleted > 0 {
+				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "expired", m.Expired, "deleted", m.Deleted)
 			}
 		}
 	}

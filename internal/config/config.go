@@ -150,6 +150,7 @@ func fill(c *fleetscore.Config) {
 		def(&p.Schedule.StartWhen, "complete")
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
+		def(&p.History, fleetscore.Duration(30*24*time.Hour))
 		defPercent(&p.Limits.Failed, 0)
 		defPercent(&p.Limits.NoModel, 0)
 		c.Pipelines[name] = p
@@ -176,7 +177,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, part := range []struct {
 		path  string
 		names []string
-	}{{"queries", keys(c.Queries)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"pipelines", keys(c.Pipelines)}} {
+	}{{"queries", keys(c.Queries)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"pipelines", keys(c.Pipelines)}} {
 		for _, n := range part.names {
 			if !goodName.MatchString(n) {
 				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and hold only a-z, 0-9, - and _ (at most 63), as it becomes part of file names", n)
@@ -186,6 +187,9 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeStore(c, base, haveBase)
 	r.judgeHub(c.Hub)
 	columns := r.judgeQueries(c)
+	for _, n := range keys(c.Datasets) {
+		r.judgeKept("datasets."+n+".retention", c.Datasets[n].Retention)
+	}
 	for _, n := range keys(c.Fleets) {
 		f := c.Fleets[n]
 		r.judgeFleet(n, &f, c.Hub.Key, base, haveBase)
@@ -402,8 +406,18 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 {
 		r.at(path, "deadline, backfill and model_timeout can't be negative")
 	}
+	r.judgeKept(path+".retention", p.Retention)
+	r.judgeKept(path+".history", p.History)
 	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
 		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
+	}
+}
+
+// judgeKept judges how long something is kept. Files hold up to an hour of rows, so
+// less would keep nothing.
+func (r *reader) judgeKept(path string, d fleetscore.Duration) {
+	if d != 0 && d < fleetscore.Duration(time.Hour) {
+		r.at(path, "%s is too short: write at least 1h, or leave it out", d)
 	}
 }
 

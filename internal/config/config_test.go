@@ -53,7 +53,8 @@ func TestParseDesignExample(t *testing.T) {
 		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
 			FeaturesBy: "name",
 			Schedule:   fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10)}, Pool: "cpu",
-			Limits: fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: &zero, NoModel: &zero, NoData: &all}}},
+			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: &zero, NoModel: &zero, NoData: &all},
+			History: minutes(30 * 24 * 60)}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("config differs (-want +got):\n%s", d)
@@ -67,7 +68,7 @@ func TestProblems(t *testing.T) {
 		want           []string // parts of the message, in order
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
-		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, fleets, pools, pipelines, store"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, store"}},
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
@@ -94,6 +95,9 @@ func TestProblems(t *testing.T) {
 		{"result column twice", "features: [Value]", "features: [score=Value]", []string{":12:", "a column score already"}},
 		{"partition column", "AVG(Value) AS Value", "AVG(Value) AS Hour", []string{":3:", "Hour"}},
 		{"label that is a feature", "features: [Value]", "features: [Value]\n    label: Value", []string{":16: pipelines.anomalies.label", "Other=Value"}},
+		{"kept too short", "    pool: cpu", "    pool: cpu\n    retention: 10m\n    history: 5m", []string{":18: pipelines.anomalies.retention: 10m0s is too short: write at least 1h", ":19: pipelines.anomalies.history"}},
+		{"dataset kept too short", "pools:", "datasets:\n  readings: {retention: 1s}\npools:", []string{":10: datasets.readings.retention: 1s is too short"}},
+		{"dataset's name", "pools:", "datasets:\n  Readings: {retention: 1d}\npools:", []string{":10: datasets.Readings:"}},
 		{"path outside the area", "path: models/sensors", "path: sensors", []string{"models/sensors", "./sensors"}},
 	}
 	for _, tt := range tests {

@@ -90,6 +90,7 @@ func TestDiff(t *testing.T) {
 		{[]string{"0 * * * *", "5 * * * *"}, []string{`~ pipelines.p.schedule.cron: "0 * * * *" → "5 * * * *"`}},
 		{[]string{"cut: 10m", "cut: 1m"}, []string{`~ queries.q.cut: "10m0s" → "1m0s"`}},
 		{[]string{"features: [V]", "features: [A=V]"}, []string{`~ pipelines.p.features: ["V"] → ["A=V"]`}},
+		{[]string{"pool: cpu", "pool: cpu, retention: 90d, history: 7d"}, []string{`~ pipelines.p.history: "720h0m0s" → "168h0m0s"`, `+ pipelines.p.retention: "2160h0m0s"`}},
 		{[]string{"pool: cpu", "pool: cpu, label: W, features_by: position"}, []string{`~ pipelines.p.features_by: "name" → "position"`, `+ pipelines.p.label: "W"`}},
 	} {
 		changes, err := Diff(old, parsed(t, tt.pairs...))

@@ -25,8 +25,8 @@ type Jobs interface {
 	Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	// Jobs are the jobs that fit the filter, newest first.
 	Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error)
-	// CountJobs counts all jobs by state; states without jobs are absent. It costs
-	// the same however many jobs there are.
+	// CountJobs counts the jobs that are kept by state; states without jobs are absent.
+	// It costs the same however many jobs there are.
 	CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error)
 }
 
@@ -87,7 +87,19 @@ func (t *tx) insertJob(j fleetscore.Job) error {
 		return err
 	}
 	t.event(JobsTopic(j.Pipeline), JobTopic(j.ID))
-	return t.exec(`INSERT INTO jobs (id, pipeline, state, doc) VALUES (?, ?, ?, ?)`, string(j.ID), j.Pipeline, string(j.State), string(doc))
+	return t.exec(`INSERT INTO jobs (id, pipeline, state, ended, doc) VALUES (?, ?, ?, ?, ?)`, string(j.ID), j.Pipeline, string(j.State), endedAt(j), string(doc))
+}
+
+// endedAt is when a job ended, as it is kept: never 0 for one that has ended, so that
+// it is forgotten some day.
+func endedAt(j fleetscore.Job) int64 {
+	switch {
+	case !j.State.Ended():
+		return 0
+	case j.Ended == nil:
+		return max(1, micros(j.Created))
+	}
+	return max(1, micros(*j.Ended))
 }
 
 const selectJob = `SELECT seq, doc FROM jobs WHERE id = ?`
@@ -112,7 +124,7 @@ func (t *tx) putJob(have, j fleetscore.Job) error {
 	if have.State != j.State || have.Reason != j.Reason {
 		t.event(JobsTopic(j.Pipeline))
 	}
-	if err := t.exec(`UPDATE jobs SET state = ?, doc = ? WHERE id = ?`, string(j.State), string(doc), string(j.ID)); err != nil {
+	if err := t.exec(`UPDATE jobs SET state = ?, ended = ?, doc = ? WHERE id = ?`, string(j.State), endedAt(j), string(doc), string(j.ID)); err != nil {
 		return err
 	}
 	if !j.State.Ended() {

@@ -17,7 +17,7 @@ func hot() map[string]string {
 		"task": selectTask, "tasks of a job": selectTasks, "input": selectInput, "inputs of a job": selectInputs, "results": selectResults,
 		"attempt": selectAttempt, "attempts of a task": selectAttemptsOf, "leased of a job": selectLeasedOfJob,
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
-		"schedule": selectSchedule, "occurrences": selectOccurrences,
+		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
 		"renew": `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`,
 		"move":  `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,

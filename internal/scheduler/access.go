@@ -7,7 +7,6 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
-	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 // Access refuses blobs that the task of a lease doesn't need. It reads its
@@ -39,32 +38,4 @@ func (s *Scheduler) Access(ctx context.Context, lease fleetscore.LeaseID, name s
 		}
 	}
 	return fleetscore.Errorf(fleetscore.Invalid, op, name, "it is none of the task's inputs or outputs")
-}
-
-// InUse is what the jobs that haven't ended need of the store: maintenance of the
-// tables leaves it alone.
-func (s *Scheduler) InUse(ctx context.Context) (catalog.InUse, error) {
-	use := catalog.InUse{Jobs: map[fleetscore.JobID]bool{}, Files: map[string]map[string]bool{}}
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: active})
-	if err != nil {
-		return use, err
-	}
-	for _, j := range jobs {
-		use.Jobs[j.ID] = true
-		inputs, err := s.ledger.Inputs(ctx, j.ID)
-		if err != nil {
-			return use, err
-		}
-		files := use.Files[j.Config.Dataset]
-		if files == nil {
-			files = map[string]bool{}
-			use.Files[j.Config.Dataset] = files
-		}
-		for _, in := range inputs {
-			for _, f := range in.Files {
-				files[f.Path] = true
-			}
-		}
-	}
-	return use, nil
 }

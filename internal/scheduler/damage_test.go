@@ -102,7 +102,7 @@ func TestDamagedFileFoundByANode(t *testing.T) {
 		t.Errorf("health says %q, and doesn't name %s", got, damaged)
 	}
 	restore()
-	if _, err := w.catalog.Maintain(t.Context(), time.Now(), "readings", w.InUse); err != nil {
+	if _, err := w.Maintain(t.Context(), "readings"); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.problem("dataset readings"); got != "" {

@@ -75,6 +75,7 @@ type Ledger interface {
 	ledger.Nodes
 	ledger.NodeChanges
 	ledger.Events
+	ledger.History
 }
 
 // Scheduler carries out pipelines.
@@ -92,6 +93,9 @@ type Scheduler struct {
 	seals   chan struct{} // signals that a log may be sealed
 
 	look time.Duration // how often loops look at the clock, which may run apart from their timers
+
+	upkeep  sync.Mutex // held while the tables and the ledger are maintained; guards strayed
+	strayed time.Time  // when logs that belong to nobody were looked for
 
 	mu      sync.Mutex // guards what follows
 	syncs   map[string]*fleetSync
@@ -114,7 +118,7 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 		s.now = time.Now
 	}
 	if s.catalog == nil {
-		s.catalog = catalog.NewReporting(deps.Store, deps.Health)
+		s.catalog = catalog.NewReporting(deps.Store, deps.Health, s.now)
 	}
 	s.spool = spool{dir: filepath.Clean(cfg.SpoolDir)}
 	if err := s.spool.open(); err != nil {

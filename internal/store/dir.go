@@ -166,13 +166,16 @@ func (d *Dir) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader,
 		return Info{}, fault("write", string(name), err)
 	}
 	defer d.disk.Remove(temp) // gone already when it was renamed
-	if err := d.makeParents(path.Dir(string(name))); err != nil {
-		return Info{}, fault("write", string(name), err)
-	}
-	if opt.IfAbsent {
-		err = d.disk.Link(temp, string(name)) // unlike a rename it fails if the name exists
-	} else {
-		err = d.disk.Rename(temp, string(name))
+	for range placeTries {    // a folder that was empty may be removed before the blob lies in it
+		err = d.makeParents(path.Dir(string(name)))
+		if err == nil && opt.IfAbsent {
+			err = d.disk.Link(temp, string(name)) // unlike a rename it fails if the name exists
+		} else if err == nil {
+			err = d.disk.Rename(temp, string(name))
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
 	if err != nil {
 		return Info{}, fault("write", string(name), unlink(err))
@@ -228,6 +231,9 @@ func (c ctxReader) Read(p []byte) (int, error) {
 	}
 	return c.r.Read(p)
 }
+
+// placeTries bounds how often a blob's folders are made again.
+const placeTries = 100
 
 // maxLasting bounds how many folders are known to last; beyond it they are synced
 // once more.
@@ -292,16 +298,33 @@ func infoOf(name string, size int64, modified time.Time, inode uint64) Info {
 	return Info{Name: fleetscore.BlobName(name), SizeBytes: size, Modified: modified.UTC(), ETag: string(etag)}
 }
 
-// Delete removes the file; see Bucket. Folders stay.
+// Delete removes the file, and the folders that it leaves empty; see Bucket.
 func (d *Dir) Delete(ctx context.Context, name fleetscore.BlobName) error {
 	if err := d.ready(ctx, name); err != nil {
 		return err
 	}
 	err := d.disk.Remove(string(name))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return fault("delete", string(name), err)
 	}
-	return fault("delete", string(name), err)
+	if err == nil {
+		d.removeEmpty(path.Dir(string(name)))
+	}
+	return nil
+}
+
+// removeEmpty removes a folder and those above it as long as they are empty: jobs
+// that come and go leave some behind each. Whoever puts a blob there meanwhile makes
+// them again. What can't be removed stays.
+func (d *Dir) removeEmpty(dir string) {
+	for ; dir != "."; dir = path.Dir(dir) {
+		d.mu.Lock() // forgotten before it is gone, so that its successor is synced
+		delete(d.lasting, dir)
+		d.mu.Unlock()
+		if st, err := d.root.Lstat(dir); err != nil || !st.IsDir() || d.root.Remove(dir) != nil {
+			return // it is somebody's link, isn't empty, or was removed meanwhile
+		}
+	}
 }
 
 // List walks the folders in name order; see Bucket. Only one folder per level is

@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -120,4 +122,56 @@ func TestTagsDiffer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestEmptyFolders: the last blob takes its folders along, but no link that somebody
+// put there, and whoever puts blobs into them meanwhile loses none.
+func TestEmptyFolders(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	d, other := openDir(t, dir), openDir(t, dir)
+	put := func(d *store.Dir, name fleetscore.BlobName) {
+		t.Helper()
+		if err := store.WriteAll(t.Context(), d, name, []byte("x"), store.PutOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	put(d, "a/b/c/x")
+	put(d, "a/y")
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"inside": "real", "outside": elsewhere} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(d, "inside/x")
+	for _, name := range []fleetscore.BlobName{"a/b/c/x", "a/b/c/none", "inside/x"} {
+		if err := d.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, there := range map[string]bool{"a/b": false, "a/y": true, "inside": true, "outside": true, ".fleetscore-tmp": true} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 2 { // each deletes its own, by which the folder may be empty
+		all.Go(func() {
+			mine := []*store.Dir{d, other}[i]
+			for n := range 200 {
+				name := fleetscore.BlobName(fmt.Sprintf("p/q/%d-%d", i, n))
+				put(mine, name)
+				if _, err := mine.Stat(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+				if err := mine.Delete(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

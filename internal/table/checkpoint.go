@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -19,12 +20,13 @@ import (
 // that nobody needs the commits up to it. Those up to the checkpoint before are
 // deleted once nobody can be reading them any more.
 const (
-	checkpointEvery = 100                 // commits
-	keepCommits     = 24 * time.Hour      // that a checkpoint has replaced
-	keepEntries     = 30 * 24 * time.Hour // of jobs, whose end the ledger knows by then
-	keepRemoved     = 3 * 24 * time.Hour  // of removed files, which are deleted by then
-	lookAgain       = keepCommits / 4     // a log not looked at for so long may have been cut
-	pointerName     = "_delta_log/_last_checkpoint"
+	checkpointEvery  = 100                // commits, where Checkpoint is called now and then
+	checkpointInline = 1000               // commits, where nobody calls it: a commit then writes one and takes longer
+	keepCommits      = 24 * time.Hour     // that a checkpoint has replaced
+	keepEntries      = 3 * 24 * time.Hour // of jobs; the ledger knows their end, and a commit repeated later finds its own rows
+	keepRemoved      = 26 * time.Hour     // of removed files, which are deleted a day after their removal
+	lookAgain        = keepCommits / 4    // a log not looked at for so long may have been cut
+	pointerName      = "_delta_log/_last_checkpoint"
 )
 
 // A checkpoint is one Parquet file with a row per action, as the Delta protocol
@@ -89,15 +91,33 @@ func checkpointName(version int64) fleetscore.BlobName {
 	return fleetscore.BlobName(fmt.Sprintf("_delta_log/%020d.checkpoint.parquet", version))
 }
 
-// maintain writes a checkpoint of the state, and deletes what nobody needs after
-// it. The log is whole without it, so a failure only costs readers time: the next
-// checkpoint makes up for it. The caller holds commits, so that the state stays as
-// it is.
-func (d *Delta) maintain(ctx context.Context) error {
-	d.mu.Lock()
-	version := d.next - 1
-	rows, err := d.checkpoint(time.Now())
+// Checkpoint writes a checkpoint if a hundred commits were made since the last one,
+// and deletes what nobody needs after it. The log is whole without it, so a failure
+// only costs readers time: the next checkpoint makes up for it. Commits go on beside
+// it.
+func (d *Delta) Checkpoint(ctx context.Context) error {
+	if _, err := d.Snapshot(ctx); err != nil {
+		return err
+	}
+	if err := d.mu.take(ctx); err != nil {
+		return err
+	}
+	due := d.next-1-d.checked >= d.every
 	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return d.writeCheckpoint(ctx)
+}
+
+func (d *Delta) writeCheckpoint(ctx context.Context) error {
+	d.checkpoints.Lock()
+	defer d.checkpoints.Unlock()
+	s, err := d.stateNow(ctx, d.opt.now())
+	if err != nil {
+		return err
+	}
+	rows, err := s.rows()
 	if err != nil {
 		return err
 	}
@@ -109,6 +129,7 @@ func (d *Delta) maintain(ctx context.Context) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
+	version := s.snap.Version
 	if err := store.WriteAll(ctx, d.b, checkpointName(version), b.Bytes(), store.PutOptions{}); err != nil {
 		return err
 	}
@@ -119,46 +140,71 @@ func (d *Delta) maintain(ctx context.Context) error {
 	if err := store.WriteAll(ctx, d.b, pointerName, pointer, store.PutOptions{}); err != nil {
 		return err
 	}
-	d.mu.Lock()
+	if err := d.mu.take(ctx); err != nil {
+		return err
+	}
 	previous := d.checked
 	d.checked = version
 	d.mu.Unlock()
 	d.tell(func(g *damage) { g.checkpoint = "" })
 	// The checkpoint before and the commits since stay, for the case that this one is
 	// damaged some day.
-	return d.cut(ctx, previous, time.Now().Add(-d.keep))
+	return d.cut(ctx, previous, d.opt.now().Add(-d.keep))
 }
 
-// checkpoint is the state as rows. Entries that nobody needs any more are dropped
-// from both.
-func (d *Delta) checkpoint(now time.Time) ([]checkpointRow, error) {
-	m := d.metaData
+// state is all that a checkpoint holds, as of one version.
+type state struct {
+	snap    *Snapshot
+	meta    *metaAction
+	updated map[string]int64 // of entries in snap.Txns
+	gone    map[string]int64
+	now     time.Time
+}
+
+// stateNow is a copy of the state, so that it may go on. Entries that nobody needs
+// any more are dropped from both.
+func (d *Delta) stateNow(ctx context.Context, now time.Time) (s state, err error) {
+	if err := d.mu.take(ctx); err != nil {
+		return s, err
+	}
+	defer d.mu.Unlock()
+	for id, at := range d.updated {
+		if strings.HasPrefix(id, "job/") && now.Sub(time.UnixMilli(at)) > keepEntries {
+			delete(d.txns, id)
+			delete(d.updated, id)
+			d.txnsChanged = true
+		}
+	}
+	for path, at := range d.gone {
+		if now.Sub(time.UnixMilli(at)) > keepRemoved {
+			delete(d.gone, path)
+		}
+	}
+	s = state{meta: d.metaData, updated: maps.Clone(d.updated), gone: maps.Clone(d.gone), now: now}
+	s.snap, err = d.snapshot()
+	return s, err
+}
+
+// rows is the state as rows of a checkpoint.
+func (s *state) rows() ([]checkpointRow, error) {
+	m := s.meta
 	rows := []checkpointRow{
 		{Protocol: &protocolRow{MinReader: 1, MinWriter: 2}},
 		{MetaData: &metaRow{ID: m.ID, Format: formatRow(m.Format), SchemaString: m.SchemaString, PartitionColumns: m.PartitionColumns,
 			Configuration: m.Configuration, CreatedTime: m.CreatedTime}},
 	}
-	for _, id := range sortedKeys(d.txns) {
-		row := &txnRow{AppID: id, Version: d.txns[id]}
-		if at, ok := d.updated[id]; ok {
-			if strings.HasPrefix(id, "job/") && now.Sub(time.UnixMilli(at)) > keepEntries {
-				delete(d.txns, id)
-				delete(d.updated, id)
-				continue
-			}
+	for _, id := range sortedKeys(s.snap.Txns) {
+		row := &txnRow{AppID: id, Version: s.snap.Txns[id]}
+		if at, ok := s.updated[id]; ok {
 			row.Updated = &at
 		}
 		rows = append(rows, checkpointRow{Txn: row})
 	}
-	for path, at := range d.gone {
-		if now.Sub(time.UnixMilli(at)) > keepRemoved {
-			delete(d.gone, path)
-		} else {
-			rows = append(rows, checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: at, DataChange: true}})
-		}
+	for path, at := range s.gone {
+		rows = append(rows, checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: at, DataChange: true}})
 	}
-	for _, f := range d.file {
-		a, err := writeAdd(f, d.meta.Time, now)
+	for _, f := range s.snap.Files {
+		a, err := writeAdd(f, s.snap.Schema.Time, s.now)
 		if err != nil {
 			return nil, err
 		}
@@ -261,7 +307,7 @@ func (d *Delta) loadCheckpoint(ctx context.Context, version int64) error {
 		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "it has no metaData")
 	}
 	d.meta, d.metaData, d.file, d.txns, d.updated, d.gone = fresh.meta, fresh.metaData, fresh.file, fresh.txns, fresh.updated, fresh.gone
-	d.next, d.checked, d.snap = version+1, version, nil
+	d.next, d.checked, d.snap, d.touched = version+1, version, nil, nil
 	return nil
 }
 

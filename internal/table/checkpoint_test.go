@@ -28,7 +28,7 @@ func minuteOf(n int) fleetscore.Interval {
 // scored again, as an instance that makes checkpoints every ten commits.
 func fillTable(b store.Bucket, keep time.Duration) (*Delta, error) {
 	d := OpenDelta(b)
-	d.every, d.keep = 10, keep
+	d.inline, d.keep = 10, keep
 	schema := PredictionSchema("TS", []string{"Device", "Tag"}, []string{"Val"})
 	ctx := context.Background()
 	if err := d.Create(ctx, schema); err != nil {
@@ -156,7 +156,11 @@ func TestOldEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.txns["upload/1"], d.txns["query/q/p0/position"] = 1, 7
-	rows, err := d.checkpoint(time.Now().Add(keepEntries + time.Hour))
+	state, err := d.stateNow(t.Context(), time.Now().Add(keepEntries + time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := state.rows()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,6 +136,7 @@ func (d *Delta) tell(change func(*damage)) {
 		d.opt.Report(now, works)
 	}
 }
+
 // lock excludes others from what it guards, also while the store is asked. Unlike a
 // mutex's, its wait ends with a context: a store that doesn't answer one caller must
 // not hold another beyond that caller's own limit.

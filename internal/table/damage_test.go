@@ -169,7 +169,7 @@ func TestDamageIsMended(t *testing.T) {
 	// A damaged checkpoint is replaced by the next one.
 	write(t, b, checkpointName(20), "no")
 	d = said.open(b)
-	d.every = 1
+	d.inline = 1
 	if _, err := d.Snapshot(t.Context()); err != nil || !said.works || said.problem == "" {
 		t.Errorf("%v, reported %+v", err, said)
 	}

@@ -119,6 +119,14 @@ type Options struct {
 	// it was read whole again. If works is true the table can be used in spite of it.
 	// It may be nil; it must not use the table.
 	Report func(problem string, works bool)
+	Now    func() time.Time // that commits bear; nil means time.Now
+}
+
+func (o Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // Delta is a table in the Delta Lake format.
@@ -126,10 +134,11 @@ type Delta struct {
 	b   store.Bucket
 	opt Options
 
-	every int64         // commits from checkpoint to checkpoint
-	keep  time.Duration // for which commits that a checkpoint replaced stay
+	every, inline int64         // commits from checkpoint to checkpoint, by Checkpoint and by a commit
+	keep          time.Duration // for which commits that a checkpoint replaced stay
 
-	commits lock // held while a commit is made; above mu
+	commits     lock       // held while a commit is made; above mu
+	checkpoints sync.Mutex // held while a checkpoint is written; above mu
 
 	mu       lock      // guards the state, which is the log read so far; held while it is read on
 	next     int64     // version of the first commit not read yet
@@ -142,7 +151,11 @@ type Delta struct {
 	gone     map[string]int64 // removed files and when, in milliseconds
 	txns     map[string]int64
 	updated  map[string]int64 // when entries of txns were set, in milliseconds, where known
-	snap     *Snapshot        // of version next-1; nil when to be made anew
+	snap     *Snapshot        // as it was made last; nil when to be made from nothing
+	// What changed since snap was made: paths of files that came or went, and whether
+	// entries of txns did.
+	touched     map[string]bool
+	txnsChanged bool
 
 	itemsMu lock // guards items; held while they are read
 	items   *jobItems
@@ -157,7 +170,7 @@ func OpenDelta(b store.Bucket) *Delta { return OpenTable(b, Options{}) }
 
 // OpenTable is OpenDelta for a table that has a name.
 func OpenTable(b store.Bucket, opt Options) *Delta {
-	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), itemsMu: newLock(), every: checkpointEvery, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), itemsMu: newLock(), every: checkpointEvery, inline: checkpointInline, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
 		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 
@@ -179,7 +192,7 @@ func (d *Delta) Snapshot(ctx context.Context) (*Snapshot, error) {
 }
 
 func (d *Delta) refresh(ctx context.Context) (*Snapshot, error) {
-	now := time.Now()
+	now := d.opt.now()
 	if d.next == 0 || now.Sub(d.looked) > lookAgain {
 		if err := d.fromCheckpoint(ctx); err != nil {
 			return nil, err
@@ -228,7 +241,6 @@ func (d *Delta) follow(ctx context.Context) error {
 			return err
 		}
 		d.next++
-		d.snap = nil
 	}
 }
 
@@ -322,16 +334,50 @@ func (d *Delta) readCommit(ctx context.Context, name fleetscore.BlobName) ([]byt
 	return data, fleetscore.Wrap("read Delta log", string(name), err)
 }
 
-// snapshot is the table as of what was read.
+// snapshot is the table as of what was read. It costs little where little changed
+// since the last one: a commit must not become slower as the table grows.
 func (d *Delta) snapshot() (*Snapshot, error) {
-	if d.snap == nil {
-		if d.meta == nil {
-			return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "it has no metaData action")
-		}
-		files := slices.SortedFunc(maps.Values(d.file), func(a, b fleetscore.DataFile) int { return strings.Compare(a.Path, b.Path) })
-		d.snap = &Snapshot{Version: d.next - 1, Schema: *d.meta, Files: files, Txns: maps.Clone(d.txns)}
+	if d.meta == nil {
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "it has no metaData action")
 	}
-	return d.snap, nil
+	last := d.snap
+	if last != nil && last.Version == d.next-1 && !d.txnsChanged && len(d.touched) == 0 {
+		return last, nil
+	}
+	snap := &Snapshot{Version: d.next - 1, Schema: *d.meta}
+	if last == nil {
+		snap.Files = slices.SortedFunc(maps.Values(d.file), byPath)
+		snap.Txns = maps.Clone(d.txns)
+	} else {
+		snap.Files = last.Files
+		if len(d.touched) > 0 {
+			snap.Files = d.merged(last.Files)
+		}
+		snap.Txns = last.Txns
+		if d.txnsChanged {
+			snap.Txns = maps.Clone(d.txns)
+		}
+	}
+	d.snap, d.touched, d.txnsChanged = snap, nil, false
+	return snap, nil
+}
+
+func byPath(a, b fleetscore.DataFile) int { return strings.Compare(a.Path, b.Path) }
+
+// merged are the files by path, made of those before without what was touched since.
+func (d *Delta) merged(before []fleetscore.DataFile) []fleetscore.DataFile {
+	out := make([]fleetscore.DataFile, 0, max(len(d.file), len(before)))
+	for _, path := range slices.Sorted(maps.Keys(d.touched)) {
+		at, was := slices.BinarySearchFunc(before, path, func(f fleetscore.DataFile, path string) int { return strings.Compare(f.Path, path) })
+		out = append(out, before[:at]...)
+		if before = before[at:]; was {
+			before = before[1:]
+		}
+		if f, is := d.file[path]; is {
+			out = append(out, f)
+		}
+	}
+	return append(out, before...)
 }
 
 // read applies one commit to the state.
@@ -408,8 +454,12 @@ func (d *Delta) apply(actions []action) error {
 			return fmt.Errorf("action %d: %w", i+1, err)
 		}
 	}
+	if d.touched == nil {
+		d.touched = map[string]bool{}
+	}
 	for i, a := range actions { // a commit's actions may stand in any order: removes first
 		if removes[i] != "" {
+			d.touched[removes[i]] = true
 			delete(d.file, removes[i])
 			d.gone[removes[i]] = a.Remove.DeletionTimestamp
 		}
@@ -421,9 +471,11 @@ func (d *Delta) apply(actions []action) error {
 			d.metaData = a.MetaData
 		case a.Add != nil:
 			d.file[adds[i].Path] = *adds[i]
+			d.touched[adds[i].Path] = true
 			delete(d.gone, adds[i].Path)
 		case a.Txn != nil:
 			d.txns[a.Txn.AppID] = a.Txn.Version
+			d.txnsChanged = true
 			if a.Txn.Updated > 0 {
 				d.updated[a.Txn.AppID] = a.Txn.Updated
 			}
@@ -503,72 +555,4 @@ func readAdd(a *addAction) (*fleetscore.DataFile, error) {
 	f.First, f.Last = fleetscore.Micros(first), fleetscore.Micros(last)
 	f.Shards = fleetscore.ShardRange{First: fleetscore.Shard(s0), Last: fleetscore.Shard(s1)}
 	return f, nil
-}
-
-// SetAside counts the readings of an interval of event time that are in no row of
-// a dataset, or not twice. A commit of a query holds such a list, under the name
-// SetAsideInfo in its commitInfo, of what it met since the commit before.
-type SetAside struct {
-	From    fleetscore.Micros `json:"from_us"` // exclusive
-	To      fleetscore.Micros `json:"to_us"`   // inclusive
-	Late    int64             `json:"late"`    // their window was over
-	Ahead   int64             `json:"ahead"`   // their time lay too far after their arrival
-	Repeats int64             `json:"repeats"` // they were counted before
-}
-
-// SetAsideInfo is the entry's name.
-const SetAsideInfo = "fleetscore.set_aside"
-
-// commitSlack is how long before its data arrived a commit may say that it was
-// made: clocks of servers differ.
-const commitSlack = time.Hour
-
-// SetAside adds up what the commits say of readings whose time lies in the
-// interval. Counts of a cut that the interval covers in part are taken as a whole.
-// It reads the commits since the interval's begin, so it is meant for recent
-// intervals; what lies in commits that were removed (a day after a checkpoint replaced them) isn't counted.
-func (d *Delta) SetAside(ctx context.Context, iv fleetscore.Interval) (SetAside, error) {
-	snap, err := d.Snapshot(ctx)
-	out := SetAside{From: fleetscore.MicrosOf(iv.From), To: fleetscore.MicrosOf(iv.To)}
-	if err != nil {
-		return out, err
-	}
-	for version := snap.Version; version >= 0; version-- {
-		data, err := d.readCommit(ctx, commitName(version))
-		if fleetscore.NotFound.Is(err) {
-			break
-		} else if err != nil {
-			return out, err
-		}
-		made, list := setAsideOf(data)
-		if !made.IsZero() && made.Before(iv.From.Add(-commitSlack)) {
-			break
-		}
-		for _, s := range list {
-			if s.To > out.From && s.From < out.To {
-				out.Late, out.Ahead, out.Repeats = out.Late+s.Late, out.Ahead+s.Ahead, out.Repeats+s.Repeats
-			}
-		}
-	}
-	return out, nil
-}
-
-// setAsideOf finds the list of a commit, and when it was made. Other writers may
-// put anything into commitInfo, so what can't be read is no list of ours.
-func setAsideOf(data []byte) (made time.Time, list []SetAside) {
-	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
-		if !bytes.Contains(line, []byte(`"commitInfo"`)) {
-			continue
-		}
-		var a struct {
-			CommitInfo *struct {
-				Timestamp int64      `json:"timestamp"`
-				SetAside  []SetAside `json:"fleetscore.set_aside"`
-			} `json:"commitInfo"`
-		}
-		if json.Unmarshal(line, &a) == nil && a.CommitInfo != nil && a.CommitInfo.Timestamp > 0 {
-			return time.UnixMilli(a.CommitInfo.Timestamp), a.CommitInfo.SetAside
-		}
-	}
-	return made, nil
 }

@@ -63,7 +63,7 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 		if !fleetscore.NotFound.Is(err) {
 			return err
 		}
-		now := time.Now()
+		now := d.opt.now()
 		meta, err := writeMeta(s, newID(), now.UnixMilli())
 		if err != nil {
 			return err
@@ -110,7 +110,7 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 				return 0, err
 			}
 		}
-		actions, err := actions(snap, c)
+		actions, err := actions(snap, c, d.opt.now())
 		if err != nil {
 			return 0, err
 		}
@@ -124,23 +124,22 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 	}
 }
 
-// committed takes our own commit into the state, and writes a checkpoint if it is
-// time for one.
+// committed takes our own commit into the state, and writes a checkpoint if nobody
+// did for long.
 func (d *Delta) committed(ctx context.Context) error {
 	if d.mu.take(ctx) != nil {
 		return nil // the commit is done, and is read with the next look at the log
 	}
 	_, err := d.refresh(ctx)
-	due := d.next-1-d.checked >= d.every
+	due := d.next-1-d.checked >= d.inline
 	d.mu.Unlock()
 	if err == nil && due {
-		_ = d.maintain(ctx) // the commit is done; a checkpoint that fails is tried again with the next
+		_ = d.writeCheckpoint(ctx) // the commit is done; a checkpoint that fails is tried again with the next
 	}
 	return err
 }
 
-func actions(snap *Snapshot, c Commit) ([]action, error) {
-	now := time.Now()
+func actions(snap *Snapshot, c Commit, now time.Time) ([]action, error) {
 	if c.Guard != "" {
 		if have, ok := snap.Txns[c.Guard]; ok && have >= c.Txns[c.Guard] {
 			return nil, fleetscore.Errorf(fleetscore.Conflict, "commit", c.Guard, "%w", errAlready)
@@ -240,14 +239,18 @@ func sortedKeys(m map[string]int64) []string {
 // What Compact joins.
 const (
 	smallFileBytes = 16 << 20 // smaller files are joined
-	fewFiles       = 4        // so many small ones of an hour are left alone
+	fewFiles       = 4        // so many small ones of an hour that ended are left alone
+	manyFiles      = 32       // and so many of an hour that goes on
 	maxJoinRows    = 4 << 20  // read into memory at once
+	maxExpired     = 10_000   // files that one commit removes
 )
 
-// Compact joins the small files of each hour that ended before a time into larger
-// ones, hour by hour, each by one commit. Rows stay as they are. Another writer's
-// commit to the same files is no error: the hour is left for the next time. It
-// returns how many files were replaced by how many.
+// Compact joins the small files of each hour into larger ones, hour by hour, each by
+// one commit: of hours that ended before a time nearly all, and of later ones where
+// there are many, as they will be joined again. Rows stay as they are. Another
+// writer's commit to the same files is no error: the hour is left for the next time.
+// An hour that can't be joined keeps no other from it; the error is about all such.
+// It returns how many files were replaced by how many.
 func (d *Delta) Compact(ctx context.Context, before time.Time) (replaced, by int, err error) {
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
@@ -260,35 +263,66 @@ func (d *Delta) Compact(ctx context.Context, before time.Time) (replaced, by int
 	small := map[hour][]fleetscore.DataFile{}
 	var hours []hour
 	for _, f := range snap.Files { // by path, which is the order of their rows for readers
-		h := hour{f.Date, f.Hour}
-		day, err := time.Parse(time.DateOnly, f.Date)
-		if err != nil || day.Add(time.Duration(f.Hour+1)*time.Hour).After(before) || f.SizeBytes >= smallFileBytes || f.Rows >= maxFileRows {
+		if f.SizeBytes >= smallFileBytes || f.Rows >= maxFileRows {
 			continue
 		}
+		h := hour{f.Date, f.Hour}
 		if small[h] == nil {
 			hours = append(hours, h)
 		}
 		small[h] = append(small[h], f)
 	}
+	var problems []error
 	for _, h := range hours {
-		files := small[h]
-		for len(files) > fewFiles {
+		few := fewFiles
+		day, err := time.Parse(time.DateOnly, h.date)
+		if err != nil {
+			continue // somebody else's partition
+		}
+		if day.Add(time.Duration(h.hour+1) * time.Hour).After(before) {
+			few = manyFiles
+		}
+		for files := small[h]; len(files) > few; {
 			n, rows := 0, int64(0)
 			for n < len(files) && (n == 0 || rows+files[n].Rows <= maxJoinRows) {
 				rows += files[n].Rows
 				n++
 			}
 			made, err := d.join(ctx, snap.Schema, files[:n])
-			if fleetscore.Conflict.Is(err) {
-				break
+			if ctx.Err() != nil {
+				return replaced, by, ctx.Err()
 			}
 			if err != nil {
-				return replaced, by, err
+				if !fleetscore.Conflict.Is(err) {
+					problems = append(problems, err)
+				}
+				break
 			}
 			replaced, by, files = replaced+n, by+made, files[n:]
 		}
 	}
-	return replaced, by, nil
+	return replaced, by, errors.Join(problems...)
+}
+
+// Expire takes files out of the table all of whose rows have a stamp up to a time.
+// It returns how many. The files are deleted later, by Vacuum.
+func (d *Delta) Expire(ctx context.Context, until fleetscore.Micros) (expired int, err error) {
+	for {
+		var old []string
+		_, err := d.commit(ctx, func(snap *Snapshot) (Commit, error) {
+			old = old[:0]
+			for _, f := range snap.Files {
+				if f.Last <= until && len(old) < maxExpired {
+					old = append(old, f.Path)
+				}
+			}
+			return Commit{Operation: "DELETE", Remove: old}, nil
+		})
+		if err != nil || len(old) == 0 {
+			return expired, err
+		}
+		expired += len(old)
+	}
 }
 
 // join writes the rows of some files of an hour into as few as can be.

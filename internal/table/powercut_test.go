@@ -34,7 +34,7 @@ func TestPowerCut(t *testing.T) {
 	}
 	open := func(b store.Bucket) *Delta {
 		d := OpenDelta(b)
-		d.every, d.keep = 3, 0
+		d.inline, d.keep = 3, 0
 		return d
 	}
 	schema := DatasetSchema("TS", []string{"Device"}, []string{"Val"})

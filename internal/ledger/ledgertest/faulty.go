@@ -127,3 +127,18 @@ func (f *Faulty) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleet
 	})
 	return n, revoked, err
 }
+
+// OldJobs implements ledger.History.
+func (f *Faulty) OldJobs(ctx context.Context, which ledger.OldJobs) ([]fleetscore.JobID, error) {
+	return try(f, "OldJobs", func() ([]fleetscore.JobID, error) { return f.Ledger.OldJobs(ctx, which) })
+}
+
+// ForgetJobs implements ledger.History.
+func (f *Faulty) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
+	return only(f, "ForgetJobs", func() error { return f.Ledger.ForgetJobs(ctx, ids) })
+}
+
+// Trim implements ledger.History.
+func (f *Faulty) Trim(ctx context.Context, b ledger.Bounds) error {
+	return only(f, "Trim", func() error { return f.Ledger.Trim(ctx, b) })
+}

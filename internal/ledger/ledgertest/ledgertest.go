@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"Watch", testWatch},
 		{"Audit", testAudit},
 		{"LastTime", testLastTime},
+		{"History", testHistory},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

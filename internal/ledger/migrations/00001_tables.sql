@@ -29,14 +29,16 @@ CREATE TABLE occurrences (
 ) WITHOUT ROWID;
 CREATE INDEX occurrences_by_due ON occurrences (due, pipeline);
 
--- seq orders jobs by their making.
+-- seq orders jobs by their making; ended is 0 until then.
 CREATE TABLE jobs (
     seq      INTEGER PRIMARY KEY AUTOINCREMENT,
-    id       TEXT NOT NULL UNIQUE,
-    pipeline TEXT NOT NULL,
-    state    TEXT NOT NULL,
-    doc      TEXT NOT NULL
+    id       TEXT    NOT NULL UNIQUE,
+    pipeline TEXT    NOT NULL,
+    state    TEXT    NOT NULL,
+    ended    INTEGER NOT NULL,
+    doc      TEXT    NOT NULL
 );
+CREATE INDEX jobs_ended ON jobs (pipeline, ended, seq) WHERE ended > 0;
 CREATE INDEX jobs_by_pipeline ON jobs (pipeline, seq);
 CREATE INDEX jobs_by_state ON jobs (state, seq);
 CREATE INDEX jobs_by_pipeline_state ON jobs (pipeline, state, seq);

@@ -1,0 +1,156 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// OldJobs names jobs of a pipeline that have ended and may be forgotten.
+type OldJobs struct {
+	Pipeline string
+	Before   time.Time // those that ended before
+	Keep     int       // and those older than the newest so many; 0 means no bound
+	Limit    int       // at most so many
+}
+
+// Bounds say how much is kept of what isn't about one job.
+type Bounds struct {
+	Occurrences map[string]time.Time // by pipeline: due times before it go, but never the newest
+	Audit       time.Time            // entries before it go
+	Entries     int                  // of the audit, beyond which the oldest go
+	Configs     int                  // configurations that were in force, beyond which the oldest go
+}
+
+// History lets go of what is over. Nothing of it is needed by what waits, runs or
+// will be decided.
+type History interface {
+	// HistoryPipelines are the pipelines that jobs or due times are kept of, those
+	// that are configured no more included.
+	HistoryPipelines(ctx context.Context) ([]string, error)
+	// OldJobs are the jobs that fit, oldest first.
+	OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error)
+	// ForgetJobs removes jobs that have ended, their tasks and attempts, in one
+	// transaction. Those that haven't ended, or aren't known, are passed over.
+	ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error
+	// UnknownJobs are those of the ids that no job has.
+	UnknownJobs(ctx context.Context, ids []fleetscore.JobID) ([]fleetscore.JobID, error)
+	// Trim removes due times, entries of the audit and configurations beyond the
+	// bounds.
+	Trim(ctx context.Context, b Bounds) error
+}
+
+// The pipelines are found one after the other by the index, as the engine would
+// read all of it otherwise.
+const selectPipelines = `WITH RECURSIVE
+	j(p) AS (SELECT MIN(pipeline) FROM jobs UNION ALL SELECT (SELECT MIN(pipeline) FROM jobs WHERE pipeline > p) FROM j WHERE p IS NOT NULL),
+	o(p) AS (SELECT MIN(pipeline) FROM occurrences UNION ALL SELECT (SELECT MIN(pipeline) FROM occurrences WHERE pipeline > p) FROM o WHERE p IS NOT NULL)
+	SELECT p FROM j WHERE p IS NOT NULL UNION SELECT p FROM o WHERE p IS NOT NULL ORDER BY p`
+
+func scanText[T ~string](scan func(...any) error) (T, error) {
+	var v T
+	return v, scan(&v)
+}
+
+// HistoryPipelines implements History.
+func (l *SQLite) HistoryPipelines(ctx context.Context) ([]string, error) {
+	return query(ctx, l, "list pipelines", "", scanText[string], selectPipelines)
+}
+
+const (
+	selectOldJobs  = `SELECT id FROM jobs WHERE pipeline = ? AND ended > 0 AND ended < ? ORDER BY ended, seq LIMIT ?`
+	selectManyJobs = `SELECT id FROM jobs WHERE pipeline = ?1 AND seq < (SELECT seq FROM jobs WHERE pipeline = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) AND ended > 0 ORDER BY seq LIMIT ?3`
+)
+
+// OldJobs implements History.
+func (l *SQLite) OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error) {
+	const op = "list old jobs"
+	out, err := query(ctx, l, op, which.Pipeline, scanText[fleetscore.JobID], selectOldJobs, which.Pipeline, micros(which.Before), which.Limit)
+	if err != nil || len(out) == which.Limit || which.Keep <= 0 {
+		return out, err
+	}
+	many, err := query(ctx, l, op, which.Pipeline, scanText[fleetscore.JobID], selectManyJobs, which.Pipeline, which.Keep-1, which.Limit)
+	for _, id := range many {
+		if len(out) < which.Limit && !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out, err
+}
+
+// ForgetJobs implements History.
+func (l *SQLite) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return fleetscore.Wrap("forget jobs", "", err)
+	}
+	return l.update(ctx, "forget jobs", string(ids[0]), func(t *tx) error {
+		for _, q := range []string{
+			`DELETE FROM attempts WHERE task IN (SELECT tasks.id FROM json_each(?) AS w JOIN jobs ON jobs.id = w.value AND jobs.ended > 0 JOIN tasks ON tasks.job = jobs.id)`,
+			`DELETE FROM tasks WHERE id IN (SELECT tasks.id FROM json_each(?) AS w JOIN jobs ON jobs.id = w.value AND jobs.ended > 0 JOIN tasks ON tasks.job = jobs.id)`,
+			`DELETE FROM jobs WHERE ended > 0 AND id IN (SELECT value FROM json_each(?))`,
+		} {
+			if err := t.exec(q, string(list)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// UnknownJobs implements History.
+func (l *SQLite) UnknownJobs(ctx context.Context, ids []fleetscore.JobID) ([]fleetscore.JobID, error) {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, fleetscore.Wrap("find jobs", "", err)
+	}
+	return query(ctx, l, "find jobs", "", scanText[fleetscore.JobID],
+		`SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = value)`, string(list))
+}
+
+// trimAtOnce bounds what a transaction removes, as others wait for it.
+const trimAtOnce = 1000
+
+// Trim implements History.
+func (l *SQLite) Trim(ctx context.Context, b Bounds) error {
+	const op = "trim history"
+	for pipeline, before := range b.Occurrences {
+		err := l.trim(ctx, op, pipeline, `DELETE FROM occurrences WHERE pipeline = ?1 AND due IN (SELECT due FROM occurrences WHERE pipeline = ?1 AND due < ?2
+			AND due < (SELECT MAX(due) FROM occurrences WHERE pipeline = ?1) ORDER BY due LIMIT ?3)`, pipeline, micros(before), trimAtOnce)
+		if err != nil {
+			return err
+		}
+	}
+	err := l.trim(ctx, op, "audit", `DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE at < ? OR seq <= (SELECT MAX(seq) FROM audit) - ? ORDER BY seq LIMIT ?)`,
+		micros(b.Audit), b.Entries, trimAtOnce)
+	if err != nil {
+		return err
+	}
+	return l.trim(ctx, op, "configurations", `DELETE FROM configs WHERE version IN (SELECT version FROM configs WHERE version <= (SELECT MAX(version) FROM configs) - ? ORDER BY version LIMIT ?)`,
+		max(1, b.Configs), trimAtOnce)
+}
+
+// trim repeats a statement that removes a bounded number of rows until it removes
+// none. Where there is nothing to remove it costs a transaction without a write.
+func (l *SQLite) trim(ctx context.Context, op, subject, statement string, args ...any) error {
+	for {
+		var n int64
+		err := l.update(ctx, op, subject, func(t *tx) error {
+			r, err := t.ExecContext(ctx, statement, args...)
+			if err != nil {
+				return err
+			}
+			n, err = r.RowsAffected()
+			return err
+		})
+		if err != nil || n < trimAtOnce {
+			return err
+		}
+	}
+}
