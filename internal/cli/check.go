@@ -25,7 +25,7 @@ import (
 // already: model folders, datasets, the hub's readings. Refused, the one in force
 // stays.
 func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
-	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.cfg.modelRoots)}
+	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.roots)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
 		if err == nil {
@@ -80,7 +80,7 @@ func (s *server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string,
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
-		if f := cfg.Fleets[name]; filepath.IsAbs(f.Path) && empty(ctx, s.cfg.modelRoots, f.Path) {
+		if f := cfg.Fleets[name]; filepath.IsAbs(f.Path) && empty(ctx, s.roots, f.Path) {
 			out = append(out, fmt.Sprintf("fleets.%s: there is no file in %s; put the models there", name, f.Path))
 		}
 	}
@@ -104,8 +104,8 @@ func lacks(pipeline string, p fleetscore.PipelineConfig, has []string) error {
 }
 
 // empty reports whether a folder of models holds no file at all.
-func empty(ctx context.Context, roots []string, path string) bool {
-	b, err := store.OpenFolderIn(roots, path)
+func empty(ctx context.Context, roots store.Roots, path string) bool {
+	b, err := roots.OpenFolder(path)
 	if err != nil {
 		return false // said elsewhere
 	}

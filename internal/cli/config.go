@@ -46,7 +46,7 @@ Exit codes: 0 good, 10 not.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, cfg, _, err := readConfig(args[0])
 			if err == nil {
-				err = checkFolders(cfg, localFolders(cfg))
+				err = checkOwnFolders(cfg)
 			}
 			if err != nil {
 				return err
@@ -76,16 +76,25 @@ func localFolders(cfg fleetscore.Config) (out []string) {
 	return out
 }
 
+// checkOwnFolders is checkFolders with all folders that the fleets name as roots.
+func checkOwnFolders(cfg fleetscore.Config) error {
+	roots, err := store.FindRoots(localFolders(cfg))
+	if err != nil {
+		return err
+	}
+	return checkFolders(cfg, roots)
+}
+
 // checkFolders refuses fleets whose models lie in a folder of this machine that
 // isn't there, or not in one of the roots.
-func checkFolders(cfg fleetscore.Config, roots []string) error {
+func checkFolders(cfg fleetscore.Config, roots store.Roots) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
 		f := cfg.Fleets[name]
 		if !filepath.IsAbs(f.Path) {
 			continue
 		}
-		folder, err := store.OpenFolderIn(roots, f.Path)
+		folder, err := roots.OpenFolder(f.Path)
 		switch {
 		case err == nil:
 			problems = append(problems, folder.Close())

@@ -62,6 +62,7 @@ type server struct {
 	clock    *clock.Clock
 	health   *obs.Health // what doesn't work; every service reports there
 
+	roots    store.Roots // what s.cfg.modelRoots were at the start
 	store    store.Bucket
 	catalog  *catalog.Catalog
 	storeURL string // what nodes open; empty if the store is no folder
@@ -83,6 +84,9 @@ func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*serve
 		return nil, err
 	}
 	s.cfg.dir = dir
+	if s.roots, err = store.FindRoots(cfg.modelRoots); err != nil {
+		return nil, err
+	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
 	}
@@ -300,7 +304,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 // once it answers.
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
-	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.cfg.modelRoots},
+	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.roots},
 		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err

@@ -44,9 +44,9 @@ func (s *Scheduler) fleetSync(name string) *fleetSync {
 
 // ModelFolder opens the folder of a fleet's models: of this machine if its path
 // is absolute, which has to lie in one of the roots, else of the store.
-func ModelFolder(b store.Bucket, roots []string, cfg fleetscore.FleetConfig) (store.Bucket, error) {
+func ModelFolder(b store.Bucket, roots store.Roots, cfg fleetscore.FleetConfig) (store.Bucket, error) {
 	if filepath.IsAbs(cfg.Path) {
-		return store.OpenFolderIn(roots, cfg.Path)
+		return roots.OpenFolder(cfg.Path)
 	}
 	return store.Sub(b, cfg.Path), nil
 }

@@ -36,7 +36,7 @@ type Config struct {
 	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
 	// ModelRoots are the folders of this machine that fleets may read models from,
 	// and what lies in them; none means that models are read from the store alone.
-	ModelRoots []string
+	ModelRoots store.Roots
 	// MaxModelBytes is the largest model that fleets read; 0 means 256 MiB.
 	MaxModelBytes int64
 	SyncEvery     time.Duration // how often folders of models are looked at; 0 means as each fleet says

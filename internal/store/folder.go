@@ -31,31 +31,70 @@ func OpenFolder(dir string) (Folder, error) {
 	return Folder{&Dir{path: abs, root: root}}, nil
 }
 
-// OpenFolderIn is OpenFolder of a folder that must lie in one of the roots, which are
+// Roots are folders of this machine that others may be read in. Where they lead is
+// found out once: if a root, or a folder above it, becomes a symbolic link later, what
+// it leads to isn't read.
+type Roots []root
+
+type root struct {
+	name string // absolute, as it was given
+	real string // without symbolic links, as far as it was there
+}
+
+// FindRoots finds out where folders lie; they need not be there yet.
+func FindRoots(dirs []string) (Roots, error) {
+	var out Roots
+	for _, dir := range dirs {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fault("open folder", dir, err)
+		}
+		real, err := resolve(abs)
+		if err != nil {
+			return nil, fault("open folder", abs, err)
+		}
+		out = append(out, root{abs, real})
+	}
+	return out, nil
+}
+
+// resolve follows the symbolic links in a path, as far as that is there.
+func resolve(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) == path {
+		return real, err
+	}
+	if real, err = resolve(filepath.Dir(path)); err != nil {
+		return "", err
+	}
+	return filepath.Join(real, filepath.Base(path)), nil
+}
+
+// String lists the roots as they were given.
+func (r Roots) String() string {
+	var names []string
+	for _, root := range r {
+		names = append(names, root.name)
+	}
+	return cmp.Or(strings.Join(names, ", "), "there are none")
+}
+
+// OpenFolder is OpenFolder of a folder that must lie in one of the roots, which are
 // folders too. Symbolic links that lead out of the root are not followed. Kind
 // Invalid if it lies in none.
-func OpenFolderIn(roots []string, dir string) (Folder, error) {
+func (r Roots) OpenFolder(dir string) (Folder, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return Folder{}, fault("open folder", dir, err)
 	}
-	for _, root := range roots {
-		if root, err = filepath.Abs(root); err != nil {
-			return Folder{}, fault("open folder", root, err)
-		}
-		places := []string{root}
-		if real, err := filepath.EvalSymlinks(root); err == nil && real != root {
-			places = append(places, real)
-		}
-		for _, place := range places {
-			rel, err := filepath.Rel(place, abs)
-			if err != nil || !filepath.IsLocal(rel) {
-				continue
+	for _, root := range r {
+		for _, place := range []string{root.name, root.real} {
+			if rel, err := filepath.Rel(place, abs); err == nil && filepath.IsLocal(rel) {
+				return openBelow(root.real, rel)
 			}
-			return openBelow(place, rel)
 		}
 	}
-	return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", dir, "it lies in none of the folders that models may be read from (%s)", cmp.Or(strings.Join(roots, ", "), "there are none")).
+	return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", dir, "it lies in none of the folders that models may be read from (%s)", r).
 		WithHint("start the server with --models-root and a folder that holds it, or give a folder of the store, such as models/NAME")
 }
 
@@ -66,6 +105,9 @@ func openBelow(root, rel string) (Folder, error) {
 		return Folder{}, fault("open folder", root, err)
 	}
 	defer r.Close()
+	if err := unmoved(r, root); err != nil {
+		return Folder{}, err
+	}
 	in, err := r.OpenRoot(rel)
 	if _, there := os.Lstat(abs); err != nil && there == nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", abs, "a symbolic link on the way leads out of %s", root).
@@ -75,6 +117,39 @@ func openBelow(root, rel string) (Folder, error) {
 		return Folder{}, fault("open folder", abs, err)
 	}
 	return Folder{&Dir{path: abs, root: in}}, nil
+}
+
+// unmoved refuses a root whose path leads elsewhere than it did, by a symbolic link.
+func unmoved(r *os.Root, path string) error {
+	want, err := statWithoutLinks(path)
+	if err != nil && !errors.Is(err, syscall.ELOOP) {
+		return fault("open folder", path, err)
+	}
+	if err == nil {
+		if have, err := r.Stat("."); err != nil {
+			return fault("open folder", path, err)
+		} else if os.SameFile(want, have) {
+			return nil
+		}
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, "open folder", path, "the folder, or one above it, was replaced by a symbolic link after the server was started").
+		WithHint("start the server anew if that was meant; to switch between folders by a link, give a --models-root that holds the link and them")
+}
+
+// lstatParts is statWithoutLinks where the kernel can't look up a path without links.
+func lstatParts(path string) (os.FileInfo, error) {
+	for part := path; ; part = filepath.Dir(part) {
+		st, err := os.Lstat(part)
+		if err != nil {
+			return nil, err
+		}
+		if st.Mode()&fs.ModeSymlink != 0 {
+			return nil, &os.PathError{Op: "open", Path: part, Err: syscall.ELOOP}
+		}
+		if filepath.Dir(part) == part {
+			return os.Lstat(path)
+		}
+	}
 }
 
 // Put refuses.
