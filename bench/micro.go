@@ -102,8 +102,8 @@ func runReader(ctx context.Context, b *bench) (*section, error) {
 	if s.Versions, err = versions(peer); err != nil {
 		return nil, err
 	}
-	t := grid{Caption: "CPU time to read one model: `sklearn.Load` of a pickle, `ReadRecord` of a native record, and `pickle.loads` with scikit-learn. All bytes are in memory.",
-		Head: []string{"set", "pickle", "pickle.loads", "Load", "ratio", "by wall time", "ReadRecord", "ratio", "CPU-s per million: loads, Load, ReadRecord"}}
+	t := grid{Caption: "CPU time to read one model: `sklearn.Load` of a pickle, `RecordReader.Read` of a native record, and `pickle.loads` with scikit-learn. All bytes are in memory.",
+		Head: []string{"set", "pickle", "pickle.loads", "Load", "ratio", "by wall time", "record", "ratio", "CPU-s per million: loads, Load, record"}}
 	for _, k := range kinds {
 		dir, err := b.setOf(ctx, k.name, k.size(b))
 		if err != nil {
@@ -188,7 +188,7 @@ type kernelReport struct {
 const onnxModels = 5 // sessions take long to make
 
 func (r *kernelReport) begin() {
-	r.times = grid{Caption: "CPU time to score 60 rows with one model that was read before, by the kernels that FLEETSCORE_CPU can ask for; `Score` gives predictions and decision values, `predict` predictions alone.", Head: []string{"set"}}
+	r.times = grid{Caption: "CPU time to score 60 rows with one model that was read before, by the kernels that FLEETSCORE_CPU can ask for; `PredictInto` gives predictions and decision values, `predict` predictions alone.", Head: []string{"set"}}
 	r.times.Head = append(r.times.Head, r.levels...)
 	r.times.Head = append(r.times.Head, "record + score", "predict", "NumPy, stacked", "onnxruntime")
 	r.ratios = grid{Caption: "The same as ratios to ours, medians of pairs (least to most), by CPU time.", Head: []string{"set"}}

@@ -155,7 +155,7 @@ type modelSet struct {
 	features          int
 	prediction, score []float64
 	scratch           sklearn.Scratch
-	record            sklearn.Model
+	record            sklearn.RecordReader
 }
 
 func openSet(name, dir string) (*modelSet, error) {
@@ -213,15 +213,16 @@ func (s *modelSet) one(what string, i int) error {
 		_, err := sklearn.Load(s.files[i])
 		return err
 	case "record":
-		return s.record.ReadRecord(s.records[i])
+		_, err := s.record.Read(s.records[i])
+		return err
 	case "pack":
-		if err := s.record.ReadRecord(s.records[i]); err != nil {
+		var err error
+		if m, err = s.record.Read(s.records[i]); err != nil {
 			return err
 		}
-		m = &s.record
 	}
 	size := rowsPerModel * s.features
-	return m.Score(s.rows[i*size:(i+1)*size], rowsPerModel, s.prediction, s.score, &s.scratch)
+	return m.PredictInto(s.rows[i*size:(i+1)*size], rowsPerModel, s.prediction, s.score, &s.scratch)
 }
 
 // answers writes the predictions of all rows, then their scores.

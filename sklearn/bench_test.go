@@ -48,10 +48,10 @@ func TestScoreColumns(t *testing.T) {
 				got[i], want[i], alone[i] = make([]float64, rows), make([]float64, rows), make([]float64, rows)
 			}
 			for what, err := range map[string]error{
-				"rows":    m.model.Score(x[:rows*m.Cols], rows, want[0], want[1], nil),
-				"columns": m.model.ScoreColumns(columns, got[0], got[1], nil),
-				"labels":  m.model.ScoreColumns(columns, alone[0], nil, nil),
-				"scores":  m.model.ScoreColumns(columns, nil, alone[1], nil),
+				"rows":    m.model.PredictInto(x[:rows*m.Cols], rows, want[0], want[1], nil),
+				"columns": m.model.PredictColumns(columns, got[0], got[1], nil),
+				"labels":  m.model.PredictColumns(columns, alone[0], nil, nil),
+				"scores":  m.model.PredictColumns(columns, nil, alone[1], nil),
 			} {
 				if err != nil {
 					t.Fatalf("%s: %d %s: %v", m.Name, rows, what, err)
@@ -65,13 +65,13 @@ func TestScoreColumns(t *testing.T) {
 				}
 			}
 		}
-		if err := m.model.ScoreColumns(make([][]float64, m.Cols+1), nil, nil, nil); !fleetscore.Invalid.Is(err) {
+		if err := m.model.PredictColumns(make([][]float64, m.Cols+1), nil, nil, nil); !fleetscore.Invalid.Is(err) {
 			t.Errorf("%s: a column too many: %v", m.Name, err)
 		}
-		if err := m.model.ScoreColumns(nil, nil, nil, nil); !fleetscore.Invalid.Is(err) {
+		if err := m.model.PredictColumns(nil, nil, nil, nil); !fleetscore.Invalid.Is(err) {
 			t.Errorf("%s: no column: %v", m.Name, err)
 		}
-		if err := m.model.ScoreColumns(append(make([][]float64, m.Cols-1), []float64{1}), nil, nil, nil); m.Cols > 1 && !fleetscore.Invalid.Is(err) {
+		if err := m.model.PredictColumns(append(make([][]float64, m.Cols-1), []float64{1}), nil, nil, nil); m.Cols > 1 && !fleetscore.Invalid.Is(err) {
 			t.Errorf("%s: columns of different lengths: %v", m.Name, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestStepFunctions(t *testing.T) {
 	for _, m := range benchModels(t, "if100_1", "gb100_1", "hist100_1") {
 		want, got := make([]float64, 2*len(x)), make([]float64, 2*len(x))
 		for model, out := range map[*Model][]float64{m.model: want, viaRecord(t, m.model): got} {
-			if err := model.Score(x, len(x), out[:len(x)], out[len(x):], nil); err != nil {
+			if err := model.PredictInto(x, len(x), out[:len(x)], out[len(x):], nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -191,7 +191,7 @@ func BenchmarkScore(b *testing.B) {
 				}
 				prediction, score := make([]float64, 60), make([]float64, 60)
 				var scratch Scratch
-				measure(b, func() error { return model.Score(m.rows, 60, prediction, score, &scratch) })
+				measure(b, func() error { return model.PredictInto(m.rows, 60, prediction, score, &scratch) })
 			})
 		}
 	}
@@ -208,11 +208,11 @@ func BenchmarkRecord(b *testing.B) {
 			b.Run(name, func(b *testing.B) {
 				prediction, scores := make([]float64, 60), make([]float64, 60)
 				var scratch Scratch
-				var model Model
+				var records RecordReader
 				measure(b, func() error {
-					err := model.ReadRecord(m.record)
+					model, err := records.Read(m.record)
 					if score && err == nil {
-						err = model.Score(m.rows, 60, prediction, scores, &scratch)
+						err = model.PredictInto(m.rows, 60, prediction, scores, &scratch)
 					}
 					return err
 				})
@@ -240,7 +240,7 @@ func BenchmarkFleet(b *testing.B) {
 		for range runtime.GOMAXPROCS(0) {
 			wg.Go(func() {
 				const bunch = 256
-				var model Model
+				var records RecordReader
 				var scratch Scratch
 				for {
 					last := int(next.Add(bunch))
@@ -248,11 +248,13 @@ func BenchmarkFleet(b *testing.B) {
 						if k >= fleet {
 							return
 						}
-						if err := model.ReadRecord(pack[k*size : (k+1)*size]); err != nil {
+						model, err := records.Read(pack[k*size : (k+1)*size])
+						if err != nil {
 							b.Error(err)
+							return
 						}
 						at := k * rows
-						if err := model.Score(x[at:at+rows], rows, prediction[at:at+rows], score[at:at+rows], &scratch); err != nil {
+						if err := model.PredictInto(x[at:at+rows], rows, prediction[at:at+rows], score[at:at+rows], &scratch); err != nil {
 							b.Error(err)
 						}
 					}

@@ -6,8 +6,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Predict scores rows that lie in slices of their own, for when convenience counts
-// more than speed: it is [Model.Score] with results and working memory that it
+// Predict is for rows that lie in slices of their own, for when convenience counts
+// more than speed: it is [Model.PredictInto] with results and working memory that it
 // allocates.
 func (m *Model) Predict(rows [][]float64) (predictions, scores []float64, err error) {
 	var x []float64
@@ -17,12 +17,12 @@ func (m *Model) Predict(rows [][]float64) (predictions, scores []float64, err er
 			want = len(r)
 		}
 		if len(r) != want {
-			return nil, nil, fleetscore.Errorf(fleetscore.Invalid, opScore, "", "row %d has %d features instead of %d", i, len(r), want)
+			return nil, nil, fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "row %d has %d features instead of %d", i, len(r), want)
 		}
 		x = append(x, r...)
 	}
 	predictions, scores = make([]float64, len(rows)), make([]float64, len(rows))
-	if err := m.Score(x, len(rows), predictions, scores, nil); err != nil {
+	if err := m.PredictInto(x, len(rows), predictions, scores, nil); err != nil {
 		return nil, nil, err
 	}
 	return predictions, scores, nil

@@ -16,11 +16,11 @@
 // (Python 2 or 3, NumPy 1 or 2), joblib with any of its compressions, skops, or a
 // native record of this package. The format is recognised by content.
 //
-// [Model.Score] writes what predict gives of each row, and beside it what
+// [Model.PredictInto] writes what predict gives of each row, and beside it what
 // decision_function or predict_proba gives. [Model.Call] computes any one method:
 // [Predict], [DecisionFunction], [ScoreSamples], [PredictProba], [PredictLogProba],
-// [Transform]; [Model.Methods] says which the model has. [Model.Predict] is Score
-// for those who don't count allocations. Rows are float64, in the order of the
+// [Transform]; [Model.Methods] says which the model has. [Model.Predict] is for those
+// who don't count allocations. Rows are float64, in the order of the
 // columns in training, whose names stand in [Info.FeatureNames] where the model was
 // fitted with names.
 //
@@ -29,7 +29,7 @@
 // is wrong with it ([Info.Health]): a detector that flags every row or none, a
 // classifier that knows one answer, a file that a current scikit-learn can't load.
 //
-// [Model.AppendRecord] and [Model.ReadRecord] keep a model in a compact native form
+// [Model.AppendRecord] and [RecordReader] keep a model in a compact native form
 // that is read without allocation. docs/formats/record.md describes it.
 //
 // # Supported
@@ -76,9 +76,9 @@
 // compressed), or 256 KiB if that is more, and what the decompressor itself needs, a
 // few MiB for bz2 and lz4. Contents may be 16 MiB or 100 times the file, whichever is
 // more, up to 1 GiB; larger ones are taken for decompression bombs. Files over
-// [MaxBytes] are refused. A model refers to nothing of the file, one read by
-// ReadRecord to its record. Score and Call allocate nothing once their [Scratch] was
-// used for a model as large.
+// [MaxBytes] are refused. A model refers to nothing of the file, one of a [RecordReader]
+// to its record. PredictInto and Call allocate nothing once their [Scratch] was used for a
+// model as large.
 //
 // # Speed
 //
@@ -88,15 +88,16 @@
 // sets differ in the last digits of scores at most: of a support vector machine, a
 // decision too close to 0 for these is computed again in scikit-learn's order.
 //
-// Score takes blocks of 256 rows through all steps; few rows a call cost as much as
-// 32. Rows that lie column by column are best given to [Model.ScoreColumns]. Where
-// many models are scored in turn, keep them as native records, and read each into
-// the same Model: that takes no memory and a fraction of a microsecond, and forests
+// PredictInto takes blocks of 256 rows through all steps; few rows a call cost as much
+// as 32. Rows that lie column by column are best given to [Model.PredictColumns]. Where
+// many models are scored in turn, keep them as native records, and read all by one
+// RecordReader: that takes no memory and a fraction of a microsecond, and forests
 // of one feature are step functions there, ten times faster than trees.
 //
 // # Concurrency
 //
-// A [Model] is immutable and safe for concurrent use. A [Scratch] belongs to one
-// goroutine at a time; give each its own. The package starts no goroutine and does
+// A [Model] is immutable and safe for concurrent use, one of a [RecordReader] until its
+// next Read. A RecordReader and a [Scratch] belong to one goroutine at a time; give each
+// its own. The package starts no goroutine and does
 // no I/O.
 package sklearn

@@ -47,7 +47,7 @@ func TestEdges(t *testing.T) {
 			}
 			for i, x := range c.X {
 				got := []float64{0}
-				if err := m.Score(x, 1, got, nil, nil); err != nil || got[0] != c.Want[i] {
+				if err := m.PredictInto(x, 1, got, nil, nil); err != nil || got[0] != c.Want[i] {
 					t.Errorf("%s: %s, row %v: %v, %v, want %v", archive, c.Name, x, got[0], err, c.Want[i])
 				}
 			}

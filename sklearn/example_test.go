@@ -39,8 +39,8 @@ func Example() {
 	// -1 -0.0072
 }
 
-// Score is for many rows: it allocates nothing once its scratch is warm.
-func ExampleModel_Score() {
+// PredictInto is for many rows: it allocates nothing once its scratch is warm.
+func ExampleModel_PredictInto() {
 	m, err := sklearn.Load(model())
 	if err != nil {
 		log.Fatal(err)
@@ -49,7 +49,7 @@ func ExampleModel_Score() {
 	prediction, score := make([]float64, len(x)), make([]float64, len(x))
 	var scratch sklearn.Scratch // one per goroutine, used again and again
 	for range 3 {
-		if err := m.Score(x, len(x), prediction, score, &scratch); err != nil {
+		if err := m.PredictInto(x, len(x), prediction, score, &scratch); err != nil {
 			log.Fatal(err)
 		}
 	}
@@ -58,7 +58,7 @@ func ExampleModel_Score() {
 }
 
 // A row that scikit-learn refuses is refused, with its number.
-func ExampleModel_Score_refused() {
+func ExampleModel_Predict_refused() {
 	m, err := sklearn.Load(model())
 	if err != nil {
 		log.Fatal(err)
@@ -68,8 +68,8 @@ func ExampleModel_Score_refused() {
 	_, _, err = m.Predict([][]float64{{20, 21}})
 	fmt.Println(err)
 	// Output:
-	// score: OneClassSVM got NaN in row 1, feature 0; scikit-learn refuses it too (drop the row or fill the value before scoring)
-	// score: row 0 has 2 features instead of 1
+	// predict: OneClassSVM got NaN in row 1, feature 0; scikit-learn refuses it too (drop the row or fill the value before scoring)
+	// predict: row 0 has 2 features instead of 1
 }
 
 // Call computes any method of the model, here the classes' probabilities.
@@ -85,7 +85,7 @@ func ExampleModel_Call() {
 		log.Fatal(err)
 	}
 	prediction := []float64{0}
-	if err := m.Score(x, 1, prediction, nil, nil); err != nil {
+	if err := m.PredictInto(x, 1, prediction, nil, nil); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(odds, m.Label(prediction[0]))
@@ -123,8 +123,9 @@ func ExampleModel_AppendRecord() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var again sklearn.Model
-	if err := again.ReadRecord(record); err != nil {
+	var records sklearn.RecordReader // one per goroutine, used again and again
+	again, err := records.Read(record)
+	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(again.NumFeatures(), again.OutlierDetector())

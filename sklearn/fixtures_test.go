@@ -68,7 +68,7 @@ func TestReleases(t *testing.T) {
 						t.Fatal(err)
 					}
 					prediction, score := make([]float64, len(c.Rows)), make([]float64, len(c.Rows))
-					if err := m.Score(slices.Concat(c.Rows...), len(c.Rows), prediction, score, &Scratch{}); err != nil {
+					if err := m.PredictInto(slices.Concat(c.Rows...), len(c.Rows), prediction, score, &Scratch{}); err != nil {
 						t.Fatal(err)
 					}
 					if d := cmp.Diff(c.Predict, prediction); d != "" {
@@ -150,7 +150,7 @@ func TestDamage(t *testing.T) {
 			m, err := Load(changed)
 			if err == nil {
 				x, out := make([]float64, m.NumFeatures()), make([]float64, 2)
-				_ = m.Score(x, 1, out[:1], out[1:], &Scratch{}) // a verdict of any kind, but no panic
+				_ = m.PredictInto(x, 1, out[:1], out[1:], &Scratch{}) // a verdict of any kind, but no panic
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func TestScoreAllocatesNothing(t *testing.T) {
 	x, out := make([]float64, rows*m.NumFeatures()), make([]float64, 2*rows)
 	var scratch Scratch
 	if n := testing.AllocsPerRun(10, func() {
-		if err := m.Score(x, rows, out[:rows], out[rows:], &scratch); err != nil {
+		if err := m.PredictInto(x, rows, out[:rows], out[rows:], &scratch); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {

@@ -32,10 +32,10 @@ func exercise(t *testing.T, m *Model) {
 			x = append(x, v)
 		}
 	}
-	var back Model
+	var back *Model
 	record, err := m.AppendRecord(nil)
 	if err == nil {
-		if err := back.ReadRecord(record); err != nil {
+		if back, err = new(RecordReader).Read(record); err != nil {
 			t.Fatalf("its own record: %v", err)
 		}
 	}
@@ -65,7 +65,7 @@ func exercise(t *testing.T, m *Model) {
 		}
 	}
 	if m.Outputs(Predict) == 1 {
-		_ = m.Score(x, rows, make([]float64, rows), make([]float64, rows), &scratch)
+		_ = m.PredictInto(x, rows, make([]float64, rows), make([]float64, rows), &scratch)
 	}
 }
 

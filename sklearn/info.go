@@ -95,7 +95,7 @@ func (m *Model) Info() Info {
 		for _, s := range f.steps {
 			i.Steps = append(i.Steps, Step{Name: s.Name, Class: s.Est.Class(), Version: s.Version, Parameters: s.Est.Parameters()})
 		}
-	} else {
+	} else if m.root != nil {
 		i.walk(m.root, "")
 	}
 	i.FeatureNames = append(i.FeatureNames, m.FeatureNames()...)

@@ -11,12 +11,11 @@ import (
 // MaxBytes is the largest file Load reads.
 const MaxBytes = pickle.MaxBytes
 
-const (
-	opScore = "score"
-)
+const opPredict = "predict"
 
-// Model is a fitted scikit-learn estimator, ready to score. It is immutable and
-// safe for concurrent use.
+// Model is a fitted scikit-learn estimator, ready to predict. It comes from [Load] or
+// from a [RecordReader]. It is immutable and safe for concurrent use. The zero Model
+// has no methods, and an error is all it gives.
 type Model struct {
 	root     estimator.Estimator
 	front    []estimator.Estimator // transformers before the last step
@@ -26,11 +25,10 @@ type Model struct {
 	features int
 	names    featureNames
 	width    int              // columns at the widest place between steps
-	scoring  estimator.Method // what score is made of; estimator.Methods for nothing
+	scoring  estimator.Method // what scores are made of; estimator.Methods for nothing
 
 	file     *fileInfo // nil for a native record
 	findings findings
-	codec    estimator.Codec // of ReadRecord
 }
 
 // Method is one of the methods that scikit-learn's estimators have.
@@ -79,7 +77,7 @@ func (m *Model) assemble(root estimator.Estimator) {
 }
 
 func (m *Model) outputs(method Method) int {
-	if method >= estimator.Methods {
+	if method >= estimator.Methods || m.root == nil {
 		return 0
 	}
 	return m.root.Outputs(method, max(1, m.features))
@@ -126,14 +124,23 @@ func (m *Model) able() bool {
 // Outputs is how many columns a method gives; 0 if the model doesn't have it.
 func (m *Model) Outputs(method Method) int { return m.outputs(method) }
 
-// Scratch is working memory for Score and Call, reusable between calls and
+// class is that of the last step, for messages.
+func (m *Model) class() string {
+	if m.last == nil {
+		return "a Model that is empty, as Load and RecordReader make none,"
+	}
+	return m.last.Class()
+}
+
+// Scratch is working memory for PredictInto, PredictColumns and Call, reusable between calls and
 // models, by one goroutine at a time. The zero value is ready.
 type Scratch struct{ ws estimator.Workspace }
 
-// Score scores rows × NumFeatures() values, row-major. It writes each row's
+// PredictInto predicts rows × NumFeatures() values, row-major. It writes each row's
 // prediction as scikit-learn's predict gives it: +1 and −1 for an outlier
 // detector; the label, if labels are numbers, else its place in Classes; or the
-// value. It writes into score
+// value. It writes into score, which has nothing to do with scikit-learn's method of
+// that name,
 //
 //   - what decision_function gives, of several columns the largest, or
 //   - where there is none, predict_proba: of two classes that of the second, of
@@ -147,45 +154,45 @@ type Scratch struct{ ws estimator.Workspace }
 // what was written until then means nothing.
 //
 // A nil scratch is allowed. With a scratch that was used before for a model as
-// large, Score allocates nothing.
-func (m *Model) Score(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
-	return m.score(source{x: x, rows: rows}, prediction, score, scratch)
+// large, PredictInto allocates nothing.
+func (m *Model) PredictInto(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
+	return m.predict(source{x: x, rows: rows}, prediction, score, scratch)
 }
 
-// ScoreColumns is Score of rows that lie column by column, columns[c][r] being
+// PredictColumns is PredictInto of rows that lie column by column, columns[c][r] being
 // feature c of row r. Where rows come so, it saves turning them twice: models are
 // computed column by column. There must be NumFeatures columns of one length.
-func (m *Model) ScoreColumns(columns [][]float64, prediction, score []float64, scratch *Scratch) error {
+func (m *Model) PredictColumns(columns [][]float64, prediction, score []float64, scratch *Scratch) error {
 	if len(columns) == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "there is no column")
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there is no column")
 	}
 	for c, column := range columns {
 		if len(column) != len(columns[0]) {
-			return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "column %d has %d rows, column 0 has %d", c, len(column), len(columns[0]))
+			return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "column %d has %d rows, column 0 has %d", c, len(column), len(columns[0]))
 		}
 	}
-	return m.score(source{columns: columns, rows: len(columns[0])}, prediction, score, scratch)
+	return m.predict(source{columns: columns, rows: len(columns[0])}, prediction, score, scratch)
 }
 
-func (m *Model) score(from source, prediction, score []float64, scratch *Scratch) error {
+func (m *Model) predict(from source, prediction, score []float64, scratch *Scratch) error {
 	if n := m.outputs(Predict); n != 1 {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s gives %d predictions a row instead of one", m.last.Class(), n).
-			WithHint("score models that predict one value; Call computes any method")
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%s gives %d predictions a row instead of one", m.class(), n).
+			WithHint("take models that predict one value; Call computes any method")
 	}
 	if (prediction != nil && len(prediction) < from.rows) || (score != nil && len(score) < from.rows) {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), from.rows)
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), from.rows)
 	}
 	return m.run(from, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		p, s := sub(prediction, b.First, b.Rows), sub(score, b.First, b.Rows)
 		if m.detector != nil {
 			return m.detector.Decide(b, p, s, ws)
 		}
-		return m.scoreBlock(b, p, s, ws)
+		return m.predictBlock(b, p, s, ws)
 	})
 }
 
-// scoreBlock is Score of a block for everything but detectors.
-func (m *Model) scoreBlock(b *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
+// predictBlock is PredictInto of a block for everything but detectors.
+func (m *Model) predictBlock(b *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
 	if c, ok := m.last.(estimator.Chooser); ok && prediction != nil && score != nil && m.scoring < estimator.Methods {
 		out := ws.Block(b, m.last.Outputs(m.scoring, b.Cols))
 		if err := m.last.Compute(m.scoring, b, out, ws); err != nil {
@@ -237,17 +244,17 @@ func (m *Model) toScore(out *estimator.Block, score []float64) {
 }
 
 // Call computes one method for rows × NumFeatures() values, row-major, and writes
-// rows × Outputs(method) values into out, row-major too. Errors are Score's.
+// rows × Outputs(method) values into out, row-major too. Errors are PredictInto's.
 func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratch *Scratch) error {
 	cols := m.outputs(method)
 	if cols == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%s has no method %s", m.last.Class(), method)
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%s has no method %s", m.class(), method)
 	}
 	if m.features == 0 && rows > 0 {
 		cols = m.root.Outputs(method, len(x)/rows)
 	}
 	if len(out) < rows*cols {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "room for %d values, but %s gives %d rows of %d", len(out), method, rows, cols)
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "room for %d values, but %s gives %d rows of %d", len(out), method, rows, cols)
 	}
 	return m.run(source{x: x, rows: rows}, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		result := ws.Block(b, cols)
@@ -281,14 +288,14 @@ func (s *source) cols(features int) (int, error) {
 	case s.columns != nil && (len(s.columns) == features || features == 0):
 		return len(s.columns), nil
 	case s.columns != nil:
-		return 0, fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d columns are given, the model takes %d", len(s.columns), features)
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%d columns are given, the model takes %d", len(s.columns), features)
 	}
 	cols := features
 	if cols == 0 && s.rows > 0 {
 		cols = len(s.x) / s.rows
 	}
 	if s.rows < 0 || len(s.x) != s.rows*cols || (s.rows > 0 && cols == 0) {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, opScore, "", "%d values are not %d rows of %d features", len(s.x), s.rows, cols)
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%d values are not %d rows of %d features", len(s.x), s.rows, cols)
 	}
 	return cols, nil
 }

@@ -14,7 +14,7 @@ import (
 // A native record is a header and the state of the model's estimators:
 //
 //	 0  4 bytes  magic "FSMR"
-//	 4  uint32   version, 2
+//	 4  uint32   version, 3
 //	 8  uint32   length of the record, header included, a multiple of 8
 //	12  uint32   CRC-32C of everything from byte 16
 //	16  uint32   number of features
@@ -27,11 +27,14 @@ import (
 // docs/formats/record.md describes the state.
 const (
 	recordMagic   = "FSMR"
-	recordVersion = 2
+	recordVersion = 3
 	recordHeader  = 32
 )
 
-const opRecord = "read record"
+const (
+	opRecord = "read record"
+	opWrite  = "write record"
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -40,8 +43,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // of 8 too. It holds what scores are made of and what is known to be wrong with
 // the model, and its feature names, not the names of steps and the releases that wrote them.
 func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
+	if m.root == nil {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "the model is empty").WithHint("take one from Load")
+	}
 	if len(dst)%8 != 0 {
-		return dst, fleetscore.Errorf(fleetscore.Invalid, "write record", "", "the slice has %d bytes, not a multiple of 8", len(dst))
+		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "the slice has %d bytes, not a multiple of 8", len(dst))
 	}
 	// The state is aligned from the record's start; a slice of its own keeps it so.
 	head := make([]byte, recordHeader, 256+len(m.names.bytes))
@@ -65,11 +71,27 @@ func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 // IsRecord reports whether data begins as a native record does.
 func IsRecord(data []byte) bool { return len(data) >= 4 && string(data[:4]) == recordMagic }
 
-// ReadRecord makes m the model of a native record. The model refers to data,
-// which must stay as it is; m must not be in use. Where m was read from a record
-// of the same estimators before and data is aligned to 8 bytes, it allocates
-// nothing. An error is of kind Corrupt.
-func (m *Model) ReadRecord(data []byte) error {
+// RecordReader reads native records one after the other, into the same memory: where a
+// record has the estimators of the one before it, and its bytes are aligned to 8, nothing
+// is allocated. The zero value is ready. It belongs to one goroutine.
+type RecordReader struct {
+	model Model
+	codec estimator.Codec
+}
+
+// Read gives the model of a native record. It refers to data, which must stay as it is,
+// and it is valid until the next Read: for a model that is to stay, take a RecordReader
+// of its own, or [Load]. An error is of kind Corrupt.
+func (r *RecordReader) Read(data []byte) (*Model, error) {
+	m := &r.model
+	if err := r.read(m, data); err != nil {
+		*m = Model{} // what was read until then fits nothing
+		return nil, err
+	}
+	return m, nil
+}
+
+func (r *RecordReader) read(m *Model, data []byte) error {
 	if len(data) < recordHeader || string(data[:4]) != recordMagic {
 		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are no native record", len(data))
 	}
@@ -93,7 +115,7 @@ func (m *Model) ReadRecord(data []byte) error {
 	if err := m.names.check(); err != nil {
 		return err
 	}
-	if err := m.codec.Decode(data, int(state), &m.root, records); err != nil {
+	if err := r.codec.Decode(data, int(state), &m.root, records); err != nil {
 		return err
 	}
 	m.file = nil
@@ -114,9 +136,5 @@ func loadRecord(data []byte, limits budget.Limits) (*Model, error) {
 		return nil, refusal.New(refusal.TooLarge, "the record has %d bytes, more than the limit of %d", len(data), l).
 			WithHint("allow more, or train a smaller model")
 	}
-	m := &Model{}
-	if err := m.ReadRecord(bytes.Clone(data)); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return new(RecordReader).Read(bytes.Clone(data))
 }

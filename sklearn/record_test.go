@@ -15,14 +15,14 @@ func viaRecord(t testing.TB, m *Model) *Model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Model
-	if err := back.ReadRecord(record); err != nil {
+	back, err := new(RecordReader).Read(record)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &back
+	return back
 }
 
-func TestReadRecordAllocatesNothing(t *testing.T) {
+func TestRecordReaderAllocatesNothing(t *testing.T) {
 	data, err := os.ReadFile("testdata/1.9.1/wide.p5.pickle")
 	if err != nil {
 		t.Fatal(err)
@@ -35,9 +35,10 @@ func TestReadRecordAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Model
+	var records RecordReader
+	var back *Model
 	if n := testing.AllocsPerRun(10, func() {
-		if err := back.ReadRecord(record); err != nil {
+		if back, err = records.Read(record); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -76,7 +77,7 @@ func TestDamagedRecord(t *testing.T) {
 		seal(changed)
 		if m, err := Load(changed); err == nil {
 			out := []float64{0, 0}
-			_ = m.Score([]float64{math.Pi}, 1, out[:1], out[1:], nil) // a verdict of any kind, but no panic
+			_ = m.PredictInto([]float64{math.Pi}, 1, out[:1], out[1:], nil) // a verdict of any kind, but no panic
 		}
 	}
 }

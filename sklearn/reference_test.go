@@ -69,7 +69,7 @@ func TestReferenceFleet(t *testing.T) {
 			x[i] = r.value
 		}
 		prediction, score := make([]float64, len(x)), make([]float64, len(x))
-		if err := m.Score(x, len(x), prediction, score, &scratch); err != nil {
+		if err := m.PredictInto(x, len(x), prediction, score, &scratch); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		flagged := 0

@@ -187,13 +187,13 @@ func TestModelAllocatesNothing(t *testing.T) {
 	dst := dir(t)
 	p := open(t, dst, syncTo(t, models(t, 50), dst).Generation, fleetscore.AllShards, maxHeldBytes)
 	keys := p.Keys()
-	var m sklearn.Model
+	var records sklearn.RecordReader
 	i := 0
 	if n := testing.AllocsPerRun(100, func() {
 		i++
 		data, _, err := p.Model(context.Background(), keys[i%len(keys)])
 		if err == nil {
-			err = m.ReadRecord(data)
+			_, err = records.Read(data)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -364,7 +364,8 @@ func TestDamagedPack(t *testing.T) {
 		if err == nil {
 			for _, k := range p.Keys() { // damage of a body is the record's to notice
 				data, _, e := p.Model(ctx, k)
-				err = errors.Join(err, e, new(sklearn.Model).ReadRecord(data))
+				_, e2 := new(sklearn.RecordReader).Read(data)
+				err = errors.Join(err, e, e2)
 			}
 			p.Close()
 		}

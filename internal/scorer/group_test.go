@@ -144,7 +144,7 @@ func TestSeveralFeatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := make([]float64, len(x)/features)
-	if err := model.Score(x, len(want), nil, want, nil); err != nil {
+	if err := model.PredictInto(x, len(want), nil, want, nil); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(r.Predictions.Score, want) || r.LeftOut != int64(n-len(want)) {

@@ -19,7 +19,7 @@ const stride = 4096
 type worker struct {
 	rows              sorted
 	now               time.Time // when the last key ended
-	record            sklearn.Model
+	record            sklearn.RecordReader
 	columns           [][]float64
 	ordered           [][]float64 // columns as a model wants them
 	shapes            []shape
@@ -134,7 +134,7 @@ func (r *run) span(group []uint32) (first, last fleetscore.Micros) {
 // into the same model again and again.
 func (w *worker) load(data []byte) (*sklearn.Model, error) {
 	if sklearn.IsRecord(data) {
-		return &w.record, w.record.ReadRecord(data)
+		return w.record.Read(data)
 	}
 	return sklearn.Load(data)
 }
@@ -155,7 +155,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, order
 		}
 		leftOut += min(stride, len(group)-first) - len(rows)
 		w.prediction, w.score = resize(w.prediction, len(rows)), resize(w.score, len(rows))
-		if err := m.ScoreColumns(w.arranged(order), w.prediction, w.score, &w.scratch); err != nil {
+		if err := m.PredictColumns(w.arranged(order), w.prediction, w.score, &w.scratch); err != nil {
 			return err
 		}
 		anomalies := 0.0

@@ -44,10 +44,10 @@ func swapped(t testing.TB, model *sklearn.Model) (rows *fleetscore.Rows, want, b
 		right, wrong = append(right, p, temp), append(wrong, temp, p)
 	}
 	want, byPosition = make([]float64, 20), make([]float64, 20)
-	if err := model.Score(right, 20, nil, want, nil); err != nil {
+	if err := model.PredictInto(right, 20, nil, want, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := model.Score(wrong, 20, nil, byPosition, nil); err != nil {
+	if err := model.PredictInto(wrong, 20, nil, byPosition, nil); err != nil {
 		t.Fatal(err)
 	}
 	if slices.Equal(want, byPosition) {
@@ -131,12 +131,13 @@ func TestNamesAllocateNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var w worker
-	var m sklearn.Model
+	var records sklearn.RecordReader
 	if n := testing.AllocsPerRun(20, func() {
-		if err := m.ReadRecord(forms["record"]); err != nil {
+		m, err := records.Read(forms["record"])
+		if err != nil {
 			t.Fatal(err)
 		}
-		order, err := r.order(&w, &m)
+		order, err := r.order(&w, m)
 		if err != nil || !slices.Equal(order, []int{1, 0}) {
 			t.Fatalf("got %v, %v; want [1 0]", order, err)
 		}

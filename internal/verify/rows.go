@@ -115,7 +115,7 @@ func edges(m *sklearn.Model, x []float64, cols, n int, rng *rand.Rand) []float64
 	rows := len(x) / cols
 	prediction := make([]float64, rows)
 	var scratch sklearn.Scratch
-	if n < 2 || (len(m.Classes()) == 0 && !m.OutlierDetector()) || m.Score(x, rows, prediction, nil, &scratch) != nil {
+	if n < 2 || (len(m.Classes()) == 0 && !m.OutlierDetector()) || m.PredictInto(x, rows, prediction, nil, &scratch) != nil {
 		return nil
 	}
 	var out []float64
@@ -134,7 +134,7 @@ func edges(m *sklearn.Model, x []float64, cols, n int, rng *rand.Rand) []float64
 			for c := range mid {
 				mid[c] = a[c]/2 + b[c]/2
 			}
-			if slices.Equal(mid, a) || slices.Equal(mid, b) || m.Score(mid, 1, p, nil, &scratch) != nil {
+			if slices.Equal(mid, a) || slices.Equal(mid, b) || m.PredictInto(mid, 1, p, nil, &scratch) != nil {
 				break
 			}
 			if p[0] == prediction[i] {

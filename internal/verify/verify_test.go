@@ -240,7 +240,7 @@ func TestGenerate(t *testing.T) {
 	info := m.Info()
 	x := generate(m, &info, 200, 1)
 	prediction := make([]float64, len(x))
-	if err := m.Score(x, len(x), prediction, nil, nil); err != nil {
+	if err := m.PredictInto(x, len(x), prediction, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	labels := map[float64]int{}

@@ -79,7 +79,7 @@ func (b *Block) notFinite(class string, c int, nanFits bool) error {
 
 // Refuse is the error of rows that can't be scored.
 func Refuse(format string, args ...any) *fleetscore.Error {
-	return fleetscore.Errorf(fleetscore.Invalid, "score", "", format, args...)
+	return fleetscore.Errorf(fleetscore.Invalid, "predict", "", format, args...)
 }
 
 // Workspace is working memory, used again from call to call.
