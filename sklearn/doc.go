@@ -73,7 +73,7 @@
 // # Memory
 //
 // Loading takes at most 4 times the size of the contents (unpacked, if the file is
-// compressed), or 256 KiB if that is more, and what the decompressor itself needs, a
+// compressed), or 8 MiB if that is more, and what the decompressor itself needs, a
 // few MiB for bz2 and lz4. Contents may be 16 MiB or 100 times the file, whichever is
 // more, up to 1 GiB; larger ones are taken for decompression bombs. Files over
 // [MaxBytes] are refused. A model refers to nothing of the file, one of a [RecordReader]

@@ -70,7 +70,7 @@ func allocated(f func()) uint64 {
 
 // memoryPromise is what loading a file of a size may take: what the package's
 // comment says.
-func memoryPromise(size int) uint64 { return uint64(max(256<<10, 4*size)) + 64<<10 }
+func memoryPromise(size int) uint64 { return uint64(max(8<<20, 4*size)) + 64<<10 }
 
 // TestMemory: loading takes no more memory than promised, whether the file is
 // whole or damaged anywhere. It runs alone, as it measures the whole process.

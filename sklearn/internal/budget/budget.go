@@ -16,8 +16,9 @@ import (
 const (
 	// Times is how many sizes of the contents memory may become.
 	Times = 4
-	// MinMemory may be taken in any case.
-	MinMemory = 256 << 10
+	// MinMemory may be taken in any case: ensembles of thousands of tiny estimators
+	// need more than four times their size.
+	MinMemory = 8 << 20
 	// MaxMemory is never exceeded, however large the file is.
 	MaxMemory = 4 << 30
 

@@ -20,7 +20,7 @@ func dropped(a *estimator.Attributes, v pickle.Value) bool {
 
 // placeBytes is what the place of a step is charged for, besides its name and its
 // estimator.
-const placeBytes = 320
+const placeBytes = 160
 
 // name copies the name of a step.
 func name(a *estimator.Attributes, v pickle.Value) string {

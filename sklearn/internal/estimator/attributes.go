@@ -575,10 +575,12 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 	}
 	first := len(a.b.attrs)
 	in := Attributes{b: a.b, Class: a.Class, Name: a.Name, major: a.major, minor: a.minor, patch: a.patch}
-	if err := a.b.Graph.Charge(nestedBytes + 4*a.b.Graph.Count(state)); err != nil {
+	room := nestedBytes + 4*a.b.Graph.Count(state)
+	if err := a.b.Graph.Charge(room); err != nil {
 		a.err = err
 		return
 	}
+	defer a.b.Graph.Refund(room) // it is garbage afterwards: what is kept of it was charged by read
 	if err := in.read(class.Name, state); err != nil {
 		a.err = err
 		return

@@ -101,7 +101,7 @@ func (b *Builder) Versions() []string { return b.versions }
 const (
 	maxNested = 12
 	// partBytes is what an estimator is charged for, besides its numbers.
-	partBytes = 512
+	partBytes = 256
 	// nestedBytes is what an object that is no estimator is charged for.
 	nestedBytes = 256
 )
@@ -131,9 +131,11 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	if b.depth++; b.depth > maxNested {
 		return nil, Misfit("estimators are nested more than %d deep", maxNested)
 	}
-	if err := g.Charge(partBytes + len(name) + 4*g.Count(state)); err != nil {
+	room := 4 * g.Count(state)
+	if err := g.Charge(partBytes + len(name) + room); err != nil {
 		return nil, err
 	}
+	defer g.Refund(room)
 	a, first := b.frame(), len(b.attrs)
 	*a = Attributes{b: b, Class: c.Name, Name: name}
 	if err := a.read(c.Name, state); err != nil {

@@ -111,7 +111,18 @@ func Parse(data []byte, names *Names, limits budget.Budget) (*Graph, Value, erro
 		g.Release()
 		return nil, 0, err
 	}
+	g.settle()
 	return g, root, nil
+}
+
+// settle lets go of what only parsing needs, so that making the model has room for it.
+func (g *Graph) settle() {
+	for _, s := range []*[]Value{&g.stack, &g.memo} {
+		if cap(*s) > keep { // less is used again by the next graph
+			g.Refund(valueBytes * cap(*s))
+			*s = nil
+		}
+	}
 }
 
 // Release gives the graph's memory back for the next one.
