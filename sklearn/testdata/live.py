@@ -408,6 +408,15 @@ def many_small_trees(d):
     return RandomForestRegressor(n_estimators=200, max_depth=1, random_state=d.seed), "regress"
 
 
+@family()
+def many_small_estimators(d):
+    from sklearn.ensemble import BaggingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    return BaggingRegressor(d.pick(LinearRegression(), make_pipeline(StandardScaler(), LinearRegression())), n_estimators=300, random_state=d.seed), "regress"
+
+
 @family(since=(1, 4))
 def trees_with_holes(d):
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
