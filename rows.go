@@ -1,6 +1,11 @@
 package fleetscore
 
-import "math"
+import (
+	"cmp"
+	"iter"
+	"math"
+	"slices"
+)
 
 // Rows is a batch of a dataset's rows in columns: time, key and values. Row i
 // has the stamp Times[i], the key Keys[KeyIndex[i]] and the values
@@ -29,6 +34,49 @@ func (r *Rows) Column(name string) []float64 {
 		}
 	}
 	return nil
+}
+
+// PartsByTime cuts rows into parts of about n rows in the order of their times: all
+// rows of a part are later than those of the parts before. Rows with the same time
+// keep their order. The parts share the keys.
+func (r *Rows) PartsByTime(n int) iter.Seq[*Rows] {
+	return func(yield func(*Rows) bool) {
+		if r.Len() <= n {
+			yield(r)
+			return
+		}
+		order := make([]int, r.Len())
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.Times[a], r.Times[b]) })
+		for from := 0; from < len(order); {
+			to := min(from+max(n, 1), len(order))
+			for to < len(order) && r.Times[order[to]] == r.Times[order[to-1]] {
+				to++
+			}
+			if !yield(r.pick(order[from:to])) {
+				return
+			}
+			from = to
+		}
+	}
+}
+
+// pick is the rows at the given places.
+func (r *Rows) pick(order []int) *Rows {
+	out := &Rows{TimeName: r.TimeName, KeyNames: r.KeyNames, ValueNames: r.ValueNames, Keys: r.Keys,
+		KeyIndex: make([]uint32, len(order)), Times: make([]Micros, len(order)), Values: make([][]float64, len(r.Values))}
+	for i, row := range order {
+		out.KeyIndex[i], out.Times[i] = r.KeyIndex[row], r.Times[row]
+	}
+	for c, values := range r.Values {
+		out.Values[c] = make([]float64, len(order))
+		for i, row := range order {
+			out.Values[c][i] = values[row]
+		}
+	}
+	return out
 }
 
 // Predictions are scored rows. Prediction is 1 for an anomaly and 0 for a normal

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -37,6 +38,9 @@ type Dataset struct {
 	Problem       string     `json:"problem,omitempty" doc:"why the dataset can't be read; the other fields are empty then"`
 }
 
+// ParquetType is the media type of Parquet.
+const ParquetType = "application/vnd.apache.parquet"
+
 // Uploaded says what an upload did. Each row of the body is counted once among
 // added, replaced, same and repeated.
 type Uploaded struct {
@@ -53,8 +57,8 @@ type Uploaded struct {
 func (s *server) registerDatasets(api huma.API) {
 	add(api, huma.Operation{OperationID: "list datasets", Method: http.MethodGet, Path: "/datasets", Tags: []string{"datasets"}, Summary: "Datasets"}, s.listDatasets)
 	add(api, huma.Operation{OperationID: "read dataset", Method: http.MethodGet, Path: "/datasets/{name}", Tags: []string{"datasets"}, Summary: "A dataset"}, s.getDataset)
-	rb := bytesBody("text/csv", "rows as CSV with a header line, or as NDJSON")
-	rb.Content["application/x-ndjson"] = rb.Content["text/csv"]
+	rb := bytesBody("text/csv", "rows as CSV with a header line, as NDJSON or as Parquet; the first two may be compressed by gzip or zstd")
+	rb.Content["application/x-ndjson"], rb.Content[ParquetType] = rb.Content["text/csv"], rb.Content["text/csv"]
 	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; a row with the key and time of an earlier one replaces it",
 		RequestBody: rb}, s.uploadRows)
 	add(api, huma.Operation{OperationID: "maintain tables", Method: http.MethodPost, Path: "/maintenance", Tags: []string{"datasets"},
@@ -129,7 +133,7 @@ func (s *server) getDataset(ctx context.Context, in *DatasetPath) (*body[Dataset
 	d, err := s.dataset(ctx, in.Name, writers(cfg))
 	if fleetscore.NotFound.Is(err) {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "read dataset", in.Name, "there is no such dataset, or nothing was written yet").
-			WithHint("GET %s/datasets lists them", Prefix)
+			WithHint("fleetscore dataset list shows them")
 	}
 	return answer(d), err
 }
@@ -166,12 +170,13 @@ func (s *server) dataset(ctx context.Context, name string, written map[string]st
 
 type uploadRowsInput struct {
 	DatasetPath
-	Key           []string  `query:"key" doc:"key columns; by default those of the hub"`
-	Time          string    `query:"time" doc:"time column; by default that of the hub"`
-	Values        []string  `query:"values" doc:"value columns; by default those of the dataset, or for a new one all others that hold a number in the first row"`
-	CompleteUntil time.Time `query:"complete_until" doc:"the dataset is complete until then; by default until its last row. Never moves back"`
-	ContentType   string    `header:"Content-Type"`
-	Author        string    `header:"X-Fleetscore-User" doc:"who uploads, for the audit"`
+	Key           []string       `query:"key" doc:"key columns; by default those of the hub"`
+	Time          string         `query:"time" doc:"time column; by default that of the hub"`
+	Values        []string       `query:"values" doc:"value columns; by default those of the dataset, or for a new one all others that hold a number in the first row"`
+	TimeUnit      table.TimeUnit `query:"time_unit" doc:"what times that are numbers count since 1970: s, ms, us or ns"`
+	CompleteUntil time.Time      `query:"complete_until" doc:"the dataset is complete until then; by default until its last row. Never moves back"`
+	ContentType   string         `header:"Content-Type"`
+	Author        string         `header:"X-Fleetscore-User" doc:"who uploads, for the audit"`
 	Upload
 }
 
@@ -238,23 +243,14 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 	}
 	if schema.Time == "" || len(schema.Key) == 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
-			WithHint("send ?time=TS&key=Device,Tag, or apply a fleet.yaml first")
+			WithHint("name them in the query (time=TS&key=Device,Tag), or with --time and --key of fleetscore dataset upload, or apply a configuration first: fleetscore apply")
 	}
 	if snap, err := s.deps.Catalog.Dataset(in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
 		schema.Values = snap.Schema.Values()
 	} else if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	read := table.ReadCSV
-	switch mt, _, _ := mime.ParseMediaType(in.ContentType); mt {
-	case "", "text/csv", "application/csv", "text/plain", "application/octet-stream":
-	case "application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/json":
-		read = table.ReadNDJSON
-	default:
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "rows of type %s can't be read", mt).
-			WithHint("send text/csv or application/x-ndjson")
-	}
-	got, err := read(ctx, "body", body, schema, table.ReadOptions{})
+	got, err := s.readBody(ctx, in, body, schema)
 	if err != nil {
 		return nil, fleetscore.Wrap("upload rows to dataset", in.Name, err)
 	}
@@ -264,9 +260,38 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 	}
 	if len(rows.ValueNames) == 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column but time and key holds a number in the first row").
-			WithHint("send ?values=NAME,… to say which columns are values")
+			WithHint("say which columns are values: values=NAME,… in the query, or --value of fleetscore dataset upload")
 	}
 	return rows, nil
+}
+
+// readBody reads the rows in the form that the request says.
+func (s *server) readBody(ctx context.Context, in *uploadRowsInput, body io.Reader, schema table.Schema) (*table.Input, error) {
+	opt := table.ReadOptions{TimeUnit: in.TimeUnit, MaxRows: s.cfg.MaxUploadBytes / 16, Say: table.Words{TimeUnit: "?time_unit="}}
+	if err := opt.TimeUnit.Validate(); err != nil {
+		return nil, err
+	}
+	read := table.ReadCSV
+	switch mt, _, _ := mime.ParseMediaType(in.ContentType); mt {
+	case "", "text/csv", "application/csv", "text/plain", "text/tab-separated-values", "application/octet-stream", "application/gzip", "application/zstd":
+	case "application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/json":
+		read = table.ReadNDJSON
+	case ParquetType, "application/x-parquet", "application/parquet":
+		data, err := io.ReadAll(body)
+		if err != nil {
+			return nil, err
+		}
+		return table.ReadParquet("body", data, schema, opt)
+	default:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "rows of type %s can't be read", mt).
+			WithHint("send text/csv, application/x-ndjson or %s", ParquetType)
+	}
+	content, err := files.Decompressed(body, s.cfg.MaxUploadBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	return read(ctx, "body", content, schema, opt)
 }
 
 // bodyError gives a failure to read a request its kind.

@@ -31,7 +31,7 @@
 //	GET  /nodes?pool=                             list of Node
 //	GET  /datasets                                list of Dataset
 //	GET  /datasets/{name}                         Dataset
-//	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as text/csv or application/x-ndjson → Uploaded
+//	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as CSV or NDJSON, also compressed, or Parquet → Uploaded
 //	GET  /fleets                                  list of Fleet
 //	GET  /fleets/{name}                           Fleet, with what is wrong with its models
 //	POST /fleets/{name}/sync                      Fleet; looks at the models now and compiles those that changed to a new generation

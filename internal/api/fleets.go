@@ -127,7 +127,7 @@ func (s *server) fleetConfig(ctx context.Context, op, name string) (fleetscore.C
 	c, ok := cfg.Fleets[name]
 	if !ok {
 		return cfg, c, fleetscore.Errorf(fleetscore.NotFound, op, name, "the configuration has no such fleet").
-			WithHint("GET %s/fleets lists them; fleetscore apply adds one", Prefix)
+			WithHint("fleetscore fleet list shows them; fleetscore apply adds one")
 	}
 	return cfg, c, nil
 }

@@ -144,7 +144,7 @@ func (s *server) listOccurrences(ctx context.Context, in *struct {
 	}
 	if _, ok := cfg.Pipelines[in.Pipeline]; !ok && len(occ) == 0 {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "list occurrences", in.Pipeline, "there is no such pipeline").
-			WithHint("GET %s/schedules lists them", Prefix)
+			WithHint("fleetscore schedule list shows them")
 	}
 	return answerList(occ, ""), nil
 }

@@ -1,12 +1,18 @@
 package cli
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +21,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/config"
+	rowfiles "github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -79,46 +87,206 @@ logs. Other rows don't change. A server does this by itself every ten minutes.`,
 	})
 }
 
+// upload is one run of "dataset upload".
+type upload struct {
+	reading
+	key, values              []string
+	time, until, badRowsText string
+	partRows                 int // sent at once, about; for tests
+}
+
+// uploadRows is how many rows are sent at once: a body far below what a server takes.
+const uploadRows = 1 << 20
+
 func newDatasetUploadCommand() *cobra.Command {
-	var until string
-	cmd := remote(&cobra.Command{
-		Use:   "upload NAME FILE",
-		Short: "Add rows of a CSV or NDJSON file to a dataset",
-		Long: `Adds the rows of a file to a dataset; the time and key columns are those of the
-hub in fleet.yaml. A row with the time and key of one that is there takes its
-place, and within the file the last such row counts; sending the same file twice
-changes nothing. The dataset is complete until its last row, or until
---complete-until.`,
-		Example: "  fleetscore dataset upload history readings.csv",
-		Args:    cobra.ExactArgs(2),
+	u := upload{partRows: uploadRows}
+	var cmd *cobra.Command
+	cmd = remote(&cobra.Command{
+		Use:   "upload NAME PATH…",
+		Short: "Add rows of files to a dataset",
+		Long: `Adds rows to a dataset. PATH is what fleetscore score takes as --data: CSV, JSON lines
+and Parquet files, compressed or not, folders, patterns, Delta tables, stores' URLs, or -
+for standard input. The time, key and value columns are those of the dataset; for a new
+one those of the hub in fleet.yaml, or of --time, --key and --value.
+
+A row with the time and key of one that is there takes its place, and of several such
+rows in the files the last counts; sending the same files twice changes nothing. The
+dataset is complete until its last row, or until --complete-until. Many rows are sent in
+several parts, by time; after a failure the same command completes them.`,
+		Example: "  fleetscore dataset upload history readings.csv\n  fleetscore dataset upload history 'lake/readings' --time ts --key device --value temperature",
+		Args:    cobra.MinimumNArgs(2),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		f, err := os.Open(args[1])
-		if err != nil {
-			return nil, fleetscore.Errorf(fleetscore.NotFound, "read rows", args[1], "%w", pathCause(err))
-		}
-		defer f.Close()
-		media := "text/csv"
-		if ext := filepath.Ext(args[1]); ext == ".ndjson" || ext == ".jsonl" {
-			media = "application/x-ndjson"
-		}
-		query := url.Values{}
-		if until != "" {
-			t, err := table.ParseTime(until)
-			if err != nil {
-				return nil, usagef("--complete-until %s: not a time such as 2026-11-23T10:00:00Z", until)
-			}
-			query.Set("complete_until", t.Time().Format(time.RFC3339Nano))
-		}
-		var up api.Uploaded
-		if err := c.Send(ctx, http.MethodPost, "/datasets/"+url.PathEscape(args[0])+"/rows", query, media, f, &up); err != nil {
-			return nil, err
-		}
-		l := &listing{columns: []string{"dataset", "rows", "added", "replaced", "same", "repeated", "complete until"}, single: true}
-		l.add(up, up.Dataset, thousands(up.Rows), thousands(up.Added), thousands(up.Replaced), thousands(up.Same), thousands(up.Repeated), stampOf(up.CompleteUntil))
-		return l, nil
+		return u.run(ctx, c, cmd, args[0], args[1:])
 	})
-	cmd.Flags().StringVar(&until, "complete-until", "", "no row with this stamp or an earlier one is still expected")
+	f := cmd.Flags()
+	u.reading.addTo(cmd)
+	f.StringSliceVar(&u.key, "key", nil, "key columns, e.g. Device,Tag; by default those of the dataset or of the hub")
+	f.StringVar(&u.time, "time", "", "time column, e.g. TS; by default that of the dataset or of the hub")
+	f.StringSliceVar(&u.values, "value", nil, "value columns; by default those of the dataset, or for a new one all others that hold numbers")
+	f.StringVar(&u.until, "complete-until", "", "no row with this stamp or an earlier one is still expected")
+	f.StringVar(&u.badRowsText, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
 	return cmd
+}
+
+func (u *upload) run(ctx context.Context, c *client.Client, cmd *cobra.Command, name string, paths []string) (*listing, error) {
+	opt, err := u.options()
+	if err != nil {
+		return nil, err
+	}
+	if opt.BadRows, err = parseBadRows(u.badRowsText); err != nil {
+		return nil, err
+	}
+	var until *fleetscore.Micros
+	if u.until != "" {
+		t, err := table.ParseTime(u.until)
+		if err != nil {
+			return nil, usagef("--complete-until %s: not a time such as 2026-11-23T10:00:00Z", u.until)
+		}
+		until = &t
+	}
+	schema, err := u.schema(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	var end func()
+	opt.Progress = new(atomic.Int64)
+	end = startProgress(cmd.ErrOrStderr(), "reading", opt.Progress, rowfiles.Size(paths), "MB")
+	in, err := rowfiles.Read(ctx, paths, cmd.InOrStdin(), schema, opt)
+	end()
+	if err != nil {
+		if in != nil && in.Rejected > 0 {
+			return nil, withHint(err, "correct the rows, or tolerate a share of malformed ones with --bad-rows skip:1%")
+		}
+		return nil, err
+	}
+	writeRejects(cmd.ErrOrStderr(), in)
+	switch {
+	case in.Rows.Len() == 0:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", name, "the files hold no rows")
+	case len(in.Rows.ValueNames) == 0:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", name, "no column but time and key holds a number in the first row").
+			WithHint("say which columns are values with --value")
+	}
+	done, err := u.send(ctx, c, name, in.Rows, until)
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{columns: []string{"dataset", "rows", "added", "replaced", "same", "repeated", "complete until"}, single: true}
+	l.add(done, done.Dataset, thousands(done.Rows), thousands(done.Added), thousands(done.Replaced), thousands(done.Same), thousands(done.Repeated), stampOf(done.CompleteUntil))
+	return l, nil
+}
+
+// schema is the columns to read: of the flags, else of the dataset, else of the hub.
+func (u *upload) schema(ctx context.Context, c *client.Client, name string) (table.Schema, error) {
+	s := table.Schema{Time: u.time, Key: u.key, Values: u.values}
+	var d api.Dataset
+	err := c.Get(ctx, "/datasets/"+url.PathEscape(name), nil, &d)
+	switch {
+	case err == nil && d.Query != "":
+		return s, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", name, "query %s writes it", d.Query).
+			WithHint("upload under another name, and let a pipeline score that")
+	case err == nil:
+		s.Time = cmp.Or(s.Time, d.Time)
+		if len(s.Key) == 0 {
+			s.Key = d.Key
+		}
+		if len(s.Values) == 0 {
+			s.Values = d.Values
+		}
+	case !fleetscore.NotFound.Is(err):
+		return s, err
+	}
+	if s.Time != "" && len(s.Key) > 0 {
+		return s, nil
+	}
+	if r, err := c.Open(ctx, "/config", nil); err == nil {
+		defer r.Close()
+		text, err := io.ReadAll(io.LimitReader(r, config.MaxBytes))
+		if err != nil {
+			return s, fleetscore.Wrap("read configuration", c.Server(), err)
+		}
+		if cfg, err := config.Parse("fleet.yaml", text); err == nil { // it is in force; another release may know more
+			s.Time = cmp.Or(s.Time, cfg.Hub.Time)
+			if len(s.Key) == 0 {
+				s.Key = cfg.Hub.Key
+			}
+		}
+	} else if !fleetscore.NotFound.Is(err) {
+		return s, err
+	}
+	if s.Time == "" || len(s.Key) == 0 {
+		return s, usagef("it isn't known which columns are time and key: there is no dataset %s and no configuration in force; say it with --time and --key", name)
+	}
+	return s, nil
+}
+
+// send sends the rows in parts, by time: whoever waits for the dataset to be complete
+// until a time finds all rows until then.
+func (u *upload) send(ctx context.Context, c *client.Client, name string, rows *fleetscore.Rows, until *fleetscore.Micros) (api.Uploaded, error) {
+	sum := api.Uploaded{Dataset: name}
+	query := url.Values{"time": {rows.TimeName}, "key": {strings.Join(rows.KeyNames, ",")}, "values": {strings.Join(rows.ValueNames, ",")}}
+	for part := range rows.PartsByTime(u.partRows) {
+		var body bytes.Buffer
+		if err := table.WriteRowsParquet(&body, part); err != nil {
+			return sum, err
+		}
+		sum.Rows += int64(part.Len())
+		if until != nil {
+			at := *until
+			if sum.Rows < int64(rows.Len()) {
+				at = min(at, part.Times[part.Len()-1])
+			}
+			query.Set("complete_until", at.Time().Format(time.RFC3339Nano))
+		}
+		var done api.Uploaded
+		if err := c.Send(ctx, http.MethodPost, "/datasets/"+url.PathEscape(name)+"/rows", query, api.ParquetType, bytes.NewReader(body.Bytes()), &done); err != nil {
+			return sum, err
+		}
+		sum.Added, sum.Replaced, sum.Same, sum.Repeated = sum.Added+done.Added, sum.Replaced+done.Replaced, sum.Same+done.Same, sum.Repeated+done.Repeated
+		sum.CompleteUntil, sum.Version = done.CompleteUntil, done.Version
+	}
+	return sum, nil
+}
+
+// writeRejects says which malformed rows were left out, grouped by cause.
+func writeRejects(w io.Writer, in *table.Input) {
+	if in.Rejected == 0 {
+		return
+	}
+	type cause struct {
+		column, reason string
+	}
+	count, first := map[cause]int{}, map[cause]table.Reject{}
+	var order []cause
+	for _, r := range in.Rejects {
+		k := cause{r.Column, r.Reason}
+		if count[k]++; count[k] == 1 {
+			first[k] = r
+			order = append(order, k)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b cause) int { return count[b] - count[a] })
+	fmt.Fprintf(w, "warning: %s malformed and left out, of %s\n", plural(int(in.Rejected), "row"), thousands(in.Records))
+	const most = 10
+	for i, k := range order {
+		if i == most {
+			fmt.Fprintf(w, "  and %s more\n", plural(len(order)-most, "cause"))
+			return
+		}
+		r, where := first[k], ""
+		if k.column != "" {
+			where = "column " + k.column + ": "
+		}
+		fmt.Fprintf(w, "  %s: %s%s (such as %s, line %d: %q)\n", plural(count[k], "row"), where, k.reason, r.File, r.Line, r.Value)
+	}
+}
+
+// withHint replaces what an error says to do.
+func withHint(err error, hint string) error {
+	if e, ok := errors.AsType[*fleetscore.Error](err); ok {
+		return e.WithHint("%s", hint)
+	}
+	return err
 }
 
 // reading is the flags that say how files of rows are read.

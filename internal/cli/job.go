@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -103,8 +105,10 @@ func waitJob(ctx context.Context, c *client.Client, notes io.Writer, id string) 
 		case fleetscore.JobSucceeded:
 			return oneJob(j), nil
 		case fleetscore.JobPartlyFailed:
+			sayCauses(ctx, c, notes, id)
 			return oneJob(j), exitError(exitPartly)
 		case fleetscore.JobFailed, fleetscore.JobCanceled:
+			sayCauses(ctx, c, notes, id)
 			return oneJob(j), exitError(exitFailed)
 		}
 	}
@@ -206,34 +210,81 @@ func newJobLogsCommand() *cobra.Command {
 
 func newJobCoverageCommand() *cobra.Command {
 	var outcomes []string
-	cmd := remote(&cobra.Command{Use: "coverage JOB", Short: "How each sensor of a job ended", Example: "  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --outcome failed", Args: cobra.ExactArgs(1)},
+	var causes bool
+	cmd := remote(&cobra.Command{Use: "coverage JOB", Short: "How each sensor of a job ended",
+		Long: `Lists how each sensor of a job ended, or with --causes why sensors weren't scored:
+those that failed, timed out, were quarantined or have no model, grouped by reason.`,
+		Example: "  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --outcome failed\n  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --causes", Args: cobra.ExactArgs(1)},
 		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-			query := url.Values{"limit": {"10000"}}
-			if len(outcomes) > 0 {
-				query.Set("outcome", strings.Join(outcomes, ","))
+			if causes {
+				return causesOf(ctx, c, args[0], outcomes)
 			}
 			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "reason"}}
-			for {
-				var page api.List[fleetscore.Item]
-				if err := c.Get(ctx, jobPath(args[0], "coverage"), query, &page); err != nil {
-					return nil, err
+			return l, eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
+				first, last, model := "-", "-", "-"
+				if i.First != 0 {
+					first, last = stamp(i.First.Time()), stamp(i.Last.Time())
 				}
-				for _, i := range page.Items {
-					first, last, model := "-", "-", "-"
-					if i.First != 0 {
-						first, last = stamp(i.First.Time()), stamp(i.Last.Time())
-					}
-					if !i.Model.IsZero() {
-						model = i.Model.Short()
-					}
-					l.add(i, i.Key.String(), string(i.Outcome), thousands(i.Rows), thousands(i.Anomalies), first, last, model, orDash(i.Reason))
+				if !i.Model.IsZero() {
+					model = i.Model.Short()
 				}
-				if page.Next == "" {
-					return l, nil
-				}
-				query.Set("after", page.Next)
-			}
+				l.add(i, i.Key.String(), string(i.Outcome), thousands(i.Rows), thousands(i.Anomalies), first, last, model, orDash(i.Reason))
+			})
 		})
 	cmd.Flags().StringSliceVar(&outcomes, "outcome", nil, "only sensors that ended so")
+	cmd.Flags().BoolVar(&causes, "causes", false, "why sensors weren't scored, a line per reason")
 	return cmd
+}
+
+// eachItem reads the outcomes of a job's sensors.
+func eachItem(ctx context.Context, c *client.Client, job string, outcomes []string, take func(fleetscore.Item)) error {
+	query := url.Values{"limit": {"10000"}}
+	if len(outcomes) > 0 {
+		query.Set("outcome", strings.Join(outcomes, ","))
+	}
+	for {
+		var page api.List[fleetscore.Item]
+		if err := c.Get(ctx, jobPath(job, "coverage"), query, &page); err != nil {
+			return err
+		}
+		for _, i := range page.Items {
+			take(i)
+		}
+		if page.Next == "" {
+			return nil
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+// unscored are the outcomes that have a cause.
+var unscored = []string{string(fleetscore.Failed), string(fleetscore.TimedOut), string(fleetscore.Quarantined), string(fleetscore.NoModel)}
+
+func jobCauses(ctx context.Context, c *client.Client, job string, outcomes []string) ([]scorer.Cause, error) {
+	if len(outcomes) == 0 {
+		outcomes = unscored
+	}
+	var items []fleetscore.Item
+	err := eachItem(ctx, c, job, outcomes, func(i fleetscore.Item) { items = append(items, i) })
+	return scorer.CausesOf(slices.Values(items)), err
+}
+
+func causesOf(ctx context.Context, c *client.Client, job string, outcomes []string) (*listing, error) {
+	found, err := jobCauses(ctx, c, job, outcomes)
+	l := &listing{columns: []string{"sensors", "outcome", "reason", "such as"}}
+	for _, x := range found {
+		l.add(x, thousands(x.Sensors), string(x.Outcome), x.Reason, shortList(x.Examples))
+	}
+	return l, err
+}
+
+// sayCauses says why sensors of a job that ended weren't scored. The job's state is
+// what counts, so that it is silent where the coverage can't be read.
+func sayCauses(ctx context.Context, c *client.Client, w io.Writer, job string) {
+	found, err := jobCauses(ctx, c, job, nil)
+	if err != nil || len(found) == 0 {
+		return
+	}
+	writeCauses(w, found)
+	fmt.Fprintf(w, "fleetscore job coverage %s lists every sensor\n", job)
 }

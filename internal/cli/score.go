@@ -158,12 +158,8 @@ func (s *scoring) parse() error {
 	if s.Workers < 0 {
 		return usagef("--workers %d: 0 or more are possible", s.Workers)
 	}
-	if share, ok := strings.CutPrefix(s.badRows, "skip:"); ok {
-		if err := s.BadRows.UnmarshalText([]byte(share)); err != nil {
-			return usagef("--bad-rows %s: %q is no share such as 1%%", s.badRows, share)
-		}
-	} else if s.badRows != "fail" {
-		return usagef("--bad-rows %s: fail, or skip:1%% are possible", s.badRows)
+	if s.BadRows, err = parseBadRows(s.badRows); err != nil {
+		return err
 	}
 	for _, p := range []struct {
 		flag, text string
@@ -179,6 +175,18 @@ func (s *scoring) parse() error {
 		*p.to = &t
 	}
 	return nil
+}
+
+// parseBadRows reads --bad-rows.
+func parseBadRows(text string) (share fleetscore.Percent, err error) {
+	of, ok := strings.CutPrefix(text, "skip:")
+	switch {
+	case !ok && text != "fail":
+		return 0, usagef("--bad-rows %s: fail, or skip:1%% are possible", text)
+	case ok && share.UnmarshalText([]byte(of)) != nil:
+		return 0, usagef("--bad-rows %s: %q is no share such as 1%%", text, of)
+	}
+	return share, nil
 }
 
 func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {

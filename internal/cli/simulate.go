@@ -144,17 +144,28 @@ func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Ti
 		if to.Sub(from) > most {
 			to = from.Add(most)
 		}
-		body = body[:0]
 		n := int64(0)
-		for r := range fleet.Readings(from, to) {
-			body = r.AppendNDJSON(body)
-			n++
-		}
-		if n > 0 {
+		deliver := func() error {
+			if n == 0 {
+				return nil
+			}
 			if err := s.deliver(ctx, progress, body); err != nil {
 				return err
 			}
 			sent += n
+			body, n = body[:0], 0
+			return nil
+		}
+		for r := range fleet.Readings(from, to) {
+			body = r.AppendNDJSON(body)
+			if n++; len(body) >= maxSend {
+				if err := deliver(); err != nil {
+					return err
+				}
+			}
+		}
+		if err := deliver(); err != nil {
+			return err
 		}
 		from = to
 		if time.Since(to) < step {
@@ -167,6 +178,10 @@ func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Ti
 		}
 	}
 }
+
+// maxSend is about how many bytes are sent at once, far below what a server takes,
+// however many sensors there are.
+const maxSend = 1 << 20
 
 // patience is how long a server may be away before people are told.
 const patience = time.Second

@@ -102,7 +102,7 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	}
 	p, ok := cfg.Pipelines[pipeline]
 	if !ok {
-		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleet.yaml names the pipelines; apply it first")
+		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleetscore schedule list shows the pipelines; fleetscore apply adds one")
 	}
 	now := s.now()
 	decide := func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {

@@ -3,6 +3,7 @@ package scorer
 import (
 	"cmp"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 
@@ -38,6 +39,27 @@ func (c causes) add(k fleetscore.Key, o fleetscore.Outcome, reason, group string
 	c[id].Examples = append(c[id].Examples, k.String())
 	slices.Sort(c[id].Examples) // whichever goroutine came first
 	c[id].Examples = c[id].Examples[:min(len(c[id].Examples), maxExamples)]
+}
+
+// CausesOf groups items that failed, timed out, were quarantined or have no model by
+// outcome and reason, without what differs from key to key; most sensors first.
+func CausesOf(items iter.Seq[fleetscore.Item]) []Cause {
+	c := causes{}
+	for it := range items {
+		switch it.Outcome {
+		case fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined, fleetscore.NoModel:
+		default:
+			continue
+		}
+		group := strings.ReplaceAll(it.Reason, it.Key.String(), "")
+		for _, v := range it.Key.Values() {
+			if len(v) > 2 { // shorter ones may be part of any word
+				group = strings.ReplaceAll(group, v, "")
+			}
+		}
+		c.add(it.Key, it.Outcome, it.Reason, group)
+	}
+	return c.sorted()
 }
 
 // sorted is most sensors first.

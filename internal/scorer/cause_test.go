@@ -2,6 +2,7 @@ package scorer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,5 +39,21 @@ func TestCauses(t *testing.T) {
 	want := "100 failed bad000 bad001; 30 no_model none000 none001; 20 failed empty000 empty001"
 	if s := strings.Join(got, "; "); s != want || len(r.Causes[0].Examples) != maxExamples || !strings.Contains(r.Causes[0].Reason, "it is damaged") {
 		t.Errorf("got %s, want %s: %+v", s, want, r.Causes)
+	}
+}
+
+// TestCausesOfItems: outcomes that were read back group as when they were made.
+func TestCausesOfItems(t *testing.T) {
+	t.Parallel()
+	var items []fleetscore.Item
+	for i := range 50 {
+		name := fmt.Sprintf("press%c", 'a'+i)
+		items = append(items, fleetscore.Item{Key: fleetscore.Key(name), Outcome: fleetscore.Failed, Reason: fmt.Sprintf("read model model_%s: byte %d: it is damaged", name, i)},
+			fleetscore.Item{Key: fleetscore.Key(name + "2"), Outcome: fleetscore.NoData, Reason: "no rows"})
+	}
+	items = append(items, fleetscore.Item{Key: "x", Outcome: fleetscore.NoModel, Reason: "the fleet has no model for this sensor"})
+	got := CausesOf(slices.Values(items))
+	if len(got) != 2 || got[0].Sensors != 50 || got[1].Outcome != fleetscore.NoModel || got[1].Sensors != 1 {
+		t.Errorf("got %+v", got)
 	}
 }

@@ -151,6 +151,10 @@ func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out 
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %w", err)
 	}
+	if opt.MaxRows > 0 && file.NumRows() > opt.MaxRows {
+		return nil, fleetscore.Errorf(fleetscore.Exhausted, "read", name, "it has %d rows, more than the %d that are taken at once", file.NumRows(), opt.MaxRows).
+			WithHint("send it in several parts")
+	}
 	out = &frame{columns: make([]column, len(want))}
 	for i, w := range want {
 		leaf, ok := s.find(file, w.name)
@@ -167,7 +171,7 @@ func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out 
 			c.unsigned = !t.IsSigned
 		}
 		for _, g := range file.RowGroups() {
-			if err := c.chunk(g.ColumnChunks()[leaf.ColumnIndex]); err != nil {
+			if err := c.chunk(g.ColumnChunks()[leaf.ColumnIndex], int(file.NumRows())); err != nil {
 				return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "column %s: %w", w.name, err)
 			}
 		}
@@ -199,7 +203,8 @@ type converter struct {
 	opt      *ReadOptions
 }
 
-func (c *converter) chunk(chunk parquet.ColumnChunk) error {
+// chunk appends a chunk's values. They end where the file has no more rows.
+func (c *converter) chunk(chunk parquet.ColumnChunk, rows int) error {
 	pages := chunk.Pages()
 	defer pages.Close()
 	buf := make([]parquet.Value, 1024)
@@ -210,6 +215,9 @@ func (c *converter) chunk(chunk parquet.ColumnChunk) error {
 		}
 		if err != nil {
 			return err
+		}
+		if c.out.length()+int(page.NumRows()) > rows {
+			return fmt.Errorf("it has more values than the file has rows (%d)", rows)
 		}
 		if c.flat && c.page(page) {
 			parquet.Release(page)
@@ -469,6 +477,13 @@ func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
 	f.addRows(&p.Rows)
 	f.columns = append(f.columns, column{name: "Prediction", kind: kindDouble, doubles: p.Prediction},
 		column{name: "Score", kind: kindDouble, doubles: p.Score})
+	return writeParquet(w, f)
+}
+
+// WriteRowsParquet writes rows: time, key columns, values.
+func WriteRowsParquet(w io.Writer, rows *fleetscore.Rows) error {
+	f := &frame{}
+	f.addRows(rows)
 	return writeParquet(w, f)
 }
 

@@ -58,6 +58,7 @@ type ReadOptions struct {
 	Workers  int                  // goroutines; 0 means all cores
 	Progress *atomic.Int64        // bytes read so far are added; may be nil
 
+	MaxRows   int64    // of a Parquet file, few bytes of which can hold very many; 0: any number
 	Separator byte     // of fields in CSV; 0: guessed from the header
 	Decimal   byte     // '.' or ',' in numbers of CSV; 0: '.'
 	TimeUnit  TimeUnit // of times that are numbers; empty: they are refused
