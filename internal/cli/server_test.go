@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -435,11 +437,7 @@ func (p *process) settle(sent map[string]int64) {
 	p.t.Helper()
 	var last fleetscore.Micros
 	for id := range sent {
-		var at fleetscore.Micros
-		if m, err := table.ParseTime(strings.Fields(id)[0]); err == nil {
-			at = m
-		}
-		last = max(last, at)
+		last = max(last, rowTime(id))
 	}
 	end := time.Now().Add(60 * time.Second)
 	for {
@@ -486,7 +484,11 @@ func (p *process) checkCrash(sent map[string]int64) {
 		if err := p.Get(ctx, "/jobs/"+string(j.ID)+"/coverage", nil, &items); err != nil {
 			p.t.Fatal(err)
 		}
-		if j.State != fleetscore.JobSucceeded || j.Expected != 20 || len(items.Items) != 20 {
+		want := fleetscore.JobSucceeded
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(id string) bool { return j.Interval.ContainsMicros(rowTime(id)) }) {
+			want = fleetscore.JobFailed // all were frozen for as long as the interval lasts: nothing could be scored
+		}
+		if j.State != want || j.Expected != 20 || len(items.Items) != 20 {
 			why := ""
 			for _, i := range items.Items {
 				why = i.Reason
@@ -495,6 +497,15 @@ func (p *process) checkCrash(sent map[string]int64) {
 		}
 	}
 	p.t.Logf("%d readings in %d rows, %d jobs", sum(sent), len(got), len(jobs.Items))
+}
+
+// rowTime is the time of the row in which a reading is counted.
+func rowTime(id string) fleetscore.Micros {
+	at, err := table.ParseTime(strings.Fields(id)[0])
+	if err != nil {
+		panic(err)
+	}
+	return at
 }
 
 // readings counts the readings in the dataset's rows, per window and sensor, and
