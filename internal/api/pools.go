@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/schedule"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
 )
 
 // Pool is a pool of the configuration and what it does now.
@@ -113,7 +114,7 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 			sc.NextDue = s.nextDue(c, st.LastDue)
 		}
 		for _, p := range s.deps.Health.Problems() {
-			if p.Part == "schedule "+name {
+			if p.Part == scheduler.SchedulePart(name) {
 				sc.Problem = p.Problem
 			}
 		}

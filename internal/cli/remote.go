@@ -123,9 +123,9 @@ func newScheduleCommand() *cobra.Command {
 			if err := c.Get(ctx, "/schedules", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pipeline", "cron", "next due", "last due", "next interval from"}}
+			l := &listing{columns: []string{"pipeline", "cron", "next due", "last due", "next interval from", "problem"}}
 			for _, s := range got.Items {
-				l.add(s, s.Pipeline, orDash(s.Cron), stampOf(s.NextDue), stampOf(s.LastDue), stampOf(s.NextFrom))
+				l.add(s, s.Pipeline, orDash(s.Cron), stampOf(s.NextDue), stampOf(s.LastDue), stampOf(s.NextFrom), orDash(s.Problem))
 			}
 			return l, nil
 		}))

@@ -105,12 +105,16 @@ func (s *Scheduler) config(ctx context.Context) (fleetscore.Config, error) {
 	return cfg, err
 }
 
+// SchedulePart is what a pipeline's schedule is called where it is reported that its
+// due times aren't decided.
+func SchedulePart(pipeline string) string { return "schedule " + pipeline }
+
 // pipeline runs the loops of one pipeline.
 func (s *Scheduler) pipeline(ctx context.Context, name string) error {
 	jobs := ledger.JobsTopic(name)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range []loop{
-		{kind: "schedules", part: "schedule " + name, watch: []ledger.Topic{ledger.ConfigTopic, jobs},
+		{kind: "schedules", part: SchedulePart(name), watch: []ledger.Topic{ledger.ConfigTopic, jobs},
 			step: func(ctx context.Context) (next, error) { return s.due(ctx, name) }},
 		{kind: "plans", part: "pipeline " + name, watch: []ledger.Topic{ledger.ConfigTopic, jobs},
 			step: func(ctx context.Context) (next, error) { return s.planAll(ctx, name) }},
