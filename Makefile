@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build demo test race crash parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build demo test race crash year parity spark check fmt bench microbench cross fuzz clean
 
 help: ## the targets, a line each
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ crash: ## kills, frozen processes, power cuts, full disks, wrong clocks and host
 
 spark: ## Delta tables written by Spark are read (needs Python and Java; some minutes)
 	FLEETSCORE_SPARK=1 $(GO) test -run TestSpark -count 1 -timeout 40m -v ./internal/files
+
+year: ## a year of jobs on a clock of its own: what it leaves behind, and how long commits and pages take then (15 minutes)
+	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
 
 check: ## format, vet, linters, architecture, all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi

@@ -72,6 +72,7 @@ var levels = map[string]int{
 	"internal/testkit":  testsOnly,
 	"internal/archtest": testsOnly,
 	"bench":             testsOnly,
+	"bench/year":        testsOnly,
 }
 
 // lowAllowed are the modules that levels 0 and 1 may use besides the standard

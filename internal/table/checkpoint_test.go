@@ -156,7 +156,7 @@ func TestOldEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.txns["upload/1"], d.txns["query/q/p0/position"] = 1, 7
-	state, err := d.stateNow(t.Context(), time.Now().Add(keepEntries + time.Hour))
+	state, err := d.stateNow(t.Context(), time.Now().Add(keepEntries+time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

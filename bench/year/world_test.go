@@ -1,0 +1,343 @@
+// Package year simulates what a system looks like after a year of jobs, on a clock of
+// its own: how many files and rows it has, and how long opening, committing, leasing
+// and pages take, beside its first day. It has tests only. "make year" is the long
+// form.
+package year
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/portal"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// The one dataset, pipeline and node.
+const (
+	dataset  = "readings"
+	pipeline = "p"
+	node     = fleetscore.NodeID("n1")
+)
+
+var keyNames = []string{"Device", "Tag"}
+
+// plan is how a simulation goes.
+type plan struct {
+	sensors            int
+	step               time.Duration // from job to job
+	retention, history time.Duration // 0 means what the configuration says without
+	first              int           // jobs of the first day that are measured
+	before, ledger     time.Duration // that are filled in before the jobs that follow: hours of the tables, jobs
+	then               time.Duration // of jobs that follow
+	careless           bool          // the store's disk isn't synced
+}
+
+// world is a server's parts that last: store, ledger, catalog, scheduler and portal.
+type world struct {
+	t     *testing.T
+	plan  plan
+	dir   string
+	clock atomic.Int64 // microseconds
+	hook  func(op string, name fleetscore.BlobName)
+
+	bucket store.Bucket
+	ledger *ledger.SQLite
+	tables *catalog.Catalog
+	sched  *scheduler.Scheduler
+	portal http.Handler
+	stop   func()
+
+	nodes *catalog.Catalog // what a node remembers of the tables
+	jobs  int
+	spent spent
+}
+
+// spent is how long what took, one for each job.
+type spent struct{ lease, commit, whole, overview, job, sensor []time.Duration }
+
+func newWorld(t *testing.T, p plan) *world {
+	t.Helper()
+	w := &world{t: t, plan: p, dir: t.TempDir()}
+	w.clock.Store(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC).UnixMicro())
+	for s := range p.sensors {
+		name := filepath.Join(w.dir, "store", "models", "m", fmt.Sprintf("model_%d_a", s))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte("model"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: keyNames, Time: "TS"},
+		Datasets: map[string]fleetscore.DatasetConfig{dataset: {Retention: fleetscore.Duration(p.retention)}},
+		Fleets:   map[string]fleetscore.FleetConfig{"f": {Path: "models/m", Model: "model_{Device}_{Tag}", Sync: fleetscore.Duration(365 * 24 * time.Hour)}},
+		Pools:    map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2, Scale: fleetscore.ScaleConfig{Max: 2}}},
+		Pipelines: map[string]fleetscore.PipelineConfig{pipeline: {Dataset: dataset, Fleet: "f", Features: []string{"Value"}, Pool: "cpu",
+			Limits: fleetscore.LimitsConfig{Tries: 2}, Retention: fleetscore.Duration(p.retention), History: fleetscore.Duration(p.history)}}}
+	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.sched.SyncFleet(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) now() time.Time { return time.UnixMicro(w.clock.Load()).UTC() }
+
+// aged is the store's folder, in which blobs are as old as the world's clock says.
+type aged struct {
+	store.Bucket
+	w *world
+}
+
+func (a *aged) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
+	info, err := a.Bucket.Put(ctx, name, body, opt)
+	if err == nil {
+		now := a.w.now()
+		if err = os.Chtimes(filepath.Join(a.w.dir, "store", string(name)), now, now); err == nil && a.w.hook != nil {
+			a.w.hook("put", name)
+		}
+	}
+	return info, err
+}
+
+func (a *aged) Delete(ctx context.Context, name fleetscore.BlobName) error {
+	err := a.Bucket.Delete(ctx, name)
+	if err == nil && a.w.hook != nil {
+		a.w.hook("delete", name)
+	}
+	return err
+}
+
+// start opens everything, as a server does.
+func (w *world) start() {
+	w.t.Helper()
+	fatal := func(err error) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	dir, err := store.OpenDirOn(filepath.Join(w.dir, "store"), func(d durable.Disk) durable.Disk {
+		if w.plan.careless {
+			return careless{d}
+		}
+		return d
+	})
+	fatal(err)
+	w.bucket = &aged{dir, w}
+	w.ledger, err = ledger.Open(w.t.Context(), filepath.Join(w.dir, "ledger.db"))
+	fatal(err)
+	w.tables = catalog.NewReporting(w.bucket, nil, w.now)
+	w.nodes = catalog.New(w.bucket)
+	w.sched, err = scheduler.New(scheduler.Config{SpoolDir: filepath.Join(w.dir, "spool")}, scheduler.Deps{Ledger: w.ledger, Store: w.bucket, Catalog: w.tables, Now: w.now})
+	fatal(err)
+	doors, err := access.Open(w.t.Context(), access.Config{Open: true}, access.Deps{})
+	fatal(err)
+	w.portal, err = portal.New(portal.Deps{Doors: doors, Ledger: w.ledger, Logs: w.sched, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
+		Queries: func() []aggregator.Status { return []aggregator.Status{{Query: "q", Dataset: dataset}} }, Gateway: func() gateway.Stats { return gateway.Stats{} }})
+	fatal(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.sched.Run(ctx) }()
+	w.stop = func() {
+		cancel()
+		<-done
+		if err := w.ledger.Close(); err != nil {
+			w.t.Error(err)
+		}
+		if err := dir.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// rowsAt are rows of sensors at a time.
+func rowsAt(sensors int, stamps ...time.Time) *fleetscore.Rows {
+	r := &fleetscore.Rows{TimeName: "TS", KeyNames: keyNames, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
+	for s := range sensors {
+		r.Keys = append(r.Keys, fleetscore.Key(fmt.Sprintf("%d\x1fa", s)))
+		for n, at := range stamps {
+			r.KeyIndex, r.Times, r.Values[0] = append(r.KeyIndex, uint32(s)), append(r.Times, fleetscore.MicrosOf(at)), append(r.Values[0], float64(s+n))
+		}
+	}
+	return r
+}
+
+// minute commits the next rows, as an aggregator would.
+func (w *world) minute() (to time.Time) {
+	w.t.Helper()
+	to = w.now().Add(w.plan.step)
+	w.clock.Store(to.UnixMicro())
+	ctx, d := w.t.Context(), w.tables.Dataset(dataset)
+	if err := d.Create(ctx, table.DatasetSchema("TS", keyNames, []string{"Value"})); err != nil {
+		w.t.Fatal(err)
+	}
+	files, err := d.WriteRows(ctx, rowsAt(w.plan.sensors, to), fmt.Sprint(to.Unix()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	txns := map[string]int64{"query/q/p0/position": to.Unix(), "query/q/p0/complete_until": to.UnixMicro(), "query/q/partitions": 1}
+	if _, err := d.Commit(ctx, table.Commit{Operation: "STREAMING UPDATE", Add: files, Txns: txns}); err != nil {
+		w.t.Fatal(err)
+	}
+	return to
+}
+
+// carryOut lets a minute pass: its rows come, a job scores them, pages are looked at.
+func (w *world) carryOut() {
+	w.t.Helper()
+	ctx, to := w.t.Context(), w.minute()
+	begun := time.Now()
+	j, err := w.sched.Submit(ctx, pipeline, &fleetscore.Interval{From: to.Add(-w.plan.step), To: to})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	changes, stop := w.ledger.Watch(ledger.JobTopic(j.ID))
+	defer stop()
+	if _, err := w.sched.Register(ctx, dispatch.Hello{Node: node, Pool: "cpu", Slots: 64}); err != nil {
+		w.t.Fatal(err)
+	}
+	var scoring time.Duration
+	var last time.Time
+	for left := -1; left != 0; {
+		asked := time.Now()
+		reply, err := w.sched.Lease(ctx, node, dispatch.LeaseRequest{Free: 64, Wait: fleetscore.Duration(20 * time.Second)})
+		if err != nil || len(reply.Leases) == 0 {
+			w.t.Fatal(reply, err)
+		}
+		if left < 0 {
+			if j, err = w.ledger.Job(ctx, j.ID); err != nil {
+				w.t.Fatal(err)
+			}
+			left = j.Tasks
+			w.spent.lease = append(w.spent.lease, time.Since(asked))
+		}
+		for _, l := range reply.Leases {
+			at := time.Now()
+			r := w.score(l)
+			scoring += time.Since(at)
+			last = time.Now()
+			if err := w.sched.Complete(ctx, l.ID, r); err != nil {
+				w.t.Fatal(err)
+			}
+			left--
+		}
+	}
+	for end := time.After(20 * time.Second); !j.State.Ended(); {
+		select {
+		case <-changes:
+		case <-end:
+			w.t.Fatalf("job %s is %s: %s", j.ID, j.State, j.Reason)
+		}
+		if j, err = w.ledger.Job(ctx, j.ID); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.spent.commit = append(w.spent.commit, time.Since(last))
+	w.spent.whole = append(w.spent.whole, time.Since(begun)-scoring)
+	if j.State != fleetscore.JobSucceeded {
+		w.t.Fatalf("job %s is %s: %s", j.ID, j.State, j.Reason)
+	}
+	w.jobs++
+	w.look(j)
+}
+
+// look opens pages.
+func (w *world) look(j fleetscore.Job) {
+	w.t.Helper()
+	get := func(path string) time.Duration {
+		at := time.Now()
+		rec := httptest.NewRecorder()
+		w.portal.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodGet, path, nil))
+		if rec.Code != http.StatusOK {
+			w.t.Fatalf("%s: %d\n%s", path, rec.Code, rec.Body)
+		}
+		return time.Since(at)
+	}
+	w.spent.overview = append(w.spent.overview, get("/"))
+	w.spent.job = append(w.spent.job, get("/jobs/"+string(j.ID)))
+	w.spent.sensor = append(w.spent.sensor, get("/sensors/"+pipeline+"?key=1&key=a"))
+}
+
+// score does what a node does, with models that find nothing.
+func (w *world) score(l dispatch.Lease) dispatch.Result {
+	w.t.Helper()
+	ctx := w.t.Context()
+	fatal := func(err error) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if l.Index == 0 || w.plan.sensors > 500 {
+		fatal(w.sched.AppendLog(ctx, l.ID, dispatch.LogChunk{Stream: "stderr", Data: []byte("scored\n")}))
+	}
+	pack, err := fleet.OpenPack(ctx, w.bucket, l.Fleet, l.Generation, l.Shards)
+	fatal(err)
+	defer pack.Close()
+	rows, err := w.nodes.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards})
+	fatal(err)
+	p := predictionsOf(rows)
+	r := dispatch.Result{Outcomes: fleetscore.Counts{}, Rows: int64(rows.Len())}
+	items := itemsOf(pack.Keys(), rows)
+	for _, i := range items {
+		r.Outcomes[i.Outcome]++
+	}
+	r.Predictions, err = w.nodes.Predictions(l.Pipeline).WritePredictions(ctx, p, l.Job, l.Revision)
+	fatal(err)
+	r.Coverage, err = w.nodes.Coverage(l.Pipeline).WriteItems(ctx, items, l.KeyNames, l.Job, l.Interval)
+	fatal(err)
+	return r
+}
+
+func predictionsOf(rows *fleetscore.Rows) *fleetscore.Predictions {
+	return &fleetscore.Predictions{Rows: *rows, Models: make([]fleetscore.Digest, len(rows.Keys)), Prediction: make([]float64, rows.Len()), Score: make([]float64, rows.Len())}
+}
+
+func itemsOf(keys []fleetscore.Key, rows *fleetscore.Rows) (items []fleetscore.Item) {
+	for _, k := range keys {
+		i := fleetscore.Item{Key: k, Outcome: fleetscore.NoData}
+		if slices.Contains(rows.Keys, k) {
+			i.Outcome, i.Rows = fleetscore.Scored, 1
+		}
+		items = append(items, i)
+	}
+	return items
+}
+
+// maintain does what the server does every ten minutes.
+func (w *world) maintain() {
+	w.t.Helper()
+	done, err := w.sched.Maintain(w.t.Context(), "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, m := range done {
+		if m.Problem != "" {
+			w.t.Fatalf("%s: %s", m.Table, m.Problem)
+		}
+	}
+}
