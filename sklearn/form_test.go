@@ -41,7 +41,7 @@ func TestRecordForm(t *testing.T) {
 		forms[class] = crc64.Update(forms[class], table, []byte(fmt.Sprint(len(record), record[16:24])))
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "version %d\n", recordVersion)
+	fmt.Fprintf(&b, "version %d\n", RecordVersion)
 	classes := make([]string, 0, len(forms))
 	for class := range forms {
 		classes = append(classes, class)
@@ -55,12 +55,12 @@ func TestRecordForm(t *testing.T) {
 	if want := string(data); *update {
 		version, _, _ := strings.Cut(want, "\n")
 		if now, _, _ := strings.Cut(got, "\n"); now == version && got != want && err == nil {
-			t.Log("records of this version had another form; raise recordVersion, unless nobody has any")
+			t.Log("records of this version had another form; raise RecordVersion, unless nobody has any")
 		}
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	} else if got != want {
-		t.Errorf("records have another form than those of this version: raise recordVersion, then run go test ./sklearn -run TestRecordForm -update\n%s", got)
+		t.Errorf("records have another form than those of this version: raise RecordVersion, then run go test ./sklearn -run TestRecordForm -update\n%s", got)
 	}
 }

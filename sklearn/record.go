@@ -26,10 +26,13 @@ import (
 //
 // docs/formats/record.md describes the state.
 const (
-	recordMagic   = "FSMR"
-	recordVersion = 3
-	recordHeader  = 32
+	recordMagic  = "FSMR"
+	recordHeader = 32
 )
+
+// RecordVersion is that of the native records that are written, and the only one that is
+// read. It changes with what the records of any class hold.
+const RecordVersion = 3
 
 const (
 	opRecord = "read record"
@@ -58,7 +61,7 @@ func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 		return dst, err
 	}
 	copy(body, recordMagic)
-	binary.LittleEndian.PutUint32(body[4:], recordVersion)
+	binary.LittleEndian.PutUint32(body[4:], RecordVersion)
 	binary.LittleEndian.PutUint32(body[8:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(body[16:], uint32(m.features))
 	binary.LittleEndian.PutUint32(body[20:], uint32(m.findings))
@@ -95,8 +98,8 @@ func (r *RecordReader) read(m *Model, data []byte) error {
 	if len(data) < recordHeader || string(data[:4]) != recordMagic {
 		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are no native record", len(data))
 	}
-	if v := binary.LittleEndian.Uint32(data[4:]); v != recordVersion {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "version %d, but this release reads %d", v, recordVersion).
+	if v := binary.LittleEndian.Uint32(data[4:]); v != RecordVersion {
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "version %d, but this release reads %d", v, RecordVersion).
 			WithHint("pack the fleet again with this release")
 	}
 	if n := binary.LittleEndian.Uint32(data[8:]); uint64(n) != uint64(len(data)) {

@@ -86,7 +86,7 @@ func TestDamagedRecord(t *testing.T) {
 func seal(record []byte) {
 	if len(record) >= recordHeader {
 		copy(record, recordMagic)
-		binary.LittleEndian.PutUint32(record[4:], recordVersion)
+		binary.LittleEndian.PutUint32(record[4:], RecordVersion)
 		binary.LittleEndian.PutUint32(record[8:], uint32(len(record)))
 		binary.LittleEndian.PutUint32(record[12:], crc32.Checksum(record[16:], castagnoli))
 	}

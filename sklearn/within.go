@@ -23,7 +23,10 @@ func inside(g *pickle.Graph, root pickle.Value) (pickle.Value, string, error) {
 	default:
 		return root, "", nil
 	}
-	found := models(g, root, "", 0, nil)
+	found, foreign := models(g, root, "", 0, nil)
+	if foreign != nil { // which may be the model
+		return root, "", foreign
+	}
 	switch len(found) {
 	case 1:
 		return found[0].value, found[0].path, nil
@@ -49,7 +52,9 @@ const (
 )
 
 // models appends the estimators in a container, each once.
-func models(g *pickle.Graph, v pickle.Value, path string, level int, found []place) []place {
+//
+// An object of a class that isn't known is the error's: it may be a model too.
+func models(g *pickle.Graph, v pickle.Value, path string, level int, found []place) ([]place, error) {
 	e := g.Entries(v)
 	for i := 0; len(found) <= maxPlaces; i++ {
 		key := pickle.Value(0)
@@ -65,13 +70,18 @@ func models(g *pickle.Graph, v pickle.Value, path string, level int, found []pla
 			if !slices.ContainsFunc(found, func(p place) bool { return p.value == item }) {
 				found = append(found, place{within(g, path, key, i), item})
 			}
+		case item.Kind() == pickle.KindObject && g.Foreign(item) != nil:
+			return found, g.Foreign(item)
 		case level < maxLevels && (item.Kind() == pickle.KindDict || item.Kind() == pickle.KindList || item.Kind() == pickle.KindTuple):
 			if path := within(g, path, key, i); g.Spend(visit*len(path)) == nil {
-				found = models(g, item, path, level+1, found)
+				var err error
+				if found, err = models(g, item, path, level+1, found); err != nil {
+					return found, err
+				}
 			}
 		}
 	}
-	return found
+	return found, nil
 }
 
 // visit is the work of looking at one thing in a container.

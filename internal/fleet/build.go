@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,13 +264,10 @@ func compile(ctx context.Context, m Member, data []byte, readErr error, limit in
 		}
 	}
 	r.detail = reason(err)
-	switch {
-	case strings.Contains(r.detail, "is not supported"):
-		r.flags = Unsupported
-	case notFinite.MatchString(r.detail):
-		r.flags = NotFinite
+	if refusal, ok := errors.AsType[*sklearn.Refusal](err); ok {
+		r.flags = flagOf[refusal.Reason]
 	}
-	if r.flags == 0 || !isPickle(data) { // it is no model that another runtime could score
+	if r.flags == 0 || r.flags == HoldsCode || !isPickle(data) { // it is no model that another runtime could score, or should
 		r.flags |= NotModel
 		return r, out[:from], false
 	}
@@ -291,9 +287,11 @@ func isPickle(data []byte) bool {
 	return false
 }
 
-// notFinite recognises the reasons of package sklearn by their words; a reason it
-// doesn't know counts as unreadable.
-var notFinite = regexp.MustCompile(`holds (NaN|[+-]Inf)|is no finite number`)
+// flagOf tells reasons for which a model was refused apart; others count as unreadable.
+var flagOf = map[sklearn.Reason]Flags{
+	sklearn.HoldsCode: HoldsCode, sklearn.NotFinite: NotFinite,
+	sklearn.UnknownClass: Unsupported, sklearn.OtherLibrary: Unsupported, sklearn.Unsupported: Unsupported,
+}
 
 // detailSeparator stands between the estimators of a native model, the releases
 // that wrote it, the number of its features, and their names.

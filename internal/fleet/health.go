@@ -58,6 +58,7 @@ type CauseCode string
 // The causes, most harmful first: those before TooOldModel keep a sensor from
 // being scored, or make its predictions worthless.
 const (
+	HoldsCodeModel    CauseCode = "holds_code" // Python would run code if it read the file
 	UnreadableModel   CauseCode = "unreadable"
 	UnsupportedModel  CauseCode = "unsupported"
 	NotFiniteModel    CauseCode = "not_finite"
@@ -71,7 +72,7 @@ const (
 	DuplicateModel    CauseCode = "duplicate"
 )
 
-var causeOrder = []CauseCode{UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, WrongFeatureNames, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
+var causeOrder = []CauseCode{HoldsCodeModel, UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, WrongFeatureNames, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
 
 var causeMessages = map[CauseCode]string{
 	MissingModel:  "the sensor is expected and has no model: its rows end as no_model; train one, or give its class a default",
@@ -209,6 +210,8 @@ func (d *doctor) member(i int, e *Entry) {
 
 func causeOf(f Flags) CauseCode {
 	switch {
+	case f&HoldsCode != 0:
+		return HoldsCodeModel
 	case f&Unsupported != 0:
 		return UnsupportedModel
 	case f&NotFinite != 0:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // Marks tell whether a file is as it was: a number per member, made of its size
@@ -17,10 +18,10 @@ import (
 
 const marksMagic = "FSMK"
 
-// readerVersion is raised when models are read differently than before, so that
-// packs are made anew: the class list and the version of native records don't
-// say everything.
-const readerVersion = 2
+// readerVersion changes when models are read differently than before, so that packs are
+// made anew: with the form of records by itself, else its first number is raised, as the
+// class list doesn't say everything.
+const readerVersion = 3<<16 | sklearn.RecordVersion
 
 // markOf is never 0.
 func markOf(i store.Info) uint64 {

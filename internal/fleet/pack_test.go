@@ -280,12 +280,14 @@ func TestSyncWritesChangedSegments(t *testing.T) {
 }
 
 // TestBadModels: a file that can't be used costs its own sensor, and the pack
-// says why and keeps the file.
+// says why. It keeps the file, unless Python would run code to read it.
 func TestBadModels(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	src, dst := models(t, 3), dir(t)
 	put(t, src, "model_0_1", []byte("\x80\x04cos\nsystem\n."))
+	other := "\x80\x04cxgboost.sklearn\nXGBClassifier\n)\x81}b."
+	put(t, src, "model_0_2", []byte(other))
 	p := open(t, dst, syncTo(t, src, dst).Generation, fleetscore.AllShards, maxHeldBytes)
 	if _, _, err := p.Model(ctx, "0\x1f0"); err != nil {
 		t.Error(err)
@@ -297,7 +299,10 @@ func TestBadModels(t *testing.T) {
 	if digest != fleetscore.DigestOf([]byte("\x80\x04cos\nsystem\n.")) {
 		t.Error("the digest is not the file's")
 	}
-	if data, _, err := p.Original(ctx, "0\x1f1"); err != nil || string(data) != "\x80\x04cos\nsystem\n." {
+	if data, _, err := p.Original(ctx, "0\x1f1"); !fleetscore.NotFound.Is(err) && !fleetscore.Invalid.Is(err) || data != nil {
+		t.Errorf("what would have run code is kept: %q, %v", data, err)
+	}
+	if data, _, err := p.Original(ctx, "0\x1f2"); err != nil || string(data) != other {
 		t.Errorf("original: %q, %v", data, err)
 	}
 	if _, _, err := p.Original(ctx, "0\x1f0"); !fleetscore.NotFound.Is(err) {

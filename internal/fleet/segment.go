@@ -19,7 +19,7 @@ const (
 	rowBytes       = 64
 )
 
-// Flags say what is known of a member's model. The lowest byte is what native
+// Flags say what is known of a member's model. The lowest 7 bits are what native
 // records hold as findings.
 type Flags uint16
 
@@ -29,14 +29,15 @@ const (
 	FlagsNothing    Flags = 1 << 1  // no row is an outlier, whatever its values
 	TooOld          Flags = 1 << 2  // a current scikit-learn can't load or score the file
 	Constant        Flags = 1 << 3  // every row gets the same class or value
+	HoldsCode       Flags = 1 << 7  // the file was refused because Python would run code when it read it
 	Native          Flags = 1 << 8  // the body is a native record
 	Original        Flags = 1 << 9  // the body is the file as it was; Detail says why
 	Shared          Flags = 1 << 10 // the body lies in the shared segment, under the member's name
 	NoModel         Flags = 1 << 11 // the sensor is expected and has no model
 	Unreadable      Flags = 1 << 12 // there is no body; Detail says why
 	NotFinite       Flags = 1 << 13 // the model was refused because it holds NaN or infinite numbers
-	NotModel        Flags = 1 << 15 // there is no body, because the file is no model; Detail says why
 	Unsupported     Flags = 1 << 14 // the model was refused because of a class or parameter
+	NotModel        Flags = 1 << 15 // there is no body, because the file is no model; Detail says why
 )
 
 // hasBody reports whether the body lies in the row's own segment.

@@ -223,6 +223,9 @@ func TestHealth(t *testing.T) {
 	put(t, src, "model_5_1", []byte("cos\nsystem\n.x"))
 	put(t, src, "model_5_2", []byte("\x80\x04]"))
 	put(t, src, "model_5_3", []byte("\x80\x04]]]"))
+	for i, class := range []string{"xgboost.sklearn\nXGBClassifier", "lightgbm.sklearn\nLGBMClassifier", "pyod.models.knn\nKNN"} {
+		put(t, src, fmt.Sprintf("model_5_%d", 4+i), []byte("c"+class+"\n)\x81}b."))
+	}
 	put(t, src, "model_6_0", vary(0)) // as model_0_0
 	put(t, src, "model_6_1", vary(77))
 	put(t, src, "model_6_1.pkl", vary(78))
@@ -232,10 +235,10 @@ func TestHealth(t *testing.T) {
 	for _, c := range g.Health.Causes {
 		got = append(got, fmt.Sprint(c.Code, " ", c.Sensors))
 	}
-	if want := []string{"unreadable 2", "unreadable 1", "unsupported 2", "constant 1", "duplicate 2"}; !slices.Equal(got, want) {
+	if want := []string{"holds_code 2", "unreadable 2", "unreadable 1", "unsupported 1", "unsupported 1", "unsupported 1", "constant 1", "duplicate 2"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v: %+v", got, want, g.Health.Causes)
 	}
-	if h := g.Health.Against("pipeline p", []string{"a", "b", "c"}, ""); h.Causes[3].Code != WrongFeatures || h.Causes[3].Sensors < 11 || !strings.Contains(h.Causes[3].Message, "takes 1 features, pipeline p has 3") {
+	if h, i := g.Health.Against("pipeline p", []string{"a", "b", "c"}, ""), 6; h.Causes[i].Code != WrongFeatures || h.Causes[i].Sensors < 11 || !strings.Contains(h.Causes[i].Message, "takes 1 features, pipeline p has 3") {
 		t.Errorf("%+v", h.Causes)
 	}
 	if h := g.Health.Against("pipeline p", []string{"a"}, ""); len(h.Causes) != len(g.Health.Causes) {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -105,6 +106,7 @@ func (f Float) MarshalJSON() ([]byte, error) {
 
 // Failure is models that failed alike.
 type Failure struct {
+	Code        string   `json:"code,omitempty"` // of what we can't score: the reason, such as "code", "library" or "class"
 	Error       string   `json:"error"`
 	Explanation string   `json:"explanation,omitempty"`
 	Models      int64    `json:"models"`
@@ -166,6 +168,9 @@ func (r *run) sample(ctx context.Context, files []File) ([]File, error) {
 		m, _, err := open(f)
 		if err != nil {
 			addFailure(refused, err.Error(), "", "", f.Name)
+			if why, ok := errors.AsType[*sklearn.Refusal](err); ok {
+				refused[err.Error()+"\x00"].Code = why.Reason.String()
+			}
 			continue
 		}
 		i := m.Info()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -220,9 +221,17 @@ func TestSample(t *testing.T) {
 		}
 		return x, nil
 	}
-	r, err := Run(t.Context(), cfg, append(files, File{"bad", bad}))
-	if err != nil || r.Compared != 2 || r.Files != 4 || r.Rows != 20 || len(r.Unsupported) != 1 || r.Unsupported[0].Examples[0] != "bad" || r.Equal {
+	code := filepath.Join(t.TempDir(), "code")
+	if err := os.WriteFile(code, []byte("cposix\nsystem\n(S'true'\ntR."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Run(t.Context(), cfg, append(files, File{"bad", bad}, File{"code", code}))
+	if err != nil || r.Compared != 2 || r.Files != 5 || r.Rows != 20 || len(r.Unsupported) != 2 || r.Unsupported[0].Examples[0] != "bad" || r.Unsupported[1].Code != "code" || r.Equal {
 		t.Errorf("%+v, %v", r, err)
+	}
+	var b strings.Builder
+	if err := r.Write(&b, func(io.Writer, []string, [][]string) error { return nil }); err != nil || !strings.Contains(b.String(), "Python would run code to read 1 of the models: load model: posix.system") {
+		t.Errorf("%v: %s", err, b.String())
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // Write prints the report for people; table prints rows in columns.
@@ -44,7 +46,16 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 		}
 	}
 	section(&b, "This Python can't use", r.NotLoadable)
-	section(&b, "We can't score", r.Unsupported)
+	code, other := []Failure{}, []Failure{}
+	for _, f := range r.Unsupported {
+		if f.Code == sklearn.HoldsCode.String() {
+			code = append(code, f)
+		} else {
+			other = append(other, f)
+		}
+	}
+	section(&b, "Python would run code to read", code)
+	section(&b, "We can't score", other)
 	if r.Equal {
 		b.WriteString("\nno difference\n")
 	}

@@ -135,7 +135,7 @@ def main():
     train = rng.normal(0, 1, (30, 2))
     if ALL:
         import scipy.sparse
-        fx.refuse("sparse", OneClassSVM(nu=0.3, gamma=0.5).fit(scipy.sparse.csr_matrix(train)), "scipy.sparse.")
+        fx.refuse("sparse", OneClassSVM(nu=0.3, gamma=0.5).fit(scipy.sparse.csr_matrix(train)), "sparse data")
         fx.refuse("unfitted", Pipeline([("scaler", StandardScaler()), ("clf", OneClassSVM())]), "mean_ is missing")
         fx.refuse("array", train, "holds numpy")
     fx.finish()

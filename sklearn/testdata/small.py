@@ -4,7 +4,7 @@ lack, and such as somebody changed by hand after the fit.
     python small.py FILE.zip
 
 cases.json says of each what its methods give for some rows, or that it has to be
-refused, and for which parameter. Works with scikit-learn 0.24 or later.
+refused, and for which parameter. Works with scikit-learn 0.24 or later; dill, if it is there, writes some.
 """
 import json
 import pickle
@@ -28,15 +28,15 @@ ROWS = X[:6] + 0.1
 cases, files = [], {}
 
 
-def add(name, model, refused=None, rows=ROWS):
-    out = {}
+def add(name, holds, refused=None, rows=ROWS, model=None, dumps=pickle.dumps):
+    out, model = {}, holds if model is None else model
     for m in METHODS if refused is None else ():
         try:
             got = np.asarray(getattr(model, m)(rows), dtype=float)
         except AttributeError:
             continue
         out[m] = {"cols": int(got.size // len(rows)), "values": pack(got.reshape(len(rows), -1))}
-    files[name + ".pickle"] = pickle.dumps(model, 4)
+    files[name + ".pickle"] = dumps(holds, 4)
     cases.append({"name": name, "cols": rows.shape[1], "x": pack(rows), "out": out, "refused": refused})
 
 
@@ -170,6 +170,64 @@ def shadows():
     add("in_binarizer", mlp, "inverse_transform")
 
 
+def my_scorer(est, x, y):
+    return est.score(x, y)
+
+
+def my_loss(a, b):
+    return float((a == b).mean())
+
+
+def leftovers():
+    """What fitting needs, and no prediction: it may be of any class."""
+    from functools import partial
+    from joblib import Memory
+    from scipy import stats
+    from sklearn.metrics import f1_score, make_scorer
+    ms, tree_, depth = model_selection, tree.DecisionTreeClassifier(random_state=1), {"max_depth": [1, 2]}
+    own_split = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
+    for cv in (ms.ShuffleSplit(2, random_state=np.random.RandomState(3)), ms.RepeatedKFold(n_splits=2, n_repeats=2), ms.TimeSeriesSplit(3), ms.PredefinedSplit(np.arange(40) % 3), ms.LeaveOneOut(), own_split):
+        add("cv_" + type(cv).__name__, ms.GridSearchCV(tree_, depth, cv=cv).fit(X, C))
+    add("cv_groups", ms.GridSearchCV(tree_, depth, cv=ms.GroupKFold(2)).fit(X, C, groups=np.arange(40) % 4))
+    for name, scoring in (("name", "roc_auc"), ("made", make_scorer(f1_score, average="macro")), ("own", my_scorer), ("own_made", make_scorer(my_loss)), ("several", {"a": "accuracy", "b": make_scorer(f1_score)})):
+        add("scoring_" + name, ms.GridSearchCV(tree_, depth, cv=2, scoring=scoring, refit="a" if name == "several" else True).fit(X, C))
+    if VERSION < (1, 0):
+        from sklearn.experimental import enable_hist_gradient_boosting  # noqa: F401
+    for name, scoring in (("name", "roc_auc"), ("own", my_scorer)):
+        add("hist_scoring_" + name, ensemble.HistGradientBoostingClassifier(max_iter=2, max_leaf_nodes=3, scoring=scoring, **({"early_stopping": True} if VERSION >= (0, 23) else {"n_iter_no_change": 2})).fit(X, C))
+    add("other_candidates", ms.GridSearchCV(pipeline.Pipeline([("m", tree_)]), {"m": [tree_, Unknown()]}, cv=2).fit(X, C))
+    add("distributions", ms.RandomizedSearchCV(tree_, {"max_depth": stats.randint(1, 3), "min_impurity_decrease": stats.expon(scale=1e-9)}, n_iter=2, cv=2, random_state=1).fit(X, C))
+    for name, f in (("information", feature_selection.mutual_info_classif), ("partial", partial(feature_selection.mutual_info_classif, random_state=0)), ("own", my_selection)):
+        add("select_" + name, feature_selection.SelectKBest(f, k=1).fit(X, C))
+    add("texts", svm.SVC(kernel=np.str_("rbf"), gamma=np.str_("scale"), decision_function_shape=np.str_("ovr")).fit(X, C))
+    add("truths", preprocessing.StandardScaler(with_mean=np.bool_(False)).fit(X))
+    add("memory", pipeline.Pipeline([("a", preprocessing.StandardScaler()), ("b", tree_)], memory=Memory(None)).fit(X, C))
+    fitted = tree_.fit(X, C)
+    add("dict", {"model": fitted, "columns": ["a", "b"], "rows": X, "limits": (1, 2)}, model=fitted)
+    add("tuple", (fitted, "first"), model=fitted)
+    if VERSION >= (1, 6):
+        from sklearn.frozen import FrozenEstimator
+        add("frozen", FrozenEstimator(fitted))
+        add("frozen_calibrated", CalibratedClassifierCV(FrozenEstimator(fitted)).fit(X, C))
+    try:
+        import dill
+    except ImportError:
+        return
+    for name, model in (("pipeline", pipeline.make_pipeline(preprocessing.StandardScaler(), tree_).fit(X, C)), ("forest", ensemble.RandomForestClassifier(2, max_depth=1).fit(X, C)), ("search", ms.GridSearchCV(tree_, depth, cv=2, scoring="accuracy").fit(X, C))):
+        add("dill_" + name, model, dumps=dill.dumps)
+
+
+class Unknown(tree.DecisionTreeClassifier):
+    """A class of one's own that isn't chosen."""
+
+    def score(self, x, y):
+        return -1.0
+
+
+def my_selection(x, y):
+    return np.abs(x).sum(0)
+
+
 def in_tree(model):
     model.estimators_[1].apply = np.sign
     return model
@@ -180,7 +238,7 @@ def in_step(model):
     return model
 
 
-for part in (linear, select, search, boosting, trees, others, shadows):
+for part in (linear, select, search, boosting, trees, others, shadows, leftovers):
     part()
 with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as z:
     files["cases.json"] = json.dumps(cases).encode()

@@ -26,6 +26,7 @@ func tag[T []byte | string](name T) uint64 {
 // is wrong and give something harmless; the caller need not look.
 type Attributes struct {
 	Class, Name string
+	self        pickle.Value // the estimator
 	b           *Builder
 	list        []pickle.Attribute
 	kept        *pickle.Kept // what the list is of; nil if the file's shape is new

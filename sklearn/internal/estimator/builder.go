@@ -137,7 +137,7 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	}
 	defer g.Refund(room)
 	a, first := b.frame(), len(b.attrs)
-	*a = Attributes{b: b, Class: c.Name, Name: name}
+	*a = Attributes{b: b, self: v, Class: c.Name, Name: name}
 	if err := a.read(c.Name, state); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,24 @@ package estimator
 
 import "github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 
+// OwnMethod refuses an attribute with the name of a method, unless it is that method of
+// the estimator itself: some releases leave one behind.
+func (a *Attributes) OwnMethod(name string) {
+	g := a.b.Graph
+	v := a.Value(name)
+	if v == 0 {
+		return
+	}
+	class, args, _ := g.Call(v)
+	if class != nil && class.Name == "getattr" && len(args) == 2 && args[0] == a.self {
+		if t, ok := g.Text(args[1]); ok && string(t) == name {
+			return
+		}
+	}
+	a.unknown = name
+	a.judge(a.Class)
+}
+
 // LossOf is the class of a fitted loss, the attribute that has the first of the names,
 // and its link function: each as scikit-learn calls it, empty where there is none. What
 // an estimator predicts goes by these, not by its parameters loss and link.

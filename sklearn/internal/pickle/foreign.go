@@ -8,8 +8,9 @@ import (
 )
 
 // foreign is a class or function that isn't on the list. To name one does nothing, as
-// in a parameter scoring=my_function, which no prediction depends on; so it is refused
-// only where it would be called, or where its meaning is asked for.
+// in a parameter scoring=my_function, which no prediction depends on, nor does an empty
+// object of it; so it is refused only where it would be called with arguments, or where
+// its meaning is asked for.
 type foreign struct{ module, name string }
 
 // pushForeign pushes a name that isn't on the list.
@@ -25,19 +26,18 @@ func (g *Graph) pushForeign(module, name []byte) error {
 	return g.push(makeValue(kindForeign, len(g.foreign)-1))
 }
 
-// Foreign is the refusal of a value that is a class or function which isn't on the
-// list; nil for anything else.
+// Foreign is the refusal of a class or function which isn't on the list, or of an object
+// of such a class; nil for anything else.
 func (g *Graph) Foreign(v Value) error {
-	if v.kind() != kindForeign {
+	if v = g.classOf(v); v.kind() != kindForeign {
 		return nil
 	}
 	return g.names.refusal(g.foreign[v.index()], false)
 }
 
-// called refuses what isn't on the list and would be called. A class that is made
-// empty by its own name (NEWOBJ) runs no code by itself; all else is code.
-func (g *Graph) called(op byte, callable Value) error {
-	return g.names.refusal(g.foreign[callable.index()], op != opNewobj && op != opNewobjEx)
+// called refuses what isn't on the list and would be called with arguments.
+func (g *Graph) called(callable Value) error {
+	return g.names.refusal(g.foreign[callable.index()], true)
 }
 
 // refusal explains a class or function that isn't on the list; called says that

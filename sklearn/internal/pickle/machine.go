@@ -428,7 +428,7 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 	if v.Kind() == k {
 		return v, nil
 	}
-	if class, _ := g.Instance(v); class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict)) {
+	if class, _ := g.Instance(v); g.Foreign(v) == nil && (class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict))) {
 		return 0, g.damaged("items are added to something that takes none")
 	}
 	items := g.object(v, objectItems)
@@ -447,24 +447,37 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 
 // pushObject records that the opcode made an object of a class or by a function.
 func (g *Graph) pushObject(op byte, callable, args Value) error {
-	if callable.kind() == kindForeign {
-		return g.called(op, callable)
-	}
-	if callable.Kind() != KindGlobal {
-		return g.damaged("something is called that is no named class or function")
-	}
-	if args.Kind() != KindTuple {
-		return g.damaged("%s.%s is called without a tuple of arguments", g.names.list[callable.index()].Module, g.names.list[callable.index()].Name)
-	}
-	if err := g.callable(op, callable, args); err != nil {
-		return err
+	state := Value(0)
+	switch {
+	case args.Kind() != KindTuple:
+		return g.damaged("%s is called without a tuple of arguments", g.Describe(callable))
+	case callable.kind() == kindForeign:
+		if op != opNewobj && op != opNewobjEx {
+			return g.called(callable)
+		}
+		// A class that is made empty by its own name runs no code by itself. What comes of
+		// it is refused only where it is looked at, as a parameter cv=ShuffleSplit() isn't.
+	case callable.Kind() != KindGlobal:
+		return refusal.New(refusal.Code, "byte %d: Python would call what it made itself while it reads the file", g.at).
+			WithHint("no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either")
+	case g.isGlobal(callable, createArray): // of dill: an array by its three parts
+		parts := g.Tuple(args)
+		if op != opReduce || len(parts) < 3 || len(parts) > 4 || !g.isGlobal(parts[0], reconstruct) || parts[1].Kind() != KindTuple || parts[2].Kind() != KindTuple ||
+			len(parts) == 4 && parts[3].Kind() != KindNone && g.Count(parts[3]) > 0 {
+			return g.damaged("dill made an array in a way that isn't known")
+		}
+		callable, args, state = parts[0], parts[1], parts[2]
+	default:
+		if err := g.callable(op, callable, args); err != nil {
+			return err
+		}
 	}
 	cells, err := g.room(g.cells, objectCells)
 	if err != nil {
 		return err
 	}
 	at := len(cells)
-	g.cells = append(cells, Value(op), callable, args, 0, 0)
+	g.cells = append(cells, Value(op), callable, args, state, 0)
 	return g.push(makeValue(KindObject, at))
 }
 
@@ -472,13 +485,6 @@ func (g *Graph) pushObject(op byte, callable, args Value) error {
 func (g *Graph) callable(op byte, callable, args Value) error {
 	c := &g.names.list[callable.index()]
 	fresh := op == opNewobj || op == opNewobjEx
-	if c.Use == reconstructor || c.Use == newobj { // the class that is made is an argument
-		if class := g.Tuple(args); len(class) > 0 {
-			if err := g.Foreign(class[0]); err != nil {
-				return err
-			}
-		}
-	}
 	ok := false
 	switch c.Use {
 	case Class:

@@ -33,6 +33,7 @@ const (
 	orderedDict
 	setClass
 	arrayWrapper // joblib: an array whose contents follow in the stream
+	createArray  // dill: an array, by the function, arguments and state of reconstruct
 )
 
 // Name is one class or function a file may contain, exactly so spelled.
@@ -135,6 +136,10 @@ var structural = [...]Name{
 
 	{"joblib.numpy_pickle", "NumpyArrayWrapper", arrayWrapper, 0, false},
 	{"sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper", arrayWrapper, 0, true},
+
+	{"dill._dill", "_create_array", createArray, 0, false},
+	{"builtins", "getattr", Inert, 0, false}, // a method of a scorer; to call what it gives is refused
+	{"__builtin__", "getattr", Inert, 0, false},
 
 	// Generators that a random_state, or an estimator, keeps.
 	{"numpy.random", "__RandomState_ctor", Inert, 0, false},

@@ -8,21 +8,34 @@ func (g *Graph) Instance(v Value) (class *Name, state Value) {
 	if v.Kind() != KindObject {
 		return nil, 0
 	}
-	c := g.object(v, objectCallable)
-	args := g.Tuple(g.object(v, objectArgs))
-	switch {
-	case g.isGlobal(c, reconstructor):
-		if len(args) != 3 || !g.isGlobal(args[1], object) || args[2].Kind() != KindNone {
-			return nil, 0
-		}
-		c = args[0]
-	case g.isGlobal(c, newobj) && len(args) == 1:
-		c = args[0]
-	}
+	c := g.classOf(v)
 	if c.kind() != KindGlobal {
 		return nil, 0
 	}
 	return &g.names.list[c.index()], g.object(v, objectState)
+}
+
+// classOf is the class of an object, or what made it; of anything else the value itself.
+func (g *Graph) classOf(v Value) Value {
+	if v.Kind() != KindObject {
+		return v
+	}
+	c := g.object(v, objectCallable)
+	if c.kind() != KindGlobal {
+		return c
+	}
+	switch args := g.Tuple(g.object(v, objectArgs)); g.names.list[c.index()].Use {
+	case reconstructor:
+		if len(args) != 3 || !g.isGlobal(args[1], object) || args[2].Kind() != KindNone {
+			return 0
+		}
+		return args[0]
+	case newobj:
+		if len(args) == 1 {
+			return args[0]
+		}
+	}
+	return c
 }
 
 // instance reports whether v is an object of a class with that use.
@@ -63,8 +76,8 @@ func (g *Graph) Describe(v Value) string {
 	if c, _ := g.Instance(v); c != nil {
 		return c.Module + "." + c.Name
 	}
-	if v.kind() == kindForeign {
-		return g.foreign[v.index()].module + "." + g.foreign[v.index()].name
+	if c := g.classOf(v); c.kind() == kindForeign {
+		return g.foreign[c.index()].module + "." + g.foreign[c.index()].name
 	}
 	if n := g.Global(v); n != nil {
 		return n.Module + "." + n.Name

@@ -77,6 +77,7 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	}
 	a.Agrees("n_trees_per_iteration_", len(h.baseline))
 	a.Unset("_in_fit")
+	a.OwnMethod("_raw_predict") // left by early stopping with a scorer, since 1.4
 	return h
 }
 
