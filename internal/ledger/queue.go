@@ -64,8 +64,10 @@ const (
 	countLeased = `SELECT COUNT(*) FROM tasks WHERE pool = ? AND state = 'leased'`
 	nextRetry   = `SELECT MIN(not_before) FROM tasks WHERE pool = ? AND state = 'queued' AND not_before > ?`
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
-	selectDue   = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ? ORDER BY job_seq, idx LIMIT ?`
-	selectTask  = `SELECT doc FROM tasks WHERE id = ?`
+	// The plus keeps the engine from the index by not_before, after which it would sort
+	// all tasks that wait.
+	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY job_seq, idx LIMIT ?`
+	selectTask = `SELECT doc FROM tasks WHERE id = ?`
 )
 
 // QueueDepth implements Queue.
