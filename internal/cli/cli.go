@@ -14,13 +14,17 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
 )
 
 // Version is the release, set when the binary is built.
@@ -65,6 +69,9 @@ func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writ
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitInterrupted
+	}
+	if unknown := (*pflag.NotExistError)(nil); errors.As(err, &unknown) {
+		err = usagef("%w%s", err, meant("--"+unknown.GetSpecifiedName(), flagNames(cmd)))
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i := range lines {
@@ -111,7 +118,7 @@ nodes that scales from zero, and a portal shows it all.
 		Version:           Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return prepare(cmd) },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("server", "", "address of the server that client commands talk to (default: http://127.0.0.1:7180, or https:// if this machine's user started it so)")
@@ -122,7 +129,177 @@ nodes that scales from zero, and a portal shows it all.
 		newValidateCommand(), newApplyCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
 		newModelCommand(), newSimulateCommand(), newScoreCommand())
 	sayExitCodes(root)
+	root.SetHelpCommand(newHelpCommand())
+	for _, cmd := range root.Commands() {
+		if cmd.HasSubCommands() && !cmd.Runnable() {
+			showVerbs(cmd)
+		}
+	}
+	root.Args, root.RunE = checkVerb, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	addCompletions(root)
 	return root
+}
+
+// prepare takes variables for flags that weren't given, and judges what every
+// command has before it does anything.
+func prepare(cmd *cobra.Command) error {
+	if err := flagsFromEnvironment(cmd); err != nil {
+		return err
+	}
+	if how, err := cmd.Flags().GetString("output"); err == nil {
+		return checkOutput(how)
+	}
+	return nil
+}
+
+// showVerbs has a noun without a verb show its verbs, and one with a wrong verb say
+// which is meant.
+func showVerbs(noun *cobra.Command) {
+	noun.Args, noun.RunE = checkVerb, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+func checkVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	if best := meant(args[0], names); best != "" {
+		return usagef("unknown command %s%s", args[0], best)
+	}
+	return usagef("unknown command %s; there are %s", args[0], strings.Join(names, ", "))
+}
+
+// meant asks whether the nearest word is meant; empty if none is like it.
+func meant(word string, known []string) string {
+	if best := fleetscore.Nearest(word, known); best != "" {
+		return "; is " + best + " meant?"
+	}
+	return ""
+}
+
+func flagNames(cmd *cobra.Command) (out []string) {
+	add := func(f *pflag.Flag) { out = append(out, "--"+f.Name) }
+	cmd.Flags().VisitAll(add)
+	cmd.InheritedFlags().VisitAll(add)
+	return out
+}
+
+// newHelpCommand is cobra's, but fails for what there is no help for.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Help about a command",
+		Example: "  fleetscore help job submit",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || found == nil {
+				return checkVerb(cmd.Root(), args)
+			}
+			if len(rest) > 0 && found.HasSubCommands() {
+				return checkVerb(found, rest)
+			}
+			return found.Help()
+		},
+	}
+}
+
+// addCompletions has the shell complete what the server knows, and values of flags.
+func addCompletions(root *cobra.Command) {
+	kinds := map[string]func(context.Context, *client.Client) ([]string, error){
+		"PIPELINE": namesOf("/schedules", func(s api.Schedule) string { return s.Pipeline }),
+		"JOB":      namesOf("/jobs", func(j fleetscore.Job) string { return string(j.ID) + "\t" + string(j.State) }),
+		"fleet":    namesOf("/fleets", func(f api.Fleet) string { return f.Name }),
+		"dataset":  namesOf("/datasets", func(d api.Dataset) string { return d.Name }),
+		"token":    namesOf("/tokens", func(t api.Token) string { return t.Name + "\t" + string(t.Role) }),
+	}
+	values := map[string][]string{"output": outputs, "format": {"csv", "parquet"}, "missing": {"fail", "skip", "model"}, "features-by": {"name", "position"},
+		"time-unit": {"s", "ms", "us", "ns"}, "separator": {"comma", "semicolon", "tab", "space"}}
+	for _, o := range fleetscore.Outcomes {
+		values["outcome"] = append(values["outcome"], string(o))
+	}
+	var each func(cmd *cobra.Command)
+	each = func(cmd *cobra.Command) {
+		use := strings.Fields(cmd.Use)
+		if len(use) > 1 && cmd.ValidArgsFunction == nil {
+			kind := strings.Trim(use[1], "[]")
+			if kind == "NAME" && cmd.HasParent() && cmd.Name() != "create" {
+				kind = cmd.Parent().Name()
+			}
+			if ask := kinds[kind]; ask != nil {
+				cmd.ValidArgsFunction = complete(ask, len(use) > 2)
+			}
+		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if list := values[f.Name]; list != nil {
+				must(cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp)))
+			}
+			if f.Name == "pipeline" {
+				must(cmd.RegisterFlagCompletionFunc(f.Name, complete(kinds["PIPELINE"], false)))
+			}
+		})
+		for _, c := range cmd.Commands() {
+			each(c)
+		}
+	}
+	each(root)
+}
+
+// must panics where only a slip in this package can be to blame.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// namesOf asks the server for a list.
+func namesOf[T any](path string, name func(T) string) func(context.Context, *client.Client) ([]string, error) {
+	return func(ctx context.Context, c *client.Client) ([]string, error) {
+		var got api.List[T]
+		if err := c.Get(ctx, path, nil, &got); err != nil {
+			return nil, err
+		}
+		out := make([]string, len(got.Items))
+		for i, x := range got.Items {
+			out[i] = name(x)
+		}
+		return out, nil
+	}
+}
+
+// completionPatience is how long a shell waits for the server's answer.
+const completionPatience = 2 * time.Second
+
+// complete completes the first argument by what the server knows; files are
+// completed behind it, if there may be more. Without a server there are no names.
+func complete(ask func(context.Context, *client.Client) ([]string, error), more bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			if more {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		if flagsFromEnvironment(cmd) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		c, err := dial(cmd)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+		defer cancel()
+		names, err := ask(ctx, c)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, start) }), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // sayExitCodes adds them to the help of every command that doesn't have them.

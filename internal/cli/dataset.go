@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,7 +28,7 @@ import (
 func newDatasetCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "dataset", Short: "Tables of rows"}
 	row := func(l *listing, d api.Dataset) {
-		l.add(d, d.Name, orDash(d.Query), thousands(d.Rows), strconv.Itoa(d.Files), stampOf(d.First), stampOf(d.Last), stampOf(d.CompleteUntil), orDash(d.Problem))
+		l.add(d, d.Name, d.Query, d.Rows, d.Files, d.First, d.Last, d.CompleteUntil, d.Problem)
 	}
 	columns := []string{"dataset", "query", "rows", "files", "first", "last", "complete until", "problem"}
 	cmd.AddCommand(
@@ -81,7 +80,7 @@ logs. Other rows don't change. A server does this by itself every ten minutes.`,
 		}
 		l := &listing{columns: []string{"table", "files", "joined", "into", "expired", "deleted", "problem"}}
 		for _, m := range got.Items {
-			l.add(m, m.Table, strconv.Itoa(m.Files), strconv.Itoa(m.Replaced), strconv.Itoa(m.By), strconv.Itoa(m.Expired), strconv.Itoa(m.Deleted), orDash(m.Problem))
+			l.add(m, m.Table, m.Files, m.Replaced, m.By, m.Expired, m.Deleted, m.Problem)
 		}
 		return l, nil
 	})
@@ -172,7 +171,7 @@ func (u *upload) run(ctx context.Context, c *client.Client, cmd *cobra.Command, 
 		return nil, err
 	}
 	l := &listing{columns: []string{"dataset", "rows", "added", "replaced", "same", "repeated", "complete until"}, single: true}
-	l.add(done, done.Dataset, thousands(done.Rows), thousands(done.Added), thousands(done.Replaced), thousands(done.Same), thousands(done.Repeated), stampOf(done.CompleteUntil))
+	l.add(done, done.Dataset, done.Rows, done.Added, done.Replaced, done.Same, done.Repeated, done.CompleteUntil)
 	return l, nil
 }
 

@@ -32,7 +32,7 @@ func newFleetListCommand() *cobra.Command {
 			}
 			l := &listing{columns: []string{"fleet", "path", "generation", "sensors", "native", "created", "looked at", "problem"}}
 			for _, f := range got.Items {
-				l.add(f, f.Name, f.Path, orDash(string(f.Generation)), thousands(f.Members), thousands(f.Native), stampOf(f.Created), stampOf(f.Synced), orDash(f.Problem))
+				l.add(f, f.Name, f.Path, string(f.Generation), f.Members, f.Native, f.Created, f.Synced, f.Problem)
 			}
 			return l, nil
 		})
@@ -78,7 +78,7 @@ func oneFleet(cmd *cobra.Command, method, verb string) *cobra.Command {
 			return writeFleet(cmd.OutOrStdout(), &f)
 		}
 		l := listing{columns: []string{"fleet", "generation", "sensors", "native", "created"}, single: true}
-		l.add(f, f.Name, string(f.Generation), fmt.Sprint(f.Members), fmt.Sprint(f.Native), stampOf(f.Created))
+		l.add(f, f.Name, string(f.Generation), f.Members, f.Native, f.Created)
 		return l.print(cmd)
 	}
 	return cmd
@@ -259,7 +259,7 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, has dataColumn
 		}
 	} else {
 		l := listing{columns: []string{"models", "sensors", "native", "causes"}, single: true}
-		l.add(r, dir, fmt.Sprint(r.Sensors), fmt.Sprint(r.Native), fmt.Sprint(len(r.Causes)))
+		l.add(r, dir, r.Sensors, r.Native, len(r.Causes))
 		if err := l.print(cmd); err != nil {
 			return err
 		}

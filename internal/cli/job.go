@@ -28,12 +28,12 @@ func newJobCommand() *cobra.Command {
 var jobColumns = []string{"job", "state", "from", "to", "sensors", "rows", "anomalies", "tasks", "took", "reason"}
 
 func addJob(l *listing, j fleetscore.Job) {
-	took := "-"
+	var took time.Duration
 	if j.Started != nil && j.Ended != nil {
-		took = j.Ended.Sub(*j.Started).Round(time.Millisecond).String()
+		took = j.Ended.Sub(*j.Started).Round(time.Millisecond)
 	}
-	l.add(j, string(j.ID), string(j.State), stamp(j.Interval.From), stamp(j.Interval.To), thousands(j.Expected), thousands(j.Rows), thousands(j.Anomalies),
-		fmt.Sprintf("%d/%d", j.TasksEnded, j.Tasks), took, orDash(j.Reason))
+	l.add(j, string(j.ID), string(j.State), j.Interval.From, j.Interval.To, j.Expected, j.Rows, j.Anomalies,
+		fmt.Sprintf("%d/%d", j.TasksEnded, j.Tasks), took, j.Reason)
 }
 
 func oneJob(j fleetscore.Job) *listing {
@@ -221,14 +221,15 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 			}
 			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "reason"}}
 			return l, eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
-				first, last, model := "-", "-", "-"
+				var first, last time.Time
+				model := ""
 				if i.First != 0 {
-					first, last = stamp(i.First.Time()), stamp(i.Last.Time())
+					first, last = i.First.Time(), i.Last.Time()
 				}
 				if !i.Model.IsZero() {
 					model = i.Model.Short()
 				}
-				l.add(i, i.Key.String(), string(i.Outcome), thousands(i.Rows), thousands(i.Anomalies), first, last, model, orDash(i.Reason))
+				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, i.Reason)
 			})
 		})
 	cmd.Flags().StringSliceVar(&outcomes, "outcome", nil, "only sensors that ended so")
@@ -271,9 +272,9 @@ func jobCauses(ctx context.Context, c *client.Client, job string, outcomes []str
 
 func causesOf(ctx context.Context, c *client.Client, job string, outcomes []string) (*listing, error) {
 	found, err := jobCauses(ctx, c, job, outcomes)
-	l := &listing{columns: []string{"sensors", "outcome", "reason", "such as"}}
+	l := &listing{columns: []string{"sensors", "outcome", "reason", "examples"}}
 	for _, x := range found {
-		l.add(x, thousands(x.Sensors), string(x.Outcome), x.Reason, shortList(x.Examples))
+		l.add(x, x.Sensors, string(x.Outcome), x.Reason, shortList(x.Examples))
 	}
 	return l, err
 }

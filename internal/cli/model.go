@@ -91,7 +91,7 @@ func inspectModels(cmd *cobra.Command, names []string) error {
 		if err != nil {
 			bad++
 			m.Error = err.Error()
-			l.add(m, file, "-", "-", "-", "-", "-", m.Error)
+			l.add(m, file, "", "", "", "", "", m.Error)
 			continue
 		}
 		i := m.Model
@@ -103,7 +103,7 @@ func inspectModels(cmd *cobra.Command, names []string) error {
 			}
 			health = strings.Join(all, "; ")
 		}
-		l.add(m, file, i.Chain(), fmt.Sprint(i.Features), orDash(shortList(i.FeatureNames)), fmt.Sprint(i.SupportVectors), orDash(strings.Join(i.Versions, ", ")), health)
+		l.add(m, file, i.Chain(), i.Features, shortList(i.FeatureNames), i.SupportVectors, strings.Join(i.Versions, ", "), health)
 	}
 	if err := l.print(cmd); err != nil {
 		return err
@@ -296,7 +296,7 @@ func (v *verifying) run(cmd *cobra.Command, dir string) error {
 		err = r.Write(cmd.OutOrStdout(), writeTable)
 	} else {
 		l := listing{columns: []string{"python", "scikit-learn", "files", "compared", "rows", "equal"}, single: true}
-		l.add(r, r.Python.Executable, r.Python.Sklearn, fmt.Sprint(r.Files), fmt.Sprint(r.Compared), fmt.Sprint(r.Rows), fmt.Sprint(r.Equal))
+		l.add(r, r.Python.Executable, r.Python.Sklearn, r.Files, r.Compared, r.Rows, r.Equal)
 		err = l.print(cmd)
 	}
 	if err == nil && !r.Equal {
@@ -438,9 +438,9 @@ func (p *packing) run(cmd *cobra.Command) error {
 	}
 	r := packed{Pack: p.out, Generation: g.ID, Sensors: g.Members, Native: g.Health.Native, Added: c.Added, Changed: c.Changed, Removed: c.Removed,
 		Read: c.Read, Segments: c.Segments, Causes: g.Health.Causes, Ignored: g.Ignored, SizeBytes: g.SizeBytes(), Seconds: time.Since(began).Seconds()}
-	l := listing{columns: []string{"pack", "generation", "sensors", "native", "added", "changed", "removed", "files read", "size", "took"}, single: true}
-	l.add(r, r.Pack, string(r.Generation), thousands(r.Sensors), thousands(r.Native), thousands(r.Added), thousands(r.Changed), thousands(r.Removed),
-		thousands(r.Read), fmt.Sprintf("%.1f MB", float64(r.SizeBytes)/1e6), time.Since(began).Round(time.Millisecond).String())
+	l := listing{columns: []string{"pack", "generation", "sensors", "native", "added", "changed", "removed", "files read", "bytes", "took"}, single: true}
+	l.add(r, r.Pack, string(r.Generation), r.Sensors, r.Native, r.Added, r.Changed, r.Removed,
+		r.Read, r.SizeBytes, time.Since(began).Round(time.Millisecond))
 	if err := l.print(cmd); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,12 +29,12 @@ func addOutputFlag(cmd *cobra.Command) {
 // the objects behind them for programs.
 type listing struct {
 	columns []string
-	rows    [][]string
-	items   []any // one per row
-	single  bool  // JSON prints the object itself instead of a list
+	rows    [][]any // texts, numbers, times, durations, pointers to times
+	items   []any   // one per row
+	single  bool    // JSON prints the object itself instead of a list
 }
 
-func (l *listing) add(item any, cells ...string) {
+func (l *listing) add(item any, cells ...any) {
 	l.items = append(l.items, item)
 	l.rows = append(l.rows, cells)
 }
@@ -46,10 +48,16 @@ func (l *listing) print(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
 	switch how {
 	case "table":
-		return writeTable(w, l.columns, l.rows)
+		return writeTable(w, l.columns, l.texts(forPeople))
 	case "csv":
+		header := make([]string, len(l.columns))
+		for i, c := range l.columns {
+			if header[i] = strings.ReplaceAll(c, " ", "_"); c == tookColumn {
+				header[i] += "_seconds"
+			}
+		}
 		c := csv.NewWriter(w)
-		if err := c.WriteAll(append([][]string{l.columns}, l.rows...)); err != nil {
+		if err := c.WriteAll(append([][]string{header}, l.texts(forPrograms)...)); err != nil {
 			return err
 		}
 		return c.Error()
@@ -72,7 +80,72 @@ func (l *listing) print(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	return usagef("-o %s: write table, json, jsonl or csv", how)
+	return checkOutput(how)
+}
+
+var outputs = []string{"table", "json", "jsonl", "csv"}
+
+func checkOutput(how string) error {
+	if slices.Contains(outputs, how) {
+		return nil
+	}
+	return usagef("-o %s: table, json, jsonl or csv are possible%s", how, meant(how, outputs))
+}
+
+// tookColumn is a column of durations; CSV has them in seconds.
+const tookColumn = "took"
+
+func (l *listing) texts(text func(any) string) [][]string {
+	out := make([][]string, len(l.rows))
+	for i, r := range l.rows {
+		out[i] = make([]string, len(r))
+		for j, v := range r {
+			out[i][j] = text(v)
+		}
+	}
+	return out
+}
+
+// forPeople groups digits, rounds nothing, and shows what is missing as a dash.
+func forPeople(v any) string {
+	switch x := v.(type) {
+	case string:
+		return orDash(x)
+	case int64:
+		return thousands(x)
+	case time.Time:
+		return stamp(x)
+	case *time.Time:
+		return stampOf(x)
+	case time.Duration:
+		if x == 0 {
+			return "-"
+		}
+		return x.String()
+	}
+	return fmt.Sprint(v)
+}
+
+// forPrograms is plain numbers, times as RFC 3339, and nothing for what is missing.
+func forPrograms(v any) string {
+	switch x := v.(type) {
+	case time.Time:
+		if x.IsZero() {
+			return ""
+		}
+		return x.UTC().Format(time.RFC3339Nano)
+	case *time.Time:
+		if x == nil {
+			return ""
+		}
+		return forPrograms(*x)
+	case time.Duration:
+		if x == 0 {
+			return ""
+		}
+		return strconv.FormatFloat(x.Seconds(), 'f', -1, 64)
+	}
+	return fmt.Sprint(v)
 }
 
 // writeTable prints left-aligned columns two spaces apart, without borders.

@@ -103,7 +103,7 @@ is refused and changes nothing; what is most likely not meant is said on stderr.
 			}
 		}
 		l := &listing{columns: []string{"version", "pipelines", "changes"}, single: true}
-		l.add(done, strconv.FormatInt(done.Version, 10), strconv.Itoa(len(done.Pipelines)), strconv.Itoa(len(done.Changes)))
+		l.add(done, done.Version, len(done.Pipelines), len(done.Changes))
 		return l, nil
 	})
 }
@@ -125,7 +125,7 @@ func newScheduleCommand() *cobra.Command {
 			}
 			l := &listing{columns: []string{"pipeline", "cron", "next due", "last due", "next interval from", "problem"}}
 			for _, s := range got.Items {
-				l.add(s, s.Pipeline, orDash(s.Cron), stampOf(s.NextDue), stampOf(s.LastDue), stampOf(s.NextFrom), orDash(s.Problem))
+				l.add(s, s.Pipeline, s.Cron, s.NextDue, s.LastDue, s.NextFrom, s.Problem)
 			}
 			return l, nil
 		}))
@@ -137,7 +137,7 @@ func newClockCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "clock", Short: "The time that a server acts by"}
 	list := func(s clock.State) *listing {
 		l := &listing{columns: []string{"now", "machine", "trusted", "reason"}, single: true}
-		l.add(s, stamp(s.Now), stamp(s.Wall), strconv.FormatBool(s.Trusted), orDash(s.Reason))
+		l.add(s, s.Now, s.Wall, s.Trusted, s.Reason)
 		return l
 	}
 	cmd.AddCommand(remote(&cobra.Command{Use: "show", Short: "Show the time and whether the machine's clock is trusted", Example: "  fleetscore clock show", Args: cobra.NoArgs},
@@ -173,9 +173,9 @@ func newPoolCommand() *cobra.Command {
 			}
 			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "ready", "draining", "queued", "leased"}}
 			for _, p := range got.Items {
-				n := func(s fleetscore.NodeState) string { return strconv.FormatInt(p.Nodes[s], 10) }
-				l.add(p, p.Name, p.Provider, strconv.Itoa(p.Slots), strconv.Itoa(p.Min), strconv.Itoa(p.Max),
-					n(fleetscore.NodeStarting), n(fleetscore.NodeReady), n(fleetscore.NodeDraining), strconv.FormatInt(p.Queued, 10), strconv.FormatInt(p.Leased, 10))
+				n := func(s fleetscore.NodeState) int64 { return p.Nodes[s] }
+				l.add(p, p.Name, p.Provider, p.Slots, p.Min, p.Max,
+					n(fleetscore.NodeStarting), n(fleetscore.NodeReady), n(fleetscore.NodeDraining), p.Queued, p.Leased)
 			}
 			return l, nil
 		}))
@@ -191,7 +191,7 @@ func newNodeListCommand() *cobra.Command {
 			}
 			l := &listing{columns: []string{"node", "pool", "state", "slots", "running", "host", "pid", "started", "heartbeat"}}
 			for _, n := range got.Items {
-				l.add(n, string(n.ID), n.Pool, string(n.State), strconv.Itoa(n.Slots), strconv.Itoa(n.Running), n.Host, strconv.Itoa(n.PID), stamp(n.Started), stamp(n.Heartbeat))
+				l.add(n, string(n.ID), n.Pool, string(n.State), n.Slots, n.Running, n.Host, n.PID, n.Started, n.Heartbeat)
 			}
 			return l, nil
 		})
@@ -214,9 +214,9 @@ func newStoreCommand() *cobra.Command {
 				}
 				for _, b := range page.Items {
 					if b.Modified.IsZero() {
-						l.add(b, string(b.Name), "-", "-")
+						l.add(b, string(b.Name), "", "")
 					} else {
-						l.add(b, string(b.Name), thousands(b.SizeBytes), stamp(b.Modified))
+						l.add(b, string(b.Name), b.SizeBytes, b.Modified)
 					}
 				}
 				if page.Next == "" {
@@ -254,13 +254,13 @@ func copyTo(ctx context.Context, c *client.Client, w io.Writer, path string) err
 
 func newTokenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Tokens of devices, people, programs and nodes"}
-	columns := []string{"token", "role", "created", "last used", "expires"}
+	columns := []string{"token", "role", "created", "last used", "expires", "expired"}
 	row := func(l *listing, v any, t api.Token) {
-		expires := stampOf(t.Expires)
+		expired := ""
 		if t.Expired {
-			expires += " (expired)"
+			expired = "yes"
 		}
-		l.add(v, t.Name, string(t.Role), stamp(t.Created), stampOf(t.Used), expires)
+		l.add(v, t.Name, string(t.Role), t.Created, t.Used, t.Expires, expired)
 	}
 	cmd.AddCommand(newTokenCreateCommand(),
 		remote(&cobra.Command{Use: "list", Short: "List the tokens, without their secrets", Example: "  fleetscore token list", Args: cobra.NoArgs},

@@ -140,11 +140,11 @@ lend a machine. A token of the role node is read from the file that the variable
 FLEETSCORE_NODE_TOKEN_FILE names; the node's name begins with the token's name and
 a dot.`,
 		Example: "  fleetscore token create node lab-3 > lab-3.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab-3.token fleetscore node --pool cpu --slots 2",
-		Args:    cobra.NoArgs,
+		Args:    checkVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file := os.Getenv("FLEETSCORE_NODE_TOKEN_FILE")
 			if file == "" {
-				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to one that holds a token of the role node (fleetscore token create node NAME)")
+				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to one that holds a token of the role node (fleetscore token create node NAME); fleetscore node list shows the nodes there are")
 			}
 			cfg, err := clientConfig(cmd)
 			if err != nil {
