@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build demo test race crash year parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build demo test race crash year simulate parity spark check fmt bench microbench cross fuzz clean
 
 help: ## the targets, a line each
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ spark: ## Delta tables written by Spark are read (needs Python and Java; some mi
 
 year: ## a year of jobs on a clock of its own: what it leaves behind, and how long commits and pages take then (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
+
+simulate: ## thousands of runs of a whole server with random faults on a fake clock; SEEDS=20000 for more
+	$(GO) test ./internal/simtest -run TestSimulation -count 1 -timeout 600m -seeds $${SEEDS:-5000}
 
 check: ## format, vet, linters, architecture, all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi

@@ -71,6 +71,7 @@ var levels = map[string]int{
 
 	"internal/testkit":  testsOnly,
 	"internal/archtest": testsOnly,
+	"internal/simtest":  testsOnly,
 	"bench":             testsOnly,
 	"bench/year":        testsOnly,
 }

@@ -138,7 +138,9 @@ func (n *Node) work(ctx context.Context, busy chan struct{}, tasks *sync.WaitGro
 			return nil
 		}
 		free := cap(busy) - len(busy)
-		reply, err := n.server.Lease(ctx, n.cfg.Hello.Node, dispatch.LeaseRequest{Free: free, Wait: fleetscore.Duration(pollWait)})
+		call, cancel := context.WithTimeout(ctx, pollWait+requestTimeout)
+		reply, err := n.server.Lease(call, n.cfg.Hello.Node, dispatch.LeaseRequest{Free: free, Wait: fleetscore.Duration(pollWait)})
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

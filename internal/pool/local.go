@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"os"
 	"os/exec"
 	"slices"
@@ -65,8 +64,13 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 func (l *Local) StopEarlier(_ context.Context, n fleetscore.Node) error {
 	const op = "stop node"
 	host, err := os.Hostname()
-	if err != nil || n.Host != host || n.PID <= 1 {
-		return errors.Join(err, fleetscore.Errorf(fleetscore.NotFound, op, string(n.ID), "it runs on another machine, %s", n.Host))
+	switch {
+	case err != nil:
+		return fleetscore.Wrap(op, string(n.ID), err)
+	case n.Host != host:
+		return fleetscore.Errorf(fleetscore.NotFound, op, string(n.ID), "it runs on another machine, %s", n.Host)
+	case n.PID <= 1:
+		return fleetscore.Errorf(fleetscore.NotFound, op, string(n.ID), "it never told the number of its process")
 	}
 	proof, err := l.proof(n.ID)
 	if err != nil {

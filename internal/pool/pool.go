@@ -203,7 +203,7 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	for _, n := range nodes {
 		if n.State == fleetscore.NodeStarting && now.Sub(n.Started) > p.cfg.StartLimit {
 			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.cfg.StartLimit)
-			p.kill(n.ID)
+			p.discard(ctx, n, c.Provider)
 			if err := p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost); err != nil {
 				return maxRest, err
 			}
@@ -310,12 +310,19 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 }
 
-func (p *Pools) kill(id fleetscore.NodeID) {
+// discard ends a node that never registered, also one that a former server started.
+func (p *Pools) discard(ctx context.Context, n fleetscore.Node, provider string) {
 	p.mu.Lock()
-	running := p.running[id]
+	running := p.running[n.ID]
 	p.mu.Unlock()
 	if running != nil {
 		running.Kill()
+		return
+	}
+	if by, ok := p.providers[provider]; ok {
+		if err := by.StopEarlier(ctx, n); err != nil && !fleetscore.NotFound.Is(err) {
+			p.log.Warn("a node that never registered can't be stopped", "node", n.ID, "error", err)
+		}
 	}
 }
 

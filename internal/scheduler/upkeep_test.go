@@ -105,7 +105,7 @@ func TestForgettingKilled(t *testing.T) {
 			}
 			return nil
 		}
-		faulty, err := New(Config{SpoolDir: t.TempDir()}, Deps{Ledger: &ledgertest.Faulty{Ledger: w.ledger, Fail: fail},
+		faulty, err := New(Config{SpoolDir: t.TempDir()}, Deps{Ledger: &ledgertest.Faulty{Ledger: w.ledger, Fail: func(_ context.Context, op, _ string) error { return fail(op) }},
 			Store: &storetest.Faulty{Bucket: w.bucket(), Fail: func(op string, _ fleetscore.BlobName) error { return fail(op) }}})
 		if err != nil {
 			t.Fatal(err)

@@ -9,40 +9,46 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
-// Faulty is a ledger that fails where Fail says so. Fail is called with the name
-// of the method before it is carried out, and once more with " done" after it,
-// when what it did is on disk and only the answer can be lost. It is called by
-// several goroutines at once.
+// Faulty is a ledger that fails where Fail says so. Fail is called with the name of
+// the method and what it is about before it is carried out, and once more with
+// " done" after it, when what it did is on disk and only the answer can be lost.
+// It is called by several goroutines at once, and may wait. Events, tokens, the
+// audit and the last time pass.
 type Faulty struct {
 	ledger.Ledger
-	Fail func(op string) error
+	Fail func(ctx context.Context, op, subject string) error
 }
 
 // try carries out one call.
-func try[T any](f *Faulty, op string, do func() (T, error)) (T, error) {
+func try[T any](ctx context.Context, f *Faulty, op, subject string, do func() (T, error)) (T, error) {
 	var zero T
-	if err := f.Fail(op); err != nil {
+	if err := f.Fail(ctx, op, subject); err != nil {
 		return zero, err
 	}
 	v, err := do()
 	if err != nil {
 		return v, err
 	}
-	if err := f.Fail(op + " done"); err != nil {
+	if err := f.Fail(ctx, op+" done", subject); err != nil {
 		return zero, err
 	}
 	return v, nil
 }
 
-// only carries out one call that returns no value.
-func only(f *Faulty, op string, do func() error) error {
-	_, err := try(f, op, func() (struct{}, error) { return struct{}{}, do() })
+// only carries out one call that returns no value, or puts its values elsewhere.
+func only(ctx context.Context, f *Faulty, op, subject string, do func() error) error {
+	_, err := try(ctx, f, op, subject, func() (struct{}, error) { return struct{}{}, do() })
 	return err
+}
+
+// PutConfig implements ledger.Configs.
+func (f *Faulty) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (int64, error) {
+	return try(ctx, f, "PutConfig", "", func() (int64, error) { return f.Ledger.PutConfig(ctx, yaml, cfg) })
 }
 
 // Config implements ledger.Configs.
 func (f *Faulty) Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error) {
-	err = only(f, "Config", func() (err error) {
+	err = only(ctx, f, "Config", "", func() (err error) {
 		cfg, yaml, version, err = f.Ledger.Config(ctx)
 		return err
 	})
@@ -51,77 +57,140 @@ func (f *Faulty) Config(ctx context.Context) (cfg fleetscore.Config, yaml string
 
 // Schedule implements ledger.Schedules.
 func (f *Faulty) Schedule(ctx context.Context, pipeline string) (ledger.ScheduleView, error) {
-	return try(f, "Schedule", func() (ledger.ScheduleView, error) { return f.Ledger.Schedule(ctx, pipeline) })
+	return try(ctx, f, "Schedule", pipeline, func() (ledger.ScheduleView, error) { return f.Ledger.Schedule(ctx, pipeline) })
 }
 
 // DecideSchedule implements ledger.Schedules.
 func (f *Faulty) DecideSchedule(ctx context.Context, pipeline string, decide func(ledger.ScheduleView) (ledger.ScheduleDecision, error)) (ledger.ScheduleDecision, error) {
-	return try(f, "DecideSchedule", func() (ledger.ScheduleDecision, error) { return f.Ledger.DecideSchedule(ctx, pipeline, decide) })
+	return try(ctx, f, "DecideSchedule", pipeline, func() (ledger.ScheduleDecision, error) { return f.Ledger.DecideSchedule(ctx, pipeline, decide) })
+}
+
+// Occurrences implements ledger.Schedules.
+func (f *Faulty) Occurrences(ctx context.Context, pipeline string, limit int) ([]fleetscore.Occurrence, error) {
+	return try(ctx, f, "Occurrences", pipeline, func() ([]fleetscore.Occurrence, error) { return f.Ledger.Occurrences(ctx, pipeline, limit) })
+}
+
+// Job implements ledger.Jobs.
+func (f *Faulty) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
+	return try(ctx, f, "Job", string(id), func() (fleetscore.Job, error) { return f.Ledger.Job(ctx, id) })
 }
 
 // Jobs implements ledger.Jobs.
 func (f *Faulty) Jobs(ctx context.Context, filter ledger.JobFilter) ([]fleetscore.Job, error) {
-	return try(f, "Jobs", func() ([]fleetscore.Job, error) { return f.Ledger.Jobs(ctx, filter) })
+	return try(ctx, f, "Jobs", filter.Pipeline, func() ([]fleetscore.Job, error) { return f.Ledger.Jobs(ctx, filter) })
+}
+
+// CountJobs implements ledger.Jobs.
+func (f *Faulty) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error) {
+	return try(ctx, f, "CountJobs", "", func() (map[fleetscore.JobState]int64, error) { return f.Ledger.CountJobs(ctx) })
 }
 
 // UpdateJob implements ledger.JobChanges.
 func (f *Faulty) UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error) {
-	return try(f, "UpdateJob", func() (fleetscore.Job, error) { return f.Ledger.UpdateJob(ctx, id, change) })
+	return try(ctx, f, "UpdateJob", string(id), func() (fleetscore.Job, error) { return f.Ledger.UpdateJob(ctx, id, change) })
 }
 
 // UpdateJobs implements ledger.JobChanges.
 func (f *Faulty) UpdateJobs(ctx context.Context, pipeline string, states []fleetscore.JobState, change func(*fleetscore.Job)) error {
-	return only(f, "UpdateJobs", func() error { return f.Ledger.UpdateJobs(ctx, pipeline, states, change) })
+	return only(ctx, f, "UpdateJobs", pipeline, func() error { return f.Ledger.UpdateJobs(ctx, pipeline, states, change) })
 }
 
 // PlanJob implements ledger.JobChanges.
 func (f *Faulty) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.PlannedTask) error {
-	return only(f, "PlanJob", func() error { return f.Ledger.PlanJob(ctx, j, tasks) })
+	return only(ctx, f, "PlanJob", string(j.ID), func() error { return f.Ledger.PlanJob(ctx, j, tasks) })
 }
 
 // CancelJob implements ledger.JobChanges.
 func (f *Faulty) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
-	return try(f, "CancelJob", func() (fleetscore.Job, error) { return f.Ledger.CancelJob(ctx, id, reason, now) })
+	return try(ctx, f, "CancelJob", string(id), func() (fleetscore.Job, error) { return f.Ledger.CancelJob(ctx, id, reason, now) })
 }
 
 // Tasks implements ledger.Tasks.
 func (f *Faulty) Tasks(ctx context.Context, job fleetscore.JobID) ([]fleetscore.Task, error) {
-	return try(f, "Tasks", func() ([]fleetscore.Task, error) { return f.Ledger.Tasks(ctx, job) })
+	return try(ctx, f, "Tasks", string(job), func() ([]fleetscore.Task, error) { return f.Ledger.Tasks(ctx, job) })
+}
+
+// Attempts implements ledger.Tasks.
+func (f *Faulty) Attempts(ctx context.Context, task fleetscore.TaskID) ([]fleetscore.Attempt, error) {
+	return try(ctx, f, "Attempts", string(task), func() ([]fleetscore.Attempt, error) { return f.Ledger.Attempts(ctx, task) })
+}
+
+// Inputs implements ledger.Tasks.
+func (f *Faulty) Inputs(ctx context.Context, job fleetscore.JobID) ([]ledger.Input, error) {
+	return try(ctx, f, "Inputs", string(job), func() ([]ledger.Input, error) { return f.Ledger.Inputs(ctx, job) })
 }
 
 // Results implements ledger.Tasks.
 func (f *Faulty) Results(ctx context.Context, job fleetscore.JobID) (map[fleetscore.TaskID]json.RawMessage, error) {
-	return try(f, "Results", func() (map[fleetscore.TaskID]json.RawMessage, error) { return f.Ledger.Results(ctx, job) })
+	return try(ctx, f, "Results", string(job), func() (map[fleetscore.TaskID]json.RawMessage, error) { return f.Ledger.Results(ctx, job) })
+}
+
+// Attempt implements ledger.Tasks.
+func (f *Faulty) Attempt(ctx context.Context, lease fleetscore.LeaseID) (a fleetscore.Attempt, job fleetscore.JobID, err error) {
+	err = only(ctx, f, "Attempt", string(lease), func() (err error) {
+		a, job, err = f.Ledger.Attempt(ctx, lease)
+		return err
+	})
+	return a, job, err
+}
+
+// NextRetry implements ledger.Queue.
+func (f *Faulty) NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error) {
+	return try(ctx, f, "NextRetry", pool, func() (time.Time, error) { return f.Ledger.NextRetry(ctx, pool, now) })
 }
 
 // LeaseTasks implements ledger.Queue.
 func (f *Faulty) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]ledger.Leased, error) {
-	return try(f, "LeaseTasks", func() ([]ledger.Leased, error) { return f.Ledger.LeaseTasks(ctx, pool, node, max, now, ttl) })
+	return try(ctx, f, "LeaseTasks", string(node), func() ([]ledger.Leased, error) { return f.Ledger.LeaseTasks(ctx, pool, node, max, now, ttl) })
 }
 
 // EndAttempt implements ledger.Queue.
 func (f *Faulty) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(ledger.Leased) (ledger.AttemptEnd, error)) (ledger.Leased, error) {
-	return try(f, "EndAttempt", func() (ledger.Leased, error) { return f.Ledger.EndAttempt(ctx, lease, now, decide) })
+	return try(ctx, f, "EndAttempt", string(lease), func() (ledger.Leased, error) { return f.Ledger.EndAttempt(ctx, lease, now, decide) })
 }
 
 // TakeBack implements ledger.Queue.
 func (f *Faulty) TakeBack(ctx context.Context, which ledger.LeaseFilter, now time.Time, decide func(ledger.Leased) (ledger.AttemptEnd, error)) ([]ledger.Leased, error) {
-	return try(f, "TakeBack", func() ([]ledger.Leased, error) { return f.Ledger.TakeBack(ctx, which, now, decide) })
+	return try(ctx, f, "TakeBack", string(which.Node), func() ([]ledger.Leased, error) { return f.Ledger.TakeBack(ctx, which, now, decide) })
+}
+
+// QueueDepth implements ledger.Queue.
+func (f *Faulty) QueueDepth(ctx context.Context, pool string) (queued, running int64, err error) {
+	err = only(ctx, f, "QueueDepth", pool, func() (err error) {
+		queued, running, err = f.Ledger.QueueDepth(ctx, pool)
+		return err
+	})
+	return queued, running, err
+}
+
+// Node implements ledger.Nodes.
+func (f *Faulty) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
+	return try(ctx, f, "Node", string(id), func() (fleetscore.Node, error) { return f.Ledger.Node(ctx, id) })
+}
+
+// Nodes implements ledger.Nodes.
+func (f *Faulty) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
+	return try(ctx, f, "Nodes", pool, func() ([]fleetscore.Node, error) { return f.Ledger.Nodes(ctx, pool) })
 }
 
 // UpdateNode implements ledger.NodeChanges.
 func (f *Faulty) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
-	return try(f, "UpdateNode", func() (fleetscore.Node, error) { return f.Ledger.UpdateNode(ctx, id, change) })
+	return try(ctx, f, "UpdateNode", string(id), func() (fleetscore.Node, error) { return f.Ledger.UpdateNode(ctx, id, change) })
 }
 
 // SetNodeState implements ledger.NodeChanges.
 func (f *Faulty) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
-	return only(f, "SetNodeState", func() error { return f.Ledger.SetNodeState(ctx, id, state) })
+	return only(ctx, f, "SetNodeState", string(id), func() error { return f.Ledger.SetNodeState(ctx, id, state) })
+}
+
+// ForgetNodes implements ledger.NodeChanges.
+func (f *Faulty) ForgetNodes(ctx context.Context, before time.Time) error {
+	return only(ctx, f, "ForgetNodes", "", func() error { return f.Ledger.ForgetNodes(ctx, before) })
 }
 
 // Renew implements ledger.NodeChanges.
 func (f *Faulty) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
-	err = only(f, "Renew", func() (err error) {
+	err = only(ctx, f, "Renew", string(id), func() (err error) {
 		n, revoked, err = f.Ledger.Renew(ctx, id, leases, now, ttl)
 		return err
 	})
@@ -130,15 +199,15 @@ func (f *Faulty) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleet
 
 // OldJobs implements ledger.History.
 func (f *Faulty) OldJobs(ctx context.Context, which ledger.OldJobs) ([]fleetscore.JobID, error) {
-	return try(f, "OldJobs", func() ([]fleetscore.JobID, error) { return f.Ledger.OldJobs(ctx, which) })
+	return try(ctx, f, "OldJobs", "", func() ([]fleetscore.JobID, error) { return f.Ledger.OldJobs(ctx, which) })
 }
 
 // ForgetJobs implements ledger.History.
 func (f *Faulty) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
-	return only(f, "ForgetJobs", func() error { return f.Ledger.ForgetJobs(ctx, ids) })
+	return only(ctx, f, "ForgetJobs", "", func() error { return f.Ledger.ForgetJobs(ctx, ids) })
 }
 
 // Trim implements ledger.History.
 func (f *Faulty) Trim(ctx context.Context, b ledger.Bounds) error {
-	return only(f, "Trim", func() error { return f.Ledger.Trim(ctx, b) })
+	return only(ctx, f, "Trim", "", func() error { return f.Ledger.Trim(ctx, b) })
 }

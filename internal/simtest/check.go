@@ -1,0 +1,286 @@
+package simtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// problems collects what is wrong after a run.
+type problems []string
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+
+// check looks at what a run left behind, past all that could fail.
+func (w *world) check(ctx context.Context) (p problems, err error) {
+	c := catalog.New(w.store)
+	for _, name := range w.pipelines {
+		jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name})
+		if err != nil {
+			return p, err
+		}
+		slices.Reverse(jobs)
+		items, err := w.checkItems(ctx, &p, c, name, jobs)
+		if err != nil {
+			return p, err
+		}
+		if err := w.checkPredictions(ctx, &p, c, name, jobs, items); err != nil {
+			return p, err
+		}
+		if err := w.checkSchedule(ctx, &p, name, jobs); err != nil {
+			return p, err
+		}
+		for _, j := range jobs {
+			if err := w.checkAttempts(ctx, &p, j); err != nil {
+				return p, err
+			}
+		}
+	}
+	nodes, err := w.ledger.Nodes(ctx, "")
+	if err != nil {
+		return p, err
+	}
+	for _, n := range nodes {
+		if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost || n.Running != 0 {
+			p.add("node %s is %s and holds %d leases", n.ID, n.State, n.Running)
+		}
+	}
+	if ids := w.runningNodes(); len(ids) > 0 {
+		p.add("the nodes %v run", ids)
+	}
+	return p, nil
+}
+
+// published tells whether a job's results had to become visible.
+func published(j fleetscore.Job) bool { return j.Tasks > 0 && j.State != fleetscore.JobCanceled }
+
+// replaced tells whether a later job has the i-th one's interval: outcomes of the same
+// sensors and interval are the latest job's.
+func replaced(jobs []fleetscore.Job, i int) bool {
+	return slices.ContainsFunc(jobs[i+1:], func(j fleetscore.Job) bool {
+		return published(j) && j.Interval.From.Equal(jobs[i].Interval.From) && j.Interval.To.Equal(jobs[i].Interval.To)
+	})
+}
+
+// jobItems are the items of jobs, by key.
+type jobItems map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Item
+
+// checkItems: each key of each job has one outcome, and the job counts the same.
+func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job) (jobItems, error) {
+	items := jobItems{}
+	snap, err := c.Coverage(pipeline).Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		snap, err = &table.Snapshot{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(snap.Files) > 0 {
+		all, err := c.Coverage(pipeline).ReadItems(ctx, snap.Files, table.ItemQuery{})
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range all {
+			if items[i.Job] == nil {
+				items[i.Job] = map[fleetscore.Key]fleetscore.Item{}
+			}
+			if have, ok := items[i.Job][i.Key]; ok {
+				p.add("job %s: sensor %s has two outcomes, %s and %s", i.Job, i.Key, have.Outcome, i.Outcome)
+			}
+			items[i.Job][i.Key] = i.Item
+		}
+	}
+	known := map[fleetscore.JobID]bool{}
+	for i, j := range jobs {
+		known[j.ID] = true
+		if !published(j) {
+			if n := len(items[j.ID]); n > 0 {
+				p.add("job %s is %s and has %d outcomes", j.ID, j.State, n)
+			}
+			continue
+		}
+		if replaced(jobs, i) {
+			if n := len(items[j.ID]); n > 0 {
+				p.add("job %s has %d outcomes, and a later job has its interval", j.ID, n)
+			}
+			continue
+		}
+		counts := fleetscore.Counts{}
+		for _, i := range items[j.ID] {
+			counts[i.Outcome]++
+		}
+		for _, d := range w.devices[:len(w.devices)-1] { // the last one is nobody's who is expected
+			if _, ok := items[j.ID][d]; !ok {
+				p.add("job %s is %s (%s), and sensor %s has no outcome", j.ID, j.State, j.Reason, d)
+			}
+		}
+		for _, o := range fleetscore.Outcomes {
+			if counts[o] != j.Outcomes[o] {
+				p.add("job %s counts %d %s, its items are %d", j.ID, j.Outcomes[o], o, counts[o])
+			}
+		}
+	}
+	for id := range items {
+		if !known[id] {
+			p.add("there are outcomes of job %s, which nobody knows", id)
+		}
+	}
+	return items, nil
+}
+
+// checkPredictions: there is one row per key and time, with the prediction of the
+// latest job that scored it; and none is missing.
+func (w *world) checkPredictions(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job, items jobItems) error {
+	type row struct {
+		at  fleetscore.Micros
+		key fleetscore.Key
+	}
+	want := map[row]fleetscore.Item{}
+	var forgotten []fleetscore.Interval // of jobs whose outcomes a later job replaced: their rows may be there
+	for i, j := range jobs {
+		if published(j) && replaced(jobs, i) {
+			forgotten = append(forgotten, j.Interval)
+		}
+	}
+	byRevision := slices.Clone(jobs)
+	slices.SortStableFunc(byRevision, func(a, b fleetscore.Job) int { return a.Created.Compare(b.Created) })
+	for _, j := range byRevision {
+		for key, i := range items[j.ID] {
+			if i.Outcome != fleetscore.Scored {
+				continue
+			}
+			for at, values := range w.rows {
+				if _, ok := values[key]; ok && j.Interval.ContainsMicros(at) {
+					want[row{at, key}] = i
+				}
+			}
+		}
+	}
+	have := map[row]bool{}
+	snap, err := c.Predictions(pipeline).Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		snap, err = &table.Snapshot{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(snap.Files) > 0 {
+		got, err := c.Predictions(pipeline).ReadPredictions(ctx, snap.Files, table.ReadQuery{})
+		if err != nil {
+			return err
+		}
+		for n, at := range got.Times {
+			r := row{at, got.Keys[got.KeyIndex[n]]}
+			value := w.rows[at][r.key]
+			switch item, ok := want[r]; {
+			case have[r]:
+				p.add("pipeline %s has two predictions for %s at %s", pipeline, r.key, at)
+			case !ok && slices.ContainsFunc(forgotten, func(iv fleetscore.Interval) bool { return iv.ContainsMicros(at) }):
+			case !ok:
+				p.add("pipeline %s has a prediction for %s at %s, and no job scored it", pipeline, r.key, at)
+			case got.Column("Value")[n] != value || got.Prediction[n] != w.label(item.Model, value):
+				p.add("pipeline %s: %s at %s has prediction %v for the value %v, want %v for %v", pipeline, r.key, at, got.Prediction[n], got.Column("Value")[n],
+					w.label(item.Model, value), value)
+			}
+			have[r] = true
+		}
+	}
+	for r := range want {
+		if !have[r] {
+			p.add("pipeline %s has no prediction for %s at %s, and a job scored it", pipeline, r.key, r.at)
+		}
+	}
+	return nil
+}
+
+// label is what a model says: the good one knows 20 as normal, the wild one nothing.
+func (w *world) label(model fleetscore.Digest, value float64) float64 {
+	if model == fleetscore.DigestOf(w.models["good"]) && value == 20 {
+		return 0
+	}
+	return 1
+}
+
+// checkSchedule: each due time has one outcome, and the intervals of the jobs that
+// follow the schedule join.
+func (w *world) checkSchedule(ctx context.Context, p *problems, pipeline string, jobs []fleetscore.Job) error {
+	occurrences, err := w.ledger.Occurrences(ctx, pipeline, 1000)
+	if err != nil {
+		return err
+	}
+	slices.Reverse(occurrences)
+	every := time.Minute
+	if pipeline == "q" {
+		every = 2 * time.Minute
+	}
+	byID := map[fleetscore.JobID]fleetscore.Job{}
+	dues := map[fleetscore.JobID]int{}
+	for _, j := range jobs {
+		byID[j.ID] = j
+	}
+	if len(occurrences) == 0 {
+		p.add("pipeline %s: no due time has an outcome", pipeline)
+	}
+	for i, o := range occurrences {
+		if i > 0 && o.Due.Sub(occurrences[i-1].Due) != every {
+			p.add("pipeline %s: the due time after %s is %s", pipeline, occurrences[i-1].Due, o.Due)
+		}
+		j, ok := byID[o.Job]
+		if !ok || j.Interval.To.Before(o.Due) {
+			p.add("pipeline %s: the due time %s is %s by job %q over %s", pipeline, o.Due, o.State, o.Job, j.Interval)
+		}
+		if o.State == fleetscore.OccurrenceRan {
+			dues[o.Job]++
+		}
+	}
+	var last *fleetscore.Job
+	for _, j := range jobs {
+		if !j.State.Ended() {
+			p.add("job %s is %s", j.ID, j.State)
+		}
+		if j.Due != nil && dues[j.ID] != 1 {
+			p.add("job %s ran %d due times", j.ID, dues[j.ID])
+		}
+		if j.Interval.From.Second() == 30 {
+			continue // somebody named the interval
+		}
+		if last != nil && !j.Interval.From.Equal(last.Interval.To) {
+			p.add("job %s over %s follows job %s over %s", j.ID, j.Interval, last.ID, last.Interval)
+		}
+		last = &j
+	}
+	return nil
+}
+
+// checkAttempts: no lease is left.
+func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job) error {
+	tasks, err := w.ledger.Tasks(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		attempts, err := w.ledger.Attempts(ctx, t.ID)
+		if err != nil {
+			return err
+		}
+		won := 0
+		for _, a := range attempts {
+			if a.Ended == nil {
+				p.add("the lease of attempt %d of task %s never ended", a.Number, t.ID)
+			}
+			if a.State == "succeeded" {
+				won++
+			}
+		}
+		if !t.State.Ended() || (won == 1) != (t.State == fleetscore.TaskSucceeded) || won > 1 {
+			p.add("task %s is %s, and %d of its attempts succeeded", t.ID, t.State, won)
+		}
+	}
+	return nil
+}

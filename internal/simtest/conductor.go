@@ -1,0 +1,223 @@
+// Package simtest runs a whole server in one process, in no time and at random: the
+// scheduler, a ledger in SQLite, a store in memory, a pool and its nodes, on a clock
+// that jumps to the next moment at which anything happens. Everything that passes
+// between them can be slow, fail, get lost or come twice, and server and nodes are
+// killed. Afterwards the promises are checked that hold whatever happens.
+//
+// A run depends on its seed alone, so that a failing one can be repeated:
+//
+//	go test ./internal/simtest -run Simulation -seed 17
+//
+// Why runs repeat: goroutines meet only where they ask something of another part.
+// Each such request waits in the conductor until no goroutine can go on. Then the
+// conductor draws how long the request takes and what becomes of it, and lets the one
+// that is next go on alone.
+package simtest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing/synctest"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// process is what can be killed: a server or a node. A killed one does nothing more
+// that anybody could see.
+type process struct {
+	name string
+	life context.Context // ends when the process is killed, or has ended by itself
+	end  context.CancelFunc
+}
+
+func newProcess(name string) *process {
+	p := &process{name: name}
+	p.life, p.end = context.WithCancel(context.Background())
+	return p
+}
+
+func (p *process) dead() bool { return p.life.Err() != nil }
+
+// errDead is what a killed process gets, which nobody will ever see.
+func errDead(p *process, op string) error {
+	return fleetscore.Errorf(fleetscore.Unavailable, op, p.name, "the process was killed")
+}
+
+// fate is what becomes of a request.
+type fate int
+
+const (
+	served fate = iota
+	failed      // it isn't carried out, and says so
+	lost        // it isn't carried out, and no answer comes
+	broken      // the answer stops in the middle
+	twice       // it is carried out, and once more later
+)
+
+// request waits to go on.
+type request struct {
+	by      *process
+	kind    string // what is asked, such as "store put"
+	subject string
+	at      time.Time // when it goes on
+	fate    fate
+	gone    bool // whoever asked waits no more
+	proceed chan struct{}
+}
+
+func (r *request) String() string { return r.by.name + ": " + r.kind + " " + r.subject }
+
+// odds says how long a request of a kind takes and what becomes of it.
+type odds func(rnd *rand.Rand, r *request) (time.Duration, fate)
+
+// conductor lets one request at a time go on.
+type conductor struct {
+	rnd   *rand.Rand
+	odds  odds
+	trace func(string) // nil forgets
+
+	arrived chan struct{} // has a value when there are new requests
+
+	mu     sync.Mutex // guards what follows
+	fresh  []*request // not judged yet
+	agenda []*request
+
+	steps int
+	sum   uint64 // of all that went on: equal runs have equal sums
+}
+
+func newConductor(rnd *rand.Rand, o odds, trace func(string)) *conductor {
+	return &conductor{rnd: rnd, odds: o, trace: trace, arrived: make(chan struct{}, 1), sum: 14695981039346656037}
+}
+
+// step asks for something. It returns when the request may be carried out, which the
+// caller then does at once, and what is to become of it.
+func (c *conductor) step(ctx context.Context, by *process, kind, subject string) (fate, error) {
+	if by.dead() {
+		return failed, errDead(by, kind)
+	}
+	if err := ctx.Err(); err != nil {
+		return failed, context.Cause(ctx)
+	}
+	r := &request{by: by, kind: kind, subject: subject, proceed: make(chan struct{})}
+	c.mu.Lock()
+	c.fresh = append(c.fresh, r)
+	c.mu.Unlock()
+	select {
+	case c.arrived <- struct{}{}:
+	default:
+	}
+	select {
+	case <-r.proceed:
+	case <-ctx.Done():
+		c.drop(r)
+		return failed, context.Cause(ctx)
+	case <-by.life.Done():
+		c.drop(r)
+		return failed, errDead(by, kind)
+	}
+	if by.dead() {
+		return failed, errDead(by, kind)
+	}
+	return r.fate, nil
+}
+
+// drop takes a request back.
+func (c *conductor) drop(r *request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.gone = true
+}
+
+// run conducts until stop is closed.
+func (c *conductor) run(stop <-chan struct{}) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		synctest.Wait() // nobody else can go on
+		next := c.next()
+		if next != nil && !next.at.After(time.Now()) {
+			c.release(next)
+			continue
+		}
+		timer.Stop()
+		if next != nil {
+			timer.Reset(time.Until(next.at))
+		}
+		select {
+		case <-stop:
+			return
+		case <-timer.C:
+		case <-c.arrived:
+		}
+	}
+}
+
+// next judges what is new, in an order that doesn't depend on who came first, and
+// finds the request that goes on next.
+func (c *conductor) next() *request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.SortStableFunc(c.fresh, func(a, b *request) int {
+		return cmp.Or(cmp.Compare(a.by.name, b.by.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject))
+	})
+	now := time.Now()
+	var last *request
+	for _, r := range c.fresh {
+		switch {
+		case r.gone:
+			continue
+		case last != nil && last.String() == r.String(): // nothing tells them apart: they share their fate
+			r.at, r.fate = last.at, last.fate
+		default:
+			delay, f := c.odds(c.rnd, r)
+			r.at, r.fate = now.Add(delay), f
+		}
+		last = r
+		c.agenda = append(c.agenda, r)
+	}
+	c.fresh = c.fresh[:0]
+	c.agenda = slices.DeleteFunc(c.agenda, func(r *request) bool { return r.gone })
+	if len(c.agenda) == 0 {
+		return nil
+	}
+	return slices.MinFunc(c.agenda, func(a, b *request) int { return a.at.Compare(b.at) }) // the first of equal ones
+}
+
+// release lets a request go on, with those that nothing tells apart from it.
+func (c *conductor) release(r *request) {
+	var all []*request
+	c.mu.Lock()
+	c.agenda = slices.DeleteFunc(c.agenda, func(x *request) bool {
+		same := x.at.Equal(r.at) && x.String() == r.String()
+		if same {
+			all = append(all, x)
+		}
+		return same
+	})
+	c.mu.Unlock()
+	for _, r := range all {
+		c.note(fmt.Sprintf("%s, %d", r, r.fate))
+		close(r.proceed)
+	}
+}
+
+// note adds something to the account of the run.
+func (c *conductor) note(what string) {
+	line := time.Now().UTC().Format("15:04:05.000000000 ") + what
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(line)) // it never fails
+	c.mu.Lock()
+	c.steps++
+	c.sum = c.sum*1099511628211 ^ h.Sum64()
+	c.mu.Unlock()
+	if c.trace != nil {
+		c.trace(line)
+	}
+}

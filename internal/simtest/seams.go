@@ -1,0 +1,277 @@
+package simtest
+
+import (
+	"context"
+	"io"
+	"iter"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+func fault(op, subject, what string) error {
+	return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "simulated: %s", what)
+}
+
+// reached is a request that was let go on; an error if nothing is to be carried out.
+func (w *world) reached(ctx context.Context, by *process, kind, subject string) (fate, error) {
+	f, err := w.conductor.step(ctx, by, kind, subject)
+	switch {
+	case err != nil:
+		return f, err
+	case f == failed:
+		return f, fault(kind, subject, "it fails")
+	case f == lost:
+		select { // until whoever asked has waited enough
+		case <-ctx.Done():
+			return f, context.Cause(ctx)
+		case <-by.life.Done():
+			return f, errDead(by, kind)
+		}
+	}
+	return f, nil
+}
+
+// ledgerOf is the ledger as a process sees it.
+func (w *world) ledgerOf(by *process) ledger.Ledger {
+	return &ledgertest.Faulty{Ledger: w.ledger, Fail: func(ctx context.Context, op, subject string) error {
+		if method, after := strings.CutSuffix(op, " done"); after && !writes[method] {
+			return nil // what was read alters nothing, if it isn't heard of
+		}
+		_, err := w.reached(ctx, by, "ledger "+op, subject)
+		return err
+	}}
+}
+
+// writes are the ledger's methods that change something.
+var writes = map[string]bool{"DecideSchedule": true, "UpdateJob": true, "UpdateJobs": true, "PlanJob": true, "CancelJob": true, "LeaseTasks": true,
+	"EndAttempt": true, "TakeBack": true, "UpdateNode": true, "SetNodeState": true, "Renew": true, "ForgetNodes": true, "PutConfig": true}
+
+// blobs is the store as a process sees it.
+type blobs struct {
+	w  *world
+	by *process
+	// may, if set, is asked before each operation, as a server is that hands out
+	// blobs to nodes.
+	may func(ctx context.Context, name string, write bool) error
+}
+
+func (b *blobs) ask(ctx context.Context, op, name string, write bool) (fate, error) {
+	f, err := b.w.reached(ctx, b.by, "store "+op, name)
+	if err == nil && b.may != nil {
+		err = b.may(ctx, name, write)
+	}
+	return f, err
+}
+
+// Get implements store.Bucket.
+func (b *blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
+	f, err := b.ask(ctx, "get", string(name), false)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.w.store.Get(ctx, name, offset, length)
+	if err == nil && f == broken {
+		r = io.NopCloser(io.MultiReader(io.LimitReader(r, 100), brokenReader{string(name)}))
+	}
+	return r, err
+}
+
+type brokenReader struct{ name string }
+
+// Read implements io.Reader.
+func (b brokenReader) Read([]byte) (int, error) {
+	return 0, fault("read", b.name, "the connection broke")
+}
+
+// Put implements store.Bucket.
+func (b *blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
+	if _, err := b.ask(ctx, "put", string(name), true); err != nil {
+		return store.Info{}, err
+	}
+	i, err := b.w.store.Put(ctx, name, body, opt)
+	if err != nil {
+		return i, err
+	}
+	_, err = b.w.reached(ctx, b.by, "store put done", string(name))
+	return i, err
+}
+
+// Stat implements store.Bucket.
+func (b *blobs) Stat(ctx context.Context, name fleetscore.BlobName) (store.Info, error) {
+	if _, err := b.ask(ctx, "stat", string(name), false); err != nil {
+		return store.Info{}, err
+	}
+	return b.w.store.Stat(ctx, name)
+}
+
+// Delete implements store.Bucket.
+func (b *blobs) Delete(ctx context.Context, name fleetscore.BlobName) error {
+	if _, err := b.ask(ctx, "delete", string(name), true); err != nil {
+		return err
+	}
+	return b.w.store.Delete(ctx, name)
+}
+
+// List implements store.Bucket.
+func (b *blobs) List(ctx context.Context, prefix string, opt store.ListOptions) iter.Seq2[store.Info, error] {
+	if _, err := b.ask(ctx, "list", prefix, false); err != nil {
+		return func(yield func(store.Info, error) bool) { yield(store.Info{}, err) }
+	}
+	return b.w.store.List(ctx, prefix, opt)
+}
+
+// protocol carries a node's messages to whatever server there is.
+type protocol struct {
+	w  *world
+	by *process
+}
+
+// send carries one message there and its answer back.
+func send[T any](ctx context.Context, p *protocol, op, subject string, do func(context.Context, *scheduler.Scheduler) (T, error)) (T, error) {
+	var none T
+	f, err := p.w.reached(ctx, p.by, "message "+op, subject)
+	if err != nil {
+		return none, err
+	}
+	s := p.w.up()
+	if s == nil {
+		return none, fault(op, subject, "no server listens")
+	}
+	handle := func(ctx context.Context) (T, error) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(s.process.life, func() { cancel(errDead(s.process, op)) })()
+		v, err := do(ctx, s.scheduler)
+		if s.process.dead() {
+			return none, errDead(s.process, op)
+		}
+		return v, err
+	}
+	if f == twice {
+		p.w.background.Go(func() {
+			late := context.WithoutCancel(ctx)
+			if _, err := p.w.conductor.step(late, s.process, "repeated "+op, subject); err == nil {
+				_, _ = handle(late) // nobody hears the answer
+			}
+		})
+	}
+	v, err := handle(ctx)
+	if err != nil {
+		return none, err
+	}
+	if _, err := p.w.reached(ctx, p.by, "answer "+op, subject); err != nil {
+		return none, err
+	}
+	return v, nil
+}
+
+type nothing struct{}
+
+// Register implements dispatch.Protocol.
+func (p *protocol) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
+	return send(ctx, p, "register", string(h.Node), func(ctx context.Context, s *scheduler.Scheduler) (fleetscore.Node, error) { return s.Register(ctx, h) })
+}
+
+// Lease implements dispatch.Protocol.
+func (p *protocol) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
+	return send(ctx, p, "lease", string(node), func(ctx context.Context, s *scheduler.Scheduler) (dispatch.LeaseReply, error) {
+		return s.Lease(ctx, node, r)
+	})
+}
+
+// Heartbeat implements dispatch.Protocol.
+func (p *protocol) Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
+	return send(ctx, p, "heartbeat", string(node), func(ctx context.Context, s *scheduler.Scheduler) (dispatch.HeartbeatReply, error) {
+		return s.Heartbeat(ctx, node, r)
+	})
+}
+
+// Goodbye implements dispatch.Protocol.
+func (p *protocol) Goodbye(ctx context.Context, node fleetscore.NodeID) error {
+	_, err := send(ctx, p, "goodbye", string(node), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
+		return nothing{}, s.Goodbye(ctx, node)
+	})
+	return err
+}
+
+// AppendLog implements dispatch.Protocol.
+func (p *protocol) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error {
+	_, err := send(ctx, p, "log", string(lease), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
+		return nothing{}, s.AppendLog(ctx, lease, c)
+	})
+	return err
+}
+
+// Complete implements dispatch.Protocol.
+func (p *protocol) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
+	_, err := send(ctx, p, "complete", string(lease), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
+		return nothing{}, s.Complete(ctx, lease, r)
+	})
+	return err
+}
+
+// provider is the provider of nodes as one server sees it. Nodes outlive a server
+// that is killed.
+type provider struct {
+	w  *world
+	by *process
+}
+
+// Start implements pool.Provider.
+func (p *provider) Start(ctx context.Context, n fleetscore.Node) (pool.Running, error) {
+	if _, err := p.w.reached(ctx, p.by, "start node", string(n.ID)); err != nil {
+		return nil, err
+	}
+	r, err := p.w.nodes.Start(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return &running{r, p.by}, nil
+}
+
+// StopEarlier implements pool.Provider.
+func (p *provider) StopEarlier(ctx context.Context, n fleetscore.Node) error {
+	if _, err := p.w.reached(ctx, p.by, "stop earlier node", string(n.ID)); err != nil {
+		return err
+	}
+	return p.w.nodes.StopEarlier(ctx, n)
+}
+
+// running is a node as the server that started it sees it.
+type running struct {
+	pool.Running
+	by *process
+}
+
+// Stop implements pool.Running.
+func (r *running) Stop() {
+	if !r.by.dead() {
+		r.Running.Stop()
+	}
+}
+
+// Kill implements pool.Running.
+func (r *running) Kill() {
+	if !r.by.dead() {
+		r.Running.Kill()
+	}
+}
+
+// Wait implements pool.Running. A server that was killed waits for nothing.
+func (r *running) Wait() pool.Ended {
+	ended := make(chan pool.Ended, 1)
+	go func() { ended <- r.Running.Wait() }() // it ends with the node, which the end of the run waits for
+	select {
+	case e := <-ended:
+		return e
+	case <-r.by.life.Done():
+		return pool.Ended{Err: errDead(r.by, "wait for node")}
+	}
+}

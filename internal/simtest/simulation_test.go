@@ -1,0 +1,145 @@
+package simtest
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	oneSeed = flag.Int("seed", -1, "the only seed to run; its account goes to a file")
+	seeds   = flag.Int("seeds", 200, "run so many seeds, from 0 on")
+)
+
+// hangs is how long a seed may take on a real clock.
+const hangs = 2 * time.Minute
+
+// TestSimulation runs many seeds, or the one that is asked for.
+func TestSimulation(t *testing.T) {
+	first, n := 0, *seeds
+	if *oneSeed >= 0 {
+		first, n = *oneSeed, 1
+	}
+	simulate(t, first, n)
+}
+
+// simulate runs seeds, one after the other. They share one bubble, as libraries keep
+// channels from use to use, which must not pass from bubble to bubble. Each seed has
+// a day of its own on the bubble's clock, so that it finds the same time whatever
+// ran before.
+func simulate(t *testing.T, first, n int) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as many as there are would give each machine its own order
+	var running atomic.Int64
+	watch := time.AfterFunc(hangs*time.Duration(n), func() {
+		panic(fmt.Sprintf("simulation: seed %d hangs, most likely as a lock is held while something is asked: go test ./internal/simtest -run Simulation -seed %[1]d", running.Load()))
+	})
+	defer watch.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		for seed := first; seed < first+n; seed++ {
+			running.Store(int64(seed))
+			time.Sleep(time.Until(start.Add(time.Duration(seed)*24*time.Hour + 24*time.Hour - 2*time.Minute))) // runs pass midnight
+			sum, err := run(t, uint64(seed))
+			if err != nil {
+				t.Fatalf("seed %d: %v\nthe same again: go test ./internal/simtest -run Simulation -seed %[1]d", seed, err)
+			}
+			t.Logf("seed %d: %s", seed, sum)
+		}
+	})
+}
+
+// run runs one seed. It returns what tells the run from others.
+func run(t *testing.T, seed uint64) (sum string, err error) {
+	cryptotest.SetGlobalRandom(t, seed)
+	base := t.TempDir()
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() { // where syncing costs nothing
+		if base, err = os.MkdirTemp("/dev/shm", "simulation"); err != nil {
+			return "", err
+		}
+	}
+	defer os.RemoveAll(base)
+	var trace func(string)
+	if *oneSeed >= 0 {
+		file := filepath.Join(os.TempDir(), fmt.Sprintf("fleetscore-simulation-%d.txt", seed))
+		f, err := os.Create(file)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		out := bufio.NewWriter(f)
+		defer out.Flush()
+		trace = func(line string) { fmt.Fprintln(out, line) }
+		t.Logf("the account of the run is in %s", file)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	w, err := newWorld(t, seed, base, trace)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if e := w.ledger.Close(); err == nil {
+			err = e
+		}
+	}()
+	played := make(chan error, 1)
+	stop := make(chan struct{})
+	go func() {
+		err := w.play(ctx)
+		cancel()
+		w.background.Wait()
+		played <- err
+		close(stop)
+	}()
+	w.conductor.run(stop)
+	if err := <-played; err != nil {
+		w.abandon()
+		return "", err
+	}
+	p, err := w.check(context.Background())
+	if err == nil && len(p) > 0 {
+		err = fmt.Errorf("%d promises are broken, the first: %s", len(p), p[0])
+		for _, x := range p {
+			t.Error(x)
+		}
+	}
+	return fmt.Sprintf("%d steps, sum %016x", w.conductor.steps, w.conductor.sum), err
+}
+
+// TestRunsRepeat runs seeds in processes of their own and compares what happened in
+// them, step by step: also a seed that runs alone with the same one after others.
+func TestRunsRepeat(t *testing.T) {
+	const seed, others = 2, 3
+	account := func(args ...string) string {
+		cmd := exec.Command(os.Args[0], append([]string{"-test.run", "^TestSimulation$", "-test.v"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, line, _ := strings.Cut(string(out), fmt.Sprintf("seed %d: ", seed))
+		line, _, _ = strings.Cut(line, "\n")
+		return line
+	}
+	alone := account("-seed", strconv.Itoa(seed))
+	if !strings.Contains(alone, "steps") {
+		t.Fatalf("the run says nothing of itself: %q", alone)
+	}
+	if again := account("-seed", strconv.Itoa(seed)); again != alone {
+		t.Errorf("seed %d alone: %s; and once more: %s", seed, alone, again)
+	}
+	if after := account("-seeds", strconv.Itoa(others)); after != alone {
+		t.Errorf("seed %d alone: %s; after others: %s", seed, alone, after)
+	}
+}

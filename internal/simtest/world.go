@@ -1,0 +1,329 @@
+package simtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/node"
+	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// The names of what is there once.
+const (
+	dataset  = "readings"
+	sensors  = "sensors"
+	poolName = "cpu"
+)
+
+// world is one run: everything there is, and what is known about it.
+type world struct {
+	t         *testing.T
+	rnd       *rand.Rand // draws of the run's own script, apart from the conductor's
+	conductor *conductor
+	weather   weather
+	log       *slog.Logger
+
+	dir        string
+	store      *bucket
+	ledger     ledger.Ledger
+	nodes      *pooltest.Goroutines
+	background sync.WaitGroup // messages that come again
+	viaServer  bool           // nodes ask the server for blobs
+
+	devices   []fleetscore.Key // those with readings
+	models    map[string][]byte
+	pipelines []string
+	began     time.Time
+	rows      map[fleetscore.Micros]map[fleetscore.Key]float64 // what the dataset holds, from the feeder's view
+
+	mu        sync.Mutex // guards what follows
+	server    *server
+	servers   int
+	separated map[fleetscore.NodeID]bool // nodes that reach no server
+	// lastMinute is the last one of which readings are uploaded; zero while there is no
+	// end.
+	lastMinute time.Time
+}
+
+// server is one life of a server.
+type server struct {
+	process   *process
+	scheduler *scheduler.Scheduler
+	stop      context.CancelFunc
+	done      chan struct{}
+}
+
+// newWorld draws what there is. Its clock must stand where the run is to begin.
+func newWorld(t *testing.T, seed uint64, dir string, trace func(string)) (*world, error) {
+	w := &world{t: t, dir: dir, rnd: rand.New(rand.NewPCG(seed, 1)), store: newBucket(), began: time.Now().UTC(),
+		rows: map[fleetscore.Micros]map[fleetscore.Key]float64{}, separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
+		log: slog.New(slog.DiscardHandler)}
+	if trace != nil {
+		w.log = slog.New(slog.NewTextHandler(lineWriter(trace), &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
+	}
+	w.conductor = newConductor(rand.New(rand.NewPCG(seed, 2)), w.odds, trace)
+	w.nodes = pooltest.NewGoroutines(w.agent)
+	l, err := ledger.Open(context.Background(), filepath.Join(dir, "ledger.db"))
+	if err != nil {
+		return nil, err
+	}
+	w.ledger = l
+	for name, file := range map[string]string{"good": "one", "wild": "apart", "odd": "array"} {
+		if w.models[name], err = os.ReadFile(filepath.Join(testkit.Root(t), "sklearn/testdata/1.9.1", file+".p5.pickle")); err != nil {
+			return nil, err
+		}
+	}
+	n := 2 + w.rnd.IntN(5)
+	if w.rnd.IntN(10) == 0 {
+		n = 80 + w.rnd.IntN(50) // more than one task holds
+	}
+	for i := range n {
+		w.devices = append(w.devices, fleetscore.Key(fmt.Sprintf("d%03d", i)))
+	}
+	w.viaServer = w.rnd.IntN(3) == 0
+	w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]
+	if err := w.writeModels(context.Background(), "good"); err != nil {
+		return nil, err
+	}
+	_, err = l.PutConfig(context.Background(), "first", w.config(true))
+	return w, err
+}
+
+type lineWriter func(string)
+
+func (l lineWriter) Write(b []byte) (int, error) {
+	l("    " + strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// writeModels writes the models of all devices but the last two: of these the last
+// but one has a file that is no model, and the last has none.
+func (w *world) writeModels(ctx context.Context, kind string) error {
+	for i, d := range w.devices {
+		data := w.models[kind]
+		switch i {
+		case len(w.devices) - 1:
+			continue
+		case len(w.devices) - 2:
+			data = w.models["odd"]
+		}
+		if err := store.WriteAll(ctx, w.store, fleetscore.BlobName("models/"+sensors+"/model_"+string(d)), data, store.PutOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// config is the configuration, with schedules or without.
+func (w *world) config(schedules bool) fleetscore.Config {
+	all := fleetscore.Percent(100)
+	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS"},
+		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
+		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
+		Pipelines: map[string]fleetscore.PipelineConfig{}}
+	for i, name := range w.pipelines {
+		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName,
+			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: &all, NoModel: &all, NoData: &all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
+		if schedules {
+			p.Schedule.Cron = []string{"* * * * *", "*/2 * * * *"}[i]
+		}
+		cfg.Pipelines[name] = p
+	}
+	return cfg
+}
+
+// up is the server that answers; nil if none does.
+func (w *world) up() *server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.server
+}
+
+// start starts a server over what the one before left.
+func (w *world) start() error {
+	w.mu.Lock()
+	w.servers++
+	p := newProcess(fmt.Sprintf("server%d", w.servers))
+	w.mu.Unlock()
+	b := &blobs{w: w, by: p}
+	url := "sim://store"
+	if w.viaServer {
+		url = ""
+	}
+	sched, err := scheduler.New(scheduler.Config{StoreURL: url, SpoolDir: filepath.Join(w.dir, "spool")},
+		scheduler.Deps{Ledger: w.ledgerOf(p), Store: b, Catalog: catalog.New(b), Log: w.log, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: w.ledgerOf(p), Store: b, Log: w.log, Now: time.Now,
+		Providers: map[string]pool.Provider{"simulated": &provider{w, p}}})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(p.life)
+	s := &server{process: p, scheduler: sched, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		var services sync.WaitGroup
+		services.Go(func() { _ = sched.Run(ctx) }) // it ends with ctx
+		services.Go(func() { _ = pools.Run(ctx) })
+		services.Wait()
+		w.mu.Lock() // it listened until now
+		if w.server == s {
+			w.server = nil
+		}
+		w.mu.Unlock()
+		p.end()
+	}()
+	w.mu.Lock()
+	w.server = s
+	w.mu.Unlock()
+	w.conductor.note("start of " + p.name)
+	return nil
+}
+
+// kill kills the server: nothing that it still does is seen by anybody.
+func (w *world) kill(s *server) {
+	w.conductor.note("kill of " + s.process.name)
+	w.mu.Lock()
+	if w.server == s {
+		w.server = nil
+	}
+	w.mu.Unlock()
+	s.process.end()
+	<-s.done
+}
+
+// abandon ends whatever still runs after a run that failed.
+func (w *world) abandon() {
+	if s := w.up(); s != nil {
+		w.kill(s)
+	}
+	for len(w.runningNodes()) > 0 {
+		for _, id := range w.runningNodes() {
+			w.nodes.Kill(id)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// agent is a node.
+func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writer) error {
+	p := &process{name: string(n.ID), life: life}
+	f, err := w.reached(stop, p, "boot", string(n.ID))
+	if err != nil {
+		return err
+	}
+	if f == broken {
+		fmt.Fprintln(out, "it ends before it began")
+		return fault("boot", string(n.ID), "it crashes")
+	}
+	b := &blobs{w: w, by: p}
+	if w.viaServer {
+		b.may = func(ctx context.Context, name string, write bool) error {
+			s := w.up()
+			if s == nil {
+				return fault("ask for a blob", name, "no server listens")
+			}
+			return s.scheduler.Access(ctx, dispatch.LeaseOf(ctx), name, write)
+		}
+	}
+	agent, err := node.New(node.Config{Hello: dispatch.Hello{Node: n.ID, Pool: n.Pool, Slots: n.Slots, Host: "here", PID: 1}, Workers: 1},
+		node.Deps{Server: &protocol{w, p}, Log: w.log.With("node", n.ID), Now: time.Now, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
+	if err != nil {
+		return err
+	}
+	err = agent.Run(stop)
+	fmt.Fprintln(out, "ended:", err)
+	return err
+}
+
+// feed uploads readings, a minute after the other. Whatever fails is done again.
+func (w *world) feed(ctx context.Context) {
+	p := newProcess("feeder")
+	defer p.end()
+	rnd := rand.New(rand.NewPCG(w.rnd.Uint64(), 3))
+	c := catalog.New(&blobs{w: w, by: p})
+	more := func(at time.Time) bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.lastMinute.IsZero() || !at.After(w.lastMinute)
+	}
+	for at := w.began.Truncate(time.Minute); more(at); at = at.Add(time.Minute) {
+		time.Sleep(time.Until(at.Add(time.Duration(rnd.Int64N(int64(20 * time.Second))))))
+		stamp := fleetscore.MicrosOf(at)
+		rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
+		values := map[fleetscore.Key]float64{}
+		for _, d := range w.devices {
+			if rnd.IntN(10) == 0 && len(values) > 0 {
+				continue // it is silent
+			}
+			v := []float64{20, 0}[rnd.IntN(2)]
+			values[d] = v
+			rows.KeyIndex, rows.Keys = append(rows.KeyIndex, uint32(len(rows.Keys))), append(rows.Keys, d)
+			rows.Times, rows.Values[0] = append(rows.Times, stamp), append(rows.Values[0], v)
+		}
+		for {
+			_, err := c.Upload(ctx, dataset, rows, nil)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			w.log.Info("upload fails", "error", err)
+			time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(time.Second))))
+		}
+		w.rows[stamp] = values
+		w.ledger.Put(ledger.DatasetTopic(dataset))
+	}
+}
+
+// separate cuts nodes off from the server, or joins them again.
+func (w *world) separate(ids []fleetscore.NodeID, apart bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		if apart {
+			w.separated[id] = true
+		} else {
+			delete(w.separated, id)
+		}
+	}
+}
+
+func (w *world) isSeparated(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.separated[fleetscore.NodeID(name)]
+}
+
+// runningNodes are the nodes that run, in order.
+func (w *world) runningNodes() []fleetscore.NodeID {
+	ids := w.nodes.Running()
+	slices.Sort(ids)
+	return ids
+}
