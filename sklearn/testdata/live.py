@@ -807,13 +807,16 @@ def call(model, m, x):
     got = np.asarray(got)
     if got.ndim > 2:  # the same, of later releases
         return None
-    if got.dtype.kind in "UO":
+    if got.dtype.kind in "UO" and not all(isinstance(v, float) for v in got.ravel()):
         classes = last_attribute(model, "classes_")
         if isinstance(classes, list):
             got = np.column_stack([[list(c).index(v) for v in got[:, i]] for i, c in enumerate(classes)]).astype(float)
         else:
             got = np.array([list(classes).index(v) for v in np.ravel(got)], dtype=float)
-    return got.astype(float).reshape(len(x), -1)
+    try:
+        return got.astype(float).reshape(len(x), -1)
+    except ValueError as e:  # of a model that was changed by hand
+        return "%s: %s" % (type(e).__name__, e)
 
 
 def last_attribute(model, name):
@@ -959,7 +962,7 @@ def asked(d, model, like, q):
         skip = []
     try:
         weight = np.nan_to_num(weights(model, like(q)))
-    except ValueError:
+    except (ValueError, TypeError):  # the latter of a model that was changed by hand
         weight = np.zeros(len(q))
     return {"x": pack(q), "out": results(d, model, like, q), "tied": skip, "weights": pack(weight)}
 

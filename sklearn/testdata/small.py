@@ -112,6 +112,8 @@ def others():
     add("mlp_binarizer", edit_binarizer(mlp.fit(X, C)), "neg_label")
     add("envelope", edit(covariance.EllipticEnvelope(random_state=1).fit(X), store_precision=False))
     add("svm", svm.NuSVR(kernel="poly", degree=2, coef0=1.0, gamma=0.1).fit(X, Y))
+    large = np.array([[1e300, 1e6], [1e6, 1e300], [1e300, -1e300], [1.0, 2.0]])
+    add("svc_overflow", svm.NuSVC(kernel="poly", degree=4, gamma=0.1, probability=True, random_state=1).fit(X, C), rows=large)
     add("svc", svm.NuSVC(kernel="poly", degree=2, coef0=1.0, gamma=0.1).fit(X, C))
     add("priors", naive_bayes.GaussianNB(priors=[0.2, 0.8]).fit(X, C))
     add("DummyRegressor", dummy.DummyRegressor(strategy="quantile", quantile=0.3).fit(X, Y))
@@ -126,6 +128,8 @@ def others():
     add("indicator_all", edit_indicator(indicated.fit(holes)), "features")
     bins = preprocessing.KBinsDiscretizer(3, encode="onehot-dense", **({"quantile_method": "averaged_inverted_cdf"} if VERSION >= (1, 7) else {}))
     add("bins", bins.fit(X))
+    for dtype in (np.float32, np.float64) if VERSION >= (0, 24) else ():
+        add("bins_" + dtype.__name__, preprocessing.KBinsDiscretizer(3, encode="onehot-dense", dtype=dtype).fit(X))
     bins.fit(X)
     bins._encoder.drop = "first"
     add("bins_drop", bins, "drop")

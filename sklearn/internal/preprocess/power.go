@@ -328,8 +328,12 @@ func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 	case dtype == 0 || dtype.Kind() == pickle.KindNone:
 	default:
 		kind, size := a.Graph().TypeOf(dtype)
-		t.single = kind == 'f' && size == 4
-		if !t.single && (kind != 'f' || size != 8) {
+		name := ""
+		if c := a.Graph().Global(dtype); c != nil && c.Module == "numpy" {
+			name = c.Name
+		}
+		t.single = kind == 'f' && size == 4 || name == "float32"
+		if !t.single && (kind != 'f' || size != 8) && name != "float64" {
 			a.Unsupported("dtype="+a.Graph().Describe(dtype), "use None, numpy.float32 or numpy.float64")
 		}
 	}

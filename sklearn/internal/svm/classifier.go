@@ -307,7 +307,10 @@ func (s *Classifier) probabilities(dec, out *estimator.Block, ws *estimator.Work
 		for i := range k {
 			for j := i + 1; j < k; j++ {
 				v := platt(dec.Col(n)[r], s.probA[n], s.probB[n])
-				v = min(max(v, least), 1-least)
+				if !(v > least) { // of NaN too, as libsvm has it
+					v = least
+				}
+				v = min(v, 1-least)
 				pairwise[i*k+j], pairwise[j*k+i] = v, 1-v
 				n++
 			}
