@@ -37,7 +37,7 @@ crash: ## kills, frozen processes, power cuts, full disks, wrong clocks and host
 	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
 
 spark: ## Delta tables written by Spark are read (needs Python and Java; some minutes)
-	FLEETSCORE_SPARK=1 $(GO) test -run TestSpark -count 1 -timeout 40m -v ./internal/files
+	FLEETSCORE_SPARK=1 $(GO) test -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli
 
 year: ## a year of jobs on a clock of its own: what it leaves behind, and how long commits and pages take then (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year

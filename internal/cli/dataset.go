@@ -204,11 +204,14 @@ func (u *upload) schema(ctx context.Context, c *client.Client, name string) (tab
 		if err != nil {
 			return s, fleetscore.Wrap("read configuration", c.Server(), err)
 		}
-		if cfg, err := config.Parse("fleet.yaml", text); err == nil { // it is in force; another release may know more
-			s.Time = cmp.Or(s.Time, cfg.Hub.Time)
-			if len(s.Key) == 0 {
-				s.Key = cfg.Hub.Key
-			}
+		cfg, err := config.Parse("/fleet.yaml", text) // whose folder is nobody's concern here
+		if err != nil {
+			return s, fleetscore.Errorf(fleetscore.Invalid, "read configuration", c.Server(), "the one in force can't be read by this release: %w", err).
+				WithHint("say which columns are time and key with --time and --key")
+		}
+		s.Time = cmp.Or(s.Time, cfg.Hub.Time)
+		if len(s.Key) == 0 {
+			s.Key = cfg.Hub.Key
 		}
 	} else if !fleetscore.NotFound.Is(err) {
 		return s, err
