@@ -17,15 +17,16 @@ type modelKind struct {
 	name, what   string
 	count, quick int
 	scale        float64 // of the decision values: what 1e-12 is relative to
+	load         float64 // wanted: how much faster than pickle.loads it is read
 }
 
 var kinds = []modelKind{
-	{"ref_1", "StandardScaler + OneClassSVM, 1 feature, 2 support vectors", 500, 100, 0.1},
-	{"ref_8", "the same, 8 features, about 7 support vectors", 500, 100, 0.1},
-	{"sv200_1", "the same, 1 feature, 200 support vectors", 200, 20, 200},
-	{"sv200_8", "the same, 8 features, 200 support vectors", 200, 20, 200},
-	{"if100_1", "StandardScaler + IsolationForest of 100 trees, 1 feature", 24, 3, 1},
-	{"if100_8", "the same, 8 features", 24, 3, 1},
+	{"ref_1", "StandardScaler + OneClassSVM, 1 feature, 2 support vectors", 500, 100, 0.1, 10},
+	{"ref_8", "the same, 8 features, about 7 support vectors", 500, 100, 0.1, 10},
+	{"sv200_1", "the same, 1 feature, 200 support vectors", 200, 20, 200, 6},
+	{"sv200_8", "the same, 8 features, 200 support vectors", 200, 20, 200, 6},
+	{"if100_1", "StandardScaler + IsolationForest of 100 trees, 1 feature", 24, 3, 1, 1.5},
+	{"if100_8", "the same, 8 features", 24, 3, 1, 1.5},
 }
 
 func (k modelKind) size(b *bench) int {
@@ -125,7 +126,7 @@ func runReader(ctx context.Context, b *bench) (*section, error) {
 		l, r, p := median(pick(got[0], cpuOf)), median(pick(got[1], cpuOf)), median(pick(got[2], cpuOf))
 		t.add(k.name, size, took(p), took(l), byCPU.String(), ratioOf(got[0], got[2], wallOf).String(), took(r), short(ratioOf(got[1], got[2], cpuOf).Median)+"×",
 			fmt.Sprintf("%s, %s, %s", short(1e6*p), short(1e6*l), short(1e6*r)))
-		s.Targets = append(s.Targets, atLeast("unpickle against pickle.loads, "+k.name, 12, byCPU.Median, "×", ""))
+		s.Targets = append(s.Targets, atLeast("unpickle against pickle.loads, "+k.name, k.load, byCPU.Median, "×", ""))
 	}
 	s.Tables = append(s.Tables, t)
 	return s, nil
