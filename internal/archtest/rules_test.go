@@ -147,7 +147,7 @@ func TestRoomNames(t *testing.T) {
 
 // timed are rooms that decide by the time: they are handed a clock, so that a
 // server acts by the trusted time and a test can set it.
-var timed = []string{"internal/scheduler", "internal/pool", "internal/node"}
+var timed = []string{"internal/scheduler", "internal/pool", "internal/node", "internal/scorer"}
 
 // TestTimeComesFromAClock refuses reading the system's clock in rooms that are handed
 // one. They may name time.Now as what they use if they get none.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // stride is how many rows are scored between looks at the clock.
@@ -19,33 +18,38 @@ const stride = 4096
 type worker struct {
 	rows              sorted
 	now               time.Time // when the last key ended
-	record            sklearn.RecordReader
+	runtime           Worker
 	columns           [][]float64
 	ordered           [][]float64 // columns as a model wants them
 	shapes            []shape
 	oldest            int // of shapes, the one to be replaced next
 	prediction, score []float64
 	kept              []uint32
-	scratch           sklearn.Scratch
 }
 
 // work takes bundles of keys until there are none.
 func (r *run) work(ctx context.Context) {
-	var w worker
+	runtime, err := r.spec.Runtime.Worker()
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	defer runtime.Close()
+	w := worker{runtime: runtime}
 	for {
 		b := int(r.next.Add(1)) - 1
 		if b >= r.group.bundles() {
 			return
 		}
 		first := r.group.bundle(b, &w.rows)
-		w.now = time.Now()
+		w.now = r.spec.Now()
 		for k := range len(w.rows.start) - 2 {
 			if ctx.Err() != nil || r.stopped.Load() {
 				return
 			}
 			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
 			if r.items[first+k].Outcome == fleetscore.Failed || r.items[first+k].Outcome == fleetscore.NoModel {
-				w.now = time.Now() // finding that out may have taken long
+				w.now = r.spec.Now() // finding that out may have taken long
 			}
 		}
 		if r.spec.Progress != nil {
@@ -88,7 +92,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err)
 		return
 	}
-	m, err := w.load(data)
+	m, err := w.runtime.Load(ctx, data)
 	if err != nil {
 		r.end(it, fleetscore.Failed, err)
 		return
@@ -98,7 +102,8 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err)
 		return
 	}
-	if err := r.scoreGroup(ctx, w, m, order, it, group); err != nil {
+	traits := m.Traits()
+	if err := r.scoreGroup(ctx, w, m, traits.OutlierDetector, order, it, group); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
@@ -111,7 +116,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, outcome, err)
 		return
 	}
-	r.degenerate[k] = m.Degenerate()
+	r.degenerate[k] = traits.Degenerate
 	it.Outcome = fleetscore.Scored
 	if it.Rows == 0 {
 		it.Outcome = fleetscore.NoData // all its rows lack a feature, as the reason says
@@ -130,19 +135,9 @@ func (r *run) span(group []uint32) (first, last fleetscore.Micros) {
 	return first, last
 }
 
-// load reads a model. Native records, which large fleets are made of, are read
-// into the same model again and again.
-func (w *worker) load(data []byte) (*sklearn.Model, error) {
-	if sklearn.IsRecord(data) {
-		return w.record.Read(data)
-	}
-	return sklearn.Load(data)
-}
-
 // scoreGroup scores one key's rows, gathered in strides, and counts them.
-func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, order []int, it *fleetscore.Item, group []uint32) error {
+func (r *run) scoreGroup(ctx context.Context, w *worker, m Model, detector bool, order []int, it *fleetscore.Item, group []uint32) error {
 	began := w.now
-	detector := m.OutlierDetector()
 	leftOut := 0
 	for first := 0; first < len(group); first += stride {
 		if ctx.Err() != nil {
@@ -155,7 +150,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, order
 		}
 		leftOut += min(stride, len(group)-first) - len(rows)
 		w.prediction, w.score = resize(w.prediction, len(rows)), resize(w.score, len(rows))
-		if err := m.PredictColumns(w.arranged(order), w.prediction, w.score, &w.scratch); err != nil {
+		if err := m.Predict(ctx, began.Add(r.spec.ModelTimeout), w.arranged(order), w.prediction, w.score); err != nil {
 			return err
 		}
 		anomalies := 0.0
@@ -169,7 +164,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m *sklearn.Model, order
 		}
 		it.Rows += int64(len(rows))
 		it.Anomalies += int64(anomalies)
-		w.now = time.Now()
+		w.now = r.spec.Now()
 		if w.now.Sub(began) > r.spec.ModelTimeout {
 			return errTimeout
 		}

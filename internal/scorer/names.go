@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // shape is feature names that a model had, and where they stand among the
@@ -22,9 +21,10 @@ const maxShapes = 8
 
 // order finds the places of the model's features among those of the rows, by
 // name where the model knows names; nil if they stand as they are.
-func (r *run) order(w *worker, m *sklearn.Model) ([]int, error) {
-	got, want := len(r.columns), m.NumFeatures()
-	if !m.Named() || r.spec.FeaturesBy == fleetscore.FeaturesByPosition {
+func (r *run) order(w *worker, m Model) ([]int, error) {
+	traits := m.Traits()
+	got, want := len(r.columns), traits.Features
+	if !traits.Named || r.spec.FeaturesBy == fleetscore.FeaturesByPosition {
 		if got != want && want != 0 {
 			return nil, fmt.Errorf("the model expects %d features, %d are configured", want, got)
 		}

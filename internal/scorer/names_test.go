@@ -130,10 +130,13 @@ func TestNamesAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var w worker
-	var records sklearn.RecordReader
+	runtime, err := Native{}.Worker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := worker{runtime: runtime}
 	if n := testing.AllocsPerRun(20, func() {
-		m, err := records.Read(forms["record"])
+		m, err := w.runtime.Load(t.Context(), forms["record"])
 		if err != nil {
 			t.Fatal(err)
 		}

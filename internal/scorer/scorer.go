@@ -2,8 +2,8 @@
 // cores, with exactly one outcome per key. A model that is missing, unreadable,
 // slow or faulty costs its own key alone.
 //
-// It knows one runtime, native: scikit-learn models read and scored by package
-// sklearn. It neither finds models nor reads or writes files. Score may be
+// How a model is read and predicts is a Runtime's; Native reads scikit-learn models by
+// package sklearn. The package neither finds models nor reads or writes files. Score may be
 // called by several goroutines at once.
 package scorer
 
@@ -42,7 +42,9 @@ type Spec struct {
 	// Log takes a line per key that did not end well. It may be nil, and is
 	// called by one goroutine at a time.
 	Log      func(format string, args ...any)
-	Progress *atomic.Int64 // keys done so far are added; may be nil
+	Progress *atomic.Int64    // keys done so far are added; may be nil
+	Runtime  Runtime          // how models are scored; nil means Native
+	Now      func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
 
 // Result is the scored rows and what became of every key.
@@ -121,6 +123,12 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	}
 	if spec.Workers <= 0 {
 		spec.Workers = runtime.GOMAXPROCS(0)
+	}
+	if spec.Runtime == nil {
+		spec.Runtime = Native{}
+	}
+	if spec.Now == nil {
+		spec.Now = time.Now
 	}
 	if err := spec.FeaturesBy.Validate(); err != nil {
 		return nil, err

@@ -1,0 +1,117 @@
+package scorer_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/scorertest"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+	"github.com/fleetscore/fleetscore/sklearn"
+)
+
+// columns turns rows into columns.
+func columns(rows [][]float64) [][]float64 {
+	out := make([][]float64, len(rows[0]))
+	for _, r := range rows {
+		for c, v := range r {
+			out[c] = append(out[c], v)
+		}
+	}
+	return out
+}
+
+// TestNativeRuntime runs the suite over files that scikit-learn wrote, with what it
+// predicts, as pickles and as the native records of packs.
+func TestNativeRuntime(t *testing.T) {
+	dir := filepath.Join(testkit.Root(t), "sklearn", "testdata", "1.9.1")
+	text, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var expected struct {
+		Cases []struct {
+			Name    string
+			Files   []string
+			Rows    [][]float64
+			Predict []float64
+		}
+	}
+	if err := json.Unmarshal(text, &expected); err != nil {
+		t.Fatal(err)
+	}
+	var samples []scorertest.Sample
+	for _, c := range expected.Cases {
+		if len(c.Rows) == 0 || len(c.Predict) != len(c.Rows) {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, c.Files[len(c.Files)-1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := sklearn.Load(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := m.AppendRecord(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := scorertest.Sample{Columns: columns(c.Rows), Prediction: c.Predict, Names: m.FeatureNames(),
+			Traits: scorer.Traits{Features: len(c.Rows[0]), Named: m.Named(), OutlierDetector: m.OutlierDetector(), Degenerate: m.Degenerate()}}
+		for form, data := range map[string][]byte{"pickle": data, "record": record} {
+			s.Name, s.Data = c.Name+" as "+form, data
+			samples = append(samples, s)
+		}
+	}
+	odd, err := os.ReadFile(filepath.Join(dir, "array.p5.pickle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scorertest.Run(t, scorer.Native{}, samples, [][]byte{nil, []byte("no model"), odd, samples[0].Data[:len(samples[0].Data)/2]})
+}
+
+func TestThresholds(t *testing.T) {
+	t.Parallel()
+	one := scorertest.Threshold{Count: 1, Above: 10}
+	two := scorertest.Threshold{Count: 2, Names: []string{"a", "b"}, Above: 3}
+	scorertest.Run(t, scorertest.Thresholds{}, []scorertest.Sample{
+		{Name: "one", Data: one.Bytes(), Traits: scorer.Traits{Features: 1, OutlierDetector: true}, Columns: [][]float64{{1, 10, 11}}, Prediction: []float64{1, 1, -1}},
+		{Name: "two", Data: two.Bytes(), Traits: scorer.Traits{Features: 2, Named: true, OutlierDetector: true}, Names: []string{"a", "b"},
+			Columns: [][]float64{{1, 2}, {1, 2}}, Prediction: []float64{1, -1}},
+	}, [][]byte{nil, []byte("no model"), []byte(`{"Count":0}`)})
+}
+
+// everybody has the same model.
+type everybody []byte
+
+func (e everybody) Model(_ context.Context, _ fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+	return e, fleetscore.DigestOf(e), nil
+}
+
+// TestScoreWithAnotherRuntime: what a runtime says becomes predictions, and the time
+// limit of a model is measured by the clock that the scorer was given.
+func TestScoreWithAnotherRuntime(t *testing.T) {
+	t.Parallel()
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Keys: []fleetscore.Key{"a"},
+		KeyIndex: []uint32{0, 0}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{5, 15}}}
+	model := everybody(scorertest.Threshold{Count: 1, Above: 10}.Bytes())
+	spec := scorer.Spec{Features: []string{"Value"}, Runtime: scorertest.Thresholds{}}
+	got, err := scorer.Score(t.Context(), spec, rows, nil, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := got.Predictions.Prediction; len(p) != 2 || p[0] != 0 || p[1] != 1 || got.Items[0].Anomalies != 1 {
+		t.Errorf("predictions %v, items %+v; want 0 and 1", p, got.Items)
+	}
+	now := time.Unix(0, 0)
+	spec.ModelTimeout, spec.Now = time.Second, func() time.Time { now = now.Add(2 * time.Second); return now }
+	if got, err = scorer.Score(t.Context(), spec, rows, nil, model); err != nil || got.Items[0].Outcome != fleetscore.TimedOut {
+		t.Errorf("a model that takes 2 s of the scorer's clock: %+v, %v; want timed_out", got.Items, err)
+	}
+}
