@@ -78,7 +78,7 @@ func (w *world) size() (s size) {
 }
 
 func (w *world) three() []*table.Delta {
-	return []*table.Delta{w.tables.Dataset(dataset), w.tables.Predictions(pipeline), w.tables.Coverage(pipeline)}
+	return []*table.Delta{w.tables.Dataset(dataset), w.tables.Predictions(pipeline).Delta, w.tables.Coverage(pipeline).Delta}
 }
 
 // openSQL opens the ledger's file beside the ledger.
@@ -337,19 +337,19 @@ func (w *world) fillDay(c *catalog.Catalog, day time.Time) {
 	d := c.Dataset(dataset)
 	files, err := d.WriteRows(ctx, rows, id)
 	commit(d, files, err)
-	d = c.Predictions(pipeline)
-	files, err = d.WritePredictions(ctx, predictionsOf(rows), fleetscore.JobID("filled-"+id), 1)
-	commit(d, files, err)
-	d = c.Coverage(pipeline)
+	p := c.Predictions(pipeline)
+	files, err = p.WritePredictions(ctx, predictionsOf(rows), fleetscore.JobID("filled-"+id), 1)
+	commit(p.Delta, files, err)
+	coverage := c.Coverage(pipeline)
 	var all []fleetscore.DataFile
 	for _, at := range stamps {
-		files, err = d.WriteItems(ctx, itemsOf(rows.Keys, rows), keyNames, fleetscore.JobID("filled-"+id), fleetscore.Interval{From: at.Add(-time.Hour), To: at})
+		files, err = coverage.WriteItems(ctx, itemsOf(rows.Keys, rows), keyNames, fleetscore.JobID("filled-"+id), fleetscore.Interval{From: at.Add(-time.Hour), To: at})
 		if err != nil {
 			break
 		}
 		all = append(all, files...)
 	}
-	commit(d, all, err)
+	commit(coverage.Delta, all, err)
 }
 
 // fillLedger puts ended jobs of the time before into the ledger's file.

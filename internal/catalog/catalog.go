@@ -3,8 +3,9 @@
 // pipelines, and how far a dataset is complete.
 //
 // It opens each table once, so that all rooms of a process share what was read of
-// its log. It reads and writes no rows by itself (package table does) and decides
-// nothing about jobs. It starts no goroutines; a Catalog may be used by several
+// its log. It knows the columns of predictions and coverage and which of their rows give
+// way to others; how rows lie in files is package table's, and what becomes of jobs is
+// decided elsewhere. It starts no goroutines; a Catalog may be used by several
 // goroutines at once.
 package catalog
 
@@ -34,7 +35,13 @@ type Catalog struct {
 	moved  func() time.Duration // by how much the wall clock was moved since the catalog was made
 
 	mu     sync.Mutex // guards tables
-	tables map[string]*table.Delta
+	tables map[string]opened
+}
+
+// opened is a table, and what is remembered of it if it is a coverage.
+type opened struct {
+	*table.Delta
+	last *lastItems
 }
 
 // New makes the catalog of a store. Nothing is read.
@@ -45,7 +52,7 @@ func New(b store.Bucket) *Catalog { return NewReporting(b, nil, nil) }
 // that the tables' commits bear; nil means the system's.
 func NewReporting(b store.Bucket, h *obs.Health, now func() time.Time) *Catalog {
 	start := time.Now()
-	return &Catalog{store: b, health: h, now: now, tables: map[string]*table.Delta{}, moved: func() time.Duration {
+	return &Catalog{store: b, health: h, now: now, tables: map[string]opened{}, moved: func() time.Duration {
 		now := time.Now()
 		return now.Round(0).Sub(start.Round(0)) - now.Sub(start) // without the monotonic part, and with it
 	}}
@@ -56,26 +63,27 @@ func (c *Catalog) Store() store.Bucket { return c.store }
 
 // Dataset is the table of a dataset. It need not exist yet.
 func (c *Catalog) Dataset(name string) *table.Delta {
-	return c.table("dataset "+name, DatasetFolder(name))
+	return c.table("dataset "+name, DatasetFolder(name)).Delta
 }
 
 // Predictions is the table with a pipeline's predictions. It need not exist yet.
-func (c *Catalog) Predictions(pipeline string) *table.Delta {
-	return c.table("predictions of pipeline "+pipeline, PredictionsFolder(pipeline))
+func (c *Catalog) Predictions(pipeline string) Predictions {
+	return Predictions{c.table("predictions of pipeline "+pipeline, PredictionsFolder(pipeline)).Delta}
 }
 
 // Coverage is the table with the outcomes of a pipeline's jobs. It need not exist
 // yet.
-func (c *Catalog) Coverage(pipeline string) *table.Delta {
-	return c.table("coverage of pipeline "+pipeline, CoverageFolder(pipeline))
+func (c *Catalog) Coverage(pipeline string) Coverage {
+	return Coverage(c.table("coverage of pipeline "+pipeline, CoverageFolder(pipeline)))
 }
 
-func (c *Catalog) table(name, folder string) *table.Delta {
+func (c *Catalog) table(name, folder string) opened {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d, ok := c.tables[folder]
 	if !ok {
-		d = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Now: c.now, Report: func(problem string, works bool) {
+		d.last = &lastItems{turn: make(chan struct{}, 1)}
+		d.Delta = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Now: c.now, Report: func(problem string, works bool) {
 			if works {
 				c.health.Warn(name, problem)
 			} else {
@@ -106,9 +114,9 @@ func (c *Catalog) Examine(ctx context.Context, blob string) {
 		}
 	} else if rest, ok := strings.CutPrefix(blob, predictionsArea); ok {
 		if name, file, ok := strings.Cut(rest, "/"); ok {
-			d := c.Predictions(name)
+			d := c.Predictions(name).Delta
 			if inCoverage, ok := strings.CutPrefix(file, coverageName[1:]+"/"); ok {
-				d, file = c.Coverage(name), inCoverage
+				d, file = c.Coverage(name).Delta, inCoverage
 			}
 			_ = d.Examine(ctx, file)
 		}

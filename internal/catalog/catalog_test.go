@@ -62,8 +62,11 @@ func TestTablesAreShared(t *testing.T) {
 	t.Parallel()
 	c := New(openTemp(t))
 	first := c.Dataset("a")
-	if first != c.Dataset("a") || first == c.Predictions("a") || c.Coverage("a") == c.Predictions("a") {
+	if first != c.Dataset("a") || first == c.Predictions("a").Delta || c.Coverage("a").Delta == c.Predictions("a").Delta {
 		t.Error("a table isn't opened exactly once")
+	}
+	if one, other := c.Coverage("a"), c.Coverage("a"); one != other {
+		t.Error("what is remembered of a coverage isn't shared")
 	}
 	for i := range maxTables + 10 {
 		c.Dataset(fmt.Sprint("d", i))

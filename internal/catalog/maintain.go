@@ -123,8 +123,8 @@ func (c *Catalog) upkept(ctx context.Context, u Upkeep) (out []upkept, err error
 			return nil, err
 		}
 		for _, p := range pipelines {
-			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p), keep: ofJobs, rows: u.Pipelines[p]},
-				upkept{folder: CoverageFolder(p), table: c.Coverage(p), keep: ofJobs, rows: u.Pipelines[p]})
+			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p).Delta, keep: ofJobs, rows: u.Pipelines[p]},
+				upkept{folder: CoverageFolder(p), table: c.Coverage(p).Delta, keep: ofJobs, rows: u.Pipelines[p]})
 		}
 	}
 	for _, name := range datasets {

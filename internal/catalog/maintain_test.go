@@ -14,7 +14,6 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
-	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -116,7 +115,7 @@ func TestMaintainKeepsWhatIsInUse(t *testing.T) {
 	scatter(t, c, 12)
 	pinned := dataFiles(t, b, "data/d")
 	p := c.Predictions("p")
-	if err := p.Create(t.Context(), table.PredictionSchema("TS", []string{"Device"}, []string{"Val"})); err != nil {
+	if err := p.Create(t.Context(), PredictionSchema("TS", []string{"Device"}, []string{"Val"})); err != nil {
 		t.Fatal(err)
 	}
 	rows := upload{{cell{"a", 400 * quarter}, 1}}.rows()

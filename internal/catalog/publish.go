@@ -25,9 +25,9 @@ type Results struct {
 func (c *Catalog) Publish(ctx context.Context, r Results) error {
 	coverage := c.Coverage(r.Pipeline)
 	if r.Scored > 0 {
-		_, err := c.Predictions(r.Pipeline).CommitPredictions(ctx, table.PredictionCommit{Job: r.Job, Interval: r.Interval, Revision: r.Revision, Files: r.Predictions,
+		_, err := c.Predictions(r.Pipeline).CommitPredictions(ctx, PredictionCommit{Job: r.Job, Interval: r.Interval, Revision: r.Revision, Files: r.Predictions,
 			Scored: func(ctx context.Context) (func(fleetscore.Key) bool, error) {
-				items, err := coverage.ReadItems(ctx, r.Coverage, table.ItemQuery{Outcome: fleetscore.Scored})
+				items, err := coverage.ReadItems(ctx, r.Coverage, ItemQuery{Outcome: fleetscore.Scored})
 				if err != nil {
 					return nil, err
 				}

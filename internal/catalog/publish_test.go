@@ -31,9 +31,9 @@ func results(t *testing.T, c *Catalog, job fleetscore.JobID, revision int64, fro
 		p.Models[i] = fleetscore.DigestOf([]byte{byte(i)})
 	}
 	d, coverage := c.Predictions("p"), c.Coverage("p")
-	err := d.Create(t.Context(), table.PredictionSchema("TS", rows.KeyNames, rows.ValueNames))
+	err := d.Create(t.Context(), PredictionSchema("TS", rows.KeyNames, rows.ValueNames))
 	if err == nil {
-		err = coverage.Create(t.Context(), table.ItemSchema(rows.KeyNames))
+		err = coverage.Create(t.Context(), ItemSchema(rows.KeyNames))
 	}
 	if err == nil {
 		r.Predictions, err = d.WritePredictions(t.Context(), p, job, revision)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -114,7 +115,7 @@ func checkCloudPredictions(t *testing.T, address, models, rows string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := table.OpenDelta(store.Sub(b, "predictions/history"))
+	d := catalog.New(b).Predictions("history")
 	snap, err := d.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)

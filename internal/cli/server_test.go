@@ -26,6 +26,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -189,7 +190,7 @@ func (p *process) bucket() store.Bucket {
 
 func (p *process) predictions(pipeline string) *fleetscore.Predictions {
 	p.t.Helper()
-	d := table.OpenDelta(store.Sub(p.bucket(), "predictions/"+pipeline))
+	d := catalog.New(p.bucket()).Predictions(pipeline)
 	snap, err := d.Snapshot(p.t.Context())
 	if err != nil {
 		p.t.Fatal(err)

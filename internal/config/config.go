@@ -22,6 +22,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
@@ -390,7 +391,7 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	} else if p.Label != "" {
 		r.at(path+".label", "%s is a feature's name too; rename the feature: Other=%s", p.Label, p.Label)
 	}
-	for _, s := range []table.TableSchema{table.PredictionSchema(c.Hub.Time, c.Hub.Key, outputs), table.ItemSchema(c.Hub.Key)} {
+	for _, s := range []table.TableSchema{catalog.PredictionSchema(c.Hub.Time, c.Hub.Key, outputs), catalog.ItemSchema(c.Hub.Key)} {
 		if err := s.Check(); err != nil {
 			r.at(path, "its results: %v", err)
 		}

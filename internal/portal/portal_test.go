@@ -20,13 +20,13 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -101,19 +101,19 @@ func world(t *testing.T, sensors int) http.Handler {
 			p.Values[1], p.Prediction, p.Score = append(p.Values[1], fault), append(p.Prediction, flag), append(p.Score, -1)
 		}
 	}
-	d := table.OpenDelta(store.Sub(b, "predictions/p"))
-	if err := d.Create(ctx, table.PredictionSchema("TS", keys, p.ValueNames)); err != nil {
+	d := catalog.New(b).Predictions("p")
+	if err := d.Create(ctx, catalog.PredictionSchema("TS", keys, p.ValueNames)); err != nil {
 		t.Fatal(err)
 	}
 	files, err := d.WritePredictions(ctx, p, "j", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.CommitPredictions(ctx, table.PredictionCommit{Job: "j", Interval: iv, Files: files}); err != nil {
+	if _, err := d.CommitPredictions(ctx, catalog.PredictionCommit{Job: "j", Interval: iv, Files: files}); err != nil {
 		t.Fatal(err)
 	}
-	c := table.OpenDelta(store.Sub(b, "predictions/p/_coverage"))
-	if err := c.Create(ctx, table.ItemSchema(keys)); err != nil {
+	c := catalog.New(b).Coverage("p")
+	if err := c.Create(ctx, catalog.ItemSchema(keys)); err != nil {
 		t.Fatal(err)
 	}
 	if files, err = c.WriteItems(ctx, items, keys, "j", iv); err != nil {

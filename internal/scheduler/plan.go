@@ -249,11 +249,11 @@ func (s *Scheduler) createTables(ctx context.Context, j fleetscore.Job, in ledge
 		features = append(features, j.Config.Label)
 	}
 	if len(values) > 0 {
-		if err := s.catalog.Predictions(j.Pipeline).Create(ctx, table.PredictionSchema(in.TimeName, in.KeyNames, features)); err != nil {
+		if err := s.catalog.Predictions(j.Pipeline).Create(ctx, catalog.PredictionSchema(in.TimeName, in.KeyNames, features)); err != nil {
 			return err
 		}
 	}
-	return s.catalog.Coverage(j.Pipeline).Create(ctx, table.ItemSchema(in.KeyNames))
+	return s.catalog.Coverage(j.Pipeline).Create(ctx, catalog.ItemSchema(in.KeyNames))
 }
 
 // fail ends a job of which no prediction was committed.

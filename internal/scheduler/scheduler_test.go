@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -240,11 +241,11 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 		r.Outcomes[item.Outcome]++
 	}
 	if rows.Len() > 0 {
-		if r.Predictions, err = table.OpenDelta(store.Sub(b, "predictions/"+l.Pipeline)).WritePredictions(ctx, p, l.Job, l.Revision); err != nil {
+		if r.Predictions, err = catalog.New(b).Predictions(l.Pipeline).WritePredictions(ctx, p, l.Job, l.Revision); err != nil {
 			w.t.Fatal(err)
 		}
 	}
-	if r.Coverage, err = table.OpenDelta(store.Sub(b, "predictions/"+l.Pipeline+"/_coverage")).WriteItems(ctx, items, l.KeyNames, l.Job, l.Interval); err != nil {
+	if r.Coverage, err = catalog.New(b).Coverage(l.Pipeline).WriteItems(ctx, items, l.KeyNames, l.Job, l.Interval); err != nil {
 		w.t.Fatal(err)
 	}
 	return r
@@ -254,7 +255,7 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 func (w *world) visible() (out []string) {
 	w.t.Helper()
 	ctx := w.t.Context()
-	d := table.OpenDelta(store.Sub(w.bucket(), "predictions/p"))
+	d := catalog.New(w.bucket()).Predictions("p")
 	if snap, err := d.Snapshot(ctx); err == nil {
 		p, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{})
 		if err != nil {
@@ -264,9 +265,9 @@ func (w *world) visible() (out []string) {
 			out = append(out, fmt.Sprintf("%s %s %v", x.Time().Format("15:04"), p.Keys[p.KeyIndex[i]], p.Prediction[i]))
 		}
 	}
-	c := table.OpenDelta(store.Sub(w.bucket(), "predictions/p/_coverage"))
+	c := catalog.New(w.bucket()).Coverage("p")
 	if snap, err := c.Snapshot(ctx); err == nil {
-		items, err := c.ReadItems(ctx, snap.Files, table.ItemQuery{})
+		items, err := c.ReadItems(ctx, snap.Files, catalog.ItemQuery{})
 		if err != nil {
 			w.t.Fatal(err)
 		}

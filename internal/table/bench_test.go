@@ -41,7 +41,7 @@ func BenchmarkWriteCSV(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(p.Len()), "ns/row")
 }
 
-// BenchmarkDelta writes and reads predictions as tasks do, on one core.
+// BenchmarkDelta writes and reads rows as tasks do, on one core.
 func BenchmarkDelta(b *testing.B) {
 	bucket, err := store.OpenDir(b.TempDir())
 	if err != nil {
@@ -53,7 +53,7 @@ func BenchmarkDelta(b *testing.B) {
 	for i := range p.Models {
 		p.Models[i] = fleetscore.DigestOf([]byte(p.Keys[i]))
 	}
-	if err := d.Create(b.Context(), PredictionSchema(p.TimeName, p.KeyNames, p.ValueNames)); err != nil {
+	if err := d.Create(b.Context(), DatasetSchema(p.TimeName, p.KeyNames, p.ValueNames)); err != nil {
 		b.Fatal(err)
 	}
 	var files []fleetscore.DataFile
@@ -62,7 +62,7 @@ func BenchmarkDelta(b *testing.B) {
 	}
 	b.Run("write", func(b *testing.B) {
 		for b.Loop() {
-			if files, err = d.WritePredictions(b.Context(), p, "job", 1); err != nil {
+			if files, err = d.WriteRows(b.Context(), &p.Rows, "job"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -24,12 +24,11 @@ func minuteOf(n int) fleetscore.Interval {
 	return fleetscore.Interval{From: from, To: from.Add(time.Minute)}
 }
 
-// fillTable commits a job's predictions per minute, with every fifth interval
-// scored again, as an instance that makes checkpoints every ten commits.
+// fillTable commits a job's rows per minute, with every fifth interval written again, as an instance that makes checkpoints every ten commits.
 func fillTable(b store.Bucket, keep time.Duration) (*Delta, error) {
 	d := OpenDelta(b)
 	d.inline, d.keep = 10, keep
-	schema := PredictionSchema("TS", []string{"Device", "Tag"}, []string{"Val"})
+	schema := DatasetSchema("TS", []string{"Device", "Tag"}, []string{"Val"})
 	ctx := context.Background()
 	if err := d.Create(ctx, schema); err != nil {
 		return d, err
@@ -41,12 +40,10 @@ func fillTable(b store.Bucket, keep time.Duration) (*Delta, error) {
 		}
 		p := makePredictions([]fleetscore.Key{"1\x1fa", "2\x1fa"}, []fleetscore.Micros{fleetscore.MicrosOf(iv.To)}, float64(n))
 		p.KeyNames = []string{"Device", "Tag"}
-		job := fleetscore.JobID(fmt.Sprintf("j%02d", n))
-		files, err := d.WritePredictions(ctx, p, job, int64(n))
+		_, err := d.Upsert(ctx, &p.Rows, func(*Snapshot) (Commit, error) {
+			return Commit{Operation: "MERGE", Txns: map[string]int64{fmt.Sprintf("job/j%02d", n): 1}}, nil
+		})
 		if err != nil {
-			return d, err
-		}
-		if _, err := d.CommitPredictions(ctx, commitOf(job, iv, int64(n), func(fleetscore.Key) bool { return true }, files)); err != nil && !AlreadyCommitted(err) {
 			return d, err
 		}
 	}
@@ -102,7 +99,7 @@ func TestCheckpoint(t *testing.T) {
 			t.Errorf("%s (-writer's +its):\n%s", name, diff)
 		}
 	}
-	rows, err := OpenDelta(b).ReadPredictions(t.Context(), want.Files, ReadQuery{})
+	rows, err := OpenDelta(b).ReadRows(t.Context(), want.Files, ReadQuery{})
 	if err != nil || rows.Len() != 2*(jobs-jobs/5) {
 		t.Errorf("%d rows, %v", rows.Len(), err)
 	}

@@ -133,7 +133,7 @@ func appendField(dst []byte, s string) []byte {
 
 // WriteItemsParquet writes coverage with the columns of WriteItemsCSV.
 func WriteItemsParquet(w io.Writer, keyNames []string, items []fleetscore.Item) error {
-	f := &frame{}
+	f := &Frame{}
 	for i, n := range keyNames {
 		c := column{name: n, kind: kindText}
 		for _, it := range items {

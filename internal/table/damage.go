@@ -18,6 +18,9 @@ type damage struct {
 	works      bool
 }
 
+// Name is what messages call the table.
+func (d *Delta) Name() string { return d.opt.Name }
+
 // where names a file of the table for people.
 func (d *Delta) where(file string) string {
 	if d.opt.Folder == "" {

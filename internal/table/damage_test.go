@@ -283,7 +283,7 @@ func TestOnlyForeignFilesAreNoTable(t *testing.T) {
 	if _, err := d.Snapshot(t.Context()); !fleetscore.NotFound.Is(err) {
 		t.Errorf("got %v, want not found", err)
 	}
-	if err := d.Create(t.Context(), predictionSchema); err != nil {
+	if err := d.Create(t.Context(), deviceSchema); err != nil {
 		t.Error(err)
 	}
 }

@@ -50,7 +50,7 @@ func (q ReadQuery) Prune(files []fleetscore.DataFile) []fleetscore.DataFile {
 }
 
 // select picks the rows of a frame that the query wants, in their order.
-func (q ReadQuery) pick(f *frame, s TableSchema) *frame {
+func (q ReadQuery) pick(f *Frame, s TableSchema) *Frame {
 	if q.Interval == nil && q.Shards == nil && len(q.Keys) == 0 {
 		return f
 	}
@@ -76,8 +76,8 @@ func (q ReadQuery) pick(f *frame, s TableSchema) *frame {
 
 // readFrame reads the wanted columns of all files that the query wants into one
 // frame, file after file.
-func (d *Delta) readFrame(ctx context.Context, s TableSchema, files []fleetscore.DataFile, want []wanted, q ReadQuery) (*frame, error) {
-	out := &frame{columns: make([]column, len(want))}
+func (d *Delta) readFrame(ctx context.Context, s TableSchema, files []fleetscore.DataFile, want []wanted, q ReadQuery) (*Frame, error) {
+	out := &Frame{columns: make([]column, len(want))}
 	for i, w := range want {
 		out.columns[i] = column{name: w.name, kind: w.kind}
 	}
@@ -96,12 +96,12 @@ func (d *Delta) readFrame(ctx context.Context, s TableSchema, files []fleetscore
 
 // readFile reads the wanted columns of one file, whole. A file that is missing,
 // cut or damaged is an error of kind Corrupt, and is reported.
-func (d *Delta) readFile(ctx context.Context, file fleetscore.DataFile, want []wanted) (*frame, error) {
+func (d *Delta) readFile(ctx context.Context, file fleetscore.DataFile, want []wanted) (*Frame, error) {
 	data, err := store.ReadAll(ctx, d.b, fleetscore.BlobName(file.Path))
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	var f *frame
+	var f *Frame
 	switch {
 	case err != nil:
 		err = errors.New("the file is missing")
@@ -182,7 +182,7 @@ func lastOfEach(keyIndex []uint32, times []fleetscore.Micros, keys int) []int {
 // key and time. No reader sees them before a commit adds them. Names begin with the
 // rows' shards and the id, and are never used again.
 func (d *Delta) WriteRows(ctx context.Context, rows *fleetscore.Rows, id string) ([]fleetscore.DataFile, error) {
-	f := &frame{}
+	f := &Frame{}
 	f.addRows(rows)
 	s := DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames)
 	id += "-" + newID()[:8]
@@ -201,7 +201,7 @@ const (
 )
 
 // writeFrame writes a frame's parts; name gives a file's name without extension.
-func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *frame, name func(fleetscore.ShardRange) string) ([]fleetscore.DataFile, error) {
+func (d *Delta) writeFrame(ctx context.Context, s TableSchema, f *Frame, name func(fleetscore.ShardRange) string) ([]fleetscore.DataFile, error) {
 	parts, keys, keyIndex := f.parts(s)
 	shards := make([]fleetscore.Shard, len(keys))
 	for i, k := range keys {
@@ -289,7 +289,7 @@ func (d *Delta) Upsert(ctx context.Context, rows *fleetscore.Rows, commit func(*
 type upsert struct {
 	d      *Delta
 	snap   *Snapshot
-	frame  *frame // the new rows
+	frame  *Frame // the new rows
 	parts  []part // by hour, in each one row per key and time, sorted
 	keys   []fleetscore.Key
 	index  []uint32 // per row, its key
@@ -302,7 +302,7 @@ type upsert struct {
 }
 
 func newUpsert(d *Delta, snap *Snapshot, rows *fleetscore.Rows) *upsert {
-	u := &upsert{d: d, snap: snap, frame: &frame{}, id: newID()[:13]}
+	u := &upsert{d: d, snap: snap, frame: &Frame{}, id: newID()[:13]}
 	u.frame.addRows(rows)
 	u.times = u.frame.column(snap.Schema.Time).longs
 	u.parts, u.keys, u.index = u.frame.parts(snap.Schema)
@@ -354,7 +354,7 @@ func (u *upsert) run(ctx context.Context) error {
 	return u.write(ctx, u.frame.pick(plain))
 }
 
-func (u *upsert) write(ctx context.Context, f *frame) error {
+func (u *upsert) write(ctx context.Context, f *Frame) error {
 	if f.len() == 0 {
 		return nil
 	}
@@ -367,7 +367,7 @@ func (u *upsert) write(ctx context.Context, f *frame) error {
 
 // meet compares an hour's new rows with the table's: fresh are those to be written,
 // old the rows that stay of the files that are to be written anew.
-func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *frame, err error) {
+func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *Frame, err error) {
 	all := u.snap.Schema.all()
 	there := make([]bool, len(p.order)) // with the same values
 	met := make([]bool, len(p.order))
@@ -456,7 +456,7 @@ func (u *upsert) find(p part, key fleetscore.Key, time int64) (at int, ok bool) 
 }
 
 // same tells whether a new row has the values of an old one, bit by bit.
-func (u *upsert) same(row int, f *frame, old int) bool {
+func (u *upsert) same(row int, f *Frame, old int) bool {
 	for _, c := range u.frame.columns {
 		if c.kind != kindDouble {
 			continue // time and key, which are the same

@@ -157,9 +157,6 @@ type Delta struct {
 	touched     map[string]bool
 	txnsChanged bool
 
-	itemsMu lock // guards items; held while they are read
-	items   *jobItems
-
 	damageMu sync.Mutex // guards damage
 	damage   damage
 }
@@ -170,7 +167,7 @@ func OpenDelta(b store.Bucket) *Delta { return OpenTable(b, Options{}) }
 
 // OpenTable is OpenDelta for a table that has a name.
 func OpenTable(b store.Bucket, opt Options) *Delta {
-	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), itemsMu: newLock(), every: checkpointEvery, inline: checkpointInline, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), every: checkpointEvery, inline: checkpointInline, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
 		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 

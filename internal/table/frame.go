@@ -120,11 +120,58 @@ func (c *column) extend(o column) {
 	}
 }
 
-// frame is rows of any table in columns: the form that files have. Its key
-// columns are those named by the table's schema.
-type frame struct{ columns []column }
+// Frame is rows of any table in columns: the form that files have. Its key columns are
+// those named by the table's schema.
+type Frame struct{ columns []column }
 
-func (f *frame) column(name string) *column {
+// Len is how many rows the frame has.
+func (f *Frame) Len() int { return f.len() }
+
+// Keys returns the distinct keys of the rows in the order of their first rows, and
+// each row's index among them.
+func (f *Frame) Keys(names []string) ([]fleetscore.Key, []uint32) { return f.keysOf(names) }
+
+// Longs are the values of a column of type timestamp or long.
+func (f *Frame) Longs(name string) []int64 { return f.column(name).longs }
+
+// Doubles are the values of a column of type double.
+func (f *Frame) Doubles(name string) []float64 { return f.column(name).doubles }
+
+// Texts gives the values of a column of type string by row.
+func (f *Frame) Texts(name string) func(row int) string { return f.column(name).text }
+
+// Rows are the frame's rows with the named value columns.
+func (f *Frame) Rows(s TableSchema, values []string) *fleetscore.Rows { return f.rows(s, values) }
+
+// AddRows adds the columns of rows: time, key columns, values. All columns of a frame
+// are to have the same number of rows.
+func (f *Frame) AddRows(r *fleetscore.Rows) { f.addRows(r) }
+
+// AddDoubles adds a column of type double; NaN is null.
+func (f *Frame) AddDoubles(name string, values []float64) {
+	f.columns = append(f.columns, column{name: name, kind: kindDouble, doubles: values})
+}
+
+// AddLongs adds a column of type long.
+func (f *Frame) AddLongs(name string, values []int64) {
+	f.columns = append(f.columns, column{name: name, kind: kindLong, longs: values})
+}
+
+// AddTimes adds a column of type timestamp. If zero is true, 0 is null.
+func (f *Frame) AddTimes(name string, zero bool, values []int64) {
+	f.columns = append(f.columns, column{name: name, kind: kindTime, longs: values, zero: zero})
+}
+
+// AddTexts adds a column of type string with n rows. Each distinct text is kept once.
+func (f *Frame) AddTexts(name string, n int, text func(row int) string) {
+	c := column{name: name, kind: kindText, codes: make([]uint32, 0, n)}
+	for i := range n {
+		c.appendText(text(i))
+	}
+	f.columns = append(f.columns, c)
+}
+
+func (f *Frame) column(name string) *column {
 	for i := range f.columns {
 		if f.columns[i].name == name {
 			return &f.columns[i]
@@ -133,15 +180,15 @@ func (f *frame) column(name string) *column {
 	return nil
 }
 
-func (f *frame) len() int {
+func (f *Frame) len() int {
 	if len(f.columns) == 0 {
 		return 0
 	}
 	return f.columns[0].length()
 }
 
-func (f *frame) pick(order []int) *frame {
-	out := &frame{columns: make([]column, len(f.columns))}
+func (f *Frame) pick(order []int) *Frame {
+	out := &Frame{columns: make([]column, len(f.columns))}
 	for i := range f.columns {
 		out.columns[i] = f.columns[i].pick(order)
 	}
@@ -150,7 +197,7 @@ func (f *frame) pick(order []int) *frame {
 
 // keysOf returns the distinct keys of a frame in the order of their first rows,
 // and each row's index among them.
-func (f *frame) keysOf(names []string) ([]fleetscore.Key, []uint32) {
+func (f *Frame) keysOf(names []string) ([]fleetscore.Key, []uint32) {
 	n := f.len()
 	index := make([]uint32, n)
 	var first []int // of each distinct tuple, its first row
@@ -219,7 +266,7 @@ func pairs(so []uint32, count int, c *column) (index []uint32, first []int) {
 }
 
 // addRows appends the columns of rows to a frame: time, key columns, values.
-func (f *frame) addRows(r *fleetscore.Rows) {
+func (f *Frame) addRows(r *fleetscore.Rows) {
 	times := make([]int64, r.Len())
 	for i, t := range r.Times {
 		times[i] = int64(t)
@@ -246,7 +293,7 @@ func (f *frame) addRows(r *fleetscore.Rows) {
 }
 
 // rows is the inverse of addRows for the named value columns.
-func (f *frame) rows(s TableSchema, values []string) *fleetscore.Rows {
+func (f *Frame) rows(s TableSchema, values []string) *fleetscore.Rows {
 	r := &fleetscore.Rows{TimeName: s.Time, KeyNames: s.Key, ValueNames: values}
 	r.Keys, r.KeyIndex = f.keysOf(s.Key)
 	longs := f.column(s.Time).longs
@@ -300,7 +347,7 @@ func hourOf(t int64) int64 {
 
 // parts cuts a frame by date and hour of its time column and sorts each part by
 // key, then time.
-func (f *frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
+func (f *Frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
 	times := f.column(s.Time).longs
 	keys, keyIndex := f.keysOf(s.Key)
 	byHour := map[int64]*part{}
@@ -328,7 +375,7 @@ func (f *frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
 
 // byKey is the rows sorted by key, then time; rows alike in both keep their order.
 // Counting does the keys, and mostly times are in order already.
-func (f *frame) byKey(keys []fleetscore.Key, keyIndex []uint32, times []int64) []int {
+func (f *Frame) byKey(keys []fleetscore.Key, keyIndex []uint32, times []int64) []int {
 	rank := rankKeys(keys)
 	start := make([]int, len(keys)+1)
 	for _, k := range keyIndex {

@@ -29,7 +29,7 @@ var codec = &zstd.Codec{Level: zstd.SpeedFastest}
 
 // parquetSchema builds the schema with columns in the frame's order (a
 // parquet.Group would sort them).
-func parquetSchema(f *frame) *parquet.Schema {
+func parquetSchema(f *Frame) *parquet.Schema {
 	fields := make([]reflect.StructField, len(f.columns))
 	for i, c := range f.columns {
 		sf := reflect.StructField{Name: fmt.Sprintf("C%d", i)}
@@ -52,7 +52,7 @@ func parquetSchema(f *frame) *parquet.Schema {
 
 // writeParquet writes a frame as one Parquet file, compressed by zstd. Every
 // column may hold nulls, as Delta's readers expect; NaN is null.
-func writeParquet(w io.Writer, f *frame) error {
+func writeParquet(w io.Writer, f *Frame) error {
 	out := parquet.NewGenericWriter[any](w, parquetSchema(f), parquet.Compression(codec),
 		parquet.CreatedBy("fleetscore", "1", ""))
 	columns := out.ColumnWriters()
@@ -133,14 +133,14 @@ type wanted struct {
 }
 
 // readParquet reads the wanted columns of a file of ours.
-func readParquet(name string, data []byte, want []wanted) (*frame, error) {
+func readParquet(name string, data []byte, want []wanted) (*Frame, error) {
 	s := &Source{Name: name}
 	return s.readColumns(data, want, &ReadOptions{})
 }
 
 // readColumns reads the wanted columns of a file. Files of other writers may hold
 // times as text or in other units, keys as numbers, and values as any number.
-func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out *frame, err error) {
+func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out *Frame, err error) {
 	name := s.Name
 	defer func() { // the library panics on some corrupt files
 		if p := recover(); p != nil {
@@ -155,7 +155,7 @@ func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out 
 		return nil, fleetscore.Errorf(fleetscore.Exhausted, "read", name, "it has %d rows, more than the %d that are taken at once", file.NumRows(), opt.MaxRows).
 			WithHint("send it in several parts")
 	}
-	out = &frame{columns: make([]column, len(want))}
+	out = &Frame{columns: make([]column, len(want))}
 	for i, w := range want {
 		leaf, ok := s.find(file, w.name)
 		if !ok {
@@ -473,7 +473,7 @@ func logical[T format.LogicalTypeValue](n parquet.Node) (t T, ok bool) {
 
 // WriteParquet writes predictions with the columns of WriteCSV.
 func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
-	f := &frame{}
+	f := &Frame{}
 	f.addRows(&p.Rows)
 	f.columns = append(f.columns, column{name: "Prediction", kind: kindDouble, doubles: p.Prediction},
 		column{name: "Score", kind: kindDouble, doubles: p.Score})
@@ -482,7 +482,7 @@ func WriteParquet(w io.Writer, p *fleetscore.Predictions) error {
 
 // WriteRowsParquet writes rows: time, key columns, values.
 func WriteRowsParquet(w io.Writer, rows *fleetscore.Rows) error {
-	f := &frame{}
+	f := &Frame{}
 	f.addRows(rows)
 	return writeParquet(w, f)
 }

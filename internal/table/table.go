@@ -83,8 +83,15 @@ type TableSchema struct {
 	Columns []Column
 }
 
-// Column is one data column: its name and Delta type (timestamp, string, double
-// or long).
+// Types of columns, as Delta names them.
+const (
+	Timestamp = string(kindTime)
+	Text      = string(kindText)
+	Double    = string(kindDouble)
+	Long      = string(kindLong)
+)
+
+// Column is one data column: its name and type.
 type Column struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
@@ -153,6 +160,22 @@ func (s TableSchema) all() []wanted {
 	return out
 }
 
+// some are time, key and the named columns; those that the table doesn't have are
+// wanted as numbers.
+func (s TableSchema) some(names []string) []wanted {
+	out := s.wanted(nil)
+	for _, n := range names {
+		w := wanted{name: n, kind: kindDouble}
+		for _, c := range s.all() {
+			if c.name == n {
+				w = c
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
 // DatasetSchema is the shape of a dataset: time, key columns, numbers.
 func DatasetSchema(timeName string, key, values []string) TableSchema {
 	s := TableSchema{Time: timeName, Key: slices.Clone(key), Columns: []Column{{timeName, string(kindTime)}}}
@@ -162,26 +185,6 @@ func DatasetSchema(timeName string, key, values []string) TableSchema {
 	for _, v := range values {
 		s.Columns = append(s.Columns, Column{v, string(kindDouble)})
 	}
-	return s
-}
-
-// PredictionSchema is the shape of a pipeline's predictions: the dataset's time,
-// key and features, then Prediction, Score, Model, Job and Revision.
-func PredictionSchema(timeName string, key, values []string) TableSchema {
-	s := DatasetSchema(timeName, key, append(slices.Clone(values), "Prediction", "Score"))
-	s.Columns = append(s.Columns, Column{"Model", string(kindText)}, Column{"Job", string(kindText)}, Column{"Revision", string(kindLong)})
-	return s
-}
-
-// ItemSchema is the shape of a pipeline's coverage. Its time column is the end of
-// the job's interval.
-func ItemSchema(key []string) TableSchema {
-	s := TableSchema{Time: "To", Key: slices.Clone(key), Columns: []Column{{"To", string(kindTime)}, {"From", string(kindTime)}}}
-	for _, k := range key {
-		s.Columns = append(s.Columns, Column{k, string(kindText)})
-	}
-	s.Columns = append(s.Columns, Column{"Job", "string"}, Column{"Outcome", "string"}, Column{"Rows", "long"}, Column{"Anomalies", "long"},
-		Column{"First", string(kindTime)}, Column{"Last", string(kindTime)}, Column{"Model", "string"}, Column{"Reason", "string"})
 	return s
 }
 

@@ -1,0 +1,186 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// ItemSchema is the shape of a pipeline's coverage. Its time column is the end of the
+// job's interval.
+func ItemSchema(key []string) table.TableSchema {
+	s := table.TableSchema{Time: "To", Key: slices.Clone(key), Columns: []table.Column{{Name: "To", Type: table.Timestamp}, {Name: "From", Type: table.Timestamp}}}
+	for _, k := range key {
+		s.Columns = append(s.Columns, table.Column{Name: k, Type: table.Text})
+	}
+	for _, c := range [][2]string{{"Job", table.Text}, {"Outcome", table.Text}, {"Rows", table.Long}, {"Anomalies", table.Long},
+		{"First", table.Timestamp}, {"Last", table.Timestamp}, {"Model", table.Text}, {"Reason", table.Text}} {
+		s.Columns = append(s.Columns, table.Column{Name: c[0], Type: c[1]})
+	}
+	return s
+}
+
+// Coverage is the table with the outcomes of a pipeline's jobs.
+type Coverage struct {
+	*table.Delta
+	last *lastItems
+}
+
+// lastItems is what JobItems read last. Whoever waits for another to read it waits no
+// longer than its own context.
+type lastItems struct {
+	turn    chan struct{} // holds a value while somebody uses what follows
+	job     fleetscore.JobID
+	version int64
+	items   []fleetscore.Item
+}
+
+// WriteItems writes a job's coverage into files; no reader sees them before CommitItems
+// adds them.
+func (d Coverage) WriteItems(ctx context.Context, items []fleetscore.Item, keyNames []string, job fleetscore.JobID, interval fleetscore.Interval) ([]fleetscore.DataFile, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	f, n := &table.Frame{}, len(items)
+	longs := func(value func(*fleetscore.Item) int64) []int64 {
+		out := make([]int64, n)
+		for i := range items {
+			out[i] = value(&items[i])
+		}
+		return out
+	}
+	f.AddTimes("To", false, longs(func(*fleetscore.Item) int64 { return int64(fleetscore.MicrosOf(interval.To)) }))
+	f.AddTimes("From", true, longs(func(*fleetscore.Item) int64 { return int64(fleetscore.MicrosOf(interval.From)) }))
+	keys := make([][]string, n)
+	for i := range items {
+		keys[i] = items[i].Key.Values()
+	}
+	for k, name := range keyNames {
+		f.AddTexts(name, n, func(row int) string { return keys[row][k] })
+	}
+	f.AddTexts("Job", n, func(int) string { return string(job) })
+	f.AddTexts("Outcome", n, func(row int) string { return string(items[row].Outcome) })
+	f.AddLongs("Rows", longs(func(i *fleetscore.Item) int64 { return i.Rows }))
+	f.AddLongs("Anomalies", longs(func(i *fleetscore.Item) int64 { return i.Anomalies }))
+	f.AddTimes("First", true, longs(func(i *fleetscore.Item) int64 { return int64(i.First) }))
+	f.AddTimes("Last", true, longs(func(i *fleetscore.Item) int64 { return int64(i.Last) }))
+	f.AddTexts("Model", n, func(row int) string {
+		if items[row].Model.IsZero() {
+			return ""
+		}
+		return items[row].Model.String()
+	})
+	f.AddTexts("Reason", n, func(row int) string { return items[row].Reason })
+	return d.WriteFrame(ctx, ItemSchema(keyNames), f, jobFile(job))
+}
+
+// CommitItems makes a job's coverage visible. Items of an earlier job with the same key
+// and the same interval are taken back.
+func (d Coverage) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile) (int64, error) {
+	from, to := int64(fleetscore.MicrosOf(interval.From)), int64(fleetscore.MicrosOf(interval.To))
+	var mine map[fleetscore.Key]bool
+	superseded := func(f *table.Frame, s table.TableSchema) ([]bool, error) {
+		if mine == nil { // nothing was superseded so far, so nobody needed it
+			own, _, err := d.ReadFrame(ctx, add, []string{}, table.ReadQuery{})
+			if err != nil {
+				return nil, err
+			}
+			mine = map[fleetscore.Key]bool{}
+			keys, _ := own.Keys(s.Key)
+			for _, k := range keys {
+				mine[k] = true
+			}
+		}
+		out := make([]bool, f.Len())
+		keys, index := f.Keys(s.Key)
+		starts, ends := f.Longs("From"), f.Longs("To")
+		for i := range out {
+			out[i] = starts[i] == from && ends[i] == to && mine[keys[index[i]]]
+		}
+		return out, nil
+	}
+	return d.Replace(ctx, table.Replacement{Guard: jobEntry(job), Interval: interval, Add: add, Superseded: superseded,
+		Name: func() func(fleetscore.ShardRange) string { return jobFile(job) }})
+}
+
+// ItemQuery narrows which items are read.
+type ItemQuery struct {
+	Job      fleetscore.JobID     // only this job's; empty means all jobs'
+	Interval *fleetscore.Interval // only of jobs whose interval ends in it
+	Keys     []fleetscore.Key
+	Outcome  fleetscore.Outcome // empty means all
+}
+
+// JobItem is an item and the job it belongs to.
+type JobItem struct {
+	fleetscore.Item
+	Job      fleetscore.JobID    `json:"job"`
+	Interval fleetscore.Interval `json:"interval"`
+}
+
+// JobItems reads the items of a job, sorted by key; nil if there is no table yet.
+// Those of the job that was asked for last are remembered, as people turn pages.
+// The caller must not change them.
+func (d Coverage) JobItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval) ([]fleetscore.Item, error) {
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	select {
+	case d.last.turn <- struct{}{}:
+		defer func() { <-d.last.turn }()
+	case <-ctx.Done():
+		return nil, fleetscore.Wrap("read items", d.Name(), context.Cause(ctx))
+	}
+	if d.last.job == job && d.last.version == snap.Version {
+		return d.last.items, nil
+	}
+	found, err := d.ReadItems(ctx, snap.Files, ItemQuery{Job: job, Interval: &interval})
+	if err != nil {
+		return nil, err
+	}
+	items := make([]fleetscore.Item, len(found))
+	for i, f := range found {
+		items[i] = f.Item
+	}
+	d.last.job, d.last.version, d.last.items = job, snap.Version, items
+	return items, nil
+}
+
+// ReadItems reads items, sorted by the interval's end, then key.
+func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q ItemQuery) ([]JobItem, error) {
+	f, s, err := d.ReadFrame(ctx, files, nil, table.ReadQuery{Interval: q.Interval, Keys: q.Keys})
+	if err != nil {
+		return nil, err
+	}
+	keys, index := f.Keys(s.Key)
+	jobs, outcomes, models, reasons := f.Texts("Job"), f.Texts("Outcome"), f.Texts("Model"), f.Texts("Reason")
+	from, to := f.Longs("From"), f.Longs("To")
+	rows, anomalies, first, last := f.Longs("Rows"), f.Longs("Anomalies"), f.Longs("First"), f.Longs("Last")
+	var out []JobItem
+	for i := range rows {
+		if (q.Job != "" && jobs(i) != string(q.Job)) || (q.Outcome != "" && outcomes(i) != string(q.Outcome)) {
+			continue
+		}
+		it := JobItem{Job: fleetscore.JobID(jobs(i)),
+			Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()},
+			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes(i)), Rows: rows[i], Anomalies: anomalies[i],
+				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons(i)}}
+		if err := it.Model.UnmarshalText([]byte(models(i))); err != nil {
+			return nil, err
+		}
+		out = append(out, it)
+	}
+	slices.SortFunc(out, func(a, b JobItem) int {
+		if c := a.Interval.To.Compare(b.Interval.To); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.Key, b.Key)
+	})
+	return out, nil
+}
