@@ -82,7 +82,7 @@ func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog,
 		return nil, err
 	}
 	if len(snap.Files) > 0 {
-		all, err := c.Coverage(pipeline).ReadItems(ctx, snap.Files, table.ItemQuery{})
+		all, err := c.Coverage(pipeline).ReadItems(ctx, snap.Files, catalog.ItemQuery{})
 		if err != nil {
 			return nil, err
 		}
