@@ -58,6 +58,7 @@ const (
 	lost        // it isn't carried out, and no answer comes
 	broken      // the answer stops in the middle
 	twice       // it is carried out, and once more later
+	fatal       // whoever asks is killed, just before it is carried out
 )
 
 // request waits to go on.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -44,6 +45,9 @@ func draw(rnd *rand.Rand) weather {
 func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 	x := w.weather
 	kind, op, _ := strings.Cut(r.kind, " ")
+	if w.trapped(r) {
+		return 0, fatal
+	}
 	delay := time.Duration(rnd.Int64N(int64(2 * time.Millisecond)))
 	if rnd.Float64() < x.slow {
 		delay = time.Duration(rnd.Int64N(int64(2 * time.Second)))
@@ -102,7 +106,7 @@ func (w *world) play(ctx context.Context) error {
 		w.feed(ctx)
 	}()
 	defer func() { giveUp(); <-fed }()
-	for n := 2 + w.rnd.IntN(9); n > 0; n-- {
+	for n := 3 + w.rnd.IntN(10); n > 0; n-- {
 		left := time.Until(end)
 		if left <= 0 {
 			break
@@ -118,7 +122,7 @@ func (w *world) play(ctx context.Context) error {
 
 // act lets one thing happen.
 func (w *world) act(ctx context.Context) error {
-	switch s := w.up(); w.rnd.IntN(9) {
+	switch s := w.up(); w.rnd.IntN(14) {
 	case 0, 1: // the server is killed, and comes back
 		if s != nil {
 			w.kill(s)
@@ -178,8 +182,53 @@ func (w *world) act(ctx context.Context) error {
 	case 8: // the weather changes
 		w.weather = draw(w.rnd)
 		w.conductor.note(fmt.Sprintf("weather becomes %+v", w.weather))
+	case 9, 10, 11: // the server dies in the middle of its work, and comes back
+		if s != nil {
+			kinds := []string{"store put", "store put done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
+				"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
+			if w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
+				<-s.done
+				time.Sleep(time.Duration(w.rnd.Int64N(int64(10 * time.Second))))
+				return w.start()
+			}
+		}
+	case 12: // a node dies in the middle of its work
+		kinds := []string{"store put", "store put done", "message complete", "answer complete", "answer lease", "answer register", "message log", "boot"}
+		w.ambush(&trap{node: true, kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(3)})
+	case 13: // many submit at once, when due times come
+		if s != nil {
+			at := time.Now().Truncate(time.Minute).Add(time.Minute)
+			time.Sleep(time.Until(at.Add(time.Duration(w.rnd.Int64N(int64(6*time.Millisecond))) - 3*time.Millisecond)))
+			var all sync.WaitGroup
+			for range 3 {
+				name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
+				all.Go(func() { _, _ = s.scheduler.Submit(ctx, name, nil) }) // one may win
+			}
+			all.Wait()
+		}
 	}
 	return nil
+}
+
+// ambush sets a trap and waits for a while. It tells whether somebody was caught.
+func (w *world) ambush(t *trap) bool {
+	w.conductor.note(fmt.Sprintf("trap: node %v, %s after %d others", t.node, t.kind, t.left))
+	t.struck = make(chan struct{})
+	w.mu.Lock()
+	w.trap = t
+	w.mu.Unlock()
+	select {
+	case <-t.struck:
+		return true
+	case <-time.After(time.Duration(w.rnd.Int64N(int64(70 * time.Second)))):
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trap != t {
+		return true
+	}
+	w.trap = nil
+	return false
 }
 
 // active are the states of jobs that haven't ended.

@@ -27,6 +27,9 @@ func (w *world) reached(ctx context.Context, by *process, kind, subject string) 
 		return f, err
 	case f == failed:
 		return f, fault(kind, subject, "it fails")
+	case f == fatal:
+		w.strike(by)
+		return f, errDead(by, kind)
 	case f == lost:
 		select { // until whoever asked has waited enough
 		case <-ctx.Done():

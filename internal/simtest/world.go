@@ -58,6 +58,7 @@ type world struct {
 	server    *server
 	servers   int
 	separated map[fleetscore.NodeID]bool // nodes that reach no server
+	trap      *trap                      // nil if none is set
 	// lastMinute is the last one of which readings are uploaded; zero while there is no
 	// end.
 	lastMinute time.Time
@@ -217,6 +218,40 @@ func (w *world) kill(s *server) {
 	<-s.done
 }
 
+// trap kills a server or a node at a certain step of its work.
+type trap struct {
+	node   bool // it is for nodes
+	kind   string
+	left   int // so many of the kind pass before
+	struck chan struct{}
+}
+
+// trapped tells whether a request is the one that its process dies at.
+func (w *world) trapped(r *request) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.trap
+	if t == nil || t.kind != r.kind || t.node != strings.HasPrefix(r.by.name, poolName) || r.by.name == "feeder" {
+		return false
+	}
+	t.left--
+	return t.left < 0
+}
+
+// strike kills a process that a trap was set for.
+func (w *world) strike(p *process) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.server != nil && w.server.process == p {
+		w.server = nil
+	}
+	p.end()
+	if w.trap != nil {
+		close(w.trap.struck)
+		w.trap = nil
+	}
+}
+
 // abandon ends whatever still runs after a run that failed.
 func (w *world) abandon() {
 	if s := w.up(); s != nil {
@@ -232,7 +267,12 @@ func (w *world) abandon() {
 
 // agent is a node.
 func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writer) error {
-	p := &process{name: string(n.ID), life: life}
+	life, end := context.WithCancel(life)
+	defer end()
+	stop, unhook := context.WithCancel(stop)
+	defer unhook()
+	defer context.AfterFunc(life, unhook)()
+	p := &process{name: string(n.ID), life: life, end: end}
 	f, err := w.reached(stop, p, "boot", string(n.ID))
 	if err != nil {
 		return err
