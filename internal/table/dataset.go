@@ -498,23 +498,68 @@ func (d *Delta) SetAside(ctx context.Context, iv fleetscore.Interval) (SetAside,
 		return out, err
 	}
 	for version := snap.Version; version >= 0; version-- {
-		data, err := d.readCommit(ctx, commitName(version))
+		said, err := d.asideAt(ctx, version)
 		if fleetscore.NotFound.Is(err) {
 			break
 		} else if err != nil {
 			return out, err
 		}
-		made, list := setAsideOf(data)
-		if !made.IsZero() && made.Before(iv.From.Add(-commitSlack)) {
+		if !said.made.IsZero() && said.made.Before(iv.From.Add(-commitSlack)) {
 			break
 		}
-		for _, s := range list {
+		for _, s := range said.list {
 			if s.To > out.From && s.From < out.To {
 				out.Late, out.Ahead, out.Repeats = out.Late+s.Late, out.Ahead+s.Ahead, out.Repeats+s.Repeats
 			}
 		}
 	}
 	return out, nil
+}
+
+// asideOf is what one commit says.
+type asideOf struct {
+	made time.Time
+	list []SetAside
+}
+
+// keptAsides is of how many of the last commits it is remembered what they say: every
+// job asks for those of the last hours.
+const keptAsides = 4096
+
+// noteAside remembers what a commit says. The caller holds mu.
+func (d *Delta) noteAside(version int64, data []byte) {
+	if d.asides == nil {
+		d.asides = map[int64]asideOf{}
+	}
+	made, list := setAsideOf(data)
+	d.asides[version] = asideOf{made, list}
+	delete(d.asides, version-keptAsides)
+}
+
+// asideAt is what a commit says; kind NotFound if the commit was removed.
+func (d *Delta) asideAt(ctx context.Context, version int64) (asideOf, error) {
+	if err := d.mu.take(ctx); err != nil {
+		return asideOf{}, err
+	}
+	said, ok := d.asides[version]
+	d.mu.Unlock()
+	if ok {
+		return said, nil
+	}
+	data, err := d.readCommit(ctx, commitName(version))
+	if err != nil {
+		return asideOf{}, err
+	}
+	if err := d.mu.take(ctx); err != nil {
+		return asideOf{}, err
+	}
+	defer d.mu.Unlock()
+	if version < d.next-keptAsides {
+		made, list := setAsideOf(data)
+		return asideOf{made, list}, nil
+	}
+	d.noteAside(version, data)
+	return d.asides[version], nil
 }
 
 // setAsideOf finds the list of a commit, and when it was made. Other writers may

@@ -156,6 +156,7 @@ type Delta struct {
 	// entries of txns did.
 	touched     map[string]bool
 	txnsChanged bool
+	asides      map[int64]asideOf // by version, what the last commits say of readings that were set aside
 
 	damageMu sync.Mutex // guards damage
 	damage   damage
@@ -237,6 +238,7 @@ func (d *Delta) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		d.noteAside(d.next, data)
 		d.next++
 	}
 }
