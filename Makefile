@@ -15,10 +15,11 @@ help: ## the targets, a line each
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, in bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetscore ./cmd/fleetscore
+	@GO='$(GO)' ./scripts/build bin/fleetscore -trimpath -ldflags '$(LDFLAGS)'
 
-demo: build ## the whole system with simulated devices; data stays in .demo
-	./bin/fleetscore demo --dir .demo
+demo: ## the whole system with simulated devices; data stays in .demo
+	@GO='$(GO)' ./scripts/build bin/fleetscore-demo -tags noclouds -trimpath -ldflags '$(LDFLAGS)'
+	./bin/fleetscore-demo demo --dir .demo
 
 test: ## all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
 	$(GO) test -timeout 30m ./...
@@ -56,6 +57,7 @@ cross: ## it builds for every platform we ship
 	GOOS=linux GOARCH=amd64 $(GO) build ./...
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build ./...
+	$(GO) build -tags noclouds -o /dev/null ./cmd/fleetscore
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')

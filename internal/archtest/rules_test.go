@@ -2,10 +2,13 @@ package archtest
 
 import (
 	"go/ast"
+	"os/exec"
 	"path"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // lowStandard are the packages of the standard library that levels 0 and 1 may
@@ -171,5 +174,24 @@ func TestTimeComesFromAClock(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// TestDemoBuildsWithoutClouds: make demo doesn't compile what the clouds' stores need,
+// nearly half of all packages.
+func TestDemoBuildsWithoutClouds(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", "noclouds", "./cmd/fleetscore")
+	cmd.Dir = testkit.Root(t)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		for _, cloud := range []string{"github.com/aws/", "github.com/Azure/", "google.golang.org/api", "cloud.google.com/", "google.golang.org/grpc"} {
+			if strings.HasPrefix(line, cloud) {
+				t.Errorf("it needs %s", line)
+			}
+		}
 	}
 }

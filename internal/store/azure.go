@@ -1,3 +1,5 @@
+//go:build !noclouds
+
 package store
 
 import (
