@@ -4,7 +4,7 @@ package fleetscore
 type Config struct {
 	Hub       HubConfig                 `json:"hub"`
 	Queries   map[string]QueryConfig    `json:"queries,omitempty"`
-	Datasets  map[string]DatasetConfig  `json:"datasets,omitempty"` // what is to be said of datasets, whoever writes them
+	Datasets  map[string]DatasetConfig  `json:"datasets,omitempty"` // settings of datasets, whether queries or uploads write them
 	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
@@ -18,7 +18,7 @@ type HubConfig struct {
 	Partitions int      `json:"partitions,omitempty"` // ordered parts of the log; 0 means 1; fixed once readings are stored
 	Retention  Duration `json:"retention,omitempty"`  // how long readings are kept; 0 means 7d
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
-	BacklogMB  int      `json:"backlog_mb,omitempty"` // readings not aggregated yet, beyond which new ones are refused; 0 means 16384
+	BacklogMB  int      `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
 	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
 }
 
@@ -31,8 +31,8 @@ type QueryConfig struct {
 	MemoryMB int `json:"memory_mb,omitempty"`
 }
 
-// DatasetConfig is what is to be said of a dataset, whether a query writes it or it
-// is uploaded.
+// DatasetConfig holds the settings of a dataset, whether a query writes the dataset
+// or users upload it.
 type DatasetConfig struct {
 	Retention Duration `json:"retention,omitempty"` // how long rows are kept after their stamp; 0 means for ever
 }
@@ -46,15 +46,15 @@ type FleetConfig struct {
 	// empty if there is a list of sensors.
 	Model string `json:"model,omitempty"`
 	// Sensors is a list of the sensors that are expected, a CSV or NDJSON file in
-	// Path: the key columns and, if it maps sensors to models, a column "model".
-	// Empty means that the sensors are those that have a model.
+	// Path. The list has the key columns and, if it maps sensors to models, a column
+	// "model". Empty means that the sensors are those that have a model.
 	Sensors string `json:"sensors,omitempty"`
-	// Defaults are models for listed sensors that have none of their own.
+	// Defaults are models for listed sensors that have no model of their own.
 	Defaults []DefaultModel `json:"defaults,omitempty"`
-	// FeaturesBy is FeaturesBy of the pipelines that say nothing of it; empty means
+	// FeaturesBy applies to pipelines whose own FeaturesBy is empty; empty means
 	// "name".
 	FeaturesBy FeatureOrder `json:"features_by,omitempty"`
-	// Sync is how often the folder is looked at for changes; 0 means 1m.
+	// Sync is how often the folder is checked for changes; 0 means 1m.
 	Sync Duration `json:"sync,omitempty"`
 }
 
@@ -82,12 +82,12 @@ type ScaleConfig struct {
 type PipelineConfig struct {
 	Dataset  string   `json:"dataset"`
 	Fleet    string   `json:"fleet"`
-	Features []string `json:"features"` // value columns, of models without feature names in their order; "Val=Value" renames Value to Val on output
-	// FeaturesBy says how features find their places in models: "name" or
-	// "position"; empty means as the fleet says.
+	Features []string `json:"features"` // value columns; models without feature names take them in this order; "Val=Value" renames Value to Val on output
+	// FeaturesBy says how columns are matched to a model's features: "name" or
+	// "position"; empty means the fleet's setting.
 	FeaturesBy FeatureOrder   `json:"features_by,omitempty"`
 	Label      string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
-	Missing    MissingRule    `json:"missing,omitempty"` // what becomes of rows that lack a feature; empty means fail
+	Missing    MissingRule    `json:"missing,omitempty"` // what happens to rows that lack a feature; empty means fail
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
 	Pool       string         `json:"pool"`
 	Limits     LimitsConfig   `json:"limits,omitempty"`
@@ -113,13 +113,13 @@ type LimitsConfig struct {
 	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
 	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
 	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
-	NoData       *Percent `json:"no_data,omitempty"`       // nil allows all but that nothing at all is scored; 100% allows that too
+	NoData       *Percent `json:"no_data,omitempty"`       // nil allows any share as long as something is scored; 100% also allows that nothing is scored
 }
 
-// MissingRule says what becomes of rows that lack a feature.
+// MissingRule says what happens to rows that lack a feature.
 type MissingRule string
 
-// The ways.
+// The rules.
 const (
 	MissingFail    MissingRule = "fail"  // the sensor fails, with the row's time in the reason
 	MissingSkip    MissingRule = "skip"  // the row has no prediction, and is counted

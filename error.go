@@ -13,17 +13,18 @@ type Kind uint8
 
 // The kinds of error.
 const (
-	Internal    Kind = iota // a defect of ours, or a cause not classified
-	Invalid                 // the input is wrong; repeating it won't help
+	Internal    Kind = iota // a defect of Fleetscore, or a cause that is not classified
+	Invalid                 // the input is wrong; sending it again won't help
 	NotFound                // the subject doesn't exist
-	Conflict                // the subject is in another state than the caller assumed
-	Unavailable             // an engine or peer didn't answer; may be tried again
+	Conflict                // the subject is not in the state that the caller assumed
+	Unavailable             // an engine or peer didn't answer; the caller may try again
 	Exhausted               // a limit was reached: disk, memory, size, rate
 	Corrupt                 // stored bytes are not what was written
 )
 
-// kinds maps a kind to all that follows from it. The HTTP statuses are numbers, so
-// that whoever only reads models doesn't link a web server.
+// kinds maps a kind to its name, HTTP status, exit code and retry rule. The HTTP
+// statuses are numbers, so that a program that only reads models doesn't link a web
+// server.
 var kinds = [...]struct {
 	name  string
 	http  int
@@ -66,8 +67,8 @@ func (k Kind) ExitCode() int { return kinds[min(int(k), len(kinds)-1)].exit }
 // Retryable tells whether the same call may succeed later, unchanged.
 func (k Kind) Retryable() bool { return kinds[min(int(k), len(kinds)-1)].retry }
 
-// Error is what rooms return across their borders: the operation, the kind, the
-// subject it failed on, the cause, and what to do about it.
+// Error is the error that packages return to each other: the operation, the kind, the
+// subject that the operation failed on, the cause, and what to do about it.
 type Error struct {
 	Op      string // what was being done, e.g. "read model"
 	Kind    Kind
@@ -123,8 +124,8 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 	return e
 }
 
-// KindOf returns the kind of the outermost Error in the chain. A context's end
-// is Unavailable, everything else Internal.
+// KindOf returns the kind of the outermost Error in the chain. The end of a context
+// is Unavailable; every other error is Internal.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {

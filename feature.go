@@ -6,27 +6,27 @@ import (
 	"strings"
 )
 
-// FeatureOrder says how the features of a pipeline find their places in a model.
+// FeatureOrder says how the features of a pipeline are matched to those of a model.
 type FeatureOrder string
 
-// The ways. A model that was fitted without feature names takes features by
-// position whatever is asked for.
+// The two orders. A model that was fitted without feature names always takes features
+// by position.
 const (
 	FeaturesByName     FeatureOrder = "name"     // a model that knows its feature names gets each column by its name
 	FeaturesByPosition FeatureOrder = "position" // the first feature is the model's first, whatever its name
 )
 
-// Validate refuses other words. Empty means by name.
+// Validate refuses other values. Empty means by name.
 func (o FeatureOrder) Validate() error {
 	switch o {
 	case "", FeaturesByName, FeaturesByPosition:
 		return nil
 	}
-	return Errorf(Invalid, "read features_by", string(o), "it is not name or position")
+	return Errorf(Invalid, "read features_by", string(o), "the value must be name or position")
 }
 
-// SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into the
-// name it has on output and the dataset's column.
+// SplitFeature splits a feature of a pipeline, "Val=Value" or "Value", into its name
+// on output and the dataset's column.
 func SplitFeature(s string) (output, column string) {
 	if out, col, ok := strings.Cut(s, "="); ok {
 		return out, col
@@ -34,11 +34,11 @@ func SplitFeature(s string) (output, column string) {
 	return s, s
 }
 
-// MatchFeatures finds for each of a model's feature names the feature of that
-// name: order[i] is the place in features of the model's feature i. The names are
-// those of the dataset's columns, or, where those don't fit, those that features
-// have on output, so that "Pressure=p" fits a model that knows Pressure. Every
-// feature must be used exactly once. The error names both lists.
+// MatchFeatures finds for each of a model's feature names the feature of that name:
+// order[i] is the place in features of the model's feature i. The names are those of
+// the dataset's columns. If those don't match, the names on output are used, so that
+// "Pressure=p" matches a model that knows Pressure. Every feature must be used
+// exactly once. The error names both lists.
 func MatchFeatures(features, names []string) (order []int, err error) {
 	var outputs, columns []string
 	for _, f := range features {
@@ -48,7 +48,7 @@ func MatchFeatures(features, names []string) (order []int, err error) {
 	byColumn, byOutput := permutation(columns, names), permutation(outputs, names)
 	switch {
 	case byColumn != nil && byOutput != nil && !slices.Equal(byColumn, byOutput):
-		return nil, fmt.Errorf("the model knows the features %s, which fit the columns %s as well as the names %s that they have on output; rename them otherwise",
+		return nil, fmt.Errorf("the model knows the features %s, which match both the columns %s and the output names %s; give the features other output names",
 			nameList(names), nameList(columns), nameList(outputs))
 	case byColumn != nil:
 		return byColumn, nil
@@ -58,7 +58,7 @@ func MatchFeatures(features, names []string) (order []int, err error) {
 	return nil, fmt.Errorf("the model knows the features %s, the rows have %s%s", nameList(names), nameList(features), misfits(names, columns, outputs))
 }
 
-// permutation is nil where the names aren't those there are, each once.
+// permutation is nil unless the two lists hold the same names, each once.
 func permutation(there, names []string) []int {
 	if len(there) != len(names) {
 		return nil
@@ -79,7 +79,8 @@ func permutation(there, names []string) []int {
 	return order
 }
 
-// misfits names what is only in one of the lists, where that isn't everything.
+// misfits lists the names that only the model or only the columns have. A list that
+// would hold every name is left out.
 func misfits(names, columns, outputs []string) string {
 	var missing, extra []string
 	for _, n := range names {
@@ -102,7 +103,7 @@ func misfits(names, columns, outputs []string) string {
 	return s
 }
 
-// nameList is at most 24 names in brackets.
+// nameList formats at most 24 names in brackets.
 func nameList(names []string) string {
 	const most = 24
 	if len(names) <= most {

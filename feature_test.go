@@ -8,8 +8,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// TestMatchFeatures: names find their columns whatever the order, and what
-// doesn't fit is refused with both lists.
+// TestMatchFeatures: names match their columns in any order, and names that don't
+// match are refused with both lists.
 func TestMatchFeatures(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -29,7 +29,7 @@ func TestMatchFeatures(t *testing.T) {
 		{"a b c", "a b", nil, []string{"[a, b]", "[a, b, c]", "unknown to the model: [c]"}},
 		{"a", "a b", nil, []string{"[a, b]", "[a]", "missing: [b]"}},
 		{"a b", "a a", nil, []string{"[a, a]", "[a, b]"}},
-		{"A=B B=A", "A B", nil, []string{"as well as"}}, // nobody can tell what is meant
+		{"A=B B=A", "A B", nil, []string{"match both"}}, // the meaning is ambiguous
 		{"a b", "A b", nil, []string{"missing: [A]"}},
 	} {
 		got, err := fleetscore.MatchFeatures(strings.Fields(tt.features), strings.Fields(tt.names))

@@ -46,7 +46,7 @@ func (d *Digest) UnmarshalText(b []byte) error {
 		return nil
 	}
 	if hex.DecodedLen(len(b)) != len(d) {
-		return Errorf(Invalid, "read digest", string(b), "not %d hexadecimal digits", 2*len(d))
+		return Errorf(Invalid, "read digest", string(b), "a digest must have %d hexadecimal digits", 2*len(d))
 	}
 	_, err := hex.Decode(d[:], b)
 	return err
@@ -61,7 +61,7 @@ type Item struct {
 	First     Micros  `json:"first"`     // stamp of the first row seen; 0 if none
 	Last      Micros  `json:"last"`
 	Model     Digest  `json:"model"`  // zero if there was none
-	Reason    string  `json:"reason"` // why it is not scored
+	Reason    string  `json:"reason"` // why the key is not scored
 }
 
 // Counts are items per outcome.
@@ -81,7 +81,7 @@ type Job struct {
 	Pipeline   string         `json:"pipeline"`
 	Interval   Interval       `json:"interval"`
 	State      JobState       `json:"state"`
-	Reason     string         `json:"reason,omitempty"` // why it waits, is partly_failed or failed
+	Reason     string         `json:"reason,omitempty"` // why the job waits, is partly_failed or failed
 	Config     PipelineConfig `json:"config"`           // as it was when the job was made
 	Due        *time.Time     `json:"due,omitempty"`    // the occurrence it was made for; nil if submitted by hand
 	Generation GenerationID   `json:"generation,omitempty"`
@@ -140,7 +140,7 @@ type Node struct {
 	IdleSince time.Time `json:"idle_since"`
 }
 
-// Occurrence is one due time of a schedule and what became of it.
+// Occurrence is one due time of a schedule and its outcome.
 type Occurrence struct {
 	Pipeline string          `json:"pipeline"`
 	Due      time.Time       `json:"due"`

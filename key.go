@@ -34,8 +34,9 @@ func (k Key) Values() []string { return strings.Split(string(k), KeySeparator) }
 // devices may send, are escaped as \x1b.
 func (k Key) String() string { return Printable(strings.ReplaceAll(string(k), KeySeparator, "/")) }
 
-// Printable escapes control characters and what turns the direction of writing,
-// so that a text from outside can't command a terminal or forge a log's line.
+// Printable escapes control characters and characters that change the writing
+// direction, so that a text from outside can't control a terminal or forge a line of
+// a log.
 func Printable(s string) string {
 	if strings.IndexFunc(s, commands) < 0 {
 		return s

@@ -29,7 +29,7 @@ func TestSplitShards(t *testing.T) {
 	}
 }
 
-// TestPrintable: what devices send as their name commands no terminal.
+// TestPrintable: a name that a device sends can't control a terminal.
 func TestPrintable(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

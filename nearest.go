@@ -2,13 +2,13 @@ package fleetscore
 
 import "strings"
 
-// Nearest is the known word that a mistyped one is most likely meant to be; empty if
-// none is like it. Upper and lower case don't count.
+// Nearest returns the known word that is most similar to a mistyped word; empty if no
+// word is similar. Upper and lower case are treated alike.
 func Nearest(word string, known []string) string {
 	if len(word) > 64 {
 		return ""
 	}
-	best, least := "", min(3, max(2, len(word)/2+1)) // of short words a slip leaves little
+	best, least := "", min(3, max(2, len(word)/2+1)) // short words may differ in more than half of their letters
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d

@@ -25,7 +25,7 @@ func (p *Percent) UnmarshalText(b []byte) error {
 	s, ok := strings.CutSuffix(string(b), "%")
 	v, err := strconv.ParseFloat(s, 64)
 	if !ok || err != nil || !(v >= 0 && v <= 100) {
-		return Errorf(Invalid, "read share", string(b), "not a percentage from 0%% to 100%%").WithHint("write for example 5%%")
+		return Errorf(Invalid, "read share", string(b), "the value is not a percentage from 0%% to 100%%").WithHint("write for example 5%%")
 	}
 	*p = Percent(v)
 	return nil
@@ -35,7 +35,7 @@ func (p *Percent) UnmarshalText(b []byte) error {
 func (p *Percent) UnmarshalJSON(b []byte) error {
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
-		return Errorf(Invalid, "read share", string(b), "it lacks the percent sign").WithHint("write for example \"5%%\"")
+		return Errorf(Invalid, "read share", string(b), "the percent sign is missing").WithHint("write for example \"5%%\"")
 	}
 	return p.UnmarshalText([]byte(s))
 }

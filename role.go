@@ -14,12 +14,11 @@ const (
 	RoleNode          Role = "node"
 )
 
-// Roles are all roles there are, in the order in which they are listed to people.
+// Roles lists all roles in the order in which people see them.
 var Roles = []Role{RoleDevice, RoleViewer, RoleOperator, RoleAdministrator, RoleNode}
 
-// May tells whether a holder of the role r may do what asks for at least the role
-// need. Neither a device nor a node may do anything but its own part, and nobody
-// else speaks as a node.
+// May reports whether the role r may do what needs at least the role need. A device
+// and a node may do only their own part, and no other role may speak as a node.
 func (r Role) May(need Role) bool {
 	switch need {
 	case RoleDevice:

@@ -63,7 +63,7 @@ func (r *Rows) PartsByTime(n int) iter.Seq[*Rows] {
 	}
 }
 
-// pick is the rows at the given places.
+// pick returns the rows at the given places.
 func (r *Rows) pick(order []int) *Rows {
 	out := &Rows{TimeName: r.TimeName, KeyNames: r.KeyNames, ValueNames: r.ValueNames, Keys: r.Keys,
 		KeyIndex: make([]uint32, len(order)), Times: make([]Micros, len(order)), Values: make([][]float64, len(r.Values))}
@@ -89,7 +89,7 @@ type Predictions struct {
 	Models     []Digest // per Rows.Keys entry, the model that scored it
 }
 
-// Missing is how a value that isn't there is held in Rows.
+// Missing stands for an absent value in Rows.
 var Missing = math.NaN()
 
 // Readings is a batch of readings in columns, as it lies in a hub: every reading
@@ -106,9 +106,9 @@ type Readings struct {
 func (r *Readings) Len() int { return len(r.Times) }
 
 // ReadingColumn is one column of readings. A name has one column of numbers, one of
-// texts, or one of each, of which a reading has a value in one at most. Exactly one of Numbers and Strings is
-// set; booleans are the numbers 0 and 1. Absent values are NaN, or strings with
-// Present false.
+// texts, or one of each; then a reading has a value in at most one of the two.
+// Exactly one of Numbers and Strings is set; booleans are the numbers 0 and 1. Absent
+// values are NaN, or strings with Present false.
 type ReadingColumn struct {
 	Name    string
 	Numbers []float64
@@ -116,8 +116,8 @@ type ReadingColumn struct {
 	Present []bool // for Strings; nil means all present
 }
 
-// DataFile is one file of a table: what a Delta add action says of it. Writers
-// return it, and a commit makes it visible.
+// DataFile describes one file of a table, as a Delta add action does. Writers return
+// it, and a commit makes it visible.
 type DataFile struct {
 	Path      string     `json:"path"` // relative to the table's root
 	SizeBytes int64      `json:"size_bytes"`

@@ -6,8 +6,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestPartsByTime: parts hold every row once, in the order of times, equal ones in
-// theirs and in one part.
+// TestPartsByTime: the parts hold every row once, in the order of times. Rows with
+// equal times keep their order and are in one part.
 func TestPartsByTime(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

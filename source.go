@@ -1,10 +1,10 @@
 package fleetscore
 
-// Source names a way in which readings come to a hub: the HTTP door, later an
-// MQTT listener or a Kafka topic. Each source has a watermark of its own.
+// Source names the way by which readings reach a hub, such as HTTP. Each source has
+// its own watermark.
 type Source string
 
-// SourceHTTP is the HTTP door.
+// SourceHTTP names the readings that arrive over HTTP.
 const SourceHTTP Source = "http"
 
 // MaxSourceBytes is the longest name that a source can have.

@@ -7,8 +7,8 @@ type Outcome string
 const (
 	Scored      Outcome = "scored"      // every row of the key has a prediction
 	NoData      Outcome = "no_data"     // the interval holds no row of the key
-	NoModel     Outcome = "no_model"    // rows, but no model for the key
-	Failed      Outcome = "failed"      // the model could not be read or scored
+	NoModel     Outcome = "no_model"    // there are rows, but no model for the key
+	Failed      Outcome = "failed"      // the model could not be read or its rows not scored
 	TimedOut    Outcome = "timed_out"   // scoring took longer than the limit
 	Quarantined Outcome = "quarantined" // taken out of scoring after repeated harm
 	Excluded    Outcome = "excluded"    // left out by configuration
@@ -66,14 +66,14 @@ type NodeState string
 
 // The states of a node in life order.
 const (
-	NodeStarting NodeState = "starting" // the provider was asked for it
-	NodeReady    NodeState = "ready"    // it registered and its heartbeats arrive
-	NodeDraining NodeState = "draining" // it takes no more leases
-	NodeStopped  NodeState = "stopped"  // it said goodbye
-	NodeLost     NodeState = "lost"     // its heartbeats ceased
+	NodeStarting NodeState = "starting" // the provider was asked to start the node
+	NodeReady    NodeState = "ready"    // the node registered and its heartbeats arrive
+	NodeDraining NodeState = "draining" // the node takes no more leases
+	NodeStopped  NodeState = "stopped"  // the node ended and said so
+	NodeLost     NodeState = "lost"     // its heartbeats stopped
 )
 
-// OccurrenceState is what became of one due time of a schedule.
+// OccurrenceState is the outcome of one due time of a schedule.
 type OccurrenceState string
 
 // The outcomes of an occurrence.
@@ -81,5 +81,5 @@ const (
 	OccurrenceRan       OccurrenceState = "ran"       // a job was made for it
 	OccurrenceCoalesced OccurrenceState = "coalesced" // a later occurrence's job covers its interval
 	OccurrenceSkipped   OccurrenceState = "skipped"   // its trigger was dropped; the next interval includes its rows
-	OccurrenceMissed    OccurrenceState = "missed"    // it could not run within its deadline
+	OccurrenceMissed    OccurrenceState = "missed"    // no job could run within its deadline
 )

@@ -41,7 +41,7 @@ func (i Interval) String() string {
 // Validate refuses an interval that is empty or reversed.
 func (i Interval) Validate() error {
 	if !i.To.After(i.From) {
-		return Errorf(Invalid, "check interval", i.String(), "it ends no later than it starts")
+		return Errorf(Invalid, "check interval", i.String(), "the end must be later than the start")
 	}
 	return nil
 }
@@ -56,8 +56,8 @@ func (d Duration) D() time.Duration { return time.Duration(d) }
 // String formats like time.Duration.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// ParseDuration reads a duration with units; besides time.ParseDuration's it
-// knows whole days ("7d").
+// ParseDuration reads a duration with units: those of time.ParseDuration, and whole
+// days ("7d").
 func ParseDuration(s string) (Duration, error) {
 	if n := len(s); n > 1 && s[n-1] == 'd' {
 		var days int
@@ -67,7 +67,7 @@ func ParseDuration(s string) (Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, Errorf(Invalid, "read duration", s, "not a number with a unit").WithHint("write for example 90s, 10m, 2h or 7d")
+		return 0, Errorf(Invalid, "read duration", s, "the value is not a number with a unit").WithHint("write for example 90s, 10m, 2h or 7d")
 	}
 	return Duration(d), nil
 }
@@ -88,7 +88,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
-		return Errorf(Invalid, "read duration", string(b), "it has no unit").WithHint("write for example \"90s\"")
+		return Errorf(Invalid, "read duration", string(b), "the unit is missing").WithHint("write for example \"90s\"")
 	}
 	return d.UnmarshalText([]byte(s))
 }

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files that may chang
 
 var equal = cmp.Options{cmpopts.EquateNaNs(), cmpopts.EquateEmpty()}
 
-// everything holds each encoding the format has.
+// everything uses each encoding of the format.
 func everything() *fleetscore.Readings {
 	return &fleetscore.Readings{
 		Keys:     []fleetscore.Key{"1\x1ftemperature", "2\x1fpressure"},

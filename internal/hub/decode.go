@@ -10,15 +10,15 @@ import (
 )
 
 // Decode reads a message; the readings are nil for a tick. It never panics, its
-// memory is bounded by the message's size, and the result shares nothing with
-// data. Damage is Corrupt; a version it doesn't know is Invalid.
+// memory is bounded by the message's size, and the result shares nothing with data.
+// The error's kind is Corrupt for damage and Invalid for an unknown version.
 func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	if len(data) < headerBytes || data[0] != magic0 || data[1] != magic1 {
-		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "it doesn't start with a message header")
+		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "the data doesn't start with a message header")
 	}
 	if v := data[2]; v != formatVersion {
 		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Invalid, "decode hub message", "", "format version %d is unknown", v).
-			WithHint("it was written by a newer fleetscore: run that version")
+			WithHint("a newer fleetscore wrote the message: run that version")
 	}
 	if binary.LittleEndian.Uint32(data[4:]) != checksum(data) {
 		return Stamp{}, nil, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "the checksum is wrong")
@@ -26,10 +26,10 @@ func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	d := decoder{b: data[headerBytes:]}
 	stamp := Stamp{Source: fleetscore.Source(d.string()), Arrived: fleetscore.Micros(d.varint()), Unsure: fleetscore.Micros(d.varint())}
 	if d.err == nil && !stamp.Source.Valid() {
-		d.fail("the name of its source is empty or too long")
+		d.fail("the name of the source is empty or too long")
 	}
 	if stamp.Unsure < 0 {
-		d.fail("its arrival is unsure by a negative time")
+		d.fail("the uncertainty of the arrival is negative")
 	}
 	var r *fleetscore.Readings
 	switch data[3] {
@@ -65,7 +65,7 @@ func (d *decoder) fail(format string, args ...any) {
 func (d *decoder) varint() int64 {
 	v, n := binary.Varint(d.b)
 	if n <= 0 {
-		d.fail("it ends in the middle")
+		d.fail("the data ends too early")
 		return 0
 	}
 	d.b = d.b[n:]
@@ -75,7 +75,7 @@ func (d *decoder) varint() int64 {
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 {
-		d.fail("it ends in the middle")
+		d.fail("the data ends too early")
 		return 0
 	}
 	d.b = d.b[n:]
@@ -103,7 +103,7 @@ func (d *decoder) byte() byte {
 // bytes takes the next n bytes, or nil after an error.
 func (d *decoder) bytes(n int) []byte {
 	if d.err != nil || n < 0 || n > len(d.b) {
-		d.fail("it ends in the middle")
+		d.fail("the data ends too early")
 		return nil
 	}
 	out := d.b[:n]

@@ -17,8 +17,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// disk is what the log needs of a file system, so that tests can let it fail, hang
-// and lose power.
+// disk is what the log needs of a file system. It is an interface so that tests can
+// make the disk fail, hang and lose power.
 type disk interface {
 	durable.Disk
 	open(name string, flag int) (file, error)
@@ -41,7 +41,7 @@ type entry struct {
 	dir  bool
 }
 
-// osDisk is the operating system's.
+// osDisk is the disk of the operating system.
 type osDisk struct{ durable.OS }
 
 func (osDisk) open(name string, flag int) (file, error) {
@@ -61,7 +61,7 @@ func (osDisk) list(dir string) ([]entry, error) {
 	for _, e := range all {
 		info, err := e.Info()
 		if errors.Is(err, os.ErrNotExist) {
-			continue // removed just now
+			continue // the file was removed since the folder was read
 		}
 		if err != nil {
 			return nil, err
@@ -80,8 +80,8 @@ func (osDisk) free(dir string) (uint64, error) {
 	return uint64(st.Bavail) * uint64(st.Bsize), nil
 }
 
-// makeDir makes a folder; one that is there is no error. The caller syncs the folder
-// above it.
+// makeDir makes a folder; a folder that already exists is no error. The caller syncs
+// the folder above it.
 func makeDir(d disk, dir string) error {
 	if err := d.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -130,14 +130,15 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "open hub", dir, "%s has it open", holder).
 			WithHint("stop the other server, or use another --dir")
 	}
-	// The number only serves the message above; failing to write it is no harm.
+	// The number is needed only for the message above, so an error of writing the
+	// number is ignored.
 	if f.Truncate(0) == nil {
 		_, _ = f.WriteAt(fmt.Appendf(nil, "%d", os.Getpid()), 0)
 	}
 	return f, nil
 }
 
-// storageError gives a file system's error its kind and what to do.
+// storageError gives an error of the file system its kind and a hint.
 func storageError(op, dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -146,7 +147,7 @@ func storageError(op, dir string, err error) error {
 		return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).WithHint("give this user the right to write there, or use another --dir")
 	case errors.Is(err, syscall.EROFS):
 		return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).
-			WithHint("the disk was made read-only, often after an error of the device: look into the system's log; readings are taken again once it can be written")
+			WithHint("the disk is read-only, often after an error of the device: look into the system's log; readings are taken again once the disk can be written")
 	}
 	return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).
 		WithHint("look into the system's log for errors of the disk; readings are taken again once it can be written")

@@ -16,8 +16,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// memDisk is a disk in memory that knows what of it is durable: a file's content as
-// of its last sync, a folder's names as of the folder's last sync.
+// memDisk is a disk in memory that knows which part of the disk is durable: a file's
+// content as of the file's last sync, a folder's names as of the folder's last sync.
 type memDisk struct {
 	hook func(op, name string) error // called before every operation; may fail it or make it wait
 
@@ -46,8 +46,8 @@ func newMemDisk() *memDisk {
 	return &memDisk{dirs: map[string]*memDir{"/hub": {names: map[string]*memFile{}, synced: map[string]*memFile{}}}}
 }
 
-// cut returns what may be left after a power cut at this moment: all that is
-// synced, and a random part of what isn't, writes torn in the middle included.
+// cut returns what may be left after a power cut at this moment: everything that is
+// synced, and a random part of the rest, which may include half-finished writes.
 func (d *memDisk) cut(rnd *rand.Rand) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -298,7 +298,7 @@ func (h *memHandle) WriteAt(b []byte, offset int64) (int, error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	if err != nil {
-		b = b[:len(b)/2] // what fails leaves its traces
+		b = b[:len(b)/2] // a write that fails still writes a part
 	}
 	h.f.data = put(h.f.data, b, offset)
 	h.f.unsynced = append(h.f.unsynced, memWrite{offset, slices.Clone(b), 0})
@@ -329,7 +329,7 @@ func (h *memHandle) Close() error { return nil }
 // failing makes operations fail with an error of the device while on is true.
 type failing struct {
 	mu  sync.Mutex // guards what follows
-	ops string     // those that fail, with blanks between
+	ops string     // the operations that fail, separated by spaces
 	err error
 }
 

@@ -26,7 +26,7 @@ const (
 	columnStrings = 2 // a dictionary and an index a value
 )
 
-// Limits of the format; a decoder refuses what exceeds them before it allocates.
+// Limits of the format; a decoder checks them before it allocates.
 const (
 	maxColumns = 4096
 	maxCells   = 1 << 24 // readings × columns
@@ -54,7 +54,7 @@ func Encode(dst []byte, stamp Stamp, r *fleetscore.Readings) []byte {
 	return dst
 }
 
-// checksum covers the whole message but the four bytes that hold it.
+// checksum covers the whole message except the four bytes of the checksum itself.
 func checksum(msg []byte) uint32 {
 	return crc32.Update(crc32.Checksum(msg[:4], castagnoli), castagnoli, msg[headerBytes:])
 }

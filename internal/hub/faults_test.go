@@ -18,7 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// health remembers what was reported last of each part.
+// health remembers the last report of each part.
 type health struct {
 	mu    sync.Mutex // guards what follows
 	parts map[string]string
@@ -51,7 +51,7 @@ func openOn(t *testing.T, d *memDisk, partitions int) (*segmentLog, *health) {
 	return h, told
 }
 
-// message is a message that can be told from all others by its number.
+// message makes a message with a number that no other message has.
 func message(n int) *fleetscore.Readings {
 	return &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{fleetscore.Micros(n)},
 		Columns: []fleetscore.ReadingColumn{{Name: "Note", Strings: []string{strings.Repeat("x", 20+n%50)}}}}
@@ -72,7 +72,7 @@ func mustAppendMessage(t *testing.T, h Hub, partition, n int) uint64 {
 
 var errEnough = errors.New("enough")
 
-// readTo reads the numbers of a partition's messages, by sequence, up to one.
+// readTo reads the numbers of a partition's messages up to a sequence, by sequence.
 func readTo(t *testing.T, h Hub, partition int, last uint64) map[uint64]int {
 	t.Helper()
 	got := map[uint64]int{}
@@ -92,9 +92,10 @@ func readTo(t *testing.T, h Hub, partition int, last uint64) map[uint64]int {
 	return got
 }
 
-// TestDiskFails: whatever operation fails, for however long, an append fails at once
-// and says so, the health tells, and as soon as the disk works again so does the
-// next append. Nothing acknowledged is lost, and no sequence is used twice.
+// TestDiskFails: whichever operation fails, and for however long, an append fails at
+// once with an error, the health reports the failure, and the next append succeeds as
+// soon as the disk works again. Nothing acknowledged is lost, and no sequence is used
+// twice.
 func TestDiskFails(t *testing.T) {
 	t.Parallel()
 	for _, ops := range []string{"write", "sync", "create", "syncdir", "write sync create syncdir mkdir rename remove", "open read list write sync create"} {
@@ -114,7 +115,7 @@ func TestDiskFails(t *testing.T) {
 					}
 					fault.set(ops, cause)
 					start := time.Now()
-					for failed := 0; failed < 40; n++ { // the first may hit a segment with room; then creating one doesn't matter yet
+					for failed := 0; failed < 40; n++ { // the first append may write into a segment with room, and then needs no new segment
 						seq, err := appendMessage(t.Context(), h, 0, n+1000)
 						if err == nil {
 							acked[seq] = n + 1000
@@ -151,7 +152,7 @@ func TestDiskFails(t *testing.T) {
 					if err := h.Close(); err != nil {
 						t.Fatal(err)
 					}
-					for range 20 { // and all of it is durable
+					for range 20 { // all acknowledged messages are durable too
 						again, _ := openOn(t, d.cut(rand.New(rand.NewPCG(1, 2))), 1)
 						if got := readTo(t, again, 0, last); !maps.Equal(got, acked) {
 							t.Errorf("after a power cut: read %v, want %v", got, acked)
@@ -167,9 +168,9 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
-// TestDiskHangs: while a write doesn't end, an append fails after seconds, those
-// after it at once, and the log closes in time; then the disk goes on and so does
-// the log.
+// TestDiskHangs: while a write doesn't end, the first append fails after seconds,
+// later appends fail at once, and the log closes in time. When the disk goes on, the
+// log goes on too.
 func TestDiskHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -192,7 +193,7 @@ func TestDiskHangs(t *testing.T) {
 				t.Errorf("append %d: %v after %s, want unavailable after %s", i, err, time.Since(start), want)
 			}
 		}
-		mustAppendMessage(t, h, 1, 7) // the other partition's file isn't hit
+		mustAppendMessage(t, h, 1, 7) // the other partition's file works
 		close(release)
 		synctest.Wait()
 		seq := mustAppendMessage(t, h, 0, 3)
@@ -205,9 +206,9 @@ func TestDiskHangs(t *testing.T) {
 	})
 }
 
-// TestPowerCuts cuts the power before and after every single operation of a run
-// with appends, new segments, failed syncs, closings and openings. What was
-// acknowledged by then is there, as it was, and nothing is called damaged.
+// TestPowerCuts cuts the power before and after every single operation of a run with
+// appends, new segments, failed syncs, closings and openings. Every message that was
+// acknowledged before the cut is there unchanged, and no damage is reported.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
@@ -284,7 +285,8 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
-// written makes a log of two partitions in several segments and three openings.
+// written makes a log of two partitions with several segments, written during three
+// openings.
 func written(t *testing.T) (d *memDisk, want [2]map[uint64]int) {
 	d, want = newMemDisk(), [2]map[uint64]int{{}, {}}
 	n := 0
@@ -303,9 +305,9 @@ func written(t *testing.T) (d *memDisk, want [2]map[uint64]int) {
 	return d, want
 }
 
-// hurt opens a hurt log and returns how many messages of each partition are lost,
-// after it has looked whether each lost one is told of, the others are as they
-// were, and no sequence is used again.
+// hurt opens a damaged log and returns how many messages of each partition are lost.
+// It checks that each lost message is reported, that the other messages are
+// unchanged, and that no sequence is used again.
 func hurt(t *testing.T, what string, d *memDisk, want [2]map[uint64]int) (lost [2]int, told *health) {
 	t.Helper()
 	h, told := openOn(t, d, 2)
@@ -331,7 +333,7 @@ func hurt(t *testing.T, what string, d *memDisk, want [2]map[uint64]int) (lost [
 			}
 			said := slices.ContainsFunc(stats[p].Damage, func(x Damage) bool { return x.First <= seq && seq <= x.Last })
 			if !said || told.get("hub log") == "" {
-				t.Errorf("%s: partition %d message %d is lost and nobody says so: %+v", what, p, seq, stats[p].Damage)
+				t.Errorf("%s: partition %d message %d is lost and not reported: %+v", what, p, seq, stats[p].Damage)
 			}
 		}
 		if s := stats[p]; int(s.Messages) != len(got) {
@@ -341,8 +343,8 @@ func hurt(t *testing.T, what string, d *memDisk, want [2]map[uint64]int) (lost [
 	return lost, told
 }
 
-// TestFlippedBits flips a bit in every byte of every file. Each flip costs one
-// message at most, and is told of where it costs one.
+// TestFlippedBits flips a bit in every byte of every file. Each flip loses at most
+// one message, and every lost message is reported.
 func TestFlippedBits(t *testing.T) {
 	t.Parallel()
 	d, want := written(t)
@@ -366,8 +368,8 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// TestTruncated cuts every file short, at every byte, and removes it. That costs
-// what was in the cut part alone.
+// TestTruncated cuts every file short, at every byte, and removes it. Only the
+// messages in the cut part are lost.
 func TestTruncated(t *testing.T) {
 	t.Parallel()
 	d, want := written(t)
@@ -394,7 +396,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// recordsAfter counts the records that don't lie wholly before a size.
+// recordsAfter counts the records that end after a size.
 func recordsAfter(segment []byte, size int) (n int) {
 	c := &cursor{f: &memHandle{d: newMemDisk(), f: &memFile{data: segment}}, offset: segmentHeader, end: int64(len(segment))}
 	for {
@@ -407,8 +409,8 @@ func recordsAfter(segment []byte, size int) (n int) {
 	}
 }
 
-// TestFolderLost: a partition's folder that is gone, or all segments of one, is told
-// of, and the log goes on.
+// TestFolderLost: the loss of a partition's folder, or of all its segments, is
+// reported, and the log goes on.
 func TestFolderLost(t *testing.T) {
 	t.Parallel()
 	d, _ := written(t)
@@ -437,8 +439,8 @@ func TestFolderLost(t *testing.T) {
 	}
 }
 
-// TestForgedRecord: a text that looks like a record is none, even where damage makes
-// the log look for the next record within a message.
+// TestForgedRecord: a text that looks like a record is not taken for a record, even
+// if damage makes the log search for the next record inside a message.
 func TestForgedRecord(t *testing.T) {
 	t.Parallel()
 	d := newMemDisk()
@@ -461,8 +463,8 @@ func TestForgedRecord(t *testing.T) {
 	}
 }
 
-// TestDiskFull: the hub leaves room, warns before it is needed, and goes on once
-// there is room again.
+// TestDiskFull: the hub leaves some room on the disk, warns before that room is
+// reached, and goes on when there is room again.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	d := &roomDisk{memDisk: newMemDisk(), left: lowBytes}
@@ -474,7 +476,7 @@ func TestDiskFull(t *testing.T) {
 	defer h.Close()
 	mustAppendMessage(t, h, 0, 1)
 	if told.get("hub disk") != "" {
-		t.Errorf("a disk with room is warned of: %s", told.get("hub disk"))
+		t.Errorf("there is a warning about a disk with room: %s", told.get("hub disk"))
 	}
 	d.left = lowBytes - 1
 	mustAppendMessage(t, h, 0, 1)

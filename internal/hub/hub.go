@@ -2,10 +2,10 @@
 // the gateway, which appends, and the aggregators, which read.
 //
 // A hub has a fixed number of partitions; each is a sequence of messages, and a
-// message is a batch of readings or a tick. Which partition a key belongs to is
-// decided by the caller (fleetscore.SplitShards), and so are batching, arrival
-// times and ticks: the hub only keeps what it is given, in order, and hands it
-// out again.
+// message is a batch of readings or a tick. The caller decides which partition a key
+// belongs to (fleetscore.SplitShards), how readings are batched, and which arrival
+// times and ticks there are. The hub only keeps the messages in order and returns
+// them.
 //
 // Open keeps the log in a folder that one process holds at a time
 // (docs/formats/hub-log.md). The bytes of a message are described in
@@ -22,14 +22,14 @@ import (
 
 // Stamp says where a message came from and when.
 type Stamp struct {
-	// Source is the way in that the message came by. Watermarks are kept for each
-	// source apart, and a tick speaks for its own source alone.
+	// Source names the way by which the message came. Each source has its own
+	// watermark, and a tick applies to its own source only.
 	Source fleetscore.Source
-	// Arrived is when the server took the message, by the clock that it trusts.
-	// Within a partition it never goes back.
+	// Arrived is when the server took the message, by the clock that the server
+	// trusts. Within a partition Arrived never decreases.
 	Arrived fleetscore.Micros
-	// Unsure is how much later than Arrived it may truly have been. It is 0 unless
-	// the server did not trust its wall clock just then.
+	// Unsure is how much later than Arrived the message may really have arrived. It
+	// is 0 unless the server did not trust its wall clock at that time.
 	Unsure fleetscore.Micros
 }
 
@@ -39,7 +39,7 @@ type Message struct {
 	Partition int
 	Seq       uint64 // place in the partition, from 1, without gaps between appends
 	Epoch     int64  // id of the opening of the hub that wrote it; see Epoch
-	Tick      bool   // no readings: as of Arrived nothing more had come from Source and it was healthy
+	Tick      bool   // no readings: at Arrived, Source was healthy and had sent nothing more
 	Readings  *fleetscore.Readings
 }
 
@@ -51,7 +51,7 @@ type Stats struct {
 	Messages  uint64
 	SizeBytes uint64
 	Damage    []Damage // messages that are known to be lost, in the order they were found
-	Epochs    []Epoch  // who wrote the messages that are there, in their order
+	Epochs    []Epoch  // the openings that wrote the messages that are there, in order
 }
 
 // Damage is a range of messages that were acknowledged and can't be read any more.
@@ -61,22 +61,22 @@ type Damage struct {
 	Reason string
 }
 
-// Epoch is one opening of a hub: a random id above 0 that no other opening of any
-// hub has, and the messages that it wrote. A reader that remembers the epoch of the
-// last message it took can tell, after a folder was lost, damaged or replaced by an
-// older copy, whether the log still is the one that it read: the epoch is there and
-// reaches as far. 0 is an epoch that isn't known, because it was damaged.
+// Epoch is one opening of a hub: a random id above 0 that no other opening of any hub
+// has, and the messages that it wrote. A reader remembers the epoch of the last
+// message that it took. If the hub's folder was lost, damaged or replaced by an older
+// copy, that epoch is missing or ends earlier, so the reader notices that the log
+// isn't the one that it read. 0 means that damage made the epoch unknown.
 type Epoch struct {
 	ID    int64
 	First uint64
 	Last  uint64
 }
 
-// Hub is a log of readings. It is implemented by Open and, for tests,
-// by hubtest.New; hubtest.Run checks an implementation.
+// Hub is a log of readings. Open returns the implementation for production,
+// hubtest.New the one for tests; hubtest.Run checks an implementation.
 type Hub interface {
-	// ID is the hub's identity: a random number above 0, made with the hub, that a
-	// sequence belongs to.
+	// ID is the hub's identity: a random number above 0 that is chosen when the hub
+	// is made. A sequence has a meaning only together with this number.
 	ID() int64
 
 	// Partitions is how many partitions there are.
@@ -85,8 +85,8 @@ type Hub interface {
 	// Append adds messages, one for each of the readings, in their order and with
 	// nothing between them, and returns the sequence of the last one once all are
 	// synced to disk; without readings (or with a nil) it adds a tick. The hub does
-	// not keep the readings. On an error the messages may or may not be there, so
-	// whoever repeats an Append must tolerate repeats.
+	// not keep the readings. After an error the messages may or may not be there, so
+	// a caller that repeats an Append must expect repeated messages.
 	//
 	// Errors: Invalid if the partition doesn't exist, the source has no name or one
 	// that is over fleetscore.MaxSourceBytes, or the message is over
@@ -94,13 +94,13 @@ type Hub interface {
 	// closed or didn't answer.
 	Append(ctx context.Context, partition int, stamp Stamp, readings ...*fleetscore.Readings) (seq uint64, err error)
 
-	// Read calls fn with every message of the partition from the first with
-	// Seq >= from (0 means the oldest), in order, each once, and then waits for
-	// more. If older messages are gone by age, the first Seq is greater than
-	// from. Messages that are damaged are passed over; they are found in
-	// Stats, and the next message's Seq shows the gap. It returns fn's error, or
-	// the context's, or Unavailable once the hub is closed or its disk fails, or
-	// Invalid if a message has a format that isn't known. fn owns the message.
+	// Read calls fn with every message of the partition from the first with Seq >=
+	// from (0 means the oldest), in order, each once, and then waits for more. If
+	// older messages were removed because of their age, the first Seq is greater than
+	// from. Damaged messages are skipped; Stats lists them, and the next message's
+	// Seq shows the gap. It returns fn's error, or the context's, or Unavailable once
+	// the hub is closed or its disk fails, or Invalid if a message has an unknown
+	// format. fn owns the message.
 	Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error
 
 	// Stats describes the partitions, in order.

@@ -15,8 +15,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// identity is what the file of that name says: which hub this is, and how many
-// partitions it has. It is written once, when the folder is made.
+// identity is the content of the file with that name: which hub this is, and how many
+// partitions the hub has. It is written once, when the folder is made.
 type identity struct {
 	hub        int64
 	partitions int
@@ -35,10 +35,10 @@ func (id identity) encode() []byte {
 func parseIdentity(data []byte) (id identity, err error) {
 	var sum uint32
 	if _, err := fmt.Sscanf(string(data), "fleetscore hub log 1\nhub %x\npartitions %d\nchecksum %x\n", &id.hub, &id.partitions, &sum); err != nil {
-		return identity{}, fmt.Errorf("it isn't a hub's identity: %w", err)
+		return identity{}, fmt.Errorf("the file doesn't hold a hub's identity: %w", err)
 	}
 	if string(id.encode()) != string(data) {
-		return identity{}, errors.New("its checksum is wrong")
+		return identity{}, errors.New("the checksum is wrong")
 	}
 	return id, nil
 }
@@ -48,8 +48,8 @@ func newID() int64 { return rand.Int64N(1<<63-1) + 1 }
 
 func partitionName(i int) string { return fmt.Sprintf("p%03d", i) }
 
-// identify finds out which hub the folder holds, and makes one if it holds none. A
-// lost or damaged identity is taken from the segments.
+// identify finds out which hub the folder holds, and makes a hub if there is none. A
+// lost or damaged identity is rebuilt from the segments.
 func (h *segmentLog) identify() error {
 	name := filepath.Join(h.cfg.Dir, identityName)
 	data, err := readFile(h.disk, name, identityBytes)
@@ -76,7 +76,7 @@ func (h *segmentLog) identify() error {
 		h.hub = newID()
 	}
 	if found || len(data) > 0 {
-		h.damageText("the hub's identity was lost or damaged (%v); it was made anew from the segments", err)
+		h.damageText("the hub's identity was lost or damaged (%v); it was rebuilt from the segments", err)
 	}
 	if err := h.checkPartitions(there); err != nil {
 		return err
@@ -84,8 +84,8 @@ func (h *segmentLog) identify() error {
 	return h.writeIdentity()
 }
 
-// writeIdentity makes the partitions' folders and then the identity: where the
-// identity is there and a folder isn't, the folder was lost.
+// writeIdentity makes the partitions' folders first and the identity last. So if the
+// identity exists and a folder doesn't, the folder was lost.
 func (h *segmentLog) writeIdentity() error {
 	for i := range h.cfg.Partitions {
 		if err := makeDir(h.disk, filepath.Join(h.cfg.Dir, partitionName(i))); err != nil {
@@ -102,7 +102,7 @@ func (h *segmentLog) writeIdentity() error {
 	return nil
 }
 
-// partitionsThere is how many partitions have a folder, counted to the last one.
+// partitionsThere returns the highest partition that has a folder, plus one.
 func (h *segmentLog) partitionsThere() (n int) {
 	list, err := h.disk.list(h.cfg.Dir)
 	if err != nil {
@@ -118,8 +118,8 @@ func (h *segmentLog) partitionsThere() (n int) {
 	return n
 }
 
-// checkPartitions refuses another number of partitions than the folder has, unless
-// nothing was ever stored: then it takes the new number.
+// checkPartitions refuses a number of partitions that differs from the folder's. If
+// nothing was ever stored, the new number is taken.
 func (h *segmentLog) checkPartitions(have int) error {
 	if have == h.cfg.Partitions || have == 0 {
 		return nil
@@ -131,8 +131,8 @@ func (h *segmentLog) checkPartitions(have int) error {
 			return storageError("open hub", h.cfg.Dir, err)
 		}
 		if _, _, marked := p.readMark(); len(list) > 0 || marked {
-			return fleetscore.Errorf(fleetscore.Conflict, "open hub", h.cfg.Dir, "it holds readings in %d partitions, not %d", have, h.cfg.Partitions).
-				WithHint("set hub.partitions back to %d; or start with an empty folder: readings not yet in a dataset would have to be sent again", have)
+			return fleetscore.Errorf(fleetscore.Conflict, "open hub", h.cfg.Dir, "the hub holds readings in %d partitions, not %d", have, h.cfg.Partitions).
+				WithHint("set hub.partitions back to %d, or start with an empty folder; readings that are not yet in a dataset must then be sent again", have)
 		}
 	}
 	for i := h.cfg.Partitions; i < have; i++ { // empty
@@ -163,8 +163,8 @@ func (h *segmentLog) segments(partition int) ([]segment, error) {
 	return out, nil
 }
 
-// readHeader fills in what a segment's header says. Where that is damaged, the first
-// sound record says whose segment it is.
+// readHeader fills in what a segment's header says. If the header is damaged, the hub
+// and epoch are taken from the first intact record.
 func (h *segmentLog) readHeader(partition int, name string, s *segment) error {
 	f, err := h.disk.open(name, os.O_RDONLY)
 	if err != nil {
@@ -177,7 +177,7 @@ func (h *segmentLog) readHeader(partition int, name string, s *segment) error {
 		return err
 	}
 	err = s.parseHeader(head[:n], partition)
-	if err == nil || s.end <= segmentHeader { // a crash while it was made left nothing in it
+	if err == nil || s.end <= segmentHeader { // a crash during its creation left the segment empty
 		return nil
 	}
 	c := &cursor{f: f, offset: segmentHeader, end: s.end}

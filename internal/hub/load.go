@@ -12,7 +12,7 @@ import (
 func (p *partition) load() error {
 	segments, err := p.log.segments(p.index)
 	if errors.Is(err, os.ErrNotExist) {
-		p.log.damageText("partition %d: its folder %s is gone; it begins anew", p.index, p.dir)
+		p.log.damageText("partition %d: its folder %s is gone; the partition starts again empty", p.index, p.dir)
 		return p.log.disk.Mkdir(p.dir, 0o700)
 	}
 	if err != nil {
@@ -41,8 +41,8 @@ func (p *partition) load() error {
 	return nil
 }
 
-// loadLast reads the last segment whole, as only it may end in the middle of a
-// write.
+// loadLast reads the whole last segment, because only the last segment may end in the
+// middle of a write.
 func (p *partition) loadLast(s *segment, mark uint64) error {
 	size := s.end
 	p.last, s.end = s.first-1, segmentHeader
@@ -78,15 +78,15 @@ func (p *partition) loadLast(s *segment, mark uint64) error {
 		}
 	}
 	if s.end < size {
-		p.log.slog.Info("what follows the last whole message of the hub was never acknowledged and is passed over",
+		p.log.slog.Info("the bytes after the last complete message of the hub were never acknowledged and are ignored",
 			"dir", p.dir, "segment", segmentName(s.first), "bytes", size-s.end)
 	}
 	return p.makeDurable(s, known)
 }
 
-// makeDurable writes the records behind an offset again and syncs them. A process
-// that was killed, or whose sync failed, may have left them in the memory of the
-// operating system alone; from now on readers see them.
+// makeDurable writes the records after an offset again and syncs them. A process that
+// was killed, or whose sync failed, may have left the records only in the memory of
+// the operating system; from now on readers see them.
 func (p *partition) makeDurable(s *segment, from int64) error {
 	if from == s.end {
 		return nil
@@ -112,7 +112,7 @@ func (p *partition) makeDurable(s *segment, from int64) error {
 	return errors.Join(err, f.Close())
 }
 
-const unreadable = "what lies in their place on the disk is no message (damaged or cut short)"
+const unreadable = "the file is damaged or cut short at their place"
 
 // arrivalOf is the arrival time of an encoded message.
 func arrivalOf(message []byte) (fleetscore.Micros, error) {

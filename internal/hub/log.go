@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Dir        string        // the folder; made if absent; held by one process at a time
 	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
-	Retention  time.Duration // age at which messages are dropped that nobody needs; 0 means 7 days; may change between openings
+	Retention  time.Duration // age at which unneeded messages are dropped; 0 means 7 days; may change between openings
 
 	segmentBytes int64 // 0 means 128 MiB
 }
@@ -29,16 +29,18 @@ type Config struct {
 // Deps is what a hub works with.
 type Deps struct {
 	Log    *slog.Logger     // nil discards
-	Health Health           // nil means that nobody is told
-	Now    func() time.Time // the time to judge ages by; nil means time.Now
-	// Needed is the first message of a partition that somebody still needs, such as
-	// a query that has not committed it: neither it nor what follows is dropped for
-	// its age. 0 keeps everything. Nil means that nobody needs anything.
+	Health Health           // nil discards
+	Now    func() time.Time // the time from which ages are counted; nil means time.Now
+	// Needed returns the first message of a partition that is still needed, for
+	// example by a query that has not committed the message. This message and later
+	// ones are kept whatever their age. 0 keeps everything. Nil means that no message
+	// is needed.
 	Needed func(partition int) uint64
 }
 
-// Health is told what doesn't work; *obs.Health is one. Report says what fails and,
-// with an empty text, that it works again; Warn says what needs attention.
+// Health receives reports of parts that don't work; *obs.Health implements it. Report
+// says that a part fails or, with an empty text, that the part works again. Warn says
+// that a part needs attention.
 type Health interface {
 	Report(part, problem string)
 	Warn(part, text string)
@@ -86,10 +88,10 @@ type segmentLog struct {
 // Open opens or makes the hub in that folder. Conflict means that another process
 // holds the folder, or that it has another number of partitions and holds readings.
 //
-// What is damaged in the folder costs the messages that it hit: they are counted in
-// Stats, reported to Health and passed over, and their sequences aren't given out
-// again. Only what lies behind the last sound message and was not noted as
-// acknowledged is taken for the rest of a write that a crash cut short.
+// Damage in the folder loses the messages that it touches. Lost messages are counted
+// in Stats, reported to Health and skipped, and their sequences aren't used again.
+// Bytes after the last intact message that were not noted as acknowledged are not
+// damage: they are the rest of a write that a crash interrupted.
 func Open(ctx context.Context, cfg Config, deps Deps) (Hub, error) {
 	return open(ctx, cfg, deps, osDisk{})
 }
@@ -167,8 +169,8 @@ func (h *segmentLog) unlock() {
 	if h.lock == nil {
 		return
 	}
-	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // a process being forked just now holds the file for a moment longer
-	_ = h.lock.Close()                             // nothing was written that matters
+	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // without this a process that is being forked would hold the lock a moment longer
+	_ = h.lock.Close()                             // the file holds nothing that must be kept
 }
 
 // Partitions implements Hub.
@@ -192,7 +194,7 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 		return 0, err
 	}
 	if !stamp.Source.Valid() {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is no name of a source", stamp.Source)
+		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is not a valid name of a source", stamp.Source)
 	}
 	if len(readings) == 0 {
 		readings = []*fleetscore.Readings{nil}
@@ -218,10 +220,11 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 	case errors.As(err, &classified):
 		return 0, err
 	}
-	return 0, fleetscore.Errorf(fleetscore.Unavailable, op, h.cfg.Dir, "%w", err).WithHint("send it again; repeats count once")
+	return 0, fleetscore.Errorf(fleetscore.Unavailable, op, h.cfg.Dir, "%w", err).WithHint("send the readings again; repeated readings count once")
 }
 
-// wrote notes how a write ended, and tells when that changed.
+// wrote notes how a write ended, and reports when a partition begins to fail or works
+// again.
 func (h *segmentLog) wrote(p *partition, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -265,7 +268,7 @@ func (h *segmentLog) left(bytes uint64) {
 	}
 }
 
-// damaged tells of messages that are lost.
+// damaged reports messages that are lost.
 func (h *segmentLog) damaged(p *partition, d Damage) {
 	h.damageText("partition %d: messages %d to %d are lost: %s", p.index, d.First, d.Last, d.Reason)
 }
@@ -278,7 +281,7 @@ func (h *segmentLog) damageText(format string, args ...any) {
 	if len(h.texts) < maxDamageTexts {
 		h.texts = append(h.texts, text)
 	}
-	h.health.Warn("hub log", strings.Join(h.texts, "; ")+". Everything else is read. Restart the server to take this warning back")
+	h.health.Warn("hub log", strings.Join(h.texts, "; ")+". Everything else can be read. Restart the server to clear this warning")
 }
 
 // Stats implements Hub.

@@ -77,7 +77,7 @@ func TestPartitionsFixed(t *testing.T) {
 	if !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "set hub.partitions back to 2") {
 		t.Errorf("got %v, want a conflict that says to set hub.partitions back to 2", err)
 	}
-	open(t, dir, 2) // the failed attempt left nothing locked
+	open(t, dir, 2) // the failed attempt released the lock
 }
 
 func TestFolderInUse(t *testing.T) {
@@ -143,8 +143,8 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// TestKill kills a process that appends, at random moments, and looks whether
-// everything it had acknowledged is there.
+// TestKill kills a process that appends, at random moments, and checks that every
+// acknowledged message is there.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

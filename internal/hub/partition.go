@@ -18,7 +18,7 @@ import (
 const (
 	groupBytes  = 8 << 20 // of messages that are written with one sync
 	answerLimit = 10 * time.Second
-	stuckAfter  = 3 * time.Second // a write that lasts longer: later appends fail at once
+	stuckAfter  = 3 * time.Second // while a write lasts longer than this, further appends fail at once
 	markName    = "mark"
 	markBytes   = 32
 	markMagic   = "FSMARK01"
@@ -27,28 +27,28 @@ const (
 // partition is one partition of the log: its segments, and the goroutine that
 // writes them.
 //
-// The writer takes all messages that wait, writes them and syncs once. Only then
-// they exist: readers see them and appends are answered. After an error nothing of
-// the group counts, and the file isn't written again: the next append begins a new
-// segment with the same sequences, so that it makes no difference what the disk
-// kept of the failed write. So a disk that works again is noticed by the next append.
+// The writer takes all messages that wait, writes them and syncs once. Only then do
+// readers see the messages and are appends answered. After an error the whole group
+// is discarded, and the file isn't written again: the next append begins a new
+// segment with the same sequences. So the part of the failed write that the disk kept
+// doesn't matter, and the next append notices when the disk works again.
 type partition struct {
 	log   *segmentLog
 	index int
 	dir   string
 
 	requests chan *request
-	busy     atomic.Int64 // since when the writer writes, by the log's stopwatch; 0: it waits
+	busy     atomic.Int64 // since when the writer writes, by the log's stopwatch; 0 means that it waits
 
 	mu       sync.Mutex    // guards what follows
-	segments []segment     // in order; the last one is being written, or was until the hub was opened
+	segments []segment     // in order; only the last one may be written
 	last     uint64        // the highest sequence that is synced
 	changed  chan struct{} // closed and replaced when last grows
 	damage   []Damage      // what was found to be unreadable
 
 	// Used by the writer alone.
 	newest fleetscore.Micros // arrival of the last message
-	active file              // of the last segment; nil: the next append begins a segment
+	active file              // of the last segment; nil means that the next append begins a segment
 	mark   file              // nil until it is needed
 	gone   uint64            // messages up to this one were removed by age
 }
@@ -94,9 +94,9 @@ func (p *partition) append(ctx context.Context, arrived fleetscore.Micros, messa
 	}
 }
 
-var errClosed = errors.New("it is closed")
+var errClosed = errors.New("the hub is closed")
 
-// stuck tells whether a write of this partition hangs.
+// stuck returns an error if a write of this partition hangs.
 func (p *partition) stuck() error {
 	since := p.busy.Load()
 	if since == 0 {
@@ -111,10 +111,10 @@ func (p *partition) stuck() error {
 // run is the writer. It ends with the log.
 func (p *partition) run() {
 	defer func() {
-		_ = p.writeMark(true) // a lack of the mark costs no message
+		_ = p.writeMark(true) // no message is lost without the mark
 		p.closeActive()
 		if p.mark != nil {
-			_ = p.mark.Close() // synced before, as far as that matters
+			_ = p.mark.Close() // everything that matters was synced before
 		}
 	}()
 	trim := time.NewTicker(p.log.trimEvery())
@@ -133,7 +133,7 @@ func (p *partition) run() {
 	}
 }
 
-// gather takes the requests that wait behind one, so that they share its sync.
+// gather takes the other waiting requests too, so that all of them share one sync.
 func (p *partition) gather(r *request) []*request {
 	group := []*request{r}
 	for size := r.bytes(); size < groupBytes; {
@@ -157,7 +157,7 @@ func (p *partition) commit(group []*request) {
 		close(r.done)
 	}
 	if err == nil {
-		_ = p.writeMark(false) // a lack of the mark costs no message
+		_ = p.writeMark(false) // no message is lost without the mark
 	}
 }
 
@@ -198,14 +198,15 @@ func (p *partition) write(group []*request) error {
 	return nil
 }
 
-// full tells whether the last segment is to be followed by a new one.
+// full reports whether the next append should begin a new segment.
 func (p *partition) full() bool {
 	s := &p.segments[len(p.segments)-1]
 	return s.first <= p.last && (s.end >= p.log.cfg.segmentBytes || fleetscore.MicrosOf(p.log.now())-s.began > p.log.rollAfter())
 }
 
-// failed gives up the file of a failed write. What the disk holds of the group isn't
-// known, and after a failed sync not even what a later sync would say.
+// failed closes the file of a failed write and uses the file no more. Nobody knows
+// which part of the group the disk holds, and after a failed sync a later sync of the
+// same file may report success wrongly.
 func (p *partition) failed(err error) error {
 	p.closeActive()
 	return storageError("append to hub", p.log.cfg.Dir, err)
@@ -213,7 +214,7 @@ func (p *partition) failed(err error) error {
 
 func (p *partition) closeActive() {
 	if p.active != nil {
-		_ = p.active.Close() // all that counts in it is synced
+		_ = p.active.Close() // all acknowledged messages in it are synced
 		p.active = nil
 	}
 }
@@ -259,10 +260,10 @@ func (p *partition) begin() error {
 }
 
 // writeMark notes the last sequence beside the segments, and how far messages were
-// removed by age. It isn't synced with each append, so it may lie behind after a
-// power cut, but never ahead: where the mark names a message that the segments
-// don't hold, acknowledged messages were lost to damage, and their sequences are
-// not given out again.
+// removed by age. The mark isn't synced with each append, so after a power cut the
+// mark may be too low, but never too high. If the mark names a message that the
+// segments don't hold, damage destroyed acknowledged messages; their sequences are
+// not used again.
 func (p *partition) writeMark(sync bool) (err error) {
 	if p.mark == nil {
 		if p.last == 0 {
@@ -288,7 +289,7 @@ func (p *partition) writeMark(sync bool) (err error) {
 	return err
 }
 
-// readMark returns what the mark says; ok is false if there is none that is sound.
+// readMark returns what the mark says; ok is false if the mark is missing or damaged.
 func (p *partition) readMark() (last, gone uint64, ok bool) {
 	b, err := readFile(p.log.disk, filepath.Join(p.dir, markName), markBytes)
 	if err != nil || len(b) != markBytes || string(b[:8]) != markMagic || binary.LittleEndian.Uint32(b[24:]) != crc32.Checksum(b[:24], castagnoli) {
@@ -304,7 +305,7 @@ func (p *partition) look() (last uint64, changed <-chan struct{}) {
 	return p.last, p.changed
 }
 
-// found notes messages that are there no more or can't be read, once.
+// found notes messages that are gone or can't be read. Each is noted once.
 func (p *partition) found(d Damage) {
 	p.mu.Lock()
 	for _, have := range p.damage {

@@ -11,7 +11,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-const readRetries = 5 // reads in a row that the disk fails, before Read gives up
+const readRetries = 5 // failed reads in a row after which Read gives up
 
 // reader is one Read in progress.
 type reader struct {
@@ -69,7 +69,7 @@ func (h *segmentLog) Read(ctx context.Context, partition int, from uint64, fn fu
 	}
 }
 
-// check tells why reading can't go on.
+// check returns the reason why reading can't go on, or nil.
 func (r *reader) check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -85,7 +85,7 @@ func (r *reader) check(ctx context.Context) error {
 // errOfDisk is an error of the disk, to tell it from what fn returned.
 type errOfDisk struct{ error }
 
-// step delivers the next message, or moves on to where it lies.
+// step delivers the next message, or moves on to the segment that holds it.
 func (r *reader) step() error {
 	s, ok := r.locate()
 	if !ok {
@@ -108,7 +108,7 @@ func (r *reader) step() error {
 	r.cursor.end = s.end
 	rec, err := r.cursor.next()
 	switch {
-	case errors.Is(err, io.EOF) || err == nil && rec.seq > r.bound: // beyond the bound lies what a failed write left
+	case errors.Is(err, io.EOF) || err == nil && rec.seq > r.bound: // after the bound there may be the rest of a failed write
 		r.lost(r.bound, unreadable)
 		r.leave()
 		return nil
@@ -122,8 +122,8 @@ func (r *reader) step() error {
 	return r.deliver(rec)
 }
 
-// locate finds the segment of the next message; false if it lies elsewhere now and
-// is to be looked for again.
+// locate finds the segment of the next message; false if the segments changed
+// meanwhile and the caller must look again.
 func (r *reader) locate() (segment, bool) {
 	p := r.p
 	p.mu.Lock()
@@ -147,7 +147,7 @@ func (r *reader) locate() (segment, bool) {
 	return segment{}, false
 }
 
-// lost notes that the messages up to last can't be read, and goes on behind them.
+// lost notes that the messages up to last can't be read, and goes on after them.
 func (r *reader) lost(last uint64, why string) {
 	if r.from <= last {
 		r.p.found(Damage{First: r.from, Last: last, Reason: why})
@@ -164,7 +164,7 @@ func (r *reader) leave() {
 
 func (r *reader) deliver(rec record) error {
 	stamp, readings, err := Decode(rec.payload)
-	if fleetscore.Corrupt.Is(err) { // its checksum is right, so it was written like that
+	if fleetscore.Corrupt.Is(err) { // the checksum is right, so the message was written like that
 		r.lost(rec.seq, err.Error())
 		return nil
 	}

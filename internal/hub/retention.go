@@ -10,7 +10,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// trimEvery is the time between looks for segments that are too old.
+// trimEvery is the time between two checks for segments that are too old.
 func (h *segmentLog) trimEvery() time.Duration {
 	return max(100*time.Millisecond, min(h.cfg.Retention/10, time.Minute))
 }
@@ -21,8 +21,8 @@ func (h *segmentLog) rollAfter() fleetscore.Micros {
 	return fleetscore.Micros((h.cfg.Retention / 10).Microseconds())
 }
 
-// trim removes the segments all of whose messages are older than the retention and
-// needed by nobody. The writer calls it.
+// trim removes the segments whose messages are all older than the retention and no
+// longer needed. The writer calls it.
 func (p *partition) trim() {
 	cutoff := fleetscore.MicrosOf(p.log.now()) - fleetscore.Micros(p.log.cfg.Retention.Microseconds())
 	needed := p.log.needed(p.index)
@@ -48,8 +48,9 @@ func (p *partition) trim() {
 	p.removeSegments(old)
 }
 
-// overdueBytes notes how much of a partition is kept beyond its retention, and warns
-// while that is anything: the folder grows until what needs it goes on.
+// overdueBytes notes how many bytes of a partition are kept longer than the
+// retention, and warns while there are any, because the folder grows until the query
+// that needs them goes on.
 func (h *segmentLog) overdueBytes(partition int, n int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,14 +64,14 @@ func (h *segmentLog) overdueBytes(partition int, n int64) {
 	}
 	text := ""
 	if sum > 0 {
-		text = fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show what stands still; removing that query from fleet.yaml lets go of them", (sum+1<<20-1)>>20)
+		text = fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show which query has stopped; if you remove that query from fleet.yaml, the readings are removed too", (sum+1<<20-1)>>20)
 	}
 	h.health.Warn("hub retention", text)
 }
 
-// removeSegments removes the n oldest segments, the oldest first, so that what
-// stays has no gap. The mark says so before, lest their absence be taken for a loss.
-// The writer calls it.
+// removeSegments removes the n oldest segments, the oldest first, so that the
+// remaining messages have no gap. The mark is written before, so that the missing
+// segments aren't reported as lost. The writer calls it.
 func (p *partition) removeSegments(n int) {
 	if n == 0 {
 		return
@@ -89,10 +90,10 @@ func (p *partition) removeSegments(n int) {
 	}
 }
 
-// LastArrival is the latest arrival time in the hub of a folder, and the latest time
-// that it began a file, without opening it; zero if there is no hub. A server
-// compares its clock with it before it takes anything. What can't be read is passed
-// over: opening the hub tells of it.
+// LastArrival returns the latest time that a hub's folder knows: an arrival or the
+// beginning of a file; zero if there is no hub. It doesn't open the hub. A server
+// compares its clock with this time before it takes any reading. Unreadable files are
+// skipped, because opening the hub reports them.
 func LastArrival(dir string) fleetscore.Micros {
 	h := &segmentLog{cfg: Config{Dir: dir}, slog: slog.New(slog.DiscardHandler), health: noHealth{}, disk: osDisk{}}
 	var latest fleetscore.Micros
@@ -119,7 +120,7 @@ func (p *partition) lastArrival(s *segment) (latest fleetscore.Micros, ok bool) 
 		return 0, false
 	}
 	defer c.close()
-	if from := s.end - 2*MaxMessageBytes; from > c.offset { // whatever lies there, a whole message follows
+	if from := s.end - 2*MaxMessageBytes; from > c.offset { // wherever this is, a complete message follows
 		c.offset = from
 	}
 	for {

@@ -12,18 +12,18 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
-// waitFor waits until the hub trimmed as far as expected; trimming gives no signal.
+// waitFor waits until the hub has trimmed as expected; trimming gives no signal.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("%s did not happen in time", what)
 		}
 	}
 }
 
-// TestRetentionKeepsWhatIsNeeded: a clock that is two days ahead, or a query that
-// stands still, removes nothing that isn't committed.
+// TestRetentionKeepsWhatIsNeeded: no message that isn't committed is removed, neither
+// when the clock is two days ahead nor when a query has stopped.
 func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -70,7 +70,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 		}
 		return s[0].First
 	}
-	for range cap(asked) { // until it surely looked since the start
+	for range cap(asked) { // until the hub has surely checked since the start
 		select {
 		case <-asked:
 		default:

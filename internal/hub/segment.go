@@ -23,7 +23,7 @@ const (
 	recordHeader  = 28
 	segmentSuffix = ".log"
 	segmentBytes  = 128 << 20 // a segment that has grown to this is followed by a new one
-	readAhead     = 64 << 10  // read at once where records are small
+	readAhead     = 64 << 10  // bytes that are read at once if records are small
 )
 
 // segment is one file of a partition's log: messages from first on, up to the
@@ -39,8 +39,8 @@ type segment struct {
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, segmentSuffix) }
 
-// parseSegmentName is the first message of a segment's file; false if the name is
-// none of a segment.
+// parseSegmentName returns the first message of a segment's file; false if the name
+// isn't that of a segment.
 func parseSegmentName(name string) (first uint64, ok bool) {
 	digits, ok := strings.CutSuffix(name, segmentSuffix)
 	if !ok || len(digits) != 20 {
@@ -66,15 +66,15 @@ func (s *segment) header(partition int) []byte {
 func (s *segment) parseHeader(b []byte, partition int) error {
 	switch {
 	case len(b) < segmentHeader:
-		return errors.New("its header is cut short")
+		return errors.New("the header is cut short")
 	case string(b[:8]) != segmentMagic:
-		return errors.New("it doesn't start with a segment's header")
+		return errors.New("the file doesn't start with a segment's header")
 	case binary.LittleEndian.Uint32(b[56:]) != crc32.Checksum(b[:56], castagnoli):
-		return errors.New("its header's checksum is wrong")
+		return errors.New("the header's checksum is wrong")
 	case binary.LittleEndian.Uint64(b[8:]) != uint64(partition):
-		return fmt.Errorf("it belongs to partition %d", binary.LittleEndian.Uint64(b[8:]))
+		return fmt.Errorf("the header names partition %d", binary.LittleEndian.Uint64(b[8:]))
 	case binary.LittleEndian.Uint64(b[16:]) != s.first:
-		return fmt.Errorf("its header says that message %d is its first", binary.LittleEndian.Uint64(b[16:]))
+		return fmt.Errorf("the header names message %d as the first", binary.LittleEndian.Uint64(b[16:]))
 	}
 	s.previous = binary.LittleEndian.Uint64(b[24:])
 	s.hub = int64(binary.LittleEndian.Uint64(b[32:]))
@@ -99,19 +99,18 @@ type record struct {
 	payload []byte // valid until the cursor moves
 }
 
-// cursor reads the records of one segment in order, and passes over what is
-// damaged.
+// cursor reads the records of one segment in order, and skips damaged ones.
 type cursor struct {
 	f      file
 	epoch  int64  // of the segment; 0 until the first record says it
 	offset int64  // of the next record
-	buf    []byte // what was read from bufAt on
+	buf    []byte // the bytes that were read from bufAt on
 	bufAt  int64
-	end    int64 // where the records end that may be read
+	end    int64 // end of the records that may be read
 }
 
-// errDamaged says that bytes of a segment are no record. It isn't returned: whoever
-// reads goes on behind them.
+// errDamaged says that bytes of a segment aren't a record. Read doesn't return it:
+// reading goes on after those bytes.
 var errDamaged = errors.New("damaged")
 
 func (p *partition) openCursor(s *segment, end int64) (*cursor, error) {
@@ -149,9 +148,9 @@ func (c *cursor) at(offset int64, n int) ([]byte, error) {
 	return c.buf[:min(n, got)], nil
 }
 
-// parse reads the record at an offset. An error other than errDamaged is the
-// disk's. With a sound header, size is that of the whole record even if the
-// payload is damaged.
+// parse reads the record at an offset. An error other than errDamaged is the disk's.
+// If the header is intact, size is that of the whole record even if the payload is
+// damaged.
 func (c *cursor) parse(offset int64) (r record, size int64, err error) {
 	head, err := c.at(offset, recordHeader)
 	if err != nil {
@@ -162,7 +161,8 @@ func (c *cursor) parse(offset int64) (r record, size int64, err error) {
 	}
 	n := int(binary.LittleEndian.Uint32(head[4:]))
 	r = record{seq: binary.LittleEndian.Uint64(head[8:]), epoch: int64(binary.LittleEndian.Uint64(head[16:]))}
-	// A text in a damaged message may look like a record, but can't know the epoch.
+	// A text in a damaged message may look like a record, but it doesn't contain the
+	// epoch.
 	if n > MaxMessageBytes || n < headerBytes || c.epoch != 0 && r.epoch != c.epoch {
 		return record{}, 0, errDamaged
 	}
@@ -180,7 +180,7 @@ func (c *cursor) parse(offset int64) (r record, size int64, err error) {
 	return r, int64(recordHeader + n), nil
 }
 
-// next returns the next sound record; io.EOF if there is none up to the end.
+// next returns the next intact record, or io.EOF if no intact record follows.
 func (c *cursor) next() (record, error) {
 	for c.offset < c.end {
 		r, size, err := c.parse(c.offset)
@@ -202,14 +202,15 @@ func (c *cursor) next() (record, error) {
 	return record{}, io.EOF
 }
 
-// soundAt tells whether a sound record begins at an offset, or nothing follows.
+// soundAt reports whether an intact record begins at an offset, or the offset is the
+// end.
 func (c *cursor) soundAt(offset int64) bool {
 	_, _, err := c.parse(offset)
 	return err == nil || offset == c.end
 }
 
-// resync moves on to the next place after this one that looks like a record's
-// beginning; to the end if there is none.
+// resync moves on to the next place that looks like the beginning of a record, or to
+// the end if there is no such place.
 func (c *cursor) resync() error {
 	for from := c.offset + 1; from < c.end; {
 		b, err := c.at(from, readAhead)

@@ -14,8 +14,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub"
 )
 
-// Memory is a hub in memory. Messages are kept encoded, so that what a reader
-// gets is what a real hub would give it.
+// Memory is a hub in memory. Messages are kept encoded, so that a reader gets the
+// same as from a real hub.
 type Memory struct {
 	id int64
 
@@ -62,7 +62,7 @@ func (m *Memory) Expire(partition int, seq uint64) {
 }
 
 // Reopen begins a new epoch, as closing and opening a real hub does. A partition's
-// messages after keep[partition] are lost with it, as to a damaged disk, and their
+// messages after keep[partition] are lost with it, as on a damaged disk, and their
 // sequences are given out again; partitions without a number lose nothing.
 func (m *Memory) Reopen(keep ...uint64) {
 	m.mu.Lock()
@@ -137,7 +137,7 @@ func (m *Memory) Append(ctx context.Context, partition int, stamp hub.Stamp, rea
 		return 0, err
 	}
 	if !stamp.Source.Valid() {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, "append to hub", "", "%q is no name of a source", stamp.Source)
+		return 0, fleetscore.Errorf(fleetscore.Invalid, "append to hub", "", "%q is not a valid name of a source", stamp.Source)
 	}
 	if len(readings) == 0 {
 		readings = []*fleetscore.Readings{nil}
@@ -167,7 +167,7 @@ func (m *Memory) check(partition int) error {
 }
 
 func errClosed() error {
-	return fleetscore.Errorf(fleetscore.Unavailable, "use hub", "", "it is closed")
+	return fleetscore.Errorf(fleetscore.Unavailable, "use hub", "", "the hub is closed")
 }
 
 // Read implements hub.Hub.

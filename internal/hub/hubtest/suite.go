@@ -36,7 +36,7 @@ func Batch(seed, n int) *fleetscore.Readings {
 	return r
 }
 
-// At is the stamp of a message of the HTTP door that arrived then.
+// At is the stamp of a message that arrived over HTTP at that time.
 func At(arrived fleetscore.Micros) hub.Stamp {
 	return hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: arrived}
 }
