@@ -13,7 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// NodeView is what matters about a node.
+// NodeView is the part of a node's state that the decision depends on.
 type NodeView struct {
 	ID        fleetscore.NodeID
 	State     fleetscore.NodeState
@@ -21,7 +21,7 @@ type NodeView struct {
 	IdleSince time.Time // since when it holds none; meaningless while Running > 0
 }
 
-// State is a pool as it is.
+// State is the current state of a pool.
 type State struct {
 	Queued int64 // tasks that wait for a slot
 	Leased int64 // tasks that hold one
@@ -36,11 +36,10 @@ type Decision struct {
 	Drain []fleetscore.NodeID // nodes to stop as soon as they hold no lease
 }
 
-// Target decides. The work asks for ceil((queued + leased) / slots) nodes,
-// between min and max. Missing nodes are started at once. Nodes beyond what is
-// asked for are drained once they were idle for IdleAfter, the longest idle
-// first; beyond max at once. Nodes that are draining, stopped or lost count for
-// nothing.
+// Target decides. The work asks for ceil((queued + leased) / slots) nodes, between
+// min and max. Missing nodes are started at once. Nodes beyond what is asked for are
+// drained once they were idle for IdleAfter, the longest idle first; beyond max at
+// once. Nodes that are draining, stopped or lost are not counted.
 func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 	slots = max(1, slots)
 	var alive []NodeView
@@ -74,8 +73,9 @@ func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 	return d
 }
 
-// Wake is when Target may decide otherwise although nothing has happened: the
-// earliest time at which an idle node has rested long enough. False if none will.
+// Wake is the earliest time at which Target may decide differently although nothing
+// has happened: when an idle node has been idle for long enough. False if there is no
+// such node.
 func Wake(c fleetscore.ScaleConfig, s State) (time.Time, bool) {
 	var first time.Time
 	for _, n := range s.Nodes {

@@ -86,6 +86,6 @@ func TestWake(t *testing.T) {
 		t.Errorf("got %v, %v; want %v", got, ok, want)
 	}
 	if _, ok := Wake(c, State{Now: now, Nodes: nodes(-1)}); ok {
-		t.Error("a busy node wakes nobody")
+		t.Error("a busy node sets a time to wake")
 	}
 }

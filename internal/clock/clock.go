@@ -1,8 +1,8 @@
-// Package clock tells the time that a server may act by. A wall clock can be set
-// wrongly and can jump; whoever acts by it then declares silence that wasn't, makes
-// jobs of the future, or removes what is still needed. So the wall clock is
-// compared with a clock that can't be set, and at the start with the last times
-// that this server wrote down.
+// Package clock provides the time that a server acts by. A wall clock can be set
+// wrongly and can jump. A server that acted by such a clock would close windows too
+// early, make jobs of the future, or remove data that is still needed. So the wall
+// clock is compared with a clock that can't be set, and at the start with the last
+// times that this server stored.
 //
 //	          a jump, or a start            it agrees again,
 //	          far from the last time        was steady for long enough,
@@ -12,13 +12,13 @@
 //	   └──────────── catching up ◄──────┘
 //	     the wall clock is reached
 //
-// While trusted, Now is the wall clock. While held, Now goes on from the last
-// trusted time by the clock that can't be set. A wall clock that is believed again
-// and stands behind Now is waited for: Now then runs at half speed, as it never
-// goes back.
+// While trusted, Now is the wall clock. While held, Now goes on from the last trusted
+// time by the clock that can't be set. If the wall clock is trusted again but is
+// behind Now, then Now runs at half speed until the wall clock has caught up, because
+// Now never goes back.
 //
-// The package doesn't set clocks and asks no server for the time. A Clock may be
-// used concurrently. A nil *Clock is the system's clock, always trusted.
+// The package doesn't set clocks and doesn't ask a server for the time. A Clock may
+// be used concurrently. A nil *Clock is the system's clock, always trusted.
 package clock
 
 import (
@@ -31,12 +31,12 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
-// Config says when the wall clock is believed.
+// Config says when the wall clock is trusted.
 type Config struct {
-	Tolerance   time.Duration // a smaller step is followed; 0 means 3 s
-	StartGap    time.Duration // a start at most so long after the last time seen needs no proof; 0 means 10 min
-	StartSteady time.Duration // a start later than that is believed after running steadily for so long; 0 means 10 min
-	AcceptAfter time.Duration // a jump is believed when the clock was steady for as long as the jump, at most for this; 0 means 1 h
+	Tolerance   time.Duration // a smaller step is accepted at once; 0 means 3 s
+	StartGap    time.Duration // a start at most this long after the last time seen is trusted at once; 0 means 10 min
+	StartSteady time.Duration // a later start is trusted after the clock ran steadily for this long; 0 means 10 min
+	AcceptAfter time.Duration // a jump is trusted after the clock ran steadily for as long as the jump, at most for this; 0 means 1 h
 }
 
 // Defaults fills the fields that are zero.
@@ -53,46 +53,46 @@ func (c Config) Defaults() Config {
 	return c
 }
 
-// Deps is what a clock compares. Nil fields mean the system's.
+// Deps holds the clocks to compare. Nil fields mean the system's clocks.
 type Deps struct {
 	Wall   func() time.Time
 	Steady func() time.Duration            // a clock that nobody sets and that goes on while the machine sleeps
-	Synced func() (now time.Time, ok bool) // what the kernel says, if a time service keeps its clock
+	Synced func() (now time.Time, ok bool) // the kernel's time, if a time service keeps the kernel's clock right
 	Log    *slog.Logger                    // nil discards
-	Health *obs.Health                     // nil forgets
+	Health *obs.Health                     // nil discards
 }
 
-// witnesses are how many requests with readings of just now confirm a wall clock
-// that isn't trusted: devices have clocks of their own. witnessWithin is how near
-// their newest reading must be.
+// witnesses is how many requests with new readings confirm a wall clock that isn't
+// trusted, because devices have clocks of their own. witnessWithin is how near to the
+// wall clock their newest reading must be.
 const (
 	witnesses     = 3
 	witnessWithin = time.Minute
 )
 
-// dayUnsure is how unsure the time of an arrival is at least, while the wall clock
-// isn't trusted.
+// dayUnsure is the least uncertainty of an arrival's time while the wall clock isn't
+// trusted.
 const dayUnsure = 24 * time.Hour
 
-// Clock is a wall clock that is believed only as far as it deserves.
+// Clock is a wall clock that is compared with other clocks before it is trusted.
 type Clock struct {
 	cfg  Config
 	deps Deps
 
 	mu   sync.Mutex    // guards what follows
-	base time.Time     // the believed time is base plus Steady
-	now  time.Time     // what was last told
+	base time.Time     // the trusted time is base plus Steady
+	now  time.Time     // the last time that was returned
 	mark time.Duration // Steady at that time
-	held *hold         // nil while the wall clock is believed
+	held *hold         // nil while the wall clock is trusted
 }
 
-// hold is a wall clock that isn't believed.
+// hold describes a wall clock that isn't trusted.
 type hold struct {
 	reason    string
 	since     time.Time     // trusted time
-	off       time.Duration // the wall clock minus the believed time, since it last jumped
+	off       time.Duration // the wall clock minus the trusted time, since the wall clock last jumped
 	steady    time.Duration // Steady at that time
-	start     bool          // it stems from the start, so the believed time is a guess
+	start     bool          // the difference was found at the start, so the trusted time is a guess
 	witnesses int
 }
 
@@ -100,14 +100,14 @@ type hold struct {
 type State struct {
 	Now      time.Time  `json:"now" doc:"the time that this server acts by"`
 	Wall     time.Time  `json:"wall" doc:"what the machine's clock says"`
-	Trusted  bool       `json:"trusted" doc:"whether the machine's clock is believed"`
-	Reason   string     `json:"reason,omitempty" doc:"why it isn't"`
-	Since    *time.Time `json:"since,omitempty" doc:"since when it isn't"`
-	Believed *time.Time `json:"believed,omitempty" doc:"when it will be, by its own time, if it goes on steadily"`
+	Trusted  bool       `json:"trusted" doc:"whether the machine's clock is trusted"`
+	Reason   string     `json:"reason,omitempty" doc:"why the machine's clock isn't trusted"`
+	Since    *time.Time `json:"since,omitempty" doc:"since when the machine's clock isn't trusted"`
+	Believed *time.Time `json:"believed,omitempty" doc:"when the machine's clock will be trusted, by its own time, if it runs steadily until then"`
 }
 
-// New makes a clock. lastSeen is the latest time that was written down before this
-// start; zero if there is none.
+// New makes a clock. lastSeen is the latest time that was stored before this start;
+// zero if there is none.
 func New(cfg Config, deps Deps, lastSeen time.Time) *Clock {
 	c := &Clock{cfg: cfg.Defaults(), deps: deps}
 	if c.deps.Wall == nil {
@@ -131,10 +131,10 @@ func New(cfg Config, deps Deps, lastSeen time.Time) *Clock {
 	switch {
 	case gap < -c.cfg.Tolerance:
 		c.now, c.base = lastSeen, lastSeen.Add(-at)
-		c.hold(gap, at, true, fmt.Sprintf("it stands %s before the last time that this server wrote down, %s", span(-gap), stamp(lastSeen)))
+		c.hold(gap, at, true, fmt.Sprintf("it is %s behind the last time that this server stored, %s", span(-gap), stamp(lastSeen)))
 	case gap > c.cfg.StartGap && !c.proven(wall):
 		c.now, c.base = lastSeen, lastSeen.Add(-at)
-		c.hold(gap, at, true, fmt.Sprintf("it stands %s after the last time that this server wrote down, %s, and nothing confirms it yet", span(gap), stamp(lastSeen)))
+		c.hold(gap, at, true, fmt.Sprintf("it is %s ahead of the last time that this server stored, %s, and nothing confirms it yet", span(gap), stamp(lastSeen)))
 	case gap < 0:
 		c.now = lastSeen
 	}
@@ -151,8 +151,8 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func span(d time.Duration) string { return d.Round(time.Second).String() }
 
-// proven tells whether a time service keeps the kernel's clock, and the kernel's
-// clock is the one that we read.
+// proven reports whether a time service keeps the kernel's clock right, and the
+// kernel's clock is the clock that we read.
 func (c *Clock) proven(wall time.Time) bool {
 	kernel, ok := c.deps.Synced()
 	return ok && kernel.Sub(wall).Abs() <= c.cfg.Tolerance
@@ -196,33 +196,33 @@ func (c *Clock) look() (wall time.Time) {
 	if believed := c.base.Add(at); believed.After(c.now) {
 		c.now = believed
 	} else {
-		c.now = c.now.Add(elapsed / 2) // until the believed time has caught up
+		c.now = c.now.Add(elapsed / 2) // until the trusted time has caught up
 	}
 	return wall
 }
 
-// believable says why a clock that isn't trusted can be believed now; empty if it
+// believable says why a clock that isn't trusted can be trusted now; empty if it
 // can't.
 func (c *Clock) believable(wall time.Time, at time.Duration) string {
 	switch h := c.held; {
 	case h == nil:
 		return ""
 	case h.start && h.off >= 0 && h.off <= c.cfg.StartGap:
-		return "it was put right"
+		return "it was corrected"
 	case h.witnesses >= witnesses:
-		return "the times of readings that come confirm it"
+		return "the times of new readings confirm it"
 	case at-h.steady >= c.wait(h):
-		return "it went on steadily for " + span(at-h.steady)
+		return "it ran steadily for " + span(at-h.steady)
 	case c.proven(wall):
 		return "the machine's time service confirms it"
 	}
 	return ""
 }
 
-// wait is for how long a clock must go on steadily to be believed.
+// wait is how long a clock must run steadily before it is trusted.
 func (c *Clock) wait(h *hold) time.Duration {
 	if h.start && h.off > 0 {
-		return c.cfg.StartSteady // a server that was off for long is nothing special
+		return c.cfg.StartSteady // it is normal that a server was off for a long time
 	}
 	return min(h.off.Abs(), c.cfg.AcceptAfter)
 }
@@ -230,7 +230,7 @@ func (c *Clock) wait(h *hold) time.Duration {
 func (c *Clock) hold(off, at time.Duration, start bool, reason string) {
 	c.held = &hold{reason: reason, since: c.now, off: off, steady: at, start: start}
 	c.deps.Log.Error("the machine's clock is not trusted: "+reason, "trusted", stamp(c.base.Add(at)), "believed_in", c.wait(c.held), "hint", advice)
-	c.deps.Health.Report("clock", fmt.Sprintf("the machine's clock is not trusted: %s. It is believed when it went on steadily for %s; until then no silence is declared beyond the trusted time, no job of a later time is made, and nothing is removed for its age. To change that, %s", reason, span(c.wait(c.held)), advice))
+	c.deps.Health.Report("clock", fmt.Sprintf("the machine's clock is not trusted: %s. It will be trusted after it has run steadily for %s. Until then this server acts by the last trusted time: no window is closed because of silence after that time, no job of a later time is made, and nothing is removed because of its age. To change that, %s", reason, span(c.wait(c.held)), advice))
 }
 
 const advice = "set the machine's clock, or, if it is right, run fleetscore clock accept"
@@ -244,8 +244,8 @@ func (c *Clock) release(why string) {
 	c.deps.Health.Report("clock", "")
 }
 
-// Unsure is how much later than Now it may truly be: 0 while the wall clock is
-// believed.
+// Unsure is how much later than Now the true time may be: 0 while the wall clock is
+// trusted.
 func (c *Clock) Unsure() time.Duration {
 	if c == nil {
 		return 0
@@ -259,8 +259,9 @@ func (c *Clock) Unsure() time.Duration {
 	return max(wall.Sub(c.now), dayUnsure)
 }
 
-// Certain tells whether Now may be used to declare silence: it isn't when the time
-// of the start is a guess, and not while the wall clock must catch up with it.
+// Certain reports whether Now may be used to decide that a device is silent. It may
+// not while the time of the start is a guess, nor while the wall clock must catch up
+// with Now.
 func (c *Clock) Certain() bool {
 	if c == nil {
 		return true
@@ -271,7 +272,7 @@ func (c *Clock) Certain() bool {
 	return (c.held == nil || !c.held.start) && c.now.Sub(c.base.Add(c.mark)) <= c.cfg.Tolerance
 }
 
-// Trusted tells whether the wall clock is believed and Now doesn't lie ahead of it.
+// Trusted reports whether the wall clock is trusted and Now isn't ahead of it.
 func (c *Clock) Trusted() bool {
 	if c == nil {
 		return true
@@ -279,9 +280,9 @@ func (c *Clock) Trusted() bool {
 	return c.Certain() && c.State().Trusted
 }
 
-// Witness notes the time of the newest of some readings that came just now.
-// Devices have clocks of their own: when theirs agree with a wall clock that isn't
-// trusted, it is.
+// Witness notes the time of the newest of some readings that have just arrived.
+// Devices have clocks of their own: if these agree with a wall clock that isn't
+// trusted, the wall clock becomes trusted.
 func (c *Clock) Witness(newest time.Time) {
 	if c == nil {
 		return
@@ -296,7 +297,7 @@ func (c *Clock) Witness(newest time.Time) {
 	}
 }
 
-// Accept believes the wall clock as it is.
+// Accept makes the wall clock trusted as it is.
 func (c *Clock) Accept() State {
 	if c == nil {
 		return c.State()
@@ -328,8 +329,8 @@ func (c *Clock) State() State {
 	return s
 }
 
-// Run looks at the clocks every second until ctx ends, so that a jump is noticed
-// and told even if nobody asks for the time.
+// Run compares the clocks every second until ctx ends, so that a jump is noticed and
+// reported even if nothing asks for the time.
 func (c *Clock) Run(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()

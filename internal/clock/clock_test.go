@@ -34,7 +34,7 @@ func (f *fake) problem() string {
 	return ""
 }
 
-// check compares what a clock tells with what it should, counted from noon.
+// check compares a clock's time with the expected time, counted from noon.
 func check(t *testing.T, c *Clock, now time.Duration, trusted, certain bool) {
 	t.Helper()
 	if got := c.Now().Sub(noon); got != now {
@@ -65,7 +65,7 @@ func TestJumpAheadAndBack(t *testing.T) {
 	}
 }
 
-// TestSleep: while a laptop sleeps both clocks go on, so that its end is no jump.
+// TestSleep: while a laptop sleeps both clocks go on, so that waking up isn't a jump.
 func TestSleep(t *testing.T) {
 	t.Parallel()
 	f := &fake{wall: noon}
@@ -75,7 +75,7 @@ func TestSleep(t *testing.T) {
 }
 
 // TestSlewing: a clock that a time service speeds up or slows down is followed,
-// however far that leads, and the time never goes back.
+// however large the difference becomes, and the time never goes back.
 func TestSlewing(t *testing.T) {
 	t.Parallel()
 	f := &fake{wall: noon}
@@ -123,8 +123,9 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestStartLaterIsBelieved: a server that was off for two days believes its clock
-// when it went on steadily, when devices confirm it, or when somebody says so.
+// TestStartLaterIsBelieved: a server that was off for two days trusts its clock after
+// the clock ran steadily, after devices confirmed it, or after an operator accepted
+// it.
 func TestStartLaterIsBelieved(t *testing.T) {
 	t.Parallel()
 	const gap = 48 * time.Hour
@@ -140,7 +141,7 @@ func TestStartLaterIsBelieved(t *testing.T) {
 
 	f, c = begin()
 	for range 10 {
-		c.Witness(f.wall.Add(-gap)) // devices that know better
+		c.Witness(f.wall.Add(-gap)) // devices whose clocks differ
 	}
 	check(t, c, 0, false, false)
 	for range witnesses {
@@ -152,7 +153,7 @@ func TestStartLaterIsBelieved(t *testing.T) {
 	f, c = begin()
 	f.pass(time.Second)
 	if s := c.Accept(); !s.Trusted {
-		t.Errorf("accepted, and yet %+v", s)
+		t.Errorf("it was accepted, and the state is still %+v", s)
 	}
 	check(t, c, gap+time.Second, true, true)
 
@@ -163,8 +164,8 @@ func TestStartLaterIsBelieved(t *testing.T) {
 	check(t, c, 3*time.Minute, true, true)
 }
 
-// TestJumpIsBelieved: a jump is believed once the clock went on steadily for as
-// long, at most for an hour.
+// TestJumpIsBelieved: a jump is trusted after the clock ran steadily for as long as
+// the jump, at most for an hour.
 func TestJumpIsBelieved(t *testing.T) {
 	t.Parallel()
 	for _, s := range []struct{ jump, after time.Duration }{{5 * time.Minute, 5 * time.Minute}, {30 * time.Hour, time.Hour}} {
@@ -179,8 +180,8 @@ func TestJumpIsBelieved(t *testing.T) {
 	}
 }
 
-// TestBehind: a clock that was put back by an hour and is believed is waited for at
-// half speed, and no silence is declared meanwhile.
+// TestBehind: if a clock was put back by an hour and is trusted, the time runs at
+// half speed until the clock has caught up, and no silence is declared until then.
 func TestBehind(t *testing.T) {
 	t.Parallel()
 	f := &fake{wall: noon}
@@ -206,9 +207,9 @@ func TestNil(t *testing.T) {
 	}
 }
 
-// TestProperties: whatever the wall clock does, the time never goes back, never
-// runs faster than the steady clock while the wall clock isn't trusted, and ends at
-// the wall clock once that behaves.
+// TestProperties: whatever the wall clock does, the time never goes back, never runs
+// faster than the steady clock while the wall clock isn't trusted, and equals the
+// wall clock at the end, after the wall clock ran steadily.
 func TestProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -245,7 +246,7 @@ func TestProperties(t *testing.T) {
 	})
 }
 
-// TestSystem: the system's steady clock goes on, and what the kernel says is a time.
+// TestSystem: the system's steady clock goes on, and the kernel returns a time.
 func TestSystem(t *testing.T) {
 	t.Parallel()
 	if a, b := steady(), steady(); b < a {
@@ -255,6 +256,6 @@ func TestSystem(t *testing.T) {
 		t.Errorf("the kernel says %s", now)
 	}
 	if sinceStart() < 0 {
-		t.Error("less than nothing passed since the start")
+		t.Error("the time since the start is negative")
 	}
 }

@@ -6,8 +6,8 @@ import (
 )
 
 // Spread is a number of at least 0 and less than 1 that depends on name and n alone.
-// Waits that are stretched by it keep many who wait for the same thing from acting
-// at the same moment; and whoever repeats what happened finds the same waits.
+// Waits are multiplied by it, so that many who wait for the same event don't act at
+// the same moment. A replay has the same waits.
 func Spread(name string, n int) float64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name + "/" + strconv.Itoa(n))) // it never fails

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestSpread: the numbers lie evenly, those of neighbours too, and are the same
-// each time.
+// TestSpread: the numbers are evenly distributed, also those of neighbours, and are
+// the same each time.
 func TestSpread(t *testing.T) {
 	t.Parallel()
 	const names, each, bins = 100, 100, 10

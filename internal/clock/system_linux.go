@@ -16,8 +16,9 @@ func steady() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// synced asks the kernel whether a time service keeps its clock. Setting the clock
-// by hand ends that until the service has measured it again.
+// synced asks the kernel whether a time service keeps the kernel's clock right. After
+// somebody set the clock by hand, the answer is no until the service has measured the
+// clock again.
 func synced() (time.Time, bool) {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)

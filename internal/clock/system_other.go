@@ -8,5 +8,5 @@ import "time"
 // wall clock is then ahead when it wakes up, and is believed after a while.
 func steady() time.Duration { return sinceStart() }
 
-// synced knows nothing here.
+// synced never knows the kernel's time on this system.
 func synced() (time.Time, bool) { return time.Time{}, false }

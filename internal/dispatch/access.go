@@ -8,8 +8,8 @@ import (
 
 type leaseKey struct{}
 
-// WithLease says which lease the work of a context belongs to: a node that asks
-// the server for blobs shows it.
+// WithLease says which lease the work of a context belongs to. A node sends the lease
+// when it asks the server for blobs.
 func WithLease(ctx context.Context, id fleetscore.LeaseID) context.Context {
 	return context.WithValue(ctx, leaseKey{}, id)
 }

@@ -15,8 +15,8 @@
 //	                    ├─ error, tries used up ───► failed
 //	                    └─ job canceled ───────────► canceled
 //
-// A lease's id is its fencing token: after the lease was taken back, nothing that
-// comes under it is accepted.
+// A lease's id is its fencing token: after the lease was taken back, no result under
+// that lease is accepted.
 package dispatch
 
 import (
@@ -29,25 +29,25 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// minKeys is how many keys a task has at least, where there are as many: fewer
-// would cost more to hand out than to score.
+// minKeys is the least number of keys of a task, if the job has as many. A smaller
+// task would take longer to hand out than to score.
 const minKeys = 64
 
-// tasksPerSlot is how many tasks a slot gets of a large job, so that a slow task
-// doesn't hold up the rest.
+// tasksPerSlot is how many tasks of a large job there are for each slot, so that a
+// slow task doesn't delay the rest.
 const tasksPerSlot = 4
 
 // fileShards is the number of shards in the smallest range that a dataset's large
-// files are cut by: tasks that end at its multiples share no such file. A task may
-// be a tenth of its share smaller or larger for that.
+// files cover. Tasks whose ranges end at multiples of it share no such file. To end
+// there, a task may be a tenth smaller or larger than its share.
 const (
 	fileShards = 16
 	slack      = 10
 )
 
-// Plan cuts all shards into ranges with about the same number of expected keys,
-// a task each; slots is how many tasks may run at once. The ranges cover every
-// shard, as rows may come from keys that nobody expects.
+// Plan cuts all shards into ranges with about the same number of expected keys, a
+// task each; slots is how many tasks may run at once. The ranges cover every shard,
+// because rows may also come from unexpected keys.
 func Plan(shardKeys [fleetscore.Shards]int64, slots int) []fleetscore.ShardRange {
 	var total int64
 	for _, n := range shardKeys {
@@ -59,8 +59,8 @@ func Plan(shardKeys [fleetscore.Shards]int64, slots int) []fleetscore.ShardRange
 	first, seen := 0, int64(0)
 	for s, n := range shardKeys {
 		seen += n
-		// The range ends where its share of all keys is reached, nearly so where
-		// files end, well so elsewhere.
+		// A range ends when its share of all keys is reached: nearly reached if the
+		// files end at this shard, fully reached elsewhere.
 		limit := total + total/slack
 		if (s+1)%fileShards == 0 {
 			limit = total - total/slack
@@ -85,11 +85,12 @@ const (
 	Failed    End = "failed"    // it reported an error
 	Expired   End = "expired"   // its lease ran out
 	Lost      End = "lost"      // its node was lost or stopped
-	Canceled  End = "canceled"  // its job was
+	Canceled  End = "canceled"  // its job was canceled
 )
 
-// maxLosses is how many attempts of a task may be lost with their nodes before
-// the task itself is held to be the cause. Nobody's deployment loses as many.
+// maxLosses is how many attempts of a task may be lost with their nodes before the
+// task itself is taken to be the cause. A working installation doesn't lose that
+// many.
 const maxLosses = 20
 
 // After applies the end of an attempt to its task. Only reported errors use up
@@ -148,25 +149,25 @@ func Check(t fleetscore.Task, r Result) error {
 		}
 	}
 	if n := r.Outcomes.Total(); n < t.Keys {
-		return bad("it has outcomes for %d keys, the task has %d", n, t.Keys)
+		return bad("the result has outcomes for %d keys, the task has %d", n, t.Keys)
 	}
 	var rows int64
 	for _, f := range r.Predictions {
 		rows += f.Rows
 	}
 	if rows != r.Rows {
-		return bad("its files hold %d rows, it counts %d", rows, r.Rows)
+		return bad("the files hold %d rows, the result counts %d", rows, r.Rows)
 	}
 	var items int64
 	for _, f := range r.Coverage {
 		items += f.Rows
 	}
 	if items != r.Outcomes.Total() {
-		return bad("its coverage holds %d items, it counts %d", items, r.Outcomes.Total())
+		return bad("the coverage files hold %d items, the result counts %d", items, r.Outcomes.Total())
 	}
 	for _, f := range slices.Concat(r.Predictions, r.Coverage) {
 		if f.Path == "" || path.Clean(f.Path) != f.Path || path.IsAbs(f.Path) || f.Path == ".." || strings.HasPrefix(f.Path, "../") {
-			return bad("%q is no path of a table's file", f.Path)
+			return bad("%q is not a path of a table's file", f.Path)
 		}
 		if f.Shards.First < t.Shards.First || f.Shards.Last > t.Shards.Last {
 			return bad("file %s holds keys of other tasks", f.Path)

@@ -10,8 +10,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// TestPlan: the ranges cover every shard once, in order, and are as many as
-// asked for and about as large.
+// TestPlan: the ranges cover every shard once, in order, and have the requested
+// number and about equal sizes.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -45,7 +45,7 @@ func TestPlan(t *testing.T) {
 	})
 	var even [fleetscore.Shards]int64
 	for i := range even {
-		even[i] = 400 + int64(i*37%40) // as hashing deals them out
+		even[i] = 400 + int64(i*37%40) // as hashing distributes keys
 	}
 	for _, r := range Plan(even, 2) {
 		if (int(r.Last)+1)%fileShards != 0 {
@@ -121,7 +121,7 @@ func TestJudge(t *testing.T) {
 		counts fleetscore.Counts
 		aside  Aside
 		want   fleetscore.JobState
-		reason string // a part of it; empty: there is none at all
+		reason string // a part of the reason; empty means that there is no reason
 	}{
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "timed_out": 1}, Aside{}, fleetscore.JobPartlyFailed, "1 of 10 sensors failed"},
@@ -132,7 +132,7 @@ func TestJudge(t *testing.T) {
 		// Nothing was scored.
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "none of 5 sensors has readings"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Repeats: 3}, fleetscore.JobFailed, "none of 5 sensors has readings"},
-		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Late: 7}, fleetscore.JobFailed, "all of its readings that came were set aside"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Late: 7}, fleetscore.JobFailed, "all readings of the interval were set aside"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Ahead: 7}, fleetscore.JobFailed, "7 have times ahead of their arrival"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{}, Aside{}, fleetscore.JobFailed, "the fleet has no sensors"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"failed": 5}, Aside{}, fleetscore.JobFailed, "nothing was scored; 5 of 5 sensors failed"},

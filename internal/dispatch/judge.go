@@ -7,28 +7,28 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Aside counts the readings of a job's interval that are in no row of its dataset,
-// or in none a second time.
+// Aside counts the readings of a job's interval that were not counted in the
+// dataset's rows, and the repeats of readings that were counted.
 type Aside struct {
 	Late    int64 // they came after their window was over
-	Ahead   int64 // their time lay too far after their arrival: their device's clock is ahead
+	Ahead   int64 // their time is too far after their arrival: the device's clock is ahead
 	Repeats int64 // they were counted before
 }
 
-// manyAside is the share, in percent, of all that came for an interval, from which
-// on a job speaks of readings that were set aside.
+// manyAside is a share, in percent, of all readings of an interval. From this share
+// on, a job's reason mentions the readings that were set aside.
 const manyAside = 1
 
 // Judge says how a job with these outcomes ends, and why. The outcomes are of all
 // keys, those of failed tasks included; rows is how many were scored.
 //
-// A job succeeds if no limit is exceeded and something was scored. That nothing
-// was scored is in order only where the limits say so in writing: each outcome
-// that the keys have must then have a limit of its own that allows it.
+// A job succeeds if no limit is exceeded and something was scored. A job that scored
+// nothing succeeds only if the configuration allows this explicitly: each outcome of
+// the keys must have a configured limit that allows it.
 func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Aside) (fleetscore.JobState, string) {
 	var over []string
 	total := c.Total()
-	written := total > 0 || l.NoData != nil // every outcome there is has a limit that was written
+	written := total > 0 || l.NoData != nil // every outcome that occurs has a configured limit
 	check := func(limit *fleetscore.Percent, def fleetscore.Percent, what string, outcomes ...fleetscore.Outcome) {
 		var n int64
 		for _, o := range outcomes {
@@ -63,7 +63,7 @@ func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Asi
 
 // nothingScored says why no key was scored.
 func nothingScored(c fleetscore.Counts, aside Aside) string {
-	const allow = ` (write "no_data: 100%" into the pipeline's limits if that is in order)`
+	const allow = `  (if this is expected, write "no_data: 100%" into the pipeline's limits)`
 	total := c.Total()
 	switch {
 	case total == 0:
@@ -71,13 +71,13 @@ func nothingScored(c fleetscore.Counts, aside Aside) string {
 	case c[fleetscore.NoData] < total:
 		return "nothing was scored"
 	case aside.Late+aside.Ahead > 0:
-		return fmt.Sprintf("nothing was scored: none of %d sensors has rows in the interval, as all of its readings that came were set aside%s", total, allow)
+		return fmt.Sprintf("nothing was scored: none of %d sensors has rows in the interval, because all readings of the interval were set aside%s", total, allow)
 	}
 	return fmt.Sprintf("nothing was scored: none of %d sensors has readings in the interval%s", total, allow)
 }
 
-// note speaks of readings that were set aside, where they are many beside what was
-// scored.
+// note mentions the readings that were set aside, if they are many compared with the
+// rows that were scored.
 func (a Aside) note(rows int64) string {
 	all := rows + a.Late + a.Ahead + a.Repeats
 	var parts []string

@@ -6,8 +6,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Protocol is what nodes ask of a server: a method per message. The scheduler
-// answers it, the client carries it over HTTP.
+// Protocol is what nodes ask of a server: a method per message. The scheduler answers
+// the messages, the client carries them over HTTP.
 type Protocol interface {
 	Register(ctx context.Context, h Hello) (fleetscore.Node, error)
 	Lease(ctx context.Context, node fleetscore.NodeID, r LeaseRequest) (LeaseReply, error)
@@ -47,7 +47,7 @@ type Lease struct {
 	Missing      fleetscore.MissingRule  `json:"missing,omitempty"`
 	Fleet        string                  `json:"fleet"`
 	Generation   fleetscore.GenerationID `json:"generation"`
-	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty: it asks the server
+	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs
 	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
 	Revision     int64                   `json:"revision"`
 	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
@@ -62,7 +62,7 @@ type LeaseRequest struct {
 // LeaseReply gives tasks; none after the wait, or when the node is to stop.
 type LeaseReply struct {
 	Leases []Lease `json:"leases"`
-	Stop   bool    `json:"stop"` // take no more, finish what runs, end
+	Stop   bool    `json:"stop"` // take no more tasks, finish the running ones, then end
 }
 
 // HeartbeatRequest renews the node and its leases.
@@ -70,15 +70,15 @@ type HeartbeatRequest struct {
 	Leases []fleetscore.LeaseID `json:"leases"`
 }
 
-// HeartbeatReply names leases that are the node's no more: their work is to end,
-// their results will be refused.
+// HeartbeatReply names leases that the node no longer holds. The node must end their
+// work; their results will be refused.
 type HeartbeatReply struct {
 	Revoked []fleetscore.LeaseID `json:"revoked"`
 	Stop    bool                 `json:"stop"`
 }
 
 // Result is how an attempt ended. Either Error is set and the attempt failed as a
-// whole, or the rest describes what it wrote.
+// whole, or the other fields describe what the attempt wrote.
 type Result struct {
 	Predictions []fleetscore.DataFile `json:"predictions"` // written, not committed; of the predictions table
 	Coverage    []fleetscore.DataFile `json:"coverage"`    // of the coverage table

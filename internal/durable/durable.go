@@ -25,18 +25,19 @@ type File interface {
 	Close() error
 }
 
-// Disk is the operations that durable files are made of. Tests record them, to
-// know what a power cut would leave behind.
+// Disk has the operations that durable files need. Tests record these operations, to
+// know what a power cut would leave on the disk.
 type Disk interface {
-	// Create opens an empty file for writing; one of that name is emptied.
+	// Create opens an empty file for writing. An existing file of that name is
+	// emptied.
 	Create(name string, perm fs.FileMode) (File, error)
-	// Rename gives a file another name, in place of the file that has it.
+	// Rename gives a file another name, and replaces a file that has that name.
 	Rename(from, to string) error
-	// Link gives a file a second name, and fails if a file has it.
+	// Link gives a file a second name, and fails if a file already has that name.
 	Link(from, to string) error
 	Remove(name string) error
 	Mkdir(name string, perm fs.FileMode) error
-	// SyncDir makes the names in a folder last.
+	// SyncDir makes the names in a folder durable.
 	SyncDir(name string) error
 }
 
@@ -77,7 +78,8 @@ func syncAndClose(f *os.File) error {
 	return errors.Join(err, f.Close())
 }
 
-// Root is the disk below a folder: names are relative to it and don't lead out.
+// Root is the disk below a folder. Names are relative to the folder and can't lead
+// out of it.
 type Root struct{ *os.Root }
 
 // Create opens an empty file.
@@ -94,12 +96,12 @@ func (r Root) SyncDir(name string) error {
 	return syncAndClose(f)
 }
 
-// WriteFile writes a small file whole. Its folder must exist.
+// WriteFile writes a whole small file. Its folder must exist.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return WriteFileOn(OS{}, path, data, perm)
 }
 
-// WriteFileOn writes a small file of a disk whole.
+// WriteFileOn writes a whole small file of a disk.
 func WriteFileOn(d Disk, path string, data []byte, perm fs.FileMode) error {
 	p, err := CreateOn(d, path, perm)
 	if err != nil {
@@ -111,8 +113,8 @@ func WriteFileOn(d Disk, path string, data []byte, perm fs.FileMode) error {
 	return p.Commit()
 }
 
-// temporary is what the name of an unfinished file ends in. The name is always
-// the same, so that what a crash leaves is replaced by the next attempt.
+// temporary is the end of an unfinished file's name. The name is always the same, so
+// that the next attempt replaces a file that a crash left.
 const temporary = ".part"
 
 // Pending is a file that is being written under a temporary name.
@@ -123,7 +125,7 @@ type Pending struct {
 }
 
 // Create begins to write a file of this machine; its File is an *os.File. Commit
-// makes the file visible, Abort gives it up.
+// makes the file visible, Abort removes it.
 func Create(path string, perm fs.FileMode) (*Pending, error) { return CreateOn(OS{}, path, perm) }
 
 // CreateOn begins to write a file of a disk.
@@ -135,8 +137,8 @@ func CreateOn(d Disk, path string, perm fs.FileMode) (*Pending, error) {
 	return &Pending{File: f, disk: d, path: path}, nil
 }
 
-// Commit syncs the file and gives it its name, for good. After an error the old
-// file, if there was one, may be there or the new one.
+// Commit syncs the file, gives it its name and makes the name durable. After an error
+// the name may stand for the new file or for the old one, if there was an old one.
 func (p *Pending) Commit() error {
 	err := p.File.Sync()
 	if err = errors.Join(err, p.File.Close()); err == nil {
@@ -158,8 +160,8 @@ func (p *Pending) remove() error {
 	return nil
 }
 
-// MkdirAll makes a folder of this machine and those above it that are missing, for
-// good.
+// MkdirAll makes a folder of this machine and the missing folders above it, and makes
+// their names durable.
 func MkdirAll(path string, perm fs.FileMode) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -177,8 +179,8 @@ func MkdirAll(path string, perm fs.FileMode) error {
 	}, func(string) {})
 }
 
-// MkdirAllOn makes a folder of a disk and those above it, except where lasts says
-// that a folder is there for good already. Each folder made is given to made.
+// MkdirAllOn makes a folder of a disk and the folders above it, except folders that
+// lasts reports as durable already. It calls made for each folder that it makes.
 func MkdirAllOn(d Disk, path string, perm fs.FileMode, lasts func(dir string) (bool, error), made func(dir string)) error {
 	if path == "." || path == "" || path == string(filepath.Separator) {
 		return nil
@@ -200,8 +202,9 @@ func MkdirAllOn(d Disk, path string, perm fs.FileMode, lasts func(dir string) (b
 	return nil
 }
 
-// Scratch is a file without a name, for what need not last: it is gone when it is
-// closed or the process ends. An empty folder means the system's for such files.
+// Scratch makes a temporary file without a name. The file disappears when it is
+// closed or the process ends. An empty folder means the system's folder for temporary
+// files.
 func Scratch(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "scratch-*")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // TestPowerCut cuts the power after each step of writing a file twice: the file is
-// always whole, and what was acknowledged is there.
+// always complete, and acknowledged content is there.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -51,7 +51,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestJournalFindsCarelessWriters: the seam would show a writer that doesn't sync.
+// TestJournalFindsCarelessWriters: the journal reveals a writer that doesn't sync.
 func TestJournalFindsCarelessWriters(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

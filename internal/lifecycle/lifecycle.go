@@ -1,9 +1,9 @@
-// Package lifecycle runs the services of a process together: all start, and when
-// one ends or the context does, all are told to end and waited for; those that the
-// others need until they ended come last.
+// Package lifecycle runs the services of a process together. All services start. When
+// one service or the context ends, all services are asked to end and waited for.
+// Services that the others need until their own end are asked last.
 //
-// It knows nothing about what services do and restarts none: a service that can
-// heal does so itself.
+// The package doesn't know what services do and doesn't restart them: a service that
+// can recover does so itself.
 package lifecycle
 
 import (
@@ -22,15 +22,15 @@ import (
 type Service struct {
 	Name string
 	Run  func(ctx context.Context) error
-	Last bool // told to end only after all that aren't Last have ended: they need it until then
+	Last bool // asked to end only after all services that aren't Last have ended, because they need it until then
 }
 
-// slowStop is after how long a service that hasn't ended is named in the log.
+// slowStop is the time after which the log names a service that hasn't ended.
 const slowStop = 10 * time.Second
 
-// Run runs the services until ctx ends or one of them returns, tells the others
-// to end, and returns after the last one has. The error is that of the first
-// service that failed, with its name, or nil. A panic in a service is such an
+// Run runs the services until ctx ends or one of them returns, asks the others to
+// end, and returns after the last one has ended. The error is that of the first
+// service that failed, with its name, or nil. A panic in a service counts as its
 // error.
 func Run(ctx context.Context, log *slog.Logger, services ...Service) error {
 	last, cancelLast := context.WithCancel(context.WithoutCancel(ctx))
@@ -80,7 +80,7 @@ func Run(ctx context.Context, log *slog.Logger, services ...Service) error {
 	return first
 }
 
-// needed tells whether a service that isn't Last still runs.
+// needed reports whether a service that isn't Last still runs.
 func needed(services []Service, running map[int]bool) bool {
 	for i := range running {
 		if !services[i].Last {
@@ -90,7 +90,7 @@ func needed(services []Service, running map[int]bool) bool {
 	return false
 }
 
-// guard runs a service and makes errors of panics.
+// guard runs a service and turns a panic into an error.
 func guard(ctx context.Context, s Service) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -65,7 +65,7 @@ func TestSlowServiceIsNamed(t *testing.T) {
 	})
 }
 
-// TestLastEndsLast: what others need until they ended is told to end after them.
+// TestLastEndsLast: a service that others need is asked to end after them.
 func TestLastEndsLast(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -84,7 +84,7 @@ func TestLastEndsLast(t *testing.T) {
 		}},
 		Service{Name: "guest", Run: func(ctx context.Context) error {
 			<-ctx.Done()
-			<-needed // a goodbye
+			<-needed // the last use of the other service
 			order <- "guest"
 			return ctx.Err()
 		}})

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// Health gathers what doesn't work in a process. Whatever finds that a part fails
-// reports it here, and reports again, with an empty text, once that part works.
-// GET /health and the portal's overview show the list.
+// Health collects what doesn't work in a process. Code that finds that a part fails
+// reports the failure here, and reports again, with an empty text, when the part
+// works again. GET /health and the portal's overview show the list.
 //
-// A part is named in lower case: by a word if everybody depends on it ("hub",
-// "ledger", "store", "disk"), else by kind and name ("query readings", "dataset
-// readings", "fleet sensors"). Two reporters must not use one name.
+// A part is named in lower case: by one word if everything depends on the part
+// ("hub", "ledger", "store", "disk"), else by kind and name ("query readings",
+// "dataset readings", "fleet sensors"). Two reporters must not use one name.
 //
-// The zero value is well. A nil *Health takes reports and forgets them. All
-// methods may be called concurrently.
+// The zero value has no problems. A nil *Health discards reports. All methods may be
+// called concurrently.
 type Health struct {
 	mu    sync.Mutex // guards what follows
 	parts map[string]Problem
 }
 
-// Problem is one part that doesn't work, or, as a warning, one that works but
-// needs a person's attention.
+// Problem is one part that doesn't work or, as a warning, a part that works but needs
+// a person's attention.
 type Problem struct {
-	Part    string    `json:"part" doc:"what it concerns, such as hub or dataset readings"`
+	Part    string    `json:"part" doc:"the part that the problem concerns, such as hub or dataset readings"`
 	Problem string    `json:"problem" doc:"what is wrong, why, and what to do"`
 	Since   time.Time `json:"since" doc:"when this part was first reported since it last worked"`
 	Warning bool      `json:"warning" doc:"the part works, but somebody should look at it"`
@@ -35,9 +35,9 @@ type Problem struct {
 // works again. A part that is reported again keeps its time.
 func (h *Health) Report(part, problem string) { h.set(part, problem, false) }
 
-// Warn says that a part works but needs a person's attention, such as a disk that
-// is nearly full or damage that was found and passed over. An empty text takes the
-// warning back, and a problem of that part too: part names are shared with Report.
+// Warn says that a part works but needs a person's attention, such as a disk that is
+// nearly full or damage that was found and skipped. An empty text clears the warning,
+// and also a problem of that part, because Report uses the same names of parts.
 func (h *Health) Warn(part, text string) { h.set(part, text, true) }
 
 func (h *Health) set(part, problem string, warning bool) {
@@ -62,7 +62,7 @@ func (h *Health) set(part, problem string, warning bool) {
 }
 
 // Problems lists what doesn't work, then the warnings; each in the order of their
-// parts. It is empty while all is well.
+// parts. The list is empty if everything works.
 func (h *Health) Problems() []Problem {
 	if h == nil {
 		return nil

@@ -8,7 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestHealth: a problem stays, with the time it began, until its part is well.
+// TestHealth: a problem stays, with the time when it began, until its part works
+// again.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -32,18 +33,18 @@ func TestHealth(t *testing.T) {
 		h.Report("hub", "")
 		h.Warn("disk", "")
 		if got := h.Problems(); len(got) != 0 {
-			t.Errorf("all is well, yet %+v", got)
+			t.Errorf("everything works, but the problems are %+v", got)
 		}
 	})
 }
 
-// TestNoHealth: who reports need not know whether anybody listens.
+// TestNoHealth: code that reports needn't know whether there is a Health.
 func TestNoHealth(t *testing.T) {
 	t.Parallel()
 	var h *Health
 	h.Report("hub", "can't write")
 	h.Warn("disk", "nearly full")
 	if got := h.Problems(); got != nil {
-		t.Errorf("nobody listens, yet %+v", got)
+		t.Errorf("there is no Health, but the problems are %+v", got)
 	}
 }

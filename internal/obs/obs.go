@@ -1,6 +1,6 @@
-// Package obs makes the two ways a process can be observed: its log, and its
-// metrics in Prometheus's text format. Rooms get a logger and a registry from
-// here and know nothing of how they are shown. Both are safe for concurrent use.
+// Package obs makes the two ways a process can be observed: its log, and its metrics
+// in Prometheus's text format. Rooms get a logger and a registry from here and don't
+// know how these are shown. Both are safe for concurrent use.
 package obs
 
 import (
@@ -17,7 +17,7 @@ import (
 
 // NewLogger writes text for people if w is a terminal, otherwise JSON, a line per
 // record. The variable FLEETSCORE_LOG_LEVEL (debug, info, warn, error) sets the
-// least level; the default is info.
+// lowest level that is written; the default is info.
 func NewLogger(w io.Writer) *slog.Logger {
 	var level slog.Level
 	if v := os.Getenv("FLEETSCORE_LOG_LEVEL"); v != "" && level.UnmarshalText([]byte(v)) != nil {
@@ -35,7 +35,8 @@ func NewLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, opt))
 }
 
-// NewRegistry is a registry with the process's and the Go runtime's metrics.
+// NewRegistry returns a registry with the metrics of the process and of the Go
+// runtime.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -1,5 +1,5 @@
-// Package durabletest records what is done to a disk and builds, for every moment,
-// what a power cut would have left there.
+// Package durabletest records the operations on a disk and builds, for every moment,
+// the folder that a power cut would have left.
 package durabletest
 
 import (
@@ -14,27 +14,27 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// Loss says what a power cut takes. Real file systems keep what was synced; of the
-// rest they keep whatever happened to reach the disk.
+// Loss says what a power cut destroys. Real file systems keep what was synced; of the
+// rest they keep what had already reached the disk.
 type Loss int
 
 const (
-	// LoseNames takes every change of a folder since it was synced, and every byte
-	// of a file since that was synced.
+	// LoseNames loses every change of a folder since the folder's last sync, and
+	// every byte of a file since the file's last sync.
 	LoseNames Loss = iota
-	// KeepNames keeps all changes of folders, but takes the bytes that were not
-	// synced: this is how empty files come about.
+	// KeepNames keeps all changes of folders, but loses the bytes that were not
+	// synced, so that files may be empty.
 	KeepNames
 	// HalfBytes keeps all changes of folders and half of the bytes that were not
 	// synced.
 	HalfBytes
 )
 
-// Losses are all kinds.
+// Losses lists all kinds of loss.
 var Losses = []Loss{LoseNames, KeepNames, HalfBytes}
 
-// Journal is a disk that does what it is told and notes it. Names are relative to
-// the folder, or absolute paths below it.
+// Journal is a disk that carries out its operations and records them. Names are
+// relative to the folder, or absolute paths below it.
 type Journal struct {
 	dir  string
 	disk durable.Disk
@@ -53,13 +53,13 @@ type step struct {
 	data     []byte
 }
 
-// Record records what is done to a disk whose names are relative to dir, such as
+// Record records the operations on a disk whose names are relative to dir, such as
 // durable.Root.
 func Record(dir string, d durable.Disk) *Journal {
 	return &Journal{dir: dir, disk: d, name: path.Clean}
 }
 
-// RecordOS records what is done to this machine's disk below dir.
+// RecordOS records the operations on this machine's disk below dir.
 func RecordOS(dir string) *Journal {
 	return &Journal{dir: dir, disk: durable.OS{}, name: func(p string) string {
 		if rel, err := filepath.Rel(dir, p); err == nil {
@@ -69,7 +69,7 @@ func RecordOS(dir string) *Journal {
 	}}
 }
 
-// Len is how many steps were taken so far. A power cut may come after any of them.
+// Len is the number of steps so far. A power cut may come after any of them.
 func (j *Journal) Len() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -153,8 +153,8 @@ type content struct {
 // names maps a folder's entries to files, or to nil for folders.
 type names map[string]*content
 
-// Cut writes into an empty folder what is left when the power goes after the first
-// n steps.
+// Cut writes into an empty folder what is left if the power fails after the first n
+// steps.
 func (j *Journal) Cut(n int, loss Loss, into string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -199,8 +199,8 @@ func (j *Journal) Cut(n int, loss Loss, into string) error {
 	return write(into, ".", lasting, loss)
 }
 
-// write writes a folder and those below it. What lies in a folder whose own name
-// was lost is lost with it.
+// write writes a folder and those below it. The content of a folder whose own name
+// was lost is lost too.
 func write(into, dir string, all map[string]names, loss Loss) error {
 	for name, f := range all[dir] {
 		full := filepath.Join(into, filepath.FromSlash(dir), name)
