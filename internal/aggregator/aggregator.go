@@ -1,16 +1,15 @@
 // Package aggregator carries out continuous queries: it reads a hub's partitions,
-// aggregates their readings over windows, and commits the rows of a dataset
-// together with the place in the log that they come from.
+// aggregates their readings over windows, and commits the rows of a dataset together
+// with the position in the log up to which they were made.
 //
-// Files are cut at multiples of the query's cut in event time. One Delta commit
-// holds a cut's files and, in its txn entries, how far the log was read, so that
-// a crash anywhere neither loses nor repeats a row: what was committed is skipped
-// on the way to where the reading was, the rest is computed again from the log
-// and comes out the same.
+// Files are cut at multiples of the query's cut in event time. One Delta commit holds
+// a cut's files and, in its txn entries, how far the log was read, so that a crash at
+// any point neither loses nor repeats a row. After a crash the log is read again:
+// committed rows are skipped, and the others are calculated again with the same
+// result.
 //
-// It doesn't decide what a window or a late reading is (package window does), and
-// serves nobody. Run owns a goroutine per partition; Status may be called at any
-// time.
+// Package window decides which window a reading belongs to and which readings are
+// late. Run owns a goroutine per partition; Status may be called at any time.
 package aggregator
 
 import (
@@ -40,9 +39,9 @@ type Config struct {
 	Query fleetscore.QueryConfig
 	Hub   fleetscore.HubConfig // Key, Disorder and IdleAfter are used; filled
 	// MaxHeldBytes bounds, by estimate, the memory of the query's windows over all
-	// partitions; 0 means DefaultHeldBytes. Beyond half a partition's share of it the
-	// windows that are over are committed before their cut; a partition whose open
-	// windows alone take all of its share reads no further until they are over.
+	// partitions; 0 means DefaultHeldBytes. When a partition uses more than half of
+	// its share, finished windows are committed before their cut. A partition whose
+	// open windows alone use the whole share stops reading.
 	MaxHeldBytes int64
 }
 
@@ -55,18 +54,18 @@ type Deps struct {
 	Catalog *catalog.Catalog      // has the dataset's table
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
-	Health  *obs.Health           // nil forgets
+	Health  *obs.Health           // nil discards
 	Now     func() time.Time      // the trusted time; nil means time.Now
-	// Committed is called after each commit to the dataset; it must not wait. nil
-	// means that nobody wants to know.
+	// Committed is called after each commit to the dataset; it must not block. Nil
+	// means no call.
 	Committed func(dataset string)
 }
 
-// goneAfter is how long, in arrival time, a source may say nothing until it holds
-// back nobody's watermark any more.
+// goneAfter is how long, in arrival time, a source may be silent before it no longer
+// holds the watermark back.
 const goneAfter = 15 * time.Minute
 
-// maxAhead is how far a reading's time may lie after its arrival.
+// maxAhead is how far a reading's time may be after its arrival.
 const maxAhead = 5 * time.Minute
 
 // Aggregator carries out one query.
@@ -98,7 +97,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		return nil, fleetscore.Wrap("configure query", cfg.Name, err)
 	}
 	if c := cfg.Query.Cut.D(); c < plan.Window || c%plan.Window != 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "cut %s is no multiple of the window %s", c, plan.Window)
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of the window %s", c, plan.Window)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead, GoneAfter: goneAfter},
@@ -123,17 +122,17 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	return a, err
 }
 
-// Status is how far a query is.
+// Status says how far a query has come.
 type Status struct {
 	Query      string            `json:"query"`
 	Dataset    string            `json:"dataset"`
-	Problem    string            `json:"problem,omitempty"` // why it stands still
+	Problem    string            `json:"problem,omitempty"` // why the query has stopped
 	Silent     Silent            `json:"silent"`            // keys that fell silent
 	Partitions []PartitionStatus `json:"partitions"`
 }
 
-// PartitionStatus is how far a query is in one partition. Counts are since the
-// start; times are 0 before the first.
+// PartitionStatus says how far a query has come in one partition. Counts are since
+// the start; times are 0 before the first.
 type PartitionStatus struct {
 	Position      uint64            `json:"position"` // the last message taken, now or before a restart
 	Taken         uint64            `json:"taken"`    // the last message taken since the start: below Position while it is replayed
@@ -145,7 +144,7 @@ type PartitionStatus struct {
 	Ahead         int64             `json:"ahead"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
 	Rows          int64             `json:"rows"`           // committed
-	Gone          uint64            `json:"gone"`           // messages that the hub didn't have any more when they were to be read
+	Gone          uint64            `json:"gone"`           // messages that the hub no longer had when the query wanted to read them
 	Note          string            `json:"note,omitempty"` // what a person should know about the log: messages that are gone, another hub
 	OpenWindows   int               `json:"open_windows"`
 	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
@@ -158,16 +157,16 @@ func (a *Aggregator) Status() Status {
 	s := a.status
 	s.Partitions = append([]PartitionStatus(nil), s.Partitions...)
 	now := a.now()
-	for i := range s.Partitions { // the clock may have been put back since
+	for i := range s.Partitions { // the clock may have been put back meanwhile
 		s.Partitions[i].CompleteUntil = min(s.Partitions[i].CompleteUntil, fleetscore.MicrosOf(now))
 	}
 	s.Silent = a.seen.silent()
 	return s
 }
 
-// Hold is the first message of a partition that the query still needs: those
-// before it are committed, and no open window holds a reading of them. It is 0,
-// which holds everything, until the query knows.
+// Hold is the first message of a partition that the query still needs. Earlier
+// messages are committed, and no open window has a reading of them. Hold is 0, which
+// keeps all messages, until the query has found its position.
 func (a *Aggregator) Hold(partition int) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -186,13 +185,13 @@ func (a *Aggregator) update(partition int, change func(*PartitionStatus)) {
 	change(&a.status.Partitions[partition])
 }
 
-// standstill is how long a query that met what doesn't heal by itself waits until
-// it tries again.
+// standstill is how long a query waits before it tries again after an error that
+// doesn't go away by itself.
 const standstill = 10 * time.Second
 
-// Run carries out the query until ctx ends. It waits out what heals by itself, a
-// store or hub that is unavailable or full. Anything else is said in Status and
-// the log, and tried again: one query's trouble is not the others'.
+// Run carries out the query until ctx ends. If a store or hub is unavailable or full,
+// the query waits until it works again. Any other error is shown in Status and the
+// log, and the query tries again later; other queries go on.
 func (a *Aggregator) Run(ctx context.Context) error {
 	var recall sync.WaitGroup
 	defer recall.Wait()
@@ -202,7 +201,7 @@ func (a *Aggregator) Run(ctx context.Context) error {
 		if ctx.Err() != nil || err == nil {
 			return err
 		}
-		a.log.Error("query stands still", "error", err, "again_after", standstill)
+		a.log.Error("query has stopped", "error", err, "again_after", standstill)
 		a.setProblem(err.Error())
 		select {
 		case <-ctx.Done():
@@ -244,7 +243,7 @@ func (a *Aggregator) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// persist repeats f, with growing pauses, while its error may heal by itself.
+// persist repeats f, with growing pauses, while its error may go away by itself.
 func (a *Aggregator) persist(ctx context.Context, what string, f func() error) error {
 	pause := 50 * time.Millisecond
 	for {
@@ -263,7 +262,7 @@ func (a *Aggregator) persist(ctx context.Context, what string, f func() error) e
 	}
 }
 
-// errAgain ends a reading of the log that is to start anew from the last commit.
+// errAgain ends a reading of the log that must start again from the last commit.
 var errAgain = errors.New("start again from the last commit")
 
 func (a *Aggregator) partition(ctx context.Context, i int) error {
@@ -286,7 +285,7 @@ func (a *Aggregator) appID(partition int, what string) string {
 	return fmt.Sprintf("query/%s/p%d/%s", a.cfg.Name, partition, what)
 }
 
-// resume starts where the table's last commit says.
+// resume starts at the position of the table's last commit.
 func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error) {
 	snap, err := a.table.Snapshot(ctx)
 	if err != nil {

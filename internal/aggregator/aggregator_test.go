@@ -72,7 +72,7 @@ func fillFrom(t *testing.T, h hub.Hub, partitions int, now fleetscore.Micros) {
 	}
 }
 
-// watched is a hub that says when all of its log was read.
+// watched is a hub that signals when its whole log was read.
 type watched struct {
 	hub.Hub
 	all  chan struct{}
@@ -107,7 +107,7 @@ func (w *watched) Read(ctx context.Context, partition int, from uint64, fn func(
 	})
 }
 
-// run carries the query out until all of the log was read, or it failed.
+// run carries the query out until the whole log was read or the query failed.
 func run(t *testing.T, h hub.Hub, b store.Bucket) (*Aggregator, error) {
 	t.Helper()
 	return runConfig(t, config, h, b)
@@ -268,7 +268,7 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 }
 
-// TestOutage: a store that is unavailable for a while costs time, nothing else.
+// TestOutage: a store that is unavailable for a while only delays the query.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	b := openDir(t)
@@ -288,8 +288,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOtherDataset: a query never writes into a dataset that isn't its own. It
-// stands still and says why; once the reason is gone Check is content.
+// TestOtherDataset: a query never writes into a dataset that isn't its own. It stops
+// and says why; once the reason is gone, Check accepts the query.
 func TestOtherDataset(t *testing.T) {
 	t.Parallel()
 	plan, err := query.Parse(config.Query.SQL)

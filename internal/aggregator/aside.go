@@ -11,8 +11,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// aside counts readings by the cut that their event time lies in, for the next
-// commit, and says in the log, now and then, what was set aside.
+// aside counts readings by the cut of their event time, for the next commit, and logs
+// from time to time what was set aside.
 type aside struct {
 	cut  fleetscore.Micros
 	cuts map[fleetscore.Micros]*table.SetAside // by their end
@@ -25,12 +25,13 @@ type aside struct {
 }
 
 const (
-	maxAsideCuts = 256         // cuts told apart in one commit; the oldest are added up beyond it
-	tellEvery    = time.Minute // how often the log speaks of readings that were set aside
+	maxAsideCuts = 256         // cuts counted separately in one commit; if there are more, the oldest are added up
+	tellEvery    = time.Minute // how often the log mentions readings that were set aside
 )
 
-// count notes a late, ahead or repeated reading. Event times come from devices, so the cuts are bounded
-// here too: beyond twice as many as a commit takes they are added up.
+// count notes a late, ahead or repeated reading. Devices choose event times, so the
+// number of cuts is bounded here too: if there are twice as many as a commit takes,
+// the oldest are added up.
 func (a *aside) count(v window.Verdict, t fleetscore.Micros, k fleetscore.Key) {
 	from := floor(t-1, a.cut) // t lies in (from, from+cut]
 	c := a.cuts[from+a.cut]
@@ -59,7 +60,7 @@ func (a *aside) count(v window.Verdict, t fleetscore.Micros, k fleetscore.Key) {
 	a.example, a.exampleTime = k, t
 }
 
-// list is what was counted, in order.
+// list returns the counts in order.
 func (a *aside) list() []table.SetAside {
 	if len(a.cuts) > maxAsideCuts {
 		a.shrink()

@@ -19,10 +19,10 @@ func schemaOf(plan *query.Plan) table.TableSchema {
 	return table.DatasetSchema(plan.StampName, plan.KeyNames, names)
 }
 
-// Check refuses a query that can't write its dataset as it is: the dataset has
-// other columns, or is written by another query or by uploads, so that its rows
-// would be there twice. Kind Conflict. A dataset that is damaged is no reason to
-// refuse: the query stands still and says so, and everything else goes on.
+// Check refuses a query that can't write its dataset, because the dataset has other
+// columns, or is written by another query or by uploads, so that there would be two
+// rows for one key and time. The kind is Conflict. Check accepts a damaged dataset:
+// the query then stops and says so, and everything else goes on.
 func Check(ctx context.Context, c *catalog.Catalog, name string, plan *query.Plan) error {
 	snap, err := c.Dataset(plan.Into).Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) || fleetscore.Corrupt.Is(err) {
@@ -33,11 +33,11 @@ func Check(ctx context.Context, c *catalog.Catalog, name string, plan *query.Pla
 	return owns(snap, name, plan)
 }
 
-// owns refuses a dataset that isn't the query's.
+// owns refuses a dataset that belongs to another writer.
 func owns(snap *table.Snapshot, name string, plan *query.Plan) error {
 	conflict := func(format string, args ...any) error {
 		return fleetscore.Errorf(fleetscore.Conflict, "run query", name, format, args...).
-			WithHint("write INTO a dataset of another name; the hub's readings are aggregated anew, as far back as hub.retention keeps them")
+			WithHint("write INTO a dataset of another name; the hub's readings are aggregated again, as far back as hub.retention keeps them")
 	}
 	if want := schemaOf(plan); !snap.Schema.Equal(want) {
 		return conflict("its dataset %s has the columns %s, the query makes %s", plan.Into, snap.Schema, want)

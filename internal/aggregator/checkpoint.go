@@ -9,7 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// A checkpoint lies in the transactions of the dataset's table, one number an
+// A checkpoint is stored in the transactions of the dataset's table, one number per
 // entry: query/<name>/p<partition>/ and
 //
 //	position, complete_until, replay_from, replay_watermark, replay_arrived
@@ -39,7 +39,7 @@ func (a *Aggregator) entries(partition int, c window.Checkpoint, at place) map[s
 		"query/" + a.cfg.Name + "/partitions": int64(a.hub.Partitions()),
 	}
 	for _, s := range c.Sources {
-		if s.Mark != math.MinInt64 { // it takes part in the watermark
+		if s.Mark != math.MinInt64 { // the source takes part in the watermark
 			out[id(sourceEntry+string(s.Source)+"/mark")] = int64(s.Mark)
 			out[id(sourceEntry+string(s.Source)+"/last")] = int64(s.Last)
 		}
@@ -47,7 +47,7 @@ func (a *Aggregator) entries(partition int, c window.Checkpoint, at place) map[s
 	return out
 }
 
-// checkpoint reads what entries wrote; false if nothing was committed.
+// checkpoint reads the entries of a checkpoint; false if nothing was committed.
 func (a *Aggregator) checkpoint(snap *table.Snapshot, partition int) (c window.Checkpoint, at place, ok bool) {
 	get := func(what string) int64 { return snap.Txns[a.appID(partition, what)] }
 	position, ok := snap.Txns[a.appID(partition, "position")]

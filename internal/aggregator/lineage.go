@@ -10,22 +10,23 @@ import (
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// place says which log a sequence belongs to, and how it is counted in the table.
+// place says which log a sequence belongs to, and the offset between the sequence and
+// the table's count.
 type place struct {
 	hub    int64
 	epoch  int64 // of the message at the position
 	offset int64
 }
 
-// count is a sequence as the table's entries have it.
+// count converts a sequence to the count in the table's entries.
 func (p place) count(seq uint64) int64 { return int64(seq) + p.offset }
 
-// follow finds out whether the hub's log still is the one in which a position was
-// committed. If it isn't, because the hub's folder is new, was lost, lost its end or
-// was replaced by an older copy, the same sequences name other messages now: follow
-// moves the checkpoint to the last message that the query is known to have taken, so
-// that all others are taken as new. Windows that were committed stay closed, so no row
-// is made twice; readings that belong to them are set aside as late.
+// follow finds out whether the hub's log is still the one in which a position was
+// committed. It isn't if the hub's folder is new, was lost, lost its end or was
+// replaced by an older copy. Then the same sequences name other messages, and follow
+// moves the checkpoint to the last message that the query has certainly taken, so
+// that all others count as new. Committed windows stay closed, so no row is made
+// twice; readings that belong to them are set aside as late.
 func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpoint, at place) (window.Checkpoint, place, error) {
 	stats, err := a.hub.Stats(ctx)
 	if err != nil {
@@ -42,7 +43,7 @@ func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpo
 	case known && c.Position <= reaches:
 		return c, at, nil
 	case !known && at.hub == a.hub.ID() && log.First > c.Position && log.Last >= c.Position:
-		return c, at, nil // the message at the position was removed by age
+		return c, at, nil // the message at the position was removed because of its age
 	}
 	var text string
 	switch {
@@ -53,18 +54,19 @@ func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpo
 	default:
 		text = fmt.Sprintf("dataset %s was made from hub %016x, this one is hub %016x: partition %d is read from its beginning", a.plan.Into, at.hub, a.hub.ID(), partition)
 	}
-	a.note(partition, text+". All that follows is taken as new, and what belongs to rows that are there already is set aside as late")
+	a.note(partition, text+". All later messages count as new. Readings of rows that already exist are set aside as late")
 	at = place{hub: a.hub.ID(), epoch: at.epoch, offset: at.count(c.Position) - int64(reaches)}
 	c.Position, c.ReplayFrom = reaches, min(c.ReplayFrom, reaches+1)
-	if reaches == 0 { // nothing of the old log is left to begin with
+	if reaches == 0 { // no message of the old log is left
 		c.ReplayFrom, c.Watermark = 1, max(c.Watermark, c.Done)
 	}
 	return c, at, nil
 }
 
-// inherit is the checkpoint of a partition that was never committed while others of
-// the query were, in a hub with another number of partitions: its keys may have rows
-// already, up to where the farthest of them was complete.
+// inherit returns the checkpoint of a partition that was never committed, if other
+// partitions of the query were committed in a hub with another number of partitions.
+// The partition's keys may already have rows, up to the latest time until which any
+// old partition was complete.
 func (a *Aggregator) inherit(snap *table.Snapshot) (done fleetscore.Micros, ok bool) {
 	if snap.Txns["query/"+a.cfg.Name+"/partitions"] == int64(a.hub.Partitions()) {
 		return 0, false
@@ -77,8 +79,8 @@ func (a *Aggregator) inherit(snap *table.Snapshot) (done fleetscore.Micros, ok b
 	return done, ok
 }
 
-// note says something about a partition that a person should know, in the log, the
-// status and the health, until the next start.
+// note tells operators something about a partition, in the log, the status and the
+// health, until the next start.
 func (a *Aggregator) note(partition int, text string) {
 	a.log.Error(text, "partition", partition)
 	a.mu.Lock()
@@ -93,11 +95,11 @@ func (a *Aggregator) note(partition int, text string) {
 	a.health.Warn("log of query "+a.cfg.Name, strings.Join(all, "; "))
 }
 
-// missing counts messages that the hub doesn't have any more, and says why.
+// missing counts messages that the hub no longer has, and says why.
 func (r *reading) missing(first, last uint64) {
 	r.a.metrics.gone.Add(float64(last - first + 1))
 	r.a.update(r.index, func(s *PartitionStatus) { s.Gone += last - first + 1 })
-	why := "they were removed by age before the query had taken them: hub.retention is too short for the outage"
+	why := "they were removed because of their age before the query had read them: hub.retention is too short for the outage"
 	if stats, err := r.a.hub.Stats(r.ctx); err == nil {
 		for _, d := range stats[r.index].Damage {
 			if d.First <= last && first <= d.Last {

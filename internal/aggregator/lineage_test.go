@@ -37,14 +37,14 @@ func lateFiles(t *testing.T, b store.Bucket) map[string]string {
 	return out
 }
 
-// TestAnotherLog: whatever becomes of the hub's folder under a store that lives on,
-// no message that the query has not taken is skipped, whatever its sequence; rows
-// that were committed stay as they are, once; and it is said.
+// TestAnotherLog: whatever happens to the hub's folder while the store stays, no
+// message that the query has not taken is skipped, whatever its sequence. Committed
+// rows stay unchanged and are there once, and the change is reported.
 func TestAnotherLog(t *testing.T) {
 	t.Parallel()
 	const partitions = 2
 	for name, c := range map[string]struct {
-		after func(t *testing.T, h *hubtest.Memory) *hubtest.Memory // what is there instead of the hub that was read
+		after func(t *testing.T, h *hubtest.Memory) *hubtest.Memory // returns the hub that replaces the one that was read
 		want  string
 	}{
 		"new folder":                 {func(*testing.T, *hubtest.Memory) *hubtest.Memory { return hubtest.New(partitions) }, "was made from hub"},
@@ -74,9 +74,9 @@ func TestAnotherLog(t *testing.T) {
 			until, _ := catalog.CompleteUntil(snap, far)
 
 			now := c.after(t, h)
-			fill(t, now, now.Partitions()) // devices send what they are not sure of again: its rows are there
+			fill(t, now, now.Partitions()) // devices repeat readings whose storing wasn't confirmed; their rows exist already
 			fillFrom(t, now, now.Partitions(), 200*minute)
-			fillFrom(t, now, now.Partitions(), 300*minute) // more messages than the old hub had, so that positions alone prove nothing
+			fillFrom(t, now, now.Partitions(), 300*minute) // more messages than the old hub had, so that positions alone don't show the difference
 			var health obs.Health
 			a := runHealth(t, now, b, &health)
 			said := ""
@@ -95,7 +95,7 @@ func TestAnotherLog(t *testing.T) {
 				t.Fatal(err)
 			}
 			want, _ := rowsIn(t, alone)
-			got, snap := rowsIn(t, b) // fails where a row is there twice
+			got, snap := rowsIn(t, b) // fails if a row is there twice
 			for id, row := range before {
 				if got[id] != row {
 					t.Errorf("row %s was %s and is %s", id, row, got[id])
@@ -111,7 +111,7 @@ func TestAnotherLog(t *testing.T) {
 			}
 			for name, text := range lateBefore {
 				if now := lateFiles(t, b)[name]; now != text {
-					t.Errorf("late file %s was written over", name)
+					t.Errorf("late file %s was overwritten", name)
 				}
 			}
 			if len(lateFiles(t, b)) <= len(lateBefore) {
@@ -174,7 +174,7 @@ func TestOlderCopy(t *testing.T) {
 }
 
 // TestGap: messages that can't be read are counted and named, and the query goes on
-// behind them.
+// after them.
 func TestGap(t *testing.T) {
 	t.Parallel()
 	b := openDir(t)

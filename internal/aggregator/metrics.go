@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer, queryName string) (*metrics, error) {
 		retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_aggregator_retries_total",
 			Help: "Operations on store or hub that failed and were tried again.", ConstLabels: label}),
 		gone: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_aggregator_gone_messages_total",
-			Help: "Messages that the hub removed by age before they were aggregated.", ConstLabels: label}),
+			Help: "Messages that the hub removed because of their age before they were aggregated.", ConstLabels: label}),
 	}
 	for v := window.Counted; v <= window.Done; v++ {
 		m.readings.WithLabelValues(v.String())

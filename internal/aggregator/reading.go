@@ -19,7 +19,7 @@ import (
 // reading is one pass over a partition's log, from a checkpoint on.
 type reading struct {
 	a         *Aggregator
-	ctx       context.Context // of the pass, as the hub's callback carries none
+	ctx       context.Context // of the pass, because the hub's callback has none
 	index     int
 	windows   *window.Partition
 	last      window.Checkpoint // what was committed last
@@ -30,7 +30,7 @@ type reading struct {
 	aside     aside // since the last commit
 
 	late      bytes.Buffer // late readings since the last commit or file
-	lateFirst uint64       // of their messages
+	lateFirst uint64       // of the first of these readings
 	lateLast  uint64
 	lateFiles []string // written since the last commit
 }
@@ -66,7 +66,7 @@ func (r *reading) take(m hub.Message) error {
 		return nil
 	}
 	done := floor(w, r.a.cut)
-	if over > r.a.share/2 { // earlier than the cut: which rows there are stays the same, only their files are smaller
+	if over > r.a.share/2 { // a commit before the cut makes the same rows in smaller files
 		done = floor(w, fleetscore.Micros(r.a.plan.Window.Microseconds()))
 	}
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
@@ -76,9 +76,10 @@ func (r *reading) take(m hub.Message) error {
 	return r.commit(m.Seq, done)
 }
 
-// tooMuch is why the reading stops when the open windows take too much memory.
+// tooMuch is the error that stops the reading when the open windows take too much
+// memory.
 func (r *reading) tooMuch(open int64) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.cfg.Name, "its open windows of partition %d hold about %d MB, more than the %d MB that it may use there; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
+	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.cfg.Name, "the query's open windows of partition %d use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
 		WithHint("set queries.%s.memory_mb to more, use shorter windows, or set hub.disorder to less", r.a.cfg.Name)
 }
 
@@ -98,7 +99,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	keep := r.keep[:n]
 	for _, k := range m.Readings.Keys {
 		if v := k.Values(); len(v) != len(r.a.plan.KeyNames) {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "its keys have %d values, the query groups by %d", len(v), len(r.a.plan.KeyNames))
+			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, the query groups by %d", len(v), len(r.a.plan.KeyNames))
 		}
 	}
 	r.a.plan.Filter(m.Readings, r.a.cfg.Hub.Key, keep)
@@ -157,13 +158,13 @@ func (r *reading) keepLate(m hub.Message, i int, v window.Verdict) {
 		r.lateFirst = m.Seq
 	}
 	r.lateLast = m.Seq
-	if err := json.NewEncoder(&r.late).Encode(l); err != nil { // infinite values can't come out of the hub's codec
+	if err := json.NewEncoder(&r.late).Encode(l); err != nil { // the hub's codec never returns infinite values
 		r.a.log.Error("late reading could not be kept", "partition", r.index, "seq", m.Seq, "error", err)
 	}
 }
 
-// writeLate writes the late readings kept so far into a file of their own. The
-// name depends on the log alone, so a repeated pass writes the same file.
+// writeLate writes the late readings kept so far into a file of their own. The name
+// depends on the log alone, so a pass that is repeated writes the same file.
 func (r *reading) writeLate() error {
 	if r.late.Len() == 0 {
 		return nil
@@ -214,8 +215,8 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		a.told(a.plan.Into)
 	}
 	if table.AlreadyCommitted(err) {
-		// Our own commit whose answer was lost, or another process's: either way
-		// the table says where to go on.
+		// This was our own commit whose answer was lost, or a commit of another
+		// process. In both cases the table says where to go on.
 		a.log.Info("rows were committed before", "partition", r.index, "position", position)
 		return errAgain
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// Silent says which keys of a dataset had rows before and have none lately.
+// Silent says which keys of a dataset had rows earlier but have no recent rows.
 type Silent struct {
 	Count     int         `json:"count"`
-	After     string      `json:"after"`           // a key is silent when its last row is so much older than the dataset
-	Keys      []SilentKey `json:"keys,omitempty"`  // the first of them, those that are silent for longest
+	After     string      `json:"after"`           // a key is silent if its last row is older than the dataset's newest by this
+	Keys      []SilentKey `json:"keys,omitempty"`  // the keys that have been silent for the longest time
 	Watched   int         `json:"watched"`         // keys that are watched
 	Unwatched bool        `json:"unwatched"`       // there are more keys, which are not watched
-	Since     string      `json:"since,omitempty"` // keys that fell silent before it aren't known after a restart
+	Since     string      `json:"since,omitempty"` // keys that fell silent before this time are unknown after a restart
 }
 
 // SilentKey is a key that fell silent.
@@ -41,7 +41,7 @@ type lastSeen struct {
 	mu     sync.Mutex // guards what follows
 	last   map[fleetscore.Key]fleetscore.Micros
 	newest fleetscore.Micros // the time until which rows were committed, in any partition
-	since  fleetscore.Micros // the oldest row that was looked at
+	since  fleetscore.Micros // the oldest row that was read
 	full   bool
 	after  time.Duration
 }
@@ -50,7 +50,7 @@ func newLastSeen(cut time.Duration) *lastSeen {
 	return &lastSeen{last: map[fleetscore.Key]fleetscore.Micros{}, after: max(minSilence, silentInCuts*cut)}
 }
 
-// add notes rows that were committed, and until when.
+// add notes committed rows and the time until which they were committed.
 func (l *lastSeen) add(rows *fleetscore.Rows, done fleetscore.Micros) {
 	newest := make([]fleetscore.Micros, len(rows.Keys))
 	for i, k := range rows.KeyIndex {
@@ -97,8 +97,8 @@ func (l *lastSeen) silent() Silent {
 }
 
 // recall reads the newest files of the dataset, so that keys which fell silent
-// shortly before a restart are still known. It is a help for people: an error
-// costs only that.
+// shortly before a restart are still known. The list only helps people, so an error
+// is logged and ignored.
 func (a *Aggregator) recall(ctx context.Context) {
 	snap, err := a.table.Snapshot(ctx)
 	if err != nil {

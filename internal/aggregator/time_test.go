@@ -22,7 +22,7 @@ import (
 
 const second = fleetscore.Micros(1e6)
 
-// put appends one reading a key, or a tick if there is none.
+// put appends one reading per key, or a tick if there is no key.
 func put(t *testing.T, h hub.Hub, stamp hub.Stamp, times map[string]fleetscore.Micros) {
 	t.Helper()
 	r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
@@ -40,8 +40,8 @@ func put(t *testing.T, h hub.Hub, stamp hub.Stamp, times map[string]fleetscore.M
 	}
 }
 
-// TestOneClockAhead: with a device 290 s ahead nobody's readings are lost, and the
-// dataset is never complete beyond the arrivals.
+// TestOneClockAhead: if a device's clock is 290 s ahead, no readings are lost, and
+// the dataset is never complete beyond the arrivals.
 func TestOneClockAhead(t *testing.T) {
 	t.Parallel()
 	h, b := hubtest.New(1), openDir(t)
@@ -67,7 +67,7 @@ func TestOneClockAhead(t *testing.T) {
 			honest++
 		}
 	}
-	if honest != 9*12+1 { // every 5 s until 109 min, and the one that the first reading lies in
+	if honest != 9*12+1 { // every 5 s until 109 min, and the window of the first reading
 		t.Errorf("%d rows of the honest device", honest)
 	}
 }
@@ -105,8 +105,8 @@ func TestSetAsideByInterval(t *testing.T) {
 	}
 }
 
-// TestAsideIsBounded: event times are chosen by devices, so however many cuts they
-// lie in, a commit lists a bounded number, and the sums stay.
+// TestAsideIsBounded: devices choose event times. Even if these belong to very many
+// cuts, a commit lists a bounded number of cuts, and the sums stay right.
 func TestAsideIsBounded(t *testing.T) {
 	t.Parallel()
 	a := aside{cut: minute}
@@ -125,8 +125,8 @@ func TestAsideIsBounded(t *testing.T) {
 	}
 }
 
-// TestMemoryBound: windows that are over are committed before their cut when they
-// take too much memory; which rows there are stays the same.
+// TestMemoryBound: finished windows are committed before their cut when they take too
+// much memory; the rows stay the same.
 func TestMemoryBound(t *testing.T) {
 	t.Parallel()
 	commits := map[bool]int64{}
@@ -165,8 +165,8 @@ func TestMemoryBound(t *testing.T) {
 	}
 }
 
-// TestOpenWindowsTooLarge: a query whose open windows alone take too much stands
-// still, says what to do, and holds the log.
+// TestOpenWindowsTooLarge: a query whose open windows alone take too much memory
+// stops, says what to do, and keeps the log's messages from being removed.
 func TestOpenWindowsTooLarge(t *testing.T) {
 	t.Parallel()
 	h, b := hubtest.New(1), openDir(t)
@@ -190,8 +190,7 @@ func TestOpenWindowsTooLarge(t *testing.T) {
 	}
 }
 
-// TestSilentKeys: keys that had rows and have none any more are told, also after a
-// restart.
+// TestSilentKeys: keys that no longer get rows are reported, also after a restart.
 func TestSilentKeys(t *testing.T) {
 	t.Parallel()
 	h, b := hubtest.New(1), openDir(t)
@@ -223,8 +222,8 @@ func TestSilentKeys(t *testing.T) {
 	check(again)
 }
 
-// TestHold: what is committed may go, what an open window needs may not, and
-// before the query knows everything is held.
+// TestHold: committed messages may be removed, messages that an open window needs may
+// not, and all messages are kept until the query has found its position.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	h, b := hubtest.New(1), openDir(t)
@@ -247,7 +246,8 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestCheckpointInTable: what a commit writes gives the same checkpoint back.
+// TestCheckpointInTable: reading the entries that a commit writes returns the same
+// checkpoint.
 func TestCheckpointInTable(t *testing.T) {
 	t.Parallel()
 	a, err := New(config, Deps{Hub: hubtest.New(2), Catalog: catalog.New(openDir(t))})
@@ -258,7 +258,7 @@ func TestCheckpointInTable(t *testing.T) {
 		Sources: []window.SourceMark{{Source: "http", Mark: 104, Last: 108}, {Source: "mqtt", Mark: 103, Last: 109}}}
 	at := place{hub: 3, epoch: 4, offset: 5}
 	withUnset := want
-	withUnset.Sources = append(slices.Clone(want.Sources), window.SourceMark{Source: "new", Mark: math.MinInt64, Last: 109}) // it takes no part yet
+	withUnset.Sources = append(slices.Clone(want.Sources), window.SourceMark{Source: "new", Mark: math.MinInt64, Last: 109}) // this source takes no part yet
 	entries := a.entries(1, withUnset, at)
 	maps.Copy(entries, a.entries(0, window.Checkpoint{Sources: []window.SourceMark{{Source: "kafka", Mark: 1, Last: 2}}}, place{})) // another partition
 	got, gotAt, ok := a.checkpoint(&table.Snapshot{Txns: entries}, 1)

@@ -6,8 +6,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// A batch becomes one message of the hub, so it stays well below
-// hub.MaxMessageBytes however its readings look.
+// A batch becomes one message of the hub, so its limits keep it well below
+// hub.MaxMessageBytes, whatever the readings contain.
 const (
 	maxBatchBytes   = 1 << 20 // of text it was parsed from
 	maxBatchCells   = 1 << 18 // readings × columns
@@ -15,11 +15,12 @@ const (
 )
 
 // batch is readings of one partition in columns. A name may have two columns, one of
-// numbers and one of texts, so that readings whose columns change between the two
-// don't need a batch each.
+// numbers and one of texts, so that readings whose columns change between numbers and
+// texts fit into one batch.
 //
-// Until it is finished it holds what was sent and no absent values: its memory is
-// bounded by the text that it was parsed from, however many columns there are.
+// Until the batch is finished it holds only values that were sent, and no absent
+// ones. So its memory is bounded by the text that it was parsed from, however many
+// columns there are.
 type batch struct {
 	fleetscore.Readings // Columns are set by finish
 	keys                map[fleetscore.Key]uint32
@@ -67,7 +68,7 @@ func (b *batch) index(isText bool) map[string]int {
 	return b.numbers
 }
 
-// room tells whether so many columns, readings and bytes of text can be added.
+// room reports whether this many columns, readings and bytes of text can be added.
 func (b *batch) room(columns, readings, bytes int) bool {
 	columns += len(b.cols)
 	return b.bytes+bytes <= maxBatchBytes && columns <= maxBatchColumns && columns*(b.Len()+readings) <= maxBatchCells
@@ -117,7 +118,7 @@ func (b *batch) addKey(k fleetscore.Key) uint32 {
 	return i
 }
 
-// column returns the named column of a kind, made when it is new.
+// column returns the named column of a kind, and makes the column if it is new.
 func (b *batch) column(name string, isText bool) *column {
 	index := b.index(isText)
 	at, ok := index[name]
@@ -154,7 +155,7 @@ func pad[T any](s []T, n int, absent T) []T {
 	return s
 }
 
-// takes tells whether all of other's readings can join.
+// takes reports whether all readings of the other batch can be added.
 func (b *batch) takes(other *batch) bool {
 	added := 0
 	for i := range other.cols {
@@ -165,7 +166,7 @@ func (b *batch) takes(other *batch) bool {
 	return b.room(added, other.Len(), other.bytes)
 }
 
-// join appends other's readings.
+// join appends the readings of the other batch.
 func (b *batch) join(other *batch) {
 	before := b.Len()
 	index := make([]uint32, len(other.Keys))
@@ -226,7 +227,8 @@ func (b *batch) size() (n int64) {
 	return n
 }
 
-// finish gives every column a value, or the lack of one, for every reading.
+// finish gives every column an entry for every reading: a value, or a mark that the
+// value is absent.
 func (b *batch) finish() *batch {
 	n := b.Len()
 	if b.IDs != nil {

@@ -14,20 +14,21 @@ import (
 )
 
 const (
-	// firstBytes is what a body of unknown or large size gets before it has shown
-	// that it brings more. What it announces costs nothing until it comes.
+	// firstBytes is the memory that a body of unknown or large size gets at first. It
+	// gets more only when more bytes arrive; the announced size alone takes no
+	// memory.
 	firstBytes = 128 << 10
-	// gzipBytes is about what decompressing takes beside the text.
+	// gzipBytes is about the memory that decompressing takes in addition to the text.
 	gzipBytes = 64 << 10
-	// A body that has come for gaveTime and brought less than gaveRate bytes a
-	// second gives way to others when memory is short.
+	// If memory is short, a body is ended that has been arriving for gaveTime at less
+	// than gaveRate bytes a second.
 	gaveTime = 2 * time.Second
 	gaveRate = 64 << 10
 )
 
-// intake is the memory of all bodies, from their first byte until their readings are
-// stored. It is counted as it is taken, not as it is announced, so that who announces
-// much and sends nothing takes nothing from others.
+// intake counts the memory of all bodies, from their first byte until their readings
+// are stored. Memory is counted when it is taken, not when a size is announced, so
+// that a client that announces much and sends nothing takes nothing from others.
 type intake struct {
 	limit int64
 	used  atomic.Int64
@@ -42,8 +43,8 @@ type arrival struct {
 	begun time.Time
 	bytes int64 // counted in used
 
-	text    atomic.Int64 // bytes that have come
-	gone    atomic.Bool  // it had to give way
+	text    atomic.Int64 // bytes that have arrived
+	gone    atomic.Bool  // it was ended because memory was short
 	control *http.ResponseController
 }
 
@@ -60,8 +61,8 @@ func (i *intake) begin(w http.ResponseWriter) *arrival {
 	return a
 }
 
-// end takes a body that has come, or won't, off those that are being received. Its
-// memory counts until release.
+// end removes a body from the bodies that are being received, because it has arrived
+// or won't arrive. Its memory is counted until release.
 func (a *arrival) end() {
 	a.of.mu.Lock()
 	delete(a.of.arrives, a)
@@ -71,8 +72,8 @@ func (a *arrival) end() {
 // release gives the body's memory back.
 func (a *arrival) release() { a.take(-a.bytes) }
 
-// take counts memory; false if there is none left. Then bodies that come slowly are
-// told to give way, so that there is some in a moment.
+// take counts memory; false if there is none left. Then bodies that arrive slowly are
+// ended, so that memory becomes free.
 func (a *arrival) take(n int64) bool {
 	if a.of.used.Add(n) > a.of.limit && n > 0 {
 		a.of.used.Add(-n)
@@ -83,7 +84,7 @@ func (a *arrival) take(n int64) bool {
 	return true
 }
 
-// clear ends the bodies that come slowly.
+// clear ends the bodies that arrive slowly.
 func (i *intake) clear() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -122,11 +123,11 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, a *
 		}
 		zip, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body isn't gzip: %v", err)
+			return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body is not valid gzip: %v", err)
 		}
 		in, expect = zip, -1
 	default:
-		return nil, a, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send it plain or as gzip", "content encoding %q isn't known", encoding)
+		return nil, a, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send the body uncompressed or as gzip", "the content encoding %q is unknown", encoding)
 	}
 	data, err := a.read(in, expect, limit)
 	var tooBig *http.MaxBytesError
@@ -138,7 +139,7 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, a *
 	case errors.Is(err, errFull):
 		return nil, a, http.StatusServiceUnavailable, g.full503()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, a, http.StatusRequestTimeout, g.problem(fleetscore.Unavailable, "send them again", "the body didn't arrive within %s", g.cfg.BodyTimeout)
+		return nil, a, http.StatusRequestTimeout, g.problem(fleetscore.Unavailable, "send the readings again", "the body didn't arrive within %s", g.cfg.BodyTimeout)
 	case r.Context().Err() != nil:
 		return nil, a, statusClientGone, g.problem(fleetscore.Unavailable, "", "the request ended early")
 	}
@@ -150,15 +151,15 @@ func (g *Gateway) tooLarge() *Problem {
 }
 
 func (g *Gateway) full503() *Problem {
-	return g.problem(fleetscore.Unavailable, "send them again in a moment", "%v", errFull)
+	return g.problem(fleetscore.Unavailable, "send the readings again in a moment", "%v", errFull)
 }
 
-// read reads a body of expect bytes, or of unknown size below 0. It takes no more
-// memory than about twice of what has come.
+// read reads a body of expect bytes, or of unknown size below 0. It takes at most
+// about twice as much memory as bytes have arrived.
 func (a *arrival) read(in io.Reader, expect, limit int64) ([]byte, error) {
 	room := func(want int64) int64 {
 		if expect >= 0 {
-			want = min(want, expect+1) // one more, to find the end without growing
+			want = min(want, expect+1) // one more byte, to find the end without growing
 		}
 		return min(want, limit+1)
 	}
@@ -173,7 +174,7 @@ func (a *arrival) read(in io.Reader, expect, limit int64) ([]byte, error) {
 				return nil, &http.MaxBytesError{Limit: limit}
 			}
 			old, more := int64(cap(buf)), max(room(2*int64(cap(buf))), int64(cap(buf))+1)
-			if !a.take(more) { // both exist while one is copied
+			if !a.take(more) { // the old and the new buffer both exist during the copy
 				return nil, errFull
 			}
 			buf = append(make([]byte, 0, more), buf...)

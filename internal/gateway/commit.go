@@ -14,8 +14,8 @@ import (
 const appendTimeout = 10 * time.Second
 
 // A group is the batches that are appended with one sync, so that a request whose
-// readings take many messages waits for few. It is bounded by the memory that its
-// batches take once they are finished.
+// readings need many messages waits for few syncs. Its size is bounded by the memory
+// of its finished batches.
 const (
 	groupBatches = 64
 	groupCells   = 1 << 21
@@ -24,12 +24,12 @@ const (
 // tellEvery is how often the log says that readings can't be stored.
 const tellEvery = time.Minute
 
-// committer appends one partition's readings to the hub, and ticks.
+// committer appends the readings and ticks of one partition to the hub.
 type committer struct {
 	g         *Gateway
 	partition int
 	wake      chan struct{} // cap 1: there is something to append
-	period    time.Duration // between looks at whether to tick
+	period    time.Duration // time between two checks for a tick
 
 	mu      sync.Mutex // guards what follows
 	waiting []*waiting
@@ -46,11 +46,11 @@ type committer struct {
 // sourceState is what a committer knows of one source.
 type sourceState struct {
 	name  fleetscore.Source
-	quiet time.Time         // since when nothing came from it and the hub was well
-	mark  fleetscore.Micros // no query takes its readings whose windows end before it
+	quiet time.Time         // since when nothing came from the source while the hub worked
+	mark  fleetscore.Micros // every query drops the source's readings whose windows end before this time
 }
 
-// waiting is a batch and what those wait for whose readings are in it.
+// waiting is a batch whose requests wait until it is stored.
 type waiting struct {
 	*batch
 	source int           // place in the committer's sources
@@ -67,12 +67,12 @@ func newCommitter(g *Gateway, partition int) *committer {
 	return c
 }
 
-// put queues finished batches of a source; it returns what to wait for.
+// put queues finished batches of a source and returns the entries to wait for.
 func (c *committer) put(source int, batches []*batch) ([]*waiting, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, fleetscore.Errorf(fleetscore.Unavailable, "take readings", c.g.cfg.Name, "the server is stopping").WithHint("send them again in a moment")
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "take readings", c.g.cfg.Name, "the server is stopping").WithHint("send the readings again in a moment")
 	}
 	var out []*waiting
 	for _, b := range batches {
@@ -106,14 +106,14 @@ func (c *committer) run(ctx context.Context) {
 			c.flush(context.WithoutCancel(ctx))
 			return
 		case <-c.wake:
-			c.flush(context.WithoutCancel(ctx)) // who waits gets a verdict even while the server stops
+			c.flush(context.WithoutCancel(ctx)) // a waiting request gets a verdict even while the server stops
 		case <-ticker.C:
 			c.tick(ctx)
 		}
 	}
 }
 
-// flush appends all that waits.
+// flush appends all waiting batches.
 func (c *committer) flush(ctx context.Context) {
 	for {
 		c.mu.Lock()
@@ -136,15 +136,15 @@ func (c *committer) flush(ctx context.Context) {
 	}
 }
 
-// heard begins the silence of all sources anew.
+// heard restarts the time of silence of all sources.
 func (c *committer) heard(now time.Time) {
 	for i := range c.sources {
 		c.sources[i].quiet = now
 	}
 }
 
-// appendGroup appends batches of one source with one sync and lets those who wait for
-// them go on.
+// appendGroup appends batches of one source with one sync and answers the requests
+// that wait for them.
 func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 	readings := make([]*fleetscore.Readings, len(group))
 	for i, w := range group {
@@ -152,13 +152,13 @@ func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 	}
 	err := c.append(ctx, group[0].source, c.g.now(), readings...)
 	for _, w := range group {
-		w.err, w.batch = err, nil // requests that wait for others hold on to w
+		w.err, w.batch = err, nil // a request that still waits for other batches keeps w in memory
 		close(w.done)
 	}
 }
 
-// append appends readings of a source, or a tick of it if there are none, that arrived
-// at a time.
+// append appends readings of a source that arrived at a time, or a tick of the source
+// if there are no readings.
 func (c *committer) append(ctx context.Context, source int, at time.Time, readings ...*fleetscore.Readings) error {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
@@ -171,11 +171,11 @@ func (c *committer) append(ctx context.Context, source int, at time.Time, readin
 	outcome := "done"
 	if err != nil {
 		outcome = "failed"
-		if end.Sub(c.told) > tellEvery { // devices try again and again
+		if end.Sub(c.told) > tellEvery { // devices repeat their requests often
 			c.told = end
 			c.g.log.Error("readings can't be stored", "partition", c.partition, "error", err)
 		}
-		c.heard(end) // any source may have had readings that failed
+		c.heard(end) // readings of any source may have failed
 	} else if c.failed {
 		c.told = time.Time{}
 		c.g.log.Info("readings are stored again", "partition", c.partition)
@@ -184,7 +184,7 @@ func (c *committer) append(ctx context.Context, source int, at time.Time, readin
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
 	for _, r := range readings {
 		c.g.metrics.batch.Observe(float64(r.Len()))
-		if !c.stale(src, r) { // notes how far readings are: all of them are to be looked at
+		if !c.stale(src, r) { // stale also notes the times of the readings, so it must see all of them
 			src.quiet = end
 		}
 	}
@@ -193,9 +193,9 @@ func (c *committer) append(ctx context.Context, source int, at time.Time, readin
 
 func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
 
-// stale tells whether every reading is late for every query. Readings that are
-// dropped don't end the silence: a device whose clock is behind can't keep the time of
-// a source from going on.
+// stale reports whether every reading is too late for every query. Such readings
+// don't end the silence, so that a device whose clock is behind can't stop the time
+// of its source.
 func (c *committer) stale(src *sourceState, r *fleetscore.Readings) bool {
 	if r.Len() == 0 {
 		return false
@@ -206,11 +206,11 @@ func (c *committer) stale(src *sourceState, r *fleetscore.Readings) bool {
 	return stale
 }
 
-// tick appends a tick for each source that was silent for as long as it takes to count
-// as idle, while all was well. A tick speaks for the time before the oldest request
-// that is still being parsed. A pause of this process itself, such as a laptop's sleep,
-// doesn't count as silence, because devices may have sent readings that failed; nor
-// does a time that is only a guess.
+// tick appends a tick for each source that was silent for long enough to count as
+// idle, while everything worked. A tick applies to the time before the oldest request
+// that is still being parsed. A pause of this process itself, such as a laptop's
+// sleep, doesn't count as silence, because devices may have sent readings that
+// failed; nor does a time that the clock isn't sure of.
 func (c *committer) tick(ctx context.Context) {
 	now := c.g.now()
 	if now.Sub(c.looked) > 3*c.period || !c.g.clock.Certain() {
@@ -220,7 +220,7 @@ func (c *committer) tick(ctx context.Context) {
 	if c.busy() {
 		return
 	}
-	if c.failed { // a message without readings shows whether the hub is well again; only then silence begins to count
+	if c.failed { // a message without readings shows whether the hub works again; silence is counted only after that
 		_ = c.append(ctx, 0, now, &fleetscore.Readings{}) // logged
 		return
 	}
@@ -238,7 +238,7 @@ func (c *committer) tick(ctx context.Context) {
 	}
 }
 
-// busy tells whether readings wait.
+// busy reports whether readings wait.
 func (c *committer) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

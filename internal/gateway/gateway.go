@@ -1,16 +1,17 @@
 // Package gateway takes readings from their sources and puts them into the hub.
 //
-// Take is the one way in: a source and bytes go in, verdicts come out. ServeHTTP is
-// the HTTP door to it. Readings are parsed into columns in the caller's goroutine. One
-// committer per partition takes whatever readings wait, appends them as one message
-// and then answers all who waited: an answer without an error means synced to disk,
-// and the cost of a sync is shared by all who come while the last one runs. Every line
-// gets a verdict; good lines are stored, bad ones come back with the reason. While
-// nothing arrives from a source in a partition, the committer appends ticks of that
-// source, by which readers know that the silence is real.
+// Take is the only way in: its input is a source and bytes, its output verdicts.
+// ServeHTTP offers Take over HTTP. Readings are parsed into columns in the caller's
+// goroutine. One committer per partition takes all waiting readings, appends them as
+// one message and then answers all waiting requests. An answer without an error means
+// that the readings are synced to disk. All requests that arrive during a sync share
+// the next one. Every line gets a verdict: good lines are stored, bad lines come back
+// with the reason. While nothing arrives from a source in a partition, the committer
+// appends ticks of that source. Ticks tell readers that the source is silent and the
+// gateway works.
 //
-// The gateway does not look at what the readings mean: late ones and repeats are
-// the aggregator's to find. docs/http-readings.md describes the endpoint.
+// The gateway does not interpret readings: the aggregator finds late readings and
+// repeats. docs/http-readings.md describes the endpoint.
 //
 // A Gateway is safe for concurrent use; Run owns all its goroutines.
 package gateway
@@ -36,12 +37,12 @@ import (
 type Config struct {
 	Hub           fleetscore.HubConfig // Key, Time and IdleAfter are used; zero fields get their documented defaults
 	Name          string               // of the hub in the request's path; "" means "hub"
-	Sources       []fleetscore.Source  // whose readings are taken; nil means the HTTP door alone
+	Sources       []fleetscore.Source  // the sources whose readings are taken; nil means HTTP alone
 	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
 	MaxQueueBytes int64                // memory of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
-	Numbers       []string             // columns that queries calculate with: a text there is refused
-	Longest       time.Duration        // window of the queries, by which readings are judged that are late for all of them; 0 means a day
+	Numbers       []string             // columns that queries calculate with: a text in such a column is refused
+	Longest       time.Duration        // longest window of the queries; tells which readings are late for all queries; 0 means a day
 	MaxFuture     time.Duration        // how far a reading's time may lie ahead of its arrival; 0 means 5 min; negative means any
 }
 
@@ -116,8 +117,8 @@ type Deps struct {
 	Hub   hub.Hub
 	Log   *slog.Logger // nil discards
 	Clock *clock.Clock // the time that arrivals get; nil is the system's
-	// Full says why no more readings can be taken for now, or nothing: what was
-	// taken waits to be aggregated and has reached its bound. Nil never refuses.
+	// Full says why no more readings can be taken for now, or is empty. Readings are
+	// refused while too many wait to be aggregated. Nil never refuses.
 	Full    func() string
 	Metrics prometheus.Registerer // nil means none
 }
@@ -134,7 +135,7 @@ type Gateway struct {
 	rate    rate
 
 	partition  [fleetscore.Shards]int // of each shard
-	parsers    chan *parser           // as many as processors: parsing does nothing but compute
+	parsers    chan *parser           // one per processor, because parsing only computes
 	intake     *intake                // of bodies being received or waiting
 	parsing    parsing                // requests between the end of their body and their queues
 	committers []*committer

@@ -123,21 +123,21 @@ func TestReadings(t *testing.T) {
 			[]Rejection{
 				{2, "TS", "not a time such as 2026-11-23T10:00:05.123Z, or milliseconds since 1970"},
 				{3, "TS", "the event time is missing"}, {4, "Device", "the key column is missing"},
-				{5, "Device", "the key is empty"}, {6, "Device", "a key is a text or a number"},
+				{5, "Device", "the key is empty"}, {6, "Device", "a key must be a text or a number"},
 				{7, "Value", "the number 1e999 doesn't fit into 64 bits"},
-				{8, "Value", "an object or array; send numbers, texts, true or false"},
+				{8, "Value", "the value is an object or array; send numbers, texts, true or false"},
 				{9, "", "not a JSON object: duplicate object member name at byte 63"},
-				{10, "", "not a JSON object: it ends too early"},
+				{10, "", "not a JSON object: the text ends too early"},
 				{11, "", "more follows the JSON object; write one object per line"},
-				{12, "TS", "lies more than 5m0s ahead of this server's clock"},
+				{12, "TS", "the time is more than 5m0s ahead of this server's clock"},
 				{13, "", "not a JSON object"}, {14, "", "not a JSON object: invalid character 'o' in literal null (expecting 'u') at byte 2"},
 				{15, "", "not a JSON object: invalid UTF-8 at byte 40"},
-				{16, "Value", "a text; queries calculate with this column, so send a number"},
-				{17, "TS", "lies before 1970: is the device's clock set?"},
+				{16, "Value", "the value is a text; queries calculate with this column, so send a number"},
+				{17, "TS", "the time is before 1970: is the device's clock set?"},
 			}},
 		"broken array": {"application/json", `[{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1"},{"TS":`, 400,
-			[]string{"a/1 2026-11-23T10:00:05Z"}, []Rejection{{2, "", "not a JSON object: it ends too early; nothing after it was read"}}},
-		"empty":         {"application/json", "", 400, nil, []Rejection{{1, "", "not a JSON object: it ends too early; nothing after it was read"}}},
+			[]string{"a/1 2026-11-23T10:00:05Z"}, []Rejection{{2, "", "not a JSON object: the text ends too early; nothing after it was read"}}},
+		"empty":         {"application/json", "", 400, nil, []Rejection{{1, "", "not a JSON object: the text ends too early; nothing after it was read"}}},
 		"empty lines":   {"application/x-ndjson", " \n\n", 400, nil, nil},
 		"wrong content": {"text/csv", "TS,Device\n", 415, nil, nil},
 		"too large":     {"application/json", strings.Repeat(" ", 70<<10), 413, nil, nil},
@@ -192,8 +192,8 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// TestNothingAcknowledgedIsLost sends from many clients while the hub fails now
-// and then: each reading of an answer of 200 is stored.
+// TestNothingAcknowledgedIsLost sends from many clients while the hub fails now and
+// then: each reading that was answered with 200 is stored.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(4)
@@ -222,7 +222,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 					t.Errorf("status %d: %+v", status, p)
 				}
 				if failing := n >= 20 && n < 30; client == 0 && !failing && status != 200 {
-					t.Errorf("request %d: status %d while the hub is well", n, status)
+					t.Errorf("request %d: status %d while the hub works", n, status)
 				}
 				if status == 200 {
 					mu.Lock()
@@ -253,8 +253,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	}
 }
 
-// TestTicks: ticks come once the partition was idle while all was well, not while
-// the hub fails, and not right after a pause of the process.
+// TestTicks: ticks come after the partition was idle while everything worked. No tick
+// comes while the hub fails, nor right after a pause of the process.
 func TestTicks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestTicks(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		if n := ticks(); n == before {
-			t.Error("no tick after the hub was mended")
+			t.Error("no tick after the hub worked again")
 		}
 		for i, m := range h.Messages(0)[1:] {
 			if m.Arrived < h.Messages(0)[i].Arrived {
@@ -364,7 +364,7 @@ func BenchmarkLines(b *testing.B) {
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "readings/s")
 }
 
-// TestDefectInParsing: a panic while parsing costs its request alone; parsers and
+// TestDefectInParsing: a panic while parsing fails only its own request; parsers and
 // ticks go on.
 func TestDefectInParsing(t *testing.T) {
 	t.Parallel()
@@ -374,22 +374,22 @@ func TestDefectInParsing(t *testing.T) {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Error("the panic was swallowed")
+					t.Error("the panic was hidden")
 				}
 			}()
 			_, _, _ = g.parse(0, func(*parser, []byte, time.Time) *parsed { panic("a defect") }, nil)
 		}()
 	}
 	if n := g.parsing.len(); n != 0 {
-		t.Errorf("%d requests are said to be parsed: no tick would come any more", n)
+		t.Errorf("%d requests still count as being parsed, so that no tick would come any more", n)
 	}
 	if status, p := post(g, "application/x-ndjson", `{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1","Value":1}`); status != 200 {
 		t.Errorf("the next request: %d %+v", status, p)
 	}
 }
 
-// TestClientGone: what waits to be stored counts until it is, whether its client
-// still waits or not.
+// TestClientGone: readings that wait to be stored are counted until they are stored,
+// even if their client has gone.
 func TestClientGone(t *testing.T) {
 	t.Parallel()
 	slow := &slowHub{Hub: hubtest.New(1), begun: make(chan struct{}), proceed: make(chan struct{})}

@@ -16,7 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// IDField is the column of a reading's message id, which tells repeats apart.
+// IDField is the column of a reading's message id, by which repeats are recognised.
 const IDField = "_id"
 
 // Limits of one reading.
@@ -32,14 +32,14 @@ const (
 // Rejection is the verdict on a reading that wasn't taken.
 type Rejection struct {
 	Line   int    `json:"line"`            // of NDJSON, or the place in an array; from 1
-	Field  string `json:"field,omitempty"` // the column at fault; empty: the line as a whole
+	Field  string `json:"field,omitempty"` // the wrong column; empty means the whole line
 	Reason string `json:"reason"`
 }
 
 // maxRejections bounds the list in an answer; the count is always exact.
 const maxRejections = 100
 
-// parsed is a request's readings per partition, and those it lost.
+// parsed holds a request's readings per partition, and its rejected ones.
 type parsed struct {
 	batches  [][]*batch // per partition
 	accepted int
@@ -55,8 +55,8 @@ func (p *parsed) reject(line int, field, format string, args ...any) {
 	}
 }
 
-// parser turns bodies into readings. It is used by one request at a time and
-// keeps its memory between them.
+// parser turns bodies into readings. It is used by one request at a time and reuses
+// its memory.
 type parser struct {
 	cfg       Config
 	partition *[fleetscore.Shards]int
@@ -97,7 +97,7 @@ func (p *parser) reset(data []byte) {
 	p.dec.Reset(&p.in)
 }
 
-// lines parses NDJSON: every line is judged for itself.
+// lines parses NDJSON: every line is judged separately.
 func (p *parser) lines(body []byte, now time.Time) *parsed {
 	p.begin(now)
 	for line := 1; len(body) > 0; line++ {
@@ -128,8 +128,8 @@ func (p *parser) lines(body []byte, now time.Time) *parsed {
 	return p.end()
 }
 
-// value parses one JSON object or an array of them. What isn't JSON at all ends
-// the reading: where the next one would begin can't be known.
+// value parses one JSON object or an array of them. Invalid JSON ends the parsing,
+// because nobody can know where the next reading would begin.
 func (p *parser) value(body []byte, now time.Time) *parsed {
 	p.begin(now)
 	p.reset(body)
@@ -163,20 +163,20 @@ func (p *parser) value(body []byte, now time.Time) *parsed {
 	return p.end()
 }
 
-// reason is a syntax error without the package's own prefix.
+// reason returns a syntax error without the prefix of the JSON package.
 func reason(err error) string {
 	var s *jsontext.SyntacticError
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "it ends too early"
+		return "the text ends too early"
 	case errors.As(err, &s) && s.Err != nil:
 		return fmt.Sprintf("%v at byte %d", s.Err, s.ByteOffset+1)
 	}
 	return err.Error()
 }
 
-// object reads one reading into p.reading. An error says that it isn't JSON;
-// what is wrong otherwise is rejected and the object read to its end.
+// object reads one reading into p.reading. An error says that the text isn't JSON.
+// For any other fault the reading is rejected and the object read to its end.
 func (p *parser) object(line int) error {
 	r := &p.reading
 	r.id, r.cells = "", r.cells[:0]
@@ -287,24 +287,24 @@ func (p *parser) time(raw jsontext.Value) (why string) {
 		return "neither a time as text nor milliseconds since 1970"
 	}
 	if t > p.latest {
-		return fmt.Sprintf("lies more than %s ahead of this server's clock", p.cfg.MaxFuture)
+		return fmt.Sprintf("the time is more than %s ahead of this server's clock", p.cfg.MaxFuture)
 	}
 	if t < 0 {
-		return "lies before 1970: is the device's clock set?"
+		return "the time is before 1970: is the device's clock set?"
 	}
 	if t < leastTime {
-		return "lies in 1970: is the device's clock set?"
+		return "the time is in 1970: is the device's clock set?"
 	}
 	p.reading.time = t
 	return ""
 }
 
-// leastTime is 1971-01-01: whatever lies before it is a clock that wasn't set.
+// leastTime is 1971-01-01: an earlier time comes from a clock that wasn't set.
 const leastTime = fleetscore.Micros(365 * 24 * 3600 * 1e6)
 
-// unitOf judges a number that should be milliseconds since 1970: one that is far
-// too small or large for a time of our days is in another unit. Numbers mean times
-// from 1973-03-03 (as milliseconds) on, which is before anybody sent JSON.
+// unitOf judges a number that should be milliseconds since 1970: a number that is far
+// too small or too large for a present time has another unit. The least number that
+// is accepted means 1973-03-03, when nobody sent JSON yet.
 func unitOf(ms float64) (why string) {
 	const least, most = 1e11, 1e14
 	seconds := func(s float64) string { return time.Unix(int64(s), 0).UTC().Format("2006-01-02T15:04:05Z") }
@@ -312,17 +312,17 @@ func unitOf(ms float64) (why string) {
 	case a >= least && a <= most:
 		return ""
 	case a < 1:
-		return "the number 0 or nearly 0 is no time: is the device's clock set? Send milliseconds since 1970"
+		return "a number near 0 is not a valid time: is the device's clock set? Send milliseconds since 1970"
 	case ms < 0:
-		return "lies before 1970: is the device's clock set?"
+		return "the time is before 1970: is the device's clock set?"
 	case ms >= 1e8 && ms < least:
-		return fmt.Sprintf("the number would lie in 1970 to 1973 as milliseconds; as seconds it is %s: multiply it by 1000", seconds(ms))
+		return fmt.Sprintf("as milliseconds the number means a time from 1970 to 1973, as seconds it means %s: multiply the number by 1000", seconds(ms))
 	case ms < least:
-		return "the number would lie in 1970 as milliseconds; send milliseconds since 1970, which have 13 digits today"
+		return "as milliseconds the number means a time in 1970; send milliseconds since 1970, which have 13 digits today"
 	case ms < 1e17:
-		return fmt.Sprintf("the number is too large for milliseconds; as microseconds it is %s: divide it by 1000", seconds(ms/1e6))
+		return fmt.Sprintf("the number is too large for milliseconds; as microseconds it means %s: divide the number by 1000", seconds(ms/1e6))
 	case ms < 1e20:
-		return fmt.Sprintf("the number is too large for milliseconds; as nanoseconds it is %s: divide it by 1000000", seconds(ms/1e9))
+		return fmt.Sprintf("the number is too large for milliseconds; as nanoseconds it means %s: divide the number by 1000000", seconds(ms/1e9))
 	}
 	return "not a number of milliseconds since 1970"
 }
@@ -339,7 +339,7 @@ func (p *parser) keyValue(i int, raw jsontext.Value) (why string) {
 	case '0':
 		p.text = append(p.text, raw...)
 	default:
-		return "a key is a text or a number"
+		return "a key must be a text or a number"
 	}
 	v := p.text[n:len(p.text):len(p.text)]
 	switch {
@@ -371,7 +371,7 @@ func (p *parser) cell(name string, raw jsontext.Value) (why string) {
 		c.number = v
 	case '"':
 		if slices.Contains(p.cfg.Numbers, name) {
-			return "a text; queries calculate with this column, so send a number"
+			return "the value is a text; queries calculate with this column, so send a number"
 		}
 		n := len(p.text)
 		text, err := jsontext.AppendUnquote(p.text, raw)
@@ -380,7 +380,7 @@ func (p *parser) cell(name string, raw jsontext.Value) (why string) {
 		}
 		c.isText, c.text = true, string(text[n:])
 	default:
-		return "an object or array; send numbers, texts, true or false"
+		return "the value is an object or array; send numbers, texts, true or false"
 	}
 	if name == IDField {
 		p.reading.id = c.text
@@ -434,8 +434,8 @@ type columnOf struct {
 	isText bool
 }
 
-// enter notes the reading's columns as columns of the request; false if there are
-// too many. They bound the memory that a body of many tiny columns can take.
+// enter notes the reading's columns as columns of the request; false if there are too
+// many. This limit bounds the memory that a body with many tiny columns can take.
 func (p *parser) enter(r *reading) bool {
 	for i := range r.cells {
 		c := columnOf{r.cells[i].name, r.cells[i].isText}

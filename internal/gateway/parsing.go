@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// parsing is the requests whose bodies have come and whose readings aren't queued
-// yet. A tick must not declare silence beyond the oldest of them, as it may carry
-// readings for any partition. It need not wait for them: on a busy server there
-// are always some.
+// parsing holds the requests whose bodies have arrived and whose readings aren't
+// queued yet. A tick must not declare silence after the time of the oldest of these
+// requests, because that request may hold readings for any partition. A tick needn't
+// wait for the requests: a busy server always has some.
 type parsing struct {
 	mu    sync.Mutex // guards what follows
 	begun list.List  // times of begin, in order
 }
 
-// begin notes a request whose body has come; end takes it off.
+// begin notes a request whose body has arrived; end removes the request.
 func (p *parsing) begin(now func() time.Time) (end func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

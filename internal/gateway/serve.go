@@ -23,12 +23,12 @@ type Problem struct {
 	Subject  string      `json:"subject"`
 	Message  string      `json:"message"`
 	Hint     string      `json:"hint,omitempty"`
-	Accepted int         `json:"accepted"` // readings of this request that are stored all the same
+	Accepted int         `json:"accepted"` // readings of this request that are stored nevertheless
 	Rejected int         `json:"rejected"` // readings that were refused
 	Lines    []Rejection `json:"lines,omitempty"`
 }
 
-const statusClientGone = 499 // as nginx logs it; nobody reads the answer
+const statusClientGone = 499 // the status that nginx logs; no client reads the answer
 
 // ServeHTTP takes the readings of one request: POST …/hubs/{hub}/messages.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +59,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 		return http.StatusNotFound, 0, g.problem(fleetscore.NotFound, "post to /hubs/"+g.cfg.Name+"/messages", "there is no hub %q", name)
 	}
 	if r.Method != http.MethodPost {
-		return http.StatusMethodNotAllowed, 0, g.problem(fleetscore.Invalid, "use POST", "readings are posted, not %s", r.Method)
+		return http.StatusMethodNotAllowed, 0, g.problem(fleetscore.Invalid, "use POST", "readings must be sent with POST, not with %s", r.Method)
 	}
 	format := NDJSON
 	switch media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media {
@@ -68,7 +68,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
 	default:
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
-			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "content type %q isn't known", r.Header.Get("Content-Type"))
+			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "the content type %q is unknown", r.Header.Get("Content-Type"))
 	}
 	if err := g.ready(); err != nil {
 		return g.refusal(w, err)
@@ -87,7 +87,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	return g.answer(out)
 }
 
-// refusal is the HTTP answer to readings that can't be stored for now.
+// refusal is the HTTP answer when readings can't be stored for now.
 func (g *Gateway) refusal(w http.ResponseWriter, err error) (status, accepted int, problem *Problem) {
 	var e *fleetscore.Error
 	if !errors.As(err, &e) {
@@ -111,7 +111,7 @@ func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) 
 				text = "the reading is malformed"
 			}
 		}
-		problem := g.problem(fleetscore.Invalid, "mend these lines and send them again", "%s", text)
+		problem := g.problem(fleetscore.Invalid, "correct these lines and send them again", "%s", text)
 		problem.Accepted, problem.Rejected, problem.Lines = accepted, rejected, out.Reasons
 		return http.StatusBadRequest, 0, problem
 	case accepted == 0:

@@ -29,7 +29,7 @@ func (s *syncs) Append(ctx context.Context, p int, stamp hub.Stamp, r ...*fleets
 }
 
 // TestMixedColumns: lines whose columns change between numbers and texts, one after
-// the other, become few messages, and every value stays what it was.
+// the other, become few messages, and every value stays unchanged.
 func TestMixedColumns(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(1)
@@ -75,7 +75,7 @@ func TestMixedColumns(t *testing.T) {
 	}
 }
 
-// TestManyColumns: a body full of columns of which each reading has a few takes
+// TestManyColumns: a body with many columns, of which each reading uses a few, takes
 // little more memory than its text, and few syncs.
 func TestManyColumns(t *testing.T) {
 	t.Parallel()

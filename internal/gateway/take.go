@@ -17,22 +17,23 @@ const (
 	JSON                 // one object, or an array of them
 )
 
-// Verdicts are what became of the readings of one call of Take.
+// Verdicts are the outcomes of the readings of one call of Take.
 type Verdicts struct {
 	Accepted int         // synced to disk
 	Rejected int         // malformed
 	Reasons  []Rejection // of the first 100 that were rejected
 }
 
-// Take parses readings of a source, stores those that are well-formed, and returns once
-// they are synced to disk. With an error some readings may be stored nevertheless;
-// whoever sends all of them again doesn't have them counted twice. Run must be running.
-// The caller bounds how many bytes are in such calls at once; body isn't kept.
+// Take parses readings of a source, stores those that are well-formed, and returns
+// once they are synced to disk. After an error some readings may be stored
+// nevertheless. The caller can send all readings again: repeats count once. Run must
+// be running. The caller bounds how many bytes are in such calls at once; body isn't
+// kept.
 func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Verdicts, error) {
 	const op = "take readings"
 	at := slices.Index(g.cfg.Sources, source)
 	if at < 0 {
-		return Verdicts{}, fleetscore.Errorf(fleetscore.Invalid, op, g.cfg.Name, "the source %q isn't one of %q", source, g.cfg.Sources).WithHint("name it when the gateway is made")
+		return Verdicts{}, fleetscore.Errorf(fleetscore.Invalid, op, g.cfg.Name, "the source %q isn't one of %q", source, g.cfg.Sources).WithHint("list the source in the gateway's configuration")
 	}
 	if err := g.ready(); err != nil {
 		return Verdicts{}, err
@@ -43,13 +44,13 @@ func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Ve
 	}
 	out, waits, err := g.parse(at, parse, body)
 	for _, w := range waits {
-		<-w.done // within the limit of an append, even if the client has gone: until then the readings take up memory that counts
+		<-w.done // this ends within the time limit of an append; the code waits even if the client has gone, because the readings' memory is counted until then
 		if w.err != nil && err == nil {
 			err = w.err
 		}
 	}
 	if err != nil {
-		hint, cause := "send all of them again: repeats count once", err
+		hint, cause := "send all readings again: repeats count once", err
 		var e *fleetscore.Error
 		if errors.As(err, &e) && e.Hint != "" && e.Err != nil {
 			hint, cause = hint+"; "+e.Hint, e.Err
@@ -62,7 +63,7 @@ func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Ve
 	return Verdicts{out.accepted, out.rejected, out.reasons}, nil
 }
 
-// ready is an error while no more readings can be taken, because what was taken waits
+// ready returns an error while no more readings can be taken, because too many wait
 // to be aggregated.
 func (g *Gateway) ready() error {
 	why := g.full()
@@ -70,11 +71,11 @@ func (g *Gateway) ready() error {
 		return nil
 	}
 	return fleetscore.Errorf(fleetscore.Exhausted, "take readings", g.cfg.Name, "%s", why).
-		WithHint("send them again later; GET /queries says which query is behind, and hub.backlog_mb sets the bound")
+		WithHint("send the readings again later; GET /queries says which query is behind, and hub.backlog_mb sets the limit")
 }
 
-// parse parses a body and hands its readings to their partitions. A defect in
-// parsing costs this call, not the parser's place.
+// parse parses a body and hands its readings to their partitions. If a defect in
+// parsing panics, this call fails, but the parser is returned for the next call.
 func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *parsed, body []byte) (*parsed, []*waiting, error) {
 	defer g.parsing.begin(g.now)()
 	p := <-g.parsers
@@ -85,8 +86,8 @@ func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *pars
 		}
 		g.parsers <- p
 	}()
-	// While the clock isn't trusted a reading that seems to come from the future may
-	// be right.
+	// While the clock isn't trusted, a reading whose time seems to be in the future
+	// may be right.
 	out := parse(p, body, g.now().Add(g.clock.Unsure()))
 	sound = true
 	if out.accepted > 0 {

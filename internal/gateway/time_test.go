@@ -22,12 +22,12 @@ type world struct {
 	t    *testing.T
 	hub  *hubtest.Memory
 	g    *Gateway
-	off  atomic.Int64 // what the wall clock is wrong by
+	off  atomic.Int64 // the error of the wall clock
 	full atomic.Bool
 }
 
 // within runs a test of a gateway; lastSeen is how long before the start the log's
-// last message came, 0 for an empty log, and off what the wall clock is wrong by.
+// last message came, 0 for an empty log, and off is the error of the wall clock.
 func within(t *testing.T, partitions int, lastSeen, off time.Duration, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, hub: hubtest.New(partitions)}
@@ -82,9 +82,9 @@ func (w *world) ticks(partition int) (n int, latest time.Time) {
 	return n, before.Time()
 }
 
-// TestServerClockAhead: a server's clock that is an hour ahead for 8 s declares no
-// silence of that hour, and readings go on to be taken, from devices with the right
-// time and with the server's.
+// TestServerClockAhead: if a server's clock is an hour ahead for 8 s, no silence is
+// declared for that hour, and readings are still taken, from devices with the right
+// time and from devices with the server's time.
 func TestServerClockAhead(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 0, 0, func(w *world) {
@@ -110,8 +110,9 @@ func TestServerClockAhead(t *testing.T) {
 	})
 }
 
-// TestStartBehind: a server that starts an hour before what its log saw takes
-// readings of the right time, and says that it isn't sure of their arrival.
+// TestStartBehind: a server whose clock at the start is an hour before the last
+// message of its log takes readings with the right time, and records that their
+// arrival is uncertain.
 func TestStartBehind(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 10*time.Minute, -time.Hour, func(w *world) {
@@ -130,8 +131,9 @@ func TestStartBehind(t *testing.T) {
 	})
 }
 
-// TestStartTwoDaysLater: a server that starts two days late declares no silence of
-// these days until its clock is confirmed, here by the times of readings.
+// TestStartTwoDaysLater: a server that starts two days after its log's last message
+// declares no silence for these days until its clock is confirmed, here by the times
+// of readings.
 func TestStartTwoDaysLater(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 48*time.Hour, 0, func(w *world) {
@@ -151,13 +153,13 @@ func TestStartTwoDaysLater(t *testing.T) {
 	})
 }
 
-// TestQuietBesideBusy: requests that are always being parsed don't keep a partition
-// from ticking; a tick speaks for the time before the oldest of them.
+// TestQuietBesideBusy: a partition ticks even if requests are always being parsed; a
+// tick applies to the time before the oldest of them.
 func TestQuietBesideBusy(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 0, 0, func(w *world) {
 		end := w.g.parsing.begin(w.g.now)
-		var hangs time.Time // since when the one that is left is parsed
+		var hangs time.Time // since when the remaining request is parsed
 		for range 100 {     // there are always two at once
 			hangs = time.Now()
 			next := w.g.parsing.begin(w.g.now)
@@ -167,22 +169,22 @@ func TestQuietBesideBusy(t *testing.T) {
 		}
 		n, latest := w.ticks(0)
 		if n == 0 || time.Since(latest) > 3*time.Second {
-			t.Errorf("%d ticks in 30 s, the latest speaks for %s, it is %s", n, latest, time.Now())
+			t.Errorf("%d ticks in 30 s, the latest applies to %s, now it is %s", n, latest, time.Now())
 		}
 		time.Sleep(time.Minute) // one request hangs
 		if _, l := w.ticks(0); l.After(hangs) {
-			t.Errorf("a tick speaks for %s though a request of %s is still parsed", l, hangs)
+			t.Errorf("a tick applies to %s though a request of %s is still parsed", l, hangs)
 		}
 		end()
 		time.Sleep(10 * time.Second)
 		if _, l := w.ticks(0); time.Since(l) > 3*time.Second {
-			t.Errorf("the latest tick speaks for %s, it is %s", l, time.Now())
+			t.Errorf("the latest tick applies to %s, now it is %s", l, time.Now())
 		}
 	})
 }
 
-// TestStaleDevice: a device whose clock is an hour behind, and which alone still
-// sends, doesn't keep the partition's time from going on.
+// TestStaleDevice: if the only device that still sends has a clock that is an hour
+// behind, the partition's time goes on nevertheless.
 func TestStaleDevice(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 0, 0, func(w *world) {
@@ -205,8 +207,8 @@ func TestStaleDevice(t *testing.T) {
 	})
 }
 
-// TestBacklog: when what was taken reaches its bound, readings are refused before
-// their body is read, and told when to come again.
+// TestBacklog: when too many readings wait to be aggregated, requests are refused
+// before their body is read, and the answer says when to try again.
 func TestBacklog(t *testing.T) {
 	t.Parallel()
 	within(t, 1, 0, 0, func(w *world) {
@@ -232,17 +234,17 @@ func TestUnits(t *testing.T) {
 	for text, want := range map[string]string{
 		fmt.Sprint(now.UnixMilli()):     "",
 		"946684800000":                  "", // 2000-01-01
-		fmt.Sprint(now.Unix()):          "multiply it by 1000",
-		fmt.Sprintf("%d.5", now.Unix()): "multiply it by 1000",
-		fmt.Sprint(now.UnixMicro()):     "as microseconds it is " + now.UTC().Format("2006-01-02T15:04"),
-		fmt.Sprint(now.UnixNano()):      "as nanoseconds it is " + now.UTC().Format("2006-01-02T15:04"),
+		fmt.Sprint(now.Unix()):          "multiply the number by 1000",
+		fmt.Sprintf("%d.5", now.Unix()): "multiply the number by 1000",
+		fmt.Sprint(now.UnixMicro()):     "as microseconds it means " + now.UTC().Format("2006-01-02T15:04"),
+		fmt.Sprint(now.UnixNano()):      "as nanoseconds it means " + now.UTC().Format("2006-01-02T15:04"),
 		"0":                             "is the device's clock set?",
 		"-0.5":                          "is the device's clock set?",
 		"42":                            "13 digits",
 		"12345678":                      "13 digits",
 		"-5000000000":                   "before 1970",
 		"1e30":                          "not a number of milliseconds",
-		`"1970-01-01T00:00:07Z"`:        "lies in 1970",
+		`"1970-01-01T00:00:07Z"`:        "the time is in 1970",
 		`"1971-01-01T00:00:01Z"`:        "",
 	} {
 		status, p := post(g, "application/json", `{"TS":`+text+`,"Device":"a","Tag":"1","Value":1}`)
@@ -256,7 +258,8 @@ func TestUnits(t *testing.T) {
 }
 
 // TestSources: a message carries the source of its readings, readings of two sources
-// never share one, and silence of one source gives ticks of that source alone.
+// never share a message, and the silence of one source gives ticks of that source
+// alone.
 func TestSources(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -276,7 +279,7 @@ func TestSources(t *testing.T) {
 			}
 		}
 		if _, err := g.Take("kafka", NDJSON, []byte("{}")); fleetscore.KindOf(err) != fleetscore.Invalid {
-			t.Errorf("readings of a source that nobody opened: %v", err)
+			t.Errorf("readings of an unknown source: %v", err)
 		}
 		take("mqtt")
 		for range 60 { // a minute in which one source sends

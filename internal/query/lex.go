@@ -10,7 +10,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// tokenKind is what a token is; keywords are words until the grammar asks.
+// tokenKind is the kind of a token. The lexer treats keywords as words; the parser
+// recognises them.
 type tokenKind int
 
 const (
@@ -121,7 +122,7 @@ func lexQuoted(sql string, start int, open rune) (token, int, error) {
 		}
 		b.WriteString(sql[i : i+n])
 		i += n + 1
-		if !strings.HasPrefix(sql[i:], closing) { // doubled, it stands for itself
+		if !strings.HasPrefix(sql[i:], closing) { // a doubled quote stands for one quote
 			break
 		}
 		b.WriteString(closing)

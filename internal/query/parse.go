@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// maxDepth bounds how deep conditions nest.
+// maxDepth bounds how deeply conditions nest.
 const maxDepth = 100
 
 // MaxBytes bounds a query's text.
@@ -51,7 +51,7 @@ func (p *parser) need(words ...string) error {
 	return nil
 }
 
-// shape is the one form of query there is.
+// shape describes the only form of a query.
 const shape = "a query has the form: SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO dataset FROM hub " +
 	"TIMESTAMP BY TS WHERE condition GROUP BY Device, Tag, TumblingWindow(second, 5)"
 
@@ -64,7 +64,7 @@ func (p *parser) name(what string) (string, error) {
 		p.at++
 		return t.text, nil
 	}
-	return "", errorAt(p.sql, t.pos, "%s is expected, not %s", what, t).WithHint("a name that is a keyword or holds blanks is written [name]")
+	return "", errorAt(p.sql, t.pos, "%s is expected, not %s", what, t).WithHint("write a name that is a keyword or contains spaces as [name]")
 }
 
 // item is one entry of the SELECT list.
@@ -147,7 +147,7 @@ func (p *parser) item() (item, error) {
 		p.at += 2
 		a := Aggregate{Func: strings.ToLower(t.text)}
 		if !slices.Contains(functions, a.Func) {
-			return it, errorAt(p.sql, t.pos, "there is no function %s", t.text).WithHint("there is: AVG, SUM, MIN, MAX, COUNT and System.Timestamp()")
+			return it, errorAt(p.sql, t.pos, "the function %s is unknown", t.text).WithHint("the functions are AVG, SUM, MIN, MAX, COUNT and System.Timestamp()")
 		}
 		if !(a.Func == "count" && p.take("*")) {
 			c, err := p.name("a column")
@@ -188,7 +188,7 @@ func (p *parser) groupBy(plan *Plan) error {
 		t := p.peek()
 		if p.take("TumblingWindow") {
 			if plan.Window != 0 {
-				return errorAt(p.sql, t.pos, "there is a second window")
+				return errorAt(p.sql, t.pos, "a query can have only one window")
 			}
 			w, err := p.window()
 			if err != nil {
@@ -197,14 +197,14 @@ func (p *parser) groupBy(plan *Plan) error {
 			plan.Window = w
 		} else {
 			if next := p.tokens[min(p.at+1, len(p.tokens)-1)]; t.kind == word && next.is("(") {
-				return errorAt(p.sql, t.pos, "there is no window %s", t.text).WithHint("there is: TumblingWindow(unit, n)")
+				return errorAt(p.sql, t.pos, "the window %s is unknown", t.text).WithHint("the only window is TumblingWindow(unit, n)")
 			}
 			c, err := p.name("a key column or TumblingWindow(unit, n)")
 			if err != nil {
 				return err
 			}
 			if slices.Contains(plan.KeyNames, c) {
-				return errorAt(p.sql, t.pos, "%s stands in GROUP BY twice", c)
+				return errorAt(p.sql, t.pos, "%s is in GROUP BY twice", c)
 			}
 			plan.KeyNames = append(plan.KeyNames, c)
 		}
@@ -234,7 +234,7 @@ func (p *parser) window() (time.Duration, error) {
 		unit, ok = units[strings.TrimSuffix(strings.ToLower(t.text), "s")]
 	}
 	if t.kind != word || !ok {
-		return 0, errorAt(p.sql, t.pos, "%s is not a unit of time", t).WithHint("there is: microsecond, millisecond, second, minute, hour, day")
+		return 0, errorAt(p.sql, t.pos, "%s is not a unit of time", t).WithHint("the units are microsecond, millisecond, second, minute, hour, day")
 	}
 	if err := p.need(","); err != nil {
 		return 0, err
@@ -242,11 +242,11 @@ func (p *parser) window() (time.Duration, error) {
 	t = p.next()
 	n, err := strconv.ParseInt(t.text, 10, 64)
 	if t.kind != number || err != nil || n < 1 {
-		return 0, errorAt(p.sql, t.pos, "%s is not a whole number of units from 1 on", t)
+		return 0, errorAt(p.sql, t.pos, "%s is not a whole number of at least 1", t)
 	}
-	const most = 24 * time.Hour // windows of a partition are held in memory
+	const most = 24 * time.Hour // the windows of a partition are kept in memory
 	if n > int64(most/unit) || most%(time.Duration(n)*unit) != 0 {
-		return 0, errorAt(p.sql, t.pos, "a window of %d %s does not divide a day", n, unit).WithHint("windows lie at fixed times of the day: take for example 5 seconds, 15 minutes or 6 hours")
+		return 0, errorAt(p.sql, t.pos, "a window of %d %s does not divide a day", n, unit).WithHint("windows begin at fixed times of the day: use for example 5 seconds, 15 minutes or 6 hours")
 	}
 	return time.Duration(n) * unit, p.need(")")
 }
@@ -256,12 +256,12 @@ func (p *parser) selected(plan *Plan, items []item) error {
 	names, keys := map[string]bool{}, map[string]bool{}
 	for _, it := range items {
 		if names[it.name] {
-			return errorAt(p.sql, it.pos, "the column %s is there twice", it.name)
+			return errorAt(p.sql, it.pos, "the column %s is selected twice", it.name)
 		}
 		names[it.name] = true
 		switch {
 		case it.stamp && plan.StampName != "":
-			return errorAt(p.sql, it.pos, "System.Timestamp() is there twice")
+			return errorAt(p.sql, it.pos, "System.Timestamp() is selected twice")
 		case it.stamp:
 			plan.StampName = it.name
 		case it.aggregate.Func != "":
@@ -324,7 +324,7 @@ func (p *parser) chain(word string, part func() (condition, error), join func([]
 
 func (p *parser) not() (condition, error) {
 	if p.depth++; p.depth > maxDepth {
-		return nil, errorAt(p.sql, p.peek().pos, "the condition is nested more than %d deep", maxDepth)
+		return nil, errorAt(p.sql, p.peek().pos, "the condition is nested more than %d levels deep", maxDepth)
 	}
 	defer func() { p.depth-- }()
 	if p.take("NOT") {
@@ -353,14 +353,14 @@ func (p *parser) comparison() (condition, error) {
 	t := p.next()
 	op, ok := operators[t.text]
 	if t.kind != sign || !ok {
-		return nil, errorAt(p.sql, t.pos, "a comparison is expected, not %s", t).WithHint("there is: =, <>, <, <=, >, >=, IS NULL, IS NOT NULL")
+		return nil, errorAt(p.sql, t.pos, "a comparison is expected, not %s", t).WithHint("the comparisons are =, <>, <, <=, >, >=, IS NULL, IS NOT NULL")
 	}
 	right, err := p.operand()
 	if err != nil {
 		return nil, err
 	}
 	if left.kind != columnOperand && right.kind != columnOperand {
-		return nil, errorAt(p.sql, t.pos, "two constants are compared")
+		return nil, errorAt(p.sql, t.pos, "a comparison of two constants is not allowed")
 	}
 	return compare{left, right, op}, nil
 }
@@ -380,7 +380,7 @@ func (p *parser) operand() (operand, error) {
 		p.at++
 		x, err := strconv.ParseFloat(t.text, 64)
 		if err != nil {
-			return operand{}, errorAt(p.sql, t.pos, "%s is too large a number", t.text)
+			return operand{}, errorAt(p.sql, t.pos, "the number %s is too large", t.text)
 		}
 		if minus {
 			x = -x

@@ -1,9 +1,8 @@
 // Package query reads the SQL text of a continuous query into a plan: what to
 // filter, by which keys and windows to group, what to aggregate.
 //
-// The dialect is the part of Azure Stream Analytics' that one-shot aggregation
-// needs; docs/query.md describes it. The package is pure, keeps no state, and is
-// safe for concurrent use.
+// The dialect is a part of the one of Azure Stream Analytics; docs/query.md describes
+// it. The package is pure, keeps no state, and is safe for concurrent use.
 package query
 
 import (
@@ -14,21 +13,21 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Plan is a query that was understood.
+// Plan is a parsed query.
 type Plan struct {
 	SQL         string
 	Into        string        // the dataset it writes
 	From        string        // the hub it reads
 	TimestampBy string        // column with the event time
 	KeyNames    []string      // columns of GROUP BY, in its order
-	StampName   string        // what System.Timestamp() is named: the dataset's time column
+	StampName   string        // the name of System.Timestamp(): the dataset's time column
 	Window      time.Duration // of the tumbling windows; it divides a day
 	Aggregates  []Aggregate   // value columns of the dataset, in the order of SELECT
 
 	where condition // nil: every reading counts
 }
 
-// Aggregate is one value column. NULLs (absent values) are passed over; over no
+// Aggregate is one value column. NULLs (absent values) are ignored. If there is no
 // value at all, COUNT is 0 and the others are NULL.
 type Aggregate struct {
 	Func   string // avg, sum, min, max or count
@@ -38,8 +37,8 @@ type Aggregate struct {
 
 var functions = []string{"avg", "sum", "min", "max", "count"}
 
-// Parse reads a query. Errors are of kind Invalid and name line and column, what
-// was found, and what is possible.
+// Parse reads a query. Errors are of kind Invalid and name the line and column, the
+// text that was found, and the possible texts.
 func Parse(sql string) (*Plan, error) {
 	if len(sql) > MaxBytes {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "read query", "", "the text has %d bytes, more than %d", len(sql), MaxBytes)
@@ -123,8 +122,8 @@ type isNull struct {
 
 func (n isNull) holds(b *batch, i int) truth { return truthOf((b.value(n.of, i).kind == 0) != n.not) }
 
-// compare compares two values of the same kind; a number and a text are never
-// equal, nor is one less than the other, so the answer is unknown.
+// compare compares two values of the same kind; a comparison of a number with a text
+// is unknown.
 type compare struct {
 	left, right operand
 	op          func(int) bool

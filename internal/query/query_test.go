@@ -42,7 +42,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, sql, want string }{
 		{"empty", "", "line 1, column 1: SELECT is expected, not the end"},
 		{"no window", sql(columns, "GROUP BY Device"), "GROUP BY needs"},
-		{"other window", sql(columns, "GROUP BY Device, HoppingWindow(second, 5, 1)"), "no window HoppingWindow"},
+		{"other window", sql(columns, "GROUP BY Device, HoppingWindow(second, 5, 1)"), "window HoppingWindow is unknown"},
 		{"odd window", sql(columns, "GROUP BY Device, TumblingWindow(second, 7)"), "does not divide a day"},
 		{"long window", sql(columns, "GROUP BY Device, TumblingWindow(day, 2)"), "does not divide a day"},
 		{"unit", sql(columns, "GROUP BY Device, TumblingWindow(week, 1)"), `"week" is not a unit`},
@@ -50,7 +50,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no key", sql("System.Timestamp() AS TS, AVG(Value) AS Value", group), "lacks the key column Device"},
 		{"no aggregate", sql("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
 		{"not grouped", sql(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
-		{"function", sql(columns+", STDEV(Value) AS S", group), "no function STDEV"},
+		{"function", sql(columns+", STDEV(Value) AS S", group), "function STDEV is unknown"},
 		{"no name", sql("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
 		{"twice", sql(columns+", SUM(Value) AS Value", group), "there twice"},
 		{"renamed key", sql("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},
@@ -68,7 +68,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// TestFilter follows SQL's three-valued logic: only what is true is kept.
+// TestFilter follows SQL's three-valued logic: only readings for which the condition
+// is true are kept.
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	r := &fleetscore.Readings{

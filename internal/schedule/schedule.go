@@ -1,6 +1,6 @@
 // Package schedule decides which due times of a pipeline's schedule have come and
-// what becomes of each: which runs as a job over which interval, and which that
-// job covers too.
+// what happens to each: which due time gets a job and over which interval, and which
+// other due times this job also covers.
 //
 // It is pure: state and now go in, a decision comes out. Cron expressions have
 // five fields and are read in UTC.
@@ -24,18 +24,18 @@ type State struct {
 
 // Decision is what to do at a time.
 type Decision struct {
-	// Occurrences that came due since, oldest first. The last one runs as a job,
-	// the others are coalesced into it. Or all are skipped, as NextFrom lies after
-	// them.
+	// Occurrences that came due since, oldest first. The last one runs as a job, the
+	// others are coalesced into it. If NextFrom is after all of them, all are
+	// skipped.
 	Occurrences []fleetscore.Occurrence
-	// Interval is the job's; nil if nothing is due.
+	// Interval is the interval of the job; nil if nothing is due.
 	Interval *fleetscore.Interval
-	Next     State     // the state once the decision was carried out
+	Next     State     // the state after the decision was carried out
 	Wake     time.Time // when to ask again at the latest; zero if there is no schedule
 }
 
-// maxCatchUp bounds the due times decided at once. After a long outage the rest
-// follows when the job over the first ones has ended.
+// maxCatchUp bounds the due times decided at once. After a long outage the remaining
+// due times are decided when the job over the first ones has ended.
 const maxCatchUp = 1000
 
 // Validate judges a schedule's cron expression.
@@ -51,14 +51,14 @@ func bad(cron, why string) error {
 
 func next(cron string, after time.Time) (time.Time, error) {
 	if len(strings.Fields(cron)) != 5 {
-		return time.Time{}, bad(cron, "it doesn't have five fields")
+		return time.Time{}, bad(cron, "the expression doesn't have five fields")
 	}
 	if !gronx.IsValid(cron) {
 		return time.Time{}, bad(cron, "a field has no valid value")
 	}
 	t, err := gronx.NextTickAfter(cron, after.UTC(), false)
 	if err != nil {
-		return time.Time{}, bad(cron, "it never comes due")
+		return time.Time{}, bad(cron, "the expression never comes due")
 	}
 	return t, nil
 }
@@ -66,10 +66,10 @@ func next(cron string, after time.Time) (time.Time, error) {
 // Next is the first due time after t; kind Invalid if there is none.
 func Next(c fleetscore.ScheduleConfig, t time.Time) (time.Time, error) { return next(c.Cron, t) }
 
-// Due decides which due times have come by now. Due times lie after LastDue, or
-// after the schedule's creation. The interval starts where the last one ended;
-// the first starts Backfill before the creation, or at the due time before it.
-// A schedule without a cron expression is never due.
+// Due decides which due times have come by now. Due times are later than LastDue, or
+// than the schedule's creation. The interval starts where the last one ended; the
+// first starts Backfill before the creation, or at the due time before it. A schedule
+// without a cron expression is never due.
 //
 // The caller asks only while no job of the pipeline runs, so that intervals
 // follow one another without gap or overlap.
@@ -117,7 +117,7 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 		o := fleetscore.Occurrence{Pipeline: pipeline, Due: t, State: fleetscore.OccurrenceRan}
 		if i < len(due)-1 {
 			o.State = fleetscore.OccurrenceCoalesced
-			o.Reason = "it came due while no job could start; the job due at " + last.Format(time.RFC3339) + " covers its interval"
+			o.Reason = "the due time came while no job could start; the job due at  " + last.Format(time.RFC3339) + " covers its interval"
 		}
 		d.Occurrences = append(d.Occurrences, o)
 	}
@@ -136,7 +136,7 @@ func start(c fleetscore.ScheduleConfig, s State) (time.Time, error) {
 	}
 	t, err := gronx.PrevTickBefore(c.Cron, s.Created.UTC(), true)
 	if err != nil {
-		return t, bad(c.Cron, "it was never due before "+s.Created.Format(time.RFC3339))
+		return t, bad(c.Cron, "the expression was never due before  "+s.Created.Format(time.RFC3339))
 	}
 	return t, nil
 }

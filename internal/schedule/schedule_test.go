@@ -61,7 +61,7 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestIntervalsJoin: whenever it is asked, intervals follow one another and every
+// TestIntervalsJoin: whenever Due is called, intervals follow one another and every
 // due time is decided once.
 func TestIntervalsJoin(t *testing.T) {
 	t.Parallel()

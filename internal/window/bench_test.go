@@ -7,8 +7,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// BenchmarkReadings takes messages of 1,000 readings of 100 keys, and closes what
-// is over, as the aggregator does.
+// BenchmarkReadings takes messages of 1,000 readings of 100 keys, and closes the
+// finished windows, as the aggregator does.
 func BenchmarkReadings(b *testing.B) {
 	p := New(config)
 	r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "v", Numbers: make([]float64, 1000)}},

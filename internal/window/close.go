@@ -9,13 +9,13 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// sealed is the rows of a window that nothing can join any more, sorted by key.
+// sealed holds the rows of a window that takes no more readings, sorted by key.
 type sealed struct {
 	keys   []fleetscore.Key
 	values [][]float64 // by aggregate
 }
 
-// seal reduces the windows that the watermark has passed to their rows: what
+// seal reduces the windows that the watermark has passed to their rows. The data that
 // recognises repeats isn't needed any more, and takes most of the memory.
 func (p *Partition) seal() {
 	if p.state.watermark < p.nextEnd {
@@ -53,9 +53,9 @@ func (p *Partition) rowsOf(w *window) *sealed {
 	return out
 }
 
-// Close takes out the windows that end by until, which must not lie after the
-// watermark, and returns their rows, sorted by stamp and key. Values are in the
-// order of the aggregates; the caller names the columns.
+// Close removes the windows that end by until and returns their rows, sorted by stamp
+// and key. until must not be after the watermark. Values are in the order of the
+// aggregates; the caller names the columns.
 func (p *Partition) Close(until fleetscore.Micros) *fleetscore.Rows {
 	out := &fleetscore.Rows{Values: make([][]float64, len(p.cfg.Aggregates))}
 	var ends []fleetscore.Micros
@@ -88,8 +88,8 @@ func (p *Partition) Close(until fleetscore.Micros) *fleetscore.Rows {
 	return out
 }
 
-// value is an aggregate of a cell. Over no value, and where a sum is too large for
-// a 64-bit number, it is missing: an infinite value would be no measurement.
+// value is an aggregate of a cell. It is missing if there is no value, or if a sum is
+// too large for a 64-bit number, because an infinite value isn't a measurement.
 func (c *cell) value(g Aggregate, a int) float64 {
 	s := c.sums[a]
 	v := s.max

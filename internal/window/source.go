@@ -7,31 +7,31 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// SourceMark is how far one source of a partition is.
+// SourceMark says how far one source of a partition has come.
 type SourceMark struct {
 	Source fleetscore.Source
 	Mark   fleetscore.Micros // no more readings up to this time are expected from it
 	Last   fleetscore.Micros // arrival of its last message
 }
 
-// state is what a partition knows besides its windows. The watermark is the least
-// mark of the sources that are live, and never goes back. A source is live from
-// its first mark on, as long as its last message arrived at most GoneAfter before
-// the partition's latest one.
+// state is a partition's state without its windows. The watermark is the least mark
+// of the sources that are live, and never goes back. A source is live from its first
+// mark on, as long as its last message arrived at most GoneAfter before the
+// partition's latest one.
 type state struct {
 	watermark fleetscore.Micros
 	arrived   fleetscore.Micros // the latest arrival
-	sources   []SourceMark      // few, so a scan finds them; a source stays for good
+	sources   []SourceMark      // there are few sources, so a scan is fast enough; sources are never removed
 }
 
-// copy makes s equal to the other, in its own memory.
+// copy makes s equal to the other state without sharing memory.
 func (s *state) copy(other *state) {
 	s.watermark, s.arrived = other.watermark, other.arrived
 	s.sources = append(s.sources[:0], other.sources...)
 }
 
-// enter notes the arrival of a message and returns the index of its source. That
-// other sources are gone by then shows at once.
+// enter notes the arrival of a message and returns the index of its source. Sources
+// that are gone by then no longer hold the watermark.
 func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 	s.arrived = max(s.arrived, m.Arrived)
 	at := -1
@@ -49,7 +49,7 @@ func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 	return at
 }
 
-// others is the least mark of the live sources but one.
+// others is the least mark of all live sources except one.
 func (s *state) others(but int, goneAfter time.Duration) fleetscore.Micros {
 	least := fleetscore.Micros(math.MaxInt64)
 	for i := range s.sources {
@@ -61,7 +61,7 @@ func (s *state) others(but int, goneAfter time.Duration) fleetscore.Micros {
 	return least
 }
 
-// raise moves the mark of a source, and the watermark with it as far as the other
+// raise moves the mark of a source forward, and the watermark as far as the other
 // sources allow.
 func (s *state) raise(source int, mark, others fleetscore.Micros) {
 	if src := &s.sources[source]; mark > src.Mark {

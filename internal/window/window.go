@@ -1,10 +1,11 @@
-// Package window turns the readings of one partition of a hub into rows: one per
-// key and tumbling window, made when the watermark says that no more is expected.
+// Package window turns the readings of one partition of a hub into rows: one per key
+// and tumbling window, made when the watermark says that no more readings are
+// expected.
 //
-// It is pure: messages of the log go in, in order, rows come out. What comes out
-// is a function of the log alone; arrival times and ticks are part of the log, and
-// when or how often the caller closes windows changes nothing. A Partition is
-// used by one goroutine at a time.
+// It is pure: it takes the messages of the log in order and returns rows. The rows
+// depend on the log alone. Arrival times and ticks are part of the log, and it makes
+// no difference when or how often the caller closes windows. A Partition is used by
+// one goroutine at a time.
 //
 // Windows are (start, end], aligned to 1970-01-01 UTC; a row's stamp is its
 // window's end.
@@ -18,12 +19,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Aggregate is one value column of the rows. Absent values, and texts other than
-// for count, are passed over. Over no value at all, count is 0 and the others are
+// Aggregate is one value column of the rows. Absent values are ignored, and so are
+// texts except in count. If there is no value at all, count is 0 and the others are
 // missing.
 type Aggregate struct {
 	Func   string // avg, sum, min, max or count
-	Column string // empty: count counts readings
+	Column string // empty means that count counts readings
 }
 
 // Config says how to aggregate. All fields but Disorder must be positive.
@@ -32,37 +33,37 @@ type Config struct {
 	Disorder   time.Duration // a source's mark stays this far behind its latest reading
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxAhead   time.Duration // readings further ahead of their arrival are set aside
-	GoneAfter  time.Duration // a source without a message for this long holds nothing back any more
+	GoneAfter  time.Duration // a source without a message for this long no longer holds the watermark back
 	Aggregates []Aggregate
 }
 
-// Verdict is what became of a reading.
+// Verdict is the outcome of a reading.
 type Verdict int
 
 // The verdicts.
 const (
-	Counted  Verdict = iota // it is part of its window
+	Counted  Verdict = iota // the reading is part of its window
 	Repeat                  // a reading with the same key, time and id (or values) was counted
-	Late                    // its window was over: the watermark had passed its end
-	Ahead                   // its time lies too far after its arrival to be true
+	Late                    // the watermark had passed the end of the reading's window
+	Ahead                   // the reading's time is too far after its arrival to be right
 	Filtered                // the query's condition doesn't hold
-	Done                    // while replaying: what became of it was committed before
+	Done                    // during a replay: the reading's outcome was committed before
 )
 
-// String names the verdict as metrics and late files do.
+// String returns the verdict's name in metrics and late files.
 func (v Verdict) String() string {
 	return [...]string{"counted", "repeat", "late", "ahead", "filtered", "done"}[v]
 }
 
-// unset is a watermark before anything was seen.
+// unset is a watermark before the first message.
 const unset = fleetscore.Micros(math.MinInt64)
 
-// Stamp is what a message says of itself.
+// Stamp is what a message says about its origin.
 type Stamp struct {
 	Seq     uint64
 	Source  fleetscore.Source
 	Arrived fleetscore.Micros
-	Unsure  fleetscore.Micros // how much later than Arrived it may have come
+	Unsure  fleetscore.Micros // how much later than Arrived the message may have arrived
 }
 
 // Partition aggregates one partition of a log.
@@ -71,7 +72,7 @@ type Partition struct {
 	width   int64
 	state   state
 	windows map[fleetscore.Micros]*window
-	nextEnd fleetscore.Micros // no open window that isn't sealed ends before it
+	nextEnd fleetscore.Micros // no unsealed open window ends before this time
 
 	doneSeq uint64 // messages up to this one were committed as far as doneEnd
 	doneEnd fleetscore.Micros
@@ -82,8 +83,8 @@ type Partition struct {
 	over   int64 // of held, those of sealed windows
 }
 
-// window is one open window of all keys. Once the watermark has passed its end it
-// is sealed: nothing can join it, so that only its rows are kept.
+// window is one open window of all keys. Once the watermark has passed its end, the
+// window is sealed: it takes no more readings, so that only its rows are kept.
 type window struct {
 	firstSeq uint64 // of the message with its first reading
 	before   *state // before that message
@@ -97,7 +98,7 @@ type cell struct {
 	readings int64
 	sums     []sum
 	seen     []print
-	many     map[print]struct{} // the same as seen, once there are many
+	many     map[print]struct{} // used in place of seen when there are many
 }
 
 // sum is the state of one aggregate. Values are added in the log's order, so that
@@ -107,7 +108,7 @@ type sum struct {
 	sum, min, max float64
 }
 
-// print tells readings of one key apart.
+// print identifies a reading among those of one key.
 type print struct {
 	time fleetscore.Micros
 	hash uint64 // of the id, or else the values
@@ -119,12 +120,12 @@ func New(cfg Config) *Partition {
 		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
 }
 
-// Checkpoint says where a replay may start. Together with the log it gives the
-// state back: New, Resume, then every message from ReplayFrom on.
+// Checkpoint says where a replay may start. Together with the log it restores the
+// state: call New, Resume, then take every message from ReplayFrom on.
 type Checkpoint struct {
 	Position   uint64            // the last message that was taken
 	Done       fleetscore.Micros // windows that end by then were closed and committed
-	ReplayFrom uint64            // the first message of which an open window holds a reading, else Position+1
+	ReplayFrom uint64            // the first message with a reading in an open window, else Position+1
 
 	// What was known before message ReplayFrom. A source that was listed once is
 	// listed in every later checkpoint.
@@ -133,8 +134,8 @@ type Checkpoint struct {
 	Sources   []SourceMark
 }
 
-// Checkpoint describes the state after message position, once the windows that
-// end by done were closed; done must not lie after the watermark.
+// Checkpoint describes the state after message position, after the windows that end
+// by done were closed; done must not be after the watermark.
 func (p *Partition) Checkpoint(position uint64, done fleetscore.Micros) Checkpoint {
 	c := Checkpoint{Position: position, Done: done, ReplayFrom: position + 1}
 	from := &p.state
@@ -162,12 +163,12 @@ func (p *Partition) Watermark() (fleetscore.Micros, bool) {
 // OpenWindows is how many windows, over all keys, are held in memory.
 func (p *Partition) OpenWindows() int { return len(p.windows) }
 
-// HeldBytes is about how much memory the windows take that are still open, and
-// those that are over and wait to be closed.
+// HeldBytes estimates the memory of the windows that are still open, and of those
+// that are over and wait to be closed.
 func (p *Partition) HeldBytes() (open, over int64) { return p.held - p.over, p.over }
 
-// Tick takes a tick: as of its arrival nothing more had come from its source, and
-// the source was healthy.
+// Tick takes a tick. A tick says that at its arrival its source was healthy and had
+// sent nothing more.
 func (p *Partition) Tick(s Stamp) {
 	src := p.state.enter(s, p.cfg.GoneAfter)
 	p.state.raise(src, s.Arrived-micros(p.cfg.IdleAfter), p.state.others(src, p.cfg.GoneAfter))
@@ -177,11 +178,12 @@ func (p *Partition) Tick(s Stamp) {
 func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
 
 // Readings takes a message. keep says which readings fulfil the query's condition
-// (nil: all do); verdict is told of each reading, in order.
+// (nil: all do); verdict is called for each reading, in order.
 //
-// A reading that is late or ahead moves no watermark. One that doesn't fulfil the
-// condition does, as its device is alive, and so does a repeat: whether a reading
-// repeats another can't be told again in a replay that starts between the two.
+// A reading that is late or ahead doesn't move the watermark. A reading that doesn't
+// fulfil the condition does, because its device is alive. A repeat does too: a replay
+// that starts between the two readings couldn't recognise the repeat, and must move
+// the watermark in the same way.
 func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdict func(i int, v Verdict)) {
 	columns := p.columns(r)
 	p.before.copy(&p.state)
@@ -196,7 +198,7 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 		switch {
 		case t > ahead:
 			v = Ahead
-		case end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd: // also where another log than before begins: what was committed stays closed
+		case end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd: // committed windows stay closed even if another log begins here
 			v = Late
 		default:
 			p.state.raise(src, min(t, s.Arrived)-disorder, others)
@@ -215,7 +217,7 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 	p.seal()
 }
 
-// end is the end of the window that t lies in.
+// end is the end of the window that contains t.
 func (p *Partition) end(t fleetscore.Micros) fleetscore.Micros {
 	n := int64(t) / p.width
 	if int64(t)%p.width > 0 {
@@ -224,8 +226,8 @@ func (p *Partition) end(t fleetscore.Micros) fleetscore.Micros {
 	return fleetscore.Micros(n * p.width)
 }
 
-// columns finds each aggregate's columns in a message: none, or one of numbers, of
-// texts, or of each.
+// columns finds each aggregate's columns in a message: at most one of numbers and one
+// of texts.
 func (p *Partition) columns(r *fleetscore.Readings) [][]*fleetscore.ReadingColumn {
 	out := make([][]*fleetscore.ReadingColumn, len(p.cfg.Aggregates))
 	for a, g := range p.cfg.Aggregates {
@@ -239,7 +241,8 @@ func (p *Partition) columns(r *fleetscore.Readings) [][]*fleetscore.ReadingColum
 }
 
 // Estimates of memory, in bytes: of a key in an open window without its aggregates,
-// of one aggregate there, and of what recognises the repeats of one reading.
+// of one aggregate of the key, and of the data that recognises the repeats of one
+// reading.
 const (
 	cellBytes  = 160
 	sumBytes   = 32
@@ -310,7 +313,7 @@ func (s *sum) add(col *fleetscore.ReadingColumn, i int, function string) {
 
 // first reports whether the print is new, and remembers it.
 func (c *cell) first(x print) bool {
-	const few = 32 // up to here a scan beats a map
+	const few = 32 // up to this number a scan is faster than a map
 	if c.many != nil {
 		_, seen := c.many[x]
 		c.many[x] = struct{}{}
@@ -330,8 +333,8 @@ func (c *cell) first(x print) bool {
 	return true
 }
 
-// hashOf hashes a reading's id, or all its values if it has none (FNV-1a).
-// Columns are told apart by name, so that the order in a message doesn't matter.
+// hashOf hashes a reading's id, or all its values if it has none (FNV-1a). The hash
+// includes the columns' names, so that their order in a message doesn't matter.
 func hashOf(r *fleetscore.Readings, i int) uint64 {
 	const offset = 14695981039346656037
 	if r.IDs != nil && r.IDs[i] != "" {

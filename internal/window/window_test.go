@@ -20,7 +20,7 @@ var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfte
 
 const second = fleetscore.Micros(1e6)
 
-// message is one of the log; no readings makes it a tick.
+// message is a message of the log; without readings it is a tick.
 type message struct {
 	source   fleetscore.Source
 	arrived  fleetscore.Micros
@@ -72,17 +72,17 @@ func rowsOf(r *fleetscore.Rows) []row {
 	return out
 }
 
-// twin is the slow and obvious way: it keeps every counted reading, finds the
-// watermark anew from all that came, and sums at the end.
+// twin is a slow and obvious implementation: it keeps every counted reading,
+// calculates the watermark each time from all messages, and sums at the end.
 func twin(log []message) (rows []row, verdicts []Verdict) {
 	const never = fleetscore.Micros(math.MinInt64)
 	type sign struct {
 		source  fleetscore.Source
 		arrived fleetscore.Micros
-		mark    fleetscore.Micros // never: it moves nothing
+		mark    fleetscore.Micros // never means that it moves nothing
 	}
 	var signs []sign
-	watermark, shown := never, never // of all signs, and what it is as it never goes back
+	watermark, shown := never, never // calculated from all signs, and as shown, which never goes back
 	look := func() {
 		marks, last, latest := map[fleetscore.Source]fleetscore.Micros{}, map[fleetscore.Source]fleetscore.Micros{}, never
 		for _, s := range signs {
@@ -172,7 +172,7 @@ func TestAgainstTwin(t *testing.T) {
 		var verdicts []Verdict
 		for i, m := range log {
 			feed(p, uint64(i+1), m, func(_ int, v Verdict) { verdicts = append(verdicts, v) })
-			if w, ok := p.Watermark(); ok && rapid.Bool().Draw(rt, "close") { // when it is closed changes nothing
+			if w, ok := p.Watermark(); ok && rapid.Bool().Draw(rt, "close") { // the time of closing makes no difference
 				rows = append(rows, rowsOf(p.Close(w))...)
 			}
 		}
@@ -288,8 +288,9 @@ func TestManyReadingsInACell(t *testing.T) {
 	}
 }
 
-// TestOneClockAhead: a device 290 s ahead is taken into its windows and makes
-// nobody else's readings late, neither at once nor when it falls silent.
+// TestOneClockAhead: the readings of a device whose clock is 290 s ahead are counted
+// in their windows and don't make other devices' readings late, neither at once nor
+// when the device falls silent.
 func TestOneClockAhead(t *testing.T) {
 	t.Parallel()
 	cfg := config
@@ -331,7 +332,7 @@ func TestLateMovesNothing(t *testing.T) {
 	}
 }
 
-// TestLeastOfSources: ticks speak for their source alone, until it is gone.
+// TestLeastOfSources: ticks apply to their source alone, until the source is gone.
 func TestLeastOfSources(t *testing.T) {
 	t.Parallel()
 	p := New(config)
@@ -342,7 +343,7 @@ func TestLeastOfSources(t *testing.T) {
 		readingSeconds fleetscore.Micros // 0: a tick
 	}{
 		{"mqtt", 1000, 998, 1000},
-		{"http", 1005, 998, 0}, // mqtt said nothing
+		{"http", 1005, 998, 0}, // mqtt sent nothing
 		{"http", 1020, 998, 0},
 		{"http", 1021, 1017, 0}, // mqtt was silent for more than 20 s
 		{"mqtt", 1022, 1017, 1019},
@@ -360,7 +361,8 @@ func TestLeastOfSources(t *testing.T) {
 	}
 }
 
-// TestOverflow: a sum that no 64-bit number holds is missing, and so is its average.
+// TestOverflow: a sum that is too large for a 64-bit number is missing, and so is its
+// average.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	p := New(config)
@@ -375,8 +377,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// TestMemory: what recognises repeats goes as soon as a window is over, not only
-// when its rows are taken; and the estimate returns to nothing.
+// TestMemory: the data that recognises repeats is freed as soon as a window is over,
+// not only when its rows are taken; and the estimate returns to zero.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	p := New(config)
@@ -397,9 +399,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestCommittedStaysClosed: where the log ends before the position that was
-// committed, the watermark is lower than what was closed. A reading that is new and
-// belongs to a closed window is late, whatever the watermark.
+// TestCommittedStaysClosed: if the log ends before the committed position, the
+// watermark is lower than the end of the closed windows. A new reading of a closed
+// window is late, whatever the watermark.
 func TestCommittedStaysClosed(t *testing.T) {
 	t.Parallel()
 	const second = fleetscore.Micros(1e6)
@@ -417,8 +419,8 @@ func TestCommittedStaysClosed(t *testing.T) {
 	}
 }
 
-// TestNumbersAndTexts: where a column is sent as numbers and as texts, calculations
-// take the numbers and a count takes both.
+// TestNumbersAndTexts: if a column is sent as numbers and as texts, calculations use
+// the numbers and a count uses both.
 func TestNumbersAndTexts(t *testing.T) {
 	t.Parallel()
 	nan := math.NaN()
