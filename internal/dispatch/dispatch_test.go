@@ -102,7 +102,7 @@ func TestCheck(t *testing.T) {
 		{"failed", "", Result{Error: "disk"}},
 		{"too few", "outcomes for 2 keys", Result{Outcomes: fleetscore.Counts{"no_data": 2}, Coverage: file(2, in)}},
 		{"rows", "hold 4 rows", Result{Outcomes: fleetscore.Counts{"scored": 3}, Rows: 5, Predictions: file(4, in), Coverage: file(3, in)}},
-		{"items", "holds 2 items", Result{Outcomes: fleetscore.Counts{"scored": 3}, Coverage: file(2, in)}},
+		{"items", "hold 2 items", Result{Outcomes: fleetscore.Counts{"scored": 3}, Coverage: file(2, in)}},
 		{"foreign", "other tasks", Result{Outcomes: fleetscore.Counts{"no_data": 3}, Coverage: file(3, fleetscore.AllShards)}},
 		{"odd", "outcome", Result{Outcomes: fleetscore.Counts{"great": 3}, Coverage: file(3, in)}},
 	} {
