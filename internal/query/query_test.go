@@ -52,7 +52,7 @@ func TestParseRefuses(t *testing.T) {
 		{"not grouped", sql(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
 		{"function", sql(columns+", STDEV(Value) AS S", group), "function STDEV is unknown"},
 		{"no name", sql("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
-		{"twice", sql(columns+", SUM(Value) AS Value", group), "there twice"},
+		{"twice", sql(columns+", SUM(Value) AS Value", group), "selected twice"},
 		{"renamed key", sql("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},
 		{"open text", sql(columns, "WHERE a = 'x "+group), "is not closed"},
 		{"constants", sql(columns, "WHERE 1 = 1 "+group), "two constants"},
