@@ -1,10 +1,10 @@
-// Package access decides who may do what at a server's doors: it knows the tokens,
-// the signed-in browsers and the user of this machine, holds the one table of all
-// routes and what each asks for, and bounds what strangers can cost.
+// Package access decides which requests a server accepts. It knows the tokens, the
+// signed-in browsers and the user of this machine, holds the table of all routes with
+// the role that each needs, and limits the load that unknown clients can cause.
 //
-// It answers no request itself but refusals: handlers are registered on a Mux,
-// which lets a request pass only after it was judged. What it doesn't do: it doesn't
-// listen, doesn't render pages, and doesn't know what the handlers do.
+// It answers only the requests that it refuses: handlers are registered on a Mux,
+// which passes a request on after checking it. The package doesn't listen, doesn't
+// render pages, and doesn't know what the handlers do.
 //
 // All methods are safe for concurrent use. Run owns the only goroutine.
 package access
@@ -22,10 +22,10 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
-// Config says how the doors stand.
+// Config says who has access.
 type Config struct {
-	Local          string // the secret of the user who runs the server; empty: there is none
-	Node           string // the secret of the nodes that the server starts; empty: there is none
+	Local          string // the secret of the user who runs the server; empty means none
+	Node           string // the secret of the nodes that the server starts; empty means none
 	Open           bool   // everybody who reaches the server is an administrator
 	Loopback       bool   // the server listens on this machine only: other host names are refused
 	Secure         bool   // the server speaks TLS: cookies are for TLS only
@@ -34,7 +34,7 @@ type Config struct {
 	MaxBlobBytes   int64  // of one file that a node writes; 0 means 8 GiB
 }
 
-// Tokens keeps tokens; package ledger does.
+// Tokens stores tokens; package ledger implements it.
 type Tokens interface {
 	Tokens(ctx context.Context) ([]ledger.Token, error)
 	PutToken(ctx context.Context, t ledger.Token) error
@@ -42,14 +42,14 @@ type Tokens interface {
 	TokensUsed(ctx context.Context, at map[string]time.Time) error
 }
 
-// Deps is what the doors work with.
+// Deps is what Doors works with.
 type Deps struct {
-	Tokens Tokens           // nil: there are none, and none can be made
+	Tokens Tokens           // nil means that there are no tokens and none can be created
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
 }
 
-// Doors knows who may do what.
+// Doors decides who may do what.
 type Doors struct {
 	cfg   Config
 	store Tokens
@@ -63,10 +63,10 @@ type Doors struct {
 
 	mu     sync.RWMutex // guards what follows
 	tokens map[string]*token
-	routes []string // all that were registered
+	routes []string // all registered routes
 }
 
-// Open builds the doors and reads the tokens there are.
+// Open builds Doors and reads the existing tokens.
 func Open(ctx context.Context, cfg Config, deps Deps) (*Doors, error) {
 	if cfg.Cookie == "" {
 		cfg.Cookie = "fleetscore"
@@ -97,15 +97,15 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Doors, error) {
 	return d, nil
 }
 
-// Caller is who asks.
+// Caller is the sender of a request.
 type Caller struct {
 	Role  fleetscore.Role
-	Name  string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody where the doors are open
-	token *token // nil for those without a token of their own
+	Name  string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
+	token *token // nil for callers without a token of the ledger
 }
 
-// The names of callers that show no token of the ledger. No token can have them, as
-// they hold spaces.
+// The names of callers that use no token of the ledger. No token can have such a
+// name, because the names contain spaces.
 const (
 	Local     = "local user"
 	Pool      = "local pool"
@@ -115,21 +115,22 @@ const (
 // callerKey is the key of a request's caller in its context.
 type callerKey struct{}
 
-// CallerOf is who asks, as the Mux found out; the zero Caller may do nothing.
+// CallerOf returns the caller that the Mux identified; the zero Caller may do
+// nothing.
 func CallerOf(ctx context.Context) Caller {
 	c, _ := ctx.Value(callerKey{}).(Caller)
 	return c
 }
 
-// nodeMark parts the name of a token from the rest of a node's name.
+// nodeMark separates the name of a token from the rest of a node's name.
 const nodeMark = "."
 
-// Own tells whether the caller showed a token of its own, one of the ledger's.
+// Own reports whether the caller used a token of the ledger.
 func (c Caller) Own() bool { return c.token != nil }
 
-// NodeName is the name for a new node of this caller: a node that shows a token of
-// its own has the token's name in front, so that no other token's holder can speak
-// for it.
+// NodeName is the name for a new node of this caller. The name of a node that uses a
+// token of the ledger begins with the token's name, so that no holder of another
+// token can act as this node.
 func (c Caller) NodeName(name string) string {
 	if c.token == nil {
 		return name
@@ -137,10 +138,10 @@ func (c Caller) NodeName(name string) string {
 	return NodeName(c.Name, name)
 }
 
-// NodeName is the name of a node that shows the token of that name.
+// NodeName is the name of a node that uses the token of that name.
 func NodeName(token, name string) string { return token + nodeMark + name }
 
-// Owns tells whether the caller may speak for the node of that name.
+// Owns reports whether the caller may act as the node of that name.
 func (c Caller) Owns(node fleetscore.NodeID) bool {
 	owner, _, marked := strings.Cut(string(node), nodeMark)
 	if c.token == nil {
@@ -149,7 +150,7 @@ func (c Caller) Owns(node fleetscore.NodeID) bool {
 	return c.Role == fleetscore.RoleNode && marked && owner == c.Name
 }
 
-// Refusal is why a request was not let in.
+// Refusal is the reason why a request was refused.
 type Refusal struct {
 	Status  int    // of HTTP
 	Op      string // what was checked
@@ -161,12 +162,12 @@ type Refusal struct {
 // Error is the message.
 func (r *Refusal) Error() string { return r.Message }
 
-// judge finds out who asks and whether that is enough for the route.
+// judge identifies the caller and checks whether its role is enough for the route.
 func (d *Doors) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) {
 	c, refusal := d.identify(r)
 	switch {
 	case need == Anyone:
-		return c, nil // a wrong token is no reason to hide what is public
+		return c, nil // public routes are served even with a wrong token
 	case refusal != nil:
 		return c, refusal
 	case need == Known || c.Role.May(need):
@@ -178,15 +179,15 @@ func (d *Doors) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) 
 	}
 	hint := "use a token of that role; an administrator creates one with: fleetscore token create " + string(need) + " NAME"
 	if need == fleetscore.RoleNode {
-		who, hint = "this is for nodes, and "+who, "nodes show the token in the file that FLEETSCORE_NODE_TOKEN_FILE names"
+		who, hint = "only nodes may do this, and "+who, "nodes use the token in the file that FLEETSCORE_NODE_TOKEN_FILE names"
 		return c, &Refusal{Status: http.StatusForbidden, Op: "check role", Subject: r.Method + " " + r.URL.Path, Message: who, Hint: hint}
 	}
 	return c, &Refusal{Status: http.StatusForbidden, Op: "check role", Subject: r.Method + " " + r.URL.Path,
 		Message: who + ", but this needs the role " + string(need), Hint: hint}
 }
 
-// identify finds out who asks: by a bearer token, else by a browser's cookie, else
-// because the doors are open.
+// identify finds the caller: by a bearer token, else by a browser's cookie, else
+// because the server is open to everybody.
 func (d *Doors) identify(r *http.Request) (Caller, *Refusal) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		text, ok := strings.CutPrefix(h, "Bearer ")
@@ -210,10 +211,10 @@ func (d *Doors) identify(r *http.Request) (Caller, *Refusal) {
 		Message: "no token was sent", Hint: tokenHint}
 }
 
-const tokenHint = "send a token as the header Authorization: Bearer TOKEN; commands of the user who runs the server find theirs by themselves, others name a file with --token-file"
+const tokenHint = "send a token as the header Authorization: Bearer TOKEN; commands of the user who runs the server find their token by themselves; other users name a file with --token-file"
 
-// wrong counts a wrong secret and says so; after too many of them in a short time
-// the answer is that, and the connection ends.
+// wrong counts a wrong secret and returns the refusal. After too many wrong secrets
+// in a short time the refusal says this, and the connection ends.
 func (d *Doors) wrong(r *http.Request, message string) *Refusal {
 	from := addressOf(r)
 	if d.guesses.count(from, d.now()) {
@@ -223,7 +224,7 @@ func (d *Doors) wrong(r *http.Request, message string) *Refusal {
 		d.log.Warn("many wrong tokens", "from", from, "path", r.URL.Path)
 	}
 	return &Refusal{Status: http.StatusTooManyRequests, Op: "authenticate", Subject: r.Method + " " + r.URL.Path,
-		Message: "too many wrong tokens came from this address", Hint: "wait a minute; a right token is always taken"}
+		Message: "too many wrong tokens came from this address", Hint: "wait a minute; a right token is always accepted"}
 }
 
 // byToken finds the caller of a token's text.
@@ -251,7 +252,7 @@ func (d *Doors) byToken(text string) (Caller, bool) {
 	return Caller{Role: t.Role, Name: t.Name, token: t}, true
 }
 
-// valid tells whether a caller that was let in before still would be.
+// valid reports whether a caller that was accepted before would still be accepted.
 func (d *Doors) valid(c Caller) bool {
 	if c.token == nil {
 		return true

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// clock is a time that tests move.
+// clock is a time that tests can change.
 type clock struct {
 	mu sync.Mutex
 	at time.Time
@@ -48,7 +48,7 @@ func doors(t *testing.T, cfg Config) *Doors {
 	return d
 }
 
-// world is doors over a ledger, with a mux of one route per role.
+// world is a Doors over a ledger, with a mux of one route per role.
 func world(t *testing.T, cfg Config) (*Doors, *Mux, *clock, ledger.Ledger) {
 	t.Helper()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
@@ -109,7 +109,7 @@ func create(t *testing.T, d *Doors, role fleetscore.Role, name string, expires t
 	return text
 }
 
-// TestTokensOpenTheirDoorsOnly: every role at every door; tokens survive a restart,
+// TestTokensOpenTheirDoorsOnly: every role at every route; tokens survive a restart,
 // are kept as hashes, end when they expire or are removed, and several of one role
 // work at once.
 func TestTokensOpenTheirDoorsOnly(t *testing.T) {
@@ -173,17 +173,17 @@ func TestTokensOpenTheirDoorsOnly(t *testing.T) {
 		return ask(m, routes[fleetscore.RoleViewer], "Authorization", "Bearer "+text).Code
 	}
 	if viewer(short) != http.StatusOK {
-		t.Error("a second viewer's token isn't taken")
+		t.Error("a second viewer's token isn't accepted")
 	}
 	c.add(time.Hour)
 	if viewer(short) != http.StatusUnauthorized {
-		t.Error("an expired token is taken")
+		t.Error("an expired token is accepted")
 	}
 	if err := d.Remove(t.Context(), "one-viewer"); err != nil {
 		t.Fatal(err)
 	}
 	if viewer(tokens[fleetscore.RoleViewer]) != http.StatusUnauthorized {
-		t.Error("a removed token is taken")
+		t.Error("a removed token is accepted")
 	}
 	for _, name := range []string{"", "a b", "a.b", strings.Repeat("x", 65), Local} {
 		if _, _, err := d.Create(t.Context(), fleetscore.RoleNode, name, time.Time{}); !fleetscore.Invalid.Is(err) {
@@ -198,8 +198,8 @@ func TestTokensOpenTheirDoorsOnly(t *testing.T) {
 	}
 }
 
-// TestLastUse: the last use is known at once, to the hour, and in the ledger after
-// the doors ended.
+// TestLastUse: the last use is known at once, to the hour, and is in the ledger after
+// Run ended.
 func TestLastUse(t *testing.T) {
 	t.Parallel()
 	d, m, c, l := world(t, Config{})
@@ -223,8 +223,8 @@ func TestLastUse(t *testing.T) {
 	}
 }
 
-// TestOwnNodesOnly: a token of nodes speaks for its own nodes, whose names no other
-// token's nodes can have.
+// TestOwnNodesOnly: a token of nodes is valid for its own nodes only, whose names no
+// other token's nodes can have.
 func TestOwnNodesOnly(t *testing.T) {
 	t.Parallel()
 	lab := Caller{Role: fleetscore.RoleNode, Name: "lab", token: &token{}}
@@ -247,8 +247,8 @@ func TestOwnNodesOnly(t *testing.T) {
 	}
 }
 
-// TestForeignPages: what a page of another site, or one that had its name point to
-// this machine, can ask for.
+// TestForeignPages: the requests that are accepted from a page of another site, or
+// from a page whose own name points to this machine.
 func TestForeignPages(t *testing.T) {
 	t.Parallel()
 	d, m, _, _ := world(t, Config{Local: "local", Loopback: true})
@@ -294,8 +294,8 @@ func TestForeignPages(t *testing.T) {
 	}
 }
 
-// TestSessionsEnd: after a time without use, after their whole life, when their
-// token ends, and by signing out.
+// TestSessionsEnd: sessions end after a time without use, at their greatest age, when
+// their token ends, and by signing out.
 func TestSessionsEnd(t *testing.T) {
 	t.Parallel()
 	d, m, c, _ := world(t, Config{})
@@ -325,7 +325,7 @@ func TestSessionsEnd(t *testing.T) {
 	}
 	c.add(sessionIdle)
 	if in(idle) {
-		t.Error("a session without use lives on")
+		t.Error("a session without use doesn't end")
 	}
 	busy := signIn()
 	for range int(sessionLife / time.Hour) {
@@ -340,7 +340,7 @@ func TestSessionsEnd(t *testing.T) {
 	r.Header.Set("Cookie", out)
 	d.SignOut(httptest.NewRecorder(), r)
 	if in(out) {
-		t.Error("a session that was signed out lives on")
+		t.Error("a session that was signed out doesn't end")
 	}
 	removed := signIn()
 	if err := d.Remove(t.Context(), "anna"); err != nil {
@@ -357,7 +357,7 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-// TestLinks: a link signs in once, in time, and with the rights of who made it.
+// TestLinks: a link signs in once, in time, and with the rights of its maker.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	d, m, c, _ := world(t, Config{})
@@ -403,8 +403,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestGuessing: wrong tokens cost little and get 429; memory is bounded; right ones
-// are taken; after a while the address is answered as before.
+// TestGuessing: wrong tokens need little work and get 429; memory is bounded; right
+// tokens are accepted; after a while the address is answered as before.
 func TestGuessing(t *testing.T) {
 	t.Parallel()
 	d, m, c, _ := world(t, Config{Local: "local"})

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// How slowly a body may arrive: it has bodyGrace, and as much longer as what it has
-// brought would take at slowest bytes a second. Who announces a body and sends
-// nothing loses the connection after bodyGrace.
+// How slowly a body may arrive: it has bodyGrace, and in addition the time that its
+// arrived bytes would take at slowest bytes a second. If a client announces a body
+// and sends nothing, the connection ends after bodyGrace.
 const (
 	bodyGrace = 30 * time.Second
 	slowest   = 16 << 10
 )
 
-// paced is a body that must arrive at a bearable speed.
+// paced is a body that must arrive at a minimum speed.
 type paced struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -23,7 +23,7 @@ type paced struct {
 	n       int64
 }
 
-// pace bounds size and slowness of a request's body.
+// pace limits the size and the time of arrival of a request's body.
 func pace(w http.ResponseWriter, r *http.Request, limit int64, grace time.Duration) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
@@ -34,7 +34,7 @@ func pace(w http.ResponseWriter, r *http.Request, limit int64, grace time.Durati
 }
 
 func (p *paced) extend() {
-	// Writers of tests know no deadlines.
+	// The writers that tests use don't support deadlines.
 	_ = p.control.SetReadDeadline(p.begun.Add(p.grace + time.Duration(float64(p.n)/slowest*float64(time.Second))))
 }
 
@@ -43,7 +43,7 @@ func (p *paced) Read(b []byte) (int, error) {
 	p.n += int64(n)
 	switch {
 	case err == io.EOF:
-		_ = p.control.SetReadDeadline(time.Time{}) // it would end a handler that waits for something
+		_ = p.control.SetReadDeadline(time.Time{}) // the deadline would end a handler that waits for something
 	case err == nil:
 		p.extend()
 	}

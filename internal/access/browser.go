@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// checkHost refuses requests to a loopback listener that carry a foreign host name:
-// the sign of a page that had its own name point to this machine (DNS rebinding).
+// checkHost refuses requests to a loopback listener that carry another host name.
+// This is the sign of a page whose own name points to this machine (DNS rebinding).
 func (d *Doors) checkHost(r *http.Request) *Refusal {
 	if !d.cfg.Loopback || isLoopback(r.Host) {
 		return nil
@@ -30,8 +30,8 @@ func isLoopback(hostport string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// foreign finds requests that a page of another site made and that are meant to
-// change something. Programs send none of the headers that browsers do.
+// foreign finds requests that a page of another site made and that change something.
+// Programs don't send the headers that browsers send.
 var foreign = http.NewCrossOriginProtection()
 
 func checkOrigin(r *http.Request) *Refusal {
@@ -46,8 +46,9 @@ func foreignPage(r *http.Request) *Refusal {
 		Message: "a page of another site asked for a change", Hint: "send it from this server's own pages, or by a program with a token"}
 }
 
-// sameOrigin asks more of requests that a cookie lets in, as browsers send cookies
-// by themselves: what changes something must say that a page of ours sent it.
+// sameOrigin checks requests with a cookie more strictly, because browsers send
+// cookies by themselves: a request that changes something must say that a page of
+// this server sent it.
 func sameOrigin(r *http.Request) *Refusal {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil
@@ -61,8 +62,8 @@ func sameOrigin(r *http.Request) *Refusal {
 	return foreignPage(r)
 }
 
-// harden sets the headers that keep a browser from doing anything with an answer
-// but show it. Handlers of pages loosen the policy for what they need.
+// harden sets the headers that allow a browser only to show an answer. Handlers of
+// pages allow more where they need it.
 func harden(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")

@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// Conns bounds how many connections are open at once, so that strangers can't use
-// up the process's file descriptors. When there are too many, the connection that
-// has been without a request of somebody known for longest ends; those that serve
-// one are never ended for it.
+// Conns bounds how many connections are open at once, so that unknown clients can't
+// use up the process's file descriptors. When there are too many, the connection is
+// closed whose last request of a known caller is the longest ago. Connections that
+// serve such a request are never closed for this.
 type Conns struct {
 	most int
 
 	mu   sync.Mutex // guards what follows
 	all  int
-	idle list.List // of *conn, those without a request of somebody known; the longest first
+	idle list.List // of *conn, those that serve no known caller; the longest idle first
 }
 
 // NewConns bounds connections to most.
@@ -40,7 +40,7 @@ func (l *boundListener) Accept() (net.Conn, error) {
 		if b := l.conns.admit(c); b != nil {
 			return b, nil
 		}
-		c.Close() // all that are open serve somebody known
+		c.Close() // all open connections serve known callers
 	}
 }
 
@@ -48,8 +48,8 @@ func (l *boundListener) Accept() (net.Conn, error) {
 type conn struct {
 	net.Conn
 	of     *Conns
-	place  *list.Element // in idle; nil while it serves somebody known
-	busy   int           // requests of somebody known
+	place  *list.Element // in idle; nil while the connection serves a known caller
+	busy   int           // running requests of known callers
 	closed bool
 }
 
@@ -71,7 +71,7 @@ func (c *Conns) admit(raw net.Conn) *conn {
 	n.place = c.idle.PushBack(n)
 	c.mu.Unlock()
 	if out != nil {
-		out.Conn.Close() // its server notices
+		out.Conn.Close() // the server that reads from it notices this
 	}
 	return n
 }
@@ -111,7 +111,8 @@ func (c *Conns) Context(ctx context.Context, raw net.Conn) context.Context {
 	return ctx
 }
 
-// hold keeps the connection of a request open while it serves somebody known.
+// hold keeps the connection of a request open while the request of a known caller is
+// served.
 func hold(ctx context.Context) (release func()) {
 	n, ok := ctx.Value(connKey{}).(*conn)
 	if !ok {

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Bounds of guessing. A right token is taken however many wrong ones came before
-// it, so that nobody can lock others out; that is safe because a token holds 256
-// random bits. What is bounded is what guessing costs the server: after maxGuesses
-// an address gets short answers, and every further guess needs a new connection.
+// Limits of guessing. A right token is accepted even after many wrong ones, so that
+// nobody can lock others out; this is safe because a token holds 256 random bits. The
+// limits bound the server's work: after maxGuesses an address gets short answers, and
+// every further guess needs a new connection.
 const (
 	maxGuesses   = 20
 	guessWindow  = time.Minute
-	maxAddresses = 1024 // that are counted apart; all others share one counter
+	maxAddresses = 1024 // addresses with a counter of their own; all others share one counter
 )
 
 // guesses counts wrong secrets by address. The zero value is ready for use.
@@ -39,7 +39,7 @@ func (w *window) add(now time.Time) int {
 	return w.n
 }
 
-// count counts a wrong secret; false: there were too many.
+// count counts a wrong secret; false means that there were too many.
 func (g *guesses) count(from netip.Prefix, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -65,7 +65,7 @@ func (g *guesses) count(from netip.Prefix, now time.Time) bool {
 	return w.add(now) <= maxGuesses
 }
 
-// tell tells whether it is time to write to the log again: once a minute at most.
+// tell reports whether it is time to write to the log again: at most once a minute.
 func (g *guesses) tell(now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -76,8 +76,8 @@ func (g *guesses) tell(now time.Time) bool {
 	return true
 }
 
-// addressOf is where a request comes from: an address of IPv4, or the network that
-// one customer of IPv6 has.
+// addressOf returns the origin of a request: an IPv4 address, or the IPv6 network of
+// one customer.
 func addressOf(r *http.Request) netip.Prefix {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -91,6 +91,6 @@ func addressOf(r *http.Request) netip.Prefix {
 	if ip = ip.Unmap(); ip.Is6() {
 		bits = 64
 	}
-	p, _ := ip.WithZone("").Prefix(bits) // the length fits the kind of address
+	p, _ := ip.WithZone("").Prefix(bits) // the length is valid for this kind of address, so there is no error
 	return p
 }

@@ -8,19 +8,19 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// What a route asks for besides the roles: nothing, or any token at all.
+// What a route needs if it needs no particular role: nothing, or any valid token.
 const (
 	Anyone fleetscore.Role = "anyone"
 	Known  fleetscore.Role = "any token"
 )
 
-// Route is what one route asks for.
+// Route says what one route needs.
 type Route struct {
 	Need fleetscore.Role // the least role
 	Body int64           // the largest body in bytes, or one of the values below
 }
 
-// Bodies whose bound is set elsewhere.
+// Bodies whose limit is set elsewhere.
 const (
 	bodyUpload  = -1 // Config.MaxUploadBytes
 	bodyBlob    = -2 // Config.MaxBlobBytes
@@ -34,8 +34,8 @@ const (
 	nodeBody  = 16 << 20 // a log chunk, or the result of a task with its list of files
 )
 
-// Table says of every route of the server what it asks for. A route without an
-// entry can't be registered. docs/security.md shows it to people.
+// Table says what every route of the server needs. A route without an entry can't be
+// registered. docs/security.md shows the table.
 var Table = map[string]Route{
 	"GET /api/v1/health":            {Anyone, noBody}, // details for viewers only
 	"GET /api/v1/openapi.json":      {Anyone, noBody},
@@ -90,7 +90,7 @@ var Table = map[string]Route{
 	"PUT /api/v1/leases/{id}/blobs/{name...}": {fleetscore.RoleNode, bodyBlob},
 
 	"GET /metrics":            {fleetscore.RoleViewer, noBody},
-	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs in
+	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs the browser in
 	"GET /jobs/{id}":          {fleetscore.RoleViewer, noBody},
 	"GET /sensors/{pipeline}": {fleetscore.RoleViewer, noBody},
 	"GET /style.css":          {Anyone, noBody},
@@ -100,11 +100,11 @@ var Table = map[string]Route{
 	"/":                       {fleetscore.RoleViewer, noBody}, // any other page: not found
 }
 
-// Deny answers a request that isn't let in.
+// Deny answers a request that is refused.
 type Deny func(w http.ResponseWriter, r *http.Request, why *Refusal)
 
-// Mux lets requests through to the handlers that may have them. Build it with
-// Doors.NewMux, register everything, look at Err, and then serve.
+// Mux passes accepted requests on to the handlers. Build it with Doors.NewMux,
+// register all handlers, check Err, and then serve.
 type Mux struct {
 	doors  *Doors
 	deny   Deny
@@ -130,7 +130,7 @@ func (m *Mux) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Reque
 func (m *Mux) Handle(pattern string, h http.Handler) {
 	route, ok := Table[pattern]
 	if !ok {
-		m.err = fleetscore.Errorf(fleetscore.Internal, "register route", pattern, "it has no entry in the table of package access")
+		m.err = fleetscore.Errorf(fleetscore.Internal, "register route", pattern, "the route has no entry in the table of package access")
 		return
 	}
 	switch route.Body {
@@ -148,7 +148,7 @@ func (m *Mux) Handle(pattern string, h http.Handler) {
 // Mount hands all paths below a prefix to a handler that is behind a Mux of its own.
 func (m *Mux) Mount(prefix string, guarded http.Handler) { m.routes.Handle(prefix, guarded) }
 
-// guard lets those requests through that the route may have.
+// guard passes on the requests that the route accepts.
 func (m *Mux) guard(route Route, h http.Handler) http.Handler {
 	d := m.doors
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -172,8 +172,8 @@ func (m *Mux) guard(route Route, h http.Handler) http.Handler {
 	})
 }
 
-// discardGrace is for the rest of a body that nobody reads: the connection can
-// serve again only after it.
+// discardGrace is the time to discard the rest of a body that no handler reads. Only
+// after that can the connection serve another request.
 const discardGrace = time.Second
 
 // ServeHTTP answers a request, or refuses it.

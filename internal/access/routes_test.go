@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of routes into docs/security.md")
 
-// TestDocumentedRoutes: docs/security.md shows the table as it is.
+// TestDocumentedRoutes: docs/security.md shows the current table.
 func TestDocumentedRoutes(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(testkit.Root(t), "docs", "security.md")
@@ -81,7 +81,7 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// TestUnlistedRoute: a route without an entry isn't served, and building says so.
+// TestUnlistedRoute: a route without an entry isn't served, and Err reports it.
 func TestUnlistedRoute(t *testing.T) {
 	t.Parallel()
 	d := doors(t, Config{Open: true})

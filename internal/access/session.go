@@ -8,12 +8,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// How long things of browsers live, and how many there may be at once.
+// How long sessions and links live, and how many there may be at once.
 const (
 	codeLife     = 15 * time.Minute   // of a sign-in link: it works once, within this time
-	sessionIdle  = 12 * time.Hour     // a session that isn't used for so long ends
+	sessionIdle  = 12 * time.Hour     // a session that isn't used for this long ends
 	sessionLife  = 7 * 24 * time.Hour // a session ends after this, however much it is used
-	maxSessions  = 1000               // the one that is idle longest ends when there is one more
+	maxSessions  = 1000               // if there are more, the session that is idle for the longest time ends
 	maxCodes     = 100                // the same for links
 	secretLength = 43                 // of Secret
 )
@@ -23,18 +23,18 @@ const (
 type sessions struct {
 	mu    sync.Mutex // guards what follows
 	open  map[sum]*session
-	codes map[sum]*session // what a link's code becomes
+	codes map[sum]*session // the session that a link's code starts
 }
 
-// session is a browser that is signed in, or may become so by a link.
+// session is a browser that is signed in, or that a link can sign in.
 type session struct {
 	caller Caller
 	begun  time.Time
 	seen   time.Time
 }
 
-// put adds an entry to a bounded map; the one that wasn't seen for longest makes
-// room.
+// put adds an entry to a bounded map. If the map is full, the entry that was seen the
+// longest ago is removed.
 func put(m map[sum]*session, most int, key sum, s *session) {
 	if len(m) >= most {
 		var oldest sum
@@ -68,7 +68,7 @@ func (d *Doors) Link(c Caller) (code string, expires time.Time) {
 	return code, now.Add(codeLife).UTC()
 }
 
-// LocalLink makes the code of a link that signs the browser of the user in who runs
+// LocalLink makes the code of a link that signs in the browser of the user who runs
 // the server.
 func (d *Doors) LocalLink() string {
 	code, _ := d.Link(Caller{Role: fleetscore.RoleAdministrator, Name: Local})
@@ -114,7 +114,7 @@ func (d *Doors) SignIn(w http.ResponseWriter, r *http.Request, text string) *Ref
 		return refusal
 	case !c.Role.May(fleetscore.RoleViewer):
 		return &Refusal{Status: http.StatusForbidden, Op: "sign in", Message: "a token of the role " + string(c.Role) + " can't read pages",
-			Hint: "use one of the role viewer, operator or administrator"}
+			Hint: "use a token of the role viewer, operator or administrator"}
 	}
 	d.begin(w, c)
 	return nil

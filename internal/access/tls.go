@@ -26,11 +26,11 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// Certificate is what a server shows to prove that it is the one it claims to be. It
-// follows its files: when they change, connections made from then on see the change.
+// Certificate is a server's certificate with its key. When its files change, later
+// connections use the new content.
 type Certificate struct {
 	certFile, keyFile string
-	CAFile            string // what clients of this machine trust it by
+	CAFile            string // the file by which clients of this machine trust the certificate
 	log               *slog.Logger
 	now               func() time.Time
 
@@ -40,8 +40,8 @@ type Certificate struct {
 	looked time.Time
 }
 
-// OpenCertificate reads a certificate, with what leads to its authority, and its key
-// from two files in PEM.
+// OpenCertificate reads a certificate with its chain, and its key, from two files in
+// PEM.
 func OpenCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, error) {
 	var err error
 	for _, f := range []*string{&certFile, &keyFile} {
@@ -65,13 +65,13 @@ func (c *Certificate) load() error {
 	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fleetscore.Errorf(fleetscore.Invalid, "read certificate", c.certFile, "%w", err).
-			WithHint("--tls-cert names the certificate and those that lead to its authority, --tls-key its key, both in PEM")
+			WithHint("--tls-cert names a file with the certificate and its chain, --tls-key a file with its key, both in PEM")
 	}
 	c.cert, c.state = &cert, state
 	return nil
 }
 
-// fileState tells contents apart without reading them.
+// fileState identifies contents without reading them.
 func fileState(name string) string {
 	st, err := os.Stat(name)
 	if err != nil {
@@ -80,11 +80,12 @@ func fileState(name string) string {
 	return st.ModTime().String() + "/" + big.NewInt(st.Size()).String() + ";"
 }
 
-// lookEvery is how often the files are looked at, at most.
+// lookEvery is the least time between two checks of the files.
 const lookEvery = time.Second
 
-// current is the certificate as the files have it now. Files that can't be read,
-// such as those that are just being replaced, leave what was.
+// current returns the certificate of the files as they are now. If the files can't be
+// read, for example because they are being replaced, the last certificate stays in
+// use.
 func (c *Certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +93,7 @@ func (c *Certificate) current() *tls.Certificate {
 		c.looked = now
 		before := c.cert
 		if err := c.load(); err != nil {
-			c.log.Error("the changed certificate can't be used; the one before stays", "error", err)
+			c.log.Error("the changed certificate can't be used; the old one stays in use", "error", err)
 		} else if c.cert != before {
 			c.log.Info("the certificate changed", "file", c.certFile, "until", c.cert.Leaf.NotAfter)
 		}
@@ -100,8 +101,8 @@ func (c *Certificate) current() *tls.Certificate {
 	return c.cert
 }
 
-// Config is how a server speaks TLS. It speaks HTTP/1.1 only, so that the bounds of
-// connections and bodies hold for each request.
+// Config is how a server speaks TLS. It speaks HTTP/1.1 only, so that the limits of
+// connections and bodies apply to each request.
 func (c *Certificate) Config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil }}
@@ -118,8 +119,8 @@ func (c *Certificate) Fingerprint() string {
 	return strings.Join(parts, ":")
 }
 
-// NameFor is the name by which a client must ask for the server when it reaches it
-// at host; empty if that is host itself.
+// NameFor is the name that a client which connects to host must expect in the
+// certificate; empty if this is host itself.
 func (c *Certificate) NameFor(host string) string {
 	leaf := c.current().Leaf
 	switch {
@@ -134,23 +135,24 @@ func (c *Certificate) NameFor(host string) string {
 }
 
 // The files of a certificate that the server made itself. The authority's key is
-// thrown away as soon as it has signed: nobody can sign another one with it.
+// deleted as soon as it has signed, so that nobody can sign another certificate with
+// it.
 const (
 	selfCA   = "tls-ca.pem"
 	selfCert = "tls-cert.pem"
 	selfKey  = "tls-key.pem"
 )
 
-// How long a certificate of our own is good for, as long as browsers allow, and how
-// long before its end another is made.
+// How long a certificate that the server made is valid (the longest time that
+// browsers allow), and how long before its end a new one is made.
 const (
 	selfLife  = 825 * 24 * time.Hour
 	selfRenew = 30 * 24 * time.Hour
 )
 
-// SelfSigned opens the certificate that the server made itself in a folder, and
-// makes it if there is none or it soon ends. It is for this machine by all of its
-// names and addresses, and for host.
+// SelfSigned opens the certificate that the server made itself in a folder, and makes
+// it if there is none or it ends soon. It is valid for all names and addresses of
+// this machine, and for host.
 func SelfSigned(dir, host string, log *slog.Logger) (*Certificate, error) {
 	cert, key := filepath.Join(dir, selfCert), filepath.Join(dir, selfKey)
 	c, err := OpenCertificate(cert, key, log)
@@ -166,8 +168,8 @@ func SelfSigned(dir, host string, log *slog.Logger) (*Certificate, error) {
 		}
 	}
 	if host != "" && c.cert.Leaf.VerifyHostname(host) != nil {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "read certificate", cert, "it isn't for %s", host).
-			WithHint("remove it, so that another is made; clients on other machines then need the new %s", selfCA)
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "read certificate", cert, "the certificate isn't valid for %s", host).
+			WithHint("remove the file, so that the server makes a new certificate; clients on other machines then need the new %s", selfCA)
 	}
 	c.CAFile = filepath.Join(dir, selfCA)
 	return c, nil

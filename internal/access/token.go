@@ -17,12 +17,12 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
-// sum is the SHA-256 of a secret. A plain hash is enough, as every secret holds 256
-// random bits: there is nothing to guess that a slow hash would make slower.
+// sum is the SHA-256 of a secret. A plain hash is enough, because every secret has
+// 256 random bits: guessing isn't possible, so a slow hash isn't needed.
 type sum [sha256.Size]byte
 
 func sumOf(secret string) sum {
-	var buf [128]byte // so that hashing a token of ours needs no memory of its own
+	var buf [128]byte // so that hashing a token allocates no memory
 	return sha256.Sum256(append(buf[:0], secret...))
 }
 
@@ -30,7 +30,7 @@ func sumOf(secret string) sum {
 func (s sum) equal(other sum) bool { return subtle.ConstantTimeCompare(s[:], other[:]) == 1 }
 
 // tokenStart begins the text of every token, so that programs that search texts for
-// secrets know it.
+// secrets can recognise tokens.
 const tokenStart = "fst_"
 
 // Secret is a text of 256 random bits.
@@ -76,7 +76,7 @@ func (t *token) use(now time.Time) {
 
 func (t *token) expired(now time.Time) bool { return !t.Expires.IsZero() && !now.Before(t.Expires) }
 
-// state is the token as it is now.
+// state is the token's current state.
 func (t *token) state() ledger.Token {
 	out := t.Token
 	if h := t.used.Load(); h != 0 {
@@ -88,15 +88,15 @@ func (t *token) state() ledger.Token {
 // maxName bounds the name of a token.
 const maxName = 64
 
-// Create makes a token. Its text is returned once and kept nowhere. A token that
-// expires never has the zero time. Kind Conflict if there is one of that name.
+// Create makes a token. Its text is returned once and not stored. The zero time means
+// that the token never expires. Kind Conflict if a token of that name exists.
 func (d *Doors) Create(ctx context.Context, role fleetscore.Role, name string, expires time.Time) (ledger.Token, string, error) {
 	const op = "create token"
 	if d.store == nil {
 		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "this server keeps no tokens")
 	}
 	if !slices.Contains(fleetscore.Roles, role) {
-		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "there is no role %q", role).
+		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the role %q is unknown", role).
 			WithHint("the roles are device, viewer, operator, administrator and node")
 	}
 	ok := name != "" && len(name) <= maxName
@@ -104,11 +104,11 @@ func (d *Doors) Create(ctx context.Context, role fleetscore.Role, name string, e
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
 	}
 	if !ok {
-		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the name isn't 1 to %d letters, digits, - and _", maxName)
+		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the name must have 1 to %d letters, digits, - and _", maxName)
 	}
 	now := d.now().UTC()
 	if !expires.IsZero() && !expires.After(now) {
-		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "it would have expired at %s already", expires.UTC().Format(time.RFC3339))
+		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the time of expiry, %s, is in the past", expires.UTC().Format(time.RFC3339))
 	}
 	id := strings.ToLower(rand.Text()[:12])
 	text := tokenStart + id + "_" + Secret()
@@ -122,7 +122,7 @@ func (d *Doors) Create(ctx context.Context, role fleetscore.Role, name string, e
 	return t, text, nil
 }
 
-// List are all tokens, by name.
+// List returns all tokens, by name.
 func (d *Doors) List() []ledger.Token {
 	d.mu.RLock()
 	all := slices.Collect(maps.Values(d.tokens))
@@ -169,8 +169,8 @@ func (d *Doors) Run(ctx context.Context) error {
 	}
 }
 
-// note writes the uses that the ledger doesn't know. A failure costs nothing but
-// the time of the last use, so it is logged and tried again.
+// note writes the uses that the ledger doesn't know. After a failure only the time of
+// the last use is missing, so the failure is logged and the write is tried again.
 func (d *Doors) note(ctx context.Context) {
 	if d.store == nil {
 		return

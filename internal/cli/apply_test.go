@@ -81,8 +81,8 @@ func TestWarningsOfCommands(t *testing.T) {
 		apply bool // only apply can know
 	}{
 		{[]string{"dataset: readings", "dataset: nowhere"}, "no query writes the dataset nowhere", false},
-		{[]string{"cut: 1s", "cut: 10m", "label: N,", `label: N, schedule: {cron: "* * * * *"},`}, "readings is complete in steps of 10m0s only", false},
-		{[]string{"  anomalies: {", "  renamed: {"}, "pipelines.anomalies is no more, and renamed looks like it under another name", true},
+		{[]string{"cut: 1s", "cut: 10m", "label: N,", `label: N, schedule: {cron: "* * * * *"},`}, "readings becomes complete only in steps of 10m0s", false},
+		{[]string{"  anomalies: {", "  renamed: {"}, "pipelines.anomalies is gone, and renamed scores the same dataset with the same fleet", true},
 	} {
 		file := filepath.Join(t.TempDir(), "fleet.yaml")
 		if err := os.WriteFile(file, []byte(strings.NewReplacer(tt.pairs...).Replace(text)), 0o600); err != nil {

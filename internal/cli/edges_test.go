@@ -67,7 +67,7 @@ func TestEdges(t *testing.T) {
 		{"POST", "/api/v1/jobs", `{"pipeline":"none"}`, []string{"Content-Type", "application/json"}, 404, "there is no such pipeline"},
 		{"POST", "/api/v1/jobs", `{"pipeline":"anomalies"}`, []string{"Content-Type", "application/json", "Sec-Fetch-Site", "cross-site"}, 403, "another site"},
 		{"GET", "/", "", []string{"Host", "evil.example"}, 421, "doesn't answer under another name"},
-		{"POST", "/api/v1/nodes", `{"node":"x","pool":"cpu","slots":1}`, []string{"Content-Type", "application/json"}, 403, "this is for nodes"},
+		{"POST", "/api/v1/nodes", `{"node":"x","pool":"cpu","slots":1}`, []string{"Content-Type", "application/json"}, 403, "only nodes may do this"},
 		{"POST", "/api/v1/leases/x/complete", `{}`, []string{"Content-Type", "application/json", "Authorization", "Bearer guess"}, 401, "the token is wrong"},
 		{"POST", "/api/v1/hubs/hub/messages", `{"TS":"2026-11-23T10:00:00Z","Device":"1","Tag":"x"}` + "\nnonsense\n", []string{"Content-Type", ndjson}, 400, `"line":2`},
 		{"POST", "/api/v1/hubs/other/messages", "{}", []string{"Content-Type", ndjson}, 404, "no hub"},

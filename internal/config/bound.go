@@ -8,19 +8,19 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The YAML parser needs memory and time that grow with the square of how deep a
-// text is nested: 60 KB of brackets take 1.4 GB. So the text is looked at before
-// it is parsed, and what no configuration needs is refused.
+// The YAML parser's memory and time grow with the square of the depth of nesting: 60
+// KB of brackets take 1.4 GB. So the text is checked before it is parsed, and nesting
+// that no configuration needs is refused.
 const (
 	maxNesting    = 32     // deepest level of a mapping or list; a fleet.yaml has 6
 	maxEntries    = 2000   // of a mapping or list
 	maxIndicators = 40_000 // characters that begin a token of YAML
 	maxProblems   = 100    // reported of one file
-	maxShown      = 80     // bytes of a text that a message repeats
+	maxShown      = 80     // bytes of the file's text that a message shows
 )
 
-// bound gives the line and the reason where a text is out of bounds, or an empty
-// reason. It takes memory for the tokens alone, some 300 bytes for each.
+// bound returns the line and the reason if a text exceeds a limit, otherwise an empty
+// reason. It needs memory for the tokens only, about 300 bytes for each.
 func bound(text []byte) (line int, why string) {
 	indicators := 0
 	for _, c := range text {
@@ -46,12 +46,12 @@ type bounds struct {
 	columns []int // where the open levels outside of them begin
 	entries []int // lines of each
 	line    int   // of the token before
-	inLine  int   // what nests in the line so far
+	inLine  int   // levels that began in the line so far
 	before  token.Type
 }
 
 func (b *bounds) add(t *token.Token) (why string) {
-	const deep = "lists and mappings are nested more than 32 deep; a fleet.yaml has 6 levels"
+	const deep = "lists and mappings are nested more than 32 levels deep; a fleet.yaml has 6 levels"
 	before := b.before
 	b.before = t.Type
 	if t.Position.Line != b.line {
@@ -85,7 +85,7 @@ func (b *bounds) add(t *token.Token) (why string) {
 		}
 	case token.CollectEntryType:
 		if before == token.CollectEntryType || before == token.SequenceStartType || before == token.MappingStartType {
-			return "there is a comma without a value before it"
+			return "a comma has no value before it"
 		}
 		b.inLine = 0
 	}
@@ -95,7 +95,7 @@ func (b *bounds) add(t *token.Token) (why string) {
 	return ""
 }
 
-// shown cuts what a message repeats of a file.
+// shown shortens a text of the file for a message.
 func shown(s string) string {
 	if len(s) <= maxShown {
 		return s

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// allocated is how many bytes f allocates in all.
+// allocated returns how many bytes f allocates in total.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -16,9 +16,9 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// TestHostileYAML: a text of at most MaxBytes can't make the parser take memory out
-// of proportion, however it is nested, and is refused with a line. It runs alone,
-// as it measures allocations.
+// TestHostileYAML: a text of at most MaxBytes can't make the parser use too much
+// memory, however it is nested, and is refused with a line. The test runs alone
+// because it measures allocations.
 func TestHostileYAML(t *testing.T) {
 	stairs := func(n int) string {
 		var b strings.Builder
@@ -89,8 +89,7 @@ func TestHostileYAML(t *testing.T) {
 	}
 }
 
-// TestNestingAllowed: what a configuration needs is not refused, however it is
-// laid out.
+// TestNestingAllowed: nesting that a configuration needs is accepted in every layout.
 func TestNestingAllowed(t *testing.T) {
 	t.Parallel()
 	flow := `{fleets: {a: {path: models/a, model: "m_{D}", sensors: s.csv, defaults: [{when: {D: "a*"}, model: x}, {when: {D: "b*"}, model: y}]}}, hub: {key: [D]}}`

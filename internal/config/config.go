@@ -1,10 +1,10 @@
-// Package config reads fleet.yaml: text in, a judged fleetscore.Config out.
+// Package config reads the text of a fleet.yaml and returns a checked
+// fleetscore.Config.
 //
-// Every problem is reported at once, each with its line: unknown keys, values of
-// a wrong form, queries and cron expressions that don't parse, names that refer
-// to nothing. Defaults are filled, so that the rest of the system never asks
-// what a zero means. It opens no files; all functions are safe for concurrent
-// use.
+// Every problem is reported at once, each with its line: unknown keys, values of a
+// wrong form, queries and cron expressions that don't parse, names that refer to
+// nothing. Defaults are filled in, so that the rest of the system needn't know what a
+// zero means. It opens no files; all functions are safe for concurrent use.
 package config
 
 import (
@@ -35,11 +35,11 @@ const MaxBytes = 1 << 20
 
 // Problem is one thing wrong with a file.
 type Problem struct {
-	Line int    // 1-based; 0 if the file as a whole is meant
+	Line int    // 1-based; 0 means the whole file
 	Text string // what is wrong and what to do
 }
 
-// Problems is the error of Parse: all that is wrong, in line order.
+// Problems is the error of Parse: all problems, in the order of lines.
 type Problems struct {
 	Name string
 	List []Problem
@@ -58,9 +58,9 @@ func (p *Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Parse reads and judges a fleet.yaml. The name stands in messages; when it is
-// an absolute path, fleet paths that start with "./" or "../" are taken as
-// relative to its folder.
+// Parse reads and checks a fleet.yaml. The name is used in messages; when it is an
+// absolute path, fleet paths that start with "./" or "../" are taken as relative to
+// its folder.
 func Parse(name string, text []byte) (fleetscore.Config, error) {
 	r := &reader{lines: map[string]int{}}
 	var cfg fleetscore.Config
@@ -72,7 +72,7 @@ func Parse(name string, text []byte) (fleetscore.Config, error) {
 	if len(r.problems) > 0 {
 		slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
 		if n := len(r.problems); n > maxProblems {
-			r.problems = append(r.problems[:maxProblems:maxProblems], Problem{Text: fmt.Sprintf("and %d problems more", n-maxProblems)})
+			r.problems = append(r.problems[:maxProblems:maxProblems], Problem{Text: fmt.Sprintf("and %d more problems", n-maxProblems)})
 		}
 		return fleetscore.Config{}, &fleetscore.Error{Kind: fleetscore.Invalid,
 			Err: &Problems{Name: filepath.Base(name), List: r.problems}}
@@ -106,7 +106,7 @@ func (r *reader) read(text []byte, cfg *fleetscore.Config) {
 			continue
 		}
 		if body != nil {
-			r.problemf(d.Body.GetToken().Position.Line, "a second YAML document; put everything into one")
+			r.problemf(d.Body.GetToken().Position.Line, "the file has a second YAML document; put everything into one document")
 			return
 		}
 		body = d.Body
@@ -173,7 +173,7 @@ func defPercent(p **fleetscore.Percent, d fleetscore.Percent) {
 
 var goodName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
-// judge reports what is well formed but makes no sense.
+// judge reports settings that are well formed but make no sense.
 func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, part := range []struct {
 		path  string
@@ -181,7 +181,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	}{{"queries", keys(c.Queries)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"pipelines", keys(c.Pipelines)}} {
 		for _, n := range part.names {
 			if !goodName.MatchString(n) {
-				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and hold only a-z, 0-9, - and _ (at most 63), as it becomes part of file names", n)
+				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and have only a-z, 0-9, - and _ (at most 63), because it becomes part of file names", n)
 			}
 		}
 	}
@@ -212,7 +212,7 @@ func (r *reader) judgeStore(c *fleetscore.Config, base string, haveBase bool) {
 		return
 	}
 	if !haveBase {
-		r.at("store", "%s is relative to fleet.yaml, whose folder isn't known here; give an absolute path", c.Store)
+		r.at("store", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c.Store)
 		return
 	}
 	c.Store = filepath.Join(base, c.Store)
@@ -221,18 +221,18 @@ func (r *reader) judgeStore(c *fleetscore.Config, base string, haveBase bool) {
 func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	for i, k := range h.Key {
 		if k == "" || slices.Contains(h.Key[:i], k) || k == h.Time {
-			r.at("hub.key", "key columns must be different from each other and from the time column; %q isn't", k)
+			r.at("hub.key", "key columns must differ from each other and from the time column; %q doesn't", k)
 		}
 	}
 	if h.Partitions < 1 || h.Partitions > fleetscore.Shards {
-		r.at("hub.partitions", "%d partitions; from 1 to %d are possible", h.Partitions, fleetscore.Shards)
+		r.at("hub.partitions", "%d partitions are not possible; write 1 to %d", h.Partitions, fleetscore.Shards)
 	}
 	for _, d := range []struct {
 		name string
 		v    fleetscore.Duration
 	}{{"retention", h.Retention}, {"disorder", h.Disorder}, {"idle_after", h.IdleAfter}} {
 		if d.v < 0 {
-			r.at("hub."+d.name, "%s is negative", d.v)
+			r.at("hub."+d.name, "%s is negative; write 0 or more", d.v)
 		}
 	}
 	if h.BacklogMB < 0 {
@@ -252,10 +252,10 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 			continue
 		}
 		if !goodName.MatchString(plan.Into) {
-			r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and hold only a-z, 0-9, - and _", plan.Into)
+			r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and have only a-z, 0-9, - and _", plan.Into)
 		}
 		if _, twice := columns[plan.Into]; twice {
-			r.at(path, "INTO %s: another query writes into that dataset already", plan.Into)
+			r.at(path, "INTO %s: another query already writes into that dataset", plan.Into)
 		}
 		if plan.From != "hub" {
 			r.at(path, "FROM %s: readings come from the hub; write FROM hub", plan.From)
@@ -292,15 +292,16 @@ func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string
 	case f.Path == "":
 		r.at(path, "path is missing: a folder of the store such as models/%s, or a folder of this machine such as ./models", name)
 	case local && !haveBase:
-		r.at(path+".path", "%s is relative to fleet.yaml, whose folder isn't known here; give an absolute path or a folder of the store", f.Path)
+		r.at(path+".path", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path or a folder of the store", f.Path)
 	case local:
 		f.Path = filepath.Join(base, f.Path)
 	case !filepath.IsAbs(f.Path) && !strings.HasPrefix(f.Path, "models/"):
-		r.at(path+".path", "%s: models lie in the store's area models/; write models/%s, or ./%s for a folder beside fleet.yaml", f.Path, name, f.Path)
+		r.at(path+".path", "%s: models must be in the store's area models/; write models/%s, or ./%s for a folder beside fleet.yaml", f.Path, name, f.Path)
 	}
 }
 
-// judgeMembers judges which sensors a fleet has and how their models are found.
+// judgeMembers checks the settings of a fleet's sensors and of how their models are
+// found.
 func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []string) {
 	if _, err := fleet.SpecOf("", *f, key); err != nil {
 		r.at(path+".model", "%v", err)
@@ -316,10 +317,10 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 			r.at(path+".sensors", "%s: a list of sensors is a .csv, .ndjson or .jsonl file in the fleet's folder", f.Sensors)
 		}
 		if slices.Contains(key, fleet.ModelColumn) {
-			r.at(path+".sensors", "the key column %q has the name of the list's column that names models; give it another name", fleet.ModelColumn)
+			r.at(path+".sensors", "the key column %q has the same name as the list's column of models; give it another name", fleet.ModelColumn)
 		}
 	} else if len(f.Defaults) > 0 {
-		r.at(path+".defaults", "a default needs a list of sensors, as files say nothing of sensors that have none; write sensors: sensors.csv")
+		r.at(path+".defaults", "defaults need a list of sensors, because without a list a sensor without a file is unknown; write sensors: sensors.csv")
 	}
 	for i, d := range f.Defaults {
 		if d.Model == "" {
@@ -335,7 +336,7 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 
 func (r *reader) judgePool(path string, p fleetscore.PoolConfig) {
 	if p.Provider != "local" {
-		r.at(path+".provider", "%q is not a provider; there is: local", p.Provider)
+		r.at(path+".provider", "%q is not a provider; the only provider is local", p.Provider)
 	}
 	if p.Slots < 1 || p.Slots > 1024 {
 		r.at(path+".slots", "%d slots; from 1 to 1024 are possible", p.Slots)
@@ -414,8 +415,8 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	}
 }
 
-// judgeKept judges how long something is kept. Files hold up to an hour of rows, so
-// less would keep nothing.
+// judgeKept checks how long data is kept. Files hold up to an hour of rows, so that a
+// shorter time would keep nothing.
 func (r *reader) judgeKept(path string, d fleetscore.Duration) {
 	if d != 0 && d < fleetscore.Duration(time.Hour) {
 		r.at(path, "%s is too short: write at least 1h, or leave it out", d)

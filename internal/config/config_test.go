@@ -65,7 +65,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name, old, new string
-		want           []string // parts of the message, in order
+		want           []string // texts that the message must contain, in this order
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
 		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, store"}},
@@ -83,7 +83,7 @@ func TestProblems(t *testing.T) {
 		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
 		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "there is: local"}},
 		{"relative path without a folder", "path: models/sensors", "path: ./models", []string{":8:", "absolute path"}},
-		{"defaults without a list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    model: model_{Device}_{Tag}\n    defaults: [{model: d}]", []string{":11: fleets.sensors.defaults: a default needs a list of sensors"}},
+		{"defaults without a list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    model: model_{Device}_{Tag}\n    defaults: [{model: d}]", []string{":11: fleets.sensors.defaults: defaults need a list of sensors"}},
 		{"a default's column", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - when: {Tga: x}\n        model: d", []string{":11: fleets.sensors.defaults: default 1: \"Tga\" is not a key column; there is: Device, Tag"}},
 		{"a default's key", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - if: {Tag: x}\n        model: d", []string{":12: fleets.sensors.defaults.if: unknown key; known here: when, model"}},
 		{"no model and no list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "{path: models/sensors}", []string{":8: fleets.sensors.model:", "{Device} is missing"}},

@@ -17,7 +17,7 @@ type reader struct {
 	problems []Problem
 	lines    map[string]int // path, e.g. "pipelines.a.features", to line
 	path     []string
-	decoded  bool // there was something to judge
+	decoded  bool // the file has content to check
 }
 
 func (r *reader) problemf(line int, format string, args ...any) {
@@ -54,7 +54,7 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 	}
 	switch n.(type) {
 	case *ast.NullNode:
-		return // as if the key were absent
+		return // this is the same as an absent key
 	case *ast.AnchorNode, *ast.AliasNode:
 		r.wrong(n, "anchors and aliases are not supported; write the value out")
 		return
@@ -140,7 +140,7 @@ func (r *reader) mapping(n ast.Node, v reflect.Value) {
 	r.entries(n, func(key string, value ast.Node, line int) {
 		e := reflect.New(v.Type().Elem()).Elem()
 		if _, null := value.(*ast.NullNode); null {
-			r.problemf(line, "%s: nothing is said of it", r.place())
+			r.problemf(line, "%s: the key has no content", r.place())
 		}
 		r.value(value, e)
 		v.SetMapIndex(reflect.ValueOf(key), e)
@@ -168,7 +168,7 @@ func (r *reader) entries(n ast.Node, f func(key string, value ast.Node, line int
 			continue
 		}
 		if seen[key] {
-			r.problemf(line, "%s: the key stands twice", shown(key))
+			r.problemf(line, "%s: the key is there twice", shown(key))
 			continue
 		}
 		seen[key] = true
@@ -195,8 +195,8 @@ func (r *reader) wrong(n ast.Node, text string) {
 	r.problemf(n.GetToken().Position.Line, "%s: %s", r.place(), text)
 }
 
-// scalar returns the text of a scalar as written; numbers and booleans are texts
-// where a text is expected, as in "model: 1".
+// scalar returns the text of a scalar as it is written, so that a number or boolean
+// can stand for a text, as in "model: 1".
 func scalar(n ast.Node) (string, bool) {
 	switch s := n.(type) {
 	case *ast.StringNode:
@@ -209,7 +209,8 @@ func scalar(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// suggest names the known key nearest to a mistyped one, or all of them.
+// suggest names the known key that is most similar to a mistyped one, or all known
+// keys.
 func suggest(key string, names []string) string {
 	if best := fleetscore.Nearest(key, names); best != "" {
 		return fmt.Sprintf("; did you mean %s?", best)

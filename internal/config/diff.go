@@ -12,8 +12,8 @@ import (
 // Change is one key in which two configurations differ.
 type Change struct {
 	Path string `json:"path"`          // such as pipelines.anomalies.schedule.cron
-	Old  string `json:"old,omitempty"` // as JSON; empty where the key is added
-	New  string `json:"new,omitempty"` // as JSON; empty where the key is removed
+	Old  string `json:"old,omitempty"` // as JSON; empty if the key is added
+	New  string `json:"new,omitempty"` // as JSON; empty if the key is removed
 }
 
 // String is the change in a line: "+" added, "-" removed, "~" changed.
@@ -27,10 +27,9 @@ func (c Change) String() string {
 	return "~ " + c.Path + ": " + c.Old + " → " + c.New
 }
 
-// Diff is in what one configuration differs from another, by path. Defaults are
-// filled in both, so that a key that was left out and one that says the same are
-// alike. What is added or removed as a whole, such as a pipeline, is one change
-// for each of its keys.
+// Diff lists the differences of two configurations by path. Defaults are filled in
+// both, so that leaving a key out equals writing its default. If a whole mapping such
+// as a pipeline is added or removed, there is one change for each of its keys.
 func Diff(old, now fleetscore.Config) ([]Change, error) {
 	a, err := flat(old)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/schedule"
 )
 
-// Warnings are what is allowed and most likely not meant, in a configuration that
-// Parse took. now is when schedules begin; there says which datasets have rows
-// already, as far as that is known.
+// Warnings lists settings that are allowed but are most likely mistakes, in a
+// configuration that Parse accepted. now is when schedules begin; there says which
+// datasets already have rows, as far as this is known.
 func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) bool) []string {
 	var out []string
 	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
@@ -38,11 +38,11 @@ func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) boo
 		step, ok := shortest(p.Schedule, now)
 		switch {
 		case !ok:
-			warn("pipelines.%s.schedule.cron: %q is due at no time of the next years", name, p.Schedule.Cron)
+			warn("pipelines.%s.schedule.cron: %q is never due in the next years", name, p.Schedule.Cron)
 		case written && q.Cut.D() > step && p.Schedule.StartWhen == "due":
-			warn("pipelines.%s: jobs are due every %s and start at once, but rows of %s appear every %s only (its query's cut), so that jobs find none; give the query the cut %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, fleetscore.Duration(step))
+			warn("pipelines.%s: jobs are due every %s and start at once, but new rows of %s appear only every %s (its query's cut), so that jobs find none; set the query's cut to %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, fleetscore.Duration(step))
 		case written && q.Cut.D() > step:
-			warn("pipelines.%s: jobs are due every %s, but %s is complete in steps of %s only (its query's cut), so that jobs wait for up to %s; give the query the cut %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, q.Cut, fleetscore.Duration(step))
+			warn("pipelines.%s: jobs are due every %s, but %s becomes complete only in steps of %s (its query's cut), so that jobs wait for up to %s; set the query's cut to %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, q.Cut, fleetscore.Duration(step))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Fleets)) {
@@ -77,12 +77,12 @@ func shortest(c fleetscore.ScheduleConfig, now time.Time) (step time.Duration, o
 		at = next
 	}
 	if step == 0 {
-		step = 365 * 24 * time.Hour // once, as far as can be seen
+		step = 365 * 24 * time.Hour // the schedule is due only once in the next years
 	}
 	return step, true
 }
 
-// nearest names the known name that a mistyped one is like.
+// nearest suggests the known name that is most similar to a mistyped one.
 func nearest(name string, names []string) string {
 	best := fleetscore.Nearest(name, names)
 	if best == "" {
@@ -91,8 +91,8 @@ func nearest(name string, names []string) string {
 	return " (did you mean " + best + "?)"
 }
 
-// Leaving are warnings of what a change takes out of force: pipelines whose
-// schedule and predictions stay behind under their old name.
+// Leaving warns of pipelines that a change removes: their schedule and predictions
+// stay under their old name.
 func Leaving(old, now fleetscore.Config) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(old.Pipelines)) {
@@ -107,9 +107,9 @@ func Leaving(old, now fleetscore.Config) []string {
 				renamed = append(renamed, other)
 			}
 		}
-		s := fmt.Sprintf("pipelines.%s is taken out: its jobs end, its schedule's position and its predictions stay under that name", name)
+		s := fmt.Sprintf("pipelines.%s is removed: its jobs end; the position of its schedule and its predictions stay under that name", name)
 		if len(renamed) > 0 {
-			s = fmt.Sprintf("pipelines.%s is no more, and %s looks like it under another name: its schedule begins anew, and the predictions so far stay under %s; to go on where it was, put the old name back", name, strings.Join(renamed, " or "), name)
+			s = fmt.Sprintf("pipelines.%s is gone, and %s scores the same dataset with the same fleet: the schedule begins again, and the old predictions stay under %s; to continue the old schedule, restore the old name", name, strings.Join(renamed, " or "), name)
 		}
 		out = append(out, s)
 	}

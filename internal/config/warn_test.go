@@ -31,7 +31,7 @@ func parsed(t *testing.T, pairs ...string) fleetscore.Config {
 	return c
 }
 
-// TestWarnings: what is most likely not meant is said, and nothing of what is well.
+// TestWarnings: settings that are most likely mistakes are reported, and no others.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 28, 20, 0, 0, 0, time.UTC)
@@ -43,7 +43,7 @@ func TestWarnings(t *testing.T) {
 		{nil, ""},
 		{[]string{"dataset: readings", "dataset: reading"}, "no query writes the dataset reading (did you mean readings?)"},
 		{[]string{"dataset: readings", "dataset: uploaded"}, "no query writes the dataset uploaded;"},
-		{[]string{"0 * * * *", "*/5 * * * *"}, "jobs are due every 5m0s, but readings is complete in steps of 10m0s only"},
+		{[]string{"0 * * * *", "*/5 * * * *"}, "jobs are due every 5m0s, but readings becomes complete only in steps of 10m0s"},
 		{[]string{"0 * * * *", "0,5 * * * *"}, "jobs are due every 5m0s"},
 		{[]string{`cron: "0 * * * *"`, `cron: "* * * * *", start_when: due`}, "jobs find none"},
 		{[]string{"0 * * * *", "*/10 * * * *"}, ""},
@@ -60,24 +60,24 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestLeaving: a pipeline that is renamed or taken out leaves its schedule and
-// predictions behind, which is said.
+// TestLeaving: a warning says that the schedule and predictions of a renamed or
+// removed pipeline stay under the old name.
 func TestLeaving(t *testing.T) {
 	t.Parallel()
 	old := parsed(t)
 	if got := Leaving(old, parsed(t, "0 *", "5 *")); len(got) > 0 {
-		t.Errorf("nothing is taken out: got %q", got)
+		t.Errorf("nothing is removed: got %q", got)
 	}
-	if got := Leaving(old, parsed(t, "  p: {", "  renamed: {")); len(got) != 1 || !strings.Contains(got[0], "renamed looks like it") || !strings.Contains(got[0], "put the old name back") {
+	if got := Leaving(old, parsed(t, "  p: {", "  renamed: {")); len(got) != 1 || !strings.Contains(got[0], "renamed scores the same dataset") || !strings.Contains(got[0], "restore the old name") {
 		t.Errorf("renamed: got %q", got)
 	}
-	if got := Leaving(old, parsed(t, "  p: {", "  other: {", "dataset: readings", "dataset: else")); len(got) != 1 || !strings.Contains(got[0], "pipelines.p is taken out") {
+	if got := Leaving(old, parsed(t, "  p: {", "  other: {", "dataset: readings", "dataset: else")); len(got) != 1 || !strings.Contains(got[0], "pipelines.p is removed") {
 		t.Errorf("taken out: got %q", got)
 	}
 }
 
-// TestDiff: each key that differs is named with what it was and is; a default that
-// is written out is no difference.
+// TestDiff: each key that differs is named with its old and new value; a default that
+// is written out is not a difference.
 func TestDiff(t *testing.T) {
 	t.Parallel()
 	old := parsed(t)
