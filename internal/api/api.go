@@ -26,24 +26,25 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Prefix is where the API lies on its server.
+// Prefix is the path of the API on its server.
 const Prefix = "/api/v1"
 
-// Config says how much may be sent to the API.
+// Config sets limits and places for the API.
 type Config struct {
 	Version        string // the server's release, for GET /health
 	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
-	TempDir        string // folder for uploads of rows until their turn comes; empty means the system's
+	TempDir        string // folder for uploads of rows that wait to be processed; empty means the system's
 }
 
-// Scheduler is what the API needs of the scheduler: jobs for people, and the
-// protocol of nodes.
+// Scheduler has the functions of the scheduler that the API needs: jobs for people,
+// and the protocol of nodes.
 type Scheduler interface {
 	Jobs
 	dispatch.Protocol
 	// Access refuses blobs that the task of a lease doesn't need.
 	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
-	// Maintain keeps the tables, the logs and the ledger small; a dataset, if named, alone.
+	// Maintain keeps the tables, the logs and the ledger small. If a dataset is
+	// named, only this dataset is maintained.
 	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)
 }
 
@@ -63,14 +64,14 @@ type Deps struct {
 	Ledger    ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
-	Catalog   *catalog.Catalog           // the store's; nil means one of the API's own
+	Catalog   *catalog.Catalog           // of the store; nil means that the API opens its own
 	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
 	Clock     *clock.Clock               // the time that the server acts by; nil is the system's
-	Queries   func() []aggregator.Status // how far the queries are
-	// Check refuses a configuration that the server can't carry out, and warns of what
-	// most likely isn't meant.
+	Queries   func() []aggregator.Status // how far the queries have come
+	// Check refuses a configuration that the server can't carry out, and warns of
+	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)
-	Health  *obs.Health           // what doesn't work; nil means that nothing is known
+	Health  *obs.Health           // the parts that don't work; nil means that this is unknown
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil means none
 	Now     func() time.Time      // nil means time.Now
@@ -121,20 +122,20 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, fleetscore.Errorf(fleetscore.NotFound, "answer request", r.Method+" "+r.URL.Path, "there is no such path, or not with this method").
+	writeProblem(w, fleetscore.Errorf(fleetscore.NotFound, "answer request", r.Method+" "+r.URL.Path, "there is no such path, or the path doesn't have this method").
 		WithHint("GET %s/openapi.json lists all paths", Prefix))
 }
 
 // register adds every operation to the mux and the document.
 func (s *server) register(mux *access.Mux) {
 	cfg := huma.DefaultConfig("Fleetscore", "1")
-	cfg.Info.Description = "Readings in, scheduled scoring with every sensor's own model, predictions and coverage out."
+	cfg.Info.Description = "Takes readings, scores them on a schedule with every sensor's own model, and stores predictions and coverage."
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
 	cfg.CreateHooks = nil // no $schema links in answers
 	cfg.Transformers = []huma.Transformer{transform}
 	cfg.RejectUnknownQueryParameters = true
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "a token of the role that the operation's x-role names, or of one that may do more"},
+		"token": {Type: "http", Scheme: "bearer", Description: "a token of the role that the operation's x-role names, or of a role that may do more"},
 	}
 	api := huma.NewAPI(cfg, restAdapter{humago.NewAdapter(mux, Prefix)})
 	api.OpenAPI().Servers = []*huma.Server{{URL: Prefix}}
@@ -153,7 +154,7 @@ func (s *server) register(mux *access.Mux) {
 	s.registerTokens(api)
 }
 
-// describeAccess says in the document who may use an operation.
+// describeAccess writes into the document which role may use an operation.
 func describeAccess(op *huma.Operation, pattern string) {
 	need := access.Table[pattern].Need
 	op.Extensions = map[string]any{"x-role": need}
@@ -163,8 +164,8 @@ func describeAccess(op *huma.Operation, pattern string) {
 	}
 }
 
-// restAdapter lets the last parameter of an operation marked with restOfPath
-// take all that follows, slashes included.
+// restAdapter makes the last parameter of an operation marked with restOfPath match
+// the whole rest of the path, slashes included.
 type restAdapter struct{ huma.Adapter }
 
 const restOfPath = "rest"

@@ -14,9 +14,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// registerBlobs lets nodes read a task's inputs and write its outputs where the
-// store is not a folder they can open: they hold no credentials of it. Bytes
-// stream through, so these requests are read here and only described to huma.
+// registerBlobs lets nodes read a task's inputs and write its outputs if the store is
+// not a folder that they can open, because nodes have no credentials of the store.
+// The bytes are streamed, so these requests are read here and only described to huma.
 func (s *server) registerBlobs(api huma.API, mux *access.Mux) {
 	add(api, huma.Operation{OperationID: "list task blobs", Method: http.MethodGet, Path: "/leases/{id}/blobs", Tags: []string{"node protocol"},
 		Summary: "Blobs that an attempt's task may read"}, s.listTaskBlobs)
@@ -95,7 +95,7 @@ func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	offset, err1 := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64)
 	length, err2 := strconv.ParseInt(r.URL.Query().Get("length"), 10, 64)
 	if err1 != nil || err2 != nil {
-		return fleetscore.Errorf(fleetscore.Invalid, "read blob", name, "offset and length are whole numbers; a negative length reads to the end")
+		return fleetscore.Errorf(fleetscore.Invalid, "read blob", name, "offset and length must be whole numbers; a negative length reads to the end")
 	}
 	in, err := s.deps.Store.Get(r.Context(), fleetscore.BlobName(name), offset, length)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	defer in.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if _, err := io.Copy(w, in); err != nil {
-		panic(http.ErrAbortHandler) // so that the node sees that it isn't whole
+		panic(http.ErrAbortHandler) // so that the node notices that the answer isn't complete
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 type Health struct {
 	Status   string    `json:"status" enum:"ok,failing" doc:"failing: at least one part doesn't work, and the HTTP status is 503"`
 	Version  string    `json:"version"`
-	Problems []Failing `json:"problems" nullable:"false" doc:"what doesn't work, and warnings; empty for those who may not use the API"`
+	Problems []Failing `json:"problems" nullable:"false" doc:"the parts that don't work, and warnings; empty without a token of the role viewer or above"`
 }
 
 // Failing is one part that doesn't work, or a warning.
@@ -35,10 +35,10 @@ type healthOutput struct {
 type Applied struct {
 	Version   int64    `json:"version" doc:"counts up with each change"`
 	Pipelines []string `json:"pipelines" nullable:"false"`
-	DryRun    bool     `json:"dry_run,omitempty" doc:"nothing was applied; version is that in force"`
-	// Changes are against what was in force.
+	DryRun    bool     `json:"dry_run,omitempty" doc:"nothing was applied; version is the version in force"`
+	// Changes are compared with the configuration that was in force.
 	Changes  []config.Change `json:"changes" nullable:"false" doc:"keys that were added, removed or changed"`
-	Warnings []string        `json:"warnings" nullable:"false" doc:"what is allowed and most likely not meant"`
+	Warnings []string        `json:"warnings" nullable:"false" doc:"settings that are allowed but are most likely mistakes"`
 }
 
 type configText struct {
@@ -49,7 +49,7 @@ type configText struct {
 
 func (s *server) registerConfig(api huma.API) {
 	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether all parts of the server work",
-		Description: "200 while all parts work, 503 when one doesn't. Warnings alone are 200. Details need a token of the role viewer.",
+		Description: "200 while all parts work, 503 when at least one doesn't. With warnings alone the status is 200. Details need a token of the role viewer.",
 		Responses:   map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
 	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force",
 		Responses: plain("200", "application/yaml")}, s.getConfig)
@@ -63,8 +63,8 @@ func plain(status, contentType string) map[string]*huma.Response {
 		contentType: {Schema: &huma.Schema{Type: huma.TypeString}}}}}
 }
 
-// healthTimeout bounds the question to the ledger: who asks for the health wants an
-// answer most of all when something hangs.
+// healthTimeout bounds the check of the ledger, because the health must be answered
+// especially when a part hangs.
 const healthTimeout = 5 * time.Second
 
 func (s *server) health(ctx context.Context, _ *struct{}) (*healthOutput, error) {
@@ -97,9 +97,9 @@ func (s *server) getConfig(ctx context.Context, _ *struct{}) (*configText, error
 }
 
 type putConfigInput struct {
-	Name    string `query:"name" doc:"the file's name for messages; an absolute one makes ./ in fleet paths relative to its folder"`
-	Author  string `header:"X-Fleetscore-User" doc:"who applies it, for the audit"`
-	DryRun  bool   `query:"dry_run" doc:"only judge, and say what would change"`
+	Name    string `query:"name" doc:"the file's name for messages; if the name is an absolute path, ./ in fleet paths is relative to its folder"`
+	Author  string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	DryRun  bool   `query:"dry_run" doc:"only check the configuration, and report what would change"`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
@@ -138,9 +138,9 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 	return answer(out), nil
 }
 
-// audit notes who changed what: the token's name, or for those without a token of
-// their own what they call themselves. The change happened, so a failure to note it
-// is logged, not returned.
+// audit notes who changed what: the token's name or, for callers without a token of
+// the ledger, the name that they gave. The change has already happened, so an error
+// of noting it is logged, not returned.
 func (s *server) audit(ctx context.Context, author, what, subject string) {
 	c := access.CallerOf(ctx)
 	who := c.Name

@@ -24,7 +24,7 @@ import (
 // Dataset is a table of rows, complete up to a time.
 type Dataset struct {
 	Name          string     `json:"name"`
-	Query         string     `json:"query,omitempty" doc:"the query that writes it; empty for uploaded ones"`
+	Query         string     `json:"query,omitempty" doc:"the query that writes the dataset; empty if rows are uploaded"`
 	Time          string     `json:"time" doc:"name of the time column"`
 	Key           []string   `json:"key" nullable:"false"`
 	Values        []string   `json:"values" nullable:"false"`
@@ -47,8 +47,8 @@ type Uploaded struct {
 	Dataset       string     `json:"dataset"`
 	Rows          int64      `json:"rows" doc:"in the body"`
 	Added         int64      `json:"added" doc:"rows with a key and time that the dataset didn't have"`
-	Replaced      int64      `json:"replaced" doc:"rows that took the place of one with the same key and time"`
-	Same          int64      `json:"same" doc:"rows that were there already, with the same values"`
+	Replaced      int64      `json:"replaced" doc:"rows that replaced a row with the same key and time"`
+	Same          int64      `json:"same" doc:"rows that were already there, with the same values"`
 	Repeated      int64      `json:"repeated" doc:"rows that a later row of the body with the same key and time replaced"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty"`
 	Version       int64      `json:"version" doc:"of the Delta table"`
@@ -62,12 +62,12 @@ func (s *server) registerDatasets(api huma.API) {
 	add(api, huma.Operation{OperationID: "upload rows", Method: http.MethodPost, Path: "/datasets/{name}/rows", Tags: []string{"datasets"}, Summary: "Add rows; a row with the key and time of an earlier one replaces it",
 		RequestBody: rb}, s.uploadRows)
 	add(api, huma.Operation{OperationID: "maintain tables", Method: http.MethodPost, Path: "/maintenance", Tags: []string{"datasets"},
-		Summary: "Join small files of the tables, let go of what is older than its retention, and delete what nobody needs any more, as the server does by itself now and then"}, s.maintain)
+		Summary: "Join small files of the tables, remove rows that are older than their retention, and delete files that are no longer needed, as the server does by itself from time to time"}, s.maintain)
 }
 
 type maintainInput struct {
-	Dataset string `query:"dataset" doc:"only this one; by default all datasets, predictions and coverage, the logs and the ledger"`
-	Author  string `header:"X-Fleetscore-User" doc:"who asks for it, for the audit"`
+	Dataset string `query:"dataset" doc:"only this dataset; by default all datasets, predictions and coverage, the logs and the ledger"`
+	Author  string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 }
 
 func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[catalog.Maintained]], error) {
@@ -88,7 +88,7 @@ func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[ca
 func writers(cfg fleetscore.Config) map[string]string {
 	out := map[string]string{}
 	for name, q := range cfg.Queries {
-		if p, err := query.Parse(q.SQL); err == nil { // it was judged when it was applied
+		if p, err := query.Parse(q.SQL); err == nil { // the query was checked when it was applied
 			out[p.Into] = name
 		}
 	}
@@ -110,7 +110,7 @@ func (s *server) listDatasets(ctx context.Context, _ *struct{}) (*body[List[Data
 		switch {
 		case fleetscore.NotFound.Is(err):
 			continue
-		case fleetscore.Corrupt.Is(err): // the others are well
+		case fleetscore.Corrupt.Is(err): // the other datasets are listed
 			d = Dataset{Name: name, Key: []string{}, Values: []string{}, Problem: err.Error()}
 		case err != nil:
 			return nil, err
@@ -132,8 +132,8 @@ func (s *server) getDataset(ctx context.Context, in *DatasetPath) (*body[Dataset
 	}
 	d, err := s.dataset(ctx, in.Name, writers(cfg))
 	if fleetscore.NotFound.Is(err) {
-		return nil, fleetscore.Errorf(fleetscore.NotFound, "read dataset", in.Name, "there is no such dataset, or nothing was written yet").
-			WithHint("fleetscore dataset list shows them")
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "read dataset", in.Name, "there is no such dataset, or it has no rows yet").
+			WithHint("fleetscore dataset list shows all datasets")
 	}
 	return answer(d), err
 }
@@ -172,11 +172,11 @@ type uploadRowsInput struct {
 	DatasetPath
 	Key           []string       `query:"key" doc:"key columns; by default those of the hub"`
 	Time          string         `query:"time" doc:"time column; by default that of the hub"`
-	Values        []string       `query:"values" doc:"value columns; by default those of the dataset, or for a new one all others that hold a number in the first row"`
-	TimeUnit      table.TimeUnit `query:"time_unit" doc:"what times that are numbers count since 1970: s, ms, us or ns"`
-	CompleteUntil time.Time      `query:"complete_until" doc:"the dataset is complete until then; by default until its last row. Never moves back"`
+	Values        []string       `query:"values" doc:"value columns; by default those of the dataset; for a new dataset, all other columns with a number in the first row"`
+	TimeUnit      table.TimeUnit `query:"time_unit" doc:"unit of times that are numbers since 1970: s, ms, us or ns"`
+	CompleteUntil time.Time      `query:"complete_until" doc:"time until which the dataset is complete; by default the time of its last row. It never moves back"`
 	ContentType   string         `header:"Content-Type"`
-	Author        string         `header:"X-Fleetscore-User" doc:"who uploads, for the audit"`
+	Author        string         `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Upload
 }
 
@@ -189,8 +189,8 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 		return nil, err
 	}
 	if q, ok := writers(cfg)[in.Name]; ok {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", in.Name, "query %s writes it", q).
-			WithHint("upload under another name, and let a pipeline score that")
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", in.Name, "query %s writes this dataset", q).
+			WithHint("upload under another name, and let a pipeline score that dataset")
 	}
 	out, err := s.takeUpload(ctx, in, cfg.Hub)
 	if err != nil {
@@ -200,9 +200,9 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 	return answer(*out), nil
 }
 
-// takeUpload waits for the whole body, which lies in a file meanwhile, and puts its
-// rows into the dataset. Rows take several times the memory of their text, so one
-// upload does that at a time, and none while its sender is slow.
+// takeUpload receives the whole body into a file and then puts its rows into the
+// dataset. Rows take several times the memory of their text, so only one upload at a
+// time is read into memory, and only after its body has arrived.
 func (s *server) takeUpload(ctx context.Context, in *uploadRowsInput, hub fleetscore.HubConfig) (*Uploaded, error) {
 	const op = "upload rows to dataset"
 	f, err := durable.Scratch(s.cfg.TempDir)
@@ -259,7 +259,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
 	}
 	if len(rows.ValueNames) == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column but time and key holds a number in the first row").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column except time and key has a number in the first row").
 			WithHint("say which columns are values: values=NAME,… in the query, or --value of fleetscore dataset upload")
 	}
 	return rows, nil
@@ -294,13 +294,13 @@ func (s *server) readBody(ctx context.Context, in *uploadRowsInput, body io.Read
 	return read(ctx, "body", content, schema, opt)
 }
 
-// bodyError gives a failure to read a request its kind.
+// bodyError sets the kind of an error of reading a request.
 func bodyError(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return err // problemOf knows it
+		return err // problemOf handles this error
 	}
-	return fleetscore.Errorf(fleetscore.Unavailable, "read request", "", "%w", err).WithHint("the connection broke off; send it again")
+	return fleetscore.Errorf(fleetscore.Unavailable, "read request", "", "%w", err).WithHint("the connection ended early; send the request again")
 }
 
 // commitUpload puts the rows into the dataset.
@@ -314,7 +314,7 @@ func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fl
 	if err != nil {
 		return nil, err
 	}
-	s.deps.Ledger.Put(ledger.DatasetTopic(in.Name)) // jobs may wait for it
+	s.deps.Ledger.Put(ledger.DatasetTopic(in.Name)) // jobs may wait for this dataset
 	until := min(done.CompleteUntil, fleetscore.MicrosOf(s.now())).Time()
 	return &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Added: done.Added, Replaced: done.Replaced, Same: done.Same, Repeated: done.Repeated,
 		CompleteUntil: &until, Version: done.Version}, nil

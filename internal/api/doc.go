@@ -1,11 +1,11 @@
-// Package api is the HTTP interface of a server: what programs, the command line
-// and nodes talk to. Handlers translate between the wire and the rooms below;
-// they decide nothing themselves. The OpenAPI 3.1 document at
-// /api/v1/openapi.json is made from the same Go types that the handlers use.
+// Package api is the HTTP interface of a server for programs, the command line and
+// nodes. Handlers translate between HTTP and the other packages; they decide nothing
+// themselves. The OpenAPI 3.1 document at /api/v1/openapi.json is made from the same
+// Go types that the handlers use.
 //
-// It starts no goroutine, keeps no state but opened tables, and its handler is
-// safe for concurrent use. It does not serve pages (package portal) and does not
-// listen; whoever wires the server does.
+// It starts no goroutine, keeps no state but opened tables, and its handler is safe
+// for concurrent use. It does not serve pages (package portal does) and does not
+// listen (package cli does).
 //
 // # Paths
 //
@@ -34,7 +34,7 @@
 //	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as CSV or NDJSON, also compressed, or Parquet → Uploaded
 //	GET  /fleets                                  list of Fleet
 //	GET  /fleets/{name}                           Fleet, with what is wrong with its models
-//	POST /fleets/{name}/sync                      Fleet; looks at the models now and compiles those that changed to a new generation
+//	POST /fleets/{name}/sync                      Fleet; checks the models now and compiles changed ones to a new generation
 //	PUT  /fleets/{name}/models/{model}            a model's bytes → Blob
 //	GET  /store?prefix=&delimiter=&limit=&after=  list of Blob
 //	GET  /store/{name…}                           a blob's bytes

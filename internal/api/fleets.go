@@ -29,21 +29,21 @@ type Fleet struct {
 	KeyNames   []string                `json:"key_names,omitempty"`
 	Generation fleetscore.GenerationID `json:"generation,omitempty" doc:"empty until the models were compiled for the first time"`
 	Members    int64                   `json:"members" doc:"expected sensors"`
-	Native     int64                   `json:"native" doc:"of them, those whose model is scored natively"`
+	Native     int64                   `json:"native" doc:"number of these sensors whose model is scored natively"`
 	Created    *time.Time              `json:"created,omitempty" doc:"when the generation was made"`
-	Synced     *time.Time              `json:"synced,omitempty" doc:"when the models were last looked at"`
+	Synced     *time.Time              `json:"synced,omitempty" doc:"when the models were last checked"`
 	Ignored    []string                `json:"ignored,omitempty" doc:"files that belong to no sensor, the first 100"`
-	Problem    string                  `json:"problem,omitempty" doc:"why the models could not be read when they were last looked at"`
-	Health     *fleet.Diagnosis        `json:"health,omitempty" doc:"what is wrong, grouped by cause; of a single fleet"`
-	Since      *fleet.Difference       `json:"since,omitempty" doc:"in what the generation differs from the one before it"`
-	Change     *FleetChange            `json:"change,omitempty" doc:"what a sync found"`
+	Problem    string                  `json:"problem,omitempty" doc:"why the models could not be read at the last check"`
+	Health     *fleet.Diagnosis        `json:"health,omitempty" doc:"problems of the models, grouped by cause; only for a single fleet"`
+	Since      *fleet.Difference       `json:"since,omitempty" doc:"the differences between this generation and the previous one"`
+	Change     *FleetChange            `json:"change,omitempty" doc:"the changes that the sync found"`
 }
 
-// FleetChange is what a sync found.
+// FleetChange describes the changes that a sync found.
 type FleetChange struct {
-	New       bool  `json:"new" doc:"whether it made another generation the current one"`
+	New       bool  `json:"new" doc:"whether the sync made a new generation"`
 	Added     int64 `json:"added" doc:"sensors"`
-	Changed   int64 `json:"changed" doc:"sensors whose model's file has another content"`
+	Changed   int64 `json:"changed" doc:"sensors whose model's file has new content"`
 	Removed   int64 `json:"removed" doc:"sensors"`
 	FilesRead int64 `json:"files_read"`
 	Segments  int   `json:"segments_written"`
@@ -52,7 +52,7 @@ type FleetChange struct {
 func (s *server) registerFleets(api huma.API) {
 	add(api, huma.Operation{OperationID: "list fleets", Method: http.MethodGet, Path: "/fleets", Tags: []string{"fleets"}, Summary: "Fleets and their generations"}, s.listFleets)
 	add(api, huma.Operation{OperationID: "show fleet", Method: http.MethodGet, Path: "/fleets/{name}", Tags: []string{"fleets"}, Summary: "A fleet, and what is wrong with its models, grouped by cause"}, s.showFleet)
-	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Look at the models now, and compile those that changed"}, s.syncFleet)
+	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Check the models now, and compile changed ones"}, s.syncFleet)
 	add(api, huma.Operation{OperationID: "upload model", Method: http.MethodPut, Path: "/fleets/{name}/models/{model}", Tags: []string{"fleets"}, Summary: "Put a model's file into the fleet's folder",
 		RequestBody: bytesBody("application/octet-stream", "the model as it was saved: pickle, joblib, skops"), Metadata: map[string]any{restOfPath: true}}, s.putModel)
 }
@@ -126,8 +126,8 @@ func (s *server) fleetConfig(ctx context.Context, op, name string) (fleetscore.C
 	}
 	c, ok := cfg.Fleets[name]
 	if !ok {
-		return cfg, c, fleetscore.Errorf(fleetscore.NotFound, op, name, "the configuration has no such fleet").
-			WithHint("fleetscore fleet list shows them; fleetscore apply adds one")
+		return cfg, c, fleetscore.Errorf(fleetscore.NotFound, op, name, "the configuration has no fleet of this name").
+			WithHint("fleetscore fleet list shows all fleets; fleetscore apply adds a fleet")
 	}
 	return cfg, c, nil
 }
@@ -153,7 +153,7 @@ func (s *server) showFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	return answer(f), nil
 }
 
-// diagnosis is a generation's health, with regard to the pipelines that use it.
+// diagnosis is a generation's health, checked against the pipelines that use it.
 func diagnosis(cfg fleetscore.Config, name string, g *fleet.Generation) *fleet.Diagnosis {
 	h := g.Health
 	for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
@@ -179,7 +179,7 @@ func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	return answer(f), nil
 }
 
-// failing remembers why its reader failed.
+// failing remembers the error of its reader.
 type failing struct {
 	r   io.Reader
 	err error
@@ -205,17 +205,17 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 		return nil, err
 	}
 	if filepath.IsAbs(c.Path) {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload model to fleet", in.Name, "its models lie in %s, a folder of the server's machine", c.Path).
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload model to fleet", in.Name, "the fleet's models are in %s, a folder of the server's machine", c.Path).
 			WithHint("copy the file there, or give the fleet a path in the store, such as models/%s", in.Name)
 	}
-	if c.Sensors == "" { // a list may name any file
+	if c.Sensors == "" { // a list may use any file name
 		template, err := fleet.ParseTemplate(c.Model, cfg.Hub.Key)
 		if err != nil {
 			return nil, err
 		}
 		if _, ok := template.Match(in.Model); !ok {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the name doesn't fit the fleet's template %s", c.Model).
-				WithHint("name it as the template says; no sensor would use it otherwise")
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the name doesn't match the fleet's template %s", c.Model).
+				WithHint("use a name that matches the template; otherwise no sensor would use the model")
 		}
 	}
 	upload := bufio.NewReaderSize(in.body(s.cfg.MaxUploadBytes), 64<<10)
@@ -227,7 +227,7 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 	body := &failing{r: upload}
 	info, err := store.Sub(s.deps.Store, c.Path).Put(ctx, fleetscore.BlobName(in.Model), body, store.PutOptions{})
 	if body.err != nil {
-		return nil, fleetscore.Wrap("upload model", in.Model, bodyError(body.err)) // not the store's fault; it keeps nothing of it
+		return nil, fleetscore.Wrap("upload model", in.Model, bodyError(body.err)) // the client's body failed, not the store, which keeps nothing of the model
 	}
 	if err != nil {
 		return nil, err

@@ -13,8 +13,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
-// TestHealth: the status is for everybody, the reasons for those who may use the
-// API; a warning alone isn't a failure; a ledger that fails is found by asking it.
+// TestHealth: everybody sees the status, only callers with a token see the reasons; a
+// warning alone isn't a failure; a ledger that fails is noticed because the check
+// asks it.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))

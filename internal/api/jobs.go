@@ -32,7 +32,7 @@ type Log struct {
 	Index     int               `json:"index"`
 	Attempt   int               `json:"attempt"`
 	Stream    string            `json:"stream" enum:"stdout,stderr"`
-	State     string            `json:"state" doc:"of the attempt; while it is leased, more may be appended"`
+	State     string            `json:"state" doc:"state of the attempt; while it is leased, the log may grow"`
 	SizeBytes int64             `json:"size_bytes"`
 }
 
@@ -40,21 +40,21 @@ func (s *server) registerJobs(api huma.API) {
 	add(api, huma.Operation{OperationID: "submit job", Method: http.MethodPost, Path: "/jobs", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
 		Summary: "Score a pipeline's interval"}, s.submit)
 	add(api, huma.Operation{OperationID: "list jobs", Method: http.MethodGet, Path: "/jobs", Tags: []string{"jobs"}, Summary: "Jobs, newest first"}, s.listJobs)
-	add(api, huma.Operation{OperationID: "read job", Method: http.MethodGet, Path: "/jobs/{id}", Tags: []string{"jobs"}, Summary: "A job; can wait for it"}, s.getJob)
+	add(api, huma.Operation{OperationID: "read job", Method: http.MethodGet, Path: "/jobs/{id}", Tags: []string{"jobs"}, Summary: "A job; the request can wait for its start or end"}, s.getJob)
 	add(api, huma.Operation{OperationID: "cancel job", Method: http.MethodPost, Path: "/jobs/{id}/cancel", Tags: []string{"jobs"}, Summary: "Cancel a job"}, s.cancel)
 	add(api, huma.Operation{OperationID: "list tasks", Method: http.MethodGet, Path: "/jobs/{id}/tasks", Tags: []string{"jobs"}, Summary: "A job's tasks and their attempts"}, s.listTasks)
-	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "How each key of a job ended"}, s.coverage)
+	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "The outcome of each key of a job"}, s.coverage)
 	add(api, huma.Operation{OperationID: "list logs", Method: http.MethodGet, Path: "/jobs/{id}/logs", Tags: []string{"jobs"}, Summary: "A job's logs"}, s.listLogs)
 	add(api, huma.Operation{OperationID: "read log", Method: http.MethodGet, Path: "/jobs/{id}/logs/{index}/{attempt}/{stream}", Tags: []string{"jobs"},
 		Summary: "The text of a log", Responses: plain("200", "text/plain")}, s.readLog)
 }
 
 type submitInput struct {
-	Author string `header:"X-Fleetscore-User" doc:"who submits it, for the audit"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Body   struct {
 		Pipeline string     `json:"pipeline" minLength:"1"`
-		From     *time.Time `json:"from,omitempty" doc:"start of the interval, not in it"`
-		To       *time.Time `json:"to,omitempty" doc:"end of the interval, in it"`
+		From     *time.Time `json:"from,omitempty" doc:"start of the interval; the interval doesn't include it"`
+		To       *time.Time `json:"to,omitempty" doc:"end of the interval; the interval includes it"`
 	}
 }
 
@@ -68,7 +68,7 @@ func (s *server) submit(ctx context.Context, in *submitInput) (*body[fleetscore.
 		}
 	case in.Body.From != nil || in.Body.To != nil:
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "submit job", in.Body.Pipeline, "only one end of the interval is given").
-			WithHint("give both from and to, or none for the next due interval")
+			WithHint("give both from and to, or neither for the next due interval")
 	}
 	job, err := s.deps.Scheduler.Submit(ctx, in.Body.Pipeline, iv)
 	if err != nil {
@@ -114,7 +114,7 @@ const maxWait = time.Minute
 
 type getJobInput struct {
 	JobPath
-	Wait  string `query:"wait" doc:"how long to wait at most, e.g. 30s; above 1m counts as 1m"`
+	Wait  string `query:"wait" doc:"how long to wait at most, e.g. 30s; at most 1m"`
 	Until string `query:"until" default:"ended" enum:"ended,started" doc:"what to wait for"`
 }
 
@@ -161,7 +161,7 @@ func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.
 
 type cancelInput struct {
 	JobPath
-	Author string `header:"X-Fleetscore-User" doc:"who cancels it, for the audit"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 }
 
 func (s *server) cancel(ctx context.Context, in *cancelInput) (*body[fleetscore.Job], error) {
@@ -197,7 +197,7 @@ func (s *server) listTasks(ctx context.Context, in *JobPath) (*body[List[TaskDet
 
 type coverageInput struct {
 	JobPath
-	Outcome []string `query:"outcome" doc:"only these, separated by commas" enum:"scored,no_data,no_model,failed,timed_out,quarantined,excluded"`
+	Outcome []string `query:"outcome" doc:"only these outcomes, separated by commas" enum:"scored,no_data,no_model,failed,timed_out,quarantined,excluded"`
 	Limit   int      `query:"limit" default:"1000" minimum:"1" maximum:"100000"`
 	After   string   `query:"after" doc:"next of the page before"`
 }
@@ -209,7 +209,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 	}
 	if !job.State.Ended() {
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", in.ID, "the job is %s: its coverage is written when it ends", job.State).
-			WithHint("wait for it: fleetscore job wait %s", in.ID)
+			WithHint("wait for the job: fleetscore job wait %s", in.ID)
 	}
 	items, err := s.deps.Catalog.Coverage(job.Pipeline).JobItems(ctx, job.ID, job.Interval)
 	if err != nil {
@@ -255,8 +255,8 @@ func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamRes
 	return stream(r, "text/plain; charset=utf-8"), nil
 }
 
-// stream answers with what r holds and closes it. A failure on the way cuts the
-// answer off, so that it can't be taken for whole.
+// stream answers with the content of r and closes it. An error ends the answer early,
+// so that the client notices that it isn't complete.
 func stream(r io.ReadCloser, contentType string) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		defer r.Close()

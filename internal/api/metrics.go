@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts answers by their class of status: bounded, whatever paths are
-// asked for.
+// metrics counts answers by their class of status: so that their number is bounded
+// for all paths.
 type metrics struct {
 	requests map[int]prometheus.Counter
 	seconds  prometheus.Histogram

@@ -17,7 +17,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// zeros is a body of so many bytes that takes no memory.
+// zeros is a body of the given number of bytes that takes no memory.
 type zeros struct{ left int64 }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -30,9 +30,9 @@ func (z *zeros) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestUploadTakesNoMemory: a model goes to the store as it arrives, one beyond the
-// limit or of no bytes leaves nothing there. It measures allocations, so it runs
-// alone.
+// TestUploadTakesNoMemory: a model is written to the store while it arrives; a model
+// that is too large or empty leaves nothing there. The test measures allocations, so
+// it runs alone.
 func TestUploadTakesNoMemory(t *testing.T) {
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {

@@ -37,7 +37,7 @@ func (s *server) registerNodeProtocol(api huma.API) {
 		r, err := nodes.Lease(ctx, fleetscore.NodeID(in.ID), in.Body)
 		return answer(r), err
 	})
-	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node lives and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
+	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node reports that it runs, and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
 		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
 			return nil, err
 		}
@@ -64,17 +64,17 @@ func (s *server) registerNodeProtocol(api huma.API) {
 	})
 }
 
-// ownsNode refuses those who speak for another's node.
+// ownsNode refuses callers that don't own the node.
 func ownsNode(ctx context.Context, id fleetscore.NodeID) error {
 	c := access.CallerOf(ctx)
 	if c.Owns(id) {
 		return nil
 	}
 	return &Problem{Kind: fleetscore.Invalid.String(), Op: "check node", Subject: string(id), status: http.StatusForbidden,
-		Message: "the node isn't one of the " + c.Name + "'s", Hint: "with this token, a node is named like " + c.NodeName("cpu-1")}
+		Message: "the node doesn't belong to the token " + c.Name, Hint: "with this token, use a name such as " + c.NodeName("cpu-1")}
 }
 
-// holds refuses those who don't hold a lease.
+// holds refuses callers that don't hold the lease.
 func (s *server) holds(ctx context.Context, lease fleetscore.LeaseID) error {
 	a, _, err := s.deps.Ledger.Attempt(ctx, lease)
 	if err != nil {
@@ -83,7 +83,8 @@ func (s *server) holds(ctx context.Context, lease fleetscore.LeaseID) error {
 	return ownsNode(ctx, a.Node)
 }
 
-// NodePath is the path of a node or lease; exported, as huma passes over other embedded types.
+// NodePath is the path of a node or lease; exported, because huma ignores embedded
+// types that aren't.
 type NodePath struct {
 	ID string `path:"id"`
 }
@@ -93,10 +94,10 @@ type leaseInput struct {
 	Body dispatch.LeaseRequest
 }
 
-// Resolve lifts the deadline for reading the body once it was read: it would
-// end the wait for work.
+// Resolve removes the deadline for reading the body after the body was read, because
+// the deadline would end the wait for work.
 func (*leaseInput) Resolve(ctx huma.Context) []error {
-	// Not every writer knows deadlines; one that doesn't has none to lift.
+	// Not every writer supports deadlines; a writer that doesn't has none to remove.
 	_ = ctx.SetReadDeadline(time.Time{})
 	return nil
 }

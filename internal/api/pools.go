@@ -14,28 +14,28 @@ import (
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 )
 
-// Pool is a pool of the configuration and what it does now.
+// Pool is a pool of the configuration and its present work.
 type Pool struct {
 	Name     string                         `json:"name"`
 	Provider string                         `json:"provider"`
 	Slots    int                            `json:"slots" doc:"tasks that a node runs at once"`
 	Min      int                            `json:"min"`
 	Max      int                            `json:"max"`
-	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state; those that ended are left out"`
+	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
 	Queued   int64                          `json:"queued" doc:"tasks that wait"`
 	Leased   int64                          `json:"leased" doc:"tasks that run"`
 }
 
-// Schedule is a pipeline's schedule and where it stands.
+// Schedule is a pipeline's schedule and its present position.
 type Schedule struct {
 	Pipeline  string              `json:"pipeline"`
-	Cron      string              `json:"cron" doc:"empty: jobs are submitted by hand"`
+	Cron      string              `json:"cron" doc:"empty means that jobs are submitted by hand"`
 	StartWhen string              `json:"start_when"`
 	Deadline  fleetscore.Duration `json:"deadline" doc:"0s: none"`
 	NextFrom  *time.Time          `json:"next_from,omitempty" doc:"where the next interval starts"`
 	LastDue   *time.Time          `json:"last_due,omitempty"`
 	NextDue   *time.Time          `json:"next_due,omitempty"`
-	Problem   string              `json:"problem" doc:"why due times aren't decided; empty: they are"`
+	Problem   string              `json:"problem" doc:"why due times can't be decided; empty if they can"`
 }
 
 func (s *server) registerPools(api huma.API) {
@@ -46,11 +46,10 @@ func (s *server) registerPools(api huma.API) {
 func (s *server) registerSchedules(api huma.API) {
 	add(api, huma.Operation{OperationID: "list schedules", Method: http.MethodGet, Path: "/schedules", Tags: []string{"schedules"}, Summary: "When pipelines are due"}, s.listSchedules)
 	add(api, huma.Operation{OperationID: "list occurrences", Method: http.MethodGet, Path: "/schedules/{pipeline}/occurrences", Tags: []string{"schedules"},
-		Summary: "Due times and what became of them, newest first"}, s.listOccurrences)
+		Summary: "Due times and their outcomes, newest first"}, s.listOccurrences)
 }
 
-// configured is the configuration in force; nothing at all before the first
-// was applied.
+// configured is the configuration in force; it is empty before the first was applied.
 func (s *server) configured(ctx context.Context) (fleetscore.Config, error) {
 	cfg, _, _, err := s.deps.Ledger.Config(ctx)
 	if fleetscore.NotFound.Is(err) {
@@ -145,7 +144,7 @@ func (s *server) listOccurrences(ctx context.Context, in *struct {
 	}
 	if _, ok := cfg.Pipelines[in.Pipeline]; !ok && len(occ) == 0 {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "list occurrences", in.Pipeline, "there is no such pipeline").
-			WithHint("fleetscore schedule list shows them")
+			WithHint("fleetscore schedule list shows all pipelines with their schedules")
 	}
 	return answerList(occ, ""), nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Problem is how a failure looks on the wire.
+// Problem is the form of an error in an answer.
 type Problem struct {
 	Kind    string `json:"kind" enum:"internal,invalid,not_found,conflict,unavailable,exhausted,corrupt" doc:"what can be done about it"`
 	Op      string `json:"op" doc:"what was being done"`
@@ -32,8 +32,8 @@ func (p *Problem) Error() string { return p.Message }
 // GetStatus is the HTTP status to answer with.
 func (p *Problem) GetStatus() int { return p.status }
 
-// problemOf translates an error. Operation and subject are those of the
-// outermost Error, the hint is the first there is.
+// problemOf translates an error. Operation and subject are those of the outermost
+// Error, the hint is the first in the chain.
 func problemOf(err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
@@ -69,7 +69,7 @@ func tooLarge(limit int64, subject string) *Problem {
 }
 
 // transform turns the errors that huma makes itself (a parameter that can't be
-// parsed, a body that doesn't fit its schema) into Problems.
+// parsed, a body that doesn't match its schema) into Problems.
 func transform(ctx huma.Context, status string, v any) (any, error) {
 	m, ok := v.(*huma.ErrorModel)
 	if !ok {
@@ -101,8 +101,8 @@ func transform(ctx huma.Context, status string, v any) (any, error) {
 	return p, nil
 }
 
-// statusContext answers 400 where huma would answer 422: a request that is
-// wrong is of kind invalid, whoever found it.
+// statusContext answers 400 where huma would answer 422: every wrong request is of
+// kind invalid, also if huma found the error.
 type statusContext struct{ humaContext }
 
 type humaContext huma.Context // so that the field isn't named like the method Context
@@ -116,11 +116,11 @@ func (c statusContext) SetStatus(code int) {
 	c.humaContext.SetStatus(code)
 }
 
-// writeProblem answers with an error where huma isn't in charge.
+// writeProblem answers with an error if huma doesn't handle the request.
 func writeProblem(w http.ResponseWriter, err error) {
 	p := problemOf(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(p.status)
 	b, _ := json.Marshal(p)         // strings only: can't fail
-	_, _ = w.Write(append(b, '\n')) // whoever asked went away
+	_, _ = w.Write(append(b, '\n')) // the client has gone
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Blob is an entry of the store; a folder's name ends in "/" and the rest is zero.
+// Blob is an entry of the store; a folder's name ends in "/" and its other fields are
+// zero.
 type Blob struct {
 	Name      fleetscore.BlobName `json:"name"`
 	SizeBytes int64               `json:"size_bytes"`
@@ -27,10 +28,11 @@ func (s *server) registerStore(api huma.API) {
 		Responses: plain("200", "application/octet-stream"), Metadata: map[string]any{restOfPath: true}}, s.readBlob)
 }
 
-// ListStoreInput says what to list; exported, as huma passes over other embedded types.
+// ListStoreInput says what to list; exported, because huma ignores embedded types
+// that aren't.
 type ListStoreInput struct {
 	Prefix    string `query:"prefix"`
-	Delimiter bool   `query:"delimiter" doc:"only direct children of the prefix's folder; folders once"`
+	Delimiter bool   `query:"delimiter" doc:"only the direct children of the prefix's folder, each subfolder once"`
 	Limit     int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
 	After     string `query:"after" doc:"next of the page before"`
 }

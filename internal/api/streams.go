@@ -12,11 +12,11 @@ import (
 )
 
 type acceptClockInput struct {
-	Author string `header:"X-Fleetscore-User" doc:"who accepts it, for the audit"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 }
 
 func (s *server) registerStreams(api huma.API, mux *access.Mux) {
-	add(api, huma.Operation{OperationID: "list queries", Method: http.MethodGet, Path: "/queries", Tags: []string{"streams"}, Summary: "How far the queries are"},
+	add(api, huma.Operation{OperationID: "list queries", Method: http.MethodGet, Path: "/queries", Tags: []string{"streams"}, Summary: "How far the queries have come"},
 		func(context.Context, *struct{}) (*body[List[aggregator.Status]], error) {
 			return answerList(s.deps.Queries(), ""), nil
 		})
@@ -31,7 +31,8 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 			}
 			return answer(after), nil
 		})
-	// The gateway reads its requests itself; the document describes it all the same.
+	// The gateway reads its requests itself; the document describes them
+	// nevertheless.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},
 		Summary:     "Readings as JSON objects; answered once they are synced to disk",
 		Description: "An object per line (application/x-ndjson), or one object or an array of them (application/json). See docs/http-readings.md.",

@@ -18,21 +18,21 @@ type Token struct {
 	Role    fleetscore.Role `json:"role"`
 	Created time.Time       `json:"created"`
 	Used    *time.Time      `json:"used,omitempty" doc:"when it was last used, to the hour"`
-	Expires *time.Time      `json:"expires,omitempty" doc:"it is refused from then on"`
+	Expires *time.Time      `json:"expires,omitempty" doc:"the token is refused from then on"`
 	Expired bool            `json:"expired"`
 }
 
-// NewToken is a token that was just created: the only time that its text is told.
+// NewToken is a token that was just created. Its text is shown only this once.
 type NewToken struct {
 	Token
-	Secret string `json:"secret" doc:"the token's text; it is kept nowhere"`
+	Secret string `json:"secret" doc:"the token's text, which the server doesn't keep"`
 }
 
-// Caller is who asks, as the server sees it.
+// Caller describes the sender of the request, as the server sees it.
 type Caller struct {
 	Role fleetscore.Role `json:"role"`
 	Name string          `json:"name" doc:"of the token"`
-	Own  bool            `json:"own" doc:"whether it is a token of the server's list; a node that shows one has its name and a dot in front of its own"`
+	Own  bool            `json:"own" doc:"whether the token is in the server's list; the name of a node that uses such a token begins with the token's name and a dot"`
 }
 
 // SignInLink signs a browser in once.
@@ -59,7 +59,7 @@ func (s *server) registerTokens(api huma.API) {
 		})
 	add(api, huma.Operation{OperationID: "list tokens", Method: http.MethodGet, Path: "/tokens", Tags: []string{"access"}, Summary: "Tokens, without their secrets"}, s.listTokens)
 	add(api, huma.Operation{OperationID: "create token", Method: http.MethodPost, Path: "/tokens", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
-		Summary: "Create a token; its text is told this once"}, s.createToken)
+		Summary: "Create a token; its text is shown only this once"}, s.createToken)
 	add(api, huma.Operation{OperationID: "remove token", Method: http.MethodDelete, Path: "/tokens/{name}", Tags: []string{"access"}, Summary: "End a token at once"}, s.removeToken)
 }
 
@@ -81,11 +81,11 @@ func (s *server) listTokens(ctx context.Context, in *struct {
 }
 
 type createTokenInput struct {
-	Author string `header:"X-Fleetscore-User" doc:"who creates it, for the audit"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Body   struct {
 		Role    fleetscore.Role `json:"role" enum:"device,viewer,operator,administrator,node"`
 		Name    string          `json:"name" minLength:"1" maxLength:"64"`
-		Expires *time.Time      `json:"expires,omitempty" doc:"it is refused from then on; without it, it has no end"`
+		Expires *time.Time      `json:"expires,omitempty" doc:"the token is refused from then on; without this field it never expires"`
 	}
 }
 
@@ -103,7 +103,7 @@ func (s *server) createToken(ctx context.Context, in *createTokenInput) (*body[N
 }
 
 func (s *server) removeToken(ctx context.Context, in *struct {
-	Author string `header:"X-Fleetscore-User" doc:"who removes it, for the audit"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Name   string `path:"name"`
 }) (*struct{}, error) {
 	if err := s.deps.Doors.Remove(ctx, in.Name); err != nil {

@@ -72,7 +72,7 @@ func TestEdges(t *testing.T) {
 		{"POST", "/api/v1/hubs/hub/messages", `{"TS":"2026-11-23T10:00:00Z","Device":"1","Tag":"x"}` + "\nnonsense\n", []string{"Content-Type", ndjson}, 400, `"line":2`},
 		{"POST", "/api/v1/hubs/other/messages", "{}", []string{"Content-Type", ndjson}, 404, "no hub"},
 		{"PUT", "/api/v1/config", "hub: {partitons: 2}\n", []string{"Content-Type", "application/yaml"}, 400, "fleet.yaml:1: hub.partitons: unknown key"},
-		{"POST", "/api/v1/datasets/readings/rows", "TS,Device,Tag,Value\n", []string{"Content-Type", "text/csv"}, 409, "query readings writes it"},
+		{"POST", "/api/v1/datasets/readings/rows", "TS,Device,Tag,Value\n", []string{"Content-Type", "text/csv"}, 409, "query readings writes this dataset"},
 		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,five\n", []string{"Content-Type", "text/csv"}, 400, "holds a number"},
 		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,5\n", []string{"Content-Type", "text/csv"}, 200, `"rows":1`},
 		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,five\n", []string{"Content-Type", "text/csv"}, 400, "line 2"},
@@ -110,7 +110,7 @@ func TestEdges(t *testing.T) {
 	if code, _, stderr := command(t, "serve", "--listen", "0.0.0.0:0", "--dir", t.TempDir()); code != 10 || !strings.Contains(stderr, "--tls-cert") {
 		t.Errorf("plain HTTP beyond this machine: exit %d\n%s", code, stderr)
 	}
-	if code, _, stderr := command(t, "job", "list", "--server", "http://127.0.0.1:1"); code != 11 || !strings.Contains(stderr, "is it running?") {
+	if code, _, stderr := command(t, "job", "list", "--server", "http://127.0.0.1:1"); code != 11 || !strings.Contains(stderr, "check that the server is running") {
 		t.Errorf("no server: exit %d\n%s", code, stderr)
 	}
 }

@@ -28,7 +28,7 @@ type blobs struct{ c *Client }
 func (b blobs) path(ctx context.Context, what string, name fleetscore.BlobName) (string, error) {
 	lease := dispatch.LeaseOf(ctx)
 	if lease == "" {
-		return "", fleetscore.Errorf(fleetscore.Internal, "reach store", string(name), "no lease: blobs belong to a task")
+		return "", fleetscore.Errorf(fleetscore.Internal, "reach store", string(name), "the context has no lease, but blobs belong to a task")
 	}
 	if name == "" {
 		return leasePath(lease, what), nil
@@ -43,11 +43,11 @@ func (b blobs) path(ctx context.Context, what string, name fleetscore.BlobName) 
 	return leasePath(lease, what) + "/" + strings.Join(segments, "/"), nil
 }
 
-// blob is what the server says of a blob.
+// blob is the server's description of a blob.
 type blob store.Info
 
-// awayLimit is how long a blob's request is repeated while the server is away: a
-// restart of the server costs a node's task no try.
+// awayLimit is how long a blob's request is repeated while the server is away, so
+// that a restart of the server uses up no try of a node's task.
 const awayLimit = time.Minute
 
 // patient repeats a call while the server, or its store, is unavailable.
@@ -69,19 +69,19 @@ func patient(ctx context.Context, call func() error) error {
 	}
 }
 
-// Get reads a range through the server, and goes on where an answer broke off:
-// nodes read only what never changes.
+// Get reads a range through the server, and continues an interrupted answer: this is
+// safe because nodes read only blobs that never change.
 func (b blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
 	r := &ranged{ctx: ctx, b: b, name: name, next: offset, left: length}
 	return r, r.open()
 }
 
 type ranged struct {
-	ctx  context.Context // of Get: it bounds the whole reading
+	ctx  context.Context // of Get, which bounds the whole reading
 	b    blobs
 	name fleetscore.BlobName
 	next int64
-	left int64 // negative: to the end
+	left int64 // negative means to the end
 	body io.ReadCloser
 }
 
@@ -128,7 +128,7 @@ func (r *ranged) Close() error {
 // the server is away.
 func (b blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
 	if opt.IfAbsent {
-		return store.Info{}, fleetscore.Errorf(fleetscore.Invalid, "write", string(name), "nodes commit nothing")
+		return store.Info{}, fleetscore.Errorf(fleetscore.Invalid, "write", string(name), "nodes may not commit")
 	}
 	path, err := b.path(ctx, "blobs", name)
 	if err != nil {
@@ -165,10 +165,10 @@ func (b blobs) Stat(ctx context.Context, name fleetscore.BlobName) (store.Info, 
 
 // Delete refuses.
 func (b blobs) Delete(_ context.Context, name fleetscore.BlobName) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "delete", string(name), "nodes delete nothing")
+	return fleetscore.Errorf(fleetscore.Invalid, "delete", string(name), "nodes may not delete")
 }
 
-// List asks for page after page.
+// List reads one page after another.
 func (b blobs) List(ctx context.Context, prefix string, opt store.ListOptions) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
 		path, err := b.path(ctx, "blobs", "")

@@ -15,8 +15,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// TestBlobsOutlastRestarts: a server that is away, or dies in the middle of an
-// answer or a write, costs a node nothing.
+// TestBlobsOutlastRestarts: a node's reads and writes succeed even if the server is
+// away for a while, or ends in the middle of an answer or a write.
 func TestBlobsOutlastRestarts(t *testing.T) {
 	t.Parallel()
 	data := bytes.Repeat([]byte("0123456789"), 100_000)
@@ -35,7 +35,7 @@ func TestBlobsOutlastRestarts(t *testing.T) {
 		}
 		offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
 		rest := data[offset:]
-		if n < 8 { // it breaks off
+		if n < 8 { // the answer ends early
 			_, _ = w.Write(rest[:len(rest)/3])
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)

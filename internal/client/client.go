@@ -3,12 +3,13 @@
 // fleetscore.Errors.
 //
 // A command of the user who runs a server on this machine needs no credentials: the
-// server leaves a file where only that user can read it (see Local), and a client
-// finds it by the server's address.
+// server writes a file that only that user can read (see Local), and a client finds
+// this file by the server's address.
 //
-// It repeats nothing, but for a node's blobs and for a token that was replaced, and
-// keeps no state but connections: tokens and certificates are read from their files
-// when they are needed, so that a client outlives their change. A Client is safe for concurrent use.
+// A client repeats only requests for a node's blobs and requests whose token was
+// replaced. Its only state are connections: tokens and certificates are read from
+// their files when they are needed, so that a client goes on after they change. A
+// Client is safe for concurrent use.
 package client
 
 import (
@@ -29,19 +30,19 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
-// prefix is where the API lies on its server.
+// prefix is the path of the API on its server.
 const prefix = "/api/v1"
 
 // Config says which server to talk to.
 type Config struct {
-	Server     string // its URL, such as https://fleet.example.com:7180; empty: the one of this machine at DefaultAddress
-	TokenFile  string // file with the token to show; empty: what a server of this machine's user left
-	CAFile     string // certificates to trust besides those of the system; empty: what a server of this machine's user left
-	ServerName string // the name that the server's certificate must carry; empty: the one in the URL
-	User       string // who asks, for the server's audit
+	Server     string // its URL, such as https://fleet.example.com:7180; empty means this machine's server at DefaultAddress
+	TokenFile  string // file with the token to send; empty means the file of this user's server on this machine
+	CAFile     string // certificates to trust in addition to those of the system; empty means the file of this user's server on this machine
+	ServerName string // the name that the server's certificate must carry; empty means the name in the URL
+	User       string // name of the user, for the server's audit
 }
 
-// DefaultAddress is where a server listens that was told nothing else.
+// DefaultAddress is where a server listens by default.
 const DefaultAddress = "127.0.0.1:7180"
 
 // Client is a connection to a server.
@@ -59,13 +60,14 @@ func New(cfg Config) (*Client, error) {
 	}
 	u, err := url.Parse(asked)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", asked, "not a URL").WithHint("write for example http://%s", DefaultAddress)
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", asked, "the address is not a URL").WithHint("write for example http://%s", DefaultAddress)
 	}
 	if l, ok := FindLocal(u.Host); ok && cfg.Server == "" {
-		asked = l.URL // it may be https
+		asked = l.URL // this may be https
 	}
 	c := &Client{base: strings.TrimSuffix(asked, "/"), cfg: cfg}
-	// No limit as a whole: waiting for a job may take long. Answers to nodes come within their wait.
+	// A whole request has no time limit, because waiting for a job may take long.
+	// Nodes get their answers within the wait that they ask for.
 	c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 		TLSClientConfig: (&trust{client: c}).config()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
@@ -116,7 +118,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer resp.Body.Close()
 	if out == nil {
-		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)) // so that the connection can be used again
+		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)) // the rest is read so that the connection can be used again
 	} else {
 		err = json.NewDecoder(resp.Body).Decode(out)
 	}
@@ -147,7 +149,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	resp, err := c.try(req, token)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		// Perhaps the server was just started anew, or the token was just replaced.
+		// Perhaps the server has just been restarted, or the token was just replaced.
 		if fresh, e := c.token(); e == nil && fresh != token && (req.Body == nil || req.GetBody != nil) {
 			resp.Body.Close()
 			req = req.Clone(ctx)
@@ -192,12 +194,12 @@ func (c *Client) unreached(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var other x509.HostnameError
 	var record tls.RecordHeaderError
-	kind, hint := fleetscore.Unavailable, "is it running? fleetscore up starts one; --server names another"
+	kind, hint := fleetscore.Unavailable, "check that the server is running; fleetscore up starts one, and --server names another"
 	switch {
 	case errors.As(err, &unknown):
 		kind, hint = fleetscore.Invalid, "name the certificate to trust with --ca-file; a server started with --tls-self-signed keeps it as secrets/tls-ca.pem in its folder"
 	case errors.As(err, &other):
-		kind, hint = fleetscore.Invalid, "use a name that the certificate carries, or say which one with --tls-server-name"
+		kind, hint = fleetscore.Invalid, "use a name that the certificate carries, or give such a name with --tls-server-name"
 	case errors.As(err, &record):
 		kind, hint = fleetscore.Invalid, "the server speaks plain HTTP: use http:// in --server"
 	}
@@ -211,7 +213,7 @@ const maxProblemBytes = 1 << 20
 func failure(method, path string, resp *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblemBytes))
 	if resp.StatusCode == http.StatusBadRequest && bytes.Contains(data, []byte("HTTP request to an HTTPS server")) {
-		return fleetscore.Errorf(fleetscore.Invalid, "ask server", resp.Request.URL.Host, "it speaks TLS").WithHint("use https:// in --server")
+		return fleetscore.Errorf(fleetscore.Invalid, "ask server", resp.Request.URL.Host, "the server speaks TLS").WithHint("use https:// in --server")
 	}
 	var p struct{ Kind, Op, Subject, Message, Hint string }
 	if err != nil || json.Unmarshal(data, &p) != nil || p.Kind == "" {

@@ -15,19 +15,20 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// Local is what a server leaves for the commands of the user who runs it: where its
-// token and its certificate lie. The file holds no secret itself, and only that user
-// can write where it lies, so that nobody else can send commands elsewhere.
+// Local is the content of a file that a server writes for the commands of the user
+// who runs it: the places of its token and of its certificate. The file itself holds
+// no secret. Only that user can write to its folder, so that nobody else can direct
+// commands to another server.
 type Local struct {
-	URL        string `json:"url"`                   // where the server is reached from this machine
-	TokenFile  string `json:"token_file"`            // of an administrator; empty where the server asks for no token
-	CAFile     string `json:"ca_file,omitempty"`     // to trust it by
-	ServerName string `json:"server_name,omitempty"` // in its certificate
+	URL        string `json:"url"`                   // the server's URL for this machine
+	TokenFile  string `json:"token_file"`            // of an administrator; empty if the server needs no token
+	CAFile     string `json:"ca_file,omitempty"`     // the certificate to trust
+	ServerName string `json:"server_name,omitempty"` // the name in its certificate
 	PID        int    `json:"pid"`
 }
 
-// localFolders are the folders where such files may lie, the one to write to first.
-// One below a home folder comes before one that every user can reach.
+// localFolders are the folders of such files, in the order in which they are tried. A
+// folder below the home folder comes before a folder that every user can reach.
 func localFolders() []string {
 	var out []string
 	if s := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(s) {
@@ -42,8 +43,8 @@ func localFolders() []string {
 	return append(out, filepath.Join(os.TempDir(), "fleetscore-"+strconv.Itoa(os.Getuid())))
 }
 
-// localName is the name of a server's file: its address, and this machine's name, as
-// machines may share a home folder.
+// localName is the name of a server's file. It has the server's address and this
+// machine's name, because machines may share a home folder.
 func localName(address string) string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -53,7 +54,7 @@ func localName(address string) string {
 	return clean.Replace(host + "_" + address + ".json")
 }
 
-// private refuses a folder that another user could have put there.
+// private refuses a folder that another user could have made.
 func private(dir string) error {
 	st, err := os.Lstat(dir)
 	if err != nil {
@@ -61,13 +62,13 @@ func private(dir string) error {
 	}
 	owner, ok := st.Sys().(*syscall.Stat_t)
 	if !st.IsDir() || ok && int(owner.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
-		return fleetscore.Errorf(fleetscore.Conflict, "use folder", dir, "it isn't this user's alone").WithHint("remove it, or set XDG_STATE_HOME to a folder of your own")
+		return fleetscore.Errorf(fleetscore.Conflict, "use folder", dir, "other users can write to it, or another user owns it").WithHint("remove the folder, or set XDG_STATE_HOME to a folder of your own")
 	}
 	return nil
 }
 
 // LeaveLocal writes the file for a server at address, host:port. It returns the
-// file's name, for its removal when the server ends.
+// file's name, so that the caller can remove the file when the server ends.
 func LeaveLocal(address string, l Local) (string, error) {
 	text, err := json.Marshal(l)
 	if err != nil {
@@ -92,18 +93,18 @@ func LeaveLocal(address string, l Local) (string, error) {
 		WithHint("set XDG_STATE_HOME to a folder that can be written")
 }
 
-// RemoveLocal removes a file that this process left, unless another server has
-// written it since.
+// RemoveLocal removes a file that this process wrote, unless another server has
+// written it meanwhile.
 func RemoveLocal(name string) {
 	text, err := os.ReadFile(name)
 	var l Local
 	if err == nil && json.Unmarshal(text, &l) == nil && l.PID == os.Getpid() {
-		_ = os.Remove(name) // what it says isn't true any more, and harms nobody
+		_ = os.Remove(name) // if the file stays, its content is out of date but does no harm
 	}
 }
 
-// FindLocal finds what a server of this user left on this machine; address is the
-// host and port that it is asked for.
+// FindLocal reads the file of this user's server on this machine; address is the
+// server's host and port.
 func FindLocal(address string) (Local, bool) {
 	addresses := []string{address}
 	if host, port, err := net.SplitHostPort(address); err == nil && strings.EqualFold(host, "localhost") {
@@ -124,20 +125,20 @@ func FindLocal(address string) (Local, bool) {
 	return Local{}, false
 }
 
-// local is what this client's server left on this machine.
+// local reads the file of this client's server on this machine.
 func (c *Client) local() (Local, bool) {
 	_, address, _ := strings.Cut(c.base, "://")
 	address, _, _ = strings.Cut(address, "/")
 	return FindLocal(address)
 }
 
-// token is the token to show; empty where none is known.
+// token is the token to send; empty if none is known.
 func (c *Client) token() (string, error) {
 	file := c.cfg.TokenFile
 	if file == "" {
 		l, ok := c.local()
 		if ok && strings.HasPrefix(l.URL, "https://") && strings.HasPrefix(c.base, "http://") {
-			return "", fleetscore.Errorf(fleetscore.Invalid, "reach server", c.base, "it speaks TLS").WithHint("use %s in --server", l.URL)
+			return "", fleetscore.Errorf(fleetscore.Invalid, "reach server", c.base, "the server speaks TLS").WithHint("use %s in --server", l.URL)
 		}
 		if !ok || l.TokenFile == "" {
 			return "", nil
@@ -149,7 +150,7 @@ func (c *Client) token() (string, error) {
 		return "", nil // the server ended
 	}
 	if err != nil {
-		return "", fleetscore.Errorf(fleetscore.Invalid, "read token", file, "%w", err).WithHint("name the file that holds a token of the server with --token-file")
+		return "", fleetscore.Errorf(fleetscore.Invalid, "read token", file, "%w", err).WithHint("with --token-file, name a file that holds a token of the server")
 	}
 	return strings.TrimSpace(string(b)), nil
 }

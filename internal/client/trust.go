@@ -10,12 +10,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// trust judges a server's certificate. The file with what to trust is read at each
-// new connection, so that a client outlives the change of a certificate.
+// trust checks a server's certificate. The file with the trusted certificates is read
+// at each new connection, so that a client goes on after the certificate changes.
 type trust struct{ client *Client }
 
 func (t *trust) config() *tls.Config {
-	// VerifyConnection does what crypto/tls would do, with roots of its own choice.
+	// VerifyConnection checks as crypto/tls does, but with other trusted roots.
 	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: t.verify}
 }
 
@@ -36,7 +36,7 @@ func (t *trust) verify(s tls.ConnectionState) error {
 		name = u.Hostname()
 	}
 	if ip := net.ParseIP(name); ip != nil {
-		name = "[" + ip.String() + "]" // how package x509 wants an address
+		name = "[" + ip.String() + "]" // the form of an address for package x509
 	}
 	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool()}
 	if file != "" {
@@ -48,11 +48,11 @@ func (t *trust) verify(s tls.ConnectionState) error {
 			opts.Roots = x509.NewCertPool()
 		}
 		if !opts.Roots.AppendCertsFromPEM(pem) {
-			return fleetscore.Errorf(fleetscore.Invalid, "read certificates to trust", file, "it holds none in PEM")
+			return fleetscore.Errorf(fleetscore.Invalid, "read certificates to trust", file, "the file holds no certificates in PEM")
 		}
 	}
 	if len(s.PeerCertificates) == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, "check certificate", name, "the server showed none")
+		return fleetscore.Errorf(fleetscore.Invalid, "check certificate", name, "the server sent no certificate")
 	}
 	for _, i := range s.PeerCertificates[1:] {
 		opts.Intermediates.AddCert(i)

@@ -81,7 +81,7 @@ func TestProblems(t *testing.T) {
 		{"twice", "    pool: cpu", "    pool: cpu\n    pool: cpu", []string{":18:", "already"}},
 		{"not yaml", "hub: {key: [Device, Tag]", "hub: {key: [Device, Tag", []string{"fleet.yaml:"}},
 		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
-		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "there is: local"}},
+		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "the only provider is local"}},
 		{"relative path without a folder", "path: models/sensors", "path: ./models", []string{":8:", "absolute path"}},
 		{"defaults without a list", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    model: model_{Device}_{Tag}\n    defaults: [{model: d}]", []string{":11: fleets.sensors.defaults: defaults need a list of sensors"}},
 		{"a default's column", "{path: models/sensors, model: \"model_{Device}_{Tag}\"}", "\n    path: models/sensors\n    sensors: s.csv\n    defaults:\n      - when: {Tga: x}\n        model: d", []string{":11: fleets.sensors.defaults: default 1: \"Tga\" is not a key column; there is: Device, Tag"}},

@@ -13,7 +13,7 @@ import (
 // chart is one value over time, in the units of its picture.
 type chart struct {
 	Name          string
-	Line          string // of an SVG path; silence longer than usual is a gap
+	Line          string // an SVG path, with a gap where rows are missing for longer than usual
 	Anomalies     []point
 	Faults        []point
 	YTicks        []tick
@@ -27,13 +27,13 @@ type point struct {
 	Label string
 }
 
-// tick is a place on an axis and what stands there.
+// tick is a place on an axis and its label.
 type tick struct {
 	At    float64
 	Label string
 }
 
-// The chart's size in pixels, and what is left free around the drawing.
+// The chart's size in pixels, and the free space around the drawing.
 const (
 	chartWidth  = 1000
 	chartHeight = 300
@@ -53,7 +53,7 @@ func byTime(rows *fleetscore.Predictions) []int {
 	return order
 }
 
-// scale maps low…high to from…to; a single value lies in the middle.
+// scale maps low…high to from…to; if low equals high, the result is the middle.
 type scale struct{ low, high, from, to float64 }
 
 func (s scale) at(v float64) float64 {
@@ -63,8 +63,8 @@ func (s scale) at(v float64) float64 {
 	return s.from + (s.to-s.from)*(v-s.low)/(s.high-s.low)
 }
 
-// draw makes a chart of one column of the rows in order, of which there is one at
-// least.
+// draw makes a chart of one column of the rows, which are in order of time and at
+// least one.
 func draw(rows *fleetscore.Predictions, order []int, column int, fault func(i int) bool) chart {
 	values := rows.Values[column]
 	c := chart{Name: rows.ValueNames[column], Width: chartWidth, Height: chartHeight, Left: marginLeft, Bottom: chartHeight - marginLow}

@@ -12,8 +12,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 )
 
-// What a job's page shows at once: items, tasks, bytes of one log and of all. The
-// API has all.
+// Limits of what a job's page shows: items, tasks, bytes of one log and of all logs.
+// The API returns everything.
 const (
 	maxItems = 1000
 	maxTasks = 500
@@ -35,7 +35,8 @@ type jobPage struct {
 	LogsLeft  int // logs that are not shown
 }
 
-// refresh is after how many seconds a browser asks again, until the job ended.
+// refresh is the number of seconds after which a browser loads the page again, until
+// the job has ended.
 func (p jobPage) refresh() int {
 	if p.Job.State.Ended() {
 		return 0
@@ -96,7 +97,7 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	return v, nil
 }
 
-// page leaves the items after the first skip ones, as many as a page holds.
+// page skips the first items and keeps as many as a page holds.
 func (v *jobPage) page(skip string) {
 	v.Of = len(v.Items)
 	n, err := strconv.Atoi(skip)

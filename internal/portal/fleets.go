@@ -12,12 +12,12 @@ import (
 // fleetPanel is a fleet's current generation and what is wrong with its models.
 type fleetPanel struct {
 	Name       string
-	Generation *fleet.Generation // nil before the first
+	Generation *fleet.Generation // nil before the first generation
 	Causes     []fleet.Cause
-	Problem    string // why it can't be read; empty if it was
+	Problem    string // why the generation can't be read; empty if it was read
 }
 
-// fleets are the fleets of a configuration, each with regard to the pipelines
+// fleets returns the fleets of a configuration; each is checked against the pipelines
 // that use it.
 func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) []fleetPanel {
 	var out []fleetPanel

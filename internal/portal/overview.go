@@ -22,9 +22,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// recent is how far back anomalies are counted; maxRows bounds how many rows are
-// read for it, maxSensors how many sensors are shown. What was counted is good for
-// keep.
+// recent is how far back anomalies are counted, maxRows how many rows are read at
+// most to count them, and maxSensors how many sensors are shown. Counts are used
+// again for keep.
 const (
 	recent     = time.Hour
 	maxRows    = 500_000
@@ -44,7 +44,7 @@ type overview struct {
 	Pipelines []pipeline
 }
 
-// refresh is after how many seconds a browser asks again.
+// refresh is the number of seconds after which a browser loads the page again.
 func (overview) refresh() int { return 5 }
 
 type query struct {
@@ -57,8 +57,8 @@ type query struct {
 	Rows          int64
 }
 
-// Share says how much of the readings was set aside or repeated, if that is worth
-// saying.
+// Share says which share of the readings was set aside or repeated, unless the share
+// is small.
 func (q query) Share() string {
 	aside := q.Late + q.Ahead + q.Repeats
 	if aside == 0 || 1000*aside < q.Counted {
@@ -79,24 +79,24 @@ type pool struct {
 	Max            int
 }
 
-// pipeline is the recent results of one pipeline.
+// pipeline holds the recent results of one pipeline.
 type pipeline struct {
 	Name    string
 	Label   string        // column with the truth; empty if there is none
 	Over    time.Duration // how far back rows are counted: recent, or less if there are many
 	Sensors []sensorRow   // those with the most anomalies
 	More    int           // sensors that aren't shown
-	Problem string        // why the results can't be read; empty if they were
+	Problem string        // why the results can't be read; empty if they were read
 
 	version int64 // of the table
 	made    time.Time
 }
 
-// sensorRow is the recent results of one sensor.
+// sensorRow holds the recent results of one sensor.
 type sensorRow struct {
 	Key             fleetscore.Key
 	Rows, Anomalies int64
-	Faults, Found   int64 // rows that are truly faulty, and those of them that were flagged
+	Faults, Found   int64 // rows that are truly faulty, and how many of these were flagged
 	Last            time.Time
 	LastIsAnomaly   bool
 	Pipeline        string
@@ -171,8 +171,8 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	return v, nil
 }
 
-// results counts the recent predictions of a pipeline per sensor, unless that was
-// done just now.
+// results counts the recent predictions of a pipeline per sensor, unless a recent
+// count is there.
 func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.PipelineConfig) (pipeline, error) {
 	out := pipeline{Name: name, Label: cfg.Label, Over: recent, made: p.deps.Now()}
 	d := p.deps.Catalog.Predictions(name)
@@ -183,7 +183,7 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 		return out, err
 	}
 	out.version = snap.Version
-	p.counting.Lock() // who comes meanwhile waits for the same result
+	p.counting.Lock() // requests that come meanwhile wait for the same result
 	defer p.counting.Unlock()
 	if last, ok := p.counted[name]; ok && last.version == out.version && last.Label == out.Label && out.made.Sub(last.made) < keep {
 		return last, nil
@@ -299,7 +299,7 @@ func toString(v any) string {
 	return ""
 }
 
-// glyphs give each state a sign besides its colour.
+// glyphs gives each state a sign in addition to its colour.
 var glyphs = map[string]string{
 	"waiting": "◷", "queued": "○", "running": "▶", "leased": "▶", "committing": "⇪", "succeeded": "✓", "partly_failed": "◐", "failed": "✗", "canceled": "⊘",
 	"starting": "◌", "ready": "●", "draining": "◍", "stopped": "■", "lost": "✗",

@@ -1,9 +1,9 @@
-// Package portal is the pages people look at: what comes in, how far datasets
-// are, jobs, nodes and anomalies; a job with its coverage and logs; a sensor's
-// chart. Pages are rendered here, work without scripts, and load nothing from
-// elsewhere.
+// Package portal serves the web pages for people: an overview of readings, datasets,
+// jobs, nodes and anomalies; a page for each job with its coverage and logs; a page
+// with a chart for each sensor. Pages are rendered here, work without scripts, and
+// load nothing from other servers.
 //
-// It changes nothing and keeps only what it counted last. Its handler is safe for
+// The portal changes nothing and keeps only its last counts. Its handler is safe for
 // concurrent use.
 package portal
 
@@ -41,10 +41,10 @@ type Deps struct {
 	Ledger  ledger.Ledger
 	Logs    Logs
 	Store   store.Bucket
-	Catalog *catalog.Catalog // the store's; nil means one of the portal's own
+	Catalog *catalog.Catalog // of the store; nil means that the portal opens its own
 	Queries func() []aggregator.Status
 	Gateway func() gateway.Stats
-	Health  *obs.Health      // what doesn't work; nil means that nothing is known
+	Health  *obs.Health      // the parts that don't work; nil means that this is unknown
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil means time.Now
 }
@@ -94,8 +94,8 @@ func New(deps Deps) (http.Handler, error) {
 	return mux, mux.Err()
 }
 
-// loosen lets a browser show the page's own style and send its forms, and keeps it
-// from running or loading anything from elsewhere.
+// loosen allows a browser to use the page's own style and to send its forms. Scripts
+// and content from other servers stay forbidden.
 func loosen(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "same-origin")
@@ -117,7 +117,7 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 	}
 }
 
-// render answers with a page, whole or not at all.
+// render answers with a complete page, or with an error.
 func (p *Portal) render(w http.ResponseWriter, r *http.Request, page string, status int, data any) {
 	var out bytes.Buffer
 	refresh := 0
@@ -134,5 +134,5 @@ func (p *Portal) render(w http.ResponseWriter, r *http.Request, page string, sta
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(out.Bytes()) // whoever asked went away
+	_, _ = w.Write(out.Bytes()) // the client has gone
 }

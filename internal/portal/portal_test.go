@@ -46,8 +46,8 @@ func (logs) OpenLog(context.Context, fleetscore.JobID, int, int, string) (io.Rea
 	return io.NopCloser(strings.NewReader(hostile)), nil
 }
 
-// world is a portal over a ledger and a store with one job of that many sensors,
-// ten rows each; every third row is an anomaly, every sixth a fault.
+// world is a portal over a ledger and a store with one job of the given number of
+// sensors, with ten rows each; every third row is an anomaly, every sixth a fault.
 func world(t *testing.T, sensors int) http.Handler {
 	t.Helper()
 	ctx := t.Context()
@@ -147,8 +147,8 @@ func get(h http.Handler, address string) (int, string, http.Header) {
 	return w.Code, w.Body.String(), w.Header()
 }
 
-// TestPages: every page shows what it is for, escapes what comes from outside,
-// lets a browser run nothing, and asks again while something may change.
+// TestPages: every page shows its content, escapes texts from outside, allows the
+// browser to run nothing, and is loaded again while something may change.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	h := world(t, 3)
@@ -159,7 +159,7 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "stands still", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
@@ -193,7 +193,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestManySensors: pages stay small, and lead to all.
+// TestManySensors: pages stay small, and lead to all sensors.
 func TestManySensors(t *testing.T) {
 	t.Parallel()
 	const sensors = 2*maxItems + 1
@@ -226,7 +226,7 @@ func TestManySensors(t *testing.T) {
 	}
 }
 
-// TestTicks: axes have a few round places within what is drawn, whatever the data.
+// TestTicks: for all data, axes have a few round places within the drawn area.
 func TestTicks(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]float64{{0, 1}, {-3, 7}, {4.6, 5.9}, {1e-300, 2e-300}, {1e300, 1.7e300}, {5, 5}, {-math.MaxFloat64, math.MaxFloat64}, {1, 1 + 1e-15}} {

@@ -9,7 +9,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// What a sensor's page shows: the latest rows, and the latest anomalies in words.
+// Limits of what a sensor's page shows: the latest rows, and a list of the latest
+// anomalies.
 const (
 	maxPoints    = 5000
 	maxAnomalies = 50
@@ -28,7 +29,7 @@ type sensorPage struct {
 	Latest    []anomaly // newest first
 }
 
-// refresh is after how many seconds a browser asks again.
+// refresh is the number of seconds after which a browser loads the page again.
 func (sensorPage) refresh() int { return 15 }
 
 // anomaly is one flagged row.

@@ -7,19 +7,19 @@ import (
 	"github.com/fleetscore/fleetscore/internal/access"
 )
 
-// signIn is what the page for signing in shows.
+// signIn is the content of the page for signing in.
 type signIn struct {
 	Problem string
 	Hint    string
-	Next    string // the page to go to after it
+	Next    string // the page to open after signing in
 }
 
 func (p *Portal) signInPage(w http.ResponseWriter, r *http.Request, status int, s signIn) {
 	p.render(w, r, "signin", status, s)
 }
 
-// deny answers a request for a page that its sender may not see: those who aren't
-// signed in get the page for it.
+// deny answers a request for a page that its sender may not see: a browser that isn't
+// signed in gets the page for signing in.
 func (p *Portal) deny(w http.ResponseWriter, r *http.Request, why *access.Refusal) {
 	switch {
 	case why.Status == http.StatusUnauthorized && p.redeem(w, r):
@@ -38,7 +38,7 @@ func (p *Portal) deny(w http.ResponseWriter, r *http.Request, why *access.Refusa
 	}
 }
 
-// followLink lets those follow a link that signs in who are signed in already.
+// followLink accepts a sign-in link from a browser that is already signed in.
 func (p *Portal) followLink(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !p.redeem(w, r) {
@@ -47,8 +47,8 @@ func (p *Portal) followLink(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// redeem signs a browser in by the code in the overview's address, and sends it to
-// the address without the code. It tells whether it answered.
+// redeem signs a browser in by the code in the overview's address, and redirects it
+// to the address without the code. It reports whether it answered.
 func (p *Portal) redeem(w http.ResponseWriter, r *http.Request) bool {
 	code := r.URL.Query().Get("token")
 	if code == "" || r.URL.Path != "/" || r.Method != http.MethodGet {
@@ -78,8 +78,8 @@ func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 }
 
-// ownPath is the path of a page of ours, "/" for anything else: nobody is sent to
-// another site.
+// ownPath returns the path if it is a page of this portal, otherwise "/", so that no
+// browser is redirected to another site.
 func ownPath(path string) string {
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
 		return "/"

@@ -117,7 +117,7 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 		o := fleetscore.Occurrence{Pipeline: pipeline, Due: t, State: fleetscore.OccurrenceRan}
 		if i < len(due)-1 {
 			o.State = fleetscore.OccurrenceCoalesced
-			o.Reason = "the due time came while no job could start; the job due at  " + last.Format(time.RFC3339) + " covers its interval"
+			o.Reason = "the due time came while no job could start; the job due at " + last.Format(time.RFC3339) + " covers its interval"
 		}
 		d.Occurrences = append(d.Occurrences, o)
 	}
@@ -136,7 +136,7 @@ func start(c fleetscore.ScheduleConfig, s State) (time.Time, error) {
 	}
 	t, err := gronx.PrevTickBefore(c.Cron, s.Created.UTC(), true)
 	if err != nil {
-		return t, bad(c.Cron, "the expression was never due before  "+s.Created.Format(time.RFC3339))
+		return t, bad(c.Cron, "the expression was never due before "+s.Created.Format(time.RFC3339))
 	}
 	return t, nil
 }

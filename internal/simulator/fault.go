@@ -9,15 +9,15 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// FaultKind is what goes wrong with a sensor.
+// FaultKind is a kind of fault of a sensor.
 type FaultKind string
 
-// The kinds of fault. None keeps readings back: a silent sensor is another story.
+// The kinds of fault. A faulty sensor still sends readings.
 const (
 	Spike FaultKind = "spike" // peaks, a few seconds apart
 	Drift FaultKind = "drift" // away from the true value, further and further
 	Stuck FaultKind = "stuck" // one value all the time, often an impossible one
-	Noise FaultKind = "noise" // much more of it
+	Noise FaultKind = "noise" // much more noise than usual
 )
 
 var faultKinds = []FaultKind{Spike, Drift, Stuck, Noise}
@@ -33,8 +33,8 @@ type Fault struct {
 	size float64 // how bad, -1…-0.5 and 0.5…1
 }
 
-// Time is cut into slots of equal length; in each, a sensor has a fault or none,
-// which lies within the slot whole.
+// Time is cut into slots of equal length; in each, a sensor has at most one fault,
+// which is completely within the slot.
 const (
 	slotMicros   = int64(5 * time.Minute / time.Microsecond)
 	maxFaultRate = 12 // one in every slot
@@ -65,7 +65,7 @@ func (f *Fleet) slotFault(s *sensor, slot int64) (Fault, bool) {
 }
 
 func (f *Fleet) faultAt(s *sensor, t fleetscore.Micros) (Fault, bool) {
-	// A fault may end on its slot's last moment but never starts on it.
+	// A fault may end at its slot's last moment but never starts there.
 	fault, ok := f.slotFault(s, floorDiv(int64(t)-1, slotMicros))
 	return fault, ok && fault.From < t && t <= fault.To
 }

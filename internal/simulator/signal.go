@@ -6,7 +6,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// quantity is what a kind of sensor measures when all is well.
+// quantity is what a kind of sensor measures without faults.
 type quantity struct {
 	name   string
 	base   float64 // middle of its values
@@ -30,7 +30,7 @@ var quantities = []quantity{
 	{"torque", 48, 4, 1, 5, 150, 1.1},
 }
 
-// signal is a quantity as one sensor has it.
+// signal is the quantity of one sensor.
 type signal struct {
 	quantity
 	dayPhase, cyclePhase float64 // radians
@@ -43,8 +43,8 @@ func newSignal(tag int, seed uint64) signal {
 	return signal{q, 2 * math.Pi * unit(mix(seed, 'd')), 2 * math.Pi * unit(mix(seed, 'c'))}
 }
 
-// at is the healthy value. Products are converted before they are added, so that
-// no machine fuses the two and all give the same bits.
+// at is the healthy value. Products are converted before they are added, so that no
+// processor fuses the two operations and all give the same bits.
 func (s *signal) at(seed uint64, t fleetscore.Micros) float64 {
 	seconds := float64(t) / 1e6
 	v := s.base
@@ -54,7 +54,7 @@ func (s *signal) at(seed uint64, t fleetscore.Micros) float64 {
 	return v
 }
 
-// reach is how far healthy values get from the base.
+// reach is the largest distance of healthy values from the base.
 func (s *signal) reach() float64 { return s.daily + s.cycle + 4*s.noise }
 
 // wave is the angle of a cycle at that time, kept small for Sin.

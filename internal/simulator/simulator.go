@@ -1,13 +1,13 @@
-// Package simulator makes up a fleet of devices: what each sensor reads at each
-// moment, and when and how it is faulty.
+// Package simulator simulates a fleet of devices: the value of each sensor at each
+// time, and when and how the sensor is faulty.
 //
-// Everything is a function of the configuration, the sensor and the time, so any
-// stretch of time can be made without what came before it, again and in pieces,
-// with the same result. A reading carries the truth about itself in the column
-// Fault, so that predictions can be compared with it.
+// Everything is a function of the configuration, the sensor and the time, so any time
+// can be simulated without the time before it, again and in pieces, with the same
+// result. A reading says in the column Fault whether it is faulty, so that
+// predictions can be compared with it.
 //
-// The package sends nothing and keeps no clock. A Fleet is immutable and may be
-// used concurrently.
+// The package sends nothing and uses no clock. A Fleet is immutable and may be used
+// concurrently.
 package simulator
 
 import (
@@ -23,7 +23,7 @@ import (
 
 // Config describes a fleet.
 type Config struct {
-	Seed      uint64        // another seed is another fleet; 0 is a seed too
+	Seed      uint64        // another seed gives another fleet; 0 is a valid seed
 	Devices   int           // named "1", "2", …; 0 means 5
 	Tags      int           // sensors per device, see TagName; 0 means 4
 	Interval  time.Duration // between two readings of a sensor, whole milliseconds; 0 means 1 s
@@ -47,15 +47,15 @@ func (c Config) Defaults() Config {
 	return c
 }
 
-// Validate judges a configuration that was filled.
+// Validate checks a configuration whose defaults were filled in.
 func (c Config) Validate() error {
 	switch {
 	case c.Devices < 1 || c.Tags < 1 || c.Devices > 10_000_000/c.Tags:
-		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "%d devices with %d tags", c.Devices, c.Tags).WithHint("have 1 to 10,000,000 sensors")
+		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "%d devices with %d tags are not possible", c.Devices, c.Tags).WithHint("choose 1 to 10,000,000 sensors")
 	case c.Interval < time.Millisecond || c.Interval > time.Hour || c.Interval%time.Millisecond != 0:
-		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "a reading every %v", c.Interval).WithHint("take whole milliseconds, at most 1h")
+		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "a reading every %v is not possible", c.Interval).WithHint("use whole milliseconds, at most 1h")
 	case !(c.FaultRate <= maxFaultRate):
-		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "%v faults per sensor and hour", c.FaultRate).WithHint("take at most %d", maxFaultRate)
+		return fleetscore.Errorf(fleetscore.Invalid, "simulate", "", "%v faults per sensor and hour are too many", c.FaultRate).WithHint("use at most %d", maxFaultRate)
 	}
 	return nil
 }

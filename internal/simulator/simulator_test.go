@@ -27,7 +27,7 @@ func newFleet(t testing.TB, cfg simulator.Config) *simulator.Fleet {
 	return f
 }
 
-// TestPieces makes a stretch at once and in uneven pieces.
+// TestPieces simulates some time at once and in uneven pieces.
 func TestPieces(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, simulator.Config{Seed: 7, Interval: 700 * time.Millisecond})
@@ -164,7 +164,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestGolden pins values: models were trained on them.
+// TestGolden fixes values, because models were trained on them.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, simulator.Config{Seed: 1, Devices: 1})

@@ -32,7 +32,7 @@ func openAzure(_ context.Context, a *address) (service, error) {
 	subject := "azblob://" + a.bucket
 	options := &container.ClientOptions{ClientOptions: policy.ClientOptions{
 		Transport: defaultHTTPClient(),
-		Retry:     policy.RetryOptions{MaxRetries: -1}, // cloud.try does it
+		Retry:     policy.RetryOptions{MaxRetries: -1}, // cloud.try retries
 	}}
 	client, err := azureClient(a, options)
 	if err != nil {
@@ -40,8 +40,8 @@ func openAzure(_ context.Context, a *address) (service, error) {
 		if errors.As(err, &known) {
 			return nil, err
 		}
-		// The SDK's own words may quote a connection string.
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", subject, "its address or credentials can't be read").
+		// The SDK's message may contain a connection string.
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", subject, "the store's address or credentials can't be read").
 			WithHint("check the URL's endpoint and the AZURE_STORAGE_ variables")
 	}
 	return &azureService{client}, nil
@@ -61,7 +61,7 @@ func azureClient(a *address, options *container.ClientOptions) (*container.Clien
 		endpoint = os.Getenv("AZURE_STORAGE_ENDPOINT")
 	}
 	if endpoint == "" && account == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", "azblob://"+a.bucket, "the storage account isn't known").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", "azblob://"+a.bucket, "the storage account is unknown").
 			WithHint("add ?account=NAME to the URL, or set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING")
 	}
 	if endpoint == "" {
@@ -102,11 +102,11 @@ func (s *azureService) judge(err error) verdict {
 	}
 	switch a.code {
 	case "ContainerNotFound":
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such container: make it, or mend the URL"}
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such container: create it, or correct the URL"}
 	case "ContainerBeingDeleted", "ServerBusy", "OperationTimedOut":
-		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service is busy; it goes on by itself"}
+		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service is busy; Fleetscore tries again by itself"}
 	case "AccountIsDisabled", "LeaseIdMissing", "BlobImmutableDueToPolicy":
-		return verdict{kind: fleetscore.Unavailable, err: a.err, hint: "the account or blob is locked: see its settings"}
+		return verdict{kind: fleetscore.Unavailable, err: a.err, hint: "the account or blob is locked: check its settings"}
 	case "InvalidResourceName":
 		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "a container's name has 3 to 63 of a-z, 0-9 and -"}
 	}
@@ -150,7 +150,7 @@ func (s *azureService) stat(ctx context.Context, name string) (Info, string, err
 		return Info{}, "", err
 	}
 	mark := ""
-	for k, v := range out.Metadata { // header names come back in any case
+	for k, v := range out.Metadata { // header names may have upper or lower case
 		if strings.EqualFold(k, markName) {
 			mark = value(v)
 		}
@@ -159,7 +159,7 @@ func (s *azureService) stat(ctx context.Context, name string) (Info, string, err
 }
 
 // The service can begin at a name (StartFrom) only in its newest versions, and
-// says nowhere what that means below a prefix.
+// doesn't document what this means below a prefix.
 func (s *azureService) seeks() bool { return false }
 
 func (s *azureService) page(ctx context.Context, q listing, token string) (infos []Info, next string, err error) {
@@ -227,9 +227,9 @@ func (s *azureService) begin(_ context.Context, p putting) (upload, error) {
 	return &azureUpload{s.client.NewBlockBlobClient(p.name), p}, nil
 }
 
-// azureUpload stages blocks, which the service forgets after a week if no list of
-// blocks names them. The mark makes its blocks differ from those of others who
-// write the same blob.
+// azureUpload stages blocks, which the service deletes after a week if no list of
+// blocks names them. The mark makes its blocks differ from those of other writers of
+// the same blob.
 type azureUpload struct {
 	client *blockblob.Client
 	p      putting

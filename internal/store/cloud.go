@@ -16,8 +16,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// service is one cloud: single requests, tried once. Names were checked. Errors
-// are the SDK's own; judge says what they mean.
+// service is one cloud: single requests, tried once. The names were checked before.
+// The errors are those of the SDK; judge says what they mean.
 type service interface {
 	reads
 	writes
@@ -25,7 +25,7 @@ type service interface {
 }
 
 type reads interface {
-	// seeks tells whether page can begin at a name.
+	// seeks reports whether page can begin at a name.
 	seeks() bool
 	// open begins to read; a negative length reads to the end. With an ETag the
 	// content must still be that one, else Conflict. A range that begins beyond the
@@ -33,14 +33,15 @@ type reads interface {
 	open(ctx context.Context, name string, offset, length int64, etag string) (io.ReadCloser, Info, error)
 	// stat describes a blob and returns the mark it was put with.
 	stat(ctx context.Context, name string) (Info, string, error)
-	// page lists once, in any order within the page; the next page begins at next
-	// unless that is empty. Names up to after may be there or not.
+	// page lists one page, in any order within the page; the next page begins at
+	// next, and there is none if next is empty. Names up to after may be included or
+	// not.
 	page(ctx context.Context, q listing, token string) (infos []Info, next string, err error)
 }
 
 type writes interface {
 	put(ctx context.Context, p putting, data []byte) (Info, error)
-	// begin starts a blob that comes in parts.
+	// begin starts a blob that is written in parts.
 	begin(ctx context.Context, p putting) (upload, error)
 	remove(ctx context.Context, name string) error
 }
@@ -56,16 +57,15 @@ type putting struct {
 // markName is the name of the mark among a blob's metadata; Azure takes letters only.
 const markName = "fleetscoreput"
 
-// listing is what is asked for in a listing.
+// listing holds the parameters of a listing.
 type listing struct {
 	prefix, after string
 	delimiter     bool
 	max           int // entries of a page; 0 leaves it to the service
 }
 
-// cloud is a whole bucket of a cloud. It adds to single requests what the
-// contract of Bucket asks for: names, retries, order, parts, one content per
-// reader.
+// cloud is a Bucket in a cloud. It adds to single requests what the contract of
+// Bucket needs: checks of names, retries, order, parts, one content per reader.
 type cloud struct {
 	svc   service
 	where string        // scheme and bucket, for messages
@@ -82,20 +82,20 @@ func (c *cloud) ready(ctx context.Context, name fleetscore.BlobName) error {
 	return CheckName(name)
 }
 
-// check asks whether the bucket can be listed.
+// check checks that the bucket can be listed.
 func (c *cloud) check(ctx context.Context) error {
 	_, _, err := c.list(ctx, "open store", listing{prefix: tempFolder + "/"}, "")
 	return err
 }
 
-// list asks for a page. Only a bucket that is missing isn't found.
+// list asks for a page. Not found means that the bucket is missing.
 func (c *cloud) list(ctx context.Context, op string, q listing, token string) (infos []Info, next string, err error) {
 	err = c.limited(ctx, op, fleetscore.BlobName(q.prefix), func(ctx context.Context) (err error) {
 		infos, next, err = c.svc.page(ctx, q, token)
 		return err
 	})
 	if fleetscore.NotFound.Is(err) {
-		err = fleetscore.Errorf(fleetscore.Invalid, op, c.where, "there is no such bucket").WithHint("make it, or mend the URL")
+		err = fleetscore.Errorf(fleetscore.Invalid, op, c.where, "there is no such bucket").WithHint("create it, or correct the URL")
 	}
 	return infos, next, err
 }
@@ -168,7 +168,7 @@ func (c *cloud) Put(ctx context.Context, name fleetscore.BlobName, body io.Reade
 		info, err = c.putParts(ctx, p, first, body)
 	}
 	if fleetscore.Conflict.Is(err) && p.ifAbsent {
-		// Somebody was first: perhaps ourselves, in a try whose answer was lost.
+		// Another writer was first, or an earlier try of ours whose answer was lost.
 		if have, mark, e := c.stat(ctx, name); e == nil && mark == p.mark {
 			return have, nil
 		}
@@ -185,23 +185,22 @@ func (c *cloud) bodyError(ctx context.Context, name fleetscore.BlobName, err err
 	return fleetscore.Wrap("write", c.subject(name), err)
 }
 
-// List asks for page after page; see Bucket.
+// List reads one page after another; see Bucket.
 func (c *cloud) List(ctx context.Context, prefix string, opt ListOptions) iter.Seq2[Info, error] {
 	after := string(opt.After)
 	switch {
 	case after < prefix:
 		return c.pages(ctx, listing{prefix: prefix, delimiter: opt.Delimiter})
 	case !strings.HasPrefix(after, prefix):
-		return func(func(Info, error) bool) {} // all names with the prefix come before
+		return func(func(Info, error) bool) {} // all names with the prefix come earlier in the order
 	case opt.Delimiter || c.svc.seeks():
 		return c.pages(ctx, listing{prefix: prefix, after: after, delimiter: opt.Delimiter})
 	}
 	return c.seek(ctx, prefix, after)
 }
 
-// seek lists what comes after a name where the service can only begin at the
-// beginning: folder by folder, so that what lies in folders before is passed over
-// unseen.
+// seek lists the names after a given name for a service that can't begin at a name.
+// It goes folder by folder, so that the content of earlier folders is never read.
 func (c *cloud) seek(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		for i, err := range c.pages(ctx, listing{prefix: prefix, delimiter: true}) {
@@ -227,9 +226,9 @@ func (c *cloud) seek(ctx context.Context, prefix, after string) iter.Seq2[Info, 
 
 var errOrder = errors.New("the service lists out of order")
 
-// pages lists page after page. Services sort by UTF-8 bytes, or nearly so: pages
-// are sorted again, and an order that differs from page to page is an error, since
-// readers rely on it.
+// pages lists one page after another. Services sort by UTF-8 bytes or in a similar
+// order. So each page is sorted again, and a wrong order between pages is an error,
+// because readers depend on the order.
 func (c *cloud) pages(ctx context.Context, q listing) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		asked := listing{wholeRunes(q.prefix), wholeRunes(q.after), q.delimiter, c.page}
@@ -243,7 +242,7 @@ func (c *cloud) pages(ctx context.Context, q listing) iter.Seq2[Info, error] {
 			slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(string(a.Name), string(b.Name)) })
 			for _, i := range infos {
 				n := string(i.Name)
-				if n <= q.after || n == last || !strings.HasPrefix(n, q.prefix) || isMarker(i, q) { // a folder may go on from the page before
+				if n <= q.after || n == last || !strings.HasPrefix(n, q.prefix) || isMarker(i, q) { // a folder may continue from the previous page
 					continue
 				}
 				if n < last {
@@ -268,7 +267,7 @@ func (c *cloud) pages(ctx context.Context, q listing) iter.Seq2[Info, error] {
 	}
 }
 
-// wholeRunes cuts off a rune that isn't whole, which a service couldn't be asked.
+// wholeRunes cuts off an incomplete rune, which a request to a service can't contain.
 func wholeRunes(s string) string {
 	for s != "" && !utf8.ValidString(s) {
 		s = s[:len(s)-1]
@@ -282,21 +281,21 @@ func isMarker(i Info, q listing) bool {
 	return strings.HasSuffix(n, "/") && (!q.delimiter || n == q.prefix)
 }
 
-// upload is a blob that comes in parts. Nothing is visible before commit.
+// upload is a blob that is written in parts. Nothing is visible before commit.
 type upload interface {
 	lanes() int // parts that may be sent at once; 1 means in order
 	part(ctx context.Context, number int, data []byte) error
 	commit(ctx context.Context, parts int) (Info, error)
-	abort(ctx context.Context) // forgets the parts; may fail, then the service does later
+	abort(ctx context.Context) // deletes the parts; if this fails, the service deletes them later
 }
 
-// Parts grow, so that S3's 10,000 hold 440 GiB without small blobs costing much
-// memory: a Put holds a part per lane and one more.
+// Parts grow, so that S3's limit of 10,000 parts allows 440 GiB while small blobs
+// need little memory: a Put holds one part per lane and one more.
 const maxParts = 10_000
 
 func partBytes(number int) int { return 8 << 20 * (1 + number/1000) }
 
-// readPart reads up to n bytes; last tells that the body ended.
+// readPart reads up to n bytes; last reports that the body ended.
 func readPart(body io.Reader, n int) (data []byte, last bool, err error) {
 	data, err = io.ReadAll(io.LimitReader(body, int64(n)))
 	return data, len(data) < n, err
@@ -339,7 +338,7 @@ func (c *cloud) putParts(ctx context.Context, p putting, data []byte, body io.Re
 			break
 		}
 		if number == maxParts {
-			bodyErr = fleetscore.Errorf(fleetscore.Exhausted, "write", c.subject(name), "it is larger than %d bytes", size).WithHint("write it in several blobs")
+			bodyErr = fleetscore.Errorf(fleetscore.Exhausted, "write", c.subject(name), "the blob is larger than %d bytes", size).WithHint("split the content into several blobs")
 			break
 		}
 	}

@@ -44,16 +44,17 @@ func TestAzure(t *testing.T) {
 func TestGCS(t *testing.T) {
 	t.Parallel()
 	// The fake lists folders after everything else, page by page, and takes the
-	// question how far an upload is for its end; TestGCSUpload has that part.
+	// question how far an upload has come as the end of the upload; TestGCSUpload
+	// tests that part.
 	conform(t, storetest.GCS(t), "SmallPages", "LostAnswerBig")
 }
 
-// addresses opens what isn't there, and a folder of a bucket.
+// addresses opens a missing bucket, and a folder of a bucket.
 func addresses(t *testing.T, s *storetest.Server) {
 	t.Parallel()
 	url := s.NewBucket(t)
 	bucket, query, _ := strings.Cut(url, "?")
-	if _, err := store.Open(t.Context(), bucket+"-none?"+query); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), "make it") {
+	if _, err := store.Open(t.Context(), bucket+"-none?"+query); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), "create it") {
 		t.Errorf("a bucket that isn't there: %v, want kind invalid and what to do", err)
 	}
 	b := open(t, bucket+"/some/folder?"+query)
@@ -64,11 +65,11 @@ func addresses(t *testing.T, s *storetest.Server) {
 	if got, err := store.ReadAll(t.Context(), open(t, url), "some/folder/x"); err != nil || string(got) != "1" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	gone := s.Through(url, "http://127.0.0.1:9") // nobody listens there
+	gone := s.Through(url, "http://127.0.0.1:9") // no server listens there
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if _, err := store.Open(ctx, gone); !fleetscore.Unavailable.Is(err) {
-		t.Errorf("nobody there: %v, want kind unavailable", err)
+		t.Errorf("no server: %v, want kind unavailable", err)
 	}
 }
 

@@ -29,8 +29,8 @@ import (
 // one file system.
 const tempFolder = ".fleetscore-tmp"
 
-// tempKept is how long an unfinished blob is left alone when a bucket opens:
-// another process may be writing it.
+// tempKept is the least age of an unfinished blob that is removed when a bucket
+// opens: another process may still be writing a younger one.
 const tempKept = 24 * time.Hour
 
 // Dir is a bucket in a directory. A blob is a file of the same name; symbolic
@@ -41,17 +41,17 @@ type Dir struct {
 	disk durable.Disk // below path
 
 	mu      sync.Mutex      // guards lasting
-	lasting map[string]bool // folders whose names this Dir knows to be synced
+	lasting map[string]bool // folders whose names this Dir has synced
 }
 
 // OpenDir opens the bucket in a directory, which is made if absent, and removes
-// what crashed writers left behind.
+// unfinished files of writers that crashed.
 func OpenDir(dir string) (*Dir, error) {
 	return OpenDirOn(dir, func(d durable.Disk) durable.Disk { return d })
 }
 
 // OpenDirOn is OpenDir with another disk in place of the folder's own, such as one
-// that records what is done to it. Only what changes the folder goes there.
+// that records its operations. Only changes of the folder go through this disk.
 func OpenDirOn(dir string, disk func(durable.Disk) durable.Disk) (*Dir, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -68,7 +68,7 @@ func OpenDirOn(dir string, disk func(durable.Disk) durable.Disk) (*Dir, error) {
 	return d, d.sweep()
 }
 
-// Close lets go of the folder; the bucket can't be used any more.
+// Close closes the folder; after that the bucket can't be used.
 func (d *Dir) Close() error { return d.root.Close() }
 
 // URL is the address that Open takes.
@@ -91,7 +91,7 @@ func (d *Dir) sweep() error {
 	return nil
 }
 
-// fault gives a file system's error its kind and what to do.
+// fault gives an error of the file system its kind and a hint.
 func fault(op, subject string, err error) error {
 	if err == nil {
 		return nil
@@ -107,7 +107,7 @@ func fault(op, subject string, err error) error {
 	case errors.Is(err, fs.ErrExist):
 		e.Kind = fleetscore.Conflict
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Kind, e.Hint = fleetscore.Exhausted, "the disk is full: free some space or move the data to a larger disk; it goes on by itself then"
+		e.Kind, e.Hint = fleetscore.Exhausted, "the disk is full: free some space or move the data to a larger disk; then Fleetscore goes on by itself"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		e.Kind, e.Hint = fleetscore.Exhausted, "too many open files: raise the limit (ulimit -n)"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
@@ -124,7 +124,7 @@ func (d *Dir) Get(ctx context.Context, name fleetscore.BlobName, offset, length 
 	if offset < 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "read", string(name), "negative offset %d", offset)
 	}
-	f, err := d.root.OpenFile(string(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe, which is no blob, would wait for a writer
+	f, err := d.root.OpenFile(string(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // without this flag, opening a pipe (which isn't a blob) would wait for a writer
 	if err != nil {
 		return nil, fault("read", string(name), err)
 	}
@@ -165,11 +165,11 @@ func (d *Dir) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader,
 	if err != nil {
 		return Info{}, fault("write", string(name), err)
 	}
-	defer d.disk.Remove(temp) // gone already when it was renamed
-	for range placeTries {    // a folder that was empty may be removed before the blob lies in it
+	defer d.disk.Remove(temp) // the file no longer exists if it was renamed
+	for range placeTries {    // an empty folder may be removed before the blob is in it
 		err = d.makeParents(path.Dir(string(name)))
 		if err == nil && opt.IfAbsent {
-			err = d.disk.Link(temp, string(name)) // unlike a rename it fails if the name exists
+			err = d.disk.Link(temp, string(name)) // unlike a rename, this fails if the name exists
 		} else if err == nil {
 			err = d.disk.Rename(temp, string(name))
 		}
@@ -186,7 +186,8 @@ func (d *Dir) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader,
 	return d.Stat(ctx, name)
 }
 
-// unlink returns the cause in a LinkError, which would show the temporary's name.
+// unlink returns the cause in a LinkError, because the LinkError's message would
+// contain the temporary name.
 func unlink(err error) error {
 	var le *os.LinkError
 	if errors.As(err, &le) {
@@ -210,7 +211,7 @@ func (d *Dir) writeTemp(ctx context.Context, body io.Reader) (name string, err e
 			err = cerr
 		}
 		if err != nil {
-			_ = d.disk.Remove(name) // what can't be removed is swept up a day later
+			_ = d.disk.Remove(name) // a file that can't be removed is removed a day later
 		}
 	}()
 	if _, err := io.Copy(f, ctxReader{ctx, body}); err != nil {
@@ -232,16 +233,17 @@ func (c ctxReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// placeTries bounds how often a blob's folders are made again.
+// placeTries bounds how often a blob's folders are made again after others removed
+// them.
 const placeTries = 100
 
-// maxLasting bounds how many folders are known to last; beyond it they are synced
-// once more.
+// maxLasting bounds how many folders are remembered as synced; the others are synced
+// again.
 const maxLasting = 1 << 16
 
-// makeParents makes dir and the folders above it, for good. A folder that is there
-// already may have been made by another writer that hasn't synced its name yet, so
-// each is synced once by every process that writes there.
+// makeParents makes dir and the folders above it, and makes their names durable. An
+// existing folder may have been made by another writer that hasn't synced its name
+// yet, so every process that writes there syncs each folder once.
 func (d *Dir) makeParents(dir string) error {
 	return durable.MkdirAllOn(d.disk, dir, 0o755, func(dir string) (bool, error) {
 		d.mu.Lock()
@@ -289,8 +291,8 @@ func info(name string, st fs.FileInfo) Info {
 	return infoOf(name, st.Size(), st.ModTime(), inode)
 }
 
-// infoOf makes the tag of the time, which ticks every few milliseconds, the size,
-// and the number of the file, which is another when a blob is put anew.
+// infoOf makes the tag from the time, which changes every few milliseconds, the size,
+// and the number of the file, which is a new one when a blob is put again.
 func infoOf(name string, size int64, modified time.Time, inode uint64) Info {
 	etag := strconv.AppendInt(make([]byte, 0, 48), modified.UnixNano(), 16)
 	etag = strconv.AppendInt(append(etag, '-'), size, 16)
@@ -313,16 +315,16 @@ func (d *Dir) Delete(ctx context.Context, name fleetscore.BlobName) error {
 	return nil
 }
 
-// removeEmpty removes a folder and those above it as long as they are empty: jobs
-// that come and go leave some behind each. Whoever puts a blob there meanwhile makes
-// them again. What can't be removed stays.
+// removeEmpty removes a folder and the folders above it as long as they are empty,
+// because every job that is removed leaves empty folders. A writer that puts a blob
+// there at the same time makes them again. A folder that can't be removed stays.
 func (d *Dir) removeEmpty(dir string) {
 	for ; dir != "."; dir = path.Dir(dir) {
-		d.mu.Lock() // forgotten before it is gone, so that its successor is synced
+		d.mu.Lock() // the folder is forgotten before it is removed, so that a new folder of that name is synced
 		delete(d.lasting, dir)
 		d.mu.Unlock()
 		if st, err := d.root.Lstat(dir); err != nil || !st.IsDir() || d.root.Remove(dir) != nil {
-			return // it is somebody's link, isn't empty, or was removed meanwhile
+			return // the folder is a link, isn't empty, or was removed meanwhile
 		}
 	}
 }
@@ -348,20 +350,20 @@ type walk struct {
 	yield  func(Info, error) bool
 }
 
-// entry is what a folder holds: its name there, with a trailing "/" if it is a
-// folder, so that folders sort among blobs as their contents do.
+// entry is an entry of a folder. Its name has a trailing "/" if it is a folder, so
+// that folders sort among blobs as their contents do.
 type entry struct {
 	name string
 	link bool
 }
 
-// folder yields what lies in a folder ("" or ending in "/"); false ends the walk.
+// folder yields the content of a folder ("" or ending in "/"); false ends the walk.
 func (w *walk) folder(folder string) bool {
 	dir := strings.TrimSuffix(folder, "/")
 	if dir == "" {
 		dir = "."
 	} else if CheckName(fleetscore.BlobName(dir)) != nil {
-		return true // no blob can lie there
+		return true // no blob can be there
 	}
 	f, err := w.d.root.Open(dir)
 	if err == nil {
@@ -390,11 +392,11 @@ func (w *walk) folder(folder string) bool {
 	return true
 }
 
-// readAtOnce is how many entries of a folder are read in one go: of a large one
+// readAtOnce is how many entries of a folder are read together; for a larger folder
 // only the names are kept.
 const readAtOnce = 4096
 
-// entries are a folder's, sorted, as far as they can be asked for.
+// entries are the sorted entries of a folder that the listing can contain.
 func (w *walk) entries(f *os.File, folder string) ([]entry, error) {
 	var out []entry
 	for {
@@ -436,7 +438,7 @@ func (w *walk) entry(f *os.File, folder string, e entry) bool {
 	}
 	i, err := w.describe(f, n, e)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true // deleted since the folder was read, or no blob
+		return true // the file was deleted since the folder was read, or isn't a blob
 	}
 	if err != nil {
 		w.yield(Info{}, fault("list", n, err))
@@ -445,11 +447,11 @@ func (w *walk) entry(f *os.File, folder string, e entry) bool {
 	return w.yield(i, nil)
 }
 
-// describe looks a file up by its folder, which costs a quarter of doing so by its
-// whole name.
+// describe looks a file up in its open folder, which takes a quarter of the time of a
+// look-up by its whole name.
 func (w *walk) describe(f *os.File, n string, e entry) (Info, error) {
 	if e.link {
-		st, err := w.d.root.Stat(n) // fails if it leads out of the directory
+		st, err := w.d.root.Stat(n) // this fails if a link leads out of the directory
 		if err != nil || !st.Mode().IsRegular() {
 			if w.opt.Refused != nil {
 				w.opt.Refused(fleetscore.BlobName(n))

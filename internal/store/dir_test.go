@@ -98,8 +98,8 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestTagsDiffer: a blob that is put anew has another tag, however soon and of
-// whatever size.
+// TestTagsDiffer: a blob that is put again has another tag, even if this happens soon
+// and the size is the same.
 func TestTagsDiffer(t *testing.T) {
 	t.Parallel()
 	d, err := store.OpenDir(t.TempDir())
@@ -124,8 +124,9 @@ func TestTagsDiffer(t *testing.T) {
 	}
 }
 
-// TestEmptyFolders: the last blob takes its folders along, but no link that somebody
-// put there, and whoever puts blobs into them meanwhile loses none.
+// TestEmptyFolders: deleting the last blob also removes its folders, but not a link
+// that a user put there, and a writer that puts blobs into them at the same time
+// loses none.
 func TestEmptyFolders(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), t.TempDir()
@@ -158,7 +159,7 @@ func TestEmptyFolders(t *testing.T) {
 		}
 	}
 	var all sync.WaitGroup
-	for i := range 2 { // each deletes its own, by which the folder may be empty
+	for i := range 2 { // each deletes its own blob, after which the folder may be empty
 		all.Go(func() {
 			mine := []*store.Dir{d, other}[i]
 			for n := range 200 {

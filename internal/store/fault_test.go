@@ -47,9 +47,9 @@ func faulty(t *testing.T, s *storetest.Server) (b, direct store.Bucket, p *store
 	return b, open(t, url), p
 }
 
-// faults checks what a service does to us: each test in parallel, on its own
-// bucket and proxy. A fake may be excepted from what it doesn't do as the real one
-// does.
+// faults checks how we handle a service's faults. Each test runs in parallel, with
+// its own bucket and proxy. Tests for which a fake differs from the real service can
+// be left out for it.
 func faults(t *testing.T, s *storetest.Server, except ...string) {
 	for name, test := range map[string]func(t *testing.T, b, direct store.Bucket, p *storetest.Proxy){
 		"OneFailure": oneFailure, "AlwaysFailing": alwaysFailing, "Denied": denied, "LostAnswer": lostAnswer, "LostAnswerBig": lostAnswerBig,
@@ -98,7 +98,7 @@ func operations(t *testing.T, b store.Bucket) map[string]func() error {
 			for _, err := range b.List(t.Context(), "", store.ListOptions{}) {
 				return err
 			}
-			return errors.New("it lists nothing")
+			return errors.New("the listing is empty")
 		},
 	}
 }
@@ -138,10 +138,10 @@ func denied(t *testing.T, b, _ store.Bucket, p *storetest.Proxy) {
 		before := p.Requests()
 		err := call()
 		if !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), "credentials") {
-			t.Errorf("%s: %v, want kind unavailable and a word about credentials", name, err)
+			t.Errorf("%s: %v, want kind unavailable and a hint about credentials", name, err)
 		}
 		if n := p.Requests() - before; n != 1 {
-			t.Errorf("%s was tried %d times, though it is in vain", name, n)
+			t.Errorf("%s was tried %d times, although no try can succeed", name, n)
 		}
 	}
 }
@@ -156,7 +156,8 @@ func lostAnswer(t *testing.T, b, direct store.Bucket, p *storetest.Proxy) {
 	if got, err := store.ReadAll(t.Context(), direct, "log/1"); err != nil || string(got) != "same" {
 		t.Errorf("the blob holds %q, %v", got, err)
 	}
-	// Another's blob is a conflict, even with the same bytes and an answer lost.
+	// The blob of another writer is a conflict, even if it has the same bytes and an
+	// answer was lost.
 	p.Set(once(storetest.Cut, 1))
 	if err := store.WriteAll(t.Context(), b, "log/1", []byte("same"), absent); !fleetscore.Conflict.Is(err) {
 		t.Errorf("another's success: %v, want kind conflict", err)
@@ -273,7 +274,7 @@ func smallPages(t *testing.T, b, _ store.Bucket, _ *storetest.Proxy) {
 	}
 }
 
-// obviousList is what a listing of the sorted names should give.
+// obviousList returns the expected listing of the sorted names.
 func obviousList(all []string, prefix, after string, delimiter bool) (out []string) {
 	last := ""
 	for _, n := range all {
@@ -338,8 +339,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestGuard: a peer that goes silent is an error that says so, whether before the
-// answer or in the middle of it; one that is slow isn't.
+// TestGuard: if a peer goes silent before or during its answer, there is an error
+// that says so; a slow peer is no error.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	mode := make(chan string, 1)

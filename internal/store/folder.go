@@ -14,8 +14,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Folder is somebody's folder, to be read only: nothing is ever made or changed
-// in it.
+// Folder is a user's folder that is only read: nothing is ever created or changed in
+// it.
 type Folder struct{ *Dir }
 
 // OpenFolder opens a folder that exists; kind NotFound if it doesn't.
@@ -31,17 +31,17 @@ func OpenFolder(dir string) (Folder, error) {
 	return Folder{&Dir{path: abs, root: root}}, nil
 }
 
-// Roots are folders of this machine that others may be read in. Where they lead is
-// found out once: if a root, or a folder above it, becomes a symbolic link later, what
-// it leads to isn't read.
+// Roots are folders of this machine below which other folders may be read. Their
+// places are determined once: if a root, or a folder above it, becomes a symbolic
+// link later, the link's target isn't read.
 type Roots []root
 
 type root struct {
 	name string // absolute, as it was given
-	real string // without symbolic links, as far as it was there
+	real string // without symbolic links, as far as the path existed
 }
 
-// FindRoots finds out where folders lie; they need not be there yet.
+// FindRoots determines the places of folders; the folders needn't exist yet.
 func FindRoots(dirs []string) (Roots, error) {
 	var out Roots
 	for _, dir := range dirs {
@@ -58,7 +58,7 @@ func FindRoots(dirs []string) (Roots, error) {
 	return out, nil
 }
 
-// resolve follows the symbolic links in a path, as far as that is there.
+// resolve follows the symbolic links in a path, as far as the path exists.
 func resolve(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) == path {
@@ -79,9 +79,9 @@ func (r Roots) String() string {
 	return cmp.Or(strings.Join(names, ", "), "there are none")
 }
 
-// OpenFolder is OpenFolder of a folder that must lie in one of the roots, which are
-// folders too. Symbolic links that lead out of the root are not followed. Kind
-// Invalid if it lies in none.
+// OpenFolder opens a folder that is one of the roots or below one. Symbolic links
+// that lead out of the root are not followed. Kind Invalid if the folder is in none
+// of the roots.
 func (r Roots) OpenFolder(dir string) (Folder, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,8 +94,8 @@ func (r Roots) OpenFolder(dir string) (Folder, error) {
 			}
 		}
 	}
-	return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", dir, "it lies in none of the folders that models may be read from (%s)", r).
-		WithHint("start the server with --models-root and a folder that holds it, or give a folder of the store, such as models/NAME")
+	return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", dir, "the folder isn't in one of the folders that models may be read from (%s)", r).
+		WithHint("start the server with --models-root and a folder that contains this folder, or use a folder of the store, such as models/NAME")
 }
 
 func openBelow(root, rel string) (Folder, error) {
@@ -110,8 +110,8 @@ func openBelow(root, rel string) (Folder, error) {
 	}
 	in, err := r.OpenRoot(rel)
 	if _, there := os.Lstat(abs); err != nil && there == nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", abs, "a symbolic link on the way leads out of %s", root).
-			WithHint("start the server with --models-root and the folder that it leads to, and name that folder")
+		return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", abs, "a symbolic link in the path leads out of %s", root).
+			WithHint("start the server with --models-root and the folder that the link leads to, and use that folder")
 	}
 	if err != nil {
 		return Folder{}, fault("open folder", abs, err)
@@ -119,7 +119,8 @@ func openBelow(root, rel string) (Folder, error) {
 	return Folder{&Dir{path: abs, root: in}}, nil
 }
 
-// unmoved refuses a root whose path leads elsewhere than it did, by a symbolic link.
+// unmoved refuses a root whose path now leads to another folder, because of a
+// symbolic link.
 func unmoved(r *os.Root, path string) error {
 	want, err := statWithoutLinks(path)
 	if err != nil && !errors.Is(err, syscall.ELOOP) {
@@ -133,10 +134,11 @@ func unmoved(r *os.Root, path string) error {
 		}
 	}
 	return fleetscore.Errorf(fleetscore.Invalid, "open folder", path, "the folder, or one above it, was replaced by a symbolic link after the server was started").
-		WithHint("start the server anew if that was meant; to switch between folders by a link, give a --models-root that holds the link and them")
+		WithHint("restart the server if you made this change; to switch between folders by a link, use a --models-root that contains the link and the folders")
 }
 
-// lstatParts is statWithoutLinks where the kernel can't look up a path without links.
+// lstatParts does what statWithoutLinks does, on kernels that can't look up a path
+// without links.
 func lstatParts(path string) (os.FileInfo, error) {
 	for part := path; ; part = filepath.Dir(part) {
 		st, err := os.Lstat(part)

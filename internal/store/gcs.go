@@ -24,12 +24,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// gcsService is a bucket of Google Cloud Storage. Its JSON interface is used, as
-// the larger client library more than doubles the program.
+// gcsService is a bucket of Google Cloud Storage. Its JSON interface is used, because
+// the larger client library more than doubles the program's size.
 type gcsService struct {
 	objects *storage.ObjectsService
 	bucket  string
-	client  *http.Client // of the objects, for what the library does in its own way
+	client  *http.Client // for requests for which the library isn't suitable
 	uploads string       // where uploads in parts begin
 }
 
@@ -45,11 +45,11 @@ func openGCS(ctx context.Context, a *address) (service, error) {
 	}
 	uploads := "https://storage.googleapis.com"
 	options := []option.ClientOption{}
-	if endpoint != "" { // an emulator knows no credentials
+	if endpoint != "" { // an emulator needs no credentials
 		uploads = strings.TrimSuffix(endpoint, "/")
 		options = append(options, option.WithEndpoint(uploads+"/storage/v1/"))
 	} else {
-		// The context lives on in the source of tokens.
+		// The source of tokens keeps the context.
 		ctx = context.WithValue(context.WithoutCancel(ctx), oauth2.HTTPClient, client)
 		creds, err := google.FindDefaultCredentials(ctx, storage.DevstorageReadWriteScope)
 		if err != nil {
@@ -67,17 +67,17 @@ func openGCS(ctx context.Context, a *address) (service, error) {
 	return &gcsService{s.Objects, a.bucket, client, uploads + "/upload/storage/v1/b/" + url.PathEscape(a.bucket) + "/o"}, nil
 }
 
-var errEncoded = errors.New("it was stored with a Content-Encoding")
+var errEncoded = errors.New("the blob was stored with a Content-Encoding")
 
 func (s *gcsService) judge(err error) verdict {
 	if errors.Is(err, errEncoded) {
-		return verdict{kind: fleetscore.Invalid, err: err, hint: "store it without: ranges of what the service unpacks are of no use"}
+		return verdict{kind: fleetscore.Invalid, err: err, hint: "store it without Content-Encoding, because the service decompresses it and ranges of it can't be read"}
 	}
 	var ge *googleapi.Error
 	if !errors.As(err, &ge) {
 		var re *oauth2.RetrieveError
 		if errors.As(err, &re) {
-			return verdict{kind: fleetscore.Unavailable, err: errors.New("the credentials were refused"), hint: "log in anew, or check the key's file"}
+			return verdict{kind: fleetscore.Unavailable, err: errors.New("the credentials were refused"), hint: "log in again, or check the file of the key"}
 		}
 		return judgeNetwork(err)
 	}
@@ -87,14 +87,15 @@ func (s *gcsService) judge(err error) verdict {
 	}
 	a := answer{status: ge.Code, err: fmt.Errorf("%s (HTTP status %d)", text, ge.Code)}
 	if ge.Code == http.StatusNotFound && strings.Contains(text, "bucket") {
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such bucket: make it, or mend the URL"}
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such bucket: create it, or correct the URL"}
 	}
 	return judgeStatus(a)
 }
 
-// A generation is what its ETag would be, and can be asked for.
+// A generation changes with the content, as an ETag does, and a request can ask for
+// it.
 func gcsInfo(o *storage.Object) Info {
-	t, _ := time.Parse(time.RFC3339, o.Updated) // zero if the service says nothing
+	t, _ := time.Parse(time.RFC3339, o.Updated) // zero if the service gives no time
 	return Info{Name: fleetscore.BlobName(o.Name), SizeBytes: int64(o.Size), Modified: t.UTC(), ETag: strconv.FormatInt(o.Generation, 10)}
 }
 
@@ -105,7 +106,7 @@ func (s *gcsService) open(ctx context.Context, name string, offset, length int64
 		if err != nil {
 			return nil, Info{}, err
 		}
-		call.Generation(g) // not found once another one took its place
+		call.Generation(g) // not found after another generation replaced it
 	}
 	switch {
 	case length >= 0:
@@ -141,7 +142,7 @@ func (s *gcsService) seeks() bool { return true }
 func (s *gcsService) page(ctx context.Context, q listing, token string) ([]Info, string, error) {
 	call := s.objects.List(s.bucket).Prefix(q.prefix).PageToken(token).Context(ctx).Fields("items(name,size,updated,generation)", "prefixes", "nextPageToken")
 	if q.after != "" {
-		call.StartOffset(q.after) // included; cloud leaves it out
+		call.StartOffset(q.after) // the service includes this name; cloud leaves it out
 	}
 	if q.max > 0 {
 		call.MaxResults(int64(q.max))

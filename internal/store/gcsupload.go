@@ -18,7 +18,7 @@ import (
 )
 
 // begin starts a resumable upload (the JSON interface's "resumable uploads"). The
-// library's own repeats without bound.
+// library's own upload repeats without limit.
 func (s *gcsService) begin(ctx context.Context, p putting) (upload, error) {
 	q := url.Values{"uploadType": {"resumable"}, "name": {p.name}}
 	if p.ifAbsent {
@@ -53,13 +53,13 @@ func (s *gcsService) ask(ctx context.Context, method, address, contentRange stri
 	return s.client.Do(req)
 }
 
-// gcsUpload sends pieces in order. Only the last may be of any length, so each
-// waits for the next one. Nothing is visible before the last has arrived; the
-// service forgets the others after a week.
+// gcsUpload sends pieces in order. Only the last piece may have any length, so each
+// piece is kept until the next one comes. Nothing is visible before the last piece
+// has arrived; the service deletes unfinished uploads after a week.
 type gcsUpload struct {
 	s       *gcsService
 	session string
-	waiting []byte // the part not sent yet, or not sent for certain
+	waiting []byte // the part that wasn't sent yet, or perhaps not completely
 	number  int    // its number
 	offset  int64  // where it begins
 	unsure  bool   // a try to send it failed
@@ -69,7 +69,7 @@ func (u *gcsUpload) lanes() int { return 1 }
 
 func (u *gcsUpload) part(ctx context.Context, number int, data []byte) error {
 	if number == u.number {
-		return nil // another try for one that waits already
+		return nil // this is another try for the part that already waits
 	}
 	if u.waiting != nil {
 		if _, _, err := u.send(ctx, "*"); err != nil {
@@ -84,13 +84,13 @@ func (u *gcsUpload) part(ctx context.Context, number int, data []byte) error {
 func (u *gcsUpload) commit(ctx context.Context, _ int) (Info, error) {
 	info, whole, err := u.send(ctx, strconv.FormatInt(u.offset+int64(len(u.waiting)), 10))
 	if err == nil && !whole {
-		err = fmt.Errorf("the service asks for more than there is: %w", io.ErrUnexpectedEOF)
+		err = fmt.Errorf("the service asks for more bytes than there are: %w", io.ErrUnexpectedEOF)
 	}
 	return info, err
 }
 
-// send sends the waiting part, or what the service doesn't have of it. The total
-// is "*" while it isn't known. whole tells that the blob is there.
+// send sends the waiting part, or the rest of it that the service doesn't have. The
+// total is "*" while it isn't known. whole reports that the blob is complete.
 func (u *gcsUpload) send(ctx context.Context, total string) (info Info, whole bool, err error) {
 	have := u.offset
 	if u.unsure {
@@ -121,7 +121,7 @@ func (u *gcsUpload) send(ctx context.Context, total string) (info Info, whole bo
 	return info, whole, err
 }
 
-// exchange is one request of a session: either the blob is whole now, or the
+// exchange is one request of a session: either the blob is complete now, or the
 // service says how many bytes it has.
 func (u *gcsUpload) exchange(ctx context.Context, contentRange string, body []byte) (info Info, whole bool, have int64, err error) {
 	resp, err := u.s.ask(ctx, http.MethodPut, u.session, contentRange, body)
@@ -146,7 +146,7 @@ func (u *gcsUpload) exchange(ctx context.Context, contentRange string, body []by
 	return gcsInfo(&o), true, 0, nil
 }
 
-// abort forgets the session, or leaves that to the service.
+// abort deletes the session; if that fails, the service deletes it later.
 func (u *gcsUpload) abort(ctx context.Context) {
 	if resp, err := u.s.ask(ctx, http.MethodDelete, u.session, "bytes */*", nil); err == nil {
 		resp.Body.Close()

@@ -16,13 +16,13 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 )
 
-// sessions answers as Google's documentation of resumable uploads says, for one
-// object. It keeps at most a given number of bytes of each piece.
+// sessions is a server for one object that follows Google's documentation of
+// resumable uploads. It keeps at most a given number of bytes of each piece.
 type sessions struct {
 	keep int
 
 	mu     sync.Mutex // guards what follows
-	part   []byte     // what the session has
+	part   []byte     // the bytes that the session has
 	object []byte     // nil while there is none
 	mark   string     // of the object
 	begun  string     // of the session
@@ -94,8 +94,8 @@ func (s *sessions) piece(w http.ResponseWriter, contentRange string, body []byte
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
-// TestGCSUpload breaks an upload in parts at every request, before and after it
-// was carried out, and lets the service keep less than was sent.
+// TestGCSUpload breaks an upload in parts at every request, before and after it was
+// carried out, and makes the service keep fewer bytes than were sent.
 func TestGCSUpload(t *testing.T) {
 	t.Parallel()
 	data := make([]byte, 20<<20+777)

@@ -14,10 +14,10 @@ const supported = "supported: a plain path, file:///folder, s3://bucket/prefix, 
 
 // Open opens the bucket at a URL: a plain path or "file:///folder",
 // "s3://bucket/prefix", "azblob://container/prefix", "gs://bucket/prefix";
-// docs/configuration.md has the parameters. Credentials come from where each
-// cloud's own tools look for them, never from the URL. A cloud is asked whether
-// the bucket is there and may be listed, so that a wrong address or a missing
-// right shows here.
+// docs/configuration.md has the parameters. Credentials come from the places where
+// each cloud's own tools look for them, never from the URL. Open checks that a
+// cloud's bucket exists and can be listed, so that it reports a wrong address or a
+// missing right.
 func Open(ctx context.Context, address string) (Bucket, error) {
 	if !strings.Contains(address, "://") {
 		return OpenDir(address)
@@ -48,12 +48,12 @@ func Open(ctx context.Context, address string) (Bucket, error) {
 	return Sub(c, a.path), nil
 }
 
-// IsLocal tells whether the address is a folder of this machine.
+// IsLocal reports whether the address is a folder of this machine.
 func IsLocal(address string) bool {
 	return !strings.Contains(address, "://") || strings.HasPrefix(address, "file://")
 }
 
-// CheckURL judges an address without opening it.
+// CheckURL checks an address without opening it.
 func CheckURL(address string) error {
 	if !strings.Contains(address, "://") {
 		return nil
@@ -62,7 +62,7 @@ func CheckURL(address string) error {
 	return err
 }
 
-// address is a store's URL taken apart.
+// address holds the parts of a store's URL.
 type address struct {
 	scheme, bucket string
 	path           string // of a cloud: the prefix without outer slashes; of a directory: the folder
@@ -83,11 +83,11 @@ func parseAddress(text string) (address, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		return bad("", "its URL can't be read", supported)
+		return bad("", "the URL can't be read", supported)
 	}
 	subject := u.Scheme + "://" + u.Host + u.Path
 	if u.User != nil {
-		return bad(subject, "the URL holds credentials", "take them out: they are read from the environment or from the cloud's own files (docs/configuration.md)")
+		return bad(subject, "the URL holds credentials", "remove them: credentials are read from the environment or from the cloud's own files (docs/configuration.md)")
 	}
 	known, ok := parameters[u.Scheme]
 	if !ok {
@@ -96,9 +96,9 @@ func parseAddress(text string) (address, error) {
 	a := address{scheme: u.Scheme, bucket: u.Host, path: strings.Trim(u.Path, "/"), query: u.Query()}
 	for name := range a.query {
 		if !slices.Contains(known, name) {
-			hint := "it takes no parameters"
+			hint := "this URL takes no parameters"
 			if len(known) > 0 {
-				hint = "known are " + strings.Join(known, ", ")
+				hint = "the known parameters are " + strings.Join(known, ", ")
 			}
 			return bad(subject, "unknown parameter "+name, "%s", hint)
 		}
@@ -107,14 +107,14 @@ func parseAddress(text string) (address, error) {
 	case u.Fragment != "":
 		return bad(subject, "the URL holds a #", "write it as %%23")
 	case u.Scheme == "file" && (u.Host != "" || !strings.HasPrefix(u.Path, "/")):
-		return bad(subject, "not an absolute path", "write file:///folder")
+		return bad(subject, "the path is not absolute", "write file:///folder")
 	case u.Scheme == "file":
 		a.path = u.Path
 		return a, nil
 	case u.Host == "":
-		return bad(subject, "no bucket is named", supported)
+		return bad(subject, "the URL names no bucket", supported)
 	case len(a.path) > 100:
-		return bad(subject, "the prefix is longer than 100 bytes", "choose a shorter one: names below it may be long")
+		return bad(subject, "the prefix is longer than 100 bytes", "choose a shorter prefix, because names below it may be long")
 	}
 	if a.path != "" {
 		if err := CheckName(fleetscore.BlobName(a.path)); err != nil {
@@ -123,15 +123,14 @@ func parseAddress(text string) (address, error) {
 	}
 	if e := a.query.Get("endpoint"); e != "" {
 		if p, err := url.Parse(e); err != nil || p.Scheme != "http" && p.Scheme != "https" || p.Host == "" || p.User != nil || p.RawQuery != "" {
-			return bad(subject, "the endpoint is no plain http or https URL", "write for example endpoint=http://127.0.0.1:9000")
+			return bad(subject, "the endpoint is not a plain http or https URL", "write for example endpoint=http://127.0.0.1:9000")
 		}
 	}
 	return a, nil
 }
 
-// Probe makes sure that a bucket may be written and keeps its word on IfAbsent,
-// which not every server that speaks S3 does: commits rely on it. It leaves
-// nothing behind.
+// Probe checks that a bucket can be written and honours IfAbsent, which commits
+// depend on. Not every server that speaks S3 does. Probe removes what it writes.
 func Probe(ctx context.Context, b Bucket) error {
 	name := fleetscore.BlobName("_probe/" + rand.Text())
 	if err := WriteAll(ctx, b, name, []byte("one"), PutOptions{IfAbsent: true}); err != nil {
@@ -148,5 +147,5 @@ func Probe(ctx context.Context, b Bucket) error {
 		return err
 	}
 	return fleetscore.Errorf(fleetscore.Invalid, "probe store", string(name), "the second of two conditional writes succeeded").
-		WithHint("this server doesn't keep conditional writes, so two commits could win; use one that does")
+		WithHint("this server doesn't honour conditional writes, so two commits could both succeed; use a server that does")
 }

@@ -26,8 +26,8 @@ func recorded(t *testing.T) (*store.Dir, *durabletest.Journal) {
 	return d, j
 }
 
-// TestPowerCut cuts the power after each step of a series of writes. The store
-// opens again and holds what was acknowledged, whole.
+// TestPowerCut cuts the power after each step of a series of writes. After each cut
+// the store opens again and holds all acknowledged blobs completely.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	d, j := recorded(t)
@@ -72,8 +72,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestPowerCutInAFolderOfAnother: a writer that finds a folder there can't know
-// that whoever made it has synced its name.
+// TestPowerCutInAFolderOfAnother: a writer that finds an existing folder can't know
+// whether the folder's maker has synced its name.
 func TestPowerCutInAFolderOfAnother(t *testing.T) {
 	t.Parallel()
 	d, j := recorded(t)

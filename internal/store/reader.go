@@ -8,10 +8,10 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// reader reads a range and goes on where it was when a connection breaks, as long
-// as the blob is still the same.
+// reader reads a range. When a connection breaks, it goes on at the same place, as
+// long as the blob is still the same.
 type reader struct {
-	ctx  context.Context // of Get: it bounds the whole reading
+	ctx  context.Context // of Get, which bounds the whole reading
 	c    *cloud
 	name fleetscore.BlobName
 	etag string
@@ -23,7 +23,7 @@ type reader struct {
 	brokenAt int64 // this offset
 }
 
-// healed is how far a reader must come before breaks are counted anew.
+// healed is how many bytes must be read before breaks are counted from 0 again.
 const healed = 1 << 20
 
 func (r *reader) open() error {
@@ -85,7 +85,7 @@ func (r *reader) resume(cause error) error {
 	r.body.Close()
 	err := r.open()
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
-		return fleetscore.Errorf(fleetscore.Unavailable, "read", r.c.subject(r.name), "the blob was changed while it was read").WithHint("read it again")
+		return fleetscore.Errorf(fleetscore.Unavailable, "read", r.c.subject(r.name), "the blob was changed while it was read").WithHint("read the blob again")
 	}
 	return err
 }

@@ -19,7 +19,7 @@ const (
 	callLimit  = 2 * time.Minute
 )
 
-// verdict is a cloud's error, judged.
+// verdict is the meaning of a cloud's error.
 type verdict struct {
 	kind  fleetscore.Kind
 	again bool // the same call may succeed soon
@@ -33,15 +33,15 @@ func (v verdict) error(op, subject string) error {
 	return e
 }
 
-// answer is what a cloud's SDK knows about an error.
+// answer holds what a cloud's SDK says about an error.
 type answer struct {
 	status int    // of HTTP; 0 if there was no answer
-	code   string // the service's own word, such as NoSuchBucket
-	err    error  // what a person should read
+	code   string // the service's code, such as NoSuchBucket
+	err    error  // the error that people see
 }
 
-// judgeStatus says what an answer means by its status. Each engine first looks at
-// the words of its own service.
+// judgeStatus says what the status of an answer means. Each engine first checks the
+// codes of its own service.
 func judgeStatus(a answer) verdict {
 	switch {
 	case a.status == 0:
@@ -54,25 +54,25 @@ func judgeStatus(a answer) verdict {
 		return verdict{kind: fleetscore.Unavailable, err: a.err,
 			hint: "access is denied: check which credentials are used (docs/configuration.md) and that they may list, read, write and delete here"}
 	case a.status == http.StatusTooManyRequests:
-		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service asks for fewer requests; it goes on by itself"}
+		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service asks for fewer requests; Fleetscore tries again by itself"}
 	case a.status == http.StatusInsufficientStorage:
 		return verdict{kind: fleetscore.Exhausted, err: a.err, hint: "the service has no more room: free some space"}
 	case a.status == http.StatusNotImplemented:
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the service doesn't know this request; conditional writes are needed (docs/decisions/0005-clouds.md)"}
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the service doesn't support this request; conditional writes are needed (docs/decisions/0005-clouds.md)"}
 	case a.status == http.StatusRequestTimeout, a.status >= 500:
-		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service is in trouble; it goes on by itself once that is over"}
+		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service has a failure; Fleetscore tries again by itself"}
 	case a.status >= 300 && a.status < 400:
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the bucket lies elsewhere: check region and endpoint"}
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the bucket is in another place: check region and endpoint"}
 	}
 	return verdict{kind: fleetscore.Internal, err: a.err}
 }
 
 // judgeNetwork judges a call that got no answer.
 func judgeNetwork(err error) verdict {
-	v := verdict{kind: fleetscore.Unavailable, again: true, err: err, hint: "the service can't be reached; it goes on by itself once it can"}
+	v := verdict{kind: fleetscore.Unavailable, again: true, err: err, hint: "the service can't be reached; Fleetscore tries again by itself"}
 	var dns *net.DNSError
 	if errors.As(err, &dns) && dns.IsNotFound {
-		v.hint = "there is no such host: check region, account and endpoint, and the network"
+		v.hint = "the host doesn't exist: check region, account and endpoint, and the network"
 	}
 	return v
 }

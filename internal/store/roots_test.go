@@ -11,8 +11,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// TestRoots: a folder opens only if it lies in a root, by itself and not by
-// a symbolic link that leads out.
+// TestRoots: a folder opens only if it is in a root, and no symbolic link in its path
+// leads out of the root.
 func TestRoots(t *testing.T) {
 	t.Parallel()
 	root, other := t.TempDir(), t.TempDir()
@@ -72,8 +72,8 @@ func find(t *testing.T, dirs ...string) Roots {
 	return r
 }
 
-// TestRootBecomesLink: a root, or a folder above it, that is replaced by a symbolic
-// link after it was found leads nowhere; one that is replaced by a folder is read.
+// TestRootBecomesLink: a root that is replaced by a symbolic link later, or whose
+// parent is, can't be read; a root that is replaced by another folder can.
 func TestRootBecomesLink(t *testing.T) {
 	t.Parallel()
 	for _, lookup := range []func(string) (os.FileInfo, error){statWithoutLinks, lstatParts} {
@@ -88,7 +88,7 @@ func TestRootBecomesLink(t *testing.T) {
 	}{
 		"the root":        {"above/models", "outside/above/models"},
 		"a folder above":  {"above", "outside/above"},
-		"a link that was": {"link", "outside/above"}, // the root was named by it
+		"a link that was": {"link", "outside/above"}, // the root was given by the link's name
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -154,7 +154,7 @@ func TestRootBecomesLink(t *testing.T) {
 	}
 }
 
-// TestRootThatComesLater: a root need not be there when it is found.
+// TestRootThatComesLater: a root needn't exist when FindRoots is called.
 func TestRootThatComesLater(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "b")
@@ -172,7 +172,7 @@ func TestRootThatComesLater(t *testing.T) {
 	f.Close()
 }
 
-// TestPipe: a pipe in a folder is no blob, and nobody waits for its writer.
+// TestPipe: a pipe in a folder isn't a blob, and reading doesn't wait for its writer.
 func TestPipe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -40,7 +40,7 @@ func openS3(ctx context.Context, a *address) (service, error) {
 	subject := "s3://" + a.bucket
 	options := []func(*config.LoadOptions) error{
 		config.WithLogger(logging.Nop{}),
-		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // cloud.try does it
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // cloud.try retries
 	}
 	if r := a.query.Get("region"); r != "" {
 		options = append(options, config.WithRegion(r))
@@ -56,7 +56,7 @@ func openS3(ctx context.Context, a *address) (service, error) {
 	find, cancel := context.WithTimeout(ctx, credentialLimit)
 	defer cancel()
 	if cfg.Credentials == nil {
-		err = errors.New("there are none")
+		err = errors.New("no credentials were found")
 	} else {
 		_, err = cfg.Credentials.Retrieve(find)
 	}
@@ -64,7 +64,8 @@ func openS3(ctx context.Context, a *address) (service, error) {
 		return nil, fleetscore.Errorf(fleetscore.Unavailable, "find credentials", subject, "%w", err).
 			WithHint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile (?profile= or AWS_PROFILE), or give the machine a role")
 	}
-	// The SDK's own client knows AWS_CA_BUNDLE; requests go through ours, built on it.
+	// The SDK's own client uses AWS_CA_BUNDLE; our client for the requests is built
+	// on it.
 	transport := http.DefaultTransport.(*http.Transport)
 	if b, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
 		transport = b.GetTransport()
@@ -74,12 +75,12 @@ func openS3(ctx context.Context, a *address) (service, error) {
 		if e := a.query.Get("endpoint"); e != "" {
 			o.BaseEndpoint = &e
 		}
-		foreign = o.BaseEndpoint != nil // AWS_ENDPOINT_URL and the like are in there too
+		foreign = o.BaseEndpoint != nil // this includes AWS_ENDPOINT_URL and similar variables
 		o.UsePathStyle = foreign
 		if p := a.query.Get("path_style"); p != "" {
 			o.UsePathStyle = p == "true"
 		}
-		if foreign { // servers of others need not know the newer checksums
+		if foreign { // other servers may not support the newer checksums
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 			if o.Region == "" {
@@ -90,8 +91,8 @@ func openS3(ctx context.Context, a *address) (service, error) {
 		o.DisableLogOutputChecksumValidationSkipped = true
 	})
 	if client.Options().Region == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", subject, "its region isn't known").
-			WithHint("add ?region=eu-central-1 (or whichever it is) to the URL, or set AWS_REGION")
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open store", subject, "the store's region is unknown").
+			WithHint("add ?region=eu-central-1 (or the bucket's own region) to the URL, or set AWS_REGION")
 	}
 	return &s3Service{client, &a.bucket}, nil
 }
@@ -112,13 +113,13 @@ func (s *s3Service) judge(err error) verdict {
 	}
 	switch a.code {
 	case "NoSuchBucket":
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such bucket: make it, or mend the URL"}
-	case "NoSuchUpload": // its commit was carried out and the answer lost, or somebody cleaned up
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "there is no such bucket: create it, or correct the URL"}
+	case "NoSuchUpload": // the commit was carried out and its answer lost, or the upload was deleted
 		return verdict{kind: fleetscore.Conflict, err: a.err}
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the bucket lies in another region: add ?region= to the URL or set AWS_REGION"}
+		return verdict{kind: fleetscore.Invalid, err: a.err, hint: "the bucket is in another region: add ?region= to the URL or set AWS_REGION"}
 	case "ConditionalRequestConflict", "OperationAborted", "SlowDown", "RequestTimeout":
-		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service is busy; it goes on by itself"}
+		return verdict{kind: fleetscore.Unavailable, again: true, err: a.err, hint: "the service is busy; Fleetscore tries again by itself"}
 	case "RequestTimeTooSkewed":
 		return verdict{kind: fleetscore.Unavailable, err: a.err, hint: "this machine's clock is wrong: set it"}
 	case "ExpiredToken", "ExpiredTokenException":
@@ -127,7 +128,7 @@ func (s *s3Service) judge(err error) verdict {
 		return verdict{kind: fleetscore.Exhausted, err: a.err, hint: "the bucket's quota is used up"}
 	}
 	if a.status == 0 && a.code == "" {
-		a.err = errors.Unwrap(err) // leave out the SDK's own words
+		a.err = errors.Unwrap(err) // leave out the SDK's text
 		var oe *smithy.OperationError
 		if errors.As(err, &oe) {
 			a.err = oe.Err
@@ -240,8 +241,8 @@ func (s *s3Service) begin(ctx context.Context, p putting) (upload, error) {
 	return &s3Upload{s: s, p: p, id: out.UploadId}, nil
 }
 
-// s3Upload is a multipart upload. What is never committed costs money until it is
-// aborted or the bucket's lifecycle rule does so.
+// s3Upload is a multipart upload. An upload that is never committed costs money until
+// it is aborted or the bucket's lifecycle rule removes it.
 type s3Upload struct {
 	s  *s3Service
 	p  putting
@@ -277,6 +278,6 @@ func (u *s3Upload) commit(ctx context.Context, _ int) (Info, error) {
 }
 
 func (u *s3Upload) abort(ctx context.Context) {
-	// What can't be aborted is left to the bucket's lifecycle rule.
+	// An upload that can't be aborted is left to the bucket's lifecycle rule.
 	_, _ = u.s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: u.s.bucket, Key: &u.p.name, UploadId: u.id})
 }

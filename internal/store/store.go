@@ -1,11 +1,11 @@
 // Package store is blob storage: named byte strings that are written whole and
 // atomically, read in ranges, and listed in order of their names.
 //
-// It knows a directory (Dir) and three clouds: S3 and what speaks its protocol,
-// Azure Blob Storage and Google Cloud Storage. All stand behind the same Bucket
-// and pass the same conformance suite (storetest). It gives no meaning to names
-// beyond their being slash-separated. All buckets are safe for concurrent use,
-// by several processes too.
+// It supports a directory (Dir) and three clouds: S3 and servers that speak its
+// protocol, Azure Blob Storage and Google Cloud Storage. All of them implement Bucket
+// and pass the same conformance suite (storetest). Names are separated by slashes and
+// have no other meaning here. All buckets are safe for concurrent use, also by
+// several processes.
 package store
 
 import (
@@ -31,36 +31,37 @@ type Info struct {
 
 // PutOptions say how a blob is written.
 type PutOptions struct {
-	// IfAbsent refuses with kind Conflict if the blob exists. Of several writers
-	// exactly one wins, across processes.
+	// IfAbsent refuses with kind Conflict if the blob exists. If several writers try,
+	// exactly one succeeds, also across processes.
 	IfAbsent bool
 }
 
 // ListOptions narrow a listing.
 type ListOptions struct {
 	After fleetscore.BlobName // only names greater than this
-	// Refused, if not nil, is told the names of symbolic links that aren't followed
-	// because they lead out of the store's directory, to nothing, or to a folder.
+	// Refused, if not nil, is called with the names of symbolic links that aren't
+	// followed because they lead out of the store's directory, to nothing, or to a
+	// folder.
 	Refused   func(fleetscore.BlobName)
-	Delimiter bool // only direct children of the prefix's folder; folders once, with a trailing "/"
+	Delimiter bool // only the direct children of the prefix's folder; each subfolder once, with a trailing "/"
 }
 
 // Bucket is a store or a part of it.
 type Bucket interface {
-	// Get reads length bytes from offset; a negative length reads to the end. A
-	// range beyond the end is cut off. Kind NotFound if there is no such blob. All
-	// bytes of one reader are of one content: when the blob is overwritten meanwhile
-	// they are the old content's, or the reader fails with kind Unavailable.
+	// Get reads length bytes from offset; a negative length reads to the end. A range
+	// beyond the end is cut off. Kind NotFound if there is no such blob. All bytes of
+	// one reader belong to one content: if the blob is overwritten meanwhile, the
+	// reader returns the old content or fails with kind Unavailable.
 	Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error)
-	// Put writes the blob whole: readers see the old content or the new, and what
-	// Put returned without error for survives a power cut. A body that fails leaves
-	// nothing. The body is read once and never held whole in memory. After an error
-	// of kind Unavailable the blob may have been written all the same: its answer
-	// was lost.
+	// Put writes the whole blob: readers see the old content or the new, and after
+	// Put returned without error the content survives a power cut. If reading the
+	// body fails, nothing is left. The body is read once and never held in memory as
+	// a whole. After an error of kind Unavailable the blob may have been written
+	// nevertheless, if only the answer was lost.
 	Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt PutOptions) (Info, error)
 	// Stat describes the blob; kind NotFound if there is none.
 	Stat(ctx context.Context, name fleetscore.BlobName) (Info, error)
-	// Delete removes the blob; one that isn't there is no error.
+	// Delete removes the blob; a missing blob is no error.
 	Delete(ctx context.Context, name fleetscore.BlobName) error
 	// List yields the blobs whose names start with prefix in byte order of their
 	// names, reading on while it yields. After an error it ends.
@@ -84,9 +85,9 @@ func WriteAll(ctx context.Context, b Bucket, name fleetscore.BlobName, data []by
 	return err
 }
 
-// CheckName refuses names that not every engine can hold: empty, absolute, with
-// empty, "." or ".." segments, control characters, a backslash, or longer than
-// 900 bytes (255 in a segment).
+// CheckName refuses names that not every engine supports: empty, absolute, with
+// empty, "." or ".." segments, control characters, a backslash, or longer than 900
+// bytes (255 in a segment).
 func CheckName(name fleetscore.BlobName) error {
 	bad := func(why string) error {
 		return fleetscore.Errorf(fleetscore.Invalid, "check blob name", string(name), "%s", why)
@@ -94,25 +95,25 @@ func CheckName(name fleetscore.BlobName) error {
 	s := string(name)
 	switch {
 	case s == "":
-		return bad("it is empty")
+		return bad("the name is empty")
 	case len(s) > 900:
-		return bad("it is longer than 900 bytes")
+		return bad("the name is longer than 900 bytes")
 	case !utf8.ValidString(s):
-		return bad("it is not UTF-8")
+		return bad("the name is not UTF-8")
 	case strings.HasPrefix(s, tempFolder+"/") || s == tempFolder:
 		return bad("the folder is reserved")
 	}
 	for _, r := range s {
 		if r < 0x20 || r == 0x7f || r == '\\' {
-			return bad("it has a control character or backslash")
+			return bad("the name has a control character or backslash")
 		}
 	}
 	for seg := range strings.SplitSeq(s, "/") {
 		switch {
 		case seg == "":
-			return bad("it has an empty segment")
+			return bad("the name has an empty segment")
 		case seg == "." || seg == "..":
-			return bad(`it has a segment "` + seg + `"`)
+			return bad(`the name has a segment "` + seg + `"`)
 		case len(seg) > 255:
 			return bad("a segment is longer than 255 bytes")
 		}
@@ -136,7 +137,7 @@ type sub struct {
 
 func (s *sub) full(name fleetscore.BlobName) fleetscore.BlobName {
 	if name == "" {
-		return "" // let the bucket refuse it
+		return "" // the bucket refuses this name
 	}
 	return fleetscore.BlobName(s.prefix) + name
 }

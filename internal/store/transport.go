@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// A cloud gets no deadline for a request as a whole, which may carry any number
-// of bytes, but stallLimit for each step of it: until the answer begins, and
-// between two reads of it that the caller asks for.
+// A whole request to a cloud has no deadline, because it may carry any number of
+// bytes. Each step of it has stallLimit: the time until the answer begins, and the
+// time of each read of the answer.
 const stallLimit = 30 * time.Second
 
-// stalled says that a peer went silent. It is a time-out in the sense of net.Error.
+// stalled says that a peer sends nothing any more. It is a time-out in the sense of
+// net.Error.
 type stalled struct{}
 
 func (stalled) Error() string   { return "the service went silent for " + stallLimit.String() }
@@ -28,12 +29,12 @@ type guard struct {
 
 func defaultHTTPClient() *http.Client { return newHTTPClient(http.DefaultTransport.(*http.Transport)) }
 
-// newHTTPClient is what all clouds are asked through. Redirects are answers: a
-// bucket that lies elsewhere is an error to be explained, not to be followed.
+// newHTTPClient makes the HTTP client for all clouds. It doesn't follow redirects: a
+// bucket in another place is an error that is explained to the user.
 func newHTTPClient(base *http.Transport) *http.Client {
 	t := base.Clone()
-	t.DisableCompression = true // bytes come as they were stored
-	t.MaxIdleConnsPerHost = 64  // of a few hosts; more requests at once than that are rare
+	t.DisableCompression = true // the bytes arrive as they were stored
+	t.MaxIdleConnsPerHost = 64  // there are few hosts, and more requests at once are rare
 	return &http.Client{Transport: guard{t, stallLimit}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
@@ -56,7 +57,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// causeOf puts our own reason in the place of the cancellation it led to.
+// causeOf returns our own reason instead of the cancellation that it caused.
 func causeOf(ctx context.Context, err error) error {
 	var s stalled
 	if errors.As(context.Cause(ctx), &s) {
@@ -79,7 +80,7 @@ func (p *progress) Read(b []byte) (int, error) {
 
 func (p *progress) Close() error { return p.body.Close() }
 
-// guarded is an answer's body: the limit runs while somebody waits for bytes.
+// guarded is an answer's body: the limit runs while the caller waits for bytes.
 type guarded struct {
 	body   io.ReadCloser
 	guard  guard

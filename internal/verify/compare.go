@@ -9,7 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn"
 )
 
-// comparison is one model's results beside each other.
+// comparison compares the results for one model.
 type comparison struct {
 	run   *run
 	kind  *Kind
@@ -38,17 +38,17 @@ func (c *comparison) all(a *reply) {
 		theirs, ok := a.Out[name]
 		if !ok {
 			why := a.Errors[name]
-			c.note(Offender{Method: name, Problem: "scikit-learn refuses what we score: " + why.String()}, math.Inf(1))
+			c.note(Offender{Method: name, Problem: "scikit-learn refuses rows that Fleetscore scores: " + why.String()}, math.Inf(1))
 			continue
 		}
 		ours := make([]float64, c.rows*c.model.Outputs(method))
 		if err := c.model.Call(method, c.x, c.rows, ours, &c.run.scratch); err != nil {
-			c.note(Offender{Method: name, Problem: "we refuse what scikit-learn scores: " + err.Error()}, math.Inf(1))
+			c.note(Offender{Method: name, Problem: "Fleetscore refuses rows that scikit-learn scores: " + err.Error()}, math.Inf(1))
 			continue
 		}
 		values, err := decode(theirs.Values)
 		if err != nil || theirs.Cols != c.model.Outputs(method) || len(values) != len(ours) {
-			c.note(Offender{Method: name, Problem: fmt.Sprintf("scikit-learn gives %d values, we %d", len(values), len(ours))}, math.Inf(1))
+			c.note(Offender{Method: name, Problem: fmt.Sprintf("scikit-learn gives %d values, Fleetscore %d", len(values), len(ours))}, math.Inf(1))
 			continue
 		}
 		if method == sklearn.Predict && (c.model.OutlierDetector() || len(c.info.Classes) > 0) {
@@ -97,16 +97,17 @@ func (c *comparison) labels(ours, theirs []float64, cols int) {
 	}
 }
 
-// nudge is how far rows are moved, relative to their values, to see whether
+// nudge is how far rows are changed, relative to their values, to find out whether
 // rounding decides their result.
 const nudge = 1e-12
 
-// tie reports whether rounding decides the result of a row: whether a row that
-// differs from it by no more than rounding errors do has, by us, the result that
-// scikit-learn gives this one. At steps of trees and isotonic functions, between
-// neighbours of equal distance, and where a decision is 0, it does. Of values, ours,
-// it also does where they move by as much as they differ: the terms of a sum may be
-// far larger than the sum, as they are where a column was constant in training.
+// tie reports whether rounding decides the result of a row. This is so if a row that
+// differs only by rounding errors has, with Fleetscore, the result that scikit-learn
+// gives for this row. It happens at thresholds of trees and isotonic functions,
+// between neighbours of equal distance, and at a decision value of 0. It is also so
+// for a value if Fleetscore's value changes by as much as the two differ: the terms
+// of a sum may be far larger than the sum, for example if a column was constant in
+// training.
 func (c *comparison) tie(method sklearn.Method, i int, ours, theirs, within []float64) bool {
 	row := c.x[i*c.cols : (i+1)*c.cols]
 	moved, out := make([]float64, c.cols), make([]float64, len(theirs))

@@ -10,8 +10,8 @@ import (
 )
 
 // TestNoFalseAlarms: models of several outputs, models that write into their rows,
-// and models whose columns were constant in training are equal to a real
-// scikit-learn's.
+// and models whose columns were constant in training give the same results as a real
+// scikit-learn.
 func TestNoFalseAlarms(t *testing.T) {
 	python := testkit.Venv(t, "scikit-learn", "skops", "pandas")
 	dir := t.TempDir()

@@ -34,7 +34,7 @@ type Python struct {
 type fault struct {
 	Type    string `json:"type"`
 	Message string `json:"message"`
-	Module  string `json:"module"` // of a ModuleNotFoundError, the module
+	Module  string `json:"module"` // the missing module, for a ModuleNotFoundError
 }
 
 func (f *fault) String() string {
@@ -82,7 +82,7 @@ type worker struct {
 const maxAnswer = 1 << 30
 
 // startWorker starts the interpreter: isolated from the user's variables and own
-// packages if scikit-learn is found then, else as the user would start it.
+// packages if scikit-learn is found that way, otherwise as the user would start it.
 func startWorker(ctx context.Context, python string, patience time.Duration) (*worker, error) {
 	w, first := launch(ctx, python, true, patience)
 	if first == nil {
@@ -151,8 +151,8 @@ func cause(err error) error {
 	return err
 }
 
-// ask sends a request and waits for its answer. After an error the worker is of no
-// more use.
+// ask sends a request and waits for its answer. After an error the worker can't be
+// used any more.
 func (w *worker) ask(ctx context.Context, r *request, patience time.Duration) (*reply, error) {
 	line, err := json.Marshal(r)
 	if err != nil {
@@ -172,14 +172,14 @@ func (w *worker) ask(ctx context.Context, r *request, patience time.Duration) (*
 		err = e
 	}
 	if err == nil && out.ID != r.ID {
-		err = fmt.Errorf("it answered request %d instead of %d", out.ID, r.ID)
+		err = fmt.Errorf("the interpreter answered request %d instead of %d", out.ID, r.ID)
 	}
 	return out, err
 }
 
 // read reads one line of JSON within the time.
 func (w *worker) read(ctx context.Context, patience time.Duration, into any) error {
-	kill := func() { _ = w.cmd.Process.Kill() } // it may have ended already
+	kill := func() { _ = w.cmd.Process.Kill() } // Python may have ended already
 	late := false
 	timer := time.AfterFunc(patience, kill)
 	stop := context.AfterFunc(ctx, kill)
@@ -190,10 +190,10 @@ func (w *worker) read(ctx context.Context, patience time.Duration, into any) err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case late:
-		return fmt.Errorf("it did not answer within %s", patience)
+		return fmt.Errorf("the interpreter did not answer within %s", patience)
 	case err != nil:
 		state := w.stop()
-		return fmt.Errorf("it ended (%s)%s", state, w.notes)
+		return fmt.Errorf("the interpreter ended (%s)%s", state, w.notes)
 	}
 	return json.Unmarshal(line, into)
 }
@@ -218,12 +218,12 @@ func (w *worker) stop() string {
 		w.ended = true
 		_ = w.in.Close()
 		_ = w.cmd.Process.Kill()
-		_ = w.cmd.Wait() // its state says what the error would
+		_ = w.cmd.Wait() // the process's state has the same information as the error
 	}
 	return w.cmd.ProcessState.String()
 }
 
-// tail keeps the end of what a worker says on stderr.
+// tail keeps the end of a worker's output on stderr.
 type tail struct {
 	mu   sync.Mutex // guards text
 	text []byte

@@ -41,8 +41,8 @@ func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float6
 	return append(x, edges(m, x, cols, n/4, rng)...)
 }
 
-// ranges is the range of each feature in training as far as the file says, else
-// where the model's results change, else that of standardised values.
+// ranges is the range of each feature in training if the file gives it, else the
+// range in which the model's results change, else that of standardised values.
 func ranges(m *sklearn.Model, info *sklearn.Info, cols int) (low, high []float64) {
 	low, high = make([]float64, cols), make([]float64, cols)
 	known := info.Training
@@ -69,8 +69,8 @@ func ranges(m *sklearn.Model, info *sklearn.Info, cols int) (low, high []float64
 	return low, high
 }
 
-// changes finds between which values of a feature a model's results change that
-// are constant beyond, as those of trees are, with the other features at 0.
+// changes finds the range of a feature in which a model's results change, if they are
+// constant outside of it, as with trees. The other features are 0.
 func changes(m *sklearn.Model, cols, c int) (from, to float64, ok bool) {
 	var at []float64
 	for k := -3; k <= 9; k++ {
@@ -89,7 +89,7 @@ func changes(m *sklearn.Model, cols, c int) (from, to float64, ok bool) {
 	if len(methods) == 0 {
 		return 0, 0, false
 	}
-	method := methods[len(methods)-1] // decisions say more than labels
+	method := methods[len(methods)-1] // decision values show more than labels
 	width := m.Outputs(method)
 	out := make([]float64, len(at)*width)
 	if m.Call(method, x, len(at), out, nil) != nil {
@@ -108,9 +108,9 @@ func changes(m *sklearn.Model, cols, c int) (from, to float64, ok bool) {
 	return at[first], at[last], first > 0 && last < len(at)-1 && first < last
 }
 
-// edges finds up to n rows on both sides of a change of the prediction: between
-// two rows that are predicted differently it halves the way until no row lies
-// between. Regressors that change everywhere have none.
+// edges finds up to n rows on both sides of a change of the prediction: between two
+// rows with different predictions it halves the distance until no row is between
+// them. Regressors that change everywhere have no such rows.
 func edges(m *sklearn.Model, x []float64, cols, n int, rng *rand.Rand) []float64 {
 	rows := len(x) / cols
 	prediction := make([]float64, rows)

@@ -1,10 +1,10 @@
-// Package verify compares our scores with those of somebody's own Python: it has
-// a child process load the same files with its scikit-learn, gives both the same
-// rows, and says where they differ.
+// Package verify compares Fleetscore's results with those of a user's own Python. A
+// child process loads the same files with its scikit-learn, both score the same rows,
+// and the package reports the differences.
 //
-// The child unpickles the files, which runs what they say; everything else in
-// Fleetscore only reads them. One call of Run uses one child at a time, and ends
-// it before it returns.
+// The child unpickles the files, which runs code from them; everything else in
+// Fleetscore only reads the files as data. One call of Run uses one child at a time,
+// and ends it before it returns.
 package verify
 
 import (
@@ -32,9 +32,9 @@ type Config struct {
 	Sample    int           // models per kind of estimators and releases; 0 means 100, negative all
 	Tolerance float64       // difference of values that counts as equal, relative to the largest of the method's column, or to 1; 0 means 1e-12
 	Patience  time.Duration // for starting Python, and for one model; 0 means 1m
-	// RowsOf gives rows to compare a model with, row-major and in the order of its
-	// features, by the file's name; nil if there are none, and rows are generated. An
-	// error says why rows don't fit the model, which counts as a difference.
+	// RowsOf returns the rows for a model's file name, row-major and in the order of
+	// the model's features. If it returns nil, rows are generated. An error says why
+	// the rows don't match the model, which counts as a difference.
 	RowsOf   func(name string, info *sklearn.Info) ([]float64, error)
 	Progress func(done, total int64) // may be nil
 }
@@ -54,15 +54,15 @@ type File struct {
 	Path string
 }
 
-// Report is what a comparison found.
+// Report holds the results of a comparison.
 type Report struct {
 	Python      Python    `json:"python"`
 	Files       int64     `json:"files"`
 	Compared    int64     `json:"compared"`     // models that both scored
 	Rows        int64     `json:"rows"`         // that both scored
 	Kinds       []Kind    `json:"kinds"`        // by estimators and releases, most models first
-	NotLoadable []Failure `json:"not_loadable"` // what this Python can't load or score, and we can
-	Unsupported []Failure `json:"unsupported"`  // what we can't score
+	NotLoadable []Failure `json:"not_loadable"` // files that this Python can't load or score, but Fleetscore can
+	Unsupported []Failure `json:"unsupported"`  // files that Fleetscore can't score
 	Equal       bool      `json:"equal"`        // every file was compared, or left out of the sample, and no difference found
 }
 
@@ -73,14 +73,14 @@ type Kind struct {
 	Models      int64      `json:"models"`
 	Compared    int64      `json:"compared"`
 	Rows        int64      `json:"rows"`
-	Labels      int64      `json:"label_differences"` // rows that are labelled otherwise
-	Ties        int64      `json:"ties"`              // results that differ because rounding decides them: a row moved by rounding errors has scikit-learn's; they count nowhere else
+	Labels      int64      `json:"label_differences"` // rows with different labels
+	Ties        int64      `json:"ties"`              // results that differ only because of rounding: a row that is changed by rounding errors has scikit-learn's result; they aren't counted elsewhere
 	Worst       float64    `json:"worst_difference"`  // of values, relative to the largest of the method's column, or to 1
 	WorstMethod string     `json:"worst_method,omitempty"`
 	WorstModel  string     `json:"worst_model,omitempty"`
 	Offending   []Offender `json:"offending"` // the first models with a difference, at most 20
 	Differ      int64      `json:"differ"`    // models with a difference
-	Warned      int64      `json:"warned"`    // models that scikit-learn loads with a warning, as another release wrote them
+	Warned      int64      `json:"warned"`    // models that scikit-learn loads with a warning, because another release wrote them
 }
 
 // Offender is a model with a difference, and the worst row of it.
@@ -104,9 +104,9 @@ func (f Float) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, "%v", float64(f)), nil
 }
 
-// Failure is models that failed alike.
+// Failure is a group of models that failed for the same reason.
 type Failure struct {
-	Code        string   `json:"code,omitempty"` // of what we can't score: the reason, such as "code", "library" or "class"
+	Code        string   `json:"code,omitempty"` // of files that Fleetscore can't score: the reason, such as "code", "library" or "class"
 	Error       string   `json:"error"`
 	Explanation string   `json:"explanation,omitempty"`
 	Models      int64    `json:"models"`
@@ -127,7 +127,7 @@ type run struct {
 	scratch  sklearn.Scratch
 }
 
-// maxRestarts is after how many crashes of Python a comparison is given up.
+// maxRestarts is the number of crashes of Python after which a comparison ends.
 const maxRestarts = 20
 
 // Run compares the models. It fails as a whole, with kind Unavailable, if Python
@@ -156,8 +156,8 @@ func Run(ctx context.Context, cfg Config, files []File) (*Report, error) {
 	return r.finish(), nil
 }
 
-// sample looks into all files and picks those to compare: of each kind so many,
-// by a hash of their names, so that the same are picked again.
+// sample reads all files and picks those to compare: a number of each kind, by a hash
+// of their names, so that the next run picks the same.
 func (r *run) sample(ctx context.Context, files []File) ([]File, error) {
 	byKind := map[string][]File{}
 	refused := map[string]*Failure{}
@@ -209,7 +209,7 @@ func open(f File) (*sklearn.Model, []byte, error) {
 func (r *run) compare(ctx context.Context, f File) error {
 	m, _, err := open(f)
 	if err != nil {
-		return nil // it changed since it was sampled
+		return nil // the file changed since it was sampled
 	}
 	info := m.Info()
 	k := r.kinds[info.Chain()+"\x00"+strings.Join(info.Versions, ", ")]
@@ -222,7 +222,7 @@ func (r *run) compare(ctx context.Context, f File) error {
 		return nil
 	}
 	if len(x) == 0 {
-		k.offend(f, Offender{Problem: "no row could be made that it takes"})
+		k.offend(f, Offender{Problem: "no row could be generated that the model accepts"})
 		return nil
 	}
 	q := &request{Path: f.Path, Cols: cols, X: encode(x), Names: info.FeatureNames}
@@ -235,9 +235,9 @@ func (r *run) compare(ctx context.Context, f File) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		addFailure(r.failures, "Python "+err.Error(), "Python itself crashed or hung on the file", k.Releases, f.Name)
+		addFailure(r.failures, "Python failed: "+err.Error(), "Python itself crashed or hung on the file", k.Releases, f.Name)
 		if r.restarts++; r.restarts > maxRestarts {
-			return fleetscore.Errorf(fleetscore.Unavailable, "compare models", f.Name, "Python ended %d times, at last: %w", r.restarts, err)
+			return fleetscore.Errorf(fleetscore.Unavailable, "compare models", f.Name, "Python ended %d times, the last time: %w", r.restarts, err)
 		}
 		r.worker.stop()
 		again, err := startWorker(ctx, r.cfg.Python, r.cfg.Patience)
@@ -272,7 +272,7 @@ func unusable(a *reply, methods []string) *fault {
 		return nil
 	}
 	why, ok := a.Errors[methods[0]]
-	if !ok || why.Type == "ValueError" && !needsFrame(&why) { // it refuses the rows
+	if !ok || why.Type == "ValueError" && !needsFrame(&why) { // the model refuses the rows
 		return nil
 	}
 	return &why
@@ -281,8 +281,8 @@ func unusable(a *reply, methods []string) *fault {
 // needsFrame recognises a model whose columns have names, without pandas.
 func needsFrame(f *fault) bool { return strings.Contains(f.Message, "only supported for dataframes") }
 
-// rows are the rows to compare a model with: those that are given, else
-// generated ones, but for those that we refuse.
+// rows are the rows to compare a model with: the given rows, else generated ones,
+// except rows that Fleetscore refuses.
 func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float64, cols int, err error) {
 	cols = max(1, info.Features)
 	if r.cfg.RowsOf != nil {
@@ -377,10 +377,10 @@ func (r *run) explain(f *fault, releases string) string {
 	if releases != "" {
 		from = "scikit-learn " + releases
 	}
-	const and = "; Fleetscore reads the file as data and scores it all the same"
+	const and = "; Fleetscore reads the file as data and scores it nevertheless"
 	switch {
 	case f.Type == "ModuleNotFoundError" && strings.HasPrefix(f.Module, "sklearn"):
-		return fmt.Sprintf("the file was written by %s and names the module %s, which was renamed or removed since: %s can't load it"+and, from, f.Module, here)
+		return fmt.Sprintf("the file was written by %s and names the module %s, which was renamed or removed later: %s can't load it"+and, from, f.Module, here)
 	case f.Type == "ModuleNotFoundError" && strings.HasPrefix(f.Module, "numpy"):
 		return fmt.Sprintf("the file was written with another generation of NumPy than this Python's %s, which lacks %s"+and, r.worker.about.NumPy, f.Module)
 	case f.Type == "ModuleNotFoundError":
@@ -388,7 +388,7 @@ func (r *run) explain(f *fault, releases string) string {
 	case needsFrame(f):
 		return "the model takes columns by their names, which needs pandas in this Python: pip install pandas"
 	case f.Type == "AttributeError" || f.Type == "ValueError" && strings.Contains(f.Message, "incompatible"):
-		return fmt.Sprintf("the file was written by %s, and %s expects of it what it doesn't hold"+and, from, here)
+		return fmt.Sprintf("the file was written by %s and lacks content that %s expects"+and, from, here)
 	}
 	return ""
 }

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// pretendPython answers as worker.py does, with our own scores; how says what goes
-// wrong.
+// pretendPython answers as worker.py does, with Fleetscore's own results; how says
+// what goes wrong.
 func pretendPython(how string, isolated bool) {
 	write := func(v any) {
 		b, err := json.Marshal(v)
@@ -152,7 +152,7 @@ func TestRun(t *testing.T) {
 			return !r.Equal && k.Labels == 0 && k.Differ == 1 && k.Offending[0].Method == "score_samples" && k.WorstModel == "two" && math.Abs(k.Worst-1e-6) < 1e-7
 		}},
 		{"refuses", func(r *Report) bool {
-			return !r.Equal && strings.Contains(r.Kinds[0].Offending[0].Problem, "scikit-learn refuses what we score: ValueError")
+			return !r.Equal && strings.Contains(r.Kinds[0].Offending[0].Problem, "scikit-learn refuses rows that Fleetscore scores: ValueError")
 		}},
 		{"too new", func(r *Report) bool {
 			f := r.NotLoadable[0]
@@ -205,8 +205,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestSample: so many of each kind, and the same again; what we can't read is
-// named.
+// TestSample: the requested number of each kind is picked, the same in each run;
+// unreadable files are named.
 func TestSample(t *testing.T) {
 	files := models(t)
 	bad := filepath.Join(t.TempDir(), "bad")
@@ -235,8 +235,8 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// TestGenerate: rows lie inside, around and far from the range of training, and on
-// both sides of where the label changes.
+// TestGenerate: there are rows inside, around and far from the range of training, and
+// on both sides of changes of the label.
 func TestGenerate(t *testing.T) {
 	data, err := os.ReadFile(models(t)[0].Path)
 	if err != nil {
@@ -270,8 +270,8 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// TestCurrentPython compares with the newest scikit-learn: models it wrote itself
-// are equal, those of the reference it can't load.
+// TestCurrentPython compares with the newest scikit-learn: models that it wrote
+// itself give equal results, and it can't load those of the reference.
 func TestCurrentPython(t *testing.T) {
 	if !testkit.All() {
 		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1; it needs Python 3 with venv and a package index")

@@ -14,7 +14,7 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 	p := r.Python
 	how := "isolated"
 	if !p.Isolated {
-		how = "with your own packages and variables, as it has no scikit-learn without"
+		how = "with your own packages and variables, because scikit-learn isn't found without them"
 	}
 	fmt.Fprintf(&b, "Python %s with scikit-learn %s and NumPy %s, %s: %s\n", p.Version, p.Sklearn, p.NumPy, how, p.Executable)
 	fmt.Fprintf(&b, "%d of %d models compared, on %d rows\n", r.Compared, r.Files, r.Rows)
@@ -38,7 +38,7 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 			if o.Problem != "" {
 				fmt.Fprintf(&b, "\n%s, %s: %s\n", o.File, dash(o.Method), o.Problem)
 			} else {
-				fmt.Fprintf(&b, "\n%s, %s: we say %v, scikit-learn %v, of the row %v\n", o.File, o.Method, o.Ours, o.Theirs, o.Row)
+				fmt.Fprintf(&b, "\n%s, %s: Fleetscore gives %v, scikit-learn %v, for the row %v\n", o.File, o.Method, o.Ours, o.Theirs, o.Row)
 			}
 		}
 		if more := k.Differ - int64(len(k.Offending)); more > 0 {

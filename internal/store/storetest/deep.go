@@ -19,7 +19,7 @@ import (
 // bigBytes is more than a cloud takes in one part.
 const bigBytes = 20<<20 + 12345
 
-// pattern is n bytes that differ by seed and place.
+// pattern returns n bytes that depend on seed and place.
 func pattern(seed byte, n int) []byte {
 	out := make([]byte, n)
 	for i := range out {
@@ -28,7 +28,7 @@ func pattern(seed byte, n int) []byte {
 	return out
 }
 
-// stream hides that a reader could do more than read.
+// stream hides all methods of a reader except Read.
 type stream struct{ io.Reader }
 
 func big(t *testing.T, b store.Bucket) {
@@ -86,15 +86,15 @@ func overwritten(t *testing.T, b store.Bucket) {
 	case err != nil && !fleetscore.Unavailable.Is(err):
 		t.Errorf("the reader of an overwritten blob: %v, want kind unavailable or none", err)
 	case err == nil && !bytes.Equal(append(head, rest...), before):
-		t.Error("the reader saw something else than what it began to read")
+		t.Error("the reader returned other bytes than those of the content that it began with")
 	}
 	if got := get(t, b, "x"); got != string(after) {
 		t.Error("a new reader doesn't see the new content")
 	}
 }
 
-// writers overwrite one blob while it is read: every reader sees one writer's
-// content, whole.
+// writers overwrite one blob while it is read: every reader sees the complete content
+// of one writer.
 func writers(t *testing.T, open Client) {
 	const n, size = 4, 64 << 10
 	clients := []store.Bucket{open(t), open(t)}
@@ -122,7 +122,7 @@ func writers(t *testing.T, open Client) {
 				}
 				data, err := store.ReadAll(t.Context(), clients[0], "x")
 				if fleetscore.Unavailable.Is(err) {
-					continue // it was overwritten while a connection broke
+					continue // the blob was overwritten while a connection broke
 				}
 				if err != nil || len(data) != size || !bytes.Equal(data, bytes.Repeat(data[:1], size)) {
 					t.Errorf("read %d bytes of several writers, %v", len(data), err)
@@ -135,7 +135,7 @@ func writers(t *testing.T, open Client) {
 	reading.Wait()
 }
 
-// cancelingReader ends its context once that many bytes were read.
+// cancelingReader ends its context after the given number of bytes.
 type cancelingReader struct {
 	r      io.Reader
 	left   int

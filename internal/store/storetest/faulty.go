@@ -12,9 +12,9 @@ import (
 // Faulty is a bucket that asks before each operation whether to fail.
 type Faulty struct {
 	store.Bucket
-	// Fail is called with "get", "put", "stat", "delete" or "list" and the name;
-	// its error is returned in place of the operation. For "put done" the
-	// operation was carried out and its answer lost.
+	// Fail is called with "get", "put", "stat", "delete" or "list" and the name; its
+	// error is returned in place of the operation. With "put done" the operation is
+	// carried out and its answer lost.
 	Fail func(op string, name fleetscore.BlobName) error
 }
 

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// Fault is what happens to a request on its way.
+// Fault is a fault that a proxy makes with a request.
 type Fault int
 
-// The faults. A status of HTTP, such as 503, is answered instead of asking.
+// The faults. An HTTP status, such as 503, is returned without asking the server.
 const (
 	Pass   Fault = iota
 	Cut          // the connection breaks before the request arrives
@@ -23,7 +23,7 @@ const (
 	Silent       // nothing is ever answered
 )
 
-// Proxy stands before a server and makes faults.
+// Proxy passes requests on to a server and makes faults.
 type Proxy struct {
 	URL string
 
@@ -32,8 +32,8 @@ type Proxy struct {
 	n     int
 }
 
-// NewProxy starts a proxy of the server that ends with the test. It passes
-// everything on until it is told otherwise.
+// NewProxy starts a proxy of the server that ends with the test. It passes everything
+// on until Set is called.
 func NewProxy(t testing.TB, s *Server) *Proxy {
 	t.Helper()
 	target, err := url.Parse(hostOf(s.Endpoint))
@@ -44,7 +44,7 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 	reverse := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // it is signed
+			r.Out.Host = r.In.Host // the host is signed
 		},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
@@ -98,7 +98,7 @@ func (p *Proxy) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 		}
 		panic(http.ErrAbortHandler)
 	case Silent:
-		_, _ = io.Copy(io.Discard, r.Body) // so that its end is noticed
+		_, _ = io.Copy(io.Discard, r.Body) // so that the end of the connection is noticed
 		<-r.Context().Done()
 	default:
 		_, _ = io.Copy(io.Discard, r.Body)

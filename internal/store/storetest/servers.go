@@ -60,7 +60,7 @@ func (s *Server) NewBucket(t testing.TB) string {
 	return s.Scheme + "://" + name + "?endpoint=" + s.Endpoint
 }
 
-// Through is the URL of a bucket by way of another endpoint, such as a proxy.
+// Through is the URL of a bucket behind another endpoint, such as a proxy.
 func (s *Server) Through(url, endpoint string) string {
 	return strings.Replace(url, s.Endpoint, endpoint+strings.TrimPrefix(s.Endpoint, hostOf(s.Endpoint)), 1)
 }
@@ -73,8 +73,9 @@ func hostOf(endpoint string) string {
 
 const account = "fleetscoretest"
 
-// environment gives this process and its children credentials that only the test
-// servers know, and keeps the SDKs from looking for others beyond this machine.
+// environment gives this process and its children credentials that are valid only for
+// the test servers, and prevents the SDKs from looking for credentials outside this
+// machine.
 var environment = sync.OnceValue(func() (secret string) {
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails
@@ -192,7 +193,7 @@ func start(t testing.TB, addr string, env []string, program string, args ...stri
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // it is killed in the end
+		_ = cmd.Wait() // the server is killed at the end
 	}()
 	stop := func() {
 		_ = cmd.Process.Kill() // it may have ended by itself
@@ -260,9 +261,9 @@ func run(ctx context.Context, dir string, env []string, program string, args ...
 // setupLimit bounds building or installing one server.
 const setupLimit = 10 * time.Minute
 
-// cached returns a folder of the cache, made by setup if it isn't whole yet. Test
-// processes wait for each other. On a laptop nothing is fetched behind the
-// user's back.
+// cached returns a folder of the cache, which setup makes if it isn't complete yet.
+// Test processes wait for each other. Without FLEETSCORE_TEST_ALL=1 nothing is
+// downloaded.
 func cached(t testing.TB, name string, setup func(ctx context.Context, folder string) error) string {
 	t.Helper()
 	base, err := os.UserCacheDir()

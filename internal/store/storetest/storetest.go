@@ -1,5 +1,5 @@
 // Package storetest holds the conformance suite that every bucket passes, and a
-// bucket that fails on purpose. For tests only.
+// bucket that fails on purpose. It is for tests only.
 package storetest
 
 import (
@@ -150,8 +150,8 @@ func absent(t *testing.T, b store.Bucket) {
 	}
 }
 
-// ifAbsent lets several clients write the same blobs: each has one winner, whose
-// bytes it holds.
+// ifAbsent lets several clients write the same blobs: for each blob one client
+// succeeds, and the blob holds its bytes.
 func ifAbsent(t *testing.T, open Client) {
 	clients := []store.Bucket{open(t), open(t), open(t)}
 	for round := range 5 {
@@ -170,7 +170,7 @@ func ifAbsent(t *testing.T, open Client) {
 	}
 }
 
-// race writes one blob by n writers; want is what writer i writes.
+// race lets n writers write one blob; want returns the bytes of writer i.
 func race(t *testing.T, clients []store.Bucket, name fleetscore.BlobName, n int, body func(i int) io.Reader, want func(i int) string) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -187,7 +187,7 @@ func race(t *testing.T, clients []store.Bucket, name fleetscore.BlobName, n int,
 		case err == nil && won < 0:
 			won = i
 		case err == nil:
-			t.Errorf("writers %d and %d both won", won, i)
+			t.Errorf("writers %d and %d both succeeded", won, i)
 		case !fleetscore.Conflict.Is(err):
 			t.Errorf("writer %d: %v, want kind conflict", i, err)
 		}
@@ -196,7 +196,7 @@ func race(t *testing.T, clients []store.Bucket, name fleetscore.BlobName, n int,
 		t.Fatalf("nobody won: %v", errs)
 	}
 	if got := get(t, clients[0], string(name)); got != want(won) {
-		t.Errorf("%s doesn't hold what writer %d, who won, wrote: %.40q", name, won, got)
+		t.Errorf("%s doesn't hold the bytes of writer %d, which succeeded: %.40q", name, won, got)
 	}
 }
 
