@@ -73,7 +73,7 @@ func TestEdges(t *testing.T) {
 		{"POST", "/api/v1/hubs/other/messages", "{}", []string{"Content-Type", ndjson}, 404, "no hub"},
 		{"PUT", "/api/v1/config", "hub: {partitons: 2}\n", []string{"Content-Type", "application/yaml"}, 400, "fleet.yaml:1: hub.partitons: unknown key"},
 		{"POST", "/api/v1/datasets/readings/rows", "TS,Device,Tag,Value\n", []string{"Content-Type", "text/csv"}, 409, "query readings writes this dataset"},
-		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,five\n", []string{"Content-Type", "text/csv"}, 400, "holds a number"},
+		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,five\n", []string{"Content-Type", "text/csv"}, 400, "has a number in the first row"},
 		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,5\n", []string{"Content-Type", "text/csv"}, 200, `"rows":1`},
 		{"POST", "/api/v1/datasets/mine/rows", "TS,Device,Tag,Value\n2026-11-23T10:00:00Z,1,x,five\n", []string{"Content-Type", "text/csv"}, 400, "line 2"},
 	} {
