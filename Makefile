@@ -1,5 +1,5 @@
-# Fleetscore. Everything here needs Go alone; tests of the engines add what their
-# own set-up says when FLEETSCORE_TEST_ALL=1.
+# Fleetscore. All targets need only Go, except where the help says otherwise. With
+# FLEETSCORE_TEST_ALL=1 the tests of engines install the engines that they need.
 
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -11,49 +11,49 @@ export CGO_ENABLED ?= 0
 
 .PHONY: help build demo test race crash year simulate parity spark check fmt bench microbench cross fuzz clean
 
-help: ## the targets, a line each
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## the binary, in bin/
+build: ## build the binary in bin/
 	@GO='$(GO)' ./scripts/build bin/fleetscore -trimpath -ldflags '$(LDFLAGS)'
 
-demo: ## the whole system with simulated devices; data stays in .demo
+demo: ## run the whole system with simulated devices; data stays in .demo
 	@GO='$(GO)' ./scripts/build bin/fleetscore-demo -tags noclouds -trimpath -ldflags '$(LDFLAGS)'
 	./bin/fleetscore-demo demo --dir .demo
 
-test: ## all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
+test: ## run all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
 	$(GO) test -timeout 30m ./...
 	@if [ "$$FLEETSCORE_TEST_ALL" = 1 ]; then ./scripts/fuzz 10s; fi
 
-parity: ## models of many releases of scikit-learn, with random parameters, against scikit-learn itself
+parity: ## compare models of many scikit-learn releases, with random parameters, with scikit-learn itself
 	@mkdir -p bin; export FLEETSCORE_PARITY_RELEASES=$${FLEETSCORE_PARITY_RELEASES:-all} FLEETSCORE_PARITY_ROUNDS=$${FLEETSCORE_PARITY_ROUNDS:-6} FLEETSCORE_PARITY_SEED=$${FLEETSCORE_PARITY_SEED:-$$(date +%s | cut -c5-)}; \
 	echo "the first seed is $$FLEETSCORE_PARITY_SEED, the log bin/parity.log"; \
 	$(GO) test -run 'TestLiveParity$$' -count 1 -timeout 120m -v ./sklearn > bin/parity.log 2>&1; status=$$?; \
 	grep -E 'SKIPPED|models,|_test.go|--- FAIL|^ok|^FAIL' bin/parity.log; exit $$status
 
-race: ## the tests of packages with goroutines under the race detector (needs a C compiler)
+race: ## run the tests of packages with goroutines under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
 
-crash: ## kills, frozen processes, power cuts, full disks, wrong clocks and hostile bodies, for longer than make test
+crash: ## test kills, frozen processes, power cuts, full disks, wrong clocks and hostile bodies, for longer than make test
 	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
 
-spark: ## Delta tables written by Spark are read (needs Python and Java; some minutes)
+spark: ## read Delta tables that Spark wrote (needs Python and Java; some minutes)
 	FLEETSCORE_SPARK=1 $(GO) test -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli
 
-year: ## a year of jobs on a clock of its own: what it leaves behind, and how long commits and pages take then (15 minutes)
+year: ## simulate a year of jobs; measure the files that it leaves, commits and pages (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
 
-simulate: ## thousands of runs of a whole server with random faults on a fake clock; SEEDS=20000 for more
+simulate: ## run a whole server thousands of times with random faults on a fake clock; SEEDS=20000 for more
 	$(GO) test ./internal/simtest -run TestSimulation -count 1 -timeout 600m -seeds $${SEEDS:-5000}
 
-check: ## format, vet, linters, architecture, all platforms
+check: ## check format, vet, linters, architecture and the builds for all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test ./internal/archtest
 	$(MAKE) --no-print-directory cross
 
-cross: ## it builds for every platform we ship
+cross: ## build for every supported platform
 	GOOS=linux GOARCH=amd64 $(GO) build ./...
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build ./...
@@ -62,13 +62,13 @@ cross: ## it builds for every platform we ship
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
-bench: ## beside the peers, in one go; BENCH='-quick', '-only fleet' or '-write docs/benchmarks.md' (needs Python)
+bench: ## compare the speed with other tools in one run; BENCH='-quick', '-only fleet' or '-write docs/benchmarks.md' (needs Python)
 	$(GO) run ./bench $(BENCH)
 
-microbench: ## the benchmarks of single packages, in Go alone
+microbench: ## run the Go benchmarks of single packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-fuzz: ## every fuzz target for a minute
+fuzz: ## run every fuzz target for a minute
 	./scripts/fuzz 60s
 
 clean: ## remove the binary and the demo's data
