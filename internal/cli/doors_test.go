@@ -563,12 +563,12 @@ func TestChangedCertificate(t *testing.T) {
 	}
 	for range 200 {
 		shown()
-		if strings.Contains(r.text(), "the one before stays") {
+		if strings.Contains(r.text(), "the old one stays in use") {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if !strings.Contains(r.text(), "the one before stays") {
+	if !strings.Contains(r.text(), "the old one stays in use") {
 		t.Errorf("a broken file isn't named:\n%s", r.text())
 	}
 }
