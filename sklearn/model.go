@@ -333,7 +333,7 @@ func (m *Model) run(from source, scratch *Scratch, last func(*estimator.Block, *
 		ws.Reset()
 		b := ws.NewBlock(n, cols, first)
 		from.fill(b)
-		b, err := compose.Forward(m.front, b, ws)
+		b, err := compose.Forward(m.front, m.last, b, ws)
 		if err != nil {
 			return err
 		}

@@ -812,7 +812,10 @@ def call(model, m, x):
         if isinstance(classes, list):
             got = np.column_stack([[list(c).index(v) for v in got[:, i]] for i, c in enumerate(classes)]).astype(float)
         else:
-            got = np.array([list(classes).index(v) for v in np.ravel(got)], dtype=float)
+            try:
+                got = np.array([list(classes).index(v) for v in np.ravel(got)], dtype=float)
+            except ValueError as e:  # labels and their numbers side by side: of a frozen classifier in a vote
+                return "%s: %s" % (type(e).__name__, e)
     try:
         return got.astype(float).reshape(len(x), -1)
     except ValueError as e:  # of a model that was changed by hand

@@ -3,6 +3,7 @@
 package compose
 
 import (
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
@@ -154,21 +155,34 @@ func (p *Pipeline) Check() error {
 
 func (p *Pipeline) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
 	last := len(p.ests) - 1
-	x, err := Forward(p.ests[:last], x, ws)
+	x, err := Forward(p.ests[:last], p.ests[last], x, ws)
 	if err != nil {
 		return err
 	}
 	return p.ests[last].Compute(m, x, out, ws)
 }
 
-// Forward passes rows through transformers.
-func Forward(chain []estimator.Estimator, x *estimator.Block, ws *estimator.Workspace) (*estimator.Block, error) {
+// Forward passes rows through transformers, and sees that the last step takes as many
+// columns as come out. Where files don't say how many columns a model takes, as those
+// of early releases, it shows only here.
+func Forward(chain []estimator.Estimator, last estimator.Estimator, x *estimator.Block, ws *estimator.Workspace) (*estimator.Block, error) {
 	for _, e := range chain {
+		if err := fits(e, x); err != nil {
+			return nil, err
+		}
 		next := ws.Block(x, e.Outputs(estimator.Transform, x.Cols))
 		if err := e.Compute(estimator.Transform, x, next, ws); err != nil {
 			return nil, err
 		}
 		x = next
 	}
-	return x, nil
+	return x, fits(last, x)
+}
+
+func fits(e estimator.Estimator, x *estimator.Block) error {
+	if n := e.Features(); n > 0 && n != x.Cols {
+		return fleetscore.Errorf(fleetscore.Invalid, "predict", "", "%s takes %d columns, but gets %d", e.Class(), n, x.Cols).
+			WithHint("give the model as many features as it was trained with")
+	}
+	return nil
 }

@@ -162,6 +162,12 @@ func (v *Voting) Check() error {
 		if err := v.places(); err != nil {
 			return err
 		}
+		for _, e := range v.members {
+			if l := estimator.LabelsOf(e); v.hard && l != nil && l.Texts != nil {
+				return estimator.Misfit("%s: a vote of a %s that was fitted on texts as labels is not supported, nor can scikit-learn count it", v.class, e.Class()).
+					WithHint("use voting=\"soft\", or don't freeze it")
+			}
+		}
 	}
 	method, want := v.method()
 	for _, e := range v.members {
