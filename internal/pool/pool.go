@@ -179,14 +179,13 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 		return maxRest, err
 	}
 	rest = maxRest
-	var problems []error
+	problems := []error{p.strays(ctx, cfg)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
 		c := cfg.Pools[name]
 		wake, err := p.scaleOne(ctx, name, c)
 		problems = append(problems, err)
 		rest = min(rest, wake)
 	}
-	problems = append(problems, p.drainOrphans(ctx, cfg))
 	return max(rest, 10*time.Millisecond), errors.Join(problems...)
 }
 
@@ -201,14 +200,6 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 		return maxRest, err
 	}
 	for _, n := range nodes {
-		if n.State == fleetscore.NodeStarting && now.Sub(n.Started) > p.cfg.StartLimit {
-			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.cfg.StartLimit)
-			p.discard(ctx, n, c.Provider)
-			if err := p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost); err != nil {
-				return maxRest, err
-			}
-			continue
-		}
 		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, IdleSince: n.IdleSince})
 	}
 	d := autoscale.Target(c.Scale, c.Slots, state)
@@ -233,17 +224,35 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	return rest, nil
 }
 
-// drainOrphans stops the nodes of pools that the configuration has no more.
-func (p *Pools) drainOrphans(ctx context.Context, cfg fleetscore.Config) error {
+// hungAfter is how long ago the last sign of life of a node that is lost may be
+// before its process is ended: a node that merely doesn't reach the server gives up
+// by itself sooner (node.Config.AwayLimit).
+const hungAfter = 3 * time.Minute
+
+// strays ends nodes that nobody else would: those that never registered, those that
+// were lost and run on all the same, as a process does that hangs, and those of pools
+// that the configuration has no more.
+func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 	nodes, err := p.ledger.Nodes(ctx, "")
 	if err != nil {
 		return err
 	}
+	now := p.now()
 	for _, n := range nodes {
-		if _, ok := cfg.Pools[n.Pool]; !ok && n.State == fleetscore.NodeReady {
-			if err := p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeDraining); err != nil {
-				return err
-			}
+		c, configured := cfg.Pools[n.Pool]
+		switch {
+		case n.PID == 0 && now.Sub(n.Started) > p.cfg.StartLimit && (p.ours(n.ID) != nil || n.State == fleetscore.NodeStarting):
+			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.cfg.StartLimit)
+			p.discard(ctx, n, c.Provider)
+			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
+		case n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter && p.ours(n.ID) != nil:
+			p.log.Error("node hangs and is killed", "node", n.ID, "heartbeat", n.Heartbeat)
+			p.discard(ctx, n, c.Provider)
+		case !configured && n.State == fleetscore.NodeReady:
+			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeDraining)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -310,12 +319,16 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 }
 
-// discard ends a node that never registered, also one that a former server started.
-func (p *Pools) discard(ctx context.Context, n fleetscore.Node, provider string) {
+// ours is a node that this server started and that runs; nil for any other.
+func (p *Pools) ours(id fleetscore.NodeID) Running {
 	p.mu.Lock()
-	running := p.running[n.ID]
-	p.mu.Unlock()
-	if running != nil {
+	defer p.mu.Unlock()
+	return p.running[id]
+}
+
+// discard ends a node at once, or asks it to end if a former server started it.
+func (p *Pools) discard(ctx context.Context, n fleetscore.Node, provider string) {
+	if running := p.ours(n.ID); running != nil {
 		running.Kill()
 		return
 	}
@@ -365,11 +378,8 @@ func (p *Pools) stopEarlier() {
 	}
 	for _, n := range nodes {
 		alive := (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) && p.now().Sub(n.Heartbeat) < aliveWithin
-		p.mu.Lock()
-		_, ours := p.running[n.ID]
-		p.mu.Unlock()
 		by, known := p.providers[cfg.Pools[n.Pool].Provider]
-		if !alive || ours || !known {
+		if !alive || p.ours(n.ID) != nil || !known {
 			continue
 		}
 		if err := by.StopEarlier(ctx, n); err != nil {

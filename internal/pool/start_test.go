@@ -2,16 +2,47 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-// asked is a provider that notes whom it was asked to stop.
+// asked is a provider of nodes that do nothing, which notes what it is asked for.
 type asked struct {
-	Provider
-	stopped chan fleetscore.NodeID
+	stopped, killed chan fleetscore.NodeID
+}
+
+func newAsked() *asked {
+	return &asked{make(chan fleetscore.NodeID, 9), make(chan fleetscore.NodeID, 9)}
+}
+
+func (a *asked) Start(_ context.Context, n fleetscore.Node) (Running, error) {
+	return &hung{a, n.ID, make(chan struct{}), sync.Once{}}, nil
+}
+
+// hung is a node that does nothing until it is killed.
+type hung struct {
+	by   *asked
+	id   fleetscore.NodeID
+	dead chan struct{}
+	once sync.Once
+}
+
+func (h *hung) Stop() {}
+
+func (h *hung) Kill() {
+	h.once.Do(func() {
+		h.by.killed <- h.id
+		close(h.dead)
+	})
+}
+
+func (h *hung) Wait() Ended {
+	<-h.dead
+	return Ended{Err: errors.New("killed")}
 }
 
 func (a *asked) StopEarlier(_ context.Context, n fleetscore.Node) error {
@@ -24,7 +55,7 @@ func (a *asked) StopEarlier(_ context.Context, n fleetscore.Node) error {
 func TestNodeOfAFormerServerThatNeverRegisters(t *testing.T) {
 	t.Parallel()
 	p, l, _ := world(t, fleetscore.ScaleConfig{})
-	provider := &asked{stopped: make(chan fleetscore.NodeID, 1)}
+	provider := newAsked()
 	p.providers = map[string]Provider{"local": provider}
 	long := time.Now().UTC().Add(-time.Minute)
 	if _, err := l.UpdateNode(t.Context(), "cpu-old", func(n *fleetscore.Node) error {
@@ -44,4 +75,60 @@ func TestNodeOfAFormerServerThatNeverRegisters(t *testing.T) {
 	default:
 		t.Error("nobody asked the provider to stop the node")
 	}
+}
+
+// TestNodesThatHangAreKilled: a process that never registers is killed, whatever the
+// ledger holds of it by then; so is one that was lost and hangs, but not as long as it
+// may merely be cut off.
+func TestNodesThatHangAreKilled(t *testing.T) {
+	t.Parallel()
+	p, l, _ := world(t, fleetscore.ScaleConfig{Min: 2, Max: 2})
+	provider := newAsked()
+	p.providers = map[string]Provider{"local": provider}
+	now := time.Now().UTC()
+	p.now = func() time.Time { return now }
+	scale := func() (killed []fleetscore.NodeID) {
+		t.Helper()
+		if _, err := p.scale(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			select {
+			case id := <-provider.killed:
+				killed = append(killed, id)
+			default:
+				return killed
+			}
+		}
+	}
+	scale()
+	nodes, err := l.Nodes(t.Context(), "cpu")
+	if err != nil || len(nodes) != 2 {
+		t.Fatal(nodes, err)
+	}
+	silent, lost := nodes[0].ID, nodes[1].ID
+	if err := l.SetNodeState(t.Context(), silent, fleetscore.NodeDraining); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.UpdateNode(t.Context(), lost, func(n *fleetscore.Node) error {
+		n.State, n.PID = fleetscore.NodeLost, 4242
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 1}}} // no new ones
+	if _, err := l.PutConfig(t.Context(), "none", cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		after time.Duration
+		want  fleetscore.NodeID
+	}{{20 * time.Second, ""}, {40 * time.Second, silent}, {2 * time.Minute, ""}, {4 * time.Minute, lost}} {
+		now = nodes[0].Started.Add(step.after)
+		killed := scale()
+		if step.want == "" && len(killed) > 0 || step.want != "" && (len(killed) != 1 || killed[0] != step.want) {
+			t.Errorf("after %s %v were killed, want %q", step.after, killed, step.want)
+		}
+	}
+	p.waits.Wait()
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -42,6 +44,9 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 			}
 		}
 	}
+	if err := w.checkDataset(ctx, &p, c); err != nil {
+		return p, err
+	}
 	nodes, err := w.ledger.Nodes(ctx, "")
 	if err != nil {
 		return p, err
@@ -55,6 +60,32 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 		p.add("the nodes %v run", ids)
 	}
 	return p, nil
+}
+
+// checkDataset: each reading is there, and once.
+func (w *world) checkDataset(ctx context.Context, p *problems, c *catalog.Catalog) error {
+	snap, err := c.Dataset(dataset).Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := c.Dataset(dataset).ReadRows(ctx, snap.Files, table.ReadQuery{})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, values := range w.rows {
+		n += len(values)
+	}
+	if rows.Len() != n {
+		p.add("the dataset has %d rows, %d were uploaded", rows.Len(), n)
+	}
+	for i, at := range rows.Times {
+		key := rows.Keys[rows.KeyIndex[i]]
+		if v, ok := w.rows[at][key]; !ok || v != rows.Values[0][i] {
+			p.add("the dataset has %v for %s at %s, uploaded was %v", rows.Values[0][i], key, at, v)
+		}
+	}
+	return nil
 }
 
 // published tells whether a job's results had to become visible.
@@ -258,7 +289,8 @@ func (w *world) checkSchedule(ctx context.Context, p *problems, pipeline string,
 	return nil
 }
 
-// checkAttempts: no lease is left.
+// checkAttempts: no lease is left, a task has one result, and whoever delivered it has
+// a whole log.
 func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job) error {
 	tasks, err := w.ledger.Tasks(ctx, j.ID)
 	if err != nil {
@@ -276,6 +308,9 @@ func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job
 			}
 			if a.State == "succeeded" {
 				won++
+				if err := w.checkLog(ctx, p, j, t, a); err != nil {
+					return err
+				}
 			}
 		}
 		if !t.State.Ended() || (won == 1) != (t.State == fleetscore.TaskSucceeded) || won > 1 {
@@ -283,4 +318,19 @@ func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job
 		}
 	}
 	return nil
+}
+
+// checkLog: the log of an attempt that delivered has its first line once, and its
+// last one.
+func (w *world) checkLog(ctx context.Context, p *problems, j fleetscore.Job, t fleetscore.Task, a fleetscore.Attempt) error {
+	text, err := store.ReadAll(ctx, w.store, catalog.TaskLog(j.Pipeline, j.ID, t.Index, a.Number, "stderr"))
+	if fleetscore.NotFound.Is(err) {
+		p.add("attempt %d of task %s delivered and has no log", a.Number, t.ID)
+		return nil
+	}
+	first := fmt.Sprintf("task %s, attempt %d on node", t.ID, a.Number)
+	if strings.Count(string(text), first) != 1 || strings.Count(string(text), " done in ") != 1 || !strings.HasSuffix(string(text), "\n") {
+		p.add("the log of attempt %d of task %s isn't whole: %q", a.Number, t.ID, text)
+	}
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -120,117 +119,6 @@ func (w *world) play(ctx context.Context) error {
 	return w.settle(ctx, fed)
 }
 
-// act lets one thing happen.
-func (w *world) act(ctx context.Context) error {
-	switch s := w.up(); w.rnd.IntN(14) {
-	case 0, 1: // the server is killed, and comes back
-		if s != nil {
-			w.kill(s)
-			time.Sleep(time.Duration(w.rnd.Int64N(int64(20 * time.Second))))
-			return w.start()
-		}
-	case 2: // it is restarted
-		if s != nil {
-			w.conductor.note("stop of " + s.process.name)
-			s.stop()
-			<-s.done
-			time.Sleep(time.Duration(w.rnd.Int64N(int64(5 * time.Second))))
-			return w.start()
-		}
-	case 3: // a node is killed, or all are
-		ids := w.runningNodes()
-		for i, id := range ids {
-			if i == 0 || w.rnd.IntN(2) == 0 {
-				w.conductor.note("kill of " + string(id))
-				w.nodes.Kill(id)
-			}
-		}
-	case 4: // nodes are cut off for a while
-		ids := w.runningNodes()
-		w.conductor.note(fmt.Sprint("nodes cut off: ", ids))
-		w.separate(ids, true)
-		time.Sleep(time.Duration(w.rnd.Int64N(int64(time.Minute))))
-		w.separate(ids, false)
-		w.conductor.note("nodes joined")
-	case 5: // somebody scores what is next, or again what was
-		if s != nil {
-			name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
-			var iv *fleetscore.Interval
-			if w.rnd.IntN(3) > 0 {
-				from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30 * time.Second) // by hand: at half minutes
-				iv = &fleetscore.Interval{From: from, To: from.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)}
-			}
-			j, err := s.scheduler.Submit(ctx, name, iv)
-			w.conductor.note(fmt.Sprint("submit of ", j.ID, " ", iv, ": ", err))
-		}
-	case 6: // a job is canceled
-		if s != nil {
-			jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{States: active})
-			if err != nil {
-				return err
-			}
-			if len(jobs) > 0 {
-				id := jobs[w.rnd.IntN(len(jobs))].ID
-				_, err := s.scheduler.Cancel(ctx, id)
-				w.conductor.note(fmt.Sprint("cancel of ", id, ": ", err))
-			}
-		}
-	case 7: // models change
-		kind := []string{"good", "wild"}[w.rnd.IntN(2)]
-		w.conductor.note("models become " + kind)
-		return w.writeModels(ctx, kind)
-	case 8: // the weather changes
-		w.weather = draw(w.rnd)
-		w.conductor.note(fmt.Sprintf("weather becomes %+v", w.weather))
-	case 9, 10, 11: // the server dies in the middle of its work, and comes back
-		if s != nil {
-			kinds := []string{"store put", "store put done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
-				"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
-			if w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
-				<-s.done
-				time.Sleep(time.Duration(w.rnd.Int64N(int64(10 * time.Second))))
-				return w.start()
-			}
-		}
-	case 12: // a node dies in the middle of its work
-		kinds := []string{"store put", "store put done", "message complete", "answer complete", "answer lease", "answer register", "message log", "boot"}
-		w.ambush(&trap{node: true, kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(3)})
-	case 13: // many submit at once, when due times come
-		if s != nil {
-			at := time.Now().Truncate(time.Minute).Add(time.Minute)
-			time.Sleep(time.Until(at.Add(time.Duration(w.rnd.Int64N(int64(6*time.Millisecond))) - 3*time.Millisecond)))
-			var all sync.WaitGroup
-			for range 3 {
-				name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
-				all.Go(func() { _, _ = s.scheduler.Submit(ctx, name, nil) }) // one may win
-			}
-			all.Wait()
-		}
-	}
-	return nil
-}
-
-// ambush sets a trap and waits for a while. It tells whether somebody was caught.
-func (w *world) ambush(t *trap) bool {
-	w.conductor.note(fmt.Sprintf("trap: node %v, %s after %d others", t.node, t.kind, t.left))
-	t.struck = make(chan struct{})
-	w.mu.Lock()
-	w.trap = t
-	w.mu.Unlock()
-	select {
-	case <-t.struck:
-		return true
-	case <-time.After(time.Duration(w.rnd.Int64N(int64(70 * time.Second)))):
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.trap != t {
-		return true
-	}
-	w.trap = nil
-	return false
-}
-
 // active are the states of jobs that haven't ended.
 var active = []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning, fleetscore.JobCommitting}
 
@@ -249,11 +137,23 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 			return err
 		}
 	}
-	if _, err := w.ledger.PutConfig(ctx, "no schedules", w.config(false)); err != nil {
+	if _, err := w.ledger.PutConfig(ctx, "no schedules", w.config(false, w.pipelines)); err != nil {
 		return err
 	}
+	w.off.Store(0)
+	time.Sleep(10 * time.Second) // until the schedules' loops have seen it
+	last := time.Now()
+	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{States: active})
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.Interval.To.After(last) { // by a clock that was ahead
+			last = j.Interval.To
+		}
+	}
 	w.mu.Lock()
-	w.lastMinute = time.Now().Truncate(time.Minute).Add(time.Minute) // beyond what any job waits for
+	w.lastMinute = last.Truncate(time.Minute).Add(time.Minute) // beyond what any job waits for
 	w.mu.Unlock()
 	<-fed
 	if err := w.wait("all jobs have ended", func() (bool, string, error) {

@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/node"
@@ -45,8 +47,11 @@ type world struct {
 	store      *bucket
 	ledger     ledger.Ledger
 	nodes      *pooltest.Goroutines
-	background sync.WaitGroup // messages that come again
-	viaServer  bool           // nodes ask the server for blobs
+	background sync.WaitGroup        // messages that come again
+	viaServer  bool                  // nodes ask the server for blobs
+	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
+	named      []fleetscore.Interval // by hand so far
+	again      atomic.Bool           // the feeder uploads what was uploaded before
 
 	devices   []fleetscore.Key // those with readings
 	models    map[string][]byte
@@ -109,7 +114,7 @@ func newWorld(t *testing.T, seed uint64, dir string, trace func(string)) (*world
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
 	}
-	_, err = l.PutConfig(context.Background(), "first", w.config(true))
+	_, err = l.PutConfig(context.Background(), "first", w.config(true, w.pipelines))
 	return w, err
 }
 
@@ -138,14 +143,14 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 	return nil
 }
 
-// config is the configuration, with schedules or without.
-func (w *world) config(schedules bool) fleetscore.Config {
+// config is the configuration with some pipelines, with schedules or without.
+func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	all := fleetscore.Percent(100)
 	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS"},
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
-	for i, name := range w.pipelines {
+	for i, name := range pipelines {
 		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName,
 			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: &all, NoModel: &all, NoData: &all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
 		if schedules {
@@ -170,16 +175,22 @@ func (w *world) start() error {
 	p := newProcess(fmt.Sprintf("server%d", w.servers))
 	w.mu.Unlock()
 	b := &blobs{w: w, by: p}
+	seen, err := w.ledger.LastTime(context.Background())
+	if err != nil {
+		return err
+	}
+	now := clock.New(clock.Config{}, clock.Deps{Log: w.log, Wall: func() time.Time { return time.Now().Add(time.Duration(w.off.Load())) },
+		Steady: func() time.Duration { return time.Since(w.began) }, Synced: func() (time.Time, bool) { return time.Time{}, false }}, seen)
 	url := "sim://store"
 	if w.viaServer {
 		url = ""
 	}
 	sched, err := scheduler.New(scheduler.Config{StoreURL: url, SpoolDir: filepath.Join(w.dir, "spool")},
-		scheduler.Deps{Ledger: w.ledgerOf(p), Store: b, Catalog: catalog.New(b), Log: w.log, Now: time.Now})
+		scheduler.Deps{Ledger: w.ledgerOf(p), Store: b, Catalog: catalog.New(b), Log: w.log, Now: now.Now})
 	if err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: w.ledgerOf(p), Store: b, Log: w.log, Now: time.Now,
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: w.ledgerOf(p), Store: b, Log: w.log, Now: now.Now,
 		Providers: map[string]pool.Provider{"simulated": &provider{w, p}}})
 	if err != nil {
 		return err
@@ -307,6 +318,7 @@ func (w *world) feed(ctx context.Context) {
 	defer p.end()
 	rnd := rand.New(rand.NewPCG(w.rnd.Uint64(), 3))
 	c := catalog.New(&blobs{w: w, by: p})
+	var last *fleetscore.Rows
 	more := func(at time.Time) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -327,6 +339,9 @@ func (w *world) feed(ctx context.Context) {
 			rows.Times, rows.Values[0] = append(rows.Times, stamp), append(rows.Values[0], v)
 		}
 		for {
+			if last != nil && w.again.Swap(false) { // as by somebody who heard no answer
+				_, _ = c.Upload(ctx, dataset, last, nil)
+			}
 			_, err := c.Upload(ctx, dataset, rows, nil)
 			if err == nil {
 				break
@@ -338,6 +353,7 @@ func (w *world) feed(ctx context.Context) {
 			time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(time.Second))))
 		}
 		w.rows[stamp] = values
+		last = rows
 		w.ledger.Put(ledger.DatasetTopic(dataset))
 	}
 }

@@ -1,0 +1,185 @@
+package simtest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// act lets one thing happen. Every action leaves a server that runs.
+func (w *world) act(ctx context.Context) error {
+	actions := []func(context.Context, *server) error{w.crash, w.crash, w.restart, w.crashAtStep, w.crashAtStep, w.crashAtStep, w.killNodes, w.killNodeAtStep, w.cutOff,
+		w.submit, w.submit, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat}
+	return actions[w.rnd.IntN(len(actions))](ctx, w.up())
+}
+
+// within is a random time of less than d.
+func (w *world) within(d time.Duration) time.Duration { return time.Duration(w.rnd.Int64N(int64(d))) }
+
+// crash kills the server, and starts another one.
+func (w *world) crash(_ context.Context, s *server) error {
+	w.kill(s)
+	time.Sleep(w.within(20 * time.Second))
+	return w.start()
+}
+
+// restart lets the server end as it should, and starts another one.
+func (w *world) restart(_ context.Context, s *server) error {
+	w.conductor.note("stop of " + s.process.name)
+	s.stop()
+	<-s.done
+	time.Sleep(w.within(5 * time.Second))
+	return w.start()
+}
+
+// crashAtStep kills the server in the middle of its work.
+func (w *world) crashAtStep(_ context.Context, s *server) error {
+	kinds := []string{"store put", "store put done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
+		"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
+	if !w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
+		return nil
+	}
+	<-s.done
+	time.Sleep(w.within(10 * time.Second))
+	return w.start()
+}
+
+// killNodes kills a node, or several.
+func (w *world) killNodes(context.Context, *server) error {
+	for i, id := range w.runningNodes() {
+		if i == 0 || w.rnd.IntN(2) == 0 {
+			w.conductor.note("kill of " + string(id))
+			w.nodes.Kill(id)
+		}
+	}
+	return nil
+}
+
+// killNodeAtStep kills a node in the middle of its work.
+func (w *world) killNodeAtStep(context.Context, *server) error {
+	kinds := []string{"store put", "store put done", "message complete", "answer complete", "answer lease", "answer register", "message log", "boot"}
+	w.ambush(&trap{node: true, kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(3)})
+	return nil
+}
+
+// cutOff cuts all nodes off from the server for a while.
+func (w *world) cutOff(context.Context, *server) error {
+	ids := w.runningNodes()
+	w.conductor.note(fmt.Sprint("nodes cut off: ", ids))
+	w.separate(ids, true)
+	time.Sleep(w.within(time.Minute))
+	w.separate(ids, false)
+	w.conductor.note("nodes joined")
+	return nil
+}
+
+// submit scores what is next, or an interval that somebody names. These begin at half
+// minutes, by which they are known.
+func (w *world) submit(ctx context.Context, s *server) error {
+	name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
+	var iv *fleetscore.Interval
+	if w.rnd.IntN(3) > 0 {
+		from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30 * time.Second)
+		iv = &fleetscore.Interval{From: from, To: from.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)}
+		if len(w.named) > 0 && w.rnd.IntN(2) == 0 {
+			*iv = w.named[w.rnd.IntN(len(w.named))] // once more
+		}
+		w.named = append(w.named, *iv)
+	}
+	j, err := s.scheduler.Submit(ctx, name, iv)
+	w.conductor.note(fmt.Sprint("submit of ", j.ID, " ", iv, ": ", err))
+	return nil
+}
+
+// crowd submits several times at once, at the moment when due times come.
+func (w *world) crowd(ctx context.Context, s *server) error {
+	at := time.Now().Truncate(time.Minute).Add(time.Minute)
+	time.Sleep(time.Until(at.Add(w.within(6*time.Millisecond) - 3*time.Millisecond)))
+	var all sync.WaitGroup
+	for range 3 {
+		name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
+		all.Go(func() { _, _ = s.scheduler.Submit(ctx, name, nil) }) // at most one wins
+	}
+	all.Wait()
+	return nil
+}
+
+// cancel cancels a job that hasn't ended.
+func (w *world) cancel(ctx context.Context, s *server) error {
+	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{States: active})
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	id := jobs[w.rnd.IntN(len(jobs))].ID
+	_, err = s.scheduler.Cancel(ctx, id)
+	w.conductor.note(fmt.Sprint("cancel of ", id, ": ", err))
+	return nil
+}
+
+// changeModels writes other models.
+func (w *world) changeModels(ctx context.Context, _ *server) error {
+	kind := []string{"good", "wild"}[w.rnd.IntN(2)]
+	w.conductor.note("models become " + kind)
+	return w.writeModels(ctx, kind)
+}
+
+// changeWeather lets other things go wrong.
+func (w *world) changeWeather(context.Context, *server) error {
+	w.weather = draw(w.rnd)
+	w.conductor.note(fmt.Sprintf("weather becomes %+v", w.weather))
+	return nil
+}
+
+// jump sets the machine's clock: by so little that it is followed, or by more.
+func (w *world) jump(context.Context, *server) error {
+	by := w.within(3*time.Minute) - 90*time.Second
+	if w.rnd.IntN(2) == 0 {
+		by /= 40
+	}
+	w.conductor.note(fmt.Sprint("the clock jumps by ", by))
+	w.off.Add(int64(by))
+	return nil
+}
+
+// takeOut lets a configuration without the last pipeline be in force for a while.
+func (w *world) takeOut(ctx context.Context, _ *server) error {
+	if _, err := w.ledger.PutConfig(ctx, fmt.Sprint("without, ", time.Now()), w.config(true, w.pipelines[:len(w.pipelines)-1])); err != nil {
+		return err
+	}
+	w.conductor.note("the last pipeline is taken out")
+	time.Sleep(w.within(90 * time.Second))
+	w.conductor.note("the last pipeline is put back")
+	_, err := w.ledger.PutConfig(ctx, fmt.Sprint("with, ", time.Now()), w.config(true, w.pipelines))
+	return err
+}
+
+// repeat lets readings be uploaded that were uploaded before.
+func (w *world) repeat(context.Context, *server) error {
+	w.again.Store(true)
+	return nil
+}
+
+// ambush sets a trap and waits for a while. It tells whether somebody was caught.
+func (w *world) ambush(t *trap) bool {
+	w.conductor.note(fmt.Sprintf("trap: node %v, %s after %d others", t.node, t.kind, t.left))
+	t.struck = make(chan struct{})
+	w.mu.Lock()
+	w.trap = t
+	w.mu.Unlock()
+	select {
+	case <-t.struck:
+		return true
+	case <-time.After(w.within(70 * time.Second)):
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trap != t {
+		return true
+	}
+	w.trap = nil
+	return false
+}
