@@ -12,6 +12,11 @@ const (
 	maxBatchBytes   = 1 << 20 // of text it was parsed from
 	maxBatchCells   = 1 << 18 // readings × columns
 	maxBatchColumns = 1 << 12 // as many as the hub takes
+
+	// Every cell costs time and memory when the batch is stored and read, also one
+	// without a value. So a batch of more than sparseCells cells has at least one value in cellsPerValue cells.
+	sparseCells   = 1 << 14
+	cellsPerValue = 32
 )
 
 // batch is readings of one partition in columns. A name may have two columns, one of
@@ -27,6 +32,7 @@ type batch struct {
 	numbers             map[string]int // columns by name
 	texts               map[string]int
 	cols                []column
+	values              int // in all columns
 	bytes               int // of the text
 }
 
@@ -68,10 +74,12 @@ func (b *batch) index(isText bool) map[string]int {
 	return b.numbers
 }
 
-// room reports whether this many columns, readings and bytes of text can be added.
-func (b *batch) room(columns, readings, bytes int) bool {
+// room reports whether this many columns, readings, values and bytes of text can be added.
+func (b *batch) room(columns, readings, values, bytes int) bool {
 	columns += len(b.cols)
-	return b.bytes+bytes <= maxBatchBytes && columns <= maxBatchColumns && columns*(b.Len()+readings) <= maxBatchCells
+	cells := columns * (b.Len() + readings)
+	return b.bytes+bytes <= maxBatchBytes && columns <= maxBatchColumns &&
+		cells <= min(maxBatchCells, max(sparseCells, cellsPerValue*(b.values+values)))
 }
 
 // missing counts the reading's columns that the batch doesn't have yet.
@@ -99,6 +107,7 @@ func (b *batch) add(r *reading) {
 		b.IDs = append(pad(b.IDs, b.Len()-1, ""), r.id)
 	}
 	b.bytes += r.bytes
+	b.values += len(r.cells)
 	for i := range r.cells {
 		c := &r.cells[i]
 		col := b.column(c.name, c.isText)
@@ -163,7 +172,7 @@ func (b *batch) takes(other *batch) bool {
 			added++
 		}
 	}
-	return b.room(added, other.Len(), other.bytes)
+	return b.room(added, other.Len(), other.values, other.bytes)
 }
 
 // join appends the readings of the other batch.
@@ -205,6 +214,7 @@ func (b *batch) join(other *batch) {
 		c.numbers, c.strings = append(c.numbers, o.numbers...), append(c.strings, o.strings...)
 	}
 	b.bytes += other.bytes
+	b.values += other.values
 }
 
 // size is about how much memory the batch takes before it is finished.

@@ -17,7 +17,7 @@ const appendTimeout = 10 * time.Second
 // readings need many messages waits for few syncs. Its size is bounded by the memory
 // of its finished batches.
 const (
-	groupBatches = 64
+	groupBatches = 256
 	groupCells   = 1 << 21
 )
 

@@ -419,7 +419,7 @@ func (p *parser) keep(line, size int) {
 		p.out.reject(line, "", "the request has more than %d different columns; send readings with other columns in a request of their own", maxRequestColumns)
 		return
 	}
-	if b == nil || !b.room(added, 1, r.bytes) {
+	if b == nil || !b.room(added, 1, len(r.cells), r.bytes) {
 		b = newBatch()
 		p.out.batches[at] = append(list, b)
 	}

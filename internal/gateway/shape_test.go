@@ -126,6 +126,16 @@ func TestManyColumns(t *testing.T) {
 			if got := len(stored(h.Memory)); got != answer.Accepted {
 				t.Errorf("%d readings are stored, want %d", got, answer.Accepted)
 			}
+			// What a reader of the log must unpack follows from the text as well.
+			cells := 0
+			for _, m := range h.Messages(0) {
+				if !m.Tick {
+					cells += m.Readings.Len() * len(m.Readings.Columns)
+				}
+			}
+			if most := 5 * body.Len(); cells > most {
+				t.Errorf("a body of %d bytes takes %d cells in the log, want %d at most", body.Len(), cells, most)
+			}
 			if n := h.n.Load(); n > 12 {
 				t.Errorf("a body of %d bytes took %d syncs", body.Len(), n)
 			}
