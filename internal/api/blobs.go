@@ -57,15 +57,15 @@ func problems(h func(w http.ResponseWriter, r *http.Request) error) http.Handler
 
 // taskBlob refuses blobs that a lease's task doesn't need, and leases that are not
 // the caller's.
-func (s *server) taskBlob(ctx context.Context, lease, name string, write bool) error {
-	if err := s.holds(ctx, fleetscore.LeaseID(lease)); err != nil {
+func (s *server) taskBlob(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error {
+	if err := s.holds(ctx, lease); err != nil {
 		return err
 	}
-	return s.deps.Scheduler.Access(ctx, fleetscore.LeaseID(lease), name, write)
+	return s.deps.Scheduler.Access(ctx, lease, name, write)
 }
 
 type listTaskBlobsInput struct {
-	ID string `path:"id"`
+	ID fleetscore.LeaseID `path:"id"`
 	ListStoreInput
 }
 
@@ -77,8 +77,8 @@ func (s *server) listTaskBlobs(ctx context.Context, in *listTaskBlobsInput) (*bo
 }
 
 func (s *server) statTaskBlob(ctx context.Context, in *struct {
-	ID   string `path:"id"`
-	Name string `path:"name"`
+	ID   fleetscore.LeaseID `path:"id"`
+	Name string             `path:"name"`
 }) (*body[Blob], error) {
 	if err := s.taskBlob(ctx, in.ID, in.Name, false); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (s *server) statTaskBlob(ctx context.Context, in *struct {
 
 func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
-	if err := s.taskBlob(r.Context(), r.PathValue("id"), name, false); err != nil {
+	if err := s.taskBlob(r.Context(), fleetscore.LeaseID(r.PathValue("id")), name, false); err != nil {
 		return err
 	}
 	offset, err1 := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64)
@@ -111,7 +111,7 @@ func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 
 func (s *server) writeTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
-	if err := s.taskBlob(r.Context(), r.PathValue("id"), name, true); err != nil {
+	if err := s.taskBlob(r.Context(), fleetscore.LeaseID(r.PathValue("id")), name, true); err != nil {
 		return err
 	}
 	i, err := s.deps.Store.Put(r.Context(), fleetscore.BlobName(name), r.Body, store.PutOptions{})

@@ -120,11 +120,11 @@ type getJobInput struct {
 
 // JobPath is the path of a job.
 type JobPath struct {
-	ID string `path:"id"`
+	ID fleetscore.JobID `path:"id"`
 }
 
 func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.Job], error) {
-	id := fleetscore.JobID(in.ID)
+	id := in.ID
 	var wait time.Duration
 	if in.Wait != "" {
 		d, err := fleetscore.ParseDuration(in.Wait)
@@ -165,19 +165,19 @@ type cancelInput struct {
 }
 
 func (s *server) cancel(ctx context.Context, in *cancelInput) (*body[fleetscore.Job], error) {
-	job, err := s.deps.Scheduler.Cancel(ctx, fleetscore.JobID(in.ID))
+	job, err := s.deps.Scheduler.Cancel(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	s.audit(ctx, in.Author, "cancel", in.ID)
+	s.audit(ctx, in.Author, "cancel", string(in.ID))
 	return answer(job), nil
 }
 
 func (s *server) listTasks(ctx context.Context, in *JobPath) (*body[List[TaskDetail]], error) {
-	if _, err := s.deps.Ledger.Job(ctx, fleetscore.JobID(in.ID)); err != nil {
+	if _, err := s.deps.Ledger.Job(ctx, in.ID); err != nil {
 		return nil, err
 	}
-	tasks, err := s.deps.Ledger.Tasks(ctx, fleetscore.JobID(in.ID))
+	tasks, err := s.deps.Ledger.Tasks(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -203,12 +203,12 @@ type coverageInput struct {
 }
 
 func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fleetscore.Item]], error) {
-	job, err := s.deps.Ledger.Job(ctx, fleetscore.JobID(in.ID))
+	job, err := s.deps.Ledger.Job(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
 	if !job.State.Ended() {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", in.ID, "the job is %s: its coverage is written when it ends", job.State).
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", string(in.ID), "the job is %s: its coverage is written when it ends", job.State).
 			WithHint("wait for the job: fleetscore job wait %s", in.ID)
 	}
 	items, err := s.deps.Catalog.Coverage(job.Pipeline).JobItems(ctx, job.ID, job.Interval)
@@ -229,7 +229,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 }
 
 func (s *server) listLogs(ctx context.Context, in *JobPath) (*body[List[Log]], error) {
-	refs, err := s.deps.Scheduler.Logs(ctx, fleetscore.JobID(in.ID))
+	refs, err := s.deps.Scheduler.Logs(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ type readLogInput struct {
 }
 
 func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamResponse, error) {
-	r, err := s.deps.Scheduler.OpenLog(ctx, fleetscore.JobID(in.ID), in.Index, in.Attempt, in.Stream)
+	r, err := s.deps.Scheduler.OpenLog(ctx, in.ID, in.Index, in.Attempt, in.Stream)
 	if err != nil {
 		return nil, err
 	}

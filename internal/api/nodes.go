@@ -31,36 +31,36 @@ func (s *server) registerNodeProtocol(api huma.API) {
 		return answer(n), err
 	})
 	add(api, op("lease", "/nodes/{id}/lease", "A node asks for tasks and waits for them"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
-		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		r, err := nodes.Lease(ctx, fleetscore.NodeID(in.ID), in.Body)
+		r, err := nodes.Lease(ctx, in.ID, in.Body)
 		return answer(r), err
 	})
 	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node reports that it runs, and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
-		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		r, err := nodes.Heartbeat(ctx, fleetscore.NodeID(in.ID), in.Body)
+		r, err := nodes.Heartbeat(ctx, in.ID, in.Body)
 		return answer(r), err
 	})
 	add(api, op("goodbye", "/nodes/{id}/goodbye", "A node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {
-		if err := ownsNode(ctx, fleetscore.NodeID(in.ID)); err != nil {
+		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		return nil, nodes.Goodbye(ctx, fleetscore.NodeID(in.ID))
+		return nil, nodes.Goodbye(ctx, in.ID)
 	})
 	add(api, op("append log", "/leases/{id}/logs", "A piece of an attempt's log"), func(ctx context.Context, in *logInput) (*struct{}, error) {
-		if err := s.holds(ctx, fleetscore.LeaseID(in.ID)); err != nil {
+		if err := s.holds(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		return nil, nodes.AppendLog(ctx, fleetscore.LeaseID(in.ID), in.Body)
+		return nil, nodes.AppendLog(ctx, in.ID, in.Body)
 	})
 	add(api, op("complete", "/leases/{id}/complete", "The result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
-		if err := s.holds(ctx, fleetscore.LeaseID(in.ID)); err != nil {
+		if err := s.holds(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		return nil, nodes.Complete(ctx, fleetscore.LeaseID(in.ID), in.Body)
+		return nil, nodes.Complete(ctx, in.ID, in.Body)
 	})
 }
 
@@ -83,10 +83,15 @@ func (s *server) holds(ctx context.Context, lease fleetscore.LeaseID) error {
 	return ownsNode(ctx, a.Node)
 }
 
-// NodePath is the path of a node or lease; exported, because huma ignores embedded
-// types that aren't.
+// NodePath is the path of a node; exported, because huma ignores embedded types that
+// aren't.
 type NodePath struct {
-	ID string `path:"id"`
+	ID fleetscore.NodeID `path:"id"`
+}
+
+// LeasePath is the path of a lease.
+type LeasePath struct {
+	ID fleetscore.LeaseID `path:"id"`
 }
 
 type leaseInput struct {
@@ -108,11 +113,11 @@ type heartbeatInput struct {
 }
 
 type logInput struct {
-	NodePath
+	LeasePath
 	Body dispatch.LogChunk
 }
 
 type completeInput struct {
-	NodePath
+	LeasePath
 	Body dispatch.Result
 }
