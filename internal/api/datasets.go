@@ -35,7 +35,7 @@ type Dataset struct {
 	Last          *time.Time `json:"last,omitempty" doc:"largest stamp"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty" doc:"no row with this stamp or an earlier one is still expected"`
 	Version       int64      `json:"version" doc:"of the Delta table"`
-	Problem       string     `json:"problem,omitempty" doc:"why the dataset can't be read; the other fields are empty then"`
+	Problem       string     `json:"problem,omitempty" doc:"why the dataset, or a file of it, can't be read; the other fields are empty if nothing of it can"`
 }
 
 // ParquetType is the media type of Parquet.
@@ -142,11 +142,12 @@ func (s *server) dataset(ctx context.Context, name string, written map[string]st
 	if err := catalog.CheckDataset(name); err != nil {
 		return Dataset{}, err
 	}
-	snap, err := s.deps.Catalog.Dataset(name).Snapshot(ctx)
+	t := s.deps.Catalog.Dataset(name)
+	snap, err := t.Snapshot(ctx)
 	if err != nil {
 		return Dataset{}, err
 	}
-	d := Dataset{Name: name, Query: written[name], Time: snap.Schema.Time, Key: snap.Schema.Key, Values: snap.Schema.Values(),
+	d := Dataset{Name: name, Problem: t.Damage(), Query: written[name], Time: snap.Schema.Time, Key: snap.Schema.Key, Values: snap.Schema.Values(),
 		Files: len(snap.Files), Version: snap.Version}
 	if d.Values == nil {
 		d.Values = []string{}

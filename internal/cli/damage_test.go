@@ -147,6 +147,12 @@ pipelines:
 	if _, health := get("/api/v1/health"); cracked.State != fleetscore.JobFailed || !strings.Contains(health, `"dataset cracked"`) || !strings.Contains(health, "data/cracked/date=2026-11-23") {
 		t.Errorf("a damaged file: the job is %s (%s), health: %s", cracked.State, cracked.Reason, health)
 	}
+	if !strings.Contains(cracked.Reason, "dataset cracked") {
+		t.Errorf("the reason doesn't name the dataset: %s", cracked.Reason)
+	}
+	if code, list, _ := command(t, "dataset", "list", server, "-o", "jsonl"); code != 0 || !strings.Contains(list, "data/cracked/date=2026-11-23") {
+		t.Errorf("the list doesn't name the damaged file: exit %d\n%s", code, list)
+	}
 	if _, health := get("/api/v1/health"); !strings.Contains(health, `"dataset bad"`) || !strings.Contains(health, `"dataset readings"`) || !strings.Contains(health, `"predictions of pipeline shattered"`) || strings.Contains(health, `"dataset good"`) {
 		t.Errorf("health: %s", health)
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,9 +67,10 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	var total dispatch.Result
 	total.Outcomes = fleetscore.Counts{}
 	var lost []fleetscore.Item // the keys of failed tasks
-	failed := 0
+	failed, why := 0, ""
 	for _, t := range tasks {
 		if t.State != fleetscore.TaskSucceeded {
+			why = cmp.Or(why, t.Reason)
 			items, err := s.failedItems(ctx, j, t)
 			if err != nil {
 				return err
@@ -92,7 +94,10 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	if err := s.publish(ctx, j, &total, lost); err != nil {
 		return err
 	}
-	return s.finish(ctx, j, total, len(tasks), failed)
+	if failed < len(tasks) {
+		why = ""
+	}
+	return s.finish(ctx, j, total, why)
 }
 
 // publish commits predictions, then coverage.
@@ -149,11 +154,12 @@ func (s *Scheduler) aside(ctx context.Context, j fleetscore.Job, now time.Time) 
 	return dispatch.Aside{Late: a.Late, Ahead: a.Ahead, Repeats: a.Repeats}
 }
 
-func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch.Result, tasks, failed int) error {
+// finish ends a job. allFailed says why its tasks failed, if all of them did.
+func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch.Result, allFailed string) error {
 	ended := s.now().UTC()
 	state, reason := dispatch.Judge(j.Config.Limits, total.Outcomes, total.Rows, s.aside(ctx, j, ended))
-	if failed == tasks {
-		state, reason = fleetscore.JobFailed, "every task failed: "+reason
+	if allFailed != "" {
+		state, reason = fleetscore.JobFailed, fmt.Sprintf("every task failed: %s. The first one: %s", reason, allFailed)
 	}
 	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
 		if j.State == fleetscore.JobCommitting {

@@ -108,6 +108,23 @@ func TestDamagedFileFoundByANode(t *testing.T) {
 	if got := w.problem("dataset readings"); got != "" {
 		t.Errorf("restored, health says %q", got)
 	}
+	// A commit that this process read when it was sound: nodes and a restart need it.
+	commit := "data/readings/_delta_log/00000000000000000000.json"
+	restore = w.spoil(commit)
+	w.catalog.Examine(t.Context(), commit)
+	if _, err := w.catalog.Dataset("readings").Snapshot(t.Context()); err != nil {
+		t.Fatalf("the process remembers the log: %v", err)
+	}
+	if got, listed := w.problem("dataset readings"), w.catalog.Dataset("readings").Damage(); !strings.Contains(got, commit) || listed != got {
+		t.Errorf("health says %q and the list %q, want both to name %s", got, listed, commit)
+	}
+	restore()
+	if _, err := w.Maintain(t.Context(), "readings"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.problem("dataset readings"); got != "" {
+		t.Errorf("restored, health says %q", got)
+	}
 	for _, other := range []string{"", "../x", "data/readings", "models/m/model_0", "predictions/p/none", "data/readings/date=2026-11-23/none"} {
 		w.catalog.Examine(t.Context(), other) // what no table has is nobody's damage
 	}

@@ -167,15 +167,15 @@ func decideNext(pipeline string, p fleetscore.PipelineConfig, whole fleetscore.I
 		iv.From = v.State.NextFrom
 	}
 	if iv.From.IsZero() || !iv.To.After(iv.From) {
-		why := fmt.Sprintf("dataset %s has no rows that a job of this pipeline hasn't covered", p.Dataset)
+		why := fmt.Sprintf("dataset %s has no complete rows", p.Dataset)
 		if !v.State.NextFrom.IsZero() {
-			why += ": its jobs cover the rows until " + iv.From.UTC().Format(time.RFC3339)
+			why += " after " + iv.From.UTC().Format(time.RFC3339) + ", where the intervals of this pipeline's jobs end"
 			if i := slices.IndexFunc(v.Active, func(j fleetscore.Job) bool { return j.Interval.To.Equal(iv.From) }); i >= 0 {
 				why += fmt.Sprintf(", the last of them is %s, which is %s", v.Active[i].ID, v.Active[i].State)
 			}
 		}
 		return ledger.ScheduleDecision{}, fleetscore.Errorf(fleetscore.Conflict, "submit job", pipeline, "%s", why).
-			WithHint("give --from and --to to score an interval again")
+			WithHint("give --from and --to to score an interval again, or rows in it that came after its job")
 	}
 	d := ledger.ScheduleDecision{State: v.State}
 	if d.State.Created.IsZero() {

@@ -1,10 +1,12 @@
 package table
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -12,10 +14,22 @@ import (
 // damage is what is wrong with a table, as far as it was noticed.
 type damage struct {
 	log        string            // why the log can't be read
+	past       string            // why a part of the log can't be read again that was read when it was sound
 	checkpoint string            // why the last checkpoint can't; the log makes up for it
 	files      map[string]string // data files that can't be read
 	told       string            // what was reported last
 	works      bool
+}
+
+// Damage says what is known to be wrong with the table, although it is read: other
+// rows than those of the damaged file can be. Empty if nothing is.
+func (d *Delta) Damage() string {
+	d.damageMu.Lock()
+	defer d.damageMu.Unlock()
+	if d.damage.works {
+		return ""
+	}
+	return d.damage.told
 }
 
 // Name is what messages call the table.
@@ -94,8 +108,12 @@ func (d *Delta) damagedFile(file string, why error) error {
 }
 
 // Examine reads a data file whole, so that it is reported if it is damaged, and
-// taken back as such if it is sound again. One that isn't visible is left alone.
+// taken back as such if it is sound again. A file that isn't visible is left alone.
+// If the file belongs to the table's log, the whole log is read.
 func (d *Delta) Examine(ctx context.Context, file string) error {
+	if strings.HasPrefix(file, "_delta_log/") {
+		return d.examineLog(ctx)
+	}
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -106,13 +124,34 @@ func (d *Delta) Examine(ctx context.Context, file string) error {
 	return err
 }
 
+// examineLog reads the log as a process does that has read nothing of it yet: what
+// this process remembers hides damage that stops all others, and stops this one after a restart.
+func (d *Delta) examineLog(ctx context.Context) error {
+	opt := d.opt
+	opt.Report = nil
+	_, err := OpenTable(d.b, opt).Snapshot(ctx)
+	if err != nil && !fleetscore.Corrupt.Is(err) {
+		return err
+	}
+	d.tell(func(g *damage) {
+		g.past = ""
+		if err != nil {
+			g.past = err.Error()
+		}
+	})
+	return err
+}
+
 // ExamineDamaged examines the files that were found damaged: somebody may have
 // restored them.
 func (d *Delta) ExamineDamaged(ctx context.Context) error {
 	d.damageMu.Lock()
-	files := slices.Sorted(maps.Keys(d.damage.files))
+	files, past := slices.Sorted(maps.Keys(d.damage.files)), d.damage.past
 	d.damageMu.Unlock()
 	var problems []error
+	if past != "" {
+		problems = append(problems, d.examineLog(ctx))
+	}
 	for _, f := range files {
 		problems = append(problems, d.Examine(ctx, f))
 	}
@@ -124,7 +163,7 @@ func (d *Delta) tell(change func(*damage)) {
 	d.damageMu.Lock()
 	defer d.damageMu.Unlock()
 	change(&d.damage)
-	now, works := d.damage.log, false
+	now, works := cmp.Or(d.damage.log, d.damage.past), false
 	if now == "" && len(d.damage.files) > 0 {
 		now = d.damage.files[slices.Min(slices.Collect(maps.Keys(d.damage.files)))]
 	}
