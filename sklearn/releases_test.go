@@ -102,6 +102,9 @@ func TestLiveParity(t *testing.T) {
 			compareLive(t, os.DirFS(runLive(t, python, path)))
 		})
 	}
+	if ran == 0 && want != "" {
+		t.Errorf("FLEETSCORE_PARITY_RELEASES=%s names no release that could be compared", want)
+	}
 	if ran < 3 && want == "" {
 		testkit.Missing(t, "scikit-learn of three releases", fmt.Sprintf("only %d can be installed with the Pythons found (%v)", ran, pythons))
 	}

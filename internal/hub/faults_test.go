@@ -480,7 +480,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	d.left = lowBytes - 1
 	mustAppendMessage(t, h, 0, 1)
-	if !strings.Contains(told.get("hub disk"), "1023 MB are left") {
+	if !strings.Contains(told.get("hub disk"), "less than 1024 MB are left") {
 		t.Errorf("the health says %q of a disk that is nearly full", told.get("hub disk"))
 	}
 	d.left = reserveBytes - 1

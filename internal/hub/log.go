@@ -262,7 +262,7 @@ func (h *segmentLog) left(bytes uint64) {
 	switch {
 	case changed && low:
 		h.slog.Warn("the hub's disk is nearly full", "dir", h.cfg.Dir, "left_mb", bytes>>20)
-		h.health.Warn("hub disk", fmt.Sprintf("only %d MB are left on the disk of %s; below %d MB no readings are taken: free space, or shorten hub.retention", bytes>>20, h.cfg.Dir, reserveBytes>>20))
+		h.health.Warn("hub disk", fmt.Sprintf("less than %d MB are left on the disk of %s; below %d MB no readings are taken: free space, or shorten hub.retention", lowBytes>>20, h.cfg.Dir, reserveBytes>>20))
 	case changed:
 		h.health.Warn("hub disk", "")
 	}
