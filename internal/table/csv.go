@@ -162,7 +162,7 @@ type csvColumns struct {
 
 func (f *csvFile) begin(data []byte) (skip, line int, err error) {
 	if f.sep == 0 {
-		f.sep = f.guess(data)
+		f.sep, _ = f.guess(data)
 	}
 	s := &csvScanner{name: f.name, sep: f.sep, data: data, next: 1}
 	ok, err := s.record()
@@ -193,14 +193,21 @@ var separators = []byte{',', ';', '\t', '|'}
 // separatorNames are for messages.
 var separatorNames = map[byte]string{',': "commas", ';': "semicolons", '\t': "tabs", '|': "vertical bars"}
 
+// longHeader is how much of a file is waited for until the header can be read with
+// every separator.
+const longHeader = 64 << 10
+
 // guess picks the separator with which the header has the most of the columns that
-// are looked for, and else the most columns.
-func (f *csvFile) guess(data []byte) byte {
-	best, bestFound, bestFields := separators[0], -1, 0
+// are looked for, and else the most columns. It isn't sure while more data may show
+// that the header goes on with another separator, inside of quotes.
+func (f *csvFile) guess(data []byte) (best byte, sure bool) {
+	best, sure = separators[0], true
+	bestFound, bestFields := -1, 0
 	wanted := slices.Concat([]string{f.schema.Time}, f.schema.Key, f.schema.Values)
 	for _, sep := range separators {
 		s := &csvScanner{name: f.name, sep: sep, data: data, next: 1}
 		if ok, err := s.record(); !ok || err != nil {
+			sure = sure && len(data) >= longHeader
 			continue
 		}
 		found := 0
@@ -213,7 +220,7 @@ func (f *csvFile) guess(data []byte) byte {
 			best, bestFound, bestFields = sep, found, len(s.fields)
 		}
 	}
-	return best
+	return best, sure
 }
 
 // boundary looks for the end of the last record. Line breaks inside quotes end
@@ -224,7 +231,10 @@ func (f *csvFile) boundary(data []byte) int {
 	}
 	end, quoted, sep := 0, false, f.sep
 	if sep == 0 {
-		sep = f.guess(data) // begin decides, with the header whole
+		var sure bool
+		if sep, sure = f.guess(data); !sure {
+			return 0
+		}
 	}
 	field, record := true, true // one begins here
 	for i, c := range data {

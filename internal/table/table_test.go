@@ -136,6 +136,7 @@ func FuzzReadCSV(f *testing.F) {
 	} {
 		f.Add([]byte(text), uint8(5))
 	}
+	f.Add([]byte("Tag,\"00000000000000\n000000000\",0000000000000000000"), uint8(5)) // with semicolons the first line is a header
 	f.Fuzz(func(t *testing.T, data []byte, chunk uint8) {
 		read := func(opt ReadOptions) string {
 			in, err := ReadCSV(t.Context(), "f", bytes.NewReader(data), schema, opt)
