@@ -140,7 +140,9 @@ func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 		method := methodOf(name)
 		cols := m.root.Outputs(method, c.Cols)
 		if cols == 0 {
-			t.Errorf("%s is missing", name)
+			if want.Refused == "" { // of rows that scikit-learn refuses there is no result whose shape could be seen
+				t.Errorf("%s is missing", name)
+			}
 			continue
 		}
 		got := make([]float64, rows*cols)

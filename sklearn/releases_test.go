@@ -52,7 +52,7 @@ var liveReleases = []liveRelease{
 	{"0.19.0", base36, false}, {"0.19.1", base36, false},
 	{"0.20.0", base36, false}, {"0.20.1", base36, false}, {"0.20.2", base36, false}, {"0.20.3", base36, false}, {"0.20.4", base36, false},
 	{"0.21.1", base36, false}, {"0.21.2", base36, false}, {"0.21.3", base36, false},
-	{"0.22", base36, false}, {"0.22.1", base36, false}, {"0.22.2.post1", base36, false},
+	{"0.22", base36, false}, {"0.22.1", base36, false}, {"0.22.2.post1", base36, true},
 	{"0.23.0", base38, false}, {"0.23.1", base38, false}, {"0.23.2", base38, false},
 	{"0.24.0", base38, false}, {"0.24.1", base38, false},
 	{"1.0", base38, false}, {"1.0.1", base38, false}, {"1.0.2", base38, false},

@@ -44,7 +44,7 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	if a.Class == "HistGradientBoostingClassifier" {
 		h.labels = a.Labels("classes_")
 	}
-	switch loss, link := a.LossOf("_loss"); {
+	switch loss, link := a.LossOf("_loss", "loss_"); { // loss_ until 0.24
 	case link == "LogLink", loss == "Poisson": // before 1.1 a loss was its own link
 		h.logLink = true
 	case loss == "":
