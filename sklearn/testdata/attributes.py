@@ -7,8 +7,8 @@ A FILE is a wheel of scikit-learn. Its sources are only read: what a class or on
 bases takes in __init__, or assigns to self anywhere, is a name of its. A name that
 is in the list stays, so that names which estimators were seen to have after a fit, but
 which no source tells, can be added by hand. TestAttributes judges each: it is looked
-at, or known to be inert. Loading refuses others. Run it with a release of each minor
-version from 0.19 on.
+at, or known to be inert. Loading refuses others. Run it with every release from
+0.19 on, patch releases too: 1.2.0 and 1.2.1 have names that 1.2.2 hasn't.
 """
 import ast
 import os
