@@ -838,7 +838,10 @@ def tied(model, q):
     k = getattr(last, "n_neighbors_", last.n_neighbors)
     have = last._fit_X.shape[0]
     x = np.asarray(x, dtype=float)
-    far = last.kneighbors(x, n_neighbors=min(k + 1, have))[0]
+    try:
+        far = last.kneighbors(x, n_neighbors=min(k + 1, have))[0]
+    except TypeError:  # 1.0 can't compute manhattan distances with metric_params
+        return []
     scale = (np.abs(x).max(1) + np.abs(last._fit_X).max())
     # A brute-force search cancels digits of squared distances.
     loose = 1e-6 if getattr(last, "_fit_method", "") == "brute" else 1e-13
