@@ -428,7 +428,7 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 	if v.Kind() == k {
 		return v, nil
 	}
-	if class, _ := g.Instance(v); g.Foreign(v) == nil && (class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict))) {
+	if class, _ := g.Instance(v); v.Kind() != KindObject || g.Foreign(v) == nil && (class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict))) {
 		return 0, g.damaged("items are added to something that takes none")
 	}
 	items := g.object(v, objectItems)
