@@ -903,6 +903,13 @@ def weights(model, q):
         return k.dot(coef) + np.abs(last.intercept_).max()
     if getattr(last, "coef_", None) is not None:
         return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
+    inner = getattr(last, "regressor_", None)
+    if getattr(inner, "coef_", None) is not None:  # what the target's inverse makes of the inner sum's error
+        terms = (x.dot(np.abs(np.atleast_2d(inner.coef_)).T) + np.abs(inner.intercept_)).max(1)
+        v = np.asarray(inner.predict(q if last is model else model[:-1].transform(q)), dtype=float).reshape(len(x), -1)[:, :1]
+        h = 1e-3 * np.maximum(1, np.abs(v))
+        slope = np.abs(last.transformer_.inverse_transform(v + h) - last.transformer_.inverse_transform(v - h)) / (2 * h)
+        return terms * np.maximum(1, slope.max(1))
     if type(last).__name__ == "PCA":
         return ((x + np.abs(last.mean_)) ** 2).sum(1) / max(last.noise_variance_, 1e-300) if last.noise_variance_ else np.zeros(len(x))
     if hasattr(last, "cluster_centers_"):
