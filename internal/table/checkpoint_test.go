@@ -188,3 +188,25 @@ func TestCheckpointForeignReaders(t *testing.T) {
 		}
 	}
 }
+
+// TestTableBeginsMeanwhile: a table whose first commit another process writes between a
+// reader's question for it and the list of its log isn't taken for a damaged one.
+func TestTableBeginsMeanwhile(t *testing.T) {
+	t.Parallel()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := false
+	faulty := &storetest.Faulty{Bucket: b, Fail: func(op string, _ fleetscore.BlobName) error {
+		if op == "list" && !begun {
+			begun = true
+			return OpenDelta(b).Create(t.Context(), deviceSchema)
+		}
+		return nil
+	}}
+	snap, err := OpenDelta(faulty).Snapshot(t.Context())
+	if err != nil || snap.Version != 0 {
+		t.Errorf("got %+v, %v", snap, err)
+	}
+}

@@ -262,6 +262,11 @@ func (d *Delta) begin(ctx context.Context) error {
 	if len(checkpoints) == 0 && !commits {
 		return fleetscore.Errorf(fleetscore.NotFound, "read Delta log", "_delta_log", "there is no table yet")
 	}
+	if len(checkpoints) == 0 { // another process may have begun the table since its first commit was asked for
+		if err := d.follow(ctx); err != nil || d.next > 0 {
+			return err
+		}
+	}
 	problem := error(fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(commitName(0)), "the log's first commit is gone, and there is no checkpoint"))
 	for i, version := range slices.Backward(checkpoints) {
 		err := d.loadCheckpoint(ctx, version)
