@@ -38,7 +38,7 @@ crash: ## test kills, frozen processes, power cuts, full disks, wrong clocks and
 	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
 
 spark: ## read Delta tables that Spark wrote (needs Python and Java; some minutes)
-	FLEETSCORE_SPARK=1 $(GO) test -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli
+	FLEETSCORE_SPARK=1 $(GO) test -tags spark -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli
 
 year: ## simulate a year of jobs; measure the files that it leaves, commits and pages (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
@@ -49,6 +49,7 @@ simulate: ## run a whole server thousands of times with random faults on a fake 
 check: ## check format, vet, linters, architecture and the builds for all platforms
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags spark ./internal/files
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test ./internal/archtest
 	$(MAKE) --no-print-directory cross

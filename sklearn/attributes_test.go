@@ -1,9 +1,7 @@
 package sklearn
 
 import (
-	"archive/zip"
 	"context"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,26 +60,8 @@ func TestAttributes(t *testing.T) {
 	if err != nil || err2 != nil || len(changed) < 4 || len(small) < 2 {
 		t.Fatal(changed, small, err, err2)
 	}
-	for _, file := range append(changed, small...) {
-		z, err := zip.OpenReader(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer z.Close()
-		for _, f := range z.File {
-			if strings.HasSuffix(f.Name, ".json") {
-				continue
-			}
-			r, err := f.Open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			data, err := io.ReadAll(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			looked(t, data, found)
-		}
+	for _, data := range archived(t, append(changed, small...)) {
+		looked(t, data, found)
 	}
 	data, err := os.ReadFile("testdata/inert.txt")
 	if err != nil {

@@ -33,7 +33,12 @@ func fixtureFiles(t testing.TB) map[string][]byte {
 	if err != nil || err2 != nil || len(archives) == 0 || len(random) == 0 {
 		t.Fatal("no fixtures", err, err2)
 	}
-	archives = append(archives, random...)
+	return archived(t, append(archives, random...))
+}
+
+// archived are the models in archives of fixtures, by folder, archive and name.
+func archived(t testing.TB, archives []string) map[string][]byte {
+	t.Helper()
 	out := map[string][]byte{}
 	for _, a := range archives {
 		z, err := zip.OpenReader(a)

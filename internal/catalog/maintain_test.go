@@ -166,18 +166,8 @@ func TestMaintainKilled(t *testing.T) {
 			if _, err := New(b).Maintain(t.Context(), time.Now(), Upkeep{Use: nothing}); op == "delete" && err != nil { // so that there is something to delete
 				t.Fatal(err)
 			}
-			n := 0
 			struck = false
-			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
-				if o == op {
-					n++
-				}
-				if struck || n == nth && o == op {
-					struck = true
-					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
-				}
-				return nil
-			}}
+			faulty := storetest.Crash(b, op, nth, &struck)
 			_, _ = New(faulty).Maintain(t.Context(), late, Upkeep{Use: nothing}) // its tables say what failed
 			if got := contents(t, New(b), "d"); !alike(got, want) {
 				t.Fatalf("%s %d: got %v, want %v", op, nth, got, want)

@@ -83,18 +83,8 @@ func TestPublishKilled(t *testing.T) {
 			if err := c.Publish(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
-			n := 0
 			struck = false
-			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
-				if o == op {
-					n++
-				}
-				if struck || n == nth && o == op {
-					struck = true
-					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
-				}
-				return nil
-			}}
+			faulty := storetest.Crash(b, op, nth, &struck)
 			_ = New(faulty).Publish(t.Context(), second) // whether it was done shows in the tables
 			if got := len(visible(t, b)); got != 2*7 && got != 2*9 {
 				t.Errorf("%s %d: %d rows are visible", op, nth, got)

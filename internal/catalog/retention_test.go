@@ -151,18 +151,8 @@ func TestRetentionKilled(t *testing.T) {
 			want, start := hoursOf(t, New(b), 8)
 			u := Upkeep{Use: nothing, Datasets: map[string]time.Duration{"d": 4 * time.Hour}}
 			now := start.Add(8 * time.Hour)
-			n := 0
 			struck = false
-			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
-				if o == op {
-					n++
-				}
-				if struck || n == nth && o == op {
-					struck = true
-					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
-				}
-				return nil
-			}}
+			faulty := storetest.Crash(b, op, nth, &struck)
 			_, _ = New(faulty).Maintain(t.Context(), now, u) // its tables say what failed
 			left := since(want, start.Add(4*time.Hour))
 			if got := contents(t, New(b), "d"); !alike(got, left) && !alike(got, want) {

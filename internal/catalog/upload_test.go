@@ -162,18 +162,8 @@ func TestUploadKilled(t *testing.T) {
 			if _, err := New(b).Upload(t.Context(), "d", first.rows(), nil); err != nil {
 				t.Fatal(err)
 			}
-			n := 0
 			struck = false
-			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
-				if o == op {
-					n++
-				}
-				if struck || n == nth && o == op {
-					struck = true
-					return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
-				}
-				return nil
-			}}
+			faulty := storetest.Crash(b, op, nth, &struck)
 			_, err := New(faulty).Upload(t.Context(), "d", second.rows(), nil)
 			got := contents(t, New(b), "d")
 			if !alike(got, after) && (err == nil || !alike(got, before)) {

@@ -79,21 +79,6 @@ func TestForeignTables(t *testing.T) {
 	}
 }
 
-// TestSpark reads tables that Spark wrote. It takes some minutes and 700 MB of
-// packages, so it is asked for: make spark.
-func TestSpark(t *testing.T) {
-	t.Parallel()
-	if os.Getenv("FLEETSCORE_SPARK") == "" {
-		t.Skip("SKIPPED: make spark runs it")
-	}
-	testkit.Tool(t, "java", "default-jre-headless")
-	dir := t.TempDir()
-	if out, err := testkit.LongCommand(t, testkit.Venv(t, "pyspark==3.5.5", "delta-spark==3.3.2"), filepath.Join("testdata", "spark.py"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	compare(t, dir)
-}
-
 // TestOwnTable: of a table that Fleetscore wrote one row per key and time is read,
 // and its columns have to be named as they are.
 func TestOwnTable(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"sync"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -16,6 +17,25 @@ type Faulty struct {
 	// error is returned in place of the operation. With "put done" the operation is
 	// carried out and its answer lost.
 	Fail func(op string, name fleetscore.BlobName) error
+}
+
+// Crash is a bucket whose nth operation of a kind fails, and every operation after it, as
+// if the process had ended there. It notes in struck that there were so many.
+func Crash(b store.Bucket, op string, nth int, struck *bool) *Faulty {
+	var mu sync.Mutex
+	n := 0
+	return &Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if o == op {
+			n++
+		}
+		if *struck || n == nth && o == op {
+			*struck = true
+			return fleetscore.Errorf(fleetscore.Internal, o, string(name), "crash")
+		}
+		return nil
+	}}
 }
 
 // Get fails or reads.
