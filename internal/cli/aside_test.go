@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -69,21 +68,8 @@ func TestSetAsideIsSeen(t *testing.T) {
 			t.Fatalf("%v\n%s%s", err, stdout, stderr)
 		}
 	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.addr+"/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+p.token())
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "1 late, 0 early and 2 repeated readings"; !strings.Contains(string(page), want) {
+	_, page := p.page("/")
+	if want := "1 late, 0 early and 2 repeated readings"; !strings.Contains(page, want) {
 		t.Errorf("the overview lacks %q:\n%s", want, page)
 	}
 	p.stop()

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -74,23 +73,6 @@ pipelines:
 		}
 	}
 	p.start()
-	get := func(path string) (int, string) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.addr+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+p.token())
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(text)
-	}
 	var list api.List[api.Dataset]
 	if err := p.Get(t.Context(), "/datasets", nil, &list); err != nil {
 		t.Fatal(err)
@@ -102,7 +84,7 @@ pipelines:
 	if len(problems) != 4 || problems["good"] != "" || !strings.Contains(problems["bad"], "dataset bad: data/bad/_delta_log/00000000000000000001.json") || !strings.Contains(problems["readings"], "dataset readings") {
 		t.Errorf("datasets: %q", problems)
 	}
-	if status, page := get("/"); status != http.StatusOK || !strings.Contains(page, "predictions/shattered/_delta_log/00000000000000000000.json") || !strings.Contains(page, "dataset readings") {
+	if status, page := p.page("/"); status != http.StatusOK || !strings.Contains(page, "predictions/shattered/_delta_log/00000000000000000000.json") || !strings.Contains(page, "dataset readings") {
 		t.Errorf("overview: %d\n%s", status, page)
 	}
 	submit := func(pipeline string) fleetscore.Job {
@@ -144,7 +126,7 @@ pipelines:
 		return j.State == fleetscore.JobWaiting && strings.Contains(j.Reason, "predictions of pipeline shattered")
 	})
 	cracked := until(submit("cracked").ID, func(j fleetscore.Job) bool { return j.State.Ended() }) // a node finds the damage
-	if _, health := get("/api/v1/health"); cracked.State != fleetscore.JobFailed || !strings.Contains(health, `"dataset cracked"`) || !strings.Contains(health, "data/cracked/date=2026-11-23") {
+	if _, health := p.page("/api/v1/health"); cracked.State != fleetscore.JobFailed || !strings.Contains(health, `"dataset cracked"`) || !strings.Contains(health, "data/cracked/date=2026-11-23") {
 		t.Errorf("a damaged file: the job is %s (%s), health: %s", cracked.State, cracked.Reason, health)
 	}
 	if !strings.Contains(cracked.Reason, "dataset cracked") {
@@ -153,7 +135,7 @@ pipelines:
 	if code, list, _ := command(t, "dataset", "list", server, "-o", "jsonl"); code != 0 || !strings.Contains(list, "data/cracked/date=2026-11-23") {
 		t.Errorf("the list doesn't name the damaged file: exit %d\n%s", code, list)
 	}
-	if _, health := get("/api/v1/health"); !strings.Contains(health, `"dataset bad"`) || !strings.Contains(health, `"dataset readings"`) || !strings.Contains(health, `"predictions of pipeline shattered"`) || strings.Contains(health, `"dataset good"`) {
+	if _, health := p.page("/api/v1/health"); !strings.Contains(health, `"dataset bad"`) || !strings.Contains(health, `"dataset readings"`) || !strings.Contains(health, `"predictions of pipeline shattered"`) || strings.Contains(health, `"dataset good"`) {
 		t.Errorf("health: %s", health)
 	}
 }
