@@ -267,7 +267,7 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 	opt.Progress = done
 	in, err := files.Read(ctx, r.cfg.Data, r.cfg.Stdin, schema, opt)
 	if e, ok := errors.AsType[*fleetscore.Error](err); ok && in != nil && in.Rejected > 0 {
-		return nil, e.WithHint("mend the rows, or tolerate a share of malformed ones with --bad-rows skip:1%%")
+		return nil, e.WithHint("correct the rows, or tolerate a share of malformed ones with --bad-rows skip:1%%")
 	}
 	return in, err
 }
