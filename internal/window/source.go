@@ -45,7 +45,13 @@ func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 		s.sources = append(s.sources, SourceMark{Source: m.Source, Mark: unset})
 	}
 	s.sources[at].Last = s.arrived
-	s.move(s.sources[at].Mark, s.others(at, goneAfter))
+	mark, others := s.sources[at].Mark, s.others(at, goneAfter)
+	if mark == unset { // a source without a mark doesn't hold the watermark
+		mark = others
+	}
+	if min(mark, others) != math.MaxInt64 {
+		s.move(mark, others)
+	}
 	return at
 }
 

@@ -101,13 +101,12 @@ func twin(log []message) (rows []row, verdicts []Verdict) {
 	}
 	var kept []reading
 	for _, m := range log {
+		signs = append(signs, sign{m.source, m.arrived, never}) // the arrival by itself may show that other sources are gone
+		look()
 		if len(m.readings) == 0 {
 			signs = append(signs, sign{m.source, m.arrived, m.arrived - 4*second})
 			look()
-			continue
 		}
-		signs = append(signs, sign{m.source, m.arrived, never})
-		look()
 		for _, x := range m.readings {
 			end := fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second
 			switch {
@@ -358,6 +357,23 @@ func TestLeastOfSources(t *testing.T) {
 		if w, _ := p.Watermark(); w != step.want*second {
 			t.Errorf("after step %d the watermark is %s, want %s", i, w, step.want*second)
 		}
+	}
+}
+
+// TestGoneAsAnotherBegins: a source that is gone no longer holds the watermark, even
+// if the message that shows it is the first one of another source.
+func TestGoneAsAnotherBegins(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	feed(p, 1, message{source: "mqtt", arrived: 1002 * second}, nil)
+	feed(p, 2, message{source: "http", arrived: 1022 * second, readings: []reading{{"k", 1022 * second, 1}}}, func(int, Verdict) {})
+	if w, _ := p.Watermark(); w != 998*second {
+		t.Fatalf("watermark %s, want that of mqtt, which was silent for 20 s", w)
+	}
+	var got []Verdict
+	feed(p, 3, message{source: "kafka", arrived: 1023 * second, readings: []reading{{"k", 1020 * second, 1}}}, func(_ int, v Verdict) { got = append(got, v) })
+	if w, _ := p.Watermark(); w != 1020*second || !slices.Equal(got, []Verdict{Late}) {
+		t.Errorf("watermark %s and verdicts %v, want that of http, and the reading at it late", w, got)
 	}
 }
 
