@@ -91,11 +91,8 @@ type PipelineConfig struct {
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
 	Pool       string         `json:"pool"`
 	Limits     LimitsConfig   `json:"limits,omitempty"`
-	// Retention is how long predictions and coverage are kept after their rows' time;
-	// 0 means for ever. History is how long jobs, their tasks and logs are kept after
-	// their end, at most Retention; 0 means 30d.
-	Retention Duration `json:"retention,omitempty"`
-	History   Duration `json:"history,omitempty"`
+	Retention  Duration       `json:"retention,omitempty"` // how long predictions and coverage are kept after their rows' time; 0 means for ever
+	History    Duration       `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d
 }
 
 // ScheduleConfig says when a pipeline's jobs are due.
@@ -112,8 +109,8 @@ type LimitsConfig struct {
 	ModelTimeout Duration `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
 	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
 	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
-	NoModel      *Percent `json:"no_model,omitempty"`      // default 0%
-	NoData       *Percent `json:"no_data,omitempty"`       // nil allows any share as long as something is scored; 100% also allows that nothing is scored
+	NoModel      *Percent `json:"no_model,omitempty"`      // of keys without a model; default 0%
+	NoData       *Percent `json:"no_data,omitempty"`       // of keys without rows; absent means any share as long as something is scored; 100% also allows that nothing is scored
 }
 
 // MissingRule says what happens to rows that lack a feature.

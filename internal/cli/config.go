@@ -59,6 +59,29 @@ Exit codes: 0 good, 10 not.`,
 	}
 }
 
+func newConfigCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "The form of fleet.yaml"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of fleet.yaml for editors",
+		Long: `Prints the JSON Schema (draft 2020-12) of fleet.yaml. An editor that knows the schema
+completes keys, shows their meaning and marks mistakes while you type. Save it
+beside fleet.yaml, and begin fleet.yaml with this line:
+
+  # yaml-language-server: $schema=fleet.schema.json
+
+"fleetscore validate" also checks what a schema can't express: SQL, cron
+expressions, and names that must exist.`,
+		Example: "  fleetscore config schema > fleet.schema.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(config.Schema)
+			return err
+		},
+	})
+	return cmd
+}
+
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
