@@ -1,27 +1,19 @@
 package testkit
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/fleetscore/fleetscore"
 )
 
 // Seen is what a foreign program reads in a table: how many rows, the sum of one
 // column, the first and last stamp in microseconds, and how many sensors.
 type Seen struct{ Rows, Sum, First, Last, Sensors float64 }
 
-// ReadDelta reads a table's folder with delta-rs and with DuckDB, by name of the
-// reader. They are installed into a virtual environment of their own, once.
+// ReadDelta reads a table's folder with delta-rs and with DuckDB's delta_scan, by name
+// of the reader.
 func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 	t.Helper()
 	scripts := filepath.Join(Root(t), "internal", "testkit", "readers")
@@ -48,49 +40,9 @@ func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 	return seen
 }
 
-// Readers is a Python with delta-rs, DuckDB and pyarrow, installed once into a virtual
-// environment of its own.
+// Readers is a Python with delta-rs, pyarrow, and DuckDB with its extension for Delta
+// tables, which a package holds as DuckDB signed it.
 func Readers(t testing.TB) (python string) {
 	t.Helper()
-	return venv(t, "deltalake and DuckDB", filepath.Join(Root(t), "internal", "testkit", "readers", "requirements.txt"))
-}
-
-// venv is a Python with what the file lists; it is made once and kept in the
-// user's cache folder.
-func venv(t testing.TB, engine, list string) string {
-	t.Helper()
-	pins, err := os.ReadFile(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		Missing(t, engine, err.Error())
-	}
-	dir := filepath.Join(cache, "fleetscore-test", "readers-"+fleetscore.DigestOf(pins).Short())
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644) // tests of other packages may want it too
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Flock(int(lock.Fd()), unix.LOCK_UN) }() // it ends with the process too
-	python := filepath.Join(dir, "bin", "python")
-	if _, err := os.Stat(filepath.Join(dir, "ready")); err == nil {
-		return python
-	}
-	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir}, {python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list}} {
-		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...).CombinedOutput(); err != nil {
-			Missing(t, engine, fmt.Sprintf("%s: %v\n%s", strings.Join(args, " "), err, out))
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return python
+	return Venv(t, "deltalake==1.6.6", "duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "pyarrow==26.0.1")
 }

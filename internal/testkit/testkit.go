@@ -11,9 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // All reports whether every engine must be present (FLEETSCORE_TEST_ALL=1), as
@@ -55,9 +58,10 @@ func Reference(t testing.TB) string {
 	return dir
 }
 
-// Venv makes a virtual environment of Python with packages, once a day, and
-// returns its interpreter. Without Python or a package index the test is skipped,
-// or fails where All engines must be present.
+// Venv is the interpreter of a virtual environment of Python with packages. It is made
+// once and lies in the user's cache folder; where a package has no version, once a day.
+// Without Python or a package index the test is skipped, or fails where All engines
+// must be present.
 func Venv(t testing.TB, packages ...string) (python string) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -66,8 +70,20 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	}
 	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
 	dir := filepath.Join(cache, "fleetscore-test", fmt.Sprintf("venv-%x", sum[:6]))
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644) // tests of other packages may want it too
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close() // the lock ends with the file, and with the process
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	pinned := !slices.ContainsFunc(packages, func(p string) bool { return !strings.Contains(p, "==") })
 	python, ready := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "ready")
-	if s, err := os.Stat(ready); err == nil && time.Since(s.ModTime()) < 24*time.Hour {
+	if s, err := os.Stat(ready); err == nil && (pinned || time.Since(s.ModTime()) < 24*time.Hour) {
 		return python
 	}
 	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir},
