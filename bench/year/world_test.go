@@ -155,9 +155,9 @@ func (w *world) start() {
 	w.nodes = catalog.New(w.bucket)
 	w.sched, err = scheduler.New(scheduler.Config{SpoolDir: filepath.Join(w.dir, "spool")}, scheduler.Deps{Ledger: w.ledger, Store: w.bucket, Catalog: w.tables, Now: w.now})
 	fatal(err)
-	doors, err := access.Open(w.t.Context(), access.Config{Open: true}, access.Deps{})
+	control, err := access.Open(w.t.Context(), access.Config{Open: true}, access.Deps{})
 	fatal(err)
-	w.portal, err = portal.New(portal.Deps{Doors: doors, Ledger: w.ledger, Logs: w.sched, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
+	w.portal, err = portal.New(portal.Deps{Access: control, Ledger: w.ledger, Logs: w.sched, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
 		Queries: func() []aggregator.Status { return []aggregator.Status{{Query: "q", Dataset: dataset}} }, Gateway: func() gateway.Stats { return gateway.Stats{} }})
 	fatal(err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -42,15 +42,15 @@ type Tokens interface {
 	TokensUsed(ctx context.Context, at map[string]time.Time) error
 }
 
-// Deps is what Doors works with.
+// Deps is what a Control works with.
 type Deps struct {
 	Tokens Tokens           // nil means that there are no tokens and none can be created
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
 }
 
-// Doors decides who may do what.
-type Doors struct {
+// Control decides who may do what.
+type Control struct {
 	cfg   Config
 	store Tokens
 	log   *slog.Logger
@@ -66,8 +66,8 @@ type Doors struct {
 	routes []string // all registered routes
 }
 
-// Open builds Doors and reads the existing tokens.
-func Open(ctx context.Context, cfg Config, deps Deps) (*Doors, error) {
+// Open builds a Control and reads the existing tokens.
+func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if cfg.Cookie == "" {
 		cfg.Cookie = "fleetscore"
 	}
@@ -77,7 +77,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Doors, error) {
 	if cfg.MaxBlobBytes == 0 {
 		cfg.MaxBlobBytes = 8 << 30
 	}
-	d := &Doors{cfg: cfg, store: deps.Tokens, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
+	d := &Control{cfg: cfg, store: deps.Tokens, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -163,7 +163,7 @@ type Refusal struct {
 func (r *Refusal) Error() string { return r.Message }
 
 // judge identifies the caller and checks whether its role is enough for the route.
-func (d *Doors) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) {
+func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) {
 	c, refusal := d.identify(r)
 	switch {
 	case need == Anyone:
@@ -188,7 +188,7 @@ func (d *Doors) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal) 
 
 // identify finds the caller: by a bearer token, else by a browser's cookie, else
 // because the server is open to everybody.
-func (d *Doors) identify(r *http.Request) (Caller, *Refusal) {
+func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		text, ok := strings.CutPrefix(h, "Bearer ")
 		if c, known := d.byToken(text); ok && known {
@@ -215,7 +215,7 @@ const tokenHint = "send a token as the header Authorization: Bearer TOKEN; comma
 
 // wrong counts a wrong secret and returns the refusal. After too many wrong secrets
 // in a short time the refusal says this, and the connection ends.
-func (d *Doors) wrong(r *http.Request, message string) *Refusal {
+func (d *Control) wrong(r *http.Request, message string) *Refusal {
 	from := addressOf(r)
 	if d.guesses.count(from, d.now()) {
 		return &Refusal{Status: http.StatusUnauthorized, Op: "authenticate", Subject: r.Method + " " + r.URL.Path, Message: message, Hint: tokenHint}
@@ -228,7 +228,7 @@ func (d *Doors) wrong(r *http.Request, message string) *Refusal {
 }
 
 // byToken finds the caller of a token's text.
-func (d *Doors) byToken(text string) (Caller, bool) {
+func (d *Control) byToken(text string) (Caller, bool) {
 	got := sumOf(text)
 	switch {
 	case text == "":
@@ -253,7 +253,7 @@ func (d *Doors) byToken(text string) (Caller, bool) {
 }
 
 // valid reports whether a caller that was accepted before would still be accepted.
-func (d *Doors) valid(c Caller) bool {
+func (d *Control) valid(c Caller) bool {
 	if c.token == nil {
 		return true
 	}
@@ -263,7 +263,7 @@ func (d *Doors) valid(c Caller) bool {
 }
 
 // Routes are the patterns of all routes that were registered, sorted.
-func (d *Doors) Routes() []string {
+func (d *Control) Routes() []string {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return slices.Sorted(slices.Values(d.routes))

@@ -39,7 +39,7 @@ func (c *clock) add(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-func doors(t *testing.T, cfg Config) *Doors {
+func control(t *testing.T, cfg Config) *Control {
 	t.Helper()
 	d, err := Open(t.Context(), cfg, Deps{})
 	if err != nil {
@@ -48,8 +48,8 @@ func doors(t *testing.T, cfg Config) *Doors {
 	return d
 }
 
-// world is a Doors over a ledger, with a mux of one route per role.
-func world(t *testing.T, cfg Config) (*Doors, *Mux, *clock, ledger.Ledger) {
+// world is a Control over a ledger, with a mux of one route per role.
+func world(t *testing.T, cfg Config) (*Control, *Mux, *clock, ledger.Ledger) {
 	t.Helper()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -74,7 +74,7 @@ var routes = map[fleetscore.Role]string{
 	fleetscore.RoleAdministrator: "PUT /api/v1/config", fleetscore.RoleNode: "POST /api/v1/nodes",
 }
 
-func muxOf(d *Doors) *Mux {
+func muxOf(d *Control) *Mux {
 	m := d.NewMux(func(w http.ResponseWriter, _ *http.Request, why *Refusal) { http.Error(w, why.Message, why.Status) })
 	for _, pattern := range routes {
 		m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Caller", CallerOf(r.Context()).Name) })
@@ -100,7 +100,7 @@ func ask(m http.Handler, pattern string, header ...string) *httptest.ResponseRec
 	return w
 }
 
-func create(t *testing.T, d *Doors, role fleetscore.Role, name string, expires time.Time) string {
+func create(t *testing.T, d *Control, role fleetscore.Role, name string, expires time.Time) string {
 	t.Helper()
 	_, text, err := d.Create(t.Context(), role, name, expires)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 // checkHost refuses requests to a loopback listener that carry another host name.
 // This is the sign of a page whose own name points to this machine (DNS rebinding).
-func (d *Doors) checkHost(r *http.Request) *Refusal {
+func (d *Control) checkHost(r *http.Request) *Refusal {
 	if !d.cfg.Loopback || isLoopback(r.Host) {
 		return nil
 	}

@@ -103,18 +103,18 @@ var Table = map[string]Route{
 // Deny answers a request that is refused.
 type Deny func(w http.ResponseWriter, r *http.Request, why *Refusal)
 
-// Mux passes accepted requests on to the handlers. Build it with Doors.NewMux,
+// Mux passes accepted requests on to the handlers. Build it with Control.NewMux,
 // register all handlers, check Err, and then serve.
 type Mux struct {
-	doors  *Doors
-	deny   Deny
-	routes *http.ServeMux
-	err    error
+	control *Control
+	deny    Deny
+	routes  *http.ServeMux
+	err     error
 }
 
 // NewMux makes an empty mux whose refusals are answered by deny.
-func (d *Doors) NewMux(deny Deny) *Mux {
-	return &Mux{doors: d, deny: deny, routes: http.NewServeMux()}
+func (d *Control) NewMux(deny Deny) *Mux {
+	return &Mux{control: d, deny: deny, routes: http.NewServeMux()}
 }
 
 // Err is set if a route without an entry in the table was registered.
@@ -135,13 +135,13 @@ func (m *Mux) Handle(pattern string, h http.Handler) {
 	}
 	switch route.Body {
 	case bodyUpload:
-		route.Body = m.doors.cfg.MaxUploadBytes
+		route.Body = m.control.cfg.MaxUploadBytes
 	case bodyBlob:
-		route.Body = m.doors.cfg.MaxBlobBytes
+		route.Body = m.control.cfg.MaxBlobBytes
 	}
-	m.doors.mu.Lock()
-	m.doors.routes = append(m.doors.routes, pattern)
-	m.doors.mu.Unlock()
+	m.control.mu.Lock()
+	m.control.routes = append(m.control.routes, pattern)
+	m.control.mu.Unlock()
 	m.routes.Handle(pattern, m.guard(route, h))
 }
 
@@ -150,7 +150,7 @@ func (m *Mux) Mount(prefix string, guarded http.Handler) { m.routes.Handle(prefi
 
 // guard passes on the requests that the route accepts.
 func (m *Mux) guard(route Route, h http.Handler) http.Handler {
-	d := m.doors
+	d := m.control
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, why := d.judge(r, route.Need)
 		if why != nil {
@@ -179,7 +179,7 @@ const discardGrace = time.Second
 // ServeHTTP answers a request, or refuses it.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
-	why := m.doors.checkHost(r)
+	why := m.control.checkHost(r)
 	if why == nil {
 		why = checkOrigin(r)
 	}

@@ -84,7 +84,7 @@ func TestRoles(t *testing.T) {
 // TestUnlistedRoute: a route without an entry isn't served, and Err reports it.
 func TestUnlistedRoute(t *testing.T) {
 	t.Parallel()
-	d := doors(t, Config{Open: true})
+	d := control(t, Config{Open: true})
 	m := d.NewMux(nil)
 	m.HandleFunc("GET /api/v1/secret", nil)
 	if m.Err() == nil || len(d.Routes()) != 0 {

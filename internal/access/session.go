@@ -51,7 +51,7 @@ func put(m map[sum]*session, most int, key sum, s *session) {
 
 // Link makes the code of a link that signs a browser in as the caller: it works
 // once and for a short time.
-func (d *Doors) Link(c Caller) (code string, expires time.Time) {
+func (d *Control) Link(c Caller) (code string, expires time.Time) {
 	code, now := Secret(), d.now()
 	s := &d.sessions
 	s.mu.Lock()
@@ -70,14 +70,14 @@ func (d *Doors) Link(c Caller) (code string, expires time.Time) {
 
 // LocalLink makes the code of a link that signs in the browser of the user who runs
 // the server.
-func (d *Doors) LocalLink() string {
+func (d *Control) LocalLink() string {
 	code, _ := d.Link(Caller{Role: fleetscore.RoleAdministrator, Name: Local})
 	return code
 }
 
 // Redeem signs a browser in by a link's code. A code that doesn't work is a
 // Refusal, unless the browser is signed in already.
-func (d *Doors) Redeem(w http.ResponseWriter, r *http.Request, code string) *Refusal {
+func (d *Control) Redeem(w http.ResponseWriter, r *http.Request, code string) *Refusal {
 	key, now := sumOf(code), d.now()
 	d.sessions.mu.Lock()
 	s := d.sessions.codes[key]
@@ -102,7 +102,7 @@ func (d *Doors) Redeem(w http.ResponseWriter, r *http.Request, code string) *Ref
 
 // SignIn signs a browser in by a token's text. Tokens of devices and nodes are not
 // for browsers.
-func (d *Doors) SignIn(w http.ResponseWriter, r *http.Request, text string) *Refusal {
+func (d *Control) SignIn(w http.ResponseWriter, r *http.Request, text string) *Refusal {
 	c, ok := d.byToken(text)
 	switch {
 	case !ok:
@@ -121,7 +121,7 @@ func (d *Doors) SignIn(w http.ResponseWriter, r *http.Request, text string) *Ref
 }
 
 // begin opens a session and gives the browser its cookie.
-func (d *Doors) begin(w http.ResponseWriter, c Caller) {
+func (d *Control) begin(w http.ResponseWriter, c Caller) {
 	id, now := Secret(), d.now()
 	s := &d.sessions
 	s.mu.Lock()
@@ -133,12 +133,12 @@ func (d *Doors) begin(w http.ResponseWriter, c Caller) {
 	http.SetCookie(w, d.cookie(id, int(sessionLife/time.Second)))
 }
 
-func (d *Doors) cookie(value string, age int) *http.Cookie {
+func (d *Control) cookie(value string, age int) *http.Cookie {
 	return &http.Cookie{Name: d.cfg.Cookie, Value: value, Path: "/", MaxAge: age, HttpOnly: true, Secure: d.cfg.Secure, SameSite: http.SameSiteStrictMode}
 }
 
 // SignOut ends the session of a browser.
-func (d *Doors) SignOut(w http.ResponseWriter, r *http.Request) {
+func (d *Control) SignOut(w http.ResponseWriter, r *http.Request) {
 	if cookie, err := r.Cookie(d.cfg.Cookie); err == nil {
 		d.sessions.mu.Lock()
 		delete(d.sessions.open, sumOf(cookie.Value))
@@ -148,7 +148,7 @@ func (d *Doors) SignOut(w http.ResponseWriter, r *http.Request) {
 }
 
 // bySession finds the caller of a session that hasn't ended.
-func (d *Doors) bySession(id string) (Caller, bool) {
+func (d *Control) bySession(id string) (Caller, bool) {
 	if len(id) != secretLength {
 		return Caller{}, false
 	}

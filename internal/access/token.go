@@ -90,7 +90,7 @@ const maxName = 64
 
 // Create makes a token. Its text is returned once and not stored. The zero time means
 // that the token never expires. Kind Conflict if a token of that name exists.
-func (d *Doors) Create(ctx context.Context, role fleetscore.Role, name string, expires time.Time) (ledger.Token, string, error) {
+func (d *Control) Create(ctx context.Context, role fleetscore.Role, name string, expires time.Time) (ledger.Token, string, error) {
 	const op = "create token"
 	if d.store == nil {
 		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "this server keeps no tokens")
@@ -123,7 +123,7 @@ func (d *Doors) Create(ctx context.Context, role fleetscore.Role, name string, e
 }
 
 // List returns all tokens, by name.
-func (d *Doors) List() []ledger.Token {
+func (d *Control) List() []ledger.Token {
 	d.mu.RLock()
 	all := slices.Collect(maps.Values(d.tokens))
 	d.mu.RUnlock()
@@ -136,7 +136,7 @@ func (d *Doors) List() []ledger.Token {
 }
 
 // Remove ends a token at once, and the sessions of browsers that signed in with it.
-func (d *Doors) Remove(ctx context.Context, name string) error {
+func (d *Control) Remove(ctx context.Context, name string) error {
 	if d.store == nil {
 		return fleetscore.Errorf(fleetscore.NotFound, "remove token", name, "this server keeps no tokens")
 	}
@@ -153,7 +153,7 @@ func (d *Doors) Remove(ctx context.Context, name string) error {
 const noteEvery = time.Minute
 
 // Run notes in the ledger when tokens were last used, to the hour, until ctx ends.
-func (d *Doors) Run(ctx context.Context) error {
+func (d *Control) Run(ctx context.Context) error {
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	for {
@@ -171,7 +171,7 @@ func (d *Doors) Run(ctx context.Context) error {
 
 // note writes the uses that the ledger doesn't know. After a failure only the time of
 // the last use is missing, so the failure is logged and the write is tried again.
-func (d *Doors) note(ctx context.Context) {
+func (d *Control) note(ctx context.Context) {
 	if d.store == nil {
 		return
 	}

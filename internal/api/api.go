@@ -60,7 +60,7 @@ type Jobs interface {
 
 // Deps is what the API works with.
 type Deps struct {
-	Doors     *access.Doors // who may do what
+	Access    *access.Control // who may do what
 	Ledger    ledger.Ledger
 	Scheduler Scheduler
 	Store     store.Bucket
@@ -107,7 +107,7 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := deps.Doors.NewMux(func(w http.ResponseWriter, r *http.Request, why *access.Refusal) {
+	mux := deps.Access.NewMux(func(w http.ResponseWriter, r *http.Request, why *access.Refusal) {
 		if why.Status == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="fleetscore"`)
 		}

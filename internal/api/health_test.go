@@ -23,11 +23,11 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	health := &obs.Health{}
-	doors, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{}, Deps{Doors: doors, Ledger: l, Health: health, Gateway: http.NotFoundHandler(),
+	h, err := New(Config{}, Deps{Access: control, Ledger: l, Health: health, Gateway: http.NotFoundHandler(),
 		Queries: func() []aggregator.Status { return nil }})
 	if err != nil {
 		t.Fatal(err)

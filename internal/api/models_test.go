@@ -52,11 +52,11 @@ func TestUploadTakesNoMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = 64 << 20
-	doors, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{MaxUploadBytes: limit}, Deps{Doors: doors, Ledger: l, Store: b, Scheduler: sched, Gateway: http.NotFoundHandler(),
+	h, err := New(Config{MaxUploadBytes: limit}, Deps{Access: control, Ledger: l, Store: b, Scheduler: sched, Gateway: http.NotFoundHandler(),
 		Queries: func() []aggregator.Status { return nil }})
 	if err != nil {
 		t.Fatal(err)

@@ -54,7 +54,7 @@ func (s *server) registerTokens(api huma.API) {
 	add(api, huma.Operation{OperationID: "make sign-in link", Method: http.MethodPost, Path: "/sign-in-links", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
 		Summary: "A code that signs a browser in, once, with the rights of the token that was sent"},
 		func(ctx context.Context, _ *struct{}) (*body[SignInLink], error) {
-			code, expires := s.deps.Doors.Link(access.CallerOf(ctx))
+			code, expires := s.deps.Access.Link(access.CallerOf(ctx))
 			return answer(SignInLink{code, expires}), nil
 		})
 	add(api, huma.Operation{OperationID: "list tokens", Method: http.MethodGet, Path: "/tokens", Tags: []string{"access"}, Summary: "Tokens, without their secrets"}, s.listTokens)
@@ -68,7 +68,7 @@ func (s *server) listTokens(ctx context.Context, in *struct {
 	After string `query:"after" doc:"next of the page before"`
 }) (*body[List[Token]], error) {
 	var page []Token
-	for _, t := range s.deps.Doors.List() {
+	for _, t := range s.deps.Access.List() {
 		if t.Name <= in.After {
 			continue
 		}
@@ -94,7 +94,7 @@ func (s *server) createToken(ctx context.Context, in *createTokenInput) (*body[N
 	if in.Body.Expires != nil {
 		expires = in.Body.Expires.UTC()
 	}
-	t, secret, err := s.deps.Doors.Create(ctx, in.Body.Role, in.Body.Name, expires)
+	t, secret, err := s.deps.Access.Create(ctx, in.Body.Role, in.Body.Name, expires)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (s *server) removeToken(ctx context.Context, in *struct {
 	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Name   string `path:"name"`
 }) (*struct{}, error) {
-	if err := s.deps.Doors.Remove(ctx, in.Name); err != nil {
+	if err := s.deps.Access.Remove(ctx, in.Name); err != nil {
 		return nil, err
 	}
 	s.audit(ctx, in.Author, "remove token", in.Name)

@@ -15,7 +15,7 @@ import (
 // How maintenance goes about it.
 const (
 	settled = time.Hour // after its end an hour's files are joined: by then most rows have come
-	// A wall clock that was moved by more than this is not believed: files are deleted
+	// A wall clock that was moved by more than this is not trusted: files are deleted
 	// by age.
 	clockTrust = 5 * time.Minute
 	grace      = 24 * time.Hour // a file that a commit replaced, or that none made visible, is kept for readers and writers

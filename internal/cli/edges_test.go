@@ -14,7 +14,7 @@ import (
 )
 
 // TestEdges: what people and programs meet at the server's edges: pages, errors
-// with what to do, and closed doors.
+// with what to do, and requests that are refused.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")

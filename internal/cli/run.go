@@ -114,7 +114,7 @@ func (s *server) announce(w io.Writer, link bool) lifecycle.Service {
 		case s.cfg.open:
 			fmt.Fprintf(w, "fleetscore: portal at %s, open to every user and program of this machine\n", s.url)
 		case link:
-			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.url, s.doors.LocalLink())
+			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.url, s.control.LocalLink())
 		default:
 			fmt.Fprintf(w, "fleetscore: portal at %s; 'fleetscore portal' prints an address that signs a browser in\n", s.url)
 		}

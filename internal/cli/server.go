@@ -69,7 +69,7 @@ type server struct {
 	ledger   ledger.Ledger
 	streams  *streams
 	nodes    string // file with the token of the server's own nodes
-	doors    *access.Doors
+	control  *access.Control
 	cert     *access.Certificate // nil: plain HTTP
 	left     string              // file that commands of this user find the server by
 }
@@ -277,7 +277,7 @@ func folderError(dir string, err error) error {
 }
 
 func (s *server) close() {
-	if s.doors != nil { // while the ledger is locked, so that they are this server's
+	if s.control != nil { // while the ledger is locked, so that they are this server's
 		client.RemoveLocal(s.left)
 		_ = os.Remove(s.adminFile()) // it opens nothing any more
 	}
@@ -328,7 +328,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "pool", Run: pools.Run},
 		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, sched) }},
-		{Name: "doors", Run: s.doors.Run},
+		{Name: "access", Run: s.control.Run},
 	}, extra...)
 	return lifecycle.Run(ctx, s.log, services...)
 }
@@ -369,15 +369,15 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 }
 
 func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
-	a, err := api.New(api.Config{Version: Version, TempDir: filepath.Join(s.cfg.dir, "spool")}, api.Deps{Doors: s.doors, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: Version, TempDir: filepath.Join(s.cfg.dir, "spool")}, api.Deps{Access: s.control, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Doors: s.doors, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
+	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
 	if err != nil {
 		return nil, err
 	}
-	mux := s.doors.NewMux(func(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
+	mux := s.control.NewMux(func(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
 		http.Error(w, why.Op+": "+why.Message+" ("+why.Hint+")", why.Status)
 	})
 	mux.Handle("GET /metrics", obs.Handler(s.metrics))
@@ -479,7 +479,7 @@ func (s *server) openDoors(ctx context.Context) error {
 	if err := durable.WriteFile(s.adminFile(), []byte(cfg.Local+"\n"), 0o600); err != nil {
 		return folderError(s.adminFile(), err)
 	}
-	if s.doors, err = access.Open(ctx, cfg, access.Deps{Tokens: s.ledger, Log: s.log}); err != nil {
+	if s.control, err = access.Open(ctx, cfg, access.Deps{Tokens: s.ledger, Log: s.log}); err != nil {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(s.cfg.listen) // bind judged it

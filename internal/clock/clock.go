@@ -98,12 +98,12 @@ type hold struct {
 
 // State describes a clock.
 type State struct {
-	Now      time.Time  `json:"now" doc:"the time that this server acts by"`
-	Wall     time.Time  `json:"wall" doc:"what the machine's clock says"`
-	Trusted  bool       `json:"trusted" doc:"whether the machine's clock is trusted"`
-	Reason   string     `json:"reason,omitempty" doc:"why the machine's clock isn't trusted"`
-	Since    *time.Time `json:"since,omitempty" doc:"since when the machine's clock isn't trusted"`
-	Believed *time.Time `json:"believed,omitempty" doc:"when the machine's clock will be trusted, by its own time, if it runs steadily until then"`
+	Now       time.Time  `json:"now" doc:"the time that this server acts by"`
+	Wall      time.Time  `json:"wall" doc:"what the machine's clock says"`
+	Trusted   bool       `json:"trusted" doc:"whether the machine's clock is trusted"`
+	Reason    string     `json:"reason,omitempty" doc:"why the machine's clock isn't trusted"`
+	Since     *time.Time `json:"since,omitempty" doc:"since when the machine's clock isn't trusted"`
+	TrustedAt *time.Time `json:"trusted_at,omitempty" doc:"when the machine's clock will be trusted, by its own time, if it runs steadily until then"`
 }
 
 // New makes a clock. lastSeen is the latest time that was stored before this start;
@@ -187,23 +187,23 @@ func (c *Clock) look() (wall time.Time) {
 		c.held.off, c.held.steady, c.held.witnesses = off, at, 0
 		c.deps.Log.Error("the machine's clock jumped again", "now", stamp(wall), "trusted", stamp(c.base.Add(at)))
 	}
-	if why := c.believable(wall, at); why != "" {
+	if why := c.reasonToTrust(wall, at); why != "" {
 		c.base = wall.Add(-at)
 		c.release(why)
 	}
 	elapsed := max(0, at-c.mark)
 	c.mark = at
-	if believed := c.base.Add(at); believed.After(c.now) {
-		c.now = believed
+	if trusted := c.base.Add(at); trusted.After(c.now) {
+		c.now = trusted
 	} else {
 		c.now = c.now.Add(elapsed / 2) // until the trusted time has caught up
 	}
 	return wall
 }
 
-// believable says why a clock that isn't trusted can be trusted now; empty if it
+// reasonToTrust says why a clock that isn't trusted can be trusted now; empty if it
 // can't.
-func (c *Clock) believable(wall time.Time, at time.Duration) string {
+func (c *Clock) reasonToTrust(wall time.Time, at time.Duration) string {
 	switch h := c.held; {
 	case h == nil:
 		return ""
@@ -229,7 +229,7 @@ func (c *Clock) wait(h *hold) time.Duration {
 
 func (c *Clock) hold(off, at time.Duration, start bool, reason string) {
 	c.held = &hold{reason: reason, since: c.now, off: off, steady: at, start: start}
-	c.deps.Log.Error("the machine's clock is not trusted: "+reason, "trusted", stamp(c.base.Add(at)), "believed_in", c.wait(c.held), "hint", advice)
+	c.deps.Log.Error("the machine's clock is not trusted: "+reason, "trusted", stamp(c.base.Add(at)), "trusted_in", c.wait(c.held), "hint", advice)
 	c.deps.Health.Report("clock", fmt.Sprintf("the machine's clock is not trusted: %s. It will be trusted after it has run steadily for %s. Until then this server acts by the last trusted time: no window is closed because of silence after that time, no job of a later time is made, and nothing is removed because of its age. To change that, %s", reason, span(c.wait(c.held)), advice))
 }
 
@@ -323,8 +323,8 @@ func (c *Clock) State() State {
 	wall := c.look()
 	s := State{Now: c.now.UTC(), Wall: wall.UTC(), Trusted: c.held == nil}
 	if h := c.held; h != nil {
-		since, believed := h.since.UTC(), wall.Add(c.wait(h)-(c.mark-h.steady)).UTC()
-		s.Reason, s.Since, s.Believed = h.reason, &since, &believed
+		since, trustedAt := h.since.UTC(), wall.Add(c.wait(h)-(c.mark-h.steady)).UTC()
+		s.Reason, s.Since, s.TrustedAt = h.reason, &since, &trustedAt
 	}
 	return s
 }

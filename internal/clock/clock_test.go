@@ -123,10 +123,10 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestStartLaterIsBelieved: a server that was off for two days trusts its clock after
+// TestStartLaterIsTrusted: a server that was off for two days trusts its clock after
 // the clock ran steadily, after devices confirmed it, or after an operator accepted
 // it.
-func TestStartLaterIsBelieved(t *testing.T) {
+func TestStartLaterIsTrusted(t *testing.T) {
 	t.Parallel()
 	const gap = 48 * time.Hour
 	begin := func() (*fake, *Clock) {
@@ -164,9 +164,9 @@ func TestStartLaterIsBelieved(t *testing.T) {
 	check(t, c, 3*time.Minute, true, true)
 }
 
-// TestJumpIsBelieved: a jump is trusted after the clock ran steadily for as long as
+// TestJumpIsTrusted: a jump is trusted after the clock ran steadily for as long as
 // the jump, at most for an hour.
-func TestJumpIsBelieved(t *testing.T) {
+func TestJumpIsTrusted(t *testing.T) {
 	t.Parallel()
 	for _, s := range []struct{ jump, after time.Duration }{{5 * time.Minute, 5 * time.Minute}, {30 * time.Hour, time.Hour}} {
 		f := &fake{wall: noon}

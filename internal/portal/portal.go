@@ -37,7 +37,7 @@ type Logs interface {
 
 // Deps is what the portal shows.
 type Deps struct {
-	Doors   *access.Doors // who may see the pages
+	Access  *access.Control // who may see the pages
 	Ledger  ledger.Ledger
 	Logs    Logs
 	Store   store.Bucket
@@ -80,7 +80,7 @@ func New(deps Deps) (http.Handler, error) {
 		}
 		p.pages[name] = t
 	}
-	mux := deps.Doors.NewMux(p.deny)
+	mux := deps.Access.NewMux(p.deny)
 	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, r *http.Request) { p.signInPage(w, r, http.StatusOK, signIn{Next: "/"}) })
 	mux.HandleFunc("POST /sign-in", p.signIn)
 	mux.HandleFunc("POST /sign-out", p.signOut)

@@ -125,11 +125,11 @@ func world(t *testing.T, sensors int) http.Handler {
 	health := &obs.Health{}
 	health.Report("hub", "the disk can't be written, because "+hostile)
 	health.Warn("disk", "5 % are left")
-	doors, err := access.Open(ctx, access.Config{Open: true}, access.Deps{})
+	control, err := access.Open(ctx, access.Config{Open: true}, access.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Deps{Doors: doors, Ledger: l, Logs: logs{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
+	h, err := New(Deps{Access: control, Ledger: l, Logs: logs{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
 		Health:  health,
 		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
 		Queries: func() []aggregator.Status {

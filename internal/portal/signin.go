@@ -54,7 +54,7 @@ func (p *Portal) redeem(w http.ResponseWriter, r *http.Request) bool {
 	if code == "" || r.URL.Path != "/" || r.Method != http.MethodGet {
 		return false
 	}
-	if why := p.deps.Doors.Redeem(w, r, code); why != nil {
+	if why := p.deps.Access.Redeem(w, r, code); why != nil {
 		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: "/"})
 		return true
 	}
@@ -66,7 +66,7 @@ func (p *Portal) redeem(w http.ResponseWriter, r *http.Request) bool {
 // signIn signs a browser in by the token in its form.
 func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
 	next := ownPath(r.PostFormValue("next"))
-	if why := p.deps.Doors.SignIn(w, r, strings.TrimSpace(r.PostFormValue("token"))); why != nil {
+	if why := p.deps.Access.SignIn(w, r, strings.TrimSpace(r.PostFormValue("token"))); why != nil {
 		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: next})
 		return
 	}
@@ -74,7 +74,7 @@ func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
-	p.deps.Doors.SignOut(w, r)
+	p.deps.Access.SignOut(w, r)
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 }
 

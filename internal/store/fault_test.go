@@ -43,7 +43,7 @@ func faulty(t *testing.T, s *storetest.Server) (b, direct store.Bucket, p *store
 	p = storetest.NewProxy(t, s)
 	url := s.NewBucket(t)
 	b = open(t, s.Through(url, p.URL))
-	store.Hurry(b)
+	store.ShortPauses(b)
 	return b, open(t, url), p
 }
 

@@ -108,7 +108,7 @@ func TestGCSUpload(t *testing.T) {
 		t.Cleanup(server.Close)
 		p := storetest.NewProxy(t, &storetest.Server{Endpoint: server.URL})
 		b := open(t, "gs://bucket?endpoint="+p.URL)
-		store.Hurry(b)
+		store.ShortPauses(b)
 		p.Set(fault)
 		err := store.WriteAll(t.Context(), b, "big", body, store.PutOptions{IfAbsent: true})
 		s.mu.Lock()
