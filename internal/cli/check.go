@@ -22,8 +22,8 @@ import (
 )
 
 // check refuses a configuration that the server can't carry out with what it has
-// already: model folders, datasets, the hub's readings. Refused, the one in force
-// stays.
+// already: model folders, datasets, the hub's readings. If it is refused, the
+// configuration in force stays.
 func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
 	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.roots)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
@@ -46,9 +46,9 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []s
 	return nil, fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
 }
 
-// warnings are what most likely isn't meant, as far as the file and what the server
-// has tell. It fails where a dataset that is there lacks a column that a pipeline
-// needs.
+// warnings names settings that are most likely mistakes, judged by the file and by what
+// the server has. It returns an error if an existing dataset lacks a column that a
+// pipeline needs.
 func (s *server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string, error) {
 	old, ready, err := s.applied(ctx)
 	if err != nil {
@@ -107,7 +107,7 @@ func lacks(pipeline string, p fleetscore.PipelineConfig, has []string) error {
 func empty(ctx context.Context, roots store.Roots, path string) bool {
 	b, err := roots.OpenFolder(path)
 	if err != nil {
-		return false // said elsewhere
+		return false // another check reports this error
 	}
 	defer b.Close()
 	for range b.List(ctx, "", store.ListOptions{}) {
@@ -145,7 +145,7 @@ func (s *server) checkHub(ctx context.Context, want fleetscore.HubConfig) error 
 		WithHint("the key is fixed once readings are stored: put the old one back, or start with another --dir")
 }
 
-// holds tells whether the hub, open or not, holds anything.
+// holds reports whether the hub, open or not, contains anything.
 func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, error) {
 	s.mu.Lock()
 	h := s.hub
@@ -165,7 +165,7 @@ func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, er
 	return slices.ContainsFunc(stats, func(p hub.Stats) bool { return p.Last > 0 }), err
 }
 
-// longest is the longest window of the queries; 0 if there is none.
+// longest returns the longest window of the queries; 0 if there is none.
 func longest(queries map[string]fleetscore.QueryConfig) (out time.Duration) {
 	for _, q := range queries {
 		if plan, err := query.Parse(q.SQL); err == nil { // it was judged when it was applied

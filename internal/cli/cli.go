@@ -42,7 +42,8 @@ const (
 const allExitCodes = `Exit codes: 0 done, 1 failed, 3 partly failed, 10 usage or configuration,
 11 unreachable, 12 not found, 13 conflict, 130 interrupted.`
 
-// exitError ends the command with a code after its output said why.
+// exitError ends the command with an exit code; the command's output has already said
+// why.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
@@ -86,7 +87,7 @@ func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writ
 	return fleetscore.KindOf(err).ExitCode()
 }
 
-// usageError marks a command line that can't be meant.
+// usageError marks a command line that makes no sense.
 type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
@@ -140,8 +141,8 @@ nodes that scales from zero, and a portal shows it all.
 	return root
 }
 
-// prepare takes variables for flags that weren't given, and judges what every
-// command has before it does anything.
+// prepare takes the values of absent flags from environment variables, and checks the
+// flags that all commands share before the command does anything.
 func prepare(cmd *cobra.Command) error {
 	if err := flagsFromEnvironment(cmd); err != nil {
 		return err
@@ -152,8 +153,8 @@ func prepare(cmd *cobra.Command) error {
 	return nil
 }
 
-// showVerbs has a noun without a verb show its verbs, and one with a wrong verb say
-// which is meant.
+// showVerbs makes a noun without a verb print its verbs, and a noun with a wrong verb
+// suggest the nearest verb.
 func showVerbs(noun *cobra.Command) {
 	noun.Args, noun.RunE = checkVerb, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
@@ -174,7 +175,7 @@ func checkVerb(cmd *cobra.Command, args []string) error {
 	return usagef("unknown command %s; there are %s", args[0], strings.Join(names, ", "))
 }
 
-// meant asks whether the nearest word is meant; empty if none is like it.
+// meant returns a question that names the most similar word; empty if no word is similar.
 func meant(word string, known []string) string {
 	if best := fleetscore.Nearest(word, known); best != "" {
 		return "; is " + best + " meant?"
@@ -189,7 +190,7 @@ func flagNames(cmd *cobra.Command) (out []string) {
 	return out
 }
 
-// newHelpCommand is cobra's, but fails for what there is no help for.
+// newHelpCommand is like cobra's help command, but fails if the topic is unknown.
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
@@ -208,7 +209,8 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-// addCompletions has the shell complete what the server knows, and values of flags.
+// addCompletions lets the shell complete names that the server knows, and values of
+// flags.
 func addCompletions(root *cobra.Command) {
 	kinds := map[string]func(context.Context, *client.Client) ([]string, error){
 		"PIPELINE": namesOf("/schedules", func(s api.Schedule) string { return s.Pipeline }),
@@ -249,7 +251,7 @@ func addCompletions(root *cobra.Command) {
 	each(root)
 }
 
-// must panics where only a slip in this package can be to blame.
+// must panics on an error that only a mistake in this package can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -271,11 +273,12 @@ func namesOf[T any](path string, name func(T) string) func(context.Context, *cli
 	}
 }
 
-// completionPatience is how long a shell waits for the server's answer.
-const completionPatience = 2 * time.Second
+// completionTimeout is how long a shell waits for the server's answer.
+const completionTimeout = 2 * time.Second
 
-// complete completes the first argument by what the server knows; files are
-// completed behind it, if there may be more. Without a server there are no names.
+// complete completes the first argument from the names that the server knows, and
+// further arguments, where allowed, with files. If no server answers, there are no
+// names.
 func complete(ask func(context.Context, *client.Client) ([]string, error), more bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -292,7 +295,7 @@ func complete(ask func(context.Context, *client.Client) ([]string, error), more 
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer c.Close()
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 		defer cancel()
 		names, err := ask(ctx, c)
 		if err != nil {
@@ -302,7 +305,7 @@ func complete(ask func(context.Context, *client.Client) ([]string, error), more 
 	}
 }
 
-// sayExitCodes adds them to the help of every command that doesn't have them.
+// sayExitCodes adds the exit codes to the help of every command that doesn't list them.
 func sayExitCodes(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		if c.Runnable() && !strings.Contains(c.Long, "Exit codes") {

@@ -175,7 +175,8 @@ func (u *upload) run(ctx context.Context, c *client.Client, cmd *cobra.Command, 
 	return l, nil
 }
 
-// schema is the columns to read: of the flags, else of the dataset, else of the hub.
+// schema returns the columns to read: those of the flags, else those of the dataset,
+// else those of the hub.
 func (u *upload) schema(ctx context.Context, c *client.Client, name string) (table.Schema, error) {
 	s := table.Schema{Time: u.time, Key: u.key, Values: u.values}
 	var d api.Dataset
@@ -204,7 +205,7 @@ func (u *upload) schema(ctx context.Context, c *client.Client, name string) (tab
 		if err != nil {
 			return s, fleetscore.Wrap("read configuration", c.Server(), err)
 		}
-		cfg, err := config.Parse("/fleet.yaml", text) // whose folder is nobody's concern here
+		cfg, err := config.Parse("/fleet.yaml", text) // the folder doesn't matter, because no path of the file is used
 		if err != nil {
 			return s, fleetscore.Errorf(fleetscore.Invalid, "read configuration", c.Server(), "the one in force can't be read by this release: %w", err).
 				WithHint("say which columns are time and key with --time and --key")
@@ -222,8 +223,8 @@ func (u *upload) schema(ctx context.Context, c *client.Client, name string) (tab
 	return s, nil
 }
 
-// send sends the rows in parts, by time: whoever waits for the dataset to be complete
-// until a time finds all rows until then.
+// send sends the rows in parts, in the order of time. So when the dataset is complete
+// until a time, all rows until then have been sent.
 func (u *upload) send(ctx context.Context, c *client.Client, name string, rows *fleetscore.Rows, until *fleetscore.Micros) (api.Uploaded, error) {
 	sum := api.Uploaded{Dataset: name}
 	query := url.Values{"time": {rows.TimeName}, "key": {strings.Join(rows.KeyNames, ",")}, "values": {strings.Join(rows.ValueNames, ",")}}
@@ -283,7 +284,7 @@ func writeRejects(w io.Writer, in *table.Input) {
 	}
 }
 
-// withHint replaces what an error says to do.
+// withHint replaces the hint of an error.
 func withHint(err error, hint string) error {
 	if e, ok := errors.AsType[*fleetscore.Error](err); ok {
 		return e.WithHint("%s", hint)
@@ -291,12 +292,12 @@ func withHint(err error, hint string) error {
 	return err
 }
 
-// reading is the flags that say how files of rows are read.
+// reading holds the flags that say how files of rows are read.
 type reading struct {
 	separator, decimal, unit string
 }
 
-// words are how messages speak of the flags.
+// words are the names of the flags for messages.
 var words = table.Words{Separator: "--separator", Decimal: "--decimal", TimeUnit: "--time-unit"}
 
 func (r *reading) addTo(cmd *cobra.Command) {
@@ -306,7 +307,7 @@ func (r *reading) addTo(cmd *cobra.Command) {
 	f.StringVar(&r.unit, "time-unit", "", "what times that are numbers count since 1970: s, ms, us or ns")
 }
 
-// options judges the flags.
+// options checks the flags.
 func (r *reading) options() (table.ReadOptions, error) {
 	opt := table.ReadOptions{TimeUnit: table.TimeUnit(r.unit), Say: words}
 	if opt.TimeUnit.Validate() != nil {

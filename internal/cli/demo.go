@@ -65,7 +65,7 @@ func (s *server) applyExample(ctx context.Context) error {
 		}
 		target := filepath.Join(dir, filepath.FromSlash(name))
 		if have, err := os.ReadFile(target); err == nil && string(have) == string(data) {
-			return nil // the models' folder must not look changed
+			return nil // a rewritten file would count as a changed model
 		}
 		if err := durable.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 			return folderError(filepath.Dir(target), err)
@@ -144,8 +144,8 @@ const (
 	mostHistory  = time.Hour
 )
 
-// simulate sends readings from where the hub's end says that an earlier start
-// came to.
+// simulate sends readings. It begins after the last reading that an earlier start
+// stored in the hub.
 func (s *server) simulate(ctx context.Context, progress io.Writer) error {
 	from, err := s.unseen(ctx)
 	if err != nil {
@@ -189,9 +189,10 @@ func (s *server) client() (*client.Client, error) {
 }
 
 // firstJob submits a job over the history as soon as it is aggregated, so that
-// nobody waits for the schedule's first minute. Later starts need none.
+// the user needn't wait for the schedule's first minute. Later starts don't need such a
+// job.
 func (s *server) firstJob(ctx context.Context) error {
-	defer func() { <-ctx.Done() }() // a service that ends would end all
+	defer func() { <-ctx.Done() }() // all services end when one of them ends
 	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Limit: 1})
 	if err != nil || len(jobs) > 0 {
 		return err

@@ -151,7 +151,7 @@ func exampleList(c *fleet.Cause) string {
 	return s
 }
 
-// checked is the result of "model check" as -o json shows it.
+// checked is the result of "model check" with -o json.
 type checked struct {
 	Models  string `json:"models"`
 	Sensors int64  `json:"sensors"`
@@ -200,7 +200,7 @@ Exit codes: 0 nothing is wrong, 3 something is.`,
 	return cmd
 }
 
-// dataColumns is what "model check" is told of the rows.
+// dataColumns says which columns the rows have, as given to "model check".
 type dataColumns struct {
 	count int
 	names []string
@@ -211,7 +211,7 @@ func (c *dataColumns) against(h fleet.Diagnosis) fleet.Diagnosis {
 	switch {
 	case len(c.names) > 0:
 		return h.Against("the data", c.names, c.by)
-	case c.count > 0: // nothing is said of names
+	case c.count > 0: // only the number of features is given
 		return h.Against("the data", make([]string, c.count), fleetscore.FeaturesByPosition)
 	}
 	return h

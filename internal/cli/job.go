@@ -279,8 +279,8 @@ func causesOf(ctx context.Context, c *client.Client, job string, outcomes []stri
 	return l, err
 }
 
-// sayCauses says why sensors of a job that ended weren't scored. The job's state is
-// what counts, so that it is silent where the coverage can't be read.
+// sayCauses prints why sensors of an ended job weren't scored. It prints nothing if the
+// coverage can't be read, because the command's result is the job's state.
 func sayCauses(ctx context.Context, c *client.Client, w io.Writer, job string) {
 	found, err := jobCauses(ctx, c, job, nil)
 	if err != nil || len(found) == 0 {

@@ -111,7 +111,7 @@ func inspectModels(cmd *cobra.Command, names []string) error {
 	return partly(int64(len(files)-bad), int64(len(files)))
 }
 
-// partly is the exit code where good of all are well.
+// partly returns the exit code when good of all models have no problem.
 func partly(good, all int64) error {
 	switch good {
 	case all:
@@ -145,8 +145,8 @@ func inspect(file string) (inspected, error) {
 	return out, nil
 }
 
-// members are the flags that say which sensors there are and what their models
-// are named.
+// members holds the flags that say which sensors there are and how their models are
+// named.
 type members struct {
 	template, sensors string
 	key, defaults     []string
@@ -160,7 +160,7 @@ func (m *members) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&m.defaults, "default", nil, "file for listed sensors without a model, for those that fit: 'Tag=pressure*:default_pressure', or for all: 'default'")
 }
 
-// spec reads the flags. Without any, every file is a model.
+// spec reads the flags. Without flags, every file is a model.
 func (m *members) spec(name string) (fleet.Spec, error) {
 	cfg := fleetscore.FleetConfig{Model: m.template, Sensors: m.sensors}
 	if len(m.key) == 0 {
@@ -239,7 +239,7 @@ scikit-learn can't be started.`,
 	f.IntVar(&v.cfg.Rows, "rows", 200, "rows per model")
 	f.IntVar(&v.cfg.Sample, "sample", 100, "models per kind of estimators and releases; -1 means all")
 	f.Float64Var(&v.cfg.Tolerance, "tolerance", 1e-12, "difference of values that counts as equal, relative to the largest of a method's column, or to 1")
-	f.DurationVar(&v.cfg.Patience, "patience", time.Minute, "time that Python may take to start, and for one model")
+	f.DurationVar(&v.cfg.Patience, "awayAfter", time.Minute, "time that Python may take to start, and for one model")
 	v.flags(cmd)
 	f.StringArrayVar(&v.data, "data", nil, "rows to compare with, as for fleetscore score; with --model, --key, --time and --feature")
 	v.reading.addTo(cmd)
@@ -345,7 +345,7 @@ func (v *verifying) rowsOf(ctx context.Context, keys map[string]fleetscore.Key) 
 	}, nil
 }
 
-// order is the places of a model's features among the columns of --data.
+// order returns the positions of a model's features among the columns of --data.
 func (v *verifying) order(info *sklearn.Info) ([]int, error) {
 	if len(info.FeatureNames) > 0 && v.by != fleetscore.FeaturesByPosition {
 		order, err := fleetscore.MatchFeatures(v.features, info.FeatureNames)
@@ -477,7 +477,7 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 	return c, err
 }
 
-// noModels is the error of a folder in which nothing was found.
+// noModels returns the error for a folder without models.
 func noModels(dir string, ignored []string) error {
 	if len(ignored) == 0 {
 		return fleetscore.Errorf(fleetscore.NotFound, "find models", dir, "there is no file in the folder")
@@ -486,8 +486,8 @@ func noModels(dir string, ignored []string) error {
 		WithHint("write --model as the files are named, with the key columns in braces")
 }
 
-// inside reports whether a folder is another one or lies in it, where its files
-// would be taken for models.
+// inside reports whether a folder equals or lies in another folder, where its files
+// would be read as models.
 func inside(dir, models string) bool {
 	a, err1 := filepath.Abs(dir)
 	b, err2 := filepath.Abs(models)
@@ -500,7 +500,7 @@ func inside(dir, models string) bool {
 	}
 	for _, part := range strings.Split(rel, "/") {
 		if part != "." && (part[0] == '_' || part[0] == '.') {
-			return false // passed over
+			return false // its error is found elsewhere
 		}
 	}
 	return true

@@ -25,8 +25,8 @@ func addOutputFlag(cmd *cobra.Command) {
 	cmd.Flags().StringP("output", "o", "table", "how to print: table, json, jsonl or csv")
 }
 
-// listing is what a command prints: the same rows as a table for people, and
-// the objects behind them for programs.
+// listing is the output of a command: rows of a table for people, and the same content
+// as objects for programs.
 type listing struct {
 	columns []string
 	rows    [][]any // texts, numbers, times, durations, pointers to times
@@ -178,7 +178,7 @@ func writeTable(w io.Writer, columns []string, rows [][]string) error {
 	return err
 }
 
-// orDash shows that a cell has nothing to say.
+// orDash returns a dash for an empty cell.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -206,7 +206,7 @@ func plural(n int, thing string) string {
 	return thousands(int64(n)) + " " + thing + "s"
 }
 
-// verb is what one thing does, or several do.
+// verb returns the form of a verb for one thing or for several things.
 func verb(n int, many string) string {
 	if n == 1 {
 		return many + "s"
@@ -215,8 +215,8 @@ func verb(n int, many string) string {
 }
 
 // startProgress shows on a terminal how far a stage of total units is (0 if that
-// isn't known), until end is called; elsewhere it is silent. Whoever works adds to
-// done.
+// isn't known), until end is called. If the output isn't a terminal, it prints nothing.
+// The work adds to done.
 func startProgress(w io.Writer, stage string, done *atomic.Int64, total int64, unit string) (end func()) {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -230,7 +230,7 @@ func startProgress(w io.Writer, stage string, done *atomic.Int64, total int64, u
 	}
 }
 
-// showProgress is startProgress for work that reports itself how far it is.
+// showProgress is startProgress for work that reports its own progress.
 func showProgress(w io.Writer, stage, unit string) (report func(done, total int64), end func()) {
 	var at atomic.Int64
 	var once sync.Once

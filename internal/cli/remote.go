@@ -31,7 +31,7 @@ func dial(cmd *cobra.Command) (*client.Client, error) {
 	return client.New(cfg)
 }
 
-// clientConfig is what the flags say of the server to talk to.
+// clientConfig reads the flags that say which server to use.
 func clientConfig(cmd *cobra.Command) (cfg client.Config, err error) {
 	for name, v := range map[string]*string{"server": &cfg.Server, "token-file": &cfg.TokenFile, "ca-file": &cfg.CAFile, "tls-server-name": &cfg.ServerName} {
 		if *v, err = cmd.Flags().GetString(name); err != nil {

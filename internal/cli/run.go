@@ -86,7 +86,7 @@ func newUpCommand() *cobra.Command {
 	return cmd
 }
 
-// apply checks what only the server can know and records the configuration.
+// apply does the checks that need the server's data, and stores the configuration.
 func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
 	warnings, err := s.check(ctx, cfg)
 	if err != nil {
@@ -102,8 +102,8 @@ func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) 
 	return err
 }
 
-// announce tells people where to look, once the server answers; with link, by an
-// address that signs the browser in.
+// announce prints the portal's address once the server answers; with link, an address
+// that signs the browser in.
 func (s *server) announce(w io.Writer, link bool) lifecycle.Service {
 	return lifecycle.Service{Name: "announce", Run: func(ctx context.Context) error {
 		in := s.cfg.dir
@@ -186,7 +186,8 @@ a dot.`,
 	return cmd
 }
 
-// nodeName makes up a name for a node that the server lets the node's token use.
+// nodeName makes a name for a node, of a form that the server allows for the token of
+// nodes.
 func nodeName(ctx context.Context, c *client.Client, pool string) (fleetscore.NodeID, error) {
 	var me api.Caller
 	if err := c.Get(ctx, "/whoami", nil, &me); err != nil {

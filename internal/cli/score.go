@@ -112,8 +112,8 @@ func (s *scoring) run(cmd *cobra.Command) error {
 	return verdict(m.Outcomes, limits)
 }
 
-// writeCauses says why sensors weren't scored, grouped by cause: thousands that
-// fail alike are one line.
+// writeCauses prints why sensors weren't scored, grouped by cause: thousands of sensors
+// with the same cause take one line.
 func writeCauses(w io.Writer, causes []scorer.Cause) {
 	const most = 10
 	for i, c := range causes {
@@ -133,12 +133,13 @@ func writeCauses(w io.Writer, causes []scorer.Cause) {
 	}
 }
 
-// addFeaturesBy adds the flag that says how columns find their places in models.
+// addFeaturesBy adds the flag that says how columns are matched to the features of
+// models.
 func addFeaturesBy(cmd *cobra.Command, by *fleetscore.FeatureOrder) {
 	cmd.Flags().StringVar((*string)(by), "features-by", string(fleetscore.FeaturesByName), "how columns find their places in models that know feature names: name, or position as for all others")
 }
 
-// parse reads the flags that are more than text.
+// parse reads the flags that need more than their text.
 func (s *scoring) parse() error {
 	if s.Format != "csv" && s.Format != "parquet" {
 		return usagef("--format %s: csv or parquet are possible", s.Format)
@@ -247,8 +248,8 @@ type failLimit struct {
 	share    *fleetscore.Percent
 }
 
-// parseFailOn reads failed=0,no_model=5%. "failed" takes in what a job's limit of
-// that name does: failed, timed_out and quarantined.
+// parseFailOn reads failed=0,no_model=5%. "failed" counts what the limit "failed" of a
+// job counts: failed, timed_out and quarantined.
 func parseFailOn(list []string) ([]failLimit, error) {
 	var out []failLimit
 	for _, text := range list {

@@ -51,7 +51,7 @@ type serverConfig struct {
 	clock           clock.Deps // tests set the machine's clocks; zero: the system's
 }
 
-// server is every service of one process, wired.
+// server holds all services of one process.
 type server struct {
 	cfg      serverConfig
 	log      *slog.Logger
@@ -74,8 +74,8 @@ type server struct {
 	left     string              // file that commands of this user find the server by
 }
 
-// openServer binds the address first, as a port in use is the commonest mistake
-// and must not leave a trace, then opens the storage.
+// openServer binds the address first, then opens the storage. A port that is already in
+// use is the most frequent mistake, and must not leave any files behind.
 func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*server, error) {
 	s := &server{cfg: cfg, log: log, metrics: obs.NewRegistry(), health: &obs.Health{}}
 	s.streams = &streams{server: s}
@@ -92,7 +92,7 @@ func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*serve
 	}
 	err = s.openStorage(ctx)
 	if err == nil {
-		err = s.openDoors(ctx)
+		err = s.openAccess(ctx)
 	}
 	if err != nil {
 		s.close()
@@ -111,7 +111,7 @@ func (s *server) bind(ctx context.Context) error {
 	}
 	ip := net.ParseIP(host)
 	s.loopback = host == "localhost" || ip != nil && ip.IsLoopback()
-	if err := s.checkDoors(); err != nil {
+	if err := s.checkListen(); err != nil {
 		return err
 	}
 	var lc net.ListenConfig
@@ -158,8 +158,8 @@ func (s *server) openStorage(ctx context.Context) error {
 	return nil
 }
 
-// openClock compares the machine's clock with what ledger and hub last saw. It comes
-// before everything that acts by the time.
+// openClock compares the machine's clock with the last times in ledger and hub. It must
+// be called before anything uses the time.
 func (s *server) openClock(ctx context.Context, l ledger.Times) error {
 	seen, err := l.LastTime(ctx)
 	if err != nil {
@@ -175,7 +175,8 @@ func (s *server) openClock(ctx context.Context, l ledger.Times) error {
 }
 
 // openStore opens the store that the flag names, else the configuration in force,
-// else the folder store. A cloud is probed once for what commits rely on.
+// else the folder store. A cloud's store is tested once for the operations that commits
+// need.
 func (s *server) openStore(ctx context.Context) error {
 	if s.cfg.store == "" {
 		cfg, _, err := s.applied(ctx)
@@ -202,8 +203,8 @@ func (s *server) openStore(ctx context.Context) error {
 	return store.Probe(ctx, b)
 }
 
-// sameStore refuses another store than the one that the folder's ledger and hub
-// belong to: positions and jobs would name what isn't there.
+// sameStore refuses a store that doesn't belong to the folder's ledger and hub, because
+// their positions and jobs refer to data of their own store.
 func (s *server) sameStore() error {
 	file := filepath.Join(s.cfg.dir, "store.url")
 	now := s.storeName(s.cfg.store)
@@ -213,7 +214,7 @@ func (s *server) sameStore() error {
 	}
 	if !whole && then == "" {
 		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", "data")); err == nil {
-			then = s.storeName(filepath.Join(s.cfg.dir, "store")) // the folder itself tells
+			then = s.storeName(filepath.Join(s.cfg.dir, "store")) // the store that lies in the folder
 		}
 	}
 	switch {
@@ -246,8 +247,8 @@ func readStoreName(file string) (name string, whole bool, err error) {
 	return strings.TrimSpace(text), strings.HasSuffix(text, "\n") && strings.TrimSpace(text) != "", nil
 }
 
-// storeName is what makes a store the same one: not how it is reached. The folder
-// in the server's own is named without it, so that it may be moved.
+// storeName identifies a store, whichever way it is reached. A store inside --dir is
+// named relative to it, so that --dir may be moved.
 func (s *server) storeName(address string) string {
 	if !store.IsLocal(address) {
 		return strings.TrimSuffix(withoutQuery(address), "/")
@@ -277,9 +278,9 @@ func folderError(dir string, err error) error {
 }
 
 func (s *server) close() {
-	if s.control != nil { // while the ledger is locked, so that they are this server's
+	if s.control != nil { // while the ledger is still locked: no other server can have written these files
 		client.RemoveLocal(s.left)
-		_ = os.Remove(s.adminFile()) // it opens nothing any more
+		_ = os.Remove(s.adminFile()) // its token is no longer valid
 	}
 	if s.ledger != nil {
 		if err := s.ledger.Close(); err != nil {
@@ -322,7 +323,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		return err
 	}
 	services := append([]lifecycle.Service{
-		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // nodes say goodbye
+		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // last, because nodes sign off over HTTP
 		{Name: "clock", Run: s.clock.Run},
 		{Name: "streams", Run: s.streams.run},
 		{Name: "scheduler", Run: sched.Run},
@@ -335,7 +336,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 
 const maintainEvery = 10 * time.Minute
 
-// maintain keeps the tables, the logs and the ledger small now and then.
+// maintain keeps the tables, the logs and the ledger small, in regular rounds.
 func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
@@ -412,17 +413,17 @@ func (s *server) serveHTTP(ctx context.Context, h http.Handler) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(stop); err != nil {
-		srv.Close() // whoever still hangs on is cut off
+		srv.Close() // ends the connections that are still open
 	}
 	<-done
 	return nil
 }
 
-// tls tells whether the server speaks TLS.
+// tls reports whether the server speaks TLS.
 func (s *server) tls() bool { return s.cfg.tlsSelfSigned || s.cfg.tlsCert != "" }
 
-// checkDoors refuses ways to listen that would let strangers in.
-func (s *server) checkDoors() error {
+// checkListen refuses settings that would give strangers access.
+func (s *server) checkListen() error {
 	const op = "listen"
 	switch c := s.cfg; {
 	case c.tlsSelfSigned && (c.tlsCert != "" || c.tlsKey != ""):
@@ -444,11 +445,13 @@ func (s *server) checkDoors() error {
 // secret is the name of a file that only the user who runs the server can read.
 func (s *server) secret(name string) string { return filepath.Join(s.cfg.dir, "secrets", name) }
 
-// adminFile holds the token of the user who runs the server, anew for each start: who
-// listens at this address after the server ended learns nothing that helps.
+// adminFile holds the token of the user who runs the server. Each start makes a new
+// token, so that a program that listens at this address after the server ended learns
+// no valid token.
 func (s *server) adminFile() string { return s.secret("admin-token") }
 
-// caFile is what programs of this machine trust the server by; empty without TLS.
+// caFile is the file of certificates by which programs of this machine trust the
+// server; empty without TLS.
 func (s *server) caFile() string {
 	if s.cert == nil {
 		return ""
@@ -466,9 +469,9 @@ func (s *server) serverName() string {
 	return s.cert.NameFor(u.Hostname())
 }
 
-// openDoors makes the secrets, reads the tokens, and leaves word for the commands of
-// this user.
-func (s *server) openDoors(ctx context.Context) error {
+// openAccess makes the secrets, reads the tokens, and writes the files by which this
+// user's commands find the server.
+func (s *server) openAccess(ctx context.Context) error {
 	s.nodes = s.secret("node-token")
 	node, err := ensureSecret(s.nodes)
 	if err != nil {
@@ -482,7 +485,7 @@ func (s *server) openDoors(ctx context.Context) error {
 	if s.control, err = access.Open(ctx, cfg, access.Deps{Tokens: s.ledger, Log: s.log}); err != nil {
 		return err
 	}
-	host, _, _ := net.SplitHostPort(s.cfg.listen) // bind judged it
+	host, _, _ := net.SplitHostPort(s.cfg.listen) // bind checked it
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = ""
 	}
@@ -509,9 +512,9 @@ func (s *server) openDoors(ctx context.Context) error {
 // ours are the folders in --dir that the server always fills.
 var ours = []string{"secrets", "hub", "spool"}
 
-// makePrivate makes the server's folder, and lets only the user in who runs it. A
-// folder that holds other things too, or belongs to somebody else, stays as it is;
-// what the server puts into it is private all the same.
+// makePrivate makes the server's folder readable only by the user who runs the server.
+// The rights of a folder that contains other files too, or belongs to another user,
+// aren't changed; the files that the server puts there are private in any case.
 func (s *server) makePrivate() error {
 	dir := s.cfg.dir
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
@@ -543,8 +546,8 @@ func (s *server) makePrivate() error {
 	return nil
 }
 
-// maxConnections is how many connections there may be at once: files are needed
-// elsewhere too.
+// maxConnections is how many connections may be open at once. It leaves a share of the
+// process's open files for other uses.
 func (s *server) maxConnections() int {
 	if s.cfg.maxConnections > 0 {
 		return s.cfg.maxConnections

@@ -128,14 +128,14 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 	return err
 }
 
-// toHub sends readings as they become due, in order, each batch until it is
-// acknowledged: what a device with a buffer does.
+// toHub sends readings in order when they are due. It repeats each batch until the batch
+// is acknowledged, as a device with a buffer does.
 func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Time) error {
 	fleet, err := simulator.New(s.cfg)
 	if err != nil {
 		return err
 	}
-	const step, most = 500 * time.Millisecond, time.Minute // between sends; of readings in one
+	const step, most = 500 * time.Millisecond, time.Minute // the time between two sends, and the longest time of readings in one send
 	from = from.UTC().Truncate(time.Millisecond)
 	var body []byte
 	sent := int64(0)
@@ -179,12 +179,12 @@ func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Ti
 	}
 }
 
-// maxSend is about how many bytes are sent at once, far below what a server takes,
-// however many sensors there are.
+// maxSend is about how many bytes are sent at once, whatever the number of sensors. It
+// is far below what a server accepts.
 const maxSend = 1 << 20
 
-// patience is how long a server may be away before people are told.
-const patience = time.Second
+// awayAfter is how long a server may not answer before a message says so.
+const awayAfter = time.Second
 
 // deliver posts a body until it is acknowledged or refused for good. Repeats of a
 // reading count once, so sending again is safe.
@@ -196,7 +196,7 @@ func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byt
 		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
 			return err
 		}
-		if !told && time.Since(begun) > patience {
+		if !told && time.Since(begun) > awayAfter {
 			fmt.Fprintf(progress, "%v; trying again until it is there\n", err)
 			told = true
 		}

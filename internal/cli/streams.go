@@ -26,10 +26,9 @@ import (
 )
 
 // streams is the stream path: the hub, the gateway in front of it and one
-// aggregator per query behind it. It begins once a configuration was applied, as
-// that says how readings look, and rebuilds gateway and aggregators when the
-// configuration of hub or queries changes. All methods are safe for concurrent
-// use.
+// aggregator per query behind it. It begins once a configuration was applied, because
+// the configuration says how readings look, and it rebuilds gateway and aggregators when
+// the configuration of hub or queries changes. All methods are safe for concurrent use.
 type streams struct {
 	server *server
 
@@ -65,8 +64,8 @@ func (s *streams) status() []aggregator.Status {
 	return out
 }
 
-// caughtUp returns the only query's state, and whether it has read the log as far
-// as that was written before the call.
+// caughtUp returns the state of the only query, and whether the query has read all
+// messages that were in the log before the call.
 func (s *streams) caughtUp(ctx context.Context) (aggregator.Status, bool) {
 	s.mu.Lock()
 	h := s.hub
@@ -97,19 +96,19 @@ func (s *streams) stats() gateway.Stats {
 	return s.gateway.Stats()
 }
 
-// part is what of the configuration the stream path depends on.
+// part is the part of the configuration that the stream path depends on.
 type part struct {
 	Hub     fleetscore.HubConfig
 	Queries map[string]fleetscore.QueryConfig
 }
 
-// hubConfig is what of the configuration the hub itself depends on.
+// hubConfig is the part of the configuration that the hub itself depends on.
 func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
 	return hub.Config{Dir: filepath.Join(s.server.cfg.dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
 }
 
-// run ends with an error only if the hub can't be opened at the start, where
-// somebody looks; later it is tried again.
+// run ends with an error only if the hub can't be opened at the start, when somebody
+// sees the error; later it tries again.
 func (s *streams) run(ctx context.Context) error {
 	changes, stop := s.server.ledger.Watch(ledger.ConfigTopic)
 	defer stop()
@@ -215,7 +214,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	return lifecycle.Run(child, s.server.log, services...)
 }
 
-// untilChanged returns when another configuration of hub or queries was applied.
+// untilChanged returns once another configuration of hub or queries is in force.
 func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struct{}) error {
 	const atMost = time.Second // the ledger changes with every lease; look no more often than this
 	for {
@@ -249,8 +248,8 @@ func (s *streams) needed(partition int) uint64 {
 	return s.held(partition)
 }
 
-// held is the first message of a partition that a query has not committed; 0 while
-// that isn't known.
+// held is the first message of a partition that a query has not committed; 0 while it
+// isn't known.
 func (s *streams) held(partition int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,8 +263,8 @@ func (s *streams) held(partition int) uint64 {
 	return least
 }
 
-// backlog is how much of the hub no query has committed yet. At its bound the
-// gateway refuses readings, so that queries that stand still don't fill the disk.
+// backlog measures the part of the hub that no query has committed yet. At its limit
+// the gateway refuses readings, so that the log of stopped queries doesn't fill the disk.
 type backlog struct {
 	bound int64 // bytes; 0 means defaultBacklog
 	why   atomic.Pointer[string]
@@ -302,7 +301,7 @@ func (b *backlog) watch(ctx context.Context, h hub.Hub, held func(int) uint64, h
 	}
 }
 
-// judge estimates the bytes of the messages that are held.
+// judge estimates the size of the uncommitted messages, in bytes.
 func (b *backlog) judge(stats []hub.Stats, held func(int) uint64) {
 	bound := float64(b.bound)
 	if bound == 0 {
