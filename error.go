@@ -139,3 +139,17 @@ func KindOf(err error) Kind {
 
 // Is reports whether err is of that kind.
 func (k Kind) Is(err error) bool { return err != nil && KindOf(err) == k }
+
+// WithoutNumbers replaces each number in a message by 0. Messages that differ only in
+// places, times and sizes become equal, so that they can be grouped by cause.
+func WithoutNumbers(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < '0' || c > '9' {
+			b.WriteByte(c)
+		} else if i == 0 || s[i-1] < '0' || s[i-1] > '9' {
+			b.WriteByte('0')
+		}
+	}
+	return b.String()
+}

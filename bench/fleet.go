@@ -128,28 +128,35 @@ func (b *bench) fast() string {
 func gib(bytes float64) string { return fmt.Sprintf("%.2f GiB", bytes/(1<<30)) }
 func mib(bytes float64) string { return fmt.Sprintf("%.0f MiB", bytes/(1<<20)) }
 
+// packedFleet makes a fleet's models, a CSV file of readings and a pack; it returns
+// their paths.
+func (b *bench) packedFleet(ctx context.Context, count int) (models, data, pack string, err error) {
+	if models, err = b.fleetOf(ctx, count); err != nil {
+		return "", "", "", err
+	}
+	numbers, err := readFloats(models + ".f64")
+	if err != nil {
+		return "", "", "", err
+	}
+	data, pack = filepath.Join(b.fast(), "readings.csv"), filepath.Join(b.fast(), "pack")
+	if err = writeReadings(data, numbers); err != nil {
+		return "", "", "", err
+	}
+	_, err = process(ctx, "model pack", os.Environ(), b.packArgs(models, pack)...).run(1)
+	return models, data, pack, err
+}
+
 func runFleet(ctx context.Context, b *bench) (*section, error) {
 	count := 20_000
 	if b.quick {
 		count = 2_000
 	}
-	models, err := b.fleetOf(ctx, count)
-	if err != nil {
-		return nil, err
-	}
-	numbers, err := readFloats(models + ".f64")
+	models, data, pack, err := b.packedFleet(ctx, count)
 	if err != nil {
 		return nil, err
 	}
 	dir := b.fast()
-	data, pack := filepath.Join(dir, "readings.csv"), filepath.Join(dir, "pack")
-	if err := writeReadings(data, numbers); err != nil {
-		return nil, err
-	}
 	env := os.Environ()
-	if _, err := process(ctx, "model pack", env, b.packArgs(models, pack)...).run(1); err != nil {
-		return nil, err
-	}
 	script := filepath.Join(b.root, "bench", "script.py")
 	out := func(name string) string { return filepath.Join(dir, name) }
 	cs := []*contestant{

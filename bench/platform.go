@@ -38,22 +38,11 @@ pipelines:
 // dataset. Every job has a pipeline of its own, so that none replaces rows.
 func runPlatform(ctx context.Context, b *bench) (*section, error) {
 	const count = 100_000
-	models, err := b.fleetOf(ctx, count)
-	if err != nil {
-		return nil, err
-	}
-	numbers, err := readFloats(models + ".f64")
+	models, data, pack, err := b.packedFleet(ctx, count)
 	if err != nil {
 		return nil, err
 	}
 	dir := b.fast()
-	data, pack := filepath.Join(dir, "readings.csv"), filepath.Join(dir, "pack")
-	if err := writeReadings(data, numbers); err != nil {
-		return nil, err
-	}
-	if _, err := process(ctx, "model pack", os.Environ(), b.packArgs(models, pack)...).run(1); err != nil {
-		return nil, err
-	}
 	p := &platform{b: b, dir: filepath.Join(dir, "server")}
 	if err := p.start(ctx, models, b.repeats+1); err != nil {
 		return nil, err

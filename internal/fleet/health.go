@@ -176,7 +176,7 @@ func (d *doctor) member(i int, e *Entry) {
 		return
 	case e.Flags&Native == 0:
 		code := causeOf(e.Flags)
-		d.add(code, withoutNumbers(e.Detail), e.Detail, e)
+		d.add(code, fleetscore.WithoutNumbers(e.Detail), e.Detail, e)
 	default:
 		id := e.Detail
 		k := d.kinds[id]
@@ -232,19 +232,6 @@ func (d *doctor) add(code CauseCode, group, message string, e *Entry) {
 	if len(c.Members) < MaxExamples {
 		c.Members = append(c.Members, Affected{e.Key.String(), e.Name})
 	}
-}
-
-// withoutNumbers makes reasons alike that differ in places and sizes only.
-func withoutNumbers(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < '0' || c > '9' {
-			b.WriteByte(c)
-		} else if i == 0 || s[i-1] < '0' || s[i-1] > '9' {
-			b.WriteByte('0')
-		}
-	}
-	return b.String()
 }
 
 // duplicates finds files of the same content under several names.

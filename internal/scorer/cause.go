@@ -28,7 +28,7 @@ type causes map[string]*Cause
 
 // add counts a key. The group is the reason without what differs from key to key.
 func (c causes) add(k fleetscore.Key, o fleetscore.Outcome, reason, group string) {
-	id := string(o) + "\x00" + withoutNumbers(group)
+	id := string(o) + "\x00" + fleetscore.WithoutNumbers(group)
 	if c[id] == nil && len(c) >= maxCauses {
 		id, reason = string(o), "one of very many different reasons; the coverage has them all"
 	}
@@ -83,17 +83,4 @@ func groupOf(err error) string {
 	c := *e
 	c.Subject = ""
 	return c.Error()
-}
-
-// withoutNumbers makes reasons alike that differ in places, times and sizes only.
-func withoutNumbers(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < '0' || c > '9' {
-			b.WriteByte(c)
-		} else if i == 0 || s[i-1] < '0' || s[i-1] > '9' {
-			b.WriteByte('0')
-		}
-	}
-	return b.String()
 }
