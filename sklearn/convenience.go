@@ -6,9 +6,9 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Predict is for rows that lie in slices of their own, for when convenience counts
-// more than speed: it is [Model.PredictInto] with results and working memory that it
-// allocates.
+// Predict returns the prediction and the score of each row, as [Model.PredictInto]
+// writes them. Each row is a slice of its own with [Model.NumFeatures] values. Predict
+// is simple to call, but it allocates the results and the working memory at each call.
 func (m *Model) Predict(rows [][]float64) (predictions, scores []float64, err error) {
 	var x []float64
 	want := m.features
@@ -28,8 +28,8 @@ func (m *Model) Predict(rows [][]float64) (predictions, scores []float64, err er
 	return predictions, scores, nil
 }
 
-// Label is a prediction as people read it: of a classifier its class, of anything
-// else the number.
+// Label returns a prediction as text: a classifier's class name, or the number of any
+// other model.
 func (m *Model) Label(prediction float64) string {
 	if m.labels != nil {
 		for i, v := range m.labels.Values {

@@ -6,8 +6,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// findings is what is known to be wrong with a model, in the form that native
-// records keep.
+// findings are the known faults of a model, as bits, in the form that native records
+// keep.
 type findings uint32
 
 const (
@@ -17,7 +17,8 @@ const (
 	constant
 )
 
-// judge finds what is wrong.
+// judge finds the model's faults. aged are the reasons why a current scikit-learn can't
+// use the file.
 func (m *Model) judge(aged []string) {
 	m.findings = 0
 	if m.detector != nil {
@@ -41,11 +42,13 @@ func (m *Model) judge(aged []string) {
 	}
 }
 
-// Degenerate reports whether every row gets the same prediction, whatever its
-// values: all are outliers, or none, or have one class or value. It costs nothing.
+// Degenerate reports whether every row gets the same prediction, whatever the row's
+// values are: every row is an outlier, no row is an outlier, or all rows have the same
+// class or value. Degenerate computes nothing; the answer was found when the model was
+// loaded.
 func (m *Model) Degenerate() bool { return m.findings&(flagsEverything|flagsNothing|constant) != 0 }
 
-// health says what is wrong with a model, as far as that can be proved.
+// health returns the faults that are proved, each with a message for people.
 func (m *Model) health() []Finding {
 	found := []Finding{}
 	why := ""
@@ -63,7 +66,7 @@ func (m *Model) health() []Finding {
 			_, why = s.Constant()
 		}
 		if why == "" {
-			why = "its trees say the same everywhere; train it again"
+			why = "its trees give the same value for every row; train it again"
 		}
 		found = append(found, Finding{Constant, "every row gets the same prediction, whatever its values, because " + why})
 	}
@@ -75,8 +78,8 @@ func (m *Model) health() []Finding {
 			}
 			reasons = " (" + strings.Join(f.aged, ", ") + ")"
 		}
-		found = append(found, Finding{TooOld, "written by " + release + "; a current scikit-learn can't score it" + reasons +
-			"; it is scored here all the same, but train it again before you need it in Python"})
+		found = append(found, Finding{TooOld, "the model was written by " + release + "; a current scikit-learn can't score it" + reasons +
+			"; Fleetscore scores it correctly, but train it again before you need it in Python"})
 	}
 	return found
 }

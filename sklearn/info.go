@@ -6,68 +6,68 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// Info describes a loaded model. It marshals to JSON with stable names.
+// Info describes a loaded model. The JSON names of its fields don't change.
 type Info struct {
 	Format          string     `json:"format"`                   // how the file is written: "pickle", "joblib", "skops" or "record"
-	Protocol        int        `json:"protocol"`                 // the pickle protocol, 0 to 5
-	Within          string     `json:"within,omitempty"`         // where the model stood in a dict, list or tuple, such as ["model"]
-	Steps           []Step     `json:"steps"`                    // the estimators, outer ones first
-	Versions        []string   `json:"versions"`                 // scikit-learn releases the file records, each once
-	Features        int        `json:"features"`                 // columns a row must have; 0 for any number
-	FeatureNames    []string   `json:"feature_names"`            // their names, where the model was fitted with names
-	OutlierDetector bool       `json:"outlier_detector"`         // predictions are +1 and −1
+	Protocol        int        `json:"protocol"`                 // the pickle protocol, 0 to 5; 0 for a record
+	Within          string     `json:"within,omitempty"`         // the place of the model if the file holds a dict, list or tuple, such as ["model"]
+	Steps           []Step     `json:"steps"`                    // the estimators; an outer estimator comes before those in it
+	Versions        []string   `json:"versions"`                 // the scikit-learn releases that the file names, each once
+	Features        int        `json:"features"`                 // the columns that a row must have; 0 if the model takes any number
+	FeatureNames    []string   `json:"feature_names"`            // the features' names; empty if the model was fitted without names
+	OutlierDetector bool       `json:"outlier_detector"`         // whether predictions are +1 (inlier) and −1 (outlier)
 	Classes         []string   `json:"classes"`                  // a classifier's labels
-	OutputClasses   [][]string `json:"output_classes,omitempty"` // those of each output, of a classifier that gives several labels a row
-	Methods         []string   `json:"methods"`                  // what can be computed, such as "predict_proba"
-	SupportVectors  int        `json:"support_vectors"`          // of all its support vector machines
-	Nodes           int        `json:"nodes"`                    // of all its trees
-	Training        []Range    `json:"training"`                 // per feature, what it was trained on; empty where the file doesn't say
-	Typical         []Range    `json:"typical"`                  // per feature, where most of its values in training lay; empty where the file doesn't say
-	Health          []Finding  `json:"health"`                   // what is wrong with it; empty when nothing is known
+	OutputClasses   [][]string `json:"output_classes,omitempty"` // the labels of each output, for a classifier that gives several labels for each row
+	Methods         []string   `json:"methods"`                  // the methods that can be computed, such as "predict_proba"
+	SupportVectors  int        `json:"support_vectors"`          // the number in all support vector machines of the model
+	Nodes           int        `json:"nodes"`                    // the number in all trees of the model
+	Training        []Range    `json:"training"`                 // for each feature, the least and the greatest value in training; empty if the file doesn't hold them
+	Typical         []Range    `json:"typical"`                  // for each feature, the range of most values in training; empty if the file doesn't hold it
+	Health          []Finding  `json:"health"`                   // the known faults of the model
 }
 
 // Step is one estimator of a model.
 type Step struct {
-	Name       string         `json:"name"`       // its name in the pipeline, such as "prepare__scaler"; empty outside one
+	Name       string         `json:"name"`       // the name in the pipeline, such as "prepare__scaler"; empty outside a pipeline
 	Class      string         `json:"class"`      // such as "StandardScaler"
-	Version    string         `json:"version"`    // the scikit-learn release that wrote it; may be empty
-	Parameters map[string]any `json:"parameters"` // what governs its scores; numbers, strings and booleans
+	Version    string         `json:"version"`    // the scikit-learn release that wrote it; empty if the file doesn't say
+	Parameters map[string]any `json:"parameters"` // the parameters that scores depend on; numbers, strings and booleans
 }
 
-// Range is the least and the greatest value of a feature in training.
+// Range holds the least and the greatest value of a feature in training.
 type Range struct {
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
 }
 
-// FindingCode says what kind of thing is wrong with a model.
+// FindingCode names a kind of fault that a model can have.
 type FindingCode string
 
-// The findings.
+// The kinds of findings.
 const (
 	// FlagsEverything: every row is an outlier, whatever its values.
 	FlagsEverything FindingCode = "flags_everything"
 	// FlagsNothing: no row is an outlier, whatever its values.
 	FlagsNothing FindingCode = "flags_nothing"
-	// Constant: a classifier or regressor gives the same for every row.
+	// Constant: a classifier or regressor predicts the same for every row.
 	Constant FindingCode = "constant"
 	// TooOld: a current scikit-learn can't load or score the file.
 	TooOld FindingCode = "too_old"
 )
 
-// Finding is one thing wrong with a model.
+// Finding is one fault of a model.
 type Finding struct {
 	Code    FindingCode `json:"code"`
 	Message string      `json:"message"` // what, why, and what to do
 }
 
-// Degenerate reports whether the model's predictions can't depend on the data.
+// Degenerate reports whether every row gets the same prediction, whatever its values.
 func (i Info) Degenerate() bool {
 	return slices.ContainsFunc(i.Health, func(f Finding) bool { return f.Code == FlagsEverything || f.Code == FlagsNothing || f.Code == Constant })
 }
 
-// Chain is the classes of the steps that rows pass, such as "StandardScaler →
-// OneClassSVM". Pipelines themselves are left out.
+// Chain returns the classes of the steps that rows pass through, in order, such as
+// "StandardScaler → OneClassSVM". It leaves out the pipelines themselves.
 func (i Info) Chain() string {
 	s := ""
 	for _, step := range i.Steps {
@@ -82,8 +82,8 @@ func (i Info) Chain() string {
 	return s
 }
 
-// Info describes the model. It is made anew by each call, so the caller may keep
-// and change it.
+// Info returns a description of the model. Each call makes a new one, so the caller may
+// keep it and change it.
 func (m *Model) Info() Info {
 	i := Info{
 		Format: "record", Features: m.features, OutlierDetector: m.detector != nil, Health: m.health(),
@@ -130,7 +130,7 @@ func ranges(low, high []float64) []Range {
 	return out
 }
 
-// walk lists an estimator and its parts.
+// walk adds an estimator and its parts to the description.
 func (i *Info) walk(e estimator.Estimator, name string) {
 	i.Steps = append(i.Steps, Step{Name: name, Class: e.Class(), Parameters: e.Parameters()})
 	if p, ok := e.(estimator.Parent); ok {

@@ -14,35 +14,39 @@ import (
 
 var nan = math.NaN()
 
-// fileInfo is what only the file knew, not the native form.
+// fileInfo holds facts that a model's file states but a native record doesn't keep.
 type fileInfo struct {
 	format   string
-	within   string // where in a dict or list the model stood
+	within   string // the place of the model in a dict or list
 	protocol int
 	steps    []estimator.Step
 	versions []string
-	aged     []string // why the newest scikit-learn can't use it
+	aged     []string // why the newest scikit-learn can't use the model
 }
 
-// Limits bound what loading one file may take. Zero stands for what the package
-// allows in any case, which the package's comment has; a limit can only be lower.
+// Limits bound the memory and the work of loading one file. A limit of zero means the
+// package's own limit, which the package comment states. A limit above the package's
+// own limit has no effect.
 type Limits struct {
 	Memory int64 // bytes
 	Work   int64 // units of about a nanosecond on one core
 }
 
-// Load reads a fitted scikit-learn estimator, however it was written: pickle of
-// protocol 0 to 5, joblib, skops, or a native record of ours. The format is
-// recognised by content. A dict, list or tuple that holds one estimator is taken for
-// it; [Info.Within] says so. The bytes are not kept.
+// Load reads a fitted scikit-learn estimator from a pickle of protocol 0 to 5, a joblib
+// or skops file, or a native record. It recognises the format by the content. If the
+// file holds a dict, list or tuple with exactly one estimator in it, Load returns that
+// estimator, and [Info.Within] says where it was found. The model doesn't refer to
+// data.
 //
-// An error is a [fleetscore.Error] whose hint says what to do. It wraps a [*Refusal],
-// which has the reason, the class and the parameter; of a damaged record its kind is
-// Corrupt instead.
+// An error is a [fleetscore.Error] whose hint says what to do. For a file of
+// scikit-learn, the error wraps a [*Refusal] with the reason, the class and the
+// parameter. For a damaged native record, the error's kind is Corrupt, and it wraps no
+// Refusal.
 func Load(data []byte) (*Model, error) { return load(context.Background(), data, Limits{}) }
 
-// LoadWith is [Load] within limits and until the context ends, which gives a Refusal
-// for the reason [Late] that wraps the context's error.
+// LoadWith is [Load] with limits and a context. If the context ends while the file is
+// loaded, LoadWith returns a Refusal for the reason [Late], which wraps the context's
+// error.
 func LoadWith(ctx context.Context, data []byte, limits Limits) (*Model, error) {
 	return load(ctx, data, limits)
 }
@@ -50,7 +54,7 @@ func LoadWith(ctx context.Context, data []byte, limits Limits) (*Model, error) {
 func load(ctx context.Context, data []byte, limits Limits) (*Model, error) {
 	if len(data) > MaxBytes {
 		return nil, refusal.New(refusal.TooLarge, "the file has %d bytes, more than the limit of %d", len(data), MaxBytes).
-			WithHint("check that this is a model")
+			WithHint("check that this file is a model")
 	}
 	if err := recognise(data); err != nil {
 		return nil, err
@@ -65,7 +69,7 @@ func load(ctx context.Context, data []byte, limits Limits) (*Model, error) {
 	return loadPickle(data, "pickle", budget.New(ctx, within, len(data), false))
 }
 
-// unpack loads what lies in a file that is compressed or an archive.
+// unpack loads a model from a compressed file or an archive.
 func unpack(ctx context.Context, data []byte, limits budget.Limits) (*Model, error) {
 	first := budget.New(ctx, limits, len(data), false)
 	format := "joblib"
@@ -93,7 +97,7 @@ func loadPickle(data []byte, format string, limits budget.Budget) (*Model, error
 	if err == nil {
 		est, err = b.Build(root, "")
 	}
-	if refused := g.Err(); refused != nil { // what was read then means nothing
+	if refused := g.Err(); refused != nil { // the values read after the refusal mean nothing
 		return nil, refused
 	}
 	if err != nil {
@@ -102,7 +106,7 @@ func loadPickle(data []byte, format string, limits budget.Budget) (*Model, error
 	if format == "pickle" && g.Joblib() {
 		format = "joblib"
 	}
-	of := new(struct { // in one piece
+	of := new(struct { // one allocation for both
 		Model
 		fileInfo
 	})
@@ -118,8 +122,8 @@ func loadPickle(data []byte, format string, limits budget.Budget) (*Model, error
 	}
 	m.names = namesOf(b.Names)
 	if !m.able() {
-		return nil, refusal.Of(refusal.Refusal{Reason: refusal.Parameter, Class: m.last.Class()}, "%s gives no columns", m.last.Class()).
-			WithHint("train it on rows of which something is left")
+		return nil, refusal.Of(refusal.Refusal{Reason: refusal.Parameter, Class: m.last.Class()}, "%s has no output columns", m.last.Class()).
+			WithHint("train it again so that at least one column is left")
 	}
 	if n := len(b.Names); n > 0 && m.features > 0 && n != m.features {
 		return nil, estimator.Misfit("feature_names_in_ has %d names, but the model takes %d features", n, m.features)
@@ -127,21 +131,21 @@ func loadPickle(data []byte, format string, limits budget.Budget) (*Model, error
 	return m, nil
 }
 
-// recognise refuses files that are something else than a pickle, by what they
-// begin with.
+// recognise refuses files that aren't a pickle. It recognises other formats by their
+// first bytes.
 func recognise(data []byte) error {
 	if len(data) == 0 {
 		return refusal.New(refusal.Cut, "the file is empty").WithHint("write the model with pickle.dump")
 	}
 	for _, f := range [...]struct{ magic, library, what, hint string }{
 		{"version https://git-lfs", "", "a pointer of Git LFS", "fetch the file itself with git lfs pull"},
-		{"\x89HDF", "keras", "an HDF5 file", "if it is a model of Keras, a later release will score it as ONNX; else write the model with pickle.dump"},
+		{"\x89HDF", "keras", "an HDF5 file", "a later release will score Keras models as ONNX; for a model of scikit-learn, write it with pickle.dump"},
 		{"tree\nversion=", "lightgbm", "a model of LightGBM as text", boosters},
 		{"{\"learner\"", "xgboost", "a model of XGBoost as JSON", boosters},
 		{"{L\x00\x00\x00\x00\x00\x00", "xgboost", "a model of XGBoost", boosters},
 		{"binf", "xgboost", "a model of XGBoost", boosters},
 		{"CBM1", "catboost", "a model of CatBoost", boosters},
-		{"PAR1", "", "a Parquet file", "give the model's file, not the data's"},
+		{"PAR1", "", "a Parquet file", "name the file of the model, not a file of rows"},
 		{"\x93NUMPY", "", "an array of NumPy", "write the fitted estimator with pickle.dump"},
 		{"<?xml", "", "an XML file", "write the fitted estimator with pickle.dump"},
 	} {
@@ -150,17 +154,17 @@ func recognise(data []byte) error {
 		}
 	}
 	if data[0] == 0x08 && len(data) > 4 && data[1] < 32 && data[2] == 0x12 && bytes.ContainsAny(data[4:min(len(data), 12)], "abcdefghijklmnopqrstuvwxyz") {
-		return notModel("onnx", "a model as ONNX", "a later release will score ONNX models; until then give the pickle that it was made from")
+		return notModel("onnx", "a model in ONNX format", "a later release will score ONNX models; until then use the pickle that it was made from")
 	}
 	return nil
 }
 
-const boosters = "a later release will score such models by a runtime of their own or as ONNX; until then train one of scikit-learn's, such as HistGradientBoosting"
+const boosters = "a later release will score such models; until then train a model of scikit-learn, such as HistGradientBoosting"
 
 func notModel(library, what, hint string) error {
 	r := refusal.Refusal{Reason: refusal.NotModel}
 	if library != "" {
 		r.Reason, r.Class = refusal.Library, library
 	}
-	return refusal.Of(r, "the file is no model of scikit-learn, which alone is supported: it is %s", what).WithHint("%s", hint)
+	return refusal.Of(r, "the file is %s; only models of scikit-learn are supported", what).WithHint("%s", hint)
 }

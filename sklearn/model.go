@@ -8,33 +8,33 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// MaxBytes is the largest file Load reads.
+// MaxBytes is the size of the largest file that Load reads.
 const MaxBytes = pickle.MaxBytes
 
 const opPredict = "predict"
 
-// Model is a fitted scikit-learn estimator, ready to predict. It comes from [Load] or
-// from a [RecordReader]. It is immutable and safe for concurrent use. The zero Model
-// has no methods, and an error is all it gives.
+// Model is a fitted scikit-learn estimator that can predict. [Load] and
+// [RecordReader.Read] return models. A model is immutable and safe for concurrent use.
+// The zero Model has no methods; its predictions return an error.
 type Model struct {
 	root     estimator.Estimator
-	front    []estimator.Estimator // transformers before the last step
+	front    []estimator.Estimator // the transformers before the last step
 	last     estimator.Estimator
-	detector estimator.Detector // last, if it is one
-	labels   *estimator.Labels  // of a classifier
+	detector estimator.Detector // the last step if it is an outlier detector, else nil
+	labels   *estimator.Labels  // a classifier's labels, else nil
 	features int
 	names    featureNames
-	width    int              // columns at the widest place between steps
-	scoring  estimator.Method // what scores are made of; estimator.Methods for nothing
+	width    int              // the largest number of columns between two steps
+	scoring  estimator.Method // the method that scores come from; estimator.Methods if there is none
 
-	file     *fileInfo // nil for a native record
+	file     *fileInfo // nil if the model was read from a native record
 	findings findings
 }
 
-// Method is one of the methods that scikit-learn's estimators have.
+// Method is a method of scikit-learn's estimators.
 type Method = estimator.Method
 
-// The methods. Which of them a model has, [Model.Methods] says.
+// The methods. [Model.Methods] returns those that a model has.
 const (
 	Predict          = estimator.Predict
 	DecisionFunction = estimator.DecisionFunction
@@ -44,7 +44,7 @@ const (
 	Transform        = estimator.Transform
 )
 
-// assemble finds a model's last step and what it can do.
+// assemble sets the model's last step and everything that depends on it.
 func (m *Model) assemble(root estimator.Estimator) {
 	m.root, m.last, m.front = root, root, m.front[:0]
 	for {
@@ -83,16 +83,16 @@ func (m *Model) outputs(method Method) int {
 	return m.root.Outputs(method, max(1, m.features))
 }
 
-// NumFeatures is the number of columns a row must have; 0 if the model takes any
-// number of columns, as a Normalizer alone may.
+// NumFeatures returns the number of columns that a row must have, or 0 if the model
+// takes any number of columns, such as a Normalizer without other steps.
 func (m *Model) NumFeatures() int { return m.features }
 
-// OutlierDetector reports whether predictions are +1 for an inlier and −1 for an
-// outlier.
+// OutlierDetector reports whether the model's predictions are +1 for an inlier and −1
+// for an outlier.
 func (m *Model) OutlierDetector() bool { return m.detector != nil }
 
-// Classes are the labels of a classifier as text, in scikit-learn's order; nil
-// for anything else.
+// Classes returns a classifier's labels as text, in scikit-learn's order, or nil if the
+// model isn't a classifier.
 func (m *Model) Classes() []string {
 	if m.labels == nil {
 		return nil
@@ -100,7 +100,7 @@ func (m *Model) Classes() []string {
 	return m.labels.All()
 }
 
-// Methods are those that the model has.
+// Methods returns the methods that the model has.
 func (m *Model) Methods() []Method {
 	var out []Method
 	for method := range estimator.Methods {
@@ -111,7 +111,7 @@ func (m *Model) Methods() []Method {
 	return out
 }
 
-// able reports whether the model has any method.
+// able reports whether the model has a method.
 func (m *Model) able() bool {
 	for method := range estimator.Methods {
 		if m.outputs(method) > 0 {
@@ -121,54 +121,65 @@ func (m *Model) able() bool {
 	return false
 }
 
-// Outputs is how many columns a method gives; 0 if the model doesn't have it.
+// Outputs returns the number of columns that a method writes for each row, or 0 if the
+// model doesn't have the method.
 func (m *Model) Outputs(method Method) int { return m.outputs(method) }
 
-// class is that of the last step, for messages.
+// class returns the class of the last step, for messages.
 func (m *Model) class() string {
 	if m.last == nil {
-		return "a Model that is empty, as Load and RecordReader make none,"
+		return "an empty Model (only Load and RecordReader return usable models)"
 	}
 	return m.last.Class()
 }
 
-// Scratch is working memory for PredictInto, PredictColumns and Call, reusable between calls and
-// models, by one goroutine at a time. The zero value is ready.
+// Scratch is working memory for PredictInto, PredictColumns and Call. It can be used
+// again for other calls and other models, by one goroutine at a time. The zero value is
+// ready.
 type Scratch struct{ ws estimator.Workspace }
 
-// PredictInto predicts rows × NumFeatures() values, row-major. It writes each row's
-// prediction as scikit-learn's predict gives it: +1 and −1 for an outlier
-// detector; the label, if labels are numbers, else its place in Classes; or the
-// value. It writes into score, which has nothing to do with scikit-learn's method of
-// that name,
+// PredictInto predicts rows. x holds rows × NumFeatures() values, row after row.
 //
-//   - what decision_function gives, of several columns the largest, or
-//   - where there is none, predict_proba: of two classes that of the second, of
-//     more the largest, or
-//   - NaN where there is neither, as for regressors.
+// prediction receives what scikit-learn's predict returns for each row:
 //
-// Either may be nil; otherwise they hold at least rows values. x is not changed.
+//   - for an outlier detector, +1 for an inlier and −1 for an outlier;
+//   - for a classifier, the label if labels are numbers, else the label's index in Classes;
+//   - for any other model, the predicted value.
 //
-// What scikit-learn refuses with a ValueError, such as NaN for most estimators,
-// gives an error of kind Invalid that names row and feature, both counted from 0;
-// what was written until then means nothing.
+// score receives a number of how sure the model is. It isn't what scikit-learn's method
+// "score" returns:
 //
-// A nil scratch is allowed. With a scratch that was used before for a model as
-// large, PredictInto allocates nothing.
+//   - if the model has decision_function: its value, or the largest one if it returns
+//     several columns;
+//   - else, if the model has predict_proba: for two classes, the probability of the second
+//     class; for more classes, the largest probability;
+//   - else NaN, as for regressors.
+//
+// Each of prediction and score may be nil; otherwise it must have room for one value
+// per row. x isn't changed.
+//
+// If a row has values that scikit-learn refuses with a ValueError, such as NaN for most
+// estimators, PredictInto returns an error of kind Invalid that names the row and the
+// feature, both counted from 0. Then the contents of prediction and score are
+// undefined.
+//
+// scratch may be nil. If scratch was used before for a model of this size, PredictInto
+// allocates nothing.
 func (m *Model) PredictInto(x []float64, rows int, prediction, score []float64, scratch *Scratch) error {
 	return m.predict(source{x: x, rows: rows}, prediction, score, scratch)
 }
 
-// PredictColumns is PredictInto of rows that lie column by column, columns[c][r] being
-// feature c of row r. Where rows come so, it saves turning them twice: models are
-// computed column by column. There must be NumFeatures columns of one length.
+// PredictColumns is PredictInto for values that are stored column by column:
+// columns[c][r] is feature c of row r. Models are computed column by column, so
+// PredictColumns is faster for such values. There must be NumFeatures columns, all of
+// the same length.
 func (m *Model) PredictColumns(columns [][]float64, prediction, score []float64, scratch *Scratch) error {
 	if len(columns) == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there is no column")
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there are no columns; the model needs at least one")
 	}
 	for c, column := range columns {
 		if len(column) != len(columns[0]) {
-			return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "column %d has %d rows, column 0 has %d", c, len(column), len(columns[0]))
+			return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "column %d has %d rows, but column 0 has %d", c, len(column), len(columns[0]))
 		}
 	}
 	return m.predict(source{columns: columns, rows: len(columns[0])}, prediction, score, scratch)
@@ -176,11 +187,11 @@ func (m *Model) PredictColumns(columns [][]float64, prediction, score []float64,
 
 func (m *Model) predict(from source, prediction, score []float64, scratch *Scratch) error {
 	if n := m.outputs(Predict); n != 1 {
-		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%s gives %d predictions a row instead of one", m.class(), n).
-			WithHint("take models that predict one value; Call computes any method")
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%s predicts %d values for each row instead of one", m.class(), n).
+			WithHint("use a model that predicts one value for each row, or use Call, which computes any method")
 	}
 	if (prediction != nil && len(prediction) < from.rows) || (score != nil && len(score) < from.rows) {
-		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), from.rows)
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there is room for %d predictions and %d scores, but there are %d rows", len(prediction), len(score), from.rows)
 	}
 	return m.run(from, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		p, s := sub(prediction, b.First, b.Rows), sub(score, b.First, b.Rows)
@@ -191,7 +202,8 @@ func (m *Model) predict(from source, prediction, score []float64, scratch *Scrat
 	})
 }
 
-// predictBlock is PredictInto of a block for everything but detectors.
+// predictBlock is PredictInto for a block of rows, for every model but outlier
+// detectors.
 func (m *Model) predictBlock(b *estimator.Block, prediction, score []float64, ws *estimator.Workspace) error {
 	if c, ok := m.last.(estimator.Chooser); ok && prediction != nil && score != nil && m.scoring < estimator.Methods {
 		out := ws.Block(b, m.last.Outputs(m.scoring, b.Cols))
@@ -226,7 +238,7 @@ func (m *Model) predictBlock(b *estimator.Block, prediction, score []float64, ws
 	return nil
 }
 
-// toScore picks a score of each row's decisions or probabilities.
+// toScore writes one score for each row of decisions or probabilities.
 func (m *Model) toScore(out *estimator.Block, score []float64) {
 	switch {
 	case out.Cols == 1:
@@ -243,8 +255,9 @@ func (m *Model) toScore(out *estimator.Block, score []float64) {
 	}
 }
 
-// Call computes one method for rows × NumFeatures() values, row-major, and writes
-// rows × Outputs(method) values into out, row-major too. Errors are PredictInto's.
+// Call computes one method. x holds rows × NumFeatures() values, row after row. Call
+// writes rows × Outputs(method) values into out, also row after row. It returns the
+// same errors as PredictInto.
 func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratch *Scratch) error {
 	cols := m.outputs(method)
 	if cols == 0 {
@@ -254,7 +267,7 @@ func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratc
 		cols = m.root.Outputs(method, len(x)/rows)
 	}
 	if len(out) < rows*cols {
-		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "room for %d values, but %s gives %d rows of %d", len(out), method, rows, cols)
+		return fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there is room for %d values, but %s returns %d rows of %d values", len(out), method, rows, cols)
 	}
 	return m.run(source{x: x, rows: rows}, scratch, func(b *estimator.Block, ws *estimator.Workspace) error {
 		result := ws.Block(b, cols)
@@ -270,25 +283,25 @@ func (m *Model) Call(method Method, x []float64, rows int, out []float64, scratc
 	})
 }
 
-// wide is the number of columns from which rows go through the steps one by one,
-// so that working memory stays small.
+// wide is the number of columns from which rows pass through the steps one at a time.
+// It keeps working memory small.
 const wide = 1 << 14
 
-// source is rows: in x, row-major, or in columns.
+// source holds the rows of a call, either in x, row after row, or in columns.
 type source struct {
 	x       []float64
 	columns [][]float64
 	rows    int
 }
 
-// cols gives the number of columns, for a model that takes features of them or,
-// if that is 0, any number.
+// cols returns the number of columns. features is the number that the model takes, or 0
+// if it takes any number.
 func (s *source) cols(features int) (int, error) {
 	switch {
 	case s.columns != nil && (len(s.columns) == features || features == 0):
 		return len(s.columns), nil
 	case s.columns != nil:
-		return 0, fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "%d columns are given, the model takes %d", len(s.columns), features)
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opPredict, "", "there are %d columns, but the model takes %d", len(s.columns), features)
 	}
 	cols := features
 	if cols == 0 && s.rows > 0 {
@@ -300,7 +313,7 @@ func (s *source) cols(features int) (int, error) {
 	return cols, nil
 }
 
-// fill copies some rows into a block, and zeros into its padding.
+// fill copies the block's rows into the block, and writes zeros into its padding.
 func (s *source) fill(b *estimator.Block) {
 	if s.columns == nil {
 		kernel.Transpose(b.X, b.Stride, s.x[b.First*b.Cols:(b.First+b.Rows)*b.Cols], b.Rows, b.Cols)
@@ -314,7 +327,8 @@ func (s *source) fill(b *estimator.Block) {
 	}
 }
 
-// run passes blocks of rows through the steps before the last.
+// run passes blocks of rows through all steps before the last, then calls last with
+// each.
 func (m *Model) run(from source, scratch *Scratch, last func(*estimator.Block, *estimator.Workspace) error) error {
 	cols, err := from.cols(m.features)
 	if err != nil {
@@ -344,7 +358,7 @@ func (m *Model) run(from source, scratch *Scratch, last func(*estimator.Block, *
 	return nil
 }
 
-// sub is a[first:first+n], or nil for a nil a.
+// sub returns a[first:first+n], or nil if a is nil.
 func sub(a []float64, first, n int) []float64 {
 	if a == nil {
 		return nil

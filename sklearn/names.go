@@ -6,9 +6,9 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// featureNames are a model's feature names as native records hold them: for each
-// its length as a uint32, then its bytes. So the names of a record are used where
-// they lie.
+// featureNames holds a model's feature names in the form of native records: for each
+// name its length as a uint32, then its bytes. A record's names are used without a
+// copy.
 type featureNames struct {
 	count int
 	bytes []byte
@@ -27,7 +27,7 @@ func namesOf(list []string) featureNames {
 	return n
 }
 
-// next splits off the first name. The names were checked before.
+// next removes the first name and returns it. The names must have been checked before.
 func (n *featureNames) next() []byte {
 	size := int(binary.LittleEndian.Uint32(n.bytes))
 	name := n.bytes[4 : 4+size]
@@ -36,25 +36,25 @@ func (n *featureNames) next() []byte {
 	return name
 }
 
-// check refuses names that leave their bytes, or bytes that are left over.
+// check refuses names that reach beyond the bytes, and bytes that belong to no name.
 func (n featureNames) check() error {
 	rest := n.bytes
 	for i := range n.count {
 		if len(rest) < 4 || uint64(binary.LittleEndian.Uint32(rest)) > uint64(len(rest)-4) {
-			return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "feature name %d leaves the names' %d bytes", i, len(n.bytes))
+			return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "feature name %d reaches beyond the %d bytes of all names", i, len(n.bytes))
 		}
 		rest = rest[4+int(binary.LittleEndian.Uint32(rest)):]
 	}
 	if len(rest) > 0 {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are left over behind the feature names", len(rest))
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes follow the last feature name", len(rest))
 	}
 	return nil
 }
 
-// FeatureNames are the names of the columns that the model was fitted with, in
-// its order, as feature_names_in_ says; nil where it was fitted without names.
-// scikit-learn keeps names only where all of a data frame's are texts. The slice
-// is made anew by each call.
+// FeatureNames returns the names of the columns that the model was fitted with
+// (feature_names_in_), in the model's order, or nil if it was fitted without names.
+// scikit-learn keeps names only if all column names of the data frame are text. Each
+// call makes a new slice.
 func (m *Model) FeatureNames() []string {
 	if m.names.count == 0 {
 		return nil
@@ -66,8 +66,8 @@ func (m *Model) FeatureNames() []string {
 	return out
 }
 
-// HasFeatureNames reports whether FeatureNames are these, in this order. It
-// allocates nothing.
+// HasFeatureNames reports whether FeatureNames returns exactly these names in this
+// order. It allocates nothing.
 func (m *Model) HasFeatureNames(names []string) bool {
 	if m.names.count != len(names) {
 		return false

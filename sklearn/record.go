@@ -30,8 +30,8 @@ const (
 	recordHeader = 32
 )
 
-// RecordVersion is that of the native records that are written, and the only one that is
-// read. It changes with what the records of any class hold.
+// RecordVersion is the version of the native records that are written. Records of other
+// versions aren't read. It changes when the content of any class's record changes.
 const RecordVersion = 3
 
 const (
@@ -41,18 +41,19 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// AppendRecord appends the model in native form to dst, whose length must be a
-// multiple of 8, and returns the longer slice. The record's length is a multiple
-// of 8 too. It holds what scores are made of and what is known to be wrong with
-// the model, and its feature names, not the names of steps and the releases that wrote them.
+// AppendRecord appends the model's native record to dst and returns the longer slice.
+// The length of dst must be a multiple of 8, and so is the record's length. The record
+// holds everything that scores depend on, the model's faults and its feature names. It
+// doesn't hold the names of steps or the releases that wrote the model.
 func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 	if m.root == nil {
-		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "the model is empty").WithHint("take one from Load")
+		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "the model is empty").WithHint("use a model that Load returned")
 	}
 	if len(dst)%8 != 0 {
-		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "the slice has %d bytes, not a multiple of 8", len(dst))
+		return dst, fleetscore.Errorf(fleetscore.Invalid, opWrite, "", "dst has %d bytes, which isn't a multiple of 8", len(dst))
 	}
-	// The state is aligned from the record's start; a slice of its own keeps it so.
+	// The state is aligned relative to the record's start, so it is built in its own
+	// slice.
 	head := make([]byte, recordHeader, 256+len(m.names.bytes))
 	head = append(head, m.names.bytes...)
 	head = append(head, make([]byte, -len(head)&7)...)
@@ -71,24 +72,25 @@ func (m *Model) AppendRecord(dst []byte) ([]byte, error) {
 	return append(dst, body...), nil
 }
 
-// IsRecord reports whether data begins as a native record does.
+// IsRecord reports whether data begins like a native record.
 func IsRecord(data []byte) bool { return len(data) >= 4 && string(data[:4]) == recordMagic }
 
-// RecordReader reads native records one after the other, into the same memory: where a
-// record has the estimators of the one before it, and its bytes are aligned to 8, nothing
-// is allocated. The zero value is ready. It belongs to one goroutine.
+// RecordReader reads native records one after the other into the same memory. It
+// allocates nothing if a record has the same estimators as the record before, and if
+// its bytes are aligned to 8. The zero value is ready. One goroutine at a time may use
+// it.
 type RecordReader struct {
 	model Model
 	codec estimator.Codec
 }
 
-// Read gives the model of a native record. It refers to data, which must stay as it is,
-// and it is valid until the next Read: for a model that is to stay, take a RecordReader
-// of its own, or [Load]. An error is of kind Corrupt.
+// Read returns the model of a native record. The model refers to data, which must not
+// change, and it is valid until the next Read. For a model that stays valid, use
+// another RecordReader or [Load]. An error is of kind Corrupt.
 func (r *RecordReader) Read(data []byte) (*Model, error) {
 	m := &r.model
 	if err := r.read(m, data); err != nil {
-		*m = Model{} // what was read until then fits nothing
+		*m = Model{} // the estimators were read only in part
 		return nil, err
 	}
 	return m, nil
@@ -96,14 +98,14 @@ func (r *RecordReader) Read(data []byte) (*Model, error) {
 
 func (r *RecordReader) read(m *Model, data []byte) error {
 	if len(data) < recordHeader || string(data[:4]) != recordMagic {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are no native record", len(data))
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes aren't a native record", len(data))
 	}
 	if v := binary.LittleEndian.Uint32(data[4:]); v != RecordVersion {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "version %d, but this release reads %d", v, RecordVersion).
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the record has version %d, but this release reads version %d", v, RecordVersion).
 			WithHint("pack the fleet again with this release")
 	}
 	if n := binary.LittleEndian.Uint32(data[8:]); uint64(n) != uint64(len(data)) {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes are announced, %d are there", n, len(data))
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the record's header says %d bytes, but there are %d", n, len(data))
 	}
 	if sum := crc32.Checksum(data[16:], castagnoli); sum != binary.LittleEndian.Uint32(data[12:]) {
 		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the checksum doesn't match").
@@ -112,7 +114,7 @@ func (r *RecordReader) read(m *Model, data []byte) error {
 	named, size := binary.LittleEndian.Uint32(data[24:]), uint64(binary.LittleEndian.Uint32(data[28:]))
 	state := (recordHeader + size + 7) &^ 7
 	if state > uint64(len(data)) {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d bytes of feature names are announced, %d are left", size, len(data)-recordHeader)
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the record's header says %d bytes of feature names, but %d bytes follow it", size, len(data)-recordHeader)
 	}
 	m.names = featureNames{count: int(named), bytes: data[recordHeader : recordHeader+size]}
 	if err := m.names.check(); err != nil {
@@ -125,10 +127,10 @@ func (r *RecordReader) read(m *Model, data []byte) error {
 	m.assemble(m.root)
 	m.findings = findings(binary.LittleEndian.Uint32(data[20:]))
 	if n := binary.LittleEndian.Uint32(data[16:]); uint64(n) != uint64(m.features) {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "%d features are announced, the estimators take %d", n, m.features)
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "the record's header says %d features, but the estimators take %d", n, m.features)
 	}
 	if m.names.count > 0 && m.features > 0 && m.names.count != m.features {
-		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "there are %d feature names, the estimators take %d features", m.names.count, m.features)
+		return fleetscore.Errorf(fleetscore.Corrupt, opRecord, "", "there are %d feature names, but the estimators take %d features", m.names.count, m.features)
 	}
 	return nil
 }
@@ -137,7 +139,7 @@ func (r *RecordReader) read(m *Model, data []byte) error {
 func loadRecord(data []byte, limits budget.Limits) (*Model, error) {
 	if l := limits.Memory; l > 0 && int64(len(data)) > l {
 		return nil, refusal.New(refusal.TooLarge, "the record has %d bytes, more than the limit of %d", len(data), l).
-			WithHint("allow more, or train a smaller model")
+			WithHint("allow more memory, or train a smaller model")
 	}
 	return new(RecordReader).Read(bytes.Clone(data))
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/tree"
 )
 
-// class is a supported estimator.
+// class is a supported scikit-learn class.
 type class struct {
 	name    string
-	code    uint32   // in native records; never changes
-	modules []string // where the newest releases keep it, below sklearn
-	retired []string // where earlier ones kept it
+	code    uint32   // the class's number in native records; never changes
+	modules []string // the modules below sklearn that hold the class in the newest releases
+	retired []string // the modules that held it in earlier releases
 	read    func(*estimator.Attributes) estimator.Estimator
-	empty   func() estimator.Estimator // for native records
-	limits  string                     // what of it is supported; empty means all
+	empty   func() estimator.Estimator // makes an empty one, for native records
+	limits  string                     // what is supported of the class; empty means everything
 }
 
 func one[T any, P interface {
@@ -42,13 +42,13 @@ func named[T estimator.Estimator](name string, empty func(string) T) func() esti
 
 func in(modules ...string) []string { return modules }
 
-// classes is what is supported.
+// classes are all supported classes.
 var classes = slices.Concat(composing, preprocessing, machines, linearModels, treeModels, others, ensembles)
 
 var composing = []class{
 	{"Pipeline", 1, in("pipeline"), nil, compose.ReadPipeline, one[compose.Pipeline], ""},
 	{"FeatureUnion", 2, in("pipeline"), nil, compose.ReadFeatureUnion, one[compose.FeatureUnion], ""},
-	{"ColumnTransformer", 3, in("compose._column_transformer"), nil, compose.ReadColumnTransformer, one[compose.ColumnTransformer], "columns by position, name, slice or mask; from 0.20.4 and 0.21.3, by name from 0.24"},
+	{"ColumnTransformer", 3, in("compose._column_transformer"), nil, compose.ReadColumnTransformer, one[compose.ColumnTransformer], "columns chosen by position, name, slice or mask; models from 0.20.4 and 0.21.3 on, with names from 0.24 on"},
 	{"FunctionTransformer", 4, in("preprocessing._function_transformer"), nil, compose.ReadFunctionTransformer, one[compose.FunctionTransformer], "NumPy's functions of one number, such as log1p, and func=None"},
 }
 
@@ -76,8 +76,8 @@ func selector(name string, code uint32, module string) class {
 	return class{name, code, in("feature_selection." + module), in("feature_selection." + module[1:]), preprocess.ReadSelector, named(name, preprocess.NewSelector), ""}
 }
 
-// instead are classes of which only an estimator that they found is left. They
-// have no native form of their own.
+// instead returns a class such as a search, of which only the estimator that it found
+// is kept. Such a class has no native form.
 func instead(name, module, old string, read func(*estimator.Attributes) estimator.Estimator, limits string) class {
 	return class{name, 0, in(module), in(old), read, nil, limits}
 }
@@ -167,8 +167,8 @@ var linearModels = []class{
 }
 
 const (
-	oneLabel      = "one label a row"
-	severalLabels = "of several labels a row, predict_proba gives those of each label side by side"
+	oneLabel      = "one label per row"
+	severalLabels = "with several labels per row, predict_proba has the columns of the first label, then those of the next"
 )
 
 func forest(name string, code uint32, module, old, limits string) class {
@@ -191,8 +191,8 @@ var treeModels = []class{
 	hist("HistGradientBoostingRegressor", 92),
 }
 
-// several are the forms of classifiers that give several labels a row, in records
-// alone: files name them as the others.
+// several are the forms that classifiers with several labels per row have in records.
+// In files, these classifiers have the ordinary class names.
 var several = []class{
 	severalOutputs("DecisionTreeClassifier", 160), severalOutputs("ExtraTreeClassifier", 161),
 	severalOutputs("RandomForestClassifier", 162), severalOutputs("ExtraTreesClassifier", 163),
@@ -207,7 +207,7 @@ func hist(name string, code uint32) class {
 	return class{name, code, in("ensemble._hist_gradient_boosting.gradient_boosting"), nil, tree.ReadHistGradientBoosting, named(name, tree.NewHistGradientBoosting), "numeric features"}
 }
 
-const metrics = "metrics euclidean, seuclidean, sqeuclidean, manhattan, chebyshev, minkowski (also with weights), canberra, braycurtis (of a ball tree), hamming and cosine; all training rows are compared"
+const metrics = "metrics euclidean, seuclidean, sqeuclidean, manhattan, chebyshev, minkowski (also with weights), canberra, braycurtis (with a ball tree), hamming and cosine; all training rows are compared"
 
 var others = []class{
 	{"LocalOutlierFactor", 96, in("neighbors._lof"), in("neighbors.lof"), neighbors.ReadLocalOutlierFactor, one[neighbors.LocalOutlierFactor], "novelty=True; " + metrics},
@@ -218,14 +218,14 @@ var others = []class{
 	{"MiniBatchKMeans", 106, in("cluster._kmeans"), in("cluster.k_means_", "cluster._k_means"), mixture.ReadKMeans, named("MiniBatchKMeans", mixture.NewKMeans), ""},
 	{"GaussianMixture", 107, in("mixture._gaussian_mixture"), in("mixture.gaussian_mixture"), mixture.ReadGaussianMixture, one[mixture.GaussianMixture], ""},
 	{"GaussianNB", 108, in("naive_bayes"), nil, mixture.ReadGaussianNB, one[mixture.GaussianNB], ""},
-	{"CalibratedClassifierCV", 109, in("calibration"), nil, calibration.Read, one[calibration.Calibrated], "from 0.24; method sigmoid and isotonic"},
+	{"CalibratedClassifierCV", 109, in("calibration"), nil, calibration.Read, one[calibration.Calibrated], "method sigmoid and isotonic"},
 	{"MLPClassifier", 112, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPClassifier", neural.NewPerceptron), oneLabel},
 	{"MLPRegressor", 113, in("neural_network._multilayer_perceptron"), in("neural_network.multilayer_perceptron"), neural.ReadPerceptron, named("MLPRegressor", neural.NewPerceptron), ""},
 }
 
 const supported = "the estimators that the documentation of package sklearn lists"
 
-// names is everything that may stand in a file.
+// names are all names of classes and functions that a file may use.
 var names = func() *pickle.Names {
 	var list []pickle.Name
 	for i, c := range classes {
@@ -252,8 +252,8 @@ var names = func() *pickle.Names {
 	return pickle.NewNames(list, supported)
 }()
 
-// parts are what estimators keep in their attributes besides arrays: read where
-// Record stands, else passed over.
+// parts are classes and functions that estimators keep in their attributes besides
+// arrays. An object of a part marked Record is read; one marked Inert is skipped.
 var parts = []struct {
 	module string
 	use    pickle.Use
@@ -338,7 +338,7 @@ const (
 	metricClasses = "newObj EuclideanDistance EuclideanDistance64 EuclideanDistance32 ManhattanDistance ManhattanDistance64 ManhattanDistance32 ChebyshevDistance ChebyshevDistance64 ChebyshevDistance32 MinkowskiDistance MinkowskiDistance64 MinkowskiDistance32 WMinkowskiDistance WMinkowskiDistance64 CanberraDistance CanberraDistance64 CanberraDistance32 HammingDistance HammingDistance64 HammingDistance32 BrayCurtisDistance BrayCurtisDistance64 BrayCurtisDistance32 SEuclideanDistance SEuclideanDistance64 SEuclideanDistance32 MahalanobisDistance MahalanobisDistance64 MahalanobisDistance32"
 )
 
-// records finds classes by their codes.
+// records finds classes by their number in native records.
 var records = func() *estimator.Classes {
 	byName, byCode := map[string]uint32{}, map[uint32]func() estimator.Estimator{}
 	var names []string
@@ -361,7 +361,7 @@ var records = func() *estimator.Classes {
 	}
 }()
 
-// fileClasses finds classes by their places in names.
+// fileClasses finds classes by their index in classes.
 var fileClasses = func() func(int) *estimator.Class {
 	out := make([]estimator.Class, len(classes))
 	for i, c := range classes {

@@ -7,16 +7,16 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// Support says what of a scikit-learn class can be loaded.
+// Support says what is supported of a scikit-learn class.
 type Support struct {
 	Class   string   // such as "IsolationForest"
-	Since   string   // the first release of scikit-learn whose models are read, such as "0.19"
-	Methods []Method // what can be computed; nil for a class that has those of the estimator in it
-	Limits  string   // parameters or uses that are refused or restricted; empty for none
+	Since   string   // the first release of scikit-learn whose models Load reads, such as "0.19"
+	Methods []Method // the methods that can be computed; nil for a class that has the methods of the estimator in it
+	Limits  string   // what is supported, if not everything; empty for no limits
 }
 
-// Supported lists every class that Load reads, in the order of the documentation.
-// All else is refused by name.
+// Supported lists every class that Load reads, in the order of docs/sklearn.md. Load
+// refuses every other class and names it in the error.
 func Supported() []Support {
 	out := make([]Support, 0, len(classes))
 	for _, c := range classes {
@@ -37,8 +37,8 @@ func Supported() []Support {
 	return out
 }
 
-// sinceRelease are classes that came later than 0.19, or were kept in another way
-// before.
+// sinceRelease lists, by release, the classes that appeared after 0.19 or had another
+// form before that release.
 var sinceRelease = map[string]string{
 	"0.20": "SimpleImputer PowerTransformer KBinsDiscretizer LocalOutlierFactor TransformedTargetRegressor",
 	"0.21": "ColumnTransformer",
@@ -59,8 +59,8 @@ const (
 	transform = estimator.Transform
 )
 
-// classMethods are the methods by class; the first line that names one counts,
-// and the last stands for all regressors.
+// classMethods lists methods by class. The first line that names a class counts; the
+// last line is for all classes that no line names: regressors.
 var classMethods = []struct {
 	names   string
 	methods []Method

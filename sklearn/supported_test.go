@@ -30,7 +30,7 @@ func supportTable() string {
 		}
 		list := strings.Join(methods, ", ")
 		if s.Methods == nil {
-			list = "those of what is in it"
+			list = "the methods of the estimator in it"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Class, s.Since, list, s.Limits)
 	}

@@ -9,14 +9,15 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// place is where an estimator stands in a dict, list or tuple.
+// place is where a dict, list or tuple holds an estimator.
 type place struct {
-	path  string // as in Python, such as ["model"]
+	path  string // in Python's notation, such as ["model"]
 	value pickle.Value
 }
 
-// inside finds the estimator of a file that holds a dict, list or tuple: people keep
-// one together with what they know of it. It must be the only one.
+// inside returns the only estimator in a file that holds a dict, list or tuple, and its
+// path. People write such files to keep notes together with a model. Any other root is
+// returned as it is.
 func inside(g *pickle.Graph, root pickle.Value) (pickle.Value, string, error) {
 	switch root.Kind() {
 	case pickle.KindDict, pickle.KindList, pickle.KindTuple:
@@ -24,15 +25,15 @@ func inside(g *pickle.Graph, root pickle.Value) (pickle.Value, string, error) {
 		return root, "", nil
 	}
 	found, foreign := models(g, root, "", 0, nil)
-	if foreign != nil { // which may be the model
+	if foreign != nil { // this object may be the model, so its class is reported
 		return root, "", foreign
 	}
 	switch len(found) {
 	case 1:
 		return found[0].value, found[0].path, nil
 	case 0:
-		return root, "", refusal.New(refusal.NotModel, "the file holds %s without an estimator in it instead of a fitted estimator", g.Describe(root)).
-			WithHint("pickle.dump the fitted estimator itself")
+		return root, "", refusal.New(refusal.NotModel, "the file holds %s with no estimator in it", g.Describe(root)).
+			WithHint("write the fitted estimator itself with pickle.dump")
 	}
 	var paths []string
 	for _, p := range found {
@@ -42,18 +43,17 @@ func inside(g *pickle.Graph, root pickle.Value) (pickle.Value, string, error) {
 	if len(paths) > maxPlaces {
 		paths, more = paths[:maxPlaces], " and more"
 	}
-	return root, "", refusal.New(refusal.Several, "the file holds several models, at %s%s, and nothing says which one to score", strings.Join(paths, ", "), more).
-		WithHint("write each to a file of its own")
+	return root, "", refusal.New(refusal.Several, "the file holds several models, at %s%s, and Fleetscore can't know which one to score", strings.Join(paths, ", "), more).
+		WithHint("write each model to its own file")
 }
 
 const (
 	maxPlaces = 20
-	maxLevels = 3 // of dicts and lists in one another
+	maxLevels = 3 // the nesting of dicts and lists that is searched
 )
 
-// models appends the estimators in a container, each once.
-//
-// An object of a class that isn't known is the error's: it may be a model too.
+// models appends the estimators in a container to found, each once. It returns an error
+// for an object of an unknown class, because that object may be a model too.
 func models(g *pickle.Graph, v pickle.Value, path string, level int, found []place) ([]place, error) {
 	e := g.Entries(v)
 	for i := 0; len(found) <= maxPlaces; i++ {
@@ -84,10 +84,10 @@ func models(g *pickle.Graph, v pickle.Value, path string, level int, found []pla
 	return found, nil
 }
 
-// visit is the work of looking at one thing in a container.
+// visit is the work that is counted for each item of a container.
 const visit = 64
 
-// within is the path of an item, by its key in a dict or its place in a list.
+// within returns the path of an item, by its key in a dict or its index in a list.
 func within(g *pickle.Graph, path string, key pickle.Value, i int) string {
 	if key == 0 {
 		return fmt.Sprintf("%s[%d]", path, i)

@@ -79,7 +79,7 @@ var causeMessages = map[CauseCode]string{
 	FlagsEveryRow: "every row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
 	FlagsNoRow:    "no row is an outlier, whatever its values: the model learned nothing; train it again with more or other rows",
 	ConstantModel: "every row gets the same class or value, whatever its values: the model learned nothing; train it again with more or other rows",
-	TooOldModel:   "a current scikit-learn can't load or score the file; it is scored here all the same, but train it again before you need it in Python",
+	TooOldModel:   "a current scikit-learn can't load or score the file; Fleetscore scores it correctly, but train it again before you need it in Python",
 }
 
 // maxKinds bounds the kinds that are told apart by feature names: a fleet may have

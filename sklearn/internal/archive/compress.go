@@ -1,6 +1,6 @@
-// Package archive unwraps model files: what joblib compressed, and skops's zip
-// archives, which it writes anew as the pickle they stand for. It allocates no
-// more than the contents take, within a cap, and runs nothing.
+// Package archive unpacks model files: files that joblib compressed, and skops's zip
+// archives, which it translates into equivalent pickles. It allocates no more than the
+// content needs, within a limit, and runs no code from a file.
 package archive
 
 import (
@@ -17,13 +17,13 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// MaxBytes is the largest content that is unwrapped.
+// MaxBytes is the size of the largest content that is unpacked.
 const MaxBytes = 1 << 30
 
-// limit is how large contents may become: no model is so regular that it is
-// compressed to less than a hundredth, and small files may be so anyway.
+// limit returns the largest size that the content may have. No trained model compresses
+// to less than a hundredth, except small files.
 //
-// A caller's limit of memory holds for pieces and contents together.
+// A caller's limit of memory covers pieces and content together.
 func limit(data []byte, b *budget.Budget) int64 {
 	most := min(MaxBytes, max(16<<20, 100*int64(len(data))))
 	if l := b.Limit(); l > 0 {
@@ -32,7 +32,7 @@ func limit(data []byte, b *budget.Budget) int64 {
 	return most
 }
 
-// compressions are those of joblib, by what a file begins with.
+// compressions are those that joblib uses, with the first bytes of their files.
 var compressions = [...]struct {
 	magic, name string
 	open        func(io.Reader) (io.Reader, error)
@@ -46,7 +46,7 @@ var compressions = [...]struct {
 
 func openZlib(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
 
-// Compressed reports whether a file begins as a compressed one does.
+// Compressed reports whether a file begins like a compressed file.
 func Compressed(data []byte) bool {
 	for _, c := range compressions {
 		if bytes.HasPrefix(data, []byte(c.magic)) {
@@ -56,10 +56,10 @@ func Compressed(data []byte) bool {
 	return false
 }
 
-// Decompress gives the contents of a compressed file and the name of the
-// compression; the file itself and "" where it isn't compressed.
+// Decompress returns the content of a compressed file and the compression's name. For
+// other data it returns the data itself and "".
 //
-// A file that is cut off is refused, where only its checksum is missing too.
+// A file that was cut off is refused, even if only its checksum is missing.
 func Decompress(data []byte, b *budget.Budget) ([]byte, string, error) {
 	for _, c := range compressions {
 		if !bytes.HasPrefix(data, []byte(c.magic)) {
@@ -92,7 +92,7 @@ func decompress(data []byte, name string, open func(io.Reader) (io.Reader, error
 	}
 	out, err := readAll(r, most, len(data), b)
 	if err == nil && in.Len() > 0 && name != "gzip" {
-		return nil, errors.New("more bytes follow its end")
+		return nil, errors.New("more bytes follow the end of the compressed data")
 	}
 	return out, err
 }
@@ -102,25 +102,25 @@ func damaged(name string, err error) error {
 		return err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return refusal.New(refusal.Cut, "the %s compression is cut off: its end is missing", name).
+		return refusal.New(refusal.Cut, "the file is cut off: the end of its %s compression is missing", name).
 			WithHint("copy the file again, or write the model again")
 	}
-	return refusal.New(refusal.Damaged, "the %s compression is damaged: %w", name, err).
+	return refusal.New(refusal.Damaged, "the file's %s compression is damaged: %w", name, err).
 		WithHint("write the model again")
 }
 
-// stretch is how many bytes are unpacked between two looks at the time.
+// stretch is how many bytes are unpacked between two checks of the context.
 const stretch = 1 << 16
 
 var errTooLarge = errors.New("the contents are too large")
 
 func tooLarge(data []byte, most int64) error {
-	return refusal.New(refusal.TooLarge, "the contents of %d bytes are larger than the limit of %d", len(data), most).
-		WithHint("no trained model is so regular; if it is one, write it uncompressed")
+	return refusal.New(refusal.TooLarge, "the content of the %d compressed bytes is larger than the limit of %d bytes", len(data), most).
+		WithHint("trained models don't compress this much; if the file is a model, write it uncompressed")
 }
 
-// readAll reads to the end, but not beyond most. It keeps pieces until it knows
-// the size, so that it never has more than 2.5 times the contents.
+// readAll reads to the end, but not more than most bytes. It reads in pieces until it
+// knows the size, so that it never holds more than 2.5 times the content.
 func readAll(r io.Reader, most int64, compressed int, b *budget.Budget) ([]byte, error) {
 	var pieces [][]byte
 	n, size := int64(0), max(512, int64(compressed))

@@ -5,11 +5,11 @@ import (
 	"errors"
 )
 
-// value is a piece of a JSON text that is known to be valid, without white space
-// around it. Looking into one copies nothing, however deep it is nested.
+// value is a part of a valid JSON text, without white space around it. Reading its
+// parts copies nothing, at any depth.
 type value []byte
 
-var errJSON = errors.New("schema.json isn't as skops writes it")
+var errJSON = errors.New("schema.json differs from what skops writes")
 
 func trim(b []byte) []byte {
 	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\t' || b[0] == '\r') {
@@ -18,7 +18,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// cut splits the first value from what follows it.
+// cut splits the first value from the rest.
 func cut(b []byte) (value, []byte) {
 	b = trim(b)
 	depth, text := 0, false
@@ -35,7 +35,7 @@ func cut(b []byte) (value, []byte) {
 		case c == '{' || c == '[':
 			depth++
 		case c == '}' || c == ']':
-			if depth--; depth < 0 { // the end of what holds the value
+			if depth--; depth < 0 { // the end of the surrounding array or object
 				return value(b[:i]), b[i:]
 			}
 			if depth == 0 {
@@ -48,7 +48,8 @@ func cut(b []byte) (value, []byte) {
 	return value(b), nil
 }
 
-// each walks the items of an array, or the members of an object with their keys.
+// each calls visit for the items of an array, or for the members of an object with
+// their keys.
 func (v value) each(open byte, visit func(key string, item value) error) error {
 	if len(v) < 2 || v[0] != open {
 		return errJSON
@@ -75,7 +76,7 @@ func (v value) each(open byte, visit func(key string, item value) error) error {
 	return nil
 }
 
-// text is a JSON string's.
+// text decodes a JSON string.
 func (v value) text() (string, error) {
 	var s string
 	if len(v) == 0 || v[0] != '"' {

@@ -15,16 +15,16 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// The decompressor of LZMA takes memory for the dictionary that a file asks for,
-// 64 MiB for a small model and gigabytes for a hostile one. No dictionary need be
-// larger than the contents, so it never gets more than these.
+// The LZMA decompressor allocates the dictionary size that a file asks for: 64 MiB for
+// a small model, and gigabytes for a hostile file. A dictionary larger than the content
+// is never needed, so the size is limited to the content's size.
 
 var errXz = errors.New("the xz container is damaged")
 
 const minDictionary = 1 << 12
 
-// unxz decompresses an xz file (The .xz File Format, 1.2): a header, blocks of
-// chunks whose sizes stand before them, and an index, which isn't needed.
+// unxz decompresses an xz file (The .xz File Format, 1.2): a header, blocks of chunks
+// with their sizes, and an index, which isn't needed.
 func unxz(data []byte, most int64, b *budget.Budget) ([]byte, error) {
 	if len(data) < 12 {
 		return nil, io.ErrUnexpectedEOF
@@ -77,11 +77,11 @@ func unxz(data []byte, most int64, b *budget.Budget) ([]byte, error) {
 	}
 }
 
-// record is what the index says of a block: its size without padding, and that of
-// what becomes of it.
+// record is the index's entry of a block: the packed size without padding, and the
+// unpacked size.
 type record struct{ packed, size uint64 }
 
-// xzEnd checks the index, the footer and what follows: nothing but zeros.
+// xzEnd checks the index, the footer, and that only zeros follow.
 func xzEnd(data []byte, at int, records []record) error {
 	index := at
 	at++
@@ -126,13 +126,13 @@ func xzEnd(data []byte, at int, records []record) error {
 	}
 	for _, c := range data[at+4+footer:] {
 		if c != 0 {
-			return errors.New("more bytes follow its end")
+			return errors.New("more bytes follow the end of the compressed data")
 		}
 	}
 	return nil
 }
 
-// block is where the chunks of a block lie, and what becomes of them.
+// block is the place of a block's chunks, with their unpacked size.
 type block struct {
 	start, end int
 	size       int64
@@ -150,7 +150,7 @@ func openBlock(data []byte, at int) (b block, err error) {
 	}
 	flags := h[1]
 	h = h[2 : n-4]
-	for _, bit := range [...]byte{0x40, 0x80} { // sizes, which the chunks tell too
+	for _, bit := range [...]byte{0x40, 0x80} { // sizes, which the chunks contain too
 		if flags&bit != 0 {
 			_, used := binary.Uvarint(h)
 			if used <= 0 {
@@ -170,7 +170,7 @@ func openBlock(data []byte, at int) (b block, err error) {
 	return b, b.measure(data)
 }
 
-// measure adds up the chunks.
+// measure adds up the sizes of the chunks.
 func (b *block) measure(data []byte) error {
 	at := b.start
 	for {
@@ -189,14 +189,14 @@ func (b *block) measure(data []byte) error {
 			return errXz
 		}
 		size := int(binary.BigEndian.Uint16(data[at+1:])) + 1
-		if control < 0x80 { // stored as it is
+		if control < 0x80 { // stored uncompressed
 			b.size += int64(size)
 			at += 3 + size
 			continue
 		}
 		b.size += int64(control&0x1f)<<16 + int64(size)
 		at += 5 + int(binary.BigEndian.Uint16(data[at+3:])) + 1
-		if control >= 0xc0 { // its properties
+		if control >= 0xc0 { // the chunk has new properties
 			at++
 		}
 	}
@@ -204,7 +204,8 @@ func (b *block) measure(data []byte) error {
 
 var ecma = crc64.MakeTable(crc64.ECMA)
 
-// checks compares the checksum that follows a block, and gives its length.
+// checks compares a block's content with the checksum after it, and returns the
+// checksum's length.
 func checks(kind byte, contents, after []byte) (n int, ok bool) {
 	var sum []byte
 	switch kind {
@@ -223,10 +224,10 @@ func checks(kind byte, contents, after []byte) (n int, ok bool) {
 	return len(sum), bytes.HasPrefix(after, sum)
 }
 
-// unlzma decompresses the older format: properties, the size of the dictionary,
-// that of the contents or −1, and one stream. Since the contents may be much
-// smaller than their dictionary, smaller ones are tried first: what reaches
-// beyond one is an error.
+// unlzma decompresses the older format: properties, the size of the dictionary, the
+// size of the content or −1, and one stream. The content may be much smaller than the
+// dictionary that the file asks for, so smaller dictionaries are tried first: a
+// reference beyond the dictionary is an error.
 func unlzma(data []byte, most int64, b *budget.Budget) ([]byte, error) {
 	const header = 13
 	if len(data) < header {

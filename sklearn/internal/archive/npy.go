@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// npy is an array in NumPy's format (numpy.lib.format): a magic, a version, the
-// length of a header, the header as a Python dict of a fixed form, the contents.
+// npy is an array in NumPy's format (numpy.lib.format): magic bytes, a version, the
+// length of a header, the header as a Python dict in a fixed form, and the content.
 type npy struct {
-	descr   string // a type such as "<f8", or ""
+	descr   string // a type such as "<f8", or "" for an array with fields
 	fields  []npyField
 	size    int // bytes of an element with fields
 	fortran bool
@@ -24,7 +24,7 @@ type npyField struct {
 	offset      int
 }
 
-var errNpy = errors.New("an array in it is damaged")
+var errNpy = errors.New("an array in the archive is damaged")
 
 func parseNpy(b []byte) (npy, error) {
 	var a npy
@@ -95,7 +95,7 @@ func (a *npy) record(list string) error {
 		if err != nil || size < 1 || size > 1<<10 || len(a.fields) > 64 {
 			return errNpy
 		}
-		if name != "" { // else padding
+		if name != "" { // a field without a name is padding
 			a.fields = append(a.fields, npyField{name, descr, a.size})
 		}
 		a.size += size

@@ -14,16 +14,16 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// IsZip reports whether a file is a zip archive, as skops writes.
+// IsZip reports whether a file is a zip archive, such as skops writes.
 func IsZip(data []byte) bool { return bytes.HasPrefix(data, []byte("PK\x03\x04")) }
 
-// Skops writes a file of skops anew as a pickle of protocol 4: schema.json
-// describes the same objects, and arrays lie beside it in NumPy's format. So one
-// reader, with one list of what may stand in a file, serves all formats.
+// Skops translates a skops file into a pickle of protocol 4. Its schema.json describes
+// the same objects as a pickle, with the arrays in files in NumPy's format. So one
+// reader with one list of allowed names reads all formats.
 func Skops(data []byte, b *budget.Budget) ([]byte, error) {
 	if n := entries(data); n > maxEntries || b.Charge(n*entryBytes) != nil {
 		return nil, refusal.New(refusal.TooLarge, "the zip archive has %d entries", n).
-			WithHint("no trained model looks like this; write it again with skops.io.dump or pickle.dump")
+			WithHint("trained models have fewer entries; write the model again with skops.io.dump or pickle.dump")
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
@@ -66,13 +66,13 @@ type node struct {
 	content, shape, args                  value
 }
 
-// node reads an object's members, not what lies in them.
+// node reads an object's own members, without the objects in them.
 func (s *skops) node(v value) (n node, err error) {
 	if err := s.budget.Late(); err != nil {
 		return n, err
 	}
 	if s.effort -= len(v); s.effort < 0 {
-		return n, errors.New("its objects are nested too deep")
+		return n, errors.New("its objects are nested too deeply")
 	}
 	err = v.each('{', func(key string, item value) error {
 		var to *string
@@ -115,14 +115,14 @@ type skops struct {
 	files  map[string]*zip.File
 	data   []byte
 	left   int64 // bytes that may still be unpacked
-	// effort is how many bytes of JSON may still be looked at: an object is looked
-	// at once for each one that it lies in.
+	// effort is how many bytes of JSON may still be read. An object's bytes are read
+	// once for each object around it.
 	effort int
 	out    []byte
 	memo   map[string]int
 }
 
-const maxDepth = 100 // of objects in objects
+const maxDepth = 100 // the nesting of objects
 
 func (s *skops) read(name string) ([]byte, error) {
 	f := s.files[name]
@@ -144,7 +144,7 @@ func (s *skops) read(name string) ([]byte, error) {
 // write appends the opcodes of an object.
 func (s *skops) write(v value, depth int) error {
 	if v.null() || depth > maxDepth {
-		return errors.New("an object is missing or nested too deep")
+		return errors.New("an object is missing or nested too deeply")
 	}
 	n, err := s.node(v)
 	if err != nil {
@@ -194,12 +194,12 @@ func (s *skops) body(n *node, depth int) error {
 	case "CachedNode":
 		at, ok := s.memo[n.id]
 		if !ok {
-			return errors.New("an object refers to one that isn't there")
+			return errors.New("an object refers to an object that isn't in the file")
 		}
 		s.out = binary.LittleEndian.AppendUint32(append(s.out, 'j'), uint32(at))
 		return nil
 	case "RandomStateNode", "RandomGeneratorNode", "DTypeNode", "BytesNode", "BytearrayNode", "MaskedArrayNode", "MethodNode", "PartialNode", "OperatorFuncNode":
-		s.out = append(s.out, 'N') // nothing that scores are made of
+		s.out = append(s.out, 'N') // scores don't depend on this object
 		return nil
 	case "DefaultDictNode":
 		return n.content.each('{', func(key string, item value) error {
@@ -213,7 +213,7 @@ func (s *skops) body(n *node, depth int) error {
 			WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
 	}
 	if n.args == nil {
-		return fmt.Errorf("%.100s.%.100s is written as %.100q, which isn't known", n.module, n.class, n.loader)
+		return fmt.Errorf("%.100s.%.100s is written with the unknown loader %.100q", n.module, n.class, n.loader)
 	}
 	s.global(n.module, n.class)
 	if err := s.write(n.args, depth+1); err != nil {
@@ -223,7 +223,7 @@ func (s *skops) body(n *node, depth int) error {
 	return s.state(n.content, depth)
 }
 
-// state gives the object before it its attributes, if it has some.
+// state writes the attributes of the object before it, if the object has any.
 func (s *skops) state(content value, depth int) error {
 	if content.null() {
 		return nil
@@ -249,7 +249,7 @@ func (s *skops) int(n int) {
 	s.out = binary.LittleEndian.AppendUint32(append(s.out, 'J'), uint32(int32(n)))
 }
 
-// leaf is a value, as JSON within a JSON string.
+// leaf writes a value that is stored as JSON within a JSON string.
 func (s *skops) leaf(inner string) error {
 	switch inner {
 	case "null":
@@ -280,7 +280,7 @@ func (s *skops) leaf(inner string) error {
 	}
 	f, err := strconv.ParseFloat(inner, 64)
 	if err != nil {
-		return fmt.Errorf("%.40q is no value", inner)
+		return fmt.Errorf("%.40q isn't a value", inner)
 	}
 	s.float(f)
 	return nil
@@ -306,7 +306,7 @@ func (s *skops) items(content value, depth int, end byte) error {
 	return err
 }
 
-// slice writes the bounds, which are objects or plain values.
+// slice writes the bounds of a slice, which are objects or plain values.
 func (s *skops) slice(n *node, depth int) error {
 	bounds := map[string]value{}
 	if err := n.content.each('{', func(key string, item value) error {
@@ -332,8 +332,8 @@ func (s *skops) slice(n *node, depth int) error {
 	return nil
 }
 
-// array writes what ndarray.__reduce__ gives, or, of an array without
-// dimensions, what a NumPy number gives.
+// array writes what ndarray.__reduce__ returns. For an array without dimensions, it
+// writes what a NumPy number returns.
 func (s *skops) array(n *node, depth int) error {
 	if n.kind == "json" {
 		return s.objects(n, depth)
@@ -413,7 +413,7 @@ func (s *skops) plainType(descr string) {
 	s.out = append(s.out, 0x85, 'R')
 }
 
-// objects writes an array of Python objects, whose nested lists become one.
+// objects writes an array of Python objects. Their nested lists become one list.
 func (s *skops) objects(n *node, depth int) error {
 	if n.shape.null() {
 		return errors.New("an array has no shape")
@@ -442,7 +442,7 @@ func (s *skops) objects(n *node, depth int) error {
 
 func (s *skops) flatten(content value, dims, depth int) error {
 	if depth > maxDepth {
-		return errors.New("an array is nested too deep")
+		return errors.New("an array is nested too deeply")
 	}
 	return content.each('[', func(_ string, item value) error {
 		if dims > 1 && !item.null() {

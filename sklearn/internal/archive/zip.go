@@ -10,13 +10,13 @@ import (
 
 const (
 	maxEntries = 1 << 20
-	// entryBytes is what package zip allocates for an entry, at least.
+	// entryBytes is the least that package zip allocates for an entry.
 	entryBytes = 512
 	zipEnd     = "PK\x05\x06"
 )
 
-// entries counts the entries of a zip archive by their headers in its directory,
-// which package zip allocates for before anybody looks at them.
+// entries counts a zip archive's entries by their headers in the archive's directory,
+// because package zip allocates memory for all of them when it opens an archive.
 func entries(data []byte) int {
 	end := bytes.LastIndex(data, []byte(zipEnd))
 	if end < 0 {
@@ -25,16 +25,16 @@ func entries(data []byte) int {
 	return bytes.Count(data, []byte("PK\x01\x02"))
 }
 
-// damagedZip explains an archive that can't be opened.
+// damagedZip returns the refusal of an archive that can't be opened.
 func damagedZip(data []byte, err error) error {
 	if end := bytes.LastIndex(data, []byte(zipEnd)); end < 0 || len(data)-end < 22 || len(data)-end < 22+int(binary.LittleEndian.Uint16(data[end+20:])) {
-		return refusal.New(refusal.Cut, "the zip archive is cut off: its end is missing").
+		return refusal.New(refusal.Cut, "the zip archive is cut off: the end is missing").
 			WithHint("copy the file again, or write the model again")
 	}
 	return damaged("zip", err)
 }
 
-// noSkops explains an archive that skops didn't write.
+// noSkops returns the refusal of an archive that skops didn't write.
 func (s *skops) noSkops(err error) error {
 	if late := s.budget.Err(); late != nil {
 		return late
@@ -51,6 +51,6 @@ func (s *skops) noSkops(err error) error {
 		}
 		return refusal.Of(refusal.Refusal{Reason: refusal.Library, Class: library}, "the file is a model of the library %s, which is not supported", library).WithHint("%s", way)
 	}
-	return refusal.New(refusal.NotModel, "the zip archive is none of skops: %w", err).
+	return refusal.New(refusal.NotModel, "skops didn't write this zip archive: %w", err).
 		WithHint("write the model with skops.io.dump, pickle.dump or joblib.dump")
 }

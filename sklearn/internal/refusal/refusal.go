@@ -1,8 +1,8 @@
-// Package refusal says why a file isn't taken as a model: a closed list of reasons,
-// and the class and the parameter at fault. Every error of loading is made here, so
-// that a caller never has to look at words.
+// Package refusal says why a file is refused as a model: it has a closed list of
+// reasons, and keeps the class and the parameter at fault. All errors of loading are
+// made here, so that callers needn't parse messages.
 //
-// It does no I/O. A Refusal is immutable once made.
+// The package does no I/O. A Refusal is immutable.
 package refusal
 
 import (
@@ -15,41 +15,41 @@ import (
 // Op is the operation in the errors of files.
 const Op = "load model"
 
-// Reason is why a file isn't taken.
+// Reason is why a file is refused.
 type Reason uint8
 
-// The reasons. Numbers and names never change.
+// The reasons. Their numbers and names never change.
 const (
-	// Damaged: the bytes are none that a model was written to, or they contradict
-	// themselves.
+	// Damaged: no writer of models makes such bytes, or parts of the file contradict
+	// each other.
 	Damaged Reason = iota + 1
-	// Cut: the file ends before what was written does.
+	// Cut: the file ends too early.
 	Cut
-	// NotModel: the file is of another kind, or holds something else than a model.
+	// NotModel: the file has another format, or holds something other than a model.
 	NotModel
-	// Code: Python would run code that no model needs when it read the file.
+	// Code: Python would run code that no model needs if it read the file.
 	Code
-	// Library: the model is one of a library other than scikit-learn.
+	// Library: the model comes from a library other than scikit-learn.
 	Library
-	// Class: a class or function isn't supported.
+	// Class: a class or function in the file isn't supported.
 	Class
 	// Parameter: a parameter, or how the model was fitted, isn't supported.
 	Parameter
 	// NotFitted: the estimator was written before it was fitted.
 	NotFitted
-	// NotFinite: the model holds NaN or infinity where scores come from.
+	// NotFinite: the model holds NaN or infinity in numbers that scores depend on.
 	NotFinite
-	// TooLarge: reading needs more memory or work than is allowed.
+	// TooLarge: reading the file needs more memory or work than is allowed.
 	TooLarge
 	// Late: the time for loading ended.
 	Late
-	// Several: the file holds several models, and nothing says which one counts.
+	// Several: the file holds several models, and nothing says which one to score.
 	Several
 )
 
 var names = [...]string{"unknown", "damaged", "cut", "no_model", "code", "library", "class", "parameter", "not_fitted", "not_finite", "too_large", "late", "several"}
 
-// String is the reason's name in JSON and reports, such as "not_fitted".
+// String returns the reason's name in JSON and reports, such as "not_fitted".
 func (r Reason) String() string {
 	if int(r) < len(names) {
 		return names[r]
@@ -60,7 +60,7 @@ func (r Reason) String() string {
 // MarshalText writes the name.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText reads a name; one that this release doesn't know becomes 0.
+// UnmarshalText reads a name. A name that this release doesn't know becomes 0.
 func (r *Reason) UnmarshalText(text []byte) error {
 	*r = 0
 	for i, n := range names {
@@ -71,7 +71,7 @@ func (r *Reason) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Refusal is why a file wasn't taken. It stands in a [fleetscore.Error], whose Hint
+// Refusal is why a file was refused. It is wrapped in a [fleetscore.Error], whose Hint
 // says what to do.
 type Refusal struct {
 	Reason    Reason
@@ -81,18 +81,18 @@ type Refusal struct {
 	err       error
 }
 
-// Error is the message, without what to do.
+// Error returns the message without the hint.
 func (r *Refusal) Error() string { return r.err.Error() }
 
-// Unwrap gives the cause, if there is one.
+// Unwrap returns the cause, or nil.
 func (r *Refusal) Unwrap() error { return errors.Unwrap(r.err) }
 
-// New makes a refusal whose message is the formatted one; %w wraps.
+// New returns a refusal with a formatted message. The verb %w wraps an error.
 func New(reason Reason, format string, args ...any) *fleetscore.Error {
 	return Of(Refusal{Reason: reason}, format, args...)
 }
 
-// Of makes a refusal of a reason, class, step and parameter.
+// Of returns a refusal like r, with a formatted message. The verb %w wraps an error.
 func Of(r Refusal, format string, args ...any) *fleetscore.Error {
 	kind := fleetscore.Invalid
 	if r.Reason == Late {
@@ -102,7 +102,7 @@ func Of(r Refusal, format string, args ...any) *fleetscore.Error {
 	return &fleetscore.Error{Op: Op, Kind: kind, Err: &r}
 }
 
-// Is reports whether err is a refusal for that reason.
+// Is reports whether err is a refusal for the reason r.
 func (r Reason) Is(err error) bool {
 	var of *Refusal
 	return errors.As(err, &of) && of.Reason == r
