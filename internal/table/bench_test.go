@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -76,4 +77,41 @@ func BenchmarkDelta(b *testing.B) {
 		}
 		perRow(b)
 	})
+}
+
+// BenchmarkOpen opens a table with a file for each hour of a year.
+func BenchmarkOpen(b *testing.B) {
+	bucket, err := store.OpenDir(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bucket.Close()
+	d := OpenDelta(bucket)
+	if err := d.Create(b.Context(), DatasetSchema("TS", []string{"Device", "Tag"}, []string{"Val"})); err != nil {
+		b.Fatal(err)
+	}
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c := Commit{Operation: "WRITE", Txns: map[string]int64{}}
+	const hours = 365 * 24
+	for h := range hours {
+		at := begin.Add(time.Duration(h) * time.Hour)
+		f := fleetscore.DataFile{Date: at.Format(time.DateOnly), Hour: at.Hour(), Rows: 60_000, SizeBytes: 500_000, First: fleetscore.MicrosOf(at.Add(time.Minute)), Last: fleetscore.MicrosOf(at.Add(time.Hour)), Shards: fleetscore.AllShards}
+		f.Path = fmt.Sprintf("date=%s/hour=%02d/s000-255-%013x.parquet", f.Date, f.Hour, h)
+		c.Add = append(c.Add, f)
+	}
+	for n := range 3 * 24 * 60 {
+		c.Txns[fmt.Sprintf("job/p-20261123T1000Z-%06d", n)] = 1
+	}
+	if _, err := d.Commit(b.Context(), c); err != nil {
+		b.Fatal(err)
+	}
+	if err := d.writeCheckpoint(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		snap, err := OpenDelta(bucket).Snapshot(b.Context())
+		if err != nil || len(snap.Files) != hours {
+			b.Fatal(snap, err)
+		}
+	}
 }

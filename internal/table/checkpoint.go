@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,23 +120,16 @@ func (d *Delta) writeCheckpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.rows()
-	if err != nil {
-		return err
-	}
 	var b bytes.Buffer
-	w := parquet.NewGenericWriter[checkpointRow](&b, parquet.Compression(codec), parquet.CreatedBy("fleetscore", "1", ""))
-	if _, err := w.Write(rows); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
+	rows, err := s.write(&b)
+	if err != nil {
 		return err
 	}
 	version := s.snap.Version
 	if err := store.WriteAll(ctx, d.b, checkpointName(version), b.Bytes(), store.PutOptions{}); err != nil {
 		return err
 	}
-	pointer, err := json.Marshal(checkpointPointer{Version: version, Size: int64(len(rows)), Tags: map[string]string{digestEntry: fleetscore.DigestOf(b.Bytes()).String()}})
+	pointer, err := json.Marshal(checkpointPointer{Version: version, Size: rows, Tags: map[string]string{digestEntry: fleetscore.DigestOf(b.Bytes()).String()}})
 	if err != nil {
 		return err
 	}
@@ -185,10 +181,33 @@ func (d *Delta) stateNow(ctx context.Context, now time.Time) (s state, err error
 	return s, err
 }
 
-// rows is the state as rows of a checkpoint.
-func (s *state) rows() ([]checkpointRow, error) {
+// write writes the state, each kind of action into a row group of its own: whoever
+// looks for one kind passes over the others. It returns the number of rows.
+func (s *state) write(w io.Writer) (rows int64, err error) {
+	out := parquet.NewGenericWriter[checkpointRow](w, parquet.Compression(codec), parquet.CreatedBy("fleetscore", "1", ""))
+	groups, err := s.rows()
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range groups {
+		if len(g) == 0 {
+			continue
+		}
+		if _, err := out.Write(g); err != nil {
+			return 0, err
+		}
+		if err := out.Flush(); err != nil {
+			return 0, err
+		}
+		rows += int64(len(g))
+	}
+	return rows, out.Close()
+}
+
+// rows is the state as rows of a checkpoint, in groups.
+func (s *state) rows() (groups [4][]checkpointRow, err error) {
 	m := s.meta
-	rows := []checkpointRow{
+	groups[0] = []checkpointRow{
 		{Protocol: &protocolRow{MinReader: 1, MinWriter: 2}},
 		{MetaData: &metaRow{ID: m.ID, Format: formatRow(m.Format), SchemaString: m.SchemaString, PartitionColumns: m.PartitionColumns,
 			Configuration: m.Configuration, CreatedTime: m.CreatedTime}},
@@ -198,20 +217,20 @@ func (s *state) rows() ([]checkpointRow, error) {
 		if at, ok := s.updated[id]; ok {
 			row.Updated = &at
 		}
-		rows = append(rows, checkpointRow{Txn: row})
+		groups[1] = append(groups[1], checkpointRow{Txn: row})
 	}
-	for path, at := range s.gone {
-		rows = append(rows, checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: at, DataChange: true}})
+	for _, path := range sortedKeys(s.gone) {
+		groups[2] = append(groups[2], checkpointRow{Remove: &removeRow{Path: escapePath(path), DeletionTimestamp: s.gone[path], DataChange: true}})
 	}
 	for _, f := range s.snap.Files {
 		a, err := writeAdd(f, s.snap.Schema.Time, s.now)
 		if err != nil {
-			return nil, err
+			return groups, err
 		}
-		rows = append(rows, checkpointRow{Add: &addRow{Path: a.Path, PartitionValues: a.PartitionValues, Size: a.Size, ModificationTime: a.ModificationTime,
+		groups[3] = append(groups[3], checkpointRow{Add: &addRow{Path: a.Path, PartitionValues: a.PartitionValues, Size: a.Size, ModificationTime: a.ModificationTime,
 			Tags: a.Tags, Stats: a.Stats}})
 	}
-	return rows, nil
+	return groups, nil
 }
 
 // cut deletes commits and checkpoints below a version that are older than a time.
@@ -293,55 +312,231 @@ func (d *Delta) loadCheckpoint(ctx context.Context, version int64) error {
 	if digest := p.Tags[digestEntry]; err == nil && p.Version == version && digest != "" && digest != fleetscore.DigestOf(data).String() {
 		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "its content was changed: it doesn't fit the digest in _last_checkpoint")
 	}
-	rows, err := readCheckpoint(name, data)
-	if err != nil {
-		return err
-	}
 	fresh := OpenDelta(d.b)
-	for i, r := range rows {
-		if err := fresh.restore(r); err != nil {
-			return fleetscore.Errorf(fleetscore.Corrupt, op, name, "row %d: %w", i, err)
-		}
+	files, err := fresh.restore(data)
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "%w", err)
 	}
 	if fresh.meta == nil {
 		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "it has no metaData")
 	}
 	d.meta, d.metaData, d.file, d.txns, d.updated, d.gone = fresh.meta, fresh.metaData, fresh.file, fresh.txns, fresh.updated, fresh.gone
-	d.next, d.checked, d.snap, d.touched = version+1, version, nil, nil
+	d.next, d.checked, d.touched, d.txnsChanged = version+1, version, nil, false
+	d.snap = &Snapshot{Version: version, Schema: *d.meta, Files: files, Txns: maps.Clone(d.txns)}
 	return nil
 }
 
-func readCheckpoint(name string, data []byte) (rows []checkpointRow, err error) {
+// restore takes the state of a checkpoint's bytes, and returns the files by path. A large
+// table has very many actions, so the columns are read by themselves: it takes several
+// times as long to build all rows.
+func (d *Delta) restore(data []byte) (files []fleetscore.DataFile, err error) {
 	defer func() { // the library panics on some corrupt files
 		if p := recover(); p != nil {
-			rows, err = nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", name, "not a sound Parquet file: %v", p)
+			files, err = nil, fmt.Errorf("not a sound Parquet file: %v", p)
 		}
 	}()
-	rows, err = parquet.Read[checkpointRow](bytes.NewReader(data), int64(len(data)))
+	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
-		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read Delta checkpoint", name, "%w", err)
+		return nil, fmt.Errorf("not a sound Parquet file: %w", err)
 	}
-	return rows, nil
+	for _, group := range file.RowGroups() {
+		for _, kind := range []func(*actionRows) error{d.restoreMeta, d.restoreTxns, d.restoreRemoves,
+			func(r *actionRows) (err error) { files, err = restoreAdds(files, r); return err }} {
+			r := &actionRows{schema: file.Schema(), group: group}
+			if err := kind(r); err != nil {
+				return nil, err
+			}
+			if r.err != nil {
+				return nil, r.err
+			}
+		}
+	}
+	d.file = make(map[string]fleetscore.DataFile, len(files))
+	for _, f := range files {
+		d.file[f.Path] = f
+	}
+	if len(d.file) != len(files) || !slices.IsSortedFunc(files, byPath) { // another program's checkpoint
+		files = slices.SortedFunc(maps.Values(d.file), byPath)
+	}
+	return files, nil
 }
 
-// restore applies one row of a checkpoint.
-func (d *Delta) restore(r checkpointRow) error {
-	a := action{}
-	switch {
-	case r.Txn != nil:
-		a.Txn = &txnAction{AppID: r.Txn.AppID, Version: r.Txn.Version}
-		if r.Txn.Updated != nil {
-			a.Txn.Updated = *r.Txn.Updated
+func (d *Delta) restoreMeta(r *actionRows) error {
+	minReader, minWriter := r.leaf("protocol.minReaderVersion"), r.leaf("protocol.minWriterVersion")
+	id, schema, created := r.leaf("metaData.id"), r.leaf("metaData.schemaString"), r.leaf("metaData.createdTime")
+	provider, options := r.leaf("metaData.format.provider"), r.entries("metaData.format.options")
+	columns, configuration := r.leaf("metaData.partitionColumns.list.element"), r.entries("metaData.configuration")
+	for r.next() {
+		if minReader.has() {
+			if err := d.apply([]action{{Protocol: &protocolAction{MinReader: int(minReader.number()), MinWriter: int(minWriter.number())}}}); err != nil {
+				return err
+			}
 		}
-	case r.Add != nil:
-		a.Add = &addAction{Path: r.Add.Path, PartitionValues: r.Add.PartitionValues, Size: r.Add.Size, Stats: r.Add.Stats, Tags: r.Add.Tags}
-	case r.Remove != nil:
-		a.Remove = &removeAction{Path: r.Remove.Path, DeletionTimestamp: r.Remove.DeletionTimestamp}
-	case r.MetaData != nil:
-		a.MetaData = &metaAction{ID: r.MetaData.ID, Format: formatSpec(r.MetaData.Format), SchemaString: r.MetaData.SchemaString,
-			PartitionColumns: r.MetaData.PartitionColumns, Configuration: r.MetaData.Configuration, CreatedTime: r.MetaData.CreatedTime}
-	case r.Protocol != nil:
-		a.Protocol = &protocolAction{MinReader: int(r.Protocol.MinReader), MinWriter: int(r.Protocol.MinWriter)}
+		if !schema.has() {
+			continue
+		}
+		m := &metaAction{ID: id.text(), Format: formatSpec{provider.text(), options.all()}, SchemaString: schema.text(), Configuration: configuration.all(), CreatedTime: created.number()}
+		for _, v := range columns.row {
+			m.PartitionColumns = append(m.PartitionColumns, string(v.ByteArray()))
+		}
+		if err := d.apply([]action{{MetaData: m}}); err != nil {
+			return err
+		}
 	}
-	return d.apply([]action{a})
+	return nil
+}
+
+func (d *Delta) restoreTxns(r *actionRows) error {
+	id, version, updated := r.leaf("txn.appId"), r.leaf("txn.version"), r.leaf("txn.lastUpdated")
+	for r.next() {
+		if !id.has() {
+			continue
+		}
+		name := id.text()
+		d.txns[name] = version.number()
+		if updated.has() {
+			d.updated[name] = updated.number()
+		}
+	}
+	return nil
+}
+
+func (d *Delta) restoreRemoves(r *actionRows) error {
+	path, at := r.leaf("remove.path"), r.leaf("remove.deletionTimestamp")
+	for r.next() {
+		if !path.has() {
+			continue
+		}
+		name, err := url.PathUnescape(path.text())
+		if err != nil {
+			return err
+		}
+		d.gone[name] = at.number()
+	}
+	return nil
+}
+
+func restoreAdds(files []fleetscore.DataFile, r *actionRows) ([]fleetscore.DataFile, error) {
+	path, size, stats := r.leaf("add.path"), r.leaf("add.size"), r.leaf("add.stats")
+	partition, tags := r.entries("add.partitionValues"), r.entries("add.tags")
+	for r.next() {
+		if !path.has() {
+			continue
+		}
+		f, err := dataFile(path.text(), size.number(), stats.text(), partition.of, tags.of)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// actionRows walks over the rows of a group of a checkpoint, for some of its columns.
+type actionRows struct {
+	schema *parquet.Schema
+	group  parquet.RowGroup
+	leaves []*leaf
+	err    error
+}
+
+// leaf is a column and its values in one row.
+type leaf struct {
+	rest []parquet.Value // of later rows
+	row  []parquet.Value // those that aren't null
+}
+
+// leaf reads a column of the group. A column that the file lacks is null in all rows.
+func (r *actionRows) leaf(path string) *leaf {
+	l := &leaf{}
+	r.leaves = append(r.leaves, l)
+	column, ok := r.schema.Lookup(strings.Split(path, ".")...)
+	if !ok || r.err != nil {
+		return l
+	}
+	pages := r.group.ColumnChunks()[column.ColumnIndex].Pages()
+	defer pages.Close()
+	for {
+		page, err := pages.ReadPage() // not released, as values point into its memory
+		if errors.Is(err, io.EOF) {
+			return l
+		}
+		if err != nil {
+			r.err = fmt.Errorf("column %s: %w", path, err)
+			return l
+		}
+		if len(l.rest) == 0 && page.NumNulls() == page.NumValues() && page.NumValues() == r.group.NumRows() {
+			return l // the group has no such action
+		}
+		at, n := len(l.rest), int(page.NumValues())
+		l.rest = slices.Grow(l.rest, n)[:at+n]
+		n, err = page.Values().ReadValues(l.rest[at:])
+		if l.rest = l.rest[:at+n]; err != nil && !errors.Is(err, io.EOF) {
+			r.err = fmt.Errorf("column %s: %w", path, err)
+			return l
+		}
+	}
+}
+
+// next goes on to the next row. It is false after the last one that has any value, and
+// after an error.
+func (r *actionRows) next() bool {
+	more := false
+	for _, l := range r.leaves {
+		n := 0
+		for n < len(l.rest) && (n == 0 || l.rest[n].RepetitionLevel() > 0) {
+			n++
+		}
+		if l.row, l.rest = l.rest[:n], l.rest[n:]; n > 0 {
+			more = true
+		}
+		if n == 1 && l.row[0].IsNull() {
+			l.row = nil
+		}
+	}
+	return more && r.err == nil
+}
+
+func (l *leaf) has() bool { return len(l.row) > 0 }
+
+func (l *leaf) text() string {
+	if !l.has() {
+		return ""
+	}
+	return string(l.row[0].ByteArray())
+}
+
+func (l *leaf) number() int64 {
+	switch {
+	case !l.has():
+		return 0
+	case l.row[0].Kind() == parquet.Int32:
+		return int64(l.row[0].Int32())
+	}
+	return l.row[0].Int64()
+}
+
+// entries are the entries of a map in one row.
+type entries struct{ keys, values *leaf }
+
+func (r *actionRows) entries(path string) entries {
+	return entries{r.leaf(path + ".key_value.key"), r.leaf(path + ".key_value.value")}
+}
+
+// of is the value of a key; empty if there is none.
+func (e entries) of(key string) string {
+	for i, k := range e.keys.row {
+		if string(k.ByteArray()) == key && i < len(e.values.row) {
+			return string(e.values.row[i].ByteArray())
+		}
+	}
+	return ""
+}
+
+func (e entries) all() map[string]string {
+	out := map[string]string{}
+	for _, k := range e.keys.row {
+		out[string(k.ByteArray())] = e.of(string(k.ByteArray()))
+	}
+	return out
 }
