@@ -106,11 +106,11 @@ type ScheduleConfig struct {
 // LimitsConfig bounds what a job may cost and how much may go wrong before it is
 // partly_failed.
 type LimitsConfig struct {
-	ModelTimeout Duration `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
-	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
-	Failed       *Percent `json:"failed,omitempty"`        // of keys with outcome failed, timed_out or quarantined; default 0%
-	NoModel      *Percent `json:"no_model,omitempty"`      // of keys without a model; default 0%
-	NoData       *Percent `json:"no_data,omitempty"`       // of keys without rows; absent means any share as long as something is scored; 100% also allows that nothing is scored
+	ModelTimeout Duration   `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
+	Tries        int        `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
+	Failed       *Allowance `json:"failed,omitempty"`        // keys with outcome failed, timed_out or quarantined, as a count or a share; default 0%
+	NoModel      *Allowance `json:"no_model,omitempty"`      // keys without a model, as a count or a share; default 0%
+	NoData       *Allowance `json:"no_data,omitempty"`       // keys without rows, as a count or a share; absent means any number as long as something is scored; 100% also allows that nothing is scored
 }
 
 // MissingRule says what happens to rows that lack a feature.

@@ -39,3 +39,62 @@ func (p *Percent) UnmarshalJSON(b []byte) error {
 	}
 	return p.UnmarshalText([]byte(s))
 }
+
+// Allowance is how many of all may end in a way that isn't wished: a count, written
+// "5", or a share, written "5%". The zero value allows none.
+type Allowance struct {
+	Count int64    // used if Share is nil
+	Share *Percent // of all
+}
+
+// AllowShare allows a share of all.
+func AllowShare(p Percent) *Allowance { return &Allowance{Share: &p} }
+
+// AllowCount allows that many, whatever all are.
+func AllowCount(n int64) *Allowance { return &Allowance{Count: n} }
+
+// String formats a count as a number and a share with its sign.
+func (a Allowance) String() string {
+	if a.Share != nil {
+		return a.Share.String()
+	}
+	return strconv.FormatInt(a.Count, 10)
+}
+
+// Allows reports whether part of whole is allowed.
+func (a Allowance) Allows(part, whole int64) bool {
+	if a.Share != nil {
+		return a.Share.Allows(part, whole)
+	}
+	return part <= a.Count
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (a Allowance) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads a whole number, or a number from 0 to 100 followed by "%".
+func (a *Allowance) UnmarshalText(b []byte) error {
+	if strings.HasSuffix(string(b), "%") {
+		var p Percent
+		if err := p.UnmarshalText(b); err != nil {
+			return err
+		}
+		*a = *AllowShare(p)
+		return nil
+	}
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil || n < 0 {
+		return Errorf(Invalid, "read limit", string(b), "the value is neither a count nor a percentage").WithHint("write for example 5 or 5%%")
+	}
+	*a = *AllowCount(n)
+	return nil
+}
+
+// UnmarshalJSON reads a JSON number or string.
+func (a *Allowance) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		s = string(b)
+	}
+	return a.UnmarshalText([]byte(s))
+}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -244,8 +243,7 @@ func shortList(names []string) string {
 // failLimit is how many sensors may end in some ways before the command fails.
 type failLimit struct {
 	outcomes []fleetscore.Outcome
-	count    int64 // where share is nil
-	share    *fleetscore.Percent
+	allowed  fleetscore.Allowance
 }
 
 // parseFailOn reads failed=0,no_model=5%. "failed" counts what the limit "failed" of a
@@ -261,15 +259,8 @@ func parseFailOn(list []string) ([]failLimit, error) {
 		case name == string(fleetscore.Failed):
 			l.outcomes = append(l.outcomes, fleetscore.TimedOut, fleetscore.Quarantined)
 		}
-		if strings.HasSuffix(value, "%") {
-			l.share = new(fleetscore.Percent)
-			if l.share.UnmarshalText([]byte(value)) != nil {
-				return nil, usagef("--fail-on %s: %q is no share such as 5%%", text, value)
-			}
-		} else if n, err := strconv.ParseInt(value, 10, 64); err != nil || n < 0 {
+		if l.allowed.UnmarshalText([]byte(value)) != nil {
 			return nil, usagef("--fail-on %s: %q is neither a number nor a share such as 5%%", text, value)
-		} else {
-			l.count = n
 		}
 		out = append(out, l)
 	}
@@ -283,7 +274,7 @@ func verdict(c fleetscore.Counts, limits []failLimit) error {
 		for _, o := range l.outcomes {
 			n += c[o]
 		}
-		if l.share == nil && n <= l.count || l.share != nil && l.share.Allows(n, c.Total()) {
+		if l.allowed.Allows(n, c.Total()) {
 			continue
 		}
 		if c[fleetscore.Scored] == 0 {

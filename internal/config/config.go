@@ -152,8 +152,8 @@ func fill(c *fleetscore.Config) {
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
 		def(&p.History, fleetscore.Duration(30*24*time.Hour))
-		defPercent(&p.Limits.Failed, 0)
-		defPercent(&p.Limits.NoModel, 0)
+		defAllowance(&p.Limits.Failed)
+		defAllowance(&p.Limits.NoModel)
 		c.Pipelines[name] = p
 	}
 }
@@ -165,9 +165,9 @@ func def[T comparable](v *T, d T) {
 	}
 }
 
-func defPercent(p **fleetscore.Percent, d fleetscore.Percent) {
-	if *p == nil {
-		*p = &d
+func defAllowance(a **fleetscore.Allowance) {
+	if *a == nil {
+		*a = fleetscore.AllowShare(0)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestParseDesignExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	zero, all := fleetscore.Percent(0), fleetscore.Percent(100)
+	zero, all := fleetscore.AllowShare(0), fleetscore.AllowShare(100)
 	minutes := func(n int) fleetscore.Duration { return fleetscore.Duration(time.Duration(n) * time.Minute) }
 	want := fleetscore.Config{
 		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Partitions: 1, Retention: minutes(7 * 24 * 60),
@@ -53,7 +53,7 @@ func TestParseDesignExample(t *testing.T) {
 		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
 			FeaturesBy: "name",
 			Schedule:   fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10)}, Pool: "cpu",
-			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: &zero, NoModel: &zero, NoData: &all},
+			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: zero, NoModel: zero, NoData: all},
 			History: minutes(30 * 24 * 60)}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -72,7 +72,7 @@ func TestProblems(t *testing.T) {
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
-		{"share without sign", "failed: 0%", "failed: 0", []string{":18:", "write for example 5%"}},
+		{"limit that is neither count nor share", "failed: 0%", "failed: some", []string{":18:", "write for example 5 or 5%"}},
 		{"query", "TumblingWindow(second, 5)", "Tumbling(second, 5)", []string{":3: queries.readings:"}},
 		{"cron", "0 * * * *", "0 0 30 2 *", []string{":16: pipelines.anomalies.schedule:"}},
 		{"template", "model_{Device}_{Tag}", "model_{Device}", []string{":8: fleets.sensors.model:", "Tag"}},

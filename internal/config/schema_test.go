@@ -86,8 +86,8 @@ func schemaOf(t *testing.T) []byte {
 		switch of {
 		case reflect.TypeFor[fleetscore.Duration]():
 			return &jsonschema.Schema{Type: "string", Pattern: `^(-?0|-?([0-9.]+(ns|us|µs|ms|s|m|h))+|[0-9]+d)$`}
-		case reflect.TypeFor[fleetscore.Percent]():
-			return &jsonschema.Schema{Type: "string", Pattern: `^[0-9.]+%$`}
+		case reflect.TypeFor[fleetscore.Allowance]():
+			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: `^([0-9]+|[0-9.]+%)$`}}}
 		case reflect.TypeFor[fleetscore.MissingRule]():
 			return words(fleetscore.MissingFail, fleetscore.MissingSkip, fleetscore.MissingToModel)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():
@@ -201,7 +201,7 @@ func TestSchemaRefuses(t *testing.T) {
 		strings.Replace(good, "missing: skip", "missing: sometimes", 1),
 		strings.Replace(good, "missing: skip", "mising: skip", 1),
 		strings.Replace(good, "history: 7d", "history: 7", 1),
-		strings.Replace(good, "failed: 5%", "failed: 5", 1),
+		strings.Replace(good, "failed: 5%", "failed: 5.5", 1),
 		strings.Replace(good, "features: [Value], ", "", 1),
 		"hub: {key: Device}\n",
 		"hub: {partitions: many}\n",

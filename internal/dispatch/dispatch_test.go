@@ -115,7 +115,7 @@ func TestCheck(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
-	ten, all := fleetscore.Percent(10), fleetscore.Percent(100)
+	ten, all, two := fleetscore.AllowShare(10), fleetscore.AllowShare(100), fleetscore.AllowCount(2)
 	for _, tt := range []struct {
 		limits fleetscore.LimitsConfig
 		counts fleetscore.Counts
@@ -125,10 +125,12 @@ func TestJudge(t *testing.T) {
 	}{
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "timed_out": 1}, Aside{}, fleetscore.JobPartlyFailed, "1 of 10 sensors failed"},
-		{fleetscore.LimitsConfig{Failed: &ten}, fleetscore.Counts{"scored": 9, "failed": 1}, Aside{}, fleetscore.JobSucceeded, ""},
-		{fleetscore.LimitsConfig{Failed: &ten}, fleetscore.Counts{"scored": 8, "failed": 2}, Aside{}, fleetscore.JobPartlyFailed, "2 of 10"},
+		{fleetscore.LimitsConfig{Failed: ten}, fleetscore.Counts{"scored": 9, "failed": 1}, Aside{}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{Failed: ten}, fleetscore.Counts{"scored": 8, "failed": 2}, Aside{}, fleetscore.JobPartlyFailed, "2 of 10"},
+		{fleetscore.LimitsConfig{Failed: two}, fleetscore.Counts{"scored": 1, "failed": 1, "timed_out": 1}, Aside{}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{Failed: two}, fleetscore.Counts{"scored": 997, "failed": 3}, Aside{}, fleetscore.JobPartlyFailed, "3 of 1000 sensors failed, the limit is 2"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9, "no_model": 1}, Aside{}, fleetscore.JobPartlyFailed, "no model"},
-		{fleetscore.LimitsConfig{NoData: &ten}, fleetscore.Counts{"scored": 8, "no_data": 2}, Aside{}, fleetscore.JobPartlyFailed, "no data"},
+		{fleetscore.LimitsConfig{NoData: ten}, fleetscore.Counts{"scored": 8, "no_data": 2}, Aside{}, fleetscore.JobPartlyFailed, "no data"},
 		// Nothing was scored.
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "none of 5 sensors has readings"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Repeats: 3}, fleetscore.JobFailed, "none of 5 sensors has readings"},
@@ -136,11 +138,11 @@ func TestJudge(t *testing.T) {
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Ahead: 7}, fleetscore.JobFailed, "7 have times ahead of their arrival"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{}, Aside{}, fleetscore.JobFailed, "the fleet has no sensors"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"failed": 5}, Aside{}, fleetscore.JobFailed, "nothing was scored; 5 of 5 sensors failed"},
-		{fleetscore.LimitsConfig{NoData: &all}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
-		{fleetscore.LimitsConfig{NoData: &all}, fleetscore.Counts{}, Aside{}, fleetscore.JobSucceeded, ""},
-		{fleetscore.LimitsConfig{NoData: &all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobFailed, "have no model"},
-		{fleetscore.LimitsConfig{NoData: &all, NoModel: &all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobSucceeded, ""},
-		{fleetscore.LimitsConfig{NoData: &ten}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "the limit is 10%"},
+		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{}, Aside{}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobFailed, "have no model"},
+		{fleetscore.LimitsConfig{NoData: all, NoModel: all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{NoData: ten}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "the limit is 10%"},
 		// Readings that were set aside.
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 50, Repeats: 1}, fleetscore.JobSucceeded, "of the interval's readings 50 came too late for their window"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 3, Ahead: 4, Repeats: 5}, fleetscore.JobSucceeded, ""},

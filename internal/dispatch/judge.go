@@ -29,22 +29,22 @@ func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Asi
 	var over []string
 	total := c.Total()
 	written := total > 0 || l.NoData != nil // every outcome that occurs has a configured limit
-	check := func(limit *fleetscore.Percent, def fleetscore.Percent, what string, outcomes ...fleetscore.Outcome) {
+	check := func(limit, def *fleetscore.Allowance, what string, outcomes ...fleetscore.Outcome) {
 		var n int64
 		for _, o := range outcomes {
 			n += c[o]
 		}
 		if limit == nil {
 			written = written && n == 0
-			limit = &def
+			limit = def
 		}
 		if !limit.Allows(n, total) {
 			over = append(over, fmt.Sprintf("%d of %d sensors %s, the limit is %v", n, total, what, *limit))
 		}
 	}
-	check(l.Failed, 0, "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
-	check(l.NoModel, 0, "have no model", fleetscore.NoModel)
-	check(l.NoData, 100, "have no data", fleetscore.NoData)
+	check(l.Failed, fleetscore.AllowShare(0), "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
+	check(l.NoModel, fleetscore.AllowShare(0), "have no model", fleetscore.NoModel)
+	check(l.NoData, fleetscore.AllowShare(100), "have no data", fleetscore.NoData)
 	state := fleetscore.JobSucceeded
 	if len(over) > 0 {
 		state = fleetscore.JobPartlyFailed

@@ -114,8 +114,7 @@ func TestPlannedJobMovesToAnotherPool(t *testing.T) {
 // why; with the limit written out it succeeds.
 func TestNothingScoredIsNotGreen(t *testing.T) {
 	t.Parallel()
-	all := fleetscore.Percent(100)
-	for want, limit := range map[fleetscore.JobState]*fleetscore.Percent{fleetscore.JobFailed: nil, fleetscore.JobSucceeded: &all} {
+	for want, limit := range map[fleetscore.JobState]*fleetscore.Allowance{fleetscore.JobFailed: nil, fleetscore.JobSucceeded: fleetscore.AllowShare(100)} {
 		w := newWorld(t, fleetscore.PipelineConfig{Limits: fleetscore.LimitsConfig{NoData: limit}})
 		w.rows(day.Add(9 * time.Hour))
 		iv := fleetscore.Interval{From: day.Add(6 * time.Hour), To: day.Add(7 * time.Hour)}

@@ -145,14 +145,14 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 
 // config is the configuration with some pipelines, with schedules or without.
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
-	all := fleetscore.Percent(100)
+	all := fleetscore.AllowShare(100)
 	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS"},
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
 	for i, name := range pipelines {
 		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName,
-			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: &all, NoModel: &all, NoData: &all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
+			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: all, NoModel: all, NoData: all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
 		if schedules {
 			p.Schedule.Cron = []string{"* * * * *", "*/2 * * * *"}[i]
 		}
