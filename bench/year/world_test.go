@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,12 +21,15 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/portal"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
@@ -64,7 +68,10 @@ type world struct {
 	bucket store.Bucket
 	ledger *ledger.SQLite
 	tables *catalog.Catalog
+	fleets *syncer.Syncer
 	sched  *scheduler.Scheduler
+	broker *broker.Broker
+	logs   *logs.Logs
 	portal http.Handler
 	stop   func()
 
@@ -100,7 +107,7 @@ func newWorld(t *testing.T, p plan) *world {
 	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.sched.SyncFleet(t.Context(), "f"); err != nil {
+	if _, err := w.fleets.Sync(t.Context(), "f"); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -153,19 +160,27 @@ func (w *world) start() {
 	fatal(err)
 	w.tables = catalog.NewReporting(w.bucket, nil, w.now)
 	w.nodes = catalog.New(w.bucket)
-	w.sched, err = scheduler.New(scheduler.Config{SpoolDir: filepath.Join(w.dir, "spool")}, scheduler.Deps{Ledger: w.ledger, Store: w.bucket, Catalog: w.tables, Now: w.now})
+	w.fleets, err = syncer.New(syncer.Config{}, syncer.Deps{Ledger: w.ledger, Store: w.bucket, Now: w.now})
+	fatal(err)
+	w.sched, err = scheduler.New(scheduler.Deps{Ledger: w.ledger, Store: w.bucket, Catalog: w.tables, Now: w.now})
+	fatal(err)
+	w.broker, err = broker.New(broker.Config{}, broker.Deps{Ledger: w.ledger, Now: w.now})
+	fatal(err)
+	w.logs, err = logs.New(logs.Config{SpoolDir: filepath.Join(w.dir, "spool")}, logs.Deps{Ledger: w.ledger, Store: w.bucket, Now: w.now})
 	fatal(err)
 	control, err := access.Open(w.t.Context(), access.Config{Open: true}, access.Deps{})
 	fatal(err)
-	w.portal, err = portal.New(portal.Deps{Access: control, Ledger: w.ledger, Logs: w.sched, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
+	w.portal, err = portal.New(portal.Deps{Access: control, Ledger: w.ledger, Logs: w.logs, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
 		Queries: func() []aggregator.Status { return []aggregator.Status{{Query: "q", Dataset: dataset}} }, Gateway: func() gateway.Stats { return gateway.Stats{} }})
 	fatal(err)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.sched.Run(ctx) }()
+	var services sync.WaitGroup
+	for _, run := range []func(context.Context) error{w.fleets.Run, w.sched.Run, w.broker.Run, w.logs.Run} {
+		services.Go(func() { _ = run(ctx) }) // it ends with ctx
+	}
 	w.stop = func() {
 		cancel()
-		<-done
+		services.Wait()
 		if err := w.ledger.Close(); err != nil {
 			w.t.Error(err)
 		}
@@ -218,14 +233,14 @@ func (w *world) carryOut() {
 	}
 	changes, stop := w.ledger.Watch(ledger.JobTopic(j.ID))
 	defer stop()
-	if _, err := w.sched.Register(ctx, dispatch.Hello{Node: node, Pool: "cpu", Slots: 64}); err != nil {
+	if _, err := w.broker.Register(ctx, dispatch.Hello{Node: node, Pool: "cpu", Slots: 64}); err != nil {
 		w.t.Fatal(err)
 	}
 	var scoring time.Duration
 	var last time.Time
 	for left := -1; left != 0; {
 		asked := time.Now()
-		reply, err := w.sched.Lease(ctx, node, dispatch.LeaseRequest{Free: 64, Wait: fleetscore.Duration(20 * time.Second)})
+		reply, err := w.broker.Lease(ctx, node, dispatch.LeaseRequest{Free: 64, Wait: fleetscore.Duration(20 * time.Second)})
 		if err != nil || len(reply.Leases) == 0 {
 			w.t.Fatal(reply, err)
 		}
@@ -241,7 +256,7 @@ func (w *world) carryOut() {
 			r := w.score(l)
 			scoring += time.Since(at)
 			last = time.Now()
-			if err := w.sched.Complete(ctx, l.ID, r); err != nil {
+			if err := w.broker.Complete(ctx, l.ID, r); err != nil {
 				w.t.Fatal(err)
 			}
 			left--
@@ -293,7 +308,7 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 		}
 	}
 	if l.Index == 0 || w.plan.sensors > 500 {
-		fatal(w.sched.AppendLog(ctx, l.ID, dispatch.LogChunk{Stream: "stderr", Data: []byte("scored\n")}))
+		fatal(w.logs.AppendLog(ctx, l.ID, dispatch.LogChunk{Stream: "stderr", Data: []byte("scored\n")}))
 	}
 	pack, err := fleet.OpenPack(ctx, w.bucket, l.Fleet, l.Generation, l.Shards)
 	fatal(err)

@@ -21,8 +21,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -36,26 +36,35 @@ type Config struct {
 	TempDir        string // folder for uploads of rows that wait to be processed; empty means the system's
 }
 
-// Scheduler has the functions of the scheduler that the API needs: jobs for people,
-// and the protocol of nodes.
+// Scheduler has the functions of the scheduler that the API needs.
 type Scheduler interface {
-	Jobs
-	dispatch.Protocol
-	// Access refuses blobs that the task of a lease doesn't need.
-	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
+	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
+	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	// Maintain keeps the tables, the logs and the ledger small. If a dataset is
 	// named, only this dataset is maintained.
 	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)
 }
 
-// Jobs submits and cancels jobs, reads their logs and syncs the fleets they score.
-type Jobs interface {
-	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
-	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
-	Logs(ctx context.Context, id fleetscore.JobID) ([]scheduler.LogRef, error)
-	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
-	SyncFleet(ctx context.Context, name string) (*fleet.Change, error)
-	FleetSync(name string) (time.Time, error)
+// Broker answers nodes.
+type Broker interface {
+	dispatch.Work
+	// Access refuses blobs that the task of a lease doesn't need.
+	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
+}
+
+// Logs keeps and reads what attempts of tasks write.
+type Logs interface {
+	dispatch.Logs
+	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
+	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+}
+
+// Fleets syncs fleets with their folders of models.
+type Fleets interface {
+	Sync(ctx context.Context, name string) (*fleet.Change, error)
+	// Status is when a fleet's models were last looked at, and why they could not be
+	// read then.
+	Status(name string) (time.Time, error)
 }
 
 // Deps is what the API works with.
@@ -63,6 +72,9 @@ type Deps struct {
 	Access    *access.Control // who may do what
 	Ledger    ledger.Ledger
 	Scheduler Scheduler
+	Broker    Broker
+	Logs      Logs
+	Fleets    Fleets
 	Store     store.Bucket
 	Catalog   *catalog.Catalog           // of the store; nil means that the API opens its own
 	Gateway   http.Handler               // answers POST /hubs/{hub}/messages

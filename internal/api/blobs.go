@@ -61,7 +61,7 @@ func (s *server) taskBlob(ctx context.Context, lease fleetscore.LeaseID, name st
 	if err := s.holds(ctx, lease); err != nil {
 		return err
 	}
-	return s.deps.Scheduler.Access(ctx, lease, name, write)
+	return s.deps.Broker.Access(ctx, lease, name, write)
 }
 
 type listTaskBlobsInput struct {

@@ -86,7 +86,7 @@ func (s *server) fleetOf(c fleetscore.FleetConfig, name string, g *fleet.Generat
 		f.KeyNames, f.Generation, f.Members, f.Created, f.Ignored = g.KeyNames, g.ID, g.Members, known(g.Created), g.Ignored
 		f.Native, f.Since = g.Health.Native, &g.Since
 	}
-	synced, err := s.deps.Scheduler.FleetSync(name)
+	synced, err := s.deps.Fleets.Status(name)
 	if f.Synced = known(synced); err != nil {
 		f.Problem = err.Error()
 	}
@@ -169,7 +169,7 @@ func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.deps.Scheduler.SyncFleet(ctx, in.Name)
+	found, err := s.deps.Fleets.Sync(ctx, in.Name)
 	if err != nil {
 		return nil, err
 	}

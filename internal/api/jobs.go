@@ -229,7 +229,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 }
 
 func (s *server) listLogs(ctx context.Context, in *JobPath) (*body[List[Log]], error) {
-	refs, err := s.deps.Scheduler.Logs(ctx, in.ID)
+	refs, err := s.deps.Logs.List(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ type readLogInput struct {
 }
 
 func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamResponse, error) {
-	r, err := s.deps.Scheduler.OpenLog(ctx, in.ID, in.Index, in.Attempt, in.Stream)
+	r, err := s.deps.Logs.Open(ctx, in.ID, in.Index, in.Attempt, in.Stream)
 	if err != nil {
 		return nil, err
 	}

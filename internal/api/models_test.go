@@ -12,8 +12,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/ledger"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -47,7 +47,7 @@ func TestUploadTakesNoMemory(t *testing.T) {
 	if _, err := l.PutConfig(t.Context(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
-	sched, err := scheduler.New(scheduler.Config{SpoolDir: t.TempDir()}, scheduler.Deps{Ledger: l, Store: b})
+	fleets, err := syncer.New(syncer.Config{TempDir: t.TempDir()}, syncer.Deps{Ledger: l, Store: b})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestUploadTakesNoMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{MaxUploadBytes: limit}, Deps{Access: control, Ledger: l, Store: b, Scheduler: sched, Gateway: http.NotFoundHandler(),
+	h, err := New(Config{MaxUploadBytes: limit}, Deps{Access: control, Ledger: l, Store: b, Fleets: fleets, Gateway: http.NotFoundHandler(),
 		Queries: func() []aggregator.Status { return nil }})
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ func (s *server) registerNodeProtocol(api huma.API) {
 			MaxBodyBytes: maxNodeBodyBytes, BodyReadTimeout: 30 * time.Second,
 			SkipValidateBody: true} // a nil slice of a node written in Go is null
 	}
-	nodes := s.deps.Scheduler
+	nodes := s.deps.Broker
 	add(api, op("register node", "/nodes", "A node reports for work"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
 		if err := ownsNode(ctx, in.Body.Node); err != nil {
 			return nil, err
@@ -54,7 +54,7 @@ func (s *server) registerNodeProtocol(api huma.API) {
 		if err := s.holds(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		return nil, nodes.AppendLog(ctx, in.ID, in.Body)
+		return nil, s.deps.Logs.AppendLog(ctx, in.ID, in.Body)
 	})
 	add(api, op("complete", "/leases/{id}/complete", "The result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
 		if err := s.holds(ctx, in.ID); err != nil {

@@ -52,6 +52,8 @@ var levels = map[string]int{
 	"internal/gateway":    5,
 	"internal/aggregator": 5,
 	"internal/scheduler":  5,
+	"internal/broker":     5,
+	"internal/logs":       5,
 	"internal/pool":       5,
 	"internal/node":       5,
 	"internal/verify":     5,

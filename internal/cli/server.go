@@ -32,7 +32,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/portal"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -305,8 +304,7 @@ func (s *server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 // once it answers.
 func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.close()
-	sched, err := scheduler.New(scheduler.Config{StoreURL: s.storeURL, SpoolDir: filepath.Join(s.cfg.dir, "spool"), ModelRoots: s.roots},
-		scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
+	work, err := s.newWork()
 	if err != nil {
 		return err
 	}
@@ -318,7 +316,7 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	if err != nil {
 		return err
 	}
-	handler, err := s.handler(sched, s.streams)
+	handler, err := s.handler(work)
 	if err != nil {
 		return err
 	}
@@ -326,55 +324,24 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // last, because nodes sign off over HTTP
 		{Name: "clock", Run: s.clock.Run},
 		{Name: "streams", Run: s.streams.run},
-		{Name: "scheduler", Run: sched.Run},
+		{Name: "fleets", Run: work.fleets.Run},
+		{Name: "scheduler", Run: work.scheduler.Run},
+		{Name: "broker", Run: work.broker.Run},
+		{Name: "logs", Run: work.logs.Run},
 		{Name: "pool", Run: pools.Run},
-		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, sched) }},
+		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, work.scheduler) }},
 		{Name: "access", Run: s.control.Run},
 	}, extra...)
 	return lifecycle.Run(ctx, s.log, services...)
 }
 
-const maintainEvery = 10 * time.Minute
-
-// maintain keeps the tables, the logs and the ledger small, in regular rounds.
-func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error {
-	ticker := time.NewTicker(maintainEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		if !s.clock.Trusted() {
-			continue // files are deleted by their age; health says why the clock isn't trusted
-		}
-		done, err := sched.Maintain(ctx, "")
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		problem := ""
-		if err != nil {
-			problem = err.Error()
-			s.log.Error("tables, logs or the ledger can't be maintained", "error", err)
-		}
-		s.health.Report("maintenance", problem)
-		for _, m := range done {
-			if m.Problem != "" {
-				s.log.Error("table can't be maintained", "table", m.Table, "error", m.Problem)
-			} else if m.Replaced+m.Expired+m.Deleted > 0 {
-				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "expired", m.Expired, "deleted", m.Deleted)
-			}
-		}
-	}
-}
-
-func (s *server) handler(sched *scheduler.Scheduler, st *streams) (http.Handler, error) {
-	a, err := api.New(api.Config{Version: Version, TempDir: filepath.Join(s.cfg.dir, "spool")}, api.Deps{Access: s.control, Ledger: s.ledger, Scheduler: sched, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+func (s *server) handler(w work) (http.Handler, error) {
+	st := s.streams
+	a, err := api.New(api.Config{Version: Version, TempDir: filepath.Join(s.cfg.dir, "spool")}, api.Deps{Access: s.control, Ledger: s.ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: w.fleets, Store: s.store, Catalog: s.catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.ledger, Logs: sched, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
+	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.ledger, Logs: w.logs, Store: s.store, Catalog: s.catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -6,15 +6,26 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Protocol is what nodes ask of a server: a method per message. The scheduler answers
-// the messages, the client carries them over HTTP.
+// Protocol is what nodes ask of a server: a method per message. On the server, the
+// broker answers the messages about work and the logs keep the pieces of logs; the
+// client carries all of them over HTTP.
 type Protocol interface {
+	Work
+	Logs
+}
+
+// Work are a node's messages about itself and its tasks.
+type Work interface {
 	Register(ctx context.Context, h Hello) (fleetscore.Node, error)
 	Lease(ctx context.Context, node fleetscore.NodeID, r LeaseRequest) (LeaseReply, error)
 	Heartbeat(ctx context.Context, node fleetscore.NodeID, r HeartbeatRequest) (HeartbeatReply, error)
 	Goodbye(ctx context.Context, node fleetscore.NodeID) error
-	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c LogChunk) error
 	Complete(ctx context.Context, lease fleetscore.LeaseID, r Result) error
+}
+
+// Logs takes the pieces of attempts' logs.
+type Logs interface {
+	AppendLog(ctx context.Context, lease fleetscore.LeaseID, c LogChunk) error
 }
 
 // Hello is what a node says when it registers.

@@ -17,6 +17,8 @@ const (
 	AnyQueue    Topic = "queue/" // every pool's queue
 	AnyJobs     Topic = "jobs/"  // every pipeline's jobs
 	AnyNodes    Topic = "nodes/" // every pool's nodes
+	// AttemptsTopic: attempts of tasks ended, so that their logs won't grow any more.
+	AttemptsTopic Topic = "attempts"
 )
 
 // DatasetTopic is put by whoever committed rows to a dataset.

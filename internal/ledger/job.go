@@ -339,6 +339,7 @@ func (l *SQLite) CancelJob(ctx context.Context, id fleetscore.JobID, reason stri
 			if err := t.idle(a.Node, now); err != nil {
 				return err
 			}
+			t.event(AttemptsTopic)
 		}
 		have := j
 		j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, len(tasks)

@@ -260,6 +260,7 @@ func (t *tx) end(a fleetscore.Attempt, now time.Time, decide func(Leased) (Attem
 	if err := t.idle(a.Node, now); err != nil {
 		return Leased{}, err
 	}
+	t.event(AttemptsTopic)
 	if task.State == fleetscore.TaskQueued {
 		t.event(QueueTopic(j.Config.Pool))
 	}

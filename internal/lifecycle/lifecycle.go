@@ -2,6 +2,9 @@
 // one service or the context ends, all services are asked to end and waited for.
 // Services that the others need until their own end are asked last.
 //
+// Loops are how services do their work: a loop steps after events and at set times, and
+// repeats a step that failed.
+//
 // The package doesn't know what services do and doesn't restart them: a service that
 // can recover does so itself.
 package lifecycle

@@ -9,7 +9,7 @@ import (
 	"strconv"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/logs"
 )
 
 // Limits of what a job's page shows: items, tasks, bytes of one log and of all logs.
@@ -50,7 +50,7 @@ type outcome struct {
 }
 
 type logText struct {
-	scheduler.LogRef
+	logs.Ref
 	Text string
 	Cut  bool
 }
@@ -78,7 +78,7 @@ func (p *Portal) job(r *http.Request) (any, error) {
 		return nil, err
 	}
 	v.page(r.URL.Query().Get("skip"))
-	refs, err := p.deps.Logs.Logs(ctx, id)
+	refs, err := p.deps.Logs.List(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +129,8 @@ func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Ou
 	return items, err
 }
 
-func (p *Portal) logText(ctx context.Context, id fleetscore.JobID, ref scheduler.LogRef) (string, error) {
-	in, err := p.deps.Logs.OpenLog(ctx, id, ref.Index, ref.Attempt, ref.Stream)
+func (p *Portal) logText(ctx context.Context, id fleetscore.JobID, ref logs.Ref) (string, error) {
+	in, err := p.deps.Logs.Open(ctx, id, ref.Index, ref.Attempt, ref.Stream)
 	if err != nil {
 		return "", err
 	}

@@ -24,15 +24,15 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // Logs reads the logs of jobs.
 type Logs interface {
-	Logs(ctx context.Context, id fleetscore.JobID) ([]scheduler.LogRef, error)
-	OpenLog(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
+	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
 }
 
 // Deps is what the portal shows.

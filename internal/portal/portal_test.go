@@ -24,8 +24,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -35,14 +35,14 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 const hostile = `<script>alert("1")</script>`
 
-// logs is one log with a hostile line.
-type logs struct{}
+// oneLog is one log with a hostile line.
+type oneLog struct{}
 
-func (logs) Logs(context.Context, fleetscore.JobID) ([]scheduler.LogRef, error) {
-	return []scheduler.LogRef{{Task: "j.000", Attempt: 1, Stream: "stderr", State: "succeeded", SizeBytes: int64(len(hostile))}}, nil
+func (oneLog) List(context.Context, fleetscore.JobID) ([]logs.Ref, error) {
+	return []logs.Ref{{Task: "j.000", Attempt: 1, Stream: "stderr", State: "succeeded", SizeBytes: int64(len(hostile))}}, nil
 }
 
-func (logs) OpenLog(context.Context, fleetscore.JobID, int, int, string) (io.ReadCloser, error) {
+func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(hostile)), nil
 }
 
@@ -129,7 +129,7 @@ func world(t *testing.T, sensors int) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Deps{Access: control, Ledger: l, Logs: logs{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
+	h, err := New(Deps{Access: control, Ledger: l, Logs: oneLog{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
 		Health:  health,
 		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
 		Queries: func() []aggregator.Status {

@@ -66,7 +66,7 @@ func TestDamagedTableAtCommit(t *testing.T) {
 		restore := w.spoil(c.pattern)
 		w.stop() // so that nothing is remembered of the table
 		w.start(w.bucket())
-		if err := w.Complete(t.Context(), l.ID, r); err != nil {
+		if err := w.broker.Complete(t.Context(), l.ID, r); err != nil {
 			t.Fatal(err)
 		}
 		file := strings.Replace(c.pattern, "*0", "00000000000000000000", 1)
@@ -95,12 +95,10 @@ func TestDamagedFileFoundByANode(t *testing.T) {
 	l := w.lease("n1")
 	restore := w.spoil("data/readings/date=*/*/*.parquet")
 	damaged := "data/readings/" + l.Files[0].Path
-	if err := w.Complete(t.Context(), l.ID, dispatch.Result{Error: "it can't be read", Kind: "corrupt", Damaged: damaged}); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, dispatch.Result{Error: "it can't be read", Kind: "corrupt", Damaged: damaged}); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.problem("dataset readings"); !strings.Contains(got, damaged) {
-		t.Errorf("health says %q, and doesn't name %s", got, damaged)
-	}
+	w.waitProblem("dataset readings", damaged)
 	restore()
 	if _, err := w.Maintain(t.Context(), "readings"); err != nil {
 		t.Fatal(err)

@@ -320,7 +320,7 @@ func TestClockJumps(t *testing.T) {
 	jump(time.Hour)
 	for range 8 {
 		second(1)
-		time.Sleep(3 * w.look) // the loops look at the clock
+		time.Sleep(3 * w.loops.Look) // the loops look at the clock
 	}
 	jump(-time.Hour)
 	second(60)
@@ -401,10 +401,10 @@ func TestStoreThatHangsHoldsUpItsPipelineAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := w.lease("n1")
-	if _, err := w.Heartbeat(t.Context(), "n1", beat(l)); err != nil {
+	if _, err := w.broker.Heartbeat(t.Context(), "n1", beat(l)); err != nil {
 		t.Error(err)
 	}
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded {
@@ -430,10 +430,10 @@ func TestNodesAreAnsweredWhileTheStoreHangs(t *testing.T) {
 		return nil
 	}})
 	old := w.lease("n1")
-	if err := w.AppendLog(t.Context(), old.ID, chunk("one\n")); err != nil {
+	if err := w.logs.AppendLog(t.Context(), old.ID, chunk("one\n")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Heartbeat(t.Context(), "n1", beat(old)); err != nil {
+	if _, err := w.broker.Heartbeat(t.Context(), "n1", beat(old)); err != nil {
 		t.Fatal(err)
 	}
 	w.set(day.Add(10*time.Hour + time.Minute)) // n1 is silent
@@ -441,14 +441,14 @@ func TestNodesAreAnsweredWhileTheStoreHangs(t *testing.T) {
 	if l.Task != old.Task || l.Attempt != 2 {
 		t.Errorf("leased %+v, want the task of the lost node", l)
 	}
-	if err := w.AppendLog(t.Context(), l.ID, chunk("two\n")); err != nil {
+	if err := w.logs.AppendLog(t.Context(), l.ID, chunk("two\n")); err != nil {
 		t.Fatal(err)
 	}
 	r := w.score(l)
-	if err := w.Complete(t.Context(), l.ID, r); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, r); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Goodbye(t.Context(), "n2"); err != nil {
+	if err := w.broker.Goodbye(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := w.ledger.Job(t.Context(), j.ID); err != nil || got.State != fleetscore.JobCommitting {

@@ -34,7 +34,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 	}
 	decision, wake, err := decideDue(name, p, view, now)
 	if err != nil || len(decision.Occurrences) == 0 && !view.State.Created.IsZero() {
-		return next{wake: wake}, err // nothing to write
+		return next{Wake: wake}, err // nothing to write
 	}
 	decision, err = s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
 		d, w, err := decideDue(name, p, v, now)
@@ -44,7 +44,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 	if err == nil && decision.Job != nil {
 		s.log.Info("job is due", "job", decision.Job.ID, "interval", decision.Job.Interval.String(), "coalesced", len(decision.Occurrences)-1)
 	}
-	return next{wake: wake}, err
+	return next{Wake: wake}, err
 }
 
 // ahead is how far a decided due time may lie after now, as clocks are never the

@@ -17,7 +17,7 @@ import (
 func TestJobNeverLists(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fleetscore.PipelineConfig{})
-	if _, err := w.SyncFleet(t.Context(), "f"); err != nil {
+	if _, err := w.fleets.Sync(t.Context(), "f"); err != nil {
 		t.Fatal(err)
 	}
 	w.stop()
@@ -33,54 +33,18 @@ func TestJobNeverLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := w.lease("n1")
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded || got.Expected != 3 {
 		t.Errorf("job %+v", got)
 	}
-	if _, err := w.SyncFleet(t.Context(), "f"); !fleetscore.Unavailable.Is(err) {
+	if _, err := w.fleets.Sync(t.Context(), "f"); !fleetscore.Unavailable.Is(err) {
 		t.Errorf("the folder can be listed: %v", err)
 	}
-	if _, err := w.FleetSync("f"); err == nil {
+	if _, err := w.fleets.Status("f"); err == nil {
 		t.Error("the fleet doesn't say that its models can't be read")
 	}
-}
-
-// TestFleetsSyncApart: a fleet whose folder doesn't answer holds up no other.
-func TestFleetsSyncApart(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fleetscore.PipelineConfig{})
-	hang, asked := make(chan struct{}), make(chan struct{}, 100)
-	w.stop()
-	w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(op string, name fleetscore.BlobName) error {
-		if op == "list" && strings.HasPrefix(string(name), "models/slow") {
-			asked <- struct{}{}
-			<-hang
-		}
-		return nil
-	}})
-	defer close(hang)
-	cfg, _, _, err := w.ledger.Config(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Fleets["a"] = fleetscore.FleetConfig{Path: "models/slow", Model: "model_{Device}"}
-	cfg.Fleets["z"] = fleetscore.FleetConfig{Path: "models/m", Model: "model_{Device}"}
-	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.After(20 * time.Second); ; {
-		if g, err := fleet.Current(t.Context(), w.bucket(), "z"); err == nil && g.Members == 3 {
-			break
-		}
-		select {
-		case <-end:
-			t.Fatal("fleet z has no generation")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	<-asked
 }
 
 // TestJobKeepsItsGeneration: what a job was planned with stays, however often the
@@ -103,7 +67,7 @@ func TestJobKeepsItsGeneration(t *testing.T) {
 			if err := store.WriteAll(ctx, w.bucket(), "models/m/model_0", fmt.Append(nil, "other ", from+i), store.PutOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			c, err := w.SyncFleet(ctx, "f")
+			c, err := w.fleets.Sync(ctx, "f")
 			if err != nil || c.Generation.ID == before { // the loop may have found the change first
 				t.Fatalf("%+v, %v", c, err)
 			}

@@ -30,7 +30,7 @@ func TestWaitingJobFollows(t *testing.T) {
 	if l.Dataset != "readings" {
 		t.Errorf("the task reads %s", l.Dataset)
 	}
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded || got.Config.Limits.Tries != 7 {
@@ -123,7 +123,7 @@ func TestNothingScoredIsNotGreen(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := w.lease("n1")
-		if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+		if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 			t.Fatal(err)
 		}
 		got := w.wait(j.ID, ended)

@@ -24,7 +24,7 @@ func (s *Scheduler) pipelines(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	running := map[string]*runningPipeline{}
-	return s.run(ctx, loop{kind: "pipelines", part: "pipelines", watch: []ledger.Topic{ledger.ConfigTopic}, step: func(context.Context) (next, error) {
+	return s.loops.Run(ctx, loop{Kind: "pipelines", Part: "pipelines", Watch: []ledger.Topic{ledger.ConfigTopic}, Step: func(context.Context) (next, error) {
 		want, err := s.wanted(ctx)
 		if err != nil {
 			return next{}, err
@@ -41,7 +41,7 @@ func (s *Scheduler) pipelines(ctx context.Context) error {
 				p.stop()
 			}
 			if !want[name] || p.stopped {
-				n.wake = s.now().Add(lookAgain) // whether it has ended, and is wanted again
+				n.Wake = s.now().Add(lookAgain) // whether it has ended, and is wanted again
 			}
 		}
 		for name := range want {
@@ -114,14 +114,14 @@ func (s *Scheduler) pipeline(ctx context.Context, name string) error {
 	jobs := ledger.JobsTopic(name)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range []loop{
-		{kind: "schedules", part: SchedulePart(name), watch: []ledger.Topic{ledger.ConfigTopic, jobs},
-			step: func(ctx context.Context) (next, error) { return s.due(ctx, name) }},
-		{kind: "plans", part: "pipeline " + name, watch: []ledger.Topic{ledger.ConfigTopic, jobs},
-			step: func(ctx context.Context) (next, error) { return s.planAll(ctx, name) }},
-		{kind: "commits", part: "results of pipeline " + name, watch: []ledger.Topic{jobs},
-			step: func(ctx context.Context) (next, error) { return s.commitAll(ctx, name) }},
+		{Kind: "schedules", Part: SchedulePart(name), Watch: []ledger.Topic{ledger.ConfigTopic, jobs},
+			Step: func(ctx context.Context) (next, error) { return s.due(ctx, name) }},
+		{Kind: "plans", Part: "pipeline " + name, Watch: []ledger.Topic{ledger.ConfigTopic, jobs},
+			Step: func(ctx context.Context) (next, error) { return s.planAll(ctx, name) }},
+		{Kind: "commits", Part: "results of pipeline " + name, Watch: []ledger.Topic{jobs},
+			Step: func(ctx context.Context) (next, error) { return s.commitAll(ctx, name) }},
 	} {
-		group.Go(func() error { return s.run(ctx, l) })
+		group.Go(func() error { return s.loops.Run(ctx, l) })
 	}
 	return group.Wait()
 }

@@ -27,12 +27,12 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 	if err != nil {
 		return next{}, err
 	}
-	n := next{topics: []ledger.Topic{ledger.ConfigTopic, ledger.JobsTopic(name)}}
+	n := next{Topics: []ledger.Topic{ledger.ConfigTopic, ledger.JobsTopic(name)}}
 	left := 0
 	if len(jobs) > 0 {
 		p := cfg.Pipelines[name]
-		n.topics = append(n.topics, ledger.DatasetTopic(p.Dataset), ledger.FleetTopic(p.Fleet))
-		n.wake = s.now().Add(unannounced)
+		n.Topics = append(n.Topics, ledger.DatasetTopic(p.Dataset), ledger.FleetTopic(p.Fleet))
+		n.Wake = s.now().Add(unannounced)
 	}
 	in := s.inputs(cfg, cfg.Pipelines[name])
 	reasons := map[fleetscore.JobID]string{}
@@ -54,8 +54,8 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 		limit := "it waits without limit, as the pipeline has no schedule.deadline"
 		if at, ok := deadline(j); ok && now.Before(at) {
 			limit = "at " + at.UTC().Format(time.RFC3339) + " it runs with what there is"
-			if at.Before(n.wake) {
-				n.wake = at
+			if at.Before(n.Wake) {
+				n.Wake = at
 			}
 		} else if ok {
 			limit = "it can't run without"
@@ -139,7 +139,11 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	}
 	gen, err := inputs.generation(ctx)
 	if fleetscore.NotFound.Is(err) {
-		return "waits for the models of fleet " + j.Config.Fleet + s.whyNoFleet(j.Config.Fleet), nil
+		why := ", which were not read yet"
+		if err := s.whyNoFleet(j.Config.Fleet); err != nil {
+			why = ": " + err.Error()
+		}
+		return "waits for the models of fleet " + j.Config.Fleet + why, nil
 	}
 	if err != nil {
 		return "", err

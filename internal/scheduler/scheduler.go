@@ -1,11 +1,13 @@
 // Package scheduler carries jobs from their due time to their commit: it makes
-// them when a schedule says so, waits for their data, plans them into tasks,
-// gives tasks to nodes, takes leases back, keeps the nodes' logs, and makes
-// results visible.
+// them when a schedule says so, waits for their data, plans them into tasks, and
+// makes results visible when all tasks have ended. It also keeps tables, logs and the
+// ledger small.
 //
 // What to do is decided by packages schedule and dispatch; what is true lies in
-// the ledger, so that a scheduler can be killed at any moment and started again.
-// It scores nothing and starts no nodes.
+// the ledger, so that a scheduler can be killed at any moment and started again. The
+// ledger is also how it meets the other services: it learns there that tasks have
+// ended. It talks to no nodes (broker), keeps no logs of attempts (logs), reads no
+// models (fleet/syncer), scores nothing and starts no nodes.
 //
 // Run owns all goroutines; all other methods are safe for concurrent use.
 package scheduler
@@ -13,55 +15,30 @@ package scheduler
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
-	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
-
-// Config says how the scheduler works.
-type Config struct {
-	StoreURL  string        // the store's folder, which nodes open; empty lets them ask the server
-	SpoolDir  string        // folder for the logs of attempts that run
-	LeaseTTL  time.Duration // a lease that isn't renewed within it is taken back; 0 means 30 s
-	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
-	// ModelRoots are the folders of this machine that fleets may read models from,
-	// and what lies in them; none means that models are read from the store alone.
-	ModelRoots store.Roots
-	// MaxModelBytes is the largest model that fleets read; 0 means 256 MiB.
-	MaxModelBytes int64
-	SyncEvery     time.Duration // how often folders of models are looked at; 0 means as each fleet says
-}
-
-// Defaults fills the fields that are zero.
-func (c Config) Defaults() Config {
-	if c.LeaseTTL == 0 {
-		c.LeaseTTL = 30 * time.Second
-	}
-	if c.LostAfter == 0 {
-		c.LostAfter = 15 * time.Second
-	}
-	return c
-}
 
 // Deps is what a scheduler works with.
 type Deps struct {
 	Ledger  Ledger
 	Store   store.Bucket
-	Catalog *catalog.Catalog      // the store's; nil means one of the scheduler's own
-	Log     *slog.Logger          // nil discards
-	Now     func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
-	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
-	Metrics prometheus.Registerer // nil means none
+	Catalog *catalog.Catalog // the store's; nil means one of the scheduler's own
+	// WhyNoFleet says why a fleet's models could not be read when they were last looked
+	// at. nil means that this is unknown.
+	WhyNoFleet func(fleet string) error
+	Log        *slog.Logger          // nil discards
+	Now        func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
+	Health     *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics    prometheus.Registerer // nil means none
 }
 
 // Ledger is what the scheduler needs of the ledger.
@@ -71,46 +48,36 @@ type Ledger interface {
 	ledger.Jobs
 	ledger.JobChanges
 	ledger.Tasks
-	ledger.Queue
-	ledger.Nodes
-	ledger.NodeChanges
 	ledger.Events
 	ledger.History
 }
 
 // Scheduler carries out pipelines.
 type Scheduler struct {
-	cfg     Config
-	ledger  Ledger
-	store   store.Bucket
-	catalog *catalog.Catalog
-	log     *slog.Logger
-	now     func() time.Time
-	health  *obs.Health
-	metrics *metrics
-	spool   spool
-	memory  *fleet.Memory // what the syncs of all fleets hold together
-	seals   chan struct{} // signals that a log may be sealed
-
-	look time.Duration // how often loops look at the clock, which may run apart from their timers
+	ledger     Ledger
+	store      store.Bucket
+	catalog    *catalog.Catalog
+	whyNoFleet func(fleet string) error
+	log        *slog.Logger
+	now        func() time.Time
+	metrics    *metrics
+	loops      lifecycle.Loops[ledger.Topic]
 
 	upkeep  sync.Mutex // held while the tables and the ledger are maintained; guards strayed
 	strayed time.Time  // when logs that belong to nobody were looked for
 
-	mu      sync.Mutex // guards what follows
-	syncs   map[string]*fleetSync
+	mu      sync.Mutex     // guards waiting
 	waiting map[string]int // jobs that wait, by pipeline
 }
 
+type (
+	loop = lifecycle.Loop[ledger.Topic]
+	next = lifecycle.Next[ledger.Topic]
+)
+
 // New builds a scheduler; the ledger must be open.
-func New(cfg Config, deps Deps) (*Scheduler, error) {
-	cfg = cfg.Defaults()
-	if cfg.SpoolDir == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure scheduler", "", "it needs a spool folder")
-	}
-	s := &Scheduler{cfg: cfg, ledger: deps.Ledger, store: deps.Store, log: deps.Log, now: deps.Now, health: deps.Health,
-		seals: make(chan struct{}, 1), look: time.Second, waiting: map[string]int{},
-		catalog: deps.Catalog, syncs: map[string]*fleetSync{}, memory: fleet.NewMemory()}
+func New(deps Deps) (*Scheduler, error) {
+	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, log: deps.Log, now: deps.Now, waiting: map[string]int{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -120,23 +87,15 @@ func New(cfg Config, deps Deps) (*Scheduler, error) {
 	if s.catalog == nil {
 		s.catalog = catalog.NewReporting(deps.Store, deps.Health, s.now)
 	}
-	s.spool = spool{dir: filepath.Clean(cfg.SpoolDir)}
-	if err := s.spool.open(); err != nil {
-		return nil, err
+	if s.whyNoFleet == nil {
+		s.whyNoFleet = func(string) error { return nil }
 	}
 	var err error
 	s.metrics, err = newMetrics(deps.Metrics)
+	s.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: s.now, Failed: func(kind string) { s.metrics.errors.WithLabelValues(kind).Inc() },
+		Health: deps.Health, Log: s.log}
 	return s, err
 }
 
 // Run works until ctx ends.
-func (s *Scheduler) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.pipelines(ctx) })
-	group.Go(func() error {
-		return s.run(ctx, loop{kind: "nodes", part: "nodes", watch: []ledger.Topic{ledger.AnyNodes}, step: s.tend})
-	})
-	group.Go(func() error { return s.sealLoop(ctx) })
-	group.Go(func() error { return s.syncLoop(ctx) })
-	return group.Wait()
-}
+func (s *Scheduler) Run(ctx context.Context) error { return s.pipelines(ctx) }

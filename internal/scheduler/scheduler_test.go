@@ -16,10 +16,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -30,9 +33,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var day = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 
-// world is a store with a dataset and models, a ledger, and a scheduler over them.
+// world is a store with a dataset and models, a ledger, and a scheduler over them, with
+// the services that it meets there.
 type world struct {
 	*Scheduler
+	broker   *broker.Broker
+	logs     *logs.Logs
+	fleets   *syncer.Syncer
 	t        *testing.T
 	dir      string
 	clock    atomic.Int64 // microseconds
@@ -109,20 +116,31 @@ func (w *world) run(b store.Bucket) {
 	if now == nil {
 		now = func() time.Time { return time.UnixMicro(w.clock.Load()) }
 	}
-	var err error
-	w.Scheduler, err = New(Config{StoreURL: "file://" + w.dir, SpoolDir: filepath.Join(w.dir, "spool"), SyncEvery: time.Hour},
-		Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
-	if err != nil {
-		w.t.Fatal(err)
+	fatal := func(err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
 	}
-	w.look = 5 * time.Millisecond // the clock is set by the test
+	var err error
+	w.fleets, err = syncer.New(syncer.Config{Every: time.Hour}, syncer.Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
+	fatal(err)
+	w.Scheduler, err = New(Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
+	fatal(err)
+	w.loops.Look = 5 * time.Millisecond // the clock is set by the test
+	w.broker, err = broker.New(broker.Config{StoreURL: "file://" + w.dir}, broker.Deps{Ledger: used, Examine: w.catalog.Examine, Health: &w.problems, Now: now})
+	fatal(err)
+	w.logs, err = logs.New(logs.Config{SpoolDir: filepath.Join(w.dir, "spool")}, logs.Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
+	fatal(err)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
+	var services sync.WaitGroup
+	for _, run := range []func(context.Context) error{w.fleets.Run, w.Run, w.broker.Run, w.logs.Run} {
+		services.Go(func() { _ = run(ctx) }) // it ends with ctx
+	}
 	shut := w.stop
 	w.stop = func() {
 		cancel()
-		<-done
+		services.Wait()
 		shut()
 	}
 }
@@ -203,10 +221,10 @@ func ended(j fleetscore.Job) bool { return j.State.Ended() }
 // lease registers a node and gets a task for it.
 func (w *world) lease(node fleetscore.NodeID) dispatch.Lease {
 	w.t.Helper()
-	if _, err := w.Register(w.t.Context(), dispatch.Hello{Node: node, Pool: "cpu", Slots: 1}); err != nil {
+	if _, err := w.broker.Register(w.t.Context(), dispatch.Hello{Node: node, Pool: "cpu", Slots: 1}); err != nil {
 		w.t.Fatal(err)
 	}
-	reply, err := w.Lease(w.t.Context(), node, dispatch.LeaseRequest{Free: 1, Wait: fleetscore.Duration(20 * time.Second)})
+	reply, err := w.broker.Lease(w.t.Context(), node, dispatch.LeaseRequest{Free: 1, Wait: fleetscore.Duration(20 * time.Second)})
 	if err != nil || len(reply.Leases) != 1 {
 		w.t.Fatalf("lease: %+v, %v", reply, err)
 	}
@@ -295,21 +313,21 @@ func TestJob(t *testing.T) {
 	l := w.lease("n1")
 	hello := []byte("hello\n")
 	for _, c := range []dispatch.LogChunk{{Stream: "stderr", Data: hello}, {Stream: "stderr", Data: hello}, {Stream: "stderr", Offset: 3, Data: []byte("lo\nworld\n")}} {
-		if err := w.AppendLog(t.Context(), l.ID, c); err != nil {
+		if err := w.logs.AppendLog(t.Context(), l.ID, c); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := w.AppendLog(t.Context(), l.ID, dispatch.LogChunk{Stream: "stderr", Offset: 99, Data: hello}); !fleetscore.Conflict.Is(err) {
+	if err := w.logs.AppendLog(t.Context(), l.ID, dispatch.LogChunk{Stream: "stderr", Offset: 99, Data: hello}); !fleetscore.Conflict.Is(err) {
 		t.Errorf("a chunk after a gap: %v", err)
 	}
 	r := w.score(l)
 	bad := r
 	bad.Outcomes = fleetscore.Counts{fleetscore.Scored: 2}
-	if err := w.Complete(t.Context(), l.ID, bad); !fleetscore.Invalid.Is(err) {
+	if err := w.broker.Complete(t.Context(), l.ID, bad); !fleetscore.Invalid.Is(err) {
 		t.Errorf("a result that leaves a sensor out: %v", err)
 	}
 	for range 2 { // the first answer may be lost
-		if err := w.Complete(t.Context(), l.ID, r); err != nil {
+		if err := w.broker.Complete(t.Context(), l.ID, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -320,11 +338,11 @@ func TestJob(t *testing.T) {
 	if d := cmp.Diff(oneHour, w.visible()); d != "" {
 		t.Errorf("visible (-want +got):\n%s", d)
 	}
-	logs, err := w.Logs(t.Context(), j.ID)
+	logs, err := w.logs.List(t.Context(), j.ID)
 	if err != nil || len(logs) != 1 || logs[0].SizeBytes != 12 || logs[0].State != "succeeded" {
 		t.Fatalf("logs %+v, %v", logs, err)
 	}
-	f, err := w.OpenLog(t.Context(), j.ID, 0, 1, "stderr")
+	f, err := w.logs.Open(t.Context(), j.ID, 0, 1, "stderr")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +350,7 @@ func TestJob(t *testing.T) {
 	if text, err := io.ReadAll(f); err != nil || string(text) != "hello\nworld\n" {
 		t.Errorf("log %q, %v", text, err)
 	}
-	if err := w.AppendLog(t.Context(), l.ID, dispatch.LogChunk{Stream: "stdout", Data: hello}); !fleetscore.Conflict.Is(err) {
+	if err := w.logs.AppendLog(t.Context(), l.ID, dispatch.LogChunk{Stream: "stdout", Data: hello}); !fleetscore.Conflict.Is(err) {
 		t.Errorf("a log after the end: %v", err)
 	}
 	if _, err := w.Submit(t.Context(), "p", nil); !fleetscore.Conflict.Is(err) {
@@ -343,7 +361,7 @@ func TestJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = w.lease("n1")
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	w.wait(again.ID, ended)
@@ -368,14 +386,14 @@ func TestLosses(t *testing.T) {
 	if old.Task != l.Task || l.Attempt != 2 {
 		t.Errorf("leased %+v after %+v was lost", l, old)
 	}
-	if err := w.Complete(t.Context(), old.ID, w.score(old)); !fleetscore.Conflict.Is(err) {
+	if err := w.broker.Complete(t.Context(), old.ID, w.score(old)); !fleetscore.Conflict.Is(err) {
 		t.Errorf("the late answer: %v", err)
 	}
-	if _, err := w.Heartbeat(t.Context(), "n1", dispatch.HeartbeatRequest{Leases: []fleetscore.LeaseID{old.ID}}); !fleetscore.NotFound.Is(err) {
+	if _, err := w.broker.Heartbeat(t.Context(), "n1", dispatch.HeartbeatRequest{Leases: []fleetscore.LeaseID{old.ID}}); !fleetscore.NotFound.Is(err) {
 		t.Errorf("heartbeat of a lost node: %v", err)
 	}
 	for try := range 2 {
-		if err := w.Complete(t.Context(), l.ID, dispatch.Result{Error: "no luck"}); err != nil {
+		if err := w.broker.Complete(t.Context(), l.ID, dispatch.Result{Error: "no luck"}); err != nil {
 			t.Fatal(err)
 		}
 		if try == 0 {
@@ -428,7 +446,7 @@ func TestScheduleWaitsForData(t *testing.T) {
 	})
 	w.rows(day.Add(12 * time.Hour))
 	l := w.lease("n1")
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	w.wait(first.ID, ended)
@@ -471,7 +489,7 @@ func TestPoolTakenAway(t *testing.T) {
 		})
 	}
 	l := w.lease("n1")
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
 		t.Fatal(err)
 	}
 	w.wait(j.ID, ended)
@@ -511,7 +529,7 @@ func TestCrashWhileCommitting(t *testing.T) {
 				}
 				return nil
 			}})
-			if err := w.Complete(t.Context(), l.ID, r); err != nil {
+			if err := w.broker.Complete(t.Context(), l.ID, r); err != nil {
 				t.Fatal(err)
 			}
 			changes, stop := w.ledger.Watch(ledger.AnyJobs)

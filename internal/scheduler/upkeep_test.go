@@ -20,14 +20,14 @@ func (w *world) carryOut(to time.Time) fleetscore.Job {
 		w.t.Fatal(err)
 	}
 	l := w.lease("n1")
-	if err := w.AppendLog(w.t.Context(), l.ID, chunk("hello")); err != nil {
+	if err := w.logs.AppendLog(w.t.Context(), l.ID, chunk("hello")); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.Complete(w.t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.broker.Complete(w.t.Context(), l.ID, w.score(l)); err != nil {
 		w.t.Fatal(err)
 	}
 	j = w.wait(j.ID, ended)
-	if err := w.sealAll(w.t.Context()); err != nil {
+	if err := w.logs.Seal(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	return j
@@ -105,7 +105,7 @@ func TestForgettingKilled(t *testing.T) {
 			}
 			return nil
 		}
-		faulty, err := New(Config{SpoolDir: t.TempDir()}, Deps{Ledger: &ledgertest.Faulty{Ledger: w.ledger, Fail: func(_ context.Context, op, _ string) error { return fail(op) }},
+		faulty, err := New(Deps{Ledger: &ledgertest.Faulty{Ledger: w.ledger, Fail: func(_ context.Context, op, _ string) error { return fail(op) }},
 			Store: &storetest.Faulty{Bucket: w.bucket(), Fail: func(op string, _ fleetscore.BlobName) error { return fail(op) }}})
 		if err != nil {
 			t.Fatal(err)
@@ -169,7 +169,7 @@ func TestRowsThatJobsNeedAreKept(t *testing.T) {
 	}
 	hours := func(want int) {
 		t.Helper()
-		s, err := New(Config{SpoolDir: t.TempDir()}, Deps{Ledger: w.ledger, Store: w.bucket(), Now: func() time.Time { return day.Add(100 * time.Hour) }})
+		s, err := New(Deps{Ledger: w.ledger, Store: w.bucket(), Now: func() time.Time { return day.Add(100 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}

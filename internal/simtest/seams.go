@@ -11,7 +11,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/pool"
-	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -137,7 +136,7 @@ type protocol struct {
 }
 
 // send carries one message there and its answer back.
-func send[T any](ctx context.Context, p *protocol, op, subject string, do func(context.Context, *scheduler.Scheduler) (T, error)) (T, error) {
+func send[T any](ctx context.Context, p *protocol, op, subject string, do func(context.Context, *server) (T, error)) (T, error) {
 	var none T
 	f, err := p.w.reached(ctx, p.by, "message "+op, subject)
 	if err != nil {
@@ -151,7 +150,7 @@ func send[T any](ctx context.Context, p *protocol, op, subject string, do func(c
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(s.process.life, func() { cancel(errDead(s.process, op)) })()
-		v, err := do(ctx, s.scheduler)
+		v, err := do(ctx, s)
 		if s.process.dead() {
 			return none, errDead(s.process, op)
 		}
@@ -179,43 +178,43 @@ type nothing struct{}
 
 // Register implements dispatch.Protocol.
 func (p *protocol) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
-	return send(ctx, p, "register", string(h.Node), func(ctx context.Context, s *scheduler.Scheduler) (fleetscore.Node, error) { return s.Register(ctx, h) })
+	return send(ctx, p, "register", string(h.Node), func(ctx context.Context, s *server) (fleetscore.Node, error) { return s.broker.Register(ctx, h) })
 }
 
 // Lease implements dispatch.Protocol.
 func (p *protocol) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
-	return send(ctx, p, "lease", string(node), func(ctx context.Context, s *scheduler.Scheduler) (dispatch.LeaseReply, error) {
-		return s.Lease(ctx, node, r)
+	return send(ctx, p, "lease", string(node), func(ctx context.Context, s *server) (dispatch.LeaseReply, error) {
+		return s.broker.Lease(ctx, node, r)
 	})
 }
 
 // Heartbeat implements dispatch.Protocol.
 func (p *protocol) Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
-	return send(ctx, p, "heartbeat", string(node), func(ctx context.Context, s *scheduler.Scheduler) (dispatch.HeartbeatReply, error) {
-		return s.Heartbeat(ctx, node, r)
+	return send(ctx, p, "heartbeat", string(node), func(ctx context.Context, s *server) (dispatch.HeartbeatReply, error) {
+		return s.broker.Heartbeat(ctx, node, r)
 	})
 }
 
 // Goodbye implements dispatch.Protocol.
 func (p *protocol) Goodbye(ctx context.Context, node fleetscore.NodeID) error {
-	_, err := send(ctx, p, "goodbye", string(node), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
-		return nothing{}, s.Goodbye(ctx, node)
+	_, err := send(ctx, p, "goodbye", string(node), func(ctx context.Context, s *server) (nothing, error) {
+		return nothing{}, s.broker.Goodbye(ctx, node)
 	})
 	return err
 }
 
 // AppendLog implements dispatch.Protocol.
 func (p *protocol) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error {
-	_, err := send(ctx, p, "log", string(lease), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
-		return nothing{}, s.AppendLog(ctx, lease, c)
+	_, err := send(ctx, p, "log", string(lease), func(ctx context.Context, s *server) (nothing, error) {
+		return nothing{}, s.logs.AppendLog(ctx, lease, c)
 	})
 	return err
 }
 
 // Complete implements dispatch.Protocol.
 func (p *protocol) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
-	_, err := send(ctx, p, "complete", string(lease), func(ctx context.Context, s *scheduler.Scheduler) (nothing, error) {
-		return nothing{}, s.Complete(ctx, lease, r)
+	_, err := send(ctx, p, "complete", string(lease), func(ctx context.Context, s *server) (nothing, error) {
+		return nothing{}, s.broker.Complete(ctx, lease, r)
 	})
 	return err
 }

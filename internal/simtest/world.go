@@ -16,10 +16,13 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
@@ -73,6 +76,8 @@ type world struct {
 type server struct {
 	process   *process
 	scheduler *scheduler.Scheduler
+	broker    *broker.Broker
+	logs      *logs.Logs
 	stop      context.CancelFunc
 	done      chan struct{}
 }
@@ -185,23 +190,34 @@ func (w *world) start() error {
 	if w.viaServer {
 		url = ""
 	}
-	sched, err := scheduler.New(scheduler.Config{StoreURL: url, SpoolDir: filepath.Join(w.dir, "spool")},
-		scheduler.Deps{Ledger: w.ledgerOf(p), Store: b, Catalog: catalog.New(b), Log: w.log, Now: now.Now})
+	l, c := w.ledgerOf(p), catalog.New(b)
+	fleets, err := syncer.New(syncer.Config{}, syncer.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now})
 	if err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: w.ledgerOf(p), Store: b, Log: w.log, Now: now.Now,
+	s := &server{process: p, done: make(chan struct{})}
+	if s.scheduler, err = scheduler.New(scheduler.Deps{Ledger: l, Store: b, Catalog: c, Log: w.log, Now: now.Now}); err != nil {
+		return err
+	}
+	if s.broker, err = broker.New(broker.Config{StoreURL: url}, broker.Deps{Ledger: l, Examine: c.Examine, Log: w.log, Now: now.Now}); err != nil {
+		return err
+	}
+	if s.logs, err = logs.New(logs.Config{SpoolDir: filepath.Join(w.dir, "spool")}, logs.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now}); err != nil {
+		return err
+	}
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now,
 		Providers: map[string]pool.Provider{"simulated": &provider{w, p}}})
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(p.life)
-	s := &server{process: p, scheduler: sched, stop: stop, done: make(chan struct{})}
+	s.stop = stop
 	go func() {
 		defer close(s.done)
 		var services sync.WaitGroup
-		services.Go(func() { _ = sched.Run(ctx) }) // it ends with ctx
-		services.Go(func() { _ = pools.Run(ctx) })
+		for _, run := range []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run} {
+			services.Go(func() { _ = run(ctx) }) // it ends with ctx
+		}
 		services.Wait()
 		w.mu.Lock() // it listened until now
 		if w.server == s {
@@ -299,7 +315,7 @@ func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writ
 			if s == nil {
 				return fault("ask for a blob", name, "no server listens")
 			}
-			return s.scheduler.Access(ctx, dispatch.LeaseOf(ctx), name, write)
+			return s.broker.Access(ctx, dispatch.LeaseOf(ctx), name, write)
 		}
 	}
 	agent, err := node.New(node.Config{Hello: dispatch.Hello{Node: n.ID, Pool: n.Pool, Slots: n.Slots, Host: "here", PID: 1}, Workers: 1},

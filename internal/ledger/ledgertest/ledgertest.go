@@ -477,7 +477,7 @@ func testWatch(t *testing.T, open Open) {
 	l, ctx := open(t), t.Context()
 	watch := map[ledger.Topic]<-chan struct{}{}
 	for _, topic := range []ledger.Topic{ledger.AnyQueue, ledger.QueueTopic("cpu"), ledger.QueueTopic("gpu"), ledger.AnyJobs, ledger.JobsTopic("p"), ledger.JobsTopic("q"),
-		ledger.JobTopic("j1"), ledger.AnyNodes, ledger.NodesTopic("cpu"), ledger.NodeTopic("n1"), ledger.ConfigTopic, ledger.DatasetTopic("d")} {
+		ledger.JobTopic("j1"), ledger.AnyNodes, ledger.NodesTopic("cpu"), ledger.NodeTopic("n1"), ledger.AttemptsTopic, ledger.ConfigTopic, ledger.DatasetTopic("d")} {
 		ch, stop := l.Watch(topic)
 		defer stop()
 		watch[topic] = ch
@@ -511,7 +511,7 @@ func testWatch(t *testing.T, open Open) {
 	ls := must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute))
 	told("a first lease", ledger.AnyJobs, ledger.JobsTopic("p"), ledger.JobTopic("j1"))
 	must[ledger.Leased](t)(l.EndAttempt(ctx, ls[0].Attempt.Lease, noon, succeed("{}")))
-	told("an attempt's end", ledger.JobTopic("j1"), ledger.AnyNodes, ledger.NodesTopic("cpu"))
+	told("an attempt's end", ledger.JobTopic("j1"), ledger.AnyNodes, ledger.NodesTopic("cpu"), ledger.AttemptsTopic)
 	if err := l.UpdateJobs(ctx, "p", []fleetscore.JobState{fleetscore.JobRunning}, func(j *fleetscore.Job) { j.Config.Pool = "gpu" }); err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,9 @@
-package scheduler
+package broker
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -19,9 +18,9 @@ const maxPoll = 30 * time.Second
 const forgetAfter = time.Hour
 
 // Register takes a node in, or back after an absence.
-func (s *Scheduler) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
+func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
 	const op = "register node"
-	cfg, _, _, err := s.ledger.Config(ctx)
+	cfg, _, _, err := b.ledger.Config(ctx)
 	if err != nil {
 		return fleetscore.Node{}, err
 	}
@@ -31,8 +30,8 @@ func (s *Scheduler) Register(ctx context.Context, h dispatch.Hello) (fleetscore.
 	if h.Node == "" || len(h.Node) > 100 || h.Slots < 1 || h.Slots > 1024 {
 		return fleetscore.Node{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "a node has a name of 1 to 100 bytes and 1 to 1024 slots, not %d", h.Slots)
 	}
-	now := s.now().UTC()
-	n, err := s.ledger.UpdateNode(ctx, h.Node, func(n *fleetscore.Node) error {
+	now := b.now().UTC()
+	n, err := b.ledger.UpdateNode(ctx, h.Node, func(n *fleetscore.Node) error {
 		if n.Pool != "" && n.Pool != h.Pool {
 			return fleetscore.Errorf(fleetscore.Conflict, op, string(h.Node), "a node of that name is in pool %s", n.Pool).WithHint("give it another --id")
 		}
@@ -50,23 +49,23 @@ func (s *Scheduler) Register(ctx context.Context, h dispatch.Hello) (fleetscore.
 		return nil
 	})
 	if err == nil {
-		s.log.Info("node registered", "node", n.ID, "pool", n.Pool, "slots", n.Slots, "state", n.State)
+		b.log.Info("node registered", "node", n.ID, "pool", n.Pool, "slots", n.Slots, "state", n.State)
 	}
 	return n, err
 }
 
 // Lease gives tasks to a node; it waits for some.
-func (s *Scheduler) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
-	n, err := s.ledger.Node(ctx, id)
+func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
+	n, err := b.ledger.Node(ctx, id)
 	if err != nil {
 		return dispatch.LeaseReply{}, err
 	}
-	changes, stop := s.ledger.Watch(ledger.QueueTopic(n.Pool), ledger.NodeTopic(id))
+	changes, stop := b.ledger.Watch(ledger.QueueTopic(n.Pool), ledger.NodeTopic(id))
 	defer stop()
 	end := time.NewTimer(min(max(req.Wait.D(), 0), maxPoll))
 	defer end.Stop()
 	for {
-		if n, err = s.ledger.Node(ctx, id); err != nil {
+		if n, err = b.ledger.Node(ctx, id); err != nil {
 			return dispatch.LeaseReply{}, err
 		}
 		if n.State == fleetscore.NodeDraining {
@@ -75,15 +74,15 @@ func (s *Scheduler) Lease(ctx context.Context, id fleetscore.NodeID, req dispatc
 		if n.State != fleetscore.NodeReady {
 			return dispatch.LeaseReply{}, fleetscore.Errorf(fleetscore.NotFound, "lease tasks", string(id), "the node is %s: it has to register again", n.State)
 		}
-		now := s.now()
-		leased, err := s.ledger.LeaseTasks(ctx, n.Pool, id, min(req.Free, n.Slots-n.Running), now, s.cfg.LeaseTTL)
+		now := b.now()
+		leased, err := b.ledger.LeaseTasks(ctx, n.Pool, id, min(req.Free, n.Slots-n.Running), now, b.cfg.LeaseTTL)
 		if fleetscore.Conflict.Is(err) {
 			continue // the node's state changed in between
 		}
 		if err != nil || len(leased) > 0 {
-			return s.leases(leased), err
+			return b.leases(leased), err
 		}
-		retry, err := s.ledger.NextRetry(ctx, n.Pool, now)
+		retry, err := b.ledger.NextRetry(ctx, n.Pool, now)
 		if err != nil {
 			return dispatch.LeaseReply{}, err
 		}
@@ -103,7 +102,7 @@ func (s *Scheduler) Lease(ctx context.Context, id fleetscore.NodeID, req dispatc
 	}
 }
 
-func (s *Scheduler) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
+func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 	for _, l := range leased {
 		c := l.Job.Config
 		out.Leases = append(out.Leases, dispatch.Lease{
@@ -111,17 +110,17 @@ func (s *Scheduler) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
 			Files:    l.Input.Files,
 			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Label: c.Label, Missing: c.Missing,
-			Fleet: c.Fleet, Generation: l.Job.Generation, Store: s.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
-			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(s.cfg.LeaseTTL)})
-		s.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)
+			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
+			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})
+		b.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)
 	}
 	return out
 }
 
 // Heartbeat renews a node and its leases. Kind NotFound if the node is not known,
 // or was given up: then it has to register again.
-func (s *Scheduler) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
-	n, revoked, err := s.ledger.Renew(ctx, id, req.Leases, s.now(), s.cfg.LeaseTTL)
+func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
+	n, revoked, err := b.ledger.Renew(ctx, id, req.Leases, b.now(), b.cfg.LeaseTTL)
 	if err != nil {
 		return dispatch.HeartbeatReply{}, err
 	}
@@ -132,35 +131,35 @@ func (s *Scheduler) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dis
 }
 
 // Goodbye ends a node that has stopped.
-func (s *Scheduler) Goodbye(ctx context.Context, id fleetscore.NodeID) error {
-	if err := s.ledger.SetNodeState(ctx, id, fleetscore.NodeStopped); err != nil {
+func (b *Broker) Goodbye(ctx context.Context, id fleetscore.NodeID) error {
+	if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeStopped); err != nil {
 		return err
 	}
-	s.log.Info("node stopped", "node", id)
-	return s.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Lost, "the node stopped")
+	b.log.Info("node stopped", "node", id)
+	return b.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Lost, "the node stopped")
 }
 
 // Complete takes the result of an attempt. Kind Conflict if its lease was taken
 // back: the lease's id is the fencing token. The result of a lease that ended
 // with the same result before is taken as repeated.
-func (s *Scheduler) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
+func (b *Broker) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
 	doc, err := json.Marshal(r)
 	if err != nil {
 		return fleetscore.Wrap("take result", "", err)
 	}
-	ended, err := s.ledger.EndAttempt(ctx, lease, s.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
+	ended, err := b.ledger.EndAttempt(ctx, lease, b.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
 		if r.Error != "" {
-			return s.ended(l, dispatch.Failed, r.Error), nil
+			return b.ended(l, dispatch.Failed, r.Error), nil
 		}
 		if err := dispatch.Check(l.Task, r); err != nil {
 			return ledger.AttemptEnd{}, err
 		}
-		e := s.ended(l, dispatch.Succeeded, "")
+		e := b.ended(l, dispatch.Succeeded, "")
 		e.Result = doc
 		return e, nil
 	})
 	if fleetscore.Conflict.Is(err) {
-		a, _, findErr := s.ledger.Attempt(ctx, lease)
+		a, _, findErr := b.ledger.Attempt(ctx, lease)
 		if findErr == nil && r.Error == "" && a.State == string(dispatch.Succeeded) {
 			return nil // the first answer was lost on its way
 		}
@@ -168,43 +167,41 @@ func (s *Scheduler) Complete(ctx context.Context, lease fleetscore.LeaseID, r di
 	if err != nil {
 		return err
 	}
-	s.count(ended)
-	s.toSeal()
+	b.count(ended)
 	if r.Damaged != "" {
-		s.catalog.Examine(ctx, r.Damaged)
+		select {
+		case b.damaged <- r.Damaged:
+		default:
+		}
 	}
 	return nil
 }
 
 // ended is what the end of an attempt means for its task.
-func (s *Scheduler) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
+func (b *Broker) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
 	e := ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, l.Job.Config.Limits.Tries)}
 	if end == dispatch.Failed {
-		e.NotBefore = s.now().Add(dispatch.RetryAfter(e.Task.Failures))
+		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures))
 	}
 	return e
 }
 
-func (s *Scheduler) count(l ledger.Leased) {
-	s.metrics.attempts.WithLabelValues(l.Attempt.State).Inc()
-	level := s.log.Info
+func (b *Broker) count(l ledger.Leased) {
+	b.metrics.attempts.WithLabelValues(l.Attempt.State).Inc()
+	level := b.log.Info
 	if l.Attempt.State != string(dispatch.Succeeded) {
-		level = s.log.Warn
+		level = b.log.Warn
 	}
 	level("attempt ended", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node, "end", l.Attempt.State, "reason", l.Attempt.Reason)
 }
 
 // takeBack ends leases whose holder is gone.
-func (s *Scheduler) takeBack(ctx context.Context, which ledger.LeaseFilter, end dispatch.End, reason string) error {
-	ended, err := s.ledger.TakeBack(ctx, which, s.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
-		return s.ended(l, end, reason), nil
+func (b *Broker) takeBack(ctx context.Context, which ledger.LeaseFilter, end dispatch.End, reason string) error {
+	ended, err := b.ledger.TakeBack(ctx, which, b.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
+		return b.ended(l, end, reason), nil
 	})
 	for _, l := range ended {
-		s.count(l)
-		err = errors.Join(err, s.spool.note(l.Attempt.Lease, fmt.Sprintf("attempt %d was taken back: %s\n", l.Attempt.Number, reason)))
-	}
-	if len(ended) > 0 {
-		s.toSeal()
+		b.count(l)
 	}
 	return err
 }
@@ -215,42 +212,42 @@ const tendEvery = 500 * time.Millisecond
 // tend looks after leases and nodes: what ran out is taken back, who is silent is
 // lost. It reads and writes the ledger only, so that a slow store keeps no lease
 // from being taken back.
-func (s *Scheduler) tend(ctx context.Context) (next, error) {
-	now := s.now()
-	problems := []error{s.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
-	nodes, err := s.ledger.Nodes(ctx, "")
+func (b *Broker) tend(ctx context.Context) (next, error) {
+	now := b.now()
+	problems := []error{b.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
+	nodes, err := b.ledger.Nodes(ctx, "")
 	if err != nil {
 		return next{}, errors.Join(append(problems, err)...)
 	}
 	old := false
 	for _, n := range nodes {
 		alive := n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining
-		if alive && now.Sub(n.Heartbeat) > s.cfg.LostAfter {
-			lost, err := s.lose(ctx, n.ID, now)
+		if alive && now.Sub(n.Heartbeat) > b.cfg.LostAfter {
+			lost, err := b.lose(ctx, n.ID, now)
 			problems = append(problems, err)
 			alive = !lost
 		}
 		old = old || !alive && n.State != fleetscore.NodeStarting && now.Sub(n.Heartbeat) > forgetAfter
 		if !alive && n.Running > 0 { // those that are starting hold none
-			problems = append(problems, s.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
+			problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
 		}
 	}
 	if old {
-		problems = append(problems, s.ledger.ForgetNodes(ctx, now.Add(-forgetAfter)))
+		problems = append(problems, b.ledger.ForgetNodes(ctx, now.Add(-forgetAfter)))
 	}
-	return next{wake: now.Add(tendEvery)}, errors.Join(problems...)
+	return next{Wake: now.Add(tendEvery)}, errors.Join(problems...)
 }
 
 // lose declares a node lost, unless it gave a sign of life just now.
-func (s *Scheduler) lose(ctx context.Context, id fleetscore.NodeID, now time.Time) (lost bool, err error) {
-	n, err := s.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
-		if lost = now.Sub(n.Heartbeat) > s.cfg.LostAfter; lost {
+func (b *Broker) lose(ctx context.Context, id fleetscore.NodeID, now time.Time) (lost bool, err error) {
+	n, err := b.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+		if lost = now.Sub(n.Heartbeat) > b.cfg.LostAfter; lost {
 			n.State = fleetscore.NodeLost
 		}
 		return nil
 	})
 	if err == nil && lost {
-		s.log.Warn("node is lost", "node", id, "pool", n.Pool, "heartbeat", n.Heartbeat)
+		b.log.Warn("node is lost", "node", id, "pool", n.Pool, "heartbeat", n.Heartbeat)
 	}
 	return lost && err == nil, err
 }

@@ -1,21 +1,17 @@
-package scheduler
+package broker
 
 import (
 	"testing"
-	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
 // TestAccess: a lease opens its task's inputs and outputs, and only while it lasts.
 func TestAccess(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fleetscore.PipelineConfig{})
-	w.rows(day.Add(9 * time.Hour))
-	j, err := w.Submit(t.Context(), "p", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWorld(t)
+	j := w.queue("j1")
 	l := w.lease("a")
 	mine := "predictions/p/date=2026-11-23/hour=09/" + string(j.ID) + "-s000-031-1.parquet"
 	for _, tt := range []struct {
@@ -48,7 +44,7 @@ func TestAccess(t *testing.T) {
 	if err := w.Access(t.Context(), "none", mine, false); !fleetscore.NotFound.Is(err) {
 		t.Errorf("no lease: %v, want kind not_found", err)
 	}
-	if err := w.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+	if err := w.Complete(t.Context(), l.ID, dispatch.Result{Error: "it failed"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Access(t.Context(), l.ID, mine, true); !fleetscore.Conflict.Is(err) {

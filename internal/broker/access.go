@@ -1,4 +1,4 @@
-package scheduler
+package broker
 
 import (
 	"context"
@@ -12,19 +12,19 @@ import (
 // Access refuses blobs that the task of a lease doesn't need. It reads its
 // dataset, its fleet's packs and its pipeline's results, and writes its job's
 // files there, but no log of a table. Kind Conflict if the attempt has ended.
-func (s *Scheduler) Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error {
+func (b *Broker) Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error {
 	op := "read blob"
 	if write {
 		op = "write blob"
 	}
-	a, id, err := s.ledger.Attempt(ctx, lease)
+	a, id, err := b.ledger.Attempt(ctx, lease)
 	if err != nil {
 		return err
 	}
 	if a.Ended != nil {
 		return fleetscore.Errorf(fleetscore.Conflict, op, name, "attempt %d ended: %s", a.Number, a.State)
 	}
-	j, err := s.ledger.Job(ctx, id)
+	j, err := b.ledger.Job(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,153 @@
+// Package broker is the server's side of the node protocol: nodes register, lease
+// tasks, give signs of life and deliver results. The broker says which blobs a lease
+// opens, and takes leases back that ran out or whose node is gone.
+//
+// What an attempt's end means for its task is decided by package dispatch; what is true
+// lies in the ledger. No call of a node waits for the store. The broker makes no jobs
+// and no tasks, commits no results (scheduler), keeps no logs (logs), and starts no
+// nodes (pool).
+//
+// Run owns all goroutines; all other methods are safe for concurrent use.
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// Config says how the broker treats nodes.
+type Config struct {
+	StoreURL  string        // the store's folder, which nodes open; empty lets them ask the server
+	LeaseTTL  time.Duration // a lease that isn't renewed within it is taken back; 0 means 30 s
+	LostAfter time.Duration // a node that gave no sign of life for as long is lost; 0 means 15 s
+}
+
+// Defaults fills the fields that are zero.
+func (c Config) Defaults() Config {
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = 30 * time.Second
+	}
+	if c.LostAfter == 0 {
+		c.LostAfter = 15 * time.Second
+	}
+	return c
+}
+
+// Deps is what the broker works with.
+type Deps struct {
+	Ledger Ledger
+	// Examine looks at a blob of the store that a node found damaged. It may take as
+	// long as the store takes. nil means that nobody looks.
+	Examine func(ctx context.Context, blob string)
+	Log     *slog.Logger          // nil discards
+	Now     func() time.Time      // decides what ran out; it must not trust a jump of the wall clock. nil means time.Now
+	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics prometheus.Registerer // nil means none
+}
+
+// Ledger is what the broker needs of the ledger.
+type Ledger interface {
+	ledger.Configs
+	ledger.Jobs
+	ledger.Tasks
+	ledger.Queue
+	ledger.Nodes
+	ledger.NodeChanges
+	ledger.Events
+}
+
+// Broker gives tasks to nodes.
+type Broker struct {
+	cfg     Config
+	ledger  Ledger
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+	loops   lifecycle.Loops[ledger.Topic]
+	examine func(ctx context.Context, blob string)
+	damaged chan string // blobs to be examined
+}
+
+// maxDamaged is how many blobs may wait to be examined. What comes beyond isn't examined
+// now: maintenance finds it later.
+const maxDamaged = 16
+
+// New builds a broker; the ledger must be open.
+func New(cfg Config, deps Deps) (*Broker, error) {
+	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged)}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	if b.examine == nil {
+		b.examine = func(context.Context, string) {}
+	}
+	var err error
+	b.metrics, err = newMetrics(deps.Metrics)
+	b.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: b.now, Failed: func(string) { b.metrics.errors.Inc() }, Health: deps.Health, Log: b.log}
+	return b, err
+}
+
+// Run takes back what ran out, until ctx ends.
+func (b *Broker) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return b.loops.Run(ctx, loop{Kind: "nodes", Part: "nodes", Watch: []ledger.Topic{ledger.AnyNodes}, Step: b.tend})
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case blob := <-b.damaged:
+				limited, cancel := context.WithTimeout(ctx, time.Minute)
+				b.examine(limited, blob)
+				cancel()
+			}
+		}
+	})
+	return group.Wait()
+}
+
+type (
+	loop = lifecycle.Loop[ledger.Topic]
+	next = lifecycle.Next[ledger.Topic]
+)
+
+// metrics are the broker's figures for operators.
+type metrics struct {
+	attempts *prometheus.CounterVec
+	errors   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_broker_attempts_total",
+			Help: "Attempts of tasks that ended, by how."}, []string{"end"}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_broker_errors_total",
+			Help: "How often looking after nodes and leases failed; it is tried again."}),
+	}
+	for _, e := range []dispatch.End{dispatch.Succeeded, dispatch.Failed, dispatch.Expired, dispatch.Lost, dispatch.Canceled} {
+		m.attempts.WithLabelValues(string(e))
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.attempts, m.errors} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,275 @@
+// Package logs keeps what attempts of tasks write: while an attempt runs in a spool
+// folder of the server, synced with every piece, and after its end as blobs of the
+// store.
+//
+// Nodes send pieces with the lease of their attempt. Ended attempts are found by the
+// ledger's events and, after a restart, by what lies in the spool; their logs are moved
+// into the store in the background, and nobody waits for that. People read a log the
+// same way wherever it lies. The package deletes no sealed logs: catalog does.
+//
+// Run owns all goroutines; all other methods are safe for concurrent use.
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// Config says where logs lie while their attempts run.
+type Config struct {
+	SpoolDir string // a folder for this package alone; made if absent
+}
+
+// Deps is what the package works with.
+type Deps struct {
+	Ledger  Ledger
+	Store   store.Bucket
+	Log     *slog.Logger          // nil discards
+	Now     func() time.Time      // nil means time.Now
+	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics prometheus.Registerer // nil means none
+}
+
+// Ledger is what logs need of the ledger.
+type Ledger interface {
+	ledger.Jobs
+	ledger.Tasks
+	ledger.Events
+}
+
+// Logs keeps the logs of all attempts.
+type Logs struct {
+	ledger Ledger
+	store  store.Bucket
+	spool  spool
+	loops  lifecycle.Loops[ledger.Topic]
+}
+
+// New makes the spool folder.
+func New(cfg Config, deps Deps) (*Logs, error) {
+	if cfg.SpoolDir == "" {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure logs", "", "they need a spool folder")
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	failures := prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_logs_seal_failures_total",
+		Help: "How often logs of ended attempts could not be moved into the store; they stay in the spool and are moved later."})
+	if deps.Metrics != nil {
+		if err := deps.Metrics.Register(failures); err != nil {
+			return nil, err
+		}
+	}
+	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir)},
+		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
+	return l, l.spool.open()
+}
+
+// sealEvery is how often the spool is looked at without an event.
+const sealEvery = time.Minute
+
+// Run moves the logs of ended attempts into the store until ctx ends.
+func (l *Logs) Run(ctx context.Context) error {
+	return l.loops.Run(ctx, lifecycle.Loop[ledger.Topic]{Kind: "logs", Part: "logs", Watch: []ledger.Topic{ledger.AttemptsTopic},
+		Step: func(ctx context.Context) (lifecycle.Next[ledger.Topic], error) {
+			return lifecycle.Next[ledger.Topic]{Wake: l.loops.Now().Add(sealEvery)}, l.Seal(ctx)
+		}})
+}
+
+// AppendLog keeps a piece of an attempt's output. Kind Conflict if the lease
+// ended, or if a piece before this one is missing.
+func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error {
+	const op = "append log"
+	if c.Stream != streams[0] && c.Stream != streams[1] || c.Offset < 0 || len(c.Data) > dispatch.MaxLogChunkBytes {
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.Stream, "a chunk is of stdout or stderr and has at most %d bytes", dispatch.MaxLogChunkBytes)
+	}
+	a, _, err := l.ledger.Attempt(ctx, lease)
+	if err != nil {
+		return err
+	}
+	if a.Ended != nil {
+		return fleetscore.Errorf(fleetscore.Conflict, op, string(a.Task), "attempt %d ended: %s", a.Number, a.State)
+	}
+	return l.spool.append(lease, c)
+}
+
+// Seal moves the logs of all attempts that have ended into the store. A log that can't
+// be moved doesn't keep the others from it; the error is about all such.
+func (l *Logs) Seal(ctx context.Context) error {
+	leases, err := l.spool.leases()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, lease := range leases {
+		a, job, err := l.ledger.Attempt(ctx, lease)
+		switch {
+		case fleetscore.NotFound.Is(err): // its job was forgotten
+			problems = append(problems, l.spool.remove(lease))
+		case err != nil:
+			problems = append(problems, err)
+		case a.Ended != nil:
+			problems = append(problems, l.seal(ctx, a, job))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// seal moves the log of an ended attempt into the store.
+func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.JobID) error {
+	j, err := l.ledger.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	index, err := taskIndex(a.Task)
+	if err != nil {
+		return err
+	}
+	for _, stream := range streams {
+		in, _, err := l.live(a, stream)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return fleetscore.Wrap("seal log", string(a.Task), err)
+		}
+		data, err := io.ReadAll(in)
+		in.Close()
+		if err != nil {
+			return fleetscore.Wrap("seal log", string(a.Task), err)
+		}
+		if _, err := l.store.Put(ctx, catalog.TaskLog(j.Pipeline, id, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
+			return err
+		}
+	}
+	return l.spool.remove(a.Lease)
+}
+
+// taskIndex reads the number at the end of a task's id.
+func taskIndex(id fleetscore.TaskID) (n int, err error) {
+	_, err = fmt.Sscanf(string(id[strings.LastIndexByte(string(id), '.')+1:]), "%d", &n)
+	return n, fleetscore.Wrap("read task id", string(id), err)
+}
+
+// Ref names one stream of one attempt.
+type Ref struct {
+	Task      fleetscore.TaskID
+	Index     int
+	Attempt   int
+	Stream    string
+	State     string // of the attempt
+	SizeBytes int64
+}
+
+// List names a job's logs by task, attempt and stream.
+func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
+	j, err := l.ledger.Job(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := l.ledger.Tasks(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := []Ref{}
+	for _, t := range tasks {
+		attempts, err := l.ledger.Attempts(ctx, t.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range attempts {
+			for _, stream := range streams {
+				size, err := l.size(ctx, j, t, a, stream)
+				if fleetscore.NotFound.Is(err) {
+					continue
+				} else if err != nil {
+					return nil, err
+				}
+				out = append(out, Ref{Task: t.ID, Index: t.Index, Attempt: a.Number, Stream: stream, State: a.State, SizeBytes: size})
+			}
+		}
+	}
+	return out, nil
+}
+
+func (l *Logs) size(ctx context.Context, j fleetscore.Job, t fleetscore.Task, a fleetscore.Attempt, stream string) (int64, error) {
+	if in, size, err := l.live(a, stream); err == nil {
+		in.Close()
+		return size, nil
+	}
+	info, err := l.store.Stat(ctx, catalog.TaskLog(j.Pipeline, j.ID, t.Index, a.Number, stream))
+	return info.SizeBytes, err
+}
+
+// Open opens one log, as far as it is written; kind NotFound if there is none.
+func (l *Logs) Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error) {
+	const op = "open log"
+	j, err := l.ledger.Job(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if stream != streams[0] && stream != streams[1] {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, stream, "a log is stdout or stderr")
+	}
+	attempts, err := l.ledger.Attempts(ctx, fleetscore.TaskID(fmt.Sprintf("%s.%03d", id, index)))
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range attempts {
+		if a.Number != attempt {
+			continue
+		}
+		if in, _, err := l.live(a, stream); err == nil {
+			return in, nil
+		}
+	}
+	return l.store.Get(ctx, catalog.TaskLog(j.Pipeline, id, index, attempt, stream), 0, -1)
+}
+
+// live opens a log that still lies in the spool, and says how long it is. The end of
+// stderr says why the server took the attempt back, if it did.
+func (l *Logs) live(a fleetscore.Attempt, stream string) (io.ReadCloser, int64, error) {
+	note := ""
+	if stream == "stderr" && a.Ended != nil && a.State != string(dispatch.Succeeded) && a.State != string(dispatch.Failed) {
+		note = fmt.Sprintf("attempt %d was taken back: %s\n", a.Number, a.Reason)
+	}
+	f, err := os.Open(l.spool.path(a.Lease, stream))
+	if errors.Is(err, fs.ErrNotExist) && note != "" && l.spool.has(a.Lease) {
+		return io.NopCloser(strings.NewReader(note)), int64(len(note)), nil
+	} else if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return withNote{io.MultiReader(f, strings.NewReader(note)), f}, st.Size() + int64(len(note)), nil
+}
+
+// withNote is a file with a note at its end.
+type withNote struct {
+	io.Reader
+	io.Closer
+}
