@@ -137,7 +137,7 @@ func ExampleLoad_hostile() {
 	_, err := sklearn.Load([]byte("cposix\nsystem\n(S'rm -rf /'\ntR."))
 	fmt.Println(err)
 	// Output:
-	// load model: posix.system is not supported: Python would run it with what the file says when it reads the file (no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either)
+	// load model: posix.system is not supported: Python would run it, with arguments from the file, when it reads the file (no supported model needs it, and Fleetscore ran nothing; if you don't know why the file contains it, don't open the file with Python's pickle)
 }
 
 func fixture(name string) []byte {

@@ -1,5 +1,5 @@
-// Package calibration computes scikit-learn's CalibratedClassifierCV: classifiers
-// whose decisions are turned into probabilities by a sigmoid or by steps.
+// Package calibration computes scikit-learn's CalibratedClassifierCV: classifiers whose
+// decisions a sigmoid or a step function turns into probabilities.
 package calibration
 
 import (
@@ -15,14 +15,15 @@ type Calibrated struct {
 	labels  estimator.Labels
 	members []estimator.Estimator
 	parts   []estimator.Part
-	curves  []curve // per member, one per decision
+	curves  []curve // for each member, one curve for each decision
 }
 
-// curve turns a decision into a probability: a sigmoid, or steps between points.
+// curve turns a decision into a probability. It is a sigmoid, or interpolates between
+// points.
 type curve struct {
 	a, b   float64
 	x, y   []float64 // nil for a sigmoid
-	single bool      // steps of float32, to which decisions and results are rounded
+	single bool      // the points are float32, and decisions and results are rounded to float32
 }
 
 func (c *curve) at(v float64) float64 {
@@ -49,7 +50,7 @@ func (c *curve) step(v float64) float64 {
 	return float64(slope*(v-c.x[i-1])) + c.y[i-1]
 }
 
-// Read reads its attributes.
+// Read reads the attributes of a CalibratedClassifierCV from a file.
 func Read(a *estimator.Attributes) estimator.Estimator {
 	c := &Calibrated{labels: a.Labels("classes_")}
 	g := a.Graph()
@@ -79,7 +80,7 @@ func (c *Calibrated) member(a *estimator.Attributes) {
 		return
 	}
 	if own := estimator.LabelsOf(est); own == nil || own.Len() != c.labels.Len() {
-		a.Unsupported("a classifier that was trained on some of the classes alone", "train it with more rows of each class")
+		a.Unsupported("a classifier that was trained on only some of the classes", "train it with more rows of each class")
 		return
 	}
 	c.members = append(c.members, est)
@@ -148,7 +149,8 @@ func (c *Calibrated) Fields(f *estimator.Codec) {
 	}
 }
 
-// decisions is how many columns a member's decisions have, and by which method.
+// decisions returns the method that a member's decisions come from, and their number of
+// columns.
 func decisions(e estimator.Estimator) (estimator.Method, int) {
 	if n := e.Outputs(estimator.DecisionFunction, e.Features()); n > 0 {
 		return estimator.DecisionFunction, n
@@ -156,7 +158,8 @@ func decisions(e estimator.Estimator) (estimator.Method, int) {
 	return estimator.PredictProba, e.Outputs(estimator.PredictProba, e.Features())
 }
 
-// columns is how many of them have a curve: of two classes that of the second.
+// columns returns how many columns have a curve. For two classes, only the column of
+// the second class has one.
 func (c *Calibrated) columns() int {
 	if c.labels.Len() == 2 {
 		return 1
@@ -174,13 +177,13 @@ func (c *Calibrated) Check() error {
 	c.parts = c.parts[:0]
 	for _, e := range c.members {
 		if _, n := decisions(e); e.Features() < 1 || e.Features() != c.members[0].Features() || (n != c.labels.Len() && (c.labels.Len() != 2 || n != 1)) {
-			return estimator.Misfit("CalibratedClassifierCV: %s gives %d decisions of %d features", e.Class(), n, e.Features())
+			return estimator.Misfit("CalibratedClassifierCV: %s returns %d decisions for %d features", e.Class(), n, e.Features())
 		}
 		c.parts = append(c.parts, estimator.Part{Est: e})
 	}
 	for _, v := range c.curves {
 		if len(v.x) != len(v.y) {
-			return estimator.Misfit("CalibratedClassifierCV: a calibrator has %d and %d points", len(v.x), len(v.y))
+			return estimator.Misfit("CalibratedClassifierCV: a calibrator has points with %d x values and %d y values", len(v.x), len(v.y))
 		}
 	}
 	return nil
@@ -220,9 +223,9 @@ func (c *Calibrated) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 	return nil
 }
 
-// probabilities is what one member says.
+// probabilities writes one member's probabilities.
 func (c *Calibrated) probabilities(d, out *estimator.Block, ws *estimator.Workspace, curves []curve) error {
-	for j := range c.columns() { // a step function refuses what isn't finite, a sigmoid doesn't
+	for j := range c.columns() { // a step function refuses values that aren't finite, a sigmoid doesn't
 		if curves[j].x == nil {
 			continue
 		}
@@ -232,7 +235,7 @@ func (c *Calibrated) probabilities(d, out *estimator.Block, ws *estimator.Worksp
 		}
 		for r, v := range one.Col(0) {
 			if curves[j].single && math.IsInf(float64(float32(v)), 0) {
-				return estimator.Refuse("CalibratedClassifierCV: the decision %v of row %d is too large for float32, which its calibrator was fitted on; scikit-learn refuses it too", v, d.First+r)
+				return estimator.Refuse("CalibratedClassifierCV: the decision %v of row %d is too large for float32, the type that its calibrator was fitted with; scikit-learn refuses it too", v, d.First+r)
 			}
 		}
 	}

@@ -5,11 +5,11 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// selectColumns appends the positions that a column selection of
-// ColumnTransformer means: numbers, names, a slice of either, or a mask.
+// selectColumns appends the positions of the columns that a ColumnTransformer selects
+// by numbers, names, a slice of numbers or names, or a mask.
 func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int32, features int, out []int32) []int32 {
 	g := a.Graph()
-	if class, _, state := g.Call(v); class != nil && class.Name == "_RemainderColsList" { // of releases 1.5 to 1.7
+	if class, _, state := g.Call(v); class != nil && class.Name == "_RemainderColsList" { // from releases 1.5 to 1.7
 		for e := g.Entries(state); ; {
 			key, inner, ok := e.Pair()
 			if !ok {
@@ -82,7 +82,7 @@ func selectColumns(a *estimator.Attributes, v pickle.Value, names map[string]int
 	return selectItems(a, items, features, out)
 }
 
-// selectItems is a list of positions, or of truth values.
+// selectItems appends the columns of a list of positions or of truth values.
 func selectItems(a *estimator.Attributes, items []pickle.Value, features int, out []int32) []int32 {
 	g := a.Graph()
 	if err := g.Charge(8 * len(items)); err != nil {
@@ -99,7 +99,7 @@ func selectItems(a *estimator.Attributes, items []pickle.Value, features int, ou
 			}
 		}
 		if !ok {
-			a.Fail("a selection of columns holds something else than numbers")
+			a.Fail("a selection of columns holds something other than numbers")
 			return out
 		}
 		numbers = append(numbers, n)
@@ -109,7 +109,7 @@ func selectItems(a *estimator.Attributes, items []pickle.Value, features int, ou
 
 func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, features int, out []int32) []int32 {
 	if mask && len(numbers) != features {
-		a.Fail("a mask of %d columns stands for %d", len(numbers), features)
+		a.Fail("a mask has %d entries, but there are %d columns", len(numbers), features)
 		return out
 	}
 	out = room(a, out, len(numbers))
@@ -122,7 +122,7 @@ func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, featur
 			out = append(out, int32(i))
 		case mask:
 		case n != float64(int32(n)) || n < -float64(features) || n >= float64(features):
-			a.Fail("column %v of %d is selected", n, features)
+			a.Fail("column %v is selected, but there are %d columns", n, features)
 			return out
 		case n < 0:
 			out = append(out, int32(n)+int32(features))
@@ -136,12 +136,13 @@ func selectNumbers(a *estimator.Attributes, numbers []float64, mask bool, featur
 func position(a *estimator.Attributes, t string, names map[string]int32) int32 {
 	i, ok := names[t]
 	if !ok {
-		a.Fail("column %q is selected, but isn't among the names the model was fitted with", t)
+		a.Fail("column %q is selected, but isn't among the names that the model was fitted with", t)
 	}
 	return i
 }
 
-// selectSlice is slice(start, stop, step); names include their stop.
+// selectSlice appends the columns of slice(start, stop, step). A slice of names
+// includes its stop.
 func selectSlice(a *estimator.Attributes, args []pickle.Value, names map[string]int32, features int, out []int32) []int32 {
 	g := a.Graph()
 	bound := func(v pickle.Value, other int, stop bool) int {
@@ -157,7 +158,7 @@ func selectSlice(a *estimator.Attributes, args []pickle.Value, names map[string]
 		}
 		f, ok := g.Number(v)
 		if !ok || f != float64(int(f)) {
-			a.Fail("a slice of columns has a bound that is no number")
+			a.Fail("a slice of columns has a bound that isn't a number")
 			return 0
 		}
 		n := int(f)
@@ -191,7 +192,7 @@ func room(a *estimator.Attributes, columns []int32, n int) []int32 {
 	}
 	size := len(columns) + n
 	if len(columns) > 0 {
-		size += len(columns) // another transformer may follow
+		size += len(columns) // leave room for another transformer
 	}
 	if err := a.Graph().Charge(4 * size); err != nil {
 		a.Fail("%w", err)

@@ -7,8 +7,9 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// functions are NumPy's functions of one number that a FunctionTransformer may
-// have, by name. Nothing else can be known to be what it is called.
+// functions are the NumPy functions of one number that a FunctionTransformer may have,
+// by name. Other functions are refused, because a name alone doesn't say what they
+// compute.
 var functions = map[string]func(float64) float64{
 	"absolute": math.Abs, "fabs": math.Abs, "sqrt": math.Sqrt, "square": func(x float64) float64 { return x * x },
 	"exp": estimator.Exp, "expm1": math.Expm1, "exp2": math.Exp2, "log": estimator.Ln, "log1p": math.Log1p, "log2": estimator.Log2, "log10": estimator.Log10,
@@ -31,34 +32,34 @@ func sign(x float64) float64 {
 	return x
 }
 
-// Functions are the names of the functions that are known.
+// Functions returns the supported functions by name.
 func Functions() map[string]func(float64) float64 { return functions }
 
-// FunctionTransformer applies one function to every value. The zero value
-// passes rows on as they are.
+// FunctionTransformer applies one function to every value. The zero value changes
+// nothing.
 type FunctionTransformer struct {
 	features int
-	name     string // empty for none
+	name     string // "" if there is none
 	apply    func(float64) float64
 	validate bool
-	inverse  string // the name of inverse_func; empty for none
+	inverse  string // the name of inverse_func; "" if there is none
 	back     func(float64) float64
 }
 
-// ReadFunctionTransformer reads its attributes.
+// ReadFunctionTransformer reads the attributes of a FunctionTransformer from a file.
 func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
 	t := &FunctionTransformer{features: a.Features()}
-	if v := a.Value("validate"); v.Kind() == pickle.KindNone { // which 0.20 and 0.21 took for True
+	if v := a.Value("validate"); v.Kind() == pickle.KindNone { // releases 0.20 and 0.21 treat None as True
 		t.validate = !a.AtLeast(0, 22)
 	} else {
 		t.validate = a.Bool("validate", false)
 	}
 	g := a.Graph()
 	if !t.validate {
-		t.features = 0 // then scikit-learn doesn't look at it either
+		t.features = 0 // then scikit-learn doesn't check the number of columns either
 	}
 	if v := a.Value("inverse_func"); v != 0 {
-		if n := ufunc(a, v); functions[n] != nil { // else nobody asks for it, or is refused then
+		if n := ufunc(a, v); functions[n] != nil { // an unsupported inverse is refused when it is used
 			t.inverse = n
 		}
 	}
@@ -68,7 +69,7 @@ func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
 	}
 	t.name = ufunc(a, v)
 	if functions[t.name] == nil {
-		a.Unsupported("func="+g.Describe(v), "only NumPy's functions of one number, such as numpy.log1p, can be known")
+		a.Unsupported("func="+g.Describe(v), "use one of NumPy's functions of one number, such as numpy.log1p")
 	}
 	if kw := a.Value("kw_args"); kw.Kind() == pickle.KindDict && g.Count(kw) > 0 {
 		a.Unsupported("kw_args", "use a function without arguments")
@@ -77,20 +78,21 @@ func ReadFunctionTransformer(a *estimator.Attributes) estimator.Estimator {
 	return t
 }
 
-// ufunc is the name of a function of NumPy.
+// ufunc returns the name of a NumPy function.
 func ufunc(a *estimator.Attributes, v pickle.Value) string {
 	g := a.Graph()
 	if class := g.Global(v); class != nil {
 		return class.Name
 	}
-	if c, args, _ := g.Call(v); c != nil && c.Name == "_ufunc_reconstruct" && len(args) == 2 { // of NumPy before 1.20
+	if c, args, _ := g.Call(v); c != nil && c.Name == "_ufunc_reconstruct" && len(args) == 2 { // from NumPy before 1.20
 		n, _ := g.Text(args[1])
 		return pickle.Clean(n)
 	}
 	return ""
 }
 
-// Invertible implements estimator.Inverter: with neither function, or with both.
+// Invertible implements estimator.Inverter. A transformer is invertible if it has both
+// functions or neither.
 func (t *FunctionTransformer) Invertible() bool { return (t.name == "") == (t.inverse == "") }
 
 // Invert implements estimator.Inverter.

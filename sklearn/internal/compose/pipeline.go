@@ -1,5 +1,5 @@
-// Package compose puts estimators together as scikit-learn's Pipeline,
-// FeatureUnion and ColumnTransformer do.
+// Package compose combines estimators like scikit-learn's Pipeline, FeatureUnion and
+// ColumnTransformer.
 package compose
 
 import (
@@ -8,7 +8,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// skipped reports whether a place for an estimator is None or "passthrough".
+// skipped reports whether there is None or "passthrough" in place of an estimator.
 func skipped(a *estimator.Attributes, v pickle.Value) bool {
 	t, ok := a.Graph().Text(v)
 	return v.Kind() == pickle.KindNone || (ok && string(t) == "passthrough")
@@ -19,11 +19,11 @@ func dropped(a *estimator.Attributes, v pickle.Value) bool {
 	return ok && string(t) == "drop"
 }
 
-// placeBytes is what the place of a step is charged for, besides its name and its
+// placeBytes is the memory that is charged for a step, besides its name and its
 // estimator.
 const placeBytes = 160
 
-// name copies the name of a step.
+// name returns a copy of a step's name.
 func name(a *estimator.Attributes, v pickle.Value) string {
 	t, ok := a.Graph().Text(v)
 	if !ok {
@@ -40,20 +40,20 @@ func name(a *estimator.Attributes, v pickle.Value) string {
 // Pipeline passes rows from step to step.
 type Pipeline struct {
 	steps []estimator.Part
-	ests  []estimator.Estimator // of steps
+	ests  []estimator.Estimator // the steps' estimators
 }
 
-// ReadPipeline reads its attributes. Steps that do nothing are left out, except
-// for one that stands alone.
+// ReadPipeline reads the attributes of a Pipeline from a file. Steps that do nothing are left out, except for a
+// single step.
 func ReadPipeline(a *estimator.Attributes) estimator.Estimator {
 	p := &Pipeline{}
 	g := a.Graph()
 	steps := a.Value("steps")
 	if steps.Kind() != pickle.KindList && steps.Kind() != pickle.KindTuple {
-		a.Fail("steps is no list")
+		a.Fail("steps isn't a list")
 		return p
 	}
-	if n := g.Count(steps); n <= 16 { // the usual lengths at once
+	if n := g.Count(steps); n <= 16 { // one allocation for the usual lengths
 		p.steps = make([]estimator.Part, 0, n)
 	}
 	for e := g.Entries(steps); ; {
@@ -65,7 +65,7 @@ func ReadPipeline(a *estimator.Attributes) estimator.Estimator {
 		first, _ := items.Item()
 		est, ok := items.Item()
 		if !ok || g.Count(v) != 2 {
-			a.Fail("a step is no pair of name and estimator")
+			a.Fail("a step isn't a pair of name and estimator")
 			break
 		}
 		n := name(a, first)
@@ -89,16 +89,16 @@ func ReadPipeline(a *estimator.Attributes) estimator.Estimator {
 // Class implements estimator.Estimator, as do the methods below.
 func (p *Pipeline) Class() string { return "Pipeline" }
 
-// Parts are the steps.
+// Parts returns the steps.
 func (p *Pipeline) Parts() []estimator.Part { return p.steps }
 
-// Chain is the steps in order; what the last one gives, the pipeline gives.
+// Chain returns the steps in order. The last step's results are the pipeline's results.
 func (p *Pipeline) Chain() []estimator.Estimator { return p.ests }
 
 func (p *Pipeline) Features() int { return chainFeatures(p.ests) }
 
-// chainFeatures is what the first step that cares takes, if the ones before
-// keep the number of columns.
+// chainFeatures returns the number of columns that the first step with such a number
+// takes, if the steps before it keep the number of columns.
 func chainFeatures(chain []estimator.Estimator) int {
 	for _, e := range chain {
 		if n := e.Features(); n > 0 {
@@ -130,18 +130,18 @@ func (p *Pipeline) Check() error {
 	in := chainFeatures(p.ests)
 	for i, e := range p.ests {
 		if n := e.Features(); n > 0 && in > 0 && n != in {
-			return estimator.Misfit("%s takes %d features, but the step before it gives %d", e.Class(), n, in)
+			return estimator.Misfit("%s takes %d features, but the step before it returns %d", e.Class(), n, in)
 		}
 		if i == len(p.ests)-1 {
 			break
 		}
 		out := e.Outputs(estimator.Transform, in)
 		if out == 0 && (in > 0 || e.Outputs(estimator.Transform, 1) == 0) {
-			return estimator.Misfit("%s stands before the last step of a pipeline, but doesn't transform", e.Class())
+			return estimator.Misfit("%s isn't the last step of a pipeline, but it doesn't transform", e.Class())
 		}
 		in = out
 	}
-	if len(p.steps) != len(p.ests) { // read from a record
+	if len(p.steps) != len(p.ests) { // the pipeline was read from a record
 		p.steps = p.steps[:0]
 		for _, e := range p.ests {
 			p.steps = append(p.steps, estimator.Part{Est: e})
@@ -162,9 +162,9 @@ func (p *Pipeline) Compute(m estimator.Method, x, out *estimator.Block, ws *esti
 	return p.ests[last].Compute(m, x, out, ws)
 }
 
-// Forward passes rows through transformers, and sees that the last step takes as many
-// columns as come out. Where files don't say how many columns a model takes, as those
-// of early releases, it shows only here.
+// Forward passes rows through transformers, and checks that the last step takes as many
+// columns as come out. Files of early releases don't say how many columns a model
+// takes, so for them only this check finds a wrong number.
 func Forward(chain []estimator.Estimator, last estimator.Estimator, x *estimator.Block, ws *estimator.Workspace) (*estimator.Block, error) {
 	for _, e := range chain {
 		if err := fits(e, x); err != nil {

@@ -4,29 +4,30 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// ReadSearch reads GridSearchCV and its like: what they found is all that counts.
+// ReadSearch reads GridSearchCV and similar classes. Only the estimator that the search
+// found is kept.
 func ReadSearch(a *estimator.Attributes) estimator.Estimator {
 	if !a.Has("best_estimator_") {
-		a.Unsupported("refit=False", "train it with refit=True, or save best_estimator_ of a model that was")
+		a.Unsupported("refit=False", "train it with refit=True, and save it or its best_estimator_")
 		return nil
 	}
 	return a.Instead("best_estimator_")
 }
 
-// ReadFrozen reads FrozenEstimator, which gives what the estimator in it gives.
+// ReadFrozen reads FrozenEstimator, which returns the results of the estimator in it.
 func ReadFrozen(a *estimator.Attributes) estimator.Estimator { return a.Instead("estimator") }
 
-// ReadRobust reads RANSACRegressor, whose model of the inliers is all that counts.
+// ReadRobust reads RANSACRegressor. Only its model of the inliers is kept.
 func ReadRobust(a *estimator.Attributes) estimator.Estimator { return a.Instead("estimator_") }
 
-// Target is TransformedTargetRegressor: a regressor whose predictions are
-// transformed back.
+// Target is TransformedTargetRegressor: a regressor whose predictions are transformed
+// back.
 type Target struct {
 	regressor, transformer estimator.Estimator
-	back                   estimator.Inverter // transformer
+	back                   estimator.Inverter // the transformer
 }
 
-// ReadTarget reads its attributes.
+// ReadTarget reads the attributes of a Target from a file.
 func ReadTarget(a *estimator.Attributes) estimator.Estimator {
 	t := &Target{regressor: a.Child("regressor_"), transformer: a.Child("transformer_")}
 	if a.Err() == nil {
@@ -64,7 +65,7 @@ func (t *Target) Check() error {
 	n := t.regressor.Outputs(estimator.Predict, in)
 	back, ok := t.transformer.(estimator.Inverter)
 	if f := t.transformer.Features(); n == 0 || !ok || !back.Invertible() || f > 0 && f != n {
-		return estimator.Misfit("TransformedTargetRegressor: %s gives %d values, %s transforms %d", t.regressor.Class(), n, t.transformer.Class(), f)
+		return estimator.Misfit("TransformedTargetRegressor: %s predicts %d values, but %s transforms %d", t.regressor.Class(), n, t.transformer.Class(), f)
 	}
 	t.back = back
 	return nil

@@ -6,15 +6,14 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// FeatureUnion puts what several transformers make of the same rows side by
-// side.
+// FeatureUnion puts the results of several transformers for the same rows side by side.
 type FeatureUnion struct {
 	steps   []estimator.Part
 	ests    []estimator.Estimator
-	weights []float64 // one per transformer; nil if all are 1
+	weights []float64 // one for each transformer; nil if all are 1
 }
 
-// ReadFeatureUnion reads its attributes.
+// ReadFeatureUnion reads the attributes of a FeatureUnion from a file.
 func ReadFeatureUnion(a *estimator.Attributes) estimator.Estimator {
 	u := &FeatureUnion{}
 	g := a.Graph()
@@ -28,7 +27,7 @@ func ReadFeatureUnion(a *estimator.Attributes) estimator.Estimator {
 		first, _ := pair.Item()
 		est, ok := pair.Item()
 		if !ok || g.Count(v) != 2 {
-			a.Fail("transformer_list holds something else than pairs")
+			a.Fail("transformer_list holds something other than pairs")
 			break
 		}
 		n := name(a, first)
@@ -46,13 +45,13 @@ func ReadFeatureUnion(a *estimator.Attributes) estimator.Estimator {
 		}
 	}
 	if len(u.ests) == 0 {
-		a.Fail("transformer_list names no transformer")
+		a.Fail("transformer_list has no transformer")
 	}
 	u.weights = plain(u.weights)
 	return u
 }
 
-// weight finds a name in transformer_weights.
+// weight returns the weight of a name in transformer_weights.
 func weight(a *estimator.Attributes, name string) float64 {
 	w := a.Value("transformer_weights")
 	if w.Kind() != pickle.KindDict {
@@ -66,14 +65,14 @@ func weight(a *estimator.Attributes, name string) float64 {
 		if string(key) == name {
 			f, ok := a.Graph().Number(v)
 			if !ok || f-f != 0 {
-				a.Fail("transformer_weights of %q is no number", name)
+				a.Fail("the weight of %q in transformer_weights isn't a number", name)
 			}
 			return f
 		}
 	}
 }
 
-// plain is nil if all weights are 1.
+// plain returns weights, or nil if all weights are 1.
 func plain(weights []float64) []float64 {
 	for _, w := range weights {
 		if w != 1 {
@@ -118,14 +117,14 @@ func (u *FeatureUnion) Check() error {
 	in := u.Features()
 	for _, e := range u.ests {
 		if n := e.Features(); n > 0 && n != in {
-			return estimator.Misfit("FeatureUnion: %s takes %d features, another transformer %d", e.Class(), n, in)
+			return estimator.Misfit("FeatureUnion: %s takes %d features, but another transformer takes %d", e.Class(), n, in)
 		}
 		if e.Outputs(estimator.Transform, max(1, in)) == 0 {
 			return estimator.Misfit("FeatureUnion: %s doesn't transform", e.Class())
 		}
 	}
 	if n := u.Outputs(estimator.Transform, max(1, in)); n > estimator.MaxFeatures {
-		return estimator.Misfit("FeatureUnion gives %d columns, more than %d", n, estimator.MaxFeatures)
+		return estimator.Misfit("FeatureUnion returns %d columns, more than %d", n, estimator.MaxFeatures)
 	}
 	if len(u.ests) == 0 || (u.weights != nil && len(u.weights) != len(u.ests)) {
 		return estimator.Misfit("FeatureUnion has %d transformers and %d weights", len(u.ests), len(u.weights))
@@ -134,7 +133,7 @@ func (u *FeatureUnion) Check() error {
 	return nil
 }
 
-// parts are estimators with the names they have, if any.
+// parts returns estimators with their names, if they have names.
 func parts(named []estimator.Part, ests []estimator.Estimator) []estimator.Part {
 	if len(named) != len(ests) {
 		named = make([]estimator.Part, len(ests))
@@ -161,17 +160,17 @@ func (u *FeatureUnion) Compute(m estimator.Method, x, out *estimator.Block, ws *
 	return nil
 }
 
-// ColumnTransformer gives groups of columns to a transformer each.
+// ColumnTransformer passes a group of columns to each of its transformers.
 type ColumnTransformer struct {
 	features int
 	steps    []estimator.Part
 	ests     []estimator.Estimator
-	ends     []int32 // per transformer, where its columns end in columns
+	ends     []int32 // for each transformer, the end of its part of columns
 	columns  []int32
 	weights  []float64
 }
 
-// ReadColumnTransformer reads its attributes.
+// ReadColumnTransformer reads the attributes of a ColumnTransformer from a file.
 func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 	t := &ColumnTransformer{features: a.Features()}
 	if t.features == 0 && a.Has("_n_features") {
@@ -190,7 +189,7 @@ func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 		}
 		items := g.Tuple(v)
 		if len(items) < 3 {
-			a.Fail("transformers_ holds something else than triples")
+			a.Fail("transformers_ holds something other than triples")
 			break
 		}
 		if dropped(a, items[1]) {
@@ -199,7 +198,7 @@ func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 		before := len(t.columns)
 		t.columns = selectColumns(a, items[2], names, t.features, t.columns)
 		if len(t.columns) == before {
-			continue // no columns: scikit-learn leaves the transformer out
+			continue // scikit-learn leaves out a transformer without columns
 		}
 		n := name(a, items[0])
 		var s estimator.Estimator = &FunctionTransformer{}
@@ -218,8 +217,8 @@ func ReadColumnTransformer(a *estimator.Attributes) estimator.Estimator {
 	return t
 }
 
-// columnNames are those of the data frame that the transformer was fitted on, and
-// their places.
+// columnNames returns the names of the data frame's columns that the transformer was
+// fitted on, with their positions.
 func columnNames(a *estimator.Attributes) map[string]int32 {
 	for _, n := range [...]string{"feature_names_in_", "_feature_names_in"} {
 		if !a.Has(n) {
@@ -252,7 +251,7 @@ func (t *ColumnTransformer) Parameters() map[string]any {
 	return map[string]any{"transformers": len(t.ests), "columns": len(t.columns)}
 }
 
-// of gives the columns of transformer i.
+// of returns the columns of transformer i.
 func (t *ColumnTransformer) of(i int) []int32 {
 	from := int32(0)
 	if i > 0 {
@@ -299,11 +298,11 @@ func (t *ColumnTransformer) Check() error {
 		}
 	}
 	if n := t.Outputs(estimator.Transform, t.features); n > estimator.MaxFeatures {
-		return estimator.Misfit("ColumnTransformer gives %d columns, more than %d", n, estimator.MaxFeatures)
+		return estimator.Misfit("ColumnTransformer returns %d columns, more than %d", n, estimator.MaxFeatures)
 	}
 	for _, c := range t.columns {
 		if c < 0 || int(c) >= t.features {
-			return estimator.Misfit("ColumnTransformer: column %d of %d", c, t.features)
+			return estimator.Misfit("ColumnTransformer: column %d is selected, but there are %d columns", c, t.features)
 		}
 	}
 	t.steps = parts(t.steps, t.ests)

@@ -8,27 +8,27 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// AdaBoost is AdaBoostClassifier and -Regressor: models with a weight each.
+// AdaBoost is AdaBoostClassifier and AdaBoostRegressor: models with a weight each.
 type AdaBoost struct {
 	group
 	weights []float64
-	// Of the classifier.
-	real    bool // algorithm SAMME.R: by probabilities
+	// The fields below are for the classifier.
+	real    bool // algorithm SAMME.R, which uses probabilities
 	against bool // since 1.3.1, a vote counts against the other classes
-	early   bool // until 0.21, predict_proba was made in another way
+	early   bool // until 0.21, predict_proba was computed in another way
 	total   float64
 }
 
-// NewAdaBoost makes an empty one.
+// NewAdaBoost returns an empty AdaBoost for a record to be read into.
 func NewAdaBoost(class string) *AdaBoost { return &AdaBoost{group: group{class: class}} }
 
-// ReadAdaBoost reads its attributes.
+// ReadAdaBoost reads the attributes of an AdaBoost from a file.
 func ReadAdaBoost(a *estimator.Attributes) estimator.Estimator {
 	b := NewAdaBoost(a.Class)
 	b.read(a, "estimators_")
 	b.weights = a.Vector("estimator_weights_", -1)
 	if n := len(b.members); a.Err() == nil && n < len(b.weights) {
-		b.weights = b.weights[:n] // it stopped early
+		b.weights = b.weights[:n] // training stopped early
 	}
 	if a.Class == "AdaBoostClassifier" {
 		b.labels = a.Labels("classes_")
@@ -69,16 +69,16 @@ func (b *AdaBoost) Check() error {
 	for _, e := range b.members {
 		if b.labels.Len() == 0 {
 			if e.Outputs(estimator.Predict, b.features) != 1 {
-				return estimator.Misfit("%s: %s gives several values", b.class, e.Class())
+				return estimator.Misfit("%s: %s predicts several values", b.class, e.Class())
 			}
 			continue
 		}
 		l := estimator.LabelsOf(e)
 		if l == nil || !slices.Equal(l.Values, b.labels.Values) || !slices.Equal(l.Texts, b.labels.Texts) {
-			return estimator.Misfit("%s: %s has other classes", b.class, e.Class())
+			return estimator.Misfit("%s: %s was trained with other classes", b.class, e.Class())
 		}
 		if n := e.Outputs(estimator.PredictProba, b.features); n != b.labels.Len() && (b.real || b.early) {
-			return estimator.Misfit("%s: %s gives %d probabilities", b.class, e.Class(), n)
+			return estimator.Misfit("%s: %s returns %d probabilities", b.class, e.Class(), n)
 		}
 	}
 	return nil
@@ -134,8 +134,8 @@ func (b *AdaBoost) Compute(m estimator.Method, x, out *estimator.Block, ws *esti
 	return nil
 }
 
-// votes writes the weighted sum of the models' votes, or of what their
-// probabilities count.
+// votes writes the weighted sum of the models' votes, or of the values that their
+// probabilities count as.
 func (b *AdaBoost) votes(x, sum *estimator.Block, ws *estimator.Workspace) error {
 	k := b.labels.Len()
 	clear(sum.X)
@@ -175,7 +175,7 @@ func (b *AdaBoost) votes(x, sum *estimator.Block, ws *estimator.Workspace) error
 	return nil
 }
 
-// addLogs adds what algorithm SAMME.R makes of probabilities.
+// addLogs adds the terms that algorithm SAMME.R computes from probabilities.
 func addLogs(odds, sum *estimator.Block) {
 	k := float64(odds.Cols)
 	for r := range odds.Rows {
@@ -191,7 +191,8 @@ func addLogs(odds, sum *estimator.Block) {
 	}
 }
 
-// decide is decision_function: of two classes the difference.
+// decide is decision_function. For two classes it writes the difference of the two
+// sums.
 func (b *AdaBoost) decide(x, out *estimator.Block, ws *estimator.Workspace) error {
 	if b.labels.Len() > 2 {
 		return b.votes(x, out, ws)

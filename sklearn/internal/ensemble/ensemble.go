@@ -1,6 +1,6 @@
-// Package ensemble computes scikit-learn's models that are made of others:
-// bagging, boosting by weights, voting, stacking, and one model per class, pair
-// of classes or output.
+// Package ensemble computes scikit-learn's models that consist of other models:
+// bagging, weighted boosting, voting, stacking, and one model for each class, pair of
+// classes or output.
 package ensemble
 
 import (
@@ -10,13 +10,13 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// group is the models that another one is made of.
+// group holds the models of an ensemble.
 type group struct {
 	class    string
 	features int
-	labels   estimator.Labels // of classifiers
+	labels   estimator.Labels // for classifiers
 	members  []estimator.Estimator
-	names    []string // of those that people named
+	names    []string // the members' names, if people named them
 }
 
 // Class implements estimator.Estimator, as do the methods below and those of the
@@ -25,7 +25,7 @@ func (g *group) Class() string { return g.class }
 
 func (g *group) Features() int { return g.features }
 
-// Labels are nil for regressors.
+// Labels returns nil for regressors.
 func (g *group) Labels() *estimator.Labels {
 	if g.labels.Len() == 0 {
 		return nil
@@ -53,7 +53,7 @@ func (g *group) fields(c *estimator.Codec) {
 	c.Children(&g.members)
 }
 
-// read reads the members of a list, and how many columns they take.
+// read reads the members of a list, and the number of columns that they take.
 func (g *group) read(a *estimator.Attributes, list string) {
 	g.class, g.features = a.Class, a.Features()
 	graph := a.Graph()
@@ -89,8 +89,8 @@ func (g *group) read(a *estimator.Attributes, list string) {
 	}
 }
 
-// check checks what all have in common; subsets tells that members take some of
-// the columns.
+// check checks what all members have in common. If subsets is true, each member takes
+// only some of the columns.
 func (g *group) check(subsets bool) error {
 	if len(g.members) == 0 || g.features < 0 {
 		return estimator.Misfit("%s has no models", g.class)
@@ -109,7 +109,8 @@ func (g *group) check(subsets bool) error {
 	return nil
 }
 
-// common is how many columns every member's method gives; 0 if they differ.
+// common returns how many columns a method of every member writes, or 0 if this
+// differs.
 func (g *group) common(m estimator.Method, in int) int {
 	n := g.members[0].Outputs(m, in)
 	for _, e := range g.members[1:] {
@@ -120,8 +121,8 @@ func (g *group) common(m estimator.Method, in int) int {
 	return n
 }
 
-// places are the classes of each member among the group's, which members of
-// ensembles have as numbers from 0.
+// places finds the index of each member's classes among the group's classes. Members of
+// ensembles have these indexes as labels, numbers from 0.
 func (g *group) places() error {
 	for _, e := range g.members {
 		l := estimator.LabelsOf(e)
@@ -131,14 +132,15 @@ func (g *group) places() error {
 		for _, v := range l.Values {
 			if v < 0 || v >= float64(g.labels.Len()) || v != float64(int(v)) {
 				return estimator.Misfit("%s: a %s that was fitted on other labels, such as %v, is not supported", g.class, e.Class(), v).
-					WithHint("fit it as a part of %s, or on labels that are numbers from 0 without gaps", g.class)
+					WithHint("fit the model as a part of %s, or on labels that are numbers from 0 without gaps", g.class)
 			}
 		}
 	}
 	return nil
 }
 
-// largest writes the label of each row's largest column, the first of equals.
+// largest writes the label of each row's largest column. If several are equal, the
+// first counts.
 func largest(b *estimator.Block, dst []float64, labels *estimator.Labels) {
 	for r := range dst {
 		best := 0
@@ -151,18 +153,18 @@ func largest(b *estimator.Block, dst []float64, labels *estimator.Labels) {
 	}
 }
 
-// Bagging is BaggingClassifier and -Regressor: models that were trained on some
-// of the rows and columns each, and whose results are averaged.
+// Bagging is BaggingClassifier and BaggingRegressor: the average of models, each
+// trained on some of the rows and columns.
 type Bagging struct {
 	group
-	columns []int32 // of each model, one after the other; nil for all in their order
-	strict  bool    // looks for NaN itself: in 0.19
+	columns []int32 // the first model's columns, then the next model's; nil if every model takes all columns
+	strict  bool    // refuses NaN itself, as release 0.19 does
 }
 
-// NewBagging makes an empty one.
+// NewBagging returns an empty Bagging for a record to be read into.
 func NewBagging(class string) *Bagging { return &Bagging{group: group{class: class}} }
 
-// ReadBagging reads its attributes.
+// ReadBagging reads the attributes of a Bagging from a file.
 func ReadBagging(a *estimator.Attributes) estimator.Estimator {
 	b := NewBagging(a.Class)
 	b.read(a, "estimators_")
@@ -208,7 +210,7 @@ func (b *Bagging) Check() error {
 	}
 	for _, c := range b.columns {
 		if c < 0 || int(c) >= b.features {
-			return estimator.Misfit("%s: column %d of %d", b.class, c, b.features)
+			return estimator.Misfit("%s: a model takes column %d, but there are %d columns", b.class, c, b.features)
 		}
 	}
 	for _, e := range b.members {
@@ -217,22 +219,22 @@ func (b *Bagging) Check() error {
 		}
 		l := estimator.LabelsOf(e)
 		if b.labels.Len() > 0 && (l == nil || e.Outputs(estimator.Predict, b.taken()) != 1) {
-			return estimator.Misfit("%s: %s is no classifier", b.class, e.Class())
+			return estimator.Misfit("%s: %s isn't a classifier", b.class, e.Class())
 		}
 		if n := e.Outputs(estimator.PredictProba, b.taken()); b.labels.Len() > 0 && n > 0 && n != l.Len() {
-			return estimator.Misfit("%s: %s gives %d probabilities", b.class, e.Class(), n)
+			return estimator.Misfit("%s: %s returns %d probabilities", b.class, e.Class(), n)
 		}
 	}
 	if b.labels.Len() > 0 {
 		return b.places()
 	}
 	if b.common(estimator.Predict, b.taken()) == 0 {
-		return estimator.Misfit("%s: its models differ in their outputs", b.class)
+		return estimator.Misfit("%s: the models have different numbers of outputs", b.class)
 	}
 	return nil
 }
 
-// taken is how many columns each model takes.
+// taken returns how many columns each model takes.
 func (b *Bagging) taken() int {
 	if b.columns == nil {
 		return b.features
@@ -256,7 +258,7 @@ func (b *Bagging) Outputs(m estimator.Method, _ int) int {
 	return 0
 }
 
-// sum adds up what a method of each model gives, for its own columns.
+// sum adds up the results of a method of each model, for the model's own columns.
 func (b *Bagging) sum(x *estimator.Block, ws *estimator.Workspace, add func(e estimator.Estimator, x *estimator.Block) error) error {
 	in := x
 	for i, e := range b.members {
@@ -316,7 +318,7 @@ func (b *Bagging) Compute(m estimator.Method, x, out *estimator.Block, ws *estim
 	return err
 }
 
-// odds adds a model's probabilities, or its vote where it has none.
+// odds adds a model's probabilities, or its vote if it has no probabilities.
 func (b *Bagging) odds(e estimator.Estimator, x, out *estimator.Block, ws *estimator.Workspace) error {
 	labels := estimator.LabelsOf(e)
 	n := e.Outputs(estimator.PredictProba, x.Cols)
@@ -343,7 +345,7 @@ func (b *Bagging) odds(e estimator.Estimator, x, out *estimator.Block, ws *estim
 	return nil
 }
 
-// logs is predict_log_proba: from the models' own, if all have them.
+// logs is predict_log_proba. It uses the models' own predict_log_proba if all have it.
 func (b *Bagging) logs(x, out *estimator.Block, ws *estimator.Workspace) error {
 	if b.common(estimator.PredictLogProba, b.taken()) != b.labels.Len() {
 		err := b.Compute(estimator.PredictProba, x, out, ws)
@@ -378,7 +380,7 @@ func (b *Bagging) logs(x, out *estimator.Block, ws *estimator.Workspace) error {
 	return err
 }
 
-// logAddExp is NumPy's.
+// logAddExp is NumPy's function logaddexp.
 func logAddExp(a, b float64) float64 {
 	switch d := a - b; {
 	case a == b:

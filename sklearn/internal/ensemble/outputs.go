@@ -7,17 +7,17 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// PerClass is OneVsRestClassifier and OneVsOneClassifier: one model of two
-// classes per class, or per pair of them.
+// PerClass is OneVsRestClassifier and OneVsOneClassifier: a model of two classes for
+// each class, or for each pair of classes.
 type PerClass struct {
 	group
-	zero bool // of OneVsOneClassifier until 1.0: the limit between two classes is 0 whatever they are decided by
+	zero bool // OneVsOneClassifier until 1.0: the limit between two classes is 0, also for probabilities
 }
 
-// NewPerClass makes an empty one.
+// NewPerClass returns an empty PerClass for a record to be read into.
 func NewPerClass(class string) *PerClass { return &PerClass{group: group{class: class}} }
 
-// ReadPerClass reads its attributes.
+// ReadPerClass reads the attributes of a PerClass from a file.
 func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 	p := NewPerClass(a.Class)
 	p.zero = !a.AtLeast(1, 1)
@@ -28,7 +28,7 @@ func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 			p.labels = in.Labels("classes_")
 		})
 	}
-	if a.Has("classes_") && p.labels.Len() != 2 { // what predict looks at for more than two, where it isn't a property
+	if a.Has("classes_") && p.labels.Len() != 2 { // predict reads classes_ for more than two classes, in releases where it isn't a property
 		p.labels = a.Labels("classes_")
 	} else if p.labels.Len() == 0 {
 		a.Fail("classes_ is missing")
@@ -39,7 +39,7 @@ func ReadPerClass(a *estimator.Attributes) estimator.Estimator {
 			break
 		}
 		if class, _ := g.Instance(v); class != nil && class.Name == "_ConstantPredictor" {
-			a.Unsupported("a class that no row of training had", "train it with rows of every class")
+			a.Unsupported("a class that no training row had", "train it with rows of every class")
 		}
 	}
 	if a.Err() == nil {
@@ -77,7 +77,7 @@ func (p *PerClass) Check() error {
 		l := estimator.LabelsOf(e)
 		if n := e.Outputs(estimator.DecisionFunction, max(1, p.features)); l == nil || l.Len() != 2 || n > 1 ||
 			n == 0 && e.Outputs(estimator.PredictProba, max(1, p.features)) != 2 {
-			return estimator.Misfit("%s: %s decides between %d classes", p.class, e.Class(), n)
+			return estimator.Misfit("%s: %s has %d classes instead of 2", p.class, e.Class(), n)
 		}
 		for i, v := range l.Values {
 			if v != float64(i) {
@@ -107,8 +107,7 @@ func (p *PerClass) Outputs(m estimator.Method, _ int) int {
 	return 0
 }
 
-// confidence writes one member's decision, or its probability of the second
-// class.
+// confidence writes a member's decision, or its probability of the second class.
 func confidence(e estimator.Estimator, x *estimator.Block, dst *estimator.Block, ws *estimator.Workspace) error {
 	if e.Outputs(estimator.DecisionFunction, x.Cols) > 0 {
 		return e.Compute(estimator.DecisionFunction, x, dst, ws)
@@ -157,7 +156,7 @@ func (p *PerClass) Compute(m estimator.Method, x, out *estimator.Block, ws *esti
 		}
 	case p.pairs():
 		largest(d, dst, &p.labels)
-	default: // of equals the last
+	default: // if several are equal, the last one counts
 		for r := range dst {
 			top := math.Inf(-1)
 			for c := range k {
@@ -196,8 +195,8 @@ func (p *PerClass) probabilities(x, out *estimator.Block, ws *estimator.Workspac
 	return nil
 }
 
-// duels is the decision of OneVsOneClassifier: votes, and confidences that can't
-// outweigh one.
+// duels is the decision of OneVsOneClassifier: votes, plus confidences that are too
+// small to outweigh a vote.
 func (p *PerClass) duels(x, out *estimator.Block, ws *estimator.Workspace) error {
 	k := p.labels.Len()
 	sums, votes, sure, won := ws.Block(x, k), ws.Block(x, k), ws.Block(x, 1), ws.Block(x, 1)
@@ -238,13 +237,13 @@ func (p *PerClass) duels(x, out *estimator.Block, ws *estimator.Workspace) error
 	return nil
 }
 
-// PerOutput is MultiOutputRegressor: one model per output.
+// PerOutput is MultiOutputRegressor: a model for each output.
 type PerOutput struct{ group }
 
-// NewPerOutput makes an empty one.
+// NewPerOutput returns an empty PerOutput for a record to be read into.
 func NewPerOutput(class string) *PerOutput { return &PerOutput{group{class: class}} }
 
-// ReadPerOutput reads its attributes.
+// ReadPerOutput reads the attributes of a PerOutput from a file.
 func ReadPerOutput(a *estimator.Attributes) estimator.Estimator {
 	p := NewPerOutput(a.Class)
 	p.read(a, "estimators_")
@@ -259,7 +258,7 @@ func (p *PerOutput) Check() error {
 		return err
 	}
 	if p.common(estimator.Predict, max(1, p.features)) != 1 {
-		return estimator.Misfit("%s: its models give several values", p.class)
+		return estimator.Misfit("%s: a model predicts several values", p.class)
 	}
 	return nil
 }
@@ -280,19 +279,19 @@ func (p *PerOutput) Compute(m estimator.Method, x, out *estimator.Block, ws *est
 	return nil
 }
 
-// Dummy is DummyClassifier and -Regressor: the same for every row.
+// Dummy is DummyClassifier and DummyRegressor: the same prediction for every row.
 type Dummy struct {
 	class  string
 	labels estimator.Labels
-	values []float64 // of the regressor
-	best   int       // of the classifier
+	values []float64 // for the regressor
+	best   int       // for the classifier
 	odds   []float64
 }
 
-// NewDummy makes an empty one.
+// NewDummy returns an empty Dummy for a record to be read into.
 func NewDummy(class string) *Dummy { return &Dummy{class: class} }
 
-// ReadDummy reads its attributes.
+// ReadDummy reads the attributes of a Dummy from a file.
 func ReadDummy(a *estimator.Attributes) estimator.Estimator {
 	d := NewDummy(a.Class)
 	if a.Class == "DummyRegressor" {
@@ -321,7 +320,7 @@ func ReadDummy(a *estimator.Attributes) estimator.Estimator {
 			}
 		}
 	default:
-		a.Unsupported("strategy="+strategy, "use most_frequent or prior; the others are random or made of rules")
+		a.Unsupported("strategy="+strategy, "use most_frequent or prior; the other strategies are random or constant")
 	}
 	d.odds = prior
 	if strategy == "most_frequent" {
@@ -335,7 +334,7 @@ func (d *Dummy) Class() string              { return d.class }
 func (d *Dummy) Features() int              { return 0 }
 func (d *Dummy) Parameters() map[string]any { return map[string]any{} }
 
-// Labels are nil for the regressor.
+// Labels returns nil for the regressor.
 func (d *Dummy) Labels() *estimator.Labels {
 	if d.labels.Len() == 0 {
 		return nil
@@ -393,5 +392,5 @@ func (d *Dummy) Compute(m estimator.Method, _, out *estimator.Block, _ *estimato
 
 // Constant implements estimator.Steady.
 func (d *Dummy) Constant() (constant bool, why string) {
-	return true, "that is what a dummy does; train a real model"
+	return true, "it is a dummy model, which ignores the row; train a real model"
 }

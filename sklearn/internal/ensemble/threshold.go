@@ -7,20 +7,20 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// Threshold is FixedThresholdClassifier and TunedThresholdClassifierCV: a
-// classifier of two classes, whose decision or probability is compared with a
-// threshold of its own.
+// Threshold is FixedThresholdClassifier and TunedThresholdClassifierCV: a classifier of
+// two classes that compares its member's decision or probability with its own
+// threshold.
 type Threshold struct {
 	people
-	method    int     // of the member: DecisionFunction or PredictProba
-	threshold float64 // a score as large means the positive class
-	positive  int     // the place of the positive class
+	method    int     // the member's method: DecisionFunction or PredictProba
+	threshold float64 // a score of at least this value means the positive class
+	positive  int     // the index of the positive class
 }
 
-// NewThreshold makes an empty one.
+// NewThreshold returns an empty Threshold for a record to be read into.
 func NewThreshold(class string) *Threshold { return &Threshold{people: people{group{class: class}}} }
 
-// ReadThreshold reads its attributes.
+// ReadThreshold reads the attributes of a Threshold from a file.
 func ReadThreshold(a *estimator.Attributes) estimator.Estimator {
 	t := NewThreshold(a.Class)
 	t.features = a.Features()
@@ -63,14 +63,14 @@ func ReadThreshold(a *estimator.Attributes) estimator.Estimator {
 	return t
 }
 
-// Scores of labels have a parameter pos_label, which is 1 unless somebody set it,
-// or they have none.
+// Scores of labels have either a parameter pos_label, which is 1 by default, or no such
+// parameter.
 var (
 	withPositive    = []string{"f1_score", "fbeta_score", "precision_score", "recall_score", "jaccard_score"}
 	withoutPositive = []string{"accuracy_score", "balanced_accuracy_score", "matthews_corrcoef", "cohen_kappa_score"}
 )
 
-// tuned finds the positive class as the score that the threshold was tuned by has it.
+// tuned finds the positive class of the score that the threshold was tuned for.
 func (t *Threshold) tuned(a *estimator.Attributes) {
 	a.Nested(a.Value("_curve_scorer"), "_curve_scorer", func(in *estimator.Attributes) {
 		g := in.Graph()
@@ -99,10 +99,10 @@ func (t *Threshold) tuned(a *estimator.Attributes) {
 	})
 }
 
-// last is the positive class without a pos_label: the second.
+// last sets the positive class to the second class, for scores without a pos_label.
 func (t *Threshold) last() { t.positive = 1 }
 
-// label finds the place of a pos_label.
+// label sets the positive class to a pos_label.
 func (t *Threshold) label(a *estimator.Attributes, v pickle.Value) {
 	g := a.Graph()
 	if v == 0 || v.Kind() == pickle.KindNone {
@@ -111,7 +111,7 @@ func (t *Threshold) label(a *estimator.Attributes, v pickle.Value) {
 	}
 	if text, ok := g.Text(v); ok {
 		if t.positive = slices.Index(t.labels.Texts, string(text)); t.positive < 0 {
-			a.Fail("pos_label %q is none of its classes", pickle.Clean(text))
+			a.Fail("pos_label %q isn't one of the classes", pickle.Clean(text))
 			t.positive = 0
 		}
 		return
@@ -131,7 +131,7 @@ func (t *Threshold) label(a *estimator.Attributes, v pickle.Value) {
 
 func (t *Threshold) number(a *estimator.Attributes, n float64) {
 	if t.positive = slices.Index(t.labels.Values, n); t.positive < 0 || t.labels.Texts != nil {
-		a.Fail("pos_label %v is none of its classes", n)
+		a.Fail("pos_label %v isn't one of the classes", n)
 		t.positive = 0
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// named reads the members that people gave names to: those in estimators_, whose
-// names stand in the parameter estimators beside those that were dropped.
+// named reads the members that people gave names to. They are in estimators_, and their
+// names are in the parameter estimators, which also lists dropped members.
 func (g *group) named(a *estimator.Attributes) (weights []float64) {
 	g.class, g.features = a.Class, a.Features()
 	graph := a.Graph()
@@ -22,7 +22,7 @@ func (g *group) named(a *estimator.Attributes) (weights []float64) {
 			}
 			f, ok := graph.Number(w)
 			if !ok || f-f != 0 {
-				a.Fail("weights holds something else than numbers")
+				a.Fail("weights holds something other than numbers")
 				return nil
 			}
 			given = append(given, f)
@@ -40,7 +40,7 @@ func (g *group) named(a *estimator.Attributes) (weights []float64) {
 		first, _ := items.Item()
 		est, ok := items.Item()
 		if !ok {
-			a.Fail("estimators holds something else than pairs")
+			a.Fail("estimators holds something other than pairs")
 			return nil
 		}
 		if t, isText := graph.Text(est); est.Kind() == pickle.KindNone || isText && string(t) == "drop" {
@@ -75,7 +75,7 @@ func (g *group) named(a *estimator.Attributes) (weights []float64) {
 	return weights
 }
 
-// Parts are the members.
+// parts returns the members with their names.
 func (g *group) parts() []estimator.Part {
 	out := make([]estimator.Part, len(g.members))
 	for i, e := range g.members {
@@ -87,37 +87,37 @@ func (g *group) parts() []estimator.Part {
 	return out
 }
 
-// people is a group whose members are steps for people.
+// people is a group whose members are shown as steps.
 type people struct{ group }
 
-// SupportVectors are counted with the parts.
+// SupportVectors returns 0, because the vectors are counted with the parts.
 func (p *people) SupportVectors() int { return 0 }
 
-// Nodes are counted with the parts.
+// Nodes returns 0, because the nodes are counted with the parts.
 func (p *people) Nodes() int { return 0 }
 
 // Parts implements estimator.Parent.
 func (p *people) Parts() []estimator.Part { return p.parts() }
 
-// Voting is VotingClassifier and -Regressor: the members' mean, or most of their
-// votes.
+// Voting is VotingClassifier and VotingRegressor: the members' mean, or the majority of
+// their votes.
 type Voting struct {
 	people
 	hard    bool
-	spread  bool      // transform gives three dimensions
+	spread  bool      // transform returns three dimensions
 	weights []float64 // nil if all are equal
 }
 
-// NewVoting makes an empty one.
+// NewVoting returns an empty Voting for a record to be read into.
 func NewVoting(class string) *Voting { return &Voting{people: people{group{class: class}}} }
 
-// ReadVoting reads its attributes.
+// ReadVoting reads the attributes of a Voting from a file.
 func ReadVoting(a *estimator.Attributes) estimator.Estimator {
 	v := NewVoting(a.Class)
 	v.weights = v.named(a)
 	if a.Class == "VotingClassifier" {
 		v.labels = a.Labels("classes_")
-		if a.Has("le_") { // what predict looks at
+		if a.Has("le_") { // predict reads le_
 			a.Nested(a.Value("le_"), "le_", func(in *estimator.Attributes) { v.labels = in.Labels("classes_") })
 		}
 		switch how := a.Text("voting", "hard"); how {
@@ -164,7 +164,7 @@ func (v *Voting) Check() error {
 		}
 		for _, e := range v.members {
 			if l := estimator.LabelsOf(e); v.hard && l != nil && l.Texts != nil {
-				return estimator.Misfit("%s: a vote of a %s that was fitted on texts as labels is not supported, nor can scikit-learn count it", v.class, e.Class()).
+				return estimator.Misfit("%s: votes of a %s that was fitted on text labels aren't supported, and scikit-learn can't count them either", v.class, e.Class()).
 					WithHint("use voting=\"soft\", or don't freeze it")
 			}
 		}
@@ -172,13 +172,13 @@ func (v *Voting) Check() error {
 	method, want := v.method()
 	for _, e := range v.members {
 		if n := e.Outputs(method, max(1, v.features)); n != want || v.labels.Len() > 0 && estimator.LabelsOf(e) == nil {
-			return estimator.Misfit("%s: %s of %s gives %d columns instead of %d", v.class, method, e.Class(), n, want)
+			return estimator.Misfit("%s: %s of %s returns %d columns instead of %d", v.class, method, e.Class(), n, want)
 		}
 	}
 	return nil
 }
 
-// method is what is asked of the members, and how many columns it gives.
+// method returns the method of the members that is used, and its number of columns.
 func (v *Voting) method() (estimator.Method, int) {
 	if v.labels.Len() > 0 && !v.hard {
 		return estimator.PredictProba, v.labels.Len()
@@ -239,7 +239,7 @@ func (v *Voting) weight(i int) float64 {
 	return v.weights[i]
 }
 
-// mean is np.average over the members.
+// mean writes np.average over the members.
 func (v *Voting) mean(all, out *estimator.Block) {
 	total := 0.0
 	for i := range v.members {
@@ -260,26 +260,26 @@ func (v *Voting) mean(all, out *estimator.Block) {
 	}
 }
 
-// Stacking is StackingClassifier and -Regressor: a last model that sees what the
-// others say.
+// Stacking is StackingClassifier and StackingRegressor: a final model whose features
+// are the other models' predictions.
 type Stacking struct {
 	people
-	methods     []int32 // per member
+	methods     []int32 // for each member
 	final       estimator.Estimator
 	passthrough bool
 }
 
-// NewStacking makes an empty one.
+// NewStacking returns an empty Stacking for a record to be read into.
 func NewStacking(class string) *Stacking { return &Stacking{people: people{group{class: class}}} }
 
-// ReadStacking reads its attributes.
+// ReadStacking reads the attributes of a Stacking from a file.
 func ReadStacking(a *estimator.Attributes) estimator.Estimator {
 	s := NewStacking(a.Class)
 	s.named(a)
 	s.passthrough = a.Bool("passthrough", false)
 	if a.Class == "StackingClassifier" {
 		s.labels = a.Labels("classes_")
-		if a.Has("_label_encoder") { // what predict looks at
+		if a.Has("_label_encoder") { // predict reads _label_encoder
 			a.Nested(a.Value("_label_encoder"), "_label_encoder", func(in *estimator.Attributes) { s.labels = in.Labels("classes_") })
 		}
 	}
@@ -291,7 +291,7 @@ func ReadStacking(a *estimator.Attributes) estimator.Estimator {
 		}
 		t, ok := g.Text(v)
 		if !ok {
-			continue // of a dropped one
+			continue // this member was dropped
 		}
 		method := -1
 		for m := range estimator.Methods {
@@ -325,8 +325,8 @@ func (s *Stacking) Parts() []estimator.Part {
 	return append(s.parts(), estimator.Part{Name: "final_estimator_", Est: s.final})
 }
 
-// given is how many columns member i gives, and from which on they are used: of
-// the probabilities of two classes the second.
+// given returns how many columns member i writes, and the first column that is used.
+// For the probabilities of two classes, only the second column is used.
 func (s *Stacking) given(i int) (n, from int) {
 	m := estimator.Method(s.methods[i])
 	n = s.members[i].Outputs(m, max(1, s.features))
@@ -336,7 +336,7 @@ func (s *Stacking) given(i int) (n, from int) {
 	return n, from
 }
 
-// width is how many columns the last model sees.
+// width returns the number of columns that the final model takes.
 func (s *Stacking) width() int {
 	total := 0
 	for i := range s.members {
@@ -354,7 +354,7 @@ func (s *Stacking) Check() error {
 		return err
 	}
 	if len(s.methods) != len(s.members) || s.final == nil || (s.passthrough && s.features < 1) {
-		return estimator.Misfit("%s: %d methods of %d models", s.class, len(s.methods), len(s.members))
+		return estimator.Misfit("%s: %d methods for %d models", s.class, len(s.methods), len(s.members))
 	}
 	for i, m := range s.methods {
 		if m < 0 || m >= int32(estimator.Methods) {
@@ -372,7 +372,7 @@ func (s *Stacking) Check() error {
 	}
 	l := estimator.LabelsOf(s.final)
 	if l == nil {
-		return estimator.Misfit("%s: %s is no classifier", s.class, s.final.Class())
+		return estimator.Misfit("%s: %s isn't a classifier", s.class, s.final.Class())
 	}
 	last := group{class: s.class, labels: s.labels, members: []estimator.Estimator{s.final}}
 	return last.places()

@@ -8,7 +8,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// tag tells most names from others at once: by the first 8 bytes and the length.
+// tag makes a number of a name's first 8 bytes and its length. Most different names
+// have different tags, so comparing tags is a fast first comparison.
 func tag[T []byte | string](name T) uint64 {
 	n := len(name)
 	if n >= 8 {
@@ -22,27 +23,27 @@ func tag[T []byte | string](name T) uint64 {
 	return h
 }
 
-// Attributes are those of one estimator. Its getters note the first thing that
-// is wrong and give something harmless; the caller need not look.
+// Attributes holds the attributes of one estimator. Its getters keep the first error
+// and return harmless values after it, so the caller checks Err only once.
 type Attributes struct {
 	Class, Name string
 	self        pickle.Value // the estimator
 	b           *Builder
 	list        []pickle.Attribute
-	kept        *pickle.Kept // what the list is of; nil if the file's shape is new
-	asked       int          // how often something of it was asked for
+	kept        *pickle.Kept // the kept state that the list belongs to; nil if the file's shape is new
+	asked       int          // how many attributes were read
 	version     string
 	major       int
 	minor       int
 	patch       int
 	features    int
 	instead     bool
-	of          string // the class whose attributes they are; Class is the estimator's
-	unknown     string // the first attribute that no release gives the class
+	of          string // the class of the object that has the attributes; Class is the estimator's class
+	unknown     string // the first attribute that the class has in no release
 	err         error
 }
 
-// read notes the attributes of an object of a class.
+// read collects the attributes of an object of a class.
 func (a *Attributes) read(class string, state pickle.Value) error {
 	b, g := a.b, a.b.Graph
 	a.of = class
@@ -51,7 +52,7 @@ func (a *Attributes) read(class string, state pickle.Value) error {
 		return nil
 	}
 	n := g.Count(state)
-	if err := g.Spend(64 * n); err != nil { // each name that is asked for is looked for in all
+	if err := g.Spend(64 * n); err != nil { // each getter may search all names
 		return err
 	}
 	if n += len(b.attrs); n > cap(b.attrs) {
@@ -69,19 +70,19 @@ func (a *Attributes) read(class string, state pickle.Value) error {
 		if !ok {
 			break
 		}
-		if i < len(b.same.list) && b.same.list[i].Key == k { // as in most trees of a forest
+		if i < len(b.same.list) && b.same.list[i].Key == k { // most trees of a forest have the same list
 			b.attrs = append(b.attrs, pickle.Attribute{Tag: b.same.list[i].Tag, Key: k, Value: v})
 			continue
 		}
 		name, ok := g.Text(k)
 		if !ok {
-			return Misfit("%s has an attribute that is named by no string", at(a.Class, a.Name))
+			return Misfit("%s has an attribute whose name isn't a string", at(a.Class, a.Name))
 		}
 		t := tag(name)
 		if a.unknown == "" && !b.same.names.has(t, name) {
 			a.unknown = string(name)
 		}
-		if g.Escaped(k) { // the next call overwrites it
+		if g.Escaped(k) { // the next call overwrites the name
 			if err := g.Charge(len(name) + 24); err != nil {
 				return err
 			}
@@ -98,8 +99,8 @@ func (a *Attributes) read(class string, state pickle.Value) error {
 	return nil
 }
 
-// called reports whether an attribute has that name. It stays in the file, or,
-// where the protocol escapes it, in names, at the key − 1.
+// called reports whether an attribute has that name. The name is in the file or, if the
+// protocol escapes it, in names at index Key − 1.
 func (b *Builder) called(e *pickle.Attribute, name string) bool {
 	if i := int(e.Key) - 1; e.Key.Kind() == pickle.KindUnset {
 		return b.names[i] == name
@@ -108,7 +109,7 @@ func (b *Builder) called(e *pickle.Attribute, name string) bool {
 	return string(t) == name
 }
 
-// Copy copies a name. Those that stood in files before are not copied again.
+// Copy copies a name. A name that was copied before isn't copied again.
 func (a *Attributes) Copy(name []byte) string {
 	b := a.b
 	for _, s := range b.copies {
@@ -124,7 +125,7 @@ func (a *Attributes) Copy(name []byte) string {
 	return s
 }
 
-// release is one of scikit-learn's.
+// release is a release of scikit-learn.
 type release struct {
 	version             string
 	major, minor, patch int
@@ -134,14 +135,14 @@ func releaseOf(version []byte) release {
 	r := release{version: pickle.Clean(version)}
 	major, rest, _ := strings.Cut(r.version, ".")
 	minor, rest, _ := strings.Cut(rest, ".")
-	patch, _, _ := strings.Cut(rest, ".") // 1.post1 in 1.4.1.post1
+	patch, _, _ := strings.Cut(rest, ".") // "1.post1" of "1.4.1.post1"
 	r.major, _ = strconv.Atoi(major)
 	r.minor, _ = strconv.Atoi(minor)
 	r.patch, _ = strconv.Atoi(patch)
 	return r
 }
 
-// release reads what all estimators share.
+// release reads the attributes that all estimators have.
 func (a *Attributes) release() {
 	if v := a.Value("_sklearn_version"); v != 0 {
 		t, _ := a.b.Graph.Text(v)
@@ -150,7 +151,7 @@ func (a *Attributes) release() {
 				a.version = s
 			}
 		}
-		r := &a.b.latest // most files of a fleet name the same
+		r := &a.b.latest // most files of a fleet name the same release
 		if r.version != string(t) {
 			*r = releaseOf(t)
 		}
@@ -181,16 +182,16 @@ func (a *Attributes) release() {
 	}
 }
 
-// FittedWith notes the names of the columns that the estimator was fitted with.
-// They are the model's unless an earlier estimator sees its columns first.
+// FittedWith records the names of the columns that the estimator was fitted with. They
+// become the model's names, unless an earlier estimator gets the rows first.
 func (a *Attributes) FittedWith(names []string) {
 	if !a.b.decided && a.b.hidden == 0 {
 		a.b.Names, a.b.decided = names, true
 	}
 }
 
-// AtLeast reports whether the file says that this release of scikit-learn or a
-// newer one wrote it.
+// AtLeast reports whether the file says that this release of scikit-learn or a newer
+// one wrote the model.
 func (a *Attributes) AtLeast(major, minor int) bool {
 	return a.major > major || (a.major == major && a.minor >= minor)
 }
@@ -200,22 +201,22 @@ func (a *Attributes) AtLeastPatch(major, minor, patch int) bool {
 	return a.AtLeast(major, minor) && (a.patch >= patch || a.AtLeast(major, minor+1))
 }
 
-// Features is n_features_in_, or what else names the number of columns; 0 if
-// nothing does.
+// Features returns n_features_in_ or another attribute with the number of columns, or 0
+// if there is none.
 func (a *Attributes) Features() int { return a.features }
 
-// Aged notes why the newest scikit-learn can't use the estimator.
+// Aged records why the newest scikit-learn can't use the estimator.
 func (a *Attributes) Aged(why string) { a.b.age(why) }
 
-// Graph is the parsed file.
+// Graph returns the parsed file.
 func (a *Attributes) Graph() *pickle.Graph { return a.b.Graph }
 
-// Value is an attribute; 0 if there is none of that name.
+// Value returns an attribute, or 0 if there is no attribute of that name.
 func (a *Attributes) Value(name string) pickle.Value {
 	if a.b.Looked != nil {
 		a.b.Looked(a.of, name)
 	}
-	if k := a.kept; k != nil { // files of one shape are nearly always asked for the same, one after the other
+	if k := a.kept; k != nil { // the attributes of files with one shape are nearly always read in the same order
 		if a.asked < len(k.Asked) {
 			if q := &k.Asked[a.asked]; q.Name == name {
 				if a.asked++; q.At < 0 {
@@ -235,13 +236,13 @@ func (a *Attributes) Value(name string) pickle.Value {
 	return 0
 }
 
-// mostAsked bounds how many answers are remembered.
+// mostAsked bounds how many answers are kept.
 const mostAsked = 96
 
-// find is the place of an attribute; −1 if there is none of that name.
+// find returns the index of an attribute, or −1 if there is no attribute of that name.
 func (a *Attributes) find(name string) int {
 	t := tag(name)
-	for i := len(a.list) - 1; i >= 0; i-- { // the last of a name counts, as in Python
+	for i := len(a.list) - 1; i >= 0; i-- { // if a name occurs twice, the last one counts, as in Python
 		if e := &a.list[i]; e.Tag == t && a.b.called(e, name) {
 			return i
 		}
@@ -249,13 +250,14 @@ func (a *Attributes) find(name string) int {
 	return -1
 }
 
-// Has reports whether an attribute is there and not None.
+// Has reports whether an attribute exists and isn't None.
 func (a *Attributes) Has(name string) bool {
 	v := a.Value(name)
 	return v != 0 && v.Kind() != pickle.KindNone
 }
 
-// FirstOf is the first of the names that an attribute has; else the last.
+// FirstOf returns the first of the names for which an attribute exists, else the last
+// name.
 func (a *Attributes) FirstOf(names ...string) string {
 	for _, n := range names {
 		if a.Has(n) {
@@ -265,7 +267,7 @@ func (a *Attributes) FirstOf(names ...string) string {
 	return names[len(names)-1]
 }
 
-// Float is a finite number.
+// Float returns an attribute that must be a finite number.
 func (a *Attributes) Float(name string) float64 {
 	v := a.Value(name)
 	if v == 0 {
@@ -277,17 +279,17 @@ func (a *Attributes) Float(name string) float64 {
 		f, ok = a.single(v)
 	}
 	if ok && f-f != 0 {
-		a.Fail("%s is no finite number: it %w %v", name, pickle.ErrNotFinite, f)
+		a.Fail("%s isn't a finite number: it %w %v", name, pickle.ErrNotFinite, f)
 		return 0
 	}
 	if !ok {
-		a.Fail("%s is no finite number", name)
+		a.Fail("%s isn't a finite number", name)
 		return 0
 	}
 	return f
 }
 
-// single is the number of an array that holds one.
+// single returns the number in an array with one element.
 func (a *Attributes) single(v pickle.Value) (float64, bool) {
 	if !a.b.Graph.IsArray(v) {
 		return 0, false
@@ -303,8 +305,8 @@ func (a *Attributes) single(v pickle.Value) (float64, bool) {
 	return f[0], true
 }
 
-// FloatOr is a finite number, or the other where the attribute is missing or
-// None.
+// FloatOr returns an attribute that must be a finite number, or other if the attribute
+// is missing or None.
 func (a *Attributes) FloatOr(name string, other float64) float64 {
 	if !a.Has(name) {
 		return other
@@ -312,7 +314,7 @@ func (a *Attributes) FloatOr(name string, other float64) float64 {
 	return a.Float(name)
 }
 
-// Int is a whole number within bounds.
+// Int returns an attribute that must be a whole number from low to high.
 func (a *Attributes) Int(name string, low, high int) int {
 	f := a.Float(name)
 	if a.err == nil && (f != float64(int(f)) || f < float64(low) || f > float64(high)) {
@@ -324,7 +326,8 @@ func (a *Attributes) Int(name string, low, high int) int {
 	return int(f)
 }
 
-// Bool is a truth value, or the other where the attribute is missing.
+// Bool returns an attribute that must be a truth value, or other if the attribute is
+// missing.
 func (a *Attributes) Bool(name string, other bool) bool {
 	v := a.Value(name)
 	if v == 0 {
@@ -337,8 +340,8 @@ func (a *Attributes) Bool(name string, other bool) bool {
 	return b
 }
 
-// Text is a string, or the other where the attribute is missing; of anything
-// else it says what it is.
+// Text returns an attribute that is a string, or other if the attribute is missing. For
+// any other value it returns a description of the value.
 func (a *Attributes) Text(name, other string) string {
 	v := a.Value(name)
 	if v == 0 {
@@ -354,7 +357,7 @@ func (a *Attributes) Text(name, other string) string {
 	return pickle.Clean(t)
 }
 
-// Strings is an array or a list of strings.
+// Strings returns an attribute that must be an array or a list of strings.
 func (a *Attributes) Strings(name string) []string {
 	g := a.b.Graph
 	v := a.Value(name)
@@ -369,8 +372,8 @@ func (a *Attributes) Strings(name string) []string {
 	return out
 }
 
-// Array is an array of numbers of that many dimensions, row-major. A dimension
-// in shape that is above −1 must be so.
+// Array returns an attribute that must be an array of numbers, row after row, with as
+// many dimensions as shape. A dimension above −1 in shape must have exactly that size.
 func (a *Attributes) Array(name string, finite bool, shape ...int) ([]float64, [8]int) {
 	v := a.Value(name)
 	if v == 0 || v.Kind() == pickle.KindNone {
@@ -396,7 +399,7 @@ func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...
 	}
 	for i, n := range shape {
 		if n >= 0 && arr.Shape[i] != n {
-			shape := arr.Shape // a copy, so that only this allocates
+			shape := arr.Shape // a copy, so that the array itself isn't allocated in the usual case
 			a.Fail("%s has the shape %v, but dimension %d should be %d", name, shape[:arr.Dims], i, n)
 			return nil, [8]int{}
 		}
@@ -412,20 +415,21 @@ func (a *Attributes) ArrayOf(v pickle.Value, name string, finite bool, shape ...
 	return f, arr.Shape
 }
 
-// Vector is a one-dimensional array of n finite numbers; −1 leaves n open.
+// Vector returns a one-dimensional array of n finite numbers, or of any length if n is
+// −1.
 func (a *Attributes) Vector(name string, n int) []float64 {
 	f, _ := a.Array(name, true, n)
 	return f
 }
 
-// Matrix is a two-dimensional array of finite numbers.
+// Matrix returns a two-dimensional array of finite numbers.
 func (a *Attributes) Matrix(name string, rows, cols int) (m []float64, gotRows, gotCols int) {
 	f, shape := a.Array(name, true, rows, cols)
 	return f, shape[0], shape[1]
 }
 
-// PerFeature is a vector with a number for each column. Where the number of
-// columns isn't known yet, it is known after.
+// PerFeature returns a vector with a number for each column. If the number of columns
+// wasn't known, the vector's length sets it.
 func (a *Attributes) PerFeature(name string) []float64 {
 	n := -1
 	if a.features > 0 {
@@ -438,7 +442,8 @@ func (a *Attributes) PerFeature(name string) []float64 {
 	return f
 }
 
-// Count is the number of elements of an array; 0 if the attribute is none.
+// Count returns the number of elements of an array, or 0 if the attribute isn't an
+// array.
 func (a *Attributes) Count(name string) int {
 	v := a.Value(name)
 	if v == 0 || !a.b.Graph.IsArray(v) {
@@ -462,7 +467,8 @@ func (a *Attributes) Single(name string) bool {
 	return err == nil && kind == 'f' && size == 4
 }
 
-// Dims is the number of dimensions of an array; −1 if the attribute is none.
+// Dims returns the number of dimensions of an array, or −1 if the attribute isn't an
+// array.
 func (a *Attributes) Dims(name string) int {
 	v := a.Value(name)
 	if v == 0 || !a.b.Graph.IsArray(v) {
@@ -475,7 +481,7 @@ func (a *Attributes) Dims(name string) int {
 	return arr.Dims
 }
 
-// Labels are classes_, of one output.
+// Labels returns classes_, for a classifier with one output.
 func (a *Attributes) Labels(name string) Labels {
 	v := a.Value(name)
 	if v == 0 {
@@ -510,11 +516,11 @@ func (a *Attributes) LabelsOf(v pickle.Value, name string) Labels {
 			return l
 		}
 	}
-	a.Fail("%s is no array of numbers or strings", name)
+	a.Fail("%s isn't an array of numbers or strings", name)
 	return Labels{}
 }
 
-// Child is an attribute that is an estimator, as a step of that name.
+// Child makes the estimator in an attribute, as a step of that name.
 func (a *Attributes) Child(name string) Estimator {
 	v := a.Value(name)
 	if v == 0 || v.Kind() == pickle.KindNone {
@@ -540,7 +546,7 @@ func (a *Attributes) ChildOf(v pickle.Value, name string) Estimator {
 	return e
 }
 
-// Instead makes an attribute that is an estimator, which stands for this one.
+// Instead makes the estimator in an attribute, which replaces this estimator.
 func (a *Attributes) Instead(name string) Estimator {
 	v := a.Value(name)
 	if v == 0 {
@@ -555,16 +561,15 @@ func (a *Attributes) Instead(name string) Estimator {
 	return e
 }
 
-// Hidden makes estimators that are no steps for people, such as the trees of a
-// forest.
+// Hidden makes an estimator that isn't shown as a step, such as a tree of a forest.
 func (a *Attributes) Hidden(v pickle.Value) Estimator {
 	a.b.hidden++
 	defer func() { a.b.hidden-- }()
 	return a.ChildOf(v, "")
 }
 
-// Nested gives the attributes of an object that is no estimator, or of one that
-// is read by its owner.
+// Nested calls read with the attributes of an object that isn't an estimator, or of an
+// estimator that its owner reads.
 func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes)) {
 	if a.err != nil {
 		return
@@ -581,7 +586,7 @@ func (a *Attributes) Nested(v pickle.Value, what string, read func(*Attributes))
 		a.err = err
 		return
 	}
-	defer a.b.Graph.Refund(room) // it is garbage afterwards: what is kept of it was charged by read
+	defer a.b.Graph.Refund(room) // the list isn't used afterwards; read has charged everything that is kept
 	if err := in.read(class.Name, state); err != nil {
 		a.err = err
 		return

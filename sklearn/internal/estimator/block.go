@@ -8,28 +8,29 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// BlockRows is how many rows go through all steps at once: enough to amortise the
-// calls, few enough for a block of some features to stay in the first cache.
+// BlockRows is how many rows go through all steps at once. It is large enough to
+// amortise the calls, and small enough for a block with a few features to stay in the
+// first-level cache.
 const BlockRows = 256
 
-// Block is some rows, column by column, so that rows lie in the lanes of vector
-// instructions. Between Rows and Stride lies padding, whose values mean nothing.
+// Block holds some rows, column by column, so that the rows lie in the lanes of vector
+// instructions. The values between Rows and Stride are padding without meaning.
 type Block struct {
 	X      []float64
 	Rows   int
 	Cols   int
 	Stride int  // Rows, padded to whole vectors
 	First  int  // the number of the first row within the call, for messages
-	Finite bool // every value is known to be finite; false says nothing
+	Finite bool // true if every value is known to be finite; false if this isn't known
 }
 
-// Col is the values of a column.
+// Col returns the values of a column.
 func (b *Block) Col(c int) []float64 { return b.X[c*b.Stride : c*b.Stride+b.Rows : (c+1)*b.Stride] }
 
-// Lanes is a column with its padding.
+// Lanes returns a column with its padding.
 func (b *Block) Lanes(c int) []float64 { return b.X[c*b.Stride : (c+1)*b.Stride : (c+1)*b.Stride] }
 
-// Row copies a row.
+// Row copies a row into dst.
 func (b *Block) Row(r int, dst []float64) {
 	for c := range b.Cols {
 		dst[c] = b.X[c*b.Stride+r]
@@ -49,7 +50,7 @@ func (b *Block) CheckFinite(class string) error {
 	return nil
 }
 
-// CheckNotInfinite refuses infinity, but takes NaN as missing.
+// CheckNotInfinite refuses infinity and accepts NaN, which means a missing value.
 func (b *Block) CheckNotInfinite(class string) error {
 	if b.Finite {
 		return nil
@@ -77,12 +78,12 @@ func (b *Block) notFinite(class string, c int, nanFits bool) error {
 	return nil
 }
 
-// Refuse is the error of rows that can't be scored.
+// Refuse returns the error for rows that can't be scored.
 func Refuse(format string, args ...any) *fleetscore.Error {
 	return fleetscore.Errorf(fleetscore.Invalid, "predict", "", format, args...)
 }
 
-// Workspace is working memory, used again from call to call.
+// Workspace is working memory that is used again from call to call.
 type Workspace struct {
 	floats []float64
 	used   int
@@ -92,26 +93,26 @@ type Workspace struct {
 	spent  int
 }
 
-// Reset takes everything back that was given.
+// Reset makes all memory available again.
 func (w *Workspace) Reset() { w.used, w.given, w.spent = 0, 0, 0 }
 
-// Floats gives n numbers of any value, good until Reset.
+// Floats returns n numbers with undefined values. They are valid until Reset.
 func (w *Workspace) Floats(n int) []float64 {
 	if w.used+n > len(w.floats) {
-		w.floats = make([]float64, max(2*len(w.floats), n, 1024)) // what was given keeps the old
+		w.floats = make([]float64, max(2*len(w.floats), n, 1024)) // the slices returned so far keep the old memory
 		w.used = 0
 	}
 	w.used += n
 	return w.floats[w.used-n : w.used : w.used]
 }
 
-// Int32s gives n numbers of any value, good until Reset.
+// Int32s returns n numbers with undefined values. They are valid until Reset.
 func (w *Workspace) Int32s(n int) []int32 {
 	u := w.Uint32s(n)
 	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(u))), n)
 }
 
-// Uint32s gives n numbers of any value, good until Reset.
+// Uint32s returns n numbers with undefined values. They are valid until Reset.
 func (w *Workspace) Uint32s(n int) []uint32 {
 	if w.spent+n > len(w.words) {
 		w.words = make([]uint32, max(2*len(w.words), n, 1024))
@@ -121,20 +122,20 @@ func (w *Workspace) Uint32s(n int) []uint32 {
 	return w.words[w.spent-n : w.spent : w.spent]
 }
 
-// Uint64s gives n numbers of any value, good until Reset.
+// Uint64s returns n numbers with undefined values. They are valid until Reset.
 func (w *Workspace) Uint64s(n int) []uint64 {
 	f := w.Floats(n)
 	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(f))), n)
 }
 
-// Block gives a block for as many rows as like has, good until Reset.
+// Block returns a block for as many rows as like has. It is valid until Reset.
 func (w *Workspace) Block(like *Block, cols int) *Block {
 	b := w.header()
 	*b = Block{X: w.Floats(like.Stride * cols), Rows: like.Rows, Cols: cols, Stride: like.Stride, First: like.First}
 	return b
 }
 
-// NewBlock gives a block of rows.
+// NewBlock returns a block for rows. It is valid until Reset.
 func (w *Workspace) NewBlock(rows, cols, first int) *Block {
 	stride := kernel.Pad(rows)
 	b := w.header()
@@ -142,7 +143,7 @@ func (w *Workspace) NewBlock(rows, cols, first int) *Block {
 	return b
 }
 
-// View gives some neighbouring columns of a block as a block.
+// View returns neighbouring columns of a block as a block.
 func (w *Workspace) View(of *Block, from, cols int) *Block {
 	b := w.header()
 	*b = *of

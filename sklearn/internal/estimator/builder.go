@@ -8,7 +8,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// Misfit is the error of files that no fitted estimator was written to.
+// Misfit returns the error for a file that can't come from a fitted estimator.
 func Misfit(format string, args ...any) *fleetscore.Error {
 	return refusal.New(refusal.Damaged, format, args...).
 		WithHint("%s", changed)
@@ -20,39 +20,39 @@ const changed = "the file is damaged or was changed by hand; write the fitted mo
 type Builder struct {
 	Graph *pickle.Graph
 	Steps []Step   // every estimator that Build made, in order
-	Aged  []string // why the newest scikit-learn can't use the file
-	// Names are feature_names_in_ of the model, where it was fitted with names. Those
-	// of a later step may be names that an earlier step made up.
+	Aged  []string // the reasons why the newest scikit-learn can't use the file
+	// Names are the model's feature_names_in_, if it was fitted with names. A later
+	// step's names may be names that an earlier step made up, so they don't count.
 	Names   []string
-	decided bool // whether there are Names
-	// Looked, if it is set, is told each attribute that is asked for; tests find out so
-	// what is never looked at.
+	decided bool // whether Names is decided
+	// Looked, if it isn't nil, is called for each attribute that is read. Tests use it
+	// to find attributes that are never read.
 	Looked func(class, name string)
 
 	classes  func(id int) *Class
-	attrs    []pickle.Attribute // of the estimators being built
-	names    []string           // of attributes, where the file has them escaped
-	frames   []*Attributes      // one for each depth, used again
+	attrs    []pickle.Attribute // the attributes of the estimators that are being built
+	names    []string           // names of attributes that are escaped in the file
+	frames   []*Attributes      // one for each depth, for reuse
 	same     alike
 	versions []string
-	latest   release   // that was named last, by this file or one before
-	copies   [8]string // names that were copied lately, from this file or others
+	latest   release   // the last release that a file named, this file or an earlier one
+	copies   [8]string // names that were copied last, from this file or others
 	copied   int
 	depth    int
-	hidden   int // above 0: parts of an ensemble, which are no steps
+	hidden   int // above 0 while parts of an ensemble are built, which aren't steps
 }
 
-// alike is what the objects of a class that were read last have in common.
+// alike is what the last objects of a class have in common.
 type alike struct {
 	class string
-	names *nameSet           // that the class may have
-	list  []pickle.Attribute // whose names were found to be among them
+	names *nameSet           // the names that the class may have
+	list  []pickle.Attribute // the last list whose names are all among them
 }
 
-// builders are used again for their memory, which holds no part of a file.
+// builders keeps builders for their memory. The memory holds no part of a file.
 var builders = sync.Pool{New: func() any { return &Builder{attrs: make([]pickle.Attribute, 0, 128)} }}
 
-// Release gives the builder's memory back for the next one.
+// Release keeps the builder's memory for the next builder.
 func (b *Builder) Release() {
 	for _, f := range b.frames {
 		*f = Attributes{}
@@ -63,7 +63,7 @@ func (b *Builder) Release() {
 	}
 }
 
-// frame gives the attributes of an estimator that is being built.
+// frame returns the attributes for an estimator that is being built.
 func (b *Builder) frame() *Attributes {
 	for len(b.frames) < b.depth {
 		b.frames = append(b.frames, new(Attributes))
@@ -74,35 +74,35 @@ func (b *Builder) frame() *Attributes {
 // Class is a supported class.
 type Class struct {
 	Name string
-	// Read makes the estimator from its attributes. What is wrong is noted in
-	// them; the result then means nothing.
+	// Read makes the estimator from its attributes. Errors are kept in the attributes;
+	// if there is an error, the result isn't valid.
 	Read func(a *Attributes) Estimator
 }
 
-// Step is what the file says of an estimator.
+// Step is a file's description of an estimator.
 type Step struct {
 	Name    string // its path in the pipeline, such as "prepare__scaler"
 	Version string // the release that wrote it
 	Est     Estimator
 }
 
-// NewBuilder starts on a file. classes finds one by its number in the file's
-// list of names. The caller gives the builder back with Release; what it took
-// from its fields before stays.
+// NewBuilder returns a builder for a file. classes returns a class by its number in the
+// file's list of names. The caller returns the builder's memory with Release; slices
+// that the caller took from the builder's fields stay valid.
 func NewBuilder(g *pickle.Graph, classes func(id int) *Class) *Builder {
 	b := builders.Get().(*Builder)
 	b.Graph, b.classes, b.Steps = g, classes, make([]Step, 0, 3)
 	return b
 }
 
-// Versions are the releases that the file names, each once.
+// Versions returns the releases that the file names, each once.
 func (b *Builder) Versions() []string { return b.versions }
 
 const (
 	maxNested = 12
-	// partBytes is what an estimator is charged for, besides its numbers.
+	// partBytes is the memory that is charged for an estimator, besides its numbers.
 	partBytes = 256
-	// nestedBytes is what an object that is no estimator is charged for.
+	// nestedBytes is the memory that is charged for an object that isn't an estimator.
 	nestedBytes = 256
 )
 
@@ -119,17 +119,17 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 			return nil, err
 		}
 		return nil, refusal.Of(refusal.Refusal{Reason: refusal.NotModel, Step: name}, "%sholds %s instead of a fitted estimator", where, g.Describe(v)).
-			WithHint("pickle.dump the fitted estimator itself")
+			WithHint("write the fitted estimator itself with pickle.dump")
 	}
 	c := b.classes(class.ID)
 	if class.Retired {
-		b.age("module " + class.Module + " is gone")
+		b.age("module " + class.Module + " doesn't exist any more")
 	}
 	if state.Kind() != pickle.KindDict {
 		return nil, Misfit("%s has no attributes", at(c.Name, name))
 	}
 	if b.depth++; b.depth > maxNested {
-		return nil, Misfit("estimators are nested more than %d deep", maxNested)
+		return nil, Misfit("estimators are nested more than %d levels deep", maxNested)
 	}
 	room := 4 * g.Count(state)
 	if err := g.Charge(partBytes + len(name) + room); err != nil {
@@ -151,13 +151,13 @@ func (b *Builder) Build(v pickle.Value, name string) (Estimator, error) {
 	err := a.err
 	if err == nil && est != nil && a.features > 0 && class.Name != "Pipeline" {
 		if n := est.Features(); n > 0 && n != a.features {
-			err = Misfit("%s: n_features_in_ is %d, but it takes %d features", at(c.Name, name), a.features, n)
+			err = Misfit("%s: n_features_in_ is %d, but the estimator takes %d features", at(c.Name, name), a.features, n)
 		}
 	}
 	if b.hidden == 0 && (c.Name != "FunctionTransformer" || a.AtLeast(1, 1)) {
-		b.decided = true // the first estimator that ends being read is the one that sees the model's columns; early FunctionTransformers pass names on
+		b.decided = true // the first estimator that is read to its end gets the model's own columns; early FunctionTransformers pass names on
 	}
-	if a.instead && err == nil { // the step that stands for it came after
+	if a.instead && err == nil { // the step that replaces it was added after it
 		b.Steps = append(b.Steps[:place], b.Steps[min(place+1, len(b.Steps)):]...)
 		b.attrs = b.attrs[:first]
 		b.depth--
@@ -188,7 +188,7 @@ func (b *Builder) age(why string) {
 	}
 }
 
-// at names an estimator in messages.
+// at returns an estimator's name for messages.
 func at(class, name string) string {
 	if name == "" {
 		return class

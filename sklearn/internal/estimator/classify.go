@@ -6,8 +6,9 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// Choose writes the label of each row's largest decision, the first of equals;
-// where there is one decision, the second label if it is above 0.
+// Choose writes the label of each row's largest decision. If several are equal, the
+// first one counts. If there is one decision for each row, a value above 0 means the
+// second label.
 func Choose(d *Block, dst []float64, labels *Labels) {
 	if d.Cols == 1 {
 		for i, v := range d.Col(0) {
@@ -32,9 +33,9 @@ func Choose(d *Block, dst []float64, labels *Labels) {
 // Expit is scipy.special.expit.
 func Expit(x float64) float64 { return 1 / (1 + Exp(-x)) }
 
-// Logistic writes the sigmoid of each decision: of one decision the two
-// probabilities, else made to sum to 1. Where all of them are 0, uniform says
-// whether they become equal, or NaN.
+// Logistic writes the sigmoid of each decision. For one decision it writes the two
+// probabilities; for more, it scales them so that their sum is 1. If all are 0, uniform
+// says whether they become equal or NaN.
 func Logistic(d, out *Block, uniform bool) {
 	if d.Cols == 1 {
 		for i, v := range d.Col(0) {
@@ -51,7 +52,7 @@ func Logistic(d, out *Block, uniform bool) {
 	Normalize(out, uniform)
 }
 
-// Normalize divides rows by their sum; rows of zeros become uniform, or NaN.
+// Normalize divides each row by its sum. A row of zeros becomes uniform, or NaN.
 func Normalize(out *Block, uniform bool) {
 	for r := range out.Rows {
 		sum := 0.0
@@ -69,8 +70,8 @@ func Normalize(out *Block, uniform bool) {
 	}
 }
 
-// Softmax writes e^d divided by its sum over the row; of one decision, those of
-// −d and d.
+// Softmax writes e^d divided by the row's sum of e^d. For one decision d, the row is −d
+// and d.
 func Softmax(d, out *Block) {
 	if d.Cols == 1 {
 		for i, v := range d.Col(0) {
@@ -102,7 +103,7 @@ func Softmax(d, out *Block) {
 	}
 }
 
-// Log takes the logarithm of every value.
+// Log replaces every value by its logarithm.
 func Log(out *Block) {
 	for c := range out.Cols {
 		col := out.Col(c)

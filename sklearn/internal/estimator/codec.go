@@ -10,10 +10,10 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// Codec writes an estimator's state into a native record, or reads it from one:
-// one list of fields serves both. Everything is little-endian; arrays of float64
-// and uint64 start at multiples of 8 bytes from the record's start, so that a
-// reader on such a machine can use them where they lie.
+// Codec writes an estimator's state into a native record, or reads it from a record;
+// one list of fields is for both. Everything is little-endian. Arrays of float64 and
+// uint64 start at multiples of 8 bytes from the record's start, so that a little-endian
+// machine can use them without a copy.
 //
 // docs/formats/record.md describes the bytes.
 type Codec struct {
@@ -23,23 +23,22 @@ type Codec struct {
 	depth   int
 	err     error
 	classes *Classes
-	spare   int // bytes that estimators may still take: a record of many small ones must not become far larger
+	spare   int // bytes that estimators may still take, so that a record with many small estimators doesn't become far larger
 }
 
-// Classes finds estimators by the number that stands for them in records, which
-// never changes.
+// Classes maps between classes and their numbers in records. The numbers never change.
 type Classes struct {
-	Code  func(class string) uint32 // 0 for a class that has none
-	Names []string                  // of classes, by their codes
+	Code  func(class string) uint32 // 0 for a class without a number
+	Names []string                  // the classes' names, by their numbers
 	New   func(code uint32) Estimator
 }
 
-// is reports whether a code stands for a class.
+// is reports whether a number means a class.
 func (c *Classes) is(code uint32, class string) bool {
 	return code < uint32(len(c.Names)) && c.Names[code] == class
 }
 
-const maxDepth = 16 // of estimators in estimators
+const maxDepth = 16 // the nesting of estimators
 
 // Encode appends the state of an estimator to buf, whose length must be a
 // multiple of 8.
@@ -50,14 +49,15 @@ func Encode(buf []byte, e Estimator, classes *Classes) ([]byte, error) {
 	return c.buf, c.err
 }
 
-// Decode reads an estimator's state from a byte on, into *e where that is of the same class. The
-// result refers to data, which must stay as it is. It is not checked yet.
+// Decode reads an estimator's state from data[from:]. It reuses *e if *e has the same
+// class. The result refers to data, which must not change. The caller must call Check
+// on the result.
 func (c *Codec) Decode(data []byte, from int, e *Estimator, classes *Classes) error {
 	*c = Codec{buf: data, pos: from, reading: true, classes: classes, spare: budget.MinMemory + budget.Times*len(data)}
 	c.Child(e)
 	c.align(8)
 	if c.err == nil && c.pos != len(c.buf) {
-		c.fail("%d bytes are left over", len(c.buf)-c.pos)
+		c.fail("%d bytes follow the last estimator", len(c.buf)-c.pos)
 	}
 	return c.err
 }
@@ -68,16 +68,16 @@ func (c *Codec) fail(format string, args ...any) {
 	}
 }
 
-// Reading reports whether state is read.
+// Reading reports whether the codec reads; otherwise it writes.
 func (c *Codec) Reading() bool { return c.reading }
 
-// take gives the next n bytes to read.
+// take returns the next n bytes.
 func (c *Codec) take(n int) []byte {
 	if c.err != nil {
 		return nil
 	}
 	if n < 0 || n > len(c.buf)-c.pos {
-		c.fail("%d bytes are announced, %d are left", n, len(c.buf)-c.pos)
+		c.fail("the record says that %d bytes follow, but %d are left", n, len(c.buf)-c.pos)
 		return nil
 	}
 	c.pos += n
@@ -94,7 +94,7 @@ func (c *Codec) align(n int) {
 	c.take((n - c.pos%n) % n)
 }
 
-// Uint32 is a number of 4 bytes.
+// Uint32 reads or writes a number of 4 bytes.
 func (c *Codec) Uint32(p *uint32) {
 	if c.reading {
 		*p = c.uint32()
@@ -104,7 +104,7 @@ func (c *Codec) Uint32(p *uint32) {
 	c.buf = binary.LittleEndian.AppendUint32(c.buf, *p)
 }
 
-// uint32 reads a number; 0 where there is none.
+// uint32 reads a number, or returns 0 if the record ends.
 func (c *Codec) uint32() uint32 {
 	at := (c.pos + 3) &^ 3
 	if at+4 > len(c.buf) || c.err != nil {
@@ -116,7 +116,7 @@ func (c *Codec) uint32() uint32 {
 	return binary.LittleEndian.Uint32(c.buf[at:])
 }
 
-// Int is a number from 0 to 2³¹−1.
+// Int reads or writes a number from 0 to 2³¹−1.
 func (c *Codec) Int(p *int) {
 	u := uint32(*p)
 	if c.reading {
@@ -131,7 +131,7 @@ func (c *Codec) Int(p *int) {
 	}
 }
 
-// Bool is 0 or 1, in 4 bytes.
+// Bool reads or writes 0 or 1 in 4 bytes.
 func (c *Codec) Bool(p *bool) {
 	n := 0
 	if *p {
@@ -144,7 +144,7 @@ func (c *Codec) Bool(p *bool) {
 	}
 }
 
-// Float is a float64.
+// Float reads or writes a float64.
 func (c *Codec) Float(p *float64) {
 	if at := (c.pos + 7) &^ 7; c.reading && at+8 <= len(c.buf) && c.err == nil {
 		c.pos = at + 8
@@ -159,19 +159,19 @@ func (c *Codec) Float(p *float64) {
 	}
 }
 
-// Floats is a count and that many float64.
+// Floats reads or writes a count and that many float64.
 func (c *Codec) Floats(p *[]float64) { numbers(c, p, 8) }
 
-// Uint16s is a count and that many numbers of 2 bytes.
+// Uint16s reads or writes a count and that many numbers of 2 bytes.
 func (c *Codec) Uint16s(p *[]uint16) { numbers(c, p, 2) }
 
-// Int32s is a count and that many numbers of 4 bytes.
+// Int32s reads or writes a count and that many numbers of 4 bytes.
 func (c *Codec) Int32s(p *[]int32) { numbers(c, p, 4) }
 
-// Uint32s is a count and that many numbers of 4 bytes.
+// Uint32s reads or writes a count and that many numbers of 4 bytes.
 func (c *Codec) Uint32s(p *[]uint32) { numbers(c, p, 4) }
 
-// Uint64s is a count and that many numbers of 8 bytes.
+// Uint64s reads or writes a count and that many numbers of 8 bytes.
 func (c *Codec) Uint64s(p *[]uint64) { numbers(c, p, 8) }
 
 var littleEndian = func() bool { u := uint16(1); return *(*byte)(unsafe.Pointer(&u)) == 1 }()
@@ -246,7 +246,7 @@ func readNumber[T float64 | uint16 | int32 | uint32 | uint64](b []byte) (v T) {
 	return v
 }
 
-// Text is a count and that many bytes.
+// Text reads or writes a count and that many bytes.
 func (c *Codec) Text(p *string) {
 	n := len(*p)
 	c.Int(&n)
@@ -257,7 +257,7 @@ func (c *Codec) Text(p *string) {
 	}
 }
 
-// Texts is a count and that many texts.
+// Texts reads or writes a count and that many texts.
 func (c *Codec) Texts(p *[]string) {
 	*p = list(c, *p, 4)
 	for i := range *p {
@@ -265,8 +265,9 @@ func (c *Codec) Texts(p *[]string) {
 	}
 }
 
-// list is a count, and on reading a slice of that length, used again if possible.
-// Each element takes at least size bytes of the record.
+// list reads or writes a count. For reading, it returns a slice of that length, and
+// reuses s if s is large enough. Each element must take at least size bytes of the
+// record.
 func list[T any](c *Codec, s []T, size int) []T {
 	n := len(s)
 	c.Int(&n)
@@ -274,7 +275,7 @@ func list[T any](c *Codec, s []T, size int) []T {
 		return s
 	}
 	if n > (len(c.buf)-c.pos)/size {
-		c.fail("%d elements are announced, %d bytes are left", n, len(c.buf)-c.pos)
+		c.fail("the record says that %d elements follow, but %d bytes are left", n, len(c.buf)-c.pos)
 		return s[:0]
 	}
 	if cap(s) < n {
@@ -283,7 +284,8 @@ func list[T any](c *Codec, s []T, size int) []T {
 	return s[:n]
 }
 
-// Child is an estimator, never nil: its class's number and its fields.
+// Child reads or writes an estimator, which isn't nil: its class's number and its
+// fields.
 func (c *Codec) Child(e *Estimator) {
 	var code uint32
 	if !c.reading {
@@ -293,7 +295,7 @@ func (c *Codec) Child(e *Estimator) {
 	}
 	c.Uint32(&code)
 	if c.depth++; c.depth > maxDepth {
-		c.fail("estimators are nested more than %d deep", maxDepth)
+		c.fail("estimators are nested more than %d levels deep", maxDepth)
 	}
 	if c.err != nil {
 		return
@@ -301,11 +303,11 @@ func (c *Codec) Child(e *Estimator) {
 	if c.reading {
 		if *e == nil || !c.classes.is(code, (*e).Class()) {
 			if *e = c.classes.New(code); *e == nil {
-				c.fail("%d stands for no estimator that this release knows", code)
+				c.fail("no estimator of this release has the number %d", code)
 				return
 			}
 			if c.spare -= int(reflect.TypeOf(*e).Elem().Size()) + 64; c.spare < 0 {
-				c.fail("its estimators are too many for %d bytes", len(c.buf))
+				c.fail("a record of %d bytes has too many estimators", len(c.buf))
 				return
 			}
 		}
@@ -317,7 +319,7 @@ func (c *Codec) Child(e *Estimator) {
 	c.depth--
 }
 
-// Children is a count and that many estimators.
+// Children reads or writes a count and that many estimators.
 func (c *Codec) Children(p *[]Estimator) {
 	*p = list(c, *p, 4)
 	for i := range *p {
@@ -327,5 +329,5 @@ func (c *Codec) Children(p *[]Estimator) {
 	}
 }
 
-// Err is the first thing that was wrong.
+// Err returns the first error, or nil.
 func (c *Codec) Err() error { return c.err }

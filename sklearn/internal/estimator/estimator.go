@@ -1,13 +1,13 @@
-// Package estimator says what a fitted scikit-learn estimator is here: a value
-// that reads its attributes from a file, writes itself into a native record,
-// checks itself, and computes on blocks of rows.
+// Package estimator defines fitted scikit-learn estimators. An estimator reads its
+// attributes from a file, writes itself into a native record, checks itself, and
+// computes on blocks of rows.
 //
-// The estimators themselves stand in the packages beside it, named as
-// scikit-learn's modules. An Estimator is immutable once checked and safe for
-// concurrent use; a Workspace belongs to one goroutine at a time.
+// The packages beside this one contain the estimators and are named like scikit-learn's
+// modules. An Estimator is immutable after its check and safe for concurrent use. One
+// goroutine at a time may use a Workspace.
 package estimator
 
-// Method is one of scikit-learn's.
+// Method is a method of scikit-learn's estimators.
 type Method uint8
 
 // The methods.
@@ -18,12 +18,12 @@ const (
 	PredictProba
 	PredictLogProba
 	Transform
-	Methods // how many there are
+	Methods // the number of methods
 )
 
 var methodNames = [Methods]string{"predict", "decision_function", "score_samples", "predict_proba", "predict_log_proba", "transform"}
 
-// String is scikit-learn's name.
+// String returns scikit-learn's name of the method.
 func (m Method) String() string {
 	if m < Methods {
 		return methodNames[m]
@@ -33,91 +33,92 @@ func (m Method) String() string {
 
 // Estimator is a fitted estimator.
 type Estimator interface {
-	// Class is scikit-learn's name.
+	// Class returns scikit-learn's name of the class.
 	Class() string
-	// Features is how many columns a row must have; 0 if any number will do.
+	// Features returns the number of columns that a row must have, or 0 for any number.
 	Features() int
-	// Outputs is how many columns a method gives for rows of in columns; 0 if
-	// the estimator doesn't have the method.
+	// Outputs returns the number of columns that a method writes for rows of in
+	// columns, or 0 if the estimator doesn't have the method.
 	Outputs(m Method, in int) int
-	// Compute writes what a method gives into out, which has x's rows and the
-	// method's columns. It doesn't change x. An error is of kind Invalid and
-	// means that scikit-learn raises one too.
+	// Compute writes a method's result into out, which has as many rows as x and the
+	// method's columns. It doesn't change x. An error is of kind Invalid and means that
+	// scikit-learn raises an error too.
 	Compute(m Method, x, out *Block, ws *Workspace) error
-	// Parameters are what governs the results, for people: numbers, strings,
-	// booleans.
+	// Parameters returns the parameters that results depend on, for people: numbers,
+	// strings and booleans.
 	Parameters() map[string]any
-	// Fields reads or writes all state.
+	// Fields reads or writes the whole state.
 	Fields(c *Codec)
-	// Check judges state that was read from anywhere: after it, Compute can't
-	// reach outside its arrays.
+	// Check checks a state from any source. If it returns nil, Compute can't reach
+	// outside its arrays.
 	Check() error
 }
 
-// Detector is an outlier detector: predict gives +1 for inliers, −1 for outliers.
+// Detector is an outlier detector: predict returns +1 for inliers and −1 for outliers.
 type Detector interface {
 	Estimator
-	// Decide writes decision_function and predict of each row in one go.
+	// Decide writes decision_function and predict of each row at once.
 	Decide(x *Block, prediction, score []float64, ws *Workspace) error
-	// Degenerate says whether every row has the same label, whatever its values:
-	// +1 or −1, and why; 0 if that isn't known.
+	// Degenerate returns the label that every row gets, +1 or −1, and why, or 0 if the
+	// label depends on the row or this isn't known.
 	Degenerate() (label int, why string)
 }
 
-// Classifier gives one of several labels.
+// Classifier predicts one of several labels.
 type Classifier interface {
 	Estimator
 	Labels() *Labels
 }
 
-// Chooser is a classifier whose labels follow from what decision_function gives,
-// or predict_proba where it has no such method: then both take one computation.
+// Chooser is a classifier whose label follows from its decision_function, or from its
+// predict_proba if it has no decision_function. Then one computation returns both.
 type Chooser interface {
 	Choose(scores *Block, label []float64)
 }
 
-// Steady is an estimator, no outlier detector, that may predict the same for
+// Steady is an estimator, but not an outlier detector, that may predict the same for
 // every row.
 type Steady interface {
-	// Constant says whether it does, and why; false if that isn't known.
+	// Constant reports whether it predicts the same for every row, and why. It returns
+	// false if this isn't known.
 	Constant() (constant bool, why string)
 }
 
-// Parent is an estimator that others are part of, for people to look through.
+// Parent is an estimator with other estimators in it, which descriptions list.
 type Parent interface {
 	Estimator
 	Parts() []Part
 }
 
-// Inverter is a transformer that can turn back what it made.
+// Inverter is a transformer that can undo its transformation.
 type Inverter interface {
 	Invertible() bool
-	// Invert replaces what Transform gave by what it was given.
+	// Invert replaces transformed values by the original values.
 	Invert(b *Block) error
 }
 
-// Part is an estimator in its place.
+// Part is an estimator in another one.
 type Part struct {
-	Name string // within its parent; may be empty
+	Name string // its name in the parent; may be empty
 	Est  Estimator
 }
 
-// Ranged knows the range of each feature in training.
+// Ranged is an estimator that holds the range of each feature in training.
 type Ranged interface {
 	TrainingRange() (low, high []float64)
 }
 
-// Typical knows a range of each feature in which most of its values in training
-// lay.
+// Typical is an estimator that holds, for each feature, a range with most of its
+// training values.
 type Typical interface {
 	TypicalRange() (low, high []float64)
 }
 
-// Sized says how large a model is.
+// Sized is an estimator that returns its size.
 type Sized interface {
 	SupportVectors() int
 	Nodes() int
 }
 
-// MaxFeatures bounds how many columns an estimator takes or gives.
+// MaxFeatures is the largest number of columns that an estimator may take or write.
 const MaxFeatures = 1 << 20

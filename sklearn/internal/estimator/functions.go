@@ -2,10 +2,10 @@ package estimator
 
 import "math"
 
-// The functions below are those of package math where these are exact to the last
-// digits but one, and otherwise computed so that they are: package math overflows
-// too early in exponentials, takes subnormal numbers for larger ones in logarithms,
-// and cancels digits of logarithms and arcs near 1.
+// The functions below use package math where its results are exact except for the last
+// digit. Elsewhere they correct it: its exponentials overflow too early, its logarithms
+// take subnormal numbers for larger ones, and its logarithms and inverse functions lose
+// digits near 1.
 
 // Exp is e^x.
 func Exp(x float64) float64 {
@@ -15,9 +15,9 @@ func Exp(x float64) float64 {
 	return math.Exp(x)
 }
 
-// expHalf is e^x/2, of which more doesn't overflow.
+// expHalf is e^x/2. It overflows only if the result does.
 func expHalf(x float64) float64 {
-	const high, low = 6.93147180369123816490e-01, 1.90821492927058770002e-10 // of the logarithm of 2
+	const high, low = 6.93147180369123816490e-01, 1.90821492927058770002e-10 // the logarithm of 2 in two parts
 	e := math.Exp(x - high)
 	return e - e*low
 }

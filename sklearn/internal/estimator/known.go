@@ -9,16 +9,16 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// attributesList has a line for each class that is read: its name, and those of all
-// parameters and attributes that any release since 0.19 gives it. testdata/attributes.py
-// of package sklearn collects them; its TestAttributes judges each.
+// attributesList has a line for each class: its name, and the names of all parameters
+// and attributes that the class has in any release since 0.19. testdata/attributes.py
+// of package sklearn collects them, and its TestAttributes checks each.
 //
 //go:embed attributes.txt
 var attributesList string
 
-// nameSet is a set of names, by their tags.
+// nameSet is a set of names, found by their tags.
 type nameSet struct {
-	slots []string // a power of 2; empty where free
+	slots []string // the length is a power of 2; a free slot is ""
 }
 
 func newNameSet(names []string) *nameSet {
@@ -55,7 +55,7 @@ func (s *nameSet) has(tag uint64, name []byte) bool {
 	}
 }
 
-// known has the names of each class.
+// known has the set of names for each class.
 var known = sync.OnceValue(func() map[string]*nameSet {
 	out := map[string]*nameSet{}
 	for line := range strings.Lines(attributesList) {
@@ -66,7 +66,7 @@ var known = sync.OnceValue(func() map[string]*nameSet {
 	return out
 })
 
-// KnownAttributes are the names that objects of each class that is read may have.
+// KnownAttributes returns the names that objects of each class may have.
 func KnownAttributes() map[string][]string {
 	out := map[string][]string{}
 	for line := range strings.Lines(attributesList) {
@@ -77,9 +77,9 @@ func KnownAttributes() map[string][]string {
 	return out
 }
 
-// judge refuses an attribute that no release of scikit-learn gives the class: it may
-// change what the estimator predicts, as one does that has the name of a method. Other
-// errors come first, as they say more.
+// judge refuses an attribute that the class has in no release of scikit-learn. Such an
+// attribute may change predictions; for example, it may replace a method. Other errors
+// are reported first, because they say more.
 func (a *Attributes) judge(class string) {
 	if a.unknown == "" || a.err != nil {
 		return
@@ -89,14 +89,14 @@ func (a *Attributes) judge(class string) {
 	where := at(class, a.Name)
 	for m := range Methods {
 		if name == m.String() {
-			a.err = refusal.Of(r, "%s has an attribute %s, which takes the place of its method", where, name).
-				WithHint("somebody put it there after the fit; fit the estimator again and write it as it is, with pickle.dump")
+			a.err = refusal.Of(r, "%s has an attribute %s, which replaces the method of that name", where, name).
+				WithHint("it was added after the fit; fit the estimator again and write it with pickle.dump without changes")
 			return
 		}
 	}
-	a.err = refusal.Of(r, "%s has an attribute %q that no release of scikit-learn up to %s gives it, so what it does to predictions can't be known", where, pickle.Clean([]byte(name)), newest).
-		WithHint("if you added it, delete it before you write the model (del model.%s); if a newer scikit-learn made it, use a newer release of this program", pickle.Clean([]byte(name)))
+	a.err = refusal.Of(r, "%s has an attribute %q that it has in no release of scikit-learn up to %s, so its effect on predictions isn't known", where, pickle.Clean([]byte(name)), newest).
+		WithHint("if you added it, delete it before you write the model (del model.%s); if a newer scikit-learn made it, use a newer release of Fleetscore", pickle.Clean([]byte(name)))
 }
 
-// newest is the last release whose attributes were collected.
+// newest is the last scikit-learn release whose attributes were collected.
 const newest = "1.9"

@@ -4,14 +4,14 @@ import "strconv"
 
 // Labels are a classifier's classes_.
 type Labels struct {
-	Values []float64 // numbers; of text labels the place, from 0
-	Texts  []string  // of text labels; else nil
+	Values []float64 // the labels if they are numbers; the index from 0 if they are texts
+	Texts  []string  // the labels if they are texts, else nil
 }
 
-// Len is how many there are.
+// Len returns the number of labels.
 func (l *Labels) Len() int { return len(l.Values) }
 
-// Text is label i as people read it.
+// Text returns label i as text.
 func (l *Labels) Text(i int) string {
 	if l.Texts != nil {
 		return l.Texts[i]
@@ -19,7 +19,7 @@ func (l *Labels) Text(i int) string {
 	return strconv.FormatFloat(l.Values[i], 'g', -1, 64)
 }
 
-// All are the labels as people read them.
+// All returns all labels as text.
 func (l *Labels) All() []string {
 	out := make([]string, l.Len())
 	for i := range out {
@@ -34,7 +34,7 @@ func (l *Labels) Fields(c *Codec) {
 	c.Texts(&l.Texts)
 }
 
-// Check judges them: there is at least one, and texts are as many as numbers.
+// Check checks that there is at least one label, and as many texts as numbers.
 func (l *Labels) Check(class string) error {
 	if len(l.Values) == 0 || (l.Texts != nil && len(l.Texts) != len(l.Values)) {
 		return Misfit("%s: classes_ has %d labels and %d names", class, len(l.Values), len(l.Texts))
@@ -42,8 +42,8 @@ func (l *Labels) Check(class string) error {
 	return nil
 }
 
-// LabelsOf are those of a classifier, or of a pipeline's last step; nil for
-// anything else.
+// LabelsOf returns the labels of a classifier or of a pipeline's last step, and nil for
+// any other estimator.
 func LabelsOf(e Estimator) *Labels {
 	for {
 		if c, ok := e.(Classifier); ok {
@@ -58,7 +58,7 @@ func LabelsOf(e Estimator) *Labels {
 	}
 }
 
-// Size adds up the support vectors and the nodes of estimators and their parts.
+// Size returns the number of support vectors and nodes in estimators and their parts.
 func Size(ests []Estimator) (vectors, nodes int) {
 	for _, e := range ests {
 		if s, ok := e.(Sized); ok {

@@ -2,8 +2,8 @@ package estimator
 
 import "github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 
-// OwnMethod refuses an attribute with the name of a method, unless it is that method of
-// the estimator itself: some releases leave one behind.
+// OwnMethod refuses an attribute with the name of a method, unless it is the
+// estimator's own method: some releases write it as an attribute.
 func (a *Attributes) OwnMethod(name string) {
 	g := a.b.Graph
 	v := a.Value(name)
@@ -20,9 +20,9 @@ func (a *Attributes) OwnMethod(name string) {
 	a.judge(a.Class)
 }
 
-// LossOf is the class of a fitted loss, the attribute that has the first of the names,
-// and its link function: each as scikit-learn calls it, empty where there is none. What
-// an estimator predicts goes by these, not by its parameters loss and link.
+// LossOf returns the class of a fitted loss and of its link function, in scikit-learn's
+// notation, or "" if there is none. The loss is in the attribute with the first of the
+// names. Predictions depend on the fitted loss, not on the parameters loss and link.
 func (a *Attributes) LossOf(names ...string) (class, link string) {
 	g := a.b.Graph
 	v := a.Value(a.FirstOf(names...))

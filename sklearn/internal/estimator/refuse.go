@@ -9,15 +9,15 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// Err is the first thing that was wrong.
+// Err returns the first error, or nil.
 func (a *Attributes) Err() error { return a.err }
 
-// Fail notes what is wrong.
+// Fail records an error.
 func (a *Attributes) Fail(format string, args ...any) {
 	if a.err != nil {
 		return
 	}
-	if err := a.b.Graph.Err(); err != nil { // what was read since means nothing
+	if err := a.b.Graph.Err(); err != nil { // the values read after the refusal aren't valid
 		a.err = err
 		return
 	}
@@ -25,12 +25,12 @@ func (a *Attributes) Fail(format string, args ...any) {
 	e := a.refusal(refusal.Damaged, parameter, format, args...).WithHint("%s", changed)
 	if errors.Is(e, pickle.ErrNotFinite) {
 		e = a.refusal(refusal.NotFinite, parameter, format, args...).
-			WithHint("its training didn't end in finite numbers; scale the rows and train it again")
+			WithHint("training didn't lead to finite numbers; scale the rows and train the model again")
 	}
 	a.err = e
 }
 
-// Unsupported notes that a parameter is one this package doesn't compute.
+// Unsupported records that a parameter's value isn't supported.
 func (a *Attributes) Unsupported(what, hint string) {
 	if a.err == nil {
 		parameter, _, _ := strings.Cut(what, "=")
@@ -41,14 +41,14 @@ func (a *Attributes) Unsupported(what, hint string) {
 	}
 }
 
-// refusal is an error of this estimator.
+// refusal returns an error that names this estimator.
 func (a *Attributes) refusal(reason refusal.Reason, parameter, format string, args ...any) *fleetscore.Error {
 	r := refusal.Refusal{Reason: reason, Class: a.Class, Step: a.Name, Parameter: parameter}
 	return refusal.Of(r, "%s: "+format, append([]any{at(a.Class, a.Name)}, args...)...)
 }
 
-// firstText is the first of a message's arguments that is a text, which names an
-// attribute.
+// firstText returns the first text among a message's arguments, which is an attribute's
+// name.
 func firstText(args []any) (string, bool) {
 	if len(args) > 0 {
 		if s, ok := args[0].(string); ok {
@@ -84,15 +84,15 @@ func (a *Attributes) missing(name string) {
 	}
 }
 
-// OneLabel refuses a LabelBinarizer of several labels a row.
+// OneLabel refuses a LabelBinarizer with several labels per row.
 func (a *Attributes) OneLabel() {
 	if y := a.Text("y_type_", "multiclass"); y != "multiclass" && y != "binary" {
-		a.Unsupported("several labels a row", "train one classifier per label")
+		a.Unsupported("several labels per row", "train one classifier per label")
 	}
 }
 
-// Unset refuses attributes that fitting leaves away, None or False, and that change what
-// is predicted otherwise.
+// Unset refuses attributes that are missing, None or False after fitting, and that
+// change predictions otherwise.
 func (a *Attributes) Unset(names ...string) {
 	g := a.b.Graph
 	for _, name := range names {
@@ -100,12 +100,12 @@ func (a *Attributes) Unset(names ...string) {
 		if v == 0 || v.Kind() == pickle.KindNone || v.Kind() == pickle.KindBool && !v.True() {
 			continue
 		}
-		a.Unsupported(name+"="+g.Describe(v), "write "+a.of+" as fitting leaves it")
+		a.Unsupported(name+"="+g.Describe(v), "write "+a.of+" without changing it after the fit")
 	}
 }
 
-// Agrees refuses a count that doesn't fit what it counts, as after a change by
-// hand: scikit-learn goes by it, or fails.
+// Agrees refuses a count that differs from the number of things that it counts, for
+// example after a change by hand: scikit-learn would use it, or fail.
 func (a *Attributes) Agrees(name string, want int) {
 	if v := a.Value(name); v != 0 {
 		if n, ok := a.b.Graph.Number(v); ok && n != float64(want) {

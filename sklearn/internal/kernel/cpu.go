@@ -2,7 +2,7 @@ package kernel
 
 import "os"
 
-// level is a set of kernels, each a superset of the ones before.
+// level is a set of kernels. Each level includes the levels below it.
 type level int
 
 const (
@@ -13,10 +13,11 @@ const (
 
 var levelNames = [...]string{"generic", "avx2", "avx512"}
 
-// use is the set in use; tests change it.
+// use is the level in use. Tests change it.
 var use = choose(has(), os.Getenv("FLEETSCORE_CPU"))
 
-// choose gives the set to use of a processor that has one, if less is wanted.
+// choose returns the level to use: the processor's level, or a lower level that is
+// wanted.
 func choose(has level, want string) level {
 	for l, name := range levelNames {
 		if name == want {
@@ -26,5 +27,5 @@ func choose(has level, want string) level {
 	return has
 }
 
-// Name is the set of kernels in use: generic, avx2 or avx512.
+// Name returns the level in use: generic, avx2 or avx512.
 func Name() string { return levelNames[use] }

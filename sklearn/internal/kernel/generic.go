@@ -2,8 +2,8 @@ package kernel
 
 import "math"
 
-// The twins: what the assembly computes, in Go. Products are converted to
-// float64 before they are added, which keeps compilers from fusing the two.
+// These functions compute in Go what the assembly computes. Products are converted to
+// float64 before they are added, so that compilers don't fuse the two operations.
 
 func rbf(sum, x []float64, stride int, sv, coef []float64, dims int, factor float64) {
 	clear(sum)
@@ -20,19 +20,19 @@ func rbf(sum, x []float64, stride int, sv, coef []float64, dims int, factor floa
 	}
 }
 
-// exp2Coef are the coefficients of the polynomial that is nearest to 2^r for r
-// within ½ of 0, relative to it, after a constant term of exactly 1: from a fit of
-// (2^r − 1)/r at Chebyshev's nodes, computed with 60 digits. Its largest relative
-// error is 2e-17.
+// exp2Coef are the coefficients of the best polynomial for 2^r with |r| ≤ ½, in
+// relative error, after a constant term of exactly 1. They come from a fit of (2^r −
+// 1)/r at Chebyshev's nodes, computed with 60 digits. The largest relative error is
+// 2e-17.
 var exp2Coef = [...]float64{
 	0x1.62e42fefa39efp-1, 0x1.ebfbdff82c598p-3, 0x1.c6b08d704a0c2p-5, 0x1.3b2ab6fba1ddap-7,
 	0x1.5d87fe78a5276p-10, 0x1.430913096fd9fp-13, 0x1.ffcbfc670dcd4p-17, 0x1.62bfd47773353p-20,
 	0x1.b524fae627834p-24, 0x1.e6063f7217bc6p-28, 0x1.e9d3fe3952179p-32,
 }
 
-// exp2Table is 2^(i/16), and exp2Short what exp2Coef is within 1/32 of 0, where
-// six coefficients do: the largest relative error is 2e-17 too. Behind them stand
-// two numbers that the assembly wants: 1, and 1.5·2⁴⁸.
+// exp2Table[i] is 2^(i/16). exp2Short is like exp2Coef for |r| ≤ 1/32, where six
+// coefficients are enough for a relative error of 2e-17. After them come two numbers
+// for the assembly: 1, and 1.5·2⁴⁸.
 var (
 	exp2Table = [16]float64{
 		0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
@@ -46,10 +46,10 @@ var (
 	}
 )
 
-// exp2 is 2^t of a t from 0 down, within a unit in the last place; 0 where that
-// is below the normal numbers.
+// exp2 returns 2^t for t ≤ 0, within a unit in the last place, or 0 if the result is
+// below the normal numbers.
 func exp2(t float64) float64 {
-	const magic = 0x1.8p52 // added, it leaves an integer in the low bits
+	const magic = 0x1.8p52 // adding it leaves an integer in the low bits
 	if t < -1022 {
 		return 0
 	}
@@ -60,7 +60,7 @@ func exp2(t float64) float64 {
 		p = float64(p*r) + exp2Coef[i]
 	}
 	p = float64(p*r) + 1
-	// 2^n is made of n's bits in the place of the exponent.
+	// 2^n has the bits of n in its exponent.
 	return p * math.Float64frombits((math.Float64bits(u)+1023)<<52)
 }
 
@@ -69,7 +69,7 @@ func standardize(dst, src []float64, mean, scale float64) bool {
 	for i, v := range src {
 		v = (v - mean) / scale
 		dst[i] = v
-		sum += v - v // NaN for what isn't finite
+		sum += v - v // NaN if v isn't finite
 	}
 	return sum == 0
 }

@@ -1,27 +1,26 @@
-// Package kernel holds the inner loops: functions over columns of rows, float64
-// throughout, in assembly for AVX-512 and AVX2 with a pure Go twin for any other
-// processor. Rows lie in the lanes of vectors, so that no loop adds across lanes
-// and every sum over support vectors or features runs in their order.
+// Package kernel has the inner loops: functions over columns of rows, in float64, in
+// assembly for AVX-512 and AVX2, and in pure Go for other processors. Rows lie in the
+// lanes of vectors, so no loop adds across lanes, and every sum over support vectors or
+// features has the order of these.
 //
-// Which set is used is decided once, when the program starts, by what the
-// processor has: AVX-512 (F and DQ), else AVX2 with FMA, else Go. The
-// environment variable FLEETSCORE_CPU=generic or =avx2 takes a lesser set than
-// the processor has, for tests and comparison; this package is the only place
-// that reads it, and any other value means nothing.
+// The program chooses the instructions once when it starts: AVX-512 (F and DQ) if the
+// processor has it, else AVX2 with FMA, else Go. The environment variable
+// FLEETSCORE_CPU=generic or FLEETSCORE_CPU=avx2 chooses fewer instructions, for tests
+// and comparison. Other values have no effect. No other package reads this variable.
 //
-// Lanes past the rows that are meant are computed like all others, whatever they
-// hold, and harm nothing: floating-point exceptions are masked, and no lane reads
-// another. Functions that write nothing but their result are pure; none keeps its
-// arguments, allocates or panics on slices of the lengths it asks for.
+// Padding lanes are computed like all others. Their values do no harm: floating-point
+// exceptions are masked, and no lane reads another. Functions that write nothing but
+// their result are pure. No function keeps its arguments, allocates, or panics on
+// slices of the required lengths.
 package kernel
 
 import "math"
 
-// Lanes is the multiple that rows are padded to: what the widest kernel takes at
-// once.
+// Lanes is the multiple that rows are padded to: the number of rows that the widest
+// kernel computes at once.
 const Lanes = 32
 
-// Pad gives the padded number of rows.
+// Pad returns the padded number of rows.
 func Pad(rows int) int { return (rows + Lanes - 1) &^ (Lanes - 1) }
 
 // RBF writes, for each lane, Σ coef[j]·2^(factor·d²) into sum, where d is the
@@ -29,10 +28,10 @@ func Pad(rows int) int { return (rows + Lanes - 1) &^ (Lanes - 1) }
 // or 0. Column k of the rows is x[k·stride : k·stride+len(sum)]; vector j is
 // sv[j·dims : (j+1)·dims]. The length of sum and stride are multiples of Lanes.
 //
-// At distance 0 the power is exactly 1; where it would fall below the smallest
-// normal number it may be 0. Terms are added in the order of the vectors. A term
-// differs from the true one by a few units in the last place of its distance and
-// of itself: subtracting comes first, so nothing cancels.
+// At distance 0 the power is exactly 1. If the power would be less than the smallest
+// normal number, it may be 0. Terms are added in the order of the vectors. A term's
+// error is a few units in the last place of its distance and of itself: the subtraction
+// comes first, so no digits are lost by cancellation.
 func RBF(sum, x []float64, stride int, sv, coef []float64, dims int, factor float64) {
 	if len(sum) == 0 {
 		return
@@ -59,7 +58,7 @@ func RBF(sum, x []float64, stride int, sv, coef []float64, dims int, factor floa
 	}
 }
 
-// Exp2 writes 2^x of numbers from 0 down into dst, which may be src.
+// Exp2 writes 2^x for each x ≤ 0 into dst, which may be src.
 func Exp2(dst, src []float64) {
 	dst = dst[:len(src)]
 	n := 0
@@ -96,8 +95,8 @@ func Standardize(dst, src []float64, mean, scale float64) bool {
 	return standardize(dst[n:], src[n:], mean, scale) && finite
 }
 
-// Transpose writes row-major values column by column: column c of cols goes to
-// dst[c·stride : c·stride+rows].
+// Transpose writes values that are stored row after row into columns: column c of cols
+// goes to dst[c·stride : c·stride+rows].
 func Transpose(dst []float64, stride int, x []float64, rows, cols int) {
 	if cols == 1 {
 		copy(dst[:rows], x)
@@ -139,9 +138,9 @@ func Finite(x []float64) bool {
 	return finite(x[n:]) && ok
 }
 
-// Decide turns sums into decisions sum + intercept and labels: 1 where the
-// decision is above 0, else −1. It reports whether all are farther from 0 than
-// near; where not, the sum's last digits may have decided.
+// Decide writes decisions, sum + intercept, and labels: 1 if the decision is above 0,
+// else −1. It reports whether all decisions are farther from 0 than near; if not, the
+// last digits of a sum may have decided a label.
 func Decide(label, decision, sum []float64, intercept, near float64) (clear bool) {
 	label, decision = label[:len(sum)], decision[:len(sum)]
 	n, ok := 0, true
@@ -166,7 +165,7 @@ func Scale(dst, src []float64, f float64) {
 	}
 }
 
-// AddScaled adds f·x to dst, product and sum rounded one by one.
+// AddScaled adds f·x to dst. The product and the sum are each rounded.
 func AddScaled(dst, src []float64, f float64) {
 	dst = dst[:len(src)]
 	n := 0
@@ -183,8 +182,8 @@ func AddScaled(dst, src []float64, f float64) {
 	addScaled(dst[n:], src[n:], f)
 }
 
-// Exp writes e^x into dst, which may be src. It is the same on every processor:
-// probabilities are made by it, which are seldom what the time goes to.
+// Exp writes e^x into dst, which may be src. The result is the same on every processor.
+// It is used for probabilities, which rarely take most of the time.
 func Exp(dst, src []float64) {
 	dst = dst[:len(src)]
 	for i, v := range src {

@@ -2,7 +2,7 @@ package kernel
 
 import "golang.org/x/sys/cpu"
 
-// has is the best set that this processor has.
+// has returns the highest level of this processor.
 func has() level {
 	switch x := &cpu.X86; {
 	case x.HasAVX512F && x.HasAVX512DQ && x.HasAVX2 && x.HasFMA:
@@ -13,8 +13,8 @@ func has() level {
 	return generic
 }
 
-// Lengths are numbers of vectors: of 8 float64 for AVX-512, 4 for AVX2; those of
-// rbf are what one pass takes: 32 and 16 rows. The .s files say more.
+// Lengths are numbers of vectors: of 8 float64 for AVX-512 and 4 for AVX2. Lengths of
+// rbf are numbers of passes, of 32 and 16 rows. The .s files say more.
 
 //go:noescape
 func rbfAVX512(sum, x *float64, passes, stride int, sv, coef *float64, count, dims int, factor float64)
@@ -58,13 +58,13 @@ func addScaledAVX2(dst, src *float64, n int, f float64)
 //go:noescape
 func transposeAVX2(dst, x *float64, stride, cols, n, width int)
 
-// peakAVX512 and peakAVX2 run 24 and 12 independent fused multiply-adds n times,
-// which shows what the processor can do at most.
+// peakAVX512 and peakAVX2 run 24 and 12 independent fused multiply-adds n times. This
+// measures the processor's peak.
 func peakAVX512(n int)
 func peakAVX2(n int)
 
-// exp2Wide is four times each what AVX2 can't broadcast while it computes:
-// exp2Coef, 1, −1023, 1.5·2⁵².
+// exp2Wide holds four copies of each constant that AVX2 can't broadcast while it
+// computes: exp2Coef, 1, −1023, 1.5·2⁵².
 var exp2Wide = func() (wide [14][4]float64) {
 	for i, c := range append(exp2Coef[:], 1, -1023, 0x1.8p52) {
 		wide[i] = [4]float64{c, c, c, c}

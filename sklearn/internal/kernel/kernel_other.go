@@ -4,7 +4,7 @@ package kernel
 
 func has() level { return generic }
 
-// None of these is ever called.
+// These functions are never called.
 
 func rbfAVX512(sum, x *float64, passes, stride int, sv, coef *float64, count, dims int, factor float64) {
 }

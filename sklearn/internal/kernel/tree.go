@@ -5,46 +5,47 @@ import (
 	"math/bits"
 )
 
-// Trees are walked by all rows together, 8 at a time, without branches: the
-// children of a node lie side by side, left first, and a step is
+// All rows walk through a tree together, 8 at a time, without branches. The children of
+// a node are neighbours, the left child first, and a step is
 //
 //	node = left[node] + (key > threshold[node])
 //
-// where key is the row's value of the node's column. A leaf is its own left child
-// with a threshold that nothing exceeds, so as many steps as the tree is deep lead
-// every row to its leaf. Values and thresholds are unsigned integers in the order
-// of floats. These walks need no vector instructions: with gathers a step took more than
-// twice as long (0.90 instead of 0.40 ns a row, on Zen 5).
+// where key is the row's value in the node's column. A leaf is its own left child, and
+// no key exceeds its threshold. So after as many steps as the tree is deep, every row
+// is at its leaf. Keys and thresholds are unsigned integers in the order of floats.
+// These walks need no vector instructions: with gathers, a step took more than twice as
+// long (0.90 instead of 0.40 ns for each row, on Zen 5).
 //
-// Keys lie in groups of 8 rows: that of row r and column c of cols is
+// Keys are stored in groups of 8 rows: the key of row r and column c of cols is
 // keys[(r/8·cols + c)·8 + r%8].
 //
-// Nodes are not judged here: those that lead outside their slices, or to columns
-// that the keys don't have, read foreign memory. Check them before.
+// Nodes aren't checked here. A node that leads outside its slices, or to a column that
+// the keys don't have, reads other memory, so the caller must check nodes before.
 
-// Nodes are those of some trees. A node's threshold, column and left child stand
-// in slices of their own, which saves the processor an addition.
+// Nodes holds the nodes of some trees. Thresholds, columns and left children are in
+// separate slices, which saves the processor an addition.
 type Nodes struct {
 	Thresholds []uint32
 	Columns    []uint32 // times ColumnFactor
 	Left       []uint32
 }
 
-// WideNodes are nodes of 64-bit keys.
+// WideNodes holds nodes with 64-bit keys.
 type WideNodes struct {
 	Thresholds []uint64
 	Columns    []uint32 // times WideColumnFactor
 	Left       []uint32
 }
 
-// ColumnFactor and WideColumnFactor make the address of a key a sum that the
-// processor forms by itself.
+// ColumnFactor and WideColumnFactor make a key's address a sum that the processor
+// computes in the load instruction.
 const (
 	ColumnFactor     = 4
 	WideColumnFactor = 8
 )
 
-// Key gives the integer of a float32. −0 is 0, and NaN is above everything.
+// Key returns the integer for a float32. The integer for −0 is that for 0, and NaN is
+// above all other values.
 func Key(f float32) uint32 {
 	if f != f {
 		return math.MaxUint32
@@ -53,7 +54,7 @@ func Key(f float32) uint32 {
 	return b ^ (uint32(int32(b)>>31) | 1<<31)
 }
 
-// WideKey is Key of a float64.
+// WideKey is Key for a float64.
 func WideKey(f float64) uint64 {
 	if f != f {
 		return math.MaxUint64
@@ -62,10 +63,9 @@ func WideKey(f float64) uint64 {
 	return b ^ (uint64(int64(b)>>63) | 1<<63)
 }
 
-// WalkAdd walks through the tree whose first node is root and whose deepest leaf
-// is depth steps from there. It adds the values of each row's leaf, of which a
-// node has width, to dst: value k of row r to dst[k·stride + r]. There are stride
-// rows, a multiple of 8.
+// WalkAdd walks through the tree whose first node is root and whose deepest leaf is
+// depth steps below it. For each row it adds the width values of the row's leaf to dst:
+// value k of row r to dst[k·stride + r]. There are stride rows, a multiple of 8.
 func (n *Nodes) WalkAdd(root, depth uint32, keys []uint32, cols int, values []float64, width int, dst []float64, stride int) {
 	if stride == 0 {
 		return
@@ -86,7 +86,7 @@ func (n *Nodes) WalkAdd(root, depth uint32, keys []uint32, cols int, values []fl
 	}
 }
 
-// walk is the walk of 8 rows.
+// walk walks 8 rows to their leaves.
 func (n *Nodes) walk(root, depth uint32, keys []uint32, leaf *[8]uint32) {
 	for j := range leaf {
 		leaf[j] = root
@@ -100,7 +100,7 @@ func (n *Nodes) walk(root, depth uint32, keys []uint32, leaf *[8]uint32) {
 	}
 }
 
-// WalkAdd is that of Nodes, of one value a node.
+// WalkAdd is Nodes.WalkAdd for nodes with one value.
 func (n *WideNodes) WalkAdd(root, depth uint32, keys []uint64, cols int, values, dst []float64) {
 	if len(dst) == 0 {
 		return
@@ -132,8 +132,8 @@ func (n *WideNodes) walk(root, depth uint32, keys []uint64, leaf *[8]uint32) {
 	}
 }
 
-// Count gives, for each of 8 keys, how many of the thresholds, which ascend, are
-// below it.
+// Count returns, for each of 8 keys, how many of the ascending thresholds are below the
+// key.
 func Count[K uint32 | uint64](thresholds []K, keys *[8]K) (below [8]uint32) {
 	for n := len(thresholds); n > 0; {
 		half := (n + 1) / 2

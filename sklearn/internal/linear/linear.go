@@ -1,5 +1,5 @@
-// Package linear computes scikit-learn's linear models: a weighted sum of the
-// columns, and what each class makes of it.
+// Package linear computes scikit-learn's linear models: a weighted sum of the columns,
+// and each class's results from it.
 package linear
 
 import (
@@ -7,21 +7,21 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// model is coefficients and intercepts.
+// model holds coefficients and intercepts.
 type model struct {
 	features  int
 	coef      []float64 // outputs × features
-	intercept []float64 // one per output
+	intercept []float64 // one for each output
 }
 
-// read reads coef_ of one or two dimensions, and intercept_, which may be one
+// read reads coef_, which has one or two dimensions, and intercept_, which may be one
 // number.
 func (m *model) read(a *estimator.Attributes) {
 	cols, outputs := -1, 1
 	if a.Features() > 0 {
 		cols = a.Features()
 	}
-	if a.Dims("coef_") == 0 { // of one feature, in early releases
+	if a.Dims("coef_") == 0 { // early releases write this for one feature
 		m.coef, m.features = []float64{a.Float("coef_")}, 1
 	} else if a.Dims("coef_") == 1 {
 		m.coef = a.Vector("coef_", cols)
@@ -57,12 +57,12 @@ func (m *model) fields(c *estimator.Codec) {
 
 func (m *model) check(class string) error {
 	if m.features < 1 || len(m.intercept) == 0 || len(m.coef) != m.features*len(m.intercept) {
-		return estimator.Misfit("%s: %d coefficients and %d intercepts of %d features", class, len(m.coef), len(m.intercept), m.features)
+		return estimator.Misfit("%s: %d coefficients and %d intercepts don't fit %d features", class, len(m.coef), len(m.intercept), m.features)
 	}
 	return nil
 }
 
-// sums writes the weighted sums, one column per output.
+// sums writes the weighted sums, one column for each output.
 func (m *model) sums(class string, x, out *estimator.Block) error {
 	if err := x.CheckFinite(class); err != nil {
 		return err
@@ -80,14 +80,14 @@ func (m *model) sums(class string, x, out *estimator.Block) error {
 	return nil
 }
 
-// Regressor is a model whose prediction is the weighted sum.
+// Regressor is a model whose prediction is the weighted sum, or e to that power.
 type Regressor struct {
 	model
 	class string
-	log   bool // predictions are e to the sum: the link of PoissonRegressor and its like
+	log   bool // predictions are e to the power of the sum, for PoissonRegressor and similar classes
 }
 
-// ReadRegressor reads the attributes of any of them.
+// ReadRegressor reads the attributes of any linear regressor.
 func ReadRegressor(a *estimator.Attributes) estimator.Estimator {
 	r := NewRegressor(a.Class)
 	r.read(a)
@@ -110,7 +110,7 @@ func ReadRegressor(a *estimator.Attributes) estimator.Estimator {
 	return r
 }
 
-// NewRegressor makes an empty one.
+// NewRegressor returns an empty Regressor for a record to be read into.
 func NewRegressor(class string) *Regressor { return &Regressor{class: class} }
 
 // Class implements estimator.Estimator, as do the methods below.
@@ -145,38 +145,38 @@ func (r *Regressor) Compute(_ estimator.Method, x, out *estimator.Block, _ *esti
 	return err
 }
 
-// probability says how a classifier makes probabilities of its decisions.
+// probability is how a classifier computes probabilities from its decisions.
 type probability int
 
 const (
 	none     probability = iota
-	logistic             // one sigmoid per class, made to sum to 1
+	logistic             // one sigmoid for each class, scaled so that the sum is 1
 	softmax
-	huber // of SGDClassifier(loss="modified_huber")
+	huber // for SGDClassifier(loss="modified_huber")
 )
 
-// Classifier is a model that takes the class with the largest weighted sum; of
-// two classes, the second where the sum is above 0.
+// Classifier is a model that chooses the class with the largest weighted sum. For two
+// classes, it chooses the second class if the sum is above 0.
 type Classifier struct {
 	model
 	class  string
 	labels estimator.Labels
 	proba  probability
-	// Whether probabilities that are all 0 become equal: since 1.9. Before, they
-	// become NaN.
+	// Whether probabilities that are all 0 become equal, as since release 1.9. Before,
+	// they become NaN.
 	uniform bool
 }
 
-// ReadClassifier reads the attributes of any of them.
+// ReadClassifier reads the attributes of any linear classifier.
 func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	s := NewClassifier(a.Class)
 	s.read(a)
-	if a.Has("_label_binarizer") { // of RidgeClassifier, whose classes_ is a property
+	if a.Has("_label_binarizer") { // RidgeClassifier has this, and classes_ is a property
 		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) {
 			in.OneLabel()
 			s.labels = in.Labels("classes_")
 		})
-		if a.AtLeast(1, 8) && a.Has("classes_") { // an attribute of its own from then on
+		if a.AtLeast(1, 8) && a.Has("classes_") { // classes_ is an attribute since then
 			s.labels = a.Labels("classes_")
 		}
 	} else {
@@ -197,9 +197,9 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	return s
 }
 
-// logisticRegression finds what predict_proba does. In 0.19 one decision means a
-// sigmoid; until release 1.7 the
-// parameter multi_class decides; after it, the number of classes.
+// logisticRegression returns how predict_proba computes probabilities. In 0.19, one
+// decision means a sigmoid. Until release 1.7 the parameter multi_class decides, and
+// after it the number of classes.
 func (s *Classifier) logisticRegression(a *estimator.Attributes) probability {
 	classes := s.labels.Len()
 	multi, solver := a.Text("multi_class", "auto"), a.Text("solver", "lbfgs")
@@ -209,13 +209,13 @@ func (s *Classifier) logisticRegression(a *estimator.Attributes) probability {
 		return logistic
 	case multi == "ovr" || multi == "warn" || classes <= 2 && byDefault || solver == "liblinear" && byDefault:
 		return logistic
-	case solver == "newton-cholesky" && byDefault && !a.AtLeast(1, 6): // one classifier per class, until then
+	case solver == "newton-cholesky" && byDefault && !a.AtLeast(1, 6): // before 1.6, one classifier for each class
 		return logistic
 	}
 	return softmax
 }
 
-// NewClassifier makes an empty one.
+// NewClassifier returns an empty Classifier for a record to be read into.
 func NewClassifier(class string) *Classifier { return &Classifier{class: class} }
 
 func (s *Classifier) Class() string             { return s.class }
@@ -256,7 +256,7 @@ func (s *Classifier) Check() error {
 		return err
 	}
 	if k, n := s.labels.Len(), len(s.intercept); (k != n && (k != 2 || n != 1)) || s.proba > huber {
-		return estimator.Misfit("%s: %d classes and %d decisions", s.class, k, n)
+		return estimator.Misfit("%s: %d classes don't fit %d decisions", s.class, k, n)
 	}
 	return nil
 }
@@ -307,13 +307,13 @@ func modifiedHuber(d, out *estimator.Block) {
 	estimator.Normalize(out, true)
 }
 
-// SGDOneClassSVM is an outlier detector: decisions from 0 are inliers.
+// SGDOneClassSVM is an outlier detector: a decision of at least 0 means an inlier.
 type SGDOneClassSVM struct {
 	model
 	offset float64
 }
 
-// ReadSGDOneClassSVM reads its attributes.
+// ReadSGDOneClassSVM reads the attributes of a SGDOneClassSVM from a file.
 func ReadSGDOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 	s := &SGDOneClassSVM{offset: a.Float("offset_")}
 	cols := -1
@@ -344,7 +344,7 @@ func (s *SGDOneClassSVM) Fields(c *estimator.Codec) {
 
 func (s *SGDOneClassSVM) Check() error {
 	if len(s.intercept) != 1 {
-		return estimator.Misfit("SGDOneClassSVM: %d decisions", len(s.intercept))
+		return estimator.Misfit("SGDOneClassSVM: %d decisions instead of one", len(s.intercept))
 	}
 	return s.check(s.Class())
 }
@@ -373,7 +373,7 @@ func (s *SGDOneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws
 	switch m {
 	case estimator.Predict:
 		return s.Decide(x, out.Col(0), nil, ws)
-	case estimator.ScoreSamples: // as scikit-learn has it, with both roundings
+	case estimator.ScoreSamples: // two roundings, as in scikit-learn
 		err := s.Decide(x, nil, out.Col(0), ws)
 		for i := range out.Col(0) {
 			out.Col(0)[i] += s.offset
@@ -383,7 +383,8 @@ func (s *SGDOneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws
 	return s.Decide(x, nil, out.Col(0), ws)
 }
 
-// Degenerate: without coefficients every decision is the same.
+// Degenerate implements estimator.Detector. Without coefficients every decision is the
+// same.
 func (s *SGDOneClassSVM) Degenerate() (label int, why string) {
 	for _, c := range s.coef {
 		if c != 0 {
@@ -394,10 +395,10 @@ func (s *SGDOneClassSVM) Degenerate() (label int, why string) {
 	if 0-s.offset >= 0 {
 		label = 1
 	}
-	return label, "all its coefficients are 0; train again with a smaller alpha or scaled features"
+	return label, "all its coefficients are 0; train it again with a smaller alpha or scaled features"
 }
 
-// zero reports whether no column counts.
+// zero reports whether all coefficients are 0.
 func (m *model) zero() bool {
 	for _, w := range m.coef {
 		if w != 0 {

@@ -1,4 +1,4 @@
-// Package mixture computes scikit-learn's models of centres and spreads: KMeans,
+// Package mixture computes scikit-learn's models with centres and spreads: KMeans,
 // GaussianMixture, GaussianNB and EllipticEnvelope.
 package mixture
 
@@ -8,14 +8,14 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// KMeans gives the nearest of its centres.
+// KMeans predicts the index of the nearest centre.
 type KMeans struct {
 	class    string
 	features int
 	centres  []float64 // centres × features
 }
 
-// NewKMeans makes an empty one.
+// NewKMeans returns an empty KMeans for a record to be read into.
 func NewKMeans(class string) *KMeans { return &KMeans{class: class} }
 
 // ReadKMeans reads the attributes of KMeans and MiniBatchKMeans.
@@ -55,7 +55,7 @@ func (k *KMeans) Fields(c *estimator.Codec) {
 
 func (k *KMeans) Check() error {
 	if k.features < 1 || len(k.centres) == 0 || len(k.centres)%k.features != 0 {
-		return estimator.Misfit("%s: %d numbers in centres of %d features", k.class, len(k.centres), k.features)
+		return estimator.Misfit("%s: %d numbers don't fit centres with %d features", k.class, len(k.centres), k.features)
 	}
 	return nil
 }
@@ -98,8 +98,8 @@ func (k *KMeans) Compute(m estimator.Method, x, out *estimator.Block, ws *estima
 	return nil
 }
 
-// EllipticEnvelope is an outlier detector by the distance from a centre: a
-// decision from 0 is an inlier.
+// EllipticEnvelope is an outlier detector that uses the distance from a centre: a
+// decision of at least 0 means an inlier.
 type EllipticEnvelope struct {
 	features  int
 	location  []float64
@@ -109,13 +109,13 @@ type EllipticEnvelope struct {
 	powers bool
 }
 
-// ReadEllipticEnvelope reads its attributes.
+// ReadEllipticEnvelope reads the attributes of an EllipticEnvelope from a file.
 func ReadEllipticEnvelope(a *estimator.Attributes) estimator.Estimator {
 	e := &EllipticEnvelope{location: a.PerFeature("location_"), powers: !a.AtLeast(0, 20)}
 	e.features = len(e.location)
 	if a.Bool("store_precision", true) && a.Has("precision_") {
 		e.precision, _, _ = a.Matrix("precision_", e.features, e.features)
-	} else { // store_precision=False
+	} else { // the model was fitted with store_precision=False
 		covariance, _, _ := a.Matrix("covariance_", e.features, e.features)
 		if a.Err() == nil {
 			if e.features > maxInverted {
@@ -167,7 +167,7 @@ func (e *EllipticEnvelope) Check() error {
 	return nil
 }
 
-// samples writes minus the squared distances of Mahalanobis.
+// samples writes the negative squared Mahalanobis distances.
 func (e *EllipticEnvelope) samples(x *estimator.Block, dst []float64, ws *estimator.Workspace) error {
 	if err := x.CheckFinite(e.Class()); err != nil {
 		return err
@@ -225,7 +225,8 @@ func (e *EllipticEnvelope) Compute(m estimator.Method, x, out *estimator.Block, 
 	return e.Decide(x, nil, out.Col(0), ws)
 }
 
-// Degenerate: nothing is nearer than the centre itself.
+// Degenerate implements estimator.Detector. The centre is the row with the largest
+// decision.
 func (e *EllipticEnvelope) Degenerate() (label int, why string) {
 	flat := true
 	for _, p := range e.precision {
@@ -235,12 +236,12 @@ func (e *EllipticEnvelope) Degenerate() (label int, why string) {
 		return 1, "its precision is 0, so every row is at the centre; train it again with rows that vary"
 	}
 	if 0-e.offset < 0 {
-		return -1, "even the centre is an outlier; train again with less contamination"
+		return -1, "even the centre is an outlier; train it again with less contamination"
 	}
 	return 0, ""
 }
 
 // Constant implements estimator.Steady.
 func (k *KMeans) Constant() (constant bool, why string) {
-	return len(k.centres) == k.features, "it has one cluster; train it with more"
+	return len(k.centres) == k.features, "it has one cluster; train it with more clusters"
 }

@@ -18,16 +18,16 @@ const (
 
 var shapeNames = [...]string{"full", "tied", "diag", "spherical"}
 
-// GaussianMixture gives the most likely of several normal distributions.
+// GaussianMixture predicts the most likely of several normal distributions.
 type GaussianMixture struct {
 	features int
 	shape    shape
 	weights  []float64
 	means    []float64 // components × features
-	cholesky []float64 // of the precisions, as the shape has it
+	cholesky []float64 // the Cholesky factors of the precisions, in the form of the shape
 }
 
-// ReadGaussianMixture reads its attributes.
+// ReadGaussianMixture reads the attributes of a GaussianMixture from a file.
 func ReadGaussianMixture(a *estimator.Attributes) estimator.Estimator {
 	g := &GaussianMixture{weights: a.Vector("weights_", -1)}
 	k := len(g.weights)
@@ -84,7 +84,7 @@ func (g *GaussianMixture) Fields(c *estimator.Codec) {
 func (g *GaussianMixture) Check() error {
 	k, d := len(g.weights), g.features
 	if g.shape > spherical || k < 1 || d < 1 || len(g.means) != k*d || len(g.cholesky) != [...]int{k * d * d, d * d, k * d, k}[g.shape] {
-		return estimator.Misfit("GaussianMixture: the shapes of its attributes don't fit %d components of %d features", k, d)
+		return estimator.Misfit("GaussianMixture: the shapes of the attributes don't fit %d components of %d features", k, d)
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (g *GaussianMixture) logDeterminant(k int) float64 {
 	return sum
 }
 
-// squared is the squared length of a centred row times the factor.
+// squared returns the squared length of a centred row times the factor.
 func (g *GaussianMixture) squared(k int, row []float64) float64 {
 	d, sum := g.features, 0.0
 	switch g.shape {
@@ -188,7 +188,7 @@ func (g *GaussianMixture) Compute(m estimator.Method, x, out *estimator.Block, w
 	return nil
 }
 
-// GaussianNB is a classifier by a normal distribution per class and column.
+// GaussianNB is a classifier with a normal distribution for each class and column.
 type GaussianNB struct {
 	features   int
 	labels     estimator.Labels
@@ -197,7 +197,7 @@ type GaussianNB struct {
 	variations []float64
 }
 
-// ReadGaussianNB reads its attributes.
+// ReadGaussianNB reads the attributes of a GaussianNB from a file.
 func ReadGaussianNB(a *estimator.Attributes) estimator.Estimator {
 	g := &GaussianNB{labels: a.Labels("classes_")}
 	k := g.labels.Len()
@@ -234,7 +234,7 @@ func (g *GaussianNB) Fields(c *estimator.Codec) {
 func (g *GaussianNB) Check() error {
 	k, d := g.labels.Len(), g.features
 	if d < 1 || len(g.prior) != k || len(g.means) != k*d || len(g.variations) != k*d {
-		return estimator.Misfit("GaussianNB: the shapes of its attributes don't fit %d classes of %d features", k, d)
+		return estimator.Misfit("GaussianNB: the shapes of the attributes don't fit %d classes of %d features", k, d)
 	}
 	return g.labels.Check(g.Class())
 }
@@ -287,5 +287,5 @@ func (g *GaussianNB) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 
 // Constant implements estimator.Steady.
 func (g *GaussianMixture) Constant() (constant bool, why string) {
-	return len(g.weights) == 1, "it has one component; train it with more, or use its score_samples"
+	return len(g.weights) == 1, "it has one component; train it with more components, or use its score_samples"
 }

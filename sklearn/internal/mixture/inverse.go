@@ -2,20 +2,20 @@ package mixture
 
 import "math"
 
-// maxInverted bounds the features of a matrix that is inverted, which takes time by
-// their third power.
+// maxInverted is the largest number of features for which a matrix is inverted. The
+// time grows with its third power.
 const maxInverted = 256
 
-// pseudoInverse is scipy.linalg.pinvh of a symmetric matrix of n rows: by its
-// eigenvectors, found by Jacobi's rotations, leaving out what is as good as 0. Before
-// each sweep it asks whether its work may be done; nil if not.
+// pseudoInverse is scipy.linalg.pinvh for a symmetric matrix with n rows. It finds the
+// eigenvectors by Jacobi's rotations and leaves out eigenvalues near 0. It calls spend
+// before each sweep, and returns nil if spend returns an error.
 func pseudoInverse(matrix []float64, n int, spend func(int) error) []float64 {
 	a := append([]float64(nil), matrix...)
 	v := make([]float64, n*n) // eigenvectors in columns
 	for i := range n {
 		v[i*n+i] = 1
 	}
-	for range 60 { // sweeps; a dozen are enough
+	for range 60 { // sweeps; twelve are enough
 		off, all := 0.0, 0.0
 		for i := range n {
 			for j := range n {
@@ -60,7 +60,7 @@ func pseudoInverse(matrix []float64, n int, spend func(int) error) []float64 {
 	return out
 }
 
-// rotate makes element (p, q) 0.
+// rotate makes element (p, q) zero.
 func rotate(a, v []float64, n, p, q int) {
 	if a[p*n+q] == 0 {
 		return

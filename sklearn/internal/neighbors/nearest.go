@@ -1,5 +1,5 @@
-// Package neighbors computes scikit-learn's models that keep their training
-// rows and look at the nearest ones.
+// Package neighbors computes scikit-learn's models that keep their training rows and
+// use the nearest ones.
 package neighbors
 
 import (
@@ -23,27 +23,27 @@ const (
 	cosine
 	brayCurtis
 	weighted // minkowski with a weight for each column
-	metrics  // how many there are
+	metrics  // the number of metrics
 )
 
 var metricNames = [metrics]string{"euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean", "canberra", "hamming", "cosine", "braycurtis", "minkowski"}
 
-// known are the metrics by the names that scikit-learn has for them.
+// known are the metrics by scikit-learn's names.
 var known = map[string]metric{
 	"euclidean": euclidean, "l2": euclidean, "manhattan": manhattan, "l1": manhattan, "cityblock": manhattan, "chebyshev": chebyshev, "infinity": chebyshev,
 	"minkowski": minkowski, "p": minkowski, "wminkowski": weighted, "seuclidean": weighted, "sqeuclidean": squared, "canberra": canberra, "hamming": hamming,
 	"cosine": cosine, "braycurtis": brayCurtis,
 }
 
-// nearest finds training rows by comparing with all of them: the trees that
-// scikit-learn may have built give the same rows, only sooner.
+// nearest finds the nearest training rows by comparing with all of them. scikit-learn's
+// search trees find the same rows, only faster.
 type nearest struct {
 	features int
 	k        int
 	metric   metric
-	p        float64   // of minkowski
-	weights  []float64 // of weighted: what |difference|^p of each column is multiplied by
-	rows     []float64 // training rows, row-major
+	p        float64   // for minkowski
+	weights  []float64 // for weighted: the factor of |difference|^p of each column
+	rows     []float64 // the training rows, one after the other
 }
 
 func (n *nearest) count() int { return len(n.rows) / n.features }
@@ -56,7 +56,7 @@ func (n *nearest) read(a *estimator.Attributes, k string) {
 		a.Unsupported("metric="+name, "use euclidean, manhattan, chebyshev, minkowski, canberra, braycurtis, hamming or cosine")
 		return
 	}
-	if n.metric == brayCurtis && a.Text("_fit_method", "") != "ball_tree" { // SciPy and scikit-learn's trees define it otherwise for numbers below 0
+	if n.metric == brayCurtis && a.Text("_fit_method", "") != "ball_tree" { // SciPy and scikit-learn's trees define this metric differently for negative numbers
 		a.Unsupported("metric=braycurtis without algorithm=ball_tree", "use algorithm=ball_tree")
 		return
 	}
@@ -67,18 +67,18 @@ func (n *nearest) read(a *estimator.Attributes, k string) {
 	rows := 0
 	n.rows, rows, n.features = a.Matrix("_fit_X", -1, cols)
 	if a.Err() == nil && n.k > rows {
-		a.Fail("%d neighbours of %d training rows", n.k, rows)
+		a.Fail("%d neighbours are needed, but there are %d training rows", n.k, rows)
 	}
 	n.parametrize(a, name)
 }
 
-// parametrize reads the parameters of the metric that the fit arrived at. What
-// stands in p and metric_params no longer counts after it.
+// parametrize reads the metric's parameters that the fit chose. The parameters p and
+// metric_params have no effect after the fit.
 func (n *nearest) parametrize(a *estimator.Attributes, name string) {
 	if n.metric == minkowski || name == "wminkowski" {
 		n.p = 2
 		if name == "minkowski" {
-			n.p = a.FloatOr("p", 2) // where effective_metric_params_ doesn't say it
+			n.p = a.FloatOr("p", 2) // used if effective_metric_params_ doesn't have p
 		}
 	}
 	v := a.Value("effective_metric_params_")
@@ -100,7 +100,7 @@ func (n *nearest) parametrize(a *estimator.Attributes, name string) {
 			n.weights, _ = a.ArrayOf(v, "metric_params", true, n.features)
 			scaled = true
 		default:
-			a.Unsupported("metric_params with "+what+" for metric="+name, "use p and w with metric=minkowski, or none")
+			a.Unsupported("metric_params with "+what+" for metric="+name, "use p and w with metric=minkowski, or no metric_params")
 			return
 		}
 	}
@@ -113,7 +113,7 @@ func (n *nearest) parametrize(a *estimator.Attributes, name string) {
 		for i, v := range n.weights {
 			n.weights[i] = 1 / v
 		}
-	case name == "wminkowski": // its weights are powers too
+	case name == "wminkowski": // its weights are raised to the power p too
 		for i, w := range n.weights {
 			n.weights[i] = math.Pow(w, n.p)
 		}
@@ -144,7 +144,7 @@ func (n *nearest) fields(c *estimator.Codec) {
 func (n *nearest) check(class string) error {
 	if n.features < 1 || len(n.rows) == 0 || len(n.rows)%n.features != 0 || n.k < 1 || n.k > n.count() || n.metric >= metrics ||
 		(n.metric == minkowski || n.metric == weighted) && !(n.p > 0) || (n.metric == weighted) != (n.weights != nil) || n.weights != nil && len(n.weights) != n.features {
-		return estimator.Misfit("%s: %d neighbours among %d numbers of %d features", class, n.k, len(n.rows), n.features)
+		return estimator.Misfit("%s: %d neighbours don't fit %d numbers in rows of %d features", class, n.k, len(n.rows), n.features)
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (n *nearest) parameters() map[string]any {
 	return p
 }
 
-// TrainingRange is that of the training rows.
+// TrainingRange implements estimator.Ranged.
 func (n *nearest) TrainingRange() (low, high []float64) {
 	low, high = make([]float64, n.features), make([]float64, n.features)
 	copy(low, n.rows)
@@ -172,7 +172,7 @@ func (n *nearest) TrainingRange() (low, high []float64) {
 	return low, high
 }
 
-// reduced is a distance without its last, monotonic step.
+// reduced returns a distance without its last, monotonic step.
 func (n *nearest) reduced(row []float64, at int) float64 {
 	if n.metric >= canberra {
 		return n.other(row, n.rows[at*n.features:(at+1)*n.features])
@@ -194,7 +194,7 @@ func (n *nearest) reduced(row []float64, at int) float64 {
 	return d
 }
 
-// other is the distance by a metric that has no reduced form.
+// other returns the distance for a metric that has no reduced form.
 func (n *nearest) other(x, y []float64) float64 {
 	var d, xx, yy float64
 	for c, v := range x {
@@ -242,8 +242,8 @@ func (n *nearest) distance(reduced float64) float64 {
 	return reduced
 }
 
-// find writes the k nearest training rows and their distances, the nearest first;
-// of equally near ones, those that come first.
+// find writes the k nearest training rows and their distances, the nearest first. If
+// distances are equal, the training row that comes first wins.
 func (n *nearest) find(row []float64, index []int32, distance []float64) {
 	have := 0
 	for at := range n.count() {
@@ -267,20 +267,20 @@ func (n *nearest) find(row []float64, index []int32, distance []float64) {
 	}
 }
 
-// LocalOutlierFactor is an outlier detector, fitted with novelty=True: a decision
-// from 0 is an inlier.
+// LocalOutlierFactor is an outlier detector, fitted with novelty=True: a decision of at
+// least 0 means an inlier.
 type LocalOutlierFactor struct {
 	nearest
-	density []float64 // per training row, its local reachability density
-	reach   []float64 // per training row, the distance to its k-th neighbour
+	density []float64 // for each training row, its local reachability density
+	reach   []float64 // for each training row, the distance to its k-th neighbour
 	offset  float64
 }
 
-// ReadLocalOutlierFactor reads its attributes.
+// ReadLocalOutlierFactor reads the attributes of a LocalOutlierFactor from a file.
 func ReadLocalOutlierFactor(a *estimator.Attributes) estimator.Estimator {
 	l := &LocalOutlierFactor{}
 	if !a.Bool("novelty", false) {
-		a.Unsupported("novelty=False, with which it judges its training rows alone", "train it with novelty=True")
+		a.Unsupported("novelty=False, which is only for the training rows themselves", "train it with novelty=True")
 		return l
 	}
 	l.read(a, "n_neighbors_")
@@ -290,7 +290,7 @@ func ReadLocalOutlierFactor(a *estimator.Attributes) estimator.Estimator {
 	l.density = a.Vector("_lrd", l.count())
 	d, _, cols := a.Matrix("_distances_fit_X_", l.count(), -1)
 	if a.Err() == nil && cols < l.k {
-		a.Fail("_distances_fit_X_ has %d columns for %d neighbours", cols, l.k)
+		a.Fail("_distances_fit_X_ has %d columns, but there are %d neighbours", cols, l.k)
 	}
 	if a.Err() != nil {
 		return l
@@ -336,7 +336,7 @@ func (l *LocalOutlierFactor) Check() error {
 		return err
 	}
 	if len(l.density) != l.count() || len(l.reach) != l.count() {
-		return estimator.Misfit("LocalOutlierFactor: %d densities of %d training rows", len(l.density), l.count())
+		return estimator.Misfit("LocalOutlierFactor: %d densities don't fit %d training rows", len(l.density), l.count())
 	}
 	return nil
 }
@@ -393,9 +393,10 @@ func (l *LocalOutlierFactor) Compute(m estimator.Method, x, out *estimator.Block
 	return l.Decide(x, nil, out.Col(0), ws)
 }
 
-// Degenerate: a row's own density is at most what the least reach of k training
-// rows allows, and theirs is at least the least of k: so the factor has a lower
-// bound. It has no upper one, as far away as a row may lie.
+// Degenerate implements estimator.Detector. A row's own density is at most what the
+// least reach of k training rows allows, and the density of its neighbours is at least
+// the least of k. So the factor has a lower bound. It has no upper bound, because a row
+// may be far away.
 func (l *LocalOutlierFactor) Degenerate() (label int, why string) {
 	least := func(x []float64) float64 {
 		sum := 0.0
@@ -405,25 +406,25 @@ func (l *LocalOutlierFactor) Degenerate() (label int, why string) {
 		return sum / float64(l.k)
 	}
 	if bound := least(l.density) * (least(l.reach) + 1e-10); -bound*(1-1e-9)-l.offset < 0 {
-		return -1, "even in the midst of its training rows a row is an outlier; train it again with less contamination"
+		return -1, "even a row in the middle of the training rows is an outlier; train it again with less contamination"
 	}
 	return 0, ""
 }
 
-// KNeighbors is KNeighborsClassifier and -Regressor.
+// KNeighbors is KNeighborsClassifier and KNeighborsRegressor.
 type KNeighbors struct {
 	nearest
 	class      string
-	labels     estimator.Labels // of the classifier
-	outputs    int              // columns of targets
-	targets    []float64        // per training row; of the classifier the place of its label
+	labels     estimator.Labels // for the classifier
+	outputs    int              // the columns of targets
+	targets    []float64        // for each training row its targets; for the classifier the index of its label
 	byDistance bool             // weights are 1/distance
 }
 
-// NewKNeighbors makes an empty one.
+// NewKNeighbors returns an empty KNeighbors for a record to be read into.
 func NewKNeighbors(class string) *KNeighbors { return &KNeighbors{class: class} }
 
-// ReadKNeighbors reads its attributes.
+// ReadKNeighbors reads the attributes of a KNeighbors from a file.
 func ReadKNeighbors(a *estimator.Attributes) estimator.Estimator {
 	n := NewKNeighbors(a.Class)
 	switch w := a.Text("weights", "uniform"); w {
@@ -451,7 +452,7 @@ func ReadKNeighbors(a *estimator.Attributes) estimator.Estimator {
 
 func (n *KNeighbors) Class() string { return n.class }
 
-// Labels are nil for the regressor.
+// Labels returns nil for the regressor.
 func (n *KNeighbors) Labels() *estimator.Labels {
 	if n.labels.Len() == 0 {
 		return nil
@@ -491,7 +492,7 @@ func (n *KNeighbors) Check() error {
 		return err
 	}
 	if n.outputs < 1 || n.outputs > 1<<20 || len(n.targets) != n.count()*n.outputs {
-		return estimator.Misfit("%s: %d targets of %d training rows", n.class, len(n.targets), n.count())
+		return estimator.Misfit("%s: %d targets don't fit %d training rows", n.class, len(n.targets), n.count())
 	}
 	k := n.labels.Len()
 	if k == 0 {
@@ -502,13 +503,13 @@ func (n *KNeighbors) Check() error {
 	}
 	for _, t := range n.targets {
 		if t < 0 || int(t) >= k || t != float64(int(t)) {
-			return estimator.Misfit("%s: label %v of %d", n.class, t, k)
+			return estimator.Misfit("%s: label %v isn't one of %d", n.class, t, k)
 		}
 	}
 	return n.labels.Check(n.class)
 }
 
-// weigh turns distances into weights: where some are 0, those rows alone count.
+// weigh turns distances into weights. If some distances are 0, only their rows count.
 func (n *KNeighbors) weigh(distance []float64) {
 	zero := false
 	for _, d := range distance {
@@ -528,9 +529,9 @@ func (n *KNeighbors) weigh(distance []float64) {
 	}
 }
 
-// unweighed refuses a row whose neighbours are infinitely far away.
+// unweighed refuses a row that is infinitely far from its neighbours.
 func (n *KNeighbors) unweighed(row int) error {
-	return estimator.Refuse("%s: row %d is so far from all training rows that none has a weight", n.class, row)
+	return estimator.Refuse("%s: row %d is so far from all training rows that no training row has a weight", n.class, row)
 }
 
 func (n *KNeighbors) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {

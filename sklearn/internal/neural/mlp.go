@@ -17,7 +17,7 @@ const (
 	tanh
 	relu
 	softmax
-	exponential // of the last layer alone
+	exponential // for the last layer only
 )
 
 var activationNames = [...]string{"identity", "logistic", "tanh", "relu", "softmax", "exp"}
@@ -26,16 +26,16 @@ var activationNames = [...]string{"identity", "logistic", "tanh", "relu", "softm
 type Perceptron struct {
 	class   string
 	labels  estimator.Labels
-	widths  []int32   // of the layers, the input first
-	weights []float64 // per layer: in × out, then out biases
+	widths  []int32   // the widths of the layers, the input first
+	weights []float64 // for each layer: in × out weights, then out biases
 	hidden  activation
 	last    activation
 }
 
-// NewPerceptron makes an empty one.
+// NewPerceptron returns an empty Perceptron for a record to be read into.
 func NewPerceptron(class string) *Perceptron { return &Perceptron{class: class} }
 
-// ReadPerceptron reads its attributes.
+// ReadPerceptron reads the attributes of a Perceptron from a file.
 func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 	p := NewPerceptron(a.Class)
 	find := func(name string) activation {
@@ -50,7 +50,7 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 	}
 	p.hidden, p.last = find("activation"), find("out_activation_")
 	if a.Class == "MLPClassifier" {
-		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { // predict gives its labels
+		a.Nested(a.Value("_label_binarizer"), "_label_binarizer", func(in *estimator.Attributes) { // predict returns its labels
 			in.OneLabel()
 			in.Agrees("neg_label", 0)
 			in.Agrees("pos_label", 1)
@@ -58,13 +58,13 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 			p.labels = in.Labels("classes_")
 		})
 		if l := a.Labels("classes_"); l.Len() != p.labels.Len() {
-			a.Fail("classes_ has %d labels, _label_binarizer %d", l.Len(), p.labels.Len())
+			a.Fail("classes_ has %d labels, but _label_binarizer has %d", l.Len(), p.labels.Len())
 		}
 	}
 	g := a.Graph()
 	weights, biases := a.Value("coefs_"), a.Value("intercepts_")
 	if weights.Kind() != pickle.KindList || biases.Kind() != pickle.KindList || g.Count(weights) != g.Count(biases) {
-		a.Fail("coefs_ and intercepts_ are no lists of the same length")
+		a.Fail("coefs_ and intercepts_ aren't lists of the same length")
 		return p
 	}
 	in := -1
@@ -85,7 +85,7 @@ func ReadPerceptron(a *estimator.Attributes) estimator.Estimator {
 		}
 		in = shape[1]
 		p.widths = append(p.widths, int32(in))
-		if err := g.Charge(16 * (len(layer) + len(bias))); err != nil { // which grow
+		if err := g.Charge(16 * (len(layer) + len(bias))); err != nil { // both slices grow
 			a.Fail("%w", err)
 			break
 		}
@@ -99,7 +99,7 @@ func (p *Perceptron) Class() string { return p.class }
 
 func (p *Perceptron) Features() int { return int(p.widths[0]) }
 
-// Labels are nil for the regressor.
+// Labels returns nil for the regressor.
 func (p *Perceptron) Labels() *estimator.Labels {
 	if p.labels.Len() == 0 {
 		return nil
@@ -137,17 +137,17 @@ func (p *Perceptron) Check() error {
 	n := 0
 	for i, w := range p.widths {
 		if w < 1 || w > estimator.MaxFeatures {
-			return estimator.Misfit("%s: a layer is %d wide", p.class, w)
+			return estimator.Misfit("%s: a layer has the width %d", p.class, w)
 		}
 		if i > 0 {
 			n += int(p.widths[i-1])*int(w) + int(w)
 		}
 	}
 	if len(p.widths) < 2 || n != len(p.weights) || p.hidden > relu || p.last > exponential {
-		return estimator.Misfit("%s: %d weights for layers of %v", p.class, len(p.weights), p.widths)
+		return estimator.Misfit("%s: %d weights don't fit layers of the widths %v", p.class, len(p.weights), p.widths)
 	}
 	if k, out := p.labels.Len(), int(p.widths[len(p.widths)-1]); k > 0 && (k != out && (k != 2 || out != 1) || (out > 1 && p.last != softmax)) {
-		return estimator.Misfit("%s: %d outputs for %d classes; several labels a row are not supported", p.class, out, k)
+		return estimator.Misfit("%s: %d outputs for %d classes; several labels per row are not supported", p.class, out, k)
 	}
 	if p.labels.Len() > 0 {
 		return p.labels.Check(p.class)

@@ -8,17 +8,17 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// Column is a field of an array of records, such as a tree's nodes, read where it
-// lies. It is valid until the next array is read.
+// Column is a field of an array of records, such as a tree's nodes. It is read without
+// a copy, and is valid until the next array is read.
 type Column struct {
 	dtype  dtype
-	bytes  []byte // of all records
-	at     int    // of the field in a record
+	bytes  []byte // the bytes of all records
+	at     int    // the field's offset in a record
 	stride int
 }
 
-// Columns finds fields of an array of records by their names, as releases add fields
-// and move them.
+// Columns finds fields of an array of records by their names, because releases of
+// scikit-learn add fields and move them.
 func (g *Graph) Columns(a *Array, names []string, to []Column) error {
 	b, err := g.contents(a)
 	if err != nil {
@@ -34,15 +34,15 @@ func (g *Graph) Columns(a *Array, names []string, to []Column) error {
 	return nil
 }
 
-// Plain gives the bytes of all records, where in a record the field is, and how long
-// records are, if the numbers are little-endian and of that kind, as NumPy has it, and
-// size.
+// Plain returns the bytes of all records, the field's offset in a record, and the
+// length of a record. ok is false unless the numbers are little-endian and of that
+// NumPy kind and size.
 func (c *Column) Plain(kind byte, size int) (records []byte, at, stride int, ok bool) {
 	d := &c.dtype
 	return c.bytes, c.at, c.stride, d.kind == kind && d.size == size && !d.big
 }
 
-// Float is the number of a record.
+// Float returns the number in a record.
 func (c *Column) Float(record int) float64 {
 	b := c.bytes[record*c.stride+c.at:]
 	switch d := &c.dtype; {
@@ -57,8 +57,8 @@ func (c *Column) Float(record int) float64 {
 	}
 }
 
-// Int32 is a whole number of a record. One that is none, or is too large, becomes the
-// largest or least.
+// Int32 returns the whole number in a record. A number that isn't whole or is too large
+// becomes the largest int32, and one that is too small becomes the least.
 func (c *Column) Int32(record int) int32 {
 	if d := &c.dtype; d.size == 8 && d.kind == 'i' && !d.big {
 		return Clamp(binary.LittleEndian.Uint64(c.bytes[record*c.stride+c.at:]))
@@ -70,7 +70,7 @@ func (c *Column) Int32(record int) int32 {
 	return int32(max(f, math.MinInt32))
 }
 
-// Clamp is a number of 64 bits as one of 32, or the nearest there is.
+// Clamp returns a number of 64 bits as int32, or the nearest int32.
 func Clamp(bits uint64) int32 {
 	n := int64(bits)
 	if n == int64(int32(n)) {
@@ -79,8 +79,8 @@ func Clamp(bits uint64) int32 {
 	return int32(min(max(n, math.MinInt32), math.MaxInt32))
 }
 
-// FloatsInto is Floats, of finite numbers, into the memory of a slice where that is
-// large enough. What it takes stays charged.
+// FloatsInto is Floats for finite numbers. It uses the memory of a slice if the slice
+// is large enough. The memory that it takes stays charged.
 func (g *Graph) FloatsInto(to []float64, a *Array) ([]float64, error) {
 	if a.HoldsObjects() || !a.dtype.isNumber() || a.fortran && a.Dims > 1 {
 		g.Refund(8 * cap(to))
@@ -103,7 +103,7 @@ func (g *Graph) FloatsInto(to []float64, a *Array) ([]float64, error) {
 	return to, finite(to)
 }
 
-// finite is an error where a number isn't.
+// finite returns an error if a number isn't finite.
 func finite(x []float64) error {
 	if kernel.Finite(x) {
 		return nil

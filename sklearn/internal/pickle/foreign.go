@@ -7,10 +7,10 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// foreign is a class or function that isn't on the list. To name one does nothing, as
-// in a parameter scoring=my_function, which no prediction depends on, nor does an empty
-// object of it; so it is refused only where it would be called with arguments, or where
-// its meaning is asked for.
+// foreign is a class or function that isn't on the list. A name alone does nothing, for
+// example in a parameter scoring=my_function, on which no prediction depends. An empty
+// object of a class does nothing either. So a foreign name is refused only if Python
+// would call it with arguments, or if a prediction depends on it.
 type foreign struct{ module, name string }
 
 // pushForeign pushes a name that isn't on the list.
@@ -26,8 +26,8 @@ func (g *Graph) pushForeign(module, name []byte) error {
 	return g.push(makeValue(kindForeign, len(g.foreign)-1))
 }
 
-// Foreign is the refusal of a class or function which isn't on the list, or of an object
-// of such a class; nil for anything else.
+// Foreign returns the refusal of a class or function that isn't on the list, or of an
+// object of such a class. It returns nil for any other value.
 func (g *Graph) Foreign(v Value) error {
 	if v = g.classOf(v); v.kind() != kindForeign {
 		return nil
@@ -35,13 +35,13 @@ func (g *Graph) Foreign(v Value) error {
 	return g.names.refusal(g.foreign[v.index()], false)
 }
 
-// called refuses what isn't on the list and would be called with arguments.
+// called refuses a callable that isn't on the list and would be called with arguments.
 func (g *Graph) called(callable Value) error {
 	return g.names.refusal(g.foreign[callable.index()], true)
 }
 
-// refusal explains a class or function that isn't on the list; called says that
-// Python would call it with arguments that the file gives.
+// refusal returns the refusal of a class or function that isn't on the list. called
+// says that Python would call it with arguments from the file.
 func (n *Names) refusal(f foreign, called bool) error {
 	full := f.module + "." + f.name
 	top, _, _ := strings.Cut(f.module, ".")
@@ -54,28 +54,27 @@ func (n *Names) refusal(f foreign, called bool) error {
 	}
 	switch {
 	case f.module == "joblib.numpy_pickle_compat" || strings.HasPrefix(f.name, "NDArrayWrapper"):
-		return is(refusal.Class, unsupported).WithHint("joblib before 0.10 kept arrays in files beside this one; write the model again with a newer joblib")
+		return is(refusal.Class, unsupported).WithHint("joblib before 0.10 stored arrays in separate files beside the model; write the model again with a newer joblib")
 	case strings.HasPrefix(f.module, "scipy.sparse"):
 		return is(refusal.Parameter, unsupported).WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
 	case top == "sklearn":
-		return is(refusal.Class, unsupported).WithHint("supported are %s; train the model with these, or save the supported estimator in it, such as best_estimator_ or a step of a pipeline; %s", n.supported, later)
+		return is(refusal.Class, unsupported).WithHint("%s are supported; train the model with these, or save the supported estimator in it, such as best_estimator_ or a step of a pipeline; %s", n.supported, later)
 	case called || runs(f.module, f.name):
-		return is(refusal.Code, unsupported+": Python would run it with what the file says when it reads the file").
-			WithHint("no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either")
+		return is(refusal.Code, unsupported+": Python would run it, with arguments from the file, when it reads the file").
+			WithHint("no supported model needs it, and Fleetscore ran nothing; if you don't know why the file contains it, don't open the file with Python's pickle")
 	case top == "numpy" || top == "scipy":
 		return is(refusal.Class, unsupported).WithHint("fit the model on plain arrays of numbers, and write it again with pickle.dump")
 	case top == "pandas" || top == "polars":
-		return is(refusal.Class, unsupported).WithHint("write the fitted estimator alone, without tables of data beside it")
+		return is(refusal.Class, unsupported).WithHint("write the fitted estimator alone, without tables of data")
 	case top == "__main__":
-		return is(refusal.Class, unsupported).WithHint("classes and functions of a training script are code, which a file doesn't hold; save the fitted estimator of scikit-learn within it; supported are %s; %s", n.supported, later)
+		return is(refusal.Class, unsupported).WithHint("classes and functions of a training script are code, and a model's file doesn't contain code; save the scikit-learn estimator inside this object; %s are supported; %s", n.supported, later)
 	}
-	return is(refusal.Class, unsupported).WithHint("it is none of scikit-learn's classes; save the fitted estimator of scikit-learn within it; supported are %s; %s", n.supported, later)
+	return is(refusal.Class, unsupported).WithHint("this isn't a class of scikit-learn; save the scikit-learn estimator inside this object; %s are supported; %s", n.supported, later)
 }
 
 const later = "a later release will run other models in an isolated Python"
 
-// libraries are those whose models people have beside scikit-learn's, and what to do
-// with each.
+// libraries maps other libraries with models to what the user can do with such a model.
 var libraries = func() map[string]string {
 	out := map[string]string{}
 	add := func(way string, names ...string) {
@@ -83,22 +82,22 @@ var libraries = func() map[string]string {
 			out[n] = way
 		}
 	}
-	add("train one of scikit-learn's, such as HistGradientBoosting; a later release will score such models by a runtime of their own or as ONNX",
+	add("train a model of scikit-learn, such as HistGradientBoosting; a later release will score such models",
 		"xgboost", "lightgbm", "catboost", "ngboost", "h2o", "cuml", "interpret", "snapml", "daal4py", "sklearnex", "onedal")
-	add("save the estimator of scikit-learn within it, such as its attribute detector_, if it has one; "+later, "pyod", "adtk", "alibi_detect")
-	add("samplers change training rows alone: put the fitted steps other than the sampler into a Pipeline of scikit-learn and save that; "+later, "imblearn")
+	add("save the scikit-learn estimator inside the model, such as its attribute detector_, if it has one; "+later, "pyod", "adtk", "alibi_detect")
+	add("a sampler changes only training rows: put the other fitted steps into a scikit-learn Pipeline and save that; "+later, "imblearn")
 	add(later+", or as ONNX", "torch", "torchvision", "keras", "tensorflow", "tensorflow_core", "skorch", "fastai", "pytorch_lightning", "lightning", "jax", "jaxlib", "flax", "mxnet", "paddle", "transformers", "scikeras", "pytorch_tabnet")
 	add("a later release will score ONNX models", "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
-	add("save the fitted estimator of scikit-learn within it, such as best_estimator_, fitted_pipeline_ or the model of the last step; "+later,
+	add("save the scikit-learn estimator inside the model, such as best_estimator_, fitted_pipeline_ or the model of the last step; "+later,
 		"mlflow", "pycaret", "tpot", "autosklearn", "flaml", "skopt", "optuna", "optuna_integration", "hyperopt", "hpsklearn", "dask_ml", "dask", "distributed", "ray", "tune_sklearn", "evalml", "autogluon", "sklearn_genetic", "mapie", "econml", "shap", "sklearn_pandas", "mlxtend", "yellowbrick", "eli5", "dice_ml", "alibi", "river", "bentoml", "snorkel")
-	add("encode or transform the columns by what scikit-learn has, or before the rows reach the model; "+later,
+	add("encode or transform the columns with scikit-learn's classes, or before the rows reach the model; "+later,
 		"category_encoders", "feature_engine", "sklego", "umap", "tsfresh", "sktime", "tslearn", "aeon", "pyts", "skrub", "dirty_cat", "sklearn_extra", "sklearn_crfsuite", "formulaic", "patsy", "pywt", "librosa", "featuretools", "stumpy")
 	add(later, "statsmodels", "pmdarima", "prophet", "fbprophet", "neuralprophet", "darts", "lifelines", "sksurv", "hdbscan", "fastcluster", "gensim", "spacy", "nltk", "textblob", "surprise", "implicit", "lightfm", "pymc", "pymc3", "pystan", "cmdstanpy", "pyro", "numpyro", "gpy", "GPy", "gpflow", "gpytorch", "celer", "glum", "pygam", "pyearth", "gplearn", "pysr", "cupy", "skfuzzy", "deepchem", "polyglot", "pyspark", "py4j", "skmultiflow", "pomegranate", "hmmlearn", "filterpy", "kneed", "ruptures", "merlion", "kats", "orbit", "gluonts", "rrcf", "isotree", "eif", "sparkml")
 	return out
 }()
 
-// runs reports whether a name is that of something by which a file can run code or
-// reach outside itself. Such a name is refused wherever it stands.
+// runs reports whether a file could use this name to run code or to reach outside
+// itself. Such a name is refused anywhere in a file.
 func runs(module, name string) bool {
 	top, _, _ := strings.Cut(module, ".")
 	if top == "builtins" || top == "__builtin__" {

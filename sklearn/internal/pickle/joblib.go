@@ -14,14 +14,14 @@ import (
 //
 // or, if the elements are Python objects, one whole pickle of the array.
 
-// maxNested limits pickles in pickles.
+// maxNested limits the nesting of pickles in pickles.
 const maxNested = 4
 
-// embedded reads past what follows a wrapper, and notes in the object where it is.
+// embedded skips the bytes that follow a wrapper, and stores their place in the object.
 func (g *Graph) embedded(v Value) error {
 	a, padded, err := g.wrapper(v)
 	if err != nil {
-		return g.damaged("an array that joblib wrote %w", err)
+		return g.damaged("an array that was written by joblib %w", err)
 	}
 	cell := func() *Value { return &g.cells[v.index()+objectItems] }
 	if a.HoldsObjects() {
@@ -46,7 +46,7 @@ func (g *Graph) embedded(v Value) error {
 	return err
 }
 
-// nested runs a whole pickle that begins here, with a stack and memo of its own.
+// nested runs a complete pickle that begins here, with its own stack and memo.
 func (g *Graph) nested() (Value, error) {
 	if g.depth++; g.depth > maxNested {
 		return 0, g.damaged("pickles are nested more than %d deep", maxNested)
@@ -84,7 +84,7 @@ func (g *Graph) wrapper(v Value) (a Array, padded bool, err error) {
 			}
 		case "subclass":
 			if !g.isGlobal(v, ndarray) {
-				return a, false, errors.New("is no plain array")
+				return a, false, errors.New("isn't a plain array")
 			}
 		case "numpy_array_alignment_bytes":
 			padded = v.Kind() != KindNone
@@ -96,7 +96,7 @@ func (g *Graph) wrapper(v Value) (a Array, padded bool, err error) {
 	return a, padded, g.shape(&a, shape)
 }
 
-// wrapped is Array for what joblib wrote.
+// wrapped is Array for an array that joblib wrote.
 func (g *Graph) wrapped(v Value) (Array, error) {
 	a, _, err := g.wrapper(v)
 	if err != nil {
@@ -104,13 +104,13 @@ func (g *Graph) wrapped(v Value) (Array, error) {
 	}
 	a.data = g.object(v, objectItems)
 	if a.HoldsObjects() {
-		if _, wraps := g.instance(a.data, arrayWrapper); wraps { // can't be, and would not end
-			return a, errors.New("is no plain array")
+		if _, wraps := g.instance(a.data, arrayWrapper); wraps { // no writer does this, and reading it wouldn't end
+			return a, errors.New("isn't a plain array")
 		}
 		return g.Array(a.data)
 	}
 	if a.data.kind() != kindRaw {
-		return a, errors.New("has no contents")
+		return a, errors.New("has no content")
 	}
 	at := g.place(a.data)
 	a.raw = g.data[at : at+a.Size()*a.dtype.size]

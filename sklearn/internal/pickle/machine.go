@@ -10,7 +10,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// The opcodes that are referred to by name; all stand in the table steps.
+// The opcodes that are used by name. The table steps has all opcodes.
 const (
 	opBinfloat        = 'G'
 	opBinint          = 'J'
@@ -42,19 +42,19 @@ const (
 
 const maxProtocol = 5
 
-// MaxBytes is the largest file that is read.
+// MaxBytes is the size of the largest file that is read.
 const MaxBytes = 1<<31 - 1
 
-// Graph is a parsed pickle, and the machine that parses it. The file is read
-// once, front to back; nothing is called and nothing recurses.
+// Graph is a parsed pickle, and the machine that parses it. The file is read once from
+// front to back. No code of the file is called, and no function calls itself.
 type Graph struct {
 	data  []byte
 	names *Names
-	pos   int // of the next byte
-	at    int // of the opcode being done
-	look  int // the byte at which the time is looked at next
+	pos   int // the offset of the next byte
+	at    int // the offset of the current opcode
+	look  int // the offset at which the context is checked next
 
-	budget.Budget // what reading on, and making estimators, may still take
+	budget.Budget // what parsing and making estimators may still take
 
 	stack []Value
 	marks []Value // heights of the stack
@@ -62,48 +62,48 @@ type Graph struct {
 	named int     // entries of memo that are set
 	cells []Value // containers and objects
 
-	places []Value // of leaves, in files too large for a Value
+	places []Value // the offsets of leaves, in files too large for a Value
 
-	words []byte // scratch of text
-	bytes []byte // scratch of payload
+	words []byte // working memory for text
+	bytes []byte // working memory for payload
 
-	lastType  Value // the dtype that was read last, and what it is
+	lastType  Value // the last dtype that was read, and its decoded form
 	lastDtype dtype
 
 	known    *[templates]template
-	template *template // whose graph this is
+	template *template // the template that this graph comes from
 	learning bool      // a template is being made
-	holes    []span    // what is no part of it
+	holes    []span    // the bytes that aren't part of the template
 
-	shared []float64 // what small slices are cut from
+	shared []float64 // memory for small slices
 
 	protocol int
-	depth    int                         // of pickles in pickles
-	nest     func(*Graph) (Value, error) // is nested; called so, the table of opcodes may lead to it
+	depth    int                         // the nesting of pickles
+	nest     func(*Graph) (Value, error) // is the method nested; a direct call would be an initialisation cycle
 	stopped  bool
 	foreign  []foreign // names that aren't on the list
-	joblib   bool      // an array's bytes stood in the stream
+	joblib   bool      // the stream contains the bytes of an array
 }
 
 const (
 	valueBytes = 4
-	// visit is the work that looking at one value costs.
+	// visit is the work that is counted for each value that is read.
 	visit = 8
 	// keep is the size up to which a graph's memory is used again.
 	keep = 1 << 14
-	// stretch is how many bytes are read between two looks at the time.
+	// stretch is how many bytes are read between two checks of the context.
 	stretch = 1 << 18
 )
 
 var graphs = sync.Pool{New: func() any { return new(Graph) }}
 
-// Parse parses a whole file, within a budget that the graph then keeps for all that
-// is made of it. The caller gives the graph back with Release.
+// Parse parses a whole file. The graph keeps the budget for everything that is made
+// from it. The caller returns the graph's memory with Release.
 func Parse(data []byte, names *Names, limits budget.Budget) (*Graph, Value, error) {
 	g := graphs.Get().(*Graph)
 	*g = Graph{
 		data: data, names: names, nest: (*Graph).nested, Budget: limits, look: stretch,
-		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 is no cell
+		stack: g.stack[:0], marks: g.marks[:0], memo: g.memo[:0], cells: append(g.cells[:0], 0), // cell 0 isn't used
 		words: g.words[:0], bytes: g.bytes[:0], shared: g.shared, known: g.known, holes: g.holes,
 	}
 	root, err := g.parse()
@@ -115,17 +115,17 @@ func Parse(data []byte, names *Names, limits budget.Budget) (*Graph, Value, erro
 	return g, root, nil
 }
 
-// settle lets go of what only parsing needs, so that making the model has room for it.
+// settle drops the memory that only parsing needs, so that the model has room.
 func (g *Graph) settle() {
 	for _, s := range []*[]Value{&g.stack, &g.memo} {
-		if cap(*s) > keep { // less is used again by the next graph
+		if cap(*s) > keep { // the next graph uses smaller memory again
 			g.Refund(valueBytes * cap(*s))
 			*s = nil
 		}
 	}
 }
 
-// Release gives the graph's memory back for the next one.
+// Release keeps the graph's memory for the next graph.
 func (g *Graph) Release() {
 	g.data, g.names, g.Budget = nil, nil, budget.Budget{}
 	if cap(g.stack)+cap(g.marks)+cap(g.memo)+cap(g.cells) <= keep && cap(g.words)+cap(g.bytes) <= keep {
@@ -145,7 +145,7 @@ func (g *Graph) run() (Value, error) {
 	return v, nil
 }
 
-// loop does opcodes up to STOP.
+// loop runs opcodes until STOP.
 func (g *Graph) loop() (Value, error) {
 	for !g.stopped {
 		g.frequent()
@@ -156,13 +156,13 @@ func (g *Graph) loop() (Value, error) {
 			}
 		}
 		if g.pos >= len(g.data) {
-			return 0, g.cut("the file ends before the model does")
+			return 0, g.cut("the file ends in the middle of the model")
 		}
 		g.at = g.pos
 		g.pos++
 		step := steps[g.data[g.at]]
 		if step == nil {
-			return 0, g.damaged("0x%02x is no opcode", g.data[g.at])
+			return 0, g.damaged("0x%02x isn't an opcode", g.data[g.at])
 		}
 		if err := step(g); err != nil {
 			return 0, err
@@ -174,12 +174,12 @@ func (g *Graph) loop() (Value, error) {
 	return g.stack[0], nil
 }
 
-// frequent does the opcodes that most of a model consists of, as the table steps
-// does, up to the first that is another, is damaged, or needs memory.
+// frequent runs the opcodes that most of a model consists of, like the table steps. It
+// returns at the first opcode that is rare, damaged, or needs memory.
 func (g *Graph) frequent() {
 	data, pos, stack, memo, cells := g.data, g.pos, g.stack, g.memo, g.cells
 	floor, end := g.floor(), min(len(data), g.look)
-	if len(data) > largeFile || g.learning { // values are made another way
+	if len(data) > largeFile || g.learning { // values are made in another way
 		return
 	}
 loop:
@@ -242,24 +242,24 @@ loop:
 		}
 	}
 	if pos > g.pos {
-		g.protocol = max(g.protocol, 1) // protocol 0 has none of these
+		g.protocol = max(g.protocol, 1) // protocol 0 doesn't have these opcodes
 	}
 	g.pos, g.stack, g.memo, g.cells = pos, stack, memo, cells
 }
 
-// damaged is the error of bytes that no pickler writes.
+// damaged returns the error for bytes that no pickler writes.
 func (g *Graph) damaged(format string, args ...any) error {
 	return g.broken(refusal.Damaged, format, args...)
 }
 
-// cut is the error of a file that ends too early.
+// cut returns the error for a file that ends too early.
 func (g *Graph) cut(format string, args ...any) error {
 	return g.broken(refusal.Cut, format, args...).WithHint("the file is cut off; copy it again, or write the model again with pickle.dump")
 }
 
 func (g *Graph) broken(reason refusal.Reason, format string, args ...any) *fleetscore.Error {
 	return refusal.New(reason, "byte %d: "+format, append([]any{g.at}, args...)...).
-		WithHint("the file is damaged or no pickle; write the model again with pickle.dump")
+		WithHint("the file is damaged or isn't a pickle; write the model again with pickle.dump")
 }
 
 // room makes space for n more values.
@@ -272,7 +272,7 @@ func (g *Graph) room(s []Value, n int) ([]Value, error) {
 		return nil, g.damaged("it has more than %d objects", payloadMask)
 	}
 	size := max(need, 2*cap(s), 64)
-	if cap(s) > 1<<12 { // by less, where it is much
+	if cap(s) > 1<<12 { // large slices grow by a smaller factor
 		size = max(need, cap(s)+cap(s)/4)
 	}
 	if !g.Affords(valueBytes * size) {
@@ -299,7 +299,8 @@ func (g *Graph) push(v Value) error {
 	return nil
 }
 
-// floor is the height of the stack that only a mark's opcode may go below.
+// floor returns the height of the stack below which only the opcode that takes the last
+// mark may pop.
 func (g *Graph) floor() int {
 	if len(g.marks) == 0 {
 		return 0
@@ -309,14 +310,15 @@ func (g *Graph) floor() int {
 
 func (g *Graph) pop() (Value, error) {
 	if len(g.stack) <= g.floor() {
-		return 0, g.damaged("nothing is on the stack")
+		return 0, g.damaged("the stack is empty")
 	}
 	v := g.stack[len(g.stack)-1]
 	g.stack = g.stack[:len(g.stack)-1]
 	return v, nil
 }
 
-// popMark gives what was pushed since the last mark; valid until the next push.
+// popMark returns the values pushed since the last mark. They are valid until the next
+// push.
 func (g *Graph) popMark() ([]Value, error) {
 	if len(g.marks) == 0 {
 		return nil, g.damaged("there is no mark")
@@ -331,7 +333,7 @@ func (g *Graph) popMark() ([]Value, error) {
 // take reads the next n bytes.
 func (g *Graph) take(n int) ([]byte, error) {
 	if n < 0 || n > len(g.data)-g.pos {
-		return nil, g.cut("%d bytes are announced, but %d are left", n, len(g.data)-g.pos)
+		return nil, g.cut("the file says that %d bytes follow, but %d are left", n, len(g.data)-g.pos)
 	}
 	b := g.data[g.pos : g.pos+n]
 	g.pos += n
@@ -349,7 +351,8 @@ func (g *Graph) line() ([]byte, error) {
 	return b, nil
 }
 
-// uint reads an unsigned little-endian number of n bytes.
+// uint reads an unsigned little-endian number of n bytes. A number of 8 bytes is always a
+// length, so the file must have that many more bytes.
 func (g *Graph) uint(n int) (int, error) {
 	b, err := g.take(n)
 	if err != nil {
@@ -365,7 +368,7 @@ func (g *Graph) uint(n int) (int, error) {
 	}
 	u := binary.LittleEndian.Uint64(b)
 	if u > MaxBytes {
-		return 0, g.damaged("%d bytes are announced, but %d are left", u, len(g.data)-g.pos)
+		return 0, g.damaged("the file says that %d bytes follow, but %d are left", u, len(g.data)-g.pos)
 	}
 	return int(u), nil
 }
@@ -422,14 +425,14 @@ func (g *Graph) extend(list Value, items []Value) error {
 	return nil
 }
 
-// target finds what APPENDS and SETITEMS add to: a container, or the items of an
-// object such as an OrderedDict.
+// target returns the value that APPENDS and SETITEMS add to: a container, or the items
+// of an object such as an OrderedDict.
 func (g *Graph) target(v Value, k Kind) (Value, error) {
 	if v.Kind() == k {
 		return v, nil
 	}
 	if class, _ := g.Instance(v); v.Kind() != KindObject || g.Foreign(v) == nil && (class == nil || (class.Use != Inert && (class.Use != orderedDict || k != KindDict))) {
-		return 0, g.damaged("items are added to something that takes none")
+		return 0, g.damaged("items are added to a value that can't hold items")
 	}
 	items := g.object(v, objectItems)
 	if items.Kind() == KindUnset {
@@ -445,7 +448,7 @@ func (g *Graph) target(v Value, k Kind) (Value, error) {
 	return items, nil
 }
 
-// pushObject records that the opcode made an object of a class or by a function.
+// pushObject records that the opcode made an object with a class or function.
 func (g *Graph) pushObject(op byte, callable, args Value) error {
 	state := Value(0)
 	switch {
@@ -455,16 +458,16 @@ func (g *Graph) pushObject(op byte, callable, args Value) error {
 		if op != opNewobj && op != opNewobjEx {
 			return g.called(callable)
 		}
-		// A class that is made empty by its own name runs no code by itself. What comes of
-		// it is refused only where it is looked at, as a parameter cv=ShuffleSplit() isn't.
+		// An empty object made from a class name runs no code. It is refused only if it
+		// is read later; for example a parameter cv=ShuffleSplit() isn't read.
 	case callable.Kind() != KindGlobal:
-		return refusal.New(refusal.Code, "byte %d: Python would call what it made itself while it reads the file", g.at).
-			WithHint("no supported model needs it, nothing was run; if you don't know why it is there, don't open the file with Python's pickle either")
-	case g.isGlobal(callable, createArray): // of dill: an array by its three parts
+		return refusal.New(refusal.Code, "byte %d: Python would call an object from the file while it reads the file", g.at).
+			WithHint("no supported model needs it, and Fleetscore ran nothing; if you don't know why the file contains it, don't open the file with Python's pickle")
+	case g.isGlobal(callable, createArray): // dill makes an array from three parts
 		parts := g.Tuple(args)
 		if op != opReduce || len(parts) < 3 || len(parts) > 4 || !g.isGlobal(parts[0], reconstruct) || parts[1].Kind() != KindTuple || parts[2].Kind() != KindTuple ||
 			len(parts) == 4 && parts[3].Kind() != KindNone && g.Count(parts[3]) > 0 {
-			return g.damaged("dill made an array in a way that isn't known")
+			return g.damaged("dill made an array in an unknown way")
 		}
 		callable, args, state = parts[0], parts[1], parts[2]
 	default:
@@ -509,15 +512,15 @@ func (g *Graph) build() error {
 		return err
 	}
 	if len(g.stack) <= g.floor() {
-		return g.damaged("nothing is on the stack")
+		return g.damaged("the stack is empty")
 	}
 	v := g.stack[len(g.stack)-1]
 	if v.Kind() != KindObject {
-		return g.damaged("a state is given to something that has none")
+		return g.damaged("a state is set on a value that can't have one")
 	}
 	cell := &g.cells[v.index()+objectState]
 	if cell.Kind() != KindUnset {
-		return g.damaged("an object gets its state twice")
+		return g.damaged("the state of an object is set twice")
 	}
 	*cell = state
 	if _, wraps := g.instance(v, arrayWrapper); wraps {
@@ -527,7 +530,7 @@ func (g *Graph) build() error {
 	return nil
 }
 
-// pushGlobal looks a class or function up.
+// pushGlobal pushes a class or function from the list.
 func (g *Graph) pushGlobal(module, name []byte) error {
 	i := g.names.find(module, name)
 	if i < 0 {
@@ -538,7 +541,7 @@ func (g *Graph) pushGlobal(module, name []byte) error {
 
 func (g *Graph) put(index int) error {
 	if len(g.stack) <= g.floor() {
-		return g.damaged("nothing is on the stack")
+		return g.damaged("the stack is empty")
 	}
 	if index >= len(g.memo) {
 		if index > len(g.data) {
@@ -562,7 +565,7 @@ func (g *Graph) put(index int) error {
 
 func (g *Graph) get(index int) error {
 	if index >= len(g.memo) || g.memo[index] == 0 {
-		return g.damaged("memo entry %d is not there", index)
+		return g.damaged("memo entry %d doesn't exist", index)
 	}
 	return g.push(g.memo[index])
 }

@@ -6,53 +6,53 @@ import (
 	"unicode"
 )
 
-// Use says what a class or function that a file names means to the reader. None
-// is ever called.
+// Use says how the reader treats a class or function that a file names. None of them is
+// ever called.
 type Use uint8
 
-// What a caller's names may be.
+// The uses that a caller's names may have.
 const (
-	Class  Use = iota + 1 // an estimator: made empty, then given its attributes as a dict
-	Record                // anything else whose arguments and state the caller reads
-	Inert                 // may stand in a file, is never looked at
+	Class  Use = iota + 1 // an estimator, which the file makes empty and then gives its attributes as a dict
+	Record                // another class or function whose arguments and state the caller reads
+	Inert                 // allowed in a file, but never read
 )
 
-// What the reader itself understands.
+// The uses of names that the reader itself interprets.
 const (
-	reconstruct Use = iota + 16 // numpy: an array, its contents follow by BUILD
+	reconstruct Use = iota + 16 // numpy: an array; BUILD sets its content
 	frombuffer                  // numpy: an array from bytes
 	scalar                      // numpy: one number
 	ndarray
 	dtypeClass
 	encode        // bytes, as a string and a codec
-	reconstructor // an object, in protocols 0 and 1
-	newobj        // the same, by another name
+	reconstructor // makes an object, in protocols 0 and 1
+	newobj        // the same under another name
 	object
 	bytesClass
 	bytearrayClass
 	orderedDict
 	setClass
-	arrayWrapper // joblib: an array whose contents follow in the stream
-	createArray  // dill: an array, by the function, arguments and state of reconstruct
+	arrayWrapper // joblib: an array whose content follows in the stream
+	createArray  // dill: an array, from the function, arguments and state of reconstruct
 )
 
-// Name is one class or function a file may contain, exactly so spelled.
+// Name is a class or function that a file may contain, with its exact spelling.
 type Name struct {
 	Module, Name string
 	Use          Use
-	ID           int  // the caller's
-	Retired      bool // a place that the newest release doesn't have
+	ID           int  // the caller's number for it
+	Retired      bool // a module that the newest release doesn't have
 }
 
-// Names is the whole list of what may stand in a file. It is immutable.
+// Names is the whole list of names that a file may contain. It is immutable.
 type Names struct {
 	list      []Name
-	slots     []int16 // places in list, by hash, with the next free slot for what collides; −1 is free
+	slots     []int16 // indexes into list by hash; a collision takes the next free slot; −1 is free
 	supported string
 }
 
-// NewNames makes the list: the caller's names and those that pickles of NumPy
-// arrays and plain objects consist of. The supported text goes into messages.
+// NewNames returns a list of the caller's names and of the names that pickles of NumPy
+// arrays and plain objects need. supported is a text for messages.
 func NewNames(own []Name, supported string) *Names {
 	n := &Names{list: append(own[:len(own):len(own)], structural[:]...), supported: supported}
 	size := 1024
@@ -65,7 +65,7 @@ func NewNames(own []Name, supported string) *Names {
 	}
 	for i, g := range n.list {
 		at := hash([]byte(g.Module), []byte(g.Name))
-		for { // of a name that stands twice, the last counts
+		for { // if a name is listed twice, the last entry counts
 			j := n.slots[at%uint32(size)]
 			if j < 0 || (n.list[j].Module == g.Module && n.list[j].Name == g.Name) {
 				break
@@ -77,7 +77,7 @@ func NewNames(own []Name, supported string) *Names {
 	return n
 }
 
-// find gives a name's place in the list, −1 if it isn't there.
+// find returns a name's index in the list, or −1 if the name isn't there.
 func (n *Names) find(module, name []byte) int {
 	for at := hash(module, name); ; at++ {
 		i := n.slots[at%uint32(len(n.slots))]
@@ -90,8 +90,8 @@ func (n *Names) find(module, name []byte) int {
 	}
 }
 
-// hash is quick rather than good: the list is known, and what isn't on it costs a
-// few comparisons.
+// hash is fast but weak. That is enough: the list is fixed, and a name that isn't on it
+// costs only a few comparisons.
 func hash(module, name []byte) uint32 {
 	h := uint32(len(module))<<8 | uint32(len(name))
 	for _, b := range [...][]byte{module, name} {
@@ -138,10 +138,10 @@ var structural = [...]Name{
 	{"sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper", arrayWrapper, 0, true},
 
 	{"dill._dill", "_create_array", createArray, 0, false},
-	{"builtins", "getattr", Inert, 0, false}, // a method of a scorer; to call what it gives is refused
+	{"builtins", "getattr", Inert, 0, false}, // a method of a scorer; a call of its result is refused
 	{"__builtin__", "getattr", Inert, 0, false},
 
-	// Generators that a random_state, or an estimator, keeps.
+	// Random generators that a random_state or an estimator keeps.
 	{"numpy.random", "__RandomState_ctor", Inert, 0, false},
 	{"numpy.random._pickle", "__randomstate_ctor", Inert, 0, false},
 	{"numpy.random._pickle", "__generator_ctor", Inert, 0, false},
@@ -149,7 +149,7 @@ var structural = [...]Name{
 	{"numpy.random._mt19937", "MT19937", Inert, 0, false},
 	{"numpy.random._pcg64", "PCG64", Inert, 0, false},
 	{"numpy.random.mtrand", "RandomState", Inert, 0, false},
-	// What people keep beside a model, in a dict with it.
+	// Values that people store together with a model in a dict.
 	{"datetime", "datetime", Inert, 0, false},
 	{"datetime", "date", Inert, 0, false},
 	{"datetime", "time", Inert, 0, false},
@@ -167,7 +167,8 @@ var structural = [...]Name{
 	{"collections", "defaultdict", Inert, 0, false},
 	{"collections", "Counter", Inert, 0, false},
 	{"collections", "deque", Inert, 0, false},
-	// Types as parameters, such as OneHotEncoder's or PolynomialFeatures'.
+	// Types that are used as parameters, for example by OneHotEncoder or
+	// PolynomialFeatures.
 	{"numpy", "float64", Inert, 0, false},
 	{"numpy", "float32", Inert, 0, false},
 	{"numpy", "int64", Inert, 0, false},
@@ -176,7 +177,7 @@ var structural = [...]Name{
 	{"numpy", "bool", Inert, 0, false},
 }
 
-// Clean makes a name from a file fit for a message.
+// Clean returns a name from a file in a form that is safe in a message.
 func Clean(b []byte) string {
 	const limit = 100
 	if len(b) <= limit && plain(b) {
@@ -196,7 +197,7 @@ func Clean(b []byte) string {
 	return s.String()
 }
 
-// plain reports whether all characters are printable ASCII.
+// plain reports whether all bytes are printable ASCII.
 func plain(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' || c > '~' {

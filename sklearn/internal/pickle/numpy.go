@@ -18,7 +18,7 @@ type dtype struct {
 
 // dtype reads numpy.dtype("f8", …) and the byte order in its state.
 func (g *Graph) dtype(v Value) (dtype, error) {
-	if v == g.lastType && v != 0 { // most arrays share theirs
+	if v == g.lastType && v != 0 { // most arrays share their dtype
 		return g.lastDtype, nil
 	}
 	d, err := g.readType(v)
@@ -93,7 +93,7 @@ func (d dtype) isNumber() bool {
 	return d.kind == 'f' || d.kind == 'i' || d.kind == 'u' || d.kind == 'b'
 }
 
-// float decodes one number. Integers beyond 2**53 round, as they do in NumPy.
+// float decodes one number. Integers beyond 2**53 are rounded, as NumPy does.
 func (d dtype) float(b []byte) float64 {
 	var u uint64
 	for i := range d.size {
@@ -160,8 +160,8 @@ func halfFloat(h uint16) float64 {
 	return sign * math.Ldexp(1024+frac, exp-25)
 }
 
-// TypeOf reads a dtype: its kind, as NumPy has it, and its size in bytes; 0 for
-// anything else.
+// TypeOf reads a dtype and returns NumPy's letter for its kind and its size in bytes,
+// or 0 for any other value.
 func (g *Graph) TypeOf(v Value) (kind byte, size int) {
 	d, err := g.dtype(v)
 	if err != nil {
@@ -172,17 +172,18 @@ func (g *Graph) TypeOf(v Value) (kind byte, size int) {
 
 const maxDims = 8
 
-// Array is a NumPy array that was found in a file and not yet decoded.
+// Array is a NumPy array in a file that isn't decoded yet.
 type Array struct {
 	Dims    int // up to 8
 	Shape   [maxDims]int
 	dtype   dtype
 	fortran bool
 	data    Value  // bytes, or a list of objects
-	raw     []byte // the bytes, where joblib wrote them
+	raw     []byte // the bytes, if joblib wrote the array
 }
 
-// Size is the number of elements. It can't overflow: shape saw to that.
+// Size returns the number of elements. It can't overflow, because shape checks the
+// product.
 func (a *Array) Size() int {
 	n := 1
 	for _, d := range a.Shape[:a.Dims] {
@@ -191,7 +192,7 @@ func (a *Array) Size() int {
 	return n
 }
 
-// Type is the kind of the elements, as NumPy has it, and their size in bytes.
+// Type returns NumPy's letter for the kind of the elements, and their size in bytes.
 func (a *Array) Type() (kind byte, size int) { return a.dtype.kind, a.dtype.size }
 
 // HoldsObjects reports whether the elements are Python objects.
@@ -200,14 +201,14 @@ func (a *Array) HoldsObjects() bool { return a.dtype.kind == 'O' }
 // HoldsText reports whether the elements are strings of a fixed width.
 func (a *Array) HoldsText() bool { return a.dtype.kind == 'U' || a.dtype.kind == 'S' }
 
-// IsArray reports whether v is an array at all.
+// IsArray reports whether v is an array.
 func (g *Graph) IsArray(v Value) bool {
 	_, wraps := g.instance(v, arrayWrapper)
 	return wraps || g.calls(v, reconstruct) || g.calls(v, frombuffer)
 }
 
-// Array reads what ndarray.__reduce__ or, in protocol 5, __reduce_ex__ wrote, or
-// joblib in their stead.
+// Array reads an array that was written by ndarray.__reduce__, by __reduce_ex__ in
+// protocol 5, or by joblib.
 func (g *Graph) Array(v Value) (Array, error) {
 	args := g.Tuple(g.object(v, objectArgs))
 	var shape, dt Value
@@ -216,13 +217,13 @@ func (g *Graph) Array(v Value) (Array, error) {
 	case g.calls(v, reconstruct):
 		state := g.Tuple(g.object(v, objectState))
 		if len(args) != 3 || !g.isGlobal(args[0], ndarray) || len(state) != 5 {
-			return Array{}, errors.New("is no plain array")
+			return Array{}, errors.New("isn't a plain array")
 		}
 		shape, dt, a.data = state[1], state[2], state[4]
 		a.fortran, _ = g.Boolean(state[3])
 	case g.calls(v, frombuffer):
 		if len(args) < 4 || len(args) > 5 || (len(args) == 5 && args[4].Kind() != KindNone) {
-			return Array{}, errors.New("is no plain array")
+			return Array{}, errors.New("isn't a plain array")
 		}
 		a.data, dt, shape = args[0], args[1], args[2]
 		order, _ := g.Text(args[3])
@@ -237,7 +238,7 @@ func (g *Graph) Array(v Value) (Array, error) {
 		if _, wraps := g.instance(v, arrayWrapper); wraps {
 			return g.wrapped(v)
 		}
-		return Array{}, errors.New("is no NumPy array")
+		return Array{}, errors.New("isn't a NumPy array")
 	}
 	var err error
 	if a.dtype, err = g.dtype(dt); err != nil {
@@ -246,7 +247,8 @@ func (g *Graph) Array(v Value) (Array, error) {
 	return a, g.shape(&a, shape)
 }
 
-// shape reads an array's shape. No array has more elements than the file bytes.
+// shape reads an array's shape. An array can't have more elements than the file has
+// bytes.
 func (g *Graph) shape(a *Array, v Value) error {
 	dims := g.Tuple(v)
 	if v.Kind() != KindTuple || len(dims) > maxDims {
@@ -256,42 +258,42 @@ func (g *Graph) shape(a *Array, v Value) error {
 	n := int64(1)
 	for i, d := range dims {
 		if d.Kind() != KindInt || g.Int(d) < 0 || g.Int(d) > int64(len(g.data)) {
-			return errors.New("has a shape that can't be")
+			return errors.New("has an impossible shape")
 		}
 		a.Shape[i] = int(g.Int(d))
 		n *= g.Int(d) // both below 2³¹
 		if n > int64(len(g.data)) {
-			return errors.New("has a shape that can't be")
+			return errors.New("has an impossible shape")
 		}
 	}
 	return nil
 }
 
-// contents gives an array's bytes; valid until the next call.
+// contents returns an array's bytes, which are valid until the next call.
 func (g *Graph) contents(a *Array) ([]byte, error) {
 	b, ok := a.raw, true
 	if b == nil {
 		if b, ok = g.payload(a.data); !ok {
-			return nil, errors.New("has contents that can't be read")
+			return nil, errors.New("has content that can't be read")
 		}
 	}
 	if n := a.Size(); len(b) != n*a.dtype.size {
-		return nil, fmt.Errorf("has %d elements of %d bytes, but %d bytes are there", n, a.dtype.size, len(b))
+		return nil, fmt.Errorf("has %d elements of %d bytes, but there are %d bytes", n, a.dtype.size, len(b))
 	}
 	return b, nil
 }
 
-// ErrNotFinite is the error of NaN and infinity where a model can't have them.
+// ErrNotFinite is the error for NaN and infinity in numbers that must be finite.
 var ErrNotFinite = errors.New("holds")
 
-// Floats decodes an array of numbers, row-major. If all have to be finite, NaN and
-// infinity are an error.
+// Floats decodes an array of numbers, row after row. If all is true, NaN and infinity
+// are errors.
 func (g *Graph) Floats(a *Array, all bool) ([]float64, error) {
 	if a.HoldsObjects() {
 		return g.objectFloats(a, all)
 	}
 	if !a.dtype.isNumber() {
-		return nil, errors.New("holds something else than numbers")
+		return nil, errors.New("holds something other than numbers")
 	}
 	b, err := g.contents(a)
 	if err != nil {
@@ -314,8 +316,8 @@ func (g *Graph) Floats(a *Array, all bool) ([]float64, error) {
 	return out, nil
 }
 
-// floats makes a slice. Small ones share memory with others, of this model or a
-// few more.
+// floats makes a slice. Small slices share memory with others of this model or of a few
+// more.
 func (g *Graph) floats(n int) []float64 {
 	const share, most = 64, 16
 	if n > most {
@@ -346,7 +348,7 @@ func (a *Array) decode(out []float64, b []byte) {
 func (g *Graph) objectFloats(a *Array, finite bool) ([]float64, error) {
 	n := a.Size()
 	if a.data.Kind() != KindList || g.Count(a.data) != n || a.fortran && a.Dims > 1 {
-		return nil, errors.New("holds something else than numbers")
+		return nil, errors.New("holds something other than numbers")
 	}
 	if err := g.Charge(8 * n); err != nil {
 		return nil, err
@@ -359,13 +361,14 @@ func (g *Graph) objectFloats(a *Array, finite bool) ([]float64, error) {
 		}
 		f, ok := g.Number(v)
 		if !ok || finite && f-f != 0 {
-			return nil, errors.New("holds something else than numbers")
+			return nil, errors.New("holds something other than numbers")
 		}
 		out = append(out, f)
 	}
 }
 
-// transpose turns column-major into row-major: strides of in are reversed.
+// transpose turns column-major order into row-major order: it reverses the strides of
+// in.
 func (g *Graph) transpose(in []float64, a *Array) ([]float64, error) {
 	if err := g.Charge(8 * len(in)); err != nil {
 		return nil, err
@@ -398,8 +401,8 @@ func (g *Graph) transpose(in []float64, a *Array) ([]float64, error) {
 	return out, nil
 }
 
-// Field decodes one field of an array of records, such as a tree's nodes. It is
-// found by its name, as releases add fields and move them.
+// Field decodes one field of an array of records, such as a tree's nodes. It finds the
+// field by its name, because releases of scikit-learn add fields and move them.
 func (g *Graph) Field(a *Array, name string) ([]float64, error) {
 	field, offset, err := g.field(a, name)
 	if err != nil {
@@ -418,7 +421,7 @@ func (g *Graph) Field(a *Array, name string) ([]float64, error) {
 	return out, nil
 }
 
-// floats decodes numbers that lie stride bytes apart.
+// floats decodes numbers whose starts are stride bytes apart.
 func (d dtype) floats(out []float64, b []byte, stride int) {
 	switch {
 	case d.kind == 'f' && d.size == 8 && !d.big:
@@ -446,12 +449,12 @@ func (g *Graph) HasField(a *Array, name string) bool {
 	return err == nil
 }
 
-// field finds one in the state of a dtype: (version, order, subdtype, names,
+// field finds a field in the state of a dtype: (version, order, subdtype, names,
 // fields, size, alignment, flags).
 func (g *Graph) field(a *Array, name string) (dtype, int, error) {
 	state := g.Tuple(a.dtype.state)
 	if a.dtype.kind != 'V' || len(state) < 6 || state[4].Kind() != KindDict || a.Dims != 1 {
-		return dtype{}, 0, errors.New("is no array of records")
+		return dtype{}, 0, errors.New("isn't an array of records")
 	}
 	for e := g.Entries(state[4]); ; {
 		key, v, ok := e.Pair()
@@ -481,7 +484,7 @@ func (g *Graph) field(a *Array, name string) (dtype, int, error) {
 func (g *Graph) Strings(a *Array) ([]string, error) {
 	n := a.Size()
 	if a.Dims != 1 {
-		return nil, errors.New("is no list of names")
+		return nil, errors.New("isn't a list of names")
 	}
 	if err := g.Charge(16 * n); err != nil {
 		return nil, err
@@ -501,7 +504,7 @@ func (g *Graph) Strings(a *Array) ([]string, error) {
 		return out, nil
 	}
 	if !a.HoldsObjects() || a.data.Kind() != KindList || g.Count(a.data) != n {
-		return nil, errors.New("is no list of names")
+		return nil, errors.New("isn't a list of names")
 	}
 	for e := g.Entries(a.data); ; {
 		item, ok := e.Item()
@@ -510,7 +513,7 @@ func (g *Graph) Strings(a *Array) ([]string, error) {
 		}
 		t, ok := g.Text(item)
 		if !ok {
-			return nil, errors.New("holds something else than names")
+			return nil, errors.New("holds something other than names")
 		}
 		if err := g.Charge(len(t)); err != nil {
 			return nil, err
@@ -519,10 +522,10 @@ func (g *Graph) Strings(a *Array) ([]string, error) {
 	}
 }
 
-// Objects walks the elements of an array of Python objects.
+// Objects returns the elements of an array of Python objects.
 func (g *Graph) Objects(a *Array) (Entries, error) {
 	if !a.HoldsObjects() || a.data.Kind() != KindList || g.Count(a.data) != a.Size() || (a.fortran && a.Dims > 1 && a.Shape[0] != 1 && a.Shape[1] != 1) {
-		return Entries{}, errors.New("is no array of objects")
+		return Entries{}, errors.New("isn't an array of objects")
 	}
 	return g.Entries(a.data), nil
 }

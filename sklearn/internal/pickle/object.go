@@ -2,8 +2,8 @@ package pickle
 
 import "errors"
 
-// Instance gives the class of an object and its attributes, however its protocol
-// spells them: nil where v is no object of a class on the list.
+// Instance returns the class of an object and its attributes, in any protocol's
+// notation. The class is nil if v isn't an object of a class on the list.
 func (g *Graph) Instance(v Value) (class *Name, state Value) {
 	if v.Kind() != KindObject {
 		return nil, 0
@@ -15,7 +15,8 @@ func (g *Graph) Instance(v Value) (class *Name, state Value) {
 	return &g.names.list[c.index()], g.object(v, objectState)
 }
 
-// classOf is the class of an object, or what made it; of anything else the value itself.
+// classOf returns the class or function that made an object. For another value it
+// returns the value itself.
 func (g *Graph) classOf(v Value) Value {
 	if v.Kind() != KindObject {
 		return v
@@ -38,14 +39,15 @@ func (g *Graph) classOf(v Value) Value {
 	return c
 }
 
-// instance reports whether v is an object of a class with that use.
+// instance reports whether v is an object of a class with that use, and returns its
+// state.
 func (g *Graph) instance(v Value, u Use) (state Value, ok bool) {
 	c, state := g.Instance(v)
 	return state, c != nil && c.Use == u
 }
 
-// Call gives what made an object: the class or function, its arguments, and the
-// state it got after. The name is nil where v is no object.
+// Call returns the class or function that made an object, its arguments, and the state
+// that was set afterwards. The name is nil if v isn't an object.
 func (g *Graph) Call(v Value) (name *Name, args []Value, state Value) {
 	c := g.object(v, objectCallable)
 	if c.kind() != KindGlobal {
@@ -54,7 +56,7 @@ func (g *Graph) Call(v Value) (name *Name, args []Value, state Value) {
 	return &g.names.list[c.index()], g.Tuple(g.object(v, objectArgs)), g.object(v, objectState)
 }
 
-// Global gives the name that v is, nil if it is none.
+// Global returns the name that v stands for, or nil if v isn't a name.
 func (g *Graph) Global(v Value) *Name {
 	if v.kind() != KindGlobal {
 		return nil
@@ -62,16 +64,16 @@ func (g *Graph) Global(v Value) *Name {
 	return &g.names.list[v.index()]
 }
 
-// Protocol is that of the file.
+// Protocol returns the file's pickle protocol.
 func (g *Graph) Protocol() int { return g.protocol }
 
 // Joblib reports whether joblib wrote the file.
 func (g *Graph) Joblib() bool { return g.joblib }
 
-// Len is the size of the file in bytes.
+// Len returns the size of the file in bytes.
 func (g *Graph) Len() int { return len(g.data) }
 
-// Describe says what v is, for messages.
+// Describe returns a description of v for messages.
 func (g *Graph) Describe(v Value) string {
 	if c, _ := g.Instance(v); c != nil {
 		return c.Module + "." + c.Name
@@ -112,7 +114,7 @@ func (g *Graph) StringList(v Value) ([]string, error) {
 		}
 		return g.Strings(&a)
 	}
-	if class, args, _ := g.Call(v); class != nil && class.Name == "_new_Index" && len(args) == 2 { // of pandas
+	if class, args, _ := g.Call(v); class != nil && class.Name == "_new_Index" && len(args) == 2 { // an index of pandas
 		for e := g.Entries(args[1]); ; {
 			key, inner, ok := e.Pair()
 			if !ok {
@@ -124,7 +126,7 @@ func (g *Graph) StringList(v Value) ([]string, error) {
 		}
 	}
 	if v.Kind() != KindList && v.Kind() != KindTuple {
-		return nil, errors.New("is no list of names")
+		return nil, errors.New("isn't a list of names")
 	}
 	if err := g.Charge(16 * g.Count(v)); err != nil {
 		return nil, err
@@ -137,7 +139,7 @@ func (g *Graph) StringList(v Value) ([]string, error) {
 		}
 		t, ok := g.Text(item)
 		if !ok {
-			return nil, errors.New("holds something else than names")
+			return nil, errors.New("holds something other than names")
 		}
 		if err := g.Charge(len(t)); err != nil {
 			return nil, err

@@ -8,8 +8,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
-// steps is what each opcode of protocols 0 to 5 does. The format is that of
-// Python's pickletools.
+// steps has the function of each opcode of protocols 0 to 5. Python's pickletools
+// defines the format.
 var steps = [256]func(*Graph) error{
 	opProto: stepProto,
 	0x95:    stepFrame,
@@ -81,7 +81,7 @@ var steps = [256]func(*Graph) error{
 	opObj:      stepObj,
 	'b':        (*Graph).build,
 
-	// What only the process that wrote it can resolve.
+	// Values that only the process that wrote the file can resolve.
 	'P':  stepOutside("a persistent identifier (opcode PERSID)"),
 	'Q':  stepOutside("a persistent identifier (opcode BINPERSID)"),
 	0x82: stepOutside("a copyreg extension code (opcode EXT1)"),
@@ -104,15 +104,15 @@ func stepProto(g *Graph) error {
 	return nil
 }
 
-// stepFrame reads a frame's length; as the whole file is at hand, frames mean
-// nothing more.
+// stepFrame reads a frame's length. The whole file is in memory, so frames aren't
+// needed.
 func stepFrame(g *Graph) error {
 	n, err := g.uint(8)
 	if err != nil {
 		return err
 	}
 	if n > len(g.data)-g.pos {
-		return g.cut("a frame of %d bytes is announced, but %d are left", n, len(g.data)-g.pos)
+		return g.cut("the file says that a frame of %d bytes follows, but %d bytes are left", n, len(g.data)-g.pos)
 	}
 	return nil
 }
@@ -146,8 +146,8 @@ func stepDup(g *Graph) error {
 	return g.push(v)
 }
 
-// stepIndex reads a number of n bytes for f. Pickles of protocol 0 have none, so
-// one without a PROTO opcode is of protocol 1.
+// stepIndex reads a number of n bytes and calls f with it. Protocol 0 has no such
+// opcodes, so a pickle with such an opcode and without PROTO has protocol 1.
 func stepIndex(n int, f func(*Graph, int) error) func(*Graph) error {
 	return func(g *Graph) error {
 		i, err := g.uint(n)
@@ -159,7 +159,7 @@ func stepIndex(n int, f func(*Graph, int) error) func(*Graph) error {
 	}
 }
 
-// stepText reads a number written as a line for f.
+// stepText reads a line with a number and calls f with it.
 func stepText(f func(*Graph, int) error) func(*Graph) error {
 	return func(g *Graph) error {
 		b, err := g.line()
@@ -168,7 +168,7 @@ func stepText(f func(*Graph, int) error) func(*Graph) error {
 		}
 		i, err := strconv.ParseUint(string(b), 10, 32)
 		if err != nil {
-			return g.damaged("%q is no memo entry", Clean(b))
+			return g.damaged("%q isn't a memo entry", Clean(b))
 		}
 		return f(g, int(i))
 	}
@@ -186,7 +186,8 @@ func pushInt(g *Graph, n int) error {
 	return g.push(makeValue(KindInt, n))
 }
 
-// pushWide pushes an integer, by its place where it is too large.
+// pushWide pushes an integer. An integer that is too large for a Value is kept by its
+// offset.
 func pushWide(g *Graph, n int64) error {
 	if v := makeValue(KindInt, int(n)); g.Int(v) == n {
 		return g.push(v)
@@ -220,14 +221,14 @@ func (g *Graph) decimal(b []byte) error {
 	if len(b) > 18 {
 		for i, c := range b {
 			if (c < '0' || c > '9') && (c != '-' || i > 0) {
-				return g.damaged("%q is no integer", Clean(b))
+				return g.damaged("%q isn't an integer", Clean(b))
 			}
 		}
 		return g.push(g.leaf(KindBig, g.at))
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	if err != nil {
-		return g.damaged("%q is no integer", Clean(b))
+		return g.damaged("%q isn't an integer", Clean(b))
 	}
 	return pushWide(g, n)
 }
@@ -302,7 +303,7 @@ func stepSized(k Kind, n int) func(*Graph) error {
 func stepTuple(n int) func(*Graph) error {
 	return func(g *Graph) error {
 		if len(g.stack)-n < g.floor() {
-			return g.damaged("too little is on the stack")
+			return g.damaged("too few values are on the stack")
 		}
 		items := g.stack[len(g.stack)-n:]
 		g.stack = g.stack[:len(g.stack)-n]
@@ -351,7 +352,7 @@ func stepFromMark(k Kind) func(*Graph) error {
 func stepAdd(k Kind, n int) func(*Graph) error {
 	return func(g *Graph) error {
 		if len(g.stack)-n < g.floor() {
-			return g.damaged("too little is on the stack")
+			return g.damaged("too few values are on the stack")
 		}
 		items := g.stack[len(g.stack)-n:]
 		g.stack = g.stack[:len(g.stack)-n]
@@ -375,7 +376,7 @@ func stepAddMark(k Kind) func(*Graph) error {
 // addTo adds items to the container on the stack.
 func (g *Graph) addTo(k Kind, items []Value) error {
 	if len(g.stack) <= g.floor() {
-		return g.damaged("nothing is on the stack")
+		return g.damaged("the stack is empty")
 	}
 	list, err := g.target(g.stack[len(g.stack)-1], k)
 	if err != nil {
@@ -406,7 +407,7 @@ func stepStackGlobal(g *Graph) error {
 		return err
 	}
 	if n.Kind() != KindText || m.Kind() != KindText {
-		return g.damaged("a class is named by something else than two strings")
+		return g.damaged("the name of a class isn't two strings")
 	}
 	t, _ := g.Text(m)
 	module := t
@@ -417,7 +418,7 @@ func stepStackGlobal(g *Graph) error {
 	return g.pushGlobal(module, name)
 }
 
-// stepCall is NEWOBJ and REDUCE: the callable and a tuple of arguments.
+// stepCall is for NEWOBJ and REDUCE, which take a callable and a tuple of arguments.
 func stepCall(g *Graph) error {
 	args, err := g.pop()
 	if err != nil {
@@ -436,7 +437,7 @@ func stepNewobjEx(g *Graph) error {
 		return err
 	}
 	if kwargs.Kind() != KindDict || g.Count(kwargs) > 0 {
-		return g.damaged("an object is made with keyword arguments")
+		return g.damaged("an object is made with keyword arguments, which aren't supported")
 	}
 	return stepCall(g)
 }
@@ -454,7 +455,7 @@ func stepInst(g *Graph) error {
 
 func stepObj(g *Graph) error {
 	if len(g.marks) == 0 || len(g.stack) <= g.floor() {
-		return g.damaged("nothing is on the stack")
+		return g.damaged("the stack is empty")
 	}
 	at := g.floor()
 	class := g.stack[at]
@@ -463,7 +464,7 @@ func stepObj(g *Graph) error {
 	return g.callMark(class)
 }
 
-// callMark makes an object of the values since the mark.
+// callMark makes an object from the values since the mark.
 func (g *Graph) callMark(class Value) error {
 	op := g.data[g.at]
 	if err := stepTupleMark(g); err != nil {
@@ -478,7 +479,7 @@ func (g *Graph) callMark(class Value) error {
 
 func stepOutside(what string) func(*Graph) error {
 	return func(g *Graph) error {
-		return refusal.New(refusal.Class, "byte %d: %s stands for something outside the file", g.at, what).
+		return refusal.New(refusal.Class, "byte %d: %s refers to data outside the file", g.at, what).
 			WithHint("write the model with plain pickle.dump(model, file)")
 	}
 }

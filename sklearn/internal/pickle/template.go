@@ -7,21 +7,21 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// template is what a parse left, for the next file of the same shape.
+// template is the result of a parse, for the next file with the same shape.
 //
-// Most files of a fleet differ in numbers alone: the same estimator, trained on
-// other rows, is written with the same opcodes in the same places. Numbers decide
-// nothing while a file is parsed, and the values of a graph are only their places
-// in the file. So a file as long as one before it, with the same bytes outside
-// its numbers, has the same graph. Whatever else differs, the file is parsed.
+// Most files of a fleet differ only in numbers: the same estimator, trained on other
+// rows, is written with the same opcodes at the same offsets. Numbers decide nothing
+// while a file is parsed, and the values of a graph are only offsets in the file. So if
+// a file has the same length as an earlier file, and the same bytes outside its
+// numbers, it has the same graph. Any other file is parsed.
 //
-// A graph keeps a few templates of small files, one for each length that it saw
-// twice. A slot also counts what came by.
+// A graph keeps a few templates of small files, one for each length that it met twice.
+// Each slot also counts files.
 type template struct {
-	seen   int // the length that was seen last
-	misses int // files of that length that didn't fit
+	seen   int // the length of the last file for this slot
+	misses int // files of that length that didn't match the template
 
-	data  []byte // the file it was made from
+	data  []byte // the file that the template was made from
 	fixed []span // the bytes that must be the same
 	names *Names
 	cells []Value
@@ -30,28 +30,29 @@ type template struct {
 	proto int
 
 	kept       []Kept
-	attributes int // in all of them
+	attributes int // the attributes in all kept states
 	lastType   Value
 	lastDtype  dtype
 }
 
-// Attribute is a name and a value of an object's state, with a tag that the caller
-// makes of the name.
+// Attribute is a name and a value in an object's state, with a tag that the caller
+// derives from the name.
 type Attribute struct {
 	Tag        uint64
 	Key, Value Value
 }
 
-// Kept is the state of an object in files of one shape.
+// Kept is the state of an object in all files of one shape.
 type Kept struct {
 	state Value
-	// List are its attributes. They are only to be read.
+	// List holds the attributes. Don't change it.
 	List []Attribute
-	// Asked is what was asked for until now, in the order in which it was.
+	// Asked holds the attributes that were read so far, in the order of reading.
 	Asked []Answer
 }
 
-// Answer is the place of an attribute in a list; −1 if there is none of that name.
+// Answer is the index of an attribute in a list, or −1 if there is no attribute of that
+// name.
 type Answer struct {
 	Name string
 	At   int
@@ -64,7 +65,7 @@ const (
 	maxTemplate = 24 << 10 // bytes of a file
 	maxHoles    = 1 << 10  // numbers of a file
 	maxCells    = 1 << 12
-	patience    = 16 // misses until a template is made anew
+	patience    = 16 // misses before a template is made again
 )
 
 // parse parses the file, or takes its graph from a template.
@@ -90,7 +91,8 @@ func (g *Graph) parse() (Value, error) {
 	return g.learn(t)
 }
 
-// fits takes over the graph of a template if the file has its bytes.
+// fits returns true and takes over the template's graph if the file matches the
+// template.
 func (g *Graph) fits(t *template) bool {
 	if g.names != t.names {
 		return false
@@ -109,8 +111,8 @@ func (g *Graph) fits(t *template) bool {
 	return true
 }
 
-// learn parses the file and makes a template of it. Meanwhile all integers are
-// kept by their places, and numbers and bytes are noted as holes.
+// learn parses the file and makes a template from it. During this parse all integers
+// are kept by their offsets, and the bytes of numbers are recorded as holes.
 func (g *Graph) learn(t *template) (Value, error) {
 	before := g.Mark()
 	g.learning, g.holes = true, g.holes[:0]
@@ -118,7 +120,7 @@ func (g *Graph) learn(t *template) (Value, error) {
 	g.learning = false
 	t.misses, t.cells, t.fixed, t.kept, t.attributes = 0, t.cells[:0], t.fixed[:0], t.kept[:0], 0
 	t.lastType = 0
-	if err != nil || g.joblib || len(g.foreign) > 0 || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while parsing
+	if err != nil || g.joblib || len(g.foreign) > 0 || len(g.holes) > maxHoles || len(g.cells) > maxCells { // joblib's arrays are read while the file is parsed
 		return root, err
 	}
 	from := 0
@@ -132,15 +134,15 @@ func (g *Graph) learn(t *template) (Value, error) {
 	return root, nil
 }
 
-// hole notes that the bytes from one place to the next opcode are a number's.
+// hole records that the bytes from an offset to the next opcode belong to a number.
 func (g *Graph) hole(from int) {
 	if len(g.holes) <= maxHoles {
 		g.holes = append(g.holes, span{from, g.pos})
 	}
 }
 
-// Known gives the state that Keep got, for an earlier file of the same shape; nil
-// where there is none.
+// Known returns the state that Keep stored for an earlier file of the same shape, or
+// nil.
 func (g *Graph) Known(state Value) *Kept {
 	if t := g.template; t != nil {
 		for i := range t.kept {
@@ -152,8 +154,8 @@ func (g *Graph) Known(state Value) *Kept {
 	return nil
 }
 
-// Keep keeps the attributes of a state for the next file of the same shape. Their
-// keys must be such as lie in the file.
+// Keep stores the attributes of a state for the next file of the same shape. Their keys
+// must be bytes of the file.
 func (g *Graph) Keep(state Value, list []Attribute) {
 	const states, attributes = 16, 512
 	if t := g.template; t != nil && len(t.kept) < states && t.attributes+len(list) <= attributes && len(list) > 0 {

@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// Value is one parsed pickle value: the kind in the highest 4 bits, and below it
-// what that kind keeps. Leaves keep the offset of their opcode, so their bytes
-// stay in the file; containers keep an index into the graph's cells. It is small
-// because files of many small objects hold one for every two or three bytes.
+// Value is one value of a pickle. Its highest 4 bits are the kind; the other bits
+// depend on the kind. A leaf keeps the offset of its opcode, so its bytes stay in the
+// file. A container keeps an index into the graph's cells. A Value has only 4 bytes,
+// because a file with many small objects has a value for every two or three bytes.
 type Value uint32
 
-// Kind says what a value is.
+// Kind is the kind of a value.
 type Kind uint8
 
 const (
 	KindUnset   Kind = iota
-	KindNone         // nothing
+	KindNone         // Python's None
 	KindBool         // 0 or 1
-	KindInt          // a whole number; a small one is kept itself, 28 bits, signed
+	KindInt          // a whole number; a number that fits into 28 bits with its sign is stored in the Value
 	KindBig          // offset of an integer of more than 64 bits
 	KindFloat        // offset
 	KindText         // offset; unicode, or a string of Python 2
@@ -33,16 +33,16 @@ const (
 	KindObject       // cell: see the object* offsets
 	kindRaw          // offset of an array's bytes in the stream
 	kindForeign      // index into foreign; Kind says KindGlobal
-	kindLong         // offset of an integer that KindInt can't keep; Kind says KindInt
+	kindLong         // offset of an integer that doesn't fit into a KindInt; Kind says KindInt
 )
 
-// Cells of an object: what a NEWOBJ, REDUCE, INST or OBJ opcode recorded.
+// Cells of an object that a NEWOBJ, REDUCE, INST or OBJ opcode made.
 const (
 	objectMade     = iota // the opcode
 	objectCallable        // a kindGlobal
 	objectArgs            // a kindTuple
-	objectState           // what BUILD gave; kindUnset before
-	objectItems           // a kindList of what SETITEMS or APPENDS gave; kindUnset before
+	objectState           // the state that BUILD set; kindUnset before BUILD
+	objectItems           // a kindList of the items that SETITEMS or APPENDS added; kindUnset before
 	objectCells
 )
 
@@ -55,7 +55,7 @@ func makeValue(k Kind, payload int) Value {
 	return Value(k)<<payloadBits | Value(payload)&payloadMask
 }
 
-// Kind says what the value is.
+// Kind returns the value's kind.
 func (v Value) Kind() Kind {
 	switch k := v.kind(); k {
 	case kindLong:
@@ -69,25 +69,25 @@ func (v Value) Kind() Kind {
 
 func (v Value) kind() Kind { return Kind(v >> payloadBits) }
 
-// index is the payload of every kind but KindInt.
+// index returns the payload of every kind but KindInt.
 func (v Value) index() int { return int(v & payloadMask) }
 
-// largeFile is the size from which places don't fit into a Value; tests change it.
+// largeFile is the size from which offsets don't fit into a Value. Tests change it.
 var largeFile = payloadMask
 
-// leaf makes a value that is kept by its place. In files too large for 28 bits a
-// table keeps the places.
+// leaf makes a value that is kept by its offset. In files too large for 28 bits, a
+// table holds the offsets.
 func (g *Graph) leaf(k Kind, at int) Value {
 	if len(g.data) <= largeFile {
 		return makeValue(k, at)
 	}
-	if p, err := g.room(g.places, 1); err == nil { // else the budget is spent, which it remembers
+	if p, err := g.room(g.places, 1); err == nil { // else the budget is spent, and Err returns the refusal
 		g.places = append(p, Value(at))
 	}
 	return makeValue(k, max(0, len(g.places)-1))
 }
 
-// place is where a leaf lies.
+// place returns the offset of a leaf.
 func (g *Graph) place(v Value) int {
 	if len(g.data) <= largeFile {
 		return v.index()
@@ -95,7 +95,7 @@ func (g *Graph) place(v Value) int {
 	return int(g.places[v.index()])
 }
 
-// Int is a KindInt.
+// Int returns the number of a KindInt.
 func (g *Graph) Int(v Value) int64 {
 	if v.kind() != kindLong {
 		return int64(int32(v<<4) >> 4)
@@ -111,7 +111,7 @@ func (g *Graph) Int(v Value) int64 {
 	return signed(b)
 }
 
-// signed is a little-endian number of up to 8 bytes.
+// signed decodes a little-endian number of up to 8 bytes.
 func signed(b []byte) int64 {
 	var x int64
 	for i, c := range b {
@@ -126,7 +126,7 @@ func signed(b []byte) int64 {
 // True reports whether v is Python's True.
 func (v Value) True() bool { return v.Kind() == KindBool && v.index() == 1 }
 
-// Tuple gives the items of a tuple, nil for anything else.
+// Tuple returns the items of a tuple, or nil for any other value.
 func (g *Graph) Tuple(v Value) []Value {
 	if v.Kind() != KindTuple {
 		return nil
@@ -136,14 +136,14 @@ func (g *Graph) Tuple(v Value) []Value {
 	return g.cells[at+1 : at+1+n]
 }
 
-// Entries walks the items of a list, dict or tuple.
+// Entries iterates over the items of a list, dict or tuple.
 type Entries struct {
 	g     *Graph
 	chunk []Value
 	next  int
 }
 
-// Entries starts on the items of a list, dict or tuple; anything else has none.
+// Entries returns an iterator over a list, dict or tuple. Any other value has no items.
 func (g *Graph) Entries(v Value) Entries {
 	switch v.Kind() {
 	case KindTuple:
@@ -154,7 +154,7 @@ func (g *Graph) Entries(v Value) Entries {
 	return Entries{g: g}
 }
 
-// Item gives the next item.
+// Item returns the next item.
 func (e *Entries) Item() (Value, bool) {
 	for len(e.chunk) == 0 {
 		if e.next == 0 {
@@ -165,15 +165,15 @@ func (e *Entries) Item() (Value, bool) {
 		e.chunk = e.g.cells[at+2 : at+2+int(e.g.cells[at+1])]
 	}
 	if e.g.Spend(visit) != nil {
-		return 0, false // which the budget remembers
+		return 0, false // the budget is spent, and Err returns the refusal
 	}
 	v := e.chunk[0]
 	e.chunk = e.chunk[1:]
 	return v, true
 }
 
-// Pair gives the next key and value of a dict; the key is valid until the next
-// call, and nil where it is no string.
+// Pair returns the next key and value of a dict. The key is valid until the next call,
+// and nil if it isn't a string.
 func (e *Entries) Pair() (key []byte, v Value, ok bool) {
 	k, ok := e.Item()
 	if !ok {
@@ -184,7 +184,7 @@ func (e *Entries) Pair() (key []byte, v Value, ok bool) {
 	return key, v, ok
 }
 
-// KeyValue gives the next key and value of a dict.
+// KeyValue returns the next key and value of a dict.
 func (e *Entries) KeyValue() (k, v Value, ok bool) {
 	if g := e.g; len(e.chunk) >= 2 && g.Spend(2*visit) == nil {
 		k, v = e.chunk[0], e.chunk[1]
@@ -197,8 +197,8 @@ func (e *Entries) KeyValue() (k, v Value, ok bool) {
 	return k, v, ok
 }
 
-// Escaped reports whether the bytes that Text gives of v don't lie in the file,
-// but will be overwritten by its next call.
+// Escaped reports whether the bytes that Text returns for v are a copy, which the next
+// call of Text overwrites, and not bytes of the file.
 func (g *Graph) Escaped(v Value) bool {
 	if v.Kind() != KindText {
 		return true
@@ -207,7 +207,7 @@ func (g *Graph) Escaped(v Value) bool {
 	return op == opUnicode || op == opString
 }
 
-// Count is the number of items of a list or tuple.
+// Count returns the number of items of a list or tuple.
 func (g *Graph) Count(v Value) int {
 	switch v.Kind() {
 	case KindTuple:
@@ -218,7 +218,7 @@ func (g *Graph) Count(v Value) int {
 	return 0
 }
 
-// object gives an object's field.
+// object returns an object's field.
 func (g *Graph) object(v Value, field int) Value {
 	if v.Kind() != KindObject {
 		return 0
@@ -236,7 +236,7 @@ func (g *Graph) isGlobal(v Value, id Use) bool {
 	return v.kind() == KindGlobal && g.names.list[v.index()].Use == id
 }
 
-// body reads a leaf again; the machine has checked its length.
+// body reads a leaf again; the machine checked its length when it parsed the leaf.
 func (g *Graph) body(v Value) (op byte, b []byte) {
 	at := g.place(v)
 	op = g.data[at]
@@ -259,17 +259,17 @@ func (g *Graph) body(v Value) (op byte, b []byte) {
 	default:
 		b = rest[:bytes.IndexByte(rest, '\n')]
 	}
-	_ = g.Spend(len(b)) // Spent tells
+	_ = g.Spend(len(b)) // the caller reads Spent
 	return op, b
 }
 
-// Text gives a string's bytes (UTF-8, or what Python 2 wrote). They are valid
+// Text returns a string's bytes (UTF-8, or whatever Python 2 wrote). They are valid
 // until the next call.
 func (g *Graph) Text(v Value) ([]byte, bool) {
 	if v.Kind() != KindText {
 		return g.scalarText(v)
 	}
-	if at := g.place(v); g.data[at] == opShortBinunicode { // as nearly all are
+	if at := g.place(v); g.data[at] == opShortBinunicode { // nearly all strings are of this kind
 		n := int(g.data[at+1])
 		return g.data[at+2 : at+2+n], g.Spend(n+visit) == nil
 	}
@@ -287,7 +287,7 @@ func (g *Graph) Text(v Value) ([]byte, bool) {
 	return unescapeString(buf, b)
 }
 
-// scalarText gives the text of a NumPy string, such as numpy.str_("rbf").
+// scalarText returns the text of a NumPy string, such as numpy.str_("rbf").
 func (g *Graph) scalarText(v Value) ([]byte, bool) {
 	args := g.Tuple(g.object(v, objectArgs))
 	if v.Kind() != KindObject || !g.calls(v, scalar) || len(args) != 2 {
@@ -308,7 +308,7 @@ func (g *Graph) scalarText(v Value) ([]byte, bool) {
 	return append(buf, d.text(b)...), true
 }
 
-// buffer gives room for n bytes, if file and effort allow.
+// buffer returns room for n bytes if the budget allows it.
 func (g *Graph) buffer(b *[]byte, n int) ([]byte, bool) {
 	if g.Spent() {
 		return nil, false
@@ -322,14 +322,14 @@ func (g *Graph) buffer(b *[]byte, n int) ([]byte, bool) {
 	return (*b)[:0], true
 }
 
-// payload gives the bytes of a bytes object, however its protocol spells it.
-// They are valid until the next call.
+// payload returns the bytes of a bytes object, in any protocol's notation. They are
+// valid until the next call.
 func (g *Graph) payload(v Value) ([]byte, bool) {
 	switch v.Kind() {
 	case KindBytes:
 		_, b := g.body(v)
 		return b, !g.Spent()
-	case KindText: // of Python 2, where strings are bytes
+	case KindText: // written by Python 2, where strings are bytes
 		op, b := g.body(v)
 		switch op {
 		case opShortBinstring, opBinstring:
@@ -360,7 +360,7 @@ func (g *Graph) payload(v Value) ([]byte, bool) {
 	return nil, false
 }
 
-// latin1 encodes a unicode string as bytes: protocols 0 to 2 spell bytes so.
+// latin1 encodes a unicode string as bytes: protocols 0 to 2 write bytes in this form.
 func (g *Graph) latin1(v Value) ([]byte, bool) {
 	if v.Kind() != KindText {
 		return nil, false
@@ -388,8 +388,8 @@ func (g *Graph) latin1(v Value) ([]byte, bool) {
 	return buf, true
 }
 
-// unescapeUnicode decodes Python's raw-unicode-escape to UTF-8 or, with latin1,
-// to one byte a character, if all fit.
+// unescapeUnicode decodes Python's raw-unicode-escape to UTF-8. With latin1 it decodes
+// to one byte for each character, and fails if a character doesn't fit.
 func unescapeUnicode(dst, b []byte, latin1 bool) ([]byte, bool) {
 	for i := 0; i < len(b); i++ {
 		r := rune(b[i])
@@ -417,7 +417,7 @@ func unescapeUnicode(dst, b []byte, latin1 bool) ([]byte, bool) {
 	return dst, true
 }
 
-// unescapeString decodes what repr wrote for a string of Python 2.
+// unescapeString decodes a Python 2 string that repr wrote.
 func unescapeString(dst, b []byte) ([]byte, bool) {
 	if len(b) < 2 || (b[0] != '\'' && b[0] != '"') || b[len(b)-1] != b[0] {
 		return dst, false
@@ -458,7 +458,7 @@ func unescapeString(dst, b []byte) ([]byte, bool) {
 	return dst, true
 }
 
-// Number gives a Python or NumPy number as float64.
+// Number returns a Python or NumPy number as float64.
 func (g *Graph) Number(v Value) (float64, bool) {
 	switch v.Kind() {
 	case KindInt:
@@ -488,7 +488,7 @@ func (g *Graph) Number(v Value) (float64, bool) {
 	return 0, false
 }
 
-// Boolean gives a Python or NumPy truth value; Python 2 may write an integer.
+// Boolean returns a Python or NumPy truth value. Python 2 may have written an integer.
 func (g *Graph) Boolean(v Value) (b, ok bool) {
 	if v.Kind() == KindBool {
 		return v.True(), true

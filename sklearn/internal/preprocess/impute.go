@@ -7,27 +7,27 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// SimpleImputer replaces missing values by one number per column; columns that
-// had none in training are left out.
+// SimpleImputer replaces missing values by a number for each column. It leaves out
+// columns that had no value in training.
 type SimpleImputer struct {
 	transformer
-	missing    float64 // NaN, or the number that stands for missing
+	missing    float64 // NaN, or the number that means a missing value
 	statistics []float64
-	keep       []int32 // the columns that stay
-	indicated  []int32 // columns that say where another one was missing
+	keep       []int32 // the columns that are kept
+	indicated  []int32 // the columns for which an output column says where values were missing
 }
 
-// ReadSimpleImputer reads its attributes.
+// ReadSimpleImputer reads the attributes of a SimpleImputer from a file.
 func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 	s := &SimpleImputer{missing: math.NaN()}
 	g := a.Graph()
 	if v := a.Value("missing_values"); v != 0 && v.Kind() != pickle.KindNone {
 		f, ok := g.Number(v)
-		if t, isText := g.Text(v); isText && string(t) == "NaN" { // of release 0.19
+		if t, isText := g.Text(v); isText && string(t) == "NaN" { // written by release 0.19
 			f, ok = math.NaN(), true
 		}
 		if !ok {
-			a.Unsupported("missing_values that is no number", "rows are numbers here; use NaN or a number")
+			a.Unsupported("missing_values that isn't a number", "rows are numbers here; use NaN or a number")
 			return s
 		}
 		s.missing = f
@@ -42,7 +42,7 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 	}
 	s.statistics, _ = a.Array("statistics_", false, n)
 	s.features = len(s.statistics)
-	kind, size := g.TypeOf(a.Value("_fill_dtype")) // from 1.8: what fills holes has the type of training
+	kind, size := g.TypeOf(a.Value("_fill_dtype")) // since 1.8, fill values have the type of the training data
 	for i, f := range s.statistics {
 		switch {
 		case kind == 'f' && size == 4:
@@ -56,7 +56,7 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 		return s
 	}
 	keepEmpty := a.Bool("keep_empty_features", false)
-	if a.Text("strategy", "mean") == "constant" && !a.AtLeast(1, 8) { // with NaN as fill_value
+	if a.Text("strategy", "mean") == "constant" && !a.AtLeast(1, 8) { // fill_value is NaN
 		keepEmpty = true
 	}
 	for i, f := range s.statistics {
@@ -70,18 +70,18 @@ func ReadSimpleImputer(a *estimator.Attributes) estimator.Estimator {
 	return s
 }
 
-// indicator reads the MissingIndicator, which must be as SimpleImputer made it.
+// indicator reads the MissingIndicator, which must be unchanged since the fit.
 func (s *SimpleImputer) indicator(in *estimator.Attributes) {
 	g := in.Graph()
 	if !in.Has("features_") {
 		return
 	}
 	if f := in.Text("features", "missing-only"); f != "missing-only" {
-		in.Unsupported("features="+f+" of an imputer's indicator", "leave the indicator as SimpleImputer made it")
+		in.Unsupported("features="+f+" of an imputer's indicator", "don't change the indicator after the fit")
 	}
 	in.Unset("error_on_new")
 	if f, ok := g.Number(in.Value("missing_values")); ok && f != s.missing && (f == f || s.missing == s.missing) {
-		in.Fail("missing_values of the indicator is %v, that of the imputer %v", f, s.missing)
+		in.Fail("the indicator has missing_values %v, but the imputer has %v", f, s.missing)
 	}
 	arr, err := g.Array(in.Value("features_"))
 	if err != nil || arr.Dims != 1 {
@@ -140,11 +140,11 @@ func (s *SimpleImputer) Check() error {
 	return columns(s.Class(), s.indicated, s.features)
 }
 
-// columns checks numbers of columns.
+// columns checks column numbers.
 func columns(class string, picked []int32, features int) error {
 	for _, c := range picked {
 		if c < 0 || int(c) >= features {
-			return estimator.Misfit("%s: column %d of %d features", class, c, features)
+			return estimator.Misfit("%s: column %d is used, but there are %d features", class, c, features)
 		}
 	}
 	return nil

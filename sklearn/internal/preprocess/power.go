@@ -8,17 +8,17 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// PowerTransformer makes columns more like a normal distribution, by the
-// transformations of Yeo and Johnson or of Box and Cox.
+// PowerTransformer makes columns more similar to a normal distribution, by the
+// Yeo-Johnson or the Box-Cox transformation.
 type PowerTransformer struct {
 	transformer
 	boxCox bool
-	powers bool // until 1.8, Yeo and Johnson's by powers, which cancel near 0
+	powers bool // until 1.8, Yeo-Johnson is computed by powers, which lose digits near 0
 	lambda []float64
-	scaler estimator.Estimator // nil without standardize
+	scaler estimator.Estimator // nil if standardize is off
 }
 
-// ReadPowerTransformer reads its attributes.
+// ReadPowerTransformer reads the attributes of a PowerTransformer from a file.
 func ReadPowerTransformer(a *estimator.Attributes) estimator.Estimator {
 	t := &PowerTransformer{lambda: a.PerFeature("lambdas_")}
 	t.features, t.powers = a.Features(), !a.AtLeast(1, 9)
@@ -72,7 +72,7 @@ func (t *PowerTransformer) Check() error {
 	}
 	s, ok := t.scaler.(*StandardScaler)
 	if !ok || s.features != t.features {
-		return estimator.Misfit("PowerTransformer: _scaler is no StandardScaler of %d features", t.features)
+		return estimator.Misfit("PowerTransformer: _scaler isn't a StandardScaler with %d features", t.features)
 	}
 	return s.Check()
 }
@@ -120,7 +120,7 @@ func boxCox(x, l float64) float64 {
 	return math.Copysign(1, l)*estimator.Exp(l*log-estimator.Ln(math.Abs(l))) - 1/l
 }
 
-// yeoJohnsonPowers is what scikit-learn computed itself until 1.8.
+// yeoJohnsonPowers is the formula that scikit-learn used until 1.8.
 func yeoJohnsonPowers(x, l float64) float64 {
 	const eps = 0x1p-52 // np.spacing(1.)
 	switch {
@@ -136,9 +136,8 @@ func yeoJohnsonPowers(x, l float64) float64 {
 	return -math.Log1p(-x)
 }
 
-// yeoJohnson is scipy.stats.yeojohnson for a given lambda, which scikit-learn
-// uses since 1.9. Powers minus one are written by expm1, which doesn't cancel
-// near 0.
+// yeoJohnson is scipy.stats.yeojohnson with a given lambda, which scikit-learn has used
+// since 1.9. It computes powers minus one by expm1, which loses no digits near 0.
 func yeoJohnson(x, l float64) float64 {
 	const eps = 0x1p-52 // np.spacing(1.)
 	switch {
@@ -152,17 +151,17 @@ func yeoJohnson(x, l float64) float64 {
 	return -math.Log1p(-x)
 }
 
-// QuantileTransformer maps each column by the quantiles of training to a uniform
-// or normal distribution.
+// QuantileTransformer maps each column to a uniform or normal distribution, by the
+// quantiles of training.
 type QuantileTransformer struct {
 	transformer
 	normal     bool
-	wide       bool      // until 0.20: what is near a bound counts as beyond it
-	references []float64 // of quantile
-	quantiles  []float64 // features × references, each row ascending
+	wide       bool      // until 0.20, a value near a bound counts as beyond it
+	references []float64 // the quantiles' levels
+	quantiles  []float64 // features × references, each column's values ascend
 }
 
-// ReadQuantileTransformer reads its attributes.
+// ReadQuantileTransformer reads the attributes of a QuantileTransformer from a file.
 func ReadQuantileTransformer(a *estimator.Attributes) estimator.Estimator {
 	t := &QuantileTransformer{}
 	switch d := a.Text("output_distribution", "uniform"); d {
@@ -224,7 +223,7 @@ func (t *QuantileTransformer) of(c int) []float64 {
 	return t.quantiles[c*n : (c+1)*n]
 }
 
-// TrainingRange is that of the quantiles.
+// TrainingRange implements estimator.Ranged.
 func (t *QuantileTransformer) TrainingRange() (low, high []float64) {
 	for c := range t.features {
 		q := t.of(c)
@@ -251,7 +250,7 @@ func (t *QuantileTransformer) Compute(_ estimator.Method, x, out *estimator.Bloc
 				low, high = v-bounds < q[0], v+bounds > q[len(q)-1]
 			}
 			y := 0.5 * (interpolate(v, q, t.references, 1) - interpolate(-v, q, t.references, -1))
-			switch { // in this order: where both hold, the lower bound wins
+			switch { // in this order: if both conditions hold, the lower bound wins
 			case low:
 				y = 0
 			case high:
@@ -293,8 +292,8 @@ func interpolate(x float64, xp, fp []float64, sign float64) float64 {
 	return float64(slope*(x-x0)) + f0
 }
 
-// normalQuantile is scipy.stats.norm.ppf: Go's inverse of erfc and a step of
-// Halley's method, which corrects its last digits.
+// normalQuantile is scipy.stats.norm.ppf. It uses Go's inverse of erfc and one step of
+// Halley's method, which corrects the last digits.
 func normalQuantile(p float64) float64 {
 	switch {
 	case p <= 0:
@@ -310,18 +309,18 @@ func normalQuantile(p float64) float64 {
 	return x - u/(1+x*u/2)
 }
 
-// KBinsDiscretizer replaces a value by the number of its bin, or by one column
-// per bin.
+// KBinsDiscretizer replaces a value by the number of its bin, or by one column for each
+// bin.
 type KBinsDiscretizer struct {
 	transformer
-	edges  []float64 // of all columns, one after the other
-	ends   []int32   // per column, where its edges end
+	edges  []float64 // the edges of the first column, then of the next
+	ends   []int32   // for each column, the end of its edges
 	oneHot bool
 	slack  bool // before 1.1, values a little below an edge count as above it
 	single bool // values are rounded to float32 first
 }
 
-// ReadKBinsDiscretizer reads its attributes.
+// ReadKBinsDiscretizer reads the attributes of a KBinsDiscretizer from a file.
 func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 	t := &KBinsDiscretizer{slack: !a.AtLeast(1, 1)}
 	switch dtype := a.Value("dtype"); {
@@ -375,11 +374,11 @@ func ReadKBinsDiscretizer(a *estimator.Attributes) estimator.Estimator {
 	return t
 }
 
-// encoder refuses a OneHotEncoder that isn't as fitting made it: with a column for each
-// bin.
+// encoder refuses a OneHotEncoder that was changed after the fit. It must have a column
+// for each bin.
 func (t *KBinsDiscretizer) encoder(a *estimator.Attributes) {
 	a.Unset("drop", "drop_idx_", "_drop_idx_after_grouping", "min_frequency", "max_categories", "_infrequent_enabled", "_legacy_mode")
-	if !a.Has("categories_") { // until 0.20 it was fitted when it transformed
+	if !a.Has("categories_") { // until 0.20, transform fitted the encoder
 		return
 	}
 	g := a.Graph()
@@ -398,7 +397,7 @@ func (t *KBinsDiscretizer) encoder(a *estimator.Attributes) {
 		c, _ := a.ArrayOf(v, "categories_", true, bins)
 		for i, f := range c {
 			if f != float64(i) {
-				a.Fail("categories_ has %v instead of bin %d", f, i)
+				a.Fail("categories_ has %v instead of the bin number %d", f, i)
 				return
 			}
 		}
@@ -483,7 +482,7 @@ func (t *KBinsDiscretizer) Compute(_ estimator.Method, x, out *estimator.Block, 
 	return nil
 }
 
-// TrainingRange is that of the edges.
+// TrainingRange implements estimator.Ranged.
 func (t *KBinsDiscretizer) TrainingRange() (low, high []float64) {
 	first := int32(0)
 	for _, end := range t.ends {

@@ -8,18 +8,18 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// PolynomialFeatures gives all products of columns up to a degree.
+// PolynomialFeatures writes all products of columns up to a degree.
 type PolynomialFeatures struct {
 	transformer
-	low, high   int // degrees
+	low, high   int // the least and the greatest degree
 	interaction bool
 	bias        bool
 }
 
-// maxPolynomial bounds the number of columns.
+// maxPolynomial is the largest number of columns.
 const maxPolynomial = estimator.MaxFeatures
 
-// ReadPolynomialFeatures reads its attributes.
+// ReadPolynomialFeatures reads the attributes of a PolynomialFeatures from a file.
 func ReadPolynomialFeatures(a *estimator.Attributes) estimator.Estimator {
 	t := &PolynomialFeatures{interaction: a.Bool("interaction_only", false), bias: a.Bool("include_bias", true)}
 	if a.Features() == 0 && a.Has("n_input_features_") {
@@ -55,7 +55,7 @@ func (t *PolynomialFeatures) Outputs(m estimator.Method, _ int) int {
 	return n
 }
 
-// terms counts the products of a degree: n choose d, or n+d−1 choose d with
+// terms returns the number of products of a degree: n choose d, or n+d−1 choose d with
 // repetition.
 func (t *PolynomialFeatures) terms(d int) int {
 	n := t.features
@@ -88,16 +88,16 @@ func (t *PolynomialFeatures) Fields(c *estimator.Codec) {
 
 func (t *PolynomialFeatures) Check() error {
 	if t.features < 1 || t.low < 0 || t.high < t.low || t.high > 64 {
-		return estimator.Misfit("PolynomialFeatures: degrees %d to %d of %d features", t.low, t.high, t.features)
+		return estimator.Misfit("PolynomialFeatures: degrees %d to %d don't fit %d features", t.low, t.high, t.features)
 	}
 	if n := t.Outputs(estimator.Transform, 0); n > maxPolynomial || n == 0 {
-		return estimator.Misfit("PolynomialFeatures: %d columns come out; from 1 to %d are supported", n, maxPolynomial)
+		return estimator.Misfit("PolynomialFeatures: the output has %d columns; from 1 to %d are supported", n, maxPolynomial)
 	}
 	return nil
 }
 
-// Compute multiplies each product of one degree less by one more column, in
-// scikit-learn's order: the first factor is the last that is multiplied.
+// Compute multiplies each product of the next lower degree by one more column. The
+// order is scikit-learn's: the first factor is multiplied last.
 func (t *PolynomialFeatures) Compute(_ estimator.Method, x, out *estimator.Block, ws *estimator.Workspace) error {
 	if err := x.CheckFinite(t.Class()); err != nil {
 		return err
@@ -159,19 +159,19 @@ type PCA struct {
 	transformer
 	components []float64 // components × features
 	mean       []float64
-	scale      []float64 // to divide by; nil without whiten
+	scale      []float64 // the divisors; nil if whiten is off
 	outputs    int
-	// For score_samples, the density of probabilistic PCA (Tipping and Bishop,
-	// 1999): variances along the components, and that of what is left.
+	// For score_samples, the density of probabilistic PCA (Tipping and Bishop, 1999):
+	// the variances along the components, and the variance of the rest.
 	variance []float64
 	noise    float64
 }
 
-// ReadPCA reads its attributes.
+// ReadPCA reads the attributes of a PCA from a file.
 func ReadPCA(a *estimator.Attributes) estimator.Estimator {
 	t := &PCA{}
 	if a.Dims("components_") == 2 && a.Count("components_") == 0 {
-		a.Unsupported("a fit that kept no component", "train it with n_components of at least 1")
+		a.Unsupported("a fit without components", "train it with n_components of at least 1")
 		return t
 	}
 	t.components, t.outputs, t.features = a.Matrix("components_", -1, -1)
@@ -183,12 +183,12 @@ func ReadPCA(a *estimator.Attributes) estimator.Estimator {
 	for i, v := range t.variance {
 		v = max(v-t.noise, 0)
 		if a.Bool("whiten", false) {
-			v *= t.variance[i] // as scikit-learn does, though components are unit vectors
+			v *= t.variance[i] // as scikit-learn does, although components are unit vectors
 		}
 		t.variance[i] = v + t.noise
 	}
 	if a.Bool("whiten", false) {
-		t.scale = a.Vector("explained_variance_", t.outputs) // read anew: variance was changed
+		t.scale = a.Vector("explained_variance_", t.outputs) // read again, because variance was changed
 		for i, v := range t.scale {
 			s := math.Sqrt(v)
 			if a.AtLeast(1, 5) {
@@ -264,9 +264,9 @@ func (t *PCA) Compute(m estimator.Method, x, out *estimator.Block, ws *estimator
 	return nil
 }
 
-// density writes the logarithm of the density of centred rows. The components
-// are orthonormal, so the covariance need not be inverted: what lies along a
-// component counts by its variance, what is left by the noise.
+// density writes the logarithm of the density of centred rows. The components are
+// orthonormal, so the covariance needn't be inverted: the part along a component counts
+// by the component's variance, and the rest counts by the noise.
 func (t *PCA) density(x *estimator.Block, dst []float64, ws *estimator.Workspace) {
 	along := ws.Block(x, 1)
 	rest := ws.Floats(x.Rows)

@@ -1,5 +1,5 @@
-// Package preprocess computes what scikit-learn's preprocessing, impute and
-// decomposition modules do to rows before a model sees them.
+// Package preprocess computes scikit-learn's preprocessing, impute and decomposition
+// modules: the steps before a model.
 package preprocess
 
 import (
@@ -9,19 +9,19 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// transformer is what all that only transform have in common.
+// transformer holds the fields that all transformers have.
 type transformer struct {
 	features   int
-	refusesNaN bool // until release 0.20 the scalers did
+	refusesNaN bool // until release 0.20 the scalers refused NaN
 }
 
-// fields reads or writes what all have.
+// fields reads or writes these fields.
 func (t *transformer) fields(c *estimator.Codec) {
 	c.Int(&t.features)
 	c.Bool(&t.refusesNaN)
 }
 
-// checkScaled refuses rows as scikit-learn's scalers do.
+// checkScaled refuses the rows that scikit-learn's scalers refuse.
 func (t *transformer) checkScaled(class string, x *estimator.Block) error {
 	if t.refusesNaN {
 		return x.CheckFinite(class)
@@ -31,7 +31,7 @@ func (t *transformer) checkScaled(class string, x *estimator.Block) error {
 
 func (t *transformer) Features() int { return t.features }
 
-// same is Outputs of transformers that keep the number of columns.
+// same implements Outputs for transformers that keep the number of columns.
 func same(m estimator.Method, in int) int {
 	if m == estimator.Transform {
 		return in
@@ -46,10 +46,10 @@ func misfit(class, attribute string, got, want int) error {
 // StandardScaler subtracts, then divides: (x − mean) / scale.
 type StandardScaler struct {
 	transformer
-	mean, scale []float64 // nil where the step is off
+	mean, scale []float64 // nil if the step is off
 }
 
-// ReadStandardScaler reads its attributes.
+// ReadStandardScaler reads the attributes of a StandardScaler from a file.
 func ReadStandardScaler(a *estimator.Attributes) estimator.Estimator {
 	s := &StandardScaler{}
 	if a.Bool("with_mean", true) {
@@ -94,7 +94,7 @@ type named struct {
 	values []float64
 }
 
-// perFeature checks vectors that are nil or have one number per feature.
+// perFeature checks vectors. Each must be nil or have one number for each feature.
 func perFeature(class string, features int, vectors ...named) error {
 	for _, v := range vectors {
 		if v.values != nil && len(v.values) != features {
@@ -104,14 +104,14 @@ func perFeature(class string, features int, vectors ...named) error {
 	return nil
 }
 
-// Compute divides rather than multiplying by a reciprocal: that would round
-// otherwise than scikit-learn, and a row could change its label.
+// Compute divides and doesn't multiply by a reciprocal: that would round differently
+// than scikit-learn, and a row could get another label.
 func (s *StandardScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *estimator.Workspace) error {
 	return s.standardize(s.Class(), x, out, s.mean, s.scale)
 }
 
-// standardize writes (x − mean) / scale; a nil mean means 0, a nil scale 1. Where
-// the results are finite, the rows were, so that only others are looked at.
+// standardize writes (x − mean) / scale. A nil mean means 0, and a nil scale means 1.
+// If the results are finite, so were the rows; only other rows are checked.
 func (t *transformer) standardize(class string, x, out *estimator.Block, mean, scale []float64) error {
 	finite := true
 	for c := range x.Cols {
@@ -139,7 +139,7 @@ type MinMaxScaler struct {
 	clipLow, clipHigh float64
 }
 
-// ReadMinMaxScaler reads its attributes.
+// ReadMinMaxScaler reads the attributes of a MinMaxScaler from a file.
 func ReadMinMaxScaler(a *estimator.Attributes) estimator.Estimator {
 	s := &MinMaxScaler{scale: a.PerFeature("scale_"), min: a.PerFeature("min_"), clip: a.Bool("clip", false), clipHigh: 1}
 	if a.Has("data_min_") && a.Has("data_max_") {
@@ -155,7 +155,7 @@ func ReadMinMaxScaler(a *estimator.Attributes) estimator.Estimator {
 			ok = ok && okHigh
 		}
 		if !ok {
-			a.Fail("feature_range is no pair of numbers")
+			a.Fail("feature_range isn't a pair of numbers")
 		}
 		s.clipLow, s.clipHigh = low, high
 	}
@@ -213,14 +213,14 @@ func clip(x []float64, low, high float64) {
 	}
 }
 
-// MaxAbsScaler divides by the largest magnitude of training.
+// MaxAbsScaler divides by the largest magnitude in training.
 type MaxAbsScaler struct {
 	transformer
 	scale []float64
 	clip  bool
 }
 
-// ReadMaxAbsScaler reads its attributes.
+// ReadMaxAbsScaler reads the attributes of a MaxAbsScaler from a file.
 func ReadMaxAbsScaler(a *estimator.Attributes) estimator.Estimator {
 	s := &MaxAbsScaler{scale: a.PerFeature("scale_"), clip: a.Bool("clip", false)}
 	s.features, s.refusesNaN = a.Features(), !a.AtLeast(0, 20)
@@ -260,13 +260,13 @@ func (s *MaxAbsScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *e
 	return nil
 }
 
-// RobustScaler subtracts the median, then divides by a quantile range.
+// RobustScaler subtracts the median, then divides by a range of quantiles.
 type RobustScaler struct {
 	transformer
-	center, scale []float64 // nil where the step is off
+	center, scale []float64 // nil if the step is off
 }
 
-// ReadRobustScaler reads its attributes.
+// ReadRobustScaler reads the attributes of a RobustScaler from a file.
 func ReadRobustScaler(a *estimator.Attributes) estimator.Estimator {
 	s := &RobustScaler{}
 	if a.Bool("with_centering", true) {
@@ -303,11 +303,11 @@ func (s *RobustScaler) Compute(_ estimator.Method, x, out *estimator.Block, _ *e
 type Normalizer struct {
 	transformer
 	norm string
-	// tiny is the norm below which a row is left alone: 0 before release 1.0.
+	// tiny is the norm below which a row isn't changed: 0 before release 1.0.
 	tiny float64
 }
 
-// ReadNormalizer reads its attributes.
+// ReadNormalizer reads the attributes of a Normalizer from a file.
 func ReadNormalizer(a *estimator.Attributes) estimator.Estimator {
 	s := &Normalizer{norm: a.Text("norm", "l2")}
 	s.features = a.Features()
@@ -318,7 +318,7 @@ func ReadNormalizer(a *estimator.Attributes) estimator.Estimator {
 		a.Unsupported("norm=\""+s.norm+"\"", "use l1, l2 or max")
 	}
 	if s.norm == "max" && !a.AtLeast(0, 23) {
-		s.norm = "largest" // not of magnitudes
+		s.norm = "largest" // this release doesn't use magnitudes
 	}
 	return s
 }
@@ -349,7 +349,7 @@ func (s *Normalizer) Compute(_ estimator.Method, x, out *estimator.Block, ws *es
 				norms[i] += float64(v * v)
 			case "max":
 				norms[i] = max(norms[i], math.Abs(v))
-			default: // of releases before 0.23
+			default: // releases before 0.23
 				if c == 0 {
 					norms[i] = v
 				}
@@ -385,7 +385,7 @@ func (s *StandardScaler) Invert(b *estimator.Block) error { return unscale(b, s.
 func (s *MaxAbsScaler) Invert(b *estimator.Block) error   { return unscale(b, s.scale, nil) }
 func (s *RobustScaler) Invert(b *estimator.Block) error   { return unscale(b, s.scale, s.center) }
 
-// unscale multiplies by the scale, then adds the shift; either may be nil.
+// unscale multiplies by the scale, then adds the shift. Either may be nil.
 func unscale(b *estimator.Block, scale, shift []float64) error {
 	for c := range b.Cols {
 		dst := b.Col(c)
@@ -412,10 +412,11 @@ func (s *MinMaxScaler) Invert(b *estimator.Block) error {
 	return nil
 }
 
-// TypicalRange is three deviations around the mean.
+// TypicalRange implements estimator.Typical: three deviations around the mean.
 func (s *StandardScaler) TypicalRange() (low, high []float64) { return around(s.mean, s.scale) }
 
-// TypicalRange is three of the scaler's ranges around the centre.
+// TypicalRange implements estimator.Typical: three of the scaler's ranges around the
+// centre.
 func (s *RobustScaler) TypicalRange() (low, high []float64) { return around(s.center, s.scale) }
 
 func around(center, scale []float64) (low, high []float64) {

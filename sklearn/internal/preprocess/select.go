@@ -8,19 +8,19 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// Selector keeps some of the columns: VarianceThreshold, SelectKBest,
-// SelectPercentile, SelectFpr, SelectFwe. Which, is known when it is read.
+// Selector keeps some of the columns: VarianceThreshold, SelectKBest, SelectPercentile,
+// SelectFpr and SelectFwe. The columns are found when the file is read.
 type Selector struct {
 	transformer
 	class string
 	keep  []int32
-	nan   bool // looks at no value
+	nan   bool // values aren't checked
 }
 
-// NewSelector makes an empty one.
+// NewSelector returns an empty Selector for a record to be read into.
 func NewSelector(class string) *Selector { return &Selector{class: class} }
 
-// ReadSelector reads the attributes of any of them.
+// ReadSelector reads the attributes of any selector.
 func ReadSelector(a *estimator.Attributes) estimator.Estimator {
 	s := NewSelector(a.Class)
 	name := map[string]string{"VarianceThreshold": "variances_", "SelectKBest": "scores_", "SelectPercentile": "scores_"}[s.class]
@@ -40,7 +40,7 @@ func ReadSelector(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("%w", err)
 		return s
 	}
-	if err := a.Graph().Spend(32 * len(scores)); err != nil { // for sorting them
+	if err := a.Graph().Spend(32 * len(scores)); err != nil { // the work of sorting
 		a.Fail("%w", err)
 		return s
 	}
@@ -81,7 +81,7 @@ func where(x []float64, is func(float64) bool) []bool {
 	return out
 }
 
-// clean takes NaN for the least of all numbers, as scikit-learn does.
+// clean replaces NaN by the least number, as scikit-learn does.
 func clean(scores []float64) []float64 {
 	for i, v := range scores {
 		if v != v {
@@ -91,7 +91,7 @@ func clean(scores []float64) []float64 {
 	return scores
 }
 
-// best marks the k largest, of equals those that come last.
+// best marks the k largest scores. If scores are equal, the last ones win.
 func best(scores []float64, k int) []bool {
 	order := make([]int, len(scores))
 	for i := range order {
@@ -113,8 +113,8 @@ func best(scores []float64, k int) []bool {
 	return mask
 }
 
-// percentile marks what lies above the quantile, and as many of its equals as
-// there is room for.
+// percentile marks the scores above the quantile, and as many equal to it as there is
+// room for.
 func percentile(scores []float64, p float64) []bool {
 	n := len(scores)
 	switch {
@@ -184,13 +184,13 @@ func (s *Selector) Compute(_ estimator.Method, x, out *estimator.Block, _ *estim
 	return nil
 }
 
-// Binarizer says which values lie above a threshold.
+// Binarizer writes 1 for a value above a threshold, else 0.
 type Binarizer struct {
 	transformer
 	threshold float64
 }
 
-// ReadBinarizer reads its attributes.
+// ReadBinarizer reads the attributes of a Binarizer from a file.
 func ReadBinarizer(a *estimator.Attributes) estimator.Estimator {
 	b := &Binarizer{threshold: a.FloatOr("threshold", 0)}
 	b.features = a.Features()
@@ -224,7 +224,8 @@ func (b *Binarizer) Compute(_ estimator.Method, x, out *estimator.Block, _ *esti
 	return nil
 }
 
-// textual reports whether an attribute holds texts, which rows of numbers can't.
+// textual reports whether an attribute holds texts, which rows of numbers can't
+// contain.
 func textual(a *estimator.Attributes, name string) bool {
 	g := a.Graph()
 	v := a.Value(name)

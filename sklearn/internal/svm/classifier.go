@@ -7,22 +7,22 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// Classifier is SVC and NuSVC, which differ in training alone: one machine per
-// pair of classes, over common support vectors.
+// Classifier is SVC and NuSVC, which differ only in training: a machine for each pair
+// of classes, over common support vectors.
 type Classifier struct {
 	machine
 	class     string
 	labels    estimator.Labels
-	starts    []int32   // per class, where its vectors start; one more at the end
+	starts    []int32   // for each class, the start of its vectors; the last entry is the number of vectors
 	coef      []float64 // (classes−1) × vectors
-	intercept []float64 // per pair
-	probA     []float64 // per pair; nil without probability
+	intercept []float64 // one for each pair
+	probA     []float64 // one for each pair; nil without probability
 	probB     []float64
 	oneVersus bool // decision_function_shape="ovr"
 	breakTies bool
 }
 
-// maxClasses bounds the pairs.
+// maxClasses bounds the number of pairs.
 const maxClasses = 4096
 
 // ReadClassifier reads the attributes of SVC or NuSVC.
@@ -70,7 +70,7 @@ func ReadClassifier(a *estimator.Attributes) estimator.Estimator {
 	return s
 }
 
-// NewClassifier makes an empty one.
+// NewClassifier returns an empty Classifier for a record to be read into.
 func NewClassifier(class string) *Classifier { return &Classifier{class: class} }
 
 func (s *Classifier) Class() string             { return s.class }
@@ -129,7 +129,7 @@ func (s *Classifier) Check() error {
 	}
 	pairs := k * (k - 1) / 2
 	if len(s.starts) != k+1 || len(s.coef) != (k-1)*s.count() || len(s.intercept) != pairs || len(s.probA) != len(s.probB) || (s.probA != nil && len(s.probA) != pairs) {
-		return estimator.Misfit("%s: the shapes of its attributes don't fit %d classes and %d support vectors", s.class, k, s.count())
+		return estimator.Misfit("%s: the shapes of the attributes don't fit %d classes and %d support vectors", s.class, k, s.count())
 	}
 	for i, at := range s.starts[1:] {
 		if at < s.starts[i] {
@@ -142,7 +142,7 @@ func (s *Classifier) Check() error {
 	return nil
 }
 
-// pairs writes libsvm's decision value of each pair of classes, one column a
+// pairs writes libsvm's decision value for each pair of classes, one column for each
 // pair.
 func (s *Classifier) pairs(x *estimator.Block, ws *estimator.Workspace) (*estimator.Block, error) {
 	if err := x.CheckFinite(s.class); err != nil {
@@ -179,7 +179,7 @@ func (s *Classifier) pairs(x *estimator.Block, ws *estimator.Workspace) (*estima
 	return out, nil
 }
 
-// pair is pairs of two classes, for which no kernel is needed twice.
+// pair is pairs for two classes, where each kernel is needed only once.
 func (s *Classifier) pair(x *estimator.Block, ws *estimator.Workspace) *estimator.Block {
 	out := ws.Block(x, 1)
 	two := single{machine: s.machine, coef: s.coef, intercept: s.intercept[0], limit: s.near(weight(s.coef) + math.Abs(s.intercept[0]))}
@@ -187,7 +187,7 @@ func (s *Classifier) pair(x *estimator.Block, ws *estimator.Workspace) *estimato
 	return out
 }
 
-// add adds coef·K over the vectors of a class, and gives Σ|coef|.
+// add adds coef·K over the vectors of a class, and returns Σ|coef|.
 func (s *Classifier) add(sum []float64, values *estimator.Block, class int, coef []float64) float64 {
 	from, to := s.starts[class], s.starts[class+1]
 	for v := from; v < to; v++ {
@@ -237,7 +237,8 @@ func (s *Classifier) Compute(m estimator.Method, x, out *estimator.Block, ws *es
 	return nil
 }
 
-// vote is libsvm's svm_predict: of the classes with most votes, the first.
+// vote is libsvm's svm_predict: the class with most votes, the first one if several are
+// equal.
 func (s *Classifier) vote(dec *estimator.Block, dst []float64, ws *estimator.Workspace) {
 	k := s.labels.Len()
 	votes := ws.Int32s(k)
@@ -264,8 +265,8 @@ func (s *Classifier) vote(dec *estimator.Block, dst []float64, ws *estimator.Wor
 	}
 }
 
-// oneVersusRest is scikit-learn's _ovr_decision_function: votes, and confidences
-// that can't outweigh one.
+// oneVersusRest is scikit-learn's _ovr_decision_function: votes, plus confidences that
+// are too small to outweigh a vote.
 func (s *Classifier) oneVersusRest(dec, out *estimator.Block, ws *estimator.Workspace) {
 	k := s.labels.Len()
 	sums := ws.Block(dec, k)
@@ -295,8 +296,8 @@ func (s *Classifier) oneVersusRest(dec, out *estimator.Block, ws *estimator.Work
 	}
 }
 
-// probabilities is libsvm's svm_predict_probability: Platt's sigmoid of each
-// pair, coupled by the second method of Wu, Lin and Weng (2004).
+// probabilities is libsvm's svm_predict_probability: Platt's sigmoid for each pair,
+// combined by the second method of Wu, Lin and Weng (2004).
 func (s *Classifier) probabilities(dec, out *estimator.Block, ws *estimator.Workspace) {
 	const least = 1e-7
 	k := s.labels.Len()
@@ -307,7 +308,7 @@ func (s *Classifier) probabilities(dec, out *estimator.Block, ws *estimator.Work
 		for i := range k {
 			for j := i + 1; j < k; j++ {
 				v := platt(dec.Col(n)[r], s.probA[n], s.probB[n])
-				if !(v > least) { // of NaN too, as libsvm has it
+				if !(v > least) { // true for NaN too, as in libsvm
 					v = least
 				}
 				v = min(v, 1-least)

@@ -20,7 +20,7 @@ const (
 
 var kernelNames = [...]string{"linear", "poly", "rbf", "sigmoid"}
 
-// machine is what all support vector machines are made of.
+// machine is the part that all support vector machines have.
 type machine struct {
 	kind    kernelKind
 	gamma   float64
@@ -32,8 +32,8 @@ type machine struct {
 
 func (m *machine) count() int { return len(m.vectors) / m.dims }
 
-// read reads the kernel and the vectors. The count comes from their shape alone:
-// in files of early releases n_support_ may be memory nobody wrote to.
+// read reads the kernel and the vectors. The number of vectors comes from their shape:
+// in files of early releases n_support_ may be uninitialised memory.
 func (m *machine) read(a *estimator.Attributes, impls ...string) {
 	impl := a.Text("_impl", impls[0])
 	known := false
@@ -77,7 +77,7 @@ func (m *machine) read(a *estimator.Attributes, impls ...string) {
 		cols = a.Features()
 	}
 	if cols > 0 && a.Count("support_vectors_") == 0 && a.Dims("support_vectors_") == 2 {
-		m.dims = cols // every row of training lay within epsilon: only the intercept is left
+		m.dims = cols // all training rows were within epsilon, so there is only an intercept
 	} else {
 		m.vectors, _, m.dims = a.Matrix("support_vectors_", -1, cols)
 	}
@@ -121,12 +121,12 @@ func (m *machine) fields(c *estimator.Codec) {
 
 func (m *machine) check(class string) error {
 	if m.kind < linear || m.kind > sigmoid || m.dims < 1 || len(m.vectors)%m.dims != 0 || !(m.gamma >= 0) {
-		return estimator.Misfit("%s: %d numbers in support vectors of %d features", class, len(m.vectors), m.dims)
+		return estimator.Misfit("%s: %d numbers don't fit support vectors with %d features", class, len(m.vectors), m.dims)
 	}
 	return nil
 }
 
-// value is the kernel of support vector j and a row, as libsvm computes it.
+// value returns the kernel of support vector j and a row, as libsvm computes it.
 func (m *machine) value(x *estimator.Block, row, j int) float64 {
 	v := m.vectors[j*m.dims : (j+1)*m.dims]
 	if m.kind == rbf {
@@ -162,17 +162,17 @@ func power(base float64, times int) float64 {
 	return out
 }
 
-// exponent is what the fast kernel multiplies squared distances by: it computes
-// powers of 2.
+// exponent is the factor of squared distances in the fast kernel, which computes powers
+// of 2.
 func (m *machine) exponent() float64 { return -m.gamma * math.Log2E }
 
-// near is how close to 0 a decision may be before the fast kernel's last digits
-// could decide its sign, if the terms of its sum weigh so much.
+// near returns how close to 0 a decision may be before the last digits of the fast kernel could decide its
+// sign. weight is the sum of the terms' weights.
 func (m *machine) near(weight float64) float64 {
 	return weight * (1e-12 + float64(m.dims+2*m.count())*0x1p-52)
 }
 
-// values writes the kernel of support vector j and every row, padding included.
+// values writes the kernel of support vector j and every row, with the padding.
 func (m *machine) values(x *estimator.Block, j int, dst []float64) {
 	v := m.vectors[j*m.dims : (j+1)*m.dims]
 	if m.kind == rbf {
@@ -194,8 +194,8 @@ func (m *machine) values(x *estimator.Block, j int, dst []float64) {
 	}
 }
 
-// sums writes Σ coef·K of every row, of the first len(coef) support vectors. Of
-// an rbf kernel, the last digits may differ from libsvm's.
+// sums writes Σ coef·K of every row over the first len(coef) support vectors. For an
+// rbf kernel, the last digits may differ from libsvm's.
 func (m *machine) sums(x *estimator.Block, coef []float64, ws *estimator.Workspace) []float64 {
 	sum := ws.Floats(x.Stride)
 	if m.kind == rbf {
@@ -211,8 +211,8 @@ func (m *machine) sums(x *estimator.Block, coef []float64, ws *estimator.Workspa
 	return sum
 }
 
-// sum is Σ coef·K of one row. The conversion keeps compilers from fusing product
-// and sum into one rounding, which libsvm doesn't have.
+// sum returns Σ coef·K of one row. The conversion keeps compilers from rounding product
+// and sum only once, which libsvm doesn't do.
 func (m *machine) sum(x *estimator.Block, row int, coef []float64) float64 {
 	var s float64
 	for j, c := range coef {
@@ -224,9 +224,9 @@ func (m *machine) sum(x *estimator.Block, row int, coef []float64) float64 {
 // single is a machine with one decision value: OneClassSVM, SVR, NuSVR.
 type single struct {
 	machine
-	coef      []float64 // one per vector
+	coef      []float64 // one for each vector
 	intercept float64
-	limit     float64 // decisions as near to 0 are computed again
+	limit     float64 // decisions closer to 0 are computed again
 }
 
 func (s *single) read(a *estimator.Attributes, impl string) {
@@ -253,7 +253,7 @@ func (s *single) check(class string) error {
 		return err
 	}
 	if len(s.coef) != s.count() {
-		return estimator.Misfit("%s: %d coefficients of %d support vectors", class, len(s.coef), s.count())
+		return estimator.Misfit("%s: %d coefficients don't fit %d support vectors", class, len(s.coef), s.count())
 	}
 	s.limit = -1
 	if s.kind == rbf {
@@ -262,7 +262,7 @@ func (s *single) check(class string) error {
 	return nil
 }
 
-// weight is Σ|coef|, in four parts that don't wait for each other.
+// weight returns Σ|coef|, in four independent sums for speed.
 func weight(coef []float64) float64 {
 	var a, b, c, d float64
 	for ; len(coef) >= 4; coef = coef[4:] {
@@ -277,8 +277,8 @@ func weight(coef []float64) float64 {
 	return a + b + c + d
 }
 
-// decide writes the decision of every row and its label. Decisions so close to 0
-// that the fast kernel's last digits decide the sign are computed again as libsvm
+// decide writes every row's decision and label. If a decision is so close to 0 that the
+// last digits of the fast kernel may decide its sign, it is computed again as libsvm
 // does.
 func (s *single) decide(x *estimator.Block, label, decision []float64, ws *estimator.Workspace) {
 	sum := s.sums(x, s.coef, ws)[:x.Rows]

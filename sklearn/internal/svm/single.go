@@ -7,16 +7,16 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// OneClassSVM is an outlier detector. A row whose decision is above 0 is an
-// inlier; one of exactly 0 is not.
+// OneClassSVM is an outlier detector. A row is an inlier if its decision is above 0; a
+// decision of exactly 0 means an outlier.
 type OneClassSVM struct {
 	single
-	nu     float64 // NaN where the file has none
-	scores bool    // has score_samples: from 0.20
+	nu     float64 // NaN if the file doesn't have it
+	scores bool    // whether score_samples exists, as since 0.20
 	offset float64
 }
 
-// ReadOneClassSVM reads its attributes.
+// ReadOneClassSVM reads the attributes of a OneClassSVM from a file.
 func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 	s := &OneClassSVM{nu: math.NaN()}
 	s.read(a, "one_class")
@@ -25,7 +25,7 @@ func ReadOneClassSVM(a *estimator.Attributes) estimator.Estimator {
 		s.nu = a.Float("nu")
 	}
 	s.offset = -s.intercept
-	if a.Has("offset_") { // score_samples looks at it, the others don't
+	if a.Has("offset_") { // only score_samples uses offset_
 		s.offset = a.Float("offset_")
 	}
 	return s
@@ -89,9 +89,10 @@ func (s *OneClassSVM) Compute(m estimator.Method, x, out *estimator.Block, ws *e
 	return err
 }
 
-// Degenerate proves that every row has the same label. The bounds hold for the
-// rounded sums as well: kernels lie in [0, 1], and rounding is monotonic, so
-// replacing each kernel by its bound, in the same order, bounds the result.
+// Degenerate implements estimator.Detector: it proves that every row has the same
+// label. The bounds also hold for the rounded sums: kernels are in [0, 1], and rounding
+// is monotonic, so replacing each kernel by its bound in the same order bounds the
+// result.
 func (s *OneClassSVM) Degenerate() (label int, why string) {
 	if s.kind != rbf {
 		return 0, ""
@@ -110,24 +111,24 @@ func (s *OneClassSVM) Degenerate() (label int, why string) {
 	low += s.intercept
 	switch {
 	case high <= 0 || s.isolated():
-		why := fmt.Sprintf("its %d support vectors lie too far apart or weigh too little", len(s.coef))
+		why := fmt.Sprintf("its %d support vectors are too far apart, or their weights are too small", len(s.coef))
 		if len(s.coef) == 1 {
-			why = "its only support vector is itself just at the limit"
+			why = "its only support vector is exactly at the limit"
 		}
-		return -1, "no decision can be above 0: " + why + "; train again with a larger nu or gamma, or more varied data"
+		return -1, "no decision can be above 0: " + why + "; train it again with a larger nu or gamma, or more varied data"
 	case low > 0:
-		return 1, "no decision can be 0 or less; train again with a larger nu or gamma"
+		return 1, "no decision can be 0 or less; train it again with a larger nu or gamma"
 	}
 	return 0, ""
 }
 
-// maxIsolated limits the quadratic proof.
+// maxIsolated limits the number of vectors for the quadratic proof.
 const maxIsolated = 64
 
-// isolated proves that no decision is above 0 by a sharper bound. Let sv i be
-// the one nearest to x: then any other sv j is at least half as far from x as
-// from i, so its kernel is at most exp(−gamma·d²/4), where d is the distance
-// between the two. A margin covers the rounding of these few operations.
+// isolated proves by a sharper bound that no decision is above 0. Let support vector i
+// be the one nearest to x. Then x is at least half as far from any other vector j as j
+// is from i. So the kernel of j is at most exp(−gamma·d²/4), where d is the distance
+// between i and j. A margin covers the rounding of these operations.
 func (s *OneClassSVM) isolated() bool {
 	n := len(s.coef)
 	if n < 2 || n > maxIsolated || s.intercept >= 0 {
@@ -140,7 +141,7 @@ func (s *OneClassSVM) isolated() bool {
 		}
 	}
 	if s.sum(&centre, 0, s.coef)+s.intercept > 0 {
-		return false // as for nearly all models; the loops below are for the rest
+		return false // nearly all models end here; the loops below are for the others
 	}
 	for i := range n {
 		sum := 0.0
@@ -159,16 +160,16 @@ func (s *OneClassSVM) isolated() bool {
 	return true
 }
 
-// Regressor is SVR and NuSVR, which differ in training alone.
+// Regressor is SVR and NuSVR, which differ only in training.
 type Regressor struct {
 	single
 	class string
 }
 
-// ReadSVR and ReadNuSVR read their attributes.
+// ReadSVR reads the attributes of an SVR from a file.
 func ReadSVR(a *estimator.Attributes) estimator.Estimator { return readRegressor(a, "epsilon_svr") }
 
-// ReadNuSVR is ReadSVR for the other class.
+// ReadNuSVR reads the attributes of a NuSVR from a file.
 func ReadNuSVR(a *estimator.Attributes) estimator.Estimator { return readRegressor(a, "nu_svr") }
 
 func readRegressor(a *estimator.Attributes, impl string) estimator.Estimator {
@@ -177,7 +178,7 @@ func readRegressor(a *estimator.Attributes, impl string) estimator.Estimator {
 	return r
 }
 
-// NewRegressor makes an empty one.
+// NewRegressor returns an empty Regressor for a record to be read into.
 func NewRegressor(class string) *Regressor { return &Regressor{class: class} }
 
 func (r *Regressor) Class() string { return r.class }
@@ -211,5 +212,5 @@ func (r *Regressor) Constant() (constant bool, why string) {
 			return false, ""
 		}
 	}
-	return true, "it has no support vectors: all training rows lay within epsilon; train it again with a smaller epsilon"
+	return true, "it has no support vectors: all training rows were within epsilon; train it again with a smaller epsilon"
 }

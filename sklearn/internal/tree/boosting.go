@@ -6,22 +6,22 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 )
 
-// GradientBoosting is GradientBoostingClassifier and -Regressor: a first guess
-// and the sum of what trees add to it.
+// GradientBoosting is GradientBoostingClassifier and GradientBoostingRegressor: a first
+// guess plus the sum of the trees' values.
 type GradientBoosting struct {
 	Trees
 	class       string
 	labels      estimator.Labels
-	first       []float64 // one per column of raw predictions
-	values      []float64 // per node, times the learning rate; tree t adds to column t mod len(first)
+	first       []float64 // one for each column of raw predictions
+	values      []float64 // one for each node, times the learning rate; tree t adds to column t mod len(first)
 	exponential bool
-	tieIsSecond bool // a raw prediction of 0 is the second class
+	tieIsSecond bool // a raw prediction of 0 means the second class
 }
 
-// NewGradientBoosting makes an empty one.
+// NewGradientBoosting returns an empty GradientBoosting for a record to be read into.
 func NewGradientBoosting(class string) *GradientBoosting { return &GradientBoosting{class: class} }
 
-// ReadGradientBoosting reads its attributes.
+// ReadGradientBoosting reads the attributes of a GradientBoosting from a file.
 func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	b := NewGradientBoosting(a.Class)
 	g := a.Graph()
@@ -37,7 +37,7 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	b.tieIsSecond = b.exponential || a.AtLeast(1, 4)
 	arr, err := g.Array(a.Value("estimators_"))
 	if err != nil || arr.Dims != 2 || arr.Size() == 0 {
-		a.Fail("estimators_ is no table of trees")
+		a.Fail("estimators_ isn't a table of trees")
 		return b
 	}
 	width := arr.Shape[1]
@@ -76,7 +76,7 @@ func ReadGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	return b
 }
 
-// firstGuess reads init_: a number per column of raw predictions.
+// firstGuess reads init_: a number for each column of raw predictions.
 func (b *GradientBoosting) firstGuess(a *estimator.Attributes, width int) {
 	g := a.Graph()
 	if err := g.Charge(8 * width); err != nil {
@@ -104,7 +104,7 @@ func (b *GradientBoosting) firstGuess(a *estimator.Attributes, width int) {
 		case "DummyRegressor":
 			c, _ := in.ArrayOf(in.Value("constant_"), "constant_", true, 1, 1)
 			copy(b.first, c)
-		case "LogOddsEstimator", "ScaledLogOddsEstimator": // until 0.20, as below
+		case "LogOddsEstimator", "ScaledLogOddsEstimator": // until 0.20, like the case below
 			b.first[0] = in.Float("prior")
 		case "PriorProbabilityEstimator":
 			copy(b.first, in.Vector("priors", width))
@@ -122,9 +122,9 @@ func (b *GradientBoosting) firstGuess(a *estimator.Attributes, width int) {
 // link turns the probabilities of the classes into raw predictions.
 func (b *GradientBoosting) link(p []float64, recent bool) {
 	if len(p) != b.labels.Len() || len(p) < 2 {
-		return // noted already
+		return // the error is recorded already
 	}
-	eps := 0x1p-23 // of float32, until 1.4
+	eps := 0x1p-23 // the precision of float32, until 1.4
 	if recent {
 		eps = 0x1p-52
 	}
@@ -139,7 +139,7 @@ func (b *GradientBoosting) link(p []float64, recent bool) {
 		return
 	}
 	mean := 0.0
-	if recent { // made to sum to 0
+	if recent { // shifted so that the sum is 0
 		for _, v := range p {
 			mean += math.Log(v) / float64(len(p))
 		}
@@ -152,7 +152,7 @@ func (b *GradientBoosting) link(p []float64, recent bool) {
 // Class implements estimator.Estimator, as do the methods below.
 func (b *GradientBoosting) Class() string { return b.class }
 
-// Labels are nil for regressors.
+// Labels returns nil for regressors.
 func (b *GradientBoosting) Labels() *estimator.Labels {
 	if b.labels.Len() == 0 {
 		return nil
@@ -204,7 +204,7 @@ func (b *GradientBoosting) Check() error {
 	}
 	k, n := b.labels.Len(), len(b.first)
 	if n == 0 || (k == 0 && n != 1) || (k > 0 && k != n && (k != 2 || n != 1)) || b.trees%n != 0 {
-		return estimator.Misfit("%s: %d trees of %d columns for %d classes", b.class, b.trees, n, k)
+		return estimator.Misfit("%s: %d trees with %d columns don't fit %d classes", b.class, b.trees, n, k)
 	}
 	if k > 0 {
 		return b.labels.Check(b.class)

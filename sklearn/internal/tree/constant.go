@@ -3,14 +3,14 @@ package tree
 import "slices"
 
 const (
-	sameLeaves = "all leaves of each of its trees say the same; train it with more varied rows or targets"
-	sameClass  = "all leaves of all its trees prefer the same class; train it with more varied rows or more of the other classes"
+	sameLeaves = "in each of its trees all leaves have the same value; train it with more varied rows or targets"
+	sameClass  = "in all its trees all leaves prefer the same class; train it with more varied rows, or with more rows of the other classes"
 )
 
 // Constant implements estimator.Steady.
 func (f *Forest) Constant() (constant bool, why string) {
 	if f.count() == 0 {
-		return false, "" // steps of a record, whose findings were made before
+		return false, "" // a record with steps, whose findings were made when it was written
 	}
 	if f.labels.Len() == 0 {
 		return f.sameLeaves(f.values, f.width), sameLeaves
@@ -40,7 +40,7 @@ func (f *Forest) Constant() (constant bool, why string) {
 	return true, sameClass
 }
 
-// sameLeaves reports whether each tree gives the same in all its leaves.
+// sameLeaves reports whether each tree has the same value in all its leaves.
 func (t *Trees) sameLeaves(values []float64, width int) bool {
 	for tree, root := range t.roots {
 		end := t.count()

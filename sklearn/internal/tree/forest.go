@@ -9,18 +9,18 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// Forest is one tree or several whose leaves are averaged: DecisionTree,
+// Forest is one tree, or several trees whose leaves' values are averaged: DecisionTree,
 // ExtraTree, RandomForest and ExtraTrees, each as classifier and regressor.
 type Forest struct {
 	Trees
 	class  string
-	width  int              // values per leaf: classes, or outputs
-	labels estimator.Labels // of classifiers
-	values []float64        // nodes × width; those of inner nodes are 0
-	zeros  []float64        // width of them
+	width  int              // the number of values in a leaf: classes, or outputs
+	labels estimator.Labels // for classifiers
+	values []float64        // nodes × width; the values of inner nodes are 0
+	zeros  []float64        // as many as width
 }
 
-// NewForest makes an empty one.
+// NewForest returns an empty Forest for a record to be read into.
 func NewForest(class string) *Forest { return &Forest{class: class} }
 
 // ReadForest reads the attributes of a forest or a single tree.
@@ -31,7 +31,7 @@ func ReadForest(a *estimator.Attributes) estimator.Estimator {
 		a.Fail("n_features_ is missing")
 		return f
 	}
-	classifier := strings.HasSuffix(a.Class, "Classifier") // until 0.20, regressors had a list of None
+	classifier := strings.HasSuffix(a.Class, "Classifier") // until 0.20, regressors have a list of None
 	if v := a.Value("classes_"); classifier && v.Kind() == pickle.KindList {
 		return readOutputs(a)
 	}
@@ -71,9 +71,10 @@ func (f *Forest) agree(a *estimator.Attributes) {
 	a.Agrees("n_outputs_", outputs)
 }
 
-// takesNaN reports whether scikit-learn takes NaN for such trees, by splitter,
-// criterion and release: since 1.3 trees with the best splits, since 1.4 forests of
-// them, since 1.6 all with random splits; until 1.9 by some criteria alone.
+// takesNaN reports whether scikit-learn accepts NaN for such trees. This depends on
+// splitter, criterion and release: since 1.3 for trees with best splits, since 1.4 for
+// forests of such trees, since 1.6 for all trees with random splits; until 1.9 only for
+// some criteria.
 func (f *Forest) takesNaN(a *estimator.Attributes) bool {
 	splitter := a.Text("splitter", "")
 	fits := false
@@ -84,7 +85,7 @@ func (f *Forest) takesNaN(a *estimator.Attributes) bool {
 		fits = a.AtLeast(1, 4)
 	case "ExtraTreesClassifier", "ExtraTreesRegressor":
 		fits = a.AtLeast(1, 6)
-	default: // ExtraTreeClassifier and -Regressor; for the latter, 1.6 forgot to ask for the splitter
+	default: // ExtraTreeClassifier and ExtraTreeRegressor; for the regressor, 1.6 doesn't check the splitter
 		best := a.AtLeast(1, 3) && !a.AtLeast(1, 6) || a.AtLeast(1, 6) && !a.AtLeast(1, 7) && f.class == "ExtraTreeRegressor"
 		fits = splitter == "best" && best || splitter == "random" && a.AtLeast(1, 6)
 	}
@@ -112,25 +113,25 @@ func (f *Forest) addTree(a, forest *estimator.Attributes, p *parsed, v pickle.Va
 // addParsed appends a tree.
 func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 	if classes := f.labels.Len(); classes > 0 && (p.outputs != 1 || p.width != classes) {
-		a.Fail("a tree has %d values per leaf for %d classes", p.width, classes)
+		a.Fail("a tree has %d values per leaf, but there are %d classes", p.width, classes)
 		return
 	} else if classes == 0 && p.width != p.outputs {
-		a.Fail("a tree of a regressor has %d values per leaf for %d outputs", p.width, p.outputs)
+		a.Fail("a tree of a regressor has %d values per leaf, but %d outputs", p.width, p.outputs)
 		return
 	}
 	if f.width == 0 {
 		f.width = p.width
 	}
 	if f.width != p.width {
-		a.Fail("its trees have %d and %d outputs", f.width, p.width)
+		a.Fail("the trees have different numbers of outputs: %d and %d", f.width, p.width)
 		return
 	}
 	first := f.count()
 	order := f.add(a, p, nil, p.missing && f.takesNaN(forest))
-	if f.values = f.like(a, f.values, f.width); a.Err() != nil { // with zeros, as nothing was there before
+	if f.values = f.like(a, f.values, f.width); a.Err() != nil { // the new values are zeros, because the memory is new
 		return
 	}
-	counts := f.labels.Len() > 0 && !a.AtLeast(1, 4) // which 1.4 made fractions
+	counts := f.labels.Len() > 0 && !a.AtLeast(1, 4) // since 1.4 the values are fractions
 	for i, at := range order {
 		if !p.nodes[at].leaf() {
 			continue
@@ -140,14 +141,14 @@ func (f *Forest) addParsed(a, forest *estimator.Attributes, p *parsed) {
 		if counts {
 			best := top(to)
 			fractions(to)
-			if a == forest { // a tree alone
+			if a == forest { // a single tree
 				prefer(to, best)
 			}
 		}
 	}
 }
 
-// top is the place of the largest value, the first of equals.
+// top returns the index of the largest value, the first one if several are equal.
 func top(x []float64) int {
 	best := 0
 	for i, v := range x {
@@ -158,15 +159,15 @@ func top(x []float64) int {
 	return best
 }
 
-// prefer makes a value the largest, by its last digit, where division rounded it
-// to the same as one before it: a tree alone predicts by its counts.
+// prefer makes a value the largest by its last digit if division rounded it to the same
+// as a value before it: a single tree predicts by its counts.
 func prefer(x []float64, best int) {
 	for top(x) != best {
 		x[best] = math.Nextafter(x[best], 2)
 	}
 }
 
-// fractions divides by the sum.
+// fractions divides the values by their sum.
 func fractions(x []float64) {
 	sum := 0.0
 	for _, v := range x {
@@ -183,7 +184,7 @@ func fractions(x []float64) {
 // Class implements estimator.Estimator, as do the methods below.
 func (f *Forest) Class() string { return f.class }
 
-// Labels are nil for regressors.
+// Labels returns nil for regressors.
 func (f *Forest) Labels() *estimator.Labels {
 	if f.labels.Len() == 0 {
 		return nil
@@ -211,7 +212,7 @@ func (f *Forest) Parameters() map[string]any {
 	return p
 }
 
-// outcome is the sum of the leaves' values.
+// outcome returns the leaves' values, which are added up.
 func (f *Forest) outcome() outcome {
 	return outcome{first: f.zeros, values: f.values, width: f.width}
 }
@@ -229,7 +230,7 @@ func (f *Forest) Fields(c *estimator.Codec) {
 
 func (f *Forest) Check() error {
 	if f.width < 1 || f.width > 1<<20 || (f.labels.Len() > 0 && f.labels.Len() != f.width) {
-		return estimator.Misfit("%s: %d values a node", f.class, f.width)
+		return estimator.Misfit("%s: %d values per node", f.class, f.width)
 	}
 	if len(f.zeros) != f.width {
 		f.zeros = make([]float64, f.width)
@@ -244,7 +245,7 @@ func (f *Forest) Check() error {
 	return nil
 }
 
-// mean writes the leaves' values, averaged over the trees, in their order.
+// mean writes the leaves' values, averaged over the trees in their order.
 func (f *Forest) mean(x, out *estimator.Block, ws *estimator.Workspace) error {
 	o := f.outcome()
 	if err := f.sum(f.class, x, out, &o, ws); err != nil {

@@ -7,30 +7,31 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// HistGradientBoosting is HistGradientBoostingClassifier and -Regressor. Its
-// trees compare float64 values, and every node has a side for NaN.
+// HistGradientBoosting is HistGradientBoostingClassifier and
+// HistGradientBoostingRegressor. Its trees compare float64 values, and every node has a
+// side for NaN.
 type HistGradientBoosting struct {
 	class    string
 	features int
 	labels   estimator.Labels
-	baseline []float64 // one per column of raw predictions
+	baseline []float64 // one for each column of raw predictions
 	logLink  bool      // predictions are e^raw
 	trees    int       // tree t adds to column t mod len(baseline)
-	size     int       // nodes
+	size     int       // the number of nodes
 	nodes    kernel.WideNodes
 	roots    []uint32
 	depths   []uint32
-	nanLeft  []uint32 // a bit per node
+	nanLeft  []uint32 // one bit for each node
 	values   []float64
-	steps    steps[uint64] // of one feature, in native records: then there are no nodes
+	steps    steps[uint64] // for one feature, in native records; then there are no nodes
 }
 
-// NewHistGradientBoosting makes an empty one.
+// NewHistGradientBoosting returns an empty HistGradientBoosting for a record to be read into.
 func NewHistGradientBoosting(class string) *HistGradientBoosting {
 	return &HistGradientBoosting{class: class}
 }
 
-// ReadHistGradientBoosting reads its attributes.
+// ReadHistGradientBoosting reads the attributes of a HistGradientBoosting from a file.
 func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 	h := NewHistGradientBoosting(a.Class)
 	g := a.Graph()
@@ -38,14 +39,14 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 		h.features = a.Int("_n_features", 1, estimator.MaxFeatures)
 	}
 	if a.Has("is_categorical_") && a.Count("is_categorical_") > 0 {
-		a.Unsupported("categorical features", "train it with categorical_features=None, on columns whose categories are numbers in a useful order")
+		a.Unsupported("categorical features", "train it with categorical_features=None, with categories as numbers in a useful order")
 		return h
 	}
 	if a.Class == "HistGradientBoostingClassifier" {
 		h.labels = a.Labels("classes_")
 	}
-	switch loss, link := a.LossOf("_loss", "loss_"); { // loss_ until 0.24
-	case link == "LogLink", loss == "Poisson": // before 1.1 a loss was its own link
+	switch loss, link := a.LossOf("_loss", "loss_"); { // the name is loss_ until 0.24
+	case link == "LogLink", loss == "Poisson": // before 1.1 a loss includes its link
 		h.logLink = true
 	case loss == "":
 		a.Fail("_loss is missing")
@@ -72,12 +73,12 @@ func ReadHistGradientBoosting(a *estimator.Attributes) estimator.Estimator {
 			a.Nested(t, "a tree of _predictors", func(in *estimator.Attributes) { h.addTree(in) })
 		}
 		if n != len(h.baseline) {
-			a.Fail("an iteration has %d trees for %d columns", n, len(h.baseline))
+			a.Fail("an iteration has %d trees, but there are %d columns", n, len(h.baseline))
 		}
 	}
 	a.Agrees("n_trees_per_iteration_", len(h.baseline))
 	a.Unset("_in_fit")
-	a.OwnMethod("_raw_predict") // left by early stopping with a scorer, since 1.4
+	a.OwnMethod("_raw_predict") // since 1.4, early stopping with a scorer leaves this attribute
 	return h
 }
 
@@ -95,14 +96,14 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 	var value, column, threshold, nanLeft, left, right, leaf, categorical []float64
 	name := "num_threshold"
 	if !g.HasField(&arr, name) {
-		name = "threshold" // until 0.24
+		name = "threshold" // the name until 0.24
 	}
 	for _, f := range [...]struct {
 		name string
 		to   *[]float64
 	}{{"value", &value}, {"feature_idx", &column}, {name, &threshold}, {"missing_go_to_left", &nanLeft}, {"left", &left}, {"right", &right}, {"is_leaf", &leaf}, {"is_categorical", &categorical}} {
 		if f.name == "is_categorical" && !g.HasField(&arr, f.name) {
-			categorical = make([]float64, len(leaf)) // until 0.24 there were none
+			categorical = make([]float64, len(leaf)) // until 0.24 there are no categories
 			continue
 		}
 		if *f.to, err = g.Field(&arr, f.name); err != nil {
@@ -117,7 +118,7 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 	}
 	h.roots = append(h.roots, uint32(first))
 	order := append(make([]int32, 0, n), 0)
-	level, depth := 1, uint32(0) // where the next level starts
+	level, depth := 1, uint32(0) // level is the start of the next level
 	for i := 0; i < len(order); i++ {
 		if i == level {
 			level = len(order)
@@ -133,7 +134,7 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 			continue
 		}
 		if categorical[at] != 0 {
-			a.Unsupported("categorical features", "train it with categorical_features=None, on columns whose categories are numbers in a useful order")
+			a.Unsupported("categorical features", "train it with categorical_features=None, with categories as numbers in a useful order")
 			return
 		}
 		l, r, c := left[at], right[at], column[at]
@@ -149,7 +150,7 @@ func (h *HistGradientBoosting) addTree(a *estimator.Attributes) {
 		order = append(order, int32(l), int32(r))
 	}
 	if len(order) != n {
-		a.Fail("a tree of %d nodes has %d that can't be reached", n, n-len(order))
+		a.Fail("a tree with %d nodes has %d nodes that can't be reached", n, n-len(order))
 		return
 	}
 	h.depths = append(h.depths, depth)
@@ -173,7 +174,7 @@ func (h *HistGradientBoosting) Features() int       { return h.features }
 func (h *HistGradientBoosting) SupportVectors() int { return 0 }
 func (h *HistGradientBoosting) Nodes() int          { return h.size }
 
-// Labels are nil for regressors.
+// Labels returns nil for regressors.
 func (h *HistGradientBoosting) Labels() *estimator.Labels {
 	if h.labels.Len() == 0 {
 		return nil
@@ -241,11 +242,11 @@ func (h *HistGradientBoosting) fields(c *estimator.Codec) {
 func (h *HistGradientBoosting) Check() error {
 	width, k := len(h.baseline), h.labels.Len()
 	if h.features < 1 || h.features > estimator.MaxFeatures || width == 0 || h.trees%width != 0 || (k == 0 && width != 1) || (k > 0 && k != width && (k != 2 || width != 1)) {
-		return estimator.Misfit("%s: %d trees of %d columns for %d classes", h.class, h.trees, width, k)
+		return estimator.Misfit("%s: %d trees with %d columns don't fit %d classes", h.class, h.trees, width, k)
 	}
 	if len(h.steps.sums) > 0 {
 		if h.features != 1 || len(h.values) > 0 || !h.steps.fit(width) || !h.steps.takesNaN() {
-			return estimator.Misfit("%s: its steps don't fit", h.class)
+			return estimator.Misfit("%s: the steps don't fit together", h.class)
 		}
 	} else if err := h.checkNodes(); err != nil {
 		return err
@@ -260,7 +261,7 @@ func (h *HistGradientBoosting) checkNodes() error {
 	n := len(h.values)
 	if h.size != n || n > maxNodes || len(h.nodes.Thresholds) != n || len(h.nodes.Columns) != n || len(h.nodes.Left) != n || len(h.nanLeft) < (n+31)/32 ||
 		len(h.roots) != h.trees || len(h.depths) != h.trees {
-		return estimator.Misfit("%s: the shapes of its %d trees don't fit", h.class, h.trees)
+		return estimator.Misfit("%s: the shapes of the %d trees don't fit together", h.class, h.trees)
 	}
 	for t, root := range h.roots {
 		end := uint32(n)
@@ -271,7 +272,7 @@ func (h *HistGradientBoosting) checkNodes() error {
 			return estimator.Misfit("%s: tree %d has no nodes", h.class, t)
 		}
 		if at := damaged(h.nodes.Thresholds[:end], h.nodes.Columns[:end], h.nodes.Left[:end], root, kernel.WideColumnFactor, h.features); at >= 0 {
-			return estimator.Misfit("%s: node %d of its trees is damaged", h.class, at)
+			return estimator.Misfit("%s: node %d of the trees is damaged", h.class, at)
 		}
 	}
 	return nil
@@ -309,14 +310,13 @@ func (h *HistGradientBoosting) raw(x, out *estimator.Block, ws *estimator.Worksp
 	}
 }
 
-// walkRow is the walk of one row, which may hold NaN: each node says to which
-// side that goes.
+// walkRow walks one row, which may contain NaN. Each node says to which side NaN goes.
 func (h *HistGradientBoosting) walkRow(tree int, key []uint64) uint32 {
 	at := h.roots[tree]
 	for range h.depths[tree] {
 		left, v := h.nodes.Left[at], key[8/kernel.WideColumnFactor*h.nodes.Columns[at]]
 		switch {
-		case left == at: // a leaf
+		case left == at: // the node is a leaf
 		case v == math.MaxUint64 && h.nanLeft[at/32]>>(at%32)&1 == 1, v <= h.nodes.Thresholds[at]:
 			at = left
 		default:

@@ -8,33 +8,32 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// IsolationForest is an outlier detector: a decision from 0 is an inlier.
+// IsolationForest is an outlier detector: a decision of at least 0 means an inlier.
 type IsolationForest struct {
 	Trees
-	lengths     []float64 // per node, the path length that a leaf stands for
-	denominator float64   // trees × the mean path length of as many samples as each saw
+	lengths     []float64 // for each node, the path length to it if it is a leaf
+	denominator float64   // the number of trees × the mean path length for the number of samples of each tree
 	offset      float64
-	// Until release 0.21 a threshold could stand beside the decision function;
-	// in 0.19 a decision at the threshold is an outlier.
+	// Until release 0.21 a model could have a threshold besides its decision function.
+	// In 0.19 a decision at the threshold means an outlier.
 	threshold  float64
 	tieOutlies bool
-	scores     bool // has score_samples
+	scores     bool // whether score_samples exists
 }
 
-// tie is how near to its threshold a decision counts as equal to it: thresholds
-// are often the score of a training row, and powers of 2 differ in their last
-// digit from machine to machine, while different path lengths differ by far
-// more.
+// tie is the distance from its threshold up to which a decision counts as equal to it.
+// A threshold is often the score of a training row, and powers of 2 differ between
+// machines in their last digit, while different path lengths differ by far more.
 const tie = 4e-16
 
-// ReadIsolationForest reads its attributes.
+// ReadIsolationForest reads the attributes of an IsolationForest from a file.
 func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 	f := &IsolationForest{tieOutlies: !a.AtLeast(0, 20), scores: a.AtLeast(0, 20), offset: -0.5}
-	f.infinite = a.AtLeast(1, 6) // from then on rows aren't looked at
+	f.infinite = a.AtLeast(1, 6) // since 1.6, infinite values aren't refused
 	g := a.Graph()
 	f.features = a.Features()
 	list := a.Value("estimators_")
-	if f.features == 0 && g.Count(list) > 0 { // 0.19 keeps it in the trees alone
+	if f.features == 0 && g.Count(list) > 0 { // 0.19 has the number only in the trees
 		first := g.Entries(list)
 		v, _ := first.Item()
 		a.Nested(v, "a tree of estimators_", func(in *estimator.Attributes) {
@@ -71,7 +70,7 @@ func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 		var features []float64
 		if s, ok := subsets.Item(); ok {
 			if features, _ = a.ArrayOf(s, "estimators_features_", true, -1); len(features) == f.features {
-				features = nil // all of them: then rows aren't rearranged
+				features = nil // all features, so rows needn't be rearranged
 			}
 			for i := range features {
 				features[i] = whole(features[i])
@@ -82,8 +81,8 @@ func ReadIsolationForest(a *estimator.Attributes) estimator.Estimator {
 	return f
 }
 
-// addTree appends a tree, and the path length of each of its leaves: their
-// depth, and what the samples that are left there would take to isolate.
+// addTree appends a tree with the path length of each leaf: the leaf's depth, plus the
+// mean depth that isolating the leaf's samples would take.
 func (f *IsolationForest) addTree(a *estimator.Attributes, p *parsed, features []float64, forest *estimator.Attributes) {
 	if p.parse(a, a.Value("tree_"), false); a.Err() != nil {
 		return
@@ -91,7 +90,7 @@ func (f *IsolationForest) addTree(a *estimator.Attributes, p *parsed, features [
 	if features != nil {
 		for i := range p.nodes {
 			if at := p.nodes[i].feature; int(at) >= len(features) {
-				a.Fail("a tree uses feature %v of %d", at, len(features))
+				a.Fail("a tree uses feature %v, but there are %d features", at, len(features))
 				return
 			}
 		}
@@ -115,8 +114,8 @@ func (f *IsolationForest) addTree(a *estimator.Attributes, p *parsed, features [
 	}
 }
 
-// pathLength is scikit-learn's _average_path_length: the mean depth of a leaf in
-// a random tree of n samples. Until release 0.20 it was 1 for one sample.
+// pathLength is scikit-learn's _average_path_length: the mean depth of a leaf in a
+// random tree of n samples. Until release 0.20 it is 1 for one sample.
 func pathLength(n float64, old bool) float64 {
 	const eulerGamma = 0.577215664901532860606512090082402431
 	switch {
@@ -144,7 +143,7 @@ func (f *IsolationForest) Parameters() map[string]any {
 	return map[string]any{"trees": f.trees, "nodes": f.size, "offset": f.offset}
 }
 
-// outcome is the sum of path lengths.
+// outcome returns the path lengths, which are added up.
 func (f *IsolationForest) outcome() outcome {
 	return outcome{first: zero[:], values: f.lengths, width: 1}
 }
@@ -232,22 +231,22 @@ func (f *IsolationForest) Compute(m estimator.Method, x, out *estimator.Block, w
 	return f.Decide(x, nil, out.Col(0), ws)
 }
 
-// Degenerate: no row can have a longer path than the deepest leaf of each tree
-// together, nor a shorter one than the shallowest.
+// Degenerate implements estimator.Detector. No row has a longer path than the deepest
+// leaves of all trees together, or a shorter path than the shallowest leaves.
 func (f *IsolationForest) Degenerate() (label int, why string) {
 	short, long := f.extremes()
 	bounds := []float64{long, short}
 	f.finish(bounds)
 	switch {
 	case bounds[0]-f.offset-f.threshold < -tie:
-		return -1, "even a row in the deepest leaf of every tree is an outlier; train again with less contamination or more varied data"
+		return -1, "even a row in the deepest leaf of every tree is an outlier; train it again with less contamination or more varied data"
 	case bounds[1]-f.offset-f.threshold > tie:
-		return 1, "even a row in the shallowest leaf of every tree is an inlier; train again with more varied data"
+		return 1, "even a row in the shallowest leaf of every tree is an inlier; train it again with more varied data"
 	}
 	return 0, ""
 }
 
-// extremes bound the sum of path lengths.
+// extremes returns bounds of the sum of path lengths.
 func (f *IsolationForest) extremes() (short, long float64) {
 	if len(f.steps.sums) > 0 {
 		return f.steps.extremes()

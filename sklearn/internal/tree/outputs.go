@@ -7,20 +7,21 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// Several is what the names of classes end in that give several labels a row.
+// Several is the end of the class names of classifiers with several labels per row.
 const Several = ", several outputs"
 
-// Outputs is a classifier of several labels a row: a forest per label, whose trees
-// have the same nodes and the values of that label.
+// Outputs is a classifier with several labels per row: a forest for each label. The
+// trees of all forests have the same nodes, with the values of the label.
 type Outputs struct {
 	class   string
-	members []estimator.Estimator // each a *Forest
+	members []estimator.Estimator // each is a *Forest
 }
 
-// partBytes is what the forest of an output is charged for, besides its trees.
+// partBytes is the memory that is charged for the forest of an output, besides its
+// trees.
 const partBytes = 512
 
-// NewOutputs makes an empty one.
+// NewOutputs returns an empty Outputs for a record to be read into.
 func NewOutputs(class string) *Outputs { return &Outputs{class: class} }
 
 // readOutputs reads a tree or a forest whose classes_ is a list.
@@ -44,7 +45,7 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 	}
 	a.Agrees("n_outputs_", len(forests))
 	if _, ok := g.Number(a.Value("n_classes_")); ok {
-		a.Fail("n_classes_ is one number for %d outputs", len(forests))
+		a.Fail("n_classes_ is one number, but there are %d outputs", len(forests))
 	}
 	var p parsed
 	defer p.release(a)
@@ -53,14 +54,14 @@ func readOutputs(a *estimator.Attributes) estimator.Estimator {
 			return
 		}
 		if p.outputs != len(forests) {
-			in.Fail("a tree has %d outputs, classes_ %d", p.outputs, len(forests))
+			in.Fail("a tree has %d outputs, but classes_ has %d", p.outputs, len(forests))
 			return
 		}
 		most := p.width / p.outputs
 		for i, f := range forests {
 			one, k := p, f.labels.Len()
 			if k > most {
-				in.Fail("a tree has %d values for %d classes", most, k)
+				in.Fail("a tree has %d values, but there are %d classes", most, k)
 				return
 			}
 			if err := g.Charge(8 * len(p.nodes) * k); err != nil {
@@ -105,7 +106,7 @@ func (o *Outputs) SupportVectors() int { return 0 }
 // Nodes implements estimator.Sized.
 func (o *Outputs) Nodes() int { _, n := estimator.Size(o.members); return n }
 
-// LabelSets are the labels of each output.
+// LabelSets returns the labels of each output.
 func (o *Outputs) LabelSets() []*estimator.Labels {
 	var out []*estimator.Labels
 	for _, e := range o.members {
@@ -135,7 +136,7 @@ func (o *Outputs) Check() error {
 	for _, e := range o.members {
 		f, ok := e.(*Forest)
 		if !ok || f.labels.Len() == 0 || f.features != o.members[0].Features() || f.class+Several != o.class {
-			return estimator.Misfit("%s: %s stands for an output", strings.TrimSuffix(o.class, Several), e.Class())
+			return estimator.Misfit("%s: an output is a %s instead of a forest", strings.TrimSuffix(o.class, Several), e.Class())
 		}
 		if err := f.Check(); err != nil {
 			return err

@@ -8,18 +8,18 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// parsed is a tree as the file has it. The memory is used again for the next one.
+// parsed is a tree in the form of the file. Its memory is used again for the next tree.
 type parsed struct {
 	nodes   []node
-	missing bool      // whether nodes say where NaN goes; since 1.3
-	values  []float64 // nodes × width; of isolation forests none
+	missing bool      // whether nodes say where NaN goes, as since 1.3
+	values  []float64 // nodes × width; empty for isolation forests
 	width   int       // outputs × classes
 	outputs int
 
-	order   []int32 // of the nodes in the file, as they are added
-	depths  []int32 // of the nodes that were added, in an isolation forest
+	order   []int32 // the order in which the file's nodes are added
+	depths  []int32 // the depths of the added nodes, for an isolation forest
 	columns [6]pickle.Column
-	charged int // bytes of all these
+	charged int // the memory of all these slices, in bytes
 }
 
 type node struct {
@@ -28,22 +28,24 @@ type node struct {
 	threshold, samples   float64
 }
 
-// leaf reports whether a node is one.
+// leaf reports whether a node is a leaf.
 func (n *node) leaf() bool { return n.left < 0 && n.right < 0 }
 
 const (
-	// nodeBytes is what a node of parsed takes: itself, and its places.
+	// nodeBytes is the memory of a node in parsed, with its entries in the other
+	// slices.
 	nodeBytes = 32 + 4 + 4
-	// maxNodes bounds all trees of a model together.
+	// maxNodes bounds the number of nodes of all trees in a model.
 	maxNodes = 1 << 29
 )
 
-// fields are those of a node in a file, by their places in columns. The last
-// needn't be there.
+// fields are the fields of a node in a file, in the order of columns. The last one is
+// optional.
 var fields = [...]string{"left_child", "right_child", "feature", "threshold", "n_node_samples", "missing_go_to_left"}
 
-// parse reads a sklearn.tree._tree.Tree: called with the number of features, of
-// classes of each output, and of outputs; then given its nodes and values.
+// parse reads a sklearn.tree._tree.Tree. The file makes it from the number of features,
+// the classes of each output, and the number of outputs, and then sets its nodes and
+// values.
 func (p *parsed) parse(a *estimator.Attributes, v pickle.Value, withValues bool) {
 	g := a.Graph()
 	if a.Err() != nil {
@@ -83,7 +85,7 @@ func (p *parsed) parse(a *estimator.Attributes, v pickle.Value, withValues bool)
 	}
 	arr, err = g.Array(values)
 	if err != nil || arr.Dims != 3 || arr.Shape[0] != len(p.nodes) || arr.Shape[1] != p.outputs || arr.Size() == 0 {
-		a.Fail("the values of tree_ have another shape than nodes × outputs × classes")
+		a.Fail("the values of tree_ don't have the shape nodes × outputs × classes")
 		return
 	}
 	p.width = p.outputs * arr.Shape[2]
@@ -99,7 +101,7 @@ func (p *parsed) readNodes(a *estimator.Attributes, arr *pickle.Array) {
 	wanted := fields[:]
 	if p.missing = g.HasField(arr, fields[5]); !p.missing {
 		wanted = fields[:5]
-		a.Aged("the nodes of its trees lack the field missing_go_to_left")
+		a.Aged("the nodes of the trees lack the field missing_go_to_left")
 	}
 	if err := g.Columns(arr, wanted, p.columns[:]); err != nil {
 		a.Fail("the nodes of tree_: %w", err)
@@ -135,8 +137,8 @@ func (p *parsed) readNodes(a *estimator.Attributes, arr *pickle.Array) {
 	}
 }
 
-// usual decodes nodes whose numbers have the types that all releases gave them until
-// now; false if they have others.
+// usual decodes nodes whose numbers have the types of all releases so far. It returns
+// false for other types.
 func (p *parsed) usual() bool {
 	c, fits := &p.columns, true
 	place := func(i int, kind byte, size int) int {
@@ -162,21 +164,22 @@ func (p *parsed) usual() bool {
 	return true
 }
 
-// release gives back what reading took: it is garbage once all trees are added.
+// release gives the memory of reading back to the budget, because it isn't used after
+// all trees are added.
 func (p *parsed) release(a *estimator.Attributes) {
 	a.Graph().Refund(p.charged + 8*cap(p.values))
 	*p = parsed{}
 }
 
-// treeBytes is what a tree is charged for besides its nodes.
+// treeBytes is the memory that is charged for a tree, besides its nodes.
 const treeBytes = 512
 
-// reserve makes room for the nodes of a tree, and for as many as the trees to come
-// probably have. It says how many nodes there is room for in all.
+// reserve makes room for the nodes of a tree, and for the nodes that the remaining
+// trees will probably have.
 func (t *Trees) reserve(a *estimator.Attributes, n int) (ok bool) {
 	need, old := t.count()+n, cap(t.nodes.Thresholds)
 	if a.Err() != nil || need > maxNodes {
-		a.Fail("its trees have more than %d nodes", maxNodes)
+		a.Fail("the trees have more than %d nodes", maxNodes)
 		return false
 	}
 	g := a.Graph()
@@ -187,13 +190,13 @@ func (t *Trees) reserve(a *estimator.Attributes, n int) (ok bool) {
 	if need <= old {
 		return true
 	}
-	const leastNode = 40 // bytes of the file
+	const leastNode = 40 // bytes of a node in a file
 	likely := need
 	if trees := len(t.roots) + 1; t.expected > trees {
 		likely = min(need/trees*t.expected+need/16, g.Len()/leastNode)
 	}
 	size := max(need, 2*old, likely)
-	if !g.Affords(4 * 12 * size) { // the values come besides, and may be many
+	if !g.Affords(4 * 12 * size) { // the values need memory too, maybe a lot
 		size = need + need/8
 	}
 	if err := g.Charge(12 * size); err != nil {
@@ -208,8 +211,8 @@ func (t *Trees) reserve(a *estimator.Attributes, n int) (ok bool) {
 	return true
 }
 
-// add appends a tree, its nodes level by level, and gives for each of its new
-// nodes the one in the file. features maps the tree's columns to the rows'.
+// add appends a tree, its nodes level by level, and returns the file's node for each
+// new node. features maps the tree's columns to the row's columns.
 func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan bool) (order []int32) {
 	n, first := len(p.nodes), t.count()
 	if a.Err() != nil || !t.reserve(a, n) {
@@ -219,7 +222,7 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 	thresholds, columns, lefts := t.nodes.Thresholds[first:], t.nodes.Columns[first:], t.nodes.Left[first:]
 	t.roots = append(t.roots, uint32(first))
 	order = append(p.order[:0], 0)
-	level, depth := 1, 0 // where the next level starts
+	level, depth := 1, 0 // level is the start of the next level
 	for i := 0; i < len(order); i++ {
 		if i == level {
 			level = len(order)
@@ -249,7 +252,7 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 		order = append(order, d.left, d.right)
 	}
 	if len(order) != n {
-		a.Fail("a tree of %d nodes has %d that can't be reached", n, n-len(order))
+		a.Fail("a tree with %d nodes has %d nodes that can't be reached", n, n-len(order))
 		return nil
 	}
 	t.depths = append(t.depths, uint32(depth))
@@ -260,8 +263,8 @@ func (t *Trees) add(a *estimator.Attributes, p *parsed, features []float64, nan 
 	return order
 }
 
-// like makes room in what has width numbers for each node, as there is for nodes, and
-// extends it by those of the nodes that were added last.
+// like makes as much room for values, width numbers for each node, as there is for
+// nodes, and adds the values of the nodes that were added last.
 func (t *Trees) like(a *estimator.Attributes, values []float64, width int) []float64 {
 	n, size := t.count()*width, cap(t.nodes.Thresholds)*width
 	if n <= cap(values) {
@@ -279,7 +282,7 @@ func (t *Trees) like(a *estimator.Attributes, values []float64, width int) []flo
 	return grown
 }
 
-// whole is a feature that a subset names; −1 if it is no whole number.
+// whole returns f, the index of a feature in a subset, or −1 if f isn't a whole number.
 func whole(f float64) float64 {
 	if f != math.Trunc(f) || f < 0 || f > estimator.MaxFeatures {
 		return -1

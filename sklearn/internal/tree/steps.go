@@ -8,19 +8,19 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// steps are trees of one feature as what they are: a step function. Between two
-// neighbouring thresholds of all trees every row ends in the same leaves, so what
-// these add up to is stored once. The sums are made tree by tree, in the order in
-// which the trees would be walked: they are the same to the last bit.
+// steps are the trees of a model with one feature as a step function. Between two
+// neighbouring thresholds of all trees, every row ends in the same leaves, so the sum
+// of these leaves is stored once. The sums are added tree by tree in the order of
+// walking, so they are the same to the last bit.
 //
-// Steps take a threshold and a value each, and there is at most one per inner
-// node; a forest has twice as many nodes, of 12 bytes and a value each (16 where
-// keys have 64 bits). So steps are at most a third of what they replace (half, of
-// many values), and made once, when a record is written.
+// A step takes a threshold and a value, and there is at most one step for each inner
+// node. A forest has twice as many nodes, each with 12 bytes and a value (16 bytes if
+// keys have 64 bits). So steps take at most a third of the trees' memory (half, with
+// many values). They are made once, when a record is written.
 type steps[K uint32 | uint64] struct {
 	keys []K       // the thresholds, ascending
-	sums []float64 // per step, the values of all columns; one step more than keys
-	nan  []float64 // the values for NaN; nil where it is refused
+	sums []float64 // for each step, the values of all columns; there is one step more than keys
+	nan  []float64 // the values for NaN; nil if NaN is refused
 }
 
 func (s *steps[K]) fields(c *estimator.Codec) {
@@ -40,12 +40,12 @@ func (s *steps[K]) fit(cols int) bool {
 
 func (s *steps[K]) takesNaN() bool { return s.nan != nil }
 
-// maxSweep bounds trees × steps × columns: the additions that steps are made by.
-// What takes more stays trees.
+// maxSweep bounds trees × steps × columns: the number of additions for making steps.
+// Models that need more stay trees.
 const maxSweep = 1 << 27
 
-// sweep makes steps of trees of one feature; none if that takes more additions
-// than the limit. nan is the leaf of NaN in each tree.
+// sweep makes steps from trees with one feature, or no steps if that takes more
+// additions than limit. nan returns the leaf of NaN in a tree.
 func sweep[K uint32 | uint64](thresholds []K, left, roots []uint32, o *outcome, limit int, nan func(tree int) uint32) steps[K] {
 	var s steps[K]
 	for at, l := range left {
@@ -75,7 +75,7 @@ func sweep[K uint32 | uint64](thresholds []K, left, roots []uint32, o *outcome, 
 	return s
 }
 
-// add adds the values of a tree's leaves to the steps that lead there.
+// add adds the values of a tree's leaves to the steps of these leaves.
 func (s *steps[K]) add(thresholds []K, left []uint32, root uint32, o *outcome, tree int) {
 	type span struct {
 		node     uint32
@@ -93,7 +93,7 @@ func (s *steps[K]) add(thresholds []K, left []uint32, root uint32, o *outcome, t
 			}
 			continue
 		}
-		// Step i is that of the keys from keys[i−1], exclusive, to keys[i].
+		// Step i is for keys above keys[i−1] and up to keys[i].
 		i, _ := slices.BinarySearch(s.keys, thresholds[a.node])
 		if to := min(a.to, i+1); a.from < to {
 			todo = append(todo, span{l, a.from, to})
@@ -115,7 +115,7 @@ func (o *outcome) add(row []float64, tree int, leaf uint32) {
 	}
 }
 
-// look writes the values of each row's step, 8 rows at once.
+// look writes the values of each row's step, for 8 rows at once.
 func (s *steps[K]) look(keys []K, out *estimator.Block) {
 	for i := 0; i < len(keys); i += 8 {
 		at := kernel.Count(s.keys, (*[8]K)(keys[i:]))
@@ -138,7 +138,7 @@ func (s *steps[K]) look(keys []K, out *estimator.Block) {
 	}
 }
 
-// extremes are the least and the largest value of a single column.
+// extremes returns the least and the largest value of a single column.
 func (s *steps[K]) extremes() (low, high float64) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, values := range [...][]float64{s.sums, s.nan} {

@@ -1,5 +1,4 @@
-// Package tree computes scikit-learn's decision trees and the ensembles made of
-// them.
+// Package tree computes scikit-learn's decision trees and ensembles of them.
 package tree
 
 import (
@@ -9,31 +8,31 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// Trees are some decision trees in the form that package kernel walks, or, of one
-// feature, a step function in their place.
+// Trees are some decision trees in the form that package kernel walks. For one feature
+// they may be a step function instead.
 //
-// scikit-learn rounds rows to float32 and goes left where x <= threshold. As x
-// is a float32, the threshold may be rounded down to one, so that both can be
-// compared as integers in the order of floats.
+// scikit-learn rounds rows to float32 and goes left if x <= threshold. Because x is a
+// float32, the threshold may be rounded down to a float32, so that both can be compared
+// as integers in the order of floats.
 type Trees struct {
 	features int
-	trees    int // how many
-	size     int // how many nodes they have
-	expected int // how many trees the file has, while it is read
+	trees    int // the number of trees
+	size     int // the number of nodes
+	expected int // the number of trees in the file, while it is read
 	nodes    kernel.Nodes
-	roots    []uint32      // per tree, its first node
-	depths   []uint32      // per tree, steps to the deepest leaf
-	missing  []uint32      // a bit per node: NaN goes left; nil where NaN is refused
-	infinite bool          // takes infinity, and what is too large for float32
-	steps    steps[uint32] // of one feature, in native records: then there are no nodes
+	roots    []uint32      // for each tree, its first node
+	depths   []uint32      // for each tree, the number of steps to the deepest leaf
+	missing  []uint32      // one bit for each node: whether NaN goes left; nil if NaN is refused
+	infinite bool          // accepts infinity, and values that are too large for float32
+	steps    steps[uint32] // for one feature, in native records; then there are no nodes
 }
 
 func (t *Trees) count() int { return len(t.nodes.Left) }
 
-// columnOf is a column as nodes hold it.
+// columnOf returns a column number in the form of nodes.
 func columnOf(c int) uint32 { return kernel.ColumnFactor * uint32(c) }
 
-// leaf reports whether a node is one: its own left child.
+// leaf reports whether a node is a leaf: its own left child.
 func (t *Trees) leaf(node int) bool { return int(t.nodes.Left[node]) == node }
 
 // SupportVectors implements estimator.Sized.
@@ -42,33 +41,33 @@ func (t *Trees) SupportVectors() int { return 0 }
 // Nodes implements estimator.Sized.
 func (t *Trees) Nodes() int { return t.size }
 
-// Features is how many columns a row must have.
+// Features returns the number of columns that a row must have.
 func (t *Trees) Features() int { return t.features }
 
-// key is a threshold rounded down to float32.
+// key returns a threshold, rounded down to float32.
 func key(threshold float64) uint32 {
 	f := float32(threshold)
 	k := kernel.Key(f)
 	if float64(f) > threshold {
-		k-- // the next lower number, or −0, which is no key
+		k-- // the next lower number, or −0, which isn't a key
 	}
 	return k
 }
 
-// leafKey is a threshold that nothing exceeds, NaN neither.
+// leafKey is a threshold that no key exceeds, not even NaN.
 const leafKey = math.MaxUint32
 
-// outcome is what trees add up to: the first values, one a column, and the value
-// that each node stands for. Where a node has several, they go to as many
-// columns; else tree t adds to column t mod the number of columns.
+// outcome is what trees add up: the first value of each column, and the values of each
+// node. If nodes have several values, they go to as many columns; else tree t adds to
+// column t mod the number of columns.
 type outcome struct {
 	first  []float64
 	values []float64 // nodes × width
 	width  int
 }
 
-// fields reads or writes the trees and the values of their nodes; or, of one
-// feature, steps that give the same.
+// fields reads or writes the trees and the values of their nodes or, for one feature,
+// equivalent steps.
 func (t *Trees) fields(c *estimator.Codec, values *[]float64) {
 	c.Int(&t.features)
 	c.Int(&t.trees)
@@ -84,8 +83,7 @@ func (t *Trees) fields(c *estimator.Codec, values *[]float64) {
 	t.steps.fields(c)
 }
 
-// forRecord gives the trees as records keep them: steps, if they have one
-// feature.
+// forRecord returns the trees in the form of records: steps, if they have one feature.
 func (t *Trees) forRecord(o outcome) (Trees, []float64) {
 	if t.features == 1 && t.count() > 0 {
 		if s := t.sweep(&o, maxSweep); len(s.sums) > 0 {
@@ -95,7 +93,7 @@ func (t *Trees) forRecord(o outcome) (Trees, []float64) {
 	return *t, o.values
 }
 
-// sweep makes steps, in at most so many additions.
+// sweep makes steps if this takes at most limit additions.
 func (t *Trees) sweep(o *outcome, limit int) steps[uint32] {
 	var nan func(int) uint32
 	if t.missing != nil {
@@ -105,11 +103,11 @@ func (t *Trees) sweep(o *outcome, limit int) steps[uint32] {
 	return sweep(t.nodes.Thresholds, t.nodes.Left, t.roots, o, limit, nan)
 }
 
-// check proves that walking can't leave the nodes and ends: links lead forward
-// or, from leaves, to themselves.
+// check proves that a walk ends and stays inside the nodes: links lead forward or, from
+// leaves, to themselves.
 func (t *Trees) check(class string, o *outcome) error {
 	bad := func(what string, at int) error {
-		return estimator.Misfit("%s: %s %d of its trees is damaged", class, what, at)
+		return estimator.Misfit("%s: %s %d of the trees is damaged", class, what, at)
 	}
 	if t.features < 1 || t.features > estimator.MaxFeatures || o.width < 1 || o.width > 1<<20 || len(o.first) == 0 || (o.width > 1 && o.width != len(o.first)) {
 		return bad("the shape", 0)
@@ -140,8 +138,8 @@ func (t *Trees) check(class string, o *outcome) error {
 	return nil
 }
 
-// damaged gives a node of the last tree, from its root on, that is neither a leaf
-// nor has two children after it and a column that there is; −1 if there is none.
+// damaged returns a damaged node of the last tree, which starts at root, or −1. A node
+// must be a leaf, or have two children after it and an existing column.
 func damaged[K uint32 | uint64](thresholds []K, columns, left []uint32, root uint32, factor uint32, features int) int {
 	limit, last := factor*uint32(features), uint32(len(left)-1)
 	thresholds, columns = thresholds[:len(left)], columns[:len(left)]
@@ -156,18 +154,18 @@ func damaged[K uint32 | uint64](thresholds []K, columns, left []uint32, root uin
 	return -1
 }
 
-// rows are a block as keys, in groups of 8.
+// rows holds a block's values as keys, in groups of 8 rows.
 type rows struct {
 	keys  []uint32
 	cols  int
-	lanes int  // rows and padding
-	nan   bool // some value is NaN
+	lanes int  // rows with padding
+	nan   bool // whether a value is NaN
 }
 
-// at is where a row's first key is; its others follow 8 apart.
+// at returns the keys from a row's first key on; the row's other keys are 8 apart.
 func (r *rows) at(row int) []uint32 { return r.keys[row/8*8*r.cols+row%8:] }
 
-// keys rounds rows to float32, as scikit-learn does, and refuses what it does.
+// keys rounds rows to float32, as scikit-learn does, and refuses the same rows.
 func (t *Trees) keys(class string, x *estimator.Block, ws *estimator.Workspace) (rows, error) {
 	r := rows{keys: ws.Uint32s(x.Stride * x.Cols), cols: x.Cols, lanes: x.Stride}
 	for c := range x.Cols {
@@ -189,7 +187,7 @@ func (t *Trees) keys(class string, x *estimator.Block, ws *estimator.Workspace) 
 	return r, nil
 }
 
-// refuse looks at a column that holds what isn't finite as float32.
+// refuse checks a column that has values which aren't finite as float32.
 func (t *Trees) refuse(class string, x *estimator.Block, c int, r *rows) error {
 	for i, v := range x.Col(c) {
 		f := float32(v)
@@ -208,8 +206,7 @@ func (t *Trees) refuse(class string, x *estimator.Block, c int, r *rows) error {
 	return nil
 }
 
-// sum writes what the trees add up to for each row, tree by tree. Padding too
-// gets values.
+// sum writes the trees' sum for each row, tree by tree. The padding gets values too.
 func (t *Trees) sum(class string, x, out *estimator.Block, o *outcome, ws *estimator.Workspace) error {
 	r, err := t.keys(class, x, ws)
 	if err != nil {
@@ -244,14 +241,13 @@ func (t *Trees) sum(class string, x, out *estimator.Block, o *outcome, ws *estim
 	return nil
 }
 
-// walkRow is the walk of one row, which may hold NaN: each node says to which
-// side that goes.
+// walkRow walks one row, which may contain NaN. Each node says to which side NaN goes.
 func (t *Trees) walkRow(tree int, key []uint32) uint32 {
 	at := t.roots[tree]
 	for range t.depths[tree] {
 		left, threshold, v := t.nodes.Left[at], t.nodes.Thresholds[at], key[8/kernel.ColumnFactor*t.nodes.Columns[at]]
 		switch {
-		case left == at: // a leaf
+		case left == at: // the node is a leaf
 		case v == leafKey && t.missing != nil && t.missing[at/32]>>(at%32)&1 == 1, v <= threshold:
 			at = left
 		default:
