@@ -33,7 +33,9 @@ type InUse struct {
 
 // Upkeep says what Maintain is to do.
 type Upkeep struct {
-	Dataset string // the only table to maintain; empty means all
+	// Dataset is the only table to maintain, of which all files are looked through;
+	// empty means all tables, each of whose dates is looked through in its turn.
+	Dataset string
 	// Use is asked for what is in use just before something is removed.
 	Use func(context.Context) (InUse, error)
 	// Datasets and Pipelines are how long rows are kept, by their stamps' age; those
@@ -63,6 +65,7 @@ type upkept struct {
 	rows   time.Duration            // how long rows are kept; 0 means for ever
 	since  func(InUse) time.Time    // rows that are needed however old they are; nil if none are
 	late   time.Duration            // how long readings that came too late are kept; 0 means for ever
+	all    bool                     // all files are looked through for such as nobody needs
 }
 
 // Maintain takes rows out of the tables that are older than their retention, joins
@@ -133,7 +136,7 @@ func (c *Catalog) upkept(ctx context.Context, u Upkeep) (out []upkept, err error
 		if rows > 0 && (late == 0 || rows < late) {
 			late = rows
 		}
-		out = append(out, upkept{folder: DatasetFolder(name), table: c.Dataset(name), rows: rows, late: late,
+		out = append(out, upkept{folder: DatasetFolder(name), table: c.Dataset(name), rows: rows, late: late, all: u.Dataset != "",
 			keep:  func(use InUse, file string) bool { return use.Files[name][file] },
 			since: func(use InUse) time.Time { return use.Since[name] }})
 	}
@@ -164,7 +167,7 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 	}
 	done.Replaced, done.By, problems[1] = d.Compact(ctx, now.Add(-settled))
 	problems[2] = d.Checkpoint(ctx)
-	done.Deleted, problems[3] = d.Vacuum(ctx, now.Add(-grace), func(ctx context.Context) (func(string) bool, error) {
+	done.Deleted, problems[3] = d.Vacuum(ctx, now.Add(-grace), t.all, func(ctx context.Context) (func(string) bool, error) {
 		in, err := use(ctx)
 		return func(file string) bool { return t.keep(in, file) }, err
 	})

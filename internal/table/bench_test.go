@@ -79,7 +79,8 @@ func BenchmarkDelta(b *testing.B) {
 	})
 }
 
-// BenchmarkOpen opens a table with a file for each hour of a year.
+// BenchmarkOpen opens a table with a file for each hour of a year, and a day's small
+// files that were joined.
 func BenchmarkOpen(b *testing.B) {
 	bucket, err := store.OpenDir(b.TempDir())
 	if err != nil {
@@ -104,6 +105,9 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	if _, err := d.Commit(b.Context(), c); err != nil {
 		b.Fatal(err)
+	}
+	for n := range 24_000 {
+		d.gone[fmt.Sprintf("date=2026-11-23/hour=%02d/p-20261123T1000Z-%06d-s000-015-abcdefghij.parquet", n/1000, n)] = time.Now().UnixMilli()
 	}
 	if err := d.writeCheckpoint(b.Context()); err != nil {
 		b.Fatal(err)

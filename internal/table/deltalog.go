@@ -157,6 +157,8 @@ type Delta struct {
 	touched     map[string]bool
 	txnsChanged bool
 	asides      map[int64]asideOf // by version, what the last commits say of readings that were set aside
+	deleted     map[string]bool   // those of gone that Vacuum knows to be deleted
+	lastSwept   string            // the date's folder that Vacuum listed last in its turn
 
 	damageMu sync.Mutex // guards damage
 	damage   damage
@@ -168,7 +170,7 @@ func OpenDelta(b store.Bucket) *Delta { return OpenTable(b, Options{}) }
 
 // OpenTable is OpenDelta for a table that has a name.
 func OpenTable(b store.Bucket, opt Options) *Delta {
-	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), every: checkpointEvery, inline: checkpointInline, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{},
+	return &Delta{b: b, opt: opt, commits: newLock(), mu: newLock(), every: checkpointEvery, inline: checkpointInline, keep: keepCommits, file: map[string]fleetscore.DataFile{}, gone: map[string]int64{}, deleted: map[string]bool{},
 		txns: map[string]int64{}, updated: map[string]int64{}}
 }
 

@@ -9,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	mathrand "math/rand/v2"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -355,17 +359,29 @@ func (d *Delta) join(ctx context.Context, s TableSchema, files []fleetscore.Data
 // written before it. keep tells which of them somebody still needs; it is asked once,
 // after all were found. A file's name is never used twice, so what is gone can't come
 // back.
-func (d *Delta) Vacuum(ctx context.Context, before time.Time, keep func(ctx context.Context) (func(path string) bool, error)) (deleted int, err error) {
+//
+// Only folders in which the log knows replaced files are listed each time. Of the other
+// dates, in which files of attempts that ended without a commit may lie, each call takes
+// the next few in turn; all of them if all is true.
+func (d *Delta) Vacuum(ctx context.Context, before time.Time, all bool, keep func(ctx context.Context) (func(path string) bool, error)) (deleted int, err error) {
 	if _, err := d.Snapshot(ctx); err != nil {
 		return 0, err
 	}
-	var old []string
-	for i, err := range d.b.List(ctx, dataPrefix, store.ListOptions{}) {
-		if err != nil {
+	folders := []string{dataPrefix}
+	if !all {
+		if folders, err = d.toSweep(ctx, before); err != nil {
 			return 0, err
 		}
-		if i.Modified.Before(before) {
-			old = append(old, string(i.Name))
+	}
+	var old []string
+	for _, folder := range folders {
+		for i, err := range d.b.List(ctx, folder, store.ListOptions{}) {
+			if err != nil {
+				return 0, err
+			}
+			if i.Modified.Before(before) {
+				old = append(old, string(i.Name))
+			}
 		}
 	}
 	kept, err := keep(ctx)
@@ -389,5 +405,64 @@ func (d *Delta) Vacuum(ctx context.Context, before time.Time, keep func(ctx cont
 		}
 		deleted++
 	}
-	return deleted, nil
+	return deleted, d.swept(ctx, before, folders, kept)
+}
+
+// sweepDates is how many dates each Vacuum lists at least, whether or not the log knows
+// of replaced files there; of many dates it lists one in sweepShare.
+const (
+	sweepDates = 8
+	sweepShare = 50
+)
+
+// toSweep are the folders that Vacuum lists, none inside another.
+func (d *Delta) toSweep(ctx context.Context, before time.Time) (folders []string, err error) {
+	var dates []string
+	for i, err := range d.b.List(ctx, dataPrefix, store.ListOptions{Delimiter: true}) {
+		if err != nil {
+			return nil, err
+		}
+		dates = append(dates, string(i.Name))
+	}
+	if err := d.mu.take(ctx); err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	if d.lastSwept == "" && len(dates) > 0 { // so that a server that is restarted often comes to all dates
+		d.lastSwept = dates[mathrand.IntN(len(dates))]
+	}
+	next, _ := slices.BinarySearch(dates, d.lastSwept+"\x00")
+	for range min(len(dates), max(sweepDates, len(dates)/sweepShare)) {
+		d.lastSwept = dates[next%len(dates)]
+		folders = append(folders, d.lastSwept)
+		next++
+	}
+	hours := map[string]bool{}
+	for name, at := range d.gone {
+		if time.UnixMilli(at).Before(before) && !d.deleted[name] {
+			hours[path.Dir(name)+"/"] = true
+		}
+	}
+	for hour := range hours {
+		if !slices.Contains(folders, path.Dir(path.Dir(hour))+"/") {
+			folders = append(folders, hour)
+		}
+	}
+	return folders, nil
+}
+
+// swept remembers which replaced files of the folders aren't there any more.
+func (d *Delta) swept(ctx context.Context, before time.Time, folders []string, kept func(string) bool) error {
+	if err := d.mu.take(ctx); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.deleted, func(name string, _ bool) bool { _, known := d.gone[name]; return !known })
+	for name, at := range d.gone {
+		in := func(folder string) bool { return strings.HasPrefix(name, folder) }
+		if time.UnixMilli(at).Before(before) && slices.ContainsFunc(folders, in) && !kept(name) {
+			d.deleted[name] = true
+		}
+	}
+	return nil
 }
