@@ -66,9 +66,24 @@ type DefaultModel struct {
 
 // PoolConfig is a pool of nodes of one kind.
 type PoolConfig struct {
-	Provider string      `json:"provider"`        // "local": child processes of the server
+	Provider string      `json:"provider"`        // "local": child processes of the server; "static": agents that people start; "exec": machines that commands start and stop
 	Slots    int         `json:"slots,omitempty"` // tasks a node runs at once; 0 means 1
-	Scale    ScaleConfig `json:"scale,omitempty"`
+	Scale    ScaleConfig `json:"scale,omitempty"` // how many nodes there are; not for static
+	Exec     *ExecConfig `json:"exec,omitempty"`  // the commands of provider exec
+	// StartLimit is how long a node may take from its start to its registration; 0
+	// means 30s, and 10m for exec.
+	StartLimit Duration `json:"start_limit,omitempty"`
+}
+
+// ExecConfig holds the commands that start, stop and list machines. A command is a
+// program with its arguments; the program lies in a folder that the server was started
+// with (--commands).
+type ExecConfig struct {
+	Start   []string `json:"start"`             // starts the machine FLEETSCORE_MACHINE, on which "fleetscore node" runs
+	Stop    []string `json:"stop"`              // stops and removes that machine; succeeds if there is none
+	List    []string `json:"list"`              // prints the names of the pool's machines that exist
+	Server  string   `json:"server,omitempty"`  // URL by which machines reach the server; empty means the address that it listens on
+	Timeout Duration `json:"timeout,omitempty"` // of one run of a command; 0 means 5m
 }
 
 // ScaleConfig bounds a pool's size.

@@ -17,6 +17,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -25,7 +26,7 @@ import (
 // already: model folders, datasets, the hub's readings. If it is refused, the
 // configuration in force stays.
 func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
-	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.roots)}
+	problems := []error{s.checkStore(cfg), checkFolders(cfg, s.roots), s.checkPools(ctx, cfg)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plan, err := query.Parse(cfg.Queries[name].SQL)
 		if err == nil {
@@ -44,6 +45,45 @@ func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []s
 		return nil, problems[0]
 	}
 	return nil, fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
+}
+
+// checkPools refuses commands that this server may not run, and a configuration by which
+// machines of a pool could no longer be stopped.
+func (s *server) checkPools(ctx context.Context, cfg fleetscore.Config) error {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
+		if x := cfg.Pools[name].Exec; x != nil {
+			for _, command := range [][]string{x.Start, x.Stop, x.List} {
+				if err := pool.CheckCommand(command, s.cfg.commands); err != nil {
+					problems = append(problems, fmt.Errorf("pools.%s: %w", name, err))
+				}
+			}
+		}
+	}
+	old, _, err := s.applied(ctx)
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(old.Pools)) {
+		if old.Pools[name].Exec == nil || cfg.Pools[name].Exec != nil {
+			continue
+		}
+		nodes, err := s.ledger.Nodes(ctx, name)
+		if err != nil {
+			return err
+		}
+		alive := 0
+		for _, n := range nodes {
+			if n.State != fleetscore.NodeStopped {
+				alive++
+			}
+		}
+		if alive > 0 {
+			problems = append(problems, fleetscore.Errorf(fleetscore.Conflict, "apply configuration", name, "the pool has %s, and without its stop command their machines would run on", plural(alive, "node")).
+				WithHint("take the pool out of all pipelines, wait until its nodes have stopped (fleetscore node list), then remove the pool"))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // warnings names settings that are most likely mistakes, judged by the file and by what

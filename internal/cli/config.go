@@ -99,6 +99,18 @@ func localFolders(cfg fleetscore.Config) (out []string) {
 	return out
 }
 
+// commandFolders are the folders with the programs of pools' commands.
+func commandFolders(cfg fleetscore.Config) (out []string) {
+	for _, p := range cfg.Pools {
+		if p.Exec != nil {
+			for _, command := range [][]string{p.Exec.Start, p.Exec.Stop, p.Exec.List} {
+				out = append(out, filepath.Dir(command[0]))
+			}
+		}
+	}
+	return out
+}
+
 // checkOwnFolders is checkFolders with all folders that the fleets name as roots.
 func checkOwnFolders(cfg fleetscore.Config) error {
 	roots, err := store.FindRoots(localFolders(cfg))

@@ -33,6 +33,7 @@ func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringVar(&cfg.dir, "dir", dir, "folder for all data; made if absent")
 	cmd.Flags().StringVar(&cfg.store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringArrayVar(&cfg.modelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
+	cmd.Flags().StringArrayVar(&cfg.commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.listen, "listen", client.DefaultAddress, "address for API and portal; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.tlsCert, "tls-cert", "", "file with the server's certificate and those that lead to its authority, in PEM; read again when it changes")
 	cmd.Flags().StringVar(&cfg.tlsKey, "tls-key", "", "file with the certificate's key, in PEM")
@@ -77,6 +78,7 @@ func newUpCommand() *cobra.Command {
 				cfg.store = parsed.Store
 			}
 			cfg.modelRoots = append(cfg.modelRoots, localFolders(parsed)...)
+			cfg.commands = append(cfg.commands, commandFolders(parsed)...)
 			s, err := openServer(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err
@@ -271,4 +273,23 @@ func (s *server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 			}
 		}
 	}
+}
+
+// pool returns the settings of a pool in the configuration in force.
+func (s *server) pool(ctx context.Context, name string) (fleetscore.PoolConfig, error) {
+	cfg, _, err := s.applied(ctx)
+	if err != nil {
+		return fleetscore.PoolConfig{}, err
+	}
+	p, ok := cfg.Pools[name]
+	if !ok {
+		return p, fleetscore.Errorf(fleetscore.NotFound, "find pool", name, "the configuration in force has no such pool")
+	}
+	return p, nil
+}
+
+// machineToken makes the token of a machine that a pool's command starts.
+func (s *server) machineToken(ctx context.Context, machine string) (string, error) {
+	_, text, err := s.control.Create(ctx, fleetscore.RoleNode, machine, time.Time{})
+	return text, err
 }

@@ -40,6 +40,7 @@ type serverConfig struct {
 	dir          string   // all data, or all but the store; made if absent
 	store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	modelRoots   []string // folders of this machine that fleets may read models from
+	commands     []string // folders of this machine whose programs pools may run
 	listen       string   // host:port; port 0 picks one
 	open         bool     // no token is asked for; on loopback only
 	insecureHTTP bool     // plain HTTP beyond loopback
@@ -312,7 +313,9 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 	if err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: s.ledger, Store: s.store, Providers: map[string]pool.Provider{"local": local}, Log: s.log, Now: s.clock.Now, Metrics: s.metrics})
+	machines := pool.NewExec(pool.ExecDeps{ServerURL: s.url, CAFile: s.caFile(), Folders: s.cfg.commands, Secrets: filepath.Join(s.cfg.dir, "secrets"), Log: s.log,
+		Pool: s.pool, Token: s.machineToken, Forget: s.control.Remove})
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: s.ledger, Store: s.store, Providers: map[string]pool.Provider{"local": local, "exec": machines}, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}

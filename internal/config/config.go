@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -197,7 +198,9 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 		c.Fleets[n] = f
 	}
 	for _, n := range keys(c.Pools) {
-		r.judgePool("pools."+n, c.Pools[n])
+		p := c.Pools[n]
+		r.judgePool("pools."+n, &p, base, haveBase)
+		c.Pools[n] = p
 	}
 	for _, n := range keys(c.Pipelines) {
 		r.judgePipeline("pipelines."+n, c.Pipelines[n], c, columns)
@@ -334,9 +337,23 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 	}
 }
 
-func (r *reader) judgePool(path string, p fleetscore.PoolConfig) {
-	if p.Provider != "local" {
-		r.at(path+".provider", "%q is not a provider; the only provider is local", p.Provider)
+func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, haveBase bool) {
+	switch {
+	case p.Provider != "local" && p.Provider != "static" && p.Provider != "exec":
+		r.at(path+".provider", "%q is not a provider; write local (child processes of the server), static (agents that you start) or exec (machines that your commands start)", p.Provider)
+	case p.Provider == "exec" && p.Exec == nil:
+		r.at(path+".provider", "the provider exec needs commands; write exec: {start: [./start], stop: [./stop], list: [./list]} (docs/pools.md)")
+	case p.Provider != "exec" && p.Exec != nil:
+		r.at(path+".exec", "commands belong to the provider exec, and this pool's provider is %s", p.Provider)
+	}
+	if p.Exec != nil {
+		r.judgeExec(path+".exec", p.Exec, base, haveBase)
+	}
+	if _, scaled := r.lines[path+".scale"]; scaled && p.Provider == "static" {
+		r.at(path+".scale", "nobody but you starts and stops the nodes of a static pool; leave scale out")
+	}
+	if p.StartLimit < 0 {
+		r.at(path+".start_limit", "%s is negative", p.StartLimit)
 	}
 	if p.Slots < 1 || p.Slots > 1024 {
 		r.at(path+".slots", "%d slots; from 1 to 1024 are possible", p.Slots)
@@ -346,6 +363,30 @@ func (r *reader) judgePool(path string, p fleetscore.PoolConfig) {
 	}
 	if p.Scale.IdleAfter < 0 {
 		r.at(path+".scale.idle_after", "%s is negative", p.Scale.IdleAfter)
+	}
+}
+
+// judgeExec checks commands, and makes their paths absolute.
+func (r *reader) judgeExec(path string, x *fleetscore.ExecConfig, base string, haveBase bool) {
+	for _, c := range []struct {
+		name    string
+		command []string
+	}{{"start", x.Start}, {"stop", x.Stop}, {"list", x.List}} {
+		switch {
+		case len(c.command) == 0 || c.command[0] == "":
+			r.at(path, "%s is missing: a program and its arguments, such as [./%s]; without it machines could run on that nobody needs", c.name, c.name)
+		case filepath.IsAbs(c.command[0]):
+		case !haveBase:
+			r.at(path+"."+c.name, "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c.command[0])
+		default:
+			c.command[0] = filepath.Join(base, c.command[0])
+		}
+	}
+	if x.Timeout < 0 {
+		r.at(path+".timeout", "%s is negative", x.Timeout)
+	}
+	if u, err := url.Parse(x.Server); x.Server != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		r.at(path+".server", "%q is not the URL of a server; write for example https://fleet.example.com:7180", x.Server)
 	}
 }
 

@@ -29,12 +29,13 @@ import (
 	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // Config says how long nodes may take.
 type Config struct {
-	StartLimit time.Duration // for a started node to register; 0 means 30 s
+	StartLimit time.Duration // for a started node to register, unless its pool says so; 0 means 30 s
 	StopLimit  time.Duration // for nodes to end when the server does; 0 means 10 s
 }
 
@@ -44,6 +45,7 @@ type Deps struct {
 	Store     store.Bucket          // for the nodes' own logs
 	Providers map[string]Provider   // by the names that pools use in the configuration
 	Log       *slog.Logger          // nil discards
+	Health    *obs.Health           // may be nil
 	Metrics   prometheus.Registerer // nil means none
 	Now       func() time.Time      // the time that nodes and waits are judged by; nil means time.Now
 }
@@ -64,6 +66,7 @@ type Pools struct {
 	store     store.Bucket
 	providers map[string]Provider
 	log       *slog.Logger
+	health    *obs.Health
 	now       func() time.Time
 	starts    *prometheus.CounterVec
 
@@ -119,7 +122,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 	if cfg.StopLimit == 0 {
 		cfg.StopLimit = 10 * time.Second
 	}
-	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, now: deps.Now,
+	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
 		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
@@ -149,6 +152,7 @@ func (p *Pools) Run(ctx context.Context) error {
 	changes, stop := p.ledger.Watch(ledger.ConfigTopic, ledger.AnyQueue, ledger.AnyNodes)
 	defer stop()
 	defer p.stopAll()
+	p.waits.Go(func() { p.compareAll(ctx) })
 	for {
 		rest, err := p.scale(ctx)
 		if ctx.Err() != nil {
@@ -190,6 +194,9 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 }
 
 func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConfig) (rest time.Duration, err error) {
+	if c.Provider == Static {
+		return maxRest, nil // people start and stop these nodes
+	}
 	now := p.now()
 	nodes, err := p.ledger.Nodes(ctx, name)
 	if err != nil {
@@ -241,13 +248,15 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 	for _, n := range nodes {
 		c, configured := cfg.Pools[n.Pool]
 		switch {
-		case n.PID == 0 && now.Sub(n.Started) > p.cfg.StartLimit && (p.ours(n.ID) != nil || n.State == fleetscore.NodeStarting):
-			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.cfg.StartLimit)
+		case n.PID == 0 && now.Sub(n.Started) > p.startLimit(c) && (p.ours(n.ID) != nil || n.State == fleetscore.NodeStarting):
+			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.startLimit(c))
 			p.discard(ctx, n, c.Provider)
 			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
 		case n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter && p.ours(n.ID) != nil:
 			p.log.Error("node hangs and is killed", "node", n.ID, "heartbeat", n.Heartbeat)
 			p.discard(ctx, n, c.Provider)
+		case n.State == fleetscore.NodeStopped && p.ours(n.ID) != nil: // the node has ended; its machine, if it has one of its own, still runs
+			p.ours(n.ID).Stop()
 		case !configured && n.State == fleetscore.NodeReady:
 			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeDraining)
 		}
@@ -263,8 +272,11 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 func (p *Pools) start(ctx context.Context, pool string, c fleetscore.PoolConfig) error {
 	now := p.now().UTC()
 	host, _ := os.Hostname() // for display only
-	n := fleetscore.Node{ID: fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:6])), Pool: pool, Slots: max(1, c.Slots),
-		State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
+	id := fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:randomLetters]))
+	if by, ok := p.providers[c.Provider].(Lasting); ok {
+		id = by.NodeID(string(id))
+	}
+	n := fleetscore.Node{ID: id, Pool: pool, Slots: max(1, c.Slots), State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
 	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}
@@ -295,6 +307,10 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	p.mu.Lock()
 	delete(p.running, n.ID)
 	p.mu.Unlock()
+	if end.Left {
+		p.log.Info("node runs on without this server", "node", n.ID)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	how := "stopped"
@@ -305,7 +321,11 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 	p.starts.WithLabelValues(how).Inc()
 	if how == "lost" {
-		p.crashed(n.Pool, p.now().Sub(n.Started))
+		lived := p.now().Sub(n.Started)
+		if now.PID == 0 {
+			lived = 0 // it never registered, however long its start took
+		}
+		p.crashed(n.Pool, lived)
 		tail := bytes.TrimSpace(end.Output)
 		if i := bytes.LastIndexByte(tail, '\n'); i >= 0 {
 			tail = tail[i+1:]
@@ -345,6 +365,11 @@ func (p *Pools) stopAll() {
 	p.mu.Lock()
 	left := slices.Collect(maps.Values(p.running))
 	p.mu.Unlock()
+	for _, by := range p.providers {
+		if l, ok := by.(Lasting); ok {
+			l.Leave() // then Stop and Kill do nothing to its nodes
+		}
+	}
 	for _, r := range left {
 		r.Stop()
 	}

@@ -33,4 +33,19 @@ type Running interface {
 type Ended struct {
 	Err    error  // how it failed, as far as is known; nil if it ended as it should
 	Output []byte // what it wrote itself: the end of it, if it was much
+	Left   bool   // it runs on: its provider left it to the next server
+}
+
+// Lasting is a Provider whose nodes outlive the server, such as virtual machines. A
+// server that ends leaves them; the next server compares what exists with the ledger.
+type Lasting interface {
+	Provider
+	// NodeID makes the name of a node from the name of its machine.
+	NodeID(machine string) fleetscore.NodeID
+	// List returns the names of the machines of a pool that exist.
+	List(ctx context.Context, pool string) ([]string, error)
+	// Remove ends a machine at once.
+	Remove(ctx context.Context, pool, machine string) error
+	// Leave makes every Wait return, with Left. Nodes run on.
+	Leave()
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -131,4 +132,28 @@ func TestNodesThatHangAreKilled(t *testing.T) {
 		}
 	}
 	p.waits.Wait()
+}
+
+// TestUnneededMachines: only machines that are the pool's by their names, and on which
+// no node lives, are stopped.
+func TestUnneededMachines(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	node := func(id string, s fleetscore.NodeState, silent time.Duration) fleetscore.Node {
+		return fleetscore.Node{ID: fleetscore.NodeID(id + machineSuffix), State: s, Heartbeat: now.Add(-silent)}
+	}
+	nodes := []fleetscore.Node{
+		node("vms-aaaaa1", fleetscore.NodeStarting, 9*time.Minute),
+		node("vms-aaaaa2", fleetscore.NodeReady, 0),
+		node("vms-aaaaa3", fleetscore.NodeDraining, 0),
+		node("vms-aaaaa4", fleetscore.NodeStopped, 0),
+		node("vms-aaaaa5", fleetscore.NodeLost, time.Minute),
+		node("vms-aaaaa6", fleetscore.NodeLost, 4*time.Minute),
+	}
+	machines := []string{"vms-aaaaa1", "vms-aaaaa2", "vms-aaaaa3", "vms-aaaaa4", "vms-aaaaa5", "vms-aaaaa6",
+		"vms-nobody", "vms-big-nobody", "vms", "other-nobody", "vms-", "vms-toolong", "vms-../../"}
+	got := unneeded("vms", machines, nodes, (&Exec{}).NodeID, now)
+	if want := []string{"vms-aaaaa4", "vms-aaaaa6", "vms-nobody"}; !slices.Equal(got, want) {
+		t.Errorf("stopped are %v, want %v", got, want)
+	}
 }

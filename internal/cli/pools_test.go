@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// poolText describes a pipeline over the reference fleet whose pool is given.
+func poolText(t *testing.T, pool string) string {
+	t.Helper()
+	return fmt.Sprintf(`
+hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors: {path: %s, model: "model_{Device}_{Tag}"}
+pools:
+  vms: %s
+pipelines:
+  reference: {dataset: history, fleet: sensors, features: [Value], pool: vms}
+`, filepath.Join(testkit.Reference(t), "models"), pool)
+}
+
+// uploadReference uploads the reference's rows.
+func (p *process) uploadReference() {
+	p.t.Helper()
+	if code, stdout, stderr := command(p.t, "dataset", "upload", "history", filepath.Join(testkit.Reference(p.t), "sensor_data.csv"), "--server=http://"+p.addr); code != 0 {
+		p.t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// eventually waits until a condition that processes and files show holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(90 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 90 s", what)
+		}
+	}
+}
+
+// writeScript writes a program of the user's.
+func writeScript(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nset -e\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestExecPool: machines of commands are started for a job, survive a killed server
+// and do its job, and are all stopped afterwards, one that nobody knows too.
+func TestExecPool(t *testing.T) {
+	t.Parallel()
+	var folder string
+	p := startServerIn(t, poolText(t, "{provider: exec, scale: {max: 2, idle_after: 1s}, exec: {start: [./cloud/start], stop: [./cloud/stop], list: [./cloud/list]}}"), func(dir string) {
+		folder = filepath.Join(dir, "cloud")
+		if err := os.MkdirAll(filepath.Join(folder, "machines"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		program, err := filepath.Abs(os.Args[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The agent gets the token in a file of its own, as a real machine would.
+		writeScript(t, filepath.Join(folder, "start"), `cp "$FLEETSCORE_NODE_TOKEN_FILE" "$FLEETSCORE_MACHINE.token"
+FLEETSCORE_NODE_TOKEN_FILE="$PWD/$FLEETSCORE_MACHINE.token" `+asCommand+`=1 setsid `+program+` node > "$FLEETSCORE_MACHINE.log" 2>&1 &
+echo $! > "machines/$FLEETSCORE_MACHINE"
+`)
+		writeScript(t, filepath.Join(folder, "stop"), `[ -f "machines/$FLEETSCORE_MACHINE" ] || exit 0
+kill $(cat "machines/$FLEETSCORE_MACHINE") 2>/dev/null || true
+rm "machines/$FLEETSCORE_MACHINE"
+`)
+		writeScript(t, filepath.Join(folder, "list"), "ls machines\n")
+	})
+	t.Cleanup(func() { // whatever runs if the test fails
+		pids, err := filepath.Glob(filepath.Join(folder, "machines", "*"))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, file := range pids {
+			text, _ := os.ReadFile(file)
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
+	machines := func() []string {
+		entries, err := os.ReadDir(filepath.Join(folder, "machines"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, e := range entries {
+			out = append(out, e.Name())
+		}
+		return out
+	}
+	p.uploadReference()
+	code, stdout, stderr := command(t, "job", "submit", "reference", "-o", "json", "--server=http://"+p.addr)
+	if code != 0 {
+		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
+	}
+	eventually(t, "a machine is started", func() bool { return len(machines()) > 0 })
+	before := machines()
+	p.kill()
+	// Nobody knows this machine: its name says that it is the pool's.
+	if err := os.WriteFile(filepath.Join(folder, "machines", "vms-leaked"), []byte("1000000000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "machines", "somebody-elses"), []byte("1000000000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	eventually(t, "the job is done", func() bool {
+		var jobs api.List[fleetscore.Job]
+		if err := p.Get(t.Context(), "/jobs", url.Values{"pipeline": {"reference"}}, &jobs); err != nil || len(jobs.Items) != 1 {
+			t.Fatalf("jobs: %d, %v", len(jobs.Items), err)
+		}
+		j := jobs.Items[0]
+		if j.State.Ended() && j.State != fleetscore.JobSucceeded {
+			t.Fatalf("the job is %s: %s", j.State, j.Reason)
+		}
+		return j.State == fleetscore.JobSucceeded
+	})
+	if got := p.predictions("reference"); got.Len() != 17768 {
+		t.Errorf("%d predictions", got.Len())
+	}
+	eventually(t, "all machines are stopped", func() bool { return slices.Equal(machines(), []string{"somebody-elses"}) })
+	if len(before) == 0 {
+		t.Error("no machine was there when the server was killed")
+	}
+	eventually(t, "the machines' tokens are gone", func() bool {
+		var tokens api.List[api.Token]
+		if err := p.Get(t.Context(), "/tokens", nil, &tokens); err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(tokens.Items, func(t api.Token) bool { return strings.HasPrefix(t.Name, "vms-") })
+	})
+}
+
+// TestStaticPool: a pool without a provider's nodes waits for agents that people
+// start, and never stops them.
+func TestStaticPool(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, poolText(t, "{provider: static}"))
+	p.uploadReference()
+	server := "--server=http://" + p.addr
+	if code, stdout, stderr := command(t, "job", "submit", "reference", server); code != 0 {
+		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
+	}
+	code, token, stderr := command(t, "token", "create", "node", "lab", server)
+	if code != 0 {
+		t.Fatalf("token: exit %d\n%s", code, stderr)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	agent := exec.CommandContext(ctx, os.Args[0], "node", "--pool", "vms", server)
+	agent.Cancel = func() error { return agent.Process.Signal(syscall.SIGTERM) }
+	agent.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the job is done", func() bool {
+		var jobs api.List[fleetscore.Job]
+		if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil {
+			t.Fatal(err)
+		}
+		return len(jobs.Items) == 1 && jobs.Items[0].State == fleetscore.JobSucceeded
+	})
+	cancel()
+	_ = agent.Wait() // the signal's
+	var nodes api.List[fleetscore.Node]
+	if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil || len(nodes.Items) != 1 || nodes.Items[0].State != fleetscore.NodeStopped {
+		t.Errorf("nodes %+v, %v: want the agent, stopped", nodes.Items, err)
+	}
+}
