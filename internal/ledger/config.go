@@ -21,12 +21,15 @@ type Configs interface {
 }
 
 // PutConfig implements Configs.
-func (l *SQLite) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (version int64, err error) {
+func (l *core) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (version int64, err error) {
 	doc, err := json.Marshal(cfg)
 	if err != nil {
 		return 0, fleetscore.Wrap("store configuration", "", err)
 	}
 	err = l.update(ctx, "store configuration", "", func(t *tx) error {
+		if err := t.lock("configuration"); err != nil {
+			return err
+		}
 		var haveYAML, haveDoc string
 		err := t.row(`SELECT version, yaml, doc FROM configs ORDER BY version DESC LIMIT 1`).Scan(&version, &haveYAML, &haveDoc)
 		if err == nil && haveYAML == yaml && haveDoc == string(doc) {
@@ -42,15 +45,15 @@ func (l *SQLite) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Conf
 }
 
 // Config implements Configs.
-func (l *SQLite) Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error) {
+func (l *core) Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error) {
 	const op = "read configuration"
 	var doc string
-	err = l.read.QueryRowContext(ctx, `SELECT version, yaml, doc FROM configs ORDER BY version DESC LIMIT 1`).Scan(&version, &yaml, &doc)
+	err = l.row(ctx, `SELECT version, yaml, doc FROM configs ORDER BY version DESC LIMIT 1`).Scan(&version, &yaml, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return cfg, "", 0, fleetscore.Errorf(fleetscore.NotFound, op, "", "no configuration was applied yet").WithHint("fleetscore apply fleet.yaml")
 	}
 	if err != nil {
-		return cfg, "", 0, problem(op, "", err)
+		return cfg, "", 0, l.problem(op, "", err)
 	}
 	if err := json.Unmarshal([]byte(doc), &cfg); err != nil {
 		return fleetscore.Config{}, "", 0, fleetscore.Errorf(fleetscore.Corrupt, op, "", "%w", err)

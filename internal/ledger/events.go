@@ -102,6 +102,15 @@ func (e *events) Put(topics ...Topic) {
 	}
 }
 
+// everyone signals every watcher.
+func (e *events) everyone() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for t := range e.watchers {
+		e.signal(t)
+	}
+}
+
 func (e *events) signal(t Topic) {
 	for ch := range e.watchers[t] {
 		select {

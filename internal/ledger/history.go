@@ -56,7 +56,7 @@ func scanText[T ~string](scan func(...any) error) (T, error) {
 }
 
 // HistoryPipelines implements History.
-func (l *SQLite) HistoryPipelines(ctx context.Context) ([]string, error) {
+func (l *core) HistoryPipelines(ctx context.Context) ([]string, error) {
 	return query(ctx, l, "list pipelines", "", scanText[string], selectPipelines)
 }
 
@@ -66,7 +66,7 @@ const (
 )
 
 // OldJobs implements History.
-func (l *SQLite) OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error) {
+func (l *core) OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error) {
 	const op = "list old jobs"
 	out, err := query(ctx, l, op, which.Pipeline, scanText[fleetscore.JobID], selectOldJobs, which.Pipeline, micros(which.Before), which.Limit)
 	if err != nil || len(out) == which.Limit || which.Keep <= 0 {
@@ -82,7 +82,7 @@ func (l *SQLite) OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID
 }
 
 // ForgetJobs implements History.
-func (l *SQLite) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
+func (l *core) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (l *SQLite) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
 		for _, q := range []string{
 			`DELETE FROM attempts WHERE task IN (SELECT tasks.id FROM json_each(?) AS w JOIN jobs ON jobs.id = w.value AND jobs.ended > 0 JOIN tasks ON tasks.job = jobs.id)`,
 			`DELETE FROM tasks WHERE id IN (SELECT tasks.id FROM json_each(?) AS w JOIN jobs ON jobs.id = w.value AND jobs.ended > 0 JOIN tasks ON tasks.job = jobs.id)`,
-			`DELETE FROM jobs WHERE ended > 0 AND id IN (SELECT value FROM json_each(?))`,
+			`DELETE FROM jobs WHERE ended > 0 AND id IN (SELECT w.value FROM json_each(?) AS w)`,
 		} {
 			if err := t.exec(q, string(list)); err != nil {
 				return err
@@ -105,20 +105,22 @@ func (l *SQLite) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
 }
 
 // UnknownJobs implements History.
-func (l *SQLite) UnknownJobs(ctx context.Context, ids []fleetscore.JobID) ([]fleetscore.JobID, error) {
+func (l *core) UnknownJobs(ctx context.Context, ids []fleetscore.JobID) ([]fleetscore.JobID, error) {
 	list, err := json.Marshal(ids)
 	if err != nil {
 		return nil, fleetscore.Wrap("find jobs", "", err)
 	}
-	return query(ctx, l, "find jobs", "", scanText[fleetscore.JobID],
-		`SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = value)`, string(list))
+	out, err := query(ctx, l, "find jobs", "", scanText[fleetscore.JobID],
+		`SELECT w.value FROM json_each(?) AS w WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = w.value)`, string(list))
+	slices.Sort(out)
+	return out, err
 }
 
 // trimAtOnce bounds what a transaction removes, as others wait for it.
 const trimAtOnce = 1000
 
 // Trim implements History.
-func (l *SQLite) Trim(ctx context.Context, b Bounds) error {
+func (l *core) Trim(ctx context.Context, b Bounds) error {
 	const op = "trim history"
 	for pipeline, before := range b.Occurrences {
 		err := l.trim(ctx, op, pipeline, `DELETE FROM occurrences WHERE pipeline = ?1 AND due IN (SELECT due FROM occurrences WHERE pipeline = ?1 AND due < ?2
@@ -138,19 +140,49 @@ func (l *SQLite) Trim(ctx context.Context, b Bounds) error {
 
 // trim repeats a statement that removes a bounded number of rows until it removes
 // none. Where there is nothing to remove it costs a transaction without a write.
-func (l *SQLite) trim(ctx context.Context, op, subject, statement string, args ...any) error {
+func (l *core) trim(ctx context.Context, op, subject, statement string, args ...any) error {
 	for {
 		var n int64
-		err := l.update(ctx, op, subject, func(t *tx) error {
-			r, err := t.ExecContext(ctx, statement, args...)
-			if err != nil {
-				return err
-			}
-			n, err = r.RowsAffected()
+		err := l.update(ctx, op, subject, func(t *tx) (err error) {
+			n, err = t.change(statement, args...)
 			return err
 		})
 		if err != nil || n < trimAtOnce {
 			return err
 		}
 	}
+}
+
+// AuditEntry says who changed what.
+type AuditEntry struct {
+	At      time.Time `json:"at"`
+	Who     string    `json:"who"`
+	What    string    `json:"what"`
+	Subject string    `json:"subject"`
+}
+
+// Audits is who changed what, for people to look up.
+type Audits interface {
+	// Audit appends an entry to the audit.
+	Audit(ctx context.Context, who, what, subject string) error
+	// AuditLog returns the newest entries of the audit, newest first.
+	AuditLog(ctx context.Context, limit int) ([]AuditEntry, error)
+}
+
+// Audit implements Audits.
+func (l *core) Audit(ctx context.Context, who, what, subject string) error {
+	return l.update(ctx, "write audit", what+" "+subject, func(t *tx) error {
+		return t.exec(`INSERT INTO audit (at, who, what, subject) VALUES (?, ?, ?, ?)`, micros(time.Now()), who, what, subject)
+	})
+}
+
+// AuditLog implements Audits.
+func (l *core) AuditLog(ctx context.Context, limit int) ([]AuditEntry, error) {
+	return query(ctx, l, "read audit", "", func(scan func(...any) error) (AuditEntry, error) {
+		var e AuditEntry
+		var at int64
+		err := scan(&at, &e.Who, &e.What, &e.Subject)
+		e.At = timeOf(at)
+		return e, err
+	}, `SELECT at, who, what, subject FROM audit ORDER BY seq DESC LIMIT ?`, limit)
 }

@@ -2,8 +2,10 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -102,11 +104,15 @@ func endedAt(j fleetscore.Job) int64 {
 	return max(1, micros(*j.Ended))
 }
 
-const selectJob = `SELECT seq, doc FROM jobs WHERE id = ?`
+const (
+	selectJob = `SELECT seq, doc FROM jobs WHERE id = ?`
+	lockJob   = selectJob + ` FOR UPDATE`
+)
 
+// job reads a job and locks it until the transaction ends.
 func (t *tx) job(id fleetscore.JobID) (j fleetscore.Job, seq int64, err error) {
 	var doc string
-	if err := t.row(selectJob, string(id)).Scan(&seq, &doc); err != nil {
+	if err := t.row(lockJob, string(id)).Scan(&seq, &doc); err != nil {
 		return j, 0, err
 	}
 	j, err = decode[fleetscore.Job](string(id), doc)
@@ -137,9 +143,9 @@ func (t *tx) putJob(have, j fleetscore.Job) error {
 }
 
 // Job implements Jobs.
-func (l *SQLite) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
-	j, err := scanDoc[fleetscore.Job](l.read.QueryRowContext(ctx, `SELECT doc FROM jobs WHERE id = ?`, string(id)).Scan)
-	return j, problem("find job", string(id), err)
+func (l *core) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
+	j, err := scanDoc[fleetscore.Job](l.row(ctx, `SELECT doc FROM jobs WHERE id = ?`, string(id)).Scan)
+	return j, l.problem("find job", string(id), err)
 }
 
 // jobsQuery lists jobs. The jobs of each state come from an index in the order of
@@ -147,7 +153,7 @@ func (l *SQLite) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, 
 func jobsQuery(f JobFilter) (text string, args []any) {
 	limit := f.Limit
 	if limit <= 0 {
-		limit = -1
+		limit = math.MaxInt
 	}
 	one := func(state string) string {
 		where := []string{}
@@ -168,18 +174,18 @@ func jobsQuery(f JobFilter) (text string, args []any) {
 		return text + ` ORDER BY seq DESC LIMIT ?`
 	}
 	if len(f.States) == 0 {
-		return `SELECT doc FROM (` + one("") + `)`, args
+		return `SELECT doc FROM (` + one("") + `) AS page`, args
 	}
 	var parts []string
 	for _, s := range slices.Compact(slices.Sorted(slices.Values(f.States))) {
-		parts = append(parts, `SELECT seq, doc FROM (`+one(string(s))+`)`)
+		parts = append(parts, `SELECT seq, doc FROM (`+one(string(s))+`) AS part`)
 	}
 	args = append(args, limit)
-	return `SELECT doc FROM (` + strings.Join(parts, ` UNION ALL `) + `) ORDER BY seq DESC LIMIT ?`, args
+	return `SELECT doc FROM (` + strings.Join(parts, ` UNION ALL `) + `) AS page ORDER BY seq DESC LIMIT ?`, args
 }
 
 // Jobs implements Jobs.
-func (l *SQLite) Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error) {
+func (l *core) Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error) {
 	text, args := jobsQuery(f)
 	return query(ctx, l, "list jobs", f.Pipeline, scanDoc[fleetscore.Job], text, args...)
 }
@@ -187,7 +193,7 @@ func (l *SQLite) Jobs(ctx context.Context, f JobFilter) ([]fleetscore.Job, error
 const selectCounts = `SELECT state, n FROM job_counts WHERE n > 0`
 
 // CountJobs implements Jobs.
-func (l *SQLite) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error) {
+func (l *core) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, error) {
 	type count struct {
 		state fleetscore.JobState
 		n     int64
@@ -204,7 +210,7 @@ func (l *SQLite) CountJobs(ctx context.Context) (map[fleetscore.JobState]int64, 
 }
 
 // UpdateJob implements JobChanges.
-func (l *SQLite) UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error) {
+func (l *core) UpdateJob(ctx context.Context, id fleetscore.JobID, change func(*fleetscore.Job) error) (fleetscore.Job, error) {
 	var j fleetscore.Job
 	err := l.update(ctx, "change job", string(id), func(t *tx) (err error) {
 		if j, _, err = t.job(id); err != nil {
@@ -220,14 +226,22 @@ func (l *SQLite) UpdateJob(ctx context.Context, id fleetscore.JobID, change func
 }
 
 // UpdateJobs implements JobChanges.
-func (l *SQLite) UpdateJobs(ctx context.Context, pipeline string, states []fleetscore.JobState, change func(*fleetscore.Job)) error {
+func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetscore.JobState, change func(*fleetscore.Job)) error {
 	return l.update(ctx, "change jobs", pipeline, func(t *tx) error {
 		text, args := jobsQuery(JobFilter{Pipeline: pipeline, States: states})
 		jobs, err := list(t, scanDoc[fleetscore.Job], text, args...)
 		if err != nil {
 			return err
 		}
-		for _, have := range jobs {
+		slices.Reverse(jobs) // the oldest first, as everywhere where several are locked
+		for _, seen := range jobs {
+			have, _, err := t.job(seen.ID)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			if err != nil || len(states) > 0 && !slices.Contains(states, have.State) {
+				continue // it went on before it was locked
+			}
 			j := have
 			change(&j)
 			same, err := equal(have, j)
@@ -259,7 +273,7 @@ func equal(a, b any) (bool, error) {
 }
 
 // PlanJob implements JobChanges.
-func (l *SQLite) PlanJob(ctx context.Context, j fleetscore.Job, tasks []PlannedTask) error {
+func (l *core) PlanJob(ctx context.Context, j fleetscore.Job, tasks []PlannedTask) error {
 	return l.update(ctx, "plan job", string(j.ID), func(t *tx) error {
 		have, seq, err := t.job(j.ID)
 		if err != nil {
@@ -304,7 +318,7 @@ func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
 }
 
 // CancelJob implements JobChanges.
-func (l *SQLite) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
+func (l *core) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
 	var j fleetscore.Job
 	err := l.update(ctx, "cancel job", string(id), func(t *tx) (err error) {
 		if j, _, err = t.job(id); err != nil {

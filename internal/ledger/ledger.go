@@ -13,11 +13,18 @@
 // called again if the transaction has to be repeated. What returned without error
 // is on disk. A lease's id fences its attempt: only one end of it is accepted.
 //
-// The engine is SQLite in one file, opened by one process at a time. It is safe
-// for concurrent use and starts no goroutines of its own.
+// There are two engines: SQLite in one file, opened by one process at a time, and a
+// PostgreSQL database, which several processes may have open. They share the
+// statements; a dialect translates the few words in which they differ. A ledger is
+// safe for concurrent use. SQLite starts no goroutines of its own; PostgreSQL has
+// some that carry events between the processes.
 package ledger
 
-import "io"
+import (
+	"context"
+	"io"
+	"time"
+)
 
 // Ledger is every role of one database.
 type Ledger interface {
@@ -35,4 +42,22 @@ type Ledger interface {
 	Times
 	History
 	io.Closer
+}
+
+// Times is what the ledger knows of the time.
+type Times interface {
+	// LastTime is the latest time of something that had happened when it was
+	// written: a node's sign of life, a due time that was decided. It is zero in a
+	// new ledger. A server compares its clock with it when it starts.
+	LastTime(ctx context.Context) (time.Time, error)
+}
+
+// LastTime implements Times.
+func (l *core) LastTime(ctx context.Context) (time.Time, error) {
+	var us int64
+	err := l.row(ctx, `SELECT MAX(at) FROM (
+		SELECT COALESCE(MAX(heartbeat), 0) AS at FROM nodes UNION ALL
+		SELECT COALESCE(MAX(created), 0) FROM schedules UNION ALL
+		SELECT COALESCE(MAX(last_due), 0) FROM schedules) AS times`).Scan(&us)
+	return timeOf(us), l.problem("read the last time", "", err)
 }

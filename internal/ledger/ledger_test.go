@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // writerEnv makes the test binary a writer that TestSurvivesKill kills.
@@ -39,11 +40,7 @@ func openAt(t *testing.T, path string) *SQLite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	testkit.CloseLater(t, l)
 	return l
 }
 
@@ -63,7 +60,7 @@ func job(id string) fleetscore.Job {
 }
 
 // plan makes a job with n queued tasks.
-func plan(t testing.TB, l *SQLite, id string, n int) {
+func plan(t testing.TB, l Ledger, id string, n int) {
 	t.Helper()
 	j := job(id)
 	if _, err := l.DecideSchedule(t.Context(), "p", func(v ScheduleView) (ScheduleDecision, error) {

@@ -41,6 +41,8 @@ const (
 	selectNode      = selectNodes + ` WHERE id = ?`
 	selectPoolNodes = selectNodes + ` WHERE pool = ? ORDER BY started, id`
 	selectAllNodes  = selectNodes + ` ORDER BY started, id`
+	lockNode        = selectNode + ` FOR UPDATE`
+	renewLease      = `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`
 )
 
 func scanNode(scan func(...any) error) (fleetscore.Node, error) {
@@ -63,7 +65,7 @@ func (t *tx) putNode(n fleetscore.Node) error {
 // lease any more.
 func (t *tx) idle(id fleetscore.NodeID, now time.Time) error {
 	var pool string
-	if err := t.row(`SELECT pool FROM nodes WHERE id = ?`, string(id)).Scan(&pool); errors.Is(err, sql.ErrNoRows) {
+	if err := t.row(`SELECT pool FROM nodes WHERE id = ? FOR UPDATE`, string(id)).Scan(&pool); errors.Is(err, sql.ErrNoRows) {
 		return nil // it was forgotten
 	} else if err != nil {
 		return err
@@ -74,10 +76,13 @@ func (t *tx) idle(id fleetscore.NodeID, now time.Time) error {
 }
 
 // UpdateNode implements NodeChanges.
-func (l *SQLite) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
+func (l *core) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
 	err := l.update(ctx, "change node", string(id), func(t *tx) (err error) {
-		n, err = scanNode(t.row(selectNode, string(id)).Scan)
+		if err := t.lock("node " + string(id)); err != nil { // there may be no row yet
+			return err
+		}
+		n, err = scanNode(t.row(lockNode, string(id)).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
 			n, err = fleetscore.Node{ID: id}, nil
 		}
@@ -93,13 +98,13 @@ func (l *SQLite) UpdateNode(ctx context.Context, id fleetscore.NodeID, change fu
 }
 
 // Node implements Nodes.
-func (l *SQLite) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
-	n, err := scanNode(l.read.QueryRowContext(ctx, selectNode, string(id)).Scan)
-	return n, problem("find node", string(id), err)
+func (l *core) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
+	n, err := scanNode(l.row(ctx, selectNode, string(id)).Scan)
+	return n, l.problem("find node", string(id), err)
 }
 
 // Nodes implements Nodes.
-func (l *SQLite) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
+func (l *core) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
 	if pool == "" {
 		return query(ctx, l, "list nodes", pool, scanNode, selectAllNodes)
 	}
@@ -107,11 +112,11 @@ func (l *SQLite) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, err
 }
 
 // SetNodeState implements NodeChanges.
-func (l *SQLite) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
+func (l *core) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
 	return l.update(ctx, "change node", string(id), func(t *tx) error {
 		var have fleetscore.NodeState
 		var pool string
-		if err := t.row(`SELECT state, pool FROM nodes WHERE id = ?`, string(id)).Scan(&have, &pool); err != nil || have == state {
+		if err := t.row(`SELECT state, pool FROM nodes WHERE id = ? FOR UPDATE`, string(id)).Scan(&have, &pool); err != nil || have == state {
 			return err
 		}
 		t.event(NodesTopic(pool), NodeTopic(id))
@@ -120,33 +125,29 @@ func (l *SQLite) SetNodeState(ctx context.Context, id fleetscore.NodeID, state f
 }
 
 // Renew implements NodeChanges.
-func (l *SQLite) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
 	err = l.update(ctx, "renew leases", string(id), func(t *tx) (err error) {
-		if n, err = scanNode(t.row(selectNode, string(id)).Scan); err != nil {
-			return err
-		}
-		n.Heartbeat = now.UTC()
-		if err := t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
-			return err
-		}
-		for _, lease := range leases {
-			r, err := t.ExecContext(t.ctx, `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`, micros(now.Add(ttl)), string(lease), string(id))
+		revoked = nil
+		for _, lease := range slices.Sorted(slices.Values(leases)) {
+			renewed, err := t.change(renewLease, micros(now.Add(ttl)), string(lease), string(id))
 			if err != nil {
 				return err
 			}
-			if renewed, err := r.RowsAffected(); err != nil {
-				return err
-			} else if renewed == 0 {
+			if renewed == 0 {
 				revoked = append(revoked, lease)
 			}
 		}
-		return nil
+		if err := t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
+			return err
+		}
+		n, err = scanNode(t.row(selectNode, string(id)).Scan)
+		return err
 	})
 	return n, slices.Clip(revoked), err
 }
 
 // ForgetNodes implements NodeChanges.
-func (l *SQLite) ForgetNodes(ctx context.Context, before time.Time) error {
+func (l *core) ForgetNodes(ctx context.Context, before time.Time) error {
 	return l.update(ctx, "forget nodes", "", func(t *tx) error {
 		return t.exec(`DELETE FROM nodes WHERE state IN ('stopped', 'lost') AND heartbeat < ?`, micros(before))
 	})

@@ -19,11 +19,12 @@ func hot() map[string]string {
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
-		"renew": `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`,
+		"renew": renewLease,
 		"move":  `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
 	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "all": {}} {
-		out["take back "+name], _ = leasedQuery(f)
+		leases, _ := leasedQuery(f)
+		out["take back "+name], out["jobs of leases "+name] = selectAttempts+leases, selectJobsOf(leases)
 	}
 	for name, f := range map[string]JobFilter{
 		"active of a pipeline": {Pipeline: "p", States: active}, "active": {States: active}, "committing": {Pipeline: "p", States: active[3:]},
@@ -38,8 +39,8 @@ func hot() map[string]string {
 // bounded are what a plan may read whole: they are as small as what waits and
 // runs, or were made by the query itself. Everything else has to be searched.
 var bounded = []string{
-	"SCAN (subquery", "SCAN CONSTANT ROW",
-	"SCAN attempts USING INDEX attempts_", // partial: the leases that haven't ended
+	"SCAN page", "SCAN part", "SCAN CONSTANT ROW",
+	"SCAN attempts USING INDEX attempts_", "SCAN attempts USING COVERING INDEX attempts_", // partial: the leases that haven't ended
 }
 
 // TestHotQueriesReadNoTable asks the engine how it would carry out the queries
@@ -56,7 +57,7 @@ func TestHotQueriesReadNoTable(t *testing.T) {
 		for i := range args {
 			args[i] = 1
 		}
-		rows, err := l.read.QueryContext(t.Context(), `EXPLAIN QUERY PLAN `+q, args...)
+		rows, err := l.read.QueryContext(t.Context(), `EXPLAIN QUERY PLAN `+l.text(q), args...)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -201,7 +202,7 @@ func BenchmarkLeaseOfMany(b *testing.B) {
 			defer l.Close()
 			plan(b, l, "j", waiting)
 			for b.Loop() {
-				tasks, err := query(b.Context(), l, "", "", scanDoc[fleetscore.Task], selectDue, "cpu", micros(noon), 1)
+				tasks, err := query(b.Context(), &l.core, "", "", scanDoc[fleetscore.Task], selectDue, "cpu", micros(noon), 1)
 				if err != nil || len(tasks) != 1 {
 					b.Fatal(tasks, err)
 				}

@@ -66,28 +66,28 @@ const (
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
 	// The plus keeps the engine from the index by not_before, after which it would sort
 	// all tasks that wait.
-	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY job_seq, idx LIMIT ?`
+	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
 	selectTask = `SELECT doc FROM tasks WHERE id = ?`
 )
 
 // QueueDepth implements Queue.
-func (l *SQLite) QueueDepth(ctx context.Context, pool string) (queued, running int64, err error) {
-	err = l.read.QueryRowContext(ctx, `SELECT (`+countQueued+`), (`+countLeased+`)`, pool, pool).Scan(&queued, &running)
-	return queued, running, problem("count tasks", pool, err)
+func (l *core) QueueDepth(ctx context.Context, pool string) (queued, running int64, err error) {
+	err = l.row(ctx, `SELECT (`+countQueued+`), (`+countLeased+`)`, pool, pool).Scan(&queued, &running)
+	return queued, running, l.problem("count tasks", pool, err)
 }
 
 // NextRetry implements Queue.
-func (l *SQLite) NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error) {
+func (l *core) NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error) {
 	var at sql.NullInt64
-	err := l.read.QueryRowContext(ctx, nextRetry, pool, micros(now)).Scan(&at)
-	return timeOf(at.Int64), problem("read queue", pool, err)
+	err := l.row(ctx, nextRetry, pool, micros(now)).Scan(&at)
+	return timeOf(at.Int64), l.problem("read queue", pool, err)
 }
 
 // LeaseTasks implements Queue.
-func (l *SQLite) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error) {
+func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error) {
 	var some bool // an empty queue costs no write
-	if err := l.read.QueryRowContext(ctx, anyDue, pool, micros(now)).Scan(&some); err != nil {
-		return nil, problem("lease tasks", string(node), err)
+	if err := l.row(ctx, anyDue, pool, micros(now)).Scan(&some); err != nil {
+		return nil, l.problem("lease tasks", string(node), err)
 	}
 	if !some || max < 1 {
 		return nil, nil
@@ -95,7 +95,8 @@ func (l *SQLite) LeaseTasks(ctx context.Context, pool string, node fleetscore.No
 	now = now.UTC()
 	var out []Leased
 	err := l.update(ctx, "lease tasks", string(node), func(t *tx) error {
-		n, err := scanNode(t.row(selectNode, string(node)).Scan)
+		out = nil
+		n, err := scanNode(t.row(lockNode, string(node)).Scan)
 		if err != nil {
 			return err
 		}
@@ -122,9 +123,19 @@ func (l *SQLite) LeaseTasks(ctx context.Context, pool string, node fleetscore.No
 }
 
 func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, ttl time.Duration) (Leased, error) {
-	j, _, err := t.job(task.Job)
+	var seq int64
+	var doc string
+	if err := t.row(selectJob, string(task.Job)).Scan(&seq, &doc); err != nil {
+		return Leased{}, err
+	}
+	j, err := decode[fleetscore.Job](string(task.Job), doc)
 	if err != nil {
 		return Leased{}, err
+	}
+	if j.State == fleetscore.JobQueued { // it is about to change; one that runs isn't locked, so that nodes don't wait for each other
+		if j, _, err = t.job(task.Job); err != nil {
+			return Leased{}, err
+		}
 	}
 	in, err := scanDoc[Input](t.row(selectInput, string(task.ID)).Scan)
 	if err != nil {
@@ -152,10 +163,18 @@ func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, 
 }
 
 // EndAttempt implements Queue.
-func (l *SQLite) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
+func (l *core) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
 	var out Leased
 	err := l.update(ctx, "end attempt", string(lease), func(t *tx) error {
-		a, err := scanAttempt(t.row(selectAttempt, string(lease)).Scan)
+		var job string
+		if err := t.row(`SELECT job FROM attempts WHERE lease = ?`, string(lease)).Scan(&job); err != nil {
+			return err
+		}
+		j, _, err := t.job(fleetscore.JobID(job))
+		if err != nil {
+			return err
+		}
+		a, err := scanAttempt(t.row(lockAttempt, string(lease)).Scan)
 		if err != nil {
 			return err
 		}
@@ -163,15 +182,15 @@ func (l *SQLite) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now t
 			return fleetscore.Errorf(fleetscore.Conflict, "end attempt", string(a.Task), "attempt %d ended before: %s", a.Number, a.State).
 				WithHint("drop its work: another attempt does the task")
 		}
-		out, err = t.end(a, now.UTC(), decide)
+		out, err = t.end(j, a, now.UTC(), decide)
 		return err
 	})
 	return out, err
 }
 
-// leasedQuery finds leases that haven't ended.
+// leasedQuery finds leases that haven't ended: the condition after FROM attempts.
 func leasedQuery(which LeaseFilter) (text string, args []any) {
-	text = selectAttempts + ` WHERE state = 'leased'`
+	text = ` WHERE state = 'leased'`
 	if which.Node != "" {
 		text, args = text+` AND node = ?`, append(args, string(which.Node))
 	}
@@ -182,9 +201,9 @@ func leasedQuery(which LeaseFilter) (text string, args []any) {
 }
 
 // TakeBack implements Queue.
-func (l *SQLite) TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+func (l *core) TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
 	text, args := leasedQuery(which)
-	some, err := query(ctx, l, "take leases back", string(which.Node), scanAttempt, text, args...)
+	some, err := query(ctx, l, "take leases back", string(which.Node), scanAttempt, selectAttempts+text, args...)
 	if err != nil || len(some) == 0 {
 		return nil, err // nothing to do costs no write
 	}
@@ -202,23 +221,38 @@ func (l *SQLite) TakeBack(ctx context.Context, which LeaseFilter, now time.Time,
 }
 
 // takeBack ends the leases that fit, or only the given one if it fits, all or none.
-func (l *SQLite) takeBack(ctx context.Context, which LeaseFilter, only fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+func (l *core) takeBack(ctx context.Context, which LeaseFilter, only fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
 	text, args := leasedQuery(which)
 	if only != "" {
 		text, args = text+` AND lease = ?`, append(args, string(only))
 	}
 	var out []Leased
 	err := l.update(ctx, "take leases back", string(which.Node), func(t *tx) error {
-		attempts, err := list(t, scanAttempt, text+` ORDER BY task, number`, args...)
+		out = nil
+		ids, err := list(t, scanText[fleetscore.JobID], selectJobsOf(text), args...)
+		if err != nil {
+			return err
+		}
+		jobs := map[fleetscore.JobID]fleetscore.Job{}
+		for _, id := range ids {
+			if jobs[id], _, err = t.job(id); err != nil {
+				return err
+			}
+		}
+		attempts, err := list(t, scanHeld, selectAttempts+text+` ORDER BY task, number FOR UPDATE`, args...)
 		if err != nil {
 			return err
 		}
 		for _, a := range attempts {
-			ls, err := t.end(a, now.UTC(), decide)
+			j, ok := jobs[a.job]
+			if !ok {
+				continue // it was leased since: it is taken back the next time
+			}
+			ls, err := t.end(j, a.Attempt, now.UTC(), decide)
 			if err != nil {
 				return err
 			}
-			out = append(out, ls)
+			jobs[a.job], out = ls.Job, append(out, ls)
 		}
 		return nil
 	})
@@ -228,13 +262,14 @@ func (l *SQLite) takeBack(ctx context.Context, which LeaseFilter, only fleetscor
 	return out, nil
 }
 
-// end ends one leased attempt.
-func (t *tx) end(a fleetscore.Attempt, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
+// selectJobsOf are the jobs of leases, the oldest first.
+func selectJobsOf(leases string) string {
+	return `SELECT id FROM jobs WHERE id IN (SELECT job FROM attempts` + leases + `) ORDER BY seq`
+}
+
+// end ends one leased attempt of a job that is locked.
+func (t *tx) end(j fleetscore.Job, a fleetscore.Attempt, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
 	task, err := scanDoc[fleetscore.Task](t.row(selectTask, string(a.Task)).Scan)
-	if err != nil {
-		return Leased{}, err
-	}
-	j, _, err := t.job(task.Job)
 	if err != nil {
 		return Leased{}, err
 	}

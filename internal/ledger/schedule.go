@@ -49,44 +49,35 @@ type Schedules interface {
 // active are the states of jobs that haven't ended.
 var active = []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning, fleetscore.JobCommitting}
 
-// querier is a connection or a transaction.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
+const selectSchedule = `SELECT created, next_from, last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0) FROM schedules WHERE pipeline = ?1`
 
-// selectSchedule takes the last due time from the recorded outcomes too: they are
-// what must not be decided twice.
-const selectSchedule = `SELECT created, next_from, MAX(last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0)) FROM schedules WHERE pipeline = ?1`
-
-func schedule(ctx context.Context, q querier, pipeline string) (ScheduleView, error) {
+func schedule(q querier, pipeline string) (ScheduleView, error) {
 	v := ScheduleView{State: ScheduleState{Pipeline: pipeline}}
-	var created, from, due int64
-	err := q.QueryRowContext(ctx, selectSchedule, pipeline).Scan(&created, &from, &due)
+	var created, from, due, decided int64
+	err := q.row(selectSchedule, pipeline).Scan(&created, &from, &due, &decided)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return v, err
 	}
-	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(due)}
+	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(max(due, decided))} // the recorded outcomes must not be decided twice
 	text, args := jobsQuery(JobFilter{Pipeline: pipeline, States: active})
-	rows, err := q.QueryContext(ctx, text, args...)
-	if err != nil {
-		return v, err
-	}
-	v.Active, err = collect(rows, scanDoc[fleetscore.Job])
+	v.Active, err = list(q, scanDoc[fleetscore.Job], text, args...)
 	return v, err
 }
 
 // Schedule implements Schedules.
-func (l *SQLite) Schedule(ctx context.Context, pipeline string) (ScheduleView, error) {
-	v, err := schedule(ctx, l.read, pipeline)
-	return v, problem("read schedule", pipeline, err)
+func (l *core) Schedule(ctx context.Context, pipeline string) (ScheduleView, error) {
+	v, err := schedule(l.reader(ctx), pipeline)
+	return v, l.problem("read schedule", pipeline, err)
 }
 
 // DecideSchedule implements Schedules.
-func (l *SQLite) DecideSchedule(ctx context.Context, pipeline string, decide func(ScheduleView) (ScheduleDecision, error)) (ScheduleDecision, error) {
+func (l *core) DecideSchedule(ctx context.Context, pipeline string, decide func(ScheduleView) (ScheduleDecision, error)) (ScheduleDecision, error) {
 	var d ScheduleDecision
 	err := l.update(ctx, "decide schedule", pipeline, func(t *tx) error {
-		v, err := schedule(t.ctx, t, pipeline)
+		if err := t.lock("pipeline " + pipeline); err != nil {
+			return err
+		}
+		v, err := schedule(t, pipeline)
 		if err != nil {
 			return err
 		}
@@ -128,7 +119,7 @@ const (
 )
 
 // Occurrences implements Schedules.
-func (l *SQLite) Occurrences(ctx context.Context, pipeline string, limit int) ([]fleetscore.Occurrence, error) {
+func (l *core) Occurrences(ctx context.Context, pipeline string, limit int) ([]fleetscore.Occurrence, error) {
 	text, args := selectAllOccurrences, []any{limit}
 	if pipeline != "" {
 		text, args = selectOccurrences, []any{pipeline, limit}

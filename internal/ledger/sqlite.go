@@ -3,19 +3,14 @@ package ledger
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
@@ -28,16 +23,11 @@ import (
 
 // SQLite is a ledger in a file.
 type SQLite struct {
-	events
-	lock  *os.File
-	read  *sql.DB // several connections, which can't write
-	write *sql.DB // one connection: writers take turns
+	core // reads by several connections, which can't write, and writes by one: writers take turns
+	lock *os.File
 }
 
 var _ Ledger = (*SQLite)(nil)
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // readers is how many queries may run beside each other.
 const readers = 4
@@ -53,7 +43,7 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	l := &SQLite{}
+	l := &SQLite{core: core{dialect: sqliteDialect{}}}
 	if l.lock, err = takeLock(path); err != nil {
 		return nil, full(op, path, err)
 	}
@@ -61,7 +51,7 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 		return nil, errors.Join(full(op, path, fleetscore.Wrap(op, path, err)), l.Close())
 	}
 	if err := l.open(ctx, path); err != nil {
-		return nil, errors.Join(full(op, path, problem(op, path, err)), l.Close())
+		return nil, errors.Join(full(op, path, l.problem(op, path, err)), l.Close())
 	}
 	return l, nil
 }
@@ -98,7 +88,7 @@ func (l *SQLite) open(ctx context.Context, path string) (err error) {
 		return err
 	}
 	l.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, l.write); err != nil {
+	if err := migrate(ctx, l.dialect, goose.DialectSQLite3, l.write); err != nil {
 		return err
 	}
 	if l.read, err = sql.Open("sqlite", dsn("query_only(1)")); err != nil {
@@ -107,27 +97,6 @@ func (l *SQLite) open(ctx context.Context, path string) (err error) {
 	l.read.SetMaxOpenConns(readers)
 	l.read.SetMaxIdleConns(readers)
 	return l.read.PingContext(ctx)
-}
-
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
-	if err != nil {
-		return err
-	}
-	have, known, err := p.GetVersions(ctx)
-	if err != nil {
-		return err
-	}
-	if have > known {
-		return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
-			WithHint("it was written by a newer release: start that one")
-	}
-	_, err = p.Up(ctx)
-	return err
 }
 
 // takeLock takes the lock beside the file, which ends with the process.
@@ -177,70 +146,26 @@ func (l *SQLite) Close() error {
 	return errors.Join(errs...)
 }
 
-// tx is one transaction that writes.
-type tx struct {
-	*sql.Tx
-	ctx    context.Context
-	events map[Topic]bool // to put after the commit
-}
+// sqliteDialect is SQLite's.
+type sqliteDialect struct{}
 
-func (t *tx) exec(query string, args ...any) error {
-	_, err := t.ExecContext(t.ctx, query, args...)
-	return err
-}
+func (sqliteDialect) name() string { return "sqlite" }
 
-func (t *tx) row(query string, args ...any) *sql.Row { return t.QueryRowContext(t.ctx, query, args...) }
+// withoutLocks takes the locks of rows away: writers take turns.
+var withoutLocks = strings.NewReplacer(" FOR UPDATE SKIP LOCKED", "", " FOR UPDATE", "")
 
-// event puts events once the transaction is committed.
-func (t *tx) event(topics ...Topic) {
-	for _, topic := range topics {
-		t.events[topic] = true
-	}
-}
+func (sqliteDialect) text(statement string) string { return withoutLocks.Replace(statement) }
 
-// list collects the rows that a query inside the transaction yields.
-func list[T any](t *tx, scan func(func(...any) error) (T, error), q string, args ...any) ([]T, error) {
-	rows, err := t.QueryContext(t.ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, scan)
-}
+func (sqliteDialect) value(arg any) any { return arg }
 
-// update runs fn in one transaction: all of it is on disk when update returns
-// nil, none of it otherwise.
-func (l *SQLite) update(ctx context.Context, op, subject string, fn func(*tx) error) error {
-	sqlTx, err := l.write.BeginTx(ctx, nil)
-	if err != nil {
-		return problem(op, subject, err)
-	}
-	t := &tx{Tx: sqlTx, ctx: ctx, events: map[Topic]bool{}}
-	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
-	if err := fn(t); err != nil {
-		return problem(op, subject, err)
-	}
-	if err := sqlTx.Commit(); err != nil {
-		return problem(op, subject, err)
-	}
-	l.Put(slices.Collect(maps.Keys(t.events))...)
-	return nil
-}
+func (sqliteDialect) schema(text string) string { return text }
 
-// problem gives an error of the engine its kind. Errors that have one pass.
-func problem(op, subject string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var ours *fleetscore.Error
-	if errors.As(err, &ours) {
-		if ours.Op == "" {
-			ours.Op, ours.Subject = op, subject
-		}
-		return err
-	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such entry")
-	}
+func (sqliteDialect) named(*tx, string) error { return nil }
+
+// again is never: who begins a transaction waits until it is alone.
+func (sqliteDialect) again(error) bool { return false }
+
+func (sqliteDialect) problem(op, subject string, err error) error {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		switch e.Code() & 0xff { // the upper bits say more than we need
@@ -256,45 +181,7 @@ func problem(op, subject string, err error) error {
 			return fleetscore.Errorf(fleetscore.Conflict, op, subject, "it exists already: %w", err)
 		}
 	}
-	return fleetscore.Wrap(op, subject, err)
-}
-
-// query collects the rows that a query on the readers' connections yields.
-func query[T any](ctx context.Context, l *SQLite, op, subject string, scan func(func(...any) error) (T, error), q string, args ...any) ([]T, error) {
-	rows, err := l.read.QueryContext(ctx, q, args...)
-	if err != nil {
-		return nil, problem(op, subject, err)
-	}
-	out, err := collect(rows, scan)
-	return out, problem(op, subject, err)
-}
-
-func collect[T any](rows *sql.Rows, scan func(func(...any) error) (T, error)) ([]T, error) {
-	defer rows.Close()
-	var out []T
-	for rows.Next() {
-		v, err := scan(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
-}
-
-// micros is how a time is kept: 0 is the zero time.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return int64(fleetscore.MicrosOf(t))
-}
-
-func timeOf(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return fleetscore.Micros(us).Time()
+	return nil
 }
 
 // String names the engine, for logs.

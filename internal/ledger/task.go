@@ -27,12 +27,13 @@ type Tasks interface {
 const selectTasks = `SELECT doc FROM tasks WHERE job = ? ORDER BY idx`
 
 // Tasks implements the role Tasks.
-func (l *SQLite) Tasks(ctx context.Context, job fleetscore.JobID) ([]fleetscore.Task, error) {
+func (l *core) Tasks(ctx context.Context, job fleetscore.JobID) ([]fleetscore.Task, error) {
 	return query(ctx, l, "list tasks", string(job), scanDoc[fleetscore.Task], selectTasks, string(job))
 }
 
+// tasks reads a job's tasks and locks them until the transaction ends.
 func (t *tx) tasks(job fleetscore.JobID) ([]fleetscore.Task, error) {
-	return list(t, scanDoc[fleetscore.Task], selectTasks, string(job))
+	return list(t, scanDoc[fleetscore.Task], selectTasks+` FOR UPDATE`, string(job))
 }
 
 func (t *tx) putTask(task fleetscore.Task, notBefore time.Time) error {
@@ -44,32 +45,39 @@ func (t *tx) putTask(task fleetscore.Task, notBefore time.Time) error {
 }
 
 const (
-	selectAttempts    = `SELECT lease, task, number, node, state, reason, started, expires, ended FROM attempts`
+	selectAttempts    = `SELECT lease, task, number, node, state, reason, started, expires, ended, job FROM attempts`
 	selectAttemptsOf  = selectAttempts + ` WHERE task = ? ORDER BY number`
 	selectAttempt     = selectAttempts + ` WHERE lease = ?`
+	lockAttempt       = selectAttempt + ` FOR UPDATE`
 	selectLeasedOfJob = selectAttempts + ` WHERE state = 'leased' AND job = ?`
 )
 
 // Attempts implements the role Tasks.
-func (l *SQLite) Attempts(ctx context.Context, task fleetscore.TaskID) ([]fleetscore.Attempt, error) {
+func (l *core) Attempts(ctx context.Context, task fleetscore.TaskID) ([]fleetscore.Attempt, error) {
 	return query(ctx, l, "list attempts", string(task), scanAttempt, selectAttemptsOf, string(task))
 }
 
 // Attempt implements the role Tasks.
-func (l *SQLite) Attempt(ctx context.Context, lease fleetscore.LeaseID) (fleetscore.Attempt, fleetscore.JobID, error) {
-	a, err := scanAttempt(l.read.QueryRowContext(ctx, selectAttempt, string(lease)).Scan)
-	if err != nil {
-		return a, "", problem("find lease", string(lease), err)
-	}
-	var job fleetscore.JobID
-	err = l.read.QueryRowContext(ctx, `SELECT job FROM attempts WHERE lease = ?`, string(lease)).Scan(&job)
-	return a, job, problem("find lease", string(lease), err)
+func (l *core) Attempt(ctx context.Context, lease fleetscore.LeaseID) (fleetscore.Attempt, fleetscore.JobID, error) {
+	h, err := scanHeld(l.row(ctx, selectAttempt, string(lease)).Scan)
+	return h.Attempt, h.job, l.problem("find lease", string(lease), err)
+}
+
+// held is an attempt with its job.
+type held struct {
+	fleetscore.Attempt
+	job fleetscore.JobID
 }
 
 func scanAttempt(scan func(...any) error) (fleetscore.Attempt, error) {
-	var a fleetscore.Attempt
+	h, err := scanHeld(scan)
+	return h.Attempt, err
+}
+
+func scanHeld(scan func(...any) error) (held, error) {
+	var a held
 	var started, expires, ended int64
-	err := scan(&a.Lease, &a.Task, &a.Number, &a.Node, &a.State, &a.Reason, &started, &expires, &ended)
+	err := scan(&a.Lease, &a.Task, &a.Number, &a.Node, &a.State, &a.Reason, &started, &expires, &ended, &a.job)
 	a.Started, a.Expires = timeOf(started), timeOf(expires)
 	if ended != 0 {
 		at := timeOf(ended)
@@ -84,14 +92,14 @@ const (
 )
 
 // Inputs implements the role Tasks.
-func (l *SQLite) Inputs(ctx context.Context, job fleetscore.JobID) ([]Input, error) {
+func (l *core) Inputs(ctx context.Context, job fleetscore.JobID) ([]Input, error) {
 	return query(ctx, l, "read inputs", string(job), scanDoc[Input], selectInputs, string(job))
 }
 
 const selectResults = `SELECT task, doc FROM results WHERE job = ?`
 
 // Results implements the role Tasks.
-func (l *SQLite) Results(ctx context.Context, job fleetscore.JobID) (map[fleetscore.TaskID]json.RawMessage, error) {
+func (l *core) Results(ctx context.Context, job fleetscore.JobID) (map[fleetscore.TaskID]json.RawMessage, error) {
 	type result struct {
 		task fleetscore.TaskID
 		doc  string

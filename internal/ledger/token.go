@@ -33,7 +33,7 @@ type Tokens interface {
 }
 
 // Tokens implements the role Tokens.
-func (l *SQLite) Tokens(ctx context.Context) ([]Token, error) {
+func (l *core) Tokens(ctx context.Context) ([]Token, error) {
 	return query(ctx, l, "read tokens", "", func(scan func(...any) error) (Token, error) {
 		var t Token
 		var hash string
@@ -52,7 +52,7 @@ func (l *SQLite) Tokens(ctx context.Context) ([]Token, error) {
 }
 
 // PutToken implements the role Tokens.
-func (l *SQLite) PutToken(ctx context.Context, t Token) error {
+func (l *core) PutToken(ctx context.Context, t Token) error {
 	return l.update(ctx, "create token", t.Name, func(x *tx) error {
 		var taken bool
 		if err := x.row(`SELECT EXISTS (SELECT 1 FROM tokens WHERE name = ?)`, t.Name).Scan(&taken); err != nil {
@@ -68,7 +68,7 @@ func (l *SQLite) PutToken(ctx context.Context, t Token) error {
 }
 
 // RemoveToken implements the role Tokens.
-func (l *SQLite) RemoveToken(ctx context.Context, name string) error {
+func (l *core) RemoveToken(ctx context.Context, name string) error {
 	return l.update(ctx, "remove token", name, func(x *tx) error {
 		var id string
 		if err := x.row(`DELETE FROM tokens WHERE name = ? RETURNING id`, name).Scan(&id); err != nil {
@@ -79,7 +79,7 @@ func (l *SQLite) RemoveToken(ctx context.Context, name string) error {
 }
 
 // TokensUsed implements the role Tokens.
-func (l *SQLite) TokensUsed(ctx context.Context, at map[string]time.Time) error {
+func (l *core) TokensUsed(ctx context.Context, at map[string]time.Time) error {
 	if len(at) == 0 {
 		return nil
 	}

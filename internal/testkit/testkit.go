@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,14 +74,7 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644) // tests of other packages may want it too
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close() // the lock ends with the file, and with the process
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	defer lockFile(t, dir+".lock")() // tests of other packages may want it too
 	pinned := !slices.ContainsFunc(packages, func(p string) bool { return !strings.Contains(p, "==") })
 	python, ready := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "ready")
 	if s, err := os.Stat(ready); err == nil && (pinned || time.Since(s.ModTime()) < 24*time.Hour) {
@@ -114,4 +108,30 @@ func command(t testing.TB, limit time.Duration, name string, args []string) *exe
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	return exec.CommandContext(ctx, name, args...)
+}
+
+// CloseLater closes what a test has opened when the test ends.
+func CloseLater(t testing.TB, c io.Closer) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// lockFile waits until no other process holds the lock of that file, and takes it.
+func lockFile(t testing.TB, name string) (unlock func()) {
+	t.Helper()
+	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = unix.Flock(int(lock.Fd()), unix.LOCK_UN) // a process being forked just now holds the file for a moment longer
+		lock.Close()                                 // it was only locked
+	}
 }

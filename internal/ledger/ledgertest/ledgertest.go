@@ -38,6 +38,8 @@ func Run(t *testing.T, open Open) {
 		{"Audit", testAudit},
 		{"LastTime", testLastTime},
 		{"History", testHistory},
+		{"Texts", testTexts},
+		{"Together", testTogether},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

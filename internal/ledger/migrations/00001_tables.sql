@@ -1,5 +1,3 @@
--- +goose Up
-
 -- Times are microseconds since 1970-01-01 UTC; 0 means none. A "doc" is the JSON
 -- of the root package's type; the columns beside it are what is searched for.
 -- Every query that runs more often than once a minute has an index that answers
@@ -48,25 +46,6 @@ CREATE TABLE job_counts (
     state TEXT PRIMARY KEY,
     n     INTEGER NOT NULL
 ) WITHOUT ROWID;
-
--- +goose StatementBegin
-CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
-    INSERT INTO job_counts (state, n) VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1;
-END;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE TRIGGER jobs_changed AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state BEGIN
-    UPDATE job_counts SET n = n - 1 WHERE state = OLD.state;
-    INSERT INTO job_counts (state, n) VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1;
-END;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
-    UPDATE job_counts SET n = n - 1 WHERE state = OLD.state;
-END;
--- +goose StatementEnd
 
 CREATE TABLE tasks (
     id         TEXT PRIMARY KEY,

@@ -1,5 +1,3 @@
--- +goose Up
-
 -- Tokens of devices, people, programs and nodes. A secret is never stored, only the
 -- SHA-256 of its whole text, as 64 hexadecimal digits. "used" is the hour of the
 -- last use; 0 means never, and in "expires" that the token has no end.

@@ -1,0 +1,324 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// core carries out every role by SQL statements, which are written once for all
+// engines. A dialect translates the few words in which the engines differ.
+//
+// An engine that lets several transactions write at once needs locks. Whoever
+// changes a job, its tasks, its attempts or its results holds the lock of the job's row
+// first, the one exception being LeaseTasks, which locks the tasks themselves. Then
+// come attempts, then nodes. SQLite needs none of them, as its writers take turns.
+type core struct {
+	events
+	read, write *sql.DB // may be the same
+	dialect     dialect
+	texts       sync.Map      // statements as the engine takes them, by how they are written
+	tell        func([]Topic) // tells other processes of events; nil if there are none
+}
+
+// dialect is what the engines do differently.
+type dialect interface {
+	// text is a statement as the engine takes it. Statements are written with the
+	// parameters ? or ?1, ?2…, with FOR UPDATE (also SKIP LOCKED) where rows have
+	// to be locked, and with json_each(?) AS w for the values w.value of a list.
+	text(statement string) string
+	// value is an argument as the engine takes it.
+	value(arg any) any
+	// schema is the text of a migration as the engine takes it. Migrations are
+	// written with the types INTEGER (64 bits), REAL (64 bits), TEXT and BLOB.
+	schema(text string) string
+	// name stands in the names of migrations for this engine alone.
+	name() string
+	// named waits for a lock of that name, which ends with the transaction.
+	named(t *tx, lock string) error
+	// problem gives an error of the engine its kind; nil if the error isn't the engine's.
+	problem(op, subject string, err error) error
+	// again reports whether a transaction failed only because of another one, so
+	// that it has to be repeated.
+	again(err error) bool
+}
+
+// text is a statement as the engine takes it.
+func (l *core) text(statement string) string {
+	if t, ok := l.texts.Load(statement); ok {
+		return t.(string)
+	}
+	t := l.dialect.text(statement)
+	l.texts.Store(statement, t)
+	return t
+}
+
+// querier reads, in a transaction or outside of any.
+type querier interface {
+	row(statement string, args ...any) *sql.Row
+	rows(statement string, args ...any) (*sql.Rows, error)
+}
+
+// conn carries out statements.
+type conn struct {
+	ctx context.Context
+	l   *core
+	db  interface {
+		ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	}
+}
+
+// reader reads outside of a transaction.
+func (l *core) reader(ctx context.Context) conn { return conn{ctx, l, l.read} }
+
+// row is the reader's.
+func (l *core) row(ctx context.Context, statement string, args ...any) *sql.Row {
+	return l.reader(ctx).row(statement, args...)
+}
+
+func (c conn) values(args []any) []any {
+	out := make([]any, len(args))
+	for i, a := range args {
+		out[i] = c.l.dialect.value(a)
+	}
+	return out
+}
+
+func (c conn) row(statement string, args ...any) *sql.Row {
+	return c.db.QueryRowContext(c.ctx, c.l.text(statement), c.values(args)...)
+}
+
+func (c conn) rows(statement string, args ...any) (*sql.Rows, error) {
+	return c.db.QueryContext(c.ctx, c.l.text(statement), c.values(args)...)
+}
+
+// change carries out a statement and counts the rows that it changed.
+func (c conn) change(statement string, args ...any) (rows int64, err error) {
+	r, err := c.db.ExecContext(c.ctx, c.l.text(statement), c.values(args)...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (c conn) exec(statement string, args ...any) error {
+	_, err := c.change(statement, args...)
+	return err
+}
+
+// tx is one transaction that writes.
+type tx struct {
+	conn
+	events map[Topic]bool // to put after the commit
+}
+
+// event puts events once the transaction is committed.
+func (t *tx) event(topics ...Topic) {
+	for _, topic := range topics {
+		t.events[topic] = true
+	}
+}
+
+// lock makes the transactions that take the lock of that name follow one another. It
+// is for what has no row yet that could be locked.
+func (t *tx) lock(name string) error { return t.l.dialect.named(t, name) }
+
+// list collects the rows that a query yields.
+func list[T any](q querier, scan func(func(...any) error) (T, error), statement string, args ...any) ([]T, error) {
+	rows, err := q.rows(statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, scan)
+}
+
+// query collects the rows that a query outside of a transaction yields.
+func query[T any](ctx context.Context, l *core, op, subject string, scan func(func(...any) error) (T, error), statement string, args ...any) ([]T, error) {
+	out, err := list(l.reader(ctx), scan, statement, args...)
+	return out, l.problem(op, subject, err)
+}
+
+func collect[T any](rows *sql.Rows, scan func(func(...any) error) (T, error)) ([]T, error) {
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// repeats bounds how often a transaction is repeated that others got in the way of,
+// and repeatAfter how long it waits longer each time.
+const (
+	repeats     = 12
+	repeatAfter = 5 * time.Millisecond
+)
+
+// update runs fn in one transaction: all of it is on disk when update returns
+// nil, none of it otherwise. It may run fn several times.
+func (l *core) update(ctx context.Context, op, subject string, fn func(*tx) error) error {
+	for try := 1; ; try++ {
+		topics, err := l.once(ctx, fn)
+		if err == nil {
+			l.Put(topics...)
+			return nil
+		}
+		if try > repeats || !l.dialect.again(err) {
+			return l.problem(op, subject, err)
+		}
+		select {
+		case <-ctx.Done():
+			return l.problem(op, subject, err)
+		case <-time.After(rand.N(time.Duration(try) * repeatAfter)):
+		}
+	}
+}
+
+func (l *core) once(ctx context.Context, fn func(*tx) error) (topics []Topic, err error) {
+	sqlTx, err := l.write.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	t := &tx{conn: conn{ctx, l, sqlTx}, events: map[Topic]bool{}}
+	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
+	if err := fn(t); err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(t.events)), sqlTx.Commit()
+}
+
+// Put implements Events.
+func (l *core) Put(topics ...Topic) {
+	l.events.Put(topics...)
+	if l.tell != nil && len(topics) > 0 {
+		l.tell(topics)
+	}
+}
+
+// problem gives an error of the engine its kind. Errors that have one pass.
+func (l *core) problem(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ours *fleetscore.Error
+	if errors.As(err, &ours) {
+		if ours.Op == "" {
+			ours.Op, ours.Subject = op, subject
+		}
+		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such entry")
+	}
+	if e := l.dialect.problem(op, subject, err); e != nil {
+		return e
+	}
+	return fleetscore.Wrap(op, subject, err)
+}
+
+// micros is how a time is kept: 0 is the zero time.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return int64(fleetscore.MicrosOf(t))
+}
+
+func timeOf(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return fleetscore.Micros(us).Time()
+}
+
+// Each migration is NUMBER_NAME.sql, for every engine, followed by
+// NUMBER_NAME.ENGINE.sql if there is one.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+var migrationName = regexp.MustCompile(`^([0-9]+)_[a-z_]+(?:\.([a-z]+))?\.sql$`)
+
+// steps are the texts of an engine's migrations, by number.
+func steps(d dialect) (map[int64]string, error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return strings.Compare(strings.TrimSuffix(a, ".sql"), strings.TrimSuffix(b, ".sql"))
+	})
+	out := map[int64]string{}
+	for _, name := range names {
+		parts := migrationName.FindStringSubmatch(strings.TrimPrefix(name, "migrations/"))
+		if parts == nil {
+			return nil, fmt.Errorf("a migration is called %s", name)
+		}
+		number, err := strconv.ParseInt(parts[1], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		text, err := migrations.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		switch parts[2] {
+		case "":
+			out[number] += d.schema(string(text))
+		case d.name():
+			out[number] += string(text)
+		}
+	}
+	return out, nil
+}
+
+// migrate brings the tables up to date. Tables of a newer release are refused.
+func migrate(ctx context.Context, d dialect, kind goose.Dialect, db *sql.DB, options ...goose.ProviderOption) error {
+	texts, err := steps(d)
+	if err != nil {
+		return err
+	}
+	var all []*goose.Migration
+	for number, text := range texts {
+		up := func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, text)
+			return err
+		}
+		all = append(all, goose.NewGoMigration(number, &goose.GoFunc{RunTx: up}, nil))
+	}
+	p, err := goose.NewProvider(kind, db, nil, append(options, goose.WithGoMigrations(all...), goose.WithDisableGlobalRegistry(true))...)
+	if err != nil {
+		return err
+	}
+	have, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if have > known {
+		return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
+			WithHint("it was written by a newer release: start that one")
+	}
+	_, err = p.Up(ctx)
+	return err
+}
