@@ -32,7 +32,7 @@ const Prefix = "/api/v1"
 // Config sets limits and places for the API.
 type Config struct {
 	Version        string // the server's release, for GET /health
-	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
+	MaxUploadBytes int64  // the size limit of an upload of rows or of a model; 0 means 256 MiB
 	TempDir        string // folder for uploads of rows that wait to be processed; empty means the system's
 }
 
@@ -45,14 +45,14 @@ type Scheduler interface {
 	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)
 }
 
-// Broker answers nodes.
+// Broker handles the requests of nodes.
 type Broker interface {
 	dispatch.Work
 	// Access refuses blobs that the task of a lease doesn't need.
 	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
 }
 
-// Logs keeps and reads what attempts of tasks write.
+// Logs stores and reads the output of tasks' attempts.
 type Logs interface {
 	dispatch.Logs
 	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
@@ -62,12 +62,12 @@ type Logs interface {
 // Fleets syncs fleets with their folders of models.
 type Fleets interface {
 	Sync(ctx context.Context, name string) (*fleet.Change, error)
-	// Status is when a fleet's models were last looked at, and why they could not be
-	// read then.
+	// Status returns when a fleet's models were last checked, and why they could not be
+	// read at that time.
 	Status(name string) (time.Time, error)
 }
 
-// Deps is what the API works with.
+// Deps are the other parts of the server that the API uses.
 type Deps struct {
 	Access    *access.Control // who may do what
 	Ledger    ledger.Ledger
@@ -134,7 +134,7 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, fleetscore.Errorf(fleetscore.NotFound, "answer request", r.Method+" "+r.URL.Path, "there is no such path, or the path doesn't have this method").
+	writeProblem(w, fleetscore.Errorf(fleetscore.NotFound, "answer request", r.Method+" "+r.URL.Path, "there is no such path, or it can't be used with this method").
 		WithHint("GET %s/openapi.json lists all paths", Prefix))
 }
 
@@ -219,7 +219,7 @@ type List[T any] struct {
 	Next  string `json:"next"`
 }
 
-// body is an answer of one JSON value.
+// body is an answer with one JSON value.
 type body[T any] struct{ Body T }
 
 func answer[T any](v T) *body[T] { return &body[T]{v} }

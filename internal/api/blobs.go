@@ -26,10 +26,10 @@ func (s *server) registerBlobs(api huma.API, mux *access.Mux) {
 		return &huma.Param{Name: name, In: in, Required: in == "path", Schema: &huma.Schema{Type: huma.TypeString}}
 	}
 	describe(api, Prefix+"/leases/{id}/blobs/{name...}", &huma.Operation{OperationID: "read task blob", Method: http.MethodGet, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
-		Summary: "A range of a blob that an attempt's task may read; the name may hold slashes", Responses: plain("200", "application/octet-stream"),
+		Summary: "A range of a blob that an attempt's task may read; the name may contain slashes", Responses: plain("200", "application/octet-stream"),
 		Parameters: []*huma.Param{path("id", "path"), path("name", "path"), path("offset", "query"), path("length", "query")}})
 	describe(api, Prefix+"/leases/{id}/blobs/{name...}", &huma.Operation{OperationID: "write task blob", Method: http.MethodPut, Path: "/leases/{id}/blobs/{name}", Tags: []string{"node protocol"},
-		Summary: "Write a file of an attempt's results; the name may hold slashes", Responses: plain("200", "application/json"),
+		Summary: "Write a file of an attempt's results; the name may contain slashes", Responses: plain("200", "application/json"),
 		Parameters:  []*huma.Param{path("id", "path"), path("name", "path")},
 		RequestBody: bytesBody("application/octet-stream", "the blob")})
 	mux.HandleFunc("GET "+Prefix+"/leases/{id}/blobs/{name...}", problems(s.readTaskBlob))

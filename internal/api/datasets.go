@@ -34,8 +34,8 @@ type Dataset struct {
 	First         *time.Time `json:"first,omitempty" doc:"smallest stamp"`
 	Last          *time.Time `json:"last,omitempty" doc:"largest stamp"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty" doc:"no row with this stamp or an earlier one is still expected"`
-	Version       int64      `json:"version" doc:"of the Delta table"`
-	Problem       string     `json:"problem,omitempty" doc:"why the dataset, or a file of it, can't be read; the other fields are empty if nothing of it can"`
+	Version       int64      `json:"version" doc:"version of the Delta table"`
+	Problem       string     `json:"problem,omitempty" doc:"why the dataset, or a file of it, can't be read; the other fields are empty if the whole dataset can't be read"`
 }
 
 // ParquetType is the media type of Parquet.
@@ -45,13 +45,13 @@ const ParquetType = "application/vnd.apache.parquet"
 // added, replaced, same and repeated.
 type Uploaded struct {
 	Dataset       string     `json:"dataset"`
-	Rows          int64      `json:"rows" doc:"in the body"`
+	Rows          int64      `json:"rows" doc:"rows in the body"`
 	Added         int64      `json:"added" doc:"rows with a key and time that the dataset didn't have"`
 	Replaced      int64      `json:"replaced" doc:"rows that replaced a row with the same key and time"`
 	Same          int64      `json:"same" doc:"rows that were already there, with the same values"`
 	Repeated      int64      `json:"repeated" doc:"rows that a later row of the body with the same key and time replaced"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty"`
-	Version       int64      `json:"version" doc:"of the Delta table"`
+	Version       int64      `json:"version" doc:"version of the Delta table"`
 }
 
 func (s *server) registerDatasets(api huma.API) {
@@ -171,9 +171,9 @@ func (s *server) dataset(ctx context.Context, name string, written map[string]st
 
 type uploadRowsInput struct {
 	DatasetPath
-	Key           []string       `query:"key" doc:"key columns; by default those of the hub"`
-	Time          string         `query:"time" doc:"time column; by default that of the hub"`
-	Values        []string       `query:"values" doc:"value columns; by default those of the dataset; for a new dataset, all other columns with a number in the first row"`
+	Key           []string       `query:"key" doc:"key columns; by default the key columns of the hub"`
+	Time          string         `query:"time" doc:"time column; by default the time column of the hub"`
+	Values        []string       `query:"values" doc:"value columns; by default the value columns of the dataset; for a new dataset, all other columns with a number in the first row"`
 	TimeUnit      table.TimeUnit `query:"time_unit" doc:"unit of times that are numbers since 1970: s, ms, us or ns"`
 	CompleteUntil time.Time      `query:"complete_until" doc:"time until which the dataset is complete; by default the time of its last row. It never moves back"`
 	ContentType   string         `header:"Content-Type"`
@@ -243,7 +243,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 		schema.Key = hub.Key
 	}
 	if schema.Time == "" || len(schema.Key) == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "neither the request nor a configuration says which columns are time and key").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the request doesn't name the time column and the key columns, and there is no configuration that does").
 			WithHint("name them in the query (time=TS&key=Device,Tag), or with --time and --key of fleetscore dataset upload, or apply a configuration first: fleetscore apply")
 	}
 	if snap, err := s.deps.Catalog.Dataset(in.Name).Snapshot(ctx); err == nil && len(schema.Values) == 0 {
@@ -257,7 +257,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 	}
 	rows := got.Rows
 	if rows.Len() == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body holds no rows")
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "the body contains no rows")
 	}
 	if len(rows.ValueNames) == 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "upload rows to dataset", in.Name, "no column except time and key has a number in the first row").
@@ -266,7 +266,7 @@ func (s *server) readUpload(ctx context.Context, in *uploadRowsInput, body io.Re
 	return rows, nil
 }
 
-// readBody reads the rows in the form that the request says.
+// readBody reads the rows in the format that the request names.
 func (s *server) readBody(ctx context.Context, in *uploadRowsInput, body io.Reader, schema table.Schema) (*table.Input, error) {
 	opt := table.ReadOptions{TimeUnit: in.TimeUnit, MaxRows: s.cfg.MaxUploadBytes / 16, Say: table.Words{TimeUnit: "?time_unit="}}
 	if err := opt.TimeUnit.Validate(); err != nil {

@@ -63,7 +63,7 @@ func bytesBody(contentType, description string) *huma.RequestBody {
 		contentType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
 }
 
-// Upload gives a handler the request's body as it arrives.
+// Upload lets a handler read the request's body while it arrives.
 type Upload struct {
 	request *http.Request
 	writer  http.ResponseWriter
@@ -93,7 +93,7 @@ func (s *server) fleetOf(c fleetscore.FleetConfig, name string, g *fleet.Generat
 	return f
 }
 
-// currentFleet is a fleet's generation, nil if it has none yet.
+// currentFleet returns a fleet's current generation, or nil if there is none yet.
 func (s *server) currentFleet(ctx context.Context, name string) (*fleet.Generation, error) {
 	g, err := fleet.Current(ctx, s.deps.Store, name)
 	if fleetscore.NotFound.Is(err) {
@@ -153,7 +153,7 @@ func (s *server) showFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	return answer(f), nil
 }
 
-// diagnosis is a generation's health, checked against the pipelines that use it.
+// diagnosis returns a generation's health, checked against the pipelines that use it.
 func diagnosis(cfg fleetscore.Config, name string, g *fleet.Generation) *fleet.Diagnosis {
 	h := g.Health
 	for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
@@ -179,7 +179,7 @@ func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	return answer(f), nil
 }
 
-// failing remembers the error of its reader.
+// failing keeps the error of its reader.
 type failing struct {
 	r   io.Reader
 	err error
@@ -206,7 +206,7 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 	}
 	if filepath.IsAbs(c.Path) {
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload model to fleet", in.Name, "the fleet's models are in %s, a folder of the server's machine", c.Path).
-			WithHint("copy the file there, or give the fleet a path in the store, such as models/%s", in.Name)
+			WithHint("copy the file there, or set the fleet's path to a folder in the store, such as models/%s", in.Name)
 	}
 	if c.Sensors == "" { // a list may use any file name
 		template, err := fleet.ParseTemplate(c.Model, cfg.Hub.Key)

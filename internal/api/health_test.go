@@ -15,7 +15,7 @@ import (
 
 // TestHealth: everybody sees the status, only callers with a token see the reasons; a
 // warning alone isn't a failure; a ledger that fails is noticed because the check
-// asks it.
+// reads from it.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))

@@ -16,7 +16,7 @@ import (
 // JobList is a page of jobs, newest first.
 type JobList struct {
 	Items  []fleetscore.Job              `json:"items" nullable:"false"`
-	Next   string                        `json:"next" doc:"send it as before to continue"`
+	Next   string                        `json:"next" doc:"send this value as the parameter before to read the next page"`
 	Counts map[fleetscore.JobState]int64 `json:"counts" doc:"all jobs by state"`
 }
 
@@ -82,7 +82,7 @@ type listJobsInput struct {
 	Pipeline string   `query:"pipeline"`
 	State    []string `query:"state" doc:"states, separated by commas" enum:"waiting,queued,running,committing,succeeded,partly_failed,failed,canceled"`
 	Limit    int      `query:"limit" default:"100" minimum:"1" maximum:"1000"`
-	Before   string   `query:"before" doc:"next of the page before"`
+	Before   string   `query:"before" doc:"the field next of the previous page"`
 }
 
 func (s *server) listJobs(ctx context.Context, in *listJobsInput) (*body[JobList], error) {
@@ -199,7 +199,7 @@ type coverageInput struct {
 	JobPath
 	Outcome []string `query:"outcome" doc:"only these outcomes, separated by commas" enum:"scored,no_data,no_model,failed,timed_out,quarantined,excluded"`
 	Limit   int      `query:"limit" default:"1000" minimum:"1" maximum:"100000"`
-	After   string   `query:"after" doc:"next of the page before"`
+	After   string   `query:"after" doc:"the field next of the previous page"`
 }
 
 func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fleetscore.Item]], error) {

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts answers by their class of status: so that their number is bounded
-// for all paths.
+// metrics counts answers by their class of status and not by path, so that the number of
+// time series is bounded.
 type metrics struct {
 	requests map[int]prometheus.Counter
 	seconds  prometheus.Histogram

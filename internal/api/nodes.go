@@ -23,40 +23,40 @@ func (s *server) registerNodeProtocol(api huma.API) {
 			SkipValidateBody: true} // a nil slice of a node written in Go is null
 	}
 	nodes := s.deps.Broker
-	add(api, op("register node", "/nodes", "A node reports for work"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
+	add(api, op("register node", "/nodes", "Register a node"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
 		if err := ownsNode(ctx, in.Body.Node); err != nil {
 			return nil, err
 		}
 		n, err := nodes.Register(ctx, in.Body)
 		return answer(n), err
 	})
-	add(api, op("lease", "/nodes/{id}/lease", "A node asks for tasks and waits for them"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
+	add(api, op("lease", "/nodes/{id}/lease", "Lease tasks for a node; waits until there are tasks"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
 		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
 		r, err := nodes.Lease(ctx, in.ID, in.Body)
 		return answer(r), err
 	})
-	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "A node reports that it runs, and renews its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
+	add(api, op("heartbeat", "/nodes/{id}/heartbeat", "Report that a node runs, and renew its leases"), func(ctx context.Context, in *heartbeatInput) (*body[dispatch.HeartbeatReply], error) {
 		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
 		r, err := nodes.Heartbeat(ctx, in.ID, in.Body)
 		return answer(r), err
 	})
-	add(api, op("goodbye", "/nodes/{id}/goodbye", "A node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {
+	add(api, op("goodbye", "/nodes/{id}/goodbye", "Report that a node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {
 		if err := ownsNode(ctx, in.ID); err != nil {
 			return nil, err
 		}
 		return nil, nodes.Goodbye(ctx, in.ID)
 	})
-	add(api, op("append log", "/leases/{id}/logs", "A piece of an attempt's log"), func(ctx context.Context, in *logInput) (*struct{}, error) {
+	add(api, op("append log", "/leases/{id}/logs", "Append to an attempt's log"), func(ctx context.Context, in *logInput) (*struct{}, error) {
 		if err := s.holds(ctx, in.ID); err != nil {
 			return nil, err
 		}
 		return nil, s.deps.Logs.AppendLog(ctx, in.ID, in.Body)
 	})
-	add(api, op("complete", "/leases/{id}/complete", "The result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
+	add(api, op("complete", "/leases/{id}/complete", "Report the result of an attempt"), func(ctx context.Context, in *completeInput) (*struct{}, error) {
 		if err := s.holds(ctx, in.ID); err != nil {
 			return nil, err
 		}

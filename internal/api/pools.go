@@ -18,7 +18,7 @@ import (
 type Pool struct {
 	Name     string                         `json:"name"`
 	Provider string                         `json:"provider"`
-	Slots    int                            `json:"slots" doc:"tasks that a node runs at once"`
+	Slots    int                            `json:"slots" doc:"number of tasks that a node runs at once"`
 	Min      int                            `json:"min"`
 	Max      int                            `json:"max"`
 	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
@@ -49,7 +49,7 @@ func (s *server) registerSchedules(api huma.API) {
 		Summary: "Due times and their outcomes, newest first"}, s.listOccurrences)
 }
 
-// configured is the configuration in force; it is empty before the first was applied.
+// configured returns the configuration in force. It is empty until a configuration is applied.
 func (s *server) configured(ctx context.Context) (fleetscore.Config, error) {
 	cfg, _, _, err := s.deps.Ledger.Config(ctx)
 	if fleetscore.NotFound.Is(err) {
@@ -122,7 +122,7 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 	return answerList(out, ""), nil
 }
 
-// known is nil for the zero time.
+// known returns the time, or nil for the zero time.
 func known(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -149,7 +149,7 @@ func (s *server) listOccurrences(ctx context.Context, in *struct {
 	return answerList(occ, ""), nil
 }
 
-// nextDue is the next due time; nil if there is none.
+// nextDue returns the next due time, or nil if there is none.
 func (s *server) nextDue(c fleetscore.ScheduleConfig, last time.Time) *time.Time {
 	if last.IsZero() {
 		last = s.now()

@@ -15,10 +15,10 @@ import (
 
 // Problem is the form of an error in an answer.
 type Problem struct {
-	Kind    string `json:"kind" enum:"internal,invalid,not_found,conflict,unavailable,exhausted,corrupt" doc:"what can be done about it"`
-	Op      string `json:"op" doc:"what was being done"`
-	Subject string `json:"subject" doc:"on what"`
-	Message string `json:"message" doc:"why it failed"`
+	Kind    string `json:"kind" enum:"internal,invalid,not_found,conflict,unavailable,exhausted,corrupt" doc:"the kind of error, which says what can be done"`
+	Op      string `json:"op" doc:"the operation that failed"`
+	Subject string `json:"subject" doc:"the name of the thing that it was done to"`
+	Message string `json:"message" doc:"why the operation failed"`
 	Hint    string `json:"hint" doc:"what to do"`
 
 	status int
@@ -29,7 +29,7 @@ var problemType = reflect.TypeFor[Problem]()
 // Error returns the message.
 func (p *Problem) Error() string { return p.Message }
 
-// GetStatus is the HTTP status to answer with.
+// GetStatus returns the HTTP status of the answer.
 func (p *Problem) GetStatus() int { return p.status }
 
 // problemOf translates an error. Operation and subject are those of the outermost
@@ -64,7 +64,7 @@ func problemOf(err error) *Problem {
 
 func tooLarge(limit int64, subject string) *Problem {
 	return &Problem{Kind: fleetscore.Exhausted.String(), Op: "read request", Subject: subject,
-		Message: fmt.Sprintf("the body is larger than the %d MiB allowed", limit>>20),
+		Message: fmt.Sprintf("the body is larger than the limit of %d MiB", limit>>20),
 		Hint:    "send it in several parts", status: http.StatusRequestEntityTooLarge}
 }
 

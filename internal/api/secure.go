@@ -10,7 +10,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/access"
 )
 
-// refused is a refusal in the form of the API's errors.
+// refused returns a refusal in the form of the API's errors.
 func refused(why *access.Refusal) *Problem {
 	kind := fleetscore.Invalid
 	if why.Status == http.StatusTooManyRequests {
@@ -19,7 +19,7 @@ func refused(why *access.Refusal) *Problem {
 	return &Problem{Kind: kind.String(), Op: why.Op, Subject: why.Subject, Message: why.Message, Hint: why.Hint, status: why.Status}
 }
 
-// recorder remembers the status of the answer.
+// recorder keeps the status of the answer.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -57,7 +57,7 @@ func observe(log *slog.Logger, m *metrics, now func() time.Time, next http.Handl
 				}
 				log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 				if rec.status == 0 {
-					writeProblem(rec, fleetscore.Errorf(fleetscore.Internal, "answer request", r.Method+" "+r.URL.Path, "a defect of the server").
+					writeProblem(rec, fleetscore.Errorf(fleetscore.Internal, "answer request", r.Method+" "+r.URL.Path, "the server has a defect").
 						WithHint("the server's log has the details; please report this defect"))
 				}
 			}

@@ -23,8 +23,8 @@ type Blob struct {
 func blobOf(i store.Info) Blob { return Blob{i.Name, i.SizeBytes, i.Modified, i.ETag} }
 
 func (s *server) registerStore(api huma.API) {
-	add(api, huma.Operation{OperationID: "list store", Method: http.MethodGet, Path: "/store", Tags: []string{"store"}, Summary: "What the store holds"}, s.listStore)
-	add(api, huma.Operation{OperationID: "read blob", Method: http.MethodGet, Path: "/store/{name}", Tags: []string{"store"}, Summary: "A blob's bytes; the name may hold slashes",
+	add(api, huma.Operation{OperationID: "list store", Method: http.MethodGet, Path: "/store", Tags: []string{"store"}, Summary: "Blobs in the store"}, s.listStore)
+	add(api, huma.Operation{OperationID: "read blob", Method: http.MethodGet, Path: "/store/{name}", Tags: []string{"store"}, Summary: "A blob's bytes; the name may contain slashes",
 		Responses: plain("200", "application/octet-stream"), Metadata: map[string]any{restOfPath: true}}, s.readBlob)
 }
 
@@ -34,7 +34,7 @@ type ListStoreInput struct {
 	Prefix    string `query:"prefix"`
 	Delimiter bool   `query:"delimiter" doc:"only the direct children of the prefix's folder, each subfolder once"`
 	Limit     int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
-	After     string `query:"after" doc:"next of the page before"`
+	After     string `query:"after" doc:"the field next of the previous page"`
 }
 
 func (s *server) listStore(ctx context.Context, in *ListStoreInput) (*body[List[Blob]], error) {

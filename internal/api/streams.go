@@ -34,10 +34,10 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 	// The gateway reads its requests itself; the document describes them
 	// nevertheless.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},
-		Summary:     "Readings as JSON objects; answered once they are synced to disk",
+		Summary:     "Send readings as JSON objects; the answer comes after they are synced to disk",
 		Description: "An object per line (application/x-ndjson), or one object or an array of them (application/json). See docs/http-readings.md.",
 		Parameters:  []*huma.Param{{Name: "hub", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
 		RequestBody: bytesBody("application/x-ndjson", "a JSON object per line"),
-		Responses:   map[string]*huma.Response{"200": {Description: "all are stored"}, "400": {Description: "some are malformed; the others are stored"}}})
+		Responses:   map[string]*huma.Response{"200": {Description: "all readings are stored"}, "400": {Description: "some readings are malformed; the others are stored"}}})
 	mux.Handle(Prefix+"/hubs/{hub}/messages", s.deps.Gateway)
 }

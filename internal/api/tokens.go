@@ -28,10 +28,10 @@ type NewToken struct {
 	Secret string `json:"secret" doc:"the token's text, which the server doesn't keep"`
 }
 
-// Caller describes the sender of the request, as the server sees it.
+// Caller describes the sender of the request, as the server identified it.
 type Caller struct {
 	Role fleetscore.Role `json:"role"`
-	Name string          `json:"name" doc:"of the token"`
+	Name string          `json:"name" doc:"the token's name"`
 	Own  bool            `json:"own" doc:"whether the token is in the server's list; the name of a node that uses such a token begins with the token's name and a dot"`
 }
 
@@ -65,7 +65,7 @@ func (s *server) registerTokens(api huma.API) {
 
 func (s *server) listTokens(ctx context.Context, in *struct {
 	Limit int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
-	After string `query:"after" doc:"next of the page before"`
+	After string `query:"after" doc:"the field next of the previous page"`
 }) (*body[List[Token]], error) {
 	var page []Token
 	for _, t := range s.deps.Access.List() {

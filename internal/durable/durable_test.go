@@ -51,7 +51,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestJournalFindsCarelessWriters: the journal reveals a writer that doesn't sync.
+// TestJournalFindsCarelessWriters: the journal finds a writer that doesn't sync.
 func TestJournalFindsCarelessWriters(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -40,7 +40,7 @@ func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 		d.fail("kind %d is unknown", data[3])
 	}
 	if len(d.b) > 0 {
-		d.fail("%d bytes are left over", len(d.b))
+		d.fail("%d bytes follow the end of the message", len(d.b))
 	}
 	if d.err != nil {
 		return Stamp{}, nil, &fleetscore.Error{Op: "decode hub message", Kind: fleetscore.Corrupt, Err: d.err}
@@ -48,8 +48,8 @@ func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	return stamp, r, nil
 }
 
-// decoder reads from b; after the first error every read gives zero, and counts
-// are zero, so that no loop runs on bad input.
+// decoder reads from b. After the first error every read returns zero, and counts are
+// zero, so that no loop runs on bad input.
 type decoder struct {
 	b   []byte
 	err error

@@ -17,8 +17,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// disk is what the log needs of a file system. It is an interface so that tests can
-// make the disk fail, hang and lose power.
+// disk has the operations of a file system that the log needs. Tests replace it by disks
+// that fail, hang and lose power.
 type disk interface {
 	durable.Disk
 	open(name string, flag int) (file, error)
@@ -147,13 +147,13 @@ func storageError(op, dir string, err error) error {
 		return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).WithHint("give this user the right to write there, or use another --dir")
 	case errors.Is(err, syscall.EROFS):
 		return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).
-			WithHint("the disk is read-only, often after an error of the device: look into the system's log; readings are taken again once the disk can be written")
+			WithHint("the disk is read-only, often after an error of the device: read the system's log; readings are accepted again when the disk can be written")
 	}
 	return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", err).
-		WithHint("look into the system's log for errors of the disk; readings are taken again once it can be written")
+		WithHint("read the system's log for errors of the disk; readings are accepted again when the disk can be written")
 }
 
 func diskFull(op, dir string, err error) error {
 	return fleetscore.Errorf(fleetscore.Exhausted, op, dir, "%w", err).
-		WithHint("free space on that disk, or shorten hub.retention; nothing is lost, readings are taken again once there is room")
+		WithHint("free space on that disk, or shorten hub.retention; no stored reading is lost, and readings are accepted again when there is space")
 }

@@ -21,9 +21,9 @@ const (
 
 // Column encodings.
 const (
-	columnFloats  = 0 // 8 bytes a value
+	columnFloats  = 0 // 8 bytes for each value
 	columnScaled  = 1 // integers of 1, 2 or 4 bytes over a power of ten
-	columnStrings = 2 // a dictionary and an index a value
+	columnStrings = 2 // a dictionary, and an index for each value
 )
 
 // Limits of the format; a decoder checks them before it allocates.
@@ -93,8 +93,8 @@ func appendReadings(dst []byte, r *fleetscore.Readings) []byte {
 	return dst
 }
 
-// appendTimes writes offsets from the smallest time, in whole milliseconds if
-// all are.
+// appendTimes writes offsets from the smallest time, in milliseconds if all offsets are
+// whole milliseconds.
 func appendTimes(dst []byte, times []fleetscore.Micros) []byte {
 	if len(times) == 0 {
 		return dst
@@ -151,9 +151,9 @@ func appendNumbers(dst []byte, v []float64) []byte {
 // powersOfTen are the divisors of scaled columns.
 var powersOfTen = [...]float64{1, 10, 100, 1e3, 1e4, 1e5, 1e6}
 
-// scaled returns the present values as integers over the smallest power of ten
-// that gives back exactly the same bits, and the bytes an integer needs; width 0
-// if there is none.
+// scaled returns the present values as integers over the smallest power of ten for which
+// the quotients have exactly the same bits, and the bytes that an integer needs. The
+// width is 0 if there is no such power.
 func scaled(v []float64) (ints []int32, scale, width int) {
 	ints = make([]int32, 0, len(v))
 	lo, hi := int32(0), int32(0)
@@ -234,7 +234,7 @@ func appendStrings(dst []byte, c *fleetscore.ReadingColumn) []byte {
 	return dst
 }
 
-// appendPresence writes 0 if all n values are there, else 1 and a bit for each.
+// appendPresence writes 0 if all n values are present, else 1 and a bit for each value.
 func appendPresence(dst []byte, n, present int, isPresent func(int) bool) []byte {
 	if present == n {
 		return append(dst, 0)
@@ -254,7 +254,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// widthOf is the bytes, 1, 2, 4 or 8, that hold v.
+// widthOf returns how many bytes v needs: 1, 2, 4 or 8.
 func widthOf(v uint64) int {
 	switch n := bits.Len64(v); {
 	case n <= 8:

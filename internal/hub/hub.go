@@ -37,13 +37,13 @@ type Stamp struct {
 type Message struct {
 	Stamp
 	Partition int
-	Seq       uint64 // place in the partition, from 1, without gaps between appends
+	Seq       uint64 // the message's number in the partition, from 1, without gaps between appends
 	Epoch     int64  // id of the opening of the hub that wrote it; see Epoch
 	Tick      bool   // no readings: at Arrived, Source was healthy and had sent nothing more
 	Readings  *fleetscore.Readings
 }
 
-// Stats describes what one partition holds.
+// Stats describes the content of one partition.
 type Stats struct {
 	Partition int
 	First     uint64 // sequence of the oldest message still there; Last+1 if there is none

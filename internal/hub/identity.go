@@ -43,7 +43,7 @@ func parseIdentity(data []byte) (id identity, err error) {
 	return id, nil
 }
 
-// newID is a random identifier above 0.
+// newID returns a random identifier above 0.
 func newID() int64 { return rand.Int64N(1<<63-1) + 1 }
 
 func partitionName(i int) string { return fmt.Sprintf("p%03d", i) }

@@ -114,7 +114,7 @@ func (p *partition) makeDurable(s *segment, from int64) error {
 
 const unreadable = "the file is damaged or cut short at their place"
 
-// arrivalOf is the arrival time of an encoded message.
+// arrivalOf returns the arrival time of an encoded message.
 func arrivalOf(message []byte) (fleetscore.Micros, error) {
 	d := decoder{b: message[headerBytes:]}
 	d.bytes(d.count("characters")) // the source

@@ -17,16 +17,16 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Config says where a hub lies and how long it keeps messages.
+// Config says where a hub is stored and how long it keeps messages.
 type Config struct {
-	Dir        string        // the folder; made if absent; held by one process at a time
+	Dir        string        // the folder, which is made if it doesn't exist; one process at a time may use it
 	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
 	Retention  time.Duration // age at which unneeded messages are dropped; 0 means 7 days; may change between openings
 
 	segmentBytes int64 // 0 means 128 MiB
 }
 
-// Deps is what a hub works with.
+// Deps are the other parts of the server that a hub uses.
 type Deps struct {
 	Log    *slog.Logger     // nil discards
 	Health Health           // nil discards
@@ -107,7 +107,7 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 		cfg.segmentBytes = segmentBytes
 	}
 	if cfg.Dir == "" || cfg.Partitions < 1 || cfg.Partitions > fleetscore.Shards || cfg.Retention < time.Second {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions kept for %v", cfg.Partitions, cfg.Retention).
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions with a retention of %v are not possible", cfg.Partitions, cfg.Retention).
 			WithHint("name a folder, 1 to %d partitions and a retention of a second or more", fleetscore.Shards)
 	}
 	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, started: time.Now(), disk: d,
@@ -162,7 +162,7 @@ func (h *segmentLog) newPartition(i int) *partition {
 	return &partition{log: h, index: i, dir: filepath.Join(h.cfg.Dir, partitionName(i)), requests: make(chan *request), changed: make(chan struct{})}
 }
 
-// stopwatch is the time since the log was opened.
+// stopwatch returns the time since the log was opened.
 func (h *segmentLog) stopwatch() time.Duration { return time.Since(h.started) }
 
 func (h *segmentLog) unlock() {
@@ -262,7 +262,7 @@ func (h *segmentLog) left(bytes uint64) {
 	switch {
 	case changed && low:
 		h.slog.Warn("the hub's disk is nearly full", "dir", h.cfg.Dir, "left_mb", bytes>>20)
-		h.health.Warn("hub disk", fmt.Sprintf("less than %d MB are left on the disk of %s; below %d MB no readings are taken: free space, or shorten hub.retention", lowBytes>>20, h.cfg.Dir, reserveBytes>>20))
+		h.health.Warn("hub disk", fmt.Sprintf("less than %d MB are left on the disk of %s; below %d MB no readings are accepted: free some space, or shorten hub.retention", lowBytes>>20, h.cfg.Dir, reserveBytes>>20))
 	case changed:
 		h.health.Warn("hub disk", "")
 	}
@@ -298,8 +298,8 @@ func (h *segmentLog) Stats(context.Context) ([]Stats, error) {
 	return out, nil
 }
 
-// Close implements Hub. It waits for running appends, but not for ever: a disk that
-// hangs can't keep a process from ending.
+// Close implements Hub. It waits for running appends, but only for a limited time, so
+// that a disk that hangs can't keep a process from ending.
 func (h *segmentLog) Close() error {
 	h.mu.Lock()
 	if h.closed {

@@ -90,8 +90,8 @@ func (p *partition) removeSegments(n int) {
 	}
 }
 
-// LastArrival returns the latest time that a hub's folder knows: an arrival or the
-// beginning of a file; zero if there is no hub. It doesn't open the hub. A server
+// LastArrival returns the latest time in a hub's folder: an arrival or the beginning of a
+// file. It returns zero if there is no hub. It doesn't open the hub. A server
 // compares its clock with this time before it takes any reading. Unreadable files are
 // skipped, because opening the hub reports them.
 func LastArrival(dir string) fleetscore.Micros {
@@ -113,7 +113,8 @@ func LastArrival(dir string) fleetscore.Micros {
 	return latest
 }
 
-// lastArrival is the arrival of a segment's last sound message; false if it has none.
+// lastArrival returns the arrival of a segment's last intact message. ok is false if there
+// is none.
 func (p *partition) lastArrival(s *segment) (latest fleetscore.Micros, ok bool) {
 	c, err := p.openCursor(s, s.end)
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package obs makes the two ways a process can be observed: its log, and its metrics
 // in Prometheus's text format. Rooms get a logger and a registry from here and don't
-// know how these are shown. Both are safe for concurrent use.
+// depend on how these are shown. Both are safe for concurrent use.
 package obs
 
 import (

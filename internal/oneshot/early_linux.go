@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beginWriting asks for a range of a file to be written to the disk, without
-// waiting. It promises nothing, so its error doesn't matter: the sync that
-// follows tells.
+// beginWriting tells the kernel to start writing a range of a file to the disk, without
+// waiting for it. An error is ignored, because the sync that follows reports it.
 func beginWriting(f *os.File, offset, length int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
 }

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// hashing passes bytes on, and counts and hashes them.
+// hashing passes bytes on to a writer, and counts and hashes them.
 type hashing struct {
 	w io.Writer
 	h hash.Hash
@@ -17,8 +17,8 @@ type hashing struct {
 func newHashing(w io.Writer) *hashing { return &hashing{w: w, h: sha256.New()} }
 
 func (h *hashing) Write(p []byte) (int, error) {
-	// Both at once: taking turns would be what a large file waits for. After an
-	// error the digest means nothing.
+	// Hashing and writing run at the same time, because doing one after the other would
+	// slow large files down. After an error the digest isn't valid.
 	hashed := make(chan struct{})
 	go func() {
 		defer close(hashed)

@@ -1,10 +1,10 @@
-// Package oneshot scores a fleet over files at once: it reads rows and models,
-// has them scored on all cores, and writes predictions, coverage and a manifest
-// into a folder, the manifest last.
+// Package oneshot scores a fleet over files in one call: it reads rows and models,
+// scores them on all cores, and writes predictions, coverage and a manifest into a
+// folder, the manifest last.
 //
-// It keeps no state beyond a call, knows nothing of servers and jobs, and prints
-// nothing: what people see is the caller's business. A call uses goroutines of
-// its own, which have ended when it returns.
+// It keeps no state after a call, doesn't depend on servers and jobs, and prints
+// nothing: the caller shows messages to people. All goroutines of a call have ended
+// when the call returns.
 package oneshot
 
 import (
@@ -29,15 +29,15 @@ import (
 
 // Config says what to score, how, and where the results go.
 type Config struct {
-	Data         []string                 // what files.Read takes: files, folders, patterns, Delta tables, stores' URLs, or "-"
-	Stdin        io.Reader                // for "-"; may be nil
-	Separator    byte                     // of fields in CSV; 0: guessed
-	Decimal      byte                     // of numbers in CSV; 0: a point
-	TimeUnit     table.TimeUnit           // of times that are numbers
-	Models       string                   // folder of models; a path or a store's URL
-	Template     string                   // of a model's name
-	Sensors      string                   // list of sensors and their models, a file in the models' folder; empty for none
-	Key          []string                 // key columns
+	Data         []string                 // the arguments of files.Read: files, folders, patterns, Delta tables, URLs of stores, or "-"
+	Stdin        io.Reader                // the rows for "-"; may be nil
+	Separator    byte                     // between fields in CSV; 0: guessed
+	Decimal      byte                     // the decimal separator in CSV; 0: a point
+	TimeUnit     table.TimeUnit           // the unit of times that are numbers
+	Models       string                   // the folder of models: a path, or the URL of a store
+	Template     string                   // the template of models' names
+	Sensors      string                   // a list of sensors and their models, a file in the models' folder; may be empty
+	Key          []string                 // the key columns
 	Time         string                   // time column
 	Features     []string                 // "Val=Value" renames
 	FeaturesBy   fleetscore.FeatureOrder  // whether models that know feature names get columns by name; empty means yes

@@ -19,7 +19,7 @@ type chart struct {
 	YTicks        []tick
 	XTicks        []tick
 	Width, Height int
-	Left, Bottom  int // of the area that is drawn in
+	Left, Bottom  int // the edges of the area with the drawing
 }
 
 type point struct {
@@ -43,7 +43,7 @@ const (
 	marginLow   = 28
 )
 
-// byTime is the order of rows in time.
+// byTime returns the rows' indexes in the order of time.
 func byTime(rows *fleetscore.Predictions) []int {
 	order := make([]int, rows.Len())
 	for i := range order {
@@ -110,7 +110,7 @@ func draw(rows *fleetscore.Predictions, order []int, column int, fault func(i in
 	return c
 }
 
-// usualStep is the median time between two rows.
+// usualStep returns the median time between two rows.
 func usualStep(rows *fleetscore.Predictions, order []int) fleetscore.Micros {
 	var steps []fleetscore.Micros
 	for n := 1; n < len(order); n++ {
@@ -123,7 +123,7 @@ func usualStep(rows *fleetscore.Predictions, order []int) fleetscore.Micros {
 	return steps[len(steps)/2]
 }
 
-// ticks are a few round numbers from low to high.
+// ticks returns a few round numbers from low to high.
 func ticks(low, high float64) []float64 {
 	span := high - low
 	if !(span > 0) || math.IsInf(span, 0) {
@@ -143,7 +143,7 @@ func ticks(low, high float64) []float64 {
 	return out
 }
 
-// timeTicks are a few round times from first to last.
+// timeTicks returns a few round times from first to last.
 func timeTicks(first, last fleetscore.Micros) []fleetscore.Micros {
 	span := time.Duration(last-first) * time.Microsecond
 	step := time.Hour

@@ -24,15 +24,15 @@ const (
 type jobPage struct {
 	Job       fleetscore.Job
 	Tasks     []fleetscore.Task
-	MoreTasks int // that are not shown
+	MoreTasks int // tasks that are not shown
 	Outcomes  []outcome
 	Filter    fleetscore.Outcome
 	Items     []fleetscore.Item
 	First     int    // place of the first item that is shown, from 1
-	Of        int    // how many items there are
+	Of        int    // the number of all items
 	Back, On  string // addresses of the items before and after these; empty if there are none
 	Logs      []logText
-	LogsLeft  int // logs that are not shown
+	LogsLeft  int // logs tasks that are not shown
 }
 
 // refresh is the number of seconds after which a browser loads the page again, until

@@ -32,7 +32,7 @@ const (
 	keep       = 20 * time.Second
 )
 
-// overview is the first page.
+// overview is the portal's first page.
 type overview struct {
 	Problems  []obs.Problem
 	Gateway   gateway.Stats
@@ -82,9 +82,9 @@ type pool struct {
 // pipeline holds the recent results of one pipeline.
 type pipeline struct {
 	Name    string
-	Label   string        // column with the truth; empty if there is none
+	Label   string        // the column with the true labels; empty if there is none
 	Over    time.Duration // how far back rows are counted: recent, or less if there are many
-	Sensors []sensorRow   // those with the most anomalies
+	Sensors []sensorRow   // the sensors with the most anomalies
 	More    int           // sensors that aren't shown
 	Problem string        // why the results can't be read; empty if they were read
 
@@ -242,7 +242,7 @@ func sensorRows(pipeline, label string, rows *fleetscore.Predictions) []sensorRo
 	return sensors
 }
 
-// functions are what pages may call.
+// functions are the functions that pages may call.
 var functions = template.FuncMap{
 	"utc": func(t time.Time) string {
 		if t.IsZero() {

@@ -35,7 +35,7 @@ type Logs interface {
 	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
 }
 
-// Deps is what the portal shows.
+// Deps are the sources of what the portal shows.
 type Deps struct {
 	Access  *access.Control // who may see the pages
 	Ledger  ledger.Ledger

@@ -199,7 +199,7 @@ func TestManySensors(t *testing.T) {
 	const sensors = 2*maxItems + 1
 	h := world(t, sensors)
 	_, text, _ := get(h, "/")
-	if n := strings.Count(text, `href="/sensors/`); n != maxSensors || !strings.Contains(text, "1\u202f901 more with fewer anomalies") {
+	if n := strings.Count(text, `href="/sensors/`); n != maxSensors || !strings.Contains(text, "1\u202f901 more sensors with fewer anomalies") {
 		t.Errorf("the overview shows %d sensors", n)
 	}
 	seen := map[string]bool{}
@@ -213,7 +213,7 @@ func TestManySensors(t *testing.T) {
 			switch {
 			case strings.HasPrefix(link, "/sensors/"):
 				seen[link] = true
-			case strings.HasPrefix(rest, ">on<"):
+			case strings.HasPrefix(rest, ">next<"):
 				address, _, _ = strings.Cut(link, "#")
 			}
 		}

@@ -20,7 +20,7 @@ type sensorPage struct {
 	Pipeline  string
 	Key       fleetscore.Key
 	Rows      int
-	Cut       bool // there are earlier rows in the time shown
+	Cut       bool // there are earlier rows in the shown time that aren't drawn
 	Anomalies int
 	Faults    int
 	Label     string

@@ -44,14 +44,14 @@ func (t token) String() string {
 	return `"` + t.text + `"`
 }
 
-// errorAt is an error at a byte offset of the text.
+// errorAt returns an error at a byte offset of the text.
 func errorAt(sql string, pos int, format string, args ...any) *fleetscore.Error {
 	line := 1 + strings.Count(sql[:pos], "\n")
 	column := 1 + utf8.RuneCountInString(sql[strings.LastIndexByte(sql[:pos], '\n')+1:pos])
 	return fleetscore.Errorf(fleetscore.Invalid, "read query", fmt.Sprintf("line %d, column %d", line, column), format, args...)
 }
 
-// lex cuts the text into tokens; the last is endOfText.
+// lex splits the text into tokens. The last token is endOfText.
 func lex(sql string) ([]token, error) {
 	var out []token
 	for i := 0; i < len(sql); {
@@ -134,7 +134,7 @@ func lexQuoted(sql string, start int, open rune) (token, int, error) {
 	return token{kind, b.String(), start}, i, nil
 }
 
-// numberLength is the length of the decimal number at the start of s.
+// numberLength returns the length of the decimal number at the start of s.
 func numberLength(s string) int {
 	digits := func(i int) int {
 		for i < len(s) && s[i] >= '0' && s[i] <= '9' {

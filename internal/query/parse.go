@@ -31,7 +31,7 @@ func (p *parser) next() token {
 	return t
 }
 
-// take moves on if the next tokens are these keywords or signs.
+// take skips the next tokens and returns true if they are these keywords or signs.
 func (p *parser) take(words ...string) bool {
 	for i, w := range words {
 		if p.at+i >= len(p.tokens) || !p.tokens[p.at+i].is(w) {
@@ -175,7 +175,7 @@ func (p *parser) item() (item, error) {
 		it.name = n
 	}
 	if it.name == "" {
-		return it, errorAt(p.sql, t.pos, "the column has no name").WithHint("give it one with AS")
+		return it, errorAt(p.sql, t.pos, "the column has no name").WithHint("name the column with AS")
 	}
 	return it, nil
 }

@@ -1,5 +1,5 @@
-// Package query reads the SQL text of a continuous query into a plan: what to
-// filter, by which keys and windows to group, what to aggregate.
+// Package query reads the SQL text of a continuous query into a plan: the filter,
+// the keys and windows of the groups, and the aggregates.
 //
 // The dialect is a part of the one of Azure Stream Analytics; docs/query.md describes
 // it. The package is pure, keeps no state, and is safe for concurrent use.
@@ -70,7 +70,7 @@ func (p *Plan) Filter(r *fleetscore.Readings, keyNames []string, keep []bool) {
 	}
 }
 
-// truth is SQL's three-valued logic.
+// truth is a value of SQL's three-valued logic: true, false or unknown.
 type truth int8
 
 const (

@@ -33,16 +33,16 @@ type Fault struct {
 	size float64 // how bad, -1…-0.5 and 0.5…1
 }
 
-// Time is cut into slots of equal length; in each, a sensor has at most one fault,
-// which is completely within the slot.
+// Time is divided into slots of equal length. In each slot, a sensor has at most one
+// fault, which is completely within the slot.
 const (
 	slotMicros   = int64(5 * time.Minute / time.Microsecond)
-	maxFaultRate = 12 // one in every slot
+	maxFaultRate = 12 // one fault in every slot
 	minFault     = int64(20 * time.Second / time.Microsecond)
 	maxFault     = int64(60 * time.Second / time.Microsecond)
 )
 
-// slotFault is the sensor's fault of a slot.
+// slotFault returns the sensor's fault in a slot, if there is one.
 func (f *Fleet) slotFault(s *sensor, slot int64) (Fault, bool) {
 	h := mix(mix(s.seed, 'f'), uint64(slot))
 	if !(unit(h) < f.cfg.FaultRate/float64(maxFaultRate)) {
@@ -65,12 +65,12 @@ func (f *Fleet) slotFault(s *sensor, slot int64) (Fault, bool) {
 }
 
 func (f *Fleet) faultAt(s *sensor, t fleetscore.Micros) (Fault, bool) {
-	// A fault may end at its slot's last moment but never starts there.
+	// A fault may end at the last moment of its slot, but it never starts there.
 	fault, ok := f.slotFault(s, floorDiv(int64(t)-1, slotMicros))
 	return fault, ok && fault.From < t && t <= fault.To
 }
 
-// Faults returns the faults that overlap (from, to], by their start.
+// Faults returns the faults that overlap (from, to], in the order of their start.
 func (f *Fleet) Faults(from, to time.Time) []Fault {
 	after, last := fleetscore.MicrosOf(from), fleetscore.MicrosOf(to)
 	var out []Fault

@@ -6,15 +6,15 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// quantity is what a kind of sensor measures without faults.
+// quantity describes what a kind of sensor measures without faults.
 type quantity struct {
 	name   string
-	base   float64 // middle of its values
-	spread float64 // how far devices differ, each way
-	daily  float64 // amplitude over the day
-	cycle  float64 // amplitude of the machine's own cycle
-	period float64 // of that cycle, seconds
-	noise  float64 // standard deviation
+	base   float64 // the middle of the values
+	spread float64 // how far the devices' bases differ from base, in both directions
+	daily  float64 // the amplitude of the daily cycle
+	cycle  float64 // the amplitude of the machine's own cycle
+	period float64 // the period of the machine's cycle, in seconds
+	noise  float64 // the standard deviation
 }
 
 var quantities = []quantity{
@@ -43,8 +43,8 @@ func newSignal(tag int, seed uint64) signal {
 	return signal{q, 2 * math.Pi * unit(mix(seed, 'd')), 2 * math.Pi * unit(mix(seed, 'c'))}
 }
 
-// at is the healthy value. Products are converted before they are added, so that no
-// processor fuses the two operations and all give the same bits.
+// at returns the healthy value. Products are converted before they are added, so that
+// no processor fuses the two operations and all processors give the same bits.
 func (s *signal) at(seed uint64, t fleetscore.Micros) float64 {
 	seconds := float64(t) / 1e6
 	v := s.base
@@ -54,10 +54,10 @@ func (s *signal) at(seed uint64, t fleetscore.Micros) float64 {
 	return v
 }
 
-// reach is the largest distance of healthy values from the base.
+// reach returns the largest distance of healthy values from the base.
 func (s *signal) reach() float64 { return s.daily + s.cycle + 4*s.noise }
 
-// wave is the angle of a cycle at that time, kept small for Sin.
+// wave returns the angle of a cycle at a time. It is kept small, so that Sin is exact.
 func wave(seconds, period float64) float64 { return 2 * math.Pi * math.Mod(seconds, period) / period }
 
 // normal turns a hash into a normally distributed number (Box and Muller 1958).

@@ -47,7 +47,7 @@ func (c Config) Defaults() Config {
 	return c
 }
 
-// Validate checks a configuration whose defaults were filled in.
+// Validate checks a configuration whose defaults are filled in.
 func (c Config) Validate() error {
 	switch {
 	case c.Devices < 1 || c.Tags < 1 || c.Devices > 10_000_000/c.Tags:
@@ -78,7 +78,7 @@ type Reading struct {
 	Fault  bool              // whether the sensor was faulty
 }
 
-// CSVHeader is the first line of a file of AppendCSV's lines.
+// CSVHeader is the first line of a file with lines of AppendCSV.
 const CSVHeader = "TS,Device,Tag,Value,Fault\n"
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
@@ -119,18 +119,18 @@ func (r Reading) fault() byte {
 // Fleet is a configured fleet.
 type Fleet struct {
 	cfg     Config
-	sensors []sensor // by their offset within the interval
+	sensors []sensor // in the order of their offsets within the interval
 }
 
-// sensor is one (device, tag).
+// sensor is one pair (device, tag).
 type sensor struct {
 	device, tag string
 	seed        uint64
-	offset      int64 // of its readings within the interval, milliseconds
+	offset      int64 // the offset of its readings within the interval, in milliseconds
 	signal      signal
 }
 
-// New builds a fleet; zero fields get their defaults.
+// New builds a fleet. Fields that are zero get their defaults.
 func New(cfg Config) (*Fleet, error) {
 	cfg = cfg.Defaults()
 	if err := cfg.Validate(); err != nil {
@@ -153,7 +153,7 @@ func New(cfg Config) (*Fleet, error) {
 	return f, nil
 }
 
-// Tag is the name of the i-th sensor of every device, from 0.
+// Tag returns the name of the i-th sensor of every device, counted from 0.
 func Tag(i int) string {
 	name := quantities[i%len(quantities)].name
 	if n := i / len(quantities); n > 0 {
@@ -162,7 +162,7 @@ func Tag(i int) string {
 	return name
 }
 
-// Config is the fleet's configuration, filled.
+// Config returns the fleet's configuration, with defaults filled in.
 func (f *Fleet) Config() Config { return f.cfg }
 
 // Readings yields the readings of from < time <= to in time order.
@@ -193,7 +193,7 @@ func (f *Fleet) Readings(from, to time.Time) iter.Seq[Reading] {
 	}
 }
 
-// read is the value of a sensor, and whether it is faulty.
+// read returns the value of a sensor, and whether the sensor is faulty.
 func (f *Fleet) read(s *sensor, t fleetscore.Micros) (float64, bool) {
 	value := s.signal.at(s.seed, t)
 	fault, ok := f.faultAt(s, t)
@@ -219,5 +219,5 @@ func mix(a, b uint64) uint64 {
 	return x ^ x>>31
 }
 
-// unit turns a hash into a number of [0, 1).
+// unit turns a hash into a number in [0, 1).
 func unit(h uint64) float64 { return float64(h>>11) / (1 << 53) }

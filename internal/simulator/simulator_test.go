@@ -82,8 +82,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// TestFaultsMatchReadings checks the label of every reading against the list of
-// faults, and that a demo of ten minutes shows several.
+// TestFaultsMatchReadings compares the label of every reading with the list of faults,
+// and checks that a demo of ten minutes shows several faults.
 func TestFaultsMatchReadings(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, simulator.Config{Seed: 1})
@@ -133,7 +133,8 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-// TestValues checks that signals vary, stay near their base and are no two alike.
+// TestValues checks that signals vary, stay near their base, and all differ from each
+// other.
 func TestValues(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, simulator.Config{Devices: 3, Tags: 12, Interval: time.Minute, FaultRate: -1})
@@ -164,7 +165,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestGolden fixes values, because models were trained on them.
+// TestGolden checks that values never change, because models were trained on them.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, simulator.Config{Seed: 1, Devices: 1})

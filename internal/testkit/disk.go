@@ -10,9 +10,8 @@ import (
 	"testing"
 )
 
-// Tool makes sure that a program of the operating system is there. Where All
-// engines must be present it is installed from Debian's package; elsewhere the test
-// is skipped.
+// Tool makes sure that a program of the operating system is installed. With
+// FLEETSCORE_TEST_ALL=1 it installs the Debian package; otherwise it skips the test.
 func Tool(t testing.TB, name, debianPackage string) {
 	t.Helper()
 	if program(name) != "" {
@@ -29,8 +28,8 @@ func Tool(t testing.TB, name, debianPackage string) {
 	}
 }
 
-// program is where a program lies; the administrator's folders are looked at too,
-// which a user's path may lack. Empty if it is nowhere.
+// program returns the path of a program, or "" if it isn't found. It also searches the
+// administrator's folders, which a user's PATH may not contain.
 func program(name string) string {
 	for _, p := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} {
 		if at, err := exec.LookPath(p); err == nil {
@@ -40,22 +39,22 @@ func program(name string) string {
 	return ""
 }
 
-// Disk is a small disk of a test's own whose power can be cut: an ext4 file system
-// on a loop device, whose blocks lie in a file that can be copied at one instant. What was
-// written but not synced is in the kernel's memory, not in that file, just as a
-// disk lacks it when the power goes.
+// Disk is a small disk for a test, whose power can be cut. It is an ext4 file system on
+// a loop device. Its blocks are in a file that can be copied at one instant. Data that
+// was written but not synced is in the kernel's memory and not in that file, so the
+// copy lacks it, like a real disk after a power cut.
 type Disk struct {
 	t     testing.TB
-	outer string // where the file system with the blocks' files is mounted
+	outer string // the mount point of the file system that holds the files of blocks
 	n     int
 }
 
-// NewDisk makes a disk and mounts it at dir, an empty folder. It needs Linux and
-// root; without them the test is skipped, or fails where All engines must be present.
+// NewDisk makes a disk and mounts it at dir, an empty folder. It needs Linux and root.
+// Without them the test is skipped, or fails with FLEETSCORE_TEST_ALL=1.
 func NewDisk(t testing.TB, dir string) *Disk {
 	t.Helper()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		Missing(t, "a disk whose power can be cut", "run the test on Linux as root: it mounts file systems of its own")
+		Missing(t, "a disk whose power can be cut", "run the test on Linux as root: it mounts file systems")
 	}
 	Tool(t, "mkfs.xfs", "xfsprogs")
 	Tool(t, "mkfs.ext4", "e2fsprogs")
@@ -72,8 +71,8 @@ func NewDisk(t testing.TB, dir string) *Disk {
 	return d
 }
 
-// Cut returns a copy of what the disk holds at this instant, as a power cut would
-// leave it. Mount makes it a folder.
+// Cut returns a copy of the disk at this instant, as a power cut would leave it. Mount
+// mounts the copy.
 func (d *Disk) Cut() (image string) {
 	d.t.Helper()
 	d.n++
@@ -102,7 +101,7 @@ func (d *Disk) mount(image, dir string) (unmount func()) {
 		}
 		mounted = false
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			out2, err2 := exec.Command("umount", "-l", dir).CombinedOutput() // who still has it open lets go later
+			out2, err2 := exec.Command("umount", "-l", dir).CombinedOutput() // the kernel unmounts it when the last open file is closed
 			d.t.Errorf("umount %s: %v %s; lazily: %v %s", dir, err, out, err2, out2)
 		}
 	}

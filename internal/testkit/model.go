@@ -8,9 +8,8 @@ import (
 	"math"
 )
 
-// GrowingModel is a compressed pickle of some KB: a LinearRegression of n features
-// whose coefficients are all 0, so that what it becomes in memory takes 8 bytes for
-// each, a thousand times as much.
+// GrowingModel returns a compressed pickle of a few KB that needs a thousand times its
+// size in memory: a LinearRegression with n features whose coefficients are all 0.
 func GrowingModel(n int, intercept float64) []byte {
 	var b bytes.Buffer
 	text := func(s string) { fmt.Fprintf(&b, "\x8c%c%s", len(s), s) }
@@ -51,7 +50,7 @@ func GrowingModel(n int, intercept float64) []byte {
 	b.WriteString("tbub.")
 	var out bytes.Buffer
 	w := zlib.NewWriter(&out)
-	_, _ = w.Write(b.Bytes()) // a buffer takes everything
+	_, _ = w.Write(b.Bytes()) // writing to a buffer can't fail
 	_ = w.Close()
 	return out.Bytes()
 }

@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// Seen is what a foreign program reads in a table: how many rows, the sum of one
-// column, the first and last stamp in microseconds, and how many sensors.
+// Seen is what another program reads from a table: the number of rows, the sum of a
+// column, the first and last stamp in microseconds, and the number of sensors.
 type Seen struct{ Rows, Sum, First, Last, Sensors float64 }
 
-// ReadDelta reads a table's folder with delta-rs and with DuckDB's delta_scan, by name
-// of the reader.
+// ReadDelta reads a table's folder with delta-rs and with DuckDB's delta_scan. It
+// returns the result of each reader by the reader's name.
 func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 	t.Helper()
 	scripts := filepath.Join(Root(t), "internal", "testkit", "readers")
@@ -40,8 +40,8 @@ func ReadDelta(t testing.TB, folder, column string) map[string]Seen {
 	return seen
 }
 
-// Readers is a Python with delta-rs, pyarrow, and DuckDB with its extension for Delta
-// tables, which a package holds as DuckDB signed it.
+// Readers returns a Python with delta-rs, pyarrow and DuckDB. A package contains
+// DuckDB's extension for Delta tables, signed by DuckDB.
 func Readers(t testing.TB) (python string) {
 	t.Helper()
 	return Venv(t, "deltalake==1.6.6", "duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "pyarrow==26.0.1")

@@ -1,6 +1,6 @@
-// Package testkit holds what tests of several rooms need: the reference data,
-// and the rule that an engine may only be absent on a laptop. It is imported by
-// tests only and keeps no state.
+// Package testkit holds helpers for the tests of several rooms: the reference data, and
+// the rule that an engine may be missing only on a laptop. Only tests import it, and it
+// keeps no state.
 package testkit
 
 import (
@@ -20,12 +20,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All reports whether every engine must be present (FLEETSCORE_TEST_ALL=1), as
-// in continuous integration.
+// All reports whether every engine must be present (FLEETSCORE_TEST_ALL=1), as in
+// continuous integration.
 func All() bool { return os.Getenv("FLEETSCORE_TEST_ALL") == "1" }
 
-// Missing skips the test because an engine it needs is absent, or fails it where
-// All engines must be present.
+// Missing skips the test because an engine that it needs is missing. With
+// FLEETSCORE_TEST_ALL=1 the test fails.
 func Missing(t testing.TB, engine, howToGet string) {
 	t.Helper()
 	if All() {
@@ -59,10 +59,10 @@ func Reference(t testing.TB) string {
 	return dir
 }
 
-// Venv is the interpreter of a virtual environment of Python with packages. It is made
-// once and lies in the user's cache folder; where a package has no version, once a day.
-// Without Python or a package index the test is skipped, or fails where All engines
-// must be present.
+// Venv returns the interpreter of a Python virtual environment with packages. The
+// environment is made once and kept in the user's cache folder. If a package has no
+// version, the environment is made again every day. Without Python or a package index
+// the test is skipped, or fails with FLEETSCORE_TEST_ALL=1.
 func Venv(t testing.TB, packages ...string) (python string) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -74,7 +74,7 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer lockFile(t, dir+".lock")() // tests of other packages may want it too
+	defer lockFile(t, dir+".lock")() // tests of other packages may need the environment at the same time
 	pinned := !slices.ContainsFunc(packages, func(p string) bool { return !strings.Contains(p, "==") })
 	python, ready := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "ready")
 	if s, err := os.Stat(ready); err == nil && (pinned || time.Since(s.ModTime()) < 24*time.Hour) {
@@ -92,13 +92,14 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	return python
 }
 
-// Command is a program that ends with the test, and after five minutes at most.
+// Command returns a program that is ended with the test, and after five minutes at the
+// latest.
 func Command(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	return command(t, 5*time.Minute, name, args)
 }
 
-// LongCommand is Command for what is allowed half an hour.
+// LongCommand is Command with a limit of half an hour.
 func LongCommand(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	return command(t, 30*time.Minute, name, args)

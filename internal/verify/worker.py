@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-# Models may print: what they print must not stand among the answers.
+# Models may print. Their output must not appear among the answers.
 answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
 os.dup2(2, 1)
 
@@ -50,14 +50,14 @@ def load(path):
 
 
 def numbers(value, model):
-    """A method's result as rows of float64; labels that are no numbers as places in classes_."""
+    """A method's result as rows of float64; labels that are not numbers are returned as indexes into classes_."""
     import numpy
-    if isinstance(value, list):  # probabilities of several outputs: their columns side by side
+    if isinstance(value, list):  # the probabilities of several outputs become columns, one output after the other
         value = numpy.hstack([numpy.asarray(v) for v in value])
     value = numpy.asarray(value)
     if value.dtype.kind not in "fiub":
         classes = model.classes_
-        if value.ndim == 2 and isinstance(classes, list):  # of each output
+        if value.ndim == 2 and isinstance(classes, list):  # one array of labels for each output
             value = numpy.column_stack([numpy.searchsorted(c, value[:, i]) for i, c in enumerate(classes)])
         else:
             value = numpy.searchsorted(numpy.asarray(classes), value)
@@ -83,7 +83,7 @@ def serve(request):
     given = numpy.frombuffer(base64.b64decode(request["x"]), dtype="<f8").reshape(-1, request["cols"])
 
     def rows():
-        """The rows anew for each method: models with copy=False write into theirs."""
+        """A new copy of the rows for each method, because models with copy=False change their rows."""
         x = given.copy()
         if request.get("names"):
             try:

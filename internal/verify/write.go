@@ -38,7 +38,7 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 			if o.Problem != "" {
 				fmt.Fprintf(&b, "\n%s, %s: %s\n", o.File, dash(o.Method), o.Problem)
 			} else {
-				fmt.Fprintf(&b, "\n%s, %s: Fleetscore gives %v, scikit-learn %v, for the row %v\n", o.File, o.Method, o.Ours, o.Theirs, o.Row)
+				fmt.Fprintf(&b, "\n%s, %s: Fleetscore returns %v and scikit-learn returns %v for the row %v\n", o.File, o.Method, o.Ours, o.Theirs, o.Row)
 			}
 		}
 		if more := k.Differ - int64(len(k.Offending)); more > 0 {
@@ -55,7 +55,7 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 		}
 	}
 	section(&b, "Python would run code to read", code)
-	section(&b, "We can't score", other)
+	section(&b, "Fleetscore can't score", other)
 	if r.Equal {
 		b.WriteString("\nno difference\n")
 	}

@@ -69,7 +69,7 @@ func RecordOS(dir string) *Journal {
 	}}
 }
 
-// Len is the number of steps so far. A power cut may come after any of them.
+// Len returns the number of steps so far. A power cut may come after any of them.
 func (j *Journal) Len() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
