@@ -20,7 +20,7 @@ import (
 
 // guides are the documents whose commands are run as printed, in the order in which
 // a user reads them: a later one finds what an earlier one left.
-var guides = []string{"first-fleet.md", "results.md", "operations.md"}
+var guides = []string{"first-fleet.md", "results.md", "operations.md", "formulas.md"}
 
 // block is a fenced part of a document: its language, and a word behind it, which is
 // a file to write or says how a command is run.

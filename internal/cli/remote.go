@@ -163,25 +163,6 @@ wrong time was accepted, later readings are late and due times are skipped.`,
 	return cmd
 }
 
-func newPoolCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "pool", Short: "Pools of nodes"}
-	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the pools and their queues", Example: "  fleetscore pool list", Args: cobra.NoArgs},
-		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
-			var got api.List[api.Pool]
-			if err := c.Get(ctx, "/pools", nil, &got); err != nil {
-				return nil, err
-			}
-			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "ready", "draining", "queued", "leased"}}
-			for _, p := range got.Items {
-				n := func(s fleetscore.NodeState) int64 { return p.Nodes[s] }
-				l.add(p, p.Name, p.Provider, p.Slots, p.Min, p.Max,
-					n(fleetscore.NodeStarting), n(fleetscore.NodeReady), n(fleetscore.NodeDraining), p.Queued, p.Leased)
-			}
-			return l, nil
-		}))
-	return cmd
-}
-
 func newNodeListCommand() *cobra.Command {
 	return remote(&cobra.Command{Use: "list", Short: "List the nodes", Example: "  fleetscore node list", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {

@@ -58,25 +58,28 @@ type Read struct {
 	Metric string    `json:"metric"`
 	Line   int       `json:"line"`
 	Column int       `json:"column"`
-	From   time.Time `json:"from"`    // not included; zero when samples were taken by number
-	To     time.Time `json:"to"`      // included
-	Got    int       `json:"samples"` // how many there are
-	Share  float64   `json:"percent"` // of those expected in that time
+	From   time.Time `json:"from,omitzero"` // not included; zero when samples were taken by number
+	To     time.Time `json:"to"`            // included
+	Got    int       `json:"samples"`       // how many there are
+	Share  float64   `json:"percent"`       // of those expected in that time
 }
 
 // Result is what an evaluation asks for.
 type Result struct {
 	Targets   map[string]int64 // Dedicated and LowPriority, whole and not negative
 	Option    string
-	Variables map[string]Value // the user's
+	Variables map[string]Value // the user's, as far as the evaluation came
 	Reads     []Read
 	Err       *Error // why the evaluation failed; then targets and option are those before it
 }
 
-// Text is the result in the form of the service: targets, option, then the user's
-// variables sorted.
+// Text is the result in the form of the service: targets, option, then, unless the
+// evaluation failed, the user's variables sorted.
 func (r Result) Text() string {
 	parts := []string{fmt.Sprintf("%s=%d", Dedicated, r.Targets[Dedicated]), fmt.Sprintf("%s=%d", LowPriority, r.Targets[LowPriority]), Option + "=" + r.Option}
+	if r.Err != nil {
+		return strings.Join(parts, ";")
+	}
 	for _, n := range slices.Sorted(maps.Keys(r.Variables)) {
 		parts = append(parts, n+"="+r.Variables[n].String())
 	}
