@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,10 +35,11 @@ type PostgresConfig struct {
 // open. Its goroutines, which carry events between the processes, end with Close.
 type Postgres struct {
 	core
-	cfg  *pgx.ConnConfig
-	id   string // of this opening, so that its own notifications are recognised
-	stop context.CancelFunc
-	done sync.WaitGroup
+	cfg   *pgx.ConnConfig
+	id    string       // of this opening, so that its own notifications and its lease are recognised
+	fence atomic.Int64 // the token by which it leads; 0 before
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 
 	mu     sync.Mutex // guards untold
 	untold map[Topic]bool
@@ -78,7 +80,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)
-	p.read, p.tell = p.write, p.notify
+	p.read, p.tell, p.guarded = p.write, p.notify, p.guard
 	listener, err := p.open(ctx)
 	if err != nil {
 		return nil, errors.Join(p.problem(op, p.name(), err), p.write.Close())

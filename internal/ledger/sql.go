@@ -32,8 +32,9 @@ type core struct {
 	events
 	read, write *sql.DB // may be the same
 	dialect     dialect
-	texts       sync.Map      // statements as the engine takes them, by how they are written
-	tell        func([]Topic) // tells other processes of events; nil if there are none
+	texts       sync.Map        // statements as the engine takes them, by how they are written
+	tell        func([]Topic)   // tells other processes of events; nil if there are none
+	guarded     func(*tx) error // refuses transactions that this process may not make; nil if it may make all
 }
 
 // dialect is what the engines do differently.
@@ -202,6 +203,11 @@ func (l *core) once(ctx context.Context, fn func(*tx) error) (topics []Topic, er
 	}
 	t := &tx{conn: conn{ctx, l, sqlTx}, events: map[Topic]bool{}}
 	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
+	if l.guarded != nil {
+		if err := l.guarded(t); err != nil {
+			return nil, err
+		}
+	}
 	if err := fn(t); err != nil {
 		return nil, err
 	}
