@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// sample is one measurement, of one unit: a model of 60 rows, unless said
-// otherwise.
+// sample is the result of a measurement for one unit. The unit is a model with 60 rows,
+// unless a comment says otherwise.
 type sample struct {
 	CPU, Wall float64 // seconds
 	Peak      float64 // bytes of memory; 0 if unknown
@@ -17,16 +17,17 @@ type sample struct {
 // contestant takes part in a duel.
 type contestant struct {
 	name string
-	// run measures some passes; whole processes know of one only.
+	// run measures some passes. A whole process is always measured with one pass.
 	run func(passes int) (sample, error)
-	// passes are found so that one measurement takes a while; 1 if whole.
+	// whole says that a whole process is measured. passes is chosen so that a
+	// measurement takes long enough; it is 1 for whole processes.
 	whole  bool
 	passes int
 }
 
-// duel measures all in turn, forwards and backwards alternately, after one
-// measurement each that warms up and doesn't count. The result has a list of
-// samples for each.
+// duel measures all contestants in turn, alternately forwards and backwards. Before, it
+// measures each once to warm up; this doesn't count. The result has a list of samples for
+// each contestant.
 func duel(cs []*contestant, repeats int, span time.Duration) ([][]sample, error) {
 	for _, c := range cs {
 		if err := c.warmUp(span); err != nil {
@@ -89,8 +90,8 @@ func cpuOf(s sample) float64  { return s.CPU }
 func wallOf(s sample) float64 { return s.Wall }
 func peakOf(s sample) float64 { return s.Peak }
 
-// ratio is how many times more the peer takes: the median, the least and the most
-// of the pairs.
+// ratio is how many times longer the peer takes: the median, the smallest and the largest
+// value of the pairs.
 type ratio struct{ Median, Low, High float64 }
 
 func ratioOf(ours, peer []sample, what func(sample) float64) ratio {
@@ -105,7 +106,7 @@ func (r ratio) String() string {
 	return fmt.Sprintf("%s× (%s–%s)", short(r.Median), short(r.Low), short(r.High))
 }
 
-// short writes a number with three digits that matter.
+// short writes a number with three significant digits.
 func short(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100:

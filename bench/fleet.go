@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// tags is how many sensors a device of a generated fleet has; gen.py knows too.
+// tags is how many sensors a device of a generated fleet has. gen.py has the same number.
 const tags = 10
 
-// firstRow is the stamp of the first row of a generated fleet; the next ones
-// follow every 5 seconds.
+// firstRow is the stamp of the first row of a generated fleet. The next rows follow every
+// 5 seconds.
 var firstRow = time.Date(2026, 11, 23, 10, 0, 5, 0, time.UTC)
 
 const stampLayout = "2006-01-02 15:04:05.000"
 
-// writeReadings writes 60 rows for each sensor of a fleet, in the order of time,
-// with values as its model was trained on, or a little wider.
+// writeReadings writes 60 rows for each sensor of a fleet, in the order of time. The values
+// are in a range that is a little wider than the range in training.
 func writeReadings(file string, numbers []float64) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
@@ -81,7 +81,7 @@ func appendTick(out []byte, t int, numbers []float64) []byte {
 	return out
 }
 
-// process makes a contestant of a command that is run anew each time.
+// process returns a contestant that starts a command for each measurement.
 func process(ctx context.Context, name string, env []string, args ...string) *contestant {
 	return &contestant{name: name, whole: true, run: func(int) (sample, error) {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -107,7 +107,7 @@ func sampleOf(p *os.ProcessState, wall time.Duration) sample {
 	return s
 }
 
-// scoreArgs is the command that scores a generated fleet.
+// scoreArgs returns the arguments of the command that scores a generated fleet.
 func (b *bench) scoreArgs(data, models, out string, more ...string) []string {
 	return append([]string{b.binary, "score", "--data", data, "--models", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag",
 		"--time", "TS", "--feature", "Value", "--out", out}, more...)
@@ -117,7 +117,7 @@ func (b *bench) packArgs(models, out string) []string {
 	return []string{b.binary, "model", "pack", models, "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--out", out}
 }
 
-// fast is a folder for data whose speed should not be the disk's.
+// fast returns a folder for data that should not be slowed down by the disk.
 func (b *bench) fast() string {
 	if b.ram != "" {
 		return b.ram
@@ -185,7 +185,7 @@ func runFleet(ctx context.Context, b *bench) (*section, error) {
 
 func fleetReport(count int, cs []*contestant, got [][]sample, agreed string, alone sample) *section {
 	s := &section{}
-	t := grid{Caption: fmt.Sprintf("%s models (ref_1) × 60 rows, from a CSV file to a CSV file: whole processes, start to end. `script.py` reads with pandas, groups, loads, predicts, concatenates and writes. Data and results lie in memory (/dev/shm) unless disk is named.", thousands(int64(count))),
+	t := grid{Caption: fmt.Sprintf("%s models (ref_1) × 60 rows, from a CSV file to a CSV file: whole processes are measured, from start to end. `script.py` reads with pandas, groups, loads, predicts, concatenates and writes. Data and results are in memory (/dev/shm), except where the table says disk.", thousands(int64(count))),
 		Head: []string{"what", "wall", "CPU", "CPU-s per million rows", "peak memory", "script ÷ this, wall", "script ÷ this, CPU", "two processes ÷ this, wall"}}
 	one, two := got[3], got[4]
 	for i, c := range cs {
@@ -202,7 +202,7 @@ func fleetReport(count int, cs []*contestant, got [][]sample, agreed string, alo
 	s.Notes = append(s.Notes, agreed)
 	files, packed := ratioOf(got[0], one, wallOf), ratioOf(got[1], one, wallOf)
 	each := median(pick(got[0], wallOf)) / float64(count)
-	s.Notes = append(s.Notes, fmt.Sprintf("A process per model, as the reference architecture has it (`one.py`: pandas, one model, its 60 rows): %s wall, %s CPU each; `score` with a file per model takes %s of wall time for each model.",
+	s.Notes = append(s.Notes, fmt.Sprintf("The reference architecture starts a process for each model. Such a process (`one.py`: pandas, one model, its 60 rows) takes %s of wall time and %s of CPU time; `score` with a file per model takes %s of wall time for each model.",
 		took(alone.Wall), took(alone.CPU), took(each)))
 	s.Targets = append(s.Targets,
 		atLeast("CSV to CSV, fleet of small models, against the pandas script, a file per model", 100, files.Median, "×", fmt.Sprintf(" (CPU %s×)", short(ratioOf(got[0], one, cpuOf).Median))),
@@ -211,7 +211,7 @@ func fleetReport(count int, cs []*contestant, got [][]sample, agreed string, alo
 	return s
 }
 
-// aProcessPerModel times a process that scores one sensor.
+// aProcessPerModel measures a process that scores one sensor.
 func (b *bench) aProcessPerModel(ctx context.Context, models, data string) (sample, error) {
 	in, err := os.Open(data)
 	if err != nil {
@@ -238,7 +238,7 @@ func (b *bench) aProcessPerModel(ctx context.Context, models, data string) (samp
 	return sample{Wall: median(pick(got[0], wallOf)), CPU: median(pick(got[0], cpuOf))}, nil
 }
 
-// sameFleet compares predictions, whatever the order of their rows.
+// sameFleet compares predictions, in any order of the rows.
 func sameFleet(count int, ours string, peers ...string) (string, error) {
 	mine, values, err := fleetPredictions(count, ours)
 	if err != nil {
@@ -259,7 +259,7 @@ func sameFleet(count int, ours string, peers ...string) (string, error) {
 			}
 		}
 	}
-	return fmt.Sprintf("Predictions of all %s rows are equal, %s of them anomalies.", thousands(int64(len(mine))), thousands(int64(anomalies))), nil
+	return fmt.Sprintf("The predictions of all %s rows are equal; %s of them are anomalies.", thousands(int64(len(mine))), thousands(int64(anomalies))), nil
 }
 
 // fleetPredictions reads a CSV file of predictions: one for each sensor and stamp.
@@ -281,11 +281,11 @@ func fleetPredictions(count int, file string) (prediction []int8, value []float6
 		tag, err2 := strconv.Atoi(string(f[2]))
 		v, err3 := strconv.ParseFloat(string(f[3]), 64)
 		if err != nil || err1 != nil || err2 != nil || err3 != nil {
-			return fmt.Errorf("%s: %q is no row", file, line)
+			return fmt.Errorf("%s: %q isn't a row", file, line)
 		}
 		i := ((device-1)*tags+tag-1)*rowsPerModel + int(at.Sub(firstRow)/(5*time.Second))
 		if i < 0 || i >= len(prediction) || prediction[i] >= 0 {
-			return fmt.Errorf("%s: %q is there twice, or belongs elsewhere", file, line)
+			return fmt.Errorf("%s: %q occurs twice, or doesn't belong to this fleet", file, line)
 		}
 		prediction[i], value[i] = int8(f[4][0]-'0'), v
 		n++

@@ -43,7 +43,7 @@ def train(name, seed):
     elif name.startswith("if100_"):
         estimator = IsolationForest(n_estimators=100, max_samples=256, random_state=seed)
     else:
-        sys.exit(f"no set is called {name}")
+        sys.exit(f"there is no set {name}")
     model = make_pipeline(StandardScaler(), estimator).fit(x)
     return pickle.dumps(model), rng.normal(mean, 1.3 * sd, (ROWS, features))
 
@@ -62,13 +62,13 @@ def make_set(name, count, folder):
 
 
 class Base:
-    """A trained model as bytes, and where its numbers stand in them."""
+    """A trained model as bytes, and the positions of its numbers in them."""
 
     def __init__(self, seed):
         while True:
             model = pickle.loads(train("ref_1", seed)[0])
             scaler, svm = model[0], model[1]
-            if len(svm.support_vectors_) > 1:  # a single one flags every row
+            if len(svm.support_vectors_) > 1:  # a model with one support vector flags every row
                 break
             seed += 1000
         self.bytes = np.frombuffer(pickle.dumps(model), np.uint8)
@@ -87,7 +87,7 @@ class Base:
         while (at := data.find(what, at + 1)) >= 0:
             out.append(at)
         if not out:
-            sys.exit("a number of the model does not stand in its pickle as it is in memory")
+            sys.exit("a number of the model is not in its pickle with the same bytes as in memory")
         return out
 
     def vary(self, count, rng):

@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// machine describes where the figures come from.
+// machine describes the machine that the figures come from.
 func machine() map[string]string {
 	m := map[string]string{
 		"system": runtime.GOOS + "/" + runtime.GOARCH,
 		"cores":  fmt.Sprint(runtime.NumCPU()),
 		"Go":     runtime.Version(),
 	}
-	info, _ := os.ReadFile("/proc/cpuinfo") // absent elsewhere than on Linux
+	info, _ := os.ReadFile("/proc/cpuinfo") // this file exists only on Linux
 	field := func(name string) string {
 		for line := range strings.Lines(string(info)) {
 			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == name {
@@ -55,7 +55,7 @@ func machine() map[string]string {
 	return m
 }
 
-// kernels are the values of FLEETSCORE_CPU that differ here, the fastest first.
+// kernels returns the values of FLEETSCORE_CPU that differ on this machine, the fastest first.
 func kernels() []string {
 	out := []string{"generic"}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -69,7 +69,7 @@ func kernels() []string {
 }
 
 func loadAverage() string {
-	data, _ := os.ReadFile("/proc/loadavg") // absent elsewhere than on Linux
+	data, _ := os.ReadFile("/proc/loadavg") // this file exists only on Linux
 	if f := strings.Fields(string(data)); len(f) > 0 {
 		return f[0]
 	}
@@ -116,8 +116,8 @@ func (b *bench) makePython(ctx context.Context, python string) error {
 	return os.WriteFile(done, nil, 0o644)
 }
 
-// pythonEnv is the environment of a peer: one thread for its BLAS, which is
-// fastest for such small work, and no hint as to which kernels it should take.
+// pythonEnv returns the environment of a peer: one thread for its BLAS, which is fastest for
+// such small work, and no setting of which kernels it uses.
 func pythonEnv() []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool {
 		return strings.HasPrefix(s, "OPENBLAS_") || strings.HasPrefix(s, "OMP_") || strings.HasPrefix(s, "MKL_")
@@ -125,8 +125,7 @@ func pythonEnv() []string {
 	return append(env, "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=", "PYTHONWARNINGS=ignore")
 }
 
-// generate has gen.py make something, unless it is there. What it writes last
-// tells that.
+// generate runs gen.py, unless the file that gen.py writes last exists.
 func (b *bench) generate(ctx context.Context, last string, args ...string) error {
 	if _, err := os.Stat(last); err == nil {
 		return nil
@@ -137,13 +136,13 @@ func (b *bench) generate(ctx context.Context, last string, args ...string) error
 	return cmd.Run()
 }
 
-// fleetOf makes a fleet of model files, and gives their folder.
+// fleetOf makes a fleet of model files, and returns their folder.
 func (b *bench) fleetOf(ctx context.Context, count int) (string, error) {
 	dir := filepath.Join(b.cache, "models-1", fmt.Sprintf("fleet-%d", count))
 	return dir, b.generate(ctx, dir+".f64", "fleet", fmt.Sprint(count), dir)
 }
 
-// setOf makes a set of models, and gives its folder.
+// setOf makes a set of models, and returns its folder.
 func (b *bench) setOf(ctx context.Context, name string, count int) (string, error) {
 	dir := filepath.Join(b.cache, "models-1", fmt.Sprintf("%s-%d", name, count))
 	return dir, b.generate(ctx, filepath.Join(dir, "rows.f64"), "set", name, fmt.Sprint(count), dir)

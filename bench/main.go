@@ -1,19 +1,18 @@
 // Command bench measures Fleetscore beside its peers, in the same run:
 //
-//	go run ./bench                            all of it, 20 to 40 minutes
-//	go run ./bench -quick                     a minute or two, for a first look
+//	go run ./bench                            everything, 20 to 40 minutes
+//	go run ./bench -quick                     a minute or two, for a first impression
 //	go run ./bench -only kernels,fleet        some sections
-//	go run ./bench -write docs/benchmarks.md  and the results into the document
+//	go run ./bench -write docs/benchmarks.md  everything, and write the results into the document
 //
-// Ours and the peer take turns, A B B A and so on, several times; ratios are taken
-// pair by pair, and medians are told. Both are asked for the same answers first,
-// and a difference ends the run. What others do on the machine meanwhile shifts
-// wall times more than CPU seconds, so both are told, with the load average.
+// Fleetscore and the peer are measured in turn, A B B A and so on, several times. Ratios are
+// calculated for each pair, and the medians are reported. First both compute the same
+// predictions, and a difference ends the run. Other programs on the machine change wall times
+// more than CPU seconds, so both are reported, with the load average.
 //
 // Python's packages are installed by pip into a virtual environment in the user's
-// cache folder; nothing is written into the repository but with -write. Results
-// of a section are kept in the cache folder, so that -write can put sections of
-// several runs together.
+// cache folder. Only -write changes a file of the repository. The results of each section are
+// kept in the cache folder, so that -write can combine sections of several runs.
 package main
 
 import (
@@ -37,8 +36,8 @@ import (
 type bench struct {
 	quick   bool
 	repeats int           // pairs
-	span    time.Duration // what one measurement should take
-	root    string        // of the repository
+	span    time.Duration // how long one measurement should take
+	root    string        // the repository's root folder
 	cache   string
 	scratch string // removed at the end
 	ram     string // a folder in memory; empty if there is none
@@ -49,7 +48,7 @@ type bench struct {
 // sections in the order of the document.
 var sections = []struct {
 	name, title string
-	quick       bool // is part of -quick
+	quick       bool // whether the section is part of -quick
 	run         func(context.Context, *bench) (*section, error)
 }{
 	{"reader", "Reading models", true, runReader},
@@ -80,22 +79,22 @@ func main() {
 func run(ctx context.Context) error {
 	var b bench
 	var only, write, python string
-	flag.BoolVar(&b.quick, "quick", false, "less of everything, and no million: for a first look")
-	flag.StringVar(&only, "only", "", "sections, e.g. reader,kernels; none: with -write, put earlier results together")
+	flag.BoolVar(&b.quick, "quick", false, "measure less, without the million models: for a first impression")
+	flag.StringVar(&only, "only", "", "sections, e.g. reader,kernels; none with -write combines earlier results")
 	flag.StringVar(&write, "write", "", "document to put the results into, e.g. docs/benchmarks.md")
-	flag.IntVar(&b.repeats, "repeats", 7, "pairs that are measured; 3 with -quick")
-	flag.StringVar(&b.cache, "cache", "", "folder for models, packages and results; the user's cache folder unless given")
-	flag.StringVar(&python, "python", "python3", "interpreter to make the virtual environment with")
+	flag.IntVar(&b.repeats, "repeats", 7, "number of pairs that are measured; 3 with -quick")
+	flag.StringVar(&b.cache, "cache", "", "folder for models, packages and results; the default is in the user's cache folder")
+	flag.StringVar(&python, "python", "python3", "interpreter that makes the virtual environment")
 	flag.Parse()
 	b.span = 300 * time.Millisecond
 	if b.quick {
 		b.repeats, b.span = 3, 80*time.Millisecond
 	}
 	if flag.NArg() > 0 || b.repeats < 1 {
-		return errors.New("give flags only; see go run ./bench -h")
+		return errors.New("only flags are allowed; see go run ./bench -h")
 	}
 	defer func() {
-		os.RemoveAll(b.scratch) // nothing is lost if it stays
+		os.RemoveAll(b.scratch) // it holds nothing that must be kept
 		os.RemoveAll(b.ram)
 	}()
 	if err := b.prepare(ctx, python); err != nil {
@@ -119,7 +118,7 @@ func run(ctx context.Context) error {
 		}
 	}
 	if known < len(wanted) {
-		return fmt.Errorf("-only %s: there are other sections only; see bench/main.go", only)
+		return fmt.Errorf("-only %s: there is no such section; bench/main.go lists the sections", only)
 	}
 	if write != "" {
 		return b.write(write)
@@ -146,7 +145,7 @@ func (b *bench) section(ctx context.Context, name, title string, run func(contex
 		return err
 	}
 	if b.quick {
-		return nil // a first look replaces nothing
+		return nil // a quick run doesn't replace kept results
 	}
 	return os.WriteFile(b.resultFile(name), data, 0o644)
 }

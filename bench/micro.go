@@ -12,12 +12,12 @@ import (
 	"strings"
 )
 
-// modelKind is one of the sets of models; facts and design name targets by them.
+// modelKind describes a set of models.
 type modelKind struct {
 	name, what   string
 	count, quick int
-	scale        float64 // of the decision values: what 1e-12 is relative to
-	load         float64 // wanted: how much faster than pickle.loads it is read
+	scale        float64 // the scale of the decision values, which the tolerance of 1e-12 is relative to
+	load         float64 // the target: how much faster than pickle.loads the model is read
 }
 
 var kinds = []modelKind{
@@ -36,7 +36,7 @@ func (k modelKind) size(b *bench) int {
 	return k.count
 }
 
-// asks makes a contestant of a worker.
+// asks returns a contestant that sends a question to a worker.
 func asks(w *worker, name string, q question) *contestant {
 	return &contestant{name: name, run: func(passes int) (sample, error) {
 		q.Op, q.Passes = "run", passes
@@ -45,8 +45,8 @@ func asks(w *worker, name string, q question) *contestant {
 	}}
 }
 
-// agree compares the answers to two questions: how many labels differ, and by how
-// much the scores do at most.
+// agree compares the answers to two questions. It returns how many labels differ, and the
+// largest difference of scores.
 func (b *bench) agree(ours *worker, a question, peer *worker, p question) (labels, rows int, most float64, err error) {
 	a.Op, a.Out = "answers", filepath.Join(b.scratch, "ours.f64")
 	p.Op, p.Out = "answers", filepath.Join(b.scratch, "peer.f64")
@@ -71,14 +71,14 @@ func (b *bench) agree(ours *worker, a question, peer *worker, p question) (label
 	return labels, rows, most, nil
 }
 
-// mustAgree is agree with scikit-learn, which is what promises are made of.
+// mustAgree compares with scikit-learn. It fails if a label differs, or a score too much.
 func (b *bench) mustAgree(k modelKind, ours *worker, a question, peer *worker, p question) (string, error) {
 	labels, rows, most, err := b.agree(ours, a, peer, p)
 	if err != nil {
 		return "", err
 	}
 	if labels > 0 || !(most <= 1e-12*k.scale) {
-		return "", fmt.Errorf("%s, %s: %d of %d labels differ from %s, scores by up to %g: no figures of wrong results", k.name, a.What, labels, rows, p.What, most)
+		return "", fmt.Errorf("%s, %s: %d of %d labels differ from %s, scores by up to %g, so nothing is measured", k.name, a.What, labels, rows, p.What, most)
 	}
 	return fmt.Sprintf("%s: 0 of %s, scores within %.1g", k.name, thousands(int64(rows)), most), nil
 }
@@ -178,7 +178,7 @@ func runKernels(ctx context.Context, b *bench) (*section, error) {
 	return s, nil
 }
 
-// kernelReport gathers what runKernels finds.
+// kernelReport collects the results of runKernels.
 type kernelReport struct {
 	levels        []string
 	times, ratios grid
@@ -186,13 +186,13 @@ type kernelReport struct {
 	agreed, odd   []string
 }
 
-const onnxModels = 5 // sessions take long to make
+const onnxModels = 5 // making a session takes long
 
 func (r *kernelReport) begin() {
-	r.times = grid{Caption: "CPU time to score 60 rows with one model that was read before, by the kernels that FLEETSCORE_CPU can ask for; `PredictInto` gives predictions and decision values, `predict` predictions alone.", Head: []string{"set"}}
+	r.times = grid{Caption: "CPU time to score 60 rows with one model that was read before, for each value of FLEETSCORE_CPU. `PredictInto` returns predictions and decision values, `predict` returns only predictions.", Head: []string{"set"}}
 	r.times.Head = append(r.times.Head, r.levels...)
 	r.times.Head = append(r.times.Head, "record + score", "predict", "NumPy, stacked", "onnxruntime")
-	r.ratios = grid{Caption: "The same as ratios to ours, medians of pairs (least to most), by CPU time.", Head: []string{"set"}}
+	r.ratios = grid{Caption: "The same figures divided by Fleetscore's: the median of the pairs (smallest to largest), by CPU time.", Head: []string{"set"}}
 	for _, l := range r.levels {
 		r.ratios.Head = append(r.ratios.Head, "predict ÷ "+l)
 	}
@@ -283,17 +283,17 @@ func (r *kernelReport) add(name string, got [][]sample, pack, predict, stacked, 
 		return ratioOf(got[i], got[peer], cpuOf).Median
 	}
 	add := func(what string, want, got float64) {
-		if !math.IsNaN(got) { // this machine has no such kernel
+		if !math.IsNaN(got) { // NaN means that this machine doesn't have the kernel
 			r.targets = append(r.targets, atLeast(what, want, got, "×", ""))
 		}
 	}
 	switch name {
 	case "ref_1":
-		add("rbf kernel against NumPy stacked across models, 2 support vectors", 12, against("avx512", stacked))
+		add("rbf kernel against NumPy, stacked across models, 2 support vectors", 12, against("avx512", stacked))
 	case "sv200_1":
 		add("rbf kernel against predict, 200 support vectors, 1 feature, AVX-512", 70, against("avx512", predict))
 		add("the same, AVX2", 25, against("avx2", predict))
-		add("rbf kernel against NumPy stacked across models, 200 support vectors", 8, against("avx512", stacked))
+		add("rbf kernel against NumPy, stacked across models, 200 support vectors", 8, against("avx512", stacked))
 	case "sv200_8":
 		add("rbf kernel against predict, 200 support vectors, 8 features, AVX-512", 50, against("avx512", predict))
 		add("the same, AVX2", 25, against("avx2", predict))
@@ -305,9 +305,9 @@ func (r *kernelReport) add(name string, got [][]sample, pack, predict, stacked, 
 	}
 }
 
-// runBound runs the kernel's own benchmark, which measures the processor's peak
-// beside it. The best of many short runs is held against the highest peak of all:
-// what else runs on the machine only takes away.
+// runBound runs the kernel's own benchmark, which measures the processor's peak in the same
+// run. It compares the best of many short runs with the highest peak of all runs, because other
+// programs on the machine can only make a run slower.
 func runBound(ctx context.Context, b *bench) (*section, error) {
 	count := "40"
 	if b.quick {
@@ -320,7 +320,7 @@ func runBound(ctx context.Context, b *bench) (*section, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("go test: %w\n%s%s", err, out.String(), errs.String())
 	}
-	type best struct{ least, ns float64 } // ns per term: the least possible, and measured
+	type best struct{ least, ns float64 } // ns per term: the least possible time, and the measured time
 	found, order := map[string]best{}, []string{}
 	for line := range strings.Lines(out.String()) {
 		f := strings.Fields(line)
@@ -356,15 +356,15 @@ func runBound(ctx context.Context, b *bench) (*section, error) {
 	return boundReport(order, func(name string) (least, ns float64) { return found[name].least, found[name].ns }, count), nil
 }
 
-// avx512Operations is how many vector operations the AVX-512 kernel needs for a
-// vector of 8 terms: all of them, and the multiplications and fused
-// multiply-adds that its benchmark counts.
+// avx512Operations returns how many vector operations the AVX-512 kernel needs for a vector of
+// 8 terms: all operations, and only the multiplications and fused multiply-adds, which its
+// benchmark counts.
 func avx512Operations(dims float64) (all, multiplications float64) { return 14 + 2*dims, 9 + dims }
 
 func boundReport(order []string, of func(name string) (least, ns float64), count string) *section {
 	s := &section{}
-	t := grid{Caption: "One term of the sum: a distance, an exponential, and its share of the sum. The peak rate of fused multiply-adds is measured beside it. The bound takes every vector operation of the kernel to need a slot at that rate; processors with further pipes for additions, permutations and scaling can beat it, so the stricter column counts multiplications and fused multiply-adds alone. The best of " + count + " runs, which others on the machine disturb least.",
-		Head: []string{"kernel", "ns per term", "of the bound", "of multiplications alone"}}
+	t := grid{Caption: "The time for one term of the sum: a distance, an exponential, and a multiply-add. The peak rate of fused multiply-adds is measured in the same run. The bound assumes that every vector operation of the kernel needs one slot at that rate. Processors with further pipes for additions, permutations and scaling can exceed the bound, so the stricter column counts only multiplications and fused multiply-adds. The table shows the best of " + count + " runs, because other programs on the machine disturb it least.",
+		Head: []string{"kernel", "ns per term", "of the bound", "of multiplications only"}}
 	for _, name := range order {
 		least, ns := of(name)
 		strict, share := "–", "–"
@@ -376,7 +376,7 @@ func boundReport(order []string, of func(name string) (least, ns float64), count
 			all, multiplications := avx512Operations(dims)
 			of := 100 * least / ns * all / multiplications
 			share = fmt.Sprintf("%.0f %%", of)
-			s.Targets = append(s.Targets, atLeast(fmt.Sprintf("rbf kernel against its instruction bound, AVX-512, %g features", dims), 85, of, " %", " ("+strict+" of multiplications alone)"))
+			s.Targets = append(s.Targets, atLeast(fmt.Sprintf("rbf kernel against its instruction bound, AVX-512, %g features", dims), 85, of, " %", " ("+strict+" of multiplications only)"))
 		}
 		t.add(name, short(ns), share, strict)
 	}

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// manifest is what is read of a run's manifest.json.
+// manifest has the fields of a run's manifest.json that are used here.
 type manifest struct {
 	Rows      int64              `json:"rows"`
 	Anomalies int64              `json:"anomalies"`
@@ -37,13 +37,13 @@ func readManifest(dir string) (m manifest, err error) {
 	return m, json.Unmarshal(data, &m)
 }
 
-// stages are the parts of score, as the manifest has them.
+// stages are the stages of score with their names in the manifest.
 var stages = []string{"models", "reading", "scoring", "writing"}
 
 const million = 1_000_000
 
-// runMillion scores a million models. Data and results need about 7 GiB, which
-// lie in memory if there are 14 GiB free.
+// runMillion scores a million models. Data and results need about 7 GiB; they are in memory if
+// 14 GiB are free.
 func runMillion(ctx context.Context, b *bench) (*section, error) {
 	models, err := b.fleetOf(ctx, million)
 	if err != nil {
@@ -63,7 +63,7 @@ func runMillion(ctx context.Context, b *bench) (*section, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := grid{Caption: "A million models (ref_1) × 60 rows: 60 million rows in the order of time from one CSV file, models from a pack, predictions to one CSV file. Whole processes; of the stages, by the manifest: wall (CPU).",
+	t := grid{Caption: "A million models (ref_1) × 60 rows: 60 million rows in the order of time from one CSV file, models from a pack, predictions to one CSV file. Whole processes are measured; the manifest has the times of the stages: wall time (CPU time).",
 		Head: []string{"data and results in", "run", "wall", "CPU", "peak memory", "models", "reading", "scoring", "writing"}}
 	var ram []sample
 	var ramRuns []manifest
@@ -89,7 +89,7 @@ func runMillion(ctx context.Context, b *bench) (*section, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ram == nil { // it is what we have
+	if ram == nil { // without a folder in memory, the disk's figures are used
 		ram, ramRuns, last = disk, diskRuns, m
 		if agreed, err = b.checkMillion(ctx, models, filepath.Join(onDisk, "out")); err != nil {
 			return nil, err
@@ -98,8 +98,8 @@ func runMillion(ctx context.Context, b *bench) (*section, error) {
 	s.Tables = []grid{t}
 	size := float64(m.Files["predictions.csv"].SizeBytes)
 	s.Notes = append(s.Notes, agreed,
-		fmt.Sprintf("The models' files were packed by `fleetscore model pack` in %s (%s CPU, %s of memory), once; the result serves every run until models change.", took(packing.Wall), took(packing.CPU), mib(packing.Peak)),
-		fmt.Sprintf("Predictions have %.2f GB. This disk takes %s MB/s of writing with a sync at the end (1 GiB, measured beside), so it alone needs %s for them.", size/1e9, short(speed/1e6), took(size/speed)))
+		fmt.Sprintf("The models' files were packed by `fleetscore model pack` in %s (%s CPU, %s of memory), once; all runs use this pack until models change.", took(packing.Wall), took(packing.CPU), mib(packing.Peak)),
+		fmt.Sprintf("The predictions have %.2f GB. This disk writes %s MB/s with a sync at the end (measured with 1 GiB in the same run), so writing them takes at least %s.", size/1e9, short(speed/1e6), took(size/speed)))
 	var loadWall, loadCPU []float64
 	for _, m := range ramRuns {
 		loadWall = append(loadWall, m.Wall["models"]+m.Wall["scoring"])
@@ -107,22 +107,22 @@ func runMillion(ctx context.Context, b *bench) (*section, error) {
 	}
 	cpu := median(pick(ram, cpuOf))
 	s.Targets = append(s.Targets,
-		atMost("1,000,000 models × 60 rows, packed, CSV to CSV, 2 cores", 10, median(pick(ram, wallOf)), " s", fmt.Sprintf(" (CPU %s, %s a core, %s per million rows)", took(cpu), took(cpu/float64(runtime.NumCPU())), took(cpu/float64(million*rowsPerModel)*1e6))),
-		atMost("of that, open models and score", 0.5, median(loadWall), " s", fmt.Sprintf(" (CPU %s; grouping the rows by sensor is part of it)", took(median(loadCPU)))),
-		atMost("of that, peak memory", 4, median(pick(ram, peakOf))/(1<<30), " GiB", ""))
+		atMost("1,000,000 models × 60 rows, packed, CSV to CSV, 2 cores", 10, median(pick(ram, wallOf)), " s", fmt.Sprintf(" (CPU %s, %s per core, %s per million rows)", took(cpu), took(cpu/float64(runtime.NumCPU())), took(cpu/float64(million*rowsPerModel)*1e6))),
+		atMost("part of it: open models and score", 0.5, median(loadWall), " s", fmt.Sprintf(" (CPU %s; this includes grouping the rows by sensor)", took(median(loadCPU)))),
+		atMost("peak memory of the same runs", 4, median(pick(ram, peakOf))/(1<<30), " GiB", ""))
 	if m.Files["predictions.csv"].SHA256 != last.Files["predictions.csv"].SHA256 {
 		return nil, fmt.Errorf("two runs wrote different predictions")
 	}
 	return s, nil
 }
 
-// scoreMillion scores some times with data and results in a folder.
+// scoreMillion scores several times with data and results in a folder.
 func (b *bench) scoreMillion(ctx context.Context, t *grid, where, dir, pack string, numbers []float64, times int) (got []sample, by []manifest, m manifest, err error) {
 	data, out := filepath.Join(dir, "readings.csv"), filepath.Join(dir, "out")
 	if err := writeReadings(data, numbers); err != nil {
 		return nil, nil, m, err
 	}
-	syscall.Sync() // what we wrote is not the run's to wait for
+	syscall.Sync() // otherwise the run would wait for data that was written before
 	for i := range times {
 		if err := os.RemoveAll(out); err != nil {
 			return nil, nil, m, err
@@ -147,8 +147,8 @@ func (b *bench) scoreMillion(ctx context.Context, t *grid, where, dir, pack stri
 	return got, by, m, nil
 }
 
-// checkMillion has scikit-learn score every 997th model on the rows that a run
-// wrote, and compares.
+// checkMillion scores every 997th model with scikit-learn on the rows that a run wrote, and
+// compares the results.
 func (b *bench) checkMillion(ctx context.Context, models, out string) (string, error) {
 	f, err := os.Open(filepath.Join(out, "predictions.csv"))
 	if err != nil {
@@ -181,7 +181,7 @@ func (b *bench) checkMillion(ctx context.Context, models, out string) (string, e
 		p, err1 := strconv.ParseFloat(string(f[4]), 64)
 		d, err2 := strconv.ParseFloat(string(f[5]), 64)
 		if err1 != nil || err2 != nil {
-			return fmt.Errorf("%q is no row", line)
+			return fmt.Errorf("%q isn't a row", line)
 		}
 		a.prediction, a.score = append(a.prediction, p), append(a.score, d)
 		n++
@@ -210,15 +210,15 @@ func (b *bench) checkMillion(ctx context.Context, models, out string) (string, e
 		for i := range a.prediction {
 			most = max(most, math.Abs(a.score[i]-theirs[n+at]))
 			if 1-2*a.prediction[i] != theirs[at] || !(most <= 1e-12) {
-				return "", fmt.Errorf("sensor %s, row %d: prediction %v, score %v; scikit-learn says %v, %v", key, i, a.prediction[i], a.score[i], theirs[at], theirs[n+at])
+				return "", fmt.Errorf("sensor %s, row %d: prediction %v, score %v; scikit-learn returns %v, %v", key, i, a.prediction[i], a.score[i], theirs[at], theirs[n+at])
 			}
 			at++
 		}
 	}
-	return fmt.Sprintf("scikit-learn scored %s of the models on the rows that were written: predictions of all %s rows are equal, scores within %.1g.", thousands(int64(len(order))), thousands(int64(n)), most), nil
+	return fmt.Sprintf("scikit-learn scored %s of the models on the rows that were written: the predictions of all %s rows are equal, and the scores differ by at most %.1g.", thousands(int64(len(order))), thousands(int64(n)), most), nil
 }
 
-// diskSpeed is the bytes a second that a folder's disk takes, the sync included.
+// diskSpeed returns how many bytes per second a folder's disk writes, with the sync.
 func diskSpeed(dir string) (float64, error) {
 	f, err := os.Create(filepath.Join(dir, "speed"))
 	if err != nil {
@@ -243,9 +243,9 @@ func diskSpeed(dir string) (float64, error) {
 	return size / time.Since(began).Seconds(), nil
 }
 
-// freeMemory is the bytes that programs could still use; 0 if that isn't known.
+// freeMemory returns how many bytes of memory programs could still use, or 0 if this isn't known.
 func freeMemory() int64 {
-	data, _ := os.ReadFile("/proc/meminfo") // absent elsewhere than on Linux
+	data, _ := os.ReadFile("/proc/meminfo") // this file exists only on Linux
 	for line := range strings.Lines(string(data)) {
 		var kb int64
 		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kb); n == 1 {

@@ -122,12 +122,12 @@ def run(s, what, passes, n):
                 o.run(None, x)
         return len(inputs)
     else:
-        raise ValueError(f"nothing is called {what}")
+        raise ValueError(f"there is no operation {what}")
     return len(s.files)
 
 
 def answers(s, what, n, out):
-    """Predictions, then decision values, of all rows."""
+    """The predictions of all rows, then their decision values."""
     if what == "stacked":
         d = s.stacked().decisions()
         p = np.where(d > 0, 1.0, -1.0)
@@ -171,7 +171,7 @@ def handle(q):
         answers(s, q["what"], n, q["out"])
         return {}
     if q["what"] in ("stacked", "onnx"):
-        run(s, q["what"], 0, n)  # made outside the time
+        run(s, q["what"], 0, n)  # the first call isn't measured
     wall, cpu = time.perf_counter(), time.process_time()
     units = run(s, q["what"], q["passes"], n)
     return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "units": units * q["passes"]}

@@ -34,8 +34,8 @@ pools:
 pipelines:
 `
 
-// runPlatform compares a job with the one-shot command, both from the same
-// dataset. Every job has a pipeline of its own, so that none replaces rows.
+// runPlatform compares a job with the one-shot command, both from the same dataset. Every job
+// has its own pipeline, so that no job replaces rows of another.
 func runPlatform(ctx context.Context, b *bench) (*section, error) {
 	const count = 100_000
 	models, data, pack, err := b.packedFleet(ctx, count)
@@ -75,7 +75,7 @@ func runPlatform(ctx context.Context, b *bench) (*section, error) {
 		return nil, err
 	}
 	s := &section{}
-	t := grid{Caption: fmt.Sprintf("%s sensors × 60 rows, packed models, from a dataset of %d files, in memory (/dev/shm). The job runs in a pool of one warm node with two slots; its CPU time is that of server and node.", thousands(count), len(files)),
+	t := grid{Caption: fmt.Sprintf("%s sensors × 60 rows, packed models, from a dataset of %d files, in memory (/dev/shm). The job runs in a pool of one warm node with two slots; its CPU time is the sum of server and node.", thousands(count), len(files)),
 		Head: []string{"what", "wall", "CPU", "job ÷ this, wall", "job ÷ this, CPU"}}
 	for i, c := range cs {
 		row := []string{c.name, took(median(pick(got[i], wallOf))), took(median(pick(got[i], cpuOf)))}
@@ -87,7 +87,7 @@ func runPlatform(ctx context.Context, b *bench) (*section, error) {
 		t.add(row...)
 	}
 	s.Tables = []grid{t}
-	s.Notes = append(s.Notes, "Job and command agree on rows and anomalies. A job writes Parquet files of predictions and of coverage, with the digest of each row's model, so the command that writes Parquet is its measure.")
+	s.Notes = append(s.Notes, "Job and command find the same number of rows and anomalies. A job writes Parquet files of predictions and of coverage, with the digest of each row's model, so it is compared with the command that writes Parquet.")
 	wall, cpu := ratioOf(got[0], got[2], wallOf), ratioOf(got[0], got[2], cpuOf)
 	s.Targets = append(s.Targets, atMost("through the platform, from the same dataset, against the one-shot", 1.25, wall.Median, "×", fmt.Sprintf(" (CPU %s×)", short(cpu.Median))))
 	return s, nil
@@ -120,7 +120,7 @@ func (p *platform) start(ctx context.Context, models string, pipelines int) erro
 	for lines.Scan() {
 		if m := regexp.MustCompile(`portal at (http://[^/, ]+)`).FindStringSubmatch(lines.Text()); m != nil {
 			p.url = m[1]
-			go func() { // it must not wait for us
+			go func() { // the server must not wait for a reader of its output
 				for lines.Scan() {
 					fmt.Fprintln(os.Stderr, lines.Text())
 				}
@@ -129,7 +129,7 @@ func (p *platform) start(ctx context.Context, models string, pipelines int) erro
 		}
 		fmt.Fprintln(os.Stderr, lines.Text())
 	}
-	return errors.New("the server does not start")
+	return errors.New("the server did not start")
 }
 
 func (p *platform) stop() {
@@ -147,7 +147,7 @@ func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) 
 	return out.Bytes(), nil
 }
 
-// scored is what is read of a job.
+// scored has the fields of a job that are used here.
 type scored struct {
 	Created   time.Time        `json:"created"`
 	Ended     time.Time        `json:"ended"`
@@ -156,8 +156,8 @@ type scored struct {
 	Outcomes  map[string]int64 `json:"outcomes"`
 }
 
-// job runs a job and waits for it. The first one also waits for the fleet to be
-// packed and for the node; it isn't counted.
+// job runs a job and waits for its end. The first job also waits for the fleet's pack and for the
+// node; it isn't counted.
 func (p *platform) job(ctx context.Context, pipeline string, count int64) (s sample, err error) {
 	before, err := p.cpu()
 	if err != nil {
@@ -193,24 +193,23 @@ func (p *platform) equal(ctx context.Context, dir string) error {
 		return err
 	}
 	if len(jobs) != 1 || jobs[0].Rows != m.Rows || jobs[0].Anomalies != m.Anomalies {
-		return fmt.Errorf("the job has %+v, the command %d rows, %d anomalies", jobs, m.Rows, m.Anomalies)
+		return fmt.Errorf("the job has %+v, but the command has %d rows and %d anomalies", jobs, m.Rows, m.Anomalies)
 	}
 	return nil
 }
 
-// cpu is the CPU seconds of the server and its children so far; 0 where /proc
-// doesn't tell.
+// cpu returns the CPU seconds of the server and its children so far, or 0 without /proc.
 func (p *platform) cpu() (float64, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return 0, err
 	}
-	const ticks = 100 // a second; fixed for what Linux shows to programs
+	const ticks = 100 // per second; Linux always shows this unit to programs
 	total := 0.0
 	for _, file := range stats {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			continue // it ended meanwhile
+			continue // the process has ended
 		}
 		_, rest, _ := strings.Cut(string(data), ") ")
 		f := strings.Fields(rest)

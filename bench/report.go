@@ -38,16 +38,16 @@ type grid struct {
 
 func (g *grid) add(cells ...string) { g.Rows = append(g.Rows, cells) }
 
-// target is what design and facts ask for, and what was found.
+// target is a target and the measured value.
 type target struct {
 	What     string
 	Want     string
 	Measured string
 	Met      bool
-	By       float64 // measured ÷ wanted, such that 1 and more is good
+	By       float64 // measured ÷ wanted or its inverse, so that 1 and more is good
 }
 
-// atLeast judges a ratio; atMost a time or memory.
+// atLeast compares a ratio with its target; atMost compares a time or an amount of memory.
 func atLeast(what string, want, got float64, unit, more string) target {
 	return target{what, "≥ " + short(want) + unit, short(got) + unit + more, got >= want, got / want}
 }
@@ -60,7 +60,7 @@ func (t target) verdict() string {
 	if t.Met {
 		return "met"
 	}
-	return fmt.Sprintf("missed: %.0f %% of it", 100*t.By)
+	return fmt.Sprintf("missed: %.0f %% of the target", 100*t.By)
 }
 
 var targetHead = []string{"target", "wanted", "measured", "verdict"}
@@ -118,7 +118,7 @@ func (g *grid) markdown(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// The document keeps what people wrote outside these marks.
+// write replaces only the text between these marks; people write the rest of the document.
 const (
 	beginMark = "<!-- measured: from here on written by go run ./bench -write -->"
 	endMark   = "<!-- measured: until here -->"
@@ -148,7 +148,7 @@ func (b *bench) write(file string) error {
 	head, rest, ok1 := strings.Cut(string(old), beginMark)
 	_, tail, ok2 := strings.Cut(rest, endMark)
 	if !ok1 || !ok2 {
-		return fmt.Errorf("%s lacks the marks %q and %q between which results belong", file, beginMark, endMark)
+		return fmt.Errorf("%s lacks the marks %q and %q; the results are written between them", file, beginMark, endMark)
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s%s\n\n", head, beginMark)

@@ -21,21 +21,21 @@ import (
 )
 
 // question is a line of JSON to a worker: this program with -worker, or peers.py.
-// Both are processes that stay warm and measure themselves.
+// Both are processes that keep running and measure themselves.
 type question struct {
-	Op     string `json:"op"`               // run, answers; of peers.py also check, versions
-	Set    string `json:"set,omitempty"`    // of models
-	Folder string `json:"folder,omitempty"` // where it lies
-	What   string `json:"what,omitempty"`   // load, record, score, pack (record and score); of peers.py load, score, stacked, onnx
-	Passes int    `json:"passes"`           // through the set
-	Models int    `json:"models,omitempty"` // only the first ones; 0 means all
+	Op     string `json:"op"`               // run or answers; for peers.py also check or versions
+	Set    string `json:"set,omitempty"`    // the name of the set of models
+	Folder string `json:"folder,omitempty"` // the folder of the set
+	What   string `json:"what,omitempty"`   // load, record, score or pack (record and score); for peers.py load, score, stacked or onnx
+	Passes int    `json:"passes"`           // the number of passes through the set
+	Models int    `json:"models,omitempty"` // the number of models, from the first on; 0 means all
 	In     string `json:"in,omitempty"`
 	Out    string `json:"out,omitempty"` // file for answers: predictions, then scores
 }
 
-// reply is a worker's line.
+// reply is a line of a worker.
 type reply struct {
-	CPU      float64           `json:"cpu"`  // seconds of all its threads
+	CPU      float64           `json:"cpu"`  // seconds, of all threads
 	Wall     float64           `json:"wall"` // seconds
 	Units    float64           `json:"units"`
 	Versions map[string]string `json:"versions"`
@@ -106,10 +106,10 @@ func (w *worker) ask(q question) (r reply, err error) {
 
 func (w *worker) stop() {
 	w.in.Close()
-	_ = w.cmd.Wait() // it has nothing to say any more
+	_ = w.cmd.Wait() // the worker's exit status doesn't matter
 }
 
-// work answers questions until there are none.
+// work answers questions until the input ends.
 func work(in io.Reader, out io.Writer) error {
 	var s *modelSet
 	lines := bufio.NewScanner(in)
@@ -146,7 +146,7 @@ func work(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// modelSet is models with 60 rows each, in every form.
+// modelSet holds models in every form, with 60 rows for each.
 type modelSet struct {
 	name              string
 	files, records    [][]byte
@@ -187,7 +187,7 @@ func openSet(name, dir string) (*modelSet, error) {
 	return s, nil
 }
 
-// measure runs something a number of times.
+// measure runs an operation several times.
 func (s *modelSet) measure(q question) (reply, error) {
 	n := len(s.files)
 	if q.Models > 0 {
@@ -244,7 +244,7 @@ func (s *modelSet) answers(q question) error {
 func cpuSeconds(who int) float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(who, &u); err != nil {
-		panic(err) // who is a constant
+		panic(err) // the argument is a constant
 	}
 	return seconds(u.Utime) + seconds(u.Stime)
 }

@@ -1,7 +1,6 @@
-// Package year simulates what a system looks like after a year of jobs, on a clock of
-// its own: how many files and rows it has, and how long opening, committing, leasing
-// and pages take, beside its first day. It has tests only. "make year" is the long
-// form.
+// Package year simulates a year of jobs with a simulated clock. It counts the files and rows of
+// the system, measures how long opening, committing, leasing and pages take, and compares them
+// with the first day. The package has only tests. "make year" runs the long form.
 package year
 
 import (
@@ -37,7 +36,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// The one dataset, pipeline and node.
+// The names of the dataset, the pipeline and the node.
 const (
 	dataset  = "readings"
 	pipeline = "p"
@@ -46,18 +45,18 @@ const (
 
 var keyNames = []string{"Device", "Tag"}
 
-// plan is how a simulation goes.
+// plan describes a simulation.
 type plan struct {
 	sensors            int
-	step               time.Duration // from job to job
-	retention, history time.Duration // 0 means what the configuration says without
-	first              int           // jobs of the first day that are measured
-	before, ledger     time.Duration // that are filled in before the jobs that follow: hours of the tables, jobs
-	then               time.Duration // of jobs that follow
+	step               time.Duration // the time from job to job
+	retention, history time.Duration // 0 means the configuration's defaults
+	first              int           // the number of jobs of the first day, which are measured
+	before, ledger     time.Duration // how much time is filled in, in the tables and in the ledger, before the next jobs
+	then               time.Duration // how long jobs run after that
 	careless           bool          // the store's disk isn't synced
 }
 
-// world is a server's parts that last: store, ledger, catalog, scheduler and portal.
+// world holds the parts of a server: store, ledger, catalog, scheduler and portal.
 type world struct {
 	t     *testing.T
 	plan  plan
@@ -75,12 +74,12 @@ type world struct {
 	portal http.Handler
 	stop   func()
 
-	nodes *catalog.Catalog // what a node remembers of the tables
+	nodes *catalog.Catalog // the node's own catalog, with the tables that it has opened
 	jobs  int
 	spent spent
 }
 
-// spent is how long what took, one for each job.
+// spent holds the durations of each operation, one for each job.
 type spent struct{ lease, commit, whole, overview, job, sensor []time.Duration }
 
 func newWorld(t *testing.T, p plan) *world {
@@ -115,7 +114,7 @@ func newWorld(t *testing.T, p plan) *world {
 
 func (w *world) now() time.Time { return time.UnixMicro(w.clock.Load()).UTC() }
 
-// aged is the store's folder, in which blobs are as old as the world's clock says.
+// aged is the store's folder, with blobs whose times come from the world's clock.
 type aged struct {
 	store.Bucket
 	w *world
@@ -190,7 +189,7 @@ func (w *world) start() {
 	}
 }
 
-// rowsAt are rows of sensors at a time.
+// rowsAt returns rows of all sensors at some times.
 func rowsAt(sensors int, stamps ...time.Time) *fleetscore.Rows {
 	r := &fleetscore.Rows{TimeName: "TS", KeyNames: keyNames, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
 	for s := range sensors {
@@ -222,7 +221,7 @@ func (w *world) minute() (to time.Time) {
 	return to
 }
 
-// carryOut lets a minute pass: its rows come, a job scores them, pages are looked at.
+// carryOut lets a minute pass: rows arrive, a job scores them, and pages are opened.
 func (w *world) carryOut() {
 	w.t.Helper()
 	ctx, to := w.t.Context(), w.minute()
@@ -298,7 +297,7 @@ func (w *world) look(j fleetscore.Job) {
 	w.spent.sensor = append(w.spent.sensor, get("/sensors/"+pipeline+"?key=1&key=a"))
 }
 
-// score does what a node does, with models that find nothing.
+// score does a node's work, with models that find no anomalies.
 func (w *world) score(l dispatch.Lease) dispatch.Result {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -343,7 +342,7 @@ func itemsOf(keys []fleetscore.Key, rows *fleetscore.Rows) (items []fleetscore.I
 	return items
 }
 
-// maintain does what the server does every ten minutes.
+// maintain does the maintenance that the server does every ten minutes.
 func (w *world) maintain() {
 	w.t.Helper()
 	done, err := w.sched.Maintain(w.t.Context(), "")

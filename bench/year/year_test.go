@@ -24,7 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
-// size is how much there is of what grows.
+// size counts the things that grow with time.
 type size struct {
 	Data, Commits, Checkpoints, Logs, Folders int // files in the store, and its folders
 	Jobs, Tasks, Attempts, Occurrences        int // rows of the ledger
@@ -81,7 +81,7 @@ func (w *world) three() []*table.Delta {
 	return []*table.Delta{w.tables.Dataset(dataset), w.tables.Predictions(pipeline).Delta, w.tables.Coverage(pipeline).Delta}
 }
 
-// openSQL opens the ledger's file beside the ledger.
+// openSQL opens the ledger's file a second time, beside the ledger itself.
 func (w *world) openSQL() *sql.DB {
 	w.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.dir, "ledger.db")+"?_pragma=busy_timeout(10000)&_pragma=synchronous(OFF)")
@@ -105,9 +105,9 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// TestDaysAreAlike: with a retention, what there is after a few days is what there is
-// after a few more, rows of all jobs within the retention are visible once, and foreign
-// readers see them before, during and after maintenance.
+// TestDaysAreAlike: with a retention, the number of files and rows doesn't grow after a few
+// days, each row of the jobs within the retention is visible once, and other programs read these
+// rows before, during and after maintenance.
 func TestDaysAreAlike(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{careless: true, sensors: 70, step: 30 * time.Minute, retention: 36 * time.Hour, history: 24 * time.Hour})
@@ -138,7 +138,7 @@ func TestDaysAreAlike(t *testing.T) {
 		{"ledger's KiB", int(before.LedgerBytes >> 10), int(after.LedgerBytes >> 10), 16 << 10, 1 << 10},
 	} {
 		if c.is > c.was+c.tolerance || c.is > c.atMost {
-			t.Errorf("%s: %d after three days, %d after four; at most %d may be there", c.what, c.was, c.is, c.atMost)
+			t.Errorf("%s: %d after three days, %d after four; at most %d are allowed", c.what, c.was, c.is, c.atMost)
 		}
 	}
 	w.readers("before")
@@ -162,11 +162,11 @@ func TestDaysAreAlike(t *testing.T) {
 	w.carryOut()
 }
 
-// readers compares what delta-rs and DuckDB read of the predictions with what we do,
-// and that with one row per key and time.
+// readers compares the predictions that delta-rs, DuckDB and Fleetscore read, and checks that
+// there is one row for each key and time.
 func (w *world) readers(when string) {
 	w.t.Helper()
-	d := catalog.New(w.bucket).Predictions(pipeline) // as somebody else reads it
+	d := catalog.New(w.bucket).Predictions(pipeline) // a separate catalog, as in another process
 	snap, err := d.Snapshot(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
@@ -195,9 +195,9 @@ func (w *world) readers(when string) {
 	}
 }
 
-// TestYear measures the first hour, fills in a year of hours and the jobs of a month,
-// lets more than a day of jobs pass, as many things are kept for a day, and measures
-// again. It takes minutes, so without "make year" it does the same with less of all.
+// TestYear measures the first hour, fills in a year of hours and a month of jobs, runs jobs for more
+// than a day, because many things are kept for a day, and measures again. This takes minutes, so
+// without "make year" it does the same with smaller numbers.
 func TestYear(t *testing.T) {
 	t.Parallel()
 	p := plan{careless: true, sensors: 70, step: time.Minute, first: 3, before: 4 * 24 * time.Hour, ledger: 4 * time.Hour, then: 11 * time.Minute}
@@ -230,22 +230,22 @@ func TestYear(t *testing.T) {
 	}
 	hours := 3 * int((p.before-24*time.Hour)/time.Hour)
 	if most := hours + was.Visible + 3*(34+33+5*int(1+p.then/time.Hour)); is.Visible < hours || is.Visible > most {
-		t.Errorf("%d files are visible, %d were filled in, at most %d may be there", is.Visible, hours, most)
+		t.Errorf("%d files are visible, %d were filled in, at most %d are allowed", is.Visible, hours, most)
 	}
 	if limit := 50 * time.Millisecond; long && commit > limit {
-		t.Errorf("a commit takes %s, at most %s is promised", commit, limit)
+		t.Errorf("a commit takes %s, but the limit is %s", commit, limit)
 	}
 }
 
-// tail forgets all but the last measurements.
+// tail keeps only the last n measurements.
 func (w *world) tail(n int) {
 	for _, m := range []*[]time.Duration{&w.spent.lease, &w.spent.commit, &w.spent.whole, &w.spent.overview, &w.spent.job, &w.spent.sensor} {
 		*m = (*m)[max(0, len(*m)-n):]
 	}
 }
 
-// report opens everything anew and says how long what takes; it returns the median of
-// commits.
+// report opens everything again and logs how long each operation takes. It returns the median time
+// of a commit.
 func (w *world) report(when string) (commit time.Duration) {
 	w.t.Helper()
 	w.stop()
@@ -277,7 +277,7 @@ func (w *world) report(when string) (commit time.Duration) {
 	return half(w.spent.commit, 50)
 }
 
-// careless is a disk that isn't synced: what is filled in can be made again.
+// careless is a disk that isn't synced, because the filled-in data can be made again.
 type careless struct{ durable.Disk }
 
 type carelessFile struct{ durable.File }
@@ -291,8 +291,8 @@ func (c careless) Create(name string, perm fs.FileMode) (durable.File, error) {
 	return carelessFile{f}, err
 }
 
-// fill puts a file for each hour of the time before into the three tables, and jobs into
-// the ledger, as maintenance leaves them.
+// fill writes the past: a file for each hour into the three tables, and jobs into the ledger, in the
+// state after maintenance.
 func (w *world) fill() {
 	w.t.Helper()
 	begun := time.Now()
@@ -352,7 +352,7 @@ func (w *world) fillDay(c *catalog.Catalog, day time.Time) {
 	commit(coverage.Delta, all, err)
 }
 
-// fillLedger puts ended jobs of the time before into the ledger's file.
+// fillLedger writes ended jobs of the past into the ledger's file.
 func (w *world) fillLedger() {
 	w.t.Helper()
 	const tasks = 16
@@ -401,7 +401,7 @@ func text(t *testing.T, v any) string {
 	return string(b)
 }
 
-// yearThen is for how long jobs are carried out after what is filled in.
+// yearThen returns how long jobs run after the filled-in time.
 func yearThen() time.Duration {
 	if d, err := time.ParseDuration(os.Getenv("FLEETSCORE_YEAR_THEN")); err == nil {
 		return d
