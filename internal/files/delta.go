@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -40,6 +41,9 @@ func (r *reader) delta(ctx context.Context, path string, b store.Bucket, schema 
 	}
 	for i := range t.Files {
 		f := &t.Files[i]
+		if r.outside(t, f, schema.Time) {
+			continue
+		}
 		deleted, err := f.Deleted(ctx, b)
 		if err != nil {
 			return inTable(path, err)
@@ -65,6 +69,30 @@ func (r *reader) delta(ctx context.Context, path string, b store.Bucket, schema 
 	}
 	return nil
 }
+
+// cutTimes is by how much statistics may cut times.
+const cutTimes = time.Millisecond
+
+// outside tells whether a file holds no row of the interval that is wanted, as far as
+// the table's log says: by the value of a partition column, or else by statistics.
+func (r *reader) outside(t *foreign.Table, f *foreign.File, timeColumn string) bool {
+	if v, ok := f.Partition[timeColumn]; ok {
+		return v != nil && r.opt.Outside(*v, *v, 0)
+	}
+	i := slices.IndexFunc(t.Columns, func(c foreign.Column) bool { return c.Name == timeColumn })
+	if i < 0 || r.opt.Interval == nil {
+		return false
+	}
+	switch t.Columns[i].Type {
+	case "timestamp", "timestamp_ntz", "date", "long", "integer", "short":
+		least, largest, ok := f.Bounds(t.Columns[i])
+		return ok && r.opt.Outside(bare(least), bare(largest), cutTimes)
+	}
+	return false // the order of texts isn't that of the times they stand for
+}
+
+// bare is a text or number of JSON without quotes; times have nothing that JSON escapes.
+func bare(value []byte) string { return strings.Trim(string(value), `"`) }
 
 // inTable says in which table an error is.
 func inTable(path string, err error) error { return fleetscore.Wrap(opRead, path, err) }

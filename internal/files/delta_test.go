@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -64,6 +66,80 @@ func compare(t *testing.T, dir string) {
 	}
 }
 
+// compareIntervals reads parts of tables: the same rows as are found among all of them,
+// and no file is opened that the log says to have none. Each table has its own times.
+func compareIntervals(t *testing.T, dir string) {
+	t.Helper()
+	at := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	minutes := func(from, to int) fleetscore.Interval {
+		return fleetscore.Interval{From: at.Add(time.Duration(from) * time.Minute), To: at.Add(time.Duration(to) * time.Minute)}
+	}
+	for _, c := range []struct {
+		name   string
+		iv     fleetscore.Interval
+		opened int
+	}{
+		{"delta-rs", minutes(25, 35), 4}, // two devices, ten minutes in each file
+		{"delta-rs", minutes(29, 30), 2}, // the file that ends with minute 29 may end a part of a millisecond later
+		{"delta-rs", minutes(-9, 4), 0},  // rows that were deleted
+		{"delta-rs cut", minutes(40, 99), 1},
+		{"without zone", minutes(10, 99), 0},
+		{"dates", fleetscore.Interval{From: at, To: at.Add(time.Hour)}, 0},
+		{"by day", fleetscore.Interval{From: at.AddDate(0, 0, -24), To: at.AddDate(0, 0, -21)}, 3},
+		{"mapped by name", minutes(10, 15), 1},
+		{"mapped by id", minutes(3, 5), 1},
+		{"deletions", minutes(500, 600), 1},
+		{"deletions", minutes(498, 499), 1},
+		{"checkpoint in parts", minutes(15, 25), 2},
+		{"checkpoint v2 json", minutes(15, 25), 2},
+		{"checkpoint v2 classic", minutes(15, 45), 4},
+		{"without stamps", minutes(50, 99), 1}, // whether they are of this interval isn't known
+	} {
+		b, err := store.OpenFolder(filepath.Join(dir, c.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := 0
+		counting := &storetest.Faulty{Bucket: b, Fail: func(op string, name fleetscore.BlobName) error {
+			if op == "get" && strings.HasSuffix(string(name), ".parquet") && !strings.HasPrefix(string(name), logFolder) {
+				opened++
+			}
+			return nil
+		}}
+		opt := say
+		opt.Interval = &c.iv
+		r := &reader{opt: opt, progress: opt}
+		if err := r.delta(t.Context(), c.name, counting, schema); err != nil {
+			t.Fatal(err)
+		}
+		part, err := table.ReadSources(t.Context(), r.sources, schema, r.opt)
+		if opened != c.opened {
+			t.Errorf("%s %s: %d files were opened, want %d", c.name, c.iv, opened, c.opened)
+		}
+		whole, e := Read(t.Context(), []string{filepath.Join(dir, c.name)}, nil, schema, say)
+		if err != nil && e != nil {
+			continue // a table that is refused
+		}
+		if err != nil || e != nil {
+			t.Fatalf("%s: %v, %v", c.name, err, e)
+		}
+		var want []string
+		for i, line := range strings.SplitAfter(lines(whole.Rows), "\n") {
+			if i < whole.Rows.Len() && c.iv.ContainsMicros(whole.Rows.Times[i]) {
+				want = append(want, line)
+			}
+		}
+		if got := lines(part.Rows); got != strings.Join(want, "") || len(want) == 0 && c.opened > 0 {
+			t.Errorf("%s %s: got\n%s\nwant\n%s", c.name, c.iv, got, strings.Join(want, ""))
+		}
+		for _, k := range part.Rows.Keys {
+			if !strings.Contains(strings.Join(want, ""), " "+k.String()+" ") {
+				t.Errorf("%s %s: key %q has no row", c.name, c.iv, k)
+			}
+		}
+	}
+}
+
 // TestForeignTables reads tables of delta-rs, and such as the protocol describes:
 // mapped columns, checkpoints of all kinds, deletion vectors; and refuses by name what it can't honour.
 func TestForeignTables(t *testing.T) {
@@ -73,6 +149,7 @@ func TestForeignTables(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	compare(t, dir)
+	compareIntervals(t, dir)
 	_, err := Read(t.Context(), []string{filepath.Join(dir, "delta-rs")}, nil, table.Schema{Time: "ts", Key: []string{"Device"}, Values: []string{"Value"}}, say)
 	if err == nil || !strings.Contains(err.Error(), `has "TS": upper and lower case count`) {
 		t.Errorf("a column's case: got %v", err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -283,6 +284,17 @@ func (o *ReadOptions) time(b []byte) (fleetscore.Micros, Layout, bool) {
 		}
 	}
 	return parseTime(b)
+}
+
+// Outside tells whether no time from first to last, written as files write times, is
+// wanted; last may be cut by less than slack. It is false if one of them can't be read.
+func (o *ReadOptions) Outside(first, last string, slack time.Duration) bool {
+	a, _, ok1 := o.time([]byte(first))
+	b, _, ok2 := o.time([]byte(last))
+	if o.Interval == nil || !ok1 || !ok2 {
+		return false
+	}
+	return a > fleetscore.MicrosOf(o.Interval.To) || b+fleetscore.Micros(slack.Microseconds()) <= fleetscore.MicrosOf(o.Interval.From)
 }
 
 // whyTime says what is wrong with a text that is no time. Of a number it says which

@@ -66,6 +66,17 @@ t = t.set_column(0, "TS", pa.array([dt.date(2026, 11, 1 + i) for i in range(10)]
 write_deltalake(path, t)
 note("dates", t)
 
+path = os.path.join(root, "by day")  # whose time is the partition, and stands in no file
+for i in range(5):
+    write_deltalake(path, t.slice(2 * i, 2), mode="append", partition_by=["TS"])
+note("by day", t)
+
+path = os.path.join(root, "without stamps")  # some rows of which have no time
+t = rows(10)
+t = t.set_column(0, "TS", pa.array([None] + t.column("TS").to_pylist()[1:], pa.timestamp("us", "UTC")))
+write_deltalake(path, t)
+expected["without stamps"] = {"refused": "null"}
+
 # --- by the protocol ---
 
 FIELDS = [("TS", "timestamp"), ("Device", "string"), ("Value", "double")]
@@ -131,6 +142,9 @@ class Table:
             table = pa.table(table.columns, schema=pa.schema([pa.field(n, c.type, metadata={b"PARQUET:field_id": str(i + 1).encode()}) for i, (n, c) in enumerate(zip(names, table.columns))]))
         pq.write_table(table, os.path.join(self.path, name))
         add = {"path": name, "partitionValues": {}, "size": os.path.getsize(os.path.join(self.path, name)), "modificationTime": 0, "dataChange": True}
+        times = [t.isoformat(timespec="milliseconds") for t in table.column(0).to_pylist()]
+        column = table.column_names[0] if self.mode != "id" else "col-0"
+        add["stats"] = json.dumps({"numRecords": len(times), "minValues": {column: min(times)}, "maxValues": {column: max(times)}, "nullCount": {column: 0}})
         if deletion:
             add["deletionVector"] = deletion
         return {"add": add}
@@ -156,9 +170,10 @@ class Table:
 
 for mode in ("name", "id"):
     t = Table("mapped by " + mode, mode=mode)
-    a = rows(10)
-    t.commit([t.file(a, names=["other", "names", "here"] if mode == "id" else None)])
-    t.all.append(a)
+    for i in range(3):
+        a = rows(10, 10 * i)
+        t.commit([t.file(a, names=["other", "names", "here"] if mode == "id" else None)])
+        t.all.append(a)
     t.done()
 
 t = Table("deletions", ["deletionVectors"])
@@ -180,7 +195,7 @@ t.done()
 def checkpoint_table(actions):
     """Actions as rows of a Parquet file, as the protocol describes them."""
     columns = {
-        "add": pa.struct([("path", pa.string()), ("partitionValues", pa.map_(pa.string(), pa.string())), ("size", pa.int64()), ("modificationTime", pa.int64()), ("dataChange", pa.bool_())]),
+        "add": pa.struct([("path", pa.string()), ("partitionValues", pa.map_(pa.string(), pa.string())), ("size", pa.int64()), ("modificationTime", pa.int64()), ("dataChange", pa.bool_()), ("stats", pa.string())]),
         "metaData": pa.struct([("id", pa.string()), ("format", pa.struct([("provider", pa.string()), ("options", pa.map_(pa.string(), pa.string()))])), ("schemaString", pa.string()), ("partitionColumns", pa.list_(pa.string())), ("configuration", pa.map_(pa.string(), pa.string())), ("createdTime", pa.int64())]),
         "protocol": pa.struct([("minReaderVersion", pa.int32()), ("minWriterVersion", pa.int32()), ("readerFeatures", pa.list_(pa.string())), ("writerFeatures", pa.list_(pa.string()))]),
         "checkpointMetadata": pa.struct([("version", pa.int64())]),

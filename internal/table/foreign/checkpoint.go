@@ -15,6 +15,7 @@ type checkpointRow struct {
 	Add *struct {
 		Path            *string            `parquet:"path,optional"`
 		Size            *int64             `parquet:"size,optional"`
+		Stats           *string            `parquet:"stats,optional"`
 		PartitionValues map[string]*string `parquet:"partitionValues,optional"`
 		DeletionVector  *struct {
 			StorageType    *string `parquet:"storageType,optional"`
@@ -56,7 +57,7 @@ func (s *state) parquet(ctx context.Context, name string) (sidecars []string, er
 	for _, r := range rows {
 		switch {
 		case r.Add != nil && r.Add.Path != nil:
-			a := &addFile{Path: *r.Add.Path, Size: value(r.Add.Size), PartitionValues: r.Add.PartitionValues}
+			a := &addFile{Path: *r.Add.Path, Size: value(r.Add.Size), Stats: value(r.Add.Stats), PartitionValues: r.Add.PartitionValues}
 			if v := r.Add.DeletionVector; v != nil && v.StorageType != nil {
 				a.DeletionVector = &vector{StorageType: *v.StorageType, PathOrInlineDv: value(v.PathOrInlineDv), Offset: int64(value(v.Offset)),
 					SizeInBytes: int64(value(v.SizeInBytes)), Cardinality: value(v.Cardinality)}

@@ -46,6 +46,21 @@ type File struct {
 	SizeBytes int64
 	Partition map[string]*string // values of the partition columns by their names; nil is null
 	vector    *vector
+	stats     string // JSON; empty where there are none
+}
+
+// Bounds are the least and the largest value of a column in the file, as the log's
+// statistics say in JSON; false where they don't say, or where some rows have no value.
+// Texts may be cut off there, and times are cut to milliseconds.
+func (f *File) Bounds(column Column) (least, largest json.RawMessage, ok bool) {
+	var stats struct {
+		MinValues, MaxValues, NullCount map[string]json.RawMessage
+	}
+	if f.stats == "" || json.Unmarshal([]byte(f.stats), &stats) != nil {
+		return nil, nil, false
+	}
+	least, largest = stats.MinValues[column.Physical], stats.MaxValues[column.Physical]
+	return least, largest, least != nil && largest != nil && string(stats.NullCount[column.Physical]) == "0"
 }
 
 const (
@@ -80,6 +95,7 @@ type addFile struct {
 	Size            int64
 	PartitionValues map[string]*string
 	DeletionVector  *vector
+	Stats           string
 }
 
 // state is the log read so far.
@@ -249,7 +265,7 @@ func (s *state) table(version int64) (*Table, error) {
 	}
 	for _, path := range slices.Sorted(maps.Keys(s.files)) {
 		a := s.files[path]
-		f := File{SizeBytes: a.Size, Partition: map[string]*string{}, vector: a.DeletionVector}
+		f := File{SizeBytes: a.Size, Partition: map[string]*string{}, vector: a.DeletionVector, stats: a.Stats}
 		name, err := url.PathUnescape(path)
 		if err != nil {
 			return nil, corrupt(path, "%w", err)
