@@ -110,12 +110,51 @@ type PipelineConfig struct {
 	History    Duration       `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d
 }
 
-// ScheduleConfig says when a pipeline's jobs are due.
+// ScheduleConfig says when a pipeline's jobs are due: by a cron line, by a recurrence,
+// or, without both, only when they are submitted.
 type ScheduleConfig struct {
-	Cron      string   `json:"cron,omitempty"`       // five fields, UTC; empty means jobs are only submitted by hand
-	StartWhen string   `json:"start_when,omitempty"` // "complete" (default): once the dataset is complete until the interval's end; "due": at once
-	Deadline  Duration `json:"deadline,omitempty"`   // how long after the due time a job may wait for data before it runs incomplete; 0 means for ever
-	Backfill  Duration `json:"backfill,omitempty"`   // how far before the schedule's creation its first interval starts; 0 means at the due time before it
+	Cron       string      `json:"cron,omitempty"` // five fields, or a name such as @hourly
+	Recurrence *Recurrence `json:"recurrence,omitempty"`
+	Zone       string      `json:"zone,omitempty"`       // time zone by its IANA or Windows name; empty means UTC
+	Start      string      `json:"start,omitempty"`      // nothing is due before it: local time in Zone, or with an offset; empty means no bound
+	End        string      `json:"end,omitempty"`        // nothing is due after it
+	StartWhen  string      `json:"start_when,omitempty"` // "complete" (default): once the dataset is complete until the interval's end; "clock": at once
+	Deadline   Duration    `json:"deadline,omitempty"`   // how long after the due time a job may wait for data before it runs incomplete; 0 means for ever
+	Backfill   Duration    `json:"backfill,omitempty"`   // how far before the schedule's creation its first interval starts; 0 means at the due time before it
+}
+
+// IsSet reports whether there are due times.
+func (c ScheduleConfig) IsSet() bool { return c.Cron != "" || c.Recurrence != nil }
+
+// Recurrence is every so many units of time, in the form and with the names of Logic
+// Apps' Recurrence trigger.
+type Recurrence struct {
+	Frequency string              `json:"frequency"`           // Second, Minute, Hour, Day, Week or Month
+	Interval  *int                `json:"interval,omitempty"`  // how many of them; nil means 1
+	StartTime string              `json:"startTime,omitempty"` // the first; a past one says where the count begins; with Z the recurrence is in UTC
+	EndTime   string              `json:"endTime,omitempty"`
+	TimeZone  string              `json:"timeZone,omitempty"` // as Zone
+	Schedule  *RecurrenceSchedule `json:"schedule,omitempty"`
+}
+
+// RecurrenceSchedule says which times of a day, and which days of a week or month,
+// are due. What is missing is as in the start.
+type RecurrenceSchedule struct {
+	Hours              OneOrMore[int]      `json:"hours,omitempty"`   // for Day, Week and Month
+	Minutes            OneOrMore[int]      `json:"minutes,omitempty"` // for Day, Week and Month
+	WeekDays           OneOrMore[string]   `json:"weekDays,omitempty"`
+	MonthDays          OneOrMore[int]      `json:"monthDays,omitempty"` // -1 is the last day of the month
+	MonthlyOccurrences []MonthlyOccurrence `json:"monthlyOccurrences,omitempty"`
+}
+
+// OneOrMore is a list that may be written as a single value, and its numbers in
+// quotes, as Logic Apps takes them.
+type OneOrMore[T int | string] []T
+
+// MonthlyOccurrence is such as the second Friday of a month.
+type MonthlyOccurrence struct {
+	Day        string `json:"day"`        // such as Friday
+	Occurrence int    `json:"occurrence"` // 1 to 5, or from the end: -1 to -5
 }
 
 // LimitsConfig bounds what a job may cost and how much may go wrong before it is

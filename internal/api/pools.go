@@ -28,14 +28,13 @@ type Pool struct {
 
 // Schedule is a pipeline's schedule and its present position.
 type Schedule struct {
-	Pipeline  string              `json:"pipeline"`
-	Cron      string              `json:"cron" doc:"empty means that jobs are submitted by hand"`
-	StartWhen string              `json:"start_when"`
-	Deadline  fleetscore.Duration `json:"deadline" doc:"0s: none"`
-	NextFrom  *time.Time          `json:"next_from,omitempty" doc:"where the next interval starts"`
-	LastDue   *time.Time          `json:"last_due,omitempty"`
-	NextDue   *time.Time          `json:"next_due,omitempty"`
-	Problem   string              `json:"problem" doc:"why due times can't be decided; empty if they can"`
+	Pipeline string                    `json:"pipeline"`
+	When     string                    `json:"when" doc:"the cron line or the recurrence, in a few words; empty means that jobs are submitted by hand"`
+	Config   fleetscore.ScheduleConfig `json:"config" doc:"as in fleet.yaml, with its defaults"`
+	NextFrom *time.Time                `json:"next_from,omitempty" doc:"where the next interval starts"`
+	LastDue  *time.Time                `json:"last_due,omitempty"`
+	NextDue  *time.Time                `json:"next_due,omitempty"`
+	Problem  string                    `json:"problem" doc:"why due times can't be decided; empty if they can"`
 }
 
 func (s *server) registerPools(api huma.API) {
@@ -102,14 +101,14 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 	var out []Schedule
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		c := cfg.Pipelines[name].Schedule
-		sc := Schedule{Pipeline: name, Cron: c.Cron, StartWhen: c.StartWhen, Deadline: c.Deadline}
+		sc := Schedule{Pipeline: name, When: schedule.Describe(c), Config: c}
 		view, err := s.deps.Ledger.Schedule(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		st := view.State
 		sc.NextFrom, sc.LastDue = known(st.NextFrom), known(st.LastDue)
-		if c.Cron != "" {
+		if c.IsSet() {
 			sc.NextDue = s.nextDue(c, st.LastDue)
 		}
 		for _, p := range s.deps.Health.Problems() {
@@ -154,9 +153,12 @@ func (s *server) nextDue(c fleetscore.ScheduleConfig, last time.Time) *time.Time
 	if last.IsZero() {
 		last = s.now()
 	}
-	t, err := schedule.Next(c, last)
+	spec, err := schedule.Parse(c)
 	if err != nil {
 		return nil
 	}
-	return &t
+	if t, ok := spec.Next(last); ok {
+		return &t
+	}
+	return nil
 }

@@ -80,7 +80,7 @@ var levels = map[string]int{
 
 // lowAllowed are the modules that levels 0 and 1 may use besides the standard
 // library: parsers.
-var lowAllowed = []string{"github.com/adhocore/gronx", "golang.org/x/", "github.com/ulikunitz/xz", "github.com/pierrec/lz4/v4"}
+var lowAllowed = []string{"golang.org/x/", "github.com/ulikunitz/xz", "github.com/pierrec/lz4/v4"}
 
 type goFile struct {
 	path string // relative to the root

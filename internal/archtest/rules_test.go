@@ -42,6 +42,7 @@ func TestLowLevelsImportByList(t *testing.T) {
 			case p == "io" && room != "sklearn" && levels[room] == 1, p == "io" && room == "":
 			case p == "os" && f.path == "sklearn/internal/kernel/cpu.go": // FLEETSCORE_CPU, read once: which of equal kernels run
 			case p == "crypto/rand" && room == "": // identifiers
+			case p == "time/tzdata" && room == "internal/schedule": // the zones themselves, for machines that have none
 			default:
 				t.Errorf("%s imports %s, which is not in the list of what levels 0 and 1 may import", f.path, p)
 			}

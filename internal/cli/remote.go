@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os/user"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/schedule"
 )
 
 // dial builds the client of a command from its flags.
@@ -123,13 +127,132 @@ func newScheduleCommand() *cobra.Command {
 			if err := c.Get(ctx, "/schedules", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pipeline", "cron", "next due", "last due", "next interval from", "problem"}}
+			l := &listing{columns: []string{"pipeline", "when", "zone", "next due", "last due", "next interval from", "problem"}}
 			for _, s := range got.Items {
-				l.add(s, s.Pipeline, s.Cron, s.NextDue, s.LastDue, s.NextFrom, s.Problem)
+				l.add(s, s.Pipeline, s.When, zoneOf(s.Config), s.NextDue, s.LastDue, s.NextFrom, s.Problem)
 			}
 			return l, nil
 		}))
+	cmd.AddCommand(newScheduleNextCommand())
 	return cmd
+}
+
+func zoneOf(c fleetscore.ScheduleConfig) string {
+	if spec, err := schedule.Parse(c); err == nil && c.IsSet() {
+		return spec.Zone().String()
+	}
+	return ""
+}
+
+// maxPreview bounds how many due times are listed at once.
+const maxPreview = 10_000
+
+func newScheduleNextCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "next [PIPELINE]",
+		Short: "List the next due times",
+		Long: `Lists the next due times of a pipeline's schedule, as the server has it; or, without
+a server, those of a cron line (--cron) or of a recurrence as Logic Apps writes it
+(--recurrence). Times are in UTC, and in the schedule's zone beside it. With -o json
+they are a list of times in UTC.`,
+		Example: `  fleetscore schedule next anomalies -n 20
+  fleetscore schedule next --cron '30 2 * * MON-FRI' --zone Europe/Berlin --after 2026-03-27
+  fleetscore schedule next --recurrence '{"frequency": "Month", "schedule": {"monthDays": [-1]}}'`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	f := cmd.Flags()
+	cron := f.String("cron", "", "a cron line of five fields, or a name such as @hourly")
+	recurrence := f.String("recurrence", "", "a recurrence in Logic Apps' JSON")
+	zone := f.String("zone", "", "time zone of --cron or --recurrence, such as Europe/Berlin (default: UTC)")
+	after := f.String("after", "", "list due times after this time: with Z or an offset, or local time in the zone (default: now)")
+	n := f.IntP("count", "n", 10, "how many")
+	addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		given := 0
+		for _, is := range []bool{len(args) > 0, f.Changed("cron"), f.Changed("recurrence")} {
+			if is {
+				given++
+			}
+		}
+		switch {
+		case given != 1:
+			return usagef("name a pipeline, or give --cron or --recurrence: exactly one of them")
+		case *n < 1 || *n > maxPreview:
+			return usagef("-n %d: from 1 to %s are possible", *n, thousands(maxPreview))
+		case len(args) > 0 && f.Changed("zone"):
+			return usagef("--zone is for --cron and --recurrence; a pipeline has its own")
+		}
+		c := fleetscore.ScheduleConfig{Cron: *cron, Zone: *zone}
+		if f.Changed("cron") && c.Cron == "" {
+			c.Cron = " " // a line without fields, rather than no line
+		}
+		if len(args) > 0 {
+			var err error
+			if c, err = pipelineSchedule(cmd, args[0]); err != nil {
+				return err
+			}
+		} else if f.Changed("recurrence") {
+			r, err := config.ParseRecurrence([]byte(*recurrence))
+			if err != nil {
+				return err
+			}
+			c.Recurrence = &r
+			if strings.HasSuffix(r.StartTime, "Z") && cmp.Or(r.TimeZone, c.Zone) != "" {
+				warn(cmd.ErrOrStderr(), []string{"startTime ends in Z, so that the time zone is ignored"})
+			}
+		}
+		if !c.IsSet() {
+			return fleetscore.Errorf(fleetscore.Conflict, "list due times", args[0], "the pipeline has no schedule: its jobs are submitted by hand")
+		}
+		return printDueTimes(cmd, c, *after, *n)
+	}
+	return cmd
+}
+
+// pipelineSchedule asks the server for the schedule of a pipeline.
+func pipelineSchedule(cmd *cobra.Command, pipeline string) (fleetscore.ScheduleConfig, error) {
+	c, err := dial(cmd)
+	if err != nil {
+		return fleetscore.ScheduleConfig{}, err
+	}
+	defer c.Close()
+	var got api.List[api.Schedule]
+	if err := c.Get(cmd.Context(), "/schedules", nil, &got); err != nil {
+		return fleetscore.ScheduleConfig{}, err
+	}
+	var names []string
+	for _, s := range got.Items {
+		if s.Pipeline == pipeline {
+			return s.Config, nil
+		}
+		names = append(names, s.Pipeline)
+	}
+	return fleetscore.ScheduleConfig{}, fleetscore.Errorf(fleetscore.NotFound, "list due times", pipeline, "there is no such pipeline%s", meant(pipeline, names)).
+		WithHint("fleetscore schedule list shows all pipelines with their schedules")
+}
+
+func printDueTimes(cmd *cobra.Command, c fleetscore.ScheduleConfig, after string, n int) error {
+	spec, err := schedule.Parse(c)
+	if err != nil {
+		return err
+	}
+	from := time.Now()
+	if after != "" {
+		if from, err = schedule.TimeIn(spec.Zone(), "--after", after); err != nil {
+			return err
+		}
+	}
+	l := &listing{columns: []string{"due", "local time"}}
+	for at := from; len(l.items) < n; {
+		due, ok := spec.Next(at)
+		if !ok {
+			fmt.Fprintf(cmd.ErrOrStderr(), "nothing more is due after %s: the schedule has ended\n", stamp(at))
+			break
+		}
+		l.add(due, due, due.In(spec.Zone()).Format("2006-01-02 15:04:05 -07:00 MST"))
+		at = due
+	}
+	return l.print(cmd)
 }
 
 // newClockCommand shows and accepts the time of a server.

@@ -82,13 +82,23 @@ func Parse(name string, text []byte) (fleetscore.Config, error) {
 }
 
 func (r *reader) read(text []byte, cfg *fleetscore.Config) {
+	body := r.parse(text)
+	if body == nil {
+		return
+	}
+	r.decode(body, cfg)
+	r.decoded = true
+}
+
+// parse returns the tree of a YAML document; nil after a problem.
+func (r *reader) parse(text []byte) (body ast.Node) {
 	if len(text) > MaxBytes {
 		r.problemf(0, "the file has %d bytes, more than the %d allowed", len(text), MaxBytes)
-		return
+		return nil
 	}
 	if line, why := bound(text); why != "" {
 		r.problemf(line, "%s", why)
-		return
+		return nil
 	}
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -99,25 +109,23 @@ func (r *reader) read(text []byte, cfg *fleetscore.Config) {
 			err = errors.New(se.Message)
 		}
 		r.problemf(line, "not valid YAML: %s", shown(err.Error()))
-		return
+		return nil
 	}
-	var body ast.Node
 	for _, d := range file.Docs {
 		if d.Body == nil {
 			continue
 		}
 		if body != nil {
 			r.problemf(d.Body.GetToken().Position.Line, "the file has a second YAML document; put everything into one document")
-			return
+			return nil
 		}
 		body = d.Body
 	}
 	if body == nil {
 		r.problemf(0, "the file is empty; describe at least one pipeline (docs/configuration.md shows how)")
-		return
+		return nil
 	}
-	r.decode(body, cfg)
-	r.decoded = true
+	return body
 }
 
 // fill replaces zero values by their documented defaults.
@@ -438,14 +446,7 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 			r.at(path, "its results: %v", err)
 		}
 	}
-	if p.Schedule.Cron != "" {
-		if err := schedule.Validate(p.Schedule); err != nil {
-			r.at(path+".schedule", "%v", err)
-		}
-	}
-	if w := p.Schedule.StartWhen; w != "complete" && w != "due" {
-		r.at(path+".schedule.start_when", "%q: write complete or due", w)
-	}
+	r.judgeSchedule(path+".schedule", p.Schedule)
 	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 {
 		r.at(path, "deadline, backfill and model_timeout can't be negative")
 	}
@@ -453,6 +454,23 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	r.judgeKept(path+".history", p.History)
 	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
 		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
+	}
+}
+
+func (r *reader) judgeSchedule(path string, c fleetscore.ScheduleConfig) {
+	if _, err := schedule.Parse(c); err != nil {
+		var e *fleetscore.Error
+		if at := path; errors.As(err, &e) {
+			for _, field := range []string{"cron", "recurrence", "zone", "start", "end"} {
+				if e.Op == "read cron line" && field == "cron" || e.Subject == field || strings.HasPrefix(e.Subject, field+".") {
+					at = path + "." + field
+				}
+			}
+			r.at(at, "%v", err)
+		}
+	}
+	if w := c.StartWhen; w != "complete" && w != "clock" {
+		r.at(path+".start_when", "%q: write complete or clock", w)
 	}
 }
 

@@ -74,7 +74,13 @@ func TestProblems(t *testing.T) {
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
 		{"limit that is neither count nor share", "failed: 0%", "failed: some", []string{":18:", "write for example 5 or 5%"}},
 		{"query", "TumblingWindow(second, 5)", "Tumbling(second, 5)", []string{":3: queries.readings:"}},
-		{"cron", "0 * * * *", "0 0 30 2 *", []string{":16: pipelines.anomalies.schedule:"}},
+		{"cron", "0 * * * *", "0 0 30 2 *", []string{":16: pipelines.anomalies.schedule.cron:", "never due"}},
+		{"zone", `cron: "0 * * * *"`, `cron: "0 * * * *", zone: Europe/Berln`, []string{":16: pipelines.anomalies.schedule.zone:", "there is no time zone"}},
+		{"start", `cron: "0 * * * *"`, `cron: "0 * * * *", start: soon`, []string{":16: pipelines.anomalies.schedule.start:", "isn't a time"}},
+		{"recurrence", `cron: "0 * * * *"`, `recurrence: {"frequency": "Day", "schedule": {"hours": [8, "24"]}}`, []string{":16: pipelines.anomalies.schedule.recurrence:", "the hour 24 isn't between 0 and 23"}},
+		{"recurrence's keys", `cron: "0 * * * *"`, `recurrence: {frequency: Day, every: 2}`, []string{":16: pipelines.anomalies.schedule.recurrence.every: unknown key"}},
+		{"both", `cron: "0 * * * *"`, `cron: "0 * * * *", recurrence: {frequency: Day}`, []string{":16: pipelines.anomalies.schedule.recurrence:", "not both"}},
+		{"start_when", "start_when: complete", "start_when: due", []string{":16: pipelines.anomalies.schedule.start_when:", "write complete or clock"}},
 		{"template", "model_{Device}_{Tag}", "model_{Device}", []string{":8: fleets.sensors.model:", "Tag"}},
 		{"unknown fleet", "fleet: sensors", "fleet: senors", []string{`fleet "senors" is not described under fleets; there is: sensors`}},
 		{"unknown column", "features: [Value]", "features: [Val]", []string{":15:", `dataset readings has no column "Val"; there is: Value`}},
@@ -161,4 +167,21 @@ func FuzzParse(f *testing.F) {
 			t.Error("accepted without partitions")
 		}
 	})
+}
+
+// TestRecurrence: Logic Apps' JSON stands in fleet.yaml as it is.
+func TestRecurrence(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(good, `cron: "0 * * * *"`, `zone: Europe/Berlin, recurrence: {"frequency": "Week", "interval": 2, "schedule": {"hours": ["8", 16], "minutes": 30, "weekDays": "Monday"}}`, 1)
+	cfg, err := Parse("fleet.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := 2
+	want := &fleetscore.Recurrence{Frequency: "Week", Interval: &two, Schedule: &fleetscore.RecurrenceSchedule{
+		Hours: fleetscore.OneOrMore[int]{8, 16}, Minutes: fleetscore.OneOrMore[int]{30}, WeekDays: fleetscore.OneOrMore[string]{"Monday"}}}
+	got := cfg.Pipelines["anomalies"].Schedule
+	if d := cmp.Diff(want, got.Recurrence); d != "" || got.Zone != "Europe/Berlin" {
+		t.Errorf("schedule %+v (-want +got):\n%s", got, d)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -62,6 +63,14 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 	if reflect.PointerTo(v.Type()).Implements(textUnmarshaler) {
 		r.text(n, v)
 		return
+	}
+	if list, ok := v.Addr().Interface().(*fleetscore.OneOrMore[int]); ok {
+		r.numbers(n, list)
+		return
+	}
+	if _, single := scalar(n); single && v.Type() == reflect.TypeFor[fleetscore.OneOrMore[string]]() {
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		v = v.Index(0)
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -188,6 +197,23 @@ func (r *reader) list(n ast.Node, v reflect.Value) {
 	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
 	for i, e := range seq.Values {
 		r.value(e, v.Index(i))
+	}
+}
+
+// numbers reads a number or a list of them; each may be in quotes.
+func (r *reader) numbers(n ast.Node, into *fleetscore.OneOrMore[int]) {
+	nodes := []ast.Node{n}
+	if seq, ok := n.(*ast.SequenceNode); ok {
+		nodes = seq.Values
+	}
+	for _, e := range nodes {
+		text, _ := scalar(e)
+		i, err := strconv.Atoi(text)
+		if err != nil {
+			r.wrong(e, "whole numbers are expected here")
+			continue
+		}
+		*into = append(*into, i)
 	}
 }
 

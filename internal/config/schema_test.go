@@ -26,9 +26,11 @@ var update = flag.Bool("update", false, "write fleet.schema.json")
 
 // required are the keys that Parse always demands.
 var required = map[reflect.Type][]string{
-	reflect.TypeFor[fleetscore.FleetConfig]():    {"path"},
-	reflect.TypeFor[fleetscore.DefaultModel]():   {"model"},
-	reflect.TypeFor[fleetscore.PipelineConfig](): {"dataset", "fleet", "features", "pool"},
+	reflect.TypeFor[fleetscore.FleetConfig]():       {"path"},
+	reflect.TypeFor[fleetscore.DefaultModel]():      {"model"},
+	reflect.TypeFor[fleetscore.PipelineConfig]():    {"dataset", "fleet", "features", "pool"},
+	reflect.TypeFor[fleetscore.Recurrence]():        {"frequency"},
+	reflect.TypeFor[fleetscore.MonthlyOccurrence](): {"day", "occurrence"},
 }
 
 func words[T ~string](ws ...T) *jsonschema.Schema {
@@ -88,6 +90,11 @@ func schemaOf(t *testing.T) []byte {
 			return &jsonschema.Schema{Type: "string", Pattern: `^(-?0|-?([0-9.]+(ns|us|µs|ms|s|m|h))+|[0-9]+d)$`}
 		case reflect.TypeFor[fleetscore.Allowance]():
 			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: `^([0-9]+|[0-9.]+%)$`}}}
+		case reflect.TypeFor[fleetscore.OneOrMore[int]]():
+			number := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer"}, {Type: "string", Pattern: `^-?[0-9]+$`}}}
+			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{number, {Type: "array", Items: number}}}
+		case reflect.TypeFor[fleetscore.OneOrMore[string]]():
+			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}}}}
 		case reflect.TypeFor[fleetscore.MissingRule]():
 			return words(fleetscore.MissingFail, fleetscore.MissingSkip, fleetscore.MissingToModel)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():

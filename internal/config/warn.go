@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,14 +33,17 @@ func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) boo
 		if !written && !there(p.Dataset) {
 			warn("pipelines.%s: no query writes the dataset %s%s; its jobs wait until rows are uploaded (fleetscore dataset upload)", name, p.Dataset, nearest(p.Dataset, slices.Sorted(maps.Keys(queries))))
 		}
-		if p.Schedule.Cron == "" {
+		if !p.Schedule.IsSet() {
 			continue
+		}
+		if r := p.Schedule.Recurrence; r != nil && strings.HasSuffix(r.StartTime, "Z") && cmp.Or(r.TimeZone, p.Schedule.Zone) != "" {
+			warn("pipelines.%s.schedule.recurrence.startTime ends in Z, so that the time zone %s is ignored; leave the Z out for a start in that zone", name, cmp.Or(r.TimeZone, p.Schedule.Zone))
 		}
 		step, ok := shortest(p.Schedule, now)
 		switch {
 		case !ok:
-			warn("pipelines.%s.schedule.cron: %q is never due in the next years", name, p.Schedule.Cron)
-		case written && q.Cut.D() > step && p.Schedule.StartWhen == "due":
+			warn("pipelines.%s.schedule: its end has passed, so that it is never due again", name)
+		case written && q.Cut.D() > step && p.Schedule.StartWhen == "clock":
 			warn("pipelines.%s: jobs are due every %s and start at once, but new rows of %s appear only every %s (its query's cut), so that jobs find none; set the query's cut to %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, fleetscore.Duration(step))
 		case written && q.Cut.D() > step:
 			warn("pipelines.%s: jobs are due every %s, but %s becomes complete only in steps of %s (its query's cut), so that jobs wait for up to %s; set the query's cut to %s or less", name, fleetscore.Duration(step), p.Dataset, q.Cut, q.Cut, fleetscore.Duration(step))
@@ -62,13 +66,17 @@ func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) boo
 // false if there are none.
 func shortest(c fleetscore.ScheduleConfig, now time.Time) (step time.Duration, ok bool) {
 	const looked = 64
-	at, err := schedule.Next(c, now)
-	if err != nil || at.IsZero() {
+	spec, err := schedule.Parse(c)
+	if err != nil {
+		return 0, false
+	}
+	at, ok := spec.Next(now)
+	if !ok {
 		return 0, false
 	}
 	for range looked {
-		next, err := schedule.Next(c, at)
-		if err != nil || next.IsZero() {
+		next, ok := spec.Next(at)
+		if !ok {
 			break
 		}
 		if d := next.Sub(at); step == 0 || d < step {

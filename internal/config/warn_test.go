@@ -45,7 +45,7 @@ func TestWarnings(t *testing.T) {
 		{[]string{"dataset: readings", "dataset: uploaded"}, "no query writes the dataset uploaded;"},
 		{[]string{"0 * * * *", "*/5 * * * *"}, "jobs are due every 5m0s, but readings becomes complete only in steps of 10m0s"},
 		{[]string{"0 * * * *", "0,5 * * * *"}, "jobs are due every 5m0s"},
-		{[]string{`cron: "0 * * * *"`, `cron: "* * * * *", start_when: due`}, "jobs find none"},
+		{[]string{`cron: "0 * * * *"`, `cron: "* * * * *", start_when: clock`}, "jobs find none"},
 		{[]string{"0 * * * *", "*/10 * * * *"}, ""},
 		{[]string{"cpu: {}", "cpu: {}, spare: {}"}, "pools.spare: no pipeline uses it"},
 		{[]string{"fleets: {", `fleets: {g: {path: models/g, model: "m_{D}"}, `}, "fleets.g: no pipeline uses it"},

@@ -2,15 +2,12 @@
 // what happens to each: which due time gets a job and over which interval, and which
 // other due times this job also covers.
 //
-// It is pure: state and now go in, a decision comes out. Cron expressions have
-// five fields and are read in UTC.
+// It is pure: state and now go in, a decision comes out. Only time zones come from
+// outside: from the machine, or from the program where the machine has none.
 package schedule
 
 import (
-	"strings"
 	"time"
-
-	"github.com/adhocore/gronx"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -38,45 +35,21 @@ type Decision struct {
 // due times are decided when the job over the first ones has ended.
 const maxCatchUp = 1000
 
-// Validate judges a schedule's cron expression.
-func Validate(c fleetscore.ScheduleConfig) error {
-	_, err := next(c.Cron, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
-	return err
-}
-
-func bad(cron, why string) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "read cron expression", cron, "%s", why).
-		WithHint(`write five fields: minute hour day month weekday, such as "0 * * * *" for every hour`)
-}
-
-func next(cron string, after time.Time) (time.Time, error) {
-	if len(strings.Fields(cron)) != 5 {
-		return time.Time{}, bad(cron, "the expression doesn't have five fields")
-	}
-	if !gronx.IsValid(cron) {
-		return time.Time{}, bad(cron, "a field has no valid value")
-	}
-	t, err := gronx.NextTickAfter(cron, after.UTC(), false)
-	if err != nil {
-		return time.Time{}, bad(cron, "the expression never comes due")
-	}
-	return t, nil
-}
-
-// Next is the first due time after t; kind Invalid if there is none.
-func Next(c fleetscore.ScheduleConfig, t time.Time) (time.Time, error) { return next(c.Cron, t) }
-
 // Due decides which due times have come by now. Due times are later than LastDue, or
 // than the schedule's creation. The interval starts where the last one ended; the
 // first starts Backfill before the creation, or at the due time before it. A schedule
-// without a cron expression is never due.
+// without a cron line and recurrence is never due.
 //
 // The caller asks only while no job of the pipeline runs, so that intervals
 // follow one another without gap or overlap.
 func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (Decision, error) {
 	d := Decision{Next: s}
-	if c.Cron == "" {
+	if !c.IsSet() {
 		return d, nil
+	}
+	spec, err := Parse(c)
+	if err != nil {
+		return d, err
 	}
 	last := s.LastDue
 	if last.IsZero() {
@@ -84,9 +57,9 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 	}
 	var due []time.Time
 	for len(due) < maxCatchUp {
-		t, err := next(c.Cron, last)
-		if err != nil {
-			return d, err
+		t, ok := spec.Next(last)
+		if !ok {
+			break // the schedule has ended
 		}
 		if t.After(now) {
 			d.Wake = t
@@ -98,13 +71,10 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 	if len(due) == 0 {
 		return d, nil
 	}
-	if d.Wake.IsZero() {
+	if len(due) == maxCatchUp {
 		d.Wake = now
 	}
-	from, err := start(c, s)
-	if err != nil {
-		return d, err
-	}
+	from := start(c, spec, s)
 	d.Next.LastDue = last
 	if !last.After(from) { // a job was submitted ahead of its due time
 		for _, t := range due {
@@ -127,16 +97,22 @@ func Due(c fleetscore.ScheduleConfig, pipeline string, s State, now time.Time) (
 }
 
 // start is where the next interval starts.
-func start(c fleetscore.ScheduleConfig, s State) (time.Time, error) {
+func start(c fleetscore.ScheduleConfig, spec *Spec, s State) time.Time {
 	if !s.NextFrom.IsZero() {
-		return s.NextFrom, nil
+		return s.NextFrom
 	}
 	if b := c.Backfill.D(); b > 0 {
-		return s.Created.Add(-b).UTC().Truncate(time.Second), nil
+		return s.Created.Add(-b).UTC().Truncate(time.Second)
 	}
-	t, err := gronx.PrevTickBefore(c.Cron, s.Created.UTC(), true)
-	if err != nil {
-		return t, bad(c.Cron, "the expression was never due before "+s.Created.Format(time.RFC3339))
+	// The first interval is as long as the others: it begins at the due time that
+	// would have come before, if the schedule had no start.
+	at, unbounded := s.Created, *spec
+	if spec.start.After(at) {
+		at = spec.start.Add(-1)
 	}
-	return t, nil
+	unbounded.start = time.Time{}
+	if t, ok := unbounded.Last(at); ok {
+		return t
+	}
+	return s.Created.UTC().Truncate(time.Second)
 }

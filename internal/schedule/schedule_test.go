@@ -1,7 +1,6 @@
 package schedule
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -92,18 +91,6 @@ func TestIntervalsJoin(t *testing.T) {
 			s = d.Next
 		}
 	})
-}
-
-func TestValidate(t *testing.T) {
-	t.Parallel()
-	for _, cron := range []string{"", "* * * *", "* * * * * *", "61 * * * *", "0 0 30 2 *", "@hourly", "a b c d e"} {
-		if err := Validate(fleetscore.ScheduleConfig{Cron: cron}); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), "five fields") {
-			t.Errorf("%q: got %v, want invalid with a hint", cron, err)
-		}
-	}
-	if err := Validate(fleetscore.ScheduleConfig{Cron: "*/5 1-3 * * 1,2"}); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestOccurrencesCoveredAlreadyAreSkipped(t *testing.T) {

@@ -24,7 +24,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		return next{}, err
 	}
 	p, ok := cfg.Pipelines[name]
-	if !ok || p.Schedule.Cron == "" {
+	if !ok || !p.Schedule.IsSet() {
 		return next{}, nil
 	}
 	now := s.now()

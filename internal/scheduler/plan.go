@@ -203,7 +203,7 @@ func deadline(j fleetscore.Job) (time.Time, bool) {
 // incomplete says what is missing of the dataset that a job will read; empty if it
 // may run.
 func incomplete(j fleetscore.Job, snap *table.Snapshot, now time.Time) (wait string) {
-	if j.Config.Schedule.StartWhen == "due" {
+	if j.Config.Schedule.StartWhen == "clock" {
 		return ""
 	}
 	if at, ok := deadline(j); ok && !now.Before(at) {

@@ -66,7 +66,7 @@ func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
 			return use, err
 		}
 		switch {
-		case p.Schedule.Cron == "":
+		case !p.Schedule.IsSet():
 		case v.State.NextFrom.IsZero(): // where its first interval begins isn't decided yet
 			since(p.Dataset, time.UnixMicro(1))
 		default:
