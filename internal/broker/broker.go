@@ -81,6 +81,9 @@ type Broker struct {
 // now: maintenance finds it later.
 const maxDamaged = 16
 
+// examineWithin is how long the look at one blob may take.
+const examineWithin = time.Minute
+
 // New builds a broker; the ledger must be open.
 func New(cfg Config, deps Deps) (*Broker, error) {
 	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged)}
@@ -111,7 +114,7 @@ func (b *Broker) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			case blob := <-b.damaged:
-				limited, cancel := context.WithTimeout(ctx, time.Minute)
+				limited, cancel := context.WithTimeout(ctx, examineWithin)
 				b.examine(limited, blob)
 				cancel()
 			}

@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -27,11 +29,19 @@ type world struct {
 	clock  atomic.Int64 // microseconds
 }
 
+// newWorld is a world whose broker runs until the test ends.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := open(t)
+	t.Cleanup(w.run(Deps{Ledger: w.ledger, Now: w.now}))
+	return w
+}
+
+func open(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t}
 	w.clock.Store(day.UnixMicro())
-	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
+	l, err := ledger.Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,12 +49,13 @@ func newWorld(t *testing.T) *world {
 	if _, err := l.PutConfig(t.Context(), "text", fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: 1}}}); err != nil {
 		t.Fatal(err)
 	}
-	w.run(Deps{Ledger: l, Now: func() time.Time { return time.UnixMicro(w.clock.Load()) }})
 	return w
 }
 
-// run runs a broker until the test ends.
-func (w *world) run(deps Deps) {
+func (w *world) now() time.Time { return time.UnixMicro(w.clock.Load()) }
+
+// run runs a broker until it is stopped.
+func (w *world) run(deps Deps) (stop func()) {
 	w.t.Helper()
 	b, err := New(Config{}, deps)
 	if err != nil {
@@ -54,13 +65,13 @@ func (w *world) run(deps Deps) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
-	w.t.Cleanup(func() {
+	return func() {
 		cancel()
 		<-done
 		if err := w.ledger.Close(); err != nil {
 			w.t.Error(err)
 		}
-	})
+	}
 }
 
 // queue queues a job of one task.
@@ -68,11 +79,7 @@ func (w *world) queue(id fleetscore.JobID) fleetscore.Job {
 	w.t.Helper()
 	j := fleetscore.Job{ID: id, Pipeline: "p", State: fleetscore.JobWaiting, Created: day, Interval: fleetscore.Interval{From: day, To: day.Add(time.Hour)},
 		Config: fleetscore.PipelineConfig{Dataset: "readings", Fleet: "f", Pool: "cpu", Limits: fleetscore.LimitsConfig{Tries: 3}}}
-	if err := ledgertest.Insert(w.t.Context(), w.ledger, j); err != nil {
-		w.t.Fatal(err)
-	}
-	task := fleetscore.Task{ID: fleetscore.TaskID(id + ".000"), Job: id, Shards: fleetscore.AllShards, State: fleetscore.TaskQueued}
-	if err := w.ledger.PlanJob(w.t.Context(), j, []ledger.PlannedTask{{Task: task}}); err != nil {
+	if err := ledgertest.Queue(w.t.Context(), w.ledger, j, 1); err != nil {
 		w.t.Fatal(err)
 	}
 	return j
@@ -89,4 +96,41 @@ func (w *world) lease(node fleetscore.NodeID) dispatch.Lease {
 		w.t.Fatalf("lease: %+v, %v", reply, err)
 	}
 	return reply.Leases[0]
+}
+
+// TestAnswerDoesntWaitForTheStore: a node that reports a damaged file is answered while
+// the store doesn't answer who looks at that file; so are all the others, however many
+// files they report.
+func TestAnswerDoesntWaitForTheStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		looked := make(chan string, 2*maxDamaged)
+		w := open(t)
+		defer w.run(Deps{Ledger: w.ledger, Now: w.now, Examine: func(ctx context.Context, blob string) {
+			looked <- blob
+			<-ctx.Done() // as a store that never answers
+		}})()
+		began := time.Now()
+		for n := range 2 * maxDamaged {
+			w.queue(fleetscore.JobID(fmt.Sprint("j", n)))
+			l := w.lease("n1")
+			if err := w.Complete(t.Context(), l.ID, dispatch.Result{Error: "it is damaged", Kind: "corrupt", Damaged: fmt.Sprint("data/d/", n)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Heartbeat(t.Context(), "n1", dispatch.HeartbeatRequest{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != 0 { // of the bubble's clock, which stands still while anything runs
+			t.Errorf("the answers took %s", took)
+		}
+		for n := range 2 {
+			if got, want := <-looked, fmt.Sprint("data/d/", n); got != want {
+				t.Errorf("looked at %s, want %s", got, want)
+			}
+		}
+		if took := time.Since(began); took != examineWithin {
+			t.Errorf("the second file was looked at after %s, want %s", took, examineWithin)
+		}
+	})
 }

@@ -9,6 +9,19 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
+// JobLogs are the logs of a job's attempts that lie in the store, with their sizes in
+// bytes. One listing finds them all.
+func JobLogs(ctx context.Context, b store.Bucket, pipeline string, job fleetscore.JobID) (map[fleetscore.BlobName]int64, error) {
+	out := map[fleetscore.BlobName]int64{}
+	for info, err := range b.List(ctx, jobLogs(pipeline, job), store.ListOptions{}) {
+		if err != nil {
+			return nil, err
+		}
+		out[info.Name] = info.SizeBytes
+	}
+	return out, nil
+}
+
 // DeleteJobLogs deletes the logs of a job's attempts. It returns how many there were.
 func (c *Catalog) DeleteJobLogs(ctx context.Context, pipeline string, job fleetscore.JobID) (deleted int, err error) {
 	var names []fleetscore.BlobName

@@ -82,7 +82,7 @@ func New(cfg Config, deps Deps) (*Logs, error) {
 			return nil, err
 		}
 	}
-	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir)},
+	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir), locked: map[fleetscore.LeaseID]chan struct{}{}},
 		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
 	return l, l.spool.open()
 }
@@ -105,6 +105,14 @@ func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispat
 	if c.Stream != streams[0] && c.Stream != streams[1] || c.Offset < 0 || len(c.Data) > dispatch.MaxLogChunkBytes {
 		return fleetscore.Errorf(fleetscore.Invalid, op, c.Stream, "a chunk is of stdout or stderr and has at most %d bytes", dispatch.MaxLogChunkBytes)
 	}
+	// Whether the attempt has ended is looked at while the lease's log is locked: a
+	// piece that comes late, or again, must not begin a new log after the seal, because
+	// that would replace the sealed one.
+	unlock, err := l.spool.lock(ctx, lease)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	a, _, err := l.ledger.Attempt(ctx, lease)
 	if err != nil {
 		return err
@@ -139,6 +147,11 @@ func (l *Logs) Seal(ctx context.Context) error {
 
 // seal moves the log of an ended attempt into the store.
 func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.JobID) error {
+	unlock, err := l.spool.lock(ctx, a.Lease) // waits for a piece that began before the attempt's end; later ones are refused
+	if err != nil {
+		return err
+	}
+	unlock()
 	j, err := l.ledger.Job(ctx, id)
 	if err != nil {
 		return err
@@ -182,7 +195,8 @@ type Ref struct {
 	SizeBytes int64
 }
 
-// List names a job's logs by task, attempt and stream.
+// List names a job's logs by task, attempt and stream. However many they are, the
+// store is asked once.
 func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 	j, err := l.ledger.Job(ctx, id)
 	if err != nil {
@@ -192,7 +206,8 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []Ref{}
+	const sealed = -1
+	var all []Ref
 	for _, t := range tasks {
 		attempts, err := l.ledger.Attempts(ctx, t.ID)
 		if err != nil {
@@ -200,26 +215,32 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 		}
 		for _, a := range attempts {
 			for _, stream := range streams {
-				size, err := l.size(ctx, j, t, a, stream)
-				if fleetscore.NotFound.Is(err) {
-					continue
-				} else if err != nil {
-					return nil, err
+				ref := Ref{Task: t.ID, Index: t.Index, Attempt: a.Number, Stream: stream, State: a.State, SizeBytes: sealed}
+				if in, size, err := l.live(a, stream); err == nil {
+					in.Close()
+					ref.SizeBytes = size
 				}
-				out = append(out, Ref{Task: t.ID, Index: t.Index, Attempt: a.Number, Stream: stream, State: a.State, SizeBytes: size})
+				all = append(all, ref)
 			}
 		}
 	}
-	return out, nil
-}
-
-func (l *Logs) size(ctx context.Context, j fleetscore.Job, t fleetscore.Task, a fleetscore.Attempt, stream string) (int64, error) {
-	if in, size, err := l.live(a, stream); err == nil {
-		in.Close()
-		return size, nil
+	// The store is listed after the spool, because logs move from the spool to the store.
+	inStore, err := catalog.JobLogs(ctx, l.store, j.Pipeline, id)
+	if err != nil {
+		return nil, err
 	}
-	info, err := l.store.Stat(ctx, catalog.TaskLog(j.Pipeline, j.ID, t.Index, a.Number, stream))
-	return info.SizeBytes, err
+	out := []Ref{}
+	for _, ref := range all {
+		if ref.SizeBytes == sealed {
+			size, ok := inStore[catalog.TaskLog(j.Pipeline, id, ref.Index, ref.Attempt, ref.Stream)]
+			if !ok {
+				continue // this stream wrote nothing
+			}
+			ref.SizeBytes = size
+		}
+		out = append(out, ref)
+	}
+	return out, nil
 }
 
 // Open opens one log, as far as it is written; kind NotFound if there is none.

@@ -56,6 +56,21 @@ func Insert(ctx context.Context, l ledger.Schedules, j fleetscore.Job) error {
 	return err
 }
 
+// Queue makes a job with so many queued tasks that read nothing.
+func Queue(ctx context.Context, l interface {
+	ledger.Schedules
+	ledger.JobChanges
+}, j fleetscore.Job, tasks int) error {
+	if err := Insert(ctx, l, j); err != nil {
+		return err
+	}
+	planned := make([]ledger.PlannedTask, tasks)
+	for i := range planned {
+		planned[i].Task = fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, State: fleetscore.TaskQueued}
+	}
+	return l.PlanJob(ctx, j, planned)
+}
+
 func touch(ctx context.Context, l ledger.Ledger, id fleetscore.NodeID) error {
 	_, _, err := l.Renew(ctx, id, nil, noon, 0)
 	return err

@@ -1,0 +1,141 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// topics tells watchers of topics about events.
+type topics struct {
+	mu       sync.Mutex // guards watchers
+	watchers map[string][]chan struct{}
+}
+
+func (e *topics) watch(names ...string) (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, n := range names {
+		e.watchers[n] = append(e.watchers[n], ch)
+	}
+	return ch, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, n := range names {
+			e.watchers[n] = slices.DeleteFunc(e.watchers[n], func(c chan struct{}) bool { return c == ch })
+		}
+	}
+}
+
+func (e *topics) put(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ch := range e.watchers[name] {
+		ch <- struct{}{}
+	}
+}
+
+// TestLoopSteps: a loop steps at its start, after events of what it depends on, and when
+// its clock says so, also if that clock jumps; a step that fails is reported and
+// repeated after growing waits, which events shorten.
+func TestLoopSteps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		health, events := &obs.Health{}, &topics{watchers: map[string][]chan struct{}{}}
+		var mu sync.Mutex // guards what follows
+		jump, failed := time.Duration(0), 0
+		next, problem := Next[string]{}, error(nil)
+		var steps []string
+		set := func(change func()) {
+			mu.Lock()
+			defer mu.Unlock()
+			change()
+		}
+		now := func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(jump)
+		}
+		loops := Loops[string]{Watch: events.watch, Now: now, Failed: func(string) { set(func() { failed++ }) }, Health: health, Log: slog.New(slog.DiscardHandler)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- loops.Run(ctx, Loop[string]{Kind: "k", Part: "part", Watch: []string{"a"}, Step: func(context.Context) (Next[string], error) {
+				mu.Lock()
+				defer mu.Unlock()
+				steps = append(steps, fmt.Sprint(time.Since(began).Round(time.Second)))
+				return next, problem
+			}})
+		}()
+		check := func(what string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			set(func() {
+				if d := cmp.Diff(want, steps); d != "" {
+					t.Errorf("%s (-want +got):\n%s", what, d)
+				}
+				steps = nil
+			})
+		}
+		check("start", "0s")
+		time.Sleep(time.Hour)
+		check("nothing happens")
+		set(func() { next = Next[string]{Wake: time.Now().Add(10 * time.Minute), Topics: []string{"b"}} })
+		events.put("a")
+		check("an event, and other topics", "1h0m0s", "1h0m0s")
+		events.put("a")
+		check("an event of the former topics")
+		events.put("b")
+		check("an event of the new topics", "1h0m0s")
+		set(func() { next = Next[string]{} })
+		time.Sleep(20 * time.Minute)
+		check("the time has come", "1h10m0s")
+		set(func() { next = Next[string]{Wake: time.Now().Add(time.Hour)} })
+		events.put("b")
+		check("an hour to wait", "1h20m0s")
+		set(func() { jump, next = 2*time.Hour, Next[string]{} })
+		time.Sleep(time.Second)
+		check("the clock jumps", "1h20m1s")
+
+		set(func() { problem = errors.New("broken") })
+		events.put("b")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if p := health.Problems(); len(p) != 1 || p[0].Part != "part" || p[0].Problem != "broken" || failed != len(steps) || failed < 7 || failed > 9 {
+			t.Errorf("within a minute %d failures are counted, steps at %v; health says %+v", failed, steps, p)
+		}
+		mu.Unlock()
+		set(func() { steps, problem = nil, nil })
+		events.put("b")
+		time.Sleep(soonest)
+		synctest.Wait()
+		mu.Lock()
+		if p := health.Problems(); len(steps) != 1 || len(p) != 0 {
+			t.Errorf("after an event: steps at %v, problems %+v", steps, p)
+		}
+		mu.Unlock()
+		set(func() { problem = errors.New("broken again") })
+		events.put("b")
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the loop ends with %v", err)
+		}
+		if p := health.Problems(); len(p) != 0 {
+			t.Errorf("a loop that ended leaves %+v", p)
+		}
+	})
+}

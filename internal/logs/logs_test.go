@@ -1,0 +1,322 @@
+package logs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var day = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+
+const jobID = "j1"
+
+// world is a ledger with a job whose tasks are leased, and the logs of their attempts.
+type world struct {
+	*Logs
+	t      *testing.T
+	ledger ledger.Ledger
+	bucket store.Bucket
+	health obs.Health
+	leases []fleetscore.LeaseID
+
+	mu     sync.Mutex               // guards what follows
+	asked  func(op, subject string) // hears of each call of the ledger and of the store; nil: nobody does
+	answer error                    // of the store, if it fails
+}
+
+func (w *world) hear(op, subject string) error {
+	w.mu.Lock()
+	asked, answer := w.asked, w.answer
+	w.mu.Unlock()
+	if asked != nil {
+		asked(op, subject)
+	}
+	if strings.ToLower(op) == op { // of the store
+		return answer
+	}
+	return nil
+}
+
+func (w *world) set(asked func(op, subject string), answer error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked, w.answer = asked, answer
+}
+
+func newWorld(t *testing.T, tasks int) *world {
+	t.Helper()
+	w := &world{t: t}
+	ctx := context.Background()
+	l, err := ledger.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.ledger = l
+	dir, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bucket = dir
+	j := fleetscore.Job{ID: jobID, Pipeline: "p", State: fleetscore.JobWaiting, Created: day, Config: fleetscore.PipelineConfig{Pool: "cpu"}}
+	if err := ledgertest.Queue(ctx, l, j, tasks); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
+		n.Pool, n.Slots, n.State = "cpu", tasks, fleetscore.NodeReady
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	leased, err := l.LeaseTasks(ctx, "cpu", "n1", tasks, day, time.Minute)
+	if err != nil || len(leased) != tasks {
+		t.Fatalf("%d leases, %v", len(leased), err)
+	}
+	for _, ls := range leased {
+		w.leases = append(w.leases, ls.Attempt.Lease)
+	}
+	w.Logs, err = New(Config{SpoolDir: t.TempDir()}, Deps{
+		Ledger: &ledgertest.Faulty{Ledger: l, Fail: func(_ context.Context, op, subject string) error { return w.hear(op, subject) }},
+		Store:  &storetest.Faulty{Bucket: dir, Fail: func(op string, name fleetscore.BlobName) error { return w.hear(op, string(name)) }},
+		Health: &w.health})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// append sends a piece that has to be taken.
+func (w *world) append(lease fleetscore.LeaseID, stream string, offset int64, text string) {
+	w.t.Helper()
+	if err := w.AppendLog(context.Background(), lease, dispatch.LogChunk{Stream: stream, Offset: offset, Data: []byte(text)}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// end ends the attempt of a lease.
+func (w *world) end(lease fleetscore.LeaseID, end dispatch.End, reason string) {
+	w.t.Helper()
+	if _, err := w.ledger.EndAttempt(context.Background(), lease, day, func(l ledger.Leased) (ledger.AttemptEnd, error) {
+		return ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, 3)}, nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// read returns all logs of the job as people see them.
+func (w *world) read() map[string]string {
+	w.t.Helper()
+	refs, err := w.List(context.Background(), jobID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, ref := range refs {
+		in, err := w.Open(context.Background(), jobID, ref.Index, ref.Attempt, ref.Stream)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		text, err := io.ReadAll(in)
+		in.Close()
+		if err != nil || int64(len(text)) != ref.SizeBytes {
+			w.t.Errorf("%+v: %d bytes, %v", ref, len(text), err)
+		}
+		out[fmt.Sprint(ref.Index, " ", ref.Stream, " ", ref.State)] = string(text)
+	}
+	return out
+}
+
+// TestLogReadsTheSameAfterItsSeal: what people read doesn't change when a log moves from
+// the spool to the store. The log of an attempt that was taken back says why; an attempt
+// that wrote nothing has no log.
+func TestLogReadsTheSameAfterItsSeal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 5)
+	w.append(w.leases[0], "stderr", 0, "good\n")
+	w.append(w.leases[1], "stderr", 0, "runs\n")
+	w.append(w.leases[2], "stdout", 0, "printed\n")
+	w.append(w.leases[3], "stderr", 0, "bad\n")
+	w.end(w.leases[0], dispatch.Succeeded, "")
+	w.end(w.leases[1], dispatch.Lost, "the node is gone")
+	w.end(w.leases[2], dispatch.Expired, "no heartbeat")
+	w.end(w.leases[3], dispatch.Failed, "it says so")
+	w.end(w.leases[4], dispatch.Lost, "the node is gone")
+	want := map[string]string{
+		"0 stderr succeeded": "good\n",
+		"1 stderr lost":      "runs\nattempt 1 was taken back: the node is gone\n",
+		"2 stdout expired":   "printed\n",
+		"2 stderr expired":   "attempt 1 was taken back: no heartbeat\n",
+		"3 stderr failed":    "bad\n",
+	}
+	if d := cmp.Diff(want, w.read()); d != "" {
+		t.Errorf("in the spool (-want +got):\n%s", d)
+	}
+	if err := w.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, w.read()); d != "" {
+		t.Errorf("in the store (-want +got):\n%s", d)
+	}
+	if left, err := w.spool.leases(); len(left) != 0 || err != nil {
+		t.Errorf("the spool holds %v, %v", left, err)
+	}
+}
+
+// TestLatePieceReplacesNoSealedLog: a piece that is sent again, and arrives while its
+// attempt ends and the log is sealed, doesn't begin a new log in place of the sealed one.
+func TestLatePieceReplacesNoSealedLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		lease := w.leases[0]
+		w.append(lease, "stderr", 0, "one\n")
+		w.append(lease, "stderr", 4, "two\n")
+		sealed := make(chan error, 1)
+		w.set(func(op, _ string) {
+			if op != "Attempt done" {
+				return
+			}
+			w.set(nil, nil) // the attempt was seen as running, and now ends
+			w.end(lease, dispatch.Succeeded, "")
+			go func() { sealed <- w.Seal(context.Background()) }()
+			synctest.Wait() // until the seal is done, or waits
+		}, nil)
+		err := w.AppendLog(t.Context(), lease, dispatch.LogChunk{Stream: "stderr", Data: []byte("one\n")})
+		if err != nil {
+			t.Errorf("a piece that is there already: %v", err)
+		}
+		if err := <-sealed; err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Seal(t.Context()); err != nil { // as the next event starts it
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(map[string]string{"0 stderr succeeded": "one\ntwo\n"}, w.read()); d != "" {
+			t.Errorf("logs (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestLogsOfNodesDontWaitForEachOther: while one log can't be written, others are.
+func TestLogsOfNodesDontWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		hang := make(chan struct{})
+		w.set(func(op, subject string) {
+			if op == "Attempt" && subject == string(w.leases[0]) {
+				<-hang
+			}
+		}, nil)
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			w.append(w.leases[0], "stderr", 0, "slow\n")
+		}()
+		synctest.Wait()
+		w.append(w.leases[1], "stderr", 0, "quick\n")
+		if d := cmp.Diff(map[string]string{"1 stderr leased": "quick\n"}, w.read()); d != "" {
+			t.Errorf("logs (-want +got):\n%s", d)
+		}
+		limited, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := w.AppendLog(limited, w.leases[0], dispatch.LogChunk{Stream: "stderr", Data: []byte("slow\n")}); err == nil {
+			t.Error("a second piece of the log that hangs is taken")
+		}
+		close(hang)
+		<-first
+	})
+}
+
+// TestSealedInTheBackground: the end of an attempt, however it comes, starts the seal. A
+// log that the store doesn't take stays, health says so, and it is sealed later.
+func TestSealedInTheBackground(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		for _, lease := range w.leases {
+			w.append(lease, "stderr", 0, "hello\n")
+		}
+		inStore := func() int {
+			t.Helper()
+			logs, err := catalog.JobLogs(t.Context(), w.bucket, "p", jobID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(logs)
+		}
+		w.end(w.leases[0], dispatch.Succeeded, "")
+		synctest.Wait()
+		if n := inStore(); n != 1 {
+			t.Errorf("%d logs are sealed after one end", n)
+		}
+		w.set(nil, fleetscore.Errorf(fleetscore.Unavailable, "put", "log", "injected"))
+		if _, err := w.ledger.CancelJob(t.Context(), jobID, "enough", day); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if p := w.health.Problems(); len(p) != 1 || p[0].Part != "logs" || inStore() != 1 {
+			t.Errorf("the store fails: %d logs, problems %+v", inStore(), p)
+		}
+		w.set(nil, nil)
+		time.Sleep(sealEvery) // of the bubble's clock
+		synctest.Wait()
+		if p := w.health.Problems(); len(p) != 0 || inStore() != 2 {
+			t.Errorf("the store is back: %d logs, problems %+v", inStore(), p)
+		}
+	})
+}
+
+// TestListAsksTheStoreOnce however many tasks a job has.
+func TestListAsksTheStoreOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 20)
+	for _, lease := range w.leases {
+		w.append(lease, "stderr", 0, "hello\n")
+		w.end(lease, dispatch.Succeeded, "")
+	}
+	if err := w.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	w.set(func(op, _ string) {
+		if strings.ToLower(op) == op {
+			asked++
+		}
+	}, nil)
+	refs, err := w.List(t.Context(), jobID)
+	if err != nil || len(refs) != 20 || asked != 1 {
+		t.Errorf("%d logs, %v; the store was asked %d times, want once", len(refs), err, asked)
+	}
+}
