@@ -14,7 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// looked gives, for each class in a file, the attributes that reading it asks for.
+// looked returns, for each class in a file, the attributes that the reader reads.
 func looked(t testing.TB, data []byte, found map[string]map[string]bool) {
 	t.Helper()
 	none := budget.New(context.Background(), budget.Limits{}, len(data), false)
@@ -38,15 +38,15 @@ func looked(t testing.TB, data []byte, found map[string]map[string]bool) {
 		}
 		found[class][name] = true
 	}
-	_, _ = b.Build(root, "") // some are refused, after they were looked at
+	_, _ = b.Build(root, "") // an error doesn't matter: the attributes were read before
 }
 
-// TestAttributes: every parameter and attribute that a class has in any release since
-// 0.19 is looked at by the reader of that class, or stands among those that were found
-// to change nothing after the fit: testdata/inert.txt has a name a line, with the classes
-// behind it where others look at it. testdata/attributes.py collects the names; one
-// that a new release adds is refused until it is collected, and fails here until somebody
-// judges it.
+// TestAttributes: for every parameter and attribute that a class has in any release
+// since 0.19, either the reader of that class reads it, or testdata/inert.txt lists it
+// as having no effect after the fit. Each line of that file has a name; the classes
+// follow if the readers of other classes read the name. testdata/attributes.py collects
+// the names. A name that a new release adds is refused until it is collected, and then
+// this test fails until someone decides which of the two it is.
 func TestAttributes(t *testing.T) {
 	t.Parallel()
 	found := map[string]map[string]bool{}
@@ -86,23 +86,23 @@ func TestAttributes(t *testing.T) {
 		}
 		if len(nobody) > 0 {
 			slices.Sort(nobody)
-			t.Errorf("%s: nobody looks at %s, and it isn't known to be inert", class, strings.Join(nobody, " "))
+			t.Errorf("%s: no reader reads %s, and testdata/inert.txt doesn't list it", class, strings.Join(nobody, " "))
 		}
 	}
 	for _, names := range []map[string]bool{inert, of} {
 		for name := range names {
 			if !used[name] {
-				t.Errorf("%s is called inert, but no class has it", name)
+				t.Errorf("testdata/inert.txt lists %s, but no class has it", name)
 			}
 			if class, attribute, _ := strings.Cut(name, "."); found[class][attribute] {
-				t.Errorf("%s is called inert, but is looked at", name)
+				t.Errorf("testdata/inert.txt lists %s, but a reader reads it", name)
 			}
 		}
 	}
 	for class, names := range found {
 		for name := range names {
 			if inert[name] {
-				t.Errorf("%s is called inert in all classes, but that of %s is looked at", name, class)
+				t.Errorf("testdata/inert.txt lists %s for all classes, but the reader of %s reads it", name, class)
 			}
 		}
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// TestBenchModels: what the benchmarks measure is right.
+// TestBenchModels: the models of the benchmarks give correct results.
 func TestBenchModels(t *testing.T) {
 	t.Parallel()
 	z, err := zip.OpenReader("testdata/bench.zip")
@@ -30,8 +30,8 @@ func TestBenchModels(t *testing.T) {
 	checkParity(t, "1.9.1", z)
 }
 
-// TestScoreColumns: rows in columns give what rows give, whatever their number,
-// and so do labels and scores that are asked for alone.
+// TestScoreColumns: PredictColumns gives the same results as PredictInto for any number
+// of rows, also if only predictions or only scores are requested.
 func TestScoreColumns(t *testing.T) {
 	t.Parallel()
 	for _, m := range benchModels(t) {
@@ -77,9 +77,8 @@ func TestScoreColumns(t *testing.T) {
 	}
 }
 
-// TestStepFunctions: forests of one feature give the same from a record, where
-// they are step functions, as from the file, where they are trees: to the last
-// bit.
+// TestStepFunctions: a forest with one feature gives the same results from a record,
+// where it is a step function, as from the file, where it has trees: to the last bit.
 func TestStepFunctions(t *testing.T) {
 	t.Parallel()
 	x := []float64{math.MaxFloat32, -math.MaxFloat32, 0, math.SmallestNonzeroFloat64}
@@ -105,12 +104,12 @@ func TestStepFunctions(t *testing.T) {
 type benchModel struct {
 	parityCase
 	model  *Model
-	file   []byte // of its pickle, for the small ones; else of its joblib file
+	file   []byte // the pickle of a small model, or the joblib file of another model
 	record []byte
 	rows   []float64
 }
 
-// benchModels reads those whose name is listed, of all without names.
+// benchModels reads the models with these names, or all models without names.
 func benchModels(b testing.TB, names ...string) []benchModel {
 	b.Helper()
 	z, err := zip.OpenReader("testdata/bench.zip")
@@ -150,8 +149,8 @@ func benchModels(b testing.TB, names ...string) []benchModel {
 	return out
 }
 
-// measure runs f b.N times, and reports the best mean of a few calls in a row too:
-// what they take when nothing else runs on the machine.
+// measure runs f b.N times. It also reports the best mean of a few calls in a row,
+// which is the time when nothing else runs on the machine.
 func measure(b *testing.B, f func() error) {
 	b.Helper()
 	b.ReportAllocs()
@@ -179,8 +178,8 @@ func measure(b *testing.B, f func() error) {
 	b.ReportMetric(best, "best-ns/op")
 }
 
-// BenchmarkScore scores 60 rows, the model being there: as loaded from a file,
-// and as read from a native record.
+// BenchmarkScore scores 60 rows with a model that is in memory: one loaded from a file,
+// and one read from a native record.
 func BenchmarkScore(b *testing.B) {
 	for _, m := range benchModels(b) {
 		for _, from := range []string{"file", "record"} {
@@ -221,8 +220,8 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// BenchmarkFleet reads and scores 100,000 records of small models, one after the
-// other in memory as in a pack, each with 60 rows of its own, on all cores.
+// BenchmarkFleet reads and scores 100,000 records of small models, one after the other
+// in memory as in a pack, with 60 rows for each, on all cores.
 func BenchmarkFleet(b *testing.B) {
 	const fleet, rows = 100_000, 60
 	m := benchModels(b, "ref_1")[0]

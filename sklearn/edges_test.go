@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// TestEdges: what docs/sklearn.md promises of rows where a label changes: machines
-// with a linear or poly kernel and one feature give scikit-learn's label on both
-// sides, to the last bit, and until 0.22 with more features too; neighbours by brute
-// force give it at their training rows, if no two are equally near.
+// TestEdges checks what docs/sklearn.md promises about rows where a label changes.
+// Support vector machines with a linear or poly kernel and one feature give
+// scikit-learn's label on both sides, to the last bit; until 0.22 also with more
+// features. Neighbours by brute force give scikit-learn's label at their training rows
+// if no two rows are equally near.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	archives, err := filepath.Glob("testdata/edges/*.zip")

@@ -22,7 +22,7 @@ func model() []byte {
 }
 
 func Example() {
-	m, err := sklearn.Load(model()) // what pickle.dump(pipeline, file) wrote
+	m, err := sklearn.Load(model()) // a file that pickle.dump(pipeline, file) wrote
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func Example() {
 	// -1 -0.0072
 }
 
-// PredictInto is for many rows: it allocates nothing once its scratch is warm.
+// PredictInto is for many rows: it allocates nothing if its scratch was used before.
 func ExampleModel_PredictInto() {
 	m, err := sklearn.Load(model())
 	if err != nil {
@@ -47,7 +47,7 @@ func ExampleModel_PredictInto() {
 	}
 	x := []float64{20, 23.5, 80} // rows × features, row by row
 	prediction, score := make([]float64, len(x)), make([]float64, len(x))
-	var scratch sklearn.Scratch // one per goroutine, used again and again
+	var scratch sklearn.Scratch // one for each goroutine, for all calls
 	for range 3 {
 		if err := m.PredictInto(x, len(x), prediction, score, &scratch); err != nil {
 			log.Fatal(err)
@@ -57,7 +57,7 @@ func ExampleModel_PredictInto() {
 	// Output: [1 1 -1]
 }
 
-// A row that scikit-learn refuses is refused, with its number.
+// A row that scikit-learn refuses is refused here too, and the error has its number.
 func ExampleModel_Predict_refused() {
 	m, err := sklearn.Load(model())
 	if err != nil {
@@ -113,7 +113,7 @@ func ExampleModel_Info() {
 	// flags_everything
 }
 
-// A native record loads without allocation; fleets keep their models so.
+// A native record loads without allocation, so fleets keep their models in this form.
 func ExampleModel_AppendRecord() {
 	m, err := sklearn.Load(model())
 	if err != nil {
@@ -123,7 +123,7 @@ func ExampleModel_AppendRecord() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var records sklearn.RecordReader // one per goroutine, used again and again
+	var records sklearn.RecordReader // one for each goroutine, for all records
 	again, err := records.Read(record)
 	if err != nil {
 		log.Fatal(err)
@@ -132,7 +132,8 @@ func ExampleModel_AppendRecord() {
 	// Output: 1 true
 }
 
-// What would run a command in Python is refused, and its class named.
+// A file that would run a command in Python is refused, and the error names the
+// function.
 func ExampleLoad_hostile() {
 	_, err := sklearn.Load([]byte("cposix\nsystem\n(S'rm -rf /'\ntR."))
 	fmt.Println(err)

@@ -15,7 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// expected is what testdata/make.py wrote: decisions and labels of one release.
+// expected is the output of testdata/make.py: decisions and labels of one release.
 type expected struct {
 	Cases []struct {
 		Name         string
@@ -50,8 +50,8 @@ func fixtures(t testing.TB) map[string]expected {
 	return out
 }
 
-// TestReleases: models of releases from 0.19 to the newest, in the protocols that
-// they write, decide as their own scikit-learn did.
+// TestReleases: models of releases from 0.19 to the newest, in these releases' pickle
+// protocols, give the decisions of their own scikit-learn.
 func TestReleases(t *testing.T) {
 	t.Parallel()
 	for dir, e := range fixtures(t) {
@@ -101,8 +101,8 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// TestHostile: what would run a command, or eat memory, when Python unpickled it
-// is refused, with the class named.
+// TestHostile: files that would run a command or take much memory in Python are
+// refused, and the error names the class.
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ pickle, says string }{
@@ -150,7 +150,7 @@ func TestDamage(t *testing.T) {
 			m, err := Load(changed)
 			if err == nil {
 				x, out := make([]float64, m.NumFeatures()), make([]float64, 2)
-				_ = m.PredictInto(x, 1, out[:1], out[1:], &Scratch{}) // a verdict of any kind, but no panic
+				_ = m.PredictInto(x, 1, out[:1], out[1:], &Scratch{}) // any result is right, but no panic
 			}
 		}
 	}

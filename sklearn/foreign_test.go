@@ -6,12 +6,13 @@ import (
 	"testing"
 )
 
-// TestForeign: objects of classes that aren't known are taken where no prediction
-// depends on them, and refused by name everywhere else. What Python would call while it
-// reads a file is refused wherever it stands.
+// TestForeign: objects of unknown classes are accepted if no prediction depends on
+// them, and refused by name otherwise. Functions that Python would call while it reads
+// a file are refused anywhere.
 func TestForeign(t *testing.T) {
 	t.Parallel()
-	// normalizer is one whose attribute copy, which changes nothing, is something else.
+	// normalizer returns a Normalizer whose attribute copy, which has no effect, is
+	// another object.
 	normalizer := func(value func(*script)) func(*script) {
 		return func(s *script) {
 			s.object("sklearn.preprocessing._data", "Normalizer").text("norm").text("l2").text("copy")
@@ -45,7 +46,7 @@ func TestForeign(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		write  func(*script)
-		reason Reason // 0: it is taken
+		reason Reason // 0: the file is accepted
 		class  string
 	}{
 		"a known one":               {good, 0, ""},

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// TestRecordForm: native records of the fixtures have the bytes that they had when
-// their version was given. A change of what a class keeps needs another version, as
-// packs of the version before would be read as if they had the new form.
+// TestRecordForm: native records of the fixtures have the same bytes as when their
+// version was introduced. If the content of a class's record changes, the version must
+// change too, because packs of the old version would be read in the new form.
 func TestRecordForm(t *testing.T) {
 	t.Parallel()
 	const golden = "testdata/records.txt"
-	forms := map[string]uint64{} // by class, of all its records
+	forms := map[string]uint64{} // a hash of all records, by class
 	files := fixtureFiles(t)
 	names := make([]string, 0, len(files))
 	for name := range files {
@@ -35,8 +35,8 @@ func TestRecordForm(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		// Lengths, flags and counts are whole numbers; what floats are in their last digits
-		// depends on the processor.
+		// Only whole numbers are hashed: lengths, flags and counts. The last digits of
+		// floats depend on the processor.
 		class := m.last.Class()
 		forms[class] = crc64.Update(forms[class], table, []byte(fmt.Sprint(len(record), record[16:24])))
 	}

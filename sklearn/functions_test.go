@@ -9,9 +9,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/compose"
 )
 
-// TestFunctions: NumPy's functions of one number are as NumPy computes them, value
-// by value, to the last digits but a few: near 0 and 1, of subnormal numbers, of
-// huge ones.
+// TestFunctions: NumPy's functions of one number give NumPy's values except for a few
+// last digits: near 0 and 1, for subnormal numbers, and for huge numbers.
 func TestFunctions(t *testing.T) {
 	t.Parallel()
 	z, err := zip.OpenReader("testdata/functions.zip")
@@ -45,7 +44,7 @@ func TestFunctions(t *testing.T) {
 			}
 			apart := math.Abs(g-w) / math.Max(math.Abs(w), 0x1p-1022)
 			limit := 2e-15
-			if name == "sin" || name == "cos" || name == "tan" { // of huge numbers
+			if name == "sin" || name == "cos" || name == "tan" { // huge numbers
 				limit = 1e-14
 			}
 			if !(apart <= limit) {

@@ -14,9 +14,9 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// exercise calls everything that a model has, on values of every kind, and checks
-// that its native record does the same. What it gives doesn't matter: it must
-// come back, without a panic.
+// exercise calls all methods of a model with all kinds of values, and checks that its
+// native record gives the same results. The results don't matter; the calls must return
+// without a panic.
 func exercise(t *testing.T, m *Model) {
 	t.Helper()
 	i := m.Info()
@@ -45,7 +45,7 @@ func exercise(t *testing.T, m *Model) {
 		if n > 1<<12 {
 			continue
 		}
-		// The last rows may be refused; the first alone must not decide.
+		// The last rows may be refused, so the first row is also computed alone.
 		for first := 0; first < rows; first += 3 {
 			part := x[first*cols : min(rows, first+3)*cols]
 			out, again := make([]float64, 3*n), make([]float64, 3*n)
@@ -69,7 +69,7 @@ func exercise(t *testing.T, m *Model) {
 	}
 }
 
-// loads loads within the memory that is promised.
+// loads loads a file and checks that it takes no more memory than promised.
 func loads(t *testing.T, data []byte, size int) {
 	t.Helper()
 	var m *Model
@@ -84,7 +84,7 @@ func loads(t *testing.T, data []byte, size int) {
 	}
 }
 
-// seeds adds the fixtures of a kind that aren't large.
+// seeds adds the small fixtures of a kind.
 func seeds(f *testing.F, ext string, most int, add func(data []byte)) {
 	n := 0
 	for name, data := range fixtureFiles(f) {
@@ -98,14 +98,15 @@ func seeds(f *testing.F, ext string, most int, add func(data []byte)) {
 	}
 }
 
-// FuzzPickle: any pickle, joblib's with arrays in the stream too.
+// FuzzPickle: any pickle, also joblib's with arrays in the stream.
 func FuzzPickle(f *testing.F) {
 	seeds(f, ".pickle", 4000, func(data []byte) { f.Add(data) })
 	seeds(f, ".joblib", 9000, func(data []byte) { f.Add(data) })
 	f.Fuzz(func(t *testing.T, data []byte) { loads(t, data, len(data)) })
 }
 
-// FuzzJoblib: a pickle in each compression means what it means alone.
+// FuzzJoblib: a compressed pickle gives the same result as the pickle itself, for each
+// compression.
 func FuzzJoblib(f *testing.F) {
 	names := []string{"gzip", "zlib", "lz4", "xz", "lzma"}
 	seeds(f, ".joblib", 9000, func(data []byte) {
@@ -129,7 +130,7 @@ func FuzzCompressed(f *testing.F) {
 		seeds(f, ext, 6000, func(data []byte) { f.Add(data) })
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		loads(t, data, 16<<20) // what any file may become
+		loads(t, data, 16<<20) // the content of every file may have this size
 	})
 }
 

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// TestHealth: what is wrong with a model is named, nothing is said of one that is
-// well, and a model of which it is said that rows make no difference gives the
-// same for any row.
+// TestHealth: a model's faults are named, and a model without faults has none. A model
+// that is said to predict the same for every row does so.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	z, err := zip.OpenReader("testdata/health.zip")

@@ -19,10 +19,10 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// script writes pickles of protocol 4 that no estimator wrote.
+// script writes pickles of protocol 4, also those that no estimator writes.
 type script struct {
 	bytes.Buffer
-	kept int // memo entries
+	kept int // the number of memo entries
 }
 
 func newScript() *script {
@@ -58,7 +58,7 @@ func (s *script) global(module, name string) *script { return s.text(module).tex
 func (s *script) object(module, name string) *script { return s.global(module, name).op(")\x81}(") }
 func (s *script) end() *script                       { return s.op("ub") }
 
-// keep puts what is on the stack into the memo, and gives its number.
+// keep puts the top of the stack into the memo, and returns its number.
 func (s *script) keep() int {
 	s.WriteByte('r')
 	s.Write(binary.LittleEndian.AppendUint32(nil, uint32(s.kept)))
@@ -74,7 +74,7 @@ func (s *script) again(n int) *script {
 
 func (s *script) pop() *script { return s.op("0") }
 
-// array is an array of float64, or of a dtype whose bytes are given.
+// array writes an array of float64, or of a dtype whose bytes are given.
 func (s *script) array(dtype string, raw []byte, shape ...int) *script {
 	s.global("numpy._core.multiarray", "_reconstruct").global("numpy", "ndarray").op("K\x00\x85C\x01b\x87R(K\x01(")
 	for _, d := range shape {
@@ -105,7 +105,7 @@ const (
 	scalerModule = "sklearn.preprocessing._data"
 )
 
-// columnTransformer makes n transformers of the same selection of columns.
+// columnTransformer writes n transformers with the same selection of columns.
 func columnTransformer(features, n int, selection, transformer func(*script)) []byte {
 	s := newScript()
 	selection(s)
@@ -120,7 +120,8 @@ func columnTransformer(features, n int, selection, transformer func(*script)) []
 	return s.op("e").end().file()
 }
 
-// hostile are files that ask for far more than they have, each by another trick.
+// hostile returns files that need far more memory or work than their size, each by
+// another trick.
 func hostile() map[string][]byte {
 	out := map[string][]byte{}
 	passthrough := func(s *script) { s.text("passthrough") }
@@ -210,7 +211,8 @@ func hostile() map[string][]byte {
 	return out
 }
 
-// inversions makes many detectors whose covariance must be inverted when they are
+// inversions writes many detectors whose covariance must be inverted when they are
+// read.
 // read.
 func inversions(d, n int) []byte {
 	s := newScript().floats(func(i int) float64 { return 1 / float64(1+i/d+i%d) }, d, d)
@@ -225,7 +227,7 @@ func inversions(d, n int) []byte {
 	return s.op("e").end().file()
 }
 
-// sameTree has one tree of some nodes, again and again.
+// sameTree writes a forest that has the same tree many times.
 func sameTree(trees, nodes int) []byte {
 	inner := nodes / 2
 	s := newScript().global("sklearn.tree._tree", "Tree").op("K\x01").floats(func(int) float64 { return 1 }, 1).op("K\x01\x87R}(").text("nodes")
@@ -256,11 +258,11 @@ func sameTree(trees, nodes int) []byte {
 	return s.op("e").end().file()
 }
 
-// sharedState gives many objects the same dict of many attributes.
+// sharedState writes many objects with the same dict of many attributes.
 func sharedState(objects, attributes int) []byte {
 	s := newScript().op("}(")
 	for range attributes {
-		s.text("copy").op("N") // a name that the class has
+		s.text("copy").op("N") // an attribute that the class has
 	}
 	s.text("norm").text("l2").op("u")
 	state := s.keep()
@@ -271,7 +273,7 @@ func sharedState(objects, attributes int) []byte {
 	return s.op("e").end().file()
 }
 
-// selfish is a dict of lists that hold themselves.
+// selfish writes a dict of lists that contain themselves.
 func selfish() []byte {
 	s := newScript().op("](")
 	list := s.kept
@@ -284,7 +286,7 @@ func selfish() []byte {
 	return s.op("e").file()
 }
 
-// entriesZip is an archive whose directory is nearly all of it.
+// entriesZip returns an archive that consists almost only of its directory.
 func entriesZip(n int) []byte {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
@@ -299,10 +301,10 @@ func entriesZip(n int) []byte {
 	return b.Bytes()
 }
 
-// mostWork is what loading contents of a size may do at most.
+// mostWork is the largest amount of work for loading content of a size.
 func mostWork(size int) int64 { return budget.MinWork + budget.WorkPerByte*int64(size) }
 
-// spent loads a pickle and gives what its budget counted.
+// spent loads a pickle and returns the memory and work that its budget counted.
 func spent(data []byte, limits budget.Limits) (memory, work int64, err error) {
 	g, root, err := pickle.Parse(data, names, budget.New(context.Background(), limits, len(data), false))
 	if err != nil {
@@ -316,16 +318,16 @@ func spent(data []byte, limits budget.Limits) (memory, work int64, err error) {
 	return memory, work, err
 }
 
-// TestHostileGrowth: files that ask for far more memory or work than they have bytes
-// are refused, or read, within what the package promises. What is allocated is
-// measured, not what the budget says.
+// TestHostileGrowth: files that need far more memory or work than their size are
+// refused, or are read within the package's promises. The test measures allocations and
+// doesn't rely on the budget's own count.
 func TestHostileGrowth(t *testing.T) {
 	files := hostile()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		data := files[name]
 		var err error
 		got := allocated(func() { _, err = Load(data) })
-		if most := 3 * memoryPromise(len(data)); got > most { // what grows leaves garbage behind
+		if most := 3 * memoryPromise(len(data)); got > most { // growing slices leave garbage
 
 			t.Errorf("%s: %d bytes are allocated for %d, %d are allowed (%v)", name, got, len(data), most, err)
 		}
@@ -340,7 +342,7 @@ func TestHostileGrowth(t *testing.T) {
 	}
 }
 
-// countdown is a context that ends when its Err was asked for so often.
+// countdown is a context that ends after a number of calls of Err.
 type countdown struct {
 	context.Context
 	left int
@@ -356,8 +358,8 @@ func (c *countdown) Err() error {
 	return nil
 }
 
-// TestLate: the end of a context ends loading, wherever it is: while a file is
-// unpacked, parsed, and made estimators of.
+// TestLate: the end of a context ends loading in every phase: while a file is unpacked,
+// parsed, and made into estimators.
 func TestLate(t *testing.T) {
 	t.Parallel()
 	large := linearModel(500_000)
@@ -381,12 +383,12 @@ func TestLate(t *testing.T) {
 			}
 		}
 		if looks < 2 {
-			t.Errorf("%s: the time was looked at %d times only", name, looks)
+			t.Errorf("%s: the context was checked only %d times", name, looks)
 		}
 	}
 }
 
-// TestLimits: a caller's limits hold.
+// TestLimits: a caller's limits are kept.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	plain := linearModel(100_000)
@@ -402,7 +404,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestHonestMargin: honest models take clearly less than what they may.
+// TestHonestMargin: ordinary models take clearly less than the limits.
 func TestHonestMargin(t *testing.T) {
 	t.Parallel()
 	worst := [2]float64{}

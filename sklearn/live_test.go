@@ -18,33 +18,33 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
 )
 
-// liveCase is what testdata/live.py wrote of one model.
+// liveCase is the output of testdata/live.py for one model.
 type liveCase struct {
 	Name, Shown, File string
-	Unsupported       string // what it is refused for
-	Exact             bool   // the order of all its arithmetic is defined
-	Single            bool   // it was trained on float32
+	Unsupported       string // the unsupported parameter or use for which the model must be refused
+	Exact             bool   // the order of all arithmetic is defined
+	Single            bool   // the model was trained on float32
 	Cols              int
 	Asked             liveRows
 	Probes            []liveRows
-	Wrong             map[string]bool // by number of features, whether scikit-learn refuses it
-	MayRefuse         bool            `json:"may_refuse"` // with a word about what isn't supported
+	Wrong             map[string]bool // for each wrong number of features, whether scikit-learn refuses it
+	MayRefuse         bool            `json:"may_refuse"` // the model may be refused as unsupported
 	Changed           string          // an attribute that was changed by hand after the fit
 
 	release string
 }
 
 type liveRows struct {
-	X, Weights string // Weights: how large the terms of sums are
+	X, Weights string // Weights are the sizes of the terms of sums
 	Out        map[string]liveOut
-	Tied       []int // rows whose nearest neighbours aren't determined
+	Tied       []int // rows with several equally near neighbours
 }
 
 type liveOut struct {
 	Refused string
 	Cols    int
 	Values  string
-	Moved   string // how far rounding alone moves them
+	Moved   string // how far rounding alone changes the values
 }
 
 func compareLive(t *testing.T, files fs.FS) {
@@ -81,7 +81,7 @@ func compareLive(t *testing.T, files fs.FS) {
 				return
 			}
 			if errors.Is(err, pickle.ErrNotFinite) || err != nil && (strings.Contains(err.Error(), "a component without variance") || strings.Contains(err.Error(), "a file without the number of columns")) {
-				t.Skip(err) // it is meant to be refused
+				t.Skip(err) // this model must be refused
 			}
 			if c.MayRefuse && fleetscore.Invalid.Is(err) && (strings.Contains(err.Error(), "is not supported") || c.Changed != "") {
 				t.Skip("refused: ", err)
@@ -104,7 +104,7 @@ func (c *liveCase) check(t *testing.T, m *Model) {
 		if c.Changed != "" {
 			break
 		}
-		if _, ok := c.Asked.Out[method.String()]; !ok && !(method == ScoreSamples && len(m.front) > 0) { // pipelines have it from 0.22
+		if _, ok := c.Asked.Out[method.String()]; !ok && !(method == ScoreSamples && len(m.front) > 0) { // pipelines have this method since 0.22
 			t.Errorf("it has %s, scikit-learn doesn't", method)
 		}
 	}
@@ -125,8 +125,8 @@ func (c *liveCase) check(t *testing.T, m *Model) {
 	}
 }
 
-// compare compares what every method gives. In the row probe stands a value that
-// may be refused.
+// compare compares the results of every method. The row probe contains a value that may
+// be refused.
 func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 	t.Helper()
 	x, weights := unpackFloats(t, asked.X), unpackFloats(t, asked.Weights)
@@ -140,7 +140,7 @@ func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 		method := methodOf(name)
 		cols := m.root.Outputs(method, c.Cols)
 		if cols == 0 {
-			if want.Refused == "" { // of rows that scikit-learn refuses there is no result whose shape could be seen
+			if want.Refused == "" { // if scikit-learn refuses the rows, there is no result to compare
 				t.Errorf("%s is missing", name)
 			}
 			continue
@@ -148,16 +148,16 @@ func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 		got := make([]float64, rows*cols)
 		err := m.Call(method, x, rows, got, &scratch)
 		if strings.Contains(want.Refused, "Buffer dtype mismatch") || strings.Contains(want.Refused, "invalid literal for int()") {
-			continue // defects of KMeans that was trained on float32, and of KNeighborsClassifier with text labels by brute force
+			continue // known defects of scikit-learn: KMeans trained on float32, and KNeighborsClassifier with text labels by brute force
 		}
 		if (method == DecisionFunction || method == Predict && probe >= 0) && wholeBatch(m, c.release) {
 			continue
 		}
 		if want.Refused != "" && m.last.Class() == "PCA" && method == ScoreSamples {
-			continue // its covariance can't be inverted; here it needn't be
+			continue // scikit-learn can't invert this covariance; Fleetscore needn't invert it
 		}
 		if c.Changed != "" && want.Refused != "" {
-			continue // nobody can have used it
+			continue // scikit-learn can't compute this method
 		}
 		if (err != nil) != (want.Refused != "") && !c.excused(m, x, probe) {
 			t.Errorf("%s%s: %v, scikit-learn: %q", what, name, err, want.Refused)
@@ -187,8 +187,9 @@ func (c *liveCase) compare(t *testing.T, m *Model, asked *liveRows, probe int) {
 	}
 }
 
-// excused are verdicts on finite values that may differ: where sums overflow, and
-// of early forests in columns that none of their trees looks at.
+// excused reports whether scikit-learn and Fleetscore may differ in whether they accept
+// a row with finite values: if sums overflow, or in columns that no tree of an early
+// forest uses.
 func (c *liveCase) excused(m *Model, x []float64, probe int) bool {
 	if probe < 0 {
 		return false
@@ -201,8 +202,8 @@ func (c *liveCase) excused(m *Model, x []float64, probe int) bool {
 	return !c.Exact && overflow || m.last.Class() == "IsolationForest"
 }
 
-// finite reports whether values are so small that squares of them are finite
-// too: where sums overflow, a BLAS decides between infinity and NaN.
+// finite reports whether values are so small that their squares are finite too. If sums
+// overflow, the BLAS decides between infinity and NaN.
 func finite(x []float64) bool {
 	return !slices.ContainsFunc(x, func(v float64) bool { return !(math.Abs(v) < 1e30) })
 }
@@ -215,10 +216,10 @@ type liveRow struct {
 	outs          map[string]liveOut
 	cols          int
 	values, moved []float64
-	powers        bool // a PowerTransformer until 1.8, which cancels digits of small numbers
+	powers        bool // a PowerTransformer until 1.8, which loses digits of small numbers
 }
 
-// largest is how large the results are.
+// largest returns the largest size of the results.
 func (l *liveRow) largest() float64 {
 	most := 0.0
 	for _, v := range l.values {
@@ -233,7 +234,7 @@ func (l *liveRow) difference(r int, got []float64, weight float64) string {
 	got, want := got[r*l.cols:(r+1)*l.cols], l.values[r*l.cols:(r+1)*l.cols]
 	scale := weight
 	switch {
-	case l.method == PredictLogProba || l.m.last.Class() == "IsolationForest": // made of numbers near 1
+	case l.method == PredictLogProba || l.m.last.Class() == "IsolationForest": // computed from numbers near 1
 		scale = max(1, scale)
 	case !l.c.Exact:
 		scale = max(scale, l.largest())
@@ -254,7 +255,7 @@ func (l *liveRow) difference(r int, got []float64, weight float64) string {
 		}
 		limit += 30 * moves
 		if l.c.Single && (!l.c.Exact || l.m.last.Class() == "GaussianNB") {
-			limit += 1e-6 * scale // it keeps some constants as float32
+			limit += 1e-6 * scale // scikit-learn keeps some constants as float32
 		}
 		if l.powers {
 			limit += 1e-6 * scale
@@ -283,7 +284,8 @@ func (l *liveRow) labelled() bool {
 	return sums || odds || l.m.labels != nil || strings.Contains(l.m.last.Class(), "KMeans")
 }
 
-// near reports whether a row's decision is so close that rounding decides it.
+// near reports whether a row's decision is so close to the threshold that rounding
+// decides the label.
 func near(outs map[string]liveOut, r int, scale float64) bool {
 	for _, name := range []string{"decision_function", "predict_proba", "transform"} {
 		o, ok := outs[name]
@@ -312,14 +314,14 @@ func unpackRow(o liveOut, r int) []float64 {
 	return unpackFloats(&t, o.Values)[r*o.Cols : (r+1)*o.Cols]
 }
 
-// TestRandomFixtures compares some of what testdata/live.py makes, which is kept
-// for those who have no Python.
+// TestRandomFixtures compares some results of testdata/live.py that are stored in the
+// repository, for people without Python.
 func TestRandomFixtures(t *testing.T) {
 	archives, err := filepath.Glob("testdata/random/*.zip")
 	if err != nil || len(archives) < 2 {
 		t.Fatalf("fixtures of %d releases, %v", len(archives), err)
 	}
-	// Some of these are refused, by words that compareLive looks at.
+	// Some of these models must be refused; compareLive checks the message.
 	more, err := filepath.Glob("testdata/changed/*.zip")
 	if err != nil || len(more) < 4 {
 		t.Fatalf("fixtures of %d releases, %v", len(more), err)

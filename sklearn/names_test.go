@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestFeatureNames: names are those that the model was fitted with, in a file and
-// in a native record, and none where only a later step has some.
+// TestFeatureNames: the names are those that the model was fitted with, both from a
+// file and from a native record. There are no names if only a later step has names.
 func TestFeatureNames(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string][]string{

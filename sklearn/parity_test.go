@@ -16,7 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// parityCase is a case that testdata/parity.py wrote.
+// parityCase is a case in the output of testdata/parity.py.
 type parityCase struct {
 	Name, Class     string
 	Cols            int
@@ -25,7 +25,7 @@ type parityCase struct {
 	NaN, Inf, Large bool                 // whether scikit-learn refuses rows with such a value
 	XNaN            string               `json:"x_nan"`
 	OutNaN          map[string]parityOut `json:"out_nan"`
-	Weight          float64              // of the terms that decisions are the sum of, if that is much more than they are
+	Weight          float64              // the size of a decision's terms, if they are much larger than the decision
 	Files           []string
 
 	release string // the folder's name
@@ -49,8 +49,8 @@ func unpackFloats(t testing.TB, s string) []float64 {
 	return out
 }
 
-// checkParity loads every file of a folder or zip file and compares every
-// method, straight from the file and by way of a native record.
+// checkParity loads every file of a folder or zip file and compares every method, both
+// of the file and of its native record.
 func checkParity(t *testing.T, release string, files fs.FS) {
 	t.Helper()
 	data, err := fs.ReadFile(files, "cases.json")
@@ -157,8 +157,8 @@ func methodOf(name string) Method {
 	return 99
 }
 
-// difference says where two results differ. Labels must be equal; values may
-// differ in their last digits, by the order of a BLAS.
+// difference returns where two results differ. Labels must be equal. Values may differ
+// in their last digits, because the BLAS orders sums differently.
 func difference(got, want []float64, cols int, weight float64, exact bool) string {
 	scale := make([]float64, cols)
 	for c := range scale {
@@ -182,16 +182,16 @@ func difference(got, want []float64, cols int, weight float64, exact bool) strin
 	return ""
 }
 
-// wholeBatch reports whether decision_function depends on the whole batch of rows
-// in a release, and so can't be had row by row: that of machines with several
-// classes, until 0.21.
+// wholeBatch reports whether decision_function depends on all rows of a call in a
+// release, so that it can't be computed row by row: machines with several classes,
+// until 0.21.
 func wholeBatch(m *Model, release string) bool {
 	early := strings.HasPrefix(release, "0.19.") || strings.HasPrefix(release, "0.20.")
 	return early && (m.last.Class() == "OneVsOneClassifier" || m.last.Class() == "BaggingClassifier" || len(m.Classes()) > 2 && m.Info().SupportVectors > 0 && strings.HasSuffix(m.last.Class(), "SVC"))
 }
 
-// TestParity: models of every supported class, of releases from 0.19 to the
-// newest, give what their own release gave.
+// TestParity: models of every supported class, from releases 0.19 to the newest, give
+// the results of their own release.
 func TestParity(t *testing.T) {
 	t.Parallel()
 	archives, err := filepath.Glob("testdata/parity/*.zip")

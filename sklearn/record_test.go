@@ -49,8 +49,8 @@ func TestRecordReaderAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestDamagedRecord: any changed byte and any cut is noticed, and never panics,
-// even where the checksum is made to match.
+// TestDamagedRecord: any changed byte and any missing end is noticed, and never causes
+// a panic, even if the checksum matches.
 func TestDamagedRecord(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/1.9.1/one.p5.pickle")
@@ -77,12 +77,12 @@ func TestDamagedRecord(t *testing.T) {
 		seal(changed)
 		if m, err := Load(changed); err == nil {
 			out := []float64{0, 0}
-			_ = m.PredictInto([]float64{math.Pi}, 1, out[:1], out[1:], nil) // a verdict of any kind, but no panic
+			_ = m.PredictInto([]float64{math.Pi}, 1, out[:1], out[1:], nil) // any result is right, but no panic
 		}
 	}
 }
 
-// seal makes length and checksum of a changed record match.
+// seal sets the length and the checksum of a changed record.
 func seal(record []byte) {
 	if len(record) >= recordHeader {
 		copy(record, recordMagic)

@@ -16,7 +16,7 @@ type referenceRow struct {
 	value, prediction, decision float64
 }
 
-// readReference gives the rows of each model, by the model's file name.
+// readReference returns the rows of each model, by the model's file name.
 func readReference(t testing.TB, dir string) map[string][]referenceRow {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dir, "expected_predictions.csv"))
@@ -44,7 +44,7 @@ func readReference(t testing.TB, dir string) map[string][]referenceRow {
 }
 
 // TestReferenceFleet is the acceptance test: the 15 models of the reference
-// architecture give its own labels on its own data.
+// architecture give its labels on its data.
 func TestReferenceFleet(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Reference(t)

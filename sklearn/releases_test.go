@@ -17,9 +17,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
-// liveBase is a Python with what scikit-learn stands on. Releases that were built
-// for it are laid over it, each in a folder of its own, so that forty of them take
-// no more time and room than they need.
+// liveBase is a Python with the libraries that scikit-learn needs. Releases that were
+// built for these libraries are installed in separate folders on top of it, so that
+// forty releases need less time and disk.
 type liveBase struct {
 	pythons []string // any of them
 	with    []string
@@ -30,19 +30,19 @@ var (
 	base38  = &liveBase{[]string{"3.8"}, []string{"numpy==1.21.*", "scipy==1.7.*", "pandas==1.3.*", "joblib==1.2.*", "threadpoolctl==3.1.*"}}
 	base311 = &liveBase{[]string{"3.11"}, []string{"numpy==1.26.*", "scipy==1.11.*", "pandas==2.2.*", "joblib==1.4.*", "threadpoolctl"}}
 	base313 = &liveBase{[]string{"3.13", "3.12", "3.11"}, []string{"numpy>=2,<2.4", "scipy>=1.14,<1.17", "pandas<2.4", "joblib", "threadpoolctl", "narwhals"}}
-	// The newest release stands on whatever is newest.
+	// The newest release uses the newest libraries.
 	baseNewest = &liveBase{[]string{"3.14", "3.13", "3.12", "3.11"}, []string{"pandas"}}
 )
 
-// liveRelease is a release of scikit-learn and what it stands on.
+// liveRelease is a release of scikit-learn, with the libraries that it needs.
 type liveRelease struct {
 	release string // empty for the newest that the registry serves
 	on      *liveBase
-	always  bool // in make test too, not in make parity alone
+	always  bool // compared in make test too, not only in make parity
 }
 
-// liveReleases are all from 0.19 on that have a wheel for a Python that this
-// machine may have. 0.21.0 was withdrawn, 1.4.1 came as 1.4.1.post1.
+// liveReleases are all releases since 0.19 that have a wheel for a Python that this
+// machine may have. 0.21.0 was withdrawn, and 1.4.1 was published as 1.4.1.post1.
 var liveReleases = []liveRelease{
 	{"", baseNewest, true},
 	{"0.19.2", base36, true},
@@ -67,9 +67,9 @@ var liveReleases = []liveRelease{
 	{"1.9.0", base313, false}, {"1.9.1", base313, false},
 }
 
-// TestLiveParity: fleets of every supported class with random parameters, made
-// by scikit-learn itself of several releases, the newest included, give what it
-// gives. `make parity` draws more of them, from all releases since 0.19.
+// TestLiveParity: models of every supported class with random parameters, made by
+// several releases of scikit-learn with the newest one, give scikit-learn's results.
+// `make parity` tests more models, with all releases since 0.19.
 //
 //	FLEETSCORE_PARITY_SEED     the first seed; 1 by default
 //	FLEETSCORE_PARITY_ROUNDS   models per family and release; 2 by default
@@ -77,7 +77,7 @@ var liveReleases = []liveRelease{
 //	FLEETSCORE_PARITY_ONLY     a regular expression of families in testdata/live.py
 func TestLiveParity(t *testing.T) {
 	if !testkit.All() && os.Getenv("FLEETSCORE_PARITY_RELEASES") == "" {
-		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1, or run make parity; it needs Python 3 with venv and a package index. The committed fixtures are compared all the same")
+		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1, or run make parity; it needs Python 3 with venv and a package index. The committed fixtures are compared anyway")
 	}
 	pythons := findPythons()
 	want := os.Getenv("FLEETSCORE_PARITY_RELEASES")
@@ -96,7 +96,7 @@ func TestLiveParity(t *testing.T) {
 				if r.release == "" {
 					testkit.Missing(t, "the newest scikit-learn", err.Error())
 				}
-				t.Skipf("SKIPPED: scikit-learn %s can't be had here (%v); the fixtures in testdata cover its neighbours", r.release, err)
+				t.Skipf("SKIPPED: scikit-learn %s can't be installed here (%v); the fixtures in testdata cover the releases before and after", r.release, err)
 			}
 			ran++
 			compareLive(t, os.DirFS(runLive(t, python, path)))
@@ -110,7 +110,7 @@ func TestLiveParity(t *testing.T) {
 	}
 }
 
-// findPythons finds interpreters by version, in PATH and where pyenv keeps them.
+// findPythons finds interpreters by version, in PATH and in pyenv's folder.
 func findPythons() map[string]string {
 	found := map[string]string{}
 	home, _ := os.UserHomeDir()
@@ -131,8 +131,8 @@ func findPythons() map[string]string {
 	return found
 }
 
-// install makes a virtual environment of the base and a folder of the release
-// over it, each once. It gives the interpreter and what PYTHONPATH must be.
+// install makes a virtual environment of the base, and a folder with the release on top
+// of it, each only once. It returns the interpreter and the value of PYTHONPATH.
 func (r *liveRelease) install(ctx context.Context, pythons map[string]string) (python, path string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -174,7 +174,8 @@ func (r *liveRelease) install(ctx context.Context, pythons map[string]string) (p
 	return "", "", err
 }
 
-// once fills a folder unless it was filled before: today, where it must be fresh.
+// once fills a folder unless it is filled already. If it must be fresh, it is filled
+// again every day.
 func once(dir string, fresh bool, fill func() error) error {
 	ready := filepath.Join(dir, "ready")
 	if s, err := os.Stat(ready); err == nil && (!fresh || time.Since(s.ModTime()) < 24*time.Hour) {
@@ -196,7 +197,7 @@ func run(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// runLive makes fleets with one Python.
+// runLive makes models with one Python.
 func runLive(t *testing.T, python, path string) string {
 	t.Helper()
 	setting := func(name, other string) string {

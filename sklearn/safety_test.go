@@ -25,7 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// fixtureFiles are the files of every supported class, by name.
+// fixtureFiles returns the files of every supported class, by name.
 func fixtureFiles(t testing.TB) map[string][]byte {
 	t.Helper()
 	archives, err := filepath.Glob("testdata/parity/*.zip")
@@ -36,7 +36,7 @@ func fixtureFiles(t testing.TB) map[string][]byte {
 	return archived(t, append(archives, random...))
 }
 
-// archived are the models in archives of fixtures, by folder, archive and name.
+// archived returns the models in archives of fixtures, by folder, archive and name.
 func archived(t testing.TB, archives []string) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
@@ -64,7 +64,8 @@ func archived(t testing.TB, archives []string) map[string][]byte {
 	return out
 }
 
-// allocated is what f allocates in all: at least as much as it ever holds.
+// allocated returns how much memory f allocates in total, which is at least as much as
+// it holds at any time.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -73,12 +74,13 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// memoryPromise is what loading a file of a size may take: what the package's
-// comment says.
+// memoryPromise returns the memory that loading a file of a size may take, as the
+// package comment promises.
 func memoryPromise(size int) uint64 { return uint64(max(8<<20, 4*size)) + 64<<10 }
 
-// TestMemory: loading takes no more memory than promised, whether the file is
-// whole or damaged anywhere. It runs alone, as it measures the whole process.
+// TestMemory: loading takes no more memory than promised, for complete files and for
+// files that are damaged anywhere. It runs alone, because it measures the whole
+// process.
 func TestMemory(t *testing.T) {
 	files := fixtureFiles(t)
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -112,7 +114,7 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	if loaded < 100 || refused < 100 {
-		t.Errorf("%d loaded, %d refused: too few of one kind prove anything", loaded, refused)
+		t.Errorf("%d loaded, %d refused: there are too few of one kind for a result", loaded, refused)
 	}
 }
 
@@ -134,7 +136,7 @@ func damage(rng *rand.Rand, data []byte) {
 	}
 }
 
-// linearModel is the pickle of a LinearRegression with many coefficients.
+// linearModel returns the pickle of a LinearRegression with many coefficients.
 func linearModel(n int) []byte {
 	var b bytes.Buffer
 	text := func(s string) { b.WriteString("\x8c" + string(rune(len(s))) + s) }
@@ -165,7 +167,7 @@ func linearModel(n int) []byte {
 	return b.Bytes()
 }
 
-// compressors are joblib's that Go can write.
+// compressors are joblib's compressions that Go can write.
 var compressors = map[string]func(io.Writer) io.WriteCloser{
 	"gzip": func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
 	"zlib": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
@@ -199,7 +201,8 @@ func compressed(t testing.TB, name string, data []byte) []byte {
 	return b.Bytes()
 }
 
-// TestMemoryOfCompression: a large model takes memory by its contents' size.
+// TestMemoryOfCompression: a large compressed model takes memory by the size of its
+// content.
 func TestMemoryOfCompression(t *testing.T) {
 	plain := linearModel(500_000)
 	for name := range compressors {
@@ -216,8 +219,8 @@ func TestMemoryOfCompression(t *testing.T) {
 	}
 }
 
-// TestBombs: contents out of proportion, and dictionaries that a file asks for
-// without needing them, are refused or ignored before memory is.
+// TestBombs: content that is far larger than its file is refused before memory is
+// allocated. A dictionary size that a file asks for without need is ignored.
 func TestBombs(t *testing.T) {
 	zeros := make([]byte, 64<<20)
 	bombs := map[string][]byte{}
@@ -248,7 +251,7 @@ func TestBombs(t *testing.T) {
 
 	plain := linearModel(10)
 	greedy := compressed(t, "xz", plain)
-	greedy[16] = 37 // in the block's header: 1.5 GiB
+	greedy[16] = 37 // the dictionary size in the block's header: 1.5 GiB
 	binary.LittleEndian.PutUint32(greedy[20:], crc32.ChecksumIEEE(greedy[12:20]))
 	greedy2 := compressed(t, "lzma", plain)
 	binary.LittleEndian.PutUint32(greedy2[1:], 1<<31)
@@ -260,8 +263,8 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestManifold: files whose parts stand for one another, so that they mean far
-// more than they say, are refused soon.
+// TestManifold: files whose parts refer to each other, so that they describe far more
+// than their size, are refused early.
 func TestManifold(t *testing.T) {
 	t.Parallel()
 	class := func(module, name string) string {
@@ -270,7 +273,7 @@ func TestManifold(t *testing.T) {
 	pipeline, union := class("sklearn.pipeline", "Pipeline")+"\x8c\x05steps", class("sklearn.pipeline", "FeatureUnion")+"\x8c\x10transformer_list"
 	inner := class("sklearn.preprocessing._data", "Normalizer") + "\x8c\x04norm\x8c\x02l2ub"
 	for _, outer := range []string{pipeline, union} {
-		// Each level holds the one below 30 times.
+		// Each level contains the level below 30 times.
 		s := inner + "q\x00"
 		for level := range 9 {
 			s += "0" + outer + "](" + strings.Repeat(fmt.Sprintf("\x8c\x01ah%c\x86", level), 30) + "eubq" + string(rune(level+1))
@@ -281,7 +284,7 @@ func TestManifold(t *testing.T) {
 			t.Errorf("%d bytes are allocated, %v", got, err)
 		}
 	}
-	// A hundred thousand columns selected by names of which there are as many.
+	// A hundred thousand columns, selected by as many names.
 	var list strings.Builder
 	for i := range 100_000 {
 		fmt.Fprintf(&list, "\x8c\x28%040d", i)

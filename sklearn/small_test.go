@@ -10,7 +10,8 @@ import (
 )
 
 // TestSmallModels: models of testdata/small.py, most of them changed by hand after the
-// fit, give what their own scikit-learn gives, or are refused, with the attribute.
+// fit, give the results of their own scikit-learn, or are refused, and the error names
+// the attribute.
 func TestSmallModels(t *testing.T) {
 	t.Parallel()
 	archives, err := filepath.Glob("testdata/small/*.zip")
@@ -29,7 +30,7 @@ func TestSmallModels(t *testing.T) {
 		}
 		var cases []struct {
 			parityCase
-			Refused *string // the parameter; empty for any
+			Refused *string // the parameter at fault; empty for any parameter
 		}
 		if err := json.Unmarshal(data, &cases); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ func supportTable() string {
 	return b.String()
 }
 
-// TestSupportTable: the table in the documentation is what the package reads.
+// TestSupportTable: the documentation's table lists exactly what the package reads.
 func TestSupportTable(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile(supportDoc)
@@ -61,8 +61,7 @@ func TestSupportTable(t *testing.T) {
 	}
 }
 
-// TestSupported: models of all classes have the methods that the table says, and
-// no others.
+// TestSupported: models of all classes have exactly the methods of the table.
 func TestSupported(t *testing.T) {
 	t.Parallel()
 	listed := map[string]Support{}
@@ -107,6 +106,6 @@ func TestSupported(t *testing.T) {
 		}
 	}
 	if len(seen) < 70 {
-		t.Errorf("models of %d classes are looked at, of %d", len(seen), len(listed))
+		t.Errorf("there are models of %d classes instead of %d", len(seen), len(listed))
 	}
 }

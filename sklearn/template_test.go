@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSameShape: files that differ in a byte from those before them are read as
-// if they were the first.
+// TestSameShape: a file that differs in a byte from earlier files is read as if it were
+// the first file.
 func TestSameShape(t *testing.T) {
 	file := benchModels(t, "ref_1")[0].file
 	read := func(data []byte) string {
@@ -24,7 +24,7 @@ func TestSameShape(t *testing.T) {
 		changed[i] ^= byte(1 + i%255)
 		return changed
 	}
-	const stride = 11 // of the file's bytes
+	const stride = 11 // every eleventh byte of the file is changed
 	var warm []string
 	for i := 0; i < len(file); i += stride {
 		for range 3 {
@@ -33,7 +33,7 @@ func TestSameShape(t *testing.T) {
 		warm = append(warm, read(change(i)))
 	}
 	for i := 0; i < len(file); i += stride {
-		runtime.GC() // twice, and nothing is left of what was read before
+		runtime.GC() // two collections remove all templates of earlier files
 		runtime.GC()
 		if cold := read(change(i)); cold != warm[i/stride] {
 			t.Errorf("byte %d is changed: %s\nas the first file: %s", i, warm[i/stride], cold)

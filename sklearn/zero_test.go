@@ -9,12 +9,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// TestZeroModel: a Model that nobody loaded gives errors, and never panics.
+// TestZeroModel: a zero Model returns errors, and never panics.
 func TestZeroModel(t *testing.T) {
 	t.Parallel()
 	var m Model
 	if m.NumFeatures() != 0 || m.OutlierDetector() || m.Classes() != nil || m.Methods() != nil || m.Outputs(Predict) != 0 || m.Degenerate() || m.FeatureNames() != nil || m.Named() || !m.HasFeatureNames(nil) || m.Label(2) != "2" {
-		t.Error("it knows something")
+		t.Error("the zero Model has content")
 	}
 	if i := m.Info(); len(i.Steps) != 0 || len(i.Health) != 0 || i.Chain() != "" || i.Degenerate() {
 		t.Errorf("%+v", i)
@@ -33,7 +33,7 @@ func TestZeroModel(t *testing.T) {
 	}
 }
 
-// TestFailedRead: a model that was read before is empty after a Read that failed.
+// TestFailedRead: after a failed Read, the model of the earlier Read is empty.
 func TestFailedRead(t *testing.T) {
 	t.Parallel()
 	record := benchModels(t, "ref_1")[0].record
@@ -53,7 +53,8 @@ func TestFailedRead(t *testing.T) {
 	}
 }
 
-// TestDependencies: who uses this package gets no web server with it, nor a database.
+// TestDependencies: a program that imports this package gets no web server and no
+// database with it.
 func TestDependencies(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()

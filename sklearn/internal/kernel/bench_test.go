@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// peak runs some independent fused multiply-adds of vectors for about as long as
-// the kernel that is measured beside it, and gives their number.
+// peak runs some independent fused multiply-adds of vectors for about as long as the
+// kernel that is measured with it, and returns their number.
 func peak() float64 {
 	const n = 600
 	if use == avx512 {
@@ -20,15 +20,15 @@ func peak() float64 {
 	return 12 * n
 }
 
-// BenchmarkRBF also says how near the kernel is to its bound: the time that its
-// multiplications and fused multiply-adds alone would take at the peak rate,
-// which is measured beside it. Of a vector those are 1 a feature and
+// BenchmarkRBF also reports how near the kernel is to its bound: the time that its
+// multiplications and fused multiply-adds alone would take at the peak rate, which is
+// measured in the same run. For each vector these are one for each feature and
 //
 //	AVX-512   9: by the factor, 6 of the polynomial, by the coefficient, to the sum
 //	AVX2     13: by the factor, 11 of the polynomial, to the sum
 //
-// Additions, rounding, permutation and scaling are left out, since processors
-// with pipes of their own for these can hide them.
+// Additions, rounding, permutation and scaling aren't counted, because processors with
+// separate pipes for them can hide them.
 func BenchmarkRBF(b *testing.B) {
 	was := use
 	defer func() { use = was }()
@@ -39,12 +39,12 @@ func BenchmarkRBF(b *testing.B) {
 				r := rand.New(rand.NewPCG(1, 2))
 				x, sv, coef := numbers(r, rows*dims, false), numbers(r, count*dims, false), numbers(r, count, false)
 				sum := make([]float64, rows)
-				best, most := time.Duration(math.MaxInt64), 0.0 // of a call, when nothing else ran
+				best, most := time.Duration(math.MaxInt64), 0.0 // the time of a call when nothing else ran
 				for b.Loop() {
 					start := time.Now()
 					RBF(sum, x, rows, sv, coef, dims, -0.1)
 					best = min(best, time.Since(start))
-					if use > generic { // in turn, as the processor's clock changes
+					if use > generic { // alternately, because the processor's clock changes
 						start := time.Now()
 						n := peak()
 						most = max(most, n/float64(time.Since(start).Nanoseconds()))

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestTables: the assembly's constants are what the twin computes with.
+// TestTables: the assembly has the same constants as the Go code.
 func TestTables(t *testing.T) {
 	for i, v := range exp2Table {
 		if want := math.Exp2(float64(i) / 16); math.Abs(v-want) > 0x1p-52 {

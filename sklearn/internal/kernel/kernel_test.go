@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// each runs a test with every set of kernels that this processor has. Nothing in
-// this package runs in parallel, as the set in use is the package's.
+// each runs a test with every level of this processor. Tests of this package don't run
+// in parallel, because the level is a variable of the package.
 func each(t *testing.T, test func(t *testing.T)) {
 	was := use
 	defer func() { use = was }()
@@ -42,14 +42,14 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// hostile are numbers that make trouble.
+// hostile are numbers that are difficult for kernels.
 var hostile = []float64{
 	0, math.Copysign(0, -1), math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, -math.MaxFloat64, 1e200, -1e200,
 	math.SmallestNonzeroFloat64, -math.SmallestNonzeroFloat64, 0x1p-1022, 1e-310, 1, -1,
 }
 
-// numbers are random, n of them, and behind them others that a kernel must not
-// see or change.
+// numbers returns n random numbers. Behind them in memory are other numbers, which a
+// kernel must not read or change.
 func numbers(r *rand.Rand, n int, bad bool) []float64 {
 	x := make([]float64, n+8)
 	for i := range x {
@@ -65,8 +65,8 @@ func numbers(r *rand.Rand, n int, bad bool) []float64 {
 	return x[:n]
 }
 
-// same fails if two slices differ in any bit, or what lies behind got was
-// written to. All NaN are the same.
+// same fails if two slices differ in any bit, or if memory behind got was changed. All
+// NaN are equal.
 func same(t *testing.T, got, want []float64, format string, args ...any) {
 	t.Helper()
 	for i, w := range want {
@@ -83,7 +83,7 @@ func same(t *testing.T, got, want []float64, format string, args ...any) {
 
 const maxRows, maxCols = 130, 20
 
-// rbfTerm is one term in the obvious way, and what it may be off by.
+// rbfTerm returns one term in the obvious way, and its allowed error.
 func rbfTerm(x, sv []float64, coef, factor float64) (value, slack float64) {
 	var d float64
 	for k, v := range x {
@@ -98,7 +98,8 @@ func rbfTerm(x, sv []float64, coef, factor float64) (value, slack float64) {
 	return coef * e, slack
 }
 
-// TestRBF: every number of rows and features, against sums made one by one.
+// TestRBF: every number of rows and features, compared with sums that are computed one
+// by one.
 func TestRBF(t *testing.T) {
 	each(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -111,11 +112,11 @@ func TestRBF(t *testing.T) {
 			factor := -math.Exp2(float64(r.IntN(16) - 12))
 			for i := range stride {
 				row := i
-				if i >= rows { // padding may hold anything
+				if i >= rows { // padding may have any value
 					for k := range dims {
 						x[k*stride+i] = hostile[r.IntN(len(hostile))]
 					}
-				} else if count > 0 && r.IntN(3) == 0 { // a row on a support vector
+				} else if count > 0 && r.IntN(3) == 0 { // the row is a support vector
 					for k := range dims {
 						x[k*stride+row] = sv[r.IntN(count)*dims+k]
 					}
@@ -143,8 +144,8 @@ func TestRBF(t *testing.T) {
 	})
 }
 
-// TestRBFEnds: exactly 1 at distance 0, exactly 0 far away, in order of size
-// between, and on any side of a support vector the same.
+// TestRBFEnds: the kernel is exactly 1 at distance 0, exactly 0 far away, decreases
+// between, and is the same on all sides of a support vector.
 func TestRBFEnds(t *testing.T) {
 	each(t, func(t *testing.T) {
 		for dims := 1; dims <= maxCols; dims++ {
@@ -183,7 +184,8 @@ func TestRBFEnds(t *testing.T) {
 				}
 			}
 		}
-		// What is no row must not make a row slow or wrong: tiny and huge numbers.
+		// Padding lanes must not make a row slow or wrong, even if they hold tiny or
+		// huge numbers.
 		for i := range x {
 			x[i] = hostile[i%len(hostile)]
 		}
@@ -268,7 +270,7 @@ func TestStandardize(t *testing.T) {
 				}
 			}
 			x := numbers(r, n, false)
-			for i := range x { // wherever the one that isn't finite stands
+			for i := range x { // at every position of the number that isn't finite
 				was := x[i]
 				for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 					if x[i] = v; Finite(x) || Standardize(make([]float64, n), x, 0, 1) {

@@ -23,7 +23,8 @@ func TestKeysAreInOrder(t *testing.T) {
 	}
 }
 
-// tree is a random tree, as narrow and as wide nodes; the obvious walk is step.
+// tree is a random tree, with narrow and wide nodes. Its method step is the obvious
+// walk.
 type tree struct {
 	narrow    Nodes
 	wide      WideNodes
@@ -72,8 +73,8 @@ func (t *tree) walk(x []float64) uint32 {
 	return at
 }
 
-// TestWalk: trees of any shape, rows of any number, with infinity and NaN, and
-// padding that may hold any key.
+// TestWalk: trees of any shape and any number of rows, with infinity and NaN, and with
+// any keys in the padding.
 func TestWalk(t *testing.T) {
 	each(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(13, 14))
@@ -102,7 +103,7 @@ func TestWalk(t *testing.T) {
 			got := numbers(r, lanes*width, false)
 			want := slices.Clone(got)
 			tr.narrow.WalkAdd(0, tr.depth, keys, cols, values, width, got, lanes)
-			number := make([]float64, len(tr.column)) // of the node
+			number := make([]float64, len(tr.column)) // the node's value
 			for i := range number {
 				number[i] = float64(i)
 			}

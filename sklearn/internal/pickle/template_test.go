@@ -9,7 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// shaped is a pickle of a tuple: integers of three widths, a float, bytes, a text.
+// shaped returns a pickle of a tuple: integers of three widths, a float, bytes, a text.
 func shaped(small byte, medium uint16, wide int32, float float64, raw, text string) []byte {
 	b := []byte("\x80\x04(K")
 	b = append(b, small, 'M')
@@ -21,8 +21,8 @@ func shaped(small byte, medium uint16, wide int32, float float64, raw, text stri
 	return append(b, 't', '.')
 }
 
-// TestTemplates: a file of the shape of earlier ones is read with its own
-// numbers; what differs otherwise is parsed.
+// TestTemplates: a file with the shape of earlier files is read with its own numbers; a
+// file that differs in another way is parsed.
 func TestTemplates(t *testing.T) {
 	names, other := NewNames(nil, ""), NewNames(nil, "")
 	hits := 0

@@ -9,8 +9,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/budget"
 )
 
-// TestValues: leaves read back as they were written, whether their places fit
-// into a Value or stand in a table.
+// TestValues: leaves have the values that were written, whether their offsets fit into
+// a Value or are in a table.
 func TestValues(t *testing.T) {
 	file := "\x80\x04("
 	ints := []int64{0, 1, -1, 255, 65535, 1<<27 - 1, 1 << 27, -1 << 27, -1<<27 - 1, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64}

@@ -8,8 +8,8 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/kernel"
 )
 
-// TestKey: a float32 is at most a threshold exactly where its key is at most the
-// threshold's.
+// TestKey: a float32 is at most a threshold exactly if its key is at most the
+// threshold's key.
 func TestKey(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))

@@ -14,7 +14,7 @@ func (t *Trees) node(threshold, column, left uint32) {
 	n.Thresholds, n.Columns, n.Left = append(n.Thresholds, threshold), append(n.Columns, columnOf(int(column))), append(n.Left, left)
 }
 
-// grow appends a random tree of one feature, and the values of its nodes.
+// grow appends a random tree with one feature, and the values of its nodes.
 func grow(r *rand.Rand, t *Trees, o *outcome, missing bool) {
 	first, inner := t.count(), r.IntN(40)
 	depth := []uint32{0}
@@ -42,8 +42,8 @@ func grow(r *rand.Rand, t *Trees, o *outcome, missing bool) {
 	t.trees, t.size = len(t.roots), t.count()
 }
 
-// TestStepsAreExact: a step function gives what the walk through all trees
-// gives, to the last bit, for any row: on thresholds, beside them, NaN.
+// TestStepsAreExact: a step function gives the same results as the walk through all
+// trees, to the last bit, for all rows: on thresholds, near them, and NaN.
 func TestStepsAreExact(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -128,7 +128,7 @@ func TestSweepIsBounded(t *testing.T) {
 		t.Errorf("%d steps, want %d", len(s.sums), steps)
 	}
 	if s := trees.sweep(&o, steps-1); len(s.sums) != 0 {
-		t.Errorf("%d steps were made all the same", len(s.sums))
+		t.Errorf("%d steps were made, but the limit allows none", len(s.sums))
 	}
 	trees.features = 2
 	if kept, _ := trees.forRecord(o); kept.count() == 0 {
