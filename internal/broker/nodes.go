@@ -127,6 +127,13 @@ func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispat
 	if n.State == fleetscore.NodeLost || n.State == fleetscore.NodeStopped {
 		return dispatch.HeartbeatReply{}, fleetscore.Errorf(fleetscore.NotFound, "renew node", string(id), "the node is %s: it has to register again", n.State)
 	}
+	if req.Ending && n.State == fleetscore.NodeReady {
+		if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeDraining); err != nil {
+			return dispatch.HeartbeatReply{}, err
+		}
+		n.State = fleetscore.NodeDraining
+		b.log.Info("node ends and takes no more tasks", "node", id)
+	}
 	return dispatch.HeartbeatReply{Revoked: revoked, Stop: n.State == fleetscore.NodeDraining}, nil
 }
 

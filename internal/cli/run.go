@@ -139,6 +139,7 @@ func logger(cmd *cobra.Command) *slog.Logger { return obs.NewLogger(cmd.ErrOrStd
 
 func newNodeCommand() *cobra.Command {
 	var hello dispatch.Hello
+	var drain time.Duration
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a pool, or list the nodes there are",
@@ -146,7 +147,8 @@ func newNodeCommand() *cobra.Command {
 and delivers the results. The pool's provider starts nodes; run one by hand to
 lend a machine. A token of the role node is read from the file that the variable
 FLEETSCORE_NODE_TOKEN_FILE names; the node's name begins with the token's name and
-a dot.`,
+a dot. Ctrl-C or SIGTERM lets the node finish its tasks within --drain-time; a second
+one ends it at once.`,
 		Example: "  fleetscore token create node lab-3 > lab-3.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab-3.token fleetscore node --pool cpu --slots 2",
 		Args:    checkVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -174,7 +176,7 @@ a dot.`,
 				return err
 			}
 			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello}, node.Deps{Server: c, Log: log,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log,
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
 					if url == "" {
 						return c.Blobs(), nil
@@ -189,6 +191,7 @@ a dot.`,
 	}
 	cmd.Flags().StringVar(&hello.Pool, "pool", "", "the pool it belongs to")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
+	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; those that aren't finished are given back")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand())
 	return cmd

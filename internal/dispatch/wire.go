@@ -79,6 +79,7 @@ type LeaseReply struct {
 // HeartbeatRequest renews the node and its leases.
 type HeartbeatRequest struct {
 	Leases []fleetscore.LeaseID `json:"leases"`
+	Ending bool                 `json:"ending,omitempty"` // the node was told to end: it takes no more tasks
 }
 
 // HeartbeatReply names leases that the node no longer holds. The node must end their

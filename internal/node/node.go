@@ -29,6 +29,7 @@ type Config struct {
 	Hello     dispatch.Hello
 	AwayLimit time.Duration // the node ends when the server was away for longer; 0 means 2 min
 	Heartbeat time.Duration // between two signs of life; 0 means 3 s
+	DrainTime time.Duration // how long running tasks may go on once ctx ends; 0 gives them back at once
 	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
 }
 
@@ -49,10 +50,12 @@ type Node struct {
 	now    func() time.Time
 	rests  atomic.Int64 // counted, for waits that differ from node to node
 
-	mu       sync.Mutex // guards what follows
-	leases   map[fleetscore.LeaseID]context.CancelCauseFunc
-	stop     bool                        // the server said to take no more
-	seen     time.Time                   // the server's last answer
+	mu     sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
+	leases map[fleetscore.LeaseID]context.CancelCauseFunc
+	stop   bool      // the server said to take no more
+	seen   time.Time // the server's last answer
+
+	opening  sync.Mutex                  // guards catalogs, also while a store is opened
 	catalogs map[string]*catalog.Catalog // by the store's URL; their tables remember what they read
 }
 
@@ -87,26 +90,32 @@ const (
 	pollWait       = 20 * time.Second
 )
 
-// Run works until the server says to stop or is away for too long, or ctx ends.
-// Told by the server, it finishes what it has begun; when ctx ends it gives its
-// tasks back at once.
+// Run works until the server says to stop or is away for too long, or ctx ends. If the
+// server says so, the node finishes the tasks that it has begun. If ctx ends, it takes
+// no more tasks, and gives those back that aren't finished within DrainTime.
 func (n *Node) Run(ctx context.Context) error {
 	n.reached()
 	if err := n.register(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx)) // of the tasks and heartbeats
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
 	away := make(chan error, 1)
-	group.Go(func() { away <- n.heartbeats(ctx) })
+	group.Go(func() { away <- n.heartbeats(life, ctx.Done()) })
 
 	var tasks sync.WaitGroup
 	free := make(chan struct{}, n.cfg.Hello.Slots)
-	err := n.work(ctx, free, &tasks)
-	if err == nil {
-		tasks.Wait() // told to stop: what was begun is finished
+	err := n.work(ctx, life, free, &tasks)
+	switch {
+	case err == nil: // the server said to stop: what was begun is finished, unless ctx ends
+		drained := context.AfterFunc(ctx, func() { n.endAfter(life, cancel) })
+		tasks.Wait()
+		drained()
+	case ctx.Err() != nil:
+		group.Go(func() { n.endAfter(life, cancel) })
+		tasks.Wait()
 	}
 	cancel()
 	tasks.Wait()
@@ -121,8 +130,24 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// work leases tasks while slots are free. It returns nil once told to stop.
-func (n *Node) work(ctx context.Context, busy chan struct{}, tasks *sync.WaitGroup) error {
+// endAfter ends the tasks that still run after DrainTime.
+func (n *Node) endAfter(life context.Context, cancel context.CancelFunc) {
+	if held := len(n.held()); held > 0 && n.cfg.DrainTime > 0 {
+		n.log.Info("the node ends; it finishes its tasks", "tasks", held, "limit", n.cfg.DrainTime)
+		limit := time.NewTimer(n.cfg.DrainTime)
+		defer limit.Stop()
+		select {
+		case <-limit.C:
+			n.log.Warn("tasks are given back unfinished", "tasks", len(n.held()))
+		case <-life.Done():
+		}
+	}
+	cancel()
+}
+
+// work leases tasks while slots are free, until ctx ends. It returns nil once told to
+// stop. Tasks run as long as life does.
+func (n *Node) work(ctx, life context.Context, busy chan struct{}, tasks *sync.WaitGroup) error {
 	pause := time.Duration(0)
 	for {
 		if err := n.rest(ctx, pause); err != nil {
@@ -164,7 +189,7 @@ func (n *Node) work(ctx context.Context, busy chan struct{}, tasks *sync.WaitGro
 		}
 		for _, l := range reply.Leases {
 			busy <- struct{}{}
-			taskCtx, cancel := context.WithCancelCause(ctx)
+			taskCtx, cancel := context.WithCancelCause(life)
 			n.hold(l.ID, cancel)
 			tasks.Go(func() {
 				defer func() { <-busy }()
@@ -266,18 +291,25 @@ func (n *Node) held() []fleetscore.LeaseID {
 // errRevoked ends a task whose lease is this node's no more.
 var errRevoked = fleetscore.Errorf(fleetscore.Conflict, "do task", "", "its lease was taken back")
 
-// heartbeats renews node and leases until ctx ends.
-func (n *Node) heartbeats(ctx context.Context) error {
+// heartbeats renews node and leases until ctx ends. From ending on they say that the
+// node takes no more tasks; the first one that says so is sent at once.
+func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 	ticker := time.NewTicker(n.cfg.Heartbeat)
 	defer ticker.Stop()
+	ends := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-ending:
+			ending, ends = nil, true
+			if n.cfg.DrainTime == 0 {
+				continue
+			}
 		case <-ticker.C:
 		}
 		call, cancel := context.WithTimeout(ctx, requestTimeout)
-		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, dispatch.HeartbeatRequest{Leases: n.held()})
+		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, dispatch.HeartbeatRequest{Leases: n.held(), Ending: ends})
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil && !fleetscore.NotFound.Is(err) { // the next request for tasks registers again

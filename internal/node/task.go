@@ -74,8 +74,8 @@ func (n *Node) deliver(ctx context.Context, l dispatch.Lease, r dispatch.Result)
 
 // catalog is the catalog of a store, kept for what its tables remember.
 func (n *Node) catalog(ctx context.Context, url string) (*catalog.Catalog, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.opening.Lock()
+	defer n.opening.Unlock()
 	c, ok := n.catalogs[url]
 	if !ok {
 		b, err := n.open(ctx, url)

@@ -48,7 +48,7 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(l.cfg.Executable, "node", "--server", l.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID))
+	cmd := exec.Command(l.cfg.Executable, "node", "--server", l.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
 	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+l.cfg.TokenFile,
 		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
