@@ -161,6 +161,8 @@ type MonthlyOccurrence struct {
 // partly_failed.
 type LimitsConfig struct {
 	ModelTimeout Duration   `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
+	TaskTimeout  Duration   `json:"task_timeout,omitempty"`  // of one attempt of a task; a longer one is ended and has failed; 0 means no limit
+	JobTimeout   Duration   `json:"job_timeout,omitempty"`   // from a job's first attempt on; then the sensors of its other tasks end timed_out; 0 means no limit
 	Tries        int        `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
 	Failed       *Allowance `json:"failed,omitempty"`        // keys with outcome failed, timed_out or quarantined, as a count or a share; default 0%
 	NoModel      *Allowance `json:"no_model,omitempty"`      // keys without a model, as a count or a share; default 0%

@@ -108,6 +108,7 @@ type Task struct {
 	Failures int        `json:"failures"` // attempts that reported an error; losing a node doesn't count
 	Node     NodeID     `json:"node,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
+	Outcome  Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed
 	Started  *time.Time `json:"started,omitempty"`
 	Ended    *time.Time `json:"ended,omitempty"`
 }
@@ -118,7 +119,7 @@ type Attempt struct {
 	Task    TaskID     `json:"task"`
 	Number  int        `json:"number"` // 1, 2, …
 	Node    NodeID     `json:"node"`
-	State   string     `json:"state"` // leased, succeeded, failed, expired, released
+	State   string     `json:"state"` // leased, succeeded, failed, timed_out, expired, lost, canceled
 	Reason  string     `json:"reason,omitempty"`
 	Started time.Time  `json:"started"`
 	Expires time.Time  `json:"expires"`

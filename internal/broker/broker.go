@@ -1,6 +1,6 @@
 // Package broker is the server's side of the node protocol: nodes register, lease
 // tasks, give signs of life and deliver results. The broker says which blobs a lease
-// opens, and takes leases back that ran out or whose node is gone.
+// opens, and takes leases back that ran out, whose node is gone or whose time is up.
 //
 // What an attempt's end means for its task is decided by package dispatch; what is true
 // lies in the ledger. No call of a node waits for the store. The broker makes no jobs
@@ -58,6 +58,7 @@ type Deps struct {
 type Ledger interface {
 	ledger.Configs
 	ledger.Jobs
+	ledger.JobChanges
 	ledger.Tasks
 	ledger.Queue
 	ledger.Nodes
@@ -141,7 +142,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_broker_errors_total",
 			Help: "How often looking after nodes and leases failed; it is tried again."}),
 	}
-	for _, e := range []dispatch.End{dispatch.Succeeded, dispatch.Failed, dispatch.Expired, dispatch.Lost, dispatch.Canceled} {
+	for _, e := range []dispatch.End{dispatch.Succeeded, dispatch.Failed, dispatch.TimedOut, dispatch.Expired, dispatch.Lost, dispatch.Canceled} {
 		m.attempts.WithLabelValues(string(e))
 	}
 	if reg == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
@@ -187,8 +188,8 @@ func (b *Broker) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispa
 // ended is what the end of an attempt means for its task.
 func (b *Broker) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
 	e := ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, l.Job.Config.Limits.Tries)}
-	if end == dispatch.Failed {
-		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures))
+	if end == dispatch.Failed || end == dispatch.TimedOut {
+		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures, clock.Spread(string(l.Task.ID), e.Task.Failures)))
 	}
 	return e
 }
@@ -222,6 +223,7 @@ const tendEvery = 500 * time.Millisecond
 func (b *Broker) tend(ctx context.Context) (next, error) {
 	now := b.now()
 	problems := []error{b.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
+	problems = append(problems, b.limitTimes(ctx, now))
 	nodes, err := b.ledger.Nodes(ctx, "")
 	if err != nil {
 		return next{}, errors.Join(append(problems, err)...)

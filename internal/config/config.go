@@ -447,8 +447,8 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 		}
 	}
 	r.judgeSchedule(path+".schedule", p.Schedule)
-	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 {
-		r.at(path, "deadline, backfill and model_timeout can't be negative")
+	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 || p.Limits.TaskTimeout < 0 || p.Limits.JobTimeout < 0 {
+		r.at(path, "deadline, backfill, model_timeout, task_timeout and job_timeout can't be negative")
 	}
 	r.judgeKept(path+".retention", p.Retention)
 	r.judgeKept(path+".history", p.History)

@@ -9,10 +9,12 @@
 //	queued ──lease──► leased ──result──────────────► succeeded
 //	  ▲                 │
 //	  │                 ├─ error, tries left ─┐
+//	  │                 ├─ time is up, same ──┤
 //	  │                 ├─ node lost ─────────┤
 //	  │                 ├─ lease expired ─────┤
 //	  └─────────────────┴─────────────────────┘
 //	                    ├─ error, tries used up ───► failed
+//	                    ├─ job's time is up ───────► failed
 //	                    └─ job canceled ───────────► canceled
 //
 // A lease's id is its fencing token: after the lease was taken back, no result under
@@ -83,6 +85,7 @@ type End string
 const (
 	Succeeded End = "succeeded" // it delivered a result
 	Failed    End = "failed"    // it reported an error
+	TimedOut  End = "timed_out" // it took longer than a task may take
 	Expired   End = "expired"   // its lease ran out
 	Lost      End = "lost"      // its node was lost or stopped
 	Canceled  End = "canceled"  // its job was canceled
@@ -93,8 +96,8 @@ const (
 // many.
 const maxLosses = 20
 
-// After applies the end of an attempt to its task. Only reported errors use up
-// tries.
+// After applies the end of an attempt to its task. Only reported errors and exceeded
+// time limits use up tries.
 func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task {
 	t.Node, t.Reason = "", reason
 	switch end {
@@ -102,17 +105,20 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 		t.State = fleetscore.TaskSucceeded
 	case Canceled:
 		t.State = fleetscore.TaskCanceled
-	case Failed:
+	case Failed, TimedOut:
 		t.Failures++
 		t.State = fleetscore.TaskQueued
 		if t.Failures >= max(1, tries) {
-			t.State = fleetscore.TaskFailed
+			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
+			if end == TimedOut {
+				t.Outcome = fleetscore.TimedOut
+			}
 			t.Reason = fmt.Sprintf("%d of %d tries failed, the last: %s", t.Failures, tries, reason)
 		}
 	case Expired, Lost:
 		t.State = fleetscore.TaskQueued
 		if t.Attempts-t.Failures >= maxLosses {
-			t.State = fleetscore.TaskFailed
+			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
 			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", t.Attempts-t.Failures, reason)
 		}
 	}
@@ -126,13 +132,14 @@ const (
 )
 
 // RetryAfter is how long a task waits after its n-th failure (1, 2, …): twice as
-// long each time, up to half a minute.
-func RetryAfter(n int) time.Duration {
+// long each time, up to half a minute. spread, from 0 to 1, makes it up to a fifth
+// shorter or longer, so that tasks that failed together aren't tried again together.
+func RetryAfter(n int, spread float64) time.Duration {
 	d := firstRetry
 	for ; n > 1 && d < maxRetry; n-- {
 		d *= 2
 	}
-	return min(d, maxRetry)
+	return time.Duration(float64(min(d, maxRetry)) * (0.8 + 0.4*spread))
 }
 
 // Check refuses a result that doesn't account for each key of its task.

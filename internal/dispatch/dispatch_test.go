@@ -71,6 +71,8 @@ func TestAfter(t *testing.T) {
 		{Succeeded, 3, fleetscore.TaskSucceeded, 0},
 		{Failed, 3, fleetscore.TaskQueued, 1},
 		{Failed, 1, fleetscore.TaskFailed, 1},
+		{TimedOut, 3, fleetscore.TaskQueued, 1},
+		{TimedOut, 1, fleetscore.TaskFailed, 1},
 		{Lost, 1, fleetscore.TaskQueued, 0},
 		{Expired, 1, fleetscore.TaskQueued, 0},
 		{Canceled, 1, fleetscore.TaskCanceled, 0},
@@ -78,6 +80,9 @@ func TestAfter(t *testing.T) {
 		got := After(task, tt.end, "why", tt.tries)
 		if got.State != tt.state || got.Failures != tt.failures || got.Node != "" || !strings.Contains(got.Reason, "why") {
 			t.Errorf("%s with %d tries: %+v", tt.end, tt.tries, got)
+		}
+		if want := map[bool]fleetscore.Outcome{true: fleetscore.Outcome(tt.end)}[tt.state == fleetscore.TaskFailed]; got.Outcome != want {
+			t.Errorf("%s with %d tries: the keys end %q, want %q", tt.end, tt.tries, got.Outcome, want)
 		}
 	}
 	task.Attempts = maxLosses
@@ -161,8 +166,11 @@ func TestJudge(t *testing.T) {
 func TestRetryAfterIsBounded(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]time.Duration{0: time.Second, 1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 6: maxRetry, 1 << 30: maxRetry} {
-		if got := RetryAfter(n); got != want {
+		if got := RetryAfter(n, 0.5); got != want {
 			t.Errorf("RetryAfter(%d) = %s, want %s", n, got, want)
+		}
+		if low, high := RetryAfter(n, 0), RetryAfter(n, 1); low != want*4/5 || high != want*6/5 {
+			t.Errorf("RetryAfter(%d) is from %s to %s, want a fifth less and more than %s", n, low, high, want)
 		}
 	}
 }

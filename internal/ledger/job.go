@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -48,6 +49,10 @@ type JobChanges interface {
 	// CancelJob ends a job, its tasks and their leases. Kind Conflict if it ended,
 	// or if its results are becoming visible.
 	CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error)
+	// TimeOutJob fails the tasks of a running job that haven't ended, with the outcome
+	// timed_out for their keys, and ends their leases: the job becomes committing. Kind
+	// Conflict if it isn't running.
+	TimeOutJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error)
 }
 
 // Input is what all attempts of a task read: those of a dataset's files that may
@@ -328,36 +333,65 @@ func (l *core) CancelJob(ctx context.Context, id fleetscore.JobID, reason string
 			return fleetscore.Errorf(fleetscore.Conflict, "cancel job", string(id), "it is %s", j.State).
 				WithHint("only jobs that wait, are queued or run can be canceled")
 		}
-		tasks, err := t.tasks(id)
-		if err != nil {
+		if err := t.endTasks(id, reason, now, fleetscore.TaskCanceled, ""); err != nil {
 			return err
 		}
 		ended := now.UTC()
-		for _, task := range tasks {
-			if task.State.Ended() {
-				continue
-			}
-			task.State, task.Reason, task.Ended = fleetscore.TaskCanceled, reason, &ended
-			if err := t.putTask(task, time.Time{}); err != nil {
-				return err
-			}
-		}
-		attempts, err := list(t, scanAttempt, selectLeasedOfJob, string(id))
-		if err != nil {
-			return err
-		}
-		for _, a := range attempts {
-			if err := t.exec(`UPDATE attempts SET state = 'canceled', reason = ?, ended = ? WHERE lease = ?`, reason, micros(now), string(a.Lease)); err != nil {
-				return err
-			}
-			if err := t.idle(a.Node, now); err != nil {
-				return err
-			}
-			t.event(AttemptsTopic)
-		}
 		have := j
-		j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, len(tasks)
+		j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, j.Tasks
 		return t.putJob(have, j)
 	})
 	return j, err
+}
+
+// TimeOutJob implements JobChanges.
+func (l *core) TimeOutJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
+	var j fleetscore.Job
+	err := l.update(ctx, "end job", string(id), func(t *tx) (err error) {
+		if j, _, err = t.job(id); err != nil {
+			return err
+		}
+		if j.State != fleetscore.JobRunning {
+			return fleetscore.Errorf(fleetscore.Conflict, "end job", string(id), "it is %s, not running", j.State)
+		}
+		if err := t.endTasks(id, reason, now, fleetscore.TaskFailed, fleetscore.TimedOut); err != nil {
+			return err
+		}
+		have := j
+		j.State, j.TasksEnded = fleetscore.JobCommitting, j.Tasks
+		return t.putJob(have, j)
+	})
+	return j, err
+}
+
+// endTasks ends the tasks of a job that haven't ended, and their leases.
+func (t *tx) endTasks(id fleetscore.JobID, reason string, now time.Time, state fleetscore.TaskState, outcome fleetscore.Outcome) error {
+	tasks, err := t.tasks(id)
+	if err != nil {
+		return err
+	}
+	ended := now.UTC()
+	for _, task := range tasks {
+		if task.State.Ended() {
+			continue
+		}
+		task.State, task.Reason, task.Outcome, task.Ended = state, reason, outcome, &ended
+		if err := t.putTask(task, time.Time{}); err != nil {
+			return err
+		}
+	}
+	attempts, err := list(t, scanAttempt, selectLeasedOfJob, string(id))
+	if err != nil {
+		return err
+	}
+	for _, a := range attempts {
+		if err := t.exec(`UPDATE attempts SET state = ?, reason = ?, ended = ? WHERE lease = ?`, cmp.Or(string(outcome), "canceled"), reason, micros(now), string(a.Lease)); err != nil {
+			return err
+		}
+		if err := t.idle(a.Node, now); err != nil {
+			return err
+		}
+		t.event(AttemptsTopic)
+	}
+	return nil
 }

@@ -22,7 +22,7 @@ func hot() map[string]string {
 		"renew": renewLease,
 		"move":  `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
-	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "all": {}} {
+	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "all": {}} {
 		leases, _ := leasedQuery(f)
 		out["take back "+name], out["jobs of leases "+name] = selectAttempts+leases, selectJobsOf(leases)
 	}

@@ -33,7 +33,9 @@ type AttemptEnd struct {
 // LeaseFilter names leases that haven't ended.
 type LeaseFilter struct {
 	Node          fleetscore.NodeID // those of this node; empty means of all
+	Job           fleetscore.JobID  // those of this job's tasks; empty means of all
 	ExpiredBefore time.Time         // only those that expired before; zero means all
+	StartedBefore time.Time         // only those that were given before; zero means all
 }
 
 // Queue gives tasks to nodes and takes their answers. What each of its methods
@@ -194,8 +196,14 @@ func leasedQuery(which LeaseFilter) (text string, args []any) {
 	if which.Node != "" {
 		text, args = text+` AND node = ?`, append(args, string(which.Node))
 	}
+	if which.Job != "" {
+		text, args = text+` AND job = ?`, append(args, string(which.Job))
+	}
 	if !which.ExpiredBefore.IsZero() {
 		text, args = text+` AND expires < ?`, append(args, micros(which.ExpiredBefore))
+	}
+	if !which.StartedBefore.IsZero() {
+		text, args = text+` AND started < ?`, append(args, micros(which.StartedBefore))
 	}
 	return text, args
 }

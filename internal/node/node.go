@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -37,6 +38,7 @@ type Config struct {
 type Deps struct {
 	Server    dispatch.Protocol
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
+	Runtime   scorer.Runtime   // how models are scored; nil means scorer.Native
 	Log       *slog.Logger     // nil discards
 	Now       func() time.Time // the time that silence and work are measured by; nil means time.Now
 }
@@ -46,6 +48,7 @@ type Node struct {
 	cfg    Config
 	server dispatch.Protocol
 	open   func(ctx context.Context, url string) (store.Bucket, error)
+	models scorer.Runtime
 	log    *slog.Logger
 	now    func() time.Time
 	rests  atomic.Int64 // counted, for waits that differ from node to node
@@ -73,7 +76,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, log: deps.Log, now: deps.Now, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, log: deps.Log, now: deps.Now, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -118,7 +118,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	spec := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf, Now: n.now}
+	spec := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf, Runtime: n.models, Now: n.now}
 	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
 	if err != nil {
 		return r, err

@@ -115,7 +115,9 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, total *dispat
 			return err
 		}
 		total.Coverage = append(total.Coverage, files...)
-		total.Outcomes[fleetscore.Failed] += int64(len(lost))
+		for _, i := range lost {
+			total.Outcomes[i.Outcome]++
+		}
 	}
 	return s.catalog.Publish(ctx, catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
 		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored]})
@@ -129,7 +131,7 @@ func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetsc
 	}
 	var out []fleetscore.Item
 	for _, k := range keys {
-		out = append(out, fleetscore.Item{Key: k, Outcome: fleetscore.Failed, Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})
+		out = append(out, fleetscore.Item{Key: k, Outcome: cmp.Or(t.Outcome, fleetscore.Failed), Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})
 	}
 	return out, nil
 }

@@ -105,6 +105,11 @@ func (f *Faulty) CancelJob(ctx context.Context, id fleetscore.JobID, reason stri
 	return try(ctx, f, "CancelJob", string(id), func() (fleetscore.Job, error) { return f.Ledger.CancelJob(ctx, id, reason, now) })
 }
 
+// TimeOutJob implements ledger.JobChanges.
+func (f *Faulty) TimeOutJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
+	return try(ctx, f, "TimeOutJob", string(id), func() (fleetscore.Job, error) { return f.Ledger.TimeOutJob(ctx, id, reason, now) })
+}
+
 // Tasks implements ledger.Tasks.
 func (f *Faulty) Tasks(ctx context.Context, job fleetscore.JobID) ([]fleetscore.Task, error) {
 	return try(ctx, f, "Tasks", string(job), func() ([]fleetscore.Task, error) { return f.Ledger.Tasks(ctx, job) })

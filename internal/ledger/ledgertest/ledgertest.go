@@ -32,6 +32,7 @@ func Run(t *testing.T, open Open) {
 		{"Jobs", testJobs},
 		{"LifeOfTasks", testLifeOfTasks},
 		{"CancelJob", testCancelJob},
+		{"TimeOutJob", testTimeOutJob},
 		{"ConcurrentLeases", testConcurrentLeases},
 		{"Nodes", testNodes},
 		{"Watch", testWatch},

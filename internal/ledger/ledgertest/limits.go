@@ -1,0 +1,59 @@
+package ledgertest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// testTimeOutJob: what was delivered stays, the other tasks fail with the outcome
+// timed_out, their leases end, and the job commits. Leases of one job that were given
+// long ago can be taken back alone.
+func testTimeOutJob(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	plan(t, l, "j1", 3)
+	plan(t, l, "j2", 1)
+	n := node(t, l, "n1")
+	if _, err := l.TimeOutJob(ctx, "j1", "late", noon); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a job that doesn't run times out: %v, want kind conflict", err)
+	}
+	ls := must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n, 4, noon, time.Minute))
+	for _, tt := range []struct {
+		job    fleetscore.JobID
+		before time.Time
+		want   int
+	}{{"j1", noon, 0}, {"j3", noon.Add(time.Second), 0}, {"j2", noon.Add(time.Second), 1}, {"j2", noon.Add(time.Second), 0}} {
+		if got := must[[]ledger.Leased](t)(l.TakeBack(ctx, ledger.LeaseFilter{Job: tt.job, StartedBefore: tt.before}, noon, requeue(noon))); len(got) != tt.want {
+			t.Errorf("%s before %s: %d leases are taken back, want %d", tt.job, tt.before, len(got), tt.want)
+		}
+	}
+	must[ledger.Leased](t)(l.EndAttempt(ctx, ls[0].Attempt.Lease, noon, succeed("{}")))
+	j := must[fleetscore.Job](t)(l.TimeOutJob(ctx, "j1", "late", noon.Add(time.Second)))
+	if j.State != fleetscore.JobCommitting || j.Ended != nil || j.TasksEnded != 3 {
+		t.Errorf("timed out: %+v", j)
+	}
+	type end struct {
+		State   fleetscore.TaskState
+		Outcome fleetscore.Outcome
+		Reason  string
+	}
+	var ends []end
+	for _, task := range must[[]fleetscore.Task](t)(l.Tasks(ctx, "j1")) {
+		ends = append(ends, end{task.State, task.Outcome, task.Reason})
+	}
+	late := end{fleetscore.TaskFailed, fleetscore.TimedOut, "late"}
+	if d := cmp.Diff([]end{{State: fleetscore.TaskSucceeded}, late, late}, ends); d != "" {
+		t.Errorf("tasks (-want +got):\n%s", d)
+	}
+	if _, revoked, err := l.Renew(ctx, n, []fleetscore.LeaseID{ls[1].Attempt.Lease}, noon, time.Minute); err != nil || len(revoked) != 1 {
+		t.Errorf("Renew revokes %v, %v; want the lease of the job that timed out", revoked, err)
+	}
+	if got, err := l.Results(ctx, "j1"); err != nil || len(got) != 1 {
+		t.Errorf("results %v, %v, want the one that was delivered in time", got, err)
+	}
+}
