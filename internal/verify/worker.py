@@ -1,7 +1,7 @@
 """Scores models with the scikit-learn of this Python, for fleetscore model verify.
 
-Reads a request a line from stdin and writes an answer a line: JSON, arrays of
-float64 in base64, row by row. It unpickles files, which runs what they say.
+Each line of stdin is a request, and each line of stdout an answer: JSON, with arrays of
+float64 in base64, row after row. It unpickles files, which runs code from them.
 """
 import base64
 import json

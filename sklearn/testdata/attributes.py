@@ -3,12 +3,12 @@ objects in them that are read, have in releases of scikit-learn, to a list.
 
     python attributes.py ../internal/estimator/attributes.txt FILE…
 
-A FILE is a wheel of scikit-learn. Its sources are only read: what a class or one of its
-bases takes in __init__, or assigns to self anywhere, is a name of its. A name that
-is in the list stays, so that names which estimators were seen to have after a fit, but
-which no source tells, can be added by hand. TestAttributes judges each: it is looked
-at, or known to be inert. Loading refuses others. Run it with every release from
-0.19 on, patch releases too: 1.2.0 and 1.2.1 have names that 1.2.2 hasn't.
+A FILE is a wheel of scikit-learn. Its sources are only read. A class has the names that
+the class or one of its bases takes in __init__ or assigns to self. Names that are in the
+list stay there: some names exist after a fit but in no source, and were added by hand.
+TestAttributes checks that each name is read, or is known to have no effect. Loading
+refuses other names. Run this with every release from 0.19 on, also with patch releases:
+1.2.0 and 1.2.1 have names that 1.2.2 doesn't have.
 """
 import ast
 import os
@@ -17,20 +17,20 @@ import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SUPPORTED = open(os.path.join(HERE, "classes.txt")).read().split()
-# What stands in estimators and is read too.
+# Classes of objects in estimators that are read too.
 PARTS = """_CalibratedClassifier _SigmoidCalibration IsotonicRegression LabelBinarizer LabelEncoder OneHotEncoder MissingIndicator
 TreePredictor _CurveScorer _ConstantPredictor
 LogOddsEstimator ScaledLogOddsEstimator PriorProbabilityEstimator MeanEstimator QuantileEstimator ZeroEstimator""".split()
-# What functions outside the class give to any estimator.
+# Names that functions outside the class assign to any estimator.
 COMMON = {"n_features_in_", "feature_names_in_", "_sklearn_version", "_sklearn_output_config", "_metadata_request"}
-# Names with two underscores get the class before them. The others are parameters of a
-# base class that subclasses don't pass on.
+# Names with two underscores begin with the class's name. The other names are parameters of
+# a base class that subclasses don't pass on.
 MANGLED = {"__Xfit": "_BaseLibSVM__Xfit"}
 NEVER = {"impl", "family"}
 
 
 def classes_of(wheel):
-    """Gives, for each class, the names it assigns, its bases' names."""
+    """Returns, for each class, the names that it assigns and the names of its bases."""
     found = {}
     with zipfile.ZipFile(wheel) as z:
         for path in z.namelist():

@@ -1,5 +1,5 @@
-"""Writes bench.zip: the models that benchmarks score, and what scikit-learn
-makes of 60 rows of each, in the form that parity.py has. Made with
+"""Writes bench.zip: the models that benchmarks score, and scikit-learn's results for
+60 rows of each, in the form of parity.py. Made with
 
     python -m venv venv && venv/bin/pip install scikit-learn==1.9.1
     venv/bin/python bench.py bench.zip

@@ -1,5 +1,5 @@
-"""Writes machines with rows that lie where the label changes, to the last bit, and
-neighbours with their own training rows.
+"""Writes support vector machines with rows on both sides of a change of the label, exact to
+the last bit, and neighbours with their own training rows.
 
     python edges.py edges/RELEASE.zip
 

@@ -1,9 +1,9 @@
-"""Writes what NumPy's functions of one number give where they are hard to compute:
+"""Writes the results of NumPy's functions of one number where they are hard to compute:
 near 0 and 1, for subnormal and huge numbers, around multiples of pi.
 
     python functions.py functions.zip
 
-The file holds functions.json: a list of values, and per function its results, as
+The file holds functions.json: a list of values, and for each function its results, as
 base64 of little-endian float64. Made with NumPy 2.
 """
 import base64

@@ -1,5 +1,5 @@
-"""Writes health.zip: models of which it is known what is wrong with them. The name
-of a file begins with what is wrong; those of "well" are as they should be.
+"""Writes health.zip: models with known faults. The name of a file begins with the fault;
+models whose name begins with "well" have none.
 
     python health.py
 """

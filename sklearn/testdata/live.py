@@ -1,17 +1,17 @@
 """Fits estimators of every supported class with random parameters on random data,
-and writes them, with what their own scikit-learn makes of some rows, for the test
+and writes them, with their own scikit-learn's results for some rows, for the test
 TestLiveParity.
 
     python live.py FOLDER --seed N --rounds N [--only REGEXP]
 
-Each round draws every class once, bare or behind transformers. The folder gets a
-pickle per case and cases.json; a FOLDER that ends in .zip becomes one file, as the
-fixtures in random/ are, made with --seed 7 --rounds 3 --only
+Each round makes every class once, alone or after transformers. The folder gets a
+pickle for each case, and cases.json. If FOLDER ends in .zip, a zip file is written, as for
+the fixtures in random/, which are made with --seed 7 --rounds 3 --only
 "column|forest_c|tree_c" (frames), or --rounds 2 --only
 "search|voting|stacking|bagging|ada_boost|one_vs|target|multi_output|select|dummy|other_linear|lasso".
 1.3.0.zip is made with --seed 11 --rounds 1 --only
-"tree_c|forest_c|ada|bagging|stacking|voting|one_vs|calibrated". Those in changed/, of
-which some are refused, are made of 0.23.0 (--seed 500 --rounds 1
+"tree_c|forest_c|ada|bagging|stacking|voting|one_vs|calibrated". The fixtures in changed/, some of
+which are refused, are made with 0.23.0 (--seed 500 --rounds 1
 --only "^svr$"), 1.0.2 (--seed 100 --rounds 1 --only
 "w_one_vs|w_function|w_isolation"), 1.2.2 (--seed 200 --rounds 1 --only
 "one_class_svm|isolation|w_stacking|one_vs|w_trees|dummy|ada_boost" --changed 1), 1.3.2
@@ -44,8 +44,8 @@ try:
 except ImportError:
     pandas = None
 
-# What only compares, adds or divides numbers in one defined order, or takes one
-# number to one number without a library's approximation.
+# Classes that only compare, add or divide numbers in one defined order, or compute one number
+# from one number without a library's approximation.
 EXACT = {"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer", "KBinsDiscretizer", "PolynomialFeatures",
          "DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor",
          "RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor", "IsolationForest",
@@ -104,7 +104,7 @@ class Draw(object):
         return y
 
     def spell(self, y):
-        """Gives class numbers a look of their own."""
+        """Writes class numbers as other labels."""
         kind = self.pick("int", "negative", "text", "float", "bool", "object")
         if kind == "int":
             return y
@@ -138,7 +138,7 @@ def svm_kernel(d):
     return dict(max_iter=5000, kernel=kernel, gamma=d.pick(gamma, "auto"), degree=d.whole(1, 4), coef0=d.pick(0.0, d.number(0.1, 2)))
 
 
-# Every family gives an estimator and what it is trained on: "none" (rows alone), "class", "regress", "many" (several targets).
+# Every family returns an estimator and the kind of its training data: "none" (rows alone), "class", "regress", "many" (several targets).
 
 @family()
 def one_class_svm(d):
@@ -652,7 +652,7 @@ def front(d, cols, holes):
 
 
 def case(d, f):
-    """Gives an estimator, its rows and targets."""
+    """Returns an estimator, its rows and targets."""
     from sklearn.pipeline import Pipeline
     est, task = f(d)
     rows, cols = d.whole(30, 90), d.whole(1, 5)
@@ -666,7 +666,7 @@ def case(d, f):
             x = ready[0]
             rows = len(x)
     near = "KNeighbors" in str(est) and "KNeighbors" not in type(est).__name__
-    if near:  # which of equally near rows counts isn't determined
+    if near:  # if rows are equally near, any of them may count
         x = x * (1 + d.rng.uniform(-1e-3, 1e-3, x.shape)) + d.rng.uniform(-1e-3, 1e-3, x.shape) * (np.abs(x).max() + 1e-3)
         ready = ready and (x, ready[1])
     if "filled" in task or "near" in task:
@@ -707,7 +707,7 @@ def case(d, f):
         if "categories" not in task:
             x = x + d.pick(0.3, 1.0, 3.0) * y[:, None] * np.where(spread > 0, spread, 1)
         if task.endswith("classes"):
-            y = np.column_stack([d.spell(y).astype(object) if d.chance() and VERSION >= (0, 22) else y, d.labels(2, rows)])  # before, text became numbers in predict
+            y = np.column_stack([d.spell(y).astype(object) if d.chance() and VERSION >= (0, 22) else y, d.labels(2, rows)])  # before 0.22, predict turned text into numbers
             y = y.astype(int) if all(isinstance(v, (int, np.integer)) for v in y.ravel()) else y.astype(str)
         else:
             y = d.spell(y)
@@ -738,7 +738,7 @@ def case(d, f):
 
 
 def specials(model, q):
-    """Rows that meet what the model compares with: thresholds, vectors, centres, edges."""
+    """Rows with values that the model compares with: thresholds, vectors, centres, edges."""
     found = []
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     alone = not hasattr(model, "steps")
@@ -779,7 +779,7 @@ def queries(d, model, x, positive):
     rows = [x[:10], x[:4] + 1e-3 * spread, d.rng.normal(0, 1, (8, n)) * spread, x[:1] + 30 * spread, np.zeros((1, n)), -x[:2], x[:1] * 1e12, np.full((1, n), 1e-300), x[2:3].astype(np.float32)]
     q = np.vstack(rows + specials(model, x[:2]))
     last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if type(last).__name__ in ("FunctionTransformer", "PowerTransformer"):  # where logarithms and powers lose digits
+    if type(last).__name__ in ("FunctionTransformer", "PowerTransformer"):  # logarithms and powers lose digits
         for v in (5e-324, 3e-310, 2.3e-308, 1e-20, 1e-8, 1 - 2.0 ** -53, 1 + 2.0 ** -52, 1 - 1e-9, 1 + 1e-9, 1 - 1e-3, 1 + 1e-3, 0.5, 2.0, 1e5, 700.0):
             q = np.vstack([q, np.full((1, n), v), np.full((1, n), -v)])
     q = np.where(np.isnan(q) & (d.rng.uniform(size=q.shape) < 0.3), 0, q)
@@ -787,7 +787,7 @@ def queries(d, model, x, positive):
 
 
 def call(model, m, x):
-    """What a method gives: an array of columns; None where it isn't there; an exception's name."""
+    """A method's result: an array of columns; None if there is no such method; an exception's name."""
     try:
         f = getattr(model, m)
     except AttributeError:
@@ -798,14 +798,14 @@ def call(model, m, x):
         return None
     except Exception as e:
         return "%s: %s" % (type(e).__name__, str(e)[:200])
-    if isinstance(got, list) and m == "transform":  # of VotingClassifier without flatten_transform
+    if isinstance(got, list) and m == "transform":  # VotingClassifier without flatten_transform
         return None
     if isinstance(got, list):  # one array per output
         got = np.hstack(got)
     if hasattr(got, "toarray"):
         got = got.toarray()
     got = np.asarray(got)
-    if got.ndim > 2:  # the same, of later releases
+    if got.ndim > 2:  # the same, for later releases
         return None
     if got.dtype.kind in "UO" and not all(isinstance(v, float) for v in got.ravel()):
         classes = last_attribute(model, "classes_")
@@ -814,11 +814,11 @@ def call(model, m, x):
         else:
             try:
                 got = np.array([list(classes).index(v) for v in np.ravel(got)], dtype=float)
-            except ValueError as e:  # labels and their numbers side by side: of a frozen classifier in a vote
+            except ValueError as e:  # a vote with a frozen classifier mixes labels and their numbers
                 return "%s: %s" % (type(e).__name__, e)
     try:
         return got.astype(float).reshape(len(x), -1)
-    except ValueError as e:  # of a model that was changed by hand
+    except ValueError as e:  # a model that was changed by hand
         return "%s: %s" % (type(e).__name__, e)
 
 
@@ -843,7 +843,7 @@ def tied(model, q):
     except TypeError:  # 1.0 can't compute manhattan distances with metric_params
         return []
     scale = (np.abs(x).max(1) + np.abs(last._fit_X).max())
-    # A brute-force search cancels digits of squared distances.
+    # A brute-force search loses digits of squared distances.
     loose = 1e-6 if getattr(last, "_fit_method", "") == "brute" else 1e-13
     out = np.zeros(len(x), bool)
     if k < have:
@@ -854,7 +854,7 @@ def tied(model, q):
 
 
 def unsupported(model):
-    """What the error of Load must say; empty for a model that is supported."""
+    """A text that the error of Load must contain; empty for a supported model."""
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     name = type(last).__name__
     if name.startswith("GradientBoosting") and not (last.init is None or last.init == "zero"):
@@ -866,7 +866,7 @@ def unsupported(model):
 
 
 def exact(model):
-    """Whether the order of all its arithmetic is defined."""
+    """Whether the order of all arithmetic of the model is defined."""
     name = type(model).__name__
     if name == "Pipeline":
         return all(exact(s) for _, s in model.steps)
@@ -886,7 +886,7 @@ def exact(model):
 
 
 def weights(model, q):
-    """How large the terms are that the results are sums of, row by row, where that is known: of linear models and of machines."""
+    """The size of the terms in the sums of the results, row by row, if it is known: for linear models and support vector machines."""
     last, x = model, q
     if hasattr(model, "steps"):
         last = model.steps[-1][1]
@@ -904,7 +904,7 @@ def weights(model, q):
     if getattr(last, "coef_", None) is not None:
         return (x.dot(np.abs(np.atleast_2d(last.coef_)).T) + np.abs(getattr(last, "intercept_", getattr(last, "offset_", 0)))).max(1)
     inner = getattr(last, "regressor_", None)
-    if getattr(inner, "coef_", None) is not None:  # what the target's inverse makes of the inner sum's error
+    if getattr(inner, "coef_", None) is not None:  # the error of the inner sum after the target's inverse
         terms = (x.dot(np.abs(np.atleast_2d(inner.coef_)).T) + np.abs(inner.intercept_)).max(1)
         v = np.asarray(inner.predict(q if last is model else model[:-1].transform(q)), dtype=float).reshape(len(x), -1)[:, :1]
         h = 1e-3 * np.maximum(1, np.abs(v))
@@ -924,7 +924,7 @@ def weights(model, q):
 
 
 def results(d, model, like, q):
-    """What every method gives, and how far rounding alone may move it."""
+    """The results of every method, and how far rounding alone may change them."""
     out = {}
     is_exact = exact(model)
     for m in METHODS:
@@ -968,14 +968,14 @@ def probes(d, model, like, q):
 
 
 def asked(d, model, like, q):
-    """Rows, what the model makes of them, and how closely that is determined."""
+    """Rows, the model's results for them, and how exactly these are determined."""
     try:
         skip = tied(model, like(q))
     except ValueError:
         skip = []
     try:
         weight = np.nan_to_num(weights(model, like(q)))
-    except (ValueError, TypeError):  # the latter of a model that was changed by hand
+    except (ValueError, TypeError):  # the latter a model that was changed by hand
         weight = np.zeros(len(q))
     return {"x": pack(q), "out": results(d, model, like, q), "tied": skip, "weights": pack(weight)}
 
@@ -1008,7 +1008,7 @@ def main():
                 est, x, y = case(d, f)
                 model = est.fit(x) if y is None else est.fit(x, y)
                 edit = wide.changed(d, model) if args.changed and d.chance(args.changed) else ""
-            except Exception as e:  # parameters that don't go together, or a NumPy that is too new for the release
+            except Exception as e:  # parameters that can't be combined, or a NumPy that is too new for the release
                 unfit[name] = "%s: %s" % (type(e).__name__, str(e)[:300])
                 continue
             like = (lambda q: q)

@@ -7,8 +7,8 @@ Run it once with each release:
 It needs scikit-learn, and for the case with feature names pandas. The folder is
 named after the release and holds the pickles and expected.json: rows, decision
 values and labels as that release computed them itself. Works with Python 2.7 and
-3.6 to 3.13. Fixtures of a release are kept for good: Python of its age is hard to
-come by.
+3.6 to 3.13. Fixtures of a release are kept for ever, because such old Pythons are hard to
+find.
 """
 from __future__ import print_function
 
@@ -30,7 +30,7 @@ warnings.simplefilter("ignore")
 RELEASE = tuple(int(p) for p in sklearn.__version__.split(".")[:2])
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), sklearn.__version__)
 HIGHEST = pickle.HIGHEST_PROTOCOL
-# Releases at the ends of what is supported write every protocol.
+# The oldest and the newest supported releases write every protocol.
 ALL = RELEASE in ((0, 19), (0, 20), (1, 9))
 NOTHING = None if RELEASE < (0, 21) else "passthrough"
 

@@ -1,12 +1,12 @@
-"""Fits estimators of every supported class and writes them, with what their own
-scikit-learn makes of some rows, into a folder.
+"""Fits estimators of every supported class and writes them, with their own scikit-learn's
+results for some rows, into a folder.
 
     python parity.py FOLDER [--seed N] [--rounds N] [--joblib] [--skops]
 
-The folder gets a pickle per case and cases.json: rows and results as base64 of
-little-endian float64, row by row. A FOLDER that ends in .zip becomes one file,
-as the fixtures in parity/ are, made with --small; formats.zip also with
---joblib --skops --only "svm_plain|RandomForestClassifier_2|columns_named|hist_class_3|knn_uniform|GradientBoostingRegressor". Each round draws other data and parameters.
+The folder gets a pickle for each case, and cases.json: rows and results as base64 of
+little-endian float64, row by row. If FOLDER ends in .zip, a zip file is written, as for
+the fixtures in parity/, which are made with --small; formats.zip also with
+--joblib --skops --only "svm_plain|RandomForestClassifier_2|columns_named|hist_class_3|knn_uniform|GradientBoostingRegressor". Each round has other data and parameters.
 Needs scikit-learn 0.19 or later on Python 3.
 """
 import argparse
@@ -269,7 +269,7 @@ def fleet(rng, small):
 
 
 def outputs(model, x):
-    """What each method gives: columns and values."""
+    """The result of each method: columns and values."""
     out = {}
     for m in METHODS:
         try:
@@ -292,7 +292,7 @@ def outputs(model, x):
 
 
 def weight(model, x):
-    """How large the terms are that a linear machine's decision is the sum of."""
+    """The size of the terms in the sum of a linear machine's decision."""
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     if getattr(last, "kernel", "") != "linear":
         return 0.0
@@ -343,7 +343,7 @@ def main():
                 continue
             try:
                 model = est.fit(x) if y is None else est.fit(x, y)
-            except AttributeError as e:  # a release that its NumPy is too new for
+            except AttributeError as e:  # NumPy is too new for this release
                 print("skipped:", name, e)
                 continue
             like = (lambda q: q) if isinstance(x, np.ndarray) else (lambda q, x=x: type(x)(q, columns=x.columns))
@@ -385,7 +385,7 @@ def write(args, name, model, protocol):
         for compress, ext in ((0, "joblib"), (("zlib", 3), "z"), (("gzip", 3), "gz"), (("bz2", 3), "bz2"), (("xz", 3), "xz"), (("lzma", 3), "lzma"), (("lz4", 3), "lz4")):
             try:
                 joblib.dump(model, os.path.join(args.folder, name + "." + ext), compress=compress)
-            except (ValueError, ImportError) as e:  # before it knew lz4
+            except (ValueError, ImportError) as e:  # this joblib doesn't support lz4
                 print("joblib:", name, e)
                 continue
             files.append(name + "." + ext)
@@ -394,7 +394,7 @@ def write(args, name, model, protocol):
         try:
             skops.io.dump(model, os.path.join(args.folder, name + ".skops"))
             files.append(name + ".skops")
-        except Exception as e:  # what skops can't write, it says
+        except Exception as e:  # skops says what it can't write
             print("skops:", name, e)
     return files
 

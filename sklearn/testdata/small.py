@@ -1,10 +1,11 @@
-"""Writes a zip of small models for TestSmallModels: of classes that the other fixtures
-lack, and such as somebody changed by hand after the fit.
+"""Writes a zip of small models for TestSmallModels: models of classes that the other
+fixtures lack, and models that were changed by hand after the fit.
 
     python small.py FILE.zip
 
-cases.json says of each what its methods give for some rows, or that it has to be
-refused, and for which parameter. Works with scikit-learn 0.24 or later; dill, if it is there, writes some.
+For each model, cases.json has the results of its methods for some rows, or says that the model
+must be refused, and for which parameter. Works with scikit-learn 0.24 or later. If dill is
+installed, it writes some of the models.
 """
 import json
 import pickle
@@ -155,7 +156,7 @@ def first(calibrated):
 
 
 def shadows():
-    """Attributes that no release gives, or that take the place of a method."""
+    """Attributes that the class has in no release, or that replace a method."""
     scaler = preprocessing.StandardScaler
     iso = lambda: ensemble.IsolationForest(n_estimators=2, random_state=1).fit(X)
     add("note", edit(scaler().fit(X), note="trained on Monday"), "note")
@@ -183,7 +184,7 @@ def my_loss(a, b):
 
 
 def leftovers():
-    """What fitting needs, and no prediction: it may be of any class."""
+    """Parameters that only fitting needs; they may be of any class."""
     from functools import partial
     from joblib import Memory
     from scipy import stats
@@ -222,7 +223,7 @@ def leftovers():
 
 
 class Unknown(tree.DecisionTreeClassifier):
-    """A class of one's own that isn't chosen."""
+    """A user's own class, which the search doesn't choose."""
 
     def score(self, x, y):
         return -1.0

@@ -1,8 +1,8 @@
-"""More families for live.py: every parameter that changes what a fitted estimator
-gives, estimators in estimators, the data sets that scikit-learn ships, and models
-that somebody changed by hand after they were fitted.
+"""More families for live.py: every parameter that changes the results of a fitted
+estimator, estimators in estimators, the data sets that scikit-learn ships, and models that were
+changed by hand after they were fitted.
 
-A family gives an estimator and what it is trained on, as those in live.py do.
+A family returns an estimator and the kind of its training data, like the families of live.py.
 """
 import numpy as np
 
@@ -20,7 +20,7 @@ def family(since=(0, 19), until=(99, 0)):
 
 
 def renamed(**params):
-    """Names parameters as the release has them."""
+    """Renames parameters to the release's names."""
     new = {"estimator": "base_estimator"} if VERSION < (1, 2) else {}
     return {new.get(k, k): v for k, v in params.items()}
 
@@ -31,7 +31,7 @@ SETS = {"class": ["iris", "wine", "breast_cancer", "digits"], "none": ["iris", "
 
 
 def shipped(d, task):
-    """Rows and targets of a data set; None where none fits the task."""
+    """Rows and targets of a data set; None if no data set is for the task."""
     from sklearn import datasets
     words = task.split()
     if words[-1] not in SETS or "categories" in words:
@@ -51,7 +51,7 @@ def shipped(d, task):
     return x, y
 
 
-# Simple models to build others of.
+# Simple models, which other models are built from.
 
 def some_classifier(d, proba=False, depth=1):
     from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
@@ -204,7 +204,7 @@ def w_svc(d):
 
 
 def weighted_metric(d):
-    """Distances with parameters of their own."""
+    """Distances with parameters."""
     tree = d.pick("auto", "ball_tree", "kd_tree", "brute")
     return d.pick(
         dict(metric="minkowski", p=3, algorithm=tree), dict(metric="minkowski", p=2, metric_params={"p": 3}, algorithm=tree), dict(metric="minkowski", metric_params={"p": 1}, algorithm=tree),
@@ -503,7 +503,7 @@ def w_threshold(d):
 
 
 def prefit(d, est, x, y):
-    """Fits what must be fitted before it is frozen."""
+    """Fits a model that must be fitted before it is frozen."""
     for e in [est, getattr(est, "estimator", None)] + [e for _, e in getattr(est, "estimators", None) or []]:
         if type(e).__name__ == "FrozenEstimator":
             e.estimator.fit(x, y)
@@ -511,10 +511,10 @@ def prefit(d, est, x, y):
         getattr(est, "estimator", getattr(est, "base_estimator", None)).fit(x, y)
 
 
-# What somebody changes by hand after a fit.
+# Changes by hand after a fit.
 
 def changed(d, model):
-    """Changes an attribute that some release looks at when it predicts; says which."""
+    """Changes an attribute that some release reads when it predicts, and returns its name."""
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     found = []
 

@@ -1,4 +1,4 @@
-"""Reads a Delta table with delta-rs and with DuckDB's delta_scan; prints what each sees.
+"""Reads a Delta table with delta-rs and with DuckDB's delta_scan; prints what each of them reads.
 
 usage: readers.py TABLE VALUE_COLUMN
 """

@@ -15,7 +15,7 @@ x = rng.normal(20, 3, (60, 3))
 several = np.column_stack([x[:, 0] > 20, (x[:, 1] > 19).astype(int) + (x[:, 1] > 21)]).astype(int)
 texts = np.where(several == 0, "low", np.where(several == 1, "mid", "high"))
 constant = x.copy()
-constant[:, 1] = 0.1  # its deviation is rounding, not 0
+constant[:, 1] = 0.1  # its deviation is a rounding error, not 0
 models = {
     "several_trees": RandomForestClassifier(5, random_state=1).fit(x, several),
     "several_texts": RandomForestClassifier(5, random_state=1).fit(x, texts),
