@@ -65,8 +65,8 @@ type Deps struct {
 // holds the watermark back.
 const goneAfter = 15 * time.Minute
 
-// maxAhead is how far a reading's time may be after its arrival.
-const maxAhead = 5 * time.Minute
+// maxEarly is how far a reading's time may be after its arrival.
+const maxEarly = 5 * time.Minute
 
 // Aggregator carries out one query.
 type Aggregator struct {
@@ -100,7 +100,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of the window %s", c, plan.Window)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
-		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxAhead: maxAhead, GoneAfter: goneAfter},
+		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
@@ -141,7 +141,7 @@ type PartitionStatus struct {
 	Counted       int64             `json:"counted"` // readings
 	Repeats       int64             `json:"repeats"`
 	Late          int64             `json:"late"`  // set aside because their window was over
-	Ahead         int64             `json:"ahead"` // set aside because their time lies after their arrival
+	Early         int64             `json:"early"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
 	Rows          int64             `json:"rows"`           // committed
 	Gone          uint64            `json:"gone"`           // messages that the hub no longer had when the query wanted to read them

@@ -18,7 +18,7 @@ type aside struct {
 	cuts map[fleetscore.Micros]*table.SetAside // by their end
 
 	told          time.Time // when the log last said so
-	late, ahead   int64     // since then
+	late, early   int64     // since then
 	repeats, good int64
 	example       fleetscore.Key
 	exampleTime   fleetscore.Micros
@@ -29,7 +29,7 @@ const (
 	tellEvery    = time.Minute // how often the log mentions readings that were set aside
 )
 
-// count notes a late, ahead or repeated reading. Devices choose event times, so the
+// count notes a late, early or repeated reading. Devices choose event times, so the
 // number of cuts is bounded here too: if there are twice as many as a commit takes,
 // the oldest are added up.
 func (a *aside) count(v window.Verdict, t fleetscore.Micros, k fleetscore.Key) {
@@ -49,9 +49,9 @@ func (a *aside) count(v window.Verdict, t fleetscore.Micros, k fleetscore.Key) {
 	case window.Late:
 		c.Late++
 		a.late++
-	case window.Ahead:
-		c.Ahead++
-		a.ahead++
+	case window.Early:
+		c.Early++
+		a.early++
 	default:
 		c.Repeats++
 		a.repeats++
@@ -84,7 +84,7 @@ func (a *aside) shrink() {
 	for _, end := range old {
 		c := a.cuts[end]
 		sum.From, sum.To = min(sum.From, c.From), max(sum.To, c.To)
-		sum.Late, sum.Ahead, sum.Repeats = sum.Late+c.Late, sum.Ahead+c.Ahead, sum.Repeats+c.Repeats
+		sum.Late, sum.Early, sum.Repeats = sum.Late+c.Late, sum.Early+c.Early, sum.Repeats+c.Repeats
 		delete(a.cuts, end)
 	}
 	a.cuts[sum.To] = sum
@@ -94,11 +94,11 @@ func (a *aside) shrink() {
 func (r *reading) tell() {
 	s := &r.aside
 	now := r.a.now()
-	if s.late+s.ahead == 0 && s.repeats <= s.good || now.Sub(s.told) < tellEvery {
+	if s.late+s.early == 0 && s.repeats <= s.good || now.Sub(s.told) < tellEvery {
 		return
 	}
 	r.a.log.Warn("readings are set aside or repeated; late and early ones are kept under data/"+r.a.plan.Into+"/_late",
-		"partition", r.index, "late", s.late, "ahead", s.ahead, "repeats", s.repeats, "counted", s.good,
+		"partition", r.index, "late", s.late, "early", s.early, "repeats", s.repeats, "counted", s.good,
 		"example", s.example.String(), "its_time", s.exampleTime.String())
-	s.told, s.late, s.ahead, s.repeats, s.good = now, 0, 0, 0, 0
+	s.told, s.late, s.early, s.repeats, s.good = now, 0, 0, 0, 0
 }

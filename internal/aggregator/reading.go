@@ -106,10 +106,10 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	var counts [window.Done + 1]int64
 	r.windows.Readings(stamp, m.Readings, keep, func(i int, v window.Verdict) {
 		counts[v]++
-		if v == window.Late || v == window.Ahead || v == window.Repeat {
+		if v == window.Late || v == window.Early || v == window.Repeat {
 			r.aside.count(v, m.Readings.Times[i], m.Readings.Keys[m.Readings.KeyIndex[i]])
 		}
-		if v == window.Late || v == window.Ahead {
+		if v == window.Late || v == window.Early {
 			r.keepLate(m, i, v)
 		}
 	})
@@ -120,7 +120,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		s.Counted += counts[window.Counted]
 		s.Repeats += counts[window.Repeat]
 		s.Late += counts[window.Late]
-		s.Ahead += counts[window.Ahead]
+		s.Early += counts[window.Early]
 		s.Filtered += counts[window.Filtered]
 	})
 	if r.late.Len() > maxLateBytes {
@@ -131,7 +131,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 
 // lateReading is a line of a late file.
 type lateReading struct {
-	Reason  string            `json:"reason"` // late or ahead
+	Reason  string            `json:"reason"` // late or early
 	Seq     uint64            `json:"seq"`    // of its message
 	Arrived fleetscore.Micros `json:"arrived_us"`
 	Time    fleetscore.Micros `json:"time_us"`

@@ -54,7 +54,7 @@ func TestOneClockAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := a.Status().Partitions[0]
-	if s.Late != 0 || s.Ahead != 0 || s.Counted != 1200 {
+	if s.Late != 0 || s.Early != 0 || s.Counted != 1200 {
 		t.Errorf("status %+v, want all 1,200 readings counted", s)
 	}
 	if want := begin + 9*minute; s.CompleteUntil != want {
@@ -85,22 +85,22 @@ func TestSetAsideByInterval(t *testing.T) {
 	put(t, h, hubtest.At(now+second), one(now))                   // a repeat, of the cut that ends at 100 min
 	put(t, h, hubtest.At(now+2*second), one(now-10*minute+1))     // late, of the cut that ends at 91 min
 	put(t, h, hubtest.At(now+2*second), one(now-10*minute+2))     // the same
-	put(t, h, hubtest.At(now+2*second), one(now+7*minute+second)) // ahead, of the cut that ends at 108 min
+	put(t, h, hubtest.At(now+2*second), one(now+7*minute+second)) // early, in the cut that ends at 108 min
 	put(t, h, hubtest.At(now+20*minute), nil)
 	a, err := run(t, h, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := a.Status().Partitions[0]; p.Late != 2 || p.Ahead != 1 || p.Repeats != 1 || p.Counted != 1 {
+	if p := a.Status().Partitions[0]; p.Late != 2 || p.Early != 1 || p.Repeats != 1 || p.Counted != 1 {
 		t.Errorf("status %+v", p)
 	}
 	for _, c := range []struct {
 		from, to             fleetscore.Micros // in minutes
-		late, ahead, repeats int64
+		late, early, repeats int64
 	}{{0, 200, 2, 1, 1}, {90, 91, 2, 0, 0}, {80, 90, 0, 0, 0}, {91, 99, 0, 0, 0}, {99, 100, 0, 0, 1}, {100, 120, 0, 1, 0}} {
 		got, err := catalog.New(b).Dataset("readings").SetAside(t.Context(), fleetscore.Interval{From: (c.from * minute).Time(), To: (c.to * minute).Time()})
-		if err != nil || got.Late != c.late || got.Ahead != c.ahead || got.Repeats != c.repeats {
-			t.Errorf("(%d, %d] min: %+v, %v; want %d late, %d ahead, %d repeats", c.from, c.to, got, err, c.late, c.ahead, c.repeats)
+		if err != nil || got.Late != c.late || got.Early != c.early || got.Repeats != c.repeats {
+			t.Errorf("(%d, %d] min: %+v, %v; want %d late, %d early, %d repeats", c.from, c.to, got, err, c.late, c.early, c.repeats)
 		}
 	}
 }

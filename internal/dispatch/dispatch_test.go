@@ -140,7 +140,7 @@ func TestJudge(t *testing.T) {
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "none of 5 sensors has readings"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Repeats: 3}, fleetscore.JobFailed, "none of 5 sensors has readings"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Late: 7}, fleetscore.JobFailed, "all readings of the interval were set aside"},
-		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Ahead: 7}, fleetscore.JobFailed, "7 have times ahead of their arrival"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 5}, Aside{Early: 7}, fleetscore.JobFailed, "7 came too early, with times after their arrival"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{}, Aside{}, fleetscore.JobFailed, "the fleet has no sensors"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"failed": 5}, Aside{}, fleetscore.JobFailed, "nothing was scored; 5 of 5 sensors failed"},
 		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
@@ -150,7 +150,7 @@ func TestJudge(t *testing.T) {
 		{fleetscore.LimitsConfig{NoData: ten}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "the limit is 10%"},
 		// Readings that were set aside.
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 50, Repeats: 1}, fleetscore.JobSucceeded, "of the interval's readings 50 came too late for their window"},
-		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 3, Ahead: 4, Repeats: 5}, fleetscore.JobSucceeded, ""},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 3, Early: 4, Repeats: 5}, fleetscore.JobSucceeded, ""},
 	} {
 		var rows int64
 		if tt.counts["scored"] > 0 {

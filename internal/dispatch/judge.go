@@ -11,7 +11,7 @@ import (
 // dataset's rows, and the repeats of readings that were counted.
 type Aside struct {
 	Late    int64 // they came after their window was over
-	Ahead   int64 // their time is too far after their arrival: the device's clock is ahead
+	Early   int64 // their time is too far after their arrival: the device's clock is ahead
 	Repeats int64 // they were counted before
 }
 
@@ -70,7 +70,7 @@ func nothingScored(c fleetscore.Counts, aside Aside) string {
 		return "nothing was scored: the fleet has no sensors, and the interval has no rows" + allow
 	case c[fleetscore.NoData] < total:
 		return "nothing was scored"
-	case aside.Late+aside.Ahead > 0:
+	case aside.Late+aside.Early > 0:
 		return fmt.Sprintf("nothing was scored: none of %d sensors has rows in the interval, because all readings of the interval were set aside%s", total, allow)
 	}
 	return fmt.Sprintf("nothing was scored: none of %d sensors has readings in the interval%s", total, allow)
@@ -79,12 +79,12 @@ func nothingScored(c fleetscore.Counts, aside Aside) string {
 // note mentions the readings that were set aside, if they are many compared with the
 // rows that were scored.
 func (a Aside) note(rows int64) string {
-	all := rows + a.Late + a.Ahead + a.Repeats
+	all := rows + a.Late + a.Early + a.Repeats
 	var parts []string
 	for _, p := range []struct {
 		n    int64
 		what string
-	}{{a.Late, "came too late for their window"}, {a.Ahead, "have times ahead of their arrival"}, {a.Repeats, "were repeats"}} {
+	}{{a.Late, "came too late for their window"}, {a.Early, "came too early, with times after their arrival"}, {a.Repeats, "were repeats"}} {
 		if p.n > 0 && p.n*100 >= all*manyAside {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}

@@ -52,7 +52,7 @@ type query struct {
 	CompleteUntil time.Time // zero before the first commit
 	Counted       int64
 	Late          int64
-	Ahead         int64
+	Early         int64
 	Repeats       int64
 	Rows          int64
 }
@@ -60,7 +60,7 @@ type query struct {
 // Share says which share of the readings was set aside or repeated, unless the share
 // is small.
 func (q query) Share() string {
-	aside := q.Late + q.Ahead + q.Repeats
+	aside := q.Late + q.Early + q.Repeats
 	if aside == 0 || 1000*aside < q.Counted {
 		return ""
 	}
@@ -130,7 +130,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 			q.Problem = err.Error()
 		}
 		for _, part := range s.Partitions {
-			q.Counted, q.Late, q.Ahead, q.Repeats = q.Counted+part.Counted, q.Late+part.Late, q.Ahead+part.Ahead, q.Repeats+part.Repeats
+			q.Counted, q.Late, q.Early, q.Repeats = q.Counted+part.Counted, q.Late+part.Late, q.Early+part.Early, q.Repeats+part.Repeats
 		}
 		v.Queries = append(v.Queries, q)
 	}

@@ -153,7 +153,7 @@ func (s *Scheduler) aside(ctx context.Context, j fleetscore.Job, now time.Time) 
 		}
 		return dispatch.Aside{}
 	}
-	return dispatch.Aside{Late: a.Late, Ahead: a.Ahead, Repeats: a.Repeats}
+	return dispatch.Aside{Late: a.Late, Early: a.Early, Repeats: a.Repeats}
 }
 
 // finish ends a job. allFailed says why its tasks failed, if all of them did.

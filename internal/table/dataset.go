@@ -476,7 +476,7 @@ type SetAside struct {
 	From    fleetscore.Micros `json:"from_us"` // exclusive
 	To      fleetscore.Micros `json:"to_us"`   // inclusive
 	Late    int64             `json:"late"`    // their window was over
-	Ahead   int64             `json:"ahead"`   // their time lay too far after their arrival
+	Early   int64             `json:"early"`   // their time lay too far after their arrival
 	Repeats int64             `json:"repeats"` // they were counted before
 }
 
@@ -509,7 +509,7 @@ func (d *Delta) SetAside(ctx context.Context, iv fleetscore.Interval) (SetAside,
 		}
 		for _, s := range said.list {
 			if s.To > out.From && s.From < out.To {
-				out.Late, out.Ahead, out.Repeats = out.Late+s.Late, out.Ahead+s.Ahead, out.Repeats+s.Repeats
+				out.Late, out.Early, out.Repeats = out.Late+s.Late, out.Early+s.Early, out.Repeats+s.Repeats
 			}
 		}
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	Window     time.Duration
 	Disorder   time.Duration // a source's mark stays this far behind its latest reading
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
-	MaxAhead   time.Duration // readings further ahead of their arrival are set aside
+	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
 	GoneAfter  time.Duration // a source without a message for this long no longer holds the watermark back
 	Aggregates []Aggregate
 }
@@ -45,14 +45,14 @@ const (
 	Counted  Verdict = iota // the reading is part of its window
 	Repeat                  // a reading with the same key, time and id (or values) was counted
 	Late                    // the watermark had passed the end of the reading's window
-	Ahead                   // the reading's time is too far after its arrival to be right
+	Early                   // the reading's time is too far after its arrival to be right
 	Filtered                // the query's condition doesn't hold
 	Done                    // during a replay: the reading's outcome was committed before
 )
 
 // String returns the verdict's name in metrics and late files.
 func (v Verdict) String() string {
-	return [...]string{"counted", "repeat", "late", "ahead", "filtered", "done"}[v]
+	return [...]string{"counted", "repeat", "late", "early", "filtered", "done"}[v]
 }
 
 // unset is a watermark before the first message.
@@ -180,7 +180,7 @@ func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Micr
 // Readings takes a message. keep says which readings fulfil the query's condition
 // (nil: all do); verdict is called for each reading, in order.
 //
-// A reading that is late or ahead doesn't move the watermark. A reading that doesn't
+// A reading that is late or early doesn't move the watermark. A reading that doesn't
 // fulfil the condition does, because its device is alive. A repeat does too: a replay
 // that starts between the two readings couldn't recognise the repeat, and must move
 // the watermark in the same way.
@@ -190,14 +190,14 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 	p.kept = nil
 	src := p.state.enter(s, p.cfg.GoneAfter)
 	others := p.state.others(src, p.cfg.GoneAfter)
-	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxAhead)
+	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxEarly)
 	disorder := micros(p.cfg.Disorder)
 	for i, t := range r.Times {
 		end := p.end(t)
 		v := Counted
 		switch {
 		case t > ahead:
-			v = Ahead
+			v = Early
 		case end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd: // committed windows stay closed even if another log begins here
 			v = Late
 		default:
@@ -206,7 +206,7 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 				v = Filtered
 			}
 		}
-		if s.Seq <= p.doneSeq && (v == Late || v == Ahead || end <= p.doneEnd) {
+		if s.Seq <= p.doneSeq && (v == Late || v == Early || end <= p.doneEnd) {
 			v = Done
 		}
 		if v == Counted && !p.add(end, r.Keys[r.KeyIndex[i]], s.Seq, columns, r, i) {

@@ -15,7 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxAhead: time.Minute, GoneAfter: 20 * time.Second,
+var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxEarly: time.Minute, GoneAfter: 20 * time.Second,
 	Aggregates: []Aggregate{{"avg", "v"}, {"sum", "v"}, {"min", "v"}, {"max", "v"}, {"count", "v"}, {"count", ""}}}
 
 const second = fleetscore.Micros(1e6)
@@ -111,7 +111,7 @@ func twin(log []message) (rows []row, verdicts []Verdict) {
 			end := fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second
 			switch {
 			case x.time > m.arrived+m.unsure+60*second:
-				verdicts = append(verdicts, Ahead)
+				verdicts = append(verdicts, Early)
 				continue
 			case end <= shown:
 				verdicts = append(verdicts, Late)
@@ -293,7 +293,7 @@ func TestManyReadingsInACell(t *testing.T) {
 func TestOneClockAhead(t *testing.T) {
 	t.Parallel()
 	cfg := config
-	cfg.MaxAhead = 5 * time.Minute
+	cfg.MaxEarly = 5 * time.Minute
 	p := New(cfg)
 	seq := uint64(0)
 	for now := 1000 * second; now < 1400*second; now += second {
@@ -321,7 +321,7 @@ func TestLateMovesNothing(t *testing.T) {
 	feed(p, 1, message{source: "http", arrived: 1000 * second}, nil)
 	feed(p, 2, message{source: "mqtt", arrived: 1001 * second, readings: []reading{{"a", 100 * second, 1}, {"a", 2000 * second, 1}}},
 		func(i int, v Verdict) {
-			if want := []Verdict{Late, Ahead}[i]; v != want {
+			if want := []Verdict{Late, Early}[i]; v != want {
 				t.Errorf("reading %d is %s, want %s", i, v, want)
 			}
 		})
@@ -421,7 +421,7 @@ func TestMemory(t *testing.T) {
 func TestCommittedStaysClosed(t *testing.T) {
 	t.Parallel()
 	const second = fleetscore.Micros(1e6)
-	p := New(Config{Window: 5 * time.Second, IdleAfter: time.Second, MaxAhead: time.Minute, GoneAfter: time.Hour, Aggregates: []Aggregate{{Func: "count"}}})
+	p := New(Config{Window: 5 * time.Second, IdleAfter: time.Second, MaxEarly: time.Minute, GoneAfter: time.Hour, Aggregates: []Aggregate{{Func: "count"}}})
 	p.Resume(Checkpoint{Position: 5, Done: 100 * second, ReplayFrom: 5, Watermark: 80 * second})
 	var got []Verdict
 	take := func(seq uint64, times ...fleetscore.Micros) {
