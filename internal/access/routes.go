@@ -49,6 +49,7 @@ var Table = map[string]Route{
 	"POST /api/v1/tokens":           {fleetscore.RoleAdministrator, smallBody},
 	"DELETE /api/v1/tokens/{name}":  {fleetscore.RoleAdministrator, smallBody},
 	"GET /api/v1/config":            {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/config/versions":   {fleetscore.RoleViewer, noBody},
 	"PUT /api/v1/config":            {fleetscore.RoleAdministrator, smallBody + 1024},
 	"GET /api/v1/jobs":              {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/jobs":             {fleetscore.RoleOperator, smallBody},

@@ -13,6 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
@@ -51,8 +52,9 @@ func (s *server) registerConfig(api huma.API) {
 	add(api, huma.Operation{OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether all parts of the server work",
 		Description: "200 while all parts work, 503 when at least one doesn't. With warnings alone the status is 200. Details need a token of the role viewer.",
 		Responses:   map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
-	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force",
+	add(api, huma.Operation{OperationID: "read configuration", Method: http.MethodGet, Path: "/config", Summary: "The fleet.yaml in force, or an earlier version",
 		Responses: plain("200", "application/yaml")}, s.getConfig)
+	add(api, huma.Operation{OperationID: "list configurations", Method: http.MethodGet, Path: "/config/versions", Summary: "The configurations that were applied, newest first"}, s.listConfigs)
 	add(api, huma.Operation{OperationID: "apply configuration", Method: http.MethodPut, Path: "/config", Summary: "Apply a fleet.yaml",
 		MaxBodyBytes: config.MaxBytes + 1024}, s.putConfig)
 }
@@ -88,8 +90,39 @@ func (s *server) health(ctx context.Context, _ *struct{}) (*healthOutput, error)
 	return out, nil
 }
 
-func (s *server) getConfig(ctx context.Context, _ *struct{}) (*configText, error) {
+// ConfigVersion is a configuration that was applied.
+type ConfigVersion struct {
+	Version int64     `json:"version"`
+	Applied time.Time `json:"applied"`
+	InForce bool      `json:"in_force"`
+}
+
+// maxConfigs is how many versions are listed. The ledger keeps no more.
+const maxConfigs = 1000
+
+func (s *server) listConfigs(ctx context.Context, _ *struct{}) (*body[List[ConfigVersion]], error) {
+	all, err := s.deps.Ledger.ConfigVersions(ctx, maxConfigs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ConfigVersion, len(all))
+	for i, v := range all {
+		out[i] = ConfigVersion{Version: v.Version, Applied: v.Applied, InForce: i == 0}
+	}
+	return answerList(out, ""), nil
+}
+
+type getConfigInput struct {
+	Version int64 `query:"version" minimum:"0" doc:"an earlier version; 0 or absent means the one in force"`
+}
+
+func (s *server) getConfig(ctx context.Context, in *getConfigInput) (*configText, error) {
 	_, text, version, err := s.deps.Ledger.Config(ctx)
+	if err == nil && in.Version != 0 && in.Version != version {
+		var v ledger.ConfigVersion
+		v, err = s.deps.Ledger.ConfigVersion(ctx, in.Version)
+		text, version = v.YAML, v.Version
+	}
 	if err != nil {
 		return nil, err
 	}

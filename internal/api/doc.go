@@ -15,7 +15,8 @@
 //
 //	GET  /health                                  Health: 200 if all parts work, else 503; needs no token, but details do
 //	GET  /openapi.json                            the OpenAPI document; needs no token
-//	GET  /config                                  text of the fleet.yaml in force (application/yaml), header X-Fleetscore-Version
+//	GET  /config?version=                         text of the fleet.yaml in force, or of an earlier version (application/yaml), header X-Fleetscore-Version
+//	GET  /config/versions                         [ConfigVersion], newest first
 //	PUT  /config?name=                            apply a fleet.yaml; name stands in messages → Applied
 //	POST /jobs                                    {pipeline, from?, to?} → Job; without from and to, the next due interval
 //	GET  /jobs?pipeline=&state=&limit=&before=    list of Job, newest first, with counts per state

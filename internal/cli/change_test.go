@@ -183,3 +183,37 @@ func TestFullDisk(t *testing.T) {
 	p.reading()
 	p.rows(2)
 }
+
+// TestConfigVersions: the configurations that were applied are listed, shown as they
+// were written, and compared.
+func TestConfigVersions(t *testing.T) {
+	t.Parallel()
+	first := "pools:\n  cpu: {slots: 1}\n"
+	p := startServer(t, first)
+	server := "--server=http://" + p.addr
+	second := "pools:\n  cpu: {slots: 3} # more\n"
+	if err := os.WriteFile(p.file, []byte(second), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "apply", p.file, server); code != 0 {
+		t.Fatalf("apply: exit %d\n%s", code, stderr)
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string // the whole output, or a part of it if it is a table
+	}{
+		{[]string{"show"}, 0, second},
+		{[]string{"show", "1"}, 0, first},
+		{[]string{"show", "9"}, 12, "no configuration of that version is kept"},
+		{[]string{"show", "last"}, 10, "is not a version"},
+		{[]string{"diff", "1"}, 0, "~ pools.cpu.slots: 1 → 3\n"},
+		{[]string{"diff", "1", "1"}, 0, ""},
+		{[]string{"history", "-o", "csv"}, 0, "version,applied,in_force\n2,"},
+	} {
+		code, stdout, stderr := command(t, append(append([]string{"config"}, tt.args...), server)...)
+		if code != tt.code || !strings.Contains(stdout+stderr, tt.want) || tt.code == 0 && tt.args[0] != "history" && stdout != tt.want {
+			t.Errorf("config %q: exit %d, want %d\n%s%s", tt.args, code, tt.code, stdout, stderr)
+		}
+	}
+}

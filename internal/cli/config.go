@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +19,8 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/hub"
@@ -68,8 +73,8 @@ Exit codes: 0 good, 10 not.`,
 }
 
 func newConfigCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "The form of fleet.yaml"}
-	cmd.AddCommand(&cobra.Command{
+	cmd := &cobra.Command{Use: "config", Short: "The configurations that were applied, and the form of fleet.yaml"}
+	cmd.AddCommand(newConfigShowCommand(), newConfigHistoryCommand(), newConfigDiffCommand(), &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of fleet.yaml for editors",
 		Long: `Prints the JSON Schema (draft 2020-12) of fleet.yaml. An editor that knows the schema
@@ -88,6 +93,92 @@ expressions, and names that must exist.`,
 		},
 	})
 	return cmd
+}
+
+func newConfigShowCommand() *cobra.Command {
+	return &cobra.Command{Use: "show [VERSION]", Short: "Print the configuration in force, or an earlier version",
+		Example: "  fleetscore config show > fleet.yaml\n  fleetscore config show 3", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			text, err := configOf(cmd.Context(), c, strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		}}
+}
+
+// configOf asks the server for a version of the configuration; empty means the one in
+// force.
+func configOf(ctx context.Context, c *client.Client, version string) ([]byte, error) {
+	query := url.Values{}
+	if version != "" {
+		if n, err := strconv.ParseInt(version, 10, 64); err != nil || n < 1 {
+			return nil, usagef("%q is not a version; fleetscore config history lists them", version)
+		}
+		query.Set("version", version)
+	}
+	r, err := c.Open(ctx, "/config", query)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, config.MaxBytes))
+}
+
+func newConfigHistoryCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "history", Short: "List the configurations that were applied, newest first", Example: "  fleetscore config history", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.ConfigVersion]
+			if err := c.Get(ctx, "/config/versions", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"version", "applied", "in force"}}
+			for _, v := range got.Items {
+				inForce := ""
+				if v.InForce {
+					inForce = "yes"
+				}
+				l.add(v, v.Version, v.Applied, inForce)
+			}
+			return l, nil
+		})
+}
+
+func newConfigDiffCommand() *cobra.Command {
+	return &cobra.Command{Use: "diff VERSION [VERSION]", Short: "Show what changed from a version to another, or to the one in force",
+		Long: `Shows each key that was added (+), removed (-) or changed (~) from one version to
+another, or to the one in force. To compare a file with the configuration in force:
+fleetscore apply FILE --dry-run.`,
+		Example: "  fleetscore config diff 3\n  fleetscore config diff 3 4", Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var versions [2]fleetscore.Config
+			for i, v := range []string{args[0], strings.Join(args[1:], "")} {
+				text, err := configOf(cmd.Context(), c, v)
+				if err != nil {
+					return err
+				}
+				// Paths that are relative to fleet.yaml are compared as they are written.
+				if versions[i], err = config.Parse("/fleet.yaml", text); err != nil {
+					return err
+				}
+			}
+			changes, err := config.Diff(versions[0], versions[1])
+			for _, change := range changes {
+				fmt.Fprintln(cmd.OutOrStdout(), change)
+			}
+			return err
+		}}
 }
 
 func count(n int, one, many string) string {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -18,6 +19,19 @@ type Configs interface {
 	PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (version int64, err error)
 	// Config is the configuration in force; kind NotFound if none was ever applied.
 	Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error)
+	// ConfigVersions lists the configurations that were applied and are still kept,
+	// newest first, at most limit, without their texts.
+	ConfigVersions(ctx context.Context, limit int) ([]ConfigVersion, error)
+	// ConfigVersion is one of them with its text; kind NotFound if it isn't kept.
+	ConfigVersion(ctx context.Context, version int64) (ConfigVersion, error)
+}
+
+// ConfigVersion is a configuration that was applied.
+type ConfigVersion struct {
+	Version int64
+	Applied time.Time
+	YAML    string
+	Config  fleetscore.Config
 }
 
 // PutConfig implements Configs.
@@ -59,4 +73,34 @@ func (l *core) Config(ctx context.Context) (cfg fleetscore.Config, yaml string, 
 		return fleetscore.Config{}, "", 0, fleetscore.Errorf(fleetscore.Corrupt, op, "", "%w", err)
 	}
 	return cfg, yaml, version, nil
+}
+
+// ConfigVersions implements Configs.
+func (l *core) ConfigVersions(ctx context.Context, limit int) ([]ConfigVersion, error) {
+	return query(ctx, l, "list configurations", "", func(scan func(...any) error) (v ConfigVersion, err error) {
+		var applied int64
+		err = scan(&v.Version, &applied)
+		v.Applied = timeOf(applied)
+		return v, err
+	}, `SELECT version, applied FROM configs ORDER BY version DESC LIMIT ?`, limit)
+}
+
+// ConfigVersion implements Configs.
+func (l *core) ConfigVersion(ctx context.Context, version int64) (v ConfigVersion, err error) {
+	const op = "read configuration"
+	subject := strconv.FormatInt(version, 10)
+	var applied int64
+	var doc string
+	err = l.row(ctx, `SELECT version, applied, yaml, doc FROM configs WHERE version = ?`, version).Scan(&v.Version, &applied, &v.YAML, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, fleetscore.Errorf(fleetscore.NotFound, op, subject, "no configuration of that version is kept").WithHint("fleetscore config history")
+	}
+	if err != nil {
+		return v, l.problem(op, subject, err)
+	}
+	v.Applied = timeOf(applied)
+	if err := json.Unmarshal([]byte(doc), &v.Config); err != nil {
+		return ConfigVersion{}, fleetscore.Errorf(fleetscore.Corrupt, op, subject, "%w", err)
+	}
+	return v, nil
 }

@@ -140,3 +140,22 @@ func testTrim(t *testing.T, l ledger.Ledger) {
 		t.Errorf("old entries of the audit: %+v", got)
 	}
 }
+
+// testConfigVersions finds the two configurations that were applied.
+func testConfigVersions(t *testing.T, l ledger.Ledger, cfg fleetscore.Config) {
+	t.Helper()
+	if all := must[[]ledger.ConfigVersion](t)(l.ConfigVersions(t.Context(), 1)); len(all) != 1 || all[0].Version != 2 {
+		t.Errorf("ConfigVersions of at most 1 = %+v", all)
+	}
+	all := must[[]ledger.ConfigVersion](t)(l.ConfigVersions(t.Context(), 9))
+	if len(all) != 2 || all[0].Version != 2 || all[1].Version != 1 || all[0].Applied.IsZero() || all[1].Applied.After(all[0].Applied) {
+		t.Errorf("ConfigVersions = %+v, want 2 and 1", all)
+	}
+	first := must[ledger.ConfigVersion](t)(l.ConfigVersion(t.Context(), 1))
+	if d := cmp.Diff(cfg, first.Config); d != "" || first.YAML != "a: 1" || !first.Applied.Equal(all[1].Applied) {
+		t.Errorf("ConfigVersion 1 = %+v (-want +got):\n%s", first, d)
+	}
+	if _, err := l.ConfigVersion(t.Context(), 3); !fleetscore.NotFound.Is(err) {
+		t.Errorf("ConfigVersion 3 = %v, want kind not_found", err)
+	}
+}

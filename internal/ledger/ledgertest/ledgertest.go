@@ -154,6 +154,7 @@ func testConfig(t *testing.T, open Open) {
 	if d := cmp.Diff(cfg, got); err != nil || d != "" || yaml != "a: 2" || version != 2 {
 		t.Errorf("Config = %q version %d, %v (-want +got):\n%s", yaml, version, err, d)
 	}
+	testConfigVersions(t, l, cfg)
 }
 
 func testScheduleAndOccurrences(t *testing.T, open Open) {
