@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -53,6 +54,7 @@ type plan struct {
 	first              int           // the number of jobs of the first day, which are measured
 	before, ledger     time.Duration // how much time is filled in, in the tables and in the ledger, before the next jobs
 	then               time.Duration // how long jobs run after that
+	compared           int           // how many jobs follow then, beside those of a young system
 	careless           bool          // the store's disk isn't synced
 }
 
@@ -76,11 +78,31 @@ type world struct {
 
 	nodes *catalog.Catalog // the node's own catalog, with the tables that it has opened
 	jobs  int
-	spent spent
+
+	maintained time.Time
+	spent      spent
+	work       work // of the store until now
 }
 
-// spent holds the durations of each operation, one for each job.
-type spent struct{ lease, commit, whole, overview, job, sensor []time.Duration }
+// spent holds the durations of each operation, one for each job, and what the store had
+// to do for each job and for each maintenance.
+type spent struct {
+	lease, commit, whole, overview, job, sensor []time.Duration
+	jobs, upkeep                                []effort
+}
+
+// effort is what a store had to do: how often it was called, how many names it listed,
+// and how many bytes were read. work counts that.
+type (
+	effort struct{ Calls, Listed, Bytes int64 }
+	work   struct{ calls, listed, bytes atomic.Int64 }
+)
+
+func (w *work) now() effort { return effort{w.calls.Load(), w.listed.Load(), w.bytes.Load()} }
+
+func (e effort) since(b effort) effort {
+	return effort{e.Calls - b.Calls, e.Listed - b.Listed, e.Bytes - b.Bytes}
+}
 
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
@@ -114,13 +136,48 @@ func newWorld(t *testing.T, p plan) *world {
 
 func (w *world) now() time.Time { return time.UnixMicro(w.clock.Load()).UTC() }
 
-// aged is the store's folder, with blobs whose times come from the world's clock.
+// aged is the store's folder, with blobs whose times come from the world's clock. It
+// counts what it does.
 type aged struct {
 	store.Bucket
 	w *world
 }
 
+func (a *aged) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
+	a.w.work.calls.Add(1)
+	r, err := a.Bucket.Get(ctx, name, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	return &counted{r, &a.w.work.bytes}, nil
+}
+
+// counted counts the bytes that are read.
+type counted struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (a *aged) List(ctx context.Context, prefix string, opt store.ListOptions) iter.Seq2[store.Info, error] {
+	a.w.work.calls.Add(1)
+	return func(yield func(store.Info, error) bool) {
+		for i, err := range a.Bucket.List(ctx, prefix, opt) {
+			a.w.work.listed.Add(1)
+			if !yield(i, err) {
+				return
+			}
+		}
+	}
+}
+
 func (a *aged) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
+	a.w.work.calls.Add(1)
 	info, err := a.Bucket.Put(ctx, name, body, opt)
 	if err == nil {
 		now := a.w.now()
@@ -132,6 +189,7 @@ func (a *aged) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader
 }
 
 func (a *aged) Delete(ctx context.Context, name fleetscore.BlobName) error {
+	a.w.work.calls.Add(1)
 	err := a.Bucket.Delete(ctx, name)
 	if err == nil && a.w.hook != nil {
 		a.w.hook("delete", name)
@@ -221,10 +279,11 @@ func (w *world) minute() (to time.Time) {
 	return to
 }
 
-// carryOut lets a minute pass: rows arrive, a job scores them, and pages are opened.
+// carryOut lets a minute pass: rows arrive, a job scores them, pages are opened, and
+// every ten minutes the tables are maintained.
 func (w *world) carryOut() {
 	w.t.Helper()
-	ctx, to := w.t.Context(), w.minute()
+	ctx, to, before := w.t.Context(), w.minute(), w.work.now()
 	begun := time.Now()
 	j, err := w.sched.Submit(ctx, pipeline, &fleetscore.Interval{From: to.Add(-w.plan.step), To: to})
 	if err != nil {
@@ -278,6 +337,10 @@ func (w *world) carryOut() {
 	}
 	w.jobs++
 	w.look(j)
+	w.spent.jobs = append(w.spent.jobs, w.work.now().since(before))
+	if w.now().Sub(w.maintained) >= 10*time.Minute {
+		w.maintain()
+	}
 }
 
 // look opens pages.
@@ -345,6 +408,7 @@ func itemsOf(keys []fleetscore.Key, rows *fleetscore.Rows) (items []fleetscore.I
 // maintain does the maintenance that the server does every ten minutes.
 func (w *world) maintain() {
 	w.t.Helper()
+	before := w.work.now()
 	done, err := w.sched.Maintain(w.t.Context(), "")
 	if err != nil {
 		w.t.Fatal(err)
@@ -354,4 +418,6 @@ func (w *world) maintain() {
 			w.t.Fatalf("%s: %s", m.Table, m.Problem)
 		}
 	}
+	w.maintained = w.now()
+	w.spent.upkeep = append(w.spent.upkeep, w.work.now().since(before))
 }
