@@ -120,11 +120,60 @@ type ScheduleConfig struct {
 	End        string      `json:"end,omitempty"`        // nothing is due after it
 	StartWhen  string      `json:"start_when,omitempty"` // "complete" (default): once the dataset is complete until the interval's end; "clock": at once
 	Deadline   Duration    `json:"deadline,omitempty"`   // how long after the due time a job may wait for data before it runs incomplete; 0 means for ever
-	Backfill   Duration    `json:"backfill,omitempty"`   // how far before the schedule's creation its first interval starts; 0 means at the due time before it
+	// Jitter is how much later than due jobs start at most, each by an amount of its own;
+	// intervals stay as they are. 0 means not at all.
+	Jitter  Duration `json:"jitter,omitempty"`
+	Overlap Overlap  `json:"overlap,omitempty"` // what happens to a due time while a job of the schedule hasn't ended; empty means queue_one
+	// CatchUp says which due times are made up for that came while no server worked;
+	// empty means last. CatchUpWindow is how far back at most; 0 means without limit.
+	CatchUp       CatchUp  `json:"catch_up,omitempty"`
+	CatchUpWindow Duration `json:"catch_up_window,omitempty"`
+	Backfill      Duration `json:"backfill,omitempty"` // how far before the schedule's creation its first interval starts; 0 means at the due time before it
 }
 
 // IsSet reports whether there are due times.
 func (c ScheduleConfig) IsSet() bool { return c.Cron != "" || c.Recurrence != nil }
+
+// Overlap says what happens to a due time while a job of the schedule hasn't ended.
+// Rows of a due time that gets no job are in the next interval.
+type Overlap string
+
+// The rules.
+const (
+	OverlapSkip     Overlap = "skip"      // it gets no job
+	OverlapQueueOne Overlap = "queue_one" // one job for all that came meanwhile, once the other has ended
+	OverlapQueueAll Overlap = "queue_all" // a job for each, one after another
+	OverlapReplace  Overlap = "replace"   // the other is canceled, and the new job covers its rows too
+	OverlapAllow    Overlap = "allow"     // a job at once, beside the other
+)
+
+// Validate refuses other words.
+func (o Overlap) Validate() error {
+	switch o {
+	case "", OverlapSkip, OverlapQueueOne, OverlapQueueAll, OverlapReplace, OverlapAllow:
+		return nil
+	}
+	return Errorf(Invalid, "read overlap", string(o), "it is not skip, queue_one, queue_all, replace or allow")
+}
+
+// CatchUp says which due times are made up for that came while no server worked.
+type CatchUp string
+
+// The rules.
+const (
+	CatchUpNone CatchUp = "none" // none: their rows are in the next interval
+	CatchUpLast CatchUp = "last" // one job for all of them
+	CatchUpAll  CatchUp = "all"  // a job for each, one after another
+)
+
+// Validate refuses other words.
+func (c CatchUp) Validate() error {
+	switch c {
+	case "", CatchUpNone, CatchUpLast, CatchUpAll:
+		return nil
+	}
+	return Errorf(Invalid, "read catch_up", string(c), "it is not none, last or all")
+}
 
 // Recurrence is every so many units of time, in the form and with the names of Logic
 // Apps' Recurrence trigger.

@@ -158,6 +158,8 @@ func fill(c *fleetscore.Config) {
 		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
 		def(&p.FeaturesBy, fleetscore.FeaturesByName)
 		def(&p.Schedule.StartWhen, "complete")
+		def(&p.Schedule.Overlap, fleetscore.OverlapQueueOne)
+		def(&p.Schedule.CatchUp, fleetscore.CatchUpLast)
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
 		def(&p.History, fleetscore.Duration(30*24*time.Hour))
@@ -471,6 +473,20 @@ func (r *reader) judgeSchedule(path string, c fleetscore.ScheduleConfig) {
 	}
 	if w := c.StartWhen; w != "complete" && w != "clock" {
 		r.at(path+".start_when", "%q: write complete or clock", w)
+	}
+	if c.Overlap.Validate() != nil {
+		r.at(path+".overlap", "%q: write skip, queue_one, queue_all, replace or allow", string(c.Overlap))
+	}
+	if c.CatchUp.Validate() != nil {
+		r.at(path+".catch_up", "%q: write none, last or all", string(c.CatchUp))
+	}
+	for _, d := range []struct {
+		name string
+		v    fleetscore.Duration
+	}{{"jitter", c.Jitter}, {"catch_up_window", c.CatchUpWindow}} {
+		if d.v < 0 {
+			r.at(path+"."+d.name, "%s is negative", d.v)
+		}
 	}
 }
 

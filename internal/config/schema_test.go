@@ -97,6 +97,10 @@ func schemaOf(t *testing.T) []byte {
 			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}}}}
 		case reflect.TypeFor[fleetscore.MissingRule]():
 			return words(fleetscore.MissingFail, fleetscore.MissingSkip, fleetscore.MissingToModel)
+		case reflect.TypeFor[fleetscore.Overlap]():
+			return words(fleetscore.OverlapSkip, fleetscore.OverlapQueueOne, fleetscore.OverlapQueueAll, fleetscore.OverlapReplace, fleetscore.OverlapAllow)
+		case reflect.TypeFor[fleetscore.CatchUp]():
+			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():
 			return words(fleetscore.FeaturesByName, fleetscore.FeaturesByPosition)
 		}

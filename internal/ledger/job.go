@@ -323,25 +323,53 @@ func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
 }
 
 // CancelJob implements JobChanges.
-func (l *core) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
-	var j fleetscore.Job
-	err := l.update(ctx, "cancel job", string(id), func(t *tx) (err error) {
-		if j, _, err = t.job(id); err != nil {
-			return err
-		}
-		if j.State.Ended() || j.State == fleetscore.JobCommitting {
-			return fleetscore.Errorf(fleetscore.Conflict, "cancel job", string(id), "it is %s", j.State).
-				WithHint("only jobs that wait, are queued or run can be canceled")
-		}
-		if err := t.endTasks(id, reason, now, fleetscore.TaskCanceled, ""); err != nil {
-			return err
-		}
-		ended := now.UTC()
-		have := j
-		j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, j.Tasks
-		return t.putJob(have, j)
+func (l *core) CancelJob(ctx context.Context, id fleetscore.JobID, reason string, now time.Time) (j fleetscore.Job, err error) {
+	err = l.update(ctx, "cancel job", string(id), func(t *tx) (err error) {
+		j, err = t.cancelJob(id, reason, now)
+		return err
 	})
 	return j, err
+}
+
+func (t *tx) cancelJob(id fleetscore.JobID, reason string, now time.Time) (fleetscore.Job, error) {
+	j, _, err := t.job(id)
+	if err != nil {
+		return j, err
+	}
+	if j.State.Ended() || j.State == fleetscore.JobCommitting {
+		return j, fleetscore.Errorf(fleetscore.Conflict, "cancel job", string(id), "it is %s", j.State).
+			WithHint("only jobs that wait, are queued or run can be canceled")
+	}
+	tasks, err := t.tasks(id)
+	if err != nil {
+		return j, err
+	}
+	ended := now.UTC()
+	for _, task := range tasks {
+		if task.State.Ended() {
+			continue
+		}
+		task.State, task.Reason, task.Ended = fleetscore.TaskCanceled, reason, &ended
+		if err := t.putTask(task, time.Time{}); err != nil {
+			return j, err
+		}
+	}
+	attempts, err := list(t, scanAttempt, selectLeasedOfJob, string(id))
+	if err != nil {
+		return j, err
+	}
+	for _, a := range attempts {
+		if err := t.exec(`UPDATE attempts SET state = 'canceled', reason = ?, ended = ? WHERE lease = ?`, reason, micros(now), string(a.Lease)); err != nil {
+			return j, err
+		}
+		if err := t.idle(a.Node, now); err != nil {
+			return j, err
+		}
+		t.event(AttemptsTopic)
+	}
+	have := j
+	j.State, j.Reason, j.Ended, j.TasksEnded = fleetscore.JobCanceled, reason, &ended, len(tasks)
+	return j, t.putJob(have, j)
 }
 
 // TimeOutJob implements JobChanges.

@@ -15,6 +15,9 @@ type ScheduleState struct {
 	Created  time.Time // zero if nothing was ever decided
 	NextFrom time.Time // where the next interval starts; zero before the first
 	LastDue  time.Time // the last due time with an outcome; zero before the first
+	Queued   time.Time // as in schedule.State
+	CatchUp  time.Time // as in schedule.State
+	Paused   time.Time // since when nothing runs; zero if it isn't paused
 }
 
 // ScheduleView is what decisions about a pipeline's jobs are taken from.
@@ -29,6 +32,9 @@ type ScheduleDecision struct {
 	State       ScheduleState           // from now on
 	Occurrences []fleetscore.Occurrence // outcomes of due times
 	Job         *fleetscore.Job         // to be made; nil if none
+	Cancel      []fleetscore.JobID      // jobs that end with it
+	Canceled    string                  // why they do
+	At          time.Time               // when they do
 }
 
 // Schedules keeps how far the schedules of pipelines were carried out, and what
@@ -49,16 +55,16 @@ type Schedules interface {
 // active are the states of jobs that haven't ended.
 var active = []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning, fleetscore.JobCommitting}
 
-const selectSchedule = `SELECT created, next_from, last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0) FROM schedules WHERE pipeline = ?1`
+const selectSchedule = `SELECT created, next_from, queued, catch_up, paused, last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0) FROM schedules WHERE pipeline = ?1`
 
 func schedule(q querier, pipeline string) (ScheduleView, error) {
 	v := ScheduleView{State: ScheduleState{Pipeline: pipeline}}
-	var created, from, due, decided int64
-	err := q.row(selectSchedule, pipeline).Scan(&created, &from, &due, &decided)
+	var created, from, queued, catchUp, paused, due, decided int64
+	err := q.row(selectSchedule, pipeline).Scan(&created, &from, &queued, &catchUp, &paused, &due, &decided)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return v, err
 	}
-	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(max(due, decided))} // the recorded outcomes must not be decided twice
+	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(max(due, decided)), timeOf(queued), timeOf(catchUp), timeOf(paused)} // the recorded outcomes must not be decided twice
 	text, args := jobsQuery(JobFilter{Pipeline: pipeline, States: active})
 	v.Active, err = list(q, scanDoc[fleetscore.Job], text, args...)
 	return v, err
@@ -98,6 +104,11 @@ func (l *core) DecideSchedule(ctx context.Context, pipeline string, decide func(
 				return err
 			}
 		}
+		for _, id := range d.Cancel {
+			if _, err := t.cancelJob(id, d.Canceled, d.At); err != nil {
+				return err
+			}
+		}
 		if d.Job == nil {
 			return nil
 		}
@@ -107,9 +118,10 @@ func (l *core) DecideSchedule(ctx context.Context, pipeline string, decide func(
 }
 
 func (t *tx) putSchedule(s ScheduleState) error {
-	return t.exec(`INSERT INTO schedules (pipeline, created, next_from, last_due) VALUES (?, ?, ?, ?)
-		ON CONFLICT (pipeline) DO UPDATE SET created = excluded.created, next_from = excluded.next_from, last_due = excluded.last_due`,
-		s.Pipeline, micros(s.Created), micros(s.NextFrom), micros(s.LastDue))
+	return t.exec(`INSERT INTO schedules (pipeline, created, next_from, last_due, queued, catch_up, paused) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (pipeline) DO UPDATE SET created = excluded.created, next_from = excluded.next_from, last_due = excluded.last_due,
+		queued = excluded.queued, catch_up = excluded.catch_up, paused = excluded.paused`,
+		s.Pipeline, micros(s.Created), micros(s.NextFrom), micros(s.LastDue), micros(s.Queued), micros(s.CatchUp), micros(s.Paused))
 }
 
 // The newest due times, of one pipeline and of all.

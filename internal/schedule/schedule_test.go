@@ -17,7 +17,7 @@ func at(s string) time.Time {
 	return t
 }
 
-func TestDue(t *testing.T) {
+func TestDecide(t *testing.T) {
 	t.Parallel()
 	hourly := fleetscore.ScheduleConfig{Cron: "0 * * * *"}
 	created := State{Created: at("09:20:30")}
@@ -40,7 +40,7 @@ func TestDue(t *testing.T) {
 			at("11:00:00"), "10:00:00", "11:00:00", at("12:00:00"), 1},
 		{"the clock went back", hourly, State{Created: at("01:00:00"), LastDue: at("10:00:00"), NextFrom: at("10:00:00")}, at("09:00:00"), "", "", at("11:00:00"), 0},
 	} {
-		d, err := Due(tt.c, "p", tt.s, tt.now)
+		d, err := Decide(tt.c, "p", tt.s, nil, tt.now)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -60,7 +60,7 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestIntervalsJoin: whenever Due is called, intervals follow one another and every
+// TestIntervalsJoin: whenever Decide is called, intervals follow one another and every
 // due time is decided once.
 func TestIntervalsJoin(t *testing.T) {
 	t.Parallel()
@@ -72,7 +72,7 @@ func TestIntervalsJoin(t *testing.T) {
 		var end time.Time
 		for range rapid.IntRange(1, 20).Draw(rt, "asks") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(60*time.Hour)).Draw(rt, "pause")))
-			d, err := Due(c, "p", s, now)
+			d, err := Decide(c, "p", s, nil, now)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -98,14 +98,41 @@ func TestOccurrencesCoveredAlreadyAreSkipped(t *testing.T) {
 	created := time.Date(2026, 11, 23, 9, 20, 0, 0, time.UTC)
 	ahead := created.Add(100 * time.Minute) // 11:00
 	s := State{Created: created, NextFrom: ahead}
-	d, err := Due(fleetscore.ScheduleConfig{Cron: "0 * * * *"}, "p", s, created.Add(time.Hour))
+	d, err := Decide(fleetscore.ScheduleConfig{Cron: "0 * * * *"}, "p", s, nil, created.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(d.Occurrences) != 1 || d.Occurrences[0].State != fleetscore.OccurrenceSkipped || d.Interval != nil || !d.Next.NextFrom.Equal(ahead) {
-		t.Errorf("Due = %+v, want 10:00 skipped and no job", d)
+		t.Errorf("Decide = %+v, want 10:00 skipped and no job", d)
 	}
 	if !d.Wake.Equal(ahead) {
 		t.Errorf("it wakes at %s, want %s", d.Wake, ahead)
+	}
+}
+
+// TestJitter: a job starts later, by an amount that is the same for everyone who asks
+// and differs between pipelines; its interval stays as it is.
+func TestJitter(t *testing.T) {
+	t.Parallel()
+	c := fleetscore.ScheduleConfig{Cron: "0 * * * *", Jitter: fleetscore.Duration(10 * time.Minute)}
+	s := State{Created: at("09:20:30")}
+	starts := map[time.Time]bool{}
+	for _, pipeline := range []string{"a", "b", "c", "d", "e"} {
+		early, err := Decide(c, pipeline, s, nil, at("10:00:00"))
+		if err != nil || len(early.Occurrences) != 0 || !early.Wake.After(at("10:00:00")) || early.Wake.After(at("10:10:00")) {
+			t.Fatalf("%s: %+v, %v; want nothing until 10:10 at the latest", pipeline, early, err)
+		}
+		starts[early.Wake] = true
+		again, err := Decide(c, pipeline, s, nil, early.Wake.Add(-1))
+		if err != nil || !again.Wake.Equal(early.Wake) || len(again.Occurrences) != 0 {
+			t.Errorf("%s: asked again it starts at %s, not at %s", pipeline, again.Wake, early.Wake)
+		}
+		d, err := Decide(c, pipeline, s, nil, early.Wake)
+		if err != nil || d.Interval == nil || !d.Interval.From.Equal(at("09:00:00")) || !d.Interval.To.Equal(at("10:00:00")) || !d.Occurrences[0].Due.Equal(at("10:00:00")) {
+			t.Errorf("%s: %+v, %v; want the interval from 9 to 10", pipeline, d, err)
+		}
+	}
+	if len(starts) < 4 {
+		t.Errorf("five pipelines start at %d times", len(starts))
 	}
 }

@@ -33,7 +33,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		return next{}, err
 	}
 	decision, wake, err := decideDue(name, p, view, now)
-	if err != nil || len(decision.Occurrences) == 0 && !view.State.Created.IsZero() {
+	if err != nil || len(decision.Occurrences) == 0 && decision.State == view.State {
 		return next{Wake: wake}, err // nothing to write
 	}
 	decision, err = s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
@@ -41,6 +41,9 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		wake = w
 		return d, err
 	})
+	for range decision.Cancel {
+		s.metrics.jobs.WithLabelValues(string(fleetscore.JobCanceled)).Inc()
+	}
 	if err == nil && decision.Job != nil {
 		s.log.Info("job is due", "job", decision.Job.ID, "interval", decision.Job.Interval.String(), "coalesced", len(decision.Occurrences)-1)
 	}
@@ -51,33 +54,36 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 // same, before it is held to be an error.
 const ahead = time.Minute
 
-// decideDue decides which due times have come by now. While a scheduled job of the
-// pipeline hasn't ended none is decided: its end is an event.
+// decideDue decides which due times have come by now, beside the jobs of the schedule
+// that haven't ended.
 func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, now time.Time) (out ledger.ScheduleDecision, wake time.Time, err error) {
 	out.State = v.State
 	if out.State.Created.IsZero() {
 		out.State.Created = now.UTC()
-	}
-	if slices.ContainsFunc(v.Active, func(j fleetscore.Job) bool { return j.Due != nil }) {
-		return out, wake, nil
 	}
 	if v.State.LastDue.After(now.Add(ahead)) {
 		return out, wake, fleetscore.Errorf(fleetscore.Unavailable, "decide due times", name,
 			"the due time %s was decided already, and it is only %s: this server's clock is behind, or was ahead then", v.State.LastDue.Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
 			WithHint("set the clock; if it is right, the schedule goes on at that time by itself, and until then job submit with --from and --to scores what came in")
 	}
-	d, err := schedule.Due(p.Schedule, name, schedule.State{Created: out.State.Created, LastDue: v.State.LastDue, NextFrom: v.State.NextFrom}, now)
-	if err != nil || len(d.Occurrences) == 0 {
+	scheduled := slices.DeleteFunc(slices.Clone(v.Active), func(j fleetscore.Job) bool { return j.Due == nil })
+	st := out.State
+	d, err := schedule.Decide(p.Schedule, name, schedule.State{Created: st.Created, LastDue: st.LastDue, NextFrom: st.NextFrom, Queued: st.Queued, CatchUp: st.CatchUp, Paused: st.Paused}, scheduled, now)
+	if err != nil {
 		return out, d.Wake, err
 	}
-	out.State.LastDue, out.State.NextFrom = d.Next.LastDue, d.Next.NextFrom
+	out.State.LastDue, out.State.NextFrom, out.State.Queued, out.State.CatchUp = d.Next.LastDue, d.Next.NextFrom, d.Next.Queued, d.Next.CatchUp
 	out.Occurrences = d.Occurrences
-	if d.Interval != nil {
-		due := d.Next.LastDue.UTC()
-		j := newJob(name, p, *d.Interval, now)
-		j.Due = &due
-		out.Job = &j
-		for i := range out.Occurrences {
+	if d.Interval == nil {
+		return out, d.Wake, nil
+	}
+	due := d.Interval.To.UTC()
+	j := newJob(name, p, *d.Interval, now)
+	j.Due = &due
+	out.Job = &j
+	out.Cancel, out.Canceled, out.At = d.Cancel, "replaced by job "+string(j.ID)+", which covers its interval too", now
+	for i, o := range out.Occurrences {
+		if o.State == fleetscore.OccurrenceRan || o.State == fleetscore.OccurrenceCoalesced {
 			out.Occurrences[i].Job = j.ID // the others are coalesced into it
 		}
 	}

@@ -29,6 +29,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"Config", testConfig},
 		{"ScheduleAndOccurrences", testScheduleAndOccurrences},
+		{"ReplacedJob", testReplacedJob},
 		{"Jobs", testJobs},
 		{"LifeOfTasks", testLifeOfTasks},
 		{"CancelJob", testCancelJob},
@@ -176,6 +177,7 @@ func testScheduleAndOccurrences(t *testing.T, open Open) {
 		t.Errorf("zero times (-want +got):\n%s", d)
 	}
 	s.NextFrom, s.LastDue = noon.Add(2*time.Hour), noon.Add(2*time.Hour)
+	s.Queued, s.CatchUp, s.Paused = noon.Add(3*time.Hour), noon.Add(4*time.Hour), noon.Add(5*time.Hour)
 	j := job("j1")
 	occs := []fleetscore.Occurrence{
 		{Pipeline: "p", Due: noon.Add(time.Hour), State: fleetscore.OccurrenceCoalesced, Job: "j1", Reason: "later"},

@@ -1,0 +1,156 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// story waits until the pipeline's outcomes and active jobs are as wanted: lines such
+// as "11:00 ran" and "(10:00, 11:00]".
+func (w *world) story(wanted ...string) {
+	w.t.Helper()
+	changes, stop := w.ledger.Watch(ledger.JobsTopic("p"))
+	defer stop()
+	for end := time.After(20 * time.Second); ; {
+		occs, err := w.ledger.Occurrences(w.t.Context(), "p", 100)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		jobs, err := w.ledger.Jobs(w.t.Context(), ledger.JobFilter{States: active})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var got []string
+		for _, o := range occs {
+			got = append(got, fmt.Sprintf("%s %s", o.Due.Format("15:04"), o.State))
+		}
+		for _, j := range jobs {
+			got = append(got, fmt.Sprintf("(%s, %s]", j.Interval.From.Format("15:04"), j.Interval.To.Format("15:04")))
+		}
+		slices.Sort(got)
+		d := cmp.Diff(wanted, got)
+		if d == "" {
+			return
+		}
+		select {
+		case <-changes:
+		case <-end:
+			w.t.Fatalf("outcomes and active jobs (-want +got):\n%s", d)
+		}
+	}
+}
+
+// end ends all active jobs.
+func (w *world) end() {
+	w.t.Helper()
+	jobs, err := w.ledger.Jobs(w.t.Context(), ledger.JobFilter{States: active})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, j := range jobs {
+		if _, err := w.Cancel(w.t.Context(), j.ID); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// TestOverlap: a due time comes while the last one's job still waits for data.
+func TestOverlap(t *testing.T) {
+	t.Parallel()
+	for overlap, steps := range map[fleetscore.Overlap][3][]string{
+		// At 12:00, after the job's end at 12:30, and at 13:00.
+		fleetscore.OverlapSkip: {{"(10:00, 11:00]", "11:00 ran", "12:00 skipped"}, {"11:00 ran", "12:00 skipped"},
+			{"(11:00, 13:00]", "11:00 ran", "12:00 skipped", "13:00 ran"}},
+		fleetscore.OverlapQueueOne: {{"(10:00, 11:00]", "11:00 ran"}, {"(11:00, 12:00]", "11:00 ran", "12:00 ran"},
+			{"(11:00, 12:00]", "11:00 ran", "12:00 ran"}},
+		fleetscore.OverlapReplace: {{"(10:00, 12:00]", "11:00 ran", "12:00 ran"}, {"11:00 ran", "12:00 ran"},
+			{"(12:00, 13:00]", "11:00 ran", "12:00 ran", "13:00 ran"}},
+		fleetscore.OverlapAllow: {{"(10:00, 11:00]", "(11:00, 12:00]", "11:00 ran", "12:00 ran"}, {"11:00 ran", "12:00 ran"},
+			{"(12:00, 13:00]", "11:00 ran", "12:00 ran", "13:00 ran"}},
+	} {
+		t.Run(string(overlap), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fleetscore.PipelineConfig{Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", Overlap: overlap}})
+			w.created("p")
+			w.set(day.Add(11*time.Hour + time.Second))
+			w.story("(10:00, 11:00]", "11:00 ran")
+			w.set(day.Add(12*time.Hour + time.Second))
+			w.story(steps[0]...)
+			w.set(day.Add(12*time.Hour + 30*time.Minute))
+			w.end()
+			w.story(steps[1]...)
+			w.set(day.Add(13*time.Hour + time.Second))
+			w.story(steps[2]...)
+			jobs, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first := jobs[len(jobs)-1]; overlap == fleetscore.OverlapReplace && !strings.HasPrefix(first.Reason, "replaced by job "+string(jobs[len(jobs)-2].ID)) {
+				t.Errorf("the replaced job says %q", first.Reason)
+			}
+		})
+	}
+}
+
+// TestEachOverRestarts: due times that wait, and those that came while no server
+// worked, get a job each, one after another, also when the server stops between them.
+func TestEachOverRestarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", Overlap: fleetscore.OverlapQueueAll, CatchUp: fleetscore.CatchUpAll,
+		CatchUpWindow: fleetscore.Duration(150 * time.Minute)}})
+	w.created("p")
+	w.set(day.Add(11*time.Hour + time.Second))
+	w.story("(10:00, 11:00]", "11:00 ran")
+	w.set(day.Add(12*time.Hour + time.Second)) // it waits
+	w.decidedUntil(day.Add(12 * time.Hour))
+	w.set(day.Add(13*time.Hour + time.Second))
+	w.decidedUntil(day.Add(13 * time.Hour))
+	w.stop()
+	w.start(w.bucket())
+	w.end()
+	w.story("(11:00, 12:00]", "11:00 ran", "12:00 ran")
+	w.end()
+	w.story("(12:00, 13:00]", "11:00 ran", "12:00 ran", "13:00 ran")
+	w.end()
+	w.story("11:00 ran", "12:00 ran", "13:00 ran")
+	w.stop()
+	w.set(day.Add(17*time.Hour + 5*time.Minute)) // 14:00 lies further back than the window
+	w.start(w.bucket())
+	before := []string{"11:00 ran", "12:00 ran", "13:00 ran", "14:00 missed", "15:00 ran"}
+	w.story(append([]string{"(13:00, 15:00]"}, before...)...)
+	w.stop()
+	w.start(w.bucket())
+	w.end()
+	w.story(append([]string{"(15:00, 16:00]"}, append(before, "16:00 ran")...)...)
+	w.end()
+	w.story(append([]string{"(16:00, 17:00]"}, append(before, "16:00 ran", "17:00 ran")...)...)
+}
+
+// decidedUntil waits until due times up to one wait.
+func (w *world) decidedUntil(due time.Time) {
+	w.t.Helper()
+	changes, stop := w.ledger.Watch(ledger.JobsTopic("p"))
+	defer stop()
+	for end := time.After(20 * time.Second); ; {
+		v, err := w.ledger.Schedule(w.t.Context(), "p")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if v.State.Queued.Equal(due) {
+			return
+		}
+		select {
+		case <-changes:
+		case <-end:
+			w.t.Fatalf("due times wait until %s, want %s", v.State.Queued, due)
+		}
+	}
+}
