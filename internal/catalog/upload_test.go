@@ -318,3 +318,42 @@ func TestUploadForeignReaders(t *testing.T) {
 		}
 	}
 }
+
+// TestUploadWhoseCommitIsRepeated uploads to a store that carries out a commit, loses
+// the answer and takes the repeated request for another writer's. The upload must
+// recognise its own commit. If it can't read the commit it must fail: it must not say
+// that the rows were there before.
+func TestUploadWhoseCommitIsRepeated(t *testing.T) {
+	t.Parallel()
+	for _, readable := range []bool{true, false} {
+		dir, err := store.OpenDir(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(dir).Upload(t.Context(), "readings", upload{{cell{"a", quarter}, 1}}.rows(), nil); err != nil {
+			t.Fatal(err)
+		}
+		lost := fleetscore.BlobName("")
+		c := New(&storetest.Faulty{Bucket: dir, Fail: func(op string, name fleetscore.BlobName) error {
+			switch {
+			case op == "put done" && strings.Contains(string(name), "/_delta_log/") && lost == "":
+				lost = name
+				return fleetscore.Errorf(fleetscore.Conflict, "write", string(name), "it exists already")
+			case op == "get" && name == lost && !readable:
+				readable = true
+				return fleetscore.Errorf(fleetscore.Unavailable, "read", string(name), "no answer")
+			}
+			return nil
+		}})
+		expected := readable
+		done, err := c.Upload(t.Context(), "readings", upload{{cell{"a", 2 * quarter}, 2}}.rows(), nil)
+		switch {
+		case lost == "":
+			t.Fatal("nothing was committed")
+		case expected && (err != nil || done.Added != 1):
+			t.Errorf("the upload says %+v, %v; want one added row", done, err)
+		case !expected && !fleetscore.Unavailable.Is(err):
+			t.Errorf("the upload whose commit can't be read says %+v, %v; want an error of kind unavailable", done, err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package simtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // act lets one thing happen. Every action leaves a server that runs.
 func (w *world) act(ctx context.Context) error {
 	actions := []func(context.Context, *server) error{w.crash, w.crash, w.restart, w.crashAtStep, w.crashAtStep, w.crashAtStep, w.killNodes, w.killNodeAtStep, w.cutOff,
-		w.submit, w.submit, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat}
+		w.submit, w.submit, w.rerun, w.overtake, w.overtake, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat}
 	return actions[w.rnd.IntN(len(actions))](ctx, w.up())
 }
 
@@ -38,7 +39,7 @@ func (w *world) restart(_ context.Context, s *server) error {
 
 // crashAtStep kills the server in the middle of its work.
 func (w *world) crashAtStep(_ context.Context, s *server) error {
-	kinds := []string{"store put", "store put done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
+	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
 		"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
 	if !w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
 		return nil
@@ -66,9 +67,12 @@ func (w *world) killNodeAtStep(context.Context, *server) error {
 	return nil
 }
 
-// cutOff cuts all nodes off from the server for a while.
+// cutOff cuts nodes off from the server for a while, all of them or one.
 func (w *world) cutOff(context.Context, *server) error {
 	ids := w.runningNodes()
+	if len(ids) > 1 && w.rnd.IntN(2) == 0 {
+		ids = ids[:1]
+	}
 	w.conductor.note(fmt.Sprint("nodes cut off: ", ids))
 	w.separate(ids, true)
 	time.Sleep(w.within(time.Minute))
@@ -83,8 +87,7 @@ func (w *world) submit(ctx context.Context, s *server) error {
 	name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
 	var iv *fleetscore.Interval
 	if w.rnd.IntN(3) > 0 {
-		from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30 * time.Second)
-		iv = &fleetscore.Interval{From: from, To: from.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)}
+		iv = w.someInterval()
 		if len(w.named) > 0 && w.rnd.IntN(2) == 0 {
 			*iv = w.named[w.rnd.IntN(len(w.named))] // once more
 		}
@@ -93,6 +96,80 @@ func (w *world) submit(ctx context.Context, s *server) error {
 	j, err := s.scheduler.Submit(ctx, name, iv)
 	w.conductor.note(fmt.Sprint("submit of ", j.ID, " ", iv, ": ", err))
 	return nil
+}
+
+// someInterval is an interval that somebody may name, of the first minutes.
+func (w *world) someInterval() *fleetscore.Interval {
+	from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30 * time.Second)
+	return &fleetscore.Interval{From: from, To: from.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)}
+}
+
+// jobIs waits until a job is in one of some states, but not for ever.
+func (w *world) jobIs(ctx context.Context, id fleetscore.JobID, limit time.Duration, states ...fleetscore.JobState) (bool, error) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		j, err := w.ledger.Job(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		if slices.Contains(states, j.State) {
+			return true, nil
+		}
+		if j.State.Ended() {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+var ended = []fleetscore.JobState{fleetscore.JobSucceeded, fleetscore.JobPartlyFailed, fleetscore.JobFailed}
+
+// rerun scores an interval and, once that job has ended, the same one again.
+func (w *world) rerun(ctx context.Context, s *server) error {
+	name, iv := w.pipelines[w.rnd.IntN(len(w.pipelines))], w.someInterval()
+	for range 2 {
+		j, err := s.scheduler.Submit(ctx, name, iv)
+		w.conductor.note(fmt.Sprint("rerun: submit of ", j.ID, " ", iv, ": ", err))
+		if err != nil {
+			return nil
+		}
+		if ok, err := w.jobIs(ctx, j.ID, 2*time.Minute, ended...); !ok || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overtake holds a job up when its results are to become visible, until a later job
+// over a part of the same rows, mostly with other models, has ended.
+func (w *world) overtake(ctx context.Context, s *server) error {
+	name, iv := w.pipelines[w.rnd.IntN(len(w.pipelines))], w.someInterval()
+	first, err := s.scheduler.Submit(ctx, name, iv)
+	w.conductor.note(fmt.Sprint("overtake: submit of ", first.ID, " ", iv, ": ", err))
+	if err != nil {
+		return nil
+	}
+	hold := func(id fleetscore.JobID) {
+		w.mu.Lock()
+		w.held = id
+		w.mu.Unlock()
+	}
+	hold(first.ID)
+	defer hold("")
+	if ok, err := w.jobIs(ctx, first.ID, 2*time.Minute, fleetscore.JobCommitting); !ok || err != nil {
+		return err
+	}
+	if err := w.changeModels(ctx, s); err != nil {
+		return err
+	}
+	iv.To = iv.To.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)
+	second, err := s.scheduler.Submit(ctx, name, iv)
+	w.conductor.note(fmt.Sprint("overtake: submit of ", second.ID, " ", iv, ": ", err))
+	if err != nil {
+		return nil
+	}
+	_, err = w.jobIs(ctx, second.ID, 2*time.Minute, ended...)
+	w.conductor.note("overtake: the first job goes on")
+	return err
 }
 
 // crowd submits several times at once, at the moment when due times come.

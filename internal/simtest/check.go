@@ -3,6 +3,7 @@ package simtest
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -22,18 +23,25 @@ func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf
 // check looks at what a run left behind, past all that could fail.
 func (w *world) check(ctx context.Context) (p problems, err error) {
 	c := catalog.New(w.store)
+	w.record.mu.Lock()
+	p = slices.Clone(w.record.broken)
+	w.record.mu.Unlock()
 	for _, name := range w.pipelines {
 		jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name})
 		if err != nil {
 			return p, err
 		}
 		slices.Reverse(jobs)
-		items, err := w.checkItems(ctx, &p, c, name, jobs)
-		if err != nil {
+		if err := w.checkItems(ctx, &p, c, name, jobs); err != nil {
 			return p, err
 		}
-		if err := w.checkPredictions(ctx, &p, c, name, jobs, items); err != nil {
+		if err := w.checkPredictions(ctx, &p, c, name, jobs); err != nil {
 			return p, err
+		}
+		for _, folder := range []string{catalog.PredictionsFolder(name), catalog.CoverageFolder(name)} {
+			if err := w.checkLogOfTable(ctx, &p, folder); err != nil {
+				return p, err
+			}
 		}
 		if err := w.checkSchedule(ctx, &p, name, jobs); err != nil {
 			return p, err
@@ -68,20 +76,18 @@ func (w *world) checkDataset(ctx context.Context, p *problems, c *catalog.Catalo
 	if err != nil {
 		return err
 	}
-	rows, err := c.Dataset(dataset).ReadRows(ctx, snap.Files, table.ReadQuery{})
+	repeated := int64(0)
+	rows, err := c.Dataset(dataset).ReadRows(ctx, snap.Files, table.ReadQuery{Repeated: &repeated})
 	if err != nil {
 		return err
 	}
-	n := 0
-	for _, values := range w.rows {
-		n += len(values)
-	}
-	if rows.Len() != n {
-		p.add("the dataset has %d rows, %d were uploaded", rows.Len(), n)
+	want := w.record.rows(math.MaxInt64)
+	if rows.Len() != len(want) || repeated != 0 {
+		p.add("the dataset has %d rows and %d repeated ones, %d were uploaded", rows.Len(), repeated, len(want))
 	}
 	for i, at := range rows.Times {
 		key := rows.Keys[rows.KeyIndex[i]]
-		if v, ok := w.rows[at][key]; !ok || v != rows.Values[0][i] {
+		if v, ok := want[cell{key, at}]; !ok || v != rows.Values[0][i] {
 			p.add("the dataset has %v for %s at %s, uploaded was %v", rows.Values[0][i], key, at, v)
 		}
 	}
@@ -99,23 +105,20 @@ func replaced(jobs []fleetscore.Job, i int) bool {
 	})
 }
 
-// jobItems are the items of jobs, by key.
-type jobItems map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Item
-
 // checkItems: each key of each job has one outcome, and the job counts the same.
-func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job) (jobItems, error) {
-	items := jobItems{}
+func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job) error {
+	items := map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Item{}
 	snap, err := c.Coverage(pipeline).Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		snap, err = &table.Snapshot{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(snap.Files) > 0 {
 		all, err := c.Coverage(pipeline).ReadItems(ctx, snap.Files, catalog.ItemQuery{})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, i := range all {
 			if items[i.Job] == nil {
@@ -160,71 +163,6 @@ func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog,
 	for id := range items {
 		if !known[id] {
 			p.add("there are outcomes of job %s, which nobody knows", id)
-		}
-	}
-	return items, nil
-}
-
-// checkPredictions: there is one row per key and time, with the prediction of the
-// latest job that scored it; and none is missing.
-func (w *world) checkPredictions(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job, items jobItems) error {
-	type row struct {
-		at  fleetscore.Micros
-		key fleetscore.Key
-	}
-	want := map[row]fleetscore.Item{}
-	var forgotten []fleetscore.Interval // of jobs whose outcomes a later job replaced: their rows may be there
-	for i, j := range jobs {
-		if published(j) && replaced(jobs, i) {
-			forgotten = append(forgotten, j.Interval)
-		}
-	}
-	byRevision := slices.Clone(jobs)
-	slices.SortStableFunc(byRevision, func(a, b fleetscore.Job) int { return a.Created.Compare(b.Created) })
-	for _, j := range byRevision {
-		for key, i := range items[j.ID] {
-			if i.Outcome != fleetscore.Scored {
-				continue
-			}
-			for at, values := range w.rows {
-				if _, ok := values[key]; ok && j.Interval.ContainsMicros(at) {
-					want[row{at, key}] = i
-				}
-			}
-		}
-	}
-	have := map[row]bool{}
-	snap, err := c.Predictions(pipeline).Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		snap, err = &table.Snapshot{}, nil
-	}
-	if err != nil {
-		return err
-	}
-	if len(snap.Files) > 0 {
-		got, err := c.Predictions(pipeline).ReadPredictions(ctx, snap.Files, table.ReadQuery{})
-		if err != nil {
-			return err
-		}
-		for n, at := range got.Times {
-			r := row{at, got.Keys[got.KeyIndex[n]]}
-			value := w.rows[at][r.key]
-			switch item, ok := want[r]; {
-			case have[r]:
-				p.add("pipeline %s has two predictions for %s at %s", pipeline, r.key, at)
-			case !ok && slices.ContainsFunc(forgotten, func(iv fleetscore.Interval) bool { return iv.ContainsMicros(at) }):
-			case !ok:
-				p.add("pipeline %s has a prediction for %s at %s, and no job scored it", pipeline, r.key, at)
-			case got.Column("Value")[n] != value || got.Prediction[n] != w.label(item.Model, value):
-				p.add("pipeline %s: %s at %s has prediction %v for the value %v, want %v for %v", pipeline, r.key, at, got.Prediction[n], got.Column("Value")[n],
-					w.label(item.Model, value), value)
-			}
-			have[r] = true
-		}
-	}
-	for r := range want {
-		if !have[r] {
-			p.add("pipeline %s has no prediction for %s at %s, and a job scored it", pipeline, r.key, r.at)
 		}
 	}
 	return nil

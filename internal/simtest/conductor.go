@@ -59,6 +59,8 @@ const (
 	broken      // the answer stops in the middle
 	twice       // it is carried out, and once more later
 	fatal       // whoever asks is killed, just before it is carried out
+	late        // a write: it fails, and is carried out all the same some time later
+	again       // a write: its answer is lost on the way, so that it is sent once more
 )
 
 // request waits to go on.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -15,7 +16,10 @@ import (
 type weather struct {
 	slow                    float64 // a request takes long
 	ledgerFails, ledgerLost float64
+	ledgerSlow              float64 // as a disk that others use
 	storeFails, storeLost   float64 // storeLost: it was written, and says that it wasn't
+	storeHangs              float64 // it never answers, whether it did what was asked or not
+	storeLate, storeAgain   float64 // of commits: see the fates
 	messageFails            float64 // on the way there or back
 	messageHangs            float64
 	messageTwice            float64
@@ -37,6 +41,7 @@ func draw(rnd *rand.Rand) weather {
 		return 0
 	}
 	return weather{slow: some(0.3), ledgerFails: some(0.1), ledgerLost: some(0.1), storeFails: some(0.1), storeLost: some(0.2),
+		ledgerSlow: some(0.1), storeHangs: some(0.02), storeLate: some(0.4), storeAgain: some(0.5),
 		messageFails: some(0.3), messageHangs: some(0.1), messageTwice: some(0.3), startFails: some(0.5)}
 }
 
@@ -54,6 +59,9 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 			delay *= 10
 		}
 	}
+	if kind == "ledger" && rnd.Float64() < x.ledgerSlow {
+		delay = time.Duration(rnd.Int64N(int64(10 * time.Second)))
+	}
 	luck := rnd.Float64()
 	under := func(p float64) bool {
 		luck -= p
@@ -67,6 +75,16 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 		if op == "get" && rnd.IntN(2) == 0 {
 			return delay, broken
 		}
+		return delay, failed
+	case kind == "store" && under(x.storeHangs):
+		return delay, lost
+	case r.kind == "store create" && under(x.storeLate):
+		return delay, late
+	case r.kind == "store create done" && under(x.storeAgain):
+		return delay, again
+	case kind == "late": // up to a minute
+		return delay * time.Duration(1+rnd.IntN(30000)), served
+	case w.isHeld(r):
 		return delay, failed
 	case (kind == "message" || kind == "answer") && w.isSeparated(r.by.name):
 		return delay, lost
@@ -93,6 +111,9 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 // play is the run's script: some minutes in which anything can happen, and then a
 // calm in which everything has to come to its end. It says what doesn't.
 func (w *world) play(ctx context.Context) error {
+	if w.rnd.IntN(3) > 0 {
+		w.weather = draw(w.rnd)
+	}
 	if err := w.start(); err != nil {
 		return err
 	}
@@ -102,7 +123,10 @@ func (w *world) play(ctx context.Context) error {
 	ctx, giveUp := context.WithCancel(ctx)
 	go func() {
 		defer close(fed)
-		w.feed(ctx)
+		var all sync.WaitGroup
+		all.Go(func() { w.feed(ctx) })
+		all.Go(func() { w.revise(ctx) })
+		all.Wait()
 	}()
 	defer func() { giveUp(); <-fed }()
 	for n := 3 + w.rnd.IntN(10); n > 0; n-- {

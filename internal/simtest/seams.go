@@ -1,10 +1,12 @@
 package simtest
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
@@ -30,19 +32,30 @@ func (w *world) reached(ctx context.Context, by *process, kind, subject string) 
 		w.strike(by)
 		return f, errDead(by, kind)
 	case f == lost:
+		limit := time.NewTimer(storeLimit)
+		defer limit.Stop()
+		var gone <-chan time.Time
+		if strings.HasPrefix(kind, "store ") {
+			gone = limit.C
+		}
 		select { // until whoever asked has waited enough
 		case <-ctx.Done():
 			return f, context.Cause(ctx)
 		case <-by.life.Done():
 			return f, errDead(by, kind)
+		case <-gone:
+			return f, fault(kind, subject, "no answer came")
 		}
 	}
 	return f, nil
 }
 
+// storeLimit is how long a call to a store lasts at most, as with the real ones.
+const storeLimit = 2 * time.Minute
+
 // ledgerOf is the ledger as a process sees it.
 func (w *world) ledgerOf(by *process) ledger.Ledger {
-	return &ledgertest.Faulty{Ledger: w.ledger, Fail: func(ctx context.Context, op, subject string) error {
+	return &ledgertest.Faulty{Ledger: &witness{w.ledger, w}, Fail: func(ctx context.Context, op, subject string) error {
 		if method, after := strings.CutSuffix(op, " done"); after && !writes[method] {
 			return nil // what was read alters nothing, if it isn't heard of
 		}
@@ -79,6 +92,10 @@ func (b *blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, lengt
 		return nil, err
 	}
 	r, err := b.w.store.Get(ctx, name, offset, length)
+	if err == nil && b.w.mutant.reads() {
+		data, e := io.ReadAll(r)
+		r, err = io.NopCloser(bytes.NewReader(b.w.mutant.get(name, data))), e
+	}
 	if err == nil && f == broken {
 		r = io.NopCloser(io.MultiReader(io.LimitReader(r, 100), brokenReader{string(name)}))
 	}
@@ -92,16 +109,44 @@ func (b brokenReader) Read([]byte) (int, error) {
 	return 0, fault("read", b.name, "the connection broke")
 }
 
-// Put implements store.Bucket.
+// Put implements store.Bucket. A write that must not replace anything is the commit of
+// a table, mostly, and has faults of its own: it may arrive long after whoever sent it
+// was told that it failed, and it may be repeated on the way although it was carried
+// out.
 func (b *blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
-	if _, err := b.ask(ctx, "put", string(name), true); err != nil {
+	data, err := io.ReadAll(body)
+	if err != nil {
 		return store.Info{}, err
 	}
-	i, err := b.w.store.Put(ctx, name, body, opt)
+	op := "put"
+	if opt.IfAbsent {
+		op = "create"
+	}
+	f, err := b.ask(ctx, op, string(name), true)
+	if err != nil {
+		return store.Info{}, err
+	}
+	data, opt = b.w.mutant.put(name, data, opt)
+	put := func(ctx context.Context) (store.Info, error) {
+		return b.w.store.Put(ctx, name, bytes.NewReader(data), opt)
+	}
+	if f == late {
+		b.w.background.Go(func() {
+			ctx := context.WithoutCancel(ctx)
+			if _, err := b.w.conductor.step(ctx, b.w.network, "late put", string(name)); err == nil {
+				_, _ = put(ctx) // nobody hears the answer
+			}
+		})
+		return store.Info{}, fault("store put", string(name), "the connection broke")
+	}
+	i, err := put(ctx)
 	if err != nil {
 		return i, err
 	}
-	_, err = b.w.reached(ctx, b.by, "store put done", string(name))
+	f, err = b.w.reached(ctx, b.by, "store "+op+" done", string(name))
+	if err == nil && f == again {
+		return put(ctx)
+	}
 	return i, err
 }
 
@@ -191,7 +236,12 @@ func (p *protocol) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch
 // Heartbeat implements dispatch.Protocol.
 func (p *protocol) Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
 	return send(ctx, p, "heartbeat", string(node), func(ctx context.Context, s *server) (dispatch.HeartbeatReply, error) {
-		return s.broker.Heartbeat(ctx, node, r)
+		var found renewed
+		reply, err := s.broker.Heartbeat(context.WithValue(ctx, renewedKey{}, &found), node, r)
+		if err == nil {
+			p.w.accepted(node, found)
+		}
+		return reply, err
 	})
 }
 

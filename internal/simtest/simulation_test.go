@@ -19,6 +19,7 @@ import (
 )
 
 var (
+	built   = flag.String("mutant", "", "the fault to build in; see mutants.go")
 	oneSeed = flag.Int("seed", -1, "the only seed to run; its account goes to a file")
 	seeds   = flag.Int("seeds", 200, "run so many seeds, from 0 on")
 )
@@ -32,14 +33,18 @@ func TestSimulation(t *testing.T) {
 	if *oneSeed >= 0 {
 		first, n = *oneSeed, 1
 	}
-	simulate(t, first, n)
+	if _, err := simulate(t, mutant(*built), first, n); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // simulate runs seeds, one after the other. They share one bubble, as libraries keep
 // channels from use to use, which must not pass from bubble to bubble. Each seed has
 // a day of its own on the bubble's clock, so that it finds the same time whatever
 // ran before.
-func simulate(t *testing.T, first, n int) {
+//
+// It ends with the first seed that finds a broken promise, and returns that seed.
+func simulate(t *testing.T, m mutant, first, n int) (found int, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as many as there are would give each machine its own order
 	var running atomic.Int64
 	watch := time.AfterFunc(hangs*time.Duration(n), func() {
@@ -51,17 +56,21 @@ func simulate(t *testing.T, first, n int) {
 		for seed := first; seed < first+n; seed++ {
 			running.Store(int64(seed))
 			time.Sleep(time.Until(start.Add(time.Duration(seed)*24*time.Hour + 24*time.Hour - 2*time.Minute))) // runs pass midnight
-			sum, err := run(t, uint64(seed))
-			if err != nil {
-				t.Fatalf("seed %d: %v\nthe same again: go test ./internal/simtest -run Simulation -seed %[1]d", seed, err)
+			var sum string
+			if sum, err = run(t, uint64(seed), m); err != nil {
+				found, err = seed, fmt.Errorf("seed %d: %w\nthe same again: go test ./internal/simtest -run Simulation -seed %[1]d", seed, err)
+				return
 			}
-			t.Logf("seed %d: %s", seed, sum)
+			if m == sound {
+				t.Logf("seed %d: %s", seed, sum)
+			}
 		}
 	})
+	return found, err
 }
 
 // run runs one seed. It returns what tells the run from others.
-func run(t *testing.T, seed uint64) (sum string, err error) {
+func run(t *testing.T, seed uint64, m mutant) (sum string, err error) {
 	cryptotest.SetGlobalRandom(t, seed)
 	base := t.TempDir()
 	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() { // where syncing costs nothing
@@ -85,7 +94,7 @@ func run(t *testing.T, seed uint64) (sum string, err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w, err := newWorld(t, seed, base, trace)
+	w, err := newWorld(t, seed, m, base, trace)
 	if err != nil {
 		return "", err
 	}
@@ -110,10 +119,7 @@ func run(t *testing.T, seed uint64) (sum string, err error) {
 	}
 	p, err := w.check(context.Background())
 	if err == nil && len(p) > 0 {
-		err = fmt.Errorf("%d promises are broken, the first: %s", len(p), p[0])
-		for _, x := range p {
-			t.Error(x)
-		}
+		err = fmt.Errorf("%d promises are broken:\n%s", len(p), strings.Join(p, "\n"))
 	}
 	return fmt.Sprintf("%d steps, sum %016x", w.conductor.steps, w.conductor.sum), err
 }
@@ -141,5 +147,20 @@ func TestRunsRepeat(t *testing.T) {
 	}
 	if after := account("-seeds", strconv.Itoa(others)); after != alone {
 		t.Errorf("seed %d alone: %s; after others: %s", seed, alone, after)
+	}
+}
+
+// TestMutantsAreFound builds one fault after the other in, and expects that a seed of
+// "make test" finds it.
+func TestMutantsAreFound(t *testing.T) {
+	for _, m := range mutants {
+		t.Run(string(m), func(t *testing.T) {
+			seed, err := simulate(t, m, 0, *seeds)
+			if err == nil {
+				t.Fatalf("%d seeds don't find it", *seeds)
+			}
+			what, _, _ := strings.Cut(err.Error(), "\nthe same again")
+			t.Logf("found by seed %d: %.300s", seed, what)
+		})
 	}
 }

@@ -54,19 +54,22 @@ type world struct {
 	viaServer  bool                  // nodes ask the server for blobs
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
 	named      []fleetscore.Interval // by hand so far
-	again      atomic.Bool           // the feeder uploads what was uploaded before
+	again      atomic.Bool           // the feeder uploads once more what it uploaded before
 
 	devices   []fleetscore.Key // those with readings
 	models    map[string][]byte
 	pipelines []string
 	began     time.Time
-	rows      map[fleetscore.Micros]map[fleetscore.Key]float64 // what the dataset holds, from the feeder's view
+	mutant    mutant   // the fault that is built in; mostly none
+	network   *process // it carries messages when whoever sent them is gone
+	record    *record
 
 	mu        sync.Mutex // guards what follows
 	server    *server
 	servers   int
 	separated map[fleetscore.NodeID]bool // nodes that reach no server
 	trap      *trap                      // nil if none is set
+	held      fleetscore.JobID           // its results can't be read, so that it isn't committed; empty if there is none
 	// lastMinute is the last one of which readings are uploaded; zero while there is no
 	// end.
 	lastMinute time.Time
@@ -83,9 +86,9 @@ type server struct {
 }
 
 // newWorld draws what there is. Its clock must stand where the run is to begin.
-func newWorld(t *testing.T, seed uint64, dir string, trace func(string)) (*world, error) {
+func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string)) (*world, error) {
 	w := &world{t: t, dir: dir, rnd: rand.New(rand.NewPCG(seed, 1)), store: newBucket(), began: time.Now().UTC(),
-		rows: map[fleetscore.Micros]map[fleetscore.Key]float64{}, separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
+		mutant: m, network: newProcess("network"), separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
 		log: slog.New(slog.DiscardHandler)}
 	if trace != nil {
 		w.log = slog.New(slog.NewTextHandler(lineWriter(trace), &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -95,6 +98,7 @@ func newWorld(t *testing.T, seed uint64, dir string, trace func(string)) (*world
 			return a
 		}}))
 	}
+	w.record = newRecord(w.store)
 	w.conductor = newConductor(rand.New(rand.NewPCG(seed, 2)), w.odds, trace)
 	w.nodes = pooltest.NewGoroutines(w.agent)
 	l, err := ledger.Open(context.Background(), filepath.Join(dir, "ledger.db"))
@@ -258,7 +262,11 @@ func (w *world) trapped(r *request) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t := w.trap
-	if t == nil || t.kind != r.kind || t.node != strings.HasPrefix(r.by.name, poolName) || r.by.name == "feeder" {
+	who := "server"
+	if t != nil && t.node {
+		who = poolName
+	}
+	if t == nil || t.kind != r.kind || !strings.HasPrefix(r.by.name, who) {
 		return false
 	}
 	t.left--
@@ -328,52 +336,6 @@ func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writ
 	return err
 }
 
-// feed uploads readings, a minute after the other. Whatever fails is done again.
-func (w *world) feed(ctx context.Context) {
-	p := newProcess("feeder")
-	defer p.end()
-	rnd := rand.New(rand.NewPCG(w.rnd.Uint64(), 3))
-	c := catalog.New(&blobs{w: w, by: p})
-	var last *fleetscore.Rows
-	more := func(at time.Time) bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.lastMinute.IsZero() || !at.After(w.lastMinute)
-	}
-	for at := w.began.Truncate(time.Minute); more(at); at = at.Add(time.Minute) {
-		time.Sleep(time.Until(at.Add(time.Duration(rnd.Int64N(int64(20 * time.Second))))))
-		stamp := fleetscore.MicrosOf(at)
-		rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
-		values := map[fleetscore.Key]float64{}
-		for _, d := range w.devices {
-			if rnd.IntN(10) == 0 && len(values) > 0 {
-				continue // it is silent
-			}
-			v := []float64{20, 0}[rnd.IntN(2)]
-			values[d] = v
-			rows.KeyIndex, rows.Keys = append(rows.KeyIndex, uint32(len(rows.Keys))), append(rows.Keys, d)
-			rows.Times, rows.Values[0] = append(rows.Times, stamp), append(rows.Values[0], v)
-		}
-		for {
-			if last != nil && w.again.Swap(false) { // as by somebody who heard no answer
-				_, _ = c.Upload(ctx, dataset, last, nil)
-			}
-			_, err := c.Upload(ctx, dataset, rows, nil)
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			w.log.Info("upload fails", "error", err)
-			time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(time.Second))))
-		}
-		w.rows[stamp] = values
-		last = rows
-		w.ledger.Put(ledger.DatasetTopic(dataset))
-	}
-}
-
 // separate cuts nodes off from the server, or joins them again.
 func (w *world) separate(ids []fleetscore.NodeID, apart bool) {
 	w.mu.Lock()
@@ -385,6 +347,13 @@ func (w *world) separate(ids []fleetscore.NodeID, apart bool) {
 			delete(w.separated, id)
 		}
 	}
+}
+
+// isHeld tells whether a request is part of committing a job that is held up.
+func (w *world) isHeld(r *request) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held != "" && r.kind == "ledger Results" && r.subject == string(w.held)
 }
 
 func (w *world) isSeparated(name string) bool {

@@ -192,8 +192,11 @@ func (d *Delta) put(ctx context.Context, version int64, actions []action) error 
 		return err
 	}
 	there, e := store.ReadAll(ctx, d.b, commitName(version))
-	if e == nil && bytes.Contains(there, []byte(id)) {
+	switch {
+	case e == nil && bytes.Contains(there, []byte(id)):
 		return nil
+	case e != nil && fleetscore.Conflict.Is(err):
+		return e // it may be our own commit: to make it again would tell the caller something false
 	}
 	return err
 }

@@ -1,0 +1,131 @@
+package simtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// mutant is a fault that is built into a run on purpose. The simulation is only worth
+// something if it finds such faults, so a test switches each of them on and expects
+// that one of the seeds of "make test" reports a broken promise. Each does at a seam
+// what a defect of the room behind the seam would do.
+type mutant string
+
+const (
+	sound mutant = "" // no fault
+
+	overwritesCommits mutant = "a commit overwrites another one of the same version"
+	commitsTwice      mutant = "a job that was committed isn't recognised by its entry in the table"
+	losesOwnMark      mutant = "a commit whose answer was lost isn't recognised by its own mark"
+	heartbeatRevives  mutant = "a lost node becomes ready by a heartbeat"
+	coverageStays     mutant = "outcomes of an earlier job over the same interval stay"
+	oldRowsReturn     mutant = "a job that was held up brings old rows back"
+)
+
+// mutants are all faults that must be found.
+var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn}
+
+func isCommit(name fleetscore.BlobName) bool {
+	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
+}
+
+func isCoverage(name fleetscore.BlobName) bool { return strings.Contains(string(name), "/_coverage/") }
+
+// putMutant does to a write what the run's mutant does.
+func (m mutant) put(name fleetscore.BlobName, data []byte, opt store.PutOptions) ([]byte, store.PutOptions) {
+	if !isCommit(name) {
+		return data, opt
+	}
+	switch m {
+	case overwritesCommits:
+		opt.IfAbsent = false
+	case coverageStays:
+		if isCoverage(name) {
+			data = editCommit(data, func(line string) string { return unless(strings.HasPrefix(line, `{"remove":`), line) })
+		}
+	}
+	return data, opt
+}
+
+// get does to what is read what the run's mutant does.
+func (m mutant) get(name fleetscore.BlobName, data []byte) []byte {
+	if !isCommit(name) {
+		return data
+	}
+	switch m {
+	case commitsTwice:
+		return editCommit(data, func(line string) string { return unless(jobOfTxn(line) != "", line) })
+	case losesOwnMark:
+		return editCommit(data, func(line string) string {
+			before, mark, _ := strings.Cut(line, `"`+markEntry+`":"`)
+			_, after, ok := strings.Cut(mark, `"`)
+			if !ok {
+				return line
+			}
+			return before + `"` + markEntry + `":""` + after
+		})
+	}
+	return data
+}
+
+// reads tells whether the mutant changes what is read.
+func (m mutant) reads() bool { return m == commitsTwice || m == losesOwnMark }
+
+func unless(drop bool, line string) string {
+	if drop {
+		return ""
+	}
+	return line
+}
+
+// The entries of a commit's first line that are looked at here. docs/formats/delta.md
+// describes them.
+const (
+	markEntry = "fleetscore.commit"
+)
+
+// editCommit changes the lines of a commit, drops those that become empty, and makes
+// the commit's digest fit.
+func editCommit(data []byte, edit func(line string) string) []byte {
+	first, rest, _ := strings.Cut(string(data), "\n")
+	var kept strings.Builder
+	for line := range strings.Lines(rest) {
+		if line = edit(strings.TrimSuffix(line, "\n")); line != "" {
+			kept.WriteString(line + "\n")
+		}
+	}
+	first = edit(first)
+	before := fleetscore.DigestOf([]byte(rest)).String()
+	return []byte(strings.Replace(first, before, fleetscore.DigestOf([]byte(kept.String())).String(), 1) + "\n" + kept.String())
+}
+
+// commitLines are the lines of a commit.
+func commitLines(ctx context.Context, b store.Bucket, name fleetscore.BlobName) (out []string, err error) {
+	data, err := store.ReadAll(ctx, b, name)
+	if err != nil {
+		return nil, err
+	}
+	for line := range bytes.Lines(data) {
+		out = append(out, string(bytes.TrimSpace(line)))
+	}
+	return out, nil
+}
+
+// jobOfTxn is the entry by which a commit says that it holds a job's results; empty
+// if a line isn't such an entry.
+func jobOfTxn(line string) string {
+	var a struct {
+		Txn struct {
+			AppID string `json:"appId"`
+		} `json:"txn"`
+	}
+	if !strings.HasPrefix(line, `{"txn":`) || json.Unmarshal([]byte(line), &a) != nil || !strings.HasPrefix(a.Txn.AppID, "job/") {
+		return ""
+	}
+	return a.Txn.AppID
+}

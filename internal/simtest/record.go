@@ -1,0 +1,228 @@
+package simtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// cell names a row of a dataset or of predictions.
+type cell struct {
+	key fleetscore.Key
+	at  fleetscore.Micros
+}
+
+// record is what the run saw happen, for the checks afterwards. It is written where
+// an event really takes place, so that it doesn't depend on whether anybody heard of
+// the event.
+type record struct {
+	truth *catalog.Catalog // of the store itself, without faults
+
+	mu      sync.Mutex // guards what follows
+	broken  problems   // promises that were broken during the run
+	read    map[fleetscore.JobID]map[cell]float64
+	scored  map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
+	uploads []upload
+	tried   map[cell][]float64 // all values that were ever uploaded, or may have been
+}
+
+// upload is an upload that was acknowledged.
+type upload struct {
+	version int64 // of the dataset, which holds it since then
+	values  map[cell]float64
+}
+
+func newRecord(b *bucket) *record {
+	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{},
+		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}}
+}
+
+// problem notes a promise that was broken.
+func (r *record) problem(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken.add(format, args...)
+}
+
+// uploaded notes an acknowledged upload.
+func (r *record) uploaded(version int64, values map[cell]float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.uploads = append(r.uploads, upload{version, values})
+}
+
+// trying notes values before they are uploaded.
+func (r *record) trying(values map[cell]float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, v := range values {
+		r.tried[c] = append(r.tried[c], v)
+	}
+}
+
+// rows is what the uploaded dataset holds at a version, at least: the latest
+// acknowledged value of each row.
+func (r *record) rows(version int64) map[cell]float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[cell]float64{}
+	for _, u := range r.uploads { // the writers of one row take turns, so this is the order of their versions
+		if u.version <= version {
+			maps.Copy(out, u.values)
+		}
+	}
+	return out
+}
+
+// witness is the ledger itself. It notes what jobs read and what became of them, and
+// how nodes change.
+type witness struct {
+	ledger.Ledger
+	w *world
+}
+
+// PlanJob notes the rows that a job is to read.
+func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.PlannedTask) error {
+	if err := l.Ledger.PlanJob(ctx, j, tasks); err != nil {
+		return err
+	}
+	r := l.w.record
+	read := map[cell]float64{}
+	version := int64(-1)
+	for _, t := range tasks {
+		version = t.Input.Version
+		if len(t.Input.Files) == 0 {
+			continue
+		}
+		rows, err := r.truth.Dataset(j.Config.Dataset).ReadRows(context.WithoutCancel(ctx), t.Input.Files, table.ReadQuery{Interval: &j.Interval, Shards: &t.Task.Shards, Values: []string{"Value"}})
+		if err != nil {
+			r.problem("job %s is planned to read files that can't be read: %v", j.ID, err)
+			return nil
+		}
+		for i, at := range rows.Times {
+			read[cell{rows.Keys[rows.KeyIndex[i]], at}] = rows.Values[0][i]
+		}
+	}
+	if j.Config.Dataset == dataset {
+		for c, v := range r.rows(version) {
+			if _, ok := read[c]; !ok && j.Interval.ContainsMicros(c.at) {
+				r.problem("job %s over %s doesn't read the row %v of %s at %s, which was uploaded before", j.ID, j.Interval, v, c.key, c.at)
+			}
+		}
+	}
+	r.mu.Lock()
+	r.read[j.ID] = read
+	r.mu.Unlock()
+	return nil
+}
+
+// Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the newest.
+func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Job, error) {
+	jobs, err := l.Ledger.Jobs(ctx, f)
+	for i := range jobs {
+		if l.w.mutant == oldRowsReturn && slices.Equal(f.States, []fleetscore.JobState{fleetscore.JobCommitting}) {
+			jobs[i].Created = jobs[i].Created.AddDate(1, 0, 0)
+		}
+	}
+	return jobs, err
+}
+
+// EndAttempt notes which sensors a task scored, and with which models.
+func (l *witness) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(ledger.Leased) (ledger.AttemptEnd, error)) (ledger.Leased, error) {
+	var doc []byte
+	out, err := l.Ledger.EndAttempt(ctx, lease, now, func(x ledger.Leased) (ledger.AttemptEnd, error) {
+		e, err := decide(x)
+		doc = e.Result
+		return e, err
+	})
+	if err != nil || doc == nil {
+		return out, err
+	}
+	r := l.w.record
+	var result dispatch.Result
+	if err := json.Unmarshal(doc, &result); err != nil {
+		r.problem("the result of task %s can't be read: %v", out.Task.ID, err)
+		return out, nil
+	}
+	items, err := r.truth.Coverage(out.Job.Pipeline).ReadItems(context.WithoutCancel(ctx), result.Coverage, catalog.ItemQuery{Outcome: fleetscore.Scored})
+	if err != nil {
+		r.problem("the outcomes of task %s can't be read: %v", out.Task.ID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.scored[out.Job.ID] == nil {
+		r.scored[out.Job.ID] = map[fleetscore.Key]fleetscore.Digest{}
+	}
+	for _, i := range items {
+		r.scored[out.Job.ID][i.Key] = i.Model
+	}
+	return out, nil
+}
+
+// renewed is where a heartbeat keeps what it found its node to be.
+type renewed struct{ state fleetscore.NodeState }
+
+type renewedKey struct{}
+
+// Renew checks that a heartbeat doesn't change what a node is: a node that was given
+// up has to register again.
+func (l *witness) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (fleetscore.Node, []fleetscore.LeaseID, error) {
+	before, err := l.Ledger.Node(ctx, id)
+	if err != nil {
+		return before, nil, err
+	}
+	if found, ok := ctx.Value(renewedKey{}).(*renewed); ok {
+		found.state = before.State
+	}
+	n, revoked, err := l.Ledger.Renew(ctx, id, leases, now, ttl)
+	if l.w.mutant == heartbeatRevives && err == nil && before.State == fleetscore.NodeLost {
+		n, err = l.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+			n.State = fleetscore.NodeReady
+			return nil
+		})
+	}
+	return n, revoked, err
+}
+
+// accepted checks a heartbeat that was answered without an error.
+func (w *world) accepted(id fleetscore.NodeID, found renewed) {
+	if found.state == fleetscore.NodeLost || found.state == fleetscore.NodeStopped {
+		w.record.problem("node %s is %s, and its heartbeat was accepted: it has to register again", id, found.state)
+	}
+}
+
+// checkLogOfTable checks that no job was committed twice: readers that follow the
+// table commit by commit would see its rows twice.
+func (w *world) checkLogOfTable(ctx context.Context, p *problems, folder string) error {
+	times := map[string]int{}
+	for version := 0; ; version++ {
+		lines, err := commitLines(ctx, w.store, fleetscore.BlobName(fmt.Sprintf("%s/_delta_log/%020d.json", folder, version)))
+		if fleetscore.NotFound.Is(err) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		for _, line := range lines {
+			if id := jobOfTxn(line); id != "" {
+				times[id]++
+			}
+		}
+	}
+	for id, n := range times {
+		if n > 1 {
+			p.add("table %s has %d commits of %s", folder, n, id)
+		}
+	}
+	return nil
+}
