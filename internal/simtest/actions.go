@@ -39,7 +39,7 @@ func (w *world) restart(_ context.Context, s *server) error {
 
 // crashAtStep kills the server in the middle of its work.
 func (w *world) crashAtStep(_ context.Context, s *server) error {
-	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
+	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "hub append", "hub append done", "hub read", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
 		"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
 	if !w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
 		return nil
@@ -218,6 +218,7 @@ func (w *world) jump(context.Context, *server) error {
 		by /= 40
 	}
 	w.conductor.note(fmt.Sprint("the clock jumps by ", by))
+	w.never.Store(false)
 	w.off.Add(int64(by))
 	return nil
 }

@@ -25,10 +25,13 @@ const (
 	heartbeatRevives  mutant = "a lost node becomes ready by a heartbeat"
 	coverageStays     mutant = "outcomes of an earlier job over the same interval stay"
 	oldRowsReturn     mutant = "a job that was held up brings old rows back"
+	answersUnsynced   mutant = "readings are acknowledged before the hub has them"
+	ticksAhead        mutant = "ticks say more than the gateway knows"
+	forgetsPosition   mutant = "the position in the log isn't committed with the rows"
 )
 
 // mutants are all faults that must be found.
-var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn}
+var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
@@ -44,6 +47,10 @@ func (m mutant) put(name fleetscore.BlobName, data []byte, opt store.PutOptions)
 	switch m {
 	case overwritesCommits:
 		opt.IfAbsent = false
+	case forgetsPosition:
+		data = editCommit(data, func(line string) string {
+			return unless(strings.HasPrefix(line, `{"txn":{"appId":"query/`) && strings.Contains(line, `/position"`), line)
+		})
 	case coverageStays:
 		if isCoverage(name) {
 			data = editCommit(data, func(line string) string { return unless(strings.HasPrefix(line, `{"remove":`), line) })

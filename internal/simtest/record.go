@@ -28,12 +28,14 @@ type cell struct {
 type record struct {
 	truth *catalog.Catalog // of the store itself, without faults
 
-	mu      sync.Mutex // guards what follows
-	broken  problems   // promises that were broken during the run
-	read    map[fleetscore.JobID]map[cell]float64
-	scored  map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
-	uploads []upload
-	tried   map[cell][]float64 // all values that were ever uploaded, or may have been
+	mu        sync.Mutex // guards what follows
+	broken    problems   // promises that were broken during the run
+	read      map[fleetscore.JobID]map[cell]float64
+	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
+	uploads   []upload
+	tried     map[cell][]float64 // all values that were ever uploaded, or may have been
+	readings  []sent
+	intervals map[fleetscore.JobID]fleetscore.Interval // of jobs that read the query's dataset
 }
 
 // upload is an upload that was acknowledged.
@@ -43,7 +45,7 @@ type upload struct {
 }
 
 func newRecord(b *bucket) *record {
-	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{},
+	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{}, intervals: map[fleetscore.JobID]fleetscore.Interval{},
 		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}}
 }
 
@@ -122,6 +124,9 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 	}
 	r.mu.Lock()
 	r.read[j.ID] = read
+	if j.Config.Dataset == measured {
+		r.intervals[j.ID] = j.Interval
+	}
 	r.mu.Unlock()
 	return nil
 }

@@ -126,6 +126,9 @@ func (w *world) play(ctx context.Context) error {
 		var all sync.WaitGroup
 		all.Go(func() { w.feed(ctx) })
 		all.Go(func() { w.revise(ctx) })
+		if w.streams() {
+			all.Go(func() { w.devicesSend(ctx) })
+		}
 		all.Wait()
 	}()
 	defer func() { giveUp(); <-fed }()
@@ -155,6 +158,7 @@ const patience = 10 * time.Minute
 // was begun has to end.
 func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 	w.weather = calm
+	close(w.calmed)
 	w.conductor.note("calm")
 	if w.up() == nil {
 		if err := w.start(); err != nil {
@@ -189,6 +193,11 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 		return len(jobs) == 0, state, err
 	}); err != nil {
 		return err
+	}
+	if w.streams() {
+		if err := w.wait("the query's dataset is complete", w.complete(ctx, time.Now().Add(time.Minute))); err != nil {
+			return err
+		}
 	}
 	if err := w.wait("all nodes have ended", func() (bool, string, error) {
 		ids := w.runningNodes()

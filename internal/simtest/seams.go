@@ -35,8 +35,9 @@ func (w *world) reached(ctx context.Context, by *process, kind, subject string) 
 		limit := time.NewTimer(storeLimit)
 		defer limit.Stop()
 		var gone <-chan time.Time
+		var calmed <-chan struct{}
 		if strings.HasPrefix(kind, "store ") {
-			gone = limit.C
+			gone, calmed = limit.C, w.calmed
 		}
 		select { // until whoever asked has waited enough
 		case <-ctx.Done():
@@ -45,6 +46,8 @@ func (w *world) reached(ctx context.Context, by *process, kind, subject string) 
 			return f, errDead(by, kind)
 		case <-gone:
 			return f, fault(kind, subject, "no answer came")
+		case <-calmed:
+			return f, fault(kind, subject, "the store's network works again")
 		}
 	}
 	return f, nil

@@ -54,6 +54,7 @@ type world struct {
 	viaServer  bool                  // nodes ask the server for blobs
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
 	named      []fleetscore.Interval // by hand so far
+	never      atomic.Bool           // no clock was wrong so far
 	again      atomic.Bool           // the feeder uploads once more what it uploaded before
 
 	devices   []fleetscore.Key // those with readings
@@ -63,6 +64,7 @@ type world struct {
 	mutant    mutant   // the fault that is built in; mostly none
 	network   *process // it carries messages when whoever sent them is gone
 	record    *record
+	calmed    chan struct{} // closed when nothing goes wrong any more
 
 	mu        sync.Mutex // guards what follows
 	server    *server
@@ -81,6 +83,7 @@ type server struct {
 	scheduler *scheduler.Scheduler
 	broker    *broker.Broker
 	logs      *logs.Logs
+	stream    *stream // nil if the run has no stream path
 	stop      context.CancelFunc
 	done      chan struct{}
 }
@@ -88,7 +91,7 @@ type server struct {
 // newWorld draws what there is. Its clock must stand where the run is to begin.
 func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string)) (*world, error) {
 	w := &world{t: t, dir: dir, rnd: rand.New(rand.NewPCG(seed, 1)), store: newBucket(), began: time.Now().UTC(),
-		mutant: m, network: newProcess("network"), separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
+		mutant: m, network: newProcess("network"), calmed: make(chan struct{}), separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
 		log: slog.New(slog.DiscardHandler)}
 	if trace != nil {
 		w.log = slog.New(slog.NewTextHandler(lineWriter(trace), &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -99,6 +102,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		}}))
 	}
 	w.record = newRecord(w.store)
+	w.never.Store(true)
 	w.conductor = newConductor(rand.New(rand.NewPCG(seed, 2)), w.odds, trace)
 	w.nodes = pooltest.NewGoroutines(w.agent)
 	l, err := ledger.Open(context.Background(), filepath.Join(dir, "ledger.db"))
@@ -155,13 +159,16 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 // config is the configuration with some pipelines, with schedules or without.
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	all := fleetscore.AllowShare(100)
-	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS"},
+	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()},
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
 	for i, name := range pipelines {
 		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName,
 			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: all, NoModel: all, NoData: all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
+		if i > 0 {
+			p.Dataset = measured
+		}
 		if schedules {
 			p.Schedule.Cron = []string{"* * * * *", "*/2 * * * *"}[i]
 		}
@@ -214,15 +221,30 @@ func (w *world) start() error {
 	if err != nil {
 		return err
 	}
+	run := []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run}
+	if w.streams() {
+		if err := w.tear(); err != nil {
+			return err
+		}
+		if s.stream, err = w.openStream(p, now, c); err != nil {
+			return err
+		}
+		run = append(run, s.stream.gateway.Run, s.stream.aggregator.Run)
+	}
 	ctx, stop := context.WithCancel(p.life)
 	s.stop = stop
 	go func() {
 		defer close(s.done)
 		var services sync.WaitGroup
-		for _, run := range []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run} {
+		for _, run := range run {
 			services.Go(func() { _ = run(ctx) }) // it ends with ctx
 		}
 		services.Wait()
+		if s.stream != nil {
+			if err := s.stream.hub.Close(); err != nil {
+				w.record.problem("the hub can't be closed: %v", err)
+			}
+		}
 		w.mu.Lock() // it listened until now
 		if w.server == s {
 			w.server = nil

@@ -1,0 +1,239 @@
+package simtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// The stream path: devices send readings to the gateway of whatever server there is,
+// the hub keeps them in files, and a query makes rows of them.
+const (
+	measured   = "measured" // the dataset that the query writes
+	queryName  = "windows"
+	partitions = 2
+	width      = 20 * time.Second // of a window
+	disorder   = 2 * time.Second
+	idleAfter  = 5 * time.Second
+	maxFuture  = 5 * time.Minute // how far a reading may lie ahead, as the gateway and the query have it
+	maxDevices = 4               // that send readings, as each reading costs time
+)
+
+var querySQL = fmt.Sprintf(`SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value, COUNT(*) AS N, SUM(Serial) AS Serials
+	INTO %s FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, %d)`, measured, int(width.Seconds()))
+
+func hubSettings() fleetscore.HubConfig {
+	return fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS", Partitions: partitions, Disorder: fleetscore.Duration(disorder), IdleAfter: fleetscore.Duration(idleAfter)}
+}
+
+func querySettings() fleetscore.QueryConfig {
+	return fleetscore.QueryConfig{SQL: querySQL, Cut: fleetscore.Duration(time.Minute)}
+}
+
+func (w *world) hubDir() string { return filepath.Join(w.dir, "hub") }
+
+// streams tells whether the run has the stream path.
+func (w *world) streams() bool { return len(w.pipelines) > 1 }
+
+// stream is the stream path of one server.
+type stream struct {
+	hub        hub.Hub // its files stay when the server is killed
+	gateway    *gateway.Gateway
+	aggregator *aggregator.Aggregator
+}
+
+func (w *world) openStream(p *process, now *clock.Clock, c *catalog.Catalog) (*stream, error) {
+	h, err := hub.Open(context.Background(), hub.Config{Dir: w.hubDir(), Partitions: partitions}, hub.Deps{Log: w.log, Now: now.Now})
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{hub: h}
+	faulty := &log{h, w, p}
+	if s.gateway, err = gateway.New(gateway.Config{Hub: hubSettings(), Numbers: []string{"Value", "Serial"}}, gateway.Deps{Hub: faulty, Log: w.log, Clock: now}); err == nil {
+		s.aggregator, err = aggregator.New(aggregator.Config{Name: queryName, Query: querySettings(), Hub: hubSettings()},
+			aggregator.Deps{Hub: faulty, Catalog: c, Log: w.log, Now: now.Now, Committed: func(name string) { w.ledger.Put(ledger.DatasetTopic(name)) }})
+	}
+	if err != nil {
+		err = errors.Join(err, h.Close())
+	}
+	return s, err
+}
+
+// log is the hub as one server sees it.
+type log struct {
+	hub.Hub
+	w  *world
+	by *process
+}
+
+// Append implements hub.Hub. What is synced stays, whoever is killed afterwards.
+func (l *log) Append(ctx context.Context, partition int, stamp hub.Stamp, readings ...*fleetscore.Readings) (uint64, error) {
+	subject := fmt.Sprintf("partition %d, %d messages", partition, len(readings))
+	if _, err := l.w.reached(ctx, l.by, "hub append", subject); err != nil {
+		return 0, err
+	}
+	switch {
+	case l.w.mutant == answersUnsynced && len(readings) > 0:
+		l.w.background.Go(func() { // the server may be killed until then
+			if _, err := l.w.conductor.step(context.WithoutCancel(ctx), l.by, "late append", subject); err == nil {
+				_, _ = l.Hub.Append(context.WithoutCancel(ctx), partition, stamp, readings...)
+			}
+		})
+		return 0, nil
+	case l.w.mutant == ticksAhead && len(readings) == 0:
+		stamp.Arrived += fleetscore.Micros((30 * time.Second).Microseconds())
+	}
+	seq, err := l.Hub.Append(ctx, partition, stamp, readings...)
+	if err != nil {
+		return 0, err
+	}
+	_, err = l.w.reached(ctx, l.by, "hub append done", subject)
+	return seq, err
+}
+
+// Read implements hub.Hub.
+func (l *log) Read(ctx context.Context, partition int, from uint64, fn func(hub.Message) error) error {
+	return l.Hub.Read(ctx, partition, from, func(m hub.Message) error {
+		if _, err := l.w.reached(ctx, l.by, "hub read", fmt.Sprintf("partition %d message %d", partition, m.Seq)); err != nil {
+			return err
+		}
+		return fn(m)
+	})
+}
+
+// complete tells whether the query's dataset is complete until a time.
+func (w *world) complete(ctx context.Context, until time.Time) func() (bool, string, error) {
+	return func() (bool, string, error) {
+		snap, err := w.record.truth.Dataset(measured).Snapshot(ctx)
+		if err != nil {
+			return false, fmt.Sprint(": ", err), nil
+		}
+		have, _ := catalog.CompleteUntil(snap, time.Now())
+		return have >= fleetscore.MicrosOf(until), " until " + until.UTC().String() + ", only " + have.String(), nil
+	}
+}
+
+// tear leaves the beginning of a message at the end of a partition's last file, as a
+// process does that is killed while it writes.
+func (w *world) tear() error {
+	names, err := filepath.Glob(filepath.Join(w.hubDir(), fmt.Sprintf("p%03d", w.rnd.IntN(partitions)), "*.log"))
+	if err != nil || len(names) == 0 || w.rnd.IntN(2) == 0 {
+		return err
+	}
+	f, err := os.OpenFile(slices.Max(names), os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("\xf1REC" + strings.Repeat("x", w.rnd.IntN(100)))
+	return errors.Join(err, f.Close())
+}
+
+// reading is one reading of a device. Its serial number is used once.
+type reading struct {
+	cell
+	serial float64
+	value  float64
+}
+
+// sent is a reading that a device sent, and what it heard.
+type sent struct {
+	reading
+	acknowledged bool
+	// prompt says that the reading was acknowledged sooner after its event time than the
+	// allowed disorder, while no clock was wrong. Such a reading is never late.
+	prompt bool
+}
+
+// devicesSend lets all devices send until no more is to be fed.
+func (w *world) devicesSend(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, d := range w.devices[:min(len(w.devices), maxDevices)] {
+		rnd := rand.New(rand.NewPCG(w.rnd.Uint64(), 4))
+		all.Go(func() { w.send(ctx, d, rnd) })
+	}
+	all.Wait()
+}
+
+// send is one device: it sends some readings every few seconds, and what wasn't
+// acknowledged again; some are old when they are sent, and the clock of some devices is
+// wrong.
+func (w *world) send(ctx context.Context, d fleetscore.Key, rnd *rand.Rand) {
+	p := newProcess("device " + string(d))
+	defer p.end()
+	off := []time.Duration{0, 0, 0, 0, -time.Second, -3 * time.Minute, 4 * time.Minute, time.Hour}[rnd.IntN(8)]
+	serial, used := 0.0, map[fleetscore.Micros]bool{}
+	var last []byte
+	for w.more(time.Now()) && ctx.Err() == nil {
+		time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(20*time.Second))))
+		var batch []reading
+		for range 1 + rnd.IntN(3) {
+			age := time.Duration(rnd.Int64N(int64(time.Second)))
+			if rnd.IntN(5) == 0 {
+				age *= time.Duration(1 + rnd.IntN(60))
+			}
+			at := fleetscore.MicrosOf(time.Now().Add(off - age))
+			if used[at] {
+				continue
+			}
+			used[at] = true
+			serial++
+			batch = append(batch, reading{cell{d, at}, serial, []float64{20, 0}[rnd.IntN(2)]})
+		}
+		body := encode(batch)
+		verdicts, err := w.take(ctx, p, body)
+		for tries := 0; err != nil && tries < 8 && ctx.Err() == nil; tries++ {
+			time.Sleep(time.Duration(rnd.Int64N(int64(4 * time.Second))))
+			verdicts, err = w.take(ctx, p, body)
+		}
+		w.record.sent(batch, err == nil && verdicts.Rejected == 0, time.Now(), off == 0 && w.never.Load())
+		if last != nil && rnd.IntN(8) == 0 { // as a device does that forgot the answer
+			_, _ = w.take(ctx, p, last)
+		}
+		last = body
+	}
+}
+
+func encode(batch []reading) (out []byte) {
+	for _, r := range batch {
+		line, err := json.Marshal(map[string]any{"Device": r.key, "TS": r.at.Time().Format(time.RFC3339Nano), "Value": r.value, "Serial": r.serial})
+		if err != nil {
+			panic(err) // strings and numbers can be written
+		}
+		out = append(append(out, line...), '\n')
+	}
+	return out
+}
+
+// take carries readings to the server, and its answer back.
+func (w *world) take(ctx context.Context, p *process, body []byte) (gateway.Verdicts, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	return send(ctx, &protocol{w, p}, "take", p.name, func(_ context.Context, s *server) (gateway.Verdicts, error) {
+		return s.stream.gateway.Take(fleetscore.SourceHTTP, gateway.NDJSON, body)
+	})
+}
+
+// sent notes what a device sent.
+func (r *record) sent(batch []reading, acknowledged bool, at time.Time, right bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range batch {
+		r.readings = append(r.readings, sent{x, acknowledged, acknowledged && right && at.Sub(x.at.Time()) < disorder})
+	}
+}
