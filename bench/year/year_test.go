@@ -438,7 +438,7 @@ func (w *world) fillLedger() {
 		}
 	}
 	end := w.now().Add(-time.Duration(w.plan.first) * w.plan.step)
-	run(`UPDATE jobs SET seq = seq + 10000000`) // those of the first hour are the newest
+	run(`UPDATE jobs SET seq = seq + 10000000`) // the jobs of the first hour are the newest
 	run(`UPDATE tasks SET job_seq = job_seq + 10000000`)
 	for n := range int(w.plan.ledger / w.plan.step) {
 		at := end.Add(-w.plan.ledger + time.Duration(n)*w.plan.step)

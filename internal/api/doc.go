@@ -17,7 +17,7 @@
 //	GET  /openapi.json                            the OpenAPI document; needs no token
 //	GET  /config?version=                         text of the fleet.yaml in force, or of an earlier version (application/yaml), header X-Fleetscore-Version
 //	GET  /config/versions                         [ConfigVersion], newest first
-//	PUT  /config?name=                            apply a fleet.yaml; name stands in messages → Applied
+//	PUT  /config?name=                            apply a fleet.yaml; messages contain name → Applied
 //	POST /jobs                                    {pipeline, from?, to?} → Job; without from and to, the next due interval
 //	GET  /jobs?pipeline=&state=&limit=&before=    list of Job, newest first, with counts per state
 //	GET  /jobs/{id}?wait=&until=                  Job; with wait, answers once the job ended (until=ended) or started (until=started), or after that time

@@ -121,7 +121,7 @@ func (p *partition) lastArrival(s *segment) (latest fleetscore.Micros, ok bool) 
 		return 0, false
 	}
 	defer c.close()
-	if from := s.end - 2*MaxMessageBytes; from > c.offset { // wherever this is, a complete message follows
+	if from := s.end - 2*MaxMessageBytes; from > c.offset { // a complete message follows every such position
 		c.offset = from
 	}
 	for {

@@ -38,31 +38,32 @@ type Config struct {
 	Template     string                   // the template of models' names
 	Sensors      string                   // a list of sensors and their models, a file in the models' folder; may be empty
 	Key          []string                 // the key columns
-	Time         string                   // time column
-	Features     []string                 // "Val=Value" renames
-	FeaturesBy   fleetscore.FeatureOrder  // whether models that know feature names get columns by name; empty means yes
-	Label        string                   // column with the truth to pass on; may be empty
-	From, To     *fleetscore.Micros       // only rows of (From, To]; nil for no bound
-	Missing      fleetscore.MissingRule   // rows that lack a feature
-	BadRows      fleetscore.Percent       // malformed rows that are left out; 0: none
-	ModelTimeout time.Duration            // of one sensor; 0 means 10 s
-	Workers      int                      // goroutines; 0 means all cores
-	Out          string                   // folder for results; a path or a store's URL
-	Format       string                   // of the predictions: csv or parquet
-	Version      string                   // of the program, for the manifest
-	Log          func(string, ...any)     // takes a line per sensor that did not end well; may be nil
+	Time         string                   // the time column
+	Features     []string                 // the features' columns; "Val=Value" renames one
+	FeaturesBy   fleetscore.FeatureOrder  // whether models with feature names get columns by name; empty means yes
+	Label        string                   // a column with the true labels, which is copied to the results; may be empty
+	From, To     *fleetscore.Micros       // only rows in (From, To] are scored; nil means no bound
+	Missing      fleetscore.MissingRule   // what happens to rows without a feature's value
+	BadRows      fleetscore.Percent       // the share of malformed rows that are left out; 0 means none
+	ModelTimeout time.Duration            // the time limit for one sensor; 0 means 10 s
+	Workers      int                      // the number of goroutines; 0 means the number of cores
+	Out          string                   // the folder for results: a path, or the URL of a store
+	Format       string                   // the format of the predictions: csv or parquet
+	Version      string                   // the program's version, for the manifest
+	Log          func(string, ...any)     // takes a line for each sensor that wasn't scored; may be nil
 	Stage        func(Stage) (end func()) // called when a stage begins; may be nil
 }
 
-// Stage is a part of the work, for progress.
+// Stage is a part of the work, which callers show as progress.
 type Stage struct {
 	Name  string // reading, scoring, writing
 	Total int64  // 0 if unknown
-	Unit  string // of Total: MB (then Total and Done are bytes), sensors, rows
+	Unit  string // the unit of Total: MB (then Total is in bytes), sensors or rows
 	Done  *atomic.Int64
 }
 
-// Manifest is manifest.json: what was done with what.
+// Manifest is the content of manifest.json: the inputs, the settings and the results of
+// a call.
 type Manifest struct {
 	Version    string                  `json:"version"`
 	Started    time.Time               `json:"started"`
@@ -70,7 +71,7 @@ type Manifest struct {
 	Data       []string                `json:"data"`
 	Models     string                  `json:"models"`
 	Template   string                  `json:"model,omitempty"`
-	Generation fleetscore.GenerationID `json:"generation,omitempty"` // of a pack
+	Generation fleetscore.GenerationID `json:"generation,omitempty"` // the generation of a pack
 	Key        []string                `json:"key"`
 	Time       string                  `json:"time"`
 	Features   []string                `json:"features"`
@@ -80,10 +81,10 @@ type Manifest struct {
 	From       *fleetscore.Micros      `json:"from,omitempty"`
 	To         *fleetscore.Micros      `json:"to,omitempty"`
 	Files      map[string]FileInfo     `json:"files"`
-	RowsRead   int64                   `json:"rows_read"`     // well-formed ones of the interval
-	Rejected   int64                   `json:"rejected_rows"` // malformed; rejected.csv says where and why
-	LeftOut    int64                   `json:"left_out_rows"` // lack a feature
-	Rows       int64                   `json:"rows"`          // predictions
+	RowsRead   int64                   `json:"rows_read"`     // the well-formed rows of the interval
+	Rejected   int64                   `json:"rejected_rows"` // the malformed rows; rejected.csv lists them with reasons
+	LeftOut    int64                   `json:"left_out_rows"` // the rows without a feature's value
+	Rows       int64                   `json:"rows"`          // the number of predictions
 	Anomalies  int64                   `json:"anomalies"`
 	Sensors    int64                   `json:"sensors"`
 	Outcomes   fleetscore.Counts       `json:"outcomes"`
@@ -92,11 +93,11 @@ type Manifest struct {
 	Ignored    []string                `json:"ignored_models"`
 	Seconds    map[string]float64      `json:"seconds"`     // wall time of each stage
 	CPUSeconds map[string]float64      `json:"cpu_seconds"` // processor time of each stage, all cores together
-	First      fleetscore.Micros       `json:"-"`           // stamps of the rows
+	First      fleetscore.Micros       `json:"-"`           // the first and the last stamp of the rows
 	Last       fleetscore.Micros       `json:"-"`
 }
 
-// FileInfo describes a result.
+// FileInfo describes a result file.
 type FileInfo struct {
 	SizeBytes int64  `json:"size_bytes"`
 	SHA256    string `json:"sha256"`
@@ -104,15 +105,16 @@ type FileInfo struct {
 
 const opScore = "score files"
 
-// run is one call.
+// run holds the state of one call.
 type run struct {
 	cfg Config
 	m   *Manifest
 	out *Folder
 }
 
-// Run scores. It fails if nothing could be scored at all for want of rows, models
-// or room; what became of each sensor stands in the manifest and the coverage.
+// Run scores a fleet. It fails if nothing could be scored at all because rows, models
+// or space are missing. The outcome of each sensor is in the manifest and in the
+// coverage.
 func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if cfg.Format != "csv" && cfg.Format != "parquet" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
@@ -135,7 +137,8 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	if r.out, err = OpenFolder(ctx, cfg.Out); err != nil {
 		return nil, err
 	}
-	// Of an earlier result nothing stays: the manifest first, as it vouches for the others.
+	// Remove all results of an earlier run. The manifest goes first, because it lists
+	// the others.
 	for _, name := range []string{manifestName, rejectedName, "predictions.csv", "predictions.parquet", "coverage.csv", "coverage.parquet"} {
 		if err := r.out.remove(ctx, name); err != nil {
 			return nil, err
@@ -151,14 +154,14 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 
 // checkColumns refuses predictions with two columns of one name.
 func (c *Config) checkColumns() error {
-	from := map[string]string{c.Time: c.Time, "Prediction": "", "Score": ""} // the results' columns and where they come from
+	from := map[string]string{c.Time: c.Time, "Prediction": "", "Score": ""} // the results' columns and their sources
 	for _, k := range c.Key {
 		from[k] = k
 	}
 	for _, f := range c.Features {
 		name, column := fleetscore.SplitFeature(f)
 		if name == "" || column == "" {
-			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "a feature is a column, or Name=column")
+			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "a feature must be a column, or Name=column")
 		}
 		if _, twice := from[name]; twice {
 			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "the predictions would have two columns %s", name).
@@ -167,12 +170,12 @@ func (c *Config) checkColumns() error {
 		from[name] = column
 	}
 	if column, twice := from[c.Label]; twice && column != c.Label {
-		return fleetscore.Errorf(fleetscore.Invalid, opScore, c.Label, "the predictions would have two columns of the label's name")
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, c.Label, "the predictions would have two columns with the label's name")
 	}
 	return nil
 }
 
-// stage begins a stage; end records its time.
+// stage begins a stage. The function end records its time.
 func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, end func()) {
 	began, spent, shown := time.Now(), cpuTime(), func() {}
 	done = new(atomic.Int64)
@@ -186,7 +189,7 @@ func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, 
 	}
 }
 
-// cpuTime is the processor time of this process so far.
+// cpuTime returns the processor time of this process so far.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -197,7 +200,7 @@ func cpuTime() time.Duration {
 
 // models opens the folder of models or the pack.
 func (r *run) models(ctx context.Context) (fleet.Source, error) {
-	spec := fleet.Spec{KeyNames: r.cfg.Key} // a pack needs no more
+	spec := fleet.Spec{KeyNames: r.cfg.Key} // a pack needs nothing else
 	named := r.cfg.Template != "" || r.cfg.Sensors != ""
 	if named {
 		var err error
@@ -216,7 +219,7 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 	}
 	if err != nil {
 		if e, ok := errors.AsType[*fleetscore.Error](err); ok {
-			return nil, e.WithHint("give --models the folder that holds the models, or a pack of them")
+			return nil, e.WithHint("set --models to the folder that holds the models, or to a pack of them")
 		}
 		return nil, err
 	}
@@ -229,8 +232,8 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 		r.m.Ignored, r.m.Generation = append(r.m.Ignored, m.Generation().Ignored...), m.Generation().ID
 	case *fleet.Folder:
 		if !named {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder is no pack, so it has to be said how models are named").
-				WithHint("give --model, for example 'model_{%s}', or a list with --sensors", strings.Join(r.cfg.Key, "}_{"))
+			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder isn't a pack, so the names of the models must be given").
+				WithHint("use --model, for example 'model_{%s}', or --sensors with a list of sensors and models", strings.Join(r.cfg.Key, "}_{"))
 		}
 		r.m.Ignored = append(r.m.Ignored, m.Ignored...)
 	}
@@ -267,7 +270,7 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 	opt.Progress = done
 	in, err := files.Read(ctx, r.cfg.Data, r.cfg.Stdin, schema, opt)
 	if e, ok := errors.AsType[*fleetscore.Error](err); ok && in != nil && in.Rejected > 0 {
-		return nil, e.WithHint("correct the rows, or tolerate a share of malformed ones with --bad-rows skip:1%%")
+		return nil, e.WithHint("correct the rows, or allow a share of malformed rows with --bad-rows skip:1%%")
 	}
 	return in, err
 }
@@ -288,7 +291,7 @@ func (r *run) count(in *table.Input, result *scorer.Result) {
 		it := &result.Items[i]
 		m.Anomalies += it.Anomalies
 		if it.First == 0 && it.Last == 0 {
-			continue // it has no rows
+			continue // the sensor has no rows
 		}
 		if m.First == 0 && m.Last == 0 {
 			m.First, m.Last = it.First, it.Last
@@ -333,7 +336,7 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 	return err
 }
 
-// file writes a result and notes it in the manifest.
+// file writes a result file and records it in the manifest.
 func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error) error {
 	info, err := r.out.Write(ctx, name, func(w io.Writer) error {
 		if err := ctx.Err(); err != nil {
@@ -347,7 +350,7 @@ func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error)
 	return err
 }
 
-// stoppable ends a long writing when nobody wants it any more.
+// stoppable is a writer that stops when the context ends.
 type stoppable struct {
 	ctx context.Context
 	w   io.Writer

@@ -49,8 +49,8 @@ func read(t *testing.T, cfg Config, name string) string {
 	return string(data)
 }
 
-// TestPackGivesTheSame: a pack of the models and the folder they were made from
-// give the same bytes, coverage included.
+// TestPackGivesTheSame: a pack gives the same bytes, with the coverage, as the folder
+// that it was made from.
 func TestPackGivesTheSame(t *testing.T) {
 	t.Parallel()
 	models, cfg := example(t)
@@ -92,8 +92,8 @@ func TestPackGivesTheSame(t *testing.T) {
 	}
 }
 
-// TestNothingHalfDone: whatever ends a run early, the folder has no manifest and
-// no part of a file under its name; the next run is whole.
+// TestNothingHalfDone: if a run ends early for any reason, the folder has no manifest
+// and no partly written result. The next run is complete.
 func TestNothingHalfDone(t *testing.T) {
 	t.Parallel()
 	_, cfg := example(t)
@@ -122,7 +122,7 @@ func TestNothingHalfDone(t *testing.T) {
 			if strings.HasSuffix(f.Name(), ".part") || f.Name() == manifestName && stage != "reading" {
 				t.Errorf("stopped while %s: %s is left", stage, f.Name())
 			}
-			if stage == "scoring" { // what is there is of the run before
+			if stage == "scoring" { // any file there is from the run before
 				t.Errorf("stopped while %s: %s of the run before stands beside what comes", stage, f.Name())
 			}
 		}
@@ -154,8 +154,8 @@ func TestOneColumnPerName(t *testing.T) {
 	}
 }
 
-// TestOtherFormatGoes: predictions in another format than before leave none of
-// the run before, which the manifest wouldn't know of.
+// TestOtherFormatGoes: a run with another output format removes the earlier run's
+// predictions, which the new manifest doesn't list.
 func TestOtherFormatGoes(t *testing.T) {
 	t.Parallel()
 	_, cfg := example(t)
@@ -176,7 +176,7 @@ func TestOtherFormatGoes(t *testing.T) {
 	}
 }
 
-// TestOldTimes: the manifest's span is that of the rows before 1970, too.
+// TestOldTimes: the manifest's time span is right for rows before 1970, too.
 func TestOldTimes(t *testing.T) {
 	t.Parallel()
 	_, cfg := example(t)
@@ -203,7 +203,7 @@ func TestDevicesStay(t *testing.T) {
 	}
 	got := make(chan string, 1)
 	go func() {
-		data, _ := os.ReadFile(pipe) // what is missing shows
+		data, _ := os.ReadFile(pipe) // missing data shows in the comparison
 		got <- string(data)
 	}()
 	f, err := OpenFolder(t.Context(), dir)

@@ -14,10 +14,10 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
-// Folder is where results go: a folder of this machine, or of a store.
+// Folder is the folder of results, on this machine or in a store.
 type Folder struct {
 	path   string
-	bucket store.Bucket // nil for a folder of this machine
+	bucket store.Bucket // nil for a folder on this machine
 }
 
 const (
@@ -25,7 +25,7 @@ const (
 	rejectedName = "rejected.csv"
 )
 
-// OpenFolder opens a folder, and makes it if need be.
+// OpenFolder opens a folder, and makes it if it doesn't exist.
 func OpenFolder(ctx context.Context, path string) (*Folder, error) {
 	r := &Folder{path: path}
 	if strings.Contains(path, "://") {
@@ -41,14 +41,14 @@ func OpenFolder(ctx context.Context, path string) (*Folder, error) {
 	return r, nil
 }
 
-// remove removes a file, if it is there.
+// remove removes a file, if it exists.
 func (r *Folder) remove(ctx context.Context, name string) error {
 	if r.bucket != nil {
 		return r.bucket.Delete(ctx, fleetscore.BlobName(name))
 	}
 	path := filepath.Join(r.path, name)
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		return nil // a pipe or a device is written into
+		return nil // a pipe or a device stays, and is written to
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return r.problem(err)
@@ -58,12 +58,12 @@ func (r *Folder) remove(ctx context.Context, name string) error {
 
 func (r *Folder) problem(err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
-		return fleetscore.Errorf(fleetscore.Exhausted, "write results", r.path, "the disk is full").WithHint("make room, or give --out a folder on another disk")
+		return fleetscore.Errorf(fleetscore.Exhausted, "write results", r.path, "the disk is full").WithHint("free some space, or set --out to a folder on another disk")
 	}
-	return fleetscore.Errorf(fleetscore.Unavailable, "write results", r.path, "%w", err).WithHint("check the folder's permissions, or give --out another one")
+	return fleetscore.Errorf(fleetscore.Unavailable, "write results", r.path, "%w", err).WithHint("check the folder's permissions, or set --out to another folder")
 }
 
-// Write writes one file whole: nobody sees it before all of it is there.
+// Write writes a complete file. Nobody sees the file before it is complete.
 func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) error) (FileInfo, error) {
 	if r.bucket != nil {
 		return r.put(ctx, name, fill)
@@ -86,8 +86,8 @@ func (r *Folder) Write(ctx context.Context, name string, fill func(io.Writer) er
 	return h.info(), nil
 }
 
-// stream writes into a pipe or a device, such as /dev/null, which must not be
-// replaced by a file.
+// stream writes to a pipe or a device, such as /dev/null, which must not be replaced by
+// a file.
 func (r *Folder) stream(path string, fill func(io.Writer) error) (FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -110,22 +110,22 @@ func (r *Folder) put(ctx context.Context, name string, fill func(io.Writer) erro
 		filled <- err
 	}()
 	_, err := r.bucket.Put(ctx, fleetscore.BlobName(name), pr, store.PutOptions{})
-	pr.CloseWithError(io.ErrClosedPipe) // a writer that is still at it stops
+	pr.CloseWithError(io.ErrClosedPipe) // a writer that hasn't finished stops
 	if e := <-filled; err == nil {
 		err = e
 	}
 	return h.info(), err
 }
 
-// earlyWriter has the disk begin while the rest is still being made, so that the
-// sync at the end waits for little.
+// earlyWriter makes the disk start writing while the rest is still computed, so that
+// the sync at the end is short.
 type earlyWriter struct {
 	f       durable.File
 	written int64
 	begun   int64
 }
 
-const earlyBytes = 32 << 20 // handed to the disk at once
+const earlyBytes = 32 << 20 // the size of a piece that the disk writes
 
 func (w *earlyWriter) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)

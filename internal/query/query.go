@@ -1,7 +1,7 @@
 // Package query reads the SQL text of a continuous query into a plan: the filter,
 // the keys and windows of the groups, and the aggregates.
 //
-// The dialect is a part of the one of Azure Stream Analytics; docs/query.md describes
+// The dialect is a part of the dialect of Azure Stream Analytics; docs/query.md describes
 // it. The package is pure, keeps no state, and is safe for concurrent use.
 package query
 

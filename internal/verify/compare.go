@@ -21,10 +21,10 @@ type comparison struct {
 	cols  int
 
 	worst  Offender
-	amount float64 // of worst; 0 if there is no difference
+	amount float64 // the size of the worst difference; 0 if there is none
 }
 
-// offend notes a model with a difference.
+// offend records a model with a difference.
 func (k *Kind) offend(f File, o Offender) {
 	k.Differ++
 	if o.File = f.Name; len(k.Offending) < maxExamples {
@@ -48,7 +48,7 @@ func (c *comparison) all(a *reply) {
 		}
 		values, err := decode(theirs.Values)
 		if err != nil || theirs.Cols != c.model.Outputs(method) || len(values) != len(ours) {
-			c.note(Offender{Method: name, Problem: fmt.Sprintf("scikit-learn gives %d values, Fleetscore %d", len(values), len(ours))}, math.Inf(1))
+			c.note(Offender{Method: name, Problem: fmt.Sprintf("scikit-learn returns %d values, Fleetscore returns %d", len(values), len(ours))}, math.Inf(1))
 			continue
 		}
 		if method == sklearn.Predict && (c.model.OutlierDetector() || len(c.info.Classes) > 0) {
@@ -62,7 +62,7 @@ func (c *comparison) all(a *reply) {
 	}
 }
 
-// note keeps the worst difference of the model.
+// note records a difference of the model if it is the worst so far.
 func (c *comparison) note(o Offender, amount float64) {
 	if amount > c.amount {
 		c.worst, c.amount = o, amount
@@ -77,7 +77,7 @@ func (c *comparison) row(i int) []Float {
 	return out
 }
 
-// labels compares predictions that are labels, cols a row.
+// labels compares predictions that are labels, cols for each row.
 func (c *comparison) labels(ours, theirs []float64, cols int) {
 	for at := 0; at < len(ours); at += cols {
 		got, want := ours[at:at+cols], theirs[at:at+cols]
@@ -148,7 +148,7 @@ func near(a, b, within []float64) bool {
 	return true
 }
 
-// values compares values: relative to the largest of their column, or to 1.
+// values compares values, relative to the largest value of their column, or to 1.
 func (c *comparison) values(method string, ours, theirs []float64, cols int) {
 	scale := make([]float64, cols)
 	for i := range scale {
@@ -179,8 +179,8 @@ func (c *comparison) values(method string, ours, theirs []float64, cols int) {
 	}
 }
 
-// worst is the column with the largest difference, relative to its scale; it is
-// infinite where only one is finite.
+// worst returns the column with the largest difference, relative to its scale. The
+// difference is infinite if only one of the two values is finite.
 func worst(got, want, scale []float64) (col int, amount float64) {
 	for i := range want {
 		if got[i] == want[i] || got[i] != got[i] && want[i] != want[i] {

@@ -8,9 +8,9 @@ import (
 	"github.com/fleetscore/fleetscore/sklearn"
 )
 
-// generate makes rows inside and around the range that a model was trained on,
-// far outside, and at the places where its predictions change, where a difference
-// shows first.
+// generate makes rows inside the range that a model was trained on, near it, and far
+// outside, and rows where the model's predictions change, because differences are most
+// likely there.
 func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float64 {
 	cols := max(1, info.Features)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -41,8 +41,8 @@ func generate(m *sklearn.Model, info *sklearn.Info, n int, seed uint64) []float6
 	return append(x, edges(m, x, cols, n/4, rng)...)
 }
 
-// ranges is the range of each feature in training if the file gives it, else the
-// range in which the model's results change, else that of standardised values.
+// ranges returns the range of each feature in training if the file holds it, else the
+// range in which the model's results change, else the range of standardised values.
 func ranges(m *sklearn.Model, info *sklearn.Info, cols int) (low, high []float64) {
 	low, high = make([]float64, cols), make([]float64, cols)
 	known := info.Training

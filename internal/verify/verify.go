@@ -32,9 +32,9 @@ type Config struct {
 	Sample    int           // models per kind of estimators and releases; 0 means 100, negative all
 	Tolerance float64       // difference of values that counts as equal, relative to the largest of the method's column, or to 1; 0 means 1e-12
 	Patience  time.Duration // for starting Python, and for one model; 0 means 1m
-	// RowsOf returns the rows for a model's file name, row-major and in the order of
-	// the model's features. If it returns nil, rows are generated. An error says why
-	// the rows don't match the model, which counts as a difference.
+	// RowsOf returns the rows for a model's file name, row after row and in the order
+	// of the model's features. If it returns nil, rows are generated. An error says why
+	// the rows don't match the model; this counts as a difference.
 	RowsOf   func(name string, info *sklearn.Info) ([]float64, error)
 	Progress func(done, total int64) // may be nil
 }
@@ -59,7 +59,7 @@ type Report struct {
 	Python      Python    `json:"python"`
 	Files       int64     `json:"files"`
 	Compared    int64     `json:"compared"`     // models that both scored
-	Rows        int64     `json:"rows"`         // that both scored
+	Rows        int64     `json:"rows"`         // rows that both scored
 	Kinds       []Kind    `json:"kinds"`        // by estimators and releases, most models first
 	NotLoadable []Failure `json:"not_loadable"` // files that this Python can't load or score, but Fleetscore can
 	Unsupported []Failure `json:"unsupported"`  // files that Fleetscore can't score
@@ -69,7 +69,7 @@ type Report struct {
 // Kind is the models of the same estimators and releases.
 type Kind struct {
 	Estimators  string     `json:"estimators"`
-	Releases    string     `json:"releases"` // of scikit-learn, that the files record
+	Releases    string     `json:"releases"` // the scikit-learn releases that the files name
 	Models      int64      `json:"models"`
 	Compared    int64      `json:"compared"`
 	Rows        int64      `json:"rows"`
@@ -263,7 +263,7 @@ func (r *run) compare(ctx context.Context, f File) error {
 	return nil
 }
 
-// unusable is why a model can't be used in Python at all.
+// unusable returns why a model can't be used in Python at all, or nil.
 func unusable(a *reply, methods []string) *fault {
 	if a.Load != nil {
 		return a.Load
@@ -278,11 +278,12 @@ func unusable(a *reply, methods []string) *fault {
 	return &why
 }
 
-// needsFrame recognises a model whose columns have names, without pandas.
+// needsFrame recognises an error of a model that selects columns by name, when pandas
+// is missing.
 func needsFrame(f *fault) bool { return strings.Contains(f.Message, "only supported for dataframes") }
 
-// rows are the rows to compare a model with: the given rows, else generated ones,
-// except rows that Fleetscore refuses.
+// rows returns the rows to compare a model with: the given rows, or else generated rows
+// without those that Fleetscore refuses.
 func (r *run) rows(m *sklearn.Model, info *sklearn.Info, name string) (x []float64, cols int, err error) {
 	cols = max(1, info.Features)
 	if r.cfg.RowsOf != nil {
@@ -380,7 +381,7 @@ func (r *run) explain(f *fault, releases string) string {
 	const and = "; Fleetscore reads the file as data and scores it nevertheless"
 	switch {
 	case f.Type == "ModuleNotFoundError" && strings.HasPrefix(f.Module, "sklearn"):
-		return fmt.Sprintf("the file was written by %s and names the module %s, which was renamed or removed later: %s can't load it"+and, from, f.Module, here)
+		return fmt.Sprintf("the file was written by %s and names the module %s, which scikit-learn renamed or removed later, so %s can't load it"+and, from, f.Module, here)
 	case f.Type == "ModuleNotFoundError" && strings.HasPrefix(f.Module, "numpy"):
 		return fmt.Sprintf("the file was written with another generation of NumPy than this Python's %s, which lacks %s"+and, r.worker.about.NumPy, f.Module)
 	case f.Type == "ModuleNotFoundError":
@@ -388,7 +389,7 @@ func (r *run) explain(f *fault, releases string) string {
 	case needsFrame(f):
 		return "the model takes columns by their names, which needs pandas in this Python: pip install pandas"
 	case f.Type == "AttributeError" || f.Type == "ValueError" && strings.Contains(f.Message, "incompatible"):
-		return fmt.Sprintf("the file was written by %s and lacks content that %s expects"+and, from, here)
+		return fmt.Sprintf("the file was written by %s and lacks content that %s needs"+and, from, here)
 	}
 	return ""
 }
