@@ -1,18 +1,26 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
+	"github.com/fleetscore/fleetscore/internal/autoscale/replay"
 	"github.com/fleetscore/fleetscore/internal/client"
 )
 
@@ -38,7 +46,7 @@ func newPoolCommand() *cobra.Command {
 
 func newFormulaCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "formula", Short: "Formulas in the language of Azure Batch that say how many nodes a pool has"}
-	cmd.AddCommand(newFormulaCheckCommand(), newFormulaEvalCommand())
+	cmd.AddCommand(newFormulaCheckCommand(), newFormulaEvalCommand(), newFormulaReplayCommand())
 	showVerbs(cmd)
 	return cmd
 }
@@ -140,6 +148,180 @@ func evaluated(r formula.Result) *listing {
 		l.rows = append(l.rows, []any{n, r.Variables[n].String()})
 	}
 	return l
+}
+
+// replaying is one run of "pool formula replay".
+type replaying struct {
+	cfg      replay.Config
+	workload string
+	cost     float64
+}
+
+func newFormulaReplayCommand() *cobra.Command {
+	var r replaying
+	cmd := &cobra.Command{
+		Use:   "replay FILE... --workload TASKS.csv",
+		Short: "Play formulas side by side on a workload, without a server",
+		Long: `Plays each formula on the same simulated pool and workload, and shows a chart of the
+nodes and of the tasks that wait, and a table: node-hours, how long tasks waited,
+what was interrupted. To compare with a pool of a fixed size, play a formula such as
+$TargetDedicatedNodes = 5; too.
+
+The workload is CSV with the columns time, tasks and seconds: how many tasks come at
+that time, and how long each runs on one slot. All formulas are played until the last
+one has nothing more to do, and --tail longer. Nodes are paid for from their start.`,
+		Example: "  fleetscore pool formula replay backlog.formula fixed.formula --workload tasks.csv --slots 4",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    r.run,
+	}
+	addOutputFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&r.workload, "workload", "", "CSV with the columns time, tasks, seconds; - for standard input")
+	f.IntVar(&r.cfg.Slots, "slots", 1, "tasks that a node runs at once")
+	f.DurationVar(&r.cfg.Start, "start", time.Minute, "how long a node takes to start")
+	f.DurationVar(&r.cfg.Interval, "interval", 15*time.Minute, "time between two evaluations")
+	f.IntVar(&r.cfg.Min, "min", 0, "least number of dedicated nodes, whatever the formula asks for")
+	f.IntVar(&r.cfg.Max, "max", 1000, "largest number of nodes of each kind")
+	f.DurationVar(&r.cfg.Tail, "tail", 2*time.Hour, "how long to play on after the last task")
+	f.Float64Var(&r.cost, "cost", 0, "price of a node-hour; adds the cost")
+	must(cmd.MarkFlagRequired("workload"))
+	return cmd
+}
+
+// played is one formula's replay for programs; its points are thinned out.
+type played struct {
+	Formula string `json:"formula"`
+	replay.Outcome
+	Cost *float64 `json:"cost,omitempty"`
+}
+
+func (r *replaying) run(cmd *cobra.Command, args []string) error {
+	text, err := readInput(cmd, "read workload", r.workload, maxStateFile)
+	if err != nil {
+		return err
+	}
+	work, err := readWorkload(inputName(r.workload), text)
+	if err != nil {
+		return err
+	}
+	var formulas []*formula.Formula
+	for _, name := range args {
+		text, err := readInput(cmd, "read formula", name, maxFormulaFile)
+		if err != nil {
+			return err
+		}
+		f, problems := formula.Parse(string(text))
+		if f == nil {
+			return fleetscore.Errorf(fleetscore.Invalid, "read formula", inputName(name), "%s", problems[0].Located()).WithHint("%s", problems[0].Hint)
+		}
+		formulas = append(formulas, f)
+	}
+	outcomes := make([]replay.Outcome, len(formulas))
+	for range 2 { // the second time until the end of the longest
+		for i, f := range formulas {
+			if outcomes[i], err = replay.Run(f, r.cfg, work); err != nil {
+				return err
+			}
+		}
+		for _, o := range outcomes {
+			if o.To.After(r.cfg.Until) {
+				r.cfg.Until = o.To
+			}
+		}
+	}
+	return r.show(cmd, args, outcomes)
+}
+
+func (r *replaying) show(cmd *cobra.Command, names []string, outcomes []replay.Outcome) error {
+	l := &listing{columns: []string{"formula", "node hours", "most nodes", "busy %", "mean wait s", "95 % wait s", "max wait s", "tasks", "done", "requeued", "terminated", "evaluations", "failed"}}
+	if r.cost > 0 {
+		l.columns = append(l.columns, "cost")
+	}
+	for i, o := range outcomes {
+		name := filepath.Base(inputName(names[i]))
+		p := played{Formula: name, Outcome: o}
+		p.Points = o.Series(200)
+		cells := []any{name, fmt.Sprintf("%.2f", o.NodeHours), o.MostNodes, fmt.Sprintf("%.0f", o.Busy), fmt.Sprintf("%.0f", o.Waits.Mean), fmt.Sprintf("%.0f", o.Waits.P95), fmt.Sprintf("%.0f", o.Waits.Max),
+			o.Tasks, o.Done, o.Requeued, o.Terminated, o.Evaluations, o.Failed}
+		if r.cost > 0 {
+			cost := o.NodeHours * r.cost
+			p.Cost = &cost
+			cells = append(cells, fmt.Sprintf("%.2f", cost))
+		}
+		l.add(p, cells...)
+		if o.FirstError != "" {
+			warn(cmd.ErrOrStderr(), []string{fmt.Sprintf("%s: %s of %d failed, the first with: %s", name, plural(o.Failed, "evaluation"), o.Evaluations, o.FirstError)})
+		}
+	}
+	if how, _ := cmd.Flags().GetString("output"); how == "table" {
+		drawReplays(cmd.OutOrStdout(), names, outcomes)
+	}
+	return l.print(cmd)
+}
+
+// drawReplays draws nodes and waiting tasks over time, all formulas to the same scale.
+func drawReplays(w io.Writer, names []string, outcomes []replay.Outcome) {
+	const width = 60
+	nodes, waiting := 1, 1
+	for _, o := range outcomes {
+		for _, p := range o.Points {
+			nodes, waiting = max(nodes, p.Nodes), max(waiting, p.Queued)
+		}
+	}
+	fmt.Fprintf(w, "%s to %s; the highest bar is %s or %s\n", stamp(outcomes[0].From), stamp(outcomes[0].To), plural(nodes, "node"), plural(waiting, "waiting task"))
+	bar := func(v, most int) rune { // what isn't 0 can be seen
+		return []rune(" ▁▂▃▄▅▆▇█")[(8*v+most-1)/most]
+	}
+	for i, o := range outcomes {
+		fmt.Fprintf(w, "\n%s\n", fleetscore.Printable(filepath.Base(inputName(names[i]))))
+		var n, q []rune
+		for _, p := range o.Series(width) {
+			n, q = append(n, bar(p.Nodes, nodes)), append(q, bar(p.Queued, waiting))
+		}
+		fmt.Fprintf(w, "  nodes    |%s|\n  waiting  |%s|\n", string(n), string(q))
+	}
+	fmt.Fprintln(w)
+}
+
+// readWorkload reads CSV with the columns time, tasks and seconds.
+func readWorkload(name string, text []byte) ([]replay.Arrival, error) {
+	bad := func(line int, format string, args ...any) error {
+		return fleetscore.Errorf(fleetscore.Invalid, "read workload", fmt.Sprintf("%s:%d", name, line), format, args...).
+			WithHint("the file has the header time,tasks,seconds and lines such as 2026-11-23T10:00:00Z,40,90")
+	}
+	r := csv.NewReader(bytes.NewReader(text))
+	r.ReuseRecord, r.FieldsPerRecord = true, -1
+	var out []replay.Arrival
+	for {
+		row, err := r.Read()
+		if err == io.EOF {
+			return out, nil
+		} else if broken := (*csv.ParseError)(nil); errors.As(err, &broken) {
+			return nil, bad(broken.Line, "%w", broken.Err)
+		} else if err != nil {
+			return nil, err
+		}
+		line, _ := r.FieldPos(0)
+		switch {
+		case len(out) == 0 && strings.Join(row, ",") == "time,tasks,seconds":
+			continue
+		case len(row) != 3:
+			return nil, bad(line, "there are %d columns", len(row))
+		}
+		at, ok := formula.ParseTime(row[0])
+		if !ok {
+			return nil, bad(line, "%q isn't a time", row[0])
+		}
+		tasks, err := strconv.Atoi(row[1])
+		if err != nil {
+			return nil, bad(line, "%q isn't a whole number of tasks", row[1])
+		}
+		seconds, err := strconv.ParseFloat(row[2], 64)
+		if err != nil || !(seconds > 0 && seconds <= replay.MaxSpan.Seconds()) {
+			return nil, bad(line, "%q isn't a number of seconds", row[2])
+		}
+		out = append(out, replay.Arrival{At: at, Tasks: tasks, Takes: time.Duration(seconds * float64(time.Second))})
+	}
 }
 
 // The largest files that are read; formula.Parse judges a formula's own size.

@@ -120,3 +120,50 @@ func TestFormulaState(t *testing.T) {
 		}
 	}
 }
+
+// TestFormulaReplay: formulas side by side until the same time, as chart, table and JSON.
+func TestFormulaReplay(t *testing.T) {
+	t.Parallel()
+	work := file(t, "tasks.csv", "time,tasks,seconds\n2026-11-23T10:00:00Z,8,600\n")
+	two, four := file(t, "two.formula", "$TargetDedicatedNodes = 2"), file(t, "four.formula", "$TargetDedicatedNodes = time().hour == 10 ? 4 : 0; $NodeDeallocationOption = taskcompletion")
+	args := []string{"pool", "formula", "replay", two, four, "--workload", work, "--slots", "2", "--start", "0s", "--tail", "2h", "--cost", "0.5"}
+	code, stdout, stderr := command(t, args...)
+	lines := strings.Split(stdout, "\n")
+	// Two nodes need two rounds of 10 minutes, four one; the play ends 2 h after the longer.
+	if code != 0 || stderr != "" || len(lines) < 12 || lines[0] != "2026-11-23 10:00:00 to 2026-11-23 12:20:00; the highest bar is 4 nodes or 4 waiting tasks" ||
+		lines[3] != "  nodes    |"+strings.Repeat("▄", 60)+"|" || lines[4] != "  waiting  |█████"+strings.Repeat(" ", 55)+"|" ||
+		lines[7] != "  nodes    |"+strings.Repeat("█", 26)+strings.Repeat(" ", 34)+"|" ||
+		!strings.Contains(stdout, "\ntwo.formula   4.67        2           14      300          600          600         8      8     0         0           10           0       2.33\n") ||
+		!strings.Contains(stdout, "\nfour.formula  4.00        4           17      0            0            0           8      8     0         0           10           0       2.00\n") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	var got []struct {
+		Formula   string
+		NodeHours float64 `json:"node_hours"`
+		Cost      float64
+		Points    []json.RawMessage
+	}
+	if code, stdout, stderr = command(t, append(args, "-o", "json")...); code != 0 || json.Unmarshal([]byte(stdout), &got) != nil || len(got) != 2 || got[1].Cost != 2 || got[1].NodeHours != 4 || len(got[0].Points) != 200 {
+		t.Errorf("exit %d\n%.2000s%s", code, stdout, stderr)
+	}
+	fails := file(t, "fails.formula", "$TargetDedicatedNodes = avg($PendingTasks.GetSample(TimeInterval_Day))")
+	if code, stdout, stderr = command(t, "pool", "formula", "replay", fails, "--workload", work, "--min", "1"); code != 0 || !strings.Contains(stderr, "failed, the first with: Line 1, Col 52: Insufficient data") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	for text, want := range map[string]string{
+		"":                               "no tasks",
+		"time,tasks,seconds\nsoon,1,1\n": `tasks.csv:2: "soon" isn't a time`,
+		"2026-11-23,x,1\n":               `tasks.csv:1: "x" isn't a whole number of tasks`,
+		"2026-11-23,1,0\n":               `tasks.csv:1: "0" isn't a number of seconds`,
+		"2026-11-23,0,1\n":               "at least one task",
+		"2026-11-23,1\n":                 "there are 2 columns",
+		"2026-11-23,1,1\n\"":             `tasks.csv:2: extraneous or missing`,
+	} {
+		if code, _, stderr := command(t, "pool", "formula", "replay", two, "--workload", file(t, "tasks.csv", text)); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q: exit %d\n%s", text, code, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "pool", "formula", "replay", file(t, "bad.formula", "x = %"), "--workload", work); code != exitUsage || !strings.Contains(stderr, "bad.formula: Line 1, Col 5: there is no operator %") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -95,7 +96,8 @@ type evaluator struct {
 	period  int64 // in ticks
 	current map[string]float64
 	option  string
-	samples map[string][]Sample // by time
+	samples map[string][]Sample // as the state has them
+	sorted  map[string][]Sample // those that were used: by time, until now
 	values  map[string]Value    // assigned ones, by the name written
 	reads   []Read
 	work    int
@@ -109,7 +111,7 @@ var stopped = &Error{Message: "stop"}
 // force, even if an earlier statement assigned one.
 func (f *Formula) Eval(s State) Result {
 	e := &evaluator{src: f.src, now: timeOf(s.Now), period: int64(s.Period) / 100, current: map[string]float64{}, option: cmp.Or(s.Option, Requeue),
-		samples: map[string][]Sample{}, values: map[string]Value{}, random: s.Seed ^ uint64(s.Now.UnixNano())}
+		samples: map[string][]Sample{}, sorted: map[string][]Sample{}, values: map[string]Value{}, random: s.Seed ^ uint64(s.Now.UnixNano())}
 	if e.period <= 0 {
 		e.period = int64(SamplePeriod) / 100
 	}
@@ -119,8 +121,6 @@ func (f *Formula) Eval(s State) Result {
 	}
 	for n, list := range s.Samples {
 		n, _ = Canonical(n)
-		list = slices.DeleteFunc(slices.Clone(list), func(x Sample) bool { return x.At.After(s.Now) })
-		slices.SortStableFunc(list, func(a, b Sample) int { return a.At.Compare(b.At) })
 		e.samples[n] = list
 	}
 	before := Result{Targets: map[string]int64{Dedicated: cut(e.current[Dedicated]), LowPriority: cut(e.current[LowPriority])}, Option: e.option}
@@ -140,6 +140,21 @@ func (f *Formula) Eval(s State) Result {
 		result.Option = v.text
 	}
 	return result
+}
+
+// seen are a metric's samples until now, by time.
+func (e *evaluator) seen(metric string) []Sample {
+	if list, done := e.sorted[metric]; done {
+		return list
+	}
+	list := e.samples[metric]
+	byTime := func(a, b Sample) int { return a.At.Compare(b.At) }
+	if !slices.IsSortedFunc(list, byTime) {
+		list = slices.SortedStableFunc(slices.Values(list), byTime)
+	}
+	end := sort.Search(len(list), func(i int) bool { return timeOf(list[i].At).ticks > e.now.ticks })
+	e.sorted[metric] = list[:end]
+	return list[:end]
 }
 
 // cut makes a whole number of nodes of a target: 2.9 is 2, and what is negative is 0.
@@ -330,7 +345,7 @@ func (e *evaluator) name(x nameExpr) (Value, *Error) {
 	if v, now := e.current[full]; now {
 		return numberOf(v), nil
 	}
-	if list := e.samples[full]; len(list) > 0 {
+	if list := e.seen(full); len(list) > 0 {
 		return numberOf(list[len(list)-1].Value), nil
 	}
 	err := e.errorf(x.pos, "Insufficient data from data set: %s has no sample yet", name)

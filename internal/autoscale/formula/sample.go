@@ -18,7 +18,7 @@ func (e *evaluator) method(x methodExpr) (Value, *Error) {
 	if i, expected := methods[x.name].argument(x.name, kinds); i >= 0 {
 		return Value{}, e.errorf(x.open, "argument %d of %s can't be %s", i+1, x.name, kinds[i]).hint("it is %s", expected)
 	}
-	list := e.samples[metric]
+	list := e.seen(metric)
 	switch x.name {
 	case "GetSamplePeriod":
 		return Value{kind: timeInterval, ticks: e.period}, nil
@@ -55,7 +55,7 @@ func (e *evaluator) method(x methodExpr) (Value, *Error) {
 
 // newest is the newest samples, oldest first, however old they are.
 func (e *evaluator) newest(x methodExpr, metric string, n float64) (Value, *Error) {
-	list := e.samples[metric]
+	list := e.seen(metric)
 	if !(n > 0) { // also what is no number
 		n = 0
 	}
