@@ -25,7 +25,7 @@
 //	GET  /jobs/{id}/tasks                         list of TaskDetail: Task and its attempts
 //	GET  /jobs/{id}/coverage?outcome=&limit=&after=  list of Item, in the order of their keys
 //	GET  /jobs/{id}/logs                          list of Log
-//	GET  /jobs/{id}/logs/{index}/{attempt}/{stream}  the log (text/plain)
+//	GET  /jobs/{id}/logs/{index}/{attempt}/{stream}?from=  the log (text/plain), from a byte on
 //	GET  /schedules                               list of Schedule
 //	GET  /schedules/{pipeline}/occurrences?limit= list of Occurrence, newest first
 //	GET  /pools                                   list of Pool

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -245,12 +246,16 @@ type readLogInput struct {
 	Index   int    `path:"index" minimum:"0"`
 	Attempt int    `path:"attempt" minimum:"1"`
 	Stream  string `path:"stream" enum:"stdout,stderr"`
+	From    int64  `query:"from" minimum:"0" doc:"bytes at the beginning to leave out, as a client does that follows a log"`
 }
 
 func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamResponse, error) {
 	r, err := s.deps.Logs.Open(ctx, in.ID, in.Index, in.Attempt, in.Stream)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, in.From); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, r.Close())
 	}
 	return stream(r, "text/plain; charset=utf-8"), nil
 }

@@ -217,3 +217,57 @@ func TestConfigVersions(t *testing.T) {
 		}
 	}
 }
+
+// TestFollowLogs: a log that is followed from the submission on is written whole and
+// once, and ends with the job; the lines about one sensor can be read alone.
+func TestFollowLogs(t *testing.T) {
+	t.Parallel()
+	p := startServerIn(t, "hub: {key: [Device], time: TS}\nfleets: {f: {path: ./models, model: \"m_{Device}\"}}\npools: {cpu: {}}\n"+
+		"pipelines:\n  p: {dataset: rows, fleet: f, features: [Value], pool: cpu}\n", func(dir string) {
+		if err := os.Mkdir(filepath.Join(dir, "models"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"m_a", "m_b"} {
+			if err := os.WriteFile(filepath.Join(dir, "models", name), []byte("this is no model"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	server := "--server=http://" + p.addr
+	rows := filepath.Join(p.dir, "rows.csv")
+	if err := os.WriteFile(rows, []byte("TS,Device,Value\n2026-11-23T10:00:00Z,a,1\n2026-11-23T10:00:00Z,b,2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "dataset", "upload", "rows", rows, server); code != 0 {
+		t.Fatalf("upload: exit %d\n%s", code, stderr)
+	}
+	code, id, stderr := command(t, "job", "submit", "p", "-o", "csv", server)
+	if code != 0 {
+		t.Fatalf("submit: exit %d\n%s", code, stderr)
+	}
+	id, _, _ = strings.Cut(strings.Split(id, "\n")[1], ",")
+	logs := func(flags ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, append([]string{"job", "logs", id, server}, flags...)...)
+		if code != 0 {
+			t.Fatalf("logs %q: exit %d\n%s", flags, code, stderr)
+		}
+		return stdout
+	}
+	followed := logs("-f")
+	var j fleetscore.Job
+	if err := p.Get(t.Context(), jobPath(id), nil, &j); err != nil || !j.State.Ended() {
+		t.Errorf("the log was followed until the job is %s, %v", j.State, err)
+	}
+	_, followedText, _ := strings.Cut(followed, "\n") // without the state in its first line
+	_, text, _ := strings.Cut(logs(), "\n")
+	if followedText != text || strings.Count(text, " b: failed") != 1 || !strings.Contains(text, "done in") {
+		t.Errorf("followed:\n%s\nat the end:\n%s", followedText, text)
+	}
+	if got := logs("--key", "b"); strings.Count(got, "\n") != 2 || !strings.Contains(got, " b: failed") {
+		t.Errorf("the lines about b:\n%s", got)
+	}
+	if got := logs("--task", "7"); got != "" {
+		t.Errorf("the log of a task that isn't there:\n%s", got)
+	}
+}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -182,10 +184,14 @@ func newJobCancelCommand() *cobra.Command {
 }
 
 func newJobLogsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "logs JOB",
-		Short:   "Write the logs of a job's tasks to stdout",
-		Example: "  fleetscore job logs anomalies-20261123T1000Z-k3f9ab",
+	f := logFollower{printed: map[string]int64{}}
+	cmd := &cobra.Command{
+		Use:   "logs JOB",
+		Short: "Write the logs of a job's tasks to stdout",
+		Long: `Writes the logs of a job's tasks to stdout, by task and attempt. With --follow it goes
+on until the job ends. With --key it writes the lines about one sensor, which are those
+about sensors that weren't scored; write the key's values with slashes between them.`,
+		Example: "  fleetscore job logs anomalies-20261123T1000Z-k3f9ab --follow\n  fleetscore job logs anomalies-20261123T1000Z-k3f9ab --key 3/4",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dial(cmd)
@@ -193,18 +199,126 @@ func newJobLogsCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			var refs api.List[api.Log]
-			if err := c.Get(cmd.Context(), jobPath(args[0], "logs"), nil, &refs); err != nil {
-				return err
-			}
-			for _, r := range refs.Items {
-				fmt.Fprintf(cmd.OutOrStdout(), "== task %03d, attempt %d (%s), %s\n", r.Index, r.Attempt, r.State, r.Stream)
-				if err := copyTo(cmd.Context(), c, cmd.OutOrStdout(), jobPath(args[0], "logs", strconv.Itoa(r.Index), strconv.Itoa(r.Attempt), r.Stream)); err != nil {
-					return err
-				}
-			}
-			return nil
+			f.client, f.job, f.w = c, args[0], cmd.OutOrStdout()
+			return f.run(cmd.Context())
 		},
+	}
+	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "write what is added, until the job ends")
+	cmd.Flags().IntVar(&f.task, "task", -1, "only this task, by its number")
+	cmd.Flags().StringVar(&f.key, "key", "", "only lines about this sensor, such as 3/4")
+	return cmd
+}
+
+// logFollower writes the logs of a job.
+type logFollower struct {
+	client *client.Client
+	job    string
+	w      io.Writer
+	follow bool
+	task   int
+	key    string
+
+	printed map[string]int64 // bytes that were written, by log
+	last    string           // the log that was written last
+}
+
+// followEvery is the pause between two looks at logs that grow.
+const followEvery = 500 * time.Millisecond
+
+func (f *logFollower) run(ctx context.Context) error {
+	for {
+		var j fleetscore.Job // read before its logs: what an ended job wrote is all there
+		if err := f.client.Get(ctx, jobPath(f.job), nil, &j); err != nil {
+			return err
+		}
+		if err := f.look(ctx); err != nil {
+			return err
+		}
+		if !f.follow || j.State.Ended() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+// look writes what was added to the logs.
+func (f *logFollower) look(ctx context.Context) error {
+	var refs api.List[api.Log]
+	if err := f.client.Get(ctx, jobPath(f.job, "logs"), nil, &refs); err != nil {
+		return err
+	}
+	task := f.task
+	if f.key != "" {
+		var err error
+		if task, err = f.taskOf(ctx); err != nil {
+			return err
+		}
+	}
+	for _, r := range refs.Items {
+		name := fmt.Sprintf("task %03d, attempt %d, %s", r.Index, r.Attempt, r.Stream)
+		if task >= 0 && r.Index != task || r.SizeBytes <= f.printed[name] {
+			continue
+		}
+		if f.last != name {
+			fmt.Fprintf(f.w, "== task %03d, attempt %d (%s), %s\n", r.Index, r.Attempt, r.State, r.Stream)
+			f.last = name
+		}
+		n, err := f.write(ctx, jobPath(f.job, "logs", strconv.Itoa(r.Index), strconv.Itoa(r.Attempt), r.Stream), f.printed[name])
+		f.printed[name] += n
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// taskOf finds the task of the sensor; -1 if the job has no tasks yet.
+func (f *logFollower) taskOf(ctx context.Context) (int, error) {
+	var tasks api.List[api.TaskDetail]
+	if err := f.client.Get(ctx, jobPath(f.job, "tasks"), nil, &tasks); err != nil {
+		return 0, err
+	}
+	shard := fleetscore.Key(strings.ReplaceAll(f.key, "/", fleetscore.KeySeparator)).Shard()
+	for i, t := range tasks.Items {
+		if t.Shards.Contains(shard) {
+			return i, nil
+		}
+	}
+	return -1, nil
+}
+
+// write writes a log from a place on, and returns how many bytes of it were read. Of
+// one sensor it writes whole lines.
+func (f *logFollower) write(ctx context.Context, path string, from int64) (int64, error) {
+	r, err := f.client.Open(ctx, path, url.Values{"from": {strconv.FormatInt(from, 10)}})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	if f.key == "" {
+		n, err := io.Copy(f.w, r)
+		if err != nil {
+			err = fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
+		}
+		return n, err
+	}
+	n := int64(0)
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			return n, nil // a line that isn't whole yet is read again
+		} else if err != nil {
+			return n, fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
+		}
+		n += int64(len(line))
+		if strings.Contains(line, " "+f.key+":") {
+			fmt.Fprint(f.w, line)
+		}
 	}
 }
 
