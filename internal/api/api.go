@@ -31,9 +31,10 @@ const Prefix = "/api/v1"
 
 // Config sets limits and places for the API.
 type Config struct {
-	Version        string // the server's release, for GET /health
-	MaxUploadBytes int64  // the size limit of an upload of rows or of a model; 0 means 256 MiB
-	TempDir        string // folder for uploads of rows that wait to be processed; empty means the system's
+	Version        string        // the server's release, for GET /health
+	MaxUploadBytes int64         // the size limit of an upload of rows or of a model; 0 means 256 MiB
+	StoreLimit     time.Duration // how long the store may take for one step of a node's request; 0 means 20 s, which is less than the 30 s after which a node gives a request up
+	TempDir        string        // folder for uploads of rows that wait to be processed; empty means the system's
 }
 
 // Scheduler has the functions of the scheduler that the API needs.
@@ -96,6 +97,8 @@ type server struct {
 	log  *slog.Logger
 	now  func() time.Time
 
+	storeCalls chan struct{} // holds a value for each call of the store that a node caused
+
 	turn    chan struct{} // holds a value while the rows of an upload are in memory
 	parsing sync.Mutex    // held while a fleet.yaml is parsed, which takes many times its size
 }
@@ -105,7 +108,10 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if cfg.MaxUploadBytes == 0 {
 		cfg.MaxUploadBytes = 256 << 20
 	}
-	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now, turn: make(chan struct{}, 1)}
+	if cfg.StoreLimit == 0 {
+		cfg.StoreLimit = 20 * time.Second
+	}
+	s := &server{cfg: cfg, deps: deps, log: deps.Log, now: deps.Now, turn: make(chan struct{}, 1), storeCalls: make(chan struct{}, maxStoreCalls)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

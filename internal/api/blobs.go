@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -73,7 +75,7 @@ func (s *server) listTaskBlobs(ctx context.Context, in *listTaskBlobsInput) (*bo
 	if err := s.taskBlob(ctx, in.ID, in.Prefix, false); err != nil {
 		return nil, err
 	}
-	return s.listStore(ctx, &in.ListStoreInput)
+	return step(ctx, s, nil, "list blobs", in.Prefix, func() (*body[List[Blob]], error) { return s.listStore(ctx, &in.ListStoreInput) }, nil)
 }
 
 func (s *server) statTaskBlob(ctx context.Context, in *struct {
@@ -83,7 +85,7 @@ func (s *server) statTaskBlob(ctx context.Context, in *struct {
 	if err := s.taskBlob(ctx, in.ID, in.Name, false); err != nil {
 		return nil, err
 	}
-	i, err := s.deps.Store.Stat(ctx, fleetscore.BlobName(in.Name))
+	i, err := step(ctx, s, nil, "describe blob", in.Name, func() (store.Info, error) { return s.deps.Store.Stat(ctx, fleetscore.BlobName(in.Name)) }, nil)
 	return answer(blobOf(i)), err
 }
 
@@ -97,13 +99,15 @@ func (s *server) readTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	if err1 != nil || err2 != nil {
 		return fleetscore.Errorf(fleetscore.Invalid, "read blob", name, "offset and length must be whole numbers; a negative length reads to the end")
 	}
-	in, err := s.deps.Store.Get(r.Context(), fleetscore.BlobName(name), offset, length)
+	in, err := step(r.Context(), s, nil, "read blob", name, func() (io.ReadCloser, error) {
+		return s.deps.Store.Get(r.Context(), fleetscore.BlobName(name), offset, length)
+	}, func(late io.ReadCloser) { late.Close() })
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if _, err := io.Copy(w, in); err != nil {
+	if _, err := io.Copy(s.steady(w), in); err != nil {
 		panic(http.ErrAbortHandler) // so that the node notices that the answer isn't complete
 	}
 	return nil
@@ -114,10 +118,116 @@ func (s *server) writeTaskBlob(w http.ResponseWriter, r *http.Request) error {
 	if err := s.taskBlob(r.Context(), fleetscore.LeaseID(r.PathValue("id")), name, true); err != nil {
 		return err
 	}
-	i, err := s.deps.Store.Put(r.Context(), fleetscore.BlobName(name), r.Body, store.PutOptions{})
+	timer := time.NewTimer(s.cfg.StoreLimit)
+	arriving := &arriving{body: r.Body, answer: http.NewResponseController(w), timer: timer, limit: s.cfg.StoreLimit}
+	i, err := step(r.Context(), s, timer, "write blob", name, func() (store.Info, error) {
+		return s.deps.Store.Put(r.Context(), fleetscore.BlobName(name), arriving, store.PutOptions{})
+	}, nil)
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(blobOf(i))
+}
+
+// maxStoreCalls is how many calls of the store nodes may cause at the same time. A call
+// that never returns counts, so that a store that hangs can't fill the memory.
+const maxStoreCalls = 1024
+
+// step carries out one call of the store for a node, and answers without it after
+// Config.StoreLimit, or when the timer fires: a folder on a disk that hangs doesn't heed
+// its context. The call goes on by itself then, and drop gets what it opened. The
+// request's context ends with the answer, which ends the calls that heed it.
+func step[T any](ctx context.Context, s *server, timer *time.Timer, op, subject string, call func() (T, error), drop func(T)) (T, error) {
+	var none T
+	if timer == nil {
+		timer = time.NewTimer(s.cfg.StoreLimit)
+	}
+	defer timer.Stop()
+	silent := func() error {
+		return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "the store gave no answer within %s", s.cfg.StoreLimit).
+			WithHint("check the store that the server uses: its disk, or the network to it; nodes try again by themselves")
+	}
+	select {
+	case s.storeCalls <- struct{}{}:
+	case <-timer.C:
+		return none, silent()
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result)
+	gone := make(chan struct{})
+	go func() {
+		defer func() { <-s.storeCalls }()
+		v, err := guarded(op, subject, call)
+		select {
+		case done <- result{v, err}:
+		case <-gone:
+			if err == nil && drop != nil {
+				drop(v)
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-timer.C:
+		close(gone)
+		return none, silent()
+	case <-ctx.Done():
+		close(gone)
+		return none, ctx.Err()
+	}
+}
+
+// guarded turns a panic into an error, as it would end the process here.
+func guarded[T any](op, subject string, call func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fleetscore.Errorf(fleetscore.Internal, op, subject, "a defect of ours: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return call()
+}
+
+// arriving is a body that a node sends. The store's time limit doesn't run while the next
+// piece is waited for, which has a limit of its own.
+type arriving struct {
+	body   io.Reader
+	answer *http.ResponseController
+	timer  *time.Timer
+	limit  time.Duration
+}
+
+// Read implements io.Reader.
+func (a *arriving) Read(p []byte) (int, error) {
+	a.timer.Stop()
+	_ = a.answer.SetReadDeadline(time.Now().Add(a.limit)) // not every writer supports deadlines
+	n, err := a.body.Read(p)
+	_ = a.answer.SetReadDeadline(time.Time{}) // a deadline that passes later would end the request
+	a.timer.Reset(a.limit)
+	return n, err
+}
+
+// steady limits the time in which the node takes each piece of an answer.
+func (s *server) steady(w http.ResponseWriter) io.Writer {
+	return &leaving{w, http.NewResponseController(w), s.cfg.StoreLimit}
+}
+
+type leaving struct {
+	w      http.ResponseWriter
+	answer *http.ResponseController
+	limit  time.Duration
+}
+
+// Write implements io.Writer.
+func (l *leaving) Write(p []byte) (int, error) {
+	_ = l.answer.SetWriteDeadline(time.Now().Add(l.limit)) // not every writer supports deadlines
+	n, err := l.w.Write(p)
+	_ = l.answer.SetWriteDeadline(time.Time{}) // the connection carries other requests later
+	return n, err
 }

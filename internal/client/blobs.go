@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"iter"
@@ -20,9 +21,20 @@ import (
 // Blobs is the server's store as a node sees it: the inputs and outputs of the
 // task whose lease the context carries. Only results can be written, nothing
 // deleted.
-func (c *Client) Blobs() store.Bucket { return blobs{c} }
+//
+// Every request has a deadline, see Config.SilenceLimit and Config.AwayLimit: a server, a
+// network or a store that never answers fails the task as unavailable, within two
+// minutes by default.
+func (c *Client) Blobs() store.Bucket {
+	limited := *c
+	limited.http = &http.Client{Transport: store.Guard(c.http.Transport, cmp.Or(c.cfg.SilenceLimit, 30*time.Second)), CheckRedirect: c.http.CheckRedirect}
+	return blobs{&limited, cmp.Or(c.cfg.AwayLimit, time.Minute)}
+}
 
-type blobs struct{ c *Client }
+type blobs struct {
+	c    *Client
+	away time.Duration // how long a request is repeated
+}
 
 // path is the address of a blob, or of all of them.
 func (b blobs) path(ctx context.Context, what string, name fleetscore.BlobName) (string, error) {
@@ -46,33 +58,44 @@ func (b blobs) path(ctx context.Context, what string, name fleetscore.BlobName) 
 // blob is the server's description of a blob.
 type blob store.Info
 
-// awayLimit is how long a blob's request is repeated while the server is away, so
-// that a restart of the server uses up no try of a node's task.
-const awayLimit = time.Minute
+// maxBreaks is how often in a row an answer may break without a single new byte.
+const maxBreaks = 5
 
 // patient repeats a call while the server, or its store, is unavailable.
-func patient(ctx context.Context, call func() error) error {
-	begin, pause := time.Now(), 50*time.Millisecond
+func (b blobs) patient(ctx context.Context, call func() error) error {
+	begin, wait := time.Now(), firstPause
 	for {
 		err := call()
-		if !fleetscore.Unavailable.Is(err) || ctx.Err() != nil || time.Since(begin) > awayLimit {
+		if !fleetscore.Unavailable.Is(err) || ctx.Err() != nil || time.Since(begin) > b.away {
 			return err
 		}
-		t := time.NewTimer(pause/2 + rand.N(pause))
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if pause(ctx, wait) != nil {
 			return err
-		case <-t.C:
 		}
-		pause = min(2*pause, 5*time.Second)
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+// firstPause is the wait before a request is repeated for the first time.
+const firstPause = 50 * time.Millisecond
+
+// pause waits, half as long or half as long again, so that nodes don't ask at the same
+// moment.
+func pause(ctx context.Context, wait time.Duration) error {
+	t := time.NewTimer(wait/2 + rand.N(wait))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
 	}
 }
 
 // Get reads a range through the server, and continues an interrupted answer: this is
 // safe because nodes read only blobs that never change.
 func (b blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
-	r := &ranged{ctx: ctx, b: b, name: name, next: offset, left: length}
+	r := &ranged{ctx: ctx, b: b, name: name, next: offset, left: length, brokenAt: -1}
 	return r, r.open()
 }
 
@@ -83,6 +106,9 @@ type ranged struct {
 	next int64
 	left int64 // negative means to the end
 	body io.ReadCloser
+
+	breaks   int   // how often the answer broke since the byte
+	brokenAt int64 // at this place came
 }
 
 func (r *ranged) open() error {
@@ -90,7 +116,7 @@ func (r *ranged) open() error {
 	if err != nil {
 		return err
 	}
-	return patient(r.ctx, func() (err error) {
+	return r.b.patient(r.ctx, func() (err error) {
 		r.body, err = r.b.c.Open(r.ctx, path, url.Values{"offset": {strconv.FormatInt(r.next, 10)}, "length": {strconv.FormatInt(r.left, 10)}})
 		return err
 	})
@@ -110,11 +136,26 @@ func (r *ranged) Read(p []byte) (int, error) {
 			return 0, r.ctx.Err()
 		}
 		r.body.Close()
-		if err := r.open(); err != nil {
+		if err := r.resume(err); err != nil {
 			r.body = io.NopCloser(strings.NewReader(""))
 			return 0, err
 		}
 	}
+}
+
+// resume asks for the rest after the answer broke.
+func (r *ranged) resume(cause error) error {
+	if r.brokenAt != r.next {
+		r.breaks, r.brokenAt = 0, r.next
+	}
+	if r.breaks++; r.breaks > maxBreaks {
+		return fleetscore.Errorf(fleetscore.Unavailable, "read", string(r.name), "the answer broke %d times in a row at byte %d: %w", r.breaks, r.next, cause).
+			WithHint("the server's log says whether its store fails")
+	}
+	if err := pause(r.ctx, firstPause<<(r.breaks-1)); err != nil {
+		return err
+	}
+	return r.open()
 }
 
 func (r *ranged) Close() error {
@@ -140,7 +181,7 @@ func (b blobs) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader
 		body = bytes.NewReader(buffer.Bytes())
 	}
 	if s, ok := body.(*bytes.Reader); ok {
-		err = patient(ctx, func() error {
+		err = b.patient(ctx, func() error {
 			if _, err := s.Seek(0, io.SeekStart); err != nil {
 				return err
 			}
@@ -159,7 +200,7 @@ func (b blobs) Stat(ctx context.Context, name fleetscore.BlobName) (store.Info, 
 		return store.Info{}, err
 	}
 	var i blob
-	err = patient(ctx, func() error { return b.c.Get(ctx, path, nil, &i) })
+	err = b.patient(ctx, func() error { return b.c.Get(ctx, path, nil, &i) })
 	return store.Info(i), err
 }
 
@@ -178,7 +219,7 @@ func (b blobs) List(ctx context.Context, prefix string, opt store.ListOptions) i
 				Next  string
 			}
 			query := url.Values{"prefix": {prefix}, "after": {string(opt.After)}, "delimiter": {strconv.FormatBool(opt.Delimiter)}}
-			err = patient(ctx, func() error { return b.c.Get(ctx, path, query, &page) })
+			err = b.patient(ctx, func() error { return b.c.Get(ctx, path, query, &page) })
 			for _, i := range page.Items {
 				if !yield(store.Info(i), nil) {
 					return

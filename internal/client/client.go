@@ -40,6 +40,11 @@ type Config struct {
 	CAFile     string // certificates to trust in addition to those of the system; empty means the file of this user's server on this machine
 	ServerName string // the name that the server's certificate must carry; empty means the name in the URL
 	User       string // name of the user, for the server's audit
+
+	// Requests for a node's blobs alone: such a request ends if it makes no progress for
+	// SilenceLimit, 0 means 30 s, and is repeated until AwayLimit has passed, 0 means 1
+	// min, so that a restart of the server uses up no try of a node's task.
+	SilenceLimit, AwayLimit time.Duration
 }
 
 // DefaultAddress is where a server listens by default.

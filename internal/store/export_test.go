@@ -1,7 +1,6 @@
 package store
 
 import (
-	"net/http"
 	"time"
 )
 
@@ -20,6 +19,3 @@ func cloudOf(b Bucket) *cloud {
 	}
 	return b.(*cloud)
 }
-
-// Guard ends requests that make no progress for the limit.
-func Guard(base http.RoundTripper, limit time.Duration) http.RoundTripper { return guard{base, limit} }

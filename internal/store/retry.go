@@ -102,7 +102,7 @@ func (c *cloud) try(ctx context.Context, op string, name fleetscore.BlobName, ca
 // limited is try for calls without a stream, each of which ends after callLimit.
 func (c *cloud) limited(ctx context.Context, op string, name fleetscore.BlobName, call func(context.Context) error) error {
 	return c.try(ctx, op, name, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, callLimit, stalled{})
+		ctx, cancel := context.WithTimeoutCause(ctx, callLimit, stalled{callLimit})
 		defer cancel()
 		return call(ctx)
 	})

@@ -15,9 +15,9 @@ const stallLimit = 30 * time.Second
 
 // stalled says that a peer sends nothing any more. It is a time-out in the sense of
 // net.Error.
-type stalled struct{}
+type stalled struct{ limit time.Duration }
 
-func (stalled) Error() string   { return "the service went silent for " + stallLimit.String() }
+func (s stalled) Error() string { return "the other side was silent for " + s.limit.String() }
 func (stalled) Timeout() bool   { return true }
 func (stalled) Temporary() bool { return true }
 
@@ -26,6 +26,11 @@ type guard struct {
 	base  http.RoundTripper
 	limit time.Duration
 }
+
+// Guard ends requests of base that make no progress within the limit: no piece of the
+// request is taken, the answer doesn't begin, or no piece of it comes. The error is a
+// time-out in the sense of net.Error. A request that makes progress may take any time.
+func Guard(base http.RoundTripper, limit time.Duration) http.RoundTripper { return guard{base, limit} }
 
 func defaultHTTPClient() *http.Client { return newHTTPClient(http.DefaultTransport.(*http.Transport)) }
 
@@ -41,7 +46,7 @@ func newHTTPClient(base *http.Transport) *http.Client {
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(g.limit, func() { cancel(stalled{}) })
+	timer := time.AfterFunc(g.limit, func() { cancel(stalled{g.limit}) })
 	out := req.WithContext(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		out.Body = &progress{body: req.Body, guard: g, timer: timer}
