@@ -37,29 +37,7 @@ func cloudStore(t *testing.T, address string) {
 		"\n  history: {dataset: history, fleet: sensors, features: [Value], pool: cpu}\n"
 	p := startServer(t, text)
 	server := "--server=http://" + p.addr
-	files, err := os.ReadDir(models)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		data, err := os.ReadFile(filepath.Join(models, f.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Send(t.Context(), http.MethodPut, "/fleets/sensors/models/"+f.Name(), nil, "application/octet-stream", bytes.NewReader(data), nil); err != nil {
-			t.Fatalf("upload %s: %v\n%s", f.Name(), err, p.log)
-		}
-	}
-	if code, _, stderr := command(t, "fleet", "sync", "sensors", server); code != 0 {
-		t.Fatalf("fleet sync: exit %d\n%s\n%s", code, stderr, p.log)
-	}
-	rows := filepath.Join(t.TempDir(), "rows.csv")
-	if code, _, stderr := command(t, "simulate", "--from", "2026-11-23T00:00:00Z", "--to", "2026-11-23T00:20:00Z", "--out", rows); code != 0 {
-		t.Fatal(stderr)
-	}
-	if code, stdout, stderr := command(t, "dataset", "upload", "history", rows, server); code != 0 {
-		t.Fatalf("upload: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
-	}
+	rows := p.fillStore(models)
 	p.reading()
 	if code, stdout, stderr := command(t, "job", "submit", "history", "--wait", server); code != 0 {
 		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
@@ -93,6 +71,37 @@ func cloudStore(t *testing.T, address string) {
 	if code, _, stderr := command(t, "apply", filepath.Join(p.dir, "other.yaml"), server); code != 13 || !strings.Contains(stderr, "store") {
 		t.Errorf("another store: exit %d\n%s", code, stderr)
 	}
+}
+
+// fillStore uploads models of the fleet sensors and rows of the dataset history, and
+// returns the rows' file.
+func (p *process) fillStore(models string) (rows string) {
+	t, server := p.t, "--server=http://"+p.addr
+	t.Helper()
+	files, err := os.ReadDir(models)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(filepath.Join(models, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Send(t.Context(), http.MethodPut, "/fleets/sensors/models/"+f.Name(), nil, "application/octet-stream", bytes.NewReader(data), nil); err != nil {
+			t.Fatalf("upload %s: %v\n%s", f.Name(), err, p.log)
+		}
+	}
+	if code, _, stderr := command(t, "fleet", "sync", "sensors", server); code != 0 {
+		t.Fatalf("fleet sync: exit %d\n%s\n%s", code, stderr, p.log)
+	}
+	rows = filepath.Join(t.TempDir(), "rows.csv")
+	if code, _, stderr := command(t, "simulate", "--from", "2026-11-23T00:00:00Z", "--to", "2026-11-23T00:20:00Z", "--out", rows); code != 0 {
+		t.Fatal(stderr)
+	}
+	if code, stdout, stderr := command(t, "dataset", "upload", "history", rows, server); code != 0 {
+		t.Fatalf("upload: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
+	}
+	return rows
 }
 
 // checkCloudPredictions compares what was committed to what the one-shot finds.

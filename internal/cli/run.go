@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -19,7 +20,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/node"
@@ -31,6 +34,8 @@ import (
 // addServerFlags gives a command the flags of a server.
 func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringVar(&cfg.dir, "dir", dir, "folder for all data; made if absent")
+	cmd.Flags().StringVar(&cfg.ledgerFile, "ledger-url-file", "", "file with the address of a PostgreSQL database for the ledger, postgres://USER:PASSWORD@HOST:PORT/DATABASE; the variable FLEETSCORE_LEDGER_URL may hold the address itself (default: a file in --dir)")
+	cmd.Flags().BoolVar(&cfg.standby, "standby", false, "wait while another server leads the same PostgreSQL ledger, and take over when it ends; needs a cloud's store, and no queries")
 	cmd.Flags().StringVar(&cfg.store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringArrayVar(&cfg.modelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
@@ -94,6 +99,137 @@ func newUpCommand() *cobra.Command {
 	return cmd
 }
 
+// ledgerVariable holds the address of a PostgreSQL ledger, as an alternative to a file.
+const ledgerVariable = "FLEETSCORE_LEDGER_URL"
+
+// ledgerURL is the address of a PostgreSQL ledger, a secret; empty if none was given.
+func (s *server) ledgerURL() (string, error) {
+	address := os.Getenv(ledgerVariable)
+	if s.cfg.ledgerFile == "" {
+		return address, nil
+	}
+	text, err := os.ReadFile(s.cfg.ledgerFile)
+	if err != nil {
+		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", s.cfg.ledgerFile, "%w", err).
+			WithHint("--ledger-url-file names a file with the address of the database, postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	if address = strings.TrimSpace(string(text)); address == "" {
+		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", s.cfg.ledgerFile, "the file is empty").
+			WithHint("write the address of the database into it: postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	return address, nil
+}
+
+// openLedger opens the ledger, in a database if its address was given, and waits until
+// this server leads. It does nothing if the ledger is open.
+func (s *server) openLedger(ctx context.Context) error {
+	const op = "open ledger"
+	if s.ledger != nil {
+		return nil
+	}
+	if err := s.makePrivate(); err != nil {
+		return err
+	}
+	file, marker := filepath.Join(s.cfg.dir, "ledger.db"), filepath.Join(s.cfg.dir, "ledger.postgres")
+	address, err := s.ledgerURL()
+	if err != nil {
+		return err
+	}
+	if address == "" {
+		if s.cfg.standby {
+			return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "servers can only share a ledger that lies in a PostgreSQL database").
+				WithHint("name the file with its address: --ledger-url-file FILE")
+		}
+		if _, err := os.Stat(marker); err == nil {
+			return fleetscore.Errorf(fleetscore.Conflict, op, s.cfg.dir, "the folder belongs to a ledger in a PostgreSQL database").
+				WithHint("give the database's address with --ledger-url-file or %s, or start with another --dir", ledgerVariable)
+		}
+		l, err := ledger.Open(ctx, file)
+		if err == nil {
+			s.ledger = l
+		}
+		return err
+	}
+	if _, err := os.Stat(file); err == nil {
+		return fleetscore.Errorf(fleetscore.Conflict, op, s.cfg.dir, "the folder has a ledger of its own, ledger.db").
+			WithHint("start without the database's address, or with another --dir: a ledger can't be moved yet")
+	}
+	lock, err := ledger.Lock(file)
+	if err != nil {
+		return err
+	}
+	s.folder = lock
+	p, err := ledger.OpenPostgres(ctx, ledger.PostgresConfig{URL: address})
+	if err != nil {
+		return err
+	}
+	s.ledger, s.postgres = p, p
+	if err := s.lead(ctx); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(marker, []byte(p.String()+"\n"), 0o600); err != nil {
+		return folderError(marker, err)
+	}
+	return nil
+}
+
+// lead waits until this server leads. A standby is judged before, when somebody sees
+// it, and after, as the configuration may have changed.
+func (s *server) lead(ctx context.Context) error {
+	cfg, _, err := s.applied(ctx)
+	if err == nil {
+		err = s.checkStandby(cfg)
+	}
+	if err != nil {
+		return err
+	}
+	patience := ledger.Patience
+	if s.cfg.standby {
+		patience = 0
+	}
+	if err := s.postgres.Lead(ctx, patience, s.log); err != nil {
+		return err
+	}
+	if cfg, _, err = s.applied(ctx); err != nil {
+		return err
+	}
+	return s.checkStandby(cfg)
+}
+
+// checkStandby refuses to share a ledger where a part of the data lies with one server
+// alone.
+func (s *server) checkStandby(cfg fleetscore.Config) error {
+	const op = "share the ledger"
+	if !s.cfg.standby {
+		return nil
+	}
+	switch at := cmp.Or(s.cfg.store, cfg.Store); {
+	case at == "" || store.IsLocal(at):
+		return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "the store is a folder of one server").
+			WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --standby")
+	case len(cfg.Queries) > 0:
+		return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "the configuration has queries, which read the hub, and the hub lies in the folder of one server").
+			WithHint("take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --standby")
+	}
+	return nil
+}
+
+// storeOf is a name of the store that is the same for all machines.
+func (s *server) storeOf(address string) string {
+	if !store.IsLocal(address) {
+		return s.storeName(address)
+	}
+	path := strings.TrimPrefix(address, "file://")
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return path
+	}
+	return host + ":" + path
+}
+
 // apply does the checks that need the server's data, and stores the configuration.
 func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
 	warnings, err := s.check(ctx, cfg)
@@ -117,6 +253,9 @@ func (s *server) announce(w io.Writer, link bool) lifecycle.Service {
 		in := s.cfg.dir
 		if s.storeURL == "" {
 			in += " and " + withoutQuery(s.cfg.store)
+		}
+		if s.postgres != nil {
+			in += " and the " + s.postgres.String()
 		}
 		switch {
 		case s.cfg.open:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -38,6 +39,8 @@ import (
 // serverConfig says where a server keeps its data and listens.
 type serverConfig struct {
 	dir          string   // all data, or all but the store; made if absent
+	ledgerFile   string   // file with the address of a PostgreSQL ledger; empty: the variable FLEETSCORE_LEDGER_URL, else a file in dir
+	standby      bool     // wait until no other server leads the ledger, instead of failing
 	store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	modelRoots   []string // folders of this machine that fleets may read models from
 	commands     []string // folders of this machine whose programs pools may run
@@ -67,6 +70,8 @@ type server struct {
 	catalog  *catalog.Catalog
 	storeURL string // what nodes open; empty if the store is no folder
 	ledger   ledger.Ledger
+	postgres *ledger.Postgres // the ledger; nil if it is a file
+	folder   io.Closer        // lock of the folder, if the ledger doesn't lie there
 	streams  *streams
 	nodes    string // file with the token of the server's own nodes
 	control  *access.Control
@@ -87,7 +92,14 @@ func openServer(ctx context.Context, cfg serverConfig, log *slog.Logger) (*serve
 	if s.roots, err = store.FindRoots(cfg.modelRoots); err != nil {
 		return nil, err
 	}
+	if s.cfg.standby { // who waits isn't there yet
+		if err := s.openLedger(ctx); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
 	if err := s.bind(ctx); err != nil {
+		s.close()
 		return nil, err
 	}
 	err = s.openStorage(ctx)
@@ -136,16 +148,10 @@ func (s *server) bind(ctx context.Context) error {
 }
 
 func (s *server) openStorage(ctx context.Context) error {
-	if err := s.makePrivate(); err != nil {
+	if err := s.openLedger(ctx); err != nil {
 		return err
 	}
-	var err error
-	l, err := ledger.Open(ctx, filepath.Join(s.cfg.dir, "ledger.db"))
-	if err != nil {
-		return err
-	}
-	s.ledger = l
-	if err := s.openClock(ctx, l); err != nil {
+	if err := s.openClock(ctx, s.ledger); err != nil {
 		return err
 	}
 	if err := s.openStore(ctx); err != nil {
@@ -190,6 +196,11 @@ func (s *server) openStore(ctx context.Context) error {
 	}
 	if err := s.sameStore(); err != nil {
 		return err
+	}
+	if s.postgres != nil {
+		if err := s.postgres.BelongTo(ctx, s.storeOf(s.cfg.store)); err != nil {
+			return err
+		}
 	}
 	b, err := store.Open(ctx, s.cfg.store)
 	if err != nil {
@@ -282,10 +293,20 @@ func (s *server) close() {
 		client.RemoveLocal(s.left)
 		_ = os.Remove(s.adminFile()) // its token is no longer valid
 	}
+	if s.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := s.postgres.Resign(ctx); err != nil {
+			s.log.Warn("another server can take over only when the lease has run out", "error", err)
+		}
+	}
 	if s.ledger != nil {
 		if err := s.ledger.Close(); err != nil {
 			s.log.Error("closing the ledger", "err", err)
 		}
+	}
+	if s.folder != nil {
+		s.folder.Close() // it was only locked
 	}
 	if s.listener != nil {
 		s.listener.Close() // an error here only says that serving closed it already
@@ -335,6 +356,9 @@ func (s *server) run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, work.scheduler) }},
 		{Name: "access", Run: s.control.Run},
 	}, extra...)
+	if s.postgres != nil { // last, because it leads while the others deliver what they hold
+		services = append(services, lifecycle.Service{Name: "leader", Last: true, Run: func(ctx context.Context) error { return s.postgres.Keep(ctx, s.log) }})
+	}
 	return lifecycle.Run(ctx, s.log, services...)
 }
 

@@ -58,6 +58,8 @@ type process struct {
 	dir  string
 	file string // fleet.yaml
 	addr string
+	env  []string // variables beside the test's own
+	args []string // beside the file, the folder and the address
 	cmd  *exec.Cmd
 	log  *logText
 	open *store.Dir // the store, once a test looked into it
@@ -91,6 +93,15 @@ func startServer(t *testing.T, yaml string) *process {
 // startServerIn starts a server in a folder that fill puts files into first.
 func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 	t.Helper()
+	p := newServer(t, yaml)
+	fill(p.dir)
+	p.start()
+	return p
+}
+
+// newServer is a server that is yet to be started. It is stopped when the test ends.
+func newServer(t *testing.T, yaml string) *process {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +110,6 @@ func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fill(p.dir)
 	p.file = filepath.Join(p.dir, "fleet.yaml")
 	if err := os.WriteFile(p.file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
@@ -107,7 +117,6 @@ func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 	if p.Client, err = client.New(client.Config{Server: "http://" + p.addr}); err != nil {
 		t.Fatal(err)
 	}
-	p.start()
 	t.Cleanup(func() {
 		p.stop()
 		p.Close()
@@ -117,13 +126,25 @@ func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 
 func (p *process) start() {
 	p.t.Helper()
+	p.begin()
+	p.answers()
+}
+
+// begin starts the server's process, which may have to wait before it serves.
+func (p *process) begin() {
+	p.t.Helper()
 	p.log = &logText{}
-	p.cmd = exec.Command(os.Args[0], "up", p.file, "--dir", filepath.Join(p.dir, "data"), "--listen", p.addr)
-	p.cmd.Env = append(os.Environ(), asCommand+"=1")
+	p.cmd = exec.Command(os.Args[0], append([]string{"up", p.file, "--dir", filepath.Join(p.dir, "data"), "--listen", p.addr}, p.args...)...)
+	p.cmd.Env = append(append(os.Environ(), asCommand+"=1"), p.env...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// answers waits until the server answers.
+func (p *process) answers() {
+	p.t.Helper()
 	for range 300 {
 		if resp, err := http.Get("http://" + p.addr + api.Prefix + "/health"); err == nil { // it may be unwell
 			resp.Body.Close()
@@ -172,7 +193,7 @@ func (p *process) stop() {
 		p.open.Close() // it was only read
 		p.open = nil
 	}
-	if p.cmd.ProcessState != nil {
+	if p.cmd == nil || p.cmd.ProcessState != nil {
 		return
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -333,11 +354,33 @@ pipelines:
 // hold one row per sensor and time.
 func TestCrash(t *testing.T) {
 	t.Parallel()
+	crash(t, nil)
+}
+
+// TestCrashPostgres is TestCrash with the ledger in a PostgreSQL database, which is
+// killed and away for a while too.
+func TestCrashPostgres(t *testing.T) {
+	t.Parallel()
+	crash(t, testkit.StartPostgres(t, testkit.PostgresVersions[0]))
+}
+
+func crash(t *testing.T, database *testkit.Postgres) {
 	rounds, longest := 8, 2*time.Second
 	if n, err := strconv.Atoi(os.Getenv("FLEETSCORE_CRASH_ROUNDS")); err == nil {
 		rounds, longest = n, 20*time.Second // beyond the time after which a node counts as lost
 	}
-	p := startServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	faults := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}
+	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	if database != nil {
+		faults = append(faults, "stop database")
+		p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
+		defer func() {
+			if strings.Contains(p.log.String(), database.Password) {
+				t.Errorf("the log holds the database's password:\n%s", p.log)
+			}
+		}()
+	}
+	p.start()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -357,7 +400,7 @@ func TestCrash(t *testing.T) {
 	for round := range rounds {
 		pause(ctx, 500*time.Millisecond+time.Duration(rnd.IntN(2000))*time.Millisecond)
 		frozen := time.Duration(rnd.Int64N(int64(longest)))
-		what := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}[order[round]%5]
+		what := faults[order[round]%len(faults)]
 		counts[what]++
 		switch what {
 		case "kill nodes":
@@ -379,6 +422,10 @@ func TestCrash(t *testing.T) {
 			p.signal(syscall.SIGSTOP)
 			pause(ctx, frozen)
 			p.signal(syscall.SIGCONT)
+		case "stop database":
+			database.Stop(t)
+			pause(ctx, frozen)
+			database.Start(t)
 		}
 	}
 	cancel()

@@ -40,6 +40,12 @@ type streams struct {
 
 // ServeHTTP hands readings to the gateway, if there is one yet.
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.server.cfg.standby {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusConflict)
+		_, _ = io.WriteString(w, `{"kind":"conflict","op":"take readings","subject":"hub","message":"servers with --standby take no readings, because the hub lies in the folder of one server","hint":"upload rows with fleetscore dataset upload, or start one server alone, without --standby"}`+"\n") // the client went away
+		return
+	}
 	s.mu.Lock()
 	g := s.gateway
 	s.mu.Unlock()
@@ -110,6 +116,10 @@ func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
 // run ends with an error only if the hub can't be opened at the start, when somebody
 // sees the error; later it tries again.
 func (s *streams) run(ctx context.Context) error {
+	if s.server.cfg.standby {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	changes, stop := s.server.ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()

@@ -25,6 +25,9 @@ import (
 // change until its own end. So what a process does that was frozen, and goes on while
 // another one leads, changes nothing.
 const (
+	// Patience is how long a server has to wait for the lease of one that was killed.
+	Patience = leaseFor + 2*time.Second
+
 	leaseFor   = 5 * time.Second
 	renewEvery = time.Second
 	lookEvery  = 500 * time.Millisecond

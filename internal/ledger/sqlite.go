@@ -44,7 +44,7 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
 	l := &SQLite{core: core{dialect: sqliteDialect{}}}
-	if l.lock, err = takeLock(path); err != nil {
+	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}
 	if err := private(path); err != nil {
@@ -99,8 +99,9 @@ func (l *SQLite) open(ctx context.Context, path string) (err error) {
 	return l.read.PingContext(ctx)
 }
 
-// takeLock takes the lock beside the file, which ends with the process.
-func takeLock(path string) (*os.File, error) {
+// Lock takes the lock beside the ledger's file, which ends with the process. A server whose
+// ledger lies elsewhere takes the lock too, because it guards the folder.
+func Lock(path string) (*os.File, error) {
 	name := path + ".lock"
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

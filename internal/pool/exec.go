@@ -228,7 +228,7 @@ func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []s
 func runProgram(ctx context.Context, command, env []string, stdout, stderr *output) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = filepath.Dir(command[0])
-	cmd.Env = append(os.Environ(), env...) // with credentials of clouds, which these commands need
+	cmd.Env = append(without(os.Environ(), ledgerVariables), env...) // with credentials of clouds, which these commands need
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second

@@ -95,12 +95,19 @@ func (l *Local) proof(id fleetscore.NodeID) (string, error) {
 	return "FLEETSCORE_NODE_PROOF=" + hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// withoutCredentials leaves out what the server reaches clouds with: nodes ask the
-// server.
+// withoutCredentials leaves out what the server reaches clouds and databases with: nodes
+// ask the server.
 func withoutCredentials(env []string) []string {
+	return without(env, "AWS_", "AZURE_", "GOOGLE_", "PG", ledgerVariables)
+}
+
+// ledgerVariables is how the variables begin that say where the ledger lies.
+const ledgerVariables = "FLEETSCORE_LEDGER_"
+
+// without leaves out variables by how their names begin.
+func without(env []string, prefixes ...string) []string {
 	return slices.DeleteFunc(env, func(v string) bool {
-		name, _, _ := strings.Cut(v, "=")
-		return slices.ContainsFunc([]string{"AWS_", "AZURE_", "GOOGLE_"}, func(p string) bool { return strings.HasPrefix(name, p) })
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(v, p) })
 	})
 }
 

@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// TestPostgresRefusals: a server refuses a ledger or a folder that it can't be sure of,
+// with a message that says what to do.
+func TestPostgresRefusals(t *testing.T) {
+	t.Parallel()
+	database := testkit.StartPostgres(t, testkit.PostgresVersions[0])
+	file := func(name, text string) string {
+		f := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	address := file("ledger.url", database.NewDatabase(t)+"\n")
+	own := t.TempDir() // with a ledger of its own
+	if err := os.WriteFile(filepath.Join(own, "ledger.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newServer(t, "hub: {key: [Device], time: TS}\n")
+	p.args = []string{"--ledger-url-file", address}
+	p.start()
+	if s := p.log.String(); strings.Contains(s, database.Password) || !strings.Contains(s, "PostgreSQL ledger") {
+		t.Errorf("the server says\n%s\nwant the ledger's name without its password", s)
+	}
+	refused := func(t *testing.T, code int, want string, args ...string) {
+		t.Helper()
+		got, stdout, stderr := command(t, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+		if got != code || !strings.Contains(stderr, want) || strings.Contains(stdout+stderr, database.Password) {
+			t.Errorf("serve %v: exit %d, want %d and %q\n%s%s", args, got, code, want, stdout, stderr)
+		}
+	}
+	t.Run("Second", func(t *testing.T) {
+		t.Parallel() // it waits for as long as a killed server's lease lasts
+		refused(t, 13, "--standby", "--dir", t.TempDir(), "--ledger-url-file", address)
+	})
+	refused(t, 10, "--ledger-url-file FILE", "--dir", t.TempDir(), "--standby")
+	refused(t, 10, "empty", "--dir", t.TempDir(), "--ledger-url-file", file("empty", "\n"))
+	refused(t, 10, "no such file", "--dir", t.TempDir(), "--ledger-url-file", "/none")
+	refused(t, 13, "ledger.db", "--dir", own, "--ledger-url-file", address)
+	refused(t, 13, fmt.Sprint(p.cmd.Process.Pid), "--dir", filepath.Join(p.dir, "data"), "--ledger-url-file", address)
+	refused(t, 13, "--ledger-url-file", "--dir", filepath.Join(p.dir, "data"))
+	refused(t, 10, "folder of one server", "--dir", t.TempDir(), "--ledger-url-file", address, "--standby")
+	refused(t, 10, "folder of one server", "--dir", t.TempDir(), "--ledger-url-file", address, "--standby", "--store", t.TempDir())
+}
+
+const sharedFleet = `
+store: %s
+hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors: {path: models/sensors, model: "model_{Device}_{Tag}"}
+pools:
+  cpu: {provider: local, slots: 1, scale: {min: 1, max: 1}}
+pipelines:
+  history: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
+`
+
+// takeOverWithin is the promise: so long after a server was killed or frozen at most,
+// another one works.
+const takeOverWithin = 10 * time.Second
+
+// TestStandby lets two servers share a ledger while jobs are submitted. The one that
+// leads is killed, frozen and ended in turn: the other one takes over in time, the frozen
+// one ends when it wakes, and every job that was taken ends well.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
+	database, bucket := testkit.StartPostgres(t, testkit.PostgresVersions[1]), storetest.S3(t).NewBucket(t)
+	address := database.NewDatabase(t)
+	server := func() *process {
+		p := newServer(t, fmt.Sprintf(sharedFleet, bucket))
+		p.env, p.args = []string{ledgerVariable + "=" + address}, []string{"--standby"}
+		return p
+	}
+	a, b := server(), server()
+	a.start()
+	rows := a.fillStore(models)
+	b.begin()
+	b.waits()
+	if code, _, stderr := command(t, "apply", queriesFile(t, bucket), "--server=http://"+a.addr); code != exitUsage || !strings.Contains(stderr, "queries") {
+		t.Errorf("a configuration with queries: exit %d\n%s", code, stderr)
+	}
+	if err := a.Send(t.Context(), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader("{}\n"), nil); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a reading: %v, want kind conflict", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	var taken []fleetscore.JobID
+	submit := func(ctx context.Context, p *process, body map[string]any) error {
+		var j fleetscore.Job
+		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		err := p.Post(limited, "/jobs", body, &j)
+		if err == nil {
+			taken = append(taken, j.ID)
+		}
+		return err
+	}
+	wg.Go(func() {
+		first := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+		for n := 0; ctx.Err() == nil; n++ {
+			from := first.Add(time.Duration(n%19) * time.Minute) // of the uploaded rows
+			for _, p := range []*process{a, b} {
+				_ = submit(ctx, p, map[string]any{"pipeline": "history", "from": from, "to": from.Add(time.Minute)}) // one of them waits, is dead or frozen
+			}
+			pause(ctx, 200*time.Millisecond)
+		}
+	})
+	pause(ctx, 2*time.Second)
+	a.endNodes()
+	a.kill()
+	b.takesOver()
+	a.begin()
+	a.waits()
+
+	b.endNodes()
+	b.signal(syscall.SIGSTOP)
+	a.takesOver()
+	pause(ctx, time.Second)
+	b.signal(syscall.SIGCONT)
+	var exit *exec.ExitError
+	if err := b.cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 13 || !strings.Contains(b.log.String(), "another server leads") {
+		t.Errorf("the server that was frozen ended with %v, want exit 13 and why\n%s", err, b.log)
+	}
+	b.begin()
+	b.waits()
+
+	a.stop()
+	b.takesOver()
+	cancel()
+	wg.Wait()
+	if err := submit(t.Context(), b, map[string]any{"pipeline": "history"}); err != nil {
+		t.Error(err)
+	}
+	b.jobsEnd(taken)
+	checkCloudPredictions(t, bucket, models, rows)
+	t.Logf("%d jobs", len(taken))
+}
+
+// queriesFile is a configuration that servers which share a ledger can't carry out.
+func queriesFile(t *testing.T, bucket string) string {
+	t.Helper()
+	f := filepath.Join(t.TempDir(), "fleet.yaml")
+	if err := os.WriteFile(f, []byte("store: "+bucket+fmt.Sprintf(crashFleet, "models/sensors")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// waits waits until the server says that it waits for another one.
+func (p *process) waits() {
+	p.t.Helper()
+	eventually(p.t, "the second server waits for the first", func() bool { return strings.Contains(p.log.String(), "waits to take over") })
+}
+
+// takesOver waits until the server answers, which must be in time.
+func (p *process) takesOver() {
+	p.t.Helper()
+	began := time.Now()
+	p.answers()
+	if took := time.Since(began); took > takeOverWithin {
+		p.t.Errorf("it took %s until the other server answered", took)
+	} else {
+		p.t.Logf("the other server answered after %s", took.Round(time.Millisecond))
+	}
+}
+
+// endNodes kills the nodes that a server has started, which is about to be killed itself.
+func (p *process) endNodes() { p.signalNodes(syscall.SIGKILL) }
+
+// jobsEnd waits until the jobs have ended, and checks that each has succeeded with one
+// outcome per sensor.
+func (p *process) jobsEnd(ids []fleetscore.JobID) {
+	p.t.Helper()
+	if len(ids) < 5 {
+		p.t.Errorf("only %d jobs were taken, so this has shown little", len(ids))
+	}
+	for _, id := range ids {
+		var j fleetscore.Job
+		for end := time.Now().Add(90 * time.Second); p.Get(p.t.Context(), "/jobs/"+string(id), nil, &j) != nil || !j.State.Ended(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				_, nodes := p.page("/api/v1/nodes")
+				p.t.Fatalf("of %d jobs, job %s doesn't end: %+v\n%s\n%s", len(ids), id, j, nodes, p.log)
+			}
+		}
+		var items api.List[fleetscore.Item]
+		if err := p.Get(p.t.Context(), "/jobs/"+string(id)+"/coverage", nil, &items); err != nil {
+			p.t.Fatal(err)
+		}
+		if j.State != fleetscore.JobSucceeded || int64(len(items.Items)) != j.Expected || j.Expected == 0 {
+			p.t.Errorf("job %s is %s (%s) with %d items for %d sensors", id, j.State, j.Reason, len(items.Items), j.Expected)
+		}
+	}
+}
