@@ -1,12 +1,12 @@
 #include "textflag.h"
 
-// The lesser loops for AVX2, one vector of 4 float64 a turn. In all of them DI is
-// where results go, SI what is read, CX the turns left.
+// The smaller loops for AVX2. Each turn computes one vector of 4 float64. In all loops
+// DI points to the results, SI to the input, and CX is the number of turns left.
 
 // func exp2AVX2(dst, src *float64, n int)
 //
-// The arithmetic is that of rbfAVX2, where it is explained: Y0 holds x, then r; Y1
-// n; Y2 the polynomial; R14 exp2Wide.
+// The arithmetic is the same as in rbfAVX2, which explains it. Y0 is x, then r; Y1 is
+// n; Y2 is the polynomial; R14 points to exp2Wide.
 TEXT ·exp2AVX2(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
@@ -43,7 +43,8 @@ loop:
 
 // func standardizeAVX2(dst, src *float64, n int, mean, scale float64) bool
 //
-// Y2 collects v − v of the results v: 0 of a finite one, else NaN, which stays.
+// Y2 collects v − v for each result v: this is 0 for a finite v, else NaN, which stays
+// NaN.
 TEXT ·standardizeAVX2(SB), NOSPLIT, $0-41
 	MOVQ         dst+0(FP), DI
 	MOVQ         src+8(FP), SI
@@ -63,7 +64,7 @@ loop:
 	ADDQ    $32, DI
 	DECQ    CX
 	JNZ     loop
-	VCMPPD  $3, Y2, Y2, Y3 // is there a NaN?
+	VCMPPD  $3, Y2, Y2, Y3 // find a NaN
 	VPTEST  Y3, Y3
 	SETEQ   ret+40(FP)
 	VZEROUPPER
@@ -90,8 +91,8 @@ loop:
 
 // func decideAVX2(label, decision, sum *float64, n int, intercept, near float64) bool
 //
-// Y10 is 1, Y11 −1, Y12 0; Y13 clears signs; Y14 the intercept, Y15 near. Y2
-// collects lanes that are not farther from 0 than near, NaN among them.
+// Y10 is 1, Y11 −1, Y12 0; Y13 clears signs; Y14 is the intercept, Y15 near. Y2
+// collects the lanes whose decision isn't farther from 0 than near, also NaN.
 TEXT ·decideAVX2(SB), NOSPLIT, $0-49
 	MOVQ         label+0(FP), BX
 	MOVQ         decision+8(FP), DI
@@ -110,7 +111,7 @@ loop:
 	VMOVUPD   (SI), Y0
 	VADDPD    Y14, Y0, Y0
 	VMOVUPD   Y0, (DI)
-	VCMPPD    $0x1e, Y12, Y0, Y1    // above 0; not so for NaN
+	VCMPPD    $0x1e, Y12, Y0, Y1    // above 0; false for NaN
 	VBLENDVPD Y1, Y10, Y11, Y1
 	VMOVUPD   Y1, (BX)
 	VANDPD    Y13, Y0, Y0
@@ -128,7 +129,7 @@ loop:
 
 // func addScaledAVX2(dst, src *float64, n int, f float64)
 //
-// Not fused: the twin rounds the product too.
+// Product and sum aren't fused, because the Go code rounds the product too.
 TEXT ·addScaledAVX2(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), DI
 	MOVQ         src+8(FP), SI
@@ -148,11 +149,11 @@ loop:
 
 // func transposeAVX2(dst, x *float64, stride, cols, n, width int)
 //
-// Four rows of up to four columns a turn. x points at the first of the columns in
-// the first row, dst at that column; width is how many of them there are.
+// Each turn transposes four rows of up to four columns. x points to the first of these
+// columns in the first row, dst to that column; width is the number of columns.
 //
 //	R9   bytes between columns of dst    R10  bytes between rows of x
-//	Y15  the columns that are there      R8   width
+//	Y15  the columns that exist      R8   width
 TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
 	MOVQ    dst+0(FP), DI
 	MOVQ    x+8(FP), SI

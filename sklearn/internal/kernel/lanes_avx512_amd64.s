@@ -1,12 +1,12 @@
 #include "textflag.h"
 
-// The lesser loops for AVX-512, one vector of 8 float64 a turn. In all of them
-// DI is where results go, SI what is read, CX the turns left.
+// The smaller loops for AVX-512. Each turn computes one vector of 8 float64. In all
+// loops DI points to the results, SI to the input, and CX is the number of turns left.
 
 // func exp2AVX512(dst, src *float64, n int)
 //
-// As the twin does it: 2^x = 2^n·2^r, n the nearest integer, r within ½ of 0, and
-// eleven coefficients. Z16…Z26 hold them, Z27 the constant 1.
+// Like the Go code: 2^x = 2^n·2^r, where n is the nearest integer and |r| ≤ ½, with
+// eleven coefficients in Z16…Z26. Z27 is the constant 1.
 TEXT ·exp2AVX512(SB), NOSPLIT, $0-24
 	MOVQ         dst+0(FP), DI
 	MOVQ         src+8(FP), SI
@@ -51,7 +51,8 @@ loop:
 
 // func standardizeAVX512(dst, src *float64, n int, mean, scale float64) bool
 //
-// Z2 collects v − v of the results v: 0 of a finite one, else NaN, which stays.
+// Z2 collects v − v for each result v: this is 0 for a finite v, else NaN, which stays
+// NaN.
 TEXT ·standardizeAVX512(SB), NOSPLIT, $0-41
 	MOVQ         dst+0(FP), DI
 	MOVQ         src+8(FP), SI
@@ -71,7 +72,7 @@ loop:
 	ADDQ    $64, DI
 	DECQ    CX
 	JNZ     loop
-	VCMPPD  $3, Z2, Z2, K1 // is there a NaN?
+	VCMPPD  $3, Z2, Z2, K1 // find a NaN
 	KORTESTB K1, K1
 	SETEQ   ret+40(FP)
 	VZEROUPPER
@@ -98,8 +99,8 @@ loop:
 
 // func decideAVX512(label, decision, sum *float64, n int, intercept, near float64) bool
 //
-// Z26 is 1, Z27 −1, Z28 0; Z29 clears signs; Z30 the intercept, Z31 near. K2
-// collects lanes that are not farther from 0 than near, NaN among them.
+// Z26 is 1, Z27 −1, Z28 0; Z29 clears signs; Z30 is the intercept, Z31 near. K2
+// collects the lanes whose decision isn't farther from 0 than near, also NaN.
 TEXT ·decideAVX512(SB), NOSPLIT, $0-49
 	MOVQ         label+0(FP), BX
 	MOVQ         decision+8(FP), DI
@@ -118,7 +119,7 @@ loop:
 	VMOVUPD   (SI), Z0
 	VADDPD    Z30, Z0, Z0
 	VMOVUPD   Z0, (DI)
-	VCMPPD    $0x1e, Z28, Z0, K1 // above 0; not so for NaN
+	VCMPPD    $0x1e, Z28, Z0, K1 // above 0; false for NaN
 	VMOVAPD   Z27, Z1
 	VMOVAPD   Z26, K1, Z1
 	VMOVUPD   Z1, (BX)
@@ -137,7 +138,7 @@ loop:
 
 // func addScaledAVX512(dst, src *float64, n int, f float64)
 //
-// Not fused: the twin rounds the product too.
+// Product and sum aren't fused, because the Go code rounds the product too.
 TEXT ·addScaledAVX512(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), DI
 	MOVQ         src+8(FP), SI
@@ -157,11 +158,11 @@ loop:
 
 // func transposeAVX512(dst, x *float64, stride, cols, n, width int)
 //
-// Eight rows of up to eight columns a turn. x points at the first of the columns
-// in the first row, dst at that column; width is how many of them there are.
+// Each turn transposes eight rows of up to eight columns. x points to the first of
+// these columns in the first row, dst to that column; width is the number of columns.
 //
 //	R9   bytes between columns of dst    R10  bytes between rows of x
-//	K1   the columns that are there      R8   width
+//	K1   the columns that exist      R8   width
 TEXT ·transposeAVX512(SB), NOSPLIT, $0-48
 	MOVQ  dst+0(FP), DI
 	MOVQ  x+8(FP), SI
@@ -196,7 +197,7 @@ loop:
 	VMOVUPD.Z (SI), K1, Z7
 	ADDQ      R10, SI
 
-	// Pairs of rows: even columns a0 b0 a2 b2 a4 b4 a6 b6, odd ones likewise.
+	// Pairs of rows: even columns a0 b0 a2 b2 a4 b4 a6 b6, odd columns in the same way.
 	VUNPCKLPD Z1, Z0, Z8
 	VUNPCKHPD Z1, Z0, Z9
 	VUNPCKLPD Z3, Z2, Z10
@@ -216,7 +217,7 @@ loop:
 	VSHUFF64X2 $0x88, Z15, Z13, Z5
 	VSHUFF64X2 $0xdd, Z15, Z13, Z7
 
-	// All eight, as many columns as there are.
+	// All eight rows, for the columns that exist.
 	MOVQ       DI, BX
 	MOVQ       R8, CX
 	VSHUFF64X2 $0x88, Z4, Z0, Z8

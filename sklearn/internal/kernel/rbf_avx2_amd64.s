@@ -1,18 +1,18 @@
 #include "textflag.h"
 
-// The RBF kernel for AVX2: 16 rows a pass, in four vectors of 4. All 16 registers
-// are taken, so the polynomial's coefficients come from memory, four times each
-// (exp2Wide); loads are not what limits it.
+// The RBF kernel for AVX2. Each pass computes 16 rows in four vectors of 4. All 16
+// registers are in use, so the polynomial's coefficients come from memory, four copies
+// of each (exp2Wide). Loads aren't the bottleneck.
 //
 //	Y0…Y3    sums of the rows
 //	Y4…Y7    distance, then t, then r
 //	Y8…Y11   differences, then the polynomial
 //	Y12…Y15  a feature of the support vector; then n in the low bits, 2^n
-//	DI SI    sums and rows of this pass        R8   passes left
+//	DI SI    sums and rows of this pass        R8   number of passes left
 //	R9       bytes between columns             R10  support vectors
-//	R11      their coefficients                R12  how many
+//	R11      their coefficients                R12  number of support vectors
 //	R13      dims                              R14  exp2Wide
-//	BX DX    cursors through vectors, coefficients; CX  left of them
+//	BX DX    positions in vectors and coefficients; CX  number of them left
 //	AX R15   features left, the rows' current column
 
 #define DISTANCE \
@@ -73,8 +73,8 @@ feature:
 	JNZ         feature
 
 power:
-	// t = factor·d², but at least −1023: for that n = −1023 and r = 0, and 1 with
-	// an exponent less by 1023 is a 0.
+	// t = factor·d², but at least −1023. For t = −1023, n is −1023 and r is 0, and 1
+	// with an exponent that is less by 1023 is 0.
 	VBROADCASTSD factor+64(FP), Y12
 	VMULPD       Y12, Y4, Y4
 	VMULPD       Y12, Y5, Y5
@@ -101,7 +101,7 @@ power:
 	VSUBPD Y10, Y6, Y6
 	VSUBPD Y11, Y7, Y7
 
-	// n where a float64 has its exponent.
+	// Move n to the position of a float64's exponent.
 	VPSLLQ $52, Y12, Y12
 	VPSLLQ $52, Y13, Y13
 	VPSLLQ $52, Y14, Y14
@@ -124,7 +124,8 @@ power:
 	HORNER(0)
 	HORNER(352)
 
-	// Times 2^n, by adding to the exponent; times the coefficient, to the sums.
+	// Multiply by 2^n by adding to the exponent, multiply by the coefficient, and add
+	// to the sums.
 	VBROADCASTSD (DX), Y4
 	ADDQ         $8, DX
 	VPADDQ       Y12, Y8, Y8

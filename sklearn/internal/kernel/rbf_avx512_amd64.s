@@ -1,25 +1,25 @@
 #include "textflag.h"
 
-// The RBF kernel for AVX-512: 32 rows a pass, in four vectors of 8; support
-// vectors one after the other, so that terms are added in libsvm's order.
+// The RBF kernel for AVX-512. Each pass computes 32 rows in four vectors of 8. Support
+// vectors are taken one after the other, so that terms are added in libsvm's order.
 //
-// Registers, throughout:
+// The registers have these contents everywhere:
 //
 //	Z0…Z3    sums of the rows
-//	Z4…Z7    of the first of two support vectors: distance, then as in EXP2
+//	Z4…Z7    the first of two support vectors: distance, then as in EXP2
 //	Z8…Z11   rows; then as in EXP2
 //	Z12…Z15  differences; then as in EXP2
-//	Z16…Z19  of the second support vector: as Z4…Z7
+//	Z16…Z19  the second support vector: as in Z4…Z7
 //	Z20…Z25  coefficients 1 to 6 of the polynomial; Z26 its constant, 1
 //	Z27      1.5·2⁴⁸
-//	Z28      what is broadcast: a feature of a support vector, a coefficient
-//	Z29 Z30  2^(i/16) for i from 8, from 0
+//	Z28      a broadcast value: a feature of a support vector, or a coefficient
+//	Z29 Z30  2^(i/16) for i from 8 on, and from 0 on
 //	Z31      factor
 //	DI SI    sums and rows of this pass        R8   passes left
 //	R9       bytes between columns             R10  support vectors
-//	R11      their coefficients                R12  how many
+//	R11      their coefficients                R12  number of support vectors
 //	R13      dims                              R14  bytes of a support vector
-//	BX DX    cursors through vectors, coefficients; CX  left of them
+//	BX DX    positions in vectors and coefficients; CX  number of them left
 //	AX R15   features left, the rows' current column
 
 // DIFFERENCES subtracts a feature of a support vector from the four vectors of
@@ -30,14 +30,13 @@
 	VSUBPD Z28, Z10, Z14 \
 	VSUBPD Z28, Z11, Z15
 
-// EXP2 adds coefficient · 2^(factor·d²) to the sums, of the squared distances in
-// T0…T3, which it spoils along with Z8…Z15 and Z28.
+// EXP2 adds coefficient · 2^(factor·d²) to the sums for the squared distances in T0…T3.
+// It overwrites T0…T3, Z8…Z15 and Z28.
 //
-// With t = factor·d², the low bits of t + 1.5·2⁴⁸ are t's nearest sixteenth: they
-// choose 2^(i/16) from the table, and what remains, r, lies within 1/32 of 0,
-// where six coefficients do. t − r = n + i/16, of which VSCALEFPD takes n, rounded
-// down; it also makes 0 of what is far too small, and VREDUCEPD makes r = 0 of
-// t = −∞.
+// With t = factor·d², the low bits of t + 1.5·2⁴⁸ are the nearest sixteenth of t. They
+// choose 2^(i/16) from the table. The rest, r, is at most 1/32 from 0, so six
+// coefficients are enough. t − r = n + i/16, and VSCALEFPD uses n, rounded down. It
+// also makes 0 of values that are far too small, and VREDUCEPD makes r = 0 for t = −∞.
 #define EXP2(T0, T1, T2, T3) \
 	VMULPD       Z31, T0, T0        \ // t
 	VMULPD       Z31, T1, T1        \
@@ -135,12 +134,12 @@ pass:
 	MOVQ   R11, DX
 	MOVQ   R12, CX
 	CMPQ   R13, $1
-	JEQ    one               // a single feature has nothing to share
+	JEQ    one               // with one feature there are no loads to share
 	SUBQ   $2, CX
 	JLT    last
 
-// Two support vectors at once, which halves the loads of rows: those, not the
-// arithmetic, would be the limit.
+// Two support vectors are computed at once, which halves the loads of rows. Otherwise
+// these loads would be the bottleneck, not the arithmetic.
 two:
 	MOVQ         R13, AX
 	MOVQ         SI, R15

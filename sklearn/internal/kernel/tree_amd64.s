@@ -1,15 +1,15 @@
 #include "textflag.h"
 
-// Walks through trees: 8 rows at once, so that one row's loads are waited for
-// while the others go on. The nodes of the rows are in R8…R15; the rest:
+// Walks through trees, 8 rows at once, so that the other rows go on while one row waits
+// for a load. The nodes of the rows are in R8…R15. The other registers:
 //
 //	DI AX BX  thresholds, columns, left children
 //	SI        keys of this group of 8 rows
 //	CX        4 · column, then the key
 //	DX        steps left
 //
-// A step's comparison leaves a carry where the threshold is below the key, which
-// the last instruction adds to the left child.
+// The comparison of a step sets the carry if the threshold is below the key, and the
+// last instruction adds the carry to the left child.
 #define STEP(NODE, LANE) \
 	MOVL (AX)(NODE*4), CX        \
 	MOVL (LANE*4)(SI)(CX*8), CX  \
@@ -43,15 +43,14 @@
 	STEP(R15, 7) \
 	DECL DX
 
-// ADD adds the value of a node to that of a row; BX is where the values are, AX
-// the results.
+// ADD adds the value of a node to a row's result. BX points to the values, AX to the
+// results.
 #define ADD(NODE, LANE) \
 	MOVSD (LANE*8)(AX), X0 \
 	ADDSD (BX)(NODE*8), X0 \
 	MOVSD X0, (LANE*8)(AX)
 
-// ADDS is ADD of as many values a node as CX says, into columns 8 · stride
-// bytes apart.
+// ADDS is ADD for CX values per node, in columns that are 8 · stride bytes apart.
 #define ADDS(NODE, LANE, NEXT) \
 	IMULQ CX, NODE              \
 	LEAQ  (BX)(NODE*8), NODE    \
@@ -114,7 +113,7 @@ several:
 	ADDS(R15, 7, lane7)
 	JMP  next
 
-// WIDE is STEP for keys of 64 bits.
+// WIDE is STEP for keys with 64 bits.
 #define WIDE(NODE, LANE) \
 	MOVL (AX)(NODE*4), CX        \
 	MOVQ (LANE*8)(SI)(CX*8), CX  \
