@@ -105,6 +105,7 @@ type PipelineConfig struct {
 	Missing    MissingRule    `json:"missing,omitempty"` // what happens to rows that lack a feature; empty means fail
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
 	Pool       string         `json:"pool"`
+	Priority   Priority       `json:"priority,omitempty"` // of its jobs in the pool's queue: high, normal or low; empty means normal
 	Limits     LimitsConfig   `json:"limits,omitempty"`
 	Retention  Duration       `json:"retention,omitempty"` // how long predictions and coverage are kept after their rows' time; 0 means for ever
 	History    Duration       `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d

@@ -81,9 +81,11 @@ type Job struct {
 	Pipeline   string         `json:"pipeline"`
 	Interval   Interval       `json:"interval"`
 	State      JobState       `json:"state"`
-	Reason     string         `json:"reason,omitempty"` // why the job waits, is partly_failed or failed
-	Config     PipelineConfig `json:"config"`           // as it was when the job was made
-	Due        *time.Time     `json:"due,omitempty"`    // the occurrence it was made for; nil if submitted by hand
+	Reason     string         `json:"reason,omitempty"`   // why the job waits, is partly_failed or failed
+	Config     PipelineConfig `json:"config"`             // as it was when the job was made
+	Due        *time.Time     `json:"due,omitempty"`      // the occurrence it was made for; nil if submitted by hand
+	Priority   Priority       `json:"priority,omitempty"` // in the pool's queue; empty means normal
+	Backfill   string         `json:"backfill,omitempty"` // names the jobs that were submitted with it to score the past; empty if there are none
 	Generation GenerationID   `json:"generation,omitempty"`
 	Expected   int64          `json:"expected"` // keys of the generation
 	Outcomes   Counts         `json:"outcomes,omitempty"`

@@ -53,6 +53,7 @@ var Table = map[string]Route{
 	"PUT /api/v1/config":            {fleetscore.RoleAdministrator, smallBody + 1024},
 	"GET /api/v1/jobs":              {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/jobs":             {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/backfills":        {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/jobs/{id}":         {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/jobs/{id}/cancel": {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/jobs/{id}/tasks":   {fleetscore.RoleViewer, noBody},

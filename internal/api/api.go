@@ -40,6 +40,7 @@ type Config struct {
 // Scheduler has the functions of the scheduler that the API needs.
 type Scheduler interface {
 	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
+	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error)
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	// Maintain keeps the tables, the logs and the ledger small. If a dataset is
 	// named, only this dataset is maintained.

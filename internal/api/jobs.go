@@ -40,6 +40,8 @@ type Log struct {
 func (s *server) registerJobs(api huma.API) {
 	add(api, huma.Operation{OperationID: "submit job", Method: http.MethodPost, Path: "/jobs", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
 		Summary: "Score a pipeline's interval"}, s.submit)
+	add(api, huma.Operation{OperationID: "submit backfill", Method: http.MethodPost, Path: "/backfills", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
+		Summary: "Score a past interval in pieces, at low priority"}, s.backfill)
 	add(api, huma.Operation{OperationID: "list jobs", Method: http.MethodGet, Path: "/jobs", Tags: []string{"jobs"}, Summary: "Jobs, newest first"}, s.listJobs)
 	add(api, huma.Operation{OperationID: "read job", Method: http.MethodGet, Path: "/jobs/{id}", Tags: []string{"jobs"}, Summary: "A job; the request can wait for its start or end"}, s.getJob)
 	add(api, huma.Operation{OperationID: "cancel job", Method: http.MethodPost, Path: "/jobs/{id}/cancel", Tags: []string{"jobs"}, Summary: "Cancel a job"}, s.cancel)
@@ -77,6 +79,26 @@ func (s *server) submit(ctx context.Context, in *submitInput) (*body[fleetscore.
 	}
 	s.audit(ctx, in.Author, "submit", string(job.ID))
 	return answer(job), nil
+}
+
+type backfillInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Body   struct {
+		Pipeline string              `json:"pipeline" minLength:"1"`
+		From     time.Time           `json:"from" doc:"start of the interval; the interval doesn't include it"`
+		To       time.Time           `json:"to" doc:"end of the interval; the interval includes it"`
+		Every    fleetscore.Duration `json:"every" doc:"length of the pieces, such as 1h; each is a job"`
+	}
+}
+
+func (s *server) backfill(ctx context.Context, in *backfillInput) (*body[List[fleetscore.Job]], error) {
+	b := in.Body
+	jobs, err := s.deps.Scheduler.Backfill(ctx, b.Pipeline, fleetscore.Interval{From: b.From.UTC(), To: b.To.UTC()}, b.Every.D())
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "submit", jobs[0].Backfill+" of "+b.Pipeline)
+	return answerList(jobs, ""), nil
 }
 
 type listJobsInput struct {

@@ -49,7 +49,7 @@ func jobPath(id string, more ...string) string {
 }
 
 func newJobSubmitCommand() *cobra.Command {
-	var from, to string
+	var from, to, every string
 	var wait bool
 	var cmd *cobra.Command
 	cmd = remote(&cobra.Command{
@@ -59,9 +59,13 @@ func newJobSubmitCommand() *cobra.Command {
 covered yet, as far as the dataset is complete. Scoring an interval again
 replaces its results.
 
+With --every it makes a backfill: a job of low priority for each piece of a past
+interval. Regular jobs go first, and their results aren't replaced by those of a
+backfill that was submitted before them.
+
 Exit codes: 0 done, 12 no such pipeline, 13 nothing new to score; with --wait as
 for job wait.`,
-		Example: "  fleetscore job submit anomalies --wait",
+		Example: "  fleetscore job submit anomalies --wait\n  fleetscore job submit anomalies --from 2026-11-01 --to 2026-11-08 --every 1h",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
 		in := map[string]any{"pipeline": args[0]}
@@ -75,6 +79,9 @@ for job wait.`,
 			}
 			in[name] = t.Time()
 		}
+		if every != "" {
+			return backfill(ctx, c, cmd.ErrOrStderr(), in, every, wait)
+		}
 		var j fleetscore.Job
 		if err := c.Post(ctx, "/jobs", in, &j); err != nil {
 			return nil, err
@@ -86,18 +93,59 @@ for job wait.`,
 	})
 	cmd.Flags().StringVar(&from, "from", "", "start of the interval, not in it")
 	cmd.Flags().StringVar(&to, "to", "", "end of the interval, in it")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the job ended")
+	cmd.Flags().StringVar(&every, "every", "", "score the past in pieces of this length, such as 1h, at low priority; needs --from and --to")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the job ended; a backfill's last job")
 	return cmd
 }
 
-// waitJob waits until a job ended; its state is the exit code. Meanwhile it says
-// what the job waits for.
+// backfill submits a backfill and lists its jobs, and if wished their ends.
+func backfill(ctx context.Context, c *client.Client, notes io.Writer, in map[string]any, every string, wait bool) (*listing, error) {
+	if in["from"] == nil || in["to"] == nil {
+		return nil, usagef("--every %s: a backfill needs --from and --to", every)
+	}
+	var length fleetscore.Duration
+	if err := length.UnmarshalText([]byte(every)); err != nil {
+		return nil, usagef("--every %s: not a duration such as 1h", every)
+	}
+	in["every"] = length
+	var made api.List[fleetscore.Job]
+	if err := c.Post(ctx, "/backfills", in, &made); err != nil {
+		return nil, err
+	}
+	l := &listing{columns: jobColumns}
+	var worst error
+	for _, j := range made.Items {
+		if wait {
+			var exit error
+			id := string(j.ID)
+			if j, exit = ended(ctx, c, notes, id); j.ID == "" {
+				return nil, exit
+			} else if exit != nil && worst != exitError(exitFailed) {
+				worst = exit
+			}
+		}
+		addJob(l, j)
+	}
+	return l, worst
+}
+
+// waitJob waits until a job ended; its state is the exit code.
 func waitJob(ctx context.Context, c *client.Client, notes io.Writer, id string) (*listing, error) {
+	j, err := ended(ctx, c, notes, id)
+	if j.ID == "" {
+		return nil, err
+	}
+	return oneJob(j), err
+}
+
+// ended waits until a job ended; its state is the exit code. Meanwhile it says what the
+// job waits for. The job is empty if it couldn't be read.
+func ended(ctx context.Context, c *client.Client, notes io.Writer, id string) (fleetscore.Job, error) {
 	said := ""
 	for query := (url.Values{}); ; query = (url.Values{"wait": {"10s"}}) {
 		var j fleetscore.Job
 		if err := c.Get(ctx, jobPath(id), query, &j); err != nil {
-			return nil, err
+			return fleetscore.Job{}, err
 		}
 		if j.Reason != said && !j.State.Ended() {
 			said = j.Reason
@@ -105,13 +153,13 @@ func waitJob(ctx context.Context, c *client.Client, notes io.Writer, id string) 
 		}
 		switch j.State {
 		case fleetscore.JobSucceeded:
-			return oneJob(j), nil
+			return j, nil
 		case fleetscore.JobPartlyFailed:
 			sayCauses(ctx, c, notes, id)
-			return oneJob(j), exitError(exitPartly)
+			return j, exitError(exitPartly)
 		case fleetscore.JobFailed, fleetscore.JobCanceled:
 			sayCauses(ctx, c, notes, id)
-			return oneJob(j), exitError(exitFailed)
+			return j, exitError(exitFailed)
 		}
 	}
 }

@@ -434,6 +434,9 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	if p.FeaturesBy.Validate() != nil {
 		r.at(path+".features_by", "%q: write name or position", string(p.FeaturesBy))
 	}
+	if err := p.Priority.Validate(); err != nil {
+		r.at(path+".priority", "%v", err)
+	}
 	if p.Missing.Validate() != nil {
 		r.at(path+".missing", "%q: write fail, skip or model", string(p.Missing))
 	}

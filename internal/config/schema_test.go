@@ -101,6 +101,8 @@ func schemaOf(t *testing.T) []byte {
 			return words(fleetscore.OverlapSkip, fleetscore.OverlapQueueOne, fleetscore.OverlapQueueAll, fleetscore.OverlapReplace, fleetscore.OverlapAllow)
 		case reflect.TypeFor[fleetscore.CatchUp]():
 			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
+		case reflect.TypeFor[fleetscore.Priority]():
+			return words(fleetscore.PriorityHigh, fleetscore.PriorityNormal, fleetscore.PriorityLow)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():
 			return words(fleetscore.FeaturesByName, fleetscore.FeaturesByPosition)
 		}

@@ -318,8 +318,8 @@ func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
 	if err := t.exec(`INSERT INTO inputs (task, job, doc) VALUES (?, ?, ?)`, string(p.Task.ID), string(j.ID), string(in)); err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, state, not_before, doc) VALUES (?, ?, ?, ?, ?, ?, 0, ?)`,
-		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, string(p.Task.State), string(doc))
+	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, priority, state, not_before, doc) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)`,
+		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, j.Priority.Rank(), string(p.Task.State), string(doc))
 }
 
 // CancelJob implements JobChanges.

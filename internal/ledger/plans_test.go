@@ -128,7 +128,7 @@ func endedJobs(tb testing.TB, l *SQLite, n int) {
 				return err
 			}
 			for _, q := range []string{
-				fmt.Sprintf(`INSERT INTO tasks VALUES ('%s.000', '%s', %d, 0, 'cpu', 'succeeded', 0, '{}')`, id, id, i),
+				fmt.Sprintf(`INSERT INTO tasks (id, job, job_seq, idx, pool, state, not_before, doc) VALUES ('%s.000', '%s', %d, 0, 'cpu', 'succeeded', 0, '{}')`, id, id, i),
 				fmt.Sprintf(`INSERT INTO attempts VALUES ('l%s', '%s.000', '%s', 1, 'n1', 'succeeded', '', 1, 2, 3)`, id, id, id),
 				fmt.Sprintf(`INSERT INTO occurrences VALUES ('p', %d, 'ran', '%s', '')`, i+1, id),
 			} {

@@ -222,7 +222,7 @@ func testPostgresPlans(t *testing.T, url string) {
 	for _, q := range []string{
 		`ALTER TABLE jobs DISABLE TRIGGER USER`,
 		`INSERT INTO jobs (id, pipeline, state, ended, doc) SELECT 'j' || i, 'p' || i % 20, 'succeeded', i, repeat('x', 1000) FROM generate_series(1, 4000) i`,
-		`INSERT INTO tasks SELECT 'j' || i || '.000', 'j' || i, i, 0, 'cpu', CASE WHEN i > 3800 THEN 'queued' ELSE 'succeeded' END, 0, repeat('x', 1000) FROM generate_series(1, 4000) i`,
+		`INSERT INTO tasks (id, job, job_seq, idx, pool, state, not_before, doc) SELECT 'j' || i || '.000', 'j' || i, i, 0, 'cpu', CASE WHEN i > 3800 THEN 'queued' ELSE 'succeeded' END, 0, repeat('x', 1000) FROM generate_series(1, 4000) i`,
 		`INSERT INTO attempts SELECT 'l' || i, 'j' || i || '.000', 'j' || i, 1, 'n' || i % 10, CASE WHEN i % 200 = 0 THEN 'leased' ELSE 'succeeded' END, '', 1, 2, 3 FROM generate_series(1, 4000) i`,
 		`INSERT INTO occurrences SELECT 'p' || i % 20, i, 'ran', 'j' || i, '' FROM generate_series(1, 4000) i`,
 		`INSERT INTO inputs SELECT 'j' || i || '.000', 'j' || i, repeat('x', 1000) FROM generate_series(1, 4000) i`,

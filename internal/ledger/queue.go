@@ -46,8 +46,8 @@ type Queue interface {
 	// NextRetry is when the next task of a pool that waits for its retry may be
 	// leased; zero if none waits.
 	NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error)
-	// LeaseTasks gives up to max queued tasks of a pool to a node, the oldest
-	// job's first, for as long as ttl. Their jobs become running. Kind Conflict if
+	// LeaseTasks gives up to max queued tasks of a pool to a node, those of the highest
+	// priority and of the oldest job first, for as long as ttl. Their jobs become running. Kind Conflict if
 	// the node isn't ready.
 	LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error)
 	// EndAttempt ends the attempt of a lease as decide says. The lease's id is the
@@ -68,7 +68,7 @@ const (
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
 	// The plus keeps the engine from the index by not_before, after which it would sort
 	// all tasks that wait.
-	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
+	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY priority, job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
 	selectTask = `SELECT doc FROM tasks WHERE id = ?`
 )
 

@@ -35,6 +35,7 @@ type ScheduleDecision struct {
 	Cancel      []fleetscore.JobID      // jobs that end with it
 	Canceled    string                  // why they do
 	At          time.Time               // when they do
+	Backfill    []fleetscore.Job        // jobs to be made besides
 }
 
 // Schedules keeps how far the schedules of pipelines were carried out, and what
@@ -106,6 +107,11 @@ func (l *core) DecideSchedule(ctx context.Context, pipeline string, decide func(
 		}
 		for _, id := range d.Cancel {
 			if _, err := t.cancelJob(id, d.Canceled, d.At); err != nil {
+				return err
+			}
+		}
+		for _, j := range d.Backfill {
+			if err := t.insertJob(j); err != nil {
 				return err
 			}
 		}

@@ -16,15 +16,17 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
-// commitAll commits the jobs of a pipeline whose tasks have all ended, oldest
-// first. One that can't be committed holds up no other.
+// commitAll commits the jobs of a pipeline whose tasks have all ended, by priority and
+// age. One that can't be committed holds up no other.
 func (s *Scheduler) commitAll(ctx context.Context, name string) (next, error) {
 	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: []fleetscore.JobState{fleetscore.JobCommitting}})
 	if err != nil {
 		return next{}, err
 	}
+	slices.Reverse(jobs)
+	byPriority(jobs)
 	var problems []error
-	for _, j := range slices.Backward(jobs) {
+	for _, j := range jobs {
 		err := s.commit(ctx, j)
 		switch {
 		case err == nil || ctx.Err() != nil:

@@ -93,7 +93,7 @@ func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, 
 func newJob(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval, now time.Time) fleetscore.Job {
 	iv = fleetscore.Interval{From: iv.From.UTC(), To: iv.To.UTC()}
 	id := fmt.Sprintf("%s-%s-%s", pipeline, iv.To.Format("20060102T1504Z"), strings.ToLower(rand.Text()[:6]))
-	return fleetscore.Job{ID: fleetscore.JobID(id), Pipeline: pipeline, Interval: iv, State: fleetscore.JobWaiting, Config: p, Created: now.UTC()}
+	return fleetscore.Job{ID: fleetscore.JobID(id), Pipeline: pipeline, Interval: iv, State: fleetscore.JobWaiting, Config: p, Priority: p.Priority, Created: now.UTC()}
 }
 
 // Submit makes a job by hand. Without an interval it covers what no job of the
@@ -108,7 +108,7 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	}
 	p, ok := cfg.Pipelines[pipeline]
 	if !ok {
-		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleetscore schedule list shows the pipelines; fleetscore apply adds one")
+		return fleetscore.Job{}, noPipeline(op, pipeline)
 	}
 	now := s.now()
 	decide := func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
@@ -136,6 +136,10 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	return s.stillThere(ctx, *d.Job)
 }
 
+func noPipeline(op, pipeline string) error {
+	return fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleetscore schedule list shows the pipelines; fleetscore apply adds one")
+}
+
 // stillThere ends a new job whose pipeline was taken out of the configuration while
 // it was made: the pipeline's loops may have ended before they saw the job. A
 // configuration that is applied after this look finds the job itself.
@@ -155,11 +159,9 @@ func (s *Scheduler) stillThere(ctx context.Context, j fleetscore.Job) (fleetscor
 
 // decideAgain makes a job over an interval that somebody names.
 func decideAgain(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval, v ledger.ScheduleView, now time.Time) (ledger.ScheduleDecision, error) {
-	for _, j := range v.Active {
-		if j.Interval.From.Equal(iv.From) && j.Interval.To.Equal(iv.To) {
-			return ledger.ScheduleDecision{}, fleetscore.Errorf(fleetscore.Conflict, "submit job", pipeline, "job %s covers the same interval and is %s", j.ID, j.State).
-				WithHint("wait for it: fleetscore job wait %s; or cancel it", j.ID)
-		}
+	if j := covering(v.Active, iv); j != nil {
+		return ledger.ScheduleDecision{}, fleetscore.Errorf(fleetscore.Conflict, "submit job", pipeline, "job %s covers the same interval and is %s", j.ID, j.State).
+			WithHint("wait for it: fleetscore job wait %s; or cancel it", j.ID)
 	}
 	j := newJob(pipeline, p, iv, now)
 	return ledger.ScheduleDecision{State: v.State, Job: &j}, nil

@@ -16,7 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// planAll plans the jobs of a pipeline that wait, oldest first, and notes what the
+// planAll plans the jobs of a pipeline that wait, by priority and age, and notes what the
 // others wait for. The dataset and the fleet are looked at once for all of them.
 func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 	cfg, err := s.config(ctx)
@@ -35,9 +35,19 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 		n.Wake = s.now().Add(unannounced)
 	}
 	in := s.inputs(cfg, cfg.Pipelines[name])
+	byPriority(jobs)
 	reasons := map[fleetscore.JobID]string{}
+	turns, err := s.turn(ctx, name, jobs)
+	if err != nil {
+		return next{}, err
+	}
 	var problems []error
 	for _, j := range jobs {
+		if why := turns[j.ID]; why != "" {
+			reasons[j.ID] = why
+			left++
+			continue
+		}
 		now := s.now()
 		wait, err := s.plan(ctx, in, j, now)
 		if fleetscore.Corrupt.Is(err) { // it waits until somebody has restored what is damaged; the others go on

@@ -34,6 +34,7 @@ func Run(t *testing.T, open Open) {
 		{"LifeOfTasks", testLifeOfTasks},
 		{"CancelJob", testCancelJob},
 		{"TimeOutJob", testTimeOutJob},
+		{"Priority", testPriority},
 		{"ConcurrentLeases", testConcurrentLeases},
 		{"Nodes", testNodes},
 		{"Watch", testWatch},

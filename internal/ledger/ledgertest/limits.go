@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -55,5 +56,39 @@ func testTimeOutJob(t *testing.T, open Open) {
 	}
 	if got, err := l.Results(ctx, "j1"); err != nil || len(got) != 1 {
 		t.Errorf("results %v, %v, want the one that was delivered in time", got, err)
+	}
+}
+
+// testPriority: tasks of a higher priority are given out first, and among equal ones
+// those of the older job. Jobs of a backfill are made with the decision.
+func testPriority(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	var jobs []fleetscore.Job
+	for _, p := range []fleetscore.Priority{fleetscore.PriorityLow, "", fleetscore.PriorityHigh, fleetscore.PriorityNormal} {
+		j := job(fmt.Sprint("j", len(jobs)))
+		j.Priority = p
+		jobs = append(jobs, j)
+	}
+	if _, err := l.DecideSchedule(ctx, "p", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		return ledger.ScheduleDecision{State: v.State, Backfill: jobs}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range jobs {
+		task := fleetscore.Task{ID: fleetscore.TaskID(j.ID + ".000"), Job: j.ID, State: fleetscore.TaskQueued}
+		if err := l.PlanJob(ctx, j, []ledger.PlannedTask{{Task: task}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := node(t, l, "n1")
+	var got []fleetscore.JobID
+	for range jobs {
+		for _, ls := range must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute)) {
+			got = append(got, ls.Job.ID)
+		}
+	}
+	if d := cmp.Diff([]fleetscore.JobID{"j2", "j1", "j3", "j0"}, got); d != "" {
+		t.Errorf("order of tasks (-want +got):\n%s", d)
 	}
 }

@@ -1,0 +1,134 @@
+package scheduler
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// complete does what a node does with the next task, and says whose it was.
+func (w *world) completeNext(node fleetscore.NodeID) fleetscore.JobID {
+	w.t.Helper()
+	l := w.lease(node)
+	if err := w.broker.Complete(w.t.Context(), l.ID, w.score(l)); err != nil {
+		w.t.Fatal(err)
+	}
+	return l.Job
+}
+
+// TestBackfill: pieces of a past interval are jobs of low priority, few at once. A
+// regular job that comes later is worked on before them, and its results stay where a
+// piece's come after them.
+func TestBackfill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	for n := 4; n <= 9; n++ {
+		w.rows(hour(n))
+	}
+	jobs, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(3), To: hour(9).Add(-30 * time.Minute)}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pieces []string
+	for _, j := range jobs {
+		pieces = append(pieces, j.Interval.From.Format("15:04-")+j.Interval.To.Format("15:04"))
+	}
+	if d := cmp.Diff([]string{"03:00-04:00", "04:00-05:00", "05:00-06:00", "06:00-07:00", "07:00-08:00", "08:00-08:30"}, pieces); d != "" {
+		t.Errorf("pieces (-want +got):\n%s", d)
+	}
+	waiting := w.wait(jobs[2].ID, func(j fleetscore.Job) bool { return j.Reason != "" })
+	if waiting.State != fleetscore.JobWaiting || !strings.Contains(waiting.Reason, "turn") {
+		t.Errorf("the third piece: %+v", waiting)
+	}
+	w.set(hour(10).Add(time.Second)) // the regular job is the later one
+	live, err := w.Submit(t.Context(), "p", &fleetscore.Interval{From: hour(3), To: hour(9)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wait(live.ID, func(j fleetscore.Job) bool { return j.State == fleetscore.JobQueued })
+	if got := w.completeNext("n1"); got != live.ID {
+		t.Errorf("the first task is of job %s, want the regular one's", got)
+	}
+	w.wait(live.ID, ended)
+	for i, j := range jobs {
+		if got := w.completeNext("n1"); got != j.ID {
+			t.Errorf("task %d of the backfill is of job %s, want %s", i, got, j.ID)
+		}
+		if got := w.wait(j.ID, ended); i < 5 && got.State != fleetscore.JobSucceeded || got.Priority != fleetscore.PriorityLow || got.Backfill != jobs[0].Backfill {
+			t.Errorf("piece %d: %+v", i, got)
+		}
+	}
+	d := catalog.New(w.bucket()).Predictions("p")
+	snap, err := d.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := d.ReadFrame(t.Context(), snap.Files, []string{"Job"}, table.ReadQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if by := f.Texts("Job"); f.Len() != 12 || slices.ContainsFunc(make([]int, f.Len()), func(i int) bool { return by(i) != string(live.ID) }) {
+		t.Errorf("%d rows are visible, want 12, all of job %s", f.Len(), live.ID)
+	}
+	if v, err := w.ledger.Schedule(t.Context(), "p"); err != nil || !v.State.NextFrom.IsZero() {
+		t.Errorf("the schedule goes on from %s, %v; want it unchanged", v.State.NextFrom, err)
+	}
+}
+
+// TestBackfillRefused: what the schedule is still to score, the future, too many pieces,
+// and pieces that are all on their way.
+func TestBackfillRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.rows(day.Add(9 * time.Hour))
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	for _, tt := range []struct {
+		pipeline string
+		iv       fleetscore.Interval
+		every    time.Duration
+		kind     fleetscore.Kind
+		want     string
+	}{
+		{"q", fleetscore.Interval{From: hour(1), To: hour(2)}, time.Hour, fleetscore.NotFound, "no such pipeline"},
+		{"p", fleetscore.Interval{From: hour(2), To: hour(1)}, time.Hour, fleetscore.Invalid, ""},
+		{"p", fleetscore.Interval{From: hour(1), To: hour(2)}, 0, fleetscore.Invalid, "at least 1s"},
+		{"p", fleetscore.Interval{From: hour(1), To: hour(4)}, time.Second, fleetscore.Invalid, "at most 10000 pieces"},
+		{"p", fleetscore.Interval{From: hour(1), To: hour(11)}, time.Hour, fleetscore.Conflict, "it is only 2026-11-23T10:00:00Z"},
+	} {
+		if _, err := w.Backfill(t.Context(), tt.pipeline, tt.iv, tt.every); fleetscore.KindOf(err) != tt.kind || err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s by %s: %v, want kind %s with %q", tt.iv, tt.every, err, tt.kind, tt.want)
+		}
+	}
+	w.nextFrom(hour(9))
+	if _, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(1), To: hour(10)}, time.Hour); !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "--to 2026-11-23T09:00:00Z") {
+		t.Errorf("a backfill of what the schedule is to score: %v", err)
+	}
+	iv := fleetscore.Interval{From: hour(1), To: hour(3)}
+	if jobs, err := w.Backfill(t.Context(), "p", iv, time.Hour); err != nil || len(jobs) != 2 {
+		t.Fatalf("%d jobs, %v", len(jobs), err)
+	}
+	if _, err := w.Backfill(t.Context(), "p", iv, time.Hour); !fleetscore.Conflict.Is(err) {
+		t.Errorf("the same again: %v, want kind conflict", err)
+	}
+}
+
+// nextFrom says where the next interval of the schedule starts.
+func (w *world) nextFrom(at time.Time) {
+	w.t.Helper()
+	if _, err := w.ledger.DecideSchedule(context.Background(), "p", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		v.State.Created, v.State.NextFrom = at, at
+		return ledger.ScheduleDecision{State: v.State}, nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
