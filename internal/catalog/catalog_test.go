@@ -13,12 +13,20 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-func openTemp(t *testing.T) store.Bucket {
+// inFolder is a catalog of a store in a folder.
+func inFolder(t *testing.T) (dir string, b store.Bucket, c *Catalog) {
 	t.Helper()
-	b, err := store.OpenDir(t.TempDir())
+	dir = t.TempDir()
+	b, err := store.OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir, b, New(b)
+}
+
+func openTemp(t *testing.T) store.Bucket {
+	t.Helper()
+	_, b, _ := inFolder(t)
 	return b
 }
 

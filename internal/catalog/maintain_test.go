@@ -59,12 +59,7 @@ func scatter(t *testing.T, c *Catalog, uploads int) map[cell]float64 {
 // grace time, without any change of the rows, for us and for foreign readers.
 func TestMaintain(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b, err := store.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(b)
+	dir, b, c := inFolder(t)
 	want := scatter(t, c, 30)
 	before := dataFiles(t, b, "data/d")
 	early := time.UnixMicro(int64(400 * quarter)).Add(30 * time.Minute) // no hour has ended

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"testing"
 	"time"
@@ -14,23 +13,8 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
-
-func makePredictions(keys []fleetscore.Key, times []fleetscore.Micros, value float64) *fleetscore.Predictions {
-	p := &fleetscore.Predictions{Rows: fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Val"}, Values: make([][]float64, 1)}}
-	for i, k := range keys {
-		p.Keys = append(p.Keys, k)
-		p.Models = append(p.Models, fleetscore.DigestOf([]byte(k)))
-		for _, t := range times {
-			p.KeyIndex = append(p.KeyIndex, uint32(i))
-			p.Times = append(p.Times, t)
-			p.Values[0] = append(p.Values[0], value)
-			p.Prediction = append(p.Prediction, 0)
-			p.Score = append(p.Score, math.NaN())
-		}
-	}
-	return p
-}
 
 func commitOf(job fleetscore.JobID, iv fleetscore.Interval, revision int64, scored func(fleetscore.Key) bool, files []fleetscore.DataFile) PredictionCommit {
 	return PredictionCommit{Job: job, Interval: iv, Revision: revision, Files: files,
@@ -87,7 +71,7 @@ func TestSupersede(t *testing.T) {
 				}
 			}
 			job := fleetscore.JobID(fmt.Sprint("job", n))
-			files, err := d.WritePredictions(ctx, makePredictions(keys, times, float64(n)), job, revision)
+			files, err := d.WritePredictions(ctx, testkit.Predictions(keys, times, float64(n)), job, revision)
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -49,12 +49,7 @@ func since(want map[cell]float64, at time.Time) map[cell]float64 {
 // readers see what we see.
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b, err := store.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(b)
+	dir, b, c := inFolder(t)
 	want, start := hoursOf(t, c, 12)
 	late := LateReadings("d", 0, 1, 2)
 	for _, name := range []fleetscore.BlobName{late, LateReadings("other", 0, 1, 2)} {
@@ -219,12 +214,7 @@ func TestOneHourThatCannotBeJoined(t *testing.T) {
 // TestLogs: a job's logs go with it; those that belong to nobody go when they are old.
 func TestLogs(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b, err := store.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(b)
+	dir, b, c := inFolder(t)
 	old := time.Now().Add(-48 * time.Hour)
 	put := func(name fleetscore.BlobName, at time.Time) {
 		t.Helper()

@@ -14,7 +14,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -283,12 +282,7 @@ func TestUploadIntoAQuerysDataset(t *testing.T) {
 // TestUploadForeignReaders: delta-rs and DuckDB see one row per key and time.
 func TestUploadForeignReaders(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b, err := store.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(b)
+	dir, _, c := inFolder(t)
 	start := fleetscore.MicrosOf(time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC))
 	want := map[cell]float64{}
 	for n := range 5 {
@@ -326,11 +320,8 @@ func TestUploadForeignReaders(t *testing.T) {
 func TestUploadWhoseCommitIsRepeated(t *testing.T) {
 	t.Parallel()
 	for _, readable := range []bool{true, false} {
-		dir, err := store.OpenDir(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := New(dir).Upload(t.Context(), "readings", upload{{cell{"a", quarter}, 1}}.rows(), nil); err != nil {
+		_, dir, before := inFolder(t)
+		if _, err := before.Upload(t.Context(), "readings", upload{{cell{"a", quarter}, 1}}.rows(), nil); err != nil {
 			t.Fatal(err)
 		}
 		lost := fleetscore.BlobName("")

@@ -81,18 +81,12 @@ func TestStateFilesPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for n := range j.Len() + 1 {
-		for _, loss := range durabletest.Losses {
-			left := t.TempDir()
-			if err := j.Cut(n, loss, left); err != nil {
-				t.Fatal(err)
-			}
-			if err := storeServer(left, filepath.Join(left, "store")).sameStore(); err != nil {
-				t.Errorf("after step %d, loss %d: %v", n, loss, err)
-			}
-			if secret, err := ensureSecret(filepath.Join(left, "node-token")); err != nil || len(secret) < 32 {
-				t.Errorf("after step %d, loss %d: the secret has %d characters, %v", n, loss, len(secret), err)
-			}
+	for left := range j.Cuts(t) {
+		if err := storeServer(left.Dir, filepath.Join(left.Dir, "store")).sameStore(); err != nil {
+			t.Errorf("%s: %v", left, err)
+		}
+		if secret, err := ensureSecret(filepath.Join(left.Dir, "node-token")); err != nil || len(secret) < 32 {
+			t.Errorf("%s: the secret has %d characters, %v", left, len(secret), err)
 		}
 	}
 }

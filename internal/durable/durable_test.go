@@ -22,31 +22,23 @@ func TestPowerCut(t *testing.T) {
 	if err := durable.MkdirAllOn(j, filepath.Dir(path), 0o755, there, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	acknowledged := map[int]string{}
-	for _, text := range []string{"one", "and two"} {
+	texts := []string{"", "one", "and two"}
+	ends := []int{0} // steps taken when each was acknowledged
+	for _, text := range texts[1:] {
 		if err := durable.WriteFileOn(j, path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		acknowledged[j.Len()] = text
+		ends = append(ends, j.Len())
 	}
-	want := ""
-	for n := range j.Len() + 1 {
-		if text, ok := acknowledged[n]; ok {
-			want = text
-		}
-		for _, loss := range durabletest.Losses {
-			left := t.TempDir()
-			if err := j.Cut(n, loss, left); err != nil {
-				t.Fatal(err)
-			}
-			got, err := os.ReadFile(filepath.Join(left, "deep", "er", "state"))
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && want == "":
-			case err != nil || string(got) != want && string(got) != "one" && string(got) != "and two":
-				t.Errorf("after step %d, loss %d: %q, %v; want %q or what was being written", n, loss, got, err, want)
-			case want == "and two" && string(got) != want:
-				t.Errorf("after step %d, loss %d: %q, but %q was acknowledged", n, loss, got, want)
-			}
+	for left := range j.Cuts(t) {
+		want := texts[left.Acknowledged(ends)-1]
+		got, err := os.ReadFile(filepath.Join(left.Dir, "deep", "er", "state"))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && want == "":
+		case err != nil || string(got) != want && string(got) != "one" && string(got) != "and two":
+			t.Errorf("%s: %q, %v; want %q or what was being written", left, got, err, want)
+		case want == "and two" && string(got) != want:
+			t.Errorf("%s: %q, but %q was acknowledged", left, got, want)
 		}
 	}
 }

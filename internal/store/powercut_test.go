@@ -43,30 +43,21 @@ func TestPowerCut(t *testing.T) {
 		state[name] = text
 		acknowledged, ends = append(acknowledged, maps.Clone(state)), append(ends, j.Len())
 	}
-	done := 0
-	for n := range j.Len() + 1 {
-		for done+1 < len(ends) && ends[done+1] <= n {
-			done++
+	for left := range j.Cuts(t) {
+		done := left.Acknowledged(ends) - 1
+		b, err := store.OpenDir(left.Dir)
+		if err != nil {
+			t.Fatalf("%s: %v", left, err)
 		}
-		for _, loss := range durabletest.Losses {
-			left := t.TempDir()
-			if err := j.Cut(n, loss, left); err != nil {
-				t.Fatal(err)
+		next := acknowledged[min(done+1, len(acknowledged)-1)]
+		for name, text := range next {
+			got, err := store.ReadAll(t.Context(), b, name)
+			want, had := acknowledged[done][name]
+			if !had && fleetscore.NotFound.Is(err) {
+				continue
 			}
-			b, err := store.OpenDir(left)
-			if err != nil {
-				t.Fatalf("after step %d, loss %d: %v", n, loss, err)
-			}
-			next := acknowledged[min(done+1, len(acknowledged)-1)]
-			for name, text := range next {
-				got, err := store.ReadAll(t.Context(), b, name)
-				want, had := acknowledged[done][name]
-				if !had && fleetscore.NotFound.Is(err) {
-					continue
-				}
-				if err != nil || string(got) != want && string(got) != text {
-					t.Errorf("after step %d, loss %d: %s holds %q, %v; want %q", n, loss, name, got, err, want)
-				}
+			if err != nil || string(got) != want && string(got) != text {
+				t.Errorf("%s: %s holds %q, %v; want %q", left, name, got, err, want)
 			}
 		}
 	}

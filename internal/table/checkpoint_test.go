@@ -39,7 +39,7 @@ func fillTable(b store.Bucket, keep time.Duration) (*Delta, error) {
 		if n%5 == 4 {
 			iv = minuteOf(n - 2) // again
 		}
-		p := makePredictions([]fleetscore.Key{"1\x1fa", "2\x1fa"}, []fleetscore.Micros{fleetscore.MicrosOf(iv.To)}, float64(n))
+		p := testkit.Predictions([]fleetscore.Key{"1\x1fa", "2\x1fa"}, []fleetscore.Micros{fleetscore.MicrosOf(iv.To)}, float64(n))
 		p.KeyNames = []string{"Device", "Tag"}
 		_, err := d.Upsert(ctx, &p.Rows, func(*Snapshot) (Commit, error) {
 			return Commit{Operation: "MERGE", Txns: map[string]int64{fmt.Sprintf("job/j%02d", n): 1}}, nil

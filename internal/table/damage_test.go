@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 func rewrite(t *testing.T, b store.Bucket, name fleetscore.BlobName, change func([]byte) []byte) {
@@ -111,14 +112,7 @@ func TestDamagedLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := openTest(t)
-			writer, err := fillTable(b, keepCommits)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, err := writer.Snapshot(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			want := filled(t, b)
 			c.harm(t, b)
 			var said reports
 			d := said.open(b)
@@ -183,14 +177,7 @@ func TestDamageIsMended(t *testing.T) {
 func TestEveryBitOfACheckpoint(t *testing.T) {
 	t.Parallel()
 	b := openTest(t)
-	writer, err := fillTable(b, keepCommits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := writer.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := filled(t, b)
 	for _, name := range []fleetscore.BlobName{checkpointName(20), pointerName} {
 		good, err := store.ReadAll(t.Context(), b, name)
 		if err != nil {
@@ -233,7 +220,7 @@ func TestDamagedFiles(t *testing.T) {
 			}
 			var files []fleetscore.DataFile
 			for n := range 2 {
-				p := makePredictions([]fleetscore.Key{"a", "b"}, []fleetscore.Micros{fleetscore.Micros(n)*3600e6 + 1}, 1)
+				p := testkit.Predictions([]fleetscore.Key{"a", "b"}, []fleetscore.Micros{fleetscore.Micros(n)*3600e6 + 1}, 1)
 				f, err := d.WriteRows(t.Context(), &p.Rows, fmt.Sprint(n))
 				if err != nil {
 					t.Fatal(err)
@@ -298,7 +285,7 @@ func TestRowsOfAnotherWriter(t *testing.T) {
 	}
 	var files []fleetscore.DataFile
 	for n, times := range [][]fleetscore.Micros{{10, 20, 30}, {20, 40}, {20}} {
-		p := makePredictions([]fleetscore.Key{"a", "b"}, times, float64(n))
+		p := testkit.Predictions([]fleetscore.Key{"a", "b"}, times, float64(n))
 		f, err := d.WriteRows(t.Context(), &p.Rows, fmt.Sprint(n))
 		if err != nil {
 			t.Fatal(err)
@@ -328,4 +315,18 @@ func TestRowsOfAnotherWriter(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(cell{})); diff != "" || rows.Len() != len(want) || repeated != 4 {
 		t.Errorf("%d rows, %d repeated\n%s", rows.Len(), repeated, diff)
 	}
+}
+
+// filled is what the writer of fillTable's table sees.
+func filled(t *testing.T, b store.Bucket) *Snapshot {
+	t.Helper()
+	writer, err := fillTable(b, keepCommits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := writer.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
 }

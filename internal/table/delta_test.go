@@ -2,13 +2,13 @@ package table
 
 import (
 	"fmt"
-	"math"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 func openTest(t interface{ TempDir() string }) store.Bucket {
@@ -20,22 +20,6 @@ func openTest(t interface{ TempDir() string }) store.Bucket {
 }
 
 var deviceSchema = DatasetSchema("TS", []string{"Device"}, []string{"Val"})
-
-func makePredictions(keys []fleetscore.Key, times []fleetscore.Micros, value float64) *fleetscore.Predictions {
-	p := &fleetscore.Predictions{Rows: fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Val"}, Values: make([][]float64, 1)}}
-	for i, k := range keys {
-		p.Keys = append(p.Keys, k)
-		p.Models = append(p.Models, fleetscore.DigestOf([]byte(k)))
-		for _, t := range times {
-			p.KeyIndex = append(p.KeyIndex, uint32(i))
-			p.Times = append(p.Times, t)
-			p.Values[0] = append(p.Values[0], value)
-			p.Prediction = append(p.Prediction, 0)
-			p.Score = append(p.Score, math.NaN())
-		}
-	}
-	return p
-}
 
 type cell struct {
 	key  fleetscore.Key
@@ -112,7 +96,7 @@ func TestRowsByShardAndInterval(t *testing.T) {
 	for i := range 50 {
 		keys = append(keys, fleetscore.Key(fmt.Sprint("d", i)))
 	}
-	rows := &makePredictions(keys, []fleetscore.Micros{1, 3600e6, 3600e6 + 1}, 2).Rows
+	rows := &testkit.Predictions(keys, []fleetscore.Micros{1, 3600e6, 3600e6 + 1}, 2).Rows
 	files, err := d.WriteRows(ctx, rows, "id")
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/durable/durabletest"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // TestPowerCut cuts the power after each step of a series of commits, some of
@@ -26,7 +27,7 @@ func TestPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	upsert := func(d *Delta, n int) error {
-		p := makePredictions([]fleetscore.Key{"a"}, []fleetscore.Micros{fleetscore.Micros(n/2) * 3600e6 / 2, fleetscore.Micros(n) * 1e6}, float64(n))
+		p := testkit.Predictions([]fleetscore.Key{"a"}, []fleetscore.Micros{fleetscore.Micros(n/2) * 3600e6 / 2, fleetscore.Micros(n) * 1e6}, float64(n))
 		_, err := d.Upsert(context.Background(), &p.Rows, func(*Snapshot) (Commit, error) {
 			return Commit{Operation: "MERGE", Txns: map[string]int64{"n": int64(n)}}, nil
 		})
@@ -49,23 +50,14 @@ func TestPowerCut(t *testing.T) {
 		}
 		ends = append(ends, j.Len())
 	}
-	committed := -1
-	for n := range j.Len() + 1 {
-		for committed+1 < len(ends) && ends[committed+1] <= n {
-			committed++
+	for left := range j.Cuts(t) {
+		committed := left.Acknowledged(ends)
+		b, err := store.OpenDir(left.Dir)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, loss := range durabletest.Losses {
-			left := t.TempDir()
-			if err := j.Cut(n, loss, left); err != nil {
-				t.Fatal(err)
-			}
-			b, err := store.OpenDir(left)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := check(t.Context(), open(b), committed, schema, upsert); err != nil {
-				t.Errorf("after step %d of %d, loss %d, %d commits acknowledged: %v", n, j.Len(), loss, committed+1, err)
-			}
+		if err := check(t.Context(), open(b), committed-1, schema, upsert); err != nil {
+			t.Errorf("%s of %d, %d commits acknowledged: %v", left, j.Len(), committed, err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // TestVacuumListsLittle: replaced files are deleted the first time, wherever they lie;
@@ -29,7 +30,7 @@ func TestVacuumListsLittle(t *testing.T) {
 	}
 	write := func(date, hour int, id string) []fleetscore.DataFile {
 		at := fleetscore.MicrosOf(time.Date(2026, 1, 1+date, hour, 30, 0, 0, time.UTC))
-		files, err := d.WriteRows(ctx, &makePredictions([]fleetscore.Key{"a"}, []fleetscore.Micros{at}, 1).Rows, id)
+		files, err := d.WriteRows(ctx, &testkit.Predictions([]fleetscore.Key{"a"}, []fleetscore.Micros{at}, 1).Rows, id)
 		if err != nil {
 			t.Fatal(err)
 		}

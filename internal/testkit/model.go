@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/fleetscore/fleetscore"
 )
 
 // GrowingModel returns a compressed pickle of a few KB that needs a thousand times its
@@ -53,4 +55,22 @@ func GrowingModel(n int, intercept float64) []byte {
 	_, _ = w.Write(b.Bytes()) // writing to a buffer can't fail
 	_ = w.Close()
 	return out.Bytes()
+}
+
+// Predictions are rows with the time TS, the key Device and the value Val: each key at
+// each time, with the same value. They are predicted as normal, without a score.
+func Predictions(keys []fleetscore.Key, times []fleetscore.Micros, value float64) *fleetscore.Predictions {
+	p := &fleetscore.Predictions{Rows: fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Val"}, Values: make([][]float64, 1)}}
+	for i, k := range keys {
+		p.Keys = append(p.Keys, k)
+		p.Models = append(p.Models, fleetscore.DigestOf([]byte(k)))
+		for _, t := range times {
+			p.KeyIndex = append(p.KeyIndex, uint32(i))
+			p.Times = append(p.Times, t)
+			p.Values[0] = append(p.Values[0], value)
+			p.Prediction = append(p.Prediction, 0)
+			p.Score = append(p.Score, math.NaN())
+		}
+	}
+	return p
 }

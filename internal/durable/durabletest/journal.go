@@ -3,13 +3,16 @@
 package durabletest
 
 import (
+	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
@@ -152,6 +155,42 @@ type content struct {
 
 // names maps a folder's entries to files, or to nil for folders.
 type names map[string]*content
+
+// Left is what a power cut leaves.
+type Left struct {
+	Dir   string
+	Steps int // that were taken before
+	Loss  Loss
+}
+
+// String says when the power was cut, for messages.
+func (l Left) String() string { return fmt.Sprintf("after step %d, loss %d", l.Steps, l.Loss) }
+
+// Acknowledged is how many of some writes had ended before the cut. ends holds, for each
+// write, the journal's length at its end.
+func (l Left) Acknowledged(ends []int) (n int) {
+	for n < len(ends) && ends[n] <= l.Steps {
+		n++
+	}
+	return n
+}
+
+// Cuts cuts the power after each step, with each kind of loss.
+func (j *Journal) Cuts(t testing.TB) iter.Seq[Left] {
+	return func(yield func(Left) bool) {
+		for n := range j.Len() + 1 {
+			for _, loss := range Losses {
+				l := Left{t.TempDir(), n, loss}
+				if err := j.Cut(n, loss, l.Dir); err != nil {
+					t.Fatal(err)
+				}
+				if !yield(l) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Cut writes into an empty folder what is left if the power fails after the first n
 // steps.
