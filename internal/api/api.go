@@ -42,6 +42,8 @@ type Scheduler interface {
 	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
 	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error)
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
+	SetPaused(ctx context.Context, pipeline string, paused bool) (time.Time, error)
+	Trigger(ctx context.Context, pipeline string) (fleetscore.Job, error)
 	// Maintain keeps the tables, the logs and the ledger small. If a dataset is
 	// named, only this dataset is maintained.
 	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)

@@ -28,6 +28,8 @@
 //	GET  /jobs/{id}/logs/{index}/{attempt}/{stream}?from=  the log (text/plain), from a byte on
 //	GET  /schedules                               list of Schedule
 //	GET  /schedules/{pipeline}/occurrences?limit= list of Occurrence, newest first
+//	POST /schedules/{pipeline}/pause, resume      Paused
+//	POST /schedules/{pipeline}/trigger            Job
 //	GET  /pools                                   list of Pool
 //	GET  /nodes?pool=                             list of Node
 //	GET  /datasets                                list of Dataset

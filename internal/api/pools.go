@@ -34,7 +34,14 @@ type Schedule struct {
 	NextFrom *time.Time                `json:"next_from,omitempty" doc:"where the next interval starts"`
 	LastDue  *time.Time                `json:"last_due,omitempty"`
 	NextDue  *time.Time                `json:"next_due,omitempty"`
+	Paused   *time.Time                `json:"paused,omitempty" doc:"since when due times are skipped; absent if it isn't paused"`
 	Problem  string                    `json:"problem" doc:"why due times can't be decided; empty if they can"`
+}
+
+// Paused says whether a schedule is paused.
+type Paused struct {
+	Pipeline string     `json:"pipeline"`
+	Paused   *time.Time `json:"paused,omitempty" doc:"since when; absent if it isn't paused"`
 }
 
 func (s *server) registerPools(api huma.API) {
@@ -46,6 +53,11 @@ func (s *server) registerSchedules(api huma.API) {
 	add(api, huma.Operation{OperationID: "list schedules", Method: http.MethodGet, Path: "/schedules", Tags: []string{"schedules"}, Summary: "When pipelines are due"}, s.listSchedules)
 	add(api, huma.Operation{OperationID: "list occurrences", Method: http.MethodGet, Path: "/schedules/{pipeline}/occurrences", Tags: []string{"schedules"},
 		Summary: "Due times and their outcomes, newest first"}, s.listOccurrences)
+	add(api, huma.Operation{OperationID: "pause schedule", Method: http.MethodPost, Path: "/schedules/{pipeline}/pause", Tags: []string{"schedules"},
+		Summary: "Skip due times until it is resumed; their rows are in the next interval"}, s.setPaused(true))
+	add(api, huma.Operation{OperationID: "resume schedule", Method: http.MethodPost, Path: "/schedules/{pipeline}/resume", Tags: []string{"schedules"}, Summary: "Let a schedule go on"}, s.setPaused(false))
+	add(api, huma.Operation{OperationID: "trigger schedule", Method: http.MethodPost, Path: "/schedules/{pipeline}/trigger", Tags: []string{"schedules"},
+		Summary: "Make a schedule due now"}, s.triggerSchedule)
 }
 
 // configured returns the configuration in force. It is empty until a configuration is applied.
@@ -107,7 +119,7 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 			return nil, err
 		}
 		st := view.State
-		sc.NextFrom, sc.LastDue = known(st.NextFrom), known(st.LastDue)
+		sc.NextFrom, sc.LastDue, sc.Paused = known(st.NextFrom), known(st.LastDue), known(st.Paused)
 		if c.IsSet() {
 			sc.NextDue = s.nextDue(c, st.LastDue)
 		}
@@ -119,6 +131,28 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 		out = append(out, sc)
 	}
 	return answerList(out, ""), nil
+}
+
+type pipelinePath struct {
+	Pipeline string `path:"pipeline"`
+}
+
+func (s *server) setPaused(paused bool) func(context.Context, *pipelinePath) (*body[Paused], error) {
+	return func(ctx context.Context, in *pipelinePath) (*body[Paused], error) {
+		since, err := s.deps.Scheduler.SetPaused(ctx, in.Pipeline, paused)
+		if err != nil {
+			return nil, err
+		}
+		return &body[Paused]{Body: Paused{in.Pipeline, known(since)}}, nil
+	}
+}
+
+func (s *server) triggerSchedule(ctx context.Context, in *pipelinePath) (*body[fleetscore.Job], error) {
+	j, err := s.deps.Scheduler.Trigger(ctx, in.Pipeline)
+	if err != nil {
+		return nil, err
+	}
+	return &body[fleetscore.Job]{Body: j}, nil
 }
 
 // known returns the time, or nil for the zero time.

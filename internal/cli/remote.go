@@ -127,14 +127,57 @@ func newScheduleCommand() *cobra.Command {
 			if err := c.Get(ctx, "/schedules", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pipeline", "when", "zone", "next due", "last due", "next interval from", "problem"}}
+			l := &listing{columns: []string{"pipeline", "when", "zone", "next due", "last due", "next interval from", "paused since", "problem"}}
 			for _, s := range got.Items {
-				l.add(s, s.Pipeline, s.When, zoneOf(s.Config), s.NextDue, s.LastDue, s.NextFrom, s.Problem)
+				l.add(s, s.Pipeline, s.When, zoneOf(s.Config), s.NextDue, s.LastDue, s.NextFrom, s.Paused, s.Problem)
 			}
 			return l, nil
 		}))
-	cmd.AddCommand(newScheduleNextCommand())
+	cmd.AddCommand(newScheduleNextCommand(), newScheduleHistoryCommand(),
+		pauseCommand("pause", "Skip due times until the schedule is resumed", `Skips due times until the schedule is resumed. Their rows aren't lost: the next
+interval begins where the last one ended. Jobs that were made go on.`),
+		pauseCommand("resume", "Let a paused schedule go on", ""),
+		remote(&cobra.Command{Use: "trigger PIPELINE", Short: "Make a schedule due now",
+			Long: `Makes a schedule due now, also while it is paused. The job covers what no job of the
+pipeline has covered yet, and waits for its data as the schedule says.`,
+			Example: "  fleetscore schedule trigger anomalies", Args: cobra.ExactArgs(1)},
+			func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+				var j fleetscore.Job
+				if err := c.Post(ctx, "/schedules/"+url.PathEscape(args[0])+"/trigger", nil, &j); err != nil {
+					return nil, err
+				}
+				return oneJob(j), nil
+			}))
 	return cmd
+}
+
+func pauseCommand(verb, short, long string) *cobra.Command {
+	return remote(&cobra.Command{Use: verb + " PIPELINE", Short: short, Long: long, Example: "  fleetscore schedule " + verb + " anomalies", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			var p api.Paused
+			if err := c.Post(ctx, "/schedules/"+url.PathEscape(args[0])+"/"+verb, nil, &p); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"pipeline", "paused since"}, single: true}
+			l.add(p, p.Pipeline, p.Paused)
+			return l, nil
+		})
+}
+
+func newScheduleHistoryCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "history PIPELINE", Short: "List due times and what became of them, newest first", Example: "  fleetscore schedule history anomalies -n 20", Args: cobra.ExactArgs(1)}
+	n := cmd.Flags().IntP("count", "n", 100, "how many at most, up to 1000")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		var got api.List[fleetscore.Occurrence]
+		if err := c.Get(ctx, "/schedules/"+url.PathEscape(args[0])+"/occurrences", url.Values{"limit": {strconv.Itoa(*n)}}, &got); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"due", "outcome", "job", "reason"}}
+		for _, o := range got.Items {
+			l.add(o, o.Due, string(o.State), string(o.Job), o.Reason)
+		}
+		return l, nil
+	})
 }
 
 func zoneOf(c fleetscore.ScheduleConfig) string {

@@ -84,3 +84,48 @@ func TestScheduleGuide(t *testing.T) {
 		t.Errorf("the guide shows %d schedules", shown)
 	}
 }
+
+// TestScheduleCommands: a schedule is paused, triggered and resumed, and its due times
+// are listed ahead and as history.
+func TestScheduleCommands(t *testing.T) {
+	t.Parallel()
+	p := startServerIn(t, `
+fleets: {sensors: {path: models/sensors, model: "m_{Device}_{Tag}"}}
+pools: {cpu: {}}
+pipelines:
+  yearly: {dataset: rows, fleet: sensors, features: [Value], pool: cpu, schedule: {cron: "0 0 1 1 *", zone: Asia/Kolkata}}
+  by-hand: {dataset: rows, fleet: sensors, features: [Value], pool: cpu}
+`, func(string) {})
+	run := func(want int, args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, append([]string{"schedule", "--server=http://" + p.addr}, args...)...)
+		if code != want {
+			t.Fatalf("%q: exit %d, want %d\n%s%s", args, code, want, stdout, stderr)
+		}
+		return stdout + stderr
+	}
+	holds := func(out string, wanted ...string) {
+		t.Helper()
+		for _, w := range wanted {
+			if !strings.Contains(out, w) {
+				t.Errorf("it doesn't say %q:\n%s", w, out)
+			}
+		}
+	}
+	holds(run(0, "next", "yearly", "--after", "2030-06-01T00:00:00Z", "-n", "2", "-o", "json"), `"2030-12-31T18:30:00Z"`, `"2031-12-31T18:30:00Z"`)
+	holds(run(12, "next", "yeary"), "there is no such pipeline; is yearly meant?")
+	holds(run(13, "next", "by-hand"), "has no schedule")
+	holds(run(0, "pause", "yearly", "-o", "json"), `"paused": "20`)
+	holds(run(0, "list", "-o", "json"), `"paused": "20`)
+	holds(run(0, "trigger", "yearly"), "yearly-", "waiting")
+	holds(run(13, "trigger", "yearly"), "hasn't ended")
+	holds(run(0, "history", "yearly"), "ran", "yearly-")
+	if out := run(0, "resume", "yearly", "-o", "json"); strings.Contains(out, "paused") {
+		t.Errorf("resumed: %s", out)
+	}
+	if out := run(0, "list", "-o", "json"); strings.Contains(out, `"paused"`) {
+		t.Errorf("after it was resumed: %s", out)
+	}
+	holds(run(12, "pause", "nobody"), "there is no such pipeline")
+	holds(run(13, "pause", "by-hand"), "has no schedule")
+}

@@ -75,6 +75,41 @@ func Decide(c fleetscore.ScheduleConfig, pipeline string, s State, active []flee
 	return d, nil
 }
 
+// Trigger makes a schedule due now, in whole seconds, also while it is paused: its job
+// covers the due times that wait too. Kind Conflict if a job hasn't ended that the
+// schedule doesn't allow beside it and doesn't replace, or if the rows until now are
+// covered already.
+func Trigger(c fleetscore.ScheduleConfig, pipeline string, s State, active []fleetscore.Job, now time.Time) (Decision, error) {
+	d := Decision{Next: s}
+	spec, err := Parse(c)
+	if err != nil {
+		return d, err
+	}
+	x := &decider{c: c, pipeline: pipeline, s: s, active: active, now: now, out: &d, from: start(c, spec, s)}
+	for _, j := range active {
+		if c.Overlap != fleetscore.OverlapAllow && (c.Overlap != fleetscore.OverlapReplace || j.State == fleetscore.JobCommitting) {
+			return d, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "job %s hasn't ended: it is %s", j.ID, j.State).
+				WithHint("wait for it: fleetscore job wait %s; or cancel it", j.ID)
+		}
+	}
+	to := now.UTC().Truncate(time.Second)
+	if !to.After(x.from) || !to.After(s.LastDue) {
+		return d, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "the rows until %s are covered already", x.from.UTC().Format(time.RFC3339))
+	}
+	var run []time.Time
+	for _, t := range x.pending(spec) {
+		switch {
+		case !t.After(x.from):
+			x.outcome(t, fleetscore.OccurrenceSkipped, "an earlier job covers the rows until %s", x.from.UTC().Format(time.RFC3339))
+		case t.Before(to):
+			run = append(run, t)
+		}
+	}
+	x.job(append(run, to))
+	d.Next.LastDue = to
+	return d, nil
+}
+
 type decider struct {
 	c        fleetscore.ScheduleConfig
 	pipeline string

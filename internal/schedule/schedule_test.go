@@ -136,3 +136,51 @@ func TestJitter(t *testing.T) {
 		t.Errorf("five pipelines start at %d times", len(starts))
 	}
 }
+
+// TestTrigger: a trigger's job covers due times that wait; it takes the place of a job
+// or stands beside it only where the schedule says so.
+func TestTrigger(t *testing.T) {
+	t.Parallel()
+	s := State{Created: at("09:20:30"), LastDue: at("10:00:00"), NextFrom: at("10:00:00"), Queued: at("11:00:00"), Paused: at("11:30:00")}
+	running := []fleetscore.Job{{ID: "j", Interval: fleetscore.Interval{From: at("09:00:00"), To: at("10:00:00")}, State: fleetscore.JobRunning}}
+	committing := []fleetscore.Job{{ID: "j", Interval: running[0].Interval, State: fleetscore.JobCommitting}}
+	for _, tt := range []struct {
+		name    string
+		overlap fleetscore.Overlap
+		active  []fleetscore.Job
+		now     string
+		from    string // empty: it is refused
+		cancels int
+	}{
+		{"free", "", nil, "12:20:00", "10:00:00", 0},
+		{"at a due time", "", nil, "12:00:00", "10:00:00", 0},
+		{"busy", "", running, "12:20:00", "", 0},
+		{"skip", fleetscore.OverlapSkip, running, "12:20:00", "", 0},
+		{"queue_all", fleetscore.OverlapQueueAll, running, "12:20:00", "", 0},
+		{"replace", fleetscore.OverlapReplace, running, "12:20:00", "09:00:00", 1},
+		{"replace while it commits", fleetscore.OverlapReplace, committing, "12:20:00", "", 0},
+		{"allow", fleetscore.OverlapAllow, running, "12:20:00", "10:00:00", 0},
+		{"covered", "", nil, "10:00:00", "", 0},
+	} {
+		now := at(tt.now)
+		d, err := Trigger(fleetscore.ScheduleConfig{Cron: "0 * * * *", Overlap: tt.overlap}, "p", s, tt.active, now)
+		if tt.from == "" {
+			if !fleetscore.Conflict.Is(err) {
+				t.Errorf("%s: %+v, %v; want conflict", tt.name, d, err)
+			}
+			continue
+		}
+		if err != nil || d.Interval == nil || !d.Interval.From.Equal(at(tt.from)) || !d.Interval.To.Equal(now) || len(d.Cancel) != tt.cancels || !d.Next.LastDue.Equal(now) || !d.Next.NextFrom.Equal(now) {
+			t.Errorf("%s: %+v, %v", tt.name, d, err)
+			continue
+		}
+		for i, o := range d.Occurrences { // 11:00, 12:00 and now
+			if ran := i == len(d.Occurrences)-1; ran != (o.State == fleetscore.OccurrenceRan) || ran && !o.Due.Equal(now) || !ran && o.State != fleetscore.OccurrenceCoalesced {
+				t.Errorf("%s: outcomes %+v", tt.name, d.Occurrences)
+			}
+		}
+		if want := map[bool]int{true: 2, false: 3}[tt.now == "12:00:00"]; len(d.Occurrences) != want {
+			t.Errorf("%s: %d outcomes, want %d", tt.name, len(d.Occurrences), want)
+		}
+	}
+}

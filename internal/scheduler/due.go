@@ -56,7 +56,13 @@ const ahead = time.Minute
 
 // decideDue decides which due times have come by now, beside the jobs of the schedule
 // that haven't ended.
-func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, now time.Time) (out ledger.ScheduleDecision, wake time.Time, err error) {
+func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, now time.Time) (ledger.ScheduleDecision, time.Time, error) {
+	return decideBy(schedule.Decide, name, p, v, now)
+}
+
+// decideBy takes a decision from what is in the ledger, and returns what to write there.
+func decideBy(decide func(fleetscore.ScheduleConfig, string, schedule.State, []fleetscore.Job, time.Time) (schedule.Decision, error),
+	name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, now time.Time) (out ledger.ScheduleDecision, wake time.Time, err error) {
 	out.State = v.State
 	if out.State.Created.IsZero() {
 		out.State.Created = now.UTC()
@@ -68,7 +74,7 @@ func decideDue(name string, p fleetscore.PipelineConfig, v ledger.ScheduleView, 
 	}
 	scheduled := slices.DeleteFunc(slices.Clone(v.Active), func(j fleetscore.Job) bool { return j.Due == nil })
 	st := out.State
-	d, err := schedule.Decide(p.Schedule, name, schedule.State{Created: st.Created, LastDue: st.LastDue, NextFrom: st.NextFrom, Queued: st.Queued, CatchUp: st.CatchUp, Paused: st.Paused}, scheduled, now)
+	d, err := decide(p.Schedule, name, schedule.State{Created: st.Created, LastDue: st.LastDue, NextFrom: st.NextFrom, Queued: st.Queued, CatchUp: st.CatchUp, Paused: st.Paused}, scheduled, now)
 	if err != nil {
 		return out, d.Wake, err
 	}

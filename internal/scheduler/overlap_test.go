@@ -154,3 +154,48 @@ func (w *world) decidedUntil(due time.Time) {
 		}
 	}
 }
+
+// TestPauseResumeTrigger: due times of a paused schedule are skipped, also over a
+// restart; a trigger makes a job at once, and no rows are left out.
+func TestPauseResumeTrigger(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *"}})
+	w.created("p")
+	since, err := w.SetPaused(t.Context(), "p", true)
+	if err != nil || !since.Equal(day.Add(10*time.Hour)) {
+		t.Fatalf("paused since %s, %v", since, err)
+	}
+	w.set(day.Add(11*time.Hour + time.Second))
+	w.story("11:00 skipped")
+	if again, err := w.SetPaused(t.Context(), "p", true); err != nil || !again.Equal(since) {
+		t.Errorf("paused again: since %s, %v; want %s", again, err, since)
+	}
+	w.stop()
+	w.start(w.bucket())
+	w.set(day.Add(12*time.Hour + time.Second))
+	w.story("11:00 skipped", "12:00 skipped")
+	w.set(day.Add(12*time.Hour + 30*time.Minute))
+	j, err := w.Trigger(t.Context(), "p") // although it is paused
+	if want := (fleetscore.Interval{From: day.Add(10 * time.Hour), To: day.Add(12*time.Hour + 30*time.Minute)}); err != nil || j.Interval != want || j.Due == nil || !j.Due.Equal(want.To) {
+		t.Fatalf("triggered: %+v, %v; want %s", j, err, want)
+	}
+	w.story("(10:00, 12:30]", "11:00 skipped", "12:00 skipped", "12:30 ran")
+	if _, err := w.Trigger(t.Context(), "p"); !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), string(j.ID)) {
+		t.Errorf("a trigger while its job waits: %v, want conflict with the job", err)
+	}
+	w.end()
+	if since, err := w.SetPaused(t.Context(), "p", false); err != nil || !since.IsZero() {
+		t.Errorf("resumed: paused since %s, %v", since, err)
+	}
+	w.set(day.Add(13*time.Hour + time.Second))
+	w.story("(12:30, 13:00]", "11:00 skipped", "12:00 skipped", "12:30 ran", "13:00 ran")
+	for _, err := range []error{func() error { _, err := w.Trigger(t.Context(), "nobody"); return err }(), func() error { _, err := w.SetPaused(t.Context(), "nobody", true); return err }()} {
+		if !fleetscore.NotFound.Is(err) {
+			t.Errorf("an unknown pipeline: %v, want not found", err)
+		}
+	}
+	w.apply(func(p *fleetscore.PipelineConfig) { p.Schedule.Cron = "" })
+	if _, err := w.Trigger(t.Context(), "p"); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a trigger without a schedule: %v, want conflict", err)
+	}
+}
