@@ -7,17 +7,17 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// SourceMark says how far one source of a partition has come.
+// SourceMark is the state of one source of a partition.
 type SourceMark struct {
 	Source fleetscore.Source
-	Mark   fleetscore.Micros // no more readings up to this time are expected from it
-	Last   fleetscore.Micros // arrival of its last message
+	Mark   fleetscore.Micros // the source's own watermark: no more readings up to this time are expected from it
+	Last   fleetscore.Micros // the arrival of the source's last message
 }
 
-// state is a partition's state without its windows. The watermark is the least mark
-// of the sources that are live, and never goes back. A source is live from its first
-// mark on, as long as its last message arrived at most GoneAfter before the
-// partition's latest one.
+// state is a partition's state without its windows. The partition's watermark is the
+// least mark of the live sources, and never goes back. A source is live from its first
+// mark on, as long as its last message arrived at most GoneAfter before the partition's
+// latest message.
 type state struct {
 	watermark fleetscore.Micros
 	arrived   fleetscore.Micros // the latest arrival
@@ -30,8 +30,8 @@ func (s *state) copy(other *state) {
 	s.sources = append(s.sources[:0], other.sources...)
 }
 
-// enter notes the arrival of a message and returns the index of its source. Sources
-// that are gone by then no longer hold the watermark.
+// enter records the arrival of a message and returns the index of its source. Sources
+// that aren't live at this time no longer hold the watermark back.
 func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 	s.arrived = max(s.arrived, m.Arrived)
 	at := -1
@@ -46,7 +46,7 @@ func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 	}
 	s.sources[at].Last = s.arrived
 	mark, others := s.sources[at].Mark, s.others(at, goneAfter)
-	if mark == unset { // a source without a mark doesn't hold the watermark
+	if mark == unset { // a source without a mark doesn't hold the watermark back
 		mark = others
 	}
 	if min(mark, others) != math.MaxInt64 {
@@ -55,7 +55,7 @@ func (s *state) enter(m Stamp, goneAfter time.Duration) int {
 	return at
 }
 
-// others is the least mark of all live sources except one.
+// others returns the least mark of all live sources except one.
 func (s *state) others(but int, goneAfter time.Duration) fleetscore.Micros {
 	least := fleetscore.Micros(math.MaxInt64)
 	for i := range s.sources {
