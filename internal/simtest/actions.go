@@ -39,7 +39,7 @@ func (w *world) restart(_ context.Context, s *server) error {
 
 // crashAtStep kills the server in the middle of its work.
 func (w *world) crashAtStep(_ context.Context, s *server) error {
-	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "hub append", "hub append done", "hub read", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
+	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "hub append", "hub append done", "hub read", "store delete", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
 		"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
 	if !w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
 		return nil
@@ -168,6 +168,9 @@ func (w *world) overtake(ctx context.Context, s *server) error {
 		return nil
 	}
 	_, err = w.jobIs(ctx, second.ID, 2*time.Minute, ended...)
+	if w.rnd.IntN(4) == 0 { // so long that maintenance would delete the first job's files if they weren't in use
+		time.Sleep(graceHere + maintainEvery)
+	}
 	w.conductor.note("overtake: the first job goes on")
 	return err
 }
@@ -225,6 +228,9 @@ func (w *world) jump(context.Context, *server) error {
 
 // takeOut lets a configuration without the last pipeline be in force for a while.
 func (w *world) takeOut(ctx context.Context, _ *server) error {
+	if w.retention {
+		return nil // what only that pipeline still needs may then be removed
+	}
 	if _, err := w.ledger.PutConfig(ctx, fmt.Sprint("without, ", time.Now()), w.config(true, w.pipelines[:len(w.pipelines)-1])); err != nil {
 		return err
 	}

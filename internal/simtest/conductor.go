@@ -1,8 +1,21 @@
-// Package simtest runs a whole server in one process, in no time and at random: the
-// scheduler, a ledger in SQLite, a store in memory, a pool and its nodes, on a clock
-// that jumps to the next moment at which anything happens. Everything that passes
-// between them can be slow, fail, get lost or come twice, and server and nodes are
-// killed. Afterwards the promises are checked that hold whatever happens.
+// Package simtest runs a whole server in one process, in no time and at random: devices
+// that send readings, gateway, hub, query, scheduler, maintenance, a ledger in SQLite, a
+// store in memory, a pool and its nodes, on a clock that jumps to the next moment at
+// which anything happens. Everything that passes between them can be slow, fail, get
+// lost, come late or come twice, and server and nodes are killed. Afterwards the
+// promises are checked that hold whatever happens:
+//
+//   - Each sensor of a job has one outcome, each due time has one outcome, and no node or
+//     lease is left.
+//   - Each key and time has one row, in datasets and predictions, and it is the newest
+//     job's. No job is committed twice.
+//   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal
+//     those of a slow twin that reads the log; no job is planned before its rows are there.
+//   - Maintenance removes nothing that a job still reads or writes, and nothing that a
+//     reader saw within the time of grace.
+//
+// Faults that are built in on purpose (mutants.go) show that these checks find what they
+// are made for: a test expects that the seeds of "make test" find each of them.
 //
 // A run depends on its seed alone, so that a failing one can be repeated:
 //

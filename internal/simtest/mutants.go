@@ -27,11 +27,13 @@ const (
 	oldRowsReturn     mutant = "a job that was held up brings old rows back"
 	answersUnsynced   mutant = "readings are acknowledged before the hub has them"
 	ticksAhead        mutant = "ticks say more than the gateway knows"
+	forgetsJobs       mutant = "maintenance doesn't ask what jobs still need"
+	forgetsReaders    mutant = "maintenance deletes files without a time of grace"
 	forgetsPosition   mutant = "the position in the log isn't committed with the rows"
 )
 
 // mutants are all faults that must be found.
-var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition}
+var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
@@ -39,7 +41,7 @@ func isCommit(name fleetscore.BlobName) bool {
 
 func isCoverage(name fleetscore.BlobName) bool { return strings.Contains(string(name), "/_coverage/") }
 
-// putMutant does to a write what the run's mutant does.
+// put does to a write what the run's mutant does.
 func (m mutant) put(name fleetscore.BlobName, data []byte, opt store.PutOptions) ([]byte, store.PutOptions) {
 	if !isCommit(name) {
 		return data, opt

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type record struct {
 	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
 	uploads   []upload
 	tried     map[cell][]float64 // all values that were ever uploaded, or may have been
+	upkept    catalog.Maintained // all that maintenance did, added up
 	readings  []sent
 	intervals map[fleetscore.JobID]fleetscore.Interval // of jobs that read the query's dataset
 }
@@ -117,14 +119,21 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 	}
 	if j.Config.Dataset == dataset {
 		for c, v := range r.rows(version) {
-			if _, ok := read[c]; !ok && j.Interval.ContainsMicros(c.at) {
+			if _, ok := read[c]; !ok && j.Interval.ContainsMicros(c.at) && !(isNamed(j) && l.w.expired(c.at)) {
 				r.problem("job %s over %s doesn't read the row %v of %s at %s, which was uploaded before", j.ID, j.Interval, v, c.key, c.at)
 			}
 		}
 	}
 	r.mu.Lock()
+	if j.Config.Dataset == dataset {
+		for c, v := range read {
+			if !slices.Contains(r.tried[c], v) {
+				r.broken.add("job %s reads the value %v of %s at %s, which was never uploaded", j.ID, v, c.key, c.at)
+			}
+		}
+	}
 	r.read[j.ID] = read
-	if j.Config.Dataset == measured {
+	if j.Config.Dataset == measured && !(isNamed(j) && l.w.retention) {
 		r.intervals[j.ID] = j.Interval
 	}
 	r.mu.Unlock()
@@ -150,6 +159,9 @@ func (l *witness) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now 
 		doc = e.Result
 		return e, err
 	})
+	if err == nil && strings.Contains(out.Attempt.Reason, "is missing") {
+		l.w.record.problem("attempt %d of task %s failed: %s", out.Attempt.Number, out.Task.ID, out.Attempt.Reason)
+	}
 	if err != nil || doc == nil {
 		return out, err
 	}

@@ -20,6 +20,7 @@ type weather struct {
 	storeFails, storeLost   float64 // storeLost: it was written, and says that it wasn't
 	storeHangs              float64 // it never answers, whether it did what was asked or not
 	storeLate, storeAgain   float64 // of commits: see the fates
+	hubFails                float64 // also after the hub has synced what it was given
 	messageFails            float64 // on the way there or back
 	messageHangs            float64
 	messageTwice            float64
@@ -41,7 +42,7 @@ func draw(rnd *rand.Rand) weather {
 		return 0
 	}
 	return weather{slow: some(0.3), ledgerFails: some(0.1), ledgerLost: some(0.1), storeFails: some(0.1), storeLost: some(0.2),
-		ledgerSlow: some(0.1), storeHangs: some(0.02), storeLate: some(0.4), storeAgain: some(0.5),
+		ledgerSlow: some(0.1), storeHangs: some(0.02), hubFails: some(0.1), storeLate: some(0.4), storeAgain: some(0.5),
 		messageFails: some(0.3), messageHangs: some(0.1), messageTwice: some(0.3), startFails: some(0.5)}
 }
 
@@ -84,6 +85,8 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 		return delay, again
 	case kind == "late": // up to a minute
 		return delay * time.Duration(1+rnd.IntN(30000)), served
+	case kind == "hub" && under(x.hubFails):
+		return delay, failed
 	case w.isHeld(r):
 		return delay, failed
 	case (kind == "message" || kind == "answer") && w.isSeparated(r.by.name):
@@ -126,6 +129,7 @@ func (w *world) play(ctx context.Context) error {
 		var all sync.WaitGroup
 		all.Go(func() { w.feed(ctx) })
 		all.Go(func() { w.revise(ctx) })
+		all.Go(func() { w.browse(ctx) })
 		if w.streams() {
 			all.Go(func() { w.devicesSend(ctx) })
 		}
@@ -223,7 +227,7 @@ func (w *world) wait(what string, holds func() (bool, string, error)) error {
 		case ok:
 			return nil
 		case time.Now().After(end):
-			return fmt.Errorf("in %s of calm it never came that %s%s", patience, what, state)
+			return fmt.Errorf("promises are broken:\nin %s of calm it never came that %s%s", patience, what, state)
 		}
 	}
 }

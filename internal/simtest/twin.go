@@ -148,7 +148,7 @@ func (w *world) checkStream(ctx context.Context, p *problems, c *catalog.Catalog
 				continue
 			}
 			all.rows[row] = want
-			if have[row] != want {
+			if got, ok := have[row]; got != want && (ok || !w.expired(row.at)) {
 				p.add("the query's row for %s at %s is %+v, and by the log %+v", row.key, row.at, have[row], want)
 			}
 		}
@@ -183,7 +183,7 @@ func (w *world) checkReadings(p *problems, all *twin, kept map[reading]bool) {
 			p.add("the reading %v of %s at %s was acknowledged and is not in the log", r.serial, r.key, r.at)
 		case s.prompt && !all.counted[r]:
 			p.add("the reading %v of %s at %s came in time and is late", r.serial, r.key, r.at)
-		case all.aside[r] && !all.counted[r] && !kept[r]:
+		case all.aside[r] && !all.counted[r] && !kept[r] && !w.retention: // the retention removes late readings too
 			p.add("the late reading %v of %s at %s is not kept", r.serial, r.key, r.at)
 		}
 	}

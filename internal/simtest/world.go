@@ -54,6 +54,7 @@ type world struct {
 	viaServer  bool                  // nodes ask the server for blobs
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
 	named      []fleetscore.Interval // by hand so far
+	retention  bool                  // old rows are removed
 	never      atomic.Bool           // no clock was wrong so far
 	again      atomic.Bool           // the feeder uploads once more what it uploaded before
 
@@ -123,6 +124,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.devices = append(w.devices, fleetscore.Key(fmt.Sprintf("d%03d", i)))
 	}
 	w.viaServer = w.rnd.IntN(3) == 0
+	w.retention = w.rnd.IntN(3) == 0
 	w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
@@ -159,7 +161,7 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 // config is the configuration with some pipelines, with schedules or without.
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	all := fleetscore.AllowShare(100)
-	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()},
+	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
@@ -221,7 +223,11 @@ func (w *world) start() error {
 	if err != nil {
 		return err
 	}
-	run := []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run}
+	upkeep, err := w.maintenance(l, b, c, now)
+	if err != nil {
+		return err
+	}
+	run := []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run, upkeep}
 	if w.streams() {
 		if err := w.tear(); err != nil {
 			return err
