@@ -219,6 +219,9 @@ func (r *replaying) run(cmd *cobra.Command, args []string) error {
 	outcomes := make([]replay.Outcome, len(formulas))
 	for range 2 { // the second time until the end of the longest
 		for i, f := range formulas {
+			if !outcomes[i].To.IsZero() && outcomes[i].To.Equal(r.cfg.Until) {
+				continue
+			}
 			if outcomes[i], err = replay.Run(f, r.cfg, work); err != nil {
 				return err
 			}

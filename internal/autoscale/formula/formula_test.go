@@ -290,6 +290,9 @@ func TestPatterns(t *testing.T) {
 			t.Errorf("%s: got %s %v, want %d", name, r.Text(), r.Err, want)
 		}
 	}
+	if found := Check("$TargetDedicatedNodes = $ActiveTasks; $NodeDeallocationOption = taskcompletion"); len(found) > 0 {
+		t.Errorf("no task is stopped, yet there is %+v", found)
+	}
 	// Without work 20 nodes end step by step.
 	var got []int64
 	for n := int64(20); n > 0 && len(got) < 9; {
@@ -336,6 +339,9 @@ func TestBounds(t *testing.T) {
 		if r := evaluate(t, src, State{Now: now}); r.Err != nil {
 			t.Errorf("%.40s…: %v", src, r.Err)
 		}
+	}
+	if _, problems := Parse(strings.Repeat("x = ;", 90)); len(problems) != maxProblems {
+		t.Errorf("%d errors are reported, not %d", len(problems), maxProblems)
 	}
 	many := pending(0, make([]float64, 100_000)...)
 	if r := evaluate(t, "v = $PendingTasks.GetSample(1e9); x = v"+strings.Repeat("+v", 1000), many); r.Err == nil || !strings.Contains(r.Err.Message, "20000000 numbers") {

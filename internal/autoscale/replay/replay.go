@@ -106,7 +106,6 @@ type event struct {
 	node  *node
 	task  *task
 	load  Arrival
-	run   int // the task's run that ends
 }
 
 type eventKind int
@@ -138,7 +137,6 @@ type task struct {
 	came  time.Time
 	takes time.Duration
 	began time.Time
-	run   int // counts its runs, so that the end of an interrupted one is known
 }
 
 type node struct {
@@ -269,8 +267,8 @@ func (p *player) step(e event) {
 }
 
 func (p *player) ended(e event) {
-	if e.task.run != e.run || e.node.gone {
-		return // it was interrupted
+	if e.node.gone {
+		return // the task was interrupted
 	}
 	p.out.Done++
 	p.busy--
@@ -304,11 +302,10 @@ func (p *player) assign() {
 			t := p.queue[0]
 			p.queue = p.queue[1:]
 			t.began = p.now
-			t.run++
 			n.running = append(n.running, t)
 			p.busy++
 			p.to = later(p.to, p.now.Add(t.takes))
-			p.add(event{at: p.now.Add(t.takes), kind: ends, node: n, task: t, run: t.run})
+			p.add(event{at: p.now.Add(t.takes), kind: ends, node: n, task: t})
 		}
 	}
 }
@@ -409,9 +406,6 @@ func (p *player) endNode(n *node, option string) {
 	default:
 		p.out.Requeued += len(n.running)
 		p.queue = append(slices.Clone(n.running), p.queue...)
-	}
-	for _, t := range n.running {
-		t.run++ // the end that was foreseen doesn't come
 	}
 	p.busy -= len(n.running)
 	n.running = nil

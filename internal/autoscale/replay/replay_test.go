@@ -63,14 +63,14 @@ func TestIdleTail(t *testing.T) {
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for option, want := range map[string]string{
-		"requeue":        "done 0 requeued 2 terminated 0 queued 2 nodes 0",
-		"terminate":      "done 0 requeued 0 terminated 2 queued 0 nodes 0",
-		"taskcompletion": "done 2 requeued 0 terminated 0 queued 0 nodes 0",
-		"retaineddata":   "done 2 requeued 0 terminated 0 queued 0 nodes 0",
+		"requeue":        "done 0 requeued 4 terminated 0 queued 4 nodes 0",
+		"terminate":      "done 0 requeued 0 terminated 4 queued 0 nodes 0",
+		"taskcompletion": "done 4 requeued 0 terminated 0 queued 0 nodes 0",
+		"retaineddata":   "done 4 requeued 0 terminated 0 queued 0 nodes 0",
 	} {
 		for _, target := range []string{formula.Dedicated, formula.LowPriority} {
 			src := fmt.Sprintf("%s = time() < time(\"2026-11-23T10:10:00Z\") ? 2 : 0; $NodeDeallocationOption = %s", target, option)
-			o := play(t, src, Config{}, Arrival{start, 2, 20 * time.Minute})
+			o := play(t, src, Config{Slots: 2}, Arrival{start, 4, 20 * time.Minute})
 			last := o.Points[len(o.Points)-1]
 			if got := fmt.Sprintf("done %d requeued %d terminated %d queued %d nodes %d", o.Done, o.Requeued, o.Terminated, last.Queued, last.Nodes); got != want {
 				t.Errorf("%s with %s: got %s, want %s", target, option, got, want)
@@ -81,6 +81,12 @@ func TestOptions(t *testing.T) {
 	o := play(t, `$TargetDedicatedNodes = time() < time("2026-11-23T10:10:00Z") ? 3 : 1`, Config{Slots: 2}, Arrival{start, 2, 20 * time.Minute})
 	if o.Requeued != 0 || o.Done != 2 {
 		t.Errorf("a node with tasks was taken: %+v", o)
+	}
+	// Of nodes with equally many tasks the youngest goes: of the two, the one that came
+	// after a minute, whose task has 19 minutes behind it instead of 20.
+	o = play(t, `$TargetDedicatedNodes = time() < time("2026-11-23T10:01:00Z") ? 1 : time() < time("2026-11-23T10:20:00Z") ? 2 : 1`, Config{Interval: time.Minute}, Arrival{start, 2, 30 * time.Minute})
+	if o.Requeued != 1 || !o.Last.Equal(start.Add(time.Hour)) {
+		t.Errorf("not the youngest node was taken: %+v", o)
 	}
 }
 
