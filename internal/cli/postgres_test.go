@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -62,6 +65,70 @@ func TestPostgresRefusals(t *testing.T) {
 	refused(t, 13, "--ledger-url-file", "--dir", filepath.Join(p.dir, "data"))
 	refused(t, 10, "folder of one server", "--dir", t.TempDir(), "--ledger-url-file", address, "--standby")
 	refused(t, 10, "folder of one server", "--dir", t.TempDir(), "--ledger-url-file", address, "--standby", "--store", t.TempDir())
+}
+
+// TestDatabaseAway: while the database of the ledger is away, commands and health say
+// so and name it, without its password; when it is back, everything works again by itself.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	database := testkit.StartPostgres(t, testkit.PostgresVersions[1])
+	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
+	p.start()
+	server := "--server=http://" + p.addr
+	healthy := func() bool { status, _ := p.page(api.Prefix + "/health"); return status == http.StatusOK }
+	eventually(t, "the server is well", healthy)
+	p.reading()
+	database.Stop(t)
+	p.reading() // it needs the hub alone
+	code, stdout, stderr := command(t, "job", "list", server)
+	if code != 11 || !strings.Contains(stderr, "database") {
+		t.Errorf("job list: exit %d\n%s%s", code, stdout, stderr)
+	}
+	var page string
+	eventually(t, "health tells of the database", func() bool {
+		var status int
+		status, page = p.page(api.Prefix + "/health")
+		return status == http.StatusServiceUnavailable && strings.Contains(page, "database")
+	})
+	database.Start(t)
+	eventually(t, "the server is well again", healthy)
+	p.rows(1)
+	if code, stdout, stderr := command(t, "job", "submit", "anomalies", "--wait", server); code != 0 && code != exitFailed { // one sensor of twenty has a row
+		t.Errorf("job submit: exit %d\n%s%s", code, stdout, stderr)
+	}
+	if all := p.log.String() + stderr + page; strings.Contains(all, database.Password) {
+		t.Errorf("something holds the database's password:\n%s", all)
+	}
+}
+
+// TestStreamsOutliveTheLedger: a ledger that can't be read for a moment when the server
+// starts doesn't end the server.
+func TestStreamsOutliveTheLedger(t *testing.T) {
+	t.Parallel()
+	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.CloseLater(t, l)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reads := make(chan struct{}, 9)
+	s := &server{log: slog.New(slog.DiscardHandler), ledger: &ledgertest.Faulty{Ledger: l, Fail: func(_ context.Context, op, _ string) error {
+		if op != "Config" {
+			return nil
+		}
+		reads <- struct{}{}
+		if len(reads) > 1 {
+			cancel()
+			return nil
+		}
+		l.Put(ledger.ConfigTopic) // so that it looks again at once
+		return fleetscore.Errorf(fleetscore.Unavailable, op, "", "the database is away")
+	}}}
+	if err := (&streams{server: s}).run(ctx); err != nil && !errors.Is(err, context.Canceled) || len(reads) != 2 {
+		t.Errorf("it ended after %d reads with %v; want 2, the second after the outage", len(reads), err)
+	}
 }
 
 const sharedFleet = `

@@ -126,6 +126,9 @@ func (s *streams) run(ctx context.Context) error {
 	var opened hub.Config
 	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
+		if fleetscore.Unavailable.Is(err) {
+			started = true // the ledger's database is away for a while, which says nothing about the hub
+		}
 		if err == nil && !ready {
 			started = true
 			select {

@@ -324,7 +324,7 @@ func (postgresDialect) problem(op, subject string, err error) error {
 	case errors.As(err, &e):
 	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
-		return unavailable(away)
+		return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "the database of the ledger can't be reached: %w", err).WithHint(away)
 	default:
 		return nil
 	}
