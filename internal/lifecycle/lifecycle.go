@@ -2,6 +2,8 @@
 // one service or the context ends, all services are asked to end and waited for.
 // Services that the others need until their own end are asked last.
 //
+// Turns let one caller at a time work on each of many things.
+//
 // Loops are how services do their work: a loop steps after events and at set times, and
 // repeats a step that failed.
 //

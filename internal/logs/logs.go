@@ -61,6 +61,7 @@ type Logs struct {
 	ledger Ledger
 	store  store.Bucket
 	spool  spool
+	turns  lifecycle.Turns[fleetscore.LeaseID] // at the log of a lease
 	loops  lifecycle.Loops[ledger.Topic]
 }
 
@@ -82,7 +83,7 @@ func New(cfg Config, deps Deps) (*Logs, error) {
 			return nil, err
 		}
 	}
-	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir), locked: map[fleetscore.LeaseID]chan struct{}{}},
+	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir)},
 		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
 	return l, l.spool.open()
 }
@@ -105,14 +106,14 @@ func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispat
 	if c.Stream != streams[0] && c.Stream != streams[1] || c.Offset < 0 || len(c.Data) > dispatch.MaxLogChunkBytes {
 		return fleetscore.Errorf(fleetscore.Invalid, op, c.Stream, "a chunk is of stdout or stderr and has at most %d bytes", dispatch.MaxLogChunkBytes)
 	}
-	// Whether the attempt has ended is looked at while the lease's log is locked: a
+	// Whether the attempt has ended is looked at while the lease's log is in use by this call: a
 	// piece that comes late, or again, must not begin a new log after the seal, because
 	// that would replace the sealed one.
-	unlock, err := l.spool.lock(ctx, lease)
+	done, err := l.turns.Take(ctx, lease)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	a, _, err := l.ledger.Attempt(ctx, lease)
 	if err != nil {
 		return err
@@ -147,11 +148,11 @@ func (l *Logs) Seal(ctx context.Context) error {
 
 // seal moves the log of an ended attempt into the store.
 func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.JobID) error {
-	unlock, err := l.spool.lock(ctx, a.Lease) // waits for a piece that began before the attempt's end; later ones are refused
+	done, err := l.turns.Take(ctx, a.Lease) // waits for a piece that began before the attempt's end; later ones are refused
 	if err != nil {
 		return err
 	}
-	unlock()
+	done()
 	j, err := l.ledger.Job(ctx, id)
 	if err != nil {
 		return err

@@ -1,10 +1,8 @@
 package logs
 
 import (
-	"context"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
@@ -21,36 +19,6 @@ const maxLogBytes = 64 << 20
 // stream, synced with every chunk.
 type spool struct {
 	dir string
-
-	mu     sync.Mutex                           // guards what follows; never held while the disk is used
-	locked map[fleetscore.LeaseID]chan struct{} // logs in use; each channel is closed at the end of the use
-}
-
-// lock waits until nobody else uses the log of a lease, and takes it. Other logs aren't
-// affected, so that many nodes can write at the same time.
-func (p *spool) lock(ctx context.Context, lease fleetscore.LeaseID) (unlock func(), err error) {
-	free := make(chan struct{})
-	for {
-		p.mu.Lock()
-		other, locked := p.locked[lease]
-		if !locked {
-			p.locked[lease] = free
-		}
-		p.mu.Unlock()
-		if !locked {
-			return func() {
-				p.mu.Lock()
-				delete(p.locked, lease)
-				p.mu.Unlock()
-				close(free)
-			}, nil
-		}
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 func (p *spool) open() error {
@@ -82,8 +50,8 @@ func (p *spool) remove(lease fleetscore.LeaseID) error {
 	return fleetscore.Wrap("remove log from spool", string(lease), os.RemoveAll(filepath.Join(p.dir, string(lease))))
 }
 
-// append adds a chunk; one that is there already changes nothing. The caller has locked
-// the log, because offsets are compared with sizes.
+// append adds a chunk; one that is there already changes nothing. Only one caller at a
+// time may append to a log, because offsets are compared with sizes.
 func (p *spool) append(lease fleetscore.LeaseID, c dispatch.LogChunk) error {
 	const op = "append log"
 	if err := durable.MkdirAll(filepath.Join(p.dir, string(lease)), 0o755); err != nil {

@@ -183,9 +183,15 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 		return out, err
 	}
 	out.version = snap.Version
-	p.counting.Lock() // requests that come meanwhile wait for the same result
-	defer p.counting.Unlock()
-	if last, ok := p.counted[name]; ok && last.version == out.version && last.Label == out.Label && out.made.Sub(last.made) < keep {
+	done, err := p.counting.Take(ctx, name)
+	if err != nil {
+		return out, err
+	}
+	defer done()
+	p.mu.Lock()
+	last, ok := p.counted[name]
+	p.mu.Unlock()
+	if ok && last.version == out.version && last.Label == out.Label && out.made.Sub(last.made) < keep {
 		return last, nil
 	}
 	query := table.ReadQuery{Interval: &fleetscore.Interval{From: out.made.Add(-out.Over), To: out.made}}
@@ -201,7 +207,9 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 	if n := len(out.Sensors); n > maxSensors {
 		out.Sensors, out.More = slices.Clone(out.Sensors[:maxSensors]), n-maxSensors
 	}
+	p.mu.Lock()
 	p.counted[name] = out
+	p.mu.Unlock()
 	return out, nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -54,8 +55,10 @@ type Portal struct {
 	deps  Deps
 	pages map[string]*template.Template
 
-	counting sync.Mutex // guards counted; held while a pipeline is counted
-	counted  map[string]pipeline
+	counting lifecycle.Turns[string] // at the count of a pipeline: requests that come meanwhile wait for the same result
+
+	mu      sync.Mutex // guards what follows
+	counted map[string]pipeline
 }
 
 //go:embed page/*.html page/style.css

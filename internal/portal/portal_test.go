@@ -50,6 +50,12 @@ func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string) (io.Read
 // sensors, with ten rows each; every third row is an anomaly, every sixth a fault.
 func world(t *testing.T, sensors int) http.Handler {
 	t.Helper()
+	return worldOver(t, sensors, func(b store.Bucket) store.Bucket { return b })
+}
+
+// worldOver is a world whose portal sees another bucket than the one that was filled.
+func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) http.Handler {
+	t.Helper()
 	ctx := t.Context()
 	l, err := ledger.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -129,7 +135,7 @@ func world(t *testing.T, sensors int) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Deps{Access: control, Ledger: l, Logs: oneLog{}, Store: b, Now: func() time.Time { return noon.Add(time.Second) },
+	h, err := New(Deps{Access: control, Ledger: l, Logs: oneLog{}, Store: seen(b), Now: func() time.Time { return noon.Add(time.Second) },
 		Health:  health,
 		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
 		Queries: func() []aggregator.Status {

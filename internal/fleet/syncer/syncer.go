@@ -68,7 +68,8 @@ type Syncer struct {
 	now     func() time.Time
 	metrics *metrics
 	loops   lifecycle.Loops[ledger.Topic]
-	memory  *fleet.Memory // what the syncs of all fleets hold together
+	turns   lifecycle.Turns[string] // at the sync of a fleet
+	memory  *fleet.Memory           // what the syncs of all fleets hold together
 
 	mu     sync.Mutex // guards what follows
 	fleets map[string]*state
@@ -91,8 +92,6 @@ func New(cfg Config, deps Deps) (*Syncer, error) {
 
 // state is what is known of one fleet's syncs.
 type state struct {
-	turn chan struct{} // full while the fleet is synced: one sync at a time
-
 	mu      sync.Mutex // guards what follows
 	running bool       // Run syncs it
 	cfg     fleetscore.FleetConfig
@@ -107,7 +106,7 @@ func (s *Syncer) state(name string) *state {
 	defer s.mu.Unlock()
 	f, ok := s.fleets[name]
 	if !ok {
-		f = &state{turn: make(chan struct{}, 1)}
+		f = &state{}
 		s.fleets[name] = f
 	}
 	return f
@@ -134,12 +133,11 @@ func (s *Syncer) Sync(ctx context.Context, name string) (*fleet.Change, error) {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "sync fleet", name, "there is no such fleet")
 	}
 	state := s.state(name)
-	select {
-	case state.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	done, err := s.turns.Take(ctx, name)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-state.turn }()
+	defer done()
 	began := s.now()
 	c, err := s.sync(ctx, name, f, cfg.Hub.Key)
 	s.note(name, state, f, err)
