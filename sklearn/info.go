@@ -13,14 +13,14 @@ type Info struct {
 	Within          string     `json:"within,omitempty"`         // the place of the model if the file holds a dict, list or tuple, such as ["model"]
 	Steps           []Step     `json:"steps"`                    // the estimators; an outer estimator comes before those in it
 	Versions        []string   `json:"versions"`                 // the scikit-learn releases that the file names, each once
-	Features        int        `json:"features"`                 // the columns that a row must have; 0 if the model takes any number
+	Features        int        `json:"features"`                 // the number of columns that a row must have; 0 if the model takes any number
 	FeatureNames    []string   `json:"feature_names"`            // the features' names; empty if the model was fitted without names
 	OutlierDetector bool       `json:"outlier_detector"`         // whether predictions are +1 (inlier) and −1 (outlier)
 	Classes         []string   `json:"classes"`                  // a classifier's labels
-	OutputClasses   [][]string `json:"output_classes,omitempty"` // the labels of each output, for a classifier that gives several labels for each row
+	OutputClasses   [][]string `json:"output_classes,omitempty"` // the labels of each output, for a classifier with several labels per row
 	Methods         []string   `json:"methods"`                  // the methods that can be computed, such as "predict_proba"
-	SupportVectors  int        `json:"support_vectors"`          // the number in all support vector machines of the model
-	Nodes           int        `json:"nodes"`                    // the number in all trees of the model
+	SupportVectors  int        `json:"support_vectors"`          // the number of support vectors in all parts of the model
+	Nodes           int        `json:"nodes"`                    // the number of nodes in all trees of the model
 	Training        []Range    `json:"training"`                 // for each feature, the least and the greatest value in training; empty if the file doesn't hold them
 	Typical         []Range    `json:"typical"`                  // for each feature, the range of most values in training; empty if the file doesn't hold it
 	Health          []Finding  `json:"health"`                   // the known faults of the model

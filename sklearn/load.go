@@ -38,10 +38,9 @@ type Limits struct {
 // estimator, and [Info.Within] says where it was found. The model doesn't refer to
 // data.
 //
-// An error is a [fleetscore.Error] whose hint says what to do. For a file of
-// scikit-learn, the error wraps a [*Refusal] with the reason, the class and the
-// parameter. For a damaged native record, the error's kind is Corrupt, and it wraps no
-// Refusal.
+// An error is a [fleetscore.Error] whose hint says what to do. It wraps a [*Refusal]
+// with the reason, the class and the parameter. Only the error for a damaged native
+// record wraps no Refusal; its kind is Corrupt.
 func Load(data []byte) (*Model, error) { return load(context.Background(), data, Limits{}) }
 
 // LoadWith is [Load] with limits and a context. If the context ends while the file is

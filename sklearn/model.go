@@ -146,13 +146,13 @@ type Scratch struct{ ws estimator.Workspace }
 //   - for a classifier, the label if labels are numbers, else the label's index in Classes;
 //   - for any other model, the predicted value.
 //
-// score receives a number of how sure the model is. It isn't what scikit-learn's method
-// "score" returns:
+// score receives the decision value or a probability of each row. It has nothing to do with
+// scikit-learn's method "score". It is
 //
-//   - if the model has decision_function: its value, or the largest one if it returns
-//     several columns;
-//   - else, if the model has predict_proba: for two classes, the probability of the second
-//     class; for more classes, the largest probability;
+//   - the value of decision_function, or the largest value if it returns several columns, for
+//     a model with this method;
+//   - else, for a model with predict_proba: the probability of the second class for two
+//     classes, and the largest probability for more classes;
 //   - else NaN, as for regressors.
 //
 // Each of prediction and score may be nil; otherwise it must have room for one value

@@ -12,7 +12,7 @@ type Support struct {
 	Class   string   // such as "IsolationForest"
 	Since   string   // the first release of scikit-learn whose models Load reads, such as "0.19"
 	Methods []Method // the methods that can be computed; nil for a class that has the methods of the estimator in it
-	Limits  string   // what is supported, if not everything; empty for no limits
+	Limits  string   // what is supported, if this isn't everything; empty if there are no limits
 }
 
 // Supported lists every class that Load reads, in the order of docs/sklearn.md. Load
