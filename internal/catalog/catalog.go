@@ -94,16 +94,16 @@ func (c *Catalog) table(name, folder string) opened {
 			if len(c.tables) < maxTables {
 				break
 			}
-			delete(c.tables, other) // whoever holds it may use it on
+			delete(c.tables, other) // its present users may go on using it
 		}
 		c.tables[folder] = d
 	}
 	return d
 }
 
-// Examine reads a data file of a table that somebody else found damaged, such as a
-// node, so that the damage is reported here too. Other blobs, and files that no
-// reader sees any more, are left alone. What it finds is only reported.
+// Examine reads a data file of a table that another process, such as a node, found
+// damaged, so that the damage is reported here too. Other blobs, and files that readers
+// don't see any more, are not read. What it finds is only reported.
 func (c *Catalog) Examine(ctx context.Context, blob string) {
 	if store.CheckName(fleetscore.BlobName(blob)) != nil {
 		return
@@ -141,9 +141,9 @@ func (c *Catalog) Datasets(ctx context.Context) ([]string, error) {
 
 // CompleteUntil is the time until which a dataset is complete: the smallest
 // "…/complete_until" entry of its table, false while one of the hub's partitions
-// has none. Partitions that a former hub had and this one hasn't are past. It never
-// lies after now: whatever a clock that was wrong, or an upload, once said, rows of
-// the future are still expected.
+// has none. Partitions that only a former hub had don't count. The time is never after
+// now, even if a wrong clock or an upload once said so, because rows of the future are
+// still expected.
 func CompleteUntil(snap *table.Snapshot, now time.Time) (fleetscore.Micros, bool) {
 	var least int64
 	have, want := 0, int64(0)

@@ -29,10 +29,10 @@ type Coverage struct {
 	last *lastItems
 }
 
-// lastItems is what JobItems read last. Whoever waits for another to read it waits no
-// longer than its own context.
+// lastItems is what JobItems read last. A caller that waits for another caller's reading
+// waits no longer than its own context allows.
 type lastItems struct {
-	turn    chan struct{} // holds a value while somebody uses what follows
+	turn    chan struct{} // holds a value while a caller uses the fields below
 	job     fleetscore.JobID
 	version int64
 	items   []fleetscore.Item
@@ -78,12 +78,12 @@ func (d Coverage) WriteItems(ctx context.Context, items []fleetscore.Item, keyNa
 }
 
 // CommitItems makes a job's coverage visible. Items of an earlier job with the same key
-// and the same interval are taken back.
+// and the same interval are removed.
 func (d Coverage) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile) (int64, error) {
 	from, to := int64(fleetscore.MicrosOf(interval.From)), int64(fleetscore.MicrosOf(interval.To))
 	var mine map[fleetscore.Key]bool
 	superseded := func(f *table.Frame, s table.TableSchema) ([]bool, error) {
-		if mine == nil { // nothing was superseded so far, so nobody needed it
+		if mine == nil { // it is needed only if the table has rows in the interval
 			own, _, err := d.ReadFrame(ctx, add, []string{}, table.ReadQuery{})
 			if err != nil {
 				return nil, err

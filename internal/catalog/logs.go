@@ -37,10 +37,10 @@ func (c *Catalog) DeleteJobLogs(ctx context.Context, pipeline string, job fleets
 // jobsAtOnce is how many jobs DeleteStrayLogs asks for in one go.
 const jobsAtOnce = 1000
 
-// DeleteStrayLogs deletes logs that nobody can ask for any more and that were last
-// written before a time: those of nodes, and those of jobs that unknown says nobody
-// knows. It returns how many. Kind Unavailable, and nothing is done, if the wall clock
-// was moved.
+// DeleteStrayLogs deletes logs that were last written before a time and that users can't
+// ask for any more: logs of nodes, and logs of jobs that don't exist according to
+// unknown. It returns how many it deleted. If the wall clock was moved, nothing is
+// deleted and the error is of kind Unavailable.
 func (c *Catalog) DeleteStrayLogs(ctx context.Context, before time.Time, unknown func(context.Context, []fleetscore.JobID) ([]fleetscore.JobID, error)) (deleted int, err error) {
 	if err := c.clockMoved("delete old logs"); err != nil {
 		return 0, err

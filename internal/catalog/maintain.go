@@ -21,8 +21,8 @@ const (
 	grace      = 24 * time.Hour // a file that a commit replaced, or that none made visible, is kept for readers and writers
 )
 
-// InUse is what may not be removed although no reader sees it any more, or however
-// old it is.
+// InUse is what must not be removed, even if readers don't see it any more or it is older
+// than the retention.
 type InUse struct {
 	Jobs  map[fleetscore.JobID]bool  // jobs that haven't ended: the files of their results, not yet visible
 	Files map[string]map[string]bool // by dataset: the files that those jobs read
@@ -33,10 +33,10 @@ type InUse struct {
 
 // Upkeep says what Maintain is to do.
 type Upkeep struct {
-	// Dataset is the only table to maintain, of which all files are looked through;
-	// empty means all tables, each of whose dates is looked through in its turn.
+	// Dataset names the only table to maintain, and all of its files are examined. Empty
+	// means all tables, and of each table a few dates are examined in turn.
 	Dataset string
-	// Use is asked for what is in use just before something is removed.
+	// Use says what is in use; it is called just before something is removed.
 	Use func(context.Context) (InUse, error)
 	// Datasets and Pipelines are how long rows are kept, by their stamps' age; those
 	// not named, or with 0, are kept for ever.
@@ -65,14 +65,14 @@ type upkept struct {
 	rows   time.Duration            // how long rows are kept; 0 means for ever
 	since  func(InUse) time.Time    // rows that are needed however old they are; nil if none are
 	late   time.Duration            // how long readings that came too late are kept; 0 means for ever
-	all    bool                     // all files are looked through for such as nobody needs
+	all    bool                     // all files are examined, not only those of a few dates
 }
 
 // Maintain takes rows out of the tables that are older than their retention, joins
-// small files, writes checkpoints and deletes files that nobody needs any more, table
-// by table. A table that can't be maintained says so, and the others are maintained
-// all the same. The error is for what concerns all; kind NotFound if there is no such
-// dataset as is named.
+// small files, writes checkpoints and deletes files that are no longer needed, table by
+// table. If a table can't be maintained, its entry says why and the other tables are
+// maintained nevertheless. The error is about what concerns all tables; it is of kind
+// NotFound if the named dataset doesn't exist.
 //
 // Each step is one commit or the deletion of a file that no reader sees, so it may be
 // killed anywhere. Kind Unavailable, and nothing is done, if the wall clock was moved
@@ -157,7 +157,7 @@ func ofJobs(use InUse, file string) bool {
 
 func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (done Maintained, err error) {
 	d := t.table
-	_ = d.ExamineDamaged(ctx) // it reports; whoever needs a damaged file says so too
+	_ = d.ExamineDamaged(ctx) // it reports the damage itself
 	if _, err := d.Snapshot(ctx); err != nil {
 		return done, err
 	}
@@ -184,8 +184,8 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 	return done, errors.Join(problems[:]...)
 }
 
-// expire takes rows out of a table that are older than its retention and that nobody
-// is to read any more.
+// expire removes rows from a table that are older than its retention and that no job
+// will read any more.
 func expire(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (int, error) {
 	until := now.Add(-t.rows)
 	if t.since != nil {

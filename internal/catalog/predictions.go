@@ -85,7 +85,7 @@ type PredictionCommit struct {
 	Interval fleetscore.Interval
 	Revision int64                 // the files' rows have it; a larger one is newer
 	Files    []fleetscore.DataFile // written by WritePredictions
-	// Scored finds out whose rows the job scored. It is asked only if the table has
+	// Scored finds out which keys the job scored. It is called only if the table has
 	// rows in the interval.
 	Scored func(context.Context) (func(fleetscore.Key) bool, error)
 }
@@ -97,11 +97,11 @@ type rowID struct {
 }
 
 // CommitPredictions makes a job's prediction files visible in one commit, and in the
-// same commit takes back what they supersede: the rows in the interval of the keys that
-// this job scored. So a key and time has one visible row. A row of a newer revision
-// stays, and this job's row with its key and time doesn't appear: a job that was held up
-// doesn't bring back what was scored before later rows came. A job that was committed
-// before changes nothing. The table must exist.
+// same commit removes the rows that they supersede: the rows in the interval of the keys
+// that this job scored. So each key and time has one visible row. A row of a newer
+// revision is kept, and this job's row with the same key and time doesn't become
+// visible: so a job that was delayed doesn't replace results of a later job. A job that
+// was committed before changes nothing. The table must exist.
 func (d Predictions) CommitPredictions(ctx context.Context, c PredictionCommit) (int64, error) {
 	var scored func(fleetscore.Key) bool
 	newer := map[rowID]bool{} // rows that stay in place of the job's own

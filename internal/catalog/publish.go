@@ -19,8 +19,8 @@ type Results struct {
 }
 
 // Publish makes a job's results visible: predictions, then coverage, each by one
-// commit. Predictions of earlier jobs in the interval give way where the job scored
-// the key. What was published before a crash is found and not published again.
+// commit. Predictions of earlier jobs in the interval are replaced where the job scored
+// the key. What was published before a crash is recognised and not published again.
 // The tables must exist.
 func (c *Catalog) Publish(ctx context.Context, r Results) error {
 	coverage := c.Coverage(r.Pipeline)

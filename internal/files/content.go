@@ -54,8 +54,8 @@ var unreadable = []struct{ magic, name, hint string }{
 	{"SQLite format 3\x00", "an SQLite database", "export the table as CSV"},
 }
 
-// content is the bytes of a file, decompressed as their beginning asks for, whatever
-// its name says.
+// content is the bytes of a file. Its first bytes, not its name, decide whether it is
+// decompressed, and how.
 type content struct {
 	file     opened
 	progress *atomic.Int64 // may be nil

@@ -127,8 +127,8 @@ func (r *reader) add(ctx context.Context, path string, schema table.Schema) erro
 	return nil
 }
 
-// expand finds what a pattern stands for, in order. A file whose name has the
-// pattern's characters goes before.
+// expand finds the files that match a pattern, in order. A file whose name is exactly the
+// pattern takes precedence.
 func expand(path string) ([]string, error) {
 	if !strings.ContainsAny(path, "*?[") {
 		return []string{path}, nil
@@ -168,8 +168,8 @@ func blob(b store.Bucket, i store.Info) opened {
 	return opened{string(i.Name), i.SizeBytes, func(ctx context.Context) (io.ReadCloser, error) { return b.Get(ctx, i.Name, 0, -1) }}
 }
 
-// file adds a file. If it was named by itself its content may say what its name
-// doesn't.
+// file adds a file. If the user named this very file, its content shows the format where
+// its name doesn't.
 func (r *reader) file(ctx context.Context, f opened, named bool) error {
 	s := table.Source{Name: f.name, Constants: constantsOf(f.name)}
 	format, known := formatOf(f.name)

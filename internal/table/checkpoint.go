@@ -20,15 +20,15 @@ import (
 )
 
 // How long a Delta log becomes. A checkpoint holds the state as of a version, so
-// that nobody needs the commits up to it. Those up to the checkpoint before are
-// deleted once nobody can be reading them any more.
+// readers don't need the commits up to that version. The commits up to the previous
+// checkpoint are deleted after a time in which every reader has finished with them.
 const (
-	checkpointEvery  = 100                // commits, where Checkpoint is called now and then
-	checkpointInline = 1000               // commits, where nobody calls it: a commit then writes one and takes longer
-	keepCommits      = 24 * time.Hour     // that a checkpoint has replaced
-	keepEntries      = 3 * 24 * time.Hour // of jobs; the ledger knows their end, and a commit repeated later finds its own rows
-	keepRemoved      = 26 * time.Hour     // of removed files, which are deleted a day after their removal
-	lookAgain        = keepCommits / 4    // a log not looked at for so long may have been cut
+	checkpointEvery  = 100                // commits between checkpoints, where maintenance calls Checkpoint
+	checkpointInline = 1000               // commits after which a commit itself writes a checkpoint, which takes longer
+	keepCommits      = 24 * time.Hour     // how long commits are kept that a checkpoint has replaced
+	keepEntries      = 3 * 24 * time.Hour // how long entries of jobs are kept: after that the ledger knows that the job ended
+	keepRemoved      = 26 * time.Hour     // how long entries of removed files are kept; the files are deleted after a day
+	lookAgain        = keepCommits / 4    // after this time without a look at the log, its first commits may be deleted
 	pointerName      = "_delta_log/_last_checkpoint"
 )
 
@@ -95,9 +95,9 @@ func checkpointName(version int64) fleetscore.BlobName {
 }
 
 // Checkpoint writes a checkpoint if a hundred commits were made since the last one,
-// and deletes what nobody needs after it. The log is whole without it, so a failure
-// only costs readers time: the next checkpoint makes up for it. Commits go on beside
-// it.
+// and deletes the commits that readers don't need any more. The log is complete without
+// a checkpoint, so a failure only makes readers slower until the next checkpoint.
+// Commits may be made at the same time.
 func (d *Delta) Checkpoint(ctx context.Context) error {
 	if _, err := d.Snapshot(ctx); err != nil {
 		return err
@@ -143,8 +143,8 @@ func (d *Delta) writeCheckpoint(ctx context.Context) error {
 	d.checked = version
 	d.mu.Unlock()
 	d.tell(func(g *damage) { g.checkpoint = "" })
-	// The checkpoint before and the commits since stay, for the case that this one is
-	// damaged some day.
+	// The previous checkpoint and the commits after it are kept, in case the new
+	// checkpoint is damaged later.
 	return d.cut(ctx, previous, d.opt.now().Add(-d.keep))
 }
 
@@ -157,8 +157,8 @@ type state struct {
 	now     time.Time
 }
 
-// stateNow is a copy of the state, so that it may go on. Entries that nobody needs
-// any more are dropped from both.
+// stateNow is a copy of the state, so that the state may change while the copy is
+// written. Entries that are too old to be needed are removed from both.
 func (d *Delta) stateNow(ctx context.Context, now time.Time) (s state, err error) {
 	if err := d.mu.take(ctx); err != nil {
 		return s, err
@@ -181,8 +181,8 @@ func (d *Delta) stateNow(ctx context.Context, now time.Time) (s state, err error
 	return s, err
 }
 
-// write writes the state, each kind of action into a row group of its own: whoever
-// looks for one kind passes over the others. It returns the number of rows.
+// write writes the state, each kind of action into a row group of its own, so that a
+// reader of one kind doesn't read the others. It returns the number of rows.
 func (s *state) write(w io.Writer) (rows int64, err error) {
 	out := parquet.NewGenericWriter[checkpointRow](w, parquet.Compression(codec), parquet.CreatedBy("fleetscore", "1", ""))
 	groups, err := s.rows()
@@ -257,9 +257,9 @@ func (d *Delta) cut(ctx context.Context, below int64, before time.Time) error {
 	return nil
 }
 
-// fromCheckpoint takes the state of the last checkpoint if it is ahead of what
-// was read. One that is damaged is passed over: while the commits are there nobody
-// needs it, and the next commit writes another.
+// fromCheckpoint takes the state of the last checkpoint if it is newer than what was
+// read. A damaged checkpoint is ignored: the commits are enough as long as they are
+// there, and the next commit writes another checkpoint.
 func (d *Delta) fromCheckpoint(ctx context.Context) error {
 	p, err := d.pointer(ctx)
 	if fleetscore.NotFound.Is(err) {
@@ -307,7 +307,7 @@ func (d *Delta) loadCheckpoint(ctx context.Context, version int64) error {
 	} else if err != nil {
 		return err
 	}
-	// Of the last one the digest is known; pages of the others have checksums.
+	// The digest of the last checkpoint is known. Pages of older ones have checksums.
 	p, err := d.pointer(ctx)
 	if digest := p.Tags[digestEntry]; err == nil && p.Version == version && digest != "" && digest != fleetscore.DigestOf(data).String() {
 		return fleetscore.Errorf(fleetscore.Corrupt, op, name, "its content was changed: it doesn't fit the digest in _last_checkpoint")

@@ -142,7 +142,7 @@ func (d *Delta) examineLog(ctx context.Context) error {
 	return err
 }
 
-// ExamineDamaged examines the files that were found damaged: somebody may have
+// ExamineDamaged examines the files that were found damaged: an operator may have
 // restored them.
 func (d *Delta) ExamineDamaged(ctx context.Context) error {
 	d.damageMu.Lock()
@@ -179,9 +179,9 @@ func (d *Delta) tell(change func(*damage)) {
 	}
 }
 
-// lock excludes others from what it guards, also while the store is asked. Unlike a
-// mutex's, its wait ends with a context: a store that doesn't answer one caller must
-// not hold another beyond that caller's own limit.
+// lock is a mutex that may be held during calls of the store. Waiting for it ends with a
+// context, unlike waiting for a sync.Mutex: if the store doesn't answer one caller, another
+// caller must not wait longer than its own limit.
 type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }
@@ -196,8 +196,8 @@ func (l lock) take(ctx context.Context) error {
 	}
 }
 
-// Lock waits for the lock, where nothing is asked of the store meanwhile.
+// Lock waits for the lock without a limit, for short work without calls of the store.
 func (l lock) Lock() { l <- struct{}{} }
 
-// Unlock gives the lock free.
+// Unlock releases the lock.
 func (l lock) Unlock() { <-l }

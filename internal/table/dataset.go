@@ -147,9 +147,9 @@ func (d *Delta) ReadRows(ctx context.Context, files []fleetscore.DataFile, q Rea
 	return f.pick(keep).rows(snap.Schema, values), nil
 }
 
-// lastOfEach returns the rows that stand for their key and time, in order: of
-// several the last. It is nil if no two rows are alike in both, which costs nothing
-// to see as long as each key's rows come in the order of their times.
+// lastOfEach returns the rows that count, in order: of several rows with the same key
+// and time only the last one does. It is nil if no two rows have the same key and time;
+// to find that out is cheap as long as each key's rows are in the order of their times.
 func lastOfEach(keyIndex []uint32, times []fleetscore.Micros, keys int) []int {
 	last := make([]fleetscore.Micros, keys)
 	seen := make([]bool, keys)
@@ -253,14 +253,14 @@ type Upserted struct {
 	Repeated int64 // rows of the input that a later one with the same key and time replaced
 }
 
-// Upsert makes rows visible in one commit: a row of the table with the key and time
-// of a new one is taken back, whatever file it lies in, so that each key and time
-// has one row. Of several new rows with the same key and time the last counts.
-// Rows that are there already, with the same values, change nothing. Only files
-// that hold a row to be taken back are written anew.
+// Upsert makes rows visible in one commit. A row of the table with the same key and time
+// as a new row is removed, in whatever file it is, so that each key and time has one
+// row. Of several new rows with the same key and time the last one counts. Rows that
+// the table already has with the same values change nothing. Only files with a row that
+// is removed are written again.
 //
-// The columns must be those of the table. The commit's other entries come from
-// commit, which is asked anew whenever the table changed.
+// The columns must be those of the table. The commit's other entries come from commit,
+// which is called again whenever another writer changed the table first.
 func (d *Delta) Upsert(ctx context.Context, rows *fleetscore.Rows, commit func(*Snapshot) (Commit, error)) (Upserted, error) {
 	var u *upsert
 	version, err := d.commit(ctx, func(snap *Snapshot) (Commit, error) {
@@ -313,7 +313,7 @@ func newUpsert(d *Delta, snap *Snapshot, rows *fleetscore.Rows) *upsert {
 	for i := range u.parts {
 		order := u.parts[i].order
 		kept := order[:0]
-		for _, row := range order { // rows alike stand beside each other, in the order of the input
+		for _, row := range order { // rows with the same key and time are neighbours, in the order of the input
 			if n := len(kept); n > 0 && u.index[kept[n-1]] == u.index[row] && u.times[kept[n-1]] == u.times[row] {
 				kept[n-1] = row
 				u.done.Repeated++
@@ -326,9 +326,9 @@ func newUpsert(d *Delta, snap *Snapshot, rows *fleetscore.Rows) *upsert {
 	return u
 }
 
-// run writes the new files. Rows that meet none of the table's are written
-// together; an hour in which rows are taken back is written by itself, so that no
-// more than the new rows and one hour are held.
+// run writes the new files. New rows that replace no row of the table are written
+// together. Each hour in which rows are replaced is written separately, so that only
+// the new rows and one hour are in memory.
 func (u *upsert) run(ctx context.Context) error {
 	var plain []int
 	for _, p := range u.parts {
@@ -489,8 +489,9 @@ const commitSlack = time.Hour
 
 // SetAside adds up what the commits say of readings whose time lies in the
 // interval. Counts of a cut that the interval covers in part are taken as a whole.
-// It reads the commits since the interval's begin, so it is meant for recent
-// intervals; what lies in commits that were removed (a day after a checkpoint replaced them) isn't counted.
+// It reads the commits since the beginning of the interval, so it is meant for recent
+// intervals. Commits that were deleted (a day after a checkpoint replaced them) aren't
+// counted.
 func (d *Delta) SetAside(ctx context.Context, iv fleetscore.Interval) (SetAside, error) {
 	snap, err := d.Snapshot(ctx)
 	out := SetAside{From: fleetscore.MicrosOf(iv.From), To: fleetscore.MicrosOf(iv.To)}
@@ -522,8 +523,8 @@ type asideOf struct {
 	list []SetAside
 }
 
-// keptAsides is of how many of the last commits it is remembered what they say: every
-// job asks for those of the last hours.
+// keptAsides is the number of commits whose lists are kept in memory, because every job
+// asks for the lists of the last hours.
 const keptAsides = 4096
 
 // noteAside remembers what a commit says. The caller holds mu.
@@ -562,8 +563,8 @@ func (d *Delta) asideAt(ctx context.Context, version int64) (asideOf, error) {
 	return d.asides[version], nil
 }
 
-// setAsideOf finds the list of a commit, and when it was made. Other writers may
-// put anything into commitInfo, so what can't be read is no list of ours.
+// setAsideOf finds the list of a commit, and when the commit was made. Other programs may
+// write anything into commitInfo, so an entry that can't be read isn't our list.
 func setAsideOf(data []byte) (made time.Time, list []SetAside) {
 	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
 		if !bytes.Contains(line, []byte(`"commitInfo"`)) {

@@ -110,14 +110,14 @@ func (s *Snapshot) file(name string) (fleetscore.DataFile, bool) {
 	return s.Files[i], true
 }
 
-// Options say how a table speaks of itself. The zero value says nothing more than
-// names of files.
+// Options say how a table is named in messages. With the zero value messages name only
+// files.
 type Options struct {
 	Name   string // for messages, such as "dataset readings"
 	Folder string // where the table lies in the store, for messages
-	// Report is told when the table is found damaged, and with an empty problem when
-	// it was read whole again. If works is true the table can be used in spite of it.
-	// It may be nil; it must not use the table.
+	// Report is called when the table is found damaged, and with an empty problem when
+	// all of it could be read again. If works is true, the table can be used although it
+	// is damaged. Report may be nil; it must not use the table.
 	Report func(problem string, works bool)
 	Now    func() time.Time // that commits bear; nil means time.Now
 }
@@ -178,7 +178,7 @@ func commitName(version int64) fleetscore.BlobName {
 	return fleetscore.BlobName(fmt.Sprintf("_delta_log/%020d.json", version))
 }
 
-// maxCommitBytes bounds a commit of somebody else's that we are ready to read.
+// maxCommitBytes is the size of the largest commit of another program that is read.
 const maxCommitBytes = 256 << 20
 
 // Snapshot reads what was committed since the last call and returns the table as
@@ -302,8 +302,8 @@ func logName(name fleetscore.BlobName) (version int64, ending string) {
 	return version, "." + rest
 }
 
-// gap tells the end of the log from a commit that is missing in its middle: what
-// follows would be left out without a word, and overwritten.
+// gap finds out whether the log really ends where reading stopped, or whether a commit in
+// its middle is missing: then the commits after it would be ignored and overwritten.
 func (d *Delta) gap(ctx context.Context) error {
 	newest, evidence := int64(-1), ""
 	for i, err := range d.b.List(ctx, "_delta_log/", store.ListOptions{After: commitName(d.next - 1)}) {
@@ -326,7 +326,7 @@ func (d *Delta) gap(ctx context.Context) error {
 	return nil
 }
 
-// readCommit reads no more than we are ready to hold.
+// readCommit reads a commit, up to a maximal size.
 func (d *Delta) readCommit(ctx context.Context, name fleetscore.BlobName) ([]byte, error) {
 	r, err := d.b.Get(ctx, name, 0, maxCommitBytes+1)
 	if err != nil {

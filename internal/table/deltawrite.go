@@ -128,8 +128,8 @@ func (d *Delta) commit(ctx context.Context, make func(*Snapshot) (Commit, error)
 	}
 }
 
-// committed takes our own commit into the state, and writes a checkpoint if nobody
-// did for long.
+// committed takes our own commit into the state, and writes a checkpoint if the last one
+// is too old.
 func (d *Delta) committed(ctx context.Context) error {
 	if d.mu.take(ctx) != nil {
 		return nil // the commit is done, and is read with the next look at the log
@@ -246,9 +246,9 @@ func sortedKeys(m map[string]int64) []string {
 // What Compact joins.
 const (
 	smallFileBytes = 16 << 20 // smaller files are joined
-	fewFiles       = 4        // so many small ones of an hour that ended are left alone
-	manyFiles      = 32       // and so many of an hour that goes on
-	maxJoinRows    = 4 << 20  // read into memory at once
+	fewFiles       = 4        // up to this number, small files of an hour that has ended are not joined
+	manyFiles      = 32       // the same for an hour that hasn't ended
+	maxJoinRows    = 4 << 20  // rows that are read into memory together
 	maxExpired     = 10_000   // files that one commit removes
 )
 
@@ -284,7 +284,7 @@ func (d *Delta) Compact(ctx context.Context, before time.Time) (replaced, by int
 		few := fewFiles
 		day, err := time.Parse(time.DateOnly, h.date)
 		if err != nil {
-			continue // somebody else's partition
+			continue // a partition that another program made
 		}
 		if day.Add(time.Duration(h.hour+1) * time.Hour).After(before) {
 			few = manyFiles
@@ -357,15 +357,15 @@ func (d *Delta) join(ctx context.Context, s TableSchema, files []fleetscore.Data
 	return len(c.Add), err
 }
 
-// Vacuum deletes data files that no reader can need any more: those that a commit
-// replaced before a time, and those that no commit ever made visible and that were
-// written before it. keep tells which of them somebody still needs; it is asked once,
-// after all were found. A file's name is never used twice, so what is gone can't come
-// back.
+// Vacuum deletes data files that no reader can need any more: files that a commit
+// replaced before a time, and files that were written before that time and that no
+// commit ever made visible. keep tells which of them are still needed; it is called
+// once, after all files were found. A file's name is never used twice, so a deleted file
+// doesn't become visible again.
 //
-// Only folders in which the log knows replaced files are listed each time. Of the other
-// dates, in which files of attempts that ended without a commit may lie, each call takes
-// the next few in turn; all of them if all is true.
+// Folders with files that the log knows to be replaced are listed each time. The other
+// dates may hold files of attempts that ended without a commit: each call lists the next
+// few dates in turn, or all of them if all is true.
 func (d *Delta) Vacuum(ctx context.Context, before time.Time, all bool, keep func(ctx context.Context) (func(path string) bool, error)) (deleted int, err error) {
 	if _, err := d.Snapshot(ctx); err != nil {
 		return 0, err

@@ -373,7 +373,8 @@ func (f *Frame) parts(s TableSchema) ([]part, []fleetscore.Key, []uint32) {
 	return out, keys, keyIndex
 }
 
-// byKey is the rows sorted by key, then time; rows alike in both keep their order.
+// byKey is the rows sorted by key, then time; rows with the same key and time keep their
+// order.
 // Counting does the keys, and mostly times are in order already.
 func (f *Frame) byKey(keys []fleetscore.Key, keyIndex []uint32, times []int64) []int {
 	rank := rankKeys(keys)

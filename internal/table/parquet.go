@@ -132,7 +132,7 @@ type wanted struct {
 	optional bool // of a time: null is 0
 }
 
-// readParquet reads the wanted columns of a file of ours.
+// readParquet reads the wanted columns of a file that Fleetscore wrote.
 func readParquet(name string, data []byte, want []wanted) (*Frame, error) {
 	s := &Source{Name: name}
 	return s.readColumns(data, want, &ReadOptions{})

@@ -34,23 +34,23 @@ type Replacement struct {
 	Guard    string                // the entry that makes it happen once; see Commit
 	Interval fleetscore.Interval   // superseded rows lie in it
 	Add      []fleetscore.DataFile // written before
-	// Superseded marks rows of a file of the table that give way. It is asked for
-	// every file that may have some, from the first on again whenever another
-	// writer's commit came first; Begin is called before, if set.
+	// Superseded marks the rows of a file of the table that are replaced. It is called
+	// for every file that may have such rows, and again for all of them whenever another
+	// writer's commit came first. Begin, if set, is called before each such round.
 	Superseded func(*Frame, TableSchema) ([]bool, error)
 	Begin      func()
-	// Outdated, if set, is asked afterwards: whether some of the rows to be added are
-	// not to appear, and which.
+	// Outdated, if set, is called afterwards: it tells whether some of the added rows
+	// must not become visible, and which ones.
 	Outdated func() (some bool, which func(*Frame, TableSchema) ([]bool, error))
 	// Name gives, for each file whose rows are written anew, the names of their files,
 	// as for WriteFrame.
 	Name func() func(fleetscore.ShardRange) string
 }
 
-// Replace makes files visible in one commit, and in the same commit takes back the
-// rows that they supersede, by writing anew the files that hold such rows. Of two
-// replacements of the same rows the one that commits later meets the rows of the
-// other. One that was committed before changes nothing, see AlreadyCommitted.
+// Replace makes files visible in one commit, and in the same commit removes the rows that
+// they supersede, by writing again the files that hold such rows. If two replacements
+// concern the same rows, the one that commits later finds the rows of the other. A
+// replacement that was committed before changes nothing, see AlreadyCommitted.
 func (d *Delta) Replace(ctx context.Context, r Replacement) (int64, error) {
 	return d.commit(ctx, func(snap *Snapshot) (Commit, error) {
 		c := Commit{Operation: "WRITE", Txns: map[string]int64{r.Guard: 1}, Guard: r.Guard}
@@ -93,8 +93,8 @@ func (d *Delta) Replace(ctx context.Context, r Replacement) (int64, error) {
 	})
 }
 
-// without writes a file's rows anew without those that drop marks, unless it marks
-// none.
+// without writes a file's rows again without the rows that drop marks. If drop marks no
+// row, nothing is written.
 func (d *Delta) without(ctx context.Context, s TableSchema, file fleetscore.DataFile, name func() func(fleetscore.ShardRange) string, drop func(*Frame, TableSchema) ([]bool, error)) (rest []fleetscore.DataFile, changed bool, err error) {
 	f, err := d.readFile(ctx, file, s.all())
 	if err != nil {

@@ -39,7 +39,7 @@ type Source struct {
 }
 
 // Constant is a column with the same value in all rows of a file, such as the name
-// of a folder date=2026-11-25 says. A column of that name in the file goes before.
+// of a folder date=2026-11-25 says. A column of that name in the file takes precedence.
 type Constant struct {
 	Column string
 	text   []byte

@@ -160,8 +160,8 @@ func (s TableSchema) all() []wanted {
 	return out
 }
 
-// some are time, key and the named columns; those that the table doesn't have are
-// wanted as numbers.
+// some are time, key and the named columns. Named columns that the table doesn't have
+// count as numbers.
 func (s TableSchema) some(names []string) []wanted {
 	out := s.wanted(nil)
 	for _, n := range names {
