@@ -54,8 +54,9 @@ func (b *builder) keep(ctx context.Context, rows []segmentRow, members []Member,
 const lanes = 8
 
 // readAll reads and compiles the models of the changed members into their rows.
-// It returns the places of members whose file is gone since it was listed. Bodies
-// that memory has no room for go to spilled; if that is nil, nobody needs them.
+// It returns the places of members whose file was deleted after it was listed. Bodies
+// that don't fit into memory are written to spilled; if spilled is nil, they aren't
+// needed and are dropped.
 func (b *builder) readAll(ctx context.Context, rows []segmentRow, members []Member, changed []int, spilled *spill) (gone []int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	vanished := make([]bool, len(members))

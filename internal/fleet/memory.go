@@ -11,9 +11,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
-// Memory bounds what all syncs together hold of models at a time, however many
-// fleets there are and whatever their files ask for: a compressed file of 8 KB can
-// become a record of 8 MB. It is safe for concurrent use.
+// Memory limits the memory that all syncs together use for models at a time. The limit
+// doesn't depend on the number of fleets or the content of files: a compressed file of
+// 8 KB can become a record of 8 MB. It is safe for concurrent use.
 //
 // Besides, each core takes up to lanes times freeLoad and spillAt.
 type Memory struct {

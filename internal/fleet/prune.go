@@ -13,18 +13,19 @@ import (
 )
 
 const (
-	// keptGenerations is how many of the newest generations stay: whoever read the
-	// pointer a moment ago finds what it named.
+	// keptGenerations is how many of the newest generations are kept, so that a reader
+	// that has just read the pointer finds the generation that it names.
 	keptGenerations = 3
-	// keptFor is how long everything stays: a generation that a job is about to pin,
-	// and segments that a sync in another process is about to list.
+	// keptFor is how long all files are kept: a job may be about to pin a generation, and
+	// a sync in another process may be about to list segments.
 	keptFor = time.Hour
 )
 
-// Prune deletes the generations of a pack that nobody needs: all but the current
-// one, the newest three, those not older than an hour, and those inUse says a job
-// refers to; then the segments that no generation lists. It must not run beside a
-// Sync of the same pack. It returns how many files it deleted.
+// Prune deletes the generations of a pack that are no longer needed. It keeps the current
+// generation, the newest three, those not older than an hour, and those that a job
+// refers to according to inUse. Then it deletes the segments that no generation lists.
+// It must not run at the same time as a Sync of the same pack. It returns how many files
+// it deleted.
 func Prune(ctx context.Context, pack store.Bucket, now time.Time, inUse func(fleetscore.GenerationID) bool) (deleted int, err error) {
 	var p pointer
 	if err := readJSON(ctx, pack, currentName, &p); fleetscore.NotFound.Is(err) {

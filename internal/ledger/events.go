@@ -21,7 +21,7 @@ const (
 	AttemptsTopic Topic = "attempts"
 )
 
-// DatasetTopic is put by whoever committed rows to a dataset.
+// DatasetTopic is put by the part of the server that committed rows to a dataset.
 func DatasetTopic(dataset string) Topic { return Topic("dataset/" + dataset) }
 
 // FleetTopic is put when a fleet has a new generation, or when its models could
@@ -46,7 +46,7 @@ func NodesTopic(pool string) Topic { return Topic("nodes/" + pool) }
 func NodeTopic(id fleetscore.NodeID) Topic { return Topic("node/" + string(id)) }
 
 // Events tells about changes by topic. Writes to the ledger put their own events;
-// what happens elsewhere, such as a dataset's commit, is put by whoever did it.
+// what happens elsewhere, such as a dataset's commit, is put by the part that did it.
 type Events interface {
 	// Watch returns a channel that gets a signal after events of the topics, and
 	// a function that ends the watch. Events that follow each other closely may
