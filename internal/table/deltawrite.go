@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	mathrand "math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -432,7 +432,9 @@ func (d *Delta) toSweep(ctx context.Context, before time.Time) (folders []string
 	}
 	defer d.mu.Unlock()
 	if d.lastSwept == "" && len(dates) > 0 { // so that a server that is restarted often comes to all dates
-		d.lastSwept = dates[mathrand.IntN(len(dates))]
+		var b [2]byte
+		rand.Read(b[:]) // like newID, so that the simulation can repeat a run; it never fails
+		d.lastSwept = dates[int(binary.LittleEndian.Uint16(b[:]))%len(dates)]
 	}
 	next, _ := slices.BinarySearch(dates, d.lastSwept+"\x00")
 	for range min(len(dates), max(sweepDates, len(dates)/sweepShare)) {
@@ -446,7 +448,7 @@ func (d *Delta) toSweep(ctx context.Context, before time.Time) (folders []string
 			hours[path.Dir(name)+"/"] = true
 		}
 	}
-	for hour := range hours {
+	for _, hour := range slices.Sorted(maps.Keys(hours)) {
 		if !slices.Contains(folders, path.Dir(path.Dir(hour))+"/") {
 			folders = append(folders, hour)
 		}
