@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // hot are the queries that run often, with as many arguments as they take.
@@ -117,7 +118,7 @@ func TestPages(t *testing.T) {
 }
 
 // endedJobs puts n jobs with a task, an attempt and an occurrence each, all ended.
-func endedJobs(tb testing.TB, l *SQLite, n int) {
+func endedJobs(tb testing.TB, l *core, n int) {
 	tb.Helper()
 	err := l.update(tb.Context(), "fill", "", func(x *tx) error {
 		for i := range n {
@@ -147,15 +148,34 @@ func endedJobs(tb testing.TB, l *SQLite, n int) {
 // BenchmarkLease gives out, ends and counts tasks, with few and with many jobs
 // that have ended: both take the same time.
 func BenchmarkLease(b *testing.B) {
-	for _, ended := range []int{10, 10_000} {
-		b.Run(fmt.Sprint("ended=", ended), func(b *testing.B) {
-			ctx := b.Context()
-			l, err := Open(ctx, filepath.Join(b.TempDir(), "ledger.db"))
+	b.Run("sqlite", func(b *testing.B) {
+		benchmarkLease(b, func(b *testing.B) (Ledger, *core) {
+			l, err := Open(b.Context(), filepath.Join(b.TempDir(), "ledger.db"))
 			if err != nil {
 				b.Fatal(err)
 			}
+			return l, &l.core
+		})
+	})
+	b.Run("postgres", func(b *testing.B) {
+		server := testkit.StartPostgres(b, testkit.PostgresVersions[0])
+		benchmarkLease(b, func(b *testing.B) (Ledger, *core) {
+			l, err := OpenPostgres(b.Context(), PostgresConfig{URL: server.NewDatabase(b)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return l, &l.core
+		})
+	})
+}
+
+func benchmarkLease(b *testing.B, open func(*testing.B) (Ledger, *core)) {
+	for _, ended := range []int{10, 10_000} {
+		b.Run(fmt.Sprint("ended=", ended), func(b *testing.B) {
+			ctx := b.Context()
+			l, c := open(b)
 			defer l.Close()
-			endedJobs(b, l, ended)
+			endedJobs(b, c, ended)
 			if _, err := l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
 				*n = fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 2, State: fleetscore.NodeReady, Started: noon, Heartbeat: noon, IdleSince: noon}
 				return nil
@@ -220,7 +240,7 @@ func BenchmarkPage(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer l.Close()
-			endedJobs(b, l, ended)
+			endedJobs(b, &l.core, ended)
 			for b.Loop() {
 				if _, err := l.Jobs(b.Context(), JobFilter{Limit: 12}); err != nil {
 					b.Fatal(err)
