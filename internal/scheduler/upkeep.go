@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -60,7 +62,8 @@ func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
 	if err != nil {
 		return use, err
 	}
-	for name, p := range cfg.Pipelines {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		p := cfg.Pipelines[name]
 		v, err := s.ledger.Schedule(ctx, name)
 		if err != nil {
 			return use, err
