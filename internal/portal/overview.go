@@ -42,6 +42,7 @@ type overview struct {
 	Pools     []pool
 	Fleets    []fleetPanel
 	Pipelines []pipeline
+	Schedules []dueRow
 }
 
 // refresh is the number of seconds after which a browser loads the page again.
@@ -159,6 +160,9 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 			return n.State == fleetscore.NodeStopped || n.State == fleetscore.NodeLost
 		})
 		v.Pools = append(v.Pools, one)
+	}
+	if v.Schedules, err = p.schedules(ctx, cfg); err != nil {
+		return nil, err
 	}
 	v.Fleets = p.fleets(ctx, cfg)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {

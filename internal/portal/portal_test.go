@@ -26,6 +26,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -71,8 +72,15 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 		t.Fatal(err)
 	}
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2}}},
-		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu"}}}
+		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu",
+			Schedule: fleetscore.ScheduleConfig{Cron: "30 2 * * *", Zone: "Asia/Kolkata"}}, "stopped": {Dataset: "readings", Pool: "cpu", Schedule: fleetscore.ScheduleConfig{Cron: "@daily"}}}}
 	if _, err := l.PutConfig(ctx, "text", cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.DecideSchedule(ctx, "stopped", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		v.State.Created, v.State.Paused = noon, noon
+		return ledger.ScheduleDecision{State: v.State, Occurrences: []fleetscore.Occurrence{{Pipeline: "stopped", Due: noon, State: fleetscore.OccurrenceSkipped, Reason: hostile}}}, nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	started, ended := noon.Add(-time.Minute), noon
@@ -195,6 +203,22 @@ func TestPages(t *testing.T) {
 		}
 		if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: headers %v", c.address, header)
+		}
+	}
+}
+
+// TestSchedules: the overview says when pipelines are due, and which are paused.
+func TestSchedules(t *testing.T) {
+	t.Parallel()
+	_, text, _ := get(world(t, 1), "/")
+	spec, err := schedule.Parse(fleetscore.ScheduleConfig{Cron: "30 2 * * *", Zone: "Asia/Kolkata"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	due, _ := spec.Next(noon)
+	for _, want := range []string{"<td class=\"id\">30 2 * * *</td><td>Asia/Kolkata</td>", due.Format("2006-01-02 15:04:05 UTC"), "‖ paused since", "</span> skipped: "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the overview doesn't say %q", want)
 		}
 	}
 }
