@@ -3,6 +3,8 @@ package fleetscore
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -86,6 +88,7 @@ type Job struct {
 	Due        *time.Time     `json:"due,omitempty"`      // the occurrence it was made for; nil if submitted by hand
 	Priority   Priority       `json:"priority,omitempty"` // in the pool's queue; empty means normal
 	Backfill   string         `json:"backfill,omitempty"` // names the jobs that were submitted with it to score the past; empty if there are none
+	Rerun      *Rerun         `json:"rerun,omitempty"`    // the job that it scores a part of again; nil if it scores all
 	Generation GenerationID   `json:"generation,omitempty"`
 	Expected   int64          `json:"expected"` // keys of the generation
 	Outcomes   Counts         `json:"outcomes,omitempty"`
@@ -96,6 +99,31 @@ type Job struct {
 	Created    time.Time      `json:"created"`
 	Started    *time.Time     `json:"started,omitempty"` // first lease
 	Ended      *time.Time     `json:"ended,omitempty"`
+}
+
+// Rerun says which sensors of an ended job are scored again: those that fit any of its
+// fields.
+type Rerun struct {
+	Of     JobID    `json:"of"`               // the ended job
+	Failed bool     `json:"failed,omitempty"` // those that failed, timed out or were quarantined
+	Cause  string   `json:"cause,omitempty"`  // those that weren't scored for a reason that holds this text
+	Keys   []string `json:"keys,omitempty"`   // these, as people write them: 3/pressure
+}
+
+// Fits reports whether an item of the ended job is scored again.
+func (r Rerun) Fits(i Item) bool {
+	switch i.Outcome {
+	case Failed, TimedOut, Quarantined:
+		if r.Failed {
+			return true
+		}
+		fallthrough
+	case NoModel, NoData:
+		if r.Cause != "" && strings.Contains(i.Reason, r.Cause) {
+			return true
+		}
+	}
+	return slices.Contains(r.Keys, i.Key.String()) || slices.Contains(r.Keys, string(i.Key))
 }
 
 // Task is a bundle of a job's keys: those of a shard range.

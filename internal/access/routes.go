@@ -56,6 +56,7 @@ var Table = map[string]Route{
 	"POST /api/v1/backfills":        {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/jobs/{id}":         {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/jobs/{id}/cancel": {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/jobs/{id}/rerun":  {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/jobs/{id}/tasks":   {fleetscore.RoleViewer, noBody},
 
 	"GET /api/v1/jobs/{id}/coverage":                        {fleetscore.RoleViewer, noBody},

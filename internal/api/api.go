@@ -41,6 +41,7 @@ type Config struct {
 type Scheduler interface {
 	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
 	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error)
+	Rerun(ctx context.Context, which fleetscore.Rerun) (fleetscore.Job, error)
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	SetPaused(ctx context.Context, pipeline string, paused bool) (time.Time, error)
 	Trigger(ctx context.Context, pipeline string) (fleetscore.Job, error)

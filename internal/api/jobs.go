@@ -45,6 +45,8 @@ func (s *server) registerJobs(api huma.API) {
 	add(api, huma.Operation{OperationID: "list jobs", Method: http.MethodGet, Path: "/jobs", Tags: []string{"jobs"}, Summary: "Jobs, newest first"}, s.listJobs)
 	add(api, huma.Operation{OperationID: "read job", Method: http.MethodGet, Path: "/jobs/{id}", Tags: []string{"jobs"}, Summary: "A job; the request can wait for its start or end"}, s.getJob)
 	add(api, huma.Operation{OperationID: "cancel job", Method: http.MethodPost, Path: "/jobs/{id}/cancel", Tags: []string{"jobs"}, Summary: "Cancel a job"}, s.cancel)
+	add(api, huma.Operation{OperationID: "rerun job", Method: http.MethodPost, Path: "/jobs/{id}/rerun", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
+		Summary: "Score some sensors of an ended job again"}, s.rerun)
 	add(api, huma.Operation{OperationID: "list tasks", Method: http.MethodGet, Path: "/jobs/{id}/tasks", Tags: []string{"jobs"}, Summary: "A job's tasks and their attempts"}, s.listTasks)
 	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "The outcome of each key of a job"}, s.coverage)
 	add(api, huma.Operation{OperationID: "list logs", Method: http.MethodGet, Path: "/jobs/{id}/logs", Tags: []string{"jobs"}, Summary: "A job's logs"}, s.listLogs)
@@ -99,6 +101,29 @@ func (s *server) backfill(ctx context.Context, in *backfillInput) (*body[List[fl
 	}
 	s.audit(ctx, in.Author, "submit", jobs[0].Backfill+" of "+b.Pipeline)
 	return answerList(jobs, ""), nil
+}
+
+type rerunInput struct {
+	JobPath
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Body   struct {
+		Failed bool     `json:"failed,omitempty" doc:"sensors that failed, timed out or were quarantined"`
+		Cause  string   `json:"cause,omitempty" doc:"sensors that weren't scored for a reason that holds this text"`
+		Keys   []string `json:"keys,omitempty" maxItems:"1000" doc:"these sensors, such as 3/pressure"`
+	}
+}
+
+func (s *server) rerun(ctx context.Context, in *rerunInput) (*body[fleetscore.Job], error) {
+	b := in.Body
+	if !b.Failed && b.Cause == "" && len(b.Keys) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "rerun job", string(in.ID), "no sensor is named").WithHint("give failed, cause or keys")
+	}
+	job, err := s.deps.Scheduler.Rerun(ctx, fleetscore.Rerun{Of: in.ID, Failed: b.Failed, Cause: b.Cause, Keys: b.Keys})
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "rerun", string(in.ID)+" as "+string(job.ID))
+	return answer(job), nil
 }
 
 type listJobsInput struct {

@@ -109,7 +109,7 @@ func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 		out.Leases = append(out.Leases, dispatch.Lease{
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
-			Files:    l.Input.Files,
+			Files: l.Input.Files, Keys: l.Input.Keys,
 			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})

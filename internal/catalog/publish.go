@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"slices"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -14,8 +15,9 @@ type Results struct {
 	Interval    fleetscore.Interval
 	Revision    int64 // of the predictions; a later job's is larger
 	Predictions []fleetscore.DataFile
-	Coverage    []fleetscore.DataFile // items of all the job's keys
+	Coverage    []fleetscore.DataFile // items of the keys that the job worked on
 	Scored      int64                 // how many of them were scored; 0 leaves earlier predictions as they are
+	Carried     []fleetscore.DataFile // items of other keys, as an earlier job over the same interval left them
 }
 
 // Publish makes a job's results visible: predictions, then coverage, each by one
@@ -41,7 +43,7 @@ func (c *Catalog) Publish(ctx context.Context, r Results) error {
 			return err
 		}
 	}
-	if _, err := coverage.CommitItems(ctx, r.Job, r.Interval, r.Coverage); err != nil && !table.AlreadyCommitted(err) {
+	if _, err := coverage.CommitItems(ctx, r.Job, r.Interval, slices.Concat(r.Coverage, r.Carried)); err != nil && !table.AlreadyCommitted(err) {
 		return err
 	}
 	return nil

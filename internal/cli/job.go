@@ -23,7 +23,7 @@ import (
 
 func newJobCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "job", Short: "Jobs: one pipeline over one interval"}
-	cmd.AddCommand(newJobSubmitCommand(), newJobListCommand(), newJobShowCommand(), newJobWaitCommand(), newJobCancelCommand(), newJobLogsCommand(), newJobCoverageCommand())
+	cmd.AddCommand(newJobSubmitCommand(), newJobListCommand(), newJobShowCommand(), newJobWaitCommand(), newJobRerunCommand(), newJobCancelCommand(), newJobLogsCommand(), newJobCoverageCommand())
 	return cmd
 }
 
@@ -218,6 +218,47 @@ func newJobShowCommand() *cobra.Command {
 			}
 			return oneJob(j), nil
 		})
+}
+
+func newJobRerunCommand() *cobra.Command {
+	var failed, wait bool
+	var cause string
+	var keys []string
+	var cmd *cobra.Command
+	cmd = remote(&cobra.Command{
+		Use:   "rerun JOB",
+		Short: "Score some sensors of an ended job again",
+		Long: `Makes a job over the interval of an ended job that scores only some of its sensors
+again, with today's models and rows. The outcomes of the other sensors are carried
+over: the new job has an outcome for each sensor.
+
+Exit codes: 0 done, 10 no sensor is named, 12 no such job, 13 the job hasn't ended, or
+none of its sensors fits; with --wait as for job wait.`,
+		Example: "  fleetscore job rerun anomalies-20261123T1000Z-k3f9ab --failed --wait\n" +
+			"  fleetscore job rerun anomalies-20261123T1000Z-k3f9ab --cause \"is missing in the row\" --key 3/pressure",
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		if !failed && cause == "" && len(keys) == 0 {
+			return nil, usagef("say which sensors: --failed, --cause TEXT or --key KEY")
+		}
+		in := map[string]any{"failed": failed, "cause": cause}
+		if len(keys) > 0 {
+			in["keys"] = keys
+		}
+		var j fleetscore.Job
+		if err := c.Post(ctx, jobPath(args[0], "rerun"), in, &j); err != nil {
+			return nil, err
+		}
+		if !wait {
+			return oneJob(j), nil
+		}
+		return waitJob(ctx, c, cmd.ErrOrStderr(), string(j.ID))
+	})
+	cmd.Flags().BoolVar(&failed, "failed", false, "sensors that failed, timed out or were quarantined")
+	cmd.Flags().StringVar(&cause, "cause", "", "sensors that weren't scored for a reason that holds this text")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "this sensor, such as 3/pressure; may be repeated")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the job ended")
+	return cmd
 }
 
 func newJobCancelCommand() *cobra.Command {

@@ -49,7 +49,8 @@ type Lease struct {
 	Shards       fleetscore.ShardRange   `json:"shards"`
 	Interval     fleetscore.Interval     `json:"interval"`
 	Dataset      string                  `json:"dataset"`
-	Files        []fleetscore.DataFile   `json:"files"` // of the table data/<dataset>: the input
+	Files        []fleetscore.DataFile   `json:"files"`          // of the table data/<dataset>: the input
+	Keys         []fleetscore.Key        `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
 	TimeName     string                  `json:"time_name"`
 	KeyNames     []string                `json:"key_names"`
 	Features     []string                `json:"features"`

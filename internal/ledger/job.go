@@ -62,6 +62,7 @@ type Input struct {
 	TimeName string                `json:"time_name"`
 	KeyNames []string              `json:"key_names"`
 	Files    []fleetscore.DataFile `json:"files"`
+	Keys     []fleetscore.Key      `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
 }
 
 // PlannedTask is a task and what it reads.

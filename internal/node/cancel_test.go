@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -26,6 +29,7 @@ type canceler struct {
 	given     bool
 	mu        sync.Mutex // guards what follows
 	completed bool
+	result    dispatch.Result
 }
 
 func (c *canceler) Lease(ctx context.Context, _ fleetscore.NodeID, _ dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
@@ -49,10 +53,10 @@ func (c *canceler) AppendLog(context.Context, fleetscore.LeaseID, dispatch.LogCh
 	return nil
 }
 
-func (c *canceler) Complete(context.Context, fleetscore.LeaseID, dispatch.Result) error {
+func (c *canceler) Complete(_ context.Context, _ fleetscore.LeaseID, r dispatch.Result) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.completed = true
+	c.completed, c.result = true, r
 	return nil
 }
 
@@ -74,10 +78,10 @@ func (s *slow) Predict(ctx context.Context, _ time.Time, _ [][]float64, _, _ []f
 	return ctx.Err()
 }
 
-// TestCanceledWorkStops: when a lease is taken back, as it is when its job is
-// canceled, the scorer stops within the model that it scores, and takes up no other.
-func TestCanceledWorkStops(t *testing.T) {
-	t.Parallel()
+// threeSensors is a store with a dataset of three sensors and their models, and a lease to
+// score them.
+func threeSensors(t *testing.T) (store.Bucket, dispatch.Lease) {
+	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	b, err := store.OpenDir(dir)
 	if err != nil {
@@ -111,19 +115,53 @@ func TestCanceledWorkStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime := &slow{scoring: make(chan struct{})}
-	server := &canceler{scoring: runtime.scoring, lease: dispatch.Lease{ID: "l", Task: "j.000", Job: "j", Pipeline: "p", Attempt: 1, Shards: fleetscore.AllShards,
+	return b, dispatch.Lease{ID: "l", Task: "j.000", Job: "j", Pipeline: "p", Attempt: 1, Shards: fleetscore.AllShards,
 		Interval: fleetscore.Interval{From: time.UnixMicro(0), To: time.UnixMicro(2)}, Dataset: "d", Files: files, TimeName: "TS", KeyNames: rows.KeyNames,
-		Features: []string{"Value"}, Fleet: "f", Generation: change.Generation.ID, Store: "file://" + filepath.ToSlash(dir)}}
+		Features: []string{"Value"}, Fleet: "f", Generation: change.Generation.ID, Store: "file://" + filepath.ToSlash(dir)}
+}
+
+// TestCanceledWorkStops: when a lease is taken back, as it is when its job is
+// canceled, the scorer stops within the model that it scores, and takes up no other.
+func TestCanceledWorkStops(t *testing.T) {
+	t.Parallel()
+	b, lease := threeSensors(t)
+	runtime := &slow{scoring: make(chan struct{})}
+	server := &canceler{scoring: runtime.scoring, lease: lease}
 	n, err := New(Config{Hello: dispatch.Hello{Node: "n", Pool: "cpu", Slots: 1}, Heartbeat: 10 * time.Millisecond, Workers: 1},
 		Deps{Server: server, Runtime: runtime, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Run(ctx); err != nil {
+	if err := n.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if runtime.loaded != 1 || server.completed {
 		t.Errorf("%d models were loaded, the result was delivered: %v; want 1 and no result", runtime.loaded, server.completed)
+	}
+}
+
+// TestOnlyNamedKeys: a lease that names keys, as a rerun's does, is for these alone; a
+// named key that the fleet doesn't expect has an outcome too.
+func TestOnlyNamedKeys(t *testing.T) {
+	t.Parallel()
+	b, lease := threeSensors(t)
+	lease.Keys = []fleetscore.Key{"1", "9"}
+	c := catalog.New(b)
+	if err := errors.Join(c.Predictions("p").Create(t.Context(), catalog.PredictionSchema("TS", lease.KeyNames, lease.Features)),
+		c.Coverage("p").Create(t.Context(), catalog.ItemSchema(lease.KeyNames))); err != nil {
+		t.Fatal(err)
+	}
+	server := &canceler{scoring: make(chan struct{}), lease: lease}
+	n, err := New(Config{Hello: dispatch.Hello{Node: "n", Pool: "cpu", Slots: 1}, Workers: 1},
+		Deps{Server: server, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := fleetscore.Counts{fleetscore.Scored: 1, fleetscore.NoData: 1}
+	if d := cmp.Diff(want, server.result.Outcomes); d != "" || server.result.Rows != 1 || server.result.Error != "" {
+		t.Errorf("result %+v, want %v of 1 row", server.result, want)
 	}
 }

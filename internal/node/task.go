@@ -109,11 +109,14 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	defer pack.Close()
 	rows, repeated := emptyRows(l), int64(0)
 	if len(l.Files) > 0 {
-		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Values: columns(l), Repeated: &repeated}); err != nil {
+		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Keys: l.Keys, Values: columns(l), Repeated: &repeated}); err != nil {
 			return r, err
 		}
 	}
 	expected := pack.Keys()
+	if len(l.Keys) > 0 {
+		expected = l.Keys
+	}
 	if repeated > 0 {
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}

@@ -85,7 +85,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	}
 	started, ended := noon.Add(-time.Minute), noon
 	iv := fleetscore.Interval{From: noon.Add(-10 * time.Minute), To: noon}
-	job := fleetscore.Job{ID: "j", Pipeline: "p", Interval: iv, State: fleetscore.JobSucceeded, Expected: int64(sensors), Started: &started, Ended: &ended,
+	job := fleetscore.Job{ID: "j", Pipeline: "p", Interval: iv, State: fleetscore.JobSucceeded, Expected: int64(sensors), Priority: fleetscore.PriorityLow, Backfill: "b7", Rerun: &fleetscore.Rerun{Of: "before"}, Started: &started, Ended: &ended,
 		Outcomes: fleetscore.Counts{fleetscore.Scored: int64(sensors)}}
 	running := job
 	running.ID, running.State, running.Ended = "running", fleetscore.JobRunning, nil
@@ -174,7 +174,7 @@ func TestPages(t *testing.T) {
 		want    []string
 	}{
 		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
-		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s"}},
+		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
 		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},

@@ -66,6 +66,13 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	if err != nil {
 		return err
 	}
+	inputs, err := s.ledger.Inputs(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	if len(inputs) == 0 {
+		return fleetscore.Errorf(fleetscore.Corrupt, "commit job", string(j.ID), "the ledger has lost what its tasks read")
+	}
 	var total dispatch.Result
 	total.Outcomes = fleetscore.Counts{}
 	var lost []fleetscore.Item // the keys of failed tasks
@@ -73,7 +80,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	for _, t := range tasks {
 		if t.State != fleetscore.TaskSucceeded {
 			why = cmp.Or(why, t.Reason)
-			items, err := s.failedItems(ctx, j, t)
+			items, err := s.failedItems(ctx, j, t, inputs)
 			if err != nil {
 				return err
 			}
@@ -93,25 +100,18 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 			total.Outcomes[o] += n
 		}
 	}
-	if err := s.publish(ctx, j, &total, lost); err != nil {
+	if err := s.publish(ctx, j, inputs, &total, lost); err != nil {
 		return err
 	}
-	if failed < len(tasks) {
+	if failed < len(tasks) || j.Rerun != nil { // a rerun is judged by the outcomes that it took over, too
 		why = ""
 	}
 	return s.finish(ctx, j, total, why)
 }
 
 // publish commits predictions, then coverage.
-func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, total *dispatch.Result, lost []fleetscore.Item) error {
+func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
 	if len(lost) > 0 {
-		inputs, err := s.ledger.Inputs(ctx, j.ID)
-		if err != nil {
-			return err
-		}
-		if len(inputs) == 0 {
-			return fleetscore.Errorf(fleetscore.Corrupt, "commit job", string(j.ID), "the ledger has lost what its tasks read")
-		}
 		files, err := s.catalog.Coverage(j.Pipeline).WriteItems(ctx, lost, inputs[0].KeyNames, j.ID, j.Interval)
 		if err != nil {
 			return err
@@ -121,15 +121,27 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, total *dispat
 			total.Outcomes[i.Outcome]++
 		}
 	}
-	return s.catalog.Publish(ctx, catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
-		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored]})
+	r := catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
+		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored]}
+	if j.Rerun != nil {
+		if err := s.carry(ctx, j, inputs, total, &r); err != nil {
+			return err
+		}
+	}
+	return s.catalog.Publish(ctx, r)
 }
 
 // failedItems are the expected keys of a task that failed for good.
-func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task) ([]fleetscore.Item, error) {
-	keys, err := fleet.ExpectedKeys(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards)
-	if err != nil {
-		return nil, err
+func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task, inputs []ledger.Input) ([]fleetscore.Item, error) {
+	var keys []fleetscore.Key
+	for _, in := range inputs {
+		keys = append(keys, keysIn(in.Keys, t.Shards)...)
+	}
+	if j.Rerun == nil {
+		var err error
+		if keys, err = fleet.ExpectedKeys(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards); err != nil {
+			return nil, err
+		}
 	}
 	var out []fleetscore.Item
 	for _, k := range keys {

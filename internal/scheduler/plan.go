@@ -175,7 +175,17 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	}
 	pool := inputs.cfg.Pools[j.Config.Pool]
 	j.Generation, j.Expected, j.Reason = gen.ID, gen.Members, ""
-	tasks := cut(j, gen, in, max(1, pool.Slots)*max(1, pool.Scale.Max))
+	counts := gen.ShardKeys
+	if j.Rerun != nil {
+		items, keys, err := s.chosen(ctx, j.Pipeline, j.Interval, *j.Rerun)
+		if fleetscore.Conflict.Is(err) {
+			return "", s.fail(ctx, j, err.Error(), now)
+		} else if err != nil {
+			return "", err
+		}
+		j.Expected, in.Keys, counts = int64(len(items)), keys, countShards(keys)
+	}
+	tasks := cut(j, counts, in, max(1, pool.Slots)*max(1, pool.Scale.Max))
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
 		return "", nil // canceled, or its configuration changed meanwhile: that is an event
@@ -186,14 +196,21 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	return "", err
 }
 
-// cut makes the tasks of a job, each with those files that may hold its keys.
-func cut(j fleetscore.Job, gen *fleet.Generation, in ledger.Input, slots int) (out []ledger.PlannedTask) {
-	for i, r := range dispatch.Plan(gen.ShardKeys, slots) {
+// cut makes the tasks of a job, each with those files that may hold its keys. If the
+// input names keys, only they get tasks.
+func cut(j fleetscore.Job, counts [fleetscore.Shards]int64, in ledger.Input, slots int) (out []ledger.PlannedTask) {
+	for _, r := range dispatch.Plan(counts, slots) {
+		i := len(out)
 		t := fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
 		for shard := int(r.First); shard <= int(r.Last); shard++ {
-			t.Keys += gen.ShardKeys[shard]
+			t.Keys += counts[shard]
 		}
 		its := in
+		if len(in.Keys) > 0 {
+			if its.Keys = keysIn(in.Keys, r); len(its.Keys) == 0 {
+				continue
+			}
+		}
 		its.Files = table.ReadQuery{Shards: &r}.Prune(in.Files)
 		out = append(out, ledger.PlannedTask{Task: t, Input: its})
 	}

@@ -231,8 +231,9 @@ func (w *world) lease(node fleetscore.NodeID) dispatch.Lease {
 	return reply.Leases[0]
 }
 
-// score does what a node does, with a model that says 1 for everything.
-func (w *world) score(l dispatch.Lease) dispatch.Result {
+// score does what a node does, with a model that says 1 for everything but for keys
+// that fail.
+func (w *world) score(l dispatch.Lease, failing ...fleetscore.Key) dispatch.Result {
 	w.t.Helper()
 	ctx, b := w.t.Context(), w.bucket()
 	pack, err := fleet.OpenPack(ctx, b, l.Fleet, l.Generation, l.Shards)
@@ -240,7 +241,12 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 		w.t.Fatal(err)
 	}
 	defer pack.Close()
-	rows, err := table.OpenDelta(store.Sub(b, "data/"+l.Dataset)).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards})
+	expected := pack.Keys()
+	if len(l.Keys) > 0 {
+		expected = l.Keys
+	}
+	rows, err := table.OpenDelta(store.Sub(b, "data/"+l.Dataset)).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards,
+		Keys: slices.DeleteFunc(slices.Clone(expected), func(k fleetscore.Key) bool { return slices.Contains(failing, k) })})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -250,10 +256,13 @@ func (w *world) score(l dispatch.Lease) dispatch.Result {
 		p.Prediction, p.Score = append(p.Prediction, 1), append(p.Score, -1)
 	}
 	var items []fleetscore.Item
-	for _, k := range pack.Keys() {
+	for _, k := range expected {
 		item := fleetscore.Item{Key: k, Outcome: fleetscore.NoData}
 		if slices.Contains(rows.Keys, k) {
 			item.Outcome, item.Rows = fleetscore.Scored, 1
+		}
+		if slices.Contains(failing, k) {
+			item.Outcome, item.Reason = fleetscore.Failed, "the model is broken"
 		}
 		items = append(items, item)
 		r.Outcomes[item.Outcome]++
@@ -495,13 +504,54 @@ func TestPoolTakenAway(t *testing.T) {
 	w.wait(j.ID, ended)
 }
 
+// crash ends the process at the nth operation of a kind on the store while it commits a
+// job's last result, and starts it again. It tells whether there were so many.
+func (w *world) crash(job fleetscore.JobID, l dispatch.Lease, r dispatch.Result, op string, nth int) (struck bool) {
+	w.t.Helper()
+	w.stop()
+	n := 0
+	crash := make(chan struct{})
+	var mu sync.Mutex // guards n and struck
+	w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(o string, name fleetscore.BlobName) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if struck || o == op {
+			n++
+		}
+		if struck || o == op && n == nth {
+			if !struck {
+				struck = true
+				close(crash)
+			}
+			return fleetscore.Errorf(fleetscore.Unavailable, o, string(name), "the process is gone")
+		}
+		return nil
+	}})
+	if err := w.broker.Complete(w.t.Context(), l.ID, r); err != nil {
+		w.t.Fatal(err)
+	}
+	changes, stop := w.ledger.Watch(ledger.AnyJobs)
+	for over := false; !over; {
+		select {
+		case <-crash:
+			over = true
+		case <-changes:
+			got, err := w.ledger.Job(w.t.Context(), job)
+			over = err != nil || got.State.Ended()
+		}
+	}
+	stop()
+	w.stop()
+	w.start(w.bucket())
+	return struck
+}
+
 // TestCrashWhileCommitting ends the server at each write of a commit in turn: the
 // next one ends the job with the same result.
 func TestCrashWhileCommitting(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"put", "put done"} {
 		for nth, struck := 1, true; struck; nth++ {
-			struck = false
 			w := newWorld(t, fleetscore.PipelineConfig{})
 			w.rows(day.Add(9 * time.Hour))
 			j, err := w.Submit(t.Context(), "p", nil)
@@ -510,41 +560,7 @@ func TestCrashWhileCommitting(t *testing.T) {
 			}
 			l := w.lease("n1")
 			r := w.score(l)
-			w.stop()
-			n := 0
-			crash := make(chan struct{})
-			var mu sync.Mutex // guards n and struck
-			w.start(&storetest.Faulty{Bucket: w.bucket(), Fail: func(o string, name fleetscore.BlobName) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if struck || o == op {
-					n++
-				}
-				if struck || o == op && n == nth {
-					if !struck {
-						struck = true
-						close(crash)
-					}
-					return fleetscore.Errorf(fleetscore.Unavailable, o, string(name), "the process is gone")
-				}
-				return nil
-			}})
-			if err := w.broker.Complete(t.Context(), l.ID, r); err != nil {
-				t.Fatal(err)
-			}
-			changes, stop := w.ledger.Watch(ledger.AnyJobs)
-			for over := false; !over; {
-				select {
-				case <-crash:
-					over = true
-				case <-changes:
-					got, err := w.ledger.Job(t.Context(), j.ID)
-					over = err != nil || got.State.Ended()
-				}
-			}
-			stop()
-			w.stop()
-			w.start(w.bucket())
+			struck = w.crash(j.ID, l, r, op, nth)
 			if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded || got.Rows != 2 {
 				t.Errorf("%s %d: job %+v", op, nth, got)
 			}
