@@ -125,7 +125,7 @@ func newWorld(t *testing.T, p plan) *world {
 		Pools:    map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2, Scale: fleetscore.ScaleConfig{Max: 2}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{pipeline: {Dataset: dataset, Fleet: "f", Features: []string{"Value"}, Pool: "cpu",
 			Limits: fleetscore.LimitsConfig{Tries: 2}, Retention: fleetscore.Duration(p.retention), History: fleetscore.Duration(p.history)}}}
-	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
+	if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.fleets.Sync(t.Context(), "f"); err != nil {

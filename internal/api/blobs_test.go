@@ -131,7 +131,7 @@ func TestStoreThatNeverAnswersFailsTheTask(t *testing.T) {
 	}
 	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"D"}, Time: "TS"}, Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: 1}},
 		Fleets: map[string]fleetscore.FleetConfig{"f": {Path: "models/f", Model: "m_{D}"}}}
-	if _, err := l.PutConfig(ctx, "text", cfg); err != nil {
+	if _, err := l.PutConfig(ctx, time.Now(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
 	fleets, err := syncer.New(syncer.Config{}, syncer.Deps{Ledger: l, Store: dir})

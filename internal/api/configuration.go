@@ -163,7 +163,7 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 		out.Version = version
 		return answer(out), nil
 	}
-	out.Version, err = s.deps.Ledger.PutConfig(ctx, string(in.RawBody), cfg)
+	out.Version, err = s.deps.Ledger.PutConfig(ctx, s.now(), string(in.RawBody), cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (s *server) audit(ctx context.Context, author, what, subject string) {
 	if author != "" && (who == access.Local || who == access.Everybody) {
 		who = author + " (" + who + ")"
 	}
-	if err := s.deps.Ledger.Audit(ctx, who, what, subject); err != nil {
+	if err := s.deps.Ledger.Audit(ctx, ledger.AuditEntry{At: s.now(), Who: who, What: what, Subject: subject}); err != nil {
 		s.log.Error("audit", "who", who, "what", what, "subject", subject, "err", err)
 	}
 }

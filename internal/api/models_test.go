@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
@@ -44,7 +45,7 @@ func TestUploadTakesNoMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"D"}}, Fleets: map[string]fleetscore.FleetConfig{"f": {Path: "models/f", Model: "m_{D}"}}}
-	if _, err := l.PutConfig(t.Context(), "", cfg); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
 	fleets, err := syncer.New(syncer.Config{TempDir: t.TempDir()}, syncer.Deps{Ledger: l, Store: b})

@@ -46,7 +46,7 @@ func open(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.ledger = l
-	if _, err := l.PutConfig(t.Context(), "text", fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: 1}}}); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "text", fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -57,7 +57,7 @@ func serveWrong(t *testing.T, dir string, off time.Duration) *serving {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.ledger.PutConfig(t.Context(), clockYAML, cfg); err != nil {
+	if _, err := s.ledger.PutConfig(t.Context(), time.Now(), clockYAML, cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(t.Context())

@@ -239,7 +239,7 @@ func (s *server) apply(ctx context.Context, cfg fleetscore.Config, text []byte) 
 	for _, w := range warnings {
 		s.log.Warn("configuration: " + w)
 	}
-	version, err := s.ledger.PutConfig(ctx, string(text), cfg)
+	version, err := s.ledger.PutConfig(ctx, s.clock.Now(), string(text), cfg)
 	if err == nil {
 		s.log.Info("configuration applied", "version", version)
 	}

@@ -177,6 +177,7 @@ func (s *server) openClock(ctx context.Context, l ledger.Times) error {
 	deps := s.cfg.clock
 	deps.Log, deps.Health = s.log, s.health
 	s.clock = clock.New(clock.Config{}, deps, seen)
+	s.health.Now = s.clock.Now
 	return nil
 }
 

@@ -20,11 +20,19 @@ type Options struct {
 	// MaxModelBytes is the largest file that is read; 0 means the constant of that
 	// name.
 	MaxModelBytes int64
-	Memory        *Memory // shared with other syncs; nil means one of its own
-	TempDir       string  // folder for records that memory has no room for; empty means the system's
+	Memory        *Memory          // shared with other syncs; nil means one of its own
+	TempDir       string           // folder for records that memory has no room for; empty means the system's
+	Now           func() time.Time // that new generations bear; nil means time.Now
 	// Progress is told how many of the models have been looked at. It may be nil,
 	// and is called from several goroutines.
 	Progress func(done, total int64)
+}
+
+func (o Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // Change is what a sync found.
@@ -400,7 +408,7 @@ func (b *builder) commit(ctx context.Context, g *Generation, marks []uint64) (*C
 	if was, err := loadGeneration(ctx, b.dst, g.ID); err == nil {
 		c.Generation = was // it is as it was before
 	} else {
-		g.Since, g.Created = c.Difference, time.Now().UTC()
+		g.Since, g.Created = c.Difference, b.opt.now().UTC()
 	}
 	// Written again if it is there, for Prune: it is needed from now on.
 	if err := writeJSON(ctx, b.dst, generationName(g.ID), c.Generation); err != nil {

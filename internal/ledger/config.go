@@ -13,10 +13,10 @@ import (
 
 // Configs keeps the configurations that were applied.
 type Configs interface {
-	// PutConfig puts a configuration into force: the text as it was written and
-	// what it says. Versions count up; the same configuration again keeps its
-	// version.
-	PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (version int64, err error)
+	// PutConfig puts a configuration into force at a time: the text as it was written
+	// and what it says. Versions count up; the same configuration again keeps its
+	// version and its time.
+	PutConfig(ctx context.Context, at time.Time, yaml string, cfg fleetscore.Config) (version int64, err error)
 	// Config is the configuration in force; kind NotFound if none was ever applied.
 	Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error)
 	// ConfigVersions lists the configurations that were applied and are still kept,
@@ -35,7 +35,7 @@ type ConfigVersion struct {
 }
 
 // PutConfig implements Configs.
-func (l *core) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (version int64, err error) {
+func (l *core) PutConfig(ctx context.Context, at time.Time, yaml string, cfg fleetscore.Config) (version int64, err error) {
 	doc, err := json.Marshal(cfg)
 	if err != nil {
 		return 0, fleetscore.Wrap("store configuration", "", err)
@@ -53,7 +53,7 @@ func (l *core) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config
 			return err
 		}
 		t.event(ConfigTopic)
-		return t.row(`INSERT INTO configs (applied, yaml, doc) VALUES (?, ?, ?) RETURNING version`, micros(time.Now()), yaml, string(doc)).Scan(&version)
+		return t.row(`INSERT INTO configs (applied, yaml, doc) VALUES (?, ?, ?) RETURNING version`, micros(at), yaml, string(doc)).Scan(&version)
 	})
 	return version, err
 }

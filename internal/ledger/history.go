@@ -164,15 +164,15 @@ type AuditEntry struct {
 // Audits is who changed what, for people to look up.
 type Audits interface {
 	// Audit appends an entry to the audit.
-	Audit(ctx context.Context, who, what, subject string) error
+	Audit(ctx context.Context, e AuditEntry) error
 	// AuditLog returns the newest entries of the audit, newest first.
 	AuditLog(ctx context.Context, limit int) ([]AuditEntry, error)
 }
 
 // Audit implements Audits.
-func (l *core) Audit(ctx context.Context, who, what, subject string) error {
-	return l.update(ctx, "write audit", what+" "+subject, func(t *tx) error {
-		return t.exec(`INSERT INTO audit (at, who, what, subject) VALUES (?, ?, ?, ?)`, micros(time.Now()), who, what, subject)
+func (l *core) Audit(ctx context.Context, e AuditEntry) error {
+	return l.update(ctx, "write audit", e.What+" "+e.Subject, func(t *tx) error {
+		return t.exec(`INSERT INTO audit (at, who, what, subject) VALUES (?, ?, ?, ?)`, micros(e.At), e.Who, e.What, e.Subject)
 	})
 }
 

@@ -29,7 +29,9 @@ func lead(t *testing.T, l *Postgres) (token int64) {
 	return l.fence.Load()
 }
 
-func audit(t *testing.T, l *Postgres) error { return l.Audit(t.Context(), "me", "did", "it") }
+func audit(t *testing.T, l *Postgres) error {
+	return l.Audit(t.Context(), AuditEntry{Who: "me", What: "did", Subject: "it"})
+}
 
 // TestLeader: one process leads. Another one takes over when the lease has run out, and
 // what the first one does from then on changes nothing.

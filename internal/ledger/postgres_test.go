@@ -198,7 +198,7 @@ func testDatabaseAway(t *testing.T, server *testkit.Postgres) {
 	if _, err := a.Job(t.Context(), "j1"); !fleetscore.Unavailable.Is(err) {
 		t.Errorf("reading while the database is away: %v, want kind unavailable", err)
 	}
-	if err := a.Audit(t.Context(), "me", "did", "it"); !fleetscore.Unavailable.Is(err) {
+	if err := a.Audit(t.Context(), AuditEntry{Who: "me", What: "did", Subject: "it"}); !fleetscore.Unavailable.Is(err) {
 		t.Errorf("writing while the database is away: %v, want kind unavailable", err)
 	}
 	ch, stop := b.Watch(JobsTopic("p"))

@@ -18,8 +18,18 @@ import (
 // The zero value has no problems. A nil *Health discards reports. All methods may be
 // called concurrently.
 type Health struct {
+	// Now is the time that Since is told by; nil means time.Now. It may be set before
+	// Problems is called for the first time, also after reports.
+	Now func() time.Time
+
 	mu    sync.Mutex // guards what follows
-	parts map[string]Problem
+	parts map[string]reported
+}
+
+// reported is a problem whose Since isn't known yet.
+type reported struct {
+	Problem
+	first time.Time // by the machine's clock, and by the monotonic clock, which nobody sets
 }
 
 // Problem is one part that doesn't work or, as a warning, a part that works but needs
@@ -52,11 +62,11 @@ func (h *Health) set(part, problem string, warning bool) {
 	}
 	p, ok := h.parts[part]
 	if !ok || p.Warning != warning {
-		p = Problem{Part: part, Since: time.Now().UTC(), Warning: warning}
+		p = reported{Problem: Problem{Part: part, Warning: warning}, first: time.Now()}
 	}
-	p.Problem = problem
+	p.Problem.Problem = problem
 	if h.parts == nil {
-		h.parts = map[string]Problem{}
+		h.parts = map[string]reported{}
 	}
 	h.parts[part] = p
 }
@@ -67,11 +77,19 @@ func (h *Health) Problems() []Problem {
 	if h == nil {
 		return nil
 	}
+	measured := time.Now()
+	now := measured
+	if h.Now != nil {
+		now = h.Now() // without the lock: the clock reports to this health while it holds its own lock
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []Problem
 	for _, p := range h.parts {
-		out = append(out, p)
+		// The age is measured by the monotonic clock, so that a machine's clock that was
+		// set by hand doesn't move the time.
+		p.Since = now.Add(p.first.Sub(measured)).UTC()
+		out = append(out, p.Problem)
 	}
 	slices.SortFunc(out, func(a, b Problem) int {
 		if a.Warning != b.Warning {

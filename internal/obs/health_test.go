@@ -38,6 +38,24 @@ func TestHealth(t *testing.T) {
 	})
 }
 
+// TestHealthTime: since when a part doesn't work is told by the time that the server
+// acts by, not by the machine's clock, and stays the same.
+func TestHealthTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		off := 24 * time.Hour
+		h := Health{Now: func() time.Time { return time.Now().Add(off) }}
+		want := time.Now().Add(off)
+		h.Report("hub", "can't write")
+		for range 2 {
+			time.Sleep(time.Minute)
+			if got := h.Problems()[0].Since; !got.Equal(want) {
+				t.Errorf("the hub doesn't work since %s, want %s", got, want)
+			}
+		}
+	})
+}
+
 // TestNoHealth: code that reports needn't know whether there is a Health.
 func TestNoHealth(t *testing.T) {
 	t.Parallel()

@@ -79,7 +79,7 @@ func world(t *testing.T, scale fleetscore.ScaleConfig) (*Pools, ledger.Ledger, s
 		t.Fatal(err)
 	}
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 1, Scale: scale}}}
-	if _, err := l.PutConfig(t.Context(), "", cfg); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
 	p, err := New(Config{}, Deps{Ledger: l, Store: b, Providers: map[string]Provider{"local": local(t, os.Args[0])}})
@@ -134,7 +134,7 @@ func TestScale(t *testing.T) {
 		}
 	}
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 1, IdleAfter: fleetscore.Duration(time.Millisecond)}}}}
-	if _, err := l.PutConfig(t.Context(), "less", cfg); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "less", cfg); err != nil {
 		t.Fatal(err)
 	}
 	until(t, l, "both are drained", func(n []fleetscore.Node) bool { return count(n, fleetscore.NodeDraining) == 2 })

@@ -118,7 +118,7 @@ func TestNodesThatHangAreKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 1}}} // no new ones
-	if _, err := l.PutConfig(t.Context(), "none", cfg); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "none", cfg); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {

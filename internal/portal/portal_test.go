@@ -74,7 +74,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu",
 			Schedule: fleetscore.ScheduleConfig{Cron: "30 2 * * *", Zone: "Asia/Kolkata"}}, "stopped": {Dataset: "readings", Pool: "cpu", Schedule: fleetscore.ScheduleConfig{Cron: "@daily"}}}}
-	if _, err := l.PutConfig(ctx, "text", cfg); err != nil {
+	if _, err := l.PutConfig(ctx, time.Now(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.DecideSchedule(ctx, "stopped", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {

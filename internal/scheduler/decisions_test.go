@@ -200,7 +200,7 @@ func (w *world) applyConfig(change func(*fleetscore.Config)) {
 		w.t.Fatal(err)
 	}
 	change(&cfg)
-	if _, err := w.ledger.PutConfig(w.t.Context(), fmt.Sprint(time.Now().UnixNano()), cfg); err != nil {
+	if _, err := w.ledger.PutConfig(w.t.Context(), time.Now(), fmt.Sprint(time.Now().UnixNano()), cfg); err != nil {
 		w.t.Fatal(err)
 	}
 }

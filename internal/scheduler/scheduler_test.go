@@ -67,7 +67,7 @@ func newWorld(t *testing.T, p fleetscore.PipelineConfig) *world {
 		Fleets:    map[string]fleetscore.FleetConfig{"f": {Path: "models/m", Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 2, Scale: fleetscore.ScaleConfig{Max: 2}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"p": p}}
-	if _, err := w.ledger.PutConfig(t.Context(), "text", cfg); err != nil {
+	if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -490,7 +490,7 @@ func TestPoolTakenAway(t *testing.T) {
 	}
 	for _, c := range []struct{ pool, want string }{{"other", "waits without limit for pool cpu"}, {"cpu", ""}} {
 		cfg.Pools = map[string]fleetscore.PoolConfig{c.pool: {Provider: "local", Slots: 1}}
-		if _, err := w.ledger.PutConfig(t.Context(), "text "+c.pool, cfg); err != nil {
+		if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "text "+c.pool, cfg); err != nil {
 			t.Fatal(err)
 		}
 		w.wait(j.ID, func(j fleetscore.Job) bool {

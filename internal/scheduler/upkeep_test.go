@@ -149,7 +149,7 @@ func TestRowsThatJobsNeedAreKept(t *testing.T) {
 	scheduled := cfg.Pipelines["p"]
 	scheduled.Schedule.Cron = "0 * * * *"
 	cfg.Pipelines["q"] = scheduled
-	if _, err := w.ledger.PutConfig(t.Context(), "with retention", cfg); err != nil {
+	if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "with retention", cfg); err != nil {
 		t.Fatal(err)
 	}
 	for h := range 9 {

@@ -231,13 +231,13 @@ func (w *world) takeOut(ctx context.Context, _ *server) error {
 	if w.retention {
 		return nil // what only that pipeline still needs may then be removed
 	}
-	if _, err := w.ledger.PutConfig(ctx, fmt.Sprint("without, ", time.Now()), w.config(true, w.pipelines[:len(w.pipelines)-1])); err != nil {
+	if _, err := w.ledger.PutConfig(ctx, time.Now(), fmt.Sprint("without, ", time.Now()), w.config(true, w.pipelines[:len(w.pipelines)-1])); err != nil {
 		return err
 	}
 	w.conductor.note("the last pipeline is taken out")
 	time.Sleep(w.within(90 * time.Second))
 	w.conductor.note("the last pipeline is put back")
-	_, err := w.ledger.PutConfig(ctx, fmt.Sprint("with, ", time.Now()), w.config(true, w.pipelines))
+	_, err := w.ledger.PutConfig(ctx, time.Now(), fmt.Sprint("with, ", time.Now()), w.config(true, w.pipelines))
 	return err
 }
 

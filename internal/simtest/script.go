@@ -169,7 +169,7 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 			return err
 		}
 	}
-	if _, err := w.ledger.PutConfig(ctx, "no schedules", w.config(false, w.pipelines)); err != nil {
+	if _, err := w.ledger.PutConfig(ctx, time.Now(), "no schedules", w.config(false, w.pipelines)); err != nil {
 		return err
 	}
 	w.off.Store(0)

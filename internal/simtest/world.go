@@ -129,7 +129,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
 	}
-	_, err = l.PutConfig(context.Background(), "first", w.config(true, w.pipelines))
+	_, err = l.PutConfig(context.Background(), time.Now(), "first", w.config(true, w.pipelines))
 	return w, err
 }
 

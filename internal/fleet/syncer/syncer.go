@@ -205,7 +205,7 @@ func (s *Syncer) sync(ctx context.Context, name string, f fleetscore.FleetConfig
 		defer closer.Close()
 	}
 	pack := fleet.PackFolder(s.store, name)
-	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{MaxModelBytes: s.cfg.MaxModelBytes, Memory: s.memory, TempDir: s.cfg.TempDir})
+	c, err := fleet.Sync(ctx, src, pack, spec, fleet.Options{MaxModelBytes: s.cfg.MaxModelBytes, Memory: s.memory, TempDir: s.cfg.TempDir, Now: s.now})
 	if err != nil || !c.New {
 		return c, err
 	}

@@ -39,11 +39,12 @@ func TestFleetsSyncApart(t *testing.T) {
 	defer l.Close()
 	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS"}, Fleets: map[string]fleetscore.FleetConfig{
 		"a": {Path: "models/slow", Model: "model_{Device}"}, "z": {Path: "models/m", Model: "model_{Device}"}}}
-	if _, err := l.PutConfig(t.Context(), "text", cfg); err != nil {
+	if _, err := l.PutConfig(t.Context(), time.Now(), "text", cfg); err != nil {
 		t.Fatal(err)
 	}
 	hang, asked := make(chan struct{}), make(chan struct{}, 100)
-	s, err := New(Config{}, Deps{Ledger: l, Store: &storetest.Faulty{Bucket: b, Fail: func(op string, name fleetscore.BlobName) error {
+	ahead := 1000 * time.Hour // the server's time is another than the machine's
+	s, err := New(Config{}, Deps{Ledger: l, Now: func() time.Time { return time.Now().Add(ahead) }, Store: &storetest.Faulty{Bucket: b, Fail: func(op string, name fleetscore.BlobName) error {
 		if op == "list" && strings.HasPrefix(string(name), "models/slow") {
 			asked <- struct{}{}
 			<-hang
@@ -71,7 +72,7 @@ func TestFleetsSyncApart(t *testing.T) {
 			t.Fatal("one of the fleets isn't synced")
 		}
 	}
-	if g, err := fleet.Current(t.Context(), b, "z"); err != nil || g.Members != 3 {
+	if g, err := fleet.Current(t.Context(), b, "z"); err != nil || g.Members != 3 || time.Until(g.Created) < ahead-time.Hour {
 		t.Errorf("generation %+v, %v", g, err)
 	}
 	if at, err := s.Status("a"); !at.IsZero() || err != nil {

@@ -42,8 +42,8 @@ func only(ctx context.Context, f *Faulty, op, subject string, do func() error) e
 }
 
 // PutConfig implements ledger.Configs.
-func (f *Faulty) PutConfig(ctx context.Context, yaml string, cfg fleetscore.Config) (int64, error) {
-	return try(ctx, f, "PutConfig", "", func() (int64, error) { return f.Ledger.PutConfig(ctx, yaml, cfg) })
+func (f *Faulty) PutConfig(ctx context.Context, at time.Time, yaml string, cfg fleetscore.Config) (int64, error) {
+	return try(ctx, f, "PutConfig", "", func() (int64, error) { return f.Ledger.PutConfig(ctx, at, yaml, cfg) })
 }
 
 // Config implements ledger.Configs.

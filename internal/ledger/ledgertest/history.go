@@ -101,10 +101,10 @@ func testTrim(t *testing.T, l ledger.Ledger) {
 		}
 	}
 	for i := range 6 {
-		if err := l.Audit(ctx, "me", "submit", fmt.Sprint("a", i)); err != nil {
+		if err := l.Audit(ctx, ledger.AuditEntry{At: noon, Who: "me", What: "submit", Subject: fmt.Sprint("a", i)}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.PutConfig(ctx, fmt.Sprint("# ", i), fleetscore.Config{}); err != nil {
+		if _, err := l.PutConfig(ctx, noon, fmt.Sprint("# ", i), fleetscore.Config{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,10 +129,10 @@ func testTrim(t *testing.T, l ledger.Ledger) {
 	if _, yaml, _, err := l.Config(ctx); err != nil || yaml != "# 5" {
 		t.Errorf("configuration in force: %q, %v", yaml, err)
 	}
-	if v, err := l.PutConfig(ctx, "# 6", fleetscore.Config{}); err != nil || v != 7 {
+	if v, err := l.PutConfig(ctx, noon, "# 6", fleetscore.Config{}); err != nil || v != 7 {
 		t.Errorf("the next version is %d, %v", v, err)
 	}
-	b.Audit = time.Now().Add(time.Hour)
+	b.Audit = noon.Add(time.Second)
 	if err := l.Trim(ctx, b); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func testConfigVersions(t *testing.T, l ledger.Ledger, cfg fleetscore.Config) {
 		t.Errorf("ConfigVersions of at most 1 = %+v", all)
 	}
 	all := must[[]ledger.ConfigVersion](t)(l.ConfigVersions(t.Context(), 9))
-	if len(all) != 2 || all[0].Version != 2 || all[1].Version != 1 || all[0].Applied.IsZero() || all[1].Applied.After(all[0].Applied) {
+	if len(all) != 2 || all[0].Version != 2 || all[1].Version != 1 || !all[0].Applied.Equal(noon.Add(2*time.Minute)) || !all[1].Applied.Equal(noon) {
 		t.Errorf("ConfigVersions = %+v, want 2 and 1", all)
 	}
 	first := must[ledger.ConfigVersion](t)(l.ConfigVersion(t.Context(), 1))

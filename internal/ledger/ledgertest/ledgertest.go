@@ -148,7 +148,7 @@ func testConfig(t *testing.T, open Open) {
 		yaml    string
 		version int64
 	}{{"a: 1", 1}, {"a: 1", 1}, {"a: 2", 2}} {
-		if v := must[int64](t)(l.PutConfig(t.Context(), want.yaml, cfg)); v != want.version {
+		if v := must[int64](t)(l.PutConfig(t.Context(), noon.Add(time.Duration(i)*time.Minute), want.yaml, cfg)); v != want.version {
 			t.Errorf("put %d: version %d, want %d", i, v, want.version)
 		}
 	}
@@ -541,7 +541,7 @@ func testWatch(t *testing.T, open Open) {
 	if got := must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute)); len(got) != 0 {
 		t.Errorf("the old pool still has tasks: %+v", got)
 	}
-	must[int64](t)(l.PutConfig(ctx, "x", fleetscore.Config{}))
+	must[int64](t)(l.PutConfig(ctx, noon, "x", fleetscore.Config{}))
 	l.Put(ledger.DatasetTopic("d"))
 	told("a configuration and a dataset", ledger.ConfigTopic, ledger.DatasetTopic("d"))
 	ch, stop := l.Watch(ledger.ConfigTopic, ledger.AnyJobs)
@@ -558,12 +558,12 @@ func testAudit(t *testing.T, open Open) {
 	t.Helper()
 	l := open(t)
 	for _, s := range []string{"j1", "j2"} {
-		if err := l.Audit(t.Context(), "me", "submit", s); err != nil {
+		if err := l.Audit(t.Context(), ledger.AuditEntry{At: noon, Who: "me", What: "submit", Subject: s}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got := must[[]ledger.AuditEntry](t)(l.AuditLog(t.Context(), 1))
-	if len(got) != 1 || got[0].Subject != "j2" || got[0].Who != "me" || got[0].At.IsZero() {
+	if len(got) != 1 || got[0] != (ledger.AuditEntry{At: noon, Who: "me", What: "submit", Subject: "j2"}) {
 		t.Errorf("AuditLog = %+v", got)
 	}
 }

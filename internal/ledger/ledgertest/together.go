@@ -21,7 +21,7 @@ func testTexts(t *testing.T, open Open) {
 	t.Helper()
 	l, ctx := open(t), t.Context()
 	odd := "zero \x00, no UTF-8 \xff, \u00e9"
-	if err := l.Audit(ctx, odd, odd, odd); err != nil {
+	if err := l.Audit(ctx, ledger.AuditEntry{Who: odd, What: odd, Subject: odd}); err != nil {
 		t.Fatal(err)
 	}
 	plan(t, l, "j1", 1)
