@@ -255,6 +255,9 @@ const (
 	mostWorst  = 2
 	noise      = 20 * time.Millisecond
 	promised   = 50 * time.Millisecond // a commit
+	// Opening the three tables, once for each start: it reads the list of all files, so it
+	// can't take what it takes on the first day.
+	mostOpening = time.Second
 )
 
 // compare reports what young and old systems took, and says where the old one takes more
@@ -304,8 +307,8 @@ func (w *world) compare(young *world, timed bool) {
 		}
 		if n == 4 {
 			w.t.Logf("opening the three tables takes %s, a year later %s", tables[0].Round(time.Millisecond), tables[1].Round(time.Millisecond))
-			if timed && tables[1] > 3*tables[0]+10*noise {
-				w.t.Errorf("opening the tables takes %s a year later, and %s on the first day", tables[1], tables[0])
+			if timed && tables[1] > mostOpening {
+				w.t.Errorf("opening the tables takes %s a year later, at most %s is allowed", tables[1], mostOpening)
 			}
 		}
 	}
