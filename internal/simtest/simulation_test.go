@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -18,27 +19,74 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 var (
 	built   = flag.String("mutant", "", "the fault to build in; see mutants.go")
 	oneSeed = flag.Int("seed", -1, "the only seed to run; its account goes to a file")
-	seeds   = flag.Int("seeds", 200, "run so many seeds, from 0 on")
+	from    = flag.Int("from", -1, "run the seeds from this one on in this process; without it, processes of their own run them")
+	seeds   = flag.Int("seeds", -1, "run so many seeds; -1 means 1000 with FLEETSCORE_TEST_ALL=1, otherwise 120, and 30 with -short")
 )
 
-// hangs is how long a seed may take on a real clock.
-const hangs = 2 * time.Minute
+const (
+	hangs     = 2 * time.Minute // how long a seed may take on a real clock
+	batch     = 20              // seeds of a process
+	forMutant = 300             // seeds that may find a fault that is built in
+)
 
-// TestSimulation runs many seeds, or the one that is asked for.
-func TestSimulation(t *testing.T) {
-	first, n := 0, *seeds
-	if *oneSeed >= 0 {
-		first, n = *oneSeed, 1
+// seedCount is how many seeds are to be run.
+func seedCount() int {
+	switch {
+	case *seeds >= 0:
+		return *seeds
+	case testing.Short():
+		return 30
+	case testkit.All():
+		return 1000
 	}
-	if err := simulate(t, mutant(*built), first, n); err != nil {
-		t.Fatal(err)
+	return 120
+}
+
+// TestSimulation runs many seeds, or the one that is asked for. As a process runs one
+// seed after the other, several processes run them, as many at once as there are
+// processors.
+func TestSimulation(t *testing.T) {
+	switch {
+	case *oneSeed >= 0:
+		if err := simulate(t, mutant(*built), *oneSeed, 1); err != nil {
+			t.Fatal(err)
+		}
+		return
+	case *from >= 0:
+		if err := simulate(t, mutant(*built), *from, seedCount()); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Parallel()
+	for first := 0; first < seedCount(); first += batch {
+		n := min(batch, seedCount()-first)
+		t.Run(fmt.Sprintf("%d-%d", first, first+n-1), func(t *testing.T) {
+			t.Parallel()
+			out, err := exec.Command(os.Args[0], inProcess(first, n)...).CombinedOutput()
+			if ran := len(steps.FindAll(out, -1)); err == nil && ran != n {
+				t.Errorf("%d seeds ran instead of %d", ran, n)
+			}
+			if err != nil {
+				t.Errorf("%v: %s", err, steps.ReplaceAll(out, nil))
+			}
+		})
 	}
 }
+
+// inProcess are the arguments of a process that runs seeds.
+func inProcess(first, n int, more ...string) []string {
+	return append([]string{"-test.run", "^TestSimulation$", "-test.v", "-from", strconv.Itoa(first), "-seeds", strconv.Itoa(n)}, more...)
+}
+
+// steps is the line that says that a seed found nothing.
+var steps = regexp.MustCompile(`.*seed \d+: \d+ steps.*\n`)
 
 // simulate runs seeds, one after the other, until one finds a broken promise. They share one bubble, as libraries keep
 // channels from use to use, which must not pass from bubble to bubble. Each seed has
@@ -131,6 +179,7 @@ func run(t *testing.T, seed uint64, m mutant) (sum string, err error) {
 // TestRunsRepeat runs seeds in processes of their own and compares what happened in
 // them, step by step: also a seed that runs alone with the same one after others.
 func TestRunsRepeat(t *testing.T) {
+	t.Parallel()
 	const seed, others = 3, 4 // the seed has all parts, also the stream path
 	account := func(args ...string) string {
 		cmd := exec.Command(os.Args[0], append([]string{"-test.run", "^TestSimulation$", "-test.v"}, args...)...)
@@ -149,21 +198,22 @@ func TestRunsRepeat(t *testing.T) {
 	if again := account("-seed", strconv.Itoa(seed)); again != alone {
 		t.Errorf("seed %d alone: %s; and once more: %s", seed, alone, again)
 	}
-	if after := account("-seeds", strconv.Itoa(others)); after != alone {
+	if after := account("-from", "0", "-seeds", strconv.Itoa(others)); after != alone {
 		t.Errorf("seed %d alone: %s; after others: %s", seed, alone, after)
 	}
 }
 
-// TestMutantsAreFound builds one fault after the other in, and expects that a seed of
-// "make test" finds it. Each fault has a process of its own, as a process has one
+// TestMutantsAreFound builds one fault after the other in, and expects that one of the
+// first seeds finds it. Each fault has a process of its own, as a process has one
 // bubble only.
 func TestMutantsAreFound(t *testing.T) {
 	t.Parallel()
 	for _, m := range mutants {
 		t.Run(string(m), func(t *testing.T) {
-			out, err := exec.Command(os.Args[0], "-test.run", "^TestSimulation$", "-seeds", strconv.Itoa(*seeds), "-mutant", string(m)).CombinedOutput()
+			t.Parallel()
+			out, err := exec.Command(os.Args[0], inProcess(0, forMutant, "-mutant", string(m))...).CombinedOutput()
 			if err == nil {
-				t.Fatalf("%d seeds don't find it", *seeds)
+				t.Fatalf("%d seeds don't find it", forMutant)
 			}
 			seed, what, ok := strings.Cut(string(out), "promises are broken:")
 			if !ok {
