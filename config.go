@@ -119,6 +119,7 @@ type ScheduleConfig struct {
 	Zone       string      `json:"zone,omitempty"`       // time zone by its IANA or Windows name; empty means UTC
 	Start      string      `json:"start,omitempty"`      // nothing is due before it: local time in Zone, or with an offset; empty means no bound
 	End        string      `json:"end,omitempty"`        // nothing is due after it
+	RunAfter   string      `json:"run_after,omitempty"`  // a pipeline: due when its jobs have ended, over the same rows; in place of cron or recurrence
 	StartWhen  string      `json:"start_when,omitempty"` // "complete" (default): once the dataset is complete until the interval's end; "clock": at once
 	Deadline   Duration    `json:"deadline,omitempty"`   // how long after the due time a job may wait for data before it runs incomplete; 0 means for ever
 	// Jitter is how much later than due jobs start at most, each by an amount of its own;

@@ -244,6 +244,10 @@ they are a list of times in UTC.`,
 				warn(cmd.ErrOrStderr(), []string{"startTime ends in Z, so that the time zone is ignored"})
 			}
 		}
+		if c.RunAfter != "" {
+			return fleetscore.Errorf(fleetscore.Conflict, "list due times", args[0], "the pipeline has no due times of its own: its jobs follow those of %s", c.RunAfter).
+				WithHint("fleetscore schedule next %s", c.RunAfter)
+		}
 		if !c.IsSet() {
 			return fleetscore.Errorf(fleetscore.Conflict, "list due times", args[0], "the pipeline has no schedule: its jobs are submitted by hand")
 		}

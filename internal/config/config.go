@@ -452,6 +452,7 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 		}
 	}
 	r.judgeSchedule(path+".schedule", p.Schedule)
+	r.judgeRunAfter(path+".schedule", p.Schedule, c)
 	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 || p.Limits.TaskTimeout < 0 || p.Limits.JobTimeout < 0 {
 		r.at(path, "deadline, backfill, model_timeout, task_timeout and job_timeout can't be negative")
 	}
@@ -459,6 +460,32 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	r.judgeKept(path+".history", p.History)
 	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
 		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
+	}
+}
+
+// judgeRunAfter refuses a pipeline that follows one that isn't there, or itself, also
+// through others.
+func (r *reader) judgeRunAfter(path string, s fleetscore.ScheduleConfig, c *fleetscore.Config) {
+	if s.RunAfter == "" {
+		return
+	}
+	if s.IsSet() || s.Start != "" || s.End != "" || s.Zone != "" || s.Jitter != 0 || s.Backfill != 0 || s.CatchUpWindow != 0 {
+		r.at(path+".run_after", "a pipeline that follows another one has no due times of its own; leave cron, recurrence, zone, start, end, jitter, backfill and catch_up_window out")
+	}
+	seen := map[string]bool{}
+	for next := s.RunAfter; next != ""; next = c.Pipelines[next].Schedule.RunAfter {
+		if _, ok := c.Pipelines[next]; !ok {
+			r.at(path+".run_after", "pipeline %q is not described under pipelines%s", next, among(keys(c.Pipelines)))
+			return
+		}
+		if seen[next] {
+			r.at(path+".run_after", "the pipelines follow one another in a circle that contains %s; none of their jobs would ever be due", next)
+			return
+		}
+		seen[next] = true
+	}
+	if first := c.Pipelines[s.RunAfter].Schedule; !first.IsSet() && first.RunAfter == "" {
+		r.at(path+".run_after", "pipeline %s has no schedule, so that nothing would follow it; give it one", s.RunAfter)
 	}
 }
 

@@ -92,6 +92,8 @@ func TestProblems(t *testing.T) {
 		{"not yaml", "hub: {key: [Device, Tag]", "hub: {key: [Device, Tag", []string{"fleet.yaml:"}},
 		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
 		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "\"kubernetes\" is not a provider", "local", "static", "exec"}},
+		{"after itself", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalies,", []string{"in a circle that contains anomalies"}},
+		{"after nobody", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalie, zone: Europe/Paris,", []string{"has no due times of its own", "pipeline \"anomalie\" is not described"}},
 		{"exec without commands", "provider: local", "provider: exec", []string{":10:", "the provider exec needs commands"}},
 		{"commands of local", "provider: local", "provider: local, exec: {start: [./a], stop: [./b], list: [./c]}", []string{":10:", "commands belong to the provider exec"}},
 		{"no stop command", "provider: local", "provider: exec, exec: {start: [./a], list: [./c], server: here}", []string{":10:", "stop is missing", "not the URL of a server"}},

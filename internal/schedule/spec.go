@@ -104,7 +104,10 @@ func Parse(c fleetscore.ScheduleConfig) (*Spec, error) {
 // Describe says in a few words when a schedule is due; empty if it never is.
 func Describe(c fleetscore.ScheduleConfig) string {
 	r := c.Recurrence
-	if r == nil {
+	switch {
+	case c.RunAfter != "":
+		return "after " + c.RunAfter
+	case r == nil:
 		return c.Cron
 	}
 	unit := strings.ToLower(r.Frequency)

@@ -49,6 +49,10 @@ func (s *Scheduler) Trigger(ctx context.Context, pipeline string) (fleetscore.Jo
 	if err != nil {
 		return fleetscore.Job{}, err
 	}
+	if p.Schedule.RunAfter != "" {
+		return fleetscore.Job{}, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "its jobs follow those of %s", p.Schedule.RunAfter).
+			WithHint("fleetscore schedule trigger %s, or fleetscore job submit %s", p.Schedule.RunAfter, pipeline)
+	}
 	now := s.now()
 	d, err := s.ledger.DecideSchedule(ctx, pipeline, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
 		out, _, err := decideBy(schedule.Trigger, pipeline, p, v, now)
@@ -71,7 +75,7 @@ func (s *Scheduler) scheduled(ctx context.Context, op, pipeline string) (fleetsc
 	if !ok {
 		return p, fleetscore.Errorf(fleetscore.NotFound, op, pipeline, "there is no such pipeline").WithHint("fleetscore schedule list shows all pipelines with their schedules")
 	}
-	if !p.Schedule.IsSet() {
+	if !p.Schedule.IsSet() && p.Schedule.RunAfter == "" {
 		return p, fleetscore.Errorf(fleetscore.Conflict, op, pipeline, "the pipeline has no schedule").WithHint("fleetscore job submit %s makes a job", pipeline)
 	}
 	return p, nil

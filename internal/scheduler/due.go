@@ -24,8 +24,11 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		return next{}, err
 	}
 	p, ok := cfg.Pipelines[name]
+	if ok && p.Schedule.RunAfter != "" {
+		return s.dueAfter(ctx, name, p)
+	}
 	if !ok || !p.Schedule.IsSet() {
-		return next{}, nil
+		return next{Topics: scheduleTopics(name, "")}, nil
 	}
 	now := s.now()
 	view, err := s.ledger.Schedule(ctx, name)
@@ -34,7 +37,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 	}
 	decision, wake, err := decideDue(name, p, view, now)
 	if err != nil || len(decision.Occurrences) == 0 && decision.State == view.State {
-		return next{Wake: wake}, err // nothing to write
+		return next{Wake: wake, Topics: scheduleTopics(name, "")}, err // nothing to write
 	}
 	decision, err = s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
 		d, w, err := decideDue(name, p, v, now)
@@ -47,7 +50,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 	if err == nil && decision.Job != nil {
 		s.log.Info("job is due", "job", decision.Job.ID, "interval", decision.Job.Interval.String(), "coalesced", len(decision.Occurrences)-1)
 	}
-	return next{Wake: wake}, err
+	return next{Wake: wake, Topics: scheduleTopics(name, "")}, err
 }
 
 // ahead is how far a decided due time may lie after now, as clocks are never the

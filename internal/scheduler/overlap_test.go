@@ -199,3 +199,63 @@ func TestPauseResumeTrigger(t *testing.T) {
 		t.Errorf("a trigger without a schedule: %v, want conflict", err)
 	}
 }
+
+// TestRunAfter: a pipeline that follows another one gets a job over the same rows when
+// the other's job has ended, none when it failed, and then one over both intervals.
+func TestRunAfter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "clock"}})
+	w.applyConfig(func(cfg *fleetscore.Config) {
+		q := cfg.Pipelines["p"]
+		q.Schedule = fleetscore.ScheduleConfig{RunAfter: "p", StartWhen: "clock"}
+		cfg.Pipelines["q"] = q
+	})
+	w.created("p")
+	w.created("q")
+	jobs := func(pipeline string, n int) []fleetscore.Job {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			all, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{Pipeline: pipeline})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(all) == n {
+				return all
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s has %d jobs, want %d", pipeline, len(all), n)
+			}
+		}
+	}
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	w.rows(hour(11))
+	w.rows(hour(13))
+	w.set(hour(11).Add(time.Second))
+	first := jobs("p", 1)[0]
+	jobs("q", 0)
+	w.completeNext("n1")
+	w.wait(first.ID, ended)
+	follower := jobs("q", 1)[0]
+	if follower.Interval != first.Interval || follower.Due == nil {
+		t.Errorf("the follower's job covers %s, the other's %s", follower.Interval, first.Interval)
+	}
+	w.completeNext("n1")
+	w.wait(follower.ID, ended)
+
+	w.set(hour(12).Add(time.Second))
+	if _, err := w.Cancel(t.Context(), jobs("p", 2)[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	w.set(hour(13).Add(time.Second))
+	third := jobs("p", 3)[0]
+	w.completeNext("n1")
+	w.wait(third.ID, ended)
+	second := jobs("q", 2)[0]
+	if want := (fleetscore.Interval{From: hour(11), To: hour(13)}); second.Interval != want {
+		t.Errorf("after a canceled job the follower covers %s, want %s", second.Interval, want)
+	}
+	outcomes, err := w.ledger.Occurrences(t.Context(), "q", 9)
+	if err != nil || len(outcomes) != 3 || outcomes[1].State != fleetscore.OccurrenceSkipped || !strings.Contains(outcomes[1].Reason, "canceled") {
+		t.Errorf("outcomes: %+v, %v", outcomes, err)
+	}
+}

@@ -69,7 +69,7 @@ func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
 			return use, err
 		}
 		switch {
-		case !p.Schedule.IsSet():
+		case !p.Schedule.IsSet() && p.Schedule.RunAfter == "":
 		case v.State.NextFrom.IsZero(): // where its first interval begins isn't decided yet
 			since(p.Dataset, time.UnixMicro(1))
 		default:
