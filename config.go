@@ -86,11 +86,18 @@ type ExecConfig struct {
 	Timeout Duration `json:"timeout,omitempty"` // of one run of a command; 0 means 5m
 }
 
-// ScaleConfig bounds a pool's size.
+// ScaleConfig says how many nodes a pool has: as many as the work asks for, or as many
+// as a formula says, between min and max.
 type ScaleConfig struct {
 	Min       int      `json:"min"`
 	Max       int      `json:"max"`                  // 0 means 1
-	IdleAfter Duration `json:"idle_after,omitempty"` // a node without work is stopped after this; 0 means 1m
+	IdleAfter Duration `json:"idle_after,omitempty"` // a node without work is stopped after this; 0 means 1m; not with a formula
+	// Formula is a formula in the language of Azure Batch (docs/formulas.md); it needs
+	// max.
+	Formula string `json:"formula,omitempty"`
+	// EvaluationInterval is the time between two evaluations of the formula, from 30s
+	// to 168h; 0 means 15m.
+	EvaluationInterval Duration `json:"evaluation_interval,omitempty"`
 }
 
 // PipelineConfig is what to score, when, where and within which limits.

@@ -1,5 +1,6 @@
 // Package autoscale decides how many nodes a pool should have: from the work
-// that waits and runs, the nodes there are, and how long each was idle.
+// that waits and runs, the nodes there are, and how long each was idle; or by the
+// targets of a formula.
 //
 // It is pure: the state and now go in, a decision comes out. It starts and stops
 // nothing.
@@ -18,6 +19,7 @@ type NodeView struct {
 	ID        fleetscore.NodeID
 	State     fleetscore.NodeState
 	Running   int       // leases it holds
+	Started   time.Time // when it was started
 	IdleSince time.Time // since when it holds none; meaningless while Running > 0
 }
 
@@ -29,11 +31,26 @@ type State struct {
 	Now    time.Time
 }
 
+// Alive counts the nodes that work or will: those that are draining, stopped or lost are
+// not counted.
+func (s State) Alive() int { return len(s.alive()) }
+
+func (s State) alive() (out []NodeView) {
+	for _, n := range s.Nodes {
+		if n.State == fleetscore.NodeStarting || n.State == fleetscore.NodeReady {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // Decision is what to do now.
 type Decision struct {
 	Want  int                 // nodes the work asks for, within the bounds
 	Start int                 // nodes to start
 	Drain []fleetscore.NodeID // nodes to stop as soon as they hold no lease
+	// Interrupt are nodes to stop at once: their leases are taken back.
+	Interrupt []fleetscore.NodeID
 }
 
 // Target decides. The work asks for ceil((queued + leased) / slots) nodes, between
@@ -42,12 +59,7 @@ type Decision struct {
 // once. Nodes that are draining, stopped or lost are not counted.
 func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 	slots = max(1, slots)
-	var alive []NodeView
-	for _, n := range s.Nodes {
-		if n.State == fleetscore.NodeStarting || n.State == fleetscore.NodeReady {
-			alive = append(alive, n)
-		}
-	}
+	alive := s.alive()
 	work := s.Queued + s.Leased
 	most := int64(max(c.Max, c.Min))
 	want := int(min((work+int64(slots)-1)/int64(slots), most))

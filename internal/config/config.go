@@ -23,6 +23,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/query"
@@ -63,7 +65,7 @@ func (p *Problems) Error() string {
 // absolute path, fleet paths that start with "./" or "../" are taken as relative to
 // its folder.
 func Parse(name string, text []byte) (fleetscore.Config, error) {
-	r := &reader{lines: map[string]int{}}
+	r := newReader()
 	var cfg fleetscore.Config
 	r.read(text, &cfg)
 	if r.decoded {
@@ -152,6 +154,9 @@ func fill(c *fleetscore.Config) {
 		def(&p.Slots, 1)
 		def(&p.Scale.Max, max(1, p.Scale.Min))
 		def(&p.Scale.IdleAfter, fleetscore.Duration(time.Minute))
+		if p.Scale.Formula != "" {
+			def(&p.Scale.EvaluationInterval, fleetscore.Duration(autoscale.UsualInterval))
+		}
 		c.Pools[name] = p
 	}
 	for name, p := range c.Pipelines {
@@ -373,6 +378,38 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	}
 	if p.Scale.IdleAfter < 0 {
 		r.at(path+".scale.idle_after", "%s is negative", p.Scale.IdleAfter)
+	}
+	r.judgeFormula(path+".scale", p.Scale)
+}
+
+// judgeFormula checks what a formula is written with, and the formula itself.
+func (r *reader) judgeFormula(path string, s fleetscore.ScaleConfig) {
+	every := s.EvaluationInterval
+	if s.Formula == "" {
+		if every != 0 {
+			r.at(path+".evaluation_interval", "there is no formula to evaluate; write one, or leave evaluation_interval out")
+		}
+		return
+	}
+	if _, set := r.lines[path+".max"]; !set {
+		r.at(path, "max is missing: the most nodes that the pool may have, whatever its formula says")
+	}
+	if _, set := r.lines[path+".idle_after"]; set {
+		r.at(path+".idle_after", "the formula decides when nodes end; leave idle_after out")
+	}
+	if every.D() < autoscale.LeastInterval || every.D() > autoscale.MostInterval {
+		r.at(path+".evaluation_interval", "%s: from %s to %s are possible", every, fleetscore.Duration(autoscale.LeastInterval), fleetscore.Duration(autoscale.MostInterval))
+	}
+	for _, f := range formula.Check(s.Formula) {
+		if f.Severity != formula.Wrong {
+			continue
+		}
+		text := fmt.Sprintf("%s.formula: line %d, column %d: %s (%s)", path, f.Line, f.Column, shown(f.Message), f.Hint)
+		if first, block := r.blocks[path+".formula"]; block {
+			r.problemf(first+f.Line-1, "%s", text)
+		} else {
+			r.problemf(r.lines[path+".formula"], "%s", text)
+		}
 	}
 }
 

@@ -69,6 +69,12 @@ func TestProblems(t *testing.T) {
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
 		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, store"}},
+		{"formula in a block", "scale: {min: 0, max: 4}}", "scale: {max: 4, formula: x}}", []string{":10: pools.cpu.scale.formula: line 1, column 1: "}},
+		{"formula with bounds of its own", "  cpu: {provider: local, slots: 2, scale: {min: 0, max: 4}}",
+			"  cpu:\n    scale:\n      idle_after: 5m\n      evaluation_interval: 20s\n      formula: |\n        // all tasks\n        n = $PendingTask;\n        $TargetDedicatedNodes = n;",
+			[]string{":11: pools.cpu.scale: max is missing", ":12: pools.cpu.scale.idle_after: the formula decides", ":13: pools.cpu.scale.evaluation_interval: 20s: from 30s to 168h0m0s are possible",
+				":16: pools.cpu.scale.formula: line 2, column 5: ", "$PendingTasks"}},
+		{"interval without a formula", "max: 4}}", "max: 4, evaluation_interval: 5m}}", []string{":10: pools.cpu.scale.evaluation_interval: there is no formula"}},
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},

@@ -17,9 +17,12 @@ import (
 type reader struct {
 	problems []Problem
 	lines    map[string]int // path, e.g. "pipelines.a.features", to line
+	blocks   map[string]int // path of a text written as a block (|) to the line of the text's first line
 	path     []string
 	decoded  bool // the file has content to check
 }
+
+func newReader() *reader { return &reader{lines: map[string]int{}, blocks: map[string]int{}} }
 
 func (r *reader) problemf(line int, format string, args ...any) {
 	r.problems = append(r.problems, Problem{Line: line, Text: fmt.Sprintf(format, args...)})
@@ -85,6 +88,10 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 	case reflect.String:
 		if s, ok := scalar(n); ok {
 			v.SetString(s)
+			if b, block := n.(*ast.LiteralNode); block && strings.HasPrefix(b.Start.Value, "|") {
+				path := strings.Join(r.path, ".")
+				r.blocks[path] = r.lines[path] + 1
+			}
 			return
 		}
 		r.wrong(n, "a text is expected here")

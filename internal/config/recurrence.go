@@ -26,7 +26,7 @@ func ParseRecurrence(text []byte) (fleetscore.Recurrence, error) {
 	if err := json.Indent(&indented, append(append([]byte(`{"recurrence":`), text...), '}'), "", " "); err != nil {
 		return c.Recurrence, fleetscore.Wrap("read recurrence", "", err)
 	}
-	r := &reader{lines: map[string]int{}}
+	r := newReader()
 	if body := r.parse(indented.Bytes()); body != nil {
 		r.decode(body, &c)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 )
@@ -57,6 +59,25 @@ func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) boo
 	for _, name := range slices.Sorted(maps.Keys(c.Pools)) {
 		if !pools[name] {
 			warn("pools.%s: no pipeline uses it", name)
+		}
+		for _, w := range doubts(c.Pools[name].Scale.Formula) {
+			warn("pools.%s.scale.formula: %s", name, w)
+		}
+	}
+	return out
+}
+
+// doubts are what is allowed in a formula but most likely not meant.
+func doubts(text string) (out []string) {
+	if text == "" {
+		return nil
+	}
+	for _, f := range formula.Check(text) {
+		out = append(out, fmt.Sprintf("line %d, column %d: %s (%s)", f.Line, f.Column, f.Message, f.Hint))
+	}
+	if f, _ := formula.Parse(text); f != nil {
+		for _, n := range autoscale.Unmeasured(f) {
+			out = append(out, fmt.Sprintf("no samples of %s are taken, so that the evaluation fails where it is used, and the pool stays as it is", n))
 		}
 	}
 	return out

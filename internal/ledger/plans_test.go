@@ -20,8 +20,9 @@ func hot() map[string]string {
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
-		"renew": renewLease,
-		"move":  `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
+		"renew":   renewLease,
+		"samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
+		"move": `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
 	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "all": {}} {
 		leases, _ := leasedQuery(f)

@@ -57,6 +57,7 @@ type Ledger interface {
 	ledger.Nodes
 	ledger.NodeChanges
 	ledger.Events
+	ledger.Scales
 }
 
 // Pools runs the nodes of all pools of the configuration.
@@ -69,6 +70,8 @@ type Pools struct {
 	health    *obs.Health
 	now       func() time.Time
 	starts    *prometheus.CounterVec
+
+	formulas map[string]*steered // by pool; only the loop that scales uses it
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -123,7 +126,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{},
+		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -183,6 +186,7 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 		return maxRest, err
 	}
 	rest = maxRest
+	p.forgetFormulas(cfg)
 	problems := []error{p.strays(ctx, cfg)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
 		c := cfg.Pools[name]
@@ -207,10 +211,12 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 		return maxRest, err
 	}
 	for _, n := range nodes {
-		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, IdleSince: n.IdleSince})
+		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince})
 	}
-	d := autoscale.Target(c.Scale, c.Slots, state)
-	rest = maxRest
+	d, rest, err := p.decide(ctx, name, c, state)
+	if err != nil {
+		return maxRest, err
+	}
 	if wait := p.held(name); wait > 0 && d.Start > 0 {
 		d.Start, rest = 0, min(rest, wait)
 	}
@@ -219,16 +225,25 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 			return maxRest, err
 		}
 	}
-	for _, id := range d.Drain {
+	for _, id := range append(d.Drain, d.Interrupt...) {
 		p.log.Info("node is drained", "node", id, "pool", name)
 		if err := p.ledger.SetNodeState(ctx, id, fleetscore.NodeDraining); err != nil {
 			return maxRest, err
 		}
 	}
-	if wake, ok := autoscale.Wake(c.Scale, state); ok {
-		rest = min(rest, wake.Sub(now))
+	return rest, p.interrupt(ctx, name, d.Interrupt)
+}
+
+// decide is what to do about the number of a pool's nodes, and when to look again.
+func (p *Pools) decide(ctx context.Context, name string, c fleetscore.PoolConfig, s autoscale.State) (d autoscale.Decision, rest time.Duration, err error) {
+	if c.Scale.Formula != "" {
+		return p.byFormula(ctx, name, c, s)
 	}
-	return rest, nil
+	rest = maxRest
+	if wake, ok := autoscale.Wake(c.Scale, s); ok {
+		rest = min(rest, wake.Sub(s.Now))
+	}
+	return autoscale.Target(c.Scale, c.Slots, s), rest, nil
 }
 
 // hungAfter is how long ago the last sign of life of a node that is lost may be

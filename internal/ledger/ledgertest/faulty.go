@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -215,4 +216,24 @@ func (f *Faulty) ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error {
 // Trim implements ledger.History.
 func (f *Faulty) Trim(ctx context.Context, b ledger.Bounds) error {
 	return only(ctx, f, "Trim", "", func() error { return f.Ledger.Trim(ctx, b) })
+}
+
+// AddSample implements ledger.Scales.
+func (f *Faulty) AddSample(ctx context.Context, pool string, s autoscale.Sample, keep time.Time) error {
+	return only(ctx, f, "AddSample", pool, func() error { return f.Ledger.AddSample(ctx, pool, s, keep) })
+}
+
+// Samples implements ledger.Scales.
+func (f *Faulty) Samples(ctx context.Context, pool string, since time.Time) ([]autoscale.Sample, error) {
+	return try(ctx, f, "Samples", pool, func() ([]autoscale.Sample, error) { return f.Ledger.Samples(ctx, pool, since) })
+}
+
+// AddEvaluation implements ledger.Scales.
+func (f *Faulty) AddEvaluation(ctx context.Context, pool string, e autoscale.Evaluation) error {
+	return only(ctx, f, "AddEvaluation", pool, func() error { return f.Ledger.AddEvaluation(ctx, pool, e) })
+}
+
+// Evaluations implements ledger.Scales.
+func (f *Faulty) Evaluations(ctx context.Context, pool string, limit int) ([]autoscale.Evaluation, error) {
+	return try(ctx, f, "Evaluations", pool, func() ([]autoscale.Evaluation, error) { return f.Ledger.Evaluations(ctx, pool, limit) })
 }

@@ -41,6 +41,7 @@ func Run(t *testing.T, open Open) {
 		{"Audit", testAudit},
 		{"LastTime", testLastTime},
 		{"History", testHistory},
+		{"Scales", testScales},
 		{"Texts", testTexts},
 		{"Together", testTogether},
 	} {

@@ -1,0 +1,169 @@
+package autoscale
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
+)
+
+// Horizon is how long samples are kept for formulas.
+const Horizon = 48 * time.Hour
+
+// The bounds and the default of the time between two evaluations of a pool's formula.
+const (
+	LeastInterval = formula.SamplePeriod
+	MostInterval  = 168 * time.Hour
+	UsualInterval = 15 * time.Minute
+)
+
+// Sample is the metrics of a pool at a time.
+type Sample struct {
+	At     time.Time          `json:"at"`
+	Values map[string]float64 `json:"values"`
+}
+
+// Evaluation is one evaluation of a pool's formula, as it is kept in the history.
+type Evaluation struct {
+	At        time.Time          `json:"time"`
+	Formula   string             `json:"formula" doc:"begins the SHA-256 of the formula's text"`
+	Nodes     int                `json:"nodes" doc:"the targets, within the bounds of the pool"`
+	Targets   map[string]int64   `json:"targets" doc:"$TargetDedicatedNodes and $TargetLowPriorityNodes; after a failed evaluation those before it"`
+	Option    string             `json:"option" doc:"what becomes of tasks on nodes that are removed"`
+	Variables map[string]any     `json:"variables" doc:"the variables of the formula; long vectors are shortened"`
+	Service   map[string]float64 `json:"service" doc:"the newest sample of each variable of the service"`
+	Result    string             `json:"result" doc:"targets, option and variables as one text; it is shortened if it is long"`
+	Samples   []formula.Read     `json:"samples,omitempty" doc:"which samples were used, the first 100"`
+	Problem   *Problem           `json:"error,omitempty" doc:"why the evaluation failed; absent if it didn't"`
+}
+
+// Problem is why an evaluation failed.
+type Problem struct {
+	Code    string `json:"code"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Message string `json:"message" doc:"with line and column"`
+	Hint    string `json:"hint"`
+}
+
+// The bounds of what the history keeps of one evaluation.
+const (
+	maxVariable = 1000    // bytes of one variable in JSON
+	maxResult   = 8 << 10 // bytes of the result
+	maxReads    = 100
+)
+
+// Evaluated is what to keep of an evaluation: of a pool's formula at a time, with the
+// newest sample.
+func Evaluated(c fleetscore.ScaleConfig, at time.Time, newest Sample, r formula.Result) Evaluation {
+	e := Evaluation{At: at.UTC(), Formula: FormulaID(c.Formula), Targets: r.Targets, Option: r.Option, Variables: map[string]any{}, Service: newest.Values,
+		Result: cut(r.Text(), maxResult), Samples: r.Reads[:min(len(r.Reads), maxReads)]}
+	e.Nodes = Bounded(c, r.Targets)
+	for name, v := range r.Variables {
+		e.Variables[name] = short(v)
+	}
+	if r.Err != nil {
+		e.Problem = &Problem{r.Err.Code, r.Err.Line, r.Err.Column, r.Err.Located(), r.Err.Hint}
+	}
+	return e
+}
+
+// short is a value as JSON has it, or the beginning of its text if it is long.
+func short(v formula.Value) (out any) {
+	text, err := json.Marshal(v)
+	if err != nil || len(text) > maxVariable || json.Unmarshal(text, &out) != nil {
+		return cut(v.String(), maxVariable)
+	}
+	return out
+}
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// FormulaID tells one formula from another.
+func FormulaID(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Bounded is how many nodes a pool is to have by the targets of its formula: both kinds
+// together, as all nodes of a pool are of one kind, between min and max.
+func Bounded(c fleetscore.ScaleConfig, targets map[string]int64) int {
+	sum := targets[formula.Dedicated] + targets[formula.LowPriority]
+	return int(min(max(sum, int64(c.Min)), int64(max(c.Max, c.Min))))
+}
+
+// measured are the variables of the service that Measure has values of.
+var measured = []string{
+	"$ActiveTasks", "$RunningTasks", "$PendingTasks",
+	"$CurrentDedicatedNodes", "$CurrentLowPriorityNodes", "$PreemptedNodeCount", "$UsableNodeCount", "$SampleNodeCount", "$TaskSlotsPerNode",
+}
+
+// Unmeasured are the variables of the service that a formula uses and that pools take no
+// samples of.
+func Unmeasured(f *formula.Formula) []string {
+	return slices.DeleteFunc(f.Metrics(), func(n string) bool { return slices.Contains(measured, n) })
+}
+
+// Measure is the metrics of a pool as formulas see them. All nodes of a pool are of one
+// kind: those beyond the target of dedicated nodes count as nodes of low priority, up to
+// that target.
+func Measure(slots int, s State, targets map[string]int64) Sample {
+	var current, usable int64
+	for _, n := range s.Nodes {
+		switch n.State {
+		case fleetscore.NodeReady:
+			usable++
+			current++
+		case fleetscore.NodeStarting, fleetscore.NodeDraining:
+			current++
+		}
+	}
+	low := min(max(0, current-targets[formula.Dedicated]), targets[formula.LowPriority])
+	return Sample{At: s.Now.UTC(), Values: map[string]float64{
+		"$ActiveTasks": float64(s.Queued), "$RunningTasks": float64(s.Leased), "$PendingTasks": float64(s.Queued + s.Leased),
+		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": 0,
+		"$UsableNodeCount": float64(usable), "$SampleNodeCount": float64(usable), "$TaskSlotsPerNode": float64(max(1, slots)),
+	}}
+}
+
+// Series is samples by metric, as formulas read them.
+func Series(samples []Sample) map[string][]formula.Sample {
+	out := map[string][]formula.Sample{}
+	for _, s := range samples {
+		for name, v := range s.Values {
+			out[name] = append(out[name], formula.Sample{At: s.At, Value: v})
+		}
+	}
+	return out
+}
+
+// Reach decides how a pool comes to a number of nodes. Nodes without tasks end first, of
+// these the youngest. The option says what becomes of tasks on other nodes: with
+// taskcompletion and retaineddata their nodes end when the tasks have ended, otherwise
+// the tasks are interrupted.
+func Reach(want int, option string, s State) Decision {
+	alive := s.alive()
+	d := Decision{Want: want, Start: max(0, want-len(alive))}
+	slices.SortStableFunc(alive, func(a, b NodeView) int {
+		return cmp.Or(cmp.Compare(a.Running, b.Running), b.Started.Compare(a.Started))
+	})
+	for _, n := range alive[:max(0, len(alive)-want)] {
+		if n.Running > 0 && option != formula.TaskCompletion && option != formula.RetainedData {
+			d.Interrupt = append(d.Interrupt, n.ID)
+		} else {
+			d.Drain = append(d.Drain, n.ID)
+		}
+	}
+	return d
+}

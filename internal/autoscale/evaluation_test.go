@@ -1,0 +1,150 @@
+package autoscale
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
+)
+
+func TestReach(t *testing.T) {
+	t.Parallel()
+	old, young := NodeView{ID: "old", State: fleetscore.NodeReady, Started: now.Add(-time.Hour)}, NodeView{ID: "young", State: fleetscore.NodeStarting, Started: now}
+	busy := NodeView{ID: "busy", State: fleetscore.NodeReady, Running: 1, Started: now}
+	gone := NodeView{ID: "gone", State: fleetscore.NodeLost}
+	ids := func(names ...fleetscore.NodeID) []fleetscore.NodeID { return names }
+	for _, tt := range []struct {
+		name   string
+		want   int
+		option string
+		nodes  []NodeView
+		out    Decision
+	}{
+		{"from zero", 3, formula.Requeue, []NodeView{gone}, Decision{Want: 3, Start: 3}},
+		{"as it is", 2, formula.Requeue, []NodeView{old, busy, gone}, Decision{Want: 2}},
+		{"the youngest idle node ends first", 2, formula.Requeue, []NodeView{busy, old, young}, Decision{Want: 2, Drain: ids("young")}},
+		{"tasks are interrupted", 0, formula.Requeue, []NodeView{old, busy}, Decision{Drain: ids("old"), Interrupt: ids("busy")}},
+		{"also to end them for good", 0, formula.Terminate, []NodeView{busy}, Decision{Interrupt: ids("busy")}},
+		{"tasks end first", 0, formula.TaskCompletion, []NodeView{busy}, Decision{Drain: ids("busy")}},
+		{"data is kept", 0, formula.RetainedData, []NodeView{busy}, Decision{Drain: ids("busy")}},
+	} {
+		if d := cmp.Diff(tt.out, Reach(tt.want, tt.option, State{Nodes: tt.nodes, Now: now})); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, d)
+		}
+	}
+}
+
+// TestReachSettles: carrying a decision out gives exactly the number that is wanted, and
+// no node with tasks ends while one without tasks stays.
+func TestReachSettles(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		s := State{Now: now}
+		states := []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeReady, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost}
+		running := map[fleetscore.NodeID]int{}
+		for i := range rapid.IntRange(0, 8).Draw(rt, "nodes") {
+			n := NodeView{ID: fleetscore.NodeID(fmt.Sprint(i)), State: rapid.SampledFrom(states).Draw(rt, "state"), Running: rapid.IntRange(0, 2).Draw(rt, "running")}
+			s.Nodes = append(s.Nodes, n)
+			running[n.ID] = n.Running
+		}
+		want := rapid.IntRange(0, 8).Draw(rt, "want")
+		option := rapid.SampledFrom([]string{formula.Requeue, formula.Terminate, formula.TaskCompletion, formula.RetainedData}).Draw(rt, "option")
+		d := Reach(want, option, s)
+		ended := map[fleetscore.NodeID]bool{}
+		for _, id := range append(d.Drain, d.Interrupt...) {
+			ended[id] = true
+		}
+		if got := s.Alive() + d.Start - len(ended); got != want || d.Start > 0 && len(ended) > 0 {
+			rt.Errorf("%d nodes instead of %d: %+v", got, want, d)
+		}
+		for _, busy := range s.alive() {
+			for _, idle := range s.alive() {
+				if ended[busy.ID] && busy.Running > 0 && !ended[idle.ID] && idle.Running == 0 {
+					rt.Errorf("node %s ends with tasks while %s has none: %+v", busy.ID, idle.ID, d)
+				}
+			}
+		}
+		for _, id := range d.Interrupt {
+			if running[id] == 0 || option == formula.TaskCompletion || option == formula.RetainedData {
+				rt.Errorf("node %s is interrupted with %d tasks by %s", id, running[id], option)
+			}
+		}
+	})
+}
+
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	c := fleetscore.ScaleConfig{Min: 1, Max: 5}
+	for _, tt := range []struct{ dedicated, low, want int64 }{{0, 0, 1}, {2, 1, 3}, {4, 4, 5}, {1_000_000_000, 1_000_000_000, 5}} {
+		if got := Bounded(c, map[string]int64{formula.Dedicated: tt.dedicated, formula.LowPriority: tt.low}); got != int(tt.want) {
+			t.Errorf("targets %d and %d give %d nodes, want %d", tt.dedicated, tt.low, got, tt.want)
+		}
+	}
+}
+
+// TestMeasure: nodes that end are still current; those beyond the dedicated target count
+// as nodes of low priority.
+func TestMeasure(t *testing.T) {
+	t.Parallel()
+	s := State{Queued: 3, Leased: 2, Now: now}
+	for i, state := range []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeReady, fleetscore.NodeReady, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost} {
+		s.Nodes = append(s.Nodes, NodeView{ID: fleetscore.NodeID(fmt.Sprint(i)), State: state})
+	}
+	got := Measure(4, s, map[string]int64{formula.Dedicated: 1, formula.LowPriority: 2})
+	want := Sample{At: now, Values: map[string]float64{"$ActiveTasks": 3, "$RunningTasks": 2, "$PendingTasks": 5, "$CurrentDedicatedNodes": 2, "$CurrentLowPriorityNodes": 2,
+		"$PreemptedNodeCount": 0, "$UsableNodeCount": 2, "$SampleNodeCount": 2, "$TaskSlotsPerNode": 4}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	for _, n := range measured {
+		if _, ok := got.Values[n]; !ok || len(measured) != len(got.Values) {
+			t.Errorf("%s is said to be measured and isn't, or the other way round", n)
+		}
+	}
+}
+
+// TestEvaluated: the history has every variable and the service's text; what is long is
+// shortened; a failure has its place and hint and the targets of before.
+func TestEvaluated(t *testing.T) {
+	t.Parallel()
+	samples := []Sample{}
+	for i := range 2000 {
+		samples = append(samples, Sample{At: now.Add(time.Duration(i-2000) * formula.SamplePeriod), Values: map[string]float64{"$PendingTasks": float64(i)}})
+	}
+	evaluate := func(text string) Evaluation {
+		r := formula.Evaluate(text, formula.State{Now: now, Current: map[string]float64{formula.Dedicated: 2}, Samples: Series(samples)})
+		return Evaluated(fleetscore.ScaleConfig{Max: 3, Formula: text}, now, samples[len(samples)-1], r)
+	}
+	e := evaluate("n = 1.5; v = vec(1, 2); long = $PendingTasks.GetSample(2000); $TargetDedicatedNodes = val(long, 1999);")
+	if e.Nodes != 3 || e.Targets[formula.Dedicated] != 1999 || e.Variables["n"] != 1.5 || !cmp.Equal(e.Variables["v"], []any{1.0, 2.0}) || e.Problem != nil ||
+		!strings.HasPrefix(e.Result, "$TargetDedicatedNodes=1999;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue;long=[0,1,") || len(e.Result) > maxResult+3 {
+		t.Errorf("evaluation %+v", e)
+	}
+	if long, ok := e.Variables["long"].(string); !ok || len(long) > maxVariable+3 || !strings.HasSuffix(long, "…") {
+		t.Errorf("a long vector is kept as %.80v", e.Variables["long"])
+	}
+	if len(e.Samples) != 1 || e.Samples[0].Got != 2000 {
+		t.Errorf("samples used: %+v", e.Samples)
+	}
+	e = evaluate("$TargetDedicatedNodes = 1;\n$TargetDedicatedNodes = avg($ActiveTasks.GetSample(TimeInterval_Hour));")
+	if p := e.Problem; p == nil || p.Line != 2 || p.Column != 51 || p.Hint == "" || e.Targets[formula.Dedicated] != 2 || e.Nodes != 2 {
+		t.Errorf("a failed evaluation is %+v with %+v", e, e.Problem)
+	}
+}
+
+func TestUnmeasured(t *testing.T) {
+	t.Parallel()
+	f, problems := formula.Parse("$TargetDedicatedNodes = (!$FailedTasks ? -max($CurrentDedicated, $CPUPercent.GetSample(val($DiskBytes.GetSample(1), 0))) : time().hour) + $PendingTasks; $MemoryBytes;")
+	if f == nil {
+		t.Fatal(problems)
+	}
+	if got, want := Unmeasured(f), []string{"$CPUPercent", "$DiskBytes", "$FailedTasks", "$MemoryBytes"}; !cmp.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

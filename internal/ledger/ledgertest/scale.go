@@ -1,0 +1,61 @@
+package ledgertest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// testScales: samples come back by pool and time, old ones of every pool go, and only
+// the newest evaluations are kept.
+func testScales(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	sample := func(after time.Duration, n float64) autoscale.Sample {
+		return autoscale.Sample{At: noon.Add(after), Values: map[string]float64{"$PendingTasks": n}}
+	}
+	add := func(pool string, s autoscale.Sample, keep time.Time) {
+		t.Helper()
+		if err := l.AddSample(ctx, pool, s, keep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("gpu", sample(0, 9), time.Time{})
+	add("cpu", sample(time.Minute, 2), time.Time{})
+	add("cpu", sample(0, 1), time.Time{})
+	add("cpu", sample(time.Minute, 3), time.Time{}) // the same time again: it replaces
+	if d := cmp.Diff([]autoscale.Sample{sample(0, 1), sample(time.Minute, 3)}, must[[]autoscale.Sample](t)(l.Samples(ctx, "cpu", noon))); d != "" {
+		t.Errorf("samples (-want +got):\n%s", d)
+	}
+	if got := must[[]autoscale.Sample](t)(l.Samples(ctx, "cpu", noon.Add(time.Second))); len(got) != 1 {
+		t.Errorf("since a second later there are %v, want one", got)
+	}
+	add("cpu", sample(2*time.Minute, 4), noon.Add(time.Minute))
+	if cpu, gpu := must[[]autoscale.Sample](t)(l.Samples(ctx, "cpu", time.Time{})), must[[]autoscale.Sample](t)(l.Samples(ctx, "gpu", time.Time{})); len(cpu) != 2 || len(gpu) != 0 {
+		t.Errorf("kept are %v and %v, want two and none", cpu, gpu)
+	}
+
+	e := autoscale.Evaluation{At: noon, Formula: "f", Targets: map[string]int64{"$TargetDedicatedNodes": 2}, Option: "requeue", Nodes: 1,
+		Variables: map[string]any{"x": 1.5, "v": []any{1.0, 2.0}, "s": "text"}, Service: map[string]float64{"$PendingTasks": 3}, Result: "r",
+		Problem: &autoscale.Problem{Code: "c", Line: 1, Column: 2, Message: "m", Hint: "h"}}
+	for i := range ledger.KeptEvaluations + 2 {
+		e.Nodes = i
+		if err := l.AddEvaluation(ctx, "cpu", e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff([]autoscale.Evaluation{e}, must[[]autoscale.Evaluation](t)(l.Evaluations(ctx, "cpu", 1))); d != "" {
+		t.Errorf("newest evaluation (-want +got):\n%s", d)
+	}
+	all := must[[]autoscale.Evaluation](t)(l.Evaluations(ctx, "cpu", 2*ledger.KeptEvaluations))
+	if len(all) != ledger.KeptEvaluations || all[len(all)-1].Nodes != 2 {
+		t.Errorf("%d evaluations are kept, want %d without the two oldest", len(all), ledger.KeptEvaluations)
+	}
+	if got := must[[]autoscale.Evaluation](t)(l.Evaluations(ctx, "gpu", 9)); len(got) != 0 {
+		t.Errorf("another pool has %v", got)
+	}
+}
