@@ -83,12 +83,14 @@ type Job struct {
 	Pipeline   string         `json:"pipeline"`
 	Interval   Interval       `json:"interval"`
 	State      JobState       `json:"state"`
-	Reason     string         `json:"reason,omitempty"`   // why the job waits, is partly_failed or failed
-	Config     PipelineConfig `json:"config"`             // as it was when the job was made
-	Due        *time.Time     `json:"due,omitempty"`      // the occurrence it was made for; nil if submitted by hand
-	Priority   Priority       `json:"priority,omitempty"` // in the pool's queue; empty means normal
-	Backfill   string         `json:"backfill,omitempty"` // names the jobs that were submitted with it to score the past; empty if there are none
-	Rerun      *Rerun         `json:"rerun,omitempty"`    // the job that it scores a part of again; nil if it scores all
+	Reason     string         `json:"reason,omitempty"`    // why the job waits, is partly_failed or failed
+	Config     PipelineConfig `json:"config"`              // as it was when the job was made
+	Due        *time.Time     `json:"due,omitempty"`       // the occurrence it was made for; nil if submitted by hand
+	Priority   Priority       `json:"priority,omitempty"`  // in the pool's queue; empty means normal
+	Backfill   string         `json:"backfill,omitempty"`  // names the jobs that were submitted with it to score the past; empty if there are none
+	Rerun      *Rerun         `json:"rerun,omitempty"`     // the job that it scores a part of again; nil if it scores all
+	Content    Digest         `json:"content,omitzero"`    // of all that its results depend on: rows, models, settings, release
+	Unchanged  JobID          `json:"unchanged,omitempty"` // the earlier job whose results stay, as nothing has changed since; then nothing was scored
 	Generation GenerationID   `json:"generation,omitempty"`
 	Expected   int64          `json:"expected"` // keys of the generation
 	Outcomes   Counts         `json:"outcomes,omitempty"`
@@ -99,6 +101,15 @@ type Job struct {
 	Created    time.Time      `json:"created"`
 	Started    *time.Time     `json:"started,omitempty"` // first lease
 	Ended      *time.Time     `json:"ended,omitempty"`
+}
+
+// ResultsOf is the job under whose id the results are kept: the job itself, or the
+// earlier one whose results stay.
+func (j Job) ResultsOf() JobID {
+	if j.Unchanged != "" {
+		return j.Unchanged
+	}
+	return j.ID
 }
 
 // Rerun says which sensors of an ended job are scored again: those that fit any of its

@@ -259,7 +259,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", string(in.ID), "the job is %s: its coverage is written when it ends", job.State).
 			WithHint("wait for the job: fleetscore job wait %s", in.ID)
 	}
-	items, err := s.deps.Catalog.Coverage(job.Pipeline).JobItems(ctx, job.ID, job.Interval)
+	items, err := s.deps.Catalog.Coverage(job.Pipeline).JobItems(ctx, job.ResultsOf(), job.Interval)
 	if err != nil {
 		return nil, err
 	}

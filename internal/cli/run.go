@@ -369,7 +369,7 @@ func (s *server) newWork() (w work, err error) {
 		_, err := w.fleets.Status(name)
 		return err
 	}
-	if w.scheduler, err = scheduler.New(scheduler.Deps{Ledger: s.ledger, Store: s.store, Catalog: s.catalog, WhyNoFleet: whyNoFleet,
+	if w.scheduler, err = scheduler.New(scheduler.Deps{Release: Version, Ledger: s.ledger, Store: s.store, Catalog: s.catalog, WhyNoFleet: whyNoFleet,
 		Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}

@@ -122,7 +122,7 @@ func (v *jobPage) page(skip string) {
 }
 
 func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Outcome) ([]fleetscore.Item, error) {
-	items, err := p.deps.Catalog.Coverage(j.Pipeline).JobItems(ctx, j.ID, j.Interval)
+	items, err := p.deps.Catalog.Coverage(j.Pipeline).JobItems(ctx, j.ResultsOf(), j.Interval)
 	if only != "" {
 		items = slices.DeleteFunc(slices.Clone(items), func(i fleetscore.Item) bool { return i.Outcome != only })
 	}

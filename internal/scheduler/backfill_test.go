@@ -132,3 +132,67 @@ func (w *world) nextFrom(at time.Time) {
 		w.t.Fatal(err)
 	}
 }
+
+// TestBackfillUnchanged: a backfill over what was scored before is carried out only where
+// something has changed since: rows, settings, or results that another job replaced.
+func TestBackfillUnchanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	for n := 4; n <= 7; n++ {
+		w.rows(hour(n))
+	}
+	// again submits the backfill and carries out what is to be scored: the pieces of work.
+	again := func(work ...int) []fleetscore.Job {
+		t.Helper()
+		jobs, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(3), To: hour(7)}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range work {
+			if got := w.completeNext("n1"); got != jobs[i].ID {
+				t.Fatalf("a task of job %s, want one of piece %d", got, i)
+			}
+			w.wait(jobs[i].ID, ended)
+		}
+		for i := range jobs {
+			jobs[i] = w.wait(jobs[i].ID, ended)
+			if scored := slices.Contains(work, i); jobs[i].State != fleetscore.JobSucceeded || jobs[i].Rows != 2 || (jobs[i].Unchanged == "") != scored {
+				t.Errorf("piece %d, which was scored: %v: %+v", i, scored, jobs[i])
+			}
+		}
+		return jobs
+	}
+	first := again(0, 1, 2, 3)
+	if second := again(); second[1].Unchanged != first[1].ID || !strings.Contains(second[1].Reason, string(first[1].ID)) {
+		t.Errorf("the second time: %+v", second[1])
+	}
+	if third := again(); third[2].ResultsOf() != first[2].ID {
+		t.Errorf("the third time the results are those of %s, want %s", third[2].ResultsOf(), first[2].ID)
+	}
+	if _, err := w.Submit(t.Context(), "p", &fleetscore.Interval{From: hour(4), To: hour(6)}); err != nil { // replaces pieces 1 and 2
+		t.Fatal(err)
+	}
+	w.wait(w.completeNext("n1"), ended)
+	again(1, 2)
+	w.rows(hour(7).Add(-time.Minute)) // belongs to piece 3
+	w.rows(hour(8))                   // completes the dataset again
+	jobs, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(6), To: hour(7)}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.completeNext("n1"); got != jobs[0].ID {
+		t.Errorf("a task of job %s, want that of the piece with new rows", got)
+	}
+	if got := w.wait(jobs[0].ID, ended); got.Rows != 4 || got.Unchanged != "" {
+		t.Errorf("the piece with new rows: %+v", got)
+	}
+	w.apply(func(p *fleetscore.PipelineConfig) { p.Missing = fleetscore.MissingSkip })
+	changed, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(3), To: hour(4)}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.completeNext("n1"); got != changed[0].ID {
+		t.Errorf("a task of job %s, want that of the piece whose settings changed", got)
+	}
+}

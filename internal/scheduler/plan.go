@@ -185,6 +185,14 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		}
 		j.Expected, in.Keys, counts = int64(len(items)), keys, countShards(keys)
 	}
+	if j.Rerun == nil {
+		j.Content = s.content(j, in)
+		if same, err := s.unchanged(ctx, j); err != nil {
+			return "", err
+		} else if same != nil {
+			return "", s.skip(ctx, j, *same, now)
+		}
+	}
 	tasks := cut(j, counts, in, max(1, pool.Slots)*max(1, pool.Scale.Max))
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {

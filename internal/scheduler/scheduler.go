@@ -35,6 +35,7 @@ type Deps struct {
 	// WhyNoFleet says why a fleet's models could not be read when they were last looked
 	// at. nil means that this is unknown.
 	WhyNoFleet func(fleet string) error
+	Release    string                // of this program: what another release scored may change when it is scored again
 	Log        *slog.Logger          // nil discards
 	Now        func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
 	Health     *obs.Health           // what doesn't work is reported there; nil means nowhere
@@ -58,6 +59,7 @@ type Scheduler struct {
 	store      store.Bucket
 	catalog    *catalog.Catalog
 	whyNoFleet func(fleet string) error
+	release    string
 	log        *slog.Logger
 	now        func() time.Time
 	metrics    *metrics
@@ -77,7 +79,7 @@ type (
 
 // New builds a scheduler; the ledger must be open.
 func New(deps Deps) (*Scheduler, error) {
-	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, log: deps.Log, now: deps.Now, waiting: map[string]int{}}
+	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, release: deps.Release, log: deps.Log, now: deps.Now, waiting: map[string]int{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
