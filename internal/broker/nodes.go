@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -188,8 +189,8 @@ func (b *Broker) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispa
 // ended is what the end of an attempt means for its task.
 func (b *Broker) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
 	e := ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, l.Job.Config.Limits.Tries)}
-	if end == dispatch.Failed || end == dispatch.TimedOut {
-		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures, clock.Spread(string(l.Task.ID), e.Task.Failures)))
+	if end == dispatch.Failed || end == dispatch.TimedOut { // ids are random, and a replay must have the same waits
+		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures, clock.Spread(fmt.Sprintf("%s/%d/%d", l.Job.Pipeline, l.Job.Interval.To.UnixMicro(), l.Task.Index), e.Task.Failures)))
 	}
 	return e
 }
