@@ -271,3 +271,46 @@ func TestFollowLogs(t *testing.T) {
 		t.Errorf("the log of a task that isn't there:\n%s", got)
 	}
 }
+
+// TestApplyWatch: a watched file is applied at once and after each change; a mistake in
+// it is named and changes nothing.
+func TestApplyWatch(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, "pools:\n  cpu: {slots: 1}\n")
+	watched, messages := &logText{}, &logText{}
+	cmd := exec.Command(os.Args[0], "apply", p.file, "--watch", "--server=http://"+p.addr)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	cmd.Stdout, cmd.Stderr = watched, messages
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(p.file+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(p.file+".new", p.file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the watch wrote:\n%s%s", watched, messages)
+		}
+	})
+	eventually(t, "the file is applied", func() bool { return strings.Contains(watched.String(), "VERSION") })
+	write("pools:\n  cpu: {slots: 2}\n")
+	eventually(t, "the change is applied", func() bool { return strings.Contains(watched.String(), "pools.cpu.slots: 1 → 2") })
+	write("pools:\n  cpu: {slots: many}\n")
+	eventually(t, "the mistake is named", func() bool {
+		return strings.Contains(messages.String(), "fleet.yaml:2: pools.cpu.slots: a whole number is expected here")
+	})
+	write("pools:\n  cpu: {slots: 3}\n")
+	eventually(t, "the next change is applied", func() bool { return strings.Contains(watched.String(), "pools.cpu.slots: 2 → 3") })
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitInterrupted {
+		t.Errorf("the watch ended with %v", err)
+	}
+}

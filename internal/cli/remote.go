@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -85,31 +87,76 @@ func newApplyCommand() *cobra.Command {
 		Use:   "apply FILE",
 		Short: "Change the configuration of a running server",
 		Long: `Compares FILE with the configuration in force, shows each key that is added (+),
-removed (-) or changed (~), and puts it in force. What the server can't carry out
-is refused and changes nothing; what is most likely not meant is said on stderr.`,
+removed (-) or changed (~), and puts FILE in force. What the server can't carry out
+is refused and changes nothing; settings that are most likely mistakes are named on
+stderr. With --watch, FILE is applied again after each change, until Ctrl-C.`,
 		Example: "  fleetscore apply fleet.yaml --dry-run\n  fleetscore apply fleet.yaml",
 		Args:    cobra.ExactArgs(1),
 	}
 	dry := cmd.Flags().Bool("dry-run", false, "show what would change, and change nothing")
-	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		name, _, text, err := readConfig(args[0])
+	watch := cmd.Flags().Bool("watch", false, "apply FILE again whenever it changes")
+	addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := dial(cmd)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		var done api.Applied
-		if err := c.Send(ctx, http.MethodPut, "/config", url.Values{"name": {name}, "dry_run": {strconv.FormatBool(*dry)}}, "application/yaml", bytes.NewReader(text), &done); err != nil {
-			return nil, err
+		defer c.Close()
+		if !*watch {
+			return applyFile(cmd, c, args[0], *dry)
 		}
-		warn(cmd.ErrOrStderr(), done.Warnings)
-		if how, _ := cmd.Flags().GetString("output"); how == "table" {
-			for _, change := range done.Changes {
-				fmt.Fprintln(cmd.OutOrStdout(), change)
+		return watchFile(cmd.Context(), args[0], func() {
+			if err := applyFile(cmd, c, args[0], *dry); err != nil && cmd.Context().Err() == nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "fleetscore apply: %v\n", err)
 			}
+		})
+	}
+	return cmd
+}
+
+// applyFile applies a file and prints what has changed.
+func applyFile(cmd *cobra.Command, c *client.Client, file string, dry bool) error {
+	name, _, text, err := readConfig(file)
+	if err != nil {
+		return err
+	}
+	var done api.Applied
+	if err := c.Send(cmd.Context(), http.MethodPut, "/config", url.Values{"name": {name}, "dry_run": {strconv.FormatBool(dry)}}, "application/yaml", bytes.NewReader(text), &done); err != nil {
+		return err
+	}
+	warn(cmd.ErrOrStderr(), done.Warnings)
+	if how, _ := cmd.Flags().GetString("output"); how == "table" {
+		for _, change := range done.Changes {
+			fmt.Fprintln(cmd.OutOrStdout(), change)
 		}
-		l := &listing{columns: []string{"version", "pipelines", "changes"}, single: true}
-		l.add(done, done.Version, len(done.Pipelines), len(done.Changes))
-		return l, nil
-	})
+	}
+	l := &listing{columns: []string{"version", "pipelines", "changes"}, single: true}
+	l.add(done, done.Version, len(done.Pipelines), len(done.Changes))
+	return l.print(cmd)
+}
+
+// watchEvery is how often a watched file is read.
+const watchEvery = 500 * time.Millisecond
+
+// watchFile calls changed now and after each change of a file's content, until ctx
+// ends. A file that can't be read, as while an editor replaces it, is read again.
+func watchFile(ctx context.Context, file string, changed func()) error {
+	var last [sha256.Size]byte
+	for first := true; ; first = false {
+		text, err := os.ReadFile(file)
+		if first && err != nil {
+			return fleetscore.Errorf(fleetscore.Invalid, "read configuration", file, "%w", pathCause(err))
+		}
+		if sum := sha256.Sum256(text); err == nil && (first || sum != last) {
+			last = sum
+			changed()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(watchEvery):
+		}
+	}
 }
 
 // warn prints warnings, a line each.
