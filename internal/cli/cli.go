@@ -75,6 +75,10 @@ func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writ
 	if unknown := (*pflag.NotExistError)(nil); errors.As(err, &unknown) {
 		err = usagef("%w%s", err, meant("--"+unknown.GetSpecifiedName(), flagNames(cmd)))
 	}
+	if flags, ok := strings.CutPrefix(err.Error(), "required flag(s) "); ok { // cobra's error has no type
+		flags = strings.NewReplacer(`"`, "", ", ", ", --", " not set", "").Replace(flags)
+		err = usagef("these flags are needed too: --%s", flags)
+	}
 	lines := strings.Split(err.Error(), "\n")
 	for i := range lines {
 		lines[i] = fleetscore.Printable(lines[i])
@@ -98,7 +102,7 @@ func isUsage(err error) bool {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return true
 	}
-	for _, start := range []string{"unknown command", "unknown flag", "unknown shorthand", "required flag", "accepts ", "requires ", "invalid argument", "flag needs", "missing ", "if any flags"} {
+	for _, start := range []string{"unknown flag", "unknown shorthand", "invalid argument", "flag needs", "missing ", "if any flags"} {
 		if strings.HasPrefix(err.Error(), start) {
 			return true
 		}
@@ -124,7 +128,7 @@ nodes that scales from zero, and a portal shows it all.
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("server", "", "address of the server that client commands talk to (default: http://127.0.0.1:7180, or https:// if this machine's user started it so)")
-	root.PersistentFlags().String("token-file", "", "file with a token to show (default: what a server started by this user on this machine left)")
+	root.PersistentFlags().String("token-file", "", "file with the token that the server gets (default: what a server started by this user on this machine left)")
 	root.PersistentFlags().String("ca-file", "", "file with certificates to trust besides the system's, in PEM (default: as for --token-file)")
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
@@ -138,8 +142,36 @@ nodes that scales from zero, and a portal shows it all.
 		}
 	}
 	root.Args, root.RunE = checkVerb, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	sayArguments(root)
 	addCompletions(root)
 	return root
+}
+
+// sayArguments makes commands that get too few or too many arguments show how they are
+// written.
+func sayArguments(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		sayArguments(c)
+	}
+	if cmd.Args == nil || cmd.HasSubCommands() {
+		return
+	}
+	judge := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if judge(cmd, args) == nil {
+			return nil
+		}
+		needed := 0
+		for _, word := range strings.Fields(cmd.Use)[1:] {
+			if !strings.HasPrefix(word, "[") && strings.ToUpper(word) == word {
+				needed++
+			}
+		}
+		if len(args) < needed {
+			return usagef("an argument is missing; write: %s", cmd.UseLine())
+		}
+		return usagef("there is an argument too many; write: %s", cmd.UseLine())
+	}
 }
 
 // prepare takes the values of absent flags from environment variables, and checks the

@@ -47,7 +47,7 @@ func readConfig(file string) (name string, cfg fleetscore.Config, text []byte, e
 func newValidateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate FILE",
-		Short: "Judge a fleet.yaml without a server",
+		Short: "Check a fleet.yaml without a server",
 		Long: `Reads a fleet.yaml and reports every problem at once, each with its line: unknown
 keys, values of a wrong form, queries and cron expressions that don't parse,
 names that refer to nothing, a models folder that isn't there. What is allowed and

@@ -61,7 +61,7 @@ func newDatasetCommand() *cobra.Command {
 func newDatasetMaintainCommand() *cobra.Command {
 	return remote(&cobra.Command{
 		Use:   "maintain [NAME]",
-		Short: "Join small files and delete what nobody needs",
+		Short: "Join small files and delete files that are no longer needed",
 		Long: `Takes rows out of a dataset that are older than its retention, joins small files,
 and deletes files that a commit replaced a day ago or that no commit ever made
 visible. Without a name all datasets, predictions and coverage are maintained, and

@@ -165,7 +165,7 @@ func newModelCheckCommand() *cobra.Command {
 	var has dataColumns
 	cmd := &cobra.Command{
 		Use:   "check DIR",
-		Short: "Say of a fleet's models what kinds there are, which can be scored, and what is wrong",
+		Short: "Show what kinds of models a fleet has, which can be scored, and what is wrong",
 		Long: `Reads every model of a folder as data, on all cores, and counts them by their
 estimators and the release that wrote them. What is wrong is grouped by cause, the
 most harmful first: models that can't be read or aren't supported and why, models

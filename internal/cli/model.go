@@ -375,7 +375,7 @@ func newModelPackCommand() *cobra.Command {
 	var p packing
 	cmd := &cobra.Command{
 		Use:   "pack DIR",
-		Short: "Compile a folder of models into a pack, which opens in no time",
+		Short: "Compile a folder of models into a pack, which opens faster",
 		Long: `Reads every model of a folder as data, on all cores, and writes it in native form
 into the folder --out, in a few large files with an index: a million models open
 in a fraction of a second. The pack serves as --models of the score command.
@@ -463,7 +463,7 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 		return nil, err
 	}
 	if inside(p.out, p.models) {
-		return nil, usagef("--out %s lies among the models, whose folder would then hold files that are none; name a folder elsewhere, or %s", p.out, filepath.Join(p.models, "_pack"))
+		return nil, usagef("--out %s lies among the models, whose folder would then hold files that aren't models; name a folder elsewhere, or %s", p.out, filepath.Join(p.models, "_pack"))
 	}
 	dst, err := store.OpenDir(p.out)
 	if err != nil {

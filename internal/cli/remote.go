@@ -498,7 +498,7 @@ func newTokenCreateCommand() *cobra.Command {
 	var expires string
 	cmd := &cobra.Command{
 		Use:   "create ROLE NAME",
-		Short: "Create a token and print its secret, this once",
+		Short: "Create a token and print its secret, which can't be shown again",
 		Long: `Creates a token and writes its secret to stdout. The server keeps only its hash, so
 it can't be shown again.
 

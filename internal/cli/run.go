@@ -40,7 +40,7 @@ func addServerFlags(cmd *cobra.Command, cfg *serverConfig, dir string) {
 	cmd.Flags().StringArrayVar(&cfg.modelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.listen, "listen", client.DefaultAddress, "address for API and portal; port 0 picks a free one")
-	cmd.Flags().StringVar(&cfg.tlsCert, "tls-cert", "", "file with the server's certificate and those that lead to its authority, in PEM; read again when it changes")
+	cmd.Flags().StringVar(&cfg.tlsCert, "tls-cert", "", "file with the server's certificate, followed by the certificates of the authorities that issued it, in PEM; read again when it changes")
 	cmd.Flags().StringVar(&cfg.tlsKey, "tls-key", "", "file with the certificate's key, in PEM")
 	cmd.Flags().BoolVar(&cfg.tlsSelfSigned, "tls-self-signed", false, "speak TLS with a certificate that the server makes itself, once, in secrets in --dir")
 	cmd.Flags().BoolVar(&cfg.open, "open", false, "let every user and program of this machine do everything, without a token; only on loopback")
@@ -281,7 +281,7 @@ func newNodeCommand() *cobra.Command {
 	var drain time.Duration
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Run one node of a pool, or list the nodes there are",
+		Short: "Run one node of a pool, or list the nodes",
 		Long: `Runs one node: an agent that leases tasks from the server, scores their sensors
 and delivers the results. The pool's provider starts nodes; run one by hand to
 lend a machine. A token of the role node is read from the file that the variable
@@ -293,7 +293,7 @@ one ends it at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file := os.Getenv("FLEETSCORE_NODE_TOKEN_FILE")
 			if file == "" {
-				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to one that holds a token of the role node (fleetscore token create node NAME); fleetscore node list shows the nodes there are")
+				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to a file that holds a token of the role node (fleetscore token create node NAME); fleetscore node list shows all nodes")
 			}
 			cfg, err := clientConfig(cmd)
 			if err != nil {
@@ -330,7 +330,7 @@ one ends it at once.`,
 	}
 	cmd.Flags().StringVar(&hello.Pool, "pool", "", "the pool it belongs to")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
-	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; those that aren't finished are given back")
+	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand())
 	return cmd

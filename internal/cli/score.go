@@ -45,12 +45,12 @@ writer, a store's URL such as s3://bucket/folder, or - for standard input; there
 several. CSV, JSON lines and Parquet are read, also compressed by gzip or zstd; folders
 named date=2026-11-25 are columns.
 
-Rows keep their order. Without rows a sensor with a model ends as no_data,
-without a model a sensor with rows as no_model: no sensor is passed over.
+Rows keep their order. Every sensor has an outcome: a sensor that has a model but no
+rows ends as no_data, a sensor that has rows but no model as no_model.
 --models and --out may be URLs of a store, too.
 
-Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 no sensor with
-rows was scored.`,
+Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was scored
+(0 if --fail-on allows that, as no_data=100% does).`,
 		Example: `  fleetscore score --data sensor_data.csv --models models --model 'model_{Device}_{Tag}' \
     --key Device,Tag --time TS --feature Val=Value --out scored
   zcat export.csv.gz | fleetscore score --data - --time-unit ms --models models \
@@ -108,7 +108,11 @@ func (s *scoring) run(cmd *cobra.Command) error {
 	}
 	writeCauses(stderr, m.Causes)
 	s.summary(cmd.OutOrStdout(), m)
-	return verdict(m.Outcomes, limits)
+	err = verdict(m.Outcomes, limits)
+	if err != nil && m.Rows == 0 && m.Outcomes[fleetscore.NoData] == m.Outcomes.Total() {
+		fmt.Fprintln(stderr, "nothing was scored: the data holds no rows of these sensors (if this is expected, add no_data=100% to --fail-on)")
+	}
+	return err
 }
 
 // writeCauses prints why sensors weren't scored, grouped by cause: thousands of sensors
@@ -155,6 +159,9 @@ func (s *scoring) parse() error {
 		return err
 	}
 	s.Separator, s.Decimal, s.TimeUnit = opt.Separator, opt.Decimal, opt.TimeUnit
+	if inside(s.Out, s.Models) {
+		return usagef("--out %s lies among the models, whose folder would then hold files that aren't models; name a folder elsewhere", s.Out)
+	}
 	if s.Workers < 0 {
 		return usagef("--workers %d: 0 or more are possible", s.Workers)
 	}
@@ -184,7 +191,7 @@ func parseBadRows(text string) (share fleetscore.Percent, err error) {
 	case !ok && text != "fail":
 		return 0, usagef("--bad-rows %s: fail, or skip:1%% are possible", text)
 	case ok && share.UnmarshalText([]byte(of)) != nil:
-		return 0, usagef("--bad-rows %s: %q is no share such as 1%%", text, of)
+		return 0, usagef("--bad-rows %s: %q isn't a share such as 1%%", text, of)
 	}
 	return share, nil
 }
@@ -208,7 +215,7 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	fmt.Fprintf(b, "  anomalies  %s%s\n", thousands(m.Anomalies), share)
 	fmt.Fprintf(b, "  sensors    %s\n", outcomeList(m.Outcomes))
 	if m.LeftOut > 0 {
-		fmt.Fprintf(b, "  warning    %s without a prediction, for want of a feature; the coverage says whose\n", plural(int(m.LeftOut), "row"))
+		fmt.Fprintf(b, "  warning    %s without a prediction, because a feature is missing; the coverage says of which sensors\n", plural(int(m.LeftOut), "row"))
 	}
 	if m.Rejected > 0 {
 		fmt.Fprintf(b, "  warning    %s malformed; rejected.csv says where and why\n", plural(int(m.Rejected), "row"))
@@ -267,13 +274,16 @@ func parseFailOn(list []string) ([]failLimit, error) {
 	return out, nil
 }
 
-// verdict turns outcomes into the exit code.
+// verdict turns outcomes into the exit code. As with jobs, a run that scored nothing is
+// good only if each outcome that occurs has a limit, and the limit allows it.
 func verdict(c fleetscore.Counts, limits []failLimit) error {
+	limited := int64(0)
 	for _, l := range limits {
 		n := int64(0)
 		for _, o := range l.outcomes {
 			n += c[o]
 		}
+		limited += n
 		if l.allowed.Allows(n, c.Total()) {
 			continue
 		}
@@ -281,6 +291,9 @@ func verdict(c fleetscore.Counts, limits []failLimit) error {
 			return exitError(exitFailed)
 		}
 		return exitError(exitPartly)
+	}
+	if c[fleetscore.Scored] == 0 && (limited < c.Total() || c.Total() == 0) {
+		return exitError(exitFailed)
 	}
 	return nil
 }

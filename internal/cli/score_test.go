@@ -121,7 +121,34 @@ func TestScoreProblems(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d with %q\n%s%s", tt.name, code, tt.code, tt.want, stdout, stderr)
 		}
 	}
-	if code, _, stderr := command(t, "score", "--data", data); code != 10 || !strings.Contains(stderr, "required flag") {
+	empty := write("empty.csv", "TS,Device,Tag,Value\n")
+	model, err := os.ReadFile(filepath.Join(testkit.Root(t), "examples", "fleet", "models", "model_1_pressure"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("good/model_1_1", string(model))
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"no rows", []string{"--data", empty, "--out", "o1"}, 1, "nothing was scored: the data holds no rows"},
+		{"no rows, which is expected", []string{"--data", empty, "--out", "o2", "--fail-on", "no_data=100%"}, 0, ""},
+		{"results among the models", []string{"--data", data, "--out", "good/results"}, 10, "aren't models"},
+		{"an argument of another command", []string{"--data", "good/model_1_1", "--out", "o3"}, 10, "neither text nor Parquet"},
+	} {
+		for i, a := range tt.args {
+			if strings.HasPrefix(a, "o") || strings.HasPrefix(a, "good") {
+				tt.args[i] = filepath.Join(dir, a)
+			}
+		}
+		code, stdout, stderr := command(t, append([]string{"score", "--models", filepath.Join(dir, "good"), "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--time", "TS", "--feature", "Value"}, tt.args...)...)
+		if code != tt.code || !strings.Contains(stderr, tt.want) || tt.want == "" && stderr != "" {
+			t.Errorf("%s: exit %d, want %d with %q\n%s%s", tt.name, code, tt.code, tt.want, stdout, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "score", "--data", data); code != 10 || !strings.Contains(stderr, "these flags are needed too: --feature, --key, --models, --out, --time") {
 		t.Errorf("flags missing: exit %d\n%s", code, stderr)
 	}
 	if _, err := os.Stat("pwned"); err == nil {

@@ -421,7 +421,7 @@ func (r *reader) judgeExec(path string, x *fleetscore.ExecConfig, base string, h
 	}{{"start", x.Start}, {"stop", x.Stop}, {"list", x.List}} {
 		switch {
 		case len(c.command) == 0 || c.command[0] == "":
-			r.at(path, "%s is missing: a program and its arguments, such as [./%s]; without it machines could run on that nobody needs", c.name, c.name)
+			r.at(path, "%s is missing: a program and its arguments, such as [./%s]; without it, machines that are no longer needed could run on", c.name, c.name)
 		case filepath.IsAbs(c.command[0]):
 		case !haveBase:
 			r.at(path+"."+c.name, "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c.command[0])

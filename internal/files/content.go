@@ -43,8 +43,8 @@ const (
 // do with them.
 var unreadable = []struct{ magic, name, hint string }{
 	{"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save the sheet as CSV"},
-	{"BZh91AY&SY", "compressed by bzip2", "decompress it: bzip2 -dc FILE | fleetscore score --data - …"},
-	{"\xfd7zXZ\x00", "compressed by xz", "decompress it: xz -dc FILE | fleetscore score --data - …"},
+	{"BZh91AY&SY", "compressed by bzip2", "decompress it: bzip2 -d FILE"},
+	{"\xfd7zXZ\x00", "compressed by xz", "decompress it: xz -d FILE"},
 	{"Obj\x01", "an Avro file", "convert it to Parquet or CSV"},
 	{"ORC\x0a", "an ORC file", "convert it to Parquet or CSV"},
 	{"\xff\xfe", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 FILE"},
@@ -86,6 +86,11 @@ func (c *content) look(ctx context.Context) (table.Format, error) {
 		return table.Parquet, nil
 	case bytes.HasPrefix(text, []byte("{")):
 		return table.NDJSON, nil
+	case bytes.IndexByte(head, 0) >= 0:
+		r.Close()
+		c.begun = nil
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opRead, c.file.name, "this is neither text nor Parquet: it holds zero bytes").
+			WithHint("name files of rows in CSV, JSON lines or Parquet; the file of a model isn't one")
 	}
 	return table.CSV, nil
 }

@@ -193,6 +193,7 @@ func TestMessages(t *testing.T) {
 		{"epoch.csv", "TS,Device,Value\n1795600800000,1,5\n", []string{"line 2, column TS", "set --time-unit", "as milliseconds (ms) it is 2026-11-25T10:00:00Z"}},
 		{"decimal.csv", "TS;Device;Value\n2026-11-25 10:00;1;5,5\n", []string{"line 2, column Value", "set --decimal to a comma"}},
 		{"sheet.csv", "PK\x03\x04rest", []string{"a zip archive or a spreadsheet", "save the sheet as CSV"}},
+		{"model.pkl", "\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00sklearn", []string{"neither text nor Parquet", "a model"}},
 		{"wide.csv", "\xff\xfeT\x00S\x00", []string{"UTF-16", "iconv"}},
 		{"cut.csv.gz", string(gz(t, strings.Repeat("TS,Device,Value"+row, 1000)))[:60], []string{"can't be decompressed", "is the file whole?"}},
 		{"cut.csv.zst", string(zst(t, strings.Repeat("x", 1<<20)))[:20], []string{"can't be decompressed"}},
@@ -205,11 +206,11 @@ func TestMessages(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]string{"none.csv": "no such file or folder", "none*.csv": "no file or folder fits", "[": "no such file", "-": "standard input"} {
+	for path, want := range map[string]string{"none.csv": "no such file or folder", "none*.csv": "no file or folder fits", "[": "a pattern has", "-": "standard input"} {
 		if path != "-" {
 			path = filepath.Join(dir, path)
 		}
-		if _, err := Read(t.Context(), []string{path}, nil, schema, say); err == nil {
+		if _, err := Read(t.Context(), []string{path}, nil, schema, say); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", path, err, want)
 		}
 	}

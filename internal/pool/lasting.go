@@ -56,7 +56,7 @@ func (p *Pools) compareAll(ctx context.Context) {
 
 // compare stops the machines of a pool that no node needs. The list is made before the
 // ledger is read, and a node is in the ledger before its machine is started: so a
-// machine without a node is one that nobody remembers.
+// machine without a node is no longer needed.
 func (p *Pools) compare(ctx context.Context, pool string, by Lasting) {
 	part := "pool " + pool
 	machines, err := by.List(ctx, pool)
@@ -76,8 +76,8 @@ func (p *Pools) compare(ctx context.Context, pool string, by Lasting) {
 		return
 	}
 	if err != nil {
-		p.log.Error("the machines of a pool can't be compared with its nodes; machines that nobody needs may run on", "pool", pool, "error", err)
-		p.health.Report(part, "its machines can't be listed or stopped, so that machines may run on that nobody needs: "+err.Error())
+		p.log.Error("the machines of a pool can't be compared with its nodes; machines that are no longer needed may run on", "pool", pool, "error", err)
+		p.health.Report(part, "its machines can't be listed or stopped, so that machines that are no longer needed may run on: "+err.Error())
 		return
 	}
 	p.health.Report(part, "")

@@ -183,7 +183,7 @@ func TestPages(t *testing.T) {
 		{"/sensors/..%2f..%2fledger?key=1", 404, false, []string{"can't be shown"}},
 		{"/sensors/p%2f_coverage?key=1&key=x", 404, false, []string{"there is no pipeline"}},
 		{"/sensors/p", 400, false, []string{"the address has no key"}},
-		{"/jobs/none", 404, false, []string{"no such entry"}},
+		{"/jobs/none", 404, false, []string{"there is no such job"}},
 		{"/nowhere", 404, false, []string{"there is no such page"}},
 	} {
 		status, text, header := get(h, c.address)
