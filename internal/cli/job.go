@@ -145,6 +145,9 @@ func ended(ctx context.Context, c *client.Client, notes io.Writer, id string) (f
 	for query := (url.Values{}); ; query = (url.Values{"wait": {"10s"}}) {
 		var j fleetscore.Job
 		if err := c.Get(ctx, jobPath(id), query, &j); err != nil {
+			if ctx.Err() != nil {
+				fmt.Fprintf(notes, "job %s goes on; 'fleetscore job wait %s' waits again, 'fleetscore job cancel %s' ends it\n", id, id, id)
+			}
 			return fleetscore.Job{}, err
 		}
 		if j.Reason != said && !j.State.Ended() {

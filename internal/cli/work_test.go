@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -160,5 +164,29 @@ pipelines:
 		if got.String() != want {
 			t.Errorf("job of %s: %.60q, want %.60q", pipeline, got.String(), want)
 		}
+	}
+}
+
+// TestInterruptedWait: Ctrl-C ends the command that waits, not the job, and the command
+// says so.
+func TestInterruptedWait(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked == 2 {
+			cancel()
+			return
+		}
+		_ = json.NewEncoder(w).Encode(fleetscore.Job{ID: "j", State: fleetscore.JobRunning})
+	}))
+	defer srv.Close()
+	c, err := client.New(client.Config{Server: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var notes strings.Builder
+	if _, err := waitJob(ctx, c, &notes, "j"); !errors.Is(err, context.Canceled) || !strings.Contains(notes.String(), "fleetscore job cancel j") {
+		t.Errorf("error %v, notes %q", err, notes.String())
 	}
 }

@@ -34,6 +34,7 @@ const (
 
 // overview is the portal's first page.
 type overview struct {
+	Now       time.Time // of the page
 	Problems  []obs.Problem
 	Gateway   gateway.Stats
 	Queries   []query
@@ -117,7 +118,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	v := overview{Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
+	v := overview{Now: p.deps.Now(), Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
 	for _, s := range p.deps.Queries() {
 		q := query{Status: s}
 		snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx)
@@ -256,11 +257,9 @@ func sensorRows(pipeline, label string, rows *fleetscore.Predictions) []sensorRo
 
 // functions are the functions that pages may call.
 var functions = template.FuncMap{
-	"utc": func(t time.Time) string {
-		if t.IsZero() {
-			return "–"
-		}
-		return t.UTC().Format("15:04:05")
+	"utc": instant,
+	"interval": func(now time.Time, iv fleetscore.Interval) string {
+		return instant(now, iv.From) + " – " + instant(now, iv.To)
 	},
 	"span": func(d time.Duration) string {
 		if d == time.Hour {
@@ -291,10 +290,22 @@ var functions = template.FuncMap{
 		if m == 0 {
 			return "–"
 		}
-		return m.Time().Format("15:04:05")
+		return m.Time().Format(time.DateTime)
 	},
 	"sensorURL": sensorURL,
 	"glyph":     func(state any) string { return glyphs[toString(state)] },
+}
+
+// instant is a time as pages show it: with its date unless that is today.
+func instant(now, t time.Time) string {
+	now, t = now.UTC(), t.UTC()
+	switch {
+	case t.IsZero():
+		return "–"
+	case t.Format(time.DateOnly) == now.Format(time.DateOnly):
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
 }
 
 func toString(v any) string {

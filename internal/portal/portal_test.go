@@ -207,6 +207,21 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestInstant: a time of another day is shown with its date.
+func TestInstant(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[time.Time]string{{}: "–", noon: "12:00:00", noon.Add(11 * time.Hour): "23:00:00",
+		noon.Add(-13 * time.Hour): "2026-11-22 23:00:00", noon.Add(12 * time.Hour): "2026-11-24 00:00:00"} {
+		if got := instant(noon, at); got != want {
+			t.Errorf("%s is shown as %s, want %s", at, got, want)
+		}
+	}
+	_, text, _ := get(world(t, 1), "/")
+	if want := ">11:50:00 – 12:00:00<"; !strings.Contains(text, want) {
+		t.Errorf("the overview lacks %q", want)
+	}
+}
+
 // TestSchedules: the overview says when pipelines are due, and which are paused.
 func TestSchedules(t *testing.T) {
 	t.Parallel()
