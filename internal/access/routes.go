@@ -68,6 +68,7 @@ var Table = map[string]Route{
 	"POST /api/v1/schedules/{pipeline}/resume":              {fleetscore.RoleOperator, smallBody},
 	"POST /api/v1/schedules/{pipeline}/trigger":             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/pools":                                     {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/pools/{name}":                              {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/nodes":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/datasets":                                  {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/datasets/{name}":                           {fleetscore.RoleViewer, noBody},
@@ -98,6 +99,7 @@ var Table = map[string]Route{
 	"GET /metrics":            {fleetscore.RoleViewer, noBody},
 	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs the browser in
 	"GET /jobs/{id}":          {fleetscore.RoleViewer, noBody},
+	"GET /pools/{name}":       {fleetscore.RoleViewer, noBody},
 	"GET /sensors/{pipeline}": {fleetscore.RoleViewer, noBody},
 	"GET /style.css":          {Anyone, noBody},
 	"GET /sign-in":            {Anyone, noBody},

@@ -10,6 +10,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 )
@@ -24,6 +26,14 @@ type Pool struct {
 	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
 	Queued   int64                          `json:"queued" doc:"tasks that wait"`
 	Leased   int64                          `json:"leased" doc:"tasks that run"`
+}
+
+// PoolDetail is a pool with what decides how many nodes it has.
+type PoolDetail struct {
+	Pool
+	Scale       fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
+	Problem     string                 `json:"problem" doc:"why the last evaluation of the formula failed; empty if it didn't"`
+	Evaluations []autoscale.Evaluation `json:"evaluations" nullable:"false" doc:"evaluations of formulas, newest first; empty if there never was a formula"`
 }
 
 // Schedule is a pipeline's schedule and its present position.
@@ -46,6 +56,7 @@ type Paused struct {
 
 func (s *server) registerPools(api huma.API) {
 	add(api, huma.Operation{OperationID: "list pools", Method: http.MethodGet, Path: "/pools", Tags: []string{"pools"}, Summary: "Pools and their queues"}, s.listPools)
+	add(api, huma.Operation{OperationID: "show pool", Method: http.MethodGet, Path: "/pools/{name}", Tags: []string{"pools"}, Summary: "A pool, and what its formula decided"}, s.showPool)
 	add(api, huma.Operation{OperationID: "list nodes", Method: http.MethodGet, Path: "/nodes", Tags: []string{"pools"}, Summary: "Nodes"}, s.listNodes)
 }
 
@@ -76,23 +87,53 @@ func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]],
 	}
 	var out []Pool
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
-		c := cfg.Pools[name]
-		p := Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}}
-		if p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name); err != nil {
-			return nil, err
-		}
-		nodes, err := s.deps.Ledger.Nodes(ctx, name)
+		p, err := s.poolOf(ctx, name, cfg.Pools[name])
 		if err != nil {
 			return nil, err
-		}
-		for _, n := range nodes {
-			if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost {
-				p.Nodes[n.State]++
-			}
 		}
 		out = append(out, p)
 	}
 	return answerList(out, ""), nil
+}
+
+func (s *server) poolOf(ctx context.Context, name string, c fleetscore.PoolConfig) (p Pool, err error) {
+	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}}
+	if p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name); err != nil {
+		return p, err
+	}
+	nodes, err := s.deps.Ledger.Nodes(ctx, name)
+	for _, n := range nodes {
+		if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost {
+			p.Nodes[n.State]++
+		}
+	}
+	return p, err
+}
+
+func (s *server) showPool(ctx context.Context, in *struct {
+	Name  string `path:"name"`
+	Limit int    `query:"evaluations" default:"20" minimum:"0" maximum:"500" doc:"how many evaluations to list"`
+}) (*body[PoolDetail], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := cfg.Pools[in.Name]
+	if !ok {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "show pool", in.Name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+	}
+	d := PoolDetail{Scale: c.Scale, Evaluations: []autoscale.Evaluation{}}
+	if d.Pool, err = s.poolOf(ctx, in.Name, c); err != nil {
+		return nil, err
+	}
+	evaluations, err := s.deps.Ledger.Evaluations(ctx, in.Name, in.Limit)
+	d.Evaluations = append(d.Evaluations, evaluations...)
+	for _, p := range s.deps.Health.Problems() {
+		if p.Part == pool.FormulaPart(in.Name) {
+			d.Problem = p.Problem
+		}
+	}
+	return answer(d), err
 }
 
 func (s *server) listNodes(ctx context.Context, in *struct {

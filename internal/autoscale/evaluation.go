@@ -40,11 +40,11 @@ type Evaluation struct {
 	Service   map[string]float64 `json:"service" doc:"the newest sample of each variable of the service"`
 	Result    string             `json:"result" doc:"targets, option and variables as one text; it is shortened if it is long"`
 	Samples   []formula.Read     `json:"samples,omitempty" doc:"which samples were used, the first 100"`
-	Problem   *Problem           `json:"error,omitempty" doc:"why the evaluation failed; absent if it didn't"`
+	Problem   *EvaluationError           `json:"error,omitempty" doc:"why the evaluation failed; absent if it didn't"`
 }
 
-// Problem is why an evaluation failed.
-type Problem struct {
+// EvaluationError is why an evaluation failed.
+type EvaluationError struct {
 	Code    string `json:"code"`
 	Line    int    `json:"line"`
 	Column  int    `json:"column"`
@@ -69,7 +69,7 @@ func Evaluated(c fleetscore.ScaleConfig, at time.Time, newest Sample, r formula.
 		e.Variables[name] = short(v)
 	}
 	if r.Err != nil {
-		e.Problem = &Problem{r.Err.Code, r.Err.Line, r.Err.Column, r.Err.Located(), r.Err.Hint}
+		e.Problem = &EvaluationError{r.Err.Code, r.Err.Line, r.Err.Column, r.Err.Located(), r.Err.Hint}
 	}
 	return e
 }

@@ -97,6 +97,14 @@ func writeFleet(w io.Writer, f *api.Fleet) error {
 	if n := len(f.Ignored); n > 0 {
 		rows = append(rows, [2]string{"ignored files", shortList(f.Ignored)})
 	}
+	if err := writePairs(w, rows); err != nil || f.Health == nil {
+		return err
+	}
+	return writeHealth(w, f.Health)
+}
+
+// writePairs prints names with their values, without those that have none.
+func writePairs(w io.Writer, rows [][2]string) error {
 	for _, r := range rows {
 		if r[1] != "" && r[1] != "-" {
 			if _, err := fmt.Fprintf(w, "%-22s %s\n", r[0], r[1]); err != nil {
@@ -104,10 +112,7 @@ func writeFleet(w io.Writer, f *api.Fleet) error {
 			}
 		}
 	}
-	if f.Health == nil {
-		return nil
-	}
-	return writeHealth(w, f.Health)
+	return nil
 }
 
 // writeHealth prints the kinds of a fleet's models and what is wrong with them.

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,8 +42,76 @@ func newPoolCommand() *cobra.Command {
 			}
 			return l, nil
 		}))
-	cmd.AddCommand(newFormulaCommand())
+	cmd.AddCommand(newPoolShowCommand(), newFormulaCommand())
 	return cmd
+}
+
+func newPoolShowCommand() *cobra.Command {
+	var evaluations int
+	cmd := &cobra.Command{
+		Use:   "show POOL",
+		Short: "Show a pool, and what its formula decided",
+		Long: `Shows a pool, and the newest evaluations of its formula: the number of nodes within the
+bounds of the pool, and targets, option and variables as the service writes them. -o json
+also has the variables one by one, the values of the service's variables, and which
+samples were used; -o csv and jsonl have a row for each evaluation.`,
+		Example: "  fleetscore pool show cpu",
+		Args:    cobra.ExactArgs(1),
+	}
+	addOutputFlag(cmd)
+	cmd.Flags().IntVar(&evaluations, "evaluations", 20, "how many evaluations to show, at most 500")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := dial(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var d api.PoolDetail
+		if err := c.Get(cmd.Context(), "/pools/"+url.PathEscape(args[0]), url.Values{"evaluations": {strconv.Itoa(evaluations)}}, &d); err != nil {
+			return err
+		}
+		return showPool(cmd, d)
+	}
+	return cmd
+}
+
+func showPool(cmd *cobra.Command, d api.PoolDetail) error {
+	how, _ := cmd.Flags().GetString("output")
+	if how == "json" {
+		l := listing{single: true}
+		l.add(d)
+		return l.print(cmd)
+	}
+	l := listing{columns: []string{"time", "nodes", "result", "error"}}
+	for _, e := range d.Evaluations {
+		problem := ""
+		if e.Problem != nil {
+			problem = e.Problem.Message
+		}
+		l.add(e, e.At, e.Nodes, e.Result, problem)
+	}
+	if how != "table" {
+		return l.print(cmd)
+	}
+	rows := [][2]string{{"pool", d.Name}, {"provider", d.Provider}, {"slots of a node", strconv.Itoa(d.Slots)}, {"nodes", statesText(d.Nodes)},
+		{"bounds", fmt.Sprintf("%d to %d nodes", d.Min, d.Max)}, {"tasks", fmt.Sprintf("%s wait, %s run", thousands(d.Queued), thousands(d.Leased))}}
+	if d.Scale.Formula != "" {
+		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
+	}
+	if err := writePairs(cmd.OutOrStdout(), rows); err != nil || len(d.Evaluations) == 0 {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout())
+	return l.print(cmd)
+}
+
+// statesText is how many nodes are in each state, such as "1 starting, 3 ready".
+func statesText(nodes map[fleetscore.NodeState]int64) string {
+	var parts []string
+	for _, s := range slices.Sorted(maps.Keys(nodes)) {
+		parts = append(parts, fmt.Sprintf("%d %s", nodes[s], s))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
 }
 
 func newFormulaCommand() *cobra.Command {

@@ -190,3 +190,63 @@ func TestStaticPool(t *testing.T) {
 		t.Errorf("nodes %+v, %v: want the agent, stopped", nodes.Items, err)
 	}
 }
+
+// TestFormulaPool: a formula starts the nodes that do a job; its evaluations are shown; a
+// formula that can't be read is refused with its line; one that fails leaves the pool as
+// it is, and health, "pool show" and the portal say where.
+func TestFormulaPool(t *testing.T) {
+	t.Parallel()
+	pool := func(formula string) string {
+		return poolText(t, "\n    scale:\n      max: 3\n      evaluation_interval: 30s\n      formula: |\n        "+formula)
+	}
+	p := startServer(t, pool("n = 1.5;\n        $TargetDedicatedNodes = n;"))
+	server := "--server=http://" + p.addr
+	p.uploadReference()
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--wait", server); code != 0 {
+		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
+	}
+	show := func(how string, want ...string) {
+		t.Helper()
+		code, stdout, stderr := command(t, "pool", "show", "vms", server, "-o", how)
+		for _, w := range want {
+			if code != 0 || !strings.Contains(stdout, w) {
+				t.Errorf("pool show -o %s: exit %d without %q\n%s%s", how, code, w, stdout, stderr)
+			}
+		}
+	}
+	const result = "$TargetDedicatedNodes=1;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue;n=1.5"
+	show("table", "1 ready", "0 to 3 nodes", "evaluated every 30s", result)
+	show("json", `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
+	show("csv", "time,nodes,result,error\n", ",1,"+result+",\n")
+
+	apply := func(formula string) (int, string) {
+		if err := os.WriteFile(p.file, []byte(pool(formula)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := command(t, "apply", p.file, server)
+		return code, stderr
+	}
+	if code, stderr := apply("// nothing\n        $TargetDedicatedNodes = $PendingTask;"); code != exitUsage || !strings.Contains(stderr, "scale.formula: line 2, column 25: ") {
+		t.Errorf("a formula with a mistake: exit %d\n%s", code, stderr)
+	}
+	if code, stderr := apply("$TargetDedicatedNodes = avg($CPUPercent.GetSample(TimeInterval_Hour));"); code != 0 || !strings.Contains(stderr, "no samples of $CPUPercent are taken") {
+		t.Fatalf("a formula without samples: exit %d\n%s", code, stderr)
+	}
+	const place = "Line 1, Col 50: Insufficient data"
+	eventually(t, "health names the formula", func() bool {
+		var h api.Health
+		if err := p.Get(t.Context(), "/health", nil, &h); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(h.Problems, func(f api.Failing) bool {
+			return f.Part == "formula of pool vms" && f.Warning && strings.Contains(f.Problem, place)
+		})
+	})
+	show("table", "1 ready", place, result)
+	if status, text := p.page("/pools/vms"); status != 200 || !strings.Contains(text, place) || !strings.Contains(text, result) {
+		t.Errorf("the portal's page: %d\n%s", status, text)
+	}
+	if code, _, stderr := command(t, "pool", "show", "none", server); code != 12 || !strings.Contains(stderr, "there is no such pool") {
+		t.Errorf("a pool that isn't there: exit %d\n%s", code, stderr)
+	}
+}

@@ -40,7 +40,7 @@ type overview struct {
 	Queries   []query
 	Jobs      []fleetscore.Job
 	Counts    []count
-	Pools     []pool
+	Pools     []poolTile
 	Fleets    []fleetPanel
 	Pipelines []pipeline
 	Schedules []dueRow
@@ -72,13 +72,6 @@ func (q query) Share() string {
 type count struct {
 	State fleetscore.JobState
 	N     int64
-}
-
-type pool struct {
-	Name           string
-	Queued, Leased int64
-	Nodes          []fleetscore.Node
-	Max            int
 }
 
 // pipeline holds the recent results of one pipeline.
@@ -149,17 +142,10 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
-		one := pool{Name: name, Max: cfg.Pools[name].Scale.Max}
-		if one.Queued, one.Leased, err = p.deps.Ledger.QueueDepth(ctx, name); err != nil {
-			return nil, err
-		}
-		nodes, err := p.deps.Ledger.Nodes(ctx, name)
+		one, err := p.poolTile(ctx, name, cfg.Pools[name])
 		if err != nil {
 			return nil, err
 		}
-		one.Nodes = slices.DeleteFunc(nodes, func(n fleetscore.Node) bool {
-			return n.State == fleetscore.NodeStopped || n.State == fleetscore.NodeLost
-		})
 		v.Pools = append(v.Pools, one)
 	}
 	if v.Schedules, err = p.schedules(ctx, cfg); err != nil {

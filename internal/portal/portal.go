@@ -76,7 +76,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "problem", "signin"} {
+	for _, name := range []string{"overview", "job", "sensor", "pool", "problem", "signin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -89,6 +89,7 @@ func New(deps Deps) (http.Handler, error) {
 	mux.HandleFunc("POST /sign-out", p.signOut)
 	mux.HandleFunc("GET /{$}", p.followLink(p.page("overview", p.overview)))
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
+	mux.HandleFunc("GET /pools/{name}", p.page("pool", p.pool))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })
 	mux.HandleFunc("/", p.page("overview", func(r *http.Request) (any, error) {

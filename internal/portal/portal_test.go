@@ -20,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -71,7 +72,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2}}},
+	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2, Formula: "// " + hostile, EvaluationInterval: fleetscore.Duration(15 * time.Minute)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu",
 			Schedule: fleetscore.ScheduleConfig{Cron: "30 2 * * *", Zone: "Asia/Kolkata"}}, "stopped": {Dataset: "readings", Pool: "cpu", Schedule: fleetscore.ScheduleConfig{Cron: "@daily"}}}}
 	if _, err := l.PutConfig(ctx, time.Now(), "text", cfg); err != nil {
@@ -80,6 +81,16 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if _, err := l.DecideSchedule(ctx, "stopped", func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
 		v.State.Created, v.State.Paused = noon, noon
 		return ledger.ScheduleDecision{State: v.State, Occurrences: []fleetscore.Occurrence{{Pipeline: "stopped", Due: noon, State: fleetscore.OccurrenceSkipped, Reason: hostile}}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddEvaluation(ctx, "cpu", autoscale.Evaluation{At: noon, Nodes: 2, Result: "$TargetDedicatedNodes=2;text=" + hostile,
+		Problem: &autoscale.EvaluationError{Code: "Code", Message: "Line 1, Col 2: " + hostile, Hint: "bound it"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.UpdateNode(ctx, "cpu-node", func(n *fleetscore.Node) error {
+		n.Pool, n.State, n.Started = "cpu", fleetscore.NodeReady, noon
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -173,10 +184,12 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "0 of 2 nodes", "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
+		{"/pools/cpu", 200, true, []string{"evaluated every 15m0s", "cpu-node", "$TargetDedicatedNodes=2;text=&lt;script&gt;", "✗ Code", "Line 1, Col 2: ", "bound it", "0 to 2 are allowed"}},
+		{"/pools/none", 404, false, []string{"there is no such pool"}},
 		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},
 		{"/sensors/p?key=none&key=x", 200, true, []string{"No predictions in the last hour"}},
 		{"/sensors/q?key=1&key=x", 404, false, []string{"there is no pipeline"}},

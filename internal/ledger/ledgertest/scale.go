@@ -41,7 +41,7 @@ func testScales(t *testing.T, open Open) {
 
 	e := autoscale.Evaluation{At: noon, Formula: "f", Targets: map[string]int64{"$TargetDedicatedNodes": 2}, Option: "requeue", Nodes: 1,
 		Variables: map[string]any{"x": 1.5, "v": []any{1.0, 2.0}, "s": "text"}, Service: map[string]float64{"$PendingTasks": 3}, Result: "r",
-		Problem: &autoscale.Problem{Code: "c", Line: 1, Column: 2, Message: "m", Hint: "h"}}
+		Problem: &autoscale.EvaluationError{Code: "c", Line: 1, Column: 2, Message: "m", Hint: "h"}}
 	for i := range ledger.KeptEvaluations + 2 {
 		e.Nodes = i
 		if err := l.AddEvaluation(ctx, "cpu", e); err != nil {
