@@ -40,7 +40,7 @@ type Evaluation struct {
 	Service   map[string]float64 `json:"service" doc:"the newest sample of each variable of the service"`
 	Result    string             `json:"result" doc:"targets, option and variables as one text; it is shortened if it is long"`
 	Samples   []formula.Read     `json:"samples,omitempty" doc:"which samples were used, the first 100"`
-	Problem   *EvaluationError           `json:"error,omitempty" doc:"why the evaluation failed; absent if it didn't"`
+	Problem   *EvaluationError   `json:"error,omitempty" doc:"why the evaluation failed; absent if it didn't"`
 }
 
 // EvaluationError is why an evaluation failed.

@@ -47,7 +47,7 @@ func (w *steeredWorld) apply(text string) {
 		scale.EvaluationInterval = fleetscore.Duration(5 * time.Minute)
 	}
 	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: "local", Slots: 1, Scale: scale}}}
-	if _, err := w.l.PutConfig(w.Context(), text, cfg); err != nil {
+	if _, err := w.l.PutConfig(w.Context(), w.now, text, cfg); err != nil {
 		w.Fatal(err)
 	}
 }
