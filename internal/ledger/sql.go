@@ -35,6 +35,7 @@ type core struct {
 	texts       sync.Map        // statements as the engine takes them, by how they are written
 	tell        func([]Topic)   // tells other processes of events; nil if there are none
 	guarded     func(*tx) error // refuses transactions that this process may not make; nil if it may make all
+	group       *group          // carries out transactions of an engine with one writer; nil if the engine has several
 }
 
 // dialect is what the engines do differently.
@@ -137,6 +138,9 @@ func (t *tx) event(topics ...Topic) {
 	}
 }
 
+// topics are those of the events.
+func (t *tx) topics() []Topic { return slices.Collect(maps.Keys(t.events)) }
+
 // lock makes the transactions that take the lock of that name follow one another. It
 // is for what has no row yet that could be locked.
 func (t *tx) lock(name string) error { return t.l.dialect.named(t, name) }
@@ -180,7 +184,7 @@ const (
 // nil, none of it otherwise. It may run fn several times.
 func (l *core) update(ctx context.Context, op, subject string, fn func(*tx) error) error {
 	for try := 1; ; try++ {
-		topics, err := l.once(ctx, fn)
+		topics, err := l.transact(ctx, fn)
 		if err == nil {
 			l.Put(topics...)
 			return nil
@@ -196,6 +200,15 @@ func (l *core) update(ctx context.Context, op, subject string, fn func(*tx) erro
 	}
 }
 
+// transact carries out one transaction, together with others where the engine has one writer.
+func (l *core) transact(ctx context.Context, fn func(*tx) error) ([]Topic, error) {
+	if l.group != nil {
+		return l.group.do(ctx, l, fn)
+	}
+	return l.once(ctx, fn)
+}
+
+// once carries out one transaction by itself.
 func (l *core) once(ctx context.Context, fn func(*tx) error) (topics []Topic, err error) {
 	sqlTx, err := l.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -211,7 +224,7 @@ func (l *core) once(ctx context.Context, fn func(*tx) error) (topics []Topic, er
 	if err := fn(t); err != nil {
 		return nil, err
 	}
-	return slices.Collect(maps.Keys(t.events)), sqlTx.Commit()
+	return t.topics(), sqlTx.Commit()
 }
 
 // Put implements Events.

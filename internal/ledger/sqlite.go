@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/pressly/goose/v3"
@@ -43,7 +44,7 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	l := &SQLite{core: core{dialect: sqliteDialect{}}}
+	l := &SQLite{core: core{dialect: sqliteDialect{}, group: newGroup()}}
 	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}
@@ -188,4 +189,162 @@ func (sqliteDialect) problem(op, subject string, err error) error {
 // String names the engine, for logs.
 func (l *SQLite) String() string {
 	return fmt.Sprintf("SQLite ledger %s", strings.TrimSuffix(l.lock.Name(), ".lock"))
+}
+
+// group carries out the transactions of an engine with one writer. The transactions that
+// wait while another one is being written are then carried out together, one after the
+// other, and reach the disk with one sync. So the number of syncs doesn't grow with the
+// number of callers, and nobody is answered before his own transaction is on disk. One that
+// fails changes nothing and doesn't disturb the others.
+//
+// There is no goroutine: one of the callers carries out what waits.
+type group struct {
+	turn    chan struct{} // holds a value while somebody writes
+	mu      sync.Mutex    // guards waiting
+	waiting []*member     // in the order of their calls
+}
+
+// maxGroup bounds how many transactions are carried out together, so that the first of
+// them doesn't wait long for the last.
+const maxGroup = 128
+
+func newGroup() *group { return &group{turn: make(chan struct{}, 1)} }
+
+// member is one transaction.
+type member struct {
+	ctx    context.Context
+	fn     func(*tx) error
+	done   chan struct{} // closed when the fields below are set
+	topics []Topic
+	err    error
+	broken any // what fn panicked with
+}
+
+// do carries out one transaction: all of it is on disk when do returns nil, none of it
+// otherwise.
+func (g *group) do(ctx context.Context, l *core, fn func(*tx) error) ([]Topic, error) {
+	if ctx.Err() != nil { // otherwise chance would decide, because there may be a turn too
+		return nil, context.Cause(ctx)
+	}
+	m := &member{ctx: ctx, fn: fn, done: make(chan struct{})}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, m)
+	g.mu.Unlock()
+	for !m.written() {
+		select {
+		case <-m.done:
+		case g.turn <- struct{}{}:
+			g.write(l)
+		case <-ctx.Done():
+			if g.leave(m) {
+				return nil, context.Cause(ctx)
+			}
+			<-m.done // it is being written
+		}
+	}
+	if m.broken != nil {
+		panic(m.broken)
+	}
+	return m.topics, m.err
+}
+
+func (m *member) written() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// leave takes a member back that nobody has begun.
+func (g *group) leave(m *member) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, w := range g.waiting {
+		if w == m {
+			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// write carries out what waits and gives the turn back.
+func (g *group) write(l *core) {
+	g.mu.Lock()
+	n := min(len(g.waiting), maxGroup)
+	members := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	g.mu.Unlock()
+	ended := false
+	defer func() {
+		<-g.turn
+		for _, m := range members {
+			if !ended { // this goroutine ends within a member's function
+				m.topics, m.err = nil, fleetscore.Errorf(fleetscore.Internal, "", "", "the transaction was given up")
+			}
+			close(m.done)
+		}
+	}()
+	if n > 1 && l.together(members) {
+		ended = true
+		return
+	}
+	for _, m := range members {
+		m.run(func() (err error) {
+			m.topics, err = l.once(m.ctx, m.fn)
+			return err
+		})
+	}
+	ended = true
+}
+
+// run keeps the error of a step and the value of its panic, which belong to the member's
+// caller.
+func (m *member) run(step func() error) {
+	defer func() { m.broken = recover() }()
+	m.topics = nil
+	m.err = step()
+}
+
+// together carries out several transactions as one, each within a savepoint. It reports
+// false, and changes nothing, if they have to be carried out one by one: some errors make
+// the engine give up the whole transaction.
+func (l *core) together(members []*member) bool {
+	ctx := context.Background() // an end of one caller's context must not end the others' work
+	sqlTx, err := l.write.BeginTx(ctx, nil)
+	if err != nil {
+		return false
+	}
+	defer sqlTx.Rollback() // after the commit it does nothing
+	all := conn{ctx, l, sqlTx}
+	for _, m := range members {
+		if m.err = context.Cause(m.ctx); m.err != nil {
+			continue
+		}
+		if all.exec(`SAVEPOINT one`) != nil {
+			return false
+		}
+		t := &tx{conn: conn{context.WithoutCancel(m.ctx), l, sqlTx}, events: map[Topic]bool{}}
+		m.run(func() error { return m.fn(t) })
+		if m.broken != nil {
+			m.broken = nil
+			return false // it panics again when it is carried out alone
+		}
+		if m.err != nil && all.exec(`ROLLBACK TO one`) != nil || all.exec(`RELEASE one`) != nil {
+			return false
+		}
+		if m.err == nil {
+			m.topics = t.topics()
+		}
+	}
+	if err := sqlTx.Commit(); err != nil {
+		for _, m := range members {
+			if m.err == nil {
+				m.topics, m.err = nil, err
+			}
+		}
+	}
+	return true
 }
