@@ -61,6 +61,7 @@ var levels = map[string]int{
 	"internal/api":    6,
 	"internal/client": 6,
 	"internal/portal": 6,
+	"internal/backup": 6,
 
 	"internal/cli":   7,
 	"cmd/fleetscore": 8,

@@ -22,7 +22,12 @@ import (
 // reading sends one reading of now.
 func (p *process) reading() {
 	p.t.Helper()
-	line := fmt.Sprintf(`{"TS":"%s","Device":"1","Tag":"pressure","Value":5}`+"\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"))
+	p.line(fmt.Sprintf(`{"TS":"%s","Device":"1","Tag":"pressure","Value":5}`+"\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
+}
+
+// line sends a reading until it is acknowledged.
+func (p *process) line(line string) {
+	p.t.Helper()
 	for range 200 {
 		err := p.Send(p.t.Context(), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader(line), nil)
 		if err == nil {

@@ -133,7 +133,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newNodeCommand(), newDemoCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
-		newModelCommand(), newSimulateCommand(), newScoreCommand())
+		newModelCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand())
 	sayExitCodes(root)
 	root.SetHelpCommand(newHelpCommand())
 	for _, cmd := range root.Commands() {

@@ -17,6 +17,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/backup"
 	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
@@ -102,19 +103,20 @@ func newUpCommand() *cobra.Command {
 // ledgerVariable holds the address of a PostgreSQL ledger, as an alternative to a file.
 const ledgerVariable = "FLEETSCORE_LEDGER_URL"
 
-// ledgerURL is the address of a PostgreSQL ledger, a secret; empty if none was given.
-func (s *server) ledgerURL() (string, error) {
+// readLedgerURL reads the address of a PostgreSQL ledger, a secret, from a file, or if
+// none is named, from the variable; empty if none was given.
+func readLedgerURL(file string) (string, error) {
 	address := os.Getenv(ledgerVariable)
-	if s.cfg.ledgerFile == "" {
+	if file == "" {
 		return address, nil
 	}
-	text, err := os.ReadFile(s.cfg.ledgerFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", s.cfg.ledgerFile, "%w", err).
+		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", file, "%w", err).
 			WithHint("--ledger-url-file names a file with the address of the database, postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
 	if address = strings.TrimSpace(string(text)); address == "" {
-		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", s.cfg.ledgerFile, "the file is empty").
+		return "", fleetscore.Errorf(fleetscore.Invalid, "open ledger", file, "the file is empty").
 			WithHint("write the address of the database into it: postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
 	return address, nil
@@ -127,11 +129,14 @@ func (s *server) openLedger(ctx context.Context) error {
 	if s.ledger != nil {
 		return nil
 	}
+	if err := backup.Unfinished(s.cfg.dir); err != nil {
+		return err
+	}
 	if err := s.makePrivate(); err != nil {
 		return err
 	}
-	file, marker := filepath.Join(s.cfg.dir, "ledger.db"), filepath.Join(s.cfg.dir, "ledger.postgres")
-	address, err := s.ledgerURL()
+	file, marker := filepath.Join(s.cfg.dir, "ledger.db"), filepath.Join(s.cfg.dir, ledgerMarker)
+	address, err := readLedgerURL(s.cfg.ledgerFile)
 	if err != nil {
 		return err
 	}
@@ -140,9 +145,8 @@ func (s *server) openLedger(ctx context.Context) error {
 			return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "servers can only share a ledger that lies in a PostgreSQL database").
 				WithHint("name the file with its address: --ledger-url-file FILE")
 		}
-		if _, err := os.Stat(marker); err == nil {
-			return fleetscore.Errorf(fleetscore.Conflict, op, s.cfg.dir, "the folder belongs to a ledger in a PostgreSQL database").
-				WithHint("give the database's address with --ledger-url-file or %s, or start with another --dir", ledgerVariable)
+		if err := inDatabase(op, s.cfg.dir); err != nil {
+			return err
 		}
 		l, err := ledger.Open(ctx, file)
 		if err == nil {
@@ -152,7 +156,7 @@ func (s *server) openLedger(ctx context.Context) error {
 	}
 	if _, err := os.Stat(file); err == nil {
 		return fleetscore.Errorf(fleetscore.Conflict, op, s.cfg.dir, "the folder has a ledger of its own, ledger.db").
-			WithHint("start without the database's address, or with another --dir: a ledger can't be moved yet")
+			WithHint("start without the database's address, or with another --dir; to move the ledger: fleetscore backup, then fleetscore restore with the database's address")
 	}
 	lock, err := ledger.Lock(file)
 	if err != nil {
@@ -171,6 +175,18 @@ func (s *server) openLedger(ctx context.Context) error {
 		return folderError(marker, err)
 	}
 	return nil
+}
+
+// ledgerMarker is a file that says that the folder's ledger is in a database.
+const ledgerMarker = "ledger.postgres"
+
+// inDatabase refuses a folder whose ledger is in a database, where the address is missing.
+func inDatabase(op, dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, ledgerMarker)); err != nil {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Conflict, op, dir, "the folder belongs to a ledger in a PostgreSQL database").
+		WithHint("give the database's address with --ledger-url-file or %s, or use another --dir", ledgerVariable)
 }
 
 // lead waits until this server leads. A standby is judged before, when somebody sees
@@ -348,6 +364,88 @@ func nodeName(ctx context.Context, c *client.Client, pool string) (fleetscore.No
 		name = access.NodeName(me.Name, name)
 	}
 	return fleetscore.NodeID(name), nil
+}
+
+// addPlaceFlags are the flags that say where a server keeps its data.
+func addPlaceFlags(cmd *cobra.Command, dir, ledgerFile *string) {
+	cmd.Flags().StringVar(dir, "dir", "fleetscore-data", "folder of the server's data")
+	cmd.Flags().StringVar(ledgerFile, "ledger-url-file", "", "file with the address of a PostgreSQL database, if the ledger is there; or the variable "+ledgerVariable)
+}
+
+func newBackupCommand() *cobra.Command {
+	var dir, ledgerFile string
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy everything that isn't in the store into one file, while the server runs",
+		Long: `Copies everything of a server that isn't in its store into one file: the ledger, the
+log of readings, the logs of running attempts, the secrets, and which store it is. The
+server may run meanwhile. If FILE is a folder, the file in it is named by the time. Run it
+on the server's machine, as the server's user. The file holds secrets: only its owner can
+read it, and copies of it need the same care.`,
+		Example: "  fleetscore backup /var/backups --dir fleetscore-data",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, err := place(dir, ledgerFile)
+			if err != nil {
+				return err
+			}
+			if from.LedgerURL == "" {
+				if err := inDatabase("write backup", dir); err != nil {
+					return err
+				}
+			}
+			now, file := time.Now().UTC(), args[0]
+			if st, err := os.Stat(file); err == nil && st.IsDir() {
+				file = filepath.Join(file, "fleetscore-"+now.Format("20060102T150405Z")+".backup")
+			}
+			size, err := backup.Write(cmd.Context(), from, file, Version, now)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), file)
+			fmt.Fprintf(cmd.ErrOrStderr(), "fleetscore: %d bytes; the store isn't in it\n", size)
+			return nil
+		},
+	}
+	addPlaceFlags(cmd, &dir, &ledgerFile)
+	return cmd
+}
+
+func newRestoreCommand() *cobra.Command {
+	var dir, ledgerFile string
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make a server's folder from a backup",
+		Long: `Makes a server's folder from the file that fleetscore backup wrote. The folder has to be
+empty or absent. With the address of a PostgreSQL database the ledger is restored there,
+whichever kind of ledger the backup was taken from; the database has to be empty. The
+whole file is checked before anything is written. The store isn't in the backup: if it
+was in the old folder, move or copy it into the new one before the server starts.`,
+		Example: "  fleetscore restore /var/backups/fleetscore-20261129T063000Z.backup --dir fleetscore-data",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			to, err := place(dir, ledgerFile)
+			if err != nil {
+				return err
+			}
+			m, err := backup.Restore(cmd.Context(), args[0], to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "fleetscore: %s holds what the server had on %s\n", to.Dir, m.Created.Format(time.RFC3339))
+			return nil
+		},
+	}
+	addPlaceFlags(cmd, &dir, &ledgerFile)
+	return cmd
+}
+
+// place is where a server keeps its data.
+func place(dir, ledgerFile string) (p backup.Place, err error) {
+	if p.Dir, err = filepath.Abs(dir); err == nil {
+		p.LedgerURL, err = readLedgerURL(ledgerFile)
+	}
+	return p, err
 }
 
 // work is the services that carry jobs from their due time to their commit. They meet

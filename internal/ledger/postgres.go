@@ -61,10 +61,14 @@ const (
 // OpenPostgres opens the ledger in a database, and makes or updates its tables.
 // Errors and names never hold the address's password.
 func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
-	const op = "open ledger"
-	cfg, err := pgx.ParseConfig(c.URL)
+	return openDatabase(ctx, c, newest)
+}
+
+// parseURL reads the address of a database.
+func parseURL(address string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(address)
 	if err != nil { // its text may hold the password
-		return nil, fleetscore.Errorf(fleetscore.Invalid, op, "PostgreSQL", "the address of the database can't be read").
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open ledger", "PostgreSQL", "the address of the database can't be read").
 			WithHint("write postgres://USER:PASSWORD@HOST:PORT/DATABASE; in the password, characters such as @ : / # have to be written as %%40 %%3A %%2F %%23")
 	}
 	if cfg.ConnectTimeout == 0 {
@@ -75,13 +79,22 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 			cfg.RuntimeParams[name] = value
 		}
 	}
+	return cfg, nil
+}
+
+func openDatabase(ctx context.Context, c PostgresConfig, version int64) (*Postgres, error) {
+	const op = "open ledger"
+	cfg, err := parseURL(c.URL)
+	if err != nil {
+		return nil, err
+	}
 	p := &Postgres{cfg: cfg, id: rand.Text(), untold: map[Topic]bool{}, wake: make(chan struct{}, 1)}
 	p.dialect = postgresDialect{}
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)
 	p.read, p.tell, p.guarded = p.write, p.notify, p.guard
-	listener, err := p.open(ctx)
+	listener, err := p.open(ctx, version)
 	if err != nil {
 		return nil, errors.Join(p.problem(op, p.name(), err), p.write.Close())
 	}
@@ -95,7 +108,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	return p, nil
 }
 
-func (p *Postgres) open(ctx context.Context) (listener *pgx.Conn, err error) {
+func (p *Postgres) open(ctx context.Context, version int64) (listener *pgx.Conn, err error) {
 	var encoding, commit string
 	if err := p.write.QueryRowContext(ctx, `SELECT current_setting('server_encoding'), current_setting('synchronous_commit')`).Scan(&encoding, &commit); err != nil {
 		return nil, err
@@ -112,7 +125,7 @@ func (p *Postgres) open(ctx context.Context) (listener *pgx.Conn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, p.dialect, goose.DialectPostgres, p.write, goose.WithSessionLocker(locker)); err != nil {
+	if err := migrate(ctx, p.dialect, goose.DialectPostgres, p.write, version, goose.WithSessionLocker(locker)); err != nil {
 		return nil, err
 	}
 	return p.listen(ctx)

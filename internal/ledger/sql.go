@@ -58,6 +58,11 @@ type dialect interface {
 	// again reports whether a transaction failed only because of another one, so
 	// that it has to be repeated.
 	again(err error) bool
+	// tables asks for the names of all tables, and numbering for the statements that
+	// let the numbers of new rows follow those of the rows that are there; empty if
+	// none are needed.
+	tables() string
+	numbering() string
 }
 
 // text is a statement as the engine takes it.
@@ -312,8 +317,11 @@ func steps(d dialect) (map[int64]string, error) {
 	return out, nil
 }
 
-// migrate brings the tables up to date. Tables of a newer release are refused.
-func migrate(ctx context.Context, d dialect, kind goose.Dialect, db *sql.DB, options ...goose.ProviderOption) error {
+// newest stands for the version of the tables that this release makes.
+const newest = 0
+
+// migrate brings the tables to a version. Tables of a newer release are refused.
+func migrate(ctx context.Context, d dialect, kind goose.Dialect, db *sql.DB, to int64, options ...goose.ProviderOption) error {
 	texts, err := steps(d)
 	if err != nil {
 		return err
@@ -334,10 +342,18 @@ func migrate(ctx context.Context, d dialect, kind goose.Dialect, db *sql.DB, opt
 	if err != nil {
 		return err
 	}
-	if have > known {
-		return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
-			WithHint("it was written by a newer release: start that one")
+	if max(have, to) > known {
+		return newer(max(have, to), known)
 	}
-	_, err = p.Up(ctx)
+	if to == newest {
+		to = known
+	}
+	_, err = p.UpTo(ctx, to)
 	return err
+}
+
+// newer refuses tables of a newer release.
+func newer(have, known int64) error {
+	return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
+		WithHint("it was written by a newer release: start that one")
 }

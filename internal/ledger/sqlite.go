@@ -35,7 +35,9 @@ const readers = 4
 
 // Open opens the ledger in a file, and makes or updates its tables. Kind Conflict
 // if another process has it open.
-func Open(ctx context.Context, path string) (*SQLite, error) {
+func Open(ctx context.Context, path string) (*SQLite, error) { return openFile(ctx, path, newest) }
+
+func openFile(ctx context.Context, path string, version int64) (*SQLite, error) {
 	const op = "open ledger"
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -51,7 +53,7 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 	if err := private(path); err != nil {
 		return nil, errors.Join(full(op, path, fleetscore.Wrap(op, path, err)), l.Close())
 	}
-	if err := l.open(ctx, path); err != nil {
+	if err := l.open(ctx, path, version); err != nil {
 		return nil, errors.Join(full(op, path, l.problem(op, path, err)), l.Close())
 	}
 	return l, nil
@@ -78,18 +80,22 @@ func full(op, path string, err error) error {
 	return err
 }
 
-func (l *SQLite) open(ctx context.Context, path string) (err error) {
+// sqliteName is a file as the engine is told of it.
+func sqliteName(path string, options url.Values) string {
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}).String()
+}
+
+func (l *SQLite) open(ctx context.Context, path string, version int64) (err error) {
 	// WAL with synchronous=FULL: a committed transaction is synced before the
 	// commit returns.
 	dsn := func(more ...string) string {
-		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, more...), "_txlock": {"immediate"}}
-		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+		return sqliteName(path, url.Values{"_pragma": append([]string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, more...), "_txlock": {"immediate"}})
 	}
 	if l.write, err = sql.Open("sqlite", dsn()); err != nil {
 		return err
 	}
 	l.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, l.dialect, goose.DialectSQLite3, l.write); err != nil {
+	if err := migrate(ctx, l.dialect, goose.DialectSQLite3, l.write, version); err != nil {
 		return err
 	}
 	if l.read, err = sql.Open("sqlite", dsn("query_only(1)")); err != nil {

@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -83,4 +85,23 @@ func (p *spool) append(lease fleetscore.LeaseID, c dispatch.LogChunk) error {
 		err = durable.OS{}.SyncDir(filepath.Join(p.dir, string(lease)))
 	}
 	return fleetscore.Wrap(op, string(lease), err)
+}
+
+// SpoolFiles are the names of the logs in a spool folder, relative to it. They only grow
+// until they are sealed and removed.
+func SpoolFiles(dir string) ([]string, error) {
+	p := spool{dir: dir}
+	leases, err := p.leases()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []string
+	for _, lease := range leases {
+		for _, stream := range streams {
+			if st, err := os.Stat(p.path(lease, stream)); err == nil && st.Mode().IsRegular() {
+				out = append(out, filepath.Join(string(lease), stream+".txt"))
+			}
+		}
+	}
+	return out, err
 }
