@@ -37,7 +37,7 @@ func fill(t *testing.T, l ledger.Ledger) {
 		}
 	}
 	for i := range 3 {
-		_, err := l.PutConfig(ctx, fmt.Sprintf("# version %d: <ü>\n", i), fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: i}}})
+		_, err := l.PutConfig(ctx, noon, fmt.Sprintf("# version %d: <ü>\n", i), fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: i}}})
 		check(err)
 	}
 	for i := range 3 {
@@ -219,7 +219,7 @@ func useLedger(t *testing.T, l ledger.Ledger) {
 	if n, err := l.CountJobs(t.Context()); err != nil || n[fleetscore.JobQueued]+n[fleetscore.JobRunning] != 4 {
 		t.Errorf("the jobs are counted as %v, %v", n, err)
 	}
-	if v, err := l.PutConfig(t.Context(), "", fleetscore.Config{}); err != nil || v != 4 {
+	if v, err := l.PutConfig(t.Context(), noon, "", fleetscore.Config{}); err != nil || v != 4 {
 		t.Errorf("the next configuration is version %d, %v", v, err)
 	}
 }
