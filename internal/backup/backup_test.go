@@ -59,7 +59,7 @@ func fill(t *testing.T, l ledger.Ledger) {
 	if len(leased) != 2 {
 		t.Fatalf("%d leases", len(leased))
 	}
-	check(l.Audit(ctx, "me", "did", strings.Repeat("long ", 1000)))
+	check(l.Audit(ctx, ledger.AuditEntry{At: noon, Who: "me", What: "did", Subject: strings.Repeat("long ", 1000)}))
 }
 
 // rows are all rows of a ledger, by table.
