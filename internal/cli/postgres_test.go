@@ -40,7 +40,7 @@ func TestPostgresRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(own, "ledger.db"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := newServer(t, "hub: {key: [Device], time: TS}\n")
+	p := newServer(t, "hub: {key: [Device], time: TS}\n", func(string) {})
 	p.args = []string{"--ledger-url-file", address}
 	p.start()
 	if s := p.log.String(); strings.Contains(s, database.Password) || !strings.Contains(s, "PostgreSQL ledger") {
@@ -72,7 +72,7 @@ func TestPostgresRefusals(t *testing.T) {
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	database := testkit.StartPostgres(t, testkit.PostgresVersions[1])
-	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), func(string) {})
 	p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
 	p.start()
 	server := "--server=http://" + p.addr
@@ -155,7 +155,7 @@ func TestStandby(t *testing.T) {
 	database, bucket := testkit.StartPostgres(t, testkit.PostgresVersions[1]), storetest.S3(t).NewBucket(t)
 	address := database.NewDatabase(t)
 	server := func() *process {
-		p := newServer(t, fmt.Sprintf(sharedFleet, bucket))
+		p := newServer(t, fmt.Sprintf(sharedFleet, bucket), func(string) {})
 		p.env, p.args = []string{ledgerVariable + "=" + address}, []string{"--standby"}
 		return p
 	}

@@ -93,14 +93,14 @@ func startServer(t *testing.T, yaml string) *process {
 // startServerIn starts a server in a folder that fill puts files into first.
 func startServerIn(t *testing.T, yaml string, fill func(dir string)) *process {
 	t.Helper()
-	p := newServer(t, yaml)
-	fill(p.dir)
+	p := newServer(t, yaml, fill)
 	p.start()
 	return p
 }
 
-// newServer is a server that is yet to be started. It is stopped when the test ends.
-func newServer(t *testing.T, yaml string) *process {
+// newServer is a server that is yet to be started, in a folder that fill puts files into
+// first. It is stopped when the test ends, before what fill has to clean up.
+func newServer(t *testing.T, yaml string, fill func(dir string)) *process {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,6 +110,7 @@ func newServer(t *testing.T, yaml string) *process {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fill(p.dir)
 	p.file = filepath.Join(p.dir, "fleet.yaml")
 	if err := os.WriteFile(p.file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
@@ -370,7 +371,7 @@ func crash(t *testing.T, database *testkit.Postgres) {
 		rounds, longest = n, 20*time.Second // beyond the time after which a node counts as lost
 	}
 	faults := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}
-	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")))
+	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), func(string) {})
 	if database != nil {
 		faults = append(faults, "stop database")
 		p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
