@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/window"
 )
@@ -97,7 +98,7 @@ func (r *reading) tell() {
 	if s.late+s.early == 0 && s.repeats <= s.good || now.Sub(s.told) < tellEvery {
 		return
 	}
-	r.a.log.Warn("readings are set aside or repeated; late and early ones are kept under data/"+r.a.plan.Into+"/_late",
+	r.a.log.Warn("readings are set aside or repeated; late and early ones are kept under "+catalog.LateFolder(r.a.plan.Into),
 		"partition", r.index, "late", s.late, "early", s.early, "repeats", s.repeats, "counted", s.good,
 		"example", s.example.String(), "its_time", s.exampleTime.String())
 	s.told, s.late, s.early, s.repeats, s.good = now, 0, 0, 0, 0

@@ -2,6 +2,7 @@ package archtest
 
 import (
 	"go/ast"
+	"go/token"
 	"os/exec"
 	"path"
 	"slices"
@@ -154,14 +155,28 @@ func TestRoomNames(t *testing.T) {
 
 // timed are rooms that decide by the time: they are handed a clock, so that a
 // server acts by the trusted time and a test can set it.
-var timed = []string{"internal/scheduler", "internal/broker", "internal/logs", "internal/fleet/syncer", "internal/pool", "internal/node", "internal/scorer"}
+var timed = []string{"internal/scheduler", "internal/broker", "internal/logs", "internal/pool", "internal/node", "internal/scorer",
+	"internal/ledger", "internal/fleet", "internal/catalog", "internal/table", "internal/hub", "internal/gateway", "internal/aggregator",
+	"internal/api", "internal/portal", "internal/access", "internal/obs"}
+
+// measuring are the files of these rooms that read the system's clock, and why.
+var measuring = map[string]string{
+	"internal/ledger/leader.go":   "how long a server waits for the lease",
+	"internal/catalog/catalog.go": "by how much the machine's clock was moved",
+	"internal/hub/log.go":         "how long reads and writes take",
+	"internal/gateway/body.go":    "how fast a body comes, and deadlines of connections",
+	"internal/access/body.go":     "how fast a body comes",
+	"internal/access/tls.go":      "certificates hold for other machines' clocks",
+	"internal/api/blobs.go":       "deadlines of connections",
+	"internal/obs/health.go":      "how old a problem is",
+}
 
 // TestTimeComesFromAClock refuses reading the system's clock in rooms that are handed
 // one. They may name time.Now as what they use if they get none.
 func TestTimeComesFromAClock(t *testing.T) {
 	t.Parallel()
 	for _, f := range files(t) {
-		if room, _ := roomOf(f.dir); f.test || isTestHelp(f.dir) || !slices.Contains(timed, room) && !slices.Contains(timed, f.dir) {
+		if room, _ := roomOf(f.dir); f.test || isTestHelp(f.dir) || !slices.Contains(timed, room) || measuring[f.path] != "" {
 			continue
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
@@ -178,6 +193,43 @@ func TestTimeComesFromAClock(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// areas are how the names of folders in the store begin, and the names of folders in them.
+var areas = []string{"data/", "models/", "predictions/", "logs/", "_coverage", "_late", "_pack", "_delta_log"}
+
+// TestLayoutIsKnownOnce refuses paths of the store that are spelled by hand outside the
+// rooms that know the layout.
+func TestLayoutIsKnownOnce(t *testing.T) {
+	t.Parallel()
+	known := []string{"internal/catalog", "internal/table", "internal/fleet/generation.go",
+		"internal/files/files.go",     // people's own Delta tables, which needn't lie in the store
+		"internal/simtest/mutants.go", // faults are built in without the help of the code that they test
+		"internal/simtest/record.go"}  // checks are written without the help of the code that they check
+	found := 0
+	for _, f := range files(t) {
+		if f.test || !strings.HasPrefix(f.dir, "internal/") || f.dir == "internal/archtest" {
+			continue
+		}
+		room, _ := roomOf(f.dir)
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok || lit.Kind != token.STRING {
+				return true
+			}
+			text := strings.Trim(lit.Value, "`\"")
+			if strings.ContainsAny(text, " ,") || !slices.ContainsFunc(areas, func(a string) bool { return strings.HasPrefix(strings.TrimLeft(text, "/"), a) }) {
+				return true
+			}
+			if found++; !slices.Contains(known, room) && !slices.Contains(known, f.path) {
+				t.Errorf("%s: %s: package catalog knows where things lie in the store", f.fset.Position(lit.Pos()), lit.Value)
+			}
+			return true
+		})
+	}
+	if found < 8 {
+		t.Errorf("only %d paths were found: this test no longer sees them", found)
 	}
 }
 

@@ -33,9 +33,9 @@ func (b *Broker) Access(ctx context.Context, lease fleetscore.LeaseID, name stri
 		folders = append(folders, catalog.DatasetFolder(j.Config.Dataset), catalog.PackFolder(j.Config.Fleet))
 	}
 	for _, f := range folders {
-		if strings.HasPrefix(name, f+"/") && (!write || strings.HasPrefix(path.Base(name), string(id)+"-") && !strings.Contains(name, "/_delta_log/")) {
+		if strings.HasPrefix(name, f+"/") && (!write || strings.HasPrefix(path.Base(name), string(id)+"-") && !catalog.InTableLog(fleetscore.BlobName(name))) {
 			return nil
 		}
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, op, name, "it is none of the task's inputs or outputs")
+	return fleetscore.Errorf(fleetscore.Invalid, op, name, "it isn't among the task's inputs and outputs")
 }

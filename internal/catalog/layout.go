@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/fleet"
@@ -13,7 +14,7 @@ const (
 	predictionsArea = "predictions/"
 	logsArea        = "logs/"
 	// ModelsArea is the prefix of the folders that hold models.
-	ModelsArea = "models/"
+	ModelsArea = fleet.ModelsArea
 
 	coverageName = "/_coverage"
 	lateName     = "/_late/"
@@ -30,14 +31,22 @@ func PredictionsFolder(pipeline string) string { return predictionsArea + pipeli
 // jobs. It lies in the folder of its predictions.
 func CoverageFolder(pipeline string) string { return PredictionsFolder(pipeline) + coverageName }
 
+// InTableLog reports whether a blob of the store lies in the log of a table.
+func InTableLog(name fleetscore.BlobName) bool {
+	return strings.Contains(string(name), "/_delta_log/")
+}
+
 // PackFolder is the folder of a fleet's packs.
 func PackFolder(fleetName string) string { return fleet.PackPath(fleetName) }
+
+// LateFolder is the prefix of the blobs with readings that came too late for a dataset.
+func LateFolder(dataset string) string { return DatasetFolder(dataset) + lateName }
 
 // LateReadings is the blob with readings that came too late for a dataset. They
 // came with the messages first to last of a partition of the hub, as the dataset's
 // query counts them.
 func LateReadings(dataset string, partition int, first, last uint64) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s%sp%03d-%d-%d.ndjson", DatasetFolder(dataset), lateName, partition, first, last))
+	return fleetscore.BlobName(fmt.Sprintf("%sp%03d-%d-%d.ndjson", LateFolder(dataset), partition, first, last))
 }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.

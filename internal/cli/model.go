@@ -463,7 +463,7 @@ func (p *packing) pack(ctx context.Context, report func(done, total int64)) (*fl
 		return nil, err
 	}
 	if inside(p.out, p.models) {
-		return nil, usagef("--out %s lies among the models, whose folder would then hold files that aren't models; name a folder elsewhere, or %s", p.out, filepath.Join(p.models, "_pack"))
+		return nil, usagef("--out %s lies among the models, whose folder would then hold files that aren't models; name a folder elsewhere, or %s", p.out, filepath.Join(p.models, fleet.PackName))
 	}
 	dst, err := store.OpenDir(p.out)
 	if err != nil {

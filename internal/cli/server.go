@@ -225,7 +225,7 @@ func (s *server) sameStore() error {
 		return folderError(file, err)
 	}
 	if !whole && then == "" {
-		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", "data")); err == nil {
+		if _, err := os.Stat(filepath.Join(s.cfg.dir, "store", catalog.DatasetFolder(""))); err == nil {
 			then = s.storeName(filepath.Join(s.cfg.dir, "store")) // the store that lies in the folder
 		}
 	}

@@ -313,7 +313,7 @@ func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string
 		r.at(path+".path", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path or a folder of the store", f.Path)
 	case local:
 		f.Path = filepath.Join(base, f.Path)
-	case !filepath.IsAbs(f.Path) && !strings.HasPrefix(f.Path, "models/"):
+	case !filepath.IsAbs(f.Path) && !strings.HasPrefix(f.Path, catalog.ModelsArea):
 		r.at(path+".path", "%s: models must be in the store's area models/; write models/%s, or ./%s for a folder beside fleet.yaml", f.Path, name, f.Path)
 	}
 }

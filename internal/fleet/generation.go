@@ -63,8 +63,15 @@ func (g *Generation) SizeBytes() (n int64) {
 	return n
 }
 
+const (
+	// ModelsArea is the prefix of the folders of the store that hold models.
+	ModelsArea = "models/"
+	// PackName is the name of the folder among the models where their packs lie.
+	PackName = "_pack"
+)
+
 // PackPath is the name of the folder of the store where a fleet's packs lie.
-func PackPath(fleetName string) string { return "models/" + fleetName + "/_pack" }
+func PackPath(fleetName string) string { return ModelsArea + fleetName + "/" + PackName }
 
 // PackFolder is the folder of the store where a fleet's packs lie.
 func PackFolder(b store.Bucket, fleetName string) store.Bucket {

@@ -29,10 +29,11 @@ type Options struct {
 }
 
 func (o Options) now() time.Time {
-	if o.Now == nil {
-		return time.Now()
+	now := o.Now
+	if now == nil {
+		now = time.Now
 	}
-	return o.Now()
+	return now()
 }
 
 // Change is what a sync found.

@@ -199,7 +199,7 @@ func (w *world) checkReadings(p *problems, all *twin, kept map[reading]bool) {
 // keptLate are the readings that the query kept because they came too late.
 func (w *world) keptLate(ctx context.Context) (map[reading]bool, error) {
 	out := map[reading]bool{}
-	for info, err := range w.store.List(ctx, catalog.DatasetFolder(measured)+"/_late/", store.ListOptions{}) {
+	for info, err := range w.store.List(ctx, catalog.LateFolder(measured), store.ListOptions{}) {
 		if err != nil {
 			return nil, err
 		}

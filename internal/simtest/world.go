@@ -151,7 +151,7 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 		case len(w.devices) - 2:
 			data = w.models["odd"]
 		}
-		if err := store.WriteAll(ctx, w.store, fleetscore.BlobName("models/"+sensors+"/model_"+string(d)), data, store.PutOptions{}); err != nil {
+		if err := store.WriteAll(ctx, w.store, fleetscore.BlobName(catalog.ModelsArea+sensors+"/model_"+string(d)), data, store.PutOptions{}); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	all := fleetscore.AllowShare(100)
 	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
-		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: "models/" + sensors, Model: "model_{Device}"}},
+		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: catalog.ModelsArea + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
 	for i, name := range pipelines {

@@ -123,10 +123,11 @@ type Options struct {
 }
 
 func (o Options) now() time.Time {
-	if o.Now == nil {
-		return time.Now()
+	now := o.Now
+	if now == nil {
+		now = time.Now
 	}
-	return o.Now()
+	return now()
 }
 
 // Delta is a table in the Delta Lake format.
