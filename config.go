@@ -92,6 +92,9 @@ type ScaleConfig struct {
 	Min       int      `json:"min"`
 	Max       int      `json:"max"`                  // 0 means 1
 	IdleAfter Duration `json:"idle_after,omitempty"` // a node without work is stopped after this; 0 means 1m; not with a formula
+	// WarmUp starts nodes before a pipeline of the pool is due, so that they are ready
+	// then.
+	WarmUp bool `json:"warm_up,omitempty"`
 	// Formula is a formula in the language of Azure Batch (docs/formulas.md); it needs
 	// max.
 	Formula string `json:"formula,omitempty"`

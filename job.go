@@ -180,6 +180,8 @@ type Node struct {
 	Started   time.Time `json:"started"`
 	Heartbeat time.Time `json:"heartbeat"`
 	IdleSince time.Time `json:"idle_since"`
+	// Registered is when it reported to the server first; zero before.
+	Registered time.Time `json:"registered,omitzero"`
 }
 
 // Occurrence is one due time of a schedule and its outcome.

@@ -40,6 +40,9 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 		if n.Started.IsZero() {
 			n.Started = now
 		}
+		if n.Registered.IsZero() {
+			n.Registered = now
+		}
 		if n.State != fleetscore.NodeDraining {
 			n.State = fleetscore.NodeReady
 		}

@@ -214,6 +214,10 @@ func TestFormulaPool(t *testing.T) {
 			}
 		}
 	}
+	var nodes api.List[fleetscore.Node]
+	if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil || len(nodes.Items) == 0 || !nodes.Items[0].Registered.After(nodes.Items[0].Started) {
+		t.Errorf("nodes %+v, %v; want one that registered after its start", nodes.Items, err)
+	}
 	const result = "$TargetDedicatedNodes=1;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue;n=1.5"
 	show("table", "1 ready", "0 to 3 nodes", "evaluated every 30s", result)
 	show("json", `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)

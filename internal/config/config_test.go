@@ -74,6 +74,7 @@ func TestProblems(t *testing.T) {
 			"  cpu:\n    scale:\n      idle_after: 5m\n      evaluation_interval: 20s\n      formula: |\n        // all tasks\n        n = $PendingTask;\n        $TargetDedicatedNodes = n;",
 			[]string{":11: pools.cpu.scale: max is missing", ":12: pools.cpu.scale.idle_after: the formula decides", ":13: pools.cpu.scale.evaluation_interval: 20s: from 30s to 168h0m0s are possible",
 				":16: pools.cpu.scale.formula: line 2, column 5: ", "$PendingTasks"}},
+		{"neither true nor false", "max: 4}}", "max: 4, warm_up: maybe}}", []string{":10: pools.cpu.scale.warm_up: true or false is expected here"}},
 		{"interval without a formula", "max: 4}}", "max: 4, evaluation_interval: 5m}}", []string{":10: pools.cpu.scale.evaluation_interval: there is no formula"}},
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},

@@ -111,6 +111,12 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 			}
 		}
 		r.wrong(n, "a whole number is expected here")
+	case reflect.Bool:
+		if b, ok := n.(*ast.BoolNode); ok {
+			v.SetBool(b.Value)
+			return
+		}
+		r.wrong(n, "true or false is expected here")
 	default:
 		panic("config: no rule for " + v.Type().String())
 	}

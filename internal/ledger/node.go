@@ -34,7 +34,7 @@ type NodeChanges interface {
 	ForgetNodes(ctx context.Context, before time.Time) error
 }
 
-const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since,
+const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered,
 	(SELECT COUNT(*) FROM attempts WHERE node = nodes.id AND state = 'leased') FROM nodes`
 
 const (
@@ -47,18 +47,18 @@ const (
 
 func scanNode(scan func(...any) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
-	var started, heartbeat, idle int64
-	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &n.Running)
-	n.Started, n.Heartbeat, n.IdleSince = timeOf(started), timeOf(heartbeat), timeOf(idle)
+	var started, heartbeat, idle, registered int64
+	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &registered, &n.Running)
+	n.Started, n.Heartbeat, n.IdleSince, n.Registered = timeOf(started), timeOf(heartbeat), timeOf(idle), timeOf(registered)
 	return n, err
 }
 
 func (t *tx) putNode(n fleetscore.Node) error {
 	t.event(NodesTopic(n.Pool), NodeTopic(n.ID))
-	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, state = excluded.state, slots = excluded.slots, host = excluded.host, pid = excluded.pid,
-		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since`,
-		string(n.ID), n.Pool, string(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince))
+		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since, registered = excluded.registered`,
+		string(n.ID), n.Pool, string(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince), micros(n.Registered))
 }
 
 // idle notes that a node has less to do, and since when it is idle if it holds no

@@ -58,6 +58,8 @@ type Ledger interface {
 	ledger.NodeChanges
 	ledger.Events
 	ledger.Scales
+	ledger.Schedules
+	ledger.Jobs
 }
 
 // Pools runs the nodes of all pools of the configuration.
@@ -71,7 +73,9 @@ type Pools struct {
 	now       func() time.Time
 	starts    *prometheus.CounterVec
 
-	formulas map[string]*steered // by pool; only the loop that scales uses it
+	// Only the loop that scales uses these, both by pool.
+	formulas map[string]*steered
+	takes    map[string]time.Duration // how long its nodes take to start, where that is known
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -126,7 +130,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{},
+		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -213,9 +217,17 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	for _, n := range nodes {
 		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince})
 	}
+	p.measure(name, nodes)
+	wake, err := p.warm(ctx, name, &c, now)
+	if err != nil {
+		return maxRest, err
+	}
 	d, rest, err := p.decide(ctx, name, c, state)
 	if err != nil {
 		return maxRest, err
+	}
+	if !wake.IsZero() {
+		rest = min(rest, wake.Sub(now))
 	}
 	if wait := p.held(name); wait > 0 && d.Start > 0 {
 		d.Start, rest = 0, min(rest, wait)

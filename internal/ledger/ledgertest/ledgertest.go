@@ -481,9 +481,12 @@ func testNodes(t *testing.T, open Open) {
 		}
 	}
 	got := must[fleetscore.Node](t)(l.UpdateNode(ctx, "n2", func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeStopped, Started: noon}
+		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeStopped, Started: noon, Registered: noon.Add(time.Second)}
 		return nil
 	}))
+	if d := cmp.Diff(got, must[fleetscore.Node](t)(l.Node(ctx, "n2"))); d != "" {
+		t.Errorf("node, as it was written and as it is read (-want +got):\n%s", d)
+	}
 	if got.ID != "n2" || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, "gpu"))) != 1 || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, ""))) != 2 {
 		t.Errorf("after adding %+v the pools hold others", got)
 	}
