@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build demo test race crash year simulate parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build demo test race crash year scale simulate parity spark check fmt bench microbench cross fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ spark: ## read Delta tables that Spark wrote (needs Python and Java; some minute
 
 year: ## simulate a year of jobs; measure the files that it leaves, commits and pages (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
+
+scale: ## measure a server with 10,000 nodes and a job of 1,000,000 sensors (5 minutes); SCALE=1000,100000 for fewer
+	FLEETSCORE_SCALE=$${SCALE:-10000,1000000} $(GO) test -run 'TestScale$$' -count 1 -timeout 30m -v ./bench/scale
 
 simulate: ## run a whole server thousands of times with random faults on a fake clock; SEEDS=20000 for more
 	$(GO) test ./internal/simtest -run TestSimulation -count 1 -timeout 600m -seeds $${SEEDS:-5000}

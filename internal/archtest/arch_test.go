@@ -76,6 +76,7 @@ var levels = map[string]int{
 	"internal/archtest": testsOnly,
 	"internal/simtest":  testsOnly,
 	"bench":             testsOnly,
+	"bench/scale":       testsOnly,
 	"bench/year":        testsOnly,
 }
 
