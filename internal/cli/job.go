@@ -193,6 +193,11 @@ func newJobListCommand() *cobra.Command {
 			if pipeline != "" {
 				query.Set("pipeline", pipeline)
 			}
+			for _, s := range states {
+				if !slices.Contains(fleetscore.JobStates, fleetscore.JobState(s)) {
+					return nil, usagef("--state %s: %s are possible", s, joined(fleetscore.JobStates))
+				}
+			}
 			if len(states) > 0 {
 				query.Set("state", strings.Join(states, ","))
 			}
@@ -210,6 +215,15 @@ func newJobListCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states")
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many")
 	return cmd
+}
+
+// joined is a list of words for a message.
+func joined[T ~string](words []T) string {
+	texts := make([]string, len(words))
+	for i, w := range words {
+		texts[i] = string(w)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func newJobShowCommand() *cobra.Command {
@@ -422,11 +436,16 @@ func newJobCoverageCommand() *cobra.Command {
 those that failed, timed out, were quarantined or have no model, grouped by reason.`,
 		Example: "  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --outcome failed\n  fleetscore job coverage anomalies-20261123T1000Z-k3f9ab --causes", Args: cobra.ExactArgs(1)},
 		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			for _, o := range outcomes {
+				if !slices.Contains(fleetscore.Outcomes, fleetscore.Outcome(o)) {
+					return nil, usagef("--outcome %s: %s are possible", o, joined(fleetscore.Outcomes))
+				}
+			}
 			if causes {
 				return causesOf(ctx, c, args[0], outcomes)
 			}
 			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "reason"}}
-			return l, eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
+			err := eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
 				var first, last time.Time
 				model := ""
 				if i.First != 0 {
@@ -437,6 +456,10 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 				}
 				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, i.Reason)
 			})
+			if err != nil {
+				return nil, err
+			}
+			return l, nil
 		})
 	cmd.Flags().StringSliceVar(&outcomes, "outcome", nil, "only sensors that ended so")
 	cmd.Flags().BoolVar(&causes, "causes", false, "why sensors weren't scored, a line per reason")

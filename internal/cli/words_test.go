@@ -36,7 +36,7 @@ func TestTyposNameTheNearestWord(t *testing.T) {
 	for line, want := range map[string]string{
 		"jbo list": "unknown command jbo; is job meant?", "job lst": "is list meant?", "dataset uplod x y": "is upload meant?", "node lst": "is list meant?",
 		"job": "", "job show": "an argument is missing; write: fleetscore job show JOB", "dataset upload x": "write: fleetscore dataset upload NAME PATH",
-		"job show a b": "there is an argument too many", "job list x": "too many; write: fleetscore job list", "help jb": "is job meant?", "help job lst": "is list meant?", "sing": "there are apply, clock",
+		"job show a b": "there is an argument too many", "job list --state nix": "--state nix: waiting, queued,", "job coverage j --outcome nix": "--outcome nix: scored,", "job list x": "too many; write: fleetscore job list", "help jb": "is job meant?", "help job lst": "is list meant?", "sing": "there are apply, ",
 		"score --dta x": "is --data meant?", "job list --pipelin x": "is --pipeline meant?", "job list -o cvs": "is csv meant?",
 		"score --data x --models m --key k --time t --feature f --out o --separator ab": "one character",
 		"score --data x --models m --key k --time t --feature f --out o --time-unit h":  "s, ms, us or ns",

@@ -159,6 +159,9 @@ func TestReadings(t *testing.T) {
 			if p.Accepted != len(c.want) || p.Rejected != len(c.lines) {
 				t.Errorf("answer counts %d accepted, %d rejected", p.Accepted, p.Rejected)
 			}
+			if len(c.lines) > 0 && !strings.Contains(p.Message, c.lines[0].String()) {
+				t.Errorf("the message %q doesn't say what is wrong with the first reading, want %q", p.Message, c.lines[0])
+			}
 		})
 	}
 }

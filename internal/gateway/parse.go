@@ -36,6 +36,14 @@ type Rejection struct {
 	Reason string `json:"reason"`
 }
 
+// String is the verdict as messages have it.
+func (r Rejection) String() string {
+	if r.Field == "" {
+		return fmt.Sprintf("line %d: %s", r.Line, r.Reason)
+	}
+	return fmt.Sprintf("line %d, column %s: %s", r.Line, r.Field, r.Reason)
+}
+
 // maxRejections bounds the list in an answer; the count is always exact.
 const maxRejections = 100
 

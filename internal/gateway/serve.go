@@ -111,6 +111,9 @@ func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) 
 				text = "the reading is malformed"
 			}
 		}
+		if len(out.Reasons) > 0 {
+			text += "; " + out.Reasons[0].String()
+		}
 		problem := g.problem(fleetscore.Invalid, "correct these lines and send them again", "%s", text)
 		problem.Accepted, problem.Rejected, problem.Lines = accepted, rejected, out.Reasons
 		return http.StatusBadRequest, 0, problem

@@ -151,9 +151,6 @@ func (t *tx) putJob(have, j fleetscore.Job) error {
 // Job implements Jobs.
 func (l *core) Job(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error) {
 	j, err := scanDoc[fleetscore.Job](l.row(ctx, `SELECT doc FROM jobs WHERE id = ?`, string(id)).Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return j, fleetscore.Errorf(fleetscore.NotFound, "find job", string(id), "there is no such job").WithHint("fleetscore job list shows all jobs; jobs older than the configuration's history are removed")
-	}
 	return j, l.problem("find job", string(id), err)
 }
 

@@ -253,7 +253,15 @@ func (l *core) problem(op, subject string, err error) error {
 		return err
 	}
 	if errors.Is(err, sql.ErrNoRows) {
-		return fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such entry")
+		what := op[strings.LastIndexByte(op, ' ')+1:] // such as job in "find job"
+		missing := fleetscore.Errorf(fleetscore.NotFound, op, subject, "there is no such %s", what)
+		switch what {
+		case "job":
+			return missing.WithHint("fleetscore job list shows all jobs; jobs older than their pipeline's history are removed")
+		case "token", "node":
+			return missing.WithHint("fleetscore %s list shows all %ss", what, what)
+		}
+		return missing
 	}
 	if e := l.dialect.problem(op, subject, err); e != nil {
 		return e

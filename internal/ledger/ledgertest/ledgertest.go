@@ -251,7 +251,7 @@ func testJobs(t *testing.T, open Open) {
 	if _, err := l.UpdateJob(t.Context(), "j3", func(j *fleetscore.Job) error { j.State = fleetscore.JobFailed; return boom }); !errors.Is(err, boom) {
 		t.Errorf("UpdateJob = %v, want the function's error", err)
 	}
-	if _, err := l.UpdateJob(t.Context(), "j9", func(*fleetscore.Job) error { return nil }); !fleetscore.NotFound.Is(err) {
+	if _, err := l.UpdateJob(t.Context(), "j9", func(*fleetscore.Job) error { return nil }); !fleetscore.NotFound.Is(err) || !strings.Contains(err.Error(), "there is no such job (fleetscore job list") {
 		t.Errorf("UpdateJob of none = %v, want kind not_found", err)
 	}
 	for _, c := range []struct {
