@@ -147,6 +147,7 @@ type Task struct {
 	State    TaskState  `json:"state"`
 	Attempts int        `json:"attempts"` // leases given out
 	Failures int        `json:"failures"` // attempts that reported an error; losing a node doesn't count
+	Outages  int        `json:"outages"`  // attempts that ended because the store couldn't be used; they use up no tries
 	Node     NodeID     `json:"node,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
 	Outcome  Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed

@@ -142,7 +142,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_broker_errors_total",
 			Help: "How often looking after nodes and leases failed; it is tried again."}),
 	}
-	for _, e := range []dispatch.End{dispatch.Succeeded, dispatch.Failed, dispatch.TimedOut, dispatch.Expired, dispatch.Lost, dispatch.Canceled} {
+	for _, e := range dispatch.Ends {
 		m.attempts.WithLabelValues(string(e))
 	}
 	if reg == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -133,4 +134,39 @@ func TestAnswerDoesntWaitForTheStore(t *testing.T) {
 			t.Errorf("the second file was looked at after %s, want %s", took, examineWithin)
 		}
 	})
+}
+
+// TestOutageUsesUpNoTries: a task whose attempts find the store away more often than it
+// has tries waits longer and longer, and is done when the store is back.
+func TestOutageUsesUpNoTries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	j := w.queue("j1")
+	waited := time.Duration(0)
+	for n := range 10 {
+		l := w.lease("n1")
+		if err := w.Complete(t.Context(), l.ID, dispatch.Result{Error: "the store answers 500", Kind: "unavailable"}); err != nil {
+			t.Fatal(err)
+		}
+		tasks, err := w.ledger.Tasks(t.Context(), j.ID)
+		if err != nil || len(tasks) != 1 {
+			t.Fatalf("%d tasks, %v", len(tasks), err)
+		}
+		if task := tasks[0]; task.State != fleetscore.TaskQueued || task.Failures != 0 || task.Outages != n+1 || !strings.Contains(task.Reason, "500") {
+			t.Fatalf("after %d outages: %+v", n+1, task)
+		}
+		early, err := w.ledger.LeaseTasks(t.Context(), "cpu", "n1", 1, w.now().Add(waited/2), time.Minute)
+		if err != nil || len(early) > 0 {
+			t.Fatalf("after %d outages the task is given out at once: %v", n+1, err)
+		}
+		waited = dispatch.OutageAfter(n+1, 1)
+		w.clock.Add(waited.Microseconds())
+	}
+	l := w.lease("n1")
+	if err := w.Complete(t.Context(), l.ID, dispatch.Result{Outcomes: fleetscore.Counts{}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.ledger.Job(t.Context(), j.ID); err != nil || got.State != fleetscore.JobCommitting {
+		t.Errorf("the job is %s, %v", got.State, err)
+	}
 }

@@ -161,7 +161,7 @@ func (b *Broker) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispa
 	}
 	ended, err := b.ledger.EndAttempt(ctx, lease, b.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
 		if r.Error != "" {
-			return b.ended(l, dispatch.Failed, r.Error), nil
+			return b.ended(l, dispatch.EndOf(r), r.Error), nil
 		}
 		if err := dispatch.Check(l.Task, r); err != nil {
 			return ledger.AttemptEnd{}, err
@@ -192,8 +192,15 @@ func (b *Broker) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispa
 // ended is what the end of an attempt means for its task.
 func (b *Broker) ended(l ledger.Leased, end dispatch.End, reason string) ledger.AttemptEnd {
 	e := ledger.AttemptEnd{State: string(end), Reason: reason, Task: dispatch.After(l.Task, end, reason, l.Job.Config.Limits.Tries)}
-	if end == dispatch.Failed || end == dispatch.TimedOut { // ids are random, and a replay must have the same waits
-		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures, clock.Spread(fmt.Sprintf("%s/%d/%d", l.Job.Pipeline, l.Job.Interval.To.UnixMicro(), l.Task.Index), e.Task.Failures)))
+	spread := func(n int) float64 { // ids are random, and a replay must have the same waits
+		return clock.Spread(fmt.Sprintf("%s/%d/%d", l.Job.Pipeline, l.Job.Interval.To.UnixMicro(), l.Task.Index), n)
+	}
+	switch end {
+	case dispatch.Failed, dispatch.TimedOut:
+		e.NotBefore = b.now().Add(dispatch.RetryAfter(e.Task.Failures, spread(e.Task.Failures)))
+	case dispatch.Unavailable:
+		e.NotBefore = b.now().Add(dispatch.OutageAfter(e.Task.Outages, spread(e.Task.Outages)))
+	default: // the task goes on at once, or has ended
 	}
 	return e
 }

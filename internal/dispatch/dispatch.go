@@ -89,15 +89,33 @@ const (
 	Expired   End = "expired"   // its lease ran out
 	Lost      End = "lost"      // its node was lost or stopped
 	Canceled  End = "canceled"  // its job was canceled
+	// Unavailable means that it couldn't go on because the store was away or full.
+	Unavailable End = "unavailable"
 )
+
+// Ends are all ends of an attempt.
+var Ends = []End{Succeeded, Failed, TimedOut, Unavailable, Expired, Lost, Canceled}
+
+// EndOf is how an attempt ended that reported an error.
+func EndOf(r Result) End {
+	if fleetscore.ParseKind(r.Kind) == fleetscore.Unavailable {
+		return Unavailable
+	}
+	return Failed
+}
 
 // maxLosses is how many attempts of a task may be lost with their nodes before the
 // task itself is taken to be the cause. A working installation doesn't lose that
 // many.
 const maxLosses = 20
 
+// maxOutages is how many attempts of a task may end because the store couldn't be used,
+// before the task fails. With the waits of OutageAfter, that is an outage of about half a
+// day.
+const maxOutages = 150
+
 // After applies the end of an attempt to its task. Only reported errors and exceeded
-// time limits use up tries.
+// time limits use up tries; an outage of the store doesn't.
 func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task {
 	t.Node, t.Reason = "", reason
 	switch end {
@@ -115,31 +133,46 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 			}
 			t.Reason = fmt.Sprintf("%d of %d tries failed, the last: %s", t.Failures, tries, reason)
 		}
+	case Unavailable:
+		t.Outages++
+		t.State = fleetscore.TaskQueued
+		if t.Outages >= maxOutages {
+			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
+			t.Reason = fmt.Sprintf("in %d attempts the store couldn't be used, the last: %s", t.Outages, reason)
+		}
 	case Expired, Lost:
 		t.State = fleetscore.TaskQueued
-		if t.Attempts-t.Failures >= maxLosses {
+		if losses := t.Attempts - t.Failures - t.Outages; losses >= maxLosses {
 			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
-			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", t.Attempts-t.Failures, reason)
+			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", losses, reason)
 		}
 	}
 	return t
 }
 
-// The waits of RetryAfter.
+// The waits of RetryAfter and OutageAfter.
 const (
 	firstRetry = time.Second
 	maxRetry   = 30 * time.Second
+	maxOutage  = 5 * time.Minute
 )
 
 // RetryAfter is how long a task waits after its n-th failure (1, 2, …): twice as
 // long each time, up to half a minute. spread, from 0 to 1, makes it up to a fifth
 // shorter or longer, so that tasks that failed together aren't tried again together.
-func RetryAfter(n int, spread float64) time.Duration {
+func RetryAfter(n int, spread float64) time.Duration { return pause(n, maxRetry, spread) }
+
+// OutageAfter is how long a task waits after the n-th attempt that found the store away:
+// as RetryAfter, up to five minutes. So a task goes on after about as long as the outage
+// lasted, and a long outage doesn't fill the ledger with attempts.
+func OutageAfter(n int, spread float64) time.Duration { return pause(n, maxOutage, spread) }
+
+func pause(n int, longest time.Duration, spread float64) time.Duration {
 	d := firstRetry
-	for ; n > 1 && d < maxRetry; n-- {
+	for ; n > 1 && d < longest; n-- {
 		d *= 2
 	}
-	return time.Duration(float64(min(d, maxRetry)) * (0.8 + 0.4*spread))
+	return time.Duration(float64(min(d, longest)) * (0.8 + 0.4*spread))
 }
 
 // Check refuses a result that doesn't account for each key of its task.

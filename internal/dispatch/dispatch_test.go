@@ -73,6 +73,7 @@ func TestAfter(t *testing.T) {
 		{Failed, 1, fleetscore.TaskFailed, 1},
 		{TimedOut, 3, fleetscore.TaskQueued, 1},
 		{TimedOut, 1, fleetscore.TaskFailed, 1},
+		{Unavailable, 1, fleetscore.TaskQueued, 0},
 		{Lost, 1, fleetscore.TaskQueued, 0},
 		{Expired, 1, fleetscore.TaskQueued, 0},
 		{Canceled, 1, fleetscore.TaskCanceled, 0},
@@ -88,6 +89,14 @@ func TestAfter(t *testing.T) {
 	task.Attempts = maxLosses
 	if got := After(task, Lost, "why", 3); got.State != fleetscore.TaskFailed {
 		t.Errorf("after %d losses: %+v", maxLosses, got)
+	}
+	task.Outages = maxLosses / 2
+	if got := After(task, Lost, "why", 3); got.State != fleetscore.TaskQueued {
+		t.Errorf("attempts that found the store away count as lost: %+v", got)
+	}
+	task.Attempts, task.Outages = maxOutages, maxOutages-1
+	if got := After(task, Unavailable, "why", 3); got.State != fleetscore.TaskFailed || !strings.Contains(got.Reason, "why") {
+		t.Errorf("after %d outages: %+v", maxOutages, got)
 	}
 }
 
@@ -172,6 +181,23 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		if low, high := RetryAfter(n, 0), RetryAfter(n, 1); low != want*4/5 || high != want*6/5 {
 			t.Errorf("RetryAfter(%d) is from %s to %s, want a fifth less and more than %s", n, low, high, want)
 		}
+	}
+}
+
+// TestOutagesLastLong: the waits between attempts grow with the outage, and together they
+// last for half a day before a task fails.
+func TestOutagesLastLong(t *testing.T) {
+	t.Parallel()
+	var whole time.Duration
+	for n := range maxOutages - 1 {
+		wait := OutageAfter(n+1, 0.5)
+		if wait > maxOutage || wait > whole+time.Second {
+			t.Errorf("wait %d is %s, after an outage of %s", n+1, wait, whole)
+		}
+		whole += wait
+	}
+	if whole < 11*time.Hour || whole > 13*time.Hour {
+		t.Errorf("a task waits for %s before it fails", whole)
 	}
 }
 

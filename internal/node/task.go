@@ -129,7 +129,10 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	if len(scored.Degenerate) > 0 {
 		out.printf("degenerate models, which flag everything or nothing whatever the data: %v", scored.Degenerate)
 	}
-	return n.write(ctx, tables, l, scored, out)
+	if r, err = n.write(ctx, tables, l, scored, out); fleetscore.Exhausted.Is(err) { // the store's disk is full, which isn't the task's fault
+		err = fleetscore.Errorf(fleetscore.Unavailable, "write results", string(l.Task), "%w", err)
+	}
+	return r, err
 }
 
 // emptyRows is the input of a task without files.
