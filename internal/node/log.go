@@ -40,6 +40,9 @@ func (n *Node) newTaskLog(ctx context.Context, lease fleetscore.LeaseID) *taskLo
 			case <-loop.Done():
 				return
 			case <-ticker.C:
+				if loop.Err() != nil { // a select between two ready channels chooses by chance
+					return
+				}
 				_ = l.flush(ctx) // what didn't arrive is sent again
 			}
 		}

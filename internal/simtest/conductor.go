@@ -81,6 +81,7 @@ type request struct {
 	by      *process
 	kind    string // what is asked, such as "store put"
 	subject string
+	message int       // the number of a node's message that it serves; 0 if none
 	at      time.Time // when it goes on
 	fate    fate
 	gone    bool // whoever asked waits no more
@@ -88,6 +89,14 @@ type request struct {
 }
 
 func (r *request) String() string { return r.by.name + ": " + r.kind + " " + r.subject }
+
+// messageKey is the key of a message's number in the context of what serves it. Without
+// it, a server that serves a message and its repetition would ask for the same things at
+// the same time, and chance would say which of the two gets the task.
+type messageKey struct{}
+
+// same reports whether nothing tells two requests apart.
+func (r *request) same(o *request) bool { return r.String() == o.String() && r.message == o.message }
 
 // odds says how long a request of a kind takes and what becomes of it.
 type odds func(rnd *rand.Rand, r *request) (time.Duration, fate)
@@ -122,6 +131,7 @@ func (c *conductor) step(ctx context.Context, by *process, kind, subject string)
 		return failed, context.Cause(ctx)
 	}
 	r := &request{by: by, kind: kind, subject: subject, proceed: make(chan struct{})}
+	r.message, _ = ctx.Value(messageKey{}).(int)
 	c.mu.Lock()
 	c.fresh = append(c.fresh, r)
 	c.mu.Unlock()
@@ -181,7 +191,7 @@ func (c *conductor) next() *request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	slices.SortStableFunc(c.fresh, func(a, b *request) int {
-		return cmp.Or(cmp.Compare(a.by.name, b.by.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject))
+		return cmp.Or(cmp.Compare(a.by.name, b.by.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject), cmp.Compare(a.message, b.message))
 	})
 	now := time.Now()
 	var last *request
@@ -189,7 +199,7 @@ func (c *conductor) next() *request {
 		switch {
 		case r.gone:
 			continue
-		case last != nil && last.String() == r.String(): // nothing tells them apart: they share their fate
+		case last != nil && last.same(r): // nothing tells them apart: they share their fate
 			r.at, r.fate = last.at, last.fate
 		default:
 			delay, f := c.odds(c.rnd, r)
@@ -211,7 +221,7 @@ func (c *conductor) release(r *request) {
 	var all []*request
 	c.mu.Lock()
 	c.agenda = slices.DeleteFunc(c.agenda, func(x *request) bool {
-		same := x.at.Equal(r.at) && x.String() == r.String()
+		same := x.at.Equal(r.at) && x.same(r)
 		if same {
 			all = append(all, x)
 		}

@@ -196,7 +196,7 @@ func send[T any](ctx context.Context, p *protocol, op, subject string, do func(c
 		return none, fault(op, subject, "no server listens")
 	}
 	handle := func(ctx context.Context) (T, error) {
-		ctx, cancel := context.WithCancelCause(ctx)
+		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, messageKey{}, int(p.w.messages.Add(1))))
 		defer cancel(nil)
 		defer context.AfterFunc(s.process.life, func() { cancel(errDead(s.process, op)) })()
 		v, err := do(ctx, s)

@@ -40,6 +40,8 @@ const (
 
 // world is one run: everything there is, and what is known about it.
 type world struct {
+	messages atomic.Int64 // of nodes, that a server has begun to serve
+
 	t         *testing.T
 	rnd       *rand.Rand // draws of the run's own script, apart from the conductor's
 	conductor *conductor
