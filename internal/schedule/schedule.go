@@ -86,6 +86,7 @@ func Trigger(c fleetscore.ScheduleConfig, pipeline string, s State, active []fle
 		return d, err
 	}
 	x := &decider{c: c, pipeline: pipeline, s: s, active: active, now: now, out: &d, from: start(c, spec, s)}
+	x.c.Jitter = 0 // the job covers all due times that have come, and so decides them too
 	for _, j := range active {
 		if c.Overlap != fleetscore.OverlapAllow && (c.Overlap != fleetscore.OverlapReplace || j.State == fleetscore.JobCommitting) {
 			return d, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "job %s hasn't ended: it is %s", j.ID, j.State).
@@ -97,7 +98,12 @@ func Trigger(c fleetscore.ScheduleConfig, pipeline string, s State, active []fle
 		return d, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "the rows until %s are covered already", x.from.UTC().Format(time.RFC3339))
 	}
 	var run []time.Time
-	for _, t := range x.pending(spec) {
+	due := x.pending(spec)
+	if len(due) == maxCatchUp { // more may have come, and no outcome may be left out
+		return d, fleetscore.Errorf(fleetscore.Conflict, "trigger schedule", pipeline, "%d or more due times of an outage aren't decided yet", maxCatchUp).
+			WithHint("try again when fleetscore schedule history %s shows their outcomes", pipeline)
+	}
+	for _, t := range due {
 		switch {
 		case !t.After(x.from):
 			x.outcome(t, fleetscore.OccurrenceSkipped, "an earlier job covers the rows until %s", x.from.UTC().Format(time.RFC3339))

@@ -137,6 +137,23 @@ func TestJitter(t *testing.T) {
 	}
 }
 
+// TestTriggerWithinJitter: a trigger's job covers a due time whose jitter isn't over, so
+// that this due time gets its outcome too; if so many due times wait that not all are
+// decided at once, the trigger is refused.
+func TestTriggerWithinJitter(t *testing.T) {
+	t.Parallel()
+	c := fleetscore.ScheduleConfig{Cron: "0 * * * *", Jitter: fleetscore.Duration(time.Hour)}
+	s := State{Created: at("09:20:30"), LastDue: at("10:00:00"), NextFrom: at("10:00:00")}
+	d, err := Trigger(c, "p", s, nil, at("11:00:00").Add(time.Second))
+	if err != nil || len(d.Occurrences) != 2 || !d.Occurrences[0].Due.Equal(at("11:00:00")) || d.Occurrences[0].State != fleetscore.OccurrenceCoalesced {
+		t.Errorf("%+v, %v; want that 11:00 is coalesced", d.Occurrences, err)
+	}
+	s.LastDue, s.NextFrom = s.LastDue.AddDate(0, -2, 0), s.NextFrom.AddDate(0, -2, 0)
+	if d, err := Trigger(c, "p", s, nil, at("12:20:00")); !fleetscore.Conflict.Is(err) {
+		t.Errorf("after two months: %d outcomes, %v; want conflict", len(d.Occurrences), err)
+	}
+}
+
 // TestTrigger: a trigger's job covers due times that wait; it takes the place of a job
 // or stands beside it only where the schedule says so.
 func TestTrigger(t *testing.T) {

@@ -14,7 +14,8 @@ import (
 // act lets one thing happen. Every action leaves a server that runs.
 func (w *world) act(ctx context.Context) error {
 	actions := []func(context.Context, *server) error{w.crash, w.crash, w.restart, w.crashAtStep, w.crashAtStep, w.crashAtStep, w.killNodes, w.killNodeAtStep, w.cutOff,
-		w.submit, w.submit, w.rerun, w.overtake, w.overtake, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat}
+		w.submit, w.submit, w.again, w.overtake, w.overtake, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat,
+		w.outage, w.pause, w.trigger, w.trigger, w.backfill, w.rerun, w.rerun}
 	return actions[w.rnd.IntN(len(actions))](ctx, w.up())
 }
 
@@ -25,6 +26,13 @@ func (w *world) within(d time.Duration) time.Duration { return time.Duration(w.r
 func (w *world) crash(_ context.Context, s *server) error {
 	w.kill(s)
 	time.Sleep(w.within(20 * time.Second))
+	return w.start()
+}
+
+// outage kills the server, and starts another one when due times have passed.
+func (w *world) outage(_ context.Context, s *server) error {
+	w.kill(s)
+	time.Sleep(time.Minute + w.within(2*time.Minute))
 	return w.start()
 }
 
@@ -81,8 +89,8 @@ func (w *world) cutOff(context.Context, *server) error {
 	return nil
 }
 
-// submit scores what is next, or an interval that somebody names. These begin at half
-// minutes, by which they are known.
+// submit scores what is next, or an interval that somebody names. These begin half a
+// second after half minutes, by which they are known.
 func (w *world) submit(ctx context.Context, s *server) error {
 	name := w.pipelines[w.rnd.IntN(len(w.pipelines))]
 	var iv *fleetscore.Interval
@@ -100,7 +108,7 @@ func (w *world) submit(ctx context.Context, s *server) error {
 
 // someInterval is an interval that somebody may name, of the first minutes.
 func (w *world) someInterval() *fleetscore.Interval {
-	from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30 * time.Second)
+	from := w.began.Truncate(time.Minute).Add(time.Duration(w.rnd.IntN(3)) * time.Minute).Add(-30*time.Second + 500*time.Millisecond)
 	return &fleetscore.Interval{From: from, To: from.Add(time.Duration(1+w.rnd.IntN(2)) * time.Minute)}
 }
 
@@ -123,12 +131,12 @@ func (w *world) jobIs(ctx context.Context, id fleetscore.JobID, limit time.Durat
 
 var ended = []fleetscore.JobState{fleetscore.JobSucceeded, fleetscore.JobPartlyFailed, fleetscore.JobFailed}
 
-// rerun scores an interval and, once that job has ended, the same one again.
-func (w *world) rerun(ctx context.Context, s *server) error {
+// again scores an interval and, once that job has ended, the same one again.
+func (w *world) again(ctx context.Context, s *server) error {
 	name, iv := w.pipelines[w.rnd.IntN(len(w.pipelines))], w.someInterval()
 	for range 2 {
 		j, err := s.scheduler.Submit(ctx, name, iv)
-		w.conductor.note(fmt.Sprint("rerun: submit of ", j.ID, " ", iv, ": ", err))
+		w.conductor.note(fmt.Sprint("again: submit of ", j.ID, " ", iv, ": ", err))
 		if err != nil {
 			return nil
 		}
@@ -243,7 +251,77 @@ func (w *world) takeOut(ctx context.Context, _ *server) error {
 
 // repeat lets readings be uploaded that were uploaded before.
 func (w *world) repeat(context.Context, *server) error {
-	w.again.Store(true)
+	w.resend.Store(true)
+	return nil
+}
+
+// somePipeline is one of the pipelines.
+func (w *world) somePipeline() string { return w.pipelines[w.rnd.IntN(len(w.pipelines))] }
+
+// pause pauses a schedule for a while. Now and then it is triggered meanwhile.
+func (w *world) pause(ctx context.Context, s *server) error {
+	name := w.somePipeline()
+	_, err := s.scheduler.SetPaused(ctx, name, true)
+	w.conductor.note(fmt.Sprint("pause of ", name, ": ", err))
+	time.Sleep(w.within(time.Minute))
+	if w.rnd.IntN(2) == 0 {
+		if err := w.triggerOf(ctx, s, name); err != nil {
+			return err
+		}
+	}
+	time.Sleep(w.within(time.Minute))
+	_, err = s.scheduler.SetPaused(ctx, name, false)
+	w.conductor.note(fmt.Sprint("resume of ", name, ": ", err))
+	return nil
+}
+
+// trigger makes a schedule due now.
+func (w *world) trigger(ctx context.Context, s *server) error {
+	return w.triggerOf(ctx, s, w.somePipeline())
+}
+
+func (w *world) triggerOf(ctx context.Context, s *server, name string) error {
+	j, err := s.scheduler.Trigger(context.WithValue(ctx, byHand{}, true), name)
+	w.conductor.note(fmt.Sprint("trigger of ", name, ", job ", j.ID, ": ", err))
+	return nil
+}
+
+// backfill scores the first minutes in pieces.
+func (w *world) backfill(ctx context.Context, s *server) error {
+	name, iv := w.somePipeline(), w.someInterval()
+	iv.To = iv.From.Add(time.Duration(1+w.rnd.IntN(3)) * time.Minute)
+	jobs, err := s.scheduler.Backfill(ctx, name, *iv, time.Minute)
+	w.conductor.note(fmt.Sprint("backfill of ", name, " ", iv, ", ", len(jobs), " jobs: ", err))
+	return nil
+}
+
+// rerun scores some sensors of a job that ended once more: those that failed, one, or
+// those without a model. Mostly it waits for it and reruns that job in the same way.
+func (w *world) rerun(ctx context.Context, s *server) error {
+	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: w.somePipeline(), States: ended})
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	which := fleetscore.Rerun{Of: jobs[w.rnd.IntN(len(jobs))].ID}
+	switch w.rnd.IntN(4) {
+	case 0:
+		which.Failed = true
+	case 1:
+		which.Cause = "no model"
+	default:
+		which.Keys = []string{string(w.devices[w.rnd.IntN(len(w.devices))])}
+	}
+	for range 1 + w.rnd.IntN(2) {
+		j, err := s.scheduler.Rerun(ctx, which)
+		w.conductor.note(fmt.Sprintf("rerun of %+v, job %s: %v", which, j.ID, err))
+		if err != nil {
+			return nil
+		}
+		if ok, err := w.jobIs(ctx, j.ID, 2*time.Minute, ended...); !ok || err != nil {
+			return err
+		}
+		which.Of = j.ID
+	}
 	return nil
 }
 

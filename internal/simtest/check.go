@@ -105,8 +105,11 @@ func (w *world) checkDataset(ctx context.Context, p *problems, c *catalog.Catalo
 	return nil
 }
 
-// isNamed tells whether somebody named a job's interval: these begin at half minutes.
-func isNamed(j fleetscore.Job) bool { return j.Interval.From.Second() == 30 }
+// isNamed tells whether somebody named a job's interval: these begin half a second after
+// half minutes. A rerun has the interval of another job.
+func isNamed(j fleetscore.Job) bool {
+	return j.Rerun != nil || j.Interval.From.Second() == 30 && j.Interval.From.Nanosecond() == int(500*time.Millisecond)
+}
 
 // published tells whether a job's results had to become visible.
 func published(j fleetscore.Job) bool { return j.Tasks > 0 && j.State != fleetscore.JobCanceled }
@@ -195,63 +198,6 @@ func (w *world) label(model fleetscore.Digest, value float64) float64 {
 		return 0
 	}
 	return 1
-}
-
-// checkSchedule: each due time has one outcome, and the intervals of the jobs that
-// follow the schedule join.
-func (w *world) checkSchedule(ctx context.Context, p *problems, pipeline string, jobs []fleetscore.Job) error {
-	occurrences, err := w.ledger.Occurrences(ctx, pipeline, 1000)
-	if err != nil {
-		return err
-	}
-	slices.Reverse(occurrences)
-	every := time.Minute
-	if pipeline == "q" {
-		every = 2 * time.Minute
-	}
-	byID := map[fleetscore.JobID]fleetscore.Job{}
-	dues := map[fleetscore.JobID]int{}
-	for _, j := range jobs {
-		byID[j.ID] = j
-	}
-	if len(occurrences) == 0 {
-		p.add("pipeline %s: no due time has an outcome", pipeline)
-	}
-	for i, o := range occurrences {
-		if i > 0 && o.Due.Sub(occurrences[i-1].Due) != every {
-			p.add("pipeline %s: the due time after %s is %s", pipeline, occurrences[i-1].Due, o.Due)
-		}
-		j, ok := byID[o.Job]
-		if o.State == fleetscore.OccurrenceSkipped { // its rows must belong to a job that was submitted before
-			ok = slices.ContainsFunc(jobs, func(x fleetscore.Job) bool {
-				j = x
-				return x.Interval.From.Second() == 0 && !x.Interval.To.Before(o.Due)
-			})
-		}
-		if !ok || j.Interval.To.Before(o.Due) {
-			p.add("pipeline %s: the due time %s is %s by job %q over %s", pipeline, o.Due, o.State, o.Job, j.Interval)
-		}
-		if o.State == fleetscore.OccurrenceRan {
-			dues[o.Job]++
-		}
-	}
-	var last *fleetscore.Job
-	for _, j := range jobs {
-		if !j.State.Ended() {
-			p.add("job %s is %s", j.ID, j.State)
-		}
-		if j.Due != nil && dues[j.ID] != 1 {
-			p.add("job %s ran %d due times", j.ID, dues[j.ID])
-		}
-		if isNamed(j) {
-			continue
-		}
-		if last != nil && !j.Interval.From.Equal(last.Interval.To) {
-			p.add("job %s over %s follows job %s over %s", j.ID, j.Interval, last.ID, last.Interval)
-		}
-		last = &j
-	}
-	return nil
 }
 
 // checkAttempts: no lease is left, a task has one result, and whoever delivered it has

@@ -7,6 +7,9 @@
 //
 //   - Each sensor of a job has one outcome, each due time has one outcome, and no node or
 //     lease is left.
+//   - Schedules keep their rules for overlaps, catching up and pauses; the intervals of their
+//     jobs join, whatever was skipped, replaced, triggered or submitted. Tasks of a higher
+//     priority are given out first. A rerun keeps the outcomes of the other sensors.
 //   - Each key and time has one row, in datasets and predictions, and it is the newest
 //     job's. No job is committed twice.
 //   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal

@@ -77,7 +77,7 @@ func (w *world) feed(ctx context.Context) {
 			}
 			values[cell{d, fleetscore.MicrosOf(at)}] = []float64{20, 0}[u.rnd.IntN(2)]
 		}
-		if last != nil && w.again.Swap(false) { // as by somebody who heard no answer
+		if last != nil && w.resend.Swap(false) { // as by somebody who heard no answer
 			_, _ = u.catalog.Upload(ctx, dataset, rowsOf(last), nil)
 		}
 		if !u.until(ctx, values, true) {

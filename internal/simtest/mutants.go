@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -30,10 +33,19 @@ const (
 	forgetsJobs       mutant = "maintenance doesn't ask what jobs still need"
 	forgetsReaders    mutant = "maintenance deletes files without a time of grace"
 	forgetsPosition   mutant = "the position in the log isn't committed with the rows"
+	skipsRows         mutant = "a due time that gets no job takes its rows along"
+	replacesHalf      mutant = "a job doesn't cover the rows of the job that it replaces"
+	replacesNothing   mutant = "a job that is to be replaced goes on"
+	startsBeside      mutant = "a schedule doesn't look at its jobs that haven't ended"
+	forgetsPause      mutant = "a paused schedule goes on"
+	forgetsDueTimes   mutant = "due times without a job have no outcome"
+	hurriesBackfills  mutant = "backfills have a normal priority"
+	forgetsCarried    mutant = "a rerun drops the outcomes of the sensors that it doesn't score"
 )
 
 // mutants are all faults that must be found.
-var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders}
+var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
+	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
@@ -80,6 +92,39 @@ func (m mutant) get(name fleetscore.BlobName, data []byte) []byte {
 		})
 	}
 	return data
+}
+
+// view does to what a decision about a schedule is taken from what the run's mutant does.
+func (m mutant) view(v ledger.ScheduleView) ledger.ScheduleView {
+	switch m {
+	case startsBeside:
+		v.Active = nil
+	case forgetsPause:
+		v.State.Paused = time.Time{}
+	}
+	return v
+}
+
+// decision does to a decision about a schedule what the run's mutant does.
+func (m mutant) decision(v ledger.ScheduleView, d ledger.ScheduleDecision) ledger.ScheduleDecision {
+	ran := func(o fleetscore.Occurrence) bool { return o.State == fleetscore.OccurrenceRan }
+	switch {
+	case m == skipsRows && d.Job == nil && len(d.Occurrences) > 0:
+		d.State.NextFrom = d.State.LastDue
+	case m == replacesHalf && len(d.Cancel) > 0:
+		d.Job.Interval.From = v.State.NextFrom
+	case m == replacesNothing:
+		d.Cancel = nil
+	case m == forgetsDueTimes:
+		d.Occurrences = slices.DeleteFunc(d.Occurrences, func(o fleetscore.Occurrence) bool { return !ran(o) })
+	case m == hurriesBackfills:
+		for i := range d.Backfill {
+			d.Backfill[i].Priority = fleetscore.PriorityNormal
+		}
+	case m == forgetsPause && len(d.Occurrences) > 0:
+		d.State.Paused = v.State.Paused
+	}
+	return d
 }
 
 // reads tells whether the mutant changes what is read.

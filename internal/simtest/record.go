@@ -103,8 +103,12 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 	r := l.w.record
 	read := map[cell]float64{}
 	version := int64(-1)
+	chosen := map[fleetscore.Key]bool{} // by a rerun
 	for _, t := range tasks {
 		version = t.Input.Version
+		for _, k := range t.Input.Keys {
+			chosen[k] = true
+		}
 		if len(t.Input.Files) == 0 {
 			continue
 		}
@@ -114,12 +118,14 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 			return nil
 		}
 		for i, at := range rows.Times {
-			read[cell{rows.Keys[rows.KeyIndex[i]], at}] = rows.Values[0][i]
+			if key := rows.Keys[rows.KeyIndex[i]]; j.Rerun == nil || chosen[key] {
+				read[cell{key, at}] = rows.Values[0][i]
+			}
 		}
 	}
 	if j.Config.Dataset == dataset {
 		for c, v := range r.rows(version) {
-			if _, ok := read[c]; !ok && j.Interval.ContainsMicros(c.at) && !(isNamed(j) && l.w.expired(c.at)) {
+			if _, ok := read[c]; !ok && j.Interval.ContainsMicros(c.at) && !(isNamed(j) && l.w.expired(c.at)) && (j.Rerun == nil || chosen[c.key]) {
 				r.problem("job %s over %s doesn't read the row %v of %s at %s, which was uploaded before", j.ID, j.Interval, v, c.key, c.at)
 			}
 		}
@@ -133,19 +139,24 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 		}
 	}
 	r.read[j.ID] = read
-	if j.Config.Dataset == measured && !(isNamed(j) && l.w.retention) {
+	if j.Config.Dataset == measured && j.Rerun == nil && !(isNamed(j) && l.w.retention) {
 		r.intervals[j.ID] = j.Interval
 	}
 	r.mu.Unlock()
 	return nil
 }
 
-// Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the newest.
+// Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the
+// newest; one that doesn't heed that a job is a rerun carries no outcomes over.
 func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Job, error) {
 	jobs, err := l.Ledger.Jobs(ctx, f)
 	for i := range jobs {
-		if l.w.mutant == oldRowsReturn && slices.Equal(f.States, []fleetscore.JobState{fleetscore.JobCommitting}) {
+		switch {
+		case !slices.Equal(f.States, []fleetscore.JobState{fleetscore.JobCommitting}):
+		case l.w.mutant == oldRowsReturn:
 			jobs[i].Created = jobs[i].Created.AddDate(1, 0, 0)
+		case l.w.mutant == forgetsCarried:
+			jobs[i].Rerun = nil
 		}
 	}
 	return jobs, err

@@ -169,10 +169,11 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 			return err
 		}
 	}
+	w.off.Store(0)
+	time.Sleep(15 * time.Second) // a server that has just started decides the due times that came before
 	if _, err := w.ledger.PutConfig(ctx, time.Now(), "no schedules", w.config(false, w.pipelines)); err != nil {
 		return err
 	}
-	w.off.Store(0)
 	time.Sleep(10 * time.Second) // until the schedules' loops have seen it
 	last := time.Now()
 	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{States: active})

@@ -58,11 +58,14 @@ type world struct {
 	named      []fleetscore.Interval // by hand so far
 	retention  bool                  // old rows are removed
 	never      atomic.Bool           // no clock was wrong so far
-	again      atomic.Bool           // the feeder uploads once more what it uploaded before
+	resend     atomic.Bool           // the feeder uploads once more what it uploaded before
 
 	devices   []fleetscore.Key // those with readings
 	models    map[string][]byte
 	pipelines []string
+	schedules map[string]fleetscore.ScheduleConfig // by pipeline
+	limits    fleetscore.LimitsConfig
+	priority  map[string]fleetscore.Priority // by pipeline
 	began     time.Time
 	mutant    mutant   // the fault that is built in; mostly none
 	network   *process // it carries messages when whoever sent them is gone
@@ -95,6 +98,7 @@ type server struct {
 func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string)) (*world, error) {
 	w := &world{t: t, dir: dir, rnd: rand.New(rand.NewPCG(seed, 1)), store: newBucket(), began: time.Now().UTC(),
 		mutant: m, network: newProcess("network"), calmed: make(chan struct{}), separated: map[fleetscore.NodeID]bool{}, models: map[string][]byte{},
+		schedules: map[string]fleetscore.ScheduleConfig{}, priority: map[string]fleetscore.Priority{},
 		log: slog.New(slog.DiscardHandler)}
 	if trace != nil {
 		w.log = slog.New(slog.NewTextHandler(lineWriter(trace), &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -128,6 +132,11 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 	w.viaServer = w.rnd.IntN(3) == 0
 	w.retention = w.rnd.IntN(3) == 0
 	w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]
+	for _, name := range w.pipelines {
+		w.schedules[name] = drawSchedule(w.rnd, name)
+		w.priority[name] = []fleetscore.Priority{"", "", fleetscore.PriorityHigh, fleetscore.PriorityLow}[w.rnd.IntN(4)]
+	}
+	w.limits = drawLimits(w.rnd)
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
 	}
@@ -162,19 +171,17 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 
 // config is the configuration with some pipelines, with schedules or without.
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
-	all := fleetscore.AllowShare(100)
 	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: catalog.ModelsArea + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
 	for i, name := range pipelines {
-		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName,
-			Limits: fleetscore.LimitsConfig{Tries: 3, Failed: all, NoModel: all, NoData: all, ModelTimeout: fleetscore.Duration(10 * time.Second)}}
+		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName, Priority: w.priority[name], Limits: w.limits}
 		if i > 0 {
 			p.Dataset = measured
 		}
 		if schedules {
-			p.Schedule.Cron = []string{"* * * * *", "*/2 * * * *"}[i]
+			p.Schedule = w.schedules[name]
 		}
 		cfg.Pipelines[name] = p
 	}
