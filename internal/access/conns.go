@@ -16,7 +16,7 @@ type Conns struct {
 
 	mu   sync.Mutex // guards what follows
 	all  int
-	idle list.List // of *conn, those that serve no known caller; the longest idle first
+	idle list.List // of *conn, connections that serve no known caller; the longest idle first
 }
 
 // NewConns bounds connections to most.

@@ -1,6 +1,6 @@
-// Package autoscale decides how many nodes a pool should have: from the work
-// that waits and runs, the nodes there are, and how long each was idle; or by the
-// targets of a formula.
+// Package autoscale decides how many nodes a pool should have: from the work that waits
+// and runs, the existing nodes, and how long each was idle; or by the targets of a
+// formula.
 //
 // It is pure: the state and now go in, a decision comes out. It starts and stops
 // nothing.

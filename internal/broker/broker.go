@@ -2,10 +2,9 @@
 // tasks, give signs of life and deliver results. The broker says which blobs a lease
 // opens, and takes leases back that ran out, whose node is gone or whose time is up.
 //
-// What an attempt's end means for its task is decided by package dispatch; what is true
-// lies in the ledger. No call of a node waits for the store. The broker makes no jobs
-// and no tasks, commits no results (scheduler), keeps no logs (logs), and starts no
-// nodes (pool).
+// Package dispatch decides what an attempt's end means for its task; the ledger holds the
+// state. No call of a node waits for the store. The broker makes no jobs and no tasks,
+// commits no results (scheduler), keeps no logs (logs), and starts no nodes (pool).
 //
 // Run owns all goroutines; all other methods are safe for concurrent use.
 package broker
@@ -78,8 +77,8 @@ type Broker struct {
 	damaged chan string // blobs to be examined
 }
 
-// maxDamaged is how many blobs may wait to be examined. What comes beyond isn't examined
-// now: maintenance finds it later.
+// maxDamaged is how many blobs may wait to be examined. Further ones aren't examined now;
+// maintenance finds them later.
 const maxDamaged = 16
 
 // examineWithin is how long the look at one blob may take.

@@ -19,7 +19,7 @@ const maxPoll = 30 * time.Second
 // forgetAfter is how long nodes that are gone stay listed.
 const forgetAfter = time.Hour
 
-// Register takes a node in, or back after an absence.
+// Register registers a node, also a node that was away and returns.
 func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
 	const op = "register node"
 	cfg, _, _, err := b.ledger.Config(ctx)
@@ -59,7 +59,7 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 	return n, err
 }
 
-// Lease gives tasks to a node; it waits for some.
+// Lease gives tasks to a node. If there are none, it waits for some.
 func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
 	n, err := b.ledger.Node(ctx, id)
 	if err != nil {
@@ -122,8 +122,8 @@ func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 	return out
 }
 
-// Heartbeat renews a node and its leases. Kind NotFound if the node is not known,
-// or was given up: then it has to register again.
+// Heartbeat renews a node and its leases. Kind NotFound if the node is not known, or was
+// declared lost: then it has to register again.
 func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
 	n, revoked, err := b.ledger.Renew(ctx, id, req.Leases, b.now(), b.cfg.LeaseTTL)
 	if err != nil {
@@ -228,8 +228,8 @@ func (b *Broker) takeBack(ctx context.Context, which ledger.LeaseFilter, end dis
 // tendEvery is how often leases and nodes are looked at.
 const tendEvery = 500 * time.Millisecond
 
-// tend looks after leases and nodes: what ran out is taken back, who is silent is
-// lost. It reads and writes the ledger only, so that a slow store keeps no lease
+// tend takes back leases that ran out, and declares nodes lost that gave no sign of life
+// for too long. It reads and writes the ledger only, so that a slow store keeps no lease
 // from being taken back.
 func (b *Broker) tend(ctx context.Context) (next, error) {
 	now := b.now()
@@ -248,7 +248,7 @@ func (b *Broker) tend(ctx context.Context) (next, error) {
 			alive = !lost
 		}
 		old = old || !alive && n.State != fleetscore.NodeStarting && now.Sub(n.Heartbeat) > forgetAfter
-		if !alive && n.Running > 0 { // those that are starting hold none
+		if !alive && n.Running > 0 { // nodes that are starting hold no leases
 			problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
 		}
 	}

@@ -34,7 +34,7 @@ type History interface {
 	// OldJobs are the jobs that fit, oldest first.
 	OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error)
 	// ForgetJobs removes jobs that have ended, their tasks and attempts, in one
-	// transaction. Those that haven't ended, or aren't known, are passed over.
+	// transaction. Jobs that haven't ended, or aren't known, stay.
 	ForgetJobs(ctx context.Context, ids []fleetscore.JobID) error
 	// UnknownJobs are those of the ids that no job has.
 	UnknownJobs(ctx context.Context, ids []fleetscore.JobID) ([]fleetscore.JobID, error)

@@ -10,7 +10,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// Nodes reads the nodes there are.
+// Nodes reads all nodes.
 type Nodes interface {
 	// Node is the node of that id; kind NotFound if there is none.
 	Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error)
@@ -25,9 +25,9 @@ type NodeChanges interface {
 	UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error)
 	// SetNodeState changes a node's state; kind NotFound if there is no such node.
 	SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error
-	// Renew notes a sign of life of a node and extends the leases it holds to ttl
-	// from now. It returns the node, and those of the leases that aren't the
-	// node's any more. Kind NotFound if there is no such node.
+	// Renew notes a sign of life of a node and extends the leases it holds to ttl from
+	// now. It returns the node, and which of the leases no longer belong to the node.
+	// Kind NotFound if there is no such node.
 	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
 	// ForgetNodes removes nodes that were stopped or lost and gave no sign of life
 	// since a time.

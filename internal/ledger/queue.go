@@ -56,8 +56,8 @@ type Queue interface {
 	// never was such a lease. When the last task of a job ends, the job becomes
 	// committing. It returns what ended, as it is now.
 	EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error)
-	// TakeBack ends the leases that fit, each as decide says. One that can't be
-	// ended keeps no other from it; the error is about all such.
+	// TakeBack ends the leases that fit, each as decide says. A lease that can't be ended
+	// doesn't hold up the others; the error names all of these.
 	TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error)
 }
 
@@ -135,7 +135,7 @@ func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, 
 	if err != nil {
 		return Leased{}, err
 	}
-	if j.State == fleetscore.JobQueued { // it is about to change; one that runs isn't locked, so that nodes don't wait for each other
+	if j.State == fleetscore.JobQueued { // the job is about to change; a job that runs isn't locked, so that nodes don't wait for each other
 		if j, _, err = t.job(task.Job); err != nil {
 			return Leased{}, err
 		}
@@ -327,7 +327,7 @@ type Tasks interface {
 	Tasks(ctx context.Context, job fleetscore.JobID) ([]fleetscore.Task, error)
 	// Attempts are a task's, in order.
 	Attempts(ctx context.Context, task fleetscore.TaskID) ([]fleetscore.Attempt, error)
-	// Attempt is the one of a lease; kind NotFound if there is no such lease. It
+	// Attempt returns the attempt of a lease; kind NotFound if there is no such lease. It
 	// returns the job too.
 	Attempt(ctx context.Context, lease fleetscore.LeaseID) (fleetscore.Attempt, fleetscore.JobID, error)
 	// Inputs are what a job's tasks read, by task; none before the job is planned

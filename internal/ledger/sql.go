@@ -240,7 +240,8 @@ func (l *core) Put(topics ...Topic) {
 	}
 }
 
-// problem gives an error of the engine its kind. Errors that have one pass.
+// problem gives an error of the engine its kind. An error that already has a kind is
+// returned as it is.
 func (l *core) problem(op, subject string, err error) error {
 	if err == nil {
 		return nil

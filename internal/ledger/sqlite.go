@@ -59,8 +59,8 @@ func openFile(ctx context.Context, path string, version int64) (*SQLite, error) 
 	return l, nil
 }
 
-// private makes the file one that only its owner reads, before the engine writes
-// into it. The engine's files beside it take over its permissions.
+// private lets only the file's owner read it, before the engine writes into it. The
+// engine's files beside it take over its permissions.
 func private(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

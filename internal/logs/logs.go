@@ -124,8 +124,8 @@ func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispat
 	return l.spool.append(lease, c)
 }
 
-// Seal moves the logs of all attempts that have ended into the store. A log that can't
-// be moved doesn't keep the others from it; the error is about all such.
+// Seal moves the logs of all attempts that have ended into the store. A log that can't be
+// moved doesn't hold up the others; the error names all logs that weren't moved.
 func (l *Logs) Seal(ctx context.Context) error {
 	leases, err := l.spool.leases()
 	if err != nil {

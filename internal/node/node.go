@@ -291,11 +291,11 @@ func (n *Node) held() []fleetscore.LeaseID {
 	return out
 }
 
-// errRevoked ends a task whose lease is this node's no more.
+// errRevoked ends a task whose lease no longer belongs to this node.
 var errRevoked = fleetscore.Errorf(fleetscore.Conflict, "do task", "", "its lease was taken back")
 
-// heartbeats renews node and leases until ctx ends. From ending on they say that the
-// node takes no more tasks; the first one that says so is sent at once.
+// heartbeats renews node and leases until ctx ends. Once ending is closed, they say that
+// the node takes no more tasks, and the first heartbeat that says so is sent at once.
 func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 	ticker := time.NewTicker(n.cfg.Heartbeat)
 	defer ticker.Stop()

@@ -263,7 +263,7 @@ func (p *Pools) decide(ctx context.Context, name string, c fleetscore.PoolConfig
 // by itself sooner (node.Config.AwayLimit).
 const hungAfter = 3 * time.Minute
 
-// strays ends nodes that nobody else would: those that never registered, those that
+// strays ends nodes that would otherwise run on: those that never registered, those that
 // were lost and run on all the same, as a process does that hangs, and those of pools
 // that the configuration has no more.
 func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
@@ -366,7 +366,7 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 }
 
-// ours is a node that this server started and that runs; nil for any other.
+// ours returns a running node that this server started, and nil for any other node.
 func (p *Pools) ours(id fleetscore.NodeID) Running {
 	p.mu.Lock()
 	defer p.mu.Unlock()

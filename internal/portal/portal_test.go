@@ -251,7 +251,7 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestManySensors: pages stay small, and lead to all sensors.
+// TestManySensors: pages stay small, and all sensors can be reached from them.
 func TestManySensors(t *testing.T) {
 	t.Parallel()
 	const sensors = 2*maxItems + 1

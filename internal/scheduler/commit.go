@@ -17,7 +17,7 @@ import (
 )
 
 // commitAll commits the jobs of a pipeline whose tasks have all ended, by priority and
-// age. One that can't be committed holds up no other.
+// age. A job that can't be committed doesn't hold up the others.
 func (s *Scheduler) commitAll(ctx context.Context, name string) (next, error) {
 	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: []fleetscore.JobState{fleetscore.JobCommitting}})
 	if err != nil {

@@ -3,11 +3,11 @@
 // makes results visible when all tasks have ended. It also keeps tables, logs and the
 // ledger small.
 //
-// What to do is decided by packages schedule and dispatch; what is true lies in
-// the ledger, so that a scheduler can be killed at any moment and started again. The
-// ledger is also how it meets the other services: it learns there that tasks have
-// ended. It talks to no nodes (broker), keeps no logs of attempts (logs), reads no
-// models (fleet/syncer), scores nothing and starts no nodes.
+// Packages schedule and dispatch decide what to do; the ledger holds the state, so that a
+// scheduler can be killed at any moment and started again. The ledger is also how it
+// meets the other services: it learns there that tasks have ended. It talks to no nodes
+// (broker), keeps no logs of attempts (logs), reads no models (fleet/syncer), scores
+// nothing and starts no nodes.
 //
 // Run owns all goroutines; all other methods are safe for concurrent use.
 package scheduler
