@@ -95,6 +95,8 @@ type ScaleConfig struct {
 	// WarmUp starts nodes before a pipeline of the pool is due, so that they are ready
 	// then.
 	WarmUp bool `json:"warm_up,omitempty"`
+	// CostPerHour is the price of a node for an hour, in any currency; 0 means unknown.
+	CostPerHour float64 `json:"cost_per_hour,omitempty"`
 	// Formula is a formula in the language of Azure Batch (docs/formulas.md); it needs
 	// max.
 	Formula string `json:"formula,omitempty"`

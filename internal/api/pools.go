@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
@@ -33,7 +34,17 @@ type PoolDetail struct {
 	Pool
 	Scale       fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
 	Problem     string                 `json:"problem" doc:"why the last evaluation of the formula failed; empty if it didn't"`
+	Usage       *autoscale.Usage       `json:"usage,omitempty" doc:"over the last 48 hours; absent if the pool has neither a formula nor warm_up nor cost_per_hour"`
+	Jobs        []JobUsage             `json:"jobs" nullable:"false" doc:"what the newest jobs of the pool that have ended took"`
 	Evaluations []autoscale.Evaluation `json:"evaluations" nullable:"false" doc:"evaluations of formulas, newest first; empty if there never was a formula"`
+}
+
+// JobUsage is what a job took of its pool.
+type JobUsage struct {
+	Job       fleetscore.JobID `json:"job"`
+	Ended     *time.Time       `json:"ended"`
+	NodeHours float64          `json:"node_hours" doc:"the time of its tasks from the first try to the end, divided by the slots of a node"`
+	Cost      *float64         `json:"cost,omitempty" doc:"absent without scale.cost_per_hour"`
 }
 
 // Schedule is a pipeline's schedule and its present position.
@@ -126,6 +137,17 @@ func (s *server) showPool(ctx context.Context, in *struct {
 	if d.Pool, err = s.poolOf(ctx, in.Name, c); err != nil {
 		return nil, err
 	}
+	if d.Jobs, err = s.jobsOf(ctx, in.Name, c); err != nil {
+		return nil, err
+	}
+	samples, err := s.deps.Ledger.Samples(ctx, in.Name, s.now().Add(-autoscale.Horizon))
+	if err != nil {
+		return nil, err
+	}
+	if len(samples) > 0 {
+		u := autoscale.Used(samples, c.Scale.CostPerHour)
+		d.Usage = &u
+	}
 	evaluations, err := s.deps.Ledger.Evaluations(ctx, in.Name, in.Limit)
 	d.Evaluations = append(d.Evaluations, evaluations...)
 	for _, p := range s.deps.Health.Problems() {
@@ -134,6 +156,39 @@ func (s *server) showPool(ctx context.Context, in *struct {
 		}
 	}
 	return answer(d), err
+}
+
+// How many jobs are looked at, and how many of them are shown with a pool.
+const (
+	jobsSearched = 100
+	jobsShown    = 5
+)
+
+// jobsOf is what the newest jobs of a pool that have ended took of it.
+func (s *server) jobsOf(ctx context.Context, name string, c fleetscore.PoolConfig) ([]JobUsage, error) {
+	out := []JobUsage{}
+	jobs, err := s.deps.Ledger.Jobs(ctx, ledger.JobFilter{Limit: jobsSearched})
+	for _, j := range jobs {
+		if j.Config.Pool != name || j.Ended == nil || len(out) == jobsShown {
+			continue
+		}
+		tasks, err := s.deps.Ledger.Tasks(ctx, j.ID)
+		if err != nil {
+			return nil, err
+		}
+		u := JobUsage{Job: j.ID, Ended: j.Ended}
+		for _, t := range tasks {
+			if t.Started != nil && t.Ended != nil {
+				u.NodeHours += t.Ended.Sub(*t.Started).Hours() / float64(max(1, c.Slots))
+			}
+		}
+		if c.Scale.CostPerHour > 0 {
+			cost := u.NodeHours * c.Scale.CostPerHour
+			u.Cost = &cost
+		}
+		out = append(out, u)
+	}
+	return out, err
 }
 
 func (s *server) listNodes(ctx context.Context, in *struct {

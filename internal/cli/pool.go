@@ -98,11 +98,30 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 	if d.Scale.Formula != "" {
 		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
 	}
+	rows = append(rows, usageRows(d)...)
 	if err := writePairs(cmd.OutOrStdout(), rows); err != nil || len(d.Evaluations) == 0 {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout())
 	return l.print(cmd)
+}
+
+// usageRows says what a pool and its jobs took, and what that cost.
+func usageRows(d api.PoolDetail) (rows [][2]string) {
+	text := func(hours float64, cost *float64) string {
+		if cost == nil {
+			return fmt.Sprintf("%.2f node-hours", hours)
+		}
+		return fmt.Sprintf("%.2f node-hours, cost %.2f", hours, *cost)
+	}
+	if u := d.Usage; u != nil {
+		rows = append(rows, [2]string{"used", fmt.Sprintf("%s, in %.1f hours since %s", text(u.NodeHours, u.Cost), u.Hours, stamp(u.From))},
+			[2]string{"saved", fmt.Sprintf("%s, compared with %s always", text(u.SavedHours, u.SavedCost), plural(int(u.MostNodes), "node"))})
+	}
+	for _, j := range d.Jobs {
+		rows = append(rows, [2]string{"job", fmt.Sprintf("%s: %s", j.Job, text(j.NodeHours, j.Cost))})
+	}
+	return rows
 }
 
 // statesText is how many nodes are in each state, such as "1 starting, 3 ready".

@@ -197,7 +197,7 @@ func TestStaticPool(t *testing.T) {
 func TestFormulaPool(t *testing.T) {
 	t.Parallel()
 	pool := func(formula string) string {
-		return poolText(t, "\n    scale:\n      max: 3\n      evaluation_interval: 30s\n      formula: |\n        "+formula)
+		return poolText(t, "\n    scale:\n      max: 3\n      cost_per_hour: 0.2\n      evaluation_interval: 30s\n      formula: |\n        "+formula)
 	}
 	p := startServer(t, pool("n = 1.5;\n        $TargetDedicatedNodes = n;"))
 	server := "--server=http://" + p.addr
@@ -219,8 +219,8 @@ func TestFormulaPool(t *testing.T) {
 		t.Errorf("nodes %+v, %v; want one that registered after its start", nodes.Items, err)
 	}
 	const result = "$TargetDedicatedNodes=1;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue;n=1.5"
-	show("table", "1 ready", "0 to 3 nodes", "evaluated every 30s", result)
-	show("json", `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
+	show("table", "compared with 0 nodes always", "node-hours, cost 0.00", "job                    reference-", "1 ready", "0 to 3 nodes", "evaluated every 30s", result)
+	show("json", `"always_on_node_hours": `, `"saved_cost": `, `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
 	show("csv", "time,nodes,result,error\n", ",1,"+result+",\n")
 
 	apply := func(formula string) (int, string) {

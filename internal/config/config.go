@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -379,8 +380,14 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	if p.Scale.IdleAfter < 0 {
 		r.at(path+".scale.idle_after", "%s is negative", p.Scale.IdleAfter)
 	}
+	if cost := p.Scale.CostPerHour; cost < 0 || math.IsNaN(cost) || cost > maxCost {
+		r.at(path+".scale.cost_per_hour", "%v: a price from 0 to %d is possible", cost, maxCost)
+	}
 	r.judgeFormula(path+".scale", p.Scale)
 }
+
+// maxCost bounds the price of a node for an hour.
+const maxCost = 1_000_000
 
 // judgeFormula checks what a formula is written with, and the formula itself.
 func (r *reader) judgeFormula(path string, s fleetscore.ScaleConfig) {

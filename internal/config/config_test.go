@@ -75,6 +75,9 @@ func TestProblems(t *testing.T) {
 			[]string{":11: pools.cpu.scale: max is missing", ":12: pools.cpu.scale.idle_after: the formula decides", ":13: pools.cpu.scale.evaluation_interval: 20s: from 30s to 168h0m0s are possible",
 				":16: pools.cpu.scale.formula: line 2, column 5: ", "$PendingTasks"}},
 		{"neither true nor false", "max: 4}}", "max: 4, warm_up: maybe}}", []string{":10: pools.cpu.scale.warm_up: true or false is expected here"}},
+		{"cost that is no number", "max: 4}}", "max: 4, cost_per_hour: cheap}}", []string{":10: pools.cpu.scale.cost_per_hour: a number is expected here"}},
+		{"cost below zero", "max: 4}}", "max: 4, cost_per_hour: -0.2}}", []string{":10: pools.cpu.scale.cost_per_hour: -0.2: a price from 0"}},
+		{"cost without end", "max: 4}}", "max: 4, cost_per_hour: .inf}}", []string{":10: pools.cpu.scale.cost_per_hour:"}},
 		{"interval without a formula", "max: 4}}", "max: 4, evaluation_interval: 5m}}", []string{":10: pools.cpu.scale.evaluation_interval: there is no formula"}},
 		{"several at once", "slots: 2, scale: {min: 0, max: 4}", "slot: 2, scale: {minimum: 0, max: many}", []string{
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},

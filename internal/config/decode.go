@@ -111,6 +111,12 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 			}
 		}
 		r.wrong(n, "a whole number is expected here")
+	case reflect.Float64:
+		f, ok := float(n)
+		if !ok {
+			r.wrong(n, "a number is expected here")
+		}
+		v.SetFloat(f)
 	case reflect.Bool:
 		if b, ok := n.(*ast.BoolNode); ok {
 			v.SetBool(b.Value)
@@ -120,6 +126,17 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 	default:
 		panic("config: no rule for " + v.Type().String())
 	}
+}
+
+func float(n ast.Node) (float64, bool) {
+	switch number := n.(type) {
+	case *ast.FloatNode:
+		return number.Value, true
+	case *ast.IntegerNode:
+		f, err := strconv.ParseFloat(number.GetToken().Value, 64)
+		return f, err == nil
+	}
+	return 0, false
 }
 
 func (r *reader) text(n ast.Node, v reflect.Value) {

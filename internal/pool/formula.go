@@ -17,7 +17,6 @@ type steered struct {
 	text      string           // of the formula
 	targets   map[string]int64 // in force
 	option    string           // in force
-	newest    autoscale.Sample // the last one taken; its time is zero before the first
 	evaluated time.Time        // when the formula was evaluated last; zero before the first time
 }
 
@@ -42,12 +41,9 @@ func (p *Pools) byFormula(ctx context.Context, name string, c fleetscore.PoolCon
 	if err != nil {
 		return d, rest, err
 	}
-	if due(s.Now, f.newest.At, formula.SamplePeriod) {
-		sample := autoscale.Measure(c.Slots, s, f.targets)
-		if err := p.ledger.AddSample(ctx, name, sample, s.Now.Add(-autoscale.Horizon)); err != nil {
-			return d, rest, err
-		}
-		f.newest = sample
+	next, err := p.sample(ctx, name, c.Slots, s, f.targets)
+	if err != nil {
+		return d, rest, err
 	}
 	every := c.Scale.EvaluationInterval.D()
 	if due(s.Now, f.evaluated, every) {
@@ -55,8 +51,21 @@ func (p *Pools) byFormula(ctx context.Context, name string, c fleetscore.PoolCon
 			return d, rest, err
 		}
 	}
-	rest = min(maxRest, f.newest.At.Add(formula.SamplePeriod).Sub(s.Now), f.evaluated.Add(every).Sub(s.Now))
+	rest = min(maxRest, next, f.evaluated.Add(every).Sub(s.Now))
 	return autoscale.Reach(autoscale.Bounded(c.Scale, f.targets), f.option, s), rest, nil
+}
+
+// sample keeps a sample of a pool where it is time for one, and returns when it is time for
+// the next.
+func (p *Pools) sample(ctx context.Context, name string, slots int, s autoscale.State, targets map[string]int64) (next time.Duration, err error) {
+	if due(s.Now, p.newest[name].At, formula.SamplePeriod) {
+		sample := autoscale.Measure(slots, s, targets)
+		if err := p.ledger.AddSample(ctx, name, sample, s.Now.Add(-autoscale.Horizon)); err != nil {
+			return 0, err
+		}
+		p.newest[name] = sample
+	}
+	return p.newest[name].At.Add(formula.SamplePeriod).Sub(s.Now), nil
 }
 
 // due reports whether something that is done once in a period has to be done again. What
@@ -99,7 +108,7 @@ func (p *Pools) evaluate(ctx context.Context, name string, c fleetscore.PoolConf
 	}
 	r := formula.Evaluate(f.text, formula.State{Now: now.UTC(), Option: f.option, Samples: autoscale.Series(samples), Current: map[string]float64{
 		formula.Dedicated: float64(f.targets[formula.Dedicated]), formula.LowPriority: float64(f.targets[formula.LowPriority])}})
-	e := autoscale.Evaluated(c.Scale, now, f.newest, r)
+	e := autoscale.Evaluated(c.Scale, now, p.newest[name], r)
 	if err := p.ledger.AddEvaluation(ctx, name, e); err != nil {
 		return err
 	}

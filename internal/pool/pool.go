@@ -73,9 +73,10 @@ type Pools struct {
 	now       func() time.Time
 	starts    *prometheus.CounterVec
 
-	// Only the loop that scales uses these, both by pool.
+	// Only the loop that scales uses these, all by pool.
 	formulas map[string]*steered
-	takes    map[string]time.Duration // how long its nodes take to start, where that is known
+	newest   map[string]autoscale.Sample // the last one taken
+	takes    map[string]time.Duration    // how long its nodes take to start, where that is known
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -130,7 +131,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{},
+		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -254,6 +255,13 @@ func (p *Pools) decide(ctx context.Context, name string, c fleetscore.PoolConfig
 	rest = maxRest
 	if wake, ok := autoscale.Wake(c.Scale, s); ok {
 		rest = min(rest, wake.Sub(s.Now))
+	}
+	if c.Scale.WarmUp || c.Scale.CostPerHour > 0 { // to tell what it cost and saved
+		next, err := p.sample(ctx, name, c.Slots, s, nil)
+		if err != nil {
+			return d, rest, err
+		}
+		rest = min(rest, next)
 	}
 	return autoscale.Target(c.Scale, c.Slots, s), rest, nil
 }

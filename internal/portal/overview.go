@@ -278,6 +278,7 @@ var functions = template.FuncMap{
 		}
 		return m.Time().Format(time.DateTime)
 	},
+	"money":     func(v *float64) string { return fmt.Sprintf("%.2f", *v) },
 	"sensorURL": sensorURL,
 	"glyph":     func(state any) string { return glyphs[toString(state)] },
 }

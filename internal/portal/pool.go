@@ -34,6 +34,7 @@ type poolPage struct {
 	poolTile
 	Config      fleetscore.PoolConfig
 	Evaluations []autoscale.Evaluation
+	Usage       *autoscale.Usage // nil if there are no samples
 }
 
 // maxEvaluations is how many evaluations a page shows.
@@ -55,6 +56,14 @@ func (p *Portal) pool(r *http.Request) (any, error) {
 	v := poolPage{Config: c}
 	if v.poolTile, err = p.poolTile(ctx, name, c); err != nil {
 		return nil, err
+	}
+	samples, err := p.deps.Ledger.Samples(ctx, name, p.deps.Now().Add(-autoscale.Horizon))
+	if err != nil {
+		return nil, err
+	}
+	if len(samples) > 0 {
+		u := autoscale.Used(samples, c.Scale.CostPerHour)
+		v.Usage = &u
 	}
 	v.Evaluations, err = p.deps.Ledger.Evaluations(ctx, name, maxEvaluations)
 	return v, err

@@ -72,7 +72,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2, Formula: "// " + hostile, EvaluationInterval: fleetscore.Duration(15 * time.Minute)}}},
+	cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Scale: fleetscore.ScaleConfig{Max: 2, CostPerHour: 0.5, Formula: "// " + hostile, EvaluationInterval: fleetscore.Duration(15 * time.Minute)}}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "readings", Label: "Fault", Pool: "cpu",
 			Schedule: fleetscore.ScheduleConfig{Cron: "30 2 * * *", Zone: "Asia/Kolkata"}}, "stopped": {Dataset: "readings", Pool: "cpu", Schedule: fleetscore.ScheduleConfig{Cron: "@daily"}}}}
 	if _, err := l.PutConfig(ctx, time.Now(), "text", cfg); err != nil {
@@ -87,6 +87,12 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if err := l.AddEvaluation(ctx, "cpu", autoscale.Evaluation{At: noon, Nodes: 2, Result: "$TargetDedicatedNodes=2;text=" + hostile,
 		Problem: &autoscale.EvaluationError{Code: "Code", Message: "Line 1, Col 2: " + hostile, Hint: "bound it"}}); err != nil {
 		t.Fatal(err)
+	}
+	for i := range 61 { // two nodes for half an hour, at last four
+		if err := l.AddSample(ctx, "cpu", autoscale.Sample{At: noon.Add(time.Duration(i-60) * 30 * time.Second),
+			Values: map[string]float64{"$CurrentDedicatedNodes": float64(2 + 2*(i/60))}}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := l.UpdateNode(ctx, "cpu-node", func(n *fleetscore.Node) error {
 		n.Pool, n.State, n.Started = "cpu", fleetscore.NodeReady, noon
@@ -188,7 +194,8 @@ func TestPages(t *testing.T) {
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
-		{"/pools/cpu", 200, true, []string{"evaluated every 15m0s", "cpu-node", "$TargetDedicatedNodes=2;text=&lt;script&gt;", "✗ Code", "Line 1, Col 2: ", "bound it", "0 to 2 are allowed"}},
+		{"/pools/cpu", 200, true, []string{"evaluated every 15m0s", "cpu-node", "$TargetDedicatedNodes=2;text=&lt;script&gt;", "✗ Code", "Line 1, Col 2: ", "bound it", "0 to 2 are allowed",
+			`1.00</p><p class="dim">node-hours, cost 0.50, in 0.5 hours since 2026-11-23 11:30:00 UTC`, "compared with 4 nodes that are always on"}},
 		{"/pools/none", 404, false, []string{"there is no such pool"}},
 		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},
 		{"/sensors/p?key=none&key=x", 200, true, []string{"No predictions in the last hour"}},
