@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -48,7 +49,7 @@ func (s *server) registerJobs(api huma.API) {
 	add(api, huma.Operation{OperationID: "rerun job", Method: http.MethodPost, Path: "/jobs/{id}/rerun", DefaultStatus: http.StatusCreated, Tags: []string{"jobs"},
 		Summary: "Score some sensors of an ended job again"}, s.rerun)
 	add(api, huma.Operation{OperationID: "list tasks", Method: http.MethodGet, Path: "/jobs/{id}/tasks", Tags: []string{"jobs"}, Summary: "A job's tasks and their attempts"}, s.listTasks)
-	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "The outcome of each key of a job"}, s.coverage)
+	add(api, huma.Operation{OperationID: "list coverage", Method: http.MethodGet, Path: "/jobs/{id}/coverage", Tags: []string{"jobs"}, Summary: "The outcome of each key of a job, by shard, then key"}, s.coverage)
 	add(api, huma.Operation{OperationID: "list logs", Method: http.MethodGet, Path: "/jobs/{id}/logs", Tags: []string{"jobs"}, Summary: "A job's logs"}, s.listLogs)
 	add(api, huma.Operation{OperationID: "read log", Method: http.MethodGet, Path: "/jobs/{id}/logs/{index}/{attempt}/{stream}", Tags: []string{"jobs"},
 		Summary: "The text of a log", Responses: plain("200", "text/plain")}, s.readLog)
@@ -259,21 +260,25 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "read coverage", string(in.ID), "the job is %s: its coverage is written when it ends", job.State).
 			WithHint("wait for the job: fleetscore job wait %s", in.ID)
 	}
-	items, err := s.deps.Catalog.Coverage(job.Pipeline).JobItems(ctx, job.ResultsOf(), job.Interval)
+	p := catalog.ItemPage{After: fleetscore.Key(in.After), Limit: in.Limit}
+	for _, o := range in.Outcome {
+		p.Outcomes = append(p.Outcomes, fleetscore.Outcome(o))
+	}
+	if len(p.Outcomes) > 0 && !slices.ContainsFunc(p.Outcomes, func(o fleetscore.Outcome) bool { return job.Outcomes[o] > 0 }) {
+		return answerList([]fleetscore.Item{}, ""), nil // the job's counts say so, however many items there are
+	}
+	items, more, err := s.deps.Catalog.Coverage(job.Pipeline).Page(ctx, job.ID, job.Interval, p)
 	if err != nil {
 		return nil, err
 	}
-	page := make([]fleetscore.Item, 0, min(in.Limit, len(items)))
-	for _, it := range items {
-		if string(it.Key) <= in.After && in.After != "" || len(in.Outcome) > 0 && !slices.Contains(in.Outcome, string(it.Outcome)) {
-			continue
-		}
-		if len(page) == in.Limit {
-			return answerList(page, string(page[len(page)-1].Key)), nil
-		}
-		page = append(page, it)
+	if items == nil {
+		items = []fleetscore.Item{}
 	}
-	return answerList(page, ""), nil
+	next := ""
+	if more {
+		next = string(items[len(items)-1].Key)
+	}
+	return answerList(items, next), nil
 }
 
 func (s *server) listLogs(ctx context.Context, in *JobPath) (*body[List[Log]], error) {

@@ -152,6 +152,66 @@ func (d Coverage) JobItems(ctx context.Context, job fleetscore.JobID, interval f
 	return items, nil
 }
 
+// ItemPage says which items of a job to read.
+type ItemPage struct {
+	Outcomes []fleetscore.Outcome // empty means all
+	After    fleetscore.Key       // the last item of the page before; empty means from the start
+	Limit    int
+}
+
+// Page reads a page of a job's items, in the order of ByShard; more says whether there are
+// others after it. It reads the files of a few shards at a time and keeps nothing, so a
+// page of a million items costs about as much as a page of a thousand.
+func (d Coverage) Page(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, p ItemPage) (items []fleetscore.Item, more bool, err error) {
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, false, nil
+	} else if err != nil {
+		return nil, false, err
+	}
+	query := table.ReadQuery{Interval: &interval}
+	if p.After != "" {
+		query.Shards = &fleetscore.ShardRange{First: p.After.Shard(), Last: fleetscore.Shards - 1}
+	}
+	for _, files := range apart(query.Prune(snap.Files)) {
+		found, err := d.ReadItems(ctx, files, ItemQuery{Job: job, Interval: &interval})
+		if err != nil {
+			return nil, false, err
+		}
+		found = slices.DeleteFunc(found, func(i JobItem) bool {
+			return len(p.Outcomes) > 0 && !slices.Contains(p.Outcomes, i.Outcome) || p.After != "" && ByShard(i.Key, p.After) <= 0
+		})
+		slices.SortFunc(found, func(a, b JobItem) int { return ByShard(a.Key, b.Key) })
+		for _, i := range found {
+			if len(items) == p.Limit {
+				return items, true, nil
+			}
+			items = append(items, i.Item)
+		}
+	}
+	return items, false, nil
+}
+
+// ByShard orders keys by shard, then key: the order in which pages of items follow each
+// other.
+func ByShard(a, b fleetscore.Key) int {
+	return cmp.Or(cmp.Compare(a.Shard(), b.Shard()), cmp.Compare(a, b))
+}
+
+// apart groups files by shards: no two groups have a shard in common, and the groups are
+// in the order of their shards.
+func apart(files []fleetscore.DataFile) (out [][]fleetscore.DataFile) {
+	slices.SortStableFunc(files, func(a, b fleetscore.DataFile) int { return cmp.Compare(a.Shards.First, b.Shards.First) })
+	var last fleetscore.Shard // of the newest group
+	for _, f := range files {
+		if len(out) == 0 || f.Shards.First > last {
+			out, last = append(out, nil), f.Shards.Last
+		}
+		out[len(out)-1], last = append(out[len(out)-1], f), max(last, f.Shards.Last)
+	}
+	return out
+}
+
 // ReadItems reads items, sorted by the interval's end, then key.
 func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q ItemQuery) ([]JobItem, error) {
 	f, s, err := d.ReadFrame(ctx, files, nil, table.ReadQuery{Interval: q.Interval, Keys: q.Keys})
