@@ -76,7 +76,11 @@ func TestScheduleGuide(t *testing.T) {
 		shown++
 		text := "fleets: {f: {path: models/f, model: \"m_{Device}_{Tag}\"}}\npools: {cpu: {}}\npipelines:\n  p:\n    dataset: rows\n    fleet: f\n    features: [V]\n    pool: cpu\n" +
 			"    " + strings.ReplaceAll(b.text, "\n", "\n    ")
-		if cfg, err := config.Parse("fleet.yaml", []byte(text)); err != nil || !cfg.Pipelines["p"].Schedule.IsSet() {
+		scheduled := "p"
+		if strings.HasPrefix(b.text, "pipelines:") { // whole pipelines
+			text, scheduled = "fleets: {sensors: {path: models/f, model: \"m_{Device}_{Tag}\"}, severity: {path: models/s, model: \"m_{Device}_{Tag}\"}}\npools: {cpu: {}}\n"+b.text, "anomalies"
+		}
+		if cfg, err := config.Parse("fleet.yaml", []byte(text)); err != nil || !cfg.Pipelines[scheduled].Schedule.IsSet() {
 			t.Errorf("%v\n%s", err, text)
 		}
 	}
