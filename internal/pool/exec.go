@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -34,6 +35,9 @@ type ExecDeps struct {
 	Folders   []string     // folders whose programs may be run as commands
 	Secrets   string       // folder for files with tokens; a file exists while its start command runs
 	Log       *slog.Logger // nil discards
+	// Run runs a program until it ends, at most until ctx ends, with these variables
+	// added to its environment; nil means as a child process.
+	Run func(ctx context.Context, command, env []string, stdout, stderr io.Writer) error
 }
 
 // Exec is the provider whose nodes are machines that commands of the user's start and
@@ -55,6 +59,9 @@ func NewExec(deps ExecDeps) *Exec {
 	e := &Exec{deps: deps, log: deps.Log, left: make(chan struct{})}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.deps.Run == nil {
+		e.deps.Run = runProgram
 	}
 	return e
 }
@@ -204,10 +211,10 @@ func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []s
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var said output
-	err := runProgram(ctx, command, env, out, &said)
+	err := e.deps.Run(ctx, command, env, out, &said)
 	for try := 0; errors.Is(err, syscall.ETXTBSY) && try < 20; try++ { // somebody is writing the program
 		time.Sleep(50 * time.Millisecond)
-		err = runProgram(ctx, command, env, out, &said)
+		err = e.deps.Run(ctx, command, env, out, &said)
 	}
 	if text := said.bytes(); len(text) > 0 {
 		e.log.Info("a pool's command wrote", "command", command[0], "stderr", lastLine(text))
@@ -225,7 +232,7 @@ func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []s
 
 // runProgram runs a program in its own folder. When ctx ends, its children are killed
 // too.
-func runProgram(ctx context.Context, command, env []string, stdout, stderr *output) error {
+func runProgram(ctx context.Context, command, env []string, stdout, stderr io.Writer) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = filepath.Dir(command[0])
 	cmd.Env = append(without(os.Environ(), ledgerVariables), env...) // with credentials of clouds, which these commands need

@@ -14,6 +14,8 @@
 //     job's. No job is committed twice.
 //   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal
 //     those of a slow twin that reads the log; no job is planned before its rows are there.
+//   - No machine is left that no node needs, although the commands that start, stop and list
+//     machines fail and lie.
 //   - Maintenance removes nothing that a job still reads or writes, and nothing that a
 //     reader saw within the time of grace.
 //

@@ -25,6 +25,8 @@ type weather struct {
 	messageHangs            float64
 	messageTwice            float64
 	startFails              float64
+	machineFails            float64 // the commands that start, stop and list machines
+	machineLies             float64
 }
 
 // calm is when nothing goes wrong.
@@ -43,7 +45,7 @@ func draw(rnd *rand.Rand) weather {
 	}
 	return weather{slow: some(0.3), ledgerFails: some(0.1), ledgerLost: some(0.1), storeFails: some(0.1), storeLost: some(0.2),
 		ledgerSlow: some(0.1), storeHangs: some(0.02), hubFails: some(0.1), storeLate: some(0.4), storeAgain: some(0.5),
-		messageFails: some(0.3), messageHangs: some(0.1), messageTwice: some(0.3), startFails: some(0.5)}
+		messageFails: some(0.3), messageHangs: some(0.1), messageTwice: some(0.3), startFails: some(0.5), machineFails: some(0.4), machineLies: some(0.4)}
 }
 
 // odds decides about one request.
@@ -99,6 +101,12 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 		return delay, twice
 	case kind == "repeated":
 		return delay * time.Duration(1+rnd.IntN(20000)), served // up to half a minute later, mostly
+	case kind == "machine" && under(x.machineFails):
+		return delay, failed
+	case kind == "machine" && under(x.machineFails/2):
+		return delay, broken
+	case kind == "machine" && under(x.machineLies):
+		return delay, late
 	case r.kind == "start node" && under(x.startFails/2):
 		return delay, failed
 	case kind == "boot" && under(x.startFails/4):
@@ -207,6 +215,12 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 	if err := w.wait("all nodes have ended", func() (bool, string, error) {
 		ids := w.runningNodes()
 		return len(ids) == 0, fmt.Sprint(ids, " run"), nil
+	}); err != nil {
+		return err
+	}
+	if err := w.wait("all machines are gone", func() (bool, string, error) {
+		left := w.machinesLeft()
+		return len(left) == 0, fmt.Sprint(": ", left, " exist"), nil
 	}); err != nil {
 		return err
 	}

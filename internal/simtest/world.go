@@ -75,6 +75,7 @@ type world struct {
 	mu        sync.Mutex // guards what follows
 	server    *server
 	servers   int
+	machines  map[string]bool            // those that exist; nil if nodes need none
 	separated map[fleetscore.NodeID]bool // nodes that reach no server
 	trap      *trap                      // nil if none is set
 	held      fleetscore.JobID           // its results can't be read, so that it isn't committed; empty if there is none
@@ -137,6 +138,12 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.priority[name] = []fleetscore.Priority{"", "", fleetscore.PriorityHigh, fleetscore.PriorityLow}[w.rnd.IntN(4)]
 	}
 	w.limits = drawLimits(w.rnd)
+	if w.rnd.IntN(3) == 0 {
+		w.machines = map[string]bool{}
+		if err := w.writeCommands(); err != nil {
+			return nil, err
+		}
+	}
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
 	}
@@ -173,8 +180,12 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: catalog.ModelsArea + sensors, Model: "model_{Device}"}},
-		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}}},
+		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}, Exec: w.execSettings()}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
+	if p := cfg.Pools[poolName]; p.Exec != nil {
+		p.StartLimit = fleetscore.Duration(machineStart)
+		cfg.Pools[poolName] = p
+	}
 	for i, name := range pipelines {
 		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName, Priority: w.priority[name], Limits: w.limits}
 		if i > 0 {
@@ -228,7 +239,7 @@ func (w *world) start() error {
 		return err
 	}
 	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now,
-		Providers: map[string]pool.Provider{"simulated": &provider{w, p}}})
+		Providers: map[string]pool.Provider{"simulated": w.providerOf(p, l)}})
 	if err != nil {
 		return err
 	}
