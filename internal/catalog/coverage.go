@@ -244,3 +244,53 @@ func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q 
 	})
 	return out, nil
 }
+
+// DoneJob is what the coverage tells of a job: the outcomes that no later job over the
+// same interval has replaced.
+type DoneJob struct {
+	Job       fleetscore.JobID
+	Interval  fleetscore.Interval
+	Outcomes  fleetscore.Counts
+	Rows      int64
+	Anomalies int64
+}
+
+// DoneJobs are the jobs that outcomes are kept of, in the order of their intervals' ends.
+// There are none if there is no table yet. The files are read one after the other.
+func (d Coverage) DoneJobs(ctx context.Context) ([]DoneJob, error) {
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	found := map[fleetscore.JobID]*DoneJob{}
+	for i := range snap.Files {
+		f, _, err := d.ReadFrame(ctx, snap.Files[i:i+1], []string{"From", "Job", "Outcome", "Rows", "Anomalies"}, table.ReadQuery{})
+		if err != nil {
+			return nil, err
+		}
+		jobs, outcomes, rows, anomalies := f.Texts("Job"), f.Texts("Outcome"), f.Longs("Rows"), f.Longs("Anomalies")
+		from, to := f.Longs("From"), f.Longs("To")
+		for i := range rows {
+			id := fleetscore.JobID(jobs(i))
+			j := found[id]
+			if j == nil {
+				j = &DoneJob{Job: id, Outcomes: fleetscore.Counts{},
+					Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()}}
+				found[id] = j
+			}
+			j.Outcomes[fleetscore.Outcome(outcomes(i))]++
+			j.Rows += rows[i]
+			j.Anomalies += anomalies[i]
+		}
+	}
+	out := make([]DoneJob, 0, len(found))
+	for _, j := range found {
+		out = append(out, *j)
+	}
+	slices.SortFunc(out, func(a, b DoneJob) int {
+		return cmp.Or(a.Interval.To.Compare(b.Interval.To), cmp.Compare(a.Job, b.Job))
+	})
+	return out, nil
+}

@@ -139,6 +139,11 @@ func TestItems(t *testing.T) {
 			}
 		}
 	}
+	done, err := d.DoneJobs(ctx)
+	if diff := cmp.Diff([]DoneJob{{Job: "j1", Interval: iv, Outcomes: fleetscore.Counts{fleetscore.NoModel: 1}},
+		{Job: "j2", Interval: iv, Outcomes: fleetscore.Counts{fleetscore.Scored: 1}, Rows: 1, Anomalies: 1}}, done); diff != "" || err != nil {
+		t.Errorf("the jobs that outcomes are kept of, %v (-want +got):\n%s", err, diff)
+	}
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,11 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		return next{}, err
 	}
 	p, ok := cfg.Pipelines[name]
+	if ok {
+		if err := s.recall(ctx, name, p); err != nil {
+			return next{}, err
+		}
+	}
 	if ok && p.Schedule.RunAfter != "" {
 		return s.dueAfter(ctx, name, p)
 	}
@@ -118,6 +123,9 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	p, ok := cfg.Pipelines[pipeline]
 	if !ok {
 		return fleetscore.Job{}, noPipeline(op, pipeline)
+	}
+	if err := s.recall(ctx, pipeline, p); err != nil {
+		return fleetscore.Job{}, err
 	}
 	now := s.now()
 	decide := func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
