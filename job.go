@@ -161,7 +161,7 @@ type Attempt struct {
 	Task    TaskID     `json:"task"`
 	Number  int        `json:"number"` // 1, 2, …
 	Node    NodeID     `json:"node"`
-	State   string     `json:"state"` // leased, succeeded, failed, timed_out, expired, lost, canceled
+	State   string     `json:"state"` // leased, succeeded, failed, timed_out, unavailable, expired, lost, canceled
 	Reason  string     `json:"reason,omitempty"`
 	Started time.Time  `json:"started"`
 	Expires time.Time  `json:"expires"`
