@@ -122,6 +122,10 @@ pipelines:
   p: {dataset: readings, fleet: sensors, features: [Value], pool: lab}
 `
 
+// workers is how many nodes take tasks. They are few, because all nodes share a process,
+// and many tasks at once would delay its heartbeats.
+const workers = 4
+
 // at is the time of all rows.
 var at = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 
@@ -237,7 +241,7 @@ func (s *system) join(ctx context.Context, agents *sync.WaitGroup) {
 			}
 			hello := dispatch.Hello{Node: fleetscore.NodeID(access.NodeName("lab", fmt.Sprint(n))), Pool: "lab", Slots: 1, Host: "here", PID: 1}
 			a, err := node.New(node.Config{Hello: hello, Heartbeat: s.plan.beat, Workers: 1},
-				node.Deps{Server: &agent{system: s, registered: func() { registered <- struct{}{} }}, OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
+				node.Deps{Server: &agent{system: s, works: n < workers, registered: func() { registered <- struct{}{} }}, OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
 			if err != nil {
 				s.t.Error(err)
 				return
@@ -343,6 +347,7 @@ func (s *system) send(ctx context.Context, token, method, path string, in, out a
 // use, so that a heartbeat needs none of its own.
 type agent struct {
 	*system
+	works      bool // it takes tasks; otherwise it asks for none, but waits as if it did
 	registered func()
 	once       sync.Once
 }
@@ -357,6 +362,9 @@ func (a *agent) Register(ctx context.Context, h dispatch.Hello) (n fleetscore.No
 }
 
 func (a *agent) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (reply dispatch.LeaseReply, err error) {
+	if !a.works {
+		r.Free = 0
+	}
 	err = a.send(ctx, a.token, http.MethodPost, "/api/v1/nodes/"+string(node)+"/lease", r, &reply)
 	if n := len(reply.Leases); n > 0 {
 		a.mu.Lock()
