@@ -459,3 +459,21 @@ func TestNodesAreAnsweredWhileTheStoreHangs(t *testing.T) {
 		t.Errorf("job %+v", got)
 	}
 }
+
+// TestStaticPoolsShareAJob: a job of a static pool has tasks for many agents, whose
+// number isn't configured.
+func TestStaticPoolsShareAJob(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		pool fleetscore.PoolConfig
+		want int
+	}{
+		{fleetscore.PoolConfig{Provider: "static", Slots: 2}, 32},
+		{fleetscore.PoolConfig{Provider: "local", Slots: 2, Scale: fleetscore.ScaleConfig{Max: 3}}, 6},
+		{fleetscore.PoolConfig{}, 1},
+	} {
+		if got := slotsOf(tt.pool); got != tt.want {
+			t.Errorf("%+v: cut for %d slots, want %d", tt.pool, got, tt.want)
+		}
+	}
+}

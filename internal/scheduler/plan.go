@@ -193,7 +193,7 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 			return "", s.skip(ctx, j, *same, now)
 		}
 	}
-	tasks := cut(j, counts, in, max(1, pool.Slots)*max(1, pool.Scale.Max))
+	tasks := cut(j, counts, in, slotsOf(pool))
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
 		return "", nil // canceled, or its configuration changed meanwhile: that is an event
@@ -202,6 +202,19 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		s.log.Info("job planned", "job", j.ID, "tasks", len(tasks), "sensors", j.Expected, "files", len(in.Files))
 	}
 	return "", err
+}
+
+// joinedNodes is how many agents a job of a static pool is cut for. How many there are
+// when its tasks are given out isn't known, as people start them.
+const joinedNodes = 16
+
+// slotsOf is how many tasks of a pool may run at once.
+func slotsOf(pool fleetscore.PoolConfig) int {
+	nodes := pool.Scale.Max
+	if pool.Provider == "static" {
+		nodes = joinedNodes
+	}
+	return max(1, pool.Slots) * max(1, nodes)
 }
 
 // cut makes the tasks of a job, each with those files that may hold its keys. If the
