@@ -106,11 +106,11 @@ func nodesOverHTTP(t *testing.T, l ledger.Ledger, b store.Bucket) *client.Client
 	return connect("sesame")
 }
 
-// TestStoreThatNeverAnswersFailsTheTask: while the store never answers, a task of a node
+// TestStoreThatNeverAnswersDelaysTheTask: while the store never answers, a task of a node
 // that asks the server for blobs fails as unavailable, first while it reads and then
 // while it writes; it is tried again, and succeeds when the store answers. Meanwhile
 // the node's lease is renewed and the server answers everything else.
-func TestStoreThatNeverAnswersFailsTheTask(t *testing.T) {
+func TestStoreThatNeverAnswersDelaysTheTask(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	l, err := ledger.Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
@@ -187,7 +187,7 @@ func TestStoreThatNeverAnswersFailsTheTask(t *testing.T) {
 	}
 	for n, next := range []string{"put", ""} {
 		answers()
-		if a := ended(n + 1); a.State != string(dispatch.Failed) || !strings.Contains(a.Reason, "the store gave no answer within 200ms") {
+		if a := ended(n + 1); a.State != string(dispatch.Unavailable) || !strings.Contains(a.Reason, "the store gave no answer within 200ms") {
 			t.Errorf("attempt %d is %s: %s", n+1, a.State, a.Reason)
 		}
 		h.hang(next)
