@@ -73,10 +73,11 @@ type Pools struct {
 	now       func() time.Time
 	starts    *prometheus.CounterVec
 
-	// Only the loop that scales uses these, all by pool.
-	formulas map[string]*steered
-	newest   map[string]autoscale.Sample // the last one taken
-	takes    map[string]time.Duration    // how long its nodes take to start, where that is known
+	// Only the loop that scales uses these. All but the first are by pool.
+	discarded map[fleetscore.NodeID]bool // nodes that never registered and were ended
+	formulas  map[string]*steered
+	newest    map[string]autoscale.Sample // the last one taken
+	takes     map[string]time.Duration    // how long its nodes take to start, where that is known
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -131,7 +132,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{},
+		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -280,13 +281,19 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 		return err
 	}
 	now := p.now()
+	maps.DeleteFunc(p.discarded, func(id fleetscore.NodeID, _ bool) bool {
+		return !slices.ContainsFunc(nodes, func(n fleetscore.Node) bool { return n.ID == id })
+	})
 	for _, n := range nodes {
 		c, configured := cfg.Pools[n.Pool]
 		switch {
-		case n.PID == 0 && now.Sub(n.Started) > p.startLimit(c) && (p.ours(n.ID) != nil || n.State == fleetscore.NodeStarting):
+		case n.PID == 0 && now.Sub(n.Started) > p.startLimit(c) && (p.ours(n.ID) != nil || n.State != fleetscore.NodeStopped && !p.discarded[n.ID]):
+			// It may have been drained, and lost for its silence, before this limit.
 			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.startLimit(c))
 			p.discard(ctx, n, c.Provider)
-			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
+			if err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost); err == nil {
+				p.discarded[n.ID] = true
+			}
 		case n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter && p.ours(n.ID) != nil:
 			p.log.Error("node hangs and is killed", "node", n.ID, "heartbeat", n.Heartbeat)
 			p.discard(ctx, n, c.Provider)

@@ -51,30 +51,29 @@ func (a *asked) StopEarlier(_ context.Context, n fleetscore.Node) error {
 	return nil
 }
 
-// TestNodeOfAFormerServerThatNeverRegisters: it is lost, and its provider is asked to
-// stop it, as no process of this server has a hold of it.
+// TestNodeOfAFormerServerThatNeverRegisters: it is lost, and its provider is asked once
+// to stop it, as this server has no hold of it, also if it was drained or lost before.
 func TestNodeOfAFormerServerThatNeverRegisters(t *testing.T) {
 	t.Parallel()
-	p, l, _ := world(t, fleetscore.ScaleConfig{})
-	provider := newAsked()
-	p.providers = map[string]Provider{"local": provider}
-	long := time.Now().UTC().Add(-time.Minute)
-	if _, err := l.UpdateNode(t.Context(), "cpu-old", func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: "cpu-old", Pool: "cpu", Slots: 1, State: fleetscore.NodeStarting, Started: long, Heartbeat: long, IdleSince: long}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.scale(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case id := <-provider.stopped:
-		if n, err := l.Node(t.Context(), id); err != nil || n.State != fleetscore.NodeLost {
-			t.Errorf("node %+v, %v; want lost", n, err)
+	for _, state := range []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeDraining, fleetscore.NodeLost} {
+		p, l, _ := world(t, fleetscore.ScaleConfig{})
+		provider := newAsked()
+		p.providers = map[string]Provider{"local": provider}
+		long := time.Now().UTC().Add(-time.Minute)
+		if _, err := l.UpdateNode(t.Context(), "cpu-old", func(n *fleetscore.Node) error {
+			*n = fleetscore.Node{ID: "cpu-old", Pool: "cpu", Slots: 1, State: state, Started: long, Heartbeat: long, IdleSince: long}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
-	default:
-		t.Error("nobody asked the provider to stop the node")
+		for range 2 {
+			if _, err := p.scale(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, err := l.Node(t.Context(), "cpu-old"); err != nil || n.State != fleetscore.NodeLost || len(provider.stopped) != 1 {
+			t.Errorf("a node that was %s: %+v, %v; want lost; its provider was asked %d times to stop it", state, n, err, len(provider.stopped))
+		}
 	}
 }
 
