@@ -77,7 +77,7 @@ var liveReleases = []liveRelease{
 //	FLEETSCORE_PARITY_ONLY     a regular expression of families in testdata/live.py
 func TestLiveParity(t *testing.T) {
 	if !testkit.All() && os.Getenv("FLEETSCORE_PARITY_RELEASES") == "" {
-		t.Skip("SKIPPED: live scikit-learn: set FLEETSCORE_TEST_ALL=1, or run make parity; it needs Python 3 with venv and a package index. The committed fixtures are compared anyway")
+		testkit.Missing(t, "live scikit-learn", "set FLEETSCORE_TEST_ALL=1, or run make parity; both need Python 3 with venv and a package index. TestRandomFixtures compares the committed fixtures anyway")
 	}
 	pythons := findPythons()
 	want := os.Getenv("FLEETSCORE_PARITY_RELEASES")

@@ -3,6 +3,7 @@ package ensemble
 import (
 	"github.com/fleetscore/fleetscore/sklearn/internal/estimator"
 	"github.com/fleetscore/fleetscore/sklearn/internal/pickle"
+	"github.com/fleetscore/fleetscore/sklearn/internal/refusal"
 )
 
 // named reads the members that people gave names to. They are in estimators_, and their
@@ -164,7 +165,8 @@ func (v *Voting) Check() error {
 		}
 		for _, e := range v.members {
 			if l := estimator.LabelsOf(e); v.hard && l != nil && l.Texts != nil {
-				return estimator.Misfit("%s: votes of a %s that was fitted on text labels aren't supported, and scikit-learn can't count them either", v.class, e.Class()).
+				return refusal.Of(refusal.Refusal{Reason: refusal.Parameter, Class: v.class, Parameter: "voting"},
+					"%s: voting=\"hard\" with a %s that was fitted on text labels is not supported, and scikit-learn can't count these votes either", v.class, e.Class()).
 					WithHint("use voting=\"soft\", or don't freeze it")
 			}
 		}
