@@ -35,7 +35,7 @@ race: ## run the tests of packages with goroutines under the race detector (need
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
 
 crash: ## test kills, frozen processes, power cuts, full disks, wrong clocks and hostile bodies, for longer than make test
-	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/hub
+	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${FLEETSCORE_CRASH_ROUNDS:-40} $(GO) test -run 'TestCrash|TestPowerCut|TestFullDisk|TestServerWithAWrongClock|TestHostile|TestKill' -count 1 -timeout 60m -v ./internal/cli ./internal/server ./internal/hub
 
 spark: ## read Delta tables that Spark wrote (needs Python and Java; some minutes)
 	FLEETSCORE_SPARK=1 $(GO) test -tags spark -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli

@@ -63,8 +63,10 @@ var levels = map[string]int{
 	"internal/portal": 6,
 	"internal/backup": 6,
 
-	"internal/cli":   7,
-	"cmd/fleetscore": 8,
+	"internal/server": 7,
+
+	"internal/cli":   8,
+	"cmd/fleetscore": 9,
 	"examples/fleet": 0, // embedded files only
 
 	"internal/durable":   support,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -106,7 +107,7 @@ func TestBackupRefusals(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	database := t.TempDir()
-	if err := os.WriteFile(filepath.Join(database, ledgerMarker), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(database, server.LedgerMarker), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	unfinished := t.TempDir()

@@ -151,36 +151,6 @@ func checkCloudPredictions(t *testing.T, address, models, rows string) {
 	t.Error("the job left no log in the store")
 }
 
-// TestStoreIsPinned: a folder's ledger and hub belong to one store.
-func TestStoreIsPinned(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s := &server{cfg: serverConfig{dir: dir}}
-	open := func(address string) error {
-		s.cfg.store = address
-		return s.sameStore()
-	}
-	if err := open(filepath.Join(dir, "store")); err != nil {
-		t.Fatal(err)
-	}
-	if err := open("file://" + filepath.Join(dir, "store")); err != nil {
-		t.Errorf("the same folder by URL: %v", err)
-	}
-	if err := open("s3://bucket/x?region=a"); !fleetscore.Conflict.Is(err) {
-		t.Errorf("another store: %v, want kind conflict", err)
-	}
-	s.cfg.dir = t.TempDir()
-	if err := open("s3://bucket/x?region=a"); err != nil {
-		t.Fatal(err)
-	}
-	if err := open("s3://bucket/x/?endpoint=http://127.0.0.1:9000"); err != nil {
-		t.Errorf("the same bucket by another way: %v", err)
-	}
-	if err := open(filepath.Join(s.cfg.dir, "store")); !fleetscore.Conflict.Is(err) {
-		t.Errorf("the folder instead: %v, want kind conflict", err)
-	}
-}
-
 // TestScoreOverURLs scores data and models that lie in a cloud, into it, as it
 // does on disk.
 func TestScoreOverURLs(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -18,14 +17,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/config"
-	"github.com/fleetscore/fleetscore/internal/fleet"
-	"github.com/fleetscore/fleetscore/internal/hub"
-	"github.com/fleetscore/fleetscore/internal/pool"
-	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -216,30 +211,7 @@ func checkOwnFolders(cfg fleetscore.Config) error {
 	if err != nil {
 		return err
 	}
-	return checkFolders(cfg, roots)
-}
-
-// checkFolders refuses fleets whose models lie in a folder of this machine that
-// isn't there, or not in one of the roots.
-func checkFolders(cfg fleetscore.Config, roots store.Roots) error {
-	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
-		f := cfg.Fleets[name]
-		if !filepath.IsAbs(f.Path) {
-			continue
-		}
-		folder, err := roots.OpenFolder(f.Path)
-		switch {
-		case err == nil:
-			problems = append(problems, folder.Close())
-		case fleetscore.NotFound.Is(err):
-			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "open fleet", name, "its models folder %s isn't there", f.Path).
-				WithHint("make it and put the models into it, or change fleets.%s.path", name))
-		default:
-			problems = append(problems, fleetscore.Wrap("open fleet", name, err))
-		}
-	}
-	return errors.Join(problems...)
+	return server.CheckFolders(cfg, roots)
 }
 
 // pathCause drops the operation and path that a message names already.
@@ -248,214 +220,4 @@ func pathCause(err error) error {
 		return pe.Err
 	}
 	return err
-}
-
-// check refuses a configuration that the server can't carry out with what it has
-// already: model folders, datasets, the hub's readings. If it is refused, the
-// configuration in force stays.
-func (s *server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
-	problems := []error{s.checkStandby(cfg), s.checkStore(cfg), checkFolders(cfg, s.roots), s.checkPools(ctx, cfg)}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
-		plan, err := query.Parse(cfg.Queries[name].SQL)
-		if err == nil {
-			err = aggregator.Check(ctx, s.catalog, name, plan)
-		}
-		problems = append(problems, err)
-	}
-	problems = append(problems, s.checkHub(ctx, cfg.Hub))
-	warnings, err = s.warnings(ctx, cfg)
-	problems = append(problems, err)
-	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
-	switch len(problems) {
-	case 0:
-		return warnings, nil
-	case 1:
-		return nil, problems[0]
-	}
-	return nil, fleetscore.Errorf(fleetscore.KindOf(problems[0]), "apply configuration", "", "%v", errors.Join(problems...)) // each has its own hint
-}
-
-// checkPools refuses commands that this server may not run, and a configuration by which
-// machines of a pool could no longer be stopped.
-func (s *server) checkPools(ctx context.Context, cfg fleetscore.Config) error {
-	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
-		if x := cfg.Pools[name].Exec; x != nil {
-			for _, command := range [][]string{x.Start, x.Stop, x.List} {
-				if err := pool.CheckCommand(command, s.cfg.commands); err != nil {
-					problems = append(problems, fmt.Errorf("pools.%s: %w", name, err))
-				}
-			}
-		}
-	}
-	old, _, err := s.applied(ctx)
-	if err != nil {
-		return errors.Join(append(problems, err)...)
-	}
-	for _, name := range slices.Sorted(maps.Keys(old.Pools)) {
-		if old.Pools[name].Exec == nil || cfg.Pools[name].Exec != nil {
-			continue
-		}
-		nodes, err := s.ledger.Nodes(ctx, name)
-		if err != nil {
-			return err
-		}
-		alive := 0
-		for _, n := range nodes {
-			if n.State != fleetscore.NodeStopped {
-				alive++
-			}
-		}
-		if alive > 0 {
-			problems = append(problems, fleetscore.Errorf(fleetscore.Conflict, "apply configuration", name, "the pool has %s, and without its stop command their machines would run on", plural(alive, "node")).
-				WithHint("take the pool out of all pipelines, wait until its nodes have stopped (fleetscore node list), then remove the pool"))
-		}
-	}
-	return errors.Join(problems...)
-}
-
-// warnings names settings that are most likely mistakes, judged by the file and by what
-// the server has. It returns an error if an existing dataset lacks a column that a
-// pipeline needs.
-func (s *server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string, error) {
-	old, ready, err := s.applied(ctx)
-	if err != nil {
-		return nil, err
-	}
-	uploaded := func(dataset string) bool {
-		snap, err := s.catalog.Dataset(dataset).Snapshot(ctx)
-		return err == nil && snap != nil
-	}
-	out := config.Warnings(cfg, time.Now(), uploaded)
-	if ready {
-		out = append(out, config.Leaving(old, cfg)...)
-	}
-	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
-		p := cfg.Pipelines[name]
-		snap, err := s.catalog.Dataset(p.Dataset).Snapshot(ctx)
-		if err == nil && snap != nil && !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Queries)), func(q fleetscore.QueryConfig) bool { return writes(q, p.Dataset) }) {
-			problems = append(problems, lacks(name, p, snap.Schema.Values()))
-		}
-		g, err := fleet.Current(ctx, s.store, p.Fleet)
-		if err != nil {
-			continue // there is none yet, or the fleet itself says what is wrong
-		}
-		for _, c := range g.Health.Against("pipeline "+name, p.Features, p.FeaturesBy).Causes {
-			if c.Code == fleet.WrongFeatures || c.Code == fleet.WrongFeatureNames {
-				out = append(out, fmt.Sprintf("fleets.%s: %s: %s", p.Fleet, plural(int(c.Sensors), "sensor"), c.Message))
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
-		if f := cfg.Fleets[name]; filepath.IsAbs(f.Path) && empty(ctx, s.roots, f.Path) {
-			out = append(out, fmt.Sprintf("fleets.%s: there is no file in %s; put the models there", name, f.Path))
-		}
-	}
-	return out, errors.Join(problems...)
-}
-
-func writes(q fleetscore.QueryConfig, dataset string) bool {
-	plan, err := query.Parse(q.SQL)
-	return err == nil && plan.Into == dataset
-}
-
-// lacks refuses features that an uploaded dataset doesn't have.
-func lacks(pipeline string, p fleetscore.PipelineConfig, has []string) error {
-	for _, f := range p.Features {
-		if _, column := fleetscore.SplitFeature(f); !slices.Contains(has, column) {
-			return fleetscore.Errorf(fleetscore.Conflict, "check pipeline", pipeline, "the dataset %s has no column %q with numbers; it has %s", p.Dataset, column, strings.Join(has, ", ")).
-				WithHint("name one of its columns, or upload the rows as another dataset")
-		}
-	}
-	return nil
-}
-
-// empty reports whether a folder of models holds no file at all.
-func empty(ctx context.Context, roots store.Roots, path string) bool {
-	b, err := roots.OpenFolder(path)
-	if err != nil {
-		return false // another check reports this error
-	}
-	defer b.Close()
-	for range b.List(ctx, "", store.ListOptions{}) {
-		return false
-	}
-	return true
-}
-
-// checkStore refuses a configuration that names another store than the one that
-// is open.
-func (s *server) checkStore(cfg fleetscore.Config) error {
-	if cfg.Store == "" || s.storeName(cfg.Store) == s.storeName(s.cfg.store) {
-		return nil
-	}
-	return fleetscore.Errorf(fleetscore.Conflict, "change store", withoutQuery(cfg.Store), "the server has %s open", withoutQuery(s.cfg.store)).
-		WithHint("the store is fixed once there is data: take the key out, or start a server with --store and another --dir")
-}
-
-// checkHub refuses other partitions or key columns than those that readings were
-// stored with.
-func (s *server) checkHub(ctx context.Context, want fleetscore.HubConfig) error {
-	have, ready, err := s.applied(ctx)
-	if err != nil || !ready || have.Hub.Partitions == want.Partitions && slices.Equal(have.Hub.Key, want.Key) {
-		return err
-	}
-	some, err := s.streams.holds(ctx, have.Hub)
-	if err != nil || !some {
-		return err
-	}
-	if have.Hub.Partitions != want.Partitions {
-		return fleetscore.Errorf(fleetscore.Conflict, "change hub.partitions", "", "it holds readings in %d partitions, not %d", have.Hub.Partitions, want.Partitions).
-			WithHint("partitions are fixed once readings are stored: put the old number back, or start with another --dir")
-	}
-	return fleetscore.Errorf(fleetscore.Conflict, "change hub.key", "", "it holds readings with the key %v, not %v", have.Hub.Key, want.Key).
-		WithHint("the key is fixed once readings are stored: put the old one back, or start with another --dir")
-}
-
-// holds reports whether the hub, open or not, contains anything.
-func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, error) {
-	s.mu.Lock()
-	h := s.hub
-	s.mu.Unlock()
-	if h == nil {
-		c := s.hubConfig(cfg)
-		if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		var err error
-		if h, err = hub.Open(ctx, c, hub.Deps{Log: s.server.log}); err != nil {
-			return false, err
-		}
-		defer h.Close() // nothing was written
-	}
-	stats, err := h.Stats(ctx)
-	return slices.ContainsFunc(stats, func(p hub.Stats) bool { return p.Last > 0 }), err
-}
-
-// longest returns the longest window of the queries; 0 if there is none.
-func longest(queries map[string]fleetscore.QueryConfig) (out time.Duration) {
-	for _, q := range queries {
-		if plan, err := query.Parse(q.SQL); err == nil { // it was judged when it was applied
-			out = max(out, plan.Window)
-		}
-	}
-	return out
-}
-
-// numbers are the columns that queries calculate with.
-func numbers(queries map[string]fleetscore.QueryConfig) []string {
-	var out []string
-	for _, q := range queries {
-		plan, err := query.Parse(q.SQL)
-		if err != nil {
-			continue // it was judged when it was applied
-		}
-		for _, a := range plan.Aggregates {
-			if a.Func != "count" && !slices.Contains(out, a.Column) {
-				out = append(out, a.Column)
-			}
-		}
-	}
-	return out
 }

@@ -13,16 +13,16 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
-	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/simulator"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 func newDemoCommand() *cobra.Command {
-	var cfg serverConfig
+	cfg := server.Config{Version: Version}
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run everything with simulated devices",
@@ -33,19 +33,19 @@ folder: a second start continues where the first one was.`,
 		Example: "  fleetscore demo --dir .demo",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.modelRoots = append(cfg.modelRoots, filepath.Join(cfg.dir, "fleet"))
-			s, err := openServer(cmd.Context(), cfg, logger(cmd))
+			cfg.ModelRoots = append(cfg.ModelRoots, filepath.Join(cfg.Dir, "fleet"))
+			s, err := server.Open(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err
 			}
-			if err := s.applyExample(cmd.Context()); err != nil {
-				s.close()
+			if err := applyExample(cmd.Context(), s); err != nil {
+				s.Close()
 				return err
 			}
-			return s.run(cmd.Context(), s.announce(cmd.ErrOrStderr(), true),
-				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return s.simulate(ctx, cmd.ErrOrStderr()) }},
-				lifecycle.Service{Name: "first job", Run: s.firstJob},
-				lifecycle.Service{Name: "report", Run: func(ctx context.Context) error { return s.report(ctx, cmd.OutOrStdout()) }})
+			return s.Run(cmd.Context(), s.Announce(cmd.ErrOrStderr(), true),
+				lifecycle.Service{Name: "simulator", Run: func(ctx context.Context) error { return simulate(ctx, s, cmd.ErrOrStderr()) }},
+				lifecycle.Service{Name: "first job", Run: func(ctx context.Context) error { return firstJob(ctx, s) }},
+				lifecycle.Service{Name: "report", Run: func(ctx context.Context) error { return report(ctx, s, cmd.OutOrStdout()) }})
 		},
 	}
 	addServerFlags(cmd, &cfg, ".demo")
@@ -53,8 +53,8 @@ folder: a second start continues where the first one was.`,
 }
 
 // applyExample puts the example fleet beside the data and applies it.
-func (s *server) applyExample(ctx context.Context) error {
-	dir := filepath.Join(s.cfg.dir, "fleet")
+func applyExample(ctx context.Context, s *server.Server) error {
+	dir := filepath.Join(s.Dir(), "fleet")
 	err := fs.WalkDir(examplefleet.Files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -68,7 +68,7 @@ func (s *server) applyExample(ctx context.Context) error {
 			return nil // a rewritten file would count as a changed model
 		}
 		if err := durable.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return folderError(filepath.Dir(target), err)
+			return server.FolderError(filepath.Dir(target), err)
 		}
 		return durable.WriteFile(target, data, 0o644)
 	})
@@ -79,17 +79,17 @@ func (s *server) applyExample(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.apply(ctx, cfg, text)
+	return s.Apply(ctx, cfg, text)
 }
 
 // report prints a line for each job that ends.
-func (s *server) report(ctx context.Context, w io.Writer) error {
-	changes, stop := s.ledger.Watch(ledger.AnyJobs)
+func report(ctx context.Context, s *server.Server, w io.Writer) error {
+	changes, stop := s.Ledger.Watch(ledger.AnyJobs)
 	defer stop()
 	told := map[fleetscore.JobID]bool{}
 	begun := time.Now()
 	for {
-		jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Limit: 10})
+		jobs, err := s.Ledger.Jobs(ctx, ledger.JobFilter{Limit: 10})
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -101,12 +101,12 @@ func (s *server) report(ctx context.Context, w io.Writer) error {
 			told[j.ID] = true
 			line := fmt.Sprintf("%s  %s  %s – %s: %s sensors, %s rows, %s anomalies", stamp(*j.Ended), j.State, j.Interval.From.Format("15:04"), j.Interval.To.Format("15:04"),
 				thousands(j.Expected), thousands(j.Rows), thousands(j.Anomalies))
-			if injected, found, err := s.truth(ctx, j); err == nil {
+			if injected, found, err := truth(ctx, s, j); err == nil {
 				line += fmt.Sprintf("; %s rows had an injected fault, %s of them were flagged", thousands(injected), thousands(found))
 			} else if ctx.Err() == nil {
 				return err
 			}
-			fmt.Fprintf(w, "%s  %s/jobs/%s\n", line, s.url, j.ID)
+			fmt.Fprintf(w, "%s  %s/jobs/%s\n", line, s.URL, j.ID)
 		}
 		select {
 		case <-ctx.Done():
@@ -117,8 +117,8 @@ func (s *server) report(ctx context.Context, w io.Writer) error {
 }
 
 // truth compares a job's predictions with the simulator's label.
-func (s *server) truth(ctx context.Context, j fleetscore.Job) (injected, found int64, err error) {
-	d := s.catalog.Predictions(j.Pipeline)
+func truth(ctx context.Context, s *server.Server, j fleetscore.Job) (injected, found int64, err error) {
+	d := s.Catalog.Predictions(j.Pipeline)
 	snap, err := d.Snapshot(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -146,12 +146,12 @@ const (
 
 // simulate sends readings. It begins after the last reading that an earlier start
 // stored in the hub.
-func (s *server) simulate(ctx context.Context, progress io.Writer) error {
-	from, err := s.unseen(ctx)
+func simulate(ctx context.Context, s *server.Server, progress io.Writer) error {
+	from, err := unseen(ctx, s)
 	if err != nil {
 		return err
 	}
-	c, err := s.client()
+	c, err := s.Client("demo")
 	if err != nil {
 		return err
 	}
@@ -162,9 +162,9 @@ func (s *server) simulate(ctx context.Context, progress io.Writer) error {
 
 // unseen is the time after which the hub's readings aren't complete: the watermark
 // once the query has read the log to its end.
-func (s *server) unseen(ctx context.Context) (time.Time, error) {
+func unseen(ctx context.Context, s *server.Server) (time.Time, error) {
 	for {
-		st, caughtUp := s.streams.caughtUp(ctx)
+		st, caughtUp := s.CaughtUp(ctx)
 		now := time.Now()
 		if caughtUp {
 			from := now.Add(-firstHistory)
@@ -184,20 +184,16 @@ func (s *server) unseen(ctx context.Context) (time.Time, error) {
 	}
 }
 
-func (s *server) client() (*client.Client, error) {
-	return client.New(client.Config{Server: s.url, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), User: "demo"})
-}
-
 // firstJob submits a job over the history as soon as it is aggregated, so that
 // the user needn't wait for the schedule's first minute. Later starts don't need such a
 // job.
-func (s *server) firstJob(ctx context.Context) error {
+func firstJob(ctx context.Context, s *server.Server) error {
 	defer func() { <-ctx.Done() }() // all services end when one of them ends
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Limit: 1})
+	jobs, err := s.Ledger.Jobs(ctx, ledger.JobFilter{Limit: 1})
 	if err != nil || len(jobs) > 0 {
 		return err
 	}
-	c, err := s.client()
+	c, err := s.Client("demo")
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,8 +16,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
-	"github.com/fleetscore/fleetscore/internal/ledger"
-	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -74,7 +72,7 @@ func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	database := testkit.StartPostgres(t, testkit.PostgresVersions[1])
 	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), func(string) {})
-	p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
+	p.env = []string{server.LedgerVariable + "=" + database.NewDatabase(t)}
 	p.start()
 	server := "--server=http://" + p.addr
 	healthy := func() bool { status, _ := p.page(api.Prefix + "/health"); return status == http.StatusOK }
@@ -103,35 +101,6 @@ func TestDatabaseAway(t *testing.T) {
 	}
 }
 
-// TestStreamsOutliveTheLedger: a ledger that can't be read for a moment when the server
-// starts doesn't end the server.
-func TestStreamsOutliveTheLedger(t *testing.T) {
-	t.Parallel()
-	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	testkit.CloseLater(t, l)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	reads := make(chan struct{}, 9)
-	s := &server{log: slog.New(slog.DiscardHandler), ledger: &ledgertest.Faulty{Ledger: l, Fail: func(_ context.Context, op, _ string) error {
-		if op != "Config" {
-			return nil
-		}
-		reads <- struct{}{}
-		if len(reads) > 1 {
-			cancel()
-			return nil
-		}
-		l.Put(ledger.ConfigTopic) // so that it looks again at once
-		return fleetscore.Errorf(fleetscore.Unavailable, op, "", "the database is away")
-	}}}
-	if err := (&streams{server: s}).run(ctx); err != nil && !errors.Is(err, context.Canceled) || len(reads) != 2 {
-		t.Errorf("it ended after %d reads with %v; want 2, the second after the outage", len(reads), err)
-	}
-}
-
 const sharedFleet = `
 store: %s
 hub: {key: [Device, Tag], time: TS}
@@ -157,7 +126,7 @@ func TestStandby(t *testing.T) {
 	address := database.NewDatabase(t)
 	server := func() *process {
 		p := newServer(t, fmt.Sprintf(sharedFleet, bucket), func(string) {})
-		p.env, p.args = []string{ledgerVariable + "=" + address}, []string{"--standby"}
+		p.env, p.args = []string{server.LedgerVariable + "=" + address}, []string{"--standby"}
 		return p
 	}
 	a, b := server(), server()

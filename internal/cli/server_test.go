@@ -29,6 +29,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -374,7 +375,7 @@ func crash(t *testing.T, database *testkit.Postgres) {
 	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), func(string) {})
 	if database != nil {
 		faults = append(faults, "stop database")
-		p.env = []string{ledgerVariable + "=" + database.NewDatabase(t)}
+		p.env = []string{server.LedgerVariable + "=" + database.NewDatabase(t)}
 		defer func() {
 			if strings.Contains(p.log.String(), database.Password) {
 				t.Errorf("the log holds the database's password:\n%s", p.log)

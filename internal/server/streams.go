@@ -1,12 +1,15 @@
-package cli
+package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
 	"net/http"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -30,7 +33,7 @@ import (
 // the configuration says how readings look, and it rebuilds gateway and aggregators when
 // the configuration of hub or queries changes. All methods are safe for concurrent use.
 type streams struct {
-	server *server
+	server *Server
 
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub
@@ -40,7 +43,7 @@ type streams struct {
 
 // ServeHTTP hands readings to the gateway, if there is one yet.
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.server.cfg.standby {
+	if s.server.cfg.Standby {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusConflict)
 		_, _ = io.WriteString(w, `{"kind":"conflict","op":"take readings","subject":"hub","message":"servers with --standby take no readings, because the hub lies in the folder of one server","hint":"upload rows with fleetscore dataset upload, or start one server alone, without --standby"}`+"\n") // the client went away
@@ -110,17 +113,17 @@ type part struct {
 
 // hubConfig is the part of the configuration that the hub itself depends on.
 func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
-	return hub.Config{Dir: filepath.Join(s.server.cfg.dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
+	return hub.Config{Dir: filepath.Join(s.server.cfg.Dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
 }
 
 // run ends with an error only if the hub can't be opened at the start, when somebody
 // sees the error; later it tries again.
 func (s *streams) run(ctx context.Context) error {
-	if s.server.cfg.standby {
+	if s.server.cfg.Standby {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	changes, stop := s.server.ledger.Watch(ledger.ConfigTopic)
+	changes, stop := s.server.Ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()
 	var opened hub.Config
@@ -206,8 +209,8 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
 		q := p.Queries[name]
 		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub, MaxHeldBytes: int64(q.MemoryMB) << 20},
-			aggregator.Deps{Hub: h, Catalog: s.server.catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
-				Committed: func(dataset string) { s.server.ledger.Put(ledger.DatasetTopic(dataset)) }})
+			aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
+				Committed: func(dataset string) { s.server.Ledger.Put(ledger.DatasetTopic(dataset)) }})
 		if err != nil {
 			return err
 		}
@@ -360,4 +363,24 @@ func (s *scope) unregister() {
 	for _, c := range s.collectors {
 		s.Unregister(c)
 	}
+}
+
+// holds reports whether the hub, open or not, contains anything.
+func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, error) {
+	s.mu.Lock()
+	h := s.hub
+	s.mu.Unlock()
+	if h == nil {
+		c := s.hubConfig(cfg)
+		if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		var err error
+		if h, err = hub.Open(ctx, c, hub.Deps{Log: s.server.log}); err != nil {
+			return false, err
+		}
+		defer h.Close() // nothing was written
+	}
+	stats, err := h.Stats(ctx)
+	return slices.ContainsFunc(stats, func(p hub.Stats) bool { return p.Last > 0 }), err
 }

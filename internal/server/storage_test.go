@@ -1,4 +1,4 @@
-package cli
+package server
 
 import (
 	"log/slog"
@@ -12,8 +12,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/durable/durabletest"
 )
 
-func storeServer(dir, store string) *server {
-	return &server{cfg: serverConfig{dir: dir, store: store}, log: slog.New(slog.DiscardHandler)}
+func storeServer(dir, store string) *Server {
+	return &Server{cfg: Config{Dir: dir, Store: store}, log: slog.New(slog.DiscardHandler)}
 }
 
 // TestStoreNameAfterPowerCut: whatever a power cut leaves of store.url, the same
@@ -88,5 +88,35 @@ func TestStateFilesPowerCut(t *testing.T) {
 		if secret, err := ensureSecret(filepath.Join(left.Dir, "node-token")); err != nil || len(secret) < 32 {
 			t.Errorf("%s: the secret has %d characters, %v", left, len(secret), err)
 		}
+	}
+}
+
+// TestStoreIsPinned: a folder's ledger and hub belong to one store.
+func TestStoreIsPinned(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := &Server{cfg: Config{Dir: dir}}
+	open := func(address string) error {
+		s.cfg.Store = address
+		return s.sameStore()
+	}
+	if err := open(filepath.Join(dir, "store")); err != nil {
+		t.Fatal(err)
+	}
+	if err := open("file://" + filepath.Join(dir, "store")); err != nil {
+		t.Errorf("the same folder by URL: %v", err)
+	}
+	if err := open("s3://bucket/x?region=a"); !fleetscore.Conflict.Is(err) {
+		t.Errorf("another store: %v, want kind conflict", err)
+	}
+	s.cfg.Dir = t.TempDir()
+	if err := open("s3://bucket/x?region=a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open("s3://bucket/x/?endpoint=http://127.0.0.1:9000"); err != nil {
+		t.Errorf("the same bucket by another way: %v", err)
+	}
+	if err := open(filepath.Join(s.cfg.Dir, "store")); !fleetscore.Conflict.Is(err) {
+		t.Errorf("the folder instead: %v, want kind conflict", err)
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package server
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +17,17 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
+
+func TestMain(m *testing.M) {
+	state, err := os.MkdirTemp("", "fleetscore-state") // what servers leave for commands
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("XDG_STATE_HOME", state)
+	code := m.Run()
+	os.RemoveAll(state)
+	os.Exit(code)
+}
 
 const clockYAML = `hub: {key: [Device], time: TS, retention: 1s, disorder: 1s, idle_after: 1s}
 queries:
@@ -37,7 +49,7 @@ pipelines:
 
 // serving is a server in this process whose machine's clock is wrong by off.
 type serving struct {
-	*server
+	*Server
 	t    *testing.T
 	end  context.CancelFunc
 	done chan error
@@ -46,7 +58,7 @@ type serving struct {
 func serveWrong(t *testing.T, dir string, off time.Duration) *serving {
 	t.Helper()
 	begin := time.Now()
-	s, err := openServer(t.Context(), serverConfig{dir: dir, listen: "127.0.0.1:0", clock: clock.Deps{
+	s, err := Open(t.Context(), Config{Dir: dir, Listen: "127.0.0.1:0", Clock: clock.Deps{
 		Wall:   func() time.Time { return time.Now().Add(off) },
 		Steady: func() time.Duration { return time.Since(begin) },
 		Synced: func() (time.Time, bool) { return time.Time{}, false }}}, slog.New(slog.DiscardHandler))
@@ -57,12 +69,12 @@ func serveWrong(t *testing.T, dir string, off time.Duration) *serving {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.ledger.PutConfig(t.Context(), time.Now(), clockYAML, cfg); err != nil {
+	if _, err := s.Ledger.PutConfig(t.Context(), time.Now(), clockYAML, cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(t.Context())
 	v := &serving{s, t, end, make(chan error, 1)}
-	go func() { v.done <- s.run(ctx) }()
+	go func() { v.done <- s.Run(ctx) }()
 	t.Cleanup(v.stop)
 	return v
 }
@@ -141,7 +153,7 @@ func TestServerWithAWrongClock(t *testing.T) {
 		if p := fmt.Sprint(s.health.Problems()); !strings.Contains(p, "fleetscore clock accept") {
 			t.Errorf("%s off: health says %s", off, p)
 		}
-		jobs, err := s.ledger.Jobs(t.Context(), ledger.JobFilter{})
+		jobs, err := s.Ledger.Jobs(t.Context(), ledger.JobFilter{})
 		if err != nil {
 			t.Fatal(err)
 		}

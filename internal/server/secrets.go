@@ -1,0 +1,137 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/durable"
+)
+
+// secret is the name of a file that only the user who runs the server can read.
+func (s *Server) secret(name string) string { return filepath.Join(s.cfg.Dir, "secrets", name) }
+
+// adminFile holds the token of the user who runs the server. Each start makes a new
+// token, so that a program that listens at this address after the server ended learns
+// no valid token.
+func (s *Server) adminFile() string { return s.secret("admin-token") }
+
+// caFile is the file of certificates by which programs of this machine trust the
+// server; empty without TLS.
+func (s *Server) caFile() string {
+	if s.cert == nil {
+		return ""
+	}
+	return s.cert.CAFile
+}
+
+// serverName is the name in the certificate by which programs of this machine know
+// the server, if it isn't the one in its URL.
+func (s *Server) serverName() string {
+	u, err := url.Parse(s.URL)
+	if s.cert == nil || err != nil {
+		return ""
+	}
+	return s.cert.NameFor(u.Hostname())
+}
+
+// openAccess makes the secrets, reads the tokens, and writes the files by which this
+// user's commands find the server.
+func (s *Server) openAccess(ctx context.Context) error {
+	s.nodes = s.secret("node-token")
+	node, err := ensureSecret(s.nodes)
+	if err != nil {
+		return err
+	}
+	addr := s.listener.Addr().(*net.TCPAddr)
+	cfg := access.Config{Local: access.Secret(), Node: node, Open: s.cfg.Open, Loopback: s.loopback, Secure: s.tls(), Cookie: "fleetscore-" + strconv.Itoa(addr.Port)}
+	if err := durable.WriteFile(s.adminFile(), []byte(cfg.Local+"\n"), 0o600); err != nil {
+		return FolderError(s.adminFile(), err)
+	}
+	if s.control, err = access.Open(ctx, cfg, access.Deps{Tokens: s.Ledger, Log: s.log}); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(s.cfg.Listen) // bind checked it
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = ""
+	}
+	switch {
+	case s.cfg.TLSSelfSigned:
+		s.cert, err = access.SelfSigned(filepath.Join(s.cfg.Dir, "secrets"), host, s.log)
+	case s.cfg.TLSCert != "":
+		s.cert, err = access.OpenCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
+	}
+	if err != nil {
+		return err
+	}
+	where := *addr
+	if where.IP.IsUnspecified() {
+		where.IP = net.IPv4(127, 0, 0, 1)
+	}
+	local := client.Local{URL: s.URL, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), PID: os.Getpid()}
+	if s.left, err = client.LeaveLocal(where.String(), local); err != nil {
+		s.log.Warn("commands of this user can't find the server by themselves; they need --token-file", "file", s.adminFile(), "error", err)
+	}
+	return nil
+}
+
+// ours are the folders in --dir that the server always fills.
+var ours = []string{"secrets", "hub", "spool"}
+
+// makePrivate makes the server's folder readable only by the user who runs the server.
+// The rights of a folder that contains other files too, or belongs to another user,
+// aren't changed; the files that the server puts there are private in any case.
+func (s *Server) makePrivate() error {
+	dir := s.cfg.Dir
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return FolderError(dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return FolderError(dir, err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return FolderError(dir, err)
+	}
+	_, notYet := os.Stat(filepath.Join(dir, "ledger.db"))
+	if shared := st.Mode()&(os.ModeSticky|os.ModeSetgid) != 0; !shared && st.Mode().Perm()&0o077 != 0 && (len(entries) == 0 || notYet == nil) {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			s.log.Warn("other users can look into the server's folder", "dir", dir, "error", err)
+		}
+	}
+	for _, name := range ours {
+		sub := filepath.Join(dir, name)
+		if err := durable.MkdirAll(sub, 0o700); err != nil {
+			return FolderError(sub, err)
+		}
+		if err := os.Chmod(sub, 0o700); err != nil {
+			return FolderError(sub, err)
+		}
+	}
+	return nil
+}
+
+// ensureSecret reads the secret in file, or makes one that only the owner reads.
+func ensureSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil && len(b) >= 32 && bytes.IndexByte(b, 0) < 0 { // a power cut can leave zero bytes
+		return string(b), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", FolderError(file, err)
+	}
+	secret := access.Secret()
+	if err := durable.WriteFile(file, []byte(secret), 0o600); err != nil {
+		return "", FolderError(file, err)
+	}
+	return secret, nil
+}

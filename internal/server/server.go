@@ -1,0 +1,302 @@
+// Package server puts all rooms together into a server: it opens ledger, store and hub,
+// binds the address, and runs the services until it is told to stop.
+//
+// It decides nothing about readings, jobs or nodes itself, and knows no command line: the
+// flags of commands are read by cli.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/portal"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// Config says where a server keeps its data and listens.
+type Config struct {
+	Version string // of the program
+
+	Dir          string   // all data, or all but the store; made if absent
+	LedgerFile   string   // file with the address of a PostgreSQL ledger; empty: the variable FLEETSCORE_LEDGER_URL, else a file in dir
+	Standby      bool     // wait until no other server leads the ledger, instead of failing
+	Store        string   // address of the store; empty: what the configuration in force says, else store in dir
+	ModelRoots   []string // folders of this machine that fleets may read models from
+	Commands     []string // folders of this machine whose programs pools may run
+	Listen       string   // host:port; port 0 picks one
+	Open         bool     // no token is asked for; on loopback only
+	InsecureHTTP bool     // plain HTTP beyond loopback
+
+	TLSCert, TLSKey string // files; empty: plain HTTP, unless tlsSelfSigned
+	TLSSelfSigned   bool
+	MaxConnections  int        // 0: by how many files the process may open
+	Clock           clock.Deps // tests set the machine's clocks; zero: the system's
+}
+
+// server holds all services of one process.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	URL      string // where it listens, for people and nodes
+	loopback bool
+	listener net.Listener
+	metrics  *prometheus.Registry
+	clock    *clock.Clock
+	health   *obs.Health // what doesn't work; every service reports there
+
+	roots    store.Roots // what s.cfg.ModelRoots were at the start
+	store    store.Bucket
+	Catalog  *catalog.Catalog
+	storeURL string // what nodes open; empty if the store is no folder
+	Ledger   ledger.Ledger
+	postgres *ledger.Postgres // the ledger; nil if it is a file
+	folder   io.Closer        // lock of the folder, if the ledger doesn't lie there
+	streams  *streams
+	nodes    string // file with the token of the server's own nodes
+	control  *access.Control
+	cert     *access.Certificate // nil: plain HTTP
+	left     string              // file that commands of this user find the server by
+}
+
+// Open binds the address first, then opens the storage. A port that is already in
+// use is the most frequent mistake, and must not leave any files behind.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, log: log, metrics: obs.NewRegistry(), health: &obs.Health{}}
+	s.streams = &streams{server: s}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Dir = dir
+	if s.roots, err = store.FindRoots(cfg.ModelRoots); err != nil {
+		return nil, err
+	}
+	if s.cfg.Standby { // who waits isn't there yet
+		if err := s.openLedger(ctx); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	if err := s.bind(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	err = s.openStorage(ctx)
+	if err == nil {
+		err = s.openAccess(ctx)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) bind(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(s.cfg.Listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.Listen, "not host:port").WithHint("write for example 127.0.0.1:7180")
+	}
+	ip := net.ParseIP(host)
+	s.loopback = host == "localhost" || ip != nil && ip.IsLoopback()
+	if err := s.checkListen(); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	s.listener, err = lc.Listen(ctx, "tcp", s.cfg.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fleetscore.Errorf(fleetscore.Conflict, "listen", s.cfg.Listen, "the address is in use").
+			WithHint("end the program that uses it (another fleetscore?), or pick another with --listen 127.0.0.1:PORT")
+	}
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "listen", s.cfg.Listen, "%w", err).WithHint("pick another address with --listen")
+	}
+	addr := s.listener.Addr().(*net.TCPAddr)
+	if ip := addr.IP; ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http://"
+	if s.tls() {
+		scheme = "https://"
+	}
+	s.URL = scheme + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+	return nil
+}
+
+// run serves until ctx ends. The extra services run beside the server's own,
+// once it answers.
+func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
+	defer s.Close()
+	work, err := s.newWork()
+	if err != nil {
+		return err
+	}
+	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.URL, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()})
+	if err != nil {
+		return err
+	}
+	machines := pool.NewExec(pool.ExecDeps{ServerURL: s.URL, CAFile: s.caFile(), Folders: s.cfg.Commands, Secrets: filepath.Join(s.cfg.Dir, "secrets"), Log: s.log,
+		Pool: s.pool, Token: s.machineToken, Forget: s.control.Remove})
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: s.Ledger, Store: s.store, Providers: map[string]pool.Provider{"local": local, "exec": machines}, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	handler, err := s.handler(work)
+	if err != nil {
+		return err
+	}
+	services := append([]lifecycle.Service{
+		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // last, because nodes sign off over HTTP
+		{Name: "clock", Run: s.clock.Run},
+		{Name: "streams", Run: s.streams.run},
+		{Name: "fleets", Run: work.fleets.Run},
+		{Name: "scheduler", Run: work.scheduler.Run},
+		{Name: "broker", Run: work.broker.Run},
+		{Name: "logs", Run: work.logs.Run},
+		{Name: "pool", Run: pools.Run},
+		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, work.scheduler) }},
+		{Name: "access", Run: s.control.Run},
+	}, extra...)
+	if s.postgres != nil { // last, because it leads while the others deliver what they hold
+		services = append(services, lifecycle.Service{Name: "leader", Last: true, Run: func(ctx context.Context) error { return s.postgres.Keep(ctx, s.log) }})
+	}
+	return lifecycle.Run(ctx, s.log, services...)
+}
+
+func (s *Server) handler(w work) (http.Handler, error) {
+	st := s.streams
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: w.fleets, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return nil, err
+	}
+	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	mux := s.control.NewMux(func(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
+		http.Error(w, why.Op+": "+why.Message+" ("+why.Hint+")", why.Status)
+	})
+	mux.Handle("GET /metrics", obs.Handler(s.metrics))
+	mux.Mount(api.Prefix+"/", a)
+	mux.Mount("/", p)
+	return mux, mux.Err()
+}
+
+// Close lets go of everything that Open opened. Run does it too.
+func (s *Server) Close() {
+	if s.control != nil { // while the ledger is still locked: no other server can have written these files
+		client.RemoveLocal(s.left)
+		_ = os.Remove(s.adminFile()) // its token is no longer valid
+	}
+	if s.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := s.postgres.Resign(ctx); err != nil {
+			s.log.Warn("another server can take over only when the lease has run out", "error", err)
+		}
+	}
+	if s.Ledger != nil {
+		if err := s.Ledger.Close(); err != nil {
+			s.log.Error("closing the ledger", "err", err)
+		}
+	}
+	if s.folder != nil {
+		s.folder.Close() // it was only locked
+	}
+	if s.listener != nil {
+		s.listener.Close() // an error here only says that serving closed it already
+	}
+}
+
+// applied returns the configuration in force; ready says whether there is one.
+func (s *Server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool, err error) {
+	cfg, _, _, err = s.Ledger.Config(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return cfg, false, nil
+	}
+	return cfg, err == nil, err
+}
+
+// apply does the checks that need the server's data, and stores the configuration.
+func (s *Server) Apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
+	warnings, err := s.check(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		s.log.Warn("configuration: " + w)
+	}
+	version, err := s.Ledger.PutConfig(ctx, s.clock.Now(), string(text), cfg)
+	if err == nil {
+		s.log.Info("configuration applied", "version", version)
+	}
+	return err
+}
+
+// announce prints the portal's address once the server answers; with link, an address
+// that signs the browser in.
+func (s *Server) Announce(w io.Writer, link bool) lifecycle.Service {
+	return lifecycle.Service{Name: "announce", Run: func(ctx context.Context) error {
+		in := s.cfg.Dir
+		if s.storeURL == "" {
+			in += " and " + withoutQuery(s.cfg.Store)
+		}
+		if s.postgres != nil {
+			in += " and the " + s.postgres.String()
+		}
+		switch {
+		case s.cfg.Open:
+			fmt.Fprintf(w, "fleetscore: portal at %s, open to every user and program of this machine\n", s.URL)
+		case link:
+			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.URL, s.control.LocalLink())
+		default:
+			fmt.Fprintf(w, "fleetscore: portal at %s; 'fleetscore portal' prints an address that signs a browser in\n", s.URL)
+		}
+		if s.cert != nil {
+			fmt.Fprintf(w, "fleetscore: the certificate's SHA-256 fingerprint is %s\n", s.cert.Fingerprint())
+		}
+		fmt.Fprintf(w, "fleetscore: API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.URL, in)
+		<-ctx.Done()
+		return nil
+	}}
+}
+
+// Dir is the server's folder.
+func (s *Server) Dir() string { return s.cfg.Dir }
+
+// Client is a client of the server for a program of this machine.
+func (s *Server) Client(user string) (*client.Client, error) {
+	return client.New(client.Config{Server: s.URL, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), User: user})
+}
+
+// CaughtUp returns the state of the only query, and whether the query has read all
+// messages that were in the log before the call.
+func (s *Server) CaughtUp(ctx context.Context) (aggregator.Status, bool) {
+	return s.streams.caughtUp(ctx)
+}
