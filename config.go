@@ -119,8 +119,12 @@ type PipelineConfig struct {
 	Pool       string         `json:"pool"`
 	Priority   Priority       `json:"priority,omitempty"` // of its jobs in the pool's queue: high, normal or low; empty means normal
 	Limits     LimitsConfig   `json:"limits,omitempty"`
-	Retention  Duration       `json:"retention,omitempty"` // how long predictions and coverage are kept after their rows' time; 0 means for ever
-	History    Duration       `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d
+	// Shadow is a pipeline whose rows this one scores with other models, for comparison:
+	// after each of its jobs, at low priority, with results of its own. What isn't set is
+	// as in that pipeline; dataset, schedule and priority can't be set.
+	Shadow    string   `json:"shadow,omitempty"`
+	Retention Duration `json:"retention,omitempty"` // how long predictions and coverage are kept after their rows' time; 0 means for ever
+	History   Duration `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d
 }
 
 // ScheduleConfig says when a pipeline's jobs are due: by a cron line, by a recurrence,

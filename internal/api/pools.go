@@ -51,6 +51,7 @@ type JobUsage struct {
 type Schedule struct {
 	Pipeline string                    `json:"pipeline"`
 	When     string                    `json:"when" doc:"the cron line or the recurrence, in a few words; empty means that jobs are submitted by hand"`
+	Shadow   string                    `json:"shadow,omitempty" doc:"the pipeline whose rows this one scores for comparison; absent if its results are live"`
 	Config   fleetscore.ScheduleConfig `json:"config" doc:"as in fleet.yaml, with its defaults"`
 	NextFrom *time.Time                `json:"next_from,omitempty" doc:"where the next interval starts"`
 	LastDue  *time.Time                `json:"last_due,omitempty"`
@@ -209,7 +210,7 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 	var out []Schedule
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		c := cfg.Pipelines[name].Schedule
-		sc := Schedule{Pipeline: name, When: schedule.Describe(c), Config: c}
+		sc := Schedule{Pipeline: name, When: schedule.Describe(c), Shadow: cfg.Pipelines[name].Shadow, Config: c}
 		view, err := s.deps.Ledger.Schedule(ctx, name)
 		if err != nil {
 			return nil, err

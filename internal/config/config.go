@@ -161,6 +161,9 @@ func fill(c *fleetscore.Config) {
 		c.Pools[name] = p
 	}
 	for name, p := range c.Pipelines {
+		if p.Shadow != "" {
+			follow(&p, c)
+		}
 		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
 		def(&p.FeaturesBy, fleetscore.FeaturesByName)
 		def(&p.Schedule.StartWhen, "complete")
@@ -445,6 +448,9 @@ func (r *reader) judgeExec(path string, x *fleetscore.ExecConfig, base string, h
 }
 
 func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *fleetscore.Config, columns map[string][]string) {
+	if p.Shadow != "" && !r.judgeShadow(path, p, c) {
+		return
+	}
 	if !goodName.MatchString(p.Dataset) {
 		r.at(path, "dataset %q: name a query's INTO or an uploaded dataset (a-z, 0-9, - and _)", p.Dataset)
 	}
@@ -495,8 +501,10 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 			r.at(path, "its results: %v", err)
 		}
 	}
-	r.judgeSchedule(path+".schedule", p.Schedule)
-	r.judgeRunAfter(path+".schedule", p.Schedule, c)
+	if p.Shadow == "" {
+		r.judgeSchedule(path+".schedule", p.Schedule)
+		r.judgeRunAfter(path+".schedule", p.Schedule, c)
+	}
 	if p.Schedule.Deadline < 0 || p.Schedule.Backfill < 0 || p.Limits.ModelTimeout < 0 || p.Limits.TaskTimeout < 0 || p.Limits.JobTimeout < 0 {
 		r.at(path, "deadline, backfill, model_timeout, task_timeout and job_timeout can't be negative")
 	}
@@ -504,32 +512,6 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	r.judgeKept(path+".history", p.History)
 	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
 		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
-	}
-}
-
-// judgeRunAfter refuses a pipeline that follows one that isn't there, or itself, also
-// through others.
-func (r *reader) judgeRunAfter(path string, s fleetscore.ScheduleConfig, c *fleetscore.Config) {
-	if s.RunAfter == "" {
-		return
-	}
-	if s.IsSet() || s.Start != "" || s.End != "" || s.Zone != "" || s.Jitter != 0 || s.Backfill != 0 || s.CatchUpWindow != 0 {
-		r.at(path+".run_after", "a pipeline that follows another one has no due times of its own; leave cron, recurrence, zone, start, end, jitter, backfill and catch_up_window out")
-	}
-	seen := map[string]bool{}
-	for next := s.RunAfter; next != ""; next = c.Pipelines[next].Schedule.RunAfter {
-		if _, ok := c.Pipelines[next]; !ok {
-			r.at(path+".run_after", "pipeline %q is not described under pipelines%s", next, among(keys(c.Pipelines)))
-			return
-		}
-		if seen[next] {
-			r.at(path+".run_after", "the pipelines follow one another in a circle that contains %s; none of their jobs would ever be due", next)
-			return
-		}
-		seen[next] = true
-	}
-	if first := c.Pipelines[s.RunAfter].Schedule; !first.IsSet() && first.RunAfter == "" {
-		r.at(path+".run_after", "pipeline %s has no schedule, so that nothing would follow it; give it one", s.RunAfter)
 	}
 }
 

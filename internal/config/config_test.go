@@ -104,6 +104,14 @@ func TestProblems(t *testing.T) {
 		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "\"kubernetes\" is not a provider", "local", "static", "exec"}},
 		{"after itself", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalies,", []string{"in a circle that contains anomalies"}},
 		{"after nobody", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalie, zone: Europe/Paris,", []string{"has no due times of its own", "pipeline \"anomalie\" is not described"}},
+		{"shadow of nobody", "pipelines:", "pipelines:\n  candidate: {shadow: anomalis, fleet: sensors}", []string{":12: pipelines.candidate.shadow: pipeline \"anomalis\" is not described", "did you mean anomalies?"}},
+		{"shadow of itself", "pipelines:", "pipelines:\n  candidate: {shadow: candidate, fleet: sensors}", []string{":12: pipelines.candidate.shadow: a pipeline can't shadow itself; name the pipeline whose data the candidate is to score; there is: anomalies"}},
+		{"shadow of a shadow", "pipelines:", "pipelines:\n  b: {shadow: anomalies, fleet: sensors, missing: skip}\n  c: {shadow: b, fleet: sensors}", []string{":13: pipelines.c.shadow: b is a shadow too, of anomalies"}},
+		{"shadow of the same", "pipelines:", "pipelines:\n  candidate: {shadow: anomalies, fleet: sensors}", []string{":12: pipelines.candidate: it would score what anomalies scores"}},
+		{"settings that a shadow can't have", "pipelines:", "pipelines:\n  candidate:\n    shadow: anomalies\n    fleet: sensors\n    missing: skip\n    dataset: readings\n    priority: high\n    schedule: {cron: '@hourly'}",
+			[]string{":16: pipelines.candidate.dataset: a shadow scores the rows", ":17: pipelines.candidate.priority: a shadow's jobs have low priority", ":18: pipelines.candidate.schedule: a shadow's jobs follow"}},
+		{"after a shadow", "pipelines:", "pipelines:\n  b: {shadow: anomalies, fleet: sensors, missing: skip}\n  c: {dataset: readings, fleet: sensors, features: [Value], pool: cpu, schedule: {run_after: b}}",
+			[]string{":13: pipelines.c.schedule.run_after: b is a shadow of anomalies"}},
 		{"exec without commands", "provider: local", "provider: exec", []string{":10:", "the provider exec needs commands"}},
 		{"commands of local", "provider: local", "provider: local, exec: {start: [./a], stop: [./b], list: [./c]}", []string{":10:", "commands belong to the provider exec"}},
 		{"no stop command", "provider: local", "provider: exec, exec: {start: [./a], list: [./c], server: here}", []string{":10:", "stop is missing", "not the URL of a server"}},
@@ -199,5 +207,37 @@ func TestRecurrence(t *testing.T) {
 	got := cfg.Pipelines["anomalies"].Schedule
 	if d := cmp.Diff(want, got.Recurrence); d != "" || got.Zone != "Europe/Berlin" {
 		t.Errorf("schedule %+v (-want +got):\n%s", got, d)
+	}
+}
+
+// TestShadow: a shadow pipeline has the settings of the pipeline that it shadows, except
+// those of its own, is due after it and has low priority. This doesn't depend on which of
+// the two is read first.
+func TestShadow(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(good, "sensors: {path:", "sensors: {features_by: position, path:", 1) + `    priority: high
+    retention: 9d
+  a: {shadow: anomalies, fleet: next, limits: {tries: 7}, missing: skip, history: 2d}
+  z: {shadow: anomalies, fleet: by_name}
+`
+	text = strings.Replace(text, "fleets:\n", "fleets:\n  next: {path: models/next, model: \"{Device}_{Tag}\"}\n  by_name: {path: models/n, model: \"{Device}_{Tag}\", features_by: name}\n", 1)
+	for range 20 {
+		got, err := Parse("fleet.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := got.Pipelines["anomalies"]
+		if want.FeaturesBy != "position" {
+			t.Fatalf("the live pipeline: %+v", want)
+		}
+		want.Shadow, want.Fleet, want.Priority = "anomalies", "next", fleetscore.PriorityLow
+		want.Schedule = fleetscore.ScheduleConfig{RunAfter: "anomalies", StartWhen: "clock", Overlap: "queue_one", CatchUp: "last"}
+		want.Missing, want.History, want.Limits.Tries = "skip", fleetscore.Duration(48*time.Hour), 7
+		if d := cmp.Diff(want, got.Pipelines["a"]); d != "" {
+			t.Fatalf("shadow (-want +got):\n%s", d)
+		}
+		if by := got.Pipelines["z"].FeaturesBy; by != "name" {
+			t.Fatalf("the fleet of the other shadow says features_by: name, the shadow has %s", by)
+		}
 	}
 }

@@ -28,7 +28,7 @@ var update = flag.Bool("update", false, "write fleet.schema.json")
 var required = map[reflect.Type][]string{
 	reflect.TypeFor[fleetscore.FleetConfig]():       {"path"},
 	reflect.TypeFor[fleetscore.DefaultModel]():      {"model"},
-	reflect.TypeFor[fleetscore.PipelineConfig]():    {"dataset", "fleet", "features", "pool"},
+	reflect.TypeFor[fleetscore.PipelineConfig]():    {"fleet"},
 	reflect.TypeFor[fleetscore.Recurrence]():        {"frequency"},
 	reflect.TypeFor[fleetscore.MonthlyOccurrence](): {"day", "occurrence"},
 }
@@ -113,6 +113,7 @@ func schemaOf(t *testing.T) []byte {
 	for of, keys := range required {
 		s.Definitions[of.Name()].Required = keys
 	}
+	s.Definitions["PipelineConfig"].AnyOf = []*jsonschema.Schema{{Required: []string{"dataset", "features", "pool"}}, {Required: []string{"shadow"}}}
 	whole := s.Definitions["QueryConfig"]
 	s.Definitions["QueryConfig"] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, whole}}
 	text, err := json.MarshalIndent(s, "", "  ")
@@ -216,6 +217,7 @@ func TestSchemaRefuses(t *testing.T) {
 		strings.Replace(good, "history: 7d", "history: 7", 1),
 		strings.Replace(good, "failed: 5%", "failed: 5.5", 1),
 		strings.Replace(good, "features: [Value], ", "", 1),
+		strings.Replace(good, "fleet: f", "shadow: b", 1),
 		"hub: {key: Device}\n",
 		"hub: {partitions: many}\n",
 		"queries: {a: [x]}\n",

@@ -77,6 +77,7 @@ type count struct {
 // pipeline holds the recent results of one pipeline.
 type pipeline struct {
 	Name    string
+	Shadow  string        // the pipeline whose rows it scores for comparison; empty if its results are live
 	Label   string        // the column with the true labels; empty if there is none
 	Over    time.Duration // how far back rows are counted: recent, or less if there are many
 	Sensors []sensorRow   // the sensors with the most anomalies
@@ -165,7 +166,7 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 // results counts the recent predictions of a pipeline per sensor, unless a recent
 // count is there.
 func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.PipelineConfig) (pipeline, error) {
-	out := pipeline{Name: name, Label: cfg.Label, Over: recent, made: p.deps.Now()}
+	out := pipeline{Name: name, Shadow: cfg.Shadow, Label: cfg.Label, Over: recent, made: p.deps.Now()}
 	d := p.deps.Catalog.Predictions(name)
 	snap, err := d.Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
@@ -182,7 +183,7 @@ func (p *Portal) results(ctx context.Context, name string, cfg fleetscore.Pipeli
 	p.mu.Lock()
 	last, ok := p.counted[name]
 	p.mu.Unlock()
-	if ok && last.version == out.version && last.Label == out.Label && out.made.Sub(last.made) < keep {
+	if ok && last.version == out.version && last.Label == out.Label && last.Shadow == out.Shadow && out.made.Sub(last.made) < keep {
 		return last, nil
 	}
 	query := table.ReadQuery{Interval: &fleetscore.Interval{From: out.made.Add(-out.Over), To: out.made}}

@@ -187,13 +187,8 @@ func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch
 	if err != nil {
 		return err
 	}
-	s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
-	for o, n := range j.Outcomes {
-		s.metrics.items.WithLabelValues(string(o)).Add(float64(n))
-	}
-	if j.Started != nil {
-		s.metrics.duration.Observe(ended.Sub(*j.Started).Seconds())
-	}
+	s.metrics.ended(j.Config, j.State)
+	s.metrics.committed(j, ended)
 	s.log.Info("job ended", "job", j.ID, "state", j.State, "rows", j.Rows, "anomalies", j.Anomalies, "reason", j.Reason)
 	return nil
 }

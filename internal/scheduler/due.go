@@ -50,7 +50,7 @@ func (s *Scheduler) due(ctx context.Context, name string) (next, error) {
 		return d, err
 	})
 	for range decision.Cancel {
-		s.metrics.jobs.WithLabelValues(string(fleetscore.JobCanceled)).Inc()
+		s.metrics.ended(p, fleetscore.JobCanceled)
 	}
 	if err == nil && decision.Job != nil {
 		s.log.Info("job is due", "job", decision.Job.ID, "interval", decision.Job.Interval.String(), "coalesced", len(decision.Occurrences)-1)
@@ -234,7 +234,7 @@ func (s *Scheduler) Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore
 func (s *Scheduler) cancel(ctx context.Context, id fleetscore.JobID, reason string) (fleetscore.Job, error) {
 	j, err := s.ledger.CancelJob(ctx, id, reason, s.now())
 	if err == nil {
-		s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
+		s.metrics.ended(j.Config, j.State)
 		s.log.Info("job ended", "job", id, "state", j.State, "reason", reason)
 	}
 	return j, err

@@ -2,14 +2,20 @@ package scheduler
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -200,6 +206,27 @@ func TestPauseResumeTrigger(t *testing.T) {
 	}
 }
 
+// jobs waits until a pipeline has n jobs, and lists them, newest first.
+func (w *world) jobs(pipeline string, n int) []fleetscore.Job {
+	w.t.Helper()
+	changes, stop := w.ledger.Watch(ledger.JobsTopic(pipeline))
+	defer stop()
+	for end := time.After(20 * time.Second); ; {
+		all, err := w.ledger.Jobs(w.t.Context(), ledger.JobFilter{Pipeline: pipeline})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if len(all) == n {
+			return all
+		}
+		select {
+		case <-changes:
+		case <-end:
+			w.t.Fatalf("%s has %d jobs, want %d", pipeline, len(all), n)
+		}
+	}
+}
+
 // TestRunAfter: a pipeline that follows another one gets a job over the same rows when
 // the other's job has ended, none when it failed, and then one over both intervals.
 func TestRunAfter(t *testing.T) {
@@ -212,21 +239,7 @@ func TestRunAfter(t *testing.T) {
 	})
 	w.created("p")
 	w.created("q")
-	jobs := func(pipeline string, n int) []fleetscore.Job {
-		t.Helper()
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			all, err := w.ledger.Jobs(t.Context(), ledger.JobFilter{Pipeline: pipeline})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(all) == n {
-				return all
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s has %d jobs, want %d", pipeline, len(all), n)
-			}
-		}
-	}
+	jobs := w.jobs
 	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
 	w.rows(hour(11))
 	w.rows(hour(13))
@@ -257,5 +270,71 @@ func TestRunAfter(t *testing.T) {
 	outcomes, err := w.ledger.Occurrences(t.Context(), "q", 9)
 	if err != nil || len(outcomes) != 3 || outcomes[1].State != fleetscore.OccurrenceSkipped || !strings.Contains(outcomes[1].Reason, "canceled") {
 		t.Errorf("outcomes: %+v, %v", outcomes, err)
+	}
+}
+
+// TestShadow: a shadow scores the interval of each job of the pipeline that it shadows,
+// after it and after whatever else is live. Its results are in tables of its own, and when
+// it fails, neither the live results nor the figures of live jobs show it.
+func TestShadow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{Schedule: fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "clock"}})
+	w.applyConfig(func(cfg *fleetscore.Config) {
+		q := cfg.Pipelines["p"]
+		q.Shadow, q.Priority, q.Limits.Tries = "p", fleetscore.PriorityLow, 1
+		q.Schedule = fleetscore.ScheduleConfig{RunAfter: "p", StartWhen: "clock"}
+		cfg.Pipelines["candidate"] = q
+	})
+	w.created("p")
+	w.created("candidate")
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	w.rows(hour(11))
+	w.rows(hour(12))
+	w.set(hour(11).Add(time.Second))
+	live := w.jobs("p", 1)[0]
+	w.completeNext("n1")
+	w.wait(live.ID, ended)
+	shadow := w.jobs("candidate", 1)[0]
+	w.wait(shadow.ID, func(j fleetscore.Job) bool { return j.State == fleetscore.JobQueued })
+	if shadow.Interval != live.Interval || shadow.Priority != fleetscore.PriorityLow {
+		t.Errorf("the shadow's job is %+v, the live one %+v", shadow, live)
+	}
+
+	w.set(hour(12).Add(time.Second))
+	next := w.jobs("p", 2)[0]
+	w.wait(next.ID, func(j fleetscore.Job) bool { return j.State == fleetscore.JobQueued })
+	if got := w.completeNext("n1"); got != next.ID {
+		t.Errorf("the first task is of job %s, want the live one's", got)
+	}
+	w.wait(next.ID, ended)
+	before := w.visible()
+	l := w.lease("n1")
+	if err := w.broker.Complete(t.Context(), l.ID, dispatch.Result{Error: "the candidate is broken", Kind: "internal"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(shadow.ID, ended); got.State != fleetscore.JobFailed {
+		t.Errorf("the shadow's job: %+v", got)
+	}
+	second := w.jobs("candidate", 2)[0]
+	w.completeNext("n1")
+	if got := w.wait(second.ID, ended); got.State != fleetscore.JobSucceeded || got.Rows != 2 {
+		t.Errorf("the shadow's second job: %+v", got)
+	}
+	if d := cmp.Diff(before, w.visible()); d != "" || len(before) == 0 {
+		t.Errorf("the shadow changed the live results (-before +after):\n%s", d)
+	}
+	mine, err := catalog.New(w.bucket()).Predictions("candidate").Snapshot(t.Context())
+	if err != nil || mine.Rows() != 2 {
+		t.Errorf("the shadow's results: %+v, %v", mine, err)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(w.metrics.jobs, w.metrics.shadows, w.metrics.items)
+	shown := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(shown, httptest.NewRequest(http.MethodGet, "/", nil))
+	for _, want := range []string{`jobs_total{state="succeeded"} 2`, `scheduler_jobs_total{state="failed"} 0`, `shadow_jobs_total{state="succeeded"} 1`,
+		`shadow_jobs_total{state="failed"} 1`, `items_total{outcome="scored"} 4`} {
+		if !strings.Contains(shown.Body.String(), want+"\n") {
+			t.Errorf("the figures lack %s:\n%s", want, shown.Body)
+		}
 	}
 }

@@ -318,7 +318,7 @@ func (s *Scheduler) fail(ctx context.Context, j fleetscore.Job, why string, now 
 		return nil
 	})
 	if err == nil && did {
-		s.metrics.jobs.WithLabelValues(string(j.State)).Inc()
+		s.metrics.ended(j.Config, j.State)
 		s.log.Error("job ended", "job", j.ID, "state", j.State, "reason", why)
 	}
 	return err

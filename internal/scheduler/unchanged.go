@@ -63,7 +63,7 @@ func (s *Scheduler) skip(ctx context.Context, j, same fleetscore.Job, now time.T
 		return nil
 	})
 	if err == nil && did {
-		s.metrics.jobs.WithLabelValues(string(fleetscore.JobSucceeded)).Inc()
+		s.metrics.ended(j.Config, fleetscore.JobSucceeded)
 		s.log.Info("job ended", "job", j.ID, "state", fleetscore.JobSucceeded, "unchanged", same.ResultsOf())
 	}
 	return err
