@@ -20,7 +20,11 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
+
+// all is what turns are about where there is one thing only.
+var all struct{}
 
 // Config says who has access.
 type Config struct {
@@ -30,21 +34,21 @@ type Config struct {
 	Loopback       bool   // the server listens on this machine only: other host names are refused
 	Secure         bool   // the server speaks TLS: cookies are for TLS only
 	Cookie         string // name of the browsers' cookie; empty means "fleetscore"
+	KeepSessions   bool   // sessions outlive a restart; otherwise the first step of Open ends them all
 	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
 	MaxBlobBytes   int64  // of one file that a node writes; 0 means 8 GiB
 }
 
-// Tokens stores tokens; package ledger implements it.
-type Tokens interface {
-	Tokens(ctx context.Context) ([]ledger.Token, error)
-	PutToken(ctx context.Context, t ledger.Token) error
-	RemoveToken(ctx context.Context, name string) error
-	TokensUsed(ctx context.Context, at map[string]time.Time) error
+// Ledger keeps tokens and sessions; package ledger implements it.
+type Ledger interface {
+	ledger.Tokens
+	ledger.Sessions
+	Watch(topics ...ledger.Topic) (<-chan struct{}, func())
 }
 
 // Deps is what a Control works with.
 type Deps struct {
-	Tokens Tokens           // nil means that there are no tokens and none can be created
+	Ledger Ledger           // nil means that there are no tokens and none can be created, and that sessions are kept in memory
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
 }
@@ -52,7 +56,7 @@ type Deps struct {
 // Control decides who may do what.
 type Control struct {
 	cfg   Config
-	store Tokens
+	store Ledger // nil: there is none
 	log   *slog.Logger
 	now   func() time.Time
 	local sum // of the secrets of this machine
@@ -60,6 +64,7 @@ type Control struct {
 
 	guesses  guesses
 	sessions sessions
+	changes  lifecycle.Turns[struct{}] // a turn lasts from a change of the ledger's tokens and sessions until it is known here
 
 	mu     sync.RWMutex // guards what follows
 	tokens map[string]*token
@@ -77,7 +82,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if cfg.MaxBlobBytes == 0 {
 		cfg.MaxBlobBytes = 8 << 30
 	}
-	d := &Control{cfg: cfg, store: deps.Tokens, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
+	d := &Control{cfg: cfg, store: deps.Ledger, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -87,21 +92,20 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if d.store == nil {
 		return d, nil
 	}
-	all, err := d.store.Tokens(ctx)
-	if err != nil {
-		return nil, err
+	if !cfg.KeepSessions {
+		if err := d.store.RemoveSessions(ctx, forever, forever); err != nil {
+			return nil, err
+		}
 	}
-	for _, t := range all {
-		d.tokens[t.ID] = newToken(t)
-	}
-	return d, nil
+	return d, d.read(ctx)
 }
 
 // Caller is the sender of a request.
 type Caller struct {
-	Role  fleetscore.Role
-	Name  string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
-	token *token // nil for callers without a token of the ledger
+	Role   fleetscore.Role
+	Name   string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
+	token  string // identifier in the ledger; empty for callers without such a token
+	secret sum    // of the token's text
 }
 
 // The names of callers that use no token of the ledger. No token can have such a
@@ -126,13 +130,13 @@ func CallerOf(ctx context.Context) Caller {
 const nodeMark = "."
 
 // Own reports whether the caller used a token of the ledger.
-func (c Caller) Own() bool { return c.token != nil }
+func (c Caller) Own() bool { return c.token != "" }
 
 // NodeName is the name for a new node of this caller. The name of a node that uses a
 // token of the ledger begins with the token's name, so that no holder of another
 // token can act as this node.
 func (c Caller) NodeName(name string) string {
-	if c.token == nil {
+	if c.token == "" {
 		return name
 	}
 	return NodeName(c.Name, name)
@@ -144,7 +148,7 @@ func NodeName(token, name string) string { return token + nodeMark + name }
 // Owns reports whether the caller may act as the node of that name.
 func (c Caller) Owns(node fleetscore.NodeID) bool {
 	owner, _, marked := strings.Cut(string(node), nodeMark)
-	if c.token == nil {
+	if c.token == "" {
 		return c.Role == fleetscore.RoleNode && !marked
 	}
 	return c.Role == fleetscore.RoleNode && marked && owner == c.Name
@@ -174,7 +178,7 @@ func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal
 		return c, nil
 	}
 	who := "the token " + c.Name + " has the role " + string(c.Role)
-	if c.token == nil {
+	if c.token == "" {
 		who = "the " + c.Name + " has the role " + string(c.Role)
 	}
 	hint := "use a token of that role; an administrator creates one with: fleetscore token create " + string(need) + " NAME"
@@ -200,7 +204,11 @@ func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 		return Caller{}, d.wrong(r, "the token is wrong, was removed or has expired")
 	}
 	if cookie, err := r.Cookie(d.cfg.Cookie); err == nil {
-		if c, ok := d.bySession(cookie.Value); ok {
+		c, ok, err := d.bySession(r.Context(), cookie.Value)
+		if err != nil {
+			return Caller{}, away("authenticate", err)
+		}
+		if ok {
 			return c, sameOrigin(r)
 		}
 	}
@@ -209,6 +217,11 @@ func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	}
 	return Caller{}, &Refusal{Status: http.StatusUnauthorized, Op: "authenticate", Subject: r.Method + " " + r.URL.Path,
 		Message: "no token was sent", Hint: tokenHint}
+}
+
+// away is the refusal where the ledger can't be asked.
+func away(op string, err error) *Refusal {
+	return &Refusal{Status: http.StatusServiceUnavailable, Op: op, Message: "sessions can't be read or written now: " + err.Error(), Hint: "try again in a moment"}
 }
 
 const tokenHint = "send a token as the header Authorization: Bearer TOKEN; commands of the user who runs the server find their token by themselves; other users name a file with --token-file"
@@ -242,24 +255,28 @@ func (d *Control) byToken(text string) (Caller, bool) {
 	if !ok {
 		return Caller{}, false
 	}
-	d.mu.RLock()
-	t := d.tokens[id]
-	d.mu.RUnlock()
-	if t == nil || !got.equal(sum(t.Hash)) || t.expired(d.now()) {
+	t, now := d.known(id), d.now()
+	if t == nil || !t.accepts(got, now) {
 		return Caller{}, false
 	}
-	t.use(d.now())
-	return Caller{Role: t.Role, Name: t.Name, token: t}, true
+	t.use(got, now)
+	return Caller{Role: t.Role, Name: t.Name, token: id, secret: got}, true
+}
+
+// known is the token of an identifier; nil if there is none.
+func (d *Control) known(id string) *token {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.tokens[id]
 }
 
 // valid reports whether a caller that was accepted before would still be accepted.
 func (d *Control) valid(c Caller) bool {
-	if c.token == nil {
-		return true
+	if c.token == "" {
+		return c.Name != Everybody || d.cfg.Open
 	}
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.tokens[c.token.ID] == c.token && !c.token.expired(d.now())
+	t := d.known(c.token)
+	return t != nil && t.accepts(c.secret, d.now())
 }
 
 // Routes are the patterns of all routes that were registered, sorted.

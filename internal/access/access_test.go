@@ -61,7 +61,7 @@ func world(t *testing.T, cfg Config) (*Control, *Mux, *clock, ledger.Ledger) {
 		}
 	})
 	c := &clock{at: noon}
-	d, err := Open(t.Context(), cfg, Deps{Tokens: l, Now: c.now})
+	d, err := Open(t.Context(), cfg, Deps{Ledger: l, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestTokensOpenTheirDoorsOnly(t *testing.T) {
 		}
 	}
 
-	again, err := Open(t.Context(), Config{}, Deps{Tokens: l, Now: c.now})
+	again, err := Open(t.Context(), Config{}, Deps{Ledger: l, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestLastUse(t *testing.T) {
 // other token's nodes can have.
 func TestOwnNodesOnly(t *testing.T) {
 	t.Parallel()
-	lab := Caller{Role: fleetscore.RoleNode, Name: "lab", token: &token{}}
+	lab := Caller{Role: fleetscore.RoleNode, Name: "lab", token: "a"}
 	pool := Caller{Role: fleetscore.RoleNode, Name: Pool}
 	admin := Caller{Role: fleetscore.RoleAdministrator, Name: Local}
 	for _, c := range []struct {
@@ -253,7 +253,7 @@ func TestForeignPages(t *testing.T) {
 	t.Parallel()
 	d, m, _, _ := world(t, Config{Local: "local", Loopback: true})
 	w := httptest.NewRecorder()
-	d.begin(w, Caller{Role: fleetscore.RoleAdministrator, Name: Local})
+	d.begin(w, httptest.NewRequest(http.MethodGet, "/", nil), Caller{Role: fleetscore.RoleAdministrator, Name: Local})
 	cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 	change, read := routes[fleetscore.RoleOperator], routes[fleetscore.RoleViewer]
 	for _, c := range []struct {
@@ -349,10 +349,11 @@ func TestSessionsEnd(t *testing.T) {
 	if in(removed) {
 		t.Error("a session outlives its token")
 	}
+	memory := control(t, Config{})
 	for range 2 * maxSessions {
-		d.begin(httptest.NewRecorder(), Caller{Role: fleetscore.RoleViewer, Name: Local})
+		memory.begin(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), Caller{Role: fleetscore.RoleViewer, Name: Local})
 	}
-	if n := len(d.sessions.open); n > maxSessions {
+	if n := len(memory.sessions.open); n != maxSessions {
 		t.Errorf("%d sessions are kept", n)
 	}
 }
@@ -360,7 +361,7 @@ func TestSessionsEnd(t *testing.T) {
 // TestLinks: a link signs in once, in time, and with the rights of its maker.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	d, m, c, _ := world(t, Config{})
+	d, m, c, l := world(t, Config{})
 	anna := create(t, d, fleetscore.RoleViewer, "anna", time.Time{})
 	caller, _ := d.byToken(anna)
 	redeem := func(code string) (string, *Refusal) {
@@ -369,7 +370,15 @@ func TestLinks(t *testing.T) {
 		cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 		return cookie, why
 	}
-	code, _ := d.Link(caller)
+	link := func() string {
+		t.Helper()
+		code, _, err := d.Link(t.Context(), caller)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code
+	}
+	code := link()
 	cookie, why := redeem(code)
 	if why != nil {
 		t.Fatal(why)
@@ -383,23 +392,23 @@ func TestLinks(t *testing.T) {
 	if _, why := redeem(code); why == nil {
 		t.Error("a link works twice")
 	}
-	late, _ := d.Link(caller)
+	late := link()
 	c.add(codeLife)
 	if _, why := redeem(late); why == nil {
 		t.Error("a link works late")
 	}
-	gone, _ := d.Link(caller)
+	gone := link()
 	if err := d.Remove(t.Context(), "anna"); err != nil {
 		t.Fatal(err)
 	}
 	if _, why := redeem(gone); why == nil {
 		t.Error("a link outlives the token of who made it")
 	}
-	for range 3 * maxCodes {
-		d.LocalLink()
+	for range maxCodes + 20 {
+		link()
 	}
-	if n := len(d.sessions.codes); n > maxCodes {
-		t.Errorf("%d codes are kept", n)
+	if list, err := l.Sessions(t.Context()); len(list) != maxCodes+1 || len(d.sessions.open) != maxCodes+1 { // one session is signed in
+		t.Errorf("%d links and sessions are kept, and %d are known, %v", len(list), len(d.sessions.open), err)
 	}
 }
 

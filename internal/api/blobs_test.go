@@ -66,7 +66,7 @@ func nodesOverHTTP(t *testing.T, l ledger.Ledger, b store.Bucket) *client.Client
 	if err != nil {
 		t.Fatal(err)
 	}
-	control, err := access.Open(t.Context(), access.Config{Local: "sesame", Node: "for nodes"}, access.Deps{Tokens: l})
+	control, err := access.Open(t.Context(), access.Config{Local: "sesame", Node: "for nodes"}, access.Deps{Ledger: l})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	health := &obs.Health{}
-	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Ledger: l})
 	if err != nil {
 		t.Fatal(err)
 	}

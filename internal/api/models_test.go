@@ -53,7 +53,7 @@ func TestUploadTakesNoMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = 64 << 20
-	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Tokens: l})
+	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Ledger: l})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,9 +20,13 @@ type Token struct {
 	Used    *time.Time      `json:"used,omitempty" doc:"when it was last used, to the hour"`
 	Expires *time.Time      `json:"expires,omitempty" doc:"the token is refused from then on"`
 	Expired bool            `json:"expired"`
+	Rotated *time.Time      `json:"rotated,omitempty" doc:"when it got its last secret, if it had another before"`
+
+	OldUntil *time.Time `json:"old_until,omitempty" doc:"until when the secret before is valid, if it still is"`
+	OldUsed  *time.Time `json:"old_used,omitempty" doc:"when the secret before was last used after it was replaced, to the minute"`
 }
 
-// NewToken is a token that was just created. Its text is shown only this once.
+// NewToken is a token that was just created, or got a new secret. Its text is shown only this once.
 type NewToken struct {
 	Token
 	Secret string `json:"secret" doc:"the token's text, which the server doesn't keep"`
@@ -42,7 +46,11 @@ type SignInLink struct {
 }
 
 func (s *server) tokenOf(t ledger.Token) Token {
-	return Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires)}
+	out := Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires), Rotated: known(t.Rotated)}
+	if s.now().Before(t.Old.Until) {
+		out.OldUntil, out.OldUsed = known(t.Old.Until), known(t.Old.Used)
+	}
+	return out
 }
 
 func (s *server) registerTokens(api huma.API) {
@@ -54,12 +62,17 @@ func (s *server) registerTokens(api huma.API) {
 	add(api, huma.Operation{OperationID: "make sign-in link", Method: http.MethodPost, Path: "/sign-in-links", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
 		Summary: "A code that signs a browser in, once, with the rights of the token that was sent"},
 		func(ctx context.Context, _ *struct{}) (*body[SignInLink], error) {
-			code, expires := s.deps.Access.Link(access.CallerOf(ctx))
+			code, expires, err := s.deps.Access.Link(ctx, access.CallerOf(ctx))
+			if err != nil {
+				return nil, err
+			}
 			return answer(SignInLink{code, expires}), nil
 		})
 	add(api, huma.Operation{OperationID: "list tokens", Method: http.MethodGet, Path: "/tokens", Tags: []string{"access"}, Summary: "Tokens, without their secrets"}, s.listTokens)
 	add(api, huma.Operation{OperationID: "create token", Method: http.MethodPost, Path: "/tokens", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
 		Summary: "Create a token; its text is shown only this once"}, s.createToken)
+	add(api, huma.Operation{OperationID: "rotate token", Method: http.MethodPost, Path: "/tokens/{name}/rotate", Tags: []string{"access"},
+		Summary: "Give a token a new secret, which is shown only this once; the secret before stays valid for a while"}, s.rotateToken)
 	add(api, huma.Operation{OperationID: "remove token", Method: http.MethodDelete, Path: "/tokens/{name}", Tags: []string{"access"}, Summary: "End a token at once"}, s.removeToken)
 }
 
@@ -99,6 +112,28 @@ func (s *server) createToken(ctx context.Context, in *createTokenInput) (*body[N
 		return nil, err
 	}
 	s.audit(ctx, in.Author, "create token", t.Name+" of the role "+string(t.Role))
+	return answer(NewToken{s.tokenOf(t), secret}), nil
+}
+
+type rotateTokenInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Name   string `path:"name"`
+	Body   struct {
+		Overlap fleetscore.Duration `json:"overlap" doc:"for how long the secret before stays valid, such as 24h; 0s refuses all older secrets at once"`
+		Expires *time.Time          `json:"expires,omitempty" doc:"the token is refused from then on; without this field it is valid for as long as it was when it got its last secret"`
+	}
+}
+
+func (s *server) rotateToken(ctx context.Context, in *rotateTokenInput) (*body[NewToken], error) {
+	var expires time.Time
+	if in.Body.Expires != nil {
+		expires = in.Body.Expires.UTC()
+	}
+	t, secret, err := s.deps.Access.Rotate(ctx, in.Name, in.Body.Overlap.D(), expires)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "rotate token", t.Name)
 	return answer(NewToken{s.tokenOf(t), secret}), nil
 }
 

@@ -660,3 +660,42 @@ func TestTokenOutlivesRestart(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTokenRotate: the command replaces a secret while the old one stays valid, says
+// until when, and with --overlap 0 refuses all older secrets at once.
+func TestTokenRotate(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "")
+	first := r.token("viewer", "anna", "--expires", "10d")
+	status := func(text string) string { return r.curl(nil, text, r.url+"/api/v1/jobs") }
+	rotate := func(args ...string) (text, said string) {
+		t.Helper()
+		code, stdout, stderr := r.run(append([]string{"token", "rotate", "anna"}, args...)...)
+		text = strings.TrimSpace(stdout)
+		if code != 0 || !strings.HasPrefix(text, "fst_") || strings.Contains(stderr, text) {
+			t.Fatalf("token rotate: exit %d\n%s%s", code, stdout, stderr)
+		}
+		return text, stderr
+	}
+	second, said := rotate()
+	if a, b := status(first), status(second); a != "200" || b != "200" || !strings.Contains(said, "valid until") {
+		t.Errorf("after a rotation the old secret gets %s and the new one %s\n%s", a, b, said)
+	}
+	code, stdout, _ := r.run("token", "list", "-o", "json")
+	var list []api.Token
+	if err := json.Unmarshal([]byte(stdout), &list); code != 0 || err != nil || len(list) != 1 || list[0].OldUntil == nil || list[0].OldUsed == nil || list[0].Rotated == nil {
+		t.Errorf("token list: exit %d, %v\n%s", code, err, stdout)
+	}
+	if code, _, stderr := r.run("token", "rotate", "anna"); code != fleetscore.Conflict.ExitCode() || !strings.Contains(stderr, "--overlap 0") {
+		t.Errorf("a third secret: exit %d\n%s", code, stderr)
+	}
+	third, said := rotate("--overlap", "0")
+	if a, b, c := status(first), status(second), status(third); a != "401" || b != "401" || c != "200" || !strings.Contains(said, "all older secrets") {
+		t.Errorf("without overlap the secrets get %s, %s and %s\n%s", a, b, c, said)
+	}
+	for _, bad := range [][]string{{"--overlap", "soon"}, {"--overlap", "-1h"}, {"--expires", "0s"}, {"--overlap", "400d"}} {
+		if code, _, stderr := r.run(append([]string{"token", "rotate", "anna"}, bad...)...); code != exitUsage {
+			t.Errorf("%v: exit %d\n%s", bad, code, stderr)
+		}
+	}
+}

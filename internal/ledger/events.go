@@ -19,6 +19,8 @@ const (
 	AnyNodes    Topic = "nodes/" // every pool's nodes
 	// AttemptsTopic: attempts of tasks ended, so that their logs won't grow any more.
 	AttemptsTopic Topic = "attempts"
+	// AccessTopic: tokens or sessions changed.
+	AccessTopic Topic = "access"
 )
 
 // DatasetTopic is put by the part of the server that committed rows to a dataset.

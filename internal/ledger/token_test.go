@@ -30,7 +30,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("a second token of one name: %v, want kind conflict", err)
 	}
 	for _, at := range []time.Time{noon.Add(2 * time.Hour), noon.Add(time.Hour)} {
-		if err := l.TokensUsed(t.Context(), map[string]time.Time{"a1": at, "gone": at}); err != nil {
+		if err := l.TokensUsed(t.Context(), map[string]TokenUse{"a1": {Current: at}, "gone": {Current: at}}); err != nil {
 			t.Fatal(err)
 		}
 	}

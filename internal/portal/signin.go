@@ -74,7 +74,10 @@ func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
-	p.deps.Access.SignOut(w, r)
+	if why := p.deps.Access.SignOut(w, r); why != nil {
+		p.signInPage(w, r, why.Status, signIn{Problem: "This browser forgot its session, but the server couldn't end it: " + why.Message, Next: "/"})
+		return
+	}
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 }
 

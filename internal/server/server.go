@@ -274,7 +274,11 @@ func (s *Server) Announce(w io.Writer, link bool) lifecycle.Service {
 		case s.cfg.Open:
 			fmt.Fprintf(w, "fleetscore: portal at %s, open to every user and program of this machine\n", s.URL)
 		case link:
-			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.URL, s.control.LocalLink())
+			code, err := s.control.LocalLink(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "fleetscore: portal at %s/?token=%s\n            (signs a browser in once, within 15 minutes; 'fleetscore portal' prints another)\n", s.URL, code)
 		default:
 			fmt.Fprintf(w, "fleetscore: portal at %s; 'fleetscore portal' prints an address that signs a browser in\n", s.URL)
 		}

@@ -43,6 +43,8 @@ func Run(t *testing.T, open Open) {
 		{"History", testHistory},
 		{"Scales", testScales},
 		{"Texts", testTexts},
+		{"Secrets", testSecrets},
+		{"Sessions", testSessions},
 		{"Together", testTogether},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
