@@ -183,6 +183,39 @@ type Node struct {
 	IdleSince time.Time `json:"idle_since"`
 	// Registered is when it reported to the server first; zero before.
 	Registered time.Time `json:"registered,omitzero"`
+	Kind       NodeKind  `json:"kind"`
+	Reason     string    `json:"reason,omitempty"`   // why it is unusable or lost, or ended before its time
+	LogTail    string    `json:"log_tail,omitempty"` // the end of what its setup command wrote, if it is unusable
+	Load       *NodeLoad `json:"load,omitempty"`     // as it reported last; nil if it never did
+}
+
+// NodeKind says what may happen to a node.
+type NodeKind string
+
+// The kinds.
+const (
+	Dedicated   NodeKind = "dedicated"    // it stays until it is stopped
+	LowPriority NodeKind = "low_priority" // whoever lends the machine may take it away at any time
+)
+
+// NodeLoad is what a node measured of its machine, or of its container if that is
+// limited. What can't be measured is absent, and Missing says why.
+type NodeLoad struct {
+	At               time.Time `json:"time"`                  // when the server was told
+	CPUs             float64   `json:"cpus"`                  // processors, or the part of them that the container may use
+	CPUPercent       *float64  `json:"cpu_percent,omitempty"` // of CPUs, since the measurement before: 0 to 100
+	MemoryBytes      *int64    `json:"memory_bytes,omitempty"`
+	MemoryTotalBytes *int64    `json:"memory_total_bytes,omitempty"`
+	DiskBytes        *int64    `json:"disk_bytes,omitempty"` // used on the file system of temporary files
+	DiskTotalBytes   *int64    `json:"disk_total_bytes,omitempty"`
+	// What was read, written and transferred since the machine or the container started.
+	DiskReadBytes   *int64 `json:"disk_read_bytes,omitempty"`
+	DiskWriteBytes  *int64 `json:"disk_write_bytes,omitempty"`
+	DiskReadOps     *int64 `json:"disk_read_ops,omitempty"`
+	DiskWriteOps    *int64 `json:"disk_write_ops,omitempty"`
+	NetworkInBytes  *int64 `json:"network_in_bytes,omitempty"`
+	NetworkOutBytes *int64 `json:"network_out_bytes,omitempty"`
+	Missing         string `json:"missing,omitempty"` // what isn't measured, and why
 }
 
 // Occurrence is one due time of a schedule and its outcome.

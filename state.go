@@ -66,12 +66,30 @@ type NodeState string
 
 // The states of a node in life order.
 const (
-	NodeStarting NodeState = "starting" // the provider was asked to start the node
-	NodeReady    NodeState = "ready"    // the node registered and its heartbeats arrive
-	NodeDraining NodeState = "draining" // the node takes no more leases
-	NodeStopped  NodeState = "stopped"  // the node ended and said so
-	NodeLost     NodeState = "lost"     // its heartbeats stopped
+	NodeStarting  NodeState = "starting"  // the provider was asked to start the node
+	NodePreparing NodeState = "preparing" // the node registered, and the pool's setup command runs on it
+	NodeIdle      NodeState = "idle"      // the node could take tasks and has none
+	NodeRunning   NodeState = "running"   // the node has tasks
+	NodeDraining  NodeState = "draining"  // the node takes no more leases
+	NodeUnusable  NodeState = "unusable"  // the setup command failed; the node has ended
+	NodeLost      NodeState = "lost"      // its heartbeats stopped
+	NodeStopped   NodeState = "stopped"   // the node ended and said so
 )
+
+// NodeStates lists all states of a node in life order.
+var NodeStates = []NodeState{NodeStarting, NodePreparing, NodeIdle, NodeRunning, NodeDraining, NodeUnusable, NodeLost, NodeStopped}
+
+// Works reports whether the node takes tasks.
+func (s NodeState) Works() bool { return s == NodeIdle || s == NodeRunning }
+
+// Coming reports whether the node doesn't take tasks yet, but will.
+func (s NodeState) Coming() bool { return s == NodeStarting || s == NodePreparing }
+
+// Speaks reports whether the node registered and its heartbeats are expected.
+func (s NodeState) Speaks() bool { return s.Works() || s == NodePreparing || s == NodeDraining }
+
+// Ended reports whether the node has ended, or is taken for it.
+func (s NodeState) Ended() bool { return s == NodeUnusable || s == NodeLost || s == NodeStopped }
 
 // OccurrenceState is the outcome of one due time of a schedule.
 type OccurrenceState string

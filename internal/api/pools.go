@@ -34,8 +34,9 @@ type PoolDetail struct {
 	Pool
 	Scale       fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
 	Problem     string                 `json:"problem" doc:"why the last evaluation of the formula failed; empty if it didn't"`
-	Usage       *autoscale.Usage       `json:"usage,omitempty" doc:"over the last 48 hours; absent if the pool has neither a formula nor warm_up nor cost_per_hour"`
+	Usage       *autoscale.Usage       `json:"usage,omitempty" doc:"over the last 48 hours; absent until the first sample is taken"`
 	Jobs        []JobUsage             `json:"jobs" nullable:"false" doc:"what the newest jobs of the pool that have ended took"`
+	Members     []fleetscore.Node      `json:"members" nullable:"false" doc:"its nodes, the newest 100: those that work, and those that ended within the last hour"`
 	Evaluations []autoscale.Evaluation `json:"evaluations" nullable:"false" doc:"evaluations of formulas, newest first; empty if there never was a formula"`
 }
 
@@ -99,7 +100,11 @@ func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]],
 	}
 	var out []Pool
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
-		p, err := s.poolOf(ctx, name, cfg.Pools[name])
+		nodes, err := s.deps.Ledger.Nodes(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := s.poolOf(ctx, name, cfg.Pools[name], nodes)
 		if err != nil {
 			return nil, err
 		}
@@ -108,18 +113,25 @@ func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]],
 	return answerList(out, ""), nil
 }
 
-func (s *server) poolOf(ctx context.Context, name string, c fleetscore.PoolConfig) (p Pool, err error) {
+func (s *server) poolOf(ctx context.Context, name string, c fleetscore.PoolConfig, nodes []fleetscore.Node) (p Pool, err error) {
 	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}}
-	if p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name); err != nil {
-		return p, err
-	}
-	nodes, err := s.deps.Ledger.Nodes(ctx, name)
+	p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name)
 	for _, n := range nodes {
-		if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost {
+		if !n.State.Ended() {
 			p.Nodes[n.State]++
 		}
 	}
 	return p, err
+}
+
+// shownNodes is how many nodes are shown with a pool.
+const shownNodes = 100
+
+// newestNodes are those that were started last, the newest first.
+func newestNodes(nodes []fleetscore.Node) []fleetscore.Node {
+	nodes = nodes[max(0, len(nodes)-shownNodes):] // they are in the order of their start
+	slices.Reverse(nodes)
+	return append([]fleetscore.Node{}, nodes...)
 }
 
 func (s *server) showPool(ctx context.Context, in *struct {
@@ -135,9 +147,14 @@ func (s *server) showPool(ctx context.Context, in *struct {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "show pool", in.Name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
 	}
 	d := PoolDetail{Scale: c.Scale, Evaluations: []autoscale.Evaluation{}}
-	if d.Pool, err = s.poolOf(ctx, in.Name, c); err != nil {
+	nodes, err := s.deps.Ledger.Nodes(ctx, in.Name)
+	if err != nil {
 		return nil, err
 	}
+	if d.Pool, err = s.poolOf(ctx, in.Name, c, nodes); err != nil {
+		return nil, err
+	}
+	d.Members = newestNodes(nodes)
 	if d.Jobs, err = s.jobsOf(ctx, in.Name, c); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,9 @@ type NodeView struct {
 	Running   int       // leases it holds
 	Started   time.Time // when it was started
 	IdleSince time.Time // since when it holds none; meaningless while Running > 0
+	Kind      fleetscore.NodeKind
+	Load      *fleetscore.NodeLoad // as it reported last; nil if it never did
+	Before    *fleetscore.NodeLoad // the same at the sample before; nil if there was none
 }
 
 // State is the current state of a pool.
@@ -31,13 +34,13 @@ type State struct {
 	Now    time.Time
 }
 
-// Alive counts the nodes that work or will: those that are draining, stopped or lost are
-// not counted.
+// Alive counts the nodes that work or will: those that are draining or have ended are not
+// counted.
 func (s State) Alive() int { return len(s.alive()) }
 
 func (s State) alive() (out []NodeView) {
 	for _, n := range s.Nodes {
-		if n.State == fleetscore.NodeStarting || n.State == fleetscore.NodeReady {
+		if n.State.Coming() || n.State.Works() {
 			out = append(out, n)
 		}
 	}
@@ -56,7 +59,7 @@ type Decision struct {
 // Target decides. The work asks for ceil((queued + leased) / slots) nodes, between
 // min and max. Missing nodes are started at once. Nodes beyond what is asked for are
 // drained once they were idle for IdleAfter, the longest idle first; beyond max at
-// once. Nodes that are draining, stopped or lost are not counted.
+// once. Nodes that are draining or have ended are not counted.
 func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 	slots = max(1, slots)
 	alive := s.alive()
@@ -77,7 +80,7 @@ func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 	surplus := len(alive) - d.Want
 	over := len(alive) - int(most)
 	for i, n := range alive[:surplus] {
-		rested := n.Running == 0 && n.State == fleetscore.NodeReady && s.Now.Sub(n.IdleSince) >= c.IdleAfter.D()
+		rested := n.Running == 0 && n.State.Works() && s.Now.Sub(n.IdleSince) >= c.IdleAfter.D()
 		if i < over || rested {
 			d.Drain = append(d.Drain, n.ID)
 		}
@@ -91,7 +94,7 @@ func Target(c fleetscore.ScaleConfig, slots int, s State) Decision {
 func Wake(c fleetscore.ScaleConfig, s State) (time.Time, bool) {
 	var first time.Time
 	for _, n := range s.Nodes {
-		if n.State != fleetscore.NodeReady || n.Running > 0 {
+		if !n.State.Works() || n.Running > 0 {
 			continue
 		}
 		if t := n.IdleSince.Add(c.IdleAfter.D()); t.After(s.Now) && (first.IsZero() || t.Before(first)) {

@@ -16,7 +16,7 @@ var now = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 func nodes(idle ...time.Duration) []NodeView {
 	var out []NodeView
 	for i, d := range idle {
-		n := NodeView{ID: fleetscore.NodeID(fmt.Sprint("n", i)), State: fleetscore.NodeReady, IdleSince: now.Add(-d)}
+		n := NodeView{ID: fleetscore.NodeID(fmt.Sprint("n", i)), State: fleetscore.NodeIdle, IdleSince: now.Add(-d)}
 		if d < 0 { // busy
 			n.Running, n.IdleSince = 1, time.Time{}
 		}

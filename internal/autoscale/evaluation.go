@@ -103,40 +103,6 @@ func Bounded(c fleetscore.ScaleConfig, targets map[string]int64) int {
 	return int(min(max(sum, int64(c.Min)), int64(max(c.Max, c.Min))))
 }
 
-// measured are the variables of the service that Measure has values of.
-var measured = []string{
-	"$ActiveTasks", "$RunningTasks", "$PendingTasks",
-	"$CurrentDedicatedNodes", "$CurrentLowPriorityNodes", "$PreemptedNodeCount", "$UsableNodeCount", "$SampleNodeCount", "$TaskSlotsPerNode",
-}
-
-// Unmeasured are the variables of the service that a formula uses and that pools take no
-// samples of.
-func Unmeasured(f *formula.Formula) []string {
-	return slices.DeleteFunc(f.Metrics(), func(n string) bool { return slices.Contains(measured, n) })
-}
-
-// Measure is the metrics of a pool as formulas see them. All nodes of a pool are of one
-// kind: those beyond the target of dedicated nodes count as nodes of low priority, up to
-// that target.
-func Measure(slots int, s State, targets map[string]int64) Sample {
-	var current, usable int64
-	for _, n := range s.Nodes {
-		switch n.State {
-		case fleetscore.NodeReady:
-			usable++
-			current++
-		case fleetscore.NodeStarting, fleetscore.NodeDraining:
-			current++
-		}
-	}
-	low := min(max(0, current-targets[formula.Dedicated]), targets[formula.LowPriority])
-	return Sample{At: s.Now.UTC(), Values: map[string]float64{
-		"$ActiveTasks": float64(s.Queued), "$RunningTasks": float64(s.Leased), "$PendingTasks": float64(s.Queued + s.Leased),
-		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": 0,
-		"$UsableNodeCount": float64(usable), "$SampleNodeCount": float64(usable), "$TaskSlotsPerNode": float64(max(1, slots)),
-	}}
-}
-
 // Series is samples by metric, as formulas read them.
 func Series(samples []Sample) map[string][]formula.Sample {
 	out := map[string][]formula.Sample{}

@@ -15,8 +15,8 @@ import (
 
 func TestReach(t *testing.T) {
 	t.Parallel()
-	old, young := NodeView{ID: "old", State: fleetscore.NodeReady, Started: now.Add(-time.Hour)}, NodeView{ID: "young", State: fleetscore.NodeStarting, Started: now}
-	busy := NodeView{ID: "busy", State: fleetscore.NodeReady, Running: 1, Started: now}
+	old, young := NodeView{ID: "old", State: fleetscore.NodeIdle, Started: now.Add(-time.Hour)}, NodeView{ID: "young", State: fleetscore.NodeStarting, Started: now}
+	busy := NodeView{ID: "busy", State: fleetscore.NodeIdle, Running: 1, Started: now}
 	gone := NodeView{ID: "gone", State: fleetscore.NodeLost}
 	ids := func(names ...fleetscore.NodeID) []fleetscore.NodeID { return names }
 	for _, tt := range []struct {
@@ -46,7 +46,7 @@ func TestReachSettles(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		s := State{Now: now}
-		states := []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeReady, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost}
+		states := []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeIdle, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost}
 		running := map[fleetscore.NodeID]int{}
 		for i := range rapid.IntRange(0, 8).Draw(rt, "nodes") {
 			n := NodeView{ID: fleetscore.NodeID(fmt.Sprint(i)), State: rapid.SampledFrom(states).Draw(rt, "state"), Running: rapid.IntRange(0, 2).Draw(rt, "running")}
@@ -93,7 +93,7 @@ func TestBounded(t *testing.T) {
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	s := State{Queued: 3, Leased: 2, Now: now}
-	for i, state := range []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeReady, fleetscore.NodeReady, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost} {
+	for i, state := range []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeIdle, fleetscore.NodeIdle, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost} {
 		s.Nodes = append(s.Nodes, NodeView{ID: fleetscore.NodeID(fmt.Sprint(i)), State: state})
 	}
 	got := Measure(4, s, map[string]int64{formula.Dedicated: 1, formula.LowPriority: 2})
@@ -102,10 +102,43 @@ func TestMeasure(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	for _, n := range measured {
-		if _, ok := got.Values[n]; !ok || len(measured) != len(got.Values) {
+	for _, n := range counted {
+		if _, ok := got.Values[n]; !ok || len(counted) != len(got.Values) {
 			t.Errorf("%s is said to be measured and isn't, or the other way round", n)
 		}
+	}
+}
+
+// TestMeasureLoad: CPU, memory and disk are means of the nodes that measured them lately;
+// what was transferred is the sum of what was added since the sample before, also if a
+// node began to count anew; what nobody has measured has no value.
+func TestMeasureLoad(t *testing.T) {
+	t.Parallel()
+	at := func(ago time.Duration, cpu float64, memory, read int64) *fleetscore.NodeLoad {
+		return &fleetscore.NodeLoad{At: now.Add(-ago), CPUPercent: &cpu, MemoryBytes: &memory, DiskReadBytes: &read}
+	}
+	s := State{Now: now, Nodes: []NodeView{
+		{ID: "a", State: fleetscore.NodeRunning, Load: at(0, 80, 100, 1500), Before: at(30*time.Second, 1, 1, 1000)},
+		{ID: "b", State: fleetscore.NodeIdle, Load: at(5*time.Second, 20, 300, 70), Before: at(35*time.Second, 1, 1, 9000)}, // it started anew
+		{ID: "silent", State: fleetscore.NodeIdle, Load: at(2*time.Minute, 99, 99, 99)},
+		{ID: "gone", State: fleetscore.NodeLost, Load: at(0, 99, 99, 99)},
+		{ID: "new", State: fleetscore.NodePreparing, Load: &fleetscore.NodeLoad{At: now, Missing: "all"}},
+	}}
+	got := Measure(1, s, nil).Values
+	for name, want := range map[string]float64{"$CPUPercent": 50, "$MemoryBytes": 200, "$DiskReadBytes": 500, "$WallClockSeconds": 60} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s is %v, %v; want %v", name, v, ok, want)
+		}
+	}
+	for _, name := range []string{"$DiskBytes", "$NetworkInBytes", "$DiskWriteOps"} {
+		if v, ok := got[name]; ok {
+			t.Errorf("%s is %v although no node measured it", name, v)
+		}
+	}
+	text := "$TargetDedicatedNodes = avg($CPUPercent.GetSample(TimeInterval_Minute, 0)) > 40 ? 3 : 1;"
+	samples := []Sample{Measure(1, s, nil)}
+	if r := formula.Evaluate(text, formula.State{Now: now, Samples: Series(samples)}); r.Err != nil || r.Targets[formula.Dedicated] != 3 {
+		t.Errorf("a formula with $CPUPercent gives %v, %v; want 3 nodes", r.Targets, r.Err)
 	}
 }
 
@@ -140,11 +173,11 @@ func TestEvaluated(t *testing.T) {
 
 func TestUnmeasured(t *testing.T) {
 	t.Parallel()
-	f, problems := formula.Parse("$TargetDedicatedNodes = (!$FailedTasks ? -max($CurrentDedicated, $CPUPercent.GetSample(val($DiskBytes.GetSample(1), 0))) : time().hour) + $PendingTasks; $MemoryBytes;")
+	f, problems := formula.Parse("$TargetDedicatedNodes = (!$FailedTasks ? -max($CurrentDedicated, $CPUPercent.GetSample(val($DiskBytes.GetSample(1), 0))) : time().hour) + $PendingTasks; $MemoryBytes; $SucceededTasks;")
 	if f == nil {
 		t.Fatal(problems)
 	}
-	if got, want := Unmeasured(f), []string{"$CPUPercent", "$DiskBytes", "$FailedTasks", "$MemoryBytes"}; !cmp.Equal(got, want) {
+	if got, want := Unmeasured(f), []string{"$FailedTasks", "$SucceededTasks"}; !cmp.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -50,7 +50,7 @@ func fill(t *testing.T, l ledger.Ledger) {
 	})
 	check(err)
 	_, err = l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
-		n.Pool, n.Slots, n.State, n.Heartbeat = "cpu", 2, fleetscore.NodeReady, noon
+		n.Pool, n.Slots, n.State, n.Heartbeat = "cpu", 2, fleetscore.NodeIdle, noon
 		return nil
 	})
 	check(err)

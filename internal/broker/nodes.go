@@ -44,7 +44,7 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 			n.Registered = now
 		}
 		if n.State != fleetscore.NodeDraining {
-			n.State = fleetscore.NodeReady
+			n.State = fleetscore.NodeIdle
 		}
 		n.Pool, n.Slots, n.Host, n.PID, n.Version = h.Pool, h.Slots, h.Host, h.PID, h.Version
 		n.Heartbeat = now
@@ -76,7 +76,7 @@ func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.L
 		if n.State == fleetscore.NodeDraining {
 			return dispatch.LeaseReply{Stop: true}, nil
 		}
-		if n.State != fleetscore.NodeReady {
+		if !n.State.Works() {
 			return dispatch.LeaseReply{}, fleetscore.Errorf(fleetscore.NotFound, "lease tasks", string(id), "the node is %s: it has to register again", n.State)
 		}
 		now := b.now()
@@ -125,14 +125,18 @@ func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 // Heartbeat renews a node and its leases. Kind NotFound if the node is not known, or was
 // declared lost: then it has to register again.
 func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
-	n, revoked, err := b.ledger.Renew(ctx, id, req.Leases, b.now(), b.cfg.LeaseTTL)
+	now := b.now()
+	if req.Load != nil {
+		req.Load.At = now.UTC()
+	}
+	n, revoked, err := b.ledger.Renew(ctx, id, req.Leases, req.Load, now, b.cfg.LeaseTTL)
 	if err != nil {
 		return dispatch.HeartbeatReply{}, err
 	}
-	if n.State == fleetscore.NodeLost || n.State == fleetscore.NodeStopped {
+	if n.State.Ended() {
 		return dispatch.HeartbeatReply{}, fleetscore.Errorf(fleetscore.NotFound, "renew node", string(id), "the node is %s: it has to register again", n.State)
 	}
-	if req.Ending && n.State == fleetscore.NodeReady {
+	if req.Ending && n.State.Works() {
 		if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeDraining); err != nil {
 			return dispatch.HeartbeatReply{}, err
 		}
@@ -241,7 +245,7 @@ func (b *Broker) tend(ctx context.Context) (next, error) {
 	}
 	old := false
 	for _, n := range nodes {
-		alive := n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining
+		alive := n.State.Speaks()
 		if alive && now.Sub(n.Heartbeat) > b.cfg.LostAfter {
 			lost, err := b.lose(ctx, n.ID, now)
 			problems = append(problems, err)

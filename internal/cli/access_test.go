@@ -461,7 +461,7 @@ func TestSelfSigned(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("node list: exit %d\n%s", code, stderr)
 		}
-		if registered = strings.Contains(stdout, `"ready"`); registered {
+		if registered = strings.Contains(stdout, `"idle"`); registered {
 			break
 		}
 		time.Sleep(50 * time.Millisecond) // a page of the API, not an event
@@ -632,7 +632,7 @@ func TestNodeWithItsOwnToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, n := range nodes {
-			if strings.HasPrefix(string(n.ID), "lab.cpu-") && n.State == fleetscore.NodeReady {
+			if strings.HasPrefix(string(n.ID), "lab.cpu-") && n.State.Works() {
 				return
 			}
 		}

@@ -34,11 +34,11 @@ func newPoolCommand() *cobra.Command {
 			if err := c.Get(ctx, "/pools", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "ready", "draining", "queued", "leased"}}
+			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "preparing", "idle", "running", "draining", "queued", "leased"}}
 			for _, p := range got.Items {
 				n := func(s fleetscore.NodeState) int64 { return p.Nodes[s] }
 				l.add(p, p.Name, p.Provider, p.Slots, p.Min, p.Max,
-					n(fleetscore.NodeStarting), n(fleetscore.NodeReady), n(fleetscore.NodeDraining), p.Queued, p.Leased)
+					n(fleetscore.NodeStarting), n(fleetscore.NodePreparing), n(fleetscore.NodeIdle), n(fleetscore.NodeRunning), n(fleetscore.NodeDraining), p.Queued, p.Leased)
 			}
 			return l, nil
 		}))
@@ -98,12 +98,30 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 	if d.Scale.Formula != "" {
 		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
 	}
+	for _, n := range d.Members {
+		rows = append(rows, [2]string{"node", nodeText(n)})
+	}
 	rows = append(rows, usageRows(d)...)
 	if err := writePairs(cmd.OutOrStdout(), rows); err != nil || len(d.Evaluations) == 0 {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout())
 	return l.print(cmd)
+}
+
+// nodeText is a node in a few words.
+func nodeText(n fleetscore.Node) string {
+	text := fmt.Sprintf("%s: %s", n.ID, n.State)
+	if n.Running > 0 {
+		text += fmt.Sprintf(", %s", plural(n.Running, "task"))
+	}
+	if !n.State.Ended() {
+		text += ", " + n.Load.String()
+	}
+	if n.Reason != "" {
+		text += ", " + fleetscore.Printable(n.Reason)
+	}
+	return text
 }
 
 // usageRows says what a pool and its jobs took, and what that cost.
@@ -127,8 +145,10 @@ func usageRows(d api.PoolDetail) (rows [][2]string) {
 // statesText is how many nodes are in each state, such as "1 starting, 3 ready".
 func statesText(nodes map[fleetscore.NodeState]int64) string {
 	var parts []string
-	for _, s := range slices.Sorted(maps.Keys(nodes)) {
-		parts = append(parts, fmt.Sprintf("%d %s", nodes[s], s))
+	for _, s := range fleetscore.NodeStates {
+		if n := nodes[s]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, s))
+		}
 	}
 	return cmp.Or(strings.Join(parts, ", "), "none")
 }

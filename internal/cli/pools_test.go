@@ -219,8 +219,12 @@ func TestFormulaPool(t *testing.T) {
 		t.Errorf("nodes %+v, %v; want one that registered after its start", nodes.Items, err)
 	}
 	const result = "$TargetDedicatedNodes=1;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue;n=1.5"
-	show("table", "compared with 0 nodes always", "node-hours, cost 0.00", "job                    reference-", "1 ready", "0 to 3 nodes", "evaluated every 30s", result)
-	show("json", `"always_on_node_hours": `, `"saved_cost": `, `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
+	show("table", "compared with 0 nodes always", "node-hours, cost 0.00", "job                    reference-", "1 idle", "0 to 3 nodes", "evaluated every 30s", result)
+	eventually(t, "the node's load is shown", func() bool {
+		_, stdout, _ := command(t, "pool", "show", "vms", server)
+		return strings.Contains(stdout, ": idle, CPU ") && strings.Contains(stdout, " GiB, disk ")
+	})
+	show("json", `"cpu_percent": `, `"memory_total_bytes": `, `"always_on_node_hours": `, `"saved_cost": `, `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
 	show("csv", "time,nodes,result,error\n", ",1,"+result+",\n")
 
 	apply := func(formula string) (int, string) {
@@ -233,10 +237,10 @@ func TestFormulaPool(t *testing.T) {
 	if code, stderr := apply("// nothing\n        $TargetDedicatedNodes = $PendingTask;"); code != exitUsage || !strings.Contains(stderr, "scale.formula: line 2, column 25: ") {
 		t.Errorf("a formula with a mistake: exit %d\n%s", code, stderr)
 	}
-	if code, stderr := apply("$TargetDedicatedNodes = avg($CPUPercent.GetSample(TimeInterval_Hour));"); code != 0 || !strings.Contains(stderr, "no samples of $CPUPercent are taken") {
+	if code, stderr := apply("$TargetDedicatedNodes = avg($FailedTasks.GetSample(TimeInterval_Hour));"); code != 0 || !strings.Contains(stderr, "no samples of $FailedTasks are taken") {
 		t.Fatalf("a formula without samples: exit %d\n%s", code, stderr)
 	}
-	const place = "Line 1, Col 50: Insufficient data"
+	const place = "Line 1, Col 51: Insufficient data"
 	eventually(t, "health names the formula", func() bool {
 		var h api.Health
 		if err := p.Get(t.Context(), "/health", nil, &h); err != nil {
@@ -246,7 +250,7 @@ func TestFormulaPool(t *testing.T) {
 			return f.Part == "formula of pool vms" && f.Warning && strings.Contains(f.Problem, place)
 		})
 	})
-	show("table", "1 ready", place, result)
+	show("table", "1 idle", place, result)
 	if status, text := p.page("/pools/vms"); status != 200 || !strings.Contains(text, place) || !strings.Contains(text, result) {
 		t.Errorf("the portal's page: %d\n%s", status, text)
 	}

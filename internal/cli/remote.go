@@ -387,9 +387,9 @@ func newNodeListCommand() *cobra.Command {
 			if err := c.Get(ctx, "/nodes", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"node", "pool", "state", "slots", "running", "host", "pid", "started", "heartbeat"}}
+			l := &listing{columns: []string{"node", "pool", "state", "slots", "running", "kind", "host", "pid", "started", "heartbeat", "load", "reason"}}
 			for _, n := range got.Items {
-				l.add(n, string(n.ID), n.Pool, string(n.State), n.Slots, n.Running, n.Host, n.PID, n.Started, n.Heartbeat)
+				l.add(n, string(n.ID), n.Pool, string(n.State), n.Slots, n.Running, string(n.Kind), n.Host, n.PID, n.Started, n.Heartbeat, n.Load.String(), n.Reason)
 			}
 			return l, nil
 		})

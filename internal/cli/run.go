@@ -133,7 +133,7 @@ one ends it at once.`,
 				return err
 			}
 			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure,
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
 					if url == "" {
 						return c.Blobs(), nil

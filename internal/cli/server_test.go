@@ -494,7 +494,7 @@ func (p *process) signalNodes(s syscall.Signal) (pids []int) {
 		p.t.Error(err)
 	}
 	for _, n := range nodes.Items {
-		if n.PID > 1 && (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) {
+		if n.PID > 1 && n.State.Speaks() {
 			_ = syscall.Kill(n.PID, s) // it may have ended just now
 			pids = append(pids, n.PID)
 		}

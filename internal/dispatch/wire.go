@@ -81,6 +81,7 @@ type LeaseReply struct {
 type HeartbeatRequest struct {
 	Leases []fleetscore.LeaseID `json:"leases"`
 	Ending bool                 `json:"ending,omitempty"` // the node was told to end: it takes no more tasks
+	Load   *fleetscore.NodeLoad `json:"load,omitempty"`   // what it measured; only now and then
 }
 
 // HeartbeatReply names leases that the node no longer holds. The node must end their

@@ -1,8 +1,10 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -25,16 +27,16 @@ type NodeChanges interface {
 	UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error)
 	// SetNodeState changes a node's state; kind NotFound if there is no such node.
 	SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error
-	// Renew notes a sign of life of a node and extends the leases it holds to ttl from
-	// now. It returns the node, and which of the leases no longer belong to the node.
-	// Kind NotFound if there is no such node.
-	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
-	// ForgetNodes removes nodes that were stopped or lost and gave no sign of life
-	// since a time.
+	// Renew notes a sign of life of a node and what it measured, unless that is nil, and
+	// extends the leases it holds to ttl from now. It returns the node, and which of the
+	// leases no longer belong to the node. Kind NotFound if there is no such node.
+	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
+	// ForgetNodes removes nodes that have ended and gave no sign of life since
+	// a time.
 	ForgetNodes(ctx context.Context, before time.Time) error
 }
 
-const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered,
+const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, kind, reason, log_tail, load,
 	(SELECT COUNT(*) FROM attempts WHERE node = nodes.id AND state = 'leased') FROM nodes`
 
 const (
@@ -45,20 +47,62 @@ const (
 	renewLease      = `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`
 )
 
+// ready is what the ledger calls nodes that are idle or running: which of both they are
+// depends on the leases they hold, so that giving a task to a node doesn't change it.
+const ready = "ready"
+
+func storedState(s fleetscore.NodeState) string {
+	if s.Works() {
+		return ready
+	}
+	return string(s)
+}
+
 func scanNode(scan func(...any) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
 	var started, heartbeat, idle, registered int64
-	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &registered, &n.Running)
+	var load string
+	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &registered, &n.Kind, &n.Reason, &n.LogTail, &load, &n.Running)
+	if err != nil {
+		return n, err
+	}
 	n.Started, n.Heartbeat, n.IdleSince, n.Registered = timeOf(started), timeOf(heartbeat), timeOf(idle), timeOf(registered)
-	return n, err
+	if n.State == ready {
+		n.State = fleetscore.NodeIdle
+		if n.Running > 0 {
+			n.State = fleetscore.NodeRunning
+		}
+	}
+	if load != "" {
+		l, err := decode[fleetscore.NodeLoad](string(n.ID), load)
+		if err != nil {
+			return n, err
+		}
+		n.Load = &l
+	}
+	return n, nil
+}
+
+func loadText(l *fleetscore.NodeLoad) (string, error) {
+	if l == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(l)
+	return string(text), err
 }
 
 func (t *tx) putNode(n fleetscore.Node) error {
+	load, err := loadText(n.Load)
+	if err != nil {
+		return err
+	}
 	t.event(NodesTopic(n.Pool), NodeTopic(n.ID))
-	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, kind, reason, log_tail, load) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, state = excluded.state, slots = excluded.slots, host = excluded.host, pid = excluded.pid,
-		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since, registered = excluded.registered`,
-		string(n.ID), n.Pool, string(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince), micros(n.Registered))
+		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since, registered = excluded.registered,
+		kind = excluded.kind, reason = excluded.reason, log_tail = excluded.log_tail, load = excluded.load`,
+		string(n.ID), n.Pool, storedState(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince), micros(n.Registered),
+		string(n.Kind), n.Reason, n.LogTail, load)
 }
 
 // idle notes that a node has less to do, and since when it is idle if it holds no
@@ -92,6 +136,7 @@ func (l *core) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func
 		if err := change(&n); err != nil {
 			return err
 		}
+		n.Kind = cmp.Or(n.Kind, fleetscore.Dedicated)
 		return t.putNode(n)
 	})
 	return n, err
@@ -114,18 +159,22 @@ func (l *core) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error
 // SetNodeState implements NodeChanges.
 func (l *core) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
 	return l.update(ctx, "change node", string(id), func(t *tx) error {
-		var have fleetscore.NodeState
-		var pool string
-		if err := t.row(`SELECT state, pool FROM nodes WHERE id = ? FOR UPDATE`, string(id)).Scan(&have, &pool); err != nil || have == state {
+		var have, pool string
+		want := storedState(state)
+		if err := t.row(`SELECT state, pool FROM nodes WHERE id = ? FOR UPDATE`, string(id)).Scan(&have, &pool); err != nil || have == want {
 			return err
 		}
 		t.event(NodesTopic(pool), NodeTopic(id))
-		return t.exec(`UPDATE nodes SET state = ? WHERE id = ?`, string(state), string(id))
+		return t.exec(`UPDATE nodes SET state = ? WHERE id = ?`, want, string(id))
 	})
 }
 
 // Renew implements NodeChanges.
-func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+	measured, err := loadText(load)
+	if err != nil {
+		return n, nil, fleetscore.Wrap("renew leases", string(id), err)
+	}
 	err = l.update(ctx, "renew leases", string(id), func(t *tx) (err error) {
 		revoked = nil
 		for _, lease := range slices.Sorted(slices.Values(leases)) {
@@ -137,7 +186,12 @@ func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetsc
 				revoked = append(revoked, lease)
 			}
 		}
-		if err := t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id)); err != nil {
+		if measured == "" {
+			err = t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id))
+		} else {
+			err = t.exec(`UPDATE nodes SET heartbeat = ?, load = ? WHERE id = ?`, micros(now), measured, string(id))
+		}
+		if err != nil {
 			return err
 		}
 		n, err = scanNode(t.row(selectNode, string(id)).Scan)
@@ -149,6 +203,6 @@ func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetsc
 // ForgetNodes implements NodeChanges.
 func (l *core) ForgetNodes(ctx context.Context, before time.Time) error {
 	return l.update(ctx, "forget nodes", "", func(t *tx) error {
-		return t.exec(`DELETE FROM nodes WHERE state IN ('stopped', 'lost') AND heartbeat < ?`, micros(before))
+		return t.exec(`DELETE FROM nodes WHERE state IN ('unusable', 'lost', 'stopped') AND heartbeat < ?`, micros(before))
 	})
 }

@@ -178,7 +178,7 @@ func benchmarkLease(b *testing.B, open func(*testing.B) (Ledger, *core)) {
 			defer l.Close()
 			endedJobs(b, c, ended)
 			if _, err := l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
-				*n = fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 2, State: fleetscore.NodeReady, Started: noon, Heartbeat: noon, IdleSince: noon}
+				*n = fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 2, State: fleetscore.NodeIdle, Started: noon, Heartbeat: noon, IdleSince: noon}
 				return nil
 			}); err != nil {
 				b.Fatal(err)
@@ -263,7 +263,7 @@ func TestOneBadLeaseHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	l, ctx := open(t), t.Context()
 	if _, err := l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 9, State: fleetscore.NodeReady}
+		*n = fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 9, State: fleetscore.NodeIdle}
 		return nil
 	}); err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ type Queue interface {
 	NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error)
 	// LeaseTasks gives up to max queued tasks of a pool to a node, those of the highest
 	// priority and of the oldest job first, for as long as ttl. Their jobs become running. Kind Conflict if
-	// the node isn't ready.
+	// the node takes no tasks.
 	LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error)
 	// EndAttempt ends the attempt of a lease as decide says. The lease's id is the
 	// fencing token: kind Conflict if the attempt ended before, NotFound if there
@@ -103,7 +103,7 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 		if err != nil {
 			return err
 		}
-		if n.State != fleetscore.NodeReady || n.Pool != pool {
+		if !n.State.Works() || n.Pool != pool {
 			return fleetscore.Errorf(fleetscore.Conflict, "lease tasks", string(node), "the node is %s, in pool %s", n.State, n.Pool)
 		}
 		tasks, err := list(t, scanDoc[fleetscore.Task], selectDue, pool, micros(now), max)

@@ -87,7 +87,7 @@ func newWorld(t *testing.T, tasks int) *world {
 		t.Fatal(err)
 	}
 	if _, err := l.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
-		n.Pool, n.Slots, n.State = "cpu", tasks, fleetscore.NodeReady
+		n.Pool, n.Slots, n.State = "cpu", tasks, fleetscore.NodeIdle
 		return nil
 	}); err != nil {
 		t.Fatal(err)

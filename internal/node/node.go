@@ -41,6 +41,9 @@ type Deps struct {
 	Runtime   scorer.Runtime   // how models are scored; nil means scorer.Native
 	Log       *slog.Logger     // nil discards
 	Now       func() time.Time // the time that silence and work are measured by; nil means time.Now
+	// Measure measures the machine, such as Meter.Measure; nil means that nothing is
+	// measured.
+	Measure func(now time.Time) fleetscore.NodeLoad
 }
 
 // Node is one agent.
@@ -51,7 +54,8 @@ type Node struct {
 	models scorer.Runtime
 	log    *slog.Logger
 	now    func() time.Time
-	rests  atomic.Int64 // counted, for waits that differ from node to node
+	load   func(now time.Time) fleetscore.NodeLoad // nil if nothing is measured
+	rests  atomic.Int64                            // counted, for waits that differ from node to node
 
 	mu     sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
 	leases map[fleetscore.LeaseID]context.CancelCauseFunc
@@ -76,7 +80,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, log: deps.Log, now: deps.Now, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -294,12 +298,17 @@ func (n *Node) held() []fleetscore.LeaseID {
 // errRevoked ends a task whose lease no longer belongs to this node.
 var errRevoked = fleetscore.Errorf(fleetscore.Conflict, "do task", "", "its lease was taken back")
 
+// measureEvery is how often the machine is measured. It is less often than heartbeats are
+// sent, and often enough for formulas, which see a sample every 30 s.
+const measureEvery = 10 * time.Second
+
 // heartbeats renews node and leases until ctx ends. Once ending is closed, they say that
 // the node takes no more tasks, and the first heartbeat that says so is sent at once.
 func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 	ticker := time.NewTicker(n.cfg.Heartbeat)
 	defer ticker.Stop()
 	ends := false
+	var measured time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -311,8 +320,13 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 			}
 		case <-ticker.C:
 		}
+		say := dispatch.HeartbeatRequest{Leases: n.held(), Ending: ends}
+		if now := n.now(); n.load != nil && now.Sub(measured) >= measureEvery {
+			load := n.load(now)
+			measured, say.Load = now, &load
+		}
 		call, cancel := context.WithTimeout(ctx, requestTimeout)
-		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, dispatch.HeartbeatRequest{Leases: n.held(), Ending: ends})
+		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, say)
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil && !fleetscore.NotFound.Is(err) { // the next request for tasks registers again

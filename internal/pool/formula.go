@@ -64,6 +64,13 @@ func (p *Pools) sample(ctx context.Context, name string, slots int, s autoscale.
 			return 0, err
 		}
 		p.newest[name] = sample
+		for _, n := range s.Nodes {
+			if n.Load != nil && n.State.Speaks() {
+				p.loads[n.ID] = n.Load
+			} else {
+				delete(p.loads, n.ID)
+			}
+		}
 	}
 	return p.newest[name].At.Add(formula.SamplePeriod).Sub(s.Now), nil
 }

@@ -68,13 +68,13 @@ func (w *steeredWorld) scale() int {
 			continue
 		}
 		if _, err := w.l.UpdateNode(w.Context(), n.ID, func(n *fleetscore.Node) error {
-			n.State, n.PID = fleetscore.NodeReady, 4242
+			n.State, n.PID = fleetscore.NodeIdle, 4242
 			return nil
 		}); err != nil {
 			w.Fatal(err)
 		}
 	}
-	return count(nodes, fleetscore.NodeStarting) + count(nodes, fleetscore.NodeReady)
+	return count(nodes, fleetscore.NodeStarting) + count(nodes, fleetscore.NodeIdle) + count(nodes, fleetscore.NodeRunning)
 }
 
 func (w *steeredWorld) evaluations() []autoscale.Evaluation {
@@ -246,7 +246,7 @@ func TestOptions(t *testing.T) {
 				}
 				if n, err := w.l.Node(t.Context(), attempts[0].Node); err != nil {
 					t.Fatal(err)
-				} else if n.State == fleetscore.NodeReady {
+				} else if n.State.Works() {
 					if task.State != fleetscore.TaskLeased {
 						t.Errorf("the task of the node that stays is %s", task.State)
 					}

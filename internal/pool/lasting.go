@@ -97,7 +97,7 @@ func unneeded(pool string, machines []string, nodes []fleetscore.Node, id func(s
 		}
 		n, known := byID[id(m)]
 		switch {
-		case !known, n.State == fleetscore.NodeStopped, n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter:
+		case !known, n.State == fleetscore.NodeStopped, n.State == fleetscore.NodeUnusable, n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter:
 			out = append(out, m)
 		}
 	}

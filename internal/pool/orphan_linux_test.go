@@ -36,7 +36,7 @@ func remember(t *testing.T, l ledger.Ledger, id fleetscore.NodeID, pid int) {
 	}
 	now := time.Now().UTC()
 	if _, err := l.UpdateNode(t.Context(), id, func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: id, Pool: "cpu", Slots: 1, State: fleetscore.NodeReady, Host: host, PID: pid, Started: now, Heartbeat: now, IdleSince: now}
+		*n = fleetscore.Node{ID: id, Pool: "cpu", Slots: 1, State: fleetscore.NodeIdle, Host: host, PID: pid, Started: now, Heartbeat: now, IdleSince: now}
 		return nil
 	}); err != nil {
 		t.Fatal(err)

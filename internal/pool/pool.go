@@ -76,8 +76,9 @@ type Pools struct {
 	// Only the loop that scales uses these. All but the first are by pool.
 	discarded map[fleetscore.NodeID]bool // nodes that never registered and were ended
 	formulas  map[string]*steered
-	newest    map[string]autoscale.Sample // the last one taken
-	takes     map[string]time.Duration    // how long its nodes take to start, where that is known
+	newest    map[string]autoscale.Sample                // the last one taken
+	loads     map[fleetscore.NodeID]*fleetscore.NodeLoad // what nodes had measured at the last sample
+	takes     map[string]time.Duration                   // how long its nodes take to start, where that is known
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -132,7 +133,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{},
+		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -204,9 +205,6 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 }
 
 func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConfig) (rest time.Duration, err error) {
-	if c.Provider == Static {
-		return maxRest, nil // people start and stop these nodes
-	}
 	now := p.now()
 	nodes, err := p.ledger.Nodes(ctx, name)
 	if err != nil {
@@ -217,7 +215,11 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 		return maxRest, err
 	}
 	for _, n := range nodes {
-		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince})
+		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince, Kind: n.Kind, Load: n.Load, Before: p.loads[n.ID]})
+	}
+	if c.Provider == Static { // people start and stop these nodes
+		next, err := p.sample(ctx, name, c.Slots, state, nil)
+		return min(maxRest, next), err
 	}
 	p.measure(name, nodes)
 	wake, err := p.warm(ctx, name, &c, now)
@@ -257,13 +259,11 @@ func (p *Pools) decide(ctx context.Context, name string, c fleetscore.PoolConfig
 	if wake, ok := autoscale.Wake(c.Scale, s); ok {
 		rest = min(rest, wake.Sub(s.Now))
 	}
-	if c.Scale.WarmUp || c.Scale.CostPerHour > 0 { // to tell what it cost and saved
-		next, err := p.sample(ctx, name, c.Slots, s, nil)
-		if err != nil {
-			return d, rest, err
-		}
-		rest = min(rest, next)
+	next, err := p.sample(ctx, name, c.Slots, s, nil)
+	if err != nil {
+		return d, rest, err
 	}
+	rest = min(rest, next)
 	return autoscale.Target(c.Scale, c.Slots, s), rest, nil
 }
 
@@ -297,9 +297,9 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 		case n.State == fleetscore.NodeLost && now.Sub(n.Heartbeat) > hungAfter && p.ours(n.ID) != nil:
 			p.log.Error("node hangs and is killed", "node", n.ID, "heartbeat", n.Heartbeat)
 			p.discard(ctx, n, c.Provider)
-		case n.State == fleetscore.NodeStopped && p.ours(n.ID) != nil: // the node has ended; its machine, if it has one of its own, still runs
+		case (n.State == fleetscore.NodeStopped || n.State == fleetscore.NodeUnusable) && p.ours(n.ID) != nil: // the node has ended; its machine, if it has one of its own, still runs
 			p.ours(n.ID).Stop()
-		case !configured && n.State == fleetscore.NodeReady:
+		case !configured && (n.State.Works() || n.State == fleetscore.NodePreparing):
 			err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeDraining)
 		}
 		if err != nil {
@@ -444,7 +444,7 @@ func (p *Pools) stopEarlier() {
 		return
 	}
 	for _, n := range nodes {
-		alive := (n.State == fleetscore.NodeReady || n.State == fleetscore.NodeDraining) && p.now().Sub(n.Heartbeat) < aliveWithin
+		alive := n.State.Speaks() && p.now().Sub(n.Heartbeat) < aliveWithin
 		by, known := p.providers[cfg.Pools[n.Pool].Provider]
 		if !alive || p.ours(n.ID) != nil || !known {
 			continue

@@ -129,7 +129,7 @@ func TestScale(t *testing.T) {
 	go func() { done <- p.Run(ctx) }()
 	nodes := until(t, l, "two nodes start", func(n []fleetscore.Node) bool { return count(n, fleetscore.NodeStarting) == 2 })
 	for _, n := range nodes {
-		if err := l.SetNodeState(t.Context(), n.ID, fleetscore.NodeReady); err != nil {
+		if err := l.SetNodeState(t.Context(), n.ID, fleetscore.NodeIdle); err != nil {
 			t.Fatal(err)
 		}
 	}

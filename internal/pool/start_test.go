@@ -143,7 +143,7 @@ func TestUnneededMachines(t *testing.T) {
 	}
 	nodes := []fleetscore.Node{
 		node("vms-aaaaa1", fleetscore.NodeStarting, 9*time.Minute),
-		node("vms-aaaaa2", fleetscore.NodeReady, 0),
+		node("vms-aaaaa2", fleetscore.NodeIdle, 0),
 		node("vms-aaaaa3", fleetscore.NodeDraining, 0),
 		node("vms-aaaaa4", fleetscore.NodeStopped, 0),
 		node("vms-aaaaa5", fleetscore.NodeLost, time.Minute),

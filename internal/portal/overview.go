@@ -313,7 +313,7 @@ func toString(v any) string {
 // glyphs gives each state a sign in addition to its colour.
 var glyphs = map[string]string{
 	"waiting": "◷", "queued": "○", "running": "▶", "leased": "▶", "committing": "⇪", "succeeded": "✓", "partly_failed": "◐", "failed": "✗", "canceled": "⊘",
-	"starting": "◌", "ready": "●", "draining": "◍", "stopped": "■", "lost": "✗",
+	"starting": "◌", "preparing": "◔", "idle": "●", "draining": "◍", "unusable": "⊗", "lost": "✗", "stopped": "■",
 	"scored": "✓", "no_data": "·", "no_model": "?", "timed_out": "⌛", "quarantined": "☣", "excluded": "–",
 }
 

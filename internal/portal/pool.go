@@ -24,7 +24,7 @@ func (p *Portal) poolTile(ctx context.Context, name string, c fleetscore.PoolCon
 	}
 	nodes, err := p.deps.Ledger.Nodes(ctx, name)
 	t.Nodes = slices.DeleteFunc(nodes, func(n fleetscore.Node) bool {
-		return n.State == fleetscore.NodeStopped || n.State == fleetscore.NodeLost
+		return n.State.Ended()
 	})
 	return t, err
 }

@@ -96,7 +96,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 		}
 	}
 	if _, err := l.UpdateNode(ctx, "cpu-node", func(n *fleetscore.Node) error {
-		n.Pool, n.State, n.Started = "cpu", fleetscore.NodeReady, noon
+		n.Pool, n.State, n.Started = "cpu", fleetscore.NodeIdle, noon
 		return nil
 	}); err != nil {
 		t.Fatal(err)

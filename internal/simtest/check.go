@@ -66,7 +66,7 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 		return p, err
 	}
 	for _, n := range nodes {
-		if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeLost || n.Running != 0 {
+		if !n.State.Ended() || n.Running != 0 {
 			p.add("node %s is %s and holds %d leases", n.ID, n.State, n.Running)
 		}
 	}

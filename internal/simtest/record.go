@@ -204,7 +204,7 @@ type renewedKey struct{}
 
 // Renew checks that a heartbeat doesn't change what a node is: a node that was given
 // up has to register again.
-func (l *witness) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (fleetscore.Node, []fleetscore.LeaseID, error) {
+func (l *witness) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (fleetscore.Node, []fleetscore.LeaseID, error) {
 	before, err := l.Ledger.Node(ctx, id)
 	if err != nil {
 		return before, nil, err
@@ -212,10 +212,10 @@ func (l *witness) Renew(ctx context.Context, id fleetscore.NodeID, leases []flee
 	if found, ok := ctx.Value(renewedKey{}).(*renewed); ok {
 		found.state = before.State
 	}
-	n, revoked, err := l.Ledger.Renew(ctx, id, leases, now, ttl)
+	n, revoked, err := l.Ledger.Renew(ctx, id, leases, load, now, ttl)
 	if l.w.mutant == heartbeatRevives && err == nil && before.State == fleetscore.NodeLost {
 		n, err = l.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
-			n.State = fleetscore.NodeReady
+			n.State = fleetscore.NodeIdle
 			return nil
 		})
 	}
@@ -224,7 +224,7 @@ func (l *witness) Renew(ctx context.Context, id fleetscore.NodeID, leases []flee
 
 // accepted checks a heartbeat that was answered without an error.
 func (w *world) accepted(id fleetscore.NodeID, found renewed) {
-	if found.state == fleetscore.NodeLost || found.state == fleetscore.NodeStopped {
+	if found.state.Ended() {
 		w.record.problem("node %s is %s, and its heartbeat was accepted: it has to register again", id, found.state)
 	}
 }

@@ -195,9 +195,9 @@ func (f *Faulty) ForgetNodes(ctx context.Context, before time.Time) error {
 }
 
 // Renew implements ledger.NodeChanges.
-func (f *Faulty) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
+func (f *Faulty) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
 	err = only(ctx, f, "Renew", string(id), func() (err error) {
-		n, revoked, err = f.Ledger.Renew(ctx, id, leases, now, ttl)
+		n, revoked, err = f.Ledger.Renew(ctx, id, leases, load, now, ttl)
 		return err
 	})
 	return n, revoked, err

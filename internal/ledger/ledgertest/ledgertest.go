@@ -78,7 +78,7 @@ func Queue(ctx context.Context, l interface {
 }
 
 func touch(ctx context.Context, l ledger.Ledger, id fleetscore.NodeID) error {
-	_, _, err := l.Renew(ctx, id, nil, noon, 0)
+	_, _, err := l.Renew(ctx, id, nil, nil, noon, 0)
 	return err
 }
 
@@ -118,7 +118,7 @@ func plan(t *testing.T, l ledger.Ledger, id string, n int) []ledger.PlannedTask 
 
 func node(t *testing.T, l ledger.Ledger, id string) fleetscore.NodeID {
 	t.Helper()
-	n := fleetscore.Node{ID: fleetscore.NodeID(id), Pool: "cpu", Slots: 2, State: fleetscore.NodeReady, Started: noon, Heartbeat: noon, IdleSince: noon}
+	n := fleetscore.Node{ID: fleetscore.NodeID(id), Pool: "cpu", Slots: 2, State: fleetscore.NodeIdle, Started: noon, Heartbeat: noon, IdleSince: noon}
 	if _, err := l.UpdateNode(t.Context(), n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -310,11 +310,11 @@ func testLifeOfTasks(t *testing.T, open Open) {
 
 	// The first expires; renewing saves the second.
 	later := noon.Add(90 * time.Second)
-	if _, revoked, err := l.Renew(ctx, n1, []fleetscore.LeaseID{first[1].Attempt.Lease, "unknown"}, noon.Add(30*time.Second), time.Minute+time.Second); err != nil ||
+	if _, revoked, err := l.Renew(ctx, n1, []fleetscore.LeaseID{first[1].Attempt.Lease, "unknown"}, nil, noon.Add(30*time.Second), time.Minute+time.Second); err != nil ||
 		!cmp.Equal(revoked, []fleetscore.LeaseID{"unknown"}) {
 		t.Errorf("Renew revokes %v, %v", revoked, err)
 	}
-	if _, revoked, _ := l.Renew(ctx, n2, []fleetscore.LeaseID{first[1].Attempt.Lease}, noon, time.Hour); len(revoked) != 1 {
+	if _, revoked, _ := l.Renew(ctx, n2, []fleetscore.LeaseID{first[1].Attempt.Lease}, nil, noon, time.Hour); len(revoked) != 1 {
 		t.Error("a node renews another's lease")
 	}
 	lost := must[[]ledger.Leased](t)(l.TakeBack(ctx, ledger.LeaseFilter{ExpiredBefore: later}, later, requeue(later.Add(time.Second))))
@@ -403,7 +403,7 @@ func testCancelJob(t *testing.T, open Open) {
 	if d := cmp.Diff([]fleetscore.TaskState{fleetscore.TaskSucceeded, fleetscore.TaskCanceled, fleetscore.TaskCanceled}, states); d != "" {
 		t.Errorf("tasks (-want +got):\n%s", d)
 	}
-	if _, revoked, err := l.Renew(ctx, n, []fleetscore.LeaseID{ls[1].Attempt.Lease}, noon, time.Minute); err != nil || len(revoked) != 1 {
+	if _, revoked, err := l.Renew(ctx, n, []fleetscore.LeaseID{ls[1].Attempt.Lease}, nil, noon, time.Minute); err != nil || len(revoked) != 1 {
 		t.Errorf("Renew revokes %v, %v; want the canceled lease", revoked, err)
 	}
 	if _, err := l.EndAttempt(ctx, ls[1].Attempt.Lease, noon, succeed("{}")); !fleetscore.Conflict.Is(err) {
@@ -456,47 +456,6 @@ func testConcurrentLeases(t *testing.T, open Open) {
 	}
 	if j := must[fleetscore.Job](t)(l.Job(ctx, "j1")); len(given) != tasks || j.State != fleetscore.JobCommitting {
 		t.Errorf("%d of %d tasks were given, the job is %s", len(given), tasks, j.State)
-	}
-}
-
-func testNodes(t *testing.T, open Open) {
-	t.Helper()
-	l, ctx := open(t), t.Context()
-	n := node(t, l, "n1")
-	want := fleetscore.Node{ID: "n1", Pool: "cpu", Slots: 2, State: fleetscore.NodeReady, Started: noon, Heartbeat: noon, IdleSince: noon}
-	if d := cmp.Diff(want, must[fleetscore.Node](t)(l.Node(ctx, n))); d != "" {
-		t.Errorf("node (-want +got):\n%s", d)
-	}
-	plan(t, l, "j1", 1)
-	if err := l.SetNodeState(ctx, n, fleetscore.NodeDraining); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute); !fleetscore.Conflict.Is(err) {
-		t.Errorf("a lease for a draining node = %v, want kind conflict", err)
-	}
-	if _, _, err := l.Renew(ctx, n, nil, noon.Add(time.Minute), 0); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{l.SetNodeState(ctx, "n9", fleetscore.NodeLost), touch(ctx, l, "n9")} {
-		if !fleetscore.NotFound.Is(err) {
-			t.Errorf("an unknown node = %v, want kind not_found", err)
-		}
-	}
-	got := must[fleetscore.Node](t)(l.UpdateNode(ctx, "n2", func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeStopped, Started: noon, Registered: noon.Add(time.Second)}
-		return nil
-	}))
-	if d := cmp.Diff(got, must[fleetscore.Node](t)(l.Node(ctx, "n2"))); d != "" {
-		t.Errorf("node, as it was written and as it is read (-want +got):\n%s", d)
-	}
-	if got.ID != "n2" || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, "gpu"))) != 1 || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, ""))) != 2 {
-		t.Errorf("after adding %+v the pools hold others", got)
-	}
-	if err := l.ForgetNodes(ctx, noon); err != nil {
-		t.Fatal(err)
-	}
-	if left := must[[]fleetscore.Node](t)(l.Nodes(ctx, "")); len(left) != 1 || left[0].Heartbeat != noon.Add(time.Minute) {
-		t.Errorf("left are %+v, want n1 with its sign of life", left)
 	}
 }
 
@@ -581,7 +540,7 @@ func testLastTime(t *testing.T, open Open) {
 		t.Errorf("a new ledger last saw %s", got)
 	}
 	_, err := l.UpdateNode(t.Context(), "cpu-1", func(n *fleetscore.Node) error {
-		n.Pool, n.State, n.Started, n.Heartbeat, n.IdleSince = "cpu", fleetscore.NodeReady, noon, noon.Add(time.Hour), noon
+		n.Pool, n.State, n.Started, n.Heartbeat, n.IdleSince = "cpu", fleetscore.NodeIdle, noon, noon.Add(time.Hour), noon
 		return nil
 	})
 	if got := last(); err != nil || !got.Equal(noon.Add(time.Hour)) {

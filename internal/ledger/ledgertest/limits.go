@@ -51,7 +51,7 @@ func testTimeOutJob(t *testing.T, open Open) {
 	if d := cmp.Diff([]end{{State: fleetscore.TaskSucceeded}, late, late}, ends); d != "" {
 		t.Errorf("tasks (-want +got):\n%s", d)
 	}
-	if _, revoked, err := l.Renew(ctx, n, []fleetscore.LeaseID{ls[1].Attempt.Lease}, noon, time.Minute); err != nil || len(revoked) != 1 {
+	if _, revoked, err := l.Renew(ctx, n, []fleetscore.LeaseID{ls[1].Attempt.Lease}, nil, noon, time.Minute); err != nil || len(revoked) != 1 {
 		t.Errorf("Renew revokes %v, %v; want the lease of the job that timed out", revoked, err)
 	}
 	if got, err := l.Results(ctx, "j1"); err != nil || len(got) != 1 {

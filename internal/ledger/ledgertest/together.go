@@ -84,7 +84,7 @@ func testTogether(t *testing.T, open Open) {
 			if err != nil || len(held) == 0 {
 				return err
 			}
-			if _, _, err := l.Renew(ctx, id, held, noon, time.Minute); err != nil {
+			if _, _, err := l.Renew(ctx, id, held, nil, noon, time.Minute); err != nil {
 				return err
 			}
 			lease := held[0]
@@ -103,7 +103,7 @@ func testTogether(t *testing.T, open Open) {
 	})
 	worker(102, func(r *rand.Rand) error {
 		if r.IntN(20) > 0 {
-			return l.SetNodeState(ctx, fleetscore.NodeID(fmt.Sprint("n", r.IntN(nodes))), []fleetscore.NodeState{fleetscore.NodeReady, fleetscore.NodeDraining}[r.IntN(2)])
+			return l.SetNodeState(ctx, fleetscore.NodeID(fmt.Sprint("n", r.IntN(nodes))), []fleetscore.NodeState{fleetscore.NodeIdle, fleetscore.NodeDraining}[r.IntN(2)])
 		}
 		_, err := l.CancelJob(ctx, fleetscore.JobID(fmt.Sprint("j", r.IntN(jobs))), "enough", noon)
 		return err

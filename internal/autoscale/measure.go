@@ -1,0 +1,114 @@
+package autoscale
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
+)
+
+// counted are the variables of the service that every sample has.
+var counted = []string{
+	"$ActiveTasks", "$RunningTasks", "$PendingTasks",
+	"$CurrentDedicatedNodes", "$CurrentLowPriorityNodes", "$PreemptedNodeCount", "$UsableNodeCount", "$SampleNodeCount", "$TaskSlotsPerNode",
+}
+
+// levels are the variables of the service that are the mean of what the nodes measured.
+var levels = map[string]func(*fleetscore.NodeLoad) (float64, bool){
+	"$CPUPercent": func(l *fleetscore.NodeLoad) (float64, bool) {
+		if l.CPUPercent == nil {
+			return 0, false
+		}
+		return *l.CPUPercent, true
+	},
+	"$MemoryBytes": whole(func(l *fleetscore.NodeLoad) *int64 { return l.MemoryBytes }),
+	"$DiskBytes":   whole(func(l *fleetscore.NodeLoad) *int64 { return l.DiskBytes }),
+}
+
+// flows are the variables of the service that are the sum, over the nodes, of how much a
+// counter grew since the sample before.
+var flows = map[string]func(*fleetscore.NodeLoad) (float64, bool){
+	"$DiskReadBytes":   whole(func(l *fleetscore.NodeLoad) *int64 { return l.DiskReadBytes }),
+	"$DiskWriteBytes":  whole(func(l *fleetscore.NodeLoad) *int64 { return l.DiskWriteBytes }),
+	"$DiskReadOps":     whole(func(l *fleetscore.NodeLoad) *int64 { return l.DiskReadOps }),
+	"$DiskWriteOps":    whole(func(l *fleetscore.NodeLoad) *int64 { return l.DiskWriteOps }),
+	"$NetworkInBytes":  whole(func(l *fleetscore.NodeLoad) *int64 { return l.NetworkInBytes }),
+	"$NetworkOutBytes": whole(func(l *fleetscore.NodeLoad) *int64 { return l.NetworkOutBytes }),
+	"$WallClockSeconds": func(l *fleetscore.NodeLoad) (float64, bool) {
+		return float64(l.At.UnixMilli()) / 1000, !l.At.IsZero()
+	},
+}
+
+func whole(of func(*fleetscore.NodeLoad) *int64) func(*fleetscore.NodeLoad) (float64, bool) {
+	return func(l *fleetscore.NodeLoad) (float64, bool) {
+		if v := of(l); v != nil {
+			return float64(*v), true
+		}
+		return 0, false
+	}
+}
+
+// Unmeasured are the variables of the service that a formula uses and that pools take no
+// samples of.
+func Unmeasured(f *formula.Formula) []string {
+	return slices.DeleteFunc(f.Metrics(), func(n string) bool {
+		return slices.Contains(counted, n) || levels[n] != nil || flows[n] != nil
+	})
+}
+
+// freshLoad is how old what a node measured may be to count.
+const freshLoad = time.Minute
+
+// Measure is the metrics of a pool as formulas see them. All nodes of a pool are of one
+// kind: those beyond the target of dedicated nodes count as nodes of low priority, up to
+// that target. What no node has measured has no value, so that there is no sample of it.
+func Measure(slots int, s State, targets map[string]int64) Sample {
+	var current, usable int64
+	for _, n := range s.Nodes {
+		switch {
+		case n.State.Works():
+			usable++
+			current++
+		case n.State.Coming(), n.State == fleetscore.NodeDraining:
+			current++
+		}
+	}
+	low := min(max(0, current-targets[formula.Dedicated]), targets[formula.LowPriority])
+	values := map[string]float64{
+		"$ActiveTasks": float64(s.Queued), "$RunningTasks": float64(s.Leased), "$PendingTasks": float64(s.Queued + s.Leased),
+		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": 0,
+		"$UsableNodeCount": float64(usable), "$SampleNodeCount": float64(usable), "$TaskSlotsPerNode": float64(max(1, slots)),
+	}
+	var loads []NodeView
+	for _, n := range s.Nodes {
+		if n.State.Speaks() && n.Load != nil && s.Now.Sub(n.Load.At) <= freshLoad {
+			loads = append(loads, n)
+		}
+	}
+	for name, of := range levels {
+		sum, known := 0.0, 0
+		for _, n := range loads {
+			if v, ok := of(n.Load); ok {
+				sum += v
+				known++
+			}
+		}
+		if known > 0 {
+			values[name] = sum / float64(known)
+		}
+	}
+	for name, of := range flows {
+		for _, n := range loads {
+			if n.Before == nil {
+				continue
+			}
+			now, ok := of(n.Load)
+			before, had := of(n.Before)
+			if ok && had && now >= before { // a counter that fell began anew
+				values[name] += now - before
+			}
+		}
+	}
+	return Sample{At: s.Now.UTC(), Values: values}
+}

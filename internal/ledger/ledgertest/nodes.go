@@ -1,0 +1,69 @@
+package ledgertest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+func testNodes(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	n := node(t, l, "n1")
+	want := fleetscore.Node{ID: "n1", Pool: "cpu", Kind: fleetscore.Dedicated, Slots: 2, State: fleetscore.NodeIdle, Started: noon, Heartbeat: noon, IdleSince: noon}
+	if d := cmp.Diff(want, must[fleetscore.Node](t)(l.Node(ctx, n))); d != "" {
+		t.Errorf("node (-want +got):\n%s", d)
+	}
+	plan(t, l, "j1", 1)
+	if leased := must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute)); len(leased) != 1 {
+		t.Fatalf("%d tasks were given to the node", len(leased))
+	}
+	if got := must[fleetscore.Node](t)(l.Node(ctx, n)); got.State != fleetscore.NodeRunning || got.Running != 1 {
+		t.Errorf("a node with a task is %s, with %d", got.State, got.Running)
+	}
+	measured := fleetscore.NodeLoad{At: noon, CPUs: 2, CPUPercent: new(12.5), Missing: "the disk"}
+	for _, load := range []*fleetscore.NodeLoad{&measured, nil} { // the second time it has nothing new to say
+		if _, _, err := l.Renew(ctx, n, nil, load, noon, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff(&measured, must[fleetscore.Node](t)(l.Node(ctx, n)).Load); d != "" {
+		t.Errorf("what the node measured (-want +got):\n%s", d)
+	}
+	plan(t, l, "j2", 1)
+	if err := l.SetNodeState(ctx, n, fleetscore.NodeDraining); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.LeaseTasks(ctx, "cpu", n, 1, noon, time.Minute); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a lease for a draining node = %v, want kind conflict", err)
+	}
+	if _, _, err := l.Renew(ctx, n, nil, nil, noon.Add(time.Minute), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{l.SetNodeState(ctx, "n9", fleetscore.NodeLost), touch(ctx, l, "n9")} {
+		if !fleetscore.NotFound.Is(err) {
+			t.Errorf("an unknown node = %v, want kind not_found", err)
+		}
+	}
+	got := must[fleetscore.Node](t)(l.UpdateNode(ctx, "n2", func(n *fleetscore.Node) error {
+		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeUnusable, Started: noon, Registered: noon.Add(time.Second),
+			Kind: fleetscore.LowPriority, Reason: "its setup command failed", LogTail: "no such package", Load: &measured}
+		return nil
+	}))
+	if d := cmp.Diff(got, must[fleetscore.Node](t)(l.Node(ctx, "n2"))); d != "" {
+		t.Errorf("node, as it was written and as it is read (-want +got):\n%s", d)
+	}
+	if got.ID != "n2" || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, "gpu"))) != 1 || len(must[[]fleetscore.Node](t)(l.Nodes(ctx, ""))) != 2 {
+		t.Errorf("after adding %+v the pools hold others", got)
+	}
+	if err := l.ForgetNodes(ctx, noon); err != nil {
+		t.Fatal(err)
+	}
+	if left := must[[]fleetscore.Node](t)(l.Nodes(ctx, "")); len(left) != 1 || left[0].Heartbeat != noon.Add(time.Minute) {
+		t.Errorf("left are %+v, want n1 with its sign of life", left)
+	}
+}
