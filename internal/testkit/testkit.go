@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -37,11 +36,18 @@ func Missing(t testing.TB, engine, howToGet string) {
 // Root returns the repository's root folder.
 func Root(t testing.TB) string {
 	t.Helper()
-	_, file, _, ok := runtime.Caller(0)
-	if !ok {
-		t.Fatal("the caller's file is unknown")
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	for ; ; dir = filepath.Dir(dir) {
+		if text, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil && strings.HasPrefix(string(text), "module github.com/fleetscore/fleetscore\n") {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("the test doesn't run in a folder of the repository")
+		}
+	}
 }
 
 // Reference returns the folder of the reference architecture's own models, data
