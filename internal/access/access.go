@@ -11,11 +11,13 @@ package access
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -51,16 +53,21 @@ type Deps struct {
 	Ledger Ledger           // nil means that there are no tokens and none can be created, and that sessions are kept in memory
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
+	// Nodes are the SHA-256 of the secrets of the nodes that other servers start; nil means
+	// that there are no others.
+	Nodes func() [][sha256.Size]byte
 }
 
 // Control decides who may do what.
 type Control struct {
-	cfg   Config
-	store Ledger // nil: there is none
-	log   *slog.Logger
-	now   func() time.Time
-	local sum // of the secrets of this machine
-	node  sum
+	cfg    Config
+	store  Ledger // nil: there is none
+	log    *slog.Logger
+	now    func() time.Time
+	local  sum // of the secrets of this machine
+	node   sum
+	others func() [][sha256.Size]byte // Deps.Nodes; nil means that there are no other servers
+	looked atomic.Int64               // when a token was looked for that wasn't known, in nanoseconds since 1970
 
 	guesses  guesses
 	sessions sessions
@@ -89,6 +96,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
+	d.others = deps.Nodes
 	if d.store == nil {
 		return d, nil
 	}
@@ -251,11 +259,21 @@ func (d *Control) byToken(text string) (Caller, bool) {
 	case d.cfg.Node != "" && got.equal(d.node):
 		return Caller{Role: fleetscore.RoleNode, Name: Pool}, true
 	}
+	if d.others != nil {
+		for _, other := range d.others() {
+			if got.equal(other) {
+				return Caller{Role: fleetscore.RoleNode, Name: Pool}, true
+			}
+		}
+	}
 	id, ok := idOf(text)
 	if !ok {
 		return Caller{}, false
 	}
 	t, now := d.known(id), d.now()
+	if t == nil && d.elsewhere() {
+		t = d.known(id)
+	}
 	if t == nil || !t.accepts(got, now) {
 		return Caller{}, false
 	}
@@ -268,6 +286,21 @@ func (d *Control) known(id string) *token {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.tokens[id]
+}
+
+// elsewhere reads the tokens, at most once a second, where another server may have made one
+// just now. It reports whether it did.
+func (d *Control) elsewhere() bool {
+	if d.others == nil {
+		return false
+	}
+	last, now := d.looked.Load(), d.now().UnixNano()
+	if now-last < int64(time.Second) && now >= last || !d.looked.CompareAndSwap(last, now) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return d.read(ctx) == nil
 }
 
 // valid reports whether a caller that was accepted before would still be accepted.

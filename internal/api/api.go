@@ -81,10 +81,11 @@ type Deps struct {
 	Logs      Logs
 	Fleets    Fleets
 	Store     store.Bucket
-	Catalog   *catalog.Catalog           // of the store; nil means that the API opens its own
-	Gateway   http.Handler               // answers POST /hubs/{hub}/messages
-	Clock     *clock.Clock               // the time that the server acts by; nil is the system's
-	Queries   func() []aggregator.Status // how far the queries have come
+	Catalog   *catalog.Catalog                            // of the store; nil means that the API opens its own
+	Gateway   http.Handler                                // answers POST /hubs/{hub}/messages
+	Clock     *clock.Clock                                // the time that the server acts by; nil is the system's
+	Queries   func() []aggregator.Status                  // how far the queries have come
+	Servers   func(ctx context.Context) ([]Server, error) // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)

@@ -31,6 +31,7 @@
 //	POST /schedules/{pipeline}/pause, resume      Paused
 //	POST /schedules/{pipeline}/trigger            Job
 //	GET  /pools                                   list of Pool
+//	GET  /servers                                 list of Server
 //	GET  /nodes?pool=                             list of Node
 //	GET  /datasets                                list of Dataset
 //	GET  /datasets/{name}                         Dataset

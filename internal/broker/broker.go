@@ -102,25 +102,40 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	return b, err
 }
 
-// Run takes back what ran out, until ctx ends.
+// Run does what Tend and Examine do, until ctx ends.
 func (b *Broker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return b.loops.Run(ctx, loop{Kind: "nodes", Part: "nodes", Watch: []ledger.Topic{ledger.AnyNodes}, Step: b.tend})
-	})
-	group.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case blob := <-b.damaged:
-				limited, cancel := context.WithTimeout(ctx, examineWithin)
-				b.examine(limited, blob)
-				cancel()
-			}
-		}
-	})
+	group.Go(func() error { return b.Tend(ctx) })
+	group.Go(func() error { return b.Examine(ctx) })
 	return group.Wait()
+}
+
+// Tend takes back what ran out, until ctx ends. Of several servers the one that leads
+// does this.
+func (b *Broker) Tend(ctx context.Context) error {
+	return b.loops.Run(ctx, loop{Kind: "nodes", Part: "nodes", Watch: []ledger.Topic{ledger.AnyNodes}, Step: b.tend})
+}
+
+// Examine looks at the blobs that nodes found damaged, until ctx ends.
+func (b *Broker) Examine(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case blob := <-b.damaged:
+			limited, cancel := context.WithTimeout(ctx, examineWithin)
+			b.examine(limited, blob)
+			cancel()
+		}
+	}
+}
+
+// With is the same broker with another view of the ledger, such as the one by which
+// only the server that leads can write.
+func (b *Broker) With(l Ledger) *Broker {
+	out := *b
+	out.ledger, out.loops.Watch = l, l.Watch
+	return &out
 }
 
 type (

@@ -395,6 +395,23 @@ func newNodeListCommand() *cobra.Command {
 		})
 }
 
+func newServerCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "server", Short: "Servers that share the work"}
+	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the servers, and which of them leads", Example: "  fleetscore server list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.Server]
+			if err := c.Get(ctx, "/servers", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"server", "state", "url", "version", "started", "seen"}}
+			for _, s := range got.Items {
+				l.add(s, s.Name, string(s.State), s.URL, s.Version, s.Started, s.Seen)
+			}
+			return l, nil
+		}))
+	return cmd
+}
+
 func newStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Short: "Blob storage"}
 	var recursive bool

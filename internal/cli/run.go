@@ -28,7 +28,9 @@ import (
 func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringVar(&cfg.Dir, "dir", dir, "folder for all data; made if absent")
 	cmd.Flags().StringVar(&cfg.LedgerFile, "ledger-url-file", "", "file with the address of a PostgreSQL database for the ledger, postgres://USER:PASSWORD@HOST:PORT/DATABASE; the variable FLEETSCORE_LEDGER_URL may hold the address itself (default: a file in --dir)")
-	cmd.Flags().BoolVar(&cfg.Standby, "standby", false, "wait while another server leads the same PostgreSQL ledger, and take over when it ends; needs a cloud's store, and no queries")
+	cmd.Flags().BoolVar(&cfg.Shared, "shared", false, "be one of several servers that share a PostgreSQL ledger, a hub and a cloud's store: each takes requests, readings and nodes, one of them leads (docs/servers.md)")
+	cmd.Flags().StringVar(&cfg.Name, "name", "", "name of this server among several, which it keeps when it starts again (default: the machine's name and the port)")
+	cmd.Flags().StringVar(&cfg.Advertise, "advertise", "", "addresses by which nodes on other machines reach the servers, or the one of a load balancer, separated by commas (default: where this server listens)")
 	cmd.Flags().StringVar(&cfg.Store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringArrayVar(&cfg.ModelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.Commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")

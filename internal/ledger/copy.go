@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -161,7 +160,7 @@ func tableNames(ctx context.Context, q asker, d dialect) ([]string, error) {
 	}
 	all, err := collect(rows, scanText[string])
 	return slices.DeleteFunc(all, func(name string) bool {
-		return name == "goose_db_version" || name == "job_counts" || name == "leader"
+		return name == "goose_db_version" || name == "job_counts" || name == "leader" || name == "servers"
 	}), err
 }
 
@@ -200,7 +199,7 @@ func RestorePostgres(ctx context.Context, c PostgresConfig, version int64, next 
 	if err != nil {
 		return err
 	}
-	if err := p.Lead(ctx, Patience, slog.New(slog.DiscardHandler)); err != nil { // no server may fill it meanwhile
+	if err := p.Lead(ctx, Patience); err != nil { // no server may fill it meanwhile
 		return errors.Join(err, p.Close())
 	}
 	err = p.fill(ctx, p.name(), next)

@@ -23,7 +23,7 @@ func expire(t *testing.T, l *Postgres) {
 
 func lead(t *testing.T, l *Postgres) (token int64) {
 	t.Helper()
-	if err := l.Lead(t.Context(), time.Minute, quiet); err != nil {
+	if err := l.Lead(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	return l.fence.Load()
@@ -53,7 +53,7 @@ func testTakeOver(t *testing.T, url string) {
 	if err := audit(t, a); err != nil {
 		t.Error(err)
 	}
-	if err := b.Lead(ctx, time.Nanosecond, quiet); !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "with process") {
+	if err := b.Lead(ctx, time.Nanosecond); !fleetscore.Conflict.Is(err) || !strings.Contains(err.Error(), "with process") {
 		t.Errorf("a second leader: %v, want kind conflict and who leads", err)
 	}
 	expire(t, a)
@@ -86,7 +86,7 @@ func testTakeOver(t *testing.T, url string) {
 		t.Errorf("a write after resigning: %v, want kind conflict", err)
 	}
 	c := openPostgres(t, url)
-	if err := c.Lead(ctx, time.Nanosecond, quiet); err != nil {
+	if err := c.Lead(ctx, time.Nanosecond); err != nil {
 		t.Errorf("after the second one resigned: %v", err)
 	}
 	ending, cancel := context.WithCancel(ctx)
@@ -123,7 +123,7 @@ func testOpenTransaction(t *testing.T, url string) {
 		t.Errorf("a renewal beside an open transaction: %v", err)
 	}
 	taken := make(chan error, 1)
-	go func() { taken <- b.Lead(ctx, time.Minute, quiet) }()
+	go func() { taken <- b.Lead(ctx, time.Minute) }()
 	for waiting := 0; waiting == 0; {
 		if err := a.row(ctx, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&waiting); err != nil {
 			t.Fatal(err)

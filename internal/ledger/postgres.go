@@ -89,7 +89,7 @@ func openDatabase(ctx context.Context, c PostgresConfig, version int64) (*Postgr
 		return nil, err
 	}
 	p := &Postgres{cfg: cfg, id: rand.Text(), untold: map[Topic]bool{}, wake: make(chan struct{}, 1)}
-	p.dialect = postgresDialect{}
+	p.dialect, p.events = postgresDialect{}, &events{}
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)

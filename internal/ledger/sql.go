@@ -29,7 +29,7 @@ import (
 // first, the one exception being LeaseTasks, which locks the tasks themselves. Then
 // come attempts, then nodes. SQLite needs none of them, as its writers take turns.
 type core struct {
-	events
+	*events             // shared by all views of one opening
 	read, write *sql.DB // may be the same
 	dialect     dialect
 	texts       sync.Map        // statements as the engine takes them, by how they are written

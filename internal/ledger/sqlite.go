@@ -46,7 +46,7 @@ func openFile(ctx context.Context, path string, version int64) (*SQLite, error) 
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	l := &SQLite{core: core{dialect: sqliteDialect{}, group: newGroup()}}
+	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup()}}
 	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}

@@ -19,11 +19,12 @@ import (
 
 // LocalConfig says how child processes are started.
 type LocalConfig struct {
-	ServerURL  string // where nodes reach the server
-	Executable string // the program; "" means this one
-	TokenFile  string // file with the token of nodes
-	CAFile     string // certificates that nodes trust the server by; empty where it speaks plain HTTP
-	ServerName string // the name in the server's certificate; empty where it is the URL's
+	ServerURL  string          // where nodes reach the server
+	Others     func() []string // where they reach other servers, should that one end; nil means nowhere
+	Executable string          // the program; "" means this one
+	TokenFile  string          // file with the token of nodes
+	CAFile     string          // certificates that nodes trust the server by; empty where it speaks plain HTTP
+	ServerName string          // the name in the server's certificate; empty where it is the URL's
 }
 
 // Local is the provider whose nodes are child processes of the server.
@@ -48,7 +49,11 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(l.cfg.Executable, "node", "--server", l.cfg.ServerURL, "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
+	servers := []string{l.cfg.ServerURL}
+	if l.cfg.Others != nil {
+		servers = append(servers, l.cfg.Others()...)
+	}
+	cmd := exec.Command(l.cfg.Executable, "node", "--server", strings.Join(servers, ","), "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
 	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+l.cfg.TokenFile,
 		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle

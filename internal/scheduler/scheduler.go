@@ -65,11 +65,16 @@ type Scheduler struct {
 	metrics    *metrics
 	loops      lifecycle.Loops[ledger.Topic]
 
-	upkeep  sync.Mutex // held while the tables and the ledger are maintained; guards strayed
-	strayed time.Time  // when logs that belong to nobody were looked for
+	upkeep *upkeep // shared by all views of the ledger
 
 	mu      sync.Mutex     // guards waiting
 	waiting map[string]int // jobs that wait, by pipeline
+}
+
+// upkeep is what the maintenance of tables and ledger remembers.
+type upkeep struct {
+	sync.Mutex           // held while they are maintained
+	strayed    time.Time // when logs that belong to nobody were looked for
 }
 
 type (
@@ -79,7 +84,7 @@ type (
 
 // New builds a scheduler; the ledger must be open.
 func New(deps Deps) (*Scheduler, error) {
-	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, release: deps.Release, log: deps.Log, now: deps.Now, waiting: map[string]int{}}
+	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, release: deps.Release, log: deps.Log, now: deps.Now, upkeep: &upkeep{}, waiting: map[string]int{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -97,6 +102,15 @@ func New(deps Deps) (*Scheduler, error) {
 	s.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: s.now, Failed: func(kind string) { s.metrics.errors.WithLabelValues(kind).Inc() },
 		Health: deps.Health, Log: s.log}
 	return s, err
+}
+
+// With is the same scheduler with another view of the ledger, such as the one by which
+// only the server that leads can write.
+func (s *Scheduler) With(l Ledger) *Scheduler {
+	out := &Scheduler{ledger: l, store: s.store, catalog: s.catalog, whyNoFleet: s.whyNoFleet, release: s.release, log: s.log, now: s.now, metrics: s.metrics,
+		loops: s.loops, upkeep: s.upkeep, waiting: map[string]int{}}
+	out.loops.Watch = l.Watch
+	return out
 }
 
 // Run works until ctx ends.

@@ -118,10 +118,10 @@ func (s *Scheduler) forget(ctx context.Context, cfg fleetscore.Config, now time.
 		problems = append(problems, s.forgetJobs(ctx, name, before)) // the others are forgotten all the same
 	}
 	problems = append(problems, s.ledger.Trim(ctx, bounds))
-	if now.Sub(s.strayed).Abs() >= strayEvery {
+	if now.Sub(s.upkeep.strayed).Abs() >= strayEvery {
 		_, err := s.catalog.DeleteStrayLogs(ctx, now.Add(-goneHistory), s.ledger.UnknownJobs)
 		if problems = append(problems, err); err == nil {
-			s.strayed = now
+			s.upkeep.strayed = now
 		}
 	}
 	return errors.Join(problems...)

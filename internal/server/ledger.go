@@ -55,8 +55,8 @@ func (s *Server) openLedger(ctx context.Context) error {
 		return err
 	}
 	if address == "" {
-		if s.cfg.Standby {
-			return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "servers can only share a ledger that lies in a PostgreSQL database").
+		if s.cfg.Shared {
+			return fleetscore.Errorf(fleetscore.Invalid, op, "--shared", "servers can only share a ledger that lies in a PostgreSQL database").
 				WithHint("name the file with its address: --ledger-url-file FILE")
 		}
 		if err := InDatabase(op, s.cfg.Dir); err != nil {
@@ -103,43 +103,35 @@ func InDatabase(op, dir string) error {
 		WithHint("give the database's address with --ledger-url-file or %s, or use another --dir", LedgerVariable)
 }
 
-// lead waits until this server leads. A standby is judged before, when somebody sees
-// it, and after, as the configuration may have changed.
+// lead takes the ledger into use: alone, or as one of the servers that share it.
 func (s *Server) lead(ctx context.Context) error {
+	if !s.cfg.Shared {
+		return s.postgres.Lead(ctx, ledger.Patience)
+	}
 	cfg, _, err := s.applied(ctx)
 	if err == nil {
-		err = s.checkStandby(cfg)
+		err = s.checkShared(cfg)
 	}
 	if err != nil {
 		return err
 	}
-	patience := ledger.Patience
-	if s.cfg.Standby {
-		patience = 0
-	}
-	if err := s.postgres.Lead(ctx, patience, s.log); err != nil {
-		return err
-	}
-	if cfg, _, err = s.applied(ctx); err != nil {
-		return err
-	}
-	return s.checkStandby(cfg)
+	return s.join(ctx)
 }
 
-// checkStandby refuses to share a ledger where a part of the data lies with one server
+// checkShared refuses to share the work where a part of the data lies with one server
 // alone.
-func (s *Server) checkStandby(cfg fleetscore.Config) error {
-	const op = "share the ledger"
-	if !s.cfg.Standby {
+func (s *Server) checkShared(cfg fleetscore.Config) error {
+	const op = "share the work"
+	if !s.cfg.Shared {
 		return nil
 	}
 	switch at := cmp.Or(s.cfg.Store, cfg.Store); {
 	case at == "" || store.IsLocal(at):
-		return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "the store is a folder of one server").
-			WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --standby")
+		return fleetscore.Errorf(fleetscore.Invalid, op, "store", "it is a folder of this server's machine, and all servers need the same store").
+			WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --shared")
 	case len(cfg.Queries) > 0:
-		return fleetscore.Errorf(fleetscore.Invalid, op, "--standby", "the configuration has queries, which read the hub, and the hub lies in the folder of one server").
-			WithHint("take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --standby")
+		return fleetscore.Errorf(fleetscore.Invalid, op, "hub", "the configuration has queries, which read the hub, and the hub lies in the folder of one server").
+			WithHint("take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --shared")
 	}
 	return nil
 }

@@ -53,10 +53,13 @@ func (s *Server) openAccess(ctx context.Context) error {
 	}
 	addr := s.listener.Addr().(*net.TCPAddr)
 	cfg := access.Config{Local: access.Secret(), Node: node, Open: s.cfg.Open, Loopback: s.loopback, Secure: s.tls(), KeepSessions: s.tls() || s.postgres != nil, Cookie: "fleetscore-" + strconv.Itoa(addr.Port)}
+	if s.cfg.Shared {
+		cfg.Cookie = "fleetscore" // of all servers, which may share an address
+	}
 	if err := durable.WriteFile(s.adminFile(), []byte(cfg.Local+"\n"), 0o600); err != nil {
 		return FolderError(s.adminFile(), err)
 	}
-	if s.control, err = access.Open(ctx, cfg, access.Deps{Ledger: s.Ledger, Log: s.log}); err != nil {
+	if s.control, err = access.Open(ctx, cfg, access.Deps{Ledger: s.Ledger, Log: s.log, Nodes: s.otherNodes()}); err != nil {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(s.cfg.Listen) // bind checked it

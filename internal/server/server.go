@@ -31,7 +31,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
-	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/portal"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -42,7 +41,9 @@ type Config struct {
 
 	Dir          string   // all data, or all but the store; made if absent
 	LedgerFile   string   // file with the address of a PostgreSQL ledger; empty: the variable FLEETSCORE_LEDGER_URL, else a file in dir
-	Standby      bool     // wait until no other server leads the ledger, instead of failing
+	Shared       bool     // the server is one of several that share ledger, hub and store
+	Name         string   // of this server among several; empty: the machine's name and the port
+	Advertise    string   // where nodes and programs on other machines reach the servers, separated by commas; empty: where this one listens
 	Store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	ModelRoots   []string // folders of this machine that fleets may read models from
 	Commands     []string // folders of this machine whose programs pools may run
@@ -79,6 +80,8 @@ type Server struct {
 	control  *access.Control
 	cert     *access.Certificate // nil: plain HTTP
 	left     string              // file that commands of this user find the server by
+	started  time.Time
+	others   others // the servers that share the ledger; nobody if this one is alone
 }
 
 // Open binds the address first, then opens the storage. A port that is already in
@@ -93,12 +96,6 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s.cfg.Dir = dir
 	if s.roots, err = store.FindRoots(cfg.ModelRoots); err != nil {
 		return nil, err
-	}
-	if s.cfg.Standby { // who waits isn't there yet
-		if err := s.openLedger(ctx); err != nil {
-			s.Close()
-			return nil, err
-		}
 	}
 	if err := s.bind(ctx); err != nil {
 		s.Close()
@@ -149,21 +146,12 @@ func (s *Server) bind(ctx context.Context) error {
 	return nil
 }
 
-// run serves until ctx ends. The extra services run beside the server's own,
+// Run serves until ctx ends. The extra services run beside the server's own,
 // once it answers.
 func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 	defer s.Close()
+	s.started = s.clock.Now().UTC()
 	work, err := s.newWork()
-	if err != nil {
-		return err
-	}
-	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.URL, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()})
-	if err != nil {
-		return err
-	}
-	machines := pool.NewExec(pool.ExecDeps{ServerURL: s.URL, CAFile: s.caFile(), Folders: s.cfg.Commands, Secrets: filepath.Join(s.cfg.Dir, "secrets"), Log: s.log,
-		Pool: s.pool, Token: s.machineToken, Forget: s.control.Remove})
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: s.Ledger, Store: s.store, Providers: map[string]pool.Provider{"local": local, "exec": machines}, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
@@ -175,23 +163,23 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // last, because nodes sign off over HTTP
 		{Name: "clock", Run: s.clock.Run},
 		{Name: "streams", Run: s.streams.run},
-		{Name: "fleets", Run: work.fleets.Run},
-		{Name: "scheduler", Run: work.scheduler.Run},
-		{Name: "broker", Run: work.broker.Run},
+		{Name: "broker", Run: work.broker.Examine},
 		{Name: "logs", Run: work.logs.Run},
-		{Name: "pool", Run: pools.Run},
-		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, work.scheduler) }},
 		{Name: "access", Run: s.control.Run},
+		{Name: "leader", Run: func(ctx context.Context) error { return s.leading(ctx, work) }},
 	}, extra...)
-	if s.postgres != nil { // last, because it leads while the others deliver what they hold
-		services = append(services, lifecycle.Service{Name: "leader", Last: true, Run: func(ctx context.Context) error { return s.postgres.Keep(ctx, s.log) }})
+	switch { // last, because the others deliver what they hold
+	case s.cfg.Shared:
+		services = append(services, lifecycle.Service{Name: "servers", Last: true, Run: s.beat})
+	case s.postgres != nil:
+		services = append(services, lifecycle.Service{Name: "lease", Last: true, Run: func(ctx context.Context) error { return s.postgres.Keep(ctx, s.log) }})
 	}
 	return lifecycle.Run(ctx, s.log, services...)
 }
 
 func (s *Server) handler(w work) (http.Handler, error) {
 	st := s.streams
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: w.fleets, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: w.fleets, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -217,8 +205,12 @@ func (s *Server) Close() {
 	if s.postgres != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		if err := s.postgres.Resign(ctx); err != nil {
-			s.log.Warn("another server can take over only when the lease has run out", "error", err)
+		end := s.postgres.Resign
+		if s.cfg.Shared {
+			end = s.postgres.Leave
+		}
+		if err := end(ctx); err != nil {
+			s.log.Warn("other servers will notice only in a while that this one has ended", "error", err)
 		}
 	}
 	if s.Ledger != nil {
@@ -243,7 +235,7 @@ func (s *Server) applied(ctx context.Context) (cfg fleetscore.Config, ready bool
 	return cfg, err == nil, err
 }
 
-// apply does the checks that need the server's data, and stores the configuration.
+// Apply does the checks that need the server's data, and stores the configuration.
 func (s *Server) Apply(ctx context.Context, cfg fleetscore.Config, text []byte) error {
 	warnings, err := s.check(ctx, cfg)
 	if err != nil {
@@ -259,7 +251,7 @@ func (s *Server) Apply(ctx context.Context, cfg fleetscore.Config, text []byte) 
 	return err
 }
 
-// announce prints the portal's address once the server answers; with link, an address
+// Announce prints the portal's address once the server answers; with link, an address
 // that signs the browser in.
 func (s *Server) Announce(w io.Writer, link bool) lifecycle.Service {
 	return lifecycle.Service{Name: "announce", Run: func(ctx context.Context) error {

@@ -35,20 +35,77 @@ import (
 type streams struct {
 	server *Server
 
+	leads turn // of the queries: while this server leads
+
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub
 	gateway     *gateway.Gateway
 	aggregators []*aggregator.Aggregator
+	querying    bool // the aggregators are those of the configuration in force
 }
+
+// turn is the time in which something may run that others may do at other times.
+type turn struct {
+	mu      sync.Mutex // guards what follows
+	begun   chan struct{}
+	term    context.Context // nil while it is the turn of others
+	running sync.WaitGroup
+}
+
+// give lets what waits run until ctx ends, and returns when it has ended.
+func (t *turn) give(ctx context.Context) error {
+	t.mu.Lock()
+	t.term = ctx
+	if t.begun != nil {
+		close(t.begun)
+		t.begun = nil
+	}
+	t.mu.Unlock()
+	<-ctx.Done()
+	t.mu.Lock()
+	t.term = nil
+	t.mu.Unlock()
+	t.running.Wait()
+	return ctx.Err()
+}
+
+// take runs f in each turn until ctx ends or f fails; f ends when the turn does.
+func (t *turn) take(ctx context.Context, f func(context.Context) error) error {
+	for {
+		t.mu.Lock()
+		term := t.term
+		if term != nil {
+			t.running.Add(1)
+		} else if t.begun == nil {
+			t.begun = make(chan struct{})
+		}
+		begun := t.begun
+		t.mu.Unlock()
+		if term == nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-begun:
+			}
+			continue
+		}
+		both, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(term, cancel)
+		err := f(both)
+		stop()
+		cancel()
+		t.running.Done()
+		if ctx.Err() != nil || term.Err() == nil {
+			return err
+		}
+	}
+}
+
+// lead lets the queries run until ctx ends.
+func (s *streams) lead(ctx context.Context) error { return s.leads.give(ctx) }
 
 // ServeHTTP hands readings to the gateway, if there is one yet.
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.server.cfg.Standby {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusConflict)
-		_, _ = io.WriteString(w, `{"kind":"conflict","op":"take readings","subject":"hub","message":"servers with --standby take no readings, because the hub lies in the folder of one server","hint":"upload rows with fleetscore dataset upload, or start one server alone, without --standby"}`+"\n") // the client went away
-		return
-	}
 	s.mu.Lock()
 	g := s.gateway
 	s.mu.Unlock()
@@ -119,10 +176,6 @@ func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
 // run ends with an error only if the hub can't be opened at the start, when somebody
 // sees the error; later it tries again.
 func (s *streams) run(ctx context.Context) error {
-	if s.server.cfg.Standby {
-		<-ctx.Done()
-		return ctx.Err()
-	}
 	changes, stop := s.server.Ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()
@@ -204,7 +257,26 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	if err != nil {
 		return err
 	}
-	services := []lifecycle.Service{{Name: "gateway", Run: g.Run}}
+	s.set(g)
+	defer s.set(nil)
+	services := []lifecycle.Service{{Name: "gateway", Run: g.Run}, {Name: "queries", Run: func(ctx context.Context) error {
+		return s.leads.take(ctx, func(ctx context.Context) error { return s.query(ctx, p, h, backlog) })
+	}}}
+
+	child, cancel := context.WithCancel(ctx)
+	defer cancel()
+	services = append(services, lifecycle.Service{Name: "configuration", Run: func(c context.Context) error {
+		defer cancel()
+		return s.untilChanged(c, p, changes)
+	}})
+	return lifecycle.Run(child, s.server.log, services...)
+}
+
+// query runs the queries until ctx ends.
+func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog) error {
+	metrics := &scope{Registerer: s.server.metrics}
+	defer metrics.unregister()
+	services := []lifecycle.Service{{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }}}
 	var aggs []*aggregator.Aggregator
 	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
 		q := p.Queries[name]
@@ -217,17 +289,9 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 		aggs = append(aggs, a)
 		services = append(services, lifecycle.Service{Name: "aggregator " + name, Run: a.Run})
 	}
-	s.set(g, aggs)
-	defer s.set(nil, nil)
-	services = append(services, lifecycle.Service{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }})
-
-	child, cancel := context.WithCancel(ctx)
-	defer cancel()
-	services = append(services, lifecycle.Service{Name: "configuration", Run: func(c context.Context) error {
-		defer cancel()
-		return s.untilChanged(c, p, changes)
-	}})
-	return lifecycle.Run(child, s.server.log, services...)
+	s.setQueries(aggs, true)
+	defer s.setQueries(nil, false)
+	return lifecycle.Run(ctx, s.server.log, services...)
 }
 
 // untilChanged returns once another configuration of hub or queries is in force.
@@ -269,7 +333,7 @@ func (s *streams) needed(partition int) uint64 {
 func (s *streams) held(partition int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gateway == nil {
+	if !s.querying {
 		return 0
 	}
 	least := uint64(math.MaxUint64)
@@ -337,10 +401,16 @@ func (b *backlog) judge(stats []hub.Stats, held func(int) uint64) {
 	b.why.Store(&why)
 }
 
-func (s *streams) set(g *gateway.Gateway, aggs []*aggregator.Aggregator) {
+func (s *streams) set(g *gateway.Gateway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gateway, s.aggregators = g, aggs
+	s.gateway = g
+}
+
+func (s *streams) setQueries(aggs []*aggregator.Aggregator, querying bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aggregators, s.querying = aggs, querying
 }
 
 // scope remembers what was registered, so that services that are rebuilt can

@@ -1,0 +1,240 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/pool"
+)
+
+// beatEvery is how often a server says to the others that it lives.
+const beatEvery = time.Second
+
+// others are the servers that share the ledger, this one included, as they were a moment
+// ago. All methods are safe for concurrent use.
+type others struct {
+	mu   sync.Mutex // guards what follows
+	list []ledger.Server
+}
+
+func (o *others) set(list []ledger.Server) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = list
+}
+
+func (o *others) all() []ledger.Server {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.list)
+}
+
+// secrets are the SHA-256 of the secrets of the nodes that the other servers start.
+func (o *others) secrets() (out [][sha256.Size]byte) {
+	for _, s := range o.all() {
+		if sum, err := hex.DecodeString(s.Nodes); err == nil && len(sum) == sha256.Size && !s.Self {
+			out = append(out, [sha256.Size]byte(sum))
+		}
+	}
+	return out
+}
+
+// urls are the addresses of the other servers that live.
+func (o *others) urls() (out []string) {
+	for _, s := range o.all() {
+		if s.Live && !s.Self {
+			out = append(out, s.URL)
+		}
+	}
+	return out
+}
+
+// name is what the other servers know this one by.
+func (s *Server) name() string {
+	if s.cfg.Name != "" {
+		return s.cfg.Name
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "server"
+	}
+	if u, err := url.Parse(s.URL); err == nil {
+		host = net.JoinHostPort(host, u.Port())
+	}
+	return host
+}
+
+// maxServerName bounds a server's name, which is part of the name of its readings' source.
+const maxServerName = 48
+
+// join makes this server one of those that share the ledger.
+func (s *Server) join(ctx context.Context) error {
+	if name := s.name(); len(name) > maxServerName || strings.ContainsAny(name, " /@,") {
+		return fleetscore.Errorf(fleetscore.Invalid, "share the work", "--name", "the name %q has more than %d bytes, or one of the characters space / @ ,", name, maxServerName)
+	}
+	secret, err := ensureSecret(s.secret("node-token"))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(secret))
+	if err := s.postgres.Join(ctx, ledger.ServerInfo{Name: s.name(), URL: s.URL, Version: s.cfg.Version, Nodes: hex.EncodeToString(sum[:])}); err != nil {
+		return err
+	}
+	return s.look(ctx)
+}
+
+// look learns which servers there are.
+func (s *Server) look(ctx context.Context) error {
+	list, err := s.postgres.Servers(ctx)
+	if err == nil {
+		s.others.set(list)
+	}
+	return err
+}
+
+// The most that the clocks of a server and of the database may differ: readings and
+// leases carry the times of the server that took them.
+const maxAhead = 2 * time.Second
+
+// beat says to the other servers that this one lives, and what they may know of it, until
+// ctx ends.
+func (s *Server) beat(ctx context.Context) error {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		text, err := json.Marshal(s.report())
+		if err != nil {
+			return err
+		}
+		ahead, err := s.postgres.Beat(ctx, text)
+		if fleetscore.NotFound.Is(err) { // it was silent for so long that it was forgotten
+			err = s.join(ctx)
+		}
+		if err == nil {
+			err = s.look(ctx)
+		}
+		problem := ""
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			problem = err.Error()
+		case ahead.Abs() > maxAhead:
+			problem = fmt.Sprintf("the clocks of this machine and of the ledger's database differ by %s: let both follow a time server", ahead.Abs().Round(100*time.Millisecond))
+		}
+		s.health.Report("servers", problem)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// servers are all servers, for people.
+func (s *Server) servers(ctx context.Context) ([]api.Server, error) {
+	if !s.cfg.Shared {
+		return []api.Server{{Name: s.name(), URL: s.URL, Version: s.cfg.Version, State: api.ServerLeads, Started: s.started, Seen: s.clock.Now().UTC(), Self: true}}, nil
+	}
+	list, err := s.postgres.Servers(ctx)
+	var out []api.Server
+	for _, o := range list {
+		state := api.ServerFollows
+		switch {
+		case o.Ended:
+			state = api.ServerEnded
+		case !o.Live:
+			state = api.ServerSilent
+		case o.Leads:
+			state = api.ServerLeads
+		}
+		out = append(out, api.Server{Name: o.Name, URL: o.URL, Version: o.Version, State: state, Started: o.Started, Seen: o.Seen, Self: o.Self})
+	}
+	return out, err
+}
+
+// report is what a server says of itself to the others.
+type report struct{}
+
+func (s *Server) report() report { return report{} }
+
+// otherNodes are the secrets of the nodes that other servers start; nil if there are no
+// others.
+func (s *Server) otherNodes() func() [][sha256.Size]byte {
+	if !s.cfg.Shared {
+		return nil
+	}
+	return s.others.secrets
+}
+
+// leading does what only one server does: always if this is the only one, else while it
+// leads.
+func (s *Server) leading(ctx context.Context, w work) error {
+	if !s.cfg.Shared {
+		return s.term(ctx, w, s.Ledger)
+	}
+	for {
+		t, err := s.postgres.Elect(ctx, s.log)
+		if err != nil {
+			return err
+		}
+		s.log.Info("this server leads")
+		err = s.term(ctx, w, t, lifecycle.Service{Name: "lease", Last: true, Run: func(ctx context.Context) error { return t.Keep(ctx, s.log) }})
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		if e := t.Resign(ending); e != nil {
+			s.log.Warn("another server can lead only when the lease has run out", "error", e)
+		}
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("this server leads no more", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second): // a service that can't go on
+		}
+	}
+}
+
+// term does what only one server does, by a view of the ledger that refuses it once
+// another one leads.
+func (s *Server) term(ctx context.Context, w work, l ledger.Ledger, more ...lifecycle.Service) error {
+	metrics := &scope{Registerer: s.metrics}
+	defer metrics.unregister()
+	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.URL, Others: s.others.urls, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName()})
+	if err != nil {
+		return err
+	}
+	machines := pool.NewExec(pool.ExecDeps{ServerURL: cmp.Or(s.cfg.Advertise, s.URL), CAFile: s.caFile(), Folders: s.cfg.Commands, Secrets: filepath.Join(s.cfg.Dir, "secrets"), Log: s.log,
+		Pool: s.pool, Token: s.machineToken, Forget: s.control.Remove})
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: s.store, Providers: map[string]pool.Provider{"local": local, "exec": machines},
+		Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: metrics})
+	if err != nil {
+		return err
+	}
+	sched := w.scheduler.With(l)
+	return lifecycle.Run(ctx, s.log, append([]lifecycle.Service{
+		{Name: "queries", Run: s.streams.lead},
+		{Name: "fleets", Run: w.fleets.Run},
+		{Name: "scheduler", Run: sched.Run},
+		{Name: "nodes", Run: w.broker.With(l).Tend},
+		{Name: "pool", Run: pools.Run},
+		{Name: "maintenance", Run: func(ctx context.Context) error { return s.maintain(ctx, sched) }},
+	}, more...)...)
+}
