@@ -20,6 +20,22 @@ type HubConfig struct {
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
 	BacklogMB  int      `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
 	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
+	// NATS keeps the log on NATS servers, so that several servers share it; nil keeps it
+	// in the folder of one server.
+	NATS *NATSConfig `json:"nats,omitempty"`
+}
+
+// NATSConfig says which NATS servers keep the hub's log. Files are those of each machine
+// on which a Fleetscore server runs.
+type NATSConfig struct {
+	URL         string `json:"url"`                   // addresses of the servers, with commas between them: nats://a:4222,nats://b:4222, or tls://
+	Name        string `json:"name,omitempty"`        // the streams are NAME-000, NAME-001, …; empty means fleetscore
+	Replicas    int    `json:"replicas,omitempty"`    // how many NATS servers hold each reading; 0 means 3
+	MaxMB       int    `json:"max_mb,omitempty"`      // size of each stream beyond which readings are refused; 0 means no limit
+	Credentials string `json:"credentials,omitempty"` // file with a user's credentials; empty means none
+	CA          string `json:"ca,omitempty"`          // file with the certificates that sign those of the servers; empty means the system's
+	Certificate string `json:"certificate,omitempty"` // file with the certificate by which the servers know us; empty means none
+	Key         string `json:"key,omitempty"`         // file with its key
 }
 
 // QueryConfig is one continuous query. In fleet.yaml it is either the SQL text

@@ -33,11 +33,9 @@ func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpo
 		return c, at, err
 	}
 	log := stats[partition]
-	reaches, known := uint64(0), false
-	for _, e := range log.Epochs {
-		if e.ID == at.epoch {
-			reaches, known = e.Last, true
-		}
+	reaches, known, err := a.hub.Reaches(ctx, partition, at.epoch)
+	if err != nil {
+		return c, at, err
 	}
 	switch {
 	case known && c.Position <= reaches:

@@ -161,14 +161,15 @@ var timed = []string{"internal/scheduler", "internal/broker", "internal/logs", "
 
 // measuring are the files of these rooms that read the system's clock, and why.
 var measuring = map[string]string{
-	"internal/ledger/leader.go":   "how long a server waits for the lease",
-	"internal/catalog/catalog.go": "by how much the machine's clock was moved",
-	"internal/hub/log.go":         "how long reads and writes take",
-	"internal/gateway/body.go":    "how fast a body comes, and deadlines of connections",
-	"internal/access/body.go":     "how fast a body comes",
-	"internal/access/tls.go":      "certificates hold for other machines' clocks",
-	"internal/api/blobs.go":       "deadlines of connections",
-	"internal/obs/health.go":      "how old a problem is",
+	"internal/ledger/leader.go":       "how long a server waits for the lease",
+	"internal/catalog/catalog.go":     "by how much the machine's clock was moved",
+	"internal/hub/log.go":             "how long reads and writes take",
+	"internal/hub/natshub/connect.go": "how long a connection is lost",
+	"internal/gateway/body.go":        "how fast a body comes, and deadlines of connections",
+	"internal/access/body.go":         "how fast a body comes",
+	"internal/access/tls.go":          "certificates hold for other machines' clocks",
+	"internal/api/blobs.go":           "deadlines of connections",
+	"internal/obs/health.go":          "how old a problem is",
 }
 
 // TestTimeComesFromAClock refuses reading the system's clock in rooms that are handed

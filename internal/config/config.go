@@ -240,28 +240,6 @@ func (r *reader) judgeStore(c *fleetscore.Config, base string, haveBase bool) {
 	c.Store = filepath.Join(base, c.Store)
 }
 
-func (r *reader) judgeHub(h fleetscore.HubConfig) {
-	for i, k := range h.Key {
-		if k == "" || slices.Contains(h.Key[:i], k) || k == h.Time {
-			r.at("hub.key", "key columns must differ from each other and from the time column; %q doesn't", k)
-		}
-	}
-	if h.Partitions < 1 || h.Partitions > fleetscore.Shards {
-		r.at("hub.partitions", "%d partitions are not possible; write 1 to %d", h.Partitions, fleetscore.Shards)
-	}
-	for _, d := range []struct {
-		name string
-		v    fleetscore.Duration
-	}{{"retention", h.Retention}, {"disorder", h.Disorder}, {"idle_after", h.IdleAfter}} {
-		if d.v < 0 {
-			r.at("hub."+d.name, "%s is negative; write 0 or more", d.v)
-		}
-	}
-	if h.BacklogMB < 0 {
-		r.at("hub.backlog_mb", "%d is negative", h.BacklogMB)
-	}
-}
-
 // judgeQueries returns the value columns of each query's dataset.
 func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 	columns := map[string][]string{}

@@ -48,6 +48,17 @@ func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	return stamp, r, nil
 }
 
+// ArrivalOf returns the arrival time of an encoded message without decoding the rest.
+func ArrivalOf(message []byte) (fleetscore.Micros, error) {
+	if len(message) < headerBytes {
+		return 0, fleetscore.Errorf(fleetscore.Corrupt, "decode hub message", "", "the data doesn't start with a message header")
+	}
+	d := decoder{b: message[headerBytes:]}
+	d.bytes(d.count("characters")) // the source
+	t := fleetscore.Micros(d.varint())
+	return t, d.err
+}
+
 // decoder reads from b. After the first error every read returns zero, and counts are
 // zero, so that no loop runs on bad input.
 type decoder struct {

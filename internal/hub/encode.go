@@ -54,6 +54,23 @@ func Encode(dst []byte, stamp Stamp, r *fleetscore.Readings) []byte {
 	return dst
 }
 
+// Marshal appends a message to dst as Encode does, if the hub named subject can take it.
+// The kind of an error is Invalid.
+func Marshal(dst []byte, subject string, stamp Stamp, r *fleetscore.Readings) ([]byte, error) {
+	const op = "append to hub"
+	if !stamp.Source.Valid() {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "%q is not a valid name of a source", stamp.Source)
+	}
+	if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
+	}
+	out := Encode(dst, stamp, r)
+	if n := len(out) - len(dst); n > MaxMessageBytes {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "a message of %d bytes is over the limit of %d", n, MaxMessageBytes)
+	}
+	return out, nil
+}
+
 // checksum covers the whole message except the four bytes of the checksum itself.
 func checksum(msg []byte) uint32 {
 	return crc32.Update(crc32.Checksum(msg[:4], castagnoli), castagnoli, msg[headerBytes:])

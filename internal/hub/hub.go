@@ -38,7 +38,7 @@ type Message struct {
 	Stamp
 	Partition int
 	Seq       uint64 // the message's number in the partition, from 1, without gaps between appends
-	Epoch     int64  // id of the opening of the hub that wrote it; see Epoch
+	Epoch     int64  // a random id above 0 of the opening of the hub that wrote it; 0 if damage made it unknown
 	Tick      bool   // no readings: at Arrived, Source was healthy and had sent nothing more
 	Readings  *fleetscore.Readings
 }
@@ -51,7 +51,6 @@ type Stats struct {
 	Messages  uint64
 	SizeBytes uint64
 	Damage    []Damage // messages that are known to be lost, in the order they were found
-	Epochs    []Epoch  // the openings that wrote the messages that are there, in order
 }
 
 // Damage is a range of messages that were acknowledged and can't be read any more.
@@ -61,19 +60,8 @@ type Damage struct {
 	Reason string
 }
 
-// Epoch is one opening of a hub: a random id above 0 that no other opening of any hub
-// has, and the messages that it wrote. A reader remembers the epoch of the last
-// message that it took. If the hub's folder was lost, damaged or replaced by an older
-// copy, that epoch is missing or ends earlier, so the reader notices that the log
-// isn't the one that it read. 0 means that damage made the epoch unknown.
-type Epoch struct {
-	ID    int64
-	First uint64
-	Last  uint64
-}
-
-// Hub is a log of readings. Open returns the implementation for production,
-// hubtest.New the one for tests; hubtest.Run checks an implementation.
+// Hub is a log of readings. Open returns the one in a folder, natshub.Open the one on NATS
+// servers, hubtest.New the one for tests; hubtest.Run checks an implementation.
 type Hub interface {
 	// ID is the hub's identity: a random number above 0 that is chosen when the hub
 	// is made. A sequence has a meaning only together with this number.
@@ -82,10 +70,10 @@ type Hub interface {
 	// Partitions is how many partitions there are.
 	Partitions() int
 
-	// Append adds messages, one for each of the readings, in their order and with
-	// nothing between them, and returns the sequence of the last one once all are
-	// synced to disk; without readings (or with a nil) it adds a tick. The hub does
-	// not keep the readings. After an error the messages may or may not be there, so
+	// Append adds messages, one for each of the readings, in their order, and returns
+	// the sequence of the last one once all are synced to disk; without readings (or
+	// with a nil) it adds a tick. The hub does not keep the readings. An implementation
+	// that several processes share may have other processes' messages between them. After an error the messages may or may not be there, so
 	// a caller that repeats an Append must expect repeated messages.
 	//
 	// Errors: Invalid if the partition doesn't exist, the source has no name or one
@@ -105,6 +93,13 @@ type Hub interface {
 
 	// Stats describes the partitions, in order.
 	Stats(ctx context.Context) ([]Stats, error)
+
+	// Reaches returns the last message of a partition that an epoch wrote and that is
+	// still there; false if there is none. A reader remembers the epoch of the last
+	// message that it took. If the log was lost, damaged or replaced by an older copy,
+	// that epoch is missing or ends earlier, so the reader notices that the log isn't the
+	// one that it read.
+	Reaches(ctx context.Context, partition int, epoch int64) (last uint64, ok bool, err error)
 
 	// Close ends running reads and releases the folder.
 	Close() error

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-
-	"github.com/fleetscore/fleetscore"
 )
 
 // load finds the partition's segments and where the log ends.
@@ -73,7 +71,7 @@ func (p *partition) loadLast(s *segment, mark uint64) error {
 		if r.seq <= mark {
 			known = s.end
 		}
-		if arrived, err := arrivalOf(r.payload); err == nil {
+		if arrived, err := ArrivalOf(r.payload); err == nil {
 			p.newest = max(p.newest, arrived)
 		}
 	}
@@ -113,11 +111,3 @@ func (p *partition) makeDurable(s *segment, from int64) error {
 }
 
 const unreadable = "the file is damaged or cut short at their place"
-
-// arrivalOf returns the arrival time of an encoded message.
-func arrivalOf(message []byte) (fleetscore.Micros, error) {
-	d := decoder{b: message[headerBytes:]}
-	d.bytes(d.count("characters")) // the source
-	t := fleetscore.Micros(d.varint())
-	return t, d.err
-}

@@ -193,20 +193,13 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 	if err != nil {
 		return 0, err
 	}
-	if !stamp.Source.Valid() {
-		return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%q is not a valid name of a source", stamp.Source)
-	}
 	if len(readings) == 0 {
 		readings = []*fleetscore.Readings{nil}
 	}
 	messages := make([][]byte, len(readings))
 	for i, r := range readings {
-		if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
-			return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))
-		}
-		messages[i] = Encode(make([]byte, recordHeader), stamp, r)
-		if n := len(messages[i]) - recordHeader; n > MaxMessageBytes {
-			return 0, fleetscore.Errorf(fleetscore.Invalid, op, h.cfg.Dir, "a message of %d bytes is over the limit of %d", n, MaxMessageBytes)
+		if messages[i], err = Marshal(make([]byte, recordHeader), h.cfg.Dir, stamp, r); err != nil {
+			return 0, err
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -296,6 +289,16 @@ func (h *segmentLog) Stats(context.Context) ([]Stats, error) {
 		out[i] = p.stats()
 	}
 	return out, nil
+}
+
+// Reaches implements Hub.
+func (h *segmentLog) Reaches(_ context.Context, partition int, epoch int64) (last uint64, ok bool, err error) {
+	p, err := h.partition("describe hub", partition)
+	if err != nil {
+		return 0, false, err
+	}
+	last, ok = p.reaches(epoch)
+	return last, ok, nil
 }
 
 // Close implements Hub. It waits for running appends, but only for a limited time, so

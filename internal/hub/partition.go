@@ -337,16 +337,22 @@ func (p *partition) stats() Stats {
 	}
 	for _, seg := range p.segments {
 		s.SizeBytes += uint64(seg.end - segmentHeader)
-		if n := len(s.Epochs); n > 0 && s.Epochs[n-1].ID == seg.epoch {
-			continue
-		}
-		s.Epochs = append(s.Epochs, Epoch{ID: seg.epoch, First: seg.first})
-	}
-	for i := range s.Epochs {
-		s.Epochs[i].Last = p.last
-		if i+1 < len(s.Epochs) {
-			s.Epochs[i].Last = s.Epochs[i+1].First - 1
-		}
 	}
 	return s
+}
+
+// reaches finds the last message that an opening of the hub wrote.
+func (p *partition) reaches(epoch int64) (last uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.segments) - 1; i >= 0; i-- {
+		if p.segments[i].epoch != epoch || p.segments[i].first > p.last {
+			continue
+		}
+		if i+1 < len(p.segments) {
+			return p.segments[i+1].first - 1, true
+		}
+		return p.last, true
+	}
+	return 0, false
 }

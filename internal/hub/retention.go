@@ -62,11 +62,16 @@ func (h *segmentLog) overdueBytes(partition int, n int64) {
 	for _, n := range h.overdue {
 		sum += n
 	}
-	text := ""
-	if sum > 0 {
-		text = fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show which query has stopped; if you remove that query from fleet.yaml, the readings are removed too", (sum+1<<20-1)>>20)
+	h.health.Warn("hub retention", OverdueText(sum))
+}
+
+// OverdueText warns of bytes that are kept longer than the retention; it is empty if there
+// are none.
+func OverdueText(bytes int64) string {
+	if bytes == 0 {
+		return ""
 	}
-	h.health.Warn("hub retention", text)
+	return fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show which query has stopped; if you remove that query from fleet.yaml, the readings are removed too", (bytes+1<<20-1)>>20)
 }
 
 // removeSegments removes the n oldest segments, the oldest first, so that the
@@ -129,7 +134,7 @@ func (p *partition) lastArrival(s *segment) (latest fleetscore.Micros, ok bool) 
 		if err != nil {
 			return latest, ok
 		}
-		if arrived, err := arrivalOf(r.payload); err == nil {
+		if arrived, err := ArrivalOf(r.payload); err == nil {
 			latest, ok = max(latest, arrived), true
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -168,9 +169,27 @@ type part struct {
 	Queries map[string]fleetscore.QueryConfig
 }
 
+// log says which log the hub is: one in a folder, or on NATS servers if there is a URL.
+type log struct {
+	folder hub.Config
+	nats   natshub.Config
+}
+
 // hubConfig is the part of the configuration that the hub itself depends on.
-func (s *streams) hubConfig(c fleetscore.HubConfig) hub.Config {
-	return hub.Config{Dir: filepath.Join(s.server.cfg.Dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}
+func (s *streams) hubConfig(c fleetscore.HubConfig) log {
+	if n := c.NATS; n != nil {
+		return log{nats: natshub.Config{URL: n.URL, Name: n.Name, Partitions: c.Partitions, Replicas: n.Replicas, Retention: c.Retention.D(), MaxBytes: int64(n.MaxMB) << 20,
+			Credentials: n.Credentials, CA: n.CA, Certificate: n.Certificate, Key: n.Key}}
+	}
+	return log{folder: hub.Config{Dir: filepath.Join(s.server.cfg.Dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}}
+}
+
+// open opens the log.
+func (l log) open(ctx context.Context, deps hub.Deps) (hub.Hub, error) {
+	if l.nats.URL != "" {
+		return natshub.Open(ctx, l.nats, deps)
+	}
+	return hub.Open(ctx, l.folder, deps)
 }
 
 // run ends with an error only if the hub can't be opened at the start, when somebody
@@ -179,7 +198,7 @@ func (s *streams) run(ctx context.Context) error {
 	changes, stop := s.server.Ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()
-	var opened hub.Config
+	var opened log
 	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
 		if fleetscore.Unavailable.Is(err) {
@@ -196,9 +215,12 @@ func (s *streams) run(ctx context.Context) error {
 		if err == nil {
 			if want := s.hubConfig(cfg.Hub); opened != want {
 				s.closeHub()
-				opened = hub.Config{}
+				opened = log{}
 				if err = s.openHub(ctx, want); err == nil {
 					opened = want
+				} else if want.nats.URL != "" && fleetscore.Unavailable.Is(err) {
+					started = true // the NATS servers may be started later
+					s.server.health.Report("hub", err.Error())
 				}
 			}
 		}
@@ -222,13 +244,13 @@ func (s *streams) run(ctx context.Context) error {
 	return nil
 }
 
-func (s *streams) openHub(ctx context.Context, cfg hub.Config) error {
-	h, err := hub.Open(ctx, cfg, hub.Deps{Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now, Needed: s.needed})
+func (s *streams) openHub(ctx context.Context, cfg log) error {
+	h, err := cfg.open(ctx, hub.Deps{Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now, Needed: s.needed})
 	if err == nil {
 		s.mu.Lock()
 		s.hub = h
 		s.mu.Unlock()
-		s.server.log.Info("the hub is open", "dir", cfg.Dir, "hub", h.ID(), "partitions", cfg.Partitions, "retention", cfg.Retention)
+		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions())
 	}
 	return err
 }
@@ -442,11 +464,11 @@ func (s *streams) holds(ctx context.Context, cfg fleetscore.HubConfig) (bool, er
 	s.mu.Unlock()
 	if h == nil {
 		c := s.hubConfig(cfg)
-		if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(c.folder.Dir); c.nats.URL == "" && errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}
 		var err error
-		if h, err = hub.Open(ctx, c, hub.Deps{Log: s.server.log}); err != nil {
+		if h, err = c.open(ctx, hub.Deps{Log: s.server.log}); err != nil {
 			return false, err
 		}
 		defer h.Close() // nothing was written

@@ -229,10 +229,6 @@ func (m *Memory) Stats(ctx context.Context) ([]hub.Stats, error) {
 		for j, b := range p.messages {
 			seq := p.first + uint64(j)
 			s.SizeBytes += uint64(len(b))
-			if n := len(s.Epochs); n == 0 || s.Epochs[n-1].ID != p.epochs[j] {
-				s.Epochs = append(s.Epochs, hub.Epoch{ID: p.epochs[j], First: seq})
-			}
-			s.Epochs[len(s.Epochs)-1].Last = seq
 			if b == nil {
 				s.Messages--
 				s.Damage = append(s.Damage, hub.Damage{First: seq, Last: seq, Reason: "lost by the test"})
@@ -241,6 +237,25 @@ func (m *Memory) Stats(ctx context.Context) ([]hub.Stats, error) {
 		out[i] = s
 	}
 	return out, nil
+}
+
+// Reaches implements hub.Hub.
+func (m *Memory) Reaches(ctx context.Context, partition int, epoch int64) (last uint64, ok bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	if err := m.check(partition); err != nil {
+		return 0, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := &m.partitions[partition]
+	for i := len(p.epochs) - 1; i >= 0; i-- {
+		if p.epochs[i] == epoch {
+			return p.first + uint64(i), true, nil
+		}
+	}
+	return 0, false, nil
 }
 
 // Close implements hub.Hub.
