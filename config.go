@@ -243,13 +243,20 @@ type MonthlyOccurrence struct {
 // LimitsConfig bounds what a job may cost and how much may go wrong before it is
 // partly_failed.
 type LimitsConfig struct {
-	ModelTimeout Duration   `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
-	TaskTimeout  Duration   `json:"task_timeout,omitempty"`  // of one attempt of a task; a longer one is ended and has failed; 0 means no limit
-	JobTimeout   Duration   `json:"job_timeout,omitempty"`   // from a job's first attempt on; then the sensors of its other tasks end timed_out; 0 means no limit
-	Tries        int        `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
-	Failed       *Allowance `json:"failed,omitempty"`        // keys with outcome failed, timed_out or quarantined, as a count or a share; default 0%
-	NoModel      *Allowance `json:"no_model,omitempty"`      // keys without a model, as a count or a share; default 0%
-	NoData       *Allowance `json:"no_data,omitempty"`       // keys without rows, as a count or a share; absent means any number as long as something is scored; 100% also allows that nothing is scored
+	ModelTimeout Duration `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
+	TaskTimeout  Duration `json:"task_timeout,omitempty"`  // of one attempt of a task; a longer one is ended and has failed; 0 means no limit
+	JobTimeout   Duration `json:"job_timeout,omitempty"`   // from a job's first attempt on; then the sensors of its other tasks end timed_out; 0 means no limit
+	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
+	// ModelMemoryMB bounds the process in which a model is scored that may have taken its
+	// node down; 0 means half of the machine's memory, divided by the node's slots.
+	ModelMemoryMB int `json:"model_memory_mb,omitempty"`
+	// QuarantineAfter is in how many jobs in a row a model may crash its process, eat its
+	// memory or exceed model_timeout before it is scored no more; 0 means 3.
+	QuarantineAfter int `json:"quarantine_after,omitempty"`
+
+	Failed  *Allowance `json:"failed,omitempty"`   // keys with outcome failed, timed_out or quarantined, as a count or a share; default 0%
+	NoModel *Allowance `json:"no_model,omitempty"` // keys without a model, as a count or a share; default 0%
+	NoData  *Allowance `json:"no_data,omitempty"`  // keys without rows, as a count or a share; absent means any number as long as something is scored; 100% also allows that nothing is scored
 }
 
 // MissingRule says what happens to rows that lack a feature.

@@ -66,6 +66,25 @@ type Item struct {
 	Reason    string  `json:"reason"` // why the key is not scored
 }
 
+// Harm is what a sensor's model did to the processes that scored it: the model crashed
+// them, ate their memory, or took longer than a model may.
+type Harm struct {
+	Fleet       string     `json:"fleet,omitempty"`
+	Key         Key        `json:"key"`
+	Model       Digest     `json:"model"`                 // another model of the sensor isn't meant
+	Reason      string     `json:"reason"`                // of the last time
+	Jobs        []JobID    `json:"jobs,omitempty"`        // in which jobs, which followed each other, oldest first
+	First       time.Time  `json:"first,omitzero"`        // when it was noted first
+	Last        time.Time  `json:"last,omitzero"`         // when it was noted last
+	Quarantined *time.Time `json:"quarantined,omitempty"` // since when the model isn't scored; nil if it is
+}
+
+// Why is why the model of a sensor isn't scored.
+func (h Harm) Why() error {
+	return Errorf(Conflict, "score", h.Key.String(), "its model %s is in quarantine, as it did harm in %d jobs in a row: %s", h.Model.Short(), len(h.Jobs), h.Reason).
+		WithHint("give the sensor another model, or release this one: fleetscore fleet release %s --key KEY", h.Fleet)
+}
+
 // Counts are items per outcome.
 type Counts map[Outcome]int64
 
@@ -148,11 +167,15 @@ type Task struct {
 	Attempts int        `json:"attempts"` // leases given out
 	Failures int        `json:"failures"` // attempts that reported an error; losing a node doesn't count
 	Outages  int        `json:"outages"`  // attempts that ended because the store couldn't be used; they use up no tries
-	Node     NodeID     `json:"node,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Outcome  Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed
-	Started  *time.Time `json:"started,omitempty"`
-	Ended    *time.Time `json:"ended,omitempty"`
+	Losses   int        `json:"losses"`   // attempts that were lost with their nodes; they use up no tries
+	// Alone means that its models are scored in processes of their own, one after the
+	// other, because attempts ended as they do when a model takes its node down.
+	Alone   bool       `json:"alone,omitempty"`
+	Node    NodeID     `json:"node,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	Outcome Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed
+	Started *time.Time `json:"started,omitempty"`
+	Ended   *time.Time `json:"ended,omitempty"`
 }
 
 // Attempt is one try of a task: a lease given to a node.
@@ -161,7 +184,7 @@ type Attempt struct {
 	Task    TaskID     `json:"task"`
 	Number  int        `json:"number"` // 1, 2, …
 	Node    NodeID     `json:"node"`
-	State   string     `json:"state"` // leased, succeeded, failed, timed_out, unavailable, expired, lost, canceled
+	State   string     `json:"state"` // leased, succeeded, failed, timed_out, unavailable, expired, lost, stopped, canceled
 	Reason  string     `json:"reason,omitempty"`
 	Started time.Time  `json:"started"`
 	Expires time.Time  `json:"expires"`

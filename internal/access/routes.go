@@ -79,6 +79,8 @@ var Table = map[string]Route{
 	"GET /api/v1/fleets":                                    {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/fleets/{name}":                             {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/fleets/{name}/sync":                       {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/fleets/{name}/release":                    {fleetscore.RoleOperator, smallBody},
+	"GET /api/v1/quarantine":                                {fleetscore.RoleViewer, noBody},
 	"PUT /api/v1/fleets/{name}/models/{model...}":           {fleetscore.RoleOperator, bodyUpload},
 	"GET /api/v1/store":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/store/{name...}":                           {fleetscore.RoleViewer, noBody},

@@ -43,6 +43,8 @@ type Scheduler interface {
 	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error)
 	Rerun(ctx context.Context, which fleetscore.Rerun) (fleetscore.Job, error)
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
+	// Release forgets the harm that models of a fleet did, and takes them out of quarantine.
+	Release(ctx context.Context, fleet string, keys []string) ([]fleetscore.Harm, error)
 	SetPaused(ctx context.Context, pipeline string, paused bool) (time.Time, error)
 	Trigger(ctx context.Context, pipeline string) (fleetscore.Job, error)
 	// Maintain keeps the tables, the logs and the ledger small. If a dataset is

@@ -53,6 +53,8 @@ func (s *server) registerFleets(api huma.API) {
 	add(api, huma.Operation{OperationID: "list fleets", Method: http.MethodGet, Path: "/fleets", Tags: []string{"fleets"}, Summary: "Fleets and their generations"}, s.listFleets)
 	add(api, huma.Operation{OperationID: "show fleet", Method: http.MethodGet, Path: "/fleets/{name}", Tags: []string{"fleets"}, Summary: "A fleet, and what is wrong with its models, grouped by cause"}, s.showFleet)
 	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Check the models now, and compile changed ones"}, s.syncFleet)
+	add(api, huma.Operation{OperationID: "list quarantine", Method: http.MethodGet, Path: "/quarantine", Tags: []string{"fleets"}, Summary: "Models that did harm when they were scored last, and those that are in quarantine"}, s.listQuarantine)
+	add(api, huma.Operation{OperationID: "release models", Method: http.MethodPost, Path: "/fleets/{name}/release", Tags: []string{"fleets"}, Summary: "Take models out of quarantine"}, s.release)
 	add(api, huma.Operation{OperationID: "upload model", Method: http.MethodPut, Path: "/fleets/{name}/models/{model}", Tags: []string{"fleets"}, Summary: "Put a model's file into the fleet's folder",
 		RequestBody: bytesBody("application/octet-stream", "the model as it was saved: pickle, joblib, skops"), Metadata: map[string]any{restOfPath: true}}, s.putModel)
 }
@@ -148,20 +150,66 @@ func (s *server) showFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 	}
 	f := s.fleetOf(c, in.Name, g)
 	if g != nil {
-		f.Health = diagnosis(cfg, in.Name, g)
+		if f.Health, err = s.diagnosis(ctx, cfg, in.Name, g); err != nil {
+			return nil, err
+		}
 	}
 	return answer(f), nil
 }
 
-// diagnosis returns a generation's health, checked against the pipelines that use it.
-func diagnosis(cfg fleetscore.Config, name string, g *fleet.Generation) *fleet.Diagnosis {
+// diagnosis returns a generation's health, checked against the pipelines that use it, with
+// the models that did harm.
+func (s *server) diagnosis(ctx context.Context, cfg fleetscore.Config, name string, g *fleet.Generation) (*fleet.Diagnosis, error) {
 	h := g.Health
 	for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		if c := cfg.Pipelines[p]; c.Fleet == name {
 			h = h.Against("pipeline "+p, c.Features, c.FeaturesBy)
 		}
 	}
-	return &h
+	harms, err := s.deps.Ledger.Harms(ctx, name)
+	h = h.WithHarm(harms)
+	return &h, err
+}
+
+type quarantineInput struct {
+	Fleet string `query:"fleet" doc:"only of this fleet"`
+}
+
+func (s *server) listQuarantine(ctx context.Context, in *quarantineInput) (*body[List[fleetscore.Harm]], error) {
+	if in.Fleet != "" {
+		if _, _, err := s.fleetConfig(ctx, "list quarantine", in.Fleet); err != nil {
+			return nil, err
+		}
+	}
+	harms, err := s.deps.Ledger.Harms(ctx, in.Fleet)
+	return answerList(harms, ""), err
+}
+
+type releaseInput struct {
+	FleetPath
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Body   struct {
+		Keys []string `json:"keys,omitempty" maxItems:"1000" doc:"these sensors, such as 3/pressure"`
+		All  bool     `json:"all,omitempty" doc:"all sensors of the fleet"`
+	}
+}
+
+func (s *server) release(ctx context.Context, in *releaseInput) (*body[List[fleetscore.Harm]], error) {
+	const op = "release models of fleet"
+	if _, _, err := s.fleetConfig(ctx, op, in.Name); err != nil {
+		return nil, err
+	}
+	if in.Body.All == (len(in.Body.Keys) > 0) {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "the request names no sensors, or names some and all").WithHint("give either keys or all")
+	}
+	released, err := s.deps.Scheduler.Release(ctx, in.Name, in.Body.Keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range released {
+		s.audit(ctx, in.Author, "release", h.Key.String()+" of fleet "+in.Name)
+	}
+	return answerList(released, ""), nil
 }
 
 func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], error) {
@@ -174,7 +222,9 @@ func (s *server) syncFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 		return nil, err
 	}
 	f := s.fleetOf(c, in.Name, found.Generation)
-	f.Health = diagnosis(cfg, in.Name, found.Generation)
+	if f.Health, err = s.diagnosis(ctx, cfg, in.Name, found.Generation); err != nil {
+		return nil, err
+	}
 	f.Change = &FleetChange{New: found.New, Added: found.Added, Changed: found.Changed, Removed: found.Removed, FilesRead: found.Read, Segments: found.Segments}
 	return answer(f), nil
 }

@@ -8,10 +8,11 @@ import (
 
 // ownWriters are files that may write to the disk past package durable, and why.
 var ownWriters = map[string]string{
-	"internal/hub/disk.go":        "a lock file without content, and the segments, which partition.go syncs before it answers",
-	"internal/ledger/sqlite.go":   "a lock file without content",
-	"internal/oneshot/results.go": "writes into devices and pipes, which must not be replaced",
-	"internal/logs/spool.go":      "appends to logs, and syncs each piece and the folder",
+	"internal/hub/disk.go":                 "a lock file without content, and the segments, which partition.go syncs before it answers",
+	"internal/ledger/sqlite.go":            "a lock file without content",
+	"internal/oneshot/results.go":          "writes into devices and pipes, which must not be replaced",
+	"internal/scorer/alone/limit_linux.go": "a setting of the kernel",
+	"internal/logs/spool.go":               "appends to logs, and syncs each piece and the folder",
 }
 
 // TestFilesAreDurable: a file that is written without temporary, sync and rename

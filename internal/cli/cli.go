@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
 // Version is the release, set when the binary is built.
@@ -131,7 +132,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("token-file", "", "file with the token that the server gets (default: what a server started by this user on this machine left)")
 	root.PersistentFlags().String("ca-file", "", "file with certificates to trust besides the system's, in PEM (default: as for --token-file)")
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
-	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(), newDemoCommand(),
+	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
 		newModelCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand())
 	sayExitCodes(root)

@@ -19,7 +19,68 @@ import (
 
 func newFleetCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "fleet", Short: "Fleets: their sensors, their models, and what is wrong with them"}
-	cmd.AddCommand(newFleetListCommand(), newFleetShowCommand(), newFleetSyncCommand())
+	cmd.AddCommand(newFleetListCommand(), newFleetShowCommand(), newFleetSyncCommand(), newFleetQuarantineCommand(), newFleetReleaseCommand())
+	return cmd
+}
+
+// harmList lists what models did.
+func harmList(harms []fleetscore.Harm) *listing {
+	l := &listing{columns: []string{"fleet", "sensor", "model", "quarantined", "jobs in a row", "last", "reason"}}
+	for _, h := range harms {
+		l.add(h, h.Fleet, h.Key.String(), h.Model.Short(), h.Quarantined, len(h.Jobs), h.Last, h.Reason)
+	}
+	return l
+}
+
+func newFleetQuarantineCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "quarantine", Short: "Models that did harm to the processes that scored them"}
+	cmd.AddCommand(remote(&cobra.Command{
+		Use:   "ls [NAME]",
+		Short: "List the models that are in quarantine, or on their way there",
+		Long: `Lists the models that crashed their process, ate its memory or took longer than a
+model may when they were scored last. After several jobs in a row
+(limits.quarantine_after) a model gets into quarantine: its sensor ends as quarantined,
+and the model isn't read. Another model of the sensor is scored.`,
+		Example: "  fleetscore fleet quarantine ls sensors",
+		Args:    cobra.MaximumNArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		q := url.Values{}
+		if len(args) > 0 {
+			q.Set("fleet", args[0])
+		}
+		var got api.List[fleetscore.Harm]
+		if err := c.Get(ctx, "/quarantine", q, &got); err != nil {
+			return nil, err
+		}
+		return harmList(got.Items), nil
+	}))
+	return cmd
+}
+
+func newFleetReleaseCommand() *cobra.Command {
+	var keys []string
+	var all bool
+	cmd := remote(&cobra.Command{
+		Use:     "release NAME",
+		Short:   "Take models out of quarantine, so that the next job scores them",
+		Example: "  fleetscore fleet release sensors --key 3/pressure",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		if all == (len(keys) > 0) {
+			return nil, usagef("say which sensors: --key KEY or --all")
+		}
+		in := map[string]any{"all": all}
+		if len(keys) > 0 {
+			in["keys"] = keys
+		}
+		var got api.List[fleetscore.Harm]
+		if err := c.Post(ctx, "/fleets/"+url.PathEscape(args[0])+"/release", in, &got); err != nil {
+			return nil, err
+		}
+		return harmList(got.Items), nil
+	})
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "this sensor, such as 3/pressure; may be repeated")
+	cmd.Flags().BoolVar(&all, "all", false, "all sensors of the fleet")
 	return cmd
 }
 

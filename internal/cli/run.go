@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -96,7 +100,8 @@ func newUpCommand() *cobra.Command {
 
 func logger(cmd *cobra.Command) *slog.Logger { return obs.NewLogger(cmd.ErrOrStderr()) }
 
-func newNodeCommand() *cobra.Command {
+// newNodeCommand makes the command of nodes that score by a runtime.
+func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain time.Duration
 	cmd := &cobra.Command{
@@ -135,7 +140,9 @@ one ends it at once.`,
 				return err
 			}
 			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime,
+				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
+				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
 					if url == "" {
 						return c.Blobs(), nil
@@ -152,8 +159,36 @@ one ends it at once.`,
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
-	cmd.AddCommand(newNodeListCommand())
+	cmd.AddCommand(newNodeListCommand(), newScoreAloneCommand(runtime))
 	return cmd
+}
+
+// newScoreAloneCommand makes the command of the process in which a node scores models that
+// may take their process down.
+func newScoreAloneCommand(runtime scorer.Runtime) *cobra.Command {
+	return &cobra.Command{
+		Use:     "score-alone",
+		Hidden:  true,
+		Short:   "Score models that may take their process down; nodes start it",
+		Example: "  fleetscore node score-alone < messages",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return alone.Serve(cmd.InOrStdin(), cmd.OutOrStdout(), runtime)
+		},
+	}
+}
+
+// scoreAlone makes that process. It needs nothing of what the node may do.
+func scoreAlone() (*exec.Cmd, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fleetscore.Wrap("find this program", "", err)
+	}
+	cmd := exec.Command(program, "node", "score-alone")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return slices.ContainsFunc([]string{"FLEETSCORE_NODE_", "AWS_", "AZURE_", "GOOGLE_"}, func(p string) bool { return strings.HasPrefix(v, p) })
+	})
+	return cmd, nil
 }
 
 // nodeName makes a name for a node, of a form that the server allows for the token of

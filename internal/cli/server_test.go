@@ -40,8 +40,11 @@ import (
 const asCommand = "FLEETSCORE_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) == "1" {
+	switch os.Getenv(asCommand) {
+	case "1":
 		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	case hostile:
+		os.Exit(hostileMain())
 	}
 	state, err := os.MkdirTemp("", "fleetscore-state") // what servers leave for commands
 	if err != nil {

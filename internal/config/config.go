@@ -171,6 +171,7 @@ func fill(c *fleetscore.Config) {
 		def(&p.Schedule.CatchUp, fleetscore.CatchUpLast)
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
+		def(&p.Limits.QuarantineAfter, 3)
 		def(&p.History, fleetscore.Duration(30*24*time.Hour))
 		defAllowance(&p.Limits.Failed)
 		defAllowance(&p.Limits.NoModel)
@@ -488,6 +489,12 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	}
 	r.judgeKept(path+".retention", p.Retention)
 	r.judgeKept(path+".history", p.History)
+	if p.Limits.QuarantineAfter < 1 || p.Limits.QuarantineAfter > 100 {
+		r.at(path+".limits.quarantine_after", "%d jobs; from 1 to 100 are possible", p.Limits.QuarantineAfter)
+	}
+	if m := p.Limits.ModelMemoryMB; m != 0 && m < 256 {
+		r.at(path+".limits.model_memory_mb", "%d MB; the process that scores a model needs at least 256", m)
+	}
 	if p.Limits.Tries < 1 || p.Limits.Tries > 100 {
 		r.at(path+".limits.tries", "%d tries; from 1 to 100 are possible", p.Limits.Tries)
 	}

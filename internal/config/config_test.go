@@ -53,7 +53,7 @@ func TestParseDesignExample(t *testing.T) {
 		Pipelines: map[string]fleetscore.PipelineConfig{"anomalies": {Dataset: "readings", Fleet: "sensors", Features: []string{"Value"},
 			FeaturesBy: "name",
 			Schedule:   fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10), Overlap: "queue_one", CatchUp: "last"}, Pool: "cpu",
-			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, Failed: zero, NoModel: zero, NoData: all},
+			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, QuarantineAfter: 3, Failed: zero, NoModel: zero, NoData: all},
 			History: minutes(30 * 24 * 60)}},
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -10,12 +10,16 @@
 //	  ▲                 │
 //	  │                 ├─ error, tries left ─┐
 //	  │                 ├─ time is up, same ──┤
-//	  │                 ├─ node lost ─────────┤
+//	  │                 ├─ node lost, ended ──┤
 //	  │                 ├─ lease expired ─────┤
 //	  └─────────────────┴─────────────────────┘
 //	                    ├─ error, tries used up ───► failed
 //	                    ├─ job's time is up ───────► failed
 //	                    └─ job canceled ───────────► canceled
+//
+// After two attempts that were lost with their nodes, or one whose time was up, a model may
+// be the cause: further attempts score the task's models alone, each in a process that it
+// can't take the node down with. So the harmful model alone costs its sensor.
 //
 // A lease's id is its fencing token: after the lease was taken back, no result under
 // that lease is accepted.
@@ -87,14 +91,15 @@ const (
 	Failed    End = "failed"    // it reported an error
 	TimedOut  End = "timed_out" // it took longer than a task may take
 	Expired   End = "expired"   // its lease ran out
-	Lost      End = "lost"      // its node was lost or stopped
+	Lost      End = "lost"      // its node was lost
+	Stopped   End = "stopped"   // its node was told to stop
 	Canceled  End = "canceled"  // its job was canceled
 	// Unavailable means that it couldn't go on because the store was away or full.
 	Unavailable End = "unavailable"
 )
 
 // Ends are all ends of an attempt.
-var Ends = []End{Succeeded, Failed, TimedOut, Unavailable, Expired, Lost, Canceled}
+var Ends = []End{Succeeded, Failed, TimedOut, Unavailable, Expired, Lost, Stopped, Canceled}
 
 // EndOf is how an attempt ended that reported an error.
 func EndOf(r Result) End {
@@ -104,9 +109,13 @@ func EndOf(r Result) End {
 	return Failed
 }
 
-// maxLosses is how many attempts of a task may be lost with their nodes before the
-// task itself is taken to be the cause. A working installation doesn't lose that
-// many.
+// lossesAlone is how many attempts of a task may be lost with their nodes before its
+// models are scored alone, in processes of their own.
+const lossesAlone = 2
+
+// maxLosses is how many attempts of a task may be lost with their nodes before the task
+// fails. Models that are scored alone don't harm a node, so something else of the task
+// does. A working installation doesn't lose that many.
 const maxLosses = 20
 
 // maxOutages is how many attempts of a task may end because the store couldn't be used,
@@ -115,7 +124,9 @@ const maxLosses = 20
 const maxOutages = 150
 
 // After applies the end of an attempt to its task. Only reported errors and exceeded
-// time limits use up tries; an outage of the store doesn't.
+// time limits use up tries; an outage of the store and the end of a node don't. If nodes
+// were lost, or time limits exceeded, a model may be the cause: then the models are
+// scored alone.
 func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task {
 	t.Node, t.Reason = "", reason
 	switch end {
@@ -133,6 +144,7 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 			}
 			t.Reason = fmt.Sprintf("%d of %d tries failed, the last: %s", t.Failures, tries, reason)
 		}
+		t.Alone = t.Alone || end == TimedOut
 	case Unavailable:
 		t.Outages++
 		t.State = fleetscore.TaskQueued
@@ -140,11 +152,15 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
 			t.Reason = fmt.Sprintf("in %d attempts the store couldn't be used, the last: %s", t.Outages, reason)
 		}
-	case Expired, Lost:
+	case Stopped:
 		t.State = fleetscore.TaskQueued
-		if losses := t.Attempts - t.Failures - t.Outages; losses >= maxLosses {
+	case Expired, Lost:
+		t.Losses++
+		t.State = fleetscore.TaskQueued
+		t.Alone = t.Alone || t.Losses >= lossesAlone
+		if t.Losses >= maxLosses {
 			t.State, t.Outcome = fleetscore.TaskFailed, fleetscore.Failed
-			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", losses, reason)
+			t.Reason = fmt.Sprintf("%d attempts were lost with their nodes, the last: %s", t.Losses, reason)
 		}
 	}
 	return t

@@ -76,6 +76,7 @@ func TestAfter(t *testing.T) {
 		{Unavailable, 1, fleetscore.TaskQueued, 0},
 		{Lost, 1, fleetscore.TaskQueued, 0},
 		{Expired, 1, fleetscore.TaskQueued, 0},
+		{Stopped, 1, fleetscore.TaskQueued, 0},
 		{Canceled, 1, fleetscore.TaskCanceled, 0},
 	} {
 		got := After(task, tt.end, "why", tt.tries)
@@ -86,17 +87,39 @@ func TestAfter(t *testing.T) {
 			t.Errorf("%s with %d tries: the keys end %q, want %q", tt.end, tt.tries, got.Outcome, want)
 		}
 	}
-	task.Attempts = maxLosses
+	task.Losses = maxLosses - 1
 	if got := After(task, Lost, "why", 3); got.State != fleetscore.TaskFailed {
 		t.Errorf("after %d losses: %+v", maxLosses, got)
 	}
-	task.Outages = maxLosses / 2
+	task.Losses, task.Outages, task.Attempts = 0, maxLosses, 3*maxLosses
 	if got := After(task, Lost, "why", 3); got.State != fleetscore.TaskQueued {
-		t.Errorf("attempts that found the store away count as lost: %+v", got)
+		t.Errorf("attempts that found the store away, or whose nodes were stopped, count as lost: %+v", got)
 	}
 	task.Attempts, task.Outages = maxOutages, maxOutages-1
 	if got := After(task, Unavailable, "why", 3); got.State != fleetscore.TaskFailed || !strings.Contains(got.Reason, "why") {
 		t.Errorf("after %d outages: %+v", maxOutages, got)
+	}
+}
+
+// TestAlone: what may have been a model's doing lets the models be scored alone, and
+// nothing else does.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ends  []End
+		alone bool
+	}{
+		{[]End{Lost}, false}, {[]End{Lost, Lost}, true}, {[]End{Expired, Lost}, true}, {[]End{Lost, Failed, Expired}, true}, {[]End{TimedOut}, true}, {[]End{TimedOut, Failed}, true},
+		{[]End{Failed, Failed}, false}, {[]End{Stopped, Stopped, Stopped}, false}, {[]End{Lost, Stopped, Unavailable}, false},
+	} {
+		task := fleetscore.Task{}
+		for _, e := range tt.ends {
+			task.Attempts++
+			task = After(task, e, "why", 10)
+		}
+		if task.Alone != tt.alone || task.State != fleetscore.TaskQueued {
+			t.Errorf("after %v: %+v; alone is to be %v", tt.ends, task, tt.alone)
+		}
 	}
 }
 

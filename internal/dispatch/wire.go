@@ -61,6 +61,9 @@ type Lease struct {
 	Generation   fleetscore.GenerationID `json:"generation"`
 	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs
 	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
+	Alone        bool                    `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
+	ModelMemory  int64                   `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
+	Quarantined  []fleetscore.Harm       `json:"quarantined,omitempty"`  // models that aren't scored
 	Revision     int64                   `json:"revision"`
 	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
 }
@@ -99,10 +102,14 @@ type Result struct {
 	Outcomes    fleetscore.Counts     `json:"outcomes"`    // of the task's keys
 	Rows        int64                 `json:"rows"`
 	Anomalies   int64                 `json:"anomalies"`
+	Harm        []fleetscore.Harm     `json:"harm,omitempty"` // what models did to their processes, at most MaxHarm
 	Error       string                `json:"error,omitempty"`
 	Kind        string                `json:"kind,omitempty"`    // of the error
 	Damaged     string                `json:"damaged,omitempty"` // the blob that the error is about, if its kind is corrupt
 }
+
+// MaxHarm bounds how many harmful models a result names.
+const MaxHarm = 1000
 
 // LogChunk is a piece of an attempt's output.
 type LogChunk struct {

@@ -58,7 +58,9 @@ type CauseCode string
 // The causes, most harmful first: those before TooOldModel keep a sensor from
 // being scored, or make its predictions worthless.
 const (
-	HoldsCodeModel    CauseCode = "holds_code" // Python would run code if it read the file
+	QuarantinedModel  CauseCode = "quarantined" // taken out of scoring after repeated harm
+	HarmfulModel      CauseCode = "harmful"     // it did harm when it was scored last
+	HoldsCodeModel    CauseCode = "holds_code"  // Python would run code if it read the file
 	UnreadableModel   CauseCode = "unreadable"
 	UnsupportedModel  CauseCode = "unsupported"
 	NotFiniteModel    CauseCode = "not_finite"
@@ -72,7 +74,7 @@ const (
 	DuplicateModel    CauseCode = "duplicate"
 )
 
-var causeOrder = []CauseCode{HoldsCodeModel, UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, WrongFeatureNames, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
+var causeOrder = []CauseCode{QuarantinedModel, HarmfulModel, HoldsCodeModel, UnreadableModel, UnsupportedModel, NotFiniteModel, MissingModel, WrongFeatures, WrongFeatureNames, FlagsEveryRow, FlagsNoRow, ConstantModel, TooOldModel, DuplicateModel}
 
 var causeMessages = map[CauseCode]string{
 	MissingModel:  "the sensor is expected and has no model: its rows end as no_model; train one, or give its class a default",
@@ -316,6 +318,28 @@ func (h Diagnosis) Against(rows string, features []string, by fleetscore.Feature
 	}
 	h.Causes = slices.Clone(h.Causes)
 	for _, c := range found {
+		h.Causes = append(h.Causes, *c)
+	}
+	h.sort()
+	return h
+}
+
+// WithHarm adds the models that are in quarantine, and those that did harm when they were
+// scored last, grouped by what they did.
+func (h Diagnosis) WithHarm(harms []fleetscore.Harm) Diagnosis {
+	if len(harms) == 0 {
+		return h
+	}
+	d := doctor{causes: map[string]*Cause{}}
+	for _, harm := range harms {
+		code, message := HarmfulModel, "the model did harm when it was scored last, and gets into quarantine if it goes on: "+harm.Reason
+		if harm.Quarantined != nil {
+			code, message = QuarantinedModel, "the model isn't scored any more, as it did harm in several jobs in a row: "+harm.Reason+"; give the sensor another model, or release this one (fleetscore fleet release)"
+		}
+		d.add(code, fleetscore.WithoutNumbers(message), message, &Entry{Key: harm.Key})
+	}
+	h.Causes = slices.Clone(h.Causes)
+	for _, c := range d.causes {
 		h.Causes = append(h.Causes, *c)
 	}
 	h.sort()

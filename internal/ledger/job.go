@@ -62,7 +62,9 @@ type Input struct {
 	TimeName string                `json:"time_name"`
 	KeyNames []string              `json:"key_names"`
 	Files    []fleetscore.DataFile `json:"files"`
-	Keys     []fleetscore.Key      `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
+	// Quarantined are models of its shards that aren't scored.
+	Quarantined []fleetscore.Harm `json:"quarantined,omitempty"`
+	Keys        []fleetscore.Key  `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
 }
 
 // PlannedTask is a task and what it reads.
@@ -423,4 +425,57 @@ func (t *tx) endTasks(id fleetscore.JobID, reason string, now time.Time, state f
 		t.event(AttemptsTopic)
 	}
 	return nil
+}
+
+// Harms keeps what models did to the processes that scored them.
+type Harms interface {
+	// Harms are those of a fleet's sensors, by key; of all fleets if fleet is empty.
+	Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, error)
+	// ChangeHarms changes those of a fleet's sensors. The function sees them as they are,
+	// in the transaction, and returns those that are new or changed and the keys of those
+	// that are to be removed.
+	ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put []fleetscore.Harm, remove []fleetscore.Key)) error
+}
+
+const (
+	selectHarms    = `SELECT doc FROM harms WHERE fleet = ? ORDER BY sensor`
+	selectAllHarms = `SELECT doc FROM harms ORDER BY fleet, sensor`
+)
+
+// Harms implements the role Harms.
+func (l *core) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, error) {
+	if fleet == "" {
+		return query(ctx, l, "read harm", "", scanDoc[fleetscore.Harm], selectAllHarms)
+	}
+	return query(ctx, l, "read harm", fleet, scanDoc[fleetscore.Harm], selectHarms, fleet)
+}
+
+// ChangeHarms implements the role Harms.
+func (l *core) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put []fleetscore.Harm, remove []fleetscore.Key)) error {
+	return l.update(ctx, "change harm", fleet, func(t *tx) error {
+		if err := t.lock("fleet " + fleet); err != nil {
+			return err
+		}
+		have, err := list(t, scanDoc[fleetscore.Harm], selectHarms, fleet)
+		if err != nil {
+			return err
+		}
+		put, remove := change(have)
+		for _, k := range remove {
+			if err := t.exec(`DELETE FROM harms WHERE fleet = ? AND sensor = ?`, fleet, string(k)); err != nil {
+				return err
+			}
+		}
+		for _, h := range put {
+			h.Fleet = fleet
+			doc, err := json.Marshal(h)
+			if err != nil {
+				return err
+			}
+			if err := t.exec(`INSERT INTO harms (fleet, sensor, doc) VALUES (?, ?, ?) ON CONFLICT (fleet, sensor) DO UPDATE SET doc = excluded.doc`, fleet, string(h.Key), string(doc)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -165,3 +165,49 @@ func TestOnlyNamedKeys(t *testing.T) {
 		t.Errorf("result %+v, want %v of 1 row", server.result, want)
 	}
 }
+
+// endless is a model that never ends, whatever becomes of its task.
+type endless struct {
+	slow
+	end chan struct{} // closed when the test is over
+}
+
+func (e *endless) Worker() (scorer.Worker, error)                     { return e, nil }
+func (e *endless) Load(context.Context, []byte) (scorer.Model, error) { return e, nil }
+func (e *endless) Predict(context.Context, time.Time, [][]float64, []float64, []float64) error {
+	close(e.scoring)
+	<-e.end
+	return nil
+}
+
+// TestStuck: a node that can't end a task whose lease was taken back says so, once it has
+// waited for a while, as its process has to be ended.
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	b, lease := threeSensors(t)
+	runtime := &endless{slow{scoring: make(chan struct{})}, make(chan struct{})}
+	server := &canceler{scoring: runtime.scoring, lease: lease}
+	begin := time.Now()
+	now := func() time.Time { return begin.Add(1000 * time.Since(begin)) } // a second is a quarter of an hour
+	stuck := make(chan fleetscore.TaskID, 1000)
+	n, err := New(Config{Hello: dispatch.Hello{Node: "n", Pool: "cpu", Slots: 1}, Heartbeat: 5 * time.Millisecond, Workers: 1, AwayLimit: 1000 * time.Hour},
+		Deps{Server: server, Runtime: runtime, Now: now, Stuck: func(id fleetscore.TaskID) { stuck <- id },
+			OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(t.Context()) }()
+	select {
+	case id := <-stuck:
+		if id != lease.Task {
+			t.Errorf("stuck is %s", id)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the node doesn't say that it is stuck")
+	}
+	close(runtime.end)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -38,9 +39,15 @@ type Config struct {
 type Deps struct {
 	Server    dispatch.Protocol
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
-	Runtime   scorer.Runtime   // how models are scored; nil means scorer.Native
-	Log       *slog.Logger     // nil discards
-	Now       func() time.Time // the time that silence and work are measured by; nil means time.Now
+	Runtime   scorer.Runtime // how models are scored; nil means scorer.Native
+	// Alone makes a runtime that scores models of a task alone, in processes of their
+	// own. nil means that they are scored by Runtime.
+	Alone func(alone.Limits) scorer.Runtime
+	// Stuck is called when a task goes on although its lease was taken back a while ago, as
+	// with a model that never ends. It should end the process, whose slot is lost otherwise.
+	Stuck func(fleetscore.TaskID)
+	Log   *slog.Logger     // nil discards
+	Now   func() time.Time // the time that silence and work are measured by; nil means time.Now
 	// Measure measures the machine, such as Meter.Measure; nil means that nothing is
 	// measured.
 	Measure func(now time.Time) fleetscore.NodeLoad
@@ -52,13 +59,15 @@ type Node struct {
 	server dispatch.Protocol
 	open   func(ctx context.Context, url string) (store.Bucket, error)
 	models scorer.Runtime
+	alone  func(alone.Limits) scorer.Runtime
 	log    *slog.Logger
 	now    func() time.Time
+	stuck  func(fleetscore.TaskID)
 	load   func(now time.Time) fleetscore.NodeLoad // nil if nothing is measured
 	rests  atomic.Int64                            // counted, for waits that differ from node to node
 
 	mu     sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
-	leases map[fleetscore.LeaseID]context.CancelCauseFunc
+	leases map[fleetscore.LeaseID]*work
 	stop   bool      // the server said to take no more
 	seen   time.Time // the server's last answer
 
@@ -80,7 +89,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]context.CancelCauseFunc{},
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -197,7 +206,7 @@ func (n *Node) work(ctx, life context.Context, busy chan struct{}, tasks *sync.W
 		for _, l := range reply.Leases {
 			busy <- struct{}{}
 			taskCtx, cancel := context.WithCancelCause(life)
-			n.hold(l.ID, cancel)
+			n.hold(l, cancel)
 			tasks.Go(func() {
 				defer func() { <-busy }()
 				defer n.release(l.ID)
@@ -273,10 +282,17 @@ func (n *Node) stopping() bool {
 	return n.stop
 }
 
-func (n *Node) hold(id fleetscore.LeaseID, cancel context.CancelCauseFunc) {
+// work is a task that this node does.
+type work struct {
+	task    fleetscore.TaskID
+	cancel  context.CancelCauseFunc
+	revoked time.Time // when its lease was found to be taken back; zero if it wasn't
+}
+
+func (n *Node) hold(l dispatch.Lease, cancel context.CancelCauseFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.leases[id] = cancel
+	n.leases[l.ID] = &work{task: l.Task, cancel: cancel}
 }
 
 func (n *Node) release(id fleetscore.LeaseID) {
@@ -294,6 +310,10 @@ func (n *Node) held() []fleetscore.LeaseID {
 	}
 	return out
 }
+
+// stuckAfter is how long a task may go on after its lease was taken back: a model that is
+// being read or scored isn't interrupted.
+const stuckAfter = 15 * time.Second
 
 // errRevoked ends a task whose lease no longer belongs to this node.
 var errRevoked = fleetscore.Errorf(fleetscore.Conflict, "do task", "", "its lease was taken back")
@@ -338,10 +358,23 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 		n.mu.Lock()
 		n.stop = n.stop || reply.Stop
 		for _, id := range reply.Revoked {
-			if cancel := n.leases[id]; cancel != nil {
-				cancel(errRevoked)
+			if w := n.leases[id]; w != nil && w.revoked.IsZero() {
+				w.revoked = n.now()
+				w.cancel(errRevoked)
+			}
+		}
+		var stuck []fleetscore.TaskID
+		for _, w := range n.leases {
+			if !w.revoked.IsZero() && n.now().Sub(w.revoked) > stuckAfter {
+				stuck = append(stuck, w.task)
 			}
 		}
 		n.mu.Unlock()
+		for _, task := range stuck {
+			n.log.Error("a task goes on although its lease was taken back", "task", task)
+			if n.stuck != nil {
+				n.stuck(task)
+			}
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -121,8 +122,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	spec := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers, Log: out.printf, Runtime: n.models, Now: n.now}
-	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
+	scored, err := scorer.Score(ctx, n.spec(l, out), rows, expected, pack)
 	if err != nil {
 		return r, err
 	}
@@ -133,6 +133,34 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		err = fleetscore.Errorf(fleetscore.Unavailable, "write results", string(l.Task), "%w", err)
 	}
 	return r, err
+}
+
+// spec says how the models of a lease are scored.
+func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
+	s := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers,
+		Log: out.printf, Runtime: n.models, Now: n.now, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
+	for _, h := range l.Quarantined {
+		s.Quarantined[h.Key] = h
+	}
+	if l.Alone && n.alone != nil {
+		memory := l.ModelMemory
+		if memory == 0 {
+			memory = alone.MachineMemory() / 2 / int64(n.cfg.Hello.Slots)
+		}
+		s.Workers, s.Runtime = 1, n.alone(alone.Limits{ModelTimeout: l.ModelTimeout.D(), MemoryBytes: memory})
+		out.printf("attempts of this task took nodes down, or took too long: its models are scored in a process of their own, one after the other")
+	}
+	return s
+}
+
+// harm is what models did to their processes.
+func harm(scored *scorer.Result) (out []fleetscore.Harm) {
+	for _, i := range scored.Items {
+		if _, is := slices.BinarySearch(scored.Harmful, i.Key); is && len(out) < dispatch.MaxHarm {
+			out = append(out, fleetscore.Harm{Key: i.Key, Model: i.Model, Reason: i.Reason})
+		}
+	}
+	return out
 }
 
 // emptyRows is the input of a task without files.
@@ -157,6 +185,7 @@ func columns(l dispatch.Lease) (out []string) {
 // write writes predictions and coverage; only the server's commit makes them
 // visible.
 func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, scored *scorer.Result, out *taskLog) (r dispatch.Result, err error) {
+	r.Harm = harm(scored)
 	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
 	for _, i := range scored.Items {
 		r.Anomalies += i.Anomalies

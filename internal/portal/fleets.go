@@ -32,7 +32,11 @@ func (p *Portal) fleets(ctx context.Context, cfg fleetscore.Config) []fleetPanel
 					h = h.Against("pipeline "+n, c.Features, c.FeaturesBy)
 				}
 			}
-			f.Generation, f.Causes = g, h.Causes
+			harms, err := p.deps.Ledger.Harms(ctx, name)
+			if err != nil {
+				f.Problem = err.Error()
+			}
+			f.Generation, f.Causes = g, h.WithHarm(harms).Causes
 		case !fleetscore.NotFound.Is(err):
 			f.Problem = err.Error()
 		}

@@ -94,6 +94,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 		}
 		total.Predictions = append(total.Predictions, r.Predictions...)
 		total.Coverage = append(total.Coverage, r.Coverage...)
+		total.Harm = append(total.Harm, r.Harm...)
 		total.Rows += r.Rows
 		total.Anomalies += r.Anomalies
 		for o, n := range r.Outcomes {
@@ -101,6 +102,9 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 		}
 	}
 	if err := s.publish(ctx, j, inputs, &total, lost); err != nil {
+		return err
+	}
+	if err := s.countHarm(ctx, j, total); err != nil {
 		return err
 	}
 	if failed < len(tasks) || j.Rerun != nil { // a rerun is judged by the outcomes that it took over, too

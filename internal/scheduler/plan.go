@@ -193,6 +193,9 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 			return "", s.skip(ctx, j, *same, now)
 		}
 	}
+	if in.Quarantined, err = s.quarantined(ctx, j.Config.Fleet); err != nil {
+		return "", err
+	}
 	tasks := cut(j, counts, in, slotsOf(pool))
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
@@ -233,6 +236,7 @@ func cut(j fleetscore.Job, counts [fleetscore.Shards]int64, in ledger.Input, slo
 			}
 		}
 		its.Files = table.ReadQuery{Shards: &r}.Prune(in.Files)
+		its.Quarantined = slices.DeleteFunc(slices.Clone(in.Quarantined), func(h fleetscore.Harm) bool { return !r.Contains(h.Key.Shard()) })
 		out = append(out, ledger.PlannedTask{Task: t, Input: its})
 	}
 	return out

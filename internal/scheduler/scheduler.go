@@ -51,6 +51,7 @@ type Ledger interface {
 	ledger.Tasks
 	ledger.Events
 	ledger.History
+	ledger.Harms
 }
 
 // Scheduler carries out pipelines.

@@ -48,7 +48,7 @@ func (r *run) work(ctx context.Context) {
 				return
 			}
 			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
-			if r.items[first+k].Outcome == fleetscore.Failed || r.items[first+k].Outcome == fleetscore.NoModel {
+			if r.items[first+k].Outcome != fleetscore.Scored {
 				w.now = r.spec.Now() // finding that out may have taken long
 			}
 		}
@@ -60,7 +60,14 @@ func (r *run) work(ctx context.Context) {
 
 const noData = "the interval holds no row of the sensor"
 
-var errTimeout = errors.New("time is up")
+// ErrTimeout is the error of a runtime whose model took longer than it may.
+var ErrTimeout = errors.New("time is up")
+
+// HarmError is the error of a runtime whose model took the process down that scored it.
+type HarmError struct{ Cause string }
+
+// Error says what the model did.
+func (e *HarmError) Error() string { return e.Cause }
 
 // key scores one key and writes its item. A panic costs the key alone.
 func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
@@ -92,9 +99,13 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err)
 		return
 	}
+	if q, ok := r.spec.Quarantined[it.Key]; ok && q.Model == digest {
+		r.end(it, fleetscore.Quarantined, q.Why())
+		return
+	}
 	m, err := w.runtime.Load(ctx, data)
 	if err != nil {
-		r.end(it, fleetscore.Failed, err)
+		r.refuse(ctx, k, err)
 		return
 	}
 	order, err := r.order(w, m)
@@ -104,22 +115,31 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	}
 	traits := m.Traits()
 	if err := r.scoreGroup(ctx, w, m, traits.OutlierDetector, order, it, group); err != nil {
-		if ctx.Err() != nil {
-			return
-		}
-		outcome := fleetscore.Failed
-		if err == errTimeout {
-			outcome = fleetscore.TimedOut
-			err = fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", r.spec.ModelTimeout)
-		}
 		it.Rows, it.Anomalies = 0, 0
-		r.end(it, outcome, err)
+		r.refuse(ctx, k, err)
 		return
 	}
 	r.degenerate[k] = traits.Degenerate
 	it.Outcome = fleetscore.Scored
 	if it.Rows == 0 {
 		it.Outcome = fleetscore.NoData // all its rows lack a feature, as the reason says
+	}
+}
+
+// refuse ends a key whose model can't be loaded or doesn't score. If the runtime itself
+// isn't available, the run fails as a whole.
+func (r *run) refuse(ctx context.Context, k int, err error) {
+	var harm *HarmError
+	switch it := &r.items[k]; {
+	case ctx.Err() != nil:
+	case fleetscore.Unavailable.Is(err):
+		r.fail(err)
+	case errors.Is(err, ErrTimeout):
+		r.harmful[k] = true
+		r.end(it, fleetscore.TimedOut, fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", r.spec.ModelTimeout))
+	default:
+		r.harmful[k] = errors.As(err, &harm)
+		r.end(it, fleetscore.Failed, err)
 	}
 }
 
@@ -166,7 +186,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m Model, detector bool,
 		it.Anomalies += int64(anomalies)
 		w.now = r.spec.Now()
 		if w.now.Sub(began) > r.spec.ModelTimeout {
-			return errTimeout
+			return ErrTimeout
 		}
 	}
 	if leftOut > 0 {

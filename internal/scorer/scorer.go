@@ -42,9 +42,12 @@ type Spec struct {
 	// Log takes a line per key that did not end well. It may be nil, and is
 	// called by one goroutine at a time.
 	Log      func(format string, args ...any)
-	Progress *atomic.Int64    // keys done so far are added; may be nil
-	Runtime  Runtime          // how models are scored; nil means Native
-	Now      func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
+	Progress *atomic.Int64 // keys done so far are added; may be nil
+	Runtime  Runtime       // how models are scored; nil means Native
+	// Quarantined are models that are not loaded, by their keys. A key whose model has
+	// another digest by now is scored.
+	Quarantined map[fleetscore.Key]fleetscore.Harm
+	Now         func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
 
 // Result is the scored rows and what became of every key.
@@ -54,6 +57,9 @@ type Result struct {
 	// Degenerate are the scored keys whose model flags everything or nothing,
 	// whatever the data, sorted.
 	Degenerate []fleetscore.Key
+	// Harmful are the keys whose model took longer than it may or took the process
+	// down that scored it, sorted.
+	Harmful []fleetscore.Key
 	// LeftOut is how many rows of scored keys have no prediction, as Missing
 	// asked for.
 	LeftOut int64
@@ -105,6 +111,7 @@ type run struct {
 	score      []float64
 	items      []fleetscore.Item // per key
 	degenerate []bool            // per key
+	harmful    []bool            // per key
 	digests    []fleetscore.Digest
 	leftOut    atomic.Int64
 
@@ -135,7 +142,7 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	}
 	n, k := rows.Len(), len(rows.Keys)
 	r := &run{spec: spec, rows: rows, prediction: make([]float64, n), score: make([]float64, n),
-		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), digests: make([]fleetscore.Digest, k)}
+		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), harmful: make([]bool, k), digests: make([]fleetscore.Digest, k)}
 	for _, f := range spec.Features {
 		_, name := fleetscore.SplitFeature(f)
 		if !slices.Contains(rows.ValueNames, name) { // a column without rows may be nil
@@ -200,13 +207,19 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 		r.pickScored(p, columns)
 	}
 	out := &Result{Predictions: p, LeftOut: r.leftOut.Load(), Causes: r.causes.sorted()}
-	for k, d := range r.degenerate {
-		if d {
-			out.Degenerate = append(out.Degenerate, rows.Keys[k])
+	out.Degenerate, out.Harmful = r.marked(r.degenerate), r.marked(r.harmful)
+	out.Items = r.allItems(expected)
+	return out
+}
+
+// marked are the keys that have a mark, sorted.
+func (r *run) marked(marks []bool) (out []fleetscore.Key) {
+	for k, is := range marks {
+		if is {
+			out = append(out, r.rows.Keys[k])
 		}
 	}
-	slices.Sort(out.Degenerate)
-	out.Items = r.allItems(expected)
+	slices.Sort(out)
 	return out
 }
 

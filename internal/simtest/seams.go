@@ -70,7 +70,7 @@ func (w *world) ledgerOf(by *process) ledger.Ledger {
 // writes are the ledger's methods that change something.
 var writes = map[string]bool{"DecideSchedule": true, "UpdateJob": true, "UpdateJobs": true, "PlanJob": true, "CancelJob": true, "TimeOutJob": true, "LeaseTasks": true,
 	"EndAttempt": true, "TakeBack": true, "UpdateNode": true, "SetNodeState": true, "Renew": true, "ForgetNodes": true, "PutConfig": true,
-	"AddSample": true, "AddEvaluation": true}
+	"ChangeHarms": true, "AddSample": true, "AddEvaluation": true}
 
 // blobs is the store as a process sees it.
 type blobs struct {

@@ -237,3 +237,13 @@ func (f *Faulty) AddEvaluation(ctx context.Context, pool string, e autoscale.Eva
 func (f *Faulty) Evaluations(ctx context.Context, pool string, limit int) ([]autoscale.Evaluation, error) {
 	return try(ctx, f, "Evaluations", pool, func() ([]autoscale.Evaluation, error) { return f.Ledger.Evaluations(ctx, pool, limit) })
 }
+
+// Harms implements ledger.Harms.
+func (f *Faulty) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, error) {
+	return try(ctx, f, "Harms", fleet, func() ([]fleetscore.Harm, error) { return f.Ledger.Harms(ctx, fleet) })
+}
+
+// ChangeHarms implements ledger.Harms.
+func (f *Faulty) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key)) error {
+	return only(ctx, f, "ChangeHarms", fleet, func() error { return f.Ledger.ChangeHarms(ctx, fleet, change) })
+}

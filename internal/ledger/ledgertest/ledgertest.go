@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"LastTime", testLastTime},
 		{"History", testHistory},
 		{"Scales", testScales},
+		{"Harms", testHarms},
 		{"Texts", testTexts},
 		{"Secrets", testSecrets},
 		{"Sessions", testSessions},

@@ -92,3 +92,43 @@ func testPriority(t *testing.T, open Open) {
 		t.Errorf("order of tasks (-want +got):\n%s", d)
 	}
 }
+
+// testHarms: records of harm belong to a fleet and a sensor, and a change sees what is there.
+func testHarms(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	a := fleetscore.Harm{Key: "1\x1fpressure", Model: fleetscore.DigestOf([]byte("m")), Reason: "a\nreason", Jobs: []fleetscore.JobID{"j1", "j2"}, First: noon, Last: noon.Add(time.Hour), Quarantined: &noon}
+	b := fleetscore.Harm{Key: "0", Reason: "other", Jobs: []fleetscore.JobID{"j1"}, First: noon, Last: noon}
+	change := func(fleet string, put []fleetscore.Harm, remove ...fleetscore.Key) (seen int) {
+		t.Helper()
+		if err := l.ChangeHarms(ctx, fleet, func(have []fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key) {
+			seen = len(have)
+			return put, remove
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return seen
+	}
+	change("f", []fleetscore.Harm{a, b})
+	if n := change("g", []fleetscore.Harm{a}); n != 0 {
+		t.Errorf("another fleet has %d records", n)
+	}
+	a.Reason = "newer"
+	if n := change("f", []fleetscore.Harm{a}); n != 2 {
+		t.Errorf("the change saw %d records, want 2", n)
+	}
+	want := []fleetscore.Harm{b, a}
+	for i := range want {
+		want[i].Fleet = "f"
+	}
+	if d := cmp.Diff(want, must[[]fleetscore.Harm](t)(l.Harms(ctx, "f"))); d != "" {
+		t.Errorf("harm (-want +got):\n%s", d)
+	}
+	if all := must[[]fleetscore.Harm](t)(l.Harms(ctx, "")); len(all) != 3 {
+		t.Errorf("all fleets have %d records, want 3", len(all))
+	}
+	change("f", nil, "0", "unknown")
+	if got := must[[]fleetscore.Harm](t)(l.Harms(ctx, "f")); len(got) != 1 || got[0].Key != a.Key {
+		t.Errorf("after a removal: %+v", got)
+	}
+}
