@@ -63,7 +63,7 @@ type Broker interface {
 type Logs interface {
 	dispatch.Logs
 	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
-	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string, from int64) (io.ReadCloser, error)
 }
 
 // Fleets syncs fleets with their folders of models.

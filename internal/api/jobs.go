@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -302,12 +301,9 @@ type readLogInput struct {
 }
 
 func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamResponse, error) {
-	r, err := s.deps.Logs.Open(ctx, in.ID, in.Index, in.Attempt, in.Stream)
+	r, err := s.deps.Logs.Open(ctx, in.ID, in.Index, in.Attempt, in.Stream, in.From)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := io.CopyN(io.Discard, r, in.From); err != nil && !errors.Is(err, io.EOF) {
-		return nil, errors.Join(err, r.Close())
 	}
 	return stream(r, "text/plain; charset=utf-8"), nil
 }

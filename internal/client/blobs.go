@@ -27,7 +27,12 @@ import (
 // minutes by default.
 func (c *Client) Blobs() store.Bucket {
 	limited := *c
-	limited.http = &http.Client{Transport: store.Guard(c.http.Transport, cmp.Or(c.cfg.SilenceLimit, 30*time.Second)), CheckRedirect: c.http.CheckRedirect}
+	limited.servers = nil
+	for _, s := range c.servers {
+		guarded := *s
+		guarded.http = &http.Client{Transport: store.Guard(s.http.Transport, cmp.Or(c.cfg.SilenceLimit, 30*time.Second)), CheckRedirect: s.http.CheckRedirect}
+		limited.servers = append(limited.servers, &guarded)
+	}
 	return blobs{&limited, cmp.Or(c.cfg.AwayLimit, time.Minute)}
 }
 

@@ -6,8 +6,9 @@
 // server writes a file that only that user can read (see Local), and a client finds
 // this file by the server's address.
 //
-// A client repeats only requests for a node's blobs and requests whose token was
-// replaced. Its only state are connections: tokens and certificates are read from
+// A client repeats only requests for a node's blobs, requests whose token was replaced, and,
+// where it knows several servers, requests that never reached one of them or may be
+// repeated at another one. Its only state are connections, and which server it asks: tokens and certificates are read from
 // their files when they are needed, so that a client goes on after they change. A
 // Client is safe for concurrent use.
 package client
@@ -21,9 +22,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -35,7 +38,10 @@ const prefix = "/api/v1"
 
 // Config says which server to talk to.
 type Config struct {
-	Server     string // its URL, such as https://fleet.example.com:7180; empty means this machine's server at DefaultAddress
+	// Server is its URL, such as https://fleet.example.com:7180, or those of several servers
+	// that share the work, separated by commas: when one doesn't answer, the next one is
+	// asked. Empty means this machine's server at DefaultAddress.
+	Server     string
 	TokenFile  string // file with the token to send; empty means the file of this user's server on this machine
 	CAFile     string // certificates to trust in addition to those of the system; empty means the file of this user's server on this machine
 	ServerName string // the name that the server's certificate must carry; empty means the name in the URL
@@ -50,39 +56,55 @@ type Config struct {
 // DefaultAddress is where a server listens by default.
 const DefaultAddress = "127.0.0.1:7180"
 
-// Client is a connection to a server.
+// Client is a connection to a server, or to one of several.
 type Client struct {
-	base string // the server's URL
+	cfg     Config
+	servers []*server
+	at      *atomic.Int32 // the server that is asked
+}
+
+// server is one of the servers that a client may ask.
+type server struct {
+	base string // its URL
 	cfg  Config
 	http *http.Client
 }
 
 // New builds a client; nothing is sent yet.
 func New(cfg Config) (*Client, error) {
+	c := &Client{cfg: cfg, at: &atomic.Int32{}}
 	asked := cfg.Server
 	if asked == "" {
 		asked = "http://" + DefaultAddress
 	}
-	u, err := url.Parse(asked)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", asked, "the address is not a URL").WithHint("write for example http://%s", DefaultAddress)
+	for one := range strings.SplitSeq(asked, ",") {
+		one = strings.TrimSpace(one)
+		u, err := url.Parse(one)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", one, "the address is not a URL").WithHint("write for example http://%s, or several addresses with commas between them", DefaultAddress)
+		}
+		if l, ok := FindLocal(u.Host); ok && cfg.Server == "" {
+			one = l.URL // this may be https
+		}
+		s := &server{base: strings.TrimSuffix(one, "/"), cfg: cfg}
+		// A whole request has no time limit, because waiting for a job may take long.
+		// Nodes get their answers within the wait that they ask for.
+		s.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
+			TLSClientConfig: (&trust{server: s}).config()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		c.servers = append(c.servers, s)
 	}
-	if l, ok := FindLocal(u.Host); ok && cfg.Server == "" {
-		asked = l.URL // this may be https
-	}
-	c := &Client{base: strings.TrimSuffix(asked, "/"), cfg: cfg}
-	// A whole request has no time limit, because waiting for a job may take long.
-	// Nodes get their answers within the wait that they ask for.
-	c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
-		TLSClientConfig: (&trust{client: c}).config()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
 }
 
-// Server is the server's URL.
-func (c *Client) Server() string { return c.base }
+// Server is the URL of the server that is asked.
+func (c *Client) Server() string { return c.servers[c.at.Load()].base }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	for _, s := range c.servers {
+		s.http.CloseIdleConnections()
+	}
+}
 
 // Get asks for a path below /api/v1 and decodes the answer's JSON into out.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
@@ -133,69 +155,163 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	return nil
 }
 
+// With several servers, a request that can be repeated doesn't wait for longer than this
+// for the beginning of an answer: a server may be frozen.
+const (
+	readLimit = 10 * time.Second // of requests that only read
+	nodeLimit = 5 * time.Second  // of requests of nodes, which have to say in time that they live
+)
+
+// manner says how a request is sent where there are several servers.
+type manner struct {
+	limit  time.Duration // for the beginning of an answer; 0 means none
+	repeat bool          // another server may be asked even if this one may have done what was asked
+}
+
+type mannerKey struct{}
+
+// with makes requests of the context be sent in a manner.
+func with(ctx context.Context, limit time.Duration, repeat bool) context.Context {
+	return context.WithValue(ctx, mannerKey{}, manner{limit, repeat})
+}
+
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body io.Reader, contentType string) (*http.Response, error) {
-	address := c.base + prefix + path
+	m, _ := ctx.Value(mannerKey{}).(manner)
+	switch {
+	case len(c.servers) == 1:
+		m = manner{}
+	case method == http.MethodGet || method == http.MethodHead:
+		m = manner{readLimit, true}
+	}
+	for tried := 1; ; tried++ {
+		at := c.at.Load()
+		resp, unsent, err := c.servers[at].send(ctx, m.limit, method, path, query, body, contentType)
+		if err == nil || len(c.servers) == 1 || ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || !silent(err) && !unsent {
+			return resp, err
+		}
+		c.at.CompareAndSwap(at, (at+1)%int32(len(c.servers)))
+		if tried >= len(c.servers) || ctx.Err() != nil || !unsent && !m.repeat {
+			return nil, err
+		}
+		if body != nil {
+			again, ok := body.(*bytes.Reader)
+			if !ok {
+				return nil, err
+			}
+			if _, err := again.Seek(0, io.SeekStart); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// silence is the error of a request to which no answer came.
+type silence struct{ error }
+
+func (s silence) Unwrap() error { return s.error }
+
+func silent(err error) bool {
+	_, is := errors.AsType[silence](err)
+	return is || errors.Is(err, context.DeadlineExceeded)
+}
+
+// errSilent ends a request whose answer doesn't begin in time.
+var errSilent = errors.New("the server doesn't answer")
+
+// send sends a request to one server. It reports whether the request didn't reach the
+// server at all.
+func (s *server) send(ctx context.Context, limit time.Duration, method, path string, query url.Values, body io.Reader, contentType string) (resp *http.Response, unsent bool, err error) {
+	address := s.base + prefix + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "send request", address, "%w", err)
+		return nil, false, fleetscore.Errorf(fleetscore.Invalid, "send request", address, "%w", err)
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	if c.cfg.User != "" {
-		req.Header.Set("X-Fleetscore-User", c.cfg.User)
+	if s.cfg.User != "" {
+		req.Header.Set("X-Fleetscore-User", s.cfg.User)
 	}
-	token, err := c.token()
+	token, err := s.token()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	resp, err := c.try(req, token)
+	resp, unsent, err = s.try(req, token, limit)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		// Perhaps the server has just been restarted, or the token was just replaced.
-		if fresh, e := c.token(); e == nil && fresh != token && (req.Body == nil || req.GetBody != nil) {
+		if fresh, e := s.token(); e == nil && fresh != token && (req.Body == nil || req.GetBody != nil) {
 			resp.Body.Close()
 			req = req.Clone(ctx)
 			if req.Body != nil {
 				if req.Body, err = req.GetBody(); err != nil {
-					return nil, fleetscore.Wrap("send request", address, err)
+					return nil, false, fleetscore.Wrap("send request", address, err)
 				}
 			}
-			resp, err = c.try(req, fresh)
+			resp, unsent, err = s.try(req, fresh, limit)
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, unsent, err
 	}
 	if resp.StatusCode/100 == 2 {
-		return resp, nil
+		return resp, false, nil
 	}
 	defer resp.Body.Close()
-	return nil, failure(method, path, resp)
+	return nil, false, failure(method, path, resp)
 }
 
-func (c *Client) try(req *http.Request, token string) (*http.Response, error) {
+func (s *server) try(req *http.Request, token string, limit time.Duration) (resp *http.Response, unsent bool, err error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := c.http.Do(req)
+	whole := req.Context()
+	if limit > 0 {
+		limited, cancel := context.WithCancelCause(whole)
+		timer := time.AfterFunc(limit, func() { cancel(errSilent) })
+		defer timer.Stop()
+		defer func() {
+			if err != nil {
+				cancel(nil)
+			} else {
+				resp.Body = ending{resp.Body, cancel}
+			}
+		}()
+		req = req.WithContext(limited)
+	}
+	resp, err = s.http.Do(req)
 	if err != nil {
-		if ctx := req.Context(); ctx.Err() != nil {
-			return nil, ctx.Err()
+		if whole.Err() != nil {
+			return nil, false, whole.Err()
 		}
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return nil, c.unreached(err)
+		if cause := context.Cause(req.Context()); cause != nil {
+			err = cause
+		}
+		dial, isNet := errors.AsType[*net.OpError](err)
+		return nil, isNet && dial.Op == "dial", s.unreached(silence{err})
 	}
-	return resp, nil
+	return resp, false, nil
+}
+
+// ending is the body of an answer whose request is over when it is closed.
+type ending struct {
+	io.ReadCloser
+	end context.CancelCauseFunc
+}
+
+func (e ending) Close() error {
+	defer e.end(nil)
+	return e.ReadCloser.Close()
 }
 
 // unreached says why the server gave no answer, and what to do.
-func (c *Client) unreached(err error) error {
+func (s *server) unreached(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var other x509.HostnameError
 	var record tls.RecordHeaderError
@@ -208,7 +324,7 @@ func (c *Client) unreached(err error) error {
 	case errors.As(err, &record):
 		kind, hint = fleetscore.Invalid, "the server speaks plain HTTP: use http:// in --server"
 	}
-	return fleetscore.Errorf(kind, "reach server", c.base, "%w", err).WithHint("%s", hint)
+	return fleetscore.Errorf(kind, "reach server", s.base, "%w", err).WithHint("%s", hint)
 }
 
 // maxProblemBytes bounds an answer that is an error.
@@ -236,32 +352,32 @@ func failure(method, path string, resp *http.Response) error {
 
 // Register reports a node for work.
 func (c *Client) Register(ctx context.Context, h dispatch.Hello) (n fleetscore.Node, err error) {
-	return n, c.Post(ctx, "/nodes", h, &n)
+	return n, c.Post(with(ctx, nodeLimit, true), "/nodes", h, &n)
 }
 
 // Lease asks for tasks and waits for them.
 func (c *Client) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (reply dispatch.LeaseReply, err error) {
-	return reply, c.Post(ctx, nodePath(node, "lease"), r, &reply)
+	return reply, c.Post(with(ctx, r.Wait.D()+nodeLimit, false), nodePath(node, "lease"), r, &reply)
 }
 
 // Heartbeat renews a node and its leases.
 func (c *Client) Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatch.HeartbeatRequest) (reply dispatch.HeartbeatReply, err error) {
-	return reply, c.Post(ctx, nodePath(node, "heartbeat"), r, &reply)
+	return reply, c.Post(with(ctx, nodeLimit, true), nodePath(node, "heartbeat"), r, &reply)
 }
 
 // Goodbye ends a node.
 func (c *Client) Goodbye(ctx context.Context, node fleetscore.NodeID) error {
-	return c.Post(ctx, nodePath(node, "goodbye"), nil, nil)
+	return c.Post(with(ctx, nodeLimit, true), nodePath(node, "goodbye"), nil, nil)
 }
 
 // AppendLog sends a piece of an attempt's log.
 func (c *Client) AppendLog(ctx context.Context, lease fleetscore.LeaseID, chunk dispatch.LogChunk) error {
-	return c.Post(ctx, leasePath(lease, "logs"), chunk, nil)
+	return c.Post(with(ctx, nodeLimit, true), leasePath(lease, "logs"), chunk, nil)
 }
 
 // Complete delivers the result of an attempt.
 func (c *Client) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
-	return c.Post(ctx, leasePath(lease, "complete"), r, nil)
+	return c.Post(with(ctx, nodeLimit, true), leasePath(lease, "complete"), r, nil)
 }
 
 func nodePath(id fleetscore.NodeID, what string) string {

@@ -126,19 +126,19 @@ func FindLocal(address string) (Local, bool) {
 }
 
 // local reads the file of this client's server on this machine.
-func (c *Client) local() (Local, bool) {
-	_, address, _ := strings.Cut(c.base, "://")
+func (s *server) local() (Local, bool) {
+	_, address, _ := strings.Cut(s.base, "://")
 	address, _, _ = strings.Cut(address, "/")
 	return FindLocal(address)
 }
 
 // token is the token to send; empty if none is known.
-func (c *Client) token() (string, error) {
-	file := c.cfg.TokenFile
+func (s *server) token() (string, error) {
+	file := s.cfg.TokenFile
 	if file == "" {
-		l, ok := c.local()
-		if ok && strings.HasPrefix(l.URL, "https://") && strings.HasPrefix(c.base, "http://") {
-			return "", fleetscore.Errorf(fleetscore.Invalid, "reach server", c.base, "the server speaks TLS").WithHint("use %s in --server", l.URL)
+		l, ok := s.local()
+		if ok && strings.HasPrefix(l.URL, "https://") && strings.HasPrefix(s.base, "http://") {
+			return "", fleetscore.Errorf(fleetscore.Invalid, "reach server", s.base, "the server speaks TLS").WithHint("use %s in --server", l.URL)
 		}
 		if !ok || l.TokenFile == "" {
 			return "", nil
@@ -146,7 +146,7 @@ func (c *Client) token() (string, error) {
 		file = l.TokenFile
 	}
 	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && c.cfg.TokenFile == "" {
+	if errors.Is(err, fs.ErrNotExist) && s.cfg.TokenFile == "" {
 		return "", nil // the server ended
 	}
 	if err != nil {

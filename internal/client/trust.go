@@ -12,24 +12,24 @@ import (
 
 // trust checks a server's certificate. The file with the trusted certificates is read
 // at each new connection, so that a client goes on after the certificate changes.
-type trust struct{ client *Client }
+type trust struct{ server *server }
 
 func (t *trust) config() *tls.Config {
 	// VerifyConnection checks as crypto/tls does, but with other trusted roots.
 	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: t.verify}
 }
 
-func (t *trust) verify(s tls.ConnectionState) error {
-	c := t.client
-	file, name := c.cfg.CAFile, c.cfg.ServerName
-	if l, ok := c.local(); ok && file == "" {
+func (t *trust) verify(state tls.ConnectionState) error {
+	s := t.server
+	file, name := s.cfg.CAFile, s.cfg.ServerName
+	if l, ok := s.local(); ok && file == "" {
 		file = l.CAFile
 		if name == "" {
 			name = l.ServerName
 		}
 	}
 	if name == "" {
-		u, err := url.Parse(c.base)
+		u, err := url.Parse(s.base)
 		if err != nil {
 			return err
 		}
@@ -51,12 +51,12 @@ func (t *trust) verify(s tls.ConnectionState) error {
 			return fleetscore.Errorf(fleetscore.Invalid, "read certificates to trust", file, "the file holds no certificates in PEM")
 		}
 	}
-	if len(s.PeerCertificates) == 0 {
+	if len(state.PeerCertificates) == 0 {
 		return fleetscore.Errorf(fleetscore.Invalid, "check certificate", name, "the server sent no certificate")
 	}
-	for _, i := range s.PeerCertificates[1:] {
+	for _, i := range state.PeerCertificates[1:] {
 		opts.Intermediates.AddCert(i)
 	}
-	_, err := s.PeerCertificates[0].Verify(opts)
+	_, err := state.PeerCertificates[0].Verify(opts)
 	return err
 }

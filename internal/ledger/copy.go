@@ -160,7 +160,7 @@ func tableNames(ctx context.Context, q asker, d dialect) ([]string, error) {
 	}
 	all, err := collect(rows, scanText[string])
 	return slices.DeleteFunc(all, func(name string) bool {
-		return name == "goose_db_version" || name == "job_counts" || name == "leader" || name == "servers"
+		return name == "goose_db_version" || name == "job_counts" || name == "leader" || name == "servers" || name == "log_pieces"
 	}), err
 }
 

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -185,4 +187,109 @@ func (l *core) AuditLog(ctx context.Context, limit int) ([]AuditEntry, error) {
 		e.At = timeOf(at)
 		return e, err
 	}, `SELECT at, who, what, subject FROM audit ORDER BY seq DESC LIMIT ?`, limit)
+}
+
+// Pieces keeps what attempts of tasks write until it lies in the store, so that it survives
+// the server that took it. Only a PostgreSQL ledger does that.
+type Pieces interface {
+	// AddPiece adds a piece of an attempt's output that begins at byte "at" of its stream. Kind
+	// Conflict if the attempt has ended, or if what lies before is missing. Bytes that are
+	// there already are passed over.
+	AddPiece(ctx context.Context, lease fleetscore.LeaseID, stream string, at int64, data []byte) error
+	// Piece reads bytes of a stream from the byte "from" on, as many as one piece holds, and none
+	// at its end.
+	Piece(ctx context.Context, lease fleetscore.LeaseID, stream string, from int64) ([]byte, error)
+	// PieceSizes are the sizes of the streams that a job's attempts have here, by lease and
+	// stream.
+	PieceSizes(ctx context.Context, job fleetscore.JobID) (map[fleetscore.LeaseID]map[string]int64, error)
+	// PieceLeases are the attempts that have pieces.
+	PieceLeases(ctx context.Context) ([]fleetscore.LeaseID, error)
+	// RemovePieces removes those of an attempt.
+	RemovePieces(ctx context.Context, lease fleetscore.LeaseID) error
+}
+
+var _ Pieces = (*Postgres)(nil)
+
+// The attempt is locked against its end, so that no piece comes after what ended it was
+// read.
+const (
+	pieceEnd = `SELECT COALESCE(MAX(at + length(data)), 0) FROM log_pieces WHERE lease = ? AND stream = ?`
+	addPiece = `INSERT INTO log_pieces (lease, stream, at, job, data)
+		SELECT a.lease, CAST(?1 AS TEXT), CAST(?2 AS BIGINT), a.job, CAST(?3 AS BYTEA) FROM (SELECT lease, job FROM attempts WHERE lease = ?4 AND state = 'leased' FOR SHARE) AS a
+		WHERE ?2 = (SELECT COALESCE(MAX(at + length(data)), 0) FROM log_pieces WHERE lease = ?4 AND stream = ?1) ON CONFLICT DO NOTHING`
+)
+
+// AddPiece implements Pieces. In the usual case it is one statement, and those of many
+// attempts are made durable together.
+func (p *Postgres) AddPiece(ctx context.Context, lease fleetscore.LeaseID, stream string, at int64, data []byte) error {
+	const op, tries = "append log", 3
+	for range tries { // each after another server took the same piece
+		added, err := conn{ctx, &p.core, p.write}.change(addPiece, stream, at, data, string(lease))
+		if err != nil || added > 0 {
+			return p.problem(op, string(lease), err)
+		}
+		a, _, err := p.Attempt(ctx, lease)
+		if err != nil {
+			return err
+		}
+		if a.Ended != nil {
+			return fleetscore.Errorf(fleetscore.Conflict, op, string(a.Task), "attempt %d ended: %s", a.Number, a.State)
+		}
+		var size int64
+		if err := p.row(ctx, pieceEnd, string(lease), stream).Scan(&size); err != nil {
+			return p.problem(op, string(lease), err)
+		}
+		switch {
+		case at > size:
+			return fleetscore.Errorf(fleetscore.Conflict, op, stream, "the chunk starts at byte %d, the log ends at %d", at, size)
+		case at+int64(len(data)) <= size:
+			return nil
+		}
+		data, at = data[size-at:], size
+	}
+	return fleetscore.Errorf(fleetscore.Unavailable, op, string(lease), "other servers take the same piece")
+}
+
+// Piece implements Pieces.
+func (p *Postgres) Piece(ctx context.Context, lease fleetscore.LeaseID, stream string, from int64) ([]byte, error) {
+	var at int64
+	var data []byte
+	err := p.row(ctx, `SELECT at, data FROM log_pieces WHERE lease = ?1 AND stream = ?2 AND at + length(data) > ?3 ORDER BY at LIMIT 1`, string(lease), stream, from).Scan(&at, &data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, p.problem("read log", string(lease), err)
+	}
+	return data[max(0, from-at):], nil
+}
+
+// PieceSizes implements Pieces.
+func (p *Postgres) PieceSizes(ctx context.Context, job fleetscore.JobID) (map[fleetscore.LeaseID]map[string]int64, error) {
+	type size struct {
+		lease  fleetscore.LeaseID
+		stream string
+		bytes  int64
+	}
+	all, err := query(ctx, &p.core, "list logs", string(job), func(scan func(...any) error) (s size, err error) {
+		return s, scan(&s.lease, &s.stream, &s.bytes)
+	}, `SELECT lease, stream, MAX(at + length(data)) FROM log_pieces WHERE job = ? GROUP BY lease, stream`, string(job))
+	out := map[fleetscore.LeaseID]map[string]int64{}
+	for _, s := range all {
+		if out[s.lease] == nil {
+			out[s.lease] = map[string]int64{}
+		}
+		out[s.lease][s.stream] = s.bytes
+	}
+	return out, err
+}
+
+// PieceLeases implements Pieces.
+func (p *Postgres) PieceLeases(ctx context.Context) ([]fleetscore.LeaseID, error) {
+	return query(ctx, &p.core, "list logs", "", scanText[fleetscore.LeaseID], `SELECT DISTINCT lease FROM log_pieces`)
+}
+
+// RemovePieces implements Pieces.
+func (p *Postgres) RemovePieces(ctx context.Context, lease fleetscore.LeaseID) error {
+	return p.problem("remove log", string(lease), conn{ctx, &p.core, p.write}.exec(`DELETE FROM log_pieces WHERE lease = ?`, string(lease)))
 }

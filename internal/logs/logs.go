@@ -1,6 +1,7 @@
-// Package logs keeps what attempts of tasks write: while an attempt runs in a spool
-// folder of the server, synced with every piece, and after its end as blobs of the
-// store.
+// Package logs keeps what attempts of tasks write: while an attempt runs in a spool,
+// durable with every piece, and after its end as blobs of the store. The spool is a folder
+// of the server, or the ledger's database, where it survives the server that took the
+// pieces and is seen by all servers.
 //
 // Nodes send pieces with the lease of their attempt. Ended attempts are found by the
 // ledger's events and, after a restart, by what lies in the spool; their logs are moved
@@ -16,9 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -36,7 +36,8 @@ import (
 
 // Config says where logs lie while their attempts run.
 type Config struct {
-	SpoolDir string // a folder for this package alone; made if absent
+	SpoolDir string        // a folder for this package alone; made if absent
+	Pieces   ledger.Pieces // where logs lie instead of SpoolDir; nil means nowhere
 }
 
 // Deps is what the package works with.
@@ -67,7 +68,7 @@ type Logs struct {
 
 // New makes the spool folder.
 func New(cfg Config, deps Deps) (*Logs, error) {
-	if cfg.SpoolDir == "" {
+	if cfg.SpoolDir == "" && cfg.Pieces == nil {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure logs", "", "they need a spool folder")
 	}
 	if deps.Log == nil {
@@ -83,9 +84,13 @@ func New(cfg Config, deps Deps) (*Logs, error) {
 			return nil, err
 		}
 	}
-	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: spool{dir: filepath.Clean(cfg.SpoolDir)},
+	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: database{cfg.Pieces},
 		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
-	return l, l.spool.open()
+	if cfg.Pieces != nil {
+		return l, nil
+	}
+	l.spool = &folder{dir: filepath.Clean(cfg.SpoolDir), ledger: deps.Ledger}
+	return l, fleetscore.Wrap("open spool", cfg.SpoolDir, durable.MkdirAll(cfg.SpoolDir, 0o755))
 }
 
 // sealEvery is how often the spool is looked at without an event.
@@ -106,28 +111,18 @@ func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispat
 	if c.Stream != streams[0] && c.Stream != streams[1] || c.Offset < 0 || len(c.Data) > dispatch.MaxLogChunkBytes {
 		return fleetscore.Errorf(fleetscore.Invalid, op, c.Stream, "a chunk is of stdout or stderr and has at most %d bytes", dispatch.MaxLogChunkBytes)
 	}
-	// Whether the attempt has ended is looked at while the lease's log is in use by this call: a
-	// piece that comes late, or again, must not begin a new log after the seal, because
-	// that would replace the sealed one.
 	done, err := l.turns.Take(ctx, lease)
 	if err != nil {
 		return err
 	}
 	defer done()
-	a, _, err := l.ledger.Attempt(ctx, lease)
-	if err != nil {
-		return err
-	}
-	if a.Ended != nil {
-		return fleetscore.Errorf(fleetscore.Conflict, op, string(a.Task), "attempt %d ended: %s", a.Number, a.State)
-	}
-	return l.spool.append(lease, c)
+	return l.spool.add(ctx, lease, c)
 }
 
 // Seal moves the logs of all attempts that have ended into the store. A log that can't be
 // moved doesn't hold up the others; the error names all logs that weren't moved.
 func (l *Logs) Seal(ctx context.Context) error {
-	leases, err := l.spool.leases()
+	leases, err := l.spool.leases(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,7 +131,7 @@ func (l *Logs) Seal(ctx context.Context) error {
 		a, job, err := l.ledger.Attempt(ctx, lease)
 		switch {
 		case fleetscore.NotFound.Is(err): // its job was forgotten
-			problems = append(problems, l.spool.remove(lease))
+			problems = append(problems, l.spool.remove(ctx, lease))
 		case err != nil:
 			problems = append(problems, err)
 		case a.Ended != nil:
@@ -161,11 +156,17 @@ func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.Job
 	if err != nil {
 		return err
 	}
+	sizes, err := l.spool.sizes(ctx, id, []fleetscore.LeaseID{a.Lease})
+	if err != nil {
+		return err
+	}
 	for _, stream := range streams {
-		in, _, err := l.live(a, stream)
-		if errors.Is(err, fs.ErrNotExist) {
+		size, has := live(sizes, a, stream)
+		if !has || size == 0 {
 			continue
-		} else if err != nil {
+		}
+		in, err := l.open(ctx, a, stream, 0, size)
+		if err != nil {
 			return fleetscore.Wrap("seal log", string(a.Task), err)
 		}
 		data, err := io.ReadAll(in)
@@ -177,7 +178,7 @@ func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.Job
 			return err
 		}
 	}
-	return l.spool.remove(a.Lease)
+	return l.spool.remove(ctx, a.Lease)
 }
 
 // taskIndex reads the number at the end of a task's id.
@@ -209,6 +210,8 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 	}
 	const sealed = -1
 	var all []Ref
+	var made []fleetscore.Attempt
+	var leases []fleetscore.LeaseID
 	for _, t := range tasks {
 		attempts, err := l.ledger.Attempts(ctx, t.ID)
 		if err != nil {
@@ -216,13 +219,19 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 		}
 		for _, a := range attempts {
 			for _, stream := range streams {
-				ref := Ref{Task: t.ID, Index: t.Index, Attempt: a.Number, Stream: stream, State: a.State, SizeBytes: sealed}
-				if in, size, err := l.live(a, stream); err == nil {
-					in.Close()
-					ref.SizeBytes = size
-				}
-				all = append(all, ref)
+				all = append(all, Ref{Task: t.ID, Index: t.Index, Attempt: a.Number, Stream: stream, State: a.State, SizeBytes: sealed})
+				made = append(made, a)
 			}
+			leases = append(leases, a.Lease)
+		}
+	}
+	sizes, err := l.spool.sizes(ctx, id, leases)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range made {
+		if size, has := live(sizes, a, all[i].Stream); has && size > 0 {
+			all[i].SizeBytes = size
 		}
 	}
 	// The store is listed after the spool, because logs move from the spool to the store.
@@ -244,8 +253,9 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 	return out, nil
 }
 
-// Open opens one log, as far as it is written; kind NotFound if there is none.
-func (l *Logs) Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error) {
+// Open opens one log from a byte on, as far as it is written; kind NotFound if there is
+// none.
+func (l *Logs) Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string, from int64) (io.ReadCloser, error) {
 	const op = "open log"
 	j, err := l.ledger.Job(ctx, id)
 	if err != nil {
@@ -262,35 +272,54 @@ func (l *Logs) Open(ctx context.Context, id fleetscore.JobID, index, attempt int
 		if a.Number != attempt {
 			continue
 		}
-		if in, _, err := l.live(a, stream); err == nil {
-			return in, nil
+		sizes, err := l.spool.sizes(ctx, id, []fleetscore.LeaseID{a.Lease})
+		if err != nil {
+			return nil, err
+		}
+		if size, has := live(sizes, a, stream); has && size > 0 {
+			return l.open(ctx, a, stream, from, size)
 		}
 	}
-	return l.store.Get(ctx, catalog.TaskLog(j.Pipeline, id, index, attempt, stream), 0, -1)
-}
-
-// live opens a log that still lies in the spool, and says how long it is. The end of
-// stderr says why the server took the attempt back, if it did.
-func (l *Logs) live(a fleetscore.Attempt, stream string) (io.ReadCloser, int64, error) {
-	note := ""
-	if stream == "stderr" && a.Ended != nil && a.State != string(dispatch.Succeeded) && a.State != string(dispatch.Failed) {
-		note = fmt.Sprintf("attempt %d was taken back: %s\n", a.Number, a.Reason)
-	}
-	f, err := os.Open(l.spool.path(a.Lease, stream))
-	if errors.Is(err, fs.ErrNotExist) && note != "" && l.spool.has(a.Lease) {
-		return io.NopCloser(strings.NewReader(note)), int64(len(note)), nil
-	} else if err != nil {
-		return nil, 0, err
-	}
-	st, err := f.Stat()
+	in, err := l.store.Get(ctx, catalog.TaskLog(j.Pipeline, id, index, attempt, stream), 0, -1)
 	if err != nil {
-		f.Close()
-		return nil, 0, err
+		return nil, err
 	}
-	return withNote{io.MultiReader(f, strings.NewReader(note)), f}, st.Size() + int64(len(note)), nil
+	if _, err := io.CopyN(io.Discard, in, from); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, in.Close())
+	}
+	return in, nil
 }
 
-// withNote is a file with a note at its end.
+// note is the end of the log of an attempt that was taken back: why.
+func note(a fleetscore.Attempt, stream string) string {
+	if stream == "stderr" && a.Ended != nil && a.State != string(dispatch.Succeeded) && a.State != string(dispatch.Failed) {
+		return fmt.Sprintf("attempt %d was taken back: %s\n", a.Number, a.Reason)
+	}
+	return ""
+}
+
+// live is the size of a log that still lies in the spool, and whether the attempt has logs
+// there.
+func live(sizes map[fleetscore.LeaseID]map[string]int64, a fleetscore.Attempt, stream string) (size int64, has bool) {
+	of, has := sizes[a.Lease]
+	if !has {
+		return 0, false
+	}
+	return of[stream] + int64(len(note(a, stream))), true
+}
+
+// open opens a log of that size that lies in the spool, from a byte on.
+func (l *Logs) open(ctx context.Context, a fleetscore.Attempt, stream string, from, size int64) (io.ReadCloser, error) {
+	in, err := l.spool.read(ctx, a.Lease, stream, from)
+	if err != nil {
+		return nil, err
+	}
+	end := note(a, stream)
+	had := max(0, from-(size-int64(len(end)))) // of the note
+	return withNote{io.MultiReader(in, strings.NewReader(end[min(had, int64(len(end))):])), in}, nil
+}
+
+// withNote is a log with a note at its end.
 type withNote struct {
 	io.Reader
 	io.Closer

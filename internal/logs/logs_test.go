@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,18 +66,32 @@ func (w *world) set(asked func(op, subject string), answer error) {
 
 func newWorld(t *testing.T, tasks int) *world {
 	t.Helper()
-	w := &world{t: t}
-	ctx := context.Background()
-	l, err := ledger.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	l, err := ledger.Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newWorldOn(t, tasks, l, Config{SpoolDir: t.TempDir()})
+}
+
+// newShared is a world whose logs lie in the ledger's database.
+func newShared(t *testing.T, tasks int) *world {
+	t.Helper()
+	p, err := ledger.OpenPostgres(t.Context(), ledger.PostgresConfig{URL: testkit.StartPostgres(t, testkit.PostgresVersions[1]).NewDatabase(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newWorldOn(t, tasks, p, Config{Pieces: p})
+}
+
+func newWorldOn(t *testing.T, tasks int, l ledger.Ledger, cfg Config) *world {
+	t.Helper()
+	w := &world{t: t, ledger: l}
+	ctx := context.Background()
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	w.ledger = l
 	dir, err := store.OpenDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +114,7 @@ func newWorld(t *testing.T, tasks int) *world {
 	for _, ls := range leased {
 		w.leases = append(w.leases, ls.Attempt.Lease)
 	}
-	w.Logs, err = New(Config{SpoolDir: t.TempDir()}, Deps{
+	w.Logs, err = New(cfg, Deps{
 		Ledger: &ledgertest.Faulty{Ledger: l, Fail: func(_ context.Context, op, subject string) error { return w.hear(op, subject) }},
 		Store:  &storetest.Faulty{Bucket: dir, Fail: func(op string, name fleetscore.BlobName) error { return w.hear(op, string(name)) }},
 		Health: &w.health})
@@ -136,7 +151,7 @@ func (w *world) read() map[string]string {
 	}
 	out := map[string]string{}
 	for _, ref := range refs {
-		in, err := w.Open(context.Background(), jobID, ref.Index, ref.Attempt, ref.Stream)
+		in, err := w.Open(context.Background(), jobID, ref.Index, ref.Attempt, ref.Stream, 0)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -155,7 +170,11 @@ func (w *world) read() map[string]string {
 // that wrote nothing has no log.
 func TestLogReadsTheSameAfterItsSeal(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 5)
+	t.Run("Folder", func(t *testing.T) { t.Parallel(); testSeal(t, newWorld(t, 5)) })
+	t.Run("Database", func(t *testing.T) { t.Parallel(); testSeal(t, newShared(t, 5)) })
+}
+
+func testSeal(t *testing.T, w *world) {
 	w.append(w.leases[0], "stderr", 0, "good\n")
 	w.append(w.leases[1], "stderr", 0, "runs\n")
 	w.append(w.leases[2], "stdout", 0, "printed\n")
@@ -181,8 +200,72 @@ func TestLogReadsTheSameAfterItsSeal(t *testing.T) {
 	if d := cmp.Diff(want, w.read()); d != "" {
 		t.Errorf("in the store (-want +got):\n%s", d)
 	}
-	if left, err := w.spool.leases(); len(left) != 0 || err != nil {
+	if left, err := w.spool.leases(t.Context()); len(left) != 0 || err != nil {
 		t.Errorf("the spool holds %v, %v", left, err)
+	}
+}
+
+// TestServersShareLogs: what one server took is read, and goes on, at another one; pieces
+// that come again count once, and one that comes after the end is refused.
+func TestServersShareLogs(t *testing.T) {
+	t.Parallel()
+	a := newShared(t, 1)
+	b, err := New(Config{Pieces: a.ledger.(ledger.Pieces)}, Deps{Ledger: a.ledger, Store: a.bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(l *Logs, offset int64, text string) error {
+		return l.AppendLog(t.Context(), a.leases[0], dispatch.LogChunk{Stream: "stderr", Offset: offset, Data: []byte(text)})
+	}
+	tail := func(l *Logs, from int64) string {
+		t.Helper()
+		in, err := l.Open(t.Context(), jobID, 0, 1, "stderr", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		text, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	var wg sync.WaitGroup
+	for _, l := range []*Logs{a.Logs, b, a.Logs, b} { // the answers of some were lost
+		wg.Go(func() {
+			if err := send(l, 0, "one\n"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, l := range []*Logs{a.Logs, b} {
+		if err := send(l, 0, "one\ntwo\n"); err != nil { // it continues what is there
+			t.Error(err)
+		}
+	}
+	if err := send(b, 9, "x"); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a piece with a gap before it: %v", err)
+	}
+	if err := send(b, 8, "three\n"); err != nil {
+		t.Error(err)
+	}
+	if all, rest, none := tail(a.Logs, 0), tail(a.Logs, 6), tail(a.Logs, 14); all != "one\ntwo\nthree\n" || rest != "o\nthree\n" || none != "" {
+		t.Errorf("the other server reads %q, from byte 6 on %q, from its end on %q", all, rest, none)
+	}
+	a.end(a.leases[0], dispatch.Lost, "the node is gone")
+	if err := send(b, 14, "late\n"); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a piece after the end: %v", err)
+	}
+	const note = "attempt 1 was taken back: the node is gone\n"
+	if got := tail(b, 14+8); got != note[8:] {
+		t.Errorf("from within the note on: %q", got)
+	}
+	if err := b.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := tail(a.Logs, 6); got != "o\nthree\n"+note {
+		t.Errorf("in the store, from byte 6 on: %q", got)
 	}
 }
 

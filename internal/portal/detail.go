@@ -130,7 +130,7 @@ func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Ou
 }
 
 func (p *Portal) logText(ctx context.Context, id fleetscore.JobID, ref logs.Ref) (string, error) {
-	in, err := p.deps.Logs.Open(ctx, id, ref.Index, ref.Attempt, ref.Stream)
+	in, err := p.deps.Logs.Open(ctx, id, ref.Index, ref.Attempt, ref.Stream, 0)
 	if err != nil {
 		return "", err
 	}

@@ -33,7 +33,7 @@ import (
 // Logs reads the logs of jobs.
 type Logs interface {
 	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
-	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string) (io.ReadCloser, error)
+	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string, from int64) (io.ReadCloser, error)
 }
 
 // Deps are the sources of what the portal shows.

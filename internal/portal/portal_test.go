@@ -44,7 +44,7 @@ func (oneLog) List(context.Context, fleetscore.JobID) ([]logs.Ref, error) {
 	return []logs.Ref{{Task: "j.000", Attempt: 1, Stream: "stderr", State: "succeeded", SizeBytes: int64(len(hostile))}}, nil
 }
 
-func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string) (io.ReadCloser, error) {
+func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string, int64) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(hostile)), nil
 }
 

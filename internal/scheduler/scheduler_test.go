@@ -351,7 +351,7 @@ func TestJob(t *testing.T) {
 	if err != nil || len(logs) != 1 || logs[0].SizeBytes != 12 || logs[0].State != "succeeded" {
 		t.Fatalf("logs %+v, %v", logs, err)
 	}
-	f, err := w.logs.Open(t.Context(), j.ID, 0, 1, "stderr")
+	f, err := w.logs.Open(t.Context(), j.ID, 0, 1, "stderr", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

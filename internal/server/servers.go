@@ -232,6 +232,7 @@ func (s *Server) term(ctx context.Context, w work, l ledger.Ledger, more ...life
 	return lifecycle.Run(ctx, s.log, append([]lifecycle.Service{
 		{Name: "queries", Run: s.streams.lead},
 		{Name: "fleets", Run: w.fleets.Run},
+		{Name: "logs", Run: w.logs.Run},
 		{Name: "scheduler", Run: sched.Run},
 		{Name: "nodes", Run: w.broker.With(l).Tend},
 		{Name: "pool", Run: pools.Run},

@@ -39,7 +39,11 @@ func (s *Server) newWork() (w work, err error) {
 		broker.Deps{Ledger: s.Ledger, Examine: s.Catalog.Examine, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}
-	w.logs, err = logs.New(logs.Config{SpoolDir: spool},
+	where := logs.Config{SpoolDir: spool}
+	if s.postgres != nil {
+		where.Pieces = s.postgres // so that they survive this server
+	}
+	w.logs, err = logs.New(where,
 		logs.Deps{Ledger: s.Ledger, Store: s.store, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	return w, err
 }

@@ -12,3 +12,16 @@ CREATE TABLE servers (
     seen    TIMESTAMPTZ NOT NULL,
     ended   BOOLEAN     NOT NULL
 );
+
+-- What attempts of tasks wrote, until it lies in the store: servers that share a ledger keep
+-- it here, so that it survives the server that took it. "at" is the place of the piece's
+-- first byte in its stream.
+CREATE TABLE log_pieces (
+    lease  TEXT   NOT NULL,
+    stream TEXT   NOT NULL,
+    at     BIGINT NOT NULL,
+    job    TEXT   NOT NULL,
+    data   BYTEA  NOT NULL,
+    PRIMARY KEY (lease, stream, at)
+);
+CREATE INDEX log_pieces_by_job ON log_pieces (job);
