@@ -61,7 +61,7 @@ type Deps struct {
 	Committed func(dataset string)
 }
 
-// goneAfter is how long, in arrival time, a source may be silent before it no longer
+// goneAfter is how long a source may be silent, while the log works, before it no longer
 // holds the watermark back.
 const goneAfter = 15 * time.Minute
 
@@ -171,6 +171,25 @@ func (a *Aggregator) Hold(partition int) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.holds[partition]
+}
+
+// Peek learns from the dataset's last commit what the query still needs while another
+// process carries it out. Hold then returns that.
+func (a *Aggregator) Peek(ctx context.Context) error {
+	snap, err := a.table.Snapshot(ctx)
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return err
+	}
+	for i := range a.hub.Partitions() {
+		hold := uint64(1) // nothing was committed of this log
+		if err == nil {
+			if c, at, ok := a.checkpoint(snap, i); ok && at.hub == a.hub.ID() {
+				hold = c.ReplayFrom
+			}
+		}
+		a.setHold(i, hold)
+	}
+	return nil
 }
 
 func (a *Aggregator) setHold(partition int, seq uint64) {

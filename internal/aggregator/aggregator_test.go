@@ -63,9 +63,15 @@ func fillFrom(t *testing.T, h hub.Hub, partitions int, now fleetscore.Micros) {
 			}
 		}
 	}
+	ticks(t, h, partitions, now+2*minute)
+}
+
+// ticks appends a tick of each source.
+func ticks(t *testing.T, h hub.Hub, partitions int, now fleetscore.Micros) {
+	t.Helper()
 	for p := range partitions {
 		for _, source := range []fleetscore.Source{"mqtt", "http"} {
-			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: source, Arrived: now + 2*minute}, nil); err != nil {
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: source, Arrived: now}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

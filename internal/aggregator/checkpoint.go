@@ -12,8 +12,8 @@ import (
 // A checkpoint is stored in the transactions of the dataset's table, one number per
 // entry: query/<name>/p<partition>/ and
 //
-//	position, complete_until, replay_from, replay_watermark, replay_arrived
-//	replay_source/<source>/mark, replay_source/<source>/last
+//	position, complete_until, replay_from, replay_watermark, replay_clock
+//	replay_source/<source>/mark, …/arrived, …/last
 //	hub, epoch, offset
 //
 // Entries of sources are never removed; a source that was committed once is part
@@ -34,13 +34,14 @@ func (a *Aggregator) entries(partition int, c window.Checkpoint, at place) map[s
 		id("epoch"):                           at.epoch,
 		id("offset"):                          at.offset,
 		id("replay_watermark"):                int64(c.Watermark),
-		id("replay_arrived"):                  int64(c.Arrived),
+		id("replay_clock"):                    int64(c.Clock),
 		id("complete_until"):                  int64(c.Done),
 		"query/" + a.cfg.Name + "/partitions": int64(a.hub.Partitions()),
 	}
 	for _, s := range c.Sources {
 		if s.Mark != math.MinInt64 { // the source takes part in the watermark
 			out[id(sourceEntry+string(s.Source)+"/mark")] = int64(s.Mark)
+			out[id(sourceEntry+string(s.Source)+"/arrived")] = int64(s.Arrived)
 			out[id(sourceEntry+string(s.Source)+"/last")] = int64(s.Last)
 		}
 	}
@@ -56,13 +57,13 @@ func (a *Aggregator) checkpoint(snap *table.Snapshot, partition int) (c window.C
 	}
 	at = place{hub: get("hub"), epoch: get("epoch"), offset: get("offset")}
 	c = window.Checkpoint{Position: uint64(position - at.offset), Done: fleetscore.Micros(get("complete_until")), ReplayFrom: uint64(get("replay_from") - at.offset),
-		Watermark: fleetscore.Micros(get("replay_watermark")), Arrived: fleetscore.Micros(get("replay_arrived"))}
+		Watermark: fleetscore.Micros(get("replay_watermark")), Clock: fleetscore.Micros(get("replay_clock"))}
 	prefix := a.appID(partition, sourceEntry)
 	for id, mark := range snap.Txns {
 		name, isMark := strings.CutSuffix(id, "/mark")
 		if source, mine := strings.CutPrefix(name, prefix); isMark && mine {
 			c.Sources = append(c.Sources, window.SourceMark{Source: fleetscore.Source(source), Mark: fleetscore.Micros(mark),
-				Last: fleetscore.Micros(snap.Txns[name+"/last"])})
+				Arrived: fleetscore.Micros(snap.Txns[name+"/arrived"]), Last: fleetscore.Micros(snap.Txns[name+"/last"])})
 		}
 	}
 	return c, at, true

@@ -89,6 +89,7 @@ func TestAnotherLog(t *testing.T) {
 
 			alone := openDir(t)
 			fresh := hubtest.New(now.Partitions())
+			ticks(t, fresh, now.Partitions(), 190*minute) // both sources are known, as they are after the first log
 			fillFrom(t, fresh, now.Partitions(), 200*minute)
 			fillFrom(t, fresh, now.Partitions(), 300*minute)
 			if _, err := run(t, fresh, alone); err != nil {
@@ -162,6 +163,7 @@ func TestOlderCopy(t *testing.T) {
 	}
 	alone := openDir(t)
 	fresh := hubtest.New(1)
+	ticks(t, fresh, 1, 390*minute) // both sources are known, as they are after the first log
 	fillFrom(t, fresh, 1, 400*minute)
 	fillFrom(t, fresh, 1, 500*minute)
 	if _, err := run(t, fresh, alone); err != nil {

@@ -244,6 +244,17 @@ func TestHold(t *testing.T) {
 	if err != nil || a.Hold(0) != 2 {
 		t.Errorf("holds %d, %v; want 2", a.Hold(0), err)
 	}
+	// A process that doesn't carry the query out learns the same from the table.
+	if err := fresh.Peek(t.Context()); err != nil || fresh.Hold(0) != 2 {
+		t.Errorf("by the table it holds %d, %v; want 2", fresh.Hold(0), err)
+	}
+	other, err := New(config, Deps{Hub: hubtest.New(1), Catalog: catalog.New(b)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Peek(t.Context()); err != nil || other.Hold(0) != 1 {
+		t.Errorf("of another hub it holds %d, %v; want all, 1", other.Hold(0), err)
+	}
 }
 
 // TestCheckpointInTable: reading the entries that a commit writes returns the same
@@ -254,8 +265,8 @@ func TestCheckpointInTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := window.Checkpoint{Position: 9, Done: 100, ReplayFrom: 7, Watermark: 103, Arrived: 109,
-		Sources: []window.SourceMark{{Source: "http", Mark: 104, Last: 108}, {Source: "mqtt", Mark: 103, Last: 109}}}
+	want := window.Checkpoint{Position: 9, Done: 100, ReplayFrom: 7, Watermark: 103, Clock: 109,
+		Sources: []window.SourceMark{{Source: "http", Mark: 104, Arrived: 107, Last: 108}, {Source: "mqtt", Mark: 103, Arrived: 110, Last: 109}}}
 	at := place{hub: 3, epoch: 4, offset: 5}
 	withUnset := want
 	withUnset.Sources = append(slices.Clone(want.Sources), window.SourceMark{Source: "new", Mark: math.MinInt64, Last: 109}) // this source takes no part yet

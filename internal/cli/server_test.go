@@ -505,9 +505,8 @@ func (p *process) signalNodes(s syscall.Signal) (pids []int) {
 	return pids
 }
 
-// settle waits until the dataset holds all windows and every job ended, with a
-// last job over what was not scored yet.
-func (p *process) settle(sent map[string]int64) {
+// complete waits until the dataset holds all windows.
+func (p *process) complete(sent map[string]int64) {
 	p.t.Helper()
 	var last fleetscore.Micros
 	for id := range sent {
@@ -518,13 +517,21 @@ func (p *process) settle(sent map[string]int64) {
 		var d api.Dataset
 		err := p.Get(p.t.Context(), "/datasets/readings", nil, &d)
 		if err == nil && d.CompleteUntil != nil && !d.CompleteUntil.Before(last.Time()) {
-			break
+			return
 		}
 		if time.Now().After(end) {
 			p.t.Fatalf("the dataset is not complete until %s: %+v, %v\n%s", last, d, err, p.log)
 		}
 		time.Sleep(100 * time.Millisecond) // a page of the API, not an event
 	}
+}
+
+// settle waits until the dataset holds all windows and every job ended, with a
+// last job over what was not scored yet.
+func (p *process) settle(sent map[string]int64) {
+	p.t.Helper()
+	p.complete(sent)
+	end := time.Now().Add(60 * time.Second)
 	if err := p.Post(p.t.Context(), "/jobs", map[string]string{"pipeline": "anomalies"}, nil); err != nil && !fleetscore.Conflict.Is(err) {
 		p.t.Fatal(err)
 	}
@@ -586,22 +593,26 @@ func rowTime(id string) fleetscore.Micros {
 // checks that each has one row.
 func (p *process) readings() map[string]int64 {
 	p.t.Helper()
-	ctx := p.t.Context()
-	d := table.OpenDelta(store.Sub(p.bucket(), "data/readings"))
-	snap, err := d.Snapshot(ctx)
+	return readingsIn(p.t, p.bucket())
+}
+
+func readingsIn(t *testing.T, b store.Bucket) map[string]int64 {
+	t.Helper()
+	d := table.OpenDelta(store.Sub(b, "data/readings"))
+	snap, err := d.Snapshot(t.Context())
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	rows, err := d.ReadRows(ctx, snap.Files, table.ReadQuery{})
+	rows, err := d.ReadRows(t.Context(), snap.Files, table.ReadQuery{})
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	got := map[string]int64{}
 	for i, at := range rows.Times {
 		got[fmt.Sprint(at, " ", rows.Keys[rows.KeyIndex[i]])] += int64(rows.Column("N")[i])
 	}
 	if rows.Len() != len(got) {
-		p.t.Errorf("%d rows for %d windows", rows.Len(), len(got))
+		t.Errorf("%d rows for %d windows", rows.Len(), len(got))
 	}
 	return got
 }

@@ -45,7 +45,7 @@ type committer struct {
 
 // sourceState is what a committer knows of one source.
 type sourceState struct {
-	name  fleetscore.Source
+	name  fleetscore.Source // in the log
 	quiet time.Time         // since when nothing came from the source while the hub worked
 	mark  fleetscore.Micros // every query drops the source's readings whose windows end before this time
 }
@@ -62,7 +62,7 @@ func newCommitter(g *Gateway, partition int) *committer {
 	period := min(max(g.cfg.Hub.IdleAfter.D()/4, 50*time.Millisecond), 5*time.Second)
 	c := &committer{g: g, partition: partition, wake: make(chan struct{}, 1), period: period}
 	for _, name := range g.cfg.Sources {
-		c.sources = append(c.sources, sourceState{name: name})
+		c.sources = append(c.sources, sourceState{name: name.At(g.cfg.Server)})
 	}
 	return c
 }

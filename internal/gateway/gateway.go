@@ -10,6 +10,10 @@
 // appends ticks of that source. Ticks tell readers that the source is silent and the
 // gateway works.
 //
+// If several servers append to one hub, each server's share of a source is a source of its
+// own in the log: a gateway knows nothing of the readings that come to another one, and
+// its ticks must not speak for them.
+//
 // The gateway does not interpret readings: the aggregator finds late readings and
 // repeats. docs/http-readings.md describes the endpoint.
 //
@@ -38,6 +42,7 @@ type Config struct {
 	Hub           fleetscore.HubConfig // Key, Time and IdleAfter are used; zero fields get their documented defaults
 	Name          string               // of the hub in the request's path; "" means "hub"
 	Sources       []fleetscore.Source  // the sources whose readings are taken; nil means HTTP alone
+	Server        string               // the name of this server, if several append to the hub; each keeps its name when it starts again
 	MaxBodyBytes  int64                // of one request, after decompression; 0 means 16 MiB
 	MaxQueueBytes int64                // memory of all bodies at once; beyond it requests get 503; 0 means 256 MiB
 	BodyTimeout   time.Duration        // for a body to arrive; 0 means 30 s
@@ -97,7 +102,7 @@ func (c Config) Validate() error {
 		seen[k] = true
 	}
 	for i, s := range c.Sources {
-		if !s.Valid() || slices.Contains(c.Sources[:i], s) {
+		if !s.Valid() || !s.At(c.Server).Valid() || slices.Contains(c.Sources[:i], s) {
 			return fail("the source %q has no name, a name that is too long, or is listed twice", s)
 		}
 	}

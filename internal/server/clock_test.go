@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -170,6 +172,31 @@ func TestServerWithAWrongClock(t *testing.T) {
 		s.stop()
 		close(s.done)
 	}
+}
+
+// TestBacklogOfALeaderThatWas: a server that no longer runs the queries doesn't go on
+// refusing readings by what it measured last.
+func TestBacklogOfALeaderThatWas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := hubtest.New(1)
+		if _, err := h.Append(t.Context(), 0, hubtest.At(1), hubtest.Batch(1, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		b := &backlog{bound: 1}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- b.watch(ctx, h, func(int) uint64 { return 1 }, nil) }()
+		time.Sleep(2 * backlogEvery)
+		if b.full() == "" {
+			t.Error("a backlog over its bound isn't noticed")
+		}
+		cancel()
+		<-done
+		if b.full() != "" {
+			t.Errorf("after the queries ended: %s", b.full())
+		}
+	})
 }
 
 func TestBacklogBound(t *testing.T) {

@@ -129,9 +129,9 @@ func (s *Server) checkShared(cfg fleetscore.Config) error {
 	case at == "" || store.IsLocal(at):
 		return fleetscore.Errorf(fleetscore.Invalid, op, "store", "it is a folder of this server's machine, and all servers need the same store").
 			WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --shared")
-	case len(cfg.Queries) > 0:
+	case len(cfg.Queries) > 0 && cfg.Hub.NATS == nil:
 		return fleetscore.Errorf(fleetscore.Invalid, op, "hub", "the configuration has queries, which read the hub, and the hub lies in the folder of one server").
-			WithHint("take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --shared")
+			WithHint("keep the hub on NATS servers (hub.nats), or take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --shared")
 	}
 	return nil
 }

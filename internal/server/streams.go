@@ -274,7 +274,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	metrics := &scope{Registerer: s.server.metrics}
 	backlog := &backlog{bound: int64(p.Hub.BacklogMB) << 20}
 	defer metrics.unregister()
-	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Server: s.source(p.Hub), Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
 		gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics, Clock: s.server.clock, Full: backlog.full})
 	if err != nil {
 		return err
@@ -285,6 +285,9 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 		return s.leads.take(ctx, func(ctx context.Context) error { return s.query(ctx, p, h, backlog) })
 	}}}
 
+	if s.source(p.Hub) != "" {
+		services = append(services, lifecycle.Service{Name: "backlog of the other servers' queries", Run: func(ctx context.Context) error { return s.watchOthers(ctx, p, h, backlog) }})
+	}
 	child, cancel := context.WithCancel(ctx)
 	defer cancel()
 	services = append(services, lifecycle.Service{Name: "configuration", Run: func(c context.Context) error {
@@ -314,6 +317,15 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	s.setQueries(aggs, true)
 	defer s.setQueries(nil, false)
 	return lifecycle.Run(ctx, s.server.log, services...)
+}
+
+// source is the name under which this server's readings lie in the hub; empty if no other
+// server writes to it.
+func (s *streams) source(c fleetscore.HubConfig) string {
+	if c.NATS == nil || !s.server.cfg.Shared {
+		return ""
+	}
+	return s.server.name()
 }
 
 // untilChanged returns once another configuration of hub or queries is in force.
@@ -358,11 +370,16 @@ func (s *streams) held(partition int) uint64 {
 	if !s.querying {
 		return 0
 	}
-	least := uint64(math.MaxUint64)
-	for _, a := range s.aggregators {
-		least = min(least, a.Hold(partition))
+	return least(s.aggregators, partition)
+}
+
+// least is the first message of a partition that a query needs.
+func least(queries []*aggregator.Aggregator, partition int) uint64 {
+	out := uint64(math.MaxUint64)
+	for _, a := range queries {
+		out = min(out, a.Hold(partition))
 	}
-	return least
+	return out
 }
 
 // backlog measures the part of the hub that no query has committed yet. At its limit
@@ -375,6 +392,7 @@ type backlog struct {
 const (
 	defaultBacklog = 16 << 30
 	backlogEvery   = time.Second
+	othersEvery    = 10 * time.Second // a look into the store
 )
 
 // full says why readings are refused; empty if they aren't.
@@ -385,9 +403,49 @@ func (b *backlog) full() string {
 	return ""
 }
 
+// watchOthers measures the backlog while another server runs the queries, by what their
+// last commits say.
+func (s *streams) watchOthers(ctx context.Context, p part, h hub.Hub, b *backlog) error {
+	var queries []*aggregator.Aggregator
+	for name, q := range p.Queries {
+		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub}, aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Log: s.server.log})
+		if err != nil {
+			return err
+		}
+		queries = append(queries, a)
+	}
+	ticker := time.NewTicker(othersEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		ours := s.querying
+		s.mu.Unlock()
+		if ours {
+			continue
+		}
+		stats, err := h.Stats(ctx)
+		for _, a := range queries {
+			if err == nil {
+				err = a.Peek(ctx)
+			}
+		}
+		if err == nil {
+			b.judge(stats, func(partition int) uint64 { return least(queries, partition) })
+		}
+	}
+}
+
 // watch measures the backlog until ctx ends.
 func (b *backlog) watch(ctx context.Context, h hub.Hub, held func(int) uint64, health *obs.Health) error {
-	defer health.Report("backlog", "")
+	defer func() {
+		b.why.Store(nil) // another server runs the queries
+		health.Report("backlog", "")
+	}()
 	ticker := time.NewTicker(backlogEvery)
 	defer ticker.Stop()
 	for {

@@ -33,7 +33,7 @@ type Config struct {
 	Disorder   time.Duration // a source's mark stays this far behind its latest reading
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
-	GoneAfter  time.Duration // a source without a message for this long no longer holds the watermark back
+	GoneAfter  time.Duration // a source without a message for this long, while the log works, no longer holds the watermark back
 	Aggregates []Aggregate
 }
 
@@ -116,7 +116,7 @@ type print struct {
 
 // New builds a partition before its first message.
 func New(cfg Config) *Partition {
-	return &Partition{cfg: cfg, width: cfg.Window.Microseconds(), state: state{watermark: unset, arrived: unset},
+	return &Partition{cfg: cfg, width: cfg.Window.Microseconds(), state: state{watermark: unset},
 		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
 }
 
@@ -130,7 +130,7 @@ type Checkpoint struct {
 	// What was known before message ReplayFrom. A source that was listed once is
 	// listed in every later checkpoint.
 	Watermark fleetscore.Micros
-	Arrived   fleetscore.Micros // the latest arrival
+	Clock     fleetscore.Micros // of the partition, by which sources are silent
 	Sources   []SourceMark
 }
 
@@ -144,13 +144,13 @@ func (p *Partition) Checkpoint(position uint64, done fleetscore.Micros) Checkpoi
 			c.ReplayFrom, from = w.firstSeq, w.before
 		}
 	}
-	c.Watermark, c.Arrived, c.Sources = from.watermark, from.arrived, slices.Clone(from.sources)
+	c.Watermark, c.Clock, c.Sources = from.watermark, from.clock, slices.Clone(from.sources)
 	return c
 }
 
 // Resume sets a new partition to a checkpoint. The next message is ReplayFrom.
 func (p *Partition) Resume(c Checkpoint) {
-	p.state = state{watermark: c.Watermark, arrived: c.Arrived, sources: slices.Clone(c.Sources)}
+	p.state = state{watermark: c.Watermark, clock: c.Clock, sources: slices.Clone(c.Sources)}
 	p.doneSeq, p.doneEnd = c.Position, c.Done
 }
 
@@ -170,8 +170,8 @@ func (p *Partition) HeldBytes() (open, over int64) { return p.held - p.over, p.o
 // Tick takes a tick. A tick says that at its arrival its source was healthy and had
 // sent nothing more.
 func (p *Partition) Tick(s Stamp) {
-	src := p.state.enter(s, p.cfg.GoneAfter)
-	p.state.raise(src, s.Arrived-micros(p.cfg.IdleAfter), p.state.others(src, p.cfg.GoneAfter))
+	src := p.state.enter(s, &p.cfg)
+	p.state.raise(src, s.Arrived-micros(p.cfg.IdleAfter), p.state.others(src, &p.cfg))
 	p.seal()
 }
 
@@ -188,8 +188,8 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 	columns := p.columns(r)
 	p.before.copy(&p.state)
 	p.kept = nil
-	src := p.state.enter(s, p.cfg.GoneAfter)
-	others := p.state.others(src, p.cfg.GoneAfter)
+	src := p.state.enter(s, &p.cfg)
+	others := p.state.others(src, &p.cfg)
 	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxEarly)
 	disorder := micros(p.cfg.Disorder)
 	for i, t := range r.Times {

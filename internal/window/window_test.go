@@ -84,16 +84,26 @@ func twin(log []message) (rows []row, verdicts []Verdict) {
 	var signs []sign
 	watermark, shown := never, never // calculated from all signs, and as shown, which never goes back
 	look := func() {
-		marks, last, latest := map[fleetscore.Source]fleetscore.Micros{}, map[fleetscore.Source]fleetscore.Micros{}, never
+		marks, arrived, last, clock := map[fleetscore.Source]fleetscore.Micros{}, map[fleetscore.Source]fleetscore.Micros{}, map[fleetscore.Source]fleetscore.Micros{}, never
 		for _, s := range signs {
-			if old, ok := marks[s.source]; s.mark != never && (!ok || s.mark > old) {
+			old, marked := marks[s.source]
+			if marked {
+				last[s.source] = max(last[s.source]+min(max(s.arrived-arrived[s.source], 0), 12*second), clock-12*second)
+				arrived[s.source] = max(arrived[s.source], s.arrived)
+				clock = max(clock, last[s.source])
+			} else {
+				if len(marks) == 0 {
+					clock = s.arrived
+				}
+				arrived[s.source], last[s.source] = s.arrived, clock
+			}
+			if s.mark != never && (!marked || s.mark > old) {
 				marks[s.source] = s.mark
 			}
-			last[s.source], latest = s.arrived, s.arrived
 		}
 		watermark = never
 		for s, m := range marks {
-			if latest-last[s] <= 20*second && (watermark == never || m < watermark) {
+			if clock-last[s] <= 20*second && (watermark == never || m < watermark) {
 				watermark = m
 			}
 		}
@@ -147,10 +157,15 @@ func twin(log []message) (rows []row, verdicts []Verdict) {
 
 func drawLog(rt *rapid.T) []message {
 	now := 1000 * second
+	skew := map[fleetscore.Source]fleetscore.Micros{} // of the clocks by which messages arrive
+	for _, source := range []fleetscore.Source{"http", "mqtt", "kafka"} {
+		skew[source] = fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 1, -3, 100}).Draw(rt, "skew")) * second
+	}
 	var log []message
 	for range rapid.IntRange(1, 30).Draw(rt, "messages") {
-		now += fleetscore.Micros(rapid.IntRange(0, 8).Draw(rt, "pause")) * second
-		m := message{source: rapid.SampledFrom([]fleetscore.Source{"http", "http", "mqtt", "kafka"}).Draw(rt, "source"), arrived: now,
+		now += fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 30}).Draw(rt, "pause")) * second
+		source := rapid.SampledFrom([]fleetscore.Source{"http", "http", "mqtt", "kafka"}).Draw(rt, "source")
+		m := message{source: source, arrived: now + skew[source],
 			unsure: fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 0, 300}).Draw(rt, "unsure")) * second}
 		for range rapid.IntRange(0, 6).Draw(rt, "readings") {
 			ago := rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 5, 8, 30, -1, -30, -100, -500}).Draw(rt, "ago")
@@ -343,11 +358,12 @@ func TestLeastOfSources(t *testing.T) {
 	}{
 		{"mqtt", 1000, 998, 1000},
 		{"http", 1005, 998, 0}, // mqtt sent nothing
-		{"http", 1020, 998, 0},
-		{"http", 1021, 1017, 0}, // mqtt was silent for more than 20 s
-		{"mqtt", 1022, 1017, 1019},
-		{"http", 1023, 1017, 0}, // mqtt is at 1017 again
-		{"mqtt", 1024, 1019, 0},
+		{"http", 1015, 998, 0},
+		{"http", 1025, 998, 0},
+		{"http", 1026, 1022, 0}, // mqtt was silent for more than 20 s in which http worked
+		{"mqtt", 1027, 1022, 1024},
+		{"http", 1028, 1022, 0}, // mqtt is at 1022 again
+		{"mqtt", 1029, 1024, 0},
 	} {
 		m := message{source: step.source, arrived: step.arrived * second}
 		if step.readingSeconds > 0 {
@@ -361,19 +377,55 @@ func TestLeastOfSources(t *testing.T) {
 }
 
 // TestGoneAsAnotherBegins: a source that is gone no longer holds the watermark, even
-// if the message that shows it is the first one of another source.
+// if the message that shows it is an early one.
 func TestGoneAsAnotherBegins(t *testing.T) {
 	t.Parallel()
 	p := New(config)
 	feed(p, 1, message{source: "mqtt", arrived: 1002 * second}, nil)
-	feed(p, 2, message{source: "http", arrived: 1022 * second, readings: []reading{{"k", 1022 * second, 1}}}, func(int, Verdict) {})
+	feed(p, 2, message{source: "http", arrived: 1003 * second}, nil)
+	feed(p, 3, message{source: "http", arrived: 1013 * second}, nil)
 	if w, _ := p.Watermark(); w != 998*second {
-		t.Fatalf("watermark %s, want that of mqtt, which was silent for 20 s", w)
+		t.Fatalf("watermark %s, want that of mqtt, which was silent for 10 s", w)
 	}
 	var got []Verdict
-	feed(p, 3, message{source: "kafka", arrived: 1023 * second, readings: []reading{{"k", 1020 * second, 1}}}, func(_ int, v Verdict) { got = append(got, v) })
-	if w, _ := p.Watermark(); w != 1020*second || !slices.Equal(got, []Verdict{Late}) {
-		t.Errorf("watermark %s and verdicts %v, want that of http, and the reading at it late", w, got)
+	feed(p, 4, message{source: "http", arrived: 1024 * second, readings: []reading{{"k", 2000 * second, 1}, {"k", 1009 * second, 1}, {"k", 1005 * second, 1}}}, func(_ int, v Verdict) { got = append(got, v) })
+	if w, _ := p.Watermark(); w != 1009*second || !slices.Equal(got, []Verdict{Early, Counted, Late}) {
+		t.Errorf("watermark %s and verdicts %v, want that of the last tick of http", w, got)
+	}
+}
+
+// TestNoSourceGoneByAnOutage: while nobody can write to the log, no source becomes silent.
+// The first one that writes again doesn't move the watermark past the others.
+func TestNoSourceGoneByAnOutage(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	feed(p, 1, message{source: "http@a", arrived: 1000 * second}, nil)
+	feed(p, 2, message{source: "http@b", arrived: 1001 * second}, nil)
+	feed(p, 3, message{source: "http@a", arrived: 5000 * second}, nil)
+	if w, _ := p.Watermark(); w != 997*second {
+		t.Errorf("watermark %s after an outage, want that of b, whose devices may still have readings", w)
+	}
+	feed(p, 4, message{source: "http@b", arrived: 5001 * second, readings: []reading{{"k", 1002 * second, 1}}}, func(_ int, v Verdict) {
+		if v != Counted {
+			t.Errorf("the reading that waited during the outage is %s", v)
+		}
+	})
+}
+
+// TestWrongClockOfAServer: a server whose clock is ahead harms neither the watermark of
+// the others nor makes them seem silent.
+func TestWrongClockOfAServer(t *testing.T) {
+	t.Parallel()
+	p := New(config)
+	seq := uint64(0)
+	for i := range fleetscore.Micros(30) {
+		for _, m := range []message{{source: "http@a", arrived: (1000 + 3*i) * second}, {source: "http@b", arrived: (9000 + 3*i) * second}} {
+			seq++
+			feed(p, seq, m, nil)
+			if w, _ := p.Watermark(); w != (996+3*i)*second {
+				t.Fatalf("watermark %s after message %d, want that of a", w, seq)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -150,7 +151,7 @@ func (p *partition) append(ctx context.Context, messages []*message) error {
 		}
 		p.log.slog.Debug("messages are published again", "stream", p.stream, "error", err)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) {
-			if err := p.ensure(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			if err := p.missing(ctx); err != nil {
 				p.log.slog.Debug("the stream can't be made yet", "stream", p.stream, "error", err)
 			}
 		}
@@ -165,6 +166,14 @@ func (p *partition) append(ctx context.Context, messages []*message) error {
 	}
 }
 
+// missing makes the stream if it doesn't exist. While a cluster agrees on a leader nobody
+// answers this question, so it doesn't wait for long.
+func (p *partition) missing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return p.ensure(ctx)
+}
+
 var (
 	errSilent  = errors.New("the NATS servers didn't acknowledge a message in time")
 	errGoneEnd = errors.New("the stream lost its end")
@@ -174,7 +183,8 @@ var (
 func repeats(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code == 503 && api.ErrorCode != errResources || api.Code == 429 || api.ErrorCode == errInProcess
+		full := []jetstream.ErrorCode{errAccount, errResources, errMemory, errStorage, errStore}
+		return api.Code == 503 && !slices.Contains(full, api.ErrorCode) || api.Code == 429 || api.ErrorCode == errInProcess
 	}
 	return !errors.Is(err, nats.ErrMaxPayload)
 }

@@ -50,7 +50,9 @@ func (l *log) connect() error {
 	if l.conn, err = nats.Connect(l.cfg.URL, options...); err != nil {
 		return l.connectError(err)
 	}
-	if l.js, err = jetstream.New(l.conn, jetstream.WithDefaultTimeout(apiLimit)); err != nil {
+	l.js, err = jetstream.New(l.conn, jetstream.WithDefaultTimeout(apiLimit),
+		jetstream.WithPublishAsyncTimeout(answerLimit)) // so that unanswered messages are forgotten
+	if err != nil {
 		l.conn.Close()
 		return fleetscore.Errorf(fleetscore.Internal, opOpen, l.cfg.URL, "%w", err)
 	}
@@ -180,7 +182,12 @@ func (l *log) failure(op, subject string, err error) error {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case errStorage, errMemory, errResources, errMaxBytes:
+		case errStore:
+			if !strings.Contains(api.Description, "maximum") && !strings.Contains(api.Description, "space") {
+				break
+			}
+			fallthrough
+		case errAccount, errStorage, errMemory, errResources:
 			return fleetscore.Errorf(fleetscore.Exhausted, op, subject, "the NATS servers have no room: %w", err).
 				WithHint("give the servers more storage, raise hub.nats.max_mb, or shorten hub.retention")
 		case errReplicas, errPeers:
@@ -191,6 +198,10 @@ func (l *log) failure(op, subject string, err error) error {
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return fleetscore.Errorf(fleetscore.Invalid, op, subject, "%w", err).WithHint("turn JetStream on in the configuration of the NATS servers: jetstream {store_dir: …, sync_interval: always}")
 	}
+	if errors.Is(err, nats.ErrNoResponders) && op == opOpen {
+		return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "the servers answer no question for JetStream: it isn't turned on, or the cluster has no leader").
+			WithHint("turn JetStream on in the configuration of the NATS servers, and start a majority of them")
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = errors.New("the NATS servers didn't answer in time: a majority of the stream's servers must run")
 	}
@@ -199,12 +210,13 @@ func (l *log) failure(op, subject string, err error) error {
 
 // Codes of JetStream's errors that nats.go has no names for.
 const (
+	errAccount   jetstream.ErrorCode = 10002
 	errResources jetstream.ErrorCode = 10023
 	errMemory    jetstream.ErrorCode = 10028
 	errStorage   jetstream.ErrorCode = 10047
 	errPeers     jetstream.ErrorCode = 10005
 	errReplicas  jetstream.ErrorCode = 10074
-	errMaxBytes  jetstream.ErrorCode = 10077
+	errStore     jetstream.ErrorCode = 10077 // the description says why
 )
 
 // CheckURL judges the addresses of NATS servers.

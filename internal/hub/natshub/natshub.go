@@ -136,12 +136,12 @@ func Open(ctx context.Context, cfg Config, deps hub.Deps) (hub.Hub, error) {
 	if l.now == nil {
 		l.now = time.Now
 	}
+	for i := range cfg.Partitions {
+		l.partitions = append(l.partitions, newPartition(l, i))
+	}
 	if err := l.connect(); err != nil {
 		l.stop()
 		return nil, err
-	}
-	for i := range cfg.Partitions {
-		l.partitions = append(l.partitions, newPartition(l, i))
 	}
 	if err := l.openStreams(ctx); err != nil {
 		_ = l.Close() // nothing was appended

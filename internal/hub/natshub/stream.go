@@ -86,7 +86,13 @@ func (p *partition) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return info, nil
 }
 
-// reaches finds the last message of an epoch.
+// leaderLimit is how recently a majority must have answered a stream's leader for its
+// word to count. NATS elects another leader no sooner than four seconds after the
+// majority heard the last of this one.
+const leaderLimit = 3 * time.Second
+
+// reaches finds the last message of an epoch. A leader that was cut off from the others
+// may not know the latest messages, so its answer counts only while a majority follows it.
 func (p *partition) reaches(ctx context.Context, epoch int64) (uint64, bool, error) {
 	const op = "describe hub"
 	ctx, cancel := context.WithTimeout(ctx, apiLimit)
@@ -96,12 +102,37 @@ func (p *partition) reaches(ctx context.Context, epoch int64) (uint64, bool, err
 		return 0, false, p.log.failure(op, p.stream, err)
 	}
 	m, err := s.GetLastMsgForSubject(ctx, p.subject(epoch))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, false, nil
-	} else if err != nil {
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, false, p.log.failure(op, p.stream, err)
 	}
+	info, e := s.Info(ctx)
+	if e == nil {
+		e = followed(info)
+	}
+	if e != nil {
+		return 0, false, p.log.failure(op, p.stream, e)
+	}
+	if err != nil {
+		return 0, false, nil
+	}
 	return m.Sequence, true, nil
+}
+
+// followed refuses the word of a leader that a majority doesn't follow at the moment.
+func followed(info *jetstream.StreamInfo) error {
+	if info.Config.Replicas < 2 || info.Cluster == nil {
+		return nil
+	}
+	active := 1
+	for _, peer := range info.Cluster.Replicas {
+		if !peer.Offline && peer.Active < leaderLimit {
+			active++
+		}
+	}
+	if active <= info.Config.Replicas/2 {
+		return fmt.Errorf("only %d of %d servers of the stream follow its leader", active, info.Config.Replicas)
+	}
+	return nil
 }
 
 // identity is the hub that a stream belongs to; 0 if it belongs to none.
@@ -159,6 +190,7 @@ func (l *log) openStreams(ctx context.Context) error {
 func (p *partition) want(c jetstream.StreamConfig) jetstream.StreamConfig {
 	cfg := p.log.cfg
 	c.Name, c.Subjects, c.Description = p.stream, []string{p.prefix + "*"}, "readings of a Fleetscore hub, which removes them itself"
+	c.AllowDirect = false // any copy could answer, also one that lags behind
 	c.Storage, c.Retention, c.Discard, c.Replicas, c.Duplicates = jetstream.FileStorage, jetstream.LimitsPolicy, jetstream.DiscardNew, cfg.Replicas, duplicates
 	c.MaxMsgs, c.MaxBytes, c.MaxAge, c.MaxMsgsPerSubject, c.MaxMsgSize, c.MaxConsumers = -1, -1, 0, -1, -1, -1
 	if cfg.MaxBytes > 0 {
@@ -229,6 +261,6 @@ func (p *partition) adopt(ctx context.Context, info *jetstream.StreamInfo) error
 // same reports whether the settings that want sets are equal.
 func same(a, b jetstream.StreamConfig) bool {
 	return len(b.Subjects) == 1 && a.Subjects[0] == b.Subjects[0] && a.Description == b.Description && a.Storage == b.Storage && a.Retention == b.Retention &&
-		a.Discard == b.Discard && a.Replicas == b.Replicas && a.Duplicates == b.Duplicates && a.MaxMsgs == b.MaxMsgs && a.MaxBytes == b.MaxBytes &&
+		a.Discard == b.Discard && a.AllowDirect == b.AllowDirect && a.Replicas == b.Replicas && a.Duplicates == b.Duplicates && a.MaxMsgs == b.MaxMsgs && a.MaxBytes == b.MaxBytes &&
 		a.MaxAge == b.MaxAge && a.MaxMsgsPerSubject == b.MaxMsgsPerSubject && a.MaxMsgSize == b.MaxMsgSize && a.MaxConsumers == b.MaxConsumers && a.Metadata[metaHub] == b.Metadata[metaHub] && a.Metadata[metaPartitions] == b.Metadata[metaPartitions]
 }
