@@ -57,6 +57,8 @@ var sections = []struct {
 	{"fleet", "A fleet from CSV to CSV", true, runFleet},
 	{"million", "A million models", false, runMillion},
 	{"platform", "The same through the platform", false, runPlatform},
+	{"overhead", "What a job costs besides scoring", true, runOverhead},
+	{"queue", "Tasks per second", true, runQueue},
 }
 
 func main() {

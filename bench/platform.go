@@ -31,12 +31,13 @@ fleets:
   sensors: {path: %q, model: "model_{Device}_{Tag}"}
 pools:
   cpu: {provider: local, slots: 2, scale: {min: 1, max: 1}}
+  cold: {provider: local, slots: 1, scale: {min: 0, max: 1, idle_after: 1s}}
 pipelines:
 `
 
-// runPlatform compares a job with the one-shot command, both from the same dataset. Every job
+// runPlatform compares a job with the one-shot command and with a job of Dask, all from the same dataset. Every job
 // has its own pipeline, so that no job replaces rows of another.
-func runPlatform(ctx context.Context, b *bench) (*section, error) {
+func runPlatform(ctx context.Context, b *bench) (_ *section, err error) {
 	const count = 100_000
 	models, data, pack, err := b.packedFleet(ctx, count)
 	if err != nil {
@@ -44,7 +45,7 @@ func runPlatform(ctx context.Context, b *bench) (*section, error) {
 	}
 	dir := b.fast()
 	p := &platform{b: b, dir: filepath.Join(dir, "server")}
-	if err := p.start(ctx, models, b.repeats+1); err != nil {
+	if err := p.start(ctx, models, pipelines("p", "cpu", b.repeats+1)); err != nil {
 		return nil, err
 	}
 	defer p.stop()
@@ -62,45 +63,56 @@ func runPlatform(ctx context.Context, b *bench) (*section, error) {
 	}}
 	delta := filepath.Join(p.dir, "store/data/readings")
 	parquet, csv := filepath.Join(dir, "parquet"), filepath.Join(dir, "csv")
+	peer, err := b.startDask(ctx, delta, models, filepath.Join(dir, "dask"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if e := peer.close(); err == nil {
+			err = e
+		}
+	}()
 	cs := []*contestant{
 		process(ctx, "score, Parquet", os.Environ(), b.scoreArgs(delta, pack, parquet, "--format", "parquet")...),
 		process(ctx, "score, CSV", os.Environ(), b.scoreArgs(delta, pack, csv)...),
+		{name: fmt.Sprintf("Dask, warm cluster of %d workers", daskWorkers), whole: true, run: func(int) (sample, error) { return peer.job() }},
 		job,
 	}
 	got, err := duel(cs, b.repeats, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.equal(ctx, parquet); err != nil {
+	anomalies, err := p.equal(ctx, parquet)
+	if err != nil {
 		return nil, err
+	}
+	if peer.rows != count*rowsPerModel || peer.sum != anomalies {
+		return nil, fmt.Errorf("the job has %d anomalies, but Dask has %d rows and %d anomalies", anomalies, peer.rows, peer.sum)
 	}
 	s := &section{}
 	t := grid{Caption: fmt.Sprintf("%s sensors × 60 rows, packed models, from a dataset of %d files, in memory (/dev/shm). The job runs in a pool of one warm node with two slots; its CPU time is the sum of server and node.", thousands(count), len(files)),
-		Head: []string{"what", "wall", "CPU", "job ÷ this, wall", "job ÷ this, CPU"}}
+		Head: []string{"what", "wall", "CPU", "this ÷ job, wall", "this ÷ job, CPU"}}
 	for i, c := range cs {
 		row := []string{c.name, took(median(pick(got[i], wallOf))), took(median(pick(got[i], cpuOf)))}
-		if i < 2 {
-			row = append(row, ratioOf(got[i], got[2], wallOf).String(), ratioOf(got[i], got[2], cpuOf).String())
+		if last := len(cs) - 1; i < last {
+			row = append(row, ratioOf(got[last], got[i], wallOf).String(), ratioOf(got[last], got[i], cpuOf).String())
 		} else {
 			row = append(row, "–", "–")
 		}
 		t.add(row...)
 	}
 	s.Tables = []grid{t}
-	s.Notes = append(s.Notes, "Job and command find the same number of rows and anomalies. A job writes Parquet files of predictions and of coverage, with the digest of each row's model, so it is compared with the command that writes Parquet.")
-	wall, cpu := ratioOf(got[0], got[2], wallOf), ratioOf(got[0], got[2], cpuOf)
+	s.Notes = append(s.Notes, "Job and command find the same number of rows and anomalies. A job writes Parquet files of predictions and of coverage, with the digest of each row's model, so it is compared with the command that writes Parquet. Dask has a task for each file of the dataset, writes predictions without decision values, and keeps no account of sensors.")
+	wall, cpu := ratioOf(got[0], got[3], wallOf), ratioOf(got[0], got[3], cpuOf)
 	s.Targets = append(s.Targets, atMost("through the platform, from the same dataset, against the one-shot", 1.25, wall.Median, "×", fmt.Sprintf(" (CPU %s×)", short(cpu.Median))))
 	return s, nil
 }
 
-func (p *platform) start(ctx context.Context, models string, pipelines int) error {
+func (p *platform) start(ctx context.Context, models, pipelines string) error {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
-	text := fmt.Sprintf(platformYAML, models)
-	for i := range pipelines {
-		text += fmt.Sprintf("  p%d: {dataset: readings, fleet: sensors, features: [Value], pool: cpu}\n", i)
-	}
+	text := fmt.Sprintf(platformYAML, models) + pipelines
 	file := filepath.Join(p.b.scratch, "fleet.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
@@ -150,6 +162,7 @@ func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) 
 // scored has the fields of a job that are used here.
 type scored struct {
 	Created   time.Time        `json:"created"`
+	Started   time.Time        `json:"started"`
 	Ended     time.Time        `json:"ended"`
 	Rows      int64            `json:"rows"`
 	Anomalies int64            `json:"anomalies"`
@@ -163,39 +176,47 @@ func (p *platform) job(ctx context.Context, pipeline string, count int64) (s sam
 	if err != nil {
 		return s, err
 	}
-	out, err := p.command(ctx, "job", "submit", pipeline, "--wait")
+	j, err := p.submit(ctx, pipeline, count)
 	if err != nil {
 		return s, err
-	}
-	var j scored
-	if err := json.Unmarshal(out, &j); err != nil {
-		return s, err
-	}
-	if j.Rows != count*rowsPerModel || j.Outcomes["scored"] != count {
-		return s, fmt.Errorf("%d rows, outcomes %v", j.Rows, j.Outcomes)
 	}
 	after, err := p.cpu()
 	return sample{CPU: after - before, Wall: j.Ended.Sub(j.Created).Seconds()}, err
 }
 
+// submit submits a job and waits for its end.
+func (p *platform) submit(ctx context.Context, pipeline string, count int64) (j scored, err error) {
+	out, err := p.command(ctx, "job", "submit", pipeline, "--wait")
+	if err != nil {
+		return j, err
+	}
+	if err := json.Unmarshal(out, &j); err != nil {
+		return j, err
+	}
+	if j.Rows != count*rowsPerModel || j.Outcomes["scored"] != count {
+		return j, fmt.Errorf("%d rows, outcomes %v", j.Rows, j.Outcomes)
+	}
+	return j, nil
+}
+
 // equal compares the first job with a result of the command.
-func (p *platform) equal(ctx context.Context, dir string) error {
+func (p *platform) equal(ctx context.Context, dir string) (anomalies int64, err error) {
 	m, err := readManifest(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	out, err := p.command(ctx, "job", "list", "--pipeline", "p0")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var jobs []scored
 	if err := json.Unmarshal(out, &jobs); err != nil {
-		return err
+		return 0, err
 	}
 	if len(jobs) != 1 || jobs[0].Rows != m.Rows || jobs[0].Anomalies != m.Anomalies {
-		return fmt.Errorf("the job has %+v, but the command has %d rows and %d anomalies", jobs, m.Rows, m.Anomalies)
+		return 0, fmt.Errorf("the job has %+v, but the command has %d rows and %d anomalies", jobs, m.Rows, m.Anomalies)
 	}
-	return nil
+	return m.Anomalies, nil
 }
 
 // cpu returns the CPU seconds of the server and its children so far, or 0 without /proc.

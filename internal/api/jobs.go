@@ -266,7 +266,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 	if len(p.Outcomes) > 0 && !slices.ContainsFunc(p.Outcomes, func(o fleetscore.Outcome) bool { return job.Outcomes[o] > 0 }) {
 		return answerList([]fleetscore.Item{}, ""), nil // the job's counts say so, however many items there are
 	}
-	items, more, err := s.deps.Catalog.Coverage(job.Pipeline).Page(ctx, job.ID, job.Interval, p)
+	items, more, err := s.deps.Catalog.Coverage(job.Pipeline).Page(ctx, job.ResultsOf(), job.Interval, p)
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,7 @@ var levels = map[string]int{
 	"internal/archtest": testsOnly,
 	"internal/simtest":  testsOnly,
 	"bench":             testsOnly,
+	"bench/queue":       testsOnly,
 	"bench/scale":       testsOnly,
 	"bench/year":        testsOnly,
 }

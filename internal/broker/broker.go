@@ -10,6 +10,7 @@
 package broker
 
 import (
+	"container/list"
 	"context"
 	"log/slog"
 	"time"
@@ -73,6 +74,7 @@ type Broker struct {
 	now     func() time.Time
 	metrics *metrics
 	loops   lifecycle.Loops[ledger.Topic]
+	doors   *doors
 	examine func(ctx context.Context, blob string)
 	damaged chan string // blobs to be examined
 }
@@ -86,7 +88,7 @@ const examineWithin = time.Minute
 
 // New builds a broker; the ledger must be open.
 func New(cfg Config, deps Deps) (*Broker, error) {
-	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged)}
+	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged), doors: &doors{waiting: map[string]*list.List{}}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -102,10 +104,11 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	return b, err
 }
 
-// Run does what Tend and Examine do, until ctx ends.
+// Run does what Tend, Call and Examine do, until ctx ends.
 func (b *Broker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.Tend(ctx) })
+	group.Go(func() error { return b.Call(ctx) })
 	group.Go(func() error { return b.Examine(ctx) })
 	return group.Wait()
 }
@@ -113,7 +116,13 @@ func (b *Broker) Run(ctx context.Context) error {
 // Tend takes back what ran out, until ctx ends. Of several servers the one that leads
 // does this.
 func (b *Broker) Tend(ctx context.Context) error {
-	return b.loops.Run(ctx, loop{Kind: "nodes", Part: "nodes", Watch: []ledger.Topic{ledger.AnyNodes}, Step: b.tend})
+	return b.loops.Run(ctx, loop{Kind: "nodes", Part: "nodes", Watch: []ledger.Topic{ledger.AnyNodes}, Step: b.tend, Gentle: true})
+}
+
+// Call calls the nodes that wait for tasks when there are some, until ctx ends. Each server
+// does this for the nodes that ask it.
+func (b *Broker) Call(ctx context.Context) error {
+	return b.loops.Run(ctx, loop{Kind: "queue", Part: "queue", Watch: []ledger.Topic{ledger.AnyQueue}, Step: b.open})
 }
 
 // Examine looks at the blobs that nodes found damaged, until ctx ends.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -169,4 +170,71 @@ func TestOutageUsesUpNoTries(t *testing.T) {
 	if got, err := w.ledger.Job(t.Context(), j.ID); err != nil || got.State != fleetscore.JobCommitting {
 		t.Errorf("the job is %s, %v", got.State, err)
 	}
+}
+
+// counting counts who looks at the queue.
+type counting struct {
+	ledger.Ledger
+	looks atomic.Int64
+}
+
+func (c *counting) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, most int, now time.Time, ttl time.Duration) ([]ledger.Leased, error) {
+	c.looks.Add(1)
+	return c.Ledger.LeaseTasks(ctx, pool, node, most, now, ttl)
+}
+
+// TestCallsNoMoreNodesThanTasks: of many nodes that wait, only as many look at the queue as
+// there are tasks, and each of these gets one. A task that is to be retried later calls a
+// node when its time has come.
+func TestCallsNoMoreNodesThanTasks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const nodes, tasks = 30, 3
+		w := open(t)
+		c := &counting{Ledger: w.ledger}
+		defer w.run(Deps{Ledger: c, Now: time.Now})()
+		type answer struct {
+			node fleetscore.NodeID
+			dispatch.LeaseReply
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		answers := make(chan answer, nodes)
+		var asked sync.WaitGroup
+		for n := range nodes {
+			id := fleetscore.NodeID(fmt.Sprint("n", n))
+			if _, err := w.Register(t.Context(), dispatch.Hello{Node: id, Pool: "cpu", Slots: 1}); err != nil {
+				t.Fatal(err)
+			}
+			asked.Go(func() {
+				if r, err := w.Lease(ctx, id, dispatch.LeaseRequest{Free: 1, Wait: fleetscore.Duration(5 * time.Second)}); err == nil && len(r.Leases) > 0 {
+					answers <- answer{id, r}
+				}
+			})
+		}
+		synctest.Wait()
+		if n := c.looks.Swap(0); n != nodes {
+			t.Fatalf("%d nodes looked at the queue when they came, want all %d", n, nodes)
+		}
+		for n := range tasks {
+			w.queue(fleetscore.JobID(fmt.Sprint("j", n)))
+		}
+		var last answer
+		for range tasks {
+			last = <-answers
+		}
+		synctest.Wait()
+		if n := c.looks.Swap(0); n > 2*tasks { // a task that comes while another one is given out may call one more
+			t.Errorf("%d nodes looked at the queue for %d tasks", n, tasks)
+		}
+		begun := time.Now()
+		if err := w.Complete(ctx, last.Leases[0].ID, dispatch.Result{Error: "it failed"}); err != nil {
+			t.Fatal(err)
+		}
+		again := <-answers
+		if wait := time.Since(begun); again.Leases[0].Task != last.Leases[0].Task || wait < 100*time.Millisecond || wait > 5*time.Second {
+			t.Errorf("the task that failed was given to %s after %s", again.node, wait)
+		}
+		cancel()
+		asked.Wait()
+	})
 }

@@ -27,7 +27,7 @@ func (b *Broker) limitTimes(ctx context.Context, now time.Time) error {
 		}
 		if limit := j.Config.Limits.TaskTimeout.D(); limit > 0 {
 			reason := fmt.Sprintf("not done after %s (limits.task_timeout)", limit)
-			problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Job: j.ID, StartedBefore: now.Add(-limit)}, dispatch.TimedOut, reason))
+			problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Job: j.ID, StartedBefore: now.Add(-limit)}, dispatch.TimedOut, always(reason)))
 		}
 	}
 	return errors.Join(problems...)

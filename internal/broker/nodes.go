@@ -61,49 +61,38 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 
 // Lease gives tasks to a node. If there are none, it waits for some.
 func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.LeaseRequest) (dispatch.LeaseReply, error) {
-	n, err := b.ledger.Node(ctx, id)
+	changes, stop := b.ledger.Watch(ledger.NodeTopic(id))
+	defer stop()
+	n, err := b.await(ctx, id)
 	if err != nil {
 		return dispatch.LeaseReply{}, err
 	}
-	changes, stop := b.ledger.Watch(ledger.QueueTopic(n.Pool), ledger.NodeTopic(id))
-	defer stop()
+	called, leave := b.doors.enter(n.Pool, min(req.Free, n.Slots)) // before it looks at the queue, so that no task is missed
+	defer leave()
 	end := time.NewTimer(min(max(req.Wait.D(), 0), maxPoll))
 	defer end.Stop()
 	for {
-		if n, err = b.ledger.Node(ctx, id); err != nil {
-			return dispatch.LeaseReply{}, err
-		}
 		if n.State == fleetscore.NodeDraining {
 			return dispatch.LeaseReply{Stop: true}, nil
 		}
-		if !n.State.Works() {
-			return dispatch.LeaseReply{}, fleetscore.Errorf(fleetscore.NotFound, "lease tasks", string(id), "the node is %s: it has to register again", n.State)
-		}
-		now := b.now()
-		leased, err := b.ledger.LeaseTasks(ctx, n.Pool, id, min(req.Free, n.Slots-n.Running), now, b.cfg.LeaseTTL)
-		if fleetscore.Conflict.Is(err) {
-			continue // the node's state changed in between
-		}
-		if err != nil || len(leased) > 0 {
+		leased, err := b.ledger.LeaseTasks(ctx, n.Pool, id, min(req.Free, n.Slots-n.Running), b.now(), b.cfg.LeaseTTL)
+		switch {
+		case fleetscore.Conflict.Is(err): // the node's state changed in between
+		case err != nil || len(leased) > 0:
 			return b.leases(leased), err
+		default:
+			select {
+			case <-ctx.Done():
+				return dispatch.LeaseReply{}, ctx.Err()
+			case <-end.C:
+				return dispatch.LeaseReply{}, nil
+			case <-called:
+			case <-changes:
+			}
 		}
-		retry, err := b.ledger.NextRetry(ctx, n.Pool, now)
-		if err != nil {
+		if n, err = b.await(ctx, id); err != nil {
 			return dispatch.LeaseReply{}, err
 		}
-		wake := time.NewTimer(maxPoll)
-		if !retry.IsZero() {
-			wake.Reset(max(retry.Sub(now), time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return dispatch.LeaseReply{}, ctx.Err()
-		case <-end.C:
-			return dispatch.LeaseReply{}, nil
-		case <-wake.C:
-		case <-changes:
-		}
-		wake.Stop()
 	}
 }
 
@@ -153,7 +142,7 @@ func (b *Broker) Goodbye(ctx context.Context, id fleetscore.NodeID) error {
 		return err
 	}
 	b.log.Info("node stopped", "node", id)
-	return b.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Stopped, "the node stopped")
+	return b.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Stopped, always("the node stopped"))
 }
 
 // Complete takes the result of an attempt. Kind Conflict if its lease was taken
@@ -219,10 +208,15 @@ func (b *Broker) count(l ledger.Leased) {
 	level("attempt ended", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node, "end", l.Attempt.State, "reason", l.Attempt.Reason)
 }
 
+// always is the same reason for all leases.
+func always(reason string) func(ledger.Leased) string {
+	return func(ledger.Leased) string { return reason }
+}
+
 // takeBack ends leases whose holder is gone.
-func (b *Broker) takeBack(ctx context.Context, which ledger.LeaseFilter, end dispatch.End, reason string) error {
+func (b *Broker) takeBack(ctx context.Context, which ledger.LeaseFilter, end dispatch.End, reason func(ledger.Leased) string) error {
 	ended, err := b.ledger.TakeBack(ctx, which, b.now(), func(l ledger.Leased) (ledger.AttemptEnd, error) {
-		return b.ended(l, end, reason), nil
+		return b.ended(l, end, reason(l)), nil
 	})
 	for _, l := range ended {
 		b.count(l)
@@ -238,24 +232,25 @@ const tendEvery = 500 * time.Millisecond
 // from being taken back.
 func (b *Broker) tend(ctx context.Context) (next, error) {
 	now := b.now()
-	problems := []error{b.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, "the lease ran out: no heartbeat renewed it")}
+	problems := []error{b.takeBack(ctx, ledger.LeaseFilter{ExpiredBefore: now}, dispatch.Expired, always("the lease ran out: no heartbeat renewed it"))}
 	problems = append(problems, b.limitTimes(ctx, now))
-	nodes, err := b.ledger.Nodes(ctx, "")
+	nodes, err := b.ledger.Neglected(ctx, now.Add(-b.cfg.LostAfter), now.Add(-forgetAfter))
 	if err != nil {
 		return next{}, errors.Join(append(problems, err)...)
 	}
-	old := false
+	var silent []fleetscore.NodeID
+	old, gone := false, false
 	for _, n := range nodes {
-		alive := n.State.Speaks()
-		if alive && now.Sub(n.Heartbeat) > b.cfg.LostAfter {
-			lost, err := b.lose(ctx, n.ID, now)
-			problems = append(problems, err)
-			alive = !lost
+		if n.State.Speaks() {
+			silent, gone = append(silent, n.ID), true
+			continue
 		}
-		old = old || !alive && n.State != fleetscore.NodeStarting && now.Sub(n.Heartbeat) > forgetAfter
-		if !alive && n.Running > 0 { // nodes that are starting hold no leases
-			problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Node: n.ID}, dispatch.Lost, "node "+string(n.ID)+" was lost"))
-		}
+		old = old || now.Sub(n.Heartbeat) > forgetAfter
+		gone = gone || n.Running > 0
+	}
+	problems = append(problems, b.lose(ctx, silent, now.Add(-b.cfg.LostAfter)))
+	if gone {
+		problems = append(problems, b.takeBack(ctx, ledger.LeaseFilter{Gone: true}, dispatch.Lost, func(l ledger.Leased) string { return "node " + string(l.Attempt.Node) + " was lost" }))
 	}
 	if old {
 		problems = append(problems, b.ledger.ForgetNodes(ctx, now.Add(-forgetAfter)))
@@ -263,16 +258,14 @@ func (b *Broker) tend(ctx context.Context) (next, error) {
 	return next{Wake: now.Add(tendEvery)}, errors.Join(problems...)
 }
 
-// lose declares a node lost, unless it gave a sign of life just now.
-func (b *Broker) lose(ctx context.Context, id fleetscore.NodeID, now time.Time) (lost bool, err error) {
-	n, err := b.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
-		if lost = now.Sub(n.Heartbeat) > b.cfg.LostAfter; lost {
-			n.State = fleetscore.NodeLost
-		}
+// lose declares nodes lost, except those that gave a sign of life just now.
+func (b *Broker) lose(ctx context.Context, silent []fleetscore.NodeID, since time.Time) error {
+	if len(silent) == 0 {
 		return nil
-	})
-	if err == nil && lost {
-		b.log.Warn("node is lost", "node", id, "pool", n.Pool, "heartbeat", n.Heartbeat)
 	}
-	return lost && err == nil, err
+	lost, err := b.ledger.LoseNodes(ctx, silent, since)
+	for _, n := range lost {
+		b.log.Warn("node is lost", "node", n.ID, "pool", n.Pool, "heartbeat", n.Heartbeat)
+	}
+	return err
 }

@@ -35,13 +35,7 @@ type Catalog struct {
 	moved  func() time.Duration // by how much the wall clock was moved since the catalog was made
 
 	mu     sync.Mutex // guards tables
-	tables map[string]opened
-}
-
-// opened is a table, and what is remembered of it if it is a coverage.
-type opened struct {
-	*table.Delta
-	last *lastItems
+	tables map[string]*table.Delta
 }
 
 // New makes the catalog of a store. Nothing is read.
@@ -52,7 +46,7 @@ func New(b store.Bucket) *Catalog { return NewReporting(b, nil, nil) }
 // that the tables' commits bear; nil means the system's.
 func NewReporting(b store.Bucket, h *obs.Health, now func() time.Time) *Catalog {
 	start := time.Now()
-	return &Catalog{store: b, health: h, now: now, tables: map[string]opened{}, moved: func() time.Duration {
+	return &Catalog{store: b, health: h, now: now, tables: map[string]*table.Delta{}, moved: func() time.Duration {
 		now := time.Now()
 		return now.Round(0).Sub(start.Round(0)) - now.Sub(start) // without the monotonic part, and with it
 	}}
@@ -63,27 +57,26 @@ func (c *Catalog) Store() store.Bucket { return c.store }
 
 // Dataset is the table of a dataset. It need not exist yet.
 func (c *Catalog) Dataset(name string) *table.Delta {
-	return c.table("dataset "+name, DatasetFolder(name)).Delta
+	return c.table("dataset "+name, DatasetFolder(name))
 }
 
 // Predictions is the table with a pipeline's predictions. It need not exist yet.
 func (c *Catalog) Predictions(pipeline string) Predictions {
-	return Predictions{c.table("predictions of pipeline "+pipeline, PredictionsFolder(pipeline)).Delta}
+	return Predictions{c.table("predictions of pipeline "+pipeline, PredictionsFolder(pipeline))}
 }
 
 // Coverage is the table with the outcomes of a pipeline's jobs. It need not exist
 // yet.
 func (c *Catalog) Coverage(pipeline string) Coverage {
-	return Coverage(c.table("coverage of pipeline "+pipeline, CoverageFolder(pipeline)))
+	return Coverage{c.table("coverage of pipeline "+pipeline, CoverageFolder(pipeline))}
 }
 
-func (c *Catalog) table(name, folder string) opened {
+func (c *Catalog) table(name, folder string) *table.Delta {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d, ok := c.tables[folder]
 	if !ok {
-		d.last = &lastItems{turn: make(chan struct{}, 1)}
-		d.Delta = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Now: c.now, Report: func(problem string, works bool) {
+		d = table.OpenTable(store.Sub(c.store, folder), table.Options{Name: name, Folder: folder, Now: c.now, Report: func(problem string, works bool) {
 			if works {
 				c.health.Warn(name, problem)
 			} else {

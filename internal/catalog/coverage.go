@@ -24,19 +24,7 @@ func ItemSchema(key []string) table.TableSchema {
 }
 
 // Coverage is the table with the outcomes of a pipeline's jobs.
-type Coverage struct {
-	*table.Delta
-	last *lastItems
-}
-
-// lastItems is what JobItems read last. A caller that waits for another caller's reading
-// waits no longer than its own context allows.
-type lastItems struct {
-	turn    chan struct{} // holds a value while a caller uses the fields below
-	job     fleetscore.JobID
-	version int64
-	items   []fleetscore.Item
-}
+type Coverage struct{ *table.Delta }
 
 // WriteItems writes a job's coverage into files; no reader sees them before CommitItems
 // adds them.
@@ -121,24 +109,13 @@ type JobItem struct {
 	Interval fleetscore.Interval `json:"interval"`
 }
 
-// JobItems reads the items of a job, sorted by key; nil if there is no table yet.
-// Those of the job that was asked for last are remembered, as people turn pages.
-// The caller must not change them.
+// JobItems reads all items of a job, sorted by key; nil if there is no table yet.
 func (d Coverage) JobItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval) ([]fleetscore.Item, error) {
 	snap, err := d.Snapshot(ctx)
 	if fleetscore.NotFound.Is(err) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
-	}
-	select {
-	case d.last.turn <- struct{}{}:
-		defer func() { <-d.last.turn }()
-	case <-ctx.Done():
-		return nil, fleetscore.Wrap("read items", d.Name(), context.Cause(ctx))
-	}
-	if d.last.job == job && d.last.version == snap.Version {
-		return d.last.items, nil
 	}
 	found, err := d.ReadItems(ctx, snap.Files, ItemQuery{Job: job, Interval: &interval})
 	if err != nil {
@@ -148,7 +125,6 @@ func (d Coverage) JobItems(ctx context.Context, job fleetscore.JobID, interval f
 	for i, f := range found {
 		items[i] = f.Item
 	}
-	d.last.job, d.last.version, d.last.items = job, snap.Version, items
 	return items, nil
 }
 
@@ -174,6 +150,11 @@ func (d Coverage) Page(ctx context.Context, job fleetscore.JobID, interval fleet
 		query.Shards = &fleetscore.ShardRange{First: p.After.Shard(), Last: fleetscore.Shards - 1}
 	}
 	for _, files := range apart(query.Prune(snap.Files)) {
+		if some, err := d.has(ctx, files, job, p.Outcomes); err != nil {
+			return nil, false, err
+		} else if !some {
+			continue
+		}
 		found, err := d.ReadItems(ctx, files, ItemQuery{Job: job, Interval: &interval})
 		if err != nil {
 			return nil, false, err
@@ -190,6 +171,22 @@ func (d Coverage) Page(ctx context.Context, job fleetscore.JobID, interval fleet
 		}
 	}
 	return items, false, nil
+}
+
+// has reports whether files hold items of a job with one of the outcomes; empty means any.
+// It reads two columns only, so that a few failed items of a million are found quickly.
+func (d Coverage) has(ctx context.Context, files []fleetscore.DataFile, job fleetscore.JobID, outcomes []fleetscore.Outcome) (bool, error) {
+	f, _, err := d.ReadFrame(ctx, files, []string{"Job", "Outcome"}, table.ReadQuery{})
+	if err != nil {
+		return false, err
+	}
+	jobs, ends := f.Texts("Job"), f.Texts("Outcome")
+	for i := range f.Len() {
+		if jobs(i) == string(job) && (len(outcomes) == 0 || slices.Contains(outcomes, fleetscore.Outcome(ends(i)))) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // ByShard orders keys by shard, then key: the order in which pages of items follow each

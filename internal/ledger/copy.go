@@ -214,7 +214,7 @@ func (l *core) fill(ctx context.Context, name string, next func() (Row, error)) 
 		return l.problem(op, name, err)
 	}
 	defer db.Rollback() // after the commit it does nothing; otherwise err says what happened
-	f := &filling{tx: &tx{conn: conn{ctx, l, db}}, db: db, columns: map[string][]string{}}
+	f := &filling{tx: &tx{conn: conn{ctx, l, db, db}}, db: db, columns: map[string][]string{}}
 	if err = f.begin(); err == nil {
 		err = f.rows(next)
 	}

@@ -104,12 +104,15 @@ func (e *events) Put(topics ...Topic) {
 	}
 }
 
-// everyone signals every watcher.
-func (e *events) everyone() {
+// everyone signals every watcher, except those of single nodes if those aren't meant:
+// there is one for each node that waits for tasks.
+func (e *events) everyone(nodes bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for t := range e.watchers {
-		e.signal(t)
+		if nodes || !strings.HasPrefix(string(t), string(NodeTopic(""))) {
+			e.signal(t)
+		}
 	}
 }
 

@@ -224,7 +224,7 @@ const (
 func (p *Postgres) AddPiece(ctx context.Context, lease fleetscore.LeaseID, stream string, at int64, data []byte) error {
 	const op, tries = "append log", 3
 	for range tries { // each after another server took the same piece
-		added, err := conn{ctx, &p.core, p.write}.change(addPiece, stream, at, data, string(lease))
+		added, err := conn{ctx: ctx, l: &p.core, db: p.write}.change(addPiece, stream, at, data, string(lease))
 		if err != nil || added > 0 {
 			return p.problem(op, string(lease), err)
 		}
@@ -291,5 +291,5 @@ func (p *Postgres) PieceLeases(ctx context.Context) ([]fleetscore.LeaseID, error
 
 // RemovePieces implements Pieces.
 func (p *Postgres) RemovePieces(ctx context.Context, lease fleetscore.LeaseID) error {
-	return p.problem("remove log", string(lease), conn{ctx, &p.core, p.write}.exec(`DELETE FROM log_pieces WHERE lease = ?`, string(lease)))
+	return p.problem("remove log", string(lease), conn{ctx: ctx, l: &p.core, db: p.write}.exec(`DELETE FROM log_pieces WHERE lease = ?`, string(lease)))
 }

@@ -122,7 +122,7 @@ func (p *Postgres) Elect(ctx context.Context, log *slog.Logger) (*Term, error) {
 
 func (p *Postgres) term(token int64) *Term {
 	t := &Term{p: p, token: token}
-	t.core = core{events: p.events, read: p.read, write: p.write, dialect: p.dialect, tell: p.notify, guarded: func(x *tx) error { return p.check(x, token) }}
+	t.core = core{events: p.events, read: p.read, write: p.write, dialect: p.dialect, signs: newSigns(), tell: p.notify, guarded: func(x *tx) error { return p.check(x, token) }}
 	return t
 }
 
@@ -149,7 +149,7 @@ func (p *Postgres) takeLease(ctx context.Context, how bool) (token int64, err er
 		return 0, err
 	}
 	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
-	t := &tx{conn: conn{ctx, &p.core, sqlTx}}
+	t := &tx{conn: conn{ctx, &p.core, sqlTx, sqlTx}}
 	if err := t.lock(serversLock); err != nil {
 		return 0, err
 	}
@@ -190,7 +190,7 @@ func (p *Postgres) keep(ctx context.Context, token int64, log *slog.Logger) erro
 		case <-ticker.C:
 		}
 		limited, cancel := context.WithTimeout(ctx, leaseFor)
-		n, err := conn{limited, &p.core, p.write}.change(`UPDATE leader SET expires = clock_timestamp() + make_interval(secs => ?) WHERE name = 'main' AND token = ? AND holder = ?`,
+		n, err := conn{ctx: limited, l: &p.core, db: p.write}.change(`UPDATE leader SET expires = clock_timestamp() + make_interval(secs => ?) WHERE name = 'main' AND token = ? AND holder = ?`,
 			leaseFor.Seconds(), token, p.id)
 		cancel()
 		switch {
@@ -217,7 +217,7 @@ func (p *Postgres) superseded() error {
 func (p *Postgres) Resign(ctx context.Context) error { return p.resign(ctx, p.fence.Swap(noToken)) }
 
 func (p *Postgres) resign(ctx context.Context, token int64) error {
-	_, err := conn{ctx, &p.core, p.write}.change(`UPDATE leader SET expires = clock_timestamp() - interval '1 second' WHERE name = 'main' AND token = ? AND holder = ?`, token, p.id)
+	_, err := conn{ctx: ctx, l: &p.core, db: p.write}.change(`UPDATE leader SET expires = clock_timestamp() - interval '1 second' WHERE name = 'main' AND token = ? AND holder = ?`, token, p.id)
 	return p.problem("give the lease back", p.name(), err)
 }
 
@@ -340,7 +340,7 @@ func (p *Postgres) Beat(ctx context.Context, report []byte) (ahead time.Duration
 	defer cancel()
 	var now time.Time
 	before := time.Now()
-	err = conn{limited, &p.core, p.write}.row(`UPDATE servers SET seen = clock_timestamp(), report = ?, ended = FALSE WHERE id = ? RETURNING seen`, string(report), p.id).Scan(&now)
+	err = conn{ctx: limited, l: &p.core, db: p.write}.row(`UPDATE servers SET seen = clock_timestamp(), report = ?, ended = FALSE WHERE id = ? RETURNING seen`, string(report), p.id).Scan(&now)
 	if err != nil {
 		return 0, p.problem("say that this server lives", p.name(), err)
 	}
@@ -349,7 +349,7 @@ func (p *Postgres) Beat(ctx context.Context, report []byte) (ahead time.Duration
 
 // Leave says that this process shares the ledger no more.
 func (p *Postgres) Leave(ctx context.Context) error {
-	return p.problem("leave", p.name(), conn{ctx, &p.core, p.write}.exec(`UPDATE servers SET ended = TRUE WHERE id = ?`, p.id))
+	return p.problem("leave", p.name(), conn{ctx: ctx, l: &p.core, db: p.write}.exec(`UPDATE servers SET ended = TRUE WHERE id = ?`, p.id))
 }
 
 // Servers lists the servers that share the ledger, by name, those included that ended

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +19,12 @@ type Nodes interface {
 	Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error)
 	// Nodes are a pool's, by start; an empty pool means all.
 	Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error)
+	// Neglected are nodes that should give signs of life and gave the last before silent,
+	// and nodes that have ended and hold leases or gave the last before old. If there are
+	// very many, it returns some of them.
+	Neglected(ctx context.Context, silent, old time.Time) ([]fleetscore.Node, error)
+	// Strays are the nodes that don't take tasks, and those of pools that aren't listed.
+	Strays(ctx context.Context, pools []string) ([]fleetscore.Node, error)
 }
 
 // NodeChanges changes them.
@@ -29,8 +36,12 @@ type NodeChanges interface {
 	SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error
 	// Renew notes a sign of life of a node and what it measured, unless that is nil, and
 	// extends the leases it holds to ttl from now. It returns the node, and which of the
-	// leases no longer belong to the node. Kind NotFound if there is no such node.
+	// leases no longer belong to the node. Kind NotFound if there is no such node. Signs
+	// of life that come closely together may all count with the time of the latest.
 	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
+	// LoseNodes makes those of the nodes lost that should give signs of life and gave the
+	// last before a time. It returns the nodes that are lost now.
+	LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) ([]fleetscore.Node, error)
 	// ForgetNodes removes nodes that have ended and gave no sign of life since
 	// a time.
 	ForgetNodes(ctx context.Context, before time.Time) error
@@ -44,7 +55,6 @@ const (
 	selectPoolNodes = selectNodes + ` WHERE pool = ? ORDER BY started, id`
 	selectAllNodes  = selectNodes + ` ORDER BY started, id`
 	lockNode        = selectNode + ` FOR UPDATE`
-	renewLease      = `UPDATE attempts SET expires = ? WHERE lease = ? AND node = ? AND state = 'leased'`
 )
 
 // ready is what the ledger calls nodes that are idle or running: which of both they are
@@ -156,6 +166,48 @@ func (l *core) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error
 	return query(ctx, l, "list nodes", pool, scanNode, selectPoolNodes, pool)
 }
 
+// The states of the ledger as conditions; see fleetscore.NodeState.
+const (
+	speaks = `state IN ('` + ready + `', 'preparing', 'draining')`
+	ended  = `state IN ('unusable', 'lost', 'stopped')`
+
+	// selectNeglected reads all nodes, which takes a few milliseconds for ten thousand. An
+	// index by heartbeat would cost more, because heartbeats change all the time.
+	selectNeglected = selectNodes + ` WHERE ` + speaks + ` AND heartbeat < ?1 OR ` + ended + ` AND (heartbeat < ?2 OR
+		EXISTS (SELECT 1 FROM attempts WHERE node = nodes.id AND state = 'leased')) LIMIT 1000`
+	selectStrays = selectNodes + ` WHERE state <> '` + ready + `' OR pool NOT IN (SELECT w.value FROM json_each(?) AS w) ORDER BY started, id`
+	lockSilent   = selectNodes + ` WHERE id IN (SELECT w.value FROM json_each(?1) AS w) AND ` + speaks + ` AND heartbeat < ?2 ORDER BY id FOR UPDATE`
+)
+
+// Neglected implements Nodes.
+func (l *core) Neglected(ctx context.Context, silent, old time.Time) ([]fleetscore.Node, error) {
+	return query(ctx, l, "list nodes", "", scanNode, selectNeglected, micros(silent), micros(old))
+}
+
+// Strays implements Nodes.
+func (l *core) Strays(ctx context.Context, pools []string) ([]fleetscore.Node, error) {
+	return query(ctx, l, "list nodes", "", scanNode, selectStrays, names(l, pools))
+}
+
+// LoseNodes implements NodeChanges.
+func (l *core) LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) (lost []fleetscore.Node, err error) {
+	err = l.update(ctx, "change nodes", "", func(t *tx) (err error) {
+		if lost, err = list(t, scanNode, lockSilent, names(l, ids), micros(before)); err != nil || len(lost) == 0 {
+			return err
+		}
+		ids := make([]fleetscore.NodeID, len(lost))
+		for i := range lost {
+			lost[i].State, ids[i] = fleetscore.NodeLost, lost[i].ID
+			t.event(NodesTopic(lost[i].Pool), NodeTopic(lost[i].ID))
+		}
+		return t.exec(`UPDATE nodes SET state = 'lost' WHERE id IN (SELECT w.value FROM json_each(?) AS w)`, names(l, ids))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return lost, nil
+}
+
 // SetNodeState implements NodeChanges.
 func (l *core) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fleetscore.NodeState) error {
 	return l.update(ctx, "change node", string(id), func(t *tx) error {
@@ -169,40 +221,170 @@ func (l *core) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fle
 	})
 }
 
-// Renew implements NodeChanges.
+// Renew implements NodeChanges. Signs of life that come closely together are noted by one
+// transaction, so that thousands of nodes don't keep the database busy. Nobody is answered
+// before his own is on disk.
 func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
 	measured, err := loadText(load)
 	if err != nil {
 		return n, nil, fleetscore.Wrap("renew leases", string(id), err)
 	}
-	err = l.update(ctx, "renew leases", string(id), func(t *tx) (err error) {
-		revoked = nil
-		for _, lease := range slices.Sorted(slices.Values(leases)) {
-			renewed, err := t.change(renewLease, micros(now.Add(ttl)), string(lease), string(id))
+	s := &sign{node: id, leases: leases, load: load, measured: measured, now: now, ttl: ttl, done: make(chan struct{})}
+	if err = l.signs.do(ctx, s, l.note); err == nil {
+		err = s.err
+	}
+	return s.found, s.revoked, l.problem("renew leases", string(id), err)
+}
+
+// sign is a sign of life of a node.
+type sign struct {
+	node     fleetscore.NodeID
+	leases   []fleetscore.LeaseID
+	load     *fleetscore.NodeLoad // nil if it measured nothing new
+	measured string               // load as it is kept
+	now      time.Time
+	ttl      time.Duration
+
+	done    chan struct{} // closed when the fields below are set
+	found   fleetscore.Node
+	revoked []fleetscore.LeaseID
+	err     error
+}
+
+func (s *sign) ended() <-chan struct{} { return s.done }
+
+// After a transaction with several signs of life the next one begins signPace later, so that
+// they don't become many small ones. maxSigns bounds how many signs of life a transaction has.
+const (
+	signPace = 20 * time.Millisecond
+	maxSigns = 1000
+)
+
+func newSigns() *line[*sign] { return newLine[*sign](maxSigns, signPace) }
+
+// note notes signs of life. If they can't be noted together, one of them may be the reason:
+// then each is noted alone.
+func (l *core) note(signs []*sign) {
+	ended := false
+	defer func() {
+		for _, s := range signs {
+			if !ended { // this goroutine ends within the transaction
+				s.err = fleetscore.Errorf(fleetscore.Internal, "", "", "the transaction was given up")
+			}
+			close(s.done)
+		}
+	}()
+	err := l.renew(signs)
+	for _, s := range signs {
+		switch {
+		case err == nil:
+		case len(signs) == 1, fleetscore.Unavailable.Is(err):
+			s.err = err
+		default:
+			if alone := l.renew([]*sign{s}); alone != nil {
+				s.err = alone
+			}
+		}
+	}
+	ended = true
+}
+
+// The names of the nodes and leases are a list in JSON.
+const (
+	lockLeases  = `SELECT lease, node FROM attempts WHERE lease IN (SELECT w.value FROM json_each(?) AS w) AND state = 'leased' ORDER BY lease FOR UPDATE`
+	renewLeases = `UPDATE attempts SET expires = ? WHERE lease IN (SELECT w.value FROM json_each(?) AS w) AND state = 'leased'`
+	lockNodes   = selectNodes + ` WHERE id IN (SELECT w.value FROM json_each(?) AS w) ORDER BY id FOR UPDATE`
+	noteLoad    = `UPDATE nodes SET load = ? WHERE id = ?`
+	renewNodes  = `UPDATE nodes SET heartbeat = ? WHERE id IN (SELECT w.value FROM json_each(?) AS w)`
+)
+
+// renew notes signs of life by one transaction. All count with the time of the latest.
+func (l *core) renew(signs []*sign) error {
+	leases, claims := map[fleetscore.LeaseID]bool{}, map[claim]bool{} // as the nodes say
+	nodes := map[fleetscore.NodeID]bool{}
+	var now, expires time.Time
+	for _, s := range signs {
+		nodes[s.node] = true
+		for _, id := range s.leases {
+			leases[id], claims[claim{id, s.node}] = true, true
+		}
+		if s.now.After(now) {
+			now = s.now
+		}
+		if at := s.now.Add(s.ttl); at.After(expires) {
+			expires = at
+		}
+	}
+	return l.update(context.Background(), "renew leases", "", func(t *tx) error {
+		held := map[fleetscore.LeaseID]fleetscore.NodeID{}
+		if len(leases) > 0 {
+			rows, err := list(t, scanClaim, lockLeases, namesOf(l, leases))
 			if err != nil {
 				return err
 			}
-			if renewed == 0 {
-				revoked = append(revoked, lease)
+			for _, r := range rows {
+				if claims[r] {
+					held[r.lease] = r.node
+				}
+			}
+			if err := t.exec(renewLeases, micros(expires), namesOf(l, held)); err != nil {
+				return err
 			}
 		}
-		if measured == "" {
-			err = t.exec(`UPDATE nodes SET heartbeat = ? WHERE id = ?`, micros(now), string(id))
-		} else {
-			err = t.exec(`UPDATE nodes SET heartbeat = ?, load = ? WHERE id = ?`, micros(now), measured, string(id))
-		}
+		rows, err := list(t, scanNode, lockNodes, namesOf(l, nodes))
 		if err != nil {
 			return err
 		}
-		n, err = scanNode(t.row(selectNode, string(id)).Scan)
-		return err
+		found := map[fleetscore.NodeID]fleetscore.Node{}
+		for _, n := range rows {
+			n.Heartbeat = now.UTC()
+			found[n.ID] = n
+		}
+		for _, s := range signs {
+			s.found, s.err = found[s.node], nil
+			if s.found.ID == "" {
+				s.err = sql.ErrNoRows
+			} else if s.load != nil {
+				s.found.Load = s.load
+				if err := t.exec(noteLoad, s.measured, string(s.node)); err != nil {
+					return err
+				}
+			}
+			s.revoked = slices.DeleteFunc(slices.Clone(s.leases), func(id fleetscore.LeaseID) bool { return held[id] == s.node })
+		}
+		return t.exec(renewNodes, micros(now), namesOf(l, found))
 	})
-	return n, slices.Clip(revoked), err
+}
+
+// claim is a lease and who holds it.
+type claim struct {
+	lease fleetscore.LeaseID
+	node  fleetscore.NodeID
+}
+
+func scanClaim(scan func(...any) error) (c claim, err error) {
+	err = scan(&c.lease, &c.node)
+	return c, err
+}
+
+// namesOf is a list of the names in a map for json_each.
+func namesOf[K ~string, V any](l *core, of map[K]V) string {
+	return names(l, slices.Collect(maps.Keys(of)))
+}
+
+// names is a list of names for json_each.
+func names[K ~string](l *core, of []K) string {
+	out := make([]any, 0, len(of))
+	for _, name := range of {
+		out = append(out, l.dialect.value(string(name)))
+	}
+	doc, _ := json.Marshal(out) // of texts, which can always be written
+	return string(doc)
 }
 
 // ForgetNodes implements NodeChanges.
 func (l *core) ForgetNodes(ctx context.Context, before time.Time) error {
 	return l.update(ctx, "forget nodes", "", func(t *tx) error {
-		return t.exec(`DELETE FROM nodes WHERE state IN ('unusable', 'lost', 'stopped') AND heartbeat < ?`, micros(before))
+		return t.exec(`DELETE FROM nodes WHERE `+ended+` AND heartbeat < ?`, micros(before))
 	})
 }

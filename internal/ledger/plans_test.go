@@ -14,17 +14,17 @@ import (
 // hot are the queries that run often, with as many arguments as they take.
 func hot() map[string]string {
 	out := map[string]string{
-		"count queued": countQueued, "count leased": countLeased, "next retry": nextRetry, "any due": anyDue, "lease": selectDue,
+		"count queued": countQueued, "count leased": countLeased, "next retry": nextRetry, "any due": anyDue, "count due": countDue, "lease": selectDue,
 		"task": selectTask, "tasks of a job": selectTasks, "input": selectInput, "inputs of a job": selectInputs, "results": selectResults,
 		"attempt": selectAttempt, "attempts of a task": selectAttemptsOf, "leased of a job": selectLeasedOfJob,
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
-		"renew":   renewLease,
+		"leases to renew": lockLeases, "renew leases": renewLeases, "nodes to renew": lockNodes, "renew nodes": renewNodes,
 		"samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
 		"move": `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
-	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "all": {}} {
+	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "of nodes that are gone": {Gone: true}, "all": {}} {
 		leases, _ := leasedQuery(f)
 		out["take back "+name], out["jobs of leases "+name] = selectAttempts+leases, selectJobsOf(leases)
 	}
@@ -41,7 +41,7 @@ func hot() map[string]string {
 // bounded are what a plan may read whole: they are as small as what waits and
 // runs, or were made by the query itself. Everything else has to be searched.
 var bounded = []string{
-	"SCAN page", "SCAN part", "SCAN CONSTANT ROW",
+	"SCAN page", "SCAN part", "SCAN CONSTANT ROW", "SCAN w VIRTUAL TABLE",
 	"SCAN attempts USING INDEX attempts_", "SCAN attempts USING COVERING INDEX attempts_", // partial: the leases that haven't ended
 }
 

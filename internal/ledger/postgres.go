@@ -89,7 +89,7 @@ func openDatabase(ctx context.Context, c PostgresConfig, version int64) (*Postgr
 		return nil, err
 	}
 	p := &Postgres{cfg: cfg, id: rand.Text(), untold: map[Topic]bool{}, wake: make(chan struct{}, 1)}
-	p.dialect, p.events = postgresDialect{}, &events{}
+	p.dialect, p.events, p.signs = postgresDialect{}, &events{}, newSigns()
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)
@@ -228,7 +228,7 @@ func (p *Postgres) hear(ctx context.Context, c *pgx.Conn) {
 				}
 			}
 		}
-		p.everyone()
+		p.everyone(true)
 	}
 }
 
@@ -249,7 +249,8 @@ func (p *Postgres) take(ctx context.Context, c *pgx.Conn) {
 	}
 }
 
-// poll makes every watcher look now and then.
+// poll makes every watcher look now and then, except nodes that wait for tasks: those
+// look at their state when they ask for tasks again.
 func (p *Postgres) poll(ctx context.Context, every time.Duration) {
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -258,7 +259,7 @@ func (p *Postgres) poll(ctx context.Context, every time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			p.everyone()
+			p.everyone(false)
 		}
 	}
 }

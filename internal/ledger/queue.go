@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -34,6 +35,7 @@ type AttemptEnd struct {
 // LeaseFilter names leases that haven't ended.
 type LeaseFilter struct {
 	Node          fleetscore.NodeID // those of this node; empty means of all
+	Gone          bool              // only those of nodes that have ended
 	Job           fleetscore.JobID  // those of this job's tasks; empty means of all
 	ExpiredBefore time.Time         // only those that expired before; zero means all
 	StartedBefore time.Time         // only those that were given before; zero means all
@@ -44,6 +46,8 @@ type LeaseFilter struct {
 type Queue interface {
 	// QueueDepth counts the tasks of a pool that wait and that run.
 	QueueDepth(ctx context.Context, pool string) (queued, running int64, err error)
+	// TasksDue counts the tasks of a pool that may be leased now, up to most.
+	TasksDue(ctx context.Context, pool string, most int, now time.Time) (int, error)
 	// NextRetry is when the next task of a pool that waits for its retry may be
 	// leased; zero if none waits.
 	NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error)
@@ -66,6 +70,7 @@ const (
 	countQueued = `SELECT COUNT(*) FROM tasks WHERE pool = ? AND state = 'queued'`
 	countLeased = `SELECT COUNT(*) FROM tasks WHERE pool = ? AND state = 'leased'`
 	nextRetry   = `SELECT MIN(not_before) FROM tasks WHERE pool = ? AND state = 'queued' AND not_before > ?`
+	countDue    = `SELECT COUNT(*) FROM (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ? LIMIT ?) AS part`
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
 	// The plus keeps the engine from the index by not_before, after which it would sort
 	// all tasks that wait.
@@ -77,6 +82,12 @@ const (
 func (l *core) QueueDepth(ctx context.Context, pool string) (queued, running int64, err error) {
 	err = l.row(ctx, `SELECT (`+countQueued+`), (`+countLeased+`)`, pool, pool).Scan(&queued, &running)
 	return queued, running, l.problem("count tasks", pool, err)
+}
+
+// TasksDue implements Queue.
+func (l *core) TasksDue(ctx context.Context, pool string, most int, now time.Time) (n int, err error) {
+	err = l.row(ctx, countDue, pool, micros(now), most).Scan(&n)
+	return n, l.problem("count tasks", pool, err)
 }
 
 // NextRetry implements Queue.
@@ -197,6 +208,9 @@ func leasedQuery(which LeaseFilter) (text string, args []any) {
 	if which.Node != "" {
 		text, args = text+` AND node = ?`, append(args, string(which.Node))
 	}
+	if which.Gone {
+		text += ` AND EXISTS (SELECT 1 FROM nodes WHERE id = attempts.node AND ` + ended + `)`
+	}
 	if which.Job != "" {
 		text, args = text+` AND job = ?`, append(args, string(which.Job))
 	}
@@ -216,25 +230,37 @@ func (l *core) TakeBack(ctx context.Context, which LeaseFilter, now time.Time, d
 	if err != nil || len(some) == 0 {
 		return nil, err // nothing to do costs no write
 	}
-	out, err := l.takeBack(ctx, which, "", now, decide)
-	if err == nil || ctx.Err() != nil {
-		return out, err
-	}
-	// One of them can't be ended: the others are ended one by one.
+	var out []Leased
 	var problems []error
-	for _, a := range some {
-		one, err := l.takeBack(ctx, which, a.Lease, now, decide)
-		out, problems = append(out, one...), append(problems, err)
+	for part := range slices.Chunk(some, maxTakeBack) {
+		done, err := l.takeBack(ctx, which, part, now, decide)
+		out = append(out, done...)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return out, err
+		}
+		for _, a := range part { // one of them can't be ended: the others are ended one by one
+			one, err := l.takeBack(ctx, which, []fleetscore.Attempt{a}, now, decide)
+			out, problems = append(out, one...), append(problems, err)
+		}
 	}
 	return out, errors.Join(problems...)
 }
 
-// takeBack ends the leases that fit, or only the given one if it fits, all or none.
-func (l *core) takeBack(ctx context.Context, which LeaseFilter, only fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
-	text, args := leasedQuery(which)
-	if only != "" {
-		text, args = text+` AND lease = ?`, append(args, string(only))
+// maxTakeBack bounds how many leases a transaction ends, so that other writers, such as
+// heartbeats, don't wait long when many nodes are lost at once.
+const maxTakeBack = 100
+
+// takeBack ends those of some leases that fit, all or none.
+func (l *core) takeBack(ctx context.Context, which LeaseFilter, some []fleetscore.Attempt, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+	leases := make([]fleetscore.LeaseID, len(some))
+	for i, a := range some {
+		leases[i] = a.Lease
 	}
+	text, args := leasedQuery(which)
+	text, args = text+` AND lease IN (SELECT w.value FROM json_each(?) AS w)`, append(args, names(l, leases))
 	var out []Leased
 	err := l.update(ctx, "take leases back", string(which.Node), func(t *tx) error {
 		out = nil

@@ -36,6 +36,8 @@ type core struct {
 	tell        func([]Topic)   // tells other processes of events; nil if there are none
 	guarded     func(*tx) error // refuses transactions that this process may not make; nil if it may make all
 	group       *group          // carries out transactions of an engine with one writer; nil if the engine has several
+	parsed      *parsed         // nil if the engine keeps what it parsed by itself
+	signs       *line[*sign]    // the signs of life of nodes
 }
 
 // dialect is what the engines do differently.
@@ -90,10 +92,11 @@ type conn struct {
 		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	}
+	tx *sql.Tx // db, if it is a transaction
 }
 
 // reader reads outside of a transaction.
-func (l *core) reader(ctx context.Context) conn { return conn{ctx, l, l.read} }
+func (l *core) reader(ctx context.Context) conn { return conn{ctx: ctx, l: l, db: l.read} }
 
 // row is the reader's.
 func (l *core) row(ctx context.Context, statement string, args ...any) *sql.Row {
@@ -109,16 +112,30 @@ func (c conn) values(args []any) []any {
 }
 
 func (c conn) row(statement string, args ...any) *sql.Row {
-	return c.db.QueryRowContext(c.ctx, c.l.text(statement), c.values(args)...)
+	text := c.l.text(statement)
+	if s := c.l.parsed.statement(c, text); s != nil {
+		return s.QueryRowContext(c.ctx, c.values(args)...)
+	}
+	return c.db.QueryRowContext(c.ctx, text, c.values(args)...)
 }
 
 func (c conn) rows(statement string, args ...any) (*sql.Rows, error) {
-	return c.db.QueryContext(c.ctx, c.l.text(statement), c.values(args)...)
+	text := c.l.text(statement)
+	if s := c.l.parsed.statement(c, text); s != nil {
+		return s.QueryContext(c.ctx, c.values(args)...)
+	}
+	return c.db.QueryContext(c.ctx, text, c.values(args)...)
 }
 
 // change carries out a statement and counts the rows that it changed.
 func (c conn) change(statement string, args ...any) (rows int64, err error) {
-	r, err := c.db.ExecContext(c.ctx, c.l.text(statement), c.values(args)...)
+	text := c.l.text(statement)
+	var r sql.Result
+	if s := c.l.parsed.statement(c, text); s != nil {
+		r, err = s.ExecContext(c.ctx, c.values(args)...)
+	} else {
+		r, err = c.db.ExecContext(c.ctx, text, c.values(args)...)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -215,11 +232,12 @@ func (l *core) transact(ctx context.Context, fn func(*tx) error) ([]Topic, error
 
 // once carries out one transaction by itself.
 func (l *core) once(ctx context.Context, fn func(*tx) error) (topics []Topic, err error) {
+	defer l.parsed.parse(l.write) // when the transaction has ended
 	sqlTx, err := l.write.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	t := &tx{conn: conn{ctx, l, sqlTx}, events: map[Topic]bool{}}
+	t := &tx{conn: conn{ctx, l, sqlTx, sqlTx}, events: map[Topic]bool{}}
 	defer sqlTx.Rollback() // after the commit it does nothing; otherwise err says what happened
 	if l.guarded != nil {
 		if err := l.guarded(t); err != nil {

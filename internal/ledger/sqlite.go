@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func openFile(ctx context.Context, path string, version int64) (*SQLite, error) 
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup()}}
+	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup(), signs: newSigns(), parsed: &parsed{}}}
 	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}
@@ -204,17 +205,13 @@ func (l *SQLite) String() string {
 // fails changes nothing and doesn't disturb the others.
 //
 // There is no goroutine: one of the callers carries out what waits.
-type group struct {
-	turn    chan struct{} // holds a value while somebody writes
-	mu      sync.Mutex    // guards waiting
-	waiting []*member     // in the order of their calls
-}
+type group struct{ line *line[*member] }
 
 // maxGroup bounds how many transactions are carried out together, so that the first of
 // them doesn't wait long for the last.
 const maxGroup = 128
 
-func newGroup() *group { return &group{turn: make(chan struct{}, 1)} }
+func newGroup() *group { return &group{newLine[*member](maxGroup, 0)} }
 
 // member is one transaction.
 type member struct {
@@ -226,27 +223,14 @@ type member struct {
 	broken any // what fn panicked with
 }
 
+func (m *member) ended() <-chan struct{} { return m.done }
+
 // do carries out one transaction: all of it is on disk when do returns nil, none of it
 // otherwise.
 func (g *group) do(ctx context.Context, l *core, fn func(*tx) error) ([]Topic, error) {
-	if ctx.Err() != nil { // otherwise chance would decide, because there may be a turn too
-		return nil, context.Cause(ctx)
-	}
 	m := &member{ctx: ctx, fn: fn, done: make(chan struct{})}
-	g.mu.Lock()
-	g.waiting = append(g.waiting, m)
-	g.mu.Unlock()
-	for !m.written() {
-		select {
-		case <-m.done:
-		case g.turn <- struct{}{}:
-			g.write(l)
-		case <-ctx.Done():
-			if g.leave(m) {
-				return nil, context.Cause(ctx)
-			}
-			<-m.done // it is being written
-		}
+	if err := g.line.do(ctx, m, l.writeAll); err != nil {
+		return nil, err
 	}
 	if m.broken != nil {
 		panic(m.broken)
@@ -254,38 +238,10 @@ func (g *group) do(ctx context.Context, l *core, fn func(*tx) error) ([]Topic, e
 	return m.topics, m.err
 }
 
-func (m *member) written() bool {
-	select {
-	case <-m.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// leave takes a member back that nobody has begun.
-func (g *group) leave(m *member) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for i, w := range g.waiting {
-		if w == m {
-			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
-			return true
-		}
-	}
-	return false
-}
-
-// write carries out what waits and gives the turn back.
-func (g *group) write(l *core) {
-	g.mu.Lock()
-	n := min(len(g.waiting), maxGroup)
-	members := g.waiting[:n:n]
-	g.waiting = g.waiting[n:]
-	g.mu.Unlock()
+// writeAll carries out transactions.
+func (l *core) writeAll(members []*member) {
 	ended := false
 	defer func() {
-		<-g.turn
 		for _, m := range members {
 			if !ended { // this goroutine ends within a member's function
 				m.topics, m.err = nil, fleetscore.Errorf(fleetscore.Internal, "", "", "the transaction was given up")
@@ -293,7 +249,7 @@ func (g *group) write(l *core) {
 			close(m.done)
 		}
 	}()
-	if n > 1 && l.together(members) {
+	if len(members) > 1 && l.together(members) {
 		ended = true
 		return
 	}
@@ -318,13 +274,14 @@ func (m *member) run(step func() error) {
 // false, and changes nothing, if they have to be carried out one by one: some errors make
 // the engine give up the whole transaction.
 func (l *core) together(members []*member) bool {
-	ctx := context.Background() // an end of one caller's context must not end the others' work
+	ctx := context.Background()   // an end of one caller's context must not end the others' work
+	defer l.parsed.parse(l.write) // when the transaction has ended
 	sqlTx, err := l.write.BeginTx(ctx, nil)
 	if err != nil {
 		return false
 	}
 	defer sqlTx.Rollback() // after the commit it does nothing
-	all := conn{ctx, l, sqlTx}
+	all := conn{ctx, l, sqlTx, sqlTx}
 	for _, m := range members {
 		if m.err = context.Cause(m.ctx); m.err != nil {
 			continue
@@ -332,7 +289,7 @@ func (l *core) together(members []*member) bool {
 		if all.exec(`SAVEPOINT one`) != nil {
 			return false
 		}
-		t := &tx{conn: conn{context.WithoutCancel(m.ctx), l, sqlTx}, events: map[Topic]bool{}}
+		t := &tx{conn: conn{context.WithoutCancel(m.ctx), l, sqlTx, sqlTx}, events: map[Topic]bool{}}
 		m.run(func() error { return m.fn(t) })
 		if m.broken != nil {
 			m.broken = nil
@@ -353,4 +310,145 @@ func (l *core) together(members []*member) bool {
 		}
 	}
 	return true
+}
+
+// parsed keeps statements that the engine has parsed, because it parses a text again each
+// time that it gets one, which takes longer than many a statement itself. A nil parsed keeps
+// none.
+type parsed struct {
+	read, write sync.Map // *sql.Stmt by text
+	mu          sync.Mutex
+	missing     map[string]bool // texts of transactions, to be parsed when no transaction holds the one connection
+}
+
+// statement is the parsed form of a text; nil if there is none yet.
+func (p *parsed) statement(c conn, text string) *sql.Stmt {
+	if p == nil {
+		return nil
+	}
+	if c.tx == nil {
+		if s, ok := p.read.Load(text); ok {
+			return s.(*sql.Stmt)
+		}
+		s, err := c.l.read.PrepareContext(c.ctx, text)
+		if err != nil {
+			return nil // whoever asks finds the same error
+		}
+		if have, ok := p.read.LoadOrStore(text, s); ok {
+			_ = s.Close() // another one was faster
+			return have.(*sql.Stmt)
+		}
+		return s
+	}
+	if s, ok := p.write.Load(text); ok {
+		return c.tx.StmtContext(c.ctx, s.(*sql.Stmt))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.missing == nil {
+		p.missing = map[string]bool{}
+	}
+	p.missing[text] = true
+	return nil
+}
+
+// parse parses what the last transaction missed.
+func (p *parsed) parse(db *sql.DB) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	missing := p.missing
+	p.missing = nil
+	p.mu.Unlock()
+	for text := range missing {
+		if s, err := db.PrepareContext(context.Background(), text); err == nil { // otherwise the text is carried out as it is
+			p.write.Store(text, s)
+		}
+	}
+}
+
+// line lets callers wait for each other: one of them carries out what all of them want,
+// while further ones wait.
+type line[M interface {
+	comparable
+	ended() <-chan struct{} // closed when it is carried out
+}] struct {
+	most int              // at most so many are carried out at once
+	pace time.Duration    // after a turn that carried out several, the next one begins no sooner
+	turn chan struct{}    // holds a value while somebody carries out
+	rest <-chan time.Time // gets a value when the next turn may begin; nil if it may at once. Whoever has the turn may use it
+
+	mu      sync.Mutex // guards waiting
+	waiting []M        // in the order of their calls
+}
+
+func newLine[M interface {
+	comparable
+	ended() <-chan struct{}
+}](most int, pace time.Duration) *line[M] {
+	return &line[M]{most: most, pace: pace, turn: make(chan struct{}, 1)}
+}
+
+// do returns when m is carried out, or with an error and without anything done if ctx ends
+// before its turn. carryOut must close what ended returns for each that it gets.
+func (q *line[M]) do(ctx context.Context, m M, carryOut func([]M)) error {
+	if ctx.Err() != nil { // otherwise chance would decide, because there may be a turn too
+		return context.Cause(ctx)
+	}
+	q.mu.Lock()
+	q.waiting = append(q.waiting, m)
+	q.mu.Unlock()
+	for {
+		select {
+		case <-m.ended():
+			return nil
+		default:
+		}
+		select {
+		case <-m.ended():
+			return nil
+		case q.turn <- struct{}{}:
+			q.take(carryOut)
+		case <-ctx.Done():
+			if q.leave(m) {
+				return context.Cause(ctx)
+			}
+			<-m.ended() // it is being carried out
+			return nil
+		}
+	}
+}
+
+// take carries out what waits and gives the turn back.
+func (q *line[M]) take(carryOut func([]M)) {
+	defer func() { <-q.turn }()
+	if q.rest != nil {
+		<-q.rest
+		q.rest = nil
+	}
+	q.mu.Lock()
+	n := min(len(q.waiting), q.most)
+	some := q.waiting[:n:n]
+	q.waiting = q.waiting[n:]
+	q.mu.Unlock()
+	if n > 1 && q.pace > 0 {
+		q.rest = time.After(q.pace)
+	}
+	if n > 0 {
+		carryOut(some)
+	}
+}
+
+// leave takes one back that nobody has begun.
+func (q *line[M]) leave(m M) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, w := range q.waiting {
+		if w == m {
+			q.waiting = append(q.waiting[:i], q.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
 }

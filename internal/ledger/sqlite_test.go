@@ -31,9 +31,9 @@ func occupy(t *testing.T, l *SQLite) (release func()) {
 // waits returns when n transactions wait for the writer.
 func waits(l *SQLite, n int) {
 	for {
-		l.group.mu.Lock()
-		have := len(l.group.waiting)
-		l.group.mu.Unlock()
+		l.group.line.mu.Lock()
+		have := len(l.group.line.waiting)
+		l.group.line.mu.Unlock()
 		if have == n {
 			return
 		}
@@ -158,5 +158,32 @@ func TestWaitingWritersShareOneCommit(t *testing.T) {
 	}
 	if got := audited(t, l); len(got) != n {
 		t.Errorf("%d of %d were written", len(got), n)
+	}
+}
+
+// TestStatementsAreParsedOnce: a statement that was carried out before is carried out again
+// without parsing it, in transactions as well as outside of them, and one that the engine
+// doesn't understand stays an error.
+func TestStatementsAreParsedOnce(t *testing.T) {
+	t.Parallel()
+	l, ctx := open(t), t.Context()
+	for i := range 3 {
+		if err := l.update(ctx, "", "", insertAudit(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		if got := audited(t, l); len(got) != i+1 {
+			t.Errorf("%d entries, want %d", len(got), i+1)
+		}
+	}
+	broken := func(t *tx) error { return t.exec(`INSERT INTO nothing VALUES (?)`, 1) }
+	for range 2 {
+		if err := l.update(ctx, "", "", broken); err == nil {
+			t.Error("a statement about a table that there isn't succeeds")
+		}
+	}
+	kept := func(m *sync.Map, text string) bool { _, ok := m.Load(text); return ok }
+	if !kept(&l.parsed.write, `INSERT INTO audit (at, who, what, subject) VALUES (0, 'w', ?, '')`) || !kept(&l.parsed.read, `SELECT what FROM audit`) ||
+		kept(&l.parsed.write, `INSERT INTO nothing VALUES (?)`) {
+		t.Error("kept are not the statements that can be carried out")
 	}
 }

@@ -18,7 +18,13 @@ type Loop[T comparable] struct {
 	Part  string // for people: what doesn't work while Step fails, such as "schedule anomalies"
 	Watch []T    // an event of these topics starts the next step
 	Step  func(context.Context) (Next[T], error)
+	// Gentle: where events follow each other closely, the loop rests four times as long as a
+	// step took, at most longestRest, so that steps that look at much don't fill a processor.
+	Gentle bool
 }
+
+// longestRest bounds the rest of a gentle loop.
+const longestRest = 500 * time.Millisecond
 
 // Next is when a loop steps again, unless an event comes first.
 type Next[T comparable] struct {
@@ -67,7 +73,9 @@ func (s Loops[T]) Run(ctx context.Context, l Loop[T]) error {
 	defer s.Health.Report(l.Part, "")
 	failures := 0
 	for {
+		begun := time.Now()
 		n, err := l.Step(ctx)
+		took := time.Since(begun)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -95,6 +103,11 @@ func (s Loops[T]) Run(ctx context.Context, l Loop[T]) error {
 		}
 		if err := s.rest(ctx, n.Wake, changes); err != nil {
 			return err
+		}
+		if rest := min(4*took, longestRest) - time.Since(begun.Add(took)); l.Gentle && rest > 0 {
+			if err := pause(ctx, rest, nil); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -139,3 +139,33 @@ func TestLoopSteps(t *testing.T) {
 		}
 	})
 }
+
+// TestGentleLoopRests: where events never end, a gentle loop whose steps take long leaves most
+// of the time to others, and one whose steps take no time goes on at once.
+func TestGentleLoopRests(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ step, want time.Duration }{{100 * time.Millisecond, 500 * time.Millisecond}, {time.Second, time.Second + longestRest}, {0, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			always := make(chan struct{})
+			close(always)
+			ctx, cancel := context.WithCancel(t.Context())
+			var begun []time.Time
+			loops := Loops[string]{Watch: func(...string) (<-chan struct{}, func()) { return always, func() {} }, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+			err := loops.Run(ctx, Loop[string]{Gentle: true, Step: func(context.Context) (Next[string], error) {
+				if begun = append(begun, time.Now()); len(begun) == 5 {
+					cancel()
+				}
+				time.Sleep(c.step)
+				return Next[string]{}, nil
+			}})
+			if !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			for i := range 4 {
+				if got := begun[i+1].Sub(begun[i]); got != c.want {
+					t.Errorf("steps of %s follow each other after %s, want %s", c.step, got, c.want)
+				}
+			}
+		})
+	}
+}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -164,9 +165,10 @@ func (p *Pools) Run(ctx context.Context) error {
 	defer p.stopAll()
 	p.waits.Go(func() { p.compareAll(ctx) })
 	for {
+		begun := p.now()
 		rest, err := p.scale(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err := p.calm(ctx, p.now().Sub(begun)); err != nil {
+			return err
 		}
 		if err != nil {
 			p.log.Error("pools are held up", "error", err)
@@ -181,6 +183,23 @@ func (p *Pools) Run(ctx context.Context) error {
 		case <-changes:
 			timer.Stop()
 		}
+	}
+}
+
+// calm waits four times as long as a look at the pools took, at most half a second:
+// where a pool has thousands of nodes, events follow each other so closely that looks
+// would fill a processor.
+func (p *Pools) calm(ctx context.Context, took time.Duration) error {
+	if took <= 0 {
+		return ctx.Err()
+	}
+	wait := time.NewTimer(min(4*took, 500*time.Millisecond))
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+		return nil
 	}
 }
 
@@ -206,6 +225,9 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 
 func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConfig) (rest time.Duration, err error) {
 	now := p.now()
+	if last := p.newest[name].At; c.Provider == Static && !due(now, last, formula.SamplePeriod) { // its nodes, maybe thousands, are read for samples only
+		return min(maxRest, last.Add(formula.SamplePeriod).Sub(now)), nil
+	}
 	nodes, err := p.ledger.Nodes(ctx, name)
 	if err != nil {
 		return maxRest, err
@@ -276,7 +298,7 @@ const hungAfter = 3 * time.Minute
 // were lost and run on all the same, as a process does that hangs, and those of pools
 // that the configuration has no more.
 func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
-	nodes, err := p.ledger.Nodes(ctx, "")
+	nodes, err := p.ledger.Strays(ctx, slices.Sorted(maps.Keys(cfg.Pools)))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/logs"
 )
 
@@ -30,7 +32,7 @@ type jobPage struct {
 	Items     []fleetscore.Item
 	First     int    // place of the first item that is shown, from 1
 	Of        int    // the number of all items
-	Back, On  string // addresses of the items before and after these; empty if there are none
+	Start, On string // addresses of the first items and of those after these; empty if these are shown already, or if there are none
 	Logs      []logText
 	LogsLeft  int // logs tasks that are not shown
 }
@@ -74,10 +76,9 @@ func (p *Portal) job(r *http.Request) (any, error) {
 			v.Outcomes = append(v.Outcomes, outcome{o, n})
 		}
 	}
-	if v.Items, err = p.items(ctx, j, v.Filter); err != nil {
+	if err := p.items(ctx, &v, r.URL.Query()); err != nil {
 		return nil, err
 	}
-	v.page(r.URL.Query().Get("skip"))
 	refs, err := p.deps.Logs.List(ctx, id)
 	if err != nil {
 		return nil, err
@@ -97,36 +98,54 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	return v, nil
 }
 
-// page skips the first items and keeps as many as a page holds.
-func (v *jobPage) page(skip string) {
-	v.Of = len(v.Items)
-	n, err := strconv.Atoi(skip)
-	if err != nil || n < 0 || n >= v.Of {
-		n = 0
+// items reads one page of a job's items. The address says after which key it begins, so
+// that no page reads the items of the others, and how many come before it. Pages follow
+// each other by shard; within a page the items are sorted by key.
+func (p *Portal) items(ctx context.Context, v *jobPage, address url.Values) error {
+	j := v.Job
+	if !j.State.Ended() {
+		return nil // coverage is written when the job ends
 	}
-	address := func(skip int) string {
-		q := url.Values{"skip": {strconv.Itoa(skip)}}
+	page := catalog.ItemPage{After: fleetscore.Key(address.Get("after")), Limit: maxItems}
+	for o, n := range j.Outcomes {
+		if v.Filter == "" || v.Filter == o {
+			v.Of += int(n)
+		}
+	}
+	if v.Of == 0 {
+		return nil // the job's counts say so, however many items there are
+	}
+	if v.Filter != "" {
+		page.Outcomes = []fleetscore.Outcome{v.Filter}
+	}
+	items, more, err := p.deps.Catalog.Coverage(j.Pipeline).Page(ctx, j.ResultsOf(), j.Interval, page)
+	if err != nil {
+		return err
+	}
+	link := func(after fleetscore.Key, before int) string {
+		q := url.Values{}
+		if after != "" {
+			q.Set("after", string(after))
+			q.Set("before", strconv.Itoa(before))
+		}
 		if v.Filter != "" {
 			q.Set("outcome", string(v.Filter))
 		}
-		return "/jobs/" + url.PathEscape(string(v.Job.ID)) + "?" + q.Encode() + "#coverage"
+		return "/jobs/" + url.PathEscape(string(j.ID)) + "?" + q.Encode() + "#coverage"
 	}
-	if n > 0 {
-		v.Back = address(max(0, n-maxItems))
+	v.First = 1
+	if page.After != "" {
+		v.Start = link("", 0)
+		if before, err := strconv.Atoi(address.Get("before")); err == nil && before > 0 && before < v.Of {
+			v.First += before
+		}
 	}
-	if n+maxItems < v.Of {
-		v.On = address(n + maxItems)
+	if more {
+		v.On = link(items[len(items)-1].Key, v.First-1+len(items))
 	}
-	v.First = n + 1
-	v.Items = v.Items[n:min(n+maxItems, v.Of)]
-}
-
-func (p *Portal) items(ctx context.Context, j fleetscore.Job, only fleetscore.Outcome) ([]fleetscore.Item, error) {
-	items, err := p.deps.Catalog.Coverage(j.Pipeline).JobItems(ctx, j.ResultsOf(), j.Interval)
-	if only != "" {
-		items = slices.DeleteFunc(slices.Clone(items), func(i fleetscore.Item) bool { return i.Outcome != only })
-	}
-	return items, err
+	slices.SortFunc(items, func(a, b fleetscore.Item) int { return cmp.Compare(a.Key, b.Key) })
+	v.Items = items
+	return nil
 }
 
 func (p *Portal) logText(ctx context.Context, id fleetscore.JobID, ref logs.Ref) (string, error) {

@@ -273,6 +273,13 @@ func TestManySensors(t *testing.T) {
 	for pages := 0; address != ""; pages++ {
 		_, text, _ := get(h, address)
 		address = ""
+		first := pages*maxItems + 1
+		if want := fmt.Sprintf("Sensors %s to %s of %s", group(int64(first)), group(int64(min(first+maxItems-1, sensors))), group(sensors)); !strings.Contains(text, want) {
+			t.Errorf("page %d doesn't say %q", pages+1, want)
+		}
+		if back := strings.Contains(text, `<a href="/jobs/j?#coverage">first</a>`); back != (pages > 0) {
+			t.Errorf("page %d leads to the first one: %t", pages+1, back)
+		}
 		for _, part := range strings.Split(text, `href="`)[1:] {
 			link, rest, _ := strings.Cut(part, `"`)
 			link = html.UnescapeString(link)

@@ -164,6 +164,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "clock", Run: s.clock.Run},
 		{Name: "streams", Run: s.streams.run},
 		{Name: "broker", Run: work.broker.Examine},
+		{Name: "queue", Run: work.broker.Call},
 		{Name: "access", Run: s.control.Run},
 		{Name: "leader", Run: func(ctx context.Context) error { return s.leading(ctx, work) }},
 	}, extra...)

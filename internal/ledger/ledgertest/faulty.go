@@ -140,6 +140,11 @@ func (f *Faulty) Attempt(ctx context.Context, lease fleetscore.LeaseID) (a fleet
 	return a, job, err
 }
 
+// TasksDue implements ledger.Queue.
+func (f *Faulty) TasksDue(ctx context.Context, pool string, most int, now time.Time) (int, error) {
+	return try(ctx, f, "TasksDue", pool, func() (int, error) { return f.Ledger.TasksDue(ctx, pool, most, now) })
+}
+
 // NextRetry implements ledger.Queue.
 func (f *Faulty) NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error) {
 	return try(ctx, f, "NextRetry", pool, func() (time.Time, error) { return f.Ledger.NextRetry(ctx, pool, now) })
@@ -177,6 +182,21 @@ func (f *Faulty) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Nod
 // Nodes implements ledger.Nodes.
 func (f *Faulty) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
 	return try(ctx, f, "Nodes", pool, func() ([]fleetscore.Node, error) { return f.Ledger.Nodes(ctx, pool) })
+}
+
+// Neglected implements ledger.Nodes.
+func (f *Faulty) Neglected(ctx context.Context, silent, old time.Time) ([]fleetscore.Node, error) {
+	return try(ctx, f, "Neglected", "", func() ([]fleetscore.Node, error) { return f.Ledger.Neglected(ctx, silent, old) })
+}
+
+// Strays implements ledger.Nodes.
+func (f *Faulty) Strays(ctx context.Context, pools []string) ([]fleetscore.Node, error) {
+	return try(ctx, f, "Strays", "", func() ([]fleetscore.Node, error) { return f.Ledger.Strays(ctx, pools) })
+}
+
+// LoseNodes implements ledger.NodeChanges.
+func (f *Faulty) LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) ([]fleetscore.Node, error) {
+	return try(ctx, f, "LoseNodes", "", func() ([]fleetscore.Node, error) { return f.Ledger.LoseNodes(ctx, ids, before) })
 }
 
 // UpdateNode implements ledger.NodeChanges.
