@@ -88,7 +88,16 @@ type PoolConfig struct {
 	Exec     *ExecConfig `json:"exec,omitempty"`  // the commands of provider exec
 	// StartLimit is how long a node may take from its start to its registration; 0
 	// means 30s, and 10m for exec.
-	StartLimit Duration `json:"start_limit,omitempty"`
+	StartLimit Duration     `json:"start_limit,omitempty"`
+	Setup      *SetupConfig `json:"setup,omitempty"` // what prepares a node before it takes tasks
+}
+
+// SetupConfig is a command that runs once on each node before the node takes tasks. The
+// program lies in a folder that the node was started with (--commands). A node on which
+// it fails is unusable.
+type SetupConfig struct {
+	Command []string `json:"command"`           // a program and its arguments; a name without a slash is looked for in the folders
+	Timeout Duration `json:"timeout,omitempty"` // of one run; 0 means 10m
 }
 
 // ExecConfig holds the commands that start, stop and list machines. A command is a

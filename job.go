@@ -206,6 +206,7 @@ type Node struct {
 	IdleSince time.Time `json:"idle_since"`
 	// Registered is when it reported to the server first; zero before.
 	Registered time.Time `json:"registered,omitzero"`
+	Ready      time.Time `json:"ready,omitzero"` // when it could take tasks first; zero before
 	Kind       NodeKind  `json:"kind"`
 	Reason     string    `json:"reason,omitempty"`   // why it is unusable or lost, or ended before its time
 	LogTail    string    `json:"log_tail,omitempty"` // the end of what its setup command wrote, if it is unusable

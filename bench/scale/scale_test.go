@@ -352,7 +352,7 @@ type agent struct {
 	once       sync.Once
 }
 
-func (a *agent) Register(ctx context.Context, h dispatch.Hello) (n fleetscore.Node, err error) {
+func (a *agent) Register(ctx context.Context, h dispatch.Hello) (n dispatch.Welcome, err error) {
 	if err = a.send(ctx, a.token, http.MethodPost, "/api/v1/nodes", h, &n); err == nil {
 		a.once.Do(a.registered)
 	} else if ctx.Err() == nil {
@@ -386,6 +386,9 @@ func (a *agent) Heartbeat(ctx context.Context, node fleetscore.NodeID, r dispatc
 }
 
 // Goodbye says nothing: the server is stopped with its nodes.
+// Prepared is never called, because the pool has no setup command.
+func (a *agent) Prepared(context.Context, fleetscore.NodeID, dispatch.Preparation) error { return nil }
+
 func (a *agent) Goodbye(context.Context, fleetscore.NodeID) error { return nil }
 
 func (a *agent) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {

@@ -90,6 +90,7 @@ var Table = map[string]Route{
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
 
 	"POST /api/v1/nodes":                      {fleetscore.RoleNode, nodeBody},
+	"POST /api/v1/nodes/{id}/prepared":        {fleetscore.RoleNode, nodeBody},
 	"POST /api/v1/nodes/{id}/lease":           {fleetscore.RoleNode, nodeBody},
 	"POST /api/v1/nodes/{id}/heartbeat":       {fleetscore.RoleNode, nodeBody},
 	"POST /api/v1/nodes/{id}/goodbye":         {fleetscore.RoleNode, nodeBody},

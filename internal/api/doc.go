@@ -52,7 +52,8 @@
 //
 // The node protocol, with the token of nodes and the types of package dispatch:
 //
-//	POST /nodes                                   Hello → Node
+//	POST /nodes                                   Hello → Welcome: the Node, and its setup command
+//	POST /nodes/{id}/prepared                     Preparation → 204
 //	POST /nodes/{id}/lease                        LeaseRequest → LeaseReply; waits for work
 //	POST /nodes/{id}/heartbeat                    HeartbeatRequest → HeartbeatReply
 //	POST /nodes/{id}/goodbye                      nothing → 204

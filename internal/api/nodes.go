@@ -23,12 +23,18 @@ func (s *server) registerNodeProtocol(api huma.API) {
 			SkipValidateBody: true} // a nil slice of a node written in Go is null
 	}
 	nodes := s.deps.Broker
-	add(api, op("register node", "/nodes", "Register a node"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[fleetscore.Node], error) {
+	add(api, op("register node", "/nodes", "Register a node"), func(ctx context.Context, in *struct{ Body dispatch.Hello }) (*body[dispatch.Welcome], error) {
 		if err := ownsNode(ctx, in.Body.Node); err != nil {
 			return nil, err
 		}
 		n, err := nodes.Register(ctx, in.Body)
 		return answer(n), err
+	})
+	add(api, op("prepared", "/nodes/{id}/prepared", "Report how the setup command of a node ended"), func(ctx context.Context, in *preparedInput) (*struct{}, error) {
+		if err := ownsNode(ctx, in.ID); err != nil {
+			return nil, err
+		}
+		return nil, nodes.Prepared(ctx, in.ID, in.Body)
 	})
 	add(api, op("lease", "/nodes/{id}/lease", "Lease tasks for a node; waits until there are tasks"), func(ctx context.Context, in *leaseInput) (*body[dispatch.LeaseReply], error) {
 		if err := ownsNode(ctx, in.ID); err != nil {
@@ -110,6 +116,11 @@ func (*leaseInput) Resolve(ctx huma.Context) []error {
 type heartbeatInput struct {
 	NodePath
 	Body dispatch.HeartbeatRequest
+}
+
+type preparedInput struct {
+	NodePath
+	Body dispatch.Preparation
 }
 
 type logInput struct {

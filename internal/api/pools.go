@@ -34,6 +34,7 @@ type PoolDetail struct {
 	Pool
 	Scale       fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
 	Problem     string                 `json:"problem" doc:"why the last evaluation of the formula failed; empty if it didn't"`
+	Broken      string                 `json:"broken" doc:"why nodes can't be used, and when the next one is tried; empty if nothing is known to be wrong"`
 	Usage       *autoscale.Usage       `json:"usage,omitempty" doc:"over the last 48 hours; absent until the first sample is taken"`
 	Jobs        []JobUsage             `json:"jobs" nullable:"false" doc:"what the newest jobs of the pool that have ended took"`
 	Members     []fleetscore.Node      `json:"members" nullable:"false" doc:"its nodes, the newest 100: those that work, and those that ended within the last hour"`
@@ -169,8 +170,11 @@ func (s *server) showPool(ctx context.Context, in *struct {
 	evaluations, err := s.deps.Ledger.Evaluations(ctx, in.Name, in.Limit)
 	d.Evaluations = append(d.Evaluations, evaluations...)
 	for _, p := range s.deps.Health.Problems() {
-		if p.Part == pool.FormulaPart(in.Name) {
+		switch p.Part {
+		case pool.FormulaPart(in.Name):
 			d.Problem = p.Problem
+		case pool.BrokenPart(in.Name):
+			d.Broken = p.Problem
 		}
 	}
 	return answer(d), err

@@ -70,6 +70,7 @@ var levels = map[string]int{
 	"examples/fleet": 0, // embedded files only
 
 	"internal/durable":   support,
+	"internal/program":   support,
 	"internal/clock":     support,
 	"internal/lifecycle": support,
 	"internal/obs":       support,

@@ -44,13 +44,13 @@ func Warm(slots int, takes time.Duration, starts []Start, now time.Time) (nodes 
 // newestStarts is how many of the newest nodes StartTime looks at.
 const newestStarts = 10
 
-// StartTime is how long nodes take from their start until they register: the longest time
-// of the newest ones, so that all are ready in time. False if no node has registered.
+// StartTime is how long nodes take from their start until they are ready: the longest time
+// of the newest ones, so that all are ready in time. False if no node was ready yet.
 func StartTime(nodes []fleetscore.Node) (takes time.Duration, known bool) {
-	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n fleetscore.Node) bool { return n.Registered.IsZero() || n.Registered.Before(n.Started) })
+	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n fleetscore.Node) bool { return n.Ready.IsZero() || n.Ready.Before(n.Started) })
 	slices.SortFunc(nodes, func(a, b fleetscore.Node) int { return b.Started.Compare(a.Started) })
 	for _, n := range nodes[:min(len(nodes), newestStarts)] {
-		takes = max(takes, n.Registered.Sub(n.Started))
+		takes = max(takes, n.Ready.Sub(n.Started))
 	}
 	return takes, len(nodes) > 0
 }

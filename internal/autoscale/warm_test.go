@@ -88,7 +88,7 @@ func TestStartTime(t *testing.T) {
 	node := func(ago, takes time.Duration) fleetscore.Node {
 		n := fleetscore.Node{Started: now.Add(-ago)}
 		if takes > 0 {
-			n.Registered = n.Started.Add(takes)
+			n.Ready = n.Started.Add(takes)
 		}
 		return n
 	}

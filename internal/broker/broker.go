@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -48,10 +49,13 @@ type Deps struct {
 	// Examine looks at a blob of the store that a node found damaged. It may take as
 	// long as the store takes. nil means that nobody looks.
 	Examine func(ctx context.Context, blob string)
-	Log     *slog.Logger          // nil discards
-	Now     func() time.Time      // decides what ran out; it must not trust a jump of the wall clock. nil means time.Now
-	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
-	Metrics prometheus.Registerer // nil means none
+	// KeepOutput stores what the setup command of a node wrote. nil means that it isn't
+	// stored.
+	KeepOutput func(ctx context.Context, pool string, node fleetscore.NodeID, text []byte) error
+	Log        *slog.Logger          // nil discards
+	Now        func() time.Time      // decides what ran out; it must not trust a jump of the wall clock. nil means time.Now
+	Health     *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics    prometheus.Registerer // nil means none
 }
 
 // Ledger is what the broker needs of the ledger.
@@ -77,6 +81,8 @@ type Broker struct {
 	doors   *doors
 	examine func(ctx context.Context, blob string)
 	damaged chan string // blobs to be examined
+	keep    func(ctx context.Context, pool string, node fleetscore.NodeID, text []byte) error
+	outputs chan nodeOutput // of setup commands, to be stored
 }
 
 // maxDamaged is how many blobs may wait to be examined. Further ones aren't examined now;
@@ -86,9 +92,20 @@ const maxDamaged = 16
 // examineWithin is how long the look at one blob may take.
 const examineWithin = time.Minute
 
+// nodeOutput is what the setup command of a node wrote.
+type nodeOutput struct {
+	pool string
+	node fleetscore.NodeID
+	text []byte
+}
+
+// maxOutputs bounds the outputs of setup commands that wait for the store; each has at
+// most dispatch.MaxSetupOutputBytes.
+const maxOutputs = 32
+
 // New builds a broker; the ledger must be open.
 func New(cfg Config, deps Deps) (*Broker, error) {
-	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged), doors: &doors{waiting: map[string]*list.List{}}}
+	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged), keep: deps.KeepOutput, outputs: make(chan nodeOutput, maxOutputs), doors: &doors{waiting: map[string]*list.List{}}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -98,18 +115,22 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	if b.examine == nil {
 		b.examine = func(context.Context, string) {}
 	}
+	if b.keep == nil {
+		b.keep = func(context.Context, string, fleetscore.NodeID, []byte) error { return nil }
+	}
 	var err error
 	b.metrics, err = newMetrics(deps.Metrics)
 	b.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: b.now, Failed: func(string) { b.metrics.errors.Inc() }, Health: deps.Health, Log: b.log}
 	return b, err
 }
 
-// Run does what Tend, Call and Examine do, until ctx ends.
+// Run does what Tend, Call, Examine and KeepOutputs do, until ctx ends.
 func (b *Broker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.Tend(ctx) })
 	group.Go(func() error { return b.Call(ctx) })
 	group.Go(func() error { return b.Examine(ctx) })
+	group.Go(func() error { return b.KeepOutputs(ctx) })
 	return group.Wait()
 }
 
@@ -134,6 +155,23 @@ func (b *Broker) Examine(ctx context.Context) error {
 		case blob := <-b.damaged:
 			limited, cancel := context.WithTimeout(ctx, examineWithin)
 			b.examine(limited, blob)
+			cancel()
+		}
+	}
+}
+
+// KeepOutputs stores what setup commands wrote, until ctx ends. Every server that takes
+// the messages of nodes has to do it.
+func (b *Broker) KeepOutputs(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case o := <-b.outputs:
+			limited, cancel := context.WithTimeout(ctx, examineWithin)
+			if err := b.keep(limited, o.pool, o.node, o.text); err != nil {
+				b.log.Error("the output of a setup command can't be stored", "node", o.node, "error", err)
+			}
 			cancel()
 		}
 	}

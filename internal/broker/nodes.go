@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -20,17 +21,18 @@ const maxPoll = 30 * time.Second
 const forgetAfter = time.Hour
 
 // Register registers a node, also a node that was away and returns.
-func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
+func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (dispatch.Welcome, error) {
 	const op = "register node"
 	cfg, _, _, err := b.ledger.Config(ctx)
 	if err != nil {
-		return fleetscore.Node{}, err
+		return dispatch.Welcome{}, err
 	}
-	if _, ok := cfg.Pools[h.Pool]; !ok {
-		return fleetscore.Node{}, fleetscore.Errorf(fleetscore.NotFound, op, string(h.Node), "there is no pool %q", h.Pool)
+	pool, ok := cfg.Pools[h.Pool]
+	if !ok {
+		return dispatch.Welcome{}, fleetscore.Errorf(fleetscore.NotFound, op, string(h.Node), "there is no pool %q", h.Pool)
 	}
 	if h.Node == "" || len(h.Node) > 100 || h.Slots < 1 || h.Slots > 1024 {
-		return fleetscore.Node{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "a node has a name of 1 to 100 bytes and 1 to 1024 slots, not %d", h.Slots)
+		return dispatch.Welcome{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "a node has a name of 1 to 100 bytes and 1 to 1024 slots, not %d", h.Slots)
 	}
 	now := b.now().UTC()
 	n, err := b.ledger.UpdateNode(ctx, h.Node, func(n *fleetscore.Node) error {
@@ -43,9 +45,14 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 		if n.Registered.IsZero() {
 			n.Registered = now
 		}
-		if n.State != fleetscore.NodeDraining {
-			n.State = fleetscore.NodeIdle
+		switch {
+		case n.State == fleetscore.NodeDraining:
+		case pool.Setup != nil && !h.Prepared:
+			n.State = fleetscore.NodePreparing
+		default:
+			ready(n, now)
 		}
+		n.Reason, n.LogTail = "", "" // of an earlier life
 		n.Pool, n.Slots, n.Host, n.PID, n.Version = h.Pool, h.Slots, h.Host, h.PID, h.Version
 		n.Heartbeat = now
 		if n.Running == 0 {
@@ -56,7 +63,63 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Nod
 	if err == nil {
 		b.log.Info("node registered", "node", n.ID, "pool", n.Pool, "slots", n.Slots, "state", n.State)
 	}
-	return n, err
+	w := dispatch.Welcome{Node: n}
+	if n.State == fleetscore.NodePreparing {
+		w.Setup = pool.Setup
+	}
+	return w, err
+}
+
+// ready makes a node take tasks.
+func ready(n *fleetscore.Node, now time.Time) {
+	n.State = fleetscore.NodeIdle
+	if n.Ready.IsZero() {
+		n.Ready = now
+	}
+}
+
+// maxLogTail is how much of the output of a setup command that failed is kept with the
+// node.
+const maxLogTail = 2 << 10
+
+// Prepared takes how the setup command of a node ended. Kind NotFound if the node was
+// given up meanwhile: then it has to register again.
+func (b *Broker) Prepared(ctx context.Context, id fleetscore.NodeID, p dispatch.Preparation) error {
+	const op = "prepare node"
+	if len(p.Output) > dispatch.MaxSetupOutputBytes {
+		return fleetscore.Errorf(fleetscore.Invalid, op, string(id), "%d bytes of output are more than %d", len(p.Output), dispatch.MaxSetupOutputBytes)
+	}
+	n, err := b.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+		now := b.now().UTC()
+		switch {
+		case n.Pool == "" || n.State.Ended():
+			return fleetscore.Errorf(fleetscore.NotFound, op, string(id), "the node isn't known, or was given up: it has to register again")
+		case p.Error != "":
+			n.State, n.Reason = fleetscore.NodeUnusable, fleetscore.Printable(p.Error)
+			n.LogTail = strings.ToValidUTF8(string(p.Output[max(0, len(p.Output)-maxLogTail):]), "")
+		case n.State == fleetscore.NodePreparing:
+			ready(n, now)
+			n.IdleSince = now
+		}
+		n.Heartbeat = now
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if p.Error != "" {
+		b.log.Error("node is unusable", "node", id, "pool", n.Pool, "reason", n.Reason)
+	} else {
+		b.log.Info("node is prepared", "node", id, "pool", n.Pool)
+	}
+	if len(p.Output) > 0 {
+		select {
+		case b.outputs <- nodeOutput{n.Pool, id, p.Output}:
+		default:
+			b.log.Warn("the output of a setup command isn't kept, because many others wait for the store", "node", id)
+		}
+	}
+	return nil
 }
 
 // Lease gives tasks to a node. If there are none, it waits for some.
@@ -138,8 +201,14 @@ func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispat
 
 // Goodbye ends a node that has stopped.
 func (b *Broker) Goodbye(ctx context.Context, id fleetscore.NodeID) error {
-	if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeStopped); err != nil {
+	n, err := b.ledger.Node(ctx, id)
+	if err != nil {
 		return err
+	}
+	if n.State != fleetscore.NodeUnusable { // why it can't be used is worth more than that it ended
+		if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeStopped); err != nil {
+			return err
+		}
 	}
 	b.log.Info("node stopped", "node", id)
 	return b.takeBack(ctx, ledger.LeaseFilter{Node: id}, dispatch.Stopped, always("the node stopped"))

@@ -196,10 +196,15 @@ func localFolders(cfg fleetscore.Config) (out []string) {
 // commandFolders are the folders with the programs of pools' commands.
 func commandFolders(cfg fleetscore.Config) (out []string) {
 	for _, p := range cfg.Pools {
+		var commands [][]string
 		if p.Exec != nil {
-			for _, command := range [][]string{p.Exec.Start, p.Exec.Stop, p.Exec.List} {
-				out = append(out, filepath.Dir(command[0]))
-			}
+			commands = append(commands, p.Exec.Start, p.Exec.Stop, p.Exec.List)
+		}
+		if p.Setup != nil && p.Provider == "local" && filepath.IsAbs(p.Setup.Command[0]) {
+			commands = append(commands, p.Setup.Command)
+		}
+		for _, command := range commands {
+			out = append(out, filepath.Dir(command[0]))
 		}
 	}
 	return out

@@ -98,6 +98,9 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 	if d.Scale.Formula != "" {
 		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
 	}
+	if d.Broken != "" {
+		rows = append(rows, [2]string{"broken", d.Broken})
+	}
 	for _, n := range d.Members {
 		rows = append(rows, [2]string{"node", nodeText(n)})
 	}
@@ -121,7 +124,19 @@ func nodeText(n fleetscore.Node) string {
 	if n.Reason != "" {
 		text += ", " + fleetscore.Printable(n.Reason)
 	}
+	if n.LogTail != "" {
+		text += "; the end of its log:\n" + indented(n.LogTail)
+	}
 	return text
+}
+
+// indented is a text of several lines as it is shown below another one.
+func indented(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, "    "+fleetscore.Printable(strings.TrimSuffix(line, "\n")))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // usageRows says what a pool and its jobs took, and what that cost.

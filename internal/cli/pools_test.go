@@ -258,3 +258,77 @@ func TestFormulaPool(t *testing.T) {
 		t.Errorf("a pool that isn't there: exit %d\n%s", code, stderr)
 	}
 }
+
+// TestSetupPool: a setup command runs on each node before it takes tasks, and what it
+// wrote is the node's log. If it fails, the node is unusable: the reason and the end of the
+// log are shown by the commands, health and the portal, and the pool doesn't go on starting
+// nodes as fast as it can.
+func TestSetupPool(t *testing.T) {
+	t.Parallel()
+	var script string
+	text := poolText(t, "{provider: local, setup: {command: [./cloud/prepare, now], timeout: 1m}}")
+	p := startServerIn(t, text, func(dir string) {
+		if err := os.MkdirAll(filepath.Join(dir, "cloud"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script = filepath.Join(dir, "cloud", "prepare")
+		writeScript(t, script, "echo \"prepared $FLEETSCORE_ID $1\"\n")
+	})
+	server := "--server=http://" + p.addr
+	p.uploadReference()
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--wait", server); code != 0 {
+		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
+	}
+	nodes := func() []fleetscore.Node {
+		var nodes api.List[fleetscore.Node]
+		if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil {
+			t.Fatal(err)
+		}
+		return nodes.Items
+	}
+	first := nodes()
+	if len(first) == 0 || !first[0].Ready.After(first[0].Registered) {
+		t.Fatalf("nodes %+v; want one that was ready after it registered", first)
+	}
+	log := "logs/nodes/vms/" + string(first[0].ID) + ".txt"
+	eventually(t, "the output of the setup command is the node's log", func() bool {
+		_, stdout, _ := command(t, "store", "cat", log, server)
+		return strings.Contains(stdout, "prepared "+string(first[0].ID)+" now\n")
+	})
+	writeScript(t, script, "echo installing\necho no such package >&2\nexit 3\n")
+	if err := os.WriteFile(p.file, []byte(strings.Replace(text, "timeout: 1m}}", "timeout: 2m}, scale: {min: 1, max: 2}}", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "apply", p.file, server); code != 0 {
+		t.Fatalf("apply: exit %d\n%s", code, stderr)
+	}
+	for _, n := range nodes() { // new ones have to come
+		if pid := n.PID; pid > 1 && n.State.Speaks() {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "health says that nodes can't be used", func() bool {
+		var h api.Health
+		if err := p.Get(t.Context(), "/health", nil, &h); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(h.Problems, func(f api.Failing) bool {
+			return f.Part == "nodes of pool vms" && strings.Contains(f.Problem, "no such package")
+		})
+	})
+	_, stdout, _ := command(t, "pool", "show", "vms", server)
+	for _, want := range []string{": unusable, the setup command ", `its last line: "no such package"; the end of its log:` + "\n    installing\n    no such package\n", "could not be used"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("pool show has no %q:\n%s", want, stdout)
+		}
+	}
+	if status, text := p.page("/pools/vms"); status != 200 || !strings.Contains(text, "unusable") || !strings.Contains(text, "<pre>installing\nno such package\n</pre>") {
+		t.Errorf("the portal's page: %d\n%s", status, text)
+	}
+	unusable := slices.DeleteFunc(nodes(), func(n fleetscore.Node) bool { return n.State != fleetscore.NodeUnusable })
+	if len(unusable) > 8 {
+		t.Errorf("%d nodes were started although none can be used", len(unusable))
+	}
+}

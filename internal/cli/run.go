@@ -100,10 +100,19 @@ func newUpCommand() *cobra.Command {
 
 func logger(cmd *cobra.Command) *slog.Logger { return obs.NewLogger(cmd.ErrOrStderr()) }
 
+// foldersOf takes lists of folders apart, as a variable of the environment holds them.
+func foldersOf(lists []string) (out []string) {
+	for _, l := range lists {
+		out = append(out, filepath.SplitList(l)...)
+	}
+	return out
+}
+
 // newNodeCommand makes the command of nodes that score by a runtime.
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain time.Duration
+	var commands []string
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a pool, or list the nodes",
@@ -140,7 +149,7 @@ one ends it at once.`,
 				return err
 			}
 			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -158,6 +167,7 @@ one ends it at once.`,
 	cmd.Flags().StringVar(&hello.Pool, "pool", "", "the pool it belongs to")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
+	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand(), newScoreAloneCommand(runtime))
 	return cmd

@@ -351,8 +351,13 @@ func failure(method, path string, resp *http.Response) error {
 }
 
 // Register reports a node for work.
-func (c *Client) Register(ctx context.Context, h dispatch.Hello) (n fleetscore.Node, err error) {
-	return n, c.Post(with(ctx, nodeLimit, true), "/nodes", h, &n)
+func (c *Client) Register(ctx context.Context, h dispatch.Hello) (w dispatch.Welcome, err error) {
+	return w, c.Post(with(ctx, nodeLimit, true), "/nodes", h, &w)
+}
+
+// Prepared reports how the setup command of a node ended.
+func (c *Client) Prepared(ctx context.Context, node fleetscore.NodeID, p dispatch.Preparation) error {
+	return c.Post(with(ctx, nodeLimit, true), nodePath(node, "prepared"), p, nil)
 }
 
 // Lease asks for tasks and waits for them.

@@ -350,6 +350,9 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	if _, scaled := r.lines[path+".scale"]; scaled && p.Provider == "static" {
 		r.at(path+".scale", "nobody but you starts and stops the nodes of a static pool; leave scale out")
 	}
+	if p.Setup != nil {
+		r.judgeSetup(path+".setup", p, base, haveBase)
+	}
 	if p.StartLimit < 0 {
 		r.at(path+".start_limit", "%s is negative", p.StartLimit)
 	}
@@ -399,6 +402,26 @@ func (r *reader) judgeFormula(path string, s fleetscore.ScaleConfig) {
 		} else {
 			r.problemf(r.lines[path+".formula"], "%s", text)
 		}
+	}
+}
+
+// judgeSetup checks the command that prepares nodes. Only the path of a program on the
+// server's machine can be relative to fleet.yaml.
+func (r *reader) judgeSetup(path string, p *fleetscore.PoolConfig, base string, haveBase bool) {
+	c := p.Setup.Command
+	switch {
+	case len(c) == 0 || c[0] == "":
+		r.at(path, "command is missing: a program and its arguments, such as [prepare.sh]")
+	case filepath.IsAbs(c[0]) || !strings.Contains(c[0], "/"):
+	case p.Provider != "local":
+		r.at(path+".command", "%s is a path on the machines of the nodes, which don't know where fleet.yaml lies; write an absolute path, or the program's name alone", c[0])
+	case !haveBase:
+		r.at(path+".command", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c[0])
+	default:
+		c[0] = filepath.Join(base, c[0])
+	}
+	if p.Setup.Timeout < 0 {
+		r.at(path+".timeout", "%s is negative", p.Setup.Timeout)
 	}
 }
 

@@ -16,7 +16,9 @@ type Protocol interface {
 
 // Work are a node's messages about itself and its tasks.
 type Work interface {
-	Register(ctx context.Context, h Hello) (fleetscore.Node, error)
+	Register(ctx context.Context, h Hello) (Welcome, error)
+	// Prepared reports how the setup command of the node's pool ended.
+	Prepared(ctx context.Context, node fleetscore.NodeID, p Preparation) error
 	Lease(ctx context.Context, node fleetscore.NodeID, r LeaseRequest) (LeaseReply, error)
 	Heartbeat(ctx context.Context, node fleetscore.NodeID, r HeartbeatRequest) (HeartbeatReply, error)
 	Goodbye(ctx context.Context, node fleetscore.NodeID) error
@@ -36,7 +38,25 @@ type Hello struct {
 	Host    string            `json:"host"`
 	PID     int               `json:"pid"`
 	Version string            `json:"version"`
+	// Prepared says that the setup command of the pool has succeeded since the node
+	// started, so that it needn't run again.
+	Prepared bool `json:"prepared,omitempty"`
 }
+
+// Welcome is the answer to Hello: the node as it is now.
+type Welcome struct {
+	fleetscore.Node
+	Setup *fleetscore.SetupConfig `json:"setup,omitempty"` // to be run before the node asks for tasks; nil if there is nothing to run
+}
+
+// Preparation is how a setup command ended.
+type Preparation struct {
+	Error  string `json:"error,omitempty"` // why the node can't be used; empty if it can
+	Output []byte `json:"output"`          // the end of what the command wrote
+}
+
+// MaxSetupOutputBytes bounds the output of a setup command.
+const MaxSetupOutputBytes = 1 << 20
 
 // Lease is one attempt of a task, given to a node: all it needs to know.
 type Lease struct {

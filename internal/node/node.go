@@ -33,6 +33,7 @@ type Config struct {
 	Heartbeat time.Duration // between two signs of life; 0 means 3 s
 	DrainTime time.Duration // how long running tasks may go on once ctx ends; 0 gives them back at once
 	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
+	Commands  []string      // folders whose programs may prepare this node; empty means that none may
 }
 
 // Deps is what a node works with.
@@ -65,11 +66,13 @@ type Node struct {
 	stuck  func(fleetscore.TaskID)
 	load   func(now time.Time) fleetscore.NodeLoad // nil if nothing is measured
 	rests  atomic.Int64                            // counted, for waits that differ from node to node
+	setup  *fleetscore.SetupConfig                 // to be run before tasks are asked for; nil if there is nothing to run
 
-	mu     sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
-	leases map[fleetscore.LeaseID]*work
-	stop   bool      // the server said to take no more
-	seen   time.Time // the server's last answer
+	mu        sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
+	leases    map[fleetscore.LeaseID]*work
+	stop      bool               // the server said to take no more
+	seen      time.Time          // the server's last answer
+	unprepare context.CancelFunc // ends the setup command; nil if there was none
 
 	opening  sync.Mutex                  // guards catalogs, also while a store is opened
 	catalogs map[string]*catalog.Catalog // by the store's URL; their tables remember what they read
@@ -123,7 +126,10 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var tasks sync.WaitGroup
 	free := make(chan struct{}, n.cfg.Hello.Slots)
-	err := n.work(ctx, life, free, &tasks)
+	err := n.prepare(ctx)
+	if err == nil {
+		err = n.work(ctx, life, free, &tasks)
+	}
 	switch {
 	case err == nil: // the server said to stop: what was begun is finished, unless ctx ends
 		drained := context.AfterFunc(ctx, func() { n.endAfter(life, cancel) })
@@ -235,9 +241,10 @@ func (n *Node) register(ctx context.Context) error {
 	pause := 100 * time.Millisecond
 	for {
 		call, cancel := context.WithTimeout(ctx, requestTimeout)
-		_, err := n.server.Register(call, n.cfg.Hello)
+		welcome, err := n.server.Register(call, n.cfg.Hello)
 		cancel()
 		if err == nil {
+			n.setup = welcome.Setup
 			n.reached()
 			n.log.Info("registered", "pool", n.cfg.Hello.Pool, "slots", n.cfg.Hello.Slots)
 			return nil
@@ -357,6 +364,9 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 		n.reached()
 		n.mu.Lock()
 		n.stop = n.stop || reply.Stop
+		if n.stop && n.unprepare != nil {
+			n.unprepare()
+		}
 		for _, id := range reply.Revoked {
 			if w := n.leases[id]; w != nil && w.revoked.IsZero() {
 				w.revoked = n.now()

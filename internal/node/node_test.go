@@ -19,8 +19,8 @@ type deafOnce struct {
 	asked int
 }
 
-func (d *deafOnce) Register(context.Context, dispatch.Hello) (fleetscore.Node, error) {
-	return fleetscore.Node{}, nil
+func (d *deafOnce) Register(context.Context, dispatch.Hello) (dispatch.Welcome, error) {
+	return dispatch.Welcome{}, nil
 }
 
 func (d *deafOnce) Heartbeat(context.Context, fleetscore.NodeID, dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {
@@ -67,8 +67,8 @@ type oneTask struct {
 	bye     time.Time
 }
 
-func (o *oneTask) Register(context.Context, dispatch.Hello) (fleetscore.Node, error) {
-	return fleetscore.Node{}, nil
+func (o *oneTask) Register(context.Context, dispatch.Hello) (dispatch.Welcome, error) {
+	return dispatch.Welcome{}, nil
 }
 
 func (o *oneTask) Heartbeat(_ context.Context, _ fleetscore.NodeID, r dispatch.HeartbeatRequest) (dispatch.HeartbeatReply, error) {

@@ -9,16 +9,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/program"
 )
 
 // ExecDeps is what the provider exec works with.
@@ -61,7 +60,10 @@ func NewExec(deps ExecDeps) *Exec {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	if e.deps.Run == nil {
-		e.deps.Run = runProgram
+		e.deps.Run = func(ctx context.Context, command, env []string, stdout, stderr io.Writer) error {
+			env = append(without(os.Environ(), ledgerVariables), env...) // with credentials of clouds, which these commands need
+			return program.Run(ctx, command, env, stdout, stderr)
+		}
 	}
 	return e
 }
@@ -107,7 +109,7 @@ func (e *Exec) Start(ctx context.Context, n fleetscore.Node) (Running, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, op, string(n.ID), "pool %s has no commands", n.Pool).WithHint("write pools.%s.exec in fleet.yaml (docs/pools.md)", n.Pool)
 	}
 	for _, command := range [][]string{c.Exec.Start, c.Exec.Stop, c.Exec.List} {
-		if err := CheckCommand(command, e.deps.Folders); err != nil {
+		if err := program.Check(command, e.deps.Folders); err != nil {
 			return nil, err
 		}
 	}
@@ -131,11 +133,11 @@ func (e *Exec) List(ctx context.Context, pool string) ([]string, error) {
 	if c.Exec == nil {
 		return nil, nil
 	}
-	var out output
+	var out program.Tail
 	if err := e.command(ctx, *c.Exec, c.Exec.List, &out, "FLEETSCORE_POOL="+pool); err != nil {
 		return nil, err
 	}
-	return strings.Fields(string(out.bytes())), nil
+	return strings.Fields(string(out.Bytes())), nil
 }
 
 // Remove implements Lasting.
@@ -147,7 +149,7 @@ func (e *Exec) Remove(ctx context.Context, pool, name string) error {
 	if c.Exec == nil {
 		return fleetscore.Errorf(fleetscore.Invalid, "stop machine", name, "pool %s has no commands", pool)
 	}
-	var out output
+	var out program.Tail
 	if err := e.command(ctx, *c.Exec, c.Exec.Stop, &out, "FLEETSCORE_POOL="+pool, "FLEETSCORE_MACHINE="+name, "FLEETSCORE_STOP=now"); err != nil {
 		return err
 	}
@@ -171,37 +173,9 @@ func (e *Exec) forget(ctx context.Context, name string) error {
 	return nil
 }
 
-// CheckCommand refuses a command whose program isn't an executable file in one of the
-// folders, links followed.
-func CheckCommand(command, folders []string) error {
-	const op = "check command"
-	if len(command) == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, op, "", "the command is empty")
-	}
-	hint := "start the server with --commands FOLDER, and put the program there"
-	file, err := filepath.EvalSymlinks(command[0])
-	if err != nil {
-		return fleetscore.Errorf(fleetscore.Invalid, op, command[0], "the program can't be found: %w", err).WithHint("%s", hint)
-	}
-	st, err := os.Stat(file)
-	if err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, op, command[0], "it isn't an executable file").WithHint("make it executable: chmod +x %s", command[0])
-	}
-	for _, f := range folders {
-		folder, err := filepath.EvalSymlinks(f)
-		if err != nil {
-			continue
-		}
-		if rel, err := filepath.Rel(folder, file); err == nil && filepath.IsLocal(rel) {
-			return nil
-		}
-	}
-	return fleetscore.Errorf(fleetscore.Invalid, op, command[0], "the program doesn't lie in a folder whose programs this server may run").WithHint("%s", hint)
-}
-
 // command runs a command until it ends, at most as long as the pool allows.
-func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []string, out *output, env ...string) error {
-	if err := CheckCommand(command, e.deps.Folders); err != nil {
+func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []string, out *program.Tail, env ...string) error {
+	if err := program.Check(command, e.deps.Folders); err != nil {
 		return err
 	}
 	limit := c.Timeout.D()
@@ -210,14 +184,10 @@ func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []s
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var said output
+	var said program.Tail
 	err := e.deps.Run(ctx, command, env, out, &said)
-	for try := 0; errors.Is(err, syscall.ETXTBSY) && try < 20; try++ { // somebody is writing the program
-		time.Sleep(50 * time.Millisecond)
-		err = e.deps.Run(ctx, command, env, out, &said)
-	}
-	if text := said.bytes(); len(text) > 0 {
-		e.log.Info("a pool's command wrote", "command", command[0], "stderr", lastLine(text))
+	if text := said.Bytes(); len(text) > 0 {
+		e.log.Info("a pool's command wrote", "command", command[0], "stderr", program.LastLine(text))
 	}
 	if err == nil {
 		return nil
@@ -226,26 +196,8 @@ func (e *Exec) command(ctx context.Context, c fleetscore.ExecConfig, command []s
 	if ctx.Err() != nil {
 		why = fmt.Sprintf("it didn't end within %s", limit)
 	}
-	text := append(bytes.TrimSpace(out.bytes()), said.bytes()...)
-	return fleetscore.Errorf(fleetscore.Unavailable, "run command", command[0], "%s; its last line: %q", why, lastLine(text))
-}
-
-// runProgram runs a program in its own folder. When ctx ends, its children are killed
-// too.
-func runProgram(ctx context.Context, command, env []string, stdout, stderr io.Writer) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = filepath.Dir(command[0])
-	cmd.Env = append(without(os.Environ(), ledgerVariables), env...) // with credentials of clouds, which these commands need
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	return cmd.Run()
-}
-
-func lastLine(text []byte) string {
-	text = bytes.TrimSpace(text)
-	return string(text[bytes.LastIndexByte(text, '\n')+1:])
+	text := append(bytes.TrimSpace(out.Bytes()), said.Bytes()...)
+	return fleetscore.Errorf(fleetscore.Unavailable, "run command", command[0], "%s; its last line: %q", why, program.LastLine(text))
 }
 
 // machine is a node on a machine that commands start and stop.
@@ -297,9 +249,9 @@ func (m *machine) run() {
 		case <-ctx.Done():
 		}
 	}()
-	var out output
+	var out program.Tail
 	if err := m.start(ctx, &out); err != nil {
-		m.ended = Ended{Err: err, Output: out.bytes()}
+		m.ended = Ended{Err: err, Output: out.Bytes()}
 		if ctx.Err() != nil {
 			m.ended.Left = true
 			return
@@ -320,7 +272,7 @@ func (m *machine) run() {
 }
 
 // start runs the start command. The token lies in a file while the command runs.
-func (m *machine) start(ctx context.Context, out *output) error {
+func (m *machine) start(ctx context.Context, out *program.Tail) error {
 	token, err := m.e.deps.Token(ctx, m.name)
 	if err != nil {
 		return err
@@ -346,7 +298,7 @@ const (
 
 // stop runs the stop command until it succeeds, because a machine that runs on costs
 // money.
-func (m *machine) stop(ctx context.Context, out *output) Ended {
+func (m *machine) stop(ctx context.Context, out *program.Tail) Ended {
 	for pause := firstStop; ; pause = min(2*pause, maxStop) {
 		call, cancel := context.WithCancel(ctx)
 		how, killed := "ask", m.killed
@@ -372,9 +324,9 @@ func (m *machine) stop(ctx context.Context, out *output) Ended {
 		}
 		switch {
 		case err == nil && how == "now":
-			return Ended{Err: errKilled, Output: out.bytes()}
+			return Ended{Err: errKilled, Output: out.Bytes()}
 		case err == nil:
-			return Ended{Output: out.bytes()}
+			return Ended{Output: out.Bytes()}
 		case ctx.Err() != nil:
 			return Ended{Left: true}
 		}

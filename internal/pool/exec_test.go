@@ -13,6 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
+	"github.com/fleetscore/fleetscore/internal/program"
 )
 
 // machines is a folder of scripts that stand for a cloud: a machine is a file.
@@ -202,15 +203,15 @@ func TestExecRefuses(t *testing.T) {
 	if err := os.WriteFile(plain, []byte("echo"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{"/bin/sh", link, plain, m.dir, filepath.Join(m.dir, "..", "sh"), ""} {
-		if err := pool.CheckCommand([]string{program}, []string{m.dir}); !fleetscore.Invalid.Is(err) {
-			t.Errorf("%q: %v, want kind invalid", program, err)
+	for _, file := range []string{"/bin/sh", link, plain, m.dir, filepath.Join(m.dir, "..", "sh"), ""} {
+		if err := program.Check([]string{file}, []string{m.dir}); !fleetscore.Invalid.Is(err) {
+			t.Errorf("%q: %v, want kind invalid", file, err)
 		}
 	}
-	if err := pool.CheckCommand(m.cfg.Start, []string{m.dir}); err != nil {
+	if err := program.Check(m.cfg.Start, []string{m.dir}); err != nil {
 		t.Error(err)
 	}
-	if err := pool.CheckCommand(m.cfg.Start, nil); !fleetscore.Invalid.Is(err) {
+	if err := program.Check(m.cfg.Start, nil); !fleetscore.Invalid.Is(err) {
 		t.Errorf("without an allowed folder: %v, want kind invalid", err)
 	}
 }

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -11,10 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/program"
 )
 
 // LocalConfig says how child processes are started.
@@ -25,6 +24,7 @@ type LocalConfig struct {
 	TokenFile  string          // file with the token of nodes
 	CAFile     string          // certificates that nodes trust the server by; empty where it speaks plain HTTP
 	ServerName string          // the name in the server's certificate; empty where it is the URL's
+	Commands   []string        // folders whose programs may prepare nodes
 }
 
 // Local is the provider whose nodes are child processes of the server.
@@ -55,7 +55,7 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 	}
 	cmd := exec.Command(l.cfg.Executable, "node", "--server", strings.Join(servers, ","), "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
 	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+l.cfg.TokenFile,
-		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, proof)
+		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, "FLEETSCORE_COMMANDS="+strings.Join(l.cfg.Commands, string(os.PathListSeparator)), proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	c := &child{cmd: cmd}
 	cmd.Stdout, cmd.Stderr = &c.out, &c.out
@@ -119,7 +119,7 @@ func without(env []string, prefixes ...string) []string {
 // child is a node that runs as a child process.
 type child struct {
 	cmd *exec.Cmd
-	out output
+	out program.Tail
 }
 
 // Stop implements Running.
@@ -131,34 +131,5 @@ func (c *child) Kill() { _ = c.cmd.Process.Kill() } // an error says that it has
 // Wait implements Running.
 func (c *child) Wait() Ended {
 	err := c.cmd.Wait()
-	return Ended{Err: err, Output: c.out.bytes()}
-}
-
-// maxOutput is how much of a node's own output is kept: its end.
-const maxOutput = 1 << 20
-
-// output keeps the end of what a node writes.
-type output struct {
-	mu   sync.Mutex // guards what follows
-	text []byte
-	cut  bool
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.text = append(o.text, b...)
-	if len(o.text) > 2*maxOutput {
-		o.text, o.cut = append(o.text[:0], o.text[len(o.text)-maxOutput:]...), true
-	}
-	return len(b), nil
-}
-
-func (o *output) bytes() []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.cut {
-		return append([]byte("(the beginning was left out)\n"), o.text...)
-	}
-	return bytes.Clone(o.text)
+	return Ended{Err: err, Output: c.out.Bytes()}
 }

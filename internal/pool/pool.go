@@ -31,6 +31,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/program"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -85,44 +86,6 @@ type Pools struct {
 	mu      sync.Mutex     // guards what follows
 	running map[fleetscore.NodeID]Running
 	crashes map[string]crashes // by pool
-}
-
-// crashes says how often in a row a pool's nodes ended as soon as they started.
-type crashes struct {
-	n     int
-	again time.Time // no node is started before
-}
-
-// A node that ends within tooSoon of its start makes the next start wait, twice
-// as long each time.
-const (
-	tooSoon      = 2 * time.Second
-	firstRestart = 500 * time.Millisecond
-	maxRestart   = 30 * time.Second
-)
-
-// crashed counts a node that ended too soon. A node that ran longer resets the
-// counter.
-func (p *Pools) crashed(pool string, lived time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if lived > tooSoon {
-		delete(p.crashes, pool)
-		return
-	}
-	c := p.crashes[pool]
-	wait := firstRestart
-	for i := 0; i < c.n && wait < maxRestart; i++ {
-		wait *= 2
-	}
-	p.crashes[pool] = crashes{c.n + 1, p.now().Add(min(wait, maxRestart))}
-}
-
-// held is how long no node of the pool may be started yet.
-func (p *Pools) held(pool string) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return max(0, p.crashes[pool].again.Sub(p.now()))
 }
 
 // New builds the pools; nothing is started yet.
@@ -255,9 +218,7 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	if !wake.IsZero() {
 		rest = min(rest, wake.Sub(now))
 	}
-	if wait := p.held(name); wait > 0 && d.Start > 0 {
-		d.Start, rest = 0, min(rest, wait)
-	}
+	d.Start, rest = p.careful(name, c, nodes, d.Start, rest)
 	for range d.Start {
 		if err := p.start(ctx, name, c); err != nil {
 			return maxRest, err
@@ -379,7 +340,7 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	defer cancel()
 	how := "stopped"
 	now, err := p.ledger.Node(ctx, n.ID)
-	if err == nil && now.State != fleetscore.NodeStopped {
+	if err == nil && now.State != fleetscore.NodeStopped && now.State != fleetscore.NodeUnusable {
 		how = "lost"
 		err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
 	}
@@ -389,18 +350,29 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 		if now.PID == 0 {
 			lived = 0 // it never registered, however long its start took
 		}
-		p.crashed(n.Pool, lived)
-		tail := bytes.TrimSpace(end.Output)
-		if i := bytes.LastIndexByte(tail, '\n'); i >= 0 {
-			tail = tail[i+1:]
-		}
-		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(end.Err), "last", string(tail))
+		last := program.LastLine(end.Output)
+		p.ended(n, lived, fmt.Sprintf("it ended without a goodbye (%v); its last line: %q", end.Err, last))
+		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(end.Err), "last", last)
 	} else {
 		p.log.Info("node ended", "node", n.ID)
 	}
-	if e := store.WriteAll(ctx, p.store, catalog.NodeLog(n.Pool, n.ID), end.Output, store.PutOptions{}); e != nil || err != nil {
+	if e := p.keepLog(ctx, n, end.Output); e != nil || err != nil {
 		p.log.Error("a node's end could not be recorded", "node", n.ID, "error", err, "log", e)
 	}
+}
+
+// keepLog adds what a node wrote to its log, which may have the output of its setup
+// command already.
+func (p *Pools) keepLog(ctx context.Context, n fleetscore.Node, text []byte) error {
+	name := catalog.NodeLog(n.Pool, n.ID)
+	before, err := store.ReadAll(ctx, p.store, name)
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return err
+	}
+	if len(before) > 0 && !bytes.HasSuffix(before, []byte("\n")) {
+		before = append(before, '\n')
+	}
+	return store.WriteAll(ctx, p.store, name, append(before, text...), store.PutOptions{})
 }
 
 // ours returns a running node that this server started, and nil for any other node.

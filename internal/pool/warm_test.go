@@ -66,7 +66,7 @@ func TestWarmUp(t *testing.T) {
 			}
 			if tt.measured {
 				if _, err := w.l.UpdateNode(t.Context(), "old", func(n *fleetscore.Node) error {
-					*n = fleetscore.Node{ID: "old", Pool: "cpu", State: fleetscore.NodeStopped, PID: 1, Started: decided, Registered: decided.Add(40 * time.Second)}
+					*n = fleetscore.Node{ID: "old", Pool: "cpu", State: fleetscore.NodeStopped, PID: 1, Started: decided, Ready: decided.Add(40 * time.Second)}
 					return nil
 				}); err != nil {
 					t.Fatal(err)

@@ -34,7 +34,8 @@ type poolPage struct {
 	poolTile
 	Config      fleetscore.PoolConfig
 	Evaluations []autoscale.Evaluation
-	Usage       *autoscale.Usage // nil if there are no samples
+	Usage       *autoscale.Usage  // nil if there are no samples
+	Ended       []fleetscore.Node // nodes of the last hour that ended before their time, and why
 }
 
 // maxEvaluations is how many evaluations a page shows.
@@ -57,6 +58,11 @@ func (p *Portal) pool(r *http.Request) (any, error) {
 	if v.poolTile, err = p.poolTile(ctx, name, c); err != nil {
 		return nil, err
 	}
+	nodes, err := p.deps.Ledger.Nodes(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	v.Ended = slices.DeleteFunc(nodes, func(n fleetscore.Node) bool { return !n.State.Ended() || n.Reason == "" })
 	samples, err := p.deps.Ledger.Samples(ctx, name, p.deps.Now().Add(-autoscale.Horizon))
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/fleet"
-	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/program"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -49,11 +49,16 @@ func (s *Server) check(ctx context.Context, cfg fleetscore.Config) (warnings []s
 func (s *Server) checkPools(ctx context.Context, cfg fleetscore.Config) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
+		var commands [][]string
 		if x := cfg.Pools[name].Exec; x != nil {
-			for _, command := range [][]string{x.Start, x.Stop, x.List} {
-				if err := pool.CheckCommand(command, s.cfg.Commands); err != nil {
-					problems = append(problems, fmt.Errorf("pools.%s: %w", name, err))
-				}
+			commands = append(commands, x.Start, x.Stop, x.List)
+		}
+		if x := cfg.Pools[name].Setup; x != nil && cfg.Pools[name].Provider == "local" { // others run on other machines
+			commands = append(commands, program.Find(x.Command, s.cfg.Commands))
+		}
+		for _, command := range commands {
+			if err := program.Check(command, s.cfg.Commands); err != nil {
+				problems = append(problems, fmt.Errorf("pools.%s: %w", name, err))
 			}
 		}
 	}
@@ -71,7 +76,7 @@ func (s *Server) checkPools(ctx context.Context, cfg fleetscore.Config) error {
 		}
 		alive := 0
 		for _, n := range nodes {
-			if n.State != fleetscore.NodeStopped {
+			if n.State != fleetscore.NodeStopped && n.State != fleetscore.NodeUnusable {
 				alive++
 			}
 		}

@@ -165,6 +165,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "streams", Run: s.streams.run},
 		{Name: "broker", Run: work.broker.Examine},
 		{Name: "queue", Run: work.broker.Call},
+		{Name: "setup output", Run: work.broker.KeepOutputs},
 		{Name: "access", Run: s.control.Run},
 		{Name: "leader", Run: func(ctx context.Context) error { return s.leading(ctx, work) }},
 	}, extra...)

@@ -7,9 +7,11 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/broker"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // work is the services that carry jobs from their due time to their commit. They meet
@@ -36,7 +38,7 @@ func (s *Server) newWork() (w work, err error) {
 		return w, err
 	}
 	if w.broker, err = broker.New(broker.Config{StoreURL: s.storeURL},
-		broker.Deps{Ledger: s.Ledger, Examine: s.Catalog.Examine, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
+		broker.Deps{Ledger: s.Ledger, Examine: s.Catalog.Examine, KeepOutput: s.keepOutput, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}
 	where := logs.Config{SpoolDir: spool}
@@ -46,6 +48,11 @@ func (s *Server) newWork() (w work, err error) {
 	w.logs, err = logs.New(where,
 		logs.Deps{Ledger: s.Ledger, Store: s.store, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics})
 	return w, err
+}
+
+// keepOutput stores what the setup command of a node wrote as the node's log.
+func (s *Server) keepOutput(ctx context.Context, pool string, node fleetscore.NodeID, text []byte) error {
+	return store.WriteAll(ctx, s.store, catalog.NodeLog(pool, node), text, store.PutOptions{})
 }
 
 const maintainEvery = 10 * time.Minute

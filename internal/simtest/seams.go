@@ -226,8 +226,16 @@ func send[T any](ctx context.Context, p *protocol, op, subject string, do func(c
 type nothing struct{}
 
 // Register implements dispatch.Protocol.
-func (p *protocol) Register(ctx context.Context, h dispatch.Hello) (fleetscore.Node, error) {
-	return send(ctx, p, "register", string(h.Node), func(ctx context.Context, s *server) (fleetscore.Node, error) { return s.broker.Register(ctx, h) })
+func (p *protocol) Register(ctx context.Context, h dispatch.Hello) (dispatch.Welcome, error) {
+	return send(ctx, p, "register", string(h.Node), func(ctx context.Context, s *server) (dispatch.Welcome, error) { return s.broker.Register(ctx, h) })
+}
+
+// Prepared implements dispatch.Protocol.
+func (p *protocol) Prepared(ctx context.Context, node fleetscore.NodeID, how dispatch.Preparation) error {
+	_, err := send(ctx, p, "prepared", string(node), func(ctx context.Context, s *server) (nothing, error) {
+		return nothing{}, s.broker.Prepared(ctx, node, how)
+	})
+	return err
 }
 
 // Lease implements dispatch.Protocol.

@@ -50,7 +50,7 @@ func testNodes(t *testing.T, open Open) {
 		}
 	}
 	got := must[fleetscore.Node](t)(l.UpdateNode(ctx, "n2", func(n *fleetscore.Node) error {
-		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeUnusable, Started: noon, Registered: noon.Add(time.Second),
+		*n = fleetscore.Node{ID: n.ID, Pool: "gpu", State: fleetscore.NodeUnusable, Started: noon, Registered: noon.Add(time.Second), Ready: noon.Add(time.Minute),
 			Kind: fleetscore.LowPriority, Reason: "its setup command failed", LogTail: "no such package", Load: &measured}
 		return nil
 	}))

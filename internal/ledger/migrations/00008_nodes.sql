@@ -1,6 +1,7 @@
--- What is known of a node besides its life: its kind, why it ended, and what it measured
--- last, as the JSON of the root package's type. Its state "ready" is idle or running, by
+-- What is known of a node besides its life: since when it could take tasks, its kind,
+-- why it ended, and what it measured last, as the JSON of the root package's type. Its state "ready" is idle or running, by
 -- the leases that it holds.
+ALTER TABLE nodes ADD COLUMN usable INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE nodes ADD COLUMN kind TEXT NOT NULL DEFAULT 'dedicated';
 ALTER TABLE nodes ADD COLUMN reason TEXT NOT NULL DEFAULT '';
 ALTER TABLE nodes ADD COLUMN log_tail TEXT NOT NULL DEFAULT '';

@@ -1,0 +1,82 @@
+package pool
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/obs"
+)
+
+// TestBrokenNodes: nodes whose setup command fails are replaced less and less often, after
+// some of them one at a time, and health says why. A node that works, or a change of the
+// configuration, ends that.
+func TestBrokenNodes(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	var health obs.Health
+	p, err := New(Config{}, Deps{Now: func() time.Time { return now }, Health: &health})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := fleetscore.PoolConfig{Setup: &fleetscore.SetupConfig{Command: []string{"a"}}}
+	var nodes []fleetscore.Node
+	fail := func() {
+		nodes = append(nodes, fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprint("n", len(nodes))), Pool: "vms", State: fleetscore.NodeUnusable, Reason: "no such package"})
+	}
+	start := func(want int) (int, time.Duration) { return p.careful("vms", cfg, nodes, want, time.Hour) }
+	if n, _ := start(4); n != 4 {
+		t.Errorf("a new pool starts %d nodes, want 4", n)
+	}
+	fail()
+	if n, rest := start(4); n != 0 || rest != firstRestart {
+		t.Errorf("after a failure %d nodes are started, and %s later again; want none before %s", n, rest, firstRestart)
+	}
+	now = now.Add(firstRestart)
+	if n, _ := start(4); n != 4 || len(health.Problems()) != 0 {
+		t.Errorf("after one failure %d nodes are started; problems %v", n, health.Problems())
+	}
+	began := now
+	tries := 0
+	for now.Sub(began) < 24*time.Hour { // a day with a program that can't be installed
+		n, rest := start(4)
+		if n == 0 {
+			now = now.Add(min(rest, time.Hour))
+			continue
+		}
+		tries += n
+		if len(nodes) >= manyBroken && n != 1 {
+			t.Fatalf("%d nodes are tried at once after %d failures", n, len(nodes))
+		}
+		for range n {
+			fail()
+		}
+	}
+	if tries > 170 || tries < 100 {
+		t.Errorf("%d nodes were started in a day on which none could be used; want one in ten minutes", tries)
+	}
+	start(4)
+	if got := health.Problems(); len(got) != 1 || got[0].Part != "nodes of pool vms" || !strings.Contains(got[0].Problem, "no such package") || !strings.Contains(got[0].Problem, "could not be used") {
+		t.Errorf("health says %+v", got)
+	}
+	before := nodes
+	nodes = append(nodes, fleetscore.Node{ID: "good", State: fleetscore.NodeIdle, Ready: now.Add(time.Second)})
+	now = now.Add(time.Minute)
+	if n, _ := start(4); n != 4 || len(health.Problems()) != 0 {
+		t.Errorf("with a node that works, %d nodes are started; problems %v", n, health.Problems())
+	}
+	nodes = before
+	for range manyBroken {
+		fail()
+		start(4)
+	}
+	if n, _ := start(4); n != 0 {
+		t.Errorf("%d nodes are started just after failures", n)
+	}
+	cfg.Setup = &fleetscore.SetupConfig{Command: []string{"b"}}
+	if n, _ := start(4); n != 4 {
+		t.Errorf("after the configuration was changed %d nodes are started, want 4", n)
+	}
+}
