@@ -12,6 +12,9 @@ const (
 	RoleOperator      Role = "operator"
 	RoleAdministrator Role = "administrator"
 	RoleNode          Role = "node"
+	// RoleJoin is that of tokens by which one node may join a pool, once. They are made
+	// for a pool, not by their role.
+	RoleJoin Role = "join"
 )
 
 // Roles lists all roles in the order in which people see them.
@@ -27,7 +30,7 @@ func (r Role) May(need Role) bool {
 		return r == RoleViewer || r == RoleOperator || r == RoleAdministrator
 	case RoleOperator:
 		return r == RoleOperator || r == RoleAdministrator
-	case RoleAdministrator, RoleNode:
+	case RoleAdministrator, RoleNode, RoleJoin:
 		return r == need
 	}
 	return false

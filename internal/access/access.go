@@ -111,9 +111,11 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 // Caller is the sender of a request.
 type Caller struct {
 	Role   fleetscore.Role
-	Name   string // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
-	token  string // identifier in the ledger; empty for callers without such a token
-	secret sum    // of the token's text
+	Name   string            // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
+	Of     string            // the pool of a token for a single node; empty if it isn't for one
+	Node   fleetscore.NodeID // the only node that the caller may act as; empty if its names say that
+	token  string            // identifier in the ledger; empty for callers without such a token
+	secret sum               // of the token's text
 }
 
 // The names of callers that use no token of the ledger. No token can have such a
@@ -155,6 +157,9 @@ func NodeName(token, name string) string { return token + nodeMark + name }
 
 // Owns reports whether the caller may act as the node of that name.
 func (c Caller) Owns(node fleetscore.NodeID) bool {
+	if c.Node != "" {
+		return c.Role == fleetscore.RoleNode && node == c.Node
+	}
 	owner, _, marked := strings.Cut(string(node), nodeMark)
 	if c.token == "" {
 		return c.Role == fleetscore.RoleNode && !marked
@@ -190,7 +195,12 @@ func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal
 		who = "the " + c.Name + " has the role " + string(c.Role)
 	}
 	hint := "use a token of that role; an administrator creates one with: fleetscore token create " + string(need) + " NAME"
-	if need == fleetscore.RoleNode {
+	switch {
+	case c.Role == fleetscore.RoleJoin:
+		hint = "this is a one-time token, by which an agent joins a pool: fleetscore node --server URL, with the token in the file that FLEETSCORE_NODE_TOKEN_FILE names"
+	case need == fleetscore.RoleJoin:
+		hint = "use a token of fleetscore pool join-token POOL"
+	case need == fleetscore.RoleNode:
 		who, hint = "only nodes may do this, and "+who, "nodes use the token in the file that FLEETSCORE_NODE_TOKEN_FILE names"
 		return c, &Refusal{Status: http.StatusForbidden, Op: "check role", Subject: r.Method + " " + r.URL.Path, Message: who, Hint: hint}
 	}
@@ -278,7 +288,7 @@ func (d *Control) byToken(text string) (Caller, bool) {
 		return Caller{}, false
 	}
 	t.use(got, now)
-	return Caller{Role: t.Role, Name: t.Name, token: id, secret: got}, true
+	return Caller{Role: t.Role, Name: t.Name, Of: t.Pool, Node: t.Node, token: id, secret: got}, true
 }
 
 // known is the token of an identifier; nil if there is none.

@@ -89,6 +89,9 @@ var Table = map[string]Route{
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
 
+	"POST /api/v1/pools/{name}/join-tokens":   {fleetscore.RoleAdministrator, smallBody},
+	"POST /api/v1/nodes/join":                 {fleetscore.RoleJoin, smallBody},
+	"DELETE /api/v1/nodes/{id}":               {fleetscore.RoleAdministrator, smallBody},
 	"POST /api/v1/nodes":                      {fleetscore.RoleNode, nodeBody},
 	"POST /api/v1/nodes/{id}/prepared":        {fleetscore.RoleNode, nodeBody},
 	"POST /api/v1/nodes/{id}/lease":           {fleetscore.RoleNode, nodeBody},

@@ -170,16 +170,7 @@ func (d *Control) Create(ctx context.Context, role fleetscore.Role, name string,
 	id := strings.ToLower(rand.Text()[:12])
 	text := textOf(id)
 	t := ledger.Token{ID: id, Name: name, Role: role, Hash: sumOf(text), Created: now, Expires: expires}
-	done, err := d.changes.Take(ctx, all)
-	if err != nil {
-		return ledger.Token{}, "", err
-	}
-	defer done()
-	if err := d.store.PutToken(ctx, t); err != nil {
-		return ledger.Token{}, "", err
-	}
-	d.put(t)
-	return t, text, nil
+	return t, text, d.keep(ctx, t)
 }
 
 // textOf makes the text of a token with a new secret.

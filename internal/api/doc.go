@@ -31,8 +31,10 @@
 //	POST /schedules/{pipeline}/pause, resume      Paused
 //	POST /schedules/{pipeline}/trigger            Job
 //	GET  /pools                                   list of Pool
+//	POST /pools/{name}/join-tokens                {expires?} → NewToken, with its secret
 //	GET  /servers                                 list of Server
 //	GET  /nodes?pool=                             list of Node
+//	DELETE /nodes/{id}                            nothing → 204; ends a node that has joined, and its credential
 //	GET  /datasets                                list of Dataset
 //	GET  /datasets/{name}                         Dataset
 //	POST /datasets/{name}/rows?key=&time=&values=&complete_until=  rows as CSV or NDJSON, also compressed, or Parquet → Uploaded
@@ -53,6 +55,7 @@
 // The node protocol, with the token of nodes and the types of package dispatch:
 //
 //	POST /nodes                                   Hello → Welcome: the Node, and its setup command
+//	POST /nodes/join                              Join → Joined; with a one-time token
 //	POST /nodes/{id}/prepared                     Preparation → 204
 //	POST /nodes/{id}/lease                        LeaseRequest → LeaseReply; waits for work
 //	POST /nodes/{id}/heartbeat                    HeartbeatRequest → HeartbeatReply

@@ -27,6 +27,10 @@ func (s *server) registerNodeProtocol(api huma.API) {
 		if err := ownsNode(ctx, in.Body.Node); err != nil {
 			return nil, err
 		}
+		if c := access.CallerOf(ctx); c.Of != "" && c.Of != in.Body.Pool {
+			return nil, &Problem{Kind: fleetscore.Invalid.String(), Op: "check node", Subject: string(in.Body.Node), status: http.StatusForbidden,
+				Message: "its credential is for pool " + c.Of + ", not for pool " + in.Body.Pool, Hint: "leave --pool out"}
+		}
 		n, err := nodes.Register(ctx, in.Body)
 		return answer(n), err
 	})

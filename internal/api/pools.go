@@ -71,6 +71,7 @@ type Paused struct {
 func (s *server) registerPools(api huma.API) {
 	add(api, huma.Operation{OperationID: "list pools", Method: http.MethodGet, Path: "/pools", Tags: []string{"pools"}, Summary: "Pools and their queues"}, s.listPools)
 	add(api, huma.Operation{OperationID: "show pool", Method: http.MethodGet, Path: "/pools/{name}", Tags: []string{"pools"}, Summary: "A pool, and what its formula decided"}, s.showPool)
+	s.registerJoin(api)
 	add(api, huma.Operation{OperationID: "list nodes", Method: http.MethodGet, Path: "/nodes", Tags: []string{"pools"}, Summary: "Nodes"}, s.listNodes)
 }
 

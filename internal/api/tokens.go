@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -10,17 +11,20 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/pool"
 )
 
 // Token is a token without its secret.
 type Token struct {
-	Name    string          `json:"name"`
-	Role    fleetscore.Role `json:"role"`
-	Created time.Time       `json:"created"`
-	Used    *time.Time      `json:"used,omitempty" doc:"when it was last used, to the hour"`
-	Expires *time.Time      `json:"expires,omitempty" doc:"the token is refused from then on"`
-	Expired bool            `json:"expired"`
-	Rotated *time.Time      `json:"rotated,omitempty" doc:"when it got its last secret, if it had another before"`
+	Name    string            `json:"name"`
+	Role    fleetscore.Role   `json:"role"`
+	Created time.Time         `json:"created"`
+	Used    *time.Time        `json:"used,omitempty" doc:"when it was last used, to the hour"`
+	Expires *time.Time        `json:"expires,omitempty" doc:"the token is refused from then on"`
+	Expired bool              `json:"expired"`
+	Pool    string            `json:"pool,omitempty" doc:"of a token for a single node: its pool"`
+	Node    fleetscore.NodeID `json:"node,omitempty" doc:"of a one-time token: the node that has joined by it; of a node's credential: the node"`
+	Rotated *time.Time        `json:"rotated,omitempty" doc:"when it got its last secret, if it had another before"`
 
 	OldUntil *time.Time `json:"old_until,omitempty" doc:"until when the secret before is valid, if it still is"`
 	OldUsed  *time.Time `json:"old_used,omitempty" doc:"when the secret before was last used after it was replaced, to the minute"`
@@ -34,9 +38,11 @@ type NewToken struct {
 
 // Caller describes the sender of the request, as the server identified it.
 type Caller struct {
-	Role fleetscore.Role `json:"role"`
-	Name string          `json:"name" doc:"the token's name"`
-	Own  bool            `json:"own" doc:"whether the token is in the server's list; the name of a node that uses such a token begins with the token's name and a dot"`
+	Role fleetscore.Role   `json:"role"`
+	Name string            `json:"name" doc:"the token's name"`
+	Pool string            `json:"pool,omitempty" doc:"of a token for a single node: its pool"`
+	Node fleetscore.NodeID `json:"node,omitempty" doc:"the only node that the token is for; absent if it isn't for one"`
+	Own  bool              `json:"own" doc:"whether the token is in the server's list; the name of a node that uses such a token begins with the token's name and a dot"`
 }
 
 // SignInLink signs a browser in once.
@@ -46,7 +52,7 @@ type SignInLink struct {
 }
 
 func (s *server) tokenOf(t ledger.Token) Token {
-	out := Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires), Rotated: known(t.Rotated)}
+	out := Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires), Rotated: known(t.Rotated), Pool: t.Pool, Node: t.Node}
 	if s.now().Before(t.Old.Until) {
 		out.OldUntil, out.OldUsed = known(t.Old.Until), known(t.Old.Used)
 	}
@@ -57,7 +63,7 @@ func (s *server) registerTokens(api huma.API) {
 	add(api, huma.Operation{OperationID: "who am I", Method: http.MethodGet, Path: "/whoami", Tags: []string{"access"}, Summary: "The role and name of the token that was sent"},
 		func(ctx context.Context, _ *struct{}) (*body[Caller], error) {
 			c := access.CallerOf(ctx)
-			return answer(Caller{c.Role, c.Name, c.Own()}), nil
+			return answer(Caller{Role: c.Role, Name: c.Name, Pool: c.Of, Node: c.Node, Own: c.Own()}), nil
 		})
 	add(api, huma.Operation{OperationID: "make sign-in link", Method: http.MethodPost, Path: "/sign-in-links", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
 		Summary: "A code that signs a browser in, once, with the rights of the token that was sent"},
@@ -146,4 +152,102 @@ func (s *server) removeToken(ctx context.Context, in *struct {
 	}
 	s.audit(ctx, in.Author, "remove token", in.Name)
 	return nil, nil
+}
+
+// Join is what an agent says that joins a pool by a one-time token. It makes its
+// credential itself and sends only its hash.
+type Join struct {
+	Host string `json:"host" maxLength:"255" doc:"the machine's name; a part of it is in the node's name"`
+	ID   string `json:"id" minLength:"12" maxLength:"12" doc:"identifier in the credential's text fst_ID_SECRET"`
+	Hash string `json:"hash" minLength:"64" maxLength:"64" doc:"SHA-256 of the credential's text, in hexadecimal"`
+}
+
+// Joined is the node that has joined.
+type Joined struct {
+	Node fleetscore.NodeID `json:"node" doc:"its name; the credential is for this node only"`
+	Pool string            `json:"pool"`
+}
+
+// joinExpires is how long a one-time token may be unused unless it is said.
+const joinExpires = 24 * time.Hour
+
+func (s *server) registerJoin(api huma.API) {
+	add(api, huma.Operation{OperationID: "create join token", Method: http.MethodPost, Path: "/pools/{name}/join-tokens", DefaultStatus: http.StatusCreated, Tags: []string{"pools"},
+		Summary: "Create a one-time token by which one node may join a static pool; its text is shown only this once"}, s.createJoin)
+	add(api, huma.Operation{OperationID: "join", Method: http.MethodPost, Path: "/nodes/join", DefaultStatus: http.StatusCreated, Tags: []string{"node protocol"},
+		Summary: "Exchange a one-time token for the credential of a node"}, s.join)
+	add(api, huma.Operation{OperationID: "remove node", Method: http.MethodDelete, Path: "/nodes/{id}", Tags: []string{"pools"},
+		Summary: "End a node that has joined by a one-time token, and its credential"}, s.removeNode)
+}
+
+func (s *server) createJoin(ctx context.Context, in *struct {
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Name   string `path:"name"`
+	Body   struct {
+		Expires *time.Time `json:"expires,omitempty" doc:"if it is unused until then it is refused; in 24 hours unless given, at most in 90 days"`
+	}
+}) (*body[NewToken], error) {
+	const op = "create one-time token"
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := cfg.Pools[in.Name]
+	switch {
+	case !ok:
+		return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+	case c.Provider != pool.Static:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "the provider of the pool, %s, starts its nodes itself", c.Provider).WithHint("nodes join pools of the provider static")
+	}
+	expires := s.now().Add(joinExpires)
+	if in.Body.Expires != nil {
+		expires = *in.Body.Expires
+	}
+	t, secret, err := s.deps.Access.CreateJoin(ctx, in.Name, expires)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "create one-time token", t.Name)
+	return answer(NewToken{s.tokenOf(t), secret}), nil
+}
+
+func (s *server) join(ctx context.Context, in *struct{ Body Join }) (*body[Joined], error) {
+	var hash [32]byte
+	if n, err := hex.Decode(hash[:], []byte(in.Body.Hash)); err != nil || n != len(hash) {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "join pool", in.Body.Host, "hash: it isn't a SHA-256 in hexadecimal")
+	}
+	c := access.CallerOf(ctx)
+	t, err := s.deps.Access.Join(ctx, c, in.Body.Host, in.Body.ID, hash)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, c.Name, "join pool", string(t.Node))
+	return answer(Joined{t.Node, t.Pool}), nil
+}
+
+func (s *server) removeNode(ctx context.Context, in *struct {
+	Author string            `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	ID     fleetscore.NodeID `path:"id"`
+}) (*struct{}, error) {
+	const op = "remove node"
+	for _, t := range s.deps.Access.List() {
+		if t.Role != fleetscore.RoleNode || t.Node != in.ID {
+			continue
+		}
+		if err := s.deps.Access.Remove(ctx, t.Name); err != nil {
+			return nil, err
+		}
+		s.audit(ctx, in.Author, op, string(in.ID))
+		// It may never have registered, or be forgotten.
+		if err := s.deps.Broker.Goodbye(ctx, in.ID); err != nil && !fleetscore.NotFound.Is(err) {
+			return nil, err
+		}
+		return nil, nil
+	}
+	n, err := s.deps.Ledger.Node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return nil, fleetscore.Errorf(fleetscore.Conflict, op, string(in.ID), "it has no credential of its own, as it hasn't joined pool %s by a one-time token", n.Pool).
+		WithHint("nodes that a pool starts end by its scale; those with a token that several nodes use end by fleetscore token remove")
 }

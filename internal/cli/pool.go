@@ -42,7 +42,7 @@ func newPoolCommand() *cobra.Command {
 			}
 			return l, nil
 		}))
-	cmd.AddCommand(newPoolShowCommand(), newFormulaCommand())
+	cmd.AddCommand(newPoolShowCommand(), newJoinTokenCommand(), newFormulaCommand())
 	return cmd
 }
 

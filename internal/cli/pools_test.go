@@ -150,8 +150,9 @@ rm "machines/$FLEETSCORE_MACHINE"
 	})
 }
 
-// TestStaticPool: a pool without a provider's nodes waits for agents that people
-// start, and never stops them.
+// TestStaticPool: a pool without a provider's nodes waits for agents that people start, and
+// never stops them. An agent joins by a one-time token, keeps its credential, and is the same
+// node after a restart. The token is for one node, and the credential ends with the node.
 func TestStaticPool(t *testing.T) {
 	t.Parallel()
 	p := startServer(t, poolText(t, "{provider: static}"))
@@ -160,34 +161,72 @@ func TestStaticPool(t *testing.T) {
 	if code, stdout, stderr := command(t, "job", "submit", "reference", server); code != 0 {
 		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
 	}
-	code, token, stderr := command(t, "token", "create", "node", "lab", server)
+	code, token, stderr := command(t, "pool", "join-token", "vms", server)
 	if code != 0 {
-		t.Fatalf("token: exit %d\n%s", code, stderr)
+		t.Fatalf("join token: exit %d\n%s", code, stderr)
+	}
+	if code, _, stderr := command(t, "pool", "join-token", "none", server); code != 12 || !strings.Contains(stderr, "there is no such pool") {
+		t.Errorf("a one-time token for a pool that isn't there: exit %d\n%s", code, stderr)
 	}
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	agent := exec.CommandContext(ctx, os.Args[0], "node", "--pool", "vms", server)
-	agent.Cancel = func() error { return agent.Process.Signal(syscall.SIGTERM) }
-	agent.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file)
-	if err := agent.Start(); err != nil {
-		t.Fatal(err)
+	agent := func(ctx context.Context, args ...string) *exec.Cmd {
+		a := exec.CommandContext(ctx, os.Args[0], append([]string{"node", server}, args...)...)
+		a.Cancel = func() error { return a.Process.Signal(syscall.SIGTERM) }
+		a.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file)
+		return a
 	}
-	eventually(t, "the job is done", func() bool {
-		var jobs api.List[fleetscore.Job]
-		if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil {
+	nodes := func() []fleetscore.Node {
+		var nodes api.List[fleetscore.Node]
+		if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil {
 			t.Fatal(err)
 		}
-		return len(jobs.Items) == 1 && jobs.Items[0].State == fleetscore.JobSucceeded
-	})
-	cancel()
-	_ = agent.Wait() // the signal's
-	var nodes api.List[fleetscore.Node]
-	if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil || len(nodes.Items) != 1 || nodes.Items[0].State != fleetscore.NodeStopped {
-		t.Errorf("nodes %+v, %v: want the agent, stopped", nodes.Items, err)
+		return nodes.Items
+	}
+	var joined fleetscore.NodeID
+	for start := range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		a := agent(ctx)
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the agent has joined, and the job is done", func() bool {
+			var jobs api.List[fleetscore.Job]
+			if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil {
+				t.Fatal(err)
+			}
+			n := nodes()
+			return len(jobs.Items) == 1 && jobs.Items[0].State == fleetscore.JobSucceeded && len(n) == 1 && n[0].State == fleetscore.NodeIdle
+		})
+		cancel()
+		_ = a.Wait() // the signal's
+		if n := nodes(); len(n) != 1 || n[0].State != fleetscore.NodeStopped || start > 0 && n[0].ID != joined {
+			t.Errorf("nodes %+v: want the agent, stopped", n)
+		} else {
+			joined = n[0].ID
+		}
+	}
+	if st, err := os.Stat(file + ".node"); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the credential's file: %v, %v; want the rights 0600", st, err)
+	}
+	fails := func(want string, args ...string) {
+		t.Helper()
+		text, err := agent(t.Context(), args...).CombinedOutput()
+		if err == nil || !strings.Contains(string(text), want) {
+			t.Errorf("agent with %q: %v, want %q\n%s", args, err, want, text)
+		}
+	}
+	fails("the one-time token was used already: node "+string(joined)+" joined pool vms by it", "--credential", filepath.Join(t.TempDir(), "mine"))
+	fails("its credential is for pool vms, not for pool gpu", "--pool", "gpu")
+	if code, _, stderr := command(t, "node", "remove", string(joined), server); code != 0 {
+		t.Errorf("node remove: exit %d\n%s", code, stderr)
+	}
+	fails("delete this file and join again by a new token")
+	if code, _, stderr := command(t, "node", "remove", string(joined), server); code != 13 || !strings.Contains(stderr, "it has no credential of its own") {
+		t.Errorf("node remove again: exit %d\n%s", code, stderr)
 	}
 }
 

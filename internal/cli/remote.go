@@ -380,21 +380,6 @@ wrong time was accepted, later readings are late and due times are skipped.`,
 	return cmd
 }
 
-func newNodeListCommand() *cobra.Command {
-	return remote(&cobra.Command{Use: "list", Short: "List the nodes", Example: "  fleetscore node list", Args: cobra.NoArgs},
-		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
-			var got api.List[fleetscore.Node]
-			if err := c.Get(ctx, "/nodes", nil, &got); err != nil {
-				return nil, err
-			}
-			l := &listing{columns: []string{"node", "pool", "state", "slots", "running", "kind", "host", "pid", "started", "heartbeat", "load", "reason"}}
-			for _, n := range got.Items {
-				l.add(n, string(n.ID), n.Pool, string(n.State), n.Slots, n.Running, string(n.Kind), n.Host, n.PID, n.Started, n.Heartbeat, n.Load.String(), n.Reason)
-			}
-			return l, nil
-		})
-}
-
 func newServerCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "server", Short: "Servers that share the work"}
 	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the servers, and which of them leads", Example: "  fleetscore server list", Args: cobra.NoArgs},

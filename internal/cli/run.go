@@ -1,31 +1,18 @@
 package cli
 
 import (
-	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/access"
-	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/backup"
 	"github.com/fleetscore/fleetscore/internal/client"
-	"github.com/fleetscore/fleetscore/internal/dispatch"
-	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/obs"
-	"github.com/fleetscore/fleetscore/internal/scorer"
-	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/server"
-	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // addServerFlags gives a command the flags of a server.
@@ -96,123 +83,6 @@ func newUpCommand() *cobra.Command {
 	}
 	addServerFlags(cmd, &cfg, "fleetscore-data")
 	return cmd
-}
-
-func logger(cmd *cobra.Command) *slog.Logger { return obs.NewLogger(cmd.ErrOrStderr()) }
-
-// foldersOf takes lists of folders apart, as a variable of the environment holds them.
-func foldersOf(lists []string) (out []string) {
-	for _, l := range lists {
-		out = append(out, filepath.SplitList(l)...)
-	}
-	return out
-}
-
-// newNodeCommand makes the command of nodes that score by a runtime.
-func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
-	var hello dispatch.Hello
-	var drain time.Duration
-	var commands []string
-	cmd := &cobra.Command{
-		Use:   "node",
-		Short: "Run one node of a pool, or list the nodes",
-		Long: `Runs one node: an agent that leases tasks from the server, scores their sensors
-and delivers the results. The pool's provider starts nodes; run one by hand to
-lend a machine. A token of the role node is read from the file that the variable
-FLEETSCORE_NODE_TOKEN_FILE names; the node's name begins with the token's name and
-a dot. Ctrl-C or SIGTERM lets the node finish its tasks within --drain-time; a second
-one ends it at once.`,
-		Example: "  fleetscore token create node lab-3 > lab-3.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab-3.token fleetscore node --pool cpu --slots 2",
-		Args:    checkVerb,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			file := os.Getenv("FLEETSCORE_NODE_TOKEN_FILE")
-			if file == "" {
-				return usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to a file that holds a token of the role node (fleetscore token create node NAME); fleetscore node list shows all nodes")
-			}
-			cfg, err := clientConfig(cmd)
-			if err != nil {
-				return err
-			}
-			cfg.TokenFile = file
-			c, err := client.New(cfg)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if hello.Node == "" {
-				if hello.Node, err = nodeName(cmd.Context(), c, hello.Pool); err != nil {
-					return err
-				}
-			}
-			hello.PID, hello.Version = os.Getpid(), Version
-			if hello.Host, err = os.Hostname(); err != nil {
-				return err
-			}
-			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime,
-				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
-				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
-				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
-					if url == "" {
-						return c.Blobs(), nil
-					}
-					return store.Open(ctx, url)
-				}})
-			if err != nil {
-				return err
-			}
-			return n.Run(cmd.Context())
-		},
-	}
-	cmd.Flags().StringVar(&hello.Pool, "pool", "", "the pool it belongs to")
-	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
-	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
-	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
-	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
-	cmd.AddCommand(newNodeListCommand(), newScoreAloneCommand(runtime))
-	return cmd
-}
-
-// newScoreAloneCommand makes the command of the process in which a node scores models that
-// may take their process down.
-func newScoreAloneCommand(runtime scorer.Runtime) *cobra.Command {
-	return &cobra.Command{
-		Use:     "score-alone",
-		Hidden:  true,
-		Short:   "Score models that may take their process down; nodes start it",
-		Example: "  fleetscore node score-alone < messages",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return alone.Serve(cmd.InOrStdin(), cmd.OutOrStdout(), runtime)
-		},
-	}
-}
-
-// scoreAlone makes that process. It needs nothing of what the node may do.
-func scoreAlone() (*exec.Cmd, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, fleetscore.Wrap("find this program", "", err)
-	}
-	cmd := exec.Command(program, "node", "score-alone")
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return slices.ContainsFunc([]string{"FLEETSCORE_NODE_", "AWS_", "AZURE_", "GOOGLE_"}, func(p string) bool { return strings.HasPrefix(v, p) })
-	})
-	return cmd, nil
-}
-
-// nodeName makes a name for a node, of a form that the server allows for the token of
-// nodes.
-func nodeName(ctx context.Context, c *client.Client, pool string) (fleetscore.NodeID, error) {
-	var me api.Caller
-	if err := c.Get(ctx, "/whoami", nil, &me); err != nil {
-		return "", err
-	}
-	name := pool + "-" + strings.ToLower(rand.Text()[:6])
-	if me.Own {
-		name = access.NodeName(me.Name, name)
-	}
-	return fleetscore.NodeID(name), nil
 }
 
 // addPlaceFlags are the flags that say where a server keeps its data.
@@ -296,3 +166,5 @@ func place(dir, ledgerFile string) (p backup.Place, err error) {
 	}
 	return p, err
 }
+
+func logger(cmd *cobra.Command) *slog.Logger { return obs.NewLogger(cmd.ErrOrStderr()) }

@@ -19,6 +19,12 @@ type Token struct {
 	Expires time.Time // refused from then on; zero means never
 	Rotated time.Time // when its secret was replaced last; zero means never
 
+	// A token of the role join is for one node of Pool; Node is the node that has joined
+	// by it, and empty before. A token of the role node that has both is for that node
+	// only.
+	Pool string
+	Node fleetscore.NodeID
+
 	// The secret before is valid until Old.Until, so that a secret can be replaced
 	// while it is in use.
 	Old OldSecret
@@ -41,7 +47,7 @@ type Tokens interface {
 	// PutToken adds a token; kind Conflict if there is one of that name.
 	PutToken(ctx context.Context, t Token) error
 	// ChangeToken changes the token of a name as decided by change, which gets the
-	// token as it is; kind NotFound if there is none. Identifier, name and role stay.
+	// token as it is; kind NotFound if there is none. Identifier, name, role and pool stay.
 	ChangeToken(ctx context.Context, name string, change func(t *Token) error) error
 	// RemoveToken removes the token of a name; kind NotFound if there is none.
 	RemoveToken(ctx context.Context, name string) error
@@ -50,13 +56,13 @@ type Tokens interface {
 	TokensUsed(ctx context.Context, at map[string]TokenUse) error
 }
 
-const tokenColumns = `id, name, role, hash, created, used, expires, rotated, old_hash, old_until, old_used`
+const tokenColumns = `id, name, role, hash, created, used, expires, rotated, old_hash, old_until, old_used, pool, node`
 
 func scanToken(scan func(...any) error) (Token, error) {
 	var t Token
 	var hash, oldHash string
 	var created, used, expires, rotated, oldUntil, oldUsed int64
-	if err := scan(&t.ID, &t.Name, &t.Role, &hash, &created, &used, &expires, &rotated, &oldHash, &oldUntil, &oldUsed); err != nil {
+	if err := scan(&t.ID, &t.Name, &t.Role, &hash, &created, &used, &expires, &rotated, &oldHash, &oldUntil, &oldUsed, &t.Pool, &t.Node); err != nil {
 		return t, err
 	}
 	t.Created, t.Used, t.Expires, t.Rotated = timeOf(created), timeOf(used), timeOf(expires), timeOf(rotated)
@@ -96,9 +102,9 @@ func (l *core) PutToken(ctx context.Context, t Token) error {
 				WithHint("choose another name; to replace its secret: fleetscore token rotate %s", t.Name)
 		}
 		x.event(AccessTopic)
-		return x.exec(`INSERT INTO tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		return x.exec(`INSERT INTO tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, t.Name, string(t.Role), hex.EncodeToString(t.Hash[:]), micros(t.Created), micros(t.Used), micros(t.Expires),
-			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used))
+			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used), t.Pool, string(t.Node))
 	})
 }
 
@@ -116,9 +122,9 @@ func (l *core) ChangeToken(ctx context.Context, name string, change func(t *Toke
 			return err
 		}
 		x.event(AccessTopic)
-		return x.exec(`UPDATE tokens SET hash = ?, created = ?, used = ?, expires = ?, rotated = ?, old_hash = ?, old_until = ?, old_used = ? WHERE name = ?`,
+		return x.exec(`UPDATE tokens SET hash = ?, created = ?, used = ?, expires = ?, rotated = ?, old_hash = ?, old_until = ?, old_used = ?, node = ? WHERE name = ?`,
 			hex.EncodeToString(t.Hash[:]), micros(t.Created), micros(t.Used), micros(t.Expires),
-			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used), name)
+			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used), string(t.Node), name)
 	})
 }
 

@@ -6,3 +6,8 @@ ALTER TABLE nodes ADD COLUMN kind TEXT NOT NULL DEFAULT 'dedicated';
 ALTER TABLE nodes ADD COLUMN reason TEXT NOT NULL DEFAULT '';
 ALTER TABLE nodes ADD COLUMN log_tail TEXT NOT NULL DEFAULT '';
 ALTER TABLE nodes ADD COLUMN load TEXT NOT NULL DEFAULT '';
+
+-- Of a token by which a node may join: its pool, and the node that has joined by it. Of
+-- the credential of a node that has joined: both.
+ALTER TABLE tokens ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+ALTER TABLE tokens ADD COLUMN node TEXT NOT NULL DEFAULT '';
