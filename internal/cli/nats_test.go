@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -107,6 +108,9 @@ func TestNATSAway(t *testing.T) {
 		status, text := p.page(api.Prefix + "/health")
 		return status == http.StatusServiceUnavailable && strings.Contains(text, "no NATS server answers")
 	})
+	if err := p.Send(t.Context(), http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader("{}\n"), nil); !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), "no NATS server answers") {
+		t.Errorf("a reading meanwhile: %v", err)
+	}
 	s.Start()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -117,6 +121,9 @@ func TestNATSAway(t *testing.T) {
 		}
 	})
 	p.complete(sent)
+	if status, text := p.page(api.Prefix + "/health"); status != http.StatusOK {
+		t.Errorf("health afterwards: %d %s", status, text)
+	}
 	if diff := cmp.Diff(sent, p.readings()); diff != "" {
 		t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%s", diff)
 	}

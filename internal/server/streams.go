@@ -2,9 +2,9 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math"
@@ -42,7 +42,8 @@ type streams struct {
 	hub         hub.Hub
 	gateway     *gateway.Gateway
 	aggregators []*aggregator.Aggregator
-	querying    bool // the aggregators are those of the configuration in force
+	why         string // why there is no gateway, if it isn't for want of a configuration
+	querying    bool   // the aggregators are those of the configuration in force
 }
 
 // turn is the time in which something may run that others may do at other times.
@@ -108,13 +109,18 @@ func (s *streams) lead(ctx context.Context) error { return s.leads.give(ctx) }
 // ServeHTTP hands readings to the gateway, if there is one yet.
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	g := s.gateway
+	g, why := s.gateway, s.why
 	s.mu.Unlock()
 	if g == nil {
+		p := gateway.Problem{Kind: fleetscore.Unavailable.String(), Op: "take readings", Subject: "hub",
+			Message: "no configuration is in force yet, so it isn't known how readings look", Hint: "run fleetscore apply fleet.yaml"}
+		if why != "" {
+			p.Message, p.Hint = why, "send the readings again later"
+		}
 		w.Header().Set("Retry-After", "1")
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `{"kind":"unavailable","op":"take readings","subject":"hub","message":"no configuration is in force yet, so it isn't known how readings look","hint":"run fleetscore apply fleet.yaml"}`+"\n") // the client went away
+		_ = json.NewEncoder(w).Encode(p) // the client went away
 		return
 	}
 	g.ServeHTTP(w, r)
@@ -220,8 +226,8 @@ func (s *streams) run(ctx context.Context) error {
 					opened = want
 				} else if want.nats.URL != "" && fleetscore.Unavailable.Is(err) {
 					started = true // the NATS servers may be started later
-					s.server.health.Report("hub", err.Error())
 				}
+				s.without(err)
 			}
 		}
 		if err == nil {
@@ -253,6 +259,18 @@ func (s *streams) openHub(ctx context.Context, cfg log) error {
 		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions())
 	}
 	return err
+}
+
+// without notes why the hub isn't open, or that it is.
+func (s *streams) without(err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	s.server.health.Report("hub", why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.why = why
 }
 
 func (s *streams) closeHub() {

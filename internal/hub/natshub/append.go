@@ -149,6 +149,9 @@ func (p *partition) append(ctx context.Context, messages []*message) error {
 		if !repeats(err) || ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, errSilent) {
+			p.log.probe(ctx)
+		}
 		p.log.slog.Debug("messages are published again", "stream", p.stream, "error", err)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) {
 			if err := p.missing(ctx); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/testkit/natstest"
 )
 
-// BenchmarkAppend appends messages of about 64 KB and 512 KB to the log in a folder, to
+// BenchmarkAppend appends messages of about 29 KB and 230 KB to the log in a folder, to
 // one NATS server and to a cluster of three, from one writer and from four on as many
 // partitions. cpu-ms/MB is what this process spends; servers-cpu-ms/MB is what the NATS servers
 // spend besides.

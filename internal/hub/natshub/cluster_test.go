@@ -84,8 +84,8 @@ func (b *book) check(t *testing.T, h hub.Hub) {
 	t.Logf("%d messages were acknowledged, %d are there", len(b.acked), len(there))
 }
 
-// TestLosesMembers: two processes append while each member of the cluster in turn is
-// killed, first the one that leads the stream. Nothing that was acknowledged is lost,
+// TestLosesMembers: two processes append while members of the cluster are killed or
+// frozen, first the one that leads the stream. Nothing that was acknowledged is lost,
 // nothing is there twice, and a reader sees all of it in order.
 func TestLosesMembers(t *testing.T) {
 	t.Parallel()
@@ -120,12 +120,19 @@ func TestLosesMembers(t *testing.T) {
 	}()
 	for round := range 3 {
 		s := c[round]
-		if round == 0 {
+		if round < 2 {
 			s = c.Leader("members-000")
 		}
-		s.Kill()
+		if round == 1 {
+			s.Freeze()
+		} else {
+			s.Kill()
+		}
 		before := books.count()
 		eventually(t, "appends go on with two of three members", func() bool { return books.count() > before+50 })
+		if round == 1 {
+			s.Thaw()
+		}
 		c.Start()
 	}
 	cancel()

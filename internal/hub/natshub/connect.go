@@ -114,6 +114,16 @@ func (l *log) refused(_ *nats.Conn, _ *nats.Subscription, err error) {
 	l.slog.Warn("NATS reports an error", "error", err)
 }
 
+// probe finds out whether the server of the connection still answers. If it doesn't, as a
+// frozen one, another server is tried, sooner than the connection's own checks would.
+func (l *log) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	if len(l.conn.Servers()) > 1 && l.conn.IsConnected() && errors.Is(l.conn.FlushWithContext(ctx), context.DeadlineExceeded) {
+		_ = l.conn.ForceReconnect() // it fails only after Close
+	}
+}
+
 // away returns why the servers can't be reached, if this is so for some time.
 func (l *log) away() error {
 	l.mu.Lock()

@@ -57,8 +57,10 @@ const (
 	apiLimit    = 5 * time.Second  // for a question to JetStream
 	answerLimit = 10 * time.Second // for an append, with all its repeats
 	silentLimit = 3 * time.Second  // without any answer, after which unanswered messages are published again
+	probeLimit  = time.Second      // for a server to show that it isn't frozen
 	closeLimit  = 10 * time.Second
-	maxTexts    = 20 // lines of a warning
+	maxTexts    = 20   // lines of a warning
+	maxDamage   = 1000 // damaged messages that are remembered
 )
 
 func (c Config) defaults() Config {
@@ -194,9 +196,14 @@ func (l *log) Stats(ctx context.Context) ([]hub.Stats, error) {
 			return nil, l.failure(op, p.stream, err)
 		}
 		s := info.State
-		out[i] = hub.Stats{Partition: i, First: s.FirstSeq, Last: s.LastSeq, Messages: s.Msgs, SizeBytes: s.Bytes, Damage: damage(s.Deleted)}
+		out[i] = hub.Stats{Partition: i, First: s.FirstSeq, Last: s.LastSeq, Messages: s.Msgs, SizeBytes: s.Bytes, Damage: append(damage(s.Deleted), p.unreadable()...)}
 		if s.Msgs == 0 {
 			out[i].First = s.LastSeq + 1
+		}
+		for _, d := range p.unreadable() {
+			if d.First >= out[i].First {
+				out[i].Messages--
+			}
 		}
 	}
 	return out, nil

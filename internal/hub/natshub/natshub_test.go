@@ -262,6 +262,29 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestPermissions: what the guide tells to allow is enough.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t, natstest.Options{User: "fleet", Password: "secret", Publish: []string{"fleetscore.>", "$JS.API.>"}, Subscribe: []string{"_INBOX.>"}})
+	file := filepath.Join(t.TempDir(), "credentials")
+	if err := os.WriteFile(file, []byte("fleet:secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := openHub(t, natshub.Config{URL: s.URL(), Name: "fleetscore", Replicas: 1, Credentials: file, Retention: time.Second},
+		hub.Deps{Now: func() time.Time { return time.Now().Add(time.Hour) }, Needed: func(int) uint64 { return 3 }})
+	at := fleetscore.MicrosOf(time.Now())
+	for range 4 {
+		mustAppend(t, h, at, nil)
+	}
+	eventually(t, "old messages are removed", func() bool {
+		stats, err := h.Stats(t.Context())
+		return err == nil && stats[0].First == 3
+	})
+	if got, err := hubtest.ReadN(t.Context(), h, 0, 0, 2); err != nil || got[1].Seq != 4 {
+		t.Errorf("read %v, %v", got, err)
+	}
+}
+
 // TestCheckURL: secrets don't belong in the address.
 func TestCheckURL(t *testing.T) {
 	t.Parallel()
@@ -460,6 +483,43 @@ func TestOlderCopy(t *testing.T) {
 		if arrived[10+i] == 0 {
 			t.Errorf("the message that arrived at %d is missing", 10+i)
 		}
+	}
+}
+
+// TestDamage: a message that isn't one of ours is skipped and told, and so are messages
+// that somebody deletes.
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t, natstest.Options{})
+	told := &health{}
+	h := openHub(t, natshub.Config{URL: s.URL(), Name: "damage", Replicas: 1}, hub.Deps{Health: told})
+	js := streams(t, s.URL())
+	mustAppend(t, h, 1, nil)
+	if _, err := js.Publish(t.Context(), "damage.000.junk", []byte("no message of a hub")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range fleetscore.Micros(3) {
+		mustAppend(t, h, 3+i, nil)
+	}
+	stream, err := js.Stream(t.Context(), "damage-000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing new is told
+		got, err := hubtest.ReadN(t.Context(), h, 0, 0, 3)
+		if err != nil || got[0].Seq != 1 || got[1].Seq != 3 || got[2].Seq != 5 {
+			t.Errorf("read %v, %v; want messages 1, 3 and 5", got, err)
+		}
+	}
+	stats, err := h.Stats(t.Context())
+	if err != nil || len(stats[0].Damage) != 2 || stats[0].Damage[0].First != 4 || stats[0].Damage[1].First != 2 || stats[0].Last != 5 || stats[0].Messages != 3 {
+		t.Errorf("%+v, %v; want the damage of messages 2 and 4", stats, err)
+	}
+	if text := told.of("hub log"); strings.Count(text, "message 2 is lost") != 1 {
+		t.Errorf("health says %q", text)
 	}
 }
 

@@ -54,6 +54,9 @@ func (l *log) Read(ctx context.Context, partition int, from uint64, fn func(hub.
 		if errors.As(err, &end) {
 			return end.error
 		}
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			l.probe(ctx)
+		}
 		l.slog.Debug("reading goes on with a new consumer", "stream", p.stream, "from", r.from, "why", err)
 		if r.from > before {
 			pause = 50 * time.Millisecond
@@ -128,7 +131,7 @@ func (r *reader) take(m jetstream.Msg, seq uint64) error {
 	}
 	stamp, readings, err := hub.Decode(m.Data())
 	if fleetscore.Corrupt.Is(err) {
-		p.log.problem("partition %d: message %d can't be read: %v", p.index, seq, err)
+		p.damaged(seq, err)
 		r.from, r.last = seq+1, id
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
 )
 
 // The metadata of a stream.
@@ -34,9 +36,10 @@ type partition struct {
 
 	order chan struct{} // cap 1: held while messages are published, so that an append's messages follow each other
 
-	mu    sync.Mutex // guards what follows
-	epoch int64      // of what is published now
-	seen  uint64     // the highest sequence that was acknowledged to this process or read by it
+	mu    sync.Mutex   // guards what follows
+	epoch int64        // of what is published now
+	bad   []hub.Damage // messages that were found to be damaged
+	seen  uint64       // the highest sequence that was acknowledged to this process or read by it
 }
 
 func newPartition(l *log, i int) *partition {
@@ -58,6 +61,28 @@ func (p *partition) noteSeen(seq uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen = max(p.seen, seq)
+}
+
+// damaged notes a message that can't be read. Each is noted once.
+func (p *partition) damaged(seq uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.bad {
+		if d.First == seq {
+			return
+		}
+	}
+	if len(p.bad) < maxDamage {
+		p.bad = append(p.bad, hub.Damage{First: seq, Last: seq, Reason: err.Error()})
+	}
+	p.log.problem("partition %d: message %d is lost: %v", p.index, seq, err)
+}
+
+// unreadable returns the messages that were found to be damaged.
+func (p *partition) unreadable() []hub.Damage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.bad)
 }
 
 func (p *partition) subject(epoch int64) string { return fmt.Sprintf("%s%016x", p.prefix, epoch) }

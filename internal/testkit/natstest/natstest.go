@@ -36,6 +36,8 @@ type Options struct {
 	MaxPayload        int
 	MaxStore          int64 // bytes
 	User, Password    string
+	Publish           []string // the only subjects that the user may publish to; nil means all
+	Subscribe         []string // the same for subscriptions
 	NoJetStream       bool
 	Certificate, Key  string // files; they turn TLS on
 	name, dir         string
@@ -73,6 +75,11 @@ func init() {
 func (p *process) run() error {
 	o := &server.Options{ServerName: p.Name, Host: "127.0.0.1", Port: p.Port, JetStream: !p.NoJetStream, StoreDir: p.Dir, SyncAlways: true, NoSigs: true, NoLog: true,
 		MaxPayload: int32(p.MaxPayload), JetStreamMaxStore: p.MaxStore, JetStreamMaxMemory: 64 << 20, Username: p.User, Password: p.Password}
+	if p.Publish != nil {
+		o.Users = []*server.User{{Username: p.User, Password: p.Password, Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: p.Publish}, Subscribe: &server.SubjectPermission{Allow: p.Subscribe}}}}
+		o.Username, o.Password = "", ""
+	}
 	if p.Certificate != "" {
 		t, err := server.GenTLSConfig(&server.TLSConfigOpts{CertFile: p.Certificate, KeyFile: p.Key})
 		if err != nil {
