@@ -255,7 +255,7 @@ type LimitsConfig struct {
 	ModelTimeout Duration `json:"model_timeout,omitempty"` // scoring time of one key; 0 means 10s
 	TaskTimeout  Duration `json:"task_timeout,omitempty"`  // of one attempt of a task; a longer one is ended and has failed; 0 means no limit
 	JobTimeout   Duration `json:"job_timeout,omitempty"`   // from a job's first attempt on; then the sensors of its other tasks end timed_out; 0 means no limit
-	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed; 0 means 3
+	Tries        int      `json:"tries,omitempty"`         // failed attempts of a task before its keys are failed, and tries of a key whose time is up; 0 means 3
 	// ModelMemoryMB bounds the process in which a model is scored that may have taken its
 	// node down; 0 means half of the machine's memory, divided by the node's slots.
 	ModelMemoryMB int `json:"model_memory_mb,omitempty"`

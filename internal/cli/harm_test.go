@@ -117,7 +117,7 @@ func states(d api.TaskDetail) string {
 // release puts one back.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	p, server := harmed(t, "model_timeout: 2s, model_memory_mb: 256, quarantine_after: 2", map[string]float64{"d03": scorertest.Crash, "d17": scorertest.Hang, "d25": scorertest.Eat})
+	p, server := harmed(t, "tries: 1, model_timeout: 2s, model_memory_mb: 256, quarantine_after: 2", map[string]float64{"d03": scorertest.Crash, "d17": scorertest.Hang, "d25": scorertest.Eat})
 	want := map[string]struct {
 		outcome fleetscore.Outcome
 		reason  string
@@ -168,7 +168,7 @@ func TestQuarantine(t *testing.T) {
 // in it ends, and its slot works again.
 func TestHang(t *testing.T) {
 	t.Parallel()
-	p, server := harmed(t, "model_timeout: 1s, task_timeout: 4s", map[string]float64{"d17": scorertest.Hang})
+	p, server := harmed(t, "tries: 2, model_timeout: 1s, task_timeout: 6s", map[string]float64{"d17": scorertest.Hang})
 	j, task, items := p.score(server)
 	if states(task) != "timed_out succeeded" || j.Outcomes[fleetscore.Scored] != 39 || items["d17"].Outcome != fleetscore.TimedOut {
 		t.Errorf("attempts %s, outcomes %v, d17 %+v", states(task), j.Outcomes, items["d17"])

@@ -81,6 +81,7 @@ type Lease struct {
 	Generation   fleetscore.GenerationID `json:"generation"`
 	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs
 	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
+	Tries        int                     `json:"tries,omitempty"`        // of a sensor whose model exceeds model_timeout
 	Alone        bool                    `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
 	ModelMemory  int64                   `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
 	Quarantined  []fleetscore.Harm       `json:"quarantined,omitempty"`  // models that aren't scored

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/scorer"
@@ -138,6 +139,9 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 // spec says how the models of a lease are scored.
 func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 	s := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers,
+		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
+			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
+		},
 		Log: out.printf, Runtime: n.models, Now: n.now, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
 	for _, h := range l.Quarantined {
 		s.Quarantined[h.Key] = h
@@ -151,6 +155,14 @@ func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 		out.printf("attempts of this task took nodes down, or took too long: its models are scored in a process of their own, one after the other")
 	}
 	return s
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // harm is what models did to their processes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -56,6 +57,51 @@ func (r *run) work(ctx context.Context) {
 			r.spec.Progress.Add(int64(len(w.rows.start) - 2))
 		}
 	}
+}
+
+// repeat scores the keys again whose time was up, one after the other, which is easier on
+// a busy machine.
+func (r *run) repeat(ctx context.Context) {
+	for len(r.again) > 0 && ctx.Err() == nil && !r.stopped.Load() {
+		r.repeats++
+		if r.spec.Rest != nil {
+			r.spec.Rest(ctx, r.repeats)
+		}
+		r.repeatOnce(ctx)
+	}
+}
+
+func (r *run) repeatOnce(ctx context.Context) {
+	keys := r.again
+	r.again = nil
+	slices.Sort(keys)
+	runtime, err := r.spec.Runtime.Worker()
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	defer runtime.Close()
+	w := worker{runtime: runtime}
+	for _, k := range keys {
+		if ctx.Err() != nil || r.stopped.Load() {
+			return
+		}
+		first := r.group.bundle(k/r.group.per, &w.rows)
+		r.items[k], w.now = fleetscore.Item{}, r.spec.Now()
+		r.key(ctx, &w, k, w.rows.order[w.rows.start[k-first]:w.rows.start[k-first+1]])
+	}
+}
+
+// onceMore puts a key whose time was up among those that are scored again, unless its
+// tries are used up.
+func (r *run) onceMore(k int) bool {
+	if r.repeats+1 >= r.spec.Tries {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.again = append(r.again, k)
+	return true
 }
 
 const noData = "the interval holds no row of the sensor"
@@ -134,6 +180,8 @@ func (r *run) refuse(ctx context.Context, k int, err error) {
 	case ctx.Err() != nil:
 	case fleetscore.Unavailable.Is(err):
 		r.fail(err)
+	case errors.Is(err, ErrTimeout) && r.onceMore(k):
+		r.log("%s: not done after %s; it is tried again", it.Key, r.spec.ModelTimeout)
 	case errors.Is(err, ErrTimeout):
 		r.harmful[k] = true
 		r.end(it, fleetscore.TimedOut, fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", r.spec.ModelTimeout))

@@ -38,7 +38,12 @@ type Spec struct {
 	Label          string                 // column with the truth to pass on; empty for none
 	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
 	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
-	Workers        int                    // goroutines; 0 means all cores
+	// Tries is how often a key is scored whose model exceeds ModelTimeout, as the machine
+	// may have been busy; 0 means once. Rest waits before the n-th repetition (1, 2, …); nil
+	// means that there is no wait.
+	Tries   int
+	Rest    func(ctx context.Context, n int)
+	Workers int // goroutines; 0 means all cores
 	// Log takes a line per key that did not end well. It may be nil, and is
 	// called by one goroutine at a time.
 	Log      func(format string, args ...any)
@@ -89,6 +94,7 @@ func Score(ctx context.Context, spec Spec, rows *fleetscore.Rows, expected []fle
 		wg.Go(func() { r.work(ctx) })
 	}
 	wg.Wait()
+	r.repeat(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -115,10 +121,13 @@ type run struct {
 	digests    []fleetscore.Digest
 	leftOut    atomic.Int64
 
+	repeats int // how often keys were scored again so far
+
 	stopped atomic.Bool
 	mu      sync.Mutex // guards what follows
 	fatal   error
 	causes  causes
+	again   []int // keys that are to be scored once more
 }
 
 func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {

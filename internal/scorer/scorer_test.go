@@ -7,10 +7,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
@@ -114,6 +116,70 @@ func TestTimedOut(t *testing.T) {
 	r, err := Score(t.Context(), Spec{Features: []string{"Value"}, ModelTimeout: time.Nanosecond}, rows, nil, models{"a": reference(t, "model_1_1")})
 	if err != nil || r.Items[0].Outcome != fleetscore.TimedOut || r.Predictions.Len() != 0 || len(r.Harmful) != 1 {
 		t.Errorf("got %+v, %v; want timed_out", r, err)
+	}
+}
+
+// busy is a runtime in which loading a model takes longer than it may, a number of times.
+type busy struct {
+	Runtime
+	now   *time.Time
+	slow  map[byte]int // by the first byte of the model
+	loads map[byte]int
+}
+
+func (b busy) Worker() (Worker, error) {
+	w, err := b.Runtime.Worker()
+	return busyWorker{w, b}, err
+}
+
+type busyWorker struct {
+	Worker
+	busy
+}
+
+func (b busyWorker) Load(ctx context.Context, data []byte) (Model, error) {
+	first := data[0]
+	if b.loads[first]++; b.loads[first] <= b.slow[first] {
+		*b.now = b.now.Add(time.Minute)
+		return nil, ErrTimeout
+	}
+	return b.Worker.Load(ctx, data[1:])
+}
+
+// TestTries: a key whose time is up is scored again, after growing waits, until its tries
+// are used up; a model that can't be read isn't read again.
+func TestTries(t *testing.T) {
+	t.Parallel()
+	rows := rowsOf(map[fleetscore.Key][]float64{"a": {1}, "b": {1, 2}, "c": {1}, "d": {1}}, "a", "b", "c", "d")
+	good := reference(t, "model_1_1")
+	now := time.Unix(0, 0)
+	rt := busy{Native{}, &now, map[byte]int{'b': 2, 'c': 99}, map[byte]int{}}
+	var rests []int
+	var log strings.Builder
+	spec := Spec{Features: []string{"Value"}, Workers: 1, Runtime: rt, Now: func() time.Time { return now }, Tries: 3,
+		Rest: func(_ context.Context, n int) { rests = append(rests, n) }, Log: func(format string, args ...any) { fmt.Fprintf(&log, format+"\n", args...) }}
+	m := models{}
+	for _, k := range []string{"a", "b", "c"} {
+		m[fleetscore.Key(k)] = append([]byte(k), good...)
+	}
+	m["d"] = []byte("d, which is no model")
+	r, err := Score(t.Context(), spec, rows, nil, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[byte]int{'a': 1, 'b': 3, 'c': 3, 'd': 1}, rt.loads); d != "" {
+		t.Errorf("loads (-want +got):\n%s", d)
+	}
+	var outcomes []fleetscore.Outcome
+	for _, i := range r.Items {
+		outcomes = append(outcomes, i.Outcome)
+	}
+	want := []fleetscore.Outcome{fleetscore.Scored, fleetscore.Scored, fleetscore.TimedOut, fleetscore.Failed}
+	if !slices.Equal(outcomes, want) || r.Predictions.Len() != 3 || r.Items[1].Rows != 2 {
+		t.Errorf("outcomes %v with %d rows, want %v with 3", outcomes, r.Predictions.Len(), want)
+	}
+	if !slices.Equal(rests, []int{1, 2}) || !slices.Equal(r.Harmful, []fleetscore.Key{"c"}) || len(r.Causes) != 2 || strings.Count(log.String(), "tried again") != 4 {
+		t.Errorf("rests %v, harmful %v, causes %+v\n%s", rests, r.Harmful, r.Causes, log.String())
 	}
 }
 
