@@ -162,6 +162,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 	services := append([]lifecycle.Service{
 		{Name: "http", Last: true, Run: func(ctx context.Context) error { return s.serveHTTP(ctx, handler) }}, // last, because nodes sign off over HTTP
 		{Name: "clock", Run: s.clock.Run},
+		{Name: "memory", Run: boundMemory},
 		{Name: "streams", Run: s.streams.run},
 		{Name: "broker", Run: work.broker.Examine},
 		{Name: "queue", Run: work.broker.Call},
