@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,9 +16,14 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/server"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
+	"github.com/fleetscore/fleetscore/internal/testkit/natstest"
 )
 
 // TestPostgresRefusals: a server refuses a ledger or a folder that it can't be sure of,
@@ -101,13 +108,28 @@ func TestDatabaseAway(t *testing.T) {
 
 const sharedFleet = `
 store: %s
-hub: {key: [Device, Tag], time: TS}
+hub: {key: [Device, Tag], time: TS, disorder: 1m, idle_after: 2s, nats: {url: %q, replicas: 1}}
+queries:
+  readings:
+    cut: 1s
+    sql: |
+      SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value, COUNT(*) AS N
+      INTO readings FROM hub TIMESTAMP BY TS
+      GROUP BY Device, Tag, TumblingWindow(second, 1)
 fleets:
   sensors: {path: models/sensors, model: "model_{Device}_{Tag}"}
 pools:
-  cpu: {provider: local, slots: 1, scale: {min: 1, max: 1}}
+  cpu: {provider: local, slots: 1, scale: {min: 0, max: 1}}
+  lab: {provider: static}
 pipelines:
-  history: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
+  history: {dataset: history, fleet: sensors, features: [Value], pool: lab}
+  scheduled:
+    dataset: history
+    fleet: sensors
+    features: [Value]
+    pool: cpu
+    schedule: {recurrence: {frequency: Second, interval: 5}, start_when: clock}
+    limits: {no_data: 100%%}
 `
 
 // takeOverWithin is the promise: so long after a server was killed or frozen at most,
@@ -120,10 +142,10 @@ const takeOverWithin = 10 * time.Second
 func TestServers(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
-	database, bucket := testkit.StartPostgres(t, testkit.PostgresVersions[1]), storetest.S3(t).NewBucket(t)
+	database, bucket, hub := testkit.StartPostgres(t, testkit.PostgresVersions[1]), storetest.S3(t).NewBucket(t), natstest.Start(t, natstest.Options{})
 	address := database.NewDatabase(t)
 	server := func(name string) *process {
-		p := newServer(t, fmt.Sprintf(sharedFleet, bucket), func(string) {})
+		p := newServer(t, fmt.Sprintf(sharedFleet, bucket, hub.URL()), func(string) {})
 		p.env, p.args = []string{server.LedgerVariable + "=" + address}, []string{"--shared", "--name", name}
 		return p
 	}
@@ -132,8 +154,12 @@ func TestServers(t *testing.T) {
 	a.leads("a")
 	rows := a.fillStore(models)
 	b.start()
-	if code, _, stderr := command(t, "apply", queriesFile(t, bucket), "--server=http://"+b.addr); code != exitUsage || !strings.Contains(stderr, "queries") {
-		t.Errorf("a configuration with queries: exit %d\n%s", code, stderr)
+	if code, _, stderr := command(t, "apply", ownHubFile(t, bucket), "--server=http://"+b.addr); code != exitUsage || !strings.Contains(stderr, "hub.nats") {
+		t.Errorf("a configuration with a hub of one server: exit %d\n%s", code, stderr)
+	}
+	both := []string{"http://" + a.addr + ",http://" + b.addr, "http://" + b.addr + ",http://" + a.addr}
+	for _, order := range both {
+		b.agent(order)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -155,13 +181,17 @@ func TestServers(t *testing.T) {
 	wg.Go(func() {
 		first := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 		for n := 0; ctx.Err() == nil; n++ {
-			from := first.Add(time.Duration(n%19) * time.Minute) // of the uploaded rows
-			for _, p := range []*process{a, b} {
-				_ = submit(ctx, p, map[string]any{"pipeline": "history", "from": from, "to": from.Add(time.Minute)}) // one of them may be dead or frozen
-			}
-			pause(ctx, 200*time.Millisecond)
+			p := []*process{a, b}[n%2]
+			from := first.Add(time.Duration(n%239) * 5 * time.Second)                                                // of the uploaded rows; a job over the same rows would replace what one before found
+			_ = submit(ctx, p, map[string]any{"pipeline": "history", "from": from, "to": from.Add(5 * time.Second)}) // one of them may be dead or frozen
+			pause(ctx, 100*time.Millisecond)
 		}
 	})
+	acknowledged := make([]int64, 2)
+	for i, order := range both {
+		c := a.device(order)
+		wg.Go(func() { acknowledged[i] = sendReadings(ctx, c, fmt.Sprint(i+1)) })
+	}
 	pause(ctx, 2*time.Second)
 	a.kill()
 	b.leads("b")
@@ -178,16 +208,136 @@ func TestServers(t *testing.T) {
 	if s := b.states()["a"]; s != api.ServerEnded {
 		t.Errorf("the server that was ended is %q", s)
 	}
+	a.start()
 	cancel()
 	wg.Wait()
+	b.jobsEnd(taken)
 	if err := submit(t.Context(), b, map[string]any{"pipeline": "history"}); err != nil {
 		t.Error(err)
 	}
-	b.jobsEnd(taken)
+	b.jobsEnd(taken[len(taken)-1:])
 	checkCloudPredictions(t, bucket, models, rows)
 	t.Logf("%d jobs, %d submitted at one server and %d at the other", len(taken), at[a], at[b])
-	if at[a] == 0 || at[b] == 0 {
-		t.Error("one of the servers took no job")
+	if at[a] < 5 || at[b] < 5 {
+		t.Error("one of the servers took few jobs, so this has shown little")
+	}
+	b.oneOutcomeEach("scheduled", 5*time.Second)
+	var counted float64
+	eventually(t, "each acknowledged reading counts once", func() bool {
+		counted = countReadings(t, bucket)
+		return counted >= float64(acknowledged[0]+acknowledged[1])
+	})
+	if counted != float64(acknowledged[0]+acknowledged[1]) || acknowledged[0] == 0 || acknowledged[1] == 0 {
+		t.Errorf("%v readings were acknowledged, %v are in rows", acknowledged, counted)
+	}
+}
+
+// agent starts a node by hand, which knows several servers, until the test ends.
+func (p *process) agent(servers string) {
+	t := p.t
+	t.Helper()
+	name := "agent" + fmt.Sprint(time.Now().UnixNano())
+	code, token, stderr := command(t, "token", "create", "node", name, "--server=http://"+p.addr)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "node", "--pool", "lab", "--server", servers)
+	cmd.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file)
+	log := &logText{}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // that it ended before shows in the wait
+		err := cmd.Wait()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != -1 || t.Failed() {
+			t.Logf("the node ended by itself: %v, or the test failed:\n%s", err, log)
+		}
+	})
+}
+
+// device is a client that may send readings to several servers.
+func (p *process) device(servers string) *client.Client {
+	t := p.t
+	t.Helper()
+	code, token, stderr := command(t, "token", "create", "device", "device"+fmt.Sprint(time.Now().UnixNano()), "--server=http://"+p.addr)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Config{Server: servers, TokenFile: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// sendReadings sends readings of a device until ctx ends, each until a server has
+// acknowledged it, and counts them.
+func sendReadings(ctx context.Context, c *client.Client, device string) (acknowledged int64) {
+	for ctx.Err() == nil {
+		line := fmt.Sprintf(`{"TS":%q,"Device":%q,"Tag":"pressure","Value":5}`+"\n", time.Now().UTC().Format(time.RFC3339Nano), device)
+		for {
+			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			err := c.Send(limited, http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader(line), nil)
+			cancel()
+			if err == nil {
+				acknowledged++
+				break
+			}
+			pause(ctx, 20*time.Millisecond)
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+	return acknowledged
+}
+
+// countReadings is how many readings the rows of the dataset are made of.
+func countReadings(t *testing.T, address string) (n float64) {
+	t.Helper()
+	bucket, err := store.Open(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := catalog.New(bucket).Dataset("readings")
+	snap, err := d.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := d.ReadRows(t.Context(), snap.Files, table.ReadQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range rows.Column("N") {
+		n += x
+	}
+	return n
+}
+
+// oneOutcomeEach checks that due times follow each other without a gap or a repeat.
+func (p *process) oneOutcomeEach(pipeline string, every time.Duration) {
+	p.t.Helper()
+	var list api.List[fleetscore.Occurrence]
+	if err := p.Get(p.t.Context(), "/schedules/"+pipeline+"/occurrences", nil, &list); err != nil {
+		p.t.Fatal(err)
+	}
+	if len(list.Items) < 4 {
+		p.t.Errorf("only these due times of %s: %+v", pipeline, list.Items)
+	}
+	for i, o := range list.Items[1:] {
+		if before := list.Items[i]; before.Due.Sub(o.Due) != every || o.State == "" {
+			p.t.Errorf("after %s (%s) the due time before is %s (%s)", before.Due, before.State, o.Due, o.State)
+		}
 	}
 }
 
@@ -219,8 +369,8 @@ func (p *process) leads(name string) {
 	}
 }
 
-// queriesFile is a configuration that servers which share a ledger can't carry out.
-func queriesFile(t *testing.T, bucket string) string {
+// ownHubFile is a configuration that servers which share a ledger can't carry out.
+func ownHubFile(t *testing.T, bucket string) string {
 	t.Helper()
 	f := filepath.Join(t.TempDir(), "fleet.yaml")
 	if err := os.WriteFile(f, []byte("store: "+bucket+fmt.Sprintf(crashFleet, "models/sensors")), 0o600); err != nil {
@@ -233,9 +383,6 @@ func queriesFile(t *testing.T, bucket string) string {
 // outcome per sensor.
 func (p *process) jobsEnd(ids []fleetscore.JobID) {
 	p.t.Helper()
-	if len(ids) < 5 {
-		p.t.Errorf("only %d jobs were taken, so this has shown little", len(ids))
-	}
 	for _, id := range ids {
 		var j fleetscore.Job
 		for end := time.Now().Add(90 * time.Second); p.Get(p.t.Context(), "/jobs/"+string(id), nil, &j) != nil || !j.State.Ended(); time.Sleep(50 * time.Millisecond) {

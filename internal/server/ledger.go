@@ -108,9 +108,14 @@ func (s *Server) lead(ctx context.Context) error {
 	if !s.cfg.Shared {
 		return s.postgres.Lead(ctx, ledger.Patience)
 	}
-	cfg, _, err := s.applied(ctx)
-	if err == nil {
+	cfg, ready, err := s.applied(ctx)
+	switch {
+	case err != nil:
+		return err
+	case ready:
 		err = s.checkShared(cfg)
+	case s.cfg.Store == "" || store.IsLocal(s.cfg.Store):
+		err = errLocalStore()
 	}
 	if err != nil {
 		return err
@@ -127,13 +132,17 @@ func (s *Server) checkShared(cfg fleetscore.Config) error {
 	}
 	switch at := cmp.Or(s.cfg.Store, cfg.Store); {
 	case at == "" || store.IsLocal(at):
-		return fleetscore.Errorf(fleetscore.Invalid, op, "store", "it is a folder of this server's machine, and all servers need the same store").
-			WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --shared")
-	case len(cfg.Queries) > 0 && cfg.Hub.NATS == nil:
-		return fleetscore.Errorf(fleetscore.Invalid, op, "hub", "the configuration has queries, which read the hub, and the hub lies in the folder of one server").
-			WithHint("keep the hub on NATS servers (hub.nats), or take the queries out and upload rows (fleetscore dataset upload); or start one server alone, without --shared")
+		return errLocalStore()
+	case cfg.Hub.NATS == nil:
+		return fleetscore.Errorf(fleetscore.Invalid, op, "hub", "it lies in a folder of this server's machine, and all servers need the same hub").
+			WithHint("name NATS servers that every server reaches: hub.nats.url (docs/nats.md); or start one server alone, without --shared")
 	}
 	return nil
+}
+
+func errLocalStore() error {
+	return fleetscore.Errorf(fleetscore.Invalid, "share the work", "store", "it is a folder of this server's machine, and all servers need the same store").
+		WithHint("name a store that every server reaches: --store s3://…, azblob://… or gs://…; or start one server alone, without --shared")
 }
 
 // storeOf is a name of the store that is the same for all machines.

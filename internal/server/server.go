@@ -172,7 +172,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 	}, extra...)
 	switch { // last, because the others deliver what they hold
 	case s.cfg.Shared:
-		services = append(services, lifecycle.Service{Name: "servers", Last: true, Run: s.beat})
+		services = append(services, lifecycle.Service{Name: "servers", Last: true, Run: func(ctx context.Context) error { return s.beat(ctx, work) }})
 	case s.postgres != nil:
 		services = append(services, lifecycle.Service{Name: "lease", Last: true, Run: func(ctx context.Context) error { return s.postgres.Keep(ctx, s.log) }})
 	}
@@ -181,7 +181,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *Server) handler(w work) (http.Handler, error) {
 	st := s.streams
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: w.fleets, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

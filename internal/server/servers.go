@@ -17,9 +17,13 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
+	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/pool"
 )
 
@@ -31,12 +35,39 @@ const beatEvery = time.Second
 type others struct {
 	mu   sync.Mutex // guards what follows
 	list []ledger.Server
+	said map[string]*report // by the others that live, by name
+	lead *report            // of the one that leads, if it isn't this one
 }
 
 func (o *others) set(list []ledger.Server) {
+	said, lead := map[string]*report{}, (*report)(nil)
+	for _, s := range list {
+		r := &report{}
+		if s.Self || !s.Live || json.Unmarshal(s.Report, r) != nil { // another release may say other things
+			continue
+		}
+		said[s.Name] = r
+		if s.Leads {
+			lead = r
+		}
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.list = list
+	o.list, o.said, o.lead = list, said, lead
+}
+
+// leader is what the server says that leads; nil if that is this one, or nobody leads.
+func (o *others) leader() *report {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lead
+}
+
+// reports are what the other servers say that live.
+func (o *others) reports() map[string]*report {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.said
 }
 
 func (o *others) all() []ledger.Server {
@@ -114,11 +145,11 @@ const maxAhead = 2 * time.Second
 
 // beat says to the other servers that this one lives, and what they may know of it, until
 // ctx ends.
-func (s *Server) beat(ctx context.Context) error {
+func (s *Server) beat(ctx context.Context, w work) error {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for {
-		text, err := json.Marshal(s.report())
+		text, err := json.Marshal(s.report(ctx, w))
 		if err != nil {
 			return err
 		}
@@ -139,6 +170,7 @@ func (s *Server) beat(ctx context.Context) error {
 			problem = fmt.Sprintf("the clocks of this machine and of the ledger's database differ by %s: let both follow a time server", ahead.Abs().Round(100*time.Millisecond))
 		}
 		s.health.Report("servers", problem)
+		s.warn()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -169,10 +201,86 @@ func (s *Server) servers(ctx context.Context) ([]api.Server, error) {
 	return out, err
 }
 
-// report is what a server says of itself to the others.
-type report struct{}
+// report is what a server says of itself to the others, each second.
+type report struct {
+	Problems []obs.Problem           `json:"problems,omitempty"`
+	Gateway  gateway.Stats           `json:"gateway"`
+	Leads    bool                    `json:"leads,omitempty"`   // what follows is said by the one that leads
+	Queries  []aggregator.Status     `json:"queries,omitempty"` // how far they are
+	Fleets   map[string]fleetsStatus `json:"fleets,omitempty"`
+}
 
-func (s *Server) report() report { return report{} }
+// fleetsStatus says when the models of a fleet were looked at, and why they can't be read.
+type fleetsStatus struct {
+	Synced  time.Time `json:"synced"`
+	Problem string    `json:"problem,omitempty"`
+	Kind    string    `json:"kind,omitempty"`
+}
+
+func (s *Server) report(ctx context.Context, w work) report {
+	out := report{Gateway: s.streams.ownStats()}
+	for _, p := range s.health.Problems() {
+		if !strings.HasPrefix(p.Part, elsewhere) {
+			out.Problems = append(out.Problems, p)
+		}
+	}
+	if !s.streams.leads.on() {
+		return out
+	}
+	out.Leads, out.Queries, out.Fleets = true, s.streams.ownStatus(), map[string]fleetsStatus{}
+	if cfg, ready, err := s.applied(ctx); err == nil && ready {
+		for name := range cfg.Fleets {
+			at, err := w.fleets.Status(name)
+			f := fleetsStatus{Synced: at}
+			if err != nil {
+				f.Problem, f.Kind = err.Error(), fleetscore.KindOf(err).String()
+			}
+			out.Fleets[name] = f
+		}
+	}
+	return out
+}
+
+// elsewhere begins the names of parts of other servers.
+const elsewhere = "server "
+
+// warn shows the problems of other servers as warnings of this one, which may work
+// nevertheless.
+func (s *Server) warn() {
+	now := map[string]string{}
+	for name, r := range s.others.reports() {
+		for _, p := range r.Problems {
+			now[elsewhere+name+": "+p.Part] = p.Problem
+		}
+	}
+	for _, p := range s.health.Problems() {
+		if strings.HasPrefix(p.Part, elsewhere) && now[p.Part] == "" {
+			s.health.Warn(p.Part, "")
+		}
+	}
+	for part, text := range now {
+		s.health.Warn(part, text)
+	}
+}
+
+// fleets are the fleets as all servers see them: the server that leads looks at their models.
+type fleets struct {
+	*syncer.Syncer
+	server *Server
+}
+
+// Status is what the server that leads knows.
+func (f fleets) Status(name string) (time.Time, error) {
+	leader := f.server.others.leader()
+	if leader == nil {
+		return f.Syncer.Status(name)
+	}
+	s := leader.Fleets[name]
+	if s.Problem == "" {
+		return s.Synced, nil
+	}
+	return s.Synced, fleetscore.Errorf(fleetscore.ParseKind(s.Kind), "", "", "%s", s.Problem)
+}
 
 // otherNodes are the secrets of the nodes that other servers start; nil if there are no
 // others.

@@ -103,6 +103,13 @@ func (t *turn) take(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
+// on reports whether it is the turn.
+func (t *turn) on() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.term != nil
+}
+
 // lead lets the queries run until ctx ends.
 func (s *streams) lead(ctx context.Context) error { return s.leads.give(ctx) }
 
@@ -128,6 +135,13 @@ func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // status is the aggregators' state, one entry per query.
 func (s *streams) status() []aggregator.Status {
+	if leader := s.server.others.leader(); leader != nil {
+		return leader.Queries
+	}
+	return s.ownStatus()
+}
+
+func (s *streams) ownStatus() []aggregator.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]aggregator.Status, 0, len(s.aggregators))
@@ -159,8 +173,20 @@ func (s *streams) caughtUp(ctx context.Context) (aggregator.Status, bool) {
 	return all[0], true
 }
 
-// stats is the gateway's state; zero while there is none.
+// stats is the state of the gateways of all servers.
 func (s *streams) stats() gateway.Stats {
+	out := s.ownStats()
+	for _, o := range s.server.others.reports() {
+		out.Accepted, out.Rejected, out.PerSecond = out.Accepted+o.Gateway.Accepted, out.Rejected+o.Gateway.Rejected, out.PerSecond+o.Gateway.PerSecond
+		if o.Gateway.LastArrival.After(out.LastArrival) {
+			out.LastArrival = o.Gateway.LastArrival
+		}
+	}
+	return out
+}
+
+// ownStats is the gateway's state; zero while there is none.
+func (s *streams) ownStats() gateway.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gateway == nil {
