@@ -72,6 +72,9 @@ type FleetConfig struct {
 	FeaturesBy FeatureOrder `json:"features_by,omitempty"`
 	// Sync is how often the folder is checked for changes; 0 means 1m.
 	Sync Duration `json:"sync,omitempty"`
+	// KeepFiles says that packs hold the files of all models, which other runtimes than
+	// native need. Pipelines with such a runtime set it.
+	KeepFiles bool `json:"keep_files,omitempty"`
 }
 
 // DefaultModel is a model for a class of sensors.
@@ -138,6 +141,8 @@ type PipelineConfig struct {
 	// FeaturesBy says how columns are matched to a model's features: "name" or
 	// "position"; empty means the fleet's setting.
 	FeaturesBy FeatureOrder   `json:"features_by,omitempty"`
+	Runtime    RuntimeName    `json:"runtime,omitempty"` // how models are scored: native, auto, python or onnx; empty means native
+	Python     PythonConfig   `json:"python,omitempty"`  // how Python scores, for the other runtimes than native
 	Label      string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
 	Missing    MissingRule    `json:"missing,omitempty"` // what happens to rows that lack a feature; empty means fail
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
@@ -150,6 +155,16 @@ type PipelineConfig struct {
 	Shadow    string   `json:"shadow,omitempty"`
 	Retention Duration `json:"retention,omitempty"` // how long predictions and coverage are kept after their rows' time; 0 means for ever
 	History   Duration `json:"history,omitempty"`   // how long jobs, their tasks and logs are kept after their end, at most retention; 0 means 30d
+}
+
+// PythonConfig says how models are scored by Python processes on the nodes.
+type PythonConfig struct {
+	// Code is a folder that Python imports the modules of models and scripts from: a folder
+	// of the nodes' machines, or "./code" relative to fleet.yaml.
+	Code     string `json:"code,omitempty"`
+	Script   string `json:"script,omitempty"`    // a file in Code with run(); empty means that models are asked to predict
+	PerModel bool   `json:"per_model,omitempty"` // run gets a model and its rows, not the rows of many sensors
+	MemoryMB int64  `json:"memory_mb,omitempty"` // that a process may allocate beyond its libraries; 0 means 2048
 }
 
 // ScheduleConfig says when a pipeline's jobs are due: by a cron line, by a recurrence,

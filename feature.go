@@ -111,3 +111,22 @@ func nameList(names []string) string {
 	}
 	return fmt.Sprintf("[%s and %d more]", strings.Join(names[:most], ", "), len(names)-most)
 }
+// RuntimeName says how models are scored.
+type RuntimeName string
+
+// The runtimes.
+const (
+	RuntimeNative RuntimeName = "native" // read as data and scored by our own kernels; no code of the file is run
+	RuntimeAuto   RuntimeName = "auto"   // native where that is possible, else python
+	RuntimePython RuntimeName = "python" // loaded and scored by Python in a process of its own
+	RuntimeONNX   RuntimeName = "onnx"   // ONNX models, by onnxruntime in that process
+)
+
+// Validate refuses other words. Empty means native.
+func (r RuntimeName) Validate() error {
+	switch r {
+	case "", RuntimeNative, RuntimeAuto, RuntimePython, RuntimeONNX:
+		return nil
+	}
+	return Errorf(Invalid, "read runtime", string(r), "it is not native, auto, python or onnx")
+}

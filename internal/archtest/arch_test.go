@@ -68,6 +68,7 @@ var levels = map[string]int{
 	"internal/cli":   8,
 	"cmd/fleetscore": 9,
 	"examples/fleet": 0, // embedded files only
+	"python":         0, // embedded files only
 
 	"internal/durable":   support,
 	"internal/program":   support,

@@ -34,6 +34,7 @@ import (
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain time.Duration
+	var interpreter string
 	var commands []string
 	var credential string
 	cmd := &cobra.Command{
@@ -63,7 +64,7 @@ ends it at once.`,
 				return err
 			}
 			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -81,6 +82,7 @@ ends it at once.`,
 	cmd.Flags().StringVar(&hello.Pool, "pool", "", "the pool it belongs to; not needed with a one-time token")
 	cmd.Flags().StringVar(&credential, "credential", "", "file for the node's own credential, once it has joined by a one-time token (default: the token's file with .node at the end)")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
+	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")

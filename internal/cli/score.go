@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 type scoring struct {
 	oneshot.Config
 	reading
+	python                     pythonFlags
 	from, to, badRows, missing string
 	failOn                     []string
 }
@@ -78,6 +80,7 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv or parquet")
 	f.DurationVar(&s.ModelTimeout, "model-timeout", 10*time.Second, "time that loading and scoring of one sensor may take")
 	f.IntVar(&s.Workers, "workers", 0, "goroutines that read, score and write; 0 for one per core")
+	s.python.addTo(cmd)
 	f.StringVar(&s.badRows, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
 	f.StringVar(&s.missing, "missing", string(fleetscore.MissingFail), "rows that lack a feature: fail (the sensor fails), skip (the row is left out) or model (the model gets NaN)")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
@@ -89,9 +92,21 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	return cmd
 }
 
-func (s *scoring) run(cmd *cobra.Command) error {
+func (s *scoring) run(cmd *cobra.Command) (err error) {
 	if err := s.parse(); err != nil {
 		return err
+	}
+	workers := s.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	pool, err := s.python.open(workers, s.FeaturesBy)
+	if err != nil {
+		return err
+	}
+	if s.Runtime = fleetscore.RuntimeName(s.python.runtime); pool != nil {
+		s.Foreign = pool
+		defer func() { err = errors.Join(err, pool.Close()) }()
 	}
 	limits, err := parseFailOn(s.failOn)
 	if err != nil {

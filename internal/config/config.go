@@ -166,6 +166,14 @@ func fill(c *fleetscore.Config) {
 		}
 		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
 		def(&p.FeaturesBy, fleetscore.FeaturesByName)
+		def(&p.Runtime, fleetscore.RuntimeNative)
+		if f, ok := c.Fleets[p.Fleet]; ok && p.Runtime != fleetscore.RuntimeNative && p.Runtime != fleetscore.RuntimeAuto {
+			f.KeepFiles = true
+			c.Fleets[p.Fleet] = f
+		}
+		if p.Runtime != fleetscore.RuntimeNative {
+			def(&p.Python.MemoryMB, 2048)
+		}
 		def(&p.Schedule.StartWhen, "complete")
 		def(&p.Schedule.Overlap, fleetscore.OverlapQueueOne)
 		def(&p.Schedule.CatchUp, fleetscore.CatchUpLast)
@@ -223,7 +231,10 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 		c.Pools[n] = p
 	}
 	for _, n := range keys(c.Pipelines) {
-		r.judgePipeline("pipelines."+n, c.Pipelines[n], c, columns)
+		p := c.Pipelines[n]
+		r.judgePython("pipelines."+n, &p, base, haveBase)
+		c.Pipelines[n] = p
+		r.judgePipeline("pipelines."+n, p, c, columns)
 	}
 }
 

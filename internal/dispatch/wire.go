@@ -75,6 +75,8 @@ type Lease struct {
 	KeyNames     []string                `json:"key_names"`
 	Features     []string                `json:"features"`
 	FeaturesBy   fleetscore.FeatureOrder `json:"features_by,omitempty"` // empty means by name
+	Runtime      fleetscore.RuntimeName  `json:"runtime,omitempty"`     // empty means native
+	Python       fleetscore.PythonConfig `json:"python,omitzero"`
 	Label        string                  `json:"label,omitempty"`
 	Missing      fleetscore.MissingRule  `json:"missing,omitempty"`
 	Fleet        string                  `json:"fleet"`

@@ -133,13 +133,13 @@ func (l *lane) readOne(ctx context.Context, m Member, row int) error {
 	}
 	from := len(l.out)
 	var more bool
-	l.rows[row], l.out, more = compile(ctx, m, l.in, err, limit, l.out)
+	l.rows[row], l.out, more = l.compile(ctx, m, l.in, err, limit, l.out)
 	if more { // it is compressed
 		if err := charge(mostLoaded(int64(len(l.in)))); err != nil {
 			return err
 		}
 		limit = 0 // what the package allows, which is what was charged, or all of it
-		l.rows[row], l.out, _ = compile(ctx, m, l.in, nil, limit, l.out[:from])
+		l.rows[row], l.out, _ = l.compile(ctx, m, l.in, nil, limit, l.out[:from])
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // which may have ended the loading
@@ -148,7 +148,7 @@ func (l *lane) readOne(ctx context.Context, m Member, row int) error {
 		l.in = nil
 	}
 	to := len(l.out)
-	if l.rows[row].flags&Original != 0 {
+	if l.rows[row].flags&(Original|Native) == Original {
 		to = from + int(l.rows[row].size) // without what fills it up
 	}
 	l.places = append(l.places, struct{ row, from, to int }{row, from, to})
@@ -243,7 +243,7 @@ func refused(err error) bool {
 // compile makes a member's row of its file, or of why that couldn't be read, and
 // appends its body to out, whose length stays a multiple of 8. It loads within limit
 // bytes, 0 for what package sklearn allows, and says if that isn't enough.
-func compile(ctx context.Context, m Member, data []byte, readErr error, limit int64, out []byte) (r segmentRow, _ []byte, more bool) {
+func (l *lane) compile(ctx context.Context, m Member, data []byte, readErr error, limit int64, out []byte) (r segmentRow, _ []byte, more bool) {
 	r = segmentRow{key: m.Key, name: m.Name, size: m.SizeBytes}
 	if readErr != nil {
 		r.flags, r.detail = Unreadable, reason(readErr)
@@ -260,6 +260,10 @@ func compile(ctx context.Context, m Member, data []byte, readErr error, limit in
 			const findingsAt = 20
 			r.flags = Native | Flags(binary.LittleEndian.Uint32(out[from+findingsAt:])&0xff)
 			info := model.Info()
+			if l.originals {
+				r.flags |= Original
+				out = append(append(out, data...), pad(len(data))...)
+			}
 			r.detail = info.Chain() + detailSeparator + strings.Join(info.Versions, ", ") + detailSeparator + strconv.Itoa(info.Features) + detailSeparator + joinNames(info.FeatureNames)
 			return r, out, false
 		}
@@ -268,7 +272,9 @@ func compile(ctx context.Context, m Member, data []byte, readErr error, limit in
 	if refusal, ok := errors.AsType[*sklearn.Refusal](err); ok {
 		r.flags = flagOf[refusal.Reason]
 	}
-	if r.flags == 0 || r.flags == HoldsCode || !isPickle(data) { // it is no model that another runtime could score, or should
+	if other := otherLibrary(data); other != "" {
+		r.flags, r.detail = Unsupported, "it is a model of "+other+", which only Python can score (runtime: auto)"
+	} else if r.flags == 0 || r.flags == HoldsCode && !l.originals || !isPickle(data) { // it is no model that another runtime could score, or should
 		r.flags |= NotModel
 		return r, out[:from], false
 	}
@@ -286,6 +292,20 @@ func isPickle(data []byte) bool {
 		}
 	}
 	return false
+}
+
+// otherLibrary names the library whose own format a file has; empty if it is none that is
+// known.
+func otherLibrary(data []byte) string {
+	switch {
+	case bytes.HasPrefix(data, []byte("tree\nversion=")):
+		return "LightGBM"
+	case bytes.HasPrefix(data, []byte("{L\x00\x00")), bytes.HasPrefix(data, []byte(`{"learner"`)):
+		return "XGBoost"
+	case len(data) > 16 && data[0] == 0x08 && data[1] < 0x20 && (data[2] == 0x12 || data[2] == 0x3a || data[2] == 0x1a): // ir_version, then a field of ModelProto
+		return "ONNX"
+	}
+	return ""
 }
 
 // flagOf tells reasons for which a model was refused apart; others count as unreadable.

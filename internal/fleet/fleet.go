@@ -32,11 +32,14 @@ type Spec struct {
 	Model    Template // the zero value for none
 	Sensors  string   // the list of sensors, a file in the models' folder; empty for none
 	Defaults []Default
+	// Originals says that packs keep the files of all models, not only of those that
+	// can't be scored natively: other runtimes need them.
+	Originals bool
 }
 
 // SpecOf is the spec of a configured fleet.
 func SpecOf(name string, cfg fleetscore.FleetConfig, keyNames []string) (Spec, error) {
-	s := Spec{Fleet: name, KeyNames: keyNames, Sensors: cfg.Sensors}
+	s := Spec{Fleet: name, KeyNames: keyNames, Sensors: cfg.Sensors, Originals: cfg.KeepFiles}
 	for _, d := range cfg.Defaults {
 		s.Defaults = append(s.Defaults, Default{d.When, d.Model})
 	}
@@ -273,6 +276,16 @@ func (f *Folder) Model(ctx context.Context, k fleetscore.Key) ([]byte, fleetscor
 		return nil, fleetscore.Digest{}, err
 	}
 	return data, fleetscore.DigestOf(data), nil
+}
+
+// Original reads a key's model and gives the name of its file.
+func (f *Folder) Original(ctx context.Context, k fleetscore.Key) ([]byte, string, fleetscore.Digest, error) {
+	data, digest, err := f.Model(ctx, k)
+	name := ""
+	if i, ok := f.byKey[k]; ok {
+		name = f.members[i].Name
+	}
+	return data, name, digest, err
 }
 
 func noModel(k fleetscore.Key) error {

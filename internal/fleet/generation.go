@@ -19,6 +19,7 @@ type Generation struct {
 	Template  string                   `json:"template,omitempty"`
 	Sensors   string                   `json:"sensors,omitempty"` // the list of expected sensors
 	KeyNames  []string                 `json:"key_names"`
+	Originals bool                     `json:"originals,omitempty"` // the files of all models are in it
 	Members   int64                    `json:"members"`
 	ShardKeys [fleetscore.Shards]int64 `json:"shard_keys"` // expected keys per shard
 	Segments  []Segment                `json:"segments"`   // by shards; ranges without keys are left out

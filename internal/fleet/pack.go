@@ -13,6 +13,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // Pack is the models of a shard range of one generation. Its members stand in
@@ -299,11 +300,11 @@ func (p *Pack) model(ctx context.Context, s *segment, i int) ([]byte, fleetscore
 	if err != nil {
 		return nil, r.digest(), err
 	}
-	if b := s.body(i); b != nil {
-		return b, r.digest(), nil
+	b := s.body(i)
+	if b == nil {
+		b, err = p.read(ctx, s, i)
 	}
-	b, err := p.read(ctx, s, i)
-	return b, r.digest(), err
+	return s.record(i, b), r.digest(), err
 }
 
 // refusal says why a member has no native model.
@@ -311,7 +312,25 @@ func refusal(s *segment, i int) error {
 	if s.row(i).flags()&NoModel != 0 {
 		return noModel(s.key(i))
 	}
+	if s.row(i).flags()&HoldsCode != 0 {
+		return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%w", holdsCode(s.detail(i)))
+	}
 	return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%s", s.detail(i))
+}
+
+// holdsCode is why a file was refused that would run code. errors.As finds the refusal in
+// it that package sklearn gave when the file was read.
+type holdsCode string
+
+func (h holdsCode) Error() string { return string(h) }
+
+// As serves errors.As.
+func (h holdsCode) As(target any) bool {
+	r, ok := target.(**sklearn.Refusal)
+	if ok {
+		*r = &sklearn.Refusal{Reason: sklearn.HoldsCode}
+	}
+	return ok
 }
 
 // place is where the body of a row lies: in its segment or in the shared one.
@@ -344,32 +363,56 @@ func (p *Pack) read(ctx context.Context, s *segment, i int) ([]byte, error) {
 	return data, nil
 }
 
-// Original gives the file of a member whose model can't be scored natively, as
-// it was; kind NotFound if the pack doesn't hold it. Model's rules hold.
-func (p *Pack) Original(ctx context.Context, k fleetscore.Key) ([]byte, fleetscore.Digest, error) {
+// Original gives the file of a member as it was uploaded, and its name. Packs hold it of
+// models that can't be scored natively, and of all where Spec.Originals asked for that; kind
+// Invalid, with the reason, if the pack doesn't hold it. Model's rules hold.
+func (p *Pack) Original(ctx context.Context, k fleetscore.Key) ([]byte, string, fleetscore.Digest, error) {
 	i, ok := p.Find(k)
 	if !ok {
-		return nil, fleetscore.Digest{}, noModel(k)
+		return nil, "", fleetscore.Digest{}, noModel(k)
 	}
 	s, i := p.row(i)
-	digest := s.row(i).digest()
-	if s.row(i).flags()&Original == 0 {
-		return nil, digest, fleetscore.Errorf(fleetscore.NotFound, "read model", s.name(i), "the pack doesn't hold the file as it was")
+	digest, name := s.row(i).digest(), s.name(i)
+	switch flags := s.row(i).flags(); {
+	case flags&Original != 0:
+	case flags&Native != 0:
+		return nil, name, digest, fleetscore.Errorf(fleetscore.Invalid, "read model", name, "the pack holds its native record alone").
+			WithHint("pack the fleet again with the files as they are; a server does so by itself for pipelines with runtime python")
+	default:
+		return nil, name, digest, refusal(s, i)
 	}
 	s, i, err := p.place(s, i)
 	if err != nil {
-		return nil, digest, err
+		return nil, name, digest, err
 	}
 	data := s.body(i)
 	if data == nil {
 		if data, err = p.read(ctx, s, i); err != nil {
-			return nil, digest, err
+			return nil, name, digest, err
 		}
 	}
-	if fleetscore.DigestOf(data) != digest {
-		return nil, digest, corrupt(s.file, "the bytes of %s don't match their digest", s.name(i))
+	data = data[len(s.record(i, data)):]
+	if size := s.row(i).size(); uint64(len(data)) >= size {
+		data = data[:size]
 	}
-	return data, digest, nil
+	if fleetscore.DigestOf(data) != digest {
+		return nil, name, digest, corrupt(s.file, "the bytes of %s don't match their digest", name)
+	}
+	return data, name, digest, nil
+}
+
+// record is the part of a row's body that is a native record: all of it, or what stands
+// before the file.
+func (s *segment) record(i int, body []byte) []byte {
+	r := s.row(i)
+	switch flags := r.flags(); {
+	case flags&Native == 0:
+		return nil
+	case flags&Original == 0:
+		return body
+	}
+	n := len(body) - int((r.size()+7)&^7)
+	return body[:max(0, n):max(0, n)]
 }
 
 // Entry is a member as a pack knows it.
@@ -404,7 +447,7 @@ func (p *Pack) entry(s *segment, i int) Entry {
 	e := Entry{Key: s.key(i), Name: s.name(i), Digest: r.digest(), SizeBytes: int64(r.size()), Flags: r.flags(), Detail: s.detail(i)}
 	if e.Flags&Native != 0 {
 		if in, j, err := p.place(s, i); err == nil {
-			e.Record = in.body(j)
+			e.Record = in.record(j, in.body(j))
 		}
 	}
 	return e

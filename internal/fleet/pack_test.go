@@ -299,13 +299,16 @@ func TestBadModels(t *testing.T) {
 	if digest != fleetscore.DigestOf([]byte("\x80\x04cos\nsystem\n.")) {
 		t.Error("the digest is not the file's")
 	}
-	if data, _, err := p.Original(ctx, "0\x1f1"); !fleetscore.NotFound.Is(err) && !fleetscore.Invalid.Is(err) || data != nil {
+	if data, _, _, err := p.Original(ctx, "0\x1f1"); !fleetscore.NotFound.Is(err) && !fleetscore.Invalid.Is(err) || data != nil {
 		t.Errorf("what would have run code is kept: %q, %v", data, err)
 	}
-	if data, _, err := p.Original(ctx, "0\x1f2"); err != nil || string(data) != other {
+	if refusal := (&sklearn.Refusal{}); !errors.As(err, &refusal) || refusal.Reason != sklearn.HoldsCode {
+		t.Errorf("the error doesn't say that the file holds code: %v", err)
+	}
+	if data, _, _, err := p.Original(ctx, "0\x1f2"); err != nil || string(data) != other {
 		t.Errorf("original: %q, %v", data, err)
 	}
-	if _, _, err := p.Original(ctx, "0\x1f0"); !fleetscore.NotFound.Is(err) {
+	if _, _, _, err := p.Original(ctx, "0\x1f0"); !fleetscore.Invalid.Is(err) {
 		t.Errorf("original of a native model: %v", err)
 	}
 }
@@ -555,4 +558,50 @@ func BenchmarkPackModel(b *testing.B) {
 // sealIndex makes the checksum of a changed index match.
 func sealIndex(index []byte) {
 	binary.LittleEndian.PutUint32(index[8:], crc32.Checksum(index[16:], castagnoli))
+}
+
+// TestOriginals: a pack that keeps the files gives the record and the file of each model,
+// also of one that would run code, and is made anew when a fleet begins to keep them.
+func TestOriginals(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	src, dst := models(t, 3), dir(t)
+	code := []byte("\x80\x04cos\nsystem\n.")
+	put(t, src, "model_0_1", code)
+	put(t, src, "model_0_2", []byte("tree\nversion=v4\n"))
+	spec := spec
+	sync := func() *Change {
+		c, err := Sync(ctx, src, dst, spec, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	was := open(t, dst, sync().Generation, fleetscore.AllShards, maxHeldBytes)
+	record, _, err := was.Model(ctx, "0\x1f0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Originals = true
+	c := sync()
+	if !c.New || c.Read != 3 {
+		t.Errorf("%d files were read, new: %v; want 3 for another generation", c.Read, c.New)
+	}
+	if again := sync(); again.New || again.Read != 0 {
+		t.Errorf("without a change %d files were read", again.Read)
+	}
+	p := open(t, dst, c.Generation, fleetscore.AllShards, maxHeldBytes)
+	if got, _, err := p.Model(ctx, "0\x1f0"); err != nil || !bytes.Equal(got, record) {
+		t.Errorf("the record has %d bytes, %v, want the %d of the other pack", len(got), err, len(record))
+	}
+	for _, name := range []string{"model_0_0", "model_0_1", "model_0_2"} {
+		want, err := store.ReadAll(ctx, src, fleetscore.BlobName(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, _ := tmpl.Match(name)
+		if got, as, _, err := p.Original(ctx, k); err != nil || as != name || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes of %s, %v, want %d", name, len(got), as, err, len(want))
+		}
+	}
 }

@@ -89,7 +89,7 @@ func TestKeepsNoOtherFiles(t *testing.T) {
 	}
 	p := open(t, dst, c.Generation, fleetscore.AllShards, maxHeldBytes)
 	for _, k := range []fleetscore.Key{"0\x1f1", "0\x1f2", "0\x1f3", "0\x1f4"} {
-		if data, _, err := p.Original(t.Context(), k); !fleetscore.NotFound.Is(err) {
+		if data, _, _, err := p.Original(t.Context(), k); !fleetscore.Invalid.Is(err) {
 			t.Errorf("%s: the pack gives %q, %v", k, data, err)
 		}
 		if _, _, err := p.Model(t.Context(), k); !fleetscore.Invalid.Is(err) {

@@ -58,10 +58,14 @@ func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*
 		return nil, err
 	}
 	b := newBuilder(src, dst, opt, len(folder.members))
+	b.originals = spec.Originals
+	if spec.Originals {
+		folder.remark()
+	}
 	if err := b.openOld(ctx); err != nil {
 		return nil, err
 	}
-	g := &Generation{Fleet: spec.Fleet, Template: spec.Model.String(), Sensors: spec.Sensors, KeyNames: spec.KeyNames,
+	g := &Generation{Fleet: spec.Fleet, Template: spec.Model.String(), Sensors: spec.Sensors, KeyNames: spec.KeyNames, Originals: spec.Originals,
 		Ignored: append([]string{}, folder.Ignored[:min(len(folder.Ignored), 100)]...), Segments: []Segment{}}
 	shared, err := b.sharedSegment(ctx, g, folder.members)
 	if err != nil {
@@ -77,14 +81,27 @@ func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*
 	return b.commit(ctx, g, append(marks, shared...))
 }
 
+// remark changes the marks of all files, so that they are read again when a fleet begins
+// or ceases to keep them.
+func (f *Folder) remark() {
+	for i := range f.members {
+		if m := &f.members[i]; m.mark > noMark {
+			m.mark = max(m.mark^originalsMark, noMark+1)
+		}
+	}
+}
+
+const originalsMark = 0x9e3779b97f4a7c15
+
 // builder makes a generation.
 type builder struct {
-	src, dst store.Bucket
-	opt      Options
-	old      *Pack                         // the current generation's index; nil if there is none
-	marks    []uint64                      // of old's members, by number, then of its shared models; nil if unknown
-	there    map[fleetscore.BlobName]int64 // sizes of the segments that can be trusted
-	shared   map[string]segmentRow         // the new shared models, by name
+	src, dst  store.Bucket
+	opt       Options
+	originals bool                          // files are kept of native models too
+	old       *Pack                         // the current generation's index; nil if there is none
+	marks     []uint64                      // of old's members, by number, then of its shared models; nil if unknown
+	there     map[fleetscore.BlobName]int64 // sizes of the segments that can be trusted
+	shared    map[string]segmentRow         // the new shared models, by name
 
 	total                               int64
 	done, read, written, changed, added atomic.Int64

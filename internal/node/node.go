@@ -41,6 +41,7 @@ type Deps struct {
 	Server    dispatch.Protocol
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
 	Runtime   scorer.Runtime // how models are scored; nil means scorer.Native
+	Python    string         // the interpreter that models may be scored with; empty means that this node runs no Python
 	// Alone makes a runtime that scores models of a task alone, in processes of their
 	// own. nil means that they are scored by Runtime.
 	Alone func(alone.Limits) scorer.Runtime
@@ -61,6 +62,7 @@ type Node struct {
 	open   func(ctx context.Context, url string) (store.Bucket, error)
 	models scorer.Runtime
 	alone  func(alone.Limits) scorer.Runtime
+	python pythons
 	log    *slog.Logger
 	now    func() time.Time
 	stuck  func(fleetscore.TaskID)
@@ -92,7 +94,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python}, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -113,6 +115,7 @@ const (
 // server says so, the node finishes the tasks that it has begun. If ctx ends, it takes
 // no more tasks, and gives those back that aren't finished within DrainTime.
 func (n *Node) Run(ctx context.Context) error {
+	defer n.python.close(n.log)
 	n.reached()
 	if err := n.register(ctx); err != nil {
 		return err

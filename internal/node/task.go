@@ -143,6 +143,9 @@ func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
 		},
 		Log: out.printf, Runtime: n.models, Now: n.now, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
+	if s.Use = l.Runtime; l.Runtime.RunsPython() {
+		s.Foreign = n.python.of(l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
+	}
 	for _, h := range l.Quarantined {
 		s.Quarantined[h.Key] = h
 	}

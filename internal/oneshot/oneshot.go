@@ -46,6 +46,8 @@ type Config struct {
 	Missing      fleetscore.MissingRule   // what happens to rows without a feature's value
 	BadRows      fleetscore.Percent       // the share of malformed rows that are left out; 0 means none
 	ModelTimeout time.Duration            // the time limit for one sensor; 0 means 10 s
+	Runtime      fleetscore.RuntimeName   // how models are scored; empty means native
+	Foreign      scorer.Foreign           // scores the models that Runtime gives to Python; may be nil for native
 	Workers      int                      // the number of goroutines; 0 means the number of cores
 	Out          string                   // the folder for results: a path, or the URL of a store
 	Format       string                   // the format of the predictions: csv or parquet
@@ -75,6 +77,7 @@ type Manifest struct {
 	Key        []string                `json:"key"`
 	Time       string                  `json:"time"`
 	Features   []string                `json:"features"`
+	Runtime    fleetscore.RuntimeName  `json:"runtime,omitempty"`
 	FeaturesBy fleetscore.FeatureOrder `json:"features_by,omitempty"`
 	Label      string                  `json:"label,omitempty"`
 	Missing    fleetscore.MissingRule  `json:"missing,omitempty"`
@@ -123,7 +126,7 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 		return nil, err
 	}
 	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
-		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, FeaturesBy: cfg.FeaturesBy, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
+		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, Runtime: cfg.Runtime, FeaturesBy: cfg.FeaturesBy, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
 		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}, CPUSeconds: map[string]float64{}}}
 	models, err := r.models(ctx)
 	if err != nil {
@@ -279,7 +282,8 @@ func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
 	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing,
-		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done}, in.Rows, models.Keys(), models)
+		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
+		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign}, in.Rows, models.Keys(), models)
 }
 
 func (r *run) count(in *table.Input, result *scorer.Result) {

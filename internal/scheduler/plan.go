@@ -158,6 +158,9 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if err != nil {
 		return "", err
 	}
+	if !gen.Originals && inputs.cfg.Fleets[j.Config.Fleet].KeepFiles {
+		return "waits for the models of fleet " + j.Config.Fleet + ", whose files are being packed for Python", nil
+	}
 	in := ledger.Input{TimeName: inputs.cfg.Hub.Time, KeyNames: gen.KeyNames}
 	var values []string
 	if snap != nil {

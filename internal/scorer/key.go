@@ -26,6 +26,7 @@ type worker struct {
 	oldest            int // of shapes, the one to be replaced next
 	prediction, score []float64
 	kept              []uint32
+	pending           pending // for another process
 }
 
 // work takes bundles of keys until there are none.
@@ -37,6 +38,11 @@ func (r *run) work(ctx context.Context) {
 	}
 	defer runtime.Close()
 	w := worker{runtime: runtime}
+	defer func() {
+		if ctx.Err() == nil && !r.stopped.Load() {
+			r.flush(ctx, &w)
+		}
+	}()
 	for {
 		b := int(r.next.Add(1)) - 1
 		if b >= r.group.bundles() {
@@ -132,6 +138,10 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 			r.log("stack of %s:\n%s", it.Key, stack)
 		}
 	}()
+	if r.goesForeign(nil) {
+		r.atForeign(ctx, w, k, group)
+		return
+	}
 	data, digest, err := r.models.Model(ctx, it.Key)
 	it.Model, r.digests[k] = digest, digest // known of models that can't be scored, too
 	switch {
@@ -140,6 +150,9 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		return
 	case err != nil && (fleetscore.Unavailable.Is(err) || ctx.Err() != nil):
 		r.fail(err)
+		return
+	case err != nil && r.goesForeign(err):
+		r.atForeign(ctx, w, k, group)
 		return
 	case err != nil:
 		r.end(it, fleetscore.Failed, err)
@@ -150,6 +163,10 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		return
 	}
 	m, err := w.runtime.Load(ctx, data)
+	if err != nil && r.goesForeign(err) {
+		r.atForeign(ctx, w, k, group)
+		return
+	}
 	if err != nil {
 		r.refuse(ctx, k, err)
 		return

@@ -48,7 +48,11 @@ type Spec struct {
 	// called by one goroutine at a time.
 	Log      func(format string, args ...any)
 	Progress *atomic.Int64 // keys done so far are added; may be nil
-	Runtime  Runtime       // how models are scored; nil means Native
+	Runtime  Runtime       // reads models in this process; nil means Native
+	// Use says which models are scored by Runtime and which by Foreign; empty means all
+	// by Runtime. Foreign may be nil; then models of its own end as failed.
+	Use     fleetscore.RuntimeName
+	Foreign Foreign
 	// Quarantined are models that are not loaded, by their keys. A key whose model has
 	// another digest by now is scored.
 	Quarantined map[fleetscore.Key]fleetscore.Harm

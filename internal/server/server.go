@@ -47,6 +47,7 @@ type Config struct {
 	Store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	ModelRoots   []string // folders of this machine that fleets may read models from
 	Commands     []string // folders of this machine whose programs pools may run
+	Python       string   // interpreter that local nodes may score models with; empty: none
 	Listen       string   // host:port; port 0 picks one
 	Open         bool     // no token is asked for; on loopback only
 	InsecureHTTP bool     // plain HTTP beyond loopback

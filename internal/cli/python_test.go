@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// pythonFleet makes models that only Python can score, one that the native runtime scores
+// too, and one that ends its process; and a script.
+const pythonFleet = `
+import os, pickle, sys
+sys.path.insert(0, os.path.join(sys.argv[1], "code"))
+import plant
+import numpy as np
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
+train = np.random.default_rng(1).normal(size=(100, 1))
+os.makedirs(os.path.join(sys.argv[1], "models"))
+for name, model in (("model_a_1", make_pipeline(plant.Scaled(2.0), OneClassSVM(nu=0.2))), ("model_a_2", OneClassSVM(nu=0.2)), ("model_a_3", plant.Quitter())):
+    with open(os.path.join(sys.argv[1], "models", name), "wb") as f:
+        pickle.dump(model.fit(train) if hasattr(model, "fit") else model, f)
+with open(os.path.join(sys.argv[1], "rows.csv"), "w") as f:
+    f.write("TS,Device,Tag,Value\n")
+    for tag in "123":
+        for i in range(20):
+            f.write("2026-11-23T09:%02d:00Z,a,%s,%d\n" % (i, tag, i - 10))
+`
+
+// TestPythonPipelines: jobs score what the native runtime refuses by Python, name the
+// model that ends its process, and run a user's script; without the operator's consent
+// nothing of it runs.
+func TestPythonPipelines(t *testing.T) {
+	t.Parallel()
+	python := testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
+		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0") // the environment of package python's tests
+	p := newServer(t, `
+fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+pools: {cpu: {scale: {min: 0, max: 1}}}
+pipelines:
+  safe: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
+  mixed: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code}}
+  all: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code}}
+  script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}}
+`, func(dir string) {
+		if err := os.CopyFS(filepath.Join(dir, "code"), os.DirFS(filepath.Join(testkit.Root(t), "internal", "scorer", "python", "testdata", "code"))); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := testkit.Command(t, python, "-B", "-c", pythonFleet, dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		script := "def run(batch):\n    print('a batch of', len(batch), 'rows')\n    return batch[batch.Tag != '2'].assign(Prediction=lambda b: (b.Value > 5) * 1.0)[['Prediction']]\n"
+		if err := os.WriteFile(filepath.Join(dir, "code", "score.py"), []byte(script), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	server := "--server=http://" + p.addr
+	upload := func() {
+		t.Helper()
+		if code, stdout, stderr := command(t, "dataset", "upload", "history", filepath.Join(p.dir, "rows.csv"), server); code != 0 {
+			t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	submit := func(pipeline string, want ...string) {
+		t.Helper()
+		code, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z")
+		for _, w := range want {
+			if !strings.Contains(stdout, w) {
+				t.Errorf("pipeline %s lacks %q: exit %d\n%s%s\n%s", pipeline, w, code, stdout, stderr, p.log)
+			}
+		}
+	}
+	p.start()
+	upload()
+	submit("mixed", `"scored": 1`, `"failed": 2`, "this node runs no Python")
+	p.stop()
+	p.args = []string{"--python", python}
+	p.start()
+	submit("safe", `"scored": 1`, `"failed": 2`)
+	submit("mixed", `"scored": 2`, `"failed": 1`, "exit code 3")
+	submit("all", `"scored": 2`, `"failed": 1`, "exit code 3")
+	submit("script", `"scored": 2`, `"failed": 1`, "no prediction for 20 of its 20 rows")
+	got := p.predictions("script")
+	anomalies := 0.0
+	for i, v := range got.Prediction {
+		anomalies += v
+		if want := got.Values[0][i] > 5; (v == 1) != want {
+			t.Errorf("the script's prediction for %v is %v", got.Values[0][i], v)
+		}
+	}
+	if got.Len() != 40 || anomalies != 8 {
+		t.Errorf("the script's predictions are %d rows with %v anomalies, want 40 with 8", got.Len(), anomalies)
+	}
+	native, all := p.predictions("safe"), p.predictions("all")
+	at := map[string]float64{}
+	for i, k := range all.KeyIndex {
+		at[all.Keys[k].String()+all.Times[i].String()] = all.Score[i]
+	}
+	for i, k := range native.KeyIndex {
+		if s, ok := at[native.Keys[k].String()+native.Times[i].String()]; !ok || s != native.Score[i] {
+			t.Errorf("row %s: Python's score is %v, the native one %v", native.Times[i], s, native.Score[i])
+		}
+	}
+}

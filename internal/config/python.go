@@ -1,0 +1,42 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// judgePython checks how a pipeline's models are scored.
+func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base string, haveBase bool) {
+	if err := p.Runtime.Validate(); err != nil {
+		r.at(path+".runtime", "%q: write native, auto, python or onnx", string(p.Runtime))
+		return
+	}
+	c := &p.Python
+	if p.Runtime == fleetscore.RuntimeNative && *c != (fleetscore.PythonConfig{}) {
+		r.at(path+".python", "the runtime is native, which uses no Python; write runtime: python, or runtime: auto")
+		return
+	}
+	switch {
+	case c.Script != "" && p.Runtime != fleetscore.RuntimePython:
+		r.at(path+".python.script", "a script scores all sensors, so it needs runtime: python")
+	case c.Script != "" && c.Code == "":
+		r.at(path+".python.script", "the script is a file of the folder code; write code too, such as ./code")
+	case filepath.IsAbs(c.Script) || strings.Contains(c.Script, ".."):
+		r.at(path+".python.script", "%s: name a file within the folder code", c.Script)
+	case c.PerModel && c.Script == "":
+		r.at(path+".python.per_model", "it says how a script is called; write script too")
+	}
+	if c.MemoryMB < 64 && p.Runtime != fleetscore.RuntimeNative {
+		r.at(path+".python.memory_mb", "%d: at least 64 are needed", c.MemoryMB)
+	}
+	if c.Code == "" || filepath.IsAbs(c.Code) {
+		return
+	}
+	if !haveBase {
+		r.at(path+".python.code", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c.Code)
+		return
+	}
+	c.Code = filepath.Join(base, c.Code)
+}

@@ -1,0 +1,146 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fleetscore/fleetscore/internal/scorer"
+)
+
+// look is how often the position of a worker is looked at.
+const look = 10 * time.Millisecond
+
+// score sends a part and reads the answers. ended is called with the numbers of the
+// request. An error means that the process can't be used on, because it answered nonsense.
+func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.Ended)) (end outcome, err error) {
+	req, body, err := b.request(w.models)
+	if err != nil {
+		return end, err
+	}
+	w.setPosition(-1)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_ = writeFrame(w.requests, req, body...) // if it fails, no answer comes, which says why
+	}()
+	watching := make(chan struct{})
+	watched := make(chan bool, 1)
+	go func() { watched <- w.watch(ctx, b.Timeout, watching) }()
+	err = w.read(b, &end, ended)
+	var broken *nonsense
+	if errors.As(err, &broken) || err != nil && ctx.Err() != nil {
+		w.signal()
+	}
+	close(watching)
+	end.hung = <-watched
+	if err != nil {
+		<-w.ended // the pipe's end says that the process is ending
+		end.at = w.position()
+	}
+	<-sent
+	if broken != nil && !end.hung {
+		return end, broken
+	}
+	end.died = err != nil && !end.hung
+	return end, nil
+}
+
+// watch kills the process when a sensor takes longer than the limit, and says so.
+//
+// The time in which modules are imported for the first time doesn't count, because it isn't
+// the model's; it has the limit of a start.
+func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan struct{}) bool {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	at, since := w.position(), time.Now()
+	var imports time.Duration // since then
+	last := since
+	for {
+		select {
+		case <-done:
+			return false
+		case <-ctx.Done():
+			w.signal()
+			return false
+		case <-tick.C:
+		}
+		now, passed := w.position(), time.Since(last)
+		last = last.Add(passed)
+		if w.importing() {
+			imports += passed
+		}
+		switch {
+		case now != at:
+			at, since, imports = now, last, 0
+		case now == -1: // it reads the batch or sends answers
+		case last.Sub(since)-imports > limit, imports > w.startLimit:
+			w.signal()
+			return true
+		}
+	}
+}
+
+// nonsense is an answer that no worker gives: the process was changed by what it runs.
+type nonsense struct{ error }
+
+// read reads answers until the last one.
+func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) error {
+	rows := 0
+	for _, i := range b.sensors {
+		rows += b.Sensors[i].Rows
+	}
+	seen := make([]bool, len(b.sensors))
+	for {
+		h, body, err := readFrame(w.in, uint64(rows)*16+1<<16)
+		if err != nil {
+			return err
+		}
+		prediction, score, err := values(body)
+		if err != nil {
+			return &nonsense{err}
+		}
+		if h.Printed != "" {
+			b.Log("printed: %s", h.Printed)
+		}
+		if h.Error != nil {
+			end.refused, end.at = h.Error, -2
+			b.Log("%s", h.Error.Trace)
+			return nil
+		}
+		for _, s := range h.Keys {
+			if s.Key == -1 {
+				end.refused, end.at = s.Error, -2
+				if s.Printed != "" {
+					b.Log("printed: %s", s.Printed)
+				}
+				b.Log("%s", s.Error.Trace)
+				continue
+			}
+			if s.Key < 0 || s.Key >= len(seen) || seen[s.Key] || s.Rows < 0 || s.Rows > len(prediction) || len(score) != len(prediction) {
+				return &nonsense{fmt.Errorf("an answer names sensor %d with %d rows", s.Key, s.Rows)}
+			}
+			seen[s.Key] = true
+			e := scorer.Ended{Detector: s.Detector, Prediction: prediction[:s.Rows], Score: score[:s.Rows]}
+			prediction, score = prediction[s.Rows:], score[s.Rows:]
+			key := b.Sensors[b.sensors[s.Key]].Key
+			if s.Printed != "" {
+				b.Log("%s printed: %s", key, s.Printed)
+			}
+			if s.Error != nil {
+				e.Err = s.Error
+				if s.Loading {
+					e.Err = fmt.Errorf("Python can't load the model: %w", s.Error)
+				}
+				if s.Error.Trace != "" {
+					b.Log("%s: %s", key, s.Error.Trace)
+				}
+			}
+			ended(s.Key, e)
+		}
+		if h.End {
+			return nil
+		}
+	}
+}

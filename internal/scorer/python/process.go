@@ -1,0 +1,262 @@
+package python
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fleetscore/fleetscore"
+	source "github.com/fleetscore/fleetscore/python"
+)
+
+// bootstrap reads the worker's program from the request pipe and runs it. So nothing of
+// ours has to be installed or written to a disk.
+const bootstrap = `import os, struct
+b = b""
+while len(b) < 4: b += os.read(3, 4 - len(b))
+n = struct.unpack("<I", b)[0]
+b = b""
+while len(b) < n: b += os.read(3, n - len(b))
+exec(compile(b, "fleetscore/_worker.py", "exec"))`
+
+// process is a worker process. It belongs to one goroutine, except where its methods say
+// otherwise.
+type process struct {
+	cmd        *exec.Cmd
+	requests   *os.File
+	answers    *os.File
+	in         *bufio.Reader
+	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
+	versions   map[string]string
+	done       int // sensors that it was given so far
+	output     tail
+	ended      chan struct{} // closed when the process has ended
+	err        error         // how, once it has
+	startLimit time.Duration
+	models     string // the folder where models are written for scripts
+}
+
+// tail keeps the last bytes of what a process writes outside of any sensor's log.
+type tail struct {
+	mu   sync.Mutex // guards what follows
+	text []byte
+}
+
+const tailBytes = 8 << 10
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	if n := len(t.text) - tailBytes; n > 0 {
+		t.text = append(t.text[:0], t.text[n:]...)
+	}
+	return len(p), nil
+}
+
+// take gives the text and forgets it.
+func (t *tail) take() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := strings.TrimSpace(string(t.text))
+	t.text = t.text[:0]
+	return s
+}
+
+// begin starts a worker process and waits until it is ready.
+func (p *Pool) begin(ctx context.Context) (w *process, err error) {
+	w = &process{ended: make(chan struct{}), startLimit: p.cfg.StartLimit}
+	requestsIn, requests, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	answers, answersOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, requestsIn.Close(), requests.Close())
+	}
+	w.requests, w.answers, w.in = requests, answers, bufio.NewReaderSize(answers, 1<<20)
+	shared, at, err := sharedMemory()
+	if err == nil {
+		w.at = at
+		if p.cfg.Script != "" && !p.cfg.PerModel {
+			w.models, err = os.MkdirTemp(p.cfg.TempDir, "models-")
+		}
+	}
+	if err == nil {
+		cmd := exec.Command(p.cfg.Python, "-u", "-c", bootstrap)
+		cmd.Dir, cmd.Env = p.cfg.Dir, p.environment(w.models)
+		cmd.ExtraFiles = []*os.File{requestsIn, answersOut, shared}
+		cmd.Stdout, cmd.Stderr = &w.output, &w.output
+		cmd.WaitDelay = time.Second // a child of the process may keep its output open
+		w.cmd = cmd
+		err = p.starter.start(cmd)
+	}
+	err = errors.Join(err, requestsIn.Close(), answersOut.Close())
+	if shared != nil {
+		err = errors.Join(err, shared.Close())
+	}
+	if err != nil {
+		w.release()
+		return nil, err
+	}
+	go func() {
+		w.err = w.cmd.Wait()
+		close(w.ended)
+	}()
+	if err := w.hello(ctx, p.cfg); err != nil {
+		w.kill()
+		return nil, err
+	}
+	return w, nil
+}
+
+// hello sends the program and the settings, and waits for the answer.
+func (w *process) hello(ctx context.Context, cfg Config) error {
+	program := binary.LittleEndian.AppendUint32(nil, uint32(len(source.Worker)))
+	stop := context.AfterFunc(ctx, w.signal)
+	defer stop()
+	limit := time.AfterFunc(cfg.StartLimit, w.signal)
+	defer limit.Stop()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := w.requests.Write(append(program, source.Worker...))
+		if err == nil {
+			err = writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: cfg.Path, Memory: cfg.MemoryBytes})
+		}
+		sent <- err
+	}()
+	h, _, err := readFrame(w.in, 0)
+	if err != nil {
+		w.kill()
+	}
+	<-sent // the answer tells more than this error
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case h.Error != nil:
+		err := fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "%s", h.Error.Error())
+		if h.Error.Trace != "" {
+			return &traced{err, h.Error.Trace}
+		}
+		return err
+	case err != nil && !limit.Stop():
+		return fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "it wasn't ready after %s", cfg.StartLimit).WithHint("look for what takes so long while the script is loaded and init() runs")
+	case err != nil:
+		return fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "the process ended before it was ready: %s", w.cause())
+	}
+	w.versions = h.Versions
+	return nil
+}
+
+// traced is an error with a Python traceback for the log.
+type traced struct {
+	error
+	trace string
+}
+
+// Unwrap gives the error without the traceback.
+func (t *traced) Unwrap() error { return t.error }
+
+// signal kills the process and the processes of its group. It may be called by any
+// goroutine.
+func (w *process) signal() {
+	if w.cmd.Process != nil {
+		_ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL)
+	}
+}
+
+// kill ends the process and waits for its end.
+func (w *process) kill() {
+	w.signal()
+	<-w.ended
+	w.release()
+}
+
+// close lets the process end by itself, which runs the script's shutdown(), and kills it
+// after a limit.
+func (w *process) close(limit time.Duration) {
+	_ = w.requests.Close()
+	select {
+	case <-w.ended:
+	case <-time.After(limit):
+	}
+	w.kill() // also what it left behind
+}
+
+func (w *process) release() {
+	_, _ = w.requests.Close(), w.answers.Close()
+	if w.at != nil {
+		_ = unix.Munmap(w.at)
+		w.at = nil
+	}
+	if w.models != "" {
+		_ = os.RemoveAll(w.models)
+	}
+}
+
+// cause says why the process ended, once it has.
+func (w *process) cause() string {
+	<-w.ended
+	out := w.output.take()
+	text := "its process ended"
+	if exit, ok := errors.AsType[*exec.ExitError](w.err); ok {
+		if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+			text = fmt.Sprintf("its process was ended by signal %d (%s)", s.Signal(), s.Signal())
+			if s.Signal() == syscall.SIGKILL {
+				text += ", as a machine without memory does"
+			}
+		} else {
+			text = fmt.Sprintf("its process ended with exit code %d", exit.ExitCode())
+		}
+	} else if w.err != nil {
+		text = "its process ended: " + w.err.Error()
+	}
+	if i := strings.LastIndexByte(out, '\n'); out != "" {
+		text += "; its last words: " + out[i+1:]
+	}
+	return text
+}
+
+// position is the number of the sensor that the worker scores: -1 for none, -2 for
+// all of a script's batch.
+func (w *process) position() int64 {
+	return int64(atomic.LoadUint64((*uint64)(pointer(w.at))))
+}
+
+// importing tells whether a module is imported for the first time.
+func (w *process) importing() bool {
+	return atomic.LoadUint64((*uint64)(pointer(w.at[8:]))) != 0
+}
+
+// setPosition is called while the worker does nothing.
+func (w *process) setPosition(n int64) {
+	atomic.StoreUint64((*uint64)(pointer(w.at)), uint64(n))
+}
+
+// environment is what a worker process sees of the environment: what Python and its
+// libraries need, and no secret of this process.
+func (p *Pool) environment(models string) []string {
+	env := []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
+		"PYTHONDONTWRITEBYTECODE=1", "PYTHONIOENCODING=utf-8", "PYTHONUNBUFFERED=1", "HOME=" + p.cfg.TempDir, "TMPDIR=" + p.cfg.TempDir}
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT", "PYENV_ROOT"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	if models != "" {
+		env = append(env, "AZUREML_MODEL_DIR="+models)
+	}
+	return append(env, p.cfg.Env...)
+}

@@ -1,0 +1,43 @@
+//go:build !linux
+
+package python
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sharedMemory makes memory that a worker writes its position to.
+func sharedMemory() (*os.File, []byte, error) {
+	f, err := os.CreateTemp("", "fleetscore-position-")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return f, nil, err
+	}
+	if err := f.Truncate(int64(os.Getpagesize())); err != nil {
+		return f, nil, err
+	}
+	at, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return f, at, err
+}
+
+func pointer(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+
+// starter starts processes. Only Linux ends them when this process is killed; elsewhere
+// they end when they next read a request.
+type starter struct{}
+
+func newStarter() *starter { return &starter{} }
+
+func (s *starter) start(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd.Start()
+}
+
+func (s *starter) close() {}

@@ -1,0 +1,333 @@
+// Package python is the runtime that scores with models in Python: in worker processes
+// that stay alive from batch to batch, which load any model that Python can load, or run a
+// user's script.
+//
+// A model that raises, crashes, hangs or takes too much memory costs its own sensor alone:
+// what the other sensors of its batch lost by the end of a process is repeated in a fresh
+// one, and a sensor that a process ended at is scored alone before it is blamed.
+//
+// The package isolates nothing beyond what processes and limits of the operating system
+// do; it neither finds models nor stores results. A Pool is safe for concurrent use.
+package python
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+)
+
+// Config says how worker processes are started.
+type Config struct {
+	Python      string                  // the interpreter; empty means python3 of PATH
+	Script      string                  // a file with run(); empty means that models are loaded and asked to predict
+	PerModel    bool                    // the script's run gets a model and its rows, not the rows of many sensors
+	By          fleetscore.FeatureOrder // how columns are matched with features
+	Path        []string                // folders that modules are imported from
+	Dir         string                  // the working folder; empty means TempDir
+	TempDir     string                  // where processes may write; empty means a folder of its own, which Close removes
+	Env         []string                // further variables, NAME=value
+	MemoryBytes int64                   // that a process may allocate beyond what its libraries take; 0 means 2 GiB
+	Recycle     int                     // sensors after which a process is replaced; 0 means 20,000
+	Processes   int                     // at most at once; 0 means 1
+	StartLimit  time.Duration           // how long a process may take until it is ready; 0 means 2 min
+	Log         *slog.Logger            // nil discards
+}
+
+// Pool is worker processes of one kind, started when they are needed.
+type Pool struct {
+	cfg     Config
+	starter *starter
+	turns   chan struct{} // a place for each process that may run
+	own     bool          // TempDir is the pool's
+	size    atomic.Int64  // sensors that a script is given with one call
+
+	mu       sync.Mutex // guards what follows
+	idle     []*process
+	versions map[string]string
+	failed   error // why no process can be started
+	failedAt time.Time
+}
+
+// New builds a pool. No process is started. Kind NotFound if there is no such Python.
+func New(cfg Config) (*Pool, error) {
+	cfg.Python = cmp.Or(cfg.Python, "python3")
+	path, err := exec.LookPath(cfg.Python)
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "find Python", cfg.Python, "%w", err).
+			WithHint("install Python with numpy and pyarrow, or name the interpreter of an environment that has them")
+	}
+	if cfg.Python, err = filepath.Abs(path); err != nil {
+		return nil, fleetscore.Wrap("find Python", path, err)
+	}
+	cfg.MemoryBytes = cmp.Or(cfg.MemoryBytes, 2<<30)
+	cfg.Recycle = cmp.Or(cfg.Recycle, 20_000)
+	cfg.Processes = max(1, cfg.Processes)
+	cfg.StartLimit = cmp.Or(cfg.StartLimit, 2*time.Minute)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Pool{cfg: cfg, turns: make(chan struct{}, cfg.Processes)}
+	p.size.Store(1 << 30)
+	if cfg.TempDir == "" {
+		if p.cfg.TempDir, err = os.MkdirTemp("", "fleetscore-python-"); err != nil {
+			return nil, fleetscore.Wrap("start Python", cfg.Python, err)
+		}
+		p.own = true
+	}
+	p.cfg.Dir = cmp.Or(cfg.Dir, p.cfg.TempDir)
+	p.starter = newStarter()
+	return p, nil
+}
+
+// Close ends all processes. No Score may run.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	var running sync.WaitGroup
+	for _, w := range idle {
+		running.Go(func() { w.close(5 * time.Second) })
+	}
+	running.Wait()
+	p.starter.close()
+	if p.own {
+		return os.RemoveAll(p.cfg.TempDir)
+	}
+	return nil
+}
+
+// Versions are the versions of Python and of the libraries in it, once a process was started.
+func (p *Pool) Versions() map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.versions
+}
+
+// take gives an idle process or starts one; a fresh one is always started.
+func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
+	select {
+	case p.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	p.mu.Lock()
+	var w *process
+	if n := len(p.idle); n > 0 {
+		w = p.idle[n-1]
+		p.idle = p.idle[:n-1]
+	}
+	failed, at := p.failed, p.failedAt
+	p.mu.Unlock()
+	if w != nil && !fresh {
+		return w, nil
+	}
+	if w != nil {
+		w.close(5 * time.Second)
+	}
+	if failed != nil && time.Since(at) < failedFor {
+		<-p.turns
+		return nil, failed
+	}
+	began := time.Now()
+	w, err := p.begin(ctx)
+	if err != nil {
+		<-p.turns
+		if ctx.Err() == nil {
+			p.mu.Lock()
+			p.failed, p.failedAt = err, time.Now()
+			p.mu.Unlock()
+			p.cfg.Log.Warn("Python can't be started", "python", p.cfg.Python, "error", err)
+		}
+		return nil, err
+	}
+	p.mu.Lock()
+	p.versions, p.failed = w.versions, nil
+	p.mu.Unlock()
+	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", time.Since(began).Round(time.Millisecond))
+	return w, nil
+}
+
+// failedFor is how long a process that couldn't be started isn't tried again: the sensors
+// of one job needn't wait for it one after another.
+const failedFor = 10 * time.Second
+
+// give takes a process back.
+func (p *Pool) give(w *process) {
+	defer func() { <-p.turns }()
+	if w.done >= p.cfg.Recycle {
+		w.close(5 * time.Second)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, w)
+}
+
+// drop ends a process that can't be used on.
+func (p *Pool) drop(w *process) {
+	w.kill()
+	<-p.turns
+}
+
+// work is what is left to do of a batch.
+type work struct {
+	sensors []int
+	suspect bool // a process ended while it scored this sensor, which now gets a fresh one
+}
+
+// Score implements scorer.Foreign.
+func (p *Pool) Score(ctx context.Context, b *scorer.Batch, ended func(sensor int, e scorer.Ended)) error {
+	all := part{Batch: b, starts: make([]int, len(b.Sensors)+1)}
+	for i := range b.Sensors {
+		all.starts[i+1] = all.starts[i] + b.Sensors[i].Rows
+		all.sensors = append(all.sensors, i)
+	}
+	todo := p.cut(work{sensors: all.sensors})
+	for len(todo) > 0 {
+		next := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		w, err := p.take(ctx, next.suspect)
+		if ctx.Err() != nil {
+			if err == nil {
+				p.give(w)
+			}
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			p.unstarted(b, next.sensors, err, ended)
+			continue
+		}
+		part := all
+		part.sensors = next.sensors
+		more, usable := p.run(ctx, w, part, ended)
+		if usable {
+			p.give(w)
+		} else {
+			p.drop(w)
+		}
+		todo = append(todo, more...)
+	}
+	return ctx.Err()
+}
+
+// unstarted ends sensors for which no process could be started.
+func (p *Pool) unstarted(b *scorer.Batch, sensors []int, err error, ended func(int, scorer.Ended)) {
+	if t, ok := errors.AsType[*traced](err); ok {
+		b.Log("Python can't be started: %s", t.trace)
+		err = t.error
+	}
+	for _, i := range sensors {
+		ended(i, scorer.Ended{Err: err})
+	}
+}
+
+// cut cuts work for a script into calls as large as the last ones that were done in time.
+func (p *Pool) cut(w work) (out []work) {
+	size := int(p.size.Load())
+	if p.cfg.Script == "" || p.cfg.PerModel {
+		size = len(w.sensors)
+	}
+	for n := 0; n < len(w.sensors); n += size {
+		out = append(out, work{sensors: w.sensors[n:min(n+size, len(w.sensors))], suspect: w.suspect})
+	}
+	return out
+}
+
+// outcome is how a request to a process ended.
+type outcome struct {
+	at      int64  // the worker's position when it ended early
+	hung    bool   // it was killed because a sensor took too long
+	died    bool   // it ended by itself
+	refused *fault // the script raised; the process goes on
+}
+
+// run gives a part to a process. It returns what is still to be done, and whether the
+// process can be used on.
+func (p *Pool) run(ctx context.Context, w *process, b part, ended func(int, scorer.Ended)) (todo []work, usable bool) {
+	pending := make(map[int]bool, len(b.sensors)) // by number in the request
+	for k := range b.sensors {
+		pending[k] = true
+	}
+	fresh := w.done == 0
+	w.done += len(b.sensors)
+	end, err := w.score(ctx, b, func(k int, e scorer.Ended) {
+		delete(pending, k)
+		ended(b.sensors[k], e)
+	})
+	if ctx.Err() != nil {
+		return nil, false
+	}
+	usable = err == nil && !end.hung && !end.died
+	if len(pending) == 0 && usable {
+		return nil, true
+	}
+	one := func(k int, e scorer.Ended) {
+		delete(pending, k)
+		ended(b.sensors[k], e)
+	}
+	var cause error
+	switch {
+	case end.hung:
+		cause = fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", b.Timeout)
+	case end.refused != nil:
+		cause = end.refused
+	case end.died:
+		w.signal() // what it left behind
+		cause = &scorer.HarmError{Cause: w.cause()}
+		b.Log("Python ended while it scored: %v", cause)
+	default:
+		cause = fmt.Errorf("what its process answered can't be understood: %w", err)
+	}
+	k := int(end.at)
+	switch {
+	case len(b.sensors) == 1 && pending[0] && (fresh || end.hung || end.refused != nil):
+		one(0, scorer.Ended{Err: cause, TimedOut: end.hung})
+	case end.at >= 0 && pending[k] && end.hung:
+		one(k, scorer.Ended{Err: cause, TimedOut: true})
+	case len(b.sensors) == 1 && pending[0]:
+		return append(todo, work{sensors: b.sensors, suspect: true}), usable
+	case end.at >= 0 && pending[k]:
+		// It is scored alone before it is blamed: another sensor may have done the harm.
+		delete(pending, k)
+		todo = append(todo, work{sensors: []int{b.sensors[k]}, suspect: true})
+	case len(pending) > 1:
+		return append(todo, p.halves(b, pending, end.hung)...), usable
+	}
+	if rest := left(b, pending); len(rest) > 0 {
+		todo = append(todo, work{sensors: rest})
+	}
+	return todo, usable
+}
+
+// left are the sensors that have no result yet, in order.
+func left(b part, pending map[int]bool) (out []int) {
+	for k, i := range b.sensors {
+		if pending[k] {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// halves cuts what is left in two: nobody knows which of the sensors did the harm. A
+// script that takes too long gets fewer sensors with each call from now on.
+func (p *Pool) halves(b part, pending map[int]bool, slow bool) []work {
+	rest := left(b, pending)
+	half := (len(rest) + 1) / 2
+	if slow {
+		p.size.Store(int64(half))
+	}
+	return []work{{sensors: rest[half:]}, {sensors: rest[:half]}}
+}

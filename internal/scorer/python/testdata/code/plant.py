@@ -1,0 +1,73 @@
+"""Classes of a user, and classes that do harm, for the tests' models."""
+import os
+import sys
+import time
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class Scaled(TransformerMixin, BaseEstimator):
+    """A transformer of the user's own, which no reader of pickles knows."""
+
+    def __init__(self, factor=2.0):
+        self.factor = factor
+
+    def fit(self, x, y=None):
+        return self
+
+    def transform(self, x):
+        return np.asarray(x) * self.factor
+
+
+class Endless:
+    def predict(self, x):
+        while True:
+            pass
+
+
+class Glutton:
+    def predict(self, x):
+        memory = np.ones(8 << 27)  # 8 GiB
+        return np.full(len(x), memory[0])
+
+
+class Quitter:
+    def predict(self, x):
+        os._exit(3)
+
+
+class Crasher:
+    def predict(self, x):
+        os.kill(os.getpid(), 11)
+
+
+class Forker:
+    """The copy of the process returns from predict, too."""
+
+    def predict(self, x):
+        os.fork()
+        return np.zeros(len(x))
+
+
+class Talker:
+    def predict(self, x):
+        print("a word from the talker")
+        print("and an error", file=sys.stderr)
+        return np.ones(len(x))
+
+
+class Short:
+    def predict(self, x):
+        return np.zeros(len(x) - 1)
+
+
+class Raiser:
+    def predict(self, x):
+        raise ValueError("no such pump")
+
+
+class Slow:
+    def predict(self, x):
+        time.sleep(0.2)
+        return np.zeros(len(x))

@@ -1,0 +1,611 @@
+"""The process that scores with models in Python, as a node or `fleetscore score` starts it.
+
+It reads requests from file descriptor 3 and writes answers to descriptor 4; what models
+and scripts print goes into the sensors' logs. docs/formats/worker.md describes the bytes.
+Nothing is imported from the package fleetscore, so that any environment will do that has
+NumPy and pyarrow (and pandas, for scripts).
+"""
+import builtins
+import gc
+import io
+import json
+import mmap
+import os
+import struct
+import sys
+import time
+import traceback
+import types
+import warnings
+
+requests = os.fdopen(3, "rb", buffering=1 << 20)
+answers = os.fdopen(4, "wb", buffering=1 << 20)
+# Two numbers that the other process watches: the sensor that is being scored (-1 for none,
+# -2 for all of a script's batch), and 1 while a module is imported for the first time.
+position = mmap.mmap(5, 16)
+os.close(5)
+me = os.getpid()
+
+np = pa = None  # numpy and pyarrow, imported by start
+script = None  # the module with run()
+per_model = False
+features_by = "name"
+warn_versions = True
+
+
+import_module = builtins.__import__
+importing = False
+
+
+def timed_import(name, *args, **kwargs):
+    """Marks the time of a first import: it isn't the time of the model that needs it first."""
+    global importing
+    if importing or name in sys.modules:
+        return import_module(name, *args, **kwargs)
+    importing = True
+    struct.pack_into("<q", position, 8, 1)
+    try:
+        return import_module(name, *args, **kwargs)
+    finally:
+        importing = False
+        struct.pack_into("<q", position, 8, 0)
+
+
+# Frames.
+
+def read_frame():
+    head = requests.read(12)
+    if len(head) < 12:
+        return None, None
+    n, m = struct.unpack("<IQ", head)
+    return json.loads(requests.read(n)), requests.read(m)
+
+
+def answer(header, body=b""):
+    if os.getpid() != me:
+        os._exit(70)  # a copy of this process, which a model has made by fork
+    data = json.dumps(header).encode()
+    answers.write(struct.pack("<IQ", len(data), len(body)) + data)
+    answers.write(body)
+    answers.flush()
+
+
+# What a model or a script prints belongs to its sensor.
+
+class Printed(io.TextIOBase):
+    """Keeps the text that is printed for the sensor at hand, at most `limit` characters."""
+
+    limit = 64 << 10
+
+    def __init__(self):
+        self.parts, self.size = [], 0
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        room = self.limit - self.size
+        if room > 0:
+            self.parts.append(text[:room])
+            self.size += len(text)
+            if self.size > self.limit:
+                self.parts.append("\n(the rest was cut off)\n")
+        return len(text)
+
+    def take(self):
+        if not self.parts:
+            return ""
+        text = "".join(self.parts)
+        self.parts, self.size = [], 0
+        return text
+
+
+printed = Printed()
+
+
+def fault(error):
+    """An exception as its type, text and the traceback below this file."""
+    if isinstance(error, MemoryError):
+        # Memory is given back first: the text below needs some itself.
+        error.__traceback__, trace = None, ""
+        gc.collect()
+    else:
+        tb = error.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename == __name__file:
+            tb = tb.tb_next
+        trace = "".join(traceback.format_exception(type(error), error, tb))[-8000:]
+    text = str(error).strip().split("\n")[0][:500]
+    return {"type": type(error).__name__, "text": text, "trace": trace, "module": getattr(error, "name", None) if isinstance(error, ImportError) else None}
+
+
+__name__file = sys._getframe().f_code.co_filename
+
+
+# Start.
+
+def start(request):
+    global np, pa, script, per_model, features_by
+    if request.get("memory"):
+        limit_memory(request["memory"])
+    versions = {"python": sys.version.split()[0], "executable": sys.executable}
+    import numpy
+    import pyarrow
+    np, pa = numpy, pyarrow
+    pa.set_cpu_count(1)
+    for name in ("numpy", "pandas", "pyarrow", "sklearn"):
+        try:
+            versions[name] = __import__(name).__version__
+        except ImportError:
+            pass
+    per_model, features_by = request["per_model"], request["features_by"]
+    for path in reversed(request["path"]):
+        sys.path.insert(0, path)
+    sys.argv = [request["script"] or "fleetscore"]
+    if request["script"]:
+        script = load_script(request["script"])
+        if hasattr(script, "init"):
+            script.init()
+    gc.collect()
+    gc.freeze()  # what was imported is never looked at again
+    answer({"versions": versions, "printed": printed.take()})
+
+
+def limit_memory(size):
+    """Bounds what this process may allocate, beyond what Python and its libraries take.
+
+    The limit counts private memory that can be written to (RLIMIT_DATA), so that an
+    allocation beyond it raises MemoryError for the sensor at hand, and no other process
+    of the machine suffers.
+    """
+    import resource
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def load_script(path):
+    module = types.ModuleType("__fleetscore_script__")
+    module.__file__ = path
+    sys.modules[module.__name__] = module
+    with open(path, "rb") as f:
+        exec(compile(f.read(), path, "exec"), module.__dict__)
+    if not callable(getattr(module, "run", None)):
+        raise AttributeError("the script %s has no function run" % os.path.basename(path))
+    return module
+
+
+# Models.
+
+def load(data, name):
+    """The model in a file's bytes, whatever library wrote it."""
+    start = bytes(data[:4])
+    if start == b"PK\x03\x04":
+        return load_zip(data)
+    if start[:1] in (b"\x08", b"\x0a"):
+        return load_onnx(data)
+    if start[:1] == b"{":
+        return load_xgboost(data)
+    if start == b"tree":
+        import lightgbm
+        return lightgbm.Booster(model_str=bytes(data).decode())
+    stream = io.BytesIO(data)
+    if start[:1] == b"\x80":
+        try:
+            import joblib
+        except ImportError:
+            try:
+                from sklearn.externals import joblib
+            except ImportError:
+                import pickle
+                return pickle.load(stream)
+        return joblib.load(stream)
+    try:
+        import joblib
+    except ImportError:
+        from sklearn.externals import joblib
+    return joblib.load(stream)
+
+
+def load_zip(data):
+    import zipfile
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+        names = z.namelist()
+        if "schema.json" in names:
+            import skops.io
+            return skops.io.loads(bytes(data), trusted=skops.io.get_untrusted_types(data=bytes(data)))
+        mlmodel = [n for n in names if n == "MLmodel" or n.endswith("/MLmodel") and n.count("/") == 1]
+        if mlmodel:
+            import tempfile
+            folder = tempfile.mkdtemp()
+            z.extractall(folder)
+            return load_mlflow(os.path.join(folder, os.path.dirname(mlmodel[0])))
+    raise ValueError("the zip file holds neither a skops model (schema.json) nor an MLflow model (MLmodel)")
+
+
+def load_mlflow(folder):
+    import mlflow.pyfunc
+    return mlflow.pyfunc.load_model(folder)
+
+
+def load_onnx(data):
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(bytes(data), options, providers=["CPUExecutionProvider"])
+
+
+def load_xgboost(data):
+    import xgboost
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(data))
+    return booster
+
+
+def library(model):
+    return type(model).__module__.split(".")[0]
+
+
+def last_step(model):
+    while hasattr(model, "steps") and model.steps:
+        model = model.steps[-1][1]
+    for inner in ("best_estimator_",):
+        if hasattr(model, inner):
+            return last_step(getattr(model, inner))
+    return model
+
+
+def is_detector(model):
+    """Whether predictions are +1 for an inlier and -1 for an outlier, as scikit-learn's detectors say."""
+    step = last_step(model)
+    if getattr(step, "_estimator_type", None) == "outlier_detector":
+        return True
+    tags = getattr(step, "__sklearn_tags__", None)
+    if tags is None:
+        return False
+    try:
+        return tags().estimator_type == "outlier_detector"
+    except Exception:
+        return False
+
+
+def column(values, rows, what):
+    """A method's result as one float64 per row."""
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (rows,):
+        raise ValueError("%s gives an array of shape %s for %d rows; one value per row is needed" % (what, values.shape, rows))
+    if values.dtype.kind not in "fiub":
+        raise TypeError("%s gives %s, not numbers" % (what, values.dtype))
+    return values.astype("<f8", copy=False)
+
+
+def scores(model, x, rows):
+    """The decision value, as the native runtime gives it."""
+    if hasattr(model, "decision_function"):
+        s = np.asarray(model.decision_function(x), dtype="<f8")
+        if s.ndim == 2:
+            s = s[:, 0] if s.shape[1] == 1 else s.max(axis=1)
+        return column(s, rows, "decision_function")
+    if hasattr(model, "predict_proba"):
+        p = np.asarray(model.predict_proba(x), dtype="<f8")
+        if p.ndim == 2:
+            p = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
+        return column(p, rows, "predict_proba")
+    return np.full(rows, np.nan)
+
+
+def predict(model, x, names, outputs):
+    """Prediction and decision value of each row, and whether the model is an outlier detector."""
+    rows, kind = len(x), library(model)
+    if kind == "onnxruntime":
+        return predict_onnx(model, x)
+    if kind == "xgboost" and type(model).__name__ == "Booster":
+        import xgboost
+        p = column(model.predict(xgboost.DMatrix(x, feature_names=model.feature_names)), rows, "predict")
+        return p, np.full(rows, np.nan), False
+    if kind == "lightgbm" and type(model).__name__ == "Booster":
+        return column(model.predict(x), rows, "predict"), np.full(rows, np.nan), False
+    if not hasattr(model, "predict"):
+        raise TypeError("%s has no method predict; write a script with run() for such objects" % type(model).__name__)
+    x = as_model_wants(model, x, names, outputs)
+    p = model.predict(x)
+    detector = is_detector(model)
+    if not detector and np.asarray(p).dtype.kind not in "fiub" and hasattr(model, "classes_"):
+        p = np.searchsorted(np.asarray(model.classes_), np.asarray(p))
+    return column(p, rows, "predict"), scores(model, x, rows), detector
+
+
+def as_model_wants(model, x, names, outputs):
+    """The columns in the model's order, as a DataFrame if it was fitted on one."""
+    wants = getattr(model, "feature_names_in_", None)
+    if wants is None:
+        if kind_of_pyfunc(model):
+            import pandas
+            return pandas.DataFrame(x, columns=names)
+        n = getattr(model, "n_features_in_", None)
+        if n is not None and n != x.shape[1]:
+            raise ValueError("the model expects %d features, %d are configured" % (n, x.shape[1]))
+        return x
+    import pandas
+    wants = [str(w) for w in wants]
+    if features_by == "position":
+        if len(wants) != x.shape[1]:
+            raise ValueError("the model expects %d features, %d are configured" % (len(wants), x.shape[1]))
+        return pandas.DataFrame(x, columns=wants)
+    for known in (names, outputs):
+        if sorted(known) == sorted(wants):
+            return pandas.DataFrame(x[:, [known.index(w) for w in wants]], columns=wants)
+    raise ValueError("the model was trained with the features %s, but the columns are %s; name the columns that it was trained with, or take them by position" % (", ".join(wants), ", ".join(names)))
+
+
+def kind_of_pyfunc(model):
+    return library(model) == "mlflow"
+
+
+def predict_onnx(session, x):
+    """Runs an ONNX model: labels from the first output, decision values from the second."""
+    rows = len(x)
+    wanted = session.get_inputs()
+    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(int64)": "i8"}
+    if len(wanted) == 1:
+        feed = {wanted[0].name: x.astype(kinds.get(wanted[0].type, "f4"))}
+    elif len(wanted) == x.shape[1]:
+        feed = {w.name: x[:, i:i + 1].astype(kinds.get(w.type, "f4")) for i, w in enumerate(wanted)}
+    else:
+        raise ValueError("the model takes %d inputs, %d columns are configured" % (len(wanted), x.shape[1]))
+    out = session.run(None, feed)
+    p = np.asarray(out[0])
+    detector = False
+    s = np.full(rows, np.nan)
+    if len(out) > 1 and not isinstance(out[1], list):
+        s = np.asarray(out[1], dtype="<f8")
+        if s.ndim == 2:
+            s = s[:, 0] if s.shape[1] == 1 else s[:, 1] if s.shape[1] == 2 else s.max(axis=1)
+        names = [o.name for o in session.get_outputs()]
+        detector = names[0] == "label" and names[1] == "scores" and p.dtype.kind == "i"
+    elif len(out) > 1:  # a list of dictionaries: probabilities by class, as skl2onnx writes them
+        s = np.array([sorted(d.items())[1][1] if len(d) == 2 else max(d.values()) for d in out[1]], dtype="<f8")
+    return column(p, rows, "the first output"), column(s, rows, "the second output"), detector
+
+
+# Batches.
+
+def score(request, body):
+    table = pa.ipc.open_stream(body[:request["arrow"]]).read_all()
+    models = memoryview(body)[request["arrow"]:]
+    if script is not None and not per_model:
+        score_by_script(request, table, models)
+    else:
+        score_models(request, table, models)
+
+
+class Out:
+    """Gathers the answers of a batch and sends them when they are many or old.
+
+    What wasn't sent is scored again if a later model ends the process, so that it must be
+    cheap.
+    """
+
+    def __init__(self):
+        self.keys, self.predictions, self.scores, self.sent = [], [], [], time.monotonic()
+
+    def add(self, number, info, prediction=None, score=None):
+        text = printed.take()
+        if text:
+            info["printed"] = text
+        info["key"] = number
+        if prediction is not None:
+            info["rows"] = len(prediction)
+            self.predictions.append(prediction)
+            self.scores.append(score)
+        self.keys.append(info)
+        now = time.monotonic()
+        if len(self.keys) >= 256 or now - self.sent > 0.05:
+            self.send()
+
+    def send(self, end=False):
+        body = b""
+        if self.predictions:
+            batch = pa.record_batch([pa.array(np.concatenate(self.predictions)), pa.array(np.concatenate(self.scores))], names=["Prediction", "Score"])
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            body = sink.getvalue().to_pybytes()
+        answer({"keys": self.keys, "end": end}, body)
+        self.keys, self.predictions, self.scores, self.sent = [], [], [], time.monotonic()
+
+
+def matrix(table, request):
+    columns = [table.column(name).to_numpy() for name in request["columns"]]
+    return np.column_stack(columns) if len(columns) > 1 else columns[0].reshape(-1, 1)
+
+
+def frame(table, request, first, rows, key):
+    """Rows as a DataFrame with the key columns, the time and the features."""
+    import pandas
+    part = table.slice(first, rows).to_pandas()
+    for i, name in enumerate(request["key_names"]):
+        part.insert(i, name, pandas.Categorical([key[i]]).repeat(rows) if key else "")
+    return part
+
+
+def score_models(request, table, models):
+    x = matrix(table, request)
+    out, first, at = Out(), 0, 0
+    names, outputs = request["features"], request["outputs"]
+    for k, key in enumerate(request["keys"]):
+        rows, size = key["rows"], key["model"]
+        begin = first
+        data = models[at:at + size]
+        first, at = first + rows, at + size
+        struct.pack_into("<q", position, 0, k)
+        info = {}
+        try:
+            t0 = time.perf_counter()
+            try:
+                model = load(data, key["name"])
+            except Exception:
+                info["loading"] = True
+                raise
+            t1 = time.perf_counter()
+            info["load"] = t1 - t0
+            if script is not None:
+                result = script.run(model, frame(table, request, begin, rows, key["key"]))
+                p, s = by_position(result, rows)
+                detector = False
+            else:
+                p, s, detector = predict(model, x[begin:begin + rows], names, outputs)
+            info["score"], info["detector"] = time.perf_counter() - t1, detector
+            model = None
+        except BaseException as e:
+            if isinstance(e, KeyboardInterrupt):
+                raise
+            model = None
+            info["error"] = fault(e)
+            p = s = None
+        if os.getpid() != me:
+            os._exit(70)
+        out.add(k, info, p, s)
+    struct.pack_into("<q", position, 0, -1)
+    out.send(end=True)
+
+
+def by_position(result, rows):
+    """One value per row, of what run(model, rows) has given."""
+    p, s = parts(result)
+    if p is None or len(p) != rows:
+        raise ValueError("run gave %s values for %d rows; it must give one for each" % ("no" if p is None else len(p), rows))
+    return column(p, rows, "run"), np.full(rows, np.nan) if s is None else column(s, rows, "run")
+
+
+def parts(result):
+    """Predictions and scores of what a script's run has given."""
+    if result is None:
+        return None, None
+    if hasattr(result, "columns"):
+        if "Prediction" not in result.columns:
+            raise ValueError("the data frame that run gave has no column Prediction; it has %s" % ", ".join(map(str, result.columns)))
+        return result["Prediction"].to_numpy(), result["Score"].to_numpy() if "Score" in result.columns else None
+    if isinstance(result, tuple) and len(result) == 2:
+        return np.asarray(result[0]), np.asarray(result[1])
+    if isinstance(result, list) and result and isinstance(result[0], dict):
+        return np.array([r["Prediction"] for r in result]), np.array([r["Score"] for r in result]) if "Score" in result[0] else None
+    return np.asarray(result), None
+
+
+def score_by_script(request, table, models):
+    """Calls run(batch) with the rows of many sensors.
+
+    The answer is matched with the rows by the data frame's index, or by position if it
+    has exactly one value per row. A row without a prediction makes its sensor fail.
+    """
+    import pandas
+    keys, counts = request["keys"], [k["rows"] for k in request["keys"]]
+    write_models(request, models)
+    batch = table.to_pandas()
+    which = np.repeat(np.arange(len(keys)), counts)
+    for i, name in enumerate(request["key_names"]):
+        batch.insert(i, name, pandas.Series(np.array([k["key"][i] for k in keys], dtype=object)[which], index=batch.index))
+    out = Out()
+    struct.pack_into("<q", position, 0, -2)  # any of the sensors
+    try:
+        t0 = time.perf_counter()
+        result = script.run(batch)
+        took = time.perf_counter() - t0
+        p, s, missing = by_index(result, batch)
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt):
+            raise
+        out.add(-1, {"error": fault(e)})
+        out.send(end=True)
+        return
+    struct.pack_into("<q", position, 0, -1)
+    first = 0
+    for k, rows in enumerate(counts):
+        part = slice(first, first + rows)
+        first += rows
+        lost = int(missing[part].sum())
+        if lost:
+            out.add(k, {"error": {"type": "", "text": "run gave no prediction for %d of its %d rows" % (lost, rows), "trace": ""}})
+        else:
+            out.add(k, {"score": took * rows / max(1, len(batch)), "load": 0, "detector": False}, p[part], s[part])
+    out.send(end=True)
+
+
+def by_index(result, batch):
+    rows = len(batch)
+    p, s = parts(result)
+    missing = np.zeros(rows, dtype=bool)
+    index = getattr(result, "index", None)
+    if p is None:
+        return None, None, np.ones(rows, dtype=bool)
+    if index is None or callable(index):  # a list has a method of this name
+        if len(p) != rows:
+            raise ValueError("run gave %d values for %d rows; give one for each row, or a data frame with the batch's index, so that it is known which are missing" % (len(p), rows))
+        index = None
+    p = column(p, len(p), "run")
+    s = np.full(len(p), np.nan) if s is None else column(s, len(p), "run")
+    if index is None or index.equals(batch.index):
+        return p, s, np.isnan(p)
+    at = batch.index.get_indexer(index)
+    if (at < 0).any() or len(np.unique(at)) != len(at):
+        raise ValueError("the index of the data frame that run gave isn't the batch's, or holds a row twice")
+    all_p, all_s = np.full(rows, np.nan), np.full(rows, np.nan)
+    all_p[at], all_s[at] = p, s
+    missing[:] = True
+    missing[at] = False
+    return all_p, all_s, missing | np.isnan(all_p)
+
+
+def write_models(request, models):
+    """Writes the batch's models into the folder that AZUREML_MODEL_DIR names, under their names."""
+    folder = request.get("models")
+    if not folder:
+        return
+    at = 0
+    for key in request["keys"]:
+        data = models[at:at + key["model"]]
+        at += key["model"]
+        if not key["model"]:
+            continue
+        path = os.path.join(folder, *[p for p in key["name"].split("/") if p not in ("", ".", "..")])
+        if key["name"] in written and written[key["name"]] == key["digest"]:
+            continue
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(data)
+        written[key["name"]] = key["digest"]
+
+
+written = {}
+
+
+def main():
+    builtins.__import__ = timed_import
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    warnings.filterwarnings("ignore", message="Trying to unpickle estimator")
+    sys.stdin = open(os.devnull)
+    sys.stdout = sys.stderr = printed
+    while True:
+        request, body = read_frame()
+        if request is None:
+            break
+        try:
+            if request["op"] == "start":
+                start(request)
+            else:
+                score(request, body)
+        except BaseException as e:
+            if isinstance(e, KeyboardInterrupt):
+                return
+            answer({"error": fault(e), "printed": printed.take()})
+            if request["op"] == "start":
+                return
+    if script is not None and hasattr(script, "shutdown"):
+        script.shutdown()
+        text = printed.take()
+        if text:
+            os.write(2, text.encode())
+
+
+main()

@@ -1,0 +1,10 @@
+// Package python holds the source text of the Python package's parts that the binary
+// starts by itself. It contains no code of its own.
+package python
+
+import _ "embed"
+
+// Worker is the program that scores with models in Python (docs/formats/worker.md).
+//
+//go:embed fleetscore/_worker.py
+var Worker string
