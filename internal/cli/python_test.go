@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,7 +101,7 @@ pipelines:
 		at[all.Keys[k].String()+all.Times[i].String()] = all.Score[i]
 	}
 	for i, k := range native.KeyIndex {
-		if s, ok := at[native.Keys[k].String()+native.Times[i].String()]; !ok || s != native.Score[i] {
+		if s, ok := at[native.Keys[k].String()+native.Times[i].String()]; !ok || math.Abs(s-native.Score[i]) > 1e-12 {
 			t.Errorf("row %s: Python's score is %v, the native one %v", native.Times[i], s, native.Score[i])
 		}
 	}
