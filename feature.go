@@ -111,6 +111,7 @@ func nameList(names []string) string {
 	}
 	return fmt.Sprintf("[%s and %d more]", strings.Join(names[:most], ", "), len(names)-most)
 }
+
 // RuntimeName says how models are scored.
 type RuntimeName string
 
@@ -130,3 +131,6 @@ func (r RuntimeName) Validate() error {
 	}
 	return Errorf(Invalid, "read runtime", string(r), "it is not native, auto, python or onnx")
 }
+
+// RunsPython reports whether the runtime may score models by Python.
+func (r RuntimeName) RunsPython() bool { return r != "" && r != RuntimeNative }

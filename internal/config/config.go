@@ -166,12 +166,11 @@ func fill(c *fleetscore.Config) {
 		}
 		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
 		def(&p.FeaturesBy, fleetscore.FeaturesByName)
-		def(&p.Runtime, fleetscore.RuntimeNative)
-		if f, ok := c.Fleets[p.Fleet]; ok && p.Runtime != fleetscore.RuntimeNative && p.Runtime != fleetscore.RuntimeAuto {
+		if f, ok := c.Fleets[p.Fleet]; ok && (p.Runtime == fleetscore.RuntimePython || p.Runtime == fleetscore.RuntimeONNX) {
 			f.KeepFiles = true
 			c.Fleets[p.Fleet] = f
 		}
-		if p.Runtime != fleetscore.RuntimeNative {
+		if p.Runtime.RunsPython() {
 			def(&p.Python.MemoryMB, 2048)
 		}
 		def(&p.Schedule.StartWhen, "complete")

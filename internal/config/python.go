@@ -14,7 +14,7 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 		return
 	}
 	c := &p.Python
-	if p.Runtime == fleetscore.RuntimeNative && *c != (fleetscore.PythonConfig{}) {
+	if !p.Runtime.RunsPython() && *c != (fleetscore.PythonConfig{}) {
 		r.at(path+".python", "the runtime is native, which uses no Python; write runtime: python, or runtime: auto")
 		return
 	}
@@ -28,7 +28,7 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 	case c.PerModel && c.Script == "":
 		r.at(path+".python.per_model", "it says how a script is called; write script too")
 	}
-	if c.MemoryMB < 64 && p.Runtime != fleetscore.RuntimeNative {
+	if c.MemoryMB < 64 && p.Runtime.RunsPython() {
 		r.at(path+".python.memory_mb", "%d: at least 64 are needed", c.MemoryMB)
 	}
 	if c.Code == "" || filepath.IsAbs(c.Code) {

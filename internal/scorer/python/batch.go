@@ -54,7 +54,7 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan struct{}) bool {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	at, since := w.position(), time.Now()
+	at, since := w.position(), w.now()
 	var imports time.Duration // since then
 	last := since
 	for {
@@ -66,7 +66,7 @@ func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan st
 			return false
 		case <-tick.C:
 		}
-		now, passed := w.position(), time.Since(last)
+		now, passed := w.position(), w.now().Sub(last)
 		last = last.Add(passed)
 		if w.importing() {
 			imports += passed

@@ -44,6 +44,7 @@ type process struct {
 	ended      chan struct{} // closed when the process has ended
 	err        error         // how, once it has
 	startLimit time.Duration
+	now        func() time.Time
 	models     string // the folder where models are written for scripts
 }
 
@@ -77,7 +78,7 @@ func (t *tail) take() string {
 
 // begin starts a worker process and waits until it is ready.
 func (p *Pool) begin(ctx context.Context) (w *process, err error) {
-	w = &process{ended: make(chan struct{}), startLimit: p.cfg.StartLimit}
+	w = &process{ended: make(chan struct{}), startLimit: p.cfg.StartLimit, now: p.cfg.Now}
 	requestsIn, requests, err := os.Pipe()
 	if err != nil {
 		return nil, err

@@ -9,16 +9,15 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
 // sharedMemory makes memory that a worker writes its position to.
 func sharedMemory() (*os.File, []byte, error) {
-	f, err := os.CreateTemp("", "fleetscore-position-")
+	f, err := durable.Scratch("")
 	if err != nil {
 		return nil, nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return f, nil, err
 	}
 	if err := f.Truncate(int64(os.Getpagesize())); err != nil {
 		return f, nil, err

@@ -42,6 +42,7 @@ type Config struct {
 	Processes   int                     // at most at once; 0 means 1
 	StartLimit  time.Duration           // how long a process may take until it is ready; 0 means 2 min
 	Log         *slog.Logger            // nil discards
+	Now         func() time.Time        // the time that limits are measured by; nil means time.Now
 }
 
 // Pool is worker processes of one kind, started when they are needed.
@@ -76,6 +77,9 @@ func New(cfg Config) (*Pool, error) {
 	cfg.StartLimit = cmp.Or(cfg.StartLimit, 2*time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	p := &Pool{cfg: cfg, turns: make(chan struct{}, cfg.Processes)}
 	p.size.Store(1 << 30)
@@ -136,17 +140,17 @@ func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
 	if w != nil {
 		w.close(5 * time.Second)
 	}
-	if failed != nil && time.Since(at) < failedFor {
+	if failed != nil && p.cfg.Now().Sub(at) < failedFor {
 		<-p.turns
 		return nil, failed
 	}
-	began := time.Now()
+	began := p.cfg.Now()
 	w, err := p.begin(ctx)
 	if err != nil {
 		<-p.turns
 		if ctx.Err() == nil {
 			p.mu.Lock()
-			p.failed, p.failedAt = err, time.Now()
+			p.failed, p.failedAt = err, p.cfg.Now()
 			p.mu.Unlock()
 			p.cfg.Log.Warn("Python can't be started", "python", p.cfg.Python, "error", err)
 		}
@@ -155,7 +159,7 @@ func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
 	p.mu.Lock()
 	p.versions, p.failed = w.versions, nil
 	p.mu.Unlock()
-	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", time.Since(began).Round(time.Millisecond))
+	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", p.cfg.Now().Sub(began).Round(time.Millisecond))
 	return w, nil
 }
 
