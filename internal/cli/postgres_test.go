@@ -14,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -136,9 +139,11 @@ pipelines:
 // another one works.
 const takeOverWithin = 10 * time.Second
 
-// TestServers lets two servers share the work while jobs are submitted at both. The one
-// that leads is killed, frozen and ended in turn: the other one leads in time, the frozen
-// one follows when it wakes, and every job that was taken ends well.
+// TestServers lets two servers share the work while jobs and readings come to both, and
+// nodes and devices know both. The one that leads is killed, frozen and ended in turn, the
+// other one is killed too, and at last one after the other is started again: the other one
+// leads in time, the frozen one follows when it wakes, every job that was taken ends well,
+// each due time has one outcome, and each acknowledged reading is in one row.
 func TestServers(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(testkit.Root(t), "examples", "fleet", "models")
@@ -203,15 +208,30 @@ func TestServers(t *testing.T) {
 	b.signal(syscall.SIGCONT)
 	eventually(t, "the server that was frozen follows", func() bool { return b.states()["b"] == api.ServerFollows })
 
-	a.stop()
+	var queries api.List[aggregator.Status]
+	eventually(t, "the server that follows says how far the queries are", func() bool {
+		return b.Get(t.Context(), "/queries", nil, &queries) == nil && len(queries.Items) == 1 && queries.Items[0].Partitions[0].Position > 0
+	})
+	b.kill() // it only follows
+	b.start()
+
+	a.stop() // one after the other is ended and started again, as for an upgrade
 	b.leads("b")
 	if s := b.states()["a"]; s != api.ServerEnded {
 		t.Errorf("the server that was ended is %q", s)
 	}
 	a.start()
+	b.stop()
+	a.leads("a")
+	b.start()
 	cancel()
 	wg.Wait()
 	b.jobsEnd(taken)
+	for _, p := range []*process{a, b} { // whichever of them took it
+		if code, out, stderr := command(t, "job", "logs", string(taken[0]), "--server=http://"+p.addr); code != 0 || !strings.Contains(out, "rows") {
+			t.Errorf("the log of a job: exit %d\n%s%s", code, out, stderr)
+		}
+	}
 	if err := submit(t.Context(), b, map[string]any{"pipeline": "history"}); err != nil {
 		t.Error(err)
 	}
