@@ -125,12 +125,23 @@ type ScaleConfig struct {
 	WarmUp bool `json:"warm_up,omitempty"`
 	// CostPerHour is the price of a node for an hour, in any currency; 0 means unknown.
 	CostPerHour float64 `json:"cost_per_hour,omitempty"`
+	// LowPriority adds nodes of a second kind, which whoever lends the machines may take
+	// away at any time; nil means none. Min, Max and CostPerHour are of dedicated nodes.
+	LowPriority *LowPriorityConfig `json:"low_priority,omitempty"`
 	// Formula is a formula in the language of Azure Batch (docs/formulas.md); it needs
 	// max.
 	Formula string `json:"formula,omitempty"`
 	// EvaluationInterval is the time between two evaluations of the formula, from 30s
 	// to 168h; 0 means 15m.
 	EvaluationInterval Duration `json:"evaluation_interval,omitempty"`
+}
+
+// LowPriorityConfig says how many nodes of low priority a pool has.
+type LowPriorityConfig struct {
+	Min int `json:"min"`
+	Max int `json:"max"` // 0 means 1
+	// CostPerHour is the price of such a node for an hour; 0 means unknown.
+	CostPerHour float64 `json:"cost_per_hour,omitempty"`
 }
 
 // PipelineConfig is what to score, when, where and within which limits.

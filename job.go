@@ -170,12 +170,13 @@ type Task struct {
 	Losses   int        `json:"losses"`   // attempts that were lost with their nodes; they use up no tries
 	// Alone means that its models are scored in processes of their own, one after the
 	// other, because attempts ended as they do when a model takes its node down.
-	Alone   bool       `json:"alone,omitempty"`
-	Node    NodeID     `json:"node,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Outcome Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed
-	Started *time.Time `json:"started,omitempty"`
-	Ended   *time.Time `json:"ended,omitempty"`
+	Alone    bool       `json:"alone,omitempty"`
+	Node     NodeID     `json:"node,omitempty"`
+	NodeKind NodeKind   `json:"node_kind,omitempty"` // of that node
+	Reason   string     `json:"reason,omitempty"`
+	Outcome  Outcome    `json:"outcome,omitempty"` // of all its keys, if the task failed
+	Started  *time.Time `json:"started,omitempty"`
+	Ended    *time.Time `json:"ended,omitempty"`
 }
 
 // Attempt is one try of a task: a lease given to a node.
@@ -211,6 +212,14 @@ type Node struct {
 	Reason     string    `json:"reason,omitempty"`   // why it is unusable or lost, or ended before its time
 	LogTail    string    `json:"log_tail,omitempty"` // the end of what its setup command wrote, if it is unusable
 	Load       *NodeLoad `json:"load,omitempty"`     // as it reported last; nil if it never did
+}
+
+// PreemptedReason begins the reason of a node that was taken away.
+const PreemptedReason = "preempted"
+
+// Preempted reports whether the node was taken away by whoever lends its machine.
+func (n Node) Preempted() bool {
+	return n.Kind == LowPriority && strings.HasPrefix(n.Reason, PreemptedReason)
 }
 
 // NodeKind says what may happen to a node.

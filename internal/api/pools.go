@@ -19,14 +19,16 @@ import (
 
 // Pool is a pool of the configuration and its present work.
 type Pool struct {
-	Name     string                         `json:"name"`
-	Provider string                         `json:"provider"`
-	Slots    int                            `json:"slots" doc:"number of tasks that a node runs at once"`
-	Min      int                            `json:"min"`
-	Max      int                            `json:"max"`
-	Nodes    map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
-	Queued   int64                          `json:"queued" doc:"tasks that wait"`
-	Leased   int64                          `json:"leased" doc:"tasks that run"`
+	Name      string                         `json:"name"`
+	Provider  string                         `json:"provider"`
+	Slots     int                            `json:"slots" doc:"number of tasks that a node runs at once"`
+	Min       int                            `json:"min"`
+	Max       int                            `json:"max"`
+	Nodes     map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
+	Kinds     map[fleetscore.NodeKind]int64  `json:"kinds" doc:"the same nodes by kind"`
+	Preempted int64                          `json:"preempted" doc:"nodes of low priority that were taken away within the last hour"`
+	Queued    int64                          `json:"queued" doc:"tasks that wait"`
+	Leased    int64                          `json:"leased" doc:"tasks that run"`
 }
 
 // PoolDetail is a pool with what decides how many nodes it has.
@@ -46,7 +48,8 @@ type JobUsage struct {
 	Job       fleetscore.JobID `json:"job"`
 	Ended     *time.Time       `json:"ended"`
 	NodeHours float64          `json:"node_hours" doc:"the time of its tasks from the first try to the end, divided by the slots of a node"`
-	Cost      *float64         `json:"cost,omitempty" doc:"absent without scale.cost_per_hour"`
+	LowHours  float64          `json:"low_priority_node_hours" doc:"of these, on nodes of low priority; a task counts by its last node"`
+	Cost      *float64         `json:"cost,omitempty" doc:"absent without scale.cost_per_hour, of both kinds if the pool has both"`
 }
 
 // Schedule is a pipeline's schedule and its present position.
@@ -116,11 +119,15 @@ func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]],
 }
 
 func (s *server) poolOf(ctx context.Context, name string, c fleetscore.PoolConfig, nodes []fleetscore.Node) (p Pool, err error) {
-	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}}
+	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}, Kinds: map[fleetscore.NodeKind]int64{}}
 	p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name)
 	for _, n := range nodes {
 		if !n.State.Ended() {
 			p.Nodes[n.State]++
+			p.Kinds[n.Kind]++
+		}
+		if n.Preempted() {
+			p.Preempted++
 		}
 	}
 	return p, err
@@ -165,7 +172,7 @@ func (s *server) showPool(ctx context.Context, in *struct {
 		return nil, err
 	}
 	if len(samples) > 0 {
-		u := autoscale.Used(samples, c.Scale.CostPerHour)
+		u := autoscale.Used(samples, c.Scale)
 		d.Usage = &u
 	}
 	evaluations, err := s.deps.Ledger.Evaluations(ctx, in.Name, in.Limit)
@@ -174,7 +181,7 @@ func (s *server) showPool(ctx context.Context, in *struct {
 		switch p.Part {
 		case pool.FormulaPart(in.Name):
 			d.Problem = p.Problem
-		case pool.BrokenPart(in.Name):
+		case pool.BrokenPart(in.Name), pool.BrokenLowPart(in.Name):
 			d.Broken = p.Problem
 		}
 	}
@@ -202,11 +209,14 @@ func (s *server) jobsOf(ctx context.Context, name string, c fleetscore.PoolConfi
 		u := JobUsage{Job: j.ID, Ended: j.Ended}
 		for _, t := range tasks {
 			if t.Started != nil && t.Ended != nil {
-				u.NodeHours += t.Ended.Sub(*t.Started).Hours() / float64(max(1, c.Slots))
+				hours := t.Ended.Sub(*t.Started).Hours() / float64(max(1, c.Slots))
+				u.NodeHours += hours
+				if t.NodeKind == fleetscore.LowPriority {
+					u.LowHours += hours
+				}
 			}
 		}
-		if c.Scale.CostPerHour > 0 {
-			cost := u.NodeHours * c.Scale.CostPerHour
+		if cost, known := autoscale.Cost(c.Scale, u.NodeHours-u.LowHours, u.LowHours); known {
 			u.Cost = &cost
 		}
 		out = append(out, u)

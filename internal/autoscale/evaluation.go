@@ -64,7 +64,8 @@ const (
 func Evaluated(c fleetscore.ScaleConfig, at time.Time, newest Sample, r formula.Result) Evaluation {
 	e := Evaluation{At: at.UTC(), Formula: FormulaID(c.Formula), Targets: r.Targets, Option: r.Option, Variables: map[string]any{}, Service: newest.Values,
 		Result: cut(r.Text(), maxResult), Samples: r.Reads[:min(len(r.Reads), maxReads)]}
-	e.Nodes = Bounded(c, r.Targets)
+	dedicated, low := Bounded(c, r.Targets)
+	e.Nodes = dedicated + low
 	for name, v := range r.Variables {
 		e.Variables[name] = short(v)
 	}
@@ -96,11 +97,17 @@ func FormulaID(text string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Bounded is how many nodes a pool is to have by the targets of its formula: both kinds
-// together, as all nodes of a pool are of one kind, between min and max.
-func Bounded(c fleetscore.ScaleConfig, targets map[string]int64) int {
-	sum := targets[formula.Dedicated] + targets[formula.LowPriority]
-	return int(min(max(sum, int64(c.Min)), int64(max(c.Max, c.Min))))
+// Bounded is how many nodes of each kind a pool is to have by the targets of its formula,
+// within the bounds of each kind. A pool without nodes of low priority has both targets
+// together as dedicated nodes.
+func Bounded(c fleetscore.ScaleConfig, targets map[string]int64) (dedicated, low int) {
+	d, l := targets[formula.Dedicated], targets[formula.LowPriority]
+	if c.LowPriority == nil {
+		d, l = d+l, 0
+	} else {
+		l = min(max(l, int64(c.LowPriority.Min)), int64(c.LowPriority.Max))
+	}
+	return int(min(max(d, int64(c.Min)), int64(max(c.Max, c.Min)))), int(l)
 }
 
 // Series is samples by metric, as formulas read them.
@@ -114,13 +121,20 @@ func Series(samples []Sample) map[string][]formula.Sample {
 	return out
 }
 
-// Reach decides how a pool comes to a number of nodes. Nodes without tasks end first, of
-// these the youngest. The option says what becomes of tasks on other nodes: with
+// Reach decides how a pool comes to a number of nodes of each kind. Nodes without tasks end
+// first, of these the youngest. The option says what becomes of tasks on other nodes: with
 // taskcompletion and retaineddata their nodes end when the tasks have ended, otherwise
 // the tasks are interrupted.
-func Reach(want int, option string, s State) Decision {
+func Reach(dedicated, low int, option string, s State) Decision {
 	alive := s.alive()
-	d := Decision{Want: want, Start: max(0, want-len(alive))}
+	d := Decision{Want: dedicated + low}
+	d.Start = d.reach(of(fleetscore.Dedicated, alive), dedicated, option)
+	d.StartLow = d.reach(of(fleetscore.LowPriority, alive), low, option)
+	return d
+}
+
+// reach ends the nodes of one kind that are too many; it returns how many are missing.
+func (d *Decision) reach(alive []NodeView, want int, option string) (missing int) {
 	slices.SortStableFunc(alive, func(a, b NodeView) int {
 		return cmp.Or(cmp.Compare(a.Running, b.Running), b.Started.Compare(a.Started))
 	})
@@ -131,5 +145,5 @@ func Reach(want int, option string, s State) Decision {
 			d.Drain = append(d.Drain, n.ID)
 		}
 	}
-	return d
+	return max(0, want-len(alive))
 }

@@ -34,7 +34,7 @@ func TestReach(t *testing.T) {
 		{"tasks end first", 0, formula.TaskCompletion, []NodeView{busy}, Decision{Drain: ids("busy")}},
 		{"data is kept", 0, formula.RetainedData, []NodeView{busy}, Decision{Drain: ids("busy")}},
 	} {
-		if d := cmp.Diff(tt.out, Reach(tt.want, tt.option, State{Nodes: tt.nodes, Now: now})); d != "" {
+		if d := cmp.Diff(tt.out, Reach(tt.want, 0, tt.option, State{Nodes: tt.nodes, Now: now})); d != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, d)
 		}
 	}
@@ -55,7 +55,7 @@ func TestReachSettles(t *testing.T) {
 		}
 		want := rapid.IntRange(0, 8).Draw(rt, "want")
 		option := rapid.SampledFrom([]string{formula.Requeue, formula.Terminate, formula.TaskCompletion, formula.RetainedData}).Draw(rt, "option")
-		d := Reach(want, option, s)
+		d := Reach(want, 0, option, s)
 		ended := map[fleetscore.NodeID]bool{}
 		for _, id := range append(d.Drain, d.Interrupt...) {
 			ended[id] = true
@@ -82,8 +82,55 @@ func TestBounded(t *testing.T) {
 	t.Parallel()
 	c := fleetscore.ScaleConfig{Min: 1, Max: 5}
 	for _, tt := range []struct{ dedicated, low, want int64 }{{0, 0, 1}, {2, 1, 3}, {4, 4, 5}, {1_000_000_000, 1_000_000_000, 5}} {
-		if got := Bounded(c, map[string]int64{formula.Dedicated: tt.dedicated, formula.LowPriority: tt.low}); got != int(tt.want) {
-			t.Errorf("targets %d and %d give %d nodes, want %d", tt.dedicated, tt.low, got, tt.want)
+		if got, low := Bounded(c, map[string]int64{formula.Dedicated: tt.dedicated, formula.LowPriority: tt.low}); got != int(tt.want) || low != 0 {
+			t.Errorf("targets %d and %d give %d nodes and %d of low priority, want %d", tt.dedicated, tt.low, got, low, tt.want)
+		}
+	}
+	c.LowPriority = &fleetscore.LowPriorityConfig{Min: 1, Max: 3}
+	for _, tt := range []struct{ dedicated, low, want, wantLow int64 }{{0, 0, 1, 1}, {2, 2, 2, 2}, {9, 9, 5, 3}} {
+		if got, low := Bounded(c, map[string]int64{formula.Dedicated: tt.dedicated, formula.LowPriority: tt.low}); got != int(tt.want) || low != int(tt.wantLow) {
+			t.Errorf("with both kinds, targets %d and %d give %d and %d nodes, want %d and %d", tt.dedicated, tt.low, got, low, tt.want, tt.wantLow)
+		}
+	}
+}
+
+// TestKinds: nodes of low priority come first, beyond the least number of dedicated ones;
+// each kind has its bounds, and grows and shrinks by itself; nodes of low priority end when
+// the pool has none any more.
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	c := fleetscore.ScaleConfig{Min: 1, Max: 4, LowPriority: &fleetscore.LowPriorityConfig{Min: 0, Max: 3}}
+	for _, tt := range []struct{ nodes, dedicated, low int }{{0, 1, 0}, {1, 1, 0}, {2, 1, 1}, {4, 1, 3}, {5, 2, 3}, {99, 4, 3}} {
+		if d, low := Split(c, tt.nodes); d != tt.dedicated || low != tt.low {
+			t.Errorf("%d nodes are split into %d and %d, want %d and %d", tt.nodes, d, low, tt.dedicated, tt.low)
+		}
+	}
+	node := func(id string, kind fleetscore.NodeKind) NodeView {
+		return NodeView{ID: fleetscore.NodeID(id), State: fleetscore.NodeIdle, Kind: kind, IdleSince: now.Add(-time.Hour)}
+	}
+	s := State{Queued: 5, Now: now, Kinds: true, Nodes: []NodeView{node("d", fleetscore.Dedicated), node("l", fleetscore.LowPriority)}}
+	if d := cmp.Diff(Decision{Want: 5, Start: 1, StartLow: 2}, Target(c, 1, s)); d != "" {
+		t.Errorf("for work (-want +got):\n%s", d)
+	}
+	s.Queued = 0
+	if d := cmp.Diff(Decision{Want: 1, Drain: []fleetscore.NodeID{"l"}}, Target(c, 1, s)); d != "" {
+		t.Errorf("without work (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(Decision{Want: 3, Start: 2, Drain: []fleetscore.NodeID{"l"}}, Reach(3, 0, formula.Requeue, s)); d != "" {
+		t.Errorf("by a formula (-want +got):\n%s", d)
+	}
+	c.LowPriority = nil
+	c.IdleAfter = fleetscore.Duration(24 * time.Hour)
+	if d := cmp.Diff(Decision{Want: 1, Drain: []fleetscore.NodeID{"l"}}, Target(c, 1, s)); d != "" {
+		t.Errorf("without nodes of low priority (-want +got):\n%s", d)
+	}
+	taken := node("t", fleetscore.LowPriority)
+	taken.State, taken.Preempted = fleetscore.NodeLost, true
+	s.Nodes = append(s.Nodes, taken)
+	for target, want := range map[int64]float64{0: 0, 1: 0, 2: 1, 9: 1} { // "l" is there
+		got := Measure(1, s, map[string]int64{formula.LowPriority: target}).Values
+		if got["$PreemptedNodeCount"] != want || got["$CurrentLowPriorityNodes"] != 1 || got["$CurrentDedicatedNodes"] != 1 {
+			t.Errorf("with the target %d: %v", target, got)
 		}
 	}
 }

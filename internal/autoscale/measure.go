@@ -60,12 +60,19 @@ func Unmeasured(f *formula.Formula) []string {
 // freshLoad is how old what a node measured may be to count.
 const freshLoad = time.Minute
 
-// Measure is the metrics of a pool as formulas see them. All nodes of a pool are of one
-// kind: those beyond the target of dedicated nodes count as nodes of low priority, up to
-// that target. What no node has measured has no value, so that there is no sample of it.
+// Measure is the metrics of a pool as formulas see them. In a pool with nodes of one kind,
+// those beyond the target of dedicated nodes count as nodes of low priority, up to that
+// target. Preempted are nodes that were taken away and aren't replaced yet. What no node has
+// measured has no value, so that there is no sample of it.
 func Measure(slots int, s State, targets map[string]int64) Sample {
-	var current, usable int64
+	var current, usable, ofLow, taken int64
 	for _, n := range s.Nodes {
+		if n.Preempted {
+			taken++
+		}
+		if n.Kind == fleetscore.LowPriority && !n.State.Ended() {
+			ofLow++
+		}
 		switch {
 		case n.State.Works():
 			usable++
@@ -75,9 +82,12 @@ func Measure(slots int, s State, targets map[string]int64) Sample {
 		}
 	}
 	low := min(max(0, current-targets[formula.Dedicated]), targets[formula.LowPriority])
+	if s.Kinds {
+		low = ofLow
+	}
 	values := map[string]float64{
 		"$ActiveTasks": float64(s.Queued), "$RunningTasks": float64(s.Leased), "$PendingTasks": float64(s.Queued + s.Leased),
-		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": 0,
+		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": float64(min(taken, max(0, targets[formula.LowPriority]-low))),
 		"$UsableNodeCount": float64(usable), "$SampleNodeCount": float64(usable), "$TaskSlotsPerNode": float64(max(1, slots)),
 	}
 	var loads []NodeView

@@ -3,6 +3,7 @@ package autoscale
 import (
 	"time"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 )
 
@@ -13,6 +14,7 @@ type Usage struct {
 	To         time.Time `json:"to" doc:"the last sample"`
 	Hours      float64   `json:"hours" doc:"of this time, how long a server took samples"`
 	NodeHours  float64   `json:"node_hours"`
+	LowHours   float64   `json:"low_priority_node_hours" doc:"of these, how many were of nodes of low priority"`
 	MostNodes  int64     `json:"most_nodes" doc:"at once"`
 	AlwaysOn   float64   `json:"always_on_node_hours" doc:"node-hours of a pool that always has the most nodes"`
 	Cost       *float64  `json:"cost,omitempty" doc:"of the node-hours; absent without scale.cost_per_hour"`
@@ -25,8 +27,9 @@ type Usage struct {
 const longestGap = 3 * formula.SamplePeriod
 
 // Used sums up samples, which are in the order of time. A sample stands for the time until
-// the next one. A cost of 0 means that it isn't known.
-func Used(samples []Sample, costPerHour float64) (u Usage) {
+// the next one. A cost of 0 means that it isn't known. The pool that is always on has
+// dedicated nodes.
+func Used(samples []Sample, c fleetscore.ScaleConfig) (u Usage) {
 	for i, s := range samples {
 		nodes := s.Values["$CurrentDedicatedNodes"] + s.Values["$CurrentLowPriorityNodes"]
 		u.MostNodes = max(u.MostNodes, int64(nodes))
@@ -40,13 +43,25 @@ func Used(samples []Sample, costPerHour float64) (u Usage) {
 		if gap := samples[i+1].At.Sub(s.At); gap <= longestGap {
 			u.Hours += gap.Hours()
 			u.NodeHours += nodes * gap.Hours()
+			if c.LowPriority != nil {
+				u.LowHours += s.Values["$CurrentLowPriorityNodes"] * gap.Hours()
+			}
 		}
 	}
 	u.AlwaysOn = float64(u.MostNodes) * u.Hours
 	u.SavedHours = u.AlwaysOn - u.NodeHours
-	if costPerHour > 0 {
-		cost, saved := u.NodeHours*costPerHour, u.SavedHours*costPerHour
+	if cost, known := Cost(c, u.NodeHours-u.LowHours, u.LowHours); known {
+		saved := u.AlwaysOn*c.CostPerHour - cost
 		u.Cost, u.SavedCost = &cost, &saved
 	}
 	return u
+}
+
+// Cost is the price of hours of dedicated nodes and of nodes of low priority; false if the
+// price of either kind isn't known.
+func Cost(c fleetscore.ScaleConfig, dedicated, low float64) (cost float64, known bool) {
+	if c.LowPriority == nil {
+		return (dedicated + low) * c.CostPerHour, c.CostPerHour > 0
+	}
+	return dedicated*c.CostPerHour + low*c.LowPriority.CostPerHour, c.CostPerHour > 0 && c.LowPriority.CostPerHour > 0
 }

@@ -9,11 +9,31 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 )
 
 func used(at time.Duration, dedicated, low float64) Sample {
 	return Sample{At: now.Add(at), Values: map[string]float64{"$CurrentDedicatedNodes": dedicated, "$CurrentLowPriorityNodes": low}}
+}
+
+// TestCostOfKinds: each kind has its price, and without one of the two there is no cost.
+func TestCostOfKinds(t *testing.T) {
+	t.Parallel()
+	samples := []Sample{}
+	for i := range 121 { // an hour
+		samples = append(samples, Sample{At: now.Add(time.Duration(i) * formula.SamplePeriod), Values: map[string]float64{"$CurrentDedicatedNodes": 1, "$CurrentLowPriorityNodes": 2}})
+	}
+	c := fleetscore.ScaleConfig{CostPerHour: 1, LowPriority: &fleetscore.LowPriorityConfig{Max: 2, CostPerHour: 0.25}}
+	u := Used(samples, c)
+	about := func(v *float64, want float64) bool { return v != nil && math.Abs(*v-want) < 1e-9 }
+	if !about(&u.NodeHours, 3) || !about(&u.LowHours, 2) || !about(u.Cost, 1.5) || !about(u.SavedCost, 1.5) {
+		t.Errorf("used %+v; want 3 hours, 2 of low priority, for 1.5, which saved 1.5", u)
+	}
+	c.LowPriority.CostPerHour = 0
+	if u := Used(samples, c); u.Cost != nil || u.SavedCost != nil {
+		t.Errorf("a cost without the price of a kind: %+v", u)
+	}
 }
 
 // TestUsed: node-hours and cost of a pool that had up to four nodes, beside one that always
@@ -28,13 +48,13 @@ func TestUsed(t *testing.T) {
 	samples = append(samples, used(10*time.Hour, 2, 0)) // no server ran before
 	cost, saved := 5.0/6*0.6, (2-5.0/6)*0.6
 	want := Usage{From: now, To: now.Add(10 * time.Hour), Hours: 0.5, NodeHours: 5.0 / 6, MostNodes: 4, AlwaysOn: 2, SavedHours: 2 - 5.0/6, Cost: &cost, SavedCost: &saved}
-	if d := cmp.Diff(want, Used(samples, 0.6), cmpopts.EquateApprox(0, 1e-9)); d != "" {
+	if d := cmp.Diff(want, Used(samples, fleetscore.ScaleConfig{CostPerHour: 0.6}), cmpopts.EquateApprox(0, 1e-9)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if u := Used(samples, 0); u.Cost != nil || u.SavedCost != nil {
+	if u := Used(samples, fleetscore.ScaleConfig{}); u.Cost != nil || u.SavedCost != nil {
 		t.Errorf("a cost that isn't known is %+v", u)
 	}
-	if d := cmp.Diff(Usage{}, Used(nil, 1), cmpopts.IgnoreFields(Usage{}, "Cost", "SavedCost")); d != "" {
+	if d := cmp.Diff(Usage{}, Used(nil, fleetscore.ScaleConfig{CostPerHour: 1}), cmpopts.IgnoreFields(Usage{}, "Cost", "SavedCost")); d != "" {
 		t.Errorf("without samples (-want +got):\n%s", d)
 	}
 }
@@ -58,7 +78,7 @@ func TestUsedAddsUp(t *testing.T) {
 			at += time.Duration(gap) * time.Second
 		}
 		samples = append(samples, used(at, 0, 0))
-		u := Used(samples, 1)
+		u := Used(samples, fleetscore.ScaleConfig{CostPerHour: 1})
 		if math.Abs(u.NodeHours*3600-seconds) > 1e-6 || math.Abs(u.Hours*3600-covered) > 1e-6 || u.SavedHours < -1e-9 || math.Abs(u.NodeHours+u.SavedHours-float64(u.MostNodes)*u.Hours) > 1e-9 {
 			rt.Errorf("%+v, want %v node-seconds in %v seconds", u, seconds, covered)
 		}

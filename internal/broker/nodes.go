@@ -34,8 +34,14 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (dispatch.Welco
 	if h.Node == "" || len(h.Node) > 100 || h.Slots < 1 || h.Slots > 1024 {
 		return dispatch.Welcome{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "a node has a name of 1 to 100 bytes and 1 to 1024 slots, not %d", h.Slots)
 	}
+	if h.Kind != "" && h.Kind != fleetscore.Dedicated && h.Kind != fleetscore.LowPriority {
+		return dispatch.Welcome{}, fleetscore.Errorf(fleetscore.Invalid, op, string(h.Node), "%q is no kind of nodes; there are dedicated and low_priority", string(h.Kind))
+	}
 	now := b.now().UTC()
 	n, err := b.ledger.UpdateNode(ctx, h.Node, func(n *fleetscore.Node) error {
+		if n.Pool == "" { // people started it; otherwise its pool has said it
+			n.Kind = h.Kind
+		}
 		if n.Pool != "" && n.Pool != h.Pool {
 			return fleetscore.Errorf(fleetscore.Conflict, op, string(h.Node), "a node of that name is in pool %s", n.Pool).WithHint("give it another --id")
 		}
@@ -190,10 +196,16 @@ func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispat
 		return dispatch.HeartbeatReply{}, fleetscore.Errorf(fleetscore.NotFound, "renew node", string(id), "the node is %s: it has to register again", n.State)
 	}
 	if req.Ending && n.State.Works() {
-		if err := b.ledger.SetNodeState(ctx, id, fleetscore.NodeDraining); err != nil {
+		n, err = b.ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+			if n.State.Works() && n.Kind == fleetscore.LowPriority {
+				n.Reason = fleetscore.PreemptedReason + ": its machine told it to end"
+			}
+			n.State = fleetscore.NodeDraining
+			return nil
+		})
+		if err != nil {
 			return dispatch.HeartbeatReply{}, err
 		}
-		n.State = fleetscore.NodeDraining
 		b.log.Info("node ends and takes no more tasks", "node", id)
 	}
 	return dispatch.HeartbeatReply{Revoked: revoked, Stop: n.State == fleetscore.NodeDraining}, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 )
 
 // TestPrepare: a node of a pool with a setup command takes tasks only after the command
@@ -82,5 +83,57 @@ func TestPrepare(t *testing.T) {
 		if err := w.Prepared(ctx, id, dispatch.Preparation{}); !fleetscore.NotFound.Is(err) {
 			t.Errorf("%s is prepared: %v, want kind not found", id, err)
 		}
+	}
+}
+
+// TestPreempted: a node of low priority that is gone without a word, or that its machine
+// told to end, was preempted; a dedicated node never is, nor one that the pool drained. Its
+// task is queued again and has used up no try.
+func TestPreempted(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	t.Cleanup(func() {
+		if err := w.ledger.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := New(Config{LostAfter: time.Minute}, Deps{Ledger: w.ledger, Now: w.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for id, kind := range map[fleetscore.NodeID]fleetscore.NodeKind{"silent": fleetscore.LowPriority, "told": fleetscore.LowPriority, "drained": fleetscore.LowPriority, "dedicated": ""} {
+		if _, err := b.Register(ctx, dispatch.Hello{Node: id, Pool: "cpu", Slots: 1, PID: 7, Kind: kind}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Register(ctx, dispatch.Hello{Node: "odd", Pool: "cpu", Slots: 1, Kind: "spot"}); !fleetscore.Invalid.Is(err) {
+		t.Errorf("a node of another kind: %v, want kind invalid", err)
+	}
+	if err := ledgertest.Queue(ctx, w.ledger, fleetscore.Job{ID: "j", Pipeline: "p", State: fleetscore.JobWaiting, Config: fleetscore.PipelineConfig{Pool: "cpu", Limits: fleetscore.LimitsConfig{Tries: 1}}}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Lease(ctx, "silent", dispatch.LeaseRequest{Free: 1}); err != nil || len(got.Leases) != 1 {
+		t.Fatalf("leases %+v, %v", got, err)
+	}
+	if err := w.ledger.SetNodeState(ctx, "drained", fleetscore.NodeDraining); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Heartbeat(ctx, "told", dispatch.HeartbeatRequest{Ending: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.Add((2 * time.Minute).Microseconds())
+	if _, err := b.tend(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[fleetscore.NodeID]bool{"silent": true, "told": true, "drained": false, "dedicated": false} {
+		n, err := w.ledger.Node(ctx, id)
+		if err != nil || n.State != fleetscore.NodeLost || n.Preempted() != want {
+			t.Errorf("%s is %s, reason %q, %v; preempted should be %v", id, n.State, n.Reason, err, want)
+		}
+	}
+	tasks, err := w.ledger.Tasks(ctx, "j")
+	if err != nil || len(tasks) != 1 || tasks[0].State != fleetscore.TaskQueued || tasks[0].Failures != 0 || tasks[0].NodeKind != fleetscore.LowPriority {
+		t.Errorf("the task is %+v, %v; want it queued again, with its only try left", tasks, err)
 	}
 }

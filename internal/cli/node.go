@@ -37,6 +37,7 @@ func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var interpreter string
 	var commands []string
 	var credential string
+	var low bool
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a pool, or list the nodes",
@@ -59,6 +60,9 @@ ends it at once.`,
 				return err
 			}
 			defer c.Close()
+			if low {
+				hello.Kind = fleetscore.LowPriority
+			}
 			hello.PID, hello.Version = os.Getpid(), Version
 			if hello.Host, err = os.Hostname(); err != nil {
 				return err
@@ -84,6 +88,7 @@ ends it at once.`,
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
+	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
 	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand(), newNodeRemoveCommand(), newScoreAloneCommand(runtime))

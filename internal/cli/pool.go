@@ -98,6 +98,9 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 	if d.Scale.Formula != "" {
 		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
 	}
+	if low := d.Scale.LowPriority; low != nil {
+		rows = append(rows, [2]string{"low priority", fmt.Sprintf("%s of %d to %d nodes; %s preempted in the last hour", thousands(d.Kinds[fleetscore.LowPriority]), low.Min, low.Max, thousands(d.Preempted))})
+	}
 	if d.Broken != "" {
 		rows = append(rows, [2]string{"broken", d.Broken})
 	}
@@ -115,6 +118,9 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 // nodeText is a node in a few words.
 func nodeText(n fleetscore.Node) string {
 	text := fmt.Sprintf("%s: %s", n.ID, n.State)
+	if n.Kind == fleetscore.LowPriority {
+		text += ", low priority"
+	}
 	if n.Running > 0 {
 		text += fmt.Sprintf(", %s", plural(n.Running, "task"))
 	}

@@ -154,6 +154,9 @@ func fill(c *fleetscore.Config) {
 		def(&p.Provider, "local")
 		def(&p.Slots, 1)
 		def(&p.Scale.Max, max(1, p.Scale.Min))
+		if low := p.Scale.LowPriority; low != nil {
+			def(&low.Max, max(1, low.Min))
+		}
 		def(&p.Scale.IdleAfter, fleetscore.Duration(time.Minute))
 		if p.Scale.Formula != "" {
 			def(&p.Scale.EvaluationInterval, fleetscore.Duration(autoscale.UsualInterval))
@@ -371,6 +374,14 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	}
 	if s := p.Scale; s.Min < 0 || s.Max < s.Min || s.Max > 1000 {
 		r.at(path+".scale", "min %d, max %d: 0 ≤ min ≤ max ≤ 1000 must hold", s.Min, s.Max)
+	}
+	if low := p.Scale.LowPriority; low != nil {
+		if low.Min < 0 || low.Max < low.Min || low.Max > 1000 {
+			r.at(path+".scale.low_priority", "min %d, max %d: 0 ≤ min ≤ max ≤ 1000 must hold", low.Min, low.Max)
+		}
+		if cost := low.CostPerHour; cost < 0 || math.IsNaN(cost) || cost > maxCost {
+			r.at(path+".scale.low_priority.cost_per_hour", "%v: a price from 0 to %d is possible", cost, maxCost)
+		}
 	}
 	if p.Scale.IdleAfter < 0 {
 		r.at(path+".scale.idle_after", "%s is negative", p.Scale.IdleAfter)

@@ -40,7 +40,8 @@ type Hello struct {
 	Version string            `json:"version"`
 	// Prepared says that the setup command of the pool has succeeded since the node
 	// started, so that it needn't run again.
-	Prepared bool `json:"prepared,omitempty"`
+	Prepared bool                `json:"prepared,omitempty"`
+	Kind     fleetscore.NodeKind `json:"kind,omitempty"` // of a node that its pool doesn't start; empty means dedicated
 }
 
 // Welcome is the answer to Hello: the node as it is now.

@@ -40,7 +40,8 @@ type NodeChanges interface {
 	// of life that come closely together may all count with the time of the latest.
 	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
 	// LoseNodes makes those of the nodes lost that should give signs of life and gave the
-	// last before a time. It returns the nodes that are lost now.
+	// last before a time. Those of low priority that took tasks were preempted, which is
+	// their reason. It returns the nodes that are lost now.
 	LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) ([]fleetscore.Node, error)
 	// ForgetNodes removes nodes that have ended and gave no sign of life since
 	// a time.
@@ -189,6 +190,9 @@ func (l *core) Strays(ctx context.Context, pools []string) ([]fleetscore.Node, e
 	return query(ctx, l, "list nodes", "", scanNode, selectStrays, names(l, pools))
 }
 
+// goneWithoutAWord is why a node of low priority is lost.
+const goneWithoutAWord = fleetscore.PreemptedReason + ": it was gone without a word"
+
 // LoseNodes implements NodeChanges.
 func (l *core) LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) (lost []fleetscore.Node, err error) {
 	err = l.update(ctx, "change nodes", "", func(t *tx) (err error) {
@@ -197,10 +201,14 @@ func (l *core) LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before ti
 		}
 		ids := make([]fleetscore.NodeID, len(lost))
 		for i := range lost {
+			if lost[i].State.Works() && lost[i].Kind == fleetscore.LowPriority {
+				lost[i].Reason = goneWithoutAWord
+			}
 			lost[i].State, ids[i] = fleetscore.NodeLost, lost[i].ID
 			t.event(NodesTopic(lost[i].Pool), NodeTopic(lost[i].ID))
 		}
-		return t.exec(`UPDATE nodes SET state = 'lost' WHERE id IN (SELECT w.value FROM json_each(?) AS w)`, names(l, ids))
+		return t.exec(`UPDATE nodes SET reason = CASE WHEN state = 'ready' AND kind = 'low_priority' THEN ? ELSE reason END, state = 'lost'
+			WHERE id IN (SELECT w.value FROM json_each(?) AS w)`, goneWithoutAWord, names(l, ids))
 	})
 	if err != nil {
 		return nil, err

@@ -122,7 +122,7 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 			return err
 		}
 		for _, task := range tasks {
-			ls, err := t.lease(task, node, now, ttl)
+			ls, err := t.lease(task, n, now, ttl)
 			if err != nil {
 				return err
 			}
@@ -136,7 +136,7 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 	return out, nil
 }
 
-func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, ttl time.Duration) (Leased, error) {
+func (t *tx) lease(task fleetscore.Task, n fleetscore.Node, now time.Time, ttl time.Duration) (Leased, error) {
 	var seq int64
 	var doc string
 	if err := t.row(selectJob, string(task.Job)).Scan(&seq, &doc); err != nil {
@@ -155,7 +155,8 @@ func (t *tx) lease(task fleetscore.Task, node fleetscore.NodeID, now time.Time, 
 	if err != nil {
 		return Leased{}, err
 	}
-	task.State, task.Node = fleetscore.TaskLeased, node
+	node := n.ID
+	task.State, task.Node, task.NodeKind = fleetscore.TaskLeased, node, n.Kind
 	task.Attempts++
 	if task.Started == nil {
 		task.Started = &now

@@ -7,7 +7,14 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 )
+
+// kindOf is one kind of nodes of a pool.
+type kindOf struct {
+	pool string
+	kind fleetscore.NodeKind
+}
 
 // crashes says how often in a row nodes of a pool could not be used.
 type crashes struct {
@@ -36,20 +43,45 @@ const manyBroken = 3
 // be used.
 func BrokenPart(pool string) string { return "nodes of pool " + pool }
 
+// BrokenLowPart is the same for its nodes of low priority.
+func BrokenLowPart(pool string) string { return "low-priority " + BrokenPart(pool) }
+
+func (k kindOf) part() string {
+	if k.kind == fleetscore.LowPriority {
+		return BrokenLowPart(k.pool)
+	}
+	return BrokenPart(k.pool)
+}
+
+// withoutHeld lets dedicated nodes take the place of those nodes of low priority that
+// can't be had at present.
+func (p *Pools) withoutHeld(pool string, c *fleetscore.PoolConfig, s autoscale.State) {
+	p.mu.Lock()
+	broken := p.crashes[kindOf{pool, fleetscore.LowPriority}]
+	p.mu.Unlock()
+	if c.Scale.LowPriority == nil || broken.n < manyBroken || !p.now().Before(broken.again) {
+		return
+	}
+	low := *c.Scale.LowPriority
+	low.Max = min(low.Max, s.AliveOf(fleetscore.LowPriority))
+	low.Min = min(low.Min, low.Max)
+	c.Scale.LowPriority = &low
+}
+
 // ended counts a node that ended too soon. A node that ran longer resets the counter.
 func (p *Pools) ended(n fleetscore.Node, lived time.Duration, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if lived > tooSoon {
-		c := p.crashes[n.Pool]
-		p.crashes[n.Pool] = crashes{noted: c.noted, config: c.config}
+		c := p.crashes[kindOf{n.Pool, n.Kind}]
+		p.crashes[kindOf{n.Pool, n.Kind}] = crashes{noted: c.noted, config: c.config}
 		return
 	}
-	p.failed(n.Pool, maxRestart, reason)
+	p.failed(kindOf{n.Pool, n.Kind}, maxRestart, reason)
 }
 
 // failed counts a node that could not be used. The caller holds mu.
-func (p *Pools) failed(pool string, most time.Duration, reason string) {
+func (p *Pools) failed(pool kindOf, most time.Duration, reason string) {
 	c := p.crashes[pool]
 	wait := firstRestart
 	for i := 0; i < c.n && wait < most; i++ {
@@ -64,7 +96,7 @@ func (p *Pools) failed(pool string, most time.Duration, reason string) {
 // could not be used, each time longer; and after several of them one at a time, so that a
 // pool whose nodes can't be used costs little. A node that takes tasks for a while, or a
 // change of the pool's configuration, ends that.
-func (p *Pools) careful(pool string, cfg fleetscore.PoolConfig, nodes []fleetscore.Node, start int, rest time.Duration) (int, time.Duration) {
+func (p *Pools) careful(pool kindOf, cfg fleetscore.PoolConfig, nodes []fleetscore.Node, start int, rest time.Duration) (int, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -76,6 +108,7 @@ func (p *Pools) careful(pool string, cfg fleetscore.PoolConfig, nodes []fleetsco
 	p.crashes[pool] = c
 	for _, n := range nodes {
 		switch {
+		case n.Kind != pool.kind:
 		case n.State == fleetscore.NodeUnusable && !slices.Contains(c.noted, n.ID):
 			p.failed(pool, maxRepair, n.Reason)
 			c = p.crashes[pool]
@@ -92,9 +125,9 @@ func (p *Pools) careful(pool string, cfg fleetscore.PoolConfig, nodes []fleetsco
 		p.crashes[pool] = c
 	}
 	if c.n < manyBroken {
-		p.health.Warn(BrokenPart(pool), "")
+		p.health.Warn(pool.part(), "")
 	} else {
-		p.health.Warn(BrokenPart(pool), fmt.Sprintf("the last %d nodes could not be used, so that one at a time is tried, the next at %s or later; the last: %s",
+		p.health.Warn(pool.part(), fmt.Sprintf("the last %d nodes could not be used, so that one at a time is tried, the next at %s or later; the last: %s",
 			c.n, c.again.UTC().Format(time.RFC3339), fleetscore.Printable(c.reason)))
 		start = min(start, max(0, 1-coming))
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
@@ -24,9 +25,11 @@ func TestBrokenNodes(t *testing.T) {
 	cfg := fleetscore.PoolConfig{Setup: &fleetscore.SetupConfig{Command: []string{"a"}}}
 	var nodes []fleetscore.Node
 	fail := func() {
-		nodes = append(nodes, fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprint("n", len(nodes))), Pool: "vms", State: fleetscore.NodeUnusable, Reason: "no such package"})
+		nodes = append(nodes, fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprint("n", len(nodes))), Pool: "vms", Kind: fleetscore.Dedicated, State: fleetscore.NodeUnusable, Reason: "no such package"})
 	}
-	start := func(want int) (int, time.Duration) { return p.careful("vms", cfg, nodes, want, time.Hour) }
+	start := func(want int) (int, time.Duration) {
+		return p.careful(kindOf{"vms", fleetscore.Dedicated}, cfg, nodes, want, time.Hour)
+	}
 	if n, _ := start(4); n != 4 {
 		t.Errorf("a new pool starts %d nodes, want 4", n)
 	}
@@ -62,7 +65,7 @@ func TestBrokenNodes(t *testing.T) {
 		t.Errorf("health says %+v", got)
 	}
 	before := nodes
-	nodes = append(nodes, fleetscore.Node{ID: "good", State: fleetscore.NodeIdle, Ready: now.Add(time.Second)})
+	nodes = append(nodes, fleetscore.Node{ID: "good", Kind: fleetscore.Dedicated, State: fleetscore.NodeIdle, Ready: now.Add(time.Second)})
 	now = now.Add(time.Minute)
 	if n, _ := start(4); n != 4 || len(health.Problems()) != 0 {
 		t.Errorf("with a node that works, %d nodes are started; problems %v", n, health.Problems())
@@ -78,5 +81,35 @@ func TestBrokenNodes(t *testing.T) {
 	cfg.Setup = &fleetscore.SetupConfig{Command: []string{"b"}}
 	if n, _ := start(4); n != 4 {
 		t.Errorf("after the configuration was changed %d nodes are started, want 4", n)
+	}
+}
+
+// TestHeldLowPriority: while nodes of low priority can't be had, dedicated ones take their
+// place, within their own bounds.
+func TestHeldLowPriority(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	p, err := New(Config{}, Deps{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := autoscale.State{Queued: 4, Now: now, Kinds: true, Nodes: []autoscale.NodeView{{ID: "l", Kind: fleetscore.LowPriority, State: fleetscore.NodeRunning, Running: 1}}}
+	decide := func() autoscale.Decision {
+		c := fleetscore.PoolConfig{Scale: fleetscore.ScaleConfig{Max: 3, LowPriority: &fleetscore.LowPriorityConfig{Max: 4}}}
+		p.withoutHeld("vms", &c, s)
+		return autoscale.Target(c.Scale, 1, s)
+	}
+	if d := decide(); d.Start != 0 || d.StartLow != 3 {
+		t.Errorf("at first %+v, want 3 nodes of low priority", d)
+	}
+	for range manyBroken {
+		p.ended(fleetscore.Node{ID: "x", Pool: "vms", Kind: fleetscore.LowPriority}, 0, "no capacity")
+	}
+	if d := decide(); d.Start != 3 || d.StartLow != 0 || len(d.Drain) != 0 {
+		t.Errorf("without capacity %+v, want 3 dedicated nodes, and that the other one stays", d)
+	}
+	now = now.Add(time.Hour)
+	if d := decide(); d.Start != 0 || d.StartLow != 3 {
+		t.Errorf("later %+v, want that nodes of low priority are tried again", d)
 	}
 }

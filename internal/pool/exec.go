@@ -286,7 +286,7 @@ func (m *machine) start(ctx context.Context, out *program.Tail) error {
 	if server == "" {
 		server = m.e.deps.ServerURL
 	}
-	return m.e.command(ctx, m.cfg, m.cfg.Start, out, "FLEETSCORE_MACHINE="+m.name, "FLEETSCORE_ID="+string(m.node.ID), "FLEETSCORE_POOL="+m.node.Pool,
+	return m.e.command(ctx, m.cfg, m.cfg.Start, out, "FLEETSCORE_MACHINE="+m.name, "FLEETSCORE_KIND="+string(m.node.Kind), "FLEETSCORE_ID="+string(m.node.ID), "FLEETSCORE_POOL="+m.node.Pool,
 		"FLEETSCORE_SLOTS="+strconv.Itoa(m.node.Slots), "FLEETSCORE_SERVER="+server, "FLEETSCORE_CA_FILE="+m.e.deps.CAFile, "FLEETSCORE_NODE_TOKEN_FILE="+file)
 }
 

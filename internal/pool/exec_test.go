@@ -100,7 +100,7 @@ func TestExecProvider(t *testing.T) {
 }
 
 func vm(i int) fleetscore.Node {
-	return fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprintf("vms-abcde%d.node", i)), Pool: "vms", Slots: 3, State: fleetscore.NodeStarting}
+	return fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprintf("vms-abcde%d.node", i)), Pool: "vms", Kind: fleetscore.LowPriority, Slots: 3, State: fleetscore.NodeStarting}
 }
 
 // TestExecTellsCommands: a start command gets all that an agent needs, the token in a
@@ -108,7 +108,7 @@ func vm(i int) fleetscore.Node {
 func TestExecTellsCommands(t *testing.T) {
 	t.Parallel()
 	m := newMachines(t, `touch "there/$FLEETSCORE_MACHINE"
-{ echo "$FLEETSCORE_MACHINE $FLEETSCORE_ID $FLEETSCORE_POOL $FLEETSCORE_SLOTS $FLEETSCORE_SERVER"; cat "$FLEETSCORE_NODE_TOKEN_FILE"; echo "$FLEETSCORE_NODE_TOKEN_FILE"; } > told
+{ echo "$FLEETSCORE_MACHINE $FLEETSCORE_ID $FLEETSCORE_POOL $FLEETSCORE_SLOTS $FLEETSCORE_SERVER $FLEETSCORE_KIND"; cat "$FLEETSCORE_NODE_TOKEN_FILE"; echo "$FLEETSCORE_NODE_TOKEN_FILE"; } > told
 env > environment`, stopScript)
 	p := m.provider()
 	r, err := p.Start(t.Context(), vm(1))
@@ -124,7 +124,7 @@ env > environment`, stopScript)
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(told)), "\n")
-	if len(lines) != 3 || lines[0] != "vms-abcde1 vms-abcde1.node vms 3 http://127.0.0.1:1" || lines[1] != "secret-of-vms-abcde1" {
+	if len(lines) != 3 || lines[0] != "vms-abcde1 vms-abcde1.node vms 3 http://127.0.0.1:1 low_priority" || lines[1] != "secret-of-vms-abcde1" {
 		t.Fatalf("the command was told %q", lines)
 	}
 	if _, err := os.Stat(lines[2]); !os.IsNotExist(err) {

@@ -52,7 +52,8 @@ func (p *Pools) byFormula(ctx context.Context, name string, c fleetscore.PoolCon
 		}
 	}
 	rest = min(maxRest, next, f.evaluated.Add(every).Sub(s.Now))
-	return autoscale.Reach(autoscale.Bounded(c.Scale, f.targets), f.option, s), rest, nil
+	dedicated, low := autoscale.Bounded(c.Scale, f.targets)
+	return autoscale.Reach(dedicated, low, f.option, s), rest, nil
 }
 
 // sample keeps a sample of a pool where it is time for one, and returns when it is time for
@@ -96,7 +97,8 @@ func (p *Pools) steer(ctx context.Context, name string, c fleetscore.PoolConfig,
 		if len(last) > 0 && last[0].Formula == autoscale.FormulaID(f.text) {
 			f.targets, f.option, f.evaluated = last[0].Targets, last[0].Option, last[0].At
 		} else {
-			f.targets = map[string]int64{formula.Dedicated: int64(s.Alive())}
+			low := s.AliveOf(fleetscore.LowPriority)
+			f.targets = map[string]int64{formula.Dedicated: int64(s.Alive() - low), formula.LowPriority: int64(low)}
 		}
 		p.formulas[name] = f
 	}

@@ -85,7 +85,7 @@ type Pools struct {
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
 	running map[fleetscore.NodeID]Running
-	crashes map[string]crashes // by pool
+	crashes map[kindOf]crashes
 }
 
 // New builds the pools; nothing is started yet.
@@ -97,7 +97,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[string]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
+		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[kindOf]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "lost"} {
@@ -195,18 +195,20 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	if err != nil {
 		return maxRest, err
 	}
-	state := autoscale.State{Now: now}
+	state := autoscale.State{Now: now, Kinds: c.Scale.LowPriority != nil}
 	if state.Queued, state.Leased, err = p.ledger.QueueDepth(ctx, name); err != nil {
 		return maxRest, err
 	}
 	for _, n := range nodes {
-		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince, Kind: n.Kind, Load: n.Load, Before: p.loads[n.ID]})
+		state.Nodes = append(state.Nodes, autoscale.NodeView{ID: n.ID, State: n.State, Running: n.Running, Started: n.Started, IdleSince: n.IdleSince, Kind: n.Kind, Preempted: n.Preempted(), Load: n.Load, Before: p.loads[n.ID]})
 	}
 	if c.Provider == Static { // people start and stop these nodes
 		next, err := p.sample(ctx, name, c.Slots, state, nil)
 		return min(maxRest, next), err
 	}
 	p.measure(name, nodes)
+	configured := c
+	p.withoutHeld(name, &c, state)
 	wake, err := p.warm(ctx, name, &c, now)
 	if err != nil {
 		return maxRest, err
@@ -218,9 +220,14 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	if !wake.IsZero() {
 		rest = min(rest, wake.Sub(now))
 	}
-	d.Start, rest = p.careful(name, c, nodes, d.Start, rest)
-	for range d.Start {
-		if err := p.start(ctx, name, c); err != nil {
+	d.Start, rest = p.careful(kindOf{name, fleetscore.Dedicated}, configured, nodes, d.Start, rest)
+	d.StartLow, rest = p.careful(kindOf{name, fleetscore.LowPriority}, configured, nodes, d.StartLow, rest)
+	for i := range d.Start + d.StartLow {
+		kind := fleetscore.Dedicated
+		if i >= d.Start {
+			kind = fleetscore.LowPriority
+		}
+		if err := p.start(ctx, name, kind, c); err != nil {
 			return maxRest, err
 		}
 	}
@@ -294,14 +301,14 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 
 // start starts a node. It is in the ledger before its process is, so that a
 // crash in between leaves nothing that isn't known.
-func (p *Pools) start(ctx context.Context, pool string, c fleetscore.PoolConfig) error {
+func (p *Pools) start(ctx context.Context, pool string, kind fleetscore.NodeKind, c fleetscore.PoolConfig) error {
 	now := p.now().UTC()
 	host, _ := os.Hostname() // for display only
 	id := fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:randomLetters]))
 	if by, ok := p.providers[c.Provider].(Lasting); ok {
 		id = by.NodeID(string(id))
 	}
-	n := fleetscore.Node{ID: id, Pool: pool, Slots: max(1, c.Slots), State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
+	n := fleetscore.Node{ID: id, Pool: pool, Kind: kind, Slots: max(1, c.Slots), State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
 	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}
@@ -342,7 +349,13 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	now, err := p.ledger.Node(ctx, n.ID)
 	if err == nil && now.State != fleetscore.NodeStopped && now.State != fleetscore.NodeUnusable {
 		how = "lost"
-		err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost)
+		now, err = p.ledger.UpdateNode(ctx, n.ID, func(n *fleetscore.Node) error {
+			if n.State.Works() && n.Kind == fleetscore.LowPriority {
+				n.Reason = fleetscore.PreemptedReason + ": its process or machine ended"
+			}
+			n.State = fleetscore.NodeLost
+			return nil
+		})
 	}
 	p.starts.WithLabelValues(how).Inc()
 	if how == "lost" {
@@ -351,6 +364,9 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 			lived = 0 // it never registered, however long its start took
 		}
 		last := program.LastLine(end.Output)
+		if now.Preempted() {
+			lived = max(lived, 2*tooSoon) // that says nothing about the next one
+		}
 		p.ended(n, lived, fmt.Sprintf("it ended without a goodbye (%v); its last line: %q", end.Err, last))
 		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(end.Err), "last", last)
 	} else {

@@ -42,6 +42,12 @@ func (p *Pools) warm(ctx context.Context, pool string, c *fleetscore.PoolConfig,
 		}
 	}
 	nodes, wake := autoscale.Warm(c.Slots, takes, starts, now)
+	if low := c.Scale.LowPriority; low != nil { // the cheaper ones first, as for the queue
+		_, n := autoscale.Split(c.Scale, nodes)
+		raised := *low
+		raised.Min, nodes = max(low.Min, n), nodes-n
+		c.Scale.LowPriority = &raised
+	}
 	c.Scale.Min = max(c.Scale.Min, min(nodes, c.Scale.Max))
 	return wake, nil
 }

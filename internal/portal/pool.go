@@ -68,7 +68,7 @@ func (p *Portal) pool(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if len(samples) > 0 {
-		u := autoscale.Used(samples, c.Scale.CostPerHour)
+		u := autoscale.Used(samples, c.Scale)
 		v.Usage = &u
 	}
 	v.Evaluations, err = p.deps.Ledger.Evaluations(ctx, name, maxEvaluations)

@@ -217,6 +217,9 @@ const joinedNodes = 16
 // slotsOf is how many tasks of a pool may run at once.
 func slotsOf(pool fleetscore.PoolConfig) int {
 	nodes := pool.Scale.Max
+	if low := pool.Scale.LowPriority; low != nil {
+		nodes += low.Max
+	}
 	if pool.Provider == "static" {
 		nodes = joinedNodes
 	}

@@ -222,8 +222,8 @@ func targetHint(want, got kind) string {
 // target is the value of a read-write number: the one assigned by the full name, else
 // by the old one, else the one in force.
 func (e *evaluator) target(name string) float64 {
-	for n, full := range oldNames {
-		if full != name {
+	for _, n := range slices.Sorted(maps.Keys(oldNames)) {
+		if oldNames[n] != name {
 			continue
 		}
 		if _, set := e.values[name]; set {

@@ -159,12 +159,15 @@ const (
 
 var options = []string{Requeue, Terminate, TaskCompletion, RetainedData}
 
-// oldNames are names of former versions of the service that formulas still use.
+// oldNames are other names, of former and of later versions of the service, that formulas
+// use.
 var oldNames = map[string]string{
 	"$TargetDedicated":    Dedicated,
 	"$TargetLowPriority":  LowPriority,
 	"$CurrentDedicated":   "$CurrentDedicatedNodes",
 	"$CurrentLowPriority": "$CurrentLowPriorityNodes",
+	"$TargetSpotNodes":    LowPriority,
+	"$CurrentSpotNodes":   "$CurrentLowPriorityNodes",
 }
 
 // metrics are the read-only variables.
@@ -236,7 +239,7 @@ var service = func() map[string]bool { // true: read-write
 // of the user's. Upper and lower case don't matter there, because the service's own
 // reference writes $targetDedicatedNodes.
 func assigned(name string) string {
-	for _, n := range []string{Dedicated, LowPriority, Option, "$TargetDedicated", "$TargetLowPriority"} {
+	for _, n := range []string{Dedicated, LowPriority, Option, "$TargetDedicated", "$TargetLowPriority", "$TargetSpotNodes"} {
 		if strings.EqualFold(n, name) {
 			return n
 		}

@@ -145,6 +145,8 @@ func TestRuns(t *testing.T) {
 		{"$TargetDedicatedNodes = 2.9; x = $TargetDedicatedNodes", two + ";x=2.9"}, {"x = $TargetDedicatedNodes; $TargetDedicatedNodes = 2", two + ";x=3"}, {"$targetDedicatedNodes = 2; x = $targetDedicatedNodes", two + ";x=2"},
 		{"$TargetDedicatedNodes = 2; stop(); $TargetDedicatedNodes = 9", two}, {"$TargetDedicatedNodes = 2; $TargetDedicatedNodes = 1 ? stop() : 9", two},
 		{"now = 1; interval = 2; span = 3; $taskSlotsPerNode = 4", base + ";$taskSlotsPerNode=4;interval=2;now=1;span=3"},
+		{"$TargetSpotNodes = 2; $TargetDedicatedNodes = 0", "$TargetDedicatedNodes=0;$TargetLowPriorityNodes=2;$NodeDeallocationOption=requeue"}, {"x = $TargetSpotNodes", base + ";x=1"},
+		{"$TargetLowPriorityNodes = 3; $TargetSpotNodes = 2", strings.Replace(base, "$TargetLowPriorityNodes=1", "$TargetLowPriorityNodes=3", 1)},
 		{"a = 1;; b = 2 // c = 3; \"\n", base + ";a=1;b=2"}, {"a=1;\r\nb=a\r\n+1;\r\n", base + ";a=1;b=2"},
 		{"$NodeDeallocationOption = 0 ? requeue : retaineddata; x = $NodeDeallocationOption", "$TargetDedicatedNodes=3;$TargetLowPriorityNodes=1;$NodeDeallocationOption=retaineddata;x=retaineddata"},
 		{"$NodeDeallocationOption = terminate", strings.Replace(base, Requeue, Terminate, 1)},
