@@ -171,7 +171,7 @@ type JobPath struct {
 	ID fleetscore.JobID `path:"id"`
 }
 
-func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.Job], error) {
+func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[JobDetail], error) {
 	id := in.ID
 	var wait time.Duration
 	if in.Wait != "" {
@@ -183,7 +183,10 @@ func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.
 	}
 	if wait <= 0 {
 		job, err := s.deps.Ledger.Job(ctx, id)
-		return answer(job), err
+		if err != nil {
+			return nil, err
+		}
+		return s.detail(ctx, job)
 	}
 	changed, stop := s.deps.Ledger.Watch(ledger.JobTopic(id)) // before reading, so that no change is missed
 	defer stop()
@@ -195,16 +198,38 @@ func (s *server) getJob(ctx context.Context, in *getJobInput) (*body[fleetscore.
 			return nil, err
 		}
 		if job.State.Ended() || in.Until == "started" && job.Started != nil {
-			return answer(job), nil
+			return s.detail(ctx, job)
 		}
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return answer(job), nil
+			return s.detail(ctx, job)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// JobDetail is a job with what it took of its pool.
+type JobDetail struct {
+	fleetscore.Job
+	Used *JobUsage `json:"used,omitempty" doc:"what it took of its pool; absent until it has ended"`
+}
+
+func (s *server) detail(ctx context.Context, j fleetscore.Job) (*body[JobDetail], error) {
+	d := JobDetail{Job: j}
+	if j.Ended != nil {
+		cfg, err := s.configured(ctx)
+		if err != nil {
+			return nil, err
+		}
+		u, err := s.usageOf(ctx, j, cfg.Pools[j.Config.Pool])
+		if err != nil {
+			return nil, err
+		}
+		d.Used = &u
+	}
+	return answer(d), nil
 }
 
 type cancelInput struct {

@@ -202,26 +202,24 @@ func (s *server) jobsOf(ctx context.Context, name string, c fleetscore.PoolConfi
 		if j.Config.Pool != name || j.Ended == nil || len(out) == jobsShown {
 			continue
 		}
-		tasks, err := s.deps.Ledger.Tasks(ctx, j.ID)
+		u, err := s.usageOf(ctx, j, c)
 		if err != nil {
 			return nil, err
-		}
-		u := JobUsage{Job: j.ID, Ended: j.Ended}
-		for _, t := range tasks {
-			if t.Started != nil && t.Ended != nil {
-				hours := t.Ended.Sub(*t.Started).Hours() / float64(max(1, c.Slots))
-				u.NodeHours += hours
-				if t.NodeKind == fleetscore.LowPriority {
-					u.LowHours += hours
-				}
-			}
-		}
-		if cost, known := autoscale.Cost(c.Scale, u.NodeHours-u.LowHours, u.LowHours); known {
-			u.Cost = &cost
 		}
 		out = append(out, u)
 	}
 	return out, err
+}
+
+// usageOf is what a job took of its pool, by the pool's present prices.
+func (s *server) usageOf(ctx context.Context, j fleetscore.Job, c fleetscore.PoolConfig) (JobUsage, error) {
+	u := JobUsage{Job: j.ID, Ended: j.Ended}
+	tasks, err := s.deps.Ledger.Tasks(ctx, j.ID)
+	u.NodeHours, u.LowHours = autoscale.TaskHours(tasks, c.Slots)
+	if cost, known := autoscale.Cost(c.Scale, u.NodeHours-u.LowHours, u.LowHours); known {
+		u.Cost = &cost
+	}
+	return u, err
 }
 
 func (s *server) listNodes(ctx context.Context, in *struct {

@@ -65,3 +65,20 @@ func Cost(c fleetscore.ScaleConfig, dedicated, low float64) (cost float64, known
 	}
 	return dedicated*c.CostPerHour + low*c.LowPriority.CostPerHour, c.CostPerHour > 0 && c.LowPriority.CostPerHour > 0
 }
+
+// TaskHours is the node-hours of tasks that have ended, and how many of these were of nodes
+// of low priority: the time of each from its first try to its end, divided by the slots of a
+// node. A task counts by its last node.
+func TaskHours(tasks []fleetscore.Task, slots int) (all, low float64) {
+	for _, t := range tasks {
+		if t.Started == nil || t.Ended == nil {
+			continue
+		}
+		hours := t.Ended.Sub(*t.Started).Hours() / float64(max(1, slots))
+		all += hours
+		if t.NodeKind == fleetscore.LowPriority {
+			low += hours
+		}
+	}
+	return all, low
+}

@@ -84,3 +84,13 @@ func TestUsedAddsUp(t *testing.T) {
 		}
 	})
 }
+
+// TestTaskHours: a task takes its part of a node; one that hasn't ended takes nothing yet.
+func TestTaskHours(t *testing.T) {
+	t.Parallel()
+	at := func(hours int) *time.Time { x := now.Add(time.Duration(hours) * time.Hour); return &x }
+	all, low := TaskHours([]fleetscore.Task{{Started: at(0), Ended: at(2)}, {Started: at(1), Ended: at(4), NodeKind: fleetscore.LowPriority}, {Started: at(1)}, {}}, 2)
+	if all != 2.5 || low != 1.5 {
+		t.Errorf("%v node-hours, %v of low priority; want 2.5 and 1.5", all, low)
+	}
+}

@@ -229,11 +229,21 @@ func joined[T ~string](words []T) string {
 func newJobShowCommand() *cobra.Command {
 	return remote(&cobra.Command{Use: "show JOB", Short: "Show a job", Example: "  fleetscore job show anomalies-20261123T1000Z-k3f9ab -o json", Args: cobra.ExactArgs(1)},
 		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-			var j fleetscore.Job
+			var j api.JobDetail
 			if err := c.Get(ctx, jobPath(args[0]), nil, &j); err != nil {
 				return nil, err
 			}
-			return oneJob(j), nil
+			l := oneJob(j.Job)
+			l.items[0] = j
+			if j.Used != nil {
+				l.columns = append(l.columns, "node hours")
+				l.rows[0] = append(l.rows[0], fmt.Sprintf("%.4f", j.Used.NodeHours))
+				if j.Used.Cost != nil {
+					l.columns = append(l.columns, "cost")
+					l.rows[0] = append(l.rows[0], fmt.Sprintf("%.4f", *j.Used.Cost))
+				}
+			}
+			return l, nil
 		})
 }
 

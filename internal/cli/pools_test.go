@@ -263,6 +263,15 @@ func TestFormulaPool(t *testing.T) {
 		_, stdout, _ := command(t, "pool", "show", "vms", server)
 		return strings.Contains(stdout, ": idle, CPU ") && strings.Contains(stdout, " GiB, disk ")
 	})
+	var jobs api.List[fleetscore.Job]
+	if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil || len(jobs.Items) != 1 {
+		t.Fatalf("jobs %+v, %v", jobs.Items, err)
+	}
+	for how, want := range map[string]string{"table": "COST", "json": `"cost": `} {
+		if code, stdout, stderr := command(t, "job", "show", string(jobs.Items[0].ID), server, "-o", how); code != 0 || !strings.Contains(strings.ToUpper(stdout), strings.ToUpper(want)) {
+			t.Errorf("job show -o %s: exit %d without %q\n%s%s", how, code, want, stdout, stderr)
+		}
+	}
 	show("json", `"cpu_percent": `, `"memory_total_bytes": `, `"always_on_node_hours": `, `"saved_cost": `, `"n": 1.5`, `"$TaskSlotsPerNode": 1`, `"result": "`+result)
 	show("csv", "time,nodes,result,error\n", ",1,"+result+",\n")
 

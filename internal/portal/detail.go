@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/logs"
 )
@@ -24,6 +25,8 @@ const (
 )
 
 type jobPage struct {
+	NodeHours float64  // what it took of its pool, once it has ended
+	Cost      *float64 // of these; nil if the price isn't known
 	Job       fleetscore.Job
 	Tasks     []fleetscore.Task
 	MoreTasks int // tasks that are not shown
@@ -57,6 +60,24 @@ type logText struct {
 	Cut  bool
 }
 
+// costs fills in what a job that has ended took of its pool.
+func (p *Portal) costs(ctx context.Context, v *jobPage) error {
+	if v.Job.Ended == nil {
+		return nil
+	}
+	cfg, _, _, err := p.deps.Ledger.Config(ctx)
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return err
+	}
+	c := cfg.Pools[v.Job.Config.Pool]
+	all, low := autoscale.TaskHours(v.Tasks, c.Slots)
+	v.NodeHours = all
+	if cost, known := autoscale.Cost(c.Scale, all-low, low); known {
+		v.Cost = &cost
+	}
+	return nil
+}
+
 func (p *Portal) job(r *http.Request) (any, error) {
 	ctx := r.Context()
 	id := fleetscore.JobID(r.PathValue("id"))
@@ -66,6 +87,9 @@ func (p *Portal) job(r *http.Request) (any, error) {
 	}
 	v := jobPage{Job: j, Filter: fleetscore.Outcome(r.URL.Query().Get("outcome"))}
 	if v.Tasks, err = p.deps.Ledger.Tasks(ctx, id); err != nil {
+		return nil, err
+	}
+	if err := p.costs(ctx, &v); err != nil {
 		return nil, err
 	}
 	if len(v.Tasks) > maxTasks {
