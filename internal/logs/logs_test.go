@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -402,4 +403,41 @@ func TestListAsksTheStoreOnce(t *testing.T) {
 	if err != nil || len(refs) != 20 || asked != 1 {
 		t.Errorf("%d logs, %v; the store was asked %d times, want once", len(refs), err, asked)
 	}
+}
+
+// BenchmarkAppendShared measures what a piece of a log costs in a database.
+func BenchmarkAppendShared(b *testing.B) {
+	ctx := b.Context()
+	p, err := ledger.OpenPostgres(ctx, ledger.PostgresConfig{URL: testkit.StartPostgres(b, testkit.PostgresVersions[1]).NewDatabase(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	const tasks = 64
+	if err := ledgertest.Queue(ctx, p, fleetscore.Job{ID: jobID, Pipeline: "p", State: fleetscore.JobWaiting, Created: day, Config: fleetscore.PipelineConfig{Pool: "cpu"}}, tasks); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := p.UpdateNode(ctx, "n1", func(n *fleetscore.Node) error {
+		n.Pool, n.Slots, n.State = "cpu", tasks, fleetscore.NodeIdle
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+	leased, err := p.LeaseTasks(ctx, "cpu", "n1", tasks, day, time.Hour)
+	if err != nil || len(leased) != tasks {
+		b.Fatal(len(leased), err)
+	}
+	piece := []byte(strings.Repeat("a line of a log\n", 16))
+	var next atomic.Int64
+	b.SetParallelism(tasks / 2) // for two processors: a goroutine for each task
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		lease := leased[int(next.Add(1)-1)%tasks].Attempt.Lease
+		for at := int64(0); pb.Next(); at += int64(len(piece)) {
+			if err := p.AddPiece(ctx, lease, "stderr", at, piece); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }
