@@ -370,7 +370,7 @@ func TestDeleted(t *testing.T) {
 	for i := range fleetscore.Micros(5) {
 		mustAppend(t, h, i, nil)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	read := make(chan hub.Message)
 	ended := make(chan error, 1)
@@ -379,6 +379,7 @@ func TestDeleted(t *testing.T) {
 			read <- m
 			return nil
 		})
+		close(read)
 	}()
 	var epoch int64
 	for range 5 {
@@ -452,7 +453,7 @@ func TestOlderCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := <-ended; !fleetscore.Unavailable.Is(err) {
+	if err := <-ended; !fleetscore.Unavailable.Is(err) || ctx.Err() != nil {
 		t.Errorf("the read goes on in another log: %v", err)
 	}
 	for i := range fleetscore.Micros(6) { // beyond the position
