@@ -69,7 +69,7 @@ pipelines:
 		t.Helper()
 		code, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z")
 		for _, w := range want {
-			if !strings.Contains(stdout, w) {
+			if !strings.Contains(stdout+stderr, w) {
 				t.Errorf("pipeline %s lacks %q: exit %d\n%s%s\n%s", pipeline, w, code, stdout, stderr, p.log)
 			}
 		}
