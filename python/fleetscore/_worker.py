@@ -256,6 +256,8 @@ def last_step(model):
 def is_detector(model):
     """Whether predictions are +1 for an inlier and -1 for an outlier, as scikit-learn's detectors say."""
     step = last_step(model)
+    if library(step) == "pyod":  # its detectors say 0 for an inlier and 1 for an outlier
+        return False
     if getattr(step, "_estimator_type", None) == "outlier_detector":
         return True
     tags = getattr(step, "__sklearn_tags__", None)
