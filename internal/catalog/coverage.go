@@ -66,11 +66,16 @@ func (d Coverage) WriteItems(ctx context.Context, items []fleetscore.Item, keyNa
 }
 
 // CommitItems makes a job's coverage visible. Items of an earlier job with the same key
-// and the same interval are removed.
-func (d Coverage) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile) (int64, error) {
+// and the same interval are removed. Items of a job that was made later, as later tells,
+// stay, and this job's own items of these keys don't become visible: so a job that was
+// delayed doesn't replace the outcomes of a later job. nil means that there is no such job.
+func (d Coverage) CommitItems(ctx context.Context, job fleetscore.JobID, interval fleetscore.Interval, add []fleetscore.DataFile, later func(fleetscore.JobID) bool) (int64, error) {
 	from, to := int64(fleetscore.MicrosOf(interval.From)), int64(fleetscore.MicrosOf(interval.To))
 	var mine map[fleetscore.Key]bool
-	superseded := func(f *table.Frame, s table.TableSchema) ([]bool, error) {
+	newer := map[fleetscore.Key]bool{} // keys whose items of a later job stay
+	r := table.Replacement{Guard: jobEntry(job), Interval: interval, Add: add, Begin: func() { clear(newer) },
+		Name: func() func(fleetscore.ShardRange) string { return jobFile(job) }}
+	r.Superseded = func(f *table.Frame, s table.TableSchema) ([]bool, error) {
 		if mine == nil { // it is needed only if the table has rows in the interval
 			own, _, err := d.ReadFrame(ctx, add, []string{}, table.ReadQuery{})
 			if err != nil {
@@ -84,14 +89,29 @@ func (d Coverage) CommitItems(ctx context.Context, job fleetscore.JobID, interva
 		}
 		out := make([]bool, f.Len())
 		keys, index := f.Keys(s.Key)
-		starts, ends := f.Longs("From"), f.Longs("To")
+		starts, ends, jobs := f.Longs("From"), f.Longs("To"), f.Texts("Job")
 		for i := range out {
-			out[i] = starts[i] == from && ends[i] == to && mine[keys[index[i]]]
+			k := keys[index[i]]
+			if starts[i] != from || ends[i] != to || !mine[k] {
+				continue
+			}
+			if out[i] = later == nil || !later(fleetscore.JobID(jobs(i))); !out[i] {
+				newer[k] = true
+			}
 		}
 		return out, nil
 	}
-	return d.Replace(ctx, table.Replacement{Guard: jobEntry(job), Interval: interval, Add: add, Superseded: superseded,
-		Name: func() func(fleetscore.ShardRange) string { return jobFile(job) }})
+	r.Outdated = func() (bool, func(*table.Frame, table.TableSchema) ([]bool, error)) {
+		return len(newer) > 0, func(f *table.Frame, s table.TableSchema) ([]bool, error) {
+			keys, index := f.Keys(s.Key)
+			out := make([]bool, f.Len())
+			for i := range out {
+				out[i] = newer[keys[index[i]]]
+			}
+			return out, nil
+		}
+	}
+	return d.Replace(ctx, r)
 }
 
 // ItemQuery narrows which items are read.

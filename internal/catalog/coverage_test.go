@@ -49,7 +49,7 @@ func TestPagesOfItems(t *testing.T) {
 			}
 			add = append(add, files...)
 		}
-		if _, err := d.CommitItems(ctx, job, iv, add); err != nil {
+		if _, err := d.CommitItems(ctx, job, iv, add, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,5 +95,50 @@ func TestPagesOfItems(t *testing.T) {
 	}
 	if _, _, err := d.Page(ctx, "mine", interval, ItemPage{Limit: 1000}); !fleetscore.Corrupt.Is(err) {
 		t.Errorf("files are missing: %v, want kind corrupt", err)
+	}
+}
+
+// TestDelayedCoverage: a job that commits after a later one over the same interval doesn't
+// replace its outcomes, and adds those of other sensors.
+func TestDelayedCoverage(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := New(openTemp(t)).Coverage("p")
+	if err := d.Create(ctx, ItemSchema([]string{"Device"})); err != nil {
+		t.Fatal(err)
+	}
+	to := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	iv := fleetscore.Interval{From: to.Add(-time.Hour), To: to}
+	commit := func(job fleetscore.JobID, later func(fleetscore.JobID) bool, keys ...fleetscore.Key) {
+		t.Helper()
+		var items []fleetscore.Item
+		for _, k := range keys {
+			items = append(items, fleetscore.Item{Key: k, Outcome: fleetscore.Scored, Reason: string(job)})
+		}
+		files, err := d.WriteItems(ctx, items, []string{"Device"}, job, iv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.CommitItems(ctx, job, iv, files, later); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit("first", nil, "a", "b")
+	commit("third", nil, "a", "c")
+	commit("second", func(id fleetscore.JobID) bool { return id == "third" }, "a", "b", "d")
+	snap, err := d.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items, err := d.ReadItems(ctx, snap.Files, ItemQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, i := range items {
+		got += string(i.Key) + " " + string(i.Job) + ", "
+	}
+	if want := "a third, b second, c third, d second, "; got != want {
+		t.Errorf("the table has %s want %s", got, want)
 	}
 }

@@ -16,8 +16,11 @@ type Results struct {
 	Revision    int64 // of the predictions; a later job's is larger
 	Predictions []fleetscore.DataFile
 	Coverage    []fleetscore.DataFile // items of the keys that the job worked on
-	Scored      int64                 // how many of them were scored; 0 leaves earlier predictions as they are
-	Carried     []fleetscore.DataFile // items of other keys, as an earlier job over the same interval left them
+	// Later tells whether a job was made after this one: what it says of the same interval
+	// stays. nil means that none was.
+	Later   func(fleetscore.JobID) bool
+	Scored  int64                 // how many of them were scored; 0 leaves earlier predictions as they are
+	Carried []fleetscore.DataFile // items of other keys, as an earlier job over the same interval left them
 }
 
 // Publish makes a job's results visible: predictions, then coverage, each by one
@@ -43,7 +46,7 @@ func (c *Catalog) Publish(ctx context.Context, r Results) error {
 			return err
 		}
 	}
-	if _, err := coverage.CommitItems(ctx, r.Job, r.Interval, slices.Concat(r.Coverage, r.Carried)); err != nil && !table.AlreadyCommitted(err) {
+	if _, err := coverage.CommitItems(ctx, r.Job, r.Interval, slices.Concat(r.Coverage, r.Carried), r.Later); err != nil && !table.AlreadyCommitted(err) {
 		return err
 	}
 	return nil

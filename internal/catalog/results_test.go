@@ -130,7 +130,7 @@ func TestItems(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.CommitItems(ctx, job, iv, files); err != nil {
+		if _, err := d.CommitItems(ctx, job, iv, files, nil); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 { // read, then remembered

@@ -151,7 +151,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if files, err = c.WriteItems(ctx, items, keys, "j", iv); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.CommitItems(ctx, "j", iv, files); err != nil {
+	if _, err := c.CommitItems(ctx, "j", iv, files, nil); err != nil {
 		t.Fatal(err)
 	}
 	health := &obs.Health{}

@@ -132,7 +132,38 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 			return err
 		}
 	}
+	later, err := s.madeLater(ctx, j)
+	if err != nil {
+		return err
+	}
+	r.Later = func(id fleetscore.JobID) bool { return later[id] }
 	return s.catalog.Publish(ctx, r)
+}
+
+// madeLater are the jobs of the same pipeline over the same interval that were made after
+// a job. There is one if somebody submitted a job over the interval that the schedule's
+// next job has.
+func (s *Scheduler) madeLater(ctx context.Context, j fleetscore.Job) (map[fleetscore.JobID]bool, error) {
+	const page = 100
+	out := map[fleetscore.JobID]bool{}
+	for f := (ledger.JobFilter{Pipeline: j.Pipeline, Limit: page}); ; {
+		jobs, err := s.ledger.Jobs(ctx, f) // the newest first
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range jobs {
+			if other.ID == j.ID {
+				return out, nil
+			}
+			if covering([]fleetscore.Job{other}, j.Interval) != nil {
+				out[other.ID] = true
+			}
+			f.Before = other.ID
+		}
+		if len(jobs) < page {
+			return out, nil
+		}
+	}
 }
 
 // failedItems are the expected keys of a task that failed for good.
