@@ -8,6 +8,7 @@ type Config struct {
 	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
+	Access    AccessConfig              `json:"access,omitzero"`
 	Store     string                    `json:"store,omitempty"` // where blobs lie: a folder, or s3://, azblob:// or gs://; empty means the folder store beside the ledger
 }
 
@@ -311,4 +312,47 @@ func (m MissingRule) Validate() error {
 		return nil
 	}
 	return Errorf(Invalid, "read missing", string(m), "it is not fail, skip or model")
+}
+
+// AccessConfig says who has access besides those who hold a token.
+type AccessConfig struct {
+	URL      string         `json:"url,omitempty"` // the server's address as browsers see it, such as https://fleet.example.com; empty means the address in a browser's request
+	Sessions SessionsConfig `json:"sessions,omitzero"`
+	// Certificates give roles to the holders of client certificates. The first entry
+	// that a certificate matches decides.
+	Certificates []CertificateRole `json:"certificates,omitempty"`
+	SignIn       SignInConfig      `json:"sign_in,omitzero"`
+}
+
+// SessionsConfig says how long browsers stay signed in.
+type SessionsConfig struct {
+	Idle    Duration `json:"idle,omitempty"`    // a session that isn't used for this long ends; 0 means 12h
+	Longest Duration `json:"longest,omitempty"` // a session ends after this, however much it is used; 0 means 7d
+}
+
+// CertificateRole is the role of the holders of certain client certificates.
+type CertificateRole struct {
+	// Name is one of the certificate's alternative names (DNS, e-mail, URI), or its
+	// common name if it has none. "*" stands for any characters but "/".
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+}
+
+// SignInConfig is the OpenID provider with which people sign in to the portal. The
+// client's secret isn't a part of it: the server reads it from the file that
+// --sign-in-secret-file names.
+type SignInConfig struct {
+	Issuer   string   `json:"issuer,omitempty"`    // the provider's URL; empty means that people sign in with tokens alone
+	ClientID string   `json:"client_id,omitempty"` // the name by which the provider knows this server
+	Scopes   []string `json:"scopes,omitempty"`    // what is asked for besides openid; empty means email and profile
+	// Claim is the claim that decides about the role, such as groups or
+	// realm_access.roles; empty means email.
+	Claim string      `json:"claim,omitempty"`
+	Roles []ClaimRole `json:"roles,omitempty"` // the first entry that a value of the claim matches decides
+}
+
+// ClaimRole is the role of people with a value of the claim.
+type ClaimRole struct {
+	Value string `json:"value"` // "*" stands for any characters but "/"
+	Role  Role   `json:"role"`  // viewer, operator or administrator
 }

@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -239,7 +238,7 @@ func (s *system) join(ctx context.Context, agents *sync.WaitGroup) {
 			case <-ctx.Done():
 				return
 			}
-			hello := dispatch.Hello{Node: fleetscore.NodeID(access.NodeName("lab", fmt.Sprint(n))), Pool: "lab", Slots: 1, Host: "here", PID: 1}
+			hello := dispatch.Hello{Node: fleetscore.NodeID(fmt.Sprint("lab.", n)), Pool: "lab", Slots: 1, Host: "here", PID: 1}
 			a, err := node.New(node.Config{Hello: hello, Heartbeat: s.plan.beat, Workers: 1},
 				node.Deps{Server: &agent{system: s, works: n < workers, registered: func() { registered <- struct{}{} }}, OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
 			if err != nil {

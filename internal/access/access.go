@@ -30,21 +30,25 @@ var all struct{}
 
 // Config says who has access.
 type Config struct {
-	Local          string // the secret of the user who runs the server; empty means none
-	Node           string // the secret of the nodes that the server starts; empty means none
-	Open           bool   // everybody who reaches the server is an administrator
-	Loopback       bool   // the server listens on this machine only: other host names are refused
-	Secure         bool   // the server speaks TLS: cookies are for TLS only
-	Cookie         string // name of the browsers' cookie; empty means "fleetscore"
-	KeepSessions   bool   // sessions outlive a restart; otherwise the first step of Open ends them all
-	MaxUploadBytes int64  // of one upload of rows or of a model; 0 means 256 MiB
-	MaxBlobBytes   int64  // of one file that a node writes; 0 means 8 GiB
+	Local          string                 // the secret of the user who runs the server; empty means none
+	Node           string                 // the secret of the nodes that the server starts; empty means none
+	Open           bool                   // everybody who reaches the server is an administrator
+	Loopback       bool                   // the server listens on this machine only: other host names are refused
+	Secure         bool                   // the server speaks TLS: cookies are for TLS only
+	Cookie         string                 // name of the browsers' cookie; empty means "fleetscore"
+	KeepSessions   bool                   // sessions outlive a restart; otherwise the first step of Open ends them all
+	Authorities    *Authorities           // that issue client certificates; nil means that certificates are not asked for
+	SignInSecret   func() (string, error) // this server's secret at the OpenID provider; nil means that it has none
+	NeedCert       bool                   // a token or a session is accepted only beside a good client certificate, except for this machine's user and the server's own nodes
+	MaxUploadBytes int64                  // of one upload of rows or of a model; 0 means 256 MiB
+	MaxBlobBytes   int64                  // of one file that a node writes; 0 means 8 GiB
 }
 
-// Ledger keeps tokens and sessions; package ledger implements it.
+// Ledger keeps tokens, sessions and the configuration; package ledger implements it.
 type Ledger interface {
 	ledger.Tokens
 	ledger.Sessions
+	Config(ctx context.Context) (cfg fleetscore.Config, yaml string, version int64, err error)
 	Watch(topics ...ledger.Topic) (<-chan struct{}, func())
 }
 
@@ -69,8 +73,10 @@ type Control struct {
 	others func() [][sha256.Size]byte // Deps.Nodes; nil means that there are no other servers
 	looked atomic.Int64               // when a token was looked for that wasn't known, in nanoseconds since 1970
 
+	settings atomic.Pointer[settings]
 	guesses  guesses
 	sessions sessions
+	provider *provider
 	changes  lifecycle.Turns[struct{}] // a turn lasts from a change of the ledger's tokens and sessions until it is known here
 
 	mu     sync.RWMutex // guards what follows
@@ -89,7 +95,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if cfg.MaxBlobBytes == 0 {
 		cfg.MaxBlobBytes = 8 << 30
 	}
-	d := &Control{cfg: cfg, store: deps.Ledger, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}}
+	d := &Control{cfg: cfg, store: deps.Ledger, log: deps.Log, now: deps.Now, local: sumOf(cfg.Local), node: sumOf(cfg.Node), tokens: map[string]*token{}, provider: newProvider()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -97,6 +103,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 		d.now = time.Now
 	}
 	d.others = deps.Nodes
+	d.set(fleetscore.AccessConfig{})
 	if d.store == nil {
 		return d, nil
 	}
@@ -111,12 +118,25 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 // Caller is the sender of a request.
 type Caller struct {
 	Role   fleetscore.Role
-	Name   string            // of the token; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
+	Name   string            // of the token, in the certificate, or of the person; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
 	Of     string            // the pool of a token for a single node; empty if it isn't for one
 	Node   fleetscore.NodeID // the only node that the caller may act as; empty if its names say that
-	token  string            // identifier in the ledger; empty for callers without such a token
-	secret sum               // of the token's text
+	via    via
+	token  string    // identifier in the ledger; empty for callers without such a token
+	secret sum       // of the token's text
+	under  string    // the settings that gave the role to a certificate or a person
+	ends   time.Time // of a certificate
 }
+
+// via is what a caller is known by.
+type via string
+
+const (
+	viaMachine     via = ""            // a secret of this machine, or nothing if the server is open
+	viaToken       via = "token"       // of the ledger
+	viaCertificate via = "certificate" // of a client
+	viaPerson      via = "person"      // an OpenID provider
+)
 
 // The names of callers that use no token of the ledger. No token can have such a
 // name, because the names contain spaces.
@@ -139,21 +159,41 @@ func CallerOf(ctx context.Context) Caller {
 // nodeMark separates the name of a token from the rest of a node's name.
 const nodeMark = "."
 
-// Own reports whether the caller used a token of the ledger.
-func (c Caller) Own() bool { return c.token != "" }
-
-// NodeName is the name for a new node of this caller. The name of a node that uses a
-// token of the ledger begins with the token's name, so that no holder of another
-// token can act as this node.
-func (c Caller) NodeName(name string) string {
-	if c.token == "" {
-		return name
+// owner is what the names of the caller's nodes begin with; empty for the server's own
+// nodes. No token can have the name that a certificate's holder gets here.
+func (c Caller) owner() string {
+	switch c.via {
+	case viaToken:
+		return c.Name
+	case viaCertificate:
+		return certificateOwner(c.Name)
 	}
-	return NodeName(c.Name, name)
+	return ""
+}
+
+func certificateOwner(name string) string {
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.') {
+			return ""
+		}
+	}
+	if name == "" || len(name) > maxName {
+		return ""
+	}
+	return "~" + strings.ReplaceAll(name, nodeMark, "~")
 }
 
 // NodeName is the name of a node that uses the token of that name.
 func NodeName(token, name string) string { return token + nodeMark + name }
+
+// NodePrefix is what the names of the caller's nodes begin with, so that no other
+// holder of a token or certificate can act as them; empty for the server's own nodes.
+func (c Caller) NodePrefix() string {
+	if o := c.owner(); o != "" {
+		return o + nodeMark
+	}
+	return ""
+}
 
 // Owns reports whether the caller may act as the node of that name.
 func (c Caller) Owns(node fleetscore.NodeID) bool {
@@ -161,10 +201,10 @@ func (c Caller) Owns(node fleetscore.NodeID) bool {
 		return c.Role == fleetscore.RoleNode && node == c.Node
 	}
 	owner, _, marked := strings.Cut(string(node), nodeMark)
-	if c.token == "" {
+	if c.via == viaMachine {
 		return c.Role == fleetscore.RoleNode && !marked
 	}
-	return c.Role == fleetscore.RoleNode && marked && owner == c.Name
+	return c.Role == fleetscore.RoleNode && marked && owner != "" && owner == c.owner()
 }
 
 // Refusal is the reason why a request was refused.
@@ -188,12 +228,9 @@ func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal
 	case refusal != nil:
 		return c, refusal
 	case need == Known || c.Role.May(need):
-		return c, nil
+		return c, d.needsCertificate(r, c)
 	}
-	who := "the token " + c.Name + " has the role " + string(c.Role)
-	if c.token == "" {
-		who = "the " + c.Name + " has the role " + string(c.Role)
-	}
+	who := c.String() + " has the role " + string(c.Role)
 	hint := "use a token of that role; an administrator creates one with: fleetscore token create " + string(need) + " NAME"
 	switch {
 	case c.Role == fleetscore.RoleJoin:
@@ -208,8 +245,33 @@ func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal
 		Message: who + ", but this needs the role " + string(need), Hint: hint}
 }
 
-// identify finds the caller: by a bearer token, else by a browser's cookie, else
-// because the server is open to everybody.
+// String names the caller in messages.
+func (c Caller) String() string {
+	switch c.via {
+	case viaToken, viaCertificate:
+		return "the " + string(c.via) + " " + c.Name
+	case viaPerson:
+		return c.Name
+	}
+	return "the " + c.Name
+}
+
+// needsCertificate refuses callers without a client certificate, where one is needed.
+// The secrets of this machine don't leave it.
+func (d *Control) needsCertificate(r *http.Request, c Caller) *Refusal {
+	if !d.cfg.NeedCert || c.via == viaMachine || c.via == viaCertificate {
+		return nil
+	}
+	p, why := d.certificate(r)
+	if p == nil && why == nil {
+		why = &Refusal{Status: http.StatusUnauthorized, Op: certificateOp, Subject: r.Method + " " + r.URL.Path,
+			Message: "this server needs a client certificate besides the token, and none was presented", Hint: certificateHint}
+	}
+	return why
+}
+
+// identify finds the caller: by a bearer token, else by a browser's cookie, else by a
+// client certificate, else because the server is open to everybody.
 func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		text, ok := strings.CutPrefix(h, "Bearer ")
@@ -232,6 +294,11 @@ func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	}
 	if d.cfg.Open {
 		return Caller{Role: fleetscore.RoleAdministrator, Name: Everybody}, nil
+	}
+	if p, why := d.certificate(r); why != nil {
+		return Caller{}, why
+	} else if p != nil {
+		return d.byCertificate(p)
 	}
 	return Caller{}, &Refusal{Status: http.StatusUnauthorized, Op: "authenticate", Subject: r.Method + " " + r.URL.Path,
 		Message: "no token was sent", Hint: tokenHint}
@@ -288,7 +355,7 @@ func (d *Control) byToken(text string) (Caller, bool) {
 		return Caller{}, false
 	}
 	t.use(got, now)
-	return Caller{Role: t.Role, Name: t.Name, Of: t.Pool, Node: t.Node, token: id, secret: got}, true
+	return Caller{Role: t.Role, Name: t.Name, Of: t.Pool, Node: t.Node, via: viaToken, token: id, secret: got}, true
 }
 
 // known is the token of an identifier; nil if there is none.
@@ -315,11 +382,16 @@ func (d *Control) elsewhere() bool {
 
 // valid reports whether a caller that was accepted before would still be accepted.
 func (d *Control) valid(c Caller) bool {
-	if c.token == "" {
-		return c.Name != Everybody || d.cfg.Open
+	switch s := d.settings.Load(); c.via {
+	case viaToken:
+		t := d.known(c.token)
+		return t != nil && t.accepts(c.secret, d.now())
+	case viaCertificate:
+		return c.under == s.certificates && d.now().Before(c.ends)
+	case viaPerson:
+		return c.under == s.signIn
 	}
-	t := d.known(c.token)
-	return t != nil && t.accepts(c.secret, d.now())
+	return c.Name != Everybody || d.cfg.Open
 }
 
 // Routes are the patterns of all routes that were registered, sorted.

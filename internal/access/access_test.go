@@ -227,7 +227,7 @@ func TestLastUse(t *testing.T) {
 // other token's nodes can have.
 func TestOwnNodesOnly(t *testing.T) {
 	t.Parallel()
-	lab := Caller{Role: fleetscore.RoleNode, Name: "lab", token: "a"}
+	lab := Caller{Role: fleetscore.RoleNode, Name: "lab", via: viaToken}
 	pool := Caller{Role: fleetscore.RoleNode, Name: Pool}
 	admin := Caller{Role: fleetscore.RoleAdministrator, Name: Local}
 	for _, c := range []struct {
@@ -242,7 +242,7 @@ func TestOwnNodesOnly(t *testing.T) {
 			t.Errorf("%s owns %q: %v, want %v", c.caller.Name, c.node, got, c.want)
 		}
 	}
-	if name := lab.NodeName("x"); !lab.Owns(fleetscore.NodeID(name)) {
+	if name := lab.NodePrefix() + "x"; !lab.Owns(fleetscore.NodeID(name)) {
 		t.Errorf("lab doesn't own %s", name)
 	}
 }

@@ -112,6 +112,8 @@ var Table = map[string]Route{
 	"GET /style.css":          {Anyone, noBody},
 	"GET /sign-in":            {Anyone, noBody},
 	"POST /sign-in":           {Anyone, formBody},
+	"GET " + StartPath:        {Anyone, noBody}, // to the OpenID provider
+	"GET " + ReturnPath:       {Anyone, noBody}, // and back
 	"POST /sign-out":          {Anyone, formBody},
 	"/":                       {fleetscore.RoleViewer, noBody}, // any other page: not found
 }

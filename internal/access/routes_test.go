@@ -32,7 +32,7 @@ func TestDocumentedRoutes(t *testing.T) {
 	}
 	var table strings.Builder
 	table.WriteString("\n| route | least role | body |\n|---|---|---|\n")
-	for _, pattern := range slices.SortedFunc(maps.Keys(Table), func(a, b string) int { return strings.Compare(path(a)+a, path(b)+b) }) {
+	for _, pattern := range slices.SortedFunc(maps.Keys(Table), func(a, b string) int { return strings.Compare(pathOf(a)+a, pathOf(b)+b) }) {
 		r := Table[pattern]
 		body := map[int64]string{noBody: "none", bodyUpload: "256 MiB", bodyBlob: "8 GiB", bodyHandler: "16 MiB"}[r.Body]
 		switch {
@@ -55,7 +55,7 @@ func TestDocumentedRoutes(t *testing.T) {
 	}
 }
 
-func path(pattern string) string { return pattern[strings.IndexByte(pattern, '/'):] }
+func pathOf(pattern string) string { return pattern[strings.IndexByte(pattern, '/'):] }
 
 // TestRoles: what each role may do, all pairs.
 func TestRoles(t *testing.T) {

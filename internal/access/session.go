@@ -17,8 +17,8 @@ import (
 // How long sessions and links live, and how many there may be at once.
 const (
 	codeLife     = 15 * time.Minute   // of a sign-in link: it works once, within this time
-	sessionIdle  = 12 * time.Hour     // a session that isn't used for this long ends
-	sessionLife  = 7 * 24 * time.Hour // a session ends after this, however much it is used
+	sessionIdle  = 12 * time.Hour     // a session that isn't used for this long ends, unless access.sessions says otherwise
+	sessionLife  = 7 * 24 * time.Hour // a session ends after this, however much it is used, unless access.sessions says otherwise
 	maxSessions  = 1000               // if there are more, the session that is idle for the longest time ends
 	maxCodes     = 100                // the same for links
 	secretLength = 43                 // of Secret
@@ -50,13 +50,16 @@ type session struct {
 type holder struct {
 	Role   fleetscore.Role `json:"role"`
 	Name   string          `json:"name"`
+	Via    via             `json:"via,omitempty"`
+	Under  string          `json:"under,omitempty"`  // the settings that gave the role
+	Ends   time.Time       `json:"ends,omitzero"`    // of a certificate
 	Token  string          `json:"token,omitempty"`  // its identifier
 	Secret string          `json:"secret,omitempty"` // SHA-256 of the token's text by which the browser was signed in
 }
 
 func (c Caller) holder() string {
-	h := holder{Role: c.Role, Name: c.Name, Token: c.token}
-	if c.token != "" {
+	h := holder{Role: c.Role, Name: c.Name, Via: c.via, Under: c.under, Ends: c.ends, Token: c.token}
+	if c.via == viaToken {
 		h.Secret = hex.EncodeToString(c.secret[:])
 	}
 	b, _ := json.Marshal(h) // texts alone can always be written
@@ -68,7 +71,7 @@ func callerOf(text string) (Caller, error) {
 	if err := json.Unmarshal([]byte(text), &h); err != nil {
 		return Caller{}, fleetscore.Wrap("read session", "", err)
 	}
-	c := Caller{Role: h.Role, Name: h.Name, token: h.Token}
+	c := Caller{Role: h.Role, Name: h.Name, via: h.Via, under: h.Under, ends: h.Ends, token: h.Token}
 	_, err := hex.Decode(c.secret[:], []byte(h.Secret[:min(len(h.Secret), 2*len(c.secret))]))
 	return c, err
 }
@@ -158,7 +161,7 @@ func (d *Control) find(ctx context.Context, secret string, link bool) (session, 
 		x, known = d.look(key)
 	}
 	now := d.now()
-	if !known || x.link != link || !now.Before(x.ends) || now.Sub(x.seen) >= sessionIdle || !d.valid(x.caller) {
+	if !known || x.link != link || !now.Before(x.ends) || now.Sub(x.seen) >= d.settings.Load().Sessions.Idle.D() || !d.valid(x.caller) {
 		return session{}, nil
 	}
 	return x, nil
@@ -248,7 +251,7 @@ func (d *Control) noteSessions(ctx context.Context) {
 	err := d.store.SessionsSeen(ctx, at)
 	if err == nil {
 		now := d.now()
-		err = d.store.RemoveSessions(ctx, now, now.Add(-sessionIdle))
+		err = d.store.RemoveSessions(ctx, now, now.Add(-d.settings.Load().Sessions.Idle.D()))
 	}
 	if err != nil {
 		d.log.Warn("the last use of sessions could not be noted", "sessions", len(at), "error", err)
@@ -326,11 +329,12 @@ func (d *Control) SignIn(w http.ResponseWriter, r *http.Request, text string) *R
 
 // begin opens a session and gives the browser its cookie.
 func (d *Control) begin(w http.ResponseWriter, r *http.Request, c Caller) *Refusal {
-	id, err := d.add(r.Context(), c, false, sessionLife)
+	life := d.settings.Load().Sessions.Longest.D()
+	id, err := d.add(r.Context(), c, false, life)
 	if err != nil {
 		return away("sign in", err)
 	}
-	http.SetCookie(w, d.cookie(id, int(sessionLife/time.Second)))
+	http.SetCookie(w, d.cookie(id, int(life/time.Second)))
 	return nil
 }
 
@@ -372,7 +376,7 @@ func (d *Control) bySession(ctx context.Context, id string) (Caller, bool, error
 		x.seen = now
 	}
 	d.sessions.mu.Unlock()
-	if s.caller.token != "" {
+	if s.caller.via == viaToken {
 		if t := d.known(s.caller.token); t != nil {
 			t.use(s.caller.secret, now)
 		}

@@ -292,11 +292,15 @@ func (d *Control) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	changed, stop := d.store.Watch(ledger.AccessTopic)
+	changed, stop := d.store.Watch(ledger.AccessTopic, ledger.ConfigTopic)
 	defer stop()
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	for {
+		// What changed before the watch began is read first.
+		if err := d.read(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("tokens can't be read again; those that are known stay in use", "error", err)
+		}
 		select {
 		case <-changed:
 		case <-tick.C:
@@ -307,14 +311,14 @@ func (d *Control) Run(ctx context.Context) error {
 			d.note(last)
 			return nil
 		}
-		if err := d.read(ctx); err != nil && ctx.Err() == nil {
-			d.log.Warn("tokens can't be read again; those that are known stay in use", "error", err)
-		}
 	}
 }
 
-// read reads the tokens and sessions of the ledger.
+// read reads the settings, tokens and sessions of the ledger.
 func (d *Control) read(ctx context.Context) error {
+	if err := d.readSettings(ctx); err != nil {
+		return err
+	}
 	if err := d.readTokens(ctx); err != nil {
 		return err
 	}

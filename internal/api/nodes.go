@@ -81,7 +81,7 @@ func ownsNode(ctx context.Context, id fleetscore.NodeID) error {
 		return nil
 	}
 	return &Problem{Kind: fleetscore.Invalid.String(), Op: "check node", Subject: string(id), status: http.StatusForbidden,
-		Message: "the node doesn't belong to the token " + c.Name, Hint: "with this token, use a name such as " + c.NodeName("cpu-1")}
+		Message: "the node doesn't belong to " + c.String(), Hint: "use a name such as " + c.NodePrefix() + "cpu-1"}
 }
 
 // holds refuses callers that don't hold the lease.

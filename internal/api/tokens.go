@@ -39,10 +39,11 @@ type NewToken struct {
 // Caller describes the sender of the request, as the server identified it.
 type Caller struct {
 	Role fleetscore.Role   `json:"role"`
-	Name string            `json:"name" doc:"the token's name"`
+	Name string            `json:"name" doc:"of the token, in the client certificate, or of the person who signed in"`
 	Pool string            `json:"pool,omitempty" doc:"of a token for a single node: its pool"`
 	Node fleetscore.NodeID `json:"node,omitempty" doc:"the only node that the token is for; absent if it isn't for one"`
-	Own  bool              `json:"own" doc:"whether the token is in the server's list; the name of a node that uses such a token begins with the token's name and a dot"`
+
+	NodePrefix string `json:"node_prefix,omitempty" doc:"what the names of nodes begin with that use this token or certificate"`
 }
 
 // SignInLink signs a browser in once.
@@ -60,10 +61,10 @@ func (s *server) tokenOf(t ledger.Token) Token {
 }
 
 func (s *server) registerTokens(api huma.API) {
-	add(api, huma.Operation{OperationID: "who am I", Method: http.MethodGet, Path: "/whoami", Tags: []string{"access"}, Summary: "The role and name of the token that was sent"},
+	add(api, huma.Operation{OperationID: "who am I", Method: http.MethodGet, Path: "/whoami", Tags: []string{"access"}, Summary: "The role and name of who sent the request"},
 		func(ctx context.Context, _ *struct{}) (*body[Caller], error) {
 			c := access.CallerOf(ctx)
-			return answer(Caller{Role: c.Role, Name: c.Name, Pool: c.Of, Node: c.Node, Own: c.Own()}), nil
+			return answer(Caller{Role: c.Role, Name: c.Name, Pool: c.Of, Node: c.Node, NodePrefix: c.NodePrefix()}), nil
 		})
 	add(api, huma.Operation{OperationID: "make sign-in link", Method: http.MethodPost, Path: "/sign-in-links", DefaultStatus: http.StatusCreated, Tags: []string{"access"},
 		Summary: "A code that signs a browser in, once, with the rights of the token that was sent"},

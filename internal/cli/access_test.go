@@ -2,11 +2,18 @@ package cli
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -697,5 +704,221 @@ func TestTokenRotate(t *testing.T) {
 		if code, _, stderr := r.run(append([]string{"token", "rotate", "anna"}, bad...)...); code != exitUsage {
 			t.Errorf("%v: exit %d\n%s", bad, code, stderr)
 		}
+	}
+}
+
+// TestClientCertificateOfCommands: a command and a node act by a certificate alone, told
+// what is wrong with it in the command's own words; a renewed certificate is taken by a
+// client that is running, whose old one has expired.
+func TestClientCertificateOfCommands(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.pem")
+	caCert, caKey := issue(t, "plant", nil, nil, 24*time.Hour)
+	writePEM(t, ca, caCert, nil)
+	r := launch(t, "", "--tls-self-signed", "--tls-client-ca", ca)
+	code, yaml, stderr := r.run("config", "show")
+	if code != 0 {
+		t.Fatalf("config show: %d %s", code, stderr)
+	}
+	file := filepath.Join(dir, "fleet.yaml")
+	yaml += "\naccess: {certificates: [{name: 'anna*', role: viewer}, {name: node-1, role: node}]}\n"
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := r.run("apply", file); code != 0 {
+		t.Fatalf("apply: %d %s", code, stderr)
+	}
+	mine := filepath.Join(dir, "anna.pem")
+	renew := func(life time.Duration) {
+		t.Helper()
+		cert, key := issue(t, "anna", caCert, caKey, life)
+		writePEM(t, mine, cert, key)
+	}
+	renew(time.Hour)
+	serverCA := filepath.Join(r.dir, "secrets", "tls-ca.pem")
+	as := func(cert string, args ...string) (int, string, string) {
+		t.Helper()
+		return r.run(append(args, "--ca-file", serverCA, "--client-cert", cert)...)
+	}
+	eventually(t, "the new entries are in force", func() bool { code, _, _ := as(mine, "job", "list"); return code == 0 })
+	if code, _, stderr := as(mine, "token", "list"); code != exitUsage || !strings.Contains(stderr, "the certificate anna has the role viewer") {
+		t.Errorf("a viewer lists tokens: exit %d\n%s", code, stderr)
+	}
+	strangerCert, strangerKey := issue(t, "anna", nil, nil, time.Hour)
+	stranger := filepath.Join(dir, "stranger.pem")
+	writePEM(t, stranger, strangerCert, strangerKey)
+	if code, _, stderr := as(stranger, "job", "list"); code != exitUsage || !strings.Contains(stderr, "isn't an authority of this server's clients") {
+		t.Errorf("a stranger's certificate: exit %d\n%s", code, stderr)
+	}
+	if code, _, stderr := as(filepath.Join(dir, "gone.pem"), "job", "list"); code != exitUsage || !strings.Contains(stderr, "--client-cert names a file") {
+		t.Errorf("a file that isn't there: exit %d\n%s", code, stderr)
+	}
+
+	c, err := client.New(client.Config{Server: r.url, CAFile: serverCA, CertFile: mine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var me api.Caller
+	const moment = 2 * time.Second
+	renew(moment)
+	if err := c.Get(t.Context(), "/whoami", nil, &me); err != nil || me.Name != "anna" {
+		t.Fatalf("by a short certificate: %+v, %v", me, err)
+	}
+	eventually(t, "the certificate of a connection expires", func() bool {
+		err := c.Get(t.Context(), "/whoami", nil, &me)
+		return err != nil && strings.Contains(err.Error(), "expired")
+	})
+	renew(time.Hour)
+	if err := c.Get(t.Context(), "/whoami", nil, &me); err != nil {
+		t.Errorf("the renewed certificate isn't taken: %v", err)
+	}
+
+	nodeCert, nodeKey := issue(t, "node-1", caCert, caKey, time.Hour)
+	nodeFile := filepath.Join(dir, "node.pem")
+	writePEM(t, nodeFile, nodeCert, nodeKey)
+	n := exec.Command(os.Args[0], "node", "--pool", "cpu", "--server", r.url, "--ca-file", serverCA, "--client-cert", nodeFile)
+	n.Env = append(os.Environ(), asCommand+"=1")
+	said := &logText{}
+	n.Stderr = said
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = n.Process.Signal(syscall.SIGTERM)
+		_ = n.Wait() // its status is the signal's
+		if t.Failed() {
+			t.Logf("the node:\n%s", said)
+		}
+	})
+	eventually(t, "the node registers", func() bool {
+		_, stdout, _ := r.run("node", "list", "-o", "json")
+		return strings.Contains(stdout, `"~node-1.cpu-`)
+	})
+}
+
+// issue makes a certificate for clients that is signed by an authority, or by itself as
+// an authority.
+func issue(t *testing.T, name string, by *x509.Certificate, with *ecdsa.PrivateKey, life time.Duration) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if by == nil {
+		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, nil
+		by, with = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return c, key
+}
+
+// writePEM writes a certificate and its key into one file, at once.
+func writePEM(t *testing.T, file string, cert *x509.Certificate, key *ecdsa.PrivateKey) {
+	t.Helper()
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	if key != nil {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+	}
+	if err := os.WriteFile(file+".new", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSignInWithOpenID: a person signs in at a real OpenID provider and sees the portal
+// with the role that the verified address gives; the same answer of the provider doesn't
+// work again; signing out ends the session; tokens work beside it.
+func TestSignInWithOpenID(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	r := launch(t, "", "--sign-in-secret-file", secret)
+	p := testkit.StartOpenID(t, r.url+"/sign-in/callback")
+	if err := os.WriteFile(secret, []byte(p.Secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, yaml, _ := r.run("config", "show")
+	file := filepath.Join(t.TempDir(), "fleet.yaml")
+	yaml += fmt.Sprintf("\naccess:\n  sign_in: {issuer: %q, client_id: %s, roles: [{value: '%s', role: viewer}]}\n", p.Issuer, p.ClientID, testkit.OpenIDEmail)
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := r.run("apply", file); code != 0 {
+		t.Fatalf("apply: exit %d\n%s", code, stderr)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back string // the address by which the provider sent the browser back
+	browser := &http.Client{Jar: jar, CheckRedirect: func(req *http.Request, _ []*http.Request) error {
+		if strings.HasPrefix(req.URL.String(), r.url+"/sign-in/callback") {
+			back = req.URL.String()
+		}
+		return nil
+	}}
+	page := func(path string) (int, string) {
+		t.Helper()
+		resp, err := browser.Get(r.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	eventually(t, "the page for signing in names the provider", func() bool {
+		code, text := page("/pools/cpu")
+		return code == http.StatusUnauthorized && strings.Contains(text, `href="/sign-in/provider?next=%2Fpools%2Fcpu"`)
+	})
+	resp := p.SignIn(t, browser, r.url+"/sign-in/provider?next=%2Fpools%2Fcpu")
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), `<meta http-equiv="refresh" content="0; url=/pools/cpu">`) {
+		t.Fatalf("back from the provider: %d, %v\n%s", resp.StatusCode, err, text)
+	}
+	if code, text := page("/pools/cpu"); code != http.StatusOK || !strings.Contains(text, testkit.OpenIDEmail+" (viewer)") {
+		t.Errorf("signed in: %d\n%s", code, text)
+	}
+	if code, text := page(strings.TrimPrefix(back, r.url)); code == http.StatusOK || !strings.Contains(text, "begin to sign in") {
+		t.Errorf("the same answer again: %d\n%s", code, text)
+	}
+	if resp, err := browser.Post(r.url+"/api/v1/jobs", "application/json", strings.NewReader("{}")); err != nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a request that no page of this server made: %v, %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	out, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/sign-out", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Header.Set("Origin", r.url)
+	if resp, err = browser.Do(out); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if code, _ := page("/pools/cpu"); code != http.StatusUnauthorized {
+		t.Errorf("signed out: %d", code)
+	}
+	if code, _, stderr := r.run("job", "list"); code != 0 {
+		t.Errorf("this user's commands: exit %d\n%s", code, stderr)
 	}
 }

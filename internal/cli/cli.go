@@ -131,6 +131,8 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("server", "", "address of the server that client commands talk to, or of several servers that share the work, separated by commas (default: http://127.0.0.1:7180, or https:// if this machine's user started it so)")
 	root.PersistentFlags().String("token-file", "", "file with the token that the server gets (default: what a server started by this user on this machine left)")
 	root.PersistentFlags().String("ca-file", "", "file with certificates to trust besides the system's, in PEM (default: as for --token-file)")
+	root.PersistentFlags().String("client-cert", "", "file with a certificate of this client and its chain, in PEM, for servers that accept client certificates; read again when it changes")
+	root.PersistentFlags().String("client-key", "", "file with the key of --client-cert, in PEM (default: the same file)")
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),

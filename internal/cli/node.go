@@ -44,7 +44,8 @@ func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 		Long: `Runs one node: an agent that leases tasks from the server, scores their sensors
 and delivers the results. The pool's provider starts nodes; run one by hand to
 lend a machine. The variable FLEETSCORE_NODE_TOKEN_FILE names a file with a token:
-a one-time token of "pool join-token", or one of the role node.
+a one-time token of "pool join-token", or one of the role node. A client certificate of
+the role node does too (--client-cert).
 
 With a one-time token, the node joins the pool and keeps a credential of its own in
 the file --credential, readable by this user only. From then on the one-time token isn't
@@ -143,8 +144,8 @@ func dialAsNode(cmd *cobra.Command, hello *dispatch.Hello, credential string) (*
 		cfg.TokenFile = credential
 	case file != "":
 		cfg.TokenFile = file
-	default:
-		return nil, usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to a file that holds a one-time token (fleetscore pool join-token POOL) or a token of the role node (fleetscore token create node NAME); fleetscore node list shows all nodes")
+	case cfg.CertFile == "":
+		return nil, usagef("the variable FLEETSCORE_NODE_TOKEN_FILE names no file: set it to a file that holds a one-time token (fleetscore pool join-token POOL) or a token of the role node (fleetscore token create node NAME), or give a client certificate with --client-cert; fleetscore node list shows all nodes")
 	}
 	c, err := client.New(cfg)
 	if err != nil {
@@ -231,11 +232,7 @@ func join(ctx context.Context, c *client.Client, file string) error {
 // nodeName makes a name for a node, of a form that the server allows for the token of
 // nodes.
 func nodeName(me api.Caller, pool string) fleetscore.NodeID {
-	name := pool + "-" + strings.ToLower(rand.Text()[:6])
-	if me.Own {
-		name = access.NodeName(me.Name, name)
-	}
-	return fleetscore.NodeID(name)
+	return fleetscore.NodeID(me.NodePrefix + pool + "-" + strings.ToLower(rand.Text()[:6]))
 }
 
 // foldersOf takes lists of folders apart, as a variable of the environment holds them.

@@ -39,7 +39,8 @@ func dial(cmd *cobra.Command) (*client.Client, error) {
 
 // clientConfig reads the flags that say which server to use.
 func clientConfig(cmd *cobra.Command) (cfg client.Config, err error) {
-	for name, v := range map[string]*string{"server": &cfg.Server, "token-file": &cfg.TokenFile, "ca-file": &cfg.CAFile, "tls-server-name": &cfg.ServerName} {
+	for name, v := range map[string]*string{"server": &cfg.Server, "token-file": &cfg.TokenFile, "ca-file": &cfg.CAFile, "tls-server-name": &cfg.ServerName,
+		"client-cert": &cfg.CertFile, "client-key": &cfg.KeyFile} {
 		if *v, err = cmd.Flags().GetString(name); err != nil {
 			return cfg, err
 		}

@@ -6,9 +6,9 @@
 // server writes a file that only that user can read (see Local), and a client finds
 // this file by the server's address.
 //
-// A client repeats only requests for a node's blobs, requests whose token was replaced, and,
-// where it knows several servers, requests that never reached one of them or may be
-// repeated at another one. Its only state are connections, and which server it asks: tokens and certificates are read from
+// A client repeats only requests for a node's blobs, requests whose token or certificate
+// was replaced, and, where it knows several servers, requests that never reached one of
+// them or may be repeated at another one. Its only state are connections, and which server it asks: tokens and certificates are read from
 // their files when they are needed, so that a client goes on after they change. A
 // Client is safe for concurrent use.
 package client
@@ -42,9 +42,11 @@ type Config struct {
 	// that share the work, separated by commas: when one doesn't answer, the next one is
 	// asked. Empty means this machine's server at DefaultAddress.
 	Server     string
-	TokenFile  string // file with the token to send; empty means the file of this user's server on this machine
+	TokenFile  string // file with the token to send; empty means the file of this user's server on this machine, or none beside CertFile
 	CAFile     string // certificates to trust in addition to those of the system; empty means the file of this user's server on this machine
 	ServerName string // the name that the server's certificate must carry; empty means the name in the URL
+	CertFile   string // certificate of this client with its chain, in PEM; empty means none
+	KeyFile    string // the certificate's key; empty means that CertFile holds it too
 	User       string // name of the user, for the server's audit
 
 	// Requests for a node's blobs alone: such a request ends if it makes no progress for
@@ -241,9 +243,11 @@ func (s *server) send(ctx context.Context, limit time.Duration, method, path str
 	}
 	resp, unsent, err = s.try(req, token, limit)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		// Perhaps the server has just been restarted, or the token was just replaced.
-		if fresh, e := s.token(); e == nil && fresh != token && (req.Body == nil || req.GetBody != nil) {
+		// Perhaps the server has just been restarted, or the token or the certificate was
+		// just replaced.
+		if fresh, e := s.token(); e == nil && (fresh != token || s.cfg.CertFile != "") && (req.Body == nil || req.GetBody != nil) {
 			resp.Body.Close()
+			s.http.CloseIdleConnections() // they keep the certificate that they began with
 			req = req.Clone(ctx)
 			if req.Body != nil {
 				if req.Body, err = req.GetBody(); err != nil {
@@ -312,6 +316,10 @@ func (e ending) Close() error {
 
 // unreached says why the server gave no answer, and what to do.
 func (s *server) unreached(err error) error {
+	var ours *fleetscore.Error
+	if errors.As(err, &ours) {
+		return ours
+	}
 	var unknown x509.UnknownAuthorityError
 	var other x509.HostnameError
 	var record tls.RecordHeaderError

@@ -140,7 +140,7 @@ func (s *server) token() (string, error) {
 		if ok && strings.HasPrefix(l.URL, "https://") && strings.HasPrefix(s.base, "http://") {
 			return "", fleetscore.Errorf(fleetscore.Invalid, "reach server", s.base, "the server speaks TLS").WithHint("use %s in --server", l.URL)
 		}
-		if !ok || l.TokenFile == "" {
+		if !ok || l.TokenFile == "" || s.cfg.CertFile != "" { // who names a certificate means its role, not this user's
 			return "", nil
 		}
 		file = l.TokenFile

@@ -16,7 +16,26 @@ type trust struct{ server *server }
 
 func (t *trust) config() *tls.Config {
 	// VerifyConnection checks as crypto/tls does, but with other trusted roots.
-	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: t.verify}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: t.verify}
+	if t.server.cfg.CertFile != "" {
+		c.GetClientCertificate = t.present
+	}
+	return c
+}
+
+// present reads the client's certificate at each new connection. It is presented
+// whatever authorities the server names, so that the server can say what is wrong.
+func (t *trust) present(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	cert, key := t.server.cfg.CertFile, t.server.cfg.KeyFile
+	if key == "" {
+		key = cert
+	}
+	c, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "read client certificate", cert, "%w", err).
+			WithHint("--client-cert names a file with the certificate and its chain, --client-key a file with its key, both in PEM")
+	}
+	return &c, nil
 }
 
 func (t *trust) verify(state tls.ConnectionState) error {

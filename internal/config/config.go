@@ -142,6 +142,7 @@ func fill(c *fleetscore.Config) {
 	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
 	def(&h.Disorder, fleetscore.Duration(5*time.Second))
 	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
+	fillAccess(&c.Access)
 	for name, q := range c.Queries {
 		def(&q.Cut, fleetscore.Duration(10*time.Minute))
 		c.Queries[name] = q
@@ -218,6 +219,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	}
 	r.judgeStore(c, base, haveBase)
 	r.judgeHub(c.Hub)
+	r.judgeAccess(c.Access)
 	columns := r.judgeQueries(c)
 	for _, n := range keys(c.Datasets) {
 		r.judgeKept("datasets."+n+".retention", c.Datasets[n].Retention)

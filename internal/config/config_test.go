@@ -55,6 +55,7 @@ func TestParseDesignExample(t *testing.T) {
 			Schedule:   fleetscore.ScheduleConfig{Cron: "0 * * * *", StartWhen: "complete", Deadline: minutes(10), Overlap: "queue_one", CatchUp: "last"}, Pool: "cpu",
 			Limits:  fleetscore.LimitsConfig{ModelTimeout: fleetscore.Duration(10 * time.Second), Tries: 3, QuarantineAfter: 3, Failed: zero, NoModel: zero, NoData: all},
 			History: minutes(30 * 24 * 60)}},
+		Access: fleetscore.AccessConfig{Sessions: fleetscore.SessionsConfig{Idle: minutes(12 * 60), Longest: minutes(7 * 24 * 60)}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("config differs (-want +got):\n%s", d)
@@ -68,7 +69,7 @@ func TestProblems(t *testing.T) {
 		want           []string // texts that the message must contain, in this order
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
-		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, store"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, access, store"}},
 		{"formula in a block", "scale: {min: 0, max: 4}}", "scale: {max: 4, formula: x}}", []string{":10: pools.cpu.scale.formula: line 1, column 1: "}},
 		{"formula with bounds of its own", "  cpu: {provider: local, slots: 2, scale: {min: 0, max: 4}}",
 			"  cpu:\n    scale:\n      idle_after: 5m\n      evaluation_interval: 20s\n      formula: |\n        // all tasks\n        n = $PendingTask;\n        $TargetDedicatedNodes = n;",
@@ -132,6 +133,13 @@ func TestProblems(t *testing.T) {
 		{"kept too short", "    pool: cpu", "    pool: cpu\n    retention: 10m\n    history: 5m", []string{":18: pipelines.anomalies.retention: 10m0s is too short: write at least 1h", ":19: pipelines.anomalies.history"}},
 		{"dataset kept too short", "pools:", "datasets:\n  readings: {retention: 1s}\npools:", []string{":10: datasets.readings.retention: 1s is too short"}},
 		{"dataset's name", "pools:", "datasets:\n  Readings: {retention: 1d}\npools:", []string{":10: datasets.Readings:"}},
+		{"session without end", "pools:", "access: {sessions: {idle: 1s, longest: 1000d}}\npools:", []string{":9: access.sessions.idle: 1s is not possible; write 5m0s to", ":9: access.sessions.longest:"}},
+		{"portal's address", "pools:", "access: {url: fleet.example.com}\npools:", []string{":9: access.url: fleet.example.com is not an address"}},
+		{"certificates", "pools:", "access:\n  certificates:\n    - {name: 'gateway-*', role: devices}\n    - {name: '[', role: device}\npools:",
+			[]string{":11: access.certificates.1: role \"devices\" is not possible here; write device, viewer,", ":12: access.certificates.2: name \"[\" is not a pattern"}},
+		{"sign-in without a provider", "pools:", "access: {sign_in: {client_id: fleet}}\npools:", []string{":9: access.sign_in: issuer is missing"}},
+		{"sign-in", "pools:", "access:\n  sign_in:\n    issuer: http://login.example.com\n    roles: [{value: a, role: device}]\npools:",
+			[]string{":10: access.sign_in: client_id is missing", ":11: access.sign_in.issuer: http://login.example.com: everybody on the network", ":12: access.sign_in.roles.1: role \"device\" is not possible here; write viewer, operator, administrator"}},
 		{"path outside the area", "path: models/sensors", "path: sensors", []string{"models/sensors", "./sensors"}},
 	}
 	for _, tt := range tests {

@@ -225,7 +225,9 @@ func (r *reader) list(n ast.Node, v reflect.Value) {
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
+	path := strings.Join(r.path, ".")
 	for i, e := range seq.Values {
+		r.lines[path+"."+strconv.Itoa(i+1)] = e.GetToken().Position.Line
 		r.value(e, v.Index(i))
 	}
 }

@@ -30,6 +30,8 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[fleetscore.DefaultModel]():      {"model"},
 	reflect.TypeFor[fleetscore.PipelineConfig]():    {"fleet"},
 	reflect.TypeFor[fleetscore.Recurrence]():        {"frequency"},
+	reflect.TypeFor[fleetscore.CertificateRole]():   {"name", "role"},
+	reflect.TypeFor[fleetscore.ClaimRole]():         {"value", "role"},
 	reflect.TypeFor[fleetscore.MonthlyOccurrence](): {"day", "occurrence"},
 }
 
@@ -103,6 +105,8 @@ func schemaOf(t *testing.T) []byte {
 			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
 		case reflect.TypeFor[fleetscore.Priority]():
 			return words(fleetscore.PriorityHigh, fleetscore.PriorityNormal, fleetscore.PriorityLow)
+		case reflect.TypeFor[fleetscore.Role]():
+			return words(fleetscore.Roles...)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():
 			return words(fleetscore.FeaturesByName, fleetscore.FeaturesByPosition)
 		}

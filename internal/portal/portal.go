@@ -76,7 +76,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "pool", "problem", "signin"} {
+	for _, name := range []string{"overview", "job", "sensor", "pool", "problem", "signin", "signedin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -86,6 +86,8 @@ func New(deps Deps) (http.Handler, error) {
 	mux := deps.Access.NewMux(p.deny)
 	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, r *http.Request) { p.signInPage(w, r, http.StatusOK, signIn{Next: "/"}) })
 	mux.HandleFunc("POST /sign-in", p.signIn)
+	mux.HandleFunc("GET "+access.StartPath, p.startSignIn)
+	mux.HandleFunc("GET "+access.ReturnPath, p.finishSignIn)
 	mux.HandleFunc("POST /sign-out", p.signOut)
 	mux.HandleFunc("GET /{$}", p.followLink(p.page("overview", p.overview)))
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
@@ -124,9 +126,12 @@ func (p *Portal) page(name string, get func(*http.Request) (any, error)) http.Ha
 // render answers with a complete page, or with an error.
 func (p *Portal) render(w http.ResponseWriter, r *http.Request, page string, status int, data any) {
 	var out bytes.Buffer
-	refresh := 0
-	if l, ok := data.(interface{ refresh() int }); ok {
+	var refresh any
+	switch l := data.(type) {
+	case interface{ refresh() int }:
 		refresh = l.refresh()
+	case signedIn:
+		refresh = l.goOn()
 	}
 	view := map[string]any{"Refresh": refresh, "Data": data, "Now": p.deps.Now().UTC(), "Caller": access.CallerOf(r.Context()), "Open": access.CallerOf(r.Context()).Name == access.Everybody}
 	if err := p.pages[page].Execute(&out, view); err != nil {

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/fleetscore/fleetscore/internal/access"
@@ -12,11 +13,45 @@ type signIn struct {
 	Problem string
 	Hint    string
 	Next    string // the page to open after signing in
+
+	Provider string // where people sign in; empty means that there is none
+	Start    string // the address of the page that leads there
 }
 
 func (p *Portal) signInPage(w http.ResponseWriter, r *http.Request, status int, s signIn) {
+	if s.Provider = p.deps.Access.Provider(); s.Provider != "" {
+		s.Start = access.StartPath + "?" + url.Values{"next": {s.Next}}.Encode()
+	}
 	p.render(w, r, "signin", status, s)
 }
+
+// startSignIn sends a browser to the OpenID provider.
+func (p *Portal) startSignIn(w http.ResponseWriter, r *http.Request) {
+	next := ownPath(r.URL.Query().Get("next"))
+	address, why := p.deps.Access.Start(w, r, next)
+	if why != nil {
+		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: next})
+		return
+	}
+	http.Redirect(w, r, address, http.StatusSeeOther)
+}
+
+// finishSignIn signs a browser in that comes back from the provider. The next page is
+// opened by this page, not by a redirect: browsers send the cookie of a session only with
+// requests that pages of this server make.
+func (p *Portal) finishSignIn(w http.ResponseWriter, r *http.Request) {
+	next, why := p.deps.Access.Finish(w, r)
+	if why != nil {
+		p.signInPage(w, r, why.Status, signIn{Problem: why.Message, Hint: why.Hint, Next: "/"})
+		return
+	}
+	p.render(w, r, "signedin", http.StatusOK, signedIn{ownPath(next)})
+}
+
+// signedIn is the content of the page after signing in at the provider.
+type signedIn struct{ Next string }
+
+func (s signedIn) goOn() string { return "0; url=" + s.Next }
 
 // deny answers a request for a page that its sender may not see: a browser that isn't
 // signed in gets the page for signing in.
@@ -29,7 +64,7 @@ func (p *Portal) deny(w http.ResponseWriter, r *http.Request, why *access.Refusa
 			next = r.URL.RequestURI()
 		}
 		s := signIn{Next: next}
-		if r.Header.Get("Authorization") != "" {
+		if r.Header.Get("Authorization") != "" || why.Certificate() {
 			s.Problem, s.Hint = why.Message, why.Hint
 		}
 		p.signInPage(w, r, why.Status, s)

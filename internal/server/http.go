@@ -28,6 +28,9 @@ func (s *Server) serveHTTP(ctx context.Context, h http.Handler) error {
 	serve := srv.Serve
 	if s.cert != nil {
 		srv.TLSConfig = s.cert.Config()
+		if s.authorities != nil {
+			srv.TLSConfig = s.authorities.Ask(srv.TLSConfig)
+		}
 		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 	}
 	go func() { done <- serve(conns.Listen(s.listener)) }()
@@ -56,6 +59,12 @@ func (s *Server) checkListen() error {
 		return fleetscore.Errorf(fleetscore.Invalid, op, c.Listen, "--tls-self-signed and --tls-cert exclude each other").WithHint("give one of them")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return fleetscore.Errorf(fleetscore.Invalid, op, c.Listen, "a certificate needs its key").WithHint("give both --tls-cert and --tls-key")
+	case c.ClientCA != "" && !s.tls():
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.Listen, "client certificates need TLS").WithHint("give --tls-cert and --tls-key, or --tls-self-signed, beside --tls-client-ca")
+	case c.ClientCertRequired && c.ClientCA == "":
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.Listen, "--tls-client-required needs the authorities of the clients' certificates").WithHint("name the file with them: --tls-client-ca FILE")
+	case c.ClientCertRequired && c.Open:
+		return fleetscore.Errorf(fleetscore.Invalid, op, c.Listen, "--tls-client-required and --open exclude each other").WithHint("give one of them")
 	case s.loopback:
 		return nil
 	case c.Open:

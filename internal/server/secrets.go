@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/client"
@@ -59,6 +60,13 @@ func (s *Server) openAccess(ctx context.Context) error {
 	if err := durable.WriteFile(s.adminFile(), []byte(cfg.Local+"\n"), 0o600); err != nil {
 		return FolderError(s.adminFile(), err)
 	}
+	cfg.SignInSecret = s.signInSecret()
+	if s.cfg.ClientCA != "" {
+		if s.authorities, err = access.OpenAuthorities(s.cfg.ClientCA, s.log); err != nil {
+			return err
+		}
+		cfg.Authorities, cfg.NeedCert = s.authorities, s.cfg.ClientCertRequired
+	}
 	if s.control, err = access.Open(ctx, cfg, access.Deps{Ledger: s.Ledger, Log: s.log, Nodes: s.otherNodes()}); err != nil {
 		return err
 	}
@@ -82,6 +90,24 @@ func (s *Server) openAccess(ctx context.Context) error {
 	local := client.Local{URL: s.URL, TokenFile: s.adminFile(), CAFile: s.caFile(), ServerName: s.serverName(), PID: os.Getpid()}
 	if s.left, err = client.LeaveLocal(where.String(), local); err != nil {
 		s.log.Warn("commands of this user can't find the server by themselves; they need --token-file", "file", s.adminFile(), "error", err)
+	}
+	return nil
+}
+
+// SignInVariable holds this server's secret at the OpenID provider, as an alternative to
+// a file.
+const SignInVariable = "FLEETSCORE_SIGN_IN_SECRET"
+
+// signInSecret reads this server's secret at the OpenID provider; nil if there is none.
+func (s *Server) signInSecret() func() (string, error) {
+	if file := s.cfg.SignInSecretFile; file != "" {
+		return func() (string, error) {
+			text, err := os.ReadFile(file)
+			return strings.TrimSpace(string(text)), err
+		}
+	}
+	if text := os.Getenv(SignInVariable); text != "" {
+		return func() (string, error) { return text, nil }
 	}
 	return nil
 }

@@ -54,8 +54,13 @@ type Config struct {
 
 	TLSCert, TLSKey string // files; empty: plain HTTP, unless tlsSelfSigned
 	TLSSelfSigned   bool
-	MaxConnections  int        // 0: by how many files the process may open
-	Clock           clock.Deps // tests set the machine's clocks; zero: the system's
+
+	ClientCA           string // file with the authorities of client certificates; empty: none are asked for
+	ClientCertRequired bool   // tokens alone aren't enough
+	SignInSecretFile   string // file with this server's secret at the OpenID provider; empty: the variable FLEETSCORE_SIGN_IN_SECRET, else none
+
+	MaxConnections int        // 0: by how many files the process may open
+	Clock          clock.Deps // tests set the machine's clocks; zero: the system's
 }
 
 // server holds all services of one process.
@@ -83,6 +88,8 @@ type Server struct {
 	left     string              // file that commands of this user find the server by
 	started  time.Time
 	others   others // the servers that share the ledger; nobody if this one is alone
+
+	authorities *access.Authorities // of client certificates; nil: none are asked for
 }
 
 // Open binds the address first, then opens the storage. A port that is already in
