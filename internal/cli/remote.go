@@ -130,6 +130,9 @@ func applyFile(cmd *cobra.Command, c *client.Client, file string, dry bool) erro
 		for _, change := range done.Changes {
 			fmt.Fprintln(cmd.OutOrStdout(), change)
 		}
+		if dry {
+			fmt.Fprintln(cmd.ErrOrStderr(), "this was a dry run: nothing was changed")
+		}
 	}
 	l := &listing{columns: []string{"version", "pipelines", "changes"}, single: true}
 	l.add(done, done.Version, len(done.Pipelines), len(done.Changes))

@@ -372,20 +372,28 @@ func (s *streams) source(c fleetscore.HubConfig) string {
 	return s.server.name()
 }
 
-// untilChanged returns once another configuration of hub or queries is in force.
+// untilChanged returns once another configuration of hub or queries is in force. While
+// the ledger can't be read, the one that was read last goes on: readings need the hub alone.
 func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struct{}) error {
 	const atMost = time.Second // the ledger changes with every lease; look no more often than this
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
+		case <-again:
 		}
+		again = nil
 		cfg, ready, err := s.server.applied(ctx)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case fleetscore.Unavailable.Is(err):
+			again = time.After(5 * time.Second)
+		case err != nil:
 			return err
-		}
-		if ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries}, p) {
+		case ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries}, p):
 			return nil
 		}
 		select {

@@ -131,7 +131,7 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 			if s.Error != nil {
 				e.Err = s.Error
 				if s.Loading {
-					e.Err = fmt.Errorf("Python can't load the model: %w", s.Error)
+					e.Err = fmt.Errorf("the model can't be loaded by Python: %w", s.Error)
 				}
 				if s.Error.Trace != "" {
 					b.Log("%s: %s", key, s.Error.Trace)

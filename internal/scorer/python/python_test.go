@@ -134,7 +134,7 @@ func TestMixedFleet(t *testing.T) {
 		"crasher": {fleetscore.Failed, "signal 11"},
 		"short":   {fleetscore.Failed, "for 50 rows"},
 		"raiser":  {fleetscore.Failed, "ValueError: no such pump"},
-		"text":    {fleetscore.Failed, "can't load the model"},
+		"text":    {fleetscore.Failed, "can't be loaded by Python"},
 	}
 	for _, use := range []fleetscore.RuntimeName{fleetscore.RuntimePython, fleetscore.RuntimeAuto} {
 		var keys []fleetscore.Key
