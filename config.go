@@ -9,7 +9,28 @@ type Config struct {
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
 	Access    AccessConfig              `json:"access,omitzero"`
+	Retention RetentionConfig           `json:"retention,omitempty"`
 	Store     string                    `json:"store,omitempty"` // where blobs lie: a folder, or s3://, azblob:// or gs://; empty means the folder store beside the ledger
+}
+
+// RetentionConfig bounds what all pipelines keep of the past, by age and by size. What is
+// oldest goes first, and never what a job needs that hasn't ended.
+type RetentionConfig struct {
+	Predictions KeepConfig    `json:"predictions,omitempty"` // with coverage; the age is that of rows, for pipelines without a retention of their own
+	Logs        KeepConfig    `json:"logs,omitempty"`        // of jobs and nodes; an age of 0 means as long as the job is kept
+	History     HistoryConfig `json:"history,omitempty"`     // jobs and their tasks
+}
+
+// KeepConfig is how long, and how much at most.
+type KeepConfig struct {
+	Age  Duration `json:"age,omitempty"`  // 0 means for ever
+	Size Size     `json:"size,omitempty"` // of all pipelines together; 0 means without limit
+}
+
+// HistoryConfig is how long jobs are kept, and how many.
+type HistoryConfig struct {
+	Age  Duration `json:"age,omitempty"`  // after their end, for pipelines without a history of their own; 0 means 30d
+	Jobs int      `json:"jobs,omitempty"` // of each pipeline at most; 0 means 50000
 }
 
 // HubConfig says how readings look and how long they are kept.
@@ -161,6 +182,8 @@ type PipelineConfig struct {
 	Pool       string         `json:"pool"`
 	Priority   Priority       `json:"priority,omitempty"` // of its jobs in the pool's queue: high, normal or low; empty means normal
 	Limits     LimitsConfig   `json:"limits,omitempty"`
+	// Logs says how the logs of its jobs are kept.
+	Logs LogsConfig `json:"logs,omitempty"`
 	// Shadow is a pipeline whose rows this one scores with other models, for comparison:
 	// after each of its jobs, at low priority, with results of its own. What isn't set is
 	// as in that pipeline; dataset, schedule and priority can't be set.
@@ -293,6 +316,37 @@ type LimitsConfig struct {
 	Failed  *Allowance `json:"failed,omitempty"`   // keys with outcome failed, timed_out or quarantined, as a count or a share; default 0%
 	NoModel *Allowance `json:"no_model,omitempty"` // keys without a model, as a count or a share; default 0%
 	NoData  *Allowance `json:"no_data,omitempty"`  // keys without rows, as a count or a share; absent means any number as long as something is scored; 100% also allows that nothing is scored
+}
+
+// LogsConfig says how the logs of a pipeline's jobs are kept.
+type LogsConfig struct {
+	// Layout is "nested", a folder for each task and attempt, or "flat", one folder for
+	// each job; empty means nested.
+	Layout LogLayout `json:"layout,omitempty"`
+	// Timing says whether a job's folder also tells how long each model took to load and to
+	// score; absent means true.
+	Timing *bool `json:"timing,omitempty"`
+}
+
+// Timed reports whether timing is kept.
+func (c LogsConfig) Timed() bool { return c.Timing == nil || *c.Timing }
+
+// LogLayout says how the logs of a job's attempts are named.
+type LogLayout string
+
+// The layouts.
+const (
+	LogsNested LogLayout = "nested" // <job>/<task>/<attempt>/stderr.txt
+	LogsFlat   LogLayout = "flat"   // <job>/<task>-<attempt>-stderr.txt
+)
+
+// Validate refuses other words.
+func (l LogLayout) Validate() error {
+	switch l {
+	case "", LogsNested, LogsFlat:
+		return nil
+	}
+	return Errorf(Invalid, "read layout", string(l), "it is not nested or flat")
 }
 
 // MissingRule says what happens to rows that lack a feature.

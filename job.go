@@ -64,6 +64,11 @@ type Item struct {
 	Last      Micros  `json:"last"`
 	Model     Digest  `json:"model"`  // zero if there was none
 	Reason    string  `json:"reason"` // why the key is not scored
+
+	// Load and Score are how long reading the model and predicting took; 0 if that wasn't
+	// measured.
+	Load  time.Duration `json:"-"`
+	Score time.Duration `json:"-"`
 }
 
 // Harm is what a sensor's model did to the processes that scored it: the model crashed

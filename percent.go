@@ -98,3 +98,42 @@ func (a *Allowance) UnmarshalJSON(b []byte) error {
 	}
 	return a.UnmarshalText([]byte(s))
 }
+
+// Size is a number of bytes, written "500MB", "10GB" or "1TB", in steps of 1000.
+type Size int64
+
+// sizeUnits are the units that a size is written in, largest first.
+var sizeUnits = []struct {
+	name  string
+	bytes float64
+}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}}
+
+// String formats with the largest unit that gives a whole number.
+func (s Size) String() string {
+	for _, u := range sizeUnits {
+		if s != 0 && int64(s)%int64(u.bytes) == 0 {
+			return strconv.FormatInt(int64(s)/int64(u.bytes), 10) + u.name
+		}
+	}
+	return "0B"
+}
+
+// MarshalText writes the size with its unit.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a number with a unit.
+func (s *Size) UnmarshalText(b []byte) error {
+	text := strings.ToUpper(strings.ReplaceAll(string(b), " ", ""))
+	for _, u := range sizeUnits {
+		number, ok := strings.CutSuffix(text, u.name)
+		if !ok {
+			continue
+		}
+		if v, err := strconv.ParseFloat(number, 64); err == nil && v >= 0 && v*u.bytes < 1<<62 {
+			*s = Size(v * u.bytes)
+			return nil
+		}
+		break
+	}
+	return Errorf(Invalid, "read size", string(b), "it is not a number with a unit").WithHint("write for example 10GB; the units are KB, MB, GB and TB")
+}

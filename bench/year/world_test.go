@@ -409,7 +409,7 @@ func itemsOf(keys []fleetscore.Key, rows *fleetscore.Rows) (items []fleetscore.I
 func (w *world) maintain() {
 	w.t.Helper()
 	before := w.work.now()
-	done, err := w.sched.Maintain(w.t.Context(), "")
+	done, err := w.sched.Maintain(w.t.Context(), catalog.Maintenance{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

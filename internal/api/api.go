@@ -47,9 +47,8 @@ type Scheduler interface {
 	Release(ctx context.Context, fleet string, keys []string) ([]fleetscore.Harm, error)
 	SetPaused(ctx context.Context, pipeline string, paused bool) (time.Time, error)
 	Trigger(ctx context.Context, pipeline string) (fleetscore.Job, error)
-	// Maintain keeps the tables, the logs and the ledger small. If a dataset is
-	// named, only this dataset is maintained.
-	Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error)
+	// Maintain keeps the tables, the logs and the ledger small, as far as is asked for.
+	Maintain(ctx context.Context, m catalog.Maintenance) ([]catalog.Maintained, error)
 }
 
 // Broker handles the requests of nodes.
@@ -64,6 +63,8 @@ type Logs interface {
 	dispatch.Logs
 	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
 	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string, from int64) (io.ReadCloser, error)
+	AppendNodeLog(ctx context.Context, node fleetscore.NodeID, c dispatch.LogChunk) error
+	OpenNode(ctx context.Context, pool string, node fleetscore.NodeID, from int64) (io.ReadCloser, error)
 }
 
 // Fleets syncs fleets with their folders of models.

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -52,6 +53,7 @@ type Uploaded struct {
 	Repeated      int64      `json:"repeated" doc:"rows that a later row of the body with the same key and time replaced"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty"`
 	Version       int64      `json:"version" doc:"version of the Delta table"`
+	Nearest       string     `json:"nearest,omitempty" doc:"if the upload made the dataset and no pipeline scores it: a known dataset with a similar name, which may have been meant"`
 }
 
 func (s *server) registerDatasets(api huma.API) {
@@ -67,6 +69,7 @@ func (s *server) registerDatasets(api huma.API) {
 
 type maintainInput struct {
 	Dataset string `query:"dataset" doc:"only this dataset; by default all datasets, predictions and coverage, the logs and the ledger"`
+	DryRun  bool   `query:"dry_run" doc:"only say what is older than its retention, or beyond a bound of size; nothing is changed"`
 	Author  string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 }
 
@@ -76,11 +79,13 @@ func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[ca
 			return nil, err
 		}
 	}
-	done, err := s.deps.Scheduler.Maintain(ctx, in.Dataset)
+	done, err := s.deps.Scheduler.Maintain(ctx, catalog.Maintenance{Dataset: in.Dataset, Dry: in.DryRun})
 	if err != nil {
 		return nil, err
 	}
-	s.audit(ctx, in.Author, "maintain", cmp.Or(in.Dataset, "all tables"))
+	if !in.DryRun {
+		s.audit(ctx, in.Author, "maintain", cmp.Or(in.Dataset, "all tables"))
+	}
 	return answerList(done, ""), nil
 }
 
@@ -193,12 +198,37 @@ func (s *server) uploadRows(ctx context.Context, in *uploadRowsInput) (*body[Upl
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload rows to dataset", in.Name, "query %s writes this dataset", q).
 			WithHint("upload under another name, and let a pipeline score that dataset")
 	}
+	similar, err := s.similarDataset(ctx, cfg, in.Name)
+	if err != nil {
+		return nil, err
+	}
 	out, err := s.takeUpload(ctx, in, cfg.Hub)
 	if err != nil {
 		return nil, err
 	}
+	out.Nearest = similar
 	s.audit(ctx, in.Author, "upload", "dataset "+in.Name)
 	return answer(*out), nil
+}
+
+// similarDataset is a known dataset that may be meant by a name that isn't known; empty if
+// the name is known or similar to no other.
+func (s *server) similarDataset(ctx context.Context, cfg fleetscore.Config, name string) (string, error) {
+	known, err := s.deps.Catalog.Datasets(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range cfg.Pipelines {
+		known = append(known, p.Dataset)
+	}
+	for written := range writers(cfg) {
+		known = append(known, written)
+	}
+	slices.Sort(known)
+	if slices.Contains(known, name) {
+		return "", nil
+	}
+	return fleetscore.Nearest(name, known), nil
 }
 
 // takeUpload receives the whole body into a file and then puts its rows into the

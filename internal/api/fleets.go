@@ -2,7 +2,9 @@ package api
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -16,6 +18,8 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/compare"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -55,6 +59,10 @@ func (s *server) registerFleets(api huma.API) {
 	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Check the models now, and compile changed ones"}, s.syncFleet)
 	add(api, huma.Operation{OperationID: "list quarantine", Method: http.MethodGet, Path: "/quarantine", Tags: []string{"fleets"}, Summary: "Models that did harm when they were scored last, and those that are in quarantine"}, s.listQuarantine)
 	add(api, huma.Operation{OperationID: "release models", Method: http.MethodPost, Path: "/fleets/{name}/release", Tags: []string{"fleets"}, Summary: "Take models out of quarantine"}, s.release)
+	add(api, huma.Operation{OperationID: "compare fleets", Method: http.MethodGet, Path: "/fleets/{name}/diff", Tags: []string{"fleets"},
+		Summary: "In which sensors and models two generations differ: a line of JSON for each, and the total", Responses: plain("200", ndjson)}, s.diffFleets)
+	add(api, huma.Operation{OperationID: "compare results", Method: http.MethodGet, Path: "/pipelines/{pipeline}/diff", Tags: []string{"fleets"},
+		Summary: "In what the results of two pipelines differ: a line of JSON for each sensor, and the total", Responses: plain("200", ndjson)}, s.diffResults)
 	add(api, huma.Operation{OperationID: "upload model", Method: http.MethodPut, Path: "/fleets/{name}/models/{model}", Tags: []string{"fleets"}, Summary: "Put a model's file into the fleet's folder",
 		RequestBody: bytesBody("application/octet-stream", "the model as it was saved: pickle, joblib, skops"), Metadata: map[string]any{restOfPath: true}}, s.putModel)
 }
@@ -285,4 +293,145 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 	b := blobOf(info)
 	b.Name = fleetscore.BlobName(strings.Trim(c.Path, "/") + "/" + in.Model)
 	return answer(b), nil
+}
+
+// ndjson is the type of answers with a JSON object per line.
+const ndjson = "application/x-ndjson"
+
+// Line is a line of a comparison: an item, or, at the very end, the total.
+type Line[T, S any] struct {
+	Item  *T `json:"item,omitempty"`
+	Total *S `json:"total,omitempty"`
+}
+
+// lines answers with what run emits, a JSON object per line. An error before there is
+// much to send is an answer of its own; later it ends the answer early.
+func lines(run func(emit func(line any) error) error) (*huma.StreamResponse, error) {
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w := bufio.NewWriterSize(pw, 64<<10)
+		err := run(json.NewEncoder(w).Encode)
+		if err == nil {
+			err = w.Flush()
+		}
+		pw.CloseWithError(err)
+	}()
+	in := bufio.NewReader(pr)
+	out := &emitted{in, func() error {
+		err := pr.Close()
+		<-done
+		return err
+	}}
+	if _, err := in.Peek(1); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, out.Close())
+	}
+	return stream(out, ndjson), nil
+}
+
+// emitted reads what a goroutine writes; close waits for its end.
+type emitted struct {
+	io.Reader
+	close func() error
+}
+
+func (e *emitted) Close() error { return e.close() }
+
+func (s *server) diffFleets(_ context.Context, in *struct {
+	FleetPath
+	Upload
+	Generation     fleetscore.GenerationID `query:"generation" doc:"empty means the current one"`
+	With           string                  `query:"with" doc:"the other fleet; empty means the same one"`
+	WithGeneration fleetscore.GenerationID `query:"with_generation" doc:"empty means the current one"`
+}) (*huma.StreamResponse, error) {
+	ctx := in.request.Context() // it lasts as long as the answer is written
+	to := fleet.Ref{Fleet: cmp.Or(in.With, in.Name), Generation: in.WithGeneration}
+	for _, name := range []string{in.Name, to.Fleet} {
+		if _, _, err := s.fleetConfig(ctx, "compare fleets", name); err != nil {
+			return nil, err
+		}
+	}
+	return lines(func(emit func(any) error) error {
+		total, err := fleet.Diff(ctx, s.deps.Store, fleet.Ref{Fleet: in.Name, Generation: in.Generation}, to, func(c fleet.MemberChange) error {
+			return emit(Line[fleet.MemberChange, fleet.Changes]{Item: &c})
+		})
+		if err != nil {
+			return err
+		}
+		return emit(Line[fleet.MemberChange, fleet.Changes]{Total: &total})
+	})
+}
+
+// ResultsDiff is the total of a comparison of two pipelines' results.
+type ResultsDiff struct {
+	Pipeline string              `json:"pipeline" doc:"side a"`
+	With     string              `json:"with" doc:"side b"`
+	Interval fleetscore.Interval `json:"interval"`
+	compare.Total
+}
+
+func (s *server) diffResults(_ context.Context, in *struct {
+	Upload
+	Pipeline string    `path:"pipeline"`
+	With     string    `query:"with" required:"true" doc:"the other pipeline, such as a shadow of this one"`
+	From     time.Time `query:"from" doc:"start of the interval; the interval doesn't include it. Without from and to: the time that both have predictions of"`
+	To       time.Time `query:"to" doc:"end of the interval; the interval includes it"`
+	Keys     []string  `query:"key,explode" maxItems:"1000" doc:"only these sensors, such as 3/pressure"`
+}) (*huma.StreamResponse, error) {
+	const op = "compare results"
+	ctx := in.request.Context()
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{in.Pipeline, in.With} {
+		if _, ok := cfg.Pipelines[name]; !ok {
+			return nil, fleetscore.Errorf(fleetscore.NotFound, op, name, "there is no such pipeline%s", nearest(name, slices.Collect(maps.Keys(cfg.Pipelines)))).
+				WithHint("fleetscore schedule list shows the pipelines")
+		}
+	}
+	if in.Pipeline == in.With {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.With, "a pipeline can't be compared with itself")
+	}
+	q := catalog.Comparison{A: in.Pipeline, B: in.With, From: in.From.UTC(), To: in.To.UTC()}
+	for _, text := range in.Keys {
+		k, err := keyOf(text, cfg.Hub.Key)
+		if err != nil {
+			return nil, err
+		}
+		q.Keys = append(q.Keys, k)
+	}
+	return lines(func(emit func(any) error) error {
+		total := ResultsDiff{Pipeline: in.Pipeline, With: in.With, Total: compare.NewTotal()}
+		total.Interval, err = s.deps.Catalog.Compare(ctx, q, func(k compare.Sensor) error {
+			total.Add(k)
+			return emit(Line[compare.Sensor, ResultsDiff]{Item: &k})
+		})
+		if err != nil {
+			return err
+		}
+		return emit(Line[compare.Sensor, ResultsDiff]{Total: &total})
+	})
+}
+
+// keyOf reads a key as people write it: its values with slashes between them.
+func keyOf(text string, columns []string) (fleetscore.Key, error) {
+	values := []string{text}
+	if len(columns) > 1 {
+		values = strings.Split(text, "/")
+	}
+	if len(values) != len(columns) {
+		return "", fleetscore.Errorf(fleetscore.Invalid, "read key", text, "it has %d values, and the key columns are %s", len(values), strings.Join(columns, ", ")).
+			WithHint("write the values with slashes between them, such as 3/pressure")
+	}
+	return fleetscore.NewKey(values...)
+}
+
+// nearest asks whether the known name was meant that is most similar to a mistyped one.
+func nearest(name string, known []string) string {
+	if best := fleetscore.Nearest(name, known); best != "" {
+		return "; is " + best + " meant?"
+	}
+	return ""
 }

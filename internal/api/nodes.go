@@ -52,6 +52,11 @@ func (s *server) registerNodeProtocol(api huma.API) {
 			return nil, err
 		}
 		r, err := nodes.Heartbeat(ctx, in.ID, in.Body)
+		if err == nil && in.Body.Log != nil {
+			if e := s.deps.Logs.AppendNodeLog(ctx, in.ID, *in.Body.Log); e != nil { // the heartbeat counts nevertheless
+				s.log.Warn("lines of a node's own log are lost", "node", in.ID, "error", e)
+			}
+		}
 		return answer(r), err
 	})
 	add(api, op("goodbye", "/nodes/{id}/goodbye", "Report that a node ends"), func(ctx context.Context, in *NodePath) (*struct{}, error) {

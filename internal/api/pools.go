@@ -76,6 +76,25 @@ func (s *server) registerPools(api huma.API) {
 	add(api, huma.Operation{OperationID: "show pool", Method: http.MethodGet, Path: "/pools/{name}", Tags: []string{"pools"}, Summary: "A pool, and what its formula decided"}, s.showPool)
 	s.registerJoin(api)
 	add(api, huma.Operation{OperationID: "list nodes", Method: http.MethodGet, Path: "/nodes", Tags: []string{"pools"}, Summary: "Nodes"}, s.listNodes)
+	add(api, huma.Operation{OperationID: "read node log", Method: http.MethodGet, Path: "/nodes/{id}/log", Tags: []string{"pools"},
+		Summary: "What a node has written itself", Responses: plain("200", "text/plain")}, s.readNodeLog)
+}
+
+type nodeLogInput struct {
+	NodePath
+	From int64 `query:"from" minimum:"0" doc:"bytes at the beginning to leave out, as a client does that follows a log"`
+}
+
+func (s *server) readNodeLog(ctx context.Context, in *nodeLogInput) (*huma.StreamResponse, error) {
+	n, err := s.deps.Ledger.Node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.deps.Logs.OpenNode(ctx, n.Pool, in.ID, in.From)
+	if err != nil {
+		return nil, err
+	}
+	return stream(r, "text/plain; charset=utf-8"), nil
 }
 
 func (s *server) registerSchedules(api huma.API) {

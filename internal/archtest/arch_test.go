@@ -33,6 +33,7 @@ var levels = map[string]int{
 	"internal/dispatch":  1,
 	"internal/autoscale": 1,
 	"internal/simulator": 1,
+	"internal/compare":   1,
 	"sklearn":            1,
 
 	"internal/store":  2,

@@ -119,7 +119,8 @@ type ItemQuery struct {
 	Job      fleetscore.JobID     // only this job's; empty means all jobs'
 	Interval *fleetscore.Interval // only of jobs whose interval ends in it
 	Keys     []fleetscore.Key
-	Outcome  fleetscore.Outcome // empty means all
+	Shards   *fleetscore.ShardRange // only keys of these shards
+	Outcome  fleetscore.Outcome     // empty means all
 }
 
 // JobItem is an item and the job it belongs to.
@@ -231,7 +232,7 @@ func apart(files []fleetscore.DataFile) (out [][]fleetscore.DataFile) {
 
 // ReadItems reads items, sorted by the interval's end, then key.
 func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q ItemQuery) ([]JobItem, error) {
-	f, s, err := d.ReadFrame(ctx, files, nil, table.ReadQuery{Interval: q.Interval, Keys: q.Keys})
+	f, s, err := d.ReadFrame(ctx, files, nil, table.ReadQuery{Interval: q.Interval, Keys: q.Keys, Shards: q.Shards})
 	if err != nil {
 		return nil, err
 	}

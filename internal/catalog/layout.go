@@ -50,8 +50,26 @@ func LateReadings(dataset string, partition int, first, last uint64) fleetscore.
 }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.
-func TaskLog(pipeline string, job fleetscore.JobID, task, attempt int, stream string) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s%03d/%d/%s.txt", jobLogs(pipeline, job), task, attempt, stream))
+func TaskLog(j fleetscore.Job, task, attempt int, stream string) fleetscore.BlobName {
+	form := "%s%03d/%d/%s.txt"
+	if j.Config.Logs.Layout == fleetscore.LogsFlat {
+		form = "%s%03d-%d-%s.txt"
+	}
+	return fleetscore.BlobName(fmt.Sprintf(form, jobLogs(j.Pipeline, j.ID), task, attempt, stream))
+}
+
+// timingName is what the names of a job's timing files begin with.
+const timingName = "timing-"
+
+// Timing is the blob that says how long the models took in an attempt at a task.
+func Timing(pipeline string, job fleetscore.JobID, task, attempt int) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%s%03d-%d.parquet", jobLogs(pipeline, job), timingName, task, attempt))
+}
+
+// IsTiming reports whether a blob is a timing file of a job.
+func IsTiming(name, pipeline string, job fleetscore.JobID) bool {
+	base, ok := strings.CutPrefix(name, jobLogs(pipeline, job)+timingName)
+	return ok && !strings.Contains(base, "/")
 }
 
 // jobLogs is the prefix of all logs of a job.
@@ -62,6 +80,12 @@ func jobLogs(pipeline string, job fleetscore.JobID) string {
 // NodeLog is the blob with what a node wrote itself.
 func NodeLog(pool string, node fleetscore.NodeID) fleetscore.BlobName {
 	return fleetscore.BlobName(fmt.Sprintf("%s%s/%s/%s.txt", logsArea, nodesFolder, pool, node))
+}
+
+// NodeOutput is the blob with what was printed by the process or the commands that a
+// provider ran for a node.
+func NodeOutput(pool string, node fleetscore.NodeID) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%s/%s/%s.output.txt", logsArea, nodesFolder, pool, node))
 }
 
 // CheckDataset refuses names of datasets that fleet.yaml can't hold either: they

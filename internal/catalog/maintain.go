@@ -1,9 +1,11 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,13 +31,24 @@ type InUse struct {
 	// Since, by dataset: rows with a later stamp are still to be read, by jobs that
 	// wait and by the next of each schedule.
 	Since map[string]time.Time
+	// Results, by pipeline: results with a later stamp are those of jobs that haven't
+	// ended.
+	Results map[string]time.Time
+}
+
+// Maintenance is what people can ask of maintenance.
+type Maintenance struct {
+	// Dataset names the only table to maintain, and all of its files are examined. Empty
+	// means all tables, and of each table a few dates are examined in turn.
+	Dataset string
+	// Dry only counts what is older than its retention or beyond a bound, and changes
+	// nothing.
+	Dry bool
 }
 
 // Upkeep says what Maintain is to do.
 type Upkeep struct {
-	// Dataset names the only table to maintain, and all of its files are examined. Empty
-	// means all tables, and of each table a few dates are examined in turn.
-	Dataset string
+	Maintenance
 	// Use says what is in use; it is called just before something is removed.
 	Use func(context.Context) (InUse, error)
 	// Datasets and Pipelines are how long rows are kept, by their stamps' age; those
@@ -44,6 +57,9 @@ type Upkeep struct {
 	// Late is how long readings that came too late are kept, at most as long as the
 	// dataset's rows; 0 means as long as them.
 	Late time.Duration
+	// ResultsBytes bounds the visible files of all predictions and coverage; the oldest go
+	// first. 0 means without limit.
+	ResultsBytes int64
 }
 
 // Maintained says what maintenance did to a table.
@@ -52,20 +68,23 @@ type Maintained struct {
 	Files    int    `json:"files" doc:"visible files afterwards"`
 	Replaced int    `json:"replaced" doc:"small files that were joined"`
 	By       int    `json:"by" doc:"the files they were joined into"`
-	Expired  int    `json:"expired" doc:"files taken out of the table because all of their rows are older than the retention"`
-	Deleted  int    `json:"deleted" doc:"files that no reader needs any more"`
+	Expired  int    `json:"expired" doc:"files taken out of the table because all of their rows are older than the retention, or the oldest of too many; of the history, jobs that were forgotten"`
+	Deleted  int    `json:"deleted" doc:"files that no reader needs any more; of logs, those that are beyond their retention"`
+	Bytes    int64  `json:"bytes" doc:"size of what was taken out because of its age, or because there was too much"`
 	Problem  string `json:"problem,omitempty" doc:"why the table could not be maintained"`
 }
 
 // upkept is a table to be maintained.
 type upkept struct {
-	folder string
-	table  *table.Delta
-	keep   func(InUse, string) bool // whether a file that no reader sees is still needed
-	rows   time.Duration            // how long rows are kept; 0 means for ever
-	since  func(InUse) time.Time    // rows that are needed however old they are; nil if none are
-	late   time.Duration            // how long readings that came too late are kept; 0 means for ever
-	all    bool                     // all files are examined, not only those of a few dates
+	folder  string
+	table   *table.Delta
+	results bool                     // of a pipeline
+	keep    func(InUse, string) bool // whether a file that no reader sees is still needed
+	rows    time.Duration            // how long rows are kept; 0 means for ever
+	since   func(InUse) time.Time    // rows that are needed however old they are; nil if none are
+	until   time.Time                // rows up to it go too, as there are too many
+	late    time.Duration            // how long readings that came too late are kept; 0 means for ever
+	all     bool                     // all files are examined, not only those of a few dates
 }
 
 // Maintain takes rows out of the tables that are older than their retention, joins
@@ -85,9 +104,21 @@ func (c *Catalog) Maintain(ctx context.Context, now time.Time, u Upkeep) ([]Main
 	if err != nil {
 		return nil, err
 	}
+	if u.ResultsBytes > 0 && u.Dataset == "" {
+		until := oldestBeyond(ctx, tables, u.ResultsBytes)
+		for i := range tables {
+			if tables[i].results {
+				tables[i].until = until
+			}
+		}
+	}
 	out := []Maintained{}
 	for _, t := range tables {
-		done, err := c.maintain(ctx, t, now, u.Use)
+		work := c.maintain
+		if u.Dry {
+			work = dryRun
+		}
+		done, err := work(ctx, t, now, u.Use)
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
@@ -126,8 +157,9 @@ func (c *Catalog) upkept(ctx context.Context, u Upkeep) (out []upkept, err error
 			return nil, err
 		}
 		for _, p := range pipelines {
-			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p).Delta, keep: ofJobs, rows: u.Pipelines[p]},
-				upkept{folder: CoverageFolder(p), table: c.Coverage(p).Delta, keep: ofJobs, rows: u.Pipelines[p]})
+			since := func(use InUse) time.Time { return use.Results[p] }
+			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p).Delta, keep: ofJobs, rows: u.Pipelines[p], since: since, results: true},
+				upkept{folder: CoverageFolder(p), table: c.Coverage(p).Delta, keep: ofJobs, rows: u.Pipelines[p], since: since, results: true})
 		}
 	}
 	for _, name := range datasets {
@@ -162,9 +194,7 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 		return done, err
 	}
 	var problems [5]error // each step goes on where another is held up
-	if t.rows > 0 {
-		done.Expired, problems[0] = expire(ctx, t, now, use)
-	}
+	done.Expired, done.Bytes, problems[0] = expire(ctx, t, now, use, false)
 	done.Replaced, done.By, problems[1] = d.Compact(ctx, now.Add(-settled))
 	problems[2] = d.Checkpoint(ctx)
 	done.Deleted, problems[3] = d.Vacuum(ctx, now.Add(-grace), t.all, func(ctx context.Context) (func(string) bool, error) {
@@ -184,20 +214,78 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 	return done, errors.Join(problems[:]...)
 }
 
-// expire removes rows from a table that are older than its retention and that no job
-// will read any more.
-func expire(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (int, error) {
-	until := now.Add(-t.rows)
+// dryRun counts what maintain would take out of a table.
+func dryRun(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error)) (done Maintained, err error) {
+	snap, err := t.table.Snapshot(ctx)
+	if err != nil {
+		return done, err
+	}
+	done.Files = len(snap.Files)
+	done.Expired, done.Bytes, err = expire(ctx, t, now, use, true)
+	return done, err
+}
+
+// expire removes rows from a table that are older than its retention, or too many, and
+// that no job needs any more. It returns how many files they were in, and how large these
+// were; if dry is set, it removes nothing.
+func expire(ctx context.Context, t upkept, now time.Time, use func(context.Context) (InUse, error), dry bool) (files int, bytes int64, err error) {
+	until := t.until
+	if old := now.Add(-t.rows); t.rows > 0 && old.After(until) {
+		until = old
+	}
+	if until.IsZero() {
+		return 0, 0, nil
+	}
 	if t.since != nil {
 		in, err := use(ctx)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if since := t.since(in); !since.IsZero() && since.Before(until) {
 			until = since
 		}
 	}
-	return t.table.Expire(ctx, fleetscore.MicrosOf(until))
+	snap, err := t.table.Snapshot(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	at := fleetscore.MicrosOf(until)
+	for _, f := range snap.Files {
+		if f.Last <= at {
+			files, bytes = files+1, bytes+f.SizeBytes
+		}
+	}
+	if dry || files == 0 {
+		return files, bytes, nil
+	}
+	files, err = t.table.Expire(ctx, at)
+	return files, bytes, err
+}
+
+// oldestBeyond is the time up to which results have to go so that at most limit bytes are
+// left; zero if there aren't more. Tables that can't be read don't count.
+func oldestBeyond(ctx context.Context, tables []upkept, limit int64) time.Time {
+	var all []fleetscore.DataFile
+	total := int64(0)
+	for _, t := range tables {
+		if !t.results {
+			continue
+		}
+		snap, err := t.table.Snapshot(ctx)
+		if err != nil {
+			continue // its own maintenance says why
+		}
+		for _, f := range snap.Files {
+			all, total = append(all, f), total+f.SizeBytes
+		}
+	}
+	slices.SortFunc(all, func(a, b fleetscore.DataFile) int { return cmp.Compare(a.Last, b.Last) })
+	var until time.Time
+	for i := 0; i < len(all) && total > limit; i++ {
+		total -= all[i].SizeBytes
+		until = all[i].Last.Time()
+	}
+	return until
 }
 
 // deleteOld deletes the blobs below a prefix that were last written before a time.

@@ -63,7 +63,7 @@ func TestMaintain(t *testing.T) {
 	want := scatter(t, c, 30)
 	before := dataFiles(t, b, "data/d")
 	early := time.UnixMicro(int64(400 * quarter)).Add(30 * time.Minute) // no hour has ended
-	if done, err := c.Maintain(t.Context(), early, Upkeep{Dataset: "d", Use: nothing}); err != nil || len(done) != 1 || done[0].Replaced+done[0].Deleted != 0 {
+	if done, err := c.Maintain(t.Context(), early, Upkeep{Maintenance: Maintenance{Dataset: "d"}, Use: nothing}); err != nil || len(done) != 1 || done[0].Replaced+done[0].Deleted != 0 {
 		t.Errorf("before any hour ended: %+v, %v", done, err)
 	}
 	sum := 0.0
@@ -211,7 +211,7 @@ func TestMaintainDamaged(t *testing.T) {
 	if err != nil || len(done) != 3 || !strings.Contains(done[0].Problem, "dataset a") || done[1].Problem != "" || done[1].Replaced == 0 || !strings.Contains(done[2].Problem, "dataset z") {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if _, err := c.Maintain(t.Context(), time.Now(), Upkeep{Dataset: "none", Use: nothing}); !fleetscore.NotFound.Is(err) {
+	if _, err := c.Maintain(t.Context(), time.Now(), Upkeep{Maintenance: Maintenance{Dataset: "none"}, Use: nothing}); !fleetscore.NotFound.Is(err) {
 		t.Errorf("no such dataset: %v", err)
 	}
 }

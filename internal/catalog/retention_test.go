@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,10 +11,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
+	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -227,11 +230,11 @@ func TestLogs(t *testing.T) {
 	}
 	for _, job := range []fleetscore.JobID{"p-1", "p-2", "gone"} {
 		for attempt := range 2 {
-			put(TaskLog("p", job, 0, attempt+1, "stderr"), old)
+			put(TaskLog(fleetscore.Job{Pipeline: "p", ID: job}, 0, attempt+1, "stderr"), old)
 		}
 	}
-	put(TaskLog("p", "gone", 0, 9, "stderr"), time.Now())
-	put(TaskLog("nodes", "nodes-1", 0, 1, "stderr"), old) // a pipeline may have that name
+	put(TaskLog(fleetscore.Job{Pipeline: "p", ID: "gone"}, 0, 9, "stderr"), time.Now())
+	put(TaskLog(fleetscore.Job{Pipeline: "nodes", ID: "nodes-1"}, 0, 1, "stderr"), old) // a pipeline may have that name
 	put(NodeLog("cpu", "cpu-1"), old)
 	put(NodeLog("cpu", "cpu-2"), time.Now())
 	left := func() (out []string) {
@@ -263,5 +266,176 @@ func TestLogs(t *testing.T) {
 	want := []string{"nodes/cpu/cpu-2.txt", "nodes/nodes-1/000/1/stderr.txt", "p/gone/000/9/stderr.txt", "p/p-2/000/1/stderr.txt", "p/p-2/000/2/stderr.txt"}
 	if diff := cmp.Diff(want, left()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestTiming: the file with the times of an attempt's models lies beside the job's logs,
+// other programs can read it as Parquet, and it is deleted with the logs.
+func TestTiming(t *testing.T) {
+	t.Parallel()
+	dir, _, c := inFolder(t)
+	items := []fleetscore.Item{{Key: "1\x1fpressure", Outcome: fleetscore.Scored, Rows: 60, Load: 2 * time.Millisecond, Score: 500 * time.Microsecond},
+		{Key: "2\x1fpressure", Outcome: fleetscore.NoData}, {Key: "3\x1fflow", Outcome: fleetscore.TimedOut, Load: time.Second, Score: 10 * time.Second}}
+	if err := c.WriteTiming(t.Context(), Timed{Pipeline: "p", Job: "p-1", Task: 4, Attempt: 2, Node: "cpu-1", KeyNames: []string{"Device", "Tag"}}, items); err != nil {
+		t.Fatal(err)
+	}
+	type row struct {
+		Task         *int64   `parquet:"task,optional"`
+		Attempt      *int64   `parquet:"attempt,optional"`
+		Node         *string  `parquet:"node,optional"`
+		Device       *string  `parquet:"Device,optional"`
+		Tag          *string  `parquet:"Tag,optional"`
+		Outcome      *string  `parquet:"outcome,optional"`
+		Rows         *int64   `parquet:"rows,optional"`
+		LoadSeconds  *float64 `parquet:"load_seconds,optional"`
+		ScoreSeconds *float64 `parquet:"score_seconds,optional"`
+	}
+	got, err := parquet.ReadFile[row](filepath.Join(dir, "logs", "p", "p-1", "timing-004-2.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown []string
+	for _, r := range got {
+		shown = append(shown, fmt.Sprint(*r.Task, *r.Attempt, *r.Node, *r.Device, *r.Tag, *r.Outcome, *r.Rows, *r.LoadSeconds, *r.ScoreSeconds))
+	}
+	if d := cmp.Diff([]string{"4 2 cpu-1 1 pressure scored 60 0.002 0.0005", "4 2 cpu-1 3 flow timed_out 0 1 10"}, shown); d != "" {
+		t.Errorf("times (-want +got):\n%s", d)
+	}
+	if n, err := c.DeleteJobLogs(t.Context(), "p", "p-1"); n != 1 || err != nil {
+		t.Errorf("%d files deleted, %v", n, err)
+	}
+}
+
+// TestLogsAreBounded: logs that are too old go, then the oldest of too many: of a job all,
+// never those of a job in use. A dry run counts the same and deletes nothing.
+func TestLogsAreBounded(t *testing.T) {
+	t.Parallel()
+	dir, b, c := inFolder(t)
+	now := time.Now()
+	put := func(name fleetscore.BlobName, age time.Duration) {
+		t.Helper()
+		if err := store.WriteAll(t.Context(), b, name, make([]byte, 100), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(dir, string(name)), now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, id := range []fleetscore.JobID{"p-0", "p-1", "p-2", "p-3"} { // p-3 is the oldest
+		j := fleetscore.Job{Pipeline: "p", ID: id}
+		put(TaskLog(j, 0, 1, "stderr"), time.Duration(i+2)*time.Hour)
+		put(Timing("p", id, 0, 1), time.Duration(i+1)*time.Hour)
+	}
+	put(TaskLog(fleetscore.Job{Pipeline: "nodes", ID: "nodes-1"}, 0, 1, "stderr"), 5*time.Hour/2)
+	put(NodeLog("cpu", "cpu-1"), 9*time.Hour)
+	put(NodeLog("cpu", "cpu-2"), time.Minute)
+	left := func() (out []string) {
+		for i, err := range b.List(t.Context(), "logs/", store.ListOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, strings.TrimPrefix(string(i.Name), "logs/"))
+		}
+		return out
+	}
+	all := left()
+	for _, tt := range []struct {
+		keep  LogsKept
+		want  Maintained
+		there string // of these, and of no others, all are left
+	}{
+		{LogsKept{Before: now.Add(-8 * time.Hour)}, Maintained{Files: 10, Deleted: 1, Bytes: 100}, "nodes/cpu/cpu-2 nodes/nodes-1/ p/p-0/ p/p-1/ p/p-2/ p/p-3/"},
+		{LogsKept{Bytes: 700}, Maintained{Files: 7, Deleted: 3, Bytes: 300}, "nodes/cpu/cpu-2 p/p-0/ p/p-1/ p/p-3/"},
+		{LogsKept{Bytes: 450, Before: now.Add(-90 * time.Minute)}, Maintained{Files: 3, Deleted: 4, Bytes: 400}, "nodes/cpu/cpu-2 p/p-3/"},
+	} {
+		tt.want.Table = "logs"
+		tt.keep.InUse = map[fleetscore.JobID]bool{"p-3": true}
+		before := left()
+		for _, tt.keep.Dry = range []bool{true, false} {
+			got, err := c.KeepLogs(t.Context(), tt.keep)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("%+v (-want +got):\n%s", tt.keep, d)
+			}
+			if tt.keep.Dry && !slices.Equal(left(), before) {
+				t.Errorf("a dry run left %v of %v", left(), before)
+			}
+		}
+		var want []string
+		for _, name := range all {
+			if slices.ContainsFunc(strings.Fields(tt.there), func(p string) bool { return strings.HasPrefix(name, p) }) {
+				want = append(want, name)
+			}
+		}
+		if d := cmp.Diff(want, left()); d != "" {
+			t.Errorf("%+v left (-want +got):\n%s", tt.keep, d)
+		}
+	}
+	c.moved = func() time.Duration { return time.Hour }
+	if _, err := c.KeepLogs(t.Context(), LogsKept{Bytes: 1}); !fleetscore.Unavailable.Is(err) {
+		t.Errorf("after the clock was moved: %v", err)
+	}
+}
+
+// TestResultsAreBounded: if predictions and coverage are too large, the oldest files of all
+// pipelines go, but nothing that a job needs which hasn't ended. A dry run counts the same.
+func TestResultsAreBounded(t *testing.T) {
+	t.Parallel()
+	c := New(openTemp(t))
+	hour := func(n int) time.Time { return time.UnixMicro(int64(n) * 3600e6).UTC() }
+	for n := range 6 {
+		iv := fleetscore.Interval{From: hour(n), To: hour(n + 1)}
+		for _, p := range []string{"p", "q"} {
+			scoredBy(t, c, p, fleetscore.JobID(fmt.Sprint(p, n)), iv, []fleetscore.Key{"d1", "d2"}, []fleetscore.Micros{fleetscore.MicrosOf(iv.To)}, 0)
+		}
+	}
+	size := func() (bytes int64, first map[string]time.Time) {
+		first = map[string]time.Time{}
+		for _, p := range []string{"p", "q"} {
+			for _, d := range []*table.Delta{c.Predictions(p).Delta, c.Coverage(p).Delta} {
+				snap, err := d.Snapshot(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range snap.Files {
+					bytes += f.SizeBytes
+					if at := f.Last.Time(); first[p].IsZero() || at.Before(first[p]) {
+						first[p] = at
+					}
+				}
+			}
+		}
+		return bytes, first
+	}
+	whole, _ := size()
+	u := Upkeep{ResultsBytes: whole/2 + whole/24, Use: func(context.Context) (InUse, error) {
+		return InUse{Results: map[string]time.Time{"q": hour(1)}}, nil
+	}}
+	now := hour(6).Add(30 * time.Minute)
+	var counts [2]Maintained
+	for i, dry := range []bool{true, false} {
+		u.Dry = dry
+		done, err := c.Maintain(t.Context(), now, u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range done {
+			if d.Problem != "" {
+				t.Errorf("%+v", d)
+			}
+			counts[i].Expired, counts[i].Bytes = counts[i].Expired+d.Expired, counts[i].Bytes+d.Bytes
+		}
+		if left, _ := size(); dry && left != whole {
+			t.Errorf("a dry run left %d of %d bytes", left, whole)
+		}
+	}
+	left, first := size()
+	if counts[0] != counts[1] || counts[0].Bytes != whole-left || counts[0].Expired != 8 {
+		t.Errorf("%d of %d bytes are left; counted before %+v, and then %+v", left, whole, counts[0], counts[1])
+	}
+	if !first["p"].Equal(hour(4)) || !first["q"].Equal(hour(2)) {
+		t.Errorf("p begins at %s, q, of which a job works on everything after 01:00, at %s", first["p"], first["q"])
 	}
 }

@@ -59,8 +59,24 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	if cmd, err := unknownVerb(root, args); err != nil {
+		return exitCode(ctx, cmd, err, stderr)
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	return exitCode(ctx, cmd, err, stderr)
+}
+
+// unknownVerb refuses a mistyped command that is asked for its help, which cobra answers
+// with the help of the command before it.
+func unknownVerb(root *cobra.Command, args []string) (*cobra.Command, error) {
+	if !slices.Contains(args, "--help") && !slices.Contains(args, "-h") {
+		return root, nil
+	}
+	cmd, rest, err := root.Find(args)
+	if err != nil || !cmd.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return root, nil // cobra says what is wrong, if anything is
+	}
+	return cmd, checkVerb(cmd, rest[:1])
 }
 
 func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {

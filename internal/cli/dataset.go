@@ -59,31 +59,40 @@ func newDatasetCommand() *cobra.Command {
 }
 
 func newDatasetMaintainCommand() *cobra.Command {
-	return remote(&cobra.Command{
+	dry := false
+	cmd := remote(&cobra.Command{
 		Use:   "maintain [NAME]",
 		Short: "Join small files and delete files that are no longer needed",
 		Long: `Takes rows out of a dataset that are older than its retention, joins small files,
 and deletes files that a commit replaced a day ago or that no commit ever made
 visible. Without a name all datasets, predictions and coverage are maintained, and
 jobs that ended longer ago than their pipeline's history are forgotten with their
-logs. Other rows don't change. A server does this by itself every ten minutes.`,
-		Example: "  fleetscore dataset maintain readings",
+logs. Other rows don't change. A server does this by itself every ten minutes.
+
+With --dry-run it only says what is older than its retention or beyond a bound of size
+(docs/configuration.md): files of tables and logs, jobs of the history, and their size.`,
+		Example: "  fleetscore dataset maintain readings\n  fleetscore dataset maintain --dry-run",
 		Args:    cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
 		query := url.Values{}
 		if len(args) > 0 {
 			query.Set("dataset", args[0])
 		}
+		if dry {
+			query.Set("dry_run", "true")
+		}
 		var got api.List[catalog.Maintained]
 		if err := c.Send(ctx, http.MethodPost, "/maintenance", query, "", nil, &got); err != nil {
 			return nil, err
 		}
-		l := &listing{columns: []string{"table", "files", "joined", "into", "expired", "deleted", "problem"}}
+		l := &listing{columns: []string{"table", "files", "joined", "into", "expired", "deleted", "bytes", "problem"}}
 		for _, m := range got.Items {
-			l.add(m, m.Table, m.Files, m.Replaced, m.By, m.Expired, m.Deleted, m.Problem)
+			l.add(m, m.Table, m.Files, m.Replaced, m.By, m.Expired, m.Deleted, m.Bytes, m.Problem)
 		}
 		return l, nil
 	})
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would be taken out")
+	return cmd
 }
 
 // upload is one run of "dataset upload".
@@ -170,6 +179,9 @@ func (u *upload) run(ctx context.Context, c *client.Client, cmd *cobra.Command, 
 	if err != nil {
 		return nil, err
 	}
+	if done.Nearest != "" {
+		warn(cmd.ErrOrStderr(), []string{fmt.Sprintf("dataset %s is new, and no pipeline scores it; is %s meant?", name, done.Nearest)})
+	}
 	l := &listing{columns: []string{"dataset", "rows", "added", "replaced", "same", "repeated", "complete until"}, single: true}
 	l.add(done, done.Dataset, done.Rows, done.Added, done.Replaced, done.Same, done.Repeated, done.CompleteUntil)
 	return l, nil
@@ -246,7 +258,7 @@ func (u *upload) send(ctx context.Context, c *client.Client, name string, rows *
 			return sum, err
 		}
 		sum.Added, sum.Replaced, sum.Same, sum.Repeated = sum.Added+done.Added, sum.Replaced+done.Replaced, sum.Same+done.Same, sum.Repeated+done.Repeated
-		sum.CompleteUntil, sum.Version = done.CompleteUntil, done.Version
+		sum.CompleteUntil, sum.Version, sum.Nearest = done.CompleteUntil, done.Version, cmp.Or(sum.Nearest, done.Nearest)
 	}
 	return sum, nil
 }

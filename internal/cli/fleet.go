@@ -19,7 +19,7 @@ import (
 
 func newFleetCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "fleet", Short: "Fleets: their sensors, their models, and what is wrong with them"}
-	cmd.AddCommand(newFleetListCommand(), newFleetShowCommand(), newFleetSyncCommand(), newFleetQuarantineCommand(), newFleetReleaseCommand())
+	cmd.AddCommand(newFleetListCommand(), newFleetShowCommand(), newFleetSyncCommand(), newFleetDiffCommand(), newFleetQuarantineCommand(), newFleetReleaseCommand())
 	return cmd
 }
 

@@ -410,18 +410,14 @@ func (f *logFollower) taskOf(ctx context.Context) (int, error) {
 // write writes a log from a place on, and returns how many bytes of it were read. Of
 // one sensor it writes whole lines.
 func (f *logFollower) write(ctx context.Context, path string, from int64) (int64, error) {
+	if f.key == "" {
+		return copyFrom(ctx, f.client, path, from, f.w)
+	}
 	r, err := f.client.Open(ctx, path, url.Values{"from": {strconv.FormatInt(from, 10)}})
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	if f.key == "" {
-		n, err := io.Copy(f.w, r)
-		if err != nil {
-			err = fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
-		}
-		return n, err
-	}
 	n := int64(0)
 	in := bufio.NewReader(r)
 	for {

@@ -25,7 +25,7 @@ import (
 
 func newModelCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Look at models, check a fleet of them, pack it, compare with scikit-learn"}
-	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelVerifyCommand(), newModelPackCommand())
+	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelVerifyCommand(), newModelPackCommand(), newModelDiffCommand())
 	return cmd
 }
 

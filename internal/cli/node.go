@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -68,8 +69,9 @@ ends it at once.`,
 			if hello.Host, err = os.Hostname(); err != nil {
 				return err
 			}
-			log := logger(cmd).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter,
+			output := &node.Output{}
+			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -92,7 +94,7 @@ ends it at once.`,
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
 	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
-	cmd.AddCommand(newNodeListCommand(), newNodeRemoveCommand(), newScoreAloneCommand(runtime))
+	cmd.AddCommand(newNodeListCommand(), newNodeLogsCommand(), newNodeRemoveCommand(), newScoreAloneCommand(runtime))
 	return cmd
 }
 

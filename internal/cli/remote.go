@@ -384,6 +384,80 @@ wrong time was accepted, later readings are late and due times are skipped.`,
 	return cmd
 }
 
+func newNodeLogsCommand() *cobra.Command {
+	follow := false
+	cmd := &cobra.Command{
+		Use:   "logs NODE",
+		Short: "Write what a node wrote into its own log to stdout",
+		Long: `Writes what a node, the agent itself, wrote into its log: when it registered, which tasks it
+worked on, and what went wrong. Nodes send new lines every few seconds; what arrived is kept
+if a node dies. With --follow it goes on until the node ends. fleetscore job logs writes
+the logs of tasks.`,
+		Example: "  fleetscore node logs cpu-k3f9ab --follow",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			path := "/nodes/" + url.PathEscape(args[0])
+			for printed := int64(0); ; {
+				ended := true
+				if follow { // read before the log: what an ended node sent is all there
+					if ended, err = nodeEnded(cmd.Context(), c, args[0]); err != nil {
+						return err
+					}
+				}
+				n, err := copyFrom(cmd.Context(), c, path+"/log", printed, cmd.OutOrStdout())
+				printed += n
+				if err != nil && (ended || !fleetscore.NotFound.Is(err)) { // it may have sent nothing yet
+					return err
+				}
+				if ended {
+					return nil
+				}
+				select {
+				case <-cmd.Context().Done():
+					return cmd.Context().Err()
+				case <-time.After(followEvery):
+				}
+			}
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "write what is added, until the node ends")
+	return cmd
+}
+
+// nodeEnded tells whether a node has ended.
+func nodeEnded(ctx context.Context, c *client.Client, id string) (bool, error) {
+	var got api.List[fleetscore.Node]
+	if err := c.Get(ctx, "/nodes", nil, &got); err != nil {
+		return false, err
+	}
+	for _, n := range got.Items {
+		if string(n.ID) == id {
+			return n.State.Ended(), nil
+		}
+	}
+	return true, nil // it isn't known any more, or never was, as reading its log says
+}
+
+// copyFrom writes a text of the server from a place on, and returns how many bytes it
+// were.
+func copyFrom(ctx context.Context, c *client.Client, path string, from int64, w io.Writer) (int64, error) {
+	r, err := c.Open(ctx, path, url.Values{"from": {strconv.FormatInt(from, 10)}})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	n, err := io.Copy(w, r)
+	if err != nil {
+		err = fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
+	}
+	return n, err
+}
+
 func newServerCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "server", Short: "Servers that share the work"}
 	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the servers, and which of them leads", Example: "  fleetscore server list", Args: cobra.NoArgs},

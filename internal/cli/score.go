@@ -64,33 +64,40 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 			return s.run(cmd)
 		},
 	}
+	s.addInputs(cmd)
+	f := cmd.Flags()
+	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
+	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
+	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
+	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv or parquet")
+	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
+	for _, name := range []string{"models", "out"} {
+		must(cmd.MarkFlagRequired(name))
+	}
+	return cmd
+}
+
+// addInputs adds the flags that say which rows are scored, and how.
+func (s *scoring) addInputs(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.Data, "data", nil, "rows: a file, folder, pattern, Delta table, store's URL, or - for standard input; may be given several times")
 	s.reading.addTo(cmd)
-	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
 	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'; a pack needs none")
 	f.StringVar(&s.Sensors, "sensors", "", "list of sensors, a .csv or .ndjson file in the folder of models: the key columns, and model where the template doesn't name it")
 	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
 	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
 	f.StringSliceVar(&s.Features, "feature", nil, "feature columns, for models without feature names in their order; Val=Value renames Value to Val on output")
 	addFeaturesBy(cmd, &s.FeaturesBy)
-	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.from, "from", "", "only rows after this time, e.g. 2026-11-23T09:00:00Z")
 	f.StringVar(&s.to, "to", "", "only rows until this time, itself included")
-	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
-	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv or parquet")
 	f.DurationVar(&s.ModelTimeout, "model-timeout", 10*time.Second, "time that loading and scoring of one sensor may take")
 	f.IntVar(&s.Workers, "workers", 0, "goroutines that read, score and write; 0 for one per core")
 	s.python.addTo(cmd)
 	f.StringVar(&s.badRows, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
 	f.StringVar(&s.missing, "missing", string(fleetscore.MissingFail), "rows that lack a feature: fail (the sensor fails), skip (the row is left out) or model (the model gets NaN)")
-	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
-	for _, name := range []string{"data", "models", "key", "time", "feature", "out"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
+	for _, name := range []string{"data", "key", "time", "feature"} {
+		must(cmd.MarkFlagRequired(name))
 	}
-	return cmd
 }
 
 func (s *scoring) run(cmd *cobra.Command) (err error) {

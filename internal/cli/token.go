@@ -16,7 +16,7 @@ import (
 
 func newTokenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Tokens of devices, people, programs and nodes"}
-	columns := []string{"token", "role", "created", "last used", "expires", "expired", "old secret until", "old last used"}
+	columns := []string{"token", "role", "created", "hour of last use", "expires", "expired", "old secret until", "old hour of last use"}
 	row := func(l *listing, v any, t api.Token) {
 		expired := ""
 		if t.Expired {
@@ -25,7 +25,8 @@ func newTokenCommand() *cobra.Command {
 		l.add(v, t.Name, string(t.Role), t.Created, t.Used, t.Expires, expired, t.OldUntil, t.OldUsed)
 	}
 	cmd.AddCommand(newTokenCreateCommand(), newTokenRotateCommand(),
-		remote(&cobra.Command{Use: "list", Short: "List the tokens, without their secrets", Example: "  fleetscore token list", Args: cobra.NoArgs},
+		remote(&cobra.Command{Use: "list", Short: "List the tokens, without their secrets", Long: `Lists the tokens, without their secrets. Of its last use only the hour is kept, so that a
+token that is used all the time isn't written all the time.`, Example: "  fleetscore token list", Args: cobra.NoArgs},
 			func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 				l, query := &listing{columns: columns}, url.Values{}
 				for {

@@ -34,7 +34,7 @@ func TestNounsShowTheirVerbs(t *testing.T) {
 func TestTyposNameTheNearestWord(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"jbo list": "unknown command jbo; is job meant?", "job lst": "is list meant?", "dataset uplod x y": "is upload meant?", "node lst": "is list meant?",
+		"jbo list": "unknown command jbo; is job meant?", "jbo --help": "unknown command jbo; is job meant?", "job sumbit -h": "unknown command sumbit; is submit meant?", "job lst": "is list meant?", "dataset uplod x y": "is upload meant?", "node lst": "is list meant?",
 		"job": "", "job show": "an argument is missing; write: fleetscore job show JOB", "dataset upload x": "write: fleetscore dataset upload NAME PATH",
 		"job show a b": "there is an argument too many", "job list --state nix": "--state nix: waiting, queued,", "job coverage j --outcome nix": "--outcome nix: scored,", "job list x": "too many; write: fleetscore job list", "help jb": "is job meant?", "help job lst": "is list meant?", "sing": "there are apply, ",
 		"score --dta x": "is --data meant?", "job list --pipelin x": "is --pipeline meant?", "job list -o cvs": "is csv meant?",

@@ -183,6 +183,8 @@ func fill(c *fleetscore.Config) {
 		def(&p.Limits.ModelTimeout, fleetscore.Duration(10*time.Second))
 		def(&p.Limits.Tries, 3)
 		def(&p.Limits.QuarantineAfter, 3)
+		def(&p.Retention, c.Retention.Predictions.Age)
+		def(&p.History, c.Retention.History.Age)
 		def(&p.History, fleetscore.Duration(30*24*time.Hour))
 		defAllowance(&p.Limits.Failed)
 		defAllowance(&p.Limits.NoModel)
@@ -221,6 +223,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeHub(c.Hub)
 	r.judgeAccess(c.Access)
 	columns := r.judgeQueries(c)
+	r.judgeRetention(c.Retention)
 	for _, n := range keys(c.Datasets) {
 		r.judgeKept("datasets."+n+".retention", c.Datasets[n].Retention)
 	}
@@ -514,6 +517,9 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	}
 	if p.Missing.Validate() != nil {
 		r.at(path+".missing", "%q: write fail, skip or model", string(p.Missing))
+	}
+	if p.Logs.Layout.Validate() != nil {
+		r.at(path+".logs.layout", "%q: write nested or flat", string(p.Logs.Layout))
 	}
 	outputs := slices.Collect(maps.Keys(seen))
 	if p.Label != "" && !seen[p.Label] {

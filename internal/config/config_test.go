@@ -69,7 +69,7 @@ func TestProblems(t *testing.T) {
 		want           []string // texts that the message must contain, in this order
 	}{
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
-		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, access, store"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, access, retention, store"}},
 		{"formula in a block", "scale: {min: 0, max: 4}}", "scale: {max: 4, formula: x}}", []string{":10: pools.cpu.scale.formula: line 1, column 1: "}},
 		{"formula with bounds of its own", "  cpu: {provider: local, slots: 2, scale: {min: 0, max: 4}}",
 			"  cpu:\n    scale:\n      idle_after: 5m\n      evaluation_interval: 20s\n      formula: |\n        // all tasks\n        n = $PendingTask;\n        $TargetDedicatedNodes = n;",
@@ -113,6 +113,9 @@ func TestProblems(t *testing.T) {
 			[]string{":16: pipelines.candidate.dataset: a shadow scores the rows", ":17: pipelines.candidate.priority: a shadow's jobs have low priority", ":18: pipelines.candidate.schedule: a shadow's jobs follow"}},
 		{"after a shadow", "pipelines:", "pipelines:\n  b: {shadow: anomalies, fleet: sensors, missing: skip}\n  c: {dataset: readings, fleet: sensors, features: [Value], pool: cpu, schedule: {run_after: b}}",
 			[]string{":13: pipelines.c.schedule.run_after: b is a shadow of anomalies"}},
+		{"layout of logs", "    pool: cpu", "    pool: cpu\n    logs: {layout: wide, timing: maybe}", []string{":18: pipelines.anomalies.logs.layout: \"wide\": write nested or flat", ":18: pipelines.anomalies.logs.timing: true or false is expected"}},
+		{"retention", "pools:", "retention: {logs: {age: 5m, size: 10KB}, predictions: {size: 10}, history: {jobs: -1, size: 1GB}}\npools:",
+			[]string{":9: retention.predictions.size: ", "write for example 10GB", ":9: retention.history.size: unknown key", ":9: retention.logs.age: 5m0s is too short", ":9: retention.logs.size: 10KB is too little", ":9: retention.history.jobs: -1 is negative"}},
 		{"exec without commands", "provider: local", "provider: exec", []string{":10:", "the provider exec needs commands"}},
 		{"commands of local", "provider: local", "provider: local, exec: {start: [./a], stop: [./b], list: [./c]}", []string{":10:", "commands belong to the provider exec"}},
 		{"no stop command", "provider: local", "provider: exec, exec: {start: [./a], list: [./c], server: here}", []string{":10:", "stop is missing", "not the URL of a server"}},
@@ -247,5 +250,19 @@ func TestShadow(t *testing.T) {
 		if by := got.Pipelines["z"].FeaturesBy; by != "name" {
 			t.Fatalf("the fleet of the other shadow says features_by: name, the shadow has %s", by)
 		}
+	}
+}
+
+// TestRetention: the ages for all pipelines are those of the pipelines that say nothing.
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	c := parsed(t, "pools: {cpu: {}}", "pools: {cpu: {}}\nretention: {predictions: {age: 90d, size: 1TB}, logs: {size: 10GB}, history: {age: 9d, jobs: 7}}",
+		"pipelines:", "pipelines:\n  own: {dataset: readings, fleet: f, features: [V], pool: cpu, retention: 2d, history: 1d}")
+	day := fleetscore.Duration(24 * time.Hour)
+	if p, own := c.Pipelines["p"], c.Pipelines["own"]; p.Retention != 90*day || p.History != 9*day || own.Retention != 2*day || own.History != day {
+		t.Errorf("kept for %s and %s, and for %s and %s", p.Retention, p.History, own.Retention, own.History)
+	}
+	if r := c.Retention; r.Predictions.Size != 1e12 || r.Logs.Size != 10e9 || r.History.Jobs != 7 {
+		t.Errorf("bounds %+v", r)
 	}
 }

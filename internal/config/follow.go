@@ -73,6 +73,25 @@ func (r *reader) judgeShadow(path string, p fleetscore.PipelineConfig, c *fleets
 	return true
 }
 
+// leastKept is the least size that a limit may have: a table's files are expired whole.
+const leastKept = 1_000_000
+
+func (r *reader) judgeRetention(c fleetscore.RetentionConfig) {
+	for _, k := range []struct {
+		name string
+		fleetscore.KeepConfig
+	}{{"predictions", c.Predictions}, {"logs", c.Logs}} {
+		r.judgeKept("retention."+k.name+".age", k.Age)
+		if k.Size != 0 && k.Size < leastKept {
+			r.at("retention."+k.name+".size", "%s is too little: write at least %s, or leave it out", k.Size, fleetscore.Size(leastKept))
+		}
+	}
+	r.judgeKept("retention.history.age", c.History.Age)
+	if c.History.Jobs < 0 {
+		r.at("retention.history.jobs", "%d is negative", c.History.Jobs)
+	}
+}
+
 // judgeRunAfter refuses a pipeline that follows one that isn't there, or itself, also
 // through others.
 func (r *reader) judgeRunAfter(path string, s fleetscore.ScheduleConfig, c *fleetscore.Config) {

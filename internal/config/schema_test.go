@@ -90,6 +90,8 @@ func schemaOf(t *testing.T) []byte {
 		switch of {
 		case reflect.TypeFor[fleetscore.Duration]():
 			return &jsonschema.Schema{Type: "string", Pattern: `^(-?0|-?([0-9.]+(ns|us|µs|ms|s|m|h))+|[0-9]+d)$`}
+		case reflect.TypeFor[fleetscore.Size]():
+			return &jsonschema.Schema{Type: "string", Pattern: `^[0-9.]+ *([kKmMgGtT]?[bB])$`}
 		case reflect.TypeFor[fleetscore.Allowance]():
 			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: `^([0-9]+|[0-9.]+%)$`}}}
 		case reflect.TypeFor[fleetscore.OneOrMore[int]]():
@@ -103,6 +105,8 @@ func schemaOf(t *testing.T) []byte {
 			return words(fleetscore.OverlapSkip, fleetscore.OverlapQueueOne, fleetscore.OverlapQueueAll, fleetscore.OverlapReplace, fleetscore.OverlapAllow)
 		case reflect.TypeFor[fleetscore.CatchUp]():
 			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
+		case reflect.TypeFor[fleetscore.LogLayout]():
+			return words(fleetscore.LogsNested, fleetscore.LogsFlat)
 		case reflect.TypeFor[fleetscore.Priority]():
 			return words(fleetscore.PriorityHigh, fleetscore.PriorityNormal, fleetscore.PriorityLow)
 		case reflect.TypeFor[fleetscore.Role]():

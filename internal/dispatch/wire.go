@@ -88,6 +88,7 @@ type Lease struct {
 	Alone        bool                    `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
 	ModelMemory  int64                   `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
 	Quarantined  []fleetscore.Harm       `json:"quarantined,omitempty"`  // models that aren't scored
+	Timing       bool                    `json:"timing,omitempty"`       // how long models take is to be written
 	Revision     int64                   `json:"revision"`
 	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
 }
@@ -109,6 +110,7 @@ type HeartbeatRequest struct {
 	Leases []fleetscore.LeaseID `json:"leases"`
 	Ending bool                 `json:"ending,omitempty"` // the node was told to end: it takes no more tasks
 	Load   *fleetscore.NodeLoad `json:"load,omitempty"`   // what it measured; only now and then
+	Log    *LogChunk            `json:"log,omitempty"`    // what it has written into its own log since
 }
 
 // HeartbeatReply names leases that the node no longer holds. The node must end their

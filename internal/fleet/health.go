@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -187,12 +186,8 @@ func (d *doctor) member(i int, e *Entry) {
 			k = d.kinds[id]
 		}
 		if k == nil {
-			parts := append(strings.Split(id, detailSeparator), "", "", "")
-			features, _ := strconv.Atoi(parts[2]) // written by compile
-			k = &ModelKind{Estimators: parts[0], Releases: parts[1], Features: features, Example: e.Key.String()}
-			if parts[3] != "" {
-				k.FeatureNames = strings.Split(parts[3], nameSeparator)
-			}
+			kind := kindOf(id)
+			kind.Example, k = e.Key.String(), &kind
 			d.kinds[id] = k
 		}
 		k.Models++

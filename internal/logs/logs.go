@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,7 @@ import (
 // Config says where logs lie while their attempts run.
 type Config struct {
 	SpoolDir string        // a folder for this package alone; made if absent
-	Pieces   ledger.Pieces // where logs lie instead of SpoolDir; nil means nowhere
+	Pieces   ledger.Pieces // where logs of attempts lie instead of SpoolDir; nil means nowhere
 }
 
 // Deps is what the package works with.
@@ -54,6 +55,7 @@ type Deps struct {
 type Ledger interface {
 	ledger.Jobs
 	ledger.Tasks
+	ledger.Nodes
 	ledger.Events
 }
 
@@ -63,12 +65,16 @@ type Logs struct {
 	store  store.Bucket
 	spool  spool
 	turns  lifecycle.Turns[fleetscore.LeaseID] // at the log of a lease
-	loops  lifecycle.Loops[ledger.Topic]
+
+	nodeDir string                      // where what running nodes write themselves lies
+	nodes   sync.Mutex                  // held while the log of a node is used; guards next
+	next    map[fleetscore.NodeID]int64 // where the next piece of a node's own log begins
+	loops   lifecycle.Loops[ledger.Topic]
 }
 
 // New makes the spool folder.
 func New(cfg Config, deps Deps) (*Logs, error) {
-	if cfg.SpoolDir == "" && cfg.Pieces == nil {
+	if cfg.SpoolDir == "" {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure logs", "", "they need a spool folder")
 	}
 	if deps.Log == nil {
@@ -84,7 +90,7 @@ func New(cfg Config, deps Deps) (*Logs, error) {
 			return nil, err
 		}
 	}
-	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: database{cfg.Pieces},
+	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: database{cfg.Pieces}, nodeDir: filepath.Join(filepath.Clean(cfg.SpoolDir), nodesDir), next: map[fleetscore.NodeID]int64{},
 		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
 	if cfg.Pieces != nil {
 		return l, nil
@@ -119,14 +125,14 @@ func (l *Logs) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispat
 	return l.spool.add(ctx, lease, c)
 }
 
-// Seal moves the logs of all attempts that have ended into the store. A log that can't be
+// Seal moves the logs of all attempts and nodes that have ended into the store. A log that can't be
 // moved doesn't hold up the others; the error names all logs that weren't moved.
 func (l *Logs) Seal(ctx context.Context) error {
 	leases, err := l.spool.leases(ctx)
 	if err != nil {
 		return err
 	}
-	var problems []error
+	problems := []error{l.sealNodes(ctx)}
 	for _, lease := range leases {
 		a, job, err := l.ledger.Attempt(ctx, lease)
 		switch {
@@ -174,7 +180,7 @@ func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.Job
 		if err != nil {
 			return fleetscore.Wrap("seal log", string(a.Task), err)
 		}
-		if _, err := l.store.Put(ctx, catalog.TaskLog(j.Pipeline, id, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
+		if _, err := l.store.Put(ctx, catalog.TaskLog(j, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
 			return err
 		}
 	}
@@ -242,7 +248,7 @@ func (l *Logs) List(ctx context.Context, id fleetscore.JobID) ([]Ref, error) {
 	out := []Ref{}
 	for _, ref := range all {
 		if ref.SizeBytes == sealed {
-			size, ok := inStore[catalog.TaskLog(j.Pipeline, id, ref.Index, ref.Attempt, ref.Stream)]
+			size, ok := inStore[catalog.TaskLog(j, ref.Index, ref.Attempt, ref.Stream)]
 			if !ok {
 				continue // this stream wrote nothing
 			}
@@ -280,7 +286,7 @@ func (l *Logs) Open(ctx context.Context, id fleetscore.JobID, index, attempt int
 			return l.open(ctx, a, stream, from, size)
 		}
 	}
-	in, err := l.store.Get(ctx, catalog.TaskLog(j.Pipeline, id, index, attempt, stream), 0, -1)
+	in, err := l.store.Get(ctx, catalog.TaskLog(j, index, attempt, stream), 0, -1)
 	if err != nil {
 		return nil, err
 	}

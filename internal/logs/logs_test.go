@@ -81,7 +81,7 @@ func newShared(t *testing.T, tasks int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newWorldOn(t, tasks, p, Config{Pieces: p})
+	return newWorldOn(t, tasks, p, Config{Pieces: p, SpoolDir: t.TempDir()})
 }
 
 func newWorldOn(t *testing.T, tasks int, l ledger.Ledger, cfg Config) *world {
@@ -211,7 +211,7 @@ func testSeal(t *testing.T, w *world) {
 func TestServersShareLogs(t *testing.T) {
 	t.Parallel()
 	a := newShared(t, 1)
-	b, err := New(Config{Pieces: a.ledger.(ledger.Pieces)}, Deps{Ledger: a.ledger, Store: a.bucket})
+	b, err := New(Config{Pieces: a.ledger.(ledger.Pieces), SpoolDir: t.TempDir()}, Deps{Ledger: a.ledger, Store: a.bucket})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,4 +440,83 @@ func BenchmarkAppendShared(b *testing.B) {
 			}
 		}
 	})
+}
+
+// ofNode is what a node wrote itself, as readers see it.
+func (w *world) ofNode() string {
+	w.t.Helper()
+	r, err := w.OpenNode(w.t.Context(), "cpu", "n1", 0)
+	if fleetscore.NotFound.Is(err) {
+		return ""
+	} else if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Close()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestNodeLog: what a node sends of its own log is read while the node runs, once however
+// often it is sent; a gap is noted. When the node has ended, or was lost, it is in the
+// store, where it reads the same; what a node sends that comes back stands behind.
+func TestNodeLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	ctx := t.Context()
+	send := func(offset int64, text string) {
+		t.Helper()
+		if err := w.AppendNodeLog(ctx, "n1", dispatch.LogChunk{Stream: "stderr", Offset: offset, Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(want string) {
+		t.Helper()
+		if got := w.ofNode(); got != want {
+			t.Errorf("the log is %q, want %q", got, want)
+		}
+	}
+	inStore := func(want string) {
+		t.Helper()
+		if err := w.Seal(ctx); err != nil {
+			t.Fatal(err)
+		}
+		text, err := store.ReadAll(ctx, w.bucket, catalog.NodeLog("cpu", "n1"))
+		if err != nil && !fleetscore.NotFound.Is(err) || string(text) != want {
+			t.Errorf("the store has %q, %v; want %q", text, err, want)
+		}
+	}
+	read("")
+	send(0, "registered\n")
+	send(0, "registered\n")
+	read("registered\n")
+	send(0, "registered\ntask begins\n")
+	send(90, "task ends\n")
+	const first = "registered\ntask begins\n" + missing + "task ends\n"
+	read(first)
+	inStore("")
+	for _, state := range []fleetscore.NodeState{fleetscore.NodeLost, fleetscore.NodeStopped} {
+		if err := w.ledger.SetNodeState(ctx, "n1", state); err != nil {
+			t.Fatal(err)
+		}
+		inStore(first)
+		read(first)
+	}
+	send(0, "back again\n")
+	read(first + "back again\n")
+	w.set(nil, fleetscore.Errorf(fleetscore.Unavailable, "put", "", "away"))
+	if err := w.Seal(ctx); err == nil {
+		t.Error("a log is sealed while the store is away")
+	}
+	w.set(nil, nil)
+	inStore(first + "back again\n")
+	read(first + "back again\n")
+	if err := w.AppendNodeLog(ctx, "none", dispatch.LogChunk{Data: []byte("x")}); !fleetscore.NotFound.Is(err) {
+		t.Errorf("a node that isn't known: %v", err)
+	}
+	if names, err := SpoolFiles(filepath.Dir(w.nodeDir)); err != nil || len(names) != 0 {
+		t.Errorf("logs of attempts in the spool: %v, %v", names, err)
+	}
 }

@@ -106,7 +106,7 @@ func (p *folder) path(lease fleetscore.LeaseID, stream string) string {
 func (p *folder) list() (out []fleetscore.LeaseID, err error) {
 	entries, err := os.ReadDir(p.dir)
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && e.Name() != nodesDir {
 			out = append(out, fleetscore.LeaseID(e.Name()))
 		}
 	}

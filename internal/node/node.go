@@ -48,8 +48,10 @@ type Deps struct {
 	// Stuck is called when a task goes on although its lease was taken back a while ago, as
 	// with a model that never ends. It should end the process, whose slot is lost otherwise.
 	Stuck func(fleetscore.TaskID)
-	Log   *slog.Logger     // nil discards
-	Now   func() time.Time // the time that silence and work are measured by; nil means time.Now
+	Log   *slog.Logger // nil discards
+	// Output is what the node's log writes to, to be sent to the server; nil sends nothing.
+	Output *Output
+	Now    func() time.Time // the time that silence and work are measured by; nil means time.Now
 	// Measure measures the machine, such as Meter.Measure; nil means that nothing is
 	// measured.
 	Measure func(now time.Time) fleetscore.NodeLoad
@@ -67,8 +69,9 @@ type Node struct {
 	now    func() time.Time
 	stuck  func(fleetscore.TaskID)
 	load   func(now time.Time) fleetscore.NodeLoad // nil if nothing is measured
-	rests  atomic.Int64                            // counted, for waits that differ from node to node
-	setup  *fleetscore.SetupConfig                 // to be run before tasks are asked for; nil if there is nothing to run
+	output *Output
+	rests  atomic.Int64            // counted, for waits that differ from node to node
+	setup  *fleetscore.SetupConfig // to be run before tasks are asked for; nil if there is nothing to run
 
 	mu        sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
 	leases    map[fleetscore.LeaseID]*work
@@ -94,7 +97,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python}, log: deps.Log, now: deps.Now, load: deps.Measure, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -149,6 +152,10 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	bye, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer end()
+	n.log.Info("ended")
+	if last := n.output.next(); last != nil { // an error costs these lines alone
+		_, _ = n.server.Heartbeat(bye, n.cfg.Hello.Node, dispatch.HeartbeatRequest{Ending: true, Log: last})
+	}
 	if e := n.server.Goodbye(bye, n.cfg.Hello.Node); e != nil {
 		n.log.Warn("the server doesn't know that this node ends; it will notice", "error", e)
 	}
@@ -355,6 +362,7 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 			load := n.load(now)
 			measured, say.Load = now, &load
 		}
+		say.Log = n.output.next()
 		call, cancel := context.WithTimeout(ctx, requestTimeout)
 		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, say)
 		cancel()
@@ -364,6 +372,7 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 			}
 			continue
 		}
+		n.output.sent(say.Log)
 		n.reached()
 		n.mu.Lock()
 		n.stop = n.stop || reply.Stop

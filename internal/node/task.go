@@ -142,7 +142,7 @@ func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
 		},
-		Log: out.printf, Runtime: n.models, Now: n.now, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
+		Log: out.printf, Runtime: n.models, Now: n.now, Timing: l.Timing, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		s.Foreign = n.python.of(l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
 	}
@@ -212,6 +212,12 @@ func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Le
 	}
 	if r.Coverage, err = tables.Coverage(l.Pipeline).WriteItems(ctx, scored.Items, l.KeyNames, l.Job, l.Interval); err != nil {
 		return r, err
+	}
+	if l.Timing {
+		t := catalog.Timed{Pipeline: l.Pipeline, Job: l.Job, Task: l.Index, Attempt: l.Attempt, Node: n.cfg.Hello.Node, KeyNames: l.KeyNames}
+		if err := tables.WriteTiming(ctx, t, scored.Items); err != nil && ctx.Err() == nil {
+			out.printf("how long the models took isn't kept: %v", err) // the results are there
+		}
 	}
 	line := fmt.Sprintf("%d rows scored, %d anomalies;", r.Rows, r.Anomalies)
 	for _, o := range fleetscore.Outcomes {

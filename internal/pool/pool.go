@@ -377,10 +377,10 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 }
 
-// keepLog adds what a node wrote to its log, which may have the output of its setup
-// command already.
+// keepLog keeps what a node's process or its machine's commands printed, after what is kept
+// of the same node.
 func (p *Pools) keepLog(ctx context.Context, n fleetscore.Node, text []byte) error {
-	name := catalog.NodeLog(n.Pool, n.ID)
+	name := catalog.NodeOutput(n.Pool, n.ID)
 	before, err := store.ReadAll(ctx, p.store, name)
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return err

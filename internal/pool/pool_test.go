@@ -144,7 +144,7 @@ func TestScale(t *testing.T) {
 		t.Errorf("%d nodes run on", len(p.running))
 	}
 	for _, n := range nodes {
-		if _, err := b.Stat(t.Context(), fleetscore.BlobName("logs/nodes/cpu/"+string(n.ID)+".txt")); err != nil {
+		if _, err := b.Stat(t.Context(), fleetscore.BlobName("logs/nodes/cpu/"+string(n.ID)+".output.txt")); err != nil {
 			t.Error(err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestCrashingNode(t *testing.T) {
 		if n.State != fleetscore.NodeLost {
 			continue
 		}
-		text, err := store.ReadAll(t.Context(), b, fleetscore.BlobName("logs/nodes/cpu/"+string(n.ID)+".txt"))
+		text, err := store.ReadAll(t.Context(), b, fleetscore.BlobName("logs/nodes/cpu/"+string(n.ID)+".output.txt"))
 		if err != nil || !strings.Contains(string(text), "no luck") {
 			t.Errorf("log of %s: %q, %v", n.ID, text, err)
 		}

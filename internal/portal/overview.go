@@ -249,8 +249,15 @@ var functions = template.FuncMap{
 		return instant(now, iv.From) + " – " + instant(now, iv.To)
 	},
 	"span": func(d time.Duration) string {
-		if d == time.Hour {
-			return "hour"
+		for _, unit := range []struct {
+			d    time.Duration
+			name string
+		}{{24 * time.Hour, "day"}, {time.Hour, "hour"}} {
+			if n := d / unit.d; n == 1 && d == unit.d {
+				return unit.name
+			} else if n > 1 && d%unit.d == 0 {
+				return fmt.Sprintf("%d %ss", n, unit.name)
+			}
 		}
 		return strings.TrimSuffix(d.String(), "0s")
 	},

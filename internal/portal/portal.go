@@ -76,7 +76,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "pool", "problem", "signin", "signedin"} {
+	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "problem", "signin", "signedin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -93,6 +93,7 @@ func New(deps Deps) (http.Handler, error) {
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
 	mux.HandleFunc("GET /pools/{name}", p.page("pool", p.pool))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
+	mux.HandleFunc("GET /shadows/{pipeline}", p.page("shadow", p.shadow))
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })
 	mux.HandleFunc("/", p.page("overview", func(r *http.Request) (any, error) {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "open page", r.URL.Path, "there is no such page")

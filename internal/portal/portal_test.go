@@ -154,6 +154,13 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if _, err := c.CommitItems(ctx, "j", iv, files, nil); err != nil {
 		t.Fatal(err)
 	}
+	candidate := catalog.New(b) // its tables are there, and empty
+	if err := candidate.Predictions("candidate").Create(ctx, catalog.PredictionSchema("TS", keys, p.ValueNames)); err != nil {
+		t.Fatal(err)
+	}
+	if err := candidate.Coverage("candidate").Create(ctx, catalog.ItemSchema(keys)); err != nil {
+		t.Fatal(err)
+	}
 	health := &obs.Health{}
 	health.Report("hub", "the disk can't be written, because "+hostile)
 	health.Warn("disk", "5 % are left")
@@ -191,7 +198,7 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", "Pipeline candidate, shadow of p: sensors", `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
@@ -200,6 +207,10 @@ func TestPages(t *testing.T) {
 		{"/pools/none", 404, false, []string{"there is no such pool"}},
 		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},
 		{"/sensors/p?key=none&key=x", 200, true, []string{"No predictions in the last hour"}},
+		{"/sensors/p?over=24h0m0s&key=0001&key=" + url.QueryEscape(hostile), 200, true, []string{"10 rows", "last day: 10", `aria-current="true">day</a>`}},
+		{"/sensors/p?key=none&key=x&over=2h", 400, false, []string{"can&#39;t be shown over this time"}},
+		{"/shadows/candidate", 200, false, []string{"candidate, shadow of p", `<p class="big">3 of 3</p>`, "30 only p, 0 only candidate", "0002/"}},
+		{"/shadows/p", 404, false, []string{"there is no shadow pipeline of this name"}},
 		{"/sensors/q?key=1&key=x", 404, false, []string{"there is no pipeline"}},
 		{"/sensors/..%2f..%2fledger?key=1", 404, false, []string{"can't be shown"}},
 		{"/sensors/p%2f_coverage?key=1&key=x", 404, false, []string{"there is no pipeline"}},

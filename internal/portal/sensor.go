@@ -19,6 +19,8 @@ const (
 type sensorPage struct {
 	Pipeline  string
 	Key       fleetscore.Key
+	Over      time.Duration // how far back rows are shown
+	Spans     []spanLink    // others to choose
 	Rows      int
 	Cut       bool // there are earlier rows in the shown time that aren't drawn
 	Anomalies int
@@ -27,6 +29,42 @@ type sensorPage struct {
 	Charts    []chart
 	Columns   []string
 	Latest    []anomaly // newest first
+}
+
+// spans are how far back a sensor's page can show rows; the first is shown by default.
+var spans = []struct {
+	name string
+	d    time.Duration
+}{{"hour", recent}, {"6 hours", 6 * time.Hour}, {"day", 24 * time.Hour}, {"week", 7 * 24 * time.Hour}}
+
+// spanLink leads to the same page over another time.
+type spanLink struct {
+	Name  string
+	URL   string
+	Shown bool
+}
+
+// spanOf reads how far back rows are to be shown, and links the others.
+func spanOf(name string, key fleetscore.Key, asked string) (over time.Duration, links []spanLink, err error) {
+	over = recent
+	if asked != "" {
+		if over, err = time.ParseDuration(asked); err != nil {
+			over = 0
+		}
+	}
+	known := false
+	for _, s := range spans {
+		url := sensorURL(name, key)
+		if s.d != recent {
+			url += "&over=" + s.d.String()
+		}
+		links = append(links, spanLink{s.name, url, s.d == over})
+		known = known || s.d == over
+	}
+	if !known {
+		return 0, nil, fleetscore.Errorf(fleetscore.Invalid, "open sensor", asked, "rows can't be shown over this time").WithHint("choose one of the times that the page offers")
+	}
+	return over, links, nil
 }
 
 // refresh is the number of seconds after which a browser loads the page again.
@@ -57,12 +95,16 @@ func (p *Portal) sensor(r *http.Request) (any, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	now := p.deps.Now()
-	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &fleetscore.Interval{From: now.Add(-recent), To: now}, Keys: []fleetscore.Key{key}})
+	over, links, err := spanOf(name, key, r.URL.Query().Get("over"))
 	if err != nil {
 		return nil, err
 	}
-	v := sensorPage{Pipeline: name, Key: key}
+	now := p.deps.Now()
+	rows, err := d.ReadPredictions(ctx, snap.Files, table.ReadQuery{Interval: &fleetscore.Interval{From: now.Add(-over), To: now}, Keys: []fleetscore.Key{key}})
+	if err != nil {
+		return nil, err
+	}
+	v := sensorPage{Pipeline: name, Key: key, Over: over, Spans: links}
 	cfg, _, _, err := p.deps.Ledger.Config(ctx)
 	if err == nil {
 		v.Label = cfg.Pipelines[name].Label

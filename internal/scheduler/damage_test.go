@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
@@ -100,7 +101,7 @@ func TestDamagedFileFoundByANode(t *testing.T) {
 	}
 	w.waitProblem("dataset readings", damaged)
 	restore()
-	if _, err := w.Maintain(t.Context(), "readings"); err != nil {
+	if _, err := w.Maintain(t.Context(), catalog.Maintenance{Dataset: "readings"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.problem("dataset readings"); got != "" {
@@ -117,7 +118,7 @@ func TestDamagedFileFoundByANode(t *testing.T) {
 		t.Errorf("health says %q and the list %q, want both to name %s", got, listed, commit)
 	}
 	restore()
-	if _, err := w.Maintain(t.Context(), "readings"); err != nil {
+	if _, err := w.Maintain(t.Context(), catalog.Maintenance{Dataset: "readings"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.problem("dataset readings"); got != "" {

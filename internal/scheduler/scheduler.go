@@ -76,6 +76,7 @@ type Scheduler struct {
 type upkeep struct {
 	sync.Mutex           // held while they are maintained
 	strayed    time.Time // when logs that belong to nobody were looked for
+	loggedAt   time.Time // when the age and size of all logs was looked at
 }
 
 type (

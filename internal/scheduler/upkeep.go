@@ -15,20 +15,21 @@ import (
 // What is kept of the past, besides what the configuration says.
 const (
 	goneHistory = 30 * 24 * time.Hour  // of pipelines that are configured no more
-	maxHistory  = 50_000               // ended jobs of a pipeline
+	maxHistory  = 50_000               // ended jobs of a pipeline, unless retention.history.jobs says another number
 	forgetAtOne = 50                   // jobs in a transaction, as leases wait for it
 	keptAudit   = 366 * 24 * time.Hour // and at most
 	maxAudit    = 100_000              // entries
 	maxConfigs  = 1000                 // configurations
 	strayEvery  = 24 * time.Hour       // listing all logs takes time
+	logsEvery   = time.Hour            // the same, for bounds of age and size
 )
 
 // Maintain keeps the tables, the logs and the ledger small: see catalog.Maintain for
 // the tables. Jobs that ended longer ago than their pipeline's history are forgotten
-// with their logs. A dataset, if named, is the only thing maintained.
+// with their logs. What m asks for may be less.
 //
 // Each step may be repeated, so Maintain may be killed anywhere.
-func (s *Scheduler) Maintain(ctx context.Context, dataset string) ([]catalog.Maintained, error) {
+func (s *Scheduler) Maintain(ctx context.Context, m catalog.Maintenance) ([]catalog.Maintained, error) {
 	s.upkeep.Lock()
 	defer s.upkeep.Unlock()
 	cfg, err := s.config(ctx)
@@ -36,7 +37,8 @@ func (s *Scheduler) Maintain(ctx context.Context, dataset string) ([]catalog.Mai
 		return nil, err
 	}
 	now := s.now()
-	u := catalog.Upkeep{Dataset: dataset, Use: s.inUse, Datasets: map[string]time.Duration{}, Pipelines: map[string]time.Duration{}, Late: goneHistory}
+	u := catalog.Upkeep{Maintenance: m, Use: s.inUse, Datasets: map[string]time.Duration{}, Pipelines: map[string]time.Duration{}, Late: goneHistory,
+		ResultsBytes: int64(cfg.Retention.Predictions.Size)}
 	for name, d := range cfg.Datasets {
 		u.Datasets[name] = d.Retention.D()
 	}
@@ -44,20 +46,48 @@ func (s *Scheduler) Maintain(ctx context.Context, dataset string) ([]catalog.Mai
 		u.Pipelines[name] = p.Retention.D()
 	}
 	done, err := s.catalog.Maintain(ctx, now, u)
-	if err != nil || dataset != "" {
+	if err != nil || m.Dataset != "" {
 		return done, err
 	}
-	return done, s.forget(ctx, cfg, now)
+	kept, err := s.keepLogs(ctx, cfg, now, m.Dry)
+	past, problem := s.forget(ctx, cfg, now, m.Dry)
+	return append(append(done, kept...), past), errors.Join(err, problem)
+}
+
+// keepLogs deletes the logs of ended jobs that are beyond the bounds of their age and
+// size, if there are bounds, from time to time.
+func (s *Scheduler) keepLogs(ctx context.Context, cfg fleetscore.Config, now time.Time, dry bool) ([]catalog.Maintained, error) {
+	c := cfg.Retention.Logs
+	if c.Age == 0 && c.Size == 0 || !dry && now.Sub(s.upkeep.loggedAt).Abs() < logsEvery {
+		return nil, nil
+	}
+	k := catalog.LogsKept{Bytes: int64(c.Size), Dry: dry, InUse: map[fleetscore.JobID]bool{}}
+	if c.Age > 0 {
+		k.Before = now.Add(-c.Age.D())
+	}
+	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{States: active})
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range jobs {
+		k.InUse[j.ID] = true
+	}
+	done, err := s.catalog.KeepLogs(ctx, k)
+	if err == nil && !dry {
+		s.upkeep.loggedAt = now
+	}
+	return []catalog.Maintained{done}, err
 }
 
 // inUse is what the jobs that haven't ended, and the next ones, need of the store.
 func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
-	use := catalog.InUse{Jobs: map[fleetscore.JobID]bool{}, Files: map[string]map[string]bool{}, Since: map[string]time.Time{}}
-	since := func(dataset string, at time.Time) {
-		if have, ok := use.Since[dataset]; !at.IsZero() && (!ok || at.Before(have)) {
-			use.Since[dataset] = at
+	use := catalog.InUse{Jobs: map[fleetscore.JobID]bool{}, Files: map[string]map[string]bool{}, Since: map[string]time.Time{}, Results: map[string]time.Time{}}
+	earliest := func(of map[string]time.Time, name string, at time.Time) {
+		if have, ok := of[name]; !at.IsZero() && (!ok || at.Before(have)) {
+			of[name] = at
 		}
 	}
+	since := func(dataset string, at time.Time) { earliest(use.Since, dataset, at) }
 	cfg, err := s.config(ctx)
 	if err != nil {
 		return use, err
@@ -82,6 +112,7 @@ func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
 	}
 	for _, j := range jobs {
 		use.Jobs[j.ID] = true
+		earliest(use.Results, j.Pipeline, j.Interval.From)
 		if j.State == fleetscore.JobWaiting {
 			since(j.Config.Dataset, j.Interval.From)
 		}
@@ -104,27 +135,38 @@ func (s *Scheduler) inUse(ctx context.Context) (catalog.InUse, error) {
 }
 
 // forget lets go of jobs that ended long ago, their logs, and of what else the ledger
-// keeps of the past.
-func (s *Scheduler) forget(ctx context.Context, cfg fleetscore.Config, now time.Time) error {
+// keeps of the past. If dry is set, it only counts the jobs.
+func (s *Scheduler) forget(ctx context.Context, cfg fleetscore.Config, now time.Time, dry bool) (catalog.Maintained, error) {
+	done := catalog.Maintained{Table: "history"}
 	pipelines, err := s.ledger.HistoryPipelines(ctx)
 	if err != nil {
-		return err
+		return done, err
+	}
+	keep := cfg.Retention.History.Jobs
+	if keep == 0 {
+		keep = maxHistory
 	}
 	bounds := ledger.Bounds{Occurrences: map[string]time.Time{}, Audit: now.Add(-keptAudit), Entries: maxAudit, Configs: maxConfigs}
 	var problems []error
 	for _, name := range pipelines {
 		before := now.Add(-history(cfg, name))
 		bounds.Occurrences[name] = before
-		problems = append(problems, s.forgetJobs(ctx, name, before)) // the others are forgotten all the same
+		n, err := s.forgetJobs(ctx, ledger.OldJobs{Pipeline: name, Before: before, Keep: keep, Limit: forgetAtOne}, dry)
+		done.Expired += n
+		problems = append(problems, err) // the others are forgotten all the same
+	}
+	if dry {
+		return done, errors.Join(problems...)
 	}
 	problems = append(problems, s.ledger.Trim(ctx, bounds))
 	if now.Sub(s.upkeep.strayed).Abs() >= strayEvery {
-		_, err := s.catalog.DeleteStrayLogs(ctx, now.Add(-goneHistory), s.ledger.UnknownJobs)
+		n, err := s.catalog.DeleteStrayLogs(ctx, now.Add(-goneHistory), s.ledger.UnknownJobs)
+		done.Deleted = n
 		if problems = append(problems, err); err == nil {
 			s.upkeep.strayed = now
 		}
 	}
-	return errors.Join(problems...)
+	return done, errors.Join(problems...)
 }
 
 // history is how long jobs of a pipeline are kept: no longer than its results, as
@@ -141,25 +183,34 @@ func history(cfg fleetscore.Config, pipeline string) time.Duration {
 	return keep
 }
 
+// countAtOnce is how many old jobs a dry run counts of a pipeline at most.
+const countAtOnce = 1_000_000
+
 // forgetJobs deletes the logs of a pipeline's old jobs, then the jobs: what is killed
-// in between is found again.
-func (s *Scheduler) forgetJobs(ctx context.Context, pipeline string, before time.Time) error {
+// in between is found again. It returns how many jobs these were.
+func (s *Scheduler) forgetJobs(ctx context.Context, which ledger.OldJobs, dry bool) (forgotten int, err error) {
+	if dry {
+		which.Limit = countAtOnce
+		ids, err := s.ledger.OldJobs(ctx, which)
+		return len(ids), err
+	}
 	for {
-		ids, err := s.ledger.OldJobs(ctx, ledger.OldJobs{Pipeline: pipeline, Before: before, Keep: maxHistory, Limit: forgetAtOne})
+		ids, err := s.ledger.OldJobs(ctx, which)
 		if err != nil || len(ids) == 0 {
-			return err
+			return forgotten, err
 		}
 		for _, id := range ids {
-			if _, err := s.catalog.DeleteJobLogs(ctx, pipeline, id); err != nil {
-				return err
+			if _, err := s.catalog.DeleteJobLogs(ctx, which.Pipeline, id); err != nil {
+				return forgotten, err
 			}
 		}
 		if err := s.ledger.ForgetJobs(ctx, ids); err != nil {
-			return err
+			return forgotten, err
 		}
-		s.log.Info("old jobs were forgotten", "pipeline", pipeline, "jobs", len(ids), "first", ids[0])
-		if len(ids) < forgetAtOne {
-			return nil
+		forgotten += len(ids)
+		s.log.Info("old jobs were forgotten", "pipeline", which.Pipeline, "jobs", len(ids), "first", ids[0])
+		if len(ids) < which.Limit {
+			return forgotten, nil
 		}
 	}
 }

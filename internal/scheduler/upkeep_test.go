@@ -35,7 +35,7 @@ func (w *world) carryOut(to time.Time) fleetscore.Job {
 
 func (w *world) logged(j fleetscore.Job) bool {
 	w.t.Helper()
-	_, err := w.bucket().Stat(w.t.Context(), catalog.TaskLog("p", j.ID, 0, 1, "stderr"))
+	_, err := w.bucket().Stat(w.t.Context(), catalog.TaskLog(j, 0, 1, "stderr"))
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		w.t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestOldJobsAreForgotten(t *testing.T) {
 	}
 	w.set(day.Add(34*time.Hour + time.Minute))
 	for range 2 {
-		if _, err := w.Maintain(t.Context(), "readings"); err != nil { // one table alone
+		if _, err := w.Maintain(t.Context(), catalog.Maintenance{Dataset: "readings"}); err != nil { // one table alone
 			t.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestOldJobsAreForgotten(t *testing.T) {
 		t.Errorf("a dataset was maintained, and an old job is gone: %v", err)
 	}
 	for range 2 {
-		if _, err := w.Maintain(t.Context(), ""); err != nil {
+		if _, err := w.Maintain(t.Context(), catalog.Maintenance{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestForgettingKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := faulty.forget(t.Context(), cfg, jobs[n].Ended.Add(time.Hour+time.Microsecond)); err == nil {
+		if _, err := faulty.forget(t.Context(), cfg, jobs[n].Ended.Add(time.Hour+time.Microsecond), false); err == nil {
 			t.Errorf("%s: nothing failed", step)
 		}
 		for _, j := range jobs {
@@ -126,7 +126,7 @@ func TestForgettingKilled(t *testing.T) {
 		}
 	}
 	w.set(later)
-	if _, err := w.Maintain(t.Context(), ""); err != nil {
+	if _, err := w.Maintain(t.Context(), catalog.Maintenance{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, j := range jobs {
@@ -173,7 +173,7 @@ func TestRowsThatJobsNeedAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Maintain(t.Context(), "readings"); err != nil {
+		if _, err := s.Maintain(t.Context(), catalog.Maintenance{Dataset: "readings"}); err != nil {
 			t.Fatal(err)
 		}
 		snap, err := s.catalog.Dataset("readings").Snapshot(t.Context())
@@ -196,4 +196,51 @@ func TestRowsThatJobsNeedAreKept(t *testing.T) {
 	hours(2) // the schedule's: of 7 and 8 o'clock
 	next(day.Add(90 * time.Hour))
 	hours(0)
+}
+
+// TestHistoryIsBounded: of a pipeline as many jobs are kept as the configuration says, and
+// logs until they are older than their own age. A dry run counts both and changes nothing.
+func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.applyConfig(func(c *fleetscore.Config) {
+		c.Retention.History.Jobs = 2
+		c.Retention.Logs.Size = 1
+	})
+	w.rows(day.Add(9 * time.Hour))
+	var jobs []fleetscore.Job
+	for n := range 4 {
+		w.set(day.Add(10*time.Hour + time.Duration(n)*time.Second))
+		jobs = append(jobs, w.carryOut(day.Add(time.Duration(9-n)*time.Hour)))
+	}
+	runs, err := w.Submit(t.Context(), "p", &fleetscore.Interval{From: day, To: day.Add(9 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease("n1")
+	if l.Job != runs.ID {
+		t.Fatalf("the task is of job %s", l.Job)
+	}
+	for _, dry := range []bool{true, false} {
+		done, err := w.Maintain(t.Context(), catalog.Maintenance{Dry: dry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]catalog.Maintained{}
+		for _, m := range done {
+			got[m.Table] = m
+		}
+		if logs, past := got["logs"], got["history"]; logs.Deleted != 4 || logs.Bytes != 20 || past.Expired != 3 {
+			t.Errorf("dry %t: logs %+v, history %+v", dry, logs, past)
+		}
+		for i, j := range jobs {
+			_, err := w.ledger.Job(t.Context(), j.ID)
+			if kept := err == nil; kept != (dry || i == 3) || w.logged(j) != dry {
+				t.Errorf("dry %t: job %d is kept: %t, its log: %t", dry, i, kept, w.logged(j))
+			}
+		}
+	}
+	if j, err := w.ledger.Job(t.Context(), runs.ID); err != nil || j.State != fleetscore.JobRunning {
+		t.Errorf("the running job: %+v, %v", j, err)
+	}
 }

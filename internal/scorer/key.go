@@ -130,6 +130,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		return
 	}
 	it.First, it.Last = r.span(group)
+	began := w.now
 	defer func() {
 		if p := recover(); p != nil {
 			stack := make([]byte, 8<<10)
@@ -175,6 +176,11 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	if err != nil {
 		r.end(it, fleetscore.Failed, err)
 		return
+	}
+	if r.spec.Timing {
+		loaded := r.spec.Now()
+		it.Load = loaded.Sub(began)
+		defer func() { it.Score = w.now.Sub(loaded) }()
 	}
 	traits := m.Traits()
 	if err := r.scoreGroup(ctx, w, m, traits.OutlierDetector, order, it, group); err != nil {

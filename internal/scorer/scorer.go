@@ -37,6 +37,7 @@ type Spec struct {
 	PositionOption string
 	Label          string                 // column with the truth to pass on; empty for none
 	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
+	Timing         bool                   // items tell how long their models took, which costs a look at the clock for each
 	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
 	// Tries is how often a key is scored whose model exceeds ModelTimeout, as the machine
 	// may have been busy; 0 means once. Rest waits before the n-th repetition (1, 2, …); nil

@@ -206,6 +206,30 @@ func TestQuarantined(t *testing.T) {
 	}
 }
 
+// TestTiming: if asked for, each sensor's item says how long its model took to load and to
+// score, by the clock that is given; otherwise none does.
+func TestTiming(t *testing.T) {
+	t.Parallel()
+	rows := rowsOf(map[fleetscore.Key][]float64{"a": {1, 2}, "b": {1}}, "a", "b")
+	for _, timing := range []bool{true, false} {
+		at := time.Unix(0, 0)
+		now := func() time.Time { at = at.Add(time.Second); return at }
+		r, err := Score(t.Context(), Spec{Features: []string{"Value"}, Workers: 1, Timing: timing, Now: now}, rows, []fleetscore.Key{"c"}, models{"a": reference(t, "model_1_1"), "b": []byte("no model")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[fleetscore.Key][2]time.Duration{"a": {}, "b": {}, "c": {}}
+		if timing {
+			want["a"] = [2]time.Duration{time.Second, time.Second}
+		}
+		for _, i := range r.Items {
+			if got := [2]time.Duration{i.Load, i.Score}; got != want[i.Key] {
+				t.Errorf("timing %t: sensor %s loaded and scored in %v, want %v", timing, i.Key, got, want[i.Key])
+			}
+		}
+	}
+}
+
 func BenchmarkScore(b *testing.B) {
 	data, err := os.ReadFile(filepath.Join(testkit.Reference(b), "models", "model_1_1"))
 	if err != nil {
@@ -219,12 +243,16 @@ func BenchmarkScore(b *testing.B) {
 		m[k], per[k] = data, make([]float64, 60)
 	}
 	rows := rowsOf(per, keys...)
-	for b.Loop() {
-		if _, err := Score(b.Context(), Spec{Features: []string{"Value"}}, rows, nil, m); err != nil {
-			b.Fatal(err)
-		}
+	for name, timing := range map[string]bool{"plain": false, "timing": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Score(b.Context(), Spec{Features: []string{"Value"}, Timing: timing}, rows, nil, m); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/model")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10000, "ns/model")
 }
 
 // TestNoRows: an interval without a row gives every expected key its outcome; only

@@ -70,7 +70,7 @@ func (s *Server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 		if !s.clock.Trusted() {
 			continue // files are deleted by their age; health says why the clock isn't trusted
 		}
-		done, err := sched.Maintain(ctx, "")
+		done, err := sched.Maintain(ctx, catalog.Maintenance{})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -84,7 +84,7 @@ func (s *Server) maintain(ctx context.Context, sched *scheduler.Scheduler) error
 			if m.Problem != "" {
 				s.log.Error("table can't be maintained", "table", m.Table, "error", m.Problem)
 			} else if m.Replaced+m.Expired+m.Deleted > 0 {
-				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "expired", m.Expired, "deleted", m.Deleted)
+				s.log.Info("table maintained", "table", m.Table, "files", m.Files, "joined", m.Replaced, "into", m.By, "expired", m.Expired, "deleted", m.Deleted, "bytes", m.Bytes)
 			}
 		}
 	}

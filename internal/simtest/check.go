@@ -235,7 +235,7 @@ func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job
 // checkLog: the log of an attempt that delivered has its first line once, and its
 // last one.
 func (w *world) checkLog(ctx context.Context, p *problems, j fleetscore.Job, t fleetscore.Task, a fleetscore.Attempt) error {
-	text, err := store.ReadAll(ctx, w.store, catalog.TaskLog(j.Pipeline, j.ID, t.Index, a.Number, "stderr"))
+	text, err := store.ReadAll(ctx, w.store, catalog.TaskLog(j, t.Index, a.Number, "stderr"))
 	if fleetscore.NotFound.Is(err) {
 		p.add("attempt %d of task %s delivered and has no log", a.Number, t.ID)
 		return nil

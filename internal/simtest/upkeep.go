@@ -70,7 +70,7 @@ func (w *world) maintenance(l scheduler.Ledger, b *blobs, c *catalog.Catalog, no
 			if !now.Trusted() {
 				continue
 			}
-			done, err := keeper.Maintain(ctx, "")
+			done, err := keeper.Maintain(ctx, catalog.Maintenance{})
 			for _, m := range done {
 				w.log.Info("maintained", "table", m.Table, "joined", m.Replaced, "into", m.By, "expired", m.Expired, "deleted", m.Deleted, "problem", m.Problem)
 				w.record.maintained(m)

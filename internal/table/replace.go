@@ -2,6 +2,7 @@ package table
 
 import (
 	"context"
+	"io"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -21,6 +22,9 @@ func (d *Delta) ReadFrame(ctx context.Context, files []fleetscore.DataFile, name
 	f, err := d.readFrame(ctx, s, files, want, q)
 	return f, s, err
 }
+
+// WriteFrame writes a frame as one Parquet file.
+func WriteFrame(w io.Writer, f *Frame) error { return writeParquet(w, f) }
 
 // WriteFrame writes rows into files of the table, by date, hour and, where there are
 // many, shard range; name gives a file's name without extension, which must never
