@@ -46,14 +46,14 @@ func TestAllowance(t *testing.T) {
 func TestSize(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{"10GB": "10GB", "1500 mb": "1500MB", "2000MB": "2GB", "1.5TB": "1500GB", "0B": "0B", "7b": "7B"} {
-		var s Size
+		var s fleetscore.Size
 		if err := s.UnmarshalText([]byte(text)); err != nil || s.String() != want {
 			t.Errorf("%s is read as %s, %v; want %s", text, s, err, want)
 		}
 	}
 	for _, text := range []string{"", "10", "GB", "-1GB", "ten GB", "1e300TB", "NaNGB"} {
-		var s Size
-		if err := s.UnmarshalText([]byte(text)); !Invalid.Is(err) {
+		var s fleetscore.Size
+		if err := s.UnmarshalText([]byte(text)); !fleetscore.Invalid.Is(err) {
 			t.Errorf("%q is read as %s, %v", text, s, err)
 		}
 	}

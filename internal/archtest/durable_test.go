@@ -13,6 +13,7 @@ var ownWriters = map[string]string{
 	"internal/oneshot/results.go":          "writes into devices and pipes, which must not be replaced",
 	"internal/scorer/alone/limit_linux.go": "a setting of the kernel",
 	"internal/logs/spool.go":               "appends to logs, and syncs each piece and the folder",
+	"internal/logs/nodes.go":               "appends to nodes' own logs, whose last lines a power cut may cost",
 }
 
 // TestFilesAreDurable: a file that is written without temporary, sync and rename

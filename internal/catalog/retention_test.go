@@ -296,7 +296,7 @@ func TestTiming(t *testing.T) {
 	}
 	var shown []string
 	for _, r := range got {
-		shown = append(shown, fmt.Sprint(*r.Task, *r.Attempt, *r.Node, *r.Device, *r.Tag, *r.Outcome, *r.Rows, *r.LoadSeconds, *r.ScoreSeconds))
+		shown = append(shown, strings.TrimSpace(fmt.Sprintln(*r.Task, *r.Attempt, *r.Node, *r.Device, *r.Tag, *r.Outcome, *r.Rows, *r.LoadSeconds, *r.ScoreSeconds)))
 	}
 	if d := cmp.Diff([]string{"4 2 cpu-1 1 pressure scored 60 0.002 0.0005", "4 2 cpu-1 3 flow timed_out 0 1 10"}, shown); d != "" {
 		t.Errorf("times (-want +got):\n%s", d)

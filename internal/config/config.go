@@ -583,14 +583,6 @@ func (r *reader) judgeSchedule(path string, c fleetscore.ScheduleConfig) {
 	}
 }
 
-// judgeKept checks how long data is kept. Files hold up to an hour of rows, so that a
-// shorter time would keep nothing.
-func (r *reader) judgeKept(path string, d fleetscore.Duration) {
-	if d != 0 && d < fleetscore.Duration(time.Hour) {
-		r.at(path, "%s is too short: write at least 1h, or leave it out", d)
-	}
-}
-
 func among(names []string) string {
 	if len(names) == 0 {
 		return ""

@@ -113,7 +113,7 @@ func TestProblems(t *testing.T) {
 			[]string{":16: pipelines.candidate.dataset: a shadow scores the rows", ":17: pipelines.candidate.priority: a shadow's jobs have low priority", ":18: pipelines.candidate.schedule: a shadow's jobs follow"}},
 		{"after a shadow", "pipelines:", "pipelines:\n  b: {shadow: anomalies, fleet: sensors, missing: skip}\n  c: {dataset: readings, fleet: sensors, features: [Value], pool: cpu, schedule: {run_after: b}}",
 			[]string{":13: pipelines.c.schedule.run_after: b is a shadow of anomalies"}},
-		{"layout of logs", "    pool: cpu", "    pool: cpu\n    logs: {layout: wide, timing: maybe}", []string{":18: pipelines.anomalies.logs.layout: \"wide\": write nested or flat", ":18: pipelines.anomalies.logs.timing: true or false is expected"}},
+		{"layout of logs", "    pool: cpu", "    pool: cpu\n    logs: {layout: wide, timing: maybe}", []string{":18: pipelines.anomalies.logs.timing: true or false is expected", ":18: pipelines.anomalies.logs.layout: \"wide\": write nested or flat"}},
 		{"retention", "pools:", "retention: {logs: {age: 5m, size: 10KB}, predictions: {size: 10}, history: {jobs: -1, size: 1GB}}\npools:",
 			[]string{":9: retention.predictions.size: ", "write for example 10GB", ":9: retention.history.size: unknown key", ":9: retention.logs.age: 5m0s is too short", ":9: retention.logs.size: 10KB is too little", ":9: retention.history.jobs: -1 is negative"}},
 		{"exec without commands", "provider: local", "provider: exec", []string{":10:", "the provider exec needs commands"}},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -89,6 +90,14 @@ func (r *reader) judgeRetention(c fleetscore.RetentionConfig) {
 	r.judgeKept("retention.history.age", c.History.Age)
 	if c.History.Jobs < 0 {
 		r.at("retention.history.jobs", "%d is negative", c.History.Jobs)
+	}
+}
+
+// judgeKept checks how long data is kept. Files hold up to an hour of rows, so that a
+// shorter time would keep nothing.
+func (r *reader) judgeKept(path string, d fleetscore.Duration) {
+	if d != 0 && d < fleetscore.Duration(time.Hour) {
+		r.at(path, "%s is too short: write at least 1h, or leave it out", d)
 	}
 }
 
