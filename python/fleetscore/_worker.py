@@ -211,18 +211,7 @@ def load_zip(data):
         if "schema.json" in names:
             import skops.io
             return skops.io.loads(bytes(data), trusted=skops.io.get_untrusted_types(data=bytes(data)))
-        mlmodel = [n for n in names if n == "MLmodel" or n.endswith("/MLmodel") and n.count("/") == 1]
-        if mlmodel:
-            import tempfile
-            folder = tempfile.mkdtemp()
-            z.extractall(folder)
-            return load_mlflow(os.path.join(folder, os.path.dirname(mlmodel[0])))
-    raise ValueError("the zip file holds neither a skops model (schema.json) nor an MLflow model (MLmodel)")
-
-
-def load_mlflow(folder):
-    import mlflow.pyfunc
-    return mlflow.pyfunc.load_model(folder)
+    raise ValueError("the zip file isn't a skops model: it has no schema.json")
 
 
 def load_onnx(data):
@@ -321,9 +310,6 @@ def as_model_wants(model, x, names, outputs):
     """The columns in the model's order, as a DataFrame if it was fitted on one."""
     wants = getattr(model, "feature_names_in_", None)
     if wants is None:
-        if kind_of_pyfunc(model):
-            import pandas
-            return pandas.DataFrame(x, columns=names)
         n = getattr(model, "n_features_in_", None)
         if n is not None and n != x.shape[1]:
             raise ValueError("the model expects %d features, %d are configured" % (n, x.shape[1]))
@@ -338,10 +324,6 @@ def as_model_wants(model, x, names, outputs):
         if sorted(known) == sorted(wants):
             return pandas.DataFrame(x[:, [known.index(w) for w in wants]], columns=wants)
     raise ValueError("the model was trained with the features %s, but the columns are %s; name the columns that it was trained with, or take them by position" % (", ".join(wants), ", ".join(names)))
-
-
-def kind_of_pyfunc(model):
-    return library(model) == "mlflow"
 
 
 def predict_onnx(session, x):
