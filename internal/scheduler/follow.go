@@ -11,40 +11,51 @@ import (
 )
 
 // follow makes the jobs of a pipeline follow a configuration that was changed
-// while they wait, and returns those that wait to be planned, oldest first.
+// while they wait, and returns it and the jobs that wait to be planned, oldest first.
+//
+// The jobs are read before the configuration, and jobs that come meanwhile are left to the
+// next step: a job that was made by a newer configuration must not go back to an older one.
 //
 //   - A job that waits for data or models takes the pipeline's configuration as it
 //     is now.
 //   - A job that was planned keeps what it was planned by. If its pool is gone, its
 //     tasks go to the pool that the pipeline names now.
 //   - Without its pipeline, a job that nobody would ever run is canceled.
-func (s *Scheduler) follow(ctx context.Context, cfg fleetscore.Config, name string) ([]fleetscore.Job, error) {
+func (s *Scheduler) follow(ctx context.Context, name string) (cfg fleetscore.Config, jobs []fleetscore.Job, err error) {
 	states := []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning}
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: states})
-	if err != nil {
-		return nil, err
+	if jobs, err = s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: states}); err != nil {
+		return cfg, nil, err
+	}
+	if cfg, err = s.config(ctx); err != nil {
+		return cfg, nil, err
 	}
 	changed := false
+	known := map[fleetscore.JobID]bool{}
 	for _, j := range jobs {
+		known[j.ID] = true
 		followed := j
 		if gone := followConfig(cfg, &followed); gone == "" {
 			changed = changed || !reflect.DeepEqual(j, followed)
 		} else if _, err := s.cancel(ctx, j.ID, gone); err != nil && !fleetscore.Conflict.Is(err) {
-			return nil, err
+			return cfg, nil, err
 		}
 	}
 	if changed {
-		if err := s.ledger.UpdateJobs(ctx, name, states, func(j *fleetscore.Job) { followConfig(cfg, j) }); err != nil {
-			return nil, err
+		if err := s.ledger.UpdateJobs(ctx, name, states, func(j *fleetscore.Job) {
+			if known[j.ID] {
+				followConfig(cfg, j)
+			}
+		}); err != nil {
+			return cfg, nil, err
 		}
 		if jobs, err = s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: states}); err != nil {
-			return nil, err
+			return cfg, nil, err
 		}
 	}
 	_, configured := cfg.Pipelines[name]
-	jobs = slices.DeleteFunc(jobs, func(j fleetscore.Job) bool { return j.State != fleetscore.JobWaiting || !configured })
+	jobs = slices.DeleteFunc(jobs, func(j fleetscore.Job) bool { return j.State != fleetscore.JobWaiting || !configured || !known[j.ID] })
 	slices.Reverse(jobs)
-	return jobs, nil
+	return cfg, jobs, nil
 }
 
 // followConfig changes a job as the configuration asks. It says why the job can't

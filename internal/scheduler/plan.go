@@ -19,11 +19,7 @@ import (
 // planAll plans the jobs of a pipeline that wait, by priority and age, and notes what the
 // others wait for. The dataset and the fleet are looked at once for all of them.
 func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
-	cfg, err := s.config(ctx)
-	if err != nil {
-		return next{}, err
-	}
-	jobs, err := s.follow(ctx, cfg, name)
+	cfg, jobs, err := s.follow(ctx, name)
 	if err != nil {
 		return next{}, err
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -282,7 +283,7 @@ func (s *streams) openHub(ctx context.Context, cfg log) error {
 		s.mu.Lock()
 		s.hub = h
 		s.mu.Unlock()
-		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions())
+		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions(), "retention", cmp.Or(cfg.folder.Retention, cfg.nats.Retention))
 	}
 	return err
 }
