@@ -132,7 +132,7 @@ def start(request):
     import pyarrow
     np, pa = numpy, pyarrow
     pa.set_cpu_count(1)
-    for name in ("numpy", "pandas", "pyarrow", "sklearn"):
+    for name in ("numpy", "pyarrow", "sklearn") + (("pandas",) if request["script"] else ()):
         try:
             versions[name] = __import__(name).__version__
         except ImportError:

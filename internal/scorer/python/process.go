@@ -134,7 +134,7 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 	go func() {
 		_, err := w.requests.Write(append(program, source.Worker...))
 		if err == nil {
-			err = writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: cfg.Path, Memory: cfg.MemoryBytes})
+			err = writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: append([]string{}, cfg.Path...), Memory: cfg.MemoryBytes})
 		}
 		sent <- err
 	}()

@@ -136,6 +136,11 @@ func TestMixedFleet(t *testing.T) {
 		"raiser":  {fleetscore.Failed, "ValueError: no such pump"},
 		"text":    {fleetscore.Failed, "can't be loaded by Python"},
 	}
+	plain := newPool(t, python.Config{Python: interpreter}) // without folders of code
+	one := []fleetscore.Key{"native"}
+	if got, err := scorer.Score(t.Context(), scorer.Spec{Features: []string{"a", "b"}, Use: fleetscore.RuntimePython, Foreign: plain}, rowsOf(one, rows), one, folder(dir)); err != nil || got.Items[0].Outcome != fleetscore.Scored {
+		t.Errorf("without folders of code: %+v, %v", got, err)
+	}
 	for _, use := range []fleetscore.RuntimeName{fleetscore.RuntimePython, fleetscore.RuntimeAuto} {
 		var keys []fleetscore.Key
 		files, err := os.ReadDir(dir)
