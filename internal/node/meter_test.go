@@ -48,9 +48,9 @@ func TestMeter(t *testing.T) {
 	const gib = int64(1 << 30)
 	later := "cpu  1600 0 900 8900 600 0 0 0 0 0\ncpu0 1 0 0 0 0 0 0 0\ncpu1 1 0 0 0 0 0 0 0\ncpu2 1 0 0 0 0 0 0 0\ncpu3 1 0 0 0 0 0 0 0\n"
 	v2 := func(usec string) map[string]string {
-		return map[string]string{"proc/self/cgroup": "0::/work/agent\n", "sys/fs/cgroup/work/agent/cpu.max": "max 100000", "sys/fs/cgroup/work/cpu.max": "150000 100000",
-			"sys/fs/cgroup/work/cpu.stat": "usage_usec " + usec + "\nuser_usec 1\n", "sys/fs/cgroup/work/agent/memory.max": "2147483648", "sys/fs/cgroup/work/agent/memory.current": "1610612736",
-			"sys/fs/cgroup/work/agent/memory.stat": "anon 5\ninactive_file 536870912\n"}
+		return map[string]string{"proc/self/cgroup": "0::/jobs/agent\n", "sys/fs/cgroup/jobs/agent/cpu.max": "max 100000", "sys/fs/cgroup/jobs/cpu.max": "150000 100000",
+			"sys/fs/cgroup/jobs/cpu.stat": "usage_usec " + usec + "\nuser_usec 1\n", "sys/fs/cgroup/jobs/agent/memory.max": "2147483648", "sys/fs/cgroup/jobs/agent/memory.current": "1610612736",
+			"sys/fs/cgroup/jobs/agent/memory.stat": "anon 5\ninactive_file 536870912\n"}
 	}
 	v1 := func(nsec string) map[string]string {
 		return map[string]string{"proc/self/cgroup": "4:memory:/box\n2:cpuacct:/box\n1:cpu:/box\n0::/\n", "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "50000", "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000",
@@ -58,7 +58,7 @@ func TestMeter(t *testing.T) {
 			"sys/fs/cgroup/memory/box/memory.stat": "total_inactive_file 268435456\n"}
 	}
 	unlimited := v2("1")
-	unlimited["sys/fs/cgroup/work/cpu.max"], unlimited["sys/fs/cgroup/work/agent/memory.max"] = "max 100000", "max"
+	unlimited["sys/fs/cgroup/jobs/cpu.max"], unlimited["sys/fs/cgroup/jobs/agent/memory.max"] = "max 100000", "max"
 	for _, tt := range []struct {
 		name          string
 		before, after map[string]string
