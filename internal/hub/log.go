@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -57,7 +56,6 @@ const (
 	lowBytes         = 1 << 30  // free space below which a warning is given
 	closeLimit       = 10 * time.Second
 	maxDamage        = 1000 // ranges that are remembered
-	maxDamageTexts   = 20   // lines of a warning
 )
 
 // segmentLog is a Hub in a folder of files; see docs/formats/hub-log.md.
@@ -75,14 +73,13 @@ type segmentLog struct {
 	epoch      int64 // id of this opening
 	partitions []*partition
 	done       chan struct{} // closed by Close
+	warnings   *Warnings
 	writers    sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	failing map[int]string // partitions whose last append failed, and why
-	texts   []string       // what was found to be damaged
 	low     bool           // whether the disk was low at the last look
-	overdue map[int]int64  // bytes of partitions that are older than the retention and needed
 }
 
 // Open opens or makes the hub in that folder. Conflict means that another process
@@ -111,13 +108,14 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 			WithHint("name a folder, 1 to %d partitions and a retention of a second or more", fleetscore.Shards)
 	}
 	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, started: time.Now(), disk: d,
-		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}, overdue: map[int]int64{}}
+		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}}
 	if h.slog == nil {
 		h.slog = slog.New(slog.DiscardHandler)
 	}
 	if h.health == nil {
 		h.health = noHealth{}
 	}
+	h.warnings = NewWarnings(h.health)
 	if h.now == nil {
 		h.now = time.Now
 	}
@@ -269,12 +267,7 @@ func (h *segmentLog) damaged(p *partition, d Damage) {
 func (h *segmentLog) damageText(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	h.slog.Error("the hub's log is damaged", "dir", h.cfg.Dir, "what", text)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.texts) < maxDamageTexts {
-		h.texts = append(h.texts, text)
-	}
-	h.health.Warn("hub log", strings.Join(h.texts, "; ")+". Everything else can be read. Restart the server to clear this warning")
+	h.warnings.Damaged(text)
 }
 
 // Stats implements Hub.

@@ -2,7 +2,6 @@ package hub
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -32,7 +31,7 @@ func (p *partition) trim() {
 			p.log.slog.Warn("old messages of the hub can't be removed yet", "partition", p.index, "error", err)
 			return
 		}
-		p.log.overdueBytes(p.index, 0)
+		p.log.warnings.Overdue(p.index, 0)
 		p.removeSegments(len(p.segments) - 1)
 		return
 	}
@@ -44,34 +43,8 @@ func (p *partition) trim() {
 			overdue += p.segments[i].end
 		}
 	}
-	p.log.overdueBytes(p.index, overdue)
+	p.log.warnings.Overdue(p.index, overdue)
 	p.removeSegments(old)
-}
-
-// overdueBytes notes how many bytes of a partition are kept longer than the
-// retention, and warns while there are any, because the folder grows until the query
-// that needs them goes on.
-func (h *segmentLog) overdueBytes(partition int, n int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if n == h.overdue[partition] {
-		return
-	}
-	h.overdue[partition] = n
-	sum := int64(0)
-	for _, n := range h.overdue {
-		sum += n
-	}
-	h.health.Warn("hub retention", OverdueText(sum))
-}
-
-// OverdueText warns of bytes that are kept longer than the retention; it is empty if there
-// are none.
-func OverdueText(bytes int64) string {
-	if bytes == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show which query has stopped; if you remove that query from fleet.yaml, the readings are removed too", (bytes+1<<20-1)>>20)
 }
 
 // removeSegments removes the n oldest segments, the oldest first, so that the
@@ -100,7 +73,7 @@ func (p *partition) removeSegments(n int) {
 // compares its clock with this time before it takes any reading. Unreadable files are
 // skipped, because opening the hub reports them.
 func LastArrival(dir string) fleetscore.Micros {
-	h := &segmentLog{cfg: Config{Dir: dir}, slog: slog.New(slog.DiscardHandler), health: noHealth{}, disk: osDisk{}}
+	h := &segmentLog{cfg: Config{Dir: dir}, slog: slog.New(slog.DiscardHandler), health: noHealth{}, warnings: NewWarnings(noHealth{}), disk: osDisk{}}
 	var latest fleetscore.Micros
 	for i := range fleetscore.Shards {
 		segments, err := h.segments(i)

@@ -1,6 +1,7 @@
 // Package obs makes the two ways a process can be observed: its log, and its metrics
 // in Prometheus's text format. Rooms get a logger and a registry from here and don't
-// depend on how these are shown. Both are safe for concurrent use.
+// depend on how these are shown. Both are safe for concurrent use. Health is what a process
+// says about its parts, and Tail the end of what a child program wrote.
 package obs
 
 import (

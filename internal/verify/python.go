@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -11,11 +10,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
 //go:embed worker.py
@@ -73,7 +71,7 @@ type worker struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	out   *bufio.Reader
-	notes *tail
+	notes *obs.Tail
 	about Python
 	ended bool
 }
@@ -104,7 +102,7 @@ func launch(ctx context.Context, python string, isolated bool, patience time.Dur
 	if isolated {
 		args = append([]string{"-I"}, args...)
 	}
-	w := &worker{cmd: exec.Command(python, args...), notes: &tail{}, about: Python{Isolated: isolated}}
+	w := &worker{cmd: exec.Command(python, args...), notes: &obs.Tail{}, about: Python{Isolated: isolated}}
 	w.cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
 	w.cmd.Stderr = w.notes
 	w.cmd.WaitDelay = 5 * time.Second
@@ -193,7 +191,11 @@ func (w *worker) read(ctx context.Context, patience time.Duration, into any) err
 		return fmt.Errorf("the interpreter did not answer within %s", patience)
 	case err != nil:
 		state := w.stop()
-		return fmt.Errorf("the interpreter ended (%s)%s", state, w.notes)
+		text := fmt.Sprintf("the interpreter ended (%s)", state)
+		if line := w.notes.LastLine(); line != "" {
+			text += ": " + line
+		}
+		return errors.New(text)
 	}
 	return json.Unmarshal(line, into)
 }
@@ -221,33 +223,4 @@ func (w *worker) stop() string {
 		_ = w.cmd.Wait() // the process's state has the same information as the error
 	}
 	return w.cmd.ProcessState.String()
-}
-
-// tail keeps the end of a worker's output on stderr.
-type tail struct {
-	mu   sync.Mutex // guards text
-	text []byte
-}
-
-const tailBytes = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if n := len(t.text) - tailBytes; n > 0 {
-		t.text = append(t.text[:0], t.text[n:]...)
-	}
-	return len(p), nil
-}
-
-// String is the last line, after a colon.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lines := strings.Split(string(bytes.TrimSpace(t.text)), "\n")
-	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
-		return ": " + last
-	}
-	return ""
 }

@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +58,6 @@ const (
 	silentLimit = 3 * time.Second  // without any answer, after which unanswered messages are published again
 	probeLimit  = time.Second      // for a server to show that it isn't frozen
 	closeLimit  = 10 * time.Second
-	maxTexts    = 20   // lines of a warning
 	maxDamage   = 1000 // damaged messages that are remembered
 )
 
@@ -105,14 +103,13 @@ type log struct {
 	ctx        context.Context // ends with Close
 	stop       context.CancelFunc
 	background sync.WaitGroup
+	warnings   *hub.Warnings
 
 	mu      sync.Mutex     // guards what follows
 	failing map[int]string // partitions whose last append failed, and why
 	lost    string         // why there is no connection; empty while there is one
 	since   time.Time      // of lost
 	refusal string         // the servers' last refusal of an operation
-	texts   []string       // what was found to be wrong with the log
-	overdue map[int]int64  // bytes of partitions that are older than the retention and needed
 }
 
 // Open connects to the servers and opens the hub that their streams hold, or makes the
@@ -127,7 +124,7 @@ func Open(ctx context.Context, cfg Config, deps hub.Deps) (hub.Hub, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &log{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, failing: map[int]string{}, overdue: map[int]int64{}}
+	l := &log{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, failing: map[int]string{}}
 	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if l.slog == nil {
 		l.slog = slog.New(slog.DiscardHandler)
@@ -135,6 +132,7 @@ func Open(ctx context.Context, cfg Config, deps hub.Deps) (hub.Hub, error) {
 	if l.health == nil {
 		l.health = noHealth{}
 	}
+	l.warnings = hub.NewWarnings(l.health)
 	if l.now == nil {
 		l.now = time.Now
 	}
@@ -256,10 +254,5 @@ func (l *log) Close() error {
 func (l *log) problem(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	l.slog.Error("the hub's log is damaged", "hub", l.cfg.Name, "what", text)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.texts) < maxTexts {
-		l.texts = append(l.texts, text)
-	}
-	l.health.Warn("hub log", strings.Join(l.texts, "; ")+". Everything else can be read. Restart the server to clear this warning")
+	l.warnings.Damaged(text)
 }

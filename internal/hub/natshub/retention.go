@@ -34,7 +34,7 @@ func (l *log) trim() {
 func (p *partition) trim(ctx context.Context) error {
 	needed := p.log.needed(p.index)
 	if needed == 0 { // the queries run in another process, or don't know their positions yet
-		p.log.overdueBytes(p.index, 0)
+		p.log.warnings.Overdue(p.index, 0)
 		return nil
 	}
 	info, err := p.info(ctx)
@@ -54,7 +54,7 @@ func (p *partition) trim(ctx context.Context) error {
 	if needed < young {
 		overdue = int64(float64(s.Bytes) * float64(young-max(needed, s.FirstSeq)) / float64(s.LastSeq+1-s.FirstSeq))
 	}
-	p.log.overdueBytes(p.index, overdue)
+	p.log.warnings.Overdue(p.index, overdue)
 	keep := min(young, needed)
 	if keep <= s.FirstSeq {
 		return nil
@@ -116,20 +116,4 @@ func (p *partition) older(ctx context.Context, seq uint64, since fleetscore.Micr
 	}
 	arrived, err := hub.ArrivalOf(m.Data)
 	return err != nil || arrived < since, nil
-}
-
-// overdueBytes notes how many bytes of a partition are kept longer than the retention,
-// and warns while there are any.
-func (l *log) overdueBytes(partition int, n int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n == l.overdue[partition] {
-		return
-	}
-	l.overdue[partition] = n
-	sum := int64(0)
-	for _, n := range l.overdue {
-		sum += n
-	}
-	l.health.Warn("hub retention", hub.OverdueText(sum))
 }

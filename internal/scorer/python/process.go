@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	source "github.com/fleetscore/fleetscore/python"
 )
 
@@ -40,40 +39,12 @@ type process struct {
 	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
 	versions   map[string]string
 	done       int // sensors that it was given so far
-	output     tail
+	output     obs.Tail
 	ended      chan struct{} // closed when the process has ended
 	err        error         // how, once it has
 	startLimit time.Duration
 	now        func() time.Time
 	models     string // the folder where models are written for scripts
-}
-
-// tail keeps the last bytes of what a process writes outside of any sensor's log.
-type tail struct {
-	mu   sync.Mutex // guards what follows
-	text []byte
-}
-
-const tailBytes = 8 << 10
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if n := len(t.text) - tailBytes; n > 0 {
-		t.text = append(t.text[:0], t.text[n:]...)
-	}
-	return len(p), nil
-}
-
-// take gives the text and forgets it.
-func (t *tail) take() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := strings.TrimSpace(string(t.text))
-	t.text = t.text[:0]
-	return s
 }
 
 // begin starts a worker process and waits until it is ready.
@@ -210,7 +181,6 @@ func (w *process) release() {
 // cause says why the process ended, once it has.
 func (w *process) cause() string {
 	<-w.ended
-	out := w.output.take()
 	text := "its process ended"
 	if exit, ok := errors.AsType[*exec.ExitError](w.err); ok {
 		if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
@@ -224,8 +194,8 @@ func (w *process) cause() string {
 	} else if w.err != nil {
 		text = "its process ended: " + w.err.Error()
 	}
-	if i := strings.LastIndexByte(out, '\n'); out != "" {
-		text += "; its last words: " + out[i+1:]
+	if line := w.output.LastLine(); line != "" {
+		text += "; its last words: " + line
 	}
 	return text
 }
