@@ -25,13 +25,12 @@ answers = os.fdopen(4, "wb", buffering=1 << 20)
 position = mmap.mmap(5, 16)
 os.close(5)
 me = os.getpid()
+this_file = sys._getframe().f_code.co_filename  # tracebacks begin below it
 
 np = pa = None  # numpy and pyarrow, imported by start
 script = None  # the module with run()
 per_model = False
 features_by = "name"
-warn_versions = True
-
 
 import_module = builtins.__import__
 importing = False
@@ -111,14 +110,11 @@ def fault(error):
         gc.collect()
     else:
         tb = error.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename == __name__file:
+        while tb is not None and tb.tb_frame.f_code.co_filename == this_file:
             tb = tb.tb_next
         trace = "".join(traceback.format_exception(type(error), error, tb))[-8000:]
     text = str(error).strip().split("\n")[0][:500]
     return {"type": type(error).__name__, "text": text, "trace": trace, "module": getattr(error, "name", None) if isinstance(error, ImportError) else None}
-
-
-__name__file = sys._getframe().f_code.co_filename
 
 
 # Start.
@@ -236,9 +232,8 @@ def library(model):
 def last_step(model):
     while hasattr(model, "steps") and model.steps:
         model = model.steps[-1][1]
-    for inner in ("best_estimator_",):
-        if hasattr(model, inner):
-            return last_step(getattr(model, inner))
+    if hasattr(model, "best_estimator_"):
+        return last_step(model.best_estimator_)
     return model
 
 
