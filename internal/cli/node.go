@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/node"
@@ -126,6 +128,25 @@ func scoreAlone() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// untilAnswered asks the server again for as long as it doesn't answer, at most for
+// node.AwayLimit: a machine may come up while the server is being restarted.
+func untilAnswered(ctx context.Context, log *slog.Logger, ask func() error) error {
+	begun, pause := time.Now(), 100*time.Millisecond
+	for n := 1; ; n++ {
+		err := ask()
+		if err == nil || !fleetscore.KindOf(err).Retryable() || ctx.Err() != nil || time.Since(begun) > node.AwayLimit {
+			return err
+		}
+		log.Warn("the server doesn't answer and is asked again", "for", time.Since(begun).Round(time.Second), "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause/2 + time.Duration(clock.Spread(strconv.Itoa(os.Getpid()), n)*float64(pause))):
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
 // dialAsNode reaches the server with the token of a node, and says in hello which node of
 // which pool it is. With a one-time token, the node joins first.
 func dialAsNode(cmd *cobra.Command, hello *dispatch.Hello, credential string) (*client.Client, error) {
@@ -153,9 +174,16 @@ func dialAsNode(cmd *cobra.Command, hello *dispatch.Hello, credential string) (*
 	if err != nil {
 		return nil, err
 	}
-	me, err := callerOf(cmd.Context(), c)
+	ask := func(c *client.Client) (me api.Caller, err error) {
+		err = untilAnswered(cmd.Context(), logger(cmd), func() error {
+			me, err = callerOf(cmd.Context(), c)
+			return err
+		})
+		return me, err
+	}
+	me, err := ask(c)
 	if err == nil && me.Role == fleetscore.RoleJoin {
-		err = join(cmd.Context(), c, credential)
+		err = untilAnswered(cmd.Context(), logger(cmd), func() error { return join(cmd.Context(), c, credential) })
 		c.Close()
 		if err != nil {
 			return nil, err
@@ -164,7 +192,7 @@ func dialAsNode(cmd *cobra.Command, hello *dispatch.Hello, credential string) (*
 		if c, err = client.New(cfg); err != nil {
 			return nil, err
 		}
-		me, err = callerOf(cmd.Context(), c)
+		me, err = ask(c)
 	}
 	if err != nil {
 		c.Close()

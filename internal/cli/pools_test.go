@@ -152,7 +152,8 @@ rm "machines/$FLEETSCORE_MACHINE"
 
 // TestStaticPool: a pool without a provider's nodes waits for agents that people start, and
 // never stops them. An agent joins by a one-time token, keeps its credential, and is the same
-// node after a restart. The token is for one node, and the credential ends with the node.
+// node after a restart. An agent that starts while the server is away waits for it. The token
+// is for one node, and the credential ends with the node.
 func TestStaticPool(t *testing.T) {
 	t.Parallel()
 	p := startServer(t, poolText(t, "{provider: static}"))
@@ -189,10 +190,14 @@ func TestStaticPool(t *testing.T) {
 	for start := range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		a := agent(ctx)
+		p.kill()
+		a, log := agent(ctx), &logText{}
+		a.Stderr = log
 		if err := a.Start(); err != nil {
 			t.Fatal(err)
 		}
+		eventually(t, "the agent says that it waits", func() bool { return strings.Contains(log.String(), "is asked again") })
+		p.start()
 		eventually(t, "the agent has joined, and the job is done", func() bool {
 			var jobs api.List[fleetscore.Job]
 			if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil {

@@ -26,10 +26,13 @@ import (
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
+// AwayLimit is how long a node waits for a server that doesn't answer.
+const AwayLimit = 2 * time.Minute
+
 // Config says who the node is.
 type Config struct {
 	Hello     dispatch.Hello
-	AwayLimit time.Duration // the node ends when the server was away for longer; 0 means 2 min
+	AwayLimit time.Duration // the node ends when the server was away for longer; 0 means the constant AwayLimit
 	Heartbeat time.Duration // between two signs of life; 0 means 3 s
 	DrainTime time.Duration // how long running tasks may go on once ctx ends; 0 gives them back at once
 	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
@@ -89,7 +92,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "start node", string(cfg.Hello.Node), "it needs an id, a pool and at least one slot")
 	}
 	if cfg.AwayLimit == 0 {
-		cfg.AwayLimit = 2 * time.Minute
+		cfg.AwayLimit = AwayLimit
 	}
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = 3 * time.Second

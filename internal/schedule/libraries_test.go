@@ -101,6 +101,8 @@ func decided(q question, ours []string) string {
 		return "a range that goes backwards"
 	case slices.ContainsFunc(parts, func(p string) bool { return hasRange(p, func(low, high int) bool { return high == low }) }):
 		return "a range of one value"
+	case ours == nil && strings.Contains(day, "31W"):
+		return "31W in months of 30 days"
 	case ours == nil:
 		return ""
 	case strings.ContainsAny(day, "W?"), strings.Contains(weekday, "?"), strings.Contains(weekday, "L"):
