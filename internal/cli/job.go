@@ -147,6 +147,7 @@ func ended(ctx context.Context, c *client.Client, notes io.Writer, id string) (f
 		if err := c.Get(ctx, jobPath(id), query, &j); err != nil {
 			if ctx.Err() != nil {
 				fmt.Fprintf(notes, "job %s goes on; 'fleetscore job wait %s' waits again, 'fleetscore job cancel %s' ends it\n", id, id, id)
+				err = ctx.Err() // whatever else the end of the wait has broken
 			}
 			return fleetscore.Job{}, err
 		}
