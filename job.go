@@ -123,6 +123,7 @@ type Job struct {
 	Tasks      int            `json:"tasks"`
 	TasksEnded int            `json:"tasks_ended"`
 	Created    time.Time      `json:"created"`
+	Planned    *time.Time     `json:"planned,omitempty"` // when its tasks were put into the pool's queue
 	Started    *time.Time     `json:"started,omitempty"` // first lease
 	Ended      *time.Time     `json:"ended,omitempty"`
 }

@@ -70,6 +70,7 @@ var Table = map[string]Route{
 	"POST /api/v1/schedules/{pipeline}/trigger":             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/pools":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pools/{name}":                              {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/pools/{name}/history":                      {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/servers":                                   {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/nodes":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/nodes/{id}/log":                            {fleetscore.RoleViewer, noBody},

@@ -31,6 +31,8 @@
 //	POST /schedules/{pipeline}/pause, resume      Paused
 //	POST /schedules/{pipeline}/trigger            Job
 //	GET  /pools                                   list of Pool
+//	GET  /pools/{name}                            PoolDetail
+//	GET  /pools/{name}/history?since=             PoolHistory: its jobs, how long their tasks ran and waited
 //	POST /pools/{name}/join-tokens                {expires?} → NewToken, with its secret
 //	GET  /servers                                 list of Server
 //	GET  /nodes?pool=                             list of Node

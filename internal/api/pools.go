@@ -74,6 +74,8 @@ type Paused struct {
 func (s *server) registerPools(api huma.API) {
 	add(api, huma.Operation{OperationID: "list pools", Method: http.MethodGet, Path: "/pools", Tags: []string{"pools"}, Summary: "Pools and their queues"}, s.listPools)
 	add(api, huma.Operation{OperationID: "show pool", Method: http.MethodGet, Path: "/pools/{name}", Tags: []string{"pools"}, Summary: "A pool, and what its formula decided"}, s.showPool)
+	add(api, huma.Operation{OperationID: "show pool history", Method: http.MethodGet, Path: "/pools/{name}/history", Tags: []string{"pools"},
+		Summary: "What the jobs of a pool asked of it, and how that went"}, s.poolHistory)
 	s.registerJoin(api)
 	add(api, huma.Operation{OperationID: "list nodes", Method: http.MethodGet, Path: "/nodes", Tags: []string{"pools"}, Summary: "Nodes"}, s.listNodes)
 	add(api, huma.Operation{OperationID: "read node log", Method: http.MethodGet, Path: "/nodes/{id}/log", Tags: []string{"pools"},
@@ -162,6 +164,10 @@ func newestNodes(nodes []fleetscore.Node) []fleetscore.Node {
 	return append([]fleetscore.Node{}, nodes...)
 }
 
+func noPool(op, name string) error {
+	return fleetscore.Errorf(fleetscore.NotFound, op, name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+}
+
 func (s *server) showPool(ctx context.Context, in *struct {
 	Name  string `path:"name"`
 	Limit int    `query:"evaluations" default:"20" minimum:"0" maximum:"500" doc:"how many evaluations to list"`
@@ -172,7 +178,7 @@ func (s *server) showPool(ctx context.Context, in *struct {
 	}
 	c, ok := cfg.Pools[in.Name]
 	if !ok {
-		return nil, fleetscore.Errorf(fleetscore.NotFound, "show pool", in.Name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+		return nil, noPool("show pool", in.Name)
 	}
 	d := PoolDetail{Scale: c.Scale, Evaluations: []autoscale.Evaluation{}}
 	nodes, err := s.deps.Ledger.Nodes(ctx, in.Name)
@@ -228,6 +234,113 @@ func (s *server) jobsOf(ctx context.Context, name string, c fleetscore.PoolConfi
 		out = append(out, u)
 	}
 	return out, err
+}
+
+// PoolHistory is what a pool had to do in a time, and how that went: what its formula can be
+// played on.
+type PoolHistory struct {
+	Pool         string                 `json:"pool"`
+	From         time.Time              `json:"from" doc:"jobs that were made from then on are listed"`
+	To           time.Time              `json:"to"`
+	Shortened    bool                   `json:"shortened" doc:"there were too many jobs: from is later than was asked for"`
+	Slots        int                    `json:"slots" doc:"number of tasks that a node runs at once"`
+	Scale        fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
+	StartSeconds *float64               `json:"start_seconds,omitempty" doc:"from the start of a node until it took tasks, the longest of the newest nodes; absent if no node ran within the last hour"`
+	Waits        autoscale.Waits        `json:"waits" doc:"how long the tasks waited"`
+	Usage        *autoscale.Usage       `json:"usage,omitempty" doc:"of this time, at most the last 48 hours; absent if no samples were taken"`
+	Jobs         []autoscale.Past       `json:"jobs" nullable:"false" doc:"those that were planned into tasks, the oldest first"`
+}
+
+// The bounds of a pool's history: jobs that are looked at, jobs of the pool, and entries of
+// their runs.
+const (
+	historyPage = 500
+	historyLook = 10_000
+	historyJobs = 1000
+	historyRuns = 50_000
+)
+
+func (s *server) poolHistory(ctx context.Context, in *struct {
+	Name  string    `path:"name"`
+	Since time.Time `query:"since" doc:"24 hours ago unless given"`
+}) (*body[PoolHistory], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := cfg.Pools[in.Name]
+	if !ok {
+		return nil, noPool("show pool history", in.Name)
+	}
+	h := PoolHistory{Pool: in.Name, To: s.now().UTC(), From: in.Since.UTC(), Slots: c.Slots, Scale: c.Scale, Jobs: []autoscale.Past{}}
+	if in.Since.IsZero() {
+		h.From = h.To.Add(-24 * time.Hour)
+	}
+	if err := s.recall(ctx, &h); err != nil {
+		return nil, err
+	}
+	nodes, err := s.deps.Ledger.Nodes(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	if takes, known := autoscale.StartTime(nodes); known {
+		seconds := takes.Seconds()
+		h.StartSeconds = &seconds
+	}
+	samples, err := s.deps.Ledger.Samples(ctx, in.Name, h.From)
+	if len(samples) > 0 {
+		u := autoscale.Used(samples, c.Scale)
+		h.Usage = &u
+	}
+	return answer(h), err
+}
+
+// recall reads the jobs of a pool's history, the newest first, until there are too many.
+func (s *server) recall(ctx context.Context, h *PoolHistory) error {
+	var waits []time.Duration
+	runs := 0
+	f := ledger.JobFilter{Limit: historyPage}
+	for looked := 0; ; looked += historyPage {
+		jobs, err := s.deps.Ledger.Jobs(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			if j.Created.Before(h.From) {
+				jobs = nil
+				break
+			}
+			if looked >= historyLook || len(h.Jobs) >= historyJobs || runs >= historyRuns {
+				h.Shortened, jobs = true, nil
+				break
+			}
+			f.Before = j.ID
+			if j.Config.Pool != h.Pool {
+				continue
+			}
+			tasks, err := s.deps.Ledger.Tasks(ctx, j.ID)
+			if err != nil {
+				return err
+			}
+			p, w, planned, err := autoscale.Recall(j, tasks, func(id fleetscore.TaskID) ([]fleetscore.Attempt, error) { return s.deps.Ledger.Attempts(ctx, id) })
+			if err != nil {
+				return err
+			}
+			if planned {
+				h.Jobs, waits = append(h.Jobs, p), append(waits, w...)
+				runs += len(p.Runs)
+			}
+		}
+		if len(jobs) < historyPage {
+			break
+		}
+	}
+	slices.Reverse(h.Jobs)
+	if h.Shortened && len(h.Jobs) > 0 {
+		h.From = h.Jobs[0].Created
+	}
+	h.Waits = autoscale.WaitsOf(waits)
+	return nil
 }
 
 // usageOf is what a job took of its pool, by the pool's present prices.

@@ -196,7 +196,7 @@ func (s *server) createJoin(ctx context.Context, in *struct {
 	c, ok := cfg.Pools[in.Name]
 	switch {
 	case !ok:
-		return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Name, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+		return nil, noPool(op, in.Name)
 	case c.Provider != pool.Static:
 		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "the provider of the pool, %s, starts its nodes itself", c.Provider).WithHint("nodes join pools of the provider static")
 	}

@@ -15,7 +15,7 @@ import (
 // lowStandard are the packages of the standard library that levels 0 and 1 may
 // import: what computes, and nothing that reaches out of the process.
 var lowStandard = []string{
-	"bytes", "cmp", "container/heap", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "iter", "maps", "math", "math/bits", "path", "reflect",
+	"bytes", "cmp", "container/heap", "encoding/binary", "encoding/csv", "encoding/hex", "encoding/json", "errors", "fmt", "iter", "maps", "math", "math/bits", "path", "reflect",
 	"regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf16", "unicode/utf8", "unsafe",
 	"hash", "hash/crc32", "hash/crc64", "hash/fnv", "hash/maphash", "crypto/sha256",
 	"context", // as what a caller's interface hands on, and as a limit of time

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -24,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/autoscale/replay"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/durable"
 )
 
 func newPoolCommand() *cobra.Command {
@@ -284,29 +283,45 @@ func evaluated(r formula.Result) *listing {
 type replaying struct {
 	cfg      replay.Config
 	workload string
+	history  string
+	save     string
+	since    time.Duration
 	cost     float64
+	names    []string
+	formulas []*formula.Formula
 }
 
 func newFormulaReplayCommand() *cobra.Command {
 	var r replaying
 	cmd := &cobra.Command{
-		Use:   "replay FILE... --workload TASKS.csv",
-		Short: "Play formulas side by side on a workload, without a server",
+		Use:   "replay [FILE...] --workload TASKS.csv | --history POOL",
+		Short: "Play formulas side by side on a workload, or on what a pool had to do",
 		Long: `Plays each formula on the same simulated pool and workload, and shows a chart of the
 nodes and of the tasks that wait, and a table: node-hours, how long tasks waited,
 what was interrupted. To compare with a pool of a fixed size, play a formula such as
 $TargetDedicatedNodes = 5; too.
 
-The workload is CSV with the columns time, tasks and seconds: how many tasks come at
-that time, and how long each runs on one slot. All formulas are played until the last
-one has nothing more to do, and --tail longer. Nodes are paid for from their start.`,
-		Example: "  fleetscore pool formula replay backlog.formula fixed.formula --workload tasks.csv --slots 4",
-		Args:    cobra.MinimumNArgs(1),
-		RunE:    r.run,
+With --workload, no server is needed. The workload is CSV with the columns time, tasks
+and seconds: how many tasks come at that time, and how long each runs on one slot.
+
+With --history, the workload is what a pool of the server had to do: the tasks of its
+jobs since --since ago, at the times when they were queued, as long as they ran. Slots,
+bounds, interval, cost and the time that nodes take to start are the pool's, unless
+flags say otherwise. The formula in force is played too. --save writes the workload into
+a file for --workload.
+
+All formulas are played until the last one has nothing more to do, and --tail longer.
+Nodes are paid for from their start.`,
+		Example: "  fleetscore pool formula replay backlog.formula fixed.formula --workload tasks.csv --slots 4\n" +
+			"  fleetscore pool formula replay new.formula --history vms --since 48h --save tasks.csv",
+		RunE: r.run,
 	}
 	addOutputFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&r.workload, "workload", "", "CSV with the columns time, tasks, seconds; - for standard input")
+	f.StringVar(&r.history, "history", "", "pool of the server whose tasks are the workload")
+	f.DurationVar(&r.since, "since", 24*time.Hour, "with --history: how far back")
+	f.StringVar(&r.save, "save", "", "with --history: file to write the workload into")
 	f.IntVar(&r.cfg.Slots, "slots", 1, "tasks that a node runs at once")
 	f.DurationVar(&r.cfg.Start, "start", time.Minute, "how long a node takes to start")
 	f.DurationVar(&r.cfg.Interval, "interval", 15*time.Minute, "time between two evaluations")
@@ -314,7 +329,10 @@ one has nothing more to do, and --tail longer. Nodes are paid for from their sta
 	f.IntVar(&r.cfg.Max, "max", 1000, "largest number of nodes of each kind")
 	f.DurationVar(&r.cfg.Tail, "tail", 2*time.Hour, "how long to play on after the last task")
 	f.Float64Var(&r.cost, "cost", 0, "price of a node-hour; adds the cost")
-	must(cmd.MarkFlagRequired("workload"))
+	cmd.MarkFlagsMutuallyExclusive("workload", "history")
+	cmd.MarkFlagsOneRequired("workload", "history")
+	cmd.MarkFlagsMutuallyExclusive("workload", "since")
+	cmd.MarkFlagsMutuallyExclusive("workload", "save")
 	return cmd
 }
 
@@ -326,29 +344,28 @@ type played struct {
 }
 
 func (r *replaying) run(cmd *cobra.Command, args []string) error {
-	text, err := readInput(cmd, "read workload", r.workload, maxStateFile)
-	if err != nil {
-		return err
-	}
-	work, err := readWorkload(inputName(r.workload), text)
-	if err != nil {
-		return err
-	}
-	var formulas []*formula.Formula
 	for _, name := range args {
 		text, err := readInput(cmd, "read formula", name, maxFormulaFile)
 		if err != nil {
 			return err
 		}
-		f, problems := formula.Parse(string(text))
-		if f == nil {
-			return fleetscore.Errorf(fleetscore.Invalid, "read formula", inputName(name), "%s", problems[0].Located()).WithHint("%s", problems[0].Hint)
+		if err := r.add(inputName(name), string(text)); err != nil {
+			return err
 		}
-		formulas = append(formulas, f)
 	}
-	outcomes := make([]replay.Outcome, len(formulas))
+	work, err := r.work(cmd)
+	if err != nil {
+		return err
+	}
+	if len(r.formulas) == 0 {
+		if r.save != "" {
+			return nil
+		}
+		return usagef("name at least one file with a formula")
+	}
+	outcomes := make([]replay.Outcome, len(r.formulas))
 	for range 2 { // the second time until the end of the longest
-		for i, f := range formulas {
+		for i, f := range r.formulas {
 			if !outcomes[i].To.IsZero() && outcomes[i].To.Equal(r.cfg.Until) {
 				continue
 			}
@@ -362,16 +379,144 @@ func (r *replaying) run(cmd *cobra.Command, args []string) error {
 			}
 		}
 	}
-	return r.show(cmd, args, outcomes)
+	return r.show(cmd, outcomes)
 }
 
-func (r *replaying) show(cmd *cobra.Command, names []string, outcomes []replay.Outcome) error {
+// add adds a formula to those that are played.
+func (r *replaying) add(name, text string) error {
+	f, problems := formula.Parse(text)
+	if f == nil {
+		return fleetscore.Errorf(fleetscore.Invalid, "read formula", name, "%s", problems[0].Located()).WithHint("%s", problems[0].Hint)
+	}
+	r.names, r.formulas = append(r.names, filepath.Base(name)), append(r.formulas, f)
+	return nil
+}
+
+// work is the workload that the flags name.
+func (r *replaying) work(cmd *cobra.Command) ([]replay.Arrival, error) {
+	if r.history != "" {
+		return r.past(cmd)
+	}
+	text, err := readInput(cmd, "read workload", r.workload, maxStateFile)
+	if err != nil {
+		return nil, err
+	}
+	return replay.Read(inputName(r.workload), text)
+}
+
+// past asks the server for what a pool had to do, and takes over what the pool is like
+// where no flag says otherwise.
+func (r *replaying) past(cmd *cobra.Command) ([]replay.Arrival, error) {
+	h, err := poolHistory(cmd, r.history, r.since)
+	if err != nil {
+		return nil, err
+	}
+	work := replay.Work(h.Jobs)
+	if len(work) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "play history", r.history, "no task has run since %s", stamp(h.From)).
+			WithHint("a longer --since may reach further; jobs are forgotten as retention says")
+	}
+	if r.save != "" {
+		var text bytes.Buffer
+		if err := replay.Write(&text, work); err != nil {
+			return nil, err
+		}
+		if err := durable.WriteFile(r.save, text.Bytes(), 0o644); err != nil {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, "write workload", r.save, "%w", pathCause(err))
+		}
+	}
+	given := cmd.Flags().Changed
+	if !given("slots") {
+		r.cfg.Slots = h.Slots
+	}
+	if !given("min") {
+		r.cfg.Min = h.Scale.Min
+	}
+	if !given("max") {
+		r.cfg.Max = max(h.Scale.Max, h.Scale.Min)
+		if low := h.Scale.LowPriority; low != nil {
+			r.cfg.Max = max(r.cfg.Max, low.Max)
+		}
+	}
+	if !given("cost") {
+		r.cost = h.Scale.CostPerHour
+	}
+	if interval := h.Scale.EvaluationInterval.D(); interval > 0 && !given("interval") {
+		r.cfg.Interval = interval
+	}
+	start := "--start"
+	if !given("start") {
+		start = "assumed, as no node of the pool ran within the last hour; --start changes it"
+		if h.StartSeconds != nil {
+			r.cfg.Start = time.Duration(*h.StartSeconds * float64(time.Second)).Round(time.Millisecond)
+			start = "measured"
+		}
+	}
+	if h.Scale.Formula != "" {
+		if err := r.add("in force", h.Scale.Formula); err != nil {
+			return nil, err
+		}
+	}
+	if how, _ := cmd.Flags().GetString("output"); how != "table" || len(r.formulas) == 0 {
+		return work, nil
+	}
+	err = writePairs(cmd.OutOrStdout(), append(historyRows(h), [2]string{"start of a node", fmt.Sprintf("%s, %s", r.cfg.Start, start)}))
+	fmt.Fprintln(cmd.OutOrStdout())
+	return work, err
+}
+
+// poolHistory asks the server for what a pool had to do.
+func poolHistory(cmd *cobra.Command, pool string, since time.Duration) (h api.PoolHistory, err error) {
+	if since <= 0 {
+		return h, usagef("--since must be longer than nothing, such as 24h")
+	}
+	c, err := dial(cmd)
+	if err != nil {
+		return h, err
+	}
+	defer c.Close()
+	from := time.Now().Add(-since).UTC()
+	if err = c.Get(cmd.Context(), "/pools/"+url.PathEscape(pool)+"/history", url.Values{"since": {from.Format(time.RFC3339)}}, &h); err != nil {
+		return h, err
+	}
+	if h.Shortened {
+		warn(cmd.ErrOrStderr(), []string{"there were too many jobs: the history begins at " + stamp(h.From)})
+	}
+	left := 0
+	for _, j := range h.Jobs {
+		left += j.Left
+	}
+	if left > 0 {
+		warn(cmd.ErrOrStderr(), []string{plural(left, "task") + " of these jobs didn't end after running, and aren't in the history"})
+	}
+	return h, nil
+}
+
+// historyRows say what a pool had to do and how that went.
+func historyRows(h api.PoolHistory) (rows [][2]string) {
+	tasks, hours := 0, 0.0
+	for _, j := range h.Jobs {
+		for _, r := range j.Runs {
+			tasks += r.Tasks
+			hours += float64(r.Tasks) * r.Seconds / 3600 / float64(max(1, h.Slots))
+		}
+	}
+	rows = append(rows, [2]string{"history of", fmt.Sprintf("pool %s, %s to %s", h.Pool, stamp(h.From), stamp(h.To))},
+		[2]string{"work", fmt.Sprintf("%s, %s, %.2f node-hours", plural(len(h.Jobs), "job"), plural(tasks, "task"), hours)},
+		[2]string{"tasks waited", fmt.Sprintf("%.0f s on average, 95 %% at most %.0f s, the longest %.0f s", h.Waits.Mean, h.Waits.P95, h.Waits.Max)})
+	if u := h.Usage; u != nil {
+		rows = append(rows, [2]string{"the pool took", fmt.Sprintf("%.2f node-hours since %s, with at most %s", u.NodeHours, stamp(u.From), plural(int(u.MostNodes), "node"))})
+	}
+	return rows
+}
+
+func (r *replaying) show(cmd *cobra.Command, outcomes []replay.Outcome) error {
 	l := &listing{columns: []string{"formula", "node hours", "most nodes", "busy %", "mean wait s", "95 % wait s", "max wait s", "tasks", "done", "requeued", "terminated", "evaluations", "failed"}}
 	if r.cost > 0 {
 		l.columns = append(l.columns, "cost")
 	}
 	for i, o := range outcomes {
-		name := filepath.Base(inputName(names[i]))
+		name := r.names[i]
 		p := played{Formula: name, Outcome: o}
 		p.Points = o.Series(200)
 		cells := []any{name, fmt.Sprintf("%.2f", o.NodeHours), o.MostNodes, fmt.Sprintf("%.0f", o.Busy), fmt.Sprintf("%.0f", o.Waits.Mean), fmt.Sprintf("%.0f", o.Waits.P95), fmt.Sprintf("%.0f", o.Waits.Max),
@@ -387,7 +532,7 @@ func (r *replaying) show(cmd *cobra.Command, names []string, outcomes []replay.O
 		}
 	}
 	if how, _ := cmd.Flags().GetString("output"); how == "table" {
-		drawReplays(cmd.OutOrStdout(), names, outcomes)
+		drawReplays(cmd.OutOrStdout(), r.names, outcomes)
 	}
 	return l.print(cmd)
 }
@@ -406,7 +551,7 @@ func drawReplays(w io.Writer, names []string, outcomes []replay.Outcome) {
 		return []rune(" ▁▂▃▄▅▆▇█")[(8*v+most-1)/most]
 	}
 	for i, o := range outcomes {
-		fmt.Fprintf(w, "\n%s\n", fleetscore.Printable(filepath.Base(inputName(names[i]))))
+		fmt.Fprintf(w, "\n%s\n", fleetscore.Printable(names[i]))
 		var n, q []rune
 		for _, p := range o.Series(width) {
 			n, q = append(n, bar(p.Nodes, nodes)), append(q, bar(p.Queued, waiting))
@@ -414,47 +559,6 @@ func drawReplays(w io.Writer, names []string, outcomes []replay.Outcome) {
 		fmt.Fprintf(w, "  nodes    |%s|\n  waiting  |%s|\n", string(n), string(q))
 	}
 	fmt.Fprintln(w)
-}
-
-// readWorkload reads CSV with the columns time, tasks and seconds.
-func readWorkload(name string, text []byte) ([]replay.Arrival, error) {
-	bad := func(line int, format string, args ...any) error {
-		return fleetscore.Errorf(fleetscore.Invalid, "read workload", fmt.Sprintf("%s:%d", name, line), format, args...).
-			WithHint("the file has the header time,tasks,seconds and lines such as 2026-11-23T10:00:00Z,40,90")
-	}
-	r := csv.NewReader(bytes.NewReader(text))
-	r.ReuseRecord, r.FieldsPerRecord = true, -1
-	var out []replay.Arrival
-	for {
-		row, err := r.Read()
-		if err == io.EOF {
-			return out, nil
-		} else if broken := (*csv.ParseError)(nil); errors.As(err, &broken) {
-			return nil, bad(broken.Line, "%w", broken.Err)
-		} else if err != nil {
-			return nil, err
-		}
-		line, _ := r.FieldPos(0)
-		switch {
-		case len(out) == 0 && strings.Join(row, ",") == "time,tasks,seconds":
-			continue
-		case len(row) != 3:
-			return nil, bad(line, "there are %d columns", len(row))
-		}
-		at, ok := formula.ParseTime(row[0])
-		if !ok {
-			return nil, bad(line, "%q isn't a time", row[0])
-		}
-		tasks, err := strconv.Atoi(row[1])
-		if err != nil {
-			return nil, bad(line, "%q isn't a whole number of tasks", row[1])
-		}
-		seconds, err := strconv.ParseFloat(row[2], 64)
-		if err != nil || !(seconds > 0 && seconds <= replay.MaxSpan.Seconds()) {
-			return nil, bad(line, "%q isn't a number of seconds", row[2])
-		}
-		out = append(out, replay.Arrival{At: at, Tasks: tasks, Takes: time.Duration(seconds * float64(time.Second))})
-	}
 }
 
 // The largest files that are read; formula.Parse judges a formula's own size.

@@ -61,7 +61,7 @@ func TestHistoryFromTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Scores of this test count no anomalies of single sensors.
-	told := cmpopts.IgnoreFields(fleetscore.Job{}, "Anomalies", "Due", "Config", "Generation", "Content", "Tasks", "TasksEnded", "Created", "Started", "Ended")
+	told := cmpopts.IgnoreFields(fleetscore.Job{}, "Anomalies", "Due", "Config", "Generation", "Content", "Tasks", "TasksEnded", "Created", "Planned", "Started", "Ended")
 	if diff := cmp.Diff([]fleetscore.Job{third, second, first}, got, told); diff != "" {
 		t.Errorf("the jobs differ (-before +after):\n%s", diff)
 	}

@@ -196,6 +196,8 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		return "", err
 	}
 	tasks := cut(j, counts, in, slotsOf(pool))
+	planned := now.UTC()
+	j.Planned = &planned
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
 		return "", nil // canceled, or its configuration changed meanwhile: that is an event

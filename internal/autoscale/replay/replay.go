@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 )
 
@@ -74,28 +75,21 @@ type Point struct {
 
 // Outcome is how a replay went.
 type Outcome struct {
-	From        time.Time `json:"from"`
-	To          time.Time `json:"to"`
-	Evaluations int       `json:"evaluations"`
-	Failed      int       `json:"failed_evaluations"`
-	FirstError  string    `json:"first_error,omitempty"`
-	MostNodes   int       `json:"most_nodes"`
-	NodeHours   float64   `json:"node_hours"`
-	Busy        float64   `json:"busy_percent"` // of the slots' time, starting nodes' included
-	Tasks       int       `json:"tasks"`
-	Done        int       `json:"done"`
-	Requeued    int       `json:"requeued"`   // tasks that ran and were queued again, each time
-	Terminated  int       `json:"terminated"` // tasks that were stopped for good
-	Waits       Waits     `json:"waits"`
-	Last        time.Time `json:"last_end,omitzero"` // of the last task
-	Points      []Point   `json:"points"`
-}
-
-// Waits is how long the tasks that were done had waited for the run that did them.
-type Waits struct {
-	Mean float64 `json:"mean_seconds"`
-	P95  float64 `json:"p95_seconds"`
-	Max  float64 `json:"max_seconds"`
+	From        time.Time       `json:"from"`
+	To          time.Time       `json:"to"`
+	Evaluations int             `json:"evaluations"`
+	Failed      int             `json:"failed_evaluations"`
+	FirstError  string          `json:"first_error,omitempty"`
+	MostNodes   int             `json:"most_nodes"`
+	NodeHours   float64         `json:"node_hours"`
+	Busy        float64         `json:"busy_percent"` // of the slots' time, starting nodes' included
+	Tasks       int             `json:"tasks"`
+	Done        int             `json:"done"`
+	Requeued    int             `json:"requeued"`   // tasks that ran and were queued again, each time
+	Terminated  int             `json:"terminated"` // tasks that were stopped for good
+	Waits       autoscale.Waits `json:"waits"`
+	Last        time.Time       `json:"last_end,omitzero"` // of the last task
+	Points      []Point         `json:"points"`
 }
 
 // event is something that happens at a time. Of those at one time, kinds go in order.
@@ -418,15 +412,7 @@ func (p *player) finish() {
 	if p.nodeTime > 0 {
 		o.Busy = 100 * p.slotTime / (p.nodeTime * float64(p.cfg.Slots))
 	}
-	if len(p.waits) == 0 {
-		return
-	}
-	slices.Sort(p.waits)
-	sum := 0.0
-	for _, w := range p.waits {
-		sum += w.Seconds()
-	}
-	o.Waits = Waits{sum / float64(len(p.waits)), p.waits[(95*len(p.waits)+99)/100-1].Seconds(), p.waits[len(p.waits)-1].Seconds()}
+	o.Waits = autoscale.WaitsOf(p.waits)
 }
 
 // Series is the largest numbers of nodes and tasks in each of n equal parts of the

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 )
 
@@ -35,7 +36,7 @@ func play(t *testing.T, src string, cfg Config, work ...Arrival) Outcome {
 func TestByHand(t *testing.T) {
 	t.Parallel()
 	got := play(t, "$TargetDedicatedNodes = 2", Config{Start: time.Minute, Tail: 140 * time.Second}, Arrival{start, 4, 100 * time.Second})
-	want := Outcome{From: start, To: at(400), Evaluations: 1, MostNodes: 2, NodeHours: 800.0 / 3600, Busy: 50, Tasks: 4, Done: 4, Waits: Waits{110, 160, 160}, Last: at(260),
+	want := Outcome{From: start, To: at(400), Evaluations: 1, MostNodes: 2, NodeHours: 800.0 / 3600, Busy: 50, Tasks: 4, Done: 4, Waits: autoscale.Waits{Mean: 110, P95: 160, Max: 160}, Last: at(260),
 		Points: []Point{{start, 2, 4, 0}, {at(60), 2, 2, 2}, {at(160), 2, 0, 2}, {at(260), 2, 0, 0}}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) < 1e-9 })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -181,4 +182,32 @@ func TestSeries(t *testing.T) {
 	if diff := cmp.Diff(want, o.Series(4)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// TestWorkload: whatever jobs asked of their pool is the same after it was written and read.
+func TestWorkload(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		n := func(most int) int { return rapid.IntRange(0, most).Draw(rt, "n") }
+		var jobs []autoscale.Past
+		want := 0
+		for range 1 + n(3) {
+			j := autoscale.Past{Queued: at(n(9)).Add(time.Duration(n(999_999_999)))}
+			for range 1 + n(3) {
+				j.Runs = append(j.Runs, autoscale.Runs{Tasks: 1 + n(9), Seconds: (time.Duration(1+n(1<<40)) * time.Millisecond).Seconds()})
+				j.Runs[len(j.Runs)-1].Seconds = min(j.Runs[len(j.Runs)-1].Seconds, MaxSpan.Seconds())
+				want++
+			}
+			jobs = append(jobs, j)
+		}
+		work := Work(jobs)
+		var text strings.Builder
+		if err := Write(&text, work); err != nil {
+			rt.Fatal(err)
+		}
+		got, err := Read("tasks.csv", []byte(text.String()))
+		if d := cmp.Diff(work, got); d != "" || err != nil || len(got) != want {
+			rt.Errorf("%d entries, %v (-want +got):\n%s\n%s", len(got), err, d, text.String())
+		}
+	})
 }

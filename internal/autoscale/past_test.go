@@ -1,0 +1,51 @@
+package autoscale
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// TestRecall: tasks that took equally long stand together; of a task with several tries the
+// last one counts; what hasn't ended or never ran is counted apart.
+func TestRecall(t *testing.T) {
+	t.Parallel()
+	at := func(ms int) *time.Time { x := now.Add(time.Duration(ms) * time.Millisecond); return &x }
+	j := fleetscore.Job{ID: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Planned: at(0), Ended: at(9000)}
+	tasks := []fleetscore.Task{
+		{ID: "a", Attempts: 1, Started: at(1000), Ended: at(3500)},
+		{ID: "b", Attempts: 1, Started: at(2000), Ended: at(4500)},
+		{ID: "c", Attempts: 3, Started: at(1000), Ended: at(8000)},
+		{ID: "d", Attempts: 1, Started: at(1000), Ended: at(1000)}, // faster than the clock
+		{ID: "e", Attempts: 1, Started: at(1000)},
+		{ID: "f", Ended: at(5000)},
+	}
+	tries := func(id fleetscore.TaskID) ([]fleetscore.Attempt, error) {
+		if id != "c" {
+			t.Errorf("the tries of task %s are asked for", id)
+		}
+		return []fleetscore.Attempt{{Started: *at(1000), Ended: at(2000)}, {Started: *at(3000), Ended: at(4000)}, {Started: *at(5000), Ended: at(8000)}}, nil
+	}
+	p, waits, planned, err := Recall(j, tasks, tries)
+	want := Past{Job: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Queued: now, Ended: at(9000), Runs: []Runs{{1, 3}, {2, 2.5}, {1, 0.001}}, Left: 2, Repeated: 1}
+	if d := cmp.Diff(want, p); d != "" || !planned || err != nil {
+		t.Errorf("planned %t, %v (-want +got):\n%s", planned, err, d)
+	}
+	if d := cmp.Diff(Waits{Mean: 2.25, P95: 5, Max: 5}, WaitsOf(waits)); d != "" {
+		t.Errorf("waits (-want +got):\n%s", d)
+	}
+	if _, _, _, err := Recall(j, tasks, func(fleetscore.TaskID) ([]fleetscore.Attempt, error) { return nil, errors.New("away") }); err == nil {
+		t.Error("the tries can't be read, and nobody says so")
+	}
+	j.Planned = nil
+	if _, _, planned, _ := Recall(j, nil, tries); planned {
+		t.Error("a job without tasks is part of the history")
+	}
+	if d := cmp.Diff(Waits{}, WaitsOf(nil)); d != "" {
+		t.Error(d)
+	}
+}
