@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
@@ -271,7 +272,7 @@ func addCompletions(root *cobra.Command) {
 		"dataset":  namesOf("/datasets", func(d api.Dataset) string { return d.Name }),
 		"token":    namesOf("/tokens", func(t api.Token) string { return t.Name + "\t" + string(t.Role) }),
 	}
-	values := map[string][]string{"output": outputs, "format": {"csv", "parquet"}, "missing": {"fail", "skip", "model"}, "features-by": {"name", "position"},
+	values := map[string][]string{"output": outputs, "format": oneshot.Formats, "missing": {"fail", "skip", "model"}, "features-by": {"name", "position"},
 		"time-unit": {"s", "ms", "us", "ns"}, "separator": {"comma", "semicolon", "tab", "space"}}
 	for _, o := range fleetscore.Outcomes {
 		values["outcome"] = append(values["outcome"], string(o))

@@ -39,14 +39,15 @@ found by the template of the models' names or in a pack. Writes into the folder 
 
   predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score
   coverage.csv      how every sensor ended, and why
-                    (with --format parquet both are .parquet, with times as timestamps)
+                    (with --format parquet or arrow both are .parquet or .arrow, with
+                    times as timestamps)
   rejected.csv      malformed rows, if --bad-rows tolerates any
   manifest.json     counts and settings; written last, so it marks a whole result
 
 PATH is a file, a folder, a pattern such as 'data/*.csv.gz', a Delta table of any
 writer, a store's URL such as s3://bucket/folder, or - for standard input; there may be
-several. CSV, JSON lines and Parquet are read, also compressed by gzip or zstd; folders
-named date=2026-11-25 are columns.
+several. CSV, JSON lines, Parquet and Arrow are read, also compressed by gzip or zstd;
+folders named date=2026-11-25 are columns.
 
 Rows keep their order. Every sensor has an outcome: a sensor that has a model but no
 rows ends as no_data, a sensor that has rows but no model as no_model.
@@ -69,7 +70,7 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Models, "models", "", "folder with the models, or a pack of them (fleetscore model pack)")
 	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
-	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv or parquet")
+	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv, parquet or arrow")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
 	for _, name := range []string{"models", "out"} {
 		must(cmd.MarkFlagRequired(name))
@@ -167,8 +168,8 @@ func addFeaturesBy(cmd *cobra.Command, by *fleetscore.FeatureOrder) {
 
 // parse reads the flags that need more than their text.
 func (s *scoring) parse() error {
-	if s.Format != "csv" && s.Format != "parquet" {
-		return usagef("--format %s: csv or parquet are possible", s.Format)
+	if !slices.Contains(oneshot.Formats, s.Format) {
+		return usagef("--format %s: %s are possible", s.Format, strings.Join(oneshot.Formats, ", "))
 	}
 	if s.FeaturesBy.Validate() != nil {
 		return usagef("--features-by %s: name or position are possible", s.FeaturesBy)

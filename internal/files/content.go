@@ -14,9 +14,11 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
 
-var formats = map[string]table.Format{".csv": table.CSV, ".tsv": table.CSV, ".ndjson": table.NDJSON, ".jsonl": table.NDJSON, ".parquet": table.Parquet}
+var formats = map[string]table.Format{".csv": table.CSV, ".tsv": table.CSV, ".ndjson": table.NDJSON, ".jsonl": table.NDJSON, ".parquet": table.Parquet,
+	".arrow": table.Other, ".feather": table.Other, ".ipc": table.Other}
 
 // formatOf is what a name says of a file's format.
 func formatOf(name string) (f table.Format, known bool) {
@@ -49,7 +51,6 @@ var unreadable = []struct{ magic, name, hint string }{
 	{"ORC\x0a", "an ORC file", "convert it to Parquet or CSV"},
 	{"\xff\xfe", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 FILE"},
 	{"\xfe\xff", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 FILE"},
-	{"ARROW1\x00", "an Arrow file", "convert it to Parquet or CSV"},
 	{"\x89HDF", "an HDF5 file", "convert it to Parquet or CSV"},
 	{"SQLite format 3\x00", "an SQLite database", "export the table as CSV"},
 }
@@ -84,13 +85,15 @@ func (c *content) look(ctx context.Context) (table.Format, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte(parquetMagic)):
 		return table.Parquet, nil
+	case bytes.HasPrefix(head, []byte(ipc.FileMagic)), bytes.HasPrefix(head, []byte(ipc.StreamMagic)):
+		return table.Other, nil
 	case bytes.HasPrefix(text, []byte("{")):
 		return table.NDJSON, nil
 	case bytes.IndexByte(head, 0) >= 0:
 		r.Close()
 		c.begun = nil
-		return 0, fleetscore.Errorf(fleetscore.Invalid, opRead, c.file.name, "this is neither text nor Parquet: it holds zero bytes").
-			WithHint("name files of rows in CSV, JSON lines or Parquet; the file of a model isn't one")
+		return 0, fleetscore.Errorf(fleetscore.Invalid, opRead, c.file.name, "this is neither text nor Parquet nor Arrow: it holds zero bytes").
+			WithHint("name files of rows in CSV, JSON lines, Parquet or Arrow; the file of a model isn't one")
 	}
 	return table.CSV, nil
 }

@@ -1,6 +1,6 @@
 // Package files reads rows out of the files that people have: paths, patterns,
 // folders, stores and standard input; compressed or not; CSV with any separator,
-// JSON lines and Parquet; folders named by a column, as Hive names them; and Delta
+// JSON lines, Parquet and Arrow; folders named by a column, as Hive names them; and Delta
 // tables of any writer.
 //
 // It finds the files and opens them; what their bytes mean is package table's
@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
 
 // Stdin is the path that means standard input.
@@ -29,7 +30,7 @@ const Stdin = "-"
 const (
 	opRead    = "read"
 	logFolder = "_delta_log"
-	supported = ".csv, .tsv, .ndjson, .jsonl or .parquet, also with .gz or .zst behind it"
+	supported = ".csv, .tsv, .ndjson, .jsonl, .parquet or .arrow, also with .gz or .zst behind it"
 )
 
 // Read reads the rows of all paths, in their order. A path is a file, a folder (its
@@ -183,7 +184,7 @@ func (r *reader) file(ctx context.Context, f opened, named bool) error {
 			return err
 		}
 	}
-	s.Format, s.Open = format, content.reader
+	s.Format, s.Open, s.Rows = format, content.reader, ipc.Read
 	if !content.compressedName() {
 		s.SizeBytes = f.size
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
 
 // Config says what to score, how, and where the results go.
@@ -50,7 +51,7 @@ type Config struct {
 	Foreign      scorer.Foreign           // scores the models that Runtime gives to Python; may be nil for native
 	Workers      int                      // the number of goroutines; 0 means the number of cores
 	Out          string                   // the folder for results: a path, or the URL of a store
-	Format       string                   // the format of the predictions: csv or parquet
+	Format       string                   // the format of the predictions: one of Formats
 	Version      string                   // the program's version, for the manifest
 	Log          func(string, ...any)     // takes a line for each sensor that wasn't scored; may be nil
 	Stage        func(Stage) (end func()) // called when a stage begins; may be nil
@@ -108,6 +109,9 @@ type FileInfo struct {
 
 const opScore = "score files"
 
+// Formats are the formats of results.
+var Formats = []string{"csv", "parquet", "arrow"}
+
 // run holds the state of one call.
 type run struct {
 	cfg Config
@@ -119,8 +123,8 @@ type run struct {
 // or space are missing. The outcome of each sensor is in the manifest and in the
 // coverage.
 func Run(ctx context.Context, cfg Config) (*Manifest, error) {
-	if cfg.Format != "csv" && cfg.Format != "parquet" {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as csv or parquet")
+	if !slices.Contains(Formats, cfg.Format) {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, cfg.Format, "predictions are written as %s", strings.Join(Formats, ", "))
 	}
 	if err := errors.Join(cfg.Missing.Validate(), cfg.FeaturesBy.Validate(), cfg.checkColumns()); err != nil {
 		return nil, err
@@ -142,7 +146,11 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	}
 	// Remove all results of an earlier run. The manifest goes first, because it lists
 	// the others.
-	for _, name := range []string{manifestName, rejectedName, "predictions.csv", "predictions.parquet", "coverage.csv", "coverage.parquet"} {
+	old := []string{manifestName, rejectedName}
+	for _, f := range Formats {
+		old = append(old, "predictions."+f, "coverage."+f)
+	}
+	for _, name := range old {
 		if err := r.out.remove(ctx, name); err != nil {
 			return nil, err
 		}
@@ -311,15 +319,21 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 	done, end := r.stage("writing", r.m.Rows, "rows")
 	name := "predictions." + r.cfg.Format
 	err := r.file(ctx, name, func(w io.Writer) error {
-		if r.cfg.Format == "parquet" {
+		switch r.cfg.Format {
+		case "parquet":
 			return table.WriteParquet(w, result.Predictions)
+		case "arrow":
+			return ipc.WritePredictions(w, result.Predictions)
 		}
 		return table.WriteCSV(w, result.Predictions, table.WriteOptions{Layout: in.Layout, Workers: r.cfg.Workers, Progress: done})
 	})
 	if err == nil {
 		err = r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error {
-			if r.cfg.Format == "parquet" {
+			switch r.cfg.Format {
+			case "parquet":
 				return table.WriteItemsParquet(w, r.cfg.Key, result.Items)
+			case "arrow":
+				return ipc.WriteItems(w, r.cfg.Key, result.Items)
 			}
 			return table.WriteItemsCSV(w, r.cfg.Key, result.Items, in.Layout)
 		})

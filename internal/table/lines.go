@@ -131,7 +131,7 @@ type chunk struct {
 
 // readLines reads all files into rows.
 func readLines(ctx context.Context, files []Source, s Schema, opt ReadOptions) (*Input, error) {
-	if err := s.validate(); err != nil {
+	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	if len(s.Values) == 0 {

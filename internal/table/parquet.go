@@ -446,7 +446,7 @@ func (c *converter) instant(v parquet.Value) (fleetscore.Micros, error) {
 
 // numberOfTime is a time in a column of plain numbers.
 func (c *converter) numberOfTime(v parquet.Value) (fleetscore.Micros, error) {
-	if m, ok := c.opt.TimeUnit.micros(whole(v)); ok {
+	if m, ok := c.opt.TimeUnit.Micros(whole(v)); ok {
 		return m, nil
 	}
 	if c.opt.Say.TimeUnit == "" {
@@ -494,7 +494,7 @@ func ReadParquet(name string, data []byte, schema Schema, opt ReadOptions) (*Inp
 }
 
 func (s *Source) readParquet(data []byte, schema Schema, opt ReadOptions) (*Input, error) {
-	if err := schema.validate(); err != nil {
+	if err := schema.Validate(); err != nil {
 		return nil, err
 	}
 	if len(schema.Values) == 0 {

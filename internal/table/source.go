@@ -26,6 +26,7 @@ const (
 	CSV Format = iota
 	NDJSON
 	Parquet
+	Other // what Source.Rows reads
 )
 
 // Source is a file of rows that is read once, from its beginning.
@@ -34,7 +35,9 @@ type Source struct {
 	Format    Format
 	SizeBytes int64 // where known
 	Open      func(context.Context) (io.ReadCloser, error)
-	Constants []Constant // columns that the file itself need not have
+	// Rows reads a file of the format Other; sizeBytes is 0 where it isn't known.
+	Rows      func(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema Schema, opt ReadOptions) (*Input, error)
+	Constants []Constant // columns that the file itself need not have; a file of the format Other gets none
 	Delta     *DeltaFile // what a Delta table says of the file, which is Parquet; may be nil
 }
 
@@ -100,7 +103,7 @@ func ReadSources(ctx context.Context, files []Source, schema Schema, opt ReadOpt
 	var places map[fleetscore.Key]uint32
 	for len(files) > 0 {
 		n := 0
-		for n < len(files) && files[n].Format != Parquet {
+		for n < len(files) && files[n].Format < Parquet {
 			n++ // neighbouring files of lines are read together
 		}
 		var in *Input
@@ -109,7 +112,7 @@ func ReadSources(ctx context.Context, files []Source, schema Schema, opt ReadOpt
 			in, err = readLines(ctx, files[:n], schema, opt)
 		} else {
 			n = 1
-			in, err = readParquetSource(ctx, &files[0], schema, opt)
+			in, err = readColumns(ctx, &files[0], schema, opt)
 		}
 		if err != nil {
 			return in, err
@@ -157,7 +160,7 @@ func appendRows(a, b *fleetscore.Rows, places map[fleetscore.Key]uint32) {
 	}
 }
 
-func readParquetSource(ctx context.Context, s *Source, schema Schema, opt ReadOptions) (*Input, error) {
+func readColumns(ctx context.Context, s *Source, schema Schema, opt ReadOptions) (*Input, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -166,6 +169,9 @@ func readParquetSource(ctx context.Context, s *Source, schema Schema, opt ReadOp
 		return nil, err
 	}
 	defer r.Close()
+	if s.Format == Other {
+		return s.Rows(ctx, s.Name, r, s.SizeBytes, schema, opt)
+	}
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fleetscore.Wrap("read", s.Name, err)
@@ -248,8 +254,8 @@ func (u TimeUnit) rate() int64 {
 	return 0
 }
 
-// micros converts a whole number of units.
-func (u TimeUnit) micros(n int64) (fleetscore.Micros, bool) {
+// Micros converts a whole number of units.
+func (u TimeUnit) Micros(n int64) (fleetscore.Micros, bool) {
 	rate := u.rate()
 	switch {
 	case rate == 1e9:
@@ -263,7 +269,7 @@ func (u TimeUnit) micros(n int64) (fleetscore.Micros, bool) {
 // number reads a time that is a number.
 func (u TimeUnit) number(b []byte) (fleetscore.Micros, bool) {
 	if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
-		return u.micros(n)
+		return u.Micros(n)
 	}
 	x, ok := parseNumber(b)
 	if x *= 1e6 / float64(max(u.rate(), 1)); len(b) == 0 || !ok || x != x || x > 1<<62 || x < -1<<62 {

@@ -24,7 +24,8 @@ type Schema struct {
 	Values []string // empty: every other column that holds numbers
 }
 
-func (s Schema) validate() error {
+// Validate refuses columns that are named twice or can't be stored.
+func (s Schema) Validate() error {
 	names := append([]string{s.Time}, s.Key...)
 	names = append(names, s.Values...)
 	seen := map[string]bool{}

@@ -1,0 +1,242 @@
+// Package ipc reads rows from Arrow's IPC format and writes results in it. Programs that
+// hold columns in memory (pandas, Polars, DuckDB) exchange them in this format much faster
+// than in CSV or Parquet: the bytes of a column of numbers are the column.
+//
+// Files (also called Feather version 2) and streams are read, with buffers compressed by
+// LZ4 or zstd too. The package keeps no state and starts no goroutine.
+package ipc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// The first bytes of a file and of a stream.
+const (
+	FileMagic   = "ARROW1"
+	StreamMagic = "\xff\xff\xff\xff"
+)
+
+const opRead = "read"
+
+// Read reads the rows of the columns that the schema names. Value columns without nulls
+// aren't copied where that is possible: nobody may change what they hold.
+func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema table.Schema, opt table.ReadOptions) (in *table.Input, err error) {
+	if err := errors.Join(schema.Validate(), ctx.Err()); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil { // the library trusts the offsets of a file
+			in, err = nil, unsound(name, fmt.Errorf("%v", p))
+		}
+	}()
+	f := &reader{name: name, schema: schema, opt: opt}
+	content := bufio.NewReader(r)
+	head, _ := content.Peek(len(FileMagic)) // an error comes again when it is read
+	if string(head) == FileMagic {
+		err = f.file(content, sizeBytes)
+	} else {
+		err = f.stream(content)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.input(ctx)
+}
+
+func unsound(name string, err error) error {
+	if e, ok := errors.AsType[*fleetscore.Error](err); ok {
+		return e
+	}
+	return fleetscore.Errorf(fleetscore.Corrupt, opRead, name, "not a sound Arrow file: %w", err)
+}
+
+// reader gathers the columns of a file.
+type reader struct {
+	name   string
+	schema table.Schema
+	opt    table.ReadOptions
+
+	begun  bool
+	times  []fleetscore.Micros
+	keys   []*texts
+	values [][]float64
+}
+
+// file reads all record batches of a file. Its dictionaries may stand anywhere, so the whole
+// file is needed first.
+func (f *reader) file(r io.Reader, sizeBytes int64) error {
+	var buf bytes.Buffer
+	buf.Grow(int(max(sizeBytes, 0)) + bytes.MinRead)
+	if _, err := buf.ReadFrom(r); err != nil {
+		return fleetscore.Wrap(opRead, f.name, err)
+	}
+	in, err := ipc.NewFileReader(bytes.NewReader(buf.Bytes()))
+	if err != nil {
+		return unsound(f.name, err)
+	}
+	defer in.Close()
+	if err := f.begin(in.Schema()); err != nil {
+		return err
+	}
+	for i := range in.NumRecords() {
+		batch, err := in.RecordBatch(i)
+		if err != nil {
+			return unsound(f.name, err)
+		}
+		if err := f.add(batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stream reads all record batches of a stream.
+func (f *reader) stream(r io.Reader) error {
+	in, err := ipc.NewReader(r)
+	if err != nil {
+		return unsound(f.name, err)
+	}
+	defer in.Release()
+	if err := f.begin(in.Schema()); err != nil {
+		return err
+	}
+	for in.Next() {
+		if err := f.add(in.RecordBatch()); err != nil {
+			return err
+		}
+	}
+	if err := in.Err(); err != nil {
+		return unsound(f.name, err)
+	}
+	return nil
+}
+
+// begin checks the columns.
+func (f *reader) begin(s *arrow.Schema) error {
+	var have []string
+	for _, c := range s.Fields() {
+		have = append(have, c.Name)
+	}
+	if len(f.schema.Values) == 0 {
+		for _, c := range s.Fields() {
+			if c.Name != f.schema.Time && !slices.Contains(f.schema.Key, c.Name) && isNumber(c.Type) {
+				f.schema.Values = append(f.schema.Values, c.Name)
+			}
+		}
+	}
+	for _, names := range [][]string{{f.schema.Time}, f.schema.Key, f.schema.Values} {
+		for _, n := range names {
+			if !slices.Contains(have, n) {
+				return table.MissingColumn(f.name, n, have)
+			}
+			if len(s.FieldIndices(n)) > 1 {
+				return fleetscore.Errorf(fleetscore.Invalid, opRead, f.name, "two columns are named %s", n)
+			}
+		}
+	}
+	f.values = make([][]float64, len(f.schema.Values))
+	for range f.schema.Key {
+		f.keys = append(f.keys, newTexts())
+	}
+	return nil
+}
+
+func isNumber(t arrow.DataType) bool {
+	return arrow.IsInteger(t.ID()) || arrow.IsFloating(t.ID()) || t.ID() == arrow.DECIMAL128
+}
+
+// add adds the rows of a batch.
+func (f *reader) add(batch arrow.RecordBatch) error {
+	if batch.NumRows() == 0 {
+		return nil
+	}
+	if limit := f.opt.MaxRows; limit > 0 && int64(len(f.times))+batch.NumRows() > limit {
+		return fleetscore.Errorf(fleetscore.Exhausted, opRead, f.name, "the file holds more than %d rows", limit).WithHint("send the rows in several parts")
+	}
+	column := func(name string) arrow.Array { return batch.Column(batch.Schema().FieldIndices(name)[0]) }
+	times, err := timesOf(column(f.schema.Time), f.opt)
+	if err != nil {
+		return f.problem(f.schema.Time, err)
+	}
+	var keep []int // nil: all rows
+	if f.opt.Interval != nil {
+		keep = []int{}
+		for i, t := range times {
+			if f.opt.Interval.ContainsMicros(t) {
+				keep = append(keep, i)
+			}
+		}
+	}
+	f.times = join(f.times, times, keep, f.begun)
+	for i, n := range f.schema.Key {
+		if err := f.keys[i].add(column(n), keep); err != nil {
+			return f.problem(n, err)
+		}
+	}
+	for i, n := range f.schema.Values {
+		v, err := numbersOf(column(n))
+		if err != nil {
+			return f.problem(n, err)
+		}
+		f.values[i] = join(f.values[i], v, keep, f.begun)
+	}
+	f.begun = true
+	return nil
+}
+
+func (f *reader) problem(column string, err error) error {
+	e := fleetscore.Errorf(fleetscore.Invalid, opRead, f.name, "column %s: %w", column, err)
+	if errors.Is(err, errUnit) && f.opt.Say.TimeUnit != "" {
+		e = e.WithHint("say what the numbers count with %s: s, ms, us or ns", f.opt.Say.TimeUnit)
+	}
+	return e
+}
+
+// join appends the kept values to those of earlier batches. The first batch isn't copied.
+func join[T any](have, more []T, keep []int, begun bool) []T {
+	if keep == nil && !begun {
+		return more
+	}
+	if keep == nil {
+		return append(slices.Clip(have), more...)
+	}
+	for _, i := range keep {
+		have = append(have, more[i])
+	}
+	return have
+}
+
+// input puts the columns together.
+func (f *reader) input(ctx context.Context) (*table.Input, error) {
+	rows := &fleetscore.Rows{TimeName: f.schema.Time, KeyNames: f.schema.Key, ValueNames: f.schema.Values, Times: f.times, Values: f.values}
+	if len(f.times) == 0 {
+		return &table.Input{Rows: rows, Layout: table.RFC3339}, ctx.Err()
+	}
+	first, index := combine(f.keys)
+	rows.KeyIndex = index
+	rows.Keys = make([]fleetscore.Key, len(first))
+	values := make([]string, len(f.keys))
+	for i, row := range first {
+		for c, k := range f.keys {
+			values[c] = k.distinct[k.codes[row]]
+		}
+		key, err := fleetscore.NewKey(values...)
+		if err != nil {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, opRead, f.name, "row %d: %w", row+1, err)
+		}
+		rows.Keys[i] = key
+	}
+	return &table.Input{Rows: rows, Layout: table.RFC3339, Records: int64(len(f.times))}, ctx.Err()
+}
