@@ -221,3 +221,39 @@ func TestDevicesStay(t *testing.T) {
 		t.Errorf("the pipe became %v, %v", st.Mode(), err)
 	}
 }
+
+// TestArrowGivesTheSame: results in Arrow hold what CSV holds; scored again, they give the
+// same, and nothing of a run in another format stays in the folder.
+func TestArrowGivesTheSame(t *testing.T) {
+	t.Parallel()
+	_, cfg := example(t)
+	if _, err := Run(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	want, coverage := read(t, cfg, "predictions.csv"), read(t, cfg, "coverage.csv")
+	cfg.Format = "arrow"
+	m, err := Run(t.Context(), cfg)
+	if err != nil || m.Rows != 12 || m.Files["predictions.arrow"].SizeBytes == 0 {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	for _, old := range []string{"predictions.csv", "coverage.csv"} {
+		if _, err := os.Stat(filepath.Join(cfg.Out, old)); !os.IsNotExist(err) {
+			t.Errorf("%s of the run before is still there: %v", old, err)
+		}
+	}
+	again := cfg
+	again.Data, again.Out, again.Format = []string{filepath.Join(cfg.Out, "predictions.arrow")}, filepath.Join(cfg.Out, "again"), "csv"
+	if _, err := Run(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	// The input's texts of times are kept in CSV; Arrow holds instants.
+	sameTimes := func(s string) string {
+		return strings.NewReplacer("2026-11-23 10:00:", "2026-11-23T10:00:", "Z,", ",").Replace(s)
+	}
+	if got := read(t, again, "predictions.csv"); sameTimes(got) != sameTimes(want) {
+		t.Errorf("scored from Arrow:\n%s\nfrom CSV:\n%s", got, want)
+	}
+	if got := read(t, again, "coverage.csv"); sameTimes(got) != sameTimes(coverage) {
+		t.Errorf("coverage from Arrow:\n%s\nfrom CSV:\n%s", got, coverage)
+	}
+}

@@ -46,7 +46,7 @@ func written(t testing.TB, stream bool, types map[string]arrow.DataType, batches
 	for _, batch := range batches {
 		var columns []arrow.Array
 		for _, f := range fields {
-			a, _, err := array.FromJSON(memory.DefaultAllocator, f.Type, strings.NewReader(batch[f.Name]), array.WithUseNumber())
+			a, _, err := array.FromJSON(memory.DefaultAllocator, f.Type, strings.NewReader(batch[f.Name]))
 			if err != nil {
 				t.Fatal(err)
 			}
