@@ -26,7 +26,13 @@ type printed[T, S any] struct {
 	Total   S   `json:"total"`
 }
 
-func diffOf[T, S any](t *testing.T, args ...string) (out printed[T, S]) {
+func diffOf[T, S any](t *testing.T, args ...string) printed[T, S] {
+	t.Helper()
+	return jsonOf[printed[T, S]](t, args...)
+}
+
+// jsonOf is what a command prints as JSON.
+func jsonOf[T any](t *testing.T, args ...string) (out T) {
 	t.Helper()
 	code, stdout, stderr := command(t, append(args, "-o", "json")...)
 	if err := json.Unmarshal([]byte(stdout), &out); code != 0 || err != nil {

@@ -35,53 +35,6 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// minKeys is the least number of keys of a task, if the job has as many. A smaller
-// task would take longer to hand out than to score.
-const minKeys = 64
-
-// tasksPerSlot is how many tasks of a large job there are for each slot, so that a
-// slow task doesn't delay the rest.
-const tasksPerSlot = 4
-
-// fileShards is the number of shards in the smallest range that a dataset's large
-// files cover. Tasks whose ranges end at multiples of it share no such file. To end
-// there, a task may be a tenth smaller or larger than its share.
-const (
-	fileShards = 16
-	slack      = 10
-)
-
-// Plan cuts all shards into ranges with about the same number of expected keys, a
-// task each; slots is how many tasks may run at once. The ranges cover every shard,
-// because rows may also come from unexpected keys.
-func Plan(shardKeys [fleetscore.Shards]int64, slots int) []fleetscore.ShardRange {
-	var total int64
-	for _, n := range shardKeys {
-		total += n
-	}
-	want := min((total+minKeys-1)/minKeys, int64(tasksPerSlot*max(1, slots)), fleetscore.Shards)
-	want = max(1, want)
-	var out []fleetscore.ShardRange
-	first, seen := 0, int64(0)
-	for s, n := range shardKeys {
-		seen += n
-		// A range ends when its share of all keys is reached: nearly reached if the
-		// files end at this shard, fully reached elsewhere.
-		limit := total + total/slack
-		if (s+1)%fileShards == 0 {
-			limit = total - total/slack
-		}
-		if made := int64(len(out)) + 1; made < want && seen*want >= total*(made-1)+limit {
-			out = append(out, fleetscore.ShardRange{First: fleetscore.Shard(first), Last: fleetscore.Shard(s)})
-			first = s + 1
-			if first == fleetscore.Shards {
-				return out
-			}
-		}
-	}
-	return append(out, fleetscore.ShardRange{First: fleetscore.Shard(first), Last: fleetscore.Shards - 1})
-}
-
 // End is how an attempt ended.
 type End string
 

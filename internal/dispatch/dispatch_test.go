@@ -5,59 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/fleetscore/fleetscore"
 )
-
-// TestPlan: the ranges cover every shard once, in order, and have the requested
-// number and about equal sizes.
-func TestPlan(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
-		var keys [fleetscore.Shards]int64
-		scale := rapid.SampledFrom([]int64{0, 1, 3, 1000}).Draw(rt, "scale")
-		var total, largest int64
-		for i := range keys {
-			keys[i] = rapid.Int64Range(0, scale).Draw(rt, "n")
-			total += keys[i]
-			largest = max(largest, keys[i])
-		}
-		slots := rapid.IntRange(0, 100).Draw(rt, "slots")
-		got := Plan(keys, slots)
-		next := 0
-		for _, r := range got {
-			if int(r.First) != next || r.Last < r.First {
-				rt.Fatalf("%v: a gap or overlap at shard %d", got, next)
-			}
-			next = int(r.Last) + 1
-			var n int64
-			for s := int(r.First); s <= int(r.Last); s++ {
-				n += keys[s]
-			}
-			if fair := total/int64(len(got)) + 2*largest; n > fair+2*fair/slack+1 {
-				rt.Errorf("range %v has %d keys, fair is %d", r, n, fair)
-			}
-		}
-		if next != fleetscore.Shards || len(got) > max(1, tasksPerSlot*max(1, slots)) {
-			rt.Errorf("%v: ends at shard %d", got, next)
-		}
-	})
-	var even [fleetscore.Shards]int64
-	for i := range even {
-		even[i] = 400 + int64(i*37%40) // as hashing distributes keys
-	}
-	for _, r := range Plan(even, 2) {
-		if (int(r.Last)+1)%fileShards != 0 {
-			t.Errorf("range %v ends inside a file's", r)
-		}
-	}
-	var few [fleetscore.Shards]int64
-	few[3] = 20
-	if got := Plan(few, 8); len(got) != 1 {
-		t.Errorf("20 keys are one task; got %v", got)
-	}
-}
 
 func TestAfter(t *testing.T) {
 	t.Parallel()

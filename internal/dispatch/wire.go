@@ -129,6 +129,7 @@ type Result struct {
 	Rows        int64                 `json:"rows"`
 	Anomalies   int64                 `json:"anomalies"`
 	Harm        []fleetscore.Harm     `json:"harm,omitempty"` // what models did to their processes, at most MaxHarm
+	Cost        []Cost                `json:"cost,omitempty"` // what models cost, by shard; empty if that says nothing about further jobs
 	Error       string                `json:"error,omitempty"`
 	Kind        string                `json:"kind,omitempty"`    // of the error
 	Damaged     string                `json:"damaged,omitempty"` // the blob that the error is about, if its kind is corrupt

@@ -3,7 +3,7 @@
 //
 // It has roles: small interfaces, each declared beside the words it needs
 // (Configs, Schedules, Jobs, JobChanges, Tasks, Queue, Nodes, NodeChanges, Tokens,
-// Sessions, Audits, Events, Times, History, Scales, Harms). Whoever needs a part of the ledger takes that role; Ledger is all of
+// Sessions, Audits, Events, Times, History, Scales, Harms, Costs). Whoever needs a part of the ledger takes that role; Ledger is all of
 // them. Package ledgertest is the conformance suite of every implementation.
 //
 // The ledger takes no decisions. Where a decision depends on what the ledger
@@ -44,6 +44,7 @@ type Ledger interface {
 	History
 	Scales
 	Harms
+	Costs
 	io.Closer
 }
 

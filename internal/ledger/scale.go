@@ -2,11 +2,44 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
+
+// Costs keeps what the models of pipelines cost.
+type Costs interface {
+	// Costs is what was measured of a pipeline's jobs; the zero value if nothing was.
+	Costs(ctx context.Context, pipeline string) (dispatch.Measured, error)
+	// PutCosts keeps what was measured.
+	PutCosts(ctx context.Context, pipeline string, m dispatch.Measured) error
+}
+
+const selectCosts = `SELECT doc FROM costs WHERE pipeline = ?`
+
+// Costs implements the role Costs.
+func (l *core) Costs(ctx context.Context, pipeline string) (dispatch.Measured, error) {
+	m, err := scanDoc[dispatch.Measured](l.row(ctx, selectCosts, pipeline).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, nil
+	}
+	return m, l.problem("read costs", pipeline, err)
+}
+
+// PutCosts implements the role Costs.
+func (l *core) PutCosts(ctx context.Context, pipeline string, m dispatch.Measured) error {
+	doc, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return l.update(ctx, "keep costs", pipeline, func(t *tx) error {
+		return t.exec(`INSERT INTO costs (pipeline, doc) VALUES (?, ?) ON CONFLICT (pipeline) DO UPDATE SET doc = excluded.doc`, pipeline, string(doc))
+	})
+}
 
 // Scales keeps what the formulas of pools see, and what they decided.
 type Scales interface {

@@ -142,7 +142,7 @@ func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
 		},
-		Log: out.printf, Runtime: n.models, Now: n.now, Timing: l.Timing, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
+		Log: out.printf, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		s.Foreign = n.python.of(l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
 	}
@@ -201,6 +201,9 @@ func columns(l dispatch.Lease) (out []string) {
 // visible.
 func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, scored *scorer.Result, out *taskLog) (r dispatch.Result, err error) {
 	r.Harm = harm(scored)
+	if !l.Alone {
+		r.Cost = dispatch.CostOf(scored.Items, scored.Threads)
+	}
 	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
 	for _, i := range scored.Items {
 		r.Anomalies += i.Anomalies

@@ -95,6 +95,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 		total.Predictions = append(total.Predictions, r.Predictions...)
 		total.Coverage = append(total.Coverage, r.Coverage...)
 		total.Harm = append(total.Harm, r.Harm...)
+		total.Cost = append(total.Cost, r.Cost...)
 		total.Rows += r.Rows
 		total.Anomalies += r.Anomalies
 		for o, n := range r.Outcomes {
@@ -105,6 +106,9 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 		return err
 	}
 	if err := s.countHarm(ctx, j, total); err != nil {
+		return err
+	}
+	if err := s.learn(ctx, j, inputs, total); err != nil {
 		return err
 	}
 	if failed < len(tasks) || j.Rerun != nil { // a rerun is judged by the outcomes that it took over, too
@@ -138,6 +142,33 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 	}
 	r.Later = func(id fleetscore.JobID) bool { return later[id] }
 	return s.catalog.Publish(ctx, r)
+}
+
+// learn keeps what a job's models cost, so that further jobs of its pipeline are cut into
+// tasks by it.
+func (s *Scheduler) learn(ctx context.Context, j fleetscore.Job, inputs []ledger.Input, total dispatch.Result) error {
+	if len(total.Cost) == 0 {
+		return nil
+	}
+	have, err := s.ledger.Costs(ctx, j.Pipeline)
+	if err != nil {
+		return err
+	}
+	w := dispatch.Workload{Of: costsDependOn(j)}
+	seen := map[string]bool{} // tasks may share files
+	for _, in := range inputs {
+		for _, f := range in.Files {
+			if !seen[f.Path] {
+				seen[f.Path] = true
+				w.Rows += f.Rows
+			}
+		}
+	}
+	now := have.Learn(j.ID, w, j.Rerun != nil, total.Cost)
+	if now.Job == have.Job {
+		return nil
+	}
+	return s.ledger.PutCosts(ctx, j.Pipeline, now)
 }
 
 // madeLater are the jobs of the same pipeline over the same interval that were made after

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -195,7 +196,11 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if in.Quarantined, err = s.quarantined(ctx, j.Config.Fleet); err != nil {
 		return "", err
 	}
-	tasks := cut(j, counts, in, slotsOf(pool))
+	measured, err := s.ledger.Costs(ctx, j.Pipeline)
+	if err != nil {
+		return "", err
+	}
+	tasks := cut(j, dispatch.Plan(workload(j, gen, counts, in), measured, slotsOf(pool)), counts, in)
 	planned := now.UTC()
 	j.Planned = &planned
 	err = s.ledger.PlanJob(ctx, j, tasks)
@@ -224,10 +229,33 @@ func slotsOf(pool fleetscore.PoolConfig) int {
 	return max(1, pool.Slots) * max(1, nodes)
 }
 
+// workload is what a job has to do.
+func workload(j fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards]int64, in ledger.Input) dispatch.Workload {
+	w := dispatch.Workload{Keys: counts, Of: costsDependOn(j)}
+	for _, f := range in.Files {
+		w.Rows += f.Rows
+		w.Spread(f.SizeBytes, f.Shards)
+	}
+	for _, f := range gen.Segments {
+		w.Spread(f.SizeBytes, f.Shards)
+	}
+	return w
+}
+
+// costsDependOn is the digest of what the cost of a job depends on besides its keys and
+// rows.
+func costsDependOn(j fleetscore.Job) fleetscore.Digest {
+	doc, err := json.Marshal([]any{j.Config.Fleet, j.Config.Runtime, j.Config.Python, j.Config.Features})
+	if err != nil {
+		return fleetscore.Digest{}
+	}
+	return fleetscore.DigestOf(doc)
+}
+
 // cut makes the tasks of a job, each with those files that may hold its keys. If the
 // input names keys, only they get tasks.
-func cut(j fleetscore.Job, counts [fleetscore.Shards]int64, in ledger.Input, slots int) (out []ledger.PlannedTask) {
-	for _, r := range dispatch.Plan(counts, slots) {
+func cut(j fleetscore.Job, ranges []fleetscore.ShardRange, counts [fleetscore.Shards]int64, in ledger.Input) (out []ledger.PlannedTask) {
+	for _, r := range ranges {
 		i := len(out)
 		t := fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
 		for shard := int(r.First); shard <= int(r.Last); shard++ {

@@ -52,6 +52,7 @@ type Ledger interface {
 	ledger.Events
 	ledger.History
 	ledger.Harms
+	ledger.Costs
 }
 
 // Scheduler carries out pipelines.

@@ -49,6 +49,9 @@ type Ended struct {
 	TimedOut          bool // Err says that the time was up
 	Prediction, Score []float64
 	Detector          bool // predictions are +1 for an inlier and −1 for an outlier
+	// Loading and Scoring are how long reading the model and predicting took. If both are 0,
+	// it took as long as no other sensor of the batch ended.
+	Loading, Scoring time.Duration
 }
 
 // Originals finds the file of a key's model as it was uploaded, and its name. Sources of
@@ -175,7 +178,15 @@ func (r *run) flush(ctx context.Context, w *worker) {
 		output, column := fleetscore.SplitFeature(f)
 		p.Features, p.Outputs = append(p.Features, column), append(p.Outputs, output)
 	}
-	err := r.spec.Foreign.Score(ctx, &p.Batch, func(sensor int, e Ended) { r.ended(p.places[sensor], e) })
+	began := r.spec.Now()
+	err := r.spec.Foreign.Score(ctx, &p.Batch, func(sensor int, e Ended) {
+		now := r.spec.Now()
+		if e.Loading+e.Scoring == 0 {
+			e.Scoring = now.Sub(began)
+		}
+		began = now
+		r.ended(p.places[sensor], e)
+	})
 	if err != nil && ctx.Err() == nil {
 		r.fail(err)
 	}
@@ -186,6 +197,9 @@ func (r *run) flush(ctx context.Context, w *worker) {
 // ended writes the item and the results of a sensor that was scored elsewhere.
 func (r *run) ended(p place, e Ended) {
 	it := &r.items[p.sensor]
+	if r.spec.Timing {
+		it.Load, it.Score = e.Loading, e.Scoring
+	}
 	switch {
 	case e.TimedOut:
 		r.harmful[p.sensor] = true

@@ -19,6 +19,8 @@ const stride = 4096
 type worker struct {
 	rows              sorted
 	now               time.Time // when the last key ended
+	began             time.Time // when the current key did
+	here, loaded      bool      // the current key's model is scored in this process; it was read
 	runtime           Worker
 	columns           [][]float64
 	ordered           [][]float64 // columns as a model wants them
@@ -55,9 +57,6 @@ func (r *run) work(ctx context.Context) {
 				return
 			}
 			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
-			if r.items[first+k].Outcome != fleetscore.Scored {
-				w.now = r.spec.Now() // finding that out may have taken long
-			}
 		}
 		if r.spec.Progress != nil {
 			r.spec.Progress.Add(int64(len(w.rows.start) - 2))
@@ -130,16 +129,11 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		return
 	}
 	it.First, it.Last = r.span(group)
-	began := w.now
-	defer func() {
-		if p := recover(); p != nil {
-			stack := make([]byte, 8<<10)
-			stack = stack[:runtime.Stack(stack, false)]
-			r.end(it, fleetscore.Failed, fmt.Errorf("internal error: %v", p))
-			r.log("stack of %s:\n%s", it.Key, stack)
-		}
-	}()
+	w.began, w.here, w.loaded = w.now, true, false
+	defer r.clock(w, it)
+	defer r.rescue(it)
 	if r.goesForeign(nil) {
+		w.here = false
 		r.atForeign(ctx, w, k, group)
 		return
 	}
@@ -153,6 +147,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.fail(err)
 		return
 	case err != nil && r.goesForeign(err):
+		w.here = false
 		r.atForeign(ctx, w, k, group)
 		return
 	case err != nil:
@@ -165,6 +160,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	}
 	m, err := w.runtime.Load(ctx, data)
 	if err != nil && r.goesForeign(err) {
+		w.here = false
 		r.atForeign(ctx, w, k, group)
 		return
 	}
@@ -177,10 +173,8 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Failed, err)
 		return
 	}
-	if r.spec.Timing {
-		loaded := r.spec.Now()
-		it.Load = loaded.Sub(began)
-		defer func() { it.Score = w.now.Sub(loaded) }()
+	if w.loaded = true; r.spec.Timing {
+		it.Load = r.spec.Now().Sub(w.began)
 	}
 	traits := m.Traits()
 	if err := r.scoreGroup(ctx, w, m, traits.OutlierDetector, order, it, group); err != nil {
@@ -192,6 +186,30 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 	it.Outcome = fleetscore.Scored
 	if it.Rows == 0 {
 		it.Outcome = fleetscore.NoData // all its rows lack a feature, as the reason says
+	}
+}
+
+// rescue turns a panic into the end of a key.
+func (r *run) rescue(it *fleetscore.Item) {
+	if p := recover(); p != nil {
+		stack := make([]byte, 8<<10)
+		stack = stack[:runtime.Stack(stack, false)]
+		r.end(it, fleetscore.Failed, fmt.Errorf("internal error: %v", p))
+		r.log("stack of %s:\n%s", it.Key, stack)
+	}
+}
+
+// clock notes how long a key took that this process scored.
+func (r *run) clock(w *worker, it *fleetscore.Item) {
+	if it.Outcome != fleetscore.Scored {
+		w.now = r.spec.Now() // finding that out may have taken long
+	}
+	switch took := w.now.Sub(w.began); {
+	case !w.here || !r.spec.Timing:
+	case w.loaded:
+		it.Score = took - it.Load
+	default:
+		it.Load = took
 	}
 }
 

@@ -73,6 +73,7 @@ type Result struct {
 	// LeftOut is how many rows of scored keys have no prediction, as Missing
 	// asked for.
 	LeftOut int64
+	Threads int // how many keys were scored at once
 	// Causes are why keys failed, timed out or have no model, most keys first.
 	Causes []Cause
 }
@@ -95,7 +96,8 @@ func Score(ctx context.Context, spec Spec, rows *fleetscore.Rows, expected []fle
 	}
 	r.models = models
 	var wg sync.WaitGroup
-	for range max(1, min(r.spec.Workers, r.group.bundles())) {
+	threads := max(1, min(r.spec.Workers, r.group.bundles()))
+	for range threads {
 		wg.Go(func() { r.work(ctx) })
 	}
 	wg.Wait()
@@ -106,7 +108,9 @@ func Score(ctx context.Context, spec Spec, rows *fleetscore.Rows, expected []fle
 	if r.fatal != nil {
 		return nil, r.fatal
 	}
-	return r.result(expected), nil
+	out := r.result(expected)
+	out.Threads = threads
+	return out, nil
 }
 
 // run is one call of Score.

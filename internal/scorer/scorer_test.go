@@ -220,7 +220,7 @@ func TestTiming(t *testing.T) {
 		}
 		want := map[fleetscore.Key][2]time.Duration{"a": {}, "b": {}, "c": {}}
 		if timing {
-			want["a"] = [2]time.Duration{time.Second, time.Second}
+			want["a"], want["b"] = [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second, 0}
 		}
 		for _, i := range r.Items {
 			if got := [2]time.Duration{i.Load, i.Score}; got != want[i.Key] {

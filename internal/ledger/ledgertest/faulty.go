@@ -7,6 +7,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -266,4 +267,14 @@ func (f *Faulty) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, er
 // ChangeHarms implements ledger.Harms.
 func (f *Faulty) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key)) error {
 	return only(ctx, f, "ChangeHarms", fleet, func() error { return f.Ledger.ChangeHarms(ctx, fleet, change) })
+}
+
+// Costs implements ledger.Costs.
+func (f *Faulty) Costs(ctx context.Context, pipeline string) (dispatch.Measured, error) {
+	return try(ctx, f, "Costs", pipeline, func() (dispatch.Measured, error) { return f.Ledger.Costs(ctx, pipeline) })
+}
+
+// PutCosts implements ledger.Costs.
+func (f *Faulty) PutCosts(ctx context.Context, pipeline string, m dispatch.Measured) error {
+	return only(ctx, f, "PutCosts", pipeline, func() error { return f.Ledger.PutCosts(ctx, pipeline, m) })
 }

@@ -50,6 +50,7 @@ func Run(t *testing.T, open Open) {
 		{"Secrets", testSecrets},
 		{"Sessions", testSessions},
 		{"Together", testTogether},
+		{"Costs", testCosts},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

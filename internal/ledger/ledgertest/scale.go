@@ -6,7 +6,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -57,5 +59,27 @@ func testScales(t *testing.T, open Open) {
 	}
 	if got := must[[]autoscale.Evaluation](t)(l.Evaluations(ctx, "gpu", 9)); len(got) != 0 {
 		t.Errorf("another pool has %v", got)
+	}
+}
+
+// testCosts: what was measured last comes back, by pipeline.
+func testCosts(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	put := func(pipeline string, m dispatch.Measured) {
+		t.Helper()
+		if err := l.PutCosts(ctx, pipeline, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := dispatch.Measured{Of: fleetscore.DigestOf([]byte("f")), Job: "p-2", Rows: 7, Shards: []dispatch.Cost{{Shard: 3, Keys: 2, Load: time.Second, Score: 1}}}
+	put("p", dispatch.Measured{Job: "p-1"})
+	put("p", want)
+	put("other", dispatch.Measured{Job: "other-1"})
+	if d := cmp.Diff(want, must[dispatch.Measured](t)(l.Costs(ctx, "p"))); d != "" {
+		t.Errorf("costs (-want +got):\n%s", d)
+	}
+	if got := must[dispatch.Measured](t)(l.Costs(ctx, "new")); got.Job != "" {
+		t.Errorf("a pipeline without jobs has costs: %+v", got)
 	}
 }

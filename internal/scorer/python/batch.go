@@ -122,7 +122,7 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 				return &nonsense{fmt.Errorf("an answer names sensor %d with %d rows", s.Key, s.Rows)}
 			}
 			seen[s.Key] = true
-			e := scorer.Ended{Detector: s.Detector, Prediction: prediction[:s.Rows], Score: score[:s.Rows]}
+			e := scorer.Ended{Detector: s.Detector, Prediction: prediction[:s.Rows], Score: score[:s.Rows], Loading: duration(s.Load), Scoring: duration(s.Score)}
 			prediction, score = prediction[s.Rows:], score[s.Rows:]
 			key := b.Sensors[b.sensors[s.Key]].Key
 			if s.Printed != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -66,6 +67,14 @@ type sensorReply struct {
 	Printed  string  `json:"printed"`
 	Loading  bool    `json:"loading"` // the error came while the model was loaded
 	Error    *fault  `json:"error"`
+}
+
+// duration is a number of seconds of a worker, which isn't believed.
+func duration(seconds float64) time.Duration {
+	if !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, 1e6) * float64(time.Second))
 }
 
 // fault is a Python exception.
