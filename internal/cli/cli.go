@@ -24,6 +24,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/cli/laboratory"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/scorer"
@@ -153,7 +154,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
-		newModelCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand())
+		newModelCommand(), laboratory.NewCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand())
 	sayExitCodes(root)
 	root.SetHelpCommand(newHelpCommand())
 	for _, cmd := range root.Commands() {

@@ -71,7 +71,7 @@ func (l *listing) print(cmd *cobra.Command) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(v)
-	case "jsonl":
+	case "jsonl", ndjson:
 		e := json.NewEncoder(w)
 		for _, item := range l.items {
 			if err := e.Encode(item); err != nil {
@@ -85,8 +85,11 @@ func (l *listing) print(cmd *cobra.Command) error {
 
 var outputs = []string{"table", "json", "jsonl", "csv"}
 
+// ndjson is another name of jsonl.
+const ndjson = "ndjson"
+
 func checkOutput(how string) error {
-	if slices.Contains(outputs, how) {
+	if slices.Contains(outputs, how) || how == ndjson {
 		return nil
 	}
 	return usagef("-o %s: table, json, jsonl or csv are possible%s", how, meant(how, outputs))

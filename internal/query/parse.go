@@ -3,281 +3,179 @@ package query
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query/sql"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
-// maxDepth bounds how deeply conditions nest.
-const maxDepth = 100
-
-// MaxBytes bounds a query's text.
-const MaxBytes = 64 << 10
-
-type parser struct {
-	sql    string
-	tokens []token
-	at     int
-	depth  int
+// Parse reads a query that a server runs. Errors are of kind Invalid and name the line
+// and column, the text that was found, and the possible texts.
+func Parse(text string) (*Plan, error) {
+	script, err := sql.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{src: script.Source}
+	plan, err := r.plan(text, script)
+	if err == nil {
+		return plan, nil
+	}
+	if _, e := stream.Compile(script); e != nil { // what is wrong everywhere is said first
+		return nil, e
+	}
+	return nil, err
 }
 
-func (p *parser) peek() token { return p.tokens[p.at] }
+// reader turns a syntax tree into a plan.
+type reader struct{ src sql.Source }
 
-func (p *parser) next() token {
-	t := p.tokens[p.at]
-	if t.kind != endOfText {
-		p.at++
-	}
-	return t
-}
-
-// take skips the next tokens and returns true if they are these keywords or signs.
-func (p *parser) take(words ...string) bool {
-	for i, w := range words {
-		if p.at+i >= len(p.tokens) || !p.tokens[p.at+i].is(w) {
-			return false
-		}
-	}
-	p.at += len(words)
-	return true
-}
-
-func (p *parser) need(words ...string) error {
-	for _, w := range words {
-		if t := p.peek(); !p.take(w) {
-			return errorAt(p.sql, t.pos, "%s is expected, not %s", w, t).WithHint("%s", shape)
-		}
-	}
-	return nil
+// notYet refuses what query test runs and a server doesn't.
+func (r *reader) notYet(at int, format string, args ...any) error {
+	return r.src.ErrorAt(at, "a server doesn't run %s yet", fmt.Sprintf(format, args...)).WithHint("%s; fleetscore query test runs the whole language over files", shape)
 }
 
 // shape describes the only form of a query.
-const shape = "a query has the form: SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO dataset FROM hub " +
+const shape = "a query of a server has the form: SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO dataset FROM hub " +
 	"TIMESTAMP BY TS WHERE condition GROUP BY Device, Tag, TumblingWindow(second, 5)"
 
-var reserved = []string{"SELECT", "INTO", "FROM", "TIMESTAMP", "BY", "WHERE", "GROUP", "AS", "AND", "OR", "NOT", "IS", "NULL"}
-
-// name reads a column's, dataset's or hub's name.
-func (p *parser) name(what string) (string, error) {
-	t := p.peek()
-	if t.kind == quoted || t.kind == word && !slices.ContainsFunc(reserved, t.is) {
-		p.at++
-		return t.text, nil
+func (r *reader) plan(text string, script *sql.Script) (*Plan, error) {
+	switch {
+	case len(script.Tables) > 0:
+		return nil, r.notYet(script.Tables[0].At, "CREATE TABLE")
+	case len(script.Steps) > 0:
+		return nil, r.notYet(script.Steps[0].At, "WITH")
+	case len(script.Statements) > 1:
+		return nil, r.notYet(script.Statements[1].At, "several statements in one query")
 	}
-	return "", errorAt(p.sql, t.pos, "%s is expected, not %s", what, t).WithHint("write a name that is a keyword or contains spaces as [name]")
-}
-
-// item is one entry of the SELECT list.
-type item struct {
-	pos       int
-	stamp     bool // System.Timestamp()
-	aggregate Aggregate
-	column    string // a key column
-	name      string // after AS; else the column's
-}
-
-func (p *parser) query() (*Plan, error) {
-	plan := &Plan{SQL: p.sql}
-	if err := p.need("SELECT"); err != nil {
+	s := script.Statements[0]
+	plan := &Plan{SQL: text, Into: s.Into, From: s.From.Name}
+	if err := r.sources(plan, s); err != nil {
 		return nil, err
 	}
-	var items []item
-	for {
-		it, err := p.item()
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, it)
-		if !p.take(",") {
-			break
-		}
-	}
-	if err := p.sources(plan); err != nil {
-		return nil, err
-	}
-	if p.take("WHERE") {
-		c, err := p.or()
+	if s.Where != nil {
+		c, err := r.condition(s.Where)
 		if err != nil {
 			return nil, err
 		}
 		plan.where = c
 	}
-	if err := p.groupBy(plan); err != nil {
+	if err := r.groupBy(plan, s); err != nil {
 		return nil, err
 	}
-	p.take(";")
-	if t := p.peek(); t.kind != endOfText {
-		return nil, errorAt(p.sql, t.pos, "the query ends before %s", t).WithHint("%s", shape)
-	}
-	return plan, p.selected(plan, items)
+	return plan, r.selected(plan, s)
 }
 
-func (p *parser) sources(plan *Plan) (err error) {
-	if err = p.need("INTO"); err != nil {
-		return err
-	}
-	if plan.Into, err = p.name("a dataset's name"); err != nil {
-		return err
-	}
-	if err = p.need("FROM"); err != nil {
-		return err
-	}
-	if plan.From, err = p.name("the hub's name"); err != nil {
-		return err
-	}
-	if err = p.need("TIMESTAMP", "BY"); err != nil {
-		return err
-	}
-	plan.TimestampBy, err = p.name("the time column")
-	return err
-}
-
-func (p *parser) item() (item, error) {
-	t := p.peek()
-	it := item{pos: t.pos}
+func (r *reader) sources(plan *Plan, s *sql.Select) error {
 	switch {
-	case p.take("System", ".", "Timestamp"):
-		it.stamp = true
-		if p.take("(") {
-			if err := p.need(")"); err != nil {
-				return it, err
-			}
-		}
-	case t.kind == word && p.tokens[min(p.at+1, len(p.tokens)-1)].is("("):
-		p.at += 2
-		a := Aggregate{Func: strings.ToLower(t.text)}
-		if !slices.Contains(functions, a.Func) {
-			return it, errorAt(p.sql, t.pos, "the function %s is unknown", t.text).WithHint("the functions are AVG, SUM, MIN, MAX, COUNT and System.Timestamp()")
-		}
-		if !(a.Func == "count" && p.take("*")) {
-			c, err := p.name("a column")
-			if err != nil {
-				return it, err
-			}
-			a.Column = c
-		}
-		if err := p.need(")"); err != nil {
-			return it, err
-		}
-		it.aggregate = a
-	default:
-		c, err := p.name("a column or function")
-		if err != nil {
-			return it, err
-		}
-		it.column, it.name = c, c
+	case s.Into == "":
+		return r.src.ErrorAt(s.From.At, "INTO is expected before FROM").WithHint("%s", shape)
+	case s.From.Query != nil:
+		return r.notYet(s.From.At, "a subquery")
+	case len(s.Joins) > 0:
+		return r.notYet(s.Joins[0].At, "JOIN")
+	case s.Union != nil:
+		return r.notYet(s.Union.At, "UNION")
+	case len(s.From.Over) > 0:
+		return r.notYet(s.From.Over[0].Pos(), "TIMESTAMP BY … OVER")
+	case s.Having != nil:
+		return r.notYet(s.Having.Pos(), "HAVING")
+	case s.From.TimestampBy == nil:
+		return r.src.ErrorAt(s.From.At, "%s needs TIMESTAMP BY behind it", s.From.Name).WithHint("%s", shape)
+	case !s.Grouped:
+		return r.src.ErrorAt(s.At, "the query lacks GROUP BY").WithHint("%s", shape)
 	}
-	if p.take("AS") {
-		n, err := p.name("a name")
-		if err != nil {
-			return it, err
-		}
-		it.name = n
+	c, ok := s.From.TimestampBy.(*sql.Column)
+	if !ok || len(c.Path) > 1 {
+		return r.notYet(s.From.TimestampBy.Pos(), "an expression behind TIMESTAMP BY")
 	}
-	if it.name == "" {
-		return it, errorAt(p.sql, t.pos, "the column has no name").WithHint("name the column with AS")
-	}
-	return it, nil
-}
-
-func (p *parser) groupBy(plan *Plan) error {
-	if err := p.need("GROUP", "BY"); err != nil {
-		return err
-	}
-	for {
-		t := p.peek()
-		if p.take("TumblingWindow") {
-			if plan.Window != 0 {
-				return errorAt(p.sql, t.pos, "a query can have only one window")
-			}
-			w, err := p.window()
-			if err != nil {
-				return err
-			}
-			plan.Window = w
-		} else {
-			if next := p.tokens[min(p.at+1, len(p.tokens)-1)]; t.kind == word && next.is("(") {
-				return errorAt(p.sql, t.pos, "the window %s is unknown", t.text).WithHint("the only window is TumblingWindow(unit, n)")
-			}
-			c, err := p.name("a key column or TumblingWindow(unit, n)")
-			if err != nil {
-				return err
-			}
-			if slices.Contains(plan.KeyNames, c) {
-				return errorAt(p.sql, t.pos, "%s is in GROUP BY twice", c)
-			}
-			plan.KeyNames = append(plan.KeyNames, c)
-		}
-		if !p.take(",") {
-			break
-		}
-	}
-	if t := p.peek(); plan.Window == 0 || len(plan.KeyNames) == 0 {
-		return errorAt(p.sql, t.pos, "GROUP BY needs the key columns and a window").WithHint("write for example GROUP BY Device, Tag, TumblingWindow(second, 5)")
-	}
+	plan.TimestampBy = c.Path[0]
 	return nil
 }
 
-var units = map[string]time.Duration{
-	"microsecond": time.Microsecond, "mcs": time.Microsecond, "millisecond": time.Millisecond, "ms": time.Millisecond,
-	"second": time.Second, "ss": time.Second, "s": time.Second, "minute": time.Minute, "mi": time.Minute, "n": time.Minute,
-	"hour": time.Hour, "hh": time.Hour, "day": 24 * time.Hour, "dd": 24 * time.Hour, "d": 24 * time.Hour,
+func (r *reader) groupBy(plan *Plan, s *sql.Select) error {
+	for _, k := range s.GroupBy {
+		c, err := r.column(k, "an expression in GROUP BY")
+		if err != nil {
+			return err
+		}
+		if slices.Contains(plan.KeyNames, c) {
+			return r.src.ErrorAt(k.Pos(), "GROUP BY names %s twice", c)
+		}
+		plan.KeyNames = append(plan.KeyNames, c)
+	}
+	if len(plan.KeyNames) == 0 {
+		return r.src.ErrorAt(s.GroupAt, "GROUP BY needs the hub's key columns").WithHint("%s", shape)
+	}
+	w := s.Windows[0]
+	switch {
+	case len(s.Windows) > 1 || w.Named:
+		return r.notYet(w.At, "Windows()")
+	case w.Kind != sql.Tumbling:
+		return r.notYet(w.At, "%s", w.Kind)
+	case w.Offset != 0:
+		return r.notYet(w.At, "a window with an offset")
+	case sql.Day%w.Size != 0: // the windows of a partition are kept in memory
+		return r.src.ErrorAt(w.At, "a window of %v does not divide a day", w.Size).WithHint("windows begin at fixed times of the day: use for example 5 seconds, 15 minutes or 6 hours")
+	}
+	plan.Window = time.Duration(w.Size)
+	return nil
 }
 
-func (p *parser) window() (time.Duration, error) {
-	if err := p.need("("); err != nil {
-		return 0, err
+// column returns the name of a plain column.
+func (r *reader) column(x sql.Expr, what string) (string, error) {
+	if c, ok := x.(*sql.Column); ok && len(c.Path) == 1 {
+		return c.Path[0], nil
 	}
-	t := p.next()
-	unit, ok := units[strings.ToLower(t.text)]
-	if !ok {
-		unit, ok = units[strings.TrimSuffix(strings.ToLower(t.text), "s")]
-	}
-	if t.kind != word || !ok {
-		return 0, errorAt(p.sql, t.pos, "%s is not a unit of time", t).WithHint("the units are microsecond, millisecond, second, minute, hour, day")
-	}
-	if err := p.need(","); err != nil {
-		return 0, err
-	}
-	t = p.next()
-	n, err := strconv.ParseInt(t.text, 10, 64)
-	if t.kind != number || err != nil || n < 1 {
-		return 0, errorAt(p.sql, t.pos, "%s is not a whole number of at least 1", t)
-	}
-	const most = 24 * time.Hour // the windows of a partition are kept in memory
-	if n > int64(most/unit) || most%(time.Duration(n)*unit) != 0 {
-		return 0, errorAt(p.sql, t.pos, "a window of %d %s does not divide a day", n, unit).WithHint("windows begin at fixed times of the day: use for example 5 seconds, 15 minutes or 6 hours")
-	}
-	return time.Duration(n) * unit, p.need(")")
+	return "", r.notYet(x.Pos(), "%s", what)
 }
 
-// selected checks the SELECT list against the rest and writes it into the plan.
-func (p *parser) selected(plan *Plan, items []item) error {
+// selected reads the SELECT list and checks it against the rest.
+func (r *reader) selected(plan *Plan, s *sql.Select) error {
 	names, keys := map[string]bool{}, map[string]bool{}
-	for _, it := range items {
-		if names[it.name] {
-			return errorAt(p.sql, it.pos, "the column %s is selected twice", it.name)
-		}
-		names[it.name] = true
-		switch {
-		case it.stamp && plan.StampName != "":
-			return errorAt(p.sql, it.pos, "System.Timestamp() is selected twice")
-		case it.stamp:
-			plan.StampName = it.name
-		case it.aggregate.Func != "":
-			it.aggregate.Name = it.name
-			if slices.Contains(plan.KeyNames, it.aggregate.Column) && it.aggregate.Func != "count" {
-				return errorAt(p.sql, it.pos, "%s is a key column, and keys are text", it.aggregate.Column)
+	for _, it := range s.Items {
+		name := it.Name
+		switch x := it.Expr.(type) {
+		case *sql.Stamp:
+			if plan.StampName != "" {
+				return r.src.ErrorAt(it.At, "System.Timestamp() is selected twice")
 			}
-			plan.Aggregates = append(plan.Aggregates, it.aggregate)
-		case !slices.Contains(plan.KeyNames, it.column):
-			return errorAt(p.sql, it.pos, "%s is neither aggregated nor in GROUP BY", it.column).WithHint("write for example AVG(%s) AS %s", it.column, it.column)
-		case it.name != it.column:
-			return errorAt(p.sql, it.pos, "key columns keep their names").WithHint("write %s without AS", it.column)
+			plan.StampName = name
+		case *sql.Call:
+			a, err := r.aggregate(plan, x)
+			if err != nil {
+				return err
+			}
+			a.Name = name
+			plan.Aggregates = append(plan.Aggregates, a)
 		default:
-			keys[it.column] = true
+			c, err := r.column(x, "an expression in SELECT")
+			switch {
+			case err != nil:
+				return err
+			case !slices.Contains(plan.KeyNames, c):
+				return r.src.ErrorAt(it.At, "%s is neither aggregated nor in GROUP BY", c).WithHint("write for example AVG(%s) AS %s", c, c)
+			case name != "" && name != c:
+				return r.src.ErrorAt(it.At, "key columns keep their names").WithHint("write %s without AS", c)
+			}
+			name, keys[c] = c, true
 		}
+		if name == "" {
+			return r.src.ErrorAt(it.At, "the column has no name").WithHint("name the column with AS")
+		}
+		if names[name] {
+			return r.src.ErrorAt(it.At, "the column %s is selected twice", name)
+		}
+		names[name] = true
 	}
+	return r.complete(plan, s, keys)
+}
+
+// complete refuses a SELECT list that lacks the time, a key, or any aggregate.
+func (r *reader) complete(plan *Plan, s *sql.Select, keys map[string]bool) error {
 	missing := ""
 	switch {
 	case plan.StampName == "":
@@ -291,115 +189,87 @@ func (p *parser) selected(plan *Plan, items []item) error {
 		}
 	}
 	if missing != "" {
-		return errorAt(p.sql, items[0].pos, "the SELECT list lacks %s", missing).WithHint("%s", shape)
+		return r.src.ErrorAt(s.Items[0].At, "the SELECT list lacks %s", missing).WithHint("%s", shape)
 	}
 	return nil
 }
 
-func (p *parser) or() (condition, error) {
-	return p.chain("OR", p.and, func(l []condition) condition { return anyOf(l) })
+func (r *reader) aggregate(plan *Plan, x *sql.Call) (Aggregate, error) {
+	a := Aggregate{Func: strings.ToLower(x.Name)}
+	if !slices.Contains(functions, a.Func) || x.Distinct || x.Over != nil {
+		return a, r.notYet(x.At, "the function %s in this form", x.Name)
+	}
+	if a.Func == "count" && (x.Star || len(x.Args) == 0) {
+		return a, nil
+	}
+	if len(x.Args) != 1 {
+		return a, r.src.ErrorAt(x.At, "%s needs one column", x.Name)
+	}
+	c, err := r.column(x.Args[0], "an aggregate of an expression")
+	if err == nil && slices.Contains(plan.KeyNames, c) && a.Func != "count" {
+		return a, r.src.ErrorAt(x.At, "%s is a key column, and keys are text", c)
+	}
+	a.Column = c
+	return a, err
 }
 
-func (p *parser) and() (condition, error) {
-	return p.chain("AND", p.not, func(l []condition) condition { return allOf(l) })
-}
-
-func (p *parser) chain(word string, part func() (condition, error), join func([]condition) condition) (condition, error) {
-	var list []condition
-	for {
-		c, err := part()
-		if err != nil {
-			return nil, err
+// condition reads a condition that is evaluated over columns.
+func (r *reader) condition(x sql.Expr) (condition, error) {
+	switch x := x.(type) {
+	case *sql.Binary:
+		if x.Op == "AND" || x.Op == "OR" {
+			l, err := r.condition(x.L)
+			if err != nil {
+				return nil, err
+			}
+			m, err := r.condition(x.R)
+			if x.Op == "AND" {
+				return allOf{l, m}, err
+			}
+			return anyOf{l, m}, err
 		}
-		list = append(list, c)
-		if !p.take(word) {
+		op, ok := operators[x.Op]
+		if !ok {
 			break
 		}
-	}
-	if len(list) == 1 {
-		return list[0], nil
-	}
-	return join(list), nil
-}
-
-func (p *parser) not() (condition, error) {
-	if p.depth++; p.depth > maxDepth {
-		return nil, errorAt(p.sql, p.peek().pos, "the condition is nested more than %d levels deep", maxDepth)
-	}
-	defer func() { p.depth-- }()
-	if p.take("NOT") {
-		c, err := p.not()
-		return negation{c}, err
-	}
-	if p.take("(") {
-		c, err := p.or()
+		l, err := r.operand(x.L)
 		if err != nil {
 			return nil, err
 		}
-		return c, p.need(")")
+		m, err := r.operand(x.R)
+		return compare{l, m, op}, err
+	case *sql.Unary:
+		if x.Op == "NOT" {
+			c, err := r.condition(x.X)
+			return negation{c}, err
+		}
+	case *sql.IsNull:
+		o, err := r.operand(x.X)
+		return isNull{o, x.Not}, err
 	}
-	return p.comparison()
+	return nil, r.notYet(x.Pos(), "this condition").(*fleetscore.Error).WithHint("a server's WHERE takes =, <>, <, <=, >, >=, IS NULL, IS NOT NULL, AND, OR, NOT; fleetscore query test runs the whole language over files")
 }
 
-func (p *parser) comparison() (condition, error) {
-	left, err := p.operand()
-	if err != nil {
-		return nil, err
-	}
-	if p.take("IS") {
-		not := p.take("NOT")
-		return isNull{left, not}, p.need("NULL")
-	}
-	t := p.next()
-	op, ok := operators[t.text]
-	if t.kind != sign || !ok {
-		return nil, errorAt(p.sql, t.pos, "a comparison is expected, not %s", t).WithHint("the comparisons are =, <>, <, <=, >, >=, IS NULL, IS NOT NULL")
-	}
-	right, err := p.operand()
-	if err != nil {
-		return nil, err
-	}
-	if left.kind != columnOperand && right.kind != columnOperand {
-		return nil, errorAt(p.sql, t.pos, "a comparison of two constants is not allowed")
-	}
-	return compare{left, right, op}, nil
-}
-
-func (p *parser) operand() (operand, error) {
-	t := p.peek()
-	minus := false
-	if p.take("-") {
-		minus = true
-		t = p.peek()
-	} else {
-		p.take("+")
-		t = p.peek()
-	}
-	switch {
-	case t.kind == number:
-		p.at++
-		x, err := strconv.ParseFloat(t.text, 64)
-		if err != nil {
-			return operand{}, errorAt(p.sql, t.pos, "the number %s is too large", t.text)
+func (r *reader) operand(x sql.Expr) (operand, error) {
+	switch x := x.(type) {
+	case *sql.Column:
+		c, err := r.column(x, "a field of a record")
+		return operand{kind: columnOperand, text: c}, err
+	case *sql.Literal:
+		if f, ok := x.Value.AsFloat(); ok && x.Value.Type() != value.Text {
+			return operand{kind: numberOperand, number: f}, nil
 		}
-		if minus {
-			x = -x
+		if x.Value.Type() == value.Text {
+			return operand{kind: textOperand, text: x.Value.Text()}, nil
 		}
-		return operand{kind: numberOperand, number: x}, nil
-	case minus:
-		return operand{}, errorAt(p.sql, t.pos, "a number is expected after -, not %s", t)
-	case t.kind == text:
-		p.at++
-		return operand{kind: textOperand, text: t.text}, nil
+		return operand{}, nil
 	}
-	name, err := p.name("a column, number or text")
-	return operand{kind: columnOperand, text: name}, err
+	return operand{}, r.notYet(x.Pos(), "an expression in WHERE")
 }
 
 var operators = map[string]func(int) bool{
 	"=":  func(c int) bool { return c == 0 },
 	"<>": func(c int) bool { return c != 0 },
-	"!=": func(c int) bool { return c != 0 },
 	"<":  func(c int) bool { return c < 0 },
 	"<=": func(c int) bool { return c <= 0 },
 	">":  func(c int) bool { return c > 0 },

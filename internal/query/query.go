@@ -1,8 +1,10 @@
-// Package query reads the SQL text of a continuous query into a plan: the filter,
-// the keys and windows of the groups, and the aggregates.
+// Package query reads the SQL text of a continuous query into the plan that a server
+// runs: the filter, the keys and windows of the groups, and the aggregates.
 //
-// The dialect is a part of the dialect of Azure Stream Analytics; docs/query.md describes
-// it. The package is pure, keeps no state, and is safe for concurrent use.
+// Its sub-packages are the whole language, which follows Azure Stream Analytics: sql reads
+// texts, expr compiles expressions, stream runs queries over events. docs/query.md
+// describes it. A server runs a part of it. The package is pure, keeps no state, and is
+// safe for concurrent use.
 package query
 
 import (
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
 // Plan is a parsed query.
@@ -36,20 +39,6 @@ type Aggregate struct {
 }
 
 var functions = []string{"avg", "sum", "min", "max", "count"}
-
-// Parse reads a query. Errors are of kind Invalid and name the line and column, the
-// text that was found, and the possible texts.
-func Parse(sql string) (*Plan, error) {
-	if len(sql) > MaxBytes {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "read query", "", "the text has %d bytes, more than %d", len(sql), MaxBytes)
-	}
-	tokens, err := lex(sql)
-	if err != nil {
-		return nil, err
-	}
-	p := &parser{sql: sql, tokens: tokens}
-	return p.query()
-}
 
 // Filter sets keep[i] to whether reading i fulfils the WHERE condition: whether
 // it is true, as in SQL, and not unknown because of a NULL. keyNames are the
@@ -122,8 +111,8 @@ type isNull struct {
 
 func (n isNull) holds(b *batch, i int) truth { return truthOf((b.value(n.of, i).kind == 0) != n.not) }
 
-// compare compares two values of the same kind; a comparison of a number with a text
-// is unknown.
+// compare compares two values. A text beside a number counts as the number that it
+// spells; a comparison with any other text is unknown.
 type compare struct {
 	left, right operand
 	op          func(int) bool
@@ -132,10 +121,12 @@ type compare struct {
 func (c compare) holds(b *batch, i int) truth {
 	x, y := b.value(c.left, i), b.value(c.right, i)
 	switch {
-	case x.kind == 0 || x.kind != y.kind:
+	case x.kind == 0 || y.kind == 0:
 		return unknown
-	case x.kind == textOperand:
+	case x.kind == textOperand && y.kind == textOperand:
 		return truthOf(c.op(strings.Compare(x.text, y.text)))
+	case x.kind != y.kind && (!x.spellsNumber() || !y.spellsNumber()):
+		return unknown
 	case x.number < y.number:
 		return truthOf(c.op(-1))
 	case x.number > y.number:
@@ -157,6 +148,16 @@ type operand struct {
 	kind   operandKind
 	number float64
 	text   string // or the column's name
+}
+
+// spellsNumber makes a number of a text that is one; false if it isn't.
+func (o *operand) spellsNumber() bool {
+	if o.kind == textOperand {
+		f, ok := value.String(o.text).AsFloat()
+		o.kind, o.number = numberOperand, f
+		return ok
+	}
+	return true
 }
 
 // batch finds columns of readings by name.

@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func sql(selected, rest string) string {
+func statement(selected, rest string) string {
 	return "SELECT " + selected + " INTO d FROM hub TIMESTAMP BY TS " + rest
 }
 
@@ -41,24 +41,26 @@ func TestParseRefuses(t *testing.T) {
 	const columns, group = "System.Timestamp() AS TS, Device, AVG(Value) AS Value", "GROUP BY Device, TumblingWindow(second, 5)"
 	for _, tt := range []struct{ name, sql, want string }{
 		{"empty", "", "line 1, column 1: SELECT is expected, not the end"},
-		{"no window", sql(columns, "GROUP BY Device"), "GROUP BY needs"},
-		{"other window", sql(columns, "GROUP BY Device, HoppingWindow(second, 5, 1)"), "window HoppingWindow is unknown"},
-		{"odd window", sql(columns, "GROUP BY Device, TumblingWindow(second, 7)"), "does not divide a day"},
-		{"long window", sql(columns, "GROUP BY Device, TumblingWindow(day, 2)"), "does not divide a day"},
-		{"unit", sql(columns, "GROUP BY Device, TumblingWindow(week, 1)"), `"week" is not a unit`},
-		{"no stamp", sql("Device, AVG(Value) AS Value", group), "lacks System.Timestamp() AS TS"},
-		{"no key", sql("System.Timestamp() AS TS, AVG(Value) AS Value", group), "lacks the key column Device"},
-		{"no aggregate", sql("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
-		{"not grouped", sql(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
-		{"function", sql(columns+", STDEV(Value) AS S", group), "function STDEV is unknown"},
-		{"no name", sql("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
-		{"twice", sql(columns+", SUM(Value) AS Value", group), "selected twice"},
-		{"renamed key", sql("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},
-		{"open text", sql(columns, "WHERE a = 'x "+group), "is not closed"},
-		{"constants", sql(columns, "WHERE 1 = 1 "+group), "two constants"},
-		{"sign", sql(columns, "WHERE a & 1 "+group), `'&' has no meaning`},
-		{"trailing", sql(columns, group+" HAVING x > 1"), `the query ends before "HAVING"`},
-		{"deep", sql(columns, "WHERE "+strings.Repeat("(", 5000)), "nested more than"},
+		{"no window", statement(columns, "GROUP BY Device"), "GROUP BY needs"},
+		{"other window", statement(columns, "GROUP BY Device, HoppingWindow(second, 5, 1)"), "a server doesn't run HoppingWindow yet"},
+		{"odd window", statement(columns, "GROUP BY Device, TumblingWindow(second, 7)"), "does not divide a day"},
+		{"long window", statement(columns, "GROUP BY Device, TumblingWindow(day, 2)"), "does not divide a day"},
+		{"unit", statement(columns, "GROUP BY Device, TumblingWindow(week, 1)"), `"week" is not a unit`},
+		{"no stamp", statement("Device, AVG(Value) AS Value", group), "lacks System.Timestamp() AS TS"},
+		{"no key", statement("System.Timestamp() AS TS, AVG(Value) AS Value", group), "lacks the key column Device"},
+		{"no aggregate", statement("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
+		{"not grouped", statement(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
+		{"function", statement(columns+", STDEV(Value) AS S", group), "doesn't run the function STDEV"},
+		{"no name", statement("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
+		{"twice", statement(columns+", SUM(Value) AS Value", group), "selected twice"},
+		{"renamed key", statement("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},
+		{"open text", statement(columns, "WHERE a = 'x "+group), "is not closed"},
+		{"odd name", statement(columns, "GROUP BY Device, TumblngWindow(second, 5)"), "is TumblingWindow meant?"},
+		{"sign", statement(columns, "WHERE a # 1 "+group), `'#' has no meaning`},
+		{"arithmetic", statement(columns, "WHERE Value * 2 > 1 "+group), "a server doesn't run an expression in WHERE"},
+		{"trailing", statement(columns, group+" ORDER BY TS"), `the query ends before "ORDER"`},
+		{"having", statement(columns, group+" HAVING AVG(Value) > 1"), "a server doesn't run HAVING"},
+		{"deep", statement(columns, "WHERE "+strings.Repeat("(", 5000)), "nested more than"},
 		{"line", "SELECT\n  System.Timestamp() AS TS,\n  Dévice 5", "line 3, column 10"},
 	} {
 		_, err := Parse(tt.sql)
@@ -90,7 +92,8 @@ func TestFilter(t *testing.T) {
 		{"Value IS NOT NULL", "+-+"},
 		{"Device = '1'", "+-+"},
 		{"Device <> '1'", "-+-"},
-		{"Device = 1", "---"}, // a text and a number
+		{"Device = 1", "+-+"}, // a text that spells a number
+		{"State = 1", "---"},
 		{"State = 'on' OR Value < 0", "+-+"},
 		{"State <> 'on'", "-+-"},
 		{"State <> 'on' AND Value IS NULL", "-+-"},
@@ -99,7 +102,7 @@ func TestFilter(t *testing.T) {
 		{"5 = Value", "+--"},
 		{"Value != 5", "--+"},
 	} {
-		p, err := Parse(sql("System.Timestamp() AS TS, Device, AVG(Value) AS Value", "WHERE "+tt.where+" GROUP BY Device, TumblingWindow(second, 5)"))
+		p, err := Parse(statement("System.Timestamp() AS TS, Device, AVG(Value) AS Value", "WHERE "+tt.where+" GROUP BY Device, TumblingWindow(second, 5)"))
 		if err != nil {
 			t.Errorf("%s: %v", tt.where, err)
 			continue

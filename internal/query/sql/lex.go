@@ -1,4 +1,4 @@
-package query
+package sql
 
 import (
 	"fmt"
@@ -44,19 +44,23 @@ func (t token) String() string {
 	return `"` + t.text + `"`
 }
 
-// errorAt returns an error at a byte offset of the text.
-func errorAt(sql string, pos int, format string, args ...any) *fleetscore.Error {
-	line := 1 + strings.Count(sql[:pos], "\n")
-	column := 1 + utf8.RuneCountInString(sql[strings.LastIndexByte(sql[:pos], '\n')+1:pos])
+// Source is the text of a query, by which errors name lines and columns.
+type Source string
+
+// ErrorAt returns an error at a byte offset of the text.
+func (s Source) ErrorAt(pos int, format string, args ...any) *fleetscore.Error {
+	before := string(s[:min(max(pos, 0), len(s))])
+	line := 1 + strings.Count(before, "\n")
+	column := 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
 	return fleetscore.Errorf(fleetscore.Invalid, "read query", fmt.Sprintf("line %d, column %d", line, column), format, args...)
 }
 
 // lex splits the text into tokens. The last token is endOfText.
-func lex(sql string) ([]token, error) {
+func lex(sql Source) ([]token, error) {
 	var out []token
 	for i := 0; i < len(sql); {
-		r, size := utf8.DecodeRuneInString(sql[i:])
-		rest := sql[i:]
+		r, size := utf8.DecodeRuneInString(string(sql[i:]))
+		rest := string(sql[i:])
 		switch {
 		case unicode.IsSpace(r):
 			i += size
@@ -69,7 +73,7 @@ func lex(sql string) ([]token, error) {
 		case strings.HasPrefix(rest, "/*"):
 			n := strings.Index(rest, "*/")
 			if n < 0 {
-				return nil, errorAt(sql, i, "the comment is not closed").WithHint("end it with */")
+				return nil, sql.ErrorAt(i, "the comment is not closed").WithHint("end it with */")
 			}
 			i += n + 2
 		case r == '[' || r == '"' || r == '\'':
@@ -79,6 +83,8 @@ func lex(sql string) ([]token, error) {
 			}
 			out = append(out, t)
 			i = next
+		case (r == 'N' || r == 'n') && strings.HasPrefix(rest[1:], "'"): // N'text', as in T-SQL
+			i++
 		case r >= '0' && r <= '9' || r == '.' && len(rest) > 1 && rest[1] >= '0' && rest[1] <= '9':
 			n := numberLength(rest)
 			out = append(out, token{number, rest[:n], i})
@@ -92,11 +98,11 @@ func lex(sql string) ([]token, error) {
 			i += n
 		default:
 			n := 1
-			if len(rest) > 1 && slices.Contains([]string{"<=", ">=", "<>", "!="}, rest[:2]) {
+			if len(rest) > 1 && slices.Contains([]string{"<=", ">=", "<>", "!=", "!<", "!>"}, rest[:2]) {
 				n = 2
 			}
-			if !strings.Contains("(),.*=<>!-+;", rest[:1]) || rest[:n] == "!" {
-				return nil, errorAt(sql, i, "%q has no meaning here", r)
+			if !strings.Contains("(),.*=<>!-+;/%&|^~", rest[:1]) || rest[:n] == "!" {
+				return nil, sql.ErrorAt(i, "%q has no meaning here", r)
 			}
 			out = append(out, token{sign, rest[:n], i})
 			i += n
@@ -105,7 +111,7 @@ func lex(sql string) ([]token, error) {
 	return append(out, token{endOfText, "", len(sql)}), nil
 }
 
-func lexQuoted(sql string, start int, open rune) (token, int, error) {
+func lexQuoted(sql Source, start int, open rune) (token, int, error) {
 	closing, kind := string(open), quoted
 	if open == '[' {
 		closing = "]"
@@ -116,20 +122,20 @@ func lexQuoted(sql string, start int, open rune) (token, int, error) {
 	var b strings.Builder
 	i := start + 1
 	for {
-		n := strings.Index(sql[i:], closing)
+		n := strings.Index(string(sql[i:]), closing)
 		if n < 0 {
-			return token{}, 0, errorAt(sql, start, "%c is not closed", open).WithHint("end it with %s", closing)
+			return token{}, 0, sql.ErrorAt(start, "%c is not closed", open).WithHint("end it with %s", closing)
 		}
-		b.WriteString(sql[i : i+n])
+		b.WriteString(string(sql[i : i+n]))
 		i += n + 1
-		if !strings.HasPrefix(sql[i:], closing) { // a doubled quote stands for one quote
+		if !strings.HasPrefix(string(sql[i:]), closing) { // a doubled quote stands for one quote
 			break
 		}
 		b.WriteString(closing)
 		i++
 	}
 	if kind == quoted && b.Len() == 0 {
-		return token{}, 0, errorAt(sql, start, "the name is empty")
+		return token{}, 0, sql.ErrorAt(start, "the name is empty")
 	}
 	return token{kind, b.String(), start}, i, nil
 }
