@@ -246,6 +246,8 @@ type PoolHistory struct {
 	Slots        int                    `json:"slots" doc:"number of tasks that a node runs at once"`
 	Scale        fleetscore.ScaleConfig `json:"scale" doc:"as in fleet.yaml, with its defaults"`
 	StartSeconds *float64               `json:"start_seconds,omitempty" doc:"from the start of a node until it took tasks, the longest of the newest nodes; absent if no node ran within the last hour"`
+	EverySeconds *float64               `json:"every_seconds,omitempty" doc:"the shortest time between the next two due times of a pipeline of the pool; absent if none has a schedule"`
+	Busy         autoscale.Busy         `json:"busy" doc:"what a task kept busy of its node within the last 48 hours"`
 	Waits        autoscale.Waits        `json:"waits" doc:"how long the tasks waited"`
 	Usage        *autoscale.Usage       `json:"usage,omitempty" doc:"of this time, at most the last 48 hours; absent if no samples were taken"`
 	Jobs         []autoscale.Past       `json:"jobs" nullable:"false" doc:"those that were planned into tasks, the oldest first"`
@@ -292,7 +294,29 @@ func (s *server) poolHistory(ctx context.Context, in *struct {
 		u := autoscale.Used(samples, c.Scale)
 		h.Usage = &u
 	}
+	h.Busy = autoscale.BusyOf(samples, nodes, c.Slots)
+	h.EverySeconds = s.every(cfg, in.Name)
 	return answer(h), err
+}
+
+// every is the shortest time between the next two due times of a pipeline of a pool, in
+// seconds.
+func (s *server) every(cfg fleetscore.Config, pool string) (shortest *float64) {
+	for _, p := range cfg.Pipelines {
+		if p.Pool != pool || !p.Schedule.IsSet() {
+			continue
+		}
+		first := s.nextDue(p.Schedule, s.now())
+		if first == nil {
+			continue
+		}
+		if second := s.nextDue(p.Schedule, *first); second != nil {
+			if gap := second.Sub(*first).Seconds(); shortest == nil || gap < *shortest {
+				shortest = &gap
+			}
+		}
+	}
+	return shortest
 }
 
 // recall reads the jobs of a pool's history, the newest first, until there are too many.

@@ -49,3 +49,24 @@ func TestRecall(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// TestBusy: what a task takes of its node comes from the samples of times in which tasks
+// ran; what wasn't measured is left out.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	sample := func(cpu, running, memory float64) Sample {
+		return Sample{Values: map[string]float64{"$CPUPercent": cpu, "$RunningTasks": running, "$UsableNodeCount": 2, "$MemoryBytes": memory}}
+	}
+	nodes := []fleetscore.Node{{Load: &fleetscore.NodeLoad{CPUs: 4}}, {Load: &fleetscore.NodeLoad{CPUs: 8}}, {}}
+	// 50 % of 2 × 6 processors do four tasks, 25 % of them do two.
+	samples := []Sample{sample(90, 0, 500), sample(50, 4, 900), sample(25, 2, 700), {Values: map[string]float64{"$RunningTasks": 3}}}
+	if d := cmp.Diff(Busy{CPUs: 1.5, MemoryBytes: 300, Samples: 2}, BusyOf(samples, nodes, 3)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(Busy{MemoryBytes: 900}, BusyOf(samples, nil, 1)); d != "" {
+		t.Errorf("without nodes (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(Busy{}, BusyOf(nil, nodes, 1)); d != "" {
+		t.Errorf("without samples (-want +got):\n%s", d)
+	}
+}

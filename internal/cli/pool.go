@@ -41,7 +41,7 @@ func newPoolCommand() *cobra.Command {
 			}
 			return l, nil
 		}))
-	cmd.AddCommand(newPoolShowCommand(), newJoinTokenCommand(), newFormulaCommand())
+	cmd.AddCommand(newPoolShowCommand(), newJoinTokenCommand(), newAdviseCommand(), newFormulaCommand())
 	return cmd
 }
 
@@ -463,51 +463,6 @@ func (r *replaying) past(cmd *cobra.Command) ([]replay.Arrival, error) {
 	err = writePairs(cmd.OutOrStdout(), append(historyRows(h), [2]string{"start of a node", fmt.Sprintf("%s, %s", r.cfg.Start, start)}))
 	fmt.Fprintln(cmd.OutOrStdout())
 	return work, err
-}
-
-// poolHistory asks the server for what a pool had to do.
-func poolHistory(cmd *cobra.Command, pool string, since time.Duration) (h api.PoolHistory, err error) {
-	if since <= 0 {
-		return h, usagef("--since must be longer than nothing, such as 24h")
-	}
-	c, err := dial(cmd)
-	if err != nil {
-		return h, err
-	}
-	defer c.Close()
-	from := time.Now().Add(-since).UTC()
-	if err = c.Get(cmd.Context(), "/pools/"+url.PathEscape(pool)+"/history", url.Values{"since": {from.Format(time.RFC3339)}}, &h); err != nil {
-		return h, err
-	}
-	if h.Shortened {
-		warn(cmd.ErrOrStderr(), []string{"there were too many jobs: the history begins at " + stamp(h.From)})
-	}
-	left := 0
-	for _, j := range h.Jobs {
-		left += j.Left
-	}
-	if left > 0 {
-		warn(cmd.ErrOrStderr(), []string{plural(left, "task") + " of these jobs didn't end after running, and aren't in the history"})
-	}
-	return h, nil
-}
-
-// historyRows say what a pool had to do and how that went.
-func historyRows(h api.PoolHistory) (rows [][2]string) {
-	tasks, hours := 0, 0.0
-	for _, j := range h.Jobs {
-		for _, r := range j.Runs {
-			tasks += r.Tasks
-			hours += float64(r.Tasks) * r.Seconds / 3600 / float64(max(1, h.Slots))
-		}
-	}
-	rows = append(rows, [2]string{"history of", fmt.Sprintf("pool %s, %s to %s", h.Pool, stamp(h.From), stamp(h.To))},
-		[2]string{"work", fmt.Sprintf("%s, %s, %.2f node-hours", plural(len(h.Jobs), "job"), plural(tasks, "task"), hours)},
-		[2]string{"tasks waited", fmt.Sprintf("%.0f s on average, 95 %% at most %.0f s, the longest %.0f s", h.Waits.Mean, h.Waits.P95, h.Waits.Max)})
-	if u := h.Usage; u != nil {
-		rows = append(rows, [2]string{"the pool took", fmt.Sprintf("%.2f node-hours since %s, with at most %s", u.NodeHours, stamp(u.From), plural(int(u.MostNodes), "node"))})
-	}
-	return rows
 }
 
 func (r *replaying) show(cmd *cobra.Command, outcomes []replay.Outcome) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/autoscale/advise"
 	"github.com/fleetscore/fleetscore/internal/autoscale/replay"
 )
 
@@ -88,5 +89,47 @@ func TestPoolHistory(t *testing.T) {
 	}
 	if code, _, stderr := command(t, "pool", "formula", "replay", "--workload", saved); code != exitUsage || !strings.Contains(stderr, "name at least one file with a formula") {
 		t.Errorf("no formula: exit %d\n%s", code, stderr)
+	}
+	adviseOn(t, server)
+}
+
+// adviseOn asks which machines the pool of TestPoolHistory should have.
+func adviseOn(t *testing.T, server string) {
+	t.Helper()
+	args := []string{"pool", "advise", "vms", "--machine", "small=2cpu,4GiB,0.10", "--machine", "big=16cpu,64GB,0.80", server}
+	code, stdout, stderr := command(t, append(args, "--within", "10m")...)
+	for _, want := range []string{"largest job            ", "start of a node        ", "allowed for a job      10m0s\n", "\nsmall    ", "\nbig      ", "  unknown", "\nTake 1 × small: the longest of 1 job (", "of the allowed 10m0s", "; 1 × big would cost 0.",
+		"\nNote: the processors of all candidates are taken to be as fast"} {
+		if code != 0 || stderr != "" || !strings.Contains(stdout, want) {
+			t.Errorf("exit %d without %q\n%s%s", code, want, stdout, stderr)
+		}
+	}
+	var a advise.Advice
+	if code, stdout, stderr := command(t, append(args, "--within", "10m", "--start", "2m", "-o", "json")...); code != 0 || json.Unmarshal([]byte(stdout), &a) != nil ||
+		len(a.Candidates) != 2 || a.Best != "small" || a.StartSeconds != 120 || a.Candidates[0].WallSeconds < 120 || a.Candidates[0].Bound != advise.ByStart || a.CPUSeconds <= 0 || a.Jobs != 1 {
+		t.Errorf("exit %d, %+v\n%s%s", code, a, stdout, stderr)
+	}
+	if code, stdout, stderr := command(t, append(args, "--within", "1m", "--start", "2m")...); code != exitFailed || !strings.Contains(stdout, "No candidate does every job within 1m0s (small: ") {
+		t.Errorf("too short a time: exit %d\n%s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := command(t, append(args, "--within", "1h", "-o", "csv")...); code != 0 || !strings.HasPrefix(stdout, "machine,slots,nodes,wall_time,node_hours_a_job,cost_a_job,cost_a_month,bound_by\nsmall,") {
+		t.Errorf("csv: exit %d\n%s%s", code, stdout, stderr)
+	}
+	for want, flags := range map[string][]string{
+		"no pipeline of pool vms has a schedule": {"--machine", "a=1cpu,1GiB,1"},
+		"--within must be longer":                {"--machine", "a=1cpu,1GiB,1", "--within", "0s"},
+		"these flags are needed too: --machine":  {"--within", "1h"},
+		"it has another form":                    {"--machine", "a=1cpu,1GiB"},
+		"there are two of this name":             {"--machine", "a=1cpu,1GiB,1", "--machine", "a=2cpu,1GiB,1"},
+		"the processors aren't":                  {"--machine", "a=NaNcpu,1GiB,1"},
+		"the memory isn't":                       {"--machine", "a=1cpu,1TiB,1"},
+		"the price isn't":                        {"--machine", "a=1cpu,1MiB,0"},
+	} {
+		if code, _, stderr := command(t, append([]string{"pool", "advise", "vms", server}, flags...)...); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%v: exit %d, want %q\n%s", flags, code, want, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "pool", "advise", "none", "--machine", "a=1cpu,1MiB,1", server); code != 12 || !strings.Contains(stderr, "there is no such pool") {
+		t.Errorf("no such pool: exit %d\n%s", code, stderr)
 	}
 }

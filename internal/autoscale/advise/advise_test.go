@@ -1,0 +1,166 @@
+package advise
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+)
+
+var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+// past is a job an hour; each has the same tasks.
+func past(jobs int, runs ...autoscale.Runs) (out []autoscale.Past) {
+	for i := range jobs {
+		out = append(out, autoscale.Past{Created: start.Add(time.Duration(i) * time.Hour), Runs: runs})
+	}
+	return out
+}
+
+const gibibyte = 1 << 30
+
+var (
+	small = Machine{"small", 2, 4 * gibibyte, 0.10}
+	big   = Machine{"big", 16, 64 * gibibyte, 0.80}
+)
+
+// TestByHand: four tasks of a minute and four of half a minute, with nodes that start
+// within a minute; what bounds each candidate was found by hand.
+func TestByHand(t *testing.T) {
+	t.Parallel()
+	work := Work{Jobs: past(3, autoscale.Runs{Tasks: 4, Seconds: 60}, autoscale.Runs{Tasks: 4, Seconds: 30}), Load: autoscale.Busy{CPUs: 1, MemoryBytes: gibibyte},
+		Start: time.Minute, Measured: true, Within: 5 * time.Minute}
+	month := func(v float64) *float64 { return &v }
+	// Two slots are busy for 180 s, sixteen for 60 s; a job runs 730 times a month.
+	for _, tt := range []struct {
+		name     string
+		change   func(*Work)
+		machines []Machine
+		want     []Candidate
+		best     string
+		says     string
+	}{
+		{"small is cheaper", func(*Work) {}, []Machine{big, small}, []Candidate{
+			{Machine: big, Slots: 16, Possible: true, Nodes: 1, WallSeconds: 120, NodeHours: 120.0 / 3600, CostPerJob: 0.8 * 120 / 3600, CostPerMonth: month(730 * 0.8 * 120 / 3600), Bound: ByTask},
+			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, CostPerMonth: month(730 * 0.1 * 240 / 3600), Bound: ByProcessors},
+		}, "small", "Take 1 × small: the longest of 3 jobs (the largest has 360.0 CPU-seconds in 8 tasks) then takes 4m0s of the allowed 5m0s, of which 1m0s is the start of the nodes, and a job costs 0.00667 on average; 1 × big would cost 0.0267."},
+		{"idle nodes are paid for", func(w *Work) { w.IdleAfter = time.Hour }, []Machine{small}, []Candidate{
+			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 3840.0 / 3600, CostPerJob: 0.1 * 3840 / 3600, CostPerMonth: month(730 * 0.1 * 3840 / 3600), Bound: ByProcessors},
+		}, "small", "a job costs 0.107"},
+		{"as fast as can be", func(w *Work) { w.Within = 2 * time.Minute }, []Machine{small}, []Candidate{
+			{Machine: small, Slots: 2, Possible: true, Nodes: 3, WallSeconds: 120, NodeHours: 360.0 / 3600, CostPerJob: 0.1 * 360 / 3600, CostPerMonth: month(730 * 0.1 * 360 / 3600), Bound: ByTask},
+		}, "small", "Take 3 × small"},
+		{"faster than a task", func(w *Work) { w.Within = 119 * time.Second }, []Machine{small}, []Candidate{{Machine: small, Slots: 2, Bound: ByTask, Why: "the longest task takes 1m0s and the start of a node 1m0s"}},
+			"", "No candidate does every job within 1m59s (small: the longest task takes 1m0s and the start of a node 1m0s)."},
+		{"slow to start", func(w *Work) { w.Start, w.Within = 10*time.Minute, 9*time.Minute }, []Machine{big}, []Candidate{{Machine: big, Slots: 16, Bound: ByStart, Why: "the longest task takes 1m0s and the start of a node 10m0s"}}, "", "No candidate"},
+		{"mostly starting", func(w *Work) { w.Start, w.Within = 10*time.Minute, time.Hour }, []Machine{big}, []Candidate{
+			{Machine: big, Slots: 16, Possible: true, Nodes: 1, WallSeconds: 660, NodeHours: 660.0 / 3600, CostPerJob: 0.8 * 660 / 3600, CostPerMonth: month(730 * 0.8 * 660 / 3600), Bound: ByStart},
+		}, "big", "of which 10m0s is the start"},
+		{"memory", func(*Work) {}, []Machine{{"thin", 8, gibibyte / 2, 0.1}, {"narrow", 8, 2 * gibibyte, 0.1}}, []Candidate{
+			{Machine: Machine{"thin", 8, gibibyte / 2, 0.1}, Bound: ByMemory, Why: "a task needs 1.00 GiB of memory, and a machine has 0.50 GiB"},
+			{Machine: Machine{"narrow", 8, 2 * gibibyte, 0.1}, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, CostPerMonth: month(730 * 0.1 * 240 / 3600), Bound: ByMemory},
+		}, "narrow", "; not possible is thin: a task needs 1.00 GiB"},
+		{"how often isn't known", func(w *Work) { w.Jobs = w.Jobs[:1] }, []Machine{small}, []Candidate{
+			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, Bound: ByProcessors},
+		}, "small", ""},
+		{"by the schedule", func(w *Work) { w.Jobs, w.Every = w.Jobs[:1], 2*time.Hour }, []Machine{small}, []Candidate{
+			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, CostPerMonth: month(365 * 0.1 * 240 / 3600), Bound: ByProcessors},
+		}, "small", ""},
+	} {
+		w := work
+		tt.change(&w)
+		a, err := Advise(w, tt.machines)
+		if d := cmp.Diff(tt.want, a.Candidates, cmpopts.EquateApprox(1e-9, 0)); d != "" || err != nil || a.Best != tt.best || !strings.Contains(a.Recommendation, tt.says) {
+			t.Errorf("%s: %v, best %q, %s (-want +got):\n%s", tt.name, err, a.Best, a.Recommendation, d)
+		}
+	}
+}
+
+// TestUnmeasured: what wasn't measured is said, and what can't be answered is refused.
+func TestUnmeasured(t *testing.T) {
+	t.Parallel()
+	w := Work{Jobs: past(1, autoscale.Runs{Tasks: 1, Seconds: 1}), Start: time.Minute, Within: time.Hour}
+	a, err := Advise(w, []Machine{small})
+	if text := strings.Join(a.Unmeasured, "\n"); err != nil || len(a.Unmeasured) != 4 || !strings.Contains(text, "takes to start wasn't measured") || !strings.Contains(text, "1m0s is assumed") ||
+		!strings.Contains(text, "how many processors") || !strings.Contains(text, "memory isn't looked at") || a.CPUsPerTask != 1 || a.MemoryPerTask != 0 {
+		t.Errorf("%v, %+v", err, a)
+	}
+	w.Measured, w.Load = true, autoscale.Busy{CPUs: 0.01, MemoryBytes: 1}
+	if a, err = Advise(w, []Machine{small}); err != nil || len(a.Unmeasured) != 1 || a.CPUsPerTask != leastCPUs || a.Candidates[0].Slots != 8 {
+		t.Errorf("%v, %+v", err, a)
+	}
+	for want, c := range map[string]struct {
+		w        Work
+		machines []Machine
+		kind     fleetscore.Kind
+	}{
+		"no task has run":     {Work{Jobs: past(2), Within: time.Hour}, []Machine{small}, fleetscore.NotFound},
+		"longer than nothing": {Work{Jobs: w.Jobs}, []Machine{small}, fleetscore.Invalid},
+		"no candidate":        {w, nil, fleetscore.Invalid},
+		"each more than 0":    {w, []Machine{{"free", 1, 1, 0}}, fleetscore.Invalid},
+	} {
+		if _, err := Advise(c.w, c.machines); !c.kind.Is(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// TestMore: whatever the tasks, more nodes and more slots never make a job longer, no job is
+// shorter than its longest task or its work divided by the slots, and the node-hours hold
+// the work. The nodes of an answer do every job in time, and one node less doesn't.
+func TestMore(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		n := func(least, most int) int { return rapid.IntRange(least, most).Draw(rt, "n") }
+		var runs []autoscale.Runs
+		for range n(1, 4) {
+			runs = append(runs, autoscale.Runs{Tasks: n(1, 9), Seconds: float64(n(1, 100))})
+		}
+		j := jobsOf(past(1, runs...))[0]
+		nodes, slots := n(1, 8), n(1, 5)
+		took, hours := run(j, nodes, slots)
+		least := max(j[0], j.sum()/time.Duration(nodes*slots))
+		if took < least || hours*3600*float64(slots) < j.sum().Seconds()-1e-6 || took > j.sum() {
+			rt.Errorf("%v on %d × %d slots takes %s and %g node-hours", j, nodes, slots, took, hours)
+		}
+		if more, _ := run(j, nodes+1, slots); more > took {
+			rt.Errorf("%v on %d × %d slots takes %s, on a node more %s", j, nodes, slots, took, more)
+		}
+		if more, _ := run(j, nodes, slots+1); more > took {
+			rt.Errorf("%v on %d × %d slots takes %s, on slots more %s", j, nodes, slots, took, more)
+		}
+		w := Work{Jobs: past(n(1, 3), runs...), Load: autoscale.Busy{CPUs: float64(n(1, 4)) / 2}, Start: time.Duration(n(0, 60)) * time.Second, Within: time.Duration(n(1, 900)) * time.Second}
+		a, err := Advise(w, []Machine{small, big})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for _, c := range a.Candidates {
+			within := func(nodes int) bool { took, _ := run(j, nodes, c.Slots); return w.Start+took <= w.Within }
+			if c.Possible != within(len(j)) || c.Possible && (!within(c.Nodes) || c.Nodes > 1 && within(c.Nodes-1)) {
+				rt.Errorf("%v within %s, start %s: %+v", j, w.Within, w.Start, c)
+			}
+			if c.Possible && math.Abs(c.CostPerJob-c.NodeHours*c.CostPerHour) > 1e-12 {
+				rt.Errorf("cost of %+v", c)
+			}
+			if c.Possible && (a.Best == "" || c.Name == a.Best && cheaper(a.Candidates, c)) {
+				rt.Errorf("best %q of %+v", a.Best, a.Candidates)
+			}
+		}
+	})
+}
+
+func cheaper(all []Candidate, c Candidate) bool {
+	for _, o := range all {
+		if o.Possible && o.CostPerJob < c.CostPerJob {
+			return true
+		}
+	}
+	return false
+}
