@@ -214,7 +214,7 @@ func (s *Spec) nextReal(t time.Time) (time.Time, bool) {
 			return time.Time{}, false
 		}
 		_, offset := t.In(s.zone).Zone()
-		_, change := t.In(s.zone).ZoneBounds()
+		change := changeAfter(t, s.zone)
 		due := local.Add(-time.Duration(offset) * time.Second)
 		if change.IsZero() || due.Before(change) {
 			return due, true
@@ -285,13 +285,27 @@ func wall(t time.Time, zone *time.Location) time.Time {
 	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
+// changeAfter is the end of the time around t in which the zone's offset stays the same;
+// zero if it stays so for ever. The offset after it may be the same.
+//
+// From 2038 on, package time works with years of 365 days: on 31 December of a leap
+// year, its end isn't after t.
+func changeAfter(t time.Time, zone *time.Location) time.Time {
+	_, change := t.In(zone).ZoneBounds()
+	if !change.IsZero() && !change.After(t) {
+		change = t.Truncate(24 * time.Hour).Add(24 * time.Hour)
+	}
+	return change
+}
+
 // instant is the instant of a local time: the first one if there are two, and the
 // end of the gap if there is none.
 func instant(local time.Time, zone *time.Location) time.Time {
 	for t := local.Add(-26 * time.Hour); ; { // no zone is further from UTC
 		in := t.In(zone)
 		_, offset := in.Zone()
-		start, change := in.ZoneBounds()
+		start, _ := in.ZoneBounds()
+		change := changeAfter(t, zone)
 		due := local.Add(-time.Duration(offset) * time.Second)
 		switch {
 		case !start.IsZero() && due.Before(start):

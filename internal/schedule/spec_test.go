@@ -191,6 +191,10 @@ func TestGapsAndFolds(t *testing.T) {
 		{"America/Santiago", "0 */4 * * *", "2026-09-05T23:30:00Z", "5 Sep 20:00 -04, 6 Sep 01:00 -03, 6 Sep 04:00 -03"},
 		{"America/Santiago", "30 */4 * * *", "2026-09-05T23:30:00Z", "5 Sep 20:30 -04, 6 Sep 04:30 -03"},
 		{"America/Santiago", "@daily", "2026-09-05T23:30:00Z", "6 Sep 01:00 -03, 7 Sep 00:00 -03"},
+		// The last day of a leap year, from 2038 on (see changeAfter).
+		{berlin, "0 9 * * *", "2040-12-30T12:00:00Z", "31 Dec 09:00 +01, 1 Jan 09:00 +01"},
+		{"Australia/Sydney", "0 */12 * * *", "2040-12-30T12:00:00Z", "31 Dec 00:00 +11, 31 Dec 12:00 +11, 1 Jan 00:00 +11, 1 Jan 12:00 +11"},
+		{newYork, "*/30 2 31 12 *", "2040-12-30T12:00:00Z", "31 Dec 02:00 -05, 31 Dec 02:30 -05, 31 Dec 02:00 -05"},
 		{"Pacific Standard Time", "0 8 * * *", "2026-03-07T20:00:00Z", "8 Mar 08:00 -07"}, // Windows' name
 		{"pacific standard time", "0 8 * * *", "2026-01-07T20:00:00Z", "8 Jan 08:00 -08"},
 		{"India Standard Time", "0 0 * * *", "2026-01-07T20:00:00Z", "9 Jan 00:00 +0530"},
@@ -416,8 +420,11 @@ func drawLine(rt *rapid.T) string {
 // change is an instant at which a zone's clocks are changed, or any other.
 func drawTime(rt *rapid.T, zone *time.Location) time.Time {
 	t := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(rapid.IntRange(0, 2*365*24*60).Draw(rt, "minutes")) * time.Minute)
-	if zone.String() == "Pacific/Apia" {
+	switch {
+	case zone.String() == "Pacific/Apia":
 		t = t.AddDate(-15, 0, 0) // with the day that was left out
+	case rapid.IntRange(0, 7).Draw(rt, "at the end of 2040") == 0: // see changeAfter
+		return time.Date(2040, 12, 29, 0, rapid.IntRange(0, 4*24*60).Draw(rt, "minutes"), 0, 0, time.UTC)
 	}
 	if _, end := t.In(zone).ZoneBounds(); !end.IsZero() && rapid.Bool().Draw(rt, "near a change") {
 		t = end.Add(time.Duration(rapid.IntRange(-30*60, 5*60).Draw(rt, "minutes from the change")) * time.Minute)
