@@ -101,6 +101,8 @@ func decided(q question, ours []string) string {
 		return "a range that goes backwards"
 	case slices.ContainsFunc(parts, func(p string) bool { return hasRange(p, func(low, high int) bool { return high == low }) }):
 		return "a range of one value"
+	case (day[0] == '*' || weekday[0] == '*') && day != "*" && weekday != "*":
+		return "a star with a step, and both days"
 	case ours == nil && strings.Contains(day, "31W"):
 		return "31W in months of 30 days"
 	case ours == nil:
@@ -109,8 +111,6 @@ func decided(q question, ours []string) string {
 		return "L, W and ?"
 	case strings.HasSuffix(weekday, "SUN") && strings.Contains(weekday, "-"):
 		return "a range to SUN"
-	case (day[0] == '*' || weekday[0] == '*') && day != "*" && weekday != "*":
-		return "a star with a step, and both days"
 	case strings.Contains(day+weekday, ",*"):
 		return "a star that isn't the first"
 	case strings.Contains(strings.ReplaceAll(weekday, "*/", ""), "/"):
