@@ -11,6 +11,10 @@ import (
 // enqueued is the column in which Event Hubs tells an event's arrival.
 const enqueued = "EventEnqueuedUtcTime"
 
+// reasons are why events aren't on time, and how a warning says so.
+var reasons = []struct{ name, text string }{{"late", "came late"}, {"out_of_order", "came out of order"}, {"late, out_of_order", "came late and out of order"}, {"early", "came early"},
+	{"no_time", "had no time that can be read"}, {"not_declared", "didn't fit CREATE TABLE"}}
+
 // times gives the events of an input their System.Timestamp() and leaves out those that
 // are dropped.
 func (l *lab) times(at int, in *stream.Input, events []event) ([]event, error) {
@@ -63,10 +67,12 @@ func (l *lab) times(at int, in *stream.Input, events []event) ([]event, error) {
 			}
 		}
 	}
-	for _, reason := range []string{"late", "out_of_order", "late, out_of_order", "early", "no_time", "not_declared"} {
+	for _, r := range reasons {
 		for _, outcome := range []stream.Outcome{stream.Adjusted, stream.Dropped} {
-			if n := counts[reason+" and "+outcome.String()]; n > 0 && l.judged == nil {
-				l.warn("input %s: %d events were %s and %s", in.Name, n, strings.ReplaceAll(reason, "_", " "), outcome)
+			if n := counts[r.name+" and "+outcome.String()]; n == 1 && l.judged == nil {
+				l.warn("input %s: 1 event that %s was %s", in.Name, r.text, outcome)
+			} else if n > 1 && l.judged == nil {
+				l.warn("input %s: %d events that %s were %s", in.Name, n, r.text, outcome)
 			}
 		}
 	}
@@ -86,16 +92,16 @@ func (l *lab) judge(clock *stream.Clock, in *stream.Input, e *event, arrived fle
 		return
 	}
 	stamp, v := clock.Take(in.Timeline(e.row), t, arrived)
-	var reasons []string
+	var why []string
 	for _, r := range []struct {
 		is   bool
 		name string
 	}{{v.Late, "late"}, {v.OutOfOrder, "out_of_order"}, {v.Early, "early"}} {
 		if r.is {
-			reasons = append(reasons, r.name)
+			why = append(why, r.name)
 		}
 	}
-	j.Outcome, j.Reason = v.Outcome.String(), strings.Join(reasons, ", ")
+	j.Outcome, j.Reason = v.Outcome.String(), strings.Join(why, ", ")
 	if v.Outcome != stream.Dropped {
 		e.stamp, j.Stamp = stamp, value.Time(stamp)
 	}

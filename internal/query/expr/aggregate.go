@@ -235,3 +235,6 @@ func (a *Aggregate) New() Accumulator {
 	}
 	return &percentile{fraction: a.fraction, between: a.Name == "percentile_cont", desc: a.desc[0]}
 }
+
+// Distinct reports whether equal values count once.
+func (a *Aggregate) Distinct() bool { return a.distinct }

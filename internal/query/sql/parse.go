@@ -129,7 +129,7 @@ func (p *parser) script() (*Script, error) {
 				s.Statements = append(s.Statements, q)
 			}
 		case len(s.Statements) > 0:
-			err = p.sql.ErrorAt(t.pos, "the query ends before %s", t).WithHint("%s", refused(t))
+			err = p.ends(t)
 		default:
 			err = p.expected("SELECT", t)
 		}
@@ -137,6 +137,17 @@ func (p *parser) script() (*Script, error) {
 			return nil, err
 		}
 	}
+}
+
+// ends says that a query was complete before a word. The word before it may be a mistyped
+// keyword that was taken for a name.
+func (p *parser) ends(t token) error {
+	before := p.tokens[p.at-1]
+	near := fleetscore.Nearest(before.text, []string{"WHERE", "GROUP", "HAVING", "JOIN", "UNION", "TIMESTAMP", "PARTITION", "LEFT"})
+	if before.kind == word && near != "" && !slices.ContainsFunc(reserved, before.is) {
+		return p.sql.ErrorAt(before.pos, "the query ends before %s", before).WithHint("is %s meant?", near)
+	}
+	return p.sql.ErrorAt(t.pos, "the query ends before %s", t).WithHint("%s", refused(t))
 }
 
 // refused says what to do in place of words that other dialects have.
@@ -189,6 +200,9 @@ func (p *parser) dataType() (value.Type, error) {
 	ty, ok := value.TypeNamed(t.text)
 	if !ok || t.kind != word && t.kind != quoted {
 		err := p.sql.ErrorAt(t.pos, "%s is not a data type", t)
+		if other := otherTypes[strings.ToLower(t.text)]; other != "" {
+			return 0, err.WithHint("write %s", other)
+		}
 		if near := fleetscore.Nearest(t.text, value.TypeNames); near != "" {
 			return 0, err.WithHint("is %s meant?", near)
 		}
@@ -202,6 +216,11 @@ func (p *parser) dataType() (value.Type, error) {
 	}
 	return ty, nil
 }
+
+// otherTypes are types of other dialects, and what they are here.
+var otherTypes = map[string]string{"int": "bigint", "integer": "bigint", "smallint": "bigint", "tinyint": "bigint", "varchar": "nvarchar(max)", "char": "nvarchar(max)", "nchar": "nvarchar(max)",
+	"text": "nvarchar(max)", "string": "nvarchar(max)", "real": "float", "double": "float", "decimal": "float", "numeric": "float", "date": "datetime", "datetime2": "datetime",
+	"datetimeoffset": "datetime", "timestamp": "datetime", "bool": "bit", "boolean": "bit"}
 
 func (p *parser) steps(s *Script) error {
 	for {
@@ -416,7 +435,10 @@ func (p *parser) input() (in Input, err error) {
 				p.at += 2
 			}
 		default:
-			return in, p.alias(&in) // an alias may stand behind TIMESTAMP BY too
+			if in.Alias == in.Name && in.TimestampBy != nil { // an alias may stand behind TIMESTAMP BY too
+				return in, p.alias(&in)
+			}
+			return in, nil
 		}
 	}
 }

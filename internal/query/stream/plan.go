@@ -278,3 +278,20 @@ func (c *compiler) uses(names []string) func(source, at int, column string) {
 		}
 	}
 }
+
+// Ordered are the aggregates that keep values of all events of a window.
+func (q *Query) Ordered() (out []string) {
+	if q.group == nil {
+		return nil
+	}
+	for _, a := range q.group.Aggregates {
+		switch a.Name {
+		case "percentile_cont", "percentile_disc", "collect":
+			out = append(out, strings.ToUpper(a.Name))
+		}
+		if a.Distinct() {
+			out = append(out, "COUNT(DISTINCT)")
+		}
+	}
+	return out
+}
