@@ -9,13 +9,16 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build demo test race crash year scale simulate parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build wheel demo test race crash year scale simulate parity spark check fmt bench microbench cross fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the binary in bin/
 	@GO='$(GO)' ./scripts/build bin/fleetscore -trimpath -ldflags '$(LDFLAGS)'
+
+wheel: ## build the Python package in dist/ (needs Python and a package index); WHEELS='linux/amd64 linux/arm64' for others
+	@GO='$(GO)' VERSION='$(VERSION)' ./scripts/wheel dist $(WHEELS)
 
 demo: ## run the whole system with simulated devices; data stays in .demo
 	@GO='$(GO)' ./scripts/build bin/fleetscore-demo -tags noclouds -trimpath -ldflags '$(LDFLAGS)'

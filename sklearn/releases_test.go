@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +78,7 @@ func TestLiveParity(t *testing.T) {
 	if !testkit.All() && os.Getenv("FLEETSCORE_PARITY_RELEASES") == "" {
 		testkit.Missing(t, "live scikit-learn", "set FLEETSCORE_TEST_ALL=1, or run make parity; both need Python 3 with venv and a package index. TestRandomFixtures compares the committed fixtures anyway")
 	}
-	pythons := findPythons()
+	pythons := testkit.Pythons()
 	want := os.Getenv("FLEETSCORE_PARITY_RELEASES")
 	ran := 0
 	for _, r := range liveReleases {
@@ -108,27 +107,6 @@ func TestLiveParity(t *testing.T) {
 	if ran < 3 && want == "" {
 		testkit.Missing(t, "scikit-learn of three releases", fmt.Sprintf("only %d can be installed with the Pythons found (%v)", ran, pythons))
 	}
-}
-
-// findPythons finds interpreters by version, in PATH and in pyenv's folder.
-func findPythons() map[string]string {
-	found := map[string]string{}
-	home, _ := os.UserHomeDir()
-	for minor := 6; minor <= 20; minor++ {
-		v := "3." + strconv.Itoa(minor)
-		candidates, _ := filepath.Glob(filepath.Join(home, ".pyenv", "versions", v+".*", "bin", "python"))
-		if p, err := exec.LookPath("python" + v); err == nil {
-			candidates = append(candidates, p)
-		}
-		candidates = append(candidates, "python3")
-		for _, c := range candidates {
-			if out, err := exec.Command(c, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])").Output(); err == nil && strings.TrimSpace(string(out)) == v {
-				found[v] = c
-				break
-			}
-		}
-	}
-	return found
 }
 
 // install makes a virtual environment of the base, and a folder with the release on top

@@ -82,6 +82,7 @@ var Table = map[string]Route{
 	"GET /api/v1/fleets/{name}":                             {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/fleets/{name}/diff":                        {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pipelines/{pipeline}/diff":                 {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/pipelines/{pipeline}/predictions":          {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/fleets/{name}/sync":                       {fleetscore.RoleOperator, smallBody},
 	"POST /api/v1/fleets/{name}/release":                    {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/quarantine":                                {fleetscore.RoleViewer, noBody},

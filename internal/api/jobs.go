@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
 
 // JobList is a page of jobs, newest first.
@@ -52,6 +55,8 @@ func (s *server) registerJobs(api huma.API) {
 	add(api, huma.Operation{OperationID: "list logs", Method: http.MethodGet, Path: "/jobs/{id}/logs", Tags: []string{"jobs"}, Summary: "A job's logs"}, s.listLogs)
 	add(api, huma.Operation{OperationID: "read log", Method: http.MethodGet, Path: "/jobs/{id}/logs/{index}/{attempt}/{stream}", Tags: []string{"jobs"},
 		Summary: "The text of a log", Responses: plain("200", "text/plain")}, s.readLog)
+	add(api, huma.Operation{OperationID: "read predictions", Method: http.MethodGet, Path: "/pipelines/{pipeline}/predictions", Tags: []string{"jobs"},
+		Summary: "A pipeline's predictions of an interval: one row for each key and time, the latest", Responses: plain("200", "text/csv")}, s.readPredictions)
 }
 
 type submitInput struct {
@@ -331,6 +336,83 @@ func (s *server) readLog(ctx context.Context, in *readLogInput) (*huma.StreamRes
 		return nil, err
 	}
 	return stream(r, "text/plain; charset=utf-8"), nil
+}
+
+// maxPredictions is how many rows an answer may have, which are in memory meanwhile.
+const maxPredictions = 5_000_000
+
+type readPredictionsInput struct {
+	Upload
+	Pipeline string    `path:"pipeline"`
+	From     time.Time `query:"from" doc:"start of the interval; the interval doesn't include it. By default the first row is the start"`
+	To       time.Time `query:"to" doc:"end of the interval; the interval includes it. By default the last row is the end"`
+	Format   string    `query:"format" default:"csv" enum:"csv,parquet,arrow" doc:"arrow is Arrow's file format"`
+}
+
+func (s *server) readPredictions(_ context.Context, in *readPredictionsInput) (*huma.StreamResponse, error) {
+	const op = "read predictions"
+	ctx := in.request.Context() // it lasts as long as the answer is written
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := cfg.Pipelines[in.Pipeline]; !ok {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Pipeline, "there is no such pipeline%s", nearest(in.Pipeline, slices.Collect(maps.Keys(cfg.Pipelines)))).
+			WithHint("fleetscore schedule list shows the pipelines")
+	}
+	iv := fleetscore.Interval{From: time.Unix(-1<<40, 0), To: time.Unix(1<<40, 0)}
+	if !in.From.IsZero() {
+		iv.From = in.From.UTC()
+	}
+	if !in.To.IsZero() {
+		iv.To = in.To.UTC()
+	}
+	if err := iv.Validate(); err != nil {
+		return nil, err
+	}
+	rows, err := s.predictionsOf(ctx, in.Pipeline, table.ReadQuery{Interval: &iv})
+	if err != nil {
+		return nil, err
+	}
+	write, contentType := func(w io.Writer) error { return table.WriteCSV(w, rows, table.WriteOptions{Layout: table.RFC3339}) }, "text/csv"
+	switch in.Format {
+	case "parquet":
+		write, contentType = func(w io.Writer) error { return table.WriteParquet(w, rows) }, ParquetType
+	case "arrow":
+		write, contentType = func(w io.Writer) error { return ipc.WritePredictions(w, rows) }, "application/vnd.apache.arrow.file"
+	}
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		ctx.SetHeader("Content-Type", contentType)
+		if err := write(ctx.BodyWriter()); err != nil {
+			panic(http.ErrAbortHandler) // the answer ends early, so that the client notices that it isn't complete
+		}
+	}}, nil
+}
+
+// predictionsOf reads predictions; only one reader at a time fills memory.
+func (s *server) predictionsOf(ctx context.Context, pipeline string, q table.ReadQuery) (*fleetscore.Predictions, error) {
+	t := s.deps.Catalog.Predictions(pipeline)
+	snap, err := t.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "read predictions", pipeline, "the pipeline has no results yet").WithHint("fleetscore job list --pipeline %s shows its jobs", pipeline)
+	} else if err != nil {
+		return nil, err
+	}
+	files, n := q.Prune(snap.Files), int64(0)
+	for _, f := range files {
+		n += f.Rows
+	}
+	if n > maxPredictions {
+		return nil, fleetscore.Errorf(fleetscore.Exhausted, "read predictions", pipeline, "the files of this interval hold %d rows, and an answer has at most %d", n, maxPredictions).
+			WithHint("ask for shorter intervals, or read the Delta table predictions/%s in the store (docs/results.md)", pipeline)
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return t.ReadPredictions(ctx, files, q)
 }
 
 // stream answers with the content of r and closes it. An error ends the answer early,

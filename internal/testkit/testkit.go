@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,11 +72,21 @@ func Reference(t testing.TB) string {
 // the test is skipped, or fails with FLEETSCORE_TEST_ALL=1.
 func Venv(t testing.TB, packages ...string) (python string) {
 	t.Helper()
+	return VenvOf(t, "python3", packages...)
+}
+
+// VenvOf is Venv with an interpreter of the caller's choice.
+func VenvOf(t testing.TB, interpreter string, packages ...string) (python string) {
+	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
+	what := strings.Join(packages, "\n")
+	if interpreter != "python3" {
+		what = interpreter + "\n" + what
+	}
+	sum := sha256.Sum256([]byte(what))
 	dir := filepath.Join(cache, "fleetscore-test", fmt.Sprintf("venv-%x", sum[:6]))
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
@@ -86,7 +97,7 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	if s, err := os.Stat(ready); err == nil && (pinned || time.Since(s.ModTime()) < 24*time.Hour) {
 		return python
 	}
-	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir},
+	for _, args := range [][]string{{interpreter, "-m", "venv", "--clear", dir},
 		append([]string{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"}, packages...)} {
 		if out, err := Command(t, args[0], args[1:]...).CombinedOutput(); err != nil {
 			Missing(t, "Python with "+strings.Join(packages, ", "), fmt.Sprintf("install Python 3 with venv (%s: %v: %s)", strings.Join(args, " "), err, out))
@@ -96,6 +107,27 @@ func Venv(t testing.TB, packages ...string) (python string) {
 		t.Fatal(err)
 	}
 	return python
+}
+
+// Pythons finds interpreters by their versions, such as 3.8, in PATH and in pyenv's folder.
+func Pythons() map[string]string {
+	found := map[string]string{}
+	home, _ := os.UserHomeDir()
+	for minor := 6; minor <= 20; minor++ {
+		v := "3." + strconv.Itoa(minor)
+		candidates, _ := filepath.Glob(filepath.Join(home, ".pyenv", "versions", v+".*", "bin", "python"))
+		if p, err := exec.LookPath("python" + v); err == nil {
+			candidates = append(candidates, p)
+		}
+		candidates = append(candidates, "python3")
+		for _, c := range candidates {
+			if out, err := exec.Command(c, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])").Output(); err == nil && strings.TrimSpace(string(out)) == v {
+				found[v] = c
+				break
+			}
+		}
+	}
+	return found
 }
 
 // Command returns a program that is ended with the test, and after five minutes at the

@@ -1,0 +1,155 @@
+"""score: a DataFrame's rows, each sensor with its own model."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from . import _binary
+from ._errors import CoverageWarning, Error
+from ._frames import Exchange
+
+ROW, TIME = "fleetscore row", "fleetscore time"  # names that no column of people has
+
+
+class Result:
+    """What score found.
+
+    predictions  the DataFrame with the columns Prediction and Score: 1 for an anomaly and 0
+                 for a normal row, or the class or value of other estimators; missing for
+                 rows that weren't scored
+    coverage     a DataFrame with a row for each sensor of the rows and of the fleet: its key as
+                 text, outcome (scored, no_data, no_model, failed, timed_out), rows,
+                 anomalies, first, last, model (SHA-256 of the file), reason
+    outcomes     how many sensors ended how
+    manifest     counts, causes and times of the run, as in manifest.json of the command
+    """
+
+    def __init__(self, predictions: Any, coverage: Any, manifest: Dict[str, Any]) -> None:
+        self.predictions = predictions
+        self.coverage = coverage
+        self.manifest = manifest
+
+    @property
+    def outcomes(self) -> Dict[str, int]:
+        return dict(self.manifest["outcomes"])
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        how = ", ".join("%d %s" % (n, o) for o, n in m["outcomes"].items() if n)
+        return "<fleetscore.Result: %d rows, %d anomalies; sensors: %s>" % (m["rows"], m["anomalies"], how)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        head = self.predictions.head()
+        table = head._repr_html_() if hasattr(head, "_repr_html_") else "<pre>%s</pre>" % html.escape(str(head))
+        return "<p>%s</p>%s" % (html.escape(repr(self)[1:-1]), table)
+
+
+def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Sequence[str]], features: Union[str, Sequence[str]],
+          model: Optional[str] = None, time: Optional[str] = None, sensors: Optional[str] = None, features_by: str = "name",
+          missing: str = "fail", model_timeout: float = 10.0, workers: Optional[int] = None, runtime: str = "native",
+          python: Optional[str] = None, script: "Optional[Union[str, os.PathLike[str]]]" = None, per_model: bool = False,
+          code: "Sequence[Union[str, os.PathLike[str]]]" = ()) -> Result:
+    """Scores the rows of a DataFrame of pandas or Polars, each sensor with its own model.
+
+    models    the folder of models (a path, or the URL of a store), or a pack of them, which
+              opens fastest (`fleetscore model pack`)
+    model     how a model's file is named, for example "model_{Device}_{Tag}"; a pack needs none
+    sensors   a list of sensors and their models, a file in the folder of models
+    key       the columns that name a sensor
+    features  the columns that models get, in their order; models that know the names of their
+              features get them by name, unless features_by="position"
+    time      the column of the rows' times; only the coverage shows it
+    missing   rows that lack a feature: "fail" (the sensor fails), "skip" (the row gets no
+              prediction) or "model" (the model gets NaN)
+    runtime   "native" reads models as data and runs no code of their files; "auto" gives what
+              can't be read so to Python, "python" and "onnx" all. Loading a pickle in Python
+              runs code that is in it. python is the interpreter, by default this one.
+
+    The order and the index of the rows stay. Raises Error if nothing could be scored. If
+    some sensors weren't scored, it warns with CoverageWarning, and the result's coverage
+    says which, and why.
+    """
+    exchange = Exchange(df)
+    keys, names = listed("key", key), listed("features", features)
+    if time is not None and not isinstance(time, str):
+        raise TypeError("time must be the name of a column, not %r" % (time,))
+    columns = {str(c): exchange.column(c) for c in dict.fromkeys(keys + names + ([time] if time else []))}
+    stamp = time or TIME
+    folder = tempfile.mkdtemp(prefix="fleetscore-", dir=memory_folder(len(df) * (64 + 24 * len(columns))))
+    try:
+        rows, out = os.path.join(folder, "rows." + exchange.format), os.path.join(folder, "out")
+        exchange.write(rows, columns, ROW, None if time else TIME)
+        args = ["score", "--data=" + rows, "--models=" + os.fspath(models), "--key=" + flag(keys), "--time=" + stamp, "--feature=" + flag(names),
+                "--features-by=" + features_by, "--missing=" + missing, "--model-timeout=%dms" % max(1, round(model_timeout * 1000)),
+                "--label=" + ROW, "--out=" + out, "--format=" + exchange.format]
+        for name, value in (("--model", model), ("--sensors", sensors), ("--workers", workers)):
+            if value is not None:
+                args.append("%s=%s" % (name, value))
+        args += in_python(runtime, python, script, per_model, code)
+        try:
+            _binary.run(args, good=(0, 3))
+        except Error as e:
+            raise Error(str(e).replace(rows, "the DataFrame"), e.kind) from None
+        with open(os.path.join(out, "manifest.json"), encoding="utf-8") as f:
+            manifest = json.load(f)
+        prediction, value = exchange.scored(os.path.join(out, "predictions." + exchange.format), ROW)
+        coverage = exchange.coverage(os.path.join(out, "coverage." + exchange.format), keys)
+        predictions = exchange.extended(prediction, value)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not time:
+        coverage = coverage.drop(columns=["first", "last"]) if exchange.kind == "pandas" else coverage.drop(["first", "last"])
+    say(manifest)
+    return Result(predictions, coverage, manifest)
+
+
+def listed(name: str, value: Union[str, Sequence[str]]) -> List[str]:
+    out = [value] if isinstance(value, str) else list(value)
+    if not out or not all(isinstance(c, str) for c in out):
+        raise TypeError("%s must name columns by texts, not %r" % (name, value))
+    return out
+
+
+def flag(names: Sequence[str]) -> str:
+    """Names as a flag takes a list: those with commas or quotes are quoted, as in CSV."""
+    return ",".join('"%s"' % n.replace('"', '""') if set(n) & set(',"\n') else n for n in names)
+
+
+def in_python(runtime: str, python: Optional[str], script: Any, per_model: bool, code: Sequence[Any]) -> List[str]:
+    if runtime == "native" and not script and not code:
+        return []
+    args = ["--runtime=" + runtime, "--python=" + (python or sys.executable)]
+    if script:
+        args.append("--script=" + os.fspath(script))
+    if per_model:
+        args.append("--per-model")
+    return args + ["--code=" + os.fspath(c) for c in code]
+
+
+def memory_folder(size: int) -> Optional[str]:
+    """A folder in memory, if it has room for rows of this size and their results."""
+    try:
+        st = os.statvfs("/dev/shm")
+        if os.access("/dev/shm", os.W_OK) and st.f_bavail * st.f_frsize > 3 * size + (64 << 20):
+            return "/dev/shm"
+    except OSError:
+        pass
+    return None
+
+
+def say(manifest: Mapping[str, Any]) -> None:
+    """Warns of sensors that weren't scored although they have rows."""
+    lost = {o: n for o, n in manifest["outcomes"].items() if n and o not in ("scored", "no_data")}
+    if lost:
+        first = "".join("; %s: %s" % (c["examples"][0], c["reason"]) for c in manifest["causes"][:1])
+        warnings.warn("%s sensors weren't scored (%s)%s; result.coverage has them all" % (
+            sum(lost.values()), ", ".join("%d %s" % (n, o) for o, n in lost.items()), first), CoverageWarning, stacklevel=3)
+    if manifest["left_out_rows"]:
+        warnings.warn("%d rows lack a feature and have no prediction" % manifest["left_out_rows"], CoverageWarning, stacklevel=3)
