@@ -200,6 +200,11 @@ type PythonConfig struct {
 	Script   string `json:"script,omitempty"`    // a file in Code with run(); empty means that models are asked to predict
 	PerModel bool   `json:"per_model,omitempty"` // run gets a model and its rows, not the rows of many sensors
 	MemoryMB int64  `json:"memory_mb,omitempty"` // that a process may allocate beyond its libraries; 0 means 2048
+	DiskMB   int64  `json:"disk_mb,omitempty"`   // that an isolated process may write, which lies in memory; 0 means 512
+	// Isolation says what happens on a machine that can't keep processes apart from
+	// everything else whole: "best" isolates them as far as the machine can, "required"
+	// fails the sensors instead of running Python; empty means best (docs/python.md).
+	Isolation Isolation `json:"isolation,omitempty"`
 }
 
 // ScheduleConfig says when a pipeline's jobs are due: by a cron line, by a recurrence,

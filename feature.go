@@ -132,5 +132,16 @@ func (r RuntimeName) Validate() error {
 	return Errorf(Invalid, "read runtime", string(r), "it is not native, auto, python or onnx")
 }
 
+// Isolation says how far Python and other programs of users are kept apart from the machine
+// that they run on.
+type Isolation string
+
+// The choices. Only the operator of a machine may say off.
+const (
+	IsolationBest     Isolation = "best"     // as far as the machine can
+	IsolationRequired Isolation = "required" // nothing is run on a machine that can't isolate whole
+	IsolationOff      Isolation = "off"      // not at all
+)
+
 // RunsPython reports whether the runtime may score models by Python.
 func (r RuntimeName) RunsPython() bool { return r != "" && r != RuntimeNative }

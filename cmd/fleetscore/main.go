@@ -6,6 +6,10 @@ import (
 	"os"
 
 	"github.com/fleetscore/fleetscore/internal/cli"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 )
 
-func main() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	sandbox.Main() // if this process is the one that isolates a program
+	os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -73,6 +73,7 @@ var levels = map[string]int{
 
 	"internal/durable":   support,
 	"internal/program":   support,
+	"internal/sandbox":   support,
 	"internal/clock":     support,
 	"internal/lifecycle": support,
 	"internal/obs":       support,

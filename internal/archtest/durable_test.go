@@ -12,6 +12,8 @@ var ownWriters = map[string]string{
 	"internal/ledger/sqlite.go":            "a lock file without content",
 	"internal/oneshot/results.go":          "writes into devices and pipes, which must not be replaced",
 	"internal/scorer/alone/limit_linux.go": "a setting of the kernel",
+	"internal/sandbox/child_linux.go":      "a setting of the kernel",
+	"internal/sandbox/mounts_linux.go":     "a file system in memory, and files that are there for as long as a probe runs",
 	"internal/logs/spool.go":               "appends to logs, and syncs each piece and the folder",
 	"internal/logs/nodes.go":               "appends to nodes' own logs, whose last lines a power cut may cost",
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/node"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -37,7 +38,7 @@ import (
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain time.Duration
-	var interpreter string
+	var interpreter, isolation string
 	var commands []string
 	var credential string
 	var low bool
@@ -59,6 +60,10 @@ ends it at once.`,
 		Example: "  fleetscore pool join-token lab > lab.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab.token fleetscore node --slots 2",
 		Args:    checkVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			isolate, err := sandboxOf(isolation)
+			if err != nil {
+				return err
+			}
 			c, err := dialAsNode(cmd, &hello, credential)
 			if err != nil {
 				return err
@@ -73,7 +78,7 @@ ends it at once.`,
 			}
 			output := &node.Output{}
 			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter, Isolate: isolate,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -92,11 +97,12 @@ ends it at once.`,
 	cmd.Flags().StringVar(&credential, "credential", "", "file for the node's own credential, once it has joined by a one-time token (default: the token's file with .node at the end)")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
+	cmd.Flags().StringVar(&isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
 	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
-	cmd.AddCommand(newNodeListCommand(), newNodeLogsCommand(), newNodeRemoveCommand(), newScoreAloneCommand(runtime))
+	cmd.AddCommand(newNodeListCommand(), newNodeLogsCommand(), newNodeRemoveCommand(), newNodeDoctorCommand(), newScoreAloneCommand(runtime))
 	return cmd
 }
 
@@ -286,6 +292,89 @@ func newNodeListCommand() *cobra.Command {
 			}
 			return l, nil
 		})
+}
+
+// check is a line of "node doctor": a layer of isolation, or a promise that layers keep.
+type check struct {
+	Kind   string `json:"kind"` // layer or promise
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"` // the layer is in force; the promise holds
+	Detail string `json:"detail"`
+}
+
+func newNodeDoctorCommand() *cobra.Command {
+	var require []string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say how far this machine isolates Python and other programs of users",
+		Long: `Tries how far this machine, for this user, keeps programs of others apart from
+everything else: which means of the kernel are in force (layers), and what a program
+that is started as Python workers are can do nevertheless (promises). The program
+tries to read and write files of others, to read a secret, to connect, to end and
+trace another process, to go on after its end, and to write more than it may.
+
+No server is asked. Run it as the user whose nodes score.
+
+Exit codes: 0 all promises of --require hold, 1 some don't.`,
+		Example: "  fleetscore node doctor\n  fleetscore node doctor --require files,secrets,network -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			needed, err := promisesOf(require)
+			if err != nil {
+				return err
+			}
+			box := sandbox.New(cmd.Context(), sandbox.Config{Exe: "/proc/self/exe"})
+			found, err := box.Probe(cmd.Context())
+			if err != nil {
+				return err
+			}
+			l := listing{columns: []string{"kind", "name", "state", "detail"}}
+			for _, s := range box.States() {
+				l.add(check{"layer", string(s.Layer), s.InForce, s.Detail}, "layer", string(s.Layer), choose(s.InForce, "in force", "absent"), s.Detail)
+			}
+			var broken []string
+			for _, f := range found {
+				l.add(check{"promise", string(f.Promise), f.Holds, f.Detail}, "promise", string(f.Promise), choose(f.Holds, "holds", "broken"), f.Detail)
+				if !f.Holds && slices.Contains(needed, f.Promise) {
+					broken = append(broken, string(f.Promise))
+				}
+			}
+			if err := l.print(cmd); err != nil {
+				return err
+			}
+			if len(broken) > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "fleetscore: this machine doesn't keep: %s\n", strings.Join(broken, ", "))
+				return exitError(exitFailed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringSliceVar(&require, "require", []string{"all"}, "promises that must hold for exit code 0: all, none, or some of files, secrets, network, processes, lifetime, disk")
+	addOutputFlag(cmd)
+	return cmd
+}
+
+func choose(is bool, yes, no string) string {
+	if is {
+		return yes
+	}
+	return no
+}
+
+// promisesOf reads the list of --require.
+func promisesOf(names []string) (out []sandbox.Promise, err error) {
+	for _, n := range names {
+		switch p := sandbox.Promise(n); {
+		case n == "all":
+			out = append(out, sandbox.Promises...)
+		case n == "none":
+		case slices.Contains(sandbox.Promises, p):
+			out = append(out, p)
+		default:
+			return nil, usagef("--require %s: all, none, files, secrets, network, processes, lifetime and disk are possible", n)
+		}
+	}
+	return out, nil
 }
 
 func newNodeRemoveCommand() *cobra.Command {

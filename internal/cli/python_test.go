@@ -44,8 +44,9 @@ pools: {cpu: {scale: {min: 0, max: 1}}}
 pipelines:
   safe: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
   mixed: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code}}
-  all: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code}}
+  all: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, isolation: required}}
   script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}}
+  apart: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: apart.py, isolation: required}}
 `, func(dir string) {
 		if err := os.CopyFS(filepath.Join(dir, "code"), os.DirFS(filepath.Join(testkit.Root(t), "internal", "scorer", "python", "testdata", "code"))); err != nil {
 			t.Fatal(err)
@@ -53,8 +54,13 @@ pipelines:
 		if out, err := testkit.Command(t, python, "-B", "-c", pythonFleet, dir).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
+		// What an earlier job scored is still there if jobs share processes.
+		apart := "seen = set()\ndef run(batch):\n    new = set(batch.TS.dt.minute)\n    if any(s < 10 for s in seen) and min(new) >= 10:\n        raise ValueError('rows of another job are here')\n    seen.update(new)\n    return [0.0] * len(batch)\n"
+		if err := os.WriteFile(filepath.Join(dir, "code", "apart.py"), []byte(apart), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		script := "def run(batch):\n    print('a batch of', len(batch), 'rows')\n    return batch[batch.Tag != '2'].assign(Prediction=lambda b: (b.Value > 5) * 1.0)[['Prediction']]\n"
-		if err := os.WriteFile(filepath.Join(dir, "code", "score.py"), []byte(script), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "code", "score.py"), []byte(script), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -65,24 +71,34 @@ pipelines:
 			t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
 		}
 	}
-	submit := func(pipeline string, want ...string) {
+	over := func(pipeline, from, to string, want ...string) {
 		t.Helper()
-		code, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z")
+		code, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", server, "-o", "json", "--from", "2026-11-23T"+from+":00Z", "--to", "2026-11-23T"+to+":00Z")
 		for _, w := range want {
 			if !strings.Contains(stdout+stderr, w) {
 				t.Errorf("pipeline %s lacks %q: exit %d\n%s%s\n%s", pipeline, w, code, stdout, stderr, p.log)
 			}
 		}
 	}
+	submit := func(pipeline string, want ...string) {
+		t.Helper()
+		over(pipeline, "08:00", "09:19", want...)
+	}
 	p.start()
 	upload()
 	submit("mixed", `"scored": 1`, `"failed": 2`, "this node runs no Python")
+	p.stop()
+	p.args = []string{"--python", python, "--isolation", "off"}
+	p.start()
+	submit("all", `"failed": 3`, "isolation is required, but this machine's operator switched it off")
 	p.stop()
 	p.args = []string{"--python", python}
 	p.start()
 	submit("safe", `"scored": 1`, `"failed": 2`)
 	submit("mixed", `"scored": 2`, `"failed": 1`, "exit code 3")
 	submit("all", `"scored": 2`, `"failed": 1`, "exit code 3")
+	over("apart", "08:00", "09:09", `"scored": 3`)
+	over("apart", "09:09", "09:19", `"scored": 3`)
 	submit("script", `"scored": 2`, `"failed": 1`, "no prediction for 20 of its 20 rows")
 	got := p.predictions("script")
 	anomalies := 0.0

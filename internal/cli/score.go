@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -109,7 +111,7 @@ func (s *scoring) run(cmd *cobra.Command) (err error) {
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	pool, err := s.python.open(workers, s.FeaturesBy)
+	pool, err := s.python.open(cmd.Context(), workers, s.FeaturesBy)
 	if err != nil {
 		return err
 	}
@@ -328,6 +330,25 @@ type pythonFlags struct {
 	perModel                     bool
 	code                         []string
 	memoryMB                     int64
+	isolation                    string
+}
+
+// isolationFlagText describes the flag of servers, nodes and the command score.
+const isolationFlagText = "how far Python is kept apart from this machine: best (as far as the machine can), required (else nothing runs) or off (default: best); fleetscore node doctor says what the machine can"
+
+// sandboxOf is how this machine isolates, by the flag --isolation.
+func sandboxOf(isolation string) (*sandbox.Lazy, error) {
+	l := &sandbox.Lazy{Config: sandbox.Config{Exe: "/proc/self/exe"}}
+	switch fleetscore.Isolation(isolation) {
+	case "", fleetscore.IsolationBest:
+	case fleetscore.IsolationRequired:
+		l.Required = true
+	case fleetscore.IsolationOff:
+		l.Config.Exe = ""
+	default:
+		return nil, usagef("--isolation %s: best, required or off are possible", isolation)
+	}
+	return l, nil
 }
 
 // pythonFlagText describes the flag of servers and nodes.
@@ -340,11 +361,12 @@ func (p *pythonFlags) addTo(cmd *cobra.Command) {
 	f.StringVar(&p.script, "script", "", "Python file with run(batch), and optionally init() and shutdown(); without it models are loaded and asked to predict")
 	f.BoolVar(&p.perModel, "per-model", false, "call the script's run(model, rows) once for each sensor")
 	f.StringSliceVar(&p.code, "code", nil, "folder that Python imports the modules of models and scripts from; the script's own folder is always one")
+	f.StringVar(&p.isolation, "isolation", "", isolationFlagText)
 	f.Int64Var(&p.memoryMB, "model-memory", 2048, "MB that a Python process may allocate beyond its libraries")
 }
 
 // open checks the flags and gives the pool of Python processes; nil if none is needed.
-func (p *pythonFlags) open(processes int, by fleetscore.FeatureOrder) (*python.Pool, error) {
+func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.FeatureOrder) (*python.Pool, error) {
 	name := fleetscore.RuntimeName(p.runtime)
 	switch {
 	case name == "" || name.Validate() != nil:
@@ -374,6 +396,13 @@ func (p *pythonFlags) open(processes int, by fleetscore.FeatureOrder) (*python.P
 			return nil, err
 		}
 		cfg.Script, cfg.Path = path, append(cfg.Path, filepath.Dir(path))
+	}
+	isolate, err := sandboxOf(p.isolation)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Sandbox, err = isolate.Get(ctx, false); err != nil {
+		return nil, err
 	}
 	return python.New(cfg)
 }

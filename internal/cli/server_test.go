@@ -29,6 +29,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -40,6 +41,7 @@ import (
 const asCommand = "FLEETSCORE_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
+	sandbox.Main()
 	switch os.Getenv(asCommand) {
 	case "1":
 		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

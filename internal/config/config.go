@@ -175,7 +175,7 @@ func fill(c *fleetscore.Config) {
 			c.Fleets[p.Fleet] = f
 		}
 		if p.Runtime.RunsPython() {
-			def(&p.Python.MemoryMB, 2048)
+			pythonDefaults(&p.Python)
 		}
 		def(&p.Schedule.StartWhen, "complete")
 		def(&p.Schedule.Overlap, fleetscore.OverlapQueueOne)

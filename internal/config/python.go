@@ -7,6 +7,12 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
+func pythonDefaults(p *fleetscore.PythonConfig) {
+	def(&p.MemoryMB, 2048)
+	def(&p.DiskMB, 512)
+	def(&p.Isolation, fleetscore.IsolationBest)
+}
+
 // judgePython checks how a pipeline's models are scored.
 func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base string, haveBase bool) {
 	if err := p.Runtime.Validate(); err != nil {
@@ -30,6 +36,12 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 	}
 	if c.MemoryMB < 64 && p.Runtime.RunsPython() {
 		r.at(path+".python.memory_mb", "%d: at least 64 are needed", c.MemoryMB)
+	}
+	if c.DiskMB < 16 && p.Runtime.RunsPython() {
+		r.at(path+".python.disk_mb", "%d: at least 16 are needed", c.DiskMB)
+	}
+	if p.Runtime.RunsPython() && c.Isolation != fleetscore.IsolationBest && c.Isolation != fleetscore.IsolationRequired {
+		r.at(path+".python.isolation", "%q: write best or required; only the operator of a machine can switch isolation off, by --isolation off", string(c.Isolation))
 	}
 	if c.Code == "" || filepath.IsAbs(c.Code) {
 		return

@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -45,6 +46,7 @@ type Deps struct {
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
 	Runtime   scorer.Runtime // how models are scored; nil means scorer.Native
 	Python    string         // the interpreter that models may be scored with; empty means that this node runs no Python
+	Isolate   *sandbox.Lazy  // how Python is isolated; nil means not at all
 	// Alone makes a runtime that scores models of a task alone, in processes of their
 	// own. nil means that they are scored by Runtime.
 	Alone func(alone.Limits) scorer.Runtime
@@ -100,7 +102,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -9,53 +9,107 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
 )
 
 // pythons is the node's Python processes. Tasks that want the same of them share them, so
-// that they stay warm from task to task.
+// that they stay warm from task to task. Pipelines share none: a model may leave something
+// behind in a process that reads what is scored next. Where isolation is required, jobs
+// share none either.
 type pythons struct {
-	interpreter string // empty if the node runs no Python
+	interpreter string        // empty if the node runs no Python
+	isolate     *sandbox.Lazy // nil if nothing is isolated
 
 	mu    sync.Mutex // guards what follows
-	pools map[settings]*python.Pool
+	pools map[settings]*shared
+	ends  sync.WaitGroup // of pools that nobody needs any more
 }
 
 // settings are what a pool of processes is started with.
 type settings struct {
-	python fleetscore.PythonConfig
-	by     fleetscore.FeatureOrder
+	python   fleetscore.PythonConfig
+	by       fleetscore.FeatureOrder
+	pipeline string
+	job      fleetscore.JobID // empty if jobs share the processes
+}
+
+// shared is a pool and the number of tasks that use it.
+type shared struct {
+	*python.Pool
+	tasks int
 }
 
 // of gives the processes for a task, which score at most so many batches at once. Where
-// there are none, it gives what tells that to each sensor.
-func (p *pythons) of(l dispatch.Lease, processes int, log *slog.Logger) scorer.Foreign {
+// there are none, it gives what tells that to each sensor. The task calls done when it has
+// ended. note says how far the processes are isolated.
+func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *slog.Logger) (scores scorer.Foreign, done func(), note string) {
+	refuse := func(err error) (scorer.Foreign, func(), string) {
+		return refusing{err}, func() {}, "no Python runs: " + err.Error()
+	}
 	if p.interpreter == "" {
-		return refusing{errors.New("this node runs no Python; start it with --python INTERPRETER (serve and up have the flag for local nodes) if the makers of the models may be trusted")}
+		return refuse(errors.New("this node runs no Python; start it with --python INTERPRETER (serve and up have the flag for local nodes) if the makers of the models may be trusted"))
+	}
+	var box *sandbox.Sandbox
+	required := l.Python.Isolation == fleetscore.IsolationRequired
+	if isolate := p.isolate; isolate != nil || required {
+		if isolate == nil {
+			isolate = &sandbox.Lazy{}
+		}
+		var err error
+		if box, err = isolate.Get(ctx, required); err != nil {
+			return refuse(err)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want := settings{l.Python, l.FeaturesBy}
-	if pool, ok := p.pools[want]; ok {
-		return pool
+	want := settings{python: l.Python, by: l.FeaturesBy, pipeline: l.Pipeline}
+	if required {
+		want.job = l.Job
+		p.retire(want, log)
 	}
-	cfg := python.Config{Python: p.interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: processes, Log: log}
-	if c := l.Python.Code; c != "" {
-		cfg.Path, cfg.Dir = []string{c}, c
-		if l.Python.Script != "" {
-			cfg.Script = filepath.Join(c, l.Python.Script)
+	pool := p.pools[want]
+	if pool == nil {
+		cfg := python.Config{Python: p.interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: processes, Log: log, Sandbox: box, DiskBytes: l.Python.DiskMB << 20}
+		if c := l.Python.Code; c != "" {
+			cfg.Path, cfg.Dir = []string{c}, c
+			if l.Python.Script != "" {
+				cfg.Script = filepath.Join(c, l.Python.Script)
+			}
+		}
+		made, err := python.New(cfg)
+		if err != nil {
+			return refuse(err)
+		}
+		pool = &shared{Pool: made}
+		if p.pools == nil {
+			p.pools = map[settings]*shared{}
+		}
+		p.pools[want] = pool
+	}
+	pool.tasks++
+	return pool, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		pool.tasks--
+	}, "Python is " + box.Describe()
+}
+
+// retire ends the processes of the pipeline's other jobs. The lock is held.
+func (p *pythons) retire(want settings, log *slog.Logger) {
+	for s, pool := range p.pools {
+		if s.pipeline == want.pipeline && s.job != want.job && pool.tasks == 0 {
+			delete(p.pools, s)
+			p.ends.Go(func() { end(pool, log) })
 		}
 	}
-	pool, err := python.New(cfg)
-	if err != nil {
-		return refusing{err}
+}
+
+func end(pool *shared, log *slog.Logger) {
+	if err := pool.Close(); err != nil {
+		log.Warn("Python can't be ended", "error", err)
 	}
-	if p.pools == nil {
-		p.pools = map[settings]*python.Pool{}
-	}
-	p.pools[want] = pool
-	return pool
 }
 
 // close ends all processes. No task may run.
@@ -63,10 +117,9 @@ func (p *pythons) close(log *slog.Logger) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, pool := range p.pools {
-		if err := pool.Close(); err != nil {
-			log.Warn("Python can't be ended", "error", err)
-		}
+		p.ends.Go(func() { end(pool, log) })
 	}
+	p.ends.Wait()
 	p.pools = nil
 }
 

@@ -123,7 +123,9 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	scored, err := scorer.Score(ctx, n.spec(l, out), rows, expected, pack)
+	spec, done := n.spec(ctx, l, out)
+	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
+	done()
 	if err != nil {
 		return r, err
 	}
@@ -136,15 +138,17 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	return r, err
 }
 
-// spec says how the models of a lease are scored.
-func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
-	s := scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers,
+// spec says how the models of a lease are scored. done is called when they have been.
+func (n *Node) spec(ctx context.Context, l dispatch.Lease, out *taskLog) (s scorer.Spec, done func()) {
+	s, done = scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers,
 		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
 		},
-		Log: out.printf, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}
+		Log: out.printf, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}, func() {}
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
-		s.Foreign = n.python.of(l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
+		var note string
+		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
+		out.printf("%s", note)
 	}
 	for _, h := range l.Quarantined {
 		s.Quarantined[h.Key] = h
@@ -157,7 +161,7 @@ func (n *Node) spec(l dispatch.Lease, out *taskLog) scorer.Spec {
 		s.Workers, s.Runtime = 1, n.alone(alone.Limits{ModelTimeout: l.ModelTimeout.D(), MemoryBytes: memory})
 		out.printf("attempts of this task took nodes down, or took too long: its models are scored in a process of their own, one after the other")
 	}
-	return s
+	return s, done
 }
 
 // pause waits, unless ctx ends.

@@ -48,6 +48,7 @@ type Config struct {
 	ModelRoots   []string // folders of this machine that fleets may read models from
 	Commands     []string // folders of this machine whose programs pools may run
 	Python       string   // interpreter that local nodes may score models with; empty: none
+	Isolation    string   // how far local nodes isolate Python: best, required or off; empty: best
 	Listen       string   // host:port; port 0 picks one
 	Open         bool     // no token is asked for; on loopback only
 	InsecureHTTP bool     // plain HTTP beyond loopback

@@ -11,6 +11,7 @@ import io
 import json
 import mmap
 import os
+import shutil
 import struct
 import sys
 import time
@@ -137,6 +138,8 @@ def start(request):
     for path in reversed(request["path"]):
         sys.path.insert(0, path)
     sys.argv = [request["script"] or "fleetscore"]
+    if os.environ.get("AZUREML_MODEL_DIR"):
+        os.makedirs(os.environ["AZUREML_MODEL_DIR"], exist_ok=True)
     if request["script"]:
         script = load_script(request["script"])
         if hasattr(script, "init"):
@@ -537,26 +540,32 @@ def by_index(result, batch):
 
 
 def write_models(request, models):
-    """Writes the batch's models into the folder that AZUREML_MODEL_DIR names, under their names."""
+    """Writes the batch's models into the folder that AZUREML_MODEL_DIR names, under their names.
+
+    Files of earlier batches go when they are many: a fleet may be larger than the folder.
+    """
     folder = request.get("models")
     if not folder:
         return
+    if sum(size for _, size in written.values()) > 64 << 20:
+        written.clear()
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
     at = 0
     for key in request["keys"]:
         data = models[at:at + key["model"]]
         at += key["model"]
-        if not key["model"]:
+        if not key["model"] or written.get(key["name"]) == (key["digest"], len(data)):
             continue
         path = os.path.join(folder, *[p for p in key["name"].split("/") if p not in ("", ".", "..")])
-        if key["name"] in written and written[key["name"]] == key["digest"]:
-            continue
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as f:
             f.write(data)
-        written[key["name"]] = key["digest"]
+        written[key["name"]] = (key["digest"], len(data))
 
 
-written = {}
+written = {}  # digest and size by name
 
 
 def main():

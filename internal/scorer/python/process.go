@@ -3,11 +3,13 @@ package python
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	source "github.com/fleetscore/fleetscore/python"
 )
 
@@ -32,7 +35,7 @@ exec(compile(b, "fleetscore/_worker.py", "exec"))`
 // process is a worker process. It belongs to one goroutine, except where its methods say
 // otherwise.
 type process struct {
-	cmd        *exec.Cmd
+	program    *sandbox.Process
 	requests   *os.File
 	answers    *os.File
 	in         *bufio.Reader
@@ -41,7 +44,8 @@ type process struct {
 	done       int // sensors that it was given so far
 	output     obs.Tail
 	ended      chan struct{} // closed when the process has ended
-	err        error         // how, once it has
+	exit       sandbox.Exit  // how, once it has
+	err        error         // why it never ran
 	startLimit time.Duration
 	now        func() time.Time
 	models     string // the folder where models are written for scripts
@@ -63,17 +67,9 @@ func (p *Pool) begin(ctx context.Context) (w *process, err error) {
 	if err == nil {
 		w.at = at
 		if p.cfg.Script != "" && !p.cfg.PerModel {
-			w.models, err = os.MkdirTemp(p.cfg.TempDir, "models-")
+			w.models = filepath.Join(p.cfg.TempDir, "models-"+rand.Text()[:8]) // the worker makes it, in the folder that it sees
 		}
-	}
-	if err == nil {
-		cmd := exec.Command(p.cfg.Python, "-u", "-c", bootstrap)
-		cmd.Dir, cmd.Env = p.cfg.Dir, p.environment(w.models)
-		cmd.ExtraFiles = []*os.File{requestsIn, answersOut, shared}
-		cmd.Stdout, cmd.Stderr = &w.output, &w.output
-		cmd.WaitDelay = time.Second // a child of the process may keep its output open
-		w.cmd = cmd
-		err = p.starter.start(cmd)
+		err = p.launch(ctx, w, requestsIn, answersOut, shared)
 	}
 	err = errors.Join(err, requestsIn.Close(), answersOut.Close())
 	if shared != nil {
@@ -84,7 +80,7 @@ func (p *Pool) begin(ctx context.Context) (w *process, err error) {
 		return nil, err
 	}
 	go func() {
-		w.err = w.cmd.Wait()
+		w.exit, w.err = w.program.Wait()
 		close(w.ended)
 	}()
 	if err := w.hello(ctx, p.cfg); err != nil {
@@ -92,6 +88,24 @@ func (p *Pool) begin(ctx context.Context) (w *process, err error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// launch starts the interpreter, isolated as far as the machine can.
+func (p *Pool) launch(ctx context.Context, w *process, files ...*os.File) error {
+	home, err := p.interpreter(ctx)
+	if err != nil {
+		return err
+	}
+	w.program, err = p.cfg.Sandbox.Prepare(sandbox.Spec{
+		Path: home.Executable, Args: []string{home.Executable, "-u", "-c", bootstrap}, Env: p.environment(w.models), WorkDir: p.cfg.Dir, Files: files,
+		Stdout: &w.output, Stderr: &w.output, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.ownFolders()), DiskBytes: p.cfg.DiskBytes,
+	})
+	if err != nil {
+		return err
+	}
+	err = p.starter.start(w.program.Cmd)
+	w.program.Started(err)
+	return err
 }
 
 // hello sends the program and the settings, and waits for the answer.
@@ -119,6 +133,9 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 		return context.Cause(ctx)
 	case h.Error != nil:
 		err := fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "%s", h.Error.Error())
+		if uid, other := cfg.Sandbox.OtherUser(); other && h.Error.Type == "PermissionError" {
+			err = err.WithHint("root starts isolated Python as the user %d, who must be able to read the file: chmod -R a+rX the folder, or start the node as an ordinary user", uid)
+		}
 		if h.Error.Trace != "" {
 			return &traced{err, h.Error.Trace}
 		}
@@ -144,9 +161,7 @@ func (t *traced) Unwrap() error { return t.error }
 // signal kills the process and the processes of its group. It may be called by any
 // goroutine.
 func (w *process) signal() {
-	if w.cmd.Process != nil {
-		_ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL)
-	}
+	w.program.Kill()
 }
 
 // kill ends the process and waits for its end.
@@ -182,17 +197,16 @@ func (w *process) release() {
 func (w *process) cause() string {
 	<-w.ended
 	text := "its process ended"
-	if exit, ok := errors.AsType[*exec.ExitError](w.err); ok {
-		if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
-			text = fmt.Sprintf("its process was ended by signal %d (%s)", s.Signal(), s.Signal())
-			if s.Signal() == syscall.SIGKILL {
-				text += ", as a machine without memory does"
-			}
-		} else {
-			text = fmt.Sprintf("its process ended with exit code %d", exit.ExitCode())
+	switch {
+	case w.err != nil:
+		return w.err.Error()
+	case w.exit.Signal != 0:
+		text = fmt.Sprintf("its process was ended by signal %d (%s)", w.exit.Signal, w.exit.Signal)
+		if w.exit.Signal == syscall.SIGKILL {
+			text += ", as a machine without memory does"
 		}
-	} else if w.err != nil {
-		text = "its process ended: " + w.err.Error()
+	case w.exit.Code != 0:
+		text = fmt.Sprintf("its process ended with exit code %d", w.exit.Code)
 	}
 	if line := w.output.LastLine(); line != "" {
 		text += "; its last words: " + line

@@ -5,7 +5,6 @@ package python
 import (
 	"os"
 	"os/exec"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -34,9 +33,6 @@ type starter struct{}
 
 func newStarter() *starter { return &starter{} }
 
-func (s *starter) start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd.Start()
-}
+func (s *starter) start(cmd *exec.Cmd) error { return cmd.Start() }
 
 func (s *starter) close() {}

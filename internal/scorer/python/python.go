@@ -6,8 +6,8 @@
 // what the other sensors of its batch lost by the end of a process is repeated in a fresh
 // one, and a sensor that a process ended at is scored alone before it is blamed.
 //
-// The package isolates nothing beyond what processes and limits of the operating system
-// do; it neither finds models nor stores results. A Pool is safe for concurrent use.
+// Processes are isolated by a sandbox.Sandbox; without one, only processes and limits of the
+// operating system part them from others. The package neither finds models nor stores results. A Pool is safe for concurrent use.
 package python
 
 import (
@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	TempDir     string                  // where processes may write; empty means a folder of its own, which Close removes
 	Env         []string                // further variables, NAME=value
 	MemoryBytes int64                   // that a process may allocate beyond what its libraries take; 0 means 2 GiB
+	Sandbox     *sandbox.Sandbox        // isolates processes; nil means that they aren't isolated
+	DiskBytes   int64                   // that an isolated process may write; 0 means 512 MiB
 	Recycle     int                     // sensors after which a process is replaced; 0 means 20,000
 	Processes   int                     // at most at once; 0 means 1
 	StartLimit  time.Duration           // how long a process may take until it is ready; 0 means 2 min
@@ -56,6 +59,7 @@ type Pool struct {
 	mu       sync.Mutex // guards what follows
 	idle     []*process
 	versions map[string]string
+	home     *home // nil until it is known
 	failed   error // why no process can be started
 	failedAt time.Time
 }
@@ -159,7 +163,7 @@ func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
 	p.mu.Lock()
 	p.versions, p.failed = w.versions, nil
 	p.mu.Unlock()
-	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", p.cfg.Now().Sub(began).Round(time.Millisecond))
+	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.program.Cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", p.cfg.Now().Sub(began).Round(time.Millisecond))
 	return w, nil
 }
 

@@ -16,12 +16,16 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	sandbox.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // environment is a Python with the libraries whose models are scored.
 func environment(t *testing.T) string {
@@ -123,7 +127,7 @@ func TestMixedFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, python.Config{Python: interpreter, Path: []string{code}, Processes: 2, MemoryBytes: 1 << 30})
+	pool := newPool(t, python.Config{Python: interpreter, Path: []string{code}, Processes: 2, MemoryBytes: 1 << 30, Sandbox: sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})})
 	bad := map[string]struct {
 		outcome fleetscore.Outcome
 		cause   string

@@ -1,0 +1,40 @@
+package sandbox
+
+import (
+	"strings"
+)
+
+// Promise is something that an isolated program can't do.
+type Promise string
+
+// The promises.
+const (
+	Files     Promise = "files"     // read or write other files than its own and the system's libraries
+	Secrets   Promise = "secrets"   // read the environment of the process that started it, or its private files
+	Network   Promise = "network"   // reach an address, a port or a socket of the machine
+	Processes Promise = "processes" // see, end or trace other processes
+	Lifetime  Promise = "lifetime"  // go on after it was ended
+	Disk      Promise = "disk"      // write more than it may
+)
+
+// Promises are all of them.
+var Promises = []Promise{Files, Secrets, Network, Processes, Lifetime, Disk}
+
+// Finding is whether a promise holds on this machine.
+type Finding struct {
+	Promise Promise
+	Holds   bool
+	Detail  string // what was tried, or what was possible
+}
+
+// Broken are the promises that don't hold, with what was possible, in one line; empty if
+// all hold.
+func Broken(found []Finding) string {
+	var out []string
+	for _, f := range found {
+		if !f.Holds {
+			out = append(out, string(f.Promise)+": "+f.Detail)
+		}
+	}
+	return strings.Join(out, "; ")
+}

@@ -1,0 +1,259 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// childName is the program's name, args[0], by which Main recognises the child.
+const childName = "fleetscore-sandbox"
+
+// plan is what the child is told.
+type plan struct {
+	Path      string
+	Args      []string
+	Env       []string
+	WorkDir   string
+	Files     int
+	Dir       string
+	Read      []string
+	DiskBytes int64
+	Processes int
+	Check     bool // only the walls are built
+	Spaces    bool // it runs in namespaces of its own
+	UserSpace bool // also of users
+	Landlock  bool
+	Seccomp   bool
+	Limits    bool
+	NNP       bool
+}
+
+// hearsay is what the child says: how the program ended, or why it couldn't be isolated.
+type hearsay struct {
+	Error  string
+	Ended  bool
+	Code   int
+	Signal int
+	Notes  map[Layer]string // how far a layer is in force
+}
+
+func hear(f *os.File) (h hearsay) {
+	defer f.Close()
+	if text, err := io.ReadAll(f); err == nil && len(text) > 0 && json.Unmarshal(text, &h) != nil {
+		h.Error = "what the program that isolates says can't be understood: " + fleetscore.Printable(string(text))
+	}
+	return h
+}
+
+// Sandbox starts isolated programs. A nil Sandbox starts them without isolation.
+type Sandbox struct {
+	exe    string
+	states []State
+	plan   plan // the layers in force
+}
+
+// New finds out by trying what this machine has.
+func New(ctx context.Context, cfg Config) *Sandbox {
+	s := &Sandbox{exe: cfg.Exe}
+	on := func(l Layer) bool { return cfg.Exe != "" && !slices.Contains(cfg.Without, l) }
+	with := plan{Spaces: on(Namespaces), UserSpace: true, Landlock: on(Landlock), Seccomp: on(Seccomp), Limits: on(Limits), NNP: on(NoNewPrivs)}
+	var notes map[Layer]string
+	var why error
+	if cfg.Exe != "" {
+		notes, why = s.try(ctx, with)
+		if why != nil && with.Spaces && os.Geteuid() == 0 {
+			with.UserSpace = false
+			notes2, err := s.try(ctx, with)
+			if err == nil {
+				notes, why = notes2, nil
+			}
+		}
+		if why != nil && with.Spaces {
+			with.Spaces, with.UserSpace = false, false
+			var err error
+			if notes, err = s.try(ctx, with); err != nil {
+				why, with = errors.Join(why, err), plan{}
+			}
+		}
+	}
+	s.plan = with
+	for _, l := range Layers {
+		st := State{Layer: l}
+		switch note, ok := notes[l]; {
+		case !on(l):
+			st.Detail = "switched off"
+		case ok && strings.HasPrefix(note, absent):
+			st.Detail = strings.TrimPrefix(note, absent)
+		case ok:
+			st.InForce, st.Detail = true, note
+		case why != nil:
+			st.Detail = why.Error()
+		}
+		s.states = append(s.states, st)
+	}
+	return s
+}
+
+// absent begins a note that says why a layer isn't in force.
+const absent = "absent: "
+
+// States are the layers of this machine.
+func (s *Sandbox) States() []State {
+	if s == nil {
+		out := make([]State, len(Layers))
+		for i, l := range Layers {
+			out[i] = State{Layer: l, Detail: "switched off"}
+		}
+		return out
+	}
+	return s.states
+}
+
+// Has tells whether a layer is in force.
+func (s *Sandbox) Has(l Layer) bool {
+	return slices.ContainsFunc(s.States(), func(st State) bool { return st.Layer == l && st.InForce })
+}
+
+// OtherUser is the user that programs run as, if it is another one than this process's.
+func (s *Sandbox) OtherUser() (uid int, is bool) {
+	return nobody, s != nil && s.plan.Spaces && os.Geteuid() == 0
+}
+
+// try builds the walls around nothing.
+func (s *Sandbox) try(ctx context.Context, with plan) (map[Layer]string, error) {
+	dir, err := os.MkdirTemp("", "fleetscore-sandbox-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	with.Check, with.Dir, with.WorkDir = true, dir, dir
+	p, err := s.prepare(with, Spec{})
+	if err != nil {
+		return nil, err
+	}
+	err = p.Cmd.Start()
+	p.Started(err)
+	if err != nil {
+		return nil, namespaceError(err)
+	}
+	limit := time.AfterFunc(30*time.Second, p.Kill)
+	defer limit.Stop()
+	defer context.AfterFunc(ctx, p.Kill)()
+	_ = p.Cmd.Wait() // the report says more
+	said := hear(p.report)
+	switch {
+	case said.Error != "":
+		return nil, errors.New(said.Error)
+	case said.Notes == nil:
+		return nil, fmt.Errorf("the child ended without a word: %v", p.Cmd.ProcessState)
+	}
+	return said.Notes, nil
+}
+
+func namespaceError(err error) error {
+	switch {
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+		return errors.New("the kernel, or the container that this machine is, doesn't let this user make namespaces")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EUSERS):
+		return errors.New("no further user namespace is allowed (sysctl user.max_user_namespaces)")
+	case errors.Is(err, syscall.EINVAL):
+		return errors.New("the kernel has no namespaces of users, processes, mounts, network and IPC")
+	}
+	return err
+}
+
+// Prepare makes a process that is to be started by Cmd.Start, from a thread that lives as
+// long as the process shall.
+func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
+	if s == nil || s.exe == "" || !(s.plan.Spaces || s.plan.Landlock || s.plan.Seccomp || s.plan.Limits || s.plan.NNP) {
+		cmd := &exec.Cmd{Path: spec.Path, Args: spec.Args, Env: spec.Env, Dir: spec.WorkDir, ExtraFiles: spec.Files, Stdout: spec.Stdout, Stderr: spec.Stderr,
+			SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}, WaitDelay: time.Second}
+		return &Process{Cmd: cmd}, nil
+	}
+	return s.prepare(s.plan, spec)
+}
+
+func (s *Sandbox) prepare(with plan, spec Spec) (*Process, error) {
+	if !with.Check {
+		with.Path, with.Args, with.Env, with.WorkDir, with.Dir, with.Read = spec.Path, spec.Args, spec.Env, spec.WorkDir, spec.Dir, spec.Read
+	}
+	with.Files, with.DiskBytes, with.Processes = len(spec.Files), spec.DiskBytes, spec.Processes
+	if with.DiskBytes == 0 {
+		with.DiskBytes = usualDisk
+	}
+	if with.Processes == 0 {
+		with.Processes = usualProcesses
+	}
+	text, err := json.Marshal(with)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("fleetscore-sandbox", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fleetscore.Wrap("isolate program", spec.Path, err)
+	}
+	orders := os.NewFile(uintptr(fd), "orders")
+	_, err = orders.WriteAt(text, 0)
+	report, said, err2 := os.Pipe()
+	if err := errors.Join(err, err2); err != nil {
+		return nil, errors.Join(err, orders.Close())
+	}
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if with.Spaces {
+		attr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+		if with.UserSpace {
+			attr.Cloneflags |= syscall.CLONE_NEWUSER
+			if err := mapUsers(attr); err != nil {
+				return nil, errors.Join(err, orders.Close(), report.Close(), said.Close())
+			}
+		}
+	}
+	cmd := &exec.Cmd{Path: s.exe, Args: []string{childName, strconv.Itoa(len(spec.Files))}, Dir: "/", Env: []string{}, // nothing of this process's environment
+		ExtraFiles: append(slices.Clone(spec.Files), orders, said), Stdout: spec.Stdout, Stderr: spec.Stderr, SysProcAttr: attr, WaitDelay: time.Second}
+	return &Process{Cmd: cmd, report: report, child: []*os.File{orders, said}}, nil
+}
+
+// mapUsers says which users the namespace knows: an ordinary user's only itself, root's all.
+func mapUsers(attr *syscall.SysProcAttr) error {
+	if os.Geteuid() != 0 {
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
+		return nil
+	}
+	var err, err2 error
+	attr.UidMappings, err = sameUsers("/proc/self/uid_map")
+	attr.GidMappings, err2 = sameUsers("/proc/self/gid_map")
+	attr.GidMappingsEnableSetgroups = true
+	return errors.Join(err, err2)
+}
+
+// sameUsers maps every user of this process's namespace to itself.
+func sameUsers(file string) (out []syscall.SysProcIDMap, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var first, outer, count int
+		if _, err := fmt.Sscan(line, &first, &outer, &count); err != nil {
+			return nil, fleetscore.Wrap("read map of users", file, err)
+		}
+		out = append(out, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: count})
+	}
+	return out, nil
+}

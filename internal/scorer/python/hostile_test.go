@@ -1,0 +1,183 @@
+package python_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/python"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// attacked is what hostile.py attacks.
+type attacked struct {
+	Secret   string `json:"secret"`
+	Data     string `json:"data"`  // of another job; everybody may read it
+	Token    string `json:"token"` // of the node; only its user may read it
+	Loopback []any  `json:"loopback"`
+	Outside  []any  `json:"outside"` // an address that other machines reach
+	Unix     string `json:"unix"`
+	Traced   int    `json:"traced"`
+	Killed   int    `json:"killed"`
+	Marker   string `json:"marker"` // in what outlives
+	Disk     int    `json:"disk"`   // bytes that may be written
+}
+
+// victim starts a process with a secret in its environment.
+func victim(t *testing.T, secret string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.Env = []string{"NODE_SECRET=" + secret}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// ended ends a process and tells whether it had been killed before.
+func ended(cmd *exec.Cmd) bool {
+	_ = cmd.Process.Signal(syscall.SIGTERM) // an error says that it was ended and waited for
+	_ = cmd.Wait()
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signal() == syscall.SIGKILL
+}
+
+// listener listens, and gives its address for Python.
+func listener(t *testing.T, network, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.CloseLater(t, l)
+	return l
+}
+
+func addressOf(l net.Listener) []any {
+	a := l.Addr().(*net.TCPAddr)
+	return []any{a.IP.String(), a.Port}
+}
+
+// ownAddress is an address of this machine that others reach.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	testkit.Missing(t, "a network", "this machine has no address that others reach")
+	return ""
+}
+
+// left are the processes whose arguments hold a text.
+func left(t *testing.T, text string) (out []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if args, err := os.ReadFile(f); err == nil && strings.Contains(string(args), text) { // a process may end meanwhile
+			pid, _ := strconv.Atoi(strings.Split(f, "/")[2])
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// TestHostileScripts: what scripts and models try against other jobs, the node and the
+// machine fails in an isolated process, and works in one that isn't.
+func TestHostileScripts(t *testing.T) {
+	t.Parallel()
+	interpreter := environment(t)
+	box := sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})
+	if !box.Has(sandbox.Namespaces) {
+		testkit.Missing(t, "a kernel with user namespaces", box.Describe())
+	}
+	attacks := []fleetscore.Key{"data", "token", "write", "environment", "loopback", "outside", "unix", "trace", "kill", "kernel", "outlive", "disk", "memory"}
+	for name, isolated := range map[string]bool{"isolated": true, "not isolated": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			a := attacked{Secret: "s3cret-" + strconv.FormatInt(time.Now().UnixNano(), 36), Data: filepath.Join(dir, "data"), Token: filepath.Join(dir, "token"), Unix: filepath.Join(dir, "socket"),
+				Loopback: addressOf(listener(t, "tcp4", "127.0.0.1:0")), Outside: addressOf(listener(t, "tcp", net.JoinHostPort(ownAddress(t), "0"))), Disk: 20 << 20}
+			listener(t, "unix", a.Unix)
+			a.Marker = "outlives-" + a.Secret
+			for file, mode := range map[string]os.FileMode{a.Data: 0o644, a.Token: 0o600} {
+				if err := os.WriteFile(file, []byte(a.Secret), mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			traced, killed := victim(t, a.Secret), victim(t, a.Secret)
+			a.Traced, a.Killed = traced.Process.Pid, killed.Process.Pid
+			target, err := json.Marshal(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			script, err := filepath.Abs(filepath.Join("testdata", "hostile.py"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := python.Config{Python: interpreter, Script: script, Env: []string{"ATTACK=" + string(target)}, DiskBytes: int64(a.Disk)}
+			if isolated {
+				cfg.Sandbox = box
+			}
+			pool, err := python.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log journal
+			spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: time.Minute, Workers: 1, Use: fleetscore.RuntimePython, Foreign: pool, Log: log.printf}
+			got, err := scorer.Score(t.Context(), spec, rowsOf(attacks, [][]float64{{1, 2}}), attacks, nothing{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := pool.Close(); err != nil {
+				t.Fatal(err)
+			}
+			worked := map[fleetscore.Key]bool{}
+			for i, k := range got.Predictions.KeyIndex {
+				worked[got.Predictions.Keys[k]] = got.Predictions.Prediction[i] == 1
+			}
+			ended(traced)
+			worked["kill"] = ended(killed) // whatever the script believes
+			outlived := left(t, a.Marker)
+			worked["outlive"] = len(outlived) > 0
+			for _, pid := range outlived {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			for _, it := range got.Items {
+				if it.Outcome != fleetscore.Scored {
+					t.Errorf("%s ended %s: %s", it.Key, it.Outcome, it.Reason)
+				}
+				if worked[it.Key] == isolated {
+					t.Errorf("attack %s: worked is %v\n%s", it.Key, worked[it.Key], log.String())
+				}
+			}
+		})
+	}
+}
+
+// nothing is models that scripts don't need.
+type nothing struct{ folder }
+
+// Original implements scorer.Originals.
+func (nothing) Original(_ context.Context, k fleetscore.Key) ([]byte, string, fleetscore.Digest, error) {
+	return nil, k.String(), fleetscore.Digest{}, nil
+}
