@@ -94,7 +94,7 @@ const Shape = "a query has the form: SELECT System.Timestamp() AS TS, Device, Ta
 // reserved words are names only in brackets.
 var reserved = []string{"SELECT", "INTO", "FROM", "TIMESTAMP", "BY", "WHERE", "GROUP", "HAVING", "AS", "AND", "OR", "NOT", "IS", "NULL", "JOIN", "ON", "INNER",
 	"LEFT", "OUTER", "UNION", "WITH", "CASE", "WHEN", "THEN", "ELSE", "END", "BETWEEN", "LIKE", "IN", "OVER", "CAST", "TRY_CAST", "CREATE", "CROSS", "APPLY",
-	"ORDER", "DISTINCT", "TOP", "LIMIT", "MATCH_RECOGNIZE", "EXISTS", "PARTITION"}
+	"ORDER", "DISTINCT", "LIMIT", "MATCH_RECOGNIZE", "EXISTS", "PARTITION"}
 
 // name reads a column's, output's or input's name.
 func (p *parser) name(what string) (string, error) {
@@ -351,7 +351,7 @@ func (p *parser) item() (Item, error) {
 	switch {
 	case it.Name != "": // alias = expression
 	case p.take("AS"):
-		if t := p.peek(); t.kind == text { // AS 'name', as in T-SQL
+		if t := p.peek(); t.kind == text || t.kind == word && !t.is("FROM") && !t.is("INTO") { // AS 'name' and AS end, as in T-SQL
 			p.at++
 			it.Name = t.text
 			return it, nil
@@ -371,6 +371,9 @@ func (p *parser) sources(q *Select) (err error) {
 		}
 	}
 	if t := p.peek(); !p.take("FROM") {
+		if before := p.tokens[p.at-1]; before.kind == word && fleetscore.Nearest(before.text, []string{"FROM", "INTO"}) != "" {
+			return p.expected("FROM", before) // a mistyped keyword was taken for a name
+		}
 		return p.expected("FROM", t)
 	}
 	if q.From, err = p.input(); err != nil {
