@@ -145,16 +145,19 @@ func jobsOf(past []autoscale.Past) (out []job) {
 	return out
 }
 
-// jobsAnHour is how often jobs run: as often as they did, or as the schedule says if there
-// was only one. 0 if neither is known.
+// rateSpan is for how long jobs must have run before it is taken that they go on as often.
+const rateSpan = time.Hour
+
+// jobsAnHour is how often jobs run: as the schedule says, or as often as they did. 0 if
+// neither is known.
 func jobsAnHour(w Work) float64 {
-	if n := len(w.Jobs); n > 1 {
-		if span := w.Jobs[n-1].Created.Sub(w.Jobs[0].Created); span > 0 {
-			return float64(n-1) / span.Hours()
-		}
-	}
 	if w.Every > 0 {
 		return 1 / w.Every.Hours()
+	}
+	if n := len(w.Jobs); n > 1 {
+		if span := w.Jobs[n-1].Created.Sub(w.Jobs[0].Created); span >= rateSpan {
+			return float64(n-1) / span.Hours()
+		}
 	}
 	return 0
 }

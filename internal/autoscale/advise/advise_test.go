@@ -2,6 +2,7 @@ package advise
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,15 @@ func TestByHand(t *testing.T) {
 		{"how often isn't known", func(w *Work) { w.Jobs = w.Jobs[:1] }, []Machine{small}, []Candidate{
 			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, Bound: ByProcessors},
 		}, "small", ""},
-		{"by the schedule", func(w *Work) { w.Jobs, w.Every = w.Jobs[:1], 2*time.Hour }, []Machine{small}, []Candidate{
+		{"jobs of a few minutes say nothing about a month", func(w *Work) {
+			w.Jobs = slices.Clone(w.Jobs)
+			for i := range w.Jobs {
+				w.Jobs[i].Created = w.Jobs[0].Created.Add(time.Duration(i) * time.Minute)
+			}
+		}, []Machine{small}, []Candidate{
+			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, Bound: ByProcessors},
+		}, "small", ""},
+		{"by the schedule", func(w *Work) { w.Every = 2 * time.Hour }, []Machine{small}, []Candidate{
 			{Machine: small, Slots: 2, Possible: true, Nodes: 1, WallSeconds: 240, NodeHours: 240.0 / 3600, CostPerJob: 0.1 * 240 / 3600, CostPerMonth: month(365 * 0.1 * 240 / 3600), Bound: ByProcessors},
 		}, "small", ""},
 	} {
