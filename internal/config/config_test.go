@@ -84,6 +84,8 @@ func TestProblems(t *testing.T) {
 			":10: pools.cpu.slot: unknown key; did you mean slots?", ":10: pools.cpu.scale.minimum", ":10: pools.cpu.scale.max: a whole number is expected"}},
 		{"duration without unit", "deadline: 10m", "deadline: 10", []string{":16: pipelines.anomalies.schedule.deadline", "write for example 90s"}},
 		{"limit that is neither count nor share", "failed: 0%", "failed: some", []string{":18:", "write for example 5 or 5%"}},
+		{"isolation", "    pool: cpu", "    pool: cpu\n    runtime: python\n    python: {isolation: off, disk_mb: 1}", []string{":19: pipelines.anomalies.python.disk_mb: 1: at least 16", ":19: pipelines.anomalies.python.isolation: \"off\": write best or required"}},
+		{"isolation without Python", "    pool: cpu", "    pool: cpu\n    python: {isolation: required}", []string{":18: pipelines.anomalies.python: the runtime is native"}},
 		{"query", "TumblingWindow(second, 5)", "Tumblng(second, 5)", []string{":3: queries.readings:"}},
 		{"cron", "0 * * * *", "0 0 30 2 *", []string{":16: pipelines.anomalies.schedule.cron:", "never due"}},
 		{"zone", `cron: "0 * * * *"`, `cron: "0 * * * *", zone: Europe/Berln`, []string{":16: pipelines.anomalies.schedule.zone:", "there is no time zone"}},

@@ -95,7 +95,7 @@ func (r *reader) value(n ast.Node, v reflect.Value) {
 			return
 		}
 		r.wrong(n, "a text is expected here")
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		if i, ok := n.(*ast.IntegerNode); ok {
 			switch x := i.Value.(type) {
 			case uint64:

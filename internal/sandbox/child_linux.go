@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,6 +94,9 @@ func (p *plan) wall(notes map[Layer]string) error {
 		_, _ = f.WriteString("1000") // when the machine has no memory left, the program ends before others
 		_ = f.Close()
 	}
+	if p.Spaces && os.Geteuid() == 0 && !known(nobody) {
+		return fmt.Errorf("root of this container can't become the user %d, whom the container doesn't know", nobody)
+	}
 	if p.Spaces {
 		note, err := p.mounts()
 		if err != nil {
@@ -129,6 +133,12 @@ func (p *plan) wall(notes map[Layer]string) error {
 		notes[Seccomp] = p.seccomp()
 	}
 	return nil
+}
+
+// known tells whether a user exists in this process's namespace.
+func known(uid int) bool {
+	users, err := sameUsers("/proc/self/uid_map")
+	return err != nil || slices.ContainsFunc(users, func(m syscall.SysProcIDMap) bool { return m.ContainerID <= uid && uid < m.ContainerID+m.Size })
 }
 
 // countsProcesses tells whether the kernel counts the program's processes apart from others

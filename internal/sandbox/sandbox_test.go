@@ -167,7 +167,12 @@ func TestProgram(t *testing.T) {
 			}
 			far.Close()
 			defer in.Close()
-			spec := sandbox.Spec{Env: []string{"NAME=value", "PATH=/usr/bin:/bin"}, Files: []*os.File{in}, Read: []string{read}}
+			own, err := os.MkdirTemp("/var/tmp", "fleetscore-sandbox-test-") // an own folder that isn't in /tmp
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(own) })
+			spec := sandbox.Spec{Dir: own, Env: []string{"NAME=value", "PATH=/usr/bin:/bin"}, Files: []*os.File{in}, Read: []string{read}}
 			out, exit, err := run(t, s, spec, "echo $NAME; cat <&3; cat "+read+"/input; echo made > own; cat own; exit 3")
 			if want := "value\nsent\ngiven\nmade\n"; out != want || exit.Code != 3 || exit.Signal != 0 || err != nil {
 				t.Errorf("printed %q and ended with %+v, %v; want %q and exit code 3", out, exit, err, want)
