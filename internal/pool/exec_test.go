@@ -77,7 +77,7 @@ func (m *machines) there() []string {
 }
 
 const (
-	startScript = `echo "node $FLEETSCORE_ID is here"; touch "there/$FLEETSCORE_MACHINE"`
+	startScript = `echo "node $FLEETSCORE_ID is here as $FLEETSCORE_KIND"; touch "there/$FLEETSCORE_MACHINE"`
 	stopScript  = `rm -f "there/$FLEETSCORE_MACHINE"`
 )
 

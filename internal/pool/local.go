@@ -57,7 +57,7 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 	}
 	cmd := exec.Command(l.cfg.Executable, "node", "--server", strings.Join(servers, ","), "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
 	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+l.cfg.TokenFile,
-		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, "FLEETSCORE_COMMANDS="+strings.Join(l.cfg.Commands, string(os.PathListSeparator)), "FLEETSCORE_PYTHON="+l.cfg.Python, "FLEETSCORE_ISOLATION="+l.cfg.Isolation, proof)
+		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, "FLEETSCORE_COMMANDS="+strings.Join(l.cfg.Commands, string(os.PathListSeparator)), "FLEETSCORE_PYTHON="+l.cfg.Python, "FLEETSCORE_ISOLATION="+l.cfg.Isolation, "FLEETSCORE_KIND="+string(n.Kind), proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	c := &child{cmd: cmd}
 	cmd.Stdout, cmd.Stderr = &c.out, &c.out

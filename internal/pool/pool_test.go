@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 // hello is the first line of a node that is the test's own program.
 func hello() {
 	id := os.Args[slices.Index(os.Args, "--id")+1]
-	fmt.Printf("node %s is here\n", id)
+	fmt.Printf("node %s is here as %s\n", id, os.Getenv("FLEETSCORE_KIND"))
 }
 
 // local is a provider whose nodes are the test's own program.

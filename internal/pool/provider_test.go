@@ -46,7 +46,7 @@ func TestProviders(t *testing.T) {
 				return pooltest.NewGoroutines(nil)
 			}
 			return pooltest.NewGoroutines(func(life, stop context.Context, n fleetscore.Node, out io.Writer) error {
-				fmt.Fprintf(out, "node %s is here\n", n.ID)
+				fmt.Fprintf(out, "node %s is here as %s\n", n.ID, n.Kind)
 				switch b {
 				case pooltest.Crashing:
 					fmt.Fprintln(out, "no luck")

@@ -16,7 +16,10 @@ func (w *world) act(ctx context.Context) error {
 	actions := []func(context.Context, *server) error{w.crash, w.crash, w.restart, w.crashAtStep, w.crashAtStep, w.crashAtStep, w.killNodes, w.killNodeAtStep, w.cutOff,
 		w.submit, w.submit, w.again, w.overtake, w.overtake, w.crowd, w.cancel, w.changeModels, w.changeWeather, w.jump, w.takeOut, w.repeat,
 		w.outage, w.pause, w.trigger, w.trigger, w.backfill, w.rerun, w.rerun}
-	return actions[w.rnd.IntN(len(actions))](ctx, w.up())
+	if w.several {
+		actions = append(actions, w.freeze, w.freeze, w.crash, w.freezeAtStep, w.freezeAtStep, w.freezeAtStep, w.freezeAtStep, w.freezeAtStep, w.freezeAtStep)
+	}
+	return actions[w.rnd.IntN(len(actions))](ctx, w.some())
 }
 
 // within is a random time of less than d.
@@ -46,13 +49,14 @@ func (w *world) restart(_ context.Context, s *server) error {
 }
 
 // crashAtStep kills the server in the middle of its work.
-func (w *world) crashAtStep(_ context.Context, s *server) error {
+func (w *world) crashAtStep(context.Context, *server) error {
 	kinds := []string{"store put", "store put done", "store create", "store create done", "store create done", "hub append", "hub append done", "hub read", "store delete", "ledger PlanJob done", "ledger EndAttempt", "ledger EndAttempt done", "ledger UpdateJob", "ledger UpdateJob done",
 		"ledger DecideSchedule done", "ledger LeaseTasks done", "ledger UpdateNode done", "start node"}
-	if !w.ambush(&trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}) {
+	t := &trap{kind: kinds[w.rnd.IntN(len(kinds))], left: w.rnd.IntN(5)}
+	if !w.ambush(t) {
 		return nil
 	}
-	<-s.done
+	<-t.victim.done
 	time.Sleep(w.within(10 * time.Second))
 	return w.start()
 }

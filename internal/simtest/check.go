@@ -61,6 +61,9 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 			return p, err
 		}
 	}
+	if err := w.checkFormula(ctx, &p); err != nil {
+		return p, err
+	}
 	nodes, err := w.ledger.Nodes(ctx, "")
 	if err != nil {
 		return p, err

@@ -1,8 +1,9 @@
-// Package simtest runs a whole server in one process, in no time and at random: devices
+// Package simtest runs a whole server, or two that share a ledger, in one process, in no time and at random: devices
 // that send readings, gateway, hub, query, scheduler, maintenance, a ledger in SQLite, a
 // store in memory, a pool and its nodes, on a clock that jumps to the next moment at
 // which anything happens. Everything that passes between them can be slow, fail, get
-// lost, come late or come twice, and server and nodes are killed. Afterwards the
+// lost, come late or come twice, and servers and nodes are killed. Of two
+// servers the one that leads is also frozen, until the other one has led. Afterwards the
 // promises are checked that hold whatever happens:
 //
 //   - Each sensor of a job has one outcome, each due time has one outcome, and no node or
@@ -14,6 +15,8 @@
 //     job's. No job is committed twice.
 //   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal
 //     those of a slow twin that reads the log; no job is planned before its rows are there.
+//   - A pool has no more nodes than it may have, whoever led. A formula's evaluations ask for
+//     what it says, and one that fails leaves the pool as it is.
 //   - No machine is left that no node needs, although the commands that start, stop and list
 //     machines fail and lie.
 //   - Maintenance removes nothing that a job still reads or writes, and nothing that a
@@ -40,6 +43,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -52,6 +56,8 @@ type process struct {
 	name string
 	life context.Context // ends when the process is killed, or has ended by itself
 	end  context.CancelFunc
+
+	thaws atomic.Int64 // nanoseconds since 1970: until then it is frozen, and nothing that it asks goes on
 }
 
 func newProcess(name string) *process {
@@ -61,6 +67,12 @@ func newProcess(name string) *process {
 }
 
 func (p *process) dead() bool { return p.life.Err() != nil }
+
+// freeze stops a process for a while, as when its machine is suspended. It notices nothing.
+func (p *process) freeze(d time.Duration) { p.thaws.Store(time.Now().Add(d).UnixNano()) }
+
+// thawed is when the process goes on; a time that has passed if it isn't frozen.
+func (p *process) thawed() time.Time { return time.Unix(0, p.thaws.Load()) }
 
 // errDead is what a killed process gets, which nobody will ever see.
 func errDead(p *process, op string) error {
@@ -215,6 +227,11 @@ func (c *conductor) next() *request {
 	}
 	c.fresh = c.fresh[:0]
 	c.agenda = slices.DeleteFunc(c.agenda, func(r *request) bool { return r.gone })
+	for _, r := range c.agenda {
+		if t := r.by.thawed(); r.at.Before(t) {
+			r.at = t
+		}
+	}
 	if len(c.agenda) == 0 {
 		return nil
 	}

@@ -34,8 +34,9 @@ type record struct {
 	read      map[fleetscore.JobID]map[cell]float64
 	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
 	uploads   []upload
-	tried     map[cell][]float64 // all values that were ever uploaded, or may have been
-	upkept    catalog.Maintained // all that maintenance did, added up
+	tried     map[cell][]float64         // all values that were ever uploaded, or may have been
+	revived   map[fleetscore.NodeID]bool // nodes that came back after they were taken for lost
+	upkept    catalog.Maintained         // all that maintenance did, added up
 	readings  []sent
 	intervals map[fleetscore.JobID]fleetscore.Interval // of jobs that read the query's dataset
 }
@@ -48,7 +49,7 @@ type upload struct {
 
 func newRecord(b *bucket) *record {
 	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{}, intervals: map[fleetscore.JobID]fleetscore.Interval{},
-		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}}
+		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, revived: map[fleetscore.NodeID]bool{}}
 }
 
 // problem notes a promise that was broken.
@@ -160,6 +161,43 @@ func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Jo
 		}
 	}
 	return jobs, err
+}
+
+// UpdateNode notes when a pool starts more nodes than it may have. Nodes that were taken for
+// lost may come back beside those that replace them, so that these don't count.
+func (l *witness) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
+	revived := false
+	n, err := l.Ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
+		ended := n.State.Ended() || n.State == fleetscore.NodeDraining
+		err := change(n)
+		revived = ended && (n.State.Coming() || n.State.Works())
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	r := l.w.record
+	if revived {
+		r.mu.Lock()
+		r.revived[id] = true
+		r.mu.Unlock()
+	}
+	if n.State != fleetscore.NodeStarting {
+		return n, nil
+	}
+	nodes, err := l.Ledger.Nodes(context.WithoutCancel(ctx), n.Pool)
+	alive := 0
+	r.mu.Lock()
+	for _, x := range nodes {
+		if (x.State.Coming() || x.State.Works()) && !r.revived[x.ID] {
+			alive++
+		}
+	}
+	r.mu.Unlock()
+	if alive > mostNodes {
+		r.problem("node %s is started beside %d others, in a pool of at most %d", id, alive-1, mostNodes)
+	}
+	return n, err
 }
 
 // EndAttempt notes which sensors a task scored, and with which models.

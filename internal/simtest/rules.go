@@ -9,8 +9,53 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
+	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
+
+// asks is what each formula asks for: a node for each task that waits or runs.
+const asks = "$TargetDedicatedNodes = $PendingTasks; $NodeDeallocationOption = "
+
+// formulas are those that a run may have. The last one can't be evaluated while something
+// runs, which leaves the pool as it is.
+var formulas = []string{asks + "requeue;", asks + "taskcompletion;", asks + "$RunningTasks > 0 ? val(vec(), 1) : requeue;"}
+
+// AddSample notes nothing. A mutant doesn't count the tasks that wait.
+func (l *witness) AddSample(ctx context.Context, pool string, s autoscale.Sample, keep time.Time) error {
+	if l.w.mutant == countsNothing {
+		s.Values["$PendingTasks"] = s.Values["$RunningTasks"]
+	}
+	return l.Ledger.AddSample(ctx, pool, s, keep)
+}
+
+// checkFormula: each evaluation asked for as many nodes as tasks waited or ran, within the
+// bounds of the pool, and one that failed for as many as the one before.
+func (w *world) checkFormula(ctx context.Context, p *problems) error {
+	evaluations, err := w.ledger.Evaluations(ctx, poolName, ledger.KeptEvaluations)
+	if err != nil {
+		return err
+	}
+	if w.formula == "" && len(evaluations) > 0 {
+		p.add("there are %d evaluations, and no formula", len(evaluations))
+	}
+	if w.formula != "" && len(evaluations) == 0 {
+		p.add("the formula was never evaluated")
+	}
+	for i, e := range evaluations {
+		target := e.Targets[formula.Dedicated]
+		if e.Nodes != int(min(target, mostNodes)) || e.Targets[formula.LowPriority] != 0 {
+			p.add("the evaluation at %s has the targets %v and %d nodes", e.At, e.Targets, e.Nodes)
+		}
+		switch {
+		case e.Problem == nil && float64(target) != e.Service["$PendingTasks"]:
+			p.add("the evaluation at %s asks for %d nodes, as %g tasks waited or ran", e.At, target, e.Service["$PendingTasks"])
+		case e.Problem != nil && i+1 < len(evaluations) && target != evaluations[i+1].Targets[formula.Dedicated]:
+			p.add("the evaluation at %s failed, and changed the target from %d to %d", e.At, evaluations[i+1].Targets[formula.Dedicated], target)
+		}
+	}
+	return nil
+}
 
 // everyOf is how far a pipeline's due times lie apart.
 func everyOf(pipeline string) time.Duration {

@@ -53,6 +53,9 @@ func (w *world) odds(rnd *rand.Rand, r *request) (time.Duration, fate) {
 	x := w.weather
 	kind, op, _ := strings.Cut(r.kind, " ")
 	if w.trapped(r) {
+		if w.frozen(r.by) {
+			return 0, served // when it wakes
+		}
 		return 0, fatal
 	}
 	delay := time.Duration(rnd.Int64N(int64(2 * time.Millisecond)))
@@ -125,7 +128,7 @@ func (w *world) play(ctx context.Context) error {
 	if w.rnd.IntN(3) > 0 {
 		w.weather = draw(w.rnd)
 	}
-	if err := w.start(); err != nil {
+	if err := w.startAll(); err != nil {
 		return err
 	}
 	length := 3*time.Minute + time.Duration(w.rnd.Int64N(int64(3*time.Minute)))
@@ -172,11 +175,6 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 	w.weather = calm
 	close(w.calmed)
 	w.conductor.note("calm")
-	if w.up() == nil {
-		if err := w.start(); err != nil {
-			return err
-		}
-	}
 	w.off.Store(0)
 	time.Sleep(15 * time.Second) // a server that has just started decides the due times that came before
 	if _, err := w.ledger.PutConfig(ctx, time.Now(), "no schedules", w.config(false, w.pipelines)); err != nil {
@@ -226,9 +224,10 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 	}
 	time.Sleep(40 * time.Second) // for what comes late
 	w.conductor.note("the end")
-	s := w.up()
-	s.stop()
-	<-s.done
+	for s := w.first(); s != nil; s = w.first() {
+		s.stop()
+		<-s.done
+	}
 	return nil
 }
 

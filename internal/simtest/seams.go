@@ -58,12 +58,20 @@ const storeLimit = 2 * time.Minute
 
 // ledgerOf is the ledger as a process sees it.
 func (w *world) ledgerOf(by *process) ledger.Ledger {
+	return w.ledgerBy(by, func(string) error { return nil })
+}
+
+// ledgerBy is the ledger as a process sees it whose calls may be refused.
+func (w *world) ledgerBy(by *process, refuse func(method string) error) ledger.Ledger {
 	return &ledgertest.Faulty{Ledger: &witness{w.ledger, w}, Fail: func(ctx context.Context, op, subject string) error {
-		if method, after := strings.CutSuffix(op, " done"); after && !writes[method] {
+		method, after := strings.CutSuffix(op, " done")
+		if after && !writes[method] {
 			return nil // what was read alters nothing, if it isn't heard of
 		}
-		_, err := w.reached(ctx, by, "ledger "+op, subject)
-		return err
+		if _, err := w.reached(ctx, by, "ledger "+op, subject); err != nil || after {
+			return err
+		}
+		return refuse(method)
 	}}
 }
 

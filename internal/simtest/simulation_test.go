@@ -180,26 +180,32 @@ func run(t *testing.T, seed uint64, m mutant) (sum string, err error) {
 // them, step by step: also a seed that runs alone with the same one after others.
 func TestRunsRepeat(t *testing.T) {
 	t.Parallel()
-	const seed, others = 3, 4 // the seed has all parts, also the stream path
-	account := func(args ...string) string {
+	const others = 4
+	run := func(args ...string) string {
 		cmd := exec.Command(os.Args[0], append([]string{"-test.run", "^TestSimulation$", "-test.v"}, args...)...)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		_, line, _ := strings.Cut(string(out), fmt.Sprintf("seed %d: ", seed))
+		return string(out)
+	}
+	account := func(out string, seed int) string {
+		_, line, _ := strings.Cut(out, fmt.Sprintf("seed %d: ", seed))
 		line, _, _ = strings.Cut(line, "\n")
 		return line
 	}
-	alone := account("-seed", strconv.Itoa(seed))
-	if !strings.Contains(alone, "steps") {
-		t.Fatalf("the run says nothing of itself: %q", alone)
-	}
-	if again := account("-seed", strconv.Itoa(seed)); again != alone {
-		t.Errorf("seed %d alone: %s; and once more: %s", seed, alone, again)
-	}
-	if after := account("-from", "0", "-seeds", strconv.Itoa(others)); after != alone {
-		t.Errorf("seed %d alone: %s; after others: %s", seed, alone, after)
+	after := run("-from", "0", "-seeds", strconv.Itoa(others))
+	for _, seed := range []int{2, 3} { // the first has two servers, the second the stream path and a formula
+		alone := account(run("-seed", strconv.Itoa(seed)), seed)
+		if !strings.Contains(alone, "steps") {
+			t.Fatalf("the run says nothing of itself: %q", alone)
+		}
+		if again := account(run("-seed", strconv.Itoa(seed)), seed); again != alone {
+			t.Errorf("seed %d alone: %s; and once more: %s", seed, alone, again)
+		}
+		if after := account(after, seed); after != alone {
+			t.Errorf("seed %d alone: %s; after others: %s", seed, alone, after)
+		}
 	}
 }
 

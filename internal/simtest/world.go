@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
@@ -24,7 +25,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/node"
-	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -36,6 +36,8 @@ const (
 	dataset  = "readings"
 	sensors  = "sensors"
 	poolName = "cpu"
+
+	mostNodes = 2 // of the pool
 )
 
 // world is one run: everything there is, and what is known about it.
@@ -54,6 +56,9 @@ type world struct {
 	nodes      *pooltest.Goroutines
 	background sync.WaitGroup        // messages that come again
 	viaServer  bool                  // nodes ask the server for blobs
+	formula    string                // that decides how many nodes there are; empty if the work alone does
+	several    bool                  // two servers share the ledger, and one of them leads
+	pieces     *pieces               // of the logs of attempts, if several servers take them
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
 	named      []fleetscore.Interval // by hand so far
 	retention  bool                  // old rows are removed
@@ -73,8 +78,9 @@ type world struct {
 	calmed    chan struct{} // closed when nothing goes wrong any more
 
 	mu        sync.Mutex // guards what follows
-	server    *server
+	live      []*server  // those that run, in the order of their start
 	servers   int
+	lease     lease                      // of the server that leads; unused if there is one server at a time
 	machines  map[string]bool            // those that exist; nil if nodes need none
 	separated map[fleetscore.NodeID]bool // nodes that reach no server
 	trap      *trap                      // nil if none is set
@@ -131,8 +137,14 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.devices = append(w.devices, fleetscore.Key(fmt.Sprintf("d%03d", i)))
 	}
 	w.viaServer = w.rnd.IntN(3) == 0
+	w.several = w.rnd.IntN(3) == 0
+	if w.rnd.IntN(3) == 0 {
+		w.formula = formulas[w.rnd.IntN(len(formulas))]
+	}
 	w.retention = w.rnd.IntN(3) == 0
-	w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]
+	if w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]; w.several {
+		w.pipelines, w.pieces = w.pipelines[:1], newPieces() // the log of readings in a folder belongs to one server
+	}
 	for _, name := range w.pipelines {
 		w.schedules[name] = drawSchedule(w.rnd, name)
 		w.priority[name] = []fleetscore.Priority{"", "", fleetscore.PriorityHigh, fleetscore.PriorityLow}[w.rnd.IntN(4)]
@@ -180,12 +192,16 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: catalog.ModelsArea + sensors, Model: "model_{Device}"}},
-		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 2, IdleAfter: fleetscore.Duration(20 * time.Second)}, Exec: w.execSettings()}},
+		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: mostNodes, IdleAfter: fleetscore.Duration(20 * time.Second)}, Exec: w.execSettings()}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
-	if p := cfg.Pools[poolName]; p.Exec != nil {
+	p := cfg.Pools[poolName]
+	if p.Exec != nil {
 		p.StartLimit = fleetscore.Duration(machineStart)
-		cfg.Pools[poolName] = p
 	}
+	if w.formula != "" {
+		p.Scale.Formula, p.Scale.EvaluationInterval = w.formula, fleetscore.Duration(autoscale.LeastInterval)
+	}
+	cfg.Pools[poolName] = p
 	for i, name := range pipelines {
 		p := fleetscore.PipelineConfig{Dataset: dataset, Fleet: sensors, Features: []string{"Value"}, Pool: poolName, Priority: w.priority[name], Limits: w.limits}
 		if i > 0 {
@@ -199,11 +215,37 @@ func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	return cfg
 }
 
-// up is the server that answers; nil if none does.
+// up is a server that answers, one of those that run; nil if none does.
 func (w *world) up() *server {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.server
+	var awake []*server
+	for _, s := range w.live {
+		if !s.process.thawed().After(time.Now()) {
+			awake = append(awake, s)
+		}
+	}
+	if len(awake) == 0 {
+		return nil
+	}
+	return awake[int(w.messages.Load())%len(awake)]
+}
+
+// some is one of the servers that run.
+func (w *world) some() *server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.live) == 1 {
+		return w.live[0]
+	}
+	return w.live[w.rnd.IntN(len(w.live))]
+}
+
+// gone notes that a server runs no more.
+func (w *world) gone(s *server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live = slices.DeleteFunc(w.live, func(x *server) bool { return x == s })
 }
 
 // start starts a server over what the one before left.
@@ -235,19 +277,24 @@ func (w *world) start() error {
 	if s.broker, err = broker.New(broker.Config{StoreURL: url}, broker.Deps{Ledger: l, Examine: c.Examine, Log: w.log, Now: now.Now}); err != nil {
 		return err
 	}
-	if s.logs, err = logs.New(logs.Config{SpoolDir: filepath.Join(w.dir, "spool")}, logs.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now}); err != nil {
+	where := logs.Config{SpoolDir: filepath.Join(w.dir, "spool")}
+	if w.several {
+		where.Pieces = &piecesOf{w, p}
+	}
+	if s.logs, err = logs.New(where, logs.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now}); err != nil {
 		return err
 	}
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: b, Log: w.log, Now: now.Now,
-		Providers: map[string]pool.Provider{"simulated": w.providerOf(p, l)}})
-	if err != nil {
-		return err
+	t := &term{w: w, server: s, fleets: fleets, blobs: b, catalog: c, now: now}
+	run := []func(context.Context) error{s.broker.Call, s.broker.Examine, s.broker.KeepOutputs}
+	if w.several {
+		run = append(run, t.leading)
+	} else {
+		alone, err := t.services(l)
+		if err != nil {
+			return err
+		}
+		run = append(run, alone...)
 	}
-	upkeep, err := w.maintenance(l, b, c, now)
-	if err != nil {
-		return err
-	}
-	run := []func(context.Context) error{fleets.Run, s.scheduler.Run, s.broker.Run, s.logs.Run, pools.Run, upkeep}
 	if w.streams() {
 		if err := w.tear(); err != nil {
 			return err
@@ -271,15 +318,11 @@ func (w *world) start() error {
 				w.record.problem("the hub can't be closed: %v", err)
 			}
 		}
-		w.mu.Lock() // it listened until now
-		if w.server == s {
-			w.server = nil
-		}
-		w.mu.Unlock()
+		w.gone(s) // it listened until now
 		p.end()
 	}()
 	w.mu.Lock()
-	w.server = s
+	w.live = append(w.live, s)
 	w.mu.Unlock()
 	w.conductor.note("start of " + p.name)
 	return nil
@@ -288,11 +331,7 @@ func (w *world) start() error {
 // kill kills the server: nothing that it still does is seen by anybody.
 func (w *world) kill(s *server) {
 	w.conductor.note("kill of " + s.process.name)
-	w.mu.Lock()
-	if w.server == s {
-		w.server = nil
-	}
-	w.mu.Unlock()
+	w.gone(s)
 	s.process.end()
 	<-s.done
 }
@@ -303,6 +342,8 @@ type trap struct {
 	kind   string
 	left   int // so many of the kind pass before
 	struck chan struct{}
+	victim *server       // that died; nil if it was a node
+	freeze time.Duration // it is frozen for so long, and doesn't die; 0 means that it dies
 }
 
 // trapped tells whether a request is the one that its process dies at.
@@ -325,8 +366,14 @@ func (w *world) trapped(r *request) bool {
 func (w *world) strike(p *process) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.server != nil && w.server.process == p {
-		w.server = nil
+	for i, s := range w.live {
+		if s.process == p {
+			w.live = slices.Delete(w.live, i, i+1)
+			if w.trap != nil {
+				w.trap.victim = s
+			}
+			break
+		}
 	}
 	p.end()
 	if w.trap != nil {
@@ -337,7 +384,10 @@ func (w *world) strike(p *process) {
 
 // abandon ends whatever still runs after a run that failed.
 func (w *world) abandon() {
-	if s := w.up(); s != nil {
+	w.mu.Lock()
+	live := slices.Clone(w.live)
+	w.mu.Unlock()
+	for _, s := range live {
 		w.kill(s)
 	}
 	for len(w.runningNodes()) > 0 {

@@ -17,7 +17,7 @@ import (
 // Behaviour is what the nodes of a provider under test do.
 type Behaviour string
 
-// The behaviours. Every node first writes "node <id> is here" as a line.
+// The behaviours. Every node first writes "node <id> is here as <kind>" as a line.
 const (
 	Obedient Behaviour = "obedient" // it runs until it is asked to end, then writes "bye" and ends
 	Deaf     Behaviour = "deaf"     // it runs on when it is asked to end
@@ -32,19 +32,32 @@ func Run(t *testing.T, make func(t *testing.T, b Behaviour) pool.Provider) {
 	t.Run("stops each by itself", func(t *testing.T) { testEach(t, make(t, Obedient)) })
 	t.Run("kills", func(t *testing.T) { testKills(t, make(t, Deaf)) })
 	t.Run("tells of crashes", func(t *testing.T) { testCrash(t, make(t, Crashing)) })
+	t.Run("starts nodes of both kinds", func(t *testing.T) { testKinds(t, make(t, Obedient), make(t, Crashing)) })
 	t.Run("refuses", func(t *testing.T) { testMissing(t, make(t, Missing)) })
 	t.Run("touches nobody else's", func(t *testing.T) { testEarlier(t, make(t, Obedient)) })
 }
 
 func nodeOf(i int) fleetscore.Node {
 	now := time.Now().UTC()
-	return fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprintf("cpu-%d", i)), Pool: "cpu", Slots: 1, State: fleetscore.NodeStarting, Started: now, Heartbeat: now}
+	return fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprintf("cpu-%d", i)), Pool: "cpu", Slots: 1, State: fleetscore.NodeStarting, Started: now, Heartbeat: now, Kind: fleetscore.Dedicated}
+}
+
+// lowOf is the same of low priority.
+func lowOf(i int) fleetscore.Node {
+	n := nodeOf(i)
+	n.Kind = fleetscore.LowPriority
+	return n
 }
 
 func start(t *testing.T, p pool.Provider, i int) pool.Running {
 	t.Helper()
+	return startNode(t, p, nodeOf(i))
+}
+
+func startNode(t *testing.T, p pool.Provider, n fleetscore.Node) pool.Running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	r, err := p.Start(ctx, nodeOf(i))
+	r, err := p.Start(ctx, n)
 	cancel() // the node outlives the call
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +137,29 @@ func testCrash(t *testing.T, p pool.Provider) {
 	e := ends(t, start(t, p, 7))
 	if e.Err == nil || !strings.Contains(string(e.Output), "node cpu-7 is here") || !strings.Contains(string(e.Output), "no luck") {
 		t.Errorf("a node that crashed ended with %v, and wrote %q", e.Err, e.Output)
+	}
+}
+
+// testKinds: nodes of both kinds run side by side, each knows its kind, and to end one of
+// them leaves the other one alone.
+func testKinds(t *testing.T, p, crashing pool.Provider) {
+	low, dedicated := startNode(t, p, lowOf(1)), startNode(t, p, nodeOf(2))
+	ended := make(chan struct{})
+	go func() { dedicated.Wait(); close(ended) }()
+	low.Stop()
+	ends(t, low)
+	select {
+	case <-ended:
+		t.Error("a dedicated node ended when one of low priority was asked to")
+	default:
+	}
+	dedicated.Stop()
+	ends(t, dedicated)
+	for i, n := range []fleetscore.Node{nodeOf(3), lowOf(4)} {
+		e := ends(t, startNode(t, crashing, n))
+		if want := fmt.Sprintf("node cpu-%d is here as %s\n", 3+i, n.Kind); !strings.Contains(string(e.Output), want) {
+			t.Errorf("a node wrote %q; want %q", e.Output, want)
+		}
 	}
 }
 
