@@ -64,6 +64,12 @@ type Item struct {
 	Last      Micros  `json:"last"`
 	Model     Digest  `json:"model"`  // zero if there was none
 	Reason    string  `json:"reason"` // why the key is not scored
+	// Kept is the earlier job whose outcome and predictions stay, as nothing that they depend
+	// on has changed; empty if the item's own job worked on the key.
+	Kept JobID `json:"kept,omitempty"`
+	// Content is a digest of all that the outcome depends on: rows, model, settings. 0 means
+	// that there is none.
+	Content uint64 `json:"-"`
 
 	// Load and Score are how long reading the model and predicting took; 0 if that wasn't
 	// measured.
@@ -118,6 +124,7 @@ type Job struct {
 	Generation GenerationID   `json:"generation,omitempty"`
 	Expected   int64          `json:"expected"` // keys of the generation
 	Outcomes   Counts         `json:"outcomes,omitempty"`
+	Kept       int64          `json:"kept,omitempty"` // sensors whose results of an earlier job stay; they count in what follows and in the outcomes
 	Rows       int64          `json:"rows"`
 	Anomalies  int64          `json:"anomalies"`
 	Tasks      int            `json:"tasks"`

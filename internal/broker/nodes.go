@@ -174,7 +174,7 @@ func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 			Files: l.Input.Files, Keys: l.Input.Keys,
 			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout, Timing: c.Logs.Timed(),
-			Tries: c.Limits.Tries, Alone: l.Task.Alone, ModelMemory: int64(c.Limits.ModelMemoryMB) << 20, Quarantined: l.Input.Quarantined,
+			Tries: c.Limits.Tries, Alone: l.Task.Alone, ModelMemory: int64(c.Limits.ModelMemoryMB) << 20, Quarantined: l.Input.Quarantined, Earlier: l.Input.Earlier,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})
 		b.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)
 	}

@@ -17,7 +17,8 @@ func ItemSchema(key []string) table.TableSchema {
 		s.Columns = append(s.Columns, table.Column{Name: k, Type: table.Text})
 	}
 	for _, c := range [][2]string{{"Job", table.Text}, {"Outcome", table.Text}, {"Rows", table.Long}, {"Anomalies", table.Long},
-		{"First", table.Timestamp}, {"Last", table.Timestamp}, {"Model", table.Text}, {"Reason", table.Text}} {
+		{"First", table.Timestamp}, {"Last", table.Timestamp}, {"Model", table.Text}, {"Reason", table.Text},
+		{"Kept", table.Text}, {"Content", table.Long}} {
 		s.Columns = append(s.Columns, table.Column{Name: c[0], Type: c[1]})
 	}
 	return s
@@ -62,6 +63,8 @@ func (d Coverage) WriteItems(ctx context.Context, items []fleetscore.Item, keyNa
 		return items[row].Model.String()
 	})
 	f.AddTexts("Reason", n, func(row int) string { return items[row].Reason })
+	f.AddTexts("Kept", n, func(row int) string { return string(items[row].Kept) })
+	f.AddLongs("Content", longs(func(i *fleetscore.Item) int64 { return int64(i.Content) }))
 	return d.WriteFrame(ctx, ItemSchema(keyNames), f, jobFile(job))
 }
 
@@ -237,9 +240,9 @@ func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q 
 		return nil, err
 	}
 	keys, index := f.Keys(s.Key)
-	jobs, outcomes, models, reasons := f.Texts("Job"), f.Texts("Outcome"), f.Texts("Model"), f.Texts("Reason")
+	jobs, outcomes, models, reasons, kept := f.Texts("Job"), f.Texts("Outcome"), f.Texts("Model"), f.Texts("Reason"), f.Texts("Kept")
 	from, to := f.Longs("From"), f.Longs("To")
-	rows, anomalies, first, last := f.Longs("Rows"), f.Longs("Anomalies"), f.Longs("First"), f.Longs("Last")
+	rows, anomalies, first, last, contents := f.Longs("Rows"), f.Longs("Anomalies"), f.Longs("First"), f.Longs("Last"), f.Longs("Content")
 	var out []JobItem
 	for i := range rows {
 		if (q.Job != "" && jobs(i) != string(q.Job)) || (q.Outcome != "" && outcomes(i) != string(q.Outcome)) {
@@ -248,7 +251,7 @@ func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q 
 		it := JobItem{Job: fleetscore.JobID(jobs(i)),
 			Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()},
 			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes(i)), Rows: rows[i], Anomalies: anomalies[i],
-				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons(i)}}
+				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons(i), Kept: fleetscore.JobID(kept(i)), Content: uint64(contents[i])}}
 		if err := it.Model.UnmarshalText([]byte(models(i))); err != nil {
 			return nil, err
 		}

@@ -38,7 +38,7 @@ func (c *Catalog) Publish(ctx context.Context, r Results) error {
 				}
 				keys := make(map[fleetscore.Key]bool, len(items))
 				for _, i := range items {
-					keys[i.Key] = true
+					keys[i.Key] = i.Kept == ""
 				}
 				return func(k fleetscore.Key) bool { return keys[k] }, nil
 			}})

@@ -70,12 +70,15 @@ type Cost struct {
 	Score time.Duration    `json:"score"`
 }
 
-// CostOf is what the items of a task cost, by shard. Threads is how many scored them at
+// CostOf is what the items of a task cost, by shard; those that were kept aren't counted. Threads is how many scored them at
 // once: so much of the time passed at the same time.
 func CostOf(items []fleetscore.Item, threads int) (out []Cost) {
 	var at [fleetscore.Shards]*Cost
 	for i := range items {
 		it := &items[i]
+		if it.Kept != "" {
+			continue
+		}
 		s := it.Key.Shard()
 		if at[s] == nil {
 			at[s] = &Cost{Shard: s}

@@ -160,6 +160,9 @@ func Check(t fleetscore.Task, r Result) error {
 	if n := r.Outcomes.Total(); n < t.Keys {
 		return bad("the result has outcomes for %d keys, the task has %d", n, t.Keys)
 	}
+	if k := r.Kept; min(k.Keys, k.Rows, k.Anomalies) < 0 || k.Keys > r.Outcomes[fleetscore.Scored] {
+		return bad("%d of %d scored keys are kept, with %d rows", k.Keys, r.Outcomes[fleetscore.Scored], k.Rows)
+	}
 	var rows int64
 	for _, f := range r.Predictions {
 		rows += f.Rows

@@ -88,9 +88,17 @@ type Lease struct {
 	Alone        bool                    `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
 	ModelMemory  int64                   `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
 	Quarantined  []fleetscore.Harm       `json:"quarantined,omitempty"`  // models that aren't scored
+	Earlier      Earlier                 `json:"earlier,omitzero"`       // outcomes that stay where nothing has changed
 	Timing       bool                    `json:"timing,omitempty"`       // how long models take is to be written
 	Revision     int64                   `json:"revision"`
 	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
+}
+
+// Earlier is where the outcomes of an earlier job over the same interval lie, no other job
+// having touched the interval since. The zero value means nowhere.
+type Earlier struct {
+	Job   fleetscore.JobID      `json:"job,omitempty"`
+	Files []fleetscore.DataFile `json:"files,omitempty"` // of the coverage table
 }
 
 // LeaseRequest asks for tasks and waits for them.
@@ -127,12 +135,25 @@ type Result struct {
 	Coverage    []fleetscore.DataFile `json:"coverage"`    // of the coverage table
 	Outcomes    fleetscore.Counts     `json:"outcomes"`    // of the task's keys
 	Rows        int64                 `json:"rows"`
+	Kept        Kept                  `json:"kept,omitzero"` // of the scored keys, those whose earlier results stay
 	Anomalies   int64                 `json:"anomalies"`
 	Harm        []fleetscore.Harm     `json:"harm,omitempty"` // what models did to their processes, at most MaxHarm
 	Cost        []Cost                `json:"cost,omitempty"` // what models cost, by shard; empty if that says nothing about further jobs
 	Error       string                `json:"error,omitempty"`
 	Kind        string                `json:"kind,omitempty"`    // of the error
 	Damaged     string                `json:"damaged,omitempty"` // the blob that the error is about, if its kind is corrupt
+}
+
+// Kept counts keys whose earlier results stay, as nothing that they depend on has changed.
+type Kept struct {
+	Keys      int64 `json:"keys"`
+	Rows      int64 `json:"rows"`
+	Anomalies int64 `json:"anomalies"`
+}
+
+// Add counts more.
+func (k *Kept) Add(more Kept) {
+	k.Keys, k.Rows, k.Anomalies = k.Keys+more.Keys, k.Rows+more.Rows, k.Anomalies+more.Anomalies
 }
 
 // MaxHarm bounds how many harmful models a result names.

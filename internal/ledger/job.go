@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
 // JobFilter narrows a list of jobs. The zero value means all.
@@ -65,6 +66,8 @@ type Input struct {
 	// Quarantined are models of its shards that aren't scored.
 	Quarantined []fleetscore.Harm `json:"quarantined,omitempty"`
 	Keys        []fleetscore.Key  `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
+	// Earlier are outcomes that stay where nothing has changed.
+	Earlier dispatch.Earlier `json:"earlier,omitzero"`
 }
 
 // PlannedTask is a task and what it reads.

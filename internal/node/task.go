@@ -124,6 +124,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
 	spec, done := n.spec(ctx, l, out)
+	spec.Content, spec.Earlier = n.content(l), n.earlier(ctx, tables, l, out)
 	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
 	done()
 	if err != nil {
@@ -210,7 +211,11 @@ func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Le
 	}
 	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
 	for _, i := range scored.Items {
-		r.Anomalies += i.Anomalies
+		if i.Kept != "" {
+			r.Kept.Add(dispatch.Kept{Keys: 1, Rows: i.Rows, Anomalies: i.Anomalies})
+		} else {
+			r.Anomalies += i.Anomalies
+		}
 	}
 	if r.Rows > 0 {
 		if r.Predictions, err = tables.Predictions(l.Pipeline).WritePredictions(ctx, scored.Predictions, l.Job, l.Revision); err != nil {
@@ -231,6 +236,9 @@ func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Le
 		if c := r.Outcomes[o]; c > 0 {
 			line += fmt.Sprintf(" %d %s", c, o)
 		}
+	}
+	if k := r.Kept.Keys; k > 0 {
+		line += fmt.Sprintf("; of these, %d sensors keep the results of an earlier job, as their rows and models haven't changed", k)
 	}
 	out.printf("%s", line)
 	return r, nil

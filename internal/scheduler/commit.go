@@ -96,8 +96,9 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 		total.Coverage = append(total.Coverage, r.Coverage...)
 		total.Harm = append(total.Harm, r.Harm...)
 		total.Cost = append(total.Cost, r.Cost...)
-		total.Rows += r.Rows
-		total.Anomalies += r.Anomalies
+		total.Rows += r.Rows + r.Kept.Rows
+		total.Anomalies += r.Anomalies + r.Kept.Anomalies
+		total.Kept.Add(r.Kept)
 		for o, n := range r.Outcomes {
 			total.Outcomes[o] += n
 		}
@@ -130,7 +131,7 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 		}
 	}
 	r := catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
-		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored]}
+		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys}
 	if j.Rerun != nil {
 		if err := s.carry(ctx, j, inputs, total, &r); err != nil {
 			return err
@@ -164,7 +165,7 @@ func (s *Scheduler) learn(ctx context.Context, j fleetscore.Job, inputs []ledger
 			}
 		}
 	}
-	now := have.Learn(j.ID, w, j.Rerun != nil, total.Cost)
+	now := have.Learn(j.ID, w, j.Rerun != nil || total.Kept.Keys > 0, total.Cost)
 	if now.Job == have.Job {
 		return nil
 	}
@@ -243,10 +244,13 @@ func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch
 	if allFailed != "" {
 		state, reason = fleetscore.JobFailed, fmt.Sprintf("every task failed: %s. The first one: %s", reason, allFailed)
 	}
+	if n := total.Kept.Keys; n > 0 && reason == "" && j.Rerun == nil {
+		reason = fmt.Sprintf("%d sensors keep the results of an earlier job, as their rows and models haven't changed", n)
+	}
 	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
 		if j.State == fleetscore.JobCommitting {
 			j.State, j.Reason, j.Ended = state, reason, &ended
-			j.Outcomes, j.Rows, j.Anomalies = total.Outcomes, total.Rows, total.Anomalies
+			j.Outcomes, j.Rows, j.Anomalies, j.Kept = total.Outcomes, total.Rows, total.Anomalies, total.Kept.Keys
 		}
 		return nil
 	})

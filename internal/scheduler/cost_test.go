@@ -48,3 +48,53 @@ func TestTasksByMeasuredCost(t *testing.T) {
 	w.apply(func(p *fleetscore.PipelineConfig) { p.Runtime = fleetscore.RuntimeAuto })
 	job(1)
 }
+
+// TestEarlierOutcomes: a job may keep the outcomes of the latest job over exactly the same
+// interval, unless another job has touched a part of the interval since or has still to do
+// so, or predictions were removed. A rerun keeps none.
+func TestEarlierOutcomes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.rows(day.Add(9 * time.Hour))
+	whole := fleetscore.Interval{From: day.Add(8 * time.Hour), To: day.Add(9 * time.Hour)}
+	part := fleetscore.Interval{From: day.Add(8*time.Hour + time.Minute), To: day.Add(9 * time.Hour)}
+	submit := func(iv fleetscore.Interval) fleetscore.JobID {
+		t.Helper()
+		j, err := w.Submit(t.Context(), "p", &iv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j.ID
+	}
+	carryOut := func(what string, id, want fleetscore.JobID) fleetscore.JobID {
+		t.Helper()
+		l := w.lease("n1")
+		if got := l.Earlier.Job; l.Job != id || got != want || (len(l.Earlier.Files) > 0) != (want != "") {
+			t.Errorf("%s: job %s keeps outcomes of %q in %d files, want of %q", what, l.Job, got, len(l.Earlier.Files), want)
+		}
+		if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+			t.Fatal(err)
+		}
+		w.wait(id, ended)
+		return id
+	}
+	first := carryOut("the first job", submit(whole), "")
+	carryOut("the same interval", submit(whole), first)
+	carryOut("a part of it", submit(part), "")
+	carryOut("after a part was scored", submit(whole), "")
+	carryOut("the part again", submit(part), "")
+	last := carryOut("the whole again", submit(whole), "")
+	j, err := w.Rerun(t.Context(), fleetscore.Rerun{Of: last, Keys: []string{"1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rerun := carryOut("a rerun", j.ID, "")
+	w.rows(day.Add(10 * time.Hour)) // a later hour changes nothing
+	carryOut("after the rerun", submit(whole), rerun)
+
+	// A job over a part that hasn't ended will still change what is visible.
+	w.rows(day.Add(9*time.Hour + 30*time.Minute))
+	waiting, late := submit(part), submit(whole)
+	carryOut("the part, at last", waiting, "")
+	carryOut("made while the part was to be scored", late, "")
+}

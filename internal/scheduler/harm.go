@@ -34,7 +34,7 @@ func (s *Scheduler) countHarm(ctx context.Context, j fleetscore.Job, total dispa
 			return err
 		}
 		for _, i := range items {
-			scored[i.Key] = true
+			scored[i.Key] = i.Kept == "" // what was kept didn't run
 		}
 	}
 	var put []fleetscore.Harm

@@ -193,6 +193,9 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 			return "", s.skip(ctx, j, *same, now)
 		}
 	}
+	if in.Earlier, err = s.earlier(ctx, j); err != nil {
+		return "", err
+	}
 	if in.Quarantined, err = s.quarantined(ctx, j.Config.Fleet); err != nil {
 		return "", err
 	}
@@ -268,6 +271,7 @@ func cut(j fleetscore.Job, ranges []fleetscore.ShardRange, counts [fleetscore.Sh
 			}
 		}
 		its.Files = table.ReadQuery{Shards: &r}.Prune(in.Files)
+		its.Earlier.Files = table.ReadQuery{Shards: &r}.Prune(in.Earlier.Files)
 		its.Quarantined = slices.DeleteFunc(slices.Clone(in.Quarantined), func(h fleetscore.Harm) bool { return !r.Contains(h.Key.Shard()) })
 		out = append(out, ledger.PlannedTask{Task: t, Input: its})
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -113,10 +114,14 @@ func (s *Scheduler) carry(ctx context.Context, j fleetscore.Job, inputs []ledger
 	}
 	items = slices.DeleteFunc(slices.Clone(items), func(i fleetscore.Item) bool { return again[i.Key] })
 	if !committed {
+		for i := range items {
+			items[i].Kept = cmp.Or(items[i].Kept, j.Rerun.Of)
+		}
 		if to.Carried, err = coverage.WriteItems(ctx, items, inputs[0].KeyNames, j.ID, j.Interval); err != nil {
 			return err
 		}
 	}
+	total.Kept.Keys += int64(len(items))
 	for _, i := range items {
 		total.Outcomes[i.Outcome]++
 		total.Rows += i.Rows

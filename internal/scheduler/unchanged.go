@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // content is the digest of all that a job's results depend on: its interval, the files
@@ -21,9 +24,34 @@ func (s *Scheduler) content(j fleetscore.Job, in ledger.Input) fleetscore.Digest
 	return fleetscore.DigestOf(doc)
 }
 
-// lookBack is how many of a pipeline's latest jobs are searched for one with the same
-// results.
-const lookBack = 10_000
+// latestOver is the latest of a pipeline's jobs, besides the one given, that touched its
+// interval or will do so; nil if there is none.
+func (s *Scheduler) latestOver(ctx context.Context, j fleetscore.Job) (*fleetscore.Job, error) {
+	const page = 100
+	overlaps := func(old fleetscore.Job) bool {
+		return old.ID != j.ID && old.State != fleetscore.JobCanceled && old.Interval.From.Before(j.Interval.To) && j.Interval.From.Before(old.Interval.To)
+	}
+	running, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: j.Pipeline, States: active})
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(running, overlaps); i >= 0 {
+		return &running[i], nil // it may have been made earlier than another one, and will end later
+	}
+	for f := (ledger.JobFilter{Pipeline: j.Pipeline, Limit: page}); ; {
+		jobs, err := s.ledger.Jobs(ctx, f) // the newest first
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(jobs, overlaps); i >= 0 {
+			return &jobs[i], nil
+		}
+		if len(jobs) < page {
+			return nil, nil
+		}
+		f.Before = jobs[page-1].ID
+	}
+}
 
 // unchanged finds the job whose results a job of a backfill would only repeat: it
 // succeeded over the same interval from the same content, and no other job has touched
@@ -33,21 +61,56 @@ func (s *Scheduler) unchanged(ctx context.Context, j fleetscore.Job) (*fleetscor
 	if j.Backfill == "" || j.Content.IsZero() {
 		return nil, nil
 	}
-	jobs, err := s.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: j.Pipeline, Limit: lookBack})
-	if err != nil {
+	old, err := s.latestOver(ctx, j)
+	if old == nil || old.State != fleetscore.JobSucceeded || old.Content != j.Content {
 		return nil, err
 	}
-	for _, old := range jobs { // the newest first
-		overlaps := old.Interval.From.Before(j.Interval.To) && j.Interval.From.Before(old.Interval.To)
-		if old.ID == j.ID || !overlaps || old.State == fleetscore.JobCanceled {
-			continue
-		}
-		if old.State == fleetscore.JobSucceeded && old.Content == j.Content {
-			return &old, nil
-		}
-		return nil, nil
+	return old, nil
+}
+
+// earlier is where the outcomes of the sensors lie that a job needn't score if their rows
+// and models haven't changed: those of the latest job over exactly the same interval. There
+// are none if another job has touched a part of the interval since, or does so now. A rerun
+// scores what it was asked for.
+func (s *Scheduler) earlier(ctx context.Context, j fleetscore.Job) (dispatch.Earlier, error) {
+	none := dispatch.Earlier{}
+	if j.Rerun != nil {
+		return none, nil
 	}
-	return nil, nil
+	files, err := filesIn(ctx, s.catalog.Coverage(j.Pipeline).Delta, j.Interval)
+	if err != nil || len(files) == 0 { // as of every new interval
+		return none, err
+	}
+	old, err := s.latestOver(ctx, j)
+	if old == nil || covering([]fleetscore.Job{*old}, j.Interval) == nil || old.State != fleetscore.JobSucceeded && old.State != fleetscore.JobPartlyFailed {
+		return none, err
+	}
+	rows := int64(0) // of predictions: fewer than the job found means that they were removed since
+	if old.Rows > 0 {
+		predictions, err := filesIn(ctx, s.catalog.Predictions(j.Pipeline).Delta, j.Interval)
+		if err != nil {
+			return none, err
+		}
+		for _, f := range predictions {
+			rows += f.Rows
+		}
+	}
+	if rows < old.Rows {
+		return none, nil
+	}
+	return dispatch.Earlier{Job: old.ResultsOf(), Files: files}, nil
+}
+
+// filesIn are the files of a table that may hold rows of an interval; none if there is no
+// table.
+func filesIn(ctx context.Context, d *table.Delta, iv fleetscore.Interval) ([]fleetscore.DataFile, error) {
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return table.ReadQuery{Interval: &iv}.Prune(snap.Files), nil
 }
 
 // skip ends a waiting job whose results are there already.

@@ -116,6 +116,7 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	it := &r.items[k]
 	data, name, digest, err := source.Original(ctx, it.Key)
 	it.Model, r.digests[k] = digest, digest
+	it.Content = 0 // it depends on code and libraries that have no digest
 	if err != nil {
 		return err
 	}

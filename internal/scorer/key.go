@@ -158,6 +158,9 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Quarantined, q.Why())
 		return
 	}
+	if r.kept(it, digest, group) {
+		return
+	}
 	m, err := w.runtime.Load(ctx, data)
 	if err != nil && r.goesForeign(err) {
 		w.here = false

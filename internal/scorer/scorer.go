@@ -57,7 +57,12 @@ type Spec struct {
 	// Quarantined are models that are not loaded, by their keys. A key whose model has
 	// another digest by now is scored.
 	Quarantined map[fleetscore.Key]fleetscore.Harm
-	Now         func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
+	// Content is a digest of all that items depend on besides rows and models. If it isn't 0,
+	// items tell their content. A key whose content is that of an item in Earlier isn't
+	// scored: it ends as this item says, whose Kept names the job with the predictions.
+	Content uint64
+	Earlier map[fleetscore.Key]fleetscore.Item
+	Now     func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
 
 // Result is the scored rows and what became of every key.
@@ -118,6 +123,7 @@ type run struct {
 	spec    Spec
 	rows    *fleetscore.Rows
 	columns [][]float64 // per feature
+	label   []float64   // nil if there is none
 	group   grouping
 	models  Models
 
@@ -171,6 +177,9 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	if spec.Label != "" && !slices.Contains(rows.ValueNames, spec.Label) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "score", spec.Label, "the rows have no such column for the label; they have %v", rows.ValueNames)
 	}
+	if spec.Label != "" {
+		r.label = rows.Column(spec.Label)
+	}
 	r.causes = causes{}
 	r.group = groupRows(rows, spec.Workers)
 	return r, nil
@@ -217,7 +226,7 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 	}
 	all := r.leftOut.Load() == 0
 	for i := range r.items {
-		all = all && (r.items[i].Outcome == fleetscore.Scored || r.items[i].Outcome == fleetscore.NoData)
+		all = all && (r.hasRows(i) || r.items[i].Outcome == fleetscore.NoData)
 	}
 	if all {
 		p.KeyIndex, p.Times, p.Values, p.Prediction, p.Score = rows.KeyIndex, rows.Times, columns, r.prediction, r.score
@@ -228,6 +237,11 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 	out.Degenerate, out.Harmful = r.marked(r.degenerate), r.marked(r.harmful)
 	out.Items = r.allItems(expected)
 	return out
+}
+
+// hasRows tells whether a key was scored now.
+func (r *run) hasRows(k int) bool {
+	return r.items[k].Outcome == fleetscore.Scored && r.items[k].Kept == ""
 }
 
 // marked are the keys that have a mark, sorted.
@@ -278,7 +292,7 @@ func (r *run) allItems(expected []fleetscore.Key) []fleetscore.Item {
 func (r *run) pickScored(p *fleetscore.Predictions, columns [][]float64) {
 	kept := func(yield func(row int) bool) {
 		for row, k := range r.rows.KeyIndex {
-			if r.items[k].Outcome == fleetscore.Scored && !r.leavesOut(uint32(row)) && !yield(row) {
+			if r.hasRows(int(k)) && !r.leavesOut(uint32(row)) && !yield(row) {
 				return
 			}
 		}

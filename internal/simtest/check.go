@@ -256,6 +256,7 @@ type claim struct {
 	revision int64 // a larger one is newer
 	value    float64
 	label    float64
+	kept     bool // it left what an older job had found
 }
 
 // claims are all rows that the jobs of a pipeline scored and had to make visible.
@@ -269,7 +270,7 @@ func (w *world) claims(jobs []fleetscore.Job) map[cell][]claim {
 		}
 		for c, v := range w.record.read[j.ID] {
 			if model, ok := w.record.scored[j.ID][c.key]; ok {
-				out[c] = append(out[c], claim{j.ID, j.Created.UnixMilli(), v, w.label(model, v)})
+				out[c] = append(out[c], claim{j.ID, j.Created.UnixMilli(), v, w.label(model, v), w.record.kept[j.ID][c.key]})
 			}
 		}
 	}
@@ -277,7 +278,7 @@ func (w *world) claims(jobs []fleetscore.Job) map[cell][]claim {
 }
 
 // checkPredictions checks that there is one row per key and time of all that was
-// scored, and that it is the newest job's: neither an older job that was held up nor a
+// scored, and that it is the newest job's, or one that a newer job rightly kept: neither an older job that was held up nor a
 // repeated commit may bring back what a newer one replaced.
 func (w *world) checkPredictions(ctx context.Context, p *problems, c *catalog.Catalog, pipeline string, jobs []fleetscore.Job) error {
 	claims := w.claims(jobs)
@@ -302,7 +303,7 @@ func (w *world) checkPredictions(ctx context.Context, p *problems, c *catalog.Ca
 				p.add("pipeline %s has two predictions for %s at %s", pipeline, row.key, row.at)
 			}
 			have[row] = true
-			its := slices.IndexFunc(claims[row], func(c claim) bool { return string(c.job) == job(i) })
+			its := slices.IndexFunc(claims[row], func(c claim) bool { return string(c.job) == job(i) && !c.kept })
 			if its < 0 {
 				p.add("pipeline %s has a prediction for %s at %s of job %s, which didn't score that row or isn't published", pipeline, row.key, row.at, job(i))
 				continue
@@ -312,7 +313,11 @@ func (w *world) checkPredictions(ctx context.Context, p *problems, c *catalog.Ca
 				p.add("pipeline %s: %s at %s has prediction %v for the value %v, job %s read the value %v, whose label is %v", pipeline, row.key, row.at, prediction[i], value[i],
 					mine.job, mine.value, mine.label)
 			}
-			if newest := newestOf(claims[row]); newest.revision > mine.revision {
+			newest := newestOf(claims[row])
+			if newest.kept && (newest.value != mine.value || newest.label != mine.label) {
+				p.add("pipeline %s: job %s keeps the prediction for %s at %s of job %s, but the row or the model has changed", pipeline, newest.job, row.key, row.at, mine.job)
+			}
+			if newest := newestOf(slices.DeleteFunc(slices.Clone(claims[row]), func(c claim) bool { return c.kept })); newest.revision > mine.revision {
 				p.add("pipeline %s: the prediction for %s at %s is of job %s, but the newer job %s scored the row too", pipeline, row.key, row.at, mine.job, newest.job)
 			}
 		}

@@ -33,6 +33,7 @@ type record struct {
 	broken    problems   // promises that were broken during the run
 	read      map[fleetscore.JobID]map[cell]float64
 	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
+	kept      map[fleetscore.JobID]map[fleetscore.Key]bool              // by job, those of these sensors whose earlier predictions stay
 	uploads   []upload
 	tried     map[cell][]float64         // all values that were ever uploaded, or may have been
 	revived   map[fleetscore.NodeID]bool // nodes that came back after they were taken for lost
@@ -49,7 +50,7 @@ type upload struct {
 
 func newRecord(b *bucket) *record {
 	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{}, intervals: map[fleetscore.JobID]fleetscore.Interval{},
-		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, revived: map[fleetscore.NodeID]bool{}}
+		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, kept: map[fleetscore.JobID]map[fleetscore.Key]bool{}, revived: map[fleetscore.NodeID]bool{}}
 }
 
 // problem notes a promise that was broken.
@@ -227,10 +228,10 @@ func (l *witness) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.scored[out.Job.ID] == nil {
-		r.scored[out.Job.ID] = map[fleetscore.Key]fleetscore.Digest{}
+		r.scored[out.Job.ID], r.kept[out.Job.ID] = map[fleetscore.Key]fleetscore.Digest{}, map[fleetscore.Key]bool{}
 	}
 	for _, i := range items {
-		r.scored[out.Job.ID][i.Key] = i.Model
+		r.scored[out.Job.ID][i.Key], r.kept[out.Job.ID][i.Key] = i.Model, i.Kept != ""
 	}
 	return out, nil
 }

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// worked are the sensors that a job scored itself, and how many kept earlier results.
+func (p *process) worked(j fleetscore.Job) (keys []string, kept int) {
+	p.t.Helper()
+	var items api.List[fleetscore.Item]
+	if err := p.Get(p.t.Context(), "/jobs/"+string(j.ID)+"/coverage", nil, &items); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, i := range items.Items {
+		switch {
+		case i.Outcome != fleetscore.Scored:
+			p.t.Errorf("%s of %s: %s %s", i.Key, j.ID, i.Outcome, i.Reason)
+		case i.Kept == "":
+			keys = append(keys, i.Key.String())
+		default:
+			kept++
+		}
+	}
+	return keys, kept
+}
+
+// said is what is visible of a pipeline's predictions.
+func (p *process) said(pipeline string) (out []string) {
+	p.t.Helper()
+	rows := p.predictions(pipeline)
+	for i, at := range rows.Times {
+		k := rows.KeyIndex[i]
+		out = append(out, fmt.Sprint(at, " ", rows.Keys[k], " ", rows.Values[0][i], " ", rows.Prediction[i], " ", rows.Score[i], " ", rows.Models[k].Short()))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestUnchangedSensorsAreNotScored: a job over an interval that was scored before works only
+// on sensors with another model or other rows, and what is visible then is what a first run
+// finds. A rerun of a sensor by its key is carried out always.
+func TestUnchangedSensorsAreNotScored(t *testing.T) {
+	t.Parallel()
+	ref, dir := testkit.Reference(t), t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "models"), os.DirFS(filepath.Join(ref, "models"))); err != nil {
+		t.Fatal(err)
+	}
+	p := startServer(t, fmt.Sprintf(`
+fleets: {sensors: {path: %s/models, model: "model_{Device}_{Tag}"}}
+pools: {cpu: {slots: 2, scale: {max: 1}}}
+pipelines:
+  again: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
+  fresh: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
+`, dir))
+	p.uploadReference()
+	server := "--server=http://" + p.addr
+	first := submitted(t, p, "again")
+	keys, _ := p.worked(first)
+	all := len(keys)
+	if all != 15 || first.Kept != 0 {
+		t.Fatalf("the first job worked on %v and kept %d", keys, first.Kept)
+	}
+	again := func(what string, want ...string) fleetscore.Job {
+		t.Helper()
+		j := submitted(t, p, "again", "--from", first.Interval.From.Format(time.RFC3339Nano), "--to", first.Interval.To.Format(time.RFC3339Nano))
+		keys, kept := p.worked(j)
+		if d := cmp.Diff(want, keys); d != "" || kept != all-len(want) || j.Kept != int64(kept) || j.State != fleetscore.JobSucceeded || j.Rows != first.Rows {
+			t.Errorf("%s: the job worked on %v and kept %d: %+v", what, keys, kept, j)
+		}
+		if !strings.Contains(j.Reason, fmt.Sprintf("%d sensors keep the results", kept)) {
+			t.Errorf("%s: the job's reason is %q", what, j.Reason)
+		}
+		return j
+	}
+	before := p.said("again")
+	again("nothing has changed")
+	if d := cmp.Diff(before, p.said("again")); d != "" {
+		t.Errorf("without a change (-before +after):\n%s", d)
+	}
+
+	other, err := os.ReadFile(filepath.Join(ref, "models", "model_1_1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "models", "model_3_2"), other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "fleet", "sync", "sensors", server); code != 0 {
+		t.Fatalf("fleet sync: exit %d\n%s", code, stderr)
+	}
+	again("one model has changed", "3/2")
+
+	row := filepath.Join(dir, "row.csv")
+	if err := os.WriteFile(row, []byte("TS,Device,Tag,Value\n2018-08-28 23:00:05.000,1,4,1000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "dataset", "upload", "history", row, server); code != 0 {
+		t.Fatalf("upload: exit %d\n%s", code, stderr)
+	}
+	last := again("one row has changed", "1/4")
+	submitted(t, p, "fresh")
+	if d := cmp.Diff(p.said("fresh"), p.said("again")); d != "" || cmp.Equal(before, p.said("fresh")) {
+		t.Errorf("against a first run (-first +again):\n%s", d)
+	}
+
+	rerun := jsonOf[fleetscore.Job](t, "job", "rerun", string(last.ID), "--key", "2/5", "--wait", server)
+	if keys, kept := p.worked(rerun); len(keys) != 1 || keys[0] != "2/5" || kept != all-1 {
+		t.Errorf("the rerun worked on %v and kept %d", keys, kept)
+	}
+	again("after the rerun")
+	if d := cmp.Diff(p.said("fresh"), p.said("again")); d != "" {
+		t.Errorf("after the rerun (-first +again):\n%s", d)
+	}
+}
