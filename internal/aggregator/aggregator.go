@@ -96,11 +96,11 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	if err != nil {
 		return nil, fleetscore.Wrap("configure query", cfg.Name, err)
 	}
-	if c := cfg.Query.Cut.D(); c < plan.Window || c%plan.Window != 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of the window %s", c, plan.Window)
+	if c := cfg.Query.Cut.D(); c < plan.Hop || c%plan.Hop != 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of %s, after which a window ends", c, plan.Hop)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
-		window: window.Config{Window: plan.Window, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter},
+		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})

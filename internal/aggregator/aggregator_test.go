@@ -233,10 +233,21 @@ func TestRowsAndCompleteUntil(t *testing.T) {
 // run without a crash.
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
+	tumbling := crashAnywhere(t, config)
+	hopping := config
+	hopping.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "HoppingWindow(second, 15, 5)", 1)
+	if got := crashAnywhere(t, hopping); tumbling < 100 || got != 3*tumbling {
+		t.Errorf("%d readings are in hopping windows, want each of %d in three", got, tumbling)
+	}
+}
+
+// crashAnywhere returns how many readings are in the rows.
+func crashAnywhere(t *testing.T, config Config) (readings int) {
+	t.Helper()
 	whole := openDir(t)
 	h := hubtest.New(1)
 	fill(t, h, 1)
-	if _, err := run(t, h, whole); err != nil {
+	if _, err := runConfig(t, config, h, whole); err != nil {
 		t.Fatal(err)
 	}
 	want, _ := rowsIn(t, whole)
@@ -260,10 +271,10 @@ func TestCrashAnywhere(t *testing.T) {
 				}
 				return nil
 			}}
-			if _, err := run(t, h, faulty); (err != nil) != struck {
+			if _, err := runConfig(t, config, h, faulty); (err != nil) != struck {
 				t.Fatalf("%s %d: struck %v, got %v", op, nth, struck, err)
 			}
-			if _, err := run(t, h, b); err != nil {
+			if _, err := runConfig(t, config, h, b); err != nil {
 				t.Fatalf("%s %d: after the crash: %v", op, nth, err)
 			}
 			got, _ := rowsIn(t, b)
@@ -272,6 +283,15 @@ func TestCrashAnywhere(t *testing.T) {
 			}
 		}
 	}
+	for _, r := range want {
+		var sum float64
+		var n int
+		if _, err := fmt.Sscan(r, &sum, &n); err != nil {
+			t.Fatal(err)
+		}
+		readings += n
+	}
+	return readings
 }
 
 // TestOutage: a store that is unavailable for a while only delays the query.

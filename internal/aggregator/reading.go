@@ -67,7 +67,7 @@ func (r *reading) take(m hub.Message) error {
 	}
 	done := floor(w, r.a.cut)
 	if over > r.a.share/2 { // a commit before the cut makes the same rows in smaller files
-		done = floor(w, fleetscore.Micros(r.a.plan.Window.Microseconds()))
+		done = floor(w, fleetscore.Micros(r.a.plan.Hop.Microseconds()))
 	}
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
 		return nil

@@ -286,8 +286,8 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 			r.at(path, "GROUP BY %s: the hub's key is %s; group by the same columns in the same order",
 				strings.Join(plan.KeyNames, ", "), strings.Join(c.Hub.Key, ", "))
 		}
-		if q.Cut.D() < plan.Window || q.Cut.D()%plan.Window != 0 || (24*time.Hour)%q.Cut.D() != 0 {
-			r.at(path, "cut %s must be a multiple of the window (%s) and divide a day", q.Cut, plan.Window)
+		if q.Cut.D() < plan.Hop || q.Cut.D()%plan.Hop != 0 || (24*time.Hour)%q.Cut.D() != 0 {
+			r.at(path, "cut %s must be a multiple of the window (%s) and divide a day", q.Cut, plan.Hop)
 		}
 		if q.MemoryMB < 0 {
 			r.at(path+".memory_mb", "%d is negative", q.MemoryMB)

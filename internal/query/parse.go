@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/query/sql"
@@ -114,14 +113,20 @@ func (r *reader) groupBy(plan *Plan, s *sql.Select) error {
 	switch {
 	case len(s.Windows) > 1 || w.Named:
 		return r.notYet(w.At, "Windows()")
-	case w.Kind != sql.Tumbling:
+	case w.Kind != sql.Tumbling && w.Kind != sql.Hopping:
 		return r.notYet(w.At, "%s", w.Kind)
 	case w.Offset != 0:
 		return r.notYet(w.At, "a window with an offset")
-	case sql.Day%w.Size != 0: // the windows of a partition are kept in memory
-		return r.src.ErrorAt(w.At, "a window of %v does not divide a day", w.Size).WithHint("windows begin at fixed times of the day: use for example 5 seconds, 15 minutes or 6 hours")
+	case sql.Day%w.Hop != 0:
+		return r.src.ErrorAt(w.At, "a window of %v does not divide a day", w.Hop).WithHint("windows end at fixed times of the day: use for example 5 seconds, 15 minutes or 6 hours")
+	case w.Size > sql.Day: // the windows of a partition are kept in memory
+		return r.notYet(w.At, "a window of more than a day")
+	case w.Hop > w.Size:
+		return r.notYet(w.At, "a hop that is longer than the window")
+	case w.Size/w.Hop > maxOverlap:
+		return r.src.ErrorAt(w.At, "each reading would belong to %d windows, more than %d", w.Size/w.Hop, maxOverlap).WithHint("use a longer hop")
 	}
-	plan.Window = time.Duration(w.Size)
+	plan.Window, plan.Hop = w.Size, w.Hop
 	return nil
 }
 

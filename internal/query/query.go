@@ -24,7 +24,8 @@ type Plan struct {
 	TimestampBy string        // column with the event time
 	KeyNames    []string      // columns of GROUP BY, in its order
 	StampName   string        // the name of System.Timestamp(): the dataset's time column
-	Window      time.Duration // of the tumbling windows; it divides a day
+	Window      time.Duration // the windows' length, at most a day
+	Hop         time.Duration // between their ends; it divides a day. That of tumbling windows is their length
 	Aggregates  []Aggregate   // value columns of the dataset, in the order of SELECT
 
 	where condition // nil: every reading counts
@@ -33,12 +34,16 @@ type Plan struct {
 // Aggregate is one value column. NULLs (absent values) are ignored. If there is no
 // value at all, COUNT is 0 and the others are NULL.
 type Aggregate struct {
-	Func   string // avg, sum, min, max or count
+	Func   string // avg, sum, min, max, count, stdev, stdevp, var or varp
 	Column string // the readings' column; empty for COUNT(*), which counts readings
 	Name   string // the dataset's column
 }
 
-var functions = []string{"avg", "sum", "min", "max", "count"}
+var functions = []string{"avg", "sum", "min", "max", "count", "stdev", "stdevp", "var", "varp"}
+
+// maxOverlap bounds how many windows of a server one reading may belong to: it takes
+// memory in each.
+const maxOverlap = 60
 
 // Filter sets keep[i] to whether reading i fulfils the WHERE condition: whether
 // it is true, as in SQL, and not unknown because of a NULL. keyNames are the

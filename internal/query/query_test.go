@@ -26,9 +26,18 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Plan{SQL: whole, Into: "readings", From: "hub", TimestampBy: "TS", KeyNames: []string{"Device", "Tag"}, StampName: "TS",
-		Window: 5 * time.Second, Aggregates: []Aggregate{{"avg", "Value", "Value"}, {"count", "", "N"}, {"max", "Fault", "Fault"}}}
+		Window: 5 * time.Second, Hop: 5 * time.Second, Aggregates: []Aggregate{{"avg", "Value", "Value"}, {"count", "", "N"}, {"max", "Fault", "Fault"}}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Plan{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestParseHopping: hopping windows and the functions of spread.
+func TestParseHopping(t *testing.T) {
+	t.Parallel()
+	p, err := Parse(statement("System.Timestamp() AS TS, Device, STDEV(Value) AS Spread", "GROUP BY Device, HoppingWindow(Duration(minute, 1), Hop(second, 15))"))
+	if err != nil || p.Window != time.Minute || p.Hop != 15*time.Second || p.Aggregates[0] != (Aggregate{"stdev", "Value", "Spread"}) {
+		t.Errorf("got %+v: %v", p, err)
 	}
 }
 
@@ -42,15 +51,19 @@ func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, sql, want string }{
 		{"empty", "", "line 1, column 1: SELECT is expected, not the end"},
 		{"no window", statement(columns, "GROUP BY Device"), "GROUP BY needs"},
-		{"other window", statement(columns, "GROUP BY Device, HoppingWindow(second, 5, 1)"), "a server doesn't run HoppingWindow yet"},
+		{"other window", statement(columns, "GROUP BY Device, SlidingWindow(second, 5)"), "line 1, column 111: a server doesn't run SlidingWindow yet"},
+		{"wide hop", statement(columns, "GROUP BY Device, HoppingWindow(second, 5, 10)"), "a hop that is longer than the window"},
+		{"many windows", statement(columns, "GROUP BY Device, HoppingWindow(second, 61, 1)"), "each reading would belong to 61 windows"},
+		{"odd hop", statement(columns, "GROUP BY Device, HoppingWindow(second, 14, 7)"), "does not divide a day"},
 		{"odd window", statement(columns, "GROUP BY Device, TumblingWindow(second, 7)"), "does not divide a day"},
 		{"long window", statement(columns, "GROUP BY Device, TumblingWindow(day, 2)"), "does not divide a day"},
+		{"long hopping window", statement(columns, "GROUP BY Device, HoppingWindow(hour, 48, 12)"), "a window of more than a day"},
 		{"unit", statement(columns, "GROUP BY Device, TumblingWindow(week, 1)"), `"week" is not a unit`},
 		{"no stamp", statement("Device, AVG(Value) AS Value", group), "lacks System.Timestamp() AS TS"},
 		{"no key", statement("System.Timestamp() AS TS, AVG(Value) AS Value", group), "lacks the key column Device"},
 		{"no aggregate", statement("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
 		{"not grouped", statement(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
-		{"function", statement(columns+", STDEV(Value) AS S", group), "doesn't run the function STDEV"},
+		{"function", statement(columns+", TopOne(Value) OVER (ORDER BY Value) AS S", group), "doesn't run the function TopOne"},
 		{"no name", statement("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
 		{"twice", statement(columns+", SUM(Value) AS Value", group), "selected twice"},
 		{"renamed key", statement("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -100,6 +101,8 @@ func (c *cell) value(g Aggregate, a int) float64 {
 		return float64(s.n)
 	case s.n == 0:
 		return fleetscore.Missing
+	case isSpread(g.Func):
+		v = s.spread(g.Func)
 	case g.Func == "avg":
 		v = s.sum / float64(s.n)
 	case g.Func == "sum":
@@ -109,6 +112,23 @@ func (c *cell) value(g Aggregate, a int) float64 {
 	}
 	if math.IsInf(v, 0) {
 		return fleetscore.Missing
+	}
+	return v
+}
+
+// spread is a variance or standard deviation; missing for a single value unless it is
+// that of the population.
+func (s *sum) spread(function string) float64 {
+	n := float64(s.n)
+	if !strings.HasSuffix(function, "p") {
+		n--
+	}
+	if n == 0 {
+		return fleetscore.Missing
+	}
+	v := max(s.squares/n, 0)
+	if strings.HasPrefix(function, "stdev") {
+		return math.Sqrt(v)
 	}
 	return v
 }

@@ -1,5 +1,5 @@
 // Package window turns the readings of one partition of a hub into rows: one per key
-// and tumbling window, made when the watermark says that no more readings are
+// and tumbling or hopping window, made when the watermark says that no more readings are
 // expected.
 //
 // It is pure: it takes the messages of the log in order and returns rows. The rows
@@ -7,8 +7,9 @@
 // no difference when or how often the caller closes windows. A Partition is used by
 // one goroutine at a time.
 //
-// Windows are (start, end], aligned to 1970-01-01 UTC; a row's stamp is its
-// window's end.
+// Windows are (start, end], where ends are multiples of the hop since 1970-01-01 UTC; a
+// row's stamp is its window's end. A reading counts in all of its windows or in none: it is
+// late once the first of them is over.
 package window
 
 import (
@@ -23,13 +24,14 @@ import (
 // texts except in count. If there is no value at all, count is 0 and the others are
 // missing.
 type Aggregate struct {
-	Func   string // avg, sum, min, max or count
+	Func   string // avg, sum, min, max, count, stdev, stdevp, var or varp
 	Column string // empty means that count counts readings
 }
 
-// Config says how to aggregate. All fields but Disorder must be positive.
+// Config says how to aggregate. All fields but Disorder and Hop must be positive.
 type Config struct {
 	Window     time.Duration
+	Hop        time.Duration // between the ends of windows, at most Window; 0: Window, so that windows are tumbling
 	Disorder   time.Duration // a source's mark stays this far behind its latest reading
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
@@ -69,7 +71,8 @@ type Stamp struct {
 // Partition aggregates one partition of a log.
 type Partition struct {
 	cfg     Config
-	width   int64
+	width   fleetscore.Micros
+	hop     fleetscore.Micros
 	state   state
 	windows map[fleetscore.Micros]*window
 	nextEnd fleetscore.Micros // no unsealed open window ends before this time
@@ -106,6 +109,7 @@ type cell struct {
 type sum struct {
 	n             int64
 	sum, min, max float64
+	mean, squares float64 // of stdev and the like, by Welford's method
 }
 
 // print identifies a reading among those of one key.
@@ -116,7 +120,10 @@ type print struct {
 
 // New builds a partition before its first message.
 func New(cfg Config) *Partition {
-	return &Partition{cfg: cfg, width: cfg.Window.Microseconds(), state: state{watermark: unset},
+	if cfg.Hop == 0 {
+		cfg.Hop = cfg.Window
+	}
+	return &Partition{cfg: cfg, width: micros(cfg.Window), hop: micros(cfg.Hop), state: state{watermark: unset},
 		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
 }
 
@@ -206,24 +213,30 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 				v = Filtered
 			}
 		}
+		counts := v == Counted
 		if s.Seq <= p.doneSeq && (v == Late || v == Early || end <= p.doneEnd) {
-			v = Done
+			v = Done // perhaps of its first windows only: the others are still open
 		}
-		if v == Counted && !p.add(end, r.Keys[r.KeyIndex[i]], s.Seq, columns, r, i) {
-			v = Repeat
+		for ; counts && end-p.width < t; end += p.hop {
+			if s.Seq <= p.doneSeq && end <= p.doneEnd {
+				continue
+			}
+			if !p.add(end, r.Keys[r.KeyIndex[i]], s.Seq, columns, r, i) && v == Counted {
+				v = Repeat
+			}
 		}
 		verdict(i, v)
 	}
 	p.seal()
 }
 
-// end is the end of the window that contains t.
+// end is the end of the first window that contains t.
 func (p *Partition) end(t fleetscore.Micros) fleetscore.Micros {
-	n := int64(t) / p.width
-	if int64(t)%p.width > 0 {
+	n := t / p.hop
+	if t%p.hop > 0 {
 		n++
 	}
-	return fleetscore.Micros(n * p.width)
+	return n * p.hop
 }
 
 // columns finds each aggregate's columns in a message: at most one of numbers and one
@@ -245,7 +258,7 @@ func (p *Partition) columns(r *fleetscore.Readings) [][]*fleetscore.ReadingColum
 // reading.
 const (
 	cellBytes  = 160
-	sumBytes   = 32
+	sumBytes   = 48
 	printBytes = 72
 )
 
@@ -309,7 +322,15 @@ func (s *sum) add(col *fleetscore.ReadingColumn, i int, function string) {
 	}
 	s.n++
 	s.sum += x
+	if isSpread(function) {
+		d := x - s.mean
+		s.mean += d / float64(s.n)
+		s.squares += d * (x - s.mean)
+	}
 }
+
+// isSpread reports whether a function is a variance or standard deviation.
+func isSpread(function string) bool { return function[0] == 'v' || function[:2] == "st" }
 
 // first reports whether the print is new, and remembers it.
 func (c *cell) first(x print) bool {

@@ -18,6 +18,17 @@ import (
 var config = Config{Window: 5 * time.Second, Disorder: 2 * time.Second, IdleAfter: 4 * time.Second, MaxEarly: time.Minute, GoneAfter: 20 * time.Second,
 	Aggregates: []Aggregate{{"avg", "v"}, {"sum", "v"}, {"min", "v"}, {"max", "v"}, {"count", "v"}, {"count", ""}}}
 
+// hopping has windows of 12 s that end every 5 s, so that readings are in two or three.
+var hopping = Config{Window: 12 * time.Second, Hop: 5 * time.Second, Disorder: config.Disorder, IdleAfter: config.IdleAfter, MaxEarly: config.MaxEarly, GoneAfter: config.GoneAfter,
+	Aggregates: config.Aggregates}
+
+func drawConfig(rt *rapid.T) Config {
+	if rapid.Bool().Draw(rt, "hopping") {
+		return hopping
+	}
+	return config
+}
+
 const second = fleetscore.Micros(1e6)
 
 // message is a message of the log; without readings it is a tick.
@@ -74,7 +85,7 @@ func rowsOf(r *fleetscore.Rows) []row {
 
 // twin is a slow and obvious implementation: it keeps every counted reading,
 // calculates the watermark each time from all messages, and sums at the end.
-func twin(log []message) (rows []row, verdicts []Verdict) {
+func twin(log []message, size fleetscore.Micros) (rows []row, verdicts []Verdict) {
 	const never = fleetscore.Micros(math.MinInt64)
 	type sign struct {
 		source  fleetscore.Source
@@ -138,9 +149,11 @@ func twin(log []message) (rows []row, verdicts []Verdict) {
 	}
 	groups := map[row][]float64{}
 	for _, x := range kept {
-		g := row{end: fleetscore.Micros(math.Ceil(float64(x.time)/5e6)) * 5 * second, key: x.key}
-		if g.end <= shown {
-			groups[g] = append(groups[g], x.v)
+		for end := 5 * second; end <= shown; end += 5 * second {
+			if x.time > end-size && x.time <= end {
+				g := row{end: end, key: x.key}
+				groups[g] = append(groups[g], x.v)
+			}
 		}
 	}
 	for g, vs := range groups {
@@ -180,8 +193,8 @@ func drawLog(rt *rapid.T) []message {
 func TestAgainstTwin(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		log := drawLog(rt)
-		p := New(config)
+		log, cfg := drawLog(rt), drawConfig(rt)
+		p := New(cfg)
 		var rows []row
 		var verdicts []Verdict
 		for i, m := range log {
@@ -193,7 +206,7 @@ func TestAgainstTwin(t *testing.T) {
 		if w, ok := p.Watermark(); ok {
 			rows = append(rows, rowsOf(p.Close(w))...)
 		}
-		wantRows, wantVerdicts := twin(log)
+		wantRows, wantVerdicts := twin(log, micros(cfg.Window))
 		if d := gocmp.Diff(wantVerdicts, verdicts); d != "" {
 			rt.Fatalf("verdicts (-want +got):\n%s", d)
 		}
@@ -208,17 +221,17 @@ func TestAgainstTwin(t *testing.T) {
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		log := drawLog(rt)
+		log, cfg := drawLog(rt), drawConfig(rt)
 		cut := rapid.SampledFrom([]fleetscore.Micros{5 * second, 10 * second, 20 * second}).Draw(rt, "cut")
 		var rows []row
 		verdicts := map[string]Verdict{} // committed ones, by message and place
-		p, last, have := New(config), Checkpoint{Done: unset}, false
+		p, last, have := New(cfg), Checkpoint{Done: unset}, false
 		pending := map[string]Verdict{}
 		crashes := 5
 		for seq := uint64(1); seq <= uint64(len(log)); seq++ {
 			if crashes > 0 && rapid.IntRange(0, 4).Draw(rt, "crash") == 0 {
 				crashes--
-				p, pending, seq = New(config), map[string]Verdict{}, 1
+				p, pending, seq = New(cfg), map[string]Verdict{}, 1
 				if have {
 					p.Resume(last)
 					seq = last.ReplayFrom
@@ -244,7 +257,7 @@ func TestReplay(t *testing.T) {
 			pending = map[string]Verdict{}
 			last, have = p.Checkpoint(seq, done), true
 		}
-		wantAll, _ := twin(log)
+		wantAll, _ := twin(log, micros(cfg.Window))
 		var want []row
 		for _, r := range wantAll {
 			if have && r.end <= last.Done {
@@ -254,7 +267,7 @@ func TestReplay(t *testing.T) {
 		if d := gocmp.Diff(want, rows, gocmp.AllowUnexported(row{}), cmpopts.EquateEmpty()); d != "" {
 			rt.Fatalf("rows (-want +got):\n%s", d)
 		}
-		_, flat := twin(log[:last.Position])
+		_, flat := twin(log[:last.Position], micros(cfg.Window))
 		at := 0
 		for s, m := range log[:last.Position] {
 			for i := range m.readings {
@@ -511,5 +524,32 @@ func TestNumbersAndTexts(t *testing.T) {
 		if want := []float64{3, 3, 3, 3, 2, 3}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
+	}
+}
+
+// TestSpread: variances and standard deviations of a sample and of the population. Those
+// of a sample of one are missing.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	cfg := config
+	cfg.Aggregates = []Aggregate{{"stdev", "v"}, {"stdevp", "v"}, {"var", "v"}, {"varp", "v"}}
+	p := New(cfg)
+	var list []reading
+	for i, v := range []float64{1, 2, 2, 5} {
+		list = append(list, reading{"k", fleetscore.Micros(i + 1), v})
+	}
+	feed(p, 1, message{source: "http", arrived: second, readings: append(list, reading{"one", 1, 7})}, func(int, Verdict) {})
+	feed(p, 2, message{source: "http", arrived: 100 * second}, nil)
+	rows := p.Close(5 * second)
+	want := map[fleetscore.Key][]float64{"k": {math.Sqrt(3), 1.5, 3, 2.25}, "one": {math.NaN(), 0, math.NaN(), 0}}
+	for i := range rows.Times {
+		for c, w := range want[rows.Keys[rows.KeyIndex[i]]] {
+			if got := rows.Values[c][i]; math.Abs(got-w) > 1e-12 || math.IsNaN(got) != math.IsNaN(w) {
+				t.Errorf("%s of key %s is %v, want %v", cfg.Aggregates[c].Func, rows.Keys[rows.KeyIndex[i]], got, w)
+			}
+		}
+	}
+	if len(rows.Times) != len(want) {
+		t.Errorf("%d rows", len(rows.Times))
 	}
 }
