@@ -102,6 +102,9 @@ func New(ctx context.Context, cfg Config) *Sandbox {
 			st.InForce, st.Detail = true, note
 		case why != nil:
 			st.Detail = why.Error()
+			if l == Namespaces {
+				st.Detail += restricted()
+			}
 		}
 		s.states = append(s.states, st)
 	}
@@ -162,6 +165,19 @@ func (s *Sandbox) try(ctx context.Context, with plan) (map[Layer]string, error) 
 		return nil, fmt.Errorf("the child ended without a word: %v", p.Cmd.ProcessState)
 	}
 	return said.Notes, nil
+}
+
+// restriction is the setting by which Ubuntu 23.10 and later forbid namespaces to programs
+// without a profile.
+const restriction = "kernel.apparmor_restrict_unprivileged_userns"
+
+// restricted names that setting, if it is the likely cause.
+func restricted() string {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(restriction, ".", "/"))
+	if err != nil || strings.TrimSpace(string(text)) != "1" || os.Geteuid() == 0 {
+		return ""
+	}
+	return "; AppArmor forbids it (sysctl " + restriction + "): set that to 0, or give this program a profile with the right userns"
 }
 
 func namespaceError(err error) error {

@@ -2,14 +2,18 @@ package sandbox_test
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,8 +21,14 @@ import (
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
+// starts makes the test's own program start a program in a sandbox, and wait.
+const starts = "FLEETSCORE_TEST_STARTS"
+
 func TestMain(m *testing.M) {
 	sandbox.Main()
+	if dir := os.Getenv(starts); dir != "" {
+		starter(dir)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -187,6 +197,59 @@ func TestProgram(t *testing.T) {
 				t.Errorf("a file that it may read was written: %q", out)
 			}
 		})
+	}
+}
+
+func starter(dir string) {
+	s := sandbox.New(context.Background(), sandbox.Config{Exe: "/proc/self/exe"})
+	p, err := s.Prepare(sandbox.Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "setsid sleep 600 & echo started; sleep 600"}, Env: []string{"PATH=/usr/bin:/bin"}, WorkDir: dir, Dir: dir, Stdout: os.Stdout, Stderr: os.Stderr})
+	if err == nil {
+		runtime.LockOSThread()
+		err = p.Cmd.Start()
+		p.Started(err)
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	_, err = p.Wait()
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// TestEndsWithItsStarter: when a node is killed, nothing of what its programs started goes on.
+func TestEndsWithItsStarter(t *testing.T) {
+	t.Parallel()
+	whole(t)
+	if _, err := exec.LookPath("setsid"); err != nil {
+		testkit.Missing(t, "the program setsid", "install util-linux")
+	}
+	held, far, err := os.Pipe() // whoever lives holds its end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	node := testkit.Command(t, "/proc/self/exe")
+	node.Env = append(os.Environ(), starts+"="+t.TempDir())
+	node.Stdout, node.Stderr = far, far
+	err = node.Start()
+	far.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := held.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, len("started\n"))
+	if _, err := io.ReadFull(held, line); err != nil || string(line) != "started\n" {
+		t.Fatalf("it printed %q, %v", line, err)
+	}
+	if err := node.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = node.Wait() // its status is the kill's
+	if rest, err := io.ReadAll(held); err != nil || len(rest) > 0 {
+		t.Errorf("its programs go on: %v, %q", err, rest)
 	}
 }
 

@@ -2,7 +2,9 @@ package python_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -169,6 +171,58 @@ func TestHostileScripts(t *testing.T) {
 				if worked[it.Key] == isolated {
 					t.Errorf("attack %s: worked is %v\n%s", it.Key, worked[it.Key], log.String())
 				}
+			}
+		})
+	}
+}
+
+// TestHostileModels: a pickle whose code runs while it is loaded reaches neither the network
+// nor other files from an isolated process, and does from one that isn't.
+func TestHostileModels(t *testing.T) {
+	t.Parallel()
+	interpreter := environment(t)
+	box := sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})
+	if !box.Has(sandbox.Namespaces) {
+		testkit.Missing(t, "a kernel with user namespaces", box.Describe())
+	}
+	for name, use := range map[string]*sandbox.Sandbox{"isolated": box, "not isolated": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, models, stolen := listener(t, "tcp4", "127.0.0.1:0"), t.TempDir(), filepath.Join(t.TempDir(), "stolen")
+			for sensor, code := range map[string]string{
+				"network": fmt.Sprintf("import socket; socket.create_connection(('127.0.0.1', %d)).close()", l.Addr().(*net.TCPAddr).Port),
+				"file":    fmt.Sprintf("open(%q, 'w').close()", stolen),
+			} {
+				size := binary.LittleEndian.AppendUint32(nil, uint32(len(code)))
+				pickle := "\x80\x02cbuiltins\nexec\nX" + string(size) + code + "\x85R." // exec(code), in the language of pickles
+				if err := os.WriteFile(filepath.Join(models, sensor), []byte(pickle), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pool := newPool(t, python.Config{Python: interpreter, Sandbox: use})
+			keys := []fleetscore.Key{"file", "network"}
+			spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: time.Minute, Workers: 1, Use: fleetscore.RuntimePython, Foreign: pool}
+			got, err := scorer.Score(t.Context(), spec, rowsOf(keys, [][]float64{{1, 2}}), keys, folder(models))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, why := range []string{"No such file", "PermissionError"} {
+				if it := got.Items[i]; it.Outcome != fleetscore.Failed || (use != nil) != strings.Contains(it.Reason, why) {
+					t.Errorf("%s ended %s: %s", it.Key, it.Outcome, it.Reason)
+				}
+			}
+			if _, err := os.Stat(stolen); (err == nil) != (use == nil) {
+				t.Errorf("the file was written: %v", err == nil)
+			}
+			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := l.Accept()
+			if (err == nil) != (use == nil) {
+				t.Errorf("it connected: %v", err == nil)
+			}
+			if err == nil {
+				c.Close()
 			}
 		})
 	}
