@@ -1,5 +1,5 @@
-// Package examplefleet holds the example fleet for the demo: its fleet.yaml and
-// the models that make_models.py trained.
+// Package examplefleet holds the example fleet for the demo and for new projects: its
+// fleet.yaml, the models that make_models.py trained, and the files of a project.
 package examplefleet
 
 import "embed"
@@ -8,3 +8,9 @@ import "embed"
 //
 //go:embed fleet.yaml models
 var Files embed.FS
+
+// Project is the folder project, whose files a new project gets beside the models, and the
+// program that trained these.
+//
+//go:embed project make_models.py
+var Project embed.FS

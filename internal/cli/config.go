@@ -20,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/config"
+	"github.com/fleetscore/fleetscore/internal/config/batchai"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -88,6 +89,59 @@ expressions, and names that must exist.`,
 		},
 	})
 	return cmd
+}
+
+func newImportCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "import", Short: "Turn descriptions of other systems into a fleet.yaml"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "batchai FILE",
+		Short: "Turn the JSON of an Azure Batch AI job into a pipeline",
+		Long: `Prints a fleet.yaml with a pipeline for an Azure Batch AI job: a job.json of the
+command line, or a job as the REST interface shows it. What has no counterpart is named
+on stderr and in comments, with what to do instead; values of secrets aren't shown.`,
+		Example: "  fleetscore import batchai job.json > fleet.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readLimited(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := batchai.Convert(args[0], data)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(cmd.OutOrStdout(), p.YAML)
+			verb := "settings have"
+			if p.Counts == 1 {
+				verb = "setting has"
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d %s no counterpart, or another one:\n", p.Counts, verb)
+			for _, n := range p.Notes {
+				fmt.Fprintf(cmd.ErrOrStderr(), "  %s\n", fleetscore.Printable(n))
+			}
+			return nil
+		},
+	})
+	return cmd
+}
+
+// readLimited reads a small file.
+func readLimited(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "read", name, "there is no such file")
+	} else if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "read", name, "%w", pathCause(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, config.MaxBytes+1))
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "read", name, "%w", pathCause(err))
+	}
+	if len(data) > config.MaxBytes {
+		return nil, fleetscore.Errorf(fleetscore.Exhausted, "read", name, "the file has more than %d bytes", config.MaxBytes)
+	}
+	return data, nil
 }
 
 func newConfigShowCommand() *cobra.Command {

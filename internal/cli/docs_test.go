@@ -57,6 +57,19 @@ type reader struct {
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	python := testkit.Venv(t, "scikit-learn==1.6.1", "pandas==2.3.3", "deltalake==1.6.6", "duckdb==2.0.1", "pyarrow==26.0.1")
+	r := newReader(t, python)
+	defer r.stop()
+	for _, g := range guides {
+		for _, b := range blocksOf(t, g) {
+			r.follow(g, b)
+		}
+	}
+	r.checkLeft()
+}
+
+// newReader is a reader with an empty folder, whose PATH has the program and the Python.
+func newReader(t *testing.T, python string) *reader {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,13 +86,7 @@ func TestGuides(t *testing.T) {
 	// The guides speak of the usual address; here it may be in use.
 	r.env = append(os.Environ(), "PATH="+bin+":"+filepath.Dir(python)+":"+os.Getenv("PATH"), "XDG_STATE_HOME="+t.TempDir(),
 		"FLEETSCORE_LISTEN="+r.addr, "FLEETSCORE_SERVER=http://"+r.addr, "HOME="+t.TempDir())
-	defer r.stop()
-	for _, g := range guides {
-		for _, b := range blocksOf(t, g) {
-			r.follow(g, b)
-		}
-	}
-	r.checkLeft()
+	return r
 }
 
 func (r *reader) follow(guide string, b block) {
@@ -168,6 +175,83 @@ func (r *reader) checkLeft() {
 	cmd.Dir, cmd.Env = r.dir, r.env
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "history,,8640,") {
 		r.t.Errorf("after the restore: %v\n%s", err, out)
+	}
+}
+
+// TestInit: a new project works as its README prints, also in Python; a second init in
+// the folder changes nothing.
+func TestInit(t *testing.T) {
+	t.Parallel()
+	python := testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1")
+	r := newReader(t, python)
+	defer r.stop()
+	r.dir = filepath.Join(r.dir, "a plant")
+	code, stdout, stderr := command(t, "init", r.dir)
+	if want := "cd '" + r.dir + "'\nfleetscore up fleet.yaml\n"; code != 0 || stdout != want {
+		t.Fatalf("exit %d: %q, want %q\n%s", code, stdout, want, stderr)
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "fleet.yaml"), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(r.dir, "readings.csv")); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr = command(t, "init", r.dir)
+	mine, err := os.ReadFile(filepath.Join(r.dir, "fleet.yaml"))
+	if _, e := os.Stat(filepath.Join(r.dir, "readings.csv")); code != 13 || err != nil || string(mine) != "mine" || e == nil {
+		t.Errorf("a second init: exit %d, %v, %v: %q\n%s", code, err, e, mine, stderr)
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "init", r.dir); code != 0 {
+		t.Fatalf("exit %d\n%s", code, stderr)
+	}
+	r.env = append(r.env, "FLEETSCORE_PYTHON="+python)
+	text, err := os.ReadFile(filepath.Join(r.dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := fence.FindAllStringSubmatch(string(text), -1)
+	for _, m := range blocks {
+		r.follow("README.md", block{m[1], m[2], m[3]})
+	}
+	if len(blocks) < 3 {
+		t.Errorf("the README has %d blocks", len(blocks))
+	}
+	r.follow("README.md", block{"sh", "", "fleetscore job submit scripted --wait\n" +
+		"fleetscore job list -o csv > jobs.csv\n"})
+	for _, row := range readTable(t, filepath.Join(r.dir, "jobs.csv")) {
+		if row["state"] != "succeeded" || row["sensors"] != "20" || row["rows"] != "12000" || strings.HasPrefix(row["job"], "past-") && row["anomalies"] == "0" {
+			t.Errorf("a job of the project: %v", row)
+		}
+	}
+}
+
+// TestImportBatchAI: the text on stdout is a good fleet.yaml; stderr says what has no
+// counterpart.
+func TestImportBatchAI(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, yaml := filepath.Join(dir, "job.json"), filepath.Join(dir, "fleet.yaml")
+	if err := os.WriteFile(file, []byte(`{"properties": {"nodeCount": 2, "customToolkitSettings": {"commandLine": "python predict.py"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, "import", "batchai", file)
+	if code != 0 || !strings.Contains(stderr, "1 setting has no counterpart") || !strings.Contains(stderr, "python predict.py") {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if err := os.WriteFile(yaml, []byte(stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := command(t, "validate", yaml); code != 0 {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := command(t, "import", "batchai", yaml); code != 10 || !strings.Contains(stderr, "isn't a job in JSON") {
+		t.Errorf("a file that isn't a job: exit %d\n%s", code, stderr)
+	}
+	if code, _, stderr := command(t, "import", "batchai", filepath.Join(dir, "none.json")); code != 12 {
+		t.Errorf("no file: exit %d\n%s", code, stderr)
 	}
 }
 

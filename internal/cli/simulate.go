@@ -4,19 +4,29 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"embed"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
+	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/simulator"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -213,4 +223,104 @@ func (s *simulation) post(ctx context.Context, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return s.client.Send(ctx, http.MethodPost, "/hubs/"+url.PathEscape(s.hub)+"/messages", nil, "application/x-ndjson", bytes.NewReader(body), nil)
+}
+
+// sample is the interval of a new project's readings: some have faults.
+var sample = [2]time.Time{time.Date(2026, 11, 3, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 3, 0, 10, 0, 0, time.UTC)}
+
+func newInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [DIR]",
+		Short: "Write a new project: fleet.yaml, models, a script, sample readings",
+		Long: `Writes a project that works as it is into a folder, by default this one: fleet.yaml,
+models of 20 sensors, ten minutes of their readings, a script that scores in Python, and
+a README.md with the next commands. No file is overwritten: if one of them is there, nothing
+is written.
+
+Exit codes: 0 written, 13 a file is already there.`,
+		Example: "  fleetscore init plant",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := strings.Join(args, "")
+			if dir == "" {
+				dir = "."
+			}
+			if err := writeProject(dir); err != nil {
+				return err
+			}
+			if dir != "." {
+				fmt.Fprintf(cmd.OutOrStdout(), "cd %s\n", quoteArg(dir))
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "fleetscore up fleet.yaml")
+			fmt.Fprintln(cmd.ErrOrStderr(), "README.md says how to go on in another terminal")
+			return nil
+		},
+	}
+}
+
+// quoteArg writes a path as a shell takes it.
+func quoteArg(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/-", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// writeProject writes all files of a new project, or none.
+func writeProject(dir string) error {
+	const op = "write project"
+	files := map[string][]byte{}
+	for _, from := range []struct {
+		fs     embed.FS
+		folder string
+		to     string
+	}{{examplefleet.Project, "project", ""}, {examplefleet.Files, "models", "models"}} {
+		err := fs.WalkDir(from.fs, from.folder, func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			files[path.Join(from.to, strings.TrimPrefix(name, from.folder+"/"))], err = from.fs.ReadFile(name)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	var err error
+	if files["train.py"], err = examplefleet.Project.ReadFile("make_models.py"); err != nil {
+		return err
+	}
+	fleet, err := simulator.New(simulator.Config{}.Defaults())
+	if err != nil {
+		return err
+	}
+	readings := []byte(simulator.CSVHeader)
+	for r := range fleet.Readings(sample[0], sample[1]) {
+		readings = r.AppendCSV(readings)
+	}
+	files["readings.csv"] = readings
+	var there []string
+	for name := range files {
+		if _, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(name))); err == nil {
+			there = append(there, name)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fleetscore.Errorf(fleetscore.Unavailable, op, dir, "%w", pathCause(err))
+		}
+	}
+	if len(there) > 0 {
+		slices.Sort(there)
+		return fleetscore.Errorf(fleetscore.Conflict, op, dir, "these files are already there: %s", shortList(there)).WithHint("name another folder: fleetscore init DIR")
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := durable.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return server.FolderError(filepath.Dir(file), err)
+		}
+		if err := durable.WriteFile(file, files[name], 0o644); err != nil {
+			return server.FolderError(file, err)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,102 @@
+package batchai
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/config"
+)
+
+const reference = `{
+  "$schema": "https://example.com/job.json",
+  "properties": {
+    "nodeCount": 2,
+    "schedulingPriority": "high",
+    "cluster": {"id": "/subscriptions/x/workspaces/w/clusters/Anomaly_Cluster"},
+    "customToolkitSettings": {"commandLine": "python /predict.py 1 1 $AZ_BATCHAI_INPUT_SCRIPT/config.json"},
+    "stdOutErrPathPrefix": "$AZ_BATCHAI_MOUNT_ROOT/logs",
+    "inputDirectories": [{"id": "SCRIPT", "path": "$AZ_BATCHAI_MOUNT_ROOT/scripts"}],
+    "outputDirectories": [{"id": "MODEL", "pathPrefix": "$AZ_BATCHAI_MOUNT_ROOT/out", "pathSuffix": "preds"}],
+    "environmentVariables": [{"name": "MODE", "value": "fast"}],
+    "secrets": [{"name": "STORAGE_KEY", "value": "hunter2"}],
+    "containerSettings": {"imageSourceRegistry": {"serverUrl": "registry.example.com", "image": "scorer:1"}},
+    "jobPreparation": {"commandLine": "apt-get update"},
+    "constraints": {"maxWallClockTime": "P1DT2H30M"},
+    "mountVolumes": {"azureFileShares": [{"accountName": "a"}], "fileServers": []},
+    "horovodSettings": {"pythonScriptFilePath": "x"}
+  }
+}`
+
+// TestConvert: a job becomes a configuration that is good, and everything that it can't say
+// is named; secrets aren't shown.
+func TestConvert(t *testing.T) {
+	t.Parallel()
+	p, err := Convert("Job 1.json", []byte(reference))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Parse("/fleet/fleet.yaml", []byte(p.YAML))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, p.YAML)
+	}
+	got, ok := cfg.Pipelines["job-1"]
+	if !ok || got.Pool != "anomaly-cluster" || got.Priority != fleetscore.PriorityHigh || got.Limits.JobTimeout.D() != 26*time.Hour+30*time.Minute ||
+		cfg.Pools["anomaly-cluster"].Scale.Max != 2 || strings.Join(got.Features, " ") != "Val=Value" {
+		t.Errorf("the pipeline is %+v\n%s", got, p.YAML)
+	}
+	for _, want := range []string{`commandLine "python /predict.py 1 1`, "registry.example.com/scorer:1", `"apt-get update"`, "environmentVariables MODE", "secrets STORAGE_KEY",
+		"inputDirectories SCRIPT", "outputDirectories MODEL", "stdOutErrPathPrefix", "mountVolumes.azureFileShares", "horovodSettings"} {
+		if n := strings.Count(strings.Join(p.Notes, "\n"), want); n != 1 || !strings.Contains(p.YAML, want) {
+			t.Errorf("%q is noted %d times", want, n)
+		}
+	}
+	if p.Counts != 10 || strings.Contains(p.YAML, "hunter2") || strings.Contains(p.YAML, "fileServers") {
+		t.Errorf("%d notes:\n%s", p.Counts, p.YAML)
+	}
+	// As the REST interface shows a job, and without "properties".
+	for _, text := range []string{`{"name": "J", "properties": {"nodeCount": 1, "constraints": {"maxWallClockTime": "1h30m"}}}`, `{"name": "J", "nodeCount": 1}`} {
+		if p, err := Convert("x.json", []byte(text)); err != nil || p.Name != "j" {
+			t.Errorf("%s: %+v, %v", text, p, err)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"[]": "isn't a job", "{": "isn't a job", `{"some": "thing"}`: "no setting of a Batch AI job", `{"nodeCount": "two"}`: "2018-05-01",
+		`{"schedulingPriority": "urgent"}`: "urgent", `{"constraints": {"maxWallClockTime": "soon"}}`: "P1DT2H", `{"constraints": {"maxWallClockTime": "P99999999999D"}}`: "too long",
+	} {
+		if _, err := Convert("x.json", []byte(text)); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestAnyTexts: whatever texts a job holds, the configuration is good, and they can't add
+// lines to it.
+func TestAnyTexts(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		text := rapid.String().Draw(r, "text")
+		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(strings.Map(func(c rune) rune {
+			if c < ' ' {
+				return -1
+			}
+			return c
+		}, text))
+		p, err := Convert("x.json", []byte(`{"name": "`+quoted+`", "cluster": {"id": "`+quoted+`"}, "customToolkitSettings": {"commandLine": "`+quoted+`\nfleets: {}"},
+			"secrets": [{"name": "`+quoted+`\npools: {}", "value": "v"}]}`))
+		if err != nil {
+			r.Fatal(err)
+		}
+		cfg, err := config.Parse("/fleet/fleet.yaml", []byte(p.YAML))
+		if err != nil || len(cfg.Pipelines) != 1 || len(cfg.Fleets) != 1 {
+			r.Fatalf("%v\n%s", err, p.YAML)
+		}
+	})
+}
