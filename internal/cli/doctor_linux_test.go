@@ -43,7 +43,7 @@ func TestNodeDoctor(t *testing.T) {
 	if !checks["namespaces"].OK || !strings.Contains(checks["landlock"].Detail, "signals") {
 		testkit.Missing(t, "a kernel with user namespaces and Landlock of Linux 6.12", checks["namespaces"].Detail)
 	}
-	if code != 0 || !checks["disk"].OK || checks["disk"].Kind != "promise" || checks["seccomp"].Kind != "layer" || stderr != "" {
+	if code != 0 || !checks["disk"].OK || checks["disk"].Kind != "promise" || checks["seccomp"].Kind != "layer" || checks["memory"].Kind != "gap" || checks["memory"].OK || stderr != "" {
 		t.Errorf("exit %d, %+v\n%s", code, checks, stderr)
 	}
 	const forbid = "echo 0 > /proc/sys/user/max_user_namespaces && "

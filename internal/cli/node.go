@@ -294,9 +294,10 @@ func newNodeListCommand() *cobra.Command {
 		})
 }
 
-// check is a line of "node doctor": a layer of isolation, or a promise that layers keep.
+// check is a line of "node doctor": a layer of isolation, a promise that layers keep, or a
+// gap, which isolation has on every machine.
 type check struct {
-	Kind   string `json:"kind"` // layer or promise
+	Kind   string `json:"kind"` // layer, promise or gap
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"` // the layer is in force; the promise holds
 	Detail string `json:"detail"`
@@ -311,7 +312,8 @@ func newNodeDoctorCommand() *cobra.Command {
 everything else: which means of the kernel are in force (layers), and what a program
 that is started as Python workers are can do nevertheless (promises). The program
 tries to read and write files of others, to read a secret, to connect, to end and
-trace another process, to go on after its end, and to write more than it may.
+trace another process, to go on after its end, and to write more than it may. Gaps
+are what isolation doesn't do on any machine.
 
 No server is asked. Run it as the user whose nodes score.
 
@@ -338,6 +340,9 @@ Exit codes: 0 all promises of --require hold, 1 some don't.`,
 				if !f.Holds && slices.Contains(needed, f.Promise) {
 					broken = append(broken, string(f.Promise))
 				}
+			}
+			for _, g := range sandbox.Gaps {
+				l.add(check{"gap", g.Name, false, g.Detail}, "gap", g.Name, "open", g.Detail)
 			}
 			if err := l.print(cmd); err != nil {
 				return err

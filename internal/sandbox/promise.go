@@ -27,6 +27,12 @@ type Finding struct {
 	Detail  string // what was tried, or what was possible
 }
 
+// Gaps are what isolation doesn't do on any machine, by name.
+var Gaps = []struct{ Name, Detail string }{
+	{"memory", "bounded for each process, not for all that a model starts: control groups aren't used"},
+	{"neighbours", "models of one pipeline share processes, so that one can read and change what is scored after it"},
+}
+
 // Broken are the promises that don't hold, with what was possible, in one line; empty if
 // all hold.
 func Broken(found []Finding) string {
