@@ -251,8 +251,28 @@ func (r *reader) condition(x sql.Expr) (condition, error) {
 	case *sql.IsNull:
 		o, err := r.operand(x.X)
 		return isNull{o, x.Not}, err
+	case *sql.Between:
+		c, err := r.condition(&sql.Binary{At: x.At, Op: "AND", L: &sql.Binary{At: x.At, Op: ">=", L: x.X, R: x.Low}, R: &sql.Binary{At: x.At, Op: "<=", L: x.X, R: x.High}})
+		return negated(c, x.Not), err
+	case *sql.In:
+		var any anyOf
+		for _, y := range x.List {
+			c, err := r.condition(&sql.Binary{At: x.At, Op: "=", L: x.X, R: y})
+			if err != nil {
+				return nil, err
+			}
+			any = append(any, c)
+		}
+		return negated(any, x.Not), nil
 	}
-	return nil, r.notYet(x.Pos(), "this condition").(*fleetscore.Error).WithHint("a server's WHERE takes =, <>, <, <=, >, >=, IS NULL, IS NOT NULL, AND, OR, NOT; fleetscore query test runs the whole language over files")
+	return nil, r.notYet(x.Pos(), "this condition").(*fleetscore.Error).WithHint("a server's WHERE takes =, <>, <, <=, >, >=, BETWEEN, IN, IS NULL, AND, OR, NOT; fleetscore query test runs the whole language over files")
+}
+
+func negated(c condition, not bool) condition {
+	if not {
+		return negation{c}
+	}
+	return c
 }
 
 func (r *reader) operand(x sql.Expr) (operand, error) {

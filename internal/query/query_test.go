@@ -114,6 +114,12 @@ func TestFilter(t *testing.T) {
 		{"NOT (Nothing = 1) OR Value = 5", "+--"},
 		{"5 = Value", "+--"},
 		{"Value != 5", "--+"},
+		{"Value BETWEEN -5 AND 0", "--+"},
+		{"Value NOT BETWEEN -5 AND 0", "+--"},
+		{"State IN ('on', 'off')", "++-"},
+		{"State NOT IN ('on')", "-+-"},
+		{"Value IN (5, NULL)", "+--"},
+		{"Value NOT IN (5, NULL)", "---"},
 	} {
 		p, err := Parse(statement("System.Timestamp() AS TS, Device, AVG(Value) AS Value", "WHERE "+tt.where+" GROUP BY Device, TumblingWindow(second, 5)"))
 		if err != nil {

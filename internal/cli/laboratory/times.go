@@ -36,7 +36,7 @@ func (l *lab) times(at int, in *stream.Input, events []event) ([]event, error) {
 		j := Judged{Input: in.Name, Line: e.line, Event: e.row, Outcome: stream.Dropped.String()}
 		arrived := stream.Unknown
 		if column != "" {
-			t, ok := e.row.Get(column).AsTime()
+			t, ok := stream.TimeOf(e.row.Get(column))
 			if !ok {
 				return nil, fleetscore.Errorf(fleetscore.Invalid, "read input", l.files[strings.ToLower(in.Name)], "line %d: the column %s has no time of arrival", e.line, column)
 			}

@@ -18,7 +18,7 @@ type join struct {
 	left      bool // LEFT JOIN
 	input     int  // of Plan.Inputs: the reference data
 	on        expr.Expr
-	mine, its []expr.Expr // reference data: the two sides of the equalities in ON
+	mine, its []expr.Expr // the two sides of the equalities in ON, by which matches are found
 	bounds    []bound
 	keep      fleetscore.Micros // how long an event of the right side may find matches
 }
@@ -67,10 +67,10 @@ func (c *compiler) joins(s *sql.Select, q *Query, scope *expr.Scope) error {
 		k := join{left: j.Left, on: on, input: src.Input}
 		k.reference = src.Input >= 0 && c.plan.Inputs[src.Input].Reference
 		parts := conjuncts(j.On)
+		for _, p := range parts {
+			k.equality(&sub, p, i+1)
+		}
 		if k.reference {
-			for _, p := range parts {
-				k.equality(&sub, p, i+1)
-			}
 			q.joins = append(q.joins, k)
 			continue
 		}
@@ -95,7 +95,7 @@ func conjuncts(x sql.Expr) []sql.Expr {
 	return []sql.Expr{x}
 }
 
-// equality notes a part of ON of the form left = right, by which reference rows are found.
+// equality notes a part of ON of the form left = right, by which matches are found.
 func (k *join) equality(scope *expr.Scope, x sql.Expr, port int) {
 	b, ok := x.(*sql.Binary)
 	if !ok || b.Op != "=" {
@@ -250,11 +250,13 @@ type stage struct {
 // waiting is a left event whose matches may still come.
 type waiting struct {
 	env            *expr.Env
+	key            string
 	from, to, none fleetscore.Micros
 	matched        bool
 }
 
 type arrived struct {
+	key   string
 	row   *value.Record
 	stamp fleetscore.Micros
 }

@@ -6,6 +6,7 @@
 package stream
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -50,7 +51,16 @@ type Input struct {
 
 // Stamp returns an event's own time, by TIMESTAMP BY; false if it has none.
 func (in *Input) Stamp(r *value.Record) (fleetscore.Micros, bool) {
-	return in.stamp.Eval(&expr.Env{Rows: []*value.Record{r}}).AsTime()
+	return TimeOf(in.stamp.Eval(&expr.Env{Rows: []*value.Record{r}}))
+}
+
+// TimeOf reads the time of an event as a hub does: a datetime, a text that spells one, or a
+// number of milliseconds since 1970 that is no earlier than 1973 and no later than 5138.
+func TimeOf(v value.Value) (fleetscore.Micros, bool) {
+	if ms, ok := v.AsFloat(); ok && v.IsNumber() {
+		return fleetscore.Micros(math.Floor(ms * 1000)), ms >= 1e11 && ms <= 1e14
+	}
+	return v.AsTime()
 }
 
 // Timeline returns the key behind OVER, whose events have a watermark of their own.

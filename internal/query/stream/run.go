@@ -144,8 +144,12 @@ func (n *node) joined(k int, env *expr.Env) {
 	}
 	w := &waiting{env: env}
 	w.from, w.to, w.none = s.join.span(env.Stamps, env.Stamp)
+	var can bool // with NULL nothing is equal
+	if w.key, can = lookup(s.join.mine, env); !can {
+		w.from, w.to = never, w.none
+	}
 	for _, r := range s.rights {
-		if r.stamp >= w.from && r.stamp <= w.to {
+		if r.key == w.key && r.stamp >= w.from && r.stamp <= w.to {
 			n.match(k, w, r)
 		}
 	}
@@ -162,10 +166,17 @@ func (n *node) right(port int, row *value.Record, stamp fleetscore.Micros) {
 		keep += o.join.keep // a left side that was joined itself may be older than its time
 	}
 	s.rights = slices.DeleteFunc(s.rights, func(r arrived) bool { return r.stamp < stamp-keep })
-	r := arrived{row, stamp}
+	env := &expr.Env{Rows: make([]*value.Record, len(n.q.Sources)), Stamps: make([]fleetscore.Micros, len(n.q.Sources)), Stamp: stamp}
+	env.Rows[port] = row
+	key, can := lookup(s.join.its, env)
+	if !can || n.failed(env) {
+		n.failed(env)
+		return // with NULL nothing is equal
+	}
+	r := arrived{key, row, stamp}
 	s.rights = append(s.rights, r)
 	for _, w := range slices.Clone(s.lefts) {
-		if stamp >= w.from && stamp <= w.to {
+		if w.key == key && stamp >= w.from && stamp <= w.to {
 			n.match(port-1, w, r)
 		}
 	}
