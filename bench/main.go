@@ -55,6 +55,7 @@ var sections = []struct {
 	{"kernels", "Scoring models", true, runKernels},
 	{"bound", "The RBF kernel and its bound", true, runBound},
 	{"fleet", "A fleet from CSV to CSV", true, runFleet},
+	{"notebook", "A DataFrame in a notebook", true, runNotebook},
 	{"million", "A million models", false, runMillion},
 	{"platform", "The same through the platform", false, runPlatform},
 	{"overhead", "What a job costs besides scoring", true, runOverhead},

@@ -17,7 +17,8 @@ import (
 var (
 	oldest    = "3.8"
 	oldFrames = []string{"numpy==1.24.4", "pandas==2.0.3", "polars==1.8.2", "pyarrow==17.0.0"}
-	newFrames = []string{"numpy==2.4.6", "pandas==3.1.1", "polars==2.1.0", "pyarrow==26.0.1"}
+	newFrames = []string{"numpy==2.4.6", "pandas==3.1.1", "polars==2.1.0", "pyarrow==26.0.1",
+		"scikit-learn==1.9.1", "nbclient==0.11.0", "nbformat==5.11.1", "ipykernel==7.4.0"} // for the notebook
 )
 
 func run(t *testing.T, cmd *exec.Cmd) string {
@@ -33,7 +34,8 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 
 // TestWheel: the wheel that is built here installs without any other package into fresh
 // environments of the oldest and the newest Python, gives the command, and scores the
-// reference fleet from pandas and Polars; its client works with a server of this wheel.
+// reference fleet from pandas and Polars; its client works with a server of this wheel, and
+// the notebook of the examples runs.
 func TestWheel(t *testing.T) {
 	t.Parallel()
 	reference := testkit.Reference(t)
@@ -76,6 +78,18 @@ func TestWheel(t *testing.T) {
 			check.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(dir, "state"))
 			if got := run(t, check); got != "all good" {
 				t.Errorf("the checks say %q", got)
+			}
+			if version == oldest {
+				return
+			}
+			notebook := testkit.Command(t, filepath.Join(bin, "python"), filepath.Join("testdata", "notebook.py"),
+				filepath.Join(testkit.Root(t), "examples", "notebook", "fleet.ipynb"), filepath.Join(dir, "notebook"))
+			notebook.Env = check.Env
+			got := run(t, notebook)
+			for _, want := range []string{"faults found: 180 of 180", "('succeeded', 8640,", "rows of the server: 8640 "} {
+				if !strings.Contains(got, want) {
+					t.Errorf("the notebook lacks %q:\n%s", want, got)
+				}
 			}
 		})
 	}

@@ -96,9 +96,9 @@ class Exchange:
             got = read_csv(file, {})
             rows, columns = got[row].to_numpy(), [got["Prediction"].to_numpy(dtype="float64"), got["Score"].to_numpy(dtype="float64")]
         else:
-            with self.arrow.OSFile(file, "rb") as f:
+            with self.arrow.memory_map(file) as f:  # only the columns that are needed are read
                 table = self.arrow.ipc.open_file(f).read_all()
-            rows, columns = table[row].to_numpy(), [table["Prediction"].to_numpy(), table["Score"].to_numpy()]
+                rows, columns = np.array(table[row].to_numpy()), [np.array(table[c].to_numpy()) for c in ("Prediction", "Score")]
         if len(rows) == n:
             return columns[0], columns[1]
         out = []

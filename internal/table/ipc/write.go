@@ -27,8 +27,8 @@ func (c *columns) add(name string, t arrow.DataType, nullable bool, a arrow.Arra
 	c.fields, c.arrays = append(c.fields, arrow.Field{Name: name, Type: t, Nullable: nullable}), append(c.arrays, a)
 }
 
-// fixed adds a column whose values are the bytes; absent may be nil.
-func (c *columns) fixed(name string, t arrow.DataType, rows int, bytes []byte, absent func(int) bool) {
+// fixed adds a column whose values are the bytes; absent is nil where no value is missing.
+func (c *columns) fixed(name string, t arrow.DataType, nullable bool, rows int, bytes []byte, absent func(int) bool) {
 	var valid *memory.Buffer
 	nulls := 0
 	if absent != nil {
@@ -46,16 +46,24 @@ func (c *columns) fixed(name string, t arrow.DataType, rows int, bytes []byte, a
 	}
 	data := array.NewData(t, rows, []*memory.Buffer{valid, memory.NewBufferBytes(bytes)}, nil, nulls, 0)
 	defer data.Release()
-	c.add(name, t, absent != nil, array.MakeFromData(data))
+	c.add(name, t, nullable, array.MakeFromData(data))
 }
 
 // numbers adds numbers; NaN is null, as in the Parquet files.
 func (c *columns) numbers(name string, v []float64) {
-	c.fixed(name, arrow.PrimitiveTypes.Float64, len(v), arrow.Float64Traits.CastToBytes(v), func(i int) bool { return v[i] != v[i] })
+	absent := func(i int) bool { return v[i] != v[i] }
+	sum := 0.0
+	for _, x := range v { // NaN and infinities make the sum NaN; most columns have none
+		sum += x * 0
+	}
+	if sum == 0 {
+		absent = nil
+	}
+	c.fixed(name, arrow.PrimitiveTypes.Float64, true, len(v), arrow.Float64Traits.CastToBytes(v), absent)
 }
 
 func (c *columns) wholes(name string, v []int64) {
-	c.fixed(name, arrow.PrimitiveTypes.Int64, len(v), arrow.Int64Traits.CastToBytes(v), nil)
+	c.fixed(name, arrow.PrimitiveTypes.Int64, false, len(v), arrow.Int64Traits.CastToBytes(v), nil)
 }
 
 func (c *columns) times(name string, v []fleetscore.Micros, zeroIsNull bool) {
@@ -67,7 +75,7 @@ func (c *columns) times(name string, v []fleetscore.Micros, zeroIsNull bool) {
 	if zeroIsNull {
 		absent = func(i int) bool { return v[i] == 0 }
 	}
-	c.fixed(name, timeType, len(v), arrow.Int64Traits.CastToBytes(longs), absent)
+	c.fixed(name, timeType, zeroIsNull, len(v), arrow.Int64Traits.CastToBytes(longs), absent)
 }
 
 // texts adds texts, each distinct one once.
