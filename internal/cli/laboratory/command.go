@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
@@ -44,14 +45,16 @@ alone judges the order without arrivals. --events prints what became of each eve
 	f.StringArrayVar(&opt.Inputs, "input", nil, "NAME=FILE: the events of an input; once for each")
 	f.StringVar(&opt.Arrival, "arrival", "", "column with the time at which an event arrived")
 	f.BoolVar(&opt.ArrivalTime, "arrival-time", false, "events go by their arrival, whatever TIMESTAMP BY says")
-	f.DurationVar(&opt.Policy.Late, "late", 5*time.Second, "how old an event may be at its arrival; needs --arrival")
-	f.DurationVar(&opt.Policy.Disorder, "disorder", 0, "how far behind the latest event one may be")
-	f.DurationVar(&opt.Policy.Early, "early", 5*time.Minute, "how far ahead of its arrival an event may be; needs --arrival")
+	late, disorder, early := fleetscore.Duration(5*time.Second), fleetscore.Duration(0), fleetscore.Duration(5*time.Minute)
+	f.TextVar(&late, "late", late, "the `duration` by which an event may be old at its arrival; needs --arrival")
+	f.TextVar(&disorder, "disorder", disorder, "the `duration` by which an event may be behind the latest one")
+	f.TextVar(&early, "early", early, "the `duration` by which an event may be ahead of its arrival; needs --arrival")
 	f.StringVar(&policy, "policy", "adjust", "what happens to late and out-of-order events: adjust or drop")
 	f.BoolVar(&events, "events", false, "print each event's System.Timestamp and verdict instead of rows")
 	f.StringP("output", "o", "ndjson", "how to print: ndjson")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		opt.File, opt.Policy.Drop, opt.Disordered = args[0], policy == "drop", f.Changed("disorder")
+		opt.File, opt.Disordered = args[0], f.Changed("disorder")
+		opt.Policy = stream.Policy{Late: late.D(), Disorder: disorder.D(), Early: early.D(), Drop: policy == "drop"}
 		if how, err := f.GetString("output"); err != nil || how != "ndjson" && how != "jsonl" {
 			return wrong("-o "+how, "rows are printed as ndjson")
 		}

@@ -37,7 +37,7 @@ func Compile(file string) (*stream.Plan, error) {
 	if err != nil {
 		return nil, unreadable("read query", file, err)
 	}
-	script, err := sql.Parse(string(text))
+	script, err := sql.Parse(strings.TrimPrefix(string(text), "\ufeff"))
 	if err != nil {
 		return nil, err
 	}

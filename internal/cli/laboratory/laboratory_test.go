@@ -150,6 +150,8 @@ func TestRefuses(t *testing.T) {
 		{"nowhere.sql --input hub=x", "read query nowhere.sql: no such file"},
 		{good + " --input hub=" + broken, "line 2: "},
 		{good + " --input hub=" + events + " --late 5s", "it needs --arrival COLUMN"},
+		{good + " --input hub=" + events + " --arrival TS --late 20", "the value is not a number with a unit"},
+		{good + " --input hub=" + events + " --arrival TS --late 20d", "can't be converted to bigint"},
 		{good + " --input hub=" + events + " --policy revise", "adjust or drop are possible"},
 		{good + " --input hub=" + events + " --disorder -5s", "can't be negative"},
 		{good + " --input hub=" + events + " --arrival Nothing", "line 1: the column Nothing has no time of arrival"},
@@ -188,7 +190,7 @@ func TestWarnings(t *testing.T) {
 func TestPlainQueries(t *testing.T) {
 	t.Parallel()
 	events := write(t, "e.csv", "Device,Value\n1,2.5\n2,\n1,10\n")
-	query := write(t, "q.sql", "SELECT *, Value * 2 AS twice INTO out FROM hub WHERE Device = 1 OR Value IS NULL")
+	query := write(t, "q.sql", "\ufeffSELECT *, Value * 2 AS twice INTO out FROM hub WHERE Device = 1 OR Value IS NULL")
 	stdout, stderr, err := command("test", query, "--input", "hub="+events)
 	want := "{\"Device\":\"1\",\"Value\":\"2.5\",\"twice\":5}\n{\"Device\":\"2\",\"Value\":null,\"twice\":null}\n{\"Device\":\"1\",\"Value\":\"10\",\"twice\":20}\n"
 	if err != nil || stderr != "" || stdout != want {
