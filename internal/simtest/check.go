@@ -61,6 +61,9 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 			return p, err
 		}
 	}
+	if err := w.checkHarm(ctx, &p); err != nil {
+		return p, err
+	}
 	if err := w.checkFormula(ctx, &p); err != nil {
 		return p, err
 	}
@@ -175,6 +178,7 @@ func (w *world) checkItems(ctx context.Context, p *problems, c *catalog.Catalog,
 		}
 		counts := fleetscore.Counts{}
 		for _, i := range items[j.ID] {
+			w.checkHarmed(p, i, j.ID)
 			counts[i.Outcome]++
 		}
 		for _, d := range w.devices[:len(w.devices)-1] { // the last one is nobody's who is expected

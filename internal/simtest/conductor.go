@@ -15,6 +15,8 @@
 //     job's. No job is committed twice.
 //   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal
 //     those of a slow twin that reads the log; no job is planned before its rows are there.
+//   - A model that ends the process of its node costs its own sensor alone, and only such a
+//     model is said to do harm.
 //   - A pool has no more nodes than it may have, whoever led. A formula's evaluations ask for
 //     what it says, and one that fails leaves the pool as it is.
 //   - No machine is left that no node needs, although the commands that start, stop and list

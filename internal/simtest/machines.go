@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/pool"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // In some runs the nodes live on machines that the provider exec starts, stops and lists
@@ -106,4 +109,91 @@ func (w *world) machinesLeft() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Sorted(maps.Keys(w.machines))
+}
+
+// In some runs a model ends the process of the node that reads it. It is that of one sensor,
+// whatever the other models become.
+
+// readDeadly reads the model that ends processes, as it is and as it lies in packs.
+func (w *world) readDeadly(file string) (err error) {
+	if w.models["deadly"], err = os.ReadFile(file); err != nil {
+		return err
+	}
+	m, err := sklearn.Load(w.models["deadly"])
+	if err != nil {
+		return err
+	}
+	w.deadlyRecord, err = m.AppendRecord(nil)
+	return err
+}
+
+func (w *world) isDeadly(data []byte) bool {
+	return bytes.Equal(data, w.deadlyRecord) || bytes.Equal(data, w.models["deadly"])
+}
+
+// engine is what a node scores by: in its own process, or models alone in a child, of which
+// one that ends costs nothing but its model.
+type engine struct {
+	w     *world
+	by    *process
+	alone bool
+}
+
+// Worker implements scorer.Runtime.
+func (r *engine) Worker() (scorer.Worker, error) {
+	w, err := scorer.Native{}.Worker()
+	return &worker{w, r}, err
+}
+
+type worker struct {
+	scorer.Worker
+	of *engine
+}
+
+// Load implements scorer.Worker.
+func (x *worker) Load(ctx context.Context, data []byte) (scorer.Model, error) {
+	r := x.of
+	switch {
+	case !r.w.isDeadly(data):
+		return x.Worker.Load(ctx, data)
+	case r.alone:
+		return nil, &scorer.HarmError{Cause: "the model ended the process that scored it, twice"}
+	}
+	r.w.conductor.note(r.by.name + " is ended by a model")
+	r.by.end()
+	return nil, errDead(r.by, "load model")
+}
+
+// checkHarm: a model that ends processes costs its own sensor alone.
+func (w *world) checkHarm(ctx context.Context, p *problems) error {
+	harms, err := w.ledger.Harms(ctx, sensors)
+	for _, h := range harms {
+		if h.Key != w.deadly {
+			p.add("the model of sensor %s is said to do harm: %s", h.Key, h.Reason)
+		}
+	}
+	return err
+}
+
+// checkHarmed is checkHarm for one outcome.
+func (w *world) checkHarmed(p *problems, i fleetscore.Item, job fleetscore.JobID) {
+	switch {
+	case i.Key == w.deadly && i.Outcome == fleetscore.Scored:
+		p.add("job %s scored sensor %s, whose model ends processes", job, i.Key)
+	case i.Key != w.deadly && i.Outcome == fleetscore.Quarantined:
+		p.add("job %s has sensor %s in quarantine: %s", job, i.Key, i.Reason)
+	case i.Key != w.deadly && i.Outcome == fleetscore.Failed && strings.Contains(i.Reason, "lost"):
+		p.add("job %s: sensor %s failed with its node: %s", job, i.Key, i.Reason)
+	}
+}
+
+// TakeBack notes nothing. A mutant lets the tasks be scored as before.
+func (l *witness) TakeBack(ctx context.Context, which ledger.LeaseFilter, now time.Time, decide func(ledger.Leased) (ledger.AttemptEnd, error)) ([]ledger.Leased, error) {
+	return l.Ledger.TakeBack(ctx, which, now, func(x ledger.Leased) (ledger.AttemptEnd, error) {
+		e, err := decide(x)
+		if l.w.mutant == sparesSuspects {
+			e.Task.Alone = false
+		}
+		return e, err
+	})
 }

@@ -43,12 +43,13 @@ const (
 	forgetsCarried    mutant = "a rerun drops the outcomes of the sensors that it doesn't score"
 	forgetsToken      mutant = "a server that leads no more isn't refused"
 	countsNothing     mutant = "formulas don't see the tasks that wait"
+	sparesSuspects    mutant = "a task that took nodes down isn't scored alone"
 	overlooksMachines mutant = "machines that exist aren't compared with the nodes"
 )
 
 // mutants are all faults that must be found.
 var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
-	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing}
+	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")

@@ -90,7 +90,7 @@ func drawSchedule(rnd *rand.Rand, pipeline string) fleetscore.ScheduleConfig {
 // drawLimits makes the limits of all pipelines: some runs have short time limits.
 func drawLimits(rnd *rand.Rand) fleetscore.LimitsConfig {
 	all := fleetscore.AllowShare(100)
-	l := fleetscore.LimitsConfig{Tries: 3, Failed: all, NoModel: all, NoData: all, ModelTimeout: fleetscore.Duration(10 * time.Second)}
+	l := fleetscore.LimitsConfig{Tries: 3, Failed: all, NoModel: all, NoData: all, ModelTimeout: fleetscore.Duration(10 * time.Second), QuarantineAfter: 1 + rnd.IntN(3)}
 	if rnd.IntN(4) == 0 {
 		l.TaskTimeout = fleetscore.Duration(time.Duration(2+rnd.IntN(20)) * time.Second)
 	}

@@ -27,6 +27,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -57,6 +59,7 @@ type world struct {
 	background sync.WaitGroup        // messages that come again
 	viaServer  bool                  // nodes ask the server for blobs
 	formula    string                // that decides how many nodes there are; empty if the work alone does
+	deadly     fleetscore.Key        // whose model ends the process of the node; empty if there is none
 	several    bool                  // two servers share the ledger, and one of them leads
 	pieces     *pieces               // of the logs of attempts, if several servers take them
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
@@ -65,17 +68,18 @@ type world struct {
 	never      atomic.Bool           // no clock was wrong so far
 	resend     atomic.Bool           // the feeder uploads once more what it uploaded before
 
-	devices   []fleetscore.Key // those with readings
-	models    map[string][]byte
-	pipelines []string
-	schedules map[string]fleetscore.ScheduleConfig // by pipeline
-	limits    fleetscore.LimitsConfig
-	priority  map[string]fleetscore.Priority // by pipeline
-	began     time.Time
-	mutant    mutant   // the fault that is built in; mostly none
-	network   *process // it carries messages when whoever sent them is gone
-	record    *record
-	calmed    chan struct{} // closed when nothing goes wrong any more
+	devices      []fleetscore.Key // those with readings
+	models       map[string][]byte
+	deadlyRecord []byte
+	pipelines    []string
+	schedules    map[string]fleetscore.ScheduleConfig // by pipeline
+	limits       fleetscore.LimitsConfig
+	priority     map[string]fleetscore.Priority // by pipeline
+	began        time.Time
+	mutant       mutant   // the fault that is built in; mostly none
+	network      *process // it carries messages when whoever sent them is gone
+	record       *record
+	calmed       chan struct{} // closed when nothing goes wrong any more
 
 	mu        sync.Mutex // guards what follows
 	live      []*server  // those that run, in the order of their start
@@ -129,12 +133,18 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 			return nil, err
 		}
 	}
+	if err := w.readDeadly(filepath.Join(testkit.Root(t), "sklearn/testdata/1.9.1/single.p5.pickle")); err != nil {
+		return nil, err
+	}
 	n := 2 + w.rnd.IntN(5)
 	if w.rnd.IntN(10) == 0 {
 		n = 80 + w.rnd.IntN(50) // more than one task holds
 	}
 	for i := range n {
 		w.devices = append(w.devices, fleetscore.Key(fmt.Sprintf("d%03d", i)))
+	}
+	if n > 2 && w.rnd.IntN(5) == 0 {
+		w.deadly = w.devices[w.rnd.IntN(n-2)]
 	}
 	w.viaServer = w.rnd.IntN(3) == 0
 	w.several = w.rnd.IntN(3) == 0
@@ -180,6 +190,9 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 			continue
 		case len(w.devices) - 2:
 			data = w.models["odd"]
+		}
+		if d == w.deadly {
+			data = w.models["deadly"]
 		}
 		if err := store.WriteAll(ctx, w.store, fleetscore.BlobName(catalog.ModelsArea+sensors+"/model_"+string(d)), data, store.PutOptions{}); err != nil {
 			return err
@@ -425,11 +438,14 @@ func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writ
 		}
 	}
 	agent, err := node.New(node.Config{Hello: dispatch.Hello{Node: n.ID, Pool: n.Pool, Slots: n.Slots, Host: "here", PID: 1}, Workers: 1},
-		node.Deps{Server: &protocol{w, p}, Log: w.log.With("node", n.ID), Now: time.Now, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
+		node.Deps{Runtime: &engine{w: w, by: p}, Alone: func(alone.Limits) scorer.Runtime { return &engine{w, p, true} },
+			Server: &protocol{w, p}, Log: w.log.With("node", n.ID), Now: time.Now, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
 	if err != nil {
 		return err
 	}
-	err = agent.Run(stop)
+	if err = agent.Run(stop); err == nil && p.dead() {
+		err = errDead(p, "work")
+	}
 	fmt.Fprintln(out, "ended:", err)
 	return err
 }
