@@ -180,6 +180,9 @@ func (l *Logs) seal(ctx context.Context, a fleetscore.Attempt, id fleetscore.Job
 		if err != nil {
 			return fleetscore.Wrap("seal log", string(a.Task), err)
 		}
+		if int64(len(data)) < size { // another server, which led until now, has moved it meanwhile
+			return nil
+		}
 		if _, err := l.store.Put(ctx, catalog.TaskLog(j, index, a.Number, stream), bytes.NewReader(data), store.PutOptions{}); err != nil {
 			return err
 		}

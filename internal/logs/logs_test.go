@@ -520,3 +520,46 @@ func TestNodeLog(t *testing.T) {
 		t.Errorf("logs of attempts in the spool: %v, %v", names, err)
 	}
 }
+
+// overtaken is pieces that another server moves into the store just before they are read.
+type overtaken struct {
+	ledger.Pieces
+	by func()
+}
+
+func (o *overtaken) Piece(ctx context.Context, lease fleetscore.LeaseID, stream string, from int64) ([]byte, error) {
+	o.by()
+	return o.Pieces.Piece(ctx, lease, stream, from)
+}
+
+// TestServersSealAtOnce: while the lead changes, two servers may move the same log. It stays
+// whole if one removes the pieces while the other one reads them.
+func TestServersSealAtOnce(t *testing.T) {
+	t.Parallel()
+	a := newShared(t, 1)
+	a.append(a.leases[0], "stderr", 0, "one\n")
+	a.append(a.leases[0], "stderr", 4, "two\n")
+	a.end(a.leases[0], dispatch.Succeeded, "")
+	read := 0
+	b, err := New(Config{SpoolDir: t.TempDir(), Pieces: &overtaken{a.ledger.(ledger.Pieces), func() {
+		if read++; read == 2 { // after the first piece
+			if err := a.Seal(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}}}, Deps{Ledger: a.ledger, Store: a.bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Seal(t.Context()); err != nil || read < 2 {
+		t.Fatalf("after %d readings: %v", read, err)
+	}
+	in, err := a.Open(t.Context(), jobID, 0, 1, "stderr", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if text, err := io.ReadAll(in); err != nil || string(text) != "one\ntwo\n" {
+		t.Errorf("the log is %q, %v; want both lines", text, err)
+	}
+}

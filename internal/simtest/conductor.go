@@ -14,7 +14,8 @@
 //   - Each key and time has one row, in datasets and predictions, and it is the newest
 //     job's. No job is committed twice.
 //   - Each acknowledged reading counts in exactly one row or is kept as late; rows equal
-//     those of a slow twin that reads the log; no job is planned before its rows are there.
+//     those of a slow twin that reads the log; no job is planned before its rows are there, or its
+//     deadline has passed.
 //   - A model that ends the process of its node costs its own sensor alone, and only such a
 //     model is said to do harm.
 //   - A pool has no more nodes than it may have, whoever led. A formula's evaluations ask for

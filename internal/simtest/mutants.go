@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,12 +46,13 @@ const (
 	forgetsToken      mutant = "a server that leads no more isn't refused"
 	countsNothing     mutant = "formulas don't see the tasks that wait"
 	sparesSuspects    mutant = "a task that took nodes down isn't scored alone"
+	startsEarly       mutant = "a job doesn't wait until its rows are complete"
 	overlooksMachines mutant = "machines that exist aren't compared with the nodes"
 )
 
 // mutants are all faults that must be found.
 var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
-	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects}
+	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
@@ -85,6 +88,16 @@ func (m mutant) get(name fleetscore.BlobName, data []byte) []byte {
 	switch m {
 	case commitsTwice:
 		return editCommit(data, func(line string) string { return unless(jobOfTxn(line) != "", line) })
+	case startsEarly: // datasets say that they are complete for a minute more than they are
+		return editCommit(data, func(line string) string {
+			before, n, ok := strings.Cut(line, `/complete_until","version":`)
+			digits := len(n) - len(strings.TrimLeft(n, "0123456789"))
+			until, err := strconv.ParseInt(n[:digits], 10, 64)
+			if !ok || err != nil {
+				return line
+			}
+			return fmt.Sprintf(`%s/complete_until","version":%d%s`, before, until+time.Minute.Microseconds(), n[digits:])
+		})
 	case losesOwnMark:
 		return editCommit(data, func(line string) string {
 			before, mark, _ := strings.Cut(line, `"`+markEntry+`":"`)
@@ -132,7 +145,7 @@ func (m mutant) decision(v ledger.ScheduleView, d ledger.ScheduleDecision) ledge
 }
 
 // reads tells whether the mutant changes what is read.
-func (m mutant) reads() bool { return m == commitsTwice || m == losesOwnMark }
+func (m mutant) reads() bool { return m == commitsTwice || m == losesOwnMark || m == startsEarly }
 
 func unless(drop bool, line string) string {
 	if drop {

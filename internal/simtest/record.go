@@ -132,6 +132,7 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 			}
 		}
 	}
+	hurried := l.w.hurried(ctx, j)
 	r.mu.Lock()
 	if j.Config.Dataset == dataset {
 		for c, v := range read {
@@ -141,11 +142,33 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 		}
 	}
 	r.read[j.ID] = read
-	if j.Config.Dataset == measured && j.Rerun == nil && !(isNamed(j) && l.w.retention) {
+	if j.Config.Dataset == measured && j.Rerun == nil && !hurried && !(isNamed(j) && l.w.retention) {
 		r.intervals[j.ID] = j.Interval
 	}
 	r.mu.Unlock()
 	return nil
+}
+
+// hurried tells whether a job is planned without its rows being complete, which it may only
+// be from its deadline on.
+func (w *world) hurried(ctx context.Context, j fleetscore.Job) bool {
+	snap, err := w.record.truth.Dataset(j.Config.Dataset).Snapshot(context.WithoutCancel(ctx))
+	if err == nil {
+		if until, ok := catalog.CompleteUntil(snap, *j.Planned); ok && until >= fleetscore.MicrosOf(j.Interval.To) {
+			return false
+		}
+	} else if !fleetscore.NotFound.Is(err) {
+		w.record.problem("job %s is planned, and its dataset can't be read: %v", j.ID, err)
+	}
+	since := j.Created
+	if j.Due != nil {
+		since = *j.Due
+	}
+	if d := w.schedules[j.Pipeline].Deadline.D(); d == 0 || j.Planned.Before(since.Add(d)) {
+		w.record.problem("job %s is planned at %s, before its rows are complete until %s", j.ID, j.Planned, j.Interval.To)
+	}
+	w.conductor.note(fmt.Sprint("job ", j.ID, " is planned without all of its rows"))
+	return true
 }
 
 // Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the

@@ -73,6 +73,9 @@ func drawSchedule(rnd *rand.Rand, pipeline string) fleetscore.ScheduleConfig {
 	if rnd.IntN(4) == 0 {
 		c = fleetscore.ScheduleConfig{Recurrence: &fleetscore.Recurrence{Frequency: "Minute", Interval: &minutes}}
 	}
+	if rnd.IntN(4) == 0 {
+		c.Deadline = fleetscore.Duration(time.Duration(10+rnd.IntN(80)) * time.Second)
+	}
 	if rnd.IntN(3) == 0 {
 		return c
 	}

@@ -111,7 +111,9 @@ func (w *world) browse(ctx context.Context) {
 			continue // it isn't there yet
 		}
 		f, _, err := t.ReadFrame(ctx, snap.Files, nil, table.ReadQuery{})
-		if err != nil {
+		if err != nil && !w.never.Load() {
+			w.log.Info("a reader can't read what it saw, as a clock was wrong, by which the time of grace is told", "table", t.Name(), "error", err)
+		} else if err != nil {
 			w.record.problem("a reader can't read %s as it was less than %s before: %v", t.Name(), graceHere, err)
 		} else if int64(f.Len()) != snap.Rows() {
 			w.record.problem("a reader of %s finds %d rows in place of %d", t.Name(), f.Len(), snap.Rows())
