@@ -42,9 +42,26 @@ type HubConfig struct {
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
 	BacklogMB  int      `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
 	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
+	// OwnKey is the key column that must hold the name of a device's token: the holder of the
+	// token press-1 may send readings of press-1 only. Empty means that every device may send
+	// readings of all.
+	OwnKey string      `json:"own_key,omitempty"`
+	MQTT   *MQTTConfig `json:"mqtt,omitempty"` // takes readings by MQTT too; nil means over HTTP alone
 	// NATS keeps the log on NATS servers, so that several servers share it; nil keeps it
 	// in the folder of one server.
 	NATS *NATSConfig `json:"nats,omitempty"`
+}
+
+// MQTTConfig says where each server takes readings by MQTT, and what its messages look like.
+type MQTTConfig struct {
+	Listen string `json:"listen"` // host:port; empty means 127.0.0.1:1883
+	// Topic is the form of the topics; {COLUMN} stands for the value of a key column, + for
+	// anything. Empty means devices/ and the key columns: devices/{Device}/{Tag}.
+	Topic string `json:"topic"`
+	Value string `json:"value,omitempty"` // column of a message that is a bare number; empty means that such messages are refused; needs arrival_time
+	// ArrivalTime gives readings without a time the time of their arrival. Such a reading
+	// counts twice if its message is sent twice.
+	ArrivalTime bool `json:"arrival_time,omitempty"`
 }
 
 // NATSConfig says which NATS servers keep the hub's log. Files are those of each machine

@@ -134,3 +134,9 @@ func hold(ctx context.Context) (release func()) {
 		}
 	}
 }
+
+// Hold says that a connection of a protocol other than HTTP serves a known caller, so that
+// it isn't closed to make room for others. It is called once for a connection.
+func (c *Conns) Hold(raw net.Conn) {
+	hold(c.Context(context.Background(), raw))
+}

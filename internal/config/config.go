@@ -133,15 +133,7 @@ func (r *reader) parse(text []byte) (body ast.Node) {
 
 // fill replaces zero values by their documented defaults.
 func fill(c *fleetscore.Config) {
-	h := &c.Hub
-	if len(h.Key) == 0 {
-		h.Key = []string{"Device", "Tag"}
-	}
-	def(&h.Time, "TS")
-	def(&h.Partitions, 1)
-	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
-	def(&h.Disorder, fleetscore.Duration(5*time.Second))
-	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
+	fillHub(&c.Hub)
 	fillAccess(&c.Access)
 	for name, q := range c.Queries {
 		def(&q.Cut, fleetscore.Duration(10*time.Minute))

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub/natshub"
@@ -29,8 +32,49 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	if h.BacklogMB < 0 {
 		r.at("hub.backlog_mb", "%d is negative", h.BacklogMB)
 	}
+	if h.OwnKey != "" && !slices.Contains(h.Key, h.OwnKey) {
+		r.at("hub.own_key", "%q is not a key column; write one of %s", h.OwnKey, strings.Join(h.Key, ", "))
+	}
+	if h.MQTT != nil {
+		r.judgeMQTT(*h.MQTT, h)
+	}
 	if h.NATS != nil {
 		r.judgeNATS(h.NATS)
+	}
+}
+
+func fillHub(h *fleetscore.HubConfig) {
+	if len(h.Key) == 0 {
+		h.Key = []string{"Device", "Tag"}
+	}
+	def(&h.Time, "TS")
+	def(&h.Partitions, 1)
+	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
+	def(&h.Disorder, fleetscore.Duration(5*time.Second))
+	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
+	if h.MQTT == nil {
+		return
+	}
+	filled := *h.MQTT
+	def(&filled.Listen, "127.0.0.1:1883")
+	def(&filled.Topic, fleetscore.DefaultTopic(h.Key))
+	h.MQTT = &filled
+}
+
+func (r *reader) judgeMQTT(m fleetscore.MQTTConfig, h fleetscore.HubConfig) {
+	if _, port, err := net.SplitHostPort(m.Listen); err != nil {
+		r.at("hub.mqtt.listen", "%s is not host:port; write for example 127.0.0.1:1883", m.Listen)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		r.at("hub.mqtt.listen", "%s: %q is not a port", m.Listen, port)
+	}
+	if _, err := fleetscore.ParseTopicForm(m.Topic, h.Key); err != nil {
+		r.at("hub.mqtt.topic", "%v", err)
+	}
+	if m.Value != "" && (m.Value == h.Time || slices.Contains(h.Key, m.Value)) {
+		r.at("hub.mqtt.value", "%s has another role; write the column of the measured value, such as Value", m.Value)
+	}
+	if m.Value != "" && !m.ArrivalTime {
+		r.at("hub.mqtt.value", "a message that is a bare number holds no time; write arrival_time: true as well")
 	}
 }
 

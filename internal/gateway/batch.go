@@ -64,6 +64,8 @@ type reading struct {
 	id    string
 	cells []cell
 	bytes int
+
+	unstamped bool // the time is that of the arrival, not of the device
 }
 
 // index is the columns of a kind by name.

@@ -107,6 +107,8 @@ func (c Config) Validate() error {
 		}
 	}
 	switch {
+	case c.Hub.OwnKey != "" && !slices.Contains(c.Hub.Key, c.Hub.OwnKey):
+		return fail("own_key %q is not a key column", c.Hub.OwnKey)
 	case c.Hub.Time == IDField:
 		return fail("the time column can't be %q", IDField)
 	case c.Hub.IdleAfter < 0 || c.BodyTimeout < 0:
@@ -124,7 +126,10 @@ type Deps struct {
 	Clock *clock.Clock // the time that arrivals get; nil is the system's
 	// Full says why no more readings can be taken for now, or is empty. Readings are
 	// refused while too many wait to be aggregated. Nil never refuses.
-	Full    func() string
+	Full func() string
+	// Owner is the name of the device that sends a request; empty if the sender is no device.
+	// Nil knows none. Hub.OwnKey says what the name is for.
+	Owner   func(context.Context) string
 	Metrics prometheus.Registerer // nil means none
 }
 
@@ -136,6 +141,7 @@ type Gateway struct {
 	clock   *clock.Clock
 	now     func() time.Time // of the clock
 	full    func() string
+	owner   func(context.Context) string
 	metrics *metrics
 	rate    rate
 
@@ -152,7 +158,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full, intake: newIntake(cfg.MaxQueueBytes)}
+	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full, owner: deps.Owner, intake: newIntake(cfg.MaxQueueBytes)}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}

@@ -380,7 +380,7 @@ func TestDefectInParsing(t *testing.T) {
 					t.Error("the panic was hidden")
 				}
 			}()
-			_, _, _ = g.parse(0, func(*parser, []byte, time.Time) *parsed { panic("a defect") }, nil)
+			_, _, _ = g.parse(0, func(*parser, []byte, time.Time) *parsed { panic("a defect") }, Message{})
 		}()
 	}
 	if n := g.parsing.len(); n != 0 {

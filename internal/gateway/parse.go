@@ -53,7 +53,7 @@ type parsed struct {
 	accepted int
 	rejected int
 	reasons  []Rejection       // the first maxRejections
-	newest   fleetscore.Micros // event time of the readings accepted
+	newest   fleetscore.Micros // time that a device gave to a reading accepted; 0 if none did
 }
 
 func (p *parsed) reject(line int, field, format string, args ...any) {
@@ -78,6 +78,9 @@ type parser struct {
 	values  [][]byte // of the key columns
 	text    []byte
 	out     *parsed
+	msg     Message
+	owns    int               // the key column that must hold msg.Owner; -1 for none
+	now     fleetscore.Micros // when the message arrived
 	latest  fleetscore.Micros // a reading's time may not lie after it
 }
 
@@ -85,7 +88,7 @@ type parser struct {
 const maxNames = 10000
 
 func newParser(cfg Config, partition *[fleetscore.Shards]int, count int) *parser {
-	return &parser{cfg: cfg, partition: partition, count: count, names: map[string]string{}, columns: map[columnOf]struct{}{},
+	return &parser{cfg: cfg, partition: partition, count: count, owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
 		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
 }
 
@@ -187,7 +190,7 @@ func reason(err error) string {
 // For any other fault the reading is rejected and the object read to its end.
 func (p *parser) object(line int) error {
 	r := &p.reading
-	r.id, r.cells = "", r.cells[:0]
+	r.id, r.cells, r.unstamped = "", r.cells[:0], false
 	for i := range p.values {
 		p.values[i] = nil
 	}
@@ -199,7 +202,17 @@ func (p *parser) object(line int) error {
 		}
 		rejected = true
 	}
-	if kind := p.dec.PeekKind(); kind != '{' && kind > 0 {
+	if kind := p.dec.PeekKind(); kind == '0' && p.msg.Value != "" {
+		raw, err := p.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		if why := p.cell(p.msg.Value, raw); why != "" {
+			reject(p.msg.Value, "%s", why)
+		}
+		p.complete(false, reject)
+		return nil
+	} else if kind != '{' && kind > 0 {
 		if err := p.dec.SkipValue(); err != nil {
 			return err
 		}
@@ -228,8 +241,11 @@ func (p *parser) object(line int) error {
 			}
 			timed = true
 		case slices.Contains(p.cfg.Hub.Key, name):
-			if why := p.keyValue(slices.Index(p.cfg.Hub.Key, name), raw); why != "" {
+			i := slices.Index(p.cfg.Hub.Key, name)
+			if why := p.keyValue(i, raw); why != "" {
 				reject(name, "%s", why)
+			} else if given := p.msg.given(i); given != "" && given != string(p.values[i]) {
+				reject(name, "the value differs from %q in the topic", given)
 			}
 		default:
 			if why := p.cell(name, raw); why != "" {
@@ -240,15 +256,32 @@ func (p *parser) object(line int) error {
 	if _, err := p.dec.ReadToken(); err != nil {
 		return err
 	}
-	if !timed {
+	p.complete(timed, reject)
+	return nil
+}
+
+// complete adds what the message says of all its readings, and rejects a reading that
+// still lacks its time or a key, or that its sender may not send.
+func (p *parser) complete(timed bool, reject func(field, format string, args ...any)) {
+	switch {
+	case timed:
+	case p.msg.ArrivalTime:
+		p.reading.time, p.reading.unstamped = p.now, true
+	default:
 		reject(p.cfg.Hub.Time, "the event time is missing")
 	}
 	for i, v := range p.values {
-		if v == nil {
+		if v == nil && p.msg.given(i) != "" {
+			v = []byte(p.msg.Keys[i])
+			p.values[i] = v
+		}
+		switch {
+		case v == nil:
 			reject(p.cfg.Hub.Key[i], "the key column is missing")
+		case i == p.owns && p.msg.Owner != "" && string(v) != p.msg.Owner:
+			reject(p.cfg.Hub.Key[i], "%.64q is not the sender: %q may only send its own readings", v, p.msg.Owner)
 		}
 	}
-	return nil
 }
 
 // name interns a column's name.
@@ -350,13 +383,8 @@ func (p *parser) keyValue(i int, raw jsontext.Value) (why string) {
 		return "a key must be a text or a number"
 	}
 	v := p.text[n:len(p.text):len(p.text)]
-	switch {
-	case len(v) == 0:
-		return "the key is empty"
-	case len(v) > maxKeyBytes:
-		return fmt.Sprintf("the key is longer than %d bytes", maxKeyBytes)
-	case bytes.IndexByte(v, fleetscore.KeySeparator[0]) >= 0:
-		return "the key contains the control character U+001F"
+	if why := KeyText(v); why != "" {
+		return why
 	}
 	p.values[i] = v
 	return ""
@@ -433,7 +461,9 @@ func (p *parser) keep(line, size int) {
 	}
 	b.add(r)
 	p.out.accepted++
-	p.out.newest = max(p.out.newest, r.time)
+	if !r.unstamped {
+		p.out.newest = max(p.out.newest, r.time)
+	}
 }
 
 // columnOf is a column of a request.

@@ -80,7 +80,15 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	defer arrival.release()
 	g.metrics.body.Add(float64(len(body)))
 
-	out, err := g.Take(fleetscore.SourceHTTP, format, body)
+	m := Message{Format: format, Body: body}
+	if g.owner != nil {
+		m.Owner = g.owner(r.Context())
+	}
+	p, err := g.Begin(fleetscore.SourceHTTP, m)
+	if err != nil {
+		return g.refusal(w, err)
+	}
+	out, err := p.Wait()
 	if err != nil {
 		return g.refusal(w, err)
 	}

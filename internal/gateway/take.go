@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -24,27 +27,86 @@ type Verdicts struct {
 	Reasons  []Rejection // of the first 100 that were rejected
 }
 
-// Take parses readings of a source, stores those that are well-formed, and returns
-// once they are synced to disk. After an error some readings may be stored
-// nevertheless. The caller can send all readings again: repeats count once. Run must
-// be running. The caller bounds how many bytes are in such calls at once; body isn't
-// kept.
-func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Verdicts, error) {
-	const op = "take readings"
-	at := slices.Index(g.cfg.Sources, source)
-	if at < 0 {
-		return Verdicts{}, fleetscore.Errorf(fleetscore.Invalid, op, g.cfg.Name, "the source %q isn't one of %q", source, g.cfg.Sources).WithHint("list the source in the gateway's configuration")
+// Message is text that holds readings, and what is known of all of them besides the text.
+type Message struct {
+	Format Format
+	Body   []byte
+	// Keys are the values of the key columns, in their order; a value that is empty or
+	// absent is in the text. Each must be good by KeyText.
+	Keys        []string
+	Value       string // column of a JSON text that is a bare number; empty means that a number isn't a reading
+	ArrivalTime bool   // a reading without a time gets the time of its arrival
+	Owner       string // value that Hub.OwnKey must have in each reading; empty means any
+}
+
+// given is the value of a key column that isn't in the text; empty if it is.
+func (m *Message) given(i int) string {
+	if i < len(m.Keys) {
+		return m.Keys[i]
 	}
-	if err := g.ready(); err != nil {
+	return ""
+}
+
+// KeyText says why a text can't be the value of a key column; empty if it can.
+func KeyText(text []byte) (why string) {
+	switch {
+	case len(text) == 0:
+		return "the key is empty"
+	case len(text) > maxKeyBytes:
+		return fmt.Sprintf("the key is longer than %d bytes", maxKeyBytes)
+	case bytes.IndexByte(text, fleetscore.KeySeparator[0]) >= 0:
+		return "the key contains the control character U+001F"
+	case !utf8.Valid(text):
+		return "the key isn't UTF-8"
+	}
+	return ""
+}
+
+// Take is Begin and Wait for readings of which nothing is known besides their text.
+func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Verdicts, error) {
+	p, err := g.Begin(source, Message{Format: format, Body: body})
+	if err != nil {
 		return Verdicts{}, err
 	}
+	return p.Wait()
+}
+
+const takeOp = "take readings"
+
+// Pending is readings on their way into the hub.
+type Pending struct {
+	g     *Gateway
+	out   *parsed
+	waits []*waiting
+	err   error
+}
+
+// Begin parses readings of a source and hands those that are well-formed to the hub. They
+// are stored only once Wait said so. Run must be running. The caller bounds how many bytes
+// are between Begin and Wait at once; the message's text isn't kept.
+func (g *Gateway) Begin(source fleetscore.Source, m Message) (*Pending, error) {
+	at := slices.Index(g.cfg.Sources, source)
+	if at < 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, takeOp, g.cfg.Name, "the source %q isn't one of %q", source, g.cfg.Sources).WithHint("list the source in the gateway's configuration")
+	}
+	if err := g.ready(); err != nil {
+		return nil, err
+	}
 	parse := (*parser).lines
-	if format == JSON {
+	if m.Format == JSON {
 		parse = (*parser).value
 	}
-	out, waits, err := g.parse(at, parse, body)
-	for _, w := range waits {
-		<-w.done // this ends within the time limit of an append; the code waits even if the client has gone, because the readings' memory is counted until then
+	out, waits, err := g.parse(at, parse, m)
+	return &Pending{g, out, waits, err}, nil
+}
+
+// Wait returns once the readings are synced to disk. After an error some of them may be
+// stored nevertheless. The caller can send all readings again: repeats count once. It is
+// called once, and ends within the time limit of an append.
+func (p *Pending) Wait() (Verdicts, error) {
+	g, err := p.g, p.err
+	for _, w := range p.waits {
+		<-w.done // the code waits even if the client has gone, because the readings' memory is counted until then
 		if w.err != nil && err == nil {
 			err = w.err
 		}
@@ -55,12 +117,19 @@ func (g *Gateway) Take(source fleetscore.Source, format Format, body []byte) (Ve
 		if errors.As(err, &e) && e.Hint != "" && e.Err != nil {
 			hint, cause = hint+"; "+e.Hint, e.Err
 		}
-		return Verdicts{}, fleetscore.Errorf(fleetscore.KindOf(err), op, g.cfg.Name, "the readings could not all be stored: %w", cause).WithHint("%s", hint)
+		return Verdicts{}, fleetscore.Errorf(fleetscore.KindOf(err), takeOp, g.cfg.Name, "the readings could not all be stored: %w", cause).WithHint("%s", hint)
 	}
-	g.rate.add(g.now(), out.accepted, out.rejected)
-	g.metrics.readings.WithLabelValues("accepted").Add(float64(out.accepted))
-	g.metrics.readings.WithLabelValues("rejected").Add(float64(out.rejected))
-	return Verdicts{out.accepted, out.rejected, out.reasons}, nil
+	g.count(p.out.accepted, p.out.rejected)
+	return Verdicts{p.out.accepted, p.out.rejected, p.out.reasons}, nil
+}
+
+// Reject counts a message that was refused as a whole, before its text was read.
+func (g *Gateway) Reject() { g.count(0, 1) }
+
+func (g *Gateway) count(accepted, rejected int) {
+	g.rate.add(g.now(), accepted, rejected)
+	g.metrics.readings.WithLabelValues("accepted").Add(float64(accepted))
+	g.metrics.readings.WithLabelValues("rejected").Add(float64(rejected))
 }
 
 // ready returns an error while no more readings can be taken, because too many wait
@@ -70,13 +139,13 @@ func (g *Gateway) ready() error {
 	if why == "" {
 		return nil
 	}
-	return fleetscore.Errorf(fleetscore.Exhausted, "take readings", g.cfg.Name, "%s", why).
+	return fleetscore.Errorf(fleetscore.Exhausted, takeOp, g.cfg.Name, "%s", why).
 		WithHint("send the readings again later; GET /queries says which query is behind, and hub.backlog_mb sets the limit")
 }
 
 // parse parses a body and hands its readings to their partitions. If a defect in
 // parsing panics, this call fails, but the parser is returned for the next call.
-func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *parsed, body []byte) (*parsed, []*waiting, error) {
+func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *parsed, m Message) (*parsed, []*waiting, error) {
 	defer g.parsing.begin(g.now)()
 	p := <-g.parsers
 	sound := false
@@ -88,9 +157,12 @@ func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *pars
 	}()
 	// While the clock isn't trusted, a reading whose time seems to be in the future
 	// may be right.
-	out := parse(p, body, g.now().Add(g.clock.Unsure()))
+	now := g.now()
+	p.msg, p.now = m, fleetscore.MicrosOf(now)
+	out := parse(p, m.Body, now.Add(g.clock.Unsure()))
+	p.msg = Message{}
 	sound = true
-	if out.accepted > 0 {
+	if out.newest > 0 {
 		g.clock.Witness(out.newest.Time())
 	}
 	waits, err := g.queue(source, out)

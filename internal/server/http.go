@@ -10,14 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/access"
 )
 
 func (s *Server) serveHTTP(ctx context.Context, h http.Handler) error {
-	conns := access.NewConns(s.maxConnections())
 	srv := &http.Server{
 		Handler:           h,
-		ConnContext:       conns.Context,
+		ConnContext:       s.conns.Context,
 		MaxHeaderBytes:    64 << 10,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -33,7 +31,7 @@ func (s *Server) serveHTTP(ctx context.Context, h http.Handler) error {
 		}
 		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 	}
-	go func() { done <- serve(conns.Listen(s.listener)) }()
+	go func() { done <- serve(s.conns.Listen(s.listener)) }()
 	select {
 	case err := <-done:
 		return err

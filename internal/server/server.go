@@ -71,6 +71,7 @@ type Server struct {
 	URL      string // where it listens, for people and nodes
 	loopback bool
 	listener net.Listener
+	conns    *access.Conns // bounds the connections of all protocols together
 	metrics  *prometheus.Registry
 	clock    *clock.Clock
 	health   *obs.Health // what doesn't work; every service reports there
@@ -129,8 +130,8 @@ func (s *Server) bind(ctx context.Context) error {
 	if err != nil {
 		return fleetscore.Errorf(fleetscore.Invalid, "listen", s.cfg.Listen, "not host:port").WithHint("write for example 127.0.0.1:7180")
 	}
-	ip := net.ParseIP(host)
-	s.loopback = host == "localhost" || ip != nil && ip.IsLoopback()
+	s.loopback = isLoopback(host)
+	s.conns = access.NewConns(s.maxConnections())
 	if err := s.checkListen(); err != nil {
 		return err
 	}

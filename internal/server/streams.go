@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/hub"
@@ -319,8 +320,9 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	metrics := &scope{Registerer: s.server.metrics}
 	backlog := &backlog{bound: int64(p.Hub.BacklogMB) << 20}
 	defer metrics.unregister()
-	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Server: s.source(p.Hub), Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
-		gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics, Clock: s.server.clock, Full: backlog.full})
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Sources: sources(p.Hub), Server: s.source(p.Hub), Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
+		gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics, Clock: s.server.clock, Full: backlog.full,
+			Owner: func(ctx context.Context) string { return access.CallerOf(ctx).Device() }})
 	if err != nil {
 		return err
 	}
@@ -330,6 +332,13 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 		return s.leads.take(ctx, func(ctx context.Context) error { return s.query(ctx, p, h, backlog) })
 	}}}
 
+	if p.Hub.MQTT != nil {
+		m, err := s.server.mqtt(p.Hub, g, metrics)
+		if err != nil {
+			return err
+		}
+		services = append(services, m)
+	}
 	if s.source(p.Hub) != "" {
 		services = append(services, lifecycle.Service{Name: "backlog of the other servers' queries", Run: func(ctx context.Context) error { return s.watchOthers(ctx, p, h, backlog) }})
 	}

@@ -1,0 +1,158 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	broker "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+)
+
+// hook is what the broker asks while it works on a client's packets. It is called in the
+// goroutine that reads from the client.
+type hook struct {
+	broker.HookBase
+	server *Server
+}
+
+// ID names the hook.
+func (h *hook) ID() string { return "fleetscore" }
+
+// Provides lists what the broker asks here.
+func (h *hook) Provides(what byte) bool {
+	switch what {
+	case broker.OnConnect, broker.OnConnectAuthenticate, broker.OnACLCheck, broker.OnPacketRead, broker.OnPacketEncode, broker.OnPublish:
+		return true
+	}
+	return false
+}
+
+// OnConnect makes the session end with the connection. A last will has no receivers.
+func (h *hook) OnConnect(cl *broker.Client, _ packets.Packet) error {
+	cl.Properties.Clean = true
+	cl.Properties.Props.SessionExpiryInterval = 0
+	cl.Properties.Will = broker.Will{}
+	return nil
+}
+
+// OnConnectAuthenticate admits clients. The name of the caller becomes a part of the
+// client's identifier, so that nobody can end the session of another caller by using its
+// identifier.
+func (h *hook) OnConnectAuthenticate(cl *broker.Client, pk packets.Packet) bool {
+	s := h.server
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok {
+		return false
+	}
+	who := Client{Remote: c.raw.RemoteAddr().String(), Token: string(pk.Connect.Password)}
+	if t, ok := c.Conn.(secured); ok {
+		state := t.ConnectionState()
+		who.TLS = &state
+	}
+	sender, err := s.deps.Admit(who)
+	if err != nil {
+		s.tell("an MQTT client was refused", "remote", who.Remote, "error", err)
+		return false
+	}
+	c.sender = sender
+	cl.ID = sender.String() + "/" + cl.ID
+	if s.deps.Hold != nil {
+		s.deps.Hold(c.raw)
+	}
+	return true
+}
+
+// OnACLCheck refuses subscriptions. Topics of messages are judged by OnPublish.
+func (h *hook) OnACLCheck(_ *broker.Client, _ string, write bool) bool { return write }
+
+// OnPacketRead makes sure that OnPublish sees all messages: the broker drops those to
+// topics of its own without a word.
+func (h *hook) OnPacketRead(_ *broker.Client, pk packets.Packet) (packets.Packet, error) {
+	if pk.FixedHeader.Type == packets.Publish && strings.HasPrefix(pk.TopicName, "$") {
+		pk.TopicName = "/" + pk.TopicName // no form of topics begins with an empty level
+	}
+	return pk, nil
+}
+
+// OnPacketEncode tells clients of MQTT 5 what isn't offered.
+func (h *hook) OnPacketEncode(_ *broker.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type == packets.Connack && pk.ReasonCode == packets.CodeSuccess.Code {
+		p := &pk.Properties
+		p.MaximumPacketSize = maxPacket
+		p.RetainAvailable, p.RetainAvailableFlag = 0, true
+		p.WildcardSubAvailable, p.WildcardSubAvailableFlag = 0, true
+		p.SharedSubAvailable, p.SharedSubAvailableFlag = 0, true
+		p.SubIDAvailable, p.SubIDAvailableFlag = 0, true
+		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = 0, true
+	}
+	return pk
+}
+
+// OnPublish takes a message. The broker does nothing more about it, whatever the verdict:
+// conn.answer acknowledges it.
+func (h *hook) OnPublish(cl *broker.Client, pk packets.Packet) (packets.Packet, error) {
+	s := h.server
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok || c.sender == nil || s.deps.Valid != nil && !s.deps.Valid(c.sender) {
+		_ = s.broker.DisconnectClient(cl, packets.ErrNotAuthorized) // the token was removed or has expired
+		return pk, packets.ErrRejectPacket
+	}
+	m := &message{client: cl, qos: pk.FixedHeader.Qos, id: pk.PacketID, topic: pk.TopicName, payload: pk.Payload}
+	if strings.HasPrefix(m.topic, "/$") { // by OnPacketRead
+		m.topic = m.topic[1:]
+	}
+	if pk.FixedHeader.Retain && cl.Properties.ProtocolVersion == 5 {
+		s.deps.Gateway.Reject()
+		s.reject(c, m.topic, m.payload, "the message is to be retained, which this server doesn't do")
+		_ = s.broker.DisconnectClient(cl, packets.ErrRetainNotSupported) // as the specification says
+		return pk, packets.ErrRejectPacket
+	}
+	s.begin(c, m, pk.TopicName)
+	c.waiting <- m // answer empties it, until this connection's goroutine ends
+	return pk, packets.ErrRejectPacket
+}
+
+// begin judges a message by its topic and hands it to the gateway.
+func (s *Server) begin(c *conn, m *message, name string) {
+	keys, why := s.keys(name)
+	owner := ""
+	if s.own >= 0 {
+		owner = c.sender.Device()
+	}
+	switch {
+	case why != "":
+		m.code, m.why = packets.ErrTopicNameInvalid, why
+	case owner != "" && keys[s.own] != "" && keys[s.own] != owner:
+		m.code, m.why = packets.ErrNotAuthorized, c.sender.String()+" may only send its own readings"
+	default:
+		_ = s.memory.Acquire(context.Background(), m.size()) // what is waited for ends within the time limit of an append
+		m.pending, m.err = s.deps.Gateway.Begin(fleetscore.SourceMQTT, gateway.Message{Format: gateway.JSON, Body: m.payload, Keys: keys,
+			Value: s.cfg.MQTT.Value, ArrivalTime: s.cfg.MQTT.ArrivalTime, Owner: owner})
+		if m.pending == nil {
+			s.memory.Release(m.size())
+		}
+		return
+	}
+	s.deps.Gateway.Reject()
+}
+
+// keys reads the values of the key columns from a topic, or says what is wrong with it.
+func (s *Server) keys(name string) (keys []string, why string) {
+	keys, ok := s.topic.Match(name)
+	if !ok {
+		return nil, fmt.Sprintf("the topic doesn't have the form %s", s.topic)
+	}
+	for i, k := range keys {
+		if k == "" {
+			continue
+		}
+		if why := gateway.KeyText([]byte(k)); why != "" {
+			return nil, s.cfg.Hub.Key[i] + " in the topic: " + why
+		}
+	}
+	return keys, ""
+}

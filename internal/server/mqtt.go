@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"net"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// checkMQTT refuses an address that would give strangers access, by the rules of the
+// address for HTTP.
+func (s *Server) checkMQTT(h fleetscore.HubConfig) error {
+	const op = "listen for MQTT"
+	if h.MQTT == nil {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(h.MQTT.Listen)
+	switch {
+	case err != nil:
+		return fleetscore.Errorf(fleetscore.Invalid, op, h.MQTT.Listen, "not host:port").WithHint("write for example 127.0.0.1:1883")
+	case isLoopback(host):
+		return nil
+	case s.cfg.Open:
+		return fleetscore.Errorf(fleetscore.Invalid, op, h.MQTT.Listen, "this server was started with --open, so everybody on the network could send readings").
+			WithHint("let hub.mqtt.listen be an address of this machine only, such as 127.0.0.1:1883, or start the server without --open")
+	case !s.tls() && !s.cfg.InsecureHTTP:
+		return fleetscore.Errorf(fleetscore.Invalid, op, h.MQTT.Listen, "beyond this machine tokens would travel in plain text").
+			WithHint("start the server with --tls-cert and --tls-key, or --tls-self-signed for a first try, which MQTT uses too; behind a proxy that speaks TLS, with --insecure-http")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sources are the ways by which readings come in.
+func sources(h fleetscore.HubConfig) []fleetscore.Source {
+	if h.MQTT == nil {
+		return []fleetscore.Source{fleetscore.SourceHTTP}
+	}
+	return []fleetscore.Source{fleetscore.SourceHTTP, fleetscore.SourceMQTT}
+}
+
+// mqtt is the service that takes readings by MQTT for a gateway.
+func (s *Server) mqtt(h fleetscore.HubConfig, g *gateway.Gateway, metrics prometheus.Registerer) (lifecycle.Service, error) {
+	report := func(why string) { s.health.Report("mqtt", why) }
+	if err := s.checkMQTT(h); err != nil { // it was applied when the server had other flags
+		return lifecycle.Service{Name: "mqtt", Run: func(ctx context.Context) error {
+			report(err.Error())
+			defer report("")
+			<-ctx.Done()
+			return nil
+		}}, nil
+	}
+	deps := mqtt.Deps{Gateway: g, Log: s.log, Metrics: metrics, Report: report, Bound: s.conns.Listen, Hold: s.conns.Hold,
+		Admit: func(c mqtt.Client) (mqtt.Sender, error) {
+			caller, why := s.control.Admit(access.Connection{Protocol: "MQTT", Remote: c.Remote, TLS: c.TLS, Token: c.Token}, fleetscore.RoleDevice)
+			if why != nil {
+				return nil, why
+			}
+			return caller, nil
+		},
+		Valid: func(who mqtt.Sender) bool {
+			caller, ok := who.(access.Caller)
+			return ok && s.control.Valid(caller)
+		}}
+	if s.cert != nil {
+		deps.TLS = s.cert.Config()
+		deps.TLS.NextProtos = []string{"mqtt"}
+		if s.authorities != nil {
+			deps.TLS = s.authorities.Ask(deps.TLS)
+		}
+	}
+	m, err := mqtt.New(mqtt.Config{MQTT: *h.MQTT, Hub: h}, deps)
+	if err != nil {
+		return lifecycle.Service{}, err
+	}
+	return lifecycle.Service{Name: "mqtt", Run: m.Run}, nil
+}
