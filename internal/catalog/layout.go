@@ -66,7 +66,12 @@ func Timing(pipeline string, job fleetscore.JobID, task, attempt int) fleetscore
 	return fleetscore.BlobName(fmt.Sprintf("%s%s%03d-%d.parquet", jobLogs(pipeline, job), timingName, task, attempt))
 }
 
-// IsTiming reports whether a blob is a timing file of a job.
+// JobTiming is the blob that Timing's blobs of a job are joined to.
+func JobTiming(pipeline string, job fleetscore.JobID) fleetscore.BlobName {
+	return fleetscore.BlobName(jobLogs(pipeline, job) + "timing.parquet")
+}
+
+// IsTiming reports whether a blob is a timing file of a job's attempt.
 func IsTiming(name, pipeline string, job fleetscore.JobID) bool {
 	base, ok := strings.CutPrefix(name, jobLogs(pipeline, job)+timingName)
 	return ok && !strings.Contains(base, "/")

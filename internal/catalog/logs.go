@@ -3,6 +3,8 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -78,6 +80,42 @@ func (c *Catalog) WriteTiming(ctx context.Context, t Timed, items []fleetscore.I
 		return fleetscore.Wrap("write timing", string(t.Job), err)
 	}
 	_, err := c.store.Put(ctx, Timing(t.Pipeline, t.Job, t.Task, t.Attempt), &b, store.PutOptions{})
+	return err
+}
+
+// JoinTiming joins what the attempts of a job wrote by WriteTiming to one file. Of several
+// attempts at a task the last one counts. If it was interrupted, it can be repeated.
+func (c *Catalog) JoinTiming(ctx context.Context, pipeline string, job fleetscore.JobID) error {
+	var parts []fleetscore.BlobName
+	attempts := map[int]int{} // by task, the last one
+	joined := false
+	for info, err := range c.store.List(ctx, jobLogs(pipeline, job)+"timing", store.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		var task, attempt int
+		if n, err := fmt.Sscanf(strings.TrimPrefix(string(info.Name), jobLogs(pipeline, job)), timingName+"%d-%d.parquet", &task, &attempt); n == 2 && err == nil {
+			parts, attempts[task] = append(parts, info.Name), max(attempts[task], attempt)
+		}
+		joined = joined || info.Name == JobTiming(pipeline, job)
+	}
+	if !joined && len(parts) > 0 {
+		files := make([][]byte, len(attempts))
+		for i, task := range slices.Sorted(maps.Keys(attempts)) {
+			var err error
+			if files[i], err = store.ReadAll(ctx, c.store, Timing(pipeline, job, task, attempts[task])); err != nil {
+				return err
+			}
+		}
+		var b bytes.Buffer
+		if err := table.JoinParquet(&b, files); err != nil {
+			return fleetscore.Wrap("join timing", string(job), err)
+		}
+		if _, err := c.store.Put(ctx, JobTiming(pipeline, job), &b, store.PutOptions{}); err != nil {
+			return err
+		}
+	}
+	_, err := c.delete(ctx, parts)
 	return err
 }
 

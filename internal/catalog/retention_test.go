@@ -269,15 +269,33 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// TestTiming: the file with the times of an attempt's models lies beside the job's logs,
-// other programs can read it as Parquet, and it is deleted with the logs.
+// TestTiming: the files with the times of the attempts' models are joined to one for the
+// job, of which other programs can read the last attempt of each task as Parquet. Joining
+// goes on after it was interrupted. The file is deleted with the logs.
 func TestTiming(t *testing.T) {
 	t.Parallel()
 	dir, _, c := inFolder(t)
 	items := []fleetscore.Item{{Key: "1\x1fpressure", Outcome: fleetscore.Scored, Rows: 60, Load: 2 * time.Millisecond, Score: 500 * time.Microsecond},
 		{Key: "2\x1fpressure", Outcome: fleetscore.NoData}, {Key: "3\x1fflow", Outcome: fleetscore.TimedOut, Load: time.Second, Score: 10 * time.Second}}
-	if err := c.WriteTiming(t.Context(), Timed{Pipeline: "p", Job: "p-1", Task: 4, Attempt: 2, Node: "cpu-1", KeyNames: []string{"Device", "Tag"}}, items); err != nil {
+	write := func(task, attempt int, items []fleetscore.Item) {
+		t.Helper()
+		if err := c.WriteTiming(t.Context(), Timed{Pipeline: "p", Job: "p-1", Task: task, Attempt: attempt, Node: "cpu-1", KeyNames: []string{"Device", "Tag"}}, items); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(4, 2, items)
+	write(4, 1, items) // it was lost with its node
+	write(11, 1, items[:1])
+	write(5, 1, nil) // none of its sensors has rows
+	if err := c.JoinTiming(t.Context(), "p", "p-1"); err != nil {
 		t.Fatal(err)
+	}
+	write(4, 2, items) // as if the server had been killed before it was removed
+	if err := c.JoinTiming(t.Context(), "p", "p-1"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "logs", "p", "p-1", "*")); err != nil || len(left) != 1 {
+		t.Errorf("there are %v, %v; want one file", left, err)
 	}
 	type row struct {
 		Task         *int64   `parquet:"task,optional"`
@@ -290,7 +308,7 @@ func TestTiming(t *testing.T) {
 		LoadSeconds  *float64 `parquet:"load_seconds,optional"`
 		ScoreSeconds *float64 `parquet:"score_seconds,optional"`
 	}
-	got, err := parquet.ReadFile[row](filepath.Join(dir, "logs", "p", "p-1", "timing-004-2.parquet"))
+	got, err := parquet.ReadFile[row](filepath.Join(dir, "logs", "p", "p-1", "timing.parquet"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +316,7 @@ func TestTiming(t *testing.T) {
 	for _, r := range got {
 		shown = append(shown, strings.TrimSpace(fmt.Sprintln(*r.Task, *r.Attempt, *r.Node, *r.Device, *r.Tag, *r.Outcome, *r.Rows, *r.LoadSeconds, *r.ScoreSeconds)))
 	}
-	if d := cmp.Diff([]string{"4 2 cpu-1 1 pressure scored 60 0.002 0.0005", "4 2 cpu-1 3 flow timed_out 0 1 10"}, shown); d != "" {
+	if d := cmp.Diff([]string{"4 2 cpu-1 1 pressure scored 60 0.002 0.0005", "4 2 cpu-1 3 flow timed_out 0 1 10", "11 1 cpu-1 1 pressure scored 60 0.002 0.0005"}, shown); d != "" {
 		t.Errorf("times (-want +got):\n%s", d)
 	}
 	if n, err := c.DeleteJobLogs(t.Context(), "p", "p-1"); n != 1 || err != nil {

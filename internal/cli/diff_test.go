@@ -111,7 +111,7 @@ pipelines:
 	for _, want := range []struct {
 		pattern string
 		there   bool
-	}{{"anomalies/*/000-1-stderr.txt", true}, {"anomalies/*/timing-000-1.parquet", true}, {"candidate/*/000-1-stderr.txt", true}, {"candidate/*/timing-*", false}} {
+	}{{"anomalies/*/000-1-stderr.txt", true}, {"anomalies/*/timing.parquet", true}, {"candidate/*/000-1-stderr.txt", true}, {"candidate/*/timing-*", false}} {
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // logs are moved into the store in the background
 			found, err := filepath.Glob(filepath.Join(p.dir, "data", "store", "logs", want.pattern))
 			if err != nil {

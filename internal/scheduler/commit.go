@@ -115,7 +115,15 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	if failed < len(tasks) || j.Rerun != nil { // a rerun is judged by the outcomes that it took over, too
 		why = ""
 	}
-	return s.finish(ctx, j, total, why)
+	if err := s.finish(ctx, j, total, why); err != nil {
+		return err
+	}
+	if j.Config.Logs.Timed() {
+		if err := s.catalog.JoinTiming(ctx, j.Pipeline, j.ID); err != nil && ctx.Err() == nil {
+			s.log.Warn("how long the models took stays in a file for each task", "job", j.ID, "error", err)
+		}
+	}
+	return nil
 }
 
 // publish commits predictions, then coverage.

@@ -1,8 +1,11 @@
 package table
 
 import (
+	"bytes"
 	"context"
 	"io"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -25,6 +28,29 @@ func (d *Delta) ReadFrame(ctx context.Context, files []fleetscore.DataFile, name
 
 // WriteFrame writes a frame as one Parquet file.
 func WriteFrame(w io.Writer, f *Frame) error { return writeParquet(w, f) }
+
+// JoinParquet writes the rows of Parquet files with the same columns as one file.
+func JoinParquet(w io.Writer, files [][]byte) error {
+	var out *parquet.GenericWriter[any]
+	for _, data := range files {
+		in, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return err
+		}
+		if out == nil {
+			out = parquet.NewGenericWriter[any](w, in.Schema(), parquet.Compression(codec), parquet.CreatedBy("fleetscore", "1", ""))
+		}
+		for _, rows := range in.RowGroups() {
+			if _, err := out.WriteRowGroup(rows); err != nil {
+				return err
+			}
+		}
+	}
+	if out == nil {
+		return nil
+	}
+	return out.Close()
+}
 
 // WriteFrame writes rows into files of the table, by date, hour and, where there are
 // many, shard range; name gives a file's name without extension, which must never
