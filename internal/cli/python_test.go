@@ -121,4 +121,12 @@ pipelines:
 			t.Errorf("row %s: Python's score is %v, the native one %v", native.Times[i], s, native.Score[i])
 		}
 	}
+
+	submit("all", `"scored": 2`, `"kept": 2`) // nothing has changed
+	if err := os.WriteFile(filepath.Join(p.dir, "code", "more.py"), []byte("# the code has changed\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, stdout, _ := command(t, "job", "submit", "all", "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z"); !strings.Contains(stdout, `"scored": 2`) || strings.Contains(stdout, `"kept"`) {
+		t.Errorf("with other code:\n%s", stdout)
+	}
 }

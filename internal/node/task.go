@@ -124,7 +124,10 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
 	spec, done := n.spec(ctx, l, out)
-	spec.Content, spec.Earlier = n.content(l), n.earlier(ctx, tables, l, out)
+	spec.Content, spec.Earlier = n.content(l, nil), n.earlier(ctx, tables, l, out)
+	if code := n.python.code(l); code != nil {
+		spec.ForeignContent = n.content(l, code)
+	}
 	scored, err := scorer.Score(ctx, spec, rows, expected, pack)
 	done()
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 
 // kept ends a key whose rows and model are those of an earlier item, and which is to be left
 // as it is. It notes the key's content otherwise.
-func (r *run) kept(it *fleetscore.Item, model fleetscore.Digest, group []uint32) bool {
-	if r.spec.Content == 0 {
+func (r *run) kept(it *fleetscore.Item, settings uint64, model fleetscore.Digest, group []uint32) bool {
+	if it.Content = 0; settings == 0 {
 		return false
 	}
-	it.Content = r.content(model, group)
+	it.Content = r.content(settings, model, group)
 	old, ok := r.spec.Earlier[it.Key]
 	if !ok || old.Kept == "" || old.Content != it.Content || old.Model != model || old.Outcome != fleetscore.Scored {
 		return false
@@ -22,11 +22,11 @@ func (r *run) kept(it *fleetscore.Item, model fleetscore.Digest, group []uint32)
 	return true
 }
 
-// content is a digest of the model and of a key's rows, as far as they matter, whatever the
+// content is a digest of the settings, the model and a key's rows, as far as they matter, whatever the
 // order in which they come. It is never 0. As only two contents of the same key are compared
 // with each other, a change goes unnoticed once in 2^64 times.
-func (r *run) content(model fleetscore.Digest, group []uint32) uint64 {
-	sum := r.spec.Content
+func (r *run) content(settings uint64, model fleetscore.Digest, group []uint32) uint64 {
+	sum := settings
 	for i := 0; i < len(model); i += 8 {
 		sum = mix(sum ^ binary.LittleEndian.Uint64(model[i:]))
 	}

@@ -116,12 +116,14 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	it := &r.items[k]
 	data, name, digest, err := source.Original(ctx, it.Key)
 	it.Model, r.digests[k] = digest, digest
-	it.Content = 0 // it depends on code and libraries that have no digest
 	if err != nil {
 		return err
 	}
 	if q, ok := r.spec.Quarantined[it.Key]; ok && q.Model == digest {
 		r.end(it, fleetscore.Quarantined, q.Why())
+		return nil
+	}
+	if r.kept(it, r.spec.ForeignContent, digest, group) {
 		return nil
 	}
 	p := &w.pending

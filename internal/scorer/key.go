@@ -158,7 +158,7 @@ func (r *run) key(ctx context.Context, w *worker, k int, group []uint32) {
 		r.end(it, fleetscore.Quarantined, q.Why())
 		return
 	}
-	if r.kept(it, digest, group) {
+	if r.kept(it, r.spec.Content, digest, group) {
 		return
 	}
 	m, err := w.runtime.Load(ctx, data)

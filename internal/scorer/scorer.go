@@ -60,9 +60,11 @@ type Spec struct {
 	// Content is a digest of all that items depend on besides rows and models. If it isn't 0,
 	// items tell their content. A key whose content is that of an item in Earlier isn't
 	// scored: it ends as this item says, whose Kept names the job with the predictions.
-	Content uint64
-	Earlier map[fleetscore.Key]fleetscore.Item
-	Now     func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
+	// ForeignContent is the same for keys that Foreign scores.
+	Content        uint64
+	ForeignContent uint64
+	Earlier        map[fleetscore.Key]fleetscore.Item
+	Now            func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
 
 // Result is the scored rows and what became of every key.
