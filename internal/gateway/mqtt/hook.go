@@ -78,7 +78,9 @@ func (h *hook) OnPacketRead(_ *broker.Client, pk packets.Packet) (packets.Packet
 	return pk, nil
 }
 
-// OnPacketEncode tells clients of MQTT 5 what isn't offered.
+// OnPacketEncode tells clients of MQTT 5 what isn't offered. It also lets a client end a
+// message of QoS 2 that was stored over an earlier connection, perhaps before the server
+// started again: a client releases a message only after its PUBREC, which is sent after the sync.
 func (h *hook) OnPacketEncode(_ *broker.Client, pk packets.Packet) packets.Packet {
 	if pk.FixedHeader.Type == packets.Connack && pk.ReasonCode == packets.CodeSuccess.Code {
 		p := &pk.Properties
@@ -88,6 +90,9 @@ func (h *hook) OnPacketEncode(_ *broker.Client, pk packets.Packet) packets.Packe
 		p.SharedSubAvailable, p.SharedSubAvailableFlag = 0, true
 		p.SubIDAvailable, p.SubIDAvailableFlag = 0, true
 		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = 0, true
+	}
+	if pk.FixedHeader.Type == packets.Pubcomp && pk.ReasonCode == packets.ErrPacketIdentifierNotFound.Code {
+		pk.ReasonCode, pk.Properties.ReasonString = packets.CodeSuccess.Code, ""
 	}
 	return pk
 }
