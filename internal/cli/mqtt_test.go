@@ -163,6 +163,12 @@ func TestMQTTRefusals(t *testing.T) {
 	if got := count(rejected); got < 15 { // mosquitto_pub may try again
 		t.Errorf("%d readings are rejected, want the one that is too large as well", got)
 	}
+	for _, version := range []string{"mqttv5", "mqttv311"} {
+		sub := testkit.Command(t, "mosquitto_sub", "-h", "127.0.0.1", "-p", port, "-V", version, "-u", "x", "-P", token, "-t", "devices/#", "-W", "10")
+		if out, _ := sub.CombinedOutput(); !strings.Contains(string(out), "denied") {
+			t.Errorf("%s: mosquitto_sub says %q, want that the subscription is denied", version, out)
+		}
+	}
 	for _, garbage := range []string{"GET / HTTP/1.1\r\n\r\n", "\x10\xff\xff\xff\x7f", "\x10\xff\xff\xff\xff\xff", "\x00\x00", "\x10\x0c\x00\x04MQTT\x09\x02\x00\x3c\x00\x00"} {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
