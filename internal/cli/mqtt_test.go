@@ -262,3 +262,22 @@ func TestPahoKilled(t *testing.T) {
 		t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%s", diff)
 	}
 }
+
+// TestMQTTOverTLS: a server that speaks TLS does so for MQTT too, and for nothing else.
+func TestMQTTOverTLS(t *testing.T) {
+	t.Parallel()
+	testkit.Tool(t, "mosquitto_pub", "mosquitto-clients")
+	yaml, port := mqttYAML(t, time.Second, time.Second)
+	p := newServer(t, yaml, func(string) {})
+	p.args = []string{"--tls-self-signed"}
+	p.begin()
+	p.listens(port)
+	args := []string{"-V", "mqttv5", "-q", "1", "-t", "devices/press-1/4", "-m", fmt.Sprintf(`{"TS":"%s","Value":1}`, time.Now().UTC().Format(time.RFC3339))}
+	ca := filepath.Join(p.dir, "data", "secrets", "tls-ca.pem")
+	if out, err := mosquitto(t, port, p.token(), append(args, "--cafile", ca)...); err != nil || out != "" {
+		t.Errorf("with TLS: %v %s\n%s", err, out, p.log)
+	}
+	if out, err := mosquitto(t, port, p.token(), args...); err == nil {
+		t.Errorf("a reading is taken without TLS: %s", out)
+	}
+}
