@@ -149,26 +149,31 @@ func (l *witness) PlanJob(ctx context.Context, j fleetscore.Job, tasks []ledger.
 	return nil
 }
 
-// hurried tells whether a job is planned without its rows being complete, which it may only
-// be from its deadline on.
+// hurried tells whether a job may have been planned without all of its rows, which is so from
+// its deadline on. Its rows may have come between the planner's look and this one, so that a
+// look at the dataset doesn't tell.
 func (w *world) hurried(ctx context.Context, j fleetscore.Job) bool {
-	snap, err := w.record.truth.Dataset(j.Config.Dataset).Snapshot(context.WithoutCancel(ctx))
-	if err == nil {
-		if until, ok := catalog.CompleteUntil(snap, *j.Planned); ok && until >= fleetscore.MicrosOf(j.Interval.To) {
-			return false
-		}
-	} else if !fleetscore.NotFound.Is(err) {
-		w.record.problem("job %s is planned, and its dataset can't be read: %v", j.ID, err)
-	}
 	since := j.Created
 	if j.Due != nil {
 		since = *j.Due
 	}
-	if d := w.schedules[j.Pipeline].Deadline.D(); d == 0 || j.Planned.Before(since.Add(d)) {
-		w.record.problem("job %s is planned at %s, before its rows are complete until %s", j.ID, j.Planned, j.Interval.To)
+	if d := w.schedules[j.Pipeline].Deadline.D(); d > 0 && !j.Planned.Before(since.Add(d)) {
+		w.conductor.note(fmt.Sprint("job ", j.ID, " is planned after its deadline"))
+		return true
 	}
-	w.conductor.note(fmt.Sprint("job ", j.ID, " is planned without all of its rows"))
-	return true
+	snap, err := w.record.truth.Dataset(j.Config.Dataset).Snapshot(context.WithoutCancel(ctx))
+	until, ok := fleetscore.Micros(0), false
+	switch {
+	case err == nil:
+		until, ok = catalog.CompleteUntil(snap, *j.Planned)
+	case !fleetscore.NotFound.Is(err):
+		w.record.problem("job %s is planned, and its dataset can't be read: %v", j.ID, err)
+	}
+	if !ok || until < fleetscore.MicrosOf(j.Interval.To) {
+		w.record.problem("job %s is planned at %s, before its rows are complete until %s", j.ID, j.Planned, j.Interval.To)
+		return true
+	}
+	return false
 }
 
 // Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the

@@ -82,7 +82,7 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
         raise TypeError("time must be the name of a column, not %r" % (time,))
     columns = {str(c): exchange.column(c) for c in dict.fromkeys(keys + names + ([time] if time else []))}
     stamp = time or TIME
-    folder = tempfile.mkdtemp(prefix="fleetscore-", dir=memory_folder(len(df) * (64 + 24 * len(columns))))
+    folder = tempfile.mkdtemp(prefix="fleetscore-%d-" % os.getpid(), dir=memory_folder(len(df) * (64 + 24 * len(columns))))
     try:
         rows, out = os.path.join(folder, "rows." + exchange.format), os.path.join(folder, "out")
         exchange.write(rows, columns, ROW, None if time else TIME)

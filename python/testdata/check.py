@@ -106,7 +106,7 @@ def errors():
     refused("invalid", "--missing", lambda: fleetscore.score(data, missing="guess", **how))
     refused("failed", "no model", lambda: fleetscore.score(data.assign(Device=77), **how))
     refused(None, "pandas or Polars", lambda: fleetscore.score([1, 2], **how), TypeError)
-    left = [f for f in os.listdir("/dev/shm") if f.startswith("fleetscore-")] if os.path.isdir("/dev/shm") else []
+    left = [f for f in os.listdir("/dev/shm") if f.startswith("fleetscore-%d-" % os.getpid())] if os.path.isdir("/dev/shm") else []
     assert not left, left
 
 
