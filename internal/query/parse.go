@@ -233,7 +233,7 @@ func (r *reader) condition(x sql.Expr) (condition, error) {
 			}
 			return anyOf{l, m}, err
 		}
-		op, ok := operators[x.Op]
+		op, ok := sql.Comparisons[x.Op]
 		if !ok {
 			break
 		}
@@ -290,15 +290,6 @@ func (r *reader) operand(x sql.Expr) (operand, error) {
 		return operand{}, nil
 	}
 	return operand{}, r.notYet(x.Pos(), "an expression in WHERE")
-}
-
-var operators = map[string]func(int) bool{
-	"=":  func(c int) bool { return c == 0 },
-	"<>": func(c int) bool { return c != 0 },
-	"<":  func(c int) bool { return c < 0 },
-	"<=": func(c int) bool { return c <= 0 },
-	">":  func(c int) bool { return c > 0 },
-	">=": func(c int) bool { return c >= 0 },
 }
 
 // String describes the plan in a line, for logs.

@@ -91,7 +91,7 @@ func TestPromises(t *testing.T) {
 // other test runs beside it, whose new processes would hold the program that it writes.
 func TestPromisesToAnOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("this is the test as an ordinary user already: TestPromises tries the same")
+		t.Skip("only root can become another user; TestPromises tries the same promises as this ordinary user")
 	}
 	// Another user can't reach this test's program: it gets a copy.
 	dir, err := os.MkdirTemp("", "fleetscore-sandbox-test-")

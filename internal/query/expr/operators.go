@@ -60,7 +60,7 @@ func (s *Scope) binary(x *sql.Binary) (Expr, error) {
 		if !comparable(l.Type, r.Type) {
 			return l, s.SQL.ErrorAt(x.At, "a %s can't be compared with a %s", l.Type, r.Type).WithHint("convert one of them with CAST(… AS %s)", l.Type)
 		}
-		test := tests[x.Op]
+		test := sql.Comparisons[x.Op]
 		return Expr{value.Bit, func(e *Env) value.Value { return compare(l.Eval(e), r.Eval(e), test) }}, nil
 	case "&", "|", "^":
 		return Expr{value.Bigint, func(e *Env) value.Value { return value.Bits(x.Op[0], l.Eval(e), r.Eval(e)) }}, nil
@@ -88,15 +88,6 @@ func arithmeticType(op byte, l, r value.Type) value.Type {
 		return value.Any
 	}
 	return value.Bigint
-}
-
-var tests = map[string]func(int) bool{
-	"=":  func(c int) bool { return c == 0 },
-	"<>": func(c int) bool { return c != 0 },
-	"<":  func(c int) bool { return c < 0 },
-	"<=": func(c int) bool { return c <= 0 },
-	">":  func(c int) bool { return c > 0 },
-	">=": func(c int) bool { return c >= 0 },
 }
 
 // comparable reports whether values of two types can be compared.
@@ -145,7 +136,7 @@ func (s *Scope) between(x *sql.Between) (Expr, error) {
 	}
 	return Expr{value.Bit, func(e *Env) value.Value {
 		v := list[0].Eval(e)
-		in := and(compare(v, list[1].Eval(e), tests[">="]), func() value.Value { return compare(v, list[2].Eval(e), tests["<="]) })
+		in := and(compare(v, list[1].Eval(e), sql.Comparisons[">="]), func() value.Value { return compare(v, list[2].Eval(e), sql.Comparisons["<="]) })
 		if x.Not {
 			return not(in)
 		}
@@ -165,7 +156,7 @@ func (s *Scope) in(x *sql.In) (Expr, error) {
 	return Expr{value.Bit, func(e *Env) value.Value {
 		v, found := y.Eval(e), value.Of(false)
 		for _, c := range list {
-			switch is := compare(v, c.Eval(e), tests["="]); {
+			switch is := compare(v, c.Eval(e), sql.Comparisons["="]); {
 			case is.True():
 				return value.Of(!x.Not)
 			case is.IsNull():
@@ -322,7 +313,7 @@ func (s *Scope) caseOf(x *sql.Case) (Expr, error) {
 		for _, b := range list {
 			c := b.when.Eval(e)
 			if x.Operand != nil {
-				c = compare(v, c, tests["="])
+				c = compare(v, c, sql.Comparisons["="])
 			}
 			if c.True() {
 				return b.then.Eval(e)

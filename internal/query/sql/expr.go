@@ -368,3 +368,14 @@ func (p *parser) orders() (out []Order, err error) {
 		}
 	}
 }
+
+// Comparisons are the operators that compare. Each tells from the order of two values, as
+// cmp.Compare gives it, whether it holds.
+var Comparisons = map[string]func(order int) bool{
+	"=":  func(c int) bool { return c == 0 },
+	"<>": func(c int) bool { return c != 0 },
+	"<":  func(c int) bool { return c < 0 },
+	"<=": func(c int) bool { return c <= 0 },
+	">":  func(c int) bool { return c > 0 },
+	">=": func(c int) bool { return c >= 0 },
+}
