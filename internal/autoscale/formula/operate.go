@@ -182,7 +182,7 @@ func elementwise(op string, l, r Value) Value {
 func (e *evaluator) ofTime(x binaryExpr, result kind, l, r Value) (Value, *Error) {
 	const most = lastTick - firstTick // the longest interval
 	bad := func() (Value, *Error) {
-		return Value{}, e.errorf(x.pos, "the result isn't in the years 1 to 9999")
+		return Value{}, e.errorf(x.pos, "the result isn't in the years 1 to 9999").hint("look at how long the interval is that is added or subtracted")
 	}
 	if l.kind == double {
 		l, r = r, l

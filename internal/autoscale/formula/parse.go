@@ -308,7 +308,7 @@ func (p *parser) primary() (expr, *Error) {
 	case number:
 		v, err := strconv.ParseFloat(t.text, 64)
 		if err != nil {
-			return nil, p.errorf(t.pos, "the number %s is too large", t.text)
+			return nil, p.errorf(t.pos, "the number %s is too large", t.text).hint("the largest number is about 1.8E308")
 		}
 		p.next++
 		return numberExpr{t.pos, v}, nil
