@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -154,7 +156,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(), newInitCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newImportCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newDatasetCommand(), newFleetCommand(), newStoreCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
-		newModelCommand(), laboratory.NewCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand())
+		newModelCommand(), laboratory.NewCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand(), newVersionCommand())
 	sayExitCodes(root)
 	root.SetHelpCommand(newHelpCommand())
 	for _, cmd := range root.Commands() {
@@ -166,6 +168,41 @@ nodes that scales from zero, and a portal shows it all.
 	sayArguments(root)
 	addCompletions(root)
 	return root
+}
+
+// release is what "version" prints with -o json.
+type release struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"` // of the source, where the build knows it
+	Changed  bool   `json:"changed"`          // the source was changed after the commit
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func newVersionCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version of this program", Example: "  fleetscore version -o json", Args: cobra.NoArgs}
+	addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		r := release{Version: Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+		if info, ok := debug.ReadBuildInfo(); ok {
+			for _, s := range info.Settings {
+				switch s.Key {
+				case "vcs.revision":
+					r.Commit = s.Value
+				case "vcs.modified":
+					r.Changed = s.Value == "true"
+				}
+			}
+		}
+		commit := r.Commit
+		if r.Changed {
+			commit += " with changes"
+		}
+		l := &listing{columns: []string{"version", "commit", "go", "platform"}, single: true}
+		l.add(r, r.Version, cmp.Or(commit, "-"), r.Go, r.Platform)
+		return l.print(cmd)
+	}
+	return cmd
 }
 
 // sayArguments makes commands that get too few or too many arguments show how they are

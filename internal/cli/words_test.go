@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,6 +28,21 @@ func TestNounsShowTheirVerbs(t *testing.T) {
 			if code != 0 || !strings.Contains(stdout, "  "+verb.Name()+" ") {
 				t.Errorf("%s: exit %d, %s isn't shown\n%s%s", noun.Name(), code, verb.Name(), stdout, stderr)
 			}
+		}
+	}
+}
+
+// TestVersion: the command and the flag say the same, as a table and as an object.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var r release
+	code, stdout, stderr := command(t, "version", "-o", "json")
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != 0 || r.Version != Version || r.Go != runtime.Version() || r.Platform != runtime.GOOS+"/"+runtime.GOARCH {
+		t.Errorf("exit %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+	for _, line := range []string{"version", "--version"} {
+		if code, stdout, stderr := command(t, line); code != 0 || !strings.Contains(stdout, Version) {
+			t.Errorf("%s: exit %d\n%s%s", line, code, stdout, stderr)
 		}
 	}
 }
