@@ -118,6 +118,7 @@ type Job struct {
 	Due        *time.Time     `json:"due,omitempty"`       // the occurrence it was made for; nil if submitted by hand
 	Priority   Priority       `json:"priority,omitempty"`  // in the pool's queue; empty means normal
 	Backfill   string         `json:"backfill,omitempty"`  // names the jobs that were submitted with it to score the past; empty if there are none
+	Again      bool           `json:"again,omitempty"`     // every sensor is scored, also those for which nothing has changed since an earlier job
 	Rerun      *Rerun         `json:"rerun,omitempty"`     // the job that it scores a part of again; nil if it scores all
 	Content    Digest         `json:"content,omitzero"`    // of all that its results depend on: rows, models, settings, release
 	Unchanged  JobID          `json:"unchanged,omitempty"` // the earlier job whose results stay, as nothing has changed since; then nothing was scored
@@ -148,6 +149,7 @@ func (j Job) ResultsOf() JobID {
 // fields.
 type Rerun struct {
 	Of     JobID    `json:"of"`               // the ended job
+	All    bool     `json:"all,omitempty"`    // every sensor, also those that today's fleet has besides; the job's rerun is empty then
 	Failed bool     `json:"failed,omitempty"` // those that failed, timed out or were quarantined
 	Cause  string   `json:"cause,omitempty"`  // those that weren't scored for a reason that holds this text
 	Keys   []string `json:"keys,omitempty"`   // these, as people write them: 3/pressure

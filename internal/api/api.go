@@ -23,6 +23,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -39,8 +40,8 @@ type Config struct {
 
 // Scheduler has the functions of the scheduler that the API needs.
 type Scheduler interface {
-	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error)
-	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error)
+	Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval, wishes ...scheduler.Wish) (fleetscore.Job, error)
+	Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration, wishes ...scheduler.Wish) ([]fleetscore.Job, error)
 	Rerun(ctx context.Context, which fleetscore.Rerun) (fleetscore.Job, error)
 	Cancel(ctx context.Context, id fleetscore.JobID) (fleetscore.Job, error)
 	// Release forgets the harm that models of a fleet did, and takes them out of quarantine.

@@ -13,6 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
@@ -65,7 +66,16 @@ type submitInput struct {
 		Pipeline string     `json:"pipeline" minLength:"1"`
 		From     *time.Time `json:"from,omitempty" doc:"start of the interval; the interval doesn't include it"`
 		To       *time.Time `json:"to,omitempty" doc:"end of the interval; the interval includes it"`
+		Again    bool       `json:"again,omitempty" doc:"score every sensor, also those for which nothing has changed since they were scored"`
 	}
+}
+
+// wishes are what a request asks of its jobs.
+func wishes(again bool) []scheduler.Wish {
+	if again {
+		return []scheduler.Wish{scheduler.Again}
+	}
+	return nil
 }
 
 func (s *server) submit(ctx context.Context, in *submitInput) (*body[fleetscore.Job], error) {
@@ -80,7 +90,7 @@ func (s *server) submit(ctx context.Context, in *submitInput) (*body[fleetscore.
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "submit job", in.Body.Pipeline, "only one end of the interval is given").
 			WithHint("give both from and to, or neither for the next due interval")
 	}
-	job, err := s.deps.Scheduler.Submit(ctx, in.Body.Pipeline, iv)
+	job, err := s.deps.Scheduler.Submit(ctx, in.Body.Pipeline, iv, wishes(in.Body.Again)...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +105,13 @@ type backfillInput struct {
 		From     time.Time           `json:"from" doc:"start of the interval; the interval doesn't include it"`
 		To       time.Time           `json:"to" doc:"end of the interval; the interval includes it"`
 		Every    fleetscore.Duration `json:"every" doc:"length of the pieces, such as 1h; each is a job"`
+		Again    bool                `json:"again,omitempty" doc:"score every piece and sensor, also where nothing has changed"`
 	}
 }
 
 func (s *server) backfill(ctx context.Context, in *backfillInput) (*body[List[fleetscore.Job]], error) {
 	b := in.Body
-	jobs, err := s.deps.Scheduler.Backfill(ctx, b.Pipeline, fleetscore.Interval{From: b.From.UTC(), To: b.To.UTC()}, b.Every.D())
+	jobs, err := s.deps.Scheduler.Backfill(ctx, b.Pipeline, fleetscore.Interval{From: b.From.UTC(), To: b.To.UTC()}, b.Every.D(), wishes(b.Again)...)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +123,7 @@ type rerunInput struct {
 	JobPath
 	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Body   struct {
+		All    bool     `json:"all,omitempty" doc:"every sensor; the other fields don't matter then"`
 		Failed bool     `json:"failed,omitempty" doc:"sensors that failed, timed out or were quarantined"`
 		Cause  string   `json:"cause,omitempty" doc:"sensors that weren't scored for a reason that holds this text"`
 		Keys   []string `json:"keys,omitempty" maxItems:"1000" doc:"these sensors, such as 3/pressure"`
@@ -120,10 +132,10 @@ type rerunInput struct {
 
 func (s *server) rerun(ctx context.Context, in *rerunInput) (*body[fleetscore.Job], error) {
 	b := in.Body
-	if !b.Failed && b.Cause == "" && len(b.Keys) == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "rerun job", string(in.ID), "no sensor is named").WithHint("give failed, cause or keys")
+	if !b.All && !b.Failed && b.Cause == "" && len(b.Keys) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "rerun job", string(in.ID), "no sensor is named").WithHint("give all, failed, cause or keys")
 	}
-	job, err := s.deps.Scheduler.Rerun(ctx, fleetscore.Rerun{Of: in.ID, Failed: b.Failed, Cause: b.Cause, Keys: b.Keys})
+	job, err := s.deps.Scheduler.Rerun(ctx, fleetscore.Rerun{Of: in.ID, All: b.All, Failed: b.Failed, Cause: b.Cause, Keys: b.Keys})
 	if err != nil {
 		return nil, err
 	}
@@ -296,7 +308,7 @@ func (s *server) coverage(ctx context.Context, in *coverageInput) (*body[List[fl
 	if len(p.Outcomes) > 0 && !slices.ContainsFunc(p.Outcomes, func(o fleetscore.Outcome) bool { return job.Outcomes[o] > 0 }) {
 		return answerList([]fleetscore.Item{}, ""), nil // the job's counts say so, however many items there are
 	}
-	items, more, err := s.deps.Catalog.Coverage(job.Pipeline).Page(ctx, job.ResultsOf(), job.Interval, p)
+	items, more, err := s.deps.Catalog.Coverage(job.Pipeline).PageOf(ctx, job, p)
 	if err != nil {
 		return nil, err
 	}

@@ -159,6 +159,16 @@ type ItemPage struct {
 	Limit    int
 }
 
+// PageOf reads a page of the items of a job that has ended. If the results of an earlier job
+// stay as a whole, the items are those of that job, and say so.
+func (d Coverage) PageOf(ctx context.Context, j fleetscore.Job, p ItemPage) (items []fleetscore.Item, more bool, err error) {
+	items, more, err = d.Page(ctx, j.ResultsOf(), j.Interval, p)
+	for i := range items {
+		items[i].Kept = cmp.Or(items[i].Kept, j.Unchanged)
+	}
+	return items, more, err
+}
+
 // Page reads a page of a job's items, in the order of ByShard; more says whether there are
 // others after it. It reads the files of a few shards at a time and keeps nothing, so a
 // page of a million items costs about as much as a page of a thousand.

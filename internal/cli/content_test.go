@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/csv"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,29 @@ func (p *process) worked(j fleetscore.Job) (keys []string, kept int) {
 	return keys, kept
 }
 
+// coverageKept is the column kept of the table of a job's coverage. It looks also whether the
+// job's page has it.
+func (p *process) coverageKept(j fleetscore.Job) (kept []string) {
+	p.t.Helper()
+	code, stdout, stderr := command(p.t, "job", "coverage", string(j.ID), "-o", "csv", "--server=http://"+p.addr)
+	lines, err := csv.NewReader(strings.NewReader(stdout)).ReadAll()
+	if code != 0 || err != nil || len(lines) == 0 {
+		p.t.Fatalf("job coverage: exit %d, %v\n%s", code, err, stderr)
+	}
+	column := slices.Index(lines[0], "kept")
+	if column < 0 {
+		p.t.Fatalf("job coverage has the columns %v", lines[0])
+	}
+	_, page := p.page("/jobs/" + string(j.ID))
+	for _, line := range lines[1:] {
+		kept = append(kept, line[column])
+		if id := line[column]; (id == "") == strings.Contains(page, "Kept of") || !strings.Contains(page, `<a href="/jobs/`+id) {
+			p.t.Errorf("the page of %s doesn't tell that the results of %q stay", j.ID, id)
+		}
+	}
+	return kept
+}
+
 // said is what is visible of a pipeline's predictions.
 func (p *process) said(pipeline string) (out []string) {
 	p.t.Helper()
@@ -50,7 +74,8 @@ func (p *process) said(pipeline string) (out []string) {
 
 // TestUnchangedSensorsAreNotScored: a job over an interval that was scored before works only
 // on sensors with another model or other rows, and what is visible then is what a first run
-// finds. A rerun of a sensor by its key is carried out always.
+// finds. A rerun of a sensor by its key is carried out always, and all sensors are scored if
+// that is asked for.
 func TestUnchangedSensorsAreNotScored(t *testing.T) {
 	t.Parallel()
 	ref, dir := testkit.Reference(t), t.TempDir()
@@ -120,6 +145,23 @@ pipelines:
 		t.Errorf("the rerun worked on %v and kept %d", keys, kept)
 	}
 	again("after the rerun")
+	iv := []string{"--from", first.Interval.From.Format(time.RFC3339Nano), "--to", first.Interval.To.Format(time.RFC3339Nano)}
+	shown := p.coverageKept(again("the coverage tells whose results stay"))
+	if len(shown) != all || slices.ContainsFunc(shown, func(kept string) bool { return !strings.HasPrefix(kept, "again-") }) {
+		t.Errorf("the table of the coverage says that these jobs' results stay: %q", shown)
+	}
+	for _, args := range [][]string{{"job", "rerun", string(last.ID), "--all"}, append([]string{"job", "submit", "again", "--again"}, iv...)} {
+		j := jsonOf[fleetscore.Job](t, append(args, "--wait", server)...)
+		if keys, kept := p.worked(j); len(keys) != all || kept != 0 || j.Kept != 0 || !j.Again || j.Rerun != nil {
+			t.Errorf("%q worked on %v and kept %d: %+v", args, keys, kept, j)
+		}
+		if shown := p.coverageKept(j); slices.ContainsFunc(shown, func(kept string) bool { return kept != "" }) {
+			t.Errorf("%q: the table of the coverage says that these jobs' results stay: %q", args, shown)
+		}
+	}
+	if code, _, stderr := command(t, "job", "rerun", string(last.ID), "--all", "--failed", server); code != exitUsage {
+		t.Errorf("rerun of all and some: exit %d\n%s", code, stderr)
+	}
 	if d := cmp.Diff(p.said("fresh"), p.said("again")); d != "" {
 		t.Errorf("after the rerun (-first +again):\n%s", d)
 	}

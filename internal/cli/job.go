@@ -50,14 +50,15 @@ func jobPath(id string, more ...string) string {
 
 func newJobSubmitCommand() *cobra.Command {
 	var from, to, every string
-	var wait bool
+	var wait, again bool
 	var cmd *cobra.Command
 	cmd = remote(&cobra.Command{
 		Use:   "submit PIPELINE",
 		Short: "Score a pipeline's interval",
 		Long: `Makes a job. Without --from and --to it covers what no job of the pipeline has
 covered yet, as far as the dataset is complete. Scoring an interval again
-replaces its results.
+replaces its results, and leaves those of sensors whose rows, model and settings
+haven't changed; with --again these are scored too.
 
 With --every it makes a backfill: a job of low priority for each piece of a past
 interval. Regular jobs go first, and their results aren't replaced by those of a
@@ -68,7 +69,7 @@ for job wait.`,
 		Example: "  fleetscore job submit anomalies --wait\n  fleetscore job submit anomalies --from 2026-11-01 --to 2026-11-08 --every 1h",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		in := map[string]any{"pipeline": args[0]}
+		in := map[string]any{"pipeline": args[0], "again": again}
 		for name, text := range map[string]string{"from": from, "to": to} {
 			if text == "" {
 				continue
@@ -94,6 +95,7 @@ for job wait.`,
 	cmd.Flags().StringVar(&from, "from", "", "start of the interval, not in it")
 	cmd.Flags().StringVar(&to, "to", "", "end of the interval, in it")
 	cmd.Flags().StringVar(&every, "every", "", "score the past in pieces of this length, such as 1h, at low priority; needs --from and --to")
+	cmd.Flags().BoolVar(&again, "again", false, "score every sensor, also those for which nothing has changed since they were scored")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the job ended; a backfill's last job")
 	return cmd
 }
@@ -249,7 +251,7 @@ func newJobShowCommand() *cobra.Command {
 }
 
 func newJobRerunCommand() *cobra.Command {
-	var failed, wait bool
+	var all, failed, wait bool
 	var cause string
 	var keys []string
 	var cmd *cobra.Command
@@ -258,7 +260,8 @@ func newJobRerunCommand() *cobra.Command {
 		Short: "Score some sensors of an ended job again",
 		Long: `Makes a job over the interval of an ended job that scores only some of its sensors
 again, with today's models and rows. The outcomes of the other sensors are carried
-over: the new job has an outcome for each sensor.
+over: the new job has an outcome for each sensor. With --all it scores every sensor,
+whether or not something has changed.
 
 Exit codes: 0 done, 10 no sensor is named, 12 no such job, 13 the job hasn't ended, or
 none of its sensors fits; with --wait as for job wait.`,
@@ -266,10 +269,13 @@ none of its sensors fits; with --wait as for job wait.`,
 			"  fleetscore job rerun anomalies-20261123T1000Z-k3f9ab --cause \"is missing in the row\" --key 3/pressure",
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		if !failed && cause == "" && len(keys) == 0 {
-			return nil, usagef("say which sensors: --failed, --cause TEXT or --key KEY")
+		if !all && !failed && cause == "" && len(keys) == 0 {
+			return nil, usagef("say which sensors: --all, --failed, --cause TEXT or --key KEY")
 		}
-		in := map[string]any{"failed": failed, "cause": cause}
+		if all && (failed || cause != "" || len(keys) > 0) {
+			return nil, usagef("--all means every sensor, so that --failed, --cause and --key have no meaning beside it")
+		}
+		in := map[string]any{"all": all, "failed": failed, "cause": cause}
 		if len(keys) > 0 {
 			in["keys"] = keys
 		}
@@ -282,6 +288,7 @@ none of its sensors fits; with --wait as for job wait.`,
 		}
 		return waitJob(ctx, c, cmd.ErrOrStderr(), string(j.ID))
 	})
+	cmd.Flags().BoolVar(&all, "all", false, "every sensor")
 	cmd.Flags().BoolVar(&failed, "failed", false, "sensors that failed, timed out or were quarantined")
 	cmd.Flags().StringVar(&cause, "cause", "", "sensors that weren't scored for a reason that holds this text")
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "this sensor, such as 3/pressure; may be repeated")
@@ -451,7 +458,7 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 			if causes {
 				return causesOf(ctx, c, args[0], outcomes)
 			}
-			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "reason"}}
+			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "kept", "reason"}}
 			err := eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
 				var first, last time.Time
 				model := ""
@@ -461,7 +468,7 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 				if !i.Model.IsZero() {
 					model = i.Model.Short()
 				}
-				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, i.Reason)
+				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, string(i.Kept), i.Reason)
 			})
 			if err != nil {
 				return nil, err

@@ -142,7 +142,7 @@ func (p *Portal) items(ctx context.Context, v *jobPage, address url.Values) erro
 	if v.Filter != "" {
 		page.Outcomes = []fleetscore.Outcome{v.Filter}
 	}
-	items, more, err := p.deps.Catalog.Coverage(j.Pipeline).Page(ctx, j.ResultsOf(), j.Interval, page)
+	items, more, err := p.deps.Catalog.Coverage(j.Pipeline).PageOf(ctx, j, page)
 	if err != nil {
 		return err
 	}

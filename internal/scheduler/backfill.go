@@ -24,7 +24,7 @@ const backfillsAtOnce = 2
 // length every, and the rest. Pieces that a job covers which hasn't ended are left out.
 // The schedule isn't affected. Kind Conflict if the schedule is still to score a part
 // of the interval, or if no piece is left.
-func (s *Scheduler) Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration) ([]fleetscore.Job, error) {
+func (s *Scheduler) Backfill(ctx context.Context, pipeline string, iv fleetscore.Interval, every time.Duration, wishes ...Wish) ([]fleetscore.Job, error) {
 	const op = "submit backfill"
 	cfg, _, _, err := s.ledger.Config(ctx)
 	if err != nil {
@@ -42,7 +42,13 @@ func (s *Scheduler) Backfill(ctx context.Context, pipeline string, iv fleetscore
 	}
 	now := s.now()
 	d, err := s.ledger.DecideSchedule(ctx, pipeline, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
-		return decideBackfill(pipeline, p, iv, every, v, now)
+		d, err := decideBackfill(pipeline, p, iv, every, v, now)
+		for i := range d.Backfill {
+			for _, wish := range wishes {
+				wish(&d.Backfill[i])
+			}
+		}
+		return d, err
 	})
 	if err != nil {
 		return nil, err

@@ -166,6 +166,15 @@ func TestBackfillUnchanged(t *testing.T) {
 	first := again(0, 1, 2, 3)
 	if second := again(); second[1].Unchanged != first[1].ID || !strings.Contains(second[1].Reason, string(first[1].ID)) {
 		t.Errorf("the second time: %+v", second[1])
+	} else if items, _, err := w.catalog.Coverage("p").PageOf(t.Context(), second[1], catalog.ItemPage{Limit: 10}); err != nil || int64(len(items)) != second[1].Kept || len(items) == 0 || items[0].Kept != first[1].ID {
+		t.Errorf("the coverage of %s, which keeps %d: %+v, %v", second[1].ID, second[1].Kept, items, err)
+	}
+	anew, err := w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(6), To: hour(7)}, time.Hour, Again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(w.completeNext("n1"), ended); got.ID != anew[0].ID || got.Unchanged != "" || got.Kept != 0 {
+		t.Errorf("a backfill that is to score all again: %+v", got)
 	}
 	if third := again(); third[2].ResultsOf() != first[2].ID {
 		t.Errorf("the third time the results are those of %s, want %s", third[2].ResultsOf(), first[2].ID)

@@ -110,11 +110,17 @@ func newJob(pipeline string, p fleetscore.PipelineConfig, iv fleetscore.Interval
 	return fleetscore.Job{ID: fleetscore.JobID(id), Pipeline: pipeline, Interval: iv, State: fleetscore.JobWaiting, Config: p, Priority: p.Priority, Created: now.UTC()}
 }
 
+// Wish is what somebody who asks for a job wants of it.
+type Wish func(*fleetscore.Job)
+
+// Again wishes that every sensor is scored, also those for which nothing has changed.
+func Again(j *fleetscore.Job) { j.Again = true }
+
 // Submit makes a job by hand. Without an interval it covers what no job of the
 // pipeline has covered yet, as far as the dataset is complete, and the schedule
 // goes on after it. Kind NotFound if there is no such pipeline, Conflict if there
 // is nothing new to score, or if a job over the same interval hasn't ended.
-func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval) (fleetscore.Job, error) {
+func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.Interval, wishes ...Wish) (fleetscore.Job, error) {
 	const op = "submit job"
 	cfg, _, _, err := s.ledger.Config(ctx)
 	if err != nil {
@@ -145,7 +151,15 @@ func (s *Scheduler) Submit(ctx context.Context, pipeline string, iv *fleetscore.
 	} else if err := iv.Validate(); err != nil {
 		return fleetscore.Job{}, err
 	}
-	d, err := s.ledger.DecideSchedule(ctx, pipeline, decide)
+	d, err := s.ledger.DecideSchedule(ctx, pipeline, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		d, err := decide(v)
+		if d.Job != nil {
+			for _, wish := range wishes {
+				wish(d.Job)
+			}
+		}
+		return d, err
+	})
 	if err != nil {
 		return fleetscore.Job{}, err
 	}

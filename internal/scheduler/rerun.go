@@ -15,7 +15,8 @@ import (
 // and the rows that are there now. The outcomes of the job's other sensors are carried
 // over, so that the new job has an outcome for each. Kind Conflict if the job hasn't
 // ended, its outcomes are no longer its own, no sensor fits, or a job over the same
-// interval hasn't ended.
+// interval hasn't ended. If all sensors are to be scored again, nothing is carried over, and
+// it doesn't matter what became of the outcomes.
 func (s *Scheduler) Rerun(ctx context.Context, which fleetscore.Rerun) (fleetscore.Job, error) {
 	const op = "rerun job"
 	old, err := s.ledger.Job(ctx, which.Of)
@@ -32,6 +33,9 @@ func (s *Scheduler) Rerun(ctx context.Context, which fleetscore.Rerun) (fleetsco
 	p, ok := cfg.Pipelines[old.Pipeline]
 	if !ok {
 		return fleetscore.Job{}, noPipeline(op, old.Pipeline)
+	}
+	if which.All {
+		return s.Submit(ctx, old.Pipeline, &old.Interval, Again)
 	}
 	items, keys, err := s.chosen(ctx, old.Pipeline, old.Interval, which)
 	if err != nil {

@@ -58,7 +58,7 @@ func (s *Scheduler) latestOver(ctx context.Context, j fleetscore.Job) (*fleetsco
 // the interval since. It is nil if there is none. Jobs that a schedule or a person asked
 // for are always carried out.
 func (s *Scheduler) unchanged(ctx context.Context, j fleetscore.Job) (*fleetscore.Job, error) {
-	if j.Backfill == "" || j.Content.IsZero() {
+	if j.Backfill == "" || j.Again || j.Content.IsZero() {
 		return nil, nil
 	}
 	old, err := s.latestOver(ctx, j)
@@ -70,11 +70,11 @@ func (s *Scheduler) unchanged(ctx context.Context, j fleetscore.Job) (*fleetscor
 
 // earlier is where the outcomes of the sensors lie that a job needn't score if their rows
 // and models haven't changed: those of the latest job over exactly the same interval. There
-// are none if another job has touched a part of the interval since, or does so now. A rerun
-// scores what it was asked for.
+// are none if another job has touched a part of the interval since, or does so now. A rerun,
+// and a job that is to score all again, score what they were asked for.
 func (s *Scheduler) earlier(ctx context.Context, j fleetscore.Job) (dispatch.Earlier, error) {
 	none := dispatch.Earlier{}
-	if j.Rerun != nil {
+	if j.Rerun != nil || j.Again {
 		return none, nil
 	}
 	files, err := filesIn(ctx, s.catalog.Coverage(j.Pipeline).Delta, j.Interval)
@@ -121,7 +121,7 @@ func (s *Scheduler) skip(ctx context.Context, j, same fleetscore.Job, now time.T
 			return nil
 		}
 		k.State, k.Ended, k.Content, k.Unchanged = fleetscore.JobSucceeded, &ended, j.Content, same.ResultsOf()
-		k.Generation, k.Expected, k.Outcomes, k.Rows, k.Anomalies = j.Generation, j.Expected, same.Outcomes, same.Rows, same.Anomalies
+		k.Generation, k.Expected, k.Outcomes, k.Rows, k.Anomalies, k.Kept = j.Generation, j.Expected, same.Outcomes, same.Rows, same.Anomalies, same.Outcomes.Total()
 		k.Reason = fmt.Sprintf("nothing was scored: rows, models and settings are those of job %s, whose results stay", k.Unchanged)
 		return nil
 	})
