@@ -34,6 +34,8 @@ type batch struct {
 	cols                []column
 	values              int // in all columns
 	bytes               int // of the text
+	through             int // of a feed: no line up to this one is in a later batch of the request
+	position            string
 }
 
 // column is one column of a batch that isn't finished.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -28,32 +29,37 @@ const tellEvery = time.Minute
 type committer struct {
 	g         *Gateway
 	partition int
-	wake      chan struct{} // cap 1: there is something to append
-	period    time.Duration // time between two checks for a tick
+	wake      chan struct{}  // cap 1: there is something to append
+	period    time.Duration  // time between two checks for a tick
+	fixed     []*sourceState // those of Config.Sources, in their order
+
+	failed atomic.Bool // whether the last append failed
 
 	mu      sync.Mutex // guards what follows
 	waiting []*waiting
+	sources []*sourceState // the fixed ones, then those of feeds
 	closed  bool
 
 	// Used by run alone.
 	arrived fleetscore.Micros // of the last message; arrivals never go back
-	sources []sourceState     // in the order of Config.Sources
-	failed  bool              // whether the last append failed
-	told    time.Time         // when the log last said so
+	told    time.Time         // when the log last said that appends fail
 	looked  time.Time
 }
 
-// sourceState is what a committer knows of one source.
+// sourceState is what a committer knows of one source. Its times are used by run alone.
 type sourceState struct {
-	name  fleetscore.Source // in the log
-	quiet time.Time         // since when nothing came from the source while the hub worked
-	mark  fleetscore.Micros // every query drops the source's readings whose windows end before this time
+	name     fleetscore.Source // in the log
+	feed     *Feed             // nil if the source isn't a log itself
+	position string            // guarded by the committer's mu: where what the feed handed over ends
+	quiet    time.Time         // since when nothing came from the source while the hub worked
+	ticked   time.Time         // the last tick
+	mark     fleetscore.Micros // every query drops the source's readings whose windows end before this time
 }
 
 // waiting is a batch whose requests wait until it is stored.
 type waiting struct {
 	*batch
-	source int           // place in the committer's sources
+	source *sourceState
 	done   chan struct{} // closed when err is set
 	err    error
 }
@@ -62,22 +68,26 @@ func newCommitter(g *Gateway, partition int) *committer {
 	period := min(max(g.cfg.Hub.IdleAfter.D()/4, 50*time.Millisecond), 5*time.Second)
 	c := &committer{g: g, partition: partition, wake: make(chan struct{}, 1), period: period}
 	for _, name := range g.cfg.Sources {
-		c.sources = append(c.sources, sourceState{name: name.At(g.cfg.Server)})
+		c.fixed = append(c.fixed, &sourceState{name: name.At(g.cfg.Server)})
 	}
+	c.sources = slices.Clone(c.fixed)
 	return c
 }
 
-// put queues finished batches of a source and returns the entries to wait for.
-func (c *committer) put(source int, batches []*batch) ([]*waiting, error) {
+// put queues finished batches of a source and returns the entries to wait for. A feed's
+// position is where its log is stored up to once the batches are.
+func (c *committer) put(source *sourceState, batches []*batch, position string) ([]*waiting, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, fleetscore.Errorf(fleetscore.Unavailable, "take readings", c.g.cfg.Name, "the server is stopping").WithHint("send the readings again in a moment")
 	}
+	source.position = position
 	var out []*waiting
 	for _, b := range batches {
 		if n := len(c.waiting); n > 0 && c.waiting[n-1].source == source && c.waiting[n-1].takes(b) {
 			c.waiting[n-1].join(b)
+			c.waiting[n-1].position = b.position
 		} else {
 			c.waiting = append(c.waiting, &waiting{batch: b, source: source, done: make(chan struct{})})
 		}
@@ -85,9 +95,11 @@ func (c *committer) put(source int, batches []*batch) ([]*waiting, error) {
 			out = append(out, last)
 		}
 	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
+	if len(batches) > 0 {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
 	}
 	return out, nil
 }
@@ -113,7 +125,8 @@ func (c *committer) run(ctx context.Context) {
 	}
 }
 
-// flush appends all waiting batches.
+// flush appends all waiting batches. Those of a feed are appended one after the other, so
+// that a position never stands behind readings that aren't stored.
 func (c *committer) flush(ctx context.Context) {
 	for {
 		c.mu.Lock()
@@ -125,7 +138,7 @@ func (c *committer) flush(ctx context.Context) {
 		}
 		for len(list) > 0 {
 			n := 1
-			for cells := list[0].cells(); n < min(len(list), groupBatches) && list[n].source == list[0].source; n++ {
+			for cells := list[0].cells(); n < min(len(list), groupBatches) && list[n].source == list[0].source && list[0].source.feed == nil; n++ {
 				if cells += list[n].cells(); cells > groupCells {
 					break
 				}
@@ -138,9 +151,16 @@ func (c *committer) flush(ctx context.Context) {
 
 // heard restarts the time of silence of all sources.
 func (c *committer) heard(now time.Time) {
-	for i := range c.sources {
-		c.sources[i].quiet = now
+	for _, src := range c.all() {
+		src.quiet = now
 	}
+}
+
+// all lists the sources.
+func (c *committer) all() []*sourceState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.sources)
 }
 
 // appendGroup appends batches of one source with one sync and answers the requests
@@ -150,7 +170,14 @@ func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 	for i, w := range group {
 		readings[i] = &w.finish().Readings
 	}
-	err := c.append(ctx, group[0].source, c.g.now(), readings...)
+	src := group[0].source
+	err := src.feed.sound()
+	if err == nil {
+		err = c.append(ctx, src, c.g.now(), group[len(group)-1].position, readings...)
+	}
+	if err != nil {
+		src.feed.fail()
+	}
 	for _, w := range group {
 		w.err, w.batch = err, nil // a request that still waits for other batches keeps w in memory
 		close(w.done)
@@ -159,13 +186,12 @@ func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 
 // append appends readings of a source that arrived at a time, or a tick of the source
 // if there are no readings.
-func (c *committer) append(ctx context.Context, source int, at time.Time, readings ...*fleetscore.Readings) error {
+func (c *committer) append(ctx context.Context, src *sourceState, at time.Time, position string, readings ...*fleetscore.Readings) error {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	start := c.g.now()
-	src := &c.sources[source]
 	c.arrived = max(c.arrived, fleetscore.MicrosOf(at))
-	stamp := hub.Stamp{Source: src.name, Arrived: c.arrived, Unsure: micros(c.g.clock.Unsure())}
+	stamp := hub.Stamp{Source: src.name, Arrived: c.arrived, Unsure: micros(c.g.clock.Unsure()), Position: position}
 	_, err := c.g.hub.Append(ctx, c.partition, stamp, readings...)
 	end := c.g.now()
 	outcome := "done"
@@ -176,11 +202,11 @@ func (c *committer) append(ctx context.Context, source int, at time.Time, readin
 			c.g.log.Error("readings can't be stored", "partition", c.partition, "error", err)
 		}
 		c.heard(end) // readings of any source may have failed
-	} else if c.failed {
+	} else if c.failed.Load() {
 		c.told = time.Time{}
 		c.g.log.Info("readings are stored again", "partition", c.partition)
 	}
-	c.failed = err != nil
+	c.failed.Store(err != nil)
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())
 	for _, r := range readings {
 		c.g.metrics.batch.Observe(float64(r.Len()))
@@ -220,20 +246,34 @@ func (c *committer) tick(ctx context.Context) {
 	if c.busy() {
 		return
 	}
-	if c.failed { // a message without readings shows whether the hub works again; silence is counted only after that
-		_ = c.append(ctx, 0, now, &fleetscore.Readings{}) // logged
+	if c.failed.Load() { // a message without readings shows whether the hub works again; silence is counted only after that
+		_ = c.append(ctx, c.fixed[0], now, "", &fleetscore.Readings{}) // logged
 		return
 	}
-	at := c.g.parsing.oldest(now)
-	for i := range c.sources {
-		src := &c.sources[i]
-		if at.Sub(src.quiet) < c.g.cfg.Hub.IdleAfter.D() || fleetscore.MicrosOf(at) < c.arrived {
+	idle := c.g.cfg.Hub.IdleAfter.D()
+	for _, src := range c.all() {
+		at, ok := c.g.parsing.oldest(now), true
+		if src.feed != nil {
+			at, ok = src.feed.silentAt(now, idle)
+			ok = ok && now.Sub(src.ticked) >= idle/2 // there may be many feeds
+		}
+		if !ok || at.Sub(src.quiet) < idle {
 			continue
 		}
-		if c.append(ctx, i, at) != nil {
+		if fleetscore.MicrosOf(at) < c.arrived {
+			if src.feed == nil {
+				continue
+			}
+			at = c.arrived.Time() // silentAt is never far behind
+		}
+		position, ok := c.idle(src)
+		if !ok {
+			return // readings came
+		}
+		if c.append(ctx, src, at, position) != nil {
 			return
 		}
-		src.mark = max(src.mark, fleetscore.MicrosOf(at)-micros(c.g.cfg.Hub.IdleAfter.D()))
+		src.mark, src.ticked = max(src.mark, fleetscore.MicrosOf(at)-micros(idle)), now
 		c.g.metrics.ticks.Inc()
 	}
 }
@@ -243,4 +283,11 @@ func (c *committer) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.waiting) > 0
+}
+
+// idle returns a feed's position if nothing waits, so that everything before the position is stored.
+func (c *committer) idle(src *sourceState) (position string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return src.position, len(c.waiting) == 0
 }

@@ -382,7 +382,7 @@ func TestDefectInParsing(t *testing.T) {
 					t.Error("the panic was hidden")
 				}
 			}()
-			_, _, _ = g.parse(0, func(*parser, []byte, time.Time) *parsed { panic("a defect") }, Message{})
+			_, _, _ = g.parse(func(*parser, []byte, time.Time) *parsed { panic("a defect") }, Message{}, nil)
 		}()
 	}
 	if n := g.parsing.len(); n != 0 {

@@ -444,6 +444,9 @@ func (p *parser) keep(line, size int) {
 	}
 	r.bytes = size
 	at := p.partition[fleetscore.Key(r.key).Shard()]
+	if p.msg.after != nil && line <= p.msg.after[at] {
+		return
+	}
 	list := p.out.batches[at]
 	var b *batch
 	added := len(r.cells)
@@ -456,6 +459,9 @@ func (p *parser) keep(line, size int) {
 		return
 	}
 	if b == nil || !b.room(added, 1, len(r.cells), r.bytes) {
+		if b != nil {
+			b.through = line - 1
+		}
 		b = newBatch()
 		p.out.batches[at] = append(list, b)
 	}

@@ -37,6 +37,8 @@ type Message struct {
 	Value       string // column of a JSON text that is a bare number; empty means that a number isn't a reading
 	ArrivalTime bool   // a reading without a time gets the time of its arrival
 	Owner       string // value that Hub.OwnKey must have in each reading; empty means any
+
+	after []int // per partition: lines up to this one are stored there already; nil means none
 }
 
 // given is the value of a key column that isn't in the text; empty if it is.
@@ -96,7 +98,7 @@ func (g *Gateway) Begin(source fleetscore.Source, m Message) (*Pending, error) {
 	if m.Format == JSON {
 		parse = (*parser).value
 	}
-	out, waits, err := g.parse(at, parse, m)
+	out, waits, err := g.parse(parse, m, func(c *committer, _ []*batch) (*sourceState, string) { return c.fixed[at], "" })
 	return &Pending{g, out, waits, err}, nil
 }
 
@@ -143,9 +145,10 @@ func (g *Gateway) ready() error {
 		WithHint("send the readings again later; GET /queries says which query is behind, and hub.backlog_mb sets the limit")
 }
 
-// parse parses a body and hands its readings to their partitions. If a defect in
-// parsing panics, this call fails, but the parser is returned for the next call.
-func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *parsed, m Message) (*parsed, []*waiting, error) {
+// parse parses a body and hands its readings to their partitions, as those of a source and,
+// for a feed, with the position where they end. If a defect in parsing panics, this call
+// fails, but the parser is returned for the next call.
+func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, m Message, of func(*committer, []*batch) (*sourceState, string)) (*parsed, []*waiting, error) {
 	defer g.parsing.begin(g.now)()
 	p := <-g.parsers
 	sound := false
@@ -165,17 +168,18 @@ func (g *Gateway) parse(source int, parse func(*parser, []byte, time.Time) *pars
 	if out.newest > 0 {
 		g.clock.Witness(out.newest.Time())
 	}
-	waits, err := g.queue(source, out)
+	waits, err := g.queue(out, of)
 	return out, waits, err
 }
 
 // queue hands the readings to their partitions.
-func (g *Gateway) queue(source int, out *parsed) (waits []*waiting, err error) {
+func (g *Gateway) queue(out *parsed, of func(*committer, []*batch) (*sourceState, string)) (waits []*waiting, err error) {
 	for i, list := range out.batches {
-		if len(list) == 0 {
+		source, position := of(g.committers[i], list)
+		if len(list) == 0 && position == "" {
 			continue
 		}
-		w, e := g.committers[i].put(source, list)
+		w, e := g.committers[i].put(source, list, position)
 		if e != nil {
 			err = e
 		}

@@ -49,6 +49,7 @@ func TestGolden(t *testing.T) {
 		readings *fleetscore.Readings
 	}{
 		{"v2-readings.bin", hub.Stamp{Source: "mqtt", Arrived: 1_700_000_001_000_000, Unsure: 3600e6}, everything()},
+		{"v2-position.bin", hub.Stamp{Source: "kafka/readings/3", Arrived: 1_700_000_001_000_000, Position: "1234+2"}, nil},
 		{"v2-tick.bin", hubtest.At(1_700_000_002_000_000), nil},
 		{"v2-empty.bin", hubtest.At(-5), &fleetscore.Readings{}},
 	}
@@ -82,7 +83,7 @@ func TestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := drawReadings(t)
 		stamp := hub.Stamp{Source: fleetscore.Source(rapid.StringN(1, 16, fleetscore.MaxSourceBytes).Draw(t, "source")),
-			Arrived: fleetscore.Micros(rapid.Int64().Draw(t, "arrived")), Unsure: fleetscore.Micros(rapid.Int64Min(0).Draw(t, "unsure"))}
+			Arrived: fleetscore.Micros(rapid.Int64().Draw(t, "arrived")), Unsure: fleetscore.Micros(rapid.Int64Min(0).Draw(t, "unsure")), Position: rapid.StringN(-1, 32, hub.MaxPositionBytes).Draw(t, "position")}
 		prefix := []byte("kept")
 		data := hub.Encode(prefix, stamp, r)
 		if string(data[:4]) != "kept" {

@@ -31,8 +31,13 @@ func Decode(data []byte) (Stamp, *fleetscore.Readings, error) {
 	if stamp.Unsure < 0 {
 		d.fail("the uncertainty of the arrival is negative")
 	}
+	if data[3]&kindPosition != 0 {
+		if stamp.Position = d.string(); d.err == nil && (stamp.Position == "" || len(stamp.Position) > MaxPositionBytes) {
+			d.fail("the position is empty or too long")
+		}
+	}
 	var r *fleetscore.Readings
-	switch data[3] {
+	switch data[3] &^ kindPosition {
 	case kindTick:
 	case kindReadings:
 		r = d.readings()

@@ -16,6 +16,7 @@ const (
 	formatVersion = 2
 	kindTick      = 0
 	kindReadings  = 1
+	kindPosition  = 2 // added to the kind of a message that carries a position
 	headerBytes   = 8
 )
 
@@ -43,10 +44,16 @@ func Encode(dst []byte, stamp Stamp, r *fleetscore.Readings) []byte {
 	if r == nil {
 		kind = kindTick
 	}
+	if stamp.Position != "" {
+		kind |= kindPosition
+	}
 	dst = append(dst, magic0, magic1, formatVersion, kind, 0, 0, 0, 0)
 	dst = appendString(dst, string(stamp.Source))
 	dst = binary.AppendVarint(dst, int64(stamp.Arrived))
 	dst = binary.AppendVarint(dst, int64(stamp.Unsure))
+	if stamp.Position != "" {
+		dst = appendString(dst, stamp.Position)
+	}
 	if r != nil {
 		dst = appendReadings(dst, r)
 	}
@@ -60,6 +67,9 @@ func Marshal(dst []byte, subject string, stamp Stamp, r *fleetscore.Readings) ([
 	const op = "append to hub"
 	if !stamp.Source.Valid() {
 		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "%q is not a valid name of a source", stamp.Source)
+	}
+	if len(stamp.Position) > MaxPositionBytes {
+		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "a position of %d bytes is over the limit of %d", len(stamp.Position), MaxPositionBytes)
 	}
 	if r != nil && (len(r.Columns) > maxColumns || len(r.Columns)*r.Len() > maxCells) {
 		return dst, fleetscore.Errorf(fleetscore.Invalid, op, subject, "%d readings of %d columns are too many for a message", r.Len(), len(r.Columns))

@@ -31,7 +31,14 @@ type Stamp struct {
 	// Unsure is how much later than Arrived the message may really have arrived. It
 	// is 0 unless the server did not trust its wall clock at that time.
 	Unsure fleetscore.Micros
+	// Position says up to which place of its own log the source's readings of this
+	// partition are stored, this message included, for a source that reads a log. It goes on
+	// there after a restart. The hub doesn't read it; empty for other sources.
+	Position string
 }
+
+// MaxPositionBytes is the longest position that a message can carry.
+const MaxPositionBytes = 256
 
 // Message is one entry of a partition.
 type Message struct {

@@ -94,12 +94,12 @@ func (l *log) encode(list []*message, stamp hub.Stamp, r *fleetscore.Readings) (
 		return list, fleetscore.Errorf(fleetscore.Invalid, opAppend, l.cfg.Name, "a reading of %d bytes is over the %d bytes that a message of the NATS servers can hold", len(data), l.maxBytes).
 			WithHint("raise max_payload in the configuration of the NATS servers")
 	}
-	for _, half := range []*fleetscore.Readings{part(r, 0, r.Len()/2), part(r, r.Len()/2, r.Len())} {
-		if list, err = l.encode(list, stamp, half); err != nil {
-			return list, err
-		}
+	first := stamp
+	first.Position = "" // it is true only once the second half is stored
+	if list, err = l.encode(list, first, part(r, 0, r.Len()/2)); err != nil {
+		return list, err
 	}
-	return list, nil
+	return l.encode(list, stamp, part(r, r.Len()/2, r.Len()))
 }
 
 // part returns the readings from one index to another. It shares memory with r.
