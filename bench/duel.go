@@ -23,6 +23,9 @@ type contestant struct {
 	// measurement takes long enough; it is 1 for whole processes.
 	whole  bool
 	passes int
+	// once says that a measurement takes minutes: it is made in the first round alone, and
+	// the contestant has warmed up by itself.
+	once bool
 }
 
 // duel measures all contestants in turn, alternately forwards and backwards. Before, it
@@ -30,6 +33,9 @@ type contestant struct {
 // each contestant.
 func duel(cs []*contestant, repeats int, span time.Duration) ([][]sample, error) {
 	for _, c := range cs {
+		if c.once {
+			continue
+		}
 		if err := c.warmUp(span); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -39,6 +45,9 @@ func duel(cs []*contestant, repeats int, span time.Duration) ([][]sample, error)
 		for i := range cs {
 			if round%2 == 1 {
 				i = len(cs) - 1 - i
+			}
+			if cs[i].once && round > 0 {
+				continue
 			}
 			s, err := cs[i].run(cs[i].passes)
 			if err != nil {
@@ -91,12 +100,12 @@ func wallOf(s sample) float64 { return s.Wall }
 func peakOf(s sample) float64 { return s.Peak }
 
 // ratio is how many times longer the peer takes: the median, the smallest and the largest
-// value of the pairs.
+// value of the pairs, which are as many as there are samples of both.
 type ratio struct{ Median, Low, High float64 }
 
 func ratioOf(ours, peer []sample, what func(sample) float64) ratio {
 	var r []float64
-	for i := range ours {
+	for i := range min(len(ours), len(peer)) {
 		r = append(r, what(peer[i])/what(ours[i]))
 	}
 	return ratio{median(r), slices.Min(r), slices.Max(r)}
