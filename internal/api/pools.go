@@ -250,6 +250,7 @@ type PoolHistory struct {
 	Busy         autoscale.Busy         `json:"busy" doc:"what a task kept busy of its node within the last 48 hours"`
 	Waits        autoscale.Waits        `json:"waits" doc:"how long the tasks waited"`
 	Usage        *autoscale.Usage       `json:"usage,omitempty" doc:"of this time, at most the last 48 hours; absent if no samples were taken"`
+	Models       []autoscale.Models     `json:"models" nullable:"false" doc:"what the models of the pool's pipelines cost, as far as it was measured"`
 	Jobs         []autoscale.Past       `json:"jobs" nullable:"false" doc:"those that were planned into tasks, the oldest first"`
 }
 
@@ -274,12 +275,22 @@ func (s *server) poolHistory(ctx context.Context, in *struct {
 	if !ok {
 		return nil, noPool("show pool history", in.Name)
 	}
-	h := PoolHistory{Pool: in.Name, To: s.now().UTC(), From: in.Since.UTC(), Slots: c.Slots, Scale: c.Scale, Jobs: []autoscale.Past{}}
+	h := PoolHistory{Pool: in.Name, To: s.now().UTC(), From: in.Since.UTC(), Slots: c.Slots, Scale: c.Scale, Models: []autoscale.Models{}, Jobs: []autoscale.Past{}}
 	if in.Since.IsZero() {
 		h.From = h.To.Add(-24 * time.Hour)
 	}
 	if err := s.recall(ctx, &h); err != nil {
 		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		if cfg.Pipelines[name].Pool != in.Name {
+			continue
+		}
+		if m, known, err := s.modelsOf(ctx, name, cfg.Pipelines[name]); err != nil {
+			return nil, err
+		} else if known {
+			h.Models = append(h.Models, m)
+		}
 	}
 	nodes, err := s.deps.Ledger.Nodes(ctx, in.Name)
 	if err != nil {
@@ -297,6 +308,44 @@ func (s *server) poolHistory(ctx context.Context, in *struct {
 	h.Busy = autoscale.BusyOf(samples, nodes, c.Slots)
 	h.EverySeconds = s.every(cfg, in.Name)
 	return answer(h), err
+}
+
+// modelsOf is what the models of a pipeline cost, if that was measured as the pipeline is now.
+func (s *server) modelsOf(ctx context.Context, pipeline string, c fleetscore.PipelineConfig) (m autoscale.Models, known bool, err error) {
+	costs, err := s.deps.Ledger.Costs(ctx, pipeline)
+	if err != nil || len(costs.Shards) == 0 || costs.Of != scheduler.CostsDependOn(c) {
+		return m, false, err
+	}
+	m = autoscale.Models{Pipeline: pipeline, Job: costs.Job, Measured: costs.At}
+	for _, c := range costs.Shards {
+		m.Sensors += c.Keys
+		m.LoadSeconds += c.Load.Seconds()
+		m.ScoreSeconds += c.Score.Seconds()
+		m.LongestSeconds = max(m.LongestSeconds, (c.Load + c.Score).Seconds())
+	}
+	j, err := s.deps.Ledger.Job(ctx, costs.Job)
+	if fleetscore.NotFound.Is(err) { // it is older than the retention
+		return m, true, nil
+	} else if err != nil {
+		return m, false, err
+	}
+	m.Rows = j.Rows
+	tasks, err := s.deps.Ledger.Tasks(ctx, j.ID)
+	if err != nil {
+		return m, false, err
+	}
+	took := 0.0
+	for _, t := range tasks {
+		if t.Started == nil || t.Ended == nil || t.Attempts != 1 {
+			return m, true, nil
+		}
+		took += t.Ended.Sub(*t.Started).Seconds()
+	}
+	if whole := j.Rerun == nil && j.Kept == 0 && len(tasks) > 0; whole {
+		rest := max(0, took-m.LoadSeconds-m.ScoreSeconds)
+		m.RestSeconds = &rest
+	}
+	return m, true, nil
 }
 
 // every is the shortest time between the next two due times of a pipeline of a pool, in

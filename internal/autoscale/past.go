@@ -18,7 +18,22 @@ type Past struct {
 	Ended    *time.Time       `json:"ended,omitempty"`
 	Runs     []Runs           `json:"runs" nullable:"false" doc:"its tasks that have run, the longest first"`
 	Left     int              `json:"left" doc:"tasks that aren't in runs, because they haven't ended or never ran"`
+	Rows     *int64           `json:"rows,omitempty" doc:"that have a prediction; absent if the job scored only some of its sensors, as a rerun does, or hasn't ended"`
 	Repeated int              `json:"repeated" doc:"tasks that ran several times; what is in runs is the last time"`
+}
+
+// Models is what the models of a pipeline cost in the job in which that was measured last. The
+// times are those of its tasks, added up: a task scores with several threads.
+type Models struct {
+	Pipeline       string           `json:"pipeline"`
+	Job            fleetscore.JobID `json:"job"`
+	Measured       time.Time        `json:"measured" doc:"when that job ended"`
+	Sensors        int64            `json:"sensors"`
+	Rows           int64            `json:"rows" doc:"with a prediction; 0 if the ledger doesn't have the job any more"`
+	LoadSeconds    float64          `json:"load_seconds" doc:"to read the models"`
+	ScoreSeconds   float64          `json:"score_seconds" doc:"to predict"`
+	LongestSeconds float64          `json:"longest_seconds" doc:"load and score of the models of one shard, which no task divides"`
+	RestSeconds    *float64         `json:"rest_seconds,omitempty" doc:"what the job's tasks took besides: to read rows, to write results, and the like; absent if it isn't known, because a task was repeated or is forgotten"`
 }
 
 // Runs are tasks of a job that took equally long.
@@ -55,6 +70,9 @@ func Recall(j fleetscore.Job, tasks []fleetscore.Task, attempts func(fleetscore.
 		return p, nil, false, nil
 	}
 	p = Past{Job: j.ID, Pipeline: j.Pipeline, Due: j.Due, Created: j.Created, Queued: *j.Planned, Ended: j.Ended, Runs: []Runs{}}
+	if j.Rerun == nil && j.Ended != nil {
+		p.Rows = &j.Rows
+	}
 	same := map[time.Duration]int{}
 	for _, t := range tasks {
 		began, ended := t.Started, t.Ended

@@ -15,7 +15,7 @@ import (
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	at := func(ms int) *time.Time { x := now.Add(time.Duration(ms) * time.Millisecond); return &x }
-	j := fleetscore.Job{ID: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Planned: at(0), Ended: at(9000)}
+	j := fleetscore.Job{ID: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Planned: at(0), Ended: at(9000), Rows: 7}
 	tasks := []fleetscore.Task{
 		{ID: "a", Attempts: 1, Started: at(1000), Ended: at(3500)},
 		{ID: "b", Attempts: 1, Started: at(2000), Ended: at(4500)},
@@ -31,7 +31,7 @@ func TestRecall(t *testing.T) {
 		return []fleetscore.Attempt{{Started: *at(1000), Ended: at(2000)}, {Started: *at(3000), Ended: at(4000)}, {Started: *at(5000), Ended: at(8000)}}, nil
 	}
 	p, waits, planned, err := Recall(j, tasks, tries)
-	want := Past{Job: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Queued: now, Ended: at(9000), Runs: []Runs{{1, 3}, {2, 2.5}, {1, 0.001}}, Left: 2, Repeated: 1}
+	want := Past{Job: "p-1", Pipeline: "p", Due: at(-2000), Created: *at(-1000), Queued: now, Ended: at(9000), Runs: []Runs{{1, 3}, {2, 2.5}, {1, 0.001}}, Left: 2, Rows: &j.Rows, Repeated: 1}
 	if d := cmp.Diff(want, p); d != "" || !planned || err != nil {
 		t.Errorf("planned %t, %v (-want +got):\n%s", planned, err, d)
 	}
@@ -40,6 +40,10 @@ func TestRecall(t *testing.T) {
 	}
 	if _, _, _, err := Recall(j, tasks, func(fleetscore.TaskID) ([]fleetscore.Attempt, error) { return nil, errors.New("away") }); err == nil {
 		t.Error("the tries can't be read, and nobody says so")
+	}
+	j.Rerun = &fleetscore.Rerun{Of: "p-0"}
+	if p, _, _, err := Recall(j, tasks, tries); err != nil || p.Rows != nil {
+		t.Errorf("a rerun has %v rows, %v; want none, as most of them were carried over", p.Rows, err)
 	}
 	j.Planned = nil
 	if _, _, planned, _ := Recall(j, nil, tries); planned {

@@ -12,6 +12,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/autoscale/advise"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
 func newAdviseCommand() *cobra.Command {
@@ -20,11 +21,12 @@ func newAdviseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "advise POOL --machine NAME=CPUS,MEMORY,PRICE...",
 		Short: "Many small machines or few big ones: compare candidates by what was measured",
-		Long: `Compares machines for a pool by what its jobs needed since --since ago: how long their
-tasks ran, how many processors and how much memory a task took, and how long a node
-takes to start. For each candidate it says how many nodes do every job within the
-time, how long that takes, node-hours, cost, and what bounds it; and then which one to
-take. What wasn't measured is named.
+		Long: `Compares machines for a pool by what its jobs needed since --since ago: how long it
+takes to load and to score their models (or else how long their tasks ran), how many
+processors and how much memory a task took, and how long a node takes to start. For each
+candidate it says how many nodes do every job within the time, how long that takes,
+node-hours, cost, and what bounds it; and then which one to take. It names each
+measurement with its age, and what is assumed because it wasn't measured.
 
 A candidate is a name, processors, memory and the price of an hour. --within is the time
 that a job may take; unless given, the shortest time between two due times of the pool's
@@ -55,7 +57,8 @@ was measured.`,
 		if err != nil {
 			return err
 		}
-		w.Jobs, w.Load, w.IdleAfter = h.Jobs, h.Busy, h.Scale.IdleAfter.D()
+		w.Jobs, w.Models, w.Load, w.IdleAfter, w.Now = h.Jobs, h.Models, h.Busy, h.Scale.IdleAfter.D(), h.To
+		w.Cut = advise.Cut{Task: dispatch.TaskTime, Shortest: dispatch.ShortestTask, Most: fleetscore.Shards}
 		if h.StartSeconds != nil && !w.Measured {
 			w.Start, w.Measured = time.Duration(*h.StartSeconds*float64(time.Second)), true
 		}
@@ -118,8 +121,11 @@ func showAdvice(cmd *cobra.Command, h api.PoolHistory, a advise.Advice) error {
 	}
 	if how == "table" {
 		fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", fleetscore.Printable(a.Recommendation))
+		for _, m := range a.Measured {
+			fmt.Fprintf(cmd.OutOrStdout(), "Measured: %s.\n", fleetscore.Printable(m))
+		}
 		for _, u := range a.Unmeasured {
-			fmt.Fprintf(cmd.OutOrStdout(), "Note: %s.\n", u)
+			fmt.Fprintf(cmd.OutOrStdout(), "Assumed: %s.\n", fleetscore.Printable(u))
 		}
 	}
 	if a.Best == "" {

@@ -99,7 +99,8 @@ func adviseOn(t *testing.T, server string) {
 	args := []string{"pool", "advise", "vms", "--machine", "small=2cpu,4GiB,0.10", "--machine", "big=16cpu,64GB,0.80", server}
 	code, stdout, stderr := command(t, append(args, "--within", "10m")...)
 	for _, want := range []string{"largest job            ", "start of a node        ", "allowed for a job      10m0s\n", "\nsmall    ", "\nbig      ", "  unknown", "\nTake 1 × small: the longest of 1 job (", "of the allowed 10m0s", "; 1 × big would cost 0.",
-		"\nNote: the processors of all candidates are taken to be as fast"} {
+		"\nMeasured: the models of reference: ", " to load and ", " to score 15 sensors and ", "s ago in job reference-", "; 1 job of it rest on this.\n", "\nMeasured: how long a node takes to start.\n",
+		"\nAssumed: the processors of all candidates are taken to be as fast"} {
 		if code != 0 || stderr != "" || !strings.Contains(stdout, want) {
 			t.Errorf("exit %d without %q\n%s%s", code, want, stdout, stderr)
 		}

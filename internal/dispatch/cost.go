@@ -9,11 +9,11 @@ import (
 
 // The aims of Plan.
 const (
-	// taskTime is what a task is to take: long beside what it costs to hand one out, and
+	// TaskTime is what a task is to take: long beside what it costs to hand one out, and
 	// short beside what is lost if its node goes.
-	taskTime = 3 * time.Second
-	// shortest is below what no task is cut merely to give each slot one.
-	shortest = taskTime / 10
+	TaskTime = 3 * time.Second
+	// ShortestTask is below what no task is cut merely to give each slot one.
+	ShortestTask = TaskTime / 10
 	// taskBytes is how many bytes of rows and models a task reads at most, whatever they
 	// cost: a node has to hold them in memory.
 	taskBytes = 64 << 20
@@ -100,6 +100,7 @@ func CostOf(items []fleetscore.Item, threads int) (out []Cost) {
 type Measured struct {
 	Of     fleetscore.Digest `json:"of"`   // of what the cost depends on
 	Job    fleetscore.JobID  `json:"job"`  // that it was measured in last
+	At     time.Time         `json:"at"`   // when that job ended
 	Rows   int64             `json:"rows"` // of the files that this job read
 	Shards []Cost            `json:"shards"`
 }
@@ -205,7 +206,7 @@ func Plan(w Workload, m Measured, slots int) []fleetscore.ShardRange {
 	}
 	cost, known := m.costs(w)
 	total := sum(cost)
-	want := max(ceil(total, int64(taskTime)), min(int64(slots), total/int64(shortest)))
+	want := max(ceil(total, int64(TaskTime)), min(int64(slots), total/int64(ShortestTask)))
 	if !known {
 		want = min(ceil(keys, minKeys), int64(tasksPerSlot*max(1, slots)))
 		if cost = w.Bytes; bytes == 0 {

@@ -163,7 +163,7 @@ func (s *Scheduler) learn(ctx context.Context, j fleetscore.Job, inputs []ledger
 	if err != nil {
 		return err
 	}
-	w := dispatch.Workload{Of: costsDependOn(j)}
+	w := dispatch.Workload{Of: CostsDependOn(j.Config)}
 	seen := map[string]bool{} // tasks may share files
 	for _, in := range inputs {
 		for _, f := range in.Files {
@@ -177,6 +177,7 @@ func (s *Scheduler) learn(ctx context.Context, j fleetscore.Job, inputs []ledger
 	if now.Job == have.Job {
 		return nil
 	}
+	now.At = s.now().UTC()
 	return s.ledger.PutCosts(ctx, j.Pipeline, now)
 }
 

@@ -234,7 +234,7 @@ func slotsOf(pool fleetscore.PoolConfig) int {
 
 // workload is what a job has to do.
 func workload(j fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards]int64, in ledger.Input) dispatch.Workload {
-	w := dispatch.Workload{Keys: counts, Of: costsDependOn(j)}
+	w := dispatch.Workload{Keys: counts, Of: CostsDependOn(j.Config)}
 	for _, f := range in.Files {
 		w.Rows += f.Rows
 		w.Spread(f.SizeBytes, f.Shards)
@@ -245,10 +245,10 @@ func workload(j fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards
 	return w
 }
 
-// costsDependOn is the digest of what the cost of a job depends on besides its keys and
-// rows.
-func costsDependOn(j fleetscore.Job) fleetscore.Digest {
-	doc, err := json.Marshal([]any{j.Config.Fleet, j.Config.Runtime, j.Config.Python, j.Config.Features})
+// CostsDependOn is the digest of what the cost of a pipeline's jobs depends on besides keys
+// and rows.
+func CostsDependOn(p fleetscore.PipelineConfig) fleetscore.Digest {
+	doc, err := json.Marshal([]any{p.Fleet, p.Runtime, p.Python, p.Features})
 	if err != nil {
 		return fleetscore.Digest{}
 	}

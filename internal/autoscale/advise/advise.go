@@ -2,9 +2,11 @@
 // do the pool's jobs in time, what that costs, what bounds it, and which is cheapest.
 //
 // It is pure: what was measured and the candidates go in, an answer comes out. Each job is
-// taken alone, on nodes that are started for it: its tasks go to free slots, the longest
-// first. A task runs as long on every candidate as it ran on the pool; a candidate has as
-// many slots as its processors and its memory allow.
+// taken alone, on nodes that are started for it. If the load and score times of its pipeline's
+// models are known, the job is cut into tasks for the slots of the candidate, as the server
+// would cut it. Otherwise it has the tasks that it had: they go to free slots, the longest
+// first. Work takes as long on every candidate as it took on the pool; a candidate has as many
+// slots as its processors and its memory allow.
 package advise
 
 import (
@@ -30,12 +32,22 @@ type Machine struct {
 // Work is what the pool's jobs need, as far as it was measured.
 type Work struct {
 	Jobs      []autoscale.Past
+	Models    []autoscale.Models // of the pipelines of these jobs, as far as they were measured
+	Cut       Cut                // into tasks
+	Now       time.Time
 	Load      autoscale.Busy // of tasks
 	Start     time.Duration  // of a node, until it takes tasks
 	Measured  bool           // the start was measured
 	IdleAfter time.Duration  // how long an idle node is kept, and paid for
 	Within    time.Duration  // how long a job may take
 	Every     time.Duration  // between two jobs, by the schedule; 0 if there is none
+}
+
+// Cut is how the server cuts a job whose models' cost is known into tasks.
+type Cut struct {
+	Task     time.Duration // that a task is to take
+	Shortest time.Duration // below which no task is cut merely to give each slot one
+	Most     int           // tasks of a job
 }
 
 // What bounds a candidate.
@@ -74,17 +86,8 @@ type Advice struct {
 	Candidates     []Candidate `json:"candidates"`
 	Best           string      `json:"best,omitempty" doc:"the cheapest that is possible; absent if none is"`
 	Recommendation string      `json:"recommendation"`
+	Measured       []string    `json:"measured" doc:"the measurements that the answer rests on, and how old they are"`
 	Unmeasured     []string    `json:"unmeasured" doc:"what the answer assumes"`
-}
-
-// job is a job's tasks, the longest first.
-type job []time.Duration
-
-func (j job) sum() (all time.Duration) {
-	for _, d := range j {
-		all += d
-	}
-	return all
 }
 
 // leastCPUs is the least that a task counts for: what tasks wait for besides processors, such
@@ -97,7 +100,7 @@ const month = 730.0
 // Advise answers. Jobs without tasks that ran say nothing; kind NotFound if no other is
 // there.
 func Advise(w Work, machines []Machine) (a Advice, err error) {
-	jobs := jobsOf(w.Jobs)
+	jobs := jobsOf(w)
 	switch {
 	case len(jobs) == 0:
 		return a, fleetscore.Errorf(fleetscore.NotFound, "advise", "", "no task has run in this time, so nothing was measured")
@@ -108,10 +111,10 @@ func Advise(w Work, machines []Machine) (a Advice, err error) {
 	}
 	largest := slices.MaxFunc(jobs, func(a, b job) int { return cmp.Compare(a.sum(), b.sum()) })
 	perTask := max(leastCPUs, cmp.Or(w.Load.CPUs, 1))
-	a = Advice{Jobs: len(jobs), Tasks: len(largest), CPUSeconds: largest.sum().Seconds() * perTask, StartSeconds: w.Start.Seconds(), WithinSeconds: w.Within.Seconds(),
-		CPUsPerTask: perTask, MemoryPerTask: w.Load.MemoryBytes, Unmeasured: unmeasured(w, perTask)}
+	a = Advice{Jobs: len(jobs), Tasks: largest.least(), CPUSeconds: largest.sum().Seconds() * perTask, StartSeconds: w.Start.Seconds(), WithinSeconds: w.Within.Seconds(),
+		CPUsPerTask: perTask, MemoryPerTask: w.Load.MemoryBytes, Measured: measured(w), Unmeasured: unmeasured(w, perTask)}
 	for _, j := range jobs {
-		a.LongestSeconds = max(a.LongestSeconds, j[0].Seconds())
+		a.LongestSeconds = max(a.LongestSeconds, j.longest(1).Seconds())
 	}
 	rate := jobsAnHour(w)
 	for _, m := range machines {
@@ -127,22 +130,6 @@ func Advise(w Work, machines []Machine) (a Advice, err error) {
 	}
 	a.recommend()
 	return a, nil
-}
-
-func jobsOf(past []autoscale.Past) (out []job) {
-	for _, p := range past {
-		var j job
-		for _, r := range p.Runs { // the longest first
-			for range r.Tasks {
-				j = append(j, time.Duration(r.Seconds*float64(time.Second)))
-			}
-		}
-		if len(j) > 0 {
-			slices.SortFunc(j, func(a, b time.Duration) int { return cmp.Compare(b, a) })
-			out = append(out, j)
-		}
-	}
-	return out
 }
 
 // rateSpan is for how long jobs must have run before it is taken that they go on as often.
@@ -162,20 +149,6 @@ func jobsAnHour(w Work) float64 {
 	return 0
 }
 
-func unmeasured(w Work, perTask float64) []string {
-	out := []string{"the processors of all candidates are taken to be as fast as those of the pool"}
-	if !w.Measured {
-		out = append(out, fmt.Sprintf("how long a node takes to start wasn't measured, as none ran within the last hour; %s is assumed", w.Start))
-	}
-	if w.Load.CPUs == 0 {
-		out = append(out, fmt.Sprintf("how many processors a task keeps busy wasn't measured, as no node reported while tasks ran; %g is assumed", perTask))
-	}
-	if w.Load.MemoryBytes == 0 {
-		out = append(out, "how much memory a task needs wasn't measured; memory isn't looked at")
-	}
-	return out
-}
-
 // judge finds how many nodes of a machine do every job in time.
 func judge(w Work, perTask float64, jobs []job, m Machine) (c Candidate, err error) {
 	if m.Name == "" || !(m.CPUs > 0) || m.CPUs > 1e6 || m.MemoryBytes <= 0 || !(m.CostPerHour > 0) || math.IsInf(m.CostPerHour, 0) {
@@ -191,23 +164,29 @@ func judge(w Work, perTask float64, jobs []job, m Machine) (c Candidate, err err
 		c.Why = fmt.Sprintf("a task needs %s of memory, and a machine has %s", gib(w.Load.MemoryBytes), gib(m.MemoryBytes))
 		return c, nil
 	}
-	longest, most := time.Duration(0), 0
+	most := 0
 	for _, j := range jobs {
-		longest, most = max(longest, j[0]), max(most, (len(j)+c.Slots-1)/c.Slots)
+		most = max(most, (j.most()+c.Slots-1)/c.Slots)
+	}
+	longest := func(nodes int) (worst time.Duration) {
+		for _, j := range jobs {
+			worst = max(worst, j.longest(nodes*c.Slots))
+		}
+		return worst
 	}
 	wall := func(nodes int) (worst time.Duration) {
 		for _, j := range jobs {
-			took, _ := run(j, nodes, c.Slots)
+			took, _ := j.run(nodes, c.Slots)
 			worst = max(worst, took)
 		}
 		return w.Start + worst
 	}
 	if wall(most) > w.Within {
 		c.Bound = ByTask
-		if w.Start > longest {
+		if w.Start > longest(most) {
 			c.Bound = ByStart
 		}
-		c.Why = fmt.Sprintf("the longest task takes %s and the start of a node %s", about(longest), about(w.Start))
+		c.Why = fmt.Sprintf("the longest task takes %s and the start of a node %s", about(longest(most)), about(w.Start))
 		return c, nil
 	}
 	low, high := 1, most // the fewer nodes, the longer it takes
@@ -221,40 +200,18 @@ func judge(w Work, perTask float64, jobs []job, m Machine) (c Candidate, err err
 	took := wall(low)
 	c.Possible, c.Nodes, c.WallSeconds = true, low, took.Seconds()
 	for _, j := range jobs {
-		_, hours := run(j, low, c.Slots)
-		used := min(low, (len(j)+c.Slots-1)/c.Slots)
+		_, hours := j.run(low, c.Slots)
+		used := min(low, (j.tasks(low*c.Slots)+c.Slots-1)/c.Slots)
 		c.NodeHours += (hours + float64(used)*(w.Start+w.IdleAfter).Hours()) / float64(len(jobs))
 	}
 	c.CostPerJob = c.NodeHours * m.CostPerHour
 	switch {
 	case w.Start > took/2:
 		c.Bound = ByStart
-	case took-w.Start <= longest:
+	case took-w.Start <= longest(low):
 		c.Bound = ByTask
 	}
 	return c, nil
-}
-
-// run gives the tasks of a job to free slots of nodes that are all there from the
-// beginning: how long the job takes, and the hours until each node has no more tasks.
-func run(j job, nodes, slots int) (took time.Duration, hours float64) {
-	free := make([]time.Duration, min(nodes*slots, len(j))) // when each slot is free; slot k is of node k mod nodes
-	ends := make([]time.Duration, min(nodes, len(free)))
-	for _, d := range j {
-		k := 0
-		for i := range free {
-			if free[i] < free[k] {
-				k = i
-			}
-		}
-		free[k] += d
-		ends[k%len(ends)] = max(ends[k%len(ends)], free[k])
-	}
-	for _, e := range ends {
-		took = max(took, e)
-		hours += e.Hours()
-	}
-	return took, hours
 }
 
 // recommend names the cheapest candidate; of equally cheap ones the faster one.

@@ -121,6 +121,62 @@ func TestUnmeasured(t *testing.T) {
 	}
 }
 
+// aims are how jobs are cut in these tests.
+var aims = Cut{Task: 3 * time.Second, Shortest: 300 * time.Millisecond, Most: 256}
+
+// TestByModels: a job whose models are known to cost 4 s to load and 20 s to score is cut for
+// the slots of each candidate; a job with twice the rows scores twice as long. What follows was
+// found by hand. The answer says what was measured and when.
+func TestByModels(t *testing.T) {
+	t.Parallel()
+	rest := 8.0
+	same, twice := int64(1000), int64(2000)
+	models := autoscale.Models{Pipeline: "p", Job: "p-1", Measured: start, Sensors: 50, Rows: 1000, LoadSeconds: 4, ScoreSeconds: 20, LongestSeconds: 1, RestSeconds: &rest}
+	work := Work{Models: []autoscale.Models{models}, Cut: aims, Now: start.Add(26 * time.Hour), Load: autoscale.Busy{CPUs: 1, Samples: 7}, Start: 4 * time.Second, Measured: true, Within: time.Minute, Every: time.Hour}
+	// One task of 100 s is what the only slot did then; 8 tasks of 4 s is how the job is cut for 2 slots.
+	job := func(rows *int64) []autoscale.Past {
+		return []autoscale.Past{{Pipeline: "p", Created: start, Rows: rows, Runs: []autoscale.Runs{{Tasks: 1, Seconds: 100}}}}
+	}
+	for _, tt := range []struct {
+		name     string
+		change   func(*Work)
+		machine  Machine
+		nodes    int
+		wall     float64
+		bound    string
+		measured []string
+		assumed  string
+	}{
+		{"8 tasks of 4 s on 2 slots", func(*Work) {}, small, 1, 4 + 4*4, ByProcessors,
+			[]string{"the models of p: 4s to load and 20s to score 50 sensors and 1000 rows, measured 26h0m0s ago in job p-1; its tasks took 8s for the rest, such as to read rows and to write results; 1 job of it rest on this",
+				"the load of the nodes in 7 samples within the last 48 hours in which tasks ran", "how long a node takes to start"}, "as fast as those of the pool"},
+		{"16 tasks of 2 s on 16 slots", func(*Work) {}, big, 1, 4 + 2, ByStart, nil, ""},
+		{"15 tasks of 4 s", func(w *Work) { w.Jobs = job(&twice) }, small, 1, 4 + 8*4, ByProcessors, nil, ""}, // 4 s to load, 40 s to score, 16 s for the rest
+		{"more nodes, as there is little time", func(w *Work) { w.Within = 8 * time.Second }, small, 4, 4 + 4, ByTask, nil, ""},
+		{"no task is shorter than its longest shard", func(w *Work) { w.Models[0].LongestSeconds = 20 }, big, 1, 4 + 20, ByTask, nil, ""},
+		{"the rest isn't known", func(w *Work) { w.Models[0].RestSeconds = nil }, small, 1, 4 + 4*3, ByProcessors, nil, "besides loading and scoring isn't known"},
+		{"the job is forgotten", func(w *Work) { w.Models[0].Rows, w.Within = 0, time.Hour }, small, 1, 4 + 100, ByTask, []string{"the tasks of 1 job of p as they ran, the latest 26h0m0s ago"}, "as the job is forgotten"},
+		{"a rerun", func(w *Work) { w.Jobs, w.Within = job(nil), time.Hour }, small, 1, 4 + 100, ByTask, []string{"the tasks of 1 job of p as they ran, the latest 26h0m0s ago"}, ""},
+	} {
+		w := work
+		w.Jobs, w.Models = job(&same), slices.Clone(work.Models)
+		tt.change(&w)
+		a, err := Advise(w, []Machine{tt.machine})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := a.Candidates[0]; !c.Possible || c.Nodes != tt.nodes || math.Abs(c.WallSeconds-tt.wall) > 1e-3 || c.Bound != tt.bound {
+			t.Errorf("%s: got %+v, want %d nodes, %g s, bound by %s", tt.name, c, tt.nodes, tt.wall, tt.bound)
+		}
+		if n := len(tt.measured); n > 0 && !cmp.Equal(tt.measured, a.Measured[:n]) {
+			t.Errorf("%s: measured %q, want %q", tt.name, a.Measured, tt.measured)
+		}
+		if !strings.Contains(strings.Join(a.Unmeasured, "\n"), tt.assumed) {
+			t.Errorf("%s: assumed %q, want %q", tt.name, a.Unmeasured, tt.assumed)
+		}
+	}
+}
+
 // TestMore: whatever the tasks, more nodes and more slots never make a job longer, no job is
 // shorter than its longest task or its work divided by the slots, and the node-hours hold
 // the work. The nodes of an answer do every job in time, and one node less doesn't.
@@ -132,27 +188,36 @@ func TestMore(t *testing.T) {
 		for range n(1, 4) {
 			runs = append(runs, autoscale.Runs{Tasks: n(1, 9), Seconds: float64(n(1, 100))})
 		}
-		j := jobsOf(past(1, runs...))[0]
+		w := Work{Jobs: past(n(1, 3), runs...), Load: autoscale.Busy{CPUs: float64(n(1, 4)) / 2}, Start: time.Duration(n(0, 60)) * time.Second, Within: time.Duration(n(1, 900)) * time.Second}
+		if rapid.Bool().Draw(rt, "measured") {
+			w.Cut = aims
+			w.Models = []autoscale.Models{{Rows: 10, LoadSeconds: float64(n(1, 300)) / 10, ScoreSeconds: float64(n(0, 900))}}
+			w.Models[0].LongestSeconds = float64(n(0, 100)) / 100 * (w.Models[0].LoadSeconds + w.Models[0].ScoreSeconds)
+			rows := int64(n(1, 30))
+			for i := range w.Jobs {
+				w.Jobs[i].Rows = &rows
+			}
+		}
+		j := jobsOf(w)[0]
 		nodes, slots := n(1, 8), n(1, 5)
-		took, hours := run(j, nodes, slots)
-		least := max(j[0], j.sum()/time.Duration(nodes*slots))
+		took, hours := j.run(nodes, slots)
+		least := max(j.longest(nodes*slots), j.sum()/time.Duration(nodes*slots)) - time.Microsecond // cut tasks are rounded down
 		if took < least || hours*3600*float64(slots) < j.sum().Seconds()-1e-6 || took > j.sum() {
 			rt.Errorf("%v on %d × %d slots takes %s and %g node-hours", j, nodes, slots, took, hours)
 		}
-		if more, _ := run(j, nodes+1, slots); more > took {
+		if more, _ := j.run(nodes+1, slots); more > took {
 			rt.Errorf("%v on %d × %d slots takes %s, on a node more %s", j, nodes, slots, took, more)
 		}
-		if more, _ := run(j, nodes, slots+1); more > took {
+		if more, _ := j.run(nodes, slots+1); more > took {
 			rt.Errorf("%v on %d × %d slots takes %s, on slots more %s", j, nodes, slots, took, more)
 		}
-		w := Work{Jobs: past(n(1, 3), runs...), Load: autoscale.Busy{CPUs: float64(n(1, 4)) / 2}, Start: time.Duration(n(0, 60)) * time.Second, Within: time.Duration(n(1, 900)) * time.Second}
 		a, err := Advise(w, []Machine{small, big})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		for _, c := range a.Candidates {
-			within := func(nodes int) bool { took, _ := run(j, nodes, c.Slots); return w.Start+took <= w.Within }
-			if c.Possible != within(len(j)) || c.Possible && (!within(c.Nodes) || c.Nodes > 1 && within(c.Nodes-1)) {
+			within := func(nodes int) bool { took, _ := j.run(nodes, c.Slots); return w.Start+took <= w.Within }
+			if c.Possible != within(j.most()) || c.Possible && (!within(c.Nodes) || c.Nodes > 1 && within(c.Nodes-1)) {
 				rt.Errorf("%v within %s, start %s: %+v", j, w.Within, w.Start, c)
 			}
 			if c.Possible && math.Abs(c.CostPerJob-c.NodeHours*c.CostPerHour) > 1e-12 {
