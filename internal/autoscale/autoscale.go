@@ -31,8 +31,11 @@ type NodeView struct {
 type State struct {
 	Queued int64 // tasks that wait for a slot
 	Leased int64 // tasks that hold one
-	Nodes  []NodeView
-	Now    time.Time
+	// Succeeded and Failed are the tasks that have ended so, ever; they are known only when a
+	// sample is taken.
+	Succeeded, Failed int64
+	Nodes             []NodeView
+	Now               time.Time
 	// Kinds says that the pool has both kinds of nodes. Without it, nodes beyond a
 	// formula's target of dedicated nodes count as nodes of low priority.
 	Kinds bool

@@ -136,22 +136,28 @@ func TestKinds(t *testing.T) {
 }
 
 // TestMeasure: nodes that end are still current; those beyond the dedicated target count
-// as nodes of low priority.
+// as nodes of low priority. There is a sample of each variable that formulas can read.
 func TestMeasure(t *testing.T) {
 	t.Parallel()
-	s := State{Queued: 3, Leased: 2, Now: now}
+	s := State{Queued: 3, Leased: 2, Succeeded: 8, Failed: 1, Now: now}
 	for i, state := range []fleetscore.NodeState{fleetscore.NodeStarting, fleetscore.NodeIdle, fleetscore.NodeIdle, fleetscore.NodeDraining, fleetscore.NodeStopped, fleetscore.NodeLost} {
 		s.Nodes = append(s.Nodes, NodeView{ID: fleetscore.NodeID(fmt.Sprint(i)), State: state})
 	}
 	got := Measure(4, s, map[string]int64{formula.Dedicated: 1, formula.LowPriority: 2})
-	want := Sample{At: now, Values: map[string]float64{"$ActiveTasks": 3, "$RunningTasks": 2, "$PendingTasks": 5, "$CurrentDedicatedNodes": 2, "$CurrentLowPriorityNodes": 2,
+	want := Sample{At: now, Values: map[string]float64{"$ActiveTasks": 3, "$RunningTasks": 2, "$PendingTasks": 5, "$SucceededTasks": 8, "$FailedTasks": 1, "$CurrentDedicatedNodes": 2, "$CurrentLowPriorityNodes": 2,
 		"$PreemptedNodeCount": 0, "$UsableNodeCount": 2, "$SampleNodeCount": 2, "$TaskSlotsPerNode": 4}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	for _, n := range counted {
-		if _, ok := got.Values[n]; !ok || len(counted) != len(got.Values) {
-			t.Errorf("%s is said to be measured and isn't, or the other way round", n)
+	load := func(at time.Time, n int64) *fleetscore.NodeLoad {
+		v := float64(n)
+		return &fleetscore.NodeLoad{At: at, CPUPercent: &v, MemoryBytes: &n, DiskBytes: &n, DiskReadBytes: &n, DiskWriteBytes: &n, DiskReadOps: &n, DiskWriteOps: &n, NetworkInBytes: &n, NetworkOutBytes: &n}
+	}
+	s.Nodes[1].Load, s.Nodes[1].Before = load(now, 2), load(now.Add(-time.Second), 1)
+	got = Measure(4, s, nil)
+	for _, n := range formula.Metrics() {
+		if _, ok := got.Values[n]; !ok {
+			t.Errorf("formulas know %s, and no sample is taken of it although a node measured everything", n)
 		}
 	}
 }
@@ -215,16 +221,5 @@ func TestEvaluated(t *testing.T) {
 	e = evaluate("$TargetDedicatedNodes = 1;\n$TargetDedicatedNodes = avg($ActiveTasks.GetSample(TimeInterval_Hour));")
 	if p := e.Problem; p == nil || p.Line != 2 || p.Column != 51 || p.Hint == "" || e.Targets[formula.Dedicated] != 2 || e.Nodes != 2 {
 		t.Errorf("a failed evaluation is %+v with %+v", e, e.Problem)
-	}
-}
-
-func TestUnmeasured(t *testing.T) {
-	t.Parallel()
-	f, problems := formula.Parse("$TargetDedicatedNodes = (!$FailedTasks ? -max($CurrentDedicated, $CPUPercent.GetSample(val($DiskBytes.GetSample(1), 0))) : time().hour) + $PendingTasks; $MemoryBytes; $SucceededTasks;")
-	if f == nil {
-		t.Fatal(problems)
-	}
-	if got, want := Unmeasured(f), []string{"$FailedTasks", "$SucceededTasks"}; !cmp.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
 	}
 }

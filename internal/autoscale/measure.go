@@ -1,18 +1,11 @@
 package autoscale
 
 import (
-	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 )
-
-// counted are the variables of the service that every sample has.
-var counted = []string{
-	"$ActiveTasks", "$RunningTasks", "$PendingTasks",
-	"$CurrentDedicatedNodes", "$CurrentLowPriorityNodes", "$PreemptedNodeCount", "$UsableNodeCount", "$SampleNodeCount", "$TaskSlotsPerNode",
-}
 
 // levels are the variables of the service that are the mean of what the nodes measured.
 var levels = map[string]func(*fleetscore.NodeLoad) (float64, bool){
@@ -49,14 +42,6 @@ func whole(of func(*fleetscore.NodeLoad) *int64) func(*fleetscore.NodeLoad) (flo
 	}
 }
 
-// Unmeasured are the variables of the service that a formula uses and that pools take no
-// samples of.
-func Unmeasured(f *formula.Formula) []string {
-	return slices.DeleteFunc(f.Metrics(), func(n string) bool {
-		return slices.Contains(counted, n) || levels[n] != nil || flows[n] != nil
-	})
-}
-
 // freshLoad is how old what a node measured may be to count.
 const freshLoad = time.Minute
 
@@ -87,6 +72,7 @@ func Measure(slots int, s State, targets map[string]int64) Sample {
 	}
 	values := map[string]float64{
 		"$ActiveTasks": float64(s.Queued), "$RunningTasks": float64(s.Leased), "$PendingTasks": float64(s.Queued + s.Leased),
+		"$SucceededTasks": float64(s.Succeeded), "$FailedTasks": float64(s.Failed),
 		"$CurrentDedicatedNodes": float64(current - low), "$CurrentLowPriorityNodes": float64(low), "$PreemptedNodeCount": float64(min(taken, max(0, targets[formula.LowPriority]-low))),
 		"$UsableNodeCount": float64(usable), "$SampleNodeCount": float64(usable), "$TaskSlotsPerNode": float64(max(1, slots)),
 	}

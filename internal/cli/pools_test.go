@@ -290,7 +290,7 @@ func TestFormulaPool(t *testing.T) {
 	if code, stderr := apply("// nothing\n        $TargetDedicatedNodes = $PendingTask;"); code != exitUsage || !strings.Contains(stderr, "scale.formula: line 2, column 25: ") {
 		t.Errorf("a formula with a mistake: exit %d\n%s", code, stderr)
 	}
-	if code, stderr := apply("$TargetDedicatedNodes = avg($FailedTasks.GetSample(TimeInterval_Hour));"); code != 0 || !strings.Contains(stderr, "no samples of $FailedTasks are taken") {
+	if code, stderr := apply("$TargetDedicatedNodes = avg($FailedTasks.GetSample(TimeInterval_Hour));"); code != 0 || !strings.Contains(stderr, "GetSamplePercent") {
 		t.Fatalf("a formula without samples: exit %d\n%s", code, stderr)
 	}
 	const place = "Line 1, Col 51: Insufficient data"

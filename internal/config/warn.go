@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/autoscale"
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
@@ -74,11 +73,6 @@ func doubts(text string) (out []string) {
 	}
 	for _, f := range formula.Check(text) {
 		out = append(out, fmt.Sprintf("line %d, column %d: %s (%s)", f.Line, f.Column, f.Message, f.Hint))
-	}
-	if f, _ := formula.Parse(text); f != nil {
-		for _, n := range autoscale.Unmeasured(f) {
-			out = append(out, fmt.Sprintf("no samples of %s are taken, so that the evaluation fails where it is used, and the pool stays as it is", n))
-		}
 	}
 	return out
 }

@@ -147,6 +147,11 @@ func (t *tx) putJob(have, j fleetscore.Job) error {
 	if !j.State.Ended() {
 		return nil
 	}
+	if !have.State.Ended() {
+		if err := t.exec(countEnded, string(j.ID)); err != nil {
+			return err
+		}
+	}
 	if err := t.exec(`DELETE FROM inputs WHERE job = ?`, string(j.ID)); err != nil {
 		return err
 	}

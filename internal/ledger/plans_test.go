@@ -21,7 +21,7 @@ func hot() map[string]string {
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
 		"leases to renew": lockLeases, "renew leases": renewLeases, "nodes to renew": lockNodes, "renew nodes": renewNodes,
-		"costs": selectCosts, "samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
+		"costs": selectCosts, "tasks that ended": tasksEnded, "samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
 		"move": `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
 	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "of nodes that are gone": {Gone: true}, "all": {}} {

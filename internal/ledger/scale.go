@@ -53,12 +53,25 @@ type Scales interface {
 	AddEvaluation(ctx context.Context, pool string, e autoscale.Evaluation) error
 	// Evaluations are a pool's, newest first, at most limit.
 	Evaluations(ctx context.Context, pool string, limit int) ([]autoscale.Evaluation, error)
+	// TasksEnded counts the tasks of a pool that have succeeded and failed since the ledger
+	// began, also those of jobs that were forgotten. It costs the same however many these are.
+	TasksEnded(ctx context.Context, pool string) (succeeded, failed int64, err error)
 }
 
 // KeptEvaluations is how many evaluations of a pool's formula are kept.
 const KeptEvaluations = 500
 
 const (
+	// endedTasks are the tasks of a pool that have ended in jobs that haven't.
+	endedTasks = `SELECT t.state FROM jobs j JOIN tasks t ON t.job = j.id WHERE j.state IN ('queued', 'running', 'committing') AND t.pool = ?1`
+	tasksEnded = `SELECT
+		COALESCE((SELECT succeeded FROM pool_tasks WHERE pool = ?1), 0) + (SELECT COUNT(*) FROM (` + endedTasks + `) AS part WHERE state = 'succeeded'),
+		COALESCE((SELECT failed FROM pool_tasks WHERE pool = ?1), 0) + (SELECT COUNT(*) FROM (` + endedTasks + `) AS part WHERE state = 'failed')`
+	// countEnded counts the tasks of a job that ends.
+	countEnded = `INSERT INTO pool_tasks (pool, succeeded, failed)
+		SELECT pool, SUM(CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END), SUM(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) FROM tasks WHERE job = ? GROUP BY pool
+		ON CONFLICT (pool) DO UPDATE SET succeeded = pool_tasks.succeeded + excluded.succeeded, failed = pool_tasks.failed + excluded.failed`
+
 	selectSamples     = `SELECT doc FROM pool_samples WHERE pool = ? AND at >= ? ORDER BY at`
 	trimSamples       = `DELETE FROM pool_samples WHERE at < ?`
 	selectEvaluations = `SELECT doc FROM pool_evaluations WHERE pool = ? ORDER BY seq DESC LIMIT ?`
@@ -82,6 +95,12 @@ func (l *core) AddSample(ctx context.Context, pool string, s autoscale.Sample, k
 // Samples implements Scales.
 func (l *core) Samples(ctx context.Context, pool string, since time.Time) ([]autoscale.Sample, error) {
 	return query(ctx, l, "read samples", pool, scanDoc[autoscale.Sample], selectSamples, pool, micros(since))
+}
+
+// TasksEnded implements Scales.
+func (l *core) TasksEnded(ctx context.Context, pool string) (succeeded, failed int64, err error) {
+	err = l.row(ctx, tasksEnded, pool).Scan(&succeeded, &failed)
+	return succeeded, failed, l.problem("count tasks", pool, err)
 }
 
 // AddEvaluation implements Scales.

@@ -60,6 +60,9 @@ func (p *Pools) byFormula(ctx context.Context, name string, c fleetscore.PoolCon
 // the next.
 func (p *Pools) sample(ctx context.Context, name string, slots int, s autoscale.State, targets map[string]int64) (next time.Duration, err error) {
 	if due(s.Now, p.newest[name].At, formula.SamplePeriod) {
+		if s.Succeeded, s.Failed, err = p.ledger.TasksEnded(ctx, name); err != nil {
+			return 0, err
+		}
 		sample := autoscale.Measure(slots, s, targets)
 		if err := p.ledger.AddSample(ctx, name, sample, s.Now.Add(-autoscale.Horizon)); err != nil {
 			return 0, err

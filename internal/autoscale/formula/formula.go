@@ -14,7 +14,6 @@ package formula
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -188,43 +187,8 @@ func Canonical(name string) (string, bool) {
 	return name, known
 }
 
-// Metrics are the read-only variables that the formula uses, under their present names,
-// sorted.
-func (f *Formula) Metrics() []string {
-	found := map[string]bool{}
-	var walk func(x expr)
-	walk = func(x expr) {
-		switch x := x.(type) {
-		case nameExpr:
-			if name, _ := Canonical(x.name); slices.Contains(metrics, name) {
-				found[name] = true
-			}
-		case unaryExpr:
-			walk(x.x)
-		case binaryExpr:
-			walk(x.l)
-			walk(x.r)
-		case choiceExpr:
-			walk(x.cond)
-			walk(x.yes)
-			walk(x.no)
-		case memberExpr:
-			walk(x.x)
-		case callExpr:
-			for _, a := range x.args {
-				walk(a)
-			}
-		case methodExpr:
-			for _, a := range append([]expr{x.x}, x.args...) {
-				walk(a)
-			}
-		}
-	}
-	for _, s := range f.statements {
-		walk(s.x)
-	}
-	return slices.Sorted(maps.Keys(found))
-}
+// Metrics are the read-only variables.
+func Metrics() []string { return slices.Clone(metrics) }
 
 // service is what each of the service's variables is, under its present name.
 var service = func() map[string]bool { // true: read-write

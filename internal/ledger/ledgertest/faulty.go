@@ -259,6 +259,15 @@ func (f *Faulty) Evaluations(ctx context.Context, pool string, limit int) ([]aut
 	return try(ctx, f, "Evaluations", pool, func() ([]autoscale.Evaluation, error) { return f.Ledger.Evaluations(ctx, pool, limit) })
 }
 
+// TasksEnded implements ledger.Scales.
+func (f *Faulty) TasksEnded(ctx context.Context, pool string) (succeeded, failed int64, err error) {
+	err = only(ctx, f, "TasksEnded", pool, func() (err error) {
+		succeeded, failed, err = f.Ledger.TasksEnded(ctx, pool)
+		return err
+	})
+	return succeeded, failed, err
+}
+
 // Harms implements ledger.Harms.
 func (f *Faulty) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, error) {
 	return try(ctx, f, "Harms", fleet, func() ([]fleetscore.Harm, error) { return f.Ledger.Harms(ctx, fleet) })

@@ -363,6 +363,7 @@ func testAnswers(t *testing.T, l ledger.Ledger, first, second []ledger.Leased, l
 	if ended.Job.State != fleetscore.JobCommitting || ended.Job.TasksEnded != 2 {
 		t.Errorf("after the last result the job is %s with %d tasks ended", ended.Job.State, ended.Job.TasksEnded)
 	}
+	endedTasks(t, l, "before the job ends", 2, 0)
 	if n := must[fleetscore.Node](t)(l.Node(ctx, n1)); n.Running != 0 || !n.IdleSince.Equal(later) {
 		t.Errorf("the node runs %d, idle since %s; want 0 since %s", n.Running, n.IdleSince, later)
 	}
@@ -379,6 +380,11 @@ func testAnswers(t *testing.T, l ledger.Ledger, first, second []ledger.Leased, l
 	if _, err := l.UpdateJob(ctx, "j1", func(j *fleetscore.Job) error { j.State = fleetscore.JobSucceeded; return nil }); err != nil {
 		t.Fatal(err)
 	}
+	endedTasks(t, l, "after the job has ended", 2, 0)
+	if _, err := l.UpdateJob(ctx, "j1", func(j *fleetscore.Job) error { j.Reason = "changed later"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	endedTasks(t, l, "after the job was changed once more", 2, 0)
 	if r := must[map[fleetscore.TaskID]json.RawMessage](t)(l.Results(ctx, "j1")); len(r) != 0 {
 		t.Errorf("results are kept after the job's end: %s", r)
 	}
@@ -387,6 +393,22 @@ func testAnswers(t *testing.T, l ledger.Ledger, first, second []ledger.Leased, l
 	}
 	if in := must[[]ledger.Input](t)(l.Inputs(ctx, "j2")); len(in) != 1 || in[0].Version != 7 {
 		t.Errorf("another job's inputs are %+v", in)
+	}
+	if err := l.ForgetJobs(ctx, []fleetscore.JobID{"j1"}); err != nil {
+		t.Fatal(err)
+	}
+	endedTasks(t, l, "after the job is forgotten", 2, 0)
+}
+
+// endedTasks looks at how many tasks of the pool have succeeded and failed; another pool has
+// none.
+func endedTasks(t *testing.T, l ledger.Ledger, when string, succeeded, failed int64) {
+	t.Helper()
+	if s, f, err := l.TasksEnded(t.Context(), "cpu"); s != succeeded || f != failed || err != nil {
+		t.Errorf("%s, %d tasks succeeded and %d failed, %v; want %d and %d", when, s, f, err, succeeded, failed)
+	}
+	if s, f, err := l.TasksEnded(t.Context(), "gpu"); s != 0 || f != 0 || err != nil {
+		t.Errorf("%s, %d tasks of another pool succeeded and %d failed, %v", when, s, f, err)
 	}
 }
 
@@ -420,6 +442,7 @@ func testCancelJob(t *testing.T, open Open) {
 	if q, r, _ := l.QueueDepth(ctx, "cpu"); q != 0 || r != 0 {
 		t.Errorf("%d queued and %d leased are left", q, r)
 	}
+	endedTasks(t, l, "after the cancellation", 1, 0)
 }
 
 func testConcurrentLeases(t *testing.T, open Open) {

@@ -57,6 +57,11 @@ func testTimeOutJob(t *testing.T, open Open) {
 	if got, err := l.Results(ctx, "j1"); err != nil || len(got) != 1 {
 		t.Errorf("results %v, %v, want the one that was delivered in time", got, err)
 	}
+	endedTasks(t, l, "before the job ends", 1, 2)
+	if _, err := l.UpdateJob(ctx, "j1", func(j *fleetscore.Job) error { j.State = fleetscore.JobPartlyFailed; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	endedTasks(t, l, "after the job has ended", 1, 2)
 }
 
 // testPriority: tasks of a higher priority are given out first, and among equal ones

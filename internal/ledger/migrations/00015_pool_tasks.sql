@@ -1,0 +1,7 @@
+-- How many tasks of ended jobs succeeded and failed in each pool, so that formulas can see it
+-- and nobody counts them one by one. Those of other jobs are counted when they are needed.
+CREATE TABLE pool_tasks (
+    pool      TEXT PRIMARY KEY,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL
+) WITHOUT ROWID;
