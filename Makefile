@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build wheel demo test race crash year scale simulate parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build wheel demo test race crash year nfs scale simulate parity spark check fmt bench microbench cross fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ spark: ## read Delta tables that Spark wrote (needs Python and Java; some minute
 
 year: ## simulate a year of jobs; measure the files that it leaves, commits and pages (15 minutes)
 	FLEETSCORE_YEAR=full $(GO) test -run 'TestYear$$' -count 1 -timeout 60m -v ./bench/year
+
+nfs: ## list and read 100,000 files of the file server with libnfs (2 minutes)
+	FLEETSCORE_TEST_ALL=1 FLEETSCORE_NFS=full $(GO) test -run 'TestLibnfs$$' -count 1 -timeout 20m -v ./internal/fileserver
 
 scale: ## measure a server with 10,000 nodes and a job of 1,000,000 sensors (5 minutes); SCALE=1000,100000 for fewer
 	FLEETSCORE_SCALE=$${SCALE:-10000,1000000} $(GO) test -run 'TestScale$$' -count 1 -timeout 30m -v ./bench/scale

@@ -59,10 +59,11 @@ var levels = map[string]int{
 	"internal/node":       5,
 	"internal/verify":     5,
 
-	"internal/api":    6,
-	"internal/client": 6,
-	"internal/portal": 6,
-	"internal/backup": 6,
+	"internal/api":        6,
+	"internal/client":     6,
+	"internal/portal":     6,
+	"internal/fileserver": 6,
+	"internal/backup":     6,
 
 	"internal/server": 7,
 

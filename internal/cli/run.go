@@ -46,6 +46,9 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringVar(&cfg.SignInSecretFile, "sign-in-secret-file", "", "file with this server's secret at the OpenID provider of access.sign_in in fleet.yaml, read again each time; the variable "+server.SignInVariable+" may hold the secret itself")
 	cmd.Flags().BoolVar(&cfg.Open, "open", false, "let every user and program of this machine do everything, without a token; only on loopback")
 	cmd.Flags().BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "speak plain HTTP beyond this machine, as behind a proxy that speaks TLS: whoever can read the network's traffic reads tokens")
+	cmd.Flags().StringVar(&cfg.NFSListen, "nfs-listen", "", "address where parts of the store can be read as files over NFS version 3, such as 127.0.0.1:2049; it asks for no password (default: nowhere)")
+	cmd.Flags().StringArrayVar(&cfg.NFSAreas, "nfs-area", nil, "a part of the store that --nfs-listen exports: models, predictions, data, logs, or a folder in one; may be given several times (default: models)")
+	cmd.Flags().BoolVar(&cfg.InsecureNFS, "insecure-nfs", false, "export files over NFS beyond this machine: whoever reaches the address can read them")
 	cmd.Flags().IntVar(&cfg.MaxConnections, "max-connections", 0, "most connections at once (default: half the files that the process may open, at most 8192)")
 }
 

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,6 +61,10 @@ type Config struct {
 	ClientCertRequired bool   // tokens alone aren't enough
 	SignInSecretFile   string // file with this server's secret at the OpenID provider; empty: the variable FLEETSCORE_SIGN_IN_SECRET, else none
 
+	NFSListen   string   // host:port where areas of the store are exported over NFS; empty: nowhere
+	NFSAreas    []string // which ones; empty: models
+	InsecureNFS bool     // beyond loopback, where everybody can read them
+
 	MaxConnections int        // 0: by how many files the process may open
 	Clock          clock.Deps // tests set the machine's clocks; zero: the system's
 }
@@ -71,6 +76,7 @@ type Server struct {
 	URL      string // where it listens, for people and nodes
 	loopback bool
 	listener net.Listener
+	nfs      net.Listener  // nil: nothing is exported
 	conns    *access.Conns // bounds the connections of all protocols together
 	metrics  *prometheus.Registry
 	clock    *clock.Clock
@@ -135,14 +141,16 @@ func (s *Server) bind(ctx context.Context) error {
 	if err := s.checkListen(); err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	s.listener, err = lc.Listen(ctx, "tcp", s.cfg.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fleetscore.Errorf(fleetscore.Conflict, "listen", s.cfg.Listen, "the address is in use").
-			WithHint("end the program that uses it (another fleetscore?), or pick another with --listen 127.0.0.1:PORT")
+	if err := s.checkNFS(); err != nil {
+		return err
 	}
-	if err != nil {
-		return fleetscore.Errorf(fleetscore.Unavailable, "listen", s.cfg.Listen, "%w", err).WithHint("pick another address with --listen")
+	if s.listener, err = listen(ctx, "listen", s.cfg.Listen, "--listen"); err != nil {
+		return err
+	}
+	if s.cfg.NFSListen != "" {
+		if s.nfs, err = listen(ctx, "listen for NFS", s.cfg.NFSListen, "--nfs-listen"); err != nil {
+			return err
+		}
 	}
 	addr := s.listener.Addr().(*net.TCPAddr)
 	if ip := addr.IP; ip.IsUnspecified() {
@@ -154,6 +162,20 @@ func (s *Server) bind(ctx context.Context) error {
 	}
 	s.URL = scheme + net.JoinHostPort(host, strconv.Itoa(addr.Port))
 	return nil
+}
+
+// listen binds an address that a flag names.
+func listen(ctx context.Context, op, address, flag string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fleetscore.Errorf(fleetscore.Conflict, op, address, "the address is in use").
+			WithHint("end the program that uses it (another fleetscore?), or pick another with %s 127.0.0.1:PORT", flag)
+	}
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, op, address, "%w", err).WithHint("pick another address with %s", flag)
+	}
+	return l, nil
 }
 
 // Run serves until ctx ends. The extra services run beside the server's own,
@@ -180,6 +202,13 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "access", Run: s.control.Run},
 		{Name: "leader", Run: func(ctx context.Context) error { return s.leading(ctx, work) }},
 	}, extra...)
+	if s.nfs != nil {
+		files, err := s.exportFiles()
+		if err != nil {
+			return err
+		}
+		services = append(services, files)
+	}
 	switch { // last, because the others deliver what they hold
 	case s.cfg.Shared:
 		services = append(services, lifecycle.Service{Name: "servers", Last: true, Run: func(ctx context.Context) error { return s.beat(ctx, work) }})
@@ -232,6 +261,9 @@ func (s *Server) Close() {
 	}
 	if s.folder != nil {
 		s.folder.Close() // it was only locked
+	}
+	if s.nfs != nil {
+		s.nfs.Close()
 	}
 	if s.listener != nil {
 		s.listener.Close() // an error here only says that serving closed it already
@@ -288,6 +320,9 @@ func (s *Server) Announce(w io.Writer, link bool) lifecycle.Service {
 		}
 		if s.cert != nil {
 			fmt.Fprintf(w, "fleetscore: the certificate's SHA-256 fingerprint is %s\n", s.cert.Fingerprint())
+		}
+		if s.nfs != nil {
+			fmt.Fprintf(w, "fleetscore: %s can be read over NFS at %s by everybody who reaches this address\n", strings.Join(s.nfsAreas(), ", "), s.nfs.Addr())
 		}
 		fmt.Fprintf(w, "fleetscore: API at %s/api/v1, data in %s; Ctrl-C ends it\n", s.URL, in)
 		<-ctx.Done()
