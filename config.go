@@ -31,6 +31,7 @@ type KeepConfig struct {
 type HistoryConfig struct {
 	Age  Duration `json:"age,omitempty"`  // after their end, for pipelines without a history of their own; 0 means 30d
 	Jobs int      `json:"jobs,omitempty"` // of each pipeline at most; 0 means 50000
+	Size Size     `json:"size,omitempty"` // of the ended jobs of all pipelines together, with their tasks; 0 means without limit
 }
 
 // HubConfig says how readings look and how long they are kept.

@@ -81,13 +81,12 @@ func (r *reader) judgeRetention(c fleetscore.RetentionConfig) {
 	for _, k := range []struct {
 		name string
 		fleetscore.KeepConfig
-	}{{"predictions", c.Predictions}, {"logs", c.Logs}} {
+	}{{"predictions", c.Predictions}, {"logs", c.Logs}, {"history", fleetscore.KeepConfig{Age: c.History.Age, Size: c.History.Size}}} {
 		r.judgeKept("retention."+k.name+".age", k.Age)
 		if k.Size != 0 && k.Size < leastKept {
 			r.at("retention."+k.name+".size", "%s is too little: write at least %s, or leave it out", k.Size, fleetscore.Size(leastKept))
 		}
 	}
-	r.judgeKept("retention.history.age", c.History.Age)
 	if c.History.Jobs < 0 {
 		r.at("retention.history.jobs", "%d is negative", c.History.Jobs)
 	}

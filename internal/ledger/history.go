@@ -16,7 +16,11 @@ type OldJobs struct {
 	Pipeline string
 	Before   time.Time // those that ended before
 	Keep     int       // and those older than the newest so many; 0 means no bound
-	Limit    int       // at most so many
+	// Bytes, if it isn't 0, means those of all pipelines that ended first, of which so many
+	// have to go that the others take no more than so many bytes; then only Limit counts
+	// besides.
+	Bytes int64
+	Limit int // at most so many
 }
 
 // Bounds say how much is kept of what isn't about one job.
@@ -67,9 +71,49 @@ const (
 	selectManyJobs = `SELECT id FROM jobs WHERE pipeline = ?1 AND seq < (SELECT seq FROM jobs WHERE pipeline = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) AND ended > 0 ORDER BY seq LIMIT ?3`
 )
 
+// What a row takes besides its texts, with its entries in indexes: about as much as was
+// measured in files of the embedded engine.
+const (
+	selectBytes = `SELECT COALESCE(SUM(bytes), 0) FROM jobs WHERE ended > 0`
+	selectEnded = `SELECT id, bytes FROM jobs WHERE ended > 0 ORDER BY ended, seq LIMIT ?`
+	// sizeEnded notes what a job takes that has ended.
+	sizeEnded = `UPDATE jobs SET bytes = LENGTH(doc) + 400
+		+ (SELECT COALESCE(SUM(LENGTH(doc) + 200), 0) FROM tasks WHERE job = ?1)
+		+ (SELECT COALESCE(SUM(LENGTH(a.reason) + 300), 0) FROM tasks t JOIN attempts a ON a.task = t.id WHERE t.job = ?1)
+		WHERE id = ?1`
+)
+
+// beyond are the jobs that ended first, of which so many have to go that the others take no
+// more than so many bytes.
+func (l *core) beyond(ctx context.Context, op string, bytes int64, limit int) (out []fleetscore.JobID, err error) {
+	over := int64(0)
+	if err := l.row(ctx, selectBytes).Scan(&over); err != nil {
+		return nil, l.problem(op, "", err)
+	}
+	if over -= bytes; over <= 0 {
+		return nil, nil
+	}
+	type sized struct {
+		id    fleetscore.JobID
+		bytes int64
+	}
+	ended, err := query(ctx, l, op, "", func(scan func(...any) error) (s sized, err error) { return s, scan(&s.id, &s.bytes) }, selectEnded, limit)
+	for _, j := range ended {
+		if over <= 0 {
+			break
+		}
+		out = append(out, j.id)
+		over -= j.bytes
+	}
+	return out, err
+}
+
 // OldJobs implements History.
 func (l *core) OldJobs(ctx context.Context, which OldJobs) ([]fleetscore.JobID, error) {
 	const op = "list old jobs"
+	if which.Bytes > 0 {
+		return l.beyond(ctx, op, which.Bytes, which.Limit)
+	}
 	out, err := query(ctx, l, op, which.Pipeline, scanText[fleetscore.JobID], selectOldJobs, which.Pipeline, micros(which.Before), which.Limit)
 	if err != nil || len(out) == which.Limit || which.Keep <= 0 {
 		return out, err

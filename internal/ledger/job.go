@@ -100,7 +100,10 @@ func (t *tx) insertJob(j fleetscore.Job) error {
 		return err
 	}
 	t.event(JobsTopic(j.Pipeline), JobTopic(j.ID))
-	return t.exec(`INSERT INTO jobs (id, pipeline, state, ended, doc) VALUES (?, ?, ?, ?, ?)`, string(j.ID), j.Pipeline, string(j.State), endedAt(j), string(doc))
+	if err := t.exec(`INSERT INTO jobs (id, pipeline, state, ended, doc) VALUES (?, ?, ?, ?, ?)`, string(j.ID), j.Pipeline, string(j.State), endedAt(j), string(doc)); err != nil || !j.State.Ended() {
+		return err
+	}
+	return t.exec(sizeEnded, string(j.ID))
 }
 
 // endedAt is when a job ended, as it is kept: never 0 for one that has ended, so that
@@ -148,8 +151,10 @@ func (t *tx) putJob(have, j fleetscore.Job) error {
 		return nil
 	}
 	if !have.State.Ended() {
-		if err := t.exec(countEnded, string(j.ID)); err != nil {
-			return err
+		for _, q := range []string{countEnded, sizeEnded} {
+			if err := t.exec(q, string(j.ID)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := t.exec(`DELETE FROM inputs WHERE job = ?`, string(j.ID)); err != nil {

@@ -18,7 +18,7 @@ func hot() map[string]string {
 		"task": selectTask, "tasks of a job": selectTasks, "input": selectInput, "inputs of a job": selectInputs, "results": selectResults,
 		"attempt": selectAttempt, "attempts of a task": selectAttemptsOf, "leased of a job": selectLeasedOfJob,
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
-		"schedule": selectSchedule, "old jobs": selectOldJobs, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
+		"schedule": selectSchedule, "old jobs": selectOldJobs, "jobs that ended first": selectEnded, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
 		"leases to renew": lockLeases, "renew leases": renewLeases, "nodes to renew": lockNodes, "renew nodes": renewNodes,
 		"costs": selectCosts, "tasks that ended": tasksEnded, "samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),

@@ -148,13 +148,16 @@ func (s *Scheduler) forget(ctx context.Context, cfg fleetscore.Config, now time.
 	}
 	bounds := ledger.Bounds{Occurrences: map[string]time.Time{}, Audit: now.Add(-keptAudit), Entries: maxAudit, Configs: maxConfigs}
 	var problems []error
+	gone := map[fleetscore.JobID]bool{}
 	for _, name := range pipelines {
 		before := now.Add(-history(cfg, name))
 		bounds.Occurrences[name] = before
-		n, err := s.forgetJobs(ctx, ledger.OldJobs{Pipeline: name, Before: before, Keep: keep, Limit: forgetAtOne}, dry)
-		done.Expired += n
-		problems = append(problems, err) // the others are forgotten all the same
+		problems = append(problems, s.forgetJobs(ctx, ledger.OldJobs{Pipeline: name, Before: before, Keep: keep, Limit: forgetAtOne}, dry, gone)) // the others are forgotten all the same
 	}
+	if size := int64(cfg.Retention.History.Size); size > 0 {
+		problems = append(problems, s.forgetJobs(ctx, ledger.OldJobs{Bytes: size, Limit: forgetAtOne}, dry, gone))
+	}
+	done.Expired = len(gone)
 	if dry {
 		return done, errors.Join(problems...)
 	}
@@ -183,34 +186,43 @@ func history(cfg fleetscore.Config, pipeline string) time.Duration {
 	return keep
 }
 
-// countAtOnce is how many old jobs a dry run counts of a pipeline at most.
+// countAtOnce is how many old jobs a dry run counts of a pipeline at most, and of all
+// pipelines by their size.
 const countAtOnce = 1_000_000
 
-// forgetJobs deletes the logs of a pipeline's old jobs, then the jobs: what is killed
-// in between is found again. It returns how many jobs these were.
-func (s *Scheduler) forgetJobs(ctx context.Context, which ledger.OldJobs, dry bool) (forgotten int, err error) {
+// forgetJobs deletes the logs of old jobs, then the jobs: what is killed in between is found
+// again. It notes which jobs these were, or would be.
+func (s *Scheduler) forgetJobs(ctx context.Context, which ledger.OldJobs, dry bool, gone map[fleetscore.JobID]bool) error {
 	if dry {
 		which.Limit = countAtOnce
-		ids, err := s.ledger.OldJobs(ctx, which)
-		return len(ids), err
 	}
 	for {
 		ids, err := s.ledger.OldJobs(ctx, which)
-		if err != nil || len(ids) == 0 {
-			return forgotten, err
+		for _, id := range ids {
+			gone[id] = true
+		}
+		if err != nil || len(ids) == 0 || dry {
+			return err
 		}
 		for _, id := range ids {
-			if _, err := s.catalog.DeleteJobLogs(ctx, which.Pipeline, id); err != nil {
-				return forgotten, err
+			pipeline := which.Pipeline
+			if pipeline == "" {
+				j, err := s.ledger.Job(ctx, id)
+				if err != nil {
+					return err
+				}
+				pipeline = j.Pipeline
+			}
+			if _, err := s.catalog.DeleteJobLogs(ctx, pipeline, id); err != nil {
+				return err
 			}
 		}
 		if err := s.ledger.ForgetJobs(ctx, ids); err != nil {
-			return forgotten, err
+			return err
 		}
-		forgotten += len(ids)
 		s.log.Info("old jobs were forgotten", "pipeline", which.Pipeline, "jobs", len(ids), "first", ids[0])
 		if len(ids) < which.Limit {
-			return forgotten, nil
+			return nil
 		}
 	}
 }

@@ -244,3 +244,53 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("the running job: %+v, %v", j, err)
 	}
 }
+
+// TestHistoryIsBoundedByBytes: of all pipelines together as much is kept as the configuration
+// says; the jobs that ended first go, with their logs, and one that hasn't ended stays. A dry
+// run counts them and changes nothing.
+func TestHistoryIsBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.rows(day.Add(9 * time.Hour))
+	var jobs []fleetscore.Job
+	for n := range 4 {
+		w.set(day.Add(10*time.Hour + time.Duration(n)*time.Second))
+		jobs = append(jobs, w.carryOut(day.Add(time.Duration(9-n)*time.Hour)))
+	}
+	runs, err := w.Submit(t.Context(), "p", &fleetscore.Interval{From: day, To: day.Add(9 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lease("n1")
+	kept := func(bytes int) (n int) {
+		t.Helper()
+		ids, err := w.ledger.OldJobs(t.Context(), ledger.OldJobs{Bytes: int64(bytes), Limit: 9})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(jobs) - len(ids)
+	}
+	bytes := 1
+	for kept(bytes) < 2 {
+		bytes++
+	}
+	w.applyConfig(func(c *fleetscore.Config) { c.Retention.History.Size = fleetscore.Size(bytes) })
+	for _, dry := range []bool{true, false} {
+		done, err := w.Maintain(t.Context(), catalog.Maintenance{Dry: dry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if past := done[len(done)-1]; past.Table != "history" || past.Expired != 2 {
+			t.Errorf("dry %t: history %+v", dry, past)
+		}
+		for i, j := range jobs {
+			_, err := w.ledger.Job(t.Context(), j.ID)
+			if kept := err == nil; kept != (dry || i >= 2) || w.logged(j) != kept {
+				t.Errorf("dry %t: job %d is kept: %t, its log: %t", dry, i, kept, w.logged(j))
+			}
+		}
+	}
+	if j, err := w.ledger.Job(t.Context(), runs.ID); err != nil || j.State != fleetscore.JobRunning {
+		t.Errorf("the running job: %+v, %v", j, err)
+	}
+}

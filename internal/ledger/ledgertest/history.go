@@ -57,6 +57,23 @@ func testHistory(t *testing.T, open Open) {
 			t.Errorf("older than %s, beyond %d, %d at most: %s", c.before, c.keep, c.limit, diff)
 		}
 	}
+	bySize := func(bytes int64, limit int) []fleetscore.JobID {
+		t.Helper()
+		return must[[]fleetscore.JobID](t)(l.OldJobs(ctx, ledger.OldJobs{Bytes: bytes, Limit: limit}))
+	}
+	if diff := cmp.Diff(ids("j2", "j0", "j1", "j3"), bySize(1, 9)); diff != "" {
+		t.Errorf("all that has ended is too much: %s", diff)
+	}
+	if diff := cmp.Diff(ids("j2", "j0"), bySize(1, 2)); diff != "" {
+		t.Errorf("two at most: %s", diff)
+	}
+	sizes := map[int]int64{} // the most bytes with which so many jobs have to go
+	for bytes := int64(100); len(bySize(bytes, 9)) > 0; bytes += 100 {
+		sizes[len(bySize(bytes, 9))] = bytes
+	}
+	if s := sizes; len(s) != 4 || s[1]-s[2] < 800 || s[1]-s[2] > 2500 { // a job with two tasks
+		t.Errorf("so many of the jobs have to go, as long as so many bytes are kept: %v", s)
+	}
 	for range 2 { // a crash may have come before the answer
 		if err := l.ForgetJobs(ctx, ids("j0", "j4", "o0", "none")); err != nil {
 			t.Fatal(err)

@@ -5,3 +5,7 @@ CREATE TABLE pool_tasks (
     succeeded INTEGER NOT NULL,
     failed    INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- About how many bytes an ended job takes, with its tasks and attempts; 0 before its end.
+ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX jobs_bytes ON jobs (ended, seq, bytes) WHERE ended > 0;
