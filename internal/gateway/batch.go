@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"math"
+	"slices"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -27,8 +28,8 @@ const (
 // ones. So its memory is bounded by the text that it was parsed from, however many
 // columns there are.
 type batch struct {
-	fleetscore.Readings // Columns are set by finish
-	keys                map[fleetscore.Key]uint32
+	fleetscore.Readings // Keys and Columns are set by finish; until then KeyIndex holds places in the dictionary
+	dict                *dictionary
 	numbers             map[string]int // columns by name
 	texts               map[string]int
 	cols                []column
@@ -36,6 +37,9 @@ type batch struct {
 	bytes               int // of the text
 	through             int // of a feed: no line up to this one is in a later batch of the request
 	position            string
+
+	round uint64      // how often the batch was used before
+	spare [][]float64 // memory of columns that were used before
 }
 
 // column is one column of a batch that isn't finished.
@@ -47,8 +51,44 @@ type column struct {
 	strings []string
 }
 
-func newBatch() *batch {
-	return &batch{keys: map[fleetscore.Key]uint32{}, numbers: map[string]int{}, texts: map[string]int{}}
+// batch returns an empty batch.
+func (s *shared) batch(d *dictionary) *batch {
+	b, ok := s.spare.Get().(*batch)
+	if !ok {
+		b = &batch{numbers: map[string]int{}, texts: map[string]int{}}
+	}
+	b.dict = d
+	return b
+}
+
+// What a batch that is used again may hold: more is given back to the system.
+const (
+	maxSpareRows    = 64 << 10
+	maxSpareColumns = 16
+)
+
+// release takes a batch that nobody uses any more.
+func (s *shared) release(b *batch) {
+	if cap(b.Times) > maxSpareRows || len(b.cols) > maxSpareColumns {
+		return
+	}
+	for i := range b.cols {
+		if n := b.cols[i].numbers; cap(n) > 0 && cap(n) <= maxSpareRows && len(b.spare) < maxSpareColumns {
+			b.spare = append(b.spare, n[:0])
+		}
+	}
+	clear(b.Keys) // the texts belong to the dictionary
+	clear(b.cols)
+	clear(b.numbers)
+	clear(b.texts)
+	*b = batch{Readings: fleetscore.Readings{Keys: b.Keys[:0], KeyIndex: b.KeyIndex[:0], Times: b.Times[:0]},
+		numbers: b.numbers, texts: b.texts, cols: b.cols[:0], round: b.round + 1, spare: b.spare}
+	s.spare.Put(b)
+}
+
+// expect makes room for readings that are likely to come.
+func (b *batch) expect(n int) {
+	b.KeyIndex, b.Times = slices.Grow(b.KeyIndex, n), slices.Grow(b.Times, n)
 }
 
 // cell is one value of a reading.
@@ -62,12 +102,14 @@ type cell struct {
 // reading is one parsed reading.
 type reading struct {
 	key   []byte
+	place uint32 // of the key in the dictionary
 	time  fleetscore.Micros
 	id    string
 	cells []cell
 	bytes int
 
-	unstamped bool // the time is that of the arrival, not of the device
+	shape     *shape // by which it was read; nil for a reading that was parsed as JSON
+	unstamped bool   // the time is that of the arrival, not of the device
 }
 
 // index is the columns of a kind by name.
@@ -88,6 +130,9 @@ func (b *batch) room(columns, readings, values, bytes int) bool {
 
 // missing counts the reading's columns that the batch doesn't have yet.
 func (b *batch) missing(r *reading) (n int) {
+	if r.shape.knows(b) {
+		return 0
+	}
 	for i := range r.cells {
 		if _, ok := b.index(r.cells[i].isText)[r.cells[i].name]; !ok {
 			n++
@@ -99,48 +144,60 @@ func (b *batch) missing(r *reading) (n int) {
 // cells is how many values the batch has once it is finished.
 func (b *batch) cells() int { return b.Len() * len(b.cols) }
 
+// knows reports whether the columns of the shape's cells in the batch are known.
+func (s *shape) knows(b *batch) bool { return s != nil && s.batch == b && s.round == b.round }
+
 func (b *batch) add(r *reading) {
-	k, ok := b.keys[fleetscore.Key(r.key)]
-	if !ok {
-		k = b.addKey(fleetscore.Key(r.key))
-	}
 	row := uint32(b.Len())
-	b.KeyIndex = append(b.KeyIndex, k)
+	b.KeyIndex = append(b.KeyIndex, r.place)
 	b.Times = append(b.Times, r.time)
 	if r.id != "" || b.IDs != nil {
 		b.IDs = append(pad(b.IDs, b.Len()-1, ""), r.id)
 	}
 	b.bytes += r.bytes
 	b.values += len(r.cells)
-	for i := range r.cells {
-		c := &r.cells[i]
-		col := b.column(c.name, c.isText)
-		col.at(row)
-		if c.isText {
-			col.strings = append(col.strings, c.text)
-		} else {
-			col.numbers = append(col.numbers, c.number)
+	if r.shape.knows(b) {
+		for i, at := range r.shape.at {
+			b.cols[at].add(row, &r.cells[i])
 		}
+		return
+	}
+	for i := range r.cells {
+		at := b.column(r.cells[i].name, r.cells[i].isText)
+		b.cols[at].add(row, &r.cells[i])
+		if r.shape != nil {
+			r.shape.at[i] = at
+		}
+	}
+	if r.shape != nil {
+		r.shape.batch, r.shape.round = b, b.round
 	}
 }
 
-func (b *batch) addKey(k fleetscore.Key) uint32 {
-	i := uint32(len(b.Keys))
-	b.Keys = append(b.Keys, k)
-	b.keys[k] = i
-	return i
+// add appends the value of a reading.
+func (c *column) add(row uint32, of *cell) {
+	c.at(row)
+	if of.isText {
+		c.strings = append(c.strings, of.text)
+	} else {
+		c.numbers = append(c.numbers, of.number)
+	}
 }
 
-// column returns the named column of a kind, and makes the column if it is new.
-func (b *batch) column(name string, isText bool) *column {
+// column returns the place of the named column of a kind, and makes the column if it is new.
+func (b *batch) column(name string, isText bool) int {
 	index := b.index(isText)
 	at, ok := index[name]
 	if !ok {
 		at = len(b.cols)
 		index[name] = at
-		b.cols = append(b.cols, column{name: name, isText: isText})
+		c := column{name: name, isText: isText}
+		if n := len(b.spare); n > 0 && !isText {
+			c.numbers, b.spare = b.spare[n-1], b.spare[:n-1]
+		}
+		b.cols = append(b.cols, c)
 	}
-	return &b.cols[at]
+	return at
 }
 
 func (c *column) len() int { return len(c.numbers) + len(c.strings) }
@@ -170,6 +227,9 @@ func pad[T any](s []T, n int, absent T) []T {
 
 // takes reports whether all readings of the other batch can be added.
 func (b *batch) takes(other *batch) bool {
+	if b.dict != other.dict {
+		return false
+	}
 	added := 0
 	for i := range other.cols {
 		if _, ok := b.index(other.cols[i].isText)[other.cols[i].name]; !ok {
@@ -182,24 +242,14 @@ func (b *batch) takes(other *batch) bool {
 // join appends the readings of the other batch.
 func (b *batch) join(other *batch) {
 	before := b.Len()
-	index := make([]uint32, len(other.Keys))
-	for i, k := range other.Keys {
-		at, ok := b.keys[k]
-		if !ok {
-			at = b.addKey(k)
-		}
-		index[i] = at
-	}
-	for _, k := range other.KeyIndex {
-		b.KeyIndex = append(b.KeyIndex, index[k])
-	}
+	b.KeyIndex = append(b.KeyIndex, other.KeyIndex...)
 	b.Times = append(b.Times, other.Times...)
 	if other.IDs != nil {
 		b.IDs = append(pad(b.IDs, before, ""), other.IDs...)
 	}
 	for i := range other.cols {
 		o := &other.cols[i]
-		c := b.column(o.name, o.isText)
+		c := &b.cols[b.column(o.name, o.isText)]
 		if c.rows != nil || o.rows != nil || c.len() != before {
 			for j := range o.len() {
 				row := uint32(j)
@@ -223,11 +273,8 @@ func (b *batch) join(other *batch) {
 
 // size is about how much memory the batch takes before it is finished.
 func (b *batch) size() (n int64) {
-	const ofKey, ofColumn, ofString = 96, 256, 16
-	n = int64(4*cap(b.KeyIndex) + 8*cap(b.Times) + ofString*cap(b.IDs) + ofKey*len(b.Keys) + ofColumn*len(b.cols))
-	for _, k := range b.Keys {
-		n += int64(len(k))
-	}
+	const ofColumn, ofString = 256, 16
+	n = int64(4*cap(b.KeyIndex) + 8*cap(b.Times) + ofString*cap(b.IDs) + ofColumn*len(b.cols))
 	for _, id := range b.IDs {
 		n += int64(len(id))
 	}
@@ -241,10 +288,11 @@ func (b *batch) size() (n int64) {
 	return n
 }
 
-// finish gives every column an entry for every reading: a value, or a mark that the
-// value is absent.
-func (b *batch) finish() *batch {
+// finish numbers the keys, and gives every column an entry for every reading: a value,
+// or a mark that the value is absent.
+func (b *batch) finish(keys *numbering) *batch {
 	n := b.Len()
+	b.Keys = keys.keys(b.Keys[:0], b.dict, b.KeyIndex)
 	if b.IDs != nil {
 		b.IDs = pad(b.IDs, n, "")
 	}
@@ -252,7 +300,6 @@ func (b *batch) finish() *batch {
 	for i := range b.cols {
 		b.Columns[i] = b.cols[i].finish(n)
 	}
-	b.cols = nil
 	return b
 }
 

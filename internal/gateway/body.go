@@ -20,6 +20,8 @@ const (
 	firstBytes = 128 << 10
 	// gzipBytes is about the memory that decompressing takes in addition to the text.
 	gzipBytes = 64 << 10
+	// spareBytes is the memory of a body that is used again, so that it needn't be cleared.
+	spareBytes = firstBytes
 	// If memory is short, a body is ended that has been arriving for gaveTime at less
 	// than gaveRate bytes a second.
 	gaveTime = 2 * time.Second
@@ -32,6 +34,7 @@ const (
 type intake struct {
 	limit int64
 	used  atomic.Int64
+	spare sync.Pool // of *[]byte with spareBytes
 
 	mu      sync.Mutex // guards what follows
 	arrives map[*arrival]struct{}
@@ -50,6 +53,23 @@ type arrival struct {
 
 func newIntake(limit int64) *intake {
 	return &intake{limit: limit, arrives: make(map[*arrival]struct{})}
+}
+
+// buffer is memory of n bytes for a body.
+func (i *intake) buffer(n int64) []byte {
+	if n == spareBytes {
+		if b, ok := i.spare.Get().(*[]byte); ok {
+			return (*b)[:0]
+		}
+	}
+	return make([]byte, 0, n)
+}
+
+// reuse takes the memory of a body whose text nobody needs any more.
+func (i *intake) reuse(b []byte) {
+	if cap(b) == spareBytes {
+		i.spare.Put(&b)
+	}
 }
 
 // begin notes a body that is going to be received.
@@ -164,10 +184,13 @@ func (a *arrival) read(in io.Reader, expect, limit int64) ([]byte, error) {
 		return min(want, limit+1)
 	}
 	first := room(firstBytes)
+	if first > spareBytes/4 {
+		first = spareBytes
+	}
 	if !a.take(first) {
 		return nil, errFull
 	}
-	buf := make([]byte, 0, first)
+	buf := a.of.buffer(first)
 	for {
 		if len(buf) == cap(buf) {
 			if int64(len(buf)) > limit {
@@ -177,7 +200,9 @@ func (a *arrival) read(in io.Reader, expect, limit int64) ([]byte, error) {
 			if !a.take(more) { // the old and the new buffer both exist during the copy
 				return nil, errFull
 			}
-			buf = append(make([]byte, 0, more), buf...)
+			grown := append(make([]byte, 0, more), buf...)
+			a.of.reuse(buf)
+			buf = grown
 			a.take(-old)
 		}
 		n, err := in.Read(buf[len(buf):cap(buf)])

@@ -41,6 +41,7 @@ type committer struct {
 	closed  bool
 
 	// Used by run alone.
+	keys    numbering
 	arrived fleetscore.Micros // of the last message; arrivals never go back
 	told    time.Time         // when the log last said that appends fail
 	looked  time.Time
@@ -88,6 +89,7 @@ func (c *committer) put(source *sourceState, batches []*batch, position string) 
 		if n := len(c.waiting); n > 0 && c.waiting[n-1].source == source && c.waiting[n-1].takes(b) {
 			c.waiting[n-1].join(b)
 			c.waiting[n-1].position = b.position
+			c.g.shared.release(b)
 		} else {
 			c.waiting = append(c.waiting, &waiting{batch: b, source: source, done: make(chan struct{})})
 		}
@@ -168,7 +170,7 @@ func (c *committer) all() []*sourceState {
 func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 	readings := make([]*fleetscore.Readings, len(group))
 	for i, w := range group {
-		readings[i] = &w.finish().Readings
+		readings[i] = &w.finish(&c.keys).Readings
 	}
 	src := group[0].source
 	err := src.feed.sound()
@@ -179,6 +181,7 @@ func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 		src.feed.fail()
 	}
 	for _, w := range group {
+		c.g.shared.release(w.batch)
 		w.err, w.batch = err, nil // a request that still waits for other batches keeps w in memory
 		close(w.done)
 	}

@@ -146,9 +146,10 @@ type Gateway struct {
 	rate    rate
 
 	partition  [fleetscore.Shards]int // of each shard
-	parsers    chan *parser           // one per processor, because parsing only computes
-	intake     *intake                // of bodies being received or waiting
-	parsing    parsing                // requests between the end of their body and their queues
+	shared     *shared
+	parsers    chan *parser // one per processor, because parsing only computes
+	intake     *intake      // of bodies being received or waiting
+	parsing    parsing      // requests between the end of their body and their queues
 	committers []*committer
 }
 
@@ -175,9 +176,10 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		}
 		g.committers = append(g.committers, newCommitter(g, i))
 	}
+	g.shared = newShared(&g.partition, len(g.committers))
 	g.parsers = make(chan *parser, runtime.GOMAXPROCS(0))
 	for range cap(g.parsers) {
-		g.parsers <- newParser(cfg, &g.partition, len(g.committers))
+		g.parsers <- newParser(cfg, g.shared)
 	}
 	return g, nil
 }

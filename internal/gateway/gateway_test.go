@@ -333,14 +333,14 @@ func FuzzBody(f *testing.F) {
 	}
 	cfg := Config{Hub: testHub}.Defaults()
 	f.Fuzz(func(t *testing.T, body string) {
-		p := newParser(cfg, &partition, 2)
+		p := newParser(cfg, newShared(&partition, 2))
 		for _, parse := range []func(*parser, []byte, time.Time) *parsed{(*parser).lines, (*parser).value} {
 			out := parse(p, []byte(body), time.Unix(1.8e9, 0))
 			n := 0
 			for _, list := range out.batches {
 				for _, b := range list {
 					n += b.Len()
-					_, r, err := hub.Decode(hub.Encode(nil, hubtest.At(1), &b.Readings))
+					_, r, err := hub.Decode(hub.Encode(nil, hubtest.At(1), &b.finish(&numbering{}).Readings))
 					if err != nil || r.Len() != b.Len() {
 						t.Errorf("a batch doesn't survive the codec: %v", err)
 					}
@@ -355,7 +355,7 @@ func FuzzBody(f *testing.F) {
 
 func BenchmarkLines(b *testing.B) {
 	var partition [fleetscore.Shards]int
-	p := newParser(Config{Hub: testHub}.Defaults(), &partition, 1)
+	p := newParser(Config{Hub: testHub}.Defaults(), newShared(&partition, 1))
 	var body []byte
 	for i := range 1000 {
 		body = fmt.Appendf(body, `{"TS":"2026-11-23T10:%02d:%02d.%03dZ","Device":"%d","Tag":"pressure","Value":%.3f}`+"\n", i/60%60, i%60, i, i%5, float64(i)/7)

@@ -66,9 +66,9 @@ func (p *parsed) reject(line int, field, format string, args ...any) {
 // parser turns bodies into readings. It is used by one request at a time and reuses
 // its memory.
 type parser struct {
-	cfg       Config
-	partition *[fleetscore.Shards]int
-	count     int // of partitions
+	cfg    Config
+	shared *shared
+	dict   *dictionary // that the request's batches use
 
 	in      bytes.Buffer
 	dec     *jsontext.Decoder
@@ -77,8 +77,16 @@ type parser struct {
 	reading reading
 	values  [][]byte // of the key columns
 	text    []byte
+	cells   []cell // memory of the reading's cells
+	left    int    // bytes of the body from the present reading on
+	shapes  []*shape
+	unused  int // shapes that were learned since a reading had a shape that was known
+	seen    int // readings that had none
+	clock   stamps
+	texts   texts
 	out     *parsed
 	msg     Message
+	keys    [][]byte          // msg.Keys
 	owns    int               // the key column that must hold msg.Owner; -1 for none
 	now     fleetscore.Micros // when the message arrived
 	latest  fleetscore.Micros // a reading's time may not lie after it
@@ -87,14 +95,23 @@ type parser struct {
 // maxNames bounds the memory that clients can fill with column names.
 const maxNames = 10000
 
-func newParser(cfg Config, partition *[fleetscore.Shards]int, count int) *parser {
-	return &parser{cfg: cfg, partition: partition, count: count, owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
+func newParser(cfg Config, shared *shared) *parser {
+	return &parser{cfg: cfg, shared: shared, owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
 		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
 }
 
 func (p *parser) begin(now time.Time) {
 	clear(p.columns)
-	p.out = &parsed{batches: make([][]*batch, p.count)}
+	p.out = &parsed{batches: make([][]*batch, p.shared.count)}
+	p.dict = p.shared.current.Load()
+	p.keys = p.keys[:0]
+	for _, k := range p.msg.Keys {
+		var given []byte
+		if k != "" {
+			given = []byte(k)
+		}
+		p.keys = append(p.keys, given)
+	}
 	p.latest = math.MaxInt64
 	if p.cfg.MaxFuture >= 0 {
 		p.latest = fleetscore.MicrosOf(now.Add(p.cfg.MaxFuture))
@@ -102,6 +119,14 @@ func (p *parser) begin(now time.Time) {
 }
 
 func (p *parser) end() *parsed { return p.out }
+
+// given is the value of a key column that isn't in the text; nil if it is.
+func (p *parser) given(i int) []byte {
+	if i < len(p.keys) {
+		return p.keys[i]
+	}
+	return nil
+}
 
 func (p *parser) reset(data []byte) {
 	p.in = *bytes.NewBuffer(data)
@@ -111,90 +136,147 @@ func (p *parser) reset(data []byte) {
 // lines parses NDJSON: every line is judged separately.
 func (p *parser) lines(body []byte, now time.Time) *parsed {
 	p.begin(now)
-	for line := 1; len(body) > 0; line++ {
-		text := body
-		if i := bytes.IndexByte(body, '\n'); i >= 0 {
-			text, body = body[:i], body[i+1:]
-		} else {
-			body = nil
-		}
-		text = bytes.TrimSpace(text)
-		if len(text) == 0 {
+	at := 0
+	for line := 1; at < len(body); line++ {
+		p.left = len(body) - at
+		p.blank()
+		if end, ok := p.predicted(body, at); ok && (end == len(body) || body[end] == '\n') {
+			p.keep(line, end-at)
+			at = end + 1
 			continue
 		}
-		p.reset(text)
-		before := p.out.rejected
-		if err := p.object(line); err != nil {
-			p.out.reject(line, "", "not a JSON object: %s", reason(err))
-			continue
+		text := body[at:]
+		if i := bytes.IndexByte(text, '\n'); i >= 0 {
+			text = text[:i]
 		}
-		if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
-			p.out.reject(line, "", "more follows the JSON object; write one object per line")
-			continue
-		}
-		if p.out.rejected == before {
-			p.keep(line, len(text))
+		at += len(text) + 1
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			p.line(line, text)
 		}
 	}
 	return p.end()
+}
+
+// line parses one line of NDJSON.
+func (p *parser) line(line int, text []byte) {
+	p.reset(text)
+	before := p.out.rejected
+	if err := p.object(line); err != nil {
+		p.out.reject(line, "", "not a JSON object: %s", reason(err))
+		return
+	}
+	if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		p.out.reject(line, "", "more follows the JSON object; write one object per line")
+		return
+	}
+	if p.out.rejected == before {
+		p.keep(line, len(text))
+		p.learn(text)
+	}
 }
 
 // value parses one JSON object or an array of them. Invalid JSON ends the parsing,
 // because nobody can know where the next reading would begin.
 func (p *parser) value(body []byte, now time.Time) *parsed {
 	p.begin(now)
-	p.reset(body)
-	array := p.dec.PeekKind() == '['
+	at := skip(body, 0)
+	array := at < len(body) && body[at] == '['
 	if array {
-		if _, err := p.dec.ReadToken(); err != nil {
-			p.out.reject(1, "", "not JSON: %s", reason(err))
-			return p.end()
-		}
+		at = skip(body, at+1)
 	}
 	for n := 1; ; n++ {
-		if array && p.dec.PeekKind() == ']' {
-			_, _ = p.dec.ReadToken() // just seen
+		if array && n == 1 && at < len(body) && body[at] == ']' {
+			at++
 			break
 		}
-		start, before := p.dec.InputOffset(), p.out.rejected
-		if err := p.object(n); err != nil {
-			p.out.reject(n, "", "not a JSON object: %s; nothing after it was read", reason(err))
+		end, ok := p.element(n, body, at)
+		if !ok {
 			return p.end()
 		}
-		if p.out.rejected == before {
-			p.keep(n, int(p.dec.InputOffset()-start))
-		}
+		at = end
 		if !array {
 			break
 		}
+		if at = skip(body, at); at < len(body) && body[at] == ']' {
+			at++
+			break
+		} else if at == len(body) || body[at] != ',' {
+			why := "the text ends too early"
+			if at < len(body) {
+				why = fmt.Sprintf("invalid character %q after an element of the array (expecting ',' or ']') at byte %d", rune(body[at]), at+1)
+			}
+			p.out.reject(n+1, "", "not a JSON object: %s; nothing after it was read", why)
+			return p.end()
+		}
+		at = skip(body, at+1)
 	}
-	if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
+	if skip(body, at) < len(body) {
 		p.out.reject(p.out.accepted+p.out.rejected+1, "", "more follows the JSON value; for one object per line send Content-Type: application/x-ndjson")
 	}
 	return p.end()
 }
 
+// element parses reading n, which begins at a place of the body, and returns the place after it;
+// false if it isn't JSON.
+func (p *parser) element(n int, body []byte, at int) (end int, ok bool) {
+	p.left = len(body) - at
+	p.blank()
+	if end, ok := p.predicted(body, at); ok {
+		p.keep(n, end-at)
+		return end, true
+	}
+	p.reset(body[at:])
+	before := p.out.rejected
+	if err := p.object(n); err != nil {
+		p.out.reject(n, "", "not a JSON object: %s; nothing after it was read", reasonFrom(err, at))
+		return 0, false
+	}
+	end = at + int(p.dec.InputOffset())
+	if p.out.rejected == before {
+		p.keep(n, end-at)
+		p.learn(body[at:end])
+	}
+	return end, true
+}
+
+// skip returns the place of the next character that is not white space.
+func skip(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
+		i++
+	}
+	return i
+}
+
 // reason returns a syntax error without the prefix of the JSON package.
-func reason(err error) string {
+func reason(err error) string { return reasonFrom(err, 0) }
+
+// reasonFrom is reason for a text that begins at a place of the body.
+func reasonFrom(err error, at int) string {
 	var s *jsontext.SyntacticError
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the text ends too early"
 	case errors.As(err, &s) && s.Err != nil:
-		return fmt.Sprintf("%v at byte %d", s.Err, s.ByteOffset+1)
+		return fmt.Sprintf("%v at byte %d", s.Err, s.ByteOffset+int64(at)+1)
 	}
 	return err.Error()
+}
+
+// blank forgets the reading before.
+func (p *parser) blank() {
+	r := &p.reading
+	r.id, r.cells, r.shape, r.unstamped = "", nil, nil, false
+	for i := range p.values {
+		p.values[i] = nil
+	}
 }
 
 // object reads one reading into p.reading. An error says that the text isn't JSON.
 // For any other fault the reading is rejected and the object read to its end.
 func (p *parser) object(line int) error {
-	r := &p.reading
-	r.id, r.cells, r.unstamped = "", r.cells[:0], false
-	for i := range p.values {
-		p.values[i] = nil
-	}
-	p.text = p.text[:0]
+	p.blank() // what was predicted of it
+	p.reading.cells, p.text = p.cells[:0], p.text[:0]
+	defer func() { p.cells = p.reading.cells }()
 	rejected, timed := false, false
 	reject := func(field, format string, args ...any) {
 		if !rejected {
@@ -244,7 +326,7 @@ func (p *parser) object(line int) error {
 			i := slices.Index(p.cfg.Hub.Key, name)
 			if why := p.keyValue(i, raw); why != "" {
 				reject(name, "%s", why)
-			} else if given := p.msg.given(i); given != "" && given != string(p.values[i]) {
+			} else if given := p.given(i); given != nil && !bytes.Equal(given, p.values[i]) {
 				reject(name, "the value differs from %q in the topic", given)
 			}
 		default:
@@ -271,8 +353,8 @@ func (p *parser) complete(timed bool, reject func(field, format string, args ...
 		reject(p.cfg.Hub.Time, "the event time is missing")
 	}
 	for i, v := range p.values {
-		if v == nil && p.msg.given(i) != "" {
-			v = []byte(p.msg.Keys[i])
+		if v == nil && p.given(i) != nil {
+			v = p.given(i)
 			p.values[i] = v
 		}
 		switch {
@@ -340,6 +422,9 @@ func (p *parser) time(raw jsontext.Value) (why string) {
 	return ""
 }
 
+// Milliseconds since 1970 that are taken without a question; see unitOf.
+const leastMillis, mostMillis = 1e11, 1e14
+
 // leastTime is 1971-01-01: an earlier time comes from a clock that wasn't set.
 const leastTime = fleetscore.Micros(365 * 24 * 3600 * 1e6)
 
@@ -347,7 +432,7 @@ const leastTime = fleetscore.Micros(365 * 24 * 3600 * 1e6)
 // too small or too large for a present time has another unit. The least number that
 // is accepted means 1973-03-03, when nobody sent JSON yet.
 func unitOf(ms float64) (why string) {
-	const least, most = 1e11, 1e14
+	const least, most = leastMillis, mostMillis
 	seconds := func(s float64) string { return time.Unix(int64(s), 0).UTC().Format("2006-01-02T15:04:05Z") }
 	switch a := math.Abs(ms); {
 	case a >= least && a <= most:
@@ -443,15 +528,21 @@ func (p *parser) keep(line, size int) {
 		r.key = append(r.key, v...)
 	}
 	r.bytes = size
-	at := p.partition[fleetscore.Key(r.key).Shard()]
+	place, ok := p.dict.find(r.key)
+	if !ok {
+		p.dict = p.shared.renew(p.dict)
+		place, _ = p.dict.find(r.key) // there is room for one
+	}
+	r.place = place
+	at := p.dict.now.Load().keys[place].partition
 	if p.msg.after != nil && line <= p.msg.after[at] {
 		return
 	}
 	list := p.out.batches[at]
 	var b *batch
 	added := len(r.cells)
-	if len(list) > 0 {
-		b = list[len(list)-1]
+	if n := len(list); n > 0 && list[n-1].dict == p.dict {
+		b = list[n-1]
 		added = b.missing(r)
 	}
 	if added > 0 && !p.enter(r) {
@@ -459,10 +550,13 @@ func (p *parser) keep(line, size int) {
 		return
 	}
 	if b == nil || !b.room(added, 1, len(r.cells), r.bytes) {
-		if b != nil {
-			b.through = line - 1
+		if len(list) > 0 {
+			list[len(list)-1].through = line - 1
 		}
-		b = newBatch()
+		b = p.shared.batch(p.dict)
+		if len(list) == 0 { // later ones show that not all readings fit into one
+			b.expect(min(p.left, maxBatchBytes)/max(size, minLine)/p.shared.count + 1)
+		}
 		p.out.batches[at] = append(list, b)
 	}
 	b.add(r)
@@ -471,6 +565,9 @@ func (p *parser) keep(line, size int) {
 		p.out.newest = max(p.out.newest, r.time)
 	}
 }
+
+// minLine is fewer bytes than any reading has.
+const minLine = 16
 
 // columnOf is a column of a request.
 type columnOf struct {

@@ -85,6 +85,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 		m.Owner = g.owner(r.Context())
 	}
 	p, err := g.Begin(fleetscore.SourceHTTP, m)
+	g.intake.reuse(body)
 	if err != nil {
 		return g.refusal(w, err)
 	}

@@ -106,7 +106,7 @@ func TestManyColumns(t *testing.T) {
 			}
 			h := &syncs{Memory: hubtest.New(1)}
 			g := start(t, h, Config{})
-			p := newParser(g.cfg, &g.partition, 1)
+			p := newParser(g.cfg, newShared(&g.partition, 1))
 			size := int64(0)
 			for _, b := range p.lines([]byte(body.String()), time.Unix(1795428000, 0)).batches[0] {
 				size += b.size()
@@ -149,6 +149,8 @@ func TestBatchAgainstTwin(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
+		shared := newShared(new([fleetscore.Shards]int), 1)
+		newBatch := func() *batch { return shared.batch(shared.current.Load()) }
 		whole, part := newBatch(), newBatch()
 		var want []string
 		for range rnd.IntN(60) {
@@ -165,14 +167,16 @@ func TestBatchAgainstTwin(t *testing.T) {
 				}
 			}
 			want = append(want, fmt.Sprint(string(r.key), r.time, r.id, r.cells))
+			r.place, _ = shared.current.Load().find(r.key)
 			part.add(r)
 			if rnd.IntN(10) == 0 {
 				whole.join(part)
+				shared.release(part)
 				part = newBatch()
 			}
 		}
 		whole.join(part)
-		whole.finish()
+		whole.finish(&numbering{})
 		for i, text := range want {
 			var cells []cell
 			for _, name := range []string{"a", "b", "c"} {

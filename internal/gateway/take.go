@@ -41,14 +41,6 @@ type Message struct {
 	after []int // per partition: lines up to this one are stored there already; nil means none
 }
 
-// given is the value of a key column that isn't in the text; empty if it is.
-func (m *Message) given(i int) string {
-	if i < len(m.Keys) {
-		return m.Keys[i]
-	}
-	return ""
-}
-
 // KeyText says why a text can't be the value of a key column; empty if it can.
 func KeyText(text []byte) (why string) {
 	switch {
@@ -154,7 +146,7 @@ func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, m Messag
 	sound := false
 	defer func() {
 		if !sound {
-			p = newParser(g.cfg, &g.partition, len(g.committers))
+			p = newParser(g.cfg, g.shared)
 		}
 		g.parsers <- p
 	}()
