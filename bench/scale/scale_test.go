@@ -1,8 +1,10 @@
 // Package scale measures one server with many nodes and a job of many sensors: its memory,
 // how long it takes to answer heartbeats, the commands for jobs and the overview page, and
-// how many tasks go through the queue. The server is a process of its own. The nodes are
-// those of package node, all in the process of the test, and speak HTTP with the server.
-// The package has only tests. "make scale" runs the large form.
+// how many tasks go through the queue. The server is a process of its own, and so is each of
+// the few nodes that score. These have the lowest priority, because on a real system they are
+// other machines, which don't take processors away from the server. The nodes that have
+// nothing to do are those of package node, all in the process of the test, and speak HTTP
+// with the server. The package has only tests. "make scale" runs the large form.
 package scale
 
 import (
@@ -26,6 +28,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/node"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -54,19 +57,25 @@ func TestScale(t *testing.T) {
 	idle := s.memory("VmRSS:")
 	ctx, cancel := context.WithCancel(t.Context())
 	var agents sync.WaitGroup
+	s.work()
 	registered := time.Now()
 	s.join(ctx, &agents)
 	defer func() { cancel(); agents.Wait() }()
 	t.Logf("%d nodes registered within %s", p.nodes, time.Since(registered).Round(time.Millisecond))
 
 	s.beats.take()
+	spent := s.cpu()
 	time.Sleep(p.steady) // this is what is measured
 	steady := s.memory("VmRSS:")
 	calm := s.beats.take()
+	calm.cpu = (s.cpu() - spent).Seconds() / p.steady.Seconds()
 
+	begun := time.Now()
+	spent = s.cpu()
 	job, took := s.score(ctx)
 	busy := s.beats.take()
-	tasks, first, last := s.queue()
+	busy.cpu = (s.cpu() - spent).Seconds() / time.Since(begun).Seconds()
+	tasks, first, last := s.tasks(ctx, job)
 	show := s.ask("job show", "/api/v1/jobs/"+job)
 	page := s.ask("job coverage, first page", "/api/v1/jobs/"+job+"/coverage")
 	scored := s.ask("job coverage, only scored", "/api/v1/jobs/"+job+"/coverage?outcome=scored")
@@ -98,6 +107,7 @@ type system struct {
 	t       *testing.T
 	plan    plan
 	dir     string
+	binary  string
 	url     string
 	admin   string    // token of an administrator
 	token   string    // token of the nodes
@@ -105,10 +115,6 @@ type system struct {
 	cmd     *exec.Cmd
 	http    *http.Client
 	beats   times
-
-	mu          sync.Mutex // guards what follows
-	tasks       int
-	first, last time.Time // lease and result
 }
 
 const yaml = `
@@ -121,9 +127,11 @@ pipelines:
   p: {dataset: readings, fleet: sensors, features: [Value], pool: lab}
 `
 
-// workers is how many nodes take tasks. They are few, because all nodes share a process,
-// and many tasks at once would delay its heartbeats.
+// workers is how many nodes take tasks.
 const workers = 4
+
+// exitInterrupted is how a program ends that was told to.
+const exitInterrupted = 130
 
 // at is the time of all rows.
 var at = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -134,9 +142,9 @@ const rowsOf = 10
 // start starts a server with a fleet, and uploads rows.
 func start(t *testing.T, p plan) *system {
 	t.Helper()
-	s := &system{t: t, plan: p, dir: t.TempDir(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * p.nodes, IdleConnTimeout: time.Minute}}}
-	binary := filepath.Join(s.dir, "fleetscore")
-	s.command("go", "build", "-tags", "noclouds", "-o", binary, "github.com/fleetscore/fleetscore/cmd/fleetscore")
+	s := &system{t: t, plan: p, dir: t.TempDir(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * p.nodes}}}
+	s.binary = filepath.Join(s.dir, "fleetscore")
+	s.command("go", "build", "-tags", "noclouds", "-o", s.binary, "github.com/fleetscore/fleetscore/cmd/fleetscore")
 	models := filepath.Join(s.dir, "models")
 	var sensors, rows bytes.Buffer
 	sensors.WriteString("Device,Tag\n")
@@ -158,7 +166,7 @@ func start(t *testing.T, p plan) *system {
 		}
 	}
 	data := filepath.Join(s.dir, "data")
-	s.cmd = exec.Command(binary, "up", file, "--dir", data, "--listen", "127.0.0.1:0", "--max-connections", fmt.Sprint(p.nodes+p.nodes/2+100))
+	s.cmd = exec.Command(s.binary, "up", file, "--dir", data, "--listen", "127.0.0.1:0", "--max-connections", fmt.Sprint(p.nodes+p.nodes/2+100))
 	s.cmd.Env = append(os.Environ(), "FLEETSCORE_LOG_LEVEL=warn")
 	out, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -193,8 +201,8 @@ func start(t *testing.T, p plan) *system {
 		t.Fatalf("the server did not start: %v", err)
 	}
 	s.admin = strings.TrimSpace(string(secret))
-	s.token = strings.TrimSpace(s.command(binary, "token", "create", "node", "lab", "--server", s.url))
-	s.command(binary, "dataset", "upload", "readings", readings, "--server", s.url)
+	s.token = strings.TrimSpace(s.command(s.binary, "token", "create", "node", "lab", "--server", s.url))
+	s.command(s.binary, "dataset", "upload", "readings", readings, "--server", s.url)
 	return s
 }
 
@@ -226,7 +234,61 @@ func (s *system) memory(name string) int64 {
 	return kb << 10
 }
 
-// join starts the nodes, and returns when all are registered.
+// cpu is how long the server's process has computed.
+func (s *system) cpu() time.Duration {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		testkit.Missing(s.t, "/proc", "run the test on Linux")
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	ticks := 0
+	for _, f := range fields[11:13] { // in the process itself, and in the kernel for it
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / 100)
+}
+
+// work starts the nodes that take tasks, as processes of the lowest priority, and returns
+// when all are registered.
+func (s *system) work() {
+	s.t.Helper()
+	secret := filepath.Join(s.dir, "lab.token")
+	if err := os.WriteFile(secret, []byte(s.token), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	for n := range workers {
+		// 40 is the whole range of priorities: whatever that of the test is, the node's is the lowest.
+		cmd := exec.Command("nice", "-n", "40", s.binary, "node", "--server", s.url, "--pool", "lab", "--id", fmt.Sprint("lab.worker", n))
+		cmd.Env = append(os.Environ(), "FLEETSCORE_NODE_TOKEN_FILE="+secret, "FLEETSCORE_LOG_LEVEL=warn", "GOMAXPROCS=1")
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() {
+			_ = cmd.Process.Signal(syscall.SIGTERM) // if it ended already, Wait says so
+			if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() != exitInterrupted {
+				s.t.Errorf("node %d: %v", n, err)
+			}
+		})
+	}
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) { // nothing tells when a node has registered
+		var nodes api.List[fleetscore.Node]
+		err := s.send(s.t.Context(), s.admin, http.MethodGet, "/api/v1/nodes", nil, &nodes)
+		if err == nil && len(nodes.Items) == workers {
+			return
+		}
+		if time.Since(begun) > time.Minute {
+			s.t.Fatalf("%d of %d nodes have registered within a minute: %v", len(nodes.Items), workers, err)
+		}
+	}
+}
+
+// join starts the nodes that take no tasks, and returns when all are registered.
 func (s *system) join(ctx context.Context, agents *sync.WaitGroup) {
 	s.t.Helper()
 	registered := make(chan struct{}, s.plan.nodes)
@@ -240,7 +302,7 @@ func (s *system) join(ctx context.Context, agents *sync.WaitGroup) {
 			}
 			hello := dispatch.Hello{Node: fleetscore.NodeID(fmt.Sprint("lab.", n)), Pool: "lab", Slots: 1, Host: "here", PID: 1}
 			a, err := node.New(node.Config{Hello: hello, Heartbeat: s.plan.beat, Workers: 1},
-				node.Deps{Server: &agent{system: s, works: n < workers, registered: func() { registered <- struct{}{} }}, OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
+				node.Deps{Server: &agent{system: s, registered: func() { registered <- struct{}{} }}, OpenStore: func(ctx context.Context, url string) (store.Bucket, error) { return store.Open(ctx, url) }})
 			if err != nil {
 				s.t.Error(err)
 				return
@@ -283,10 +345,22 @@ func (s *system) score(ctx context.Context) (id string, took time.Duration) {
 	return string(j.ID), time.Since(begun)
 }
 
-func (s *system) queue() (tasks int, first, last time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.tasks, s.first, s.last
+// tasks counts the tasks of a job, and says when the first began and the last ended.
+func (s *system) tasks(ctx context.Context, job string) (n int, first, last time.Time) {
+	s.t.Helper()
+	var got api.List[api.TaskDetail]
+	if err := s.send(ctx, s.admin, http.MethodGet, "/api/v1/jobs/"+job+"/tasks", nil, &got); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, task := range got.Items {
+		if first.IsZero() || task.Started.Before(first) {
+			first = *task.Started
+		}
+		if task.Ended.After(last) {
+			last = *task.Ended
+		}
+	}
+	return len(got.Items), first, last
 }
 
 // ask asks for something three times while the nodes give signs of life, logs how long the
@@ -346,7 +420,6 @@ func (s *system) send(ctx context.Context, token, method, path string, in, out a
 // use, so that a heartbeat needs none of its own.
 type agent struct {
 	*system
-	works      bool // it takes tasks; otherwise it asks for none, but waits as if it did
 	registered func()
 	once       sync.Once
 }
@@ -361,17 +434,8 @@ func (a *agent) Register(ctx context.Context, h dispatch.Hello) (n dispatch.Welc
 }
 
 func (a *agent) Lease(ctx context.Context, node fleetscore.NodeID, r dispatch.LeaseRequest) (reply dispatch.LeaseReply, err error) {
-	if !a.works {
-		r.Free = 0
-	}
+	r.Free = 0 // it waits as a node that takes tasks, and gets none
 	err = a.send(ctx, a.token, http.MethodPost, "/api/v1/nodes/"+string(node)+"/lease", r, &reply)
-	if n := len(reply.Leases); n > 0 {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.tasks += n; a.first.IsZero() {
-			a.first = time.Now()
-		}
-	}
 	return reply, err
 }
 
@@ -390,17 +454,10 @@ func (a *agent) Prepared(context.Context, fleetscore.NodeID, dispatch.Preparatio
 
 func (a *agent) Goodbye(context.Context, fleetscore.NodeID) error { return nil }
 
-func (a *agent) Complete(ctx context.Context, lease fleetscore.LeaseID, r dispatch.Result) error {
-	err := a.send(ctx, a.token, http.MethodPost, "/api/v1/leases/"+string(lease)+"/complete", r, nil)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.last = time.Now()
-	return err
-}
+// Complete and AppendLog are never called, because the node gets no tasks.
+func (a *agent) Complete(context.Context, fleetscore.LeaseID, dispatch.Result) error { return nil }
 
-func (a *agent) AppendLog(ctx context.Context, lease fleetscore.LeaseID, c dispatch.LogChunk) error {
-	return a.send(ctx, a.token, http.MethodPost, "/api/v1/leases/"+string(lease)+"/logs", c, nil)
-}
+func (a *agent) AppendLog(context.Context, fleetscore.LeaseID, dispatch.LogChunk) error { return nil }
 
 // times collects how long answers took.
 type times struct {
@@ -413,10 +470,11 @@ type times struct {
 type spread struct {
 	n, failed     int
 	p50, p99, max time.Duration
+	cpu           float64 // how many processors the server was busy with meanwhile
 }
 
 func (s spread) String() string {
-	return fmt.Sprintf("%d answers, median %s, 99 of 100 within %s, longest %s, %d failed", s.n, s.p50.Round(time.Millisecond), s.p99.Round(time.Millisecond), s.max.Round(time.Millisecond), s.failed)
+	return fmt.Sprintf("%d answers, median %s, 99 of 100 within %s, longest %s, %d failed, the server used %.2f processors", s.n, s.p50.Round(time.Millisecond), s.p99.Round(time.Millisecond), s.max.Round(time.Millisecond), s.failed, s.cpu)
 }
 
 func (t *times) add(d time.Duration, err error) {

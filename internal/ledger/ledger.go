@@ -11,13 +11,13 @@
 // is inside the transaction that writes the decision, so that two decisions never
 // build on the same state. Such a function must not call the ledger, and may be
 // called again if the transaction has to be repeated. What returned without error
-// is on disk. A lease's id fences its attempt: only one end of it is accepted.
+// is on disk, except signs of life of nodes (Renew). A lease's id fences its attempt: only one end of it is accepted.
 //
 // There are two engines: SQLite in one file, opened by one process at a time, and a
 // PostgreSQL database, which several processes may have open. They share the
 // statements; a dialect translates the few words in which they differ. A ledger is
-// safe for concurrent use. SQLite starts no goroutines of its own; PostgreSQL has
-// some that carry events between the processes.
+// safe for concurrent use. A timer writes signs of life. SQLite starts no other goroutines
+// of its own; PostgreSQL has some that carry events between the processes.
 package ledger
 
 import (

@@ -6,8 +6,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -37,7 +37,8 @@ type NodeChanges interface {
 	// Renew notes a sign of life of a node and what it measured, unless that is nil, and
 	// extends the leases it holds to ttl from now. It returns the node, and which of the
 	// leases no longer belong to the node. Kind NotFound if there is no such node. Signs
-	// of life that come closely together may all count with the time of the latest.
+	// of life that come closely together may all count with the time of the latest. They
+	// may reach the disk a second later, and other processes then see them.
 	Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error)
 	// LoseNodes makes those of the nodes lost that should give signs of life and gave the
 	// last before a time. Those of low priority that took tasks were preempted, which is
@@ -144,6 +145,7 @@ func (l *core) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func
 		if err != nil {
 			return err
 		}
+		l.signs.latest(&n)
 		if err := change(&n); err != nil {
 			return err
 		}
@@ -156,15 +158,25 @@ func (l *core) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func
 // Node implements Nodes.
 func (l *core) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
 	n, err := scanNode(l.row(ctx, selectNode, string(id)).Scan)
+	l.signs.latest(&n)
 	return n, l.problem("find node", string(id), err)
 }
 
 // Nodes implements Nodes.
 func (l *core) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error) {
 	if pool == "" {
-		return query(ctx, l, "list nodes", pool, scanNode, selectAllNodes)
+		return l.nodes(ctx, selectAllNodes)
 	}
-	return query(ctx, l, "list nodes", pool, scanNode, selectPoolNodes, pool)
+	return l.nodes(ctx, selectPoolNodes, pool)
+}
+
+// nodes are the nodes that a query finds, with their latest signs of life.
+func (l *core) nodes(ctx context.Context, statement string, args ...any) ([]fleetscore.Node, error) {
+	out, err := query(ctx, l, "list nodes", "", scanNode, statement, args...)
+	for i := range out {
+		l.signs.latest(&out[i])
+	}
+	return out, err
 }
 
 // The states of the ledger as conditions; see fleetscore.NodeState.
@@ -182,12 +194,15 @@ const (
 
 // Neglected implements Nodes.
 func (l *core) Neglected(ctx context.Context, silent, old time.Time) ([]fleetscore.Node, error) {
+	if err := l.signs.write(); err != nil {
+		return nil, err
+	}
 	return query(ctx, l, "list nodes", "", scanNode, selectNeglected, micros(silent), micros(old))
 }
 
 // Strays implements Nodes.
 func (l *core) Strays(ctx context.Context, pools []string) ([]fleetscore.Node, error) {
-	return query(ctx, l, "list nodes", "", scanNode, selectStrays, names(l, pools))
+	return l.nodes(ctx, selectStrays, names(l, pools))
 }
 
 // goneWithoutAWord is why a node of low priority is lost.
@@ -195,6 +210,9 @@ const goneWithoutAWord = fleetscore.PreemptedReason + ": it was gone without a w
 
 // LoseNodes implements NodeChanges.
 func (l *core) LoseNodes(ctx context.Context, ids []fleetscore.NodeID, before time.Time) (lost []fleetscore.Node, err error) {
+	if err := l.signs.write(); err != nil {
+		return nil, err
+	}
 	err = l.update(ctx, "change nodes", "", func(t *tx) (err error) {
 		if lost, err = list(t, scanNode, lockSilent, names(l, ids), micros(before)); err != nil || len(lost) == 0 {
 			return err
@@ -229,16 +247,21 @@ func (l *core) SetNodeState(ctx context.Context, id fleetscore.NodeID, state fle
 	})
 }
 
-// Renew implements NodeChanges. Signs of life that come closely together are noted by one
-// transaction, so that thousands of nodes don't keep the database busy. Nobody is answered
-// before his own is on disk.
+// Renew implements NodeChanges. Nobody waits for the disk: what signs of life say is kept in
+// memory and written once a second, so that thousands of nodes don't keep the database busy,
+// and a slow disk doesn't make them wait. Until then everything that this process reads or
+// decides about nodes and their leases takes it into account. A process that is killed loses
+// the signs of life of the last second, which costs nothing, because nodes send others.
+//
+// If writing failed the last time, signs of life are written at once, and who gives them hears
+// of the failure.
 func (l *core) Renew(ctx context.Context, id fleetscore.NodeID, leases []fleetscore.LeaseID, load *fleetscore.NodeLoad, now time.Time, ttl time.Duration) (n fleetscore.Node, revoked []fleetscore.LeaseID, err error) {
 	measured, err := loadText(load)
 	if err != nil {
 		return n, nil, fleetscore.Wrap("renew leases", string(id), err)
 	}
-	s := &sign{node: id, leases: leases, load: load, measured: measured, now: now, ttl: ttl, done: make(chan struct{})}
-	if err = l.signs.do(ctx, s, l.note); err == nil {
+	s := &sign{node: id, leases: leases, load: load, measured: measured, now: now, expires: now.Add(ttl), done: make(chan struct{})}
+	if err = l.signs.line.do(ctx, s, l.note); err == nil {
 		err = s.err
 	}
 	return s.found, s.revoked, l.problem("renew leases", string(id), err)
@@ -251,46 +274,72 @@ type sign struct {
 	load     *fleetscore.NodeLoad // nil if it measured nothing new
 	measured string               // load as it is kept
 	now      time.Time
-	ttl      time.Duration
+	expires  time.Time // of the leases
 
 	done    chan struct{} // closed when the fields below are set
 	found   fleetscore.Node
+	held    []fleetscore.LeaseID
 	revoked []fleetscore.LeaseID
 	err     error
 }
 
 func (s *sign) ended() <-chan struct{} { return s.done }
 
-// After a transaction with several signs of life the next one begins signPace later, so that
-// they don't become many small ones. maxSigns bounds how many signs of life a transaction has.
+// Signs of life that come closely together are answered by one query: after a query for
+// several the next one begins signPace later. maxSigns bounds how many are answered at once.
+// What they say is written once in writePace.
 const (
-	signPace = 20 * time.Millisecond
-	maxSigns = 1000
+	signPace  = 20 * time.Millisecond
+	maxSigns  = 1000
+	writePace = time.Second
 )
 
-func newSigns() *line[*sign] { return newLine[*sign](maxSigns, signPace) }
+// signs are the signs of life of nodes. All views of one opening share them.
+type signs struct {
+	line    *line[*sign]
+	of      *core      // writes them
+	writing sync.Mutex // held while they are written
 
-// note notes signs of life. If they can't be noted together, one of them may be the reason:
-// then each is noted alone.
-func (l *core) note(signs []*sign) {
+	mu      sync.Mutex // guards what follows
+	pending map[fleetscore.NodeID]*sign
+	written map[fleetscore.NodeID]*sign // those that are being written now
+	timer   *time.Timer                 // writes them; nil if none came since the last time
+	failed  bool                        // the last time they couldn't be written
+	closed  bool
+}
+
+func newSigns(of *core) *signs {
+	return &signs{line: newLine[*sign](maxSigns, signPace), of: of, pending: map[fleetscore.NodeID]*sign{}}
+}
+
+// note answers signs of life and keeps what they say. If they can't be answered together, one
+// of them may be the reason: then each is answered alone.
+func (l *core) note(some []*sign) {
 	ended := false
 	defer func() {
-		for _, s := range signs {
-			if !ended { // this goroutine ends within the transaction
-				s.err = fleetscore.Errorf(fleetscore.Internal, "", "", "the transaction was given up")
+		for _, s := range some {
+			if !ended { // this goroutine ends within the query
+				s.err = fleetscore.Errorf(fleetscore.Internal, "", "", "the query was given up")
 			}
 			close(s.done)
 		}
 	}()
-	err := l.renew(signs)
-	for _, s := range signs {
+	err := l.answer(some)
+	for _, s := range some {
 		switch {
 		case err == nil:
-		case len(signs) == 1, fleetscore.Unavailable.Is(err):
+		case len(some) == 1, fleetscore.Unavailable.Is(err):
 			s.err = err
 		default:
-			if alone := l.renew([]*sign{s}); alone != nil {
+			if alone := l.answer([]*sign{s}); alone != nil {
 				s.err = alone
+			}
+		}
+	}
+	if l.signs.keep(some) {
+		if err := l.signs.write(); err != nil {
+			for _, s := range some {
+				s.err = cmp.Or(s.err, err)
 			}
 		}
 	}
@@ -299,68 +348,225 @@ func (l *core) note(signs []*sign) {
 
 // The names of the nodes and leases are a list in JSON.
 const (
-	lockLeases  = `SELECT lease, node FROM attempts WHERE lease IN (SELECT w.value FROM json_each(?) AS w) AND state = 'leased' ORDER BY lease FOR UPDATE`
+	findLeases  = `SELECT lease, node FROM attempts WHERE lease IN (SELECT w.value FROM json_each(?) AS w) AND state = 'leased' ORDER BY lease`
+	lockLeases  = findLeases + ` FOR UPDATE`
 	renewLeases = `UPDATE attempts SET expires = ? WHERE lease IN (SELECT w.value FROM json_each(?) AS w) AND state = 'leased'`
-	lockNodes   = selectNodes + ` WHERE id IN (SELECT w.value FROM json_each(?) AS w) ORDER BY id FOR UPDATE`
+	findNodes   = selectNodes + ` WHERE id IN (SELECT w.value FROM json_each(?) AS w)`
+	lockNodes   = `SELECT id FROM nodes WHERE id IN (SELECT w.value FROM json_each(?) AS w) ORDER BY id FOR UPDATE`
 	noteLoad    = `UPDATE nodes SET load = ? WHERE id = ?`
-	renewNodes  = `UPDATE nodes SET heartbeat = ? WHERE id IN (SELECT w.value FROM json_each(?) AS w)`
+	renewNodes  = `UPDATE nodes SET heartbeat = ? WHERE id IN (SELECT w.value FROM json_each(?) AS w) AND heartbeat < ?`
 )
 
-// renew notes signs of life by one transaction. All count with the time of the latest.
-func (l *core) renew(signs []*sign) error {
-	leases, claims := map[fleetscore.LeaseID]bool{}, map[claim]bool{} // as the nodes say
-	nodes := map[fleetscore.NodeID]bool{}
-	var now, expires time.Time
-	for _, s := range signs {
+// answer sets what the nodes that gave signs of life learn.
+func (l *core) answer(some []*sign) error {
+	nodes, leases := map[fleetscore.NodeID]bool{}, map[fleetscore.LeaseID]bool{} // as the nodes say
+	for _, s := range some {
 		nodes[s.node] = true
 		for _, id := range s.leases {
-			leases[id], claims[claim{id, s.node}] = true, true
+			leases[id] = true
 		}
-		if s.now.After(now) {
-			now = s.now
+	}
+	from := l.reader(context.Background()) // an end of one caller's context must not end the others' work
+	held := map[claim]bool{}
+	if len(leases) > 0 {
+		rows, err := list(from, scanClaim, findLeases, namesOf(l, leases))
+		if err != nil {
+			return l.problem("renew leases", "", err)
 		}
-		if at := s.now.Add(s.ttl); at.After(expires) {
-			expires = at
+		for _, c := range rows {
+			held[c] = true
+		}
+	}
+	rows, err := list(from, scanNode, findNodes, namesOf(l, nodes))
+	if err != nil {
+		return l.problem("renew leases", "", err)
+	}
+	found := map[fleetscore.NodeID]fleetscore.Node{}
+	for _, n := range rows {
+		l.signs.latest(&n)
+		found[n.ID] = n
+	}
+	for _, s := range some {
+		s.held, s.revoked = nil, nil
+		for _, id := range s.leases {
+			if held[claim{id, s.node}] {
+				s.held = append(s.held, id)
+			} else {
+				s.revoked = append(s.revoked, id)
+			}
+		}
+		n, ok := found[s.node]
+		if s.err = nil; !ok {
+			s.err = sql.ErrNoRows
+			continue
+		}
+		s.found = n
+		s.see(&s.found)
+	}
+	return nil
+}
+
+// see puts into a node what its sign of life says.
+func (s *sign) see(n *fleetscore.Node) {
+	if s.now.After(n.Heartbeat) {
+		n.Heartbeat = s.now.UTC()
+	}
+	if s.load != nil {
+		n.Load = s.load
+	}
+}
+
+// keep keeps signs of life to be written. It reports true if they have to be written at
+// once; otherwise they will be.
+func (g *signs) keep(some []*sign) (atOnce bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range some {
+		if s.err == nil {
+			g.add(s)
+		}
+	}
+	if g.timer == nil {
+		g.writeAfter(0)
+	}
+	return g.failed
+}
+
+func (g *signs) writeAfter(wait time.Duration) {
+	if len(g.pending) > 0 && !g.closed {
+		g.timer = time.AfterFunc(wait, func() { _ = g.write() }) // if it fails, the next sign of life is told
+	}
+}
+
+// close writes what was kept, and writes nothing any more.
+func (g *signs) close() {
+	_ = g.write() // signs of life that are lost cost nothing
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed = true; g.timer != nil {
+		g.timer.Stop()
+	}
+}
+
+// add adds what a sign of life says to what the same node said before.
+func (g *signs) add(s *sign) {
+	if have := g.pending[s.node]; have != nil && s.load == nil {
+		s.load, s.measured = have.load, have.measured
+	}
+	g.pending[s.node] = s
+}
+
+// latest puts into a node what its sign of life says that isn't written yet.
+func (g *signs) latest(n *fleetscore.Node) {
+	if g == nil {
+		return // of a copy
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, some := range []map[fleetscore.NodeID]*sign{g.written, g.pending} {
+		if s := some[n.ID]; s != nil {
+			s.see(n)
+		}
+	}
+}
+
+// write writes the signs of life that were kept. It returns when all that were kept before
+// the call are on disk.
+func (g *signs) write() error {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.mu.Lock()
+	some := g.pending
+	if g.timer != nil {
+		g.timer.Stop()
+		g.timer = nil
+	}
+	g.writeAfter(writePace)
+	g.pending, g.written = map[fleetscore.NodeID]*sign{}, some
+	g.mu.Unlock()
+	if len(some) == 0 {
+		return nil
+	}
+	err := g.of.renew(some)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed, g.written = err != nil, nil
+	if err != nil {
+		for id, s := range some {
+			if newer := g.pending[id]; newer != nil {
+				g.pending[id] = s
+				s = newer
+			}
+			g.add(s)
+		}
+	}
+	return err
+}
+
+// renew writes signs of life by one transaction. Those of the same second count with the
+// time of the latest of them.
+func (l *core) renew(some map[fleetscore.NodeID]*sign) error {
+	type moment struct {
+		now, expires time.Time
+		nodes        map[fleetscore.NodeID]bool
+		leases       map[fleetscore.LeaseID]bool
+	}
+	leases := map[fleetscore.LeaseID]bool{}
+	moments := map[int64]*moment{}
+	for _, s := range some {
+		m := moments[s.now.Unix()]
+		if m == nil {
+			m = &moment{nodes: map[fleetscore.NodeID]bool{}, leases: map[fleetscore.LeaseID]bool{}}
+			moments[s.now.Unix()] = m
+		}
+		m.nodes[s.node] = true
+		if s.now.After(m.now) {
+			m.now = s.now
+		}
+		if s.expires.After(m.expires) {
+			m.expires = s.expires
+		}
+		for _, id := range s.held {
+			leases[id] = true
 		}
 	}
 	return l.update(context.Background(), "renew leases", "", func(t *tx) error {
-		held := map[fleetscore.LeaseID]fleetscore.NodeID{}
 		if len(leases) > 0 {
 			rows, err := list(t, scanClaim, lockLeases, namesOf(l, leases))
 			if err != nil {
 				return err
 			}
-			for _, r := range rows {
-				if claims[r] {
-					held[r.lease] = r.node
+			for _, c := range rows {
+				if s := some[c.node]; s != nil && slices.Contains(s.held, c.lease) {
+					moments[s.now.Unix()].leases[c.lease] = true
 				}
 			}
-			if err := t.exec(renewLeases, micros(expires), namesOf(l, held)); err != nil {
+		}
+		for _, m := range moments {
+			if len(m.leases) == 0 {
+				continue
+			}
+			if err := t.exec(renewLeases, micros(m.expires), namesOf(l, m.leases)); err != nil {
 				return err
 			}
 		}
-		rows, err := list(t, scanNode, lockNodes, namesOf(l, nodes))
-		if err != nil {
+		if _, err := list(t, scanText[fleetscore.NodeID], lockNodes, namesOf(l, some)); err != nil {
 			return err
 		}
-		found := map[fleetscore.NodeID]fleetscore.Node{}
-		for _, n := range rows {
-			n.Heartbeat = now.UTC()
-			found[n.ID] = n
-		}
-		for _, s := range signs {
-			s.found, s.err = found[s.node], nil
-			if s.found.ID == "" {
-				s.err = sql.ErrNoRows
-			} else if s.load != nil {
-				s.found.Load = s.load
-				if err := t.exec(noteLoad, s.measured, string(s.node)); err != nil {
-					return err
-				}
+		for _, m := range moments {
+			if err := t.exec(renewNodes, micros(m.now), namesOf(l, m.nodes), micros(m.now)); err != nil {
+				return err
 			}
-			s.revoked = slices.DeleteFunc(slices.Clone(s.leases), func(id fleetscore.LeaseID) bool { return held[id] == s.node })
 		}
-		return t.exec(renewNodes, micros(now), namesOf(l, found))
+		for id, s := range some {
+			if s.load == nil {
+				continue
+			}
+			if err := t.exec(noteLoad, s.measured, string(id)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -373,21 +579,6 @@ type claim struct {
 func scanClaim(scan func(...any) error) (c claim, err error) {
 	err = scan(&c.lease, &c.node)
 	return c, err
-}
-
-// namesOf is a list of the names in a map for json_each.
-func namesOf[K ~string, V any](l *core, of map[K]V) string {
-	return names(l, slices.Collect(maps.Keys(of)))
-}
-
-// names is a list of names for json_each.
-func names[K ~string](l *core, of []K) string {
-	out := make([]any, 0, len(of))
-	for _, name := range of {
-		out = append(out, l.dialect.value(string(name)))
-	}
-	doc, _ := json.Marshal(out) // of texts, which can always be written
-	return string(doc)
 }
 
 // ForgetNodes implements NodeChanges.

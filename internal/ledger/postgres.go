@@ -89,7 +89,7 @@ func openDatabase(ctx context.Context, c PostgresConfig, version int64) (*Postgr
 		return nil, err
 	}
 	p := &Postgres{cfg: cfg, id: rand.Text(), untold: map[Topic]bool{}, wake: make(chan struct{}, 1)}
-	p.dialect, p.events, p.signs = postgresDialect{}, &events{}, newSigns()
+	p.dialect, p.events, p.signs = postgresDialect{}, &events{}, newSigns(&p.core)
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)
@@ -144,6 +144,7 @@ func (p *Postgres) String() string { return "PostgreSQL ledger " + p.name() }
 
 // Close ends all use. Closing twice does nothing more.
 func (p *Postgres) Close() error {
+	p.signs.close()
 	p.stop()
 	p.done.Wait()
 	return p.write.Close()

@@ -226,6 +226,9 @@ func leasedQuery(which LeaseFilter) (text string, args []any) {
 
 // TakeBack implements Queue.
 func (l *core) TakeBack(ctx context.Context, which LeaseFilter, now time.Time, decide func(Leased) (AttemptEnd, error)) ([]Leased, error) {
+	if err := l.signs.write(); err != nil {
+		return nil, err
+	}
 	text, args := leasedQuery(which)
 	some, err := query(ctx, l, "take leases back", string(which.Node), scanAttempt, selectAttempts+text, args...)
 	if err != nil || len(some) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +38,7 @@ type core struct {
 	guarded     func(*tx) error // refuses transactions that this process may not make; nil if it may make all
 	group       *group          // carries out transactions of an engine with one writer; nil if the engine has several
 	parsed      *parsed         // nil if the engine keeps what it parsed by itself
-	signs       *line[*sign]    // the signs of life of nodes
+	signs       *signs          // the signs of life of nodes
 }
 
 // dialect is what the engines do differently.
@@ -145,6 +146,21 @@ func (c conn) change(statement string, args ...any) (rows int64, err error) {
 func (c conn) exec(statement string, args ...any) error {
 	_, err := c.change(statement, args...)
 	return err
+}
+
+// namesOf is a list of the names in a map for json_each.
+func namesOf[K ~string, V any](l *core, of map[K]V) string {
+	return names(l, slices.Collect(maps.Keys(of)))
+}
+
+// names is a list of names for json_each.
+func names[K ~string](l *core, of []K) string {
+	out := make([]any, 0, len(of))
+	for _, name := range of {
+		out = append(out, l.dialect.value(string(name)))
+	}
+	doc, _ := json.Marshal(out) // of texts, which can always be written
+	return string(doc)
 }
 
 // tx is one transaction that writes.

@@ -47,7 +47,8 @@ func openFile(ctx context.Context, path string, version int64) (*SQLite, error) 
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fleetscore.Wrap(op, path, err)
 	}
-	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup(), signs: newSigns(), parsed: &parsed{}}}
+	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup(), parsed: &parsed{}}}
+	l.signs = newSigns(&l.core)
 	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}
@@ -141,6 +142,9 @@ func Lock(path string) (*os.File, error) {
 // Close ends all use and gives the file free. Closing twice does nothing more.
 func (l *SQLite) Close() error {
 	var errs []error
+	if l.read != nil {
+		l.signs.close()
+	}
 	for _, db := range []*sql.DB{l.read, l.write} {
 		if db != nil {
 			errs = append(errs, db.Close())

@@ -38,6 +38,7 @@ func Run(t *testing.T, open Open) {
 		{"ConcurrentLeases", testConcurrentLeases},
 		{"Nodes", testNodes},
 		{"SignsOfLife", testSignsOfLife},
+		{"SignsDontWait", testSignsDontWait},
 		{"Neglected", testNeglected},
 		{"TakeBackMany", testTakeBackMany},
 		{"Watch", testWatch},

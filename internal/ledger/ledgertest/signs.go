@@ -63,6 +63,52 @@ func testSignsOfLife(t *testing.T, open Open) {
 	}
 }
 
+// testSignsDontWait: a sign of life is answered while the ledger can't write, is seen at once
+// by whoever reads, and counts for whoever decides, who waits until it is written.
+func testSignsDontWait(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	plan(t, l, "j1", 1)
+	id := node(t, l, "n1")
+	lease := must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", id, 1, noon, time.Minute))[0].Attempt.Lease
+	holds, release := make(chan struct{}), make(chan struct{})
+	var held sync.WaitGroup
+	defer held.Wait()
+	let := sync.OnceFunc(func() { close(release) })
+	defer let()
+	held.Go(func() {
+		once := sync.OnceFunc(func() { close(holds) })
+		_, err := l.UpdateNode(ctx, id, func(*fleetscore.Node) error {
+			once()
+			<-release
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-holds
+	later := noon.Add(time.Hour)
+	for i := range 100 {
+		if _, revoked, err := l.Renew(ctx, id, []fleetscore.LeaseID{lease}, &fleetscore.NodeLoad{CPUs: float64(i)}, later.Add(time.Duration(i)*time.Millisecond), time.Minute); err != nil || len(revoked) != 0 {
+			t.Fatalf("a sign of life: %v revoked, %v", revoked, err)
+		}
+	}
+	if n := must[fleetscore.Node](t)(l.Node(ctx, id)); !n.Heartbeat.Equal(later.Add(99*time.Millisecond)) || n.Load == nil || n.Load.CPUs != 99 {
+		t.Errorf("who reads finds %+v, load %+v; want the last sign of life", n, n.Load)
+	}
+	let()
+	if back := must[[]ledger.Leased](t)(l.TakeBack(ctx, ledger.LeaseFilter{ExpiredBefore: later}, later, requeue(later))); len(back) != 0 {
+		t.Errorf("%d leases were taken back that a sign of life had renewed", len(back))
+	}
+	if got := must[[]fleetscore.Node](t)(l.Neglected(ctx, later, noon)); len(got) != 0 {
+		t.Errorf("neglected are %v although they gave a sign of life", got)
+	}
+	if lost := must[[]fleetscore.Node](t)(l.LoseNodes(ctx, []fleetscore.NodeID{id}, later)); len(lost) != 0 {
+		t.Errorf("lost are %v although they gave a sign of life", lost)
+	}
+}
+
 // testNeglected: who looks after nodes and leases finds those that need it, and only those.
 func testNeglected(t *testing.T, open Open) {
 	t.Helper()
