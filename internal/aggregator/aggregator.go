@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ import (
 // Config says which query to carry out.
 type Config struct {
 	Name  string // of the query
+	Into  string // the dataset, one of those that the query writes; empty if there is only one
 	Query fleetscore.QueryConfig
 	Hub   fleetscore.HubConfig // Key, Disorder and IdleAfter are used; filled
 	// MaxHeldBytes bounds, by estimate, the memory of the query's windows over all
@@ -71,6 +73,7 @@ const maxEarly = 5 * time.Minute
 // Aggregator carries out one query.
 type Aggregator struct {
 	cfg     Config
+	subject string // for people: the query, with the dataset if it writes several
 	plan    *query.Plan
 	window  window.Config
 	cut     fleetscore.Micros
@@ -92,11 +95,20 @@ type Aggregator struct {
 
 // New builds an aggregator; nothing is read yet.
 func New(cfg Config, deps Deps) (*Aggregator, error) {
-	plan, err := query.Parse(cfg.Query.SQL)
+	plans, err := query.Parse(cfg.Query.SQL, cfg.Hub.Key)
 	if err != nil {
 		return nil, fleetscore.Wrap("configure query", cfg.Name, err)
 	}
-	if c := cfg.Query.Cut.D(); c < plan.Hop || c%plan.Hop != 0 {
+	subject := cfg.Name
+	if len(plans) > 1 {
+		subject += " into " + cfg.Into
+	}
+	at := slices.IndexFunc(plans, func(p *query.Plan) bool { return p.Into == cfg.Into || cfg.Into == "" && len(plans) == 1 })
+	if at < 0 {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "configure query", cfg.Name, "it doesn't write the dataset %q", cfg.Into)
+	}
+	plan := plans[at]
+	if c := cfg.Query.Cut.D(); c < plan.Hop || plan.Hop > 0 && c%plan.Hop != 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of %s, after which a window ends", c, plan.Hop)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
@@ -111,16 +123,19 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	if a.share == 0 {
 		a.share = DefaultHeldBytes
 	}
-	a.share /= int64(deps.Hub.Partitions())
+	a.share /= int64(deps.Hub.Partitions() * len(plans))
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	a.log = a.log.With("query", cfg.Name)
+	a.log, a.subject = a.log.With("query", subject), subject
 	a.catalog, a.table = deps.Catalog, deps.Catalog.Dataset(plan.Into)
 	a.status = Status{Query: cfg.Name, Dataset: plan.Into, Partitions: make([]PartitionStatus, deps.Hub.Partitions())}
-	a.metrics, err = newMetrics(deps.Metrics, cfg.Name)
+	a.metrics, err = newMetrics(deps.Metrics, cfg.Name, plan.Into)
 	return a, err
 }
+
+// Name is the query's, with the dataset if it writes several.
+func (a *Aggregator) Name() string { return a.subject }
 
 // Status says how far a query has come.
 type Status struct {
@@ -184,12 +199,20 @@ func (a *Aggregator) Peek(ctx context.Context) error {
 		hold := uint64(1) // nothing was committed of this log
 		if err == nil {
 			if c, at, ok := a.checkpoint(snap, i); ok && at.hub == a.hub.ID() {
-				hold = c.ReplayFrom
+				hold = a.needs(c)
 			}
 		}
 		a.setHold(i, hold)
 	}
 	return nil
+}
+
+// needs is the first message that is read again after a restart.
+func (a *Aggregator) needs(c window.Checkpoint) uint64 {
+	if a.plan.General != nil { // the state is kept
+		return c.Position + 1
+	}
+	return c.ReplayFrom
 }
 
 func (a *Aggregator) setHold(partition int, seq uint64) {
@@ -232,7 +255,7 @@ func (a *Aggregator) Run(ctx context.Context) error {
 }
 
 func (a *Aggregator) setProblem(text string) {
-	a.health.Report("query "+a.cfg.Name, text)
+	a.health.Report("query "+a.subject, text)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.Problem = text
@@ -310,7 +333,7 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 	if err != nil {
 		return nil, 0, err
 	}
-	r := &reading{a: a, ctx: ctx, index: i, windows: window.New(a.window), aside: aside{cut: a.cut}}
+	r := &reading{a: a, ctx: ctx, index: i, aside: aside{cut: a.cut}}
 	last, at, ok := a.checkpoint(snap, i)
 	if done, moved := a.inherit(snap); moved {
 		last.Done, last.Watermark = done, max(done, last.Watermark)
@@ -319,19 +342,37 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		}
 	}
 	if !ok {
-		r.at = place{hub: a.hub.ID()}
+		r.at, r.windows = place{hub: a.hub.ID()}, a.start()
 		a.setHold(i, 1)
 		return r, 0, nil
 	}
 	if last, r.at, err = a.follow(ctx, i, last, at); err != nil {
 		return nil, 0, err
 	}
-	r.last, r.committed, r.next = last, true, last.ReplayFrom
-	r.windows.Resume(r.last)
-	a.setHold(i, last.ReplayFrom)
+	from := last.ReplayFrom
+	a.forget(ctx, i, r.at.count(last.Position))
+	if a.plan.General != nil {
+		if r.windows, from, err = a.restore(ctx, i, last, r.at); err != nil {
+			return nil, 0, err
+		}
+	} else {
+		p := window.New(a.window)
+		p.Resume(last)
+		r.windows = &windows{Partition: p, plan: a.plan}
+	}
+	r.last, r.committed, r.next = last, true, from
+	a.setHold(i, a.needs(last))
 	a.update(i, func(s *PartitionStatus) {
 		s.Position, s.CompleteUntil = r.last.Position, r.last.Done
-		s.Taken, s.Watermark = r.last.ReplayFrom-1, r.last.Watermark
+		s.Taken, s.Watermark = from-1, r.last.Watermark
 	})
-	return r, r.last.ReplayFrom, nil
+	return r, from, nil
+}
+
+// start begins before the first message.
+func (a *Aggregator) start() engine {
+	if a.plan.General != nil {
+		return newEvents(a.plan, a.window)
+	}
+	return &windows{Partition: window.New(a.window), plan: a.plan}
 }

@@ -241,6 +241,16 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 }
 
+// TestCrashInSession is TestCrashAnywhere for a query whose state lies in files.
+func TestCrashInSession(t *testing.T) {
+	t.Parallel()
+	session := config
+	session.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "SessionWindow(second, 7, 45) OVER (PARTITION BY Device)", 1)
+	if got := crashAnywhere(t, session); got < 50 {
+		t.Errorf("only %d readings are in sessions", got)
+	}
+}
+
 // crashAnywhere returns how many readings are in the rows.
 func crashAnywhere(t *testing.T, config Config) (readings int) {
 	t.Helper()
@@ -318,10 +328,11 @@ func TestOutage(t *testing.T) {
 // and says why; once the reason is gone, Check accepts the query.
 func TestOtherDataset(t *testing.T) {
 	t.Parallel()
-	plan, err := query.Parse(config.Query.SQL)
+	plans, err := query.Parse(config.Query.SQL, config.Hub.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	plan := plans[0]
 	for name, c := range map[string]struct {
 		schema table.TableSchema
 		txn    string

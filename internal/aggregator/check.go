@@ -12,11 +12,7 @@ import (
 
 // schemaOf is the shape of a query's dataset.
 func schemaOf(plan *query.Plan) table.TableSchema {
-	var names []string
-	for _, g := range plan.Aggregates {
-		names = append(names, g.Name)
-	}
-	return table.DatasetSchema(plan.StampName, plan.KeyNames, names)
+	return table.DatasetSchema(plan.StampName, plan.KeyNames, plan.Values())
 }
 
 // Check refuses a query that can't write its dataset, because the dataset has other

@@ -90,7 +90,7 @@ func (a *Aggregator) note(partition int, text string) {
 		}
 	}
 	a.mu.Unlock()
-	a.health.Warn("log of query "+a.cfg.Name, strings.Join(all, "; "))
+	a.health.Warn("log of query "+a.subject, strings.Join(all, "; "))
 }
 
 // missing counts messages that the hub no longer has, and says why.

@@ -14,8 +14,8 @@ type metrics struct {
 	gone     prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, queryName string) (*metrics, error) {
-	label := prometheus.Labels{"query": queryName}
+func newMetrics(reg prometheus.Registerer, queryName, dataset string) (*metrics, error) {
+	label := prometheus.Labels{"query": queryName, "dataset": dataset}
 	m := &metrics{
 		readings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_aggregator_readings_total",
 			Help: "Readings by verdict; done ones were committed before a restart.", ConstLabels: label}, []string{"verdict"}),

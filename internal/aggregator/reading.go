@@ -21,13 +21,12 @@ type reading struct {
 	a         *Aggregator
 	ctx       context.Context // of the pass, because the hub's callback has none
 	index     int
-	windows   *window.Partition
+	windows   engine
 	last      window.Checkpoint // what was committed last
 	at        place             // the log that it lies in
 	committed bool              // whether anything was
 	next      uint64            // the message to come; 0 before the first
-	keep      []bool
-	aside     aside // since the last commit
+	aside     aside             // since the last commit
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of the first of these readings
@@ -45,13 +44,19 @@ func (r *reading) take(m hub.Message) error {
 	}
 	r.next = m.Seq + 1
 	stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+	take := r.readings
 	if m.Tick {
-		r.windows.Tick(stamp)
-	} else if err := r.readings(m, stamp); err != nil {
+		take = func(hub.Message, window.Stamp) error { return r.windows.Tick(stamp) }
+	}
+	if err := take(m, stamp); err != nil {
 		return err
 	}
 	w, ok := r.windows.Watermark()
 	open, over := r.windows.HeldBytes()
+	if open > r.a.share {
+		r.windows.Measure()
+		open, over = r.windows.HeldBytes()
+	}
 	r.a.update(r.index, func(s *PartitionStatus) {
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
@@ -62,12 +67,9 @@ func (r *reading) take(m hub.Message) error {
 	if open > r.a.share {
 		return r.tooMuch(open)
 	}
+	done, ok := r.windows.Complete(r.a.cut, over > r.a.share/2) // a commit before the cut makes the same rows in smaller files
 	if !ok {
 		return nil
-	}
-	done := floor(w, r.a.cut)
-	if over > r.a.share/2 { // a commit before the cut makes the same rows in smaller files
-		done = floor(w, fleetscore.Micros(r.a.plan.Hop.Microseconds()))
 	}
 	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
 		return nil
@@ -79,7 +81,7 @@ func (r *reading) take(m hub.Message) error {
 // tooMuch is the error that stops the reading when the open windows take too much
 // memory.
 func (r *reading) tooMuch(open int64) error {
-	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.cfg.Name, "the query's open windows of partition %d use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
+	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "the query's open windows of partition %d use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
 		WithHint("set queries.%s.memory_mb to more, use shorter windows, or set hub.disorder to less", r.a.cfg.Name)
 }
 
@@ -92,19 +94,13 @@ func floor(t, unit fleetscore.Micros) fleetscore.Micros {
 }
 
 func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
-	n := m.Readings.Len()
-	if cap(r.keep) < n {
-		r.keep = make([]bool, n)
-	}
-	keep := r.keep[:n]
 	for _, k := range m.Readings.Keys {
 		if v := k.Values(); len(v) != len(r.a.plan.KeyNames) {
 			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, the query groups by %d", len(v), len(r.a.plan.KeyNames))
 		}
 	}
-	r.a.plan.Filter(m.Readings, r.a.cfg.Hub.Key, keep)
 	var counts [window.Done + 1]int64
-	r.windows.Readings(stamp, m.Readings, keep, func(i int, v window.Verdict) {
+	err := r.windows.Take(m, stamp, r.a.cfg.Hub.Key, func(i int, v window.Verdict) {
 		counts[v]++
 		if v == window.Late || v == window.Early || v == window.Repeat {
 			r.aside.count(v, m.Readings.Times[i], m.Readings.Keys[m.Readings.KeyIndex[i]])
@@ -113,6 +109,9 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 			r.keepLate(m, i, v)
 		}
 	})
+	if err != nil {
+		return err
+	}
 	r.a.metrics.count(counts)
 	r.aside.good += counts[window.Counted] + counts[window.Filtered]
 	r.tell()
@@ -189,11 +188,9 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	a := r.a
 	rows := r.windows.Close(done)
-	rows.TimeName, rows.KeyNames = a.plan.StampName, a.plan.KeyNames
-	for _, g := range a.plan.Aggregates {
-		rows.ValueNames = append(rows.ValueNames, g.Name)
-	}
+	rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
 	c := r.windows.Checkpoint(position, done)
+	state := r.windows.Save(position)
 	guard := a.appID(r.index, "position")
 	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) },
 		Txns: a.entries(r.index, c, r.at), Info: map[string]any{}}
@@ -205,6 +202,11 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
 	err := a.persist(r.ctx, "committing rows", func() (err error) {
+		if state != nil { // before the commit that makes it the one to go on from
+			if err := store.WriteAll(r.ctx, a.catalog.Store(), catalog.QueryState(a.plan.Into, r.index, r.at.count(position)), state, store.PutOptions{}); err != nil {
+				return err
+			}
+		}
 		if commit.Add, err = a.table.WriteRows(r.ctx, rows, id); err != nil {
 			return err
 		}
@@ -224,7 +226,10 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
-	a.setHold(r.index, c.ReplayFrom)
+	a.setHold(r.index, a.needs(c))
+	if state != nil {
+		a.forget(r.ctx, r.index, r.at.count(position))
+	}
 	a.seen.add(rows, done)
 	a.metrics.rows.Add(float64(rows.Len()))
 	a.update(r.index, func(s *PartitionStatus) {

@@ -93,7 +93,8 @@ func (s *server) maintain(ctx context.Context, in *maintainInput) (*body[List[ca
 func writers(cfg fleetscore.Config) map[string]string {
 	out := map[string]string{}
 	for name, q := range cfg.Queries {
-		if p, err := query.Parse(q.SQL); err == nil { // the query was checked when it was applied
+		plans, _ := query.Parse(q.SQL, cfg.Hub.Key) // the query was checked when it was applied
+		for _, p := range plans {
 			out[p.Into] = name
 		}
 	}

@@ -200,7 +200,7 @@ func TestTimeComesFromAClock(t *testing.T) {
 }
 
 // areas are how the names of folders in the store begin, and the names of folders in them.
-var areas = []string{"data/", "models/", "predictions/", "logs/", "_coverage", "_late", "_pack", "_delta_log"}
+var areas = []string{"data/", "models/", "predictions/", "logs/", "_coverage", "_late", "_state", "_pack", "_delta_log"}
 
 // TestLayoutIsKnownOnce refuses paths of the store that are spelled by hand outside the
 // rooms that know the layout.

@@ -18,6 +18,7 @@ const (
 
 	coverageName = "/_coverage"
 	lateName     = "/_late/"
+	stateName    = "/_state/"
 	nodesFolder  = "nodes" // among the logs
 )
 
@@ -47,6 +48,17 @@ func LateFolder(dataset string) string { return DatasetFolder(dataset) + lateNam
 // query counts them.
 func LateReadings(dataset string, partition int, first, last uint64) fleetscore.BlobName {
 	return fleetscore.BlobName(fmt.Sprintf("%sp%03d-%d-%d.ndjson", LateFolder(dataset), partition, first, last))
+}
+
+// QueryState is the blob with the state of a dataset's query after a message of a
+// partition of the hub, as the query counts messages.
+func QueryState(dataset string, partition int, position int64) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%d.bin", QueryStates(dataset, partition), position))
+}
+
+// QueryStates is what the names of a partition's states begin with.
+func QueryStates(dataset string, partition int) string {
+	return fmt.Sprintf("%s%sp%03d-", DatasetFolder(dataset), stateName, partition)
 }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.

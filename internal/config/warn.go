@@ -22,7 +22,8 @@ func Warnings(c fleetscore.Config, now time.Time, there func(dataset string) boo
 	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	queries := map[string]fleetscore.QueryConfig{} // by the dataset that they write
 	for _, q := range c.Queries {
-		if plan, err := query.Parse(q.SQL); err == nil {
+		plans, _ := query.Parse(q.SQL, c.Hub.Key) // it was judged before
+		for _, plan := range plans {
 			queries[plan.Into] = q
 		}
 	}

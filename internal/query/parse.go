@@ -11,34 +11,85 @@ import (
 	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
-// Parse reads a query that a server runs. Errors are of kind Invalid and name the line
-// and column, the text that was found, and the possible texts.
-func Parse(text string) (*Plan, error) {
+// Parse reads the text of a query that a server runs, with the hub's key columns, and
+// returns a plan for each dataset that it writes. Errors are of kind Invalid and name the
+// line and column, the text that was found, and the possible texts.
+func Parse(text string, key []string) ([]*Plan, error) {
 	script, err := sql.Parse(text)
 	if err != nil {
 		return nil, err
 	}
+	if _, err := stream.Compile(script); err != nil { // what is wrong everywhere is said first
+		return nil, err
+	}
 	r := &reader{src: script.Source}
-	plan, err := r.plan(text, script)
-	if err == nil {
+	var out []*Plan
+	for _, s := range script.Statements {
+		if s.Into == "" {
+			return nil, r.src.ErrorAt(s.From.At, "INTO is expected before FROM").WithHint("%s", shape)
+		}
+		if slices.ContainsFunc(out, func(p *Plan) bool { return p.Into == s.Into }) {
+			return nil, r.src.ErrorAt(s.IntoAt, "another statement writes INTO %s", s.Into).WithHint("write into another dataset, or join the statements by UNION")
+		}
+		plan, err := r.statement(text, only(script, s), key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, plan)
+	}
+	return out, nil
+}
+
+// statement makes the plan of one dataset. What package window can do is left to it,
+// because it is faster.
+func (r *reader) statement(text string, script *sql.Script, key []string) (*Plan, error) {
+	if plan, err := r.plan(text, script); err == nil && len(plan.KeyNames) == len(key) && !slices.ContainsFunc(plan.KeyNames, func(k string) bool { return !slices.Contains(key, k) }) {
+		plan.KeyNames = key
 		return plan, nil
 	}
-	if _, e := stream.Compile(script); e != nil { // what is wrong everywhere is said first
-		return nil, e
+	return r.general(text, script, key)
+}
+
+// only is the part of a script that one of its statements needs.
+func only(script *sql.Script, s *sql.Select) *sql.Script {
+	out := &sql.Script{Source: script.Source, Tables: script.Tables, Statements: []*sql.Select{s}}
+	needed := map[string]bool{}
+	var look func(q *sql.Select)
+	input := func(in sql.Input) {
+		needed[strings.ToLower(in.Name)] = true
+		if in.Query != nil {
+			look(in.Query)
+		}
 	}
-	return nil, err
+	look = func(q *sql.Select) {
+		for ; q != nil; q = q.Union {
+			input(q.From)
+			for _, j := range q.Joins {
+				input(j.Input)
+			}
+		}
+	}
+	look(s)
+	for _, st := range slices.Backward(script.Steps) { // a step reads earlier ones only
+		if needed[strings.ToLower(st.Name)] {
+			out.Steps = append(out.Steps, st)
+			look(st.Query)
+		}
+	}
+	slices.Reverse(out.Steps)
+	return out
 }
 
 // reader turns a syntax tree into a plan.
 type reader struct{ src sql.Source }
 
 // notYet refuses what query test runs and a server doesn't.
-func (r *reader) notYet(at int, format string, args ...any) error {
+func (r *reader) notYet(at int, format string, args ...any) *fleetscore.Error {
 	return r.src.ErrorAt(at, "a server doesn't run %s yet", fmt.Sprintf(format, args...)).WithHint("%s; fleetscore query test runs the whole language over files", shape)
 }
 
-// shape describes the only form of a query.
-const shape = "a query of a server has the form: SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO dataset FROM hub " +
+// shape describes the usual form of a query.
+const shape = "a query of a server has for example the form: SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO dataset FROM hub " +
 	"TIMESTAMP BY TS WHERE condition GROUP BY Device, Tag, TumblingWindow(second, 5)"
 
 func (r *reader) plan(text string, script *sql.Script) (*Plan, error) {
@@ -265,7 +316,7 @@ func (r *reader) condition(x sql.Expr) (condition, error) {
 		}
 		return negated(any, x.Not), nil
 	}
-	return nil, r.notYet(x.Pos(), "this condition").(*fleetscore.Error).WithHint("a server's WHERE takes =, <>, <, <=, >, >=, BETWEEN, IN, IS NULL, AND, OR, NOT; fleetscore query test runs the whole language over files")
+	return nil, r.notYet(x.Pos(), "this condition").WithHint("a server's WHERE takes =, <>, <, <=, >, >=, BETWEEN, IN, IS NULL, AND, OR, NOT; fleetscore query test runs the whole language over files")
 }
 
 func negated(c condition, not bool) condition {
@@ -294,5 +345,5 @@ func (r *reader) operand(x sql.Expr) (operand, error) {
 
 // String describes the plan in a line, for logs.
 func (p *Plan) String() string {
-	return fmt.Sprintf("%s from %s every %s by %s", p.Into, p.From, p.Window, strings.Join(p.KeyNames, ", "))
+	return fmt.Sprintf("%s from %s over %s by %s", p.Into, p.From, p.Window, strings.Join(p.KeyNames, ", "))
 }

@@ -1,9 +1,10 @@
-// Package query reads the SQL text of a continuous query into the plan that a server
-// runs: the filter, the keys and windows of the groups, and the aggregates.
+// Package query reads the SQL text of a continuous query into the plans that a server
+// runs, one for each dataset: for package window the filter, the keys and windows of the
+// groups, and the aggregates; for all that is more than that, a plan of package stream.
 //
 // Its sub-packages are the whole language, which follows Azure Stream Analytics: sql reads
 // texts, expr compiles expressions, stream runs queries over events. docs/query.md
-// describes it. A server runs a part of it. The package is pure, keeps no state, and is
+// describes it, and what of it a server can't run. The package is pure, keeps no state, and is
 // safe for concurrent use.
 package query
 
@@ -24,11 +25,37 @@ type Plan struct {
 	TimestampBy string        // column with the event time
 	KeyNames    []string      // columns of GROUP BY, in its order
 	StampName   string        // the name of System.Timestamp(): the dataset's time column
-	Window      time.Duration // the windows' length, at most a day
-	Hop         time.Duration // between their ends; it divides a day. That of tumbling windows is their length
+	Window      time.Duration // the windows' length, at most a day; of General how far rows look back, at most
+	Hop         time.Duration // between their ends; it divides a day. That of tumbling windows is their length. 0 for General
 	Aggregates  []Aggregate   // value columns of the dataset, in the order of SELECT
+	General     *General      // how package stream runs it; nil for package window
 
 	where condition // nil: every reading counts
+}
+
+// Values are the names of the dataset's value columns.
+func (p *Plan) Values() []string {
+	if p.General != nil {
+		return p.General.Values
+	}
+	out := make([]string, len(p.Aggregates))
+	for i, a := range p.Aggregates {
+		out[i] = a.Name
+	}
+	return out
+}
+
+// Numbers are the columns of readings that the query calculates with.
+func (p *Plan) Numbers() (out []string) {
+	if p.General != nil {
+		return p.General.Numbers
+	}
+	for _, a := range p.Aggregates {
+		if a.Func != "count" {
+			out = append(out, a.Column)
+		}
+	}
+	return out
 }
 
 // Aggregate is one value column. NULLs (absent values) are ignored. If there is no

@@ -1,7 +1,10 @@
 package query
 
 import (
+	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 const whole = `
@@ -21,7 +25,7 @@ group by Device, Tag, TumblingWindow(SECONDS, 5);`
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	got, err := Parse(whole)
+	got, err := one(whole, "Device", "Tag")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,9 +39,75 @@ func TestParse(t *testing.T) {
 // TestParseHopping: hopping windows and the functions of spread.
 func TestParseHopping(t *testing.T) {
 	t.Parallel()
-	p, err := Parse(statement("System.Timestamp() AS TS, Device, STDEV(Value) AS Spread", "GROUP BY Device, HoppingWindow(Duration(minute, 1), Hop(second, 15))"))
+	p, err := one(statement("System.Timestamp() AS TS, Device, STDEV(Value) AS Spread", "GROUP BY Device, HoppingWindow(Duration(minute, 1), Hop(second, 15))"), "Device")
 	if err != nil || p.Window != time.Minute || p.Hop != 15*time.Second || p.Aggregates[0] != (Aggregate{"stdev", "Value", "Spread"}) {
 		t.Errorf("got %+v: %v", p, err)
+	}
+}
+
+// one reads a query that writes one dataset.
+func one(sql string, key ...string) (*Plan, error) {
+	plans, err := Parse(sql, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(plans) != 1 {
+		return nil, fmt.Errorf("%d plans", len(plans))
+	}
+	return plans[0], nil
+}
+
+// TestParseGeneral: what package window doesn't do becomes a plan of package stream.
+func TestParseGeneral(t *testing.T) {
+	t.Parallel()
+	const columns = "System.Timestamp() AS TS, Device, AVG(Value) AS Value"
+	for _, tt := range []struct {
+		name, sql string
+		reach     time.Duration
+		values    string
+	}{
+		{"sliding", statement(columns, "GROUP BY Device, SlidingWindow(second, 5)"), 5 * time.Second, "Value"},
+		{"session", statement(columns, "GROUP BY Device, SessionWindow(second, 5, 60) OVER (PARTITION BY Device)"), 125 * time.Second, "Value"},
+		{"snapshot", statement(columns, "GROUP BY Device, System.Timestamp()"), 0, "Value"},
+		{"having", statement(columns, "GROUP BY Device, TumblingWindow(second, 5) HAVING COUNT(*) > 3"), 5 * time.Second, "Value"},
+		{"odd window", statement(columns, "GROUP BY Device, TumblingWindow(second, 7)"), 7 * time.Second, "Value"},
+		{"expression", statement("System.Timestamp() AS TS, Device, MAX(Value) - MIN(Value) AS Width, CASE WHEN COUNT(*) > 1 THEN 1 ELSE 0 END AS Many", "GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Width Many"},
+		{"each reading", statement("System.Timestamp() AS TS, Device, Value * 2 AS Twice, Value", "WHERE Value * 2 > 1"), 0, "Twice Value"},
+		{"look back", statement("System.Timestamp() AS TS, Device, Value - LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(minute, 1)) AS Change", ""), time.Minute, "Change"},
+		{"steps", "WITH w AS (SELECT Device, System.Window().Id AS Id, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Windows(Window('a', TumblingWindow(second, 5)), Window('b', HoppingWindow(second, 20, 10)))) " +
+			"SELECT System.Timestamp() AS TS, w.Device, w.Value INTO d FROM w WHERE Id = 'a'", 20 * time.Second, "Value"},
+		{"two steps", "WITH a AS (SELECT Device, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)), b AS (SELECT * FROM a WHERE Value > 1) " +
+			"SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value INTO d FROM b GROUP BY Device, TumblingWindow(minute, 1)", 65 * time.Second, "Value"},
+	} {
+		p, err := one(tt.sql, "Device")
+		if err != nil || p.General == nil || p.Window != tt.reach || strings.Join(p.Values(), " ") != tt.values || p.StampName != "TS" || p.TimestampBy != "TS" || p.From != "hub" {
+			t.Errorf("%s: got %+v: %v", tt.name, p, err)
+		}
+	}
+	plans, err := Parse(statement(columns, "GROUP BY Device, TumblingWindow(second, 5)")+"; "+
+		strings.Replace(statement(columns, "GROUP BY Device, SlidingWindow(second, 5)"), "INTO d", "INTO e", 1), []string{"Device"})
+	if err != nil || len(plans) != 2 || plans[0].General != nil || plans[1].General == nil || plans[0].Into != "d" || plans[1].Into != "e" {
+		t.Errorf("two statements: %+v: %v", plans, err)
+	}
+}
+
+// TestDocumented: a server runs the queries in docs/query.md.
+func TestDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(testkit.Root(t), "docs", "query.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range strings.Split(string(text), "```sql\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		if _, err := Parse(block, []string{"Device", "Tag"}); err != nil {
+			t.Errorf("%v:\n%s", err, block)
+		}
+		n++
+	}
+	if n < 2 {
+		t.Errorf("there are only %d queries", n)
 	}
 }
 
@@ -51,32 +121,37 @@ func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, sql, want string }{
 		{"empty", "", "line 1, column 1: SELECT is expected, not the end"},
 		{"no window", statement(columns, "GROUP BY Device"), "GROUP BY needs"},
-		{"other window", statement(columns, "GROUP BY Device, SlidingWindow(second, 5)"), "line 1, column 111: a server doesn't run SlidingWindow yet"},
-		{"wide hop", statement(columns, "GROUP BY Device, HoppingWindow(second, 5, 10)"), "a hop that is longer than the window"},
-		{"many windows", statement(columns, "GROUP BY Device, HoppingWindow(second, 61, 1)"), "each reading would belong to 61 windows"},
-		{"odd hop", statement(columns, "GROUP BY Device, HoppingWindow(second, 14, 7)"), "does not divide a day"},
-		{"odd window", statement(columns, "GROUP BY Device, TumblingWindow(second, 7)"), "does not divide a day"},
-		{"long window", statement(columns, "GROUP BY Device, TumblingWindow(day, 2)"), "does not divide a day"},
-		{"long hopping window", statement(columns, "GROUP BY Device, HoppingWindow(hour, 48, 12)"), "a window of more than a day"},
 		{"unit", statement(columns, "GROUP BY Device, TumblingWindow(week, 1)"), `"week" is not a unit`},
 		{"no stamp", statement("Device, AVG(Value) AS Value", group), "lacks System.Timestamp() AS TS"},
 		{"no key", statement("System.Timestamp() AS TS, AVG(Value) AS Value", group), "lacks the key column Device"},
 		{"no aggregate", statement("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
 		{"not grouped", statement(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
-		{"function", statement(columns+", TopOne(Value) OVER (ORDER BY Value) AS S", group), "doesn't run the function TopOne"},
+		{"text", statement(columns+", System.Window().Id AS Id", group), "Id is a nvarchar(max), and a dataset has numbers"},
+		{"session of all", statement(columns, "GROUP BY Device, SessionWindow(second, 5, 60)"), "line 1, column 111: a server doesn't run a session of several keys yet"},
+		{"group of all", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY TumblingWindow(second, 5)"), "GROUP BY lacks the key column Device"},
+		{"look back over all", statement("System.Timestamp() AS TS, Device, LAG(Value) OVER (LIMIT DURATION(minute, 1)) AS Last", ""), "a server doesn't run LAG over several keys yet"},
+		{"finer groups", statement(columns, "GROUP BY Device, State, SlidingWindow(second, 5)"), "a further column in GROUP BY would give a key several rows"},
+		{"several windows", statement(columns, "GROUP BY Device, Windows(TumblingWindow(second, 5), TumblingWindow(second, 10))"), "several windows in one dataset would give a key several rows"},
+		{"star", statement("*", ""), "SELECT * into a dataset"},
+		{"join", statement("System.Timestamp() AS TS, hub.Device, AVG(hub.Value) AS Value", "JOIN limits ON limits.Device = hub.Device GROUP BY hub.Device, TumblingWindow(second, 5)"), "a server doesn't run JOIN yet"},
+		{"over", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SlidingWindow(second, 5)", "a server doesn't run TIMESTAMP BY … OVER yet"},
+		{"time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY DATEADD(second, 1, TS) GROUP BY Device, SlidingWindow(second, 5)", "an expression behind TIMESTAMP BY"},
+		{"no time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub GROUP BY Device, SlidingWindow(second, 5)", "hub needs TIMESTAMP BY"},
+		{"two outputs", statement(columns, group) + "; " + statement(columns, group), "another statement writes INTO d"},
+		{"no output", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value FROM hub TIMESTAMP BY TS " + group, "INTO is expected"},
+		{"declared key", "CREATE TABLE hub (Device bigint, TS datetime, Value float); " + statement(columns, group), "line 1, column 19: the key column Device is a bigint"},
+		{"union", "SELECT System.Timestamp() AS TS, Device, Value INTO d FROM hub TIMESTAMP BY TS UNION SELECT System.Timestamp() AS TS, Value AS Device, Value FROM hub TIMESTAMP BY TS", "Device stands where the first query of the UNION has Device"},
 		{"no name", statement("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
 		{"twice", statement(columns+", SUM(Value) AS Value", group), "selected twice"},
 		{"renamed key", statement("System.Timestamp() AS TS, Device AS D, AVG(Value) AS Value", group), "keep their names"},
 		{"open text", statement(columns, "WHERE a = 'x "+group), "is not closed"},
 		{"odd name", statement(columns, "GROUP BY Device, TumblngWindow(second, 5)"), "is TumblingWindow meant?"},
 		{"sign", statement(columns, "WHERE a # 1 "+group), `'#' has no meaning`},
-		{"arithmetic", statement(columns, "WHERE Value * 2 > 1 "+group), "a server doesn't run an expression in WHERE"},
 		{"trailing", statement(columns, group+" ORDER BY TS"), `the query ends before "ORDER"`},
-		{"having", statement(columns, group+" HAVING AVG(Value) > 1"), "a server doesn't run HAVING"},
 		{"deep", statement(columns, "WHERE "+strings.Repeat("(", 5000)), "nested more than"},
 		{"line", "SELECT\n  System.Timestamp() AS TS,\n  Dévice 5", "line 3, column 10"},
 	} {
-		_, err := Parse(tt.sql)
+		_, err := one(tt.sql, "Device")
 		if !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
 		}
@@ -121,9 +196,9 @@ func TestFilter(t *testing.T) {
 		{"Value IN (5, NULL)", "+--"},
 		{"Value NOT IN (5, NULL)", "---"},
 	} {
-		p, err := Parse(statement("System.Timestamp() AS TS, Device, AVG(Value) AS Value", "WHERE "+tt.where+" GROUP BY Device, TumblingWindow(second, 5)"))
-		if err != nil {
-			t.Errorf("%s: %v", tt.where, err)
+		p, err := one(statement("System.Timestamp() AS TS, Device, AVG(Value) AS Value", "WHERE "+tt.where+" GROUP BY Device, TumblingWindow(second, 5)"), "Device")
+		if err != nil || p.General != nil {
+			t.Errorf("%s: %v, want a plan for package window", tt.where, err)
 			continue
 		}
 		keep := make([]bool, 3)
@@ -142,9 +217,11 @@ func FuzzParse(f *testing.F) {
 	f.Add(whole)
 	f.Add("SELECT [")
 	f.Fuzz(func(t *testing.T, s string) {
-		p, err := Parse(s)
-		if err == nil && (p.Window <= 0 || len(p.KeyNames) == 0 || len(p.Aggregates) == 0) {
-			t.Errorf("%q: %+v", s, p)
+		plans, err := Parse(s, []string{"Device", "Tag"})
+		for _, p := range plans {
+			if err != nil || len(p.KeyNames) != 2 || len(p.Values()) == 0 || p.StampName == "" || p.Into == "" || p.General == nil && p.Window <= 0 {
+				t.Errorf("%q: %+v", s, p)
+			}
 		}
 	})
 }

@@ -25,11 +25,11 @@ import (
 func (s *Server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
 	problems := []error{s.checkShared(cfg), s.checkStore(cfg), CheckFolders(cfg, s.roots), s.checkPools(ctx, cfg), s.checkMQTT(cfg.Hub)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
-		plan, err := query.Parse(cfg.Queries[name].SQL)
-		if err == nil {
-			err = aggregator.Check(ctx, s.Catalog, name, plan)
-		}
+		plans, err := query.Parse(cfg.Queries[name].SQL, cfg.Hub.Key)
 		problems = append(problems, err)
+		for _, plan := range plans {
+			problems = append(problems, aggregator.Check(ctx, s.Catalog, name, plan))
+		}
 	}
 	problems = append(problems, s.checkHub(ctx, cfg.Hub))
 	warnings, err = s.warnings(ctx, cfg)
@@ -108,7 +108,7 @@ func (s *Server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string,
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		p := cfg.Pipelines[name]
 		snap, err := s.Catalog.Dataset(p.Dataset).Snapshot(ctx)
-		if err == nil && snap != nil && !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Queries)), func(q fleetscore.QueryConfig) bool { return writes(q, p.Dataset) }) {
+		if err == nil && snap != nil && !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Queries)), func(q fleetscore.QueryConfig) bool { return writes(q, cfg.Hub.Key, p.Dataset) }) {
 			problems = append(problems, lacks(name, p, snap.Schema.Values()))
 		}
 		g, err := fleet.Current(ctx, s.store, p.Fleet)
@@ -129,9 +129,9 @@ func (s *Server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string,
 	return out, errors.Join(problems...)
 }
 
-func writes(q fleetscore.QueryConfig, dataset string) bool {
-	plan, err := query.Parse(q.SQL)
-	return err == nil && plan.Into == dataset
+func writes(q fleetscore.QueryConfig, key []string, dataset string) bool {
+	plans, _ := query.Parse(q.SQL, key) // it was judged when it was read
+	return slices.ContainsFunc(plans, func(p *query.Plan) bool { return p.Into == dataset })
 }
 
 // lacks refuses features that an uploaded dataset doesn't have.
@@ -208,31 +208,4 @@ func (s *Server) checkHub(ctx context.Context, want fleetscore.HubConfig) error 
 	}
 	return fleetscore.Errorf(fleetscore.Conflict, "change hub.key", "", "it holds readings with the key %v, not %v", have.Hub.Key, want.Key).
 		WithHint("the key is fixed once readings are stored: put the old one back, or start with another --dir")
-}
-
-// longest returns the longest window of the queries; 0 if there is none.
-func longest(queries map[string]fleetscore.QueryConfig) (out time.Duration) {
-	for _, q := range queries {
-		if plan, err := query.Parse(q.SQL); err == nil { // it was judged when it was applied
-			out = max(out, plan.Window)
-		}
-	}
-	return out
-}
-
-// numbers are the columns that queries calculate with.
-func numbers(queries map[string]fleetscore.QueryConfig) []string {
-	var out []string
-	for _, q := range queries {
-		plan, err := query.Parse(q.SQL)
-		if err != nil {
-			continue // it was judged when it was applied
-		}
-		for _, a := range plan.Aggregates {
-			if a.Func != "count" && !slices.Contains(out, a.Column) {
-				out = append(out, a.Column)
-			}
-		}
-	}
-	return out
 }

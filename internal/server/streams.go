@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -197,12 +196,6 @@ func (s *streams) ownStats() gateway.Stats {
 	return s.gateway.Stats()
 }
 
-// part is the part of the configuration that the stream path depends on.
-type part struct {
-	Hub     fleetscore.HubConfig
-	Queries map[string]fleetscore.QueryConfig
-}
-
 // log says which log the hub is: one in a folder, or on NATS servers if there is a URL.
 type log struct {
 	folder hub.Config
@@ -320,7 +313,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	metrics := &scope{Registerer: s.server.metrics}
 	backlog := &backlog{bound: int64(p.Hub.BacklogMB) << 20}
 	defer metrics.unregister()
-	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Sources: sources(p.Hub), Server: s.source(p.Hub), Numbers: numbers(p.Queries), Longest: longest(p.Queries)},
+	g, err := gateway.New(gateway.Config{Hub: p.Hub, Name: "hub", Sources: sources(p.Hub), Server: s.source(p.Hub), Numbers: numbers(p), Longest: longest(p)},
 		gateway.Deps{Hub: h, Log: s.server.log, Metrics: metrics, Clock: s.server.clock, Full: backlog.full,
 			Owner: func(ctx context.Context) string { return access.CallerOf(ctx).Device() }})
 	if err != nil {
@@ -356,17 +349,13 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	metrics := &scope{Registerer: s.server.metrics}
 	defer metrics.unregister()
 	services := []lifecycle.Service{{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }}}
-	var aggs []*aggregator.Aggregator
-	for _, name := range slices.Sorted(maps.Keys(p.Queries)) {
-		q := p.Queries[name]
-		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub, MaxHeldBytes: int64(q.MemoryMB) << 20},
-			aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
-				Committed: func(dataset string) { s.server.Ledger.Put(ledger.DatasetTopic(dataset)) }})
-		if err != nil {
-			return err
-		}
-		aggs = append(aggs, a)
-		services = append(services, lifecycle.Service{Name: "aggregator " + name, Run: a.Run})
+	aggs, err := p.aggregators(aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
+		Committed: func(dataset string) { s.server.Ledger.Put(ledger.DatasetTopic(dataset)) }})
+	if err != nil {
+		return err
+	}
+	for _, a := range aggs {
+		services = append(services, lifecycle.Service{Name: "aggregator " + a.Name(), Run: a.Run})
 	}
 	s.setQueries(aggs, true)
 	defer s.setQueries(nil, false)
@@ -468,13 +457,9 @@ func (b *backlog) full() string {
 // watchOthers measures the backlog while another server runs the queries, by what their
 // last commits say.
 func (s *streams) watchOthers(ctx context.Context, p part, h hub.Hub, b *backlog) error {
-	var queries []*aggregator.Aggregator
-	for name, q := range p.Queries {
-		a, err := aggregator.New(aggregator.Config{Name: name, Query: q, Hub: p.Hub}, aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Log: s.server.log})
-		if err != nil {
-			return err
-		}
-		queries = append(queries, a)
+	queries, err := p.aggregators(aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Log: s.server.log})
+	if err != nil {
+		return err
 	}
 	ticker := time.NewTicker(othersEvery)
 	defer ticker.Stop()

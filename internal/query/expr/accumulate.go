@@ -11,6 +11,9 @@ import (
 type Accumulator interface {
 	Add(args []value.Value)
 	Result() value.Value
+	// Save adds the state to a checkpoint, and Load takes it back into a new accumulator.
+	Save(f *value.Fields)
+	Load(c *value.Cursor)
 }
 
 type counter struct{ n int64 }

@@ -83,6 +83,12 @@ func (r *Runner) Advance(to fleetscore.Micros) {
 	r.now = max(r.now, to)
 }
 
+// AdvanceTo is Advance, with the first error of the evaluations so far.
+func (r *Runner) AdvanceTo(to fleetscore.Micros) error {
+	r.Advance(to)
+	return r.err
+}
+
 // Flush emits everything that is open, as if time went on without events.
 func (r *Runner) Flush() error {
 	r.Advance(never)

@@ -30,6 +30,9 @@ type window interface {
 	add(entry)
 	next() fleetscore.Micros // the earliest deadline; never if there is none
 	fire(at fleetscore.Micros, emit func(g *group))
+	save(f *value.Fields) // for a checkpoint
+	load(c *value.Cursor) // into a new window
+	count() int           // how much is open
 }
 
 // group is the state of one group in one window.

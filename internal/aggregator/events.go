@@ -1,0 +1,391 @@
+package aggregator
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// events carries out a query that package stream runs, over one partition. Readings wait
+// until the watermark has passed them, and are then handed on in the order of time, equal
+// times in the order of the log. So the rows depend on the log alone, as those of package
+// window do.
+//
+// A checkpoint holds all of the state (save), because some of it, such as the time at
+// which a long session was cut last, depends on more readings than are open. If the
+// state doesn't fit the query, which was edited, the log is read again from the first
+// message that can still influence rows (replay), and rows that were committed are left
+// out.
+type events struct {
+	plan   *query.Plan
+	form   int64 // of the query's text, for checkpoints
+	reach  fleetscore.Micros
+	gate   *window.Gate
+	runner *stream.Runner
+	wait   waiting
+	order  int64 // of readings, over all messages
+	passed []passed
+
+	done    fleetscore.Micros // rows up to this time were committed
+	doneSeq uint64            // while this message isn't reached, the log is read again
+	rows    []made            // that aren't committed yet, in the order of their times
+	index   map[fleetscore.Key]int
+	double  int64 // rows that another one with their key and time replaced
+
+	reader value.Reader
+	shape  *value.Shape // of the latest row
+	place  []int        // in it: of the key columns, then the values
+
+	measured int64 // bytes of the state, when it was measured
+	since    int64 // readings that came since then
+}
+
+// engine turns the messages of a partition into rows: windows or events.
+type engine interface {
+	Tick(s window.Stamp) error
+	// Take takes a message with readings; key names the hub's key columns.
+	Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error
+	Watermark() (fleetscore.Micros, bool)
+	// Complete is the time of the last cut up to which no rows are to come, or any such
+	// time for a commit before the cut; false before the first message.
+	Complete(cut fleetscore.Micros, early bool) (fleetscore.Micros, bool)
+	OpenWindows() int
+	HeldBytes() (open, over int64) // memory, estimated: of what is open, and of rows
+	Measure()                      // estimates it better
+	Close(done fleetscore.Micros) *fleetscore.Rows
+	Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint
+	Save(position uint64) []byte // the state that the log doesn't tell; nil if it tells everything
+}
+
+// windows are a query that package window carries out.
+type windows struct {
+	*window.Partition
+	plan *query.Plan
+	keep []bool
+}
+
+// Tick takes a tick.
+func (w *windows) Tick(s window.Stamp) error {
+	w.Partition.Tick(s)
+	return nil
+}
+
+// Take takes a message with readings.
+func (w *windows) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
+	n := m.Readings.Len()
+	if cap(w.keep) < n {
+		w.keep = make([]bool, n)
+	}
+	keep := w.keep[:n]
+	w.plan.Filter(m.Readings, key, keep)
+	w.Readings(s, m.Readings, keep, verdict)
+	return nil
+}
+
+// Complete is the watermark, as far back as windows end.
+func (w *windows) Complete(cut fleetscore.Micros, early bool) (fleetscore.Micros, bool) {
+	mark, ok := w.Watermark()
+	if early {
+		cut = fleetscore.Micros(w.plan.Hop.Microseconds())
+	}
+	return floor(mark, cut), ok
+}
+
+// Measure has nothing to do: the estimate is near.
+func (w *windows) Measure() {}
+
+// Save has nothing to save.
+func (w *windows) Save(uint64) []byte { return nil }
+
+// made is one row.
+type made struct {
+	key    fleetscore.Key
+	stamp  fleetscore.Micros
+	values []float64
+}
+
+// passed are messages that lie one after the other in the log, and how late their readings are.
+type passed struct {
+	seq    uint64 // of the first message
+	last   fleetscore.Micros
+	before window.Mark // before that message
+}
+
+// pending is a reading that waits for the watermark.
+type pending struct {
+	print window.Print
+	order int64
+	row   *value.Record
+}
+
+// waiting is a heap by time and order.
+type waiting []pending
+
+func (w waiting) Len() int { return len(w) }
+func (w waiting) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(w[i].print.Time, w[j].print.Time), cmp.Compare(w[i].order, w[j].order)) < 0
+}
+func (w waiting) Swap(i, j int) { w[i], w[j] = w[j], w[i] }
+func (w *waiting) Push(x any)   { *w = append(*w, x.(pending)) }
+func (w *waiting) Pop() any {
+	last := (*w)[len(*w)-1]
+	(*w)[len(*w)-1] = pending{}
+	*w = (*w)[:len(*w)-1]
+	return last
+}
+
+const beginning = fleetscore.Micros(math.MinInt64)
+
+func newEvents(plan *query.Plan, cfg window.Config) *events {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%q %q %q", plan.SQL, plan.Into, plan.KeyNames)
+	e := &events{plan: plan, form: int64(h.Sum64()), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning}
+	e.runner = plan.General.Plan.NewRunner(nil, e.emit)
+	return e
+}
+
+// replay sets new events to the place from which a checkpoint's log is read again.
+func (e *events) replay(c window.Checkpoint) {
+	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil)
+	e.done, e.doneSeq = c.Done, c.Position
+}
+
+// emit takes a row of the runner.
+func (e *events) emit(r stream.Row) error {
+	if r.Stamp <= e.done {
+		return nil // it was committed before
+	}
+	if r.Record.Shape != e.shape {
+		e.locate(r.Record.Shape)
+	}
+	key, n := "", len(e.plan.KeyNames)
+	for i, at := range e.place[:n] {
+		text, _ := value.Cast(r.Record.Values[at], value.Text)
+		if i > 0 {
+			key += fleetscore.KeySeparator
+		}
+		key += text.Text()
+	}
+	row := made{fleetscore.Key(key), r.Stamp, make([]float64, len(e.place)-n)}
+	for i, at := range e.place[n:] {
+		x, ok := r.Record.Values[at].AsFloat()
+		if row.values[i] = x; !ok {
+			row.values[i] = fleetscore.Missing
+		}
+	}
+	if last := len(e.rows) - 1; last < 0 || e.rows[last].stamp != row.stamp {
+		e.index = map[fleetscore.Key]int{}
+	}
+	if at, twice := e.index[row.key]; twice {
+		e.rows[at] = row
+		e.double++
+		return nil
+	}
+	e.index[row.key] = len(e.rows)
+	e.rows = append(e.rows, row)
+	return nil
+}
+
+// locate finds the dataset's columns in rows.
+func (e *events) locate(s *value.Shape) {
+	e.shape, e.place = s, nil
+	for _, name := range slices.Concat(e.plan.KeyNames, e.plan.Values()) {
+		e.place = append(e.place, slices.Index(s.Names, name))
+	}
+}
+
+// Tick takes a tick.
+func (e *events) Tick(s window.Stamp) error {
+	e.note(s.Seq, beginning)
+	e.gate.Tick(s)
+	return e.advance()
+}
+
+// Take takes a message with readings.
+func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
+	newest := beginning
+	for _, t := range m.Readings.Times {
+		newest = max(newest, t)
+	}
+	e.note(m.Seq, min(newest, s.Arrived+s.Unsure+fleetscore.Micros(maxEarly.Microseconds())))
+	again := m.Seq <= e.doneSeq
+	least := e.done
+	if again {
+		least = beginning
+	}
+	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
+	e.gate.Readings(s, m.Readings, least, func(i int, v window.Verdict, p window.Print) {
+		if v == window.Counted {
+			if row, ok := in.Declare(rows(i)); ok {
+				e.order++
+				heap.Push(&e.wait, pending{p, e.order, row})
+				e.since++
+			} else {
+				v = window.Filtered // it isn't what CREATE TABLE says
+				e.gate.Passed(p)
+			}
+		}
+		if again {
+			v = window.Done
+		}
+		verdict(i, v)
+	})
+	return e.advance()
+}
+
+// note remembers where messages lie whose readings can influence rows to come. Messages
+// with readings of the same time, as far as a second goes, are noted once.
+func (e *events) note(seq uint64, newest fleetscore.Micros) {
+	const second = 1_000_000
+	if n := len(e.passed); n > 0 && newest <= e.passed[n-1].last+second {
+		return // at most a second too much is forgotten too late, see checkpoint
+	}
+	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark()})
+}
+
+// records returns a function that makes a record of a reading: its key as texts, its time,
+// and its values.
+func (e *events) records(r *fleetscore.Readings, key []string) func(i int) *value.Record {
+	names := append(slices.Clone(key), e.plan.TimestampBy)
+	at := make([]int, len(r.Columns))
+	for c := range r.Columns {
+		if at[c] = slices.Index(names, r.Columns[c].Name); at[c] < 0 {
+			at[c] = len(names)
+			names = append(names, r.Columns[c].Name)
+		}
+	}
+	shape := e.reader.Shape(names)
+	return func(i int) *value.Record {
+		values := make([]value.Value, len(names))
+		for k, v := range r.Keys[r.KeyIndex[i]].Values() {
+			values[k] = value.String(v)
+		}
+		values[len(key)] = value.Time(r.Times[i])
+		for c := range r.Columns {
+			switch col := &r.Columns[c]; {
+			case col.Strings != nil && (col.Present == nil || col.Present[i]):
+				values[at[c]] = value.String(col.Strings[i])
+			case col.Strings == nil && !math.IsNaN(col.Numbers[i]):
+				values[at[c]] = value.Number(col.Numbers[i])
+			}
+		}
+		return &value.Record{Shape: shape, Values: values}
+	}
+}
+
+// advance hands on what the watermark has passed.
+func (e *events) advance() error {
+	w, ok := e.gate.Watermark()
+	if !ok {
+		return nil
+	}
+	for len(e.wait) > 0 && e.wait[0].print.Time < w {
+		p := heap.Pop(&e.wait).(pending)
+		e.gate.Passed(p.print)
+		if err := e.runner.Push(0, p.row, p.print.Time); err != nil {
+			return e.failed(err)
+		}
+	}
+	if err := e.runner.AdvanceTo(w); err != nil {
+		return e.failed(err)
+	}
+	return nil
+}
+
+func (e *events) failed(err error) error {
+	return fleetscore.Wrap("run query into", e.plan.Into, err)
+}
+
+// Watermark is the time before which no more readings are let in.
+func (e *events) Watermark() (fleetscore.Micros, bool) { return e.gate.Watermark() }
+
+// OpenWindows is how many windows and sessions are open, and readings that slide.
+func (e *events) OpenWindows() int { return e.runner.Open() }
+
+// Estimates of memory: how much larger the state is than its form in a checkpoint, and of
+// a reading.
+const (
+	stateFactor  = 4
+	readingBytes = 300
+)
+
+// HeldBytes estimates the memory of what is open, and of rows that aren't committed.
+func (e *events) HeldBytes() (open, over int64) {
+	for _, r := range e.rows[:min(len(e.rows), 1)] {
+		over = int64(len(e.rows)) * int64(64+len(r.key)+8*len(r.values))
+	}
+	return stateFactor*e.measured + readingBytes*e.since, over
+}
+
+// Save is the state for a checkpoint.
+func (e *events) Save(position uint64) []byte {
+	data := e.save(position)
+	e.measured, e.since = int64(len(data)), 0
+	return data
+}
+
+// Measure replaces the estimate, which counts every reading, by the size of the state.
+func (e *events) Measure() { e.measured, e.since = int64(len(e.save(0))), 0 }
+
+// Complete is the time up to which no rows are to come: that of a cut, or for a commit
+// before it.
+func (e *events) Complete(cut fleetscore.Micros, early bool) (fleetscore.Micros, bool) {
+	w, ok := e.gate.Watermark()
+	if early || !ok {
+		return w - 1, ok // a reading with the watermark's own time is still let in
+	}
+	return floor(w-1, cut), ok
+}
+
+// Close returns the rows up to done, which are committed next.
+func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
+	out := &fleetscore.Rows{Values: make([][]float64, len(e.plan.Values()))}
+	index := map[fleetscore.Key]uint32{}
+	n := 0
+	for ; n < len(e.rows) && e.rows[n].stamp <= done; n++ {
+		r := e.rows[n]
+		k, ok := index[r.key]
+		if !ok {
+			k = uint32(len(out.Keys))
+			index[r.key] = k
+			out.Keys = append(out.Keys, r.key)
+		}
+		out.KeyIndex, out.Times = append(out.KeyIndex, k), append(out.Times, r.stamp)
+		for c, x := range r.values {
+			out.Values[c] = append(out.Values[c], x)
+		}
+	}
+	e.rows = slices.Clone(e.rows[n:])
+	for k, at := range e.index {
+		e.index[k] = at - n // those of rows that are closed aren't looked for any more
+	}
+	e.done = max(e.done, done)
+	return out
+}
+
+// Checkpoint describes the state after message position.
+func (e *events) Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint {
+	mark := e.gate.Mark()
+	old := done - e.reach - 2_000_000 // see note
+	i := 0
+	for i < len(e.passed) && e.passed[i].last <= old {
+		i++
+	}
+	e.passed = slices.Clone(e.passed[i:])
+	c := window.Checkpoint{Position: position, Done: done, ReplayFrom: position + 1}
+	if len(e.passed) > 0 {
+		c.ReplayFrom, mark = e.passed[0].seq, e.passed[0].before
+	}
+	c.Watermark, c.Clock, c.Sources = mark.Watermark, mark.Clock, mark.Sources
+	return c
+}

@@ -1,0 +1,258 @@
+package aggregator
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/query/sql"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+const disorder = 3 * time.Second
+
+// whole are queries over Value whose rows have the same columns; cuts says whether a
+// session may be cut, after which reading the log again doesn't give the same rows.
+var wholeQueries = []struct {
+	name, sql string
+	cuts      bool
+}{
+	{name: "tumbling", sql: "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 7, 2)"},
+	{name: "hopping", sql: "SELECT System.Timestamp() AS TS, Device, PERCENTILE_CONT(0.3) OVER (ORDER BY Value) AS A, COUNT(DISTINCT Value) AS B INTO d FROM hub TIMESTAMP BY TS WHERE Value > 2 GROUP BY Device, HoppingWindow(second, 9, 4)"},
+	{name: "sliding", sql: "SELECT System.Timestamp() AS TS, Device, STDEV(Value) AS A, TopOne(Value) OVER (ORDER BY Value DESC) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, SlidingWindow(second, 6) HAVING COUNT(*) > 1"},
+	{name: "session", sql: "SELECT System.Timestamp() AS TS, Device, FIRST(Value) AS A, LAST(Value) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 4, 3600) OVER (PARTITION BY Device)"},
+	{name: "cut session", sql: "SELECT System.Timestamp() AS TS, Device, MIN(Value) AS A, AVG(Value) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 4, 10) OVER (PARTITION BY Device)", cuts: true},
+	{name: "snapshot", sql: "SELECT System.Timestamp() AS TS, Device, MAX(Value) AS A, VAR(Value) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, System.Timestamp()"},
+	{name: "look back", sql: "SELECT System.Timestamp() AS TS, Device, LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(second, 8)) AS A, AVG(Value) OVER (PARTITION BY Device LIMIT DURATION(second, 5)) AS B INTO d FROM hub TIMESTAMP BY TS"},
+	{name: "is first", sql: "SELECT System.Timestamp() AS TS, Device, ISFIRST(second, 5) OVER (PARTITION BY Device) AS A, Value AS B INTO d FROM hub TIMESTAMP BY TS"},
+	{name: "several windows", sql: `WITH w AS (SELECT Device, System.Window().Id AS Id, COUNT(*) AS N, CollectTop(2, Value) OVER (ORDER BY Value) AS T FROM hub TIMESTAMP BY TS
+		GROUP BY Device, Windows(Window('a', TumblingWindow(second, 5)), Window('b', SlidingWindow(second, 3))))
+		SELECT System.Timestamp() AS TS, Device, N AS A, CAST(GetArrayLength(T) AS float) AS B INTO d FROM w WHERE Id = 'b'`},
+	{name: "steps", sql: `WITH low AS (SELECT Device, MIN(Value) AS Value, Collect(Value) AS C FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 3)), high AS (SELECT * FROM low WHERE Value > 1)
+		SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, MAX(GetArrayLength(C)) AS B INTO d FROM high GROUP BY Device, SlidingWindow(second, 7)`},
+	{name: "union", sql: `SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, 1 AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)
+		UNION SELECT System.Timestamp() AS TS, Device, Value AS A, 0 AS B FROM hub TIMESTAMP BY TS`},
+}
+
+// logOf draws messages of one source, in the order of their arrival. No two readings are
+// equal.
+func logOf(t *rapid.T) (out []hub.Message) {
+	arrived := 1000 * second
+	serial := 0.0
+	for i := range rapid.IntRange(1, 25).Draw(t, "messages") {
+		arrived += fleetscore.Micros(rapid.IntRange(0, 5).Draw(t, "gap")) * second
+		m := hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: arrived}, Seq: uint64(i + 1)}
+		if rapid.IntRange(0, 9).Draw(t, "tick") == 0 {
+			m.Tick = true
+			m.Arrived += 2 * second
+			arrived = m.Arrived
+			out = append(out, m)
+			continue
+		}
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{"a", "b"}, Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
+		for range rapid.IntRange(1, 4).Draw(t, "readings") {
+			serial++
+			late := rapid.IntRange(-12, 8).Draw(t, "late")
+			if rapid.IntRange(0, 30).Draw(t, "early") == 0 {
+				late = 400
+			}
+			r.KeyIndex = append(r.KeyIndex, uint32(rapid.IntRange(0, 1).Draw(t, "key")))
+			r.Times = append(r.Times, arrived+fleetscore.Micros(late)*second)
+			r.Columns[0].Numbers = append(r.Columns[0].Numbers, float64(rapid.IntRange(0, 6).Draw(t, "value"))+serial/1024)
+		}
+		m.Readings = r
+		out = append(out, m)
+	}
+	return out
+}
+
+const idle = 2 * time.Second
+
+var gate = window.Config{Disorder: disorder, IdleAfter: idle, MaxEarly: maxEarly, GoneAfter: goneAfter}
+
+func planOf(t *rapid.T, text string) *query.Plan {
+	plans, err := query.Parse(text, []string{"Device"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plans[0].General == nil {
+		t.Fatalf("%s is one of package window", text)
+	}
+	return plans[0]
+}
+
+func feedEvents(t *rapid.T, e *events, m hub.Message) {
+	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived}
+	var err error
+	if m.Tick {
+		err = e.Tick(s)
+	} else {
+		err = e.Take(m, s, []string{"Device"}, func(int, window.Verdict) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestServerEqualsLaboratory: what a server makes of a log equals what the laboratory
+// makes of the same readings, wherever the server commits, is killed, goes on from its
+// state, or reads the log again.
+func TestServerEqualsLaboratory(t *testing.T) {
+	t.Parallel()
+	for _, q := range wholeQueries {
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) {
+				log := logOf(t)
+				plan := planOf(t, q.sql)
+				e := newEvents(plan, gate)
+				var got []string
+				for at := 0; at < len(log); at++ {
+					feedEvents(t, e, log[at])
+					done, ok := e.Complete(second*fleetscore.Micros(rapid.IntRange(1, 7).Draw(t, "cut")), rapid.Bool().Draw(t, "early"))
+					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 || log[at].Seq <= e.doneSeq {
+						continue
+					}
+					got = append(got, listed(e.Close(done))...)
+					c, state := e.Checkpoint(log[at].Seq, done), e.Save(log[at].Seq)
+					switch rapid.IntRange(0, 2).Draw(t, "then") {
+					case 0: // it is killed, and goes on from the state
+						if e = newEvents(plan, gate); !e.load(state, c) {
+							t.Fatal("the state isn't taken")
+						}
+						if again := e.save(log[at].Seq); string(again) != string(state) {
+							t.Fatal("a state that was taken is saved in another form")
+						}
+					case 1: // the query was changed meanwhile
+						if e = newEvents(plan, gate); !q.cuts {
+							e.replay(c)
+							at = int(c.ReplayFrom) - 2
+						} else if !e.load(state, c) {
+							t.Fatal("the state isn't taken")
+						}
+					}
+				}
+				end := hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: 9000 * second}, Seq: uint64(len(log) + 1), Tick: true}
+				feedEvents(t, e, end)
+				got = append(got, listed(e.Close(8000*second))...)
+				if d := gocmp.Diff(laboratory(t, q.sql, log), got); d != "" {
+					t.Fatalf("rows (-laboratory +server):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// listed are rows as texts, in their order.
+func listed(r *fleetscore.Rows) (out []string) {
+	for i := range r.Times {
+		line := fmt.Sprint(r.Times[i], " ", r.Keys[r.KeyIndex[i]])
+		for _, v := range r.Values {
+			line += fmt.Sprint(" ", v[i])
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// laboratory runs the query over the readings as the laboratory does: each gets its time by
+// the policy, then all go through the query in the order of time. A tick moves the watermark
+// like a reading with its time and arrival would.
+func laboratory(t *rapid.T, text string, log []hub.Message) (out []string) {
+	script, err := sql.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := stream.Compile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type event struct {
+		stamp fleetscore.Micros
+		row   *value.Record
+	}
+	var events []event
+	clock := stream.NewClock(stream.Policy{Late: 1000 * time.Hour, Disorder: disorder, Early: maxEarly, Drop: true})
+	shape := value.NewShape([]string{"Device", "TS", "Value"})
+	for _, m := range log {
+		if m.Tick {
+			clock.Take("", m.Arrived-fleetscore.Micros((idle-disorder).Microseconds()), m.Arrived+second)
+			continue
+		}
+		for i, at := range m.Readings.Times {
+			stamp, v := clock.Take("", at, m.Arrived)
+			if v.Outcome != stream.Dropped {
+				key := string(m.Readings.Keys[m.Readings.KeyIndex[i]])
+				events = append(events, event{stamp, &value.Record{Shape: shape, Values: []value.Value{value.String(key), value.Time(at), value.Number(m.Readings.Columns[0].Numbers[i])}}})
+			}
+		}
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.stamp, b.stamp) })
+	var rows []stream.Row
+	r := plan.NewRunner(nil, func(x stream.Row) error { rows = append(rows, x); return nil })
+	for _, e := range events {
+		if err := r.Push(0, e.row, e.stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]int{}
+	for _, x := range rows {
+		line := fmt.Sprint(x.Stamp, " ", x.Record.Get("Device").Text())
+		id := line
+		for _, name := range []string{"A", "B"} {
+			f, ok := x.Record.Get(name).AsFloat()
+			if !ok {
+				f = math.NaN()
+			}
+			line += fmt.Sprint(" ", f)
+		}
+		if i, twice := at[id]; twice { // a dataset has one row per key and time: the last one
+			out[i] = line
+			continue
+		}
+		at[id] = len(out)
+		out = append(out, line)
+	}
+	return out
+}
+
+// TestDamagedState: a state that was cut short, changed or belongs to another query isn't
+// taken.
+func TestDamagedState(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		q := rapid.SampledFrom(wholeQueries).Draw(t, "query")
+		plan := planOf(t, q.sql)
+		e := newEvents(plan, gate)
+		for _, m := range logOf(t) {
+			feedEvents(t, e, m)
+		}
+		state := e.Save(7)
+		if newEvents(planOf(t, strings.Replace(q.sql, "Value", "[Value]", 1)), gate).load(state, window.Checkpoint{Position: 7}) {
+			t.Fatal("the state of another query was taken")
+		}
+		at := rapid.IntRange(0, len(state)-1).Draw(t, "at")
+		if newEvents(plan, gate).load(state[:at], window.Checkpoint{Position: 7}) {
+			t.Fatal("a state that was cut short was taken")
+		}
+		state[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "bits"))
+		if newEvents(plan, gate).load(state, window.Checkpoint{Position: 7}) {
+			t.Fatal("a changed state was taken")
+		}
+	})
+}

@@ -1,0 +1,93 @@
+package window
+
+import (
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Gate judges the readings of one partition of a log one by one, for queries that need
+// them in the order of their times: it keeps the watermark as a Partition does, but a
+// reading is late as soon as it is older than the watermark. A reading that is let in can
+// be handed on, in the order of time, once the watermark has passed it. It is used by one
+// goroutine at a time.
+type Gate struct {
+	cfg   Config // Window, Hop and Aggregates aren't used
+	state state
+	seen  map[Print]struct{} // of readings that the watermark hasn't passed
+}
+
+// Print identifies a reading of a key; it recognises repeats.
+type Print struct {
+	Key  fleetscore.Key
+	Time fleetscore.Micros
+	Hash uint64
+}
+
+// NewGate starts before the first message.
+func NewGate(cfg Config) *Gate {
+	return &Gate{cfg: cfg, state: state{watermark: unset}, seen: map[Print]struct{}{}}
+}
+
+// Watermark is the time before which no more readings are let in; false before the first
+// message.
+func (g *Gate) Watermark() (fleetscore.Micros, bool) {
+	return g.state.watermark, g.state.watermark != unset
+}
+
+// Tick takes a tick.
+func (g *Gate) Tick(s Stamp) {
+	src := g.state.enter(s, &g.cfg)
+	g.state.raise(src, s.Arrived-micros(g.cfg.IdleAfter), g.state.others(src, &g.cfg))
+}
+
+// Readings takes a message and calls verdict for each reading, in order. least is the
+// time up to which rows are certain and can't take further readings, even if another log
+// begins here. The verdict is Counted, Repeat, Late or Early.
+func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, verdict func(i int, v Verdict, p Print)) {
+	src := g.state.enter(s, &g.cfg)
+	others := g.state.others(src, &g.cfg)
+	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
+	for i, t := range r.Times {
+		v, p := Counted, Print{Time: t}
+		switch {
+		case t > ahead:
+			v = Early
+		case t < g.state.watermark || t <= least:
+			v = Late
+		default:
+			g.state.raise(src, min(t, s.Arrived)-disorder, others)
+			p.Key, p.Hash = r.Keys[r.KeyIndex[i]], hashOf(r, i)
+			if _, again := g.seen[p]; again {
+				v = Repeat
+			} else {
+				g.seen[p] = struct{}{}
+			}
+		}
+		verdict(i, v, p)
+	}
+}
+
+// Passed forgets a reading that was handed on. A repeat of it would be late.
+func (g *Gate) Passed(p Print) { delete(g.seen, p) }
+
+// Mark is a gate's watermark and sources, for checkpoints.
+type Mark struct {
+	Watermark fleetscore.Micros
+	Clock     fleetscore.Micros
+	Sources   []SourceMark
+}
+
+// Mark describes the gate without the readings that were let in.
+func (g *Gate) Mark() Mark {
+	return Mark{g.state.watermark, g.state.clock, slices.Clone(g.state.sources)}
+}
+
+// Resume sets a new gate to a mark, with the readings that were let in and haven't been
+// passed.
+func (g *Gate) Resume(m Mark, seen []Print) {
+	g.state = state{watermark: m.Watermark, clock: m.Clock, sources: slices.Clone(m.Sources)}
+	for _, p := range seen {
+		g.seen[p] = struct{}{}
+	}
+}
