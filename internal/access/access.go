@@ -120,6 +120,7 @@ type Caller struct {
 	Role   fleetscore.Role
 	Name   string            // of the token, in the certificate, or of the person; Local for this machine's user, Pool for the server's own nodes, Everybody if the server is open
 	Of     string            // the pool of a token for a single node; empty if it isn't for one
+	images []string          // the repositories that a token is for; empty means all
 	Node   fleetscore.NodeID // the only node that the caller may act as; empty if its names say that
 	via    via
 	token  string    // identifier in the ledger; empty for callers without such a token
@@ -355,7 +356,7 @@ func (d *Control) byToken(text string) (Caller, bool) {
 		return Caller{}, false
 	}
 	t.use(got, now)
-	return Caller{Role: t.Role, Name: t.Name, Of: t.Pool, Node: t.Node, via: viaToken, token: id, secret: got}, true
+	return Caller{Role: t.Role, Name: t.Name, Of: t.Pool, Node: t.Node, images: t.Repositories, via: viaToken, token: id, secret: got}, true
 }
 
 // known is the token of an identifier; nil if there is none.

@@ -72,6 +72,7 @@ func world(t *testing.T, cfg Config) (*Control, *Mux, *clock, ledger.Ledger) {
 var routes = map[fleetscore.Role]string{
 	fleetscore.RoleDevice: "/api/v1/hubs/{hub}/messages", fleetscore.RoleViewer: "GET /api/v1/config", fleetscore.RoleOperator: "POST /api/v1/jobs",
 	fleetscore.RoleAdministrator: "PUT /api/v1/config", fleetscore.RoleNode: "POST /api/v1/nodes",
+	fleetscore.RoleImagePull: "GET /v2/{name...}", fleetscore.RoleImagePush: "POST /v2/{name...}",
 }
 
 func muxOf(d *Control) *Mux {

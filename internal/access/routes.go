@@ -89,6 +89,10 @@ var Table = map[string]Route{
 	"PUT /api/v1/fleets/{name}/models/{model...}":           {fleetscore.RoleOperator, bodyUpload},
 	"GET /api/v1/store":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/store/{name...}":                           {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/images":                                    {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/images/lock":                              {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/images/remove":                            {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/images/gc":                                {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/clock":                                     {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
@@ -108,6 +112,12 @@ var Table = map[string]Route{
 	"GET /api/v1/leases/{id}/stat/{name...}":  {fleetscore.RoleNode, noBody},
 	"GET /api/v1/leases/{id}/blobs/{name...}": {fleetscore.RoleNode, noBody},
 	"PUT /api/v1/leases/{id}/blobs/{name...}": {fleetscore.RoleNode, bodyBlob},
+
+	"GET /v2/{name...}":    {fleetscore.RoleImagePull, bodyHandler}, // images of the registry
+	"POST /v2/{name...}":   {fleetscore.RoleImagePush, bodyHandler},
+	"PUT /v2/{name...}":    {fleetscore.RoleImagePush, bodyHandler},
+	"PATCH /v2/{name...}":  {fleetscore.RoleImagePush, bodyHandler},
+	"DELETE /v2/{name...}": {fleetscore.RoleImagePush, bodyHandler}, // a cancelled upload; anything else needs the role operator
 
 	"GET /metrics":            {fleetscore.RoleViewer, noBody},
 	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs the browser in

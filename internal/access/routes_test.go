@@ -62,10 +62,12 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	for role, may := range map[fleetscore.Role]string{
 		fleetscore.RoleDevice:        "device",
-		fleetscore.RoleViewer:        "viewer",
-		fleetscore.RoleOperator:      "device viewer operator",
-		fleetscore.RoleAdministrator: "device viewer operator administrator",
+		fleetscore.RoleViewer:        "viewer image-pull",
+		fleetscore.RoleOperator:      "device viewer operator image-pull image-push",
+		fleetscore.RoleAdministrator: "device viewer operator administrator image-pull image-push",
 		fleetscore.RoleNode:          "node",
+		fleetscore.RoleImagePull:     "image-pull",
+		fleetscore.RoleImagePush:     "image-pull image-push",
 		"":                           "",
 		"odd":                        "",
 	} {

@@ -146,15 +146,16 @@ func (t *token) state() ledger.Token {
 const maxName = 64
 
 // Create makes a token. Its text is returned once and not stored. The zero time means
-// that the token never expires. Kind Conflict if a token of that name exists.
-func (d *Control) Create(ctx context.Context, role fleetscore.Role, name string, expires time.Time) (ledger.Token, string, error) {
+// that the token never expires. Repositories are for the roles of images only. Kind
+// Conflict if a token of that name exists.
+func (d *Control) Create(ctx context.Context, role fleetscore.Role, name string, expires time.Time, repositories ...string) (ledger.Token, string, error) {
 	const op = "create token"
 	if d.store == nil {
 		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "this server keeps no tokens")
 	}
 	if !slices.Contains(fleetscore.Roles, role) {
 		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the role %q is unknown", role).
-			WithHint("the roles are device, viewer, operator, administrator and node")
+			WithHint("the roles are device, viewer, operator, administrator, node, image-pull and image-push")
 	}
 	ok := name != "" && len(name) <= maxName
 	for _, r := range name {
@@ -167,9 +168,12 @@ func (d *Control) Create(ctx context.Context, role fleetscore.Role, name string,
 	if !expires.IsZero() && !expires.After(now) {
 		return ledger.Token{}, "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the time of expiry, %s, is in the past", expires.UTC().Format(time.RFC3339))
 	}
+	if err := checkRepositories(role, name, repositories); err != nil {
+		return ledger.Token{}, "", err
+	}
 	id := strings.ToLower(rand.Text()[:12])
 	text := textOf(id)
-	t := ledger.Token{ID: id, Name: name, Role: role, Hash: sumOf(text), Created: now, Expires: expires}
+	t := ledger.Token{ID: id, Name: name, Role: role, Hash: sumOf(text), Created: now, Expires: expires, Repositories: repositories}
 	return t, text, d.keep(ctx, t)
 }
 

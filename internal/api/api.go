@@ -20,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -76,6 +77,15 @@ type Fleets interface {
 	Status(name string) (time.Time, error)
 }
 
+// Images is the registry of container images.
+type Images interface {
+	List(ctx context.Context) ([]images.Image, error)
+	Lock(ctx context.Context, repository, tag string, locked bool) error
+	Remove(ctx context.Context, repository, reference string) error
+	// GC keeps what is cited.
+	GC(ctx context.Context, cited map[string]bool, dryRun bool) (images.Collected, error)
+}
+
 // Deps are the other parts of the server that the API uses.
 type Deps struct {
 	Access    *access.Control // who may do what
@@ -85,11 +95,13 @@ type Deps struct {
 	Logs      Logs
 	Fleets    Fleets
 	Store     store.Bucket
-	Catalog   *catalog.Catalog                            // of the store; nil means that the API opens its own
-	Gateway   http.Handler                                // answers POST /hubs/{hub}/messages
-	Clock     *clock.Clock                                // the time that the server acts by; nil is the system's
-	Queries   func() []aggregator.Status                  // how far the queries have come
-	Servers   func(ctx context.Context) ([]Server, error) // those that share the work; nil lists none
+	Images    Images
+	Cited     func(ctx context.Context) (map[string]bool, error) // the digests of images that results cite; nil means none
+	Catalog   *catalog.Catalog                                   // of the store; nil means that the API opens its own
+	Gateway   http.Handler                                       // answers POST /hubs/{hub}/messages
+	Clock     *clock.Clock                                       // the time that the server acts by; nil is the system's
+	Queries   func() []aggregator.Status                         // how far the queries have come
+	Servers   func(ctx context.Context) ([]Server, error)        // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)
@@ -175,6 +187,7 @@ func (s *server) register(mux *access.Mux) {
 	s.registerDatasets(api)
 	s.registerFleets(api)
 	s.registerStore(api)
+	s.registerImages(api)
 	s.registerNodeProtocol(api)
 	s.registerBlobs(api, mux)
 	s.registerStreams(api, mux)

@@ -24,6 +24,7 @@ type Token struct {
 	Expired bool              `json:"expired"`
 	Pool    string            `json:"pool,omitempty" doc:"of a token for a single node: its pool"`
 	Node    fleetscore.NodeID `json:"node,omitempty" doc:"of a one-time token: the node that has joined by it; of a node's credential: the node"`
+	Images  []string          `json:"repositories,omitempty" doc:"the repositories of images that it is for, if not for all"`
 	Rotated *time.Time        `json:"rotated,omitempty" doc:"when it got its last secret, if it had another before"`
 
 	OldUntil *time.Time `json:"old_until,omitempty" doc:"until when the secret before is valid, if it still is"`
@@ -53,7 +54,7 @@ type SignInLink struct {
 }
 
 func (s *server) tokenOf(t ledger.Token) Token {
-	out := Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires), Rotated: known(t.Rotated), Pool: t.Pool, Node: t.Node}
+	out := Token{Name: t.Name, Role: t.Role, Created: t.Created, Used: known(t.Used), Expires: known(t.Expires), Expired: !t.Expires.IsZero() && !s.now().Before(t.Expires), Rotated: known(t.Rotated), Pool: t.Pool, Node: t.Node, Images: t.Repositories}
 	if s.now().Before(t.Old.Until) {
 		out.OldUntil, out.OldUsed = known(t.Old.Until), known(t.Old.Used)
 	}
@@ -103,9 +104,11 @@ func (s *server) listTokens(ctx context.Context, in *struct {
 type createTokenInput struct {
 	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
 	Body   struct {
-		Role    fleetscore.Role `json:"role" enum:"device,viewer,operator,administrator,node"`
+		Role    fleetscore.Role `json:"role" enum:"device,viewer,operator,administrator,node,image-pull,image-push"`
 		Name    string          `json:"name" minLength:"1" maxLength:"64"`
 		Expires *time.Time      `json:"expires,omitempty" doc:"the token is refused from then on; without this field it never expires"`
+
+		Repositories []string `json:"repositories,omitempty" maxItems:"100" doc:"of the roles image-pull and image-push: the repositories that the token is for, such as team/*; without this field all of them"`
 	}
 }
 
@@ -114,7 +117,7 @@ func (s *server) createToken(ctx context.Context, in *createTokenInput) (*body[N
 	if in.Body.Expires != nil {
 		expires = in.Body.Expires.UTC()
 	}
-	t, secret, err := s.deps.Access.Create(ctx, in.Body.Role, in.Body.Name, expires)
+	t, secret, err := s.deps.Access.Create(ctx, in.Body.Role, in.Body.Name, expires, in.Body.Repositories...)
 	if err != nil {
 		return nil, err
 	}

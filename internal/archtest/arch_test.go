@@ -43,6 +43,7 @@ var levels = map[string]int{
 	"internal/table":  3,
 	"internal/fleet":  3,
 	"internal/scorer": 3,
+	"internal/images": 3,
 
 	"internal/catalog": 4,
 	"internal/files":   4,

@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/config"
 	rowfiles "github.com/fleetscore/fleetscore/internal/files"
+	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -346,4 +347,71 @@ func (r *reading) options() (table.ReadOptions, error) {
 		return opt, usagef("--separator and --decimal can't both be a comma")
 	}
 	return opt, nil
+}
+
+// newImageCommand returns the commands about the registry of container images.
+func newImageCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "image", Short: "Container images in the server's registry"}
+	say := func(format string) func(cmd *cobra.Command, image string) {
+		return func(cmd *cobra.Command, image string) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", image) }
+	}
+	cmd.AddCommand(newImageListCommand(), newImageCollectCommand(),
+		imageChange("lock IMAGE", "Keep a tag from being moved or deleted", "team/scorer:v1", "/images/lock", map[string]any{"locked": true}, say("%s is locked")),
+		imageChange("unlock IMAGE", "Let a locked tag be moved or deleted again", "team/scorer:v1", "/images/lock", map[string]any{"locked": false}, say("%s isn't locked any more")),
+		imageChange("rm IMAGE", "Delete a tag, or an image by its digest with all its tags", "team/scorer:v1", "/images/remove", map[string]any{}, say("%s is removed; 'fleetscore image gc' frees its space")))
+	return cmd
+}
+
+func newImageListCommand() *cobra.Command {
+	return remote(&cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List the images", Example: "  fleetscore image ls", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var all api.List[images.Image]
+			if err := c.Get(ctx, "/images", nil, &all); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"repository", "tags", "locked", "digest", "bytes", "pushed"}}
+			for _, i := range all.Items {
+				l.add(i, i.Repository, strings.Join(i.Tags, " "), strings.Join(i.Locked, " "), i.Digest, i.SizeBytes, i.Pushed)
+			}
+			return l, nil
+		})
+}
+
+// imageChange is a command that changes one image.
+func imageChange(use, short, example, path string, in map[string]any, done func(cmd *cobra.Command, image string)) *cobra.Command {
+	verb, _, _ := strings.Cut(use, " ")
+	return &cobra.Command{Use: use, Short: short, Example: "  fleetscore image " + verb + " " + example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			in["image"] = args[0]
+			if err := c.Post(cmd.Context(), path, in, nil); err != nil {
+				return err
+			}
+			done(cmd, args[0])
+			return nil
+		}}
+}
+
+func newImageCollectCommand() *cobra.Command {
+	var dryRun bool
+	cmd := remote(&cobra.Command{Use: "gc", Short: "Remove images that have no tag and that no result cites, and what only they needed",
+		Long: `Removes images without a tag, and layers that no image needs. An image stays as long as
+results that are kept were made with it, whether it has a tag or not. What was pushed
+within the last hour stays too, because its push may not have ended.`,
+		Example: "  fleetscore image gc --dry-run", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var out images.Collected
+			if err := c.Post(ctx, "/images/gc", map[string]any{"dry_run": dryRun}, &out); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"images", "blobs", "bytes", "kept for results"}, single: true}
+			l.add(out, len(out.Images), out.Blobs, out.SizeBytes, out.Kept)
+			return l, nil
+		})
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "remove nothing, only say what would be removed")
+	return cmd
 }

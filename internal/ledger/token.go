@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -24,6 +25,10 @@ type Token struct {
 	// only.
 	Pool string
 	Node fleetscore.NodeID
+
+	// Repositories bounds a token of the roles image-pull and image-push: names of
+	// repositories, or beginnings of names that end in *; empty means all of them.
+	Repositories []string
 
 	// The secret before is valid until Old.Until, so that a secret can be replaced
 	// while it is in use.
@@ -56,17 +61,20 @@ type Tokens interface {
 	TokensUsed(ctx context.Context, at map[string]TokenUse) error
 }
 
-const tokenColumns = `id, name, role, hash, created, used, expires, rotated, old_hash, old_until, old_used, pool, node`
+const tokenColumns = `id, name, role, hash, created, used, expires, rotated, old_hash, old_until, old_used, pool, node, repositories`
 
 func scanToken(scan func(...any) error) (Token, error) {
 	var t Token
-	var hash, oldHash string
+	var hash, oldHash, repositories string
 	var created, used, expires, rotated, oldUntil, oldUsed int64
-	if err := scan(&t.ID, &t.Name, &t.Role, &hash, &created, &used, &expires, &rotated, &oldHash, &oldUntil, &oldUsed, &t.Pool, &t.Node); err != nil {
+	if err := scan(&t.ID, &t.Name, &t.Role, &hash, &created, &used, &expires, &rotated, &oldHash, &oldUntil, &oldUsed, &t.Pool, &t.Node, &repositories); err != nil {
 		return t, err
 	}
 	t.Created, t.Used, t.Expires, t.Rotated = timeOf(created), timeOf(used), timeOf(expires), timeOf(rotated)
 	t.Old.Until, t.Old.Used = timeOf(oldUntil), timeOf(oldUsed)
+	if repositories != "" {
+		t.Repositories = strings.Fields(repositories)
+	}
 	err := readHash(&t.Hash, hash)
 	if err == nil && oldUntil != 0 {
 		err = readHash(&t.Old.Hash, oldHash)
@@ -102,9 +110,9 @@ func (l *core) PutToken(ctx context.Context, t Token) error {
 				WithHint("choose another name; to replace its secret: fleetscore token rotate %s", t.Name)
 		}
 		x.event(AccessTopic)
-		return x.exec(`INSERT INTO tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		return x.exec(`INSERT INTO tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, t.Name, string(t.Role), hex.EncodeToString(t.Hash[:]), micros(t.Created), micros(t.Used), micros(t.Expires),
-			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used), t.Pool, string(t.Node))
+			micros(t.Rotated), hex.EncodeToString(t.Old.Hash[:]), micros(t.Old.Until), micros(t.Old.Used), t.Pool, string(t.Node), strings.Join(t.Repositories, " "))
 	})
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -220,11 +221,15 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *Server) handler(w work) (http.Handler, error) {
 	st := s.streams
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Catalog: s.Catalog, Gateway: st, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Catalog: s.Catalog, Gateway: st, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
 	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	registry, err := s.serveImages(w.images)
 	if err != nil {
 		return nil, err
 	}
@@ -233,6 +238,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	})
 	mux.Handle("GET /metrics", obs.Handler(s.metrics))
 	mux.Mount(api.Prefix+"/", a)
+	mux.Mount(images.Prefix, registry)
 	mux.Mount("/", p)
 	return mux, mux.Err()
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/broker"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
+	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -21,10 +22,14 @@ type work struct {
 	scheduler *scheduler.Scheduler
 	broker    *broker.Broker
 	logs      *logs.Logs
+	images    *images.Registry
 }
 
 func (s *Server) newWork() (w work, err error) {
 	spool := filepath.Join(s.cfg.Dir, "spool")
+	if w.images, err = s.newImages(); err != nil {
+		return w, err
+	}
 	if w.fleets, err = syncer.New(syncer.Config{ModelRoots: s.roots, TempDir: spool},
 		syncer.Deps{Ledger: s.Ledger, Store: s.store, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err

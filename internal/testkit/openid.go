@@ -6,10 +6,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
@@ -32,7 +30,7 @@ const OpenIDEmail = "test-user@zitadel.ch"
 // address callback only.
 func StartOpenID(t testing.TB, callback string) OpenID {
 	t.Helper()
-	program := openIDProgram(t)
+	program := GoProgram(t, openIDRelease)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -61,31 +59,6 @@ func StartOpenID(t testing.TB, callback string) OpenID {
 			t.Fatalf("the OpenID provider doesn't listen: %v", err)
 		}
 	}
-}
-
-// openIDProgram builds the provider once and keeps it in the user's cache folder.
-func openIDProgram(t testing.TB) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(cache, "fleetscore-test", "openid-"+openIDRelease[strings.LastIndexByte(openIDRelease, '@')+1:])
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	defer lockFile(t, dir+".lock")()
-	program := filepath.Join(dir, "server")
-	if _, err := os.Stat(program); err == nil {
-		return program
-	}
-	cmd := Command(t, "go", "install", openIDRelease)
-	cmd.Dir = os.TempDir() // outside of the repository, whose go.mod stays as it is
-	cmd.Env = append(os.Environ(), "GOBIN="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		Missing(t, "the OpenID provider "+openIDRelease, "it comes with the Go module proxy: "+err.Error()+": "+string(out))
-	}
-	return program
 }
 
 var openIDForm = regexp.MustCompile(`name="id" value="([^"]*)"`)

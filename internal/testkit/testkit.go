@@ -109,6 +109,33 @@ func VenvOf(t testing.TB, interpreter string, packages ...string) (python string
 	return python
 }
 
+// GoProgram builds a program of another project once, from the Go module proxy, and keeps
+// it in the user's cache folder. What it names is a package, with @ and its version.
+func GoProgram(t testing.TB, what string) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, version, _ := strings.Cut(what, "@")
+	dir := filepath.Join(cache, "fleetscore-test", strings.ReplaceAll(name, "/", "-")+"-"+version)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer lockFile(t, dir+".lock")()
+	program := filepath.Join(dir, filepath.Base(name))
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	cmd := Command(t, "go", "install", what)
+	cmd.Dir = os.TempDir() // outside of the repository, whose go.mod stays as it is
+	cmd.Env = append(os.Environ(), "GOBIN="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		Missing(t, what, "it comes with the Go module proxy: "+err.Error()+": "+string(out))
+	}
+	return program
+}
+
 // Pythons finds interpreters by their versions, such as 3.8, in PATH and in pyenv's folder.
 func Pythons() map[string]string {
 	found := map[string]string{}

@@ -28,7 +28,7 @@ func testSecrets(t *testing.T, open Open) {
 		}
 	}
 	first, second := sha256.Sum256([]byte("first")), sha256.Sum256([]byte("second"))
-	if err := l.PutToken(ctx, ledger.Token{ID: "a", Name: "press", Role: fleetscore.RoleDevice, Hash: first, Created: noon}); err != nil {
+	if err := l.PutToken(ctx, ledger.Token{ID: "a", Name: "press", Role: fleetscore.RoleDevice, Hash: first, Created: noon, Repositories: []string{"team/*", "other"}}); err != nil {
 		t.Fatal(err)
 	}
 	told("a new token")
@@ -52,7 +52,7 @@ func testSecrets(t *testing.T, open Open) {
 			t.Fatal(err)
 		}
 	}
-	want := []ledger.Token{{ID: "a", Name: "press", Role: fleetscore.RoleDevice, Hash: second, Created: noon, Rotated: noon.Add(time.Minute), Expires: noon.Add(24 * time.Hour),
+	want := []ledger.Token{{ID: "a", Name: "press", Role: fleetscore.RoleDevice, Repositories: []string{"team/*", "other"}, Hash: second, Created: noon, Rotated: noon.Add(time.Minute), Expires: noon.Add(24 * time.Hour),
 		Old: ledger.OldSecret{Hash: first, Until: noon.Add(time.Hour), Used: noon.Add(2 * time.Hour)}}}
 	if d := cmp.Diff(want, must[[]ledger.Token](t)(l.Tokens(ctx))); d != "" {
 		t.Errorf("tokens (-want +got):\n%s", d)

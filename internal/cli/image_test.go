@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore/internal/images"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+const imageYAML = `
+hub: {key: [Device, Tag], time: TS}
+fleets: {sensors: {path: models/sensors, model: "model_{Device}_{Tag}"}}
+pools: {cpu: {provider: local}}
+pipelines: {p: {dataset: d, fleet: sensors, features: [Value], pool: cpu}}
+`
+
+// rootOf is an archive with one file.
+func rootOf(t *testing.T, name, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text)), ModTime: time.Unix(0, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func (p *process) imageToken(role, name string, more ...string) string {
+	p.t.Helper()
+	code, out, errs := command(p.t, append([]string{"token", "create", role, name, "--server", "http://" + p.addr}, more...)...)
+	if code != 0 {
+		p.t.Fatalf("token create: %d %s", code, errs)
+	}
+	return strings.TrimSpace(out)
+}
+
+// TestRegistry: docker and crane push to the server and pull from it, as far as their
+// tokens allow; wrong tokens are refused as the specification asks for.
+func TestRegistry(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, imageYAML)
+	for _, c := range []struct {
+		path, token string
+		status      int
+		code        string
+	}{
+		{"/v2/", "", http.StatusUnauthorized, "UNAUTHORIZED"},
+		{"/v2/", "fst_abcdefghijkl_wrong", http.StatusUnauthorized, "UNAUTHORIZED"},
+		{"/v2/", p.token(), http.StatusOK, ""},
+		{"/v2/some/manifests/v1", "", http.StatusUnauthorized, "UNAUTHORIZED"},
+		{"/v2/some/manifests/v1", p.token(), http.StatusNotFound, "MANIFEST_UNKNOWN"},
+		{"/v2/some/manifests/v1", p.imageToken("device", "press"), http.StatusForbidden, "DENIED"},
+		{"/v2/some/manifests/v1", p.imageToken("image-pull", "other", "--repository", "team/*"), http.StatusForbidden, "DENIED"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.addr+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.token != "" {
+			req.SetBasicAuth("anybody", c.token)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body struct {
+			Errors []struct{ Code, Message string }
+		}
+		_ = json.NewDecoder(resp.Body).Decode(&body) // the check below shows what came
+		resp.Body.Close()
+		challenge := resp.Header.Get("WWW-Authenticate")
+		if resp.StatusCode != c.status || c.code != "" && (len(body.Errors) != 1 || body.Errors[0].Code != c.code) || (c.status == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Basic ") {
+			t.Errorf("%s with %.8s: %d, %+v, %q", c.path, c.token, resp.StatusCode, body, challenge)
+		}
+	}
+	if code, _, errs := command(t, "token", "create", "viewer", "v", "--repository", "team/*", "--server", "http://"+p.addr); code != exitUsage || !strings.Contains(errs, "image-pull") {
+		t.Errorf("a viewer of repositories: %d %s", code, errs)
+	}
+	push, pull := p.imageToken("image-push", "pusher", "--repository", "team/*"), p.imageToken("image-pull", "puller", "--repository", "team/scorer")
+
+	d := testkit.StartDocker(t)
+	d.Input(t, rootOf(t, "hello.txt", "hello"), "import", "-", p.addr+"/team/scorer:v1")
+	d.Input(t, []byte(push), "login", "-u", "pusher", "--password-stdin", p.addr)
+	d.Run(t, "push", p.addr+"/team/scorer:v1")
+	d.Run(t, "tag", p.addr+"/team/scorer:v1", p.addr+"/alien:v1")
+	if out := d.Fails(t, "push", p.addr+"/alien:v1"); !strings.Contains(out, "denied") {
+		t.Errorf("push to a repository of others: %s", out)
+	}
+	d.Input(t, []byte(pull), "login", "-u", "puller", "--password-stdin", p.addr)
+	if out := d.Fails(t, "push", p.addr+"/team/scorer:v1"); !strings.Contains(out, "denied") {
+		t.Errorf("push with a token that pulls: %s", out)
+	}
+	d.Run(t, "rmi", p.addr+"/team/scorer:v1", p.addr+"/alien:v1")
+	if out := d.Run(t, "pull", p.addr+"/team/scorer:v1"); !strings.Contains(out, "Downloaded newer image") {
+		t.Errorf("pull: %s", out)
+	}
+	d.Run(t, "logout", p.addr)
+	if out := d.Fails(t, "pull", p.addr+"/team/scorer:v1"); !strings.Contains(out, "unauthorized") && !strings.Contains(out, "no basic auth credentials") {
+		t.Errorf("pull without a token: %s", out)
+	}
+	p.crane(push)
+	p.imageCommands()
+}
+
+// crane pulls the image, and pushes it under another tag.
+func (p *process) crane(push string) {
+	p.t.Helper()
+	program := testkit.GoProgram(p.t, "github.com/google/go-containerregistry/cmd/crane@v0.22.1")
+	home := p.t.TempDir()
+	crane := func(in string, args ...string) {
+		p.t.Helper()
+		cmd := testkit.Command(p.t, program, args...)
+		cmd.Env, cmd.Stdin = append(os.Environ(), "DOCKER_CONFIG="+home), strings.NewReader(in)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.t.Fatalf("crane %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	crane(push, "auth", "login", p.addr, "-u", "crane", "--password-stdin")
+	file := filepath.Join(home, "image.tar")
+	crane("", "pull", p.addr+"/team/scorer:v1", file)
+	crane("", "push", file, p.addr+"/team/scorer:v2")
+	crane("", "copy", p.addr+"/team/scorer:v2", p.addr+"/team/copy:v2")
+	crane("", "digest", p.addr+"/team/copy:v2")
+}
+
+// imageCommands locks, lists and removes images.
+func (p *process) imageCommands() {
+	p.t.Helper()
+	run := func(want int, args ...string) string {
+		p.t.Helper()
+		code, out, errs := command(p.t, append(append([]string{"image"}, args...), "--server", "http://"+p.addr)...)
+		if code != want {
+			p.t.Fatalf("image %s: %d %s", strings.Join(args, " "), code, errs)
+		}
+		return out + errs
+	}
+	run(0, "lock", "team/scorer:v1")
+	if out := run(13, "rm", "team/scorer:v1"); !strings.Contains(out, "fleetscore image unlock team/scorer:v1") {
+		p.t.Errorf("rm of a locked tag: %s", out)
+	}
+	run(12, "lock", "team/scorer:v9")
+	var all []images.Image
+	if err := json.Unmarshal([]byte(run(0, "ls", "-o", "json")), &all); err != nil {
+		p.t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for _, i := range all {
+		for _, tag := range i.Tags {
+			seen[i.Repository+":"+tag] = strings.Join(i.Locked, " ")
+		}
+	}
+	if len(seen) != 3 || seen["team/scorer:v1"] != "v1" || seen["team/copy:v2"] != "" {
+		p.t.Errorf("ls: %+v", all)
+	}
+	run(0, "unlock", "team/scorer:v1")
+	run(0, "rm", "team/scorer:v1")
+	run(0, "gc", "--dry-run")
+	run(0, "gc")
+}
