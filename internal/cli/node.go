@@ -449,7 +449,7 @@ token that is used all the time isn't written all the time.`, Example: "  fleets
 
 func newTokenCreateCommand() *cobra.Command {
 	var expires string
-	var repositories []string
+	repositories := []string{}
 	cmd := &cobra.Command{
 		Use:   "create ROLE NAME",
 		Short: "Create a token and print its secret, which can't be shown again",
@@ -459,17 +459,13 @@ it can't be shown again.
 Roles: device sends readings and nothing else; viewer reads; operator also submits
 and cancels jobs, syncs fleets, uploads rows and models; administrator also applies
 configurations and works with tokens; node takes part in a pool and nothing else;
-image-pull and image-push use the registry of container images and nothing else, with
---repository only some repositories of it.
+image-pull and image-push use the registry of container images and nothing else.
 
 To replace a token's secret without a pause: fleetscore token rotate NAME.`,
 		Example: "  fleetscore token create device press-1 --expires 365d > press-1.token",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in := map[string]any{"role": args[0], "name": args[1]}
-			if len(repositories) > 0 {
-				in["repositories"] = repositories
-			}
+			in := map[string]any{"role": args[0], "name": args[1], "repositories": repositories}
 			if err := setExpiry(in, expires); err != nil {
 				return err
 			}

@@ -163,78 +163,75 @@ func (r *Registry) GC(ctx context.Context, cited map[string]bool, dryRun bool) (
 	return c, nil
 }
 
+// graph is what the manifests of a repository refer to.
+type graph struct {
+	pushed   map[digest.Digest]time.Time
+	manifest map[digest.Digest]manifest
+	subjects map[digest.Digest][]digest.Digest // manifests that name another one, such as signatures
+	needed   map[digest.Digest]bool            // manifests and blobs
+}
+
+func (r *Registry) graph(ctx context.Context, repository string) (g graph, err error) {
+	list, err := r.members(ctx, folderOf(repository)+manifestsFolder)
+	g = graph{map[digest.Digest]time.Time{}, map[digest.Digest]manifest{}, map[digest.Digest][]digest.Digest{}, map[digest.Digest]bool{}}
+	for _, info := range list {
+		d, ok := digestOf(string(info.Name))
+		if !ok {
+			continue
+		}
+		m, err := r.manifest(ctx, d)
+		if err != nil && !fleetscore.NotFound.Is(err) {
+			return g, err
+		}
+		g.pushed[d], g.manifest[d] = info.Modified, m
+		if m.Subject != nil {
+			g.subjects[m.Subject.Digest] = append(g.subjects[m.Subject.Digest], d)
+		}
+	}
+	return g, err
+}
+
+// need marks a manifest and all that it refers to, or that refers to it.
+func (g graph) need(d digest.Digest) {
+	if _, here := g.pushed[d]; !here || g.needed[d] {
+		return
+	}
+	g.needed[d] = true
+	for _, b := range g.manifest[d].blobs() {
+		g.needed[b] = true
+	}
+	for _, child := range g.manifest[d].Manifests {
+		g.need(child.Digest)
+	}
+	for _, other := range g.subjects[d] {
+		g.need(other)
+	}
+}
+
 // collect removes what a repository doesn't need, and marks what it uses.
 func (r *Registry) collect(ctx context.Context, repository string, cited map[string]bool, young time.Time, dryRun bool, used map[digest.Digest]bool, c *Collected) error {
 	tags, err := r.tags(ctx, repository)
 	if err != nil {
 		return err
 	}
-	list, err := r.members(ctx, folderOf(repository)+manifestsFolder)
+	g, err := r.graph(ctx, repository)
 	if err != nil {
 		return err
 	}
-	needed := map[digest.Digest]bool{} // manifests and blobs
 	tagged := map[digest.Digest]bool{}
 	for _, t := range tags {
 		tagged[t.Digest] = true
 	}
-	subjects := map[digest.Digest][]digest.Digest{} // manifests that refer to another one
-	pushed := map[digest.Digest]time.Time{}
-	for _, info := range list {
-		d, ok := digestOf(string(info.Name))
-		if !ok {
-			continue
-		}
-		pushed[d] = info.Modified
-		m, err := r.manifest(ctx, d)
-		if err != nil && !fleetscore.NotFound.Is(err) {
-			return err
-		}
-		if m.Subject != nil {
-			subjects[m.Subject.Digest] = append(subjects[m.Subject.Digest], d)
-		}
-	}
-	var need func(d digest.Digest) error
-	need = func(d digest.Digest) error {
-		if _, here := pushed[d]; !here || needed[d] {
-			return nil
-		}
-		needed[d] = true
-		m, err := r.manifest(ctx, d)
-		if err != nil {
-			if fleetscore.NotFound.Is(err) {
-				return nil
-			}
-			return err
-		}
-		for _, b := range m.blobs() {
-			needed[b] = true
-		}
-		for _, child := range m.Manifests {
-			if err := need(child.Digest); err != nil {
-				return err
-			}
-		}
-		for _, other := range subjects[d] { // such as signatures of an image that is kept
-			if err := need(other); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for d, at := range pushed {
-		keep := tagged[d] || cited[d.String()] || at.After(young)
+	for d, at := range g.pushed {
 		if cited[d.String()] && !tagged[d] {
 			c.Kept++
 		}
-		if keep {
-			if err := need(d); err != nil {
-				return err
-			}
+		if tagged[d] || cited[d.String()] || at.After(young) {
+			g.need(d)
 		}
 	}
-	for d, at := range pushed {
-		if needed[d] {
+	for d, at := range g.pushed {
+		if g.needed[d] {
 			continue
 		}
 		if !dryRun {
@@ -250,20 +247,17 @@ func (r *Registry) collect(ctx context.Context, repository string, cited map[str
 	}
 	for _, info := range blobs {
 		d, ok := digestOf(string(info.Name))
-		if !ok || needed[d] {
-			continue
-		}
-		if info.Modified.After(young) {
+		switch {
+		case !ok || g.needed[d]:
+		case info.Modified.After(young):
 			used[d] = true
-			continue
-		}
-		if !dryRun {
+		case !dryRun:
 			if err := r.bucket.Delete(ctx, memberName(repository, d)); err != nil {
 				return err
 			}
 		}
 	}
-	for d := range needed {
+	for d := range g.needed {
 		used[d] = true
 	}
 	return nil
