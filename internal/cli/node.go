@@ -448,8 +448,7 @@ token that is used all the time isn't written all the time.`, Example: "  fleets
 }
 
 func newTokenCreateCommand() *cobra.Command {
-	var expires string
-	repositories := []string{}
+	expires, repositories := "", []string{}
 	cmd := &cobra.Command{
 		Use:   "create ROLE NAME",
 		Short: "Create a token and print its secret, which can't be shown again",
