@@ -82,12 +82,12 @@ func (w *windows) Tick(s window.Stamp) error {
 
 // Take takes a message with readings.
 func (w *windows) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
-	n := m.Readings.Len()
-	if cap(w.keep) < n {
-		w.keep = make([]bool, n)
+	var keep []bool // nil keeps all
+	if w.plan.Filters() {
+		w.keep = slices.Grow(w.keep[:0], m.Readings.Len())
+		keep = w.keep[:m.Readings.Len()]
+		w.plan.Filter(m.Readings, key, keep)
 	}
-	keep := w.keep[:n]
-	w.plan.Filter(m.Readings, key, keep)
 	w.Readings(s, m.Readings, keep, verdict)
 	return nil
 }

@@ -95,8 +95,8 @@ func floor(t, unit fleetscore.Micros) fleetscore.Micros {
 
 func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	for _, k := range m.Readings.Keys {
-		if v := k.Values(); len(v) != len(r.a.plan.KeyNames) {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, the query groups by %d", len(v), len(r.a.plan.KeyNames))
+		if n := strings.Count(string(k), fleetscore.KeySeparator) + 1; n != len(r.a.plan.KeyNames) {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, the query groups by %d", n, len(r.a.plan.KeyNames))
 		}
 	}
 	var counts [window.Done + 1]int64

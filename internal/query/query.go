@@ -72,6 +72,9 @@ var functions = []string{"avg", "sum", "min", "max", "count", "stdev", "stdevp",
 // memory in each.
 const maxOverlap = 60
 
+// Filters reports whether the query has a WHERE condition.
+func (p *Plan) Filters() bool { return p.where != nil }
+
 // Filter sets keep[i] to whether reading i fulfils the WHERE condition: whether
 // it is true, as in SQL, and not unknown because of a NULL. keyNames are the
 // names of the key columns in the order of the keys' values.

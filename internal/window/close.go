@@ -2,19 +2,21 @@ package window
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-// sealed holds the rows of a window that takes no more readings, sorted by key.
+// sealed holds the rows of a window that takes no more readings, in columns.
 type sealed struct {
-	keys   []fleetscore.Key
+	keys   []uint32    // numbers
 	values [][]float64 // by aggregate
 }
+
+func (s *sealed) len() int { return len(s.keys) }
+
+func (s *sealed) key(row int) uint32 { return s.keys[row] }
 
 // seal reduces the windows that the watermark has passed to their rows. The data that
 // recognises repeats isn't needed any more, and takes most of the memory.
@@ -22,33 +24,31 @@ func (p *Partition) seal() {
 	if p.state.watermark < p.nextEnd {
 		return
 	}
-	p.nextEnd = math.MaxInt64
+	p.nextEnd, p.latest = math.MaxInt64, nil
 	for end, w := range p.windows {
 		switch {
 		case w.rows != nil:
 		case end > p.state.watermark:
 			p.nextEnd = min(p.nextEnd, end)
 		default:
-			w.rows, w.cells = p.rowsOf(w), nil
-			p.held -= w.held
-			w.held = int64(len(w.rows.keys)) * int64(16+8*len(p.cfg.Aggregates))
-			for _, k := range w.rows.keys {
-				w.held += int64(len(k))
-			}
-			p.held += w.held
+			w.rows = p.rowsOf(w)
+			p.free(w)
+			p.hold(w, int64(w.rows.len())*int64(4+8*len(p.fields)))
 			p.over += w.held
+			p.open--
 		}
 	}
 }
 
 func (p *Partition) rowsOf(w *window) *sealed {
-	out := &sealed{keys: make([]fleetscore.Key, 0, len(w.cells)), values: make([][]float64, len(p.cfg.Aggregates))}
-	out.keys = slices.AppendSeq(out.keys, maps.Keys(w.cells))
-	slices.SortFunc(out.keys, cmp.Compare)
-	for a, g := range p.cfg.Aggregates {
-		out.values[a] = make([]float64, len(out.keys))
-		for i, k := range out.keys {
-			out.values[a][i] = w.cells[k].value(g, a)
+	n := 0
+	w.each(func(uint32) { n++ })
+	out := &sealed{keys: make([]uint32, 0, n), values: make([][]float64, len(p.fields))}
+	w.each(func(key uint32) { out.keys = append(out.keys, key) })
+	for a := range p.fields {
+		out.values[a] = make([]float64, n)
+		for i, key := range out.keys {
+			out.values[a][i] = w.pages[key>>pageBits].value(&p.fields[a], p.cfg.Aggregates[a].Func, int(key&(pageKeys-1)))
 		}
 	}
 	return out
@@ -58,77 +58,73 @@ func (p *Partition) rowsOf(w *window) *sealed {
 // and key. until must not be after the watermark. Values are in the order of the
 // aggregates; the caller names the columns.
 func (p *Partition) Close(until fleetscore.Micros) *fleetscore.Rows {
-	out := &fleetscore.Rows{Values: make([][]float64, len(p.cfg.Aggregates))}
 	var ends []fleetscore.Micros
-	for end := range p.windows {
+	count := 0
+	for end, w := range p.windows {
 		if end <= until {
 			ends = append(ends, end)
+			count += w.rows.len()
 		}
 	}
 	slices.Sort(ends)
-	index := map[fleetscore.Key]uint32{}
+	have := make([]bool, len(p.keys.list))
+	var numbers []uint32
+	for _, end := range ends {
+		for _, key := range p.windows[end].rows.keys {
+			if !have[key] {
+				have[key] = true
+				numbers = append(numbers, key)
+			}
+		}
+	}
+	slices.SortFunc(numbers, func(a, b uint32) int { return cmp.Compare(p.keys.list[a].key, p.keys.list[b].key) })
+	out := &fleetscore.Rows{Keys: make([]fleetscore.Key, len(numbers)), KeyIndex: make([]uint32, 0, count), Times: make([]fleetscore.Micros, 0, count), Values: make([][]float64, len(p.fields))}
+	place := make([]uint32, len(p.keys.list)) // of the keys in out
+	for i, key := range numbers {
+		out.Keys[i], place[key] = p.keys.list[key].key, uint32(i)
+	}
+	for a := range out.Values {
+		out.Values[a] = make([]float64, 0, count)
+	}
+	rowAt := make([]uint32, len(numbers)) // by place, plus 1
 	for _, end := range ends {
 		w := p.windows[end]
 		delete(p.windows, end)
-		p.held -= w.held
 		p.over -= w.held
-		for _, k := range w.rows.keys {
-			n, ok := index[k]
-			if !ok {
-				n = uint32(len(out.Keys))
-				index[k] = n
-				out.Keys = append(out.Keys, k)
-			}
-			out.KeyIndex = append(out.KeyIndex, n)
+		p.hold(w, -w.held)
+		w.rows.sorted(place, rowAt, func(row int, key uint32) {
+			out.KeyIndex = append(out.KeyIndex, key)
 			out.Times = append(out.Times, end)
-		}
-		for a := range out.Values {
-			out.Values[a] = append(out.Values[a], w.rows.values[a]...)
-		}
+			for a, v := range w.rows.values {
+				out.Values[a] = append(out.Values[a], v[row])
+			}
+		})
 	}
+	p.forget(have)
 	return out
 }
 
-// value is an aggregate of a cell. It is missing if there is no value, or if a sum is
-// too large for a 64-bit number, because an infinite value isn't a measurement.
-func (c *cell) value(g Aggregate, a int) float64 {
-	s := c.sums[a]
-	v := s.max
-	switch {
-	case g.Func == "count" && g.Column == "":
-		return float64(c.readings)
-	case g.Func == "count":
-		return float64(s.n)
-	case s.n == 0:
-		return fleetscore.Missing
-	case isSpread(g.Func):
-		v = s.spread(g.Func)
-	case g.Func == "avg":
-		v = s.sum / float64(s.n)
-	case g.Func == "sum":
-		v = s.sum
-	case g.Func == "min":
-		v = s.min
+// sorted calls f for each row, in the order of the keys' places. rowAt is as long as there are
+// places, and zero before and after.
+func (s *sealed) sorted(place, rowAt []uint32, f func(row int, place uint32)) {
+	if 16*len(s.keys) < len(rowAt) { // a window with few of the keys
+		order := make([]int, len(s.keys))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(place[s.keys[a]], place[s.keys[b]]) })
+		for _, row := range order {
+			f(row, place[s.keys[row]])
+		}
+		return
 	}
-	if math.IsInf(v, 0) {
-		return fleetscore.Missing
+	for row, key := range s.keys {
+		rowAt[place[key]] = uint32(row + 1)
 	}
-	return v
-}
-
-// spread is a variance or standard deviation; missing for a single value unless it is
-// that of the population.
-func (s *sum) spread(function string) float64 {
-	n := float64(s.n)
-	if !strings.HasSuffix(function, "p") {
-		n--
+	for at, row := range rowAt {
+		if row > 0 {
+			f(int(row-1), uint32(at))
+			rowAt[at] = 0
+		}
 	}
-	if n == 0 {
-		return fleetscore.Missing
-	}
-	v := max(s.squares/n, 0)
-	if strings.HasPrefix(function, "stdev") {
-		return math.Sqrt(v)
-	}
-	return v
 }

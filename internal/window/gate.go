@@ -15,6 +15,7 @@ type Gate struct {
 	cfg   Config // Window, Hop and Aggregates aren't used
 	state state
 	seen  map[Print]struct{} // of readings that the watermark hasn't passed
+	names []uint64           // hashes of a message's column names
 }
 
 // Print identifies a reading of a key; it recognises repeats.
@@ -47,6 +48,7 @@ func (g *Gate) Tick(s Stamp) {
 func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, verdict func(i int, v Verdict, p Print)) {
 	src := g.state.enter(s, &g.cfg)
 	others := g.state.others(src, &g.cfg)
+	g.names = namesOf(g.names[:0], r)
 	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
 	for i, t := range r.Times {
 		v, p := Counted, Print{Time: t}
@@ -57,7 +59,7 @@ func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros
 			v = Late
 		default:
 			g.state.raise(src, min(t, s.Arrived)-disorder, others)
-			p.Key, p.Hash = r.Keys[r.KeyIndex[i]], hashOf(r, i)
+			p.Key, p.Hash = r.Keys[r.KeyIndex[i]], hashOf(r, g.names, i)
 			if _, again := g.seen[p]; again {
 				v = Repeat
 			} else {

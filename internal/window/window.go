@@ -16,6 +16,7 @@ import (
 	"math"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -75,11 +76,21 @@ type Partition struct {
 	hop     fleetscore.Micros
 	state   state
 	windows map[fleetscore.Micros]*window
+	latest  *window           // to which a reading was added last; nil if it was sealed
 	nextEnd fleetscore.Micros // no unsealed open window ends before this time
+	open    int               // windows that aren't sealed
+	keys    keys
+
+	fields         []field // of a page
+	counts, floats int     // in a page
+	pageBytes      int64
+	sparePages     []*page // of windows that are over
+	spareChunks    []*chunk
 
 	doneSeq uint64 // messages up to this one were committed as far as doneEnd
 	doneEnd fleetscore.Micros
 
+	msg    message
 	before state // the state before the message that is being taken
 	kept   *state
 	held   int64 // bytes of memory that the windows take, estimated
@@ -89,33 +100,15 @@ type Partition struct {
 // window is one open window of all keys. Once the watermark has passed its end, the
 // window is sealed: it takes no more readings, so that only its rows are kept.
 type window struct {
+	end      fleetscore.Micros
 	firstSeq uint64 // of the message with its first reading
 	before   *state // before that message
-	cells    map[fleetscore.Key]*cell
-	rows     *sealed // in place of cells, once the watermark has passed the end
-	held     int64   // of Partition.held
-}
-
-// cell is one key in one window.
-type cell struct {
-	readings int64
-	sums     []sum
-	seen     []print
-	many     map[print]struct{} // used in place of seen when there are many
-}
-
-// sum is the state of one aggregate. Values are added in the log's order, so that
-// a replay gives the same bits.
-type sum struct {
-	n             int64
-	sum, min, max float64
-	mean, squares float64 // of stdev and the like, by Welford's method
-}
-
-// print identifies a reading among those of one key.
-type print struct {
-	time fleetscore.Micros
-	hash uint64 // of the id, or else the values
+	pages    []*page
+	chunks   []*chunk
+	prints   uint32   // in chunks
+	index    []uint32 // of prints, plus 1; nil until it is needed
+	rows     *sealed  // in place of all that, once the watermark has passed the end
+	held     int64    // of Partition.held
 }
 
 // New builds a partition before its first message.
@@ -123,8 +116,11 @@ func New(cfg Config) *Partition {
 	if cfg.Hop == 0 {
 		cfg.Hop = cfg.Window
 	}
-	return &Partition{cfg: cfg, width: micros(cfg.Window), hop: micros(cfg.Hop), state: state{watermark: unset},
+	p := &Partition{cfg: cfg, width: micros(cfg.Window), hop: micros(cfg.Hop), state: state{watermark: unset}, keys: newKeys(),
 		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
+	p.fields, p.counts, p.floats = layout(cfg.Aggregates)
+	p.pageBytes = int64(unsafe.Sizeof(page{})) + 4*int64(p.counts) + 8*int64(p.floats)
+	return p
 }
 
 // Checkpoint says where a replay may start. Together with the log it restores the
@@ -172,7 +168,13 @@ func (p *Partition) OpenWindows() int { return len(p.windows) }
 
 // HeldBytes estimates the memory of the windows that are still open, and of those
 // that are over and wait to be closed.
-func (p *Partition) HeldBytes() (open, over int64) { return p.held - p.over, p.over }
+func (p *Partition) HeldBytes() (open, over int64) {
+	open = p.held - p.over
+	if p.open > 0 {
+		open += p.keys.bytes
+	}
+	return open, p.over
+}
 
 // Tick takes a tick. A tick says that at its arrival its source was healthy and had
 // sent nothing more.
@@ -192,16 +194,19 @@ func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Micr
 // that starts between the two readings couldn't recognise the repeat, and must move
 // the watermark in the same way.
 func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdict func(i int, v Verdict)) {
-	columns := p.columns(r)
+	m := p.message(s.Seq, r)
 	p.before.copy(&p.state)
 	p.kept = nil
 	src := p.state.enter(s, &p.cfg)
 	others := p.state.others(src, &p.cfg)
 	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxEarly)
 	disorder := micros(p.cfg.Disorder)
+	first := unset // end of the first window of the reading before
 	for i, t := range r.Times {
-		end := p.end(t)
-		v := Counted
+		if first == unset || t > first || t <= first-p.hop {
+			first = p.end(t)
+		}
+		end, v := first, Counted
 		switch {
 		case t > ahead:
 			v = Early
@@ -217,11 +222,15 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 		if s.Seq <= p.doneSeq && (v == Late || v == Early || end <= p.doneEnd) {
 			v = Done // perhaps of its first windows only: the others are still open
 		}
-		for ; counts && end-p.width < t; end += p.hop {
+		for k, x := ^uint32(0), (print{}); counts && end-p.width < t; end += p.hop {
 			if s.Seq <= p.doneSeq && end <= p.doneEnd {
 				continue
 			}
-			if !p.add(end, r.Keys[r.KeyIndex[i]], s.Seq, columns, r, i) && v == Counted {
+			if k == ^uint32(0) {
+				k = p.number(m, r.KeyIndex[i])
+				x = printOf(&p.keys.list[k], t, hashOf(r, m.names, i))
+			}
+			if !p.add(end, k, x, m, i) && v == Counted {
 				v = Repeat
 			}
 		}
@@ -239,132 +248,103 @@ func (p *Partition) end(t fleetscore.Micros) fleetscore.Micros {
 	return n * p.hop
 }
 
-// columns finds each aggregate's columns in a message: at most one of numbers and one
-// of texts.
-func (p *Partition) columns(r *fleetscore.Readings) [][]*fleetscore.ReadingColumn {
-	out := make([][]*fleetscore.ReadingColumn, len(p.cfg.Aggregates))
-	for a, g := range p.cfg.Aggregates {
-		for c := range r.Columns {
-			if r.Columns[c].Name == g.Column && g.Column != "" {
-				out[a] = append(out[a], &r.Columns[c])
-			}
-		}
-	}
-	return out
+// message is a message of readings, as windows need it.
+type message struct {
+	seq     uint64
+	r       *fleetscore.Readings
+	columns [][]*fleetscore.ReadingColumn // by aggregate: at most one of numbers and one of texts
+	names   []uint64                      // hashes of the columns' names
+	numbers []uint32                      // of the keys, plus 1; 0 where it wasn't asked for
 }
 
-// Estimates of memory, in bytes: of a key in an open window without its aggregates,
-// of one aggregate of the key, and of the data that recognises the repeats of one
-// reading.
-const (
-	cellBytes  = 160
-	sumBytes   = 48
-	printBytes = 72
-)
+// message prepares a message. It is valid until the next one.
+func (p *Partition) message(seq uint64, r *fleetscore.Readings) *message {
+	m := &p.msg
+	m.seq, m.r, m.columns, m.names = seq, r, m.columns[:0], namesOf(m.names[:0], r)
+	for a := range p.fields {
+		var of []*fleetscore.ReadingColumn
+		for c := range r.Columns {
+			if name := p.fields[a].column; r.Columns[c].Name == name && name != "" {
+				of = append(of, &r.Columns[c])
+			}
+		}
+		m.columns = append(m.columns, of)
+	}
+	m.numbers = slices.Grow(m.numbers[:0], len(r.Keys))[:len(r.Keys)]
+	clear(m.numbers)
+	return m
+}
+
+// number is the number of a message's key.
+func (p *Partition) number(m *message, key uint32) uint32 {
+	n := &m.numbers[key]
+	if *n == 0 {
+		*n = p.keys.number(m.r.Keys[key]) + 1
+	}
+	return *n - 1
+}
 
 // add counts a reading in its window unless it is a repeat.
-func (p *Partition) add(end fleetscore.Micros, k fleetscore.Key, seq uint64, columns [][]*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
+func (p *Partition) add(end fleetscore.Micros, key uint32, x print, m *message, i int) bool {
+	w := p.latest
+	if w == nil || w.end != end {
+		w = p.window(end, m.seq)
+	}
+	g, s := p.page(w, key), int(key&(pageKeys-1))
+	t := m.r.Times[i]
+	if last := g.last[s]; last == 0 || t > g.latest[s] {
+		g.latest[s] = t
+	} else {
+		before := len(w.index)
+		repeated := w.repeated(x, last)
+		p.hold(w, int64(4*(len(w.index)-before)))
+		if repeated {
+			return false
+		}
+	}
+	x.prev = g.last[s]
+	p.remember(w, x)
+	g.last[s] = w.prints
+	g.readings[s]++
+	g.take(p.fields, m.columns, s, i)
+	return true
+}
+
+// window returns the open window that ends at a time, and makes it if it is absent.
+func (p *Partition) window(end fleetscore.Micros, seq uint64) *window {
 	w := p.windows[end]
 	if w == nil {
 		if p.kept == nil { // one copy serves all windows that this message opens
 			p.kept = &state{}
 			p.kept.copy(&p.before)
 		}
-		w = &window{firstSeq: seq, before: p.kept, cells: map[fleetscore.Key]*cell{}}
+		w = &window{end: end, firstSeq: seq, before: p.kept}
 		p.windows[end] = w
+		p.open++
 		p.nextEnd = min(p.nextEnd, end)
 	}
-	c := w.cells[k]
-	if c == nil {
-		c = &cell{sums: make([]sum, len(p.cfg.Aggregates))}
-		w.cells[k] = c
-		n := int64(cellBytes + len(k) + sumBytes*len(c.sums))
-		w.held, p.held = w.held+n, p.held+n
-	}
-	if !c.add(p.cfg.Aggregates, columns, r, i) {
-		return false
-	}
-	w.held, p.held = w.held+printBytes, p.held+printBytes
-	return true
+	p.latest = w
+	return w
 }
 
-// add counts a reading unless it is a repeat.
-func (c *cell) add(aggregates []Aggregate, columns [][]*fleetscore.ReadingColumn, r *fleetscore.Readings, i int) bool {
-	if !c.first(print{r.Times[i], hashOf(r, i)}) {
-		return false
+// namesOf appends the hashes of the names of the columns, as hashOf needs them.
+func namesOf(dst []uint64, r *fleetscore.Readings) []uint64 {
+	for c := range r.Columns {
+		dst = append(dst, hashText(hashStart, r.Columns[c].Name))
 	}
-	c.readings++
-	for a := range aggregates {
-		for _, col := range columns[a] {
-			c.sums[a].add(col, i, aggregates[a].Func)
-		}
-	}
-	return true
-}
-
-// add takes the value of a reading in one column.
-func (s *sum) add(col *fleetscore.ReadingColumn, i int, function string) {
-	if col.Strings != nil {
-		if function == "count" && (col.Present == nil || col.Present[i]) {
-			s.n++
-		}
-		return
-	}
-	x := col.Numbers[i]
-	if math.IsNaN(x) {
-		return
-	}
-	if s.n == 0 || x < s.min {
-		s.min = x
-	}
-	if s.n == 0 || x > s.max {
-		s.max = x
-	}
-	s.n++
-	s.sum += x
-	if isSpread(function) {
-		d := x - s.mean
-		s.mean += d / float64(s.n)
-		s.squares += d * (x - s.mean)
-	}
-}
-
-// isSpread reports whether a function is a variance or standard deviation.
-func isSpread(function string) bool { return function[0] == 'v' || function[:2] == "st" }
-
-// first reports whether the print is new, and remembers it.
-func (c *cell) first(x print) bool {
-	const few = 32 // up to this number a scan is faster than a map
-	if c.many != nil {
-		_, seen := c.many[x]
-		c.many[x] = struct{}{}
-		return !seen
-	}
-	if slices.Contains(c.seen, x) {
-		return false
-	}
-	c.seen = append(c.seen, x)
-	if len(c.seen) > few {
-		c.many = make(map[print]struct{}, 4*few)
-		for _, s := range c.seen {
-			c.many[s] = struct{}{}
-		}
-		c.seen = nil
-	}
-	return true
+	return dst
 }
 
 // hashOf hashes a reading's id, or all its values if it has none (FNV-1a). The hash
-// includes the columns' names, so that their order in a message doesn't matter.
-func hashOf(r *fleetscore.Readings, i int) uint64 {
-	const offset = 14695981039346656037
+// includes the columns' names, so that their order in a message doesn't matter. Checkpoints
+// of a Gate hold such hashes.
+func hashOf(r *fleetscore.Readings, names []uint64, i int) uint64 {
 	if r.IDs != nil && r.IDs[i] != "" {
-		return hashText(offset, r.IDs[i])
+		return hashText(hashStart, r.IDs[i])
 	}
 	var all uint64
 	for c := range r.Columns {
-		col := &r.Columns[c]
-		h := hashText(offset, col.Name)
+		col, h := &r.Columns[c], names[c]
 		switch {
 		case col.Strings != nil:
 			if col.Present != nil && !col.Present[i] {
@@ -380,6 +360,8 @@ func hashOf(r *fleetscore.Readings, i int) uint64 {
 	}
 	return all
 }
+
+const hashStart = 14695981039346656037
 
 func hashText(h uint64, s string) uint64 {
 	for i := 0; i < len(s); i++ {

@@ -32,7 +32,7 @@ func drawConfig(rt *rapid.T) Config {
 const second = fleetscore.Micros(1e6)
 
 // message is a message of the log; without readings it is a tick.
-type message struct {
+type logged struct {
 	source   fleetscore.Source
 	arrived  fleetscore.Micros
 	unsure   fleetscore.Micros
@@ -51,7 +51,7 @@ type row struct {
 	values [6]float64
 }
 
-func (m message) columns() *fleetscore.Readings {
+func (m logged) columns() *fleetscore.Readings {
 	r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "v"}}}
 	for i, x := range m.readings {
 		r.Keys = append(r.Keys, x.key)
@@ -62,7 +62,7 @@ func (m message) columns() *fleetscore.Readings {
 	return r
 }
 
-func feed(p *Partition, seq uint64, m message, verdict func(int, Verdict)) {
+func feed(p *Partition, seq uint64, m logged, verdict func(int, Verdict)) {
 	s := Stamp{Seq: seq, Source: m.source, Arrived: m.arrived, Unsure: m.unsure}
 	if len(m.readings) == 0 {
 		p.Tick(s)
@@ -85,7 +85,7 @@ func rowsOf(r *fleetscore.Rows) []row {
 
 // twin is a slow and obvious implementation: it keeps every counted reading,
 // calculates the watermark each time from all messages, and sums at the end.
-func twin(log []message, size fleetscore.Micros) (rows []row, verdicts []Verdict) {
+func twin(log []logged, size fleetscore.Micros) (rows []row, verdicts []Verdict) {
 	const never = fleetscore.Micros(math.MinInt64)
 	type sign struct {
 		source  fleetscore.Source
@@ -157,28 +157,28 @@ func twin(log []message, size fleetscore.Micros) (rows []row, verdicts []Verdict
 		}
 	}
 	for g, vs := range groups {
-		var s sum
+		sum := 0.0
 		for _, v := range vs {
-			s.sum += v
+			sum += v
 		}
-		g.values = [6]float64{s.sum / float64(len(vs)), s.sum, slices.Min(vs), slices.Max(vs), float64(len(vs)), float64(len(vs))}
+		g.values = [6]float64{sum / float64(len(vs)), sum, slices.Min(vs), slices.Max(vs), float64(len(vs)), float64(len(vs))}
 		rows = append(rows, g)
 	}
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.key, b.key)) })
 	return rows, verdicts
 }
 
-func drawLog(rt *rapid.T) []message {
+func drawLog(rt *rapid.T) []logged {
 	now := 1000 * second
 	skew := map[fleetscore.Source]fleetscore.Micros{} // of the clocks by which messages arrive
 	for _, source := range []fleetscore.Source{"http", "mqtt", "kafka"} {
 		skew[source] = fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 1, -3, 100}).Draw(rt, "skew")) * second
 	}
-	var log []message
+	var log []logged
 	for range rapid.IntRange(1, 30).Draw(rt, "messages") {
 		now += fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 30}).Draw(rt, "pause")) * second
 		source := rapid.SampledFrom([]fleetscore.Source{"http", "http", "mqtt", "kafka"}).Draw(rt, "source")
-		m := message{source: source, arrived: now + skew[source],
+		m := logged{source: source, arrived: now + skew[source],
 			unsure: fleetscore.Micros(rapid.SampledFrom([]int{0, 0, 0, 300}).Draw(rt, "unsure")) * second}
 		for range rapid.IntRange(0, 6).Draw(rt, "readings") {
 			ago := rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 5, 8, 30, -1, -30, -100, -500}).Draw(rt, "ago")
@@ -305,7 +305,7 @@ func TestManyReadingsInACell(t *testing.T) {
 	p := New(config)
 	for round := range 2 { // the second sends everything again
 		for i := range 100 {
-			feed(p, uint64(round*100+i+1), message{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}},
+			feed(p, uint64(round*100+i+1), logged{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}},
 				func(_ int, v Verdict) {
 					if (v == Repeat) != (round == 1) {
 						t.Errorf("round %d, reading %d: %s", round, i, v)
@@ -326,7 +326,7 @@ func TestOneClockAhead(t *testing.T) {
 	seq := uint64(0)
 	for now := 1000 * second; now < 1400*second; now += second {
 		seq++
-		m := message{source: "http", arrived: now, readings: []reading{{"honest", now - second, 1}}}
+		m := logged{source: "http", arrived: now, readings: []reading{{"honest", now - second, 1}}}
 		if now < 1100*second {
 			m.readings = slices.Insert(m.readings, 0, reading{"ahead", now + 290*second, 1})
 		}
@@ -346,14 +346,14 @@ func TestOneClockAhead(t *testing.T) {
 func TestLateMovesNothing(t *testing.T) {
 	t.Parallel()
 	p := New(config)
-	feed(p, 1, message{source: "http", arrived: 1000 * second}, nil)
-	feed(p, 2, message{source: "mqtt", arrived: 1001 * second, readings: []reading{{"a", 100 * second, 1}, {"a", 2000 * second, 1}}},
+	feed(p, 1, logged{source: "http", arrived: 1000 * second}, nil)
+	feed(p, 2, logged{source: "mqtt", arrived: 1001 * second, readings: []reading{{"a", 100 * second, 1}, {"a", 2000 * second, 1}}},
 		func(i int, v Verdict) {
 			if want := []Verdict{Late, Early}[i]; v != want {
 				t.Errorf("reading %d is %s, want %s", i, v, want)
 			}
 		})
-	feed(p, 3, message{source: "http", arrived: 1010 * second}, nil)
+	feed(p, 3, logged{source: "http", arrived: 1010 * second}, nil)
 	if w, _ := p.Watermark(); w != 1006*second {
 		t.Errorf("watermark %s, want that of the tick of http, 4 s before its arrival", w)
 	}
@@ -378,7 +378,7 @@ func TestLeastOfSources(t *testing.T) {
 		{"http", 1028, 1022, 0}, // mqtt is at 1022 again
 		{"mqtt", 1029, 1024, 0},
 	} {
-		m := message{source: step.source, arrived: step.arrived * second}
+		m := logged{source: step.source, arrived: step.arrived * second}
 		if step.readingSeconds > 0 {
 			m.readings = []reading{{"k", step.readingSeconds * second, 1}}
 		}
@@ -394,14 +394,14 @@ func TestLeastOfSources(t *testing.T) {
 func TestGoneAsAnotherBegins(t *testing.T) {
 	t.Parallel()
 	p := New(config)
-	feed(p, 1, message{source: "mqtt", arrived: 1002 * second}, nil)
-	feed(p, 2, message{source: "http", arrived: 1003 * second}, nil)
-	feed(p, 3, message{source: "http", arrived: 1013 * second}, nil)
+	feed(p, 1, logged{source: "mqtt", arrived: 1002 * second}, nil)
+	feed(p, 2, logged{source: "http", arrived: 1003 * second}, nil)
+	feed(p, 3, logged{source: "http", arrived: 1013 * second}, nil)
 	if w, _ := p.Watermark(); w != 998*second {
 		t.Fatalf("watermark %s, want that of mqtt, which was silent for 10 s", w)
 	}
 	var got []Verdict
-	feed(p, 4, message{source: "http", arrived: 1024 * second, readings: []reading{{"k", 2000 * second, 1}, {"k", 1009 * second, 1}, {"k", 1005 * second, 1}}}, func(_ int, v Verdict) { got = append(got, v) })
+	feed(p, 4, logged{source: "http", arrived: 1024 * second, readings: []reading{{"k", 2000 * second, 1}, {"k", 1009 * second, 1}, {"k", 1005 * second, 1}}}, func(_ int, v Verdict) { got = append(got, v) })
 	if w, _ := p.Watermark(); w != 1009*second || !slices.Equal(got, []Verdict{Early, Counted, Late}) {
 		t.Errorf("watermark %s and verdicts %v, want that of the last tick of http", w, got)
 	}
@@ -412,13 +412,13 @@ func TestGoneAsAnotherBegins(t *testing.T) {
 func TestNoSourceGoneByAnOutage(t *testing.T) {
 	t.Parallel()
 	p := New(config)
-	feed(p, 1, message{source: "http@a", arrived: 1000 * second}, nil)
-	feed(p, 2, message{source: "http@b", arrived: 1001 * second}, nil)
-	feed(p, 3, message{source: "http@a", arrived: 5000 * second}, nil)
+	feed(p, 1, logged{source: "http@a", arrived: 1000 * second}, nil)
+	feed(p, 2, logged{source: "http@b", arrived: 1001 * second}, nil)
+	feed(p, 3, logged{source: "http@a", arrived: 5000 * second}, nil)
 	if w, _ := p.Watermark(); w != 997*second {
 		t.Errorf("watermark %s after an outage, want that of b, whose devices may still have readings", w)
 	}
-	feed(p, 4, message{source: "http@b", arrived: 5001 * second, readings: []reading{{"k", 1002 * second, 1}}}, func(_ int, v Verdict) {
+	feed(p, 4, logged{source: "http@b", arrived: 5001 * second, readings: []reading{{"k", 1002 * second, 1}}}, func(_ int, v Verdict) {
 		if v != Counted {
 			t.Errorf("the reading that waited during the outage is %s", v)
 		}
@@ -432,7 +432,7 @@ func TestWrongClockOfAServer(t *testing.T) {
 	p := New(config)
 	seq := uint64(0)
 	for i := range fleetscore.Micros(30) {
-		for _, m := range []message{{source: "http@a", arrived: (1000 + 3*i) * second}, {source: "http@b", arrived: (9000 + 3*i) * second}} {
+		for _, m := range []logged{{source: "http@a", arrived: (1000 + 3*i) * second}, {source: "http@b", arrived: (9000 + 3*i) * second}} {
 			seq++
 			feed(p, seq, m, nil)
 			if w, _ := p.Watermark(); w != (996+3*i)*second {
@@ -447,8 +447,8 @@ func TestWrongClockOfAServer(t *testing.T) {
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	p := New(config)
-	feed(p, 1, message{source: "http", arrived: second, readings: []reading{{"k", 1, 1.5e308}, {"k", 2, 1.5e308}, {"n", 1, -1.5e308}, {"n", 2, -1.5e308}}}, func(int, Verdict) {})
-	feed(p, 2, message{source: "http", arrived: 100 * second}, nil)
+	feed(p, 1, logged{source: "http", arrived: second, readings: []reading{{"k", 1, 1.5e308}, {"k", 2, 1.5e308}, {"n", 1, -1.5e308}, {"n", 2, -1.5e308}}}, func(int, Verdict) {})
+	feed(p, 2, logged{source: "http", arrived: 100 * second}, nil)
 	for _, r := range rowsOf(p.Close(5 * second)) {
 		for i, v := range r.values {
 			if missing := i < 2; math.IsInf(v, 0) || math.IsNaN(v) != missing {
@@ -464,13 +464,13 @@ func TestMemory(t *testing.T) {
 	t.Parallel()
 	p := New(config)
 	for i := range 1000 {
-		feed(p, uint64(i+1), message{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}}, func(int, Verdict) {})
+		feed(p, uint64(i+1), logged{source: "http", arrived: second, readings: []reading{{"k", fleetscore.Micros(i + 1), 1}}}, func(int, Verdict) {})
 	}
 	open, _ := p.HeldBytes()
 	if open < 16*1000 {
 		t.Errorf("1,000 readings of an open window are said to take %d bytes", open)
 	}
-	feed(p, 2000, message{source: "http", arrived: 100 * second}, nil)
+	feed(p, 2000, logged{source: "http", arrived: 100 * second}, nil)
 	if open, n := p.HeldBytes(); open != 0 || n == 0 || n > 200 || p.OpenWindows() != 1 {
 		t.Errorf("once its window is over a key takes %d bytes in %d windows", n, p.OpenWindows())
 	}
@@ -538,8 +538,8 @@ func TestSpread(t *testing.T) {
 	for i, v := range []float64{1, 2, 2, 5} {
 		list = append(list, reading{"k", fleetscore.Micros(i + 1), v})
 	}
-	feed(p, 1, message{source: "http", arrived: second, readings: append(list, reading{"one", 1, 7})}, func(int, Verdict) {})
-	feed(p, 2, message{source: "http", arrived: 100 * second}, nil)
+	feed(p, 1, logged{source: "http", arrived: second, readings: append(list, reading{"one", 1, 7})}, func(int, Verdict) {})
+	feed(p, 2, logged{source: "http", arrived: 100 * second}, nil)
 	rows := p.Close(5 * second)
 	want := map[fleetscore.Key][]float64{"k": {math.Sqrt(3), 1.5, 3, 2.25}, "one": {math.NaN(), 0, math.NaN(), 0}}
 	for i := range rows.Times {
