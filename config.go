@@ -46,8 +46,9 @@ type HubConfig struct {
 	// OwnKey is the key column that must hold the name of a device's token: the holder of the
 	// token press-1 may send readings of press-1 only. Empty means that every device may send
 	// readings of all.
-	OwnKey string      `json:"own_key,omitempty"`
-	MQTT   *MQTTConfig `json:"mqtt,omitempty"` // takes readings by MQTT too; nil means over HTTP alone
+	OwnKey string        `json:"own_key,omitempty"`
+	MQTT   *MQTTConfig   `json:"mqtt,omitempty"`  // takes readings by MQTT too; nil means over HTTP alone
+	Kafka  []KafkaConfig `json:"kafka,omitempty"` // topics from which readings are taken too
 	// NATS keeps the log on NATS servers, so that several servers share it; nil keeps it
 	// in the folder of one server.
 	NATS *NATSConfig `json:"nats,omitempty"`
@@ -63,6 +64,30 @@ type MQTTConfig struct {
 	// ArrivalTime gives readings without a time the time of their arrival. Such a reading
 	// counts twice if its message is sent twice.
 	ArrivalTime bool `json:"arrival_time,omitempty"`
+}
+
+// KafkaConfig is a topic of Kafka, or of a service that speaks its protocol, such as an
+// Event Hubs namespace. Files are those of the server's machine.
+type KafkaConfig struct {
+	Brokers []string `json:"brokers"`           // host:port of some of the brokers
+	Topic   string   `json:"topic"`             // it must exist
+	Group   string   `json:"group,omitempty"`   // consumer group that learns how far the topic was read; another name reads the topic anew; empty means fleetscore
+	Start   string   `json:"start,omitempty"`   // where a topic begins that was never read: "earliest" or "latest"; empty means earliest
+	Format  string   `json:"format,omitempty"`  // of the records: "json" or "csv"; empty means json
+	Columns []string `json:"columns,omitempty"` // of the rows of CSV, in their order
+	TLS     bool     `json:"tls,omitempty"`     // connects by TLS; also set by ca and certificate
+	CA      string   `json:"ca,omitempty"`      // file with the certificates that sign those of the brokers; empty means the system's
+
+	Certificate string      `json:"certificate,omitempty"` // file with the certificate by which the brokers know us; empty means none
+	Key         string      `json:"key,omitempty"`         // file with its key
+	SASL        *SASLConfig `json:"sasl,omitempty"`        // signs in by a password; nil means none
+}
+
+// SASLConfig is a user of Kafka.
+type SASLConfig struct {
+	Mechanism    string `json:"mechanism,omitempty"` // "plain", "scram-sha-256" or "scram-sha-512"; empty means plain
+	User         string `json:"user"`
+	PasswordFile string `json:"password_file"` // file that holds the password, on the server's machine
 }
 
 // NATSConfig says which NATS servers keep the hub's log. Files are those of each machine

@@ -95,6 +95,7 @@ var Table = map[string]Route{
 	"POST /api/v1/images/gc":                                {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/clock":                                     {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
+	"GET /api/v1/hub":                                       {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
 

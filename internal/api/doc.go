@@ -51,6 +51,7 @@
 //	GET  /tokens?limit=&after=                    list of Token
 //	POST /tokens                                  {role, name, expires?} → NewToken, with its secret
 //	DELETE /tokens/{name}                         nothing → 204
+//	GET  /hub                                     readings taken and rejected, and how far topics of Kafka were read
 //	GET  /queries                                 list of the queries' status
 //	POST /hubs/{hub}/messages                     readings; the gateway's own handler
 //

@@ -9,10 +9,18 @@ import (
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 )
 
 type acceptClockInput struct {
 	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+}
+
+// Hub is what comes into the hub.
+type Hub struct {
+	gateway.Stats
+	Kafka []kafka.Topic `json:"kafka" doc:"the topics that this server reads"`
 }
 
 func (s *server) registerStreams(api huma.API, mux *access.Mux) {
@@ -20,6 +28,8 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 		func(context.Context, *struct{}) (*body[List[aggregator.Status]], error) {
 			return answerList(s.deps.Queries(), ""), nil
 		})
+	add(api, huma.Operation{OperationID: "show hub", Method: http.MethodGet, Path: "/hub", Tags: []string{"streams"}, Summary: "What comes in by which way"},
+		func(context.Context, *struct{}) (*body[Hub], error) { return answer(s.deps.Hub()), nil })
 	add(api, huma.Operation{OperationID: "read clock", Method: http.MethodGet, Path: "/clock", Tags: []string{"streams"}, Summary: "The time that the server acts by, and whether it trusts the machine's clock"},
 		func(context.Context, *struct{}) (*body[clock.State], error) { return answer(s.deps.Clock.State()), nil })
 	add(api, huma.Operation{OperationID: "accept clock", Method: http.MethodPost, Path: "/clock/accept", Tags: []string{"streams"}, Summary: "Trust the machine's clock as it is now"},

@@ -268,3 +268,38 @@ func TestRetention(t *testing.T) {
 		t.Errorf("bounds %+v", r)
 	}
 }
+
+// TestKafka: each fault of a topic's settings is named with its line, and what is left out has its default.
+func TestKafka(t *testing.T) {
+	t.Parallel()
+	head := "hub:\n  kafka:\n"
+	for entry, want := range map[string]string{
+		"- {topic: a}":                                                                          "hub.kafka.1.brokers: no broker is named",
+		"- {brokers: [b], topic: a}":                                                            "b is not host:port",
+		"- {brokers: ['b:1']}":                                                                  `hub.kafka.1.topic: "" is not the name of a topic`,
+		"- {brokers: ['b:1'], topic: a, start: now}":                                            `"now" is unknown; write earliest or latest`,
+		"- {brokers: ['b:1'], topic: a, format: avro}":                                          `"avro" is unknown; write json or csv`,
+		"- {brokers: ['b:1'], topic: a, format: csv}":                                           "hub.kafka.1.columns: rows of CSV have no names",
+		"- {brokers: ['b:1'], topic: a, columns: [x]}":                                          "only CSV has columns",
+		"- {brokers: ['b:1'], topic: a, ca: ca.pem}":                                            "hub.kafka.1.ca: ca.pem is relative",
+		"- {brokers: ['b:1'], topic: a, certificate: /c}":                                       "certificate and key belong together",
+		"- {brokers: ['b:1'], topic: a, sasl: {user: u}}":                                       "hub.kafka.1.sasl: write user and password_file",
+		"- {brokers: ['b:1'], topic: a, group: 'a b'}":                                          "hub.kafka.1.group",
+		"- {brokers: ['b:1'], topic: a, password: secret}":                                      "password",
+		"- {brokers: ['b:1'], topic: a}\n  - {brokers: ['b:1'], topic: a}":                      "hub.kafka.2.group: the topic a is read twice",
+		"- {brokers: ['b:1'], topic: a, sasl: {user: u, password_file: /p, mechanism: gssapi}}": `"gssapi" is unknown`,
+		"- {brokers: ['b:1'], topic: a, sasl: {user: u, password_file: p}}":                     "hub.kafka.1.sasl.password_file: p is relative",
+	} {
+		_, err := Parse("fleet.yaml", []byte(head+"  "+entry+"\n"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", entry, err, want)
+		}
+	}
+	c, err := Parse("fleet.yaml", []byte(head+"  - {brokers: ['b:1'], topic: a, sasl: {user: u, password_file: /p}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := c.Hub.Kafka[0]; k.Group != "fleetscore" || k.Start != "earliest" || k.Format != "json" || k.SASL.Mechanism != "plain" {
+		t.Errorf("defaults %+v", k)
+	}
+}

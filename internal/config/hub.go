@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -38,6 +39,7 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	if h.MQTT != nil {
 		r.judgeMQTT(*h.MQTT, h)
 	}
+	r.judgeKafka(h)
 	if h.NATS != nil {
 		r.judgeNATS(h.NATS)
 	}
@@ -52,6 +54,18 @@ func fillHub(h *fleetscore.HubConfig) {
 	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
 	def(&h.Disorder, fleetscore.Duration(5*time.Second))
 	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
+	h.Kafka = slices.Clone(h.Kafka)
+	for i := range h.Kafka {
+		k := &h.Kafka[i]
+		def(&k.Group, "fleetscore")
+		def(&k.Start, "earliest")
+		def(&k.Format, "json")
+		if k.SASL != nil {
+			s := *k.SASL
+			def(&s.Mechanism, "plain")
+			k.SASL = &s
+		}
+	}
 	if h.MQTT == nil {
 		return
 	}
@@ -78,6 +92,69 @@ func (r *reader) judgeMQTT(m fleetscore.MQTTConfig, h fleetscore.HubConfig) {
 	}
 }
 
+// goodTopic is a name that topics and groups can have.
+var goodTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+func (r *reader) judgeKafka(h fleetscore.HubConfig) {
+	for i, k := range h.Kafka {
+		at := func(key, format string, args ...any) { r.at(fmt.Sprintf("hub.kafka.%d.%s", i+1, key), format, args...) }
+		if len(k.Brokers) == 0 {
+			at("brokers", `no broker is named; write for example ["kafka-1:9092", "kafka-2:9092"]`)
+		}
+		for _, b := range k.Brokers {
+			if _, _, err := net.SplitHostPort(b); err != nil {
+				at("brokers", "%s is not host:port; write for example kafka-1:9092", b)
+			}
+		}
+		if !goodTopic.MatchString(k.Topic) {
+			at("topic", "%q is not the name of a topic: it has only letters, digits, -, _ and .", k.Topic)
+		}
+		if !goodTopic.MatchString(k.Group) {
+			at("group", "%q must have only letters, digits, -, _ and .", k.Group)
+		}
+		for _, other := range h.Kafka[:i] {
+			if other.Topic == k.Topic && other.Group == k.Group {
+				at("group", "the topic %s is read twice with the group %s; write another group for one of them", k.Topic, k.Group)
+			}
+		}
+		if k.Start != "earliest" && k.Start != "latest" {
+			at("start", "%q is unknown; write earliest or latest", k.Start)
+		}
+		switch {
+		case k.Format != "json" && k.Format != "csv":
+			at("format", "%q is unknown; write json or csv", k.Format)
+		case k.Format == "csv" && len(k.Columns) == 0:
+			at("columns", "rows of CSV have no names; write the columns, for example [TS, Device, Tag, Value]")
+		case k.Format == "json" && len(k.Columns) > 0:
+			at("columns", "only CSV has columns by their order; leave them out, or write format: csv")
+		}
+		r.judgeFiles(fmt.Sprintf("hub.kafka.%d.", i+1), k.Certificate, k.Key, [][2]string{{"ca", k.CA}, {"certificate", k.Certificate}, {"key", k.Key}})
+		s := k.SASL
+		if s == nil {
+			continue
+		}
+		if !slices.Contains([]string{"plain", "scram-sha-256", "scram-sha-512"}, s.Mechanism) {
+			at("sasl.mechanism", "%q is unknown; write plain, scram-sha-256 or scram-sha-512", s.Mechanism)
+		}
+		if s.User == "" || s.PasswordFile == "" {
+			at("sasl", "write user and password_file")
+		}
+		r.judgeFiles(fmt.Sprintf("hub.kafka.%d.sasl.", i+1), "", "", [][2]string{{"password_file", s.PasswordFile}})
+	}
+}
+
+// judgeFiles judges files of the servers' machines, among them perhaps a certificate with its key.
+func (r *reader) judgeFiles(under, certificate, key string, files [][2]string) {
+	if (certificate == "") != (key == "") {
+		r.at(under+"key", "certificate and key belong together; name both files")
+	}
+	for _, f := range files {
+		if f[1] != "" && !filepath.IsAbs(f[1]) {
+			r.at(under+f[0], "%s is relative, but each server reads a file of its own machine; write an absolute path", f[1])
+		}
+	}
+}
+
 // goodStream is a name that streams and subjects can begin with.
 var goodStream = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
 
@@ -94,12 +171,5 @@ func (r *reader) judgeNATS(n *fleetscore.NATSConfig) {
 	if n.MaxMB < 0 {
 		r.at("hub.nats.max_mb", "%d is negative", n.MaxMB)
 	}
-	if (n.Certificate == "") != (n.Key == "") {
-		r.at("hub.nats.key", "certificate and key belong together; name both files")
-	}
-	for _, f := range []struct{ name, file string }{{"credentials", n.Credentials}, {"ca", n.CA}, {"certificate", n.Certificate}, {"key", n.Key}} {
-		if f.file != "" && !filepath.IsAbs(f.file) {
-			r.at("hub.nats."+f.name, "%s is relative, but each server reads a file of its own machine; write an absolute path", f.file)
-		}
-	}
+	r.judgeFiles("hub.nats.", n.Certificate, n.Key, [][2]string{{"credentials", n.Credentials}, {"ca", n.CA}, {"certificate", n.Certificate}, {"key", n.Key}})
 }

@@ -138,15 +138,14 @@ func (g *Gateway) positions(ctx context.Context, partition int, wanted map[fleet
 		if end-first >= count {
 			from = end - count + 1
 		}
+		latest := map[fleetscore.Source]Place{}
 		err := g.hub.Read(ctx, partition, from, func(m hub.Message) error {
 			if m.Seq <= end && wanted[m.Source] && m.Position != "" {
 				p, err := ParsePlace(m.Position)
 				if err != nil {
 					return err
 				}
-				if old, ok := found[m.Source]; !ok || p.Compare(old) > 0 {
-					found[m.Source] = p
-				}
+				latest[m.Source] = p
 			}
 			if m.Seq >= end {
 				return errEnough
@@ -155,6 +154,11 @@ func (g *Gateway) positions(ctx context.Context, partition int, wanted map[fleet
 		})
 		if err != nil && !errors.Is(err, errEnough) {
 			return nil, err
+		}
+		for source, p := range latest {
+			if _, ok := found[source]; !ok {
+				found[source] = p
+			}
 		}
 		end = from - 1
 	}

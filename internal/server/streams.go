@@ -17,12 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -42,6 +41,7 @@ type streams struct {
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub
 	gateway     *gateway.Gateway
+	topics      []*kafka.Reader
 	aggregators []*aggregator.Aggregator
 	why         string // why there is no gateway, if it isn't for want of a configuration
 	querying    bool   // the aggregators are those of the configuration in force
@@ -332,6 +332,11 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 		}
 		services = append(services, m)
 	}
+	topics, err := s.kafka(p.Hub, g, metrics)
+	if err != nil {
+		return err
+	}
+	services = append(services, topics...)
 	if s.source(p.Hub) != "" {
 		services = append(services, lifecycle.Service{Name: "backlog of the other servers' queries", Run: func(ctx context.Context) error { return s.watchOthers(ctx, p, h, backlog) }})
 	}
@@ -532,34 +537,15 @@ func (s *streams) set(g *gateway.Gateway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gateway = g
+	if g == nil {
+		s.topics = nil
+	}
 }
 
 func (s *streams) setQueries(aggs []*aggregator.Aggregator, querying bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.aggregators, s.querying = aggs, querying
-}
-
-// scope remembers what was registered, so that services that are rebuilt can
-// register anew.
-type scope struct {
-	prometheus.Registerer
-	collectors []prometheus.Collector
-}
-
-// Register implements prometheus.Registerer.
-func (s *scope) Register(c prometheus.Collector) error {
-	err := s.Registerer.Register(c)
-	if err == nil {
-		s.collectors = append(s.collectors, c)
-	}
-	return err
-}
-
-func (s *scope) unregister() {
-	for _, c := range s.collectors {
-		s.Unregister(c)
-	}
 }
 
 // holds reports whether the hub, open or not, contains anything.

@@ -164,7 +164,7 @@ func mavenPostgres(t testing.TB) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer lockFile(t, dir+".lock")() // tests of other packages may want it too
+	defer Lock(t, dir+".lock")() // tests of other packages may want it too
 	ready := filepath.Join(dir, "ready")
 	if _, err := os.Stat(ready); err == nil {
 		return filepath.Join(dir, "bin")

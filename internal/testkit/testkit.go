@@ -91,7 +91,7 @@ func VenvOf(t testing.TB, interpreter string, packages ...string) (python string
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer lockFile(t, dir+".lock")() // tests of other packages may need the environment at the same time
+	defer Lock(t, dir+".lock")() // tests of other packages may need the environment at the same time
 	pinned := !slices.ContainsFunc(packages, func(p string) bool { return !strings.Contains(p, "==") })
 	python, ready := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "ready")
 	if s, err := os.Stat(ready); err == nil && (pinned || time.Since(s.ModTime()) < 24*time.Hour) {
@@ -122,7 +122,7 @@ func GoProgram(t testing.TB, what string) string {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer lockFile(t, dir+".lock")()
+	defer Lock(t, dir+".lock")()
 	program := filepath.Join(dir, filepath.Base(name))
 	if _, err := os.Stat(program); err == nil {
 		return program
@@ -186,8 +186,8 @@ func CloseLater(t testing.TB, c io.Closer) {
 	})
 }
 
-// lockFile waits until no other process holds the lock of that file, and takes it.
-func lockFile(t testing.TB, name string) (unlock func()) {
+// Lock waits until no other process holds the lock of that file, and takes it.
+func Lock(t testing.TB, name string) (unlock func()) {
 	t.Helper()
 	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

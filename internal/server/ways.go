@@ -6,7 +6,9 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
+	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/prometheus/client_golang/prometheus"
@@ -83,4 +85,71 @@ func (s *Server) mqtt(h fleetscore.HubConfig, g *gateway.Gateway, metrics promet
 		return lifecycle.Service{}, err
 	}
 	return lifecycle.Service{Name: "mqtt", Run: m.Run}, nil
+}
+
+// checkKafka refuses topics where several servers share the work: each would read them.
+func (s *Server) checkKafka(h fleetscore.HubConfig) error {
+	if len(h.Kafka) == 0 || !s.cfg.Shared {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, "read Kafka topics", h.Kafka[0].Topic, "servers that share the work (--shared) can't read topics yet").
+		WithHint("read the topic with a server of its own, or take hub.kafka out")
+}
+
+// kafka are the services that read the topics for a gateway.
+func (s *streams) kafka(h fleetscore.HubConfig, g *gateway.Gateway, metrics prometheus.Registerer) (services []lifecycle.Service, err error) {
+	if s.server.checkKafka(h) != nil {
+		return nil, nil // the server has other flags than when the configuration was applied; check says so at the next one
+	}
+	var topics []*kafka.Reader
+	for _, k := range h.Kafka {
+		name := "kafka topic " + k.Topic
+		if len(h.Kafka) > 1 {
+			name += " of group " + k.Group
+		}
+		r, err := kafka.New(kafka.Config{Kafka: k, Hub: h}, kafka.Deps{Gateway: g, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
+			Report: func(why string) { s.server.health.Report(name, why) }})
+		if err != nil {
+			return nil, err
+		}
+		topics = append(topics, r)
+		services = append(services, lifecycle.Service{Name: name, Run: r.Run})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.topics = topics
+	return services, nil
+}
+
+// ways is what comes in.
+func (s *streams) ways() api.Hub {
+	out := api.Hub{Stats: s.stats(), Kafka: []kafka.Topic{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.topics {
+		out.Kafka = append(out.Kafka, t.Status())
+	}
+	return out
+}
+
+// scope remembers what was registered, so that services that are rebuilt can
+// register anew.
+type scope struct {
+	prometheus.Registerer
+	collectors []prometheus.Collector
+}
+
+// Register implements prometheus.Registerer.
+func (s *scope) Register(c prometheus.Collector) error {
+	err := s.Registerer.Register(c)
+	if err == nil {
+		s.collectors = append(s.collectors, c)
+	}
+	return err
+}
+
+func (s *scope) unregister() {
+	for _, c := range s.collectors {
+		s.Unregister(c)
+	}
 }
