@@ -48,7 +48,7 @@ func AppendCSV(dst, text []byte, columns []string, hub fleetscore.HubConfig) ([]
 			}
 			more = true
 			dst = append(appendText(dst, []byte(name)), ':')
-			if !slices.Contains(hub.Key, name) && plain(v) {
+			if !slices.Contains(hub.Key, name) && isPlain(v) {
 				dst = append(dst, v...)
 			} else {
 				dst = appendText(dst, v)
@@ -98,8 +98,8 @@ func splitRow(fields [][]byte, row []byte) ([][]byte, error) {
 	}
 }
 
-// plain reports whether a value can stand in JSON as it is.
-func plain(v []byte) bool {
+// isPlain reports whether a value can stand in JSON as it is.
+func isPlain(v []byte) bool {
 	if s := string(v); s == "true" || s == "false" {
 		return true
 	}
