@@ -266,6 +266,19 @@ type NodeLoad struct {
 	Missing         string `json:"missing,omitempty"` // what isn't measured, and why
 }
 
+// Server is one of the servers that share the work, or the only one.
+type Server struct {
+	Name    string      `json:"name"`
+	URL     string      `json:"url" doc:"where it listens"`
+	Version string      `json:"version" doc:"its release"`
+	State   ServerState `json:"state" enum:"leads,follows,silent,ended" doc:"leads: it also makes, plans and commits jobs and runs queries; follows: it takes requests, readings and nodes; silent: it gave no sign of life for 5 s; ended: it was ended within the last hour"`
+	// LeadsSince is since when it leads; nil if it doesn't.
+	LeadsSince *time.Time `json:"leads_since,omitempty"`
+	Started    time.Time  `json:"started"`
+	Seen       time.Time  `json:"seen" doc:"its last sign of life"`
+	Self       bool       `json:"self" doc:"it is the server that answers"`
+}
+
 // Occurrence is one due time of a schedule and its outcome.
 type Occurrence struct {
 	Pipeline string          `json:"pipeline"`

@@ -101,3 +101,14 @@ const (
 	OccurrenceSkipped   OccurrenceState = "skipped"   // its trigger was dropped; the next interval includes its rows
 	OccurrenceMissed    OccurrenceState = "missed"    // no job could run within its deadline
 )
+
+// ServerState says what a server does.
+type ServerState string
+
+// The states of servers.
+const (
+	ServerLeads   ServerState = "leads"
+	ServerFollows ServerState = "follows"
+	ServerSilent  ServerState = "silent"
+	ServerEnded   ServerState = "ended"
+)

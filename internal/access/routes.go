@@ -124,6 +124,7 @@ var Table = map[string]Route{
 	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs the browser in
 	"GET /jobs/{id}":          {fleetscore.RoleViewer, noBody},
 	"GET /pools/{name}":       {fleetscore.RoleViewer, noBody},
+	"GET /servers":            {fleetscore.RoleViewer, noBody},
 	"GET /sensors/{pipeline}": {fleetscore.RoleViewer, noBody},
 	"GET /shadows/{pipeline}": {fleetscore.RoleViewer, noBody},
 	"GET /style.css":          {Anyone, noBody},

@@ -96,13 +96,13 @@ type Deps struct {
 	Fleets    Fleets
 	Store     store.Bucket
 	Images    Images
-	Cited     func(ctx context.Context) (map[string]bool, error) // the digests of images that results cite; nil means none
-	Catalog   *catalog.Catalog                                   // of the store; nil means that the API opens its own
-	Gateway   http.Handler                                       // answers POST /hubs/{hub}/messages
-	Clock     *clock.Clock                                       // the time that the server acts by; nil is the system's
-	Hub       func() Hub                                         // what comes in
-	Queries   func() []aggregator.Status                         // how far the queries have come
-	Servers   func(ctx context.Context) ([]Server, error)        // those that share the work; nil lists none
+	Cited     func(ctx context.Context) (map[string]bool, error)     // the digests of images that results cite; nil means none
+	Catalog   *catalog.Catalog                                       // of the store; nil means that the API opens its own
+	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
+	Clock     *clock.Clock                                           // the time that the server acts by; nil is the system's
+	Hub       func() Hub                                             // what comes in
+	Queries   func() []aggregator.Status                             // how far the queries have come
+	Servers   func(ctx context.Context) ([]fleetscore.Server, error) // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)

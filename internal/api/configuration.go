@@ -27,28 +27,6 @@ type Health struct {
 // Failing is one part that doesn't work, or a warning.
 type Failing obs.Problem
 
-// Server is one of the servers that share the work, or the only one.
-type Server struct {
-	Name    string      `json:"name"`
-	URL     string      `json:"url" doc:"where it listens"`
-	Version string      `json:"version" doc:"its release"`
-	State   ServerState `json:"state" enum:"leads,follows,silent,ended" doc:"leads: it also makes, plans and commits jobs and runs queries; follows: it takes requests, readings and nodes; silent: it gave no sign of life for 5 s; ended: it was ended within the last hour"`
-	Started time.Time   `json:"started"`
-	Seen    time.Time   `json:"seen" doc:"its last sign of life"`
-	Self    bool        `json:"self" doc:"it is the server that answers"`
-}
-
-// ServerState says what a server does.
-type ServerState string
-
-// The states of servers.
-const (
-	ServerLeads   ServerState = "leads"
-	ServerFollows ServerState = "follows"
-	ServerSilent  ServerState = "silent"
-	ServerEnded   ServerState = "ended"
-)
-
 type healthOutput struct {
 	Status int
 	Body   Health
@@ -75,9 +53,9 @@ func (s *server) registerConfig(api huma.API) {
 		Description: "200 while all parts work, 503 when at least one doesn't. With warnings alone the status is 200. Details need a token of the role viewer.",
 		Responses:   map[string]*huma.Response{"503": {Description: "a part doesn't work; the body is the same"}}}, s.health)
 	add(api, huma.Operation{OperationID: "list servers", Method: http.MethodGet, Path: "/servers", Summary: "The servers that share the work, and which of them leads"},
-		func(ctx context.Context, _ *struct{}) (*body[List[Server]], error) {
+		func(ctx context.Context, _ *struct{}) (*body[List[fleetscore.Server]], error) {
 			if s.deps.Servers == nil {
-				return answerList[Server](nil, ""), nil
+				return answerList[fleetscore.Server](nil, ""), nil
 			}
 			all, err := s.deps.Servers(ctx)
 			return answerList(all, ""), err

@@ -91,6 +91,9 @@ pipelines:
 `, dir))
 	p.uploadReference()
 	server := "--server=http://" + p.addr
+	if status, text := p.page("/servers"); status != 404 || !strings.Contains(text, "shares its work with no other") {
+		t.Errorf("the page of the servers of a lone server: status %d\n%s", status, text)
+	}
 	first := submitted(t, p, "again")
 	keys, _ := p.worked(first)
 	all := len(keys)

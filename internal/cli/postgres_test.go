@@ -222,7 +222,7 @@ func TestServers(t *testing.T) {
 	a.leads("a")
 	pause(ctx, time.Second)
 	b.signal(syscall.SIGCONT)
-	eventually(t, "the server that was frozen follows", func() bool { return b.states()["b"] == api.ServerFollows })
+	eventually(t, "the server that was frozen follows", func() bool { return b.states()["b"] == fleetscore.ServerFollows })
 
 	var queries api.List[aggregator.Status]
 	eventually(t, "the server that follows says how far the queries are", func() bool {
@@ -233,9 +233,10 @@ func TestServers(t *testing.T) {
 
 	a.stop() // one after the other is ended and started again, as for an upgrade
 	b.leads("b")
-	if s := b.states()["a"]; s != api.ServerEnded {
+	if s := b.states()["a"]; s != fleetscore.ServerEnded {
 		t.Errorf("the server that was ended is %q", s)
 	}
+	b.showsServers()
 	a.start()
 	b.stop()
 	a.leads("a")
@@ -378,11 +379,34 @@ func (p *process) oneOutcomeEach(pipeline string, every time.Duration) {
 	}
 }
 
-// states are what the servers do, by name, as this one says.
-func (p *process) states() map[string]api.ServerState {
+// showsServers looks at the page of the servers while this one, b, leads and a has ended.
+func (p *process) showsServers() {
 	p.t.Helper()
-	out := map[string]api.ServerState{}
-	var list api.List[api.Server]
+	var list api.List[fleetscore.Server]
+	if err := p.Get(p.t.Context(), "/servers", nil, &list); err != nil || len(list.Items) != 2 {
+		p.t.Fatalf("%d servers, %v", len(list.Items), err)
+	}
+	a, b := list.Items[0], list.Items[1]
+	if b.LeadsSince == nil || b.LeadsSince.Before(b.Started) || b.LeadsSince.After(b.Seen.Add(time.Minute)) || a.LeadsSince != nil {
+		p.t.Errorf("b leads since %v, which was started at %s and seen at %s; a since %v", b.LeadsSince, b.Started, b.Seen, a.LeadsSince)
+	}
+	_, page := p.page("/servers")
+	_, overview := p.page("/")
+	for _, want := range []string{"<p>b leads since <span title=\"" + b.LeadsSince.Format("2006-01-02 15:04:05"), "★ leads</span>", "■ ended</span>", p.addr} {
+		if !strings.Contains(page, want) {
+			p.t.Errorf("the page of the servers lacks %q:\n%s", want, page)
+		}
+	}
+	if !strings.Contains(overview, `<a href="/servers">`) {
+		p.t.Error("the overview doesn't lead to the page of the servers")
+	}
+}
+
+// states are what the servers do, by name, as this one says.
+func (p *process) states() map[string]fleetscore.ServerState {
+	p.t.Helper()
+	out := map[string]fleetscore.ServerState{}
+	var list api.List[fleetscore.Server]
 	limited, cancel := context.WithTimeout(p.t.Context(), 2*time.Second)
 	defer cancel()
 	if err := p.Get(limited, "/servers", nil, &list); err != nil {
@@ -398,7 +422,7 @@ func (p *process) states() map[string]api.ServerState {
 func (p *process) leads(name string) {
 	p.t.Helper()
 	began := time.Now()
-	eventually(p.t, "server "+name+" leads", func() bool { return p.states()[name] == api.ServerLeads })
+	eventually(p.t, "server "+name+" leads", func() bool { return p.states()[name] == fleetscore.ServerLeads })
 	if took := time.Since(began); took > takeOverWithin {
 		p.t.Errorf("it took %s until server %s led", took, name)
 	} else {

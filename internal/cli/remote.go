@@ -462,13 +462,17 @@ func newServerCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "server", Short: "Servers that share the work"}
 	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the servers, and which of them leads", Example: "  fleetscore server list", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
-			var got api.List[api.Server]
+			var got api.List[fleetscore.Server]
 			if err := c.Get(ctx, "/servers", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"server", "state", "url", "version", "started", "seen"}}
+			l := &listing{columns: []string{"server", "state", "leads since", "seen", "url", "version", "started"}}
 			for _, s := range got.Items {
-				l.add(s, s.Name, string(s.State), s.URL, s.Version, s.Started, s.Seen)
+				var since time.Time
+				if s.LeadsSince != nil {
+					since = *s.LeadsSince
+				}
+				l.add(s, s.Name, string(s.State), since, s.Seen, s.URL, s.Version, s.Started)
 			}
 			return l, nil
 		}))

@@ -153,9 +153,9 @@ func (p *Postgres) takeLease(ctx context.Context, how bool) (token int64, err er
 	if err := t.lock(serversLock); err != nil {
 		return 0, err
 	}
-	err = t.row(`INSERT INTO leader AS l (name, token, holder, who, store, expires)
-		SELECT 'main', 1, ?1, ?2, '', clock_timestamp() + make_interval(secs => ?3) WHERE ?4 OR NOT EXISTS (SELECT 1 FROM servers WHERE `+lives+`)
-		ON CONFLICT (name) DO UPDATE SET token = l.token + 1, holder = excluded.holder, who = excluded.who, expires = excluded.expires
+	err = t.row(`INSERT INTO leader AS l (name, token, holder, who, store, expires, since)
+		SELECT 'main', 1, ?1, ?2, '', clock_timestamp() + make_interval(secs => ?3), clock_timestamp() WHERE ?4 OR NOT EXISTS (SELECT 1 FROM servers WHERE `+lives+`)
+		ON CONFLICT (name) DO UPDATE SET token = l.token + 1, holder = excluded.holder, who = excluded.who, expires = excluded.expires, since = excluded.since
 		WHERE l.expires < clock_timestamp() RETURNING token`, p.id, p.who(), leaseFor.Seconds(), how).Scan(&token)
 	if err != nil {
 		return 0, err
@@ -282,8 +282,9 @@ type Server struct {
 	Live          bool          // it gave a sign of life just now
 	Ended         bool          // it said goodbye
 	Leads         bool
-	Self          bool   // it is this process
-	Report        []byte // JSON, what it said last
+	LeadsSince    time.Time // zero if it doesn't lead
+	Self          bool      // it is this process
+	Report        []byte    // JSON, what it said last
 }
 
 // Join adds this process to those that share the ledger. It waits for the lease of a
@@ -356,13 +357,17 @@ func (p *Postgres) Leave(ctx context.Context) error {
 // within the last hour.
 func (p *Postgres) Servers(ctx context.Context) ([]Server, error) {
 	return query(ctx, &p.core, "list servers", "", func(scan func(...any) error) (s Server, err error) {
-		var id, holder string
+		var id string
+		var since sql.NullTime
 		var silent float64
-		err = scan(&id, &s.Name, &s.URL, &s.Version, &s.Nodes, &s.Report, &s.Started, &s.Seen, &s.Ended, &silent, &holder)
+		err = scan(&id, &s.Name, &s.URL, &s.Version, &s.Nodes, &s.Report, &s.Started, &s.Seen, &s.Ended, &silent, &since)
 		s.Started, s.Seen = s.Started.UTC(), s.Seen.UTC()
 		s.Silent = time.Duration(silent * float64(time.Second))
-		s.Live, s.Leads, s.Self = !s.Ended && s.Silent < leaseFor, holder == id, id == p.id
+		s.Live, s.Leads, s.Self = !s.Ended && s.Silent < leaseFor, since.Valid, id == p.id
+		if s.Leads {
+			s.LeadsSince = since.Time.UTC()
+		}
 		return s, err
 	}, `SELECT s.id, s.name, s.url, s.version, s.nodes, s.report, s.started, s.seen, s.ended, EXTRACT(EPOCH FROM clock_timestamp() - s.seen)::float8,
-		COALESCE((SELECT holder FROM leader WHERE name = 'main' AND expires > clock_timestamp()), '') FROM servers AS s ORDER BY s.name, s.started`)
+		(SELECT since FROM leader WHERE name = 'main' AND holder = s.id AND expires > clock_timestamp()) FROM servers AS s ORDER BY s.name, s.started`)
 }

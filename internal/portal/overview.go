@@ -44,6 +44,7 @@ type overview struct {
 	Fleets    []fleetPanel
 	Pipelines []pipeline
 	Schedules []dueRow
+	Servers   []fleetscore.Server // if several may share the work
 }
 
 // refresh is the number of seconds after which a browser loads the page again.
@@ -148,6 +149,11 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 			return nil, err
 		}
 		v.Pools = append(v.Pools, one)
+	}
+	if p.deps.Servers != nil {
+		if v.Servers, err = p.deps.Servers(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if v.Schedules, err = p.schedules(ctx, cfg); err != nil {
 		return nil, err
@@ -313,6 +319,8 @@ func toString(v any) string {
 		return string(s)
 	case fleetscore.Outcome:
 		return string(s)
+	case fleetscore.ServerState:
+		return string(s)
 	}
 	return ""
 }
@@ -322,6 +330,7 @@ var glyphs = map[string]string{
 	"waiting": "◷", "queued": "○", "running": "▶", "leased": "▶", "committing": "⇪", "succeeded": "✓", "partly_failed": "◐", "failed": "✗", "canceled": "⊘",
 	"starting": "◌", "preparing": "◔", "idle": "●", "draining": "◍", "unusable": "⊗", "lost": "✗", "stopped": "■",
 	"scored": "✓", "no_data": "·", "no_model": "?", "timed_out": "⌛", "quarantined": "☣", "excluded": "–",
+	"leads": "★", "follows": "●", "silent": "✗", "ended": "■",
 }
 
 // group writes a number with thin spaces between thousands.

@@ -45,6 +45,8 @@ type Deps struct {
 	Catalog *catalog.Catalog // of the store; nil means that the portal opens its own
 	Queries func() []aggregator.Status
 	Gateway func() gateway.Stats
+	// Servers are those that share the work; nil if no other may share it.
+	Servers func(ctx context.Context) ([]fleetscore.Server, error)
 	Health  *obs.Health      // the parts that don't work; nil means that this is unknown
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil means time.Now
@@ -76,7 +78,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "problem", "signin", "signedin"} {
+	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "servers", "problem", "signin", "signedin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -92,6 +94,7 @@ func New(deps Deps) (http.Handler, error) {
 	mux.HandleFunc("GET /{$}", p.followLink(p.page("overview", p.overview)))
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
 	mux.HandleFunc("GET /pools/{name}", p.page("pool", p.pool))
+	mux.HandleFunc("GET /servers", p.page("servers", p.servers))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
 	mux.HandleFunc("GET /shadows/{pipeline}", p.page("shadow", p.shadow))
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })

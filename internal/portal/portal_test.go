@@ -169,7 +169,12 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 		t.Fatal(err)
 	}
 	h, err := New(Deps{Access: control, Ledger: l, Logs: oneLog{}, Store: seen(b), Now: func() time.Time { return noon.Add(time.Second) },
-		Health:  health,
+		Health: health,
+		Servers: func(context.Context) ([]fleetscore.Server, error) {
+			since := noon.Add(-time.Hour)
+			return []fleetscore.Server{{Name: hostile, URL: "http://a", State: fleetscore.ServerLeads, LeadsSince: &since, Started: since, Seen: noon, Version: "1", Self: true},
+				{Name: "b", State: fleetscore.ServerSilent, Started: since, Seen: noon.Add(-time.Minute)}}, nil
+		},
 		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
 		Queries: func() []aggregator.Status {
 			return []aggregator.Status{{Query: "q", Dataset: "readings", Problem: "the query stands, because " + hostile}}
@@ -198,12 +203,13 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, `<a href="/servers">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
 		{"/pools/cpu", 200, true, []string{"evaluated every 15m0s", "cpu-node", "$TargetDedicatedNodes=2;text=&lt;script&gt;", "✗ Code", "Line 1, Col 2: ", "bound it", "0 to 2 are allowed",
 			`1.00</p><p class="dim">node-hours, cost 0.50, in 0.5 hours since 2026-11-23 11:30:00 UTC`, "compared with 4 nodes that are always on"}},
+		{"/servers", 200, true, []string{"&lt;/script&gt; leads since", `title="2026-11-23 11:00:00 UTC">11:00:00`, "★ leads</span>", "✗ silent</span>", `title="2026-11-23 11:59:00 UTC"`, "shows this page"}},
 		{"/pools/none", 404, false, []string{"there is no such pool"}},
 		{sensor, 200, true, []string{"10 rows", "4 anomalies", "2 with an injected fault", `class="line" d="M`, "anomaly, 12:00:00 81", "injected fault, 11:57:00 36", "11:54:00"}},
 		{"/sensors/p?key=none&key=x", 200, true, []string{"No predictions in the last hour"}},

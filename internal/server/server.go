@@ -225,7 +225,11 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Gateway: st.stats, Health: s.health, Now: s.clock.Now, Log: s.log})
+	var servers func(context.Context) ([]fleetscore.Server, error)
+	if s.cfg.Shared {
+		servers = s.servers
+	}
+	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Gateway: st.stats, Servers: servers, Health: s.health, Now: s.clock.Now, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

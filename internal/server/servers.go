@@ -18,7 +18,6 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
-	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -180,23 +179,27 @@ func (s *Server) beat(ctx context.Context, w work) error {
 }
 
 // servers are all servers, for people.
-func (s *Server) servers(ctx context.Context) ([]api.Server, error) {
+func (s *Server) servers(ctx context.Context) ([]fleetscore.Server, error) {
 	if !s.cfg.Shared {
-		return []api.Server{{Name: s.name(), URL: s.URL, Version: s.cfg.Version, State: api.ServerLeads, Started: s.started, Seen: s.clock.Now().UTC(), Self: true}}, nil
+		return []fleetscore.Server{{LeadsSince: &s.started, Name: s.name(), URL: s.URL, Version: s.cfg.Version, State: fleetscore.ServerLeads, Started: s.started, Seen: s.clock.Now().UTC(), Self: true}}, nil
 	}
 	list, err := s.postgres.Servers(ctx)
-	var out []api.Server
+	var out []fleetscore.Server
 	for _, o := range list {
-		state := api.ServerFollows
+		state := fleetscore.ServerFollows
 		switch {
 		case o.Ended:
-			state = api.ServerEnded
+			state = fleetscore.ServerEnded
 		case !o.Live:
-			state = api.ServerSilent
+			state = fleetscore.ServerSilent
 		case o.Leads:
-			state = api.ServerLeads
+			state = fleetscore.ServerLeads
 		}
-		out = append(out, api.Server{Name: o.Name, URL: o.URL, Version: o.Version, State: state, Started: o.Started, Seen: o.Seen, Self: o.Self})
+		var since *time.Time
+		if state == fleetscore.ServerLeads {
+			since = &o.LeadsSince
+		}
+		out = append(out, fleetscore.Server{LeadsSince: since, Name: o.Name, URL: o.URL, Version: o.Version, State: state, Started: o.Started, Seen: o.Seen, Self: o.Self})
 	}
 	return out, err
 }
