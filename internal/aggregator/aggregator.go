@@ -335,6 +335,8 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 	}
 	r := &reading{a: a, ctx: ctx, index: i, aside: aside{cut: a.cut}}
 	last, at, ok := a.checkpoint(snap, i)
+	old, known := snap.Txns[a.appID(i, "form")]
+	edited := ok && known && old != formOf(a.plan)
 	if done, moved := a.inherit(snap); moved {
 		last.Done, last.Watermark = done, max(done, last.Watermark)
 		if !ok {
@@ -349,6 +351,11 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 	if last, r.at, err = a.follow(ctx, i, last, at); err != nil {
 		return nil, 0, err
 	}
+	hold := a.needs(last)
+	if edited { // the new text may look further back than the old one did
+		a.log.Info("the query was edited: its rows from now on are computed from all readings that the hub still has", "partition", i, "complete_until", last.Done)
+		last = window.Checkpoint{Position: last.Position, Done: last.Done, ReplayFrom: 1, Watermark: beginning}
+	}
 	from := last.ReplayFrom
 	a.forget(ctx, i, r.at.count(last.Position))
 	if a.plan.General != nil {
@@ -361,7 +368,10 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		r.windows = &windows{Partition: p, plan: a.plan}
 	}
 	r.last, r.committed, r.next = last, true, from
-	a.setHold(i, a.needs(last))
+	if edited {
+		r.next = 0 // what the hub removed because of its age isn't missed
+	}
+	a.setHold(i, hold)
 	a.update(i, func(s *PartitionStatus) {
 		s.Position, s.CompleteUntil = r.last.Position, r.last.Done
 		s.Taken, s.Watermark = from-1, r.last.Watermark

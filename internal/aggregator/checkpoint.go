@@ -14,14 +14,14 @@ import (
 //
 //	position, complete_until, replay_from, replay_watermark, replay_clock
 //	replay_source/<source>/mark, …/arrived, …/last
-//	hub, epoch, offset
+//	hub, epoch, offset, form
 //
 // Entries of sources are never removed; a source that was committed once is part
 // of every later checkpoint.
 //
 // position and replay_from count messages over all the hubs that the query ever
 // read, so that they only grow: they are the hub's sequence plus offset. hub and
-// epoch are those of the message at position.
+// epoch are those of the message at position. form is a hash of the query's text.
 const sourceEntry = "replay_source/"
 
 // entries are a checkpoint's transactions.
@@ -33,6 +33,7 @@ func (a *Aggregator) entries(partition int, c window.Checkpoint, at place) map[s
 		id("hub"):                             at.hub,
 		id("epoch"):                           at.epoch,
 		id("offset"):                          at.offset,
+		id("form"):                            formOf(a.plan),
 		id("replay_watermark"):                int64(c.Watermark),
 		id("replay_clock"):                    int64(c.Clock),
 		id("complete_until"):                  int64(c.Done),

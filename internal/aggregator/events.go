@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
@@ -147,11 +148,16 @@ func (w *waiting) Pop() any {
 const beginning = fleetscore.Micros(math.MinInt64)
 
 func newEvents(plan *query.Plan, cfg window.Config) *events {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%q %q %q", plan.SQL, plan.Into, plan.KeyNames)
-	e := &events{plan: plan, form: int64(h.Sum64()), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning}
+	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning}
 	e.runner = plan.General.Plan.NewRunner(nil, e.emit)
 	return e
+}
+
+// formOf is the same for the same query.
+func formOf(plan *query.Plan) int64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%q %q %q", strings.TrimSpace(plan.SQL), plan.Into, plan.KeyNames)
+	return int64(h.Sum64() >> 1)
 }
 
 // replay sets new events to the place from which a checkpoint's log is read again.

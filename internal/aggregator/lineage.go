@@ -82,6 +82,7 @@ func (a *Aggregator) inherit(snap *table.Snapshot) (done fleetscore.Micros, ok b
 func (a *Aggregator) note(partition int, text string) {
 	a.log.Error(text, "partition", partition)
 	a.mu.Lock()
+	defer a.mu.Unlock() // also until health knows, or the note of a partition that came first might be told last
 	a.status.Partitions[partition].Note = text
 	var all []string
 	for _, p := range a.status.Partitions {
@@ -89,7 +90,6 @@ func (a *Aggregator) note(partition int, text string) {
 			all = append(all, p.Note)
 		}
 	}
-	a.mu.Unlock()
 	a.health.Warn("log of query "+a.subject, strings.Join(all, "; "))
 }
 

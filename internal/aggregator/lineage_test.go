@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -204,3 +205,53 @@ func runHealth(t *testing.T, h hub.Hub, b store.Bucket, health *obs.Health) *Agg
 }
 
 var far = (1000000 * minute).Time()
+
+// TestEdited: when the text of a query was changed, its later rows are those that the new
+// text gives over the whole log, although it looks further back than the old text did; the
+// rows that were there stay.
+func TestEdited(t *testing.T) {
+	t.Parallel()
+	over := func(window string) Config {
+		c := config
+		c.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", window, 1)
+		return c
+	}
+	for name, windows := range map[string][2]string{
+		"longer":       {"TumblingWindow(second, 5)", "HoppingWindow(minute, 10, 1)"},
+		"to sliding":   {"TumblingWindow(second, 5)", "SlidingWindow(minute, 10)"},
+		"from sliding": {"SlidingWindow(second, 5)", "HoppingWindow(minute, 10, 1)"},
+		"both sliding": {"SlidingWindow(second, 5)", "SlidingWindow(minute, 10)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, b, fresh := hubtest.New(1), openDir(t), openDir(t)
+			fill(t, h, 1)
+			if _, err := runConfig(t, over(windows[0]), h, b); err != nil {
+				t.Fatal(err)
+			}
+			old, snap := rowsIn(t, b)
+			done, _ := catalog.CompleteUntil(snap, time.Now())
+			fillFrom(t, h, 1, done+minute)
+			if _, err := runConfig(t, over(windows[1]), h, b); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := runConfig(t, over(windows[1]), h, fresh); err != nil {
+				t.Fatal(err)
+			}
+			want, _ := rowsIn(t, fresh)
+			got, _ := rowsIn(t, b)
+			later := 0
+			for id := range want {
+				if _, at, _ := strings.Cut(id, " "); at <= done.String() {
+					delete(want, id)
+				} else {
+					later++
+				}
+			}
+			maps.Copy(want, old)
+			if d := cmp.Diff(want, got); d != "" || later < 10 {
+				t.Errorf("%d later rows (-want +got):\n%s", later, d)
+			}
+		})
+	}
+}

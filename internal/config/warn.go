@@ -139,3 +139,26 @@ func Leaving(old, now fleetscore.Config) []string {
 	}
 	return out
 }
+
+// Editing says what a change of queries means for windows that are open.
+func Editing(old, now fleetscore.Config) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(old.Queries)) {
+		before, _ := query.Parse(old.Queries[name].SQL, old.Hub.Key) // they were judged before
+		after, _ := query.Parse(now.Queries[name].SQL, now.Hub.Key)
+		for _, o := range before {
+			i := slices.IndexFunc(after, func(p *query.Plan) bool { return p.Into == o.Into })
+			switch {
+			case i < 0:
+				out = append(out, fmt.Sprintf("queries.%s no longer writes the dataset %s: its rows stay, and windows that are open now get no row", name, o.Into))
+			case strings.TrimSpace(after[i].SQL) != strings.TrimSpace(o.SQL):
+				s := fmt.Sprintf("queries.%s is edited: rows that are there stay; windows that are open now, and all later ones, get their rows by the new text from all readings that the hub still has, which are read again", name)
+				if keeps := now.Hub.Retention.D(); after[i].Window > keeps {
+					s += fmt.Sprintf("; the query looks back %s, and hub.retention is %s, so that its first rows may be of fewer readings", fleetscore.Duration(after[i].Window), fleetscore.Duration(keeps))
+				}
+				out = append(out, s)
+			}
+		}
+	}
+	return slices.Compact(out) // a query with several datasets is edited once
+}

@@ -79,6 +79,24 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
+// TestEditing: a change of a query says what becomes of its open windows.
+func TestEditing(t *testing.T) {
+	t.Parallel()
+	old := parsed(t)
+	if got := Editing(old, parsed(t, "0 *", "5 *")); len(got) > 0 {
+		t.Errorf("no query is edited: got %q", got)
+	}
+	for want, pairs := range map[string][]string{
+		"windows that are open now, and all later ones, get their rows by the new text":                    {"TumblingWindow(second, 5)", "SlidingWindow(second, 5)"},
+		"looks back 24h0m0s, and hub.retention is 1h0m0s, so that its first rows may be of fewer readings": {"TumblingWindow(second, 5)", "SlidingWindow(hour, 24)", "hub: {", "hub: {retention: 1h, "},
+		"no longer writes the dataset readings: its rows stay":                                             {"INTO readings", "INTO others", "dataset: readings", "dataset: others"},
+	} {
+		if got := Editing(old, parsed(t, pairs...)); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // TestDiff: each key that differs is named with its old and new value; a default that
 // is written out is not a difference.
 func TestDiff(t *testing.T) {

@@ -102,7 +102,7 @@ func (s *Server) warnings(ctx context.Context, cfg fleetscore.Config) ([]string,
 	}
 	out := config.Warnings(cfg, time.Now(), uploaded)
 	if ready {
-		out = append(out, config.Leaving(old, cfg)...)
+		out = append(append(out, config.Leaving(old, cfg)...), config.Editing(old, cfg)...)
 	}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
