@@ -103,7 +103,9 @@ func newParser(cfg Config, shared *shared) *parser {
 func (p *parser) begin(now time.Time) {
 	clear(p.columns)
 	p.out = &parsed{batches: make([][]*batch, p.shared.count)}
-	p.dict = p.shared.current.Load()
+	if d := p.shared.current.Load(); d != p.dict {
+		p.dict, p.reading.place = d, 0
+	}
 	p.keys = p.keys[:0]
 	for _, k := range p.msg.Keys {
 		var given []byte
@@ -528,10 +530,10 @@ func (p *parser) keep(line, size int) {
 		r.key = append(r.key, v...)
 	}
 	r.bytes = size
-	place, ok := p.dict.find(r.key)
+	place, ok := p.dict.find(r.key, r.place)
 	if !ok {
 		p.dict = p.shared.renew(p.dict)
-		place, _ = p.dict.find(r.key) // there is room for one
+		place, _ = p.dict.find(r.key, 0) // there is room for one
 	}
 	r.place = place
 	at := p.dict.now.Load().keys[place].partition

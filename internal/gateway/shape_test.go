@@ -167,7 +167,7 @@ func TestBatchAgainstTwin(t *testing.T) {
 				}
 			}
 			want = append(want, fmt.Sprint(string(r.key), r.time, r.id, r.cells))
-			r.place, _ = shared.current.Load().find(r.key)
+			r.place, _ = shared.current.Load().find(r.key, uint32(rnd.IntN(4)))
 			part.add(r)
 			if rnd.IntN(10) == 0 {
 				whole.join(part)

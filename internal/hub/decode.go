@@ -129,28 +129,23 @@ func (d *decoder) bytes(n int) []byte {
 
 func (d *decoder) string() string { return string(d.bytes(d.count("characters"))) }
 
-// strings reads n strings into one allocation of text.
+// strings reads n strings into one allocation of text, which holds their lengths too.
 func (d *decoder) strings(n int) []string {
-	out := make([]string, 0, n)
 	rest := d.b
-	total := 0
 	for range n {
-		total += len(d.bytes(d.count("characters")))
+		d.bytes(d.count("characters"))
 	}
 	if d.err != nil {
 		return nil
 	}
-	text := make([]byte, 0, total)
-	ends := make([]int, 0, n)
-	d2 := decoder{b: rest}
-	for range n {
-		text = append(text, d2.bytes(d2.count("characters"))...)
-		ends = append(ends, len(text))
-	}
-	all, start := string(text), 0
-	for _, end := range ends {
-		out = append(out, all[start:end])
-		start = end
+	all := string(rest[:len(rest)-len(d.b)])
+	out := make([]string, n)
+	at := 0
+	for i := range out {
+		size, bytes := binary.Uvarint(rest[at:])
+		at += bytes
+		out[i] = all[at : at+int(size)]
+		at += int(size)
 	}
 	return out
 }

@@ -75,6 +75,7 @@ type segmentLog struct {
 	done       chan struct{} // closed by Close
 	warnings   *Warnings
 	writers    sync.WaitGroup
+	spare      sync.Pool // of *[]byte
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -196,7 +197,7 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 	}
 	messages := make([][]byte, len(readings))
 	for i, r := range readings {
-		if messages[i], err = Marshal(make([]byte, recordHeader), h.cfg.Dir, stamp, r); err != nil {
+		if messages[i], err = Marshal(h.buffer(), h.cfg.Dir, stamp, r); err != nil {
 			return 0, err
 		}
 	}
@@ -207,11 +208,32 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 	var classified *fleetscore.Error
 	switch {
 	case err == nil:
+		for _, m := range messages { // after an error the writer may still use them
+			h.reuse(m)
+		}
 		return seq, nil
 	case errors.As(err, &classified):
 		return 0, err
 	}
 	return 0, fleetscore.Errorf(fleetscore.Unavailable, op, h.cfg.Dir, "%w", err).WithHint("send the readings again; repeated readings count once")
+}
+
+// maxSpareBytes is the largest memory of a message that is used again.
+const maxSpareBytes = 1 << 20
+
+// buffer is memory for a message, with room for its record's header.
+func (h *segmentLog) buffer() []byte {
+	if b, ok := h.spare.Get().(*[]byte); ok {
+		return (*b)[:recordHeader]
+	}
+	return make([]byte, recordHeader)
+}
+
+// reuse takes the memory of a message that was written.
+func (h *segmentLog) reuse(message []byte) {
+	if cap(message) <= maxSpareBytes {
+		h.spare.Put(&message)
+	}
 }
 
 // wrote notes how a write ended, and reports when a partition begins to fail or works

@@ -255,6 +255,7 @@ type message struct {
 	columns [][]*fleetscore.ReadingColumn // by aggregate: at most one of numbers and one of texts
 	names   []uint64                      // hashes of the columns' names
 	numbers []uint32                      // of the keys, plus 1; 0 where it wasn't asked for
+	before  uint32                        // the number that was asked for last
 }
 
 // message prepares a message. It is valid until the next one.
@@ -279,7 +280,8 @@ func (p *Partition) message(seq uint64, r *fleetscore.Readings) *message {
 func (p *Partition) number(m *message, key uint32) uint32 {
 	n := &m.numbers[key]
 	if *n == 0 {
-		*n = p.keys.number(m.r.Keys[key]) + 1
+		m.before = p.keys.after(m.before, m.r.Keys[key])
+		*n = m.before + 1
 	}
 	return *n - 1
 }
