@@ -104,7 +104,7 @@ func ours(t *testing.T, l ledger.Ledger, tasks int) float64 {
 	if _, err := l.PutConfig(t.Context(), time.Now(), "text", fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Slots: slots}}}); err != nil {
 		t.Fatal(err)
 	}
-	b, err := broker.New(broker.Config{}, broker.Deps{Ledger: l})
+	b, err := broker.New(broker.Config{LostAfter: time.Hour, LeaseTTL: time.Hour}, broker.Deps{Ledger: l}) // the nodes give no signs of life
 	if err != nil {
 		t.Fatal(err)
 	}

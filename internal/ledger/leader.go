@@ -122,7 +122,7 @@ func (p *Postgres) Elect(ctx context.Context, log *slog.Logger) (*Term, error) {
 
 func (p *Postgres) term(token int64) *Term {
 	t := &Term{p: p, token: token}
-	t.core = core{events: p.events, read: p.read, write: p.write, dialect: p.dialect, signs: p.signs, tell: p.notify, guarded: func(x *tx) error { return p.check(x, token) }}
+	t.core = core{events: p.events, read: p.read, write: p.write, dialect: p.dialect, signs: p.signs, endings: newLine[*ending](maxEndings, 0), tell: p.notify, guarded: func(x *tx) error { return p.check(x, token) }}
 	return t
 }
 

@@ -15,7 +15,7 @@ import (
 func hot() map[string]string {
 	out := map[string]string{
 		"count queued": countQueued, "count leased": countLeased, "next retry": nextRetry, "any due": anyDue, "count due": countDue, "lease": selectDue,
-		"task": selectTask, "tasks of a job": selectTasks, "input": selectInput, "inputs of a job": selectInputs, "results": selectResults,
+		"tasks by id": selectTasksOf, "put tasks": putTasks, "put ended": putEnded, "put idle": putIdle, "pools of nodes": lockPools, "tasks of a job": selectTasks, "inputs of tasks": selectInputsOf, "inputs of a job": selectInputs, "results": selectResults,
 		"attempt": selectAttempt, "attempts of a task": selectAttemptsOf, "leased of a job": selectLeasedOfJob,
 		"node with its running": selectNode, "nodes of a pool": selectPoolNodes, "job": selectJob,
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "jobs that ended first": selectEnded, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,

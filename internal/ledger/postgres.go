@@ -89,7 +89,7 @@ func openDatabase(ctx context.Context, c PostgresConfig, version int64) (*Postgr
 		return nil, err
 	}
 	p := &Postgres{cfg: cfg, id: rand.Text(), untold: map[Topic]bool{}, wake: make(chan struct{}, 1)}
-	p.dialect, p.events, p.signs = postgresDialect{}, &events{}, newSigns(&p.core)
+	p.dialect, p.events, p.signs, p.endings = postgresDialect{}, &events{}, newSigns(&p.core), newLine[*ending](maxEndings, 0)
 	p.write = stdlib.OpenDB(*cfg)
 	p.write.SetMaxOpenConns(connections)
 	p.write.SetMaxIdleConns(idleConnections)
@@ -274,12 +274,14 @@ func (postgresDialect) name() string { return "postgres" }
 var (
 	parameter = regexp.MustCompile(`\?[0-9]*`)
 	jsonEach  = regexp.MustCompile(`json_each\((\?[0-9]*)\) AS (\w+)`)
+	jsonRows  = regexp.MustCompile(`json_rows\((\?[0-9]*)\) AS (\w+)`)
 	columns   = regexp.MustCompile(`\b(INTEGER PRIMARY KEY AUTOINCREMENT|INTEGER|REAL|TEXT|BLOB)\b|\) WITHOUT ROWID`)
 )
 
 // text numbers the parameters.
 func (postgresDialect) text(statement string) string {
 	statement = jsonEach.ReplaceAllString(statement, `json_array_elements_text(CAST($1 AS json)) AS $2(value)`)
+	statement = jsonRows.ReplaceAllString(statement, `json_array_elements(CAST($1 AS json)) AS $2(value)`)
 	n := 0
 	return parameter.ReplaceAllStringFunc(statement, func(p string) string {
 		if p != "?" {

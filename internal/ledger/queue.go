@@ -74,8 +74,8 @@ const (
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
 	// The plus keeps the engine from the index by not_before, after which it would sort
 	// all tasks that wait.
-	selectDue  = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY priority, job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
-	selectTask = `SELECT doc FROM tasks WHERE id = ?`
+	selectDue     = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY priority, job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
+	selectTasksOf = `SELECT doc FROM tasks WHERE id IN (SELECT w.value FROM json_each(?) AS w)`
 )
 
 // QueueDepth implements Queue.
@@ -121,14 +121,8 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 		if err != nil {
 			return err
 		}
-		for _, task := range tasks {
-			ls, err := t.lease(task, n, now, ttl)
-			if err != nil {
-				return err
-			}
-			out = append(out, ls)
-		}
-		return nil
+		out, err = t.lease(tasks, n, now, ttl)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -136,71 +130,166 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 	return out, nil
 }
 
-func (t *tx) lease(task fleetscore.Task, n fleetscore.Node, now time.Time, ttl time.Duration) (Leased, error) {
-	var seq int64
-	var doc string
-	if err := t.row(selectJob, string(task.Job)).Scan(&seq, &doc); err != nil {
-		return Leased{}, err
+// lease gives tasks to a node.
+func (t *tx) lease(tasks []fleetscore.Task, n fleetscore.Node, now time.Time, ttl time.Duration) (out []Leased, err error) {
+	ids := make([]fleetscore.TaskID, len(tasks))
+	for i, task := range tasks {
+		ids[i] = task.ID
 	}
-	j, err := decode[fleetscore.Job](string(task.Job), doc)
+	inputs, err := list(t, scanTaskDoc, selectInputsOf, names(t.l, ids))
 	if err != nil {
-		return Leased{}, err
+		return nil, err
 	}
-	if j.State == fleetscore.JobQueued { // the job is about to change; a job that runs isn't locked, so that nodes don't wait for each other
-		if j, _, err = t.job(task.Job); err != nil {
-			return Leased{}, err
+	inputOf := map[fleetscore.TaskID]string{}
+	for _, in := range inputs {
+		inputOf[in.task] = in.doc
+	}
+	jobs := map[fleetscore.JobID]fleetscore.Job{}
+	var c changes
+	for _, task := range tasks {
+		j, ok := jobs[task.Job]
+		if !ok {
+			if j, err = t.running(task.Job, now); err != nil {
+				return nil, err
+			}
+			jobs[task.Job] = j
 		}
-	}
-	in, err := scanDoc[Input](t.row(selectInput, string(task.ID)).Scan)
-	if err != nil {
-		return Leased{}, err
-	}
-	node := n.ID
-	task.State, task.Node, task.NodeKind = fleetscore.TaskLeased, node, n.Kind
-	task.Attempts++
-	if task.Started == nil {
-		task.Started = &now
-	}
-	if err := t.putTask(task, time.Time{}); err != nil {
-		return Leased{}, err
-	}
-	if j.State == fleetscore.JobQueued {
-		have := j
-		j.State, j.Started = fleetscore.JobRunning, &now
-		if err := t.putJob(have, j); err != nil {
-			return Leased{}, err
+		in, err := decode[Input](string(task.ID), inputOf[task.ID])
+		if err != nil {
+			return nil, err
 		}
+		task.State, task.Node, task.NodeKind = fleetscore.TaskLeased, n.ID, n.Kind
+		task.Attempts++
+		if task.Started == nil {
+			task.Started = &now
+		}
+		a := fleetscore.Attempt{Lease: fleetscore.LeaseID(rand.Text()), Task: task.ID, Number: task.Attempts, Node: n.ID, State: leased, Started: now, Expires: now.Add(ttl)}
+		if err := c.task(task, time.Time{}); err != nil {
+			return nil, err
+		}
+		c.begun = append(c.begun, record{"lease": string(a.Lease), "task": string(a.Task), "job": string(j.ID), "number": a.Number, "node": string(n.ID), "started": micros(a.Started), "expires": micros(a.Expires)})
+		out = append(out, Leased{Job: j, Task: task, Attempt: a, Input: in})
 	}
-	a := fleetscore.Attempt{Lease: fleetscore.LeaseID(rand.Text()), Task: task.ID, Number: task.Attempts, Node: node, State: leased, Started: now, Expires: now.Add(ttl)}
-	err = t.exec(`INSERT INTO attempts (lease, task, job, number, node, state, reason, started, expires, ended) VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, 0)`,
-		string(a.Lease), string(a.Task), string(j.ID), a.Number, string(node), a.State, micros(a.Started), micros(a.Expires))
-	return Leased{Job: j, Task: task, Attempt: a, Input: in}, err
+	return out, c.write(t)
 }
 
-// EndAttempt implements Queue.
+// running is a job whose tasks are given to nodes: its first one makes it run. A job that
+// runs isn't locked, so that nodes don't wait for each other.
+func (t *tx) running(id fleetscore.JobID, now time.Time) (fleetscore.Job, error) {
+	var seq int64
+	var doc string
+	if err := t.row(selectJob, string(id)).Scan(&seq, &doc); err != nil {
+		return fleetscore.Job{}, err
+	}
+	j, err := decode[fleetscore.Job](string(id), doc)
+	if err != nil || j.State != fleetscore.JobQueued {
+		return j, err
+	}
+	if j, _, err = t.job(id); err != nil || j.State != fleetscore.JobQueued {
+		return j, err
+	}
+	have := j
+	j.State, j.Started = fleetscore.JobRunning, &now
+	return j, t.putJob(have, j)
+}
+
+// EndAttempt implements Queue. Ends that come while others are being written are then
+// written together, by one transaction of few statements: otherwise each would wait for its
+// job's lock until the one before is on disk.
 func (l *core) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
-	var out Leased
-	err := l.update(ctx, "end attempt", string(lease), func(t *tx) error {
-		var job string
-		if err := t.row(`SELECT job FROM attempts WHERE lease = ?`, string(lease)).Scan(&job); err != nil {
-			return err
+	e := &ending{lease: lease, now: now.UTC(), decide: decide, done: make(chan struct{})}
+	err := l.endings.do(ctx, e, l.endTogether)
+	if err == nil {
+		if e.broken != nil {
+			panic(e.broken)
 		}
-		j, _, err := t.job(fleetscore.JobID(job))
+		err = e.err
+	}
+	return e.out, l.problem("end attempt", string(lease), err)
+}
+
+// ending is the end of an attempt.
+type ending struct {
+	lease  fleetscore.LeaseID
+	now    time.Time
+	decide func(Leased) (AttemptEnd, error)
+
+	done   chan struct{} // closed when the fields below are set
+	out    Leased
+	err    error
+	broken any // what decide panicked with, which belongs to the caller
+}
+
+func (e *ending) ended() <-chan struct{} { return e.done }
+
+// maxEndings bounds how many attempts a transaction ends.
+const maxEndings = 256
+
+// endTogether ends attempts. If they can't be ended together, one of them may be the reason:
+// then each is ended alone.
+func (l *core) endTogether(some []*ending) {
+	ended := false
+	defer func() {
+		for _, e := range some {
+			if !ended { // this goroutine ends within a decision
+				e.out, e.err = Leased{}, fleetscore.Errorf(fleetscore.Internal, "", "", "the transaction was given up")
+			}
+			close(e.done)
+		}
+	}()
+	if err := l.end(some); err != nil {
+		for _, e := range some {
+			if alone := err; e.broken == nil {
+				if len(some) > 1 && !fleetscore.Unavailable.Is(err) {
+					alone = l.end([]*ending{e})
+				}
+				if alone != nil {
+					e.out, e.err = Leased{}, alone
+				}
+			}
+		}
+	}
+	ended = true
+}
+
+// end ends attempts by one transaction.
+func (l *core) end(some []*ending) error {
+	leases := make([]fleetscore.LeaseID, len(some))
+	for i, e := range some {
+		leases[i] = e.lease
+	}
+	const these = ` WHERE lease IN (SELECT w.value FROM json_each(?) AS w)`
+	return l.update(context.Background(), "end attempt", string(leases[0]), func(t *tx) error { // an end of one caller's context must not end the others' work
+		s, err := t.settle(these, names(l, leases))
 		if err != nil {
 			return err
 		}
-		a, err := scanAttempt(t.row(lockAttempt, string(lease)).Scan)
-		if err != nil {
-			return err
+		for _, e := range some {
+			e.out, e.err, e.broken = Leased{}, nil, nil
+			a, ok := s.attempts[e.lease]
+			switch {
+			case !ok:
+				e.err = sql.ErrNoRows
+			case a.State != leased:
+				e.err = fleetscore.Errorf(fleetscore.Conflict, "end attempt", string(a.Task), "attempt %d ended before: %s", a.Number, a.State).
+					WithHint("drop its work: another attempt does the task")
+			default:
+				if e.out, e.err = s.end(t, a, e.now, e.decided); e.broken != nil {
+					return errBroken
+				}
+			}
 		}
-		if a.State != leased {
-			return fleetscore.Errorf(fleetscore.Conflict, "end attempt", string(a.Task), "attempt %d ended before: %s", a.Number, a.State).
-				WithHint("drop its work: another attempt does the task")
-		}
-		out, err = t.end(j, a, now.UTC(), decide)
-		return err
+		return s.write(t)
 	})
-	return out, err
+}
+
+// errBroken gives a transaction up in which a decision panicked.
+var errBroken = errors.New("a decision panicked")
+
+// decided is what decide says.
+func (e *ending) decided(l Leased) (AttemptEnd, error) {
+	defer func() { e.broken = recover() }()
+	return e.decide(l)
 }
 
 // leasedQuery finds leases that haven't ended: the condition after FROM attempts.
@@ -268,32 +357,18 @@ func (l *core) takeBack(ctx context.Context, which LeaseFilter, some []fleetscor
 	var out []Leased
 	err := l.update(ctx, "take leases back", string(which.Node), func(t *tx) error {
 		out = nil
-		ids, err := list(t, scanText[fleetscore.JobID], selectJobsOf(text), args...)
+		s, err := t.settle(text, args...)
 		if err != nil {
 			return err
 		}
-		jobs := map[fleetscore.JobID]fleetscore.Job{}
-		for _, id := range ids {
-			if jobs[id], _, err = t.job(id); err != nil {
-				return err
-			}
-		}
-		attempts, err := list(t, scanHeld, selectAttempts+text+` ORDER BY task, number FOR UPDATE`, args...)
-		if err != nil {
-			return err
-		}
-		for _, a := range attempts {
-			j, ok := jobs[a.job]
-			if !ok {
-				continue // it was leased since: it is taken back the next time
-			}
-			ls, err := t.end(j, a.Attempt, now.UTC(), decide)
+		for _, lease := range s.order {
+			ls, err := s.end(t, s.attempts[lease], now.UTC(), decide)
 			if err != nil {
 				return err
 			}
-			jobs[a.job], out = ls.Job, append(out, ls)
+			out = append(out, ls)
 		}
-		return nil
+		return s.write(t)
 	})
 	if err != nil {
 		return nil, err
@@ -306,13 +381,54 @@ func selectJobsOf(leases string) string {
 	return `SELECT id FROM jobs WHERE id IN (SELECT job FROM attempts` + leases + `) ORDER BY seq`
 }
 
-// end ends one leased attempt of a job that is locked.
-func (t *tx) end(j fleetscore.Job, a fleetscore.Attempt, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
-	task, err := scanDoc[fleetscore.Task](t.row(selectTask, string(a.Task)).Scan)
+// settlement is the end of several attempts in one transaction.
+type settlement struct {
+	jobs, had map[fleetscore.JobID]fleetscore.Job // as they are now, and as they were
+	order     []fleetscore.LeaseID
+	attempts  map[fleetscore.LeaseID]held
+	tasks     map[fleetscore.TaskID]fleetscore.Task
+	changes   changes
+}
+
+// settle locks attempts, and first their jobs. which is a condition after FROM attempts. An
+// attempt that began meanwhile, of another job, isn't among them.
+func (t *tx) settle(which string, args ...any) (*settlement, error) {
+	ids, err := list(t, scanText[fleetscore.JobID], selectJobsOf(which), args...)
 	if err != nil {
-		return Leased{}, err
+		return nil, err
 	}
-	e, err := decide(Leased{Job: j, Task: task, Attempt: a})
+	s := &settlement{jobs: map[fleetscore.JobID]fleetscore.Job{}, had: map[fleetscore.JobID]fleetscore.Job{}, attempts: map[fleetscore.LeaseID]held{}, tasks: map[fleetscore.TaskID]fleetscore.Task{}}
+	for _, id := range ids {
+		if s.jobs[id], _, err = t.job(id); err != nil {
+			return nil, err
+		}
+		s.had[id] = s.jobs[id]
+	}
+	attempts, err := list(t, scanHeld, selectAttempts+which+` ORDER BY task, number FOR UPDATE`, args...)
+	if err != nil {
+		return nil, err
+	}
+	var tasks []fleetscore.TaskID
+	for _, a := range attempts {
+		if _, ok := s.jobs[a.job]; ok {
+			s.order, s.attempts[a.Lease], tasks = append(s.order, a.Lease), a, append(tasks, a.Task)
+		}
+	}
+	docs, err := list(t, scanDoc[fleetscore.Task], selectTasksOf, names(t.l, tasks))
+	for _, task := range docs {
+		s.tasks[task.ID] = task
+	}
+	return s, err
+}
+
+// end ends one of the attempts.
+func (s *settlement) end(t *tx, a held, now time.Time, decide func(Leased) (AttemptEnd, error)) (Leased, error) {
+	j := s.jobs[a.job]
+	task, ok := s.tasks[a.Task]
+	if !ok {
+		return Leased{}, sql.ErrNoRows
+	}
+	e, err := decide(Leased{Job: j, Task: task, Attempt: a.Attempt})
 	if err != nil {
 		return Leased{}, err
 	}
@@ -320,35 +436,41 @@ func (t *tx) end(j fleetscore.Job, a fleetscore.Attempt, now time.Time, decide f
 	if task.State.Ended() && task.Ended == nil {
 		task.Ended = &now
 	}
-	if err := t.putTask(task, e.NotBefore); err != nil {
+	if err := s.changes.task(task, e.NotBefore); err != nil {
 		return Leased{}, err
 	}
-	if err := t.exec(`UPDATE attempts SET state = ?, reason = ?, ended = ? WHERE lease = ?`, a.State, a.Reason, micros(now), string(a.Lease)); err != nil {
-		return Leased{}, err
-	}
+	s.changes.ended = append(s.changes.ended, record{"lease": string(a.Lease), "state": a.State, "reason": t.l.dialect.value(a.Reason), "at": micros(now)})
 	if e.Result != nil {
-		if err := t.exec(`INSERT INTO results (task, job, doc) VALUES (?, ?, ?)`, string(task.ID), string(j.ID), string(e.Result)); err != nil {
-			return Leased{}, err
-		}
+		s.changes.results = append(s.changes.results, record{"task": string(task.ID), "job": string(j.ID), "doc": string(e.Result)})
 	}
-	if err := t.idle(a.Node, now); err != nil {
-		return Leased{}, err
-	}
+	s.changes.idle(a.Node, now)
 	t.event(AttemptsTopic)
 	if task.State == fleetscore.TaskQueued {
 		t.event(QueueTopic(j.Config.Pool))
 	}
 	if task.State.Ended() {
-		have := j
 		j.TasksEnded++
 		if j.TasksEnded == j.Tasks {
 			j.State = fleetscore.JobCommitting
 		}
-		if err := t.putJob(have, j); err != nil {
-			return Leased{}, err
+	}
+	s.jobs[j.ID], s.tasks[task.ID], s.attempts[a.Lease] = j, task, a
+	return Leased{Job: j, Task: task, Attempt: a.Attempt}, nil
+}
+
+// write writes what the ends of the attempts changed.
+func (s *settlement) write(t *tx) error {
+	if err := s.changes.write(t); err != nil {
+		return err
+	}
+	for id, j := range s.jobs {
+		if have := s.had[id]; j.TasksEnded != have.TasksEnded {
+			if err := t.putJob(have, j); err != nil {
+				return err
+			}
 		}
 	}
-	return Leased{Job: j, Task: task, Attempt: a}, nil
+	return nil
 }
 
 // Tasks reads tasks, their attempts and results.
@@ -430,8 +552,8 @@ func scanHeld(scan func(...any) error) (held, error) {
 }
 
 const (
-	selectInput  = `SELECT doc FROM inputs WHERE task = ?`
-	selectInputs = `SELECT doc FROM inputs WHERE job = ? ORDER BY task`
+	selectInputsOf = `SELECT task, doc FROM inputs WHERE task IN (SELECT w.value FROM json_each(?) AS w)`
+	selectInputs   = `SELECT doc FROM inputs WHERE job = ? ORDER BY task`
 )
 
 // Inputs implements the role Tasks.
@@ -441,16 +563,20 @@ func (l *core) Inputs(ctx context.Context, job fleetscore.JobID) ([]Input, error
 
 const selectResults = `SELECT task, doc FROM results WHERE job = ?`
 
+// taskDoc is what is kept about a task in another table.
+type taskDoc struct {
+	task fleetscore.TaskID
+	doc  string
+}
+
+func scanTaskDoc(scan func(...any) error) (d taskDoc, err error) {
+	err = scan(&d.task, &d.doc)
+	return d, err
+}
+
 // Results implements the role Tasks.
 func (l *core) Results(ctx context.Context, job fleetscore.JobID) (map[fleetscore.TaskID]json.RawMessage, error) {
-	type result struct {
-		task fleetscore.TaskID
-		doc  string
-	}
-	rows, err := query(ctx, l, "read results", string(job), func(scan func(...any) error) (result, error) {
-		var r result
-		return r, scan(&r.task, &r.doc)
-	}, selectResults, string(job))
+	rows, err := query(ctx, l, "read results", string(job), scanTaskDoc, selectResults, string(job))
 	out := make(map[fleetscore.TaskID]json.RawMessage, len(rows))
 	for _, r := range rows {
 		out[r.task] = json.RawMessage(r.doc)

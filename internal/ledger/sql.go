@@ -39,13 +39,15 @@ type core struct {
 	group       *group          // carries out transactions of an engine with one writer; nil if the engine has several
 	parsed      *parsed         // nil if the engine keeps what it parsed by itself
 	signs       *signs          // the signs of life of nodes
+	endings     *line[*ending]  // the ends of attempts
 }
 
 // dialect is what the engines do differently.
 type dialect interface {
 	// text is a statement as the engine takes it. Statements are written with the
 	// parameters ? or ?1, ?2…, with FOR UPDATE (also SKIP LOCKED) where rows have
-	// to be locked, and with json_each(?) AS w for the values w.value of a list.
+	// to be locked, with json_each(?) AS w for the values w.value of a list, and with
+	// json_rows(?) AS w for its objects, whose fields are w.value ->> 'name'.
 	text(statement string) string
 	// value is an argument as the engine takes it.
 	value(arg any) any
@@ -182,6 +184,81 @@ func (t *tx) topics() []Topic { return slices.Collect(maps.Keys(t.events)) }
 // lock makes the transactions that take the lock of that name follow one another. It
 // is for what has no row yet that could be locked.
 func (t *tx) lock(name string) error { return t.l.dialect.named(t, name) }
+
+// record is a row to be written, by column.
+type record map[string]any
+
+// changes collects rows, so that one statement writes all of a kind.
+type changes struct {
+	tasks, begun, ended, results []record
+	nodes                        map[fleetscore.NodeID]time.Time // who has less to do, and since when
+}
+
+func (c *changes) task(task fleetscore.Task, notBefore time.Time) error {
+	doc, err := json.Marshal(task)
+	c.tasks = append(c.tasks, record{"id": string(task.ID), "state": string(task.State), "at": micros(notBefore), "doc": string(doc)})
+	return err
+}
+
+func (c *changes) idle(id fleetscore.NodeID, now time.Time) {
+	if c.nodes == nil {
+		c.nodes = map[fleetscore.NodeID]time.Time{}
+	}
+	if now.After(c.nodes[id]) {
+		c.nodes[id] = now
+	}
+}
+
+const (
+	putTasks = `UPDATE tasks SET state = w.value ->> 'state', not_before = CAST(w.value ->> 'at' AS BIGINT), doc = w.value ->> 'doc' FROM json_rows(?) AS w WHERE tasks.id = w.value ->> 'id'`
+	putBegun = `INSERT INTO attempts (lease, task, job, number, node, state, reason, started, expires, ended) SELECT w.value ->> 'lease', w.value ->> 'task', w.value ->> 'job',
+		CAST(w.value ->> 'number' AS BIGINT), w.value ->> 'node', 'leased', '', CAST(w.value ->> 'started' AS BIGINT), CAST(w.value ->> 'expires' AS BIGINT), 0 FROM json_rows(?) AS w`
+	putEnded = `UPDATE attempts SET state = w.value ->> 'state', reason = w.value ->> 'reason', ended = CAST(w.value ->> 'at' AS BIGINT) FROM json_rows(?) AS w
+		WHERE attempts.lease = w.value ->> 'lease'`
+	putResults = `INSERT INTO results (task, job, doc) SELECT w.value ->> 'task', w.value ->> 'job', w.value ->> 'doc' FROM json_rows(?) AS w`
+	putIdle    = `UPDATE nodes SET idle_since = CAST(w.value ->> 'at' AS BIGINT) FROM json_rows(?) AS w
+		WHERE nodes.id = w.value ->> 'id' AND NOT EXISTS (SELECT 1 FROM attempts WHERE node = nodes.id AND state = 'leased')`
+	lockPools = `SELECT pool FROM nodes WHERE id IN (SELECT w.value FROM json_each(?) AS w) ORDER BY id FOR UPDATE`
+)
+
+// write writes the rows.
+func (c *changes) write(t *tx) error {
+	for _, w := range []struct {
+		statement string
+		rows      []record
+	}{{putTasks, c.tasks}, {putBegun, c.begun}, {putEnded, c.ended}, {putResults, c.results}} {
+		if err := t.put(w.statement, w.rows); err != nil {
+			return err
+		}
+	}
+	if len(c.nodes) == 0 {
+		return nil
+	}
+	pools, err := list(t, scanText[string], lockPools, namesOf(t.l, c.nodes))
+	if err != nil {
+		return err
+	}
+	for _, pool := range pools {
+		t.event(NodesTopic(pool))
+	}
+	var rows []record
+	for id, at := range c.nodes {
+		rows = append(rows, record{"id": string(id), "at": micros(at)})
+	}
+	return t.put(putIdle, rows)
+}
+
+// put carries out a statement about rows, if there are any.
+func (t *tx) put(statement string, rows []record) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	doc, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	return t.exec(statement, string(doc))
+}
 
 // list collects the rows that a query yields.
 func list[T any](q querier, scan func(func(...any) error) (T, error), statement string, args ...any) ([]T, error) {

@@ -48,7 +48,7 @@ func openFile(ctx context.Context, path string, version int64) (*SQLite, error) 
 		return nil, fleetscore.Wrap(op, path, err)
 	}
 	l := &SQLite{core: core{events: &events{}, dialect: sqliteDialect{}, group: newGroup(), parsed: &parsed{}}}
-	l.signs = newSigns(&l.core)
+	l.signs, l.endings = newSigns(&l.core), newLine[*ending](maxEndings, 0)
 	if l.lock, err = Lock(path); err != nil {
 		return nil, full(op, path, err)
 	}
@@ -165,7 +165,7 @@ type sqliteDialect struct{}
 func (sqliteDialect) name() string { return "sqlite" }
 
 // withoutLocks takes the locks of rows away: writers take turns.
-var withoutLocks = strings.NewReplacer(" FOR UPDATE SKIP LOCKED", "", " FOR UPDATE", "")
+var withoutLocks = strings.NewReplacer(" FOR UPDATE SKIP LOCKED", "", " FOR UPDATE", "", "json_rows(", "json_each(")
 
 func (sqliteDialect) text(statement string) string { return withoutLocks.Replace(statement) }
 
