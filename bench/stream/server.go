@@ -19,7 +19,7 @@ import (
 )
 
 const fleetYAML = `
-hub: {key: [Device, Tag], time: TS, disorder: 10s}
+hub: {key: [Device, Tag], time: TS, disorder: 2s}
 queries:
   readings: |
     SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value

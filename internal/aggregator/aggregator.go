@@ -41,8 +41,8 @@ type Config struct {
 	Query fleetscore.QueryConfig
 	Hub   fleetscore.HubConfig // Key, Disorder and IdleAfter are used; filled
 	// MaxHeldBytes bounds, by estimate, the memory of the query's windows over all
-	// partitions; 0 means DefaultHeldBytes. When a partition uses more than half of
-	// its share, finished windows are committed before their cut. A partition whose
+	// partitions; 0 means DefaultHeldBytes. When finished windows
+	// of a partition use more than an eighth of its share, they are committed before their cut. A partition whose
 	// open windows alone use the whole share stops reading.
 	MaxHeldBytes int64
 }

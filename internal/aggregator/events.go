@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -63,7 +64,9 @@ type engine interface {
 	OpenWindows() int
 	HeldBytes() (open, over int64) // memory, estimated: of what is open, and of rows
 	Measure()                      // estimates it better
-	Close(done fleetscore.Micros) *fleetscore.Rows
+	// Parts removes the rows up to a time and returns them, in parts that are made one after
+	// the other, so that many rows don't need much memory at once.
+	Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows]
 	Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint
 	Save(position uint64) []byte // the state that the log doesn't tell; nil if it tells everything
 }
@@ -100,6 +103,14 @@ func (w *windows) Complete(cut fleetscore.Micros, early bool) (fleetscore.Micros
 		cut = fleetscore.Micros(w.plan.Hop.Microseconds())
 	}
 	return floor(mark, cut), ok
+}
+
+// partRows is about how many rows are written at once; a file has as many at most.
+const partRows = 512 << 10
+
+// Parts closes the windows that are over.
+func (w *windows) Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows] {
+	return w.Partition.Parts(done, partRows)
 }
 
 // Measure has nothing to do: the estimate is near.
@@ -351,6 +362,12 @@ func (e *events) Complete(cut fleetscore.Micros, early bool) (fleetscore.Micros,
 		return w - 1, ok // a reading with the watermark's own time is still let in
 	}
 	return floor(w-1, cut), ok
+}
+
+// Parts closes the rows up to a time, in one part.
+func (e *events) Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows] {
+	rows := e.Close(done)
+	return func(yield func(*fleetscore.Rows) bool) { yield(rows) }
 }
 
 // Close returns the rows up to done, which are committed next.

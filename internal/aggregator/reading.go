@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"math"
 	"strings"
 
@@ -67,7 +68,7 @@ func (r *reading) take(m hub.Message) error {
 	if open > r.a.share {
 		return r.tooMuch(open)
 	}
-	done, ok := r.windows.Complete(r.a.cut, over > r.a.share/2) // a commit before the cut makes the same rows in smaller files
+	done, ok := r.windows.Complete(r.a.cut, over > r.a.share/8) // a commit before the cut makes the same rows in smaller files
 	if !ok {
 		return nil
 	}
@@ -180,6 +181,27 @@ func (r *reading) writeLate() error {
 	return nil
 }
 
+// write writes rows into files that no reader sees yet.
+func (r *reading) write(parts iter.Seq[*fleetscore.Rows], done fleetscore.Micros, id string) (files []fleetscore.DataFile, count int64, err error) {
+	a := r.a
+	for rows := range parts {
+		rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
+		err := a.persist(r.ctx, "writing rows", func() error {
+			more, err := a.table.WriteRows(r.ctx, rows, id)
+			if err == nil {
+				files = append(files, more...)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		count += int64(rows.Len())
+		a.seen.add(rows, done)
+	}
+	return files, count, nil
+}
+
 // commit closes the windows that end by done and makes their rows visible,
 // together with the position in the log.
 func (r *reading) commit(position uint64, done fleetscore.Micros) error {
@@ -187,8 +209,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	a := r.a
-	rows := r.windows.Close(done)
-	rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
+	parts := r.windows.Parts(done)
 	c := r.windows.Checkpoint(position, done)
 	state := r.windows.Save(position)
 	guard := a.appID(r.index, "position")
@@ -201,14 +222,16 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		commit.Info[table.SetAsideInfo] = list
 	}
 	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
-	err := a.persist(r.ctx, "committing rows", func() (err error) {
+	add, count, err := r.write(parts, done, id)
+	if err != nil {
+		return err
+	}
+	commit.Add = add
+	err = a.persist(r.ctx, "committing rows", func() (err error) {
 		if state != nil { // before the commit that makes it the one to go on from
 			if err := store.WriteAll(r.ctx, a.catalog.Store(), catalog.QueryState(a.plan.Into, r.index, r.at.count(position)), state, store.PutOptions{}); err != nil {
 				return err
 			}
-		}
-		if commit.Add, err = a.table.WriteRows(r.ctx, rows, id); err != nil {
-			return err
 		}
 		_, err = a.table.Commit(r.ctx, commit)
 		return err
@@ -230,13 +253,12 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	if state != nil {
 		a.forget(r.ctx, r.index, r.at.count(position))
 	}
-	a.seen.add(rows, done)
-	a.metrics.rows.Add(float64(rows.Len()))
+	a.metrics.rows.Add(float64(count))
 	a.update(r.index, func(s *PartitionStatus) {
 		s.CompleteUntil, s.OpenWindows = done, r.windows.OpenWindows()
 		open, over := r.windows.HeldBytes()
 		s.HeldBytes = open + over
-		s.Rows += int64(rows.Len())
+		s.Rows += count
 	})
 	return nil
 }

@@ -1,10 +1,14 @@
 package window
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -104,5 +108,53 @@ func TestKeysComeAndGo(t *testing.T) {
 	}
 	if most > 4*fewKeys {
 		t.Errorf("%d keys are kept", most)
+	}
+}
+
+// TestParts: the parts of closed windows hold each row once, and no key in two of them.
+func TestParts(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 100, 1500, 1 << 20} {
+		var want, got []row
+		parts := 0
+		for _, whole := range []bool{true, false} {
+			p := New(config)
+			for seq := range uint64(40) {
+				now := fleetscore.Micros(1000+seq) * second
+				m := logged{source: "http", arrived: now}
+				for i := range 300 {
+					if seq < 20 || i%100 == 0 { // later windows have few of the keys
+						m.readings = append(m.readings, reading{fleetscore.Key(fmt.Sprint(i)), now, float64(seq)})
+					}
+				}
+				feed(p, seq+1, m, func(int, Verdict) {})
+			}
+			feed(p, 100, logged{source: "http", arrived: 2000 * second}, nil)
+			if whole {
+				want = rowsOf(p.Close(1030 * second))
+				continue
+			}
+			seq, owner := p.Parts(1030*second, n), map[fleetscore.Key]int{}
+			if _, over := p.HeldBytes(); over == 0 || p.OpenWindows() == 0 {
+				t.Error("no window is left")
+			}
+			for rows := range seq {
+				parts++
+				for _, k := range rows.Keys {
+					if owner[k] > 0 {
+						t.Errorf("key %s is in the parts %d and %d", k, owner[k], parts)
+					}
+					owner[k] = parts
+				}
+				got = append(got, rowsOf(rows)...)
+			}
+		}
+		slices.SortFunc(got, func(a, b row) int { return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.key, b.key)) })
+		if d := gocmp.Diff(want, got, gocmp.AllowUnexported(row{})); d != "" {
+			t.Errorf("parts of %d rows (-whole +parts):\n%s", n, d)
+		}
+		if wantParts := map[int]int{1: 16, 100: 16, 1500: 2, 1 << 20: 1}[n]; parts != wantParts {
+			t.Errorf("%d parts of %d rows each, want %d; there are %d rows", parts, n, wantParts, len(want))
+		}
 	}
 }

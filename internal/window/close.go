@@ -2,6 +2,7 @@ package window
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"slices"
 
@@ -58,68 +59,125 @@ func (p *Partition) rowsOf(w *window) *sealed {
 // and key. until must not be after the watermark. Values are in the order of the
 // aggregates; the caller names the columns.
 func (p *Partition) Close(until fleetscore.Micros) *fleetscore.Rows {
-	var ends []fleetscore.Micros
+	var out *fleetscore.Rows
+	for rows := range p.Parts(until, math.MaxInt) {
+		out = rows
+	}
+	return out
+}
+
+// maxParts is into how many parts rows are divided at most.
+const maxParts = 16
+
+// Parts is Close in parts of about n rows, so that a caller who writes one after the other needs
+// little memory. A part has the rows of a range of shards. The windows are removed at once;
+// rows are made when the caller asks for them.
+func (p *Partition) Parts(until fleetscore.Micros, n int) iter.Seq[*fleetscore.Rows] {
+	c := &closing{all: p.keys.list, aggregates: len(p.fields)}
 	count := 0
+	have := make([]bool, len(c.all))
 	for end, w := range p.windows {
-		if end <= until {
-			ends = append(ends, end)
-			count += w.rows.len()
+		if end > until {
+			continue
+		}
+		c.windows = append(c.windows, w)
+		count += w.rows.len()
+		for _, key := range w.rows.keys {
+			have[key] = true
+		}
+		delete(p.windows, end)
+		p.over -= w.held
+		p.hold(w, -w.held)
+	}
+	slices.SortFunc(c.windows, func(a, b *window) int { return cmp.Compare(a.end, b.end) })
+	for key, there := range have {
+		if there {
+			c.keys = append(c.keys, uint32(key))
 		}
 	}
-	slices.Sort(ends)
-	have := make([]bool, len(p.keys.list))
-	var numbers []uint32
-	for _, end := range ends {
-		for _, key := range p.windows[end].rows.keys {
-			if !have[key] {
-				have[key] = true
-				numbers = append(numbers, key)
+	p.forget(have)
+	parts := 1
+	for parts < maxParts && count/parts > n {
+		parts *= 2
+	}
+	return func(yield func(*fleetscore.Rows) bool) {
+		c.place = make([]uint32, len(c.all))
+		for _, r := range fleetscore.SplitShards(parts) {
+			if !yield(c.rows(r)) {
+				return
 			}
 		}
 	}
-	slices.SortFunc(numbers, func(a, b uint32) int { return cmp.Compare(p.keys.list[a].key, p.keys.list[b].key) })
-	out := &fleetscore.Rows{Keys: make([]fleetscore.Key, len(numbers)), KeyIndex: make([]uint32, 0, count), Times: make([]fleetscore.Micros, 0, count), Values: make([][]float64, len(p.fields))}
-	place := make([]uint32, len(p.keys.list)) // of the keys in out
-	for i, key := range numbers {
-		out.Keys[i], place[key] = p.keys.list[key].key, uint32(i)
+}
+
+// closing is windows that were removed, while their rows are made.
+type closing struct {
+	all        []known
+	aggregates int
+	windows    []*window
+	keys       []uint32 // those of the windows
+	place      []uint32 // by number, among the keys of a part, plus 1
+}
+
+// rows are the rows of a range of shards.
+func (c *closing) rows(shards fleetscore.ShardRange) *fleetscore.Rows {
+	var numbers []uint32
+	for _, key := range c.keys {
+		if shards.Contains(fleetscore.Shard(c.all[key].mix >> 56)) { // as Key.Shard does
+			numbers = append(numbers, key)
+		}
 	}
+	slices.SortFunc(numbers, func(a, b uint32) int { return cmp.Compare(c.all[a].key, c.all[b].key) })
+	out := &fleetscore.Rows{Keys: make([]fleetscore.Key, len(numbers)), Values: make([][]float64, c.aggregates)}
+	clear(c.place)
+	for i, key := range numbers {
+		out.Keys[i], c.place[key] = c.all[key].key, uint32(i+1)
+	}
+	count := 0
+	for _, w := range c.windows {
+		for _, key := range w.rows.keys {
+			if c.place[key] > 0 {
+				count++
+			}
+		}
+	}
+	out.KeyIndex, out.Times = make([]uint32, 0, count), make([]fleetscore.Micros, 0, count)
 	for a := range out.Values {
 		out.Values[a] = make([]float64, 0, count)
 	}
 	rowAt := make([]uint32, len(numbers)) // by place, plus 1
-	for _, end := range ends {
-		w := p.windows[end]
-		delete(p.windows, end)
-		p.over -= w.held
-		p.hold(w, -w.held)
-		w.rows.sorted(place, rowAt, func(row int, key uint32) {
+	for _, w := range c.windows {
+		w.rows.sorted(c.place, rowAt, func(row int, key uint32) {
 			out.KeyIndex = append(out.KeyIndex, key)
-			out.Times = append(out.Times, end)
+			out.Times = append(out.Times, w.end)
 			for a, v := range w.rows.values {
 				out.Values[a] = append(out.Values[a], v[row])
 			}
 		})
 	}
-	p.forget(have)
 	return out
 }
 
-// sorted calls f for each row, in the order of the keys' places. rowAt is as long as there are
-// places, and zero before and after.
+// sorted calls f for each row whose key has a place, in the order of the places. rowAt is as long as
+// there are places, and zero before and after.
 func (s *sealed) sorted(place, rowAt []uint32, f func(row int, place uint32)) {
 	if 16*len(s.keys) < len(rowAt) { // a window with few of the keys
-		order := make([]int, len(s.keys))
-		for i := range order {
-			order[i] = i
+		var order []int
+		for row, key := range s.keys {
+			if place[key] > 0 {
+				order = append(order, row)
+			}
 		}
 		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(place[s.keys[a]], place[s.keys[b]]) })
 		for _, row := range order {
-			f(row, place[s.keys[row]])
+			f(row, place[s.keys[row]]-1)
 		}
 		return
 	}
 	for row, key := range s.keys {
-		rowAt[place[key]] = uint32(row + 1)
+		if at := place[key]; at > 0 {
+			rowAt[at-1] = uint32(row + 1)
+		}
 	}
 	for at, row := range rowAt {
 		if row > 0 {
