@@ -217,8 +217,9 @@ type PipelineConfig struct {
 	// FeaturesBy says how columns are matched to a model's features: "name" or
 	// "position"; empty means the fleet's setting.
 	FeaturesBy FeatureOrder   `json:"features_by,omitempty"`
-	Runtime    RuntimeName    `json:"runtime,omitempty"` // how models are scored: native, auto, python or onnx; empty means native
+	Runtime    RuntimeName    `json:"runtime,omitempty"` // how models are scored: native, auto, python, onnx or command; empty means native
 	Python     PythonConfig   `json:"python,omitempty"`  // how Python scores, for the other runtimes than native
+	Command    *CommandConfig `json:"command,omitempty"` // what is run, for the runtime command
 	Label      string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
 	Missing    MissingRule    `json:"missing,omitempty"` // what happens to rows that lack a feature; empty means fail
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`
@@ -247,6 +248,35 @@ type PythonConfig struct {
 	// Isolation says what happens on a machine that can't keep processes apart from
 	// everything else whole: "best" isolates them as far as the machine can, "required"
 	// fails the sensors instead of running Python; empty means best (docs/python.md).
+	Isolation Isolation `json:"isolation,omitempty"`
+}
+
+// CommandConfig says how a program scores that the nodes run (docs/commands.md). In Run, Env and
+// WorkDir, {Device} stands for a value of the sensor's key, {data} for the file with its
+// rows, {model} for the file of its model, {models} and {input} for the folders of these, {output}
+// for the folder whose files are kept, {code} for Code, and {pipeline}, {job}, {task}, {from} and
+// {to} for the work.
+type CommandConfig struct {
+	Run    string            `json:"run"`              // the command, such as "python predict.py {Device} {Tag} {config}"; split at spaces, and run without a shell
+	Per    CommandPer        `json:"per,omitempty"`    // key: it is run for each sensor; task: once for all sensors of a task; empty means key
+	Params map[string]string `json:"params,omitempty"` // what placeholders of your own stand for, such as config
+	Code   string            `json:"code,omitempty"`   // a folder of the nodes' machines, or "./code" relative to fleet.yaml, where the command is started; read-only
+	Read   []string          `json:"read,omitempty"`   // further files and folders of the nodes' machines that the command sees, read-only
+	// WorkDir is where the command is started; empty means code, or else the folder of
+	// the output.
+	WorkDir string            `json:"work_dir,omitempty"`
+	Env     map[string]string `json:"env,omitempty"` // further environment variables
+	// Secrets are environment variables, by the names of secrets that only servers know.
+	Secrets map[string]string `json:"secrets,omitempty"`
+	Input   string            `json:"input,omitempty"` // form of the file with rows: csv or parquet; empty means csv
+	// Predictions is a CSV file in the folder of the output with the time, the key columns,
+	// Prediction and optionally Score. Empty means that the command's exit code alone says whether a
+	// sensor was scored, and that there are no predictions.
+	Predictions string `json:"predictions,omitempty"`
+	MemoryMB    int64  `json:"memory_mb,omitempty"` // that each of its processes may take; 0 means 2048
+	DiskMB      int64  `json:"disk_mb,omitempty"`   // that an isolated command may write, which lies in memory; 0 means 512
+	Processes   int    `json:"processes,omitempty"` // that an isolated command may have at once, threads included; 0 means 128
+	// Isolation says what happens on a machine that can't isolate whole, as in python.
 	Isolation Isolation `json:"isolation,omitempty"`
 }
 

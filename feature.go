@@ -2,6 +2,7 @@ package fleetscore
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -121,15 +122,17 @@ const (
 	RuntimeAuto   RuntimeName = "auto"   // native where that is possible, else python
 	RuntimePython RuntimeName = "python" // loaded and scored by Python in a process of its own
 	RuntimeONNX   RuntimeName = "onnx"   // ONNX models, by onnxruntime in that process
+	// RuntimeCommand scores by a program of the user's, which is run for each sensor or task.
+	RuntimeCommand RuntimeName = "command"
 )
 
 // Validate refuses other words. Empty means native.
 func (r RuntimeName) Validate() error {
 	switch r {
-	case "", RuntimeNative, RuntimeAuto, RuntimePython, RuntimeONNX:
+	case "", RuntimeNative, RuntimeAuto, RuntimePython, RuntimeONNX, RuntimeCommand:
 		return nil
 	}
-	return Errorf(Invalid, "read runtime", string(r), "it is not native, auto, python or onnx")
+	return Errorf(Invalid, "read runtime", string(r), "it is not native, auto, python, onnx or command")
 }
 
 // Isolation says how far Python and other programs of users are kept apart from the machine
@@ -144,4 +147,73 @@ const (
 )
 
 // RunsPython reports whether the runtime may score models by Python.
-func (r RuntimeName) RunsPython() bool { return r != "" && r != RuntimeNative }
+func (r RuntimeName) RunsPython() bool {
+	return r == RuntimeAuto || r == RuntimePython || r == RuntimeONNX
+}
+
+// CommandPer says how often a pipeline's command is run.
+type CommandPer string
+
+// The choices.
+const (
+	CommandPerKey  CommandPer = "key"  // once for each sensor
+	CommandPerTask CommandPer = "task" // once for all sensors of a task
+)
+
+// Forms of the file with rows that a command finds.
+const (
+	CommandCSV     = "csv"
+	CommandParquet = "parquet"
+)
+
+// SplitCommand splits a command into words as a shell does, at spaces that aren't within
+// quotes. Nothing else has a meaning: no variable, no pattern, no pipe.
+func SplitCommand(text string) (words []string, err error) {
+	var word strings.Builder
+	begun, quote := false, rune(0)
+	for _, c := range text {
+		switch {
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(c)
+		case c == '\'' || c == '"':
+			quote, begun = c, true
+		case strings.ContainsRune(" \t\r\n", c):
+			if begun {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			word.WriteRune(c)
+			begun = true
+		}
+	}
+	if quote != 0 {
+		return nil, fmt.Errorf("the quote %c isn't closed", quote)
+	}
+	if begun {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+var placeholder = regexp.MustCompile(`\{[^{}\s"',:]+\}`)
+
+// FillPlaceholders replaces the placeholders of a text, such as {Device}, by their values. A
+// placeholder without a value is an error.
+func FillPlaceholders(text string, value func(name string) (string, bool)) (string, error) {
+	var unknown []string
+	out := placeholder.ReplaceAllStringFunc(text, func(p string) string {
+		v, ok := value(p[1 : len(p)-1])
+		if !ok {
+			unknown = append(unknown, p)
+		}
+		return v
+	})
+	if len(unknown) > 0 {
+		return "", fmt.Errorf("nothing is known that %s stands for", strings.Join(unknown, ", "))
+	}
+	return out, nil
+}

@@ -37,7 +37,7 @@ func (b *Broker) Access(ctx context.Context, lease fleetscore.LeaseID, name stri
 			return nil
 		}
 	}
-	if write && catalog.IsTiming(name, j.Pipeline, id) {
+	if write && (catalog.IsTiming(name, j.Pipeline, id) || catalog.IsOutput(name, j.Pipeline, id)) {
 		return nil
 	}
 	return fleetscore.Errorf(fleetscore.Invalid, op, name, "it isn't among the task's inputs and outputs")

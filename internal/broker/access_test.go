@@ -33,6 +33,8 @@ func TestAccess(t *testing.T) {
 		{"logs/p/" + string(j.ID) + "/timing-x/y", true, false},
 		{"logs/p/" + string(j.ID) + "/000-1-stderr.txt", true, false},
 		{"logs/p/another/timing-000-1.parquet", true, false},
+		{"predictions/p/_output/" + string(j.ID) + "/000/1/Device=1/preds.csv", true, true},
+		{"predictions/p/_output/another/000/1/preds.csv", true, false},
 		{"", false, false},
 		{mine, false, true},
 		{mine, true, true},

@@ -52,10 +52,12 @@ type Deps struct {
 	// KeepOutput stores what the setup command of a node wrote. nil means that it isn't
 	// stored.
 	KeepOutput func(ctx context.Context, pool string, node fleetscore.NodeID, text []byte) error
-	Log        *slog.Logger          // nil discards
-	Now        func() time.Time      // decides what ran out; it must not trust a jump of the wall clock. nil means time.Now
-	Health     *obs.Health           // what doesn't work is reported there; nil means nowhere
-	Metrics    prometheus.Registerer // nil means none
+	// Secret is the value of a secret that commands may be given. nil means that there are none.
+	Secret  func(name string) (string, error)
+	Log     *slog.Logger          // nil discards
+	Now     func() time.Time      // decides what ran out; it must not trust a jump of the wall clock. nil means time.Now
+	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics prometheus.Registerer // nil means none
 }
 
 // Ledger is what the broker needs of the ledger.
@@ -79,6 +81,7 @@ type Broker struct {
 	metrics *metrics
 	loops   lifecycle.Loops[ledger.Topic]
 	doors   *doors
+	secret  func(name string) (string, error) // nil if commands are given none
 	examine func(ctx context.Context, blob string)
 	damaged chan string // blobs to be examined
 	keep    func(ctx context.Context, pool string, node fleetscore.NodeID, text []byte) error
@@ -105,7 +108,7 @@ const maxOutputs = 32
 
 // New builds a broker; the ledger must be open.
 func New(cfg Config, deps Deps) (*Broker, error) {
-	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, examine: deps.Examine, damaged: make(chan string, maxDamaged), keep: deps.KeepOutput, outputs: make(chan nodeOutput, maxOutputs), doors: &doors{waiting: map[string]*list.List{}}}
+	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, secret: deps.Secret, examine: deps.Examine, damaged: make(chan string, maxDamaged), keep: deps.KeepOutput, outputs: make(chan nodeOutput, maxOutputs), doors: &doors{waiting: map[string]*list.List{}}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}

@@ -168,17 +168,38 @@ func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.L
 func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
 	for _, l := range leased {
 		c := l.Job.Config
+		secrets, refused := b.secrets(c.Command)
 		out.Leases = append(out.Leases, dispatch.Lease{
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
 			Files: l.Input.Files, Keys: l.Input.Keys,
-			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Label: c.Label, Missing: c.Missing,
+			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Command: c.Command, Secrets: secrets, Refused: refused, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout, Timing: c.Logs.Timed(),
 			Tries: c.Limits.Tries, Alone: l.Task.Alone, ModelMemory: int64(c.Limits.ModelMemoryMB) << 20, Quarantined: l.Input.Quarantined, Earlier: l.Input.Earlier,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})
 		b.log.Info("task leased", "task", l.Task.ID, "attempt", l.Attempt.Number, "node", l.Attempt.Node)
 	}
 	return out
+}
+
+// secrets are the values of a command's secrets, by environment variables, or why it can't
+// have them. They are nowhere but in the lease.
+func (b *Broker) secrets(c *fleetscore.CommandConfig) (values map[string]string, refused string) {
+	if c == nil || len(c.Secrets) == 0 {
+		return nil, ""
+	}
+	values = map[string]string{}
+	for variable, name := range c.Secrets {
+		if b.secret == nil {
+			return nil, "this server gives no secrets to commands"
+		}
+		v, err := b.secret(name)
+		if err != nil {
+			return nil, err.Error()
+		}
+		values[variable] = v
+	}
+	return values, ""
 }
 
 // Heartbeat renews a node and its leases. Kind NotFound if the node is not known, or was

@@ -44,9 +44,11 @@ func TestLayout(t *testing.T) {
 	got := []string{DatasetFolder("readings"), PredictionsFolder("anomalies"), CoverageFolder("anomalies"), PackFolder("sensors"),
 		string(LateReadings("readings", 3, 10, 12)), string(TaskLog(fleetscore.Job{Pipeline: "anomalies", ID: "anomalies-1"}, 7, 2, "stderr")),
 		string(TaskLog(fleetscore.Job{Pipeline: "anomalies", ID: "anomalies-1", Config: fleetscore.PipelineConfig{Logs: fleetscore.LogsConfig{Layout: fleetscore.LogsFlat}}}, 7, 2, "stderr")),
-		string(Timing("anomalies", "anomalies-1", 7, 2)), string(NodeLog("cpu", "cpu-1")), string(NodeOutput("cpu", "cpu-1"))}
+		string(Timing("anomalies", "anomalies-1", 7, 2)), string(NodeLog("cpu", "cpu-1")), string(NodeOutput("cpu", "cpu-1")),
+		string(Output("anomalies", "anomalies-1", 7, 2, "Device=1/preds.csv"))}
 	want := []string{"data/readings", "predictions/anomalies", "predictions/anomalies/_coverage", "models/sensors/_pack",
-		"data/readings/_late/p003-10-12.ndjson", "logs/anomalies/anomalies-1/007/2/stderr.txt", "logs/anomalies/anomalies-1/007-2-stderr.txt", "logs/anomalies/anomalies-1/timing-007-2.parquet", "logs/nodes/cpu/cpu-1.txt", "logs/nodes/cpu/cpu-1.output.txt"}
+		"data/readings/_late/p003-10-12.ndjson", "logs/anomalies/anomalies-1/007/2/stderr.txt", "logs/anomalies/anomalies-1/007-2-stderr.txt", "logs/anomalies/anomalies-1/timing-007-2.parquet", "logs/nodes/cpu/cpu-1.txt", "logs/nodes/cpu/cpu-1.output.txt",
+		"predictions/anomalies/_output/anomalies-1/007/2/Device=1/preds.csv"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -19,6 +19,7 @@ const (
 	coverageName = "/_coverage"
 	lateName     = "/_late/"
 	stateName    = "/_state/"
+	outputName   = "/_output/"
 	nodesFolder  = "nodes" // among the logs
 )
 
@@ -31,6 +32,21 @@ func PredictionsFolder(pipeline string) string { return predictionsArea + pipeli
 // CoverageFolder is the folder of the table with the outcomes of a pipeline's
 // jobs. It lies in the folder of its predictions.
 func CoverageFolder(pipeline string) string { return PredictionsFolder(pipeline) + coverageName }
+
+// Output is a blob of the folder that a command left in an attempt at a task.
+func Output(pipeline string, job fleetscore.JobID, task, attempt int, file string) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%03d/%d/%s", JobOutput(pipeline, job), task, attempt, file))
+}
+
+// JobOutput is the prefix of the blobs that a job's commands left.
+func JobOutput(pipeline string, job fleetscore.JobID) string {
+	return PredictionsFolder(pipeline) + outputName + string(job) + "/"
+}
+
+// IsOutput reports whether a blob is one that a job's commands may leave.
+func IsOutput(name, pipeline string, job fleetscore.JobID) bool {
+	return strings.HasPrefix(name, JobOutput(pipeline, job))
+}
 
 // InTableLog reports whether a blob of the store lies in the log of a table.
 func InTableLog(name fleetscore.BlobName) bool {

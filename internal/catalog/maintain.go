@@ -193,7 +193,7 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 	if _, err := d.Snapshot(ctx); err != nil {
 		return done, err
 	}
-	var problems [5]error // each step goes on where another is held up
+	var problems [6]error // each step goes on where another is held up
 	done.Expired, done.Bytes, problems[0] = expire(ctx, t, now, use, false)
 	done.Replaced, done.By, problems[1] = d.Compact(ctx, now.Add(-settled))
 	problems[2] = d.Checkpoint(ctx)
@@ -205,6 +205,11 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 		var late int
 		late, problems[4] = c.deleteOld(ctx, t.folder+lateName, now.Add(-t.late))
 		done.Deleted += late
+	}
+	if t.results && t.rows > 0 { // what commands left beside the rows
+		var output int
+		output, problems[5] = c.deleteOld(ctx, t.folder+outputName, now.Add(-t.rows))
+		done.Deleted += output
 	}
 	snap, err := d.Snapshot(ctx)
 	if err != nil {

@@ -137,6 +137,22 @@ func TestRetentionOfResults(t *testing.T) {
 			t.Errorf("%s has %d items, want %d; %v", job, len(items), want, err)
 		}
 	}
+
+	output := Output("p", "second", 0, 1, "Device=1/preds.csv") // of a command
+	if err := store.WriteAll(t.Context(), c.Store(), output, []byte("x"), store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		kept time.Duration
+		left bool
+	}{{0, true}, {3 * time.Hour, true}, {time.Hour, false}} {
+		if _, err := c.Maintain(t.Context(), time.Now().Add(2*time.Hour), Upkeep{Use: nothing, Pipelines: map[string]time.Duration{"p": tt.kept}}); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Store().Stat(t.Context(), output); (err == nil) != tt.left {
+			t.Errorf("output of two hours ago, with a retention of %s: %v", tt.kept, err)
+		}
+	}
 }
 
 // TestRetentionKilled ends maintenance at each operation on the store in turn: readers

@@ -162,13 +162,14 @@ func fill(c *fleetscore.Config) {
 		}
 		def(&p.FeaturesBy, c.Fleets[p.Fleet].FeaturesBy)
 		def(&p.FeaturesBy, fleetscore.FeaturesByName)
-		if f, ok := c.Fleets[p.Fleet]; ok && (p.Runtime == fleetscore.RuntimePython || p.Runtime == fleetscore.RuntimeONNX) {
+		if f, ok := c.Fleets[p.Fleet]; ok && (p.Runtime == fleetscore.RuntimePython || p.Runtime == fleetscore.RuntimeONNX || p.Runtime == fleetscore.RuntimeCommand) {
 			f.KeepFiles = true
 			c.Fleets[p.Fleet] = f
 		}
 		if p.Runtime.RunsPython() {
 			pythonDefaults(&p.Python)
 		}
+		commandDefaults(p.Command)
 		def(&p.Schedule.StartWhen, "complete")
 		def(&p.Schedule.Overlap, fleetscore.OverlapQueueOne)
 		def(&p.Schedule.CatchUp, fleetscore.CatchUpLast)
@@ -232,6 +233,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, n := range keys(c.Pipelines) {
 		p := c.Pipelines[n]
 		r.judgePython("pipelines."+n, &p, base, haveBase)
+		r.judgeCommand("pipelines."+n, &p, base, haveBase)
 		c.Pipelines[n] = p
 		r.judgePipeline("pipelines."+n, p, c, columns)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -16,12 +17,12 @@ func pythonDefaults(p *fleetscore.PythonConfig) {
 // judgePython checks how a pipeline's models are scored.
 func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base string, haveBase bool) {
 	if err := p.Runtime.Validate(); err != nil {
-		r.at(path+".runtime", "%q: write native, auto, python or onnx", string(p.Runtime))
+		r.at(path+".runtime", "%q: write native, auto, python, onnx or command", string(p.Runtime))
 		return
 	}
 	c := &p.Python
 	if !p.Runtime.RunsPython() && *c != (fleetscore.PythonConfig{}) {
-		r.at(path+".python", "the runtime is native, which uses no Python; write runtime: python, or runtime: auto")
+		r.at(path+".python", "the runtime is %s, which uses no Python; write runtime: python, or runtime: auto", cmp.Or(p.Runtime, fleetscore.RuntimeNative))
 		return
 	}
 	switch {
@@ -43,12 +44,16 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 	if p.Runtime.RunsPython() && c.Isolation != fleetscore.IsolationBest && c.Isolation != fleetscore.IsolationRequired {
 		r.at(path+".python.isolation", "%q: write best or required; only the operator of a machine can switch isolation off, by --isolation off", string(c.Isolation))
 	}
-	if c.Code == "" || filepath.IsAbs(c.Code) {
-		return
+	r.absolute(path+".python.code", &c.Code, base, haveBase)
+}
+
+// absolute makes the path of a folder absolute, which may be relative to fleet.yaml.
+func (r *reader) absolute(at string, path *string, base string, haveBase bool) {
+	switch {
+	case *path == "" || filepath.IsAbs(*path):
+	case !haveBase:
+		r.at(at, "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", *path)
+	default:
+		*path = filepath.Join(base, *path)
 	}
-	if !haveBase {
-		r.at(path+".python.code", "%s is relative to fleet.yaml, but the folder of fleet.yaml is unknown here; write an absolute path", c.Code)
-		return
-	}
-	c.Code = filepath.Join(base, c.Code)
 }

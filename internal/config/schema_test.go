@@ -29,6 +29,7 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[fleetscore.FleetConfig]():       {"path"},
 	reflect.TypeFor[fleetscore.DefaultModel]():      {"model"},
 	reflect.TypeFor[fleetscore.PipelineConfig]():    {"fleet"},
+	reflect.TypeFor[fleetscore.CommandConfig]():     {"run"},
 	reflect.TypeFor[fleetscore.Recurrence]():        {"frequency"},
 	reflect.TypeFor[fleetscore.CertificateRole]():   {"name", "role"},
 	reflect.TypeFor[fleetscore.ClaimRole]():         {"value", "role"},
@@ -113,6 +114,8 @@ func schemaOf(t *testing.T) []byte {
 			return words(fleetscore.Roles...)
 		case reflect.TypeFor[fleetscore.FeatureOrder]():
 			return words(fleetscore.FeaturesByName, fleetscore.FeaturesByPosition)
+		case reflect.TypeFor[fleetscore.CommandPer]():
+			return words(fleetscore.CommandPerKey, fleetscore.CommandPerTask)
 		}
 		return nil
 	}

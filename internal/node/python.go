@@ -51,16 +51,10 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 	if p.interpreter == "" {
 		return refuse(errors.New("this node runs no Python; start it with --python INTERPRETER (serve and up have the flag for local nodes) if the makers of the models may be trusted"))
 	}
-	var box *sandbox.Sandbox
 	required := l.Python.Isolation == fleetscore.IsolationRequired
-	if isolate := p.isolate; isolate != nil || required {
-		if isolate == nil {
-			isolate = &sandbox.Lazy{}
-		}
-		var err error
-		if box, err = isolate.Get(ctx, required); err != nil {
-			return refuse(err)
-		}
+	box, err := p.sandbox(ctx, required)
+	if err != nil {
+		return refuse(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,6 +88,17 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 		defer p.mu.Unlock()
 		pool.tasks--
 	}, "Python is " + box.Describe()
+}
+
+// sandbox is how programs are isolated on this machine; nil if they aren't.
+func (p *pythons) sandbox(ctx context.Context, required bool) (*sandbox.Sandbox, error) {
+	switch {
+	case p.isolate != nil:
+		return p.isolate.Get(ctx, required)
+	case required:
+		return (&sandbox.Lazy{}).Get(ctx, true)
+	}
+	return nil, nil
 }
 
 // retire ends the processes of the pipeline's other jobs. The lock is held.

@@ -123,7 +123,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	spec, done := n.spec(ctx, l, out)
+	spec, done := n.spec(ctx, tables, l, out)
 	spec.Content, spec.Earlier = n.content(l, nil), n.earlier(ctx, tables, l, out)
 	if code := n.python.code(l); code != nil {
 		spec.ForeignContent = n.content(l, code)
@@ -143,7 +143,7 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 }
 
 // spec says how the models of a lease are scored. done is called when they have been.
-func (n *Node) spec(ctx context.Context, l dispatch.Lease, out *taskLog) (s scorer.Spec, done func()) {
+func (n *Node) spec(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, out *taskLog) (s scorer.Spec, done func()) {
 	s, done = scorer.Spec{Features: l.Features, FeaturesBy: l.FeaturesBy, Label: l.Label, Missing: l.Missing, ModelTimeout: l.ModelTimeout.D(), Workers: n.cfg.Workers,
 		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
@@ -152,6 +152,12 @@ func (n *Node) spec(ctx context.Context, l dispatch.Lease, out *taskLog) (s scor
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		var note string
 		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
+		out.printf("%s", note)
+	}
+	if l.Runtime == fleetscore.RuntimeCommand {
+		var note string
+		s.Foreign, done, note = n.command(ctx, tables, l)
+		s.Whole = l.Command != nil && l.Command.Per == fleetscore.CommandPerTask
 		out.printf("%s", note)
 	}
 	for _, h := range l.Quarantined {

@@ -43,6 +43,7 @@ func child(files string) {
 	orders, report := os.NewFile(uintptr(3+n), "orders"), os.NewFile(uintptr(4+n), "report")
 	unix.CloseOnExec(3 + n)
 	unix.CloseOnExec(4 + n)
+	unix.CloseOnExec(5 + n) // where the folder is handed over, if it is
 	say := func(h hearsay) {
 		if text, err := json.Marshal(h); err == nil {
 			_, _ = report.Write(text)
@@ -58,7 +59,7 @@ func child(files string) {
 	}
 	notes := map[Layer]string{}
 	if err == nil {
-		err = p.wall(notes)
+		err = p.wall(notes, 5+n)
 	}
 	switch {
 	case err != nil:
@@ -67,6 +68,12 @@ func child(files string) {
 	case p.Check:
 		say(hearsay{Notes: notes})
 		os.Exit(0)
+	}
+	if p.Memory > 0 {
+		if err := syscall.Setrlimit(unix.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(p.Memory), Max: uint64(p.Memory)}); err != nil {
+			say(hearsay{Error: fmt.Sprintf("the memory can't be limited to %d bytes: %v", p.Memory, err)})
+			os.Exit(1)
+		}
 	}
 	if !p.Spaces {
 		if err = os.Chdir(p.WorkDir); err == nil {
@@ -88,8 +95,9 @@ func child(files string) {
 	os.Exit(0) // the kernel ends everything that is left in the namespace
 }
 
-// wall puts the layers into force, from the outer to the inner one.
-func (p *plan) wall(notes map[Layer]string) error {
+// wall puts the layers into force, from the outer to the inner one. The program's folder is
+// handed over through the descriptor, if that is asked for.
+func (p *plan) wall(notes map[Layer]string, folder int) error {
 	if f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0); err == nil {
 		_, _ = f.WriteString("1000") // when the machine has no memory left, the program ends before others
 		_ = f.Close()
@@ -98,7 +106,7 @@ func (p *plan) wall(notes map[Layer]string) error {
 		return fmt.Errorf("root of this container can't become the user %d, whom the container doesn't know", nobody)
 	}
 	if p.Spaces {
-		note, err := p.mounts()
+		note, err := p.mounts(folder)
 		if err != nil {
 			return err
 		}

@@ -19,8 +19,9 @@ var system = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/lib
 // memory that no limit counts.
 var devices = []string{"/dev/null", "/dev/full", "/dev/random", "/dev/urandom"}
 
-// mounts builds the file system that the program sees, and makes it the only one.
-func (p *plan) mounts() (note string, err error) {
+// mounts builds the file system that the program sees, and makes it the only one. The
+// program's folder is handed over through a descriptor, if that is asked for.
+func (p *plan) mounts(folder int) (note string, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return "", fmt.Errorf("make a file system of its own: %w", err)
 	}
@@ -32,6 +33,14 @@ func (p *plan) mounts() (note string, err error) {
 	}
 	if err := r.scratch(p); err != nil {
 		return "", err
+	}
+	if err := makeWithin(r.path(p.Dir), p.Make); err != nil {
+		return "", err
+	}
+	if p.Keep {
+		if err := handOver(r.path(p.Dir), folder); err != nil {
+			return "", fmt.Errorf("hand over the program's folder: %w", err)
+		}
 	}
 	if err := r.show(p); err != nil {
 		return "", err

@@ -74,6 +74,10 @@ type Spec struct {
 	// Dir is the only folder that the program may write to, besides /tmp. It must exist. With
 	// namespaces, the program finds an empty folder in memory there, which ends with it.
 	Dir string
+	// Make are folders below Dir that the program finds there, such as "output".
+	Make []string
+	// Keep says that Process.Folder is asked for.
+	Keep bool
 	// Read are files and folders that the program sees, read-only, besides those of the
 	// system's libraries.
 	Read []string
@@ -81,6 +85,9 @@ type Spec struct {
 	DiskBytes int64
 	// Processes bounds its processes and threads; 0 means 512.
 	Processes int
+	// MemoryBytes bounds the memory of each of its processes, without files; 0 means that there
+	// is no limit.
+	MemoryBytes int64
 }
 
 const (
@@ -111,6 +118,9 @@ type Process struct {
 	Cmd    *exec.Cmd
 	report *os.File   // what the child says of itself; nil without isolation
 	child  []*os.File // the child's ends, to be closed once it has started
+	dir    string     // Spec.Dir
+	folder *os.File   // by which the child hands its folder over; nil unless it has one of its own
+	memory int64      // bytes that the program may take, where no child limits itself
 }
 
 // Started releases what only the child needs. It is called once, after Start, also if that
@@ -119,8 +129,23 @@ func (p *Process) Started(err error) {
 	for _, f := range p.child {
 		_ = f.Close()
 	}
-	if err != nil && p.report != nil {
+	switch {
+	case err == nil && p.memory > 0:
+		limitMemory(p.Cmd.Process.Pid, p.memory)
+	case err == nil:
+	case p.report != nil:
 		_ = p.report.Close()
+		fallthrough
+	default:
+		p.Release()
+	}
+}
+
+// Release gives back what Folder gave.
+func (p *Process) Release() {
+	if p.folder != nil {
+		_ = p.folder.Close()
+		p.folder = nil
 	}
 }
 

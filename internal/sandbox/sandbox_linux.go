@@ -30,9 +30,12 @@ type plan struct {
 	WorkDir   string
 	Files     int
 	Dir       string
+	Make      []string
+	Keep      bool
 	Read      []string
 	DiskBytes int64
 	Processes int
+	Memory    int64
 	Check     bool // only the walls are built
 	Spaces    bool // it runs in namespaces of its own
 	UserSpace bool // also of users
@@ -198,7 +201,7 @@ func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
 	if s == nil || s.exe == "" || !(s.plan.Spaces || s.plan.Landlock || s.plan.Seccomp || s.plan.Limits || s.plan.NNP) {
 		cmd := &exec.Cmd{Path: spec.Path, Args: spec.Args, Env: spec.Env, Dir: spec.WorkDir, ExtraFiles: spec.Files, Stdout: spec.Stdout, Stderr: spec.Stderr,
 			SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}, WaitDelay: time.Second}
-		return &Process{Cmd: cmd}, nil
+		return &Process{Cmd: cmd, dir: spec.Dir, memory: spec.MemoryBytes}, makeFolders(spec)
 	}
 	return s.prepare(s.plan, spec)
 }
@@ -206,6 +209,12 @@ func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
 func (s *Sandbox) prepare(with plan, spec Spec) (*Process, error) {
 	if !with.Check {
 		with.Path, with.Args, with.Env, with.WorkDir, with.Dir, with.Read = spec.Path, spec.Args, spec.Env, spec.WorkDir, spec.Dir, spec.Read
+		with.Make, with.Keep, with.Memory = spec.Make, spec.Keep && with.Spaces, spec.MemoryBytes
+	}
+	if !with.Spaces {
+		if err := makeFolders(spec); err != nil {
+			return nil, err
+		}
 	}
 	with.Files, with.DiskBytes, with.Processes = len(spec.Files), spec.DiskBytes, spec.Processes
 	if with.DiskBytes == 0 {
@@ -238,9 +247,15 @@ func (s *Sandbox) prepare(with plan, spec Spec) (*Process, error) {
 			}
 		}
 	}
-	cmd := &exec.Cmd{Path: s.exe, Args: []string{childName, strconv.Itoa(len(spec.Files))}, Dir: "/", Env: []string{}, // nothing of this process's environment
-		ExtraFiles: append(slices.Clone(spec.Files), orders, said), Stdout: spec.Stdout, Stderr: spec.Stderr, SysProcAttr: attr, WaitDelay: time.Second}
-	return &Process{Cmd: cmd, report: report, child: []*os.File{orders, said}}, nil
+	p := &Process{report: report, child: []*os.File{orders, said}, dir: spec.Dir}
+	if with.Keep {
+		if err := p.openFolder(); err != nil {
+			return nil, errors.Join(err, orders.Close(), report.Close(), said.Close())
+		}
+	}
+	p.Cmd = &exec.Cmd{Path: s.exe, Args: []string{childName, strconv.Itoa(len(spec.Files))}, Dir: "/", Env: []string{}, // nothing of this process's environment
+		ExtraFiles: append(slices.Clone(spec.Files), p.child...), Stdout: spec.Stdout, Stderr: spec.Stderr, SysProcAttr: attr, WaitDelay: time.Second}
+	return p, nil
 }
 
 // mapUsers says which users the namespace knows: an ordinary user's only itself, root's all.

@@ -45,9 +45,15 @@ func (s *Sandbox) OtherUser() (uid int, is bool) { return 0, false }
 // Prepare makes a process without isolation. When this process is killed, it ends when it
 // next reads a request.
 func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
-	return &Process{Cmd: &exec.Cmd{Path: spec.Path, Args: spec.Args, Env: spec.Env, Dir: spec.WorkDir, ExtraFiles: spec.Files, Stdout: spec.Stdout, Stderr: spec.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}, WaitDelay: time.Second}}, nil
+	return &Process{dir: spec.Dir, Cmd: &exec.Cmd{Path: spec.Path, Args: spec.Args, Env: spec.Env, Dir: spec.WorkDir, ExtraFiles: spec.Files, Stdout: spec.Stdout, Stderr: spec.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}, WaitDelay: time.Second}}, makeWithin(spec.Dir, spec.Make)
 }
+
+// limitMemory does nothing.
+func limitMemory(int, int64) {}
+
+// Folder is the program's own folder.
+func (p *Process) Folder() (string, error) { return p.dir, nil }
 
 // Probe says that no promise holds.
 func (s *Sandbox) Probe(context.Context) (out []Finding, err error) {

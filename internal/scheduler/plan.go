@@ -248,7 +248,7 @@ func workload(j fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards
 // CostsDependOn is the digest of what the cost of a pipeline's jobs depends on besides keys
 // and rows.
 func CostsDependOn(p fleetscore.PipelineConfig) fleetscore.Digest {
-	doc, err := json.Marshal([]any{p.Fleet, p.Runtime, p.Python, p.Features})
+	doc, err := json.Marshal([]any{p.Fleet, p.Runtime, p.Python, p.Command, p.Features})
 	if err != nil {
 		return fleetscore.Digest{}
 	}

@@ -49,6 +49,10 @@ type Ended struct {
 	TimedOut          bool // Err says that the time was up
 	Prediction, Score []float64
 	Detector          bool // predictions are +1 for an inlier and −1 for an outlier
+	// Apart says that the sensor was scored without predictions: what became of it lies
+	// elsewhere.
+	Apart     bool
+	Anomalies int64 // among the predictions, unless Detector says how to find them
 	// Loading and Scoring are how long reading the model and predicting took. If both are 0,
 	// it took as long as no other sensor of the batch ended.
 	Loading, Scoring time.Duration
@@ -83,7 +87,7 @@ type place struct {
 // with the error, or for all sensors if Use says so.
 func (r *run) goesForeign(refused error) bool {
 	switch r.spec.Use {
-	case fleetscore.RuntimePython, fleetscore.RuntimeONNX:
+	case fleetscore.RuntimePython, fleetscore.RuntimeONNX, fleetscore.RuntimeCommand:
 		return true
 	case fleetscore.RuntimeAuto:
 		refusal, ok := errors.AsType[*sklearn.Refusal](refused)
@@ -156,6 +160,9 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	p.Sensors = append(p.Sensors, BatchSensor{Key: it.Key, Name: name, Model: data, Digest: digest, Rows: len(kept)})
 	p.places = append(p.places, place{sensor: k, rows: kept})
 	p.bytes += len(data)
+	if r.spec.Whole {
+		return nil
+	}
 	if len(p.Sensors) >= batchSensors || len(p.Times) >= batchRows || p.bytes >= batchBytes {
 		r.flush(ctx, w)
 	}
@@ -208,6 +215,10 @@ func (r *run) ended(p place, e Ended) {
 		r.harmful[p.sensor] = true
 		r.end(it, fleetscore.TimedOut, e.Err)
 		return
+	case e.Err == nil && e.Apart:
+		r.apart[p.sensor] = true
+		it.Outcome = fleetscore.Scored
+		return
 	case e.Err == nil && (len(e.Prediction) != len(p.rows) || len(e.Score) != len(p.rows)):
 		e.Err = fmt.Errorf("%d predictions for %d rows", len(e.Prediction), len(p.rows))
 	}
@@ -217,7 +228,7 @@ func (r *run) ended(p place, e Ended) {
 		r.end(it, fleetscore.Failed, e.Err)
 		return
 	}
-	anomalies := 0.0
+	anomalies := float64(e.Anomalies)
 	for i, row := range p.rows {
 		v := e.Prediction[i]
 		if e.Detector {

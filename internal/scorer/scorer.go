@@ -54,6 +54,8 @@ type Spec struct {
 	// by Runtime. Foreign may be nil; then models of its own end as failed.
 	Use     fleetscore.RuntimeName
 	Foreign Foreign
+	// Whole gives Foreign all of its sensors at once, by one goroutine.
+	Whole bool
 	// Quarantined are models that are not loaded, by their keys. A key whose model has
 	// another digest by now is scored.
 	Quarantined map[fleetscore.Key]fleetscore.Harm
@@ -135,6 +137,7 @@ type run struct {
 	items      []fleetscore.Item // per key
 	degenerate []bool            // per key
 	harmful    []bool            // per key
+	apart      []bool            // per key: it was scored without predictions
 	digests    []fleetscore.Digest
 	leftOut    atomic.Int64
 
@@ -157,6 +160,9 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	if spec.Workers <= 0 {
 		spec.Workers = runtime.GOMAXPROCS(0)
 	}
+	if spec.Whole {
+		spec.Workers = 1
+	}
 	if spec.Runtime == nil {
 		spec.Runtime = Native{}
 	}
@@ -168,7 +174,7 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	}
 	n, k := rows.Len(), len(rows.Keys)
 	r := &run{spec: spec, rows: rows, prediction: make([]float64, n), score: make([]float64, n),
-		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), harmful: make([]bool, k), digests: make([]fleetscore.Digest, k)}
+		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), harmful: make([]bool, k), apart: make([]bool, k), digests: make([]fleetscore.Digest, k)}
 	for _, f := range spec.Features {
 		_, name := fleetscore.SplitFeature(f)
 		if !slices.Contains(rows.ValueNames, name) { // a column without rows may be nil
@@ -241,9 +247,9 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 	return out
 }
 
-// hasRows tells whether a key was scored now.
+// hasRows tells whether a key was scored now, with predictions.
 func (r *run) hasRows(k int) bool {
-	return r.items[k].Outcome == fleetscore.Scored && r.items[k].Kept == ""
+	return r.items[k].Outcome == fleetscore.Scored && r.items[k].Kept == "" && !r.apart[k]
 }
 
 // marked are the keys that have a mark, sorted.

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/durable"
@@ -110,6 +114,47 @@ func (s *Server) signInSecret() func() (string, error) {
 		return func() (string, error) { return text, nil }
 	}
 	return nil
+}
+
+// commandSecrets is the folder in secrets whose files are the secrets of commands, and
+// CommandVariable is what the names of variables begin with that may hold them instead.
+const (
+	commandSecrets  = "commands"
+	CommandVariable = "FLEETSCORE_SECRET_"
+)
+
+// commandSecret reads a secret that a command of a pipeline may be given.
+func (s *Server) commandSecret(name string) (string, error) {
+	const op = "read secret"
+	variable := CommandVariable + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	file := s.secret(filepath.Join(commandSecrets, name))
+	text, err := os.ReadFile(file)
+	switch v, set := os.LookupEnv(variable); {
+	case err == nil:
+		return strings.TrimRight(string(text), "\r\n"), nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fleetscore.Wrap(op, name, err)
+	case set:
+		return v, nil
+	}
+	return "", fleetscore.Errorf(fleetscore.Invalid, op, name, "the server has no such secret").WithHint("put it into the file %s, readable by this user only, or start the server with the variable %s", file, variable)
+}
+
+// checkSecrets refuses commands whose secrets the server doesn't have.
+func (s *Server) checkSecrets(cfg fleetscore.Config) error {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		c := cfg.Pipelines[name].Command
+		if c == nil {
+			continue
+		}
+		for _, secret := range slices.Sorted(maps.Values(c.Secrets)) {
+			if _, err := s.commandSecret(secret); err != nil {
+				problems = append(problems, fmt.Errorf("pipelines.%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // ours are the folders in --dir that the server always fills.

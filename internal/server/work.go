@@ -43,7 +43,7 @@ func (s *Server) newWork() (w work, err error) {
 		return w, err
 	}
 	if w.broker, err = broker.New(broker.Config{StoreURL: s.storeURL},
-		broker.Deps{Ledger: s.Ledger, Examine: s.Catalog.Examine, KeepOutput: s.keepOutput, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
+		broker.Deps{Ledger: s.Ledger, Examine: s.Catalog.Examine, KeepOutput: s.keepOutput, Secret: s.commandSecret, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}
 	where := logs.Config{SpoolDir: spool}

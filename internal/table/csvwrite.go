@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"runtime"
@@ -79,12 +80,15 @@ type csvText struct {
 	starts []int  // where each begins; one more at the end
 }
 
+// results end the header of predictions.
+const results = ",Prediction,Score\n"
+
 func (c *csvText) header() []byte {
 	line := appendField(nil, c.p.TimeName)
 	for _, n := range slices.Concat(c.p.KeyNames, c.p.ValueNames) {
 		line = appendField(append(line, ','), n)
 	}
-	return append(line, ",Prediction,Score\n"...)
+	return append(line, results...)
 }
 
 func (c *csvText) renderKeys() {
@@ -207,4 +211,30 @@ func WriteRejectsCSV(w io.Writer, rejects []Reject) error {
 	}
 	_, err := w.Write(out)
 	return err
+}
+
+// WriteRowsCSV writes rows with a header: time, key columns, values. Times are written as in
+// 2026-11-23 10:00:05.000, with as many digits as the finest needs. A missing number is empty.
+func WriteRowsCSV(w io.Writer, rows *fleetscore.Rows) error {
+	c := &csvText{p: &fleetscore.Predictions{Rows: *rows}}
+	c.renderKeys()
+	out := bufio.NewWriterSize(w, 64<<10)
+	header := c.header()
+	out.Write(append(header[:len(header)-len(results)], '\n'))
+	digits := "2006-01-02 15:04:05.000"
+	for _, t := range rows.Times {
+		if t%1000 != 0 {
+			digits = "2006-01-02 15:04:05.000000"
+		}
+	}
+	var line []byte
+	for i, t := range rows.Times {
+		k := rows.KeyIndex[i]
+		line = append(t.Time().UTC().AppendFormat(line[:0], digits), c.keys[c.starts[k]:c.starts[k+1]]...)
+		for _, v := range rows.Values {
+			line = appendNumber(append(line, ','), v[i])
+		}
+		out.Write(append(line, '\n'))
+	}
+	return out.Flush() // which tells of earlier errors too
 }

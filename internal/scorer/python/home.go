@@ -15,8 +15,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
-// home is where an interpreter and its libraries lie.
-type home struct {
+// Home is where an interpreter and its libraries lie.
+type Home struct {
 	Executable string   // without scripts that choose among several, such as pyenv's
 	Folders    []string // that it reads, and symbolic links on the way to it
 }
@@ -24,9 +24,8 @@ type home struct {
 const askHome = `import json, sys
 print(json.dumps({"Executable": sys.executable, "Folders": [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix] + [p for p in sys.path if p]}))`
 
-// interpreter asks the interpreter where it lies, once. It runs the environment's own
-// code, which the operator has chosen, and no model's.
-func (p *Pool) interpreter(ctx context.Context) (*home, error) {
+// interpreter asks the interpreter where it lies, once.
+func (p *Pool) interpreter(ctx context.Context) (*Home, error) {
 	p.mu.Lock()
 	known := p.home
 	p.mu.Unlock()
@@ -35,10 +34,23 @@ func (p *Pool) interpreter(ctx context.Context) (*home, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartLimit)
 	defer cancel()
-	var h home
+	h, err := FindHome(ctx, p.cfg.Python, p.cfg.TempDir)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.home = h
+	return p.home, nil
+}
+
+// FindHome asks an interpreter where it lies. It runs the environment's own code, which the
+// operator has chosen, and no model's. temp is the folder where processes may write.
+func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
+	var h Home
 	var notes obs.Tail
-	cmd := exec.CommandContext(ctx, p.cfg.Python, "-c", askHome)
-	cmd.Dir, cmd.Env, cmd.Stderr, cmd.WaitDelay = p.cfg.TempDir, p.environment(""), &notes, time.Second
+	cmd := exec.CommandContext(ctx, interpreter, "-c", askHome)
+	cmd.Dir, cmd.Env, cmd.Stderr, cmd.WaitDelay = temp, Environment(temp), &notes, time.Second
 	out, err := cmd.Output()
 	if err == nil {
 		err = json.Unmarshal(bytes.TrimSpace(out), &h)
@@ -47,10 +59,10 @@ func (p *Pool) interpreter(ctx context.Context) (*home, error) {
 	case ctx.Err() != nil && context.Cause(ctx) != context.DeadlineExceeded:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "start Python", p.cfg.Python, "the interpreter doesn't say where it lies: %w; its last words: %s", err, notes.LastLine())
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "start Python", interpreter, "the interpreter doesn't say where it lies: %w; its last words: %s", err, notes.LastLine())
 	}
 	h.Executable = filepath.Clean(h.Executable)
-	h.Folders = slices.DeleteFunc(h.Folders, p.tooMuch)
+	h.Folders = slices.DeleteFunc(h.Folders, func(f string) bool { return tooMuch(f, temp) })
 	for i, f := range h.Folders {
 		h.Folders[i] = filepath.Clean(f)
 	}
@@ -65,18 +77,15 @@ func (p *Pool) interpreter(ctx context.Context) (*home, error) {
 		}
 		at = filepath.Clean(to)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.home = &h
-	return p.home, nil
+	return &h, nil
 }
 
 // tooMuch refuses folders that hold more than libraries: the root, a home, and whatever
 // holds the processes' own folder. A path of modules can name them, as python does where it
 // was started.
-func (p *Pool) tooMuch(folder string) bool {
+func tooMuch(folder, temp string) bool {
 	user, err := os.UserHomeDir()
-	rel, err2 := filepath.Rel(folder, p.cfg.TempDir)
+	rel, err2 := filepath.Rel(folder, temp)
 	return !filepath.IsAbs(folder) || filepath.Clean(folder) == "/" || err == nil && filepath.Clean(folder) == filepath.Clean(user) || err2 == nil && filepath.IsLocal(rel)
 }
 
@@ -88,8 +97,14 @@ func (p *Pool) ownFolders() (out []string) {
 	if p.cfg.Script != "" {
 		out = append(out, p.cfg.Script)
 	}
+	return append(out, Libraries(p.cfg.TempDir)...)
+}
+
+// Libraries are the folders of libraries that the environment names. temp is the folder
+// where processes may write.
+func Libraries(temp string) (out []string) {
 	for _, f := range filepath.SplitList(os.Getenv("LD_LIBRARY_PATH")) {
-		if strings.TrimSpace(f) != "" && !p.tooMuch(f) {
+		if strings.TrimSpace(f) != "" && !tooMuch(f, temp) {
 			out = append(out, filepath.Clean(f))
 		}
 	}

@@ -230,18 +230,24 @@ func (w *process) setPosition(n int64) {
 	atomic.StoreUint64((*uint64)(pointer(w.at)), uint64(n))
 }
 
-// environment is what a worker process sees of the environment: what Python and its
-// libraries need, and no secret of this process.
+// environment is what a worker process sees of the environment.
 func (p *Pool) environment(models string) []string {
+	env := Environment(p.cfg.TempDir)
+	if models != "" {
+		env = append(env, "AZUREML_MODEL_DIR="+models)
+	}
+	return append(env, p.cfg.Env...)
+}
+
+// Environment is what Python and its libraries need of the environment, and no secret of this
+// process. temp is the folder where processes may write.
+func Environment(temp string) []string {
 	env := []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
-		"PYTHONDONTWRITEBYTECODE=1", "PYTHONIOENCODING=utf-8", "PYTHONUNBUFFERED=1", "HOME=" + p.cfg.TempDir, "TMPDIR=" + p.cfg.TempDir}
+		"PYTHONDONTWRITEBYTECODE=1", "PYTHONIOENCODING=utf-8", "PYTHONUNBUFFERED=1", "HOME=" + temp, "TMPDIR=" + temp}
 	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT", "PYENV_ROOT"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
 	}
-	if models != "" {
-		env = append(env, "AZUREML_MODEL_DIR="+models)
-	}
-	return append(env, p.cfg.Env...)
+	return env
 }

@@ -59,7 +59,7 @@ type Pool struct {
 	mu       sync.Mutex // guards what follows
 	idle     []*process
 	versions map[string]string
-	home     *home // nil until it is known
+	home     *Home // nil until it is known
 	failed   error // why no process can be started
 	failedAt time.Time
 }
