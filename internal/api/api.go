@@ -20,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
@@ -72,6 +73,10 @@ type Logs interface {
 // Fleets syncs fleets with their folders of models.
 type Fleets interface {
 	Sync(ctx context.Context, name string) (*fleet.Change, error)
+	// Push checks models and puts those that are named into a fleet's folder, and Rollback
+	// brings back what they replaced.
+	Push(ctx context.Context, name string, from store.Bucket, names []string, unchecked bool, meta versions.Meta) (*versions.Version, fleet.Diagnosis, error)
+	Rollback(ctx context.Context, name string, to int, meta versions.Meta) (*versions.Version, error)
 	// Status returns when a fleet's models were last checked, and why they could not be
 	// read at that time.
 	Status(name string) (time.Time, error)
@@ -187,6 +192,7 @@ func (s *server) register(mux *access.Mux) {
 	s.registerPools(api)
 	s.registerDatasets(api)
 	s.registerFleets(api)
+	s.registerVersions(api)
 	s.registerStore(api)
 	s.registerImages(api)
 	s.registerNodeProtocol(api)

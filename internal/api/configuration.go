@@ -183,12 +183,17 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*body[Appli
 // the ledger, the name that they gave. The change has already happened, so an error
 // of noting it is logged, not returned.
 func (s *server) audit(ctx context.Context, author, what, subject string) {
-	c := access.CallerOf(ctx)
-	who := c.Name
-	if author != "" && (who == access.Local || who == access.Everybody) {
-		who = author + " (" + who + ")"
-	}
+	who := s.caller(ctx, author)
 	if err := s.deps.Ledger.Audit(ctx, ledger.AuditEntry{At: s.now(), Who: who, What: what, Subject: subject}); err != nil {
 		s.log.Error("audit", "who", who, "what", what, "subject", subject, "err", err)
 	}
+}
+
+// caller is who asks, as the audit names them.
+func (s *server) caller(ctx context.Context, author string) string {
+	who := access.CallerOf(ctx).Name
+	if author != "" && (who == access.Local || who == access.Everybody) {
+		who = author + " (" + who + ")"
+	}
+	return who
 }

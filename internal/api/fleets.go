@@ -266,15 +266,12 @@ func (s *server) putModel(ctx context.Context, in *putModelInput) (*body[Blob], 
 		return nil, fleetscore.Errorf(fleetscore.Conflict, "upload model to fleet", in.Name, "the fleet's models are in %s, a folder of the server's machine", c.Path).
 			WithHint("copy the file there, or set the fleet's path to a folder in the store, such as models/%s", in.Name)
 	}
-	if c.Sensors == "" { // a list may use any file name
-		template, err := fleet.ParseTemplate(c.Model, cfg.Hub.Key)
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := template.Match(in.Model); !ok {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, "upload model", in.Model, "the name doesn't match the fleet's template %s", c.Model).
-				WithHint("use a name that matches the template; otherwise no sensor would use the model")
-		}
+	spec, err := fleet.SpecOf(in.Name, c, cfg.Hub.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkModelName(in.Model, spec); err != nil {
+		return nil, err
 	}
 	upload := bufio.NewReaderSize(in.body(s.cfg.MaxUploadBytes), 64<<10)
 	if _, err := upload.Peek(1); errors.Is(err, io.EOF) {

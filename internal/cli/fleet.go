@@ -1,11 +1,17 @@
 package cli
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 )
 
 func newFleetCommand() *cobra.Command {
@@ -334,4 +341,208 @@ func checkModels(cmd *cobra.Command, dir string, spec fleet.Spec, has dataColumn
 		return exitError(exitPartly)
 	}
 	return nil
+}
+
+func newModelPushCommand() *cobra.Command {
+	p := &push{}
+	cmd := remote(&cobra.Command{
+		Use:   "push FLEET [KEY FILE]...",
+		Short: "Put models into a server's fleet as a new version, after a check",
+		Long: `Sends models to a server, which checks them, puts them into the fleet's folder in the
+store, and makes a generation of the fleet that the next jobs use. KEY is the sensor, such
+as 3/pressure; with --dir, all files of a folder are sent under their own names. All
+of them become one version, or none if one can't be scored or doesn't fit the pipelines
+(--unchecked pushes them nevertheless). What was there before is kept: fleetscore model
+rollback brings it back.`,
+		Example: "  fleetscore model push sensors 1/pressure model.pkl -m 'trained with November'\n  fleetscore model push sensors --dir models",
+		Args:    cobra.MinimumNArgs(1),
+	}, p.run)
+	cmd.Flags().StringVar(&p.dir, "dir", "", "send all files of this folder, by their names; names that begin with . or _ are left out")
+	cmd.Flags().StringVarP(&p.message, "message", "m", "", "why, for people")
+	cmd.Flags().BoolVar(&p.unchecked, "unchecked", false, "push models, too, that can't be scored natively or don't fit the pipelines")
+	return cmd
+}
+
+type push struct {
+	dir, message string
+	unchecked    bool
+}
+
+// entry is a file to send and its name in the archive.
+type entry struct{ name, file string }
+
+func (p *push) run(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+	entries, err := p.entries(args[1:])
+	if err != nil {
+		return nil, err
+	}
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pw.CloseWithError(pack(pw, entries))
+	}()
+	defer func() {
+		pr.Close()
+		<-done
+	}()
+	q := url.Values{"unchecked": {strconv.FormatBool(p.unchecked)}}
+	if p.message != "" {
+		q.Set("message", p.message)
+	}
+	var got api.Pushed
+	if err := c.Send(ctx, http.MethodPost, "/fleets/"+url.PathEscape(args[0])+"/versions", q, "application/x-tar", pr, &got); err != nil {
+		return nil, err
+	}
+	return pushedList(&got)
+}
+
+// entries are the files to send.
+func (p *push) entries(pairs []string) (out []entry, err error) {
+	if (p.dir == "") == (len(pairs) == 0) || len(pairs)%2 == 1 {
+		return nil, usagef("name sensors and files in pairs, as in fleetscore model push sensors 1/pressure a.pkl 1/speed b.pkl, or give --dir")
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		out = append(out, entry{"keys/" + pairs[i], pairs[i+1]})
+	}
+	if p.dir == "" {
+		return out, nil
+	}
+	err = filepath.WalkDir(p.dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		hidden := file != p.dir && strings.ContainsAny(d.Name()[:1], "._")
+		switch {
+		case hidden && d.IsDir():
+			return fs.SkipDir
+		case hidden || d.IsDir():
+			return nil
+		}
+		rel, err := filepath.Rel(p.dir, file)
+		out = append(out, entry{"names/" + filepath.ToSlash(rel), file})
+		return err
+	})
+	if err == nil && len(out) == 0 {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "push models", p.dir, "there is no file")
+	}
+	return out, fileError(p.dir, err)
+}
+
+func fileError(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fleetscore.Errorf(fleetscore.NotFound, "read model", name, "there is no such file or folder")
+	}
+	return fleetscore.Errorf(fleetscore.Unavailable, "read model", name, "%w", pathCause(err))
+}
+
+// pack writes an archive of files.
+func pack(w io.Writer, entries []entry) error {
+	archive := tar.NewWriter(w)
+	for _, e := range entries {
+		if err := packOne(archive, e); err != nil {
+			return err
+		}
+	}
+	return archive.Close()
+}
+
+func packOne(archive *tar.Writer, e entry) error {
+	f, err := os.Open(e.file)
+	if err != nil {
+		return fileError(e.file, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return fileError(e.file, err)
+	case !st.Mode().IsRegular():
+		return fleetscore.Errorf(fleetscore.Invalid, "read model", e.file, "it is no file")
+	}
+	if err := archive.WriteHeader(&tar.Header{Name: e.name, Size: st.Size(), Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
+		return err
+	}
+	_, err = io.Copy(archive, f)
+	return fileError(e.file, err)
+}
+
+// pushedList shows what came of a push or a rollback.
+func pushedList(p *api.Pushed) (*listing, error) {
+	l := &listing{columns: []string{"version", "files", "generation", "findings"}, single: true}
+	var findings []string
+	for _, f := range p.Findings {
+		findings = append(findings, fmt.Sprintf("%s: %s", plural(int(f.Sensors), "sensor"), f.Message))
+	}
+	l.add(p, p.Number, p.Files, string(p.Generation), strings.Join(findings, "; "))
+	if p.Problem != "" {
+		return l, fleetscore.Errorf(fleetscore.Unavailable, "make a generation", "", "version %d is in the fleet's folder, but: %s", p.Number, p.Problem)
+	}
+	return l, nil
+}
+
+func newModelVersionsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "versions FLEET [VERSION]",
+		Short:   "List what was pushed into a fleet, the newest first; or the files of one version",
+		Example: "  fleetscore model versions sensors",
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	n := cmd.Flags().IntP("count", "n", 20, "how many at most, up to 100")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		path := "/fleets/" + url.PathEscape(args[0]) + "/versions"
+		if len(args) > 1 {
+			var v versions.Version
+			if err := c.Get(ctx, path+"/"+url.PathEscape(args[1]), nil, &v); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"file", "before", "after"}}
+			for _, f := range v.Changes {
+				l.add(f, f.Name, shortDigest(f.Before), shortDigest(f.After))
+			}
+			return l, nil
+		}
+		var got api.List[versions.Version]
+		if err := c.Get(ctx, path, url.Values{"limit": {strconv.Itoa(*n)}}, &got); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"version", "created", "author", "files", "rolled back to", "message"}}
+		for _, v := range got.Items {
+			back := ""
+			if v.RollbackTo != nil {
+				back = strconv.Itoa(*v.RollbackTo)
+			}
+			l.add(v, v.Number, v.Created, v.Author, v.Files, back, v.Message)
+		}
+		return l, nil
+	})
+}
+
+func shortDigest(s string) string { return s[:min(len(s), 12)] }
+
+func newModelRollbackCommand() *cobra.Command {
+	var to int
+	var message string
+	cmd := remote(&cobra.Command{
+		Use:   "rollback FLEET --to VERSION",
+		Short: "Bring back the models of a version, as a new version",
+		Long: `Brings back each file that later versions have changed as it was at that version, and
+makes a generation of the fleet that the next jobs use. Files that no later version has
+changed stay as they are. Version 0 is the time before the first push.`,
+		Example: "  fleetscore model rollback sensors --to 3",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		var got api.Pushed
+		if err := c.Post(ctx, "/fleets/"+url.PathEscape(args[0])+"/rollback", map[string]any{"to": to, "message": message}, &got); err != nil {
+			return nil, err
+		}
+		return pushedList(&got)
+	})
+	cmd.Flags().IntVar(&to, "to", 0, "the version")
+	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for people")
+	must(cmd.MarkFlagRequired("to"))
+	return cmd
 }

@@ -24,8 +24,9 @@ import (
 )
 
 func newModelCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Look at models, check a fleet of them, pack it, compare with scikit-learn"}
-	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelVerifyCommand(), newModelPackCommand(), newModelDiffCommand())
+	cmd := &cobra.Command{Use: "model", Short: "Look at models, check a fleet of them, push them to a server, compare with scikit-learn"}
+	cmd.AddCommand(newModelInspectCommand(), newModelCheckCommand(), newModelVerifyCommand(), newModelPackCommand(), newModelDiffCommand(),
+		newModelPushCommand(), newModelVersionsCommand(), newModelRollbackCommand())
 	return cmd
 }
 

@@ -1,12 +1,14 @@
 package fleet
 
 import (
+	"context"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // Template names a key's model: "model_{Device}_{Tag}". Each key column stands
@@ -200,4 +202,60 @@ func (t Template) again(i int, rest string) bool {
 		want += strings.Count(f, t.fixed[i+1])
 	}
 	return strings.Count(rest, t.fixed[i+1]) > want
+}
+
+// Namer finds how the files of sensors' models are named in a folder. It isn't safe for
+// concurrent use.
+type Namer struct {
+	src    store.Bucket
+	spec   Spec
+	listed map[fleetscore.Key]string // the list of sensors with the models that it names; nil until it was read
+}
+
+// NewNamer names models of a fleet in a folder.
+func NewNamer(src store.Bucket, spec Spec) *Namer { return &Namer{src: src, spec: spec} }
+
+// Name is the name of the file that is a key's model, or is to be: of the file that is
+// there, with whatever extension, else by the template.
+func (n *Namer) Name(ctx context.Context, k fleetscore.Key) (string, error) {
+	const op = "find the name of a model"
+	t := n.spec.Model
+	if t.text == "" || t.deep {
+		return "", fleetscore.Errorf(fleetscore.Invalid, op, k.String(), "the fleet's settings don't give a sensor's model one name").
+			WithHint("give the file's name in the fleet's folder instead of the sensor")
+	}
+	if err := n.readList(ctx); err != nil {
+		return "", err
+	}
+	if model, ok := n.listed[k]; n.listed != nil && !ok {
+		return "", fleetscore.Errorf(fleetscore.NotFound, op, k.String(), "the list of sensors %s doesn't have this sensor", n.spec.Sensors).WithHint("add the sensor to the list")
+	} else if model != "" {
+		return "", fleetscore.Errorf(fleetscore.Conflict, op, k.String(), "the list of sensors %s names the file %s as its model, which other sensors may have too", n.spec.Sensors, model).
+			WithHint("give this file's name instead of the sensor")
+	}
+	name := t.Name(k)
+	for i, err := range n.src.List(ctx, name, store.ListOptions{Delimiter: true}) {
+		if err != nil {
+			return "", err
+		}
+		if have, ok := t.Match(string(i.Name)); ok && have == k {
+			return string(i.Name), nil
+		}
+	}
+	return name, nil
+}
+
+func (n *Namer) readList(ctx context.Context) error {
+	if n.spec.Sensors == "" || n.listed != nil {
+		return nil
+	}
+	sensors, err := readSensors(ctx, n.src, n.spec.Sensors, n.spec.KeyNames)
+	if err != nil {
+		return err
+	}
+	n.listed = make(map[fleetscore.Key]string, len(sensors))
+	for _, s := range sensors {
+		n.listed[s.key] = s.model
+	}
+	return nil
 }

@@ -5,8 +5,10 @@ import datetime
 import io
 import json
 import os
+import pickle
 import socket
 import ssl
+import tarfile
 import tempfile
 import time
 import urllib.error
@@ -103,6 +105,38 @@ class Client:
                     raise
             time.sleep(0.5 * 2 ** attempt)  # repeats of a reading count once
         raise AssertionError
+
+    def push(self, fleet: str, models: Mapping[Any, Any], *, message: Optional[str] = None, unchecked: bool = False) -> Dict[str, Any]:
+        """Puts models into a fleet as one new version, after the server has checked them.
+        models maps sensors, as ("1", "pressure") or "1/pressure", to fitted estimators, the
+        paths of files, or bytes. unchecked pushes models, too, that can't be scored natively
+        or don't fit the pipelines. Returns the version, its number is ["version"]."""
+        with tempfile.TemporaryFile() as body:
+            with tarfile.open(fileobj=body, mode="w") as archive:
+                for key, model in models.items():
+                    name = key if isinstance(key, str) else "/".join(str(v) for v in key) if isinstance(key, (tuple, list)) else str(key)
+                    info = tarfile.TarInfo("keys/" + name)
+                    if isinstance(model, (str, os.PathLike)):
+                        with open(model, "rb") as f:
+                            info.size = os.fstat(f.fileno()).st_size
+                            archive.addfile(info, f)
+                    else:
+                        data = bytes(model) if isinstance(model, (bytes, bytearray, memoryview)) else pickle.dumps(model, protocol=4)
+                        info.size = len(data)
+                        archive.addfile(info, io.BytesIO(data))
+            body.flush()
+            body.seek(0)
+            query = {"message": message, "unchecked": "true" if unchecked else None}
+            return self._json("POST", "/fleets/%s/versions" % quoted(fleet), query, body, "application/x-tar")
+
+    def versions(self, fleet: str, *, limit: int = 20) -> List[Dict[str, Any]]:
+        """What was pushed into a fleet, the newest first."""
+        return list(self._json("GET", "/fleets/%s/versions" % quoted(fleet), {"limit": str(limit)})["items"])
+
+    def rollback(self, fleet: str, to: int, *, message: str = "") -> Dict[str, Any]:
+        """Brings back the models of a version, as a new version; 0 is the time before the
+        first push."""
+        return self._json("POST", "/fleets/%s/rollback" % quoted(fleet), {}, json.dumps({"to": to, "message": message}).encode(), "application/json")
 
     def submit(self, pipeline: str, *, start: Optional[Time] = None, end: Optional[Time] = None) -> Dict[str, Any]:
         """Makes a job for the rows later than start, until end; without both, for what no

@@ -122,7 +122,9 @@ def client():
 hub: {key: [Device, Tag], time: TS}
 queries:
   live: {cut: 1m, sql: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO live FROM hub TIMESTAMP BY TS GROUP BY Device, Tag, TumblingWindow(second, 5)"}
-fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+fleets:
+  sensors: {path: ./models, model: "model_{Device}_{Tag}"}
+  trained: {path: models/trained, model: "model_{Device}_{Tag}"}
 pools: {cpu: {scale: {min: 0, max: 1}}}
 pipelines:
   past: {dataset: history, fleet: sensors, features: [Val=Value], pool: cpu}
@@ -178,6 +180,14 @@ def use(c, url, file, text):
     assert len(c.coverage(job, outcome=["failed"])) == 0
     assert [j["id"] for j in c.jobs(pipeline="past")] == [job["id"]] and c.job(job)["state"] == "succeeded"
     assert c.fleets()[0]["members"] == 15 and c.datasets()[0]["rows"] == len(data)
+
+    model = os.path.join(reference, "models", "model_1_1")
+    with open(model, "rb") as f:
+        pushed = c.push("trained", {("1", 1): model, "1/2": f.read()}, message="two")
+    assert (pushed["version"], pushed["files"]) == (1, 2) and "duplicate" in [f["code"] for f in pushed["findings"]], pushed
+    refused("invalid", "1/1: ", lambda: c.push("trained", {"1/1": b"nothing"}))
+    assert [v["message"] for v in c.versions("trained")] == ["two"]
+    assert c.rollback("trained", 0)["rollback_to"] == 0 and [f["members"] for f in c.fleets()] == [15, 0]
 
     now = datetime.datetime.now(datetime.timezone.utc)
     assert c.send([{"TS": now, "Device": 1, "Tag": 1, "Value": 3.5}]) == 1

@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -196,6 +197,11 @@ func (s *Syncer) sync(ctx context.Context, name string, f fleetscore.FleetConfig
 	spec, err := fleet.SpecOf(name, f, keyNames)
 	if err != nil {
 		return nil, err
+	}
+	if !filepath.IsAbs(f.Path) {
+		if err := versions.Of(s.store, name, f.Path).Finish(ctx); err != nil {
+			return nil, err
+		}
 	}
 	src, err := s.modelFolder(f)
 	if err != nil {
