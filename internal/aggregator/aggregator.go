@@ -90,7 +90,8 @@ type Aggregator struct {
 
 	mu     sync.Mutex // guards the status
 	status Status
-	holds  []uint64 // by partition: the first message that is still needed; 0 while that isn't known
+	marks  []window.Mark // by partition
+	holds  []uint64      // by partition: the first message that is still needed; 0 while that isn't known
 }
 
 // New builds an aggregator; nothing is read yet.
@@ -113,7 +114,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter},
-		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions())}
+		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
 	}
@@ -158,9 +159,11 @@ type PartitionStatus struct {
 	Late          int64             `json:"late"`  // set aside because their window was over
 	Early         int64             `json:"early"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
-	Rows          int64             `json:"rows"`           // committed
-	Gone          uint64            `json:"gone"`           // messages that the hub no longer had when the query wanted to read them
-	Note          string            `json:"note,omitempty"` // what a person should know about the log: messages that are gone, another hub
+	Rows          int64             `json:"rows"`               // committed
+	Gone          uint64            `json:"gone"`               // messages that the hub no longer had when the query wanted to read them
+	Note          string            `json:"note,omitempty"`     // what a person should know about the log: messages that are gone, another hub
+	Replaced      int64             `json:"replaced,omitempty"` // rows that a later row with their key and time replaced
+	Waits         string            `json:"waits"`              // what the rows after CompleteUntil wait for
 	OpenWindows   int               `json:"open_windows"`
 	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
 }
@@ -174,6 +177,7 @@ func (a *Aggregator) Status() Status {
 	now := a.now()
 	for i := range s.Partitions { // the clock may have been put back meanwhile
 		s.Partitions[i].CompleteUntil = min(s.Partitions[i].CompleteUntil, fleetscore.MicrosOf(now))
+		s.Partitions[i].Waits = a.waits(s.Partitions[i], a.marks[i])
 	}
 	s.Silent = a.seen.silent()
 	return s

@@ -67,6 +67,8 @@ type engine interface {
 	// Parts removes the rows up to a time and returns them, in parts that are made one after
 	// the other, so that many rows don't need much memory at once.
 	Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows]
+	Mark(buf []window.SourceMark) window.Mark
+	Replaced() int64 // rows that another one with their key and time replaced
 	Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint
 	Save(position uint64) []byte // the state that the log doesn't tell; nil if it tells everything
 }
@@ -115,6 +117,9 @@ func (w *windows) Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows] {
 
 // Measure has nothing to do: the estimate is near.
 func (w *windows) Measure() {}
+
+// Replaced is 0: a key has one row in each window.
+func (w *windows) Replaced() int64 { return 0 }
 
 // Save has nothing to save.
 func (w *windows) Save(uint64) []byte { return nil }
@@ -267,7 +272,7 @@ func (e *events) note(seq uint64, newest fleetscore.Micros) {
 	if n := len(e.passed); n > 0 && newest <= e.passed[n-1].last+second {
 		return // at most a second too much is forgotten too late, see checkpoint
 	}
-	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark()})
+	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark(nil)})
 }
 
 // records returns a function that makes a record of a reading: its key as texts, its time,
@@ -325,6 +330,12 @@ func (e *events) failed(err error) error {
 
 // Watermark is the time before which no more readings are let in.
 func (e *events) Watermark() (fleetscore.Micros, bool) { return e.gate.Watermark() }
+
+// Mark describes the watermark and the sources, which are put into buf.
+func (e *events) Mark(buf []window.SourceMark) window.Mark { return e.gate.Mark(buf) }
+
+// Replaced is how many rows another one with their key and time replaced.
+func (e *events) Replaced() int64 { return e.double }
 
 // OpenWindows is how many windows and sessions are open, and readings that slide.
 func (e *events) OpenWindows() int { return e.runner.Open() }
@@ -398,7 +409,7 @@ func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
 
 // Checkpoint describes the state after message position.
 func (e *events) Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint {
-	mark := e.gate.Mark()
+	mark := e.gate.Mark(nil)
 	old := done - e.reach - 2_000_000 // see note
 	i := 0
 	for i < len(e.passed) && e.passed[i].last <= old {

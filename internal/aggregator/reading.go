@@ -59,6 +59,7 @@ func (r *reading) take(m hub.Message) error {
 		open, over = r.windows.HeldBytes()
 	}
 	r.a.update(r.index, func(s *PartitionStatus) {
+		r.a.marks[r.index], s.Replaced = r.windows.Mark(r.a.marks[r.index].Sources), r.windows.Replaced()
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}

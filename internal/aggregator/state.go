@@ -28,7 +28,7 @@ func (e *events) save(position uint64) []byte {
 	f.Int(int64(position))
 	f.Int(int64(e.done))
 	f.Int(e.order)
-	saveMark(&f, e.gate.Mark())
+	saveMark(&f, e.gate.Mark(nil))
 	var places value.Fields
 	for _, p := range e.passed {
 		places.Int(int64(p.seq))

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
@@ -55,8 +56,58 @@ func newDatasetCommand() *cobra.Command {
 				}
 				return l, nil
 			}),
-		newDatasetUploadCommand(), newDatasetMaintainCommand())
+		newDatasetUploadCommand(), newDatasetMaintainCommand(), newDatasetWhyCommand())
 	return cmd
+}
+
+func newDatasetWhyCommand() *cobra.Command {
+	return remote(&cobra.Command{
+		Use:   "why NAME",
+		Short: "Say what an incomplete interval of a dataset waits for",
+		Long: `Says for each partition of the hub up to when the dataset is complete, how far the readings
+have come, and what the rows that come next wait for: which source of readings is behind, or
+that the query has stopped. The dataset is complete until the earliest of these times.`,
+		Example: "  fleetscore dataset why readings",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		var got api.List[aggregator.Status]
+		if err := c.Get(ctx, "/queries", nil, &got); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"partition", "complete until", "watermark", "waits for"}}
+		for _, q := range got.Items {
+			for i, p := range q.Partitions {
+				if q.Dataset == args[0] {
+					l.add(waiting{i, p}, i, known(p.CompleteUntil), known(p.Watermark), p.Waits)
+				}
+			}
+		}
+		if len(l.rows) > 0 {
+			return l, nil
+		}
+		var d api.Dataset
+		if err := c.Get(ctx, "/datasets/"+url.PathEscape(args[0]), nil, &d); err != nil {
+			return nil, err
+		}
+		why := "the rows of the next upload: no query writes this dataset"
+		l.add(d, "", d.CompleteUntil, known(0), why)
+		return l, nil
+	})
+}
+
+// waiting is what a partition of a dataset waits for.
+type waiting struct {
+	Partition int `json:"partition"`
+	aggregator.PartitionStatus
+}
+
+// known is a time; nil before the first.
+func known(t fleetscore.Micros) *time.Time {
+	if t == 0 {
+		return nil
+	}
+	at := t.Time()
+	return &at
 }
 
 func newDatasetMaintainCommand() *cobra.Command {

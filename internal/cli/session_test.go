@@ -122,6 +122,27 @@ func (p *process) deliver(lines string) {
 	}
 }
 
+// TestDatasetWhy: what an incomplete interval waits for is said, and that there is no such
+// dataset.
+func TestDatasetWhy(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, "hub: {key: [Device], disorder: 10s, idle_after: 1h}\nqueries:\n  q: {cut: 1m, sql: 'SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO slides FROM hub TIMESTAMP BY TS GROUP BY Device, SlidingWindow(second, 3)'}\n")
+	at := time.Now().Add(-time.Hour).UTC().Truncate(time.Minute)
+	p.deliver(fmt.Sprintf(`{"TS":"%s","Device":"1","Value":1}`+"\n", at.Format(time.RFC3339)))
+	p.deliver(fmt.Sprintf(`{"TS":"%s","Device":"1","Value":1}`+"\n", at.Add(90*time.Second).Format(time.RFC3339)))
+	p.datasetRows("slides", fleetscore.MicrosOf(at.Add(time.Minute)))
+	want := []string{at.Add(time.Minute).Format(time.RFC3339), "rows up to " + at.Add(2*time.Minute).Format("2006-01-02T15:04:05"), "wait for readings of source http: they have reached " + at.Add(90*time.Second).Format("2006-01-02T15:04:05")}
+	code, stdout, stderr := command(t, "dataset", "why", "slides", "-o", "csv", "--server=http://"+p.addr)
+	for _, w := range want {
+		if code != 0 || !strings.Contains(stdout, w) {
+			t.Errorf("exit %d: it lacks %q:\n%s%s", code, w, stdout, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "dataset", "why", "slide", "--server=http://"+p.addr); code != 12 {
+		t.Errorf("no such dataset: exit %d\n%s", code, stderr)
+	}
+}
+
 func rowText(stamp fleetscore.Micros, key string, values []*float64) string {
 	line := fmt.Sprint(stamp, " ", key)
 	for _, v := range values {

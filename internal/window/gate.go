@@ -80,9 +80,27 @@ type Mark struct {
 	Sources   []SourceMark
 }
 
-// Mark describes the gate without the readings that were let in.
-func (g *Gate) Mark() Mark {
-	return Mark{g.state.watermark, g.state.clock, slices.Clone(g.state.sources)}
+// Mark describes the gate without the readings that were let in. The sources are put
+// into buf.
+func (g *Gate) Mark(buf []SourceMark) Mark { return g.state.mark(buf) }
+
+// Mark describes the partition without its windows. The sources are put into buf.
+func (p *Partition) Mark(buf []SourceMark) Mark { return p.state.mark(buf) }
+
+func (s *state) mark(buf []SourceMark) Mark {
+	return Mark{s.watermark, s.clock, append(buf[:0], s.sources...)}
+}
+
+// Slowest is the live source that holds the watermark back; false before the first message
+// that tells a time.
+func (m Mark) Slowest(c Config) (SourceMark, bool) {
+	out, ok := SourceMark{}, false
+	for _, s := range m.Sources {
+		if s.Mark != unset && m.Clock-s.Last <= micros(c.GoneAfter) && (!ok || s.Mark < out.Mark) {
+			out, ok = s, true
+		}
+	}
+	return out, ok
 }
 
 // Resume sets a new gate to a mark, with the readings that were let in and haven't been

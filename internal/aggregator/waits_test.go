@@ -1,0 +1,70 @@
+package aggregator
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+)
+
+// TestWaits: the source that is behind is named; then, when it has caught up, the other.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	for _, sql := range []string{config.Query.SQL, strings.Replace(config.Query.SQL, "TumblingWindow", "SlidingWindow", 1)} {
+		c := config
+		c.Query.SQL = sql
+		h, b := hubtest.New(1), openDir(t)
+		unread, err := New(c, Deps{Hub: h, Catalog: catalog.New(b)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		says := func(want string) {
+			t.Helper()
+			a, err := runConfig(t, c, h, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := a.Status().Partitions[0].Waits; !strings.Contains(got, want) {
+				t.Errorf("%s\ngot  %q\nwant %q", sql, got, want)
+			}
+		}
+		if got := unread.Status().Partitions[0].Waits; got != "no message has come since the start" {
+			t.Errorf("before the first message: %q", got)
+		}
+		put(t, h, hub.Stamp{Source: "http", Arrived: 101 * minute}, map[string]fleetscore.Micros{"a": 100 * minute})
+		put(t, h, hub.Stamp{Source: "mqtt", Arrived: 101 * minute}, map[string]fleetscore.Micros{"b": 100*minute - 1*second})
+		says("rows up to " + (100 * minute).String() + " wait for readings of source mqtt: they have reached " + (100*minute - 1*second).String())
+		put(t, h, hub.Stamp{Source: "mqtt", Arrived: 102 * minute}, map[string]fleetscore.Micros{"b": 101*minute + 30*second})
+		says("rows up to " + (100 * minute).String() + " wait for readings of source http: they have reached " + (100 * minute).String())
+		put(t, h, hub.Stamp{Source: "http", Arrived: 102 * minute}, map[string]fleetscore.Micros{"a": 101*minute + 10*second})
+		says("rows up to " + (102 * minute).String() + " wait for readings of source http")
+	}
+}
+
+// TestReplaced: of two rows with one key and time the later one is there, and the other is
+// counted.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, Value, 1 AS N INTO readings FROM hub TIMESTAMP BY TS"
+	h, b := hubtest.New(1), openDir(t)
+	for _, v := range []float64{1, 2, 3} {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{100 * minute}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{v}}}}
+		if _, err := h.Append(context.Background(), 0, hub.Stamp{Source: "http", Arrived: 100 * minute}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ticks(t, h, 1, 110*minute)
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := rowsIn(t, b)
+	if got := a.Status().Partitions[0].Replaced; got != 2 || len(rows) != 1 || rows["a "+(100*minute).String()] != "3 1" {
+		t.Errorf("%d replaced, rows %v", got, rows)
+	}
+}
