@@ -276,6 +276,9 @@ func (d *Control) needsCertificate(r *http.Request, c Caller) *Refusal {
 func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		text, ok := strings.CutPrefix(h, "Bearer ")
+		if !ok {
+			text, ok = strings.CutPrefix(h, "Token ") // as clients of InfluxDB write it
+		}
 		if c, known := d.byToken(text); ok && known {
 			return c, nil
 		}

@@ -101,6 +101,9 @@ var Table = map[string]Route{
 	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/hub":                                       {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
+	"OPTIONS /api/v1/hubs/{hub}/messages":                   {Anyone, noBody}, // says that events may be sent, with a token
+	"/api/v2/write":                                         {fleetscore.RoleDevice, bodyHandler},
+	"/write":                                                {fleetscore.RoleDevice, bodyHandler},
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
 
 	"POST /api/v1/pools/{name}/join-tokens":   {fleetscore.RoleAdministrator, smallBody},

@@ -45,9 +45,10 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 	// nevertheless.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},
 		Summary:     "Send readings as JSON objects; the answer comes after they are synced to disk",
-		Description: "An object per line (application/x-ndjson), or one object or an array of them (application/json). See docs/http-readings.md.",
+		Description: "An object per line (application/x-ndjson), or one object or an array of them (application/json), rows (text/csv), or CloudEvents. See docs/http-readings.md.",
 		Parameters:  []*huma.Param{{Name: "hub", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
 		RequestBody: bytesBody("application/x-ndjson", "a JSON object per line"),
 		Responses:   map[string]*huma.Response{"200": {Description: "all readings are stored"}, "400": {Description: "some readings are malformed; the others are stored"}}})
 	mux.Handle(Prefix+"/hubs/{hub}/messages", s.deps.Gateway)
+	mux.HandleFunc("OPTIONS "+Prefix+"/hubs/{hub}/messages", gateway.Agree)
 }

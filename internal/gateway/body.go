@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/fleetscore/fleetscore"
 )
 
@@ -22,6 +24,8 @@ const (
 	gzipBytes = 64 << 10
 	// spareBytes is the memory of a body that is used again, so that it needn't be cleared.
 	spareBytes = firstBytes
+	// zstdWindow is the largest window of zstd, which is about the memory that decompressing takes.
+	zstdWindow = 8 << 20
 	// If memory is short, a body is ended that has been arriving for gaveTime at less
 	// than gaveRate bytes a second.
 	gaveTime = 2 * time.Second
@@ -146,8 +150,18 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) (data []byte, a *
 			return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body is not valid gzip: %v", err)
 		}
 		in, expect = zip, -1
+	case "zstd":
+		if !a.take(zstdWindow) {
+			return nil, a, http.StatusServiceUnavailable, g.full503()
+		}
+		dec, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+		if err != nil {
+			return nil, a, http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the body is not valid zstd: %v", err)
+		}
+		defer dec.Close()
+		in, expect = dec, -1
 	default:
-		return nil, a, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send the body uncompressed or as gzip", "the content encoding %q is unknown", encoding)
+		return nil, a, http.StatusUnsupportedMediaType, g.problem(fleetscore.Invalid, "send the body uncompressed, or as gzip or zstd", "the content encoding %q is unknown", encoding)
 	}
 	data, err := a.read(in, expect, limit)
 	var tooBig *http.MaxBytesError

@@ -175,11 +175,11 @@ type Record struct {
 	Lines  int
 }
 
-// Begin parses readings, a JSON object in each line, and hands them to the hub, as
+// Begin parses readings and hands them to the hub, as
 // Gateway.Begin does. The records say where the lines come from, in order and without a
 // record missing that has lines; next is the offset after them. The error's kind is Exhausted,
 // and the feed still sound, while too many readings wait to be aggregated.
-func (f *Feed) Begin(text []byte, records []Record, next int64) (*Pending, error) {
+func (f *Feed) Begin(text *Lines, records []Record, next int64) (*Pending, error) {
 	if err := f.sound(); err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (f *Feed) Begin(text []byte, records []Record, next int64) (*Pending, error
 		lines += r.Lines
 		ends[i] = lines
 	}
-	m := Message{Format: NDJSON, Body: text, after: make([]int, len(f.stored))}
+	m := Message{Format: NDJSON, Body: text.Text, lines: text, after: make([]int, len(f.stored))}
 	for i, stored := range f.stored {
 		for j, r := range records {
 			if r.Offset < stored.Offset {

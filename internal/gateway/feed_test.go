@@ -134,15 +134,15 @@ func readLog(t *rapid.T, h *flaky, log []entry, random *rand.Rand) bool {
 	var pending []*Pending
 	for at < len(log) {
 		n := min(1+random.IntN(8), len(log)-at)
-		var text []byte
+		var text Lines
 		var records []Record
 		for _, e := range log[at : at+n] {
 			for _, l := range e.lines {
-				text = append(append(text, l...), '\n')
+				text.Raw(1, []byte(l))
 			}
 			records = append(records, Record{e.offset, len(e.lines)})
 		}
-		p, err := f.Begin(text, records, log[at+n-1].offset+1)
+		p, err := f.Begin(&text, records, log[at+n-1].offset+1)
 		if err != nil {
 			break
 		}
@@ -186,7 +186,9 @@ func TestFeedTicks(t *testing.T) {
 			return n
 		}
 		f := open()
-		p, err := f.Begin([]byte(`{"TS":"2000-01-01T00:00:05Z","Device":"a","Tag":"1","Value":1}`), []Record{{8, 1}}, 9)
+		var text Lines
+		text.Raw(1, []byte(`{"TS":"2000-01-01T00:00:05Z","Device":"a","Tag":"1","Value":1}`))
+		p, err := f.Begin(&text, []Record{{8, 1}}, 9)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -141,7 +141,7 @@ func TestReadings(t *testing.T) {
 			[]string{"a/1 2026-11-23T10:00:05Z"}, []Rejection{{2, "", "not a JSON object: the text ends too early; nothing after it was read"}}},
 		"empty":         {"application/json", "", 400, nil, []Rejection{{1, "", "not a JSON object: the text ends too early; nothing after it was read"}}},
 		"empty lines":   {"application/x-ndjson", " \n\n", 400, nil, nil},
-		"wrong content": {"text/csv", "TS,Device\n", 415, nil, nil},
+		"wrong content": {"text/plain", "TS,Device\n", 415, nil, nil},
 		"too large":     {"application/json", strings.Repeat(" ", 70<<10), 413, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

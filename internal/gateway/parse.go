@@ -163,15 +163,15 @@ func (p *parser) lines(body []byte, now time.Time) *parsed {
 func (p *parser) line(line int, text []byte) {
 	p.reset(text)
 	before := p.out.rejected
-	if err := p.object(line); err != nil {
+	err := p.object(line)
+	if p.out.rejected > before {
+		return // one verdict for a line, whatever else is wrong with it
+	}
+	if err != nil {
 		p.out.reject(line, "", "not a JSON object: %s", reason(err))
-		return
-	}
-	if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
+	} else if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		p.out.reject(line, "", "more follows the JSON object; write one object per line")
-		return
-	}
-	if p.out.rejected == before {
+	} else {
 		p.keep(line, len(text))
 		p.learn(text)
 	}

@@ -36,7 +36,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	if status == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
+	if (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", "1")
 	}
 	if status == http.StatusMethodNotAllowed {
@@ -61,17 +61,19 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	if r.Method != http.MethodPost {
 		return http.StatusMethodNotAllowed, 0, g.problem(fleetscore.Invalid, "use POST", "readings must be sent with POST, not with %s", r.Method)
 	}
-	format := NDJSON
-	switch media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media {
-	case "application/json":
-		format = JSON
-	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
-	default:
+	form, ok := forms[media(r)]
+	if !ok {
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
-			"send Content-Type: application/x-ndjson (an object per line) or application/json (an object, or an array of them)", "the content type %q is unknown", r.Header.Get("Content-Type"))
+			"send Content-Type: application/x-ndjson (an object per line), application/json (an object, or an array of them), text/csv, application/cloudevents+json or application/cloudevents-batch+json", "the content type %q is unknown", r.Header.Get("Content-Type"))
 	}
+	return g.receive(w, r, form)
+}
+
+// receive takes the readings of a request whose form is known.
+func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, form form) (status, accepted int, problem *Problem) {
 	if err := g.ready(); err != nil {
-		return g.refusal(w, err)
+		_, _, problem := g.refusal(w, err)
+		return http.StatusTooManyRequests, 0, problem
 	}
 	body, arrival, status, problem := g.body(w, r)
 	if problem != nil {
@@ -80,7 +82,15 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 	defer arrival.release()
 	g.metrics.body.Add(float64(len(body)))
 
-	m := Message{Format: format, Body: body}
+	m := Message{Format: NDJSON, Body: body}
+	if form == nil {
+		m.Format = JSON
+	} else if lines := form(g, body); lines != nil {
+		if text := int64(cap(lines.Text)); !arrival.take(text) {
+			return http.StatusServiceUnavailable, 0, g.full503()
+		}
+		m.Body, m.lines, m.ArrivalTime = lines.Text, lines, lines.arrival
+	}
 	if g.owner != nil {
 		m.Owner = g.owner(r.Context())
 	}
@@ -130,4 +140,90 @@ func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) 
 		return http.StatusBadRequest, 0, g.problem(fleetscore.Invalid, "", "the body holds no reading")
 	}
 	return http.StatusOK, accepted, nil
+}
+
+// form translates a body into lines; it returns nil for a body that is lines already. A nil
+// form is one JSON value.
+type form func(g *Gateway, body []byte) *Lines
+
+func asLines(*Gateway, []byte) *Lines { return nil }
+
+// forms are those of content types.
+var forms = map[string]form{
+	"application/json": nil, "application/x-ndjson": asLines, "application/ndjson": asLines, "application/jsonl": asLines, "application/x-jsonlines": asLines,
+	"text/csv": func(g *Gateway, body []byte) *Lines {
+		l := &Lines{}
+		l.CSV(body, nil, g.cfg.Hub)
+		return l
+	},
+	"application/cloudevents+json": func(g *Gateway, body []byte) *Lines {
+		l := &Lines{}
+		l.CloudEvents(body, false, g.cfg.Hub)
+		return l
+	},
+	"application/cloudevents-batch+json": func(g *Gateway, body []byte) *Lines {
+		l := &Lines{}
+		l.CloudEvents(body, true, g.cfg.Hub)
+		return l
+	},
+}
+
+func media(r *http.Request) string {
+	m, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return m
+}
+
+// Agree answers the question of a sender of CloudEvents whether it may send here, as Event
+// Grid asks before its first event (CloudEvents HTTP Webhooks, section 4). Events themselves need a token.
+func Agree(w http.ResponseWriter, r *http.Request) {
+	origin := r.Header.Get("WebHook-Request-Origin")
+	if origin == "" {
+		w.Header().Set("Allow", http.MethodPost)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("WebHook-Allowed-Origin", origin)
+	w.Header().Set("WebHook-Allowed-Rate", "*")
+	w.Header().Set("Allow", http.MethodPost)
+	w.WriteHeader(http.StatusOK)
+}
+
+// influxProblem is the body of an answer to senders of line protocol.
+type influxProblem struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Error   string `json:"error"` // the same, as version 1 has it
+}
+
+// ServeInflux takes lines of InfluxDB's line protocol, as InfluxDB 2 (POST /api/v2/write) and
+// InfluxDB 1 (POST /write) take them. Organization, bucket and database are ignored.
+func (g *Gateway) ServeInflux(w http.ResponseWriter, r *http.Request) {
+	status, problem := http.StatusMethodNotAllowed, g.problem(fleetscore.Invalid, "use POST", "readings must be sent with POST, not with %s", r.Method)
+	if r.Method == http.MethodPost {
+		precision := r.URL.Query().Get("precision")
+		unit, ok := units[precision]
+		if status, problem = http.StatusBadRequest, g.problem(fleetscore.Invalid, "write ns, us, ms, s, m or h", "the precision %q is unknown", precision); ok {
+			status, _, problem = g.receive(w, r, func(g *Gateway, body []byte) *Lines {
+				l := &Lines{arrival: true}
+				l.Influx(body, unit, g.cfg.Hub)
+				return l
+			})
+		}
+	}
+	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	w.Header().Set("Cache-Control", "no-store")
+	if problem == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", "1")
+	}
+	text := problem.Message
+	if problem.Hint != "" {
+		text += " (" + problem.Hint + ")"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(influxProblem{problem.Kind, text, text}) // the client went away
 }

@@ -38,7 +38,8 @@ type Message struct {
 	ArrivalTime bool   // a reading without a time gets the time of its arrival
 	Owner       string // value that Hub.OwnKey must have in each reading; empty means any
 
-	after []int // per partition: lines up to this one are stored there already; nil means none
+	lines *Lines // what the text was translated from; nil for none
+	after []int  // per partition: lines up to this one are stored there already; nil means none
 }
 
 // KeyText says why a text can't be the value of a key column; empty if it can.
@@ -161,6 +162,9 @@ func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, m Messag
 		g.clock.Witness(out.newest.Time())
 	}
 	waits, err := g.queue(out, of)
+	if m.lines != nil {
+		m.lines.adjust(out)
+	}
 	return out, waits, err
 }
 

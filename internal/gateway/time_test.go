@@ -217,7 +217,7 @@ func TestBacklog(t *testing.T) {
 		r.Header.Set("Content-Type", "application/x-ndjson")
 		rec := httptest.NewRecorder()
 		w.g.ServeHTTP(rec, r)
-		if rec.Code != 503 || rec.Header().Get("Retry-After") != "10" || !strings.Contains(rec.Body.String(), "the queries are behind") {
+		if rec.Code != 429 || rec.Header().Get("Retry-After") != "10" || !strings.Contains(rec.Body.String(), "the queries are behind") {
 			t.Errorf("got %d, %v, %s", rec.Code, rec.Header(), rec.Body)
 		}
 		w.full.Store(false)

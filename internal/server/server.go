@@ -29,6 +29,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/clock"
+	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -243,8 +244,13 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	mux.Handle("GET /metrics", obs.Handler(s.metrics))
 	mux.Mount(api.Prefix+"/", a)
 	mux.Mount(images.Prefix, registry)
+	influx := s.control.NewMux(st.refuseInflux)
+	for _, path := range []string{"/api/v2/write", "/write"} {
+		influx.Handle(path, st.serve((*gateway.Gateway).ServeInflux))
+		mux.Mount(path, access.Basic(influx))
+	}
 	mux.Mount("/", p)
-	return mux, mux.Err()
+	return mux, errors.Join(mux.Err(), influx.Err())
 }
 
 // Close lets go of everything that Open opened. Run does it too.

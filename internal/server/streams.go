@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -116,22 +115,7 @@ func (s *streams) lead(ctx context.Context) error { return s.leads.give(ctx) }
 
 // ServeHTTP hands readings to the gateway, if there is one yet.
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	g, why := s.gateway, s.why
-	s.mu.Unlock()
-	if g == nil {
-		p := gateway.Problem{Kind: fleetscore.Unavailable.String(), Op: "take readings", Subject: "hub",
-			Message: "no configuration is in force yet, so it isn't known how readings look", Hint: "run fleetscore apply fleet.yaml"}
-		if why != "" {
-			p.Message, p.Hint = why, "send the readings again later"
-		}
-		w.Header().Set("Retry-After", "1")
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_ = json.NewEncoder(w).Encode(p) // the client went away
-		return
-	}
-	g.ServeHTTP(w, r)
+	s.serve((*gateway.Gateway).ServeHTTP)(w, r)
 }
 
 // status is the aggregators' state, one entry per query.

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"net"
+	"net/http"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
@@ -152,4 +154,34 @@ func (s *scope) unregister() {
 	for _, c := range s.collectors {
 		s.Unregister(c)
 	}
+}
+
+// serve hands requests to the gateway, if there is one yet.
+func (s *streams) serve(hand func(*gateway.Gateway, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		g, why := s.gateway, s.why
+		s.mu.Unlock()
+		if g == nil {
+			p := gateway.Problem{Kind: fleetscore.Unavailable.String(), Op: "take readings", Subject: "hub",
+				Message: "no configuration is in force yet, so it isn't known how readings look", Hint: "run fleetscore apply fleet.yaml"}
+			if why != "" {
+				p.Message, p.Hint = why, "send the readings again later"
+			}
+			w.Header().Set("Retry-After", "1")
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(p) // the client went away
+			return
+		}
+		hand(g, w, r)
+	}
+}
+
+// refuseInflux answers a sender of line protocol that isn't let in.
+func (s *streams) refuseInflux(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(why.Status)
+	text := why.Message + " (" + why.Hint + ")"
+	_ = json.NewEncoder(w).Encode(map[string]string{"code": "unauthorized", "message": text, "error": text}) // the client went away
 }

@@ -348,14 +348,17 @@ func FuzzRecords(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		count := func(what string, text []byte, lines int) {
-			if n := strings.Count(string(text), "\n"); n != lines || len(text) > 0 && text[len(text)-1] != '\n' {
-				t.Errorf("%s: %q became %d lines, said to be %d: %q", what, value, n, lines, text)
+		count := func(what string, l *gateway.Lines) {
+			if n := strings.Count(string(l.Text), "\n"); n != l.Len() || n > 0 && l.Text[len(l.Text)-1] != '\n' {
+				t.Errorf("%s: %q became %d lines, said to be %d: %q", what, value, n, l.Len(), l.Text)
 			}
 		}
-		text, lines := appendJSON(nil, value)
-		count("JSON", text, lines)
-		text, lines = gateway.AppendCSV(nil, value, []string{"TS", "Device"}, hubConfig)
-		count("CSV", text, lines)
+		var text, rows, points gateway.Lines
+		addJSON(&text, value)
+		count("JSON", &text)
+		rows.CSV(value, []string{"TS", "Device"}, hubConfig)
+		count("CSV", &rows)
+		points.Influx(value, 1, hubConfig)
+		count("line protocol", &points)
 	})
 }

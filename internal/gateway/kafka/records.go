@@ -14,9 +14,9 @@ import (
 // chunkBytes is how much text is handed to the gateway at once.
 const chunkBytes = 1 << 20
 
-// chunk is records as text with a JSON object per line.
+// chunk is records as lines.
 type chunk struct {
-	text    []byte
+	gateway.Lines
 	records []gateway.Record
 	next    int64 // the offset after the last record
 }
@@ -24,7 +24,7 @@ type chunk struct {
 // chunks turns records of a partition into text.
 func (r *Reader) chunks(records []*kgo.Record) (out []chunk) {
 	for i, rec := range records {
-		if i == 0 || len(out[len(out)-1].text) >= chunkBytes {
+		if i == 0 || len(out[len(out)-1].Text) >= chunkBytes {
 			out = append(out, chunk{})
 		}
 		c := &out[len(out)-1]
@@ -32,67 +32,51 @@ func (r *Reader) chunks(records []*kgo.Record) (out []chunk) {
 		if rec.Attrs.IsControl() {
 			continue
 		}
-		before := len(c.text)
-		var lines int
+		before := c.Len()
 		if r.cfg.Kafka.Format == "csv" {
-			c.text, lines = gateway.AppendCSV(c.text, rec.Value, r.cfg.Kafka.Columns, r.cfg.Hub)
+			c.CSV(rec.Value, r.cfg.Kafka.Columns, r.cfg.Hub)
 		} else {
-			c.text, lines = appendJSON(c.text, rec.Value)
+			addJSON(&c.Lines, rec.Value)
 		}
-		if len(c.text) > before {
+		if lines := c.Len() - before; lines > 0 {
 			c.records = append(c.records, gateway.Record{Offset: rec.Offset, Lines: lines})
 		}
 	}
 	return out
 }
 
-// appendJSON writes each object of a record into a line of its own, whether the record is an
-// object, an array of objects, or several values one after the other. Text that isn't JSON becomes one
-// line, which the gateway rejects with the reason.
-func appendJSON(dst, value []byte) ([]byte, int) {
+// addJSON adds each object of a record as a line of its own, whether the record is an
+// object, an array of objects, or several values one after the other. The gateway rejects text that isn't JSON.
+func addJSON(l *gateway.Lines, value []byte) {
 	value = bytes.TrimSpace(value)
 	if len(value) == 0 { // a tombstone
-		return dst, 0
+		return
 	}
 	if value[0] != '[' && bytes.IndexByte(value, '\n') < 0 {
-		return append(append(dst, value...), '\n'), 1
+		l.Raw(1, value)
+		return
 	}
 	dec := jsontext.NewDecoder(bytes.NewReader(value), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) // the gateway judges them
-	lines, array := 0, false
-	for {
+	for n, array := 1, false; ; {
 		kind := dec.PeekKind()
+		at := dec.InputOffset()
 		if !array && kind == '[' || array && kind == ']' {
 			if _, err := dec.ReadToken(); err != nil {
-				break
+				l.Raw(n, value[at:])
+				return
 			}
 			array = !array
 			continue
 		}
-		at := dec.InputOffset()
 		v, err := dec.ReadValue()
 		if errors.Is(err, io.EOF) && !array {
-			return dst, lines
+			return
 		}
-		if err != nil {
-			return appendLine(dst, value[at:]), lines + 1
+		if err != nil || v.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+			l.Raw(n, value[at:])
+			return
 		}
-		if err := v.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-			return appendLine(dst, value[at:]), lines + 1
-		}
-		dst = append(append(dst, v...), '\n')
-		lines++
+		l.Raw(n, v)
+		n++
 	}
-	return appendLine(dst, value), lines + 1
-}
-
-// appendLine writes text that may hold line breaks as one line.
-func appendLine(dst, text []byte) []byte {
-	n := len(dst)
-	dst = append(append(dst, text...), '\n')
-	for i := n; i < len(dst)-1; i++ {
-		if dst[i] == '\n' || dst[i] == '\r' {
-			dst[i] = ' '
-		}
-	}
-	return dst
 }

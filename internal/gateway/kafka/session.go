@@ -226,7 +226,7 @@ func (s *session) read(ctx context.Context, client *kgo.Client) error {
 // begin hands a chunk to its feed; while too many readings wait to be aggregated, it waits.
 func (s *session) begin(ctx context.Context, partition int32, c chunk) (*gateway.Pending, error) {
 	for held := false; ; held = true {
-		p, err := s.feeds[partition].Begin(c.text, c.records, c.next)
+		p, err := s.feeds[partition].Begin(&c.Lines, c.records, c.next)
 		if fleetscore.Exhausted.Is(err) {
 			s.trouble(err)
 			select {
