@@ -150,12 +150,14 @@ type DefaultModel struct {
 
 // PoolConfig is a pool of nodes of one kind.
 type PoolConfig struct {
-	Provider string      `json:"provider"`        // "local": child processes of the server; "static": agents that people start; "exec": machines that commands start and stop
+	Provider string      `json:"provider"`        // "local": child processes of the server; "static": agents that people start; "exec": machines that commands start and stop; "docker": containers
 	Slots    int         `json:"slots,omitempty"` // tasks a node runs at once; 0 means 1
 	Scale    ScaleConfig `json:"scale,omitempty"` // how many nodes there are; not for static
 	Exec     *ExecConfig `json:"exec,omitempty"`  // the commands of provider exec
+	// Docker says what the containers of provider docker are.
+	Docker *DockerConfig `json:"docker,omitempty"`
 	// StartLimit is how long a node may take from its start to its registration; 0
-	// means 30s, and 10m for exec.
+	// means 30s, and 10m for exec and docker.
 	StartLimit Duration     `json:"start_limit,omitempty"`
 	Setup      *SetupConfig `json:"setup,omitempty"` // what prepares a node before it takes tasks
 }
@@ -166,6 +168,20 @@ type PoolConfig struct {
 type SetupConfig struct {
 	Command []string `json:"command"`           // a program and its arguments; a name without a slash is looked for in the folders
 	Timeout Duration `json:"timeout,omitempty"` // of one run; 0 means 10m
+}
+
+// DockerConfig says what the containers of a pool are (docs/docker.md).
+type DockerConfig struct {
+	// Image is the name of an image, as docker pull takes it. One of the server's own
+	// registry begins with the server's address, as with docker push.
+	Image     string  `json:"image"`
+	CPUs      float64 `json:"cpus,omitempty"`      // processors that a container may use, such as 1.5; 0 means all
+	MemoryMB  int     `json:"memory_mb,omitempty"` // memory of a container; 0 means no limit
+	Processes int     `json:"processes,omitempty"` // processes and threads of a container; 0 means 512
+	TmpMB     int     `json:"tmp_mb,omitempty"`    // size of /tmp, the only place for files, which is in memory; 0 means 256
+	GPUs      int     `json:"gpus,omitempty"`      // how many GPUs a container gets; -1 means all
+	User      string  `json:"user,omitempty"`      // number of the user, or of user and group, as 1000:1000; empty means 65534:65534; not root
+	Python    string  `json:"python,omitempty"`    // the interpreter in the image that may score models; empty means none
 }
 
 // ExecConfig holds the commands that start, stop and list machines. A command is a

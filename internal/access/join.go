@@ -31,6 +31,17 @@ func (d *Control) CreateJoin(ctx context.Context, pool string, expires time.Time
 	return t, text, d.keep(ctx, t)
 }
 
+// CreateNode makes the credential of a node that a pool starts. It is for that node of that
+// pool only, and has the node's name.
+func (d *Control) CreateNode(ctx context.Context, pool string, node fleetscore.NodeID) (text string, err error) {
+	if d.store == nil {
+		return "", fleetscore.Errorf(fleetscore.Invalid, "create credential", string(node), "this server keeps no tokens")
+	}
+	id := strings.ToLower(rand.Text()[:12])
+	text = textOf(id)
+	return text, d.keep(ctx, ledger.Token{ID: id, Name: string(node), Role: fleetscore.RoleNode, Hash: sumOf(text), Created: d.now().UTC(), Pool: pool, Node: node})
+}
+
 // keep keeps a new token.
 func (d *Control) keep(ctx context.Context, t ledger.Token) error {
 	done, err := d.changes.Take(ctx, all)

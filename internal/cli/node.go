@@ -82,7 +82,7 @@ ends it at once.`,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
-					if url == "" {
+					if url == "" || os.Getenv("FLEETSCORE_BLOBS") == "server" { // in a container
 						return c.Blobs(), nil
 					}
 					return store.Open(ctx, url)

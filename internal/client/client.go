@@ -81,6 +81,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	for one := range strings.SplitSeq(asked, ",") {
 		one = strings.TrimSpace(one)
+		socket, local := strings.CutPrefix(one, "unix://") // where an agent in a container reaches the server
+		if local {
+			one = "http://localhost"
+		}
 		u, err := url.Parse(one)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return nil, fleetscore.Errorf(fleetscore.Invalid, "connect to server", one, "the address is not a URL").WithHint("write for example http://%s, or several addresses with commas between them", DefaultAddress)
@@ -93,6 +97,11 @@ func New(cfg Config) (*Client, error) {
 		// Nodes get their answers within the wait that they ask for.
 		s.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 			TLSClientConfig: (&trust{server: s}).config()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		if local {
+			s.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			}
+		}
 		c.servers = append(c.servers, s)
 	}
 	return c, nil

@@ -352,8 +352,8 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 
 func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, haveBase bool) {
 	switch {
-	case p.Provider != "local" && p.Provider != "static" && p.Provider != "exec":
-		r.at(path+".provider", "%q is not a provider; write local (child processes of the server), static (agents that you start) or exec (machines that your commands start)", p.Provider)
+	case p.Provider != "local" && p.Provider != "static" && p.Provider != "exec" && p.Provider != "docker":
+		r.at(path+".provider", "%q is not a provider; write local (child processes of the server), static (agents that you start), exec (machines that your commands start) or docker (containers)", p.Provider)
 	case p.Provider == "exec" && p.Exec == nil:
 		r.at(path+".provider", "the provider exec needs commands; write exec: {start: [./start], stop: [./stop], list: [./list]} (docs/pools.md)")
 	case p.Provider != "exec" && p.Exec != nil:
@@ -362,6 +362,7 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	if p.Exec != nil {
 		r.judgeExec(path+".exec", p.Exec, base, haveBase)
 	}
+	r.judgeDocker(path, p)
 	if _, scaled := r.lines[path+".scale"]; scaled && p.Provider == "static" {
 		r.at(path+".scale", "nobody but you starts and stops the nodes of a static pool; leave scale out")
 	}

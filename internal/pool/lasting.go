@@ -15,6 +15,9 @@ import (
 // any machine. Pools neither start nor stop such nodes.
 const Static = "static"
 
+// Docker is the name of the provider whose nodes are containers.
+const Docker = "docker"
+
 // randomLetters is how many letters at the end of a node's name make it unique.
 const randomLetters = 6
 
@@ -26,8 +29,8 @@ func (p *Pools) startLimit(c fleetscore.PoolConfig) time.Duration {
 	if c.StartLimit > 0 {
 		return c.StartLimit.D()
 	}
-	if _, ok := p.providers[c.Provider].(Lasting); ok {
-		return machineLimit
+	if _, ok := p.providers[c.Provider].(Lasting); ok || c.Provider == Docker {
+		return machineLimit // of a container, because its image may have to be pulled
 	}
 	return p.cfg.StartLimit
 }

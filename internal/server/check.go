@@ -14,6 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/program"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -55,6 +56,10 @@ func (s *Server) checkPools(ctx context.Context, cfg fleetscore.Config) error {
 		}
 		if x := cfg.Pools[name].Setup; x != nil && cfg.Pools[name].Provider == "local" { // others run on other machines
 			commands = append(commands, program.Find(x.Command, s.cfg.Commands))
+		}
+		if cfg.Pools[name].Provider == pool.Docker && s.cfg.Docker == "" {
+			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "start nodes", "pools."+name, "this server may not use a Docker engine").
+				WithHint("start it with --docker unix:///var/run/docker.sock"))
 		}
 		for _, command := range commands {
 			if err := program.Check(command, s.cfg.Commands); err != nil {

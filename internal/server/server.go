@@ -52,6 +52,7 @@ type Config struct {
 	Commands     []string // folders of this machine whose programs pools may run
 	Python       string   // interpreter that local nodes may score models with; empty: none
 	Isolation    string   // how far local nodes isolate Python: best, required or off; empty: best
+	Docker       string   // address of a Docker engine whose containers may be nodes; empty: none
 	Listen       string   // host:port; port 0 picks one
 	Open         bool     // no token is asked for; on loopback only
 	InsecureHTTP bool     // plain HTTP beyond loopback
@@ -210,6 +211,9 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 			return err
 		}
 		services = append(services, files)
+	}
+	if s.cfg.Docker != "" {
+		services = append(services, lifecycle.Service{Name: "containers", Last: true, Run: func(ctx context.Context) error { return s.serveContainers(ctx, handler) }})
 	}
 	switch { // last, because the others deliver what they hold
 	case s.cfg.Shared:

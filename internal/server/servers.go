@@ -334,7 +334,16 @@ func (s *Server) term(ctx context.Context, w work, l ledger.Ledger, more ...life
 	}
 	machines := pool.NewExec(pool.ExecDeps{ServerURL: cmp.Or(s.cfg.Advertise, s.URL), CAFile: s.caFile(), Folders: s.cfg.Commands, Secrets: filepath.Join(s.cfg.Dir, "secrets"), Log: s.log,
 		Pool: s.pool, Token: s.machineToken, Forget: s.control.Remove})
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: s.store, Providers: map[string]pool.Provider{"local": local, "exec": machines},
+	providers := map[string]pool.Provider{"local": local, "exec": machines}
+	if s.cfg.Docker != "" {
+		containers, err := s.newDocker()
+		if err != nil {
+			return err
+		}
+		providers[pool.Docker] = containers
+		more = append(more, lifecycle.Service{Name: "containers", Run: func(ctx context.Context) error { return s.sweepContainers(ctx, containers) }})
+	}
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: s.store, Providers: providers,
 		Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: metrics})
 	if err != nil {
 		return err

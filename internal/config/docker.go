@@ -1,0 +1,51 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// goodUser is the number of a user, and of a group. Names depend on the image.
+var goodUser = regexp.MustCompile(`^[0-9]{1,9}(:[0-9]{1,9})?$`)
+
+// judgeDocker checks what the containers of a pool are.
+func (r *reader) judgeDocker(path string, p *fleetscore.PoolConfig) {
+	c := p.Docker
+	if c == nil {
+		if p.Provider == "docker" {
+			r.at(path+".provider", "the provider docker needs an image; write docker: {image: team/scorer:v1} (docs/docker.md)")
+		}
+		return
+	}
+	path += ".docker"
+	if p.Provider != "docker" {
+		r.at(path, "an image belongs to the provider docker, and this pool's provider is %s", p.Provider)
+		return
+	}
+	if c.Image == "" || strings.ContainsAny(c.Image, " \t\n") {
+		r.at(path+".image", "%q is not the name of an image; write for example team/scorer:v1", c.Image)
+	}
+	if c.CPUs < 0 || c.CPUs > 1024 || c.CPUs != c.CPUs {
+		r.at(path+".cpus", "%v: a number from 0 to 1024 is possible", c.CPUs)
+	}
+	if c.MemoryMB < 0 || c.MemoryMB > 0 && c.MemoryMB < 64 {
+		r.at(path+".memory_mb", "%d MB: write at least 64", c.MemoryMB)
+	}
+	if c.Processes < 0 || c.Processes > 0 && c.Processes < 32 {
+		r.at(path+".processes", "%d processes: write at least 32, because the agent has threads too", c.Processes)
+	}
+	if c.TmpMB < 0 {
+		r.at(path+".tmp_mb", "%d is negative", c.TmpMB)
+	}
+	if c.GPUs < -1 {
+		r.at(path+".gpus", "%d: write a number of GPUs, or -1 for all", c.GPUs)
+	}
+	if id, _, _ := strings.Cut(c.User, ":"); c.User != "" && (!goodUser.MatchString(c.User) || strings.Trim(id, "0") == "") {
+		r.at(path+".user", "%q: write the number of a user that isn't root, such as 1000:1000", c.User)
+	}
+	if c.Python != "" && !strings.HasPrefix(c.Python, "/") {
+		r.at(path+".python", "%s: write the absolute path of the interpreter in the image", c.Python)
+	}
+}

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/images"
+	"github.com/fleetscore/fleetscore/internal/pool/docker"
+)
+
+// containersFolder is what the provider docker keeps on this machine: a socket for agents,
+// and a folder for each of their tokens. Other users can't look into it.
+func (s *Server) containersFolder() string { return filepath.Join(s.cfg.Dir, "containers") }
+
+func (s *Server) socketFolder() string { return filepath.Join(s.containersFolder(), "server") }
+
+// serveContainers serves agents in containers, which have no network, by a socket. Their
+// requests need tokens as all others do.
+func (s *Server) serveContainers(ctx context.Context, h http.Handler) error {
+	const op = "listen for containers"
+	if err := durable.MkdirAll(s.containersFolder(), 0o700); err != nil {
+		return fleetscore.Wrap(op, s.containersFolder(), err)
+	}
+	if err := durable.MkdirAll(s.socketFolder(), 0o755); err != nil {
+		return fleetscore.Wrap(op, s.socketFolder(), err)
+	}
+	file := filepath.Join(s.socketFolder(), docker.SocketName)
+	_ = os.Remove(file) // a killed server left it; otherwise listening says why
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", file)
+	if err != nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, op, file, "%w", err).WithHint("a socket's path may have about 100 characters: choose a shorter --dir")
+	}
+	if err := os.Chmod(file, 0o666); err != nil { // the container's user isn't this one
+		l.Close() // nobody uses it
+		return fleetscore.Wrap(op, file, err)
+	}
+	srv := &http.Server{Handler: h, ConnContext: s.conns.Context, MaxHeaderBytes: 64 << 10, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.conns.Listen(l)) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		srv.Close() // ends the connections that are still open
+	}
+	<-done
+	return nil
+}
+
+// newDocker builds the provider of containers.
+func (s *Server) newDocker() (*docker.Docker, error) {
+	secret, err := os.ReadFile(s.nodes)
+	if err != nil {
+		return nil, fleetscore.Wrap("read the nodes' token", s.nodes, err)
+	}
+	sum := sha256.Sum256(append([]byte("owner of containers "), secret...))
+	return docker.New(docker.Config{Host: s.cfg.Docker, Folder: filepath.Join(s.containersFolder(), "nodes"), Socket: s.socketFolder(), Owner: hex.EncodeToString(sum[:8]), Isolation: s.cfg.Isolation},
+		docker.Deps{Pool: s.pool, Log: s.log, Credential: s.imageCredential,
+			Token: func(ctx context.Context, node fleetscore.NodeID) (string, error) {
+				n, err := s.Ledger.Node(ctx, node)
+				if err != nil {
+					return "", err
+				}
+				return s.control.CreateNode(ctx, n.Pool, node)
+			},
+			Forget: func(ctx context.Context, node fleetscore.NodeID) error { return s.control.Remove(ctx, string(node)) }})
+}
+
+// credentialLimit is longer than a pull may take.
+const credentialLimit = time.Hour
+
+// imageCredential makes a token for pulling an image, if it is one of this server's own
+// registry.
+func (s *Server) imageCredential(ctx context.Context, image string) (string, func(), error) {
+	host, rest, _ := strings.Cut(image, "/")
+	if host != s.listener.Addr().String() && "http://"+host != s.URL && "https://"+host != s.URL {
+		return "", func() {}, nil
+	}
+	repository, _ := images.Split(rest)
+	name := "pull-" + strings.ToLower(hexOf(image)) + "-" + hexOf(s.clock.Now().String())
+	_, text, err := s.control.Create(ctx, fleetscore.RoleImagePull, name, s.clock.Now().Add(credentialLimit), repository)
+	return text, func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := s.control.Remove(end, name); err != nil {
+			s.log.Warn("a token for pulling an image stays until it expires", "token", name, "error", err)
+		}
+	}, err
+}
+
+func hexOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
+}
+
+// sweepEvery is how often containers are looked for that nobody needs.
+const sweepEvery = time.Minute
+
+// forgotten is how long a node of a former server may be silent before its container is
+// removed.
+const forgotten = 3 * time.Minute
+
+// sweepContainers removes what former servers left, until ctx ends.
+func (s *Server) sweepContainers(ctx context.Context, d *docker.Docker) error {
+	needed := func(ctx context.Context, id fleetscore.NodeID) (bool, error) {
+		n, err := s.Ledger.Node(ctx, id)
+		if fleetscore.NotFound.Is(err) {
+			return false, nil
+		}
+		return err == nil && n.State.Speaks() && s.clock.Now().Sub(n.Heartbeat) < forgotten, err
+	}
+	for {
+		problem := ""
+		if err := d.Sweep(ctx, needed); err != nil && ctx.Err() == nil {
+			problem = err.Error()
+			s.log.Error("containers of former servers can't be removed", "error", err)
+		}
+		s.health.Report("docker", problem)
+		timer := time.NewTimer(sweepEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			d.Close()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
