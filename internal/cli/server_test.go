@@ -275,6 +275,22 @@ pipelines:
 	if code != 0 || !strings.Contains(stdout, "17,768  6,757") {
 		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
 	}
+	p.scoredReference("reference")
+	if code, stdout, _ := command(t, "job", "submit", "reference", server); code != 13 {
+		t.Errorf("a job without new rows: exit %d\n%s", code, stdout)
+	}
+	// A job that scores nothing is not green.
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--from", "2018-08-28T20:00:00Z", "--to", "2018-08-28T21:00:00Z", "--wait", "-o", "json", server); code != 1 || !strings.Contains(stdout, `"no_data": 15`) || !strings.Contains(stdout, "nothing was scored") {
+		t.Errorf("a job without rows: exit %d\n%s%s", code, stdout, stderr)
+	}
+	foreignReaders(t, filepath.Join(p.dir, "data", "store"))
+}
+
+// scoredReference checks that the predictions of a pipeline over the reference fleet are
+// the expected ones, to the last bit of the labels.
+func (p *process) scoredReference(pipeline string) {
+	t, ref := p.t, testkit.Reference(p.t)
+	t.Helper()
 	f, err := os.Open(filepath.Join(ref, "expected_predictions.csv"))
 	if err != nil {
 		t.Fatal(err)
@@ -300,7 +316,7 @@ pipelines:
 		}
 		want[fmt.Sprint(at, " ", l[1], "/", l[2])] = row{number(l[3]), number(l[4]), number(l[5])}
 	}
-	got := p.predictions("reference")
+	got := p.predictions(pipeline)
 	if got.Len() != 17768 || got.ValueNames[0] != "Val" {
 		t.Fatalf("%d predictions of %v", got.Len(), got.ValueNames)
 	}
@@ -312,14 +328,6 @@ pipelines:
 			t.Fatalf("%s: got %v %v %v, want %+v", id, got.Values[0][i], got.Prediction[i], got.Score[i], w)
 		}
 	}
-	if code, stdout, _ := command(t, "job", "submit", "reference", server); code != 13 {
-		t.Errorf("a job without new rows: exit %d\n%s", code, stdout)
-	}
-	// A job that scores nothing is not green.
-	if code, stdout, stderr := command(t, "job", "submit", "reference", "--from", "2018-08-28T20:00:00Z", "--to", "2018-08-28T21:00:00Z", "--wait", "-o", "json", server); code != 1 || !strings.Contains(stdout, `"no_data": 15`) || !strings.Contains(stdout, "nothing was scored") {
-		t.Errorf("a job without rows: exit %d\n%s%s", code, stdout, stderr)
-	}
-	foreignReaders(t, filepath.Join(p.dir, "data", "store"))
 }
 
 // foreignReaders reads the dataset and the predictions of the reference fleet with

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// pushAgentImage makes an image without any program and pushes it to the server. Its
+// variable makes the test's own program behave as fleetscore.
+func (p *process) pushAgentImage(d *testkit.Docker, image string) {
+	p.t.Helper()
+	push := p.imageToken("image-push", "builder")
+	d.Input(p.t, rootOf(p.t, "etc/hello.txt", "hello"), "import", "--change", "ENV "+asCommand+"=1", "-", image)
+	d.Input(p.t, []byte(push), "login", "-u", "builder", "--password-stdin", p.addr)
+	d.Run(p.t, "push", image)
+	d.Run(p.t, "rmi", image)
+	d.Run(p.t, "logout", p.addr)
+}
+
+// TestDockerPool: the reference fleet is scored in containers of an image that the server's
+// own registry serves. The pool goes from no node to some and back; after a kill of the
+// server, the next one cleans up.
+func TestDockerPool(t *testing.T) {
+	t.Parallel()
+	d := testkit.StartDocker(t)
+	ref := testkit.Reference(t)
+	p := newServer(t, "", func(string) {})
+	image := p.addr + "/team/scorer:v1"
+	text := fmt.Sprintf(`
+hub: {key: [Device, Tag], time: TS}
+fleets:
+  sensors: {path: %s, model: "model_{Device}_{Tag}"}
+pools:
+  boxes: {provider: docker, slots: 1, scale: {min: 0, max: 2, idle_after: 1s}, docker: {image: "%s", memory_mb: 1024, cpus: 1}}
+pipelines:
+  reference: {dataset: history, fleet: sensors, features: [Val=Value], pool: boxes}
+`, filepath.Join(ref, "models"), image)
+	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.args = []string{"--docker", d.Host}
+	p.start()
+	p.pushAgentImage(d, image)
+	p.uploadReference()
+	server := "--server=http://" + p.addr
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--wait", server); code != 0 || !strings.Contains(stdout, "17,768  6,757") {
+		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
+	}
+	p.scoredReference("reference")
+	containers := func() int { return len(strings.Fields(d.Run(t, "ps", "-aq"))) }
+	eventually(t, "the containers are gone", func() bool { return containers() == 0 })
+	for _, folder := range []string{"nodes"} {
+		if left, err := os.ReadDir(filepath.Join(p.dir, "data", "containers", folder)); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v, %v", folder, left, err)
+		}
+	}
+	var tokens struct{ Items []struct{ Name string } }
+	if err := p.Get(t.Context(), "/tokens", nil, &tokens); err != nil || len(tokens.Items) != 1 {
+		t.Errorf("tokens that are left: %+v, %v", tokens, err)
+	}
+	p.dockerKill(d, containers)
+}
+
+// dockerKill kills the server while containers run, and starts it without the pool.
+func (p *process) dockerKill(d *testkit.Docker, containers func() int) {
+	t := p.t
+	t.Helper()
+	raw, err := os.ReadFile(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.file, []byte(strings.Replace(string(raw), "min: 0, max: 2", "min: 2, max: 2", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "apply", p.file, "--server=http://"+p.addr); code != 0 {
+		t.Fatal(stderr)
+	}
+	ready := func() (n int) {
+		var nodes struct{ Items []fleetscore.Node }
+		if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil {
+			return 0
+		}
+		for _, x := range nodes.Items {
+			if x.State == fleetscore.NodeIdle {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "two nodes wait for work", func() bool { return ready() == 2 })
+	p.kill()
+	if n := containers(); n != 2 {
+		t.Errorf("%d containers after the kill", n)
+	}
+	if err := os.WriteFile(p.file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	p.start()
+	eventually(t, "the containers of the killed server are gone", func() bool { return containers() == 0 })
+	t.Logf("cleaned up after %s", time.Since(began).Round(time.Second))
+}
+
+// TestDockerRefused: a server that may not use an engine refuses pools of containers, with
+// the way out; what can't be a container is refused with its line.
+func TestDockerRefused(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, imageYAML)
+	for text, want := range map[string]string{
+		"{provider: docker, docker: {image: some:v1}}":                     "--docker",
+		"{provider: docker}":                                               "needs an image",
+		"{provider: local, docker: {image: some:v1}}":                      "belongs to the provider docker",
+		"{provider: docker, docker: {image: some:v1, user: root}}":         "isn't root",
+		"{provider: docker, docker: {image: some:v1, user: \"0:5\"}}":      "isn't root",
+		"{provider: docker, docker: {image: some:v1, memory_mb: 5}}":       "at least 64",
+		"{provider: docker, docker: {image: some:v1, python: bin/python}}": "absolute path",
+		"{provider: docker, docker: {image: some:v1, cpus: -1}}":           "from 0 to 1024",
+		"{provider: docker, docker: {image: some:v1, gpus: -2}}":           "-1 for all",
+	} {
+		file := filepath.Join(t.TempDir(), "fleet.yaml")
+		if err := os.WriteFile(file, []byte(strings.Replace(imageYAML, "{provider: local}", text, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, stderr := command(t, "apply", file, "--server=http://"+p.addr); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit %d, %s", text, code, stderr)
+		}
+	}
+}
