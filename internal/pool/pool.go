@@ -312,7 +312,11 @@ func (p *Pools) start(ctx context.Context, pool string, kind fleetscore.NodeKind
 	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}
-	running, err := p.launch(ctx, c.Provider, n)
+	var running Running
+	err := p.stillExpected(n, c)
+	if err == nil {
+		running, err = p.launch(ctx, c.Provider, n)
+	}
 	if err != nil {
 		p.log.Error("node can't be started", "pool", pool, "error", err)
 		return errors.Join(err, p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost))
@@ -324,6 +328,19 @@ func (p *Pools) start(ctx context.Context, pool string, kind fleetscore.NodeKind
 	p.log.Info("node started", "node", n.ID, "pool", pool)
 	p.waits.Go(func() { p.reap(n, running.Wait()) })
 	return nil
+}
+
+// stillExpected refuses to start a node that was put into the ledger so long ago that the
+// server that leads may have given it up. That happens if this process was frozen in between,
+// and another server leads now: it counts the node until the limit for its start, and starts
+// others after that.
+func (p *Pools) stillExpected(n fleetscore.Node, c fleetscore.PoolConfig) error {
+	late := p.now().Sub(n.Started)
+	if late <= p.startLimit(c)/2 {
+		return nil
+	}
+	return fleetscore.Errorf(fleetscore.Unavailable, "start node", string(n.ID), "%s went by since it was decided to start it, so it isn't started", late.Round(time.Second)).
+		WithHint("the process of the server was frozen, or its ledger is very slow; the pool is looked at again at once")
 }
 
 func (p *Pools) launch(ctx context.Context, provider string, n fleetscore.Node) (Running, error) {

@@ -51,6 +51,42 @@ func (a *asked) StopEarlier(_ context.Context, n fleetscore.Node) error {
 	return nil
 }
 
+// frozen is a ledger whose process is frozen when it has put a node into the ledger.
+type frozen struct {
+	Ledger
+	wake func()
+}
+
+func (f frozen) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
+	n, err := f.Ledger.UpdateNode(ctx, id, change)
+	f.wake()
+	return n, err
+}
+
+// TestWokenServerStartsNoNode: a server that was frozen after it had decided to start a node
+// doesn't start it when it wakes, because another one leads and has given the node up. After a
+// short wait, as of a slow disk, it does.
+func TestWokenServerStartsNoNode(t *testing.T) {
+	t.Parallel()
+	for away, started := range map[time.Duration]int{time.Second: 1, 31 * time.Second: 0} {
+		p, l, _ := world(t, fleetscore.ScaleConfig{Min: 1, Max: 1})
+		provider := newAsked()
+		p.providers = map[string]Provider{"local": provider}
+		now := time.Now()
+		p.now = func() time.Time { return now }
+		p.ledger = frozen{p.ledger, func() { now = now.Add(away) }}
+		_, err := p.scale(t.Context())
+		if (err == nil) != (started == 1) || len(p.running) != started {
+			t.Errorf("after %s %d nodes run, %v; want %d", away, len(p.running), err, started)
+		}
+		nodes, err := l.Nodes(t.Context(), "cpu")
+		if err != nil || len(nodes) != 1 || (nodes[0].State == fleetscore.NodeStarting) != (started == 1) {
+			t.Errorf("after %s the nodes are %+v, %v", away, nodes, err)
+		}
+		p.stopAll()
+	}
+}
+
 // TestNodeOfAFormerServerThatNeverRegisters: it is lost, and its provider is asked once
 // to stop it, as this server has no hold of it, also if it was drained or lost before.
 func TestNodeOfAFormerServerThatNeverRegisters(t *testing.T) {
