@@ -35,6 +35,22 @@ type telemetry struct {
 	} `json:"systemProperties"`
 }
 
+// readTelemetry reads the data of such an event, or says what is wrong with it.
+func readTelemetry(data []byte) (t telemetry, why string) {
+	if err := json.Unmarshal(data, &t); err != nil {
+		return t, fmt.Sprintf("the data isn't that of %s: %v", iotTelemetry, err)
+	}
+	var encoded string
+	if json.Unmarshal(t.Body, &encoded) == nil { // a message without the content type of JSON
+		raw, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return t, "the body is neither JSON nor base64"
+		}
+		t.Body = raw
+	}
+	return t, ""
+}
+
 // CloudEvents adds the readings of an event, or of a batch of events. An event's data is a reading or an array of readings. What a reading
 // lacks comes from its event: the time, and with IoT Hub's events the device. A reading
 // without a message id gets one from its event's source and id, so that an event that is
@@ -73,21 +89,13 @@ func (l *Lines) event(number int, text []byte, hub fleetscore.HubConfig) (why st
 		data = e.Base64
 	}
 	if e.Type == iotTelemetry {
-		var t telemetry
-		if err := json.Unmarshal(data, &t); err != nil {
-			return fmt.Sprintf("the data isn't that of %s: %v", iotTelemetry, err)
+		t, why := readTelemetry(data)
+		if why != "" {
+			return why
 		}
 		data, device = t.Body, t.System.Device
 		if t.System.Enqueued != "" {
 			at = t.System.Enqueued
-		}
-		var encoded string
-		if json.Unmarshal(t.Body, &encoded) == nil { // a message without the content type of JSON
-			raw, err := base64.StdEncoding.DecodeString(encoded)
-			if err != nil {
-				return "the body is neither JSON nor base64"
-			}
-			data = raw
 		}
 	}
 	data = bytes.TrimSpace(data)
