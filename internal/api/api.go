@@ -101,7 +101,6 @@ type Deps struct {
 	Fleets    Fleets
 	Store     store.Bucket
 	Images    Images
-	Cited     func(ctx context.Context) (map[string]bool, error)     // the digests of images that results cite; nil means none
 	Catalog   *catalog.Catalog                                       // of the store; nil means that the API opens its own
 	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
 	Clock     *clock.Clock                                           // the time that the server acts by; nil is the system's

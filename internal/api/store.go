@@ -46,7 +46,7 @@ func (s *server) registerImages(api huma.API) {
 	add(api, huma.Operation{OperationID: "lock image", Method: http.MethodPost, Path: "/images/lock", Tags: []string{"images"}, Summary: "Keep a tag from being moved or deleted, or let go of it"}, s.lockImage)
 	add(api, huma.Operation{OperationID: "remove image", Method: http.MethodPost, Path: "/images/remove", Tags: []string{"images"}, Summary: "Delete a tag, or an image by its digest with all its tags"}, s.removeImage)
 	add(api, huma.Operation{OperationID: "collect images", Method: http.MethodPost, Path: "/images/gc", Tags: []string{"images"},
-		Summary: "Remove images without a tag that no result cites, and content that no image refers to"}, s.collectImages)
+		Summary: "Remove images that have no tag and that no pool names by its digest, and content that no image refers to"}, s.collectImages)
 }
 
 func (s *server) lockImage(ctx context.Context, in *struct {
@@ -78,8 +78,8 @@ func (s *server) removeImage(ctx context.Context, in *struct {
 	if cited, err := s.cited(ctx); err != nil {
 		return nil, err
 	} else if cited[reference] {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "remove image", in.Body.Image, "results that are still kept were made with it").
-			WithHint("remove its tags instead; fleetscore image gc removes it once the last of these results has expired")
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "remove image", in.Body.Image, "a pool of the configuration in force names it").
+			WithHint("apply a configuration that names another image first")
 	}
 	if err := s.deps.Images.Remove(ctx, repository, reference); err != nil {
 		return nil, err
@@ -88,12 +88,20 @@ func (s *server) removeImage(ctx context.Context, in *struct {
 	return nil, nil
 }
 
-// cited are the digests of images that results cite.
+// cited are the digests of images that pools of the configuration in force name.
 func (s *server) cited(ctx context.Context) (map[string]bool, error) {
-	if s.deps.Cited == nil {
-		return nil, nil
+	cfg, err := s.configured(ctx)
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return nil, err
 	}
-	return s.deps.Cited(ctx)
+	out := map[string]bool{}
+	for _, p := range cfg.Pools {
+		if p.Docker != nil {
+			_, reference := images.Split(p.Docker.Image)
+			out[reference] = true // a tag is no image's digest
+		}
+	}
+	return out, nil
 }
 
 func (s *server) collectImages(ctx context.Context, in *struct {

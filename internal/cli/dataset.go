@@ -449,17 +449,18 @@ func imageChange(use, short, example, path string, in map[string]any, done func(
 
 func newImageCollectCommand() *cobra.Command {
 	var dryRun bool
-	cmd := remote(&cobra.Command{Use: "gc", Short: "Remove images that have no tag and that no result cites, and what only they needed",
-		Long: `Removes images without a tag, and layers that no image needs. An image stays as long as
-results that are kept were made with it, whether it has a tag or not. What was pushed
-within the last hour stays too, because its push may not have ended.`,
+	cmd := remote(&cobra.Command{Use: "gc", Short: "Remove images that have no tag and that no pool names, and what only they needed",
+		Long: `Removes images without a tag, and layers that no image needs. An image stays if a pool of
+the configuration in force names it by its digest. What was pushed within the last hour
+stays too, because its push may not have ended. Which images results were made with isn't
+kept: lock the tags of those that you want to run again.`,
 		Example: "  fleetscore image gc --dry-run", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 			var out images.Collected
 			if err := c.Post(ctx, "/images/gc", map[string]any{"dry_run": dryRun}, &out); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"images", "blobs", "bytes", "kept for results"}, single: true}
+			l := &listing{columns: []string{"images", "blobs", "bytes", "kept for pools"}, single: true}
 			l.add(out, len(out.Images), out.Blobs, out.SizeBytes, out.Kept)
 			return l, nil
 		})

@@ -4,12 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	registry "github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -114,6 +120,47 @@ func TestRegistry(t *testing.T) {
 	}
 	p.crane(push)
 	p.imageCommands()
+}
+
+// TestImageOfPool: an image that a pool names by its digest can't be removed and is kept
+// without a tag. No engine is needed for that.
+func TestImageOfPool(t *testing.T) {
+	t.Parallel()
+	p := newServer(t, imageYAML, func(string) {})
+	p.args = []string{"--docker", "unix:///nowhere/docker.sock"}
+	p.start()
+	image, err := random.Image(1000, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(p.addr+"/team/scorer:v1", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Write(ref, image, registry.WithAuth(&authn.Basic{Username: "me", Password: p.token()})); err != nil {
+		t.Fatal(err)
+	}
+	d, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(imageYAML, "{provider: local}", fmt.Sprintf("{provider: docker, docker: {image: \"%s/team/scorer@%s\"}}", p.addr, d), 1)
+	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := "--server=http://" + p.addr
+	if code, _, stderr := command(t, "apply", p.file, server); code != 0 {
+		t.Fatal(stderr)
+	}
+	if code, _, stderr := command(t, "image", "rm", "team/scorer@"+d.String(), server); code != 13 || !strings.Contains(stderr, "a pool of the configuration in force names it") {
+		t.Errorf("rm: %d %s", code, stderr)
+	}
+	if code, _, stderr := command(t, "image", "rm", "team/scorer:v1", server); code != 0 {
+		t.Errorf("rm of its tag: %d %s", code, stderr)
+	}
+	if code, stdout, stderr := command(t, "image", "gc", "-o", "json", server); code != 0 || !strings.Contains(stdout, `"kept": 1`) {
+		t.Errorf("gc: %d %s%s", code, stdout, stderr)
+	}
 }
 
 // crane pulls the image, and pushes it under another tag.

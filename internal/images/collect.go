@@ -120,7 +120,7 @@ type Collected struct {
 	Images    []Image `json:"images"` // without their sizes
 	Blobs     int     `json:"blobs"`
 	SizeBytes int64   `json:"size_bytes"`
-	Kept      int     `json:"kept"` // images without a tag that results cite
+	Kept      int     `json:"kept"` // images without a tag that are cited
 }
 
 // GC removes images without a tag, and content that no image refers to, if they are older
