@@ -137,6 +137,9 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 			if output {
 				return nil, j.src.ErrorAt(it.At, "SELECT * into a dataset is not possible, because its columns must be known before the readings").WithHint("name the columns")
 			}
+			if len(it.Of) > 1 || len(it.Of) == 1 && !strings.EqualFold(it.Of[0], s.From.Alias) {
+				return nil, j.notYet(it.At, "%s.*, whose columns might be called like a key column,", strings.Join(it.Of, "."))
+			}
 			out.list, out.open = append(out.list, sources[0].list...), out.open || sources[0].open
 			continue
 		case *sql.Stamp:

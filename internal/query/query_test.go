@@ -140,6 +140,8 @@ func TestParseRefuses(t *testing.T) {
 		{"two outputs", statement(columns, group) + "; " + statement(columns, group), "another statement writes INTO d"},
 		{"no output", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value FROM hub TIMESTAMP BY TS " + group, "INTO is expected"},
 		{"declared key", "CREATE TABLE hub (Device bigint, TS datetime, Value float); " + statement(columns, group), "line 1, column 19: the key column Device is a bigint"},
+		{"record", "WITH s AS (SELECT place.* FROM hub TIMESTAMP BY TS) SELECT System.Timestamp() AS TS, Device, Value INTO d FROM s", "a server doesn't run place.*"},
+		{"renamed", "WITH s AS (SELECT Value AS Device, * FROM hub TIMESTAMP BY TS) SELECT System.Timestamp() AS TS, Device, 1 AS N INTO d FROM s", "the SELECT list lacks the key column Device"},
 		{"union", "SELECT System.Timestamp() AS TS, Device, Value INTO d FROM hub TIMESTAMP BY TS UNION SELECT System.Timestamp() AS TS, Value AS Device, Value FROM hub TIMESTAMP BY TS", "Device stands where the first query of the UNION has Device"},
 		{"no name", statement("System.Timestamp() AS TS, Device, AVG(Value)", group), "has no name"},
 		{"twice", statement(columns+", SUM(Value) AS Value", group), "selected twice"},
