@@ -83,7 +83,12 @@ func TestWokenServerStartsNoNode(t *testing.T) {
 		if err != nil || len(nodes) != 1 || (nodes[0].State == fleetscore.NodeStarting) != (started == 1) {
 			t.Errorf("after %s the nodes are %+v, %v", away, nodes, err)
 		}
-		p.stopAll()
+		for _, n := range nodes {
+			if node := p.ours(n.ID); node != nil {
+				node.Kill()
+			}
+		}
+		p.waits.Wait()
 	}
 }
 
