@@ -61,7 +61,7 @@ func NewExec(deps ExecDeps) *Exec {
 	}
 	if e.deps.Run == nil {
 		e.deps.Run = func(ctx context.Context, command, env []string, stdout, stderr io.Writer) error {
-			env = append(without(os.Environ(), ledgerVariables), env...) // with credentials of clouds, which these commands need
+			env = append(without(os.Environ(), ledgerVariables, secretVariables, signInVariables), env...) // with credentials of clouds, which these commands need
 			return program.Run(ctx, command, env, stdout, stderr)
 		}
 	}

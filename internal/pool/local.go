@@ -105,11 +105,18 @@ func (l *Local) proof(id fleetscore.NodeID) (string, error) {
 // withoutCredentials leaves out what the server reaches clouds and databases with: nodes
 // ask the server.
 func withoutCredentials(env []string) []string {
-	return without(env, "AWS_", "AZURE_", "GOOGLE_", "PG", ledgerVariables)
+	return without(env, "AWS_", "AZURE_", "GOOGLE_", "PG", ledgerVariables, secretVariables, signInVariables)
 }
 
 // ledgerVariables is how the variables begin that say where the ledger lies.
 const ledgerVariables = "FLEETSCORE_LEDGER_"
+
+// How the variables begin that hold secrets of pipelines' commands, which get them with their
+// tasks, and the server's secret at the OpenID provider.
+const (
+	secretVariables = "FLEETSCORE_SECRET_"
+	signInVariables = "FLEETSCORE_SIGN_IN_"
+)
 
 // without leaves out variables by how their names begin.
 func without(env []string, prefixes ...string) []string {

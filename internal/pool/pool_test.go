@@ -152,7 +152,7 @@ func TestScale(t *testing.T) {
 
 func TestNodesHoldNoCredentials(t *testing.T) {
 	t.Parallel()
-	got := withoutCredentials([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "AZURE_STORAGE_KEY=y", "GOOGLE_APPLICATION_CREDENTIALS=z", "MY_AWS_=1", "FLEETSCORE_LOG=debug"})
+	got := withoutCredentials([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "AZURE_STORAGE_KEY=y", "GOOGLE_APPLICATION_CREDENTIALS=z", "FLEETSCORE_SECRET_BLOB_KEY=x", "FLEETSCORE_SIGN_IN_SECRET=x", "MY_AWS_=1", "FLEETSCORE_LOG=debug"})
 	if want := "PATH=/bin MY_AWS_=1 FLEETSCORE_LOG=debug"; strings.Join(got, " ") != want {
 		t.Errorf("a node gets %v, want %s", got, want)
 	}
