@@ -38,6 +38,7 @@ type Config struct {
 	MaxUploadBytes int64         // the size limit of an upload of rows or of a model; 0 means 256 MiB
 	StoreLimit     time.Duration // how long the store may take for one step of a node's request; 0 means 20 s, which is less than the 30 s after which a node gives a request up
 	TempDir        string        // folder for uploads of rows that wait to be processed; empty means the system's
+	PushDir        string        // folder for models that are being pushed, made if absent; empty means the system's
 }
 
 // Scheduler has the functions of the scheduler that the API needs.

@@ -192,7 +192,13 @@ func (s *server) pushModels(ctx context.Context, in *PushModelsInput) (*body[Pus
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(s.cfg.TempDir, "push-")
+	if s.cfg.PushDir != "" {
+		err = os.MkdirAll(s.cfg.PushDir, 0o700)
+	}
+	var dir string
+	if err == nil {
+		dir, err = os.MkdirTemp(s.cfg.PushDir, "push-")
+	}
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Unavailable, "push models to fleet", in.Name, "%w", err)
 	}

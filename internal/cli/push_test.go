@@ -94,6 +94,18 @@ pipelines:
 	if got := stored(); len(got) > 0 {
 		t.Errorf("before the first push there was nothing, now there is %v", got)
 	}
+	pushes := filepath.Join(p.dir, "data", "push")
+	if left, err := os.ReadDir(pushes); err != nil || len(left) > 0 {
+		t.Errorf("after all pushes the folder for them holds %v, %v", left, err)
+	}
+	if err := os.WriteFile(filepath.Join(pushes, "left"), nil, 0o600); err != nil { // as by a server that was killed
+		t.Fatal(err)
+	}
+	p.stop()
+	p.start()
+	if _, err := os.Stat(pushes); !os.IsNotExist(err) {
+		t.Errorf("a start leaves what a killed server left of pushes: %v", err)
+	}
 	for text, args := range map[string][]string{
 		"no versions are kept":  {"push", "elsewhere", "1/1", wide},
 		"no such fleet":         {"rollback", "none", "--to", "1"},

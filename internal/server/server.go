@@ -226,7 +226,11 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 
 func (s *Server) handler(w work) (http.Handler, error) {
 	st := s.streams
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool")}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	pushes := filepath.Join(s.cfg.Dir, "push")
+	if err := os.RemoveAll(pushes); err != nil { // what a killed server left of pushes
+		return nil, FolderError(pushes, err)
+	}
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
