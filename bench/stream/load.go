@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -66,12 +67,45 @@ func (b *body) at(dst []byte, round time.Time) []byte {
 	return dst
 }
 
+// began is the time of the first reading: it is in the past, so that event time can go faster than
+// the clock.
+var began = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+
+// roundTime is when a round begins, after the first one.
+func roundTime(s setting, n int64) time.Duration {
+	return time.Duration(n) * time.Second / time.Duration(s.PerSecond)
+}
+
+// writeFile writes the readings into a file.
+func writeFile(name string, s setting) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // it is closed below, if all went well
+	out := bufio.NewWriterSize(f, 1<<20)
+	round := bodies(s)
+	var text []byte
+	for n := range max(1, s.Readings/s.Keys) {
+		for _, b := range round {
+			text = b.at(text[:0], began.Add(roundTime(s, int64(n))))
+			if _, err := out.Write(text); err != nil {
+				return err
+			}
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // send sends the readings and returns how many were acknowledged, and how long each
 // request waited for its answer.
 func send(ctx context.Context, s setting, srv *server) (int64, []time.Duration, error) {
 	round := bodies(s)
 	rounds := max(1, s.Readings/s.Keys)
-	begin := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	begin := began
 	if s.Rate > 0 {
 		begin = time.Now().UTC()
 	}
@@ -92,7 +126,7 @@ func send(ctx context.Context, s setting, srv *server) (int64, []time.Duration, 
 				if s.Rate > 0 {
 					time.Sleep(time.Until(start.Add(time.Duration(float64(n) * float64(s.Keys) / float64(len(round)) / float64(s.Rate) * float64(time.Second)))))
 				}
-				return b.at(dst, begin.Add(time.Duration(n/int64(len(round)))*time.Second/time.Duration(s.PerSecond))), len(b.times)
+				return b.at(dst, begin.Add(roundTime(s, n/int64(len(round))))), len(b.times)
 			}, &sent)
 			mu.Lock()
 			defer mu.Unlock()

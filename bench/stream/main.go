@@ -4,6 +4,7 @@
 // rate), waits until the query has taken all of them, and prints what that took as JSON.
 //
 //	go run ./bench/stream -binary ./fleetscore -connections 16 -body 65536
+//	go run ./bench/stream -write readings.ndjson     the same readings as a file, for peers
 //
 // The load is made in this process, beside the server and on the same processors. The
 // CPU time that is reported is the server's alone.
@@ -29,6 +30,8 @@ type setting struct {
 	PerSecond   int // readings of a key in a second of event time
 	Readings    int
 	Rate        int // readings a second of this machine's time; 0: as many as are answered
+	Disorder    time.Duration
+	Folder      string
 }
 
 // result is what one measurement gives.
@@ -57,7 +60,17 @@ func main() {
 	flag.IntVar(&s.PerSecond, "per-second", 1, "readings of a sensor in a second of event time: with 1 there is a row for 5 readings")
 	flag.IntVar(&s.Readings, "readings", 20_000_000, "readings to send")
 	flag.IntVar(&s.Rate, "rate", 0, "readings to send in a second; 0 sends as fast as they are answered")
+	flag.StringVar(&s.Folder, "dir", "", "folder that the server uses and that stays; none: a temporary one")
+	flag.DurationVar(&s.Disorder, "disorder", 2*time.Second, "hub.disorder: with few sensors, requests that are sent at the same time lie further apart in event time")
+	write := flag.String("write", "", "file to write the readings into, instead of sending them")
 	flag.Parse()
+	if *write != "" {
+		if err := writeFile(*write, s); err != nil {
+			fmt.Fprintln(os.Stderr, "bench/stream:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	out, err := measure(ctx, s)

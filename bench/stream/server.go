@@ -19,7 +19,7 @@ import (
 )
 
 const fleetYAML = `
-hub: {key: [Device, Tag], time: TS, disorder: 2s}
+hub: {key: [Device, Tag], time: TS, disorder: %s}
 queries:
   readings: |
     SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value
@@ -31,20 +31,26 @@ queries:
 type server struct {
 	cmd     *exec.Cmd
 	dir     string
+	stays   bool // the folder
 	address string
 	token   string
 }
 
 func startServer(ctx context.Context, s setting) (*server, error) {
-	dir, err := os.MkdirTemp("", "fleetscore-stream-")
+	dir, err := s.Folder, error(nil)
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "fleetscore-stream-")
+	} else {
+		err = os.MkdirAll(dir, 0o755)
+	}
 	if err != nil {
 		return nil, err
 	}
 	file := filepath.Join(dir, "fleet.yaml")
-	if err := os.WriteFile(file, []byte(fleetYAML), 0o644); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, fleetYAML, s.Disorder), 0o644); err != nil {
 		return nil, err
 	}
-	srv := &server{dir: dir}
+	srv := &server{dir: dir, stays: s.Folder != ""}
 	srv.cmd = exec.CommandContext(ctx, s.Binary, "up", file, "--dir", filepath.Join(dir, "server"), "--listen", "127.0.0.1:0")
 	srv.cmd.Cancel = func() error { return srv.cmd.Process.Signal(syscall.SIGINT) }
 	srv.cmd.WaitDelay = 10 * time.Second
@@ -70,9 +76,12 @@ func startServer(ctx context.Context, s setting) (*server, error) {
 					fmt.Fprintln(os.Stderr, lines.Text())
 				}
 			}()
+			if _, err := srv.taken(ctx, 0); err != nil {
+				srv.stop()
+				return nil, err
+			}
 			return srv, nil
 		}
-		fmt.Fprintln(os.Stderr, lines.Text())
 	}
 	srv.stop()
 	return nil, errors.New("the server did not start")
@@ -81,7 +90,9 @@ func startServer(ctx context.Context, s setting) (*server, error) {
 func (s *server) stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGINT) // it ended already
 	_ = s.cmd.Wait()                         // its status is the signal's
-	_ = os.RemoveAll(s.dir)
+	if !s.stays {
+		_ = os.RemoveAll(s.dir)
+	}
 }
 
 // state is how far the query is.
@@ -125,6 +136,10 @@ func (s *server) taken(ctx context.Context, readings int64) (state, error) {
 		_ = resp.Body.Close()
 		if err != nil {
 			return state{}, err
+		}
+		if len(list.Items) == 0 { // the server begins to answer before its configuration is in force
+			time.Sleep(20 * time.Millisecond)
+			continue
 		}
 		if len(list.Items) != 1 || list.Items[0].Problem != "" {
 			return state{}, fmt.Errorf("queries: %+v", list.Items)
