@@ -220,8 +220,11 @@ func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job
 		if err != nil {
 			return err
 		}
-		won := 0
+		won, failed := 0, 0
 		for _, a := range attempts {
+			if a.State == "failed" || a.State == "timed_out" {
+				failed++
+			}
 			if a.Ended == nil {
 				p.add("the lease of attempt %d of task %s never ended", a.Number, t.ID)
 			}
@@ -234,6 +237,9 @@ func (w *world) checkAttempts(ctx context.Context, p *problems, j fleetscore.Job
 		}
 		if !t.State.Ended() || (won == 1) != (t.State == fleetscore.TaskSucceeded) || won > 1 {
 			p.add("task %s is %s, and %d of its attempts succeeded", t.ID, t.State, won)
+		}
+		if t.Failures > failed {
+			p.add("task %s has used up %d tries, and %d of its attempts failed: losing a node uses up none", t.ID, t.Failures, failed)
 		}
 	}
 	return nil

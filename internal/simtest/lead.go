@@ -12,6 +12,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
+	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/pool"
 )
@@ -20,7 +21,8 @@ import (
 // messages of nodes and what people ask for, and one of them leads, by a lease with a token
 // that grows (docs/decisions/0007-one-leader.md). The lease and the check of its token stand
 // here for what PostgreSQL does; its conformance is tested against real ones. What runs by
-// it, and what the other server does meanwhile, is the real thing. Servers are killed and
+// it, and what the other server does meanwhile, is the real thing. Both take readings, each as a source of its own in the log,
+// and the one that leads runs the query. Servers are killed and
 // frozen, so that one that led goes on at any step of its work after another one has led.
 
 // The times of package ledger.
@@ -37,9 +39,15 @@ type lease struct {
 	expires time.Time
 }
 
-// startAll starts as many servers as the run has.
-func (w *world) startAll() error {
-	err := w.start()
+// startAll starts as many servers as the run has. Servers that share the work append to one
+// log, which in reality lies on NATS servers.
+func (w *world) startAll() (err error) {
+	if w.several && w.streams() {
+		if w.hub, err = hub.Open(context.Background(), hub.Config{Dir: w.hubDir(), Partitions: partitions}, hub.Deps{Log: w.log}); err != nil {
+			return err
+		}
+	}
+	err = w.start()
 	if w.several && err == nil {
 		err = w.start()
 	}
@@ -115,7 +123,13 @@ func (t *term) services(l ledger.Ledger) ([]func(context.Context) error, error) 
 		return nil, err
 	}
 	upkeep, err := t.w.maintenance(l, t.blobs, t.catalog, t.now)
-	return []func(context.Context) error{t.fleets.Run, s.scheduler.With(l).Run, s.broker.With(l).Tend, s.logs.Run, pools.Run, upkeep}, err
+	out := []func(context.Context) error{t.fleets.Run, s.scheduler.With(l).Run, s.broker.With(l).Tend, s.logs.Run, pools.Run, upkeep}
+	if err == nil && t.w.several && t.w.streams() {
+		var query func(context.Context) error
+		query, err = t.w.query(s, t.now, t.catalog)
+		out = append(out, query)
+	}
+	return out, err
 }
 
 // leading waits until the server leads and works until it leads no more, again and again.

@@ -191,8 +191,11 @@ func (w *world) checkHarmed(p *problems, i fleetscore.Item, job fleetscore.JobID
 func (l *witness) TakeBack(ctx context.Context, which ledger.LeaseFilter, now time.Time, decide func(ledger.Leased) (ledger.AttemptEnd, error)) ([]ledger.Leased, error) {
 	return l.Ledger.TakeBack(ctx, which, now, func(x ledger.Leased) (ledger.AttemptEnd, error) {
 		e, err := decide(x)
-		if l.w.mutant == sparesSuspects {
+		switch {
+		case l.w.mutant == sparesSuspects:
 			e.Task.Alone = false
+		case l.w.mutant == chargesLosses && e.Task.Losses > x.Task.Losses:
+			e.Task.Failures++
 		}
 		return e, err
 	})

@@ -228,6 +228,7 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 		s.stop()
 		<-s.done
 	}
+	w.closeHub()
 	return nil
 }
 

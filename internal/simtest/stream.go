@@ -55,33 +55,62 @@ func (w *world) streams() bool { return len(w.pipelines) > 1 }
 
 // stream is the stream path of one server.
 type stream struct {
-	hub        hub.Hub // its files stay when the server is killed
-	gateway    *gateway.Gateway
-	aggregator *aggregator.Aggregator
+	hub     hub.Hub // its files stay when the server is killed
+	gateway *gateway.Gateway
 }
 
-func (w *world) openStream(p *process, now *clock.Clock, c *catalog.Catalog) (*stream, error) {
-	h, err := hub.Open(context.Background(), hub.Config{Dir: w.hubDir(), Partitions: partitions}, hub.Deps{Log: w.log, Now: now.Now})
+func (w *world) openStream(of *server, now *clock.Clock) (s *stream, err error) {
+	s = &stream{hub: w.hub}
+	cfg := gateway.Config{Hub: hubSettings(), Numbers: []string{"Value", "Serial"}}
+	if w.several {
+		cfg.Server = of.name
+	} else if s.hub, err = hub.Open(context.Background(), hub.Config{Dir: w.hubDir(), Partitions: partitions}, hub.Deps{Log: w.log, Now: now.Now}); err != nil {
+		return nil, err
+	}
+	s.gateway, err = gateway.New(cfg, gateway.Deps{Hub: &log{Hub: s.hub, w: w, by: of.process}, Log: w.log, Clock: now})
+	if err != nil && !w.several {
+		err = errors.Join(err, s.hub.Close())
+	}
+	return s, err
+}
+
+// query makes the query's aggregator, which goes on where the one before has committed.
+func (w *world) query(of *server, now *clock.Clock, c *catalog.Catalog) (run func(context.Context) error, err error) {
+	seen := &log{Hub: of.stream.hub, w: w, by: of.process}
+	if w.mutant == skipsReadings && !w.leads(1) {
+		stats, err := seen.Hub.Stats(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range stats {
+			seen.skipped = append(seen.skipped, p.Last)
+		}
+	}
+	a, err := aggregator.New(aggregator.Config{Name: queryName, Query: querySettings(), Hub: hubSettings()},
+		aggregator.Deps{Hub: seen, Catalog: c, Log: w.log, Now: now.Now, Committed: func(name string) { w.ledger.Put(ledger.DatasetTopic(name)) }})
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{hub: h}
-	faulty := &log{h, w, p}
-	if s.gateway, err = gateway.New(gateway.Config{Hub: hubSettings(), Numbers: []string{"Value", "Serial"}}, gateway.Deps{Hub: faulty, Log: w.log, Clock: now}); err == nil {
-		s.aggregator, err = aggregator.New(aggregator.Config{Name: queryName, Query: querySettings(), Hub: hubSettings()},
-			aggregator.Deps{Hub: faulty, Catalog: c, Log: w.log, Now: now.Now, Committed: func(name string) { w.ledger.Put(ledger.DatasetTopic(name)) }})
+	return a.Run, nil
+}
+
+// closeHub closes the log that servers share, once no server runs.
+func (w *world) closeHub() {
+	if w.hub == nil {
+		return
 	}
-	if err != nil {
-		err = errors.Join(err, h.Close())
+	if err := w.hub.Close(); err != nil {
+		w.record.problem("the hub can't be closed: %v", err)
 	}
-	return s, err
+	w.hub = nil
 }
 
 // log is the hub as one server sees it.
 type log struct {
 	hub.Hub
-	w  *world
-	by *process
+	w       *world
+	by      *process
+	skipped []uint64 // by partition, messages up to there aren't read; only of a mutant
 }
 
 // Append implements hub.Hub. What is synced stays, whoever is killed afterwards.
@@ -114,6 +143,9 @@ func (l *log) Read(ctx context.Context, partition int, from uint64, fn func(hub.
 	return l.Hub.Read(ctx, partition, from, func(m hub.Message) error {
 		if _, err := l.w.reached(ctx, l.by, "hub read", fmt.Sprintf("partition %d message %d", partition, m.Seq)); err != nil {
 			return err
+		}
+		if l.skipped != nil && m.Seq <= l.skipped[partition] {
+			return nil
 		}
 		return fn(m)
 	})

@@ -18,10 +18,11 @@ import (
 // window is a row as the query makes it.
 type window struct{ value, n, serials float64 }
 
-// twin makes rows of a partition's log in the slowest and plainest way. It knows one
-// source only.
+// twin makes rows of a partition's log in the slowest and plainest way. Each source has a
+// watermark, and the partition's is the least of them; no source is away for so long that it
+// counts no more.
 type twin struct {
-	arrived   fleetscore.Micros
+	marks     map[fleetscore.Source]fleetscore.Micros
 	watermark fleetscore.Micros
 	rows      map[cell]window
 	counted   map[reading]bool
@@ -31,13 +32,13 @@ type twin struct {
 func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
 
 func newTwin() *twin {
-	return &twin{arrived: math.MinInt64, watermark: math.MinInt64, rows: map[cell]window{}, counted: map[reading]bool{}, aside: map[reading]bool{}}
+	return &twin{marks: map[fleetscore.Source]fleetscore.Micros{}, watermark: math.MinInt64, rows: map[cell]window{}, counted: map[reading]bool{}, aside: map[reading]bool{}}
 }
 
 // take takes one message.
 func (t *twin) take(m hub.Message) {
 	if m.Tick {
-		t.watermark = max(t.watermark, m.Arrived-micros(idleAfter))
+		t.raise(m.Source, m.Arrived-micros(idleAfter))
 		return
 	}
 	for _, r := range readingsOf(m) {
@@ -49,7 +50,7 @@ func (t *twin) take(m hub.Message) {
 		case r.at > m.Arrived+m.Unsure+micros(maxFuture), end <= t.watermark:
 			t.aside[r] = true
 		default:
-			t.watermark = max(t.watermark, min(r.at, m.Arrived)-micros(disorder))
+			t.raise(m.Source, min(r.at, m.Arrived)-micros(disorder))
 			if t.counted[r] {
 				continue // it was repeated
 			}
@@ -61,6 +62,18 @@ func (t *twin) take(m hub.Message) {
 			t.rows[cell{r.key, end}] = window{max(row.value, r.value), row.n + 1, row.serials + r.serial}
 		}
 	}
+}
+
+// raise moves the watermark of a source.
+func (t *twin) raise(source fleetscore.Source, mark fleetscore.Micros) {
+	if have, ok := t.marks[source]; ok {
+		mark = max(mark, have)
+	}
+	t.marks[source] = mark
+	for _, m := range t.marks {
+		mark = min(mark, m)
+	}
+	t.watermark = max(t.watermark, mark)
 }
 
 // readingsOf are the readings of a message.

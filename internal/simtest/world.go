@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet/syncer"
+	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/node"
@@ -62,6 +63,7 @@ type world struct {
 	deadly     fleetscore.Key        // whose model ends the process of the node; empty if there is none
 	several    bool                  // two servers share the ledger, and one of them leads
 	pieces     *pieces               // of the logs of attempts, if several servers take them
+	hub        hub.Hub               // the log of readings, if several servers share it; nil if each opens it
 	off        atomic.Int64          // by how many nanoseconds the machine's clock is wrong
 	named      []fleetscore.Interval // by hand so far
 	retention  bool                  // old rows are removed
@@ -97,6 +99,7 @@ type world struct {
 // server is one life of a server.
 type server struct {
 	process   *process
+	name      string // among the servers that share the work; it is used again when one has ended
 	scheduler *scheduler.Scheduler
 	broker    *broker.Broker
 	logs      *logs.Logs
@@ -153,7 +156,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 	}
 	w.retention = w.rnd.IntN(3) == 0
 	if w.pipelines = []string{"p", "q"}[:1+w.rnd.IntN(2)]; w.several {
-		w.pipelines, w.pieces = w.pipelines[:1], newPieces() // the log of readings in a folder belongs to one server
+		w.pieces = newPieces()
 	}
 	for _, name := range w.pipelines {
 		w.schedules[name] = drawSchedule(w.rnd, name)
@@ -283,7 +286,7 @@ func (w *world) start() error {
 	if err != nil {
 		return err
 	}
-	s := &server{process: p, done: make(chan struct{})}
+	s := &server{process: p, name: w.freeName(), done: make(chan struct{})}
 	if s.scheduler, err = scheduler.New(scheduler.Deps{Ledger: l, Store: b, Catalog: c, Log: w.log, Now: now.Now}); err != nil {
 		return err
 	}
@@ -309,13 +312,22 @@ func (w *world) start() error {
 		run = append(run, alone...)
 	}
 	if w.streams() {
-		if err := w.tear(); err != nil {
+		if !w.several {
+			if err := w.tear(); err != nil {
+				return err
+			}
+		}
+		if s.stream, err = w.openStream(s, now); err != nil {
 			return err
 		}
-		if s.stream, err = w.openStream(p, now, c); err != nil {
-			return err
+		run = append(run, s.stream.gateway.Run)
+		if !w.several {
+			query, err := w.query(s, now, c)
+			if err != nil {
+				return err
+			}
+			run = append(run, query)
 		}
-		run = append(run, s.stream.gateway.Run, s.stream.aggregator.Run)
 	}
 	ctx, stop := context.WithCancel(p.life)
 	s.stop = stop
@@ -326,7 +338,7 @@ func (w *world) start() error {
 			services.Go(func() { _ = run(ctx) }) // it ends with ctx
 		}
 		services.Wait()
-		if s.stream != nil {
+		if s.stream != nil && !w.several {
 			if err := s.stream.hub.Close(); err != nil {
 				w.record.problem("the hub can't be closed: %v", err)
 			}
@@ -339,6 +351,16 @@ func (w *world) start() error {
 	w.mu.Unlock()
 	w.conductor.note("start of " + p.name)
 	return nil
+}
+
+// freeName is a name that no server has which runs.
+func (w *world) freeName() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.ContainsFunc(w.live, func(s *server) bool { return s.name == "a" }) {
+		return "b"
+	}
+	return "a"
 }
 
 // kill kills the server: nothing that it still does is seen by anybody.
@@ -409,6 +431,7 @@ func (w *world) abandon() {
 		}
 		time.Sleep(time.Second)
 	}
+	w.closeHub()
 }
 
 // agent is a node.
