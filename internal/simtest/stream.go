@@ -94,6 +94,27 @@ func (w *world) query(of *server, now *clock.Clock, c *catalog.Catalog) (run fun
 	return a.Run, nil
 }
 
+// startStream is the stream path of a server, if the run has one: the gateway, and the query
+// unless only the server that leads runs it.
+func (w *world) startStream(s *server, now *clock.Clock, c *catalog.Catalog) (run []func(context.Context) error, err error) {
+	if !w.streams() {
+		return nil, nil
+	}
+	if !w.several {
+		if err := w.tear(); err != nil {
+			return nil, err
+		}
+	}
+	if s.stream, err = w.openStream(s, now); err != nil || w.several {
+		if err == nil {
+			run = append(run, s.stream.gateway.Run)
+		}
+		return run, err
+	}
+	query, err := w.query(s, now, c)
+	return append(run, s.stream.gateway.Run, query), err
+}
+
 // closeHub closes the log that servers share, once no server runs.
 func (w *world) closeHub() {
 	if w.hub == nil {

@@ -311,24 +311,11 @@ func (w *world) start() error {
 		}
 		run = append(run, alone...)
 	}
-	if w.streams() {
-		if !w.several {
-			if err := w.tear(); err != nil {
-				return err
-			}
-		}
-		if s.stream, err = w.openStream(s, now); err != nil {
-			return err
-		}
-		run = append(run, s.stream.gateway.Run)
-		if !w.several {
-			query, err := w.query(s, now, c)
-			if err != nil {
-				return err
-			}
-			run = append(run, query)
-		}
+	streams, err := w.startStream(s, now, c)
+	if err != nil {
+		return err
 	}
+	run = append(run, streams...)
 	ctx, stop := context.WithCancel(p.life)
 	s.stop = stop
 	go func() {
