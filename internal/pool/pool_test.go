@@ -2,50 +2,21 @@ package pool
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
-// asNode makes the test's own program a node that does nothing and registers in no
-// ledger. Its value is one of the behaviours of package pooltest.
-const asNode = "FLEETSCORE_TEST_POOL_NODE"
-
 func TestMain(m *testing.M) {
-	switch os.Getenv(asNode) {
-	case "crashing":
-		hello()
-		fmt.Fprintln(os.Stderr, "no luck")
-		os.Exit(7)
-	case "obedient":
-		stop := make(chan os.Signal, 1)
-		signal.Notify(stop, syscall.SIGTERM)
-		hello()
-		<-stop
-		fmt.Println("bye")
-		os.Exit(0)
-	case "deaf":
-		signal.Ignore(syscall.SIGTERM)
-		hello()
-		select {}
-	}
+	testkit.BeNode()
 	os.Exit(m.Run())
-}
-
-// hello is the first line of a node that is the test's own program.
-func hello() {
-	id := os.Args[slices.Index(os.Args, "--id")+1]
-	fmt.Printf("node %s is here as %s\n", id, os.Getenv("FLEETSCORE_KIND"))
 }
 
 // local is a provider whose nodes are the test's own program.
@@ -122,7 +93,7 @@ func count(nodes []fleetscore.Node, s fleetscore.NodeState) (n int) {
 // TestScale: nodes start up to what is wanted, are drained when they have rested,
 // and end with the pool; what they wrote is kept.
 func TestScale(t *testing.T) {
-	t.Setenv(asNode, "obedient")
+	t.Setenv(testkit.NodeVariable, "obedient")
 	p, l, b := world(t, fleetscore.ScaleConfig{Min: 2, Max: 3, IdleAfter: fleetscore.Duration(time.Millisecond)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -161,7 +132,7 @@ func TestNodesHoldNoCredentials(t *testing.T) {
 // TestCrashingNode: a node that ends by itself is lost, its output kept, and
 // another one started.
 func TestCrashingNode(t *testing.T) {
-	t.Setenv(asNode, "crashing")
+	t.Setenv(testkit.NodeVariable, "crashing")
 	p, l, b := world(t, fleetscore.ScaleConfig{Min: 1, Max: 1})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

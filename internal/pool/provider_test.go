@@ -12,6 +12,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/pool/pooltest"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // local is a provider whose nodes are the test's own program.
@@ -33,7 +34,7 @@ func local(t *testing.T, executable string) pool.Provider {
 func TestProviders(t *testing.T) {
 	t.Run("local", func(t *testing.T) {
 		pooltest.Run(t, func(t *testing.T, b pooltest.Behaviour) pool.Provider {
-			t.Setenv("FLEETSCORE_TEST_POOL_NODE", string(b))
+			t.Setenv(testkit.NodeVariable, string(b))
 			if b == pooltest.Missing {
 				return local(t, filepath.Join(t.TempDir(), "nothing"))
 			}

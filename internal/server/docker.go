@@ -47,20 +47,7 @@ func (s *Server) serveContainers(ctx context.Context, h http.Handler) error {
 	}
 	srv := &http.Server{Handler: h, ConnContext: s.conns.Context, MaxHeaderBytes: 64 << 10, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.conns.Listen(l)) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := srv.Shutdown(stop); err != nil {
-		srv.Close() // ends the connections that are still open
-	}
-	<-done
-	return nil
+	return serveUntil(ctx, srv, func() error { return srv.Serve(s.conns.Listen(l)) })
 }
 
 // newDocker builds the provider of containers.

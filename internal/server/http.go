@@ -22,7 +22,6 @@ func (s *Server) serveHTTP(ctx context.Context, h http.Handler) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
-	done := make(chan error, 1)
 	serve := srv.Serve
 	if s.cert != nil {
 		srv.TLSConfig = s.cert.Config()
@@ -31,7 +30,13 @@ func (s *Server) serveHTTP(ctx context.Context, h http.Handler) error {
 		}
 		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 	}
-	go func() { done <- serve(s.conns.Listen(s.listener)) }()
+	return serveUntil(ctx, srv, func() error { return serve(s.conns.Listen(s.listener)) })
+}
+
+// serveUntil serves until the context ends, and then lets running requests end.
+func serveUntil(ctx context.Context, srv *http.Server, serve func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- serve() }()
 	select {
 	case err := <-done:
 		return err

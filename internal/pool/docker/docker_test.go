@@ -6,12 +6,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,26 +22,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
-// asNode makes the test's own program a node in a container.
-const asNode = "FLEETSCORE_TEST_POOL_NODE"
-
 func TestMain(m *testing.M) {
-	switch os.Getenv(asNode) {
-	case "crashing":
-		hello()
-		fmt.Fprintln(os.Stderr, "no luck")
-		os.Exit(7)
-	case "obedient":
-		stop := make(chan os.Signal, 1)
-		signal.Notify(stop, syscall.SIGTERM)
-		hello()
-		<-stop
-		fmt.Println("bye")
-		os.Exit(0)
-	case "deaf":
-		signal.Ignore(syscall.SIGTERM)
-		hello()
-		select {}
+	testkit.BeNode()
+	switch os.Getenv(testkit.NodeVariable) {
 	case "greedy":
 		var all [][]byte
 		for {
@@ -58,11 +39,6 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
-}
-
-func hello() {
-	id := os.Args[slices.Index(os.Args, "--id")+1]
-	fmt.Printf("node %s is here as %s\n", id, os.Getenv("FLEETSCORE_KIND"))
 }
 
 // tokens are the credentials of nodes that exist.
@@ -93,7 +69,7 @@ func provider(t *testing.T, host, behaviour string, c fleetscore.DockerConfig) (
 	if err := os.Chmod(socket, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(Config{Host: host, Folder: filepath.Join(t.TempDir(), "nodes"), Socket: socket, Owner: strings.ToLower(t.Name()), Env: []string{asNode + "=" + behaviour}},
+	d, err := New(Config{Host: host, Folder: filepath.Join(t.TempDir(), "nodes"), Socket: socket, Owner: strings.ToLower(t.Name()), Env: []string{testkit.NodeVariable + "=" + behaviour}},
 		Deps{Pool: func(context.Context, string) (fleetscore.PoolConfig, error) {
 			return fleetscore.PoolConfig{Provider: "docker", Docker: &c}, nil
 		},

@@ -76,7 +76,7 @@ func curious() {
 	could("start too many processes", func() error {
 		for range 64 {
 			cmd := exec.Command("/fleetscore/agent")
-			cmd.Env = []string{asNode + "=deaf"}
+			cmd.Env = []string{testkit.NodeVariable + "=deaf"}
 			if err := cmd.Start(); err != nil {
 				return err
 			}
