@@ -178,6 +178,24 @@ func (r *reader) checkLeft() {
 	}
 }
 
+// TestReadmeNamesAllDocuments: nobody has to look for a document.
+func TestReadmeNamesAllDocuments(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile(filepath.Join(testkit.Root(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob(filepath.Join(testkit.Root(t), "docs", "*.md"))
+	if err != nil || len(documents) == 0 {
+		t.Fatalf("%d documents, %v", len(documents), err)
+	}
+	for _, d := range documents {
+		if link := "(docs/" + filepath.Base(d) + ")"; !strings.Contains(string(readme), link) {
+			t.Errorf("README.md has no link %s", link)
+		}
+	}
+}
+
 // TestInit: a new project works as its README prints, also in Python; a second init in
 // the folder changes nothing.
 func TestInit(t *testing.T) {
