@@ -117,11 +117,11 @@ func states(d api.TaskDetail) string {
 // release puts one back.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	p, server := harmed(t, "tries: 1, model_timeout: 2s, model_memory_mb: 256, quarantine_after: 2", map[string]float64{"d03": scorertest.Crash, "d17": scorertest.Hang, "d25": scorertest.Eat})
+	p, server := harmed(t, "tries: 1, model_timeout: 5s, model_memory_mb: 256, quarantine_after: 2", map[string]float64{"d03": scorertest.Crash, "d17": scorertest.Hang, "d25": scorertest.Eat})
 	want := map[string]struct {
 		outcome fleetscore.Outcome
 		reason  string
-	}{"d03": {fleetscore.Failed, "signal: killed"}, "d17": {fleetscore.TimedOut, "not done after 2s"}, "d25": {fleetscore.Failed, "out of memory"}}
+	}{"d03": {fleetscore.Failed, "signal: killed"}, "d17": {fleetscore.TimedOut, "not done after 5s"}, "d25": {fleetscore.Failed, "out of memory"}}
 	for range 2 {
 		j, task, items := p.score(server)
 		if states(task) != "lost lost succeeded" || !task.Alone || task.Failures != 0 {
@@ -146,7 +146,7 @@ func TestQuarantine(t *testing.T) {
 	if code, stdout, stderr := command(t, "fleet", "quarantine", "ls", "sensors", server); code != 0 || strings.Count(stdout, "sensors ") != 3 || !strings.Contains(stdout, "d25") {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
-	if code, stdout, stderr := command(t, "fleet", "show", "sensors", server); code != 0 || !strings.Contains(stdout, "quarantined: 1 sensor") || !strings.Contains(stdout, "not done after 2s") {
+	if code, stdout, stderr := command(t, "fleet", "show", "sensors", server); code != 0 || !strings.Contains(stdout, "quarantined: 1 sensor") || !strings.Contains(stdout, "not done after 5s") {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
 	if _, page := p.page("/"); !strings.Contains(page, "quarantined") {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -237,10 +238,17 @@ func TestServers(t *testing.T) {
 		t.Errorf("the server that was ended is %q", s)
 	}
 	b.showsServers()
+	a.env = append(a.env, asRelease+"=2.0.0")
 	a.start()
 	b.stop()
 	a.leads("a")
+	b.env = append(b.env, asRelease+"=2.0.0")
 	b.start()
+	eventually(t, "both servers are of the new release", func() bool {
+		var servers api.List[fleetscore.Server]
+		return b.Get(t.Context(), "/servers", nil, &servers) == nil && len(servers.Items) == 2 &&
+			!slices.ContainsFunc(servers.Items, func(s fleetscore.Server) bool { return s.Version != "2.0.0" || s.State == fleetscore.ServerEnded })
+	})
 	cancel()
 	wg.Wait()
 	b.jobsEnd(taken)

@@ -40,10 +40,16 @@ import (
 // in tests are real processes that can be killed.
 const asCommand = "FLEETSCORE_TEST_AS_COMMAND"
 
+// asRelease is the release that the test's own program then is.
+const asRelease = "FLEETSCORE_TEST_AS_RELEASE"
+
 func TestMain(m *testing.M) {
 	sandbox.Main()
 	switch os.Getenv(asCommand) {
 	case "1":
+		if release := os.Getenv(asRelease); release != "" {
+			Version = release
+		}
 		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	case hostile:
 		os.Exit(hostileMain())
