@@ -150,7 +150,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.deadly = w.devices[w.rnd.IntN(n-2)]
 	}
 	w.viaServer = w.rnd.IntN(3) == 0
-	w.several = w.rnd.IntN(3) == 0
+	w.several = w.rnd.IntN(3) == 0 || m == forgetsToken // only where there are two can one lead no more
 	if w.rnd.IntN(3) == 0 {
 		w.formula = formulas[w.rnd.IntN(len(formulas))]
 	}
