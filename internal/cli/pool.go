@@ -146,18 +146,18 @@ func indented(text string) string {
 
 // usageRows says what a pool and its jobs took, and what that cost.
 func usageRows(d api.PoolDetail) (rows [][2]string) {
-	text := func(hours float64, cost *float64) string {
+	text := func(digits int, hours float64, cost *float64) string {
 		if cost == nil {
-			return fmt.Sprintf("%.2f node-hours", hours)
+			return fmt.Sprintf("%.*f node-hours", digits, hours)
 		}
-		return fmt.Sprintf("%.2f node-hours, cost %.2f", hours, *cost)
+		return fmt.Sprintf("%.*f node-hours, cost %.*f", digits, hours, digits, *cost)
 	}
 	if u := d.Usage; u != nil {
-		rows = append(rows, [2]string{"used", fmt.Sprintf("%s, in %.1f hours since %s", text(u.NodeHours, u.Cost), u.Hours, stamp(u.From))},
-			[2]string{"saved", fmt.Sprintf("%s, compared with %s always", text(u.SavedHours, u.SavedCost), plural(int(u.MostNodes), "node"))})
+		rows = append(rows, [2]string{"used", fmt.Sprintf("%s, in %.1f hours since %s", text(2, u.NodeHours, u.Cost), u.Hours, stamp(u.From))},
+			[2]string{"saved", fmt.Sprintf("%s, compared with %s always", text(2, u.SavedHours, u.SavedCost), plural(int(u.MostNodes), "node"))})
 	}
 	for _, j := range d.Jobs {
-		rows = append(rows, [2]string{"job", fmt.Sprintf("%s: %s", j.Job, text(j.NodeHours, j.Cost))})
+		rows = append(rows, [2]string{"job", fmt.Sprintf("%s: %s", j.Job, text(4, j.NodeHours, j.Cost))})
 	}
 	return rows
 }
