@@ -349,8 +349,8 @@ const (
 
 // HeldBytes estimates the memory of what is open, and of rows that aren't committed.
 func (e *events) HeldBytes() (open, over int64) {
-	for _, r := range e.rows[:min(len(e.rows), 1)] {
-		over = int64(len(e.rows)) * int64(64+len(r.key)+8*len(r.values))
+	if n := len(e.rows); n > 0 { // the first row stands for all
+		over = int64(n) * int64(64+len(e.rows[0].key)+8*len(e.rows[0].values))
 	}
 	return stateFactor*e.measured + readingBytes*e.since, over
 }

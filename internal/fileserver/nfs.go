@@ -331,15 +331,24 @@ func (s *Server) appendEntries(e *encoder, l *listing, cookie uint64, most, name
 	return true
 }
 
-// space answers FSSTAT: nothing is free, as nothing can be written.
-func (s *Server) space(ctx context.Context, d *decoder, e *encoder) {
+// found opens what a request is about, and begins its answer with the status and the
+// attributes. Without it the answer is whole.
+func (s *Server) found(ctx context.Context, d *decoder, e *encoder) bool {
 	_, at, status := s.open(ctx, d)
 	e.uint32(status)
 	if status != nfsOK {
 		e.absent()
-		return
+		return false
 	}
 	e.known(at)
+	return true
+}
+
+// space answers FSSTAT: nothing is free, as nothing can be written.
+func (s *Server) space(ctx context.Context, d *decoder, e *encoder) {
+	if !s.found(ctx, d, e) {
+		return
+	}
 	for range 6 { // bytes and files: in all, free, free to users
 		e.uint64(0)
 	}
@@ -348,13 +357,9 @@ func (s *Server) space(ctx context.Context, d *decoder, e *encoder) {
 
 // about answers FSINFO.
 func (s *Server) about(ctx context.Context, d *decoder, e *encoder) {
-	_, at, status := s.open(ctx, d)
-	e.uint32(status)
-	if status != nfsOK {
-		e.absent()
+	if !s.found(ctx, d, e) {
 		return
 	}
-	e.known(at)
 	for _, v := range []uint32{readSize, readSize, 4096, writeSize, writeSize, 4096, folderSize} {
 		e.uint32(v)
 	}
@@ -366,13 +371,9 @@ func (s *Server) about(ctx context.Context, d *decoder, e *encoder) {
 
 // limits answers PATHCONF.
 func (s *Server) limits(ctx context.Context, d *decoder, e *encoder) {
-	_, at, status := s.open(ctx, d)
-	e.uint32(status)
-	if status != nfsOK {
-		e.absent()
+	if !s.found(ctx, d, e) {
 		return
 	}
-	e.known(at)
 	e.uint32(1) // links to a file
 	e.uint32(mostName)
 	e.bool(true)  // longer names are refused

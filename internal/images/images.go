@@ -3,7 +3,7 @@
 // other programs push and pull, and it removes what nobody needs.
 //
 // The registry is our own and not the library distribution/distribution, for reasons that
-// docs/decisions/0010-images.md gives. Package images/build makes images.
+// docs/decisions/0010-images.md gives.
 //
 // The package decides nothing about who may do what: its one consumer says so for each
 // repository. Pieces of uploads lie in a folder of the machine until the upload ends, so

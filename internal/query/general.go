@@ -111,12 +111,15 @@ func (j *judge) union(s *sql.Select, output bool) (*columns, error) {
 
 // selected judges one SELECT and returns its columns.
 func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
-	sources, err := j.sources(s)
+	if len(s.Joins) > 0 {
+		return nil, j.notYet(s.Joins[0].At, "JOIN")
+	}
+	from, err := j.source(s.From)
 	if err != nil {
 		return nil, err
 	}
 	if s.Grouped {
-		if err := j.grouped(s, sources, output); err != nil {
+		if err := j.grouped(s, from, output); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +128,7 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 		parts = append(parts, it.Expr)
 	}
 	for _, x := range parts {
-		if err := j.lookBack(x, s, sources); err != nil {
+		if err := j.lookBack(x, s, from); err != nil {
 			return nil, err
 		}
 	}
@@ -140,12 +143,12 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 			if len(it.Of) > 1 || len(it.Of) == 1 && !strings.EqualFold(it.Of[0], s.From.Alias) {
 				return nil, j.notYet(it.At, "%s.*, whose columns might be called like a key column,", strings.Join(it.Of, "."))
 			}
-			out.list, out.open = append(out.list, sources[0].list...), out.open || sources[0].open
+			out.list, out.open = append(out.list, from.list...), out.open || from.open
 			continue
 		case *sql.Stamp:
 			c.stamp = true
 		case *sql.Column:
-			c.key = j.hubKey(x, s, sources)
+			c.key = j.hubKey(x, s, from)
 			if c.name == "" {
 				c.name = x.Path[len(x.Path)-1]
 			}
@@ -155,25 +158,25 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 	return out, nil
 }
 
-// key1 is the hub's key column that an expression is; -1 if it is none.
-func (j *judge) hubKey(x sql.Expr, s *sql.Select, sources []*columns) int {
+// hubKey is the hub's key column that an expression is; -1 if it is none.
+func (j *judge) hubKey(x sql.Expr, s *sql.Select, from *columns) int {
 	c, ok := x.(*sql.Column)
 	switch {
 	case !ok:
 		return -1
 	case len(c.Path) == 1:
-		return sources[0].keyOf(c.Path[0], j.key)
+		return from.keyOf(c.Path[0], j.key)
 	case len(c.Path) == 2 && strings.EqualFold(c.Path[0], s.From.Alias):
-		return sources[0].keyOf(c.Path[1], j.key)
+		return from.keyOf(c.Path[1], j.key)
 	}
 	return -1
 }
 
 // lacking is a key column of the hub that isn't among expressions; empty if all are.
-func (j *judge) lacking(list []sql.Expr, s *sql.Select, sources []*columns) string {
+func (j *judge) lacking(list []sql.Expr, s *sql.Select, from *columns) string {
 	has := make([]bool, len(j.key))
 	for _, x := range list {
-		if k := j.hubKey(x, s, sources); k >= 0 {
+		if k := j.hubKey(x, s, from); k >= 0 {
 			has[k] = true
 		}
 	}
@@ -181,14 +184,6 @@ func (j *judge) lacking(list []sql.Expr, s *sql.Select, sources []*columns) stri
 		return j.key[i]
 	}
 	return ""
-}
-
-func (j *judge) sources(s *sql.Select) ([]*columns, error) {
-	for _, join := range s.Joins {
-		return nil, j.notYet(join.At, "JOIN")
-	}
-	from, err := j.source(s.From)
-	return []*columns{from}, err
 }
 
 func (j *judge) source(in sql.Input) (*columns, error) {
@@ -217,12 +212,12 @@ func (j *judge) source(in sql.Input) (*columns, error) {
 
 // grouped judges GROUP BY: groups and sessions must not mix the keys of the hub, whose
 // readings lie in different partitions.
-func (j *judge) grouped(s *sql.Select, sources []*columns, output bool) error {
-	if k := j.lacking(s.GroupBy, s, sources); k != "" {
+func (j *judge) grouped(s *sql.Select, from *columns, output bool) error {
+	if k := j.lacking(s.GroupBy, s, from); k != "" {
 		return j.src.ErrorAt(s.GroupAt, "GROUP BY lacks the key column %s", k).WithHint("a server groups by the hub's key columns, which are %s, and a window", strings.Join(j.key, ", "))
 	}
 	for _, w := range s.Windows {
-		if k := j.lacking(w.Over, s, sources); w.Kind == sql.Session && k != "" {
+		if k := j.lacking(w.Over, s, from); w.Kind == sql.Session && k != "" {
 			return j.notYet(w.At, "a session of several keys").WithHint("write SessionWindow(…) OVER (PARTITION BY %s)", strings.Join(j.key, ", "))
 		}
 	}
@@ -234,7 +229,7 @@ func (j *judge) grouped(s *sql.Select, sources []*columns, output bool) error {
 			WithHint("write the windows in a step, WITH step AS (SELECT System.Window().Id AS Id, …), and then SELECT … INTO dataset FROM step WHERE Id = 'name' for each")
 	}
 	for _, x := range s.GroupBy {
-		if j.hubKey(x, s, sources) < 0 {
+		if j.hubKey(x, s, from) < 0 {
 			return j.src.ErrorAt(x.Pos(), "a further column in GROUP BY would give a key several rows with the same time").WithHint("group by the hub's key columns, which are %s, and a window", strings.Join(j.key, ", "))
 		}
 	}
@@ -243,7 +238,7 @@ func (j *judge) grouped(s *sql.Select, sources []*columns, output bool) error {
 
 // lookBack judges functions that look back from an event: they must look at the events of
 // the same key.
-func (j *judge) lookBack(x sql.Expr, s *sql.Select, sources []*columns) error {
+func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) error {
 	if x == nil {
 		return nil
 	}
@@ -254,13 +249,13 @@ func (j *judge) lookBack(x sql.Expr, s *sql.Select, sources []*columns) error {
 			if c.Over != nil {
 				by = c.Over.PartitionBy
 			}
-			if k := j.lacking(by, s, sources); k != "" {
+			if k := j.lacking(by, s, from); k != "" {
 				return j.notYet(c.At, "%s over several keys", strings.ToUpper(c.Name)).WithHint("write OVER (PARTITION BY %s …)", strings.Join(j.key, ", "))
 			}
 		}
 	}
 	for _, y := range sql.Children(x) {
-		if err := j.lookBack(y, s, sources); err != nil {
+		if err := j.lookBack(y, s, from); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/api"
@@ -13,7 +15,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // checkMQTT refuses an address that would give strangers access, by the rules of the

@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -252,21 +253,23 @@ func (v *Versions) apply(ctx context.Context, one *Version) error {
 			}
 			continue
 		}
-		if err := copyBlob(ctx, v.own, contentName(c.After), v.folder, name, store.PutOptions{}); err != nil {
+		if _, err := copyBlob(ctx, v.own, contentName(c.After), v.folder, name); err != nil {
 			return err
 		}
 	}
 	return store.WriteAll(ctx, v.own, doneName(one.Number), nil, store.PutOptions{})
 }
 
-func copyBlob(ctx context.Context, from store.Bucket, name fleetscore.BlobName, to store.Bucket, as fleetscore.BlobName, opt store.PutOptions) error {
+// copyBlob copies a blob and returns the digest of what was copied.
+func copyBlob(ctx context.Context, from store.Bucket, name fleetscore.BlobName, to store.Bucket, as fleetscore.BlobName) (digest string, err error) {
 	r, err := from.Get(ctx, name, 0, -1)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer r.Close()
-	_, err = to.Put(ctx, as, r, opt)
-	return err
+	sum := sha256.New()
+	_, err = to.Put(ctx, as, io.TeeReader(r, sum), store.PutOptions{})
+	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
 // keep keeps the content of a file and returns its digest. Kind NotFound if there is no
@@ -286,7 +289,12 @@ func (v *Versions) keep(ctx context.Context, from store.Bucket, name string) (st
 	if _, err := v.own.Stat(ctx, contentName(digest)); err == nil || !fleetscore.NotFound.Is(err) {
 		return digest, err
 	}
-	return digest, copyBlob(ctx, from, fleetscore.BlobName(name), v.own, contentName(digest), store.PutOptions{})
+	// It is read twice, so that content that is kept already isn't sent again.
+	copied, err := copyBlob(ctx, from, fleetscore.BlobName(name), v.own, contentName(digest))
+	if err == nil && copied != digest {
+		err = errors.Join(fleetscore.Errorf(fleetscore.Unavailable, "keep model", name, "the file was changed while it was read").WithHint("try again"), v.own.Delete(ctx, contentName(digest)))
+	}
+	return digest, err
 }
 
 // prune removes the oldest versions, and the contents that no kept version names.

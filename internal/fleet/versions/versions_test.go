@@ -1,7 +1,9 @@
 package versions
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"strings"
@@ -192,5 +194,32 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 	if got := files(t, store.Sub(b, "models/f"))["a"]; got != "the other" {
 		t.Errorf("the file is %q", got)
+	}
+}
+
+// restless is a folder whose file has another content each time that it is read.
+type restless struct {
+	store.Bucket
+	reads int
+}
+
+// Get implements store.Bucket.
+func (r *restless) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
+	r.reads++
+	return io.NopCloser(strings.NewReader(fmt.Sprint("content ", r.reads))), nil
+}
+
+// TestChangedWhileRead: a file that changes while it is kept is refused, and nothing is kept
+// under a digest that isn't its own.
+func TestChangedWhileRead(t *testing.T) {
+	t.Parallel()
+	b := newDir(t, nil)
+	v := Of(b, "f", "models/f")
+	_, err := v.Push(t.Context(), &restless{Bucket: newDir(t, nil)}, []string{"model"}, Meta{Now: time.Unix(1, 0)})
+	if !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), "changed while it was read") {
+		t.Errorf("got %v", err)
+	}
+	if left := files(t, b); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

@@ -235,12 +235,9 @@ func (d *Docker) pulled(ctx context.Context, image string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.done:
-			if p.err == nil || ctx.Err() != nil {
+			if p.err == nil || ctx.Err() != nil || !errors.Is(p.err, context.Canceled) {
 				return p.err
-			}
-			if !errors.Is(p.err, context.Canceled) {
-				return p.err
-			}
+			} // the node that pulled was killed meanwhile
 		}
 	}
 }
