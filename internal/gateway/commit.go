@@ -255,12 +255,16 @@ func (c *committer) tick(ctx context.Context) {
 	}
 	idle := c.g.cfg.Hub.IdleAfter.D()
 	for _, src := range c.all() {
-		at, ok := c.g.parsing.oldest(now), true
+		at, ok, quiet := c.g.parsing.oldest(now), true, src.quiet
 		if src.feed != nil {
-			at, ok = src.feed.silentAt(now, idle)
+			var since time.Time
+			since, at, ok = src.feed.silentAt(now, idle)
 			ok = ok && now.Sub(src.ticked) >= idle/2 // there may be many feeds
+			if since.After(quiet) {
+				quiet = since
+			}
 		}
-		if !ok || at.Sub(src.quiet) < idle {
+		if !ok || at.Sub(quiet) < idle {
 			continue
 		}
 		if fleetscore.MicrosOf(at) < c.arrived {

@@ -67,8 +67,12 @@ type Feed struct {
 	states []*sourceState // per partition
 	stored []Place        // per partition, when the feed was opened
 	broken atomic.Bool
-	caught atomic.Int64 // in µs; 0 for never
+	caught atomic.Pointer[caught]
 }
+
+// caught says that a log has answered without a pause since a time, and that everything that
+// was in it at another time was given to Begin.
+type caught struct{ since, at time.Time }
 
 // FeedConfig says which log a feed reads.
 type FeedConfig struct {
@@ -228,14 +232,20 @@ func (f *Feed) Begin(text *Lines, records []Record, next int64) (*Pending, error
 	return &Pending{f.g, out, waits, err}, nil
 }
 
-// Caught says that everything that was in the log at a time has been given to Begin.
-func (f *Feed) Caught(at time.Time) { f.caught.Store(at.UnixMicro()) }
+// Caught says that everything that was in the log at a time has been given to Begin, and that
+// the log has answered without a pause since another time. Only silence after that counts:
+// while the log was away, devices couldn't write to it, and they write late once it is back.
+func (f *Feed) Caught(since, at time.Time) { f.caught.Store(&caught{since, at}) }
 
-// silentAt returns a time at which the log is known to have held nothing more. It lies at
-// most half of idle_after back, so that it can stand for now.
-func (f *Feed) silentAt(now time.Time, idle time.Duration) (time.Time, bool) {
-	at := time.UnixMicro(f.caught.Load())
-	return at, !f.broken.Load() && now.Sub(at) < idle/2 && !at.After(now)
+// silentAt returns a time at which the log is known to have held nothing more, and since when
+// it has answered without a pause. The first lies at most half of idle_after back, so that it
+// can stand for now.
+func (f *Feed) silentAt(now time.Time, idle time.Duration) (since, at time.Time, ok bool) {
+	c := f.caught.Load()
+	if c == nil || f.broken.Load() {
+		return since, at, false
+	}
+	return c.since, c.at, now.Sub(c.at) < idle/2 && !c.at.After(now)
 }
 
 // sound returns an error if an append of the feed failed, so that nobody knows what is stored.

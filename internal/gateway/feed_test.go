@@ -199,12 +199,29 @@ func TestFeedTicks(t *testing.T) {
 		if n := ticks(); n != 0 {
 			t.Errorf("%d ticks of a feed that isn't known to be silent", n)
 		}
+		began := time.Now().Add(-time.Hour)
 		for range 60 {
-			f.Caught(time.Now())
+			f.Caught(began, time.Now())
 			time.Sleep(time.Second)
 		}
 		if n := ticks(); n < 36 || n > 50 {
 			t.Errorf("%d ticks in a minute of two partitions", n)
+		}
+		time.Sleep(time.Hour) // the log is away
+		before, back := ticks(), time.Now()
+		for time.Since(back) < g.cfg.Hub.IdleAfter.D()*3/4 {
+			f.Caught(back, time.Now())
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := ticks(); n != before {
+			t.Errorf("%d ticks at once after the log was away", n-before)
+		}
+		for range 10 {
+			f.Caught(back, time.Now())
+			time.Sleep(time.Second)
+		}
+		if n := ticks(); n == before {
+			t.Error("no tick although the log is back and silent")
 		}
 		f.Close()
 		if f = open(); f.Start() != (Place{Offset: 9}) {

@@ -28,9 +28,18 @@ type session struct {
 	admin *kadm.Client
 	feeds map[int32]*gateway.Feed
 
+	since time.Time     // the brokers have answered without a pause since then; zero while they don't
+	asked map[int32]end // of each partition, when it was asked for last
+
 	mu    sync.Mutex      // guards what follows
 	begun map[int32]int64 // first offset that wasn't handed to the gateway
 	done  map[int32]int64 // first offset that isn't in the hub
+}
+
+// end is the offset after a partition's last record at a time.
+type end struct {
+	offset int64
+	at     time.Time
 }
 
 // session finds where the topic was read to, and reads on from there.
@@ -44,7 +53,7 @@ func (r *Reader) session(ctx context.Context) error {
 		return r.explain(err)
 	}
 	defer client.Close()
-	s := &session{Reader: r, admin: kadm.NewClient(client), feeds: map[int32]*gateway.Feed{}, begun: map[int32]int64{}, done: map[int32]int64{}}
+	s := &session{Reader: r, admin: kadm.NewClient(client), feeds: map[int32]*gateway.Feed{}, asked: map[int32]end{}, begun: map[int32]int64{}, done: map[int32]int64{}}
 	from, err := s.open(ctx, client)
 	defer s.close()
 	if err != nil {
@@ -277,6 +286,9 @@ func (s *session) look(ctx context.Context) error {
 		if errors.Is(err, errAnew) {
 			return err
 		}
+		if err != nil {
+			s.since = time.Time{}
+		}
 		if err == nil && s.deps.Now().Sub(when) > commitEvery {
 			when = s.deps.Now()
 			err = s.commit(ctx, committed)
@@ -313,18 +325,25 @@ func (s *session) ends(ctx context.Context) error {
 	if len(ends[k.Topic]) > len(s.feeds) {
 		return errAnew
 	}
+	if now := s.deps.Now(); s.since.IsZero() || now.Sub(at) > s.cfg.Hub.IdleAfter.D()/4 { // the question may have waited for brokers that were away
+		s.since = now
+	}
 	status := make([]TopicPartition, 0, len(s.feeds))
 	lag := int64(0)
 	for p, f := range s.feeds {
-		end, ok := ends.Lookup(k.Topic, p)
+		last, ok := ends.Lookup(k.Topic, p)
 		if !ok {
 			continue
 		}
-		if begun[p] >= end.Offset {
-			f.Caught(at)
+		switch before, known := s.asked[p]; {
+		case begun[p] >= last.Offset:
+			f.Caught(s.since, at)
+		case known && begun[p] >= before.offset: // a topic that is written to always has new records
+			f.Caught(s.since, before.at)
 		}
-		status = append(status, TopicPartition{p, done[p], max(end.Offset, done[p])})
-		lag += max(0, end.Offset-done[p])
+		s.asked[p] = end{last.Offset, at}
+		status = append(status, TopicPartition{p, done[p], max(last.Offset, done[p])})
+		lag += max(0, last.Offset-done[p])
 	}
 	slices.SortFunc(status, func(a, b TopicPartition) int { return int(a.Partition - b.Partition) })
 	s.Reader.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -404,6 +405,9 @@ func TestDeleted(t *testing.T) {
 	<-ended
 }
 
+// errStoreFailed is what a NATS server answers that can't make a stream's files.
+const errStoreFailed jetstream.ErrorCode = 10049
+
 // TestOlderCopy: a stream that was replaced by an older copy is told from the one that
 // was read, even after it has grown beyond the position.
 func TestOlderCopy(t *testing.T) {
@@ -445,7 +449,16 @@ func TestOlderCopy(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), cfg.Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+	_, err = js.CreateStream(t.Context(), cfg)
+	for range 100 { // its files may be in use: by the deletion, or by a server that makes it as well
+		var refused *jetstream.APIError
+		if !errors.As(err, &refused) || refused.ErrorCode != errStoreFailed {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+		_, err = js.CreateStream(t.Context(), cfg)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range copies {
