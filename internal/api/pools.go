@@ -26,6 +26,7 @@ type Pool struct {
 	Max       int                            `json:"max"`
 	Nodes     map[fleetscore.NodeState]int64 `json:"nodes" doc:"nodes by state, without those that ended"`
 	Kinds     map[fleetscore.NodeKind]int64  `json:"kinds" doc:"the same nodes by kind"`
+	Ended     map[fleetscore.NodeState]int64 `json:"ended" doc:"nodes that ended within the last hour: stopped, lost or unusable"`
 	Preempted int64                          `json:"preempted" doc:"nodes of low priority that were taken away within the last hour"`
 	Queued    int64                          `json:"queued" doc:"tasks that wait"`
 	Leased    int64                          `json:"leased" doc:"tasks that run"`
@@ -140,12 +141,14 @@ func (s *server) listPools(ctx context.Context, _ *struct{}) (*body[List[Pool]],
 }
 
 func (s *server) poolOf(ctx context.Context, name string, c fleetscore.PoolConfig, nodes []fleetscore.Node) (p Pool, err error) {
-	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}, Kinds: map[fleetscore.NodeKind]int64{}}
+	p = Pool{Name: name, Provider: c.Provider, Slots: c.Slots, Min: c.Scale.Min, Max: c.Scale.Max, Nodes: map[fleetscore.NodeState]int64{}, Kinds: map[fleetscore.NodeKind]int64{}, Ended: map[fleetscore.NodeState]int64{}}
 	p.Queued, p.Leased, err = s.deps.Ledger.QueueDepth(ctx, name)
 	for _, n := range nodes {
 		if !n.State.Ended() {
 			p.Nodes[n.State]++
 			p.Kinds[n.Kind]++
+		} else {
+			p.Ended[n.State]++
 		}
 		if n.Preempted() {
 			p.Preempted++

@@ -34,8 +34,12 @@ func addJob(l *listing, j fleetscore.Job) {
 	if j.Started != nil && j.Ended != nil {
 		took = j.Ended.Sub(*j.Started).Round(time.Millisecond)
 	}
+	why := j.Reason
+	if why == "" && j.State == fleetscore.JobWaiting {
+		why = "new: the server looks at its data next"
+	}
 	l.add(j, string(j.ID), string(j.State), j.Interval.From, j.Interval.To, j.Expected, j.Rows, j.Anomalies,
-		fmt.Sprintf("%d/%d", j.TasksEnded, j.Tasks), took, j.Reason)
+		fmt.Sprintf("%d/%d", j.TasksEnded, j.Tasks), took, why)
 }
 
 func oneJob(j fleetscore.Job) *listing {

@@ -27,17 +27,23 @@ import (
 
 func newPoolCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "pool", Short: "Pools of nodes"}
-	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the pools and their queues", Example: "  fleetscore pool list", Args: cobra.NoArgs},
+	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the pools and their queues",
+		Long: `Lists the pools: how many nodes are in each state, how many of those that work are of low
+priority, and how many tasks wait (queued) and run (leased). Nodes that are unusable, lost or
+stopped are counted for an hour.`,
+		Example: "  fleetscore pool list", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 			var got api.List[api.Pool]
 			if err := c.Get(ctx, "/pools", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "preparing", "idle", "running", "draining", "queued", "leased"}}
+			l := &listing{columns: []string{"pool", "provider", "slots", "min", "max", "starting", "preparing", "idle", "running", "draining",
+				"unusable", "lost", "stopped", "low priority", "queued", "leased"}}
 			for _, p := range got.Items {
-				n := func(s fleetscore.NodeState) int64 { return p.Nodes[s] }
+				n := func(s fleetscore.NodeState) int64 { return p.Nodes[s] + p.Ended[s] }
 				l.add(p, p.Name, p.Provider, p.Slots, p.Min, p.Max,
-					n(fleetscore.NodeStarting), n(fleetscore.NodePreparing), n(fleetscore.NodeIdle), n(fleetscore.NodeRunning), n(fleetscore.NodeDraining), p.Queued, p.Leased)
+					n(fleetscore.NodeStarting), n(fleetscore.NodePreparing), n(fleetscore.NodeIdle), n(fleetscore.NodeRunning), n(fleetscore.NodeDraining),
+					n(fleetscore.NodeUnusable), n(fleetscore.NodeLost), n(fleetscore.NodeStopped), p.Kinds[fleetscore.LowPriority], p.Queued, p.Leased)
 			}
 			return l, nil
 		}))

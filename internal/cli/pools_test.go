@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/csv"
 	"fmt"
 	"net/url"
 	"os"
@@ -379,6 +380,21 @@ func TestSetupPool(t *testing.T) {
 	}
 	if status, text := p.page("/pools/vms"); status != 200 || !strings.Contains(text, "unusable") || !strings.Contains(text, "<pre>installing\nno such package\n</pre>") {
 		t.Errorf("the portal's page: %d\n%s", status, text)
+	}
+	var pools api.List[api.Pool]
+	if err := p.Get(t.Context(), "/pools", nil, &pools); err != nil {
+		t.Fatal(err)
+	}
+	if ended := pools.Items[0].Ended; ended[fleetscore.NodeUnusable] == 0 || ended[fleetscore.NodeStopped] == 0 {
+		t.Errorf("the pool's nodes that ended: %v; want unusable and stopped ones", ended)
+	}
+	_, stdout, _ = command(t, "pool", "list", "-o", "csv", server)
+	rows, err := csv.NewReader(strings.NewReader(stdout)).ReadAll()
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("pool list: %v\n%s", err, stdout)
+	}
+	if i := slices.Index(rows[0], "unusable"); i < 0 || rows[1][i] == "0" {
+		t.Errorf("pool list counts no unusable node:\n%s", stdout)
 	}
 	unusable := slices.DeleteFunc(nodes(), func(n fleetscore.Node) bool { return n.State != fleetscore.NodeUnusable })
 	if len(unusable) > 8 {

@@ -14,6 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -121,6 +122,18 @@ func (s *Scheduler) inputs(cfg fleetscore.Config, p fleetscore.PipelineConfig) *
 		generation: once(func(ctx context.Context) (*fleet.Generation, error) { return fleet.Current(ctx, s.store, p.Fleet) })}
 }
 
+// upload says how a dataset that no query writes becomes complete.
+func (in *inputs) upload(j fleetscore.Job) string {
+	for _, q := range in.cfg.Queries {
+		plans, _ := query.Parse(q.SQL, in.cfg.Hub.Key) // it was judged before
+		if slices.ContainsFunc(plans, func(p *query.Plan) bool { return p.Into == j.Config.Dataset }) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("; no query writes it: 'fleetscore dataset upload %s FILE' sends its rows, and with '--complete-until %s' says that these are all up to then",
+		j.Config.Dataset, j.Interval.To.Format(time.RFC3339))
+}
+
 func once[T any](read func(context.Context) (T, error)) func(context.Context) (T, error) {
 	var v T
 	var err error
@@ -142,7 +155,7 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		return "", err
 	}
 	if wait := incomplete(j, snap, now); wait != "" {
-		return wait, nil
+		return wait + inputs.upload(j), nil
 	}
 	gen, err := inputs.generation(ctx)
 	if fleetscore.NotFound.Is(err) {

@@ -451,7 +451,7 @@ func TestScheduleWaitsForData(t *testing.T) {
 	}
 	w.wait(first.ID, func(j fleetscore.Job) bool {
 		return j.State == fleetscore.JobWaiting && j.Reason == "waits for dataset readings to be complete until 2026-11-23T12:00:00Z; it is complete until 2026-11-23T09:00:00Z; "+
-			"it waits without limit, as the pipeline has no schedule.deadline"
+			"no query writes it: 'fleetscore dataset upload readings FILE' sends its rows, and with '--complete-until 2026-11-23T12:00:00Z' says that these are all up to then; it waits without limit, as the pipeline has no schedule.deadline"
 	})
 	w.rows(day.Add(12 * time.Hour))
 	l := w.lease("n1")

@@ -43,7 +43,15 @@ func Check(src string) []Finding {
 type info struct {
 	kind kind
 	from map[string]bool // variables of the service that it was computed from; with divided before the name, from a part of it
+
+	constant bool // its value is number, whatever the samples are
+	number   float64
 }
+
+// fraction reports whether the value is a constant that can only be a share of 1.
+func (i info) fraction() bool { return i.constant && i.number > 0 && i.number <= 1 }
+
+func constant(x float64) info { return info{kind: double, constant: true, number: x} }
 
 const divided = "part of "
 
@@ -140,7 +148,7 @@ func (c *checker) onlyWaiting(target string) bool {
 func (c *checker) walk(x expr, guarded bool) info {
 	switch x := x.(type) {
 	case numberExpr:
-		return info{kind: double}
+		return constant(x.value)
 	case textExpr:
 		return info{kind: stringOf}
 	case nameExpr:
@@ -159,7 +167,7 @@ func (c *checker) walk(x expr, guarded bool) info {
 			c.wrong(x.pos, conditionHint(v.kind), "%s can't be a condition", v.kind)
 		}
 		yes, no := c.walk(x.yes, true), c.walk(x.no, true)
-		out := info{yes.kind, union(yes.from, no.from)}
+		out := info{kind: yes.kind, from: union(yes.from, no.from)}
 		if yes.kind != no.kind {
 			out.kind = unknown
 		}
@@ -192,10 +200,10 @@ func (c *checker) name(x nameExpr) info {
 		if full == Option {
 			return info{kind: stringOf}
 		}
-		return info{double, union(c.known[full].from, c.known[a].from, map[string]bool{full: true})}
+		return info{kind: double, from: union(c.known[full].from, c.known[a].from, map[string]bool{full: true})}
 	}
 	if service {
-		return info{double, map[string]bool{full: true}}
+		return info{kind: double, from: map[string]bool{full: true}}
 	}
 	if v, known := c.known[x.name]; known {
 		return v
@@ -227,8 +235,14 @@ func (c *checker) binary(x binaryExpr, guarded bool) info {
 		c.comparison(x, l, r)
 		return info{kind: result}
 	}
-	out := info{result, union(l.from, r.from)}
-	if factor, constant := x.r.(numberExpr); x.op == "/" || x.op == "*" && constant && factor.value < 1 {
+	if l.constant && r.constant {
+		return constant(arithmetic(x.op, l.number, r.number))
+	}
+	out := info{kind: result, from: union(l.from, r.from)}
+	if x.op == "/" && r.constant && r.number > 1 || x.op == "*" && (l.fraction() || r.fraction()) {
+		delete(out.from, percentage) // a share of 1 by now, which fractions are compared with
+	}
+	if x.op == "/" || x.op == "*" && r.constant && r.number < 1 {
 		for _, n := range []string{Dedicated, LowPriority} {
 			if l.from[n] {
 				out.from[divided+n] = true
@@ -240,6 +254,9 @@ func (c *checker) binary(x binaryExpr, guarded bool) info {
 	}
 	return out
 }
+
+// percentage is the variable that is often taken for a share of 1.
+const percentage = "$CPUPercent"
 
 // twice warns of sums that count tasks twice.
 func (c *checker) twice(pos int, a, b map[string]bool) {
@@ -253,11 +270,7 @@ func (c *checker) twice(pos int, a, b map[string]bool) {
 
 // comparison warns of comparisons that are most likely not meant.
 func (c *checker) comparison(x binaryExpr, l, r info) {
-	fraction := func(e expr) bool {
-		n, isNumber := e.(numberExpr)
-		return isNumber && n.value > 0 && n.value <= 1
-	}
-	if l.from["$CPUPercent"] && fraction(x.r) || r.from["$CPUPercent"] && fraction(x.l) {
+	if l.from[percentage] && r.fraction() || r.from[percentage] && l.fraction() {
 		c.warn(x.pos, "$CPUPercent goes from 0 to 100", "compare it with 70 for 70 %%, not with 0.7")
 	}
 	if left, isBinary := x.l.(binaryExpr); isBinary && levels[x.op] == levels["<"] && levels[left.op] == levels["<"] {
@@ -310,5 +323,5 @@ func (c *checker) method(x methodExpr, guarded bool) info {
 		c.warn(x.open, "a new pool has too few samples for this, and the evaluation fails until there are enough",
 			"ask first: %s.GetSamplePercent(…) < %d ? max(0, %s.GetSample(1)) : avg(%s.GetSample(…)); or want 0 %% as the last argument and take len(…) into account", metric, usual, metric, metric)
 	}
-	return info{m.result, map[string]bool{metric: true}}
+	return info{kind: m.result, from: map[string]bool{metric: true}}
 }

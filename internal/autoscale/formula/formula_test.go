@@ -226,6 +226,8 @@ func TestMistakes(t *testing.T) {
 		{low + "$TargetDedicatedNodes * 0.5;", "1:1", Warning, "divide $TargetLowPriorityNodes"},
 		{"$TargetDedicatedNodes = $CPUPercent > 0.7 ? 2 : 1;", "1:37", Warning, "70"},
 		{"$TargetDedicatedNodes = max(0, $CPUPercent.GetSample(9)) < 0.2 ? 2 : 1;", "1:58", Warning, "70"},
+		{"w = avg($CPUPercent.GetSample(9)); lim = 0.7; $TargetDedicatedNodes = w > lim ? 2 : 1;", "1:73", Warning, "70"},
+		{"$TargetDedicatedNodes = 7 / 10 < $CPUPercent ? 2 : 1;", "1:32", Warning, "70"},
 		{"$targetDedicatedNodes = 5;", "1:1", Warning, "write $TargetDedicatedNodes"},
 		{"x = 5;", "1:1", Warning, "assign $TargetDedicatedNodes or"},
 		{"$TargetDedicatedNodes = $ActiveTasks;", "1:1", Warning, "$NodeDeallocationOption = taskcompletion"},
