@@ -45,7 +45,7 @@ pipelines:
   safe: {dataset: history, fleet: sensors, features: [Value], pool: cpu}
   mixed: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code}}
   all: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, isolation: required}}
-  script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}}
+  script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}, logs: {layout: flat}}
   apart: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: apart.py, isolation: required}}
 `, func(dir string) {
 		if err := os.CopyFS(filepath.Join(dir, "code"), os.DirFS(filepath.Join(testkit.Root(t), "internal", "scorer", "python", "testdata", "code"))); err != nil {
@@ -59,7 +59,7 @@ pipelines:
 		if err := os.WriteFile(filepath.Join(dir, "code", "apart.py"), []byte(apart), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		script := "def run(batch):\n    print('a batch of', len(batch), 'rows')\n    return batch[batch.Tag != '2'].assign(Prediction=lambda b: (b.Value > 5) * 1.0)[['Prediction']]\n"
+		script := "def init():\n    print('init is called')\ndef run(batch):\n    print('a batch of', len(batch), 'rows')\n    return batch[batch.Tag != '2'].assign(Prediction=lambda b: (b.Value > 5) * 1.0)[['Prediction']]\n"
 		if err := os.WriteFile(filepath.Join(dir, "code", "score.py"), []byte(script), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +110,19 @@ pipelines:
 	}
 	if got.Len() != 40 || anomalies != 8 {
 		t.Errorf("the script's predictions are %d rows with %v anomalies, want 40 with 8", got.Len(), anomalies)
+	}
+	for pattern, want := range map[string]string{"script/*/000-1-stdout.txt": "Python: init is called\n", "script/*/000-1-std*.txt": " rows\n", "mixed/*/000/1/stdout.txt": "a/3: before the end\n"} {
+		text := ""
+		files, err := filepath.Glob(filepath.Join(p.dir, "data", "store", "logs", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text += fileText(t, file)
+		}
+		if !strings.Contains(text, want) {
+			t.Errorf("the logs %s lack %q:\n%s", pattern, want, text)
+		}
 	}
 	native, all := p.predictions("safe"), p.predictions("all")
 	at := map[string]float64{}

@@ -14,21 +14,29 @@ import (
 // logEvery is how often new lines of a task's log are sent.
 const logEvery = 300 * time.Millisecond
 
-// taskLog collects a task's log lines and sends them to the server in pieces. A
-// server that is away delays them; it never delays the task.
+// taskLog collects the two streams of a task's log and sends them to the server in pieces:
+// stdout is what models, scripts and commands print to their standard output, stderr is
+// everything else. A server that is away delays them; it never delays the task.
 type taskLog struct {
-	n     *Node
-	lease fleetscore.LeaseID
-	stop  context.CancelFunc
-	done  chan struct{}
+	n              *Node
+	lease          fleetscore.LeaseID
+	stop           context.CancelFunc
+	done           chan struct{}
+	stdout, stderr logStream
+}
+
+// logStream is one of the two.
+type logStream struct {
+	name string
 
 	mu     sync.Mutex // guards what follows
 	text   []byte     // not acknowledged yet
 	offset int64      // of its first byte
+	full   bool       // the server takes no more of it
 }
 
 func (n *Node) newTaskLog(ctx context.Context, lease fleetscore.LeaseID) *taskLog {
-	l := &taskLog{n: n, lease: lease, done: make(chan struct{})}
+	l := &taskLog{n: n, lease: lease, done: make(chan struct{}), stdout: logStream{name: "stdout"}, stderr: logStream{name: "stderr"}}
 	loop, stop := context.WithCancel(ctx)
 	l.stop = stop
 	go func() {
@@ -50,42 +58,70 @@ func (n *Node) newTaskLog(ctx context.Context, lease fleetscore.LeaseID) *taskLo
 	return l
 }
 
-// printf adds a line with the time. Further lines of the text are indented, so
+// printf adds a line with the time to stderr.
+func (l *taskLog) printf(format string, args ...any) { l.stderr.add(l.n.now(), format, args...) }
+
+// print adds a line with the time to stdout.
+func (l *taskLog) print(format string, args ...any) { l.stdout.add(l.n.now(), format, args...) }
+
+// add adds a line with the time. Further lines of the text are indented, so
 // that nothing in it can pass for a line of ours.
-func (l *taskLog) printf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = l.n.now().UTC().AppendFormat(l.text, "2006-01-02T15:04:05.000Z ")
+func (s *logStream) add(now time.Time, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full {
+		return
+	}
+	s.text = now.UTC().AppendFormat(s.text, "2006-01-02T15:04:05.000Z ")
 	for i, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
 		if i > 0 {
-			l.text = append(l.text, "\n    "...)
+			s.text = append(s.text, "\n    "...)
 		}
-		l.text = append(l.text, fleetscore.Printable(strings.ReplaceAll(line, "\t", "  "))...)
+		s.text = append(s.text, fleetscore.Printable(strings.ReplaceAll(line, "\t", "  "))...)
 	}
-	l.text = append(l.text, '\n')
+	s.text = append(s.text, '\n')
+}
+
+// next is the piece to send; without data if there is nothing.
+func (s *logStream) next() dispatch.LogChunk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return dispatch.LogChunk{Stream: s.name, Offset: s.offset, Data: append([]byte(nil), s.text[:min(len(s.text), dispatch.MaxLogChunkBytes)]...)}
+}
+
+// sent forgets a piece that the server has, or everything if the server takes no more.
+func (s *logStream) sent(c dispatch.LogChunk, full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if full {
+		s.text, s.full = nil, true
+		return
+	}
+	s.text = s.text[len(c.Data):]
+	s.offset += int64(len(c.Data))
 }
 
 // flush sends what wasn't sent, in pieces, as far as the server takes it.
 func (l *taskLog) flush(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		piece := l.text[:min(len(l.text), dispatch.MaxLogChunkBytes)]
-		chunk := dispatch.LogChunk{Stream: "stderr", Offset: l.offset, Data: append([]byte(nil), piece...)}
-		l.mu.Unlock()
-		if len(chunk.Data) == 0 || ctx.Err() != nil {
-			return ctx.Err()
+	for _, s := range []*logStream{&l.stdout, &l.stderr} {
+		for c := s.next(); len(c.Data) > 0; c = s.next() {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			call, cancel := context.WithTimeout(ctx, requestTimeout)
+			err := l.n.server.AppendLog(call, l.lease, c)
+			cancel()
+			full := fleetscore.Exhausted.Is(err)
+			if err != nil && !full {
+				return err
+			}
+			if full {
+				l.n.log.Warn("the rest of a task's log is lost", "stream", s.name, "error", err)
+			}
+			s.sent(c, full)
 		}
-		call, cancel := context.WithTimeout(ctx, requestTimeout)
-		err := l.n.server.AppendLog(call, l.lease, chunk)
-		cancel()
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.text = l.text[len(chunk.Data):]
-		l.offset += int64(len(chunk.Data))
-		l.mu.Unlock()
 	}
+	return ctx.Err()
 }
 
 // close sends the last lines, waiting for a server that is away.
@@ -99,8 +135,8 @@ func (l *taskLog) close(ctx context.Context) {
 			return
 		}
 		switch fleetscore.KindOf(err) {
-		case fleetscore.Conflict, fleetscore.NotFound, fleetscore.Invalid, fleetscore.Exhausted:
-			l.n.log.Warn("the end of a task's log is lost", "bytes", len(l.text), "error", err)
+		case fleetscore.Conflict, fleetscore.NotFound, fleetscore.Invalid:
+			l.n.log.Warn("the end of a task's log is lost", "error", err)
 			return
 		}
 		if l.n.unreached(err) != nil || l.n.rest(ctx, pause) != nil {

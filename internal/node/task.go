@@ -148,7 +148,7 @@ func (n *Node) spec(ctx context.Context, tables *catalog.Catalog, l dispatch.Lea
 		Tries: l.Tries, Rest: func(ctx context.Context, repeat int) {
 			pause(ctx, dispatch.RetryAfter(repeat, clock.Spread(string(l.Task), repeat)))
 		},
-		Log: out.printf, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}, func() {}
+		Log: out.printf, Print: out.print, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}, func() {}
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		var note string
 		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)

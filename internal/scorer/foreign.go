@@ -32,6 +32,7 @@ type Batch struct {
 	Times    []fleetscore.Micros // of all rows, sensor after sensor
 	Columns  [][]float64         // per feature, of all rows
 	Log      func(format string, args ...any)
+	Print    func(format string, args ...any) // takes what models print to their standard output
 }
 
 // BatchSensor is a sensor of a batch.
@@ -183,6 +184,7 @@ func (r *run) flush(ctx context.Context, w *worker) {
 		return
 	}
 	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = r.rows.TimeName, r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
+	p.Print = r.print
 	p.Features, p.Outputs = p.Features[:0], p.Outputs[:0]
 	for _, f := range r.spec.Features {
 		output, column := fleetscore.SplitFeature(f)

@@ -47,7 +47,10 @@ type Spec struct {
 	Workers int // goroutines; 0 means all cores
 	// Log takes a line per key that did not end well. It may be nil, and is
 	// called by one goroutine at a time.
-	Log      func(format string, args ...any)
+	Log func(format string, args ...any)
+	// Print takes what Foreign's models print to their standard output, as Log takes what they
+	// print to their standard error; nil means that Log takes both.
+	Print    func(format string, args ...any)
 	Progress *atomic.Int64 // keys done so far are added; may be nil
 	Runtime  Runtime       // reads models in this process; nil means Native
 	// Use says which models are scored by Runtime and which by Foreign; empty means all
@@ -208,6 +211,16 @@ func (r *run) log(format string, args ...any) {
 		defer r.mu.Unlock()
 		r.spec.Log(format, args...)
 	}
+}
+
+func (r *run) print(format string, args ...any) {
+	if r.spec.Print == nil {
+		r.log(format, args...)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spec.Print(format, args...)
 }
 
 func (r *run) fail(err error) {

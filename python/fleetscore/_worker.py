@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import sys
+import threading
 import time
 import traceback
 import types
@@ -61,46 +62,70 @@ def read_frame():
     return json.loads(requests.read(n)), requests.read(m)
 
 
+answering = threading.RLock()  # what threads of a model print comes between other answers, never inside of one
+
+
 def answer(header, body=b""):
     if os.getpid() != me:
         os._exit(70)  # a copy of this process, which a model has made by fork
     data = json.dumps(header).encode()
-    answers.write(struct.pack("<IQ", len(data), len(body)) + data)
-    answers.write(body)
-    answers.flush()
+    with answering:
+        answers.write(struct.pack("<IQ", len(data), len(body)) + data)
+        answers.write(body)
+        answers.flush()
 
 
 # What a model or a script prints belongs to its sensor.
 
 class Printed(io.TextIOBase):
-    """Keeps the text that is printed for the sensor at hand, at most `limit` characters."""
+    """Sends the lines that are printed for the sensor at hand, at most `limit` characters of each.
+
+    Each line is sent at once, so that it is known when the process is killed later on.
+    """
 
     limit = 64 << 10
 
-    def __init__(self):
-        self.parts, self.size = [], 0
+    def __init__(self, name, descriptor):
+        self.name, self.descriptor = name, descriptor
+        self.sensor, self.line, self.size = -1, "", 0
 
     def writable(self):
         return True
 
     def write(self, text):
-        room = self.limit - self.size
-        if room > 0:
-            self.parts.append(text[:room])
-            self.size += len(text)
-            if self.size > self.limit:
-                self.parts.append("\n(the rest was cut off)\n")
+        if os.getpid() != me:  # a copy of this process: the other one reads no answers of it
+            os.write(self.descriptor, text.encode("utf-8", "replace"))
+            return len(text)
+        with answering:
+            self.line += text
+            if "\n" in text or len(self.line) > 4096:
+                self.send()
         return len(text)
 
-    def take(self):
-        if not self.parts:
-            return ""
-        text = "".join(self.parts)
-        self.parts, self.size = [], 0
-        return text
+    def send(self):
+        text, self.line = self.line, ""
+        room = self.limit - self.size
+        self.size += len(text)
+        if not text or room <= 0:
+            return
+        if len(text) > room:
+            text = text[:room] + "\n(the rest was cut off)\n"
+        answer({"printed": {"key": self.sensor, "stream": self.name, "text": text}})
+
+    def turn(self, sensor):
+        """What is printed from now on belongs to this sensor; -1 stands for all of them."""
+        with answering:
+            if self.line:
+                self.send()
+            self.sensor, self.size = sensor, 0
 
 
-printed = Printed()
+printed = Printed("stdout", 1), Printed("stderr", 2)
+
+
+def turn(sensor):
+    for stream in printed:
+        stream.turn(sensor)
 
 
 def fault(error):
@@ -146,7 +171,8 @@ def start(request):
             script.init()
     gc.collect()
     gc.freeze()  # what was imported is never looked at again
-    answer({"versions": versions, "printed": printed.take()})
+    turn(-1)
+    answer({"versions": versions})
 
 
 def limit_memory(size):
@@ -372,9 +398,6 @@ class Out:
         self.keys, self.predictions, self.scores, self.sent = [], [], [], time.monotonic()
 
     def add(self, number, info, prediction=None, score=None):
-        text = printed.take()
-        if text:
-            info["printed"] = text
         info["key"] = number
         if prediction is not None:
             info["rows"] = len(prediction)
@@ -421,6 +444,7 @@ def score_models(request, table, models):
         data = models[at:at + size]
         first, at = first + rows, at + size
         struct.pack_into("<q", position, 0, k)
+        turn(k)
         info = {}
         try:
             t0 = time.perf_counter()
@@ -449,6 +473,7 @@ def score_models(request, table, models):
             os._exit(70)
         out.add(k, info, p, s)
     struct.pack_into("<q", position, 0, -1)
+    turn(-1)
     out.send(end=True)
 
 
@@ -489,6 +514,7 @@ def score_by_script(request, table, models):
     for i, name in enumerate(request["key_names"]):
         batch.insert(i, name, pandas.Series(np.array([k["key"][i] for k in keys], dtype=object)[which], index=batch.index))
     out = Out()
+    turn(-1)
     struct.pack_into("<q", position, 0, -2)  # any of the sensors
     try:
         t0 = time.perf_counter()
@@ -498,10 +524,12 @@ def score_by_script(request, table, models):
     except BaseException as e:
         if isinstance(e, KeyboardInterrupt):
             raise
+        turn(-1)
         out.add(-1, {"error": fault(e)})
         out.send(end=True)
         return
     struct.pack_into("<q", position, 0, -1)
+    turn(-1)
     first = 0
     for k, rows in enumerate(counts):
         part = slice(first, first + rows)
@@ -573,7 +601,7 @@ def main():
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     warnings.filterwarnings("ignore", message="Trying to unpickle estimator")
     sys.stdin = open(os.devnull)
-    sys.stdout = sys.stderr = printed
+    sys.stdout, sys.stderr = printed
     while True:
         request, body = read_frame()
         if request is None:
@@ -586,14 +614,12 @@ def main():
         except BaseException as e:
             if isinstance(e, KeyboardInterrupt):
                 return
-            answer({"error": fault(e), "printed": printed.take()})
+            turn(-1)
+            answer({"error": fault(e)})
             if request["op"] == "start":
                 return
     if script is not None and hasattr(script, "shutdown"):
         script.shutdown()
-        text = printed.take()
-        if text:
-            os.write(2, text.encode())
 
 
 main()

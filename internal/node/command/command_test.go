@@ -174,7 +174,7 @@ predict "$3" preds.csv
 			t.Errorf("the prediction for %v is %v", got.Predictions.Values[0][i], p)
 		}
 	}
-	if !strings.Contains(k.text(), "d/bad, stderr: no such pump") {
+	if !strings.Contains(k.text(), "d/bad printed: no such pump") {
 		t.Errorf("the log lacks what a command printed:\n%s", k.text())
 	}
 	if !strings.HasPrefix(k.files["Device=d/Tag=good/preds.csv"], "TS,Device,Tag,Val,Prediction\n1970-01-01 00:00:01.000,d,good,1,0\n") || k.files["Device=d/Tag=short/all.csv"] == "" {

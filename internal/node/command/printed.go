@@ -8,7 +8,6 @@ import (
 
 // printed gives what a command prints to the log, line by line.
 type printed struct {
-	log     func(format string, args ...any)
 	subject string
 	hide    *strings.Replacer
 
@@ -25,7 +24,8 @@ const (
 // stream is one of the two that a command prints to.
 type stream struct {
 	to   *printed
-	name string
+	log  func(format string, args ...any)
+	form string // of a line, with the subject and the text
 	rest []byte // of a line that hasn't ended
 	last string // the last line that isn't blank
 }
@@ -58,9 +58,9 @@ func (s *stream) line() {
 	s.to.mu.Unlock()
 	switch {
 	case before+len(text) < maxPrinted:
-		s.to.log("%s, %s: %s", s.to.subject, s.name, text)
+		s.log(s.form, s.to.subject, text)
 	case before < maxPrinted:
-		s.to.log("%s: what else it prints isn't logged, because it is more than %d bytes", s.to.subject, maxPrinted)
+		s.log("%s: what else it prints isn't logged, because it is more than %d bytes", s.to.subject, maxPrinted)
 	}
 }
 

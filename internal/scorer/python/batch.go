@@ -20,6 +20,8 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 		return end, err
 	}
 	w.setPosition(-1)
+	w.said.begin(b)
+	defer w.said.end()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -36,7 +38,7 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 	close(watching)
 	end.hung = <-watched
 	if err != nil {
-		<-w.ended // the pipe's end says that the process is ending
+		<-w.ended // the pipe's end says that the process is ending; what it printed has been read then
 		end.at = w.position()
 	}
 	<-sent
@@ -101,8 +103,9 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 		if err != nil {
 			return &nonsense{err}
 		}
-		if h.Printed != "" {
-			b.Log("printed: %s", h.Printed)
+		if h.Printed != nil {
+			w.said.add(*h.Printed)
+			continue
 		}
 		if h.Error != nil {
 			end.refused, end.at = h.Error, -2
@@ -112,9 +115,6 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 		for _, s := range h.Keys {
 			if s.Key == -1 {
 				end.refused, end.at = s.Error, -2
-				if s.Printed != "" {
-					b.Log("printed: %s", s.Printed)
-				}
 				b.Log("%s", s.Error.Trace)
 				continue
 			}
@@ -125,9 +125,6 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 			e := scorer.Ended{Detector: s.Detector, Prediction: prediction[:s.Rows], Score: score[:s.Rows], Loading: duration(s.Load), Scoring: duration(s.Score)}
 			prediction, score = prediction[s.Rows:], score[s.Rows:]
 			key := b.Sensors[b.sensors[s.Key]].Key
-			if s.Printed != "" {
-				b.Log("%s printed: %s", key, s.Printed)
-			}
 			if s.Error != nil {
 				e.Err = s.Error
 				if s.Loading {

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	source "github.com/fleetscore/fleetscore/python"
 )
@@ -42,7 +41,7 @@ type process struct {
 	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
 	versions   map[string]string
 	done       int // sensors that it was given so far
-	output     obs.Tail
+	said       said
 	ended      chan struct{} // closed when the process has ended
 	exit       sandbox.Exit  // how, once it has
 	err        error         // why it never ran
@@ -54,6 +53,7 @@ type process struct {
 // begin starts a worker process and waits until it is ready.
 func (p *Pool) begin(ctx context.Context) (w *process, err error) {
 	w = &process{ended: make(chan struct{}), startLimit: p.cfg.StartLimit, now: p.cfg.Now}
+	w.said.stdout, w.said.stderr = raw{to: &w.said, name: stdout}, raw{to: &w.said, name: stderr}
 	requestsIn, requests, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (p *Pool) launch(ctx context.Context, w *process, files ...*os.File) error 
 	}
 	w.program, err = p.cfg.Sandbox.Prepare(sandbox.Spec{
 		Path: home.Executable, Args: []string{home.Executable, "-u", "-c", bootstrap}, Env: p.environment(w.models), WorkDir: p.cfg.Dir, Files: files,
-		Stdout: &w.output, Stderr: &w.output, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.ownFolders()), DiskBytes: p.cfg.DiskBytes,
+		Stdout: &w.said.stdout, Stderr: &w.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.ownFolders()), DiskBytes: p.cfg.DiskBytes,
 	})
 	if err != nil {
 		return err
@@ -124,6 +124,9 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 		sent <- err
 	}()
 	h, _, err := readFrame(w.in, 0)
+	for ; err == nil && h.Printed != nil; h, _, err = readFrame(w.in, 0) {
+		w.said.add(*h.Printed)
+	}
 	if err != nil {
 		w.kill()
 	}
@@ -137,7 +140,7 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 			err = err.WithHint("root starts isolated Python as the user %d, who must be able to read the file: chmod -R a+rX the folder, or start the node as an ordinary user", uid)
 		}
 		if h.Error.Trace != "" {
-			return &traced{err, h.Error.Trace}
+			return &traced{err, w.said.before() + h.Error.Trace}
 		}
 		return err
 	case err != nil && !limit.Stop():
@@ -149,7 +152,7 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// traced is an error with a Python traceback for the log.
+// traced is an error with what was printed before it, and a Python traceback, for the log.
 type traced struct {
 	error
 	trace string
@@ -208,7 +211,7 @@ func (w *process) cause() string {
 	case w.exit.Code != 0:
 		text = fmt.Sprintf("its process ended with exit code %d", w.exit.Code)
 	}
-	if line := w.output.LastLine(); line != "" {
+	if line := w.said.last(); line != "" {
 		text += "; its last words: " + line
 	}
 	return text

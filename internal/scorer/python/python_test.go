@@ -134,7 +134,7 @@ func TestMixedFleet(t *testing.T) {
 	}{
 		"endless": {fleetscore.TimedOut, "not done after 10s"},
 		"glutton": {fleetscore.Failed, "more memory than it may take"},
-		"quitter": {fleetscore.Failed, "exit code 3"},
+		"quitter": {fleetscore.Failed, "exit code 3; its last words: and its error"},
 		"crasher": {fleetscore.Failed, "signal 11"},
 		"short":   {fleetscore.Failed, "for 50 rows"},
 		"raiser":  {fleetscore.Failed, "ValueError: no such pump"},
@@ -157,8 +157,8 @@ func TestMixedFleet(t *testing.T) {
 			}
 			keys = append(keys, fleetscore.Key(f.Name()))
 		}
-		var log journal
-		spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: 10 * time.Second, Workers: 2, Use: use, Foreign: pool, Log: log.printf}
+		var log, out journal
+		spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: 10 * time.Second, Workers: 2, Use: use, Foreign: pool, Log: log.printf, Print: out.printf}
 		got, err := scorer.Score(t.Context(), spec, rowsOf(keys, rows), keys, folder(dir))
 		if err != nil {
 			t.Fatal(err)
@@ -197,11 +197,15 @@ func TestMixedFleet(t *testing.T) {
 		if use == fleetscore.RuntimeAuto {
 			continue
 		}
-		text := log.String()
-		for _, word := range []string{"a word from the talker", "and an error", "in predict"} {
-			if !strings.Contains(text, word) {
-				t.Errorf("%s: the log lacks %q:\n%s", use, word, text)
+		for of, words := range map[*journal][]string{&out: {"talker: a word from the talker", "quitter: before the end", "Python: a program of its own"}, &log: {"talker printed: and an error", "Python printed: and its error", "in predict"}} {
+			for _, word := range words {
+				if text := of.String(); !strings.Contains(text, word) {
+					t.Errorf("%s: the log lacks %q:\n%s", use, word, text)
+				}
 			}
+		}
+		if text := out.String(); strings.Contains(text, "error") || strings.Contains(text, "in predict") {
+			t.Errorf("%s: what isn't standard output is in it:\n%s", use, text)
 		}
 	}
 }

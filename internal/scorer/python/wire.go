@@ -52,8 +52,8 @@ type sensorRow struct {
 // reply is an answer.
 type reply struct {
 	Versions map[string]string `json:"versions"`
-	Printed  string            `json:"printed"`
-	Error    *fault            `json:"error"` // the request as a whole couldn't be carried out
+	Printed  *printed          `json:"printed"` // comes alone
+	Error    *fault            `json:"error"`   // the request as a whole couldn't be carried out
 	Keys     []sensorReply     `json:"keys"`
 	End      bool              `json:"end"`
 }
@@ -64,7 +64,6 @@ type sensorReply struct {
 	Detector bool    `json:"detector"`
 	Load     float64 `json:"load"` // seconds
 	Score    float64 `json:"score"`
-	Printed  string  `json:"printed"`
 	Loading  bool    `json:"loading"` // the error came while the model was loaded
 	Error    *fault  `json:"error"`
 }

@@ -34,6 +34,8 @@ class Glutton:
 
 class Quitter:
     def predict(self, x):
+        print("before the end")
+        os.system("echo a program of its own; echo and its error >&2")
         os._exit(3)
 
 
