@@ -49,6 +49,9 @@ type HubConfig struct {
 	OwnKey string        `json:"own_key,omitempty"`
 	MQTT   *MQTTConfig   `json:"mqtt,omitempty"`  // takes readings by MQTT too; nil means over HTTP alone
 	Kafka  []KafkaConfig `json:"kafka,omitempty"` // topics from which readings are taken too
+	// EventHubs lets senders of Azure Event Hubs send over HTTP as they send there; nil
+	// takes no signatures.
+	EventHubs *EventHubsConfig `json:"event_hubs,omitempty"`
 	// NATS keeps the log on NATS servers, so that several servers share it; nil keeps it
 	// in the folder of one server.
 	NATS *NATSConfig `json:"nats,omitempty"`
@@ -64,6 +67,25 @@ type MQTTConfig struct {
 	// ArrivalTime gives readings without a time the time of their arrival. Such a reading
 	// counts twice if its message is sent twice.
 	ArrivalTime bool `json:"arrival_time,omitempty"`
+}
+
+// EventHubsConfig says how senders of Azure Event Hubs reach the hub over HTTP, and by which
+// keys they are known.
+type EventHubsConfig struct {
+	Name  string   `json:"name,omitempty"`  // of the hub in addresses: POST /NAME/messages; empty means hub
+	Hosts []string `json:"hosts,omitempty"` // names of the service in signatures, besides the host of the request, such as fleet.servicebus.windows.net
+	// ArrivalTime gives readings without a time the time of their arrival. Such a reading
+	// counts twice if its event is sent twice.
+	ArrivalTime bool           `json:"arrival_time,omitempty"`
+	Policies    []PolicyConfig `json:"policies,omitempty"` // shared access policies, whose keys sign what is sent
+}
+
+// PolicyConfig is a shared access policy.
+type PolicyConfig struct {
+	Name             string   `json:"name"`                         // as signatures have it
+	KeyFile          string   `json:"key_file"`                     // file that holds the key, on the server's machine
+	SecondaryKeyFile string   `json:"secondary_key_file,omitempty"` // file that holds another key that is valid too, so that keys can be changed; empty means none
+	Rights           []string `json:"rights,omitempty"`             // send, listen, manage; only send is of use here; empty means send
 }
 
 // KafkaConfig is a topic of Kafka, or of a service that speaks its protocol, such as an

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access/sas"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
@@ -73,11 +74,12 @@ type Control struct {
 	others func() [][sha256.Size]byte // Deps.Nodes; nil means that there are no other servers
 	looked atomic.Int64               // when a token was looked for that wasn't known, in nanoseconds since 1970
 
-	settings atomic.Pointer[settings]
-	guesses  guesses
-	sessions sessions
-	provider *provider
-	changes  lifecycle.Turns[struct{}] // a turn lasts from a change of the ledger's tokens and sessions until it is known here
+	settings  atomic.Pointer[settings]
+	eventHubs atomic.Pointer[fleetscore.EventHubsConfig] // nil if no signatures are taken
+	guesses   guesses
+	sessions  sessions
+	provider  *provider
+	changes   lifecycle.Turns[struct{}] // a turn lasts from a change of the ledger's tokens and sessions until it is known here
 
 	mu     sync.RWMutex // guards what follows
 	tokens map[string]*token
@@ -127,6 +129,8 @@ type Caller struct {
 	secret sum       // of the token's text
 	under  string    // the settings that gave the role to a certificate or a person
 	ends   time.Time // of a certificate
+
+	publisher string // the device that a sender of Event Hubs sends for; empty for all
 }
 
 // via is what a caller is known by.
@@ -137,6 +141,7 @@ const (
 	viaToken       via = "token"       // of the ledger
 	viaCertificate via = "certificate" // of a client
 	viaPerson      via = "person"      // an OpenID provider
+	viaPolicy      via = "policy"      // a shared access signature
 )
 
 // The names of callers that use no token of the ledger. No token can have such a
@@ -249,7 +254,7 @@ func (d *Control) judge(r *http.Request, need fleetscore.Role) (Caller, *Refusal
 // String names the caller in messages.
 func (c Caller) String() string {
 	switch c.via {
-	case viaToken, viaCertificate:
+	case viaToken, viaCertificate, viaPolicy:
 		return "the " + string(c.via) + " " + c.Name
 	case viaPerson:
 		return c.Name
@@ -271,10 +276,13 @@ func (d *Control) needsCertificate(r *http.Request, c Caller) *Refusal {
 	return why
 }
 
-// identify finds the caller: by a bearer token, else by a browser's cookie, else by a
+// identify finds the caller: by a shared access signature or a bearer token, else by a browser's cookie, else by a
 // client certificate, else because the server is open to everybody.
 func (d *Control) identify(r *http.Request) (Caller, *Refusal) {
 	if h := r.Header.Get("Authorization"); h != "" {
+		if strings.HasPrefix(h, sas.Scheme+" ") && !d.cfg.Open {
+			return d.byPolicy(r, h)
+		}
 		text, ok := strings.CutPrefix(h, "Bearer ")
 		if !ok {
 			text, ok = strings.CutPrefix(h, "Token ") // as clients of InfluxDB write it

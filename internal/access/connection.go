@@ -31,8 +31,11 @@ func (d *Control) Valid(c Caller) bool { return d.valid(c) }
 
 // Device is the name of the device that the caller is; empty if the caller is no device.
 func (c Caller) Device() string {
-	if c.Role != fleetscore.RoleDevice {
+	switch {
+	case c.Role != fleetscore.RoleDevice:
 		return ""
+	case c.via == viaPolicy:
+		return c.publisher
 	}
 	return c.Name
 }

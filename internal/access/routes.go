@@ -105,6 +105,9 @@ var Table = map[string]Route{
 	"/api/v2/write":                                         {fleetscore.RoleDevice, bodyHandler},
 	"/write":                                                {fleetscore.RoleDevice, bodyHandler},
 	"/api/v1/hubs/{hub}/messages":                           {fleetscore.RoleDevice, bodyHandler},
+	"POST /{hub}/messages":                                  {fleetscore.RoleDevice, bodyHandler}, // as senders of Event Hubs send
+	"POST /{hub}/partitions/{partition}/messages":           {fleetscore.RoleDevice, bodyHandler},
+	"POST /{hub}/publishers/{publisher}/messages":           {fleetscore.RoleDevice, bodyHandler},
 
 	"POST /api/v1/pools/{name}/join-tokens":   {fleetscore.RoleAdministrator, smallBody},
 	"POST /api/v1/nodes/join":                 {fleetscore.RoleJoin, smallBody},

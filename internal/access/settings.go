@@ -5,8 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access/sas"
 )
 
 // settings are the parts of the configuration in force that concern access.
@@ -44,5 +51,57 @@ func (d *Control) readSettings(ctx context.Context) error {
 		return err
 	}
 	d.set(cfg.Access)
+	d.eventHubs.Store(cfg.Hub.EventHubs)
 	return nil
+}
+
+// eventHubsRoutes begins the patterns of the routes that take shared access signatures.
+const eventHubsRoutes = "POST /{hub}/"
+
+// byPolicy finds the caller of a request with a shared access signature. The refusals have the
+// words of Event Hubs, so that people find what its documentation says about them.
+func (d *Control) byPolicy(r *http.Request, text string) (Caller, *Refusal) {
+	wrong := func(message string) *Refusal {
+		why := d.wrong(r, message)
+		if why.Hint == tokenHint {
+			why.Hint = "sign the address of the hub with the key of a policy of hub.event_hubs in fleet.yaml"
+		}
+		return why
+	}
+	token, err := sas.Parse(text)
+	cfg := d.eventHubs.Load()
+	if err != nil {
+		return Caller{}, wrong("MalformedToken: the token of the header Authorization is malformed: " + err.Error())
+	}
+	if cfg == nil || !strings.HasPrefix(r.Pattern, eventHubsRoutes) {
+		return Caller{}, wrong("InvalidAudience: shared access signatures are taken for /HUB/messages only, if hub.event_hubs names policies")
+	}
+	at := slices.IndexFunc(cfg.Policies, func(p fleetscore.PolicyConfig) bool { return p.Name == token.Policy })
+	signed := false
+	if at >= 0 {
+		for _, file := range []string{cfg.Policies[at].KeyFile, cfg.Policies[at].SecondaryKeyFile} {
+			if file == "" {
+				continue
+			}
+			key, err := os.ReadFile(file) // each time, so that a new key needs no restart
+			if err != nil {
+				d.log.Error("the key of a shared access policy can't be read", "policy", token.Policy, "error", err)
+				return Caller{}, &Refusal{Status: http.StatusServiceUnavailable, Op: "authenticate", Subject: token.Policy,
+					Message: "the key of the policy can't be read by this server", Hint: "the server's log says why"}
+			}
+			signed = signed || token.Signed(strings.TrimSpace(string(key)))
+		}
+	}
+	switch now := d.now(); {
+	case !signed:
+		return Caller{}, wrong("InvalidSignature: the token has an invalid signature")
+	case !now.Before(token.Expires):
+		return Caller{}, wrong(fmt.Sprintf("ExpiredToken: the token expired at %s; this server's time is %s", token.Expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
+	case !token.Covers(r.Host, r.URL.Path, cfg.Hosts...):
+		return Caller{}, wrong("InvalidAudience: the token is for another address")
+	case !slices.Contains(cfg.Policies[at].Rights, "send") && !slices.Contains(cfg.Policies[at].Rights, "manage"):
+		return Caller{}, &Refusal{Status: http.StatusUnauthorized, Op: "check right", Subject: token.Policy,
+			Message: "Unauthorized access. 'Send' claim(s) are required to perform this operation", Hint: "use a policy with the right send"}
+	}
+	return Caller{Role: fleetscore.RoleDevice, Name: token.Policy, via: viaPolicy, publisher: r.PathValue("publisher")}, nil
 }

@@ -303,3 +303,31 @@ func TestKafka(t *testing.T) {
 		t.Errorf("defaults %+v", k)
 	}
 }
+
+// TestEventHubs: each fault of the settings for senders of Event Hubs is named, and what is left out has its default.
+func TestEventHubs(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"{name: api}":                  `hub.event_hubs.name: "api" is not possible`,
+		"{name: a/b}":                  `hub.event_hubs.name: "a/b" is not possible`,
+		"{policies: [{key_file: /k}]}": `hub.event_hubs.policies.1.name: the name "" is empty`,
+		"{policies: [{name: a, key_file: /k}, {name: a, key_file: /k}]}": `hub.event_hubs.policies.2.name: the name "a" is empty or is there twice`,
+		"{policies: [{name: a}]}":                                                     "hub.event_hubs.policies.1.key_file: write the file",
+		"{policies: [{name: a, key_file: k}]}":                                        "hub.event_hubs.policies.1.key_file: k is relative",
+		"{policies: [{name: a, key_file: /k, secondary_key_file: k}]}":                "hub.event_hubs.policies.1.secondary_key_file: k is relative",
+		"{policies: [{name: a, key_file: /k, rights: [write]}]}":                      `hub.event_hubs.policies.1.rights: "write" is unknown`,
+		"{policies: [{name: a, key: c2VjcmV0}]}":                                      "key",
+		"{policies: [{name: a, key_file: /k, rights: [send, listen, manage, Send]}]}": `"Send" is unknown`,
+	} {
+		if _, err := Parse("fleet.yaml", []byte("hub:\n  event_hubs: "+text+"\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+	c, err := Parse("fleet.yaml", []byte("hub:\n  event_hubs: {policies: [{name: a, key_file: /k}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := c.Hub.EventHubs; e.Name != "hub" || len(e.Policies[0].Rights) != 1 || e.Policies[0].Rights[0] != "send" {
+		t.Errorf("defaults %+v", e)
+	}
+}

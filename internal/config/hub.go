@@ -40,6 +40,7 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 		r.judgeMQTT(*h.MQTT, h)
 	}
 	r.judgeKafka(h)
+	r.judgeEventHubs(h.EventHubs)
 	if h.NATS != nil {
 		r.judgeNATS(h.NATS)
 	}
@@ -65,6 +66,17 @@ func fillHub(h *fleetscore.HubConfig) {
 			def(&s.Mechanism, "plain")
 			k.SASL = &s
 		}
+	}
+	if h.EventHubs != nil {
+		e := *h.EventHubs
+		def(&e.Name, "hub")
+		e.Policies = slices.Clone(e.Policies)
+		for i := range e.Policies {
+			if len(e.Policies[i].Rights) == 0 {
+				e.Policies[i].Rights = []string{"send"}
+			}
+		}
+		h.EventHubs = &e
 	}
 	if h.MQTT == nil {
 		return
@@ -140,6 +152,33 @@ func (r *reader) judgeKafka(h fleetscore.HubConfig) {
 			at("sasl", "write user and password_file")
 		}
 		r.judgeFiles(fmt.Sprintf("hub.kafka.%d.sasl.", i+1), "", "", [][2]string{{"password_file", s.PasswordFile}})
+	}
+}
+
+// ownPaths begin addresses of the server that aren't those of a hub.
+var ownPaths = []string{"api", "v2"}
+
+func (r *reader) judgeEventHubs(e *fleetscore.EventHubsConfig) {
+	if e == nil {
+		return
+	}
+	if !goodTopic.MatchString(e.Name) || slices.Contains(ownPaths, strings.ToLower(e.Name)) {
+		r.at("hub.event_hubs.name", "%q is not possible; write letters, digits, -, _ and ., and none of %s", e.Name, strings.Join(ownPaths, ", "))
+	}
+	for i, p := range e.Policies {
+		at := fmt.Sprintf("hub.event_hubs.policies.%d.", i+1)
+		if p.Name == "" || slices.ContainsFunc(e.Policies[:i], func(other fleetscore.PolicyConfig) bool { return other.Name == p.Name }) {
+			r.at(at+"name", "the name %q is empty or is there twice", p.Name)
+		}
+		if p.KeyFile == "" {
+			r.at(at+"key_file", "write the file that holds the key of the policy")
+		}
+		r.judgeFiles(at, "", "", [][2]string{{"key_file", p.KeyFile}, {"secondary_key_file", p.SecondaryKeyFile}})
+		for _, right := range p.Rights {
+			if !slices.Contains([]string{"send", "listen", "manage"}, right) {
+				r.at(at+"rights", "%q is unknown; write send, listen or manage", right)
+			}
+		}
 	}
 }
 

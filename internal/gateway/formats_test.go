@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 )
 
@@ -220,7 +222,8 @@ func TestTooManyWait(t *testing.T) {
 // FuzzLines: whatever is translated becomes as many lines as are counted, and verdicts are
 // in the order of lines.
 func FuzzLines(f *testing.F) {
-	for _, s := range []string{"", "TS,Device\n1,2\n", "\"a\"\"b\",c\r\n1,2", "m,a=b v=1,w=\"x\" 1", `m\ ,\==\, v=t`, `[{"specversion":"1.0","id":"1","source":"s","type":"t","data":[{},{"a":1}]}]`, `{"specversion":"1.0","id":"1","source":"s","type":"` + iotTelemetry + `","data":{"body":"e30="}}`} {
+	for _, s := range []string{"", "TS,Device\n1,2\n", "\"a\"\"b\",c\r\n1,2", "m,a=b v=1,w=\"x\" 1", `m\ ,\==\, v=t`, `[{"specversion":"1.0","id":"1","source":"s","type":"t","data":[{},{"a":1}]}]`, `{"specversion":"1.0","id":"1","source":"s","type":"` + iotTelemetry + `","data":{"body":"e30="}}`,
+		`[{"Body":"{}{}[{}]"},{"Body":{"a":1}},{"Body":"e30=","IsBodyBase64":true,"BrokerProperties":{"MessageId":"1"}}]`} {
 		f.Add([]byte(s))
 	}
 	g, err := New(Config{Hub: testHub}, Deps{Hub: hubtest.New(1)})
@@ -228,11 +231,13 @@ func FuzzLines(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var all [4]Lines
+		var all [6]Lines
 		all[0].CSV(body, nil, testHub)
 		all[1].Influx(body, 1, testHub)
 		all[2].CloudEvents(body, true, testHub)
 		all[3].CloudEvents(body, false, testHub)
+		all[4].HubsEvents(body)
+		all[5].HubsEvent(1, body, "id")
 		for i := range all {
 			l := &all[i]
 			if n := bytes.Count(l.Text, []byte("\n")); n != l.Len() {
@@ -245,4 +250,89 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 	})
+}
+
+// sendHubs sends a body as a sender of Event Hubs does, and returns the status and the text of the answer.
+func sendHubs(g *Gateway, path, media, properties, body string) (int, string) {
+	mux := http.NewServeMux()
+	for _, p := range []string{"POST /{hub}/messages", "POST /{hub}/partitions/{partition}/messages", "POST /{hub}/publishers/{publisher}/messages"} {
+		mux.HandleFunc(p, g.ServeEventHubs)
+	}
+	r := httptest.NewRequest(http.MethodPost, path+"?timeout=60&api-version=2014-01", strings.NewReader(body))
+	r.Header.Set("Content-Type", media)
+	if properties != "" {
+		r.Header.Set("BrokerProperties", properties)
+	}
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, r)
+	return w.Code, w.Body.String()
+}
+
+// TestEventHubs: an event, and a batch of events, become readings; what is wrong with one is said as the service says it.
+func TestEventHubs(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(1)
+	g := start(t, h, Config{Hub: fleetscore.HubConfig{EventHubs: &fleetscore.EventHubsConfig{Name: "Readings"}}, Numbers: []string{"Value"}})
+	const atom, batch = "application/atom+xml;type=entry;charset=utf-8", "application/vnd.microsoft.servicebus.json"
+	one := func(device string, more string) string {
+		return fmt.Sprintf(`{"TS":"2026-11-23T10:00:05Z","Device":"%s","Tag":"t","Value":1%s}`, device, more)
+	}
+	quoted := func(s string) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for _, c := range []struct{ path, media, properties, body string }{
+		{"/readings/messages", atom, "", one("plain", "")},
+		{"/READINGS/messages", "", `{"PartitionKey":"x","MessageId":"m1"}`, one("id", "")},
+		{"/readings/messages", "", `{'MessageId': 'm2'}`, one("python", "")},
+		{"/readings/partitions/3/messages", "application/json", "", "[" + one("list-1", "") + ",\n" + one("list-2", "") + "]"},
+		{"/readings/publishers/p/messages", "", `{"MessageId":"m3"}`, one("lines-1", "") + "\r\n" + one("lines-2", `,"_id":"own"`)},
+		{"/readings/messages", batch, "", `[{"Body":` + quoted(one("batch-1", "")) + `,"BrokerProperties":{"MessageId":"b1"},"UserProperties":{"Alert":"wind"}},{"Body":` + one("batch-2", "") + `},{"Body":"` +
+			base64.StdEncoding.EncodeToString([]byte(one("batch-3", ""))) + `","IsBodyBase64":true}]`},
+	} {
+		if status, text := sendHubs(g, c.path, c.media, c.properties, c.body); status != http.StatusCreated || text != "" {
+			t.Errorf("%s %s: %d %s", c.path, c.body, status, text)
+		}
+	}
+	got := strings.Join(stored(h), "\n")
+	for _, want := range []string{"plain/t ", "id/t ", "python/t ", "list-1/t ", "list-2/t ", "lines-1/t ", "lines-2/t ", "batch-1/t ", "batch-2/t ", "batch-3/t ", "m1", "m2", "m3", "own", "b1"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q isn't stored:\n%s", want, got)
+		}
+	}
+	for _, c := range []struct {
+		path, media, properties, body string
+		status                        int
+		want                          string
+	}{
+		{"/other/messages", atom, "", one("a", ""), 404, `there is no event hub &#34;other&#34;`},
+		{"/readings/partitions/x/messages", atom, "", one("a", ""), 400, "is not a number"},
+		{"/readings/messages", atom, "{", one("a", ""), 400, "BrokerProperties is not JSON"},
+		{"/readings/messages", atom, "", "", 400, "the event has no body"},
+		{"/readings/messages", atom, "", one("b", "") + "{", 400, "1 of 2 readings are malformed; the other 1 are stored"},
+		{"/readings/messages", atom, "", "17", 400, "not a JSON object"},
+		{"/readings/messages", atom, "", `{"Device":"a","Tag":"t"}`, 400, "the event time is missing"},
+		{"/readings/messages", batch, "", `{"Body":"x"}`, 400, "not a JSON array of events"},
+		{"/readings/messages", batch, "", `[{"Body":"x"},7,{"Body":"?","IsBodyBase64":true}]`, 400, "all 3 readings are malformed"},
+		{"/readings/messages", batch, "", `[]`, 400, "holds no reading"},
+	} {
+		status, text := sendHubs(g, c.path, c.media, c.properties, c.body)
+		if start := fmt.Sprintf("<Error><Code>%d</Code><Detail>", c.status); status != c.status || !strings.HasPrefix(text, start) || !strings.Contains(text, c.want) {
+			t.Errorf("%s %s: %d %s, want %q", c.path, c.body, status, text, c.want)
+		}
+	}
+	now := start(t, h, Config{Hub: fleetscore.HubConfig{EventHubs: &fleetscore.EventHubsConfig{ArrivalTime: true}}})
+	if status, text := sendHubs(now, "/hub/messages", atom, "", `{"Device":"now","Tag":"t"}`); status != 201 {
+		t.Errorf("%d %s", status, text)
+	}
+	full, err := New(Config{Hub: testHub}, Deps{Hub: h, Full: func() string { return "full" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, text := sendHubs(full, "/hub/messages", atom, "", one("a", "")); status != 503 || !strings.Contains(text, "full") {
+		t.Errorf("%d %s", status, text)
+	}
 }

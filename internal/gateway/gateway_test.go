@@ -30,9 +30,9 @@ var testHub = fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", I
 // start runs a gateway until the test ends.
 func start(t *testing.T, h hub.Hub, cfg Config) *Gateway {
 	t.Helper()
-	own := cfg.Hub.OwnKey
+	own, events := cfg.Hub.OwnKey, cfg.Hub.EventHubs
 	cfg.Hub = testHub
-	cfg.Hub.OwnKey = own
+	cfg.Hub.OwnKey, cfg.Hub.EventHubs = own, events
 	g, err := New(cfg, Deps{Hub: h})
 	if err != nil {
 		t.Fatal(err)

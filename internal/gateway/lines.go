@@ -18,9 +18,10 @@ import (
 // was found while translating.
 type Lines struct {
 	Text    []byte
-	numbers []int // what each line was in the sender's text, from 1; verdicts name it
-	faults  []Rejection
-	arrival bool // readings without a time get that of their arrival
+	numbers []int       // what each line was in the sender's text, from 1; verdicts name it
+	faults  []Rejection // the first maxRejections
+	faulty  int         // how many there are
+	arrival bool        // readings without a time get that of their arrival
 }
 
 // Len is how many lines there are.
@@ -30,7 +31,9 @@ func (l *Lines) Len() int { return len(l.numbers) }
 func (l *Lines) fault(number int, field, format string, args ...any) {
 	l.Text = append(l.Text, '\n')
 	l.numbers = append(l.numbers, number)
-	l.faults = append(l.faults, Rejection{number, field, fmt.Sprintf(format, args...)})
+	if l.faulty++; len(l.faults) < maxRejections {
+		l.faults = append(l.faults, Rejection{number, field, fmt.Sprintf(format, args...)})
+	}
 }
 
 // object adds a JSON object whose members were appended to Text since the line's begin.
@@ -70,7 +73,7 @@ func (l *Lines) adjust(out *parsed) {
 	if len(l.faults) == 0 {
 		return
 	}
-	out.rejected += len(l.faults)
+	out.rejected += l.faulty
 	out.reasons = append(out.reasons, l.faults...)
 	sort.SliceStable(out.reasons, func(i, j int) bool { return out.reasons[i].Line < out.reasons[j].Line })
 	out.reasons = out.reasons[:min(len(out.reasons), maxRejections)]

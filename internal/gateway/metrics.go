@@ -17,7 +17,7 @@ type metrics struct {
 }
 
 // answers are the statuses a request can end with.
-var answers = []int{200, 400, 404, 405, 408, 413, 415, 429, 499, 503}
+var answers = []int{200, 201, 204, 400, 404, 405, 408, 413, 415, 429, 499, 503}
 
 func newMetrics(reg prometheus.Registerer, queued func() float64) (*metrics, error) {
 	m := &metrics{

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -226,4 +228,87 @@ func (g *Gateway) ServeInflux(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(influxProblem{problem.Kind, text, text}) // the client went away
+}
+
+// hubsProblem is the body of an answer of Event Hubs that isn't good.
+type hubsProblem struct {
+	XMLName struct{} `xml:"Error"`
+	Code    int
+	Detail  string
+}
+
+// RefuseEventHubs answers a sender of Event Hubs as the service does.
+func RefuseEventHubs(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/xml; charset=utf-8")
+	w.WriteHeader(status)
+	_ = xml.NewEncoder(w).Encode(hubsProblem{Code: status, Detail: detail}) // the client went away
+}
+
+const (
+	hubsBatch      = "application/vnd.microsoft.servicebus.json"
+	hubsProperties = "BrokerProperties"
+)
+
+// ServeEventHubs takes an event, or a batch of events, as Azure Event Hubs takes it over HTTP:
+// POST /{hub}/messages, to a partition, or for a publisher. It follows Microsoft's "Event Hubs REST API".
+func (g *Gateway) ServeEventHubs(w http.ResponseWriter, r *http.Request) {
+	status, problem := g.takeHubs(w, r)
+	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	if problem == nil {
+		w.Header().Set("Content-Type", "application/xml; charset=utf-8")
+		w.WriteHeader(status)
+		return
+	}
+	detail := problem.Message
+	if problem.Hint != "" {
+		detail += " (" + problem.Hint + ")"
+	}
+	RefuseEventHubs(w, status, detail)
+}
+
+func (g *Gateway) takeHubs(w http.ResponseWriter, r *http.Request) (status int, problem *Problem) {
+	cfg := g.cfg.Hub.EventHubs
+	if cfg == nil {
+		cfg = &fleetscore.EventHubsConfig{}
+	}
+	name := cfg.Name
+	if name == "" {
+		name = g.cfg.Name
+	}
+	if got := r.PathValue("hub"); !strings.EqualFold(got, name) {
+		return http.StatusNotFound, g.problem(fleetscore.NotFound, "send to /"+name+"/messages", "there is no event hub %q", got)
+	}
+	if p := r.PathValue("partition"); p != "" {
+		if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+			return http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the partition %.20q is not a number", p)
+		}
+	}
+	var properties brokerProperties
+	if text := r.Header.Get(hubsProperties); text != "" {
+		if !strings.Contains(text, `"`) {
+			text = strings.ReplaceAll(text, "'", `"`) // as Python writes a dictionary, and as the service takes it
+		}
+		if err := json.Unmarshal([]byte(text), &properties); err != nil {
+			return http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the header %s is not JSON: %v", hubsProperties, err)
+		}
+	}
+	status, _, problem = g.receive(w, r, func(_ *Gateway, body []byte) *Lines {
+		l := &Lines{arrival: cfg.ArrivalTime}
+		if media(r) == hubsBatch {
+			l.HubsEvents(body)
+		} else {
+			l.HubsEvent(1, body, properties.MessageID)
+		}
+		return l
+	})
+	switch status {
+	case http.StatusOK:
+		status = http.StatusCreated
+	case http.StatusTooManyRequests: // the service says so that it is busy
+		status = http.StatusServiceUnavailable
+	}
+	if status == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", "1")
+	}
+	return status, problem
 }

@@ -258,7 +258,8 @@ func (s *Server) handler(w work) (http.Handler, error) {
 		mux.Mount(path, access.Basic(influx))
 	}
 	mux.Mount("/", p)
-	return mux, errors.Join(mux.Err(), influx.Err())
+	h, err := s.eventHubs(mux)
+	return h, errors.Join(err, mux.Err(), influx.Err())
 }
 
 // Close lets go of everything that Open opened. Run does it too.

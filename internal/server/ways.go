@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -185,4 +186,33 @@ func (s *streams) refuseInflux(w http.ResponseWriter, _ *http.Request, why *acce
 	w.WriteHeader(why.Status)
 	text := why.Message + " (" + why.Hint + ")"
 	_ = json.NewEncoder(w).Encode(map[string]string{"code": "unauthorized", "message": text, "error": text}) // the client went away
+}
+
+// eventHubs takes what senders of Event Hubs send, and hands all other requests on. Their
+// addresses begin with any name, so that a mux can't tell them from those of other rooms.
+func (s *Server) eventHubs(others http.Handler) (http.Handler, error) {
+	mux := s.control.NewMux(func(w http.ResponseWriter, _ *http.Request, why *access.Refusal) {
+		gateway.RefuseEventHubs(w, why.Status, why.Message+" ("+why.Hint+")")
+	})
+	take := s.streams.serve((*gateway.Gateway).ServeEventHubs)
+	for _, pattern := range []string{"POST /{hub}/messages", "POST /{hub}/partitions/{partition}/messages", "POST /{hub}/publishers/{publisher}/messages"} {
+		mux.Handle(pattern, take)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isEventHubs(r) {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		others.ServeHTTP(w, r)
+	}), mux.Err()
+}
+
+// isEventHubs reports whether a request's address is one to which senders of Event Hubs send.
+func isEventHubs(r *http.Request) bool {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	n := len(parts)
+	if r.Method != http.MethodPost || n != 2 && n != 4 || parts[n-1] != "messages" || parts[0] == "api" || parts[0] == "v2" {
+		return false
+	}
+	return n == 2 || parts[1] == "partitions" || parts[1] == "publishers"
 }
