@@ -75,6 +75,9 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 		if !n.State.Ended() || n.Running != 0 {
 			p.add("node %s is %s and holds %d leases", n.ID, n.State, n.Running)
 		}
+		if n.Kind == fleetscore.Dedicated && strings.HasPrefix(n.Reason, fleetscore.PreemptedReason) {
+			p.add("node %s is dedicated, and it is said that it was taken away: %s", n.ID, n.Reason)
+		}
 	}
 	if ids := w.runningNodes(); len(ids) > 0 {
 		p.add("the nodes %v run", ids)

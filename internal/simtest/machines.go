@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,40 @@ func (w *world) machinesLeft() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Sorted(maps.Keys(w.machines))
+}
+
+// lend takes nodes of low priority away until the calm, as whoever lends their machines may do
+// at any time: without a word, or by telling them to end, and sometimes without a word soon
+// after.
+func (w *world) lend(ctx context.Context, rnd *rand.Rand) error {
+	within := func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d))) }
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.calmed:
+			return nil
+		case <-time.After(within(30 * time.Second)):
+		}
+		nodes, err := w.ledger.Nodes(context.Background(), poolName)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if n.Kind != fleetscore.LowPriority || n.State.Ended() || rnd.IntN(3) == 0 {
+				continue
+			}
+			told := rnd.IntN(2) == 0
+			w.conductor.note(fmt.Sprintf("%s is taken away; it is told before: %v", n.ID, told))
+			if told {
+				if err := w.nodes.StopEarlier(context.Background(), n); err == nil && rnd.IntN(2) == 0 {
+					continue
+				}
+				time.Sleep(within(5 * time.Second))
+			}
+			w.nodes.Kill(n.ID)
+		}
+	}
 }
 
 // In some runs a model ends the process of the node that reads it. It is that of one sensor,

@@ -48,13 +48,14 @@ const (
 	sparesSuspects    mutant = "a task that took nodes down isn't scored alone"
 	startsEarly       mutant = "a job doesn't wait until its rows are complete"
 	skipsReadings     mutant = "a server that begins to lead runs its query from the readings on that come then"
+	mistakesKinds     mutant = "nodes of low priority are kept as dedicated ones"
 	chargesLosses     mutant = "an attempt that was lost with its node uses up a try"
 	overlooksMachines mutant = "machines that exist aren't compared with the nodes"
 )
 
 // mutants are all faults that must be found.
 var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
-	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly, skipsReadings, chargesLosses}
+	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly, skipsReadings, mistakesKinds, chargesLosses}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")

@@ -35,9 +35,10 @@ type record struct {
 	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
 	kept      map[fleetscore.JobID]map[fleetscore.Key]bool              // by job, those of these sensors whose earlier predictions stay
 	uploads   []upload
-	tried     map[cell][]float64         // all values that were ever uploaded, or may have been
-	revived   map[fleetscore.NodeID]bool // nodes that came back after they were taken for lost
-	upkept    catalog.Maintained         // all that maintenance did, added up
+	tried     map[cell][]float64                        // all values that were ever uploaded, or may have been
+	revived   map[fleetscore.NodeID]bool                // nodes that came back after they were taken for lost
+	kinds     map[fleetscore.NodeID]fleetscore.NodeKind // of each node, when it was noted first
+	upkept    catalog.Maintained                        // all that maintenance did, added up
 	readings  []sent
 	intervals map[fleetscore.JobID]fleetscore.Interval // of jobs that read the query's dataset
 }
@@ -50,7 +51,8 @@ type upload struct {
 
 func newRecord(b *bucket) *record {
 	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{}, intervals: map[fleetscore.JobID]fleetscore.Interval{},
-		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, kept: map[fleetscore.JobID]map[fleetscore.Key]bool{}, revived: map[fleetscore.NodeID]bool{}}
+		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, kept: map[fleetscore.JobID]map[fleetscore.Key]bool{}, revived: map[fleetscore.NodeID]bool{},
+		kinds: map[fleetscore.NodeID]fleetscore.NodeKind{}}
 }
 
 // problem notes a promise that was broken.
@@ -192,6 +194,19 @@ func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Jo
 	return jobs, err
 }
 
+// kind notes a node's kind, which stays what it was at first.
+func (r *record) kind(id fleetscore.NodeID, k fleetscore.NodeKind) {
+	r.mu.Lock()
+	first, known := r.kinds[id]
+	if !known {
+		r.kinds[id] = k
+	}
+	r.mu.Unlock()
+	if known && first != k {
+		r.problem("node %s was started as a %s one and is a %s one now", id, first, k)
+	}
+}
+
 // UpdateNode notes when a pool starts more nodes than it may have. Nodes that were taken for
 // lost may come back beside those that replace them, so that these don't count.
 func (l *witness) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func(*fleetscore.Node) error) (fleetscore.Node, error) {
@@ -199,6 +214,10 @@ func (l *witness) UpdateNode(ctx context.Context, id fleetscore.NodeID, change f
 	n, err := l.Ledger.UpdateNode(ctx, id, func(n *fleetscore.Node) error {
 		ended := n.State.Ended() || n.State == fleetscore.NodeDraining
 		err := change(n)
+		l.w.record.kind(id, n.Kind)
+		if l.w.mutant == mistakesKinds {
+			n.Kind = fleetscore.Dedicated
+		}
 		revived = ended && (n.State.Coming() || n.State.Works())
 		return err
 	})
@@ -215,16 +234,19 @@ func (l *witness) UpdateNode(ctx context.Context, id fleetscore.NodeID, change f
 		return n, nil
 	}
 	nodes, err := l.Ledger.Nodes(context.WithoutCancel(ctx), n.Pool)
-	alive := 0
+	alive, most := 0, mostNodes
+	if n.Kind == fleetscore.LowPriority {
+		most = l.w.low
+	}
 	r.mu.Lock()
 	for _, x := range nodes {
-		if (x.State.Coming() || x.State.Works()) && !r.revived[x.ID] {
+		if x.Kind == n.Kind && (x.State.Coming() || x.State.Works()) && !r.revived[x.ID] {
 			alive++
 		}
 	}
 	r.mu.Unlock()
-	if alive > mostNodes {
-		r.problem("node %s is started beside %d others, in a pool of at most %d", id, alive-1, mostNodes)
+	if alive > most {
+		r.problem("node %s is started beside %d others that are %s, in a pool of at most %d of these", id, alive-1, n.Kind, most)
 	}
 	return n, err
 }

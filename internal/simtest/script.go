@@ -135,12 +135,20 @@ func (w *world) play(ctx context.Context) error {
 	end := w.began.Add(length)
 	fed := make(chan struct{})
 	ctx, giveUp := context.WithCancel(ctx)
+	lends := rand.New(rand.NewPCG(w.rnd.Uint64(), 5))
 	go func() {
 		defer close(fed)
 		var all sync.WaitGroup
 		all.Go(func() { w.feed(ctx) })
 		all.Go(func() { w.revise(ctx) })
 		all.Go(func() { w.browse(ctx) })
+		if w.low > 0 {
+			all.Go(func() {
+				if err := w.lend(ctx, lends); err != nil {
+					w.record.problem("nodes can't be listed: %v", err)
+				}
+			})
+		}
 		if w.streams() {
 			all.Go(func() { w.devicesSend(ctx) })
 		}

@@ -59,6 +59,7 @@ type world struct {
 	nodes      *pooltest.Goroutines
 	background sync.WaitGroup        // messages that come again
 	viaServer  bool                  // nodes ask the server for blobs
+	low        int                   // nodes of low priority that the pool may have besides
 	formula    string                // that decides how many nodes there are; empty if the work alone does
 	deadly     fleetscore.Key        // whose model ends the process of the node; empty if there is none
 	several    bool                  // two servers share the ledger, and one of them leads
@@ -169,6 +170,9 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 			return nil, err
 		}
 	}
+	if w.formula == "" && w.machines == nil && w.rnd.IntN(2) == 0 {
+		w.low = 1 + w.rnd.IntN(2)
+	}
 	if err := w.writeModels(context.Background(), "good"); err != nil {
 		return nil, err
 	}
@@ -216,6 +220,9 @@ func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
 	}
 	if w.formula != "" {
 		p.Scale.Formula, p.Scale.EvaluationInterval = w.formula, fleetscore.Duration(autoscale.LeastInterval)
+	}
+	if w.low > 0 {
+		p.Scale.LowPriority = &fleetscore.LowPriorityConfig{Max: w.low}
 	}
 	cfg.Pools[poolName] = p
 	for i, name := range pipelines {
@@ -447,7 +454,7 @@ func (w *world) agent(life, stop context.Context, n fleetscore.Node, out io.Writ
 			return s.broker.Access(ctx, dispatch.LeaseOf(ctx), name, write)
 		}
 	}
-	agent, err := node.New(node.Config{Hello: dispatch.Hello{Node: n.ID, Pool: n.Pool, Slots: n.Slots, Host: "here", PID: 1}, Workers: 1},
+	agent, err := node.New(node.Config{Hello: dispatch.Hello{Node: n.ID, Pool: n.Pool, Slots: n.Slots, Kind: n.Kind, Host: "here", PID: 1}, Workers: 1},
 		node.Deps{Runtime: &engine{w: w, by: p}, Alone: func(alone.Limits) scorer.Runtime { return &engine{w, p, true} },
 			Server: &protocol{w, p}, Log: w.log.With("node", n.ID), Now: time.Now, OpenStore: func(context.Context, string) (store.Bucket, error) { return b, nil }})
 	if err != nil {
