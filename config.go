@@ -1,5 +1,10 @@
 package fleetscore
 
+import (
+	"cmp"
+	"time"
+)
+
 // Config is all that fleet.yaml can say. Package config reads and judges it.
 type Config struct {
 	Hub       HubConfig                 `json:"hub"`
@@ -132,6 +137,29 @@ type QueryConfig struct {
 	Cut Duration `json:"cut,omitempty"` // event time per file and commit; 0 means 10m
 	// MemoryMB bounds the memory of the query's windows, by estimate; 0 means 1024.
 	MemoryMB int `json:"memory_mb,omitempty"`
+	// Late says what happens to readings whose window is over.
+	Late LatePolicy `json:"late,omitempty"`
+	// LateWithin is how far the watermark may have passed a window that is revised; 0 means
+	// 1h. It applies to LateRevise.
+	LateWithin Duration `json:"late_within,omitempty"`
+}
+
+// LatePolicy is what happens to late readings.
+type LatePolicy string
+
+// The policies.
+const (
+	LateDrop   LatePolicy = "drop"   // they are set aside; empty means that too
+	LateRevise LatePolicy = "revise" // the rows of their windows are computed again, and scored again
+)
+
+// Revises is how far the watermark may have passed a window whose row is computed again; 0
+// means that none is.
+func (q QueryConfig) Revises() time.Duration {
+	if q.Late != LateRevise {
+		return 0
+	}
+	return cmp.Or(q.LateWithin.D(), time.Hour)
 }
 
 // DatasetConfig holds the settings of a dataset, whether a query writes the dataset

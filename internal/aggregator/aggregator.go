@@ -113,7 +113,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of %s, after which a window ends", c, plan.Hop)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
-		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter},
+		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises()},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
@@ -159,6 +159,7 @@ type PartitionStatus struct {
 	Late          int64             `json:"late"`  // set aside because their window was over
 	Early         int64             `json:"early"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
+	Revised       int64             `json:"revised"`            // late readings for whose windows the committed rows were computed again
 	Rows          int64             `json:"rows"`               // committed
 	Gone          uint64            `json:"gone"`               // messages that the hub no longer had when the query wanted to read them
 	Note          string            `json:"note,omitempty"`     // what a person should know about the log: messages that are gone, another hub
@@ -372,6 +373,9 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		r.windows = &windows{Partition: p, plan: a.plan}
 	}
 	r.last, r.committed, r.next = last, true, from
+	if err := r.remember(max(from, last.Position)); err != nil {
+		return nil, 0, err
+	}
 	if edited {
 		r.next = 0 // what the hub removed because of its age isn't missed
 	}

@@ -233,10 +233,10 @@ func TestRowsAndCompleteUntil(t *testing.T) {
 // run without a crash.
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
-	tumbling := crashAnywhere(t, config)
+	tumbling := crashAnywhere(t, config, fill)
 	hopping := config
 	hopping.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "HoppingWindow(second, 15, 5)", 1)
-	if got := crashAnywhere(t, hopping); tumbling < 100 || got != 3*tumbling {
+	if got := crashAnywhere(t, hopping, fill); tumbling < 100 || got != 3*tumbling {
 		t.Errorf("%d readings are in hopping windows, want each of %d in three", got, tumbling)
 	}
 }
@@ -246,13 +246,13 @@ func TestCrashInSession(t *testing.T) {
 	t.Parallel()
 	session := config
 	session.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "SessionWindow(second, 7, 45) OVER (PARTITION BY Device)", 1)
-	if got := crashAnywhere(t, session); got < 50 {
+	if got := crashAnywhere(t, session, fill); got < 50 {
 		t.Errorf("only %d readings are in sessions", got)
 	}
 }
 
 // crashAnywhere returns how many readings are in the rows.
-func crashAnywhere(t *testing.T, config Config) (readings int) {
+func crashAnywhere(t *testing.T, config Config, fill func(*testing.T, hub.Hub, int)) (readings int) {
 	t.Helper()
 	whole := openDir(t)
 	h := hubtest.New(1)

@@ -88,14 +88,18 @@ func (w *windows) Tick(s window.Stamp) error {
 
 // Take takes a message with readings.
 func (w *windows) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
-	var keep []bool // nil keeps all
-	if w.plan.Filters() {
-		w.keep = slices.Grow(w.keep[:0], m.Readings.Len())
-		keep = w.keep[:m.Readings.Len()]
-		w.plan.Filter(m.Readings, key, keep)
-	}
-	w.Readings(s, m.Readings, keep, verdict)
+	w.Readings(s, m.Readings, w.kept(m, key), verdict)
 	return nil
+}
+
+// kept says which readings fulfil the query's condition; nil if all do.
+func (w *windows) kept(m hub.Message, key []string) []bool {
+	if !w.plan.Filters() {
+		return nil
+	}
+	w.keep = slices.Grow(w.keep[:0], m.Readings.Len())[:m.Readings.Len()]
+	w.plan.Filter(m.Readings, key, w.keep)
+	return w.keep
 }
 
 // Complete is the watermark, as far back as windows end.

@@ -73,7 +73,12 @@ func (r *reading) take(m hub.Message) error {
 	if !ok {
 		return nil
 	}
-	if m.Seq <= r.last.Position || r.committed && done <= r.last.Done {
+	if r.committed && done <= r.last.Done && len(r.touched()) > maxTouched {
+		done = r.last.Done // only revisions are committed
+	} else if r.committed && done <= r.last.Done {
+		return nil
+	}
+	if m.Seq <= r.last.Position {
 		return nil
 	}
 	r.at.hub, r.at.epoch = r.a.hub.ID(), m.Epoch
@@ -115,7 +120,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		return err
 	}
 	r.a.metrics.count(counts)
-	r.aside.good += counts[window.Counted] + counts[window.Filtered]
+	r.aside.good += counts[window.Counted] + counts[window.Filtered] + counts[window.Revised]
 	r.tell()
 	r.a.update(r.index, func(s *PartitionStatus) {
 		s.Counted += counts[window.Counted]
@@ -123,6 +128,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		s.Late += counts[window.Late]
 		s.Early += counts[window.Early]
 		s.Filtered += counts[window.Filtered]
+		s.Revised += counts[window.Revised]
 	})
 	if r.late.Len() > maxLateBytes {
 		return r.writeLate()
@@ -210,6 +216,13 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	a := r.a
+	var revised *fleetscore.Rows
+	if cells := r.touched(); len(cells) > 0 {
+		var err error
+		if revised, err = r.revise(cells, position); err != nil {
+			return err
+		}
+	}
 	parts := r.windows.Parts(done)
 	c := r.windows.Checkpoint(position, done)
 	state := r.windows.Save(position)
@@ -221,6 +234,9 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	if list := r.aside.list(); len(list) > 0 {
 		commit.Info[table.SetAsideInfo] = list
+	}
+	if revised != nil && revised.Len() > 0 {
+		commit.Info[table.RevisedInfo] = revisions(revised, a.cut)
 	}
 	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
 	add, count, err := r.write(parts, done, id)
@@ -234,8 +250,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 				return err
 			}
 		}
-		_, err = a.table.Commit(r.ctx, commit)
-		return err
+		return r.put(commit, revised)
 	})
 	if a.told != nil && (err == nil || table.AlreadyCommitted(err)) {
 		a.told(a.plan.Into)
@@ -250,6 +265,12 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
+	if w, ok := r.windows.(*windows); ok {
+		w.Untouch()
+	}
+	if err := r.remember(position); err != nil {
+		return err
+	}
 	a.setHold(r.index, a.needs(c))
 	if state != nil {
 		a.forget(r.ctx, r.index, r.at.count(position))

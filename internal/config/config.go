@@ -28,7 +28,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet"
-	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -251,53 +250,6 @@ func (r *reader) judgeStore(c *fleetscore.Config, base string, haveBase bool) {
 		return
 	}
 	c.Store = filepath.Join(base, c.Store)
-}
-
-// judgeQueries returns the value columns of each query's datasets.
-func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
-	columns := map[string][]string{}
-	for _, n := range keys(c.Queries) {
-		q := c.Queries[n]
-		path := "queries." + n
-		plans, err := query.Parse(q.SQL, c.Hub.Key)
-		if err != nil {
-			r.at(path, "%v", err)
-			continue
-		}
-		if q.MemoryMB < 0 {
-			r.at(path+".memory_mb", "%d is negative", q.MemoryMB)
-		}
-		if q.Cut.D() <= 0 || (24*time.Hour)%q.Cut.D() != 0 {
-			r.at(path, "cut %s must divide a day", q.Cut)
-		}
-		for _, plan := range plans {
-			r.judgePlan(path, c, q, plan, columns)
-			columns[plan.Into] = append([]string{}, plan.Values()...)
-		}
-	}
-	return columns
-}
-
-// judgePlan judges what a query does for one of its datasets.
-func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plan *query.Plan, columns map[string][]string) {
-	if !goodName.MatchString(plan.Into) {
-		r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and have only a-z, 0-9, - and _", plan.Into)
-	}
-	if _, twice := columns[plan.Into]; twice {
-		r.at(path, "INTO %s: another query already writes into that dataset", plan.Into)
-	}
-	if plan.From != "hub" {
-		r.at(path, "FROM %s: readings come from the hub; write FROM hub", plan.From)
-	}
-	if plan.TimestampBy != c.Hub.Time {
-		r.at(path, "TIMESTAMP BY %s: the hub's time column is %s; name the same in both", plan.TimestampBy, c.Hub.Time)
-	}
-	if plan.Hop > 0 && q.Cut.D() > 0 && q.Cut.D()%plan.Hop != 0 {
-		r.at(path, "cut %s must be a multiple of the window (%s)", q.Cut, plan.Hop)
-	}
-	if err := table.DatasetSchema(plan.StampName, plan.KeyNames, plan.Values()).Check(); err != nil {
-		r.at(path, "%v", err)
-	}
 }
 
 func (r *reader) judgeFleet(name string, f *fleetscore.FleetConfig, key []string, base string, haveBase bool) {

@@ -104,6 +104,8 @@ func schemaOf(t *testing.T) []byte {
 			return words(fleetscore.MissingFail, fleetscore.MissingSkip, fleetscore.MissingToModel)
 		case reflect.TypeFor[fleetscore.Overlap]():
 			return words(fleetscore.OverlapSkip, fleetscore.OverlapQueueOne, fleetscore.OverlapQueueAll, fleetscore.OverlapReplace, fleetscore.OverlapAllow)
+		case reflect.TypeFor[fleetscore.LatePolicy]():
+			return words(fleetscore.LateDrop, fleetscore.LateRevise)
 		case reflect.TypeFor[fleetscore.CatchUp]():
 			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
 		case reflect.TypeFor[fleetscore.LogLayout]():

@@ -480,6 +480,17 @@ type SetAside struct {
 	Repeats int64             `json:"repeats"` // they were counted before
 }
 
+// Revised counts rows of committed cuts in whose place a commit of a query put others,
+// because late readings came. A commit holds such a list, under the name RevisedInfo.
+type Revised struct {
+	From fleetscore.Micros `json:"from_us"` // exclusive
+	To   fleetscore.Micros `json:"to_us"`   // inclusive
+	Rows int64             `json:"rows"`
+}
+
+// RevisedInfo is the name of the entry of Revised in commitInfo.
+const RevisedInfo = "fleetscore.revised"
+
 // SetAsideInfo is the entry's name.
 const SetAsideInfo = "fleetscore.set_aside"
 

@@ -22,14 +22,21 @@ func (s *sealed) key(row int) uint32 { return s.keys[row] }
 // seal reduces the windows that the watermark has passed to their rows. The data that
 // recognises repeats isn't needed any more, and takes most of the memory.
 func (p *Partition) seal() {
-	if p.state.watermark < p.nextEnd {
+	if p.cfg.Revise == 0 { // else they take readings until they are closed
+		p.sealTo(p.state.watermark)
+	}
+}
+
+// sealTo reduces the windows that end by a time to their rows.
+func (p *Partition) sealTo(until fleetscore.Micros) {
+	if until < p.nextEnd {
 		return
 	}
 	p.nextEnd, p.latest = math.MaxInt64, nil
 	for end, w := range p.windows {
 		switch {
 		case w.rows != nil:
-		case end > p.state.watermark:
+		case end > until:
 			p.nextEnd = min(p.nextEnd, end)
 		default:
 			w.rows = p.rowsOf(w)
@@ -73,6 +80,8 @@ const maxParts = 16
 // little memory. A part has the rows of a range of shards. The windows are removed at once;
 // rows are made when the caller asks for them.
 func (p *Partition) Parts(until fleetscore.Micros, n int) iter.Seq[*fleetscore.Rows] {
+	p.sealTo(until)
+	p.doneEnd = max(p.doneEnd, until)
 	c := &closing{all: p.keys.list, aggregates: len(p.fields)}
 	count := 0
 	have := make([]bool, len(c.all))

@@ -37,6 +37,7 @@ type Config struct {
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
 	GoneAfter  time.Duration // a source without a message for this long, while the log works, no longer holds the watermark back
+	Revise     time.Duration // how far the watermark may have passed a window that still takes readings; 0: late readings count nowhere
 	Aggregates []Aggregate
 }
 
@@ -50,12 +51,13 @@ const (
 	Late                    // the watermark had passed the end of the reading's window
 	Early                   // the reading's time is too far after its arrival to be right
 	Filtered                // the query's condition doesn't hold
+	Revised                 // the row of the reading's window was committed, and has to be computed again
 	Done                    // during a replay: the reading's outcome was committed before
 )
 
 // String returns the verdict's name in metrics and late files.
 func (v Verdict) String() string {
-	return [...]string{"counted", "repeat", "late", "early", "filtered", "done"}[v]
+	return [...]string{"counted", "repeat", "late", "early", "filtered", "revised", "done"}[v]
 }
 
 // unset is a watermark before the first message.
@@ -89,6 +91,8 @@ type Partition struct {
 
 	doneSeq uint64 // messages up to this one were committed as far as doneEnd
 	doneEnd fleetscore.Micros
+	oldest  fleetscore.Micros // closed windows that start before it can't be computed again
+	touched map[Cell]uint64   // rows that have to be computed again; see Touched
 
 	msg    message
 	before state // the state before the message that is being taken
@@ -117,7 +121,7 @@ func New(cfg Config) *Partition {
 		cfg.Hop = cfg.Window
 	}
 	p := &Partition{cfg: cfg, width: micros(cfg.Window), hop: micros(cfg.Hop), state: state{watermark: unset}, keys: newKeys(),
-		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset}
+		windows: map[fleetscore.Micros]*window{}, nextEnd: math.MaxInt64, doneEnd: unset, oldest: unset, touched: map[Cell]uint64{}}
 	p.fields, p.counts, p.floats = layout(cfg.Aggregates)
 	p.pageBytes = int64(unsafe.Sizeof(page{})) + 4*int64(p.counts) + 8*int64(p.floats)
 	return p
@@ -169,11 +173,18 @@ func (p *Partition) OpenWindows() int { return len(p.windows) }
 // HeldBytes estimates the memory of the windows that are still open, and of those
 // that are over and wait to be closed.
 func (p *Partition) HeldBytes() (open, over int64) {
-	open = p.held - p.over
+	open, over = p.held-p.over, p.over
+	if p.cfg.Revise > 0 { // nothing is sealed before it is closed
+		for end, w := range p.windows {
+			if end <= p.state.watermark {
+				open, over = open-w.held, over+w.held
+			}
+		}
+	}
 	if p.open > 0 {
 		open += p.keys.bytes
 	}
-	return open, p.over
+	return open, over
 }
 
 // Tick takes a tick. A tick says that at its arrival its source was healthy and had
@@ -207,13 +218,16 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 			first = p.end(t)
 		}
 		end, v := first, Counted
+		over := end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd // committed windows stay closed even if another log begins here
 		switch {
 		case t > ahead:
 			v = Early
-		case end <= p.state.watermark || s.Seq > p.doneSeq && end <= p.doneEnd: // committed windows stay closed even if another log begins here
+		case over && p.out(s.Seq, p.end(t+p.width)-p.hop):
 			v = Late
 		default:
-			p.state.raise(src, min(t, s.Arrived)-disorder, others)
+			if !over { // a reading that is late tells nothing about those to come
+				p.state.raise(src, min(t, s.Arrived)-disorder, others)
+			}
 			if keep != nil && !keep[i] {
 				v = Filtered
 			}
@@ -222,8 +236,13 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 		if s.Seq <= p.doneSeq && (v == Late || v == Early || end <= p.doneEnd) {
 			v = Done // perhaps of its first windows only: the others are still open
 		}
+		revised := false
 		for k, x := ^uint32(0), (print{}); counts && end-p.width < t; end += p.hop {
-			if s.Seq <= p.doneSeq && end <= p.doneEnd {
+			switch {
+			case s.Seq <= p.doneSeq && end <= p.doneEnd, over && p.out(s.Seq, end):
+				continue
+			case end <= p.doneEnd:
+				p.touched[Cell{r.Keys[r.KeyIndex[i]], end}], revised = s.Seq, true
 				continue
 			}
 			if k == ^uint32(0) {
@@ -233,6 +252,9 @@ func (p *Partition) Readings(s Stamp, r *fleetscore.Readings, keep []bool, verdi
 			if !p.add(end, k, x, m, i) && v == Counted {
 				v = Repeat
 			}
+		}
+		if revised {
+			v = Revised
 		}
 		verdict(i, v)
 	}

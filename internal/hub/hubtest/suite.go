@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) hub.Hub) {
 	}{
 		{"append and read", testAppendRead},
 		{"read from the middle", testMiddle},
+		{"range", testRange},
 		{"several at once", testSeveral},
 		{"tail", testTail},
 		{"partitions apart", testPartitions},
@@ -144,6 +145,38 @@ func testMiddle(t *testing.T, h hub.Hub) {
 	for i, m := range mustRead(t, h, 0, 51, n-50) {
 		if want := uint64(51 + i); m.Seq != want || m.Arrived != fleetscore.Micros(want-1) {
 			t.Fatalf("message %d has sequence %d and arrival %d, want %d and %d", i, m.Seq, m.Arrived, want, want-1)
+		}
+	}
+}
+
+func testRange(t *testing.T, h hub.Hub) {
+	for i := range 60 {
+		mustAppend(t, h, 0, fleetscore.Micros(i/3), nil)
+	}
+	for _, want := range [][]uint64{{1, 60}, {7, 9}, {60, 60}, {9, 7}} {
+		next := want[0]
+		err := hub.Range(t.Context(), h, 0, want[0], want[1], func(m hub.Message) error {
+			if m.Seq != next {
+				t.Errorf("range %d: got message %d, want %d", want, m.Seq, next)
+			}
+			next++
+			return nil
+		})
+		if err != nil || next != max(want[1]+1, want[0]) {
+			t.Errorf("range %d ended before message %d: %v", want, next, err)
+		}
+	}
+	seen := 0
+	err := hub.Range(t.Context(), h, 0, 1, 60, func(hub.Message) error {
+		seen++
+		return hub.ErrEnough
+	})
+	if err != nil || seen != 1 {
+		t.Errorf("a range that is ended early: %d messages, %v", seen, err)
+	}
+	for at, want := range map[fleetscore.Micros]uint64{-1: 1, 0: 1, 1: 4, 19: 58, 20: 61} {
+		if got, err := hub.Seek(t.Context(), h, 0, 1, 60, at); err != nil || got != want {
+			t.Errorf("the first message that arrived at %d or later is %d, %v; want %d", at, got, err, want)
 		}
 	}
 }

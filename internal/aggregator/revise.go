@@ -1,0 +1,175 @@
+package aggregator
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// A query with late: revise computes committed rows again for which late readings come. The
+// rows that are touched are collected until the next commit. Before that commit the log is
+// read again from the first message that may hold readings of their windows; the rows that
+// come out otherwise than they stand in the dataset take their places, in the commit
+// that moves the position behind the late readings. So a crash anywhere neither loses nor
+// repeats a revision: what wasn't committed is found again in the log.
+
+// maxTouched is how many rows wait for their revision at most; then they are committed before the cut.
+const maxTouched = 1 << 18
+
+// touched are the rows that late readings touched since the last commit.
+func (r *reading) touched() map[window.Cell]uint64 {
+	if w, ok := r.windows.(*windows); ok {
+		return w.Touched()
+	}
+	return nil
+}
+
+// remember tells the windows how far back the hub's readings go.
+func (r *reading) remember(last uint64) error {
+	w, ok := r.windows.(*windows)
+	if !ok || r.a.window.Revise == 0 {
+		return nil
+	}
+	oldest := fleetscore.Micros(math.MaxInt64) // nothing can be computed again
+	err := r.a.persist(r.ctx, "reading the oldest message", func() error {
+		return hub.Range(r.ctx, r.a.hub, r.index, 1, last, func(m hub.Message) error {
+			// Readings from there on can't have been in an earlier message, or they were early.
+			oldest = m.Arrived + m.Unsure + fleetscore.Micros(maxEarly.Microseconds())
+			return hub.ErrEnough
+		})
+	})
+	w.Since(oldest)
+	return err
+}
+
+// revise computes the touched rows again from the messages up to a position, and returns
+// those that aren't in the dataset as they are now.
+func (r *reading) revise(cells map[window.Cell]uint64, position uint64) (*fleetscore.Rows, error) {
+	a := r.a
+	from, to := fleetscore.Micros(math.MaxInt64), fleetscore.Micros(math.MinInt64)
+	for c := range cells {
+		from, to = min(from, c.End-fleetscore.Micros(a.plan.Window.Microseconds())), max(to, c.End)
+	}
+	again := &windows{Partition: window.New(a.window), plan: a.plan}
+	err := a.persist(r.ctx, "reading readings again", func() error {
+		again.Partition = window.New(a.window)
+		first, err := r.firstOf(from, position)
+		if err != nil {
+			return err
+		}
+		return hub.Range(r.ctx, a.hub, r.index, first, position, func(m hub.Message) error {
+			if m.Readings != nil {
+				again.Again(window.Stamp{Seq: m.Seq, Arrived: m.Arrived, Unsure: m.Unsure}, m.Readings, again.kept(m, a.cfg.Hub.Key), cells)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows := again.Rest()
+	rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
+	return rows, a.persist(r.ctx, "reading rows again", func() error { return r.changed(rows, from, to) })
+}
+
+// firstOf is the first message that may hold a reading later than a time which isn't early.
+func (r *reading) firstOf(from fleetscore.Micros, position uint64) (uint64, error) {
+	at := from - fleetscore.Micros(maxEarly.Microseconds())
+	for {
+		first, err := hub.Seek(r.ctx, r.a.hub, r.index, 1, position, at)
+		if err != nil || first <= 1 {
+			return first, err
+		}
+		// Messages before it may have arrived later than they say.
+		unsure := fleetscore.Micros(0)
+		err = hub.Range(r.ctx, r.a.hub, r.index, first-1, position, func(m hub.Message) error {
+			if m.Seq < first && m.Arrived+m.Unsure >= at {
+				unsure = m.Unsure
+			}
+			return hub.ErrEnough
+		})
+		if err != nil || unsure == 0 {
+			return first, err
+		}
+		at -= unsure
+	}
+}
+
+// changed removes the rows that the dataset has with the same values.
+func (r *reading) changed(rows *fleetscore.Rows, from, to fleetscore.Micros) error {
+	snap, err := r.a.table.Snapshot(r.ctx)
+	if err != nil {
+		return err
+	}
+	q := table.ReadQuery{Interval: &fleetscore.Interval{From: from.Time(), To: to.Time()}, Keys: rows.Keys}
+	old, err := r.a.table.ReadRows(r.ctx, q.Prune(snap.Files), q)
+	if err != nil {
+		return err
+	}
+	there := make(map[window.Cell]int, old.Len())
+	for i, t := range old.Times {
+		there[window.Cell{Key: old.Keys[old.KeyIndex[i]], End: t}] = i
+	}
+	n := 0
+	for i, t := range rows.Times {
+		at, ok := there[window.Cell{Key: rows.Keys[rows.KeyIndex[i]], End: t}]
+		for c := range rows.Values {
+			ok = ok && same(rows.Values[c][i], old.Values[c][at])
+		}
+		if ok {
+			continue
+		}
+		rows.KeyIndex[n], rows.Times[n] = rows.KeyIndex[i], t
+		for c := range rows.Values {
+			rows.Values[c][n] = rows.Values[c][i]
+		}
+		n++
+	}
+	rows.KeyIndex, rows.Times = rows.KeyIndex[:n], rows.Times[:n]
+	for c := range rows.Values {
+		rows.Values[c] = rows.Values[c][:n]
+	}
+	return nil
+}
+
+func same(x, y float64) bool {
+	return math.Float64bits(x) == math.Float64bits(y) || x != x && y != y
+}
+
+// revisions counts rows by the cut of their stamps, for the commit.
+func revisions(rows *fleetscore.Rows, cut fleetscore.Micros) []table.Revised {
+	by := map[fleetscore.Micros]*table.Revised{}
+	for _, t := range rows.Times {
+		from := floor(t-1, cut)
+		if by[from] == nil {
+			by[from] = &table.Revised{From: from, To: from + cut}
+		}
+		by[from].Rows++
+	}
+	var out []table.Revised
+	for _, v := range by {
+		out = append(out, *v)
+	}
+	slices.SortFunc(out, func(x, y table.Revised) int { return cmp.Compare(x.To, y.To) })
+	return out
+}
+
+// put makes files visible in a commit, and revised rows in the place of the old ones.
+func (r *reading) put(commit table.Commit, revised *fleetscore.Rows) error {
+	if revised == nil || revised.Len() == 0 {
+		_, err := r.a.table.Commit(r.ctx, commit)
+		return err
+	}
+	_, err := r.a.table.Upsert(r.ctx, revised, func(*table.Snapshot) (table.Commit, error) {
+		c := commit
+		c.Add, c.Info = slices.Clip(commit.Add), maps.Clone(commit.Info)
+		return c, nil
+	})
+	return err
+}

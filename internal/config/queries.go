@@ -1,0 +1,81 @@
+package config
+
+import (
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// judgeQueries returns the value columns of each query's datasets.
+func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
+	columns := map[string][]string{}
+	for _, n := range keys(c.Queries) {
+		q := c.Queries[n]
+		path := "queries." + n
+		plans, err := query.Parse(q.SQL, c.Hub.Key)
+		if err != nil {
+			r.at(path, "%v", err)
+			continue
+		}
+		if q.MemoryMB < 0 {
+			r.at(path+".memory_mb", "%d is negative", q.MemoryMB)
+		}
+		if q.Cut.D() <= 0 || (24*time.Hour)%q.Cut.D() != 0 {
+			r.at(path, "cut %s must divide a day", q.Cut)
+		}
+		r.judgeLate(path, c, q, plans)
+		for _, plan := range plans {
+			r.judgePlan(path, c, q, plan, columns)
+			columns[plan.Into] = append([]string{}, plan.Values()...)
+		}
+	}
+	return columns
+}
+
+// judgePlan judges what a query does for one of its datasets.
+func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plan *query.Plan, columns map[string][]string) {
+	if !goodName.MatchString(plan.Into) {
+		r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and have only a-z, 0-9, - and _", plan.Into)
+	}
+	if _, twice := columns[plan.Into]; twice {
+		r.at(path, "INTO %s: another query already writes into that dataset", plan.Into)
+	}
+	if plan.From != "hub" {
+		r.at(path, "FROM %s: readings come from the hub; write FROM hub", plan.From)
+	}
+	if plan.TimestampBy != c.Hub.Time {
+		r.at(path, "TIMESTAMP BY %s: the hub's time column is %s; name the same in both", plan.TimestampBy, c.Hub.Time)
+	}
+	if plan.Hop > 0 && q.Cut.D() > 0 && q.Cut.D()%plan.Hop != 0 {
+		r.at(path, "cut %s must be a multiple of the window (%s)", q.Cut, plan.Hop)
+	}
+	if err := table.DatasetSchema(plan.StampName, plan.KeyNames, plan.Values()).Check(); err != nil {
+		r.at(path, "%v", err)
+	}
+}
+
+// judgeLate judges what happens to late readings.
+func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plans []*query.Plan) {
+	if q.Late != fleetscore.LateRevise {
+		if q.Late != "" && q.Late != fleetscore.LateDrop {
+			r.at(path+".late", "%s is not possible; write drop, which sets late readings aside, or revise, which computes the rows of their windows again", q.Late)
+		}
+		if q.LateWithin != 0 {
+			r.at(path+".late_within", "it has a meaning only with late: revise")
+		}
+		return
+	}
+	if q.LateWithin < 0 {
+		r.at(path+".late_within", "%s is negative", q.LateWithin)
+	}
+	for _, plan := range plans {
+		if plan.General != nil {
+			r.at(path+".late", "revise is possible for queries of the simple form only: aggregates of columns over tumbling or hopping windows. The statement INTO %s is more than that", plan.Into)
+		}
+		if need := q.Revises() + plan.Window; c.Hub.Retention != 0 && need > c.Hub.Retention.D() {
+			r.at(path+".late_within", "a late reading's window is computed again from the hub's readings, so late_within and the window (%s together) must not be longer than hub.retention, which is %s", fleetscore.Duration(need), c.Hub.Retention)
+		}
+	}
+}
