@@ -80,6 +80,7 @@ var Table = map[string]Route{
 	"POST /api/v1/maintenance":                              {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/fleets":                                    {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/fleets/{name}":                             {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/fleets/{name}/models":                      {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/fleets/{name}/diff":                        {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pipelines/{pipeline}/diff":                 {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pipelines/{pipeline}/predictions":          {fleetscore.RoleViewer, noBody},
@@ -134,6 +135,7 @@ var Table = map[string]Route{
 	"GET /{$}":                {fleetscore.RoleViewer, noBody}, // with ?token= of a link it signs the browser in
 	"GET /jobs/{id}":          {fleetscore.RoleViewer, noBody},
 	"GET /pools/{name}":       {fleetscore.RoleViewer, noBody},
+	"GET /fleets/{name}":      {fleetscore.RoleViewer, noBody},
 	"GET /servers":            {fleetscore.RoleViewer, noBody},
 	"GET /sensors/{pipeline}": {fleetscore.RoleViewer, noBody},
 	"GET /shadows/{pipeline}": {fleetscore.RoleViewer, noBody},

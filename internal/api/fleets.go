@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,18 @@ type Fleet struct {
 	Health     *fleet.Diagnosis        `json:"health,omitempty" doc:"problems of the models, grouped by cause; only for a single fleet"`
 	Since      *fleet.Difference       `json:"since,omitempty" doc:"the differences between this generation and the previous one"`
 	Change     *FleetChange            `json:"change,omitempty" doc:"the changes that the sync found"`
+	Pipelines  []fleet.Split           `json:"pipelines,omitempty" doc:"with which runtime the pipelines of this fleet score how many sensors; only for a single fleet"`
+}
+
+// Model is a sensor's model and the runtime that scores it.
+type Model struct {
+	Key       string                 `json:"key"`
+	File      string                 `json:"file,omitempty"`
+	SizeBytes int64                  `json:"size_bytes"`
+	Runtime   fleetscore.RuntimeName `json:"runtime,omitempty" doc:"empty if none scores it"`
+	Reason    string                 `json:"reason" doc:"why this runtime, or why none"`
+	Fix       string                 `json:"fix,omitempty" doc:"what to do if that isn't wanted"`
+	MadeWith  string                 `json:"made_with,omitempty" doc:"the releases that the file names"`
 }
 
 // FleetChange describes the changes that a sync found.
@@ -56,6 +69,7 @@ type FleetChange struct {
 func (s *server) registerFleets(api huma.API) {
 	add(api, huma.Operation{OperationID: "list fleets", Method: http.MethodGet, Path: "/fleets", Tags: []string{"fleets"}, Summary: "Fleets and their generations"}, s.listFleets)
 	add(api, huma.Operation{OperationID: "show fleet", Method: http.MethodGet, Path: "/fleets/{name}", Tags: []string{"fleets"}, Summary: "A fleet, and what is wrong with its models, grouped by cause"}, s.showFleet)
+	add(api, huma.Operation{OperationID: "list models", Method: http.MethodGet, Path: "/fleets/{name}/models", Tags: []string{"fleets"}, Summary: "The sensors of a fleet, the runtime that scores each one's model, and why"}, s.listModels)
 	add(api, huma.Operation{OperationID: "sync fleet", Method: http.MethodPost, Path: "/fleets/{name}/sync", Tags: []string{"fleets"}, Summary: "Check the models now, and compile changed ones"}, s.syncFleet)
 	add(api, huma.Operation{OperationID: "list quarantine", Method: http.MethodGet, Path: "/quarantine", Tags: []string{"fleets"}, Summary: "Models that did harm when they were scored last, and those that are in quarantine"}, s.listQuarantine)
 	add(api, huma.Operation{OperationID: "release models", Method: http.MethodPost, Path: "/fleets/{name}/release", Tags: []string{"fleets"}, Summary: "Take models out of quarantine"}, s.release)
@@ -161,8 +175,61 @@ func (s *server) showFleet(ctx context.Context, in *FleetPath) (*body[Fleet], er
 		if f.Health, err = s.diagnosis(ctx, cfg, in.Name, g); err != nil {
 			return nil, err
 		}
+		for _, p := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+			if cfg.Pipelines[p].Fleet == in.Name {
+				f.Pipelines = append(f.Pipelines, g.Health.Split(p, cfg.Pipelines[p].Runtime, g.Members))
+			}
+		}
 	}
 	return answer(f), nil
+}
+
+type listModelsInput struct {
+	FleetPath
+	Pipeline string `query:"pipeline" doc:"the runtimes that this pipeline uses; empty: those that auto chooses"`
+	Runtime  string `query:"runtime" enum:"native,python,onnx,command,none" doc:"only models with this runtime"`
+	Limit    int    `query:"limit" default:"1000" minimum:"1" maximum:"10000"`
+	After    string `query:"after" doc:"the field next of the previous page"`
+}
+
+func (s *server) listModels(ctx context.Context, in *listModelsInput) (*body[List[Model]], error) {
+	const op = "list models of fleet"
+	cfg, _, err := s.fleetConfig(ctx, op, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	use := fleetscore.RuntimeAuto
+	if in.Pipeline != "" {
+		p, ok := cfg.Pipelines[in.Pipeline]
+		if !ok || p.Fleet != in.Name {
+			return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Name, "no pipeline %s scores with this fleet", in.Pipeline)
+		}
+		use = cmp.Or(p.Runtime, fleetscore.RuntimeNative)
+	}
+	g, err := s.currentFleet(ctx, in.Name)
+	from := 0
+	if id, at, ok := strings.Cut(in.After, "/"); ok && err == nil { // further pages are of the same generation
+		if from, err = strconv.Atoi(at); err != nil || from < 0 {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.After, "it is no field next of a page")
+		}
+		g, err = fleet.Load(ctx, s.deps.Store, in.Name, fleetscore.GenerationID(id))
+	}
+	if g == nil || err != nil {
+		return answerList([]Model(nil), ""), err
+	}
+	entries, next, err := fleet.Page(ctx, s.deps.Store, g, from, in.Limit, func(e fleet.Entry) bool {
+		return in.Runtime == "" || cmp.Or(string(e.Choose(use).Runtime), "none") == in.Runtime
+	})
+	var out []Model
+	for _, e := range entries {
+		c := e.Choose(use)
+		out = append(out, Model{Key: e.Key.String(), File: e.Name, SizeBytes: e.SizeBytes, Runtime: c.Runtime, Reason: c.Reason, Fix: c.Fix, MadeWith: c.MadeWith})
+	}
+	more := ""
+	if next > 0 {
+		more = string(g.ID) + "/" + strconv.Itoa(next)
+	}
+	return answerList(out, more), err
 }
 
 // diagnosis returns a generation's health, checked against the pipelines that use it, with

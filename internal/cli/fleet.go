@@ -2,6 +2,7 @@ package cli
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/fleet"
-	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 )
 
 func newFleetCommand() *cobra.Command {
@@ -107,14 +107,61 @@ func newFleetListCommand() *cobra.Command {
 }
 
 func newFleetShowCommand() *cobra.Command {
-	return oneFleet(&cobra.Command{
+	var models bool
+	var pipeline, runtime string
+	cmd := oneFleet(&cobra.Command{
 		Use:   "show NAME",
-		Short: "Show a fleet's models, and what is wrong with them, grouped by cause",
-		Long: `Shows a fleet's current generation: its sensors, the kinds of models they have,
-and what is wrong, grouped by cause and the most harmful first. -o json has up to
-20 sensors of each cause.`,
-		Example: "  fleetscore fleet show sensors",
+		Short: "Show a fleet's models, how they are scored, and what is wrong with them",
+		Long: `Shows a fleet's current generation: its sensors, the kinds of models they have, the
+runtimes that "runtime: auto" chooses for them and why, and what is wrong, grouped by cause
+and the most harmful first. -o json has up to 20 sensors of each cause.
+
+--models lists every sensor instead, with the runtime that scores its model, the reason, the
+releases that its file names, and what to do if another runtime is wanted.`,
+		Example: "  fleetscore fleet show sensors\n  fleetscore fleet show sensors --models --runtime python",
 	}, http.MethodGet, "")
+	whole := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !models && (pipeline != "" || runtime != "") {
+			return usagef("--pipeline and --runtime choose among the models of --models")
+		}
+		if !models {
+			return whole(cmd, args)
+		}
+		return listModels(cmd, args[0], url.Values{"pipeline": {pipeline}, "runtime": {runtime}})
+	}
+	cmd.Flags().BoolVar(&models, "models", false, "list every sensor with the runtime of its model")
+	cmd.Flags().StringVar(&pipeline, "pipeline", "", "with --models: the runtimes that this pipeline uses, instead of those that auto chooses")
+	cmd.Flags().StringVar(&runtime, "runtime", "", "with --models: only models with this runtime: native, python, onnx, command or none")
+	return cmd
+}
+
+// listModels prints all models of a fleet with their runtimes.
+func listModels(cmd *cobra.Command, name string, q url.Values) error {
+	c, err := dial(cmd)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for k, v := range q {
+		if v[0] == "" {
+			delete(q, k)
+		}
+	}
+	l := listing{columns: []string{"sensor", "file", "runtime", "made with", "reason", "fix"}}
+	for {
+		var page api.List[api.Model]
+		if err := c.Get(cmd.Context(), "/fleets/"+url.PathEscape(name)+"/models", q, &page); err != nil {
+			return err
+		}
+		for _, m := range page.Items {
+			l.add(m, m.Key, m.File, orDash(string(m.Runtime)), m.MadeWith, m.Reason, m.Fix)
+		}
+		if page.Next == "" {
+			return l.print(cmd)
+		}
+		q.Set("after", page.Next)
+	}
 }
 
 func newFleetSyncCommand() *cobra.Command {
@@ -165,6 +212,9 @@ func writeFleet(w io.Writer, f *api.Fleet) error {
 	if n := len(f.Ignored); n > 0 {
 		rows = append(rows, [2]string{"ignored files", shortList(f.Ignored)})
 	}
+	for _, p := range f.Pipelines {
+		rows = append(rows, [2]string{"pipeline " + p.Pipeline, fmt.Sprintf("runtime %s: %s scored natively, %s otherwise, %s not at all", p.Runtime, thousands(p.Native), thousands(p.Other), thousands(p.None))})
+	}
 	if err := writePairs(w, rows); err != nil || f.Health == nil {
 		return err
 	}
@@ -195,22 +245,46 @@ func writeHealth(w io.Writer, h *fleet.Diagnosis) error {
 			return err
 		}
 	}
+	if h.Native < sensorsOf(h) {
+		fmt.Fprintln(w, "\nruntimes that auto chooses")
+		for _, c := range h.Runtimes {
+			fmt.Fprintf(w, "  %s: %s%s: %s\n    %s\n", cmp.Or(string(c.Runtime), "none"), plural(int(c.Sensors), "sensor"), madeWith(c.MadeWith), c.Reason, exampleList(c.Members, c.Sensors))
+			if c.Fix != "" {
+				fmt.Fprintf(w, "    %s\n", c.Fix)
+			}
+		}
+	}
 	if len(h.Causes) == 0 {
 		_, err := fmt.Fprintln(w, "\nnothing is known to be wrong")
 		return err
 	}
 	for _, c := range h.Causes {
-		if _, err := fmt.Fprintf(w, "\n%s: %s\n  %s\n  %s\n", c.Code, plural(int(c.Sensors), "sensor"), c.Message, exampleList(&c)); err != nil {
+		if _, err := fmt.Fprintf(w, "\n%s: %s\n  %s\n  %s\n", c.Code, plural(int(c.Sensors), "sensor"), c.Message, exampleList(c.Members, c.Sensors)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// exampleList names a cause's first sensors with their files.
-func exampleList(c *fleet.Cause) string {
+// sensorsOf is how many sensors the runtimes of a diagnosis stand for.
+func sensorsOf(h *fleet.Diagnosis) (n int64) {
+	for _, c := range h.Runtimes {
+		n += c.Sensors
+	}
+	return n
+}
+
+func madeWith(releases string) string {
+	if releases == "" {
+		return ""
+	}
+	return " made with " + releases
+}
+
+// exampleList names the first of some sensors with their files.
+func exampleList(members []fleet.Affected, sensors int64) string {
 	var names []string
-	for _, m := range c.Members[:min(len(c.Members), 8)] {
+	for _, m := range members[:min(len(members), 8)] {
 		if m.Name == "" || m.Name == m.Key {
 			names = append(names, m.Key)
 		} else {
@@ -218,7 +292,7 @@ func exampleList(c *fleet.Cause) string {
 		}
 	}
 	s := strings.Join(names, ", ")
-	if more := c.Sensors - int64(len(names)); more > 0 {
+	if more := sensors - int64(len(names)); more > 0 {
 		s += " and " + thousands(more) + " more"
 	}
 	return s
@@ -482,67 +556,4 @@ func pushedList(p *api.Pushed) (*listing, error) {
 		return l, fleetscore.Errorf(fleetscore.Unavailable, "make a generation", "", "version %d is in the fleet's folder, but: %s", p.Number, p.Problem)
 	}
 	return l, nil
-}
-
-func newModelVersionsCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "versions FLEET [VERSION]",
-		Short:   "List what was pushed into a fleet, the newest first; or the files of one version",
-		Example: "  fleetscore model versions sensors",
-		Args:    cobra.RangeArgs(1, 2),
-	}
-	n := cmd.Flags().IntP("count", "n", 20, "how many at most, up to 100")
-	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		path := "/fleets/" + url.PathEscape(args[0]) + "/versions"
-		if len(args) > 1 {
-			var v versions.Version
-			if err := c.Get(ctx, path+"/"+url.PathEscape(args[1]), nil, &v); err != nil {
-				return nil, err
-			}
-			l := &listing{columns: []string{"file", "before", "after"}}
-			for _, f := range v.Changes {
-				l.add(f, f.Name, shortDigest(f.Before), shortDigest(f.After))
-			}
-			return l, nil
-		}
-		var got api.List[versions.Version]
-		if err := c.Get(ctx, path, url.Values{"limit": {strconv.Itoa(*n)}}, &got); err != nil {
-			return nil, err
-		}
-		l := &listing{columns: []string{"version", "created", "author", "files", "rolled back to", "message"}}
-		for _, v := range got.Items {
-			back := ""
-			if v.RollbackTo != nil {
-				back = strconv.Itoa(*v.RollbackTo)
-			}
-			l.add(v, v.Number, v.Created, v.Author, v.Files, back, v.Message)
-		}
-		return l, nil
-	})
-}
-
-func shortDigest(s string) string { return s[:min(len(s), 12)] }
-
-func newModelRollbackCommand() *cobra.Command {
-	var to int
-	var message string
-	cmd := remote(&cobra.Command{
-		Use:   "rollback FLEET --to VERSION",
-		Short: "Bring back the models of a version, as a new version",
-		Long: `Brings back each file that later versions have changed as it was at that version, and
-makes a generation of the fleet that the next jobs use. Files that no later version has
-changed stay as they are. Version 0 is the time before the first push.`,
-		Example: "  fleetscore model rollback sensors --to 3",
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		var got api.Pushed
-		if err := c.Post(ctx, "/fleets/"+url.PathEscape(args[0])+"/rollback", map[string]any{"to": to, "message": message}, &got); err != nil {
-			return nil, err
-		}
-		return pushedList(&got)
-	})
-	cmd.Flags().IntVar(&to, "to", 0, "the version")
-	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for people")
-	must(cmd.MarkFlagRequired("to"))
-	return cmd
 }

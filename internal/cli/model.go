@@ -5,18 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
 	rowfiles "github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/verify"
@@ -446,7 +451,7 @@ func (p *packing) run(cmd *cobra.Command) error {
 		return err
 	}
 	for i := range r.Causes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s: %s\n", r.Causes[i].Code, plural(int(r.Causes[i].Sensors), "sensor"), r.Causes[i].Message, exampleList(&r.Causes[i]))
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s: %s\n", r.Causes[i].Code, plural(int(r.Causes[i].Sensors), "sensor"), r.Causes[i].Message, exampleList(r.Causes[i].Members, r.Causes[i].Sensors))
 	}
 	if n := len(r.Ignored); n > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s %s no sensor's name: %s\n", plural(n, "file"), p.models, verb(n, "fit"), shortList(r.Ignored))
@@ -505,4 +510,67 @@ func inside(dir, models string) bool {
 		}
 	}
 	return true
+}
+
+func newModelVersionsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "versions FLEET [VERSION]",
+		Short:   "List what was pushed into a fleet, the newest first; or the files of one version",
+		Example: "  fleetscore model versions sensors",
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	n := cmd.Flags().IntP("count", "n", 20, "how many at most, up to 100")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		path := "/fleets/" + url.PathEscape(args[0]) + "/versions"
+		if len(args) > 1 {
+			var v versions.Version
+			if err := c.Get(ctx, path+"/"+url.PathEscape(args[1]), nil, &v); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"file", "before", "after"}}
+			for _, f := range v.Changes {
+				l.add(f, f.Name, shortDigest(f.Before), shortDigest(f.After))
+			}
+			return l, nil
+		}
+		var got api.List[versions.Version]
+		if err := c.Get(ctx, path, url.Values{"limit": {strconv.Itoa(*n)}}, &got); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"version", "created", "author", "files", "rolled back to", "message"}}
+		for _, v := range got.Items {
+			back := ""
+			if v.RollbackTo != nil {
+				back = strconv.Itoa(*v.RollbackTo)
+			}
+			l.add(v, v.Number, v.Created, v.Author, v.Files, back, v.Message)
+		}
+		return l, nil
+	})
+}
+
+func shortDigest(s string) string { return s[:min(len(s), 12)] }
+
+func newModelRollbackCommand() *cobra.Command {
+	var to int
+	var message string
+	cmd := remote(&cobra.Command{
+		Use:   "rollback FLEET --to VERSION",
+		Short: "Bring back the models of a version, as a new version",
+		Long: `Brings back each file that later versions have changed as it was at that version, and
+makes a generation of the fleet that the next jobs use. Files that no later version has
+changed stay as they are. Version 0 is the time before the first push.`,
+		Example: "  fleetscore model rollback sensors --to 3",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		var got api.Pushed
+		if err := c.Post(ctx, "/fleets/"+url.PathEscape(args[0])+"/rollback", map[string]any{"to": to, "message": message}, &got); err != nil {
+			return nil, err
+		}
+		return pushedList(&got)
+	})
+	cmd.Flags().IntVar(&to, "to", 0, "the version")
+	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for people")
+	must(cmd.MarkFlagRequired("to"))
+	return cmd
 }

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"io"
 	"math"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,6 +136,33 @@ pipelines:
 		if s, ok := at[native.Keys[k].String()+native.Times[i].String()]; !ok || math.Abs(s-native.Score[i]) > 1e-12 {
 			t.Errorf("row %s: Python's score is %v, the native one %v", native.Times[i], s, native.Score[i])
 		}
+	}
+
+	for args, wants := range map[string][]string{
+		"fleet show sensors": {"native: 1 sensor made with scikit-learn 1.9.1: all of its classes are read as data\n    a/2", "python: 1 sensor made with scikit-learn 1.9.1, NumPy 2: ", "plant.Scaled", "start the nodes with --python",
+			"pipeline safe          runtime native: 1 scored natively, 0 otherwise, 2 not at all", "pipeline mixed         runtime auto: 1 scored natively, 2 otherwise, 0 not at all", "pipeline all           runtime python: 0 scored natively, 3 otherwise, 0 not at all"},
+		"fleet show sensors --models --runtime python -o csv":                {"a/1,model_a_1,python,\"scikit-learn 1.9.1, NumPy 2\",", "a/3,model_a_3,python,"},
+		"fleet show sensors --models --runtime none --pipeline safe -o json": {`"key": "a/1"`, "write runtime: auto in the pipeline"},
+		"fleet show sensors --models --pipeline all -o csv":                  {"a/2,model_a_2,python,"},
+	} {
+		if code, stdout, stderr := command(t, append(strings.Fields(args), server)...); code != 0 || slices.ContainsFunc(wants, func(w string) bool { return !strings.Contains(stdout, w) }) || strings.Contains(stdout, "a/2") != !strings.Contains(args, "--runtime") {
+			t.Errorf("%s: exit %d\n%s%s\nwant %q", args, code, stdout, stderr, wants)
+		}
+	}
+	request, err := http.NewRequest(http.MethodGet, "http://"+p.addr+"/fleets/sensors", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+p.token())
+	resp, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil {
+		t.Error(err)
+	} else if page := string(text); !strings.Contains(page, "<td>python</td>") || !strings.Contains(page, "plant.Scaled") {
+		t.Errorf("the page of the fleet is\n%s", page)
 	}
 
 	submit("all", `"scored": 2`, `"kept": 2`) // nothing has changed

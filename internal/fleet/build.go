@@ -278,6 +278,9 @@ func (l *lane) compile(ctx context.Context, m Member, data []byte, readErr error
 		r.flags |= NotModel
 		return r, out[:from], false
 	}
+	if made := sklearn.OriginOf(data).String(); made != "" {
+		r.detail += detailSeparator + made
+	}
 	r.flags |= Original
 	out = append(out[:from], data...)
 	return r, append(out, pad(len(data))...), false

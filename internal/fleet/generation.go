@@ -106,6 +106,26 @@ func Current(ctx context.Context, b store.Bucket, fleetName string) (*Generation
 	return current(ctx, PackFolder(b, fleetName))
 }
 
+// Page gives the members of a generation from a number on, at most limit that fit, and the
+// number of the next one; 0 at the end. It reads no models.
+func Page(ctx context.Context, b store.Bucket, g *Generation, from, limit int, fits func(Entry) bool) (out []Entry, next int, err error) {
+	p, err := openPack(ctx, PackFolder(b, g.Fleet), g, fleetscore.AllShards, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i := max(0, from); i < p.Len(); i++ {
+		e := p.At(i)
+		if !fits(e) {
+			continue
+		}
+		if len(out) == limit {
+			return out, i, p.Close()
+		}
+		out = append(out, e)
+	}
+	return out, 0, p.Close()
+}
+
 // Load reads what a generation is.
 func Load(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID) (*Generation, error) {
 	return loadGeneration(ctx, PackFolder(b, fleetName), id)

@@ -18,8 +18,22 @@ import (
 // Diagnosis is what is known of a fleet's models without scoring.
 type Diagnosis struct {
 	Native int64       `json:"native"` // sensors whose model is scored natively
+	Python int64       `json:"python"` // sensors whose model auto scores by Python
+	Lost   int64       `json:"lost"`   // sensors whose model no runtime can score, because there is none or it can't be read
 	Kinds  []ModelKind `json:"kinds"`  // the models that can be scored natively, most first
 	Causes []Cause     `json:"causes"` // what is wrong, most harmful first; empty if nothing is
+	// Runtimes are the runtimes that auto chooses, and why, most models first.
+	Runtimes []Choice `json:"runtimes,omitempty"`
+}
+
+// Choice is the runtime that some models are scored with, and why.
+type Choice struct {
+	Runtime  fleetscore.RuntimeName `json:"runtime,omitempty"` // empty if none scores them
+	Reason   string                 `json:"reason"`
+	Fix      string                 `json:"fix,omitempty"`       // what to do if that isn't wanted
+	MadeWith string                 `json:"made_with,omitempty"` // the releases that the files name
+	Sensors  int64                  `json:"sensors"`
+	Members  []Affected             `json:"members"` // the first of them, at most MaxExamples
 }
 
 // ModelKind is models of the same estimators and releases.
@@ -89,9 +103,15 @@ const maxKinds = 10_000
 
 // doctor gathers a fleet's health.
 type doctor struct {
-	kinds  map[string]*ModelKind
-	causes map[string]*Cause
-	files  []file // for duplicates
+	kinds   map[string]*ModelKind
+	causes  map[string]*Cause
+	choices map[string]*Choice
+	lost    int64
+	files   []file // for duplicates
+}
+
+func newDoctor() doctor {
+	return doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}, choices: map[string]*Choice{}}
 }
 
 // file is the beginning of a file's digest and a member that has it.
@@ -102,7 +122,7 @@ type file struct {
 
 // Examine gives the health of a pack's members.
 func (p *Pack) Examine() Diagnosis {
-	d := doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}}
+	d := newDoctor()
 	for i, e := range p.All() {
 		d.member(i, &e)
 	}
@@ -135,7 +155,7 @@ func (f *Folder) Examine(ctx context.Context, opt Options) (Diagnosis, error) {
 				if r.key == "" {
 					r = segmentRow{flags: Unreadable, detail: "the file is gone since it was listed"}
 				}
-				entries[first+i] = Entry{Key: m.Key, Name: m.Name, Digest: r.digest, SizeBytes: r.size, Flags: r.flags, Detail: r.detail}
+				entries[first+i] = Entry{Key: m.Key, Name: m.Name, Digest: r.digest, SizeBytes: r.size, Flags: r.flags}.with(r.detail)
 			}
 			return nil
 		})
@@ -143,7 +163,7 @@ func (f *Folder) Examine(ctx context.Context, opt Options) (Diagnosis, error) {
 	if err := group.Wait(); err != nil {
 		return Diagnosis{}, err
 	}
-	d := doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}}
+	d := newDoctor()
 	for i := range entries {
 		d.member(i, &entries[i])
 	}
@@ -170,6 +190,7 @@ func (b *builder) examineShared(ctx context.Context, members []Member) error {
 }
 
 func (d *doctor) member(i int, e *Entry) {
+	d.choose(e)
 	add := func(code CauseCode, message string) { d.add(code, message, message, e) }
 	switch {
 	case e.Flags&NoModel != 0:
@@ -203,6 +224,77 @@ func (d *doctor) member(i int, e *Entry) {
 	if e.Flags&(Shared|Unreadable) == 0 {
 		d.files = append(d.files, file{binary.LittleEndian.Uint64(e.Digest[:]), int32(i)})
 	}
+}
+
+// choose counts a sensor where the runtime is that auto chooses for it.
+func (d *doctor) choose(e *Entry) {
+	chosen := e.Choose(fleetscore.RuntimeAuto)
+	if chosen.Runtime == "" && e.Flags&HoldsCode == 0 {
+		d.lost++
+	}
+	id := string(chosen.Runtime) + "\x00" + fleetscore.WithoutNumbers(chosen.Reason) + "\x00" + chosen.MadeWith
+	c := d.choices[id]
+	if c == nil {
+		if len(d.choices) >= maxKinds {
+			return
+		}
+		c = &chosen
+		d.choices[id] = c
+	}
+	c.Sensors++
+	if len(c.Members) < MaxExamples {
+		c.Members = append(c.Members, Affected{e.Key.String(), e.Name})
+	}
+}
+
+// Choose is the runtime that scores a member where the pipeline's runtime is use, and why. Its
+// Sensors and Members stay empty.
+func (e *Entry) Choose(use fleetscore.RuntimeName) Choice {
+	none := func(fix string) Choice { return Choice{Reason: e.Detail, Fix: fix, MadeWith: e.Made} }
+	switch {
+	case e.Flags&NoModel != 0:
+		return Choice{Reason: "the sensor has no model", Fix: "train one, or give its class a default"}
+	case e.Flags&HoldsCode != 0 && (use == "" || use == fleetscore.RuntimeNative || use == fleetscore.RuntimeAuto):
+		return none("make the file anew without that; or, if you trust those who made it, write runtime: python")
+	case e.Flags&(Unreadable|NotModel) != 0:
+		return none("")
+	case use != fleetscore.RuntimeNative && use != fleetscore.RuntimeAuto && use != "":
+		return Choice{Runtime: use, Reason: "the pipeline says runtime: " + string(use), MadeWith: e.Made}
+	case e.Flags&Native != 0:
+		made := ""
+		if k := kindOf(e.Detail); k.Releases != "" {
+			made = "scikit-learn " + k.Releases
+		}
+		return Choice{Runtime: fleetscore.RuntimeNative, Reason: "all of its classes are read as data", MadeWith: made}
+	case use == fleetscore.RuntimeAuto:
+		return Choice{Runtime: fleetscore.RuntimePython, Reason: e.Detail, MadeWith: e.Made,
+			Fix: "start the nodes with --python; or train the model with classes that are scored natively (docs/sklearn.md)"}
+	}
+	return none("write runtime: auto in the pipeline and start its nodes with --python; or train the model with classes that are scored natively (docs/sklearn.md)")
+}
+
+// Split says how many sensors a pipeline scores with which runtime.
+type Split struct {
+	Pipeline string                 `json:"pipeline"`
+	Runtime  fleetscore.RuntimeName `json:"runtime"` // that the pipeline says
+	Native   int64                  `json:"native"`
+	Other    int64                  `json:"other"` // scored by Python, or by the pipeline's command
+	None     int64                  `json:"none"`  // sensors that end as failed or no_model, whatever the rows
+}
+
+// Split counts what a pipeline does with so many members.
+func (h Diagnosis) Split(pipeline string, use fleetscore.RuntimeName, members int64) Split {
+	s := Split{Pipeline: pipeline, Runtime: cmp.Or(use, fleetscore.RuntimeNative)}
+	switch s.Runtime {
+	case fleetscore.RuntimeNative:
+		s.Native = h.Native
+	case fleetscore.RuntimeAuto:
+		s.Native, s.Other = h.Native, h.Python
+	default:
+		s.Other = members - h.Lost
+	}
+	s.None = members - s.Native - s.Other
+	return s
 }
 
 func causeOf(f Flags) CauseCode {
@@ -257,7 +349,18 @@ func (d *doctor) duplicates(at func(int) Entry) {
 }
 
 func (d *doctor) health() Diagnosis {
-	h := Diagnosis{Kinds: []ModelKind{}, Causes: []Cause{}}
+	h := Diagnosis{Kinds: []ModelKind{}, Causes: []Cause{}, Lost: d.lost}
+	for _, c := range d.choices {
+		if c.Runtime == fleetscore.RuntimePython {
+			h.Python += c.Sensors
+		}
+		slices.SortFunc(c.Members, func(a, b Affected) int { return cmp.Compare(a.Key, b.Key) })
+		h.Runtimes = append(h.Runtimes, *c)
+	}
+	slices.SortFunc(h.Runtimes, func(a, b Choice) int {
+		return cmp.Or(cmp.Compare(b.Sensors, a.Sensors), cmp.Compare(a.Runtime, b.Runtime), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.MadeWith, b.MadeWith))
+	})
+	h.Runtimes = h.Runtimes[:min(len(h.Runtimes), maxGroups)]
 	for _, k := range d.kinds {
 		h.Kinds = append(h.Kinds, *k)
 		h.Native += k.Models

@@ -314,10 +314,11 @@ func refusal(s *segment, i int) error {
 	if s.row(i).flags()&NoModel != 0 {
 		return noModel(s.key(i))
 	}
+	why, _, _ := strings.Cut(s.detail(i), detailSeparator)
 	if s.row(i).flags()&HoldsCode != 0 {
-		return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%w", holdsCode(s.detail(i)))
+		return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%w", holdsCode(why))
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%s", s.detail(i))
+	return fleetscore.Errorf(fleetscore.Invalid, "read model", s.name(i), "%s", why)
 }
 
 // holdsCode is why a file was refused that would run code. errors.As finds the refusal in
@@ -425,7 +426,16 @@ type Entry struct {
 	SizeBytes int64             // of that file
 	Flags     Flags
 	Detail    string // of a native model its estimators, releases and features, else why it isn't native
+	Made      string // the releases that the file of a model names that isn't native
 	Record    []byte // the native record, as Model gives it; nil if there is none in memory
+}
+
+// with reads what compile wrote of a model.
+func (e Entry) with(detail string) Entry {
+	if e.Detail = detail; e.Flags&Native == 0 {
+		e.Detail, e.Made, _ = strings.Cut(detail, detailSeparator)
+	}
+	return e
 }
 
 // All yields the members in their order, by number.
@@ -446,7 +456,7 @@ func (p *Pack) At(i int) Entry { return p.entry(p.row(i)) }
 
 func (p *Pack) entry(s *segment, i int) Entry {
 	r := s.row(i)
-	e := Entry{Key: s.key(i), Name: s.name(i), Digest: r.digest(), SizeBytes: int64(r.size()), Flags: r.flags(), Detail: s.detail(i)}
+	e := Entry{Key: s.key(i), Name: s.name(i), Digest: r.digest(), SizeBytes: int64(r.size()), Flags: r.flags()}.with(s.detail(i))
 	if e.Flags&Native != 0 {
 		if in, j, err := p.place(s, i); err == nil {
 			e.Record = in.record(j, in.body(j))

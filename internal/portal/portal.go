@@ -78,7 +78,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "servers", "problem", "signin", "signedin"} {
+	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "servers", "fleet", "problem", "signin", "signedin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -94,6 +94,7 @@ func New(deps Deps) (http.Handler, error) {
 	mux.HandleFunc("GET /{$}", p.followLink(p.page("overview", p.overview)))
 	mux.HandleFunc("GET /jobs/{id}", p.page("job", p.job))
 	mux.HandleFunc("GET /pools/{name}", p.page("pool", p.pool))
+	mux.HandleFunc("GET /fleets/{name}", p.page("fleet", p.fleet))
 	mux.HandleFunc("GET /servers", p.page("servers", p.servers))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
 	mux.HandleFunc("GET /shadows/{pipeline}", p.page("shadow", p.shadow))
