@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/config"
 	rowfiles "github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/images"
+	"github.com/fleetscore/fleetscore/internal/images/build"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -406,7 +408,7 @@ func newImageCommand() *cobra.Command {
 	say := func(format string) func(cmd *cobra.Command, image string) {
 		return func(cmd *cobra.Command, image string) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", image) }
 	}
-	cmd.AddCommand(newImageListCommand(), newImageCollectCommand(),
+	cmd.AddCommand(newImageListCommand(), newImageBuildCommand(), newImageCollectCommand(),
 		imageChange("lock IMAGE", "Keep a tag from being moved or deleted", "team/scorer:v1", "/images/lock", map[string]any{"locked": true}, say("%s is locked")),
 		imageChange("unlock IMAGE", "Let a locked tag be moved or deleted again", "team/scorer:v1", "/images/lock", map[string]any{"locked": false}, say("%s isn't locked any more")),
 		imageChange("rm IMAGE", "Delete a tag, or an image by its digest with all its tags", "team/scorer:v1", "/images/remove", map[string]any{}, say("%s is removed; 'fleetscore image gc' frees its space")))
@@ -426,6 +428,86 @@ func newImageListCommand() *cobra.Command {
 			}
 			return l, nil
 		})
+}
+
+func newImageBuildCommand() *cobra.Command {
+	var opt build.Options
+	var entrypoint, command, to string
+	var cmd *cobra.Command
+	cmd = remote(&cobra.Command{Use: "build IMAGE", Short: "Make an image of a base, files and Python wheels, without a container engine",
+		Long: `Puts Python wheels and files as layers on top of a base image, and pushes the result into
+the server's registry as IMAGE, or writes it with --to. No container engine is needed. The same
+input gives the same image with the same digest.
+
+The base is scratch, a folder in OCI's image layout, an archive that docker save or docker
+export wrote, or the name of an image as docker pull takes it. An image of the server's own
+registry begins with the server's address. Passwords of other registries are those that docker
+login keeps.
+
+Wheels are unpacked as pip installs them, for the python3 of the base. Dependencies have to be
+given as wheels too: pip download --only-binary :all: -d wheels PACKAGE gets all of them
+(docs/docker.md).`,
+		Example: "  fleetscore image build team/scorer:v1 --base python:3.12-slim --wheel wheels/*.whl --copy predict.py:/app/predict.py",
+		Args:    cobra.MinimumNArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			for _, file := range args[1:] { // what the shell made of --wheel wheels/*.whl
+				if !strings.HasSuffix(file, ".whl") {
+					return nil, usagef("%s: one image is expected, and besides it only wheels", file)
+				}
+			}
+			opt.Wheels = append(opt.Wheels, args[1:]...)
+			var err error
+			if opt.Entrypoint, err = programOf(entrypoint); err == nil {
+				opt.Command, err = programOf(command)
+			}
+			if err != nil {
+				return nil, err
+			}
+			opt.Server.Host, opt.Server.Transport = c.Registry()
+			image, err := build.Build(ctx, opt)
+			if err != nil {
+				return nil, err
+			}
+			where := opt.Server.Host + "/" + args[0]
+			if to != "" {
+				where, err = to, image.Write(to, args[0])
+			} else {
+				err = image.Push(ctx, opt.Server, args[0])
+			}
+			if err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"image", "digest", "layers", "bytes"}, single: true}
+			l.add(image, where, image.Digest, image.Layers, image.SizeBytes)
+			warn(cmd.ErrOrStderr(), image.Warnings)
+			return l, nil
+		})
+	f := cmd.Flags()
+	f.StringVar(&opt.Base, "base", "", "what the image is based on: scratch, a folder, an archive or the name of an image")
+	_ = cmd.MarkFlagRequired("base") // it exists
+	f.StringVar(&opt.Platform, "platform", "", "platform of the base, such as linux/arm64; this machine's processor if not given")
+	f.StringArrayVar(&opt.Copies, "copy", nil, "FROM:TO, a file or folder and its absolute path in the image; may be repeated")
+	f.StringArrayVar(&opt.Wheels, "wheel", nil, "a Python wheel; may be repeated")
+	f.StringVar(&opt.Python, "python", "", "the interpreter in the image that gets the wheels; the python3 of its PATH if not given")
+	f.StringVar(&entrypoint, "entrypoint", "", "program and arguments that a container starts, with spaces between them or as a JSON list")
+	f.StringVar(&command, "cmd", "", "arguments, or the program if there is no entry point, in the same form")
+	f.StringArrayVar(&opt.Env, "env", nil, "NAME=VALUE, a variable of the environment; may be repeated")
+	f.StringVar(&opt.User, "user", "", "user, or user:group, that a container has")
+	f.StringVar(&opt.WorkDir, "workdir", "", "folder in which a container starts")
+	f.StringToStringVar(&opt.Labels, "label", nil, "NAME=VALUE; may be repeated")
+	f.StringVar(&to, "to", "", "don't push; write a .tar file for docker load, or a folder in OCI's image layout")
+	return cmd
+}
+
+// programOf reads a program with its arguments: words, or a JSON list of texts.
+func programOf(text string) (out []string, err error) {
+	if !strings.HasPrefix(strings.TrimSpace(text), "[") {
+		return strings.Fields(text), nil
+	}
+	if err := json.Unmarshal([]byte(text), &out); err != nil {
+		return nil, usagef("%s isn't a JSON list of texts", text)
+	}
+	return out, nil
 }
 
 // imageChange is a command that changes one image.

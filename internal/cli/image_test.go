@@ -118,7 +118,7 @@ func TestRegistry(t *testing.T) {
 	if out := d.Fails(t, "pull", p.addr+"/team/scorer:v1"); !strings.Contains(out, "unauthorized") && !strings.Contains(out, "no basic auth credentials") {
 		t.Errorf("pull without a token: %s", out)
 	}
-	p.crane(push)
+	p.crane(push, "team/scorer:v1")
 	p.imageCommands()
 }
 
@@ -163,8 +163,69 @@ func TestImageOfPool(t *testing.T) {
 	}
 }
 
+// TestImageBuild: an image that is built of a root file system, a wheel and a script without
+// any engine has the same digest on another day; docker and crane pull it, and it runs.
+func TestImageBuild(t *testing.T) {
+	t.Parallel()
+	p := startServer(t, imageYAML)
+	engine := testkit.StartDocker(t)
+	root, wheels := testkit.PythonRoot(t), testkit.Wheels(t, "six==1.17.0")
+	script := filepath.Join(p.dir, "hello.py")
+	built := func(at time.Time, image string) (digest string) {
+		t.Helper()
+		if err := os.WriteFile(script, []byte("import os, sys, six\nprint('hello from six', six.__version__, sys.argv[1:], os.getuid(), os.getcwd(), os.environ['COLOUR'])\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(script, at, at); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := command(t, append([]string{"image", "build", image, "--base", root, "--copy", script + ":/app/", "--entrypoint", "python3 /app/hello.py", "--cmd", `["a b"]`,
+			"--env", "COLOUR=blue", "--user", "1000:1000", "--workdir", "/app", "--label", "team=red", "-o", "json", "--server", "http://" + p.addr, "--wheel"}, wheels...)...)
+		var i struct{ Digest string }
+		if err := json.Unmarshal([]byte(stdout), &i); code != 0 || err != nil || stderr != "" {
+			t.Fatalf("build: %d, %v\n%s%s", code, err, stdout, stderr)
+		}
+		return i.Digest
+	}
+	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	first, second := built(day, "team/hello:v1"), built(day.AddDate(0, 0, 1), "team/hello:v2")
+	if first != second {
+		t.Errorf("the digests are %s and %s", first, second)
+	}
+	engine.Input(t, []byte(p.imageToken("image-pull", "puller")), "login", "-u", "puller", "--password-stdin", p.addr)
+	image := p.addr + "/team/hello@" + first
+	engine.Run(t, "pull", image)
+	if out := engine.Run(t, "run", "--rm", "--network", "none", image); out != "hello from six 1.17.0 ['a b'] 1000 /app blue\n" {
+		t.Errorf("it says %q", out)
+	}
+	p.crane(p.imageToken("image-push", "pusher"), "team/hello:v1")
+	server := "--server=http://" + p.addr
+	if code, _, stderr := command(t, "image", "lock", "team/hello:v1", server); code != 0 {
+		t.Fatal(stderr)
+	}
+	for want, args := range map[string][]string{
+		"the tag is locked":               {"team/hello:v1", "--base", "scratch"},
+		"a repository and a tag":          {"Team/Hello", "--base", "scratch"},
+		"one image is expected":           {"team/hello:v3", "team/hello:v4", "--base", "scratch"},
+		"flags are needed too: --base":    {"team/hello:v3"},
+		"this registry has no such image": {"team/hello:v3", "--base", p.addr + "/team/none:v1"},
+	} {
+		if code, _, stderr := command(t, append([]string{"image", "build", server}, args...)...); code == 0 || !strings.Contains(stderr, want) {
+			t.Errorf("%q: exit %d, %s", args, code, stderr)
+		}
+	}
+	file := filepath.Join(p.dir, "image.tar")
+	if code, _, stderr := command(t, "image", "build", "team/more:v1", "--base", image, "--cmd", "again", "--to", file, server); code != 0 {
+		t.Fatal(stderr)
+	}
+	engine.Run(t, "load", "-i", file)
+	if out := engine.Run(t, "run", "--rm", "--network", "none", "team/more:v1"); !strings.Contains(out, "['again'] 1000 /app blue") {
+		t.Errorf("the next one says %q", out)
+	}
+}
+
 // crane pulls the image, and pushes it under another tag.
-func (p *process) crane(push string) {
+func (p *process) crane(push, image string) {
 	p.t.Helper()
 	program := testkit.GoProgram(p.t, "github.com/google/go-containerregistry/cmd/crane@v0.22.1")
 	home := p.t.TempDir()
@@ -178,7 +239,8 @@ func (p *process) crane(push string) {
 	}
 	crane(push, "auth", "login", p.addr, "-u", "crane", "--password-stdin")
 	file := filepath.Join(home, "image.tar")
-	crane("", "pull", p.addr+"/team/scorer:v1", file)
+	crane("", "validate", "--remote", p.addr+"/"+image)
+	crane("", "pull", p.addr+"/"+image, file)
 	crane("", "push", file, p.addr+"/team/scorer:v2")
 	crane("", "copy", p.addr+"/team/scorer:v2", p.addr+"/team/copy:v2")
 	crane("", "digest", p.addr+"/team/copy:v2")

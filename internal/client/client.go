@@ -110,6 +110,39 @@ func New(cfg Config) (*Client, error) {
 // Server is the URL of the server that is asked.
 func (c *Client) Server() string { return c.servers[c.at.Load()].base }
 
+// Registry is where the server's registry of images answers, and what sends requests there
+// with the client's credentials. Requests to other hosts are sent without them.
+func (c *Client) Registry() (host string, transport http.RoundTripper) {
+	s := c.servers[c.at.Load()]
+	u, err := url.Parse(s.base)
+	if err != nil { // New has checked it
+		return "", http.DefaultTransport
+	}
+	return u.Host, registryTransport{s, u}
+}
+
+type registryTransport struct {
+	server *server
+	base   *url.URL
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t registryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host != t.base.Host {
+		return http.DefaultTransport.RoundTrip(req)
+	}
+	token, err := t.server.token()
+	if err != nil {
+		return nil, err
+	}
+	req = req.Clone(req.Context())
+	req.URL.Scheme = t.base.Scheme // programs for registries guess it by the host
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return t.server.http.Transport.RoundTrip(req)
+}
+
 // Close closes idle connections.
 func (c *Client) Close() {
 	for _, s := range c.servers {
