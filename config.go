@@ -43,6 +43,7 @@ type HistoryConfig struct {
 type HubConfig struct {
 	Key        []string `json:"key"`                  // key columns; default [Device, Tag]
 	Time       string   `json:"time"`                 // event time column; default TS
+	TimeUnit   string   `json:"time_unit,omitempty"`  // unit of event times that are numbers since 1970: "s", "ms", "us" or "ns"; empty means ms
 	Partitions int      `json:"partitions,omitempty"` // ordered parts of the log; 0 means 1; fixed once readings are stored
 	Retention  Duration `json:"retention,omitempty"`  // how long readings are kept; 0 means 7d
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s

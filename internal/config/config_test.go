@@ -42,7 +42,7 @@ func TestParseDesignExample(t *testing.T) {
 	zero, all := fleetscore.AllowShare(0), fleetscore.AllowShare(100)
 	minutes := func(n int) fleetscore.Duration { return fleetscore.Duration(time.Duration(n) * time.Minute) }
 	want := fleetscore.Config{
-		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Partitions: 1, Retention: minutes(7 * 24 * 60),
+		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", TimeUnit: "ms", Partitions: 1, Retention: minutes(7 * 24 * 60),
 			Disorder: fleetscore.Duration(5 * time.Second), IdleAfter: fleetscore.Duration(10 * time.Second)},
 		Queries: map[string]fleetscore.QueryConfig{"readings": {
 			SQL: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\nINTO readings FROM hub TIMESTAMP BY TS\nGROUP BY Device, Tag, TumblingWindow(second, 5)\n",

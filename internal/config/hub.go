@@ -30,6 +30,9 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 			r.at("hub."+d.name, "%s is negative; write 0 or more", d.v)
 		}
 	}
+	if !slices.Contains([]string{"s", "ms", "us", "ns"}, h.TimeUnit) {
+		r.at("hub.time_unit", "%q is unknown; write s, ms, us or ns", h.TimeUnit)
+	}
 	if h.BacklogMB < 0 {
 		r.at("hub.backlog_mb", "%d is negative", h.BacklogMB)
 	}
@@ -51,6 +54,7 @@ func fillHub(h *fleetscore.HubConfig) {
 		h.Key = []string{"Device", "Tag"}
 	}
 	def(&h.Time, "TS")
+	def(&h.TimeUnit, "ms")
 	def(&h.Partitions, 1)
 	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
 	def(&h.Disorder, fleetscore.Duration(5*time.Second))

@@ -100,10 +100,15 @@ func (l *Lines) event(number int, text []byte, hub fleetscore.HubConfig) (why st
 	if err := json.Unmarshal(text, &e); err != nil {
 		return fmt.Sprintf("not a JSON object of an event: %v", err)
 	}
-	switch {
-	case e.Version != "1.0":
+	if e.Version != "1.0" {
 		return fmt.Sprintf("specversion is %.20q; send CloudEvents 1.0", e.Version)
-	case e.ID == "" || e.Source == "" || e.Type == "":
+	}
+	return l.carried(number, e, hub)
+}
+
+// carried adds the readings that an event carries, or says why it has none.
+func (l *Lines) carried(number int, e cloudEvent, hub fleetscore.HubConfig) (why string) {
+	if e.ID == "" || e.Source == "" || e.Type == "" {
 		return "the event lacks id, source or type"
 	}
 	data, device, at := []byte(e.Data), "", e.Time
@@ -182,6 +187,50 @@ func (l *Lines) reading(number int, text []byte, add map[string]string) {
 		l.Text = appendText(l.Text, []byte(add[name]))
 	}
 	l.object(number)
+}
+
+// gridEvent is what is read of an event in Event Grid's own schema, which is older than CloudEvents.
+type gridEvent struct {
+	ID      string          `json:"id"`
+	Topic   string          `json:"topic"`
+	Subject string          `json:"subject"`
+	Type    string          `json:"eventType"`
+	Time    string          `json:"eventTime"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// GridEvents adds the readings of a batch of events in Event Grid's schema, as CloudEvents does.
+func (l *Lines) GridEvents(text []byte, hub fleetscore.HubConfig) {
+	at, err := elements(text, func(i int, raw json.RawMessage) {
+		var e gridEvent
+		why := ""
+		if err := json.Unmarshal(raw, &e); err != nil {
+			why = fmt.Sprintf("not a JSON object of an event: %v", err)
+		} else {
+			why = l.carried(i, cloudEvent{ID: e.ID, Source: e.Topic + e.Subject, Type: e.Type, Time: e.Time, Data: e.Data}, hub)
+		}
+		if why != "" {
+			l.fault(i, "", "%s", why)
+		}
+	})
+	if err != nil {
+		l.fault(at, "", "not a JSON array of events: %v", err)
+	}
+}
+
+// validationCode is the code of Event Grid's question whether it may send here; empty if
+// the text isn't such a question.
+func validationCode(text []byte) (code string) {
+	_, _ = elements(text, func(_ int, raw json.RawMessage) { // without a code, the readings are judged
+		var e gridEvent
+		var data struct {
+			Code string `json:"validationCode"`
+		}
+		if json.Unmarshal(raw, &e) == nil && e.Type == "Microsoft.EventGrid.SubscriptionValidationEvent" && json.Unmarshal(e.Data, &data) == nil {
+			code = data.Code
+		}
+	})
+	return code
 }
 
 // brokerProperties are what is read of the properties that a sender of Event Hubs gives an

@@ -223,6 +223,7 @@ func TestTooManyWait(t *testing.T) {
 // in the order of lines.
 func FuzzLines(f *testing.F) {
 	for _, s := range []string{"", "TS,Device\n1,2\n", "\"a\"\"b\",c\r\n1,2", "m,a=b v=1,w=\"x\" 1", `m\ ,\==\, v=t`, `[{"specversion":"1.0","id":"1","source":"s","type":"t","data":[{},{"a":1}]}]`, `{"specversion":"1.0","id":"1","source":"s","type":"` + iotTelemetry + `","data":{"body":"e30="}}`,
+		`[{"id":"1","topic":"t","subject":"s","eventType":"e","eventTime":"2026-11-23T10:00:05Z","data":{"validationCode":"x"}}]`,
 		`[{"Body":"{}{}[{}]"},{"Body":{"a":1}},{"Body":"e30=","IsBodyBase64":true,"BrokerProperties":{"MessageId":"1"}}]`} {
 		f.Add([]byte(s))
 	}
@@ -231,13 +232,15 @@ func FuzzLines(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var all [6]Lines
+		var all [7]Lines
 		all[0].CSV(body, nil, testHub)
 		all[1].Influx(body, 1, testHub)
 		all[2].CloudEvents(body, true, testHub)
 		all[3].CloudEvents(body, false, testHub)
 		all[4].HubsEvents(body)
 		all[5].HubsEvent(1, body, "id")
+		all[6].GridEvents(body, testHub)
+		validationCode(body)
 		for i := range all {
 			l := &all[i]
 			if n := bytes.Count(l.Text, []byte("\n")); n != l.Len() {
@@ -334,5 +337,41 @@ func TestEventHubs(t *testing.T) {
 	}
 	if status, text := sendHubs(full, "/hub/messages", atom, "", one("a", "")); status != 503 || !strings.Contains(text, "full") {
 		t.Errorf("%d %s", status, text)
+	}
+}
+
+// TestEventGrid: events in Event Grid's own schema carry readings, an event that is delivered again has the same message
+// ids, and its question whether it may send is answered.
+func TestEventGrid(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(1)
+	g := start(t, h, Config{})
+	send := func(kind, body string) (int, string) {
+		r := httptest.NewRequest(http.MethodPost, "/hubs/hub/messages", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json; charset=utf-8")
+		r.Header.Set("aeg-event-type", kind)
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	event := func(kind, data string) string {
+		return fmt.Sprintf(`{"id":"7","topic":"/t","subject":"s","eventType":"%s","eventTime":"2026-11-23T10:00:05.5Z","dataVersion":"1","metadataVersion":"1","data":%s}`, kind, data)
+	}
+	if status, text := send("Notification", "["+event("Press.Reading", `[{"Device":"a","Tag":"1","Value":1},{"Device":"a","Tag":"2","Value":2}]`)+","+
+		event("Microsoft.Devices.DeviceTelemetry", `{"body":{"Tag":"3","Value":3},"systemProperties":{"iothub-connection-device-id":"press","iothub-enqueuedtime":"2026-11-23T10:00:06Z"}}`)+"]"); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	want := "a/1 2026-11-23T10:00:05.5Z #/ts#7 Value=1\na/2 2026-11-23T10:00:05.5Z #/ts#7/1 Value=2\npress/3 2026-11-23T10:00:06Z #/ts#7 Value=3"
+	if diff := cmp.Diff(want, strings.Join(stored(h), "\n")); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+	question := event("Microsoft.EventGrid.SubscriptionValidationEvent", `{"validationCode":"512d38b6","validationUrl":"https://x"}`)
+	if status, text := send("SubscriptionValidation", "["+question+"]"); status != 200 || !strings.Contains(text, `"validationResponse":"512d38b6"`) {
+		t.Errorf("%d %s", status, text)
+	}
+	for body, want := range map[string]string{"[": "not a JSON array of events", event("x", "{}"): "doesn't begin with [", "[7]": "not a JSON object of an event", `[{"id":"1"}]`: "lacks id, source or type", "[]": "holds no reading"} {
+		if status, text := send("Notification", body); status != 400 || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %s, want %s", body, status, text, want)
+		}
 	}
 }

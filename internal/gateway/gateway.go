@@ -106,6 +106,9 @@ func (c Config) Validate() error {
 			return fail("the source %q has no name, a name that is too long, or is listed twice", s)
 		}
 	}
+	if _, ok := timeUnits[c.Hub.TimeUnit]; !ok {
+		return fail("the unit %q of times is unknown", c.Hub.TimeUnit)
+	}
 	switch {
 	case c.Hub.OwnKey != "" && !slices.Contains(c.Hub.Key, c.Hub.OwnKey):
 		return fail("own_key %q is not a key column", c.Hub.OwnKey)

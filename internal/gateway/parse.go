@@ -13,7 +13,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // IDField is the column of a reading's message id, by which repeats are recognised.
@@ -68,6 +67,7 @@ func (p *parsed) reject(line int, field, format string, args ...any) {
 type parser struct {
 	cfg    Config
 	shared *shared
+	unit   unit        // of times that are numbers
 	dict   *dictionary // that the request's batches use
 
 	in      bytes.Buffer
@@ -96,7 +96,7 @@ type parser struct {
 const maxNames = 10000
 
 func newParser(cfg Config, shared *shared) *parser {
-	return &parser{cfg: cfg, shared: shared, owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
+	return &parser{cfg: cfg, shared: shared, unit: timeUnits[cfg.Hub.TimeUnit], owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
 		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
 }
 
@@ -383,76 +383,6 @@ func (p *parser) name(raw jsontext.Value) (string, bool) {
 		}
 	}
 	return name, true
-}
-
-// time reads an event time: text as RFC 3339, or a number of milliseconds since
-// 1970-01-01 UTC.
-func (p *parser) time(raw jsontext.Value) (why string) {
-	var t fleetscore.Micros
-	switch raw.Kind() {
-	case '"':
-		n := len(p.text)
-		text, err := jsontext.AppendUnquote(p.text, raw)
-		if err == nil {
-			t, err = table.ParseTime(string(text[n:]))
-		}
-		if err != nil {
-			return "not a time such as 2026-11-23T10:00:05.123Z, or milliseconds since 1970"
-		}
-	case '0':
-		ms, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil {
-			return "not a number of milliseconds since 1970"
-		}
-		if why := unitOf(ms); why != "" {
-			return why
-		}
-		t = fleetscore.Micros(math.Floor(ms * 1000))
-	default:
-		return "neither a time as text nor milliseconds since 1970"
-	}
-	if t > p.latest {
-		return fmt.Sprintf("the time is more than %s ahead of this server's clock", p.cfg.MaxFuture)
-	}
-	if t < 0 {
-		return "the time is before 1970: is the device's clock set?"
-	}
-	if t < leastTime {
-		return "the time is in 1970: is the device's clock set?"
-	}
-	p.reading.time = t
-	return ""
-}
-
-// Milliseconds since 1970 that are taken without a question; see unitOf.
-const leastMillis, mostMillis = 1e11, 1e14
-
-// leastTime is 1971-01-01: an earlier time comes from a clock that wasn't set.
-const leastTime = fleetscore.Micros(365 * 24 * 3600 * 1e6)
-
-// unitOf judges a number that should be milliseconds since 1970: a number that is far
-// too small or too large for a present time has another unit. The least number that
-// is accepted means 1973-03-03, when nobody sent JSON yet.
-func unitOf(ms float64) (why string) {
-	const least, most = leastMillis, mostMillis
-	seconds := func(s float64) string { return time.Unix(int64(s), 0).UTC().Format("2006-01-02T15:04:05Z") }
-	switch a := math.Abs(ms); {
-	case a >= least && a <= most:
-		return ""
-	case a < 1:
-		return "a number near 0 is not a valid time: is the device's clock set? Send milliseconds since 1970"
-	case ms < 0:
-		return "the time is before 1970: is the device's clock set?"
-	case ms >= 1e8 && ms < least:
-		return fmt.Sprintf("as milliseconds the number means a time from 1970 to 1973, as seconds it means %s: multiply the number by 1000", seconds(ms))
-	case ms < least:
-		return "as milliseconds the number means a time in 1970; send milliseconds since 1970, which have 13 digits today"
-	case ms < 1e17:
-		return fmt.Sprintf("the number is too large for milliseconds; as microseconds it means %s: divide the number by 1000", seconds(ms/1e6))
-	case ms < 1e20:
-		return fmt.Sprintf("the number is too large for milliseconds; as nanoseconds it means %s: divide the number by 1000000", seconds(ms/1e9))
-	}
-	return "not a number of milliseconds since 1970"
 }
 
 func (p *parser) keyValue(i int, raw jsontext.Value) (why string) {

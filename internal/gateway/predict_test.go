@@ -127,12 +127,17 @@ func TestPredictedAgainstJSON(t *testing.T) {
 // FuzzPredicted: a line that is parsed after another one gives the same as on its own.
 func FuzzPredicted(f *testing.F) {
 	f.Add(`{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":1,"Value":1.5,"s":"x"}`, `{"TS":"2026-11-23T10:00:05.5Z","Device":"b","Tag":2,"Value":-2,"s":""}`)
+	f.Add(`{"TS":1795428000123456789,"Device":"a","Tag":1}`, `{"TS":1795428000123456790,"Device":"a","Tag":12345678901234567890}`)
 	f.Add(`{"TS":1795428000123,"Device":"a","Tag":1,"_id":7}`, `{"TS":1795428000124,"Device":"a","Tag":1e0,"_id":8}`)
 	f.Fuzz(func(t *testing.T, first, second string) {
 		if strings.Contains(first+second, "\n") {
 			return
 		}
-		agree(t, newParser(Config{Hub: testHub}.Defaults(), newShared(new([fleetscore.Shards]int), 1)), []string{first, second, first, second})
+		for _, unit := range []string{"s", "ms", "us", "ns"} {
+			cfg := Config{Hub: testHub}.Defaults()
+			cfg.Hub.TimeUnit = unit
+			agree(t, newParser(cfg, newShared(new([fleetscore.Shards]int), 1)), []string{first, second, first, second})
+		}
 	})
 }
 

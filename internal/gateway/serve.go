@@ -15,7 +15,8 @@ import (
 
 // Answer is the body of an answer of 200.
 type Answer struct {
-	Accepted int `json:"accepted"` // readings, synced to disk
+	Accepted int    `json:"accepted"`                     // readings, synced to disk
+	Code     string `json:"validationResponse,omitempty"` // of Event Grid's question whether it may send here
 }
 
 // Problem is the body of every other answer.
@@ -34,7 +35,9 @@ const statusClientGone = 499 // the status that nginx logs; no client reads the 
 
 // ServeHTTP takes the readings of one request: POST …/hubs/{hub}/messages.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	status, accepted, problem := g.take(w, r)
+	var out Answer
+	status, accepted, problem := g.take(w, r, &out)
+	out.Accepted = accepted
 	g.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -45,7 +48,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", http.MethodPost)
 	}
 	w.WriteHeader(status)
-	var body any = Answer{accepted}
+	var body any = out
 	if problem != nil {
 		body = problem
 	}
@@ -56,7 +59,10 @@ func (g *Gateway) problem(kind fleetscore.Kind, hint, format string, args ...any
 	return &Problem{Kind: kind.String(), Op: "take readings", Subject: g.cfg.Name, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted int, problem *Problem) {
+// gridHeader is what Event Grid sends with events in its own schema.
+const gridHeader = "aeg-event-type"
+
+func (g *Gateway) take(w http.ResponseWriter, r *http.Request, out *Answer) (status, accepted int, problem *Problem) {
 	if name := r.PathValue("hub"); name != "" && name != g.cfg.Name {
 		return http.StatusNotFound, 0, g.problem(fleetscore.NotFound, "post to /hubs/"+g.cfg.Name+"/messages", "there is no hub %q", name)
 	}
@@ -68,7 +74,21 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request) (status, accepted
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
 			"send Content-Type: application/x-ndjson (an object per line), application/json (an object, or an array of them), text/csv, application/cloudevents+json or application/cloudevents-batch+json", "the content type %q is unknown", r.Header.Get("Content-Type"))
 	}
-	return g.receive(w, r, form)
+	if kind := r.Header.Get(gridHeader); kind != "" && media(r) == "application/json" {
+		form = func(g *Gateway, body []byte) *Lines {
+			if out.Code = validationCode(body); out.Code != "" {
+				return &Lines{}
+			}
+			l := &Lines{}
+			l.GridEvents(body, g.cfg.Hub)
+			return l
+		}
+	}
+	status, accepted, problem = g.receive(w, r, form)
+	if out.Code != "" && status == http.StatusBadRequest { // the question holds no reading
+		status, problem = http.StatusOK, nil
+	}
+	return status, accepted, problem
 }
 
 // receive takes the readings of a request whose form is known.

@@ -101,10 +101,12 @@ func (p *parser) scan(s *shape, b []byte, i int) (end int, ok bool) {
 			}
 		case timeNumber:
 			m := uint64(0)
-			if m, i = whole(b, i); i == from || m < leastMillis || m > mostMillis {
+			if m, i = whole(b, i); i == from {
 				return 0, false
 			}
-			r.time = fleetscore.Micros(m * 1000)
+			if r.time, ok = p.unit.micros(m); !ok {
+				return 0, false
+			}
 		case keyText, idText, textCell:
 			if i = plain(b, i); i < 0 {
 				return 0, false
@@ -184,7 +186,7 @@ func plain(b []byte, i int) int {
 	return -1
 }
 
-// whole reads digits without leading zeros, of a number below maxExact; the place stays if there
+// whole reads digits without leading zeros, of a number below 1e19; the place stays if there
 // is no such number. The caller finds a fraction or exponent, because it isn't the text
 // that follows.
 func whole(b []byte, i int) (v uint64, end int) {
@@ -192,7 +194,7 @@ func whole(b []byte, i int) (v uint64, end int) {
 	for ; i < len(b) && b[i]-'0' < 10; i++ {
 		v = v*10 + uint64(b[i]-'0')
 	}
-	if n := i - from; n > 15 || n > 1 && b[from] == '0' {
+	if n := i - from; n > 19 || n > 1 && b[from] == '0' {
 		return 0, from
 	}
 	return v, i

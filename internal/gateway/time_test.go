@@ -234,7 +234,7 @@ func TestUnits(t *testing.T) {
 	for text, want := range map[string]string{
 		fmt.Sprint(now.UnixMilli()):     "",
 		"946684800000":                  "", // 2000-01-01
-		fmt.Sprint(now.Unix()):          "multiply the number by 1000",
+		fmt.Sprint(now.Unix()):          "multiply the number by 1000, or say it in hub.time_unit",
 		fmt.Sprintf("%d.5", now.Unix()): "multiply the number by 1000",
 		fmt.Sprint(now.UnixMicro()):     "as microseconds it means " + now.UTC().Format("2006-01-02T15:04"),
 		fmt.Sprint(now.UnixNano()):      "as nanoseconds it means " + now.UTC().Format("2006-01-02T15:04"),
@@ -253,6 +253,53 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%s: status %d: %+v", text, status, p)
 		case want != "" && (status != 400 || len(p.Lines) != 1 || !strings.Contains(p.Lines[0].Reason, want)):
 			t.Errorf("%s: status %d, %+v; want a reason with %q", text, status, p.Lines, want)
+		}
+	}
+}
+
+// TestTimeUnit: numbers count the unit that the configuration says, whole and with fractions, in every format; a number of
+// another unit is refused with what it would mean.
+func TestTimeUnit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ unit, number, want, other, says string }{
+		{"s", "1763892005", "2025-11-23T10:00:05Z", "1763892005123", "as milliseconds it means 2025-11-23T10:00:05Z: divide the number by 1000"},
+		{"s", "1763892005.123457", "2025-11-23T10:00:05.123457Z", "5", "which have 10 digits today"},
+		{"ms", "1763892005123", "2025-11-23T10:00:05.123Z", "1763892005", "as seconds it means 2025-11-23T10:00:05Z: multiply the number by 1000"},
+		{"us", "1763892005123456", "2025-11-23T10:00:05.123456Z", "1763892005123", "as milliseconds it means 2025-11-23T10:00:05Z: multiply the number by 1000"},
+		{"ns", "1763892005123456789", "2025-11-23T10:00:05.123456Z", "1763892005", "multiply the number by 1000000000"},
+		{"ns", "1763892005123999999", "2025-11-23T10:00:05.123999Z", "1763892005123", "multiply the number by 1000000,"},
+	} {
+		h := hubtest.New(1)
+		g, err := New(Config{Hub: fleetscore.HubConfig{TimeUnit: c.unit}}, Deps{Hub: h})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		line := func(device string) string {
+			return fmt.Sprintf(`{"TS":%s,"Device":"%s","Tag":"1","Value":1}`, c.number, device)
+		}
+		for _, body := range [][2]string{{"application/json", line("json")}, {"application/x-ndjson", line("first") + "\n" + line("second") + "\n" + line("third")},
+			{"text/csv", "TS,Device,Tag,Value\n" + c.number + ",csv,1,1\n"}} {
+			if status, p := post(g, body[0], body[1]); status != 200 {
+				t.Errorf("%s %s: %d %+v", c.unit, c.number, status, p)
+			}
+		}
+		for _, line := range stored(h) {
+			if !strings.Contains(line, " "+c.want+" ") {
+				t.Errorf("%s %s: %s, want %s", c.unit, c.number, line, c.want)
+			}
+		}
+		if n := len(stored(h)); n != 5 {
+			t.Errorf("%d are stored", n)
+		}
+		if status, p := post(g, "application/json", `{"TS":`+c.other+`,"Device":"a","Tag":"1","Value":1}`); status != 400 || !strings.Contains(p.Message, c.says) {
+			t.Errorf("%s %s: %d %s, want %q", c.unit, c.other, status, p.Message, c.says)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	}
 }
