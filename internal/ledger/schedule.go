@@ -18,6 +18,7 @@ type ScheduleState struct {
 	Queued   time.Time // as in schedule.State
 	CatchUp  time.Time // as in schedule.State
 	Paused   time.Time // since when nothing runs; zero if it isn't paused
+	Revised  int64     // the first version of the dataset in which revisions of rows weren't looked for yet; 0 before the first look
 }
 
 // ScheduleView is what decisions about a pipeline's jobs are taken from.
@@ -56,16 +57,16 @@ type Schedules interface {
 // active are the states of jobs that haven't ended.
 var active = []fleetscore.JobState{fleetscore.JobWaiting, fleetscore.JobQueued, fleetscore.JobRunning, fleetscore.JobCommitting}
 
-const selectSchedule = `SELECT created, next_from, queued, catch_up, paused, last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0) FROM schedules WHERE pipeline = ?1`
+const selectSchedule = `SELECT created, next_from, queued, catch_up, paused, revised, last_due, COALESCE((SELECT MAX(due) FROM occurrences WHERE pipeline = ?1), 0) FROM schedules WHERE pipeline = ?1`
 
 func schedule(q querier, pipeline string) (ScheduleView, error) {
 	v := ScheduleView{State: ScheduleState{Pipeline: pipeline}}
-	var created, from, queued, catchUp, paused, due, decided int64
-	err := q.row(selectSchedule, pipeline).Scan(&created, &from, &queued, &catchUp, &paused, &due, &decided)
+	var created, from, queued, catchUp, paused, revised, due, decided int64
+	err := q.row(selectSchedule, pipeline).Scan(&created, &from, &queued, &catchUp, &paused, &revised, &due, &decided)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return v, err
 	}
-	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(max(due, decided)), timeOf(queued), timeOf(catchUp), timeOf(paused)} // the recorded outcomes must not be decided twice
+	v.State = ScheduleState{pipeline, timeOf(created), timeOf(from), timeOf(max(due, decided)), timeOf(queued), timeOf(catchUp), timeOf(paused), revised} // the recorded outcomes must not be decided twice
 	text, args := jobsQuery(JobFilter{Pipeline: pipeline, States: active})
 	v.Active, err = list(q, scanDoc[fleetscore.Job], text, args...)
 	return v, err
@@ -124,10 +125,10 @@ func (l *core) DecideSchedule(ctx context.Context, pipeline string, decide func(
 }
 
 func (t *tx) putSchedule(s ScheduleState) error {
-	return t.exec(`INSERT INTO schedules (pipeline, created, next_from, last_due, queued, catch_up, paused) VALUES (?, ?, ?, ?, ?, ?, ?)
+	return t.exec(`INSERT INTO schedules (pipeline, created, next_from, last_due, queued, catch_up, paused, revised) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (pipeline) DO UPDATE SET created = excluded.created, next_from = excluded.next_from, last_due = excluded.last_due,
-		queued = excluded.queued, catch_up = excluded.catch_up, paused = excluded.paused`,
-		s.Pipeline, micros(s.Created), micros(s.NextFrom), micros(s.LastDue), micros(s.Queued), micros(s.CatchUp), micros(s.Paused))
+		queued = excluded.queued, catch_up = excluded.catch_up, paused = excluded.paused, revised = excluded.revised`,
+		s.Pipeline, micros(s.Created), micros(s.NextFrom), micros(s.LastDue), micros(s.Queued), micros(s.CatchUp), micros(s.Paused), s.Revised)
 }
 
 // The newest due times, of one pipeline and of all.

@@ -127,8 +127,11 @@ func (s *Scheduler) turn(ctx context.Context, name string, jobs []fleetscore.Job
 	}
 	out := map[fleetscore.JobID]string{}
 	for _, j := range jobs {
+		why := behind(j, at)
 		switch {
 		case j.Backfill == "":
+		case why != "":
+			out[j.ID] = why
 		case busy < backfillsAtOnce:
 			busy++
 		default:

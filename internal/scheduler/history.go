@@ -20,6 +20,7 @@ var errKnown = errors.New("the ledger knows of the pipeline")
 // anything is left as it is.
 func (s *Scheduler) recall(ctx context.Context, name string, p fleetscore.PipelineConfig) error {
 	unknown := func(v ledger.ScheduleView) bool {
+		v.State.Revised = 0 // it is looked for revisions meanwhile
 		return v.State == ledger.ScheduleState{Pipeline: name} && len(v.Active) == 0
 	}
 	v, err := s.ledger.Schedule(ctx, name)

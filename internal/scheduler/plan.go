@@ -27,6 +27,11 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 	}
 	n := next{Topics: []ledger.Topic{ledger.ConfigTopic, ledger.JobsTopic(name)}}
 	left := 0
+	var problems []error
+	if p, ok := cfg.Pipelines[name]; ok && revises(cfg) {
+		n.Topics = append(n.Topics, ledger.DatasetTopic(p.Dataset))
+		problems = append(problems, s.rescore(ctx, name, p))
+	}
 	if len(jobs) > 0 {
 		p := cfg.Pipelines[name]
 		n.Topics = append(n.Topics, ledger.DatasetTopic(p.Dataset), ledger.FleetTopic(p.Fleet))
@@ -39,7 +44,6 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 	if err != nil {
 		return next{}, err
 	}
-	var problems []error
 	for _, j := range jobs {
 		if why := turns[j.ID]; why != "" {
 			reasons[j.ID] = why

@@ -3,12 +3,17 @@ package scheduler
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // Rerun makes a job that scores some sensors of an ended job again, with today's models
@@ -132,4 +137,124 @@ func (s *Scheduler) carry(ctx context.Context, j fleetscore.Job, inputs []ledger
 		total.Anomalies += i.Anomalies
 	}
 	return nil
+}
+
+// lateName begins the names of the backfills that are made because a query revised rows.
+// Names that people's backfills get have no dash.
+const lateName = "late-"
+
+// revises reports whether a query may revise rows of datasets.
+func revises(cfg fleetscore.Config) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(cfg.Queries)), func(q fleetscore.QueryConfig) bool { return q.Late == fleetscore.LateRevise })
+}
+
+// maxUnlooked is how many commits without revisions are looked through again at most.
+const maxUnlooked = 256
+
+var errLooked = errors.New("the revisions were looked for meanwhile")
+
+// rescore makes a job of low priority over each interval that a job scored before and in
+// which late readings changed rows since. The sensors whose rows are the same keep their
+// results. Up to which commit revisions were looked for is written together with
+// the jobs.
+func (s *Scheduler) rescore(ctx context.Context, name string, p fleetscore.PipelineConfig) error {
+	d := s.catalog.Dataset(p.Dataset)
+	snap, err := d.Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	view, err := s.ledger.Schedule(ctx, name)
+	if err != nil {
+		return err
+	}
+	from := view.State.Revised
+	var list []table.Revised
+	if from > 0 { // else the pipeline is new: nothing was scored yet
+		if list, err = d.Revised(ctx, from, snap.Version); err != nil {
+			return err
+		}
+	}
+	if from > 0 && len(list) == 0 && snap.Version-from < maxUnlooked {
+		return nil
+	}
+	intervals, err := s.scored(ctx, name, list)
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	made, err := s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
+		if v.State.Revised != from {
+			return ledger.ScheduleDecision{}, errLooked
+		}
+		v.State.Revised = snap.Version + 1
+		out := ledger.ScheduleDecision{State: v.State}
+		for _, iv := range intervals {
+			if j := covering(v.Active, iv); j != nil && j.Planned == nil {
+				continue // it will read the new rows
+			}
+			j := newJob(name, p, iv, now)
+			j.Priority, j.Backfill = fleetscore.PriorityLow, fmt.Sprint(lateName, snap.Version)
+			out.Backfill = append(out.Backfill, j)
+		}
+		return out, nil
+	})
+	if errors.Is(err, errLooked) {
+		return nil
+	}
+	for _, j := range made.Backfill {
+		s.log.Info("rows of an interval were revised, which is scored again", "pipeline", name, "job", j.ID, "interval", j.Interval.String())
+	}
+	return err
+}
+
+// scored are the intervals with revised rows that jobs of a pipeline have scored or are
+// scoring, those of newer jobs first, without those that lie within another one.
+func (s *Scheduler) scored(ctx context.Context, name string, list []table.Revised) (out []fleetscore.Interval, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	oldest := list[0].From
+	for _, r := range list {
+		oldest = min(oldest, r.From)
+	}
+	const page = 100
+	for f := (ledger.JobFilter{Pipeline: name, Limit: page}); ; {
+		jobs, err := s.ledger.Jobs(ctx, f) // the newest first
+		if err != nil {
+			return nil, err
+		}
+		for _, j := range jobs {
+			from, to := fleetscore.MicrosOf(j.Interval.From), fleetscore.MicrosOf(j.Interval.To)
+			touched := slices.ContainsFunc(list, func(r table.Revised) bool { return r.From < to && from < r.To })
+			inside := slices.ContainsFunc(out, func(o fleetscore.Interval) bool {
+				return !o.From.After(j.Interval.From) && !j.Interval.To.After(o.To)
+			})
+			read := j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed || !j.State.Ended() && j.Planned != nil
+			if touched && read && !inside {
+				out = append(out, j.Interval)
+			}
+		}
+		// A job is made after its rows, so that older ones concern earlier rows only.
+		if len(jobs) < page || jobs[page-1].Created.Before(oldest.Time()) {
+			return out, nil
+		}
+		f.Before = jobs[page-1].ID
+	}
+}
+
+// behind says why a job over revised rows waits for another job that reads the rows as they
+// were, and whose results it has to replace; empty if there is none. working are the jobs
+// that were planned and haven't ended.
+func behind(j fleetscore.Job, working []fleetscore.Job) string {
+	if !strings.HasPrefix(j.Backfill, lateName) {
+		return ""
+	}
+	for _, o := range working {
+		if o.ID != j.ID && o.Interval.From.Before(j.Interval.To) && j.Interval.From.Before(o.Interval.To) {
+			return fmt.Sprintf("waits for job %s, which has read the interval's rows before they were revised", o.ID)
+		}
+	}
+	return ""
 }

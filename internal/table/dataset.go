@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"runtime"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -467,129 +465,4 @@ func (u *upsert) same(row int, f *Frame, old int) bool {
 		}
 	}
 	return true
-}
-
-// SetAside counts the readings of an interval of event time that are in no row of
-// a dataset, or not twice. A commit of a query holds such a list, under the name
-// SetAsideInfo in its commitInfo, of what it met since the commit before.
-type SetAside struct {
-	From    fleetscore.Micros `json:"from_us"` // exclusive
-	To      fleetscore.Micros `json:"to_us"`   // inclusive
-	Late    int64             `json:"late"`    // their window was over
-	Early   int64             `json:"early"`   // their time lay too far after their arrival
-	Repeats int64             `json:"repeats"` // they were counted before
-}
-
-// Revised counts rows of committed cuts in whose place a commit of a query put others,
-// because late readings came. A commit holds such a list, under the name RevisedInfo.
-type Revised struct {
-	From fleetscore.Micros `json:"from_us"` // exclusive
-	To   fleetscore.Micros `json:"to_us"`   // inclusive
-	Rows int64             `json:"rows"`
-}
-
-// RevisedInfo is the name of the entry of Revised in commitInfo.
-const RevisedInfo = "fleetscore.revised"
-
-// SetAsideInfo is the entry's name.
-const SetAsideInfo = "fleetscore.set_aside"
-
-// commitSlack is how long before its data arrived a commit may say that it was
-// made: clocks of servers differ.
-const commitSlack = time.Hour
-
-// SetAside adds up what the commits say of readings whose time lies in the
-// interval. Counts of a cut that the interval covers in part are taken as a whole.
-// It reads the commits since the beginning of the interval, so it is meant for recent
-// intervals. Commits that were deleted (a day after a checkpoint replaced them) aren't
-// counted.
-func (d *Delta) SetAside(ctx context.Context, iv fleetscore.Interval) (SetAside, error) {
-	snap, err := d.Snapshot(ctx)
-	out := SetAside{From: fleetscore.MicrosOf(iv.From), To: fleetscore.MicrosOf(iv.To)}
-	if err != nil {
-		return out, err
-	}
-	for version := snap.Version; version >= 0; version-- {
-		said, err := d.asideAt(ctx, version)
-		if fleetscore.NotFound.Is(err) {
-			break
-		} else if err != nil {
-			return out, err
-		}
-		if !said.made.IsZero() && said.made.Before(iv.From.Add(-commitSlack)) {
-			break
-		}
-		for _, s := range said.list {
-			if s.To > out.From && s.From < out.To {
-				out.Late, out.Early, out.Repeats = out.Late+s.Late, out.Early+s.Early, out.Repeats+s.Repeats
-			}
-		}
-	}
-	return out, nil
-}
-
-// asideOf is what one commit says.
-type asideOf struct {
-	made time.Time
-	list []SetAside
-}
-
-// keptAsides is the number of commits whose lists are kept in memory, because every job
-// asks for the lists of the last hours.
-const keptAsides = 4096
-
-// noteAside remembers what a commit says. The caller holds mu.
-func (d *Delta) noteAside(version int64, data []byte) {
-	if d.asides == nil {
-		d.asides = map[int64]asideOf{}
-	}
-	made, list := setAsideOf(data)
-	d.asides[version] = asideOf{made, list}
-	delete(d.asides, version-keptAsides)
-}
-
-// asideAt is what a commit says; kind NotFound if the commit was removed.
-func (d *Delta) asideAt(ctx context.Context, version int64) (asideOf, error) {
-	if err := d.mu.take(ctx); err != nil {
-		return asideOf{}, err
-	}
-	said, ok := d.asides[version]
-	d.mu.Unlock()
-	if ok {
-		return said, nil
-	}
-	data, err := d.readCommit(ctx, commitName(version))
-	if err != nil {
-		return asideOf{}, err
-	}
-	if err := d.mu.take(ctx); err != nil {
-		return asideOf{}, err
-	}
-	defer d.mu.Unlock()
-	if version < d.next-keptAsides {
-		made, list := setAsideOf(data)
-		return asideOf{made, list}, nil
-	}
-	d.noteAside(version, data)
-	return d.asides[version], nil
-}
-
-// setAsideOf finds the list of a commit, and when the commit was made. Other programs may
-// write anything into commitInfo, so an entry that can't be read isn't our list.
-func setAsideOf(data []byte) (made time.Time, list []SetAside) {
-	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
-		if !bytes.Contains(line, []byte(`"commitInfo"`)) {
-			continue
-		}
-		var a struct {
-			CommitInfo *struct {
-				Timestamp int64      `json:"timestamp"`
-				SetAside  []SetAside `json:"fleetscore.set_aside"`
-			} `json:"commitInfo"`
-		}
-		if json.Unmarshal(line, &a) == nil && a.CommitInfo != nil && a.CommitInfo.Timestamp > 0 {
-			return time.UnixMilli(a.CommitInfo.Timestamp), a.CommitInfo.SetAside
-		}
-	}
-	return made, nil
 }

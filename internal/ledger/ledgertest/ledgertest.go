@@ -188,6 +188,7 @@ func testScheduleAndOccurrences(t *testing.T, open Open) {
 	}
 	s.NextFrom, s.LastDue = noon.Add(2*time.Hour), noon.Add(2*time.Hour)
 	s.Queued, s.CatchUp, s.Paused = noon.Add(3*time.Hour), noon.Add(4*time.Hour), noon.Add(5*time.Hour)
+	s.Revised = 7
 	j := job("j1")
 	occs := []fleetscore.Occurrence{
 		{Pipeline: "p", Due: noon.Add(time.Hour), State: fleetscore.OccurrenceCoalesced, Job: "j1", Reason: "later"},
