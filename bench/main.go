@@ -60,6 +60,7 @@ var sections = []struct {
 	{"platform", "The same through the platform", false, runPlatform},
 	{"overhead", "What a job costs besides scoring", true, runOverhead},
 	{"queue", "Tasks per second", true, runQueue},
+	{"stream", "Readings per second", true, runStream},
 }
 
 func main() {

@@ -225,27 +225,27 @@ func (p *platform) cpu() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	const ticks = 100 // per second; Linux always shows this unit to programs
 	total := 0.0
 	for _, file := range stats {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue // the process has ended
-		}
-		_, rest, _ := strings.Cut(string(data), ") ")
-		f := strings.Fields(rest)
-		if len(f) < 15 {
-			continue
-		}
+		parent, seconds, ok := processCPU(file)
 		pid := filepath.Base(filepath.Dir(file))
-		if server := strconv.Itoa(p.cmd.Process.Pid); pid != server && f[1] != server {
-			continue
-		}
-		user, err1 := strconv.ParseFloat(f[11], 64)
-		system, err2 := strconv.ParseFloat(f[12], 64)
-		if err1 == nil && err2 == nil {
-			total += (user + system) / ticks
+		if server := strconv.Itoa(p.cmd.Process.Pid); ok && (pid == server || parent == server) {
+			total += seconds
 		}
 	}
 	return total, nil
+}
+
+// processCPU reads a file /proc/PID/stat. It isn't ok if the process has ended.
+func processCPU(file string) (parent string, seconds float64, ok bool) {
+	const ticks = 100 // per second; Linux always shows this unit to programs
+	data, err := os.ReadFile(file)
+	_, rest, _ := strings.Cut(string(data), ") ")
+	f := strings.Fields(rest)
+	if err != nil || len(f) < 15 {
+		return "", 0, false
+	}
+	user, err1 := strconv.ParseFloat(f[11], 64)
+	system, err2 := strconv.ParseFloat(f[12], 64)
+	return f[1], (user + system) / ticks, err1 == nil && err2 == nil
 }
