@@ -12,6 +12,7 @@ type Config struct {
 	Datasets  map[string]DatasetConfig  `json:"datasets,omitempty"` // settings of datasets, whether queries or uploads write them
 	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
 	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
+	Mounts    map[string]MountConfig    `json:"mounts,omitempty"` // folders of the machines that pools, pipelines and fleets use
 	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
 	Access    AccessConfig              `json:"access,omitzero"`
 	Retention RetentionConfig           `json:"retention,omitempty"`
@@ -172,8 +173,10 @@ type DatasetConfig struct {
 // FleetConfig says where a fleet's models lie and how a key's model is named.
 type FleetConfig struct {
 	// Path is a folder of the store ("models/sensors"), or a folder of this
-	// machine when it starts with "/" or "./" (relative to fleet.yaml).
+	// machine when it starts with "/" or "./" (relative to fleet.yaml), or relative to Mount.
 	Path string `json:"path"`
+	// Mount is the mount that the models lie in, on the servers' machines; empty means none.
+	Mount string `json:"mount,omitempty"`
 	// Model is the template of a model's name: "model_{Device}_{Tag}". It may be
 	// empty if there is a list of sensors.
 	Model string `json:"model,omitempty"`
@@ -211,6 +214,8 @@ type PoolConfig struct {
 	// means 30s, and 10m for exec and docker.
 	StartLimit Duration     `json:"start_limit,omitempty"`
 	Setup      *SetupConfig `json:"setup,omitempty"` // what prepares a node before it takes tasks
+	// Mounts are what each node must have. A node that lacks one is unusable.
+	Mounts []string `json:"mounts,omitempty"`
 }
 
 // SetupConfig is a command that runs once on each node before the node takes tasks. The
@@ -287,6 +292,7 @@ type PipelineConfig struct {
 	Runtime    RuntimeName    `json:"runtime,omitempty"` // how models are scored: native, auto, python, onnx or command; empty means native
 	Python     PythonConfig   `json:"python,omitempty"`  // how Python scores, for the other runtimes than native
 	Command    *CommandConfig `json:"command,omitempty"` // what is run, for the runtime command
+	Mounts     []string       `json:"mounts,omitempty"`  // what Python and commands see of the pool's mounts
 	Label      string         `json:"label,omitempty"`   // a column with the truth, where known: copied to the predictions
 	Missing    MissingRule    `json:"missing,omitempty"` // what happens to rows that lack a feature; empty means fail
 	Schedule   ScheduleConfig `json:"schedule,omitempty"`

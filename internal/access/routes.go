@@ -71,6 +71,8 @@ var Table = map[string]Route{
 	"GET /api/v1/pools":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pools/{name}":                              {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/pools/{name}/history":                      {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/mounts":                                    {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/mounts/{name}/check":                      {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/servers":                                   {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/nodes":                                     {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/nodes/{id}/log":                            {fleetscore.RoleViewer, noBody},

@@ -24,6 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
+	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -60,6 +61,8 @@ type Broker interface {
 	dispatch.Work
 	// Access refuses blobs that the task of a lease doesn't need.
 	Access(ctx context.Context, lease fleetscore.LeaseID, name string, write bool) error
+	// MeasureMount lets the nodes of a pool measure a mount.
+	MeasureMount(ctx context.Context, pool string, order dispatch.MountOrder) ([]fleetscore.MountReport, error)
 }
 
 // Logs stores and reads the output of tasks' attempts.
@@ -102,6 +105,7 @@ type Deps struct {
 	Fleets    Fleets
 	Store     store.Bucket
 	Images    Images
+	Mounts    *mount.Checker                                         // of the server's machine; nil is one by which no mount may be used
 	Catalog   *catalog.Catalog                                       // of the store; nil means that the API opens its own
 	Gateway   http.Handler                                           // answers POST /hubs/{hub}/messages
 	Clock     *clock.Clock                                           // the time that the server acts by; nil is the system's
@@ -134,6 +138,9 @@ type server struct {
 func New(cfg Config, deps Deps) (http.Handler, error) {
 	if cfg.MaxUploadBytes == 0 {
 		cfg.MaxUploadBytes = 256 << 20
+	}
+	if deps.Mounts == nil {
+		deps.Mounts = &mount.Checker{}
 	}
 	if cfg.StoreLimit == 0 {
 		cfg.StoreLimit = 20 * time.Second
@@ -189,6 +196,7 @@ func (s *server) register(mux *access.Mux) {
 	s.registerConfig(api)
 	s.registerJobs(api)
 	s.registerSchedules(api)
+	s.registerMounts(api)
 	s.registerPools(api)
 	s.registerDatasets(api)
 	s.registerFleets(api)

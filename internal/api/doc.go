@@ -60,6 +60,8 @@
 //	POST /nodes                                   Hello → Welcome: the Node, and its setup command
 //	POST /nodes/join                              Join → Joined; with a one-time token
 //	POST /nodes/{id}/prepared                     Preparation → 204
+//	GET  /mounts                                  Mounts
+//	POST /mounts/{name}/check                     MountCheck → MountReports, of the server or of a pool's nodes
 //	POST /nodes/{id}/lease                        LeaseRequest → LeaseReply; waits for work
 //	POST /nodes/{id}/heartbeat                    HeartbeatRequest → HeartbeatReply
 //	POST /nodes/{id}/goodbye                      nothing → 204

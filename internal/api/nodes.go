@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -10,6 +12,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/mount"
 )
 
 // maxNodeBodyBytes bounds a message of a node: a log chunk, or the result of a
@@ -140,4 +143,85 @@ type logInput struct {
 type completeInput struct {
 	LeasePath
 	Body dispatch.Result
+}
+
+// MountDetail is a mount of the configuration, as it is on the server's machine.
+type MountDetail struct {
+	fleetscore.Mount
+	Pools    []string `json:"pools" nullable:"false" doc:"whose nodes must have it"`
+	OnServer bool     `json:"on_server" doc:"whether the server itself can use it; only fleets whose models lie there need that"`
+	Problem  string   `json:"problem" doc:"why the server can't use it; empty if it can"`
+}
+
+// MountCheck says where a mount is measured, and with how much.
+type MountCheck struct {
+	Pool      string `json:"pool,omitempty" doc:"whose nodes measure; empty means the server"`
+	SizeBytes int64  `json:"size_bytes,omitempty" minimum:"0" doc:"of the large file; absent means 64 MiB"`
+	Files     int    `json:"files,omitempty" minimum:"0" doc:"small files; absent means 200"`
+}
+
+type mountCheckInput struct {
+	Name string `path:"name"`
+	Body MountCheck
+}
+
+// measureWithin is how long the answers of nodes are waited for: they hear of the order with
+// their next sign of life, and answer with one after the measurement.
+const measureWithin = 90 * time.Second
+
+func (s *server) registerMounts(api huma.API) {
+	add(api, huma.Operation{OperationID: "list mounts", Method: http.MethodGet, Path: "/mounts", Tags: []string{"pools"}, Summary: "Mounts, as they are on the server"}, s.listMounts)
+	add(api, huma.Operation{OperationID: "check mount", Method: http.MethodPost, Path: "/mounts/{name}/check", Tags: []string{"pools"},
+		Summary: "Check and measure a mount, on the server or on the nodes of a pool"}, s.checkMount)
+}
+
+func (s *server) listMounts(ctx context.Context, _ *struct{}) (*body[List[MountDetail]], error) {
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []MountDetail
+	for _, m := range cfg.MountsOf(slices.Collect(maps.Keys(cfg.Mounts))...) {
+		v := MountDetail{Mount: m, Pools: []string{}, OnServer: true}
+		for _, pool := range slices.Sorted(maps.Keys(cfg.Pools)) {
+			if slices.Contains(cfg.Pools[pool].Mounts, m.Name) {
+				v.Pools = append(v.Pools, pool)
+			}
+		}
+		if err := s.deps.Mounts.Check(ctx, m); err != nil {
+			v.OnServer, v.Problem = false, err.Error()
+		}
+		out = append(out, v)
+	}
+	return answerList(out, ""), nil
+}
+
+func (s *server) checkMount(ctx context.Context, in *mountCheckInput) (*body[List[fleetscore.MountReport]], error) {
+	const op = "check mount"
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := cfg.Mounts[in.Name]
+	switch {
+	case !ok:
+		return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Name, "there is no such mount").WithHint("fleetscore mount list shows all mounts")
+	case in.Body.SizeBytes > mount.MaxSizeBytes || in.Body.Files > mount.MaxFiles:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "at most %s and %d files are measured", fleetscore.Size(mount.MaxSizeBytes), mount.MaxFiles)
+	}
+	named := fleetscore.Mount{Name: in.Name, MountConfig: m}
+	if in.Body.Pool == "" {
+		return answerList([]fleetscore.MountReport{s.deps.Mounts.Survey(ctx, named, mount.Options{SizeBytes: in.Body.SizeBytes, Files: in.Body.Files})}, ""), nil
+	}
+	p, ok := cfg.Pools[in.Body.Pool]
+	switch {
+	case !ok:
+		return nil, fleetscore.Errorf(fleetscore.NotFound, op, in.Body.Pool, "there is no such pool").WithHint("fleetscore pool list shows all pools")
+	case !slices.Contains(p.Mounts, in.Name):
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "the nodes of pool %s needn't have this mount", in.Body.Pool).WithHint("write it under pools.%s.mounts", in.Body.Pool)
+	}
+	ctx, cancel := context.WithTimeout(ctx, measureWithin)
+	defer cancel()
+	out, err := s.deps.Broker.MeasureMount(ctx, in.Body.Pool, dispatch.MountOrder{Mount: named, SizeBytes: in.Body.SizeBytes, Files: in.Body.Files})
+	return answerList(out, ""), err
 }

@@ -74,6 +74,7 @@ var levels = map[string]int{
 	"python":         0, // embedded files only
 
 	"internal/durable":   support,
+	"internal/mount":     support,
 	"internal/program":   support,
 	"internal/sandbox":   support,
 	"internal/clock":     support,

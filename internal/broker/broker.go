@@ -81,6 +81,7 @@ type Broker struct {
 	metrics *metrics
 	loops   lifecycle.Loops[ledger.Topic]
 	doors   *doors
+	surveys *surveys
 	secret  func(name string) (string, error) // nil if commands are given none
 	examine func(ctx context.Context, blob string)
 	damaged chan string // blobs to be examined
@@ -108,7 +109,7 @@ const maxOutputs = 32
 
 // New builds a broker; the ledger must be open.
 func New(cfg Config, deps Deps) (*Broker, error) {
-	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, secret: deps.Secret, examine: deps.Examine, damaged: make(chan string, maxDamaged), keep: deps.KeepOutput, outputs: make(chan nodeOutput, maxOutputs), doors: &doors{waiting: map[string]*list.List{}}}
+	b := &Broker{cfg: cfg.Defaults(), ledger: deps.Ledger, log: deps.Log, now: deps.Now, secret: deps.Secret, examine: deps.Examine, damaged: make(chan string, maxDamaged), keep: deps.KeepOutput, outputs: make(chan nodeOutput, maxOutputs), doors: &doors{waiting: map[string]*list.List{}}, surveys: &surveys{open: map[string]*survey{}}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (dispatch.Welco
 		}
 		switch {
 		case n.State == fleetscore.NodeDraining:
-		case pool.Setup != nil && !h.Prepared:
+		case (pool.Setup != nil || len(pool.Mounts) > 0) && !h.Prepared:
 			n.State = fleetscore.NodePreparing
 		default:
 			ready(n, now)
@@ -69,7 +70,7 @@ func (b *Broker) Register(ctx context.Context, h dispatch.Hello) (dispatch.Welco
 	if err == nil {
 		b.log.Info("node registered", "node", n.ID, "pool", n.Pool, "slots", n.Slots, "state", n.State)
 	}
-	w := dispatch.Welcome{Node: n}
+	w := dispatch.Welcome{Node: n, Mounts: cfg.MountsOf(pool.Mounts...)}
 	if n.State == fleetscore.NodePreparing {
 		w.Setup = pool.Setup
 	}
@@ -88,7 +89,7 @@ func ready(n *fleetscore.Node, now time.Time) {
 // node.
 const maxLogTail = 2 << 10
 
-// Prepared takes how the setup command of a node ended. Kind NotFound if the node was
+// Prepared takes how the setup command of a node ended, and whether the node has its mounts. Kind NotFound if the node was
 // given up meanwhile: then it has to register again.
 func (b *Broker) Prepared(ctx context.Context, id fleetscore.NodeID, p dispatch.Preparation) error {
 	const op = "prepare node"
@@ -148,7 +149,7 @@ func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.L
 		switch {
 		case fleetscore.Conflict.Is(err): // the node's state changed in between
 		case err != nil || len(leased) > 0:
-			return b.leases(leased), err
+			return b.leases(ctx, leased), err
 		default:
 			select {
 			case <-ctx.Done():
@@ -165,15 +166,16 @@ func (b *Broker) Lease(ctx context.Context, id fleetscore.NodeID, req dispatch.L
 	}
 }
 
-func (b *Broker) leases(leased []ledger.Leased) (out dispatch.LeaseReply) {
+func (b *Broker) leases(ctx context.Context, leased []ledger.Leased) (out dispatch.LeaseReply) {
 	for _, l := range leased {
 		c := l.Job.Config
 		secrets, refused := b.secrets(c.Command)
+		mounts, missing := b.mountsOf(ctx, c)
 		out.Leases = append(out.Leases, dispatch.Lease{
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
 			Files: l.Input.Files, Keys: l.Input.Keys,
-			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Command: c.Command, Secrets: secrets, Refused: refused, Label: c.Label, Missing: c.Missing,
+			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Command: c.Command, Secrets: secrets, Refused: cmp.Or(refused, missing), Mounts: mounts, Label: c.Label, Missing: c.Missing,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout, Timing: c.Logs.Timed(),
 			Tries: c.Limits.Tries, Alone: l.Task.Alone, ModelMemory: int64(c.Limits.ModelMemoryMB) << 20, Quarantined: l.Input.Quarantined, Earlier: l.Input.Earlier,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})
@@ -229,7 +231,8 @@ func (b *Broker) Heartbeat(ctx context.Context, id fleetscore.NodeID, req dispat
 		}
 		b.log.Info("node ends and takes no more tasks", "node", id)
 	}
-	return dispatch.HeartbeatReply{Revoked: revoked, Stop: n.State == fleetscore.NodeDraining}, nil
+	b.surveys.answered(id, req.Measured)
+	return dispatch.HeartbeatReply{Revoked: revoked, Stop: n.State == fleetscore.NodeDraining, Measure: b.surveys.orders(id)}, nil
 }
 
 // Goodbye ends a node that has stopped.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -264,6 +265,14 @@ func commandFolders(cfg fleetscore.Config) (out []string) {
 	return out
 }
 
+// mountFolders are the mounts of a configuration.
+func mountFolders(cfg fleetscore.Config) (out []string) {
+	for _, m := range cfg.Mounts {
+		out = append(out, m.Path)
+	}
+	return out
+}
+
 // checkOwnFolders is checkFolders with all folders that the fleets name as roots.
 func checkOwnFolders(cfg fleetscore.Config) error {
 	roots, err := store.FindRoots(localFolders(cfg))
@@ -279,4 +288,71 @@ func pathCause(err error) error {
 		return pe.Err
 	}
 	return err
+}
+
+const mountRootFlagText = "a folder of this machine that mounts of fleet.yaml may lie in, so that programs of pipelines may read there, and write if fleet.yaml says so; may be given several times"
+
+func newMountCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "mount", Short: "Folders of file servers that pools, pipelines and fleets use"}
+	cmd.AddCommand(remote(&cobra.Command{Use: "list", Short: "List the mounts, as they are on the server's machine", Example: "  fleetscore mount list", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var got api.List[api.MountDetail]
+			if err := c.Get(ctx, "/mounts", nil, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"name", "path", "read only", "type", "source", "pools", "on server", "problem"}}
+			for _, m := range got.Items {
+				l.add(m, m.Name, m.Path, choose(m.Writable(), "no", "yes"), m.Type, m.Source, strings.Join(m.Pools, ","), choose(m.OnServer, "good", "unusable"), m.Problem)
+			}
+			return l, nil
+		}), newMountCheckCommand())
+	return cmd
+}
+
+func newMountCheckCommand() *cobra.Command {
+	var in api.MountCheck
+	var size string
+	cmd := remote(&cobra.Command{
+		Use:   "check NAME",
+		Short: "Check a mount and measure how fast it is",
+		Long: `Checks a mount and measures it, on the server's machine or with --pool on each node of a
+pool that runs. If programs may write there (read_only: false), a large file and small ones are
+written, read and removed; otherwise files that are there are read. What the machine has of them
+in its memory is dropped first, as far as its kernel does that.
+
+The verdict is good, slow (less than 20 MiB a second of a large file, or less than 100 small
+files a second), empty (there is nothing to read) or unusable.
+
+Exit codes: 0 good, slow or empty everywhere, 1 unusable somewhere.`,
+		Example: "  fleetscore mount check history\n  fleetscore mount check history --pool cpu --size 1GB",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		var bytes fleetscore.Size
+		if err := bytes.UnmarshalText([]byte(size)); err != nil || bytes <= 0 {
+			return nil, usagef("--size %s: not a size such as 64MB", size)
+		}
+		in.SizeBytes = int64(bytes)
+		var got api.List[fleetscore.MountReport]
+		if err := c.Post(ctx, "/mounts/"+url.PathEscape(args[0])+"/check", in, &got); err != nil {
+			return nil, err
+		}
+		l, failed := &listing{columns: []string{"node", "host", "type", "source", "free MB", "write MB/s", "read MB/s", "files written/s", "files read/s", "latency p50", "p99", "verdict", "advice"}}, false
+		for _, r := range got.Items {
+			l.add(r, cmp.Or(string(r.Node), "server"), r.Host, r.Type, r.Source, measured(float64(r.FreeBytes)/1e6), measured(float64(r.WriteBytes)/1e6), measured(float64(r.ReadBytes)/1e6), measured(r.FilesWritten), measured(r.FilesRead), r.LatencyP50.String(), r.LatencyP99.String(), string(r.Verdict), r.Advice)
+			failed = failed || r.Verdict == fleetscore.MountUnusable
+		}
+		if failed {
+			return l, exitError(exitFailed)
+		}
+		return l, nil
+	})
+	cmd.Flags().StringVar(&in.Pool, "pool", "", "the pool whose nodes measure; the server does if it is empty")
+	cmd.Flags().StringVar(&size, "size", "64MB", "how much is written and read, of a large file")
+	cmd.Flags().IntVar(&in.Files, "files", 200, "how many small files")
+	return cmd
+}
+
+// measured is a figure of a measurement; 0 was not measured.
+func measured(n float64) string {
+	return choose(n == 0, "-", strconv.FormatFloat(n, 'f', 0, 64))
 }

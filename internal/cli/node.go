@@ -38,9 +38,8 @@ import (
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain time.Duration
-	var interpreter, isolation string
-	var commands []string
-	var credential string
+	var interpreter, isolation, credential string
+	var commands, mountRoots []string
 	var low bool
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -78,7 +77,7 @@ ends it at once.`,
 			}
 			output := &node.Output{}
 			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter, Isolate: isolate,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter, Isolate: isolate,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -100,6 +99,7 @@ ends it at once.`,
 	cmd.Flags().StringVar(&isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
+	cmd.Flags().StringArrayVar(&mountRoots, "mount-root", nil, mountRootFlagText)
 	cmd.Flags().StringArrayVar(&commands, "commands", nil, "a folder of this machine whose programs the pool may run as this user to prepare the node; may be given several times")
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand(), newNodeLogsCommand(), newNodeRemoveCommand(), newNodeDoctorCommand(), newScoreAloneCommand(runtime))

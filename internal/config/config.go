@@ -204,7 +204,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, part := range []struct {
 		path  string
 		names []string
-	}{{"queries", keys(c.Queries)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"pipelines", keys(c.Pipelines)}} {
+	}{{"queries", keys(c.Queries)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"mounts", keys(c.Mounts)}, {"pipelines", keys(c.Pipelines)}} {
 		for _, n := range part.names {
 			if !goodName.MatchString(n) {
 				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and have only a-z, 0-9, - and _ (at most 63), because it becomes part of file names", n)
@@ -214,6 +214,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeStore(c, base, haveBase)
 	r.judgeHub(c.Hub)
 	r.judgeAccess(c.Access)
+	r.judgeMounts(c)
 	columns := r.judgeQueries(c)
 	r.judgeRetention(c.Retention)
 	for _, n := range keys(c.Datasets) {
@@ -226,7 +227,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	}
 	for _, n := range keys(c.Pools) {
 		p := c.Pools[n]
-		r.judgePool("pools."+n, &p, base, haveBase)
+		r.judgePool("pools."+n, &p, c.Mounts, base, haveBase)
 		c.Pools[n] = p
 	}
 	for _, n := range keys(c.Pipelines) {
@@ -302,7 +303,7 @@ func (r *reader) judgeMembers(path string, f *fleetscore.FleetConfig, key []stri
 	}
 }
 
-func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, haveBase bool) {
+func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, mounts map[string]fleetscore.MountConfig, base string, haveBase bool) {
 	switch {
 	case p.Provider != "local" && p.Provider != "static" && p.Provider != "exec" && p.Provider != "docker":
 		r.at(path+".provider", "%q is not a provider; write local (child processes of the server), static (agents that you start), exec (machines that your commands start) or docker (containers)", p.Provider)
@@ -314,7 +315,7 @@ func (r *reader) judgePool(path string, p *fleetscore.PoolConfig, base string, h
 	if p.Exec != nil {
 		r.judgeExec(path+".exec", p.Exec, base, haveBase)
 	}
-	r.judgeDocker(path, p)
+	r.judgeDocker(path, p, mounts)
 	if _, scaled := r.lines[path+".scale"]; scaled && p.Provider == "static" {
 		r.at(path+".scale", "nobody but you starts and stops the nodes of a static pool; leave scale out")
 	}

@@ -73,7 +73,7 @@ func TestProblems(t *testing.T) {
 		{"late readings of old windows", "  readings: |\n", "  readings:\n   late: revise\n   late_within: 168h\n   sql: |\n", []string{":5: queries.readings.late_within: a late reading's window", "(168h0m5s together) must not be longer than hub.retention"}},
 		{"late readings of a general query", "  readings: |\n    SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value", "  readings:\n   late: revise\n   sql: |\n    SELECT System.Timestamp() AS TS, Device, Tag, PERCENTILE_CONT(0.5) OVER (ORDER BY Value) AS Value",
 			[]string{":4: queries.readings.late: revise is possible for queries of the simple form only"}},
-		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, pipelines, access, retention, store"}},
+		{"unknown top key", "pools:", "machines:", []string{"fleet.yaml:9: machines: unknown key; known here: hub, queries, datasets, fleets, pools, mounts, pipelines, access, retention, store"}},
 		{"formula in a block", "scale: {min: 0, max: 4}}", "scale: {max: 4, formula: x}}", []string{":10: pools.cpu.scale.formula: line 1, column 1: "}},
 		{"formula with bounds of its own", "  cpu: {provider: local, slots: 2, scale: {min: 0, max: 4}}",
 			"  cpu:\n    scale:\n      idle_after: 5m\n      evaluation_interval: 20s\n      formula: |\n        // all tasks\n        n = $PendingTask;\n        $TargetDedicatedNodes = n;",

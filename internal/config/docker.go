@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
@@ -10,8 +11,11 @@ import (
 // goodUser is the number of a user, and of a group. Names depend on the image.
 var goodUser = regexp.MustCompile(`^[0-9]{1,9}(:[0-9]{1,9})?$`)
 
+// ofContainers are folders that a container needs for itself.
+var ofContainers = []string{"/fleetscore", "/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/lib64", "/sbin"}
+
 // judgeDocker checks what the containers of a pool are.
-func (r *reader) judgeDocker(path string, p *fleetscore.PoolConfig) {
+func (r *reader) judgeDocker(path string, p *fleetscore.PoolConfig, mounts map[string]fleetscore.MountConfig) {
 	c := p.Docker
 	if c == nil {
 		if p.Provider == "docker" {
@@ -23,6 +27,11 @@ func (r *reader) judgeDocker(path string, p *fleetscore.PoolConfig) {
 	if p.Provider != "docker" {
 		r.at(path, "an image belongs to the provider docker, and this pool's provider is %s", p.Provider)
 		return
+	}
+	for _, name := range p.Mounts {
+		if m := mounts[name]; slices.ContainsFunc(ofContainers, func(own string) bool { return m.Path == own || strings.HasPrefix(m.Path, own+"/") }) {
+			r.at(path, "mount %s lies at %s, where a container has something of its own; mount it elsewhere on the machine, such as in /mnt", name, m.Path)
+		}
 	}
 	if c.Image == "" || strings.ContainsAny(c.Image, " \t\n") {
 		r.at(path+".image", "%q is not the name of an image; write for example team/scorer:v1", c.Image)

@@ -47,10 +47,12 @@ type Hello struct {
 // Welcome is the answer to Hello: the node as it is now.
 type Welcome struct {
 	fleetscore.Node
-	Setup *fleetscore.SetupConfig `json:"setup,omitempty"` // to be run before the node asks for tasks; nil if there is nothing to run
+	Setup  *fleetscore.SetupConfig `json:"setup,omitempty"`  // to be run before the node asks for tasks; nil if there is nothing to run
+	Mounts []fleetscore.Mount      `json:"mounts,omitempty"` // which the node must have, from the end of its setup on
 }
 
-// Preparation is how a setup command ended.
+// Preparation is how a setup command ended, and whether the node has its mounts. A node that
+// loses a mount later says so by another one.
 type Preparation struct {
 	Error  string `json:"error,omitempty"` // why the node can't be used; empty if it can
 	Output []byte `json:"output"`          // the end of what the command wrote
@@ -83,6 +85,7 @@ type Lease struct {
 	Command      *fleetscore.CommandConfig `json:"command,omitempty"`
 	Secrets      map[string]string         `json:"secrets,omitempty"`
 	Refused      string                    `json:"refused,omitempty"`
+	Mounts       []fleetscore.Mount        `json:"mounts,omitempty"` // that Python and commands see
 	Label        string                    `json:"label,omitempty"`
 	Missing      fleetscore.MissingRule    `json:"missing,omitempty"`
 	Fleet        string                    `json:"fleet"`
@@ -124,6 +127,8 @@ type HeartbeatRequest struct {
 	Ending bool                 `json:"ending,omitempty"` // the node was told to end: it takes no more tasks
 	Load   *fleetscore.NodeLoad `json:"load,omitempty"`   // what it measured; only now and then
 	Log    *LogChunk            `json:"log,omitempty"`    // what it has written into its own log since
+	// Measured are the answers to MountOrders.
+	Measured []MountMeasured `json:"measured,omitempty"`
 }
 
 // HeartbeatReply names leases that the node no longer holds. The node must end their
@@ -131,6 +136,21 @@ type HeartbeatRequest struct {
 type HeartbeatReply struct {
 	Revoked []fleetscore.LeaseID `json:"revoked"`
 	Stop    bool                 `json:"stop"`
+	Measure []MountOrder         `json:"measure,omitempty"` // mounts that the node is to measure
+}
+
+// MountOrder asks a node to measure a mount. It is given once.
+type MountOrder struct {
+	ID        string           `json:"id"`
+	Mount     fleetscore.Mount `json:"mount"`
+	SizeBytes int64            `json:"size_bytes,omitempty"` // of the large file; 0 means 64 MiB
+	Files     int              `json:"files,omitempty"`      // small ones; 0 means 200
+}
+
+// MountMeasured is what a node found.
+type MountMeasured struct {
+	ID     string                 `json:"id"` // of the order
+	Report fleetscore.MountReport `json:"report"`
 }
 
 // Result is how an attempt ended. Either Error is set and the attempt failed as a

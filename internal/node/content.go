@@ -35,10 +35,10 @@ const (
 
 // code names all that models depend on which Python scores: the settings, each file of the
 // user's code with its digest, and each library with its version. It is nil if that can't be
-// told: libraries lie elsewhere than in a virtual environment, or are being worked on; there
+// told: what lies in mounts may change; libraries lie elsewhere than in a virtual environment, or are being worked on; there
 // is very much code; or a script sees the rows of many sensors at once.
 func (p *pythons) code(l dispatch.Lease) []string {
-	if !l.Runtime.RunsPython() || p.interpreter == "" || l.Python.Script != "" && !l.Python.PerModel {
+	if !l.Runtime.RunsPython() || p.interpreter == "" || len(l.Mounts) > 0 || l.Python.Script != "" && !l.Python.PerModel {
 		return nil
 	}
 	libraries, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(p.interpreter)), "lib", "python*", "site-packages", "*"))

@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/alone"
@@ -38,6 +39,10 @@ type Config struct {
 	DrainTime time.Duration // how long running tasks may go on once ctx ends; 0 gives them back at once
 	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
 	Commands  []string      // folders whose programs may prepare this node; empty means that none may
+	Mounts    []string      // folders that mounts may lie in; empty means that there may be none
+	// MountEvery is the time between two looks at the pool's mounts; 0 means 10 s. Two in a
+	// row that find one unusable end the node.
+	MountEvery time.Duration
 }
 
 // Deps is what a node works with.
@@ -77,6 +82,7 @@ type Node struct {
 	output *Output
 	rests  atomic.Int64            // counted, for waits that differ from node to node
 	setup  *fleetscore.SetupConfig // to be run before tasks are asked for; nil if there is nothing to run
+	mounts mounts
 
 	mu        sync.Mutex // guards what follows; heartbeats need it, so it isn't held over I/O
 	leases    map[fleetscore.LeaseID]*work
@@ -99,10 +105,13 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = 3 * time.Second
 	}
+	if cfg.MountEvery == 0 {
+		cfg.MountEvery = 10 * time.Second
+	}
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck,
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck, mounts: mounts{check: mount.Checker{Roots: cfg.Mounts}},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -128,6 +137,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.register(ctx); err != nil {
 		return err
 	}
+	ctx, broken := context.WithCancelCause(ctx)
+	defer broken(nil)
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx)) // of the tasks and heartbeats
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -139,6 +150,12 @@ func (n *Node) Run(ctx context.Context) error {
 	free := make(chan struct{}, n.cfg.Hello.Slots)
 	err := n.prepare(ctx)
 	if err == nil {
+		group.Go(func() {
+			if err := n.watchMounts(life); err != nil { // tasks may wait for the mount for ever
+				broken(err)
+				cancel()
+			}
+		})
 		err = n.work(ctx, life, free, &tasks)
 	}
 	switch {
@@ -154,6 +171,9 @@ func (n *Node) Run(ctx context.Context) error {
 	tasks.Wait()
 	if e := <-away; err == nil {
 		err = e
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	bye, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer end()
@@ -260,6 +280,7 @@ func (n *Node) register(ctx context.Context) error {
 		cancel()
 		if err == nil {
 			n.setup = welcome.Setup
+			n.mounts.need(welcome.Mounts)
 			n.reached()
 			n.log.Info("registered", "pool", n.cfg.Hello.Pool, "slots", n.cfg.Hello.Slots)
 			return nil
@@ -367,7 +388,7 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 			load := n.load(now)
 			measured, say.Load = now, &load
 		}
-		say.Log = n.output.next()
+		say.Log, say.Measured = n.output.next(), n.mounts.measured()
 		call, cancel := context.WithTimeout(ctx, requestTimeout)
 		reply, err := n.server.Heartbeat(call, n.cfg.Hello.Node, say)
 		cancel()
@@ -378,6 +399,8 @@ func (n *Node) heartbeats(ctx context.Context, ending <-chan struct{}) error {
 			continue
 		}
 		n.output.sent(say.Log)
+		n.mounts.sent(say.Measured)
+		n.mounts.measure(ctx, reply.Measure)
 		n.reached()
 		n.mu.Lock()
 		n.stop = n.stop || reply.Stop

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -30,6 +31,7 @@ type pythons struct {
 // settings are what a pool of processes is started with.
 type settings struct {
 	python   fleetscore.PythonConfig
+	mounts   string // as JSON
 	by       fleetscore.FeatureOrder
 	pipeline string
 	job      fleetscore.JobID // empty if jobs share the processes
@@ -58,7 +60,11 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want := settings{python: l.Python, by: l.FeaturesBy, pipeline: l.Pipeline}
+	mounts, err := json.Marshal(l.Mounts)
+	if err != nil {
+		return refuse(err)
+	}
+	want := settings{python: l.Python, mounts: string(mounts), by: l.FeaturesBy, pipeline: l.Pipeline}
 	if required {
 		want.job = l.Job
 		p.retire(want, log)
@@ -66,6 +72,14 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 	pool := p.pools[want]
 	if pool == nil {
 		cfg := python.Config{Python: p.interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: processes, Log: log, Sandbox: box, DiskBytes: l.Python.DiskMB << 20}
+		for _, m := range l.Mounts {
+			cfg.Env = append(cfg.Env, m.Variable()+"="+m.Path)
+			if m.Writable() {
+				cfg.Write = append(cfg.Write, m.Path)
+			} else {
+				cfg.Read = append(cfg.Read, m.Path)
+			}
+		}
 		if c := l.Python.Code; c != "" {
 			cfg.Path, cfg.Dir = []string{c}, c
 			if l.Python.Script != "" {

@@ -16,13 +16,41 @@ import (
 // setupTimeout is how long a setup command may take, unless the pool says so.
 const setupTimeout = 10 * time.Minute
 
-// prepare runs the setup command of the node's pool, if there is one, and reports how it
-// ended. It runs once in the life of a node. It returns an error if the node can't be
-// used. Heartbeats go on meanwhile; if the server says to stop, the command is ended.
+// prepare runs the setup command of the node's pool, if there is one, looks whether the
+// node has the pool's mounts, and reports how that ended. It runs once in the life of a node. It
+// returns an error if the node can't be used. Heartbeats go on meanwhile.
 func (n *Node) prepare(ctx context.Context) error {
-	if n.setup == nil {
+	if n.setup == nil && len(n.mounts.needed()) == 0 {
 		return nil
 	}
+	var how dispatch.Preparation
+	if n.setup != nil {
+		how = n.runSetup(ctx)
+	}
+	hint := "correct the program or pools." + n.cfg.Hello.Pool + ".setup, then start the node again"
+	if how.Error == "" {
+		if err := n.checkMounts(ctx, n.mounts.needed()); err != nil {
+			how.Error, hint = err.Error(), "then start the node again"
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case n.stopping():
+		return nil // nobody needs this node any more
+	}
+	if err := n.report(ctx, how); err != nil {
+		return err
+	}
+	if how.Error != "" {
+		return fleetscore.Errorf(fleetscore.Invalid, "prepare node", string(n.cfg.Hello.Node), "%s", how.Error).WithHint("%s", hint)
+	}
+	n.cfg.Hello.Prepared = true
+	return nil
+}
+
+// runSetup runs the setup command. If the server says to stop, the command is ended.
+func (n *Node) runSetup(ctx context.Context) (how dispatch.Preparation) {
 	limit := n.setup.Timeout.D()
 	if limit == 0 {
 		limit = setupTimeout
@@ -40,13 +68,7 @@ func (n *Node) prepare(ctx context.Context) error {
 	if err == nil {
 		err = program.Run(run, command, n.setupEnvironment(), &out, &out)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case n.stopping():
-		return nil // nobody needs this node any more
-	}
-	how := dispatch.Preparation{Output: out.Bytes()}
+	how.Output = out.Bytes()
 	how.Output = how.Output[max(0, len(how.Output)-dispatch.MaxSetupOutputBytes):]
 	if err != nil {
 		why := err.Error()
@@ -59,15 +81,7 @@ func (n *Node) prepare(ctx context.Context) error {
 		}
 	}
 	n.log.Info("the setup command ended", "took", n.now().Sub(began).Round(time.Millisecond), "error", how.Error)
-	if err := n.report(ctx, how); err != nil {
-		return err
-	}
-	if how.Error != "" {
-		return fleetscore.Errorf(fleetscore.Invalid, "prepare node", string(n.cfg.Hello.Node), "%s", how.Error).
-			WithHint("correct the program or pools.%s.setup, then start the node again", n.cfg.Hello.Pool)
-	}
-	n.cfg.Hello.Prepared = true
-	return nil
+	return how
 }
 
 // setupEnvironment is what a setup command sees: this process's environment without the

@@ -100,6 +100,9 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		}
 	}()
 	out.printf("task %s, attempt %d on node %s: shards %s of pipeline %s, rows of %s in %s", l.Task, l.Attempt, n.cfg.Hello.Node, l.Shards, l.Pipeline, l.Dataset, l.Interval)
+	if err := n.checkMounts(ctx, l.Mounts); err != nil {
+		return r, err
+	}
 	tables, err := n.catalog(ctx, l.Store)
 	if err != nil {
 		return r, err

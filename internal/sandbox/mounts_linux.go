@@ -119,11 +119,20 @@ func (r root) same(folder, also string) error {
 
 // show shows what the program may read.
 func (r root) show(p *plan) error {
-	paths := slices.Concat(system, p.Read)
+	paths := slices.Concat(system, p.Read, p.Write)
 	slices.Sort(paths) // folders come before what is in them
 	paths = slices.Compact(paths)
 	shown := []string{}
 	for _, path := range paths {
+		if slices.Contains(p.Write, path) { // also over what is shown read-only already
+			if within(p.Dir, path) {
+				return fmt.Errorf("the folder %s can't be shown, because the program's own folder %s is in it", path, p.Dir)
+			}
+			if err := r.bind(path, 0); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
 		case !filepath.IsAbs(path) || filepath.Clean(path) != path:
 			return fmt.Errorf("%s isn't a clean absolute path", path)

@@ -31,6 +31,9 @@ func (p *plan) landlock() (note string) {
 			rules = append(rules, landlock.ROFiles(path))
 		}
 	}
+	for _, path := range p.Write {
+		rules = append(rules, landlock.RWDirs(path).WithRefer())
+	}
 	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
 		return absent + err.Error()
 	}

@@ -81,6 +81,9 @@ type Spec struct {
 	// Read are files and folders that the program sees, read-only, besides those of the
 	// system's libraries.
 	Read []string
+	// Write are folders of the machine that the program sees and may write to, by the rights of
+	// the user that it runs as. DiskBytes doesn't bound them.
+	Write []string
 	// DiskBytes bounds what the program writes; 0 means 512 MiB.
 	DiskBytes int64
 	// Processes bounds its processes and threads; 0 means 512.

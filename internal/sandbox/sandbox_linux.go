@@ -33,6 +33,7 @@ type plan struct {
 	Make      []string
 	Keep      bool
 	Read      []string
+	Write     []string
 	DiskBytes int64
 	Processes int
 	Memory    int64
@@ -208,7 +209,7 @@ func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
 
 func (s *Sandbox) prepare(with plan, spec Spec) (*Process, error) {
 	if !with.Check {
-		with.Path, with.Args, with.Env, with.WorkDir, with.Dir, with.Read = spec.Path, spec.Args, spec.Env, spec.WorkDir, spec.Dir, spec.Read
+		with.Path, with.Args, with.Env, with.WorkDir, with.Dir, with.Read, with.Write = spec.Path, spec.Args, spec.Env, spec.WorkDir, spec.Dir, spec.Read, spec.Write
 		with.Make, with.Keep, with.Memory = spec.Make, spec.Keep && with.Spaces, spec.MemoryBytes
 	}
 	if !with.Spaces {

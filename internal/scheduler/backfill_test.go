@@ -204,4 +204,14 @@ func TestBackfillUnchanged(t *testing.T) {
 	if got := w.completeNext("n1"); got != changed[0].ID {
 		t.Errorf("a task of job %s, want that of the piece whose settings changed", got)
 	}
+	w.apply(func(p *fleetscore.PipelineConfig) { p.Mounts = []string{"history"} })
+	for range 2 { // nobody can tell whether what lies there has changed
+		w.wait(changed[0].ID, ended)
+		if changed, err = w.Backfill(t.Context(), "p", fleetscore.Interval{From: hour(3), To: hour(4)}, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.completeNext("n1"); got != changed[0].ID {
+			t.Errorf("a task of job %s, want that of the piece whose pipeline has mounts", got)
+		}
+	}
 }

@@ -17,6 +17,9 @@ import (
 // with its rows, the fleet's generation, how models are used, and this release.
 func (s *Scheduler) content(j fleetscore.Job, in ledger.Input) fleetscore.Digest {
 	c := j.Config
+	if len(c.Mounts) > 0 {
+		return fleetscore.Digest{} // nobody can tell whether what lies there has changed
+	}
 	doc, err := json.Marshal([]any{j.Interval, in.Files, in.TimeName, in.KeyNames, c.Dataset, c.Fleet, j.Generation, c.Features, c.FeaturesBy, c.Runtime, c.Python, c.Command, c.Label, c.Missing, s.release})
 	if err != nil {
 		return fleetscore.Digest{} // the job equals no other

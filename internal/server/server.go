@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/portal"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -49,6 +51,7 @@ type Config struct {
 	Advertise    string   // where nodes and programs on other machines reach the servers, separated by commas; empty: where this one listens
 	Store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	ModelRoots   []string // folders of this machine that fleets may read models from
+	MountRoots   []string // folders of this machine that mounts may lie in
 	Commands     []string // folders of this machine whose programs pools may run
 	Python       string   // interpreter that local nodes may score models with; empty: none
 	Isolation    string   // how far local nodes isolate Python: best, required or off; empty: best
@@ -85,7 +88,8 @@ type Server struct {
 	clock    *clock.Clock
 	health   *obs.Health // what doesn't work; every service reports there
 
-	roots    store.Roots // what s.cfg.ModelRoots were at the start
+	roots    store.Roots // what s.cfg.ModelRoots and s.cfg.MountRoots were at the start
+	mounts   mount.Checker
 	store    store.Bucket
 	Catalog  *catalog.Catalog
 	storeURL string // what nodes open; empty if the store is no folder
@@ -113,7 +117,8 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s.cfg.Dir = dir
-	if s.roots, err = store.FindRoots(cfg.ModelRoots); err != nil {
+	s.mounts.Roots = cfg.MountRoots
+	if s.roots, err = store.FindRoots(slices.Concat(cfg.ModelRoots, cfg.MountRoots)); err != nil {
 		return nil, err
 	}
 	if err := s.bind(ctx); err != nil {
@@ -230,7 +235,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if err := os.RemoveAll(pushes); err != nil { // what a killed server left of pushes
 		return nil, FolderError(pushes, err)
 	}
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (s *Server) newWork() (w work, err error) {
 	if w.images, err = s.newImages(); err != nil {
 		return w, err
 	}
-	if w.fleets, err = syncer.New(syncer.Config{ModelRoots: s.roots, TempDir: spool},
+	if w.fleets, err = syncer.New(syncer.Config{ModelRoots: s.roots, Mounts: &s.mounts, TempDir: spool},
 		syncer.Deps{Ledger: s.Ledger, Store: s.store, Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -37,6 +38,7 @@ type Config struct {
 	// ModelRoots are the folders of this machine that fleets may read models from,
 	// and what lies in them; none means that models are read from the store alone.
 	ModelRoots store.Roots
+	Mounts     *mount.Checker // looks at the mounts of fleets before their folders are read
 	// MaxModelBytes is the largest model that fleets read; 0 means 256 MiB.
 	MaxModelBytes int64
 	Every         time.Duration // how often folders of models are looked at; 0 means as each fleet says
@@ -140,7 +142,13 @@ func (s *Syncer) Sync(ctx context.Context, name string) (*fleet.Change, error) {
 	}
 	defer done()
 	began := s.now()
-	c, err := s.sync(ctx, name, f, cfg.Hub.Key)
+	var c *fleet.Change
+	for _, m := range cfg.MountsOf(f.Mount) { // the folder below an absent mount may be there, and be empty
+		err = s.cfg.Mounts.Check(ctx, m)
+	}
+	if err == nil {
+		c, err = s.sync(ctx, name, f, cfg.Hub.Key)
+	}
 	s.note(name, state, f, err)
 	s.metrics.duration.Observe(s.now().Sub(began).Seconds())
 	result := unchanged

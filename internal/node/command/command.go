@@ -31,6 +31,7 @@ import (
 // Config says what is run.
 type Config struct {
 	fleetscore.CommandConfig
+	Mounts  []fleetscore.Mount
 	Secrets map[string]string // values, by environment variables
 	Python  string            // the interpreter that the programs python and python3 are; empty if there is none
 	Folders []string          // whose programs may be run besides
@@ -57,6 +58,7 @@ type Runner struct {
 	words []string
 	path  string   // of the program
 	read  []string // files and folders that the program needs
+	write []string // folders that it may write to besides its own
 	temp  string   // where its folders are made
 	turns chan struct{}
 	hide  *strings.Replacer // secrets in what the command prints
@@ -83,6 +85,13 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	r.read = append(r.read, cfg.Read...)
 	if cfg.Code != "" {
 		r.read = append(r.read, cfg.Code)
+	}
+	for _, m := range cfg.Mounts {
+		if m.Writable() {
+			r.write = append(r.write, m.Path)
+		} else {
+			r.read = append(r.read, m.Path)
+		}
 	}
 	for i, path := range r.read {
 		r.read[i] = filepath.Clean(path)
@@ -240,6 +249,9 @@ func (s *session) values(sensors []int, p places) map[string]string {
 			v[s.batch.KeyNames[i]] = value
 		}
 	}
+	for _, m := range s.cfg.Mounts {
+		v["mounts."+m.Name] = m.Path
+	}
 	for name, value := range s.cfg.Params {
 		v[name] = value
 	}
@@ -266,6 +278,9 @@ func (s *session) arguments(sensors []int, p places) (args, env []string, workDi
 		"AZ_BATCHAI_JOB_NAME="+string(s.cfg.Work.Job), "AZ_BATCHAI_EXPERIMENT_NAME="+s.cfg.Work.Pipeline, fmt.Sprintf("AZ_BATCHAI_TASK_INDEX=%d", s.cfg.Work.Task), "AZ_BATCHAI_NUM_GPUS=0",
 		"AZ_BATCHAI_INPUT_DATA="+p.input, "AZ_BATCHAI_INPUT_MODELS="+p.models, "AZ_BATCHAI_OUTPUT_PREDICTIONS="+p.output, "AZ_BATCHAI_STDOUTERR_DIR="+p.output,
 		"AZ_BATCHAI_JOB_TEMP="+p.own, "AZ_BATCHAI_SHARED_JOB_TEMP="+p.own, "AZUREML_MODEL_DIR="+p.models)
+	for _, m := range s.cfg.Mounts {
+		env = append(env, m.Variable()+"="+m.Path)
+	}
 	for name, value := range s.cfg.Env {
 		env = append(env, name+"="+fill(value))
 	}

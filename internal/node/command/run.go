@@ -61,7 +61,7 @@ func (s *session) run(ctx context.Context, sensors []int) (res result) {
 	out := &printed{subject: s.subject(sensors), hide: s.hide}
 	stdout, stderr := &stream{to: out, log: s.batch.Print, form: "%s: %s"}, &stream{to: out, log: s.batch.Log, form: "%s printed: %s"}
 	process, err := s.cfg.Sandbox.Prepare(sandbox.Spec{Path: s.path, Args: args, Env: env, WorkDir: workDir, Stdout: stdout, Stderr: stderr,
-		Dir: p.own, Make: []string{"output"}, Keep: true, Read: append([]string{p.input}, s.read...), DiskBytes: s.cfg.DiskMB << 20, Processes: s.cfg.Processes, MemoryBytes: s.cfg.MemoryMB << 20})
+		Dir: p.own, Make: []string{"output"}, Keep: true, Read: append([]string{p.input}, s.read...), Write: s.write, DiskBytes: s.cfg.DiskMB << 20, Processes: s.cfg.Processes, MemoryBytes: s.cfg.MemoryMB << 20})
 	if err != nil {
 		return result{err: err}
 	}

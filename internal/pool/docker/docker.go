@@ -55,6 +55,9 @@ const SocketName = "server.sock"
 type Deps struct {
 	// Pool returns the settings of a pool, as they are in force now.
 	Pool func(ctx context.Context, name string) (fleetscore.PoolConfig, error)
+	// Mounts are the mounts of a pool, which the containers get at the same paths. An error
+	// says why one of them can't be used. nil means that there are none.
+	Mounts func(ctx context.Context, pool string) ([]fleetscore.Mount, error)
 	// Token makes the token by which the agent of a node reaches the server, and Forget
 	// ends it.
 	Token  func(ctx context.Context, node fleetscore.NodeID) (text string, err error)
@@ -348,7 +351,13 @@ func (r *running) create() (id string, err error) {
 	}
 	call, cancel := context.WithTimeout(r.life, apiLimit)
 	defer cancel()
-	made, err := d.api.ContainerCreate(call, d.options(r.node, r.cfg))
+	var mounts []fleetscore.Mount
+	if d.deps.Mounts != nil {
+		if mounts, err = d.deps.Mounts(call, r.node.Pool); err != nil {
+			return "", err
+		}
+	}
+	made, err := d.api.ContainerCreate(call, d.options(r.node, r.cfg, mounts...))
 	if err != nil {
 		return "", fleetscore.Errorf(fleetscore.Unavailable, "make container", string(r.node.ID), "%w", err)
 	}
@@ -364,7 +373,7 @@ const (
 )
 
 // options say how the container of a node is made.
-func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig) client.ContainerCreateOptions {
+func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, mounts ...fleetscore.Mount) client.ContainerCreateOptions {
 	user, processes, tmp := c.User, int64(c.Processes), c.TmpMB
 	if user == "" {
 		user = defaultUser
@@ -392,10 +401,13 @@ func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig) client.Co
 		},
 		Resources: container.Resources{NanoCPUs: int64(c.CPUs * 1e9), Memory: int64(c.MemoryMB) << 20, MemorySwap: int64(c.MemoryMB) << 20, PidsLimit: &processes},
 	}
+	for _, m := range mounts {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: m.Path, Target: m.Path, ReadOnly: !m.Writable()})
+	}
 	if c.GPUs != 0 {
 		host.DeviceRequests = []container.DeviceRequest{{Count: c.GPUs, Capabilities: [][]string{{"gpu"}}}}
 	}
-	env := append([]string{"HOME=/tmp", "FLEETSCORE_NODE_TOKEN_FILE=/fleetscore/node/token", "FLEETSCORE_COMMANDS=/:/usr/local/bin:/usr/bin:/bin", "FLEETSCORE_KIND=" + string(n.Kind), "FLEETSCORE_PYTHON=" + c.Python,
+	env := append([]string{"HOME=/tmp", "FLEETSCORE_NODE_TOKEN_FILE=/fleetscore/node/token", "FLEETSCORE_COMMANDS=/:/usr/local/bin:/usr/bin:/bin", "FLEETSCORE_KIND=" + string(n.Kind), "FLEETSCORE_PYTHON=" + c.Python, "FLEETSCORE_MOUNT_ROOT=/",
 		"FLEETSCORE_ISOLATION=" + d.cfg.Isolation, "FLEETSCORE_BLOBS=server"}, d.cfg.Env...)
 	labels := map[string]string{ownerLabel: d.cfg.Owner, nodeLabel: string(n.ID), "fleetscore.pool": n.Pool}
 	return client.ContainerCreateOptions{

@@ -227,6 +227,11 @@ func TestRequest(t *testing.T) {
 	if o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}); len(o.HostConfig.DeviceRequests) != 0 || o.Config.User != defaultUser || *o.HostConfig.PidsLimit != defaultProcesses {
 		t.Errorf("defaults: %+v", o)
 	}
+	writable := false
+	o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/in"}}, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/out", ReadOnly: &writable}})
+	if m := o.HostConfig.Mounts[len(o.HostConfig.Mounts)-2:]; m[0].Source != "/mnt/in" || m[0].Target != "/mnt/in" || !m[0].ReadOnly || m[1].Source != "/mnt/out" || m[1].ReadOnly {
+		t.Errorf("mounts: %+v", m)
+	}
 	for _, v := range o.Config.Env {
 		if strings.Contains(v, "secret") {
 			t.Errorf("environment: %s", v)

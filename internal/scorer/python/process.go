@@ -98,7 +98,7 @@ func (p *Pool) launch(ctx context.Context, w *process, files ...*os.File) error 
 	}
 	w.program, err = p.cfg.Sandbox.Prepare(sandbox.Spec{
 		Path: home.Executable, Args: []string{home.Executable, "-u", "-c", bootstrap}, Env: p.environment(w.models), WorkDir: p.cfg.Dir, Files: files,
-		Stdout: &w.said.stdout, Stderr: &w.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.ownFolders()), DiskBytes: p.cfg.DiskBytes,
+		Stdout: &w.said.stdout, Stderr: &w.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.cfg.Read, p.ownFolders()), Write: p.cfg.Write, DiskBytes: p.cfg.DiskBytes,
 	})
 	if err != nil {
 		return err

@@ -38,6 +38,8 @@ type Config struct {
 	Dir         string                  // the working folder; empty means TempDir
 	TempDir     string                  // where processes may write; empty means a folder of its own, which Close removes
 	Env         []string                // further variables, NAME=value
+	Read        []string                // further folders that processes see, read-only
+	Write       []string                // further folders that they may write to
 	MemoryBytes int64                   // that a process may allocate beyond what its libraries take; 0 means 2 GiB
 	Sandbox     *sandbox.Sandbox        // isolates processes; nil means that they aren't isolated
 	DiskBytes   int64                   // that an isolated process may write; 0 means 512 MiB
