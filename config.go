@@ -311,8 +311,9 @@ type PipelineConfig struct {
 
 // PythonConfig says how models are scored by Python processes on the nodes.
 type PythonConfig struct {
-	// Code is a folder that Python imports the modules of models and scripts from: a folder
-	// of the nodes' machines, or "./code" relative to fleet.yaml.
+	// Code is a folder or a file that Python imports the modules of models and scripts from, on
+	// the server's machine, or "./code" relative to fleet.yaml. Nodes get it with their tasks; a
+	// folder that the server's machine doesn't have is one of the nodes' machines.
 	Code     string `json:"code,omitempty"`
 	Script   string `json:"script,omitempty"`    // a file in Code with run(); empty means that models are asked to predict
 	PerModel bool   `json:"per_model,omitempty"` // run gets a model and its rows, not the rows of many sensors
@@ -333,7 +334,7 @@ type CommandConfig struct {
 	Run    string            `json:"run"`              // the command, such as "python predict.py {Device} {Tag} {config}"; split at spaces, and run without a shell
 	Per    CommandPer        `json:"per,omitempty"`    // key: it is run for each sensor; task: once for all sensors of a task; empty means key
 	Params map[string]string `json:"params,omitempty"` // what placeholders of your own stand for, such as config
-	Code   string            `json:"code,omitempty"`   // a folder of the nodes' machines, or "./code" relative to fleet.yaml, where the command is started; read-only
+	Code   string            `json:"code,omitempty"`   // a folder or file as in python, where the command is started; read-only
 	Read   []string          `json:"read,omitempty"`   // further files and folders of the nodes' machines that the command sees, read-only
 	// WorkDir is where the command is started; empty means code, or else the folder of
 	// the output.

@@ -20,6 +20,7 @@ const (
 	lateName     = "/_late/"
 	stateName    = "/_state/"
 	outputName   = "/_output/"
+	codeName     = "/_code/"
 	nodesFolder  = "nodes" // among the logs
 )
 
@@ -41,6 +42,14 @@ func Output(pipeline string, job fleetscore.JobID, task, attempt int, file strin
 // JobOutput is the prefix of the blobs that a job's commands left.
 func JobOutput(pipeline string, job fleetscore.JobID) string {
 	return PredictionsFolder(pipeline) + outputName + string(job) + "/"
+}
+
+// CodeFolder is what the names of a pipeline's archives of code begin with.
+func CodeFolder(pipeline string) string { return PredictionsFolder(pipeline) + codeName }
+
+// Code is the blob with an archive of code for a pipeline's jobs.
+func Code(pipeline string, d fleetscore.Digest) fleetscore.BlobName {
+	return fleetscore.BlobName(CodeFolder(pipeline) + d.String() + ".zip")
 }
 
 // IsOutput reports whether a blob is one that a job's commands may leave.

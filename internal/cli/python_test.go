@@ -1,15 +1,20 @@
 package cli
 
 import (
+	"errors"
 	"io"
 	"math"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -34,13 +39,27 @@ with open(os.path.join(sys.argv[1], "rows.csv"), "w") as f:
             f.write("2026-11-23T09:%02d:00Z,a,%s,%d\n" % (i, tag, i - 10))
 `
 
+// fleetPackages are the environment of package python's tests.
+var fleetPackages = []string{"numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
+	"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0"}
+
+// makePythonFleet makes the fleet, its rows and its code in a folder.
+func makePythonFleet(t *testing.T, python, dir string) {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(dir, "code"), os.DirFS(filepath.Join(testkit.Root(t), "internal", "scorer", "python", "testdata", "code"))); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := testkit.Command(t, python, "-B", "-c", pythonFleet, dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // TestPythonPipelines: jobs score what the native runtime refuses by Python, name the
 // model that ends its process, and run a user's script; without the operator's consent
 // nothing of it runs.
 func TestPythonPipelines(t *testing.T) {
 	t.Parallel()
-	python := testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
-		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0") // the environment of package python's tests
+	python := testkit.Venv(t, fleetPackages...)
 	p := newServer(t, `
 fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
 pools: {cpu: {scale: {min: 0, max: 1}}}
@@ -51,12 +70,7 @@ pipelines:
   script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}, logs: {layout: flat}}
   apart: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: apart.py, isolation: required}}
 `, func(dir string) {
-		if err := os.CopyFS(filepath.Join(dir, "code"), os.DirFS(filepath.Join(testkit.Root(t), "internal", "scorer", "python", "testdata", "code"))); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := testkit.Command(t, python, "-B", "-c", pythonFleet, dir).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		makePythonFleet(t, python, dir)
 		// What an earlier job scored is still there if jobs share processes.
 		apart := "seen = set()\ndef run(batch):\n    new = set(batch.TS.dt.minute)\n    if any(s < 10 for s in seen) and min(new) >= 10:\n        raise ValueError('rows of another job are here')\n    seen.update(new)\n    return [0.0] * len(batch)\n"
 		if err := os.WriteFile(filepath.Join(dir, "code", "apart.py"), []byte(apart), 0o644); err != nil {
@@ -171,5 +185,101 @@ pipelines:
 	}
 	if _, stdout, _ := command(t, "job", "submit", "all", "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z"); !strings.Contains(stdout, `"scored": 2`) || strings.Contains(stdout, `"kept"`) {
 		t.Errorf("with other code:\n%s", stdout)
+	}
+}
+
+// TestShippedCode: a node of another machine, which has neither the folder with the code nor the
+// store's, scores with the code that came with its task, whatever becomes of the folder; other
+// code is scored again.
+func TestShippedCode(t *testing.T) {
+	t.Parallel()
+	python := testkit.Venv(t, fleetPackages...)
+	p := startServerIn(t, `
+fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+pools: {lab: {provider: static}}
+pipelines:
+  mixed: {dataset: history, fleet: sensors, features: [Value], pool: lab, runtime: auto, python: {code: ./code}}
+  script: {dataset: history, fleet: sensors, features: [Value], pool: lab, runtime: python, python: {code: ./script, script: score.py}}
+  command: {dataset: history, fleet: sensors, features: [Value], pool: lab, runtime: command, command: {run: "python {code}/run.py", code: ./run.py}}
+`, func(dir string) {
+		makePythonFleet(t, python, dir)
+		for name, text := range map[string]string{"script/score.py": "import helper\ndef run(batch):\n    return [helper.answer] * len(batch)\n", "script/helper.py": "answer = 1.0\n", "run.py": "print('the command runs')\n"} {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	server := "--server=http://" + p.addr
+	run := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, append(args, server)...)
+		if code != 0 && code != exitPartly {
+			t.Fatalf("%q: exit %d\n%s%s", args, code, stdout, stderr)
+		}
+		return stdout
+	}
+	submit := func(pipeline string, more ...string) string {
+		t.Helper()
+		return run(append([]string{"job", "submit", pipeline, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z"}, more...)...)
+	}
+	run("dataset", "upload", "history", filepath.Join(p.dir, "rows.csv"))
+	pipelines := []string{"mixed", "script", "command"}
+	for _, pipeline := range pipelines {
+		submit(pipeline)
+	}
+	jobs := func() (out []fleetscore.Job) {
+		var jobs api.List[fleetscore.Job]
+		if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil {
+			t.Fatal(err)
+		}
+		return jobs.Items
+	}
+	eventually(t, "the jobs are planned", func() bool {
+		return !slices.ContainsFunc(jobs(), func(j fleetscore.Job) bool { return j.Planned == nil })
+	})
+	gone := t.TempDir()
+	for _, name := range []string{"code", "script", "run.py"} { // the node's machine doesn't have them
+		if err := os.Rename(filepath.Join(p.dir, name), filepath.Join(gone, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(run("pool", "join-token", "lab")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	agent := exec.CommandContext(t.Context(), os.Args[0], "node", server, "--python", python)
+	agent.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+token, "FLEETSCORE_BLOBS=server")
+	var said logText
+	agent.Stderr = &said
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = agent.Process.Signal(syscall.SIGTERM)
+		_ = agent.Wait() // the signal's
+	}()
+	eventually(t, "the jobs have ended", func() bool {
+		return !slices.ContainsFunc(jobs(), func(j fleetscore.Job) bool { return !j.State.Ended() })
+	})
+	want := map[string]int64{"mixed": 2, "script": 3, "command": 3}
+	for _, j := range jobs() {
+		if j.Outcomes[fleetscore.Scored] != want[j.Pipeline] {
+			t.Errorf("%s: %s %v, want %d sensors scored: %s\n%s", j.Pipeline, j.State, j.Outcomes, want[j.Pipeline], run("job", "logs", string(j.ID)), said.String())
+		}
+	}
+	for name, text := range map[string]string{"script/score.py": "", "script/helper.py": "answer = 0.0\n"} {
+		data := []byte(text)
+		if text == "" {
+			data = []byte(fileText(t, filepath.Join(gone, name)))
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(p.dir, name)), 0o755), os.WriteFile(filepath.Join(p.dir, name), data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := submit("script", "--wait"); !strings.Contains(out, `"scored": 3`) || strings.Contains(out, `"kept"`) {
+		t.Errorf("with other code:\n%s", out)
+	}
+	if got := p.predictions("script"); got.Len() != 60 || slices.Max(got.Prediction) != 0 {
+		t.Errorf("%d predictions of the new code, the largest %v; want 60 of 0", got.Len(), got.Prediction)
 	}
 }

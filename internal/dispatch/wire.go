@@ -80,6 +80,7 @@ type Lease struct {
 	FeaturesBy fleetscore.FeatureOrder `json:"features_by,omitempty"` // empty means by name
 	Runtime    fleetscore.RuntimeName  `json:"runtime,omitempty"`     // empty means native
 	Python     fleetscore.PythonConfig `json:"python,omitzero"`
+	Code       fleetscore.Digest       `json:"code,omitzero"` // the archive with the code; zero means that the node has it in the folder that the settings name
 	// Command is what is run, for the runtime command, and Secrets are the values of its
 	// secrets, by environment variables. Refused says why it can't be run.
 	Command      *fleetscore.CommandConfig `json:"command,omitempty"`

@@ -68,6 +68,8 @@ type Input struct {
 	Keys        []fleetscore.Key  `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
 	// Earlier are outcomes that stay where nothing has changed.
 	Earlier dispatch.Earlier `json:"earlier,omitzero"`
+	// Code is the archive with the pipeline's code; zero means that nodes have it themselves.
+	Code fleetscore.Digest `json:"code,omitzero"`
 }
 
 // PlannedTask is a task and what it reads.

@@ -57,6 +57,9 @@ func (p *pythons) code(l dispatch.Lease) []string {
 	if len(out) == 2 {
 		return nil
 	}
+	if !l.Code.IsZero() {
+		return append(out, l.Code.String())
+	}
 	if l.Python.Code == "" {
 		return out
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/alone"
+	"github.com/fleetscore/fleetscore/internal/scorer/code"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -75,6 +76,7 @@ type Node struct {
 	models scorer.Runtime
 	alone  func(alone.Limits) scorer.Runtime
 	python pythons
+	codes  code.Cache
 	log    *slog.Logger
 	now    func() time.Time
 	stuck  func(fleetscore.TaskID)
@@ -132,7 +134,12 @@ const (
 // server says so, the node finishes the tasks that it has begun. If ctx ends, it takes
 // no more tasks, and gives those back that aren't finished within DrainTime.
 func (n *Node) Run(ctx context.Context) error {
-	defer n.python.close(n.log)
+	defer func() {
+		n.python.close(n.log)
+		if err := n.codes.Close(); err != nil {
+			n.log.Warn("code of tasks can't be removed", "error", err)
+		}
+	}()
 	n.reached()
 	if err := n.register(ctx); err != nil {
 		return err

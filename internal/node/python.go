@@ -67,8 +67,8 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 	want := settings{python: l.Python, mounts: string(mounts), by: l.FeaturesBy, pipeline: l.Pipeline}
 	if required {
 		want.job = l.Job
-		p.retire(want, log)
 	}
+	p.retire(want, log)
 	pool := p.pools[want]
 	if pool == nil {
 		cfg := python.Config{Python: p.interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: processes, Log: log, Sandbox: box, DiskBytes: l.Python.DiskMB << 20}
@@ -115,10 +115,11 @@ func (p *pythons) sandbox(ctx context.Context, required bool) (*sandbox.Sandbox,
 	return nil, nil
 }
 
-// retire ends the processes of the pipeline's other jobs. The lock is held.
+// retire ends the pipeline's processes that were started with other settings: with other code, or
+// for other jobs. The lock is held.
 func (p *pythons) retire(want settings, log *slog.Logger) {
 	for s, pool := range p.pools {
-		if s.pipeline == want.pipeline && s.job != want.job && pool.tasks == 0 {
+		if s.pipeline == want.pipeline && s != want && pool.tasks == 0 {
 			delete(p.pools, s)
 			p.ends.Go(func() { end(pool, log) })
 		}

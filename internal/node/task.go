@@ -126,7 +126,11 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	spec, done := n.spec(ctx, tables, l, out)
+	here, err := n.unpacked(ctx, tables, l, out)
+	if err != nil {
+		return r, err
+	}
+	spec, done := n.spec(ctx, tables, here, out)
 	spec.Content, spec.Earlier = n.content(l, nil), n.earlier(ctx, tables, l, out)
 	if code := n.python.code(l); code != nil {
 		spec.ForeignContent = n.content(l, code)

@@ -1,10 +1,12 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +17,8 @@ import (
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/scorer/code"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -190,7 +194,9 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	} else if err != nil {
 		return "", err
 	}
-	pool := inputs.cfg.Pools[j.Config.Pool]
+	if in.Code, err = s.ship(ctx, j); err != nil {
+		return "", err
+	}
 	j.Generation, j.Expected, j.Reason = gen.ID, gen.Members, ""
 	counts := gen.ShardKeys
 	if j.Rerun != nil {
@@ -220,9 +226,8 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if err != nil {
 		return "", err
 	}
-	tasks := cut(j, dispatch.Plan(workload(j, gen, counts, in), measured, slotsOf(pool)), counts, in)
-	planned := now.UTC()
-	j.Planned = &planned
+	tasks := cut(j, dispatch.Plan(workload(j, gen, counts, in), measured, slotsOf(inputs.cfg.Pools[j.Config.Pool])), counts, in)
+	j.Planned = new(now.UTC())
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
 		return "", nil // canceled, or its configuration changed meanwhile: that is an event
@@ -379,4 +384,52 @@ func (s *Scheduler) fail(ctx context.Context, j fleetscore.Job, why string, now 
 		s.log.Error("job ended", "job", j.ID, "state", j.State, "reason", why)
 	}
 	return err
+}
+
+// oldCode is how long an archive of code is kept after there is another one: jobs that were
+// planned with it may still run.
+const oldCode = 7 * 24 * time.Hour
+
+// ship puts the code of a job's pipeline into the store, where its nodes find it by its
+// digest. If this machine has no such folder, nodes look for it on their own disks, and the
+// digest is zero; the same if there is too much for an archive.
+func (s *Scheduler) ship(ctx context.Context, j fleetscore.Job) (fleetscore.Digest, error) {
+	var none fleetscore.Digest
+	path := j.Config.Python.Code
+	if c := j.Config.Command; c != nil {
+		path = c.Code
+	}
+	if path == "" {
+		return none, nil
+	}
+	archive, err := code.Pack(ctx, []code.Part{{Name: "code", Path: filepath.Clean(path)}})
+	switch {
+	case fleetscore.NotFound.Is(err):
+		return none, nil
+	case fleetscore.Exhausted.Is(err):
+		s.log.Warn("code isn't sent to nodes, which need it on their own disks", "pipeline", j.Pipeline, "error", err)
+		return none, nil
+	case err != nil:
+		return none, err
+	}
+	digest := fleetscore.DigestOf(archive)
+	name := catalog.Code(j.Pipeline, digest)
+	if _, err := s.store.Stat(ctx, name); err == nil || !fleetscore.NotFound.Is(err) {
+		return digest, err
+	}
+	if _, err := s.store.Put(ctx, name, bytes.NewReader(archive), store.PutOptions{}); err != nil {
+		return none, err
+	}
+	s.log.Info("code is in the store", "pipeline", j.Pipeline, "code", digest.Short(), "bytes", len(archive))
+	for info, err := range s.store.List(ctx, catalog.CodeFolder(j.Pipeline), store.ListOptions{}) {
+		if err != nil {
+			return none, err
+		}
+		if info.Name != name && s.now().Sub(info.Modified) > oldCode {
+			if err := s.store.Delete(ctx, info.Name); err != nil {
+				return none, err
+			}
+		}
+	}
+	return digest, nil
 }

@@ -1,0 +1,38 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+// unpacked gives the lease with the folders of this machine where its code lies: it was sent
+// with the task, or is in the folder that the settings name.
+func (n *Node) unpacked(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, out *taskLog) (dispatch.Lease, error) {
+	if l.Code.IsZero() {
+		if l.Python.Code != "" {
+			out.printf("code is read from %s of this machine", l.Python.Code)
+		}
+		return l, nil
+	}
+	dir, err := n.codes.Folder(ctx, l.Code, func(ctx context.Context) ([]byte, error) {
+		return store.ReadAll(ctx, tables.Store(), catalog.Code(l.Pipeline, l.Code))
+	})
+	if err != nil {
+		return l, fleetscore.Wrap("get code", l.Code.Short(), err)
+	}
+	out.printf("code %s came with the task", l.Code.Short())
+	if l.Python.Code != "" {
+		l.Python.Code = filepath.Join(dir, "code")
+	}
+	if l.Command != nil && l.Command.Code != "" {
+		c := *l.Command
+		c.Code = filepath.Join(dir, "code")
+		l.Command = &c
+	}
+	return l, nil
+}

@@ -1,0 +1,212 @@
+// Package code carries the files that Python and commands need besides models to the nodes:
+// folders and files of the server's machine become one archive, whose digest names it, and a
+// node unpacks it once.
+//
+// It neither runs code nor knows where archives are kept. All functions and values are safe
+// for concurrent use.
+package code
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/fleetscore/fleetscore"
+)
+
+// Bounds of an archive.
+const (
+	maxFiles = 10_000
+	maxBytes = 64 << 20 // of all files together
+)
+
+// Part is a folder or a file, and the folder of the archive that it comes into.
+type Part struct {
+	Name string // such as "code"
+	Path string // on this machine; a folder's content, or one file under its own name
+}
+
+// Pack makes an archive of the parts. The same files give the same bytes. Names that begin with
+// "." or are __pycache__ are left out, and so is what isn't a regular file: links could lead
+// anywhere. Kind NotFound if a part isn't there, Exhausted if there is too much.
+func Pack(ctx context.Context, parts []Part) ([]byte, error) {
+	p := packer{ctx: ctx}
+	p.archive = zip.NewWriter(&p.out)
+	for _, part := range parts {
+		if err := p.part(part); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.archive.Close(); err != nil {
+		return nil, err
+	}
+	return p.out.Bytes(), nil
+}
+
+type packer struct {
+	ctx     context.Context // of Pack
+	out     bytes.Buffer
+	archive *zip.Writer
+	files   int
+	bytes   int64
+}
+
+func (p *packer) part(part Part) error {
+	st, err := os.Stat(part.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fleetscore.Errorf(fleetscore.NotFound, "pack code", part.Path, "there is no such file or folder")
+	case err != nil:
+		return fleetscore.Wrap("pack code", part.Path, err)
+	case !st.IsDir():
+		root, err := os.OpenRoot(filepath.Dir(part.Path))
+		if err != nil {
+			return fleetscore.Wrap("pack code", part.Path, err)
+		}
+		defer root.Close()
+		return p.file(root, filepath.Base(part.Path), part.Name)
+	}
+	root, err := os.OpenRoot(part.Path)
+	if err != nil {
+		return fleetscore.Wrap("pack code", part.Path, err)
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fleetscore.Wrap("pack code", path.Join(part.Path, name), err)
+		case p.ctx.Err() != nil:
+			return p.ctx.Err()
+		case name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "__pycache__"):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case !d.Type().IsRegular():
+			return nil
+		}
+		return p.file(root, name, part.Name)
+	})
+}
+
+// file adds a file below a folder of the archive.
+func (p *packer) file(root *os.Root, name, to string) error {
+	f, err := root.Open(name)
+	if err != nil {
+		return fleetscore.Wrap("pack code", name, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return fleetscore.Wrap("pack code", name, err)
+	}
+	p.files++
+	p.bytes += int64(len(data))
+	if p.files > maxFiles || p.bytes > maxBytes {
+		return fleetscore.Errorf(fleetscore.Exhausted, "pack code", root.Name(), "it has more than %d files or %d MB", maxFiles, maxBytes>>20)
+	}
+	w, err := p.archive.CreateHeader(&zip.FileHeader{Name: path.Join(to, name), Method: zip.Deflate}) // without the time, which would change the digest
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	return err
+}
+
+// Cache keeps unpacked archives in a folder of its own while a node lives.
+type Cache struct {
+	mu      sync.Mutex // guards what follows, also while an archive is fetched
+	dir     string     // empty until the first archive comes
+	folders map[fleetscore.Digest]string
+}
+
+// Folder gives the folder with the content of an archive, which fetch gets if it isn't here.
+func (c *Cache) Folder(ctx context.Context, digest fleetscore.Digest, fetch func(context.Context) ([]byte, error)) (string, error) {
+	const op = "unpack code"
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if dir, ok := c.folders[digest]; ok {
+		return dir, nil
+	}
+	data, err := fetch(ctx)
+	if err != nil {
+		return "", err
+	}
+	if fleetscore.DigestOf(data) != digest {
+		return "", fleetscore.Errorf(fleetscore.Corrupt, op, digest.Short(), "the archive's bytes don't match its digest")
+	}
+	if c.dir == "" {
+		if c.dir, err = os.MkdirTemp("", "fleetscore-code-"); err != nil {
+			return "", fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err)
+		}
+		if err := os.Chmod(c.dir, 0o755); err != nil { // isolated programs may run as another user
+			return "", fleetscore.Errorf(fleetscore.Unavailable, op, c.dir, "%w", err)
+		}
+		c.folders = map[fleetscore.Digest]string{}
+	}
+	dir := filepath.Join(c.dir, digest.Short())
+	if err := unpack(data, dir); err != nil {
+		return "", errors.Join(fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err), os.RemoveAll(dir))
+	}
+	c.folders[digest] = dir
+	return dir, nil
+}
+
+// unpack writes the files of an archive below a new folder.
+func unpack(data []byte, dir string) error {
+	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, f := range archive.File {
+		if err := unpackFile(root, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unpackFile(root *os.Root, f *zip.File) error {
+	if err := root.MkdirAll(path.Dir(f.Name), 0o755); err != nil {
+		return err
+	}
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := root.OpenFile(f.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.LimitReader(in, maxBytes))
+	return errors.Join(err, out.Close())
+}
+
+// Close removes what was unpacked. Nothing of it may be in use.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dir == "" {
+		return nil
+	}
+	dir := c.dir
+	c.dir, c.folders = "", nil
+	return os.RemoveAll(dir)
+}
