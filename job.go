@@ -265,6 +265,20 @@ type NodeLoad struct {
 	NetworkInBytes  *int64 `json:"network_in_bytes,omitempty"`
 	NetworkOutBytes *int64 `json:"network_out_bytes,omitempty"`
 	Missing         string `json:"missing,omitempty"` // what isn't measured, and why
+	// Cache is what the node holds of packs on its disk; nil if it has no cache, because it
+	// reads the store's folder itself.
+	Cache *CacheUse `json:"cache,omitempty"`
+}
+
+// CacheUse is how full a node's cache of packs is, and what it was good for since the node
+// started.
+type CacheUse struct {
+	Bytes      int64 `json:"bytes"`
+	LimitBytes int64 `json:"limit_bytes"`
+	Files      int64 `json:"files"`
+	Hits       int64 `json:"hits"`    // files that didn't have to be read from the store
+	Misses     int64 `json:"misses"`  // files that had to
+	Removed    int64 `json:"removed"` // files that made room for others
 }
 
 // Server is one of the servers that share the work, or the only one.
@@ -306,6 +320,9 @@ func (l *NodeLoad) String() string {
 		if p.used != nil && p.total != nil {
 			parts = append(parts, fmt.Sprintf("%s %.3g of %.3g GiB", p.name, gib(*p.used), gib(*p.total)))
 		}
+	}
+	if c := l.Cache; c != nil {
+		parts = append(parts, fmt.Sprintf("cache %.3g of %.3g GiB, %d of %d files were there", gib(c.Bytes), gib(c.LimitBytes), c.Hits, c.Hits+c.Misses))
 	}
 	if l.Missing != "" {
 		parts = append(parts, "not measured: "+l.Missing)

@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/node"
+	"github.com/fleetscore/fleetscore/internal/node/cache"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/alone"
@@ -41,6 +42,7 @@ func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var interpreter, isolation, credential string
 	var commands, mountRoots []string
 	var low bool
+	var blobs cache.Lazy
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a pool, or list the nodes",
@@ -59,6 +61,9 @@ ends it at once.`,
 		Example: "  fleetscore pool join-token lab > lab.token\n  FLEETSCORE_NODE_TOKEN_FILE=lab.token fleetscore node --slots 2",
 		Args:    checkVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := blobs.Check(); err != nil {
+				return usagef("--cache-size %s", err)
+			}
 			isolate, err := sandboxOf(isolation)
 			if err != nil {
 				return err
@@ -68,6 +73,7 @@ ends it at once.`,
 				return err
 			}
 			defer c.Close()
+			defer blobs.Close()
 			if low {
 				hello.Kind = fleetscore.LowPriority
 			}
@@ -77,12 +83,12 @@ ends it at once.`,
 			}
 			output := &node.Output{}
 			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: node.NewMeter(time.Now()).Measure, Runtime: runtime, Python: interpreter, Isolate: isolate,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: blobs.Measure(node.NewMeter(time.Now()).Measure), Runtime: runtime, Python: interpreter, Isolate: isolate,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
 					if url == "" || os.Getenv("FLEETSCORE_BLOBS") == "server" { // in a container
-						return c.Blobs(), nil
+						return blobs.Over(c.Blobs(), log), nil
 					}
 					return store.Open(ctx, url)
 				}})
@@ -96,6 +102,8 @@ ends it at once.`,
 	cmd.Flags().StringVar(&credential, "credential", "", "file for the node's own credential, once it has joined by a one-time token (default: the token's file with .node at the end)")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
+	cmd.Flags().StringVar(&blobs.Dir, "cache-dir", "", "folder for files of models that are read from the server (default: fleetscore in this user's folder for caches)")
+	cmd.Flags().StringVar(&blobs.Size, "cache-size", "", "how much this node keeps there, such as 20GB; 0B keeps nothing (default: 10GB, at most a quarter of the disk)")
 	cmd.Flags().StringVar(&isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
@@ -565,36 +573,4 @@ server on this machine. The address works once, within 15 minutes.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "%s/?token=%s\n", c.Server(), link.Code)
 			return nil
 		}}
-}
-
-func newJoinTokenCommand() *cobra.Command {
-	var expires string
-	cmd := &cobra.Command{
-		Use:   "join-token POOL",
-		Short: "Create a one-time token by which one machine may join a static pool",
-		Long: `Creates a token by which exactly one node may join the pool, and writes its secret to
-stdout; it can't be shown again. Bring it to the machine in a file, and start the agent there
-(fleetscore node). The agent exchanges it for a credential of its own, which is for that
-node of that pool only. Unused, the token expires.`,
-		Example: "  fleetscore pool join-token lab --expires 1h > lab.token",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := fleetscore.ParseDuration(expires)
-			if err != nil || d <= 0 {
-				return usagef("--expires %s: not a duration such as 24h", expires)
-			}
-			c, err := dial(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			var t api.NewToken
-			if err := c.Post(cmd.Context(), "/pools/"+url.PathEscape(args[0])+"/join-tokens", map[string]any{"expires": time.Now().Add(d.D()).UTC().Truncate(time.Second)}, &t); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), t.Secret)
-			return nil
-		}}
-	cmd.Flags().StringVar(&expires, "expires", "24h", "how long it may be unused, at most 90d")
-	return cmd
 }

@@ -555,3 +555,35 @@ func readInput(cmd *cobra.Command, op, file string, most int64) ([]byte, error) 
 	}
 	return text, nil
 }
+
+func newJoinTokenCommand() *cobra.Command {
+	var expires string
+	cmd := &cobra.Command{
+		Use:   "join-token POOL",
+		Short: "Create a one-time token by which one machine may join a static pool",
+		Long: `Creates a token by which exactly one node may join the pool, and writes its secret to
+stdout; it can't be shown again. Bring it to the machine in a file, and start the agent there
+(fleetscore node). The agent exchanges it for a credential of its own, which is for that
+node of that pool only. Unused, the token expires.`,
+		Example: "  fleetscore pool join-token lab --expires 1h > lab.token",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := fleetscore.ParseDuration(expires)
+			if err != nil || d <= 0 {
+				return usagef("--expires %s: not a duration such as 24h", expires)
+			}
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var t api.NewToken
+			if err := c.Post(cmd.Context(), "/pools/"+url.PathEscape(args[0])+"/join-tokens", map[string]any{"expires": time.Now().Add(d.D()).UTC().Truncate(time.Second)}, &t); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), t.Secret)
+			return nil
+		}}
+	cmd.Flags().StringVar(&expires, "expires", "24h", "how long it may be unused, at most 90d")
+	return cmd
+}

@@ -277,8 +277,8 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// agent starts a node by hand, which knows several servers, until the test ends.
-func (p *process) agent(servers string) {
+// agent starts a node by hand, which may know several servers, until the test ends.
+func (p *process) agent(servers string, env ...string) {
 	t := p.t
 	t.Helper()
 	name := "agent" + fmt.Sprint(time.Now().UnixNano())
@@ -291,7 +291,7 @@ func (p *process) agent(servers string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0], "node", "--pool", "lab", "--server", servers)
-	cmd.Env = append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file)
+	cmd.Env = append(append(os.Environ(), asCommand+"=1", "FLEETSCORE_NODE_TOKEN_FILE="+file), env...)
 	log := &logText{}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
