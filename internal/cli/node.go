@@ -42,7 +42,7 @@ func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var interpreter, isolation, credential string
 	var commands, mountRoots []string
 	var low bool
-	var blobs cache.Lazy
+	blobs := cache.Lazy{Now: time.Now}
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a pool, or list the nodes",

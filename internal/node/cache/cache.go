@@ -38,6 +38,7 @@ type Cache struct {
 	lock  *os.File // of dir
 	limit int64
 	log   *slog.Logger
+	now   func() time.Time
 
 	mu       sync.Mutex // guards what follows
 	stats    fleetscore.CacheUse
@@ -50,7 +51,7 @@ const most = 1024
 
 // Open takes the first folder below dir that no other process has, and makes it if it is
 // absent. Files may take limit bytes; 0 means 10 GB, but no more than a quarter of the disk.
-func Open(dir string, limit int64, log *slog.Logger) (*Cache, error) {
+func Open(dir string, limit int64, log *slog.Logger, now func() time.Time) (*Cache, error) {
 	const op = "open cache"
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -87,7 +88,7 @@ func Open(dir string, limit int64, log *slog.Logger) (*Cache, error) {
 	if err := tidy(dir); err != nil {
 		return nil, errors.Join(fleetscore.Wrap(op, dir, err), lock.Close())
 	}
-	c := &Cache{dir: dir, lock: lock, limit: limit, log: log, stats: fleetscore.CacheUse{LimitBytes: limit}, verified: map[string]bool{}, loading: map[string]chan struct{}{}}
+	c := &Cache{dir: dir, lock: lock, limit: limit, log: log, now: now, stats: fleetscore.CacheUse{LimitBytes: limit}, verified: map[string]bool{}, loading: map[string]chan struct{}{}}
 	c.room(0)
 	return c, nil
 }
@@ -239,7 +240,7 @@ func (c *Cache) open(file string) *os.File {
 		c.verified[file] = true
 		c.mu.Unlock()
 	}
-	now := time.Now()
+	now := c.now()
 	_ = os.Chtimes(f.Name(), now, now) // says only which file goes first
 	return f
 }

@@ -58,7 +58,7 @@ func (c *counting) pack(size int, fill byte) fleetscore.BlobName {
 
 func opened(t *testing.T, dir string, limit int64) *Cache {
 	t.Helper()
-	c, err := Open(dir, limit, slog.New(slog.DiscardHandler))
+	c, err := Open(dir, limit, slog.New(slog.DiscardHandler), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

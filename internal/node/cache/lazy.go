@@ -16,6 +16,7 @@ import (
 // itself needs none. It must not be copied.
 type Lazy struct {
 	Dir  string // empty means fleetscore in the user's folder for caches
+	Now  func() time.Time
 	Size string // as people write it; empty means as much as Open takes by itself; 0B means that there is no cache
 
 	mu   sync.Mutex // guards what follows
@@ -54,7 +55,7 @@ func (l *Lazy) Over(from store.Bucket, log *slog.Logger) store.Bucket {
 			dir = filepath.Join(dir, "fleetscore")
 		}
 		if err == nil {
-			l.open, err = Open(dir, limit, log)
+			l.open, err = Open(dir, limit, log, l.Now)
 		}
 		if err != nil {
 			log.Warn("models are read from the server each time, because there is no cache; --cache-dir names a folder for it", "error", err)
