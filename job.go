@@ -82,6 +82,7 @@ type Item struct {
 // them, ate their memory, or took longer than a model may.
 type Harm struct {
 	Fleet       string     `json:"fleet,omitempty"`
+	Pipeline    string     `json:"pipeline,omitempty"` // that scored it; what it does to another pipeline's processes isn't known by this
 	Key         Key        `json:"key"`
 	Model       Digest     `json:"model"`                 // another model of the sensor isn't meant
 	Reason      string     `json:"reason"`                // of the last time
@@ -93,7 +94,7 @@ type Harm struct {
 
 // Why is why the model of a sensor isn't scored.
 func (h Harm) Why() error {
-	return Errorf(Conflict, "score", h.Key.String(), "its model %s is in quarantine, as it did harm in %d jobs in a row: %s", h.Model.Short(), len(h.Jobs), h.Reason).
+	return Errorf(Conflict, "score", h.Key.String(), "its model %s is in quarantine, as it did harm in %d jobs of pipeline %s in a row: %s", h.Model.Short(), len(h.Jobs), h.Pipeline, h.Reason).
 		WithHint("give the sensor another model, or release this one: fleetscore fleet release %s --key KEY", h.Fleet)
 }
 

@@ -32,9 +32,9 @@ func newFleetCommand() *cobra.Command {
 
 // harmList lists what models did.
 func harmList(harms []fleetscore.Harm) *listing {
-	l := &listing{columns: []string{"fleet", "sensor", "model", "quarantined", "jobs in a row", "last", "reason"}}
+	l := &listing{columns: []string{"fleet", "pipeline", "sensor", "model", "quarantined", "jobs in a row", "last", "reason"}}
 	for _, h := range harms {
-		l.add(h, h.Fleet, h.Key.String(), h.Model.Short(), h.Quarantined, len(h.Jobs), h.Last, h.Reason)
+		l.add(h, h.Fleet, h.Pipeline, h.Key.String(), h.Model.Short(), h.Quarantined, len(h.Jobs), h.Last, h.Reason)
 	}
 	return l
 }
@@ -45,9 +45,9 @@ func newFleetQuarantineCommand() *cobra.Command {
 		Use:   "ls [NAME]",
 		Short: "List the models that are in quarantine, or on their way there",
 		Long: `Lists the models that crashed their process, ate its memory or took longer than a
-model may when they were scored last. After several jobs in a row
-(limits.quarantine_after) a model gets into quarantine: its sensor ends as quarantined,
-and the model isn't read. Another model of the sensor is scored.`,
+model may when a pipeline scored them last. After several jobs of the pipeline in a row
+(limits.quarantine_after) a model gets into quarantine: in that pipeline its sensor ends as
+quarantined, and the model isn't read. Another model of the sensor is scored.`,
 		Example: "  fleetscore fleet quarantine ls sensors",
 		Args:    cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {

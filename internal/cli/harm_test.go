@@ -140,7 +140,7 @@ func TestQuarantine(t *testing.T) {
 	if states(task) != "succeeded" || j.Outcomes[fleetscore.Quarantined] != 3 || j.Outcomes[fleetscore.Scored] != 37 {
 		t.Errorf("with the models in quarantine: attempts %s, outcomes %v", states(task), j.Outcomes)
 	}
-	if reason := items["d03"].Reason; !strings.Contains(reason, "in 2 jobs in a row") || !strings.Contains(reason, "signal: killed") || !strings.Contains(reason, "fleet release sensors") {
+	if reason := items["d03"].Reason; !strings.Contains(reason, "in 2 jobs of pipeline ") || !strings.Contains(reason, "signal: killed") || !strings.Contains(reason, "fleet release sensors") {
 		t.Errorf("d03 is quarantined: %s", reason)
 	}
 	if code, stdout, stderr := command(t, "fleet", "quarantine", "ls", "sensors", server); code != 0 || strings.Count(stdout, "sensors ") != 3 || !strings.Contains(stdout, "d25") {

@@ -11,12 +11,12 @@ import (
 // into quarantine.
 const quarantineAfter = 3
 
-// HarmOf says what becomes of the records of a fleet's harmful models when a job ends.
+// HarmOf says what becomes of the records of the models that did harm in a pipeline when a job of it ends.
 // found is the harm that its tasks report; scored tells whether the job scored a sensor.
 // A model that did harm in a number of jobs in a row gets into quarantine. Its record
 // goes once the sensor was scored, with this model or with another one. A job that is
 // counted twice changes nothing. after is the number; 0 means 3.
-func HarmOf(have, found []fleetscore.Harm, scored func(fleetscore.Key) bool, job fleetscore.JobID, after int, now time.Time) (put []fleetscore.Harm, remove []fleetscore.Key) {
+func HarmOf(have, found []fleetscore.Harm, scored func(fleetscore.Key) bool, job fleetscore.JobID, after int, now time.Time) (put, remove []fleetscore.Harm) {
 	now = now.UTC()
 	if after <= 0 {
 		after = quarantineAfter
@@ -30,7 +30,7 @@ func HarmOf(have, found []fleetscore.Harm, scored func(fleetscore.Key) bool, job
 		harmed[f.Key] = true
 		h, ok := known[f.Key]
 		if !ok || h.Model != f.Model {
-			h = fleetscore.Harm{Key: f.Key, Model: f.Model, First: now}
+			h = fleetscore.Harm{Pipeline: f.Pipeline, Key: f.Key, Model: f.Model, First: now}
 		}
 		if slices.Contains(h.Jobs, job) {
 			continue
@@ -44,7 +44,7 @@ func HarmOf(have, found []fleetscore.Harm, scored func(fleetscore.Key) bool, job
 	}
 	for _, h := range have {
 		if !harmed[h.Key] && scored(h.Key) {
-			remove = append(remove, h.Key)
+			remove = append(remove, h)
 		}
 	}
 	return put, remove

@@ -19,8 +19,8 @@ func TestHarmOf(t *testing.T) {
 	var have []fleetscore.Harm
 	count := func(job fleetscore.JobID, after int, scored bool, found ...fleetscore.Harm) (changes int) {
 		put, remove := HarmOf(have, found, func(fleetscore.Key) bool { return scored }, job, after, noon)
-		for _, k := range remove {
-			if k == "a" {
+		for _, h := range remove {
+			if h.Key == "a" && h.Pipeline == "p" {
 				have = nil
 			}
 		}
@@ -30,7 +30,7 @@ func TestHarmOf(t *testing.T) {
 		return len(put) + len(remove)
 	}
 	harm := func(m fleetscore.Digest) fleetscore.Harm {
-		return fleetscore.Harm{Key: "a", Model: m, Reason: "it crashed"}
+		return fleetscore.Harm{Pipeline: "p", Key: "a", Model: m, Reason: "it crashed"}
 	}
 	for _, step := range []struct {
 		job         fleetscore.JobID
@@ -63,7 +63,7 @@ func TestHarmOf(t *testing.T) {
 		}
 	}
 	put, _ := HarmOf(nil, []fleetscore.Harm{harm(old)}, nil, "j", 1, noon)
-	want := []fleetscore.Harm{{Key: "a", Model: old, Reason: "it crashed", Jobs: []fleetscore.JobID{"j"}, First: noon, Last: noon, Quarantined: &noon}}
+	want := []fleetscore.Harm{{Pipeline: "p", Key: "a", Model: old, Reason: "it crashed", Jobs: []fleetscore.JobID{"j"}, First: noon, Last: noon, Quarantined: &noon}}
 	if d := cmp.Diff(want, put); d != "" {
 		t.Errorf("after one job, as configured (-want +got):\n%s", d)
 	}

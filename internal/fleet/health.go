@@ -430,9 +430,9 @@ func (h Diagnosis) WithHarm(harms []fleetscore.Harm) Diagnosis {
 	}
 	d := doctor{causes: map[string]*Cause{}}
 	for _, harm := range harms {
-		code, message := HarmfulModel, "the model did harm when it was scored last, and gets into quarantine if it goes on: "+harm.Reason
+		code, message := HarmfulModel, "the model did harm when pipeline "+harm.Pipeline+" scored it last, and gets into quarantine if it goes on: "+harm.Reason
 		if harm.Quarantined != nil {
-			code, message = QuarantinedModel, "the model isn't scored any more, as it did harm in several jobs in a row: "+harm.Reason+"; give the sensor another model, or release this one (fleetscore fleet release)"
+			code, message = QuarantinedModel, "pipeline "+harm.Pipeline+" doesn't score the model any more, as it did harm in several jobs in a row: "+harm.Reason+"; give the sensor another model, or release this one (fleetscore fleet release)"
 		}
 		d.add(code, fleetscore.WithoutNumbers(message), message, &Entry{Key: harm.Key})
 	}

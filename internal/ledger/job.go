@@ -444,17 +444,17 @@ func (t *tx) endTasks(id fleetscore.JobID, reason string, now time.Time, state f
 
 // Harms keeps what models did to the processes that scored them.
 type Harms interface {
-	// Harms are those of a fleet's sensors, by key; of all fleets if fleet is empty.
+	// Harms are those of a fleet's sensors, by pipeline and key; of all fleets if fleet is empty.
 	Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, error)
 	// ChangeHarms changes those of a fleet's sensors. The function sees them as they are,
-	// in the transaction, and returns those that are new or changed and the keys of those
-	// that are to be removed.
-	ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put []fleetscore.Harm, remove []fleetscore.Key)) error
+	// in the transaction, and returns those that are new or changed and those that are to be
+	// removed.
+	ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put, remove []fleetscore.Harm)) error
 }
 
 const (
-	selectHarms    = `SELECT doc FROM harms WHERE fleet = ? ORDER BY sensor`
-	selectAllHarms = `SELECT doc FROM harms ORDER BY fleet, sensor`
+	selectHarms    = `SELECT doc FROM harms WHERE fleet = ? ORDER BY pipeline, sensor`
+	selectAllHarms = `SELECT doc FROM harms ORDER BY fleet, pipeline, sensor`
 )
 
 // Harms implements the role Harms.
@@ -466,7 +466,7 @@ func (l *core) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, erro
 }
 
 // ChangeHarms implements the role Harms.
-func (l *core) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put []fleetscore.Harm, remove []fleetscore.Key)) error {
+func (l *core) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put, remove []fleetscore.Harm)) error {
 	return l.update(ctx, "change harm", fleet, func(t *tx) error {
 		if err := t.lock("fleet " + fleet); err != nil {
 			return err
@@ -476,8 +476,8 @@ func (l *core) ChangeHarms(ctx context.Context, fleet string, change func([]flee
 			return err
 		}
 		put, remove := change(have)
-		for _, k := range remove {
-			if err := t.exec(`DELETE FROM harms WHERE fleet = ? AND sensor = ?`, fleet, string(k)); err != nil {
+		for _, h := range remove {
+			if err := t.exec(`DELETE FROM harms WHERE fleet = ? AND pipeline = ? AND sensor = ?`, fleet, h.Pipeline, string(h.Key)); err != nil {
 				return err
 			}
 		}
@@ -487,7 +487,7 @@ func (l *core) ChangeHarms(ctx context.Context, fleet string, change func([]flee
 			if err != nil {
 				return err
 			}
-			if err := t.exec(`INSERT INTO harms (fleet, sensor, doc) VALUES (?, ?, ?) ON CONFLICT (fleet, sensor) DO UPDATE SET doc = excluded.doc`, fleet, string(h.Key), string(doc)); err != nil {
+			if err := t.exec(`INSERT INTO harms (fleet, pipeline, sensor, doc) VALUES (?, ?, ?, ?) ON CONFLICT (fleet, pipeline, sensor) DO UPDATE SET doc = excluded.doc`, fleet, h.Pipeline, string(h.Key), string(doc)); err != nil {
 				return err
 			}
 		}

@@ -10,18 +10,28 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 )
 
-// quarantined are the models of a fleet that aren't scored.
-func (s *Scheduler) quarantined(ctx context.Context, fleet string) ([]fleetscore.Harm, error) {
-	harms, err := s.ledger.Harms(ctx, fleet)
-	return slices.DeleteFunc(harms, func(h fleetscore.Harm) bool { return h.Quarantined == nil }), err
+// harms are what models of a fleet did in a pipeline. Pipelines score the same models in
+// different ways, with a script or with another runtime, so that none of them decides for another one.
+func harms(all []fleetscore.Harm, pipeline string) []fleetscore.Harm {
+	return slices.DeleteFunc(slices.Clone(all), func(h fleetscore.Harm) bool { return h.Pipeline != pipeline })
+}
+
+// quarantined are the models that a pipeline doesn't score.
+func (s *Scheduler) quarantined(ctx context.Context, j fleetscore.Job) ([]fleetscore.Harm, error) {
+	have, err := s.ledger.Harms(ctx, j.Config.Fleet)
+	return slices.DeleteFunc(harms(have, j.Pipeline), func(h fleetscore.Harm) bool { return h.Quarantined == nil }), err
 }
 
 // countHarm keeps what models did to their processes in a job whose results are visible.
 // It may have happened before a crash; then nothing changes.
 func (s *Scheduler) countHarm(ctx context.Context, j fleetscore.Job, total dispatch.Result) error {
-	have, err := s.ledger.Harms(ctx, j.Config.Fleet)
+	all, err := s.ledger.Harms(ctx, j.Config.Fleet)
+	have := harms(all, j.Pipeline)
 	if err != nil || len(have) == 0 && len(total.Harm) == 0 {
 		return err
+	}
+	for i := range total.Harm {
+		total.Harm[i].Pipeline = j.Pipeline
 	}
 	scored := map[fleetscore.Key]bool{}
 	if len(have) > 0 && len(total.Coverage) > 0 {
@@ -38,9 +48,8 @@ func (s *Scheduler) countHarm(ctx context.Context, j fleetscore.Job, total dispa
 		}
 	}
 	var put []fleetscore.Harm
-	err = s.ledger.ChangeHarms(ctx, j.Config.Fleet, func(have []fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key) {
-		var remove []fleetscore.Key
-		put, remove = dispatch.HarmOf(have, total.Harm, func(k fleetscore.Key) bool { return scored[k] }, j.ID, j.Config.Limits.QuarantineAfter, s.now())
+	err = s.ledger.ChangeHarms(ctx, j.Config.Fleet, func(have []fleetscore.Harm) (_, remove []fleetscore.Harm) {
+		put, remove = dispatch.HarmOf(harms(have, j.Pipeline), total.Harm, func(k fleetscore.Key) bool { return scored[k] }, j.ID, j.Config.Limits.QuarantineAfter, s.now())
 		return put, remove
 	})
 	if err != nil {
@@ -48,24 +57,24 @@ func (s *Scheduler) countHarm(ctx context.Context, j fleetscore.Job, total dispa
 	}
 	for _, h := range put {
 		if h.Quarantined != nil {
-			s.log.Warn("a model is quarantined", "fleet", j.Config.Fleet, "sensor", h.Key.String(), "model", h.Model.Short(), "job", j.ID, "reason", h.Reason)
+			s.log.Warn("a model is quarantined", "fleet", j.Config.Fleet, "pipeline", j.Pipeline, "sensor", h.Key.String(), "model", h.Model.Short(), "job", j.ID, "reason", h.Reason)
 		}
 	}
 	return nil
 }
 
 // Release takes models of a fleet out of quarantine, and forgets the harm that they did:
-// those of the sensors named, as people write them, or of all. It returns what it
+// those of the sensors named, as people write them, or of all, in all pipelines. It returns what it
 // forgot. Kind NotFound if nothing is known of a sensor.
 func (s *Scheduler) Release(ctx context.Context, fleet string, keys []string) ([]fleetscore.Harm, error) {
 	var released []fleetscore.Harm
 	var unknown []string
-	err := s.ledger.ChangeHarms(ctx, fleet, func(have []fleetscore.Harm) (put []fleetscore.Harm, remove []fleetscore.Key) {
+	err := s.ledger.ChangeHarms(ctx, fleet, func(have []fleetscore.Harm) (_, remove []fleetscore.Harm) {
 		released, unknown = nil, slices.Clone(keys)
 		for _, h := range have {
 			named := func(k string) bool { return k == h.Key.String() || k == string(h.Key) }
 			if len(keys) == 0 || slices.ContainsFunc(keys, named) {
-				released, remove = append(released, h), append(remove, h.Key)
+				released, remove = append(released, h), append(remove, h)
 			}
 			unknown = slices.DeleteFunc(unknown, named)
 		}
@@ -82,7 +91,7 @@ func (s *Scheduler) Release(ctx context.Context, fleet string, keys []string) ([
 		return nil, err
 	}
 	for _, h := range released {
-		s.log.Info("a model is released", "fleet", fleet, "sensor", h.Key.String(), "model", h.Model.Short(), "quarantined", h.Quarantined != nil)
+		s.log.Info("a model is released", "fleet", fleet, "pipeline", h.Pipeline, "sensor", h.Key.String(), "model", h.Model.Short(), "quarantined", h.Quarantined != nil)
 	}
 	return released, nil
 }

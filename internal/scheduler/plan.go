@@ -219,7 +219,7 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if in.Earlier, err = s.earlier(ctx, j); err != nil {
 		return "", err
 	}
-	if in.Quarantined, err = s.quarantined(ctx, j.Config.Fleet); err != nil {
+	if in.Quarantined, err = s.quarantined(ctx, j); err != nil {
 		return "", err
 	}
 	measured, err := s.ledger.Costs(ctx, j.Pipeline)

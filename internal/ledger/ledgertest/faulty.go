@@ -274,7 +274,7 @@ func (f *Faulty) Harms(ctx context.Context, fleet string) ([]fleetscore.Harm, er
 }
 
 // ChangeHarms implements ledger.Harms.
-func (f *Faulty) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key)) error {
+func (f *Faulty) ChangeHarms(ctx context.Context, fleet string, change func([]fleetscore.Harm) (put, remove []fleetscore.Harm)) error {
 	return only(ctx, f, "ChangeHarms", fleet, func() error { return f.Ledger.ChangeHarms(ctx, fleet, change) })
 }
 

@@ -98,15 +98,15 @@ func testPriority(t *testing.T, open Open) {
 	}
 }
 
-// testHarms: records of harm belong to a fleet and a sensor, and a change sees what is there.
+// testHarms: records of harm belong to a fleet, a pipeline and a sensor, and a change sees what is there.
 func testHarms(t *testing.T, open Open) {
 	t.Helper()
 	l, ctx := open(t), t.Context()
-	a := fleetscore.Harm{Key: "1\x1fpressure", Model: fleetscore.DigestOf([]byte("m")), Reason: "a\nreason", Jobs: []fleetscore.JobID{"j1", "j2"}, First: noon, Last: noon.Add(time.Hour), Quarantined: &noon}
-	b := fleetscore.Harm{Key: "0", Reason: "other", Jobs: []fleetscore.JobID{"j1"}, First: noon, Last: noon}
-	change := func(fleet string, put []fleetscore.Harm, remove ...fleetscore.Key) (seen int) {
+	a := fleetscore.Harm{Pipeline: "p", Key: "1\x1fpressure", Model: fleetscore.DigestOf([]byte("m")), Reason: "a\nreason", Jobs: []fleetscore.JobID{"j1", "j2"}, First: noon, Last: noon.Add(time.Hour), Quarantined: &noon}
+	b := fleetscore.Harm{Pipeline: "p", Key: "0", Reason: "other", Jobs: []fleetscore.JobID{"j1"}, First: noon, Last: noon}
+	change := func(fleet string, put []fleetscore.Harm, remove ...fleetscore.Harm) (seen int) {
 		t.Helper()
-		if err := l.ChangeHarms(ctx, fleet, func(have []fleetscore.Harm) ([]fleetscore.Harm, []fleetscore.Key) {
+		if err := l.ChangeHarms(ctx, fleet, func(have []fleetscore.Harm) (_, _ []fleetscore.Harm) {
 			seen = len(have)
 			return put, remove
 		}); err != nil {
@@ -114,26 +114,27 @@ func testHarms(t *testing.T, open Open) {
 		}
 		return seen
 	}
-	change("f", []fleetscore.Harm{a, b})
+	other := fleetscore.Harm{Pipeline: "q", Key: "0", Reason: "of another pipeline", Jobs: []fleetscore.JobID{"j9"}, First: noon, Last: noon}
+	change("f", []fleetscore.Harm{other, a, b})
 	if n := change("g", []fleetscore.Harm{a}); n != 0 {
 		t.Errorf("another fleet has %d records", n)
 	}
 	a.Reason = "newer"
-	if n := change("f", []fleetscore.Harm{a}); n != 2 {
-		t.Errorf("the change saw %d records, want 2", n)
+	if n := change("f", []fleetscore.Harm{a}); n != 3 {
+		t.Errorf("the change saw %d records, want 3", n)
 	}
-	want := []fleetscore.Harm{b, a}
+	want := []fleetscore.Harm{b, a, other}
 	for i := range want {
 		want[i].Fleet = "f"
 	}
 	if d := cmp.Diff(want, must[[]fleetscore.Harm](t)(l.Harms(ctx, "f"))); d != "" {
 		t.Errorf("harm (-want +got):\n%s", d)
 	}
-	if all := must[[]fleetscore.Harm](t)(l.Harms(ctx, "")); len(all) != 3 {
-		t.Errorf("all fleets have %d records, want 3", len(all))
+	if all := must[[]fleetscore.Harm](t)(l.Harms(ctx, "")); len(all) != 4 {
+		t.Errorf("all fleets have %d records, want 4", len(all))
 	}
-	change("f", nil, "0", "unknown")
-	if got := must[[]fleetscore.Harm](t)(l.Harms(ctx, "f")); len(got) != 1 || got[0].Key != a.Key {
+	change("f", nil, b, fleetscore.Harm{Pipeline: "p", Key: "unknown"})
+	if got := must[[]fleetscore.Harm](t)(l.Harms(ctx, "f")); len(got) != 2 || got[0].Key != a.Key || got[1].Pipeline != "q" {
 		t.Errorf("after a removal: %+v", got)
 	}
 }
