@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -77,6 +78,15 @@ func PackPath(fleetName string) string { return ModelsArea + fleetName + "/" + P
 // PackFolder is the folder of the store where a fleet's packs lie.
 func PackFolder(b store.Bucket, fleetName string) store.Bucket {
 	return store.Sub(b, PackPath(fleetName))
+}
+
+// SegmentOf gives the digest of what a blob of the store holds, if the blob is a segment of a
+// pack, which never changes.
+func SegmentOf(name fleetscore.BlobName) (d fleetscore.Digest, is bool) {
+	before, file, _ := strings.Cut(string(name), "/"+PackName+"/"+segmentArea)
+	text, is := strings.CutSuffix(file, ".pack")
+	is = is && strings.HasPrefix(before, ModelsArea) && text != "" && d.UnmarshalText([]byte(text)) == nil
+	return d, is
 }
 
 // What lies in a pack's folder.

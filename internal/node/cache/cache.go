@@ -17,9 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,6 +27,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -97,7 +96,7 @@ func Open(dir string, limit int64, log *slog.Logger, now func() time.Time) (*Cac
 func tidy(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".pack" && e.Name() != "lock" {
+		if filepath.Ext(e.Name()) != extension && e.Name() != "lock" {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
@@ -125,17 +124,17 @@ type bucket struct {
 	c *Cache
 }
 
-// segment is the name of a pack's file: models/FLEET/_pack/segments/DIGEST.pack.
-var segment = regexp.MustCompile(`/_pack/(?:[a-z]+/)*([0-9a-f]{64}\.pack)$`)
+// extension ends the names of the cache's files, which begin with their digests.
+const extension = ".pack"
 
 // Get implements store.Bucket. Parts of a file come from the cache if it holds the file; only the
 // reading of a whole file fills it.
 func (b bucket) Get(ctx context.Context, name fleetscore.BlobName, offset, length int64) (io.ReadCloser, error) {
-	m := segment.FindStringSubmatch(string(name))
-	if m == nil {
+	digest, is := fleet.SegmentOf(name)
+	if !is {
 		return b.Bucket.Get(ctx, name, offset, length)
 	}
-	f, err := b.c.get(ctx, b.Bucket, name, m[1], offset == 0 && length < 0)
+	f, err := b.c.get(ctx, b.Bucket, name, digest.String()+extension, offset == 0 && length < 0)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +229,7 @@ func (c *Cache) open(file string) *os.File {
 		if err == nil {
 			_, err = f.Seek(0, io.SeekStart)
 		}
-		if err != nil || hex.EncodeToString(h.Sum(nil))+path.Ext(file) != file {
+		if err != nil || hex.EncodeToString(h.Sum(nil))+extension != file {
 			c.log.Warn("a file of the cache is damaged and is removed", "file", f.Name(), "error", err)
 			_ = f.Close() // it was only read
 			_ = os.Remove(filepath.Join(c.dir, file))
@@ -279,7 +278,7 @@ func (c *Cache) load(ctx context.Context, b store.Bucket, name fleetscore.BlobNa
 		return nil
 	case err != nil:
 		return errors.Join(fleetscore.Wrap("read pack", string(name), err), out.Abort())
-	case hex.EncodeToString(w.hash.Sum(nil))+path.Ext(file) != file:
+	case hex.EncodeToString(w.hash.Sum(nil))+extension != file:
 		return errors.Join(fleetscore.Errorf(fleetscore.Corrupt, "read pack", string(name), "its content isn't what its name says"), out.Abort())
 	}
 	if err := out.Commit(); err != nil {
@@ -327,7 +326,7 @@ func (c *Cache) room(bytes int64) {
 	var files []file
 	total := bytes
 	for _, e := range entries {
-		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && filepath.Ext(e.Name()) == ".pack" {
+		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && filepath.Ext(e.Name()) == extension {
 			files = append(files, file{e.Name(), st.Size(), st.ModTime()})
 			total += st.Size()
 		}
