@@ -9,10 +9,12 @@ import (
 // its own watermark.
 type Source string
 
-// The sources: the readings that arrive over HTTP, and those that arrive by MQTT.
+// The sources: the readings that arrive over HTTP, and those that arrive by MQTT. Each partition of
+// a topic of Kafka is a source, whose name begins with SourceKafka.
 const (
-	SourceHTTP Source = "http"
-	SourceMQTT Source = "mqtt"
+	SourceHTTP  Source = "http"
+	SourceMQTT  Source = "mqtt"
+	SourceKafka Source = "kafka"
 )
 
 // MaxSourceBytes is the longest name that a source can have.

@@ -104,6 +104,10 @@ var Table = map[string]Route{
 	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/hub":                                       {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/rejected":                                  {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/rejected/{id}":                             {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/rejected/redrive":                         {fleetscore.RoleOperator, smallBody},
+	"POST /api/v1/rejected/drop":                            {fleetscore.RoleOperator, smallBody},
 	"OPTIONS /api/v1/hubs/{hub}/messages":                   {Anyone, noBody}, // says that events may be sent, with a token
 	"/api/v2/write":                                         {fleetscore.RoleDevice, bodyHandler},
 	"/write":                                                {fleetscore.RoleDevice, bodyHandler},

@@ -2,15 +2,20 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 type acceptClockInput struct {
@@ -21,6 +26,156 @@ type acceptClockInput struct {
 type Hub struct {
 	gateway.Stats
 	Kafka []kafka.Topic `json:"kafka" doc:"the topics that this server reads"`
+}
+
+// Rejected is a message with readings that were rejected.
+type Rejected struct {
+	ID      string    `json:"id"`
+	Source  string    `json:"source" doc:"the way by which it came: mqtt or kafka"`
+	Topic   string    `json:"topic"`
+	From    string    `json:"from" doc:"who sent it last, or where it lay in the topic"`
+	Reason  string    `json:"reason" doc:"why it was rejected last"`
+	Arrived time.Time `json:"arrived" doc:"when it came last"`
+	First   time.Time `json:"first" doc:"when it came first"`
+	Times   int64     `json:"times" doc:"how often it came"`
+	Bytes   int       `json:"size_bytes"`
+	Text    string    `json:"text" doc:"the message; characters that aren't UTF-8 are replaced"`
+}
+
+// Redriven is what became of messages that were handed over again.
+type Redriven struct {
+	Taken    int             `json:"taken" doc:"messages whose readings are all stored; they aren't kept any more"`
+	Rejected int             `json:"rejected" doc:"messages that were rejected again; they stay"`
+	Items    []RedrivenAgain `json:"items"`
+}
+
+// RedrivenAgain is a message that was rejected again.
+type RedrivenAgain struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+type rejectedInput struct {
+	Before string `query:"before" doc:"id of the message before this page; empty begins with the newest"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"how many"`
+}
+
+type someRejectedInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Body   struct {
+		IDs []string `json:"ids,omitempty" maxItems:"1000" doc:"the messages"`
+		All bool     `json:"all,omitempty" doc:"all messages that are there now"`
+	}
+}
+
+func rejectedOf(r ledger.Rejected) Rejected {
+	return Rejected{r.ID, string(r.Source), r.Topic, r.From, r.Reason, r.Arrived, r.First, r.Times, len(r.Text), strings.ToValidUTF8(string(r.Text), "\ufffd")}
+}
+
+// some calls fn with the messages that a request names.
+func (s *server) some(ctx context.Context, in *someRejectedInput, fn func(ledger.Rejected) error) error {
+	if in.Body.All == (len(in.Body.IDs) > 0) {
+		return fleetscore.Errorf(fleetscore.Invalid, "choose rejected messages", "", "name ids, or all of them")
+	}
+	for _, id := range in.Body.IDs {
+		r, err := s.deps.Ledger.OneRejected(ctx, id)
+		if err == nil {
+			err = fn(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !in.Body.All {
+		return nil
+	}
+	begun := s.now()
+	for before := ""; ; {
+		list, err := s.deps.Ledger.Rejected(ctx, before, 100)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, r := range list {
+			if before = r.ID; r.Arrived.After(begun) {
+				continue
+			}
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *server) registerRejected(api huma.API) {
+	const tag = "streams"
+	add(api, huma.Operation{OperationID: "list rejected messages", Method: http.MethodGet, Path: "/rejected", Tags: []string{tag}, Summary: "Messages by MQTT and records of Kafka with readings that were rejected, the newest first"},
+		func(ctx context.Context, in *rejectedInput) (*body[List[Rejected]], error) {
+			list, err := s.deps.Ledger.Rejected(ctx, in.Before, in.Limit+1)
+			if err != nil {
+				return nil, err
+			}
+			next := ""
+			if len(list) > in.Limit {
+				list = list[:in.Limit]
+				next = list[in.Limit-1].ID
+			}
+			out := make([]Rejected, len(list))
+			for i, r := range list {
+				out[i] = rejectedOf(r)
+			}
+			return answerList(out, next), nil
+		})
+	add(api, huma.Operation{OperationID: "show rejected message", Method: http.MethodGet, Path: "/rejected/{id}", Tags: []string{tag}, Summary: "A message that was rejected"},
+		func(ctx context.Context, in *struct {
+			ID string `path:"id"`
+		}) (*body[Rejected], error) {
+			r, err := s.deps.Ledger.OneRejected(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return answer(rejectedOf(r)), nil
+		})
+	add(api, huma.Operation{OperationID: "redrive rejected messages", Method: http.MethodPost, Path: "/rejected/redrive", Tags: []string{tag}, Summary: "Hand rejected messages over again, by the configuration in force"},
+		func(ctx context.Context, in *someRejectedInput) (*body[Redriven], error) {
+			out := Redriven{Items: []RedrivenAgain{}}
+			err := s.some(ctx, in, func(r ledger.Rejected) error {
+				why, err := s.deps.Redrive(ctx, r)
+				switch {
+				case err != nil:
+					return err
+				case why == "":
+					out.Taken++
+				default:
+					out.Rejected++
+					out.Items = append(out.Items, RedrivenAgain{r.ID, why})
+				}
+				return nil
+			})
+			s.audit(ctx, in.Author, "redrive rejected messages", fmt.Sprintf("%d taken, %d rejected again", out.Taken, out.Rejected))
+			if err != nil {
+				return nil, err
+			}
+			return answer(out), nil
+		})
+	add(api, huma.Operation{OperationID: "drop rejected messages", Method: http.MethodPost, Path: "/rejected/drop", Tags: []string{tag}, Summary: "Remove rejected messages"},
+		func(ctx context.Context, in *someRejectedInput) (*body[Dropped], error) {
+			var out Dropped
+			err := s.some(ctx, in, func(r ledger.Rejected) error {
+				n, err := s.deps.Ledger.RemoveRejected(ctx, r)
+				out.Dropped += n
+				return err
+			})
+			s.audit(ctx, in.Author, "drop rejected messages", fmt.Sprintf("%d dropped", out.Dropped))
+			if err != nil {
+				return nil, err
+			}
+			return answer(out), nil
+		})
+}
+
+// Dropped says how many messages were removed.
+type Dropped struct {
+	Dropped int64 `json:"dropped"`
 }
 
 func (s *server) registerStreams(api huma.API, mux *access.Mux) {
@@ -41,6 +196,7 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 			}
 			return answer(after), nil
 		})
+	s.registerRejected(api)
 	// The gateway reads its requests itself; the document describes them
 	// nevertheless.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},

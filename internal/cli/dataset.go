@@ -549,33 +549,3 @@ kept: lock the tags of those that you want to run again.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "remove nothing, only say what would be removed")
 	return cmd
 }
-
-// newHubCommand shows what comes in.
-func newHubCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "hub", Short: "The log of readings"}
-	cmd.AddCommand(remote(&cobra.Command{
-		Use:   "show",
-		Short: "Show what comes in by which way",
-		Long: `Shows how many readings were taken and rejected since the server's start, and for each
-topic of Kafka how far it was read: its lag is the number of records that are in the topic and not
-in the hub yet. If a topic can't be read, the problem says why and what to do; the server tries again by
-itself.`,
-		Example: "  fleetscore hub show", Args: cobra.NoArgs},
-		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
-			var h api.Hub
-			if err := c.Get(ctx, "/hub", nil, &h); err != nil {
-				return nil, err
-			}
-			l := &listing{columns: []string{"way", "state", "accepted", "rejected", "lag", "last", "problem"}}
-			last := &h.LastArrival
-			if last.IsZero() {
-				last = nil
-			}
-			l.add(h.Stats, "all", "", h.Accepted, h.Rejected, "", last, "")
-			for _, k := range h.Kafka {
-				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, k.Rejected, k.Lag, (*time.Time)(nil), k.Problem)
-			}
-			return l, nil
-		}))
-	return cmd
-}

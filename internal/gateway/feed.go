@@ -179,11 +179,20 @@ type Record struct {
 	Lines  int
 }
 
+// Refused is a record with readings that were rejected.
+type Refused struct {
+	Record int       // its place among the records
+	Why    Rejection // of the first one
+}
+
 // Begin parses readings and hands them to the hub, as
 // Gateway.Begin does. The records say where the lines come from, in order and without a
 // record missing that has lines; next is the offset after them. The error's kind is Exhausted,
 // and the feed still sound, while too many readings wait to be aggregated.
-func (f *Feed) Begin(text *Lines, records []Record, next int64) (*Pending, error) {
+//
+// refused is called once with the records of which readings were rejected, before the others can be stored;
+// nil isn't called.
+func (f *Feed) Begin(text *Lines, records []Record, next int64, refused func([]Refused)) (*Pending, error) {
 	if err := f.sound(); err != nil {
 		return nil, err
 	}
@@ -196,7 +205,19 @@ func (f *Feed) Begin(text *Lines, records []Record, next int64) (*Pending, error
 		lines += r.Lines
 		ends[i] = lines
 	}
-	m := Message{Format: NDJSON, Body: text.Text, lines: text, after: make([]int, len(f.stored))}
+	m := Message{Format: NDJSON, Body: text.Text, lines: text, after: make([]int, len(f.stored)), refused: func(out *parsed) {
+		var list []Refused
+		for i, row := range out.rows {
+			at, _ := slices.BinarySearch(ends, row)
+			if at < len(records) && !slices.ContainsFunc(list, func(r Refused) bool { return r.Record == at }) {
+				list = append(list, Refused{at, out.reasons[i]})
+			}
+		}
+		refused(list)
+	}}
+	if refused == nil {
+		m.refused = nil
+	}
 	for i, stored := range f.stored {
 		for j, r := range records {
 			if r.Offset < stored.Offset {

@@ -142,7 +142,7 @@ func readLog(t *rapid.T, h *flaky, log []entry, random *rand.Rand) bool {
 			}
 			records = append(records, Record{e.offset, len(e.lines)})
 		}
-		p, err := f.Begin(&text, records, log[at+n-1].offset+1)
+		p, err := f.Begin(&text, records, log[at+n-1].offset+1, nil)
 		if err != nil {
 			break
 		}
@@ -188,7 +188,7 @@ func TestFeedTicks(t *testing.T) {
 		f := open()
 		var text Lines
 		text.Raw(1, []byte(`{"TS":"2000-01-01T00:00:05Z","Device":"a","Tag":"1","Value":1}`))
-		p, err := f.Begin(&text, []Record{{8, 1}}, 9)
+		p, err := f.Begin(&text, []Record{{8, 1}}, 9, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

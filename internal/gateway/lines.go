@@ -18,10 +18,15 @@ import (
 // was found while translating.
 type Lines struct {
 	Text    []byte
-	numbers []int       // what each line was in the sender's text, from 1; verdicts name it
-	faults  []Rejection // the first maxRejections
-	faulty  int         // how many there are
-	arrival bool        // readings without a time get that of their arrival
+	numbers []int   // what each line was in the sender's text, from 1; verdicts name it
+	faults  []fault // the first maxRejections
+	faulty  int     // how many there are
+	arrival bool    // readings without a time get that of their arrival
+}
+
+// Message is the lines as what the gateway takes.
+func (l *Lines) Message() Message {
+	return Message{Format: NDJSON, Body: l.Text, ArrivalTime: l.arrival, lines: l}
 }
 
 // Len is how many lines there are.
@@ -32,7 +37,7 @@ func (l *Lines) fault(number int, field, format string, args ...any) {
 	l.Text = append(l.Text, '\n')
 	l.numbers = append(l.numbers, number)
 	if l.faulty++; len(l.faults) < maxRejections {
-		l.faults = append(l.faults, Rejection{number, field, fmt.Sprintf(format, args...)})
+		l.faults = append(l.faults, fault{len(l.numbers), Rejection{number, field, fmt.Sprintf(format, args...)}})
 	}
 }
 
@@ -63,20 +68,28 @@ func (l *Lines) member(name []byte) {
 	l.Text = append(appendText(append(l.Text, c), name), ':')
 }
 
+// fault is a verdict on a line of the text.
+type fault struct {
+	row int // from 1
+	Rejection
+}
+
 // adjust adds the faults to the verdicts, and names lines as the sender knows them.
 func (l *Lines) adjust(out *parsed) {
-	for i := range out.reasons {
-		if n := out.reasons[i].Line - 1; n < len(l.numbers) {
-			out.reasons[i].Line = l.numbers[n]
+	all := slices.Clone(l.faults)
+	for _, r := range out.reasons {
+		f := fault{r.Line, r}
+		if r.Line <= len(l.numbers) {
+			f.Line = l.numbers[r.Line-1]
 		}
+		all = append(all, f)
 	}
-	if len(l.faults) == 0 {
-		return
-	}
+	sort.SliceStable(all, func(i, j int) bool { return all[i].row < all[j].row })
 	out.rejected += l.faulty
-	out.reasons = append(out.reasons, l.faults...)
-	sort.SliceStable(out.reasons, func(i, j int) bool { return out.reasons[i].Line < out.reasons[j].Line })
-	out.reasons = out.reasons[:min(len(out.reasons), maxRejections)]
+	out.reasons, out.rows = out.reasons[:0], out.rows[:0]
+	for _, f := range all[:min(len(all), maxRejections)] {
+		out.reasons, out.rows = append(out.reasons, f.Rejection), append(out.rows, f.row)
+	}
 }
 
 // CSV adds rows. The columns are those of the first row if none are given. Values of key columns are texts; other values are numbers, true or

@@ -52,6 +52,7 @@ type parsed struct {
 	accepted int
 	rejected int
 	reasons  []Rejection       // the first maxRejections
+	rows     []int             // of the reasons: which lines of the translated text; set by Lines.adjust
 	newest   fleetscore.Micros // time that a device gave to a reading accepted; 0 if none did
 }
 

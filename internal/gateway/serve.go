@@ -111,7 +111,7 @@ func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, form form) (st
 		if text := int64(cap(lines.Text)); !arrival.take(text) {
 			return http.StatusServiceUnavailable, 0, g.full503()
 		}
-		m.Body, m.lines, m.ArrivalTime = lines.Text, lines, lines.arrival
+		m = lines.Message()
 	}
 	if g.owner != nil {
 		m.Owner = g.owner(r.Context())

@@ -37,9 +37,12 @@ type Message struct {
 	Value       string // column of a JSON text that is a bare number; empty means that a number isn't a reading
 	ArrivalTime bool   // a reading without a time gets the time of its arrival
 	Owner       string // value that Hub.OwnKey must have in each reading; empty means any
+	// Arrived is when the readings came, if they are handed over again; zero means now.
+	Arrived time.Time
 
-	lines *Lines // what the text was translated from; nil for none
-	after []int  // per partition: lines up to this one are stored there already; nil means none
+	lines   *Lines        // what the text was translated from; nil for none
+	refused func(*parsed) // is called if readings were rejected, before the others can be stored; nil isn't
+	after   []int         // per partition: lines up to this one are stored there already; nil means none
 }
 
 // KeyText says why a text can't be the value of a key column; empty if it can.
@@ -155,16 +158,22 @@ func (g *Gateway) parse(parse func(*parser, []byte, time.Time) *parsed, m Messag
 	// may be right.
 	now := g.now()
 	p.msg, p.now = m, fleetscore.MicrosOf(now)
+	if !m.Arrived.IsZero() {
+		p.now = fleetscore.MicrosOf(m.Arrived)
+	}
 	out := parse(p, m.Body, now.Add(g.clock.Unsure()))
 	p.msg = Message{}
 	sound = true
 	if out.newest > 0 {
 		g.clock.Witness(out.newest.Time())
 	}
-	waits, err := g.queue(out, of)
 	if m.lines != nil {
 		m.lines.adjust(out)
 	}
+	if m.refused != nil && out.rejected > 0 {
+		m.refused(out)
+	}
+	waits, err := g.queue(out, of)
 	return out, waits, err
 }
 

@@ -21,6 +21,7 @@ func hot() map[string]string {
 		"schedule": selectSchedule, "old jobs": selectOldJobs, "jobs that ended first": selectEnded, "too many jobs": strings.ReplaceAll(strings.ReplaceAll(selectManyJobs, "?2", "?1"), "?3", "?1"), "occurrences": selectOccurrences,
 		"end of inputs": `DELETE FROM inputs WHERE job = ?`, "end of results": `DELETE FROM results WHERE job = ?`,
 		"leases of signs of life": findLeases, "nodes of signs of life": findNodes, "leases to renew": lockLeases, "renew leases": renewLeases, "nodes to renew": lockNodes, "renew nodes": renewNodes,
+		"rejected": selectRejected, "older rejected": strings.ReplaceAll(selectOlderRejected, "?2", "?1"), "one rejected": selectOneRejected, "old rejected": trimRejected,
 		"costs": selectCosts, "tasks that ended": tasksEnded, "samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
 		"move": `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
 	}

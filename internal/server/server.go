@@ -31,6 +31,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -126,6 +127,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	err = s.openStorage(ctx)
+	if err == nil {
+		s.streams.keeper, err = rejected.New(rejected.Deps{Ledger: s.Ledger, Now: func() time.Time { return s.clock.Now() }, Log: log, Metrics: s.metrics})
+	}
 	if err == nil {
 		err = s.openAccess(ctx)
 	}
@@ -235,7 +239,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if err := os.RemoveAll(pushes); err != nil { // what a killed server left of pushes
 		return nil, FolderError(pushes, err)
 	}
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Redrive: st.Redrive, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
+	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
@@ -35,11 +36,13 @@ import (
 type streams struct {
 	server *Server
 
-	leads turn // of the queries: while this server leads
+	keeper *rejected.Keeper // of messages that were rejected
+	leads  turn             // of the queries: while this server leads
 
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub
 	gateway     *gateway.Gateway
+	cfg         fleetscore.HubConfig // of the gateway
 	topics      []*kafka.Reader
 	aggregators []*aggregator.Aggregator
 	why         string // why there is no gateway, if it isn't for want of a configuration
@@ -209,6 +212,7 @@ func (s *streams) run(ctx context.Context) error {
 	changes, stop := s.server.Ledger.Watch(ledger.ConfigTopic)
 	defer stop()
 	defer s.closeHub()
+	defer s.keep(ctx)()
 	var opened log
 	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
@@ -303,8 +307,8 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 	if err != nil {
 		return err
 	}
-	s.set(g)
-	defer s.set(nil)
+	s.set(g, p.Hub)
+	defer s.set(nil, p.Hub)
 	services := []lifecycle.Service{{Name: "gateway", Run: g.Run}, {Name: "queries", Run: func(ctx context.Context) error {
 		return s.leads.take(ctx, func(ctx context.Context) error { return s.query(ctx, p, h, backlog) })
 	}}}
@@ -517,10 +521,10 @@ func (b *backlog) judge(stats []hub.Stats, held func(int) uint64) {
 	b.why.Store(&why)
 }
 
-func (s *streams) set(g *gateway.Gateway) {
+func (s *streams) set(g *gateway.Gateway, cfg fleetscore.HubConfig) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gateway = g
+	s.gateway, s.cfg = g, cfg
 	if g == nil {
 		s.topics = nil
 	}

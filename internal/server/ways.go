@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
@@ -65,7 +67,7 @@ func (s *Server) mqtt(h fleetscore.HubConfig, g *gateway.Gateway, metrics promet
 			return nil
 		}}, nil
 	}
-	deps := mqtt.Deps{Gateway: g, Log: s.log, Metrics: metrics, Report: report, Bound: s.conns.Listen, Hold: s.conns.Hold,
+	deps := mqtt.Deps{Gateway: g, Log: s.log, Metrics: metrics, Report: report, Reject: s.streams.keeper.Keep, Bound: s.conns.Listen, Hold: s.conns.Hold,
 		Admit: func(c mqtt.Client) (mqtt.Sender, error) {
 			caller, why := s.control.Admit(access.Connection{Protocol: "MQTT", Remote: c.Remote, TLS: c.TLS, Token: c.Token}, fleetscore.RoleDevice)
 			if why != nil {
@@ -111,7 +113,7 @@ func (s *streams) kafka(h fleetscore.HubConfig, g *gateway.Gateway, metrics prom
 		if len(h.Kafka) > 1 {
 			name += " of group " + k.Group
 		}
-		r, err := kafka.New(kafka.Config{Kafka: k, Hub: h}, kafka.Deps{Gateway: g, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
+		r, err := kafka.New(kafka.Config{Kafka: k, Hub: h}, kafka.Deps{Gateway: g, Reject: s.keeper.Keep, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
 			Report: func(why string) { s.server.health.Report(name, why) }})
 		if err != nil {
 			return nil, err
@@ -215,4 +217,77 @@ func isEventHubs(r *http.Request) bool {
 		return false
 	}
 	return n == 2 || parts[1] == "partitions" || parts[1] == "publishers"
+}
+
+// keep begins to keep rejected messages. The function that it returns ends that, after all ways by which readings come have
+// ended.
+func (s *streams) keep(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- s.keeper.Run(ctx) }()
+	return func() {
+		cancel()
+		<-done // it has no error
+	}
+}
+
+// Redrive hands a rejected message over again, by the configuration that is in force now. Why says why
+// it is still rejected.
+func (s *streams) Redrive(ctx context.Context, r ledger.Rejected) (why string, err error) {
+	const op = "hand over again"
+	s.mu.Lock()
+	g, h := s.gateway, s.cfg
+	s.mu.Unlock()
+	if g == nil {
+		return "", fleetscore.Errorf(fleetscore.Unavailable, op, r.ID, "no readings can be taken at present").WithHint("try again in a moment")
+	}
+	m, why := messageOf(r, h)
+	if why != "" {
+		return why, nil
+	}
+	m.Arrived = r.Arrived
+	p, err := g.Begin(fleetscore.SourceHTTP, m)
+	if err != nil {
+		return "", err
+	}
+	out, err := p.Wait()
+	switch {
+	case err != nil:
+		return "", err
+	case out.Rejected > 0:
+		return out.Reasons[0].String(), nil
+	case out.Accepted == 0:
+		return "the message holds no reading", nil
+	}
+	_, err = s.server.Ledger.RemoveRejected(ctx, r)
+	return "", err
+}
+
+// messageOf is what the gateway takes of a rejected message, or says why it takes nothing.
+func messageOf(r ledger.Rejected, h fleetscore.HubConfig) (m gateway.Message, why string) {
+	if r.Text == nil {
+		return m, "the message was too long to be kept"
+	}
+	switch r.Source {
+	case fleetscore.SourceMQTT:
+		if h.MQTT == nil {
+			return m, "readings aren't taken by MQTT any more"
+		}
+		form, err := mqtt.NewForm(mqtt.Config{MQTT: *h.MQTT, Hub: h})
+		if err != nil {
+			return m, err.Error()
+		}
+		m, _, why = form.Message(r.Topic, r.Text, r.Owner)
+		return m, why
+	case fleetscore.SourceKafka:
+		for _, k := range h.Kafka {
+			if k.Topic == r.Topic {
+				var l gateway.Lines
+				kafka.Translate(&l, r.Text, k, h)
+				return l.Message(), ""
+			}
+		}
+		return m, "the topic " + r.Topic + " isn't read any more"
+	}
+	return m, fmt.Sprintf("the way %q is unknown", r.Source)
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 // Config says which topic is read, and what readings look like.
@@ -36,6 +37,8 @@ type Config struct {
 // Deps is what a Reader works with.
 type Deps struct {
 	Gateway *gateway.Gateway
+	// Reject keeps records with readings that were rejected. It returns once they are kept; nil keeps none.
+	Reject  func(...ledger.Rejected)
 	Now     func() time.Time      // of the gateway's clock
 	Report  func(why string)      // why nothing is taken; empty if all is well
 	Log     *slog.Logger          // nil discards

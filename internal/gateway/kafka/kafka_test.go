@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 var hubConfig = fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", IdleAfter: fleetscore.Duration(400 * time.Millisecond)}
@@ -29,6 +30,27 @@ var hubConfig = fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS",
 type running struct {
 	*Reader
 	stop func()
+	kept *rejects
+}
+
+// rejects are the records that a reader had kept.
+type rejects struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (r *rejects) keep(list ...ledger.Rejected) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range list {
+		r.list = append(r.list, fmt.Sprintf("%s %s %s: %.40s %q", x.Source, x.Topic, x.From, x.Reason, x.Text))
+	}
+}
+
+func (r *rejects) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.list)
 }
 
 func run(t *testing.T, h hub.Hub, k fleetscore.KafkaConfig, full func() string) *running {
@@ -37,7 +59,8 @@ func run(t *testing.T, h hub.Hub, k fleetscore.KafkaConfig, full func() string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Config{Kafka: k, Hub: hubConfig}, Deps{Gateway: g, Now: time.Now})
+	var kept rejects
+	r, err := New(Config{Kafka: k, Hub: hubConfig}, Deps{Gateway: g, Now: time.Now, Reject: kept.keep})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +80,7 @@ func run(t *testing.T, h hub.Hub, k fleetscore.KafkaConfig, full func() string) 
 		wg.Wait()
 	})
 	t.Cleanup(stop)
-	return &running{r, stop}
+	return &running{r, stop, &kept}
 }
 
 // until waits for a status.
@@ -158,6 +181,11 @@ func TestReads(t *testing.T) {
 	}
 	if s.Rejected != 3 || s.Problem != "" || len(s.Partitions) != 2 || s.Partitions[0].Next != 8 {
 		t.Errorf("status %+v, want 3 rejected and offset 8", s)
+	}
+	kept := []string{`kafka readings partition 0, offset 4: line 1: not a JSON object: the text ends "{"`, `kafka readings partition 0, offset 6: line 1: not a JSON object "[1]"`,
+		fmt.Sprintf(`kafka readings partition 0, offset 7: line 2: not a JSON object: invalid chara %q`, "["+reading(6, 6)+",")}
+	if diff := cmp.Diff(kept, r.kept.all()); diff != "" {
+		t.Errorf("kept as rejected (-want +got):\n%s", diff)
 	}
 	r.stop()
 	produce(t, cl, 1, reading(8, 8))

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 )
 
@@ -18,7 +19,8 @@ const chunkBytes = 1 << 20
 type chunk struct {
 	gateway.Lines
 	records []gateway.Record
-	next    int64 // the offset after the last record
+	values  [][]byte // of the records
+	next    int64    // the offset after the last record
 }
 
 // chunks turns records of a partition into text.
@@ -33,16 +35,21 @@ func (r *Reader) chunks(records []*kgo.Record) (out []chunk) {
 			continue
 		}
 		before := c.Len()
-		if r.cfg.Kafka.Format == "csv" {
-			c.CSV(rec.Value, r.cfg.Kafka.Columns, r.cfg.Hub)
-		} else {
-			addJSON(&c.Lines, rec.Value)
-		}
+		Translate(&c.Lines, rec.Value, r.cfg.Kafka, r.cfg.Hub)
 		if lines := c.Len() - before; lines > 0 {
-			c.records = append(c.records, gateway.Record{Offset: rec.Offset, Lines: lines})
+			c.records, c.values = append(c.records, gateway.Record{Offset: rec.Offset, Lines: lines}), append(c.values, rec.Value)
 		}
 	}
 	return out
+}
+
+// Translate adds the readings of a record's value.
+func Translate(l *gateway.Lines, value []byte, k fleetscore.KafkaConfig, h fleetscore.HubConfig) {
+	if k.Format == "csv" {
+		l.CSV(value, k.Columns, h)
+	} else {
+		addJSON(l, value)
+	}
 }
 
 // addJSON adds each object of a record as a line of its own, whether the record is an

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 // maxPartitions bounds the ticks in the hub, which each partition has its own of.
@@ -235,7 +237,7 @@ func (s *session) read(ctx context.Context, client *kgo.Client) error {
 // begin hands a chunk to its feed; while too many readings wait to be aggregated, it waits.
 func (s *session) begin(ctx context.Context, partition int32, c chunk) (*gateway.Pending, error) {
 	for held := false; ; held = true {
-		p, err := s.feeds[partition].Begin(&c.Lines, c.records, c.next)
+		p, err := s.feeds[partition].Begin(&c.Lines, c.records, c.next, func(list []gateway.Refused) { s.reject(partition, c, list) })
 		if fleetscore.Exhausted.Is(err) {
 			s.trouble(err)
 			select {
@@ -256,6 +258,19 @@ func (s *session) begin(ctx context.Context, partition int32, c chunk) (*gateway
 		s.mu.Unlock()
 		return p, nil
 	}
+}
+
+// reject keeps records with readings that were rejected.
+func (s *session) reject(partition int32, c chunk, list []gateway.Refused) {
+	if s.deps.Reject == nil {
+		return
+	}
+	var out []ledger.Rejected
+	for _, r := range list {
+		out = append(out, ledger.Rejected{Source: fleetscore.SourceKafka, Topic: s.cfg.Kafka.Topic, Reason: r.Why.String(), Text: c.values[r.Record],
+			From: fmt.Sprintf("partition %d, offset %d", partition, c.records[r.Record].Offset)})
+	}
+	s.deps.Reject(out...)
 }
 
 func (s *session) note(accepted, rejected int64) {

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	broker "github.com/mochi-mqtt/server/v2"
@@ -123,40 +124,67 @@ func (h *hook) OnPublish(cl *broker.Client, pk packets.Packet) (packets.Packet, 
 
 // begin judges a message by its topic and hands it to the gateway.
 func (s *Server) begin(c *conn, m *message, name string) {
-	keys, why := s.keys(name)
 	owner := ""
-	if s.own >= 0 {
+	if s.form.own >= 0 {
 		owner = c.sender.Device()
 	}
-	switch {
-	case why != "":
-		m.code, m.why = packets.ErrTopicNameInvalid, why
-	case owner != "" && keys[s.own] != "" && keys[s.own] != owner:
-		m.code, m.why = packets.ErrNotAuthorized, c.sender.String()+" may only send its own readings"
-	default:
-		_ = s.memory.Acquire(context.Background(), m.size()) // what is waited for ends within the time limit of an append
-		m.pending, m.err = s.deps.Gateway.Begin(fleetscore.SourceMQTT, gateway.Message{Format: gateway.JSON, Body: m.payload, Keys: keys,
-			Value: s.cfg.MQTT.Value, ArrivalTime: s.cfg.MQTT.ArrivalTime, Owner: owner})
-		if m.pending == nil {
-			s.memory.Release(m.size())
+	msg, code, why := s.form.Message(name, m.payload, owner)
+	if why != "" {
+		if code.Code == packets.ErrNotAuthorized.Code {
+			why = c.sender.String() + " " + why
 		}
+		m.code, m.why = code, why
+		s.deps.Gateway.Reject()
 		return
 	}
-	s.deps.Gateway.Reject()
+	_ = s.memory.Acquire(context.Background(), m.size()) // what is waited for ends within the time limit of an append
+	if m.pending, m.err = s.deps.Gateway.Begin(fleetscore.SourceMQTT, msg); m.pending == nil {
+		s.memory.Release(m.size())
+	}
+}
+
+// Form says what a message means.
+type Form struct {
+	cfg   Config
+	topic fleetscore.TopicForm
+	own   int // the key column that must hold a device's name; below 0 for none
+}
+
+// NewForm reads a form.
+func NewForm(cfg Config) (Form, error) {
+	topic, err := fleetscore.ParseTopicForm(cfg.MQTT.Topic, cfg.Hub.Key)
+	own := -1
+	if cfg.Hub.OwnKey != "" {
+		own = slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey)
+	}
+	return Form{cfg, topic, own}, err
+}
+
+// Message is what the gateway takes of a message; owner is the only device whose readings it may hold, empty for
+// any. Why says what is wrong with the topic.
+func (f Form) Message(topic string, payload []byte, owner string) (m gateway.Message, code packets.Code, why string) {
+	keys, why := f.keys(topic)
+	switch {
+	case why != "":
+		return m, packets.ErrTopicNameInvalid, why
+	case owner != "" && keys[f.own] != "" && keys[f.own] != owner:
+		return m, packets.ErrNotAuthorized, "may only send its own readings"
+	}
+	return gateway.Message{Format: gateway.JSON, Body: payload, Keys: keys, Value: f.cfg.MQTT.Value, ArrivalTime: f.cfg.MQTT.ArrivalTime, Owner: owner}, code, ""
 }
 
 // keys reads the values of the key columns from a topic, or says what is wrong with it.
-func (s *Server) keys(name string) (keys []string, why string) {
-	keys, ok := s.topic.Match(name)
+func (f Form) keys(name string) (keys []string, why string) {
+	keys, ok := f.topic.Match(name)
 	if !ok {
-		return nil, fmt.Sprintf("the topic doesn't have the form %s", s.topic)
+		return nil, fmt.Sprintf("the topic doesn't have the form %s", f.topic)
 	}
 	for i, k := range keys {
 		if k == "" {
 			continue
 		}
 		if why := gateway.KeyText([]byte(k)); why != "" {
-			return nil, s.cfg.Hub.Key[i] + " in the topic: " + why
+			return nil, f.cfg.Hub.Key[i] + " in the topic: " + why
 		}
 	}
 	return keys, ""

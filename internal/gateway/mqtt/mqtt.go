@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -32,6 +33,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
 // Limits of what clients can take.
@@ -75,6 +77,7 @@ type Deps struct {
 	TLS     *tls.Config                     // nil means without TLS
 	Bound   func(net.Listener) net.Listener // bounds connections; nil means that they aren't
 	Hold    func(net.Conn)                  // says that a connection of Bound's listener belongs to a client that was admitted
+	Reject  func(...ledger.Rejected)        // keeps messages that weren't taken, or not whole, and returns once they are kept; nil keeps none
 	Report  func(why string)                // why nothing is taken; empty if all is well
 	Log     *slog.Logger                    // nil discards
 	Metrics prometheus.Registerer           // nil means none
@@ -85,8 +88,7 @@ type Server struct {
 	cfg     Config
 	deps    Deps
 	log     *slog.Logger
-	topic   fleetscore.TopicForm
-	own     int // the key column that must hold a device's name; below 0 for none
+	form    Form
 	broker  *broker.Server
 	memory  *semaphore.Weighted
 	metrics *metrics
@@ -99,18 +101,13 @@ type Server struct {
 
 // New builds a server; it listens once Run runs.
 func New(cfg Config, deps Deps) (*Server, error) {
-	s := &Server{cfg: cfg, deps: deps, log: deps.Log, own: -1, memory: semaphore.NewWeighted(maxMemory), open: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, deps: deps, log: deps.Log, memory: semaphore.NewWeighted(maxMemory), open: map[*conn]struct{}{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if s.topic, err = fleetscore.ParseTopicForm(cfg.MQTT.Topic, cfg.Hub.Key); err != nil {
+	if s.form, err = NewForm(cfg); err != nil {
 		return nil, err
-	}
-	for i, k := range cfg.Hub.Key {
-		if k == cfg.Hub.OwnKey {
-			s.own = i
-		}
 	}
 	if s.metrics, err = newMetrics(deps.Metrics, s.connections); err != nil {
 		return nil, err
@@ -266,7 +263,14 @@ func (s *Server) tell(message string, args ...any) {
 	}
 }
 
-// reject notes a message that wasn't taken, or not whole.
+// reject notes a message that wasn't taken, or not whole, and keeps it.
 func (s *Server) reject(c *conn, topic string, payload []byte, why string) {
+	if s.deps.Reject != nil && payload != nil {
+		owner := ""
+		if s.form.own >= 0 {
+			owner = c.sender.Device()
+		}
+		s.deps.Reject(ledger.Rejected{Source: fleetscore.SourceMQTT, Topic: topic, From: fmt.Sprint(c.sender), Owner: owner, Reason: why, Text: payload})
+	}
 	s.tell("a message by MQTT was rejected", "from", c.sender, "topic", topic, "bytes", len(payload), "reason", why)
 }

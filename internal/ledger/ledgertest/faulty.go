@@ -287,3 +287,8 @@ func (f *Faulty) Costs(ctx context.Context, pipeline string) (dispatch.Measured,
 func (f *Faulty) PutCosts(ctx context.Context, pipeline string, m dispatch.Measured) error {
 	return only(ctx, f, "PutCosts", pipeline, func() error { return f.Ledger.PutCosts(ctx, pipeline, m) })
 }
+
+// PutRejected implements ledger.Rejects.
+func (f *Faulty) PutRejected(ctx context.Context, list []ledger.Rejected, bound ledger.RejectsBound) error {
+	return only(ctx, f, "PutRejected", "", func() error { return f.Ledger.PutRejected(ctx, list, bound) })
+}

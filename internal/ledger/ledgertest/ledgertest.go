@@ -52,6 +52,7 @@ func Run(t *testing.T, open Open) {
 		{"Sessions", testSessions},
 		{"Together", testTogether},
 		{"Costs", testCosts},
+		{"Rejects", testRejects},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -83,3 +83,62 @@ func testCosts(t *testing.T, open Open) {
 		t.Errorf("a pipeline without jobs has costs: %+v", got)
 	}
 }
+
+// testRejects: a message that comes again is one entry, pages go on where they ended, a message that came again isn't
+// removed with what was read before, and only so many are kept.
+func testRejects(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	entry := func(text string, after int) ledger.Rejected {
+		return ledger.Rejected{Source: fleetscore.SourceMQTT, Topic: "t", From: "f", Owner: "o", Reason: "r" + text, Arrived: noon.Add(time.Duration(after) * time.Second), Text: []byte(text)}
+	}
+	wide := ledger.RejectsBound{Count: 100, Bytes: 1 << 20}
+	put := func(b ledger.RejectsBound, list ...ledger.Rejected) {
+		t.Helper()
+		if err := l.PutRejected(ctx, list, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	texts := func(before string, limit int) (out string) {
+		t.Helper()
+		for _, r := range must[[]ledger.Rejected](t)(l.Rejected(ctx, before, limit)) {
+			out += string(r.Text)
+		}
+		return out
+	}
+	put(wide, entry("a", 0), entry("b", 1), entry("c", 1))
+	put(wide, entry("a", 2), entry("d", 3))
+	list := must[[]ledger.Rejected](t)(l.Rejected(ctx, "", 9))
+	if all := texts("", 9); len(all) != 4 || all[:2] != "da" || texts("", 1) != "d" || texts(list[0].ID, 1) != "a" || texts(list[2].ID, 9) != all[3:] || texts(list[3].ID, 9) != "" {
+		t.Errorf("pages of %q", all)
+	}
+	want := entry("a", 2)
+	want.ID, want.First, want.Times = list[1].ID, noon, 2
+	if d := cmp.Diff(want, must[ledger.Rejected](t)(l.OneRejected(ctx, list[1].ID))); d != "" {
+		t.Errorf("one (-want +got):\n%s", d)
+	}
+	if _, err := l.OneRejected(ctx, "no"); !fleetscore.NotFound.Is(err) {
+		t.Errorf("none: %v", err)
+	}
+	put(wide, entry("a", 4))
+	if n := must[int64](t)(l.RemoveRejected(ctx, list...)); n != 3 || texts("", 9) != "a" {
+		t.Errorf("%d were removed, left is %q; the one that came again had to stay", n, texts("", 9))
+	}
+	put(wide, entry("x", 5), entry("y", 6), entry("z", 7))
+	put(ledger.RejectsBound{Count: 3, Bytes: 1 << 20}, entry("w", 8))
+	if got := texts("", 9); got != "wzy" {
+		t.Errorf("of three that may stay there are %q", got)
+	}
+	count, bytes, err := l.CountRejected(ctx)
+	if err != nil || count != 3 || bytes < 3*50 {
+		t.Errorf("%d with %d bytes, %v", count, bytes, err)
+	}
+	put(ledger.RejectsBound{Count: 3, Bytes: bytes / 2})
+	if got := texts("", 9); got != "w" {
+		t.Errorf("of half of the bytes there are %q", got)
+	}
+	put(ledger.RejectsBound{Count: 3, Bytes: bytes, Before: noon.Add(9 * time.Second)})
+	if got := texts("", 9); got != "" {
+		t.Errorf("older than allowed are %q", got)
+	}
+}

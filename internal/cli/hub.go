@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/client"
+)
+
+// newHubCommand shows what comes in.
+func newHubCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "hub", Short: "The log of readings"}
+	cmd.AddCommand(remote(&cobra.Command{
+		Use:   "show",
+		Short: "Show what comes in by which way",
+		Long: `Shows how many readings were taken and rejected since the server's start, and for each
+topic of Kafka how far it was read: its lag is the number of records that are in the topic and not
+in the hub yet. If a topic can't be read, the problem says why and what to do; the server tries again by
+itself.`,
+		Example: "  fleetscore hub show", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+			var h api.Hub
+			if err := c.Get(ctx, "/hub", nil, &h); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"way", "state", "accepted", "rejected", "lag", "last", "problem"}}
+			last := &h.LastArrival
+			if last.IsZero() {
+				last = nil
+			}
+			l.add(h.Stats, "all", "", h.Accepted, h.Rejected, "", last, "")
+			for _, k := range h.Kafka {
+				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, k.Rejected, k.Lag, (*time.Time)(nil), k.Problem)
+			}
+			return l, nil
+		}))
+	return cmd
+}
+
+// newRejectedCommand works with messages that were rejected.
+func newRejectedCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "rejected", Short: "Messages with readings that were rejected", Long: `Messages by MQTT, and records of Kafka's topics, with readings that were rejected: the newest 10,000,
+of 64 MB and 30 days at most. A message that is sent again is listed once, with how often it came. Senders over HTTP get the
+reason as their answer, so nothing of theirs is kept.`}
+	cmd.AddCommand(newRejectedList(), remote(&cobra.Command{
+		Use: "show ID", Short: "Show a message and why it was rejected", Example: "  fleetscore rejected show 5f0c2a9e7b31d846", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			var r api.Rejected
+			if err := c.Get(ctx, "/rejected/"+url.PathEscape(args[0]), nil, &r); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"field", "value"}, single: true}
+			for _, f := range [][2]string{{"id", r.ID}, {"way", r.Source}, {"topic", r.Topic}, {"from", r.From}, {"reason", r.Reason}, {"first", stamp(r.First)}, {"last", stamp(r.Arrived)},
+				{"times", strconv.FormatInt(r.Times, 10)}, {"text", r.Text}} {
+				l.add(r, f[0], f[1])
+			}
+			return l, nil
+		}), newRedrive(), newDropRejected())
+	return cmd
+}
+
+func newRejectedList() *cobra.Command {
+	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List rejected messages, the newest first", Example: "  fleetscore rejected ls --limit 20", Args: cobra.NoArgs}
+	limit := cmd.Flags().Int("limit", 100, "how many, at most 1000")
+	return remote(cmd, func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+		var list api.List[api.Rejected]
+		if err := c.Get(ctx, "/rejected", url.Values{"limit": {strconv.Itoa(*limit)}}, &list); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"id", "last", "way", "topic", "from", "times", "bytes", "reason"}}
+		for _, r := range list.Items {
+			l.add(r, r.ID, stamp(r.Arrived), r.Source, r.Topic, r.From, r.Times, r.Bytes, r.Reason)
+		}
+		return l, nil
+	})
+}
+
+// chosen are the messages that a command names.
+type chosen struct {
+	IDs []string `json:"ids,omitempty"`
+	All bool     `json:"all,omitempty"`
+}
+
+func chosenBy(args []string, all bool) (chosen, error) {
+	if all == (len(args) > 0) {
+		return chosen{}, usagef("name messages by their ids, or all of them with --all")
+	}
+	return chosen{args, all}, nil
+}
+
+func newRedrive() *cobra.Command {
+	cmd := &cobra.Command{Use: "redrive [ID…]", Short: "Hand rejected messages over again", Long: `Hands messages over again, as if they had just come, by the configuration in force: after a change of
+fleet.yaml they may be taken. What is taken isn't kept any more; what is rejected again stays, and the reason is shown. Readings without a
+time get the time of the message's arrival. Readings that are in the hub already count once, so it does no harm to repeat this command.
+
+Exit codes: 0 all were taken, 3 some were rejected again.`,
+		Example: "  fleetscore rejected redrive 5f0c2a9e7b31d846\n  fleetscore rejected redrive --all"}
+	all := cmd.Flags().Bool("all", false, "all rejected messages")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		which, err := chosenBy(args, *all)
+		if err != nil {
+			return nil, err
+		}
+		var out api.Redriven
+		if err := c.Post(ctx, "/rejected/redrive", which, &out); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"id", "reason"}}
+		for _, r := range out.Items {
+			l.add(r, r.ID, r.Reason)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d taken, %d rejected again\n", out.Taken, out.Rejected)
+		if out.Rejected > 0 {
+			return l, exitError(exitPartly)
+		}
+		return l, nil
+	})
+}
+
+func newDropRejected() *cobra.Command {
+	cmd := &cobra.Command{Use: "drop [ID…]", Short: "Remove rejected messages for good", Example: "  fleetscore rejected drop 5f0c2a9e7b31d846\n  fleetscore rejected drop --all --yes"}
+	all, yes := cmd.Flags().Bool("all", false, "all rejected messages"), cmd.Flags().Bool("yes", false, "with --all: really remove them")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		which, err := chosenBy(args, *all)
+		if err != nil {
+			return nil, err
+		}
+		if *all && !*yes {
+			return nil, usagef("this removes all rejected messages for good; add --yes")
+		}
+		var out api.Dropped
+		if err := c.Post(ctx, "/rejected/drop", which, &out); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"dropped"}, single: true}
+		l.add(out, out.Dropped)
+		return l, nil
+	})
+}
