@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,6 +221,30 @@ func TestConfigVersions(t *testing.T) {
 		if code != tt.code || !strings.Contains(stdout+stderr, tt.want) || tt.code == 0 && tt.args[0] != "history" && stdout != tt.want {
 			t.Errorf("config %q: exit %d, want %d\n%s%s", tt.args, code, tt.code, stdout, stderr)
 		}
+	}
+}
+
+// TestLinesAboutASensor: what is said of a sensor and what its model printed is about it, with the lines that go on.
+func TestLinesAboutASensor(t *testing.T) {
+	t.Parallel()
+	const log = `2026-11-29T10:00:00.000Z 3/4: out of its program
+2026-11-29T10:00:00.000Z 3/4 printed: a warning
+    of two lines
+2026-11-29T10:00:00.000Z 13/4: another sensor
+    and its second line
+2026-11-29T10:00:00.000Z 3/40 printed: a third one
+2026-11-29T10:00:01.000Z 3/4: failed: the command ended with exit code 1
+`
+	var got []string
+	about, n := false, 0
+	for line := range strings.Lines(log) {
+		n++
+		if about = lineAbout(line, "3/4", about); about {
+			got = append(got, strconv.Itoa(n))
+		}
+	}
+	if want := "1 2 3 7"; strings.Join(got, " ") != want {
+		t.Errorf("lines %v, want %s", got, want)
 	}
 }
 

@@ -312,7 +312,7 @@ func newJobCancelCommand() *cobra.Command {
 }
 
 func newJobLogsCommand() *cobra.Command {
-	f := logFollower{printed: map[string]int64{}}
+	f := logFollower{printed: map[string]int64{}, about: map[string]bool{}}
 	cmd := &cobra.Command{
 		Use:   "logs JOB",
 		Short: "Write the logs of a job's tasks to stdout",
@@ -348,6 +348,7 @@ type logFollower struct {
 
 	printed map[string]int64 // bytes that were written, by log
 	last    string           // the log that was written last
+	about   map[string]bool  // whether the last line that was read of a log is about the sensor
 }
 
 // followEvery is the pause between two looks at logs that grow.
@@ -440,10 +441,19 @@ func (f *logFollower) write(ctx context.Context, path string, from int64) (int64
 			return n, fleetscore.Errorf(fleetscore.Unavailable, "read", path, "%w", err)
 		}
 		n += int64(len(line))
-		if strings.Contains(line, " "+f.key+":") {
+		if f.about[path] = lineAbout(line, f.key, f.about[path]); f.about[path] {
 			fmt.Fprint(f.w, line)
 		}
 	}
+}
+
+// lineAbout reports whether a line of a log is about a sensor: it is said of the sensor, its
+// model printed it, or it goes on a line that is about the sensor.
+func lineAbout(line, key string, before bool) bool {
+	if strings.HasPrefix(line, "    ") {
+		return before
+	}
+	return strings.Contains(line, " "+key+":") || strings.Contains(line, " "+key+" printed:")
 }
 
 func newJobCoverageCommand() *cobra.Command {

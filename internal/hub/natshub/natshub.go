@@ -98,6 +98,7 @@ type log struct {
 	conn       *nats.Conn
 	js         jetstream.JetStream
 	hub        atomic.Int64
+	fresh      atomic.Bool // it is being opened, and was made by this process or at the same time by another one
 	partitions []*partition
 	maxBytes   int             // of an encoded message
 	ctx        context.Context // ends with Close

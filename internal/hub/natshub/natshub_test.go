@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
@@ -403,6 +404,38 @@ func TestDeleted(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestOpenedTogether: two servers that make a hub at the same time have the same one, and
+// none of them takes it for a loss.
+func TestOpenedTogether(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t, natstest.Options{})
+	for round := range 10 {
+		var told [2]health
+		var hubs [2]hub.Hub
+		var all errgroup.Group
+		for i := range hubs {
+			all.Go(func() (err error) {
+				hubs[i], err = natshub.Open(t.Context(), natshub.Config{URL: s.URL(), Name: fmt.Sprint("both", round), Replicas: 1, Partitions: 2}, hub.Deps{Health: &told[i]})
+				return err
+			})
+		}
+		if err := all.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if hubs[0].ID() != hubs[1].ID() {
+			t.Errorf("round %d: the hubs %x and %x", round, hubs[0].ID(), hubs[1].ID())
+		}
+		for i := range hubs {
+			if text := told[i].of("hub log"); text != "" {
+				t.Errorf("round %d: server %d says %q", round, i, text)
+			}
+			if err := hubs[i].Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // errStoreFailed is what a NATS server answers that can't make a stream's files.

@@ -202,6 +202,8 @@ func (l *log) openStreams(ctx context.Context) error {
 	}
 	if l.hub.Load() == 0 {
 		l.hub.Store(newID())
+		l.fresh.Store(true)
+		defer l.fresh.Store(false)
 	}
 	for _, p := range l.partitions {
 		if err := p.ensure(ctx); err != nil {
@@ -272,7 +274,9 @@ func (p *partition) adopt(ctx context.Context, info *jetstream.StreamInfo) error
 			q.seen, q.epoch = 0, newID()
 			q.mu.Unlock()
 		}
-		l.problem("the streams %s-… were deleted, and made anew by another process", l.cfg.Name)
+		if !l.fresh.Load() { // else two processes make the hub at the same time, and the other one was first
+			l.problem("the streams %s-… were deleted, and made anew by another process", l.cfg.Name)
+		}
 	}
 	if want := p.want(info.Config); !same(want, info.Config) {
 		if _, err := l.js.UpdateStream(ctx, want); err != nil {
