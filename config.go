@@ -7,16 +7,17 @@ import (
 
 // Config is all that fleet.yaml can say. Package config reads and judges it.
 type Config struct {
-	Hub       HubConfig                 `json:"hub"`
-	Queries   map[string]QueryConfig    `json:"queries,omitempty"`
-	Datasets  map[string]DatasetConfig  `json:"datasets,omitempty"` // settings of datasets, whether queries or uploads write them
-	Fleets    map[string]FleetConfig    `json:"fleets,omitempty"`
-	Pools     map[string]PoolConfig     `json:"pools,omitempty"`
-	Mounts    map[string]MountConfig    `json:"mounts,omitempty"` // folders of the machines that pools, pipelines and fleets use
-	Pipelines map[string]PipelineConfig `json:"pipelines,omitempty"`
-	Access    AccessConfig              `json:"access,omitzero"`
-	Retention RetentionConfig           `json:"retention,omitempty"`
-	Store     string                    `json:"store,omitempty"` // where blobs lie: a folder, or s3://, azblob:// or gs://; empty means the folder store beside the ledger
+	Hub        HubConfig                  `json:"hub"`
+	Queries    map[string]QueryConfig     `json:"queries,omitempty"`
+	References map[string]ReferenceConfig `json:"references,omitempty"` // files that queries join with
+	Datasets   map[string]DatasetConfig   `json:"datasets,omitempty"`   // settings of datasets, whether queries or uploads write them
+	Fleets     map[string]FleetConfig     `json:"fleets,omitempty"`
+	Pools      map[string]PoolConfig      `json:"pools,omitempty"`
+	Mounts     map[string]MountConfig     `json:"mounts,omitempty"` // folders of the machines that pools, pipelines and fleets use
+	Pipelines  map[string]PipelineConfig  `json:"pipelines,omitempty"`
+	Access     AccessConfig               `json:"access,omitzero"`
+	Retention  RetentionConfig            `json:"retention,omitempty"`
+	Store      string                     `json:"store,omitempty"` // where blobs lie: a folder, or s3://, azblob:// or gs://; empty means the folder store beside the ledger
 }
 
 // RetentionConfig bounds what all pipelines keep of the past, by age and by size. What is
@@ -144,6 +145,12 @@ type QueryConfig struct {
 	// LateWithin is how far the watermark may have passed a window that is revised; 0 means
 	// 1h. It applies to LateRevise.
 	LateWithin Duration `json:"late_within,omitempty"`
+}
+
+// ReferenceConfig is reference data: a CSV or Parquet file that queries join readings with.
+type ReferenceConfig struct {
+	Path  string   `json:"path"`            // of the file in the store
+	Every Duration `json:"every,omitempty"` // how often it is looked at; 0 means 1m
 }
 
 // LatePolicy is what happens to late readings.

@@ -52,12 +52,13 @@ const DefaultHeldBytes = 1 << 30
 
 // Deps is what an aggregator works with.
 type Deps struct {
-	Hub     hub.Hub
-	Catalog *catalog.Catalog      // has the dataset's table
-	Log     *slog.Logger          // nil discards
-	Metrics prometheus.Registerer // nil means none
-	Health  *obs.Health           // nil discards
-	Now     func() time.Time      // the trusted time; nil means time.Now
+	Hub        hub.Hub
+	Catalog    *catalog.Catalog      // has the dataset's table
+	References References            // reference data that the query joins with; nil if it has no JOIN
+	Log        *slog.Logger          // nil discards
+	Metrics    prometheus.Registerer // nil means none
+	Health     *obs.Health           // nil discards
+	Now        func() time.Time      // the trusted time; nil means time.Now
 	// Committed is called after each commit to the dataset; it must not block. Nil
 	// means no call.
 	Committed func(dataset string)
@@ -72,21 +73,22 @@ const maxEarly = 5 * time.Minute
 
 // Aggregator carries out one query.
 type Aggregator struct {
-	cfg     Config
-	subject string // for people: the query, with the dataset if it writes several
-	plan    *query.Plan
-	window  window.Config
-	cut     fleetscore.Micros
-	hub     hub.Hub
-	told    func(dataset string) // of commits; may be nil
-	catalog *catalog.Catalog
-	table   *table.Delta
-	log     *slog.Logger
-	metrics *metrics
-	health  *obs.Health
-	now     func() time.Time
-	share   int64 // of MaxHeldBytes, for a partition
-	seen    *lastSeen
+	cfg        Config
+	subject    string // for people: the query, with the dataset if it writes several
+	plan       *query.Plan
+	window     window.Config
+	cut        fleetscore.Micros
+	hub        hub.Hub
+	references References
+	told       func(dataset string) // of commits; may be nil
+	catalog    *catalog.Catalog
+	table      *table.Delta
+	log        *slog.Logger
+	metrics    *metrics
+	health     *obs.Health
+	now        func() time.Time
+	share      int64 // of MaxHeldBytes, for a partition
+	seen       *lastSeen
 
 	mu     sync.Mutex // guards the status
 	status Status
@@ -112,7 +114,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	if c := cfg.Query.Cut.D(); c < plan.Hop || plan.Hop > 0 && c%plan.Hop != 0 {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of %s, after which a window ends", c, plan.Hop)
 	}
-	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
+	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, references: deps.References, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises()},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
@@ -349,7 +351,7 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		}
 	}
 	if !ok {
-		r.at, r.windows = place{hub: a.hub.ID()}, a.start()
+		r.at, r.windows = place{hub: a.hub.ID()}, a.start(ctx)
 		a.setHold(i, 1)
 		return r, 0, nil
 	}
@@ -388,9 +390,11 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 }
 
 // start begins before the first message.
-func (a *Aggregator) start() engine {
+func (a *Aggregator) start(ctx context.Context) engine {
 	if a.plan.General != nil {
-		return newEvents(a.plan, a.window)
+		e := newEvents(a.plan, a.window)
+		e.join(ctx, a.references)
+		return e
 	}
 	return &windows{Partition: window.New(a.window), plan: a.plan}
 }

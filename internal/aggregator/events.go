@@ -48,6 +48,9 @@ type events struct {
 	shape  *value.Shape // of the latest row
 	place  []int        // in it: of the key columns, then the values
 
+	joined  *joined           // reference data; nil if the query has no JOIN
+	reached fleetscore.Micros // readings and rows before it were handed on
+
 	measured int64 // bytes of the state, when it was measured
 	since    int64 // readings that came since then
 }
@@ -168,7 +171,7 @@ func (w *waiting) Pop() any {
 const beginning = fleetscore.Micros(math.MinInt64)
 
 func newEvents(plan *query.Plan, cfg window.Config) *events {
-	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning}
+	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning}
 	e.runner = plan.General.Plan.NewRunner(nil, e.emit)
 	return e
 }
@@ -183,7 +186,7 @@ func formOf(plan *query.Plan) int64 {
 // replay sets new events to the place from which a checkpoint's log is read again.
 func (e *events) replay(c window.Checkpoint) {
 	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil)
-	e.done, e.doneSeq = c.Done, c.Position
+	e.done, e.doneSeq, e.reached = c.Done, c.Position, c.Watermark
 }
 
 // emit takes a row of the runner.
@@ -315,17 +318,26 @@ func (e *events) advance() error {
 	if !ok {
 		return nil
 	}
-	for len(e.wait) > 0 && e.wait[0].print.Time < w {
-		p := heap.Pop(&e.wait).(pending)
-		e.gate.Passed(p.print)
-		if err := e.runner.Push(0, p.row, p.print.Time); err != nil {
+	for {
+		next, err := e.refer(e.reached)
+		if err != nil {
+			return err
+		}
+		to := min(w, next) // then other reference data is in force
+		for len(e.wait) > 0 && e.wait[0].print.Time < to {
+			p := heap.Pop(&e.wait).(pending)
+			e.gate.Passed(p.print)
+			if err := e.runner.Push(0, p.row, p.print.Time); err != nil {
+				return e.failed(err)
+			}
+		}
+		if err := e.runner.AdvanceTo(to); err != nil {
 			return e.failed(err)
 		}
+		if e.reached = to; to == w {
+			return nil
+		}
 	}
-	if err := e.runner.AdvanceTo(w); err != nil {
-		return e.failed(err)
-	}
-	return nil
 }
 
 func (e *events) failed(err error) error {

@@ -2,7 +2,9 @@ package aggregator
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -13,11 +15,15 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/query/sql"
 	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
@@ -28,6 +34,7 @@ const disorder = 3 * time.Second
 var wholeQueries = []struct {
 	name, sql string
 	cuts      bool
+	lab       string // what stands behind ON in the laboratory besides, which has the rows of all versions
 }{
 	{name: "tumbling", sql: "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 7, 2)"},
 	{name: "hopping", sql: "SELECT System.Timestamp() AS TS, Device, PERCENTILE_CONT(0.3) OVER (ORDER BY Value) AS A, COUNT(DISTINCT Value) AS B INTO d FROM hub TIMESTAMP BY TS WHERE Value > 2 GROUP BY Device, HoppingWindow(second, 9, 4)"},
@@ -42,6 +49,10 @@ var wholeQueries = []struct {
 		SELECT System.Timestamp() AS TS, Device, N AS A, CAST(GetArrayLength(T) AS float) AS B INTO d FROM w WHERE Id = 'b'`},
 	{name: "steps", sql: `WITH low AS (SELECT Device, MIN(Value) AS Value, Collect(Value) AS C FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 3)), high AS (SELECT * FROM low WHERE Value > 1)
 		SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, MAX(GetArrayLength(C)) AS B INTO d FROM high GROUP BY Device, SlidingWindow(second, 7)`},
+	{name: "join", sql: "SELECT System.Timestamp() AS TS, hub.Device, hub.Value * limits.Factor AS A, limits.N AS B INTO d FROM hub TIMESTAMP BY TS JOIN limits ON limits.Device = hub.Device",
+		lab: " AND hub.TS >= limits.Since AND hub.TS < limits.Until"},
+	{name: "left join", sql: `SELECT System.Timestamp() AS TS, hub.Device, SUM(limits.Factor) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS
+		LEFT JOIN limits ON limits.Device = hub.Device AND hub.Value > limits.N GROUP BY hub.Device, SlidingWindow(second, 4)`, lab: " AND hub.TS >= limits.Since AND hub.TS < limits.Until"},
 	{name: "union", sql: `SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, 1 AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)
 		UNION SELECT System.Timestamp() AS TS, Device, Value AS A, 0 AS B FROM hub TIMESTAMP BY TS`},
 }
@@ -117,7 +128,12 @@ func TestServerEqualsLaboratory(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				log := logOf(t)
 				plan := planOf(t, q.sql)
-				e := newEvents(plan, gate)
+				start := func() *events {
+					e := newEvents(plan, gate)
+					e.join(context.Background(), versions{})
+					return e
+				}
+				e := start()
 				var got []string
 				for at := 0; at < len(log); at++ {
 					feedEvents(t, e, log[at])
@@ -129,14 +145,14 @@ func TestServerEqualsLaboratory(t *testing.T) {
 					c, state := e.Checkpoint(log[at].Seq, done), e.Save(log[at].Seq)
 					switch rapid.IntRange(0, 2).Draw(t, "then") {
 					case 0: // it is killed, and goes on from the state
-						if e = newEvents(plan, gate); !e.load(state, c) {
+						if e = start(); !e.load(state, c) {
 							t.Fatal("the state isn't taken")
 						}
 						if again := e.save(log[at].Seq); string(again) != string(state) {
 							t.Fatal("a state that was taken is saved in another form")
 						}
 					case 1: // the query was changed meanwhile
-						if e = newEvents(plan, gate); !q.cuts {
+						if e = start(); !q.cuts {
 							e.replay(c)
 							at = int(c.ReplayFrom) - 2
 						} else if !e.load(state, c) {
@@ -147,12 +163,49 @@ func TestServerEqualsLaboratory(t *testing.T) {
 				end := hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: 9000 * second}, Seq: uint64(len(log) + 1), Tick: true}
 				feedEvents(t, e, end)
 				got = append(got, listed(e.Close(8000*second))...)
-				if d := gocmp.Diff(laboratory(t, q.sql, log), got); d != "" {
+				if d := gocmp.Diff(laboratory(t, strings.Replace(q.sql, "limits.Device = hub.Device", "limits.Device = hub.Device"+q.lab, 1), log), got); d != "" {
 					t.Fatalf("rows (-laboratory +server):\n%s", d)
 				}
 			})
 		})
 	}
+}
+
+// versions is reference data that changes twice.
+type versions struct{}
+
+var since = []fleetscore.Micros{0, 1020 * second, 1045 * second}
+
+// Versions implements References.
+func (versions) Versions(string) (out []reference.Version, err error) {
+	for i, from := range since {
+		out = append(out, reference.Version{From: from, Blob: fleetscore.BlobName(fmt.Sprint(i))})
+	}
+	return out, nil
+}
+
+// Rows implements References: device b has none in the second version, and two in the third.
+func (versions) Rows(_ context.Context, _ string, v reference.Version) (out []*value.Record, err error) {
+	i := slices.Index(since, v.From)
+	until := fleetscore.Micros(math.MaxInt64)
+	if i+1 < len(since) {
+		until = since[i+1]
+	}
+	shape := value.NewShape([]string{"Device", "Factor", "N", "Since", "Until"})
+	for _, device := range [][]string{{"a", "b"}, {"a"}, {"a", "b", "b"}}[i] {
+		out = append(out, &value.Record{Shape: shape, Values: []value.Value{value.String(device), value.Number(float64(i+len(out)) / 2), value.Number(float64(i)), value.Time(v.From), value.Time(until)}})
+	}
+	return out, nil
+}
+
+// allVersions are the rows of all versions.
+func allVersions() (out []*value.Record) {
+	list, _ := versions{}.Versions("")
+	for _, v := range list {
+		rows, _ := versions{}.Rows(context.Background(), "", v)
+		out = append(out, rows...)
+	}
+	return out
 }
 
 // listed are rows as texts, in their order.
@@ -201,7 +254,7 @@ func laboratory(t *rapid.T, text string, log []hub.Message) (out []string) {
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.stamp, b.stamp) })
 	var rows []stream.Row
-	r := plan.NewRunner(nil, func(x stream.Row) error { rows = append(rows, x); return nil })
+	r := plan.NewRunner(map[string][]*value.Record{"limits": allVersions()}, func(x stream.Row) error { rows = append(rows, x); return nil })
 	for _, e := range events {
 		if err := r.Push(0, e.row, e.stamp); err != nil {
 			t.Fatal(err)
@@ -255,4 +308,55 @@ func TestDamagedState(t *testing.T) {
 			t.Fatal("a changed state was taken")
 		}
 	})
+}
+
+// TestJoinAgain: rows joined with reference data that changed are the same when the log is
+// read again from its beginning, with the versions that were kept.
+func TestJoinAgain(t *testing.T) {
+	t.Parallel()
+	joining := config
+	joining.Query.SQL = `SELECT System.Timestamp() AS TS, hub.Device, SUM(hub.Value) AS Value, MAX(CAST(limits.Most AS float)) AS N
+		INTO readings FROM hub TIMESTAMP BY TS JOIN limits ON limits.Device = hub.Device GROUP BY hub.Device, TumblingWindow(second, 5)`
+	files := openDir(t)
+	now := fleetscore.Micros(0)
+	open := func() *reference.Set {
+		s := reference.New(map[string]fleetscore.ReferenceConfig{"limits": {Path: "references/limits.csv"}},
+			reference.Deps{Store: files, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now.Time() }})
+		if err := s.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	set := open()
+	h, b := hubtest.New(1), openDir(t)
+	for i, text := range []string{"Device,Most\nd0-0,1\nd0-1,5\n", "Device,Most\nd0-0,2\n"} {
+		if err := store.WriteAll(t.Context(), files, "references/limits.csv", []byte(text), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		now = 100*minute + fleetscore.Micros(i)*10*minute
+		if err := set.Refresh(t.Context(), "limits"); err != nil {
+			t.Fatal(err)
+		}
+		fillFrom(t, h, 1, now)
+		if _, err := runDeps(t, joining, h, Deps{Catalog: catalog.New(b), References: set}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _ := rowsIn(t, b)
+	seen := map[string]int{}
+	for id, row := range want {
+		device, _, _ := strings.Cut(id, " ")
+		seen[device+row[strings.Index(row, " "):]]++
+	}
+	if len(seen) != 3 || seen["d0-0 1"] == 0 || seen["d0-0 2"] == 0 || seen["d0-1 5"] == 0 {
+		t.Errorf("rows by device and limit: %v", seen)
+	}
+	again := openDir(t)
+	if _, err := runDeps(t, joining, h, Deps{Catalog: catalog.New(again), References: open()}); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := rowsIn(t, again)
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Errorf("rows (-first +again):\n%s", d)
+	}
 }

@@ -135,6 +135,7 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	}
 	e.runner.Load(in)
 	e.gate.Resume(mark, seen)
+	e.reached = mark.Watermark
 	e.measured = int64(len(data))
 	return in.OK()
 }
@@ -149,12 +150,14 @@ func (a *Aggregator) restore(ctx context.Context, partition int, c window.Checkp
 		return nil, 0, err
 	}
 	if err == nil {
-		if e := newEvents(a.plan, a.window); e.load(data, c) {
+		e := newEvents(a.plan, a.window)
+		if e.join(ctx, a.references); e.load(data, c) {
 			return e, c.Position + 1, nil
 		}
 	}
 	a.log.Info("open windows are computed again from the hub's readings, because the query was changed or its state is gone", "partition", partition, "from", c.ReplayFrom)
 	e := newEvents(a.plan, a.window)
+	e.join(ctx, a.references)
 	e.replay(c)
 	return e, c.ReplayFrom, nil
 }

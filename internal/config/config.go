@@ -138,6 +138,10 @@ func fill(c *fleetscore.Config) {
 		def(&q.Cut, fleetscore.Duration(10*time.Minute))
 		c.Queries[name] = q
 	}
+	for name, ref := range c.References {
+		def(&ref.Every, fleetscore.Duration(time.Minute))
+		c.References[name] = ref
+	}
 	for name, f := range c.Fleets {
 		def(&f.Sync, fleetscore.Duration(time.Minute))
 		c.Fleets[name] = f
@@ -204,7 +208,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	for _, part := range []struct {
 		path  string
 		names []string
-	}{{"queries", keys(c.Queries)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"mounts", keys(c.Mounts)}, {"pipelines", keys(c.Pipelines)}} {
+	}{{"queries", keys(c.Queries)}, {"references", keys(c.References)}, {"datasets", keys(c.Datasets)}, {"fleets", keys(c.Fleets)}, {"pools", keys(c.Pools)}, {"mounts", keys(c.Mounts)}, {"pipelines", keys(c.Pipelines)}} {
 		for _, n := range part.names {
 			if !goodName.MatchString(n) {
 				r.at(part.path+"."+n, "the name %q must start with a lower-case letter and have only a-z, 0-9, - and _ (at most 63), because it becomes part of file names", n)
@@ -215,6 +219,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeHub(c.Hub)
 	r.judgeAccess(c.Access)
 	r.judgeMounts(c)
+	r.judgeReferences(c)
 	columns := r.judgeQueries(c)
 	r.judgeRetention(c.Retention)
 	for _, n := range keys(c.Datasets) {

@@ -1,10 +1,14 @@
 package config
 
 import (
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -34,6 +38,21 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 	return columns
 }
 
+// judgeReferences judges where reference data lies.
+func (r *reader) judgeReferences(c *fleetscore.Config) {
+	for _, name := range keys(c.References) {
+		ref, path := c.References[name], "references."+name
+		if err := store.CheckName(fleetscore.BlobName(ref.Path)); err != nil || ref.Path == "" {
+			r.at(path+".path", "%q is not the name of a file in the store, such as references/%s.csv", ref.Path, name)
+		} else if !slices.Contains([]string{".csv", ".parquet"}, strings.ToLower(filepath.Ext(ref.Path))) {
+			r.at(path+".path", "%s: reference data is a .csv or .parquet file", ref.Path)
+		}
+		if ref.Every.D() < time.Second {
+			r.at(path+".every", "%s is less than 1s", ref.Every)
+		}
+	}
+}
+
 // judgePlan judges what a query does for one of its datasets.
 func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plan *query.Plan, columns map[string][]string) {
 	if !goodName.MatchString(plan.Into) {
@@ -47,6 +66,17 @@ func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.Query
 	}
 	if plan.TimestampBy != c.Hub.Time {
 		r.at(path, "TIMESTAMP BY %s: the hub's time column is %s; name the same in both", plan.TimestampBy, c.Hub.Time)
+	}
+	if plan.General != nil {
+		for _, name := range plan.General.References {
+			if _, ok := c.References[name]; !ok {
+				hint := ""
+				if near := fleetscore.Nearest(name, keys(c.References)); near != "" {
+					hint = "; is " + near + " meant?"
+				}
+				r.at(path, "JOIN %s: there is no such reference data; write references: {%s: {path: references/%s.csv}}%s", name, name, name, hint)
+			}
+		}
 	}
 	if plan.Hop > 0 && q.Cut.D() > 0 && q.Cut.D()%plan.Hop != 0 {
 		r.at(path, "cut %s must be a multiple of the window (%s)", q.Cut, plan.Hop)

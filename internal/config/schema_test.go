@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write fleet.schema.json")
 // required are the keys that Parse always demands.
 var required = map[reflect.Type][]string{
 	reflect.TypeFor[fleetscore.FleetConfig]():       {"path"},
+	reflect.TypeFor[fleetscore.ReferenceConfig]():   {"path"},
 	reflect.TypeFor[fleetscore.DefaultModel]():      {"model"},
 	reflect.TypeFor[fleetscore.PipelineConfig]():    {"fleet"},
 	reflect.TypeFor[fleetscore.CommandConfig]():     {"run"},

@@ -12,9 +12,10 @@ import (
 // General is a query that package stream runs, because it is more than a filter and
 // aggregates over tumbling or hopping windows.
 type General struct {
-	Plan    *stream.Plan
-	Values  []string // value columns of the dataset, in the order of SELECT
-	Numbers []string // columns of readings of which it computes sums and the like
+	Plan       *stream.Plan
+	Values     []string // value columns of the dataset, in the order of SELECT
+	Numbers    []string // columns of readings of which it computes sums and the like
+	References []string // names of the reference data that it joins with
 }
 
 // judge finds out whether the rows of a query depend on the readings of one key alone, so
@@ -27,6 +28,7 @@ type judge struct {
 	time   string   // behind TIMESTAMP BY; empty before the first
 	from   string
 	steps  map[string]*columns // in lower case
+	inputs []stream.Input
 }
 
 // columns are those of a SELECT, or of an input.
@@ -68,7 +70,7 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 			}
 		}
 	}
-	j := &judge{reader: r, script: script, key: key, steps: map[string]*columns{}}
+	j := &judge{reader: r, script: script, key: key, steps: map[string]*columns{}, inputs: compiled.Inputs}
 	for _, st := range script.Steps {
 		if j.steps[strings.ToLower(st.Name)], err = j.union(st.Query, false); err != nil {
 			return nil, err
@@ -82,6 +84,11 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 	}
 	if err := j.dataset(plan, s, out); err != nil {
 		return nil, err
+	}
+	for _, in := range compiled.Inputs {
+		if in.Reference {
+			plan.General.References = append(plan.General.References, in.Name)
+		}
 	}
 	plan.From, plan.TimestampBy, plan.Into = j.from, j.time, compiled.Outputs[0]
 	return plan, nil
@@ -111,8 +118,10 @@ func (j *judge) union(s *sql.Select, output bool) (*columns, error) {
 
 // selected judges one SELECT and returns its columns.
 func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
-	if len(s.Joins) > 0 {
-		return nil, j.notYet(s.Joins[0].At, "JOIN")
+	for _, join := range s.Joins {
+		if !slices.ContainsFunc(j.inputs, func(in stream.Input) bool { return in.Reference && in.Name == join.Name && join.Query == nil }) {
+			return nil, j.notYet(join.At, "a JOIN with anything but reference data")
+		}
 	}
 	from, err := j.source(s.From)
 	if err != nil {
@@ -164,7 +173,7 @@ func (j *judge) hubKey(x sql.Expr, s *sql.Select, from *columns) int {
 	switch {
 	case !ok:
 		return -1
-	case len(c.Path) == 1:
+	case len(c.Path) == 1: // of several inputs with such a column, that of FROM
 		return from.keyOf(c.Path[0], j.key)
 	case len(c.Path) == 2 && strings.EqualFold(c.Path[0], s.From.Alias):
 		return from.keyOf(c.Path[1], j.key)

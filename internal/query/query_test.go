@@ -74,6 +74,7 @@ func TestParseGeneral(t *testing.T) {
 		{"expression", statement("System.Timestamp() AS TS, Device, MAX(Value) - MIN(Value) AS Width, CASE WHEN COUNT(*) > 1 THEN 1 ELSE 0 END AS Many", "GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Width Many"},
 		{"each reading", statement("System.Timestamp() AS TS, Device, Value * 2 AS Twice, Value", "WHERE Value * 2 > 1"), 0, "Twice Value"},
 		{"look back", statement("System.Timestamp() AS TS, Device, Value - LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(minute, 1)) AS Change", ""), time.Minute, "Change"},
+		{"join", statement("System.Timestamp() AS TS, Device, AVG(hub.Value / limits.Most) AS Value", "JOIN limits ON limits.Device = hub.Device GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Value"},
 		{"steps", "WITH w AS (SELECT Device, System.Window().Id AS Id, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Windows(Window('a', TumblingWindow(second, 5)), Window('b', HoppingWindow(second, 20, 10)))) " +
 			"SELECT System.Timestamp() AS TS, w.Device, w.Value INTO d FROM w WHERE Id = 'a'", 20 * time.Second, "Value"},
 		{"two steps", "WITH a AS (SELECT Device, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)), b AS (SELECT * FROM a WHERE Value > 1) " +
@@ -133,7 +134,8 @@ func TestParseRefuses(t *testing.T) {
 		{"finer groups", statement(columns, "GROUP BY Device, State, SlidingWindow(second, 5)"), "a further column in GROUP BY would give a key several rows"},
 		{"several windows", statement(columns, "GROUP BY Device, Windows(TumblingWindow(second, 5), TumblingWindow(second, 10))"), "several windows in one dataset would give a key several rows"},
 		{"star", statement("*", ""), "SELECT * into a dataset"},
-		{"join", statement("System.Timestamp() AS TS, hub.Device, AVG(hub.Value) AS Value", "JOIN limits ON limits.Device = hub.Device GROUP BY hub.Device, TumblingWindow(second, 5)"), "a server doesn't run JOIN yet"},
+		{"join of streams", statement("System.Timestamp() AS TS, hub.Device, hub.Value", "JOIN hub AS other TIMESTAMP BY TS ON other.Device = hub.Device AND DATEDIFF(second, hub, other) BETWEEN 0 AND 5"), "a server doesn't run a JOIN with anything but reference data yet"},
+		{"key of reference data", statement("System.Timestamp() AS TS, limits.Device, hub.Value", "JOIN limits ON limits.Device = hub.Device"), "lacks the key column Device"},
 		{"over", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SlidingWindow(second, 5)", "a server doesn't run TIMESTAMP BY … OVER yet"},
 		{"time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY DATEADD(second, 1, TS) GROUP BY Device, SlidingWindow(second, 5)", "an expression behind TIMESTAMP BY"},
 		{"no time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub GROUP BY Device, SlidingWindow(second, 5)", "hub needs TIMESTAMP BY"},

@@ -12,8 +12,9 @@ import (
 
 // part is the part of the configuration that the stream path depends on.
 type part struct {
-	Hub     fleetscore.HubConfig
-	Queries map[string]fleetscore.QueryConfig
+	Hub        fleetscore.HubConfig
+	Queries    map[string]fleetscore.QueryConfig
+	References map[string]fleetscore.ReferenceConfig
 }
 
 // longest returns the longest window of the queries; 0 if there is none.

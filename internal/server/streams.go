@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
@@ -241,7 +242,7 @@ func (s *streams) run(ctx context.Context) error {
 		}
 		if err == nil {
 			started = true
-			err = s.runOne(ctx, part{cfg.Hub, cfg.Queries}, changes)
+			err = s.runOne(ctx, part{cfg.Hub, cfg.Queries, cfg.References}, changes)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -342,7 +343,12 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	metrics := &scope{Registerer: s.server.metrics}
 	defer metrics.unregister()
 	services := []lifecycle.Service{{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }}}
-	aggs, err := p.aggregators(aggregator.Deps{Hub: h, Catalog: s.server.Catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
+	references := reference.New(p.References, reference.Deps{Store: s.server.Catalog.Store(), Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
+	if err := references.Load(ctx); err != nil {
+		return err
+	}
+	services = append(services, lifecycle.Service{Name: "reference data", Run: references.Run})
+	aggs, err := p.aggregators(aggregator.Deps{Hub: h, References: references, Catalog: s.server.Catalog, Health: s.server.health, Now: s.server.clock.Now, Log: s.server.log, Metrics: metrics,
 		Committed: func(dataset string) { s.server.Ledger.Put(ledger.DatasetTopic(dataset)) }})
 	if err != nil {
 		return err
@@ -385,7 +391,7 @@ func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struc
 			again = time.After(5 * time.Second)
 		case err != nil:
 			return err
-		case ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries}, p):
+		case ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries, cfg.References}, p):
 			return nil
 		}
 		select {

@@ -29,7 +29,7 @@ func newTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test FILE",
 		Short: "Run queries over files of events and print the rows",
-		Long: `Runs all queries of a file over files of events (NDJSON, or CSV with a header), in the
+		Long: `Runs all queries of a file over files of events (NDJSON, Parquet or CSV), in the
 language of Azure Stream Analytics, and prints the rows in the order of their times. At the
 end everything that is open is flushed. Reference data of a JOIN is an input too. If there
 are several outputs, each row tells its output as _into.

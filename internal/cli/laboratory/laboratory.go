@@ -7,11 +7,11 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/query/sql"
 	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/table/records"
 )
 
 // Options says what to run over what.
@@ -194,8 +195,20 @@ func (l *lab) read(in *stream.Input) ([]event, error) {
 		return nil, unreadable("read input", file, err)
 	}
 	defer f.Close()
-	events, err := readEvents(f, strings.HasSuffix(strings.ToLower(file), ".csv"))
-	if err != nil {
+	var events []event
+	if ext := strings.ToLower(filepath.Ext(file)); ext == ".csv" || ext == ".parquet" {
+		data, err := io.ReadAll(f)
+		if err != nil {
+			return nil, unreadable("read input", file, err)
+		}
+		rows, err := records.Read(file, data)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			events = append(events, event{line: r.Line, row: r.Record})
+		}
+	} else if events, err = readEvents(f); err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "read input", file, "%w", err)
 	}
 	l.lines[file] = events
@@ -205,10 +218,7 @@ func (l *lab) read(in *stream.Input) ([]event, error) {
 // maxLine bounds one event.
 const maxLine = 16 << 20
 
-func readEvents(r io.Reader, isCSV bool) (out []event, err error) {
-	if isCSV {
-		return readCSV(r)
-	}
+func readEvents(r io.Reader) (out []event, err error) {
 	var reader value.Reader
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 64<<10), maxLine)
@@ -227,36 +237,4 @@ func readEvents(r io.Reader, isCSV bool) (out []event, err error) {
 		out = append(out, event{line: n, row: row})
 	}
 	return out, s.Err()
-}
-
-// readCSV reads a file whose first line names the columns. All values are texts, which
-// comparisons and arithmetic convert; an empty cell is NULL.
-func readCSV(r io.Reader) (out []event, err error) {
-	c := csv.NewReader(r)
-	names, err := c.Read()
-	if err == io.EOF {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	names[0] = strings.TrimPrefix(names[0], "\xef\xbb\xbf")
-	shape := value.NewShape(names)
-	for {
-		cells, err := c.Read()
-		if err == io.EOF {
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		values := make([]value.Value, len(cells))
-		for i, s := range cells {
-			if s != "" {
-				values[i] = value.String(s)
-			}
-		}
-		line, _ := c.FieldPos(0)
-		out = append(out, event{line: line, row: &value.Record{Shape: shape, Values: values}})
-	}
 }

@@ -50,6 +50,17 @@ func (p *Plan) NewRunner(reference map[string][]*value.Record, emit func(Row) er
 	return r
 }
 
+// Refer replaces the rows of reference data, for events and rows to come.
+func (r *Runner) Refer(input string, rows []*value.Record) {
+	for _, n := range r.nodes {
+		for i := range n.q.joins {
+			if j := &n.q.joins[i]; j.reference && r.plan.Inputs[j.input].Name == input {
+				n.stages[i] = newStage(j, i+1, len(n.q.Sources), rows)
+			}
+		}
+	}
+}
+
 // Push takes an event of an input of the plan. Its time is not before that of the event
 // before it.
 func (r *Runner) Push(input int, row *value.Record, stamp fleetscore.Micros) error {

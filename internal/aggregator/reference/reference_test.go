@@ -1,0 +1,95 @@
+package reference
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/store"
+)
+
+func shown(rows []*value.Record) (out []string) {
+	for _, r := range rows {
+		line := ""
+		for i, name := range r.Shape.Names {
+			text, _ := value.Cast(r.Values[i], value.Text)
+			line += fmt.Sprintf("%s=%s %s;", name, r.Values[i].Type(), text.Text())
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// TestVersions: a file that has changed becomes a new version, in force from a little later
+// on, and the old ones stay, also for a set that is made anew.
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1000, 0)
+	cfg := map[string]fleetscore.ReferenceConfig{"limits": {Path: "references/limits.csv"}}
+	open := func() *Set {
+		s := New(cfg, Deps{Store: b, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+		if err := s.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	write := func(text string) {
+		if err := store.WriteAll(t.Context(), b, "references/limits.csv", []byte(text), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open()
+	if _, err := s.Versions("limits"); !fleetscore.Unavailable.Is(err) {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := s.Refresh(t.Context(), "limits"); !fleetscore.NotFound.Is(err) || !strings.Contains(err.Error(), "references/limits.csv") {
+		t.Errorf("without a file: %v", err)
+	}
+	steps := []struct {
+		text    string
+		want    []fleetscore.Micros
+		refused bool
+	}{
+		{"Device,Most\na,1\n", []fleetscore.Micros{0}, false},
+		{"Device,Most\na,1\n", []fleetscore.Micros{0}, false},
+		{"Device,Most\na,2\n", []fleetscore.Micros{0, 1025e6}, false},
+		{"Device,Most\na,2,3\n", []fleetscore.Micros{0, 1025e6}, true}, // damaged: the last one stays
+		{"Device,Most\na,1\n", []fleetscore.Micros{0, 1025e6, 1045e6}, false},
+	}
+	for i, step := range steps {
+		write(step.text)
+		if err := s.Refresh(t.Context(), "limits"); (err != nil) != step.refused {
+			t.Errorf("step %d: %v", i, err)
+		}
+		for name, x := range map[string]*Set{"the same": s, "a new": open()} {
+			got, err := x.Versions("limits")
+			var from []fleetscore.Micros
+			for _, v := range got {
+				from = append(from, v.From)
+			}
+			if d := cmp.Diff(step.want, from); d != "" || err != nil {
+				t.Errorf("step %d, versions of %s set: %v (-want +got):\n%s", i, name, err, d)
+			}
+		}
+		now = now.Add(10 * time.Second)
+	}
+	list, _ := open().Versions("limits")
+	for i, want := range []string{"1", "2", "1"} {
+		for range 2 { // the second time from memory
+			rows, err := s.Rows(t.Context(), "limits", list[i])
+			if d := cmp.Diff([]string{"Device=nvarchar(max) a;Most=nvarchar(max) " + want + ";"}, shown(rows)); d != "" || err != nil {
+				t.Errorf("version %d: %v (-want +got):\n%s", i, err, d)
+			}
+		}
+	}
+}

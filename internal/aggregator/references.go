@@ -1,0 +1,67 @@
+package aggregator
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+)
+
+// References is the reference data that queries join with.
+type References interface {
+	Versions(name string) ([]reference.Version, error)
+	Rows(ctx context.Context, name string, v reference.Version) ([]*value.Record, error)
+}
+
+// joined is the reference data of one query, at the time that it has come to.
+type joined struct {
+	ctx   context.Context // of the pass over the log
+	all   References
+	names []string
+	at    []int // by name: the version in force
+}
+
+// join gives a query the reference data that it joins with.
+func (e *events) join(ctx context.Context, all References) {
+	if names := e.plan.General.References; len(names) > 0 && all != nil {
+		e.joined = &joined{ctx: ctx, all: all, names: names, at: slices.Repeat([]int{-1}, len(names))}
+	}
+}
+
+// refer puts those versions into the runner that are in force at a time, and says when the
+// next one comes into force.
+func (e *events) refer(at fleetscore.Micros) (next fleetscore.Micros, err error) {
+	next = math.MaxInt64
+	if e.joined == nil {
+		return next, nil
+	}
+	for i, name := range e.joined.names {
+		list, err := e.joined.all.Versions(name)
+		if err != nil {
+			return 0, err
+		}
+		n, _ := slices.BinarySearchFunc(list, at, func(v reference.Version, t fleetscore.Micros) int {
+			if v.From <= t {
+				return -1
+			}
+			return 1
+		})
+		n = max(0, n-1) // the first one is in force before its time too
+		if n+1 < len(list) {
+			next = min(next, list[n+1].From)
+		}
+		if e.joined.at[i] == n {
+			continue
+		}
+		rows, err := e.joined.all.Rows(e.joined.ctx, name, list[n])
+		if err != nil {
+			return 0, err
+		}
+		e.runner.Refer(name, rows)
+		e.joined.at[i] = n
+	}
+	return next, nil
+}
