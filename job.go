@@ -125,7 +125,8 @@ type Job struct {
 	Content    Digest         `json:"content,omitzero"`    // of all that its results depend on: rows, models, settings, release
 	Unchanged  JobID          `json:"unchanged,omitempty"` // the earlier job whose results stay, as nothing has changed since; then nothing was scored
 	Generation GenerationID   `json:"generation,omitempty"`
-	Expected   int64          `json:"expected"` // keys of the generation
+	Image      string         `json:"image,omitempty"` // in containers of which its tasks run, by its digest; empty for pools of other providers
+	Expected   int64          `json:"expected"`        // keys of the generation
 	Outcomes   Counts         `json:"outcomes,omitempty"`
 	Kept       int64          `json:"kept,omitempty"` // sensors whose results of an earlier job stay; they count in what follows and in the outcomes
 	Rows       int64          `json:"rows"`
@@ -226,6 +227,7 @@ type Node struct {
 	Registered time.Time `json:"registered,omitzero"`
 	Ready      time.Time `json:"ready,omitzero"` // when it could take tasks first; zero before
 	Kind       NodeKind  `json:"kind"`
+	Image      string    `json:"image,omitempty"`    // of its container, by its digest; it takes tasks of jobs with this image only
 	Reason     string    `json:"reason,omitempty"`   // why it is unusable or lost, or ended before its time
 	LogTail    string    `json:"log_tail,omitempty"` // the end of what its setup command wrote, if it is unusable
 	Load       *NodeLoad `json:"load,omitempty"`     // as it reported last; nil if it never did

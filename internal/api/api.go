@@ -92,7 +92,7 @@ type Images interface {
 	Lock(ctx context.Context, repository, tag string, locked bool) error
 	Remove(ctx context.Context, repository, reference string) error
 	// GC keeps what is cited.
-	GC(ctx context.Context, cited map[string]bool, dryRun bool) (images.Collected, error)
+	GC(ctx context.Context, cited map[string]string, dryRun bool) (images.Collected, error)
 }
 
 // Deps are the other parts of the server that the API uses.

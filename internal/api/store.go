@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/fleet/versions"
 	"github.com/fleetscore/fleetscore/internal/images"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -46,7 +48,7 @@ func (s *server) registerImages(api huma.API) {
 	add(api, huma.Operation{OperationID: "lock image", Method: http.MethodPost, Path: "/images/lock", Tags: []string{"images"}, Summary: "Keep a tag from being moved or deleted, or let go of it"}, s.lockImage)
 	add(api, huma.Operation{OperationID: "remove image", Method: http.MethodPost, Path: "/images/remove", Tags: []string{"images"}, Summary: "Delete a tag, or an image by its digest with all its tags"}, s.removeImage)
 	add(api, huma.Operation{OperationID: "collect images", Method: http.MethodPost, Path: "/images/gc", Tags: []string{"images"},
-		Summary: "Remove images that have no tag and that no pool names by its digest, and content that no image refers to"}, s.collectImages)
+		Summary: "Remove images that have no tag and that no pool, job or kept result needs, and content that no image refers to"}, s.collectImages)
 }
 
 func (s *server) lockImage(ctx context.Context, in *struct {
@@ -77,9 +79,9 @@ func (s *server) removeImage(ctx context.Context, in *struct {
 	repository, reference := images.Split(in.Body.Image)
 	if cited, err := s.cited(ctx); err != nil {
 		return nil, err
-	} else if cited[reference] {
-		return nil, fleetscore.Errorf(fleetscore.Conflict, "remove image", in.Body.Image, "a pool of the configuration in force names it").
-			WithHint("apply a configuration that names another image first")
+	} else if why := cited[reference]; why != "" {
+		return nil, fleetscore.Errorf(fleetscore.Conflict, "remove image", in.Body.Image, "%s", why).
+			WithHint("an image can be removed when no pool names it by its digest, no job runs in it, and the results that were made with it are gone")
 	}
 	if err := s.deps.Images.Remove(ctx, repository, reference); err != nil {
 		return nil, err
@@ -88,17 +90,38 @@ func (s *server) removeImage(ctx context.Context, in *struct {
 	return nil, nil
 }
 
-// cited are the digests of images that pools of the configuration in force name.
-func (s *server) cited(ctx context.Context) (map[string]bool, error) {
+// cited are the digests of images that are needed, and why: pools of the configuration in
+// force name them, jobs run in them, or results that are kept were made with them.
+func (s *server) cited(ctx context.Context) (map[string]string, error) {
 	cfg, err := s.configured(ctx)
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	out := map[string]bool{}
-	for _, p := range cfg.Pools {
+	notes, err := s.deps.Catalog.ImageNotes(ctx, s.deps.Now())
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	cite := func(image, format string, args ...any) {
+		_, reference := images.Split(image)
+		out[reference] = fmt.Sprintf(format, args...) // a tag is no image's digest
+	}
+	for image, n := range notes {
+		cite(image, "the results of job %s were made with it", n.Job)
+	}
+	// Jobs that ended meanwhile have left a note before.
+	jobs, err := s.deps.Ledger.Jobs(ctx, ledger.JobFilter{States: slices.DeleteFunc(slices.Clone(fleetscore.JobStates), fleetscore.JobState.Ended)})
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range jobs {
+		if j.Image != "" {
+			cite(j.Image, "job %s runs in it", j.ID)
+		}
+	}
+	for name, p := range cfg.Pools {
 		if p.Docker != nil {
-			_, reference := images.Split(p.Docker.Image)
-			out[reference] = true // a tag is no image's digest
+			cite(p.Docker.Image, "pool %s of the configuration in force names it", name)
 		}
 	}
 	return out, nil

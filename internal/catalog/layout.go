@@ -21,6 +21,7 @@ const (
 	stateName    = "/_state/"
 	outputName   = "/_output/"
 	codeName     = "/_code/"
+	imagesName   = "/_images/"
 	nodesFolder  = "nodes" // among the logs
 )
 

@@ -79,6 +79,7 @@ type upkept struct {
 	folder  string
 	table   *table.Delta
 	results bool                     // of a pipeline
+	images  string                   // the pipeline whose notes of images go with the rows; empty for other tables than its coverage
 	keep    func(InUse, string) bool // whether a file that no reader sees is still needed
 	rows    time.Duration            // how long rows are kept; 0 means for ever
 	since   func(InUse) time.Time    // rows that are needed however old they are; nil if none are
@@ -159,7 +160,7 @@ func (c *Catalog) upkept(ctx context.Context, u Upkeep) (out []upkept, err error
 		for _, p := range pipelines {
 			since := func(use InUse) time.Time { return use.Results[p] }
 			out = append(out, upkept{folder: PredictionsFolder(p), table: c.Predictions(p).Delta, keep: ofJobs, rows: u.Pipelines[p], since: since, results: true},
-				upkept{folder: CoverageFolder(p), table: c.Coverage(p).Delta, keep: ofJobs, rows: u.Pipelines[p], since: since, results: true})
+				upkept{folder: CoverageFolder(p), table: c.Coverage(p).Delta, keep: ofJobs, rows: u.Pipelines[p], since: since, results: true, images: p})
 		}
 	}
 	for _, name := range datasets {
@@ -193,7 +194,7 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 	if _, err := d.Snapshot(ctx); err != nil {
 		return done, err
 	}
-	var problems [6]error // each step goes on where another is held up
+	var problems [7]error // each step goes on where another is held up
 	done.Expired, done.Bytes, problems[0] = expire(ctx, t, now, use, false)
 	done.Replaced, done.By, problems[1] = d.Compact(ctx, now.Add(-settled))
 	problems[2] = d.Checkpoint(ctx)
@@ -216,6 +217,11 @@ func (c *Catalog) maintain(ctx context.Context, t upkept, now time.Time, use fun
 		return done, err
 	}
 	done.Files = len(snap.Files)
+	if t.images != "" {
+		var notes int
+		notes, problems[6] = c.expireImages(ctx, t.images, now, snap, use)
+		done.Deleted += notes
+	}
 	return done, errors.Join(problems[:]...)
 }
 

@@ -531,18 +531,18 @@ func imageChange(use, short, example, path string, in map[string]any, done func(
 
 func newImageCollectCommand() *cobra.Command {
 	var dryRun bool
-	cmd := remote(&cobra.Command{Use: "gc", Short: "Remove images that have no tag and that no pool names, and what only they needed",
-		Long: `Removes images without a tag, and layers that no image needs. An image stays if a pool of
-the configuration in force names it by its digest. What was pushed within the last hour
-stays too, because its push may not have ended. Which images results were made with isn't
-kept: lock the tags of those that you want to run again.`,
+	cmd := remote(&cobra.Command{Use: "gc", Short: "Remove images that have no tag and that nobody needs, and what only they needed",
+		Long: `Removes images without a tag, and layers that no image needs. An image stays without a tag if
+a pool of the configuration in force names it by its digest, if a job runs in it, or if results
+are kept that were made with it. What was pushed within the last hour stays too, because its
+push may not have ended.`,
 		Example: "  fleetscore image gc --dry-run", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 			var out images.Collected
 			if err := c.Post(ctx, "/images/gc", map[string]any{"dry_run": dryRun}, &out); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"images", "blobs", "bytes", "kept for pools"}, single: true}
+			l := &listing{columns: []string{"images", "blobs", "bytes", "kept without a tag"}, single: true}
 			l.add(out, len(out.Images), out.Blobs, out.SizeBytes, out.Kept)
 			return l, nil
 		})

@@ -14,10 +14,10 @@ import (
 
 // pushAgentImage makes an image without any program and pushes it to the server. Its
 // variable makes the test's own program behave as fleetscore.
-func (p *process) pushAgentImage(d *testkit.Docker, image string) {
+func (p *process) pushAgentImage(d *testkit.Docker, image, content string) {
 	p.t.Helper()
-	push := p.imageToken("image-push", "builder")
-	d.Input(p.t, rootOf(p.t, "etc/hello.txt", "hello"), "import", "--change", "ENV "+asCommand+"=1", "-", image)
+	push := p.imageToken("image-push", "builder-"+content)
+	d.Input(p.t, rootOf(p.t, "etc/hello.txt", content), "import", "--change", "ENV "+asCommand+"=1", "-", image)
 	d.Input(p.t, []byte(push), "login", "-u", "builder", "--password-stdin", p.addr)
 	d.Run(p.t, "push", image)
 	d.Run(p.t, "rmi", image)
@@ -47,7 +47,7 @@ pipelines:
 	}
 	p.args = []string{"--docker", d.Host}
 	p.start()
-	p.pushAgentImage(d, image)
+	p.pushAgentImage(d, image, "first")
 	p.uploadReference()
 	server := "--server=http://" + p.addr
 	if code, stdout, stderr := command(t, "job", "submit", "reference", "--wait", server); code != 0 || !strings.Contains(stdout, "17,768  6,757") {
@@ -56,16 +56,52 @@ pipelines:
 	p.scoredReference("reference")
 	containers := func() int { return len(strings.Fields(d.Run(t, "ps", "-aq"))) }
 	eventually(t, "the containers are gone", func() bool { return containers() == 0 })
-	for _, folder := range []string{"nodes"} {
-		if left, err := os.ReadDir(filepath.Join(p.dir, "data", "containers", folder)); err != nil || len(left) != 0 {
-			t.Errorf("%s: %v, %v", folder, left, err)
-		}
-	}
-	var tokens struct{ Items []struct{ Name string } }
-	if err := p.Get(t.Context(), "/tokens", nil, &tokens); err != nil || len(tokens.Items) != 1 {
-		t.Errorf("tokens that are left: %+v, %v", tokens, err)
-	}
+	eventually(t, "their folders and tokens are gone", func() bool {
+		left, err := os.ReadDir(filepath.Join(p.dir, "data", "containers", "nodes"))
+		var tokens struct{ Items []struct{ Name string } }
+		return err == nil && len(left) == 0 && p.Get(t.Context(), "/tokens", nil, &tokens) == nil && len(tokens.Items) == 1
+	})
+	p.movedTag(d, image)
 	p.dockerKill(d, containers)
+}
+
+// movedTag: a job after the tag has moved runs in the new image. The old one is kept without
+// a tag, because results were made with it.
+func (p *process) movedTag(d *testkit.Docker, image string) {
+	t := p.t
+	t.Helper()
+	last := func() (j fleetscore.Job) {
+		t.Helper()
+		var jobs struct{ Items []fleetscore.Job }
+		if err := p.Get(t.Context(), "/jobs", nil, &jobs); err != nil || len(jobs.Items) == 0 {
+			t.Fatal(jobs, err)
+		}
+		return jobs.Items[0]
+	}
+	first := last()
+	p.pushAgentImage(d, image, "second")
+	server := "--server=http://" + p.addr
+	if code, stdout, stderr := command(t, "job", "submit", "reference", "--again", "--wait", server, "--from", first.Interval.From.Format(time.RFC3339Nano), "--to", first.Interval.To.Format(time.RFC3339Nano)); code != 0 {
+		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
+	}
+	second := last()
+	name := strings.TrimSuffix(image, ":v1")
+	if !strings.HasPrefix(first.Image, name+"@sha256:") || !strings.HasPrefix(second.Image, name+"@sha256:") || first.Image == second.Image {
+		t.Errorf("the images are %q and %q", first.Image, second.Image)
+	}
+	if code, stdout, _ := command(t, "job", "show", string(first.ID), server); code != 0 || !strings.Contains(stdout, first.Image) {
+		t.Errorf("job show: %d\n%s", code, stdout)
+	}
+	if _, page := p.page("/jobs/" + string(first.ID)); !strings.Contains(page, first.Image) {
+		t.Errorf("the portal's page of the job lacks its image:\n%s", page)
+	}
+	_, old, _ := strings.Cut(first.Image, "@")
+	if code, _, stderr := command(t, "image", "rm", "team/scorer@"+old, server); code != 13 || !strings.Contains(stderr, "the results of job "+string(first.ID)+" were made with it") {
+		t.Errorf("rm: %d %s", code, stderr)
+	}
+	if code, stdout, stderr := command(t, "image", "gc", "-o", "json", server); code != 0 || !strings.Contains(stdout, `"kept": 1`) {
+		t.Errorf("gc: %d %s%s", code, stdout, stderr)
+	}
 }
 
 // dockerKill kills the server while containers run, and starts it without the pool.

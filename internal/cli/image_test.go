@@ -152,7 +152,7 @@ func TestImageOfPool(t *testing.T) {
 	if code, _, stderr := command(t, "apply", p.file, server); code != 0 {
 		t.Fatal(stderr)
 	}
-	if code, _, stderr := command(t, "image", "rm", "team/scorer@"+d.String(), server); code != 13 || !strings.Contains(stderr, "a pool of the configuration in force names it") {
+	if code, _, stderr := command(t, "image", "rm", "team/scorer@"+d.String(), server); code != 13 || !strings.Contains(stderr, "pool cpu of the configuration in force names it") {
 		t.Errorf("rm: %d %s", code, stderr)
 	}
 	if code, _, stderr := command(t, "image", "rm", "team/scorer:v1", server); code != 0 {

@@ -242,6 +242,9 @@ func newJobShowCommand() *cobra.Command {
 			}
 			l := oneJob(j.Job)
 			l.items[0] = j
+			if j.Image != "" {
+				l.columns, l.rows[0] = append(l.columns, "image"), append(l.rows[0], j.Image)
+			}
 			if j.Used != nil {
 				l.columns = append(l.columns, "node hours")
 				l.rows[0] = append(l.rows[0], fmt.Sprintf("%.4f", j.Used.NodeHours))

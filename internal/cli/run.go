@@ -38,6 +38,7 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringArrayVar(&cfg.Commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.Python, "python", "", pythonFlagText)
 	cmd.Flags().StringVar(&cfg.Docker, "docker", "", "address of a Docker engine, such as unix:///var/run/docker.sock, in which pools of provider docker may run containers; whoever may apply configurations can then run any image there")
+	cmd.Flags().StringVar(&cfg.DockerConfig, "docker-config", "", "file with names and passwords of other registries, as docker login writes it (config.json), for pulling the images of pools; it is read for each pull")
 	cmd.Flags().StringVar(&cfg.Isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().StringVar(&cfg.Listen, "listen", client.DefaultAddress, "address for API and portal; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.TLSCert, "tls-cert", "", "file with the server's certificate, followed by the certificates of the authorities that issued it, in PEM; read again when it changes")

@@ -89,6 +89,7 @@ type Lease struct {
 	Mounts       []fleetscore.Mount        `json:"mounts,omitempty"` // that Python and commands see
 	Label        string                    `json:"label,omitempty"`
 	Missing      fleetscore.MissingRule    `json:"missing,omitempty"`
+	Image        string                    `json:"image,omitempty"` // of the node's container, by its digest; empty if it is in none
 	Fleet        string                    `json:"fleet"`
 	Generation   fleetscore.GenerationID   `json:"generation"`
 	Store        string                    `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs

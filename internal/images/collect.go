@@ -124,9 +124,9 @@ type Collected struct {
 }
 
 // GC removes images without a tag, and content that no image refers to, if they are older
-// than Grace. Images that cited names by their digests are kept, and so is what kept
+// than Grace. Images that cited names by their digests, with the reasons, are kept, and so is what kept
 // images refer to. A dry run removes nothing.
-func (r *Registry) GC(ctx context.Context, cited map[string]bool, dryRun bool) (c Collected, err error) {
+func (r *Registry) GC(ctx context.Context, cited map[string]string, dryRun bool) (c Collected, err error) {
 	if !dryRun {
 		r.collecting.Lock()
 		defer r.collecting.Unlock()
@@ -209,7 +209,7 @@ func (g graph) need(d digest.Digest) {
 }
 
 // collect removes what a repository doesn't need, and marks what it uses.
-func (r *Registry) collect(ctx context.Context, repository string, cited map[string]bool, young time.Time, dryRun bool, used map[digest.Digest]bool, c *Collected) error {
+func (r *Registry) collect(ctx context.Context, repository string, cited map[string]string, young time.Time, dryRun bool, used map[digest.Digest]bool, c *Collected) error {
 	tags, err := r.tags(ctx, repository)
 	if err != nil {
 		return err
@@ -223,10 +223,10 @@ func (r *Registry) collect(ctx context.Context, repository string, cited map[str
 		tagged[t.Digest] = true
 	}
 	for d, at := range g.pushed {
-		if cited[d.String()] && !tagged[d] {
+		if cited[d.String()] != "" && !tagged[d] {
 			c.Kept++
 		}
-		if tagged[d] || cited[d.String()] || at.After(young) {
+		if tagged[d] || cited[d.String()] != "" || at.After(young) {
 			g.need(d)
 		}
 	}

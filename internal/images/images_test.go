@@ -387,7 +387,7 @@ func TestGC(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cited := map[string]bool{d3: true}
+	cited := map[string]string{d3: "a pool names it"}
 	if c, err := w.GC(t.Context(), cited, false); err != nil || len(c.Images) != 0 || c.Blobs != 0 {
 		t.Fatalf("young images: %+v, %v", c, err)
 	}

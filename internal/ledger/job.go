@@ -267,6 +267,9 @@ func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetsc
 			}
 			j := have
 			change(&j)
+			if have.Config.Pool != j.Config.Pool {
+				j.Image = "" // the other pool has its own
+			}
 			same, err := equal(have, j)
 			if err != nil {
 				return err
@@ -279,7 +282,7 @@ func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetsc
 			}
 			if have.Config.Pool != j.Config.Pool {
 				t.event(QueueTopic(j.Config.Pool))
-				if err := t.exec(`UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`, j.Config.Pool, string(j.ID)); err != nil {
+				if err := t.exec(`UPDATE tasks SET pool = ?, image = '' WHERE job = ? AND state IN ('queued', 'leased')`, j.Config.Pool, string(j.ID)); err != nil {
 					return err
 				}
 			}
@@ -336,8 +339,8 @@ func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
 	if err := t.exec(`INSERT INTO inputs (task, job, doc) VALUES (?, ?, ?)`, string(p.Task.ID), string(j.ID), string(in)); err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, priority, state, not_before, doc) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)`,
-		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, j.Priority.Rank(), string(p.Task.State), string(doc))
+	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, priority, state, not_before, image, doc) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?)`,
+		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, j.Priority.Rank(), string(p.Task.State), j.Image, string(doc))
 }
 
 // CancelJob implements JobChanges.

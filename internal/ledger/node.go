@@ -49,7 +49,7 @@ type NodeChanges interface {
 	ForgetNodes(ctx context.Context, before time.Time) error
 }
 
-const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, usable, kind, reason, log_tail, load,
+const selectNodes = `SELECT id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, usable, kind, reason, log_tail, load, image,
 	(SELECT COUNT(*) FROM attempts WHERE node = nodes.id AND state = 'leased') FROM nodes`
 
 const (
@@ -74,7 +74,7 @@ func scanNode(scan func(...any) error) (fleetscore.Node, error) {
 	var n fleetscore.Node
 	var started, heartbeat, idle, registered, usable int64
 	var load string
-	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &registered, &usable, &n.Kind, &n.Reason, &n.LogTail, &load, &n.Running)
+	err := scan(&n.ID, &n.Pool, &n.State, &n.Slots, &n.Host, &n.PID, &n.Version, &started, &heartbeat, &idle, &registered, &usable, &n.Kind, &n.Reason, &n.LogTail, &load, &n.Image, &n.Running)
 	if err != nil {
 		return n, err
 	}
@@ -109,12 +109,12 @@ func (t *tx) putNode(n fleetscore.Node) error {
 		return err
 	}
 	t.event(NodesTopic(n.Pool), NodeTopic(n.ID))
-	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, usable, kind, reason, log_tail, load) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return t.exec(`INSERT INTO nodes (id, pool, state, slots, host, pid, version, started, heartbeat, idle_since, registered, usable, kind, reason, log_tail, load, image) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, state = excluded.state, slots = excluded.slots, host = excluded.host, pid = excluded.pid,
 		version = excluded.version, started = excluded.started, heartbeat = excluded.heartbeat, idle_since = excluded.idle_since, registered = excluded.registered, usable = excluded.usable,
-		kind = excluded.kind, reason = excluded.reason, log_tail = excluded.log_tail, load = excluded.load`,
+		kind = excluded.kind, reason = excluded.reason, log_tail = excluded.log_tail, load = excluded.load, image = excluded.image`,
 		string(n.ID), n.Pool, storedState(n.State), n.Slots, n.Host, n.PID, n.Version, micros(n.Started), micros(n.Heartbeat), micros(n.IdleSince), micros(n.Registered), micros(n.Ready),
-		string(n.Kind), n.Reason, n.LogTail, load)
+		string(n.Kind), n.Reason, n.LogTail, load, n.Image)
 }
 
 // idle notes that a node has less to do, and since when it is idle if it holds no

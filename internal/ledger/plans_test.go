@@ -23,7 +23,7 @@ func hot() map[string]string {
 		"leases of signs of life": findLeases, "nodes of signs of life": findNodes, "leases to renew": lockLeases, "renew leases": renewLeases, "nodes to renew": lockNodes, "renew nodes": renewNodes,
 		"rejected": selectRejected, "older rejected": strings.ReplaceAll(selectOlderRejected, "?2", "?1"), "one rejected": selectOneRejected, "old rejected": trimRejected,
 		"costs": selectCosts, "tasks that ended": tasksEnded, "samples": selectSamples, "old samples": trimSamples, "evaluations": selectEvaluations, "old evaluations": strings.ReplaceAll(trimEvaluations, "?2", "?1"),
-		"move": `UPDATE tasks SET pool = ? WHERE job = ? AND state IN ('queued', 'leased')`,
+		"move": `UPDATE tasks SET pool = ?, image = '' WHERE job = ? AND state IN ('queued', 'leased')`,
 	}
 	for name, f := range map[string]LeaseFilter{"expired": {ExpiredBefore: noon}, "of a node": {Node: "n"}, "of a node, expired": {Node: "n", ExpiredBefore: noon}, "of a job": {Job: "j", StartedBefore: noon}, "of nodes that are gone": {Gone: true}, "all": {}} {
 		leases, _ := leasedQuery(f)

@@ -51,9 +51,13 @@ type Queue interface {
 	// NextRetry is when the next task of a pool that waits for its retry may be
 	// leased; zero if none waits.
 	NextRetry(ctx context.Context, pool string, now time.Time) (time.Time, error)
+	// QueuedImages counts the tasks of a pool that wait, by the image that they have to run
+	// in, the image of the first one first.
+	QueuedImages(ctx context.Context, pool string) ([]QueuedImage, error)
 	// LeaseTasks gives up to max queued tasks of a pool to a node, those of the highest
-	// priority and of the oldest job first, for as long as ttl. Their jobs become running. Kind Conflict if
-	// the node takes no tasks.
+	// priority and of the oldest job first, for as long as ttl. Tasks of another image than
+	// the node's are left out. Their jobs become running. Kind Conflict if the node takes no
+	// tasks.
 	LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]Leased, error)
 	// EndAttempt ends the attempt of a lease as decide says. The lease's id is the
 	// fencing token: kind Conflict if the attempt ended before, NotFound if there
@@ -74,7 +78,7 @@ const (
 	anyDue      = `SELECT EXISTS (SELECT 1 FROM tasks WHERE pool = ? AND state = 'queued' AND not_before <= ?)`
 	// The plus keeps the engine from the index by not_before, after which it would sort
 	// all tasks that wait.
-	selectDue     = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? ORDER BY priority, job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
+	selectDue     = `SELECT doc FROM tasks WHERE pool = ? AND state = 'queued' AND +not_before <= ? AND image IN ('', ?) ORDER BY priority, job_seq, idx LIMIT ? FOR UPDATE SKIP LOCKED`
 	selectTasksOf = `SELECT doc FROM tasks WHERE id IN (SELECT w.value FROM json_each(?) AS w)`
 )
 
@@ -117,7 +121,7 @@ func (l *core) LeaseTasks(ctx context.Context, pool string, node fleetscore.Node
 		if !n.State.Works() || n.Pool != pool {
 			return fleetscore.Errorf(fleetscore.Conflict, "lease tasks", string(node), "the node is %s, in pool %s", n.State, n.Pool)
 		}
-		tasks, err := list(t, scanDoc[fleetscore.Task], selectDue, pool, micros(now), max)
+		tasks, err := list(t, scanDoc[fleetscore.Task], selectDue, pool, micros(now), n.Image, max)
 		if err != nil {
 			return err
 		}

@@ -121,3 +121,19 @@ func (l *core) AddEvaluation(ctx context.Context, pool string, e autoscale.Evalu
 func (l *core) Evaluations(ctx context.Context, pool string, limit int) ([]autoscale.Evaluation, error) {
 	return query(ctx, l, "list evaluations", pool, scanDoc[autoscale.Evaluation], selectEvaluations, pool, limit)
 }
+
+// QueuedImage is how many tasks of an image wait.
+type QueuedImage struct {
+	Image string // empty: any will do
+	Tasks int64
+}
+
+const selectImages = `SELECT image, COUNT(*) FROM tasks WHERE pool = ? AND state = 'queued' GROUP BY image ORDER BY MIN(priority), MIN(job_seq)`
+
+// QueuedImages implements Queue.
+func (l *core) QueuedImages(ctx context.Context, pool string) ([]QueuedImage, error) {
+	return query(ctx, l, "count tasks", pool, func(scan func(...any) error) (q QueuedImage, err error) {
+		err = scan(&q.Image, &q.Tasks)
+		return q, err
+	}, selectImages, pool)
+}

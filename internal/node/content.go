@@ -41,6 +41,9 @@ func (p *pythons) code(l dispatch.Lease) []string {
 	if !l.Runtime.RunsPython() || p.interpreter == "" || len(l.Mounts) > 0 || l.Python.Script != "" && !l.Python.PerModel {
 		return nil
 	}
+	if l.Image != "" { // it can't be changed, and holds libraries and code
+		return []string{fmt.Sprintf("%+v", l.Python), p.interpreter, l.Image, l.Code.String()}
+	}
 	libraries, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(p.interpreter)), "lib", "python*", "site-packages", "*"))
 	if err != nil {
 		return nil

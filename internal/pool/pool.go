@@ -49,7 +49,10 @@ type Deps struct {
 	Log       *slog.Logger          // nil discards
 	Health    *obs.Health           // may be nil
 	Metrics   prometheus.Registerer // nil means none
-	Now       func() time.Time      // the time that nodes and waits are judged by; nil means time.Now
+	// Image is the image that a pool's containers have now, by its digest. nil means that nodes
+	// are asked for without one.
+	Image func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
+	Now   func() time.Time // the time that nodes and waits are judged by; nil means time.Now
 }
 
 // Ledger is what pools need of the ledger.
@@ -72,6 +75,7 @@ type Pools struct {
 	providers map[string]Provider
 	log       *slog.Logger
 	health    *obs.Health
+	image     func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
 	now       func() time.Time
 	starts    *prometheus.CounterVec
 
@@ -96,7 +100,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 	if cfg.StopLimit == 0 {
 		cfg.StopLimit = 10 * time.Second
 	}
-	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, now: deps.Now,
+	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, image: deps.Image, now: deps.Now,
 		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[kindOf]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
@@ -222,16 +226,20 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	}
 	d.Start, rest = p.careful(kindOf{name, fleetscore.Dedicated}, configured, nodes, d.Start, rest)
 	d.StartLow, rest = p.careful(kindOf{name, fleetscore.LowPriority}, configured, nodes, d.StartLow, rest)
+	images, giveWay, err := p.images(ctx, name, c, nodes, d.Start+d.StartLow)
+	if err != nil {
+		return maxRest, err
+	}
 	for i := range d.Start + d.StartLow {
 		kind := fleetscore.Dedicated
 		if i >= d.Start {
 			kind = fleetscore.LowPriority
 		}
-		if err := p.start(ctx, name, kind, c); err != nil {
+		if err := p.start(ctx, name, kind, images[i], c); err != nil {
 			return maxRest, err
 		}
 	}
-	for _, id := range append(d.Drain, d.Interrupt...) {
+	for _, id := range slices.Concat(d.Drain, d.Interrupt, giveWay) {
 		p.log.Info("node is drained", "node", id, "pool", name)
 		if err := p.ledger.SetNodeState(ctx, id, fleetscore.NodeDraining); err != nil {
 			return maxRest, err
@@ -301,14 +309,14 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 
 // start starts a node. It is in the ledger before its process is, so that a
 // crash in between leaves nothing that isn't known.
-func (p *Pools) start(ctx context.Context, pool string, kind fleetscore.NodeKind, c fleetscore.PoolConfig) error {
+func (p *Pools) start(ctx context.Context, pool string, kind fleetscore.NodeKind, image string, c fleetscore.PoolConfig) error {
 	now := p.now().UTC()
 	host, _ := os.Hostname() // for display only
 	id := fleetscore.NodeID(pool + "-" + strings.ToLower(rand.Text()[:randomLetters]))
 	if by, ok := p.providers[c.Provider].(Lasting); ok {
 		id = by.NodeID(string(id))
 	}
-	n := fleetscore.Node{ID: id, Pool: pool, Kind: kind, Slots: max(1, c.Slots), State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
+	n := fleetscore.Node{ID: id, Pool: pool, Kind: kind, Image: image, Slots: max(1, c.Slots), State: fleetscore.NodeStarting, Host: host, Started: now, Heartbeat: now, IdleSince: now}
 	if _, err := p.ledger.UpdateNode(ctx, n.ID, func(have *fleetscore.Node) error { *have = n; return nil }); err != nil {
 		return err
 	}

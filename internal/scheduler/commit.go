@@ -138,6 +138,11 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 			total.Outcomes[i.Outcome]++
 		}
 	}
+	if j.Image != "" {
+		if err := s.catalog.NoteImage(ctx, j.Pipeline, catalog.ImageNote{Job: j.ID, Image: j.Image, Interval: j.Interval}); err != nil {
+			return err
+		}
+	}
 	r := catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
 		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys}
 	if j.Rerun != nil {

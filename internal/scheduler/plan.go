@@ -194,10 +194,10 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	} else if err != nil {
 		return "", err
 	}
-	if in.Code, err = s.ship(ctx, j); err != nil {
-		return "", err
-	}
 	j.Generation, j.Expected, j.Reason = gen.ID, gen.Members, ""
+	if wait, err := s.pin(ctx, inputs.cfg.Pools[j.Config.Pool], &j, &in); wait != "" || err != nil {
+		return wait, err
+	}
 	counts := gen.ShardKeys
 	if j.Rerun != nil {
 		items, keys, err := s.chosen(ctx, j.Pipeline, j.Interval, *j.Rerun)
@@ -236,6 +236,21 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		s.log.Info("job planned", "job", j.ID, "tasks", len(tasks), "sensors", j.Expected, "files", len(in.Files))
 	}
 	return "", err
+}
+
+// pin fixes the code that a job runs, and the image that its tasks run in if its pool has
+// containers: the one that the pool's tag means now. It says what is missing if that can't be
+// told.
+func (s *Scheduler) pin(ctx context.Context, pool fleetscore.PoolConfig, j *fleetscore.Job, in *ledger.Input) (wait string, err error) {
+	if in.Code, err = s.ship(ctx, *j); err != nil || s.image == nil {
+		return "", err
+	}
+	image, err := s.image(ctx, pool)
+	if err != nil {
+		return "waits for the image of pool " + j.Config.Pool + ": " + err.Error(), nil
+	}
+	j.Image = image
+	return "", nil
 }
 
 // joinedNodes is how many agents a job of a static pool is cut for. How many there are

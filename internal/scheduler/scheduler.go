@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -35,11 +36,14 @@ type Deps struct {
 	// WhyNoFleet says why a fleet's models could not be read when they were last looked
 	// at. nil means that this is unknown.
 	WhyNoFleet func(fleet string) error
-	Release    string                // of this program: what another release scored may change when it is scored again
-	Log        *slog.Logger          // nil discards
-	Now        func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
-	Health     *obs.Health           // what doesn't work is reported there; nil means nowhere
-	Metrics    prometheus.Registerer // nil means none
+	// Image is the image that a pool's containers have now, by its digest; empty for pools of
+	// other providers. nil means that there are only such pools.
+	Image   func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
+	Release string                // of this program: what another release scored may change when it is scored again
+	Log     *slog.Logger          // nil discards
+	Now     func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
+	Health  *obs.Health           // what doesn't work is reported there; nil means nowhere
+	Metrics prometheus.Registerer // nil means none
 }
 
 // Ledger is what the scheduler needs of the ledger.
@@ -61,6 +65,7 @@ type Scheduler struct {
 	store      store.Bucket
 	catalog    *catalog.Catalog
 	whyNoFleet func(fleet string) error
+	image      func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
 	release    string
 	log        *slog.Logger
 	now        func() time.Time
@@ -87,7 +92,7 @@ type (
 
 // New builds a scheduler; the ledger must be open.
 func New(deps Deps) (*Scheduler, error) {
-	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, release: deps.Release, log: deps.Log, now: deps.Now, upkeep: &upkeep{}, waiting: map[string]int{}}
+	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, image: deps.Image, release: deps.Release, log: deps.Log, now: deps.Now, upkeep: &upkeep{}, waiting: map[string]int{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -110,7 +115,7 @@ func New(deps Deps) (*Scheduler, error) {
 // With is the same scheduler with another view of the ledger, such as the one by which
 // only the server that leads can write.
 func (s *Scheduler) With(l Ledger) *Scheduler {
-	out := &Scheduler{ledger: l, store: s.store, catalog: s.catalog, whyNoFleet: s.whyNoFleet, release: s.release, log: s.log, now: s.now, metrics: s.metrics,
+	out := &Scheduler{ledger: l, store: s.store, catalog: s.catalog, whyNoFleet: s.whyNoFleet, image: s.image, release: s.release, log: s.log, now: s.now, metrics: s.metrics,
 		loops: s.loops, upkeep: s.upkeep, waiting: map[string]int{}}
 	out.loops.Watch = l.Watch
 	return out

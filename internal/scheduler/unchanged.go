@@ -20,7 +20,11 @@ func (s *Scheduler) content(j fleetscore.Job, in ledger.Input) fleetscore.Digest
 	if len(c.Mounts) > 0 {
 		return fleetscore.Digest{} // nobody can tell whether what lies there has changed
 	}
-	doc, err := json.Marshal([]any{j.Interval, in.Files, in.TimeName, in.KeyNames, c.Dataset, c.Fleet, j.Generation, c.Features, c.FeaturesBy, c.Runtime, c.Python, c.Command, in.Code, c.Label, c.Missing, s.release})
+	image := ""
+	if c.Runtime.RunsPython() || c.Command != nil {
+		image = j.Image // the native runtime needs nothing of it
+	}
+	doc, err := json.Marshal([]any{j.Interval, in.Files, in.TimeName, in.KeyNames, c.Dataset, c.Fleet, j.Generation, c.Features, c.FeaturesBy, c.Runtime, c.Python, c.Command, in.Code, c.Label, c.Missing, s.release, image})
 	if err != nil {
 		return fleetscore.Digest{} // the job equals no other
 	}

@@ -52,13 +52,18 @@ func (s *Server) serveContainers(ctx context.Context, h http.Handler) error {
 
 // newDocker builds the provider of containers.
 func (s *Server) newDocker() (*docker.Docker, error) {
+	if s.cfg.DockerConfig != "" { // better now than at the first pull
+		if _, err := docker.FindLogin(s.cfg.DockerConfig, "localhost/any"); err != nil {
+			return nil, err
+		}
+	}
 	secret, err := os.ReadFile(s.nodes)
 	if err != nil {
 		return nil, fleetscore.Wrap("read the nodes' token", s.nodes, err)
 	}
 	sum := sha256.Sum256(append([]byte("owner of containers "), secret...))
 	return docker.New(docker.Config{Host: s.cfg.Docker, Folder: filepath.Join(s.containersFolder(), "nodes"), Socket: s.socketFolder(), Owner: hex.EncodeToString(sum[:8]), Isolation: s.cfg.Isolation},
-		docker.Deps{Pool: s.pool, Log: s.log, Credential: s.imageCredential, Mounts: s.mountsOf,
+		docker.Deps{Pool: s.pool, Log: s.log, Login: s.imageLogin, Mounts: s.mountsOf,
 			Token: func(ctx context.Context, node fleetscore.NodeID) (string, error) {
 				n, err := s.Ledger.Node(ctx, node)
 				if err != nil {
@@ -69,20 +74,52 @@ func (s *Server) newDocker() (*docker.Docker, error) {
 			Forget: func(ctx context.Context, node fleetscore.NodeID) error { return s.control.Remove(ctx, string(node)) }})
 }
 
+// ownImage takes the name of an image of this server's own registry apart.
+func (s *Server) ownImage(image string) (host, rest string, own bool) {
+	host, rest, _ = strings.Cut(image, "/")
+	return host, rest, host == s.listener.Addr().String() || "http://"+host == s.URL || "https://"+host == s.URL
+}
+
+// pinImage finds the digest that the image of a pool of containers has now; it is empty for
+// other pools.
+func (s *Server) pinImage(registry *images.Registry) func(ctx context.Context, p fleetscore.PoolConfig) (string, error) {
+	return func(ctx context.Context, p fleetscore.PoolConfig) (string, error) {
+		if p.Docker == nil {
+			return "", nil
+		}
+		host, rest, own := s.ownImage(p.Docker.Image)
+		if !own {
+			login, end, err := s.imageLogin(ctx, p.Docker.Image)
+			if err != nil {
+				return "", err
+			}
+			defer end()
+			return docker.Pin(ctx, s.cfg.Docker, p.Docker.Image, login)
+		}
+		repository, reference := images.Split(rest)
+		d, err := registry.Resolve(ctx, repository, reference)
+		return host + "/" + repository + "@" + d, err
+	}
+}
+
 // credentialLimit is longer than a pull may take.
 const credentialLimit = time.Hour
 
-// imageCredential makes a token for pulling an image, if it is one of this server's own
-// registry.
-func (s *Server) imageCredential(ctx context.Context, image string) (string, func(), error) {
-	host, rest, _ := strings.Cut(image, "/")
-	if host != s.listener.Addr().String() && "http://"+host != s.URL && "https://"+host != s.URL {
-		return "", func() {}, nil
+// imageLogin is what an image is pulled with: a token that is made for this pull, if it is one
+// of this server's own registry, or what the operator's file has.
+func (s *Server) imageLogin(ctx context.Context, image string) (l docker.Login, end func(), err error) {
+	_, rest, own := s.ownImage(image)
+	switch {
+	case !own && s.cfg.DockerConfig != "":
+		l, err = docker.FindLogin(s.cfg.DockerConfig, image)
+		return l, func() {}, err
+	case !own:
+		return l, func() {}, nil
 	}
 	repository, _ := images.Split(rest)
 	name := "pull-" + strings.ToLower(hexOf(image)) + "-" + hexOf(s.clock.Now().String())
 	_, text, err := s.control.Create(ctx, fleetscore.RoleImagePull, name, s.clock.Now().Add(credentialLimit), repository)
-	return text, func() {
+	return docker.Login{User: "fleetscore", Password: text}, func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if err := s.control.Remove(end, name); err != nil {

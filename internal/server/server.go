@@ -57,6 +57,7 @@ type Config struct {
 	Python       string   // interpreter that local nodes may score models with; empty: none
 	Isolation    string   // how far local nodes isolate Python: best, required or off; empty: best
 	Docker       string   // address of a Docker engine whose containers may be nodes; empty: none
+	DockerConfig string   // file of docker login with the logins of registries that images are pulled from; empty: none
 	Listen       string   // host:port; port 0 picks one
 	Open         bool     // no token is asked for; on loopback only
 	InsecureHTTP bool     // plain HTTP beyond loopback

@@ -343,7 +343,7 @@ func (s *Server) term(ctx context.Context, w work, l ledger.Ledger, more ...life
 		providers[pool.Docker] = containers
 		more = append(more, lifecycle.Service{Name: "containers", Run: func(ctx context.Context) error { return s.sweepContainers(ctx, containers) }})
 	}
-	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: s.store, Providers: providers,
+	pools, err := pool.New(pool.Config{}, pool.Deps{Ledger: l, Store: s.store, Providers: providers, Image: s.pinImage(w.images),
 		Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: metrics})
 	if err != nil {
 		return err

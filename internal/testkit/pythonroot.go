@@ -77,9 +77,13 @@ func libraries(t testing.TB, program string) (out []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	more, err := filepath.Glob("/usr/lib/*-linux-gnu/lib[sg][tc][dc]*[+s]*.so.[0-9]") // of C++ and the compiler
-	if err != nil {
-		t.Fatal(err)
+	var more []string // what wheels need besides: C++, and libraries that are part of the C library today
+	for _, name := range []string{"stdc++", "gcc_s", "pthread", "dl", "rt", "util"} {
+		found, err := filepath.Glob("/usr/lib/*-linux-gnu/lib" + name + ".so.[0-9]")
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = append(more, found...)
 	}
 	text, err := Command(t, "ldd", append([]string{program}, append(modules, more...)...)...).Output()
 	if err != nil {

@@ -126,7 +126,11 @@ func fromArchive(file string, p *v1.Platform) (v1.Image, error) {
 		}
 		return img, nil
 	}
-	layer, err := tarball.LayerFromOpener(opener, tarball.WithMediaType(types.OCILayer))
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fleetscore.Wrap(op, file, err)
+	}
+	layer, err := tarball.LayerFromOpener(opener, layerOptions(types.OCILayer, info.Size())...)
 	if err != nil {
 		return nil, invalid(file, "%w", err)
 	}

@@ -139,7 +139,7 @@ func layerOf(t tree, entries []entry, mediaType types.MediaType) (v1.Layer, erro
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(writeTar(w, sorted)) }() // it ends when the reader is closed
 		return r, nil
-	}, tarball.WithMediaType(mediaType))
+	}, layerOptions(mediaType, sizeOf(sorted))...)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil, fleetscore.Wrap(op, "", err)
@@ -147,6 +147,25 @@ func layerOf(t tree, entries []entry, mediaType types.MediaType) (v1.Layer, erro
 		return nil, invalid("layer", "%w", err)
 	}
 	return l, nil
+}
+
+// maxCached is up to which size of its content a layer's compressed form is kept in memory,
+// which saves compressing it again for the registry.
+const maxCached = 1 << 30
+
+func layerOptions(mediaType types.MediaType, sizeBytes int64) []tarball.LayerOption {
+	out := []tarball.LayerOption{tarball.WithMediaType(mediaType)}
+	if sizeBytes <= maxCached {
+		out = append(out, tarball.WithCompressedCaching)
+	}
+	return out
+}
+
+func sizeOf(entries []entry) (n int64) {
+	for _, e := range entries {
+		n += e.size
+	}
+	return n
 }
 
 func kindName(kind byte) string {

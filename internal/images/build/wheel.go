@@ -6,11 +6,13 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/flate"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"net/textproto"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -256,8 +258,9 @@ func (p *python) place(w *wheel, f *zip.File) (e entry, err error) {
 	if f.Mode()&0o100 != 0 {
 		e.mode = 0o755
 	}
-	name := f.Name
-	e.open = func() (io.ReadCloser, error) { return openIn(w.file, name) }
+	if e.open, err = opener(w.file, f); err != nil {
+		return e, err
+	}
 	rest, special := strings.CutPrefix(f.Name, w.data+"/")
 	if !special {
 		return e, nil
@@ -291,18 +294,35 @@ func (p *python) place(w *wheel, f *zip.File) (e entry, err error) {
 	return e, nil
 }
 
-// openIn opens a file of a wheel, for as long as it is read.
-func openIn(file, name string) (io.ReadCloser, error) {
-	z, err := zip.OpenReader(file)
+// opener opens a file of a wheel again and again, without reading the wheel's list of files
+// each time, which has thousands of them. That what it holds is whole is checked first.
+func opener(file string, f *zip.File) (func() (io.ReadCloser, error), error) {
+	whole, err := f.Open()
 	if err != nil {
 		return nil, err
 	}
-	f, err := z.Open(name)
+	_, err = io.Copy(io.Discard, whole)
+	if e := whole.Close(); err == nil {
+		err = e
+	}
 	if err != nil {
-		z.Close() // only read
+		return nil, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	at, err := f.DataOffset()
+	if err != nil {
 		return nil, err
 	}
-	return both{f, z}, nil
+	return func() (io.ReadCloser, error) {
+		r, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		part := io.NewSectionReader(r, at, int64(f.CompressedSize64))
+		if f.Method == zip.Deflate {
+			return both{flate.NewReader(bufio.NewReader(part)), r}, nil
+		}
+		return both{part, r}, nil // it is stored as it is: opening knows no other method
+	}, nil
 }
 
 // note adds a line to the list of installed files.

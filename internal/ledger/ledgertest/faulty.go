@@ -151,6 +151,11 @@ func (f *Faulty) NextRetry(ctx context.Context, pool string, now time.Time) (tim
 	return try(ctx, f, "NextRetry", pool, func() (time.Time, error) { return f.Ledger.NextRetry(ctx, pool, now) })
 }
 
+// QueuedImages implements ledger.Queue.
+func (f *Faulty) QueuedImages(ctx context.Context, pool string) ([]ledger.QueuedImage, error) {
+	return try(ctx, f, "QueuedImages", pool, func() ([]ledger.QueuedImage, error) { return f.Ledger.QueuedImages(ctx, pool) })
+}
+
 // LeaseTasks implements ledger.Queue.
 func (f *Faulty) LeaseTasks(ctx context.Context, pool string, node fleetscore.NodeID, max int, now time.Time, ttl time.Duration) ([]ledger.Leased, error) {
 	return try(ctx, f, "LeaseTasks", string(node), func() ([]ledger.Leased, error) { return f.Ledger.LeaseTasks(ctx, pool, node, max, now, ttl) })

@@ -31,7 +31,7 @@ func Run(t *testing.T, open Open) {
 		{"ScheduleAndOccurrences", testScheduleAndOccurrences},
 		{"ReplacedJob", testReplacedJob},
 		{"Jobs", testJobs},
-		{"LifeOfTasks", testLifeOfTasks},
+		{"LifeOfTasks", testLifeOfTasks}, {"Images", testImages},
 		{"CancelJob", testCancelJob},
 		{"TimeOutJob", testTimeOutJob},
 		{"Priority", testPriority},

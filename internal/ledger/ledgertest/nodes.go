@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -65,5 +66,55 @@ func testNodes(t *testing.T, open Open) {
 	}
 	if left := must[[]fleetscore.Node](t)(l.Nodes(ctx, "")); len(left) != 1 || left[0].Heartbeat != noon.Add(time.Minute) {
 		t.Errorf("left are %+v, want n1 with its sign of life", left)
+	}
+}
+
+// testImages: a task is given to nodes with its image only, and a job that moves to another
+// pool takes none along.
+func testImages(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	for i, image := range []string{"b@2", "a@1", ""} {
+		j := job(fmt.Sprint("j", i))
+		if err := Insert(ctx, l, j); err != nil {
+			t.Fatal(err)
+		}
+		j.Image = image
+		var tasks []ledger.PlannedTask
+		for k := range 2 {
+			tasks = append(tasks, ledger.PlannedTask{Task: fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, k)), Job: j.ID, Index: k, State: fleetscore.TaskQueued}})
+		}
+		if err := l.PlanJob(ctx, j, tasks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []ledger.QueuedImage{{Image: "b@2", Tasks: 2}, {Image: "a@1", Tasks: 2}, {Tasks: 2}}
+	if d := cmp.Diff(want, must[[]ledger.QueuedImage](t)(l.QueuedImages(ctx, "cpu"))); d != "" {
+		t.Errorf("the images (-want +got):\n%s", d)
+	}
+	leases := func(id, image string, max int) (tasks string) {
+		t.Helper()
+		n := must[fleetscore.Node](t)(l.UpdateNode(ctx, node(t, l, id), func(n *fleetscore.Node) error { n.Image = image; return nil }))
+		if n.Image != image || must[fleetscore.Node](t)(l.Node(ctx, n.ID)).Image != image {
+			t.Errorf("the image of node %s isn't kept: %+v", id, n)
+		}
+		for _, ls := range must[[]ledger.Leased](t)(l.LeaseTasks(ctx, "cpu", n.ID, max, noon, time.Minute)) {
+			tasks += string(ls.Task.ID) + " of " + ls.Job.Image + ", "
+		}
+		return tasks
+	}
+	for _, c := range []struct{ node, image, want string }{{"a", "a@1", "j1.000 of a@1, "}, {"c", "c@3", "j2.000 of , "}} {
+		if got := leases(c.node, c.image, 1); got != c.want {
+			t.Errorf("node %s with image %q gets %q, want %q", c.node, c.image, got, c.want)
+		}
+	}
+	if err := l.UpdateJobs(ctx, "p", []fleetscore.JobState{fleetscore.JobQueued}, func(j *fleetscore.Job) { j.Config.Pool = "gpu" }); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]ledger.QueuedImage{{Tasks: 2}}, must[[]ledger.QueuedImage](t)(l.QueuedImages(ctx, "gpu"))); d != "" {
+		t.Errorf("the images in the other pool (-want +got):\n%s", d)
+	}
+	if j := must[fleetscore.Job](t)(l.Job(ctx, "j0")); j.Image != "" {
+		t.Errorf("the moved job has the image %s", j.Image)
 	}
 }

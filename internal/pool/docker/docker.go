@@ -11,10 +11,9 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +28,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 
 	"github.com/fleetscore/fleetscore"
@@ -62,10 +60,10 @@ type Deps struct {
 	// ends it.
 	Token  func(ctx context.Context, node fleetscore.NodeID) (text string, err error)
 	Forget func(ctx context.Context, node fleetscore.NodeID) error
-	// Credential makes a password for pulling an image from the server's own registry, and
-	// a function that ends it; empty for images of other registries.
-	Credential func(ctx context.Context, image string) (password string, end func(), err error)
-	Log        *slog.Logger // nil discards
+	// Login is what an image is pulled with, and a function that ends it; a zero login for
+	// images that need none.
+	Login func(ctx context.Context, image string) (l Login, end func(), err error)
+	Log   *slog.Logger // nil discards
 }
 
 // Docker is the provider.
@@ -134,12 +132,20 @@ func (d *Docker) Start(ctx context.Context, n fleetscore.Node) (pool.Running, er
 		return nil, fleetscore.Errorf(fleetscore.Unavailable, op, string(n.ID), "the Docker engine at %s doesn't answer: %w", d.cfg.Host, err).WithHint("start it, or correct --docker")
 	}
 	life, kill := context.WithCancel(context.Background())
-	r := &running{d: d, node: n, cfg: *c.Docker, asked: make(chan struct{}), life: life, kill: kill, done: make(chan struct{})}
+	r := &running{d: d, node: n, cfg: pinned(*c.Docker, n), asked: make(chan struct{}), life: life, kill: kill, done: make(chan struct{})}
 	d.mu.Lock()
 	d.nodes[n.ID] = true
 	d.mu.Unlock()
 	go r.run()
 	return r, nil
+}
+
+// pinned is the settings of a node, whose image doesn't change when a tag moves.
+func pinned(c fleetscore.DockerConfig, n fleetscore.Node) fleetscore.DockerConfig {
+	if n.Image != "" {
+		c.Image = n.Image
+	}
+	return c
 }
 
 // StopEarlier implements pool.Provider.
@@ -256,26 +262,22 @@ func (d *Docker) pull(ctx context.Context, image string) error {
 	} else if !errdefs.IsNotFound(err) {
 		return fleetscore.Errorf(fleetscore.Unavailable, "find image", image, "%w", err)
 	}
-	password, end, err := d.deps.Credential(ctx, image)
+	login, end, err := d.deps.Login(ctx, image)
 	if err != nil {
 		return err
 	}
 	defer end()
-	var opt client.ImagePullOptions
-	if password != "" {
-		text, err := json.Marshal(registry.AuthConfig{Username: "fleetscore", Password: password})
-		if err != nil {
-			return fleetscore.Wrap("pull image", image, err)
-		}
-		opt.RegistryAuth = base64.URLEncoding.EncodeToString(text)
+	auth, err := login.encode()
+	if err != nil {
+		return fleetscore.Wrap("pull image", image, err)
 	}
 	d.log.Info("an image is pulled", "image", image)
-	resp, err := d.api.ImagePull(ctx, image, opt)
+	resp, err := d.api.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: auth})
 	if err == nil {
 		err = resp.Wait(ctx)
 	}
 	if err != nil {
-		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("is the name right, and does the engine reach the registry? fleetscore image ls shows what the server's own registry has")
+		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("is the name right, and does the engine reach the registry, and is there a login for it in the file of --docker-config? fleetscore image ls shows what the server's own registry has")
 	}
 	return nil
 }
@@ -384,16 +386,20 @@ func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, mounts ..
 	if tmp == 0 {
 		tmp = defaultTmpMB
 	}
+	uid, gid, _ := strings.Cut(user, ":")
+	gid = cmp.Or(gid, "0") // as the engine has it
 	yes := true
 	host := &container.HostConfig{
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
-		Tmpfs:          map[string]string{"/tmp": fmt.Sprintf("rw,nosuid,nodev,size=%dm,mode=1777", tmp)},
-		CapDrop:        []string{"ALL"},
-		SecurityOpt:    []string{"no-new-privileges"},
-		Init:           &yes, // it collects orphans of scripts
-		IpcMode:        "private",
-		LogConfig:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": "1"}},
+		// Where the image has a folder /tmp, the engine gives the mount that folder's rights,
+		// whatever mode says; so it has to belong to the user.
+		Tmpfs:       map[string]string{"/tmp": fmt.Sprintf("rw,nosuid,nodev,size=%dm,mode=1777,uid=%s,gid=%s", tmp, uid, gid)},
+		CapDrop:     []string{"ALL"},
+		SecurityOpt: []string{"no-new-privileges"},
+		Init:        &yes, // it collects orphans of scripts
+		IpcMode:     "private",
+		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": "1"}},
 		Mounts: []mount.Mount{
 			{Type: mount.TypeBind, Source: d.cfg.Executable, Target: "/fleetscore/agent", ReadOnly: true},
 			{Type: mount.TypeBind, Source: d.folder(n.ID), Target: "/fleetscore/node", ReadOnly: true},

@@ -78,9 +78,7 @@ func provider(t *testing.T, host, behaviour string, c fleetscore.DockerConfig) (
 				return "secret of " + string(id), nil
 			},
 			Forget: func(_ context.Context, id fleetscore.NodeID) error { keep.set(id, false); return nil },
-			Credential: func(context.Context, string) (string, func(), error) {
-				return "", func() {}, nil
-			}})
+			Login:  func(context.Context, string) (Login, func(), error) { return Login{}, func() {}, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +150,7 @@ func TestDocker(t *testing.T) {
 		}
 	})
 	t.Run("leftovers", func(t *testing.T) { testLeftovers(t, engine, image) })
+	t.Run("a private registry", func(t *testing.T) { testPrivate(t, engine) })
 	t.Run("isolation", func(t *testing.T) { testIsolation(t, engine) })
 }
 

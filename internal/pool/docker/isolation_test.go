@@ -62,6 +62,7 @@ func curious() {
 	could("fill the disk", func() error {
 		f, err := os.Create("/tmp/full")
 		if err != nil {
+			fmt.Println("could write nothing at all") // that isn't meant
 			return err
 		}
 		defer f.Close()

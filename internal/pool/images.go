@@ -1,0 +1,80 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/ledger"
+)
+
+// images says in which image each of a number of nodes is started, and which nodes give way
+// to nodes with another image. A tag may have moved since a job was planned, so that the jobs
+// of a pool may need different images.
+func (p *Pools) images(ctx context.Context, pool string, c fleetscore.PoolConfig, nodes []fleetscore.Node, starts int) (images []string, giveWay []fleetscore.NodeID, err error) {
+	images = make([]string, starts)
+	if c.Docker == nil || p.image == nil {
+		return images, nil, nil
+	}
+	queued, err := p.ledger.QueuedImages(ctx, pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	pinned, giveWay := assign(queued, max(1, c.Slots), nodes, starts)
+	copy(images, pinned)
+	if len(pinned) == starts {
+		return images, giveWay, nil
+	}
+	now, err := p.image(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := len(pinned); i < starts; i++ {
+		images[i] = now
+	}
+	return images, giveWay, nil
+}
+
+// assign says which images the next nodes have because tasks wait for them, at most as many
+// as are started, and which nodes give way.
+func assign(queued []ledger.QueuedImage, slots int, nodes []fleetscore.Node, starts int) (images []string, giveWay []fleetscore.NodeID) {
+	wanted := map[string]bool{}
+	nodesOf, free := map[string]int{}, map[string]int64{}
+	for _, q := range queued {
+		wanted[q.Image] = true
+	}
+	var others []fleetscore.Node // that could give way, those first that have the least to do
+	for _, n := range nodes {
+		if !n.State.Works() && !n.State.Coming() {
+			continue
+		}
+		nodesOf[n.Image]++
+		free[n.Image] += int64(max(0, n.Slots-n.Running))
+		if n.State.Works() {
+			others = append(others, n)
+		}
+	}
+	slices.SortStableFunc(others, func(a, b fleetscore.Node) int { return cmp.Compare(a.Running, b.Running) })
+	lacking := 0
+	for _, q := range queued {
+		if q.Image == "" {
+			continue // any node will do
+		}
+		lack := int((max(0, q.Tasks-free[q.Image]) + int64(slots) - 1) / int64(slots))
+		for ; lack > 0 && len(images) < starts; lack-- {
+			images = append(images, q.Image)
+		}
+		lacking += lack
+	}
+	for _, n := range others {
+		if lacking > len(giveWay) && n.Running == 0 && !wanted[n.Image] && !wanted[""] {
+			giveWay = append(giveWay, n.ID)
+		}
+	}
+	// Nodes of other images may have so much to do that the first task would wait for all of it.
+	if len(queued) == 0 || queued[0].Image == "" || nodesOf[queued[0].Image] > 0 || len(images)+len(giveWay) > 0 || len(others) == 0 {
+		return images, giveWay
+	}
+	return images, []fleetscore.NodeID{others[0].ID}
+}
