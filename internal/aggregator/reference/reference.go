@@ -96,6 +96,7 @@ func (s *Set) Run(ctx context.Context) error {
 		all.Go(func() {
 			ticker := time.NewTicker(c.Every.D())
 			defer ticker.Stop()
+			defer s.deps.Health.Report("reference data "+name, "") // the configuration may have it no more
 			for {
 				err := s.Refresh(ctx, name)
 				if ctx.Err() != nil {
@@ -114,7 +115,7 @@ func (s *Set) Run(ctx context.Context) error {
 			}
 		})
 	}
-	all.Wait()
+	<-ctx.Done() // also without reference data
 	return ctx.Err()
 }
 

@@ -1,15 +1,19 @@
 package reference
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -92,4 +96,38 @@ func TestVersions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRunUntilTheEnd: a set runs as long as its context, even if there is nothing to look at,
+// because a service that ends takes the others with it. A file that is absent is told in the
+// health while the set runs.
+func TestRunUntilTheEnd(t *testing.T) {
+	t.Parallel()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for _, cfg := range []map[string]fleetscore.ReferenceConfig{nil, {"limits": {Path: "references/limits.csv", Every: fleetscore.Duration(time.Minute)}}} {
+			var health obs.Health
+			s := New(cfg, Deps{Store: b, Log: slog.New(slog.DiscardHandler), Health: &health, Now: time.Now})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			time.Sleep(10 * time.Minute) // of the bubble's clock
+			select {
+			case err := <-ended:
+				t.Errorf("%v: it ended early: %v", cfg, err)
+				continue
+			default:
+			}
+			if got := len(health.Problems()); got != len(cfg) {
+				t.Errorf("%d problems, want %d", got, len(cfg))
+			}
+			if err := <-ended; !errors.Is(err, context.DeadlineExceeded) || len(health.Problems()) != 0 {
+				t.Errorf("it ended with %v and problems %v", err, health.Problems())
+			}
+		}
+	})
 }
