@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +46,49 @@ func TestJobNeverLists(t *testing.T) {
 	}
 	if _, err := w.fleets.Status("f"); err == nil {
 		t.Error("the fleet doesn't say that its models can't be read")
+	}
+}
+
+// TestJobKeepsItsImage: a job waits while its pool's image can't be found, and says why; then it
+// keeps the image, and so do its results, wherever the pool's tag moves.
+func TestJobKeepsItsImage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.stop()
+	var image atomic.Value
+	image.Store("")
+	w.image = func(_ context.Context, p fleetscore.PoolConfig) (string, error) {
+		if i := image.Load().(string); i != "" {
+			return i, nil
+		}
+		return "", fleetscore.Errorf(fleetscore.NotFound, "find image", p.Provider, "the tag is gone")
+	}
+	w.start(w.bucket())
+	w.rows(day.Add(9 * time.Hour))
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wait(j.ID, func(j fleetscore.Job) bool {
+		return j.State == fleetscore.JobWaiting && strings.Contains(j.Reason, "waits for the image of pool cpu: find image local: the tag is gone")
+	})
+	image.Store("box@first")
+	w.rows(day.Add(9*time.Hour + time.Minute)) // an event
+	w.wait(j.ID, func(j fleetscore.Job) bool { return j.State == fleetscore.JobQueued })
+	image.Store("box@second")
+	if _, err := w.ledger.UpdateNode(t.Context(), "n1", func(n *fleetscore.Node) error { n.Image = "box@first"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease("n1")
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(j.ID, ended); got.State != fleetscore.JobSucceeded || got.Image != "box@first" || l.Image != "box@first" {
+		t.Errorf("job %+v, lease %+v", got, l)
+	}
+	notes, err := w.catalog.ImageNotes(t.Context(), time.Now())
+	if err != nil || len(notes) != 1 || notes["box@first"].Job != j.ID {
+		t.Errorf("notes of images: %+v, %v", notes, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package command_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,6 +46,9 @@ type kept struct {
 
 func (k *kept) save(_ context.Context, name string, file io.Reader) error {
 	text, err := io.ReadAll(file)
+	if c, ok := file.(io.Closer); ok { // as a client of the server does with what it sends
+		err = errors.Join(err, c.Close())
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.files == nil {

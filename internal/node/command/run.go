@@ -179,7 +179,8 @@ func (s *session) keep(ctx context.Context, sensors []int, output *os.Root) erro
 		if left -= st.Size(); left < 0 { // files with holes take no room in the folder, but would in the store
 			return errors.Join(fmt.Errorf("the output is larger than %d MB; raise command.disk_mb if that is expected", s.cfg.DiskMB), f.Close())
 		}
-		return errors.Join(s.cfg.Save(ctx, full, f), f.Close())
+		// Whoever sends it to the server would close the file itself.
+		return errors.Join(s.cfg.Save(ctx, full, io.NewSectionReader(f, 0, st.Size())), f.Close())
 	})
 }
 
