@@ -325,6 +325,13 @@ func (postgresDialect) again(err error) bool {
 	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01")
 }
 
+// oneLine is an error whose text has no line breaks: the driver's has a line for each address.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+
+func (e oneLine) Unwrap() error { return e.error }
+
 func (postgresDialect) problem(op, subject string, err error) error {
 	var (
 		e       *pgconn.PgError
@@ -341,7 +348,7 @@ func (postgresDialect) problem(op, subject string, err error) error {
 	case errors.As(err, &e):
 	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
-		return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "the database of the ledger can't be reached: %w", err).WithHint(away)
+		return fleetscore.Errorf(fleetscore.Unavailable, op, subject, "the database of the ledger can't be reached: %w", oneLine{err}).WithHint(away)
 	default:
 		return nil
 	}

@@ -11,6 +11,7 @@ package pool
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -288,6 +289,10 @@ func (p *Pools) strays(ctx context.Context, cfg fleetscore.Config) error {
 		case n.PID == 0 && now.Sub(n.Started) > p.startLimit(c) && (p.ours(n.ID) != nil || n.State != fleetscore.NodeStopped && !p.discarded[n.ID]):
 			// It may have been drained, and lost for its silence, before this limit.
 			p.log.Error("node didn't register in time", "node", n.ID, "limit", p.startLimit(c))
+			why := fmt.Sprintf("its agent didn't register within %s of its start; look at its log, and whether it reaches the server's address", p.startLimit(c))
+			if _, err := p.ledger.UpdateNode(ctx, n.ID, func(n *fleetscore.Node) error { n.Reason = why; return nil }); err != nil {
+				return err
+			}
 			p.discard(ctx, n, c.Provider)
 			if err = p.ledger.SetNodeState(ctx, n.ID, fleetscore.NodeLost); err == nil {
 				p.discarded[n.ID] = true
@@ -370,14 +375,25 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	how := "stopped"
+	how, last := "stopped", program.LastLine(end.Output)
 	now, err := p.ledger.Node(ctx, n.ID)
+	why := now.Reason
+	if why == "" {
+		why = fmt.Sprintf("it ended without a goodbye (%v)", end.Err)
+		if now.PID == 0 {
+			why = fmt.Sprintf("it ended before its agent registered (%v)", end.Err)
+		}
+		if last != "" {
+			why += fmt.Sprintf("; its last line: %q", last)
+		}
+	}
 	if err == nil && now.State != fleetscore.NodeStopped && now.State != fleetscore.NodeUnusable {
 		how = "lost"
 		now, err = p.ledger.UpdateNode(ctx, n.ID, func(n *fleetscore.Node) error {
 			if n.State.Works() && n.Kind == fleetscore.LowPriority {
 				n.Reason = fleetscore.PreemptedReason + ": its process or machine ended"
 			}
+			n.Reason = cmp.Or(n.Reason, why)
 			n.State = fleetscore.NodeLost
 			return nil
 		})
@@ -388,12 +404,11 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 		if now.PID == 0 {
 			lived = 0 // it never registered, however long its start took
 		}
-		last := program.LastLine(end.Output)
 		if now.Preempted() {
 			lived = max(lived, 2*tooSoon) // that says nothing about the next one
 		}
-		p.ended(n, lived, fmt.Sprintf("it ended without a goodbye (%v); its last line: %q", end.Err, last))
-		p.log.Error("node ended without a goodbye", "node", n.ID, "exit", fmt.Sprint(end.Err), "last", last)
+		p.ended(n, lived, why)
+		p.log.Error("node is lost", "node", n.ID, "reason", why, "exit", fmt.Sprint(end.Err), "last", last)
 	} else {
 		p.log.Info("node ended", "node", n.ID)
 	}

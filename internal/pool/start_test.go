@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,6 +173,11 @@ func TestNodesThatHangAreKilled(t *testing.T) {
 		}
 	}
 	p.waits.Wait()
+	for id, want := range map[fleetscore.NodeID]string{silent: "its agent didn't register within 30s of its start", lost: "it ended without a goodbye"} {
+		if n, err := l.Node(t.Context(), id); err != nil || !strings.HasPrefix(n.Reason, want) {
+			t.Errorf("node %s: reason %q, %v; want %q", id, n.Reason, err, want)
+		}
+	}
 }
 
 // TestUnneededMachines: only machines that are the pool's by their names, and on which

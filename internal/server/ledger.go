@@ -77,8 +77,11 @@ func (s *Server) openLedger(ctx context.Context) error {
 		return err
 	}
 	s.folder = lock
-	p, err := ledger.OpenPostgres(ctx, ledger.PostgresConfig{URL: address})
-	if err != nil {
+	var p *ledger.Postgres
+	if err := s.awaited(ctx, func() (err error) {
+		p, err = ledger.OpenPostgres(ctx, ledger.PostgresConfig{URL: address})
+		return err
+	}); err != nil {
 		return err
 	}
 	s.Ledger, s.postgres = p, p

@@ -84,7 +84,35 @@ func (s *Server) openStore(ctx context.Context) error {
 		s.storeURL = d.URL()
 		return nil
 	}
-	return store.Probe(ctx, b)
+	return s.awaited(ctx, func() error { return store.Probe(ctx, b) })
+}
+
+// startPatience is how long a server that starts waits for a database or a store that can't be
+// reached: both may start with the machine, or be away for a minute.
+const startPatience = 2 * time.Minute
+
+// awaited opens what lies outside of the server, again and again while it can't be reached.
+func (s *Server) awaited(ctx context.Context, open func() error) error {
+	var told string
+	for end := time.Now().Add(startPatience); ; {
+		err := open()
+		if !fleetscore.Unavailable.Is(err) || ctx.Err() != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fleetscore.Errorf(fleetscore.Unavailable, "start the server", s.cfg.Dir, "for %s: %w", startPatience, err).
+				WithHint("start it again once that can be reached, or correct the address")
+		}
+		if text := err.Error(); text != told {
+			s.log.Warn("the start waits, at most "+startPatience.String(), "error", err)
+			told = text
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // sameStore refuses a store that doesn't belong to the folder's ledger and hub, because
