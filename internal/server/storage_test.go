@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/durable"
@@ -119,4 +121,32 @@ func TestStoreIsPinned(t *testing.T) {
 	if err := open(filepath.Join(s.cfg.Dir, "store")); !fleetscore.Conflict.Is(err) {
 		t.Errorf("the folder instead: %v, want kind conflict", err)
 	}
+}
+
+// TestStartWaits: a server that starts waits for what can't be reached, but not for what refuses
+// it, and not for ever.
+func TestStartWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{log: slog.New(slog.DiscardHandler)}
+		away := fleetscore.Errorf(fleetscore.Unavailable, "open ledger", "db", "it is away").WithHint("it goes on by itself")
+		denied := fleetscore.Errorf(fleetscore.Invalid, "open ledger", "db", "a wrong password")
+		for _, c := range []struct {
+			awayFor time.Duration
+			then    error
+			want    string
+			took    time.Duration
+		}{{time.Minute, nil, "", time.Minute}, {0, denied, "a wrong password", 0}, {time.Hour, nil, "start it again", startPatience + time.Second}} {
+			began := time.Now()
+			err := s.awaited(t.Context(), func() error {
+				if time.Since(began) < c.awayFor {
+					return away
+				}
+				return c.then
+			})
+			if took := time.Since(began); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || took != c.took {
+				t.Errorf("%+v: %v after %s", c, err, took)
+			}
+		}
+	})
 }

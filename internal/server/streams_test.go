@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -37,7 +39,11 @@ func TestStreamsOutliveTheLedger(t *testing.T) {
 		l.Put(ledger.ConfigTopic) // so that it looks again at once
 		return fleetscore.Errorf(fleetscore.Unavailable, op, "", "the database is away")
 	}}}
-	if err := (&streams{server: s}).run(ctx); err != nil && !errors.Is(err, context.Canceled) || len(reads) != 2 {
+	keeper, err := rejected.New(rejected.Deps{Ledger: l, Now: time.Now, Log: s.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&streams{server: s, keeper: keeper}).run(ctx); err != nil && !errors.Is(err, context.Canceled) || len(reads) != 2 {
 		t.Errorf("it ended after %d reads with %v; want 2, the second after the outage", len(reads), err)
 	}
 }
