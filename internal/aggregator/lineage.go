@@ -53,7 +53,7 @@ func (a *Aggregator) follow(ctx context.Context, partition int, c window.Checkpo
 		text = fmt.Sprintf("dataset %s was made from hub %016x, this one is hub %016x: partition %d is read from its beginning", a.plan.Into, at.hub, a.hub.ID(), partition)
 	}
 	a.note(partition, text+". All later messages count as new. Readings of rows that already exist are set aside as late")
-	at = place{hub: a.hub.ID(), epoch: at.epoch, offset: at.count(c.Position) - int64(reaches)}
+	at = place{hub: a.hub.ID(), epoch: at.epoch, offset: max(1, at.count(c.Position)-int64(reaches))} // 0 says that all rows were made from one log
 	c.Position, c.ReplayFrom = reaches, min(c.ReplayFrom, reaches+1)
 	if reaches == 0 { // no message of the old log is left
 		c.ReplayFrom, c.Watermark = 1, max(c.Watermark, c.Done)

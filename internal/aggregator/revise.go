@@ -39,6 +39,10 @@ func (r *reading) remember(last uint64) error {
 	oldest := fleetscore.Micros(math.MaxInt64) // nothing can be computed again
 	err := r.a.persist(r.ctx, "reading the oldest message", func() error {
 		return hub.Range(r.ctx, r.a.hub, r.index, 1, last, func(m hub.Message) error {
+			if m.Seq == 1 && r.at.offset == 0 { // all rows were made from this log, which has its beginning
+				oldest = beginning
+				return hub.ErrEnough
+			}
 			// Readings from there on can't have been in an earlier message, or they were early.
 			oldest = m.Arrived + m.Unsure + fleetscore.Micros(maxEarly.Microseconds())
 			return hub.ErrEnough

@@ -72,9 +72,11 @@ func arrive(t *testing.T, h hub.Hub, readings []sent) {
 }
 
 // begin appends a first tick, of the only source.
-func begin(t *testing.T, h hub.Hub) {
+func begin(t *testing.T, h hub.Hub) { t.Helper(); tick(t, h, 60*minute) }
+
+func tick(t *testing.T, h hub.Hub, arrived fleetscore.Micros) {
 	t.Helper()
-	if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: 60 * minute}, nil); err != nil {
+	if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: arrived}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -223,6 +225,29 @@ func TestReviseGone(t *testing.T) {
 	rows, _ := rowsIn(t, b)
 	if got := rows[fmt.Sprint("d ", 100*minute)]; got != "1 1" {
 		t.Errorf("the row is %q, want it as it was", got)
+	}
+}
+
+// TestReviseFromTheBeginning: while the hub has its first message, and all rows were made from it,
+// rows of the first minutes are revised too; in a hub that came after another one they aren't.
+func TestReviseFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	b := openDir(t)
+	for i, want := range []int64{1, 0} {
+		h := hubtest.New(1)
+		from := (100 + 60*fleetscore.Micros(i)) * minute
+		for _, s := range []sent{{"d", from, from, 1}, {"d", from + 2*minute, from + 2*minute, 1}, {"d", from, from + 2*minute, 2}} {
+			r := &fleetscore.Readings{Keys: []fleetscore.Key{s.key}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{s.time}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{s.value}}}}
+			if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: s.arrived}, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tick(t, h, from+4*minute)
+		a, err := runConfig(t, revising(config.Query.SQL), h, b)
+		rows, _ := rowsIn(t, b)
+		if s := a.Status().Partitions[0]; err != nil || s.Revised != want || s.Late != 1-want || rows[fmt.Sprint("d ", from)] != fmt.Sprint(1+2*want, " ", 1+want) {
+			t.Errorf("hub %d: %v: %d readings were revised, %d late; the row is %q", i, err, s.Revised, s.Late, rows[fmt.Sprint("d ", from)])
+		}
 	}
 }
 
