@@ -104,6 +104,7 @@ var Table = map[string]Route{
 	"POST /api/v1/clock/accept":                             {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/hub":                                       {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/hub/readings":                              {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/rejected":                                  {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/rejected/{id}":                             {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/rejected/redrive":                         {fleetscore.RoleOperator, smallBody},

@@ -21,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/fleet/versions"
+	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/images"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/logs"
@@ -105,14 +106,15 @@ type Deps struct {
 	Fleets    Fleets
 	Store     store.Bucket
 	Images    Images
-	Mounts    *mount.Checker                                                 // of the server's machine; nil is one by which no mount may be used
-	Catalog   *catalog.Catalog                                               // of the store; nil means that the API opens its own
-	Gateway   http.Handler                                                   // answers POST /hubs/{hub}/messages
-	Clock     *clock.Clock                                                   // the time that the server acts by; nil is the system's
-	Hub       func() Hub                                                     // what comes in
-	Redrive   func(context.Context, ledger.Rejected) (why string, err error) // hands a rejected message over again
-	Queries   func() []aggregator.Status                                     // how far the queries have come
-	Servers   func(ctx context.Context) ([]fleetscore.Server, error)         // those that share the work; nil lists none
+	Mounts    *mount.Checker                                                    // of the server's machine; nil is one by which no mount may be used
+	Catalog   *catalog.Catalog                                                  // of the store; nil means that the API opens its own
+	Gateway   http.Handler                                                      // answers POST /hubs/{hub}/messages
+	Clock     *clock.Clock                                                      // the time that the server acts by; nil is the system's
+	Hub       func() Hub                                                        // what comes in
+	Tail      func(context.Context, tail.Query, func(tail.Reading) error) error // reads readings of the log
+	Redrive   func(context.Context, ledger.Rejected) (why string, err error)    // hands a rejected message over again
+	Queries   func() []aggregator.Status                                        // how far the queries have come
+	Servers   func(ctx context.Context) ([]fleetscore.Server, error)            // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)

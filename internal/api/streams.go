@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,7 +18,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
+	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 type acceptClockInput struct {
@@ -173,6 +178,101 @@ func (s *server) registerRejected(api huma.API) {
 		})
 }
 
+// readReadings answers readings of the log, an object per line, as they are read.
+func (s *server) readReadings(w http.ResponseWriter, r *http.Request) error {
+	q, err := tailQuery(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	flush := http.NewResponseController(w)
+	begun := false
+	begin := func() {
+		begun = true
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(http.StatusOK)
+	}
+	if q.Follow { // the sender of the request waits for the header
+		begin()
+		_ = flush.Flush() // the client went away, which the next line notices
+	}
+	out := json.NewEncoder(w)
+	err = s.deps.Tail(r.Context(), q, func(x tail.Reading) error {
+		if !begun {
+			begin()
+		}
+		err := out.Encode(x)
+		if err == nil && q.Follow {
+			err = flush.Flush()
+		}
+		return err
+	})
+	if begun {
+		return nil // what was read is right; more can't be said
+	}
+	if err == nil {
+		begin()
+	}
+	return err
+}
+
+// tailQuery reads the parameters of a request for readings.
+func tailQuery(v url.Values) (q tail.Query, err error) {
+	const op = "read readings"
+	fail := func(name string) (tail.Query, error) {
+		return q, fleetscore.Errorf(fleetscore.Invalid, op, name, "the value %.64q is wrong", v.Get(name)).WithHint("GET /api/v1/openapi.json describes the parameters")
+	}
+	q.Partition = -1
+	for name, into := range map[string]*int{"partition": &q.Partition, "limit": &q.Limit} {
+		if text := v.Get(name); text != "" {
+			if *into, err = strconv.Atoi(text); err != nil || *into < 0 {
+				return fail(name)
+			}
+		}
+	}
+	if text := v.Get("offset"); text != "" {
+		if q.Offset, err = strconv.ParseUint(text, 10, 64); err != nil || q.Offset == 0 {
+			return fail("offset")
+		}
+	}
+	if text := v.Get("from"); text != "" {
+		t, err := table.ParseTime(text)
+		if err != nil || q.Offset > 0 {
+			return fail("from")
+		}
+		q.From = t.Time()
+	}
+	if text := v.Get("follow"); text != "" {
+		if q.Follow, err = strconv.ParseBool(text); err != nil {
+			return fail("follow")
+		}
+	}
+	if keys := v["key"]; len(keys) > 0 {
+		if q.Key, err = fleetscore.NewKey(keys...); err != nil {
+			return fail("key")
+		}
+	}
+	if q.Limit == 0 && q.From.IsZero() && q.Offset == 0 && !q.Follow {
+		q.Limit = lastReadings
+	}
+	return q, nil
+}
+
+// lastReadings is how many are the last ones, unless a request says it.
+const lastReadings = 20
+
+func (s *server) registerTail(api huma.API, mux *access.Mux) {
+	const path = Prefix + "/hub/readings"
+	param := func(name, text string) *huma.Param {
+		return &huma.Param{Name: name, In: "query", Description: text, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	describe(api, path, &huma.Operation{OperationID: "tail readings", Method: http.MethodGet, Path: "/hub/readings", Tags: []string{"streams"}, Summary: "Readings of the log, an object per line",
+		Description: "Without from, offset and follow: the last readings, in the order of their arrival.",
+		Parameters: []*huma.Param{param("key", "a value of the key, once for each key column, in their order"), param("partition", "the only partition to read"), param("from", "arrivals from this time on"),
+			param("offset", "the first message of the partition"), param("follow", "true goes on with what comes"), param("limit", "the most readings; the last 20 by default")},
+		Responses: map[string]*huma.Response{"200": {Description: "readings as application/x-ndjson"}}})
+	mux.HandleFunc("GET "+path, problems(s.readReadings))
+}
+
 // Dropped says how many messages were removed.
 type Dropped struct {
 	Dropped int64 `json:"dropped"`
@@ -197,6 +297,7 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 			return answer(after), nil
 		})
 	s.registerRejected(api)
+	s.registerTail(api, mux)
 	// The gateway reads its requests itself; the document describes them
 	// nevertheless.
 	describe(api, Prefix+"/hubs/{hub}/messages", &huma.Operation{OperationID: "send readings", Method: http.MethodPost, Path: "/hubs/{hub}/messages", Tags: []string{"streams"},

@@ -2,15 +2,22 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/hub/tail"
 )
 
 // newHubCommand shows what comes in.
@@ -40,7 +47,91 @@ itself.`,
 			}
 			return l, nil
 		}))
+	cmd.AddCommand(newTailCommand())
 	return cmd
+}
+
+// newTailCommand shows readings of the log.
+func newTailCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "tail", Short: "Show the last readings, or those from a time or an offset on", Long: `Shows readings of the log: the last 20, those that arrived from a time on (--from), or those from a
+message of a partition on (--offset); with --follow, the server goes on with what comes, until Ctrl-C. --key names one
+sensor by the values of its key columns. The log keeps readings as long as hub.retention says. With -o jsonl each reading is a
+JSON object with all of its values.`,
+		Example: "  fleetscore hub tail --key 1,4 --follow\n  fleetscore hub tail --from 2026-11-23T10:00:00Z --limit 1000 -o jsonl", Args: cobra.NoArgs}
+	f := cmd.Flags()
+	key, from, offset, partition := f.StringSlice("key", nil, "values of the key columns, in their order"), f.String("from", "", "arrivals from this time on"), f.Uint64("offset", 0, "the first message of the partition"), f.Int("partition", -1, "the only partition to read")
+	follow, limit := f.BoolP("follow", "f", false, "go on with what comes"), f.Int("limit", 0, "the most readings (default: 20 of the last, else no limit)")
+	how := f.StringP("output", "o", "table", "table or jsonl")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *how != "table" && *how != "jsonl" {
+			return usagef("-o %s: write table or jsonl", *how)
+		}
+		if *from != "" && *offset > 0 {
+			return usagef("give --from or --offset, not both")
+		}
+		q := url.Values{"key": *key, "follow": {strconv.FormatBool(*follow)}}
+		for name, v := range map[string]string{"from": *from, "offset": positive(int64(*offset), 1), "partition": positive(int64(*partition), 0), "limit": positive(int64(*limit), 1)} {
+			if v != "" {
+				q.Set(name, v)
+			}
+		}
+		c, err := dial(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		in, err := c.Open(cmd.Context(), "/hub/readings", q)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		return printReadings(cmd.OutOrStdout(), in, *how == "table")
+	}
+	return cmd
+}
+
+// positive is a number as text; empty if it is below least.
+func positive(n, least int64) string {
+	if n < least {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// printReadings prints each reading when it comes.
+func printReadings(w io.Writer, in io.Reader, table bool) error {
+	dec := json.NewDecoder(in)
+	for first := true; ; first = false {
+		var line json.RawMessage
+		if err := dec.Decode(&line); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if !table {
+			if _, err := fmt.Fprintf(w, "%s\n", line); err != nil {
+				return err
+			}
+			continue
+		}
+		var x tail.Reading
+		if err := json.Unmarshal(line, &x); err != nil {
+			return err
+		}
+		if first {
+			fmt.Fprintf(w, "%-24s  %-24s  %-9s  %-20s  %s\n", "TIME", "ARRIVED", "OFFSET", "KEY", "VALUES")
+		}
+		const form = "2006-01-02T15:04:05.000Z"
+		var values []string
+		for _, name := range slices.Sorted(maps.Keys(x.Values)) {
+			values = append(values, fmt.Sprintf("%s=%v", name, x.Values[name]))
+		}
+		if _, err := fmt.Fprintf(w, "%-24s  %-24s  %-9s  %-20s  %s\n", x.Time.UTC().Format(form), x.Arrived.UTC().Format(form), fmt.Sprintf("%d/%d", x.Partition, x.Offset),
+			fleetscore.Printable(strings.Join(x.Key, ",")), fleetscore.Printable(strings.Join(values, " "))); err != nil {
+			return err
+		}
+	}
 }
 
 // newRejectedCommand works with messages that were rejected.

@@ -16,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
+	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
@@ -290,4 +291,15 @@ func messageOf(r ledger.Rejected, h fleetscore.HubConfig) (m gateway.Message, wh
 		return m, "the topic " + r.Topic + " isn't read any more"
 	}
 	return m, fmt.Sprintf("the way %q is unknown", r.Source)
+}
+
+// tail reads readings of the log.
+func (s *streams) tail(ctx context.Context, q tail.Query, fn func(tail.Reading) error) error {
+	s.mu.Lock()
+	h := s.hub
+	s.mu.Unlock()
+	if h == nil {
+		return fleetscore.Errorf(fleetscore.Unavailable, "read readings", "hub", "the hub isn't open").WithHint("GET /health says why")
+	}
+	return tail.Read(ctx, h, q, fn)
 }
