@@ -330,6 +330,34 @@ type PythonConfig struct {
 	// everything else whole: "best" isolates them as far as the machine can, "required"
 	// fails the sensors instead of running Python; empty means best (docs/python.md).
 	Isolation Isolation `json:"isolation,omitempty"`
+	// Versions says what becomes of a model that was made with another release of scikit-learn,
+	// NumPy or Python than the environment has: "warn" scores it and says so, "refuse" ends its
+	// sensor as failed; empty means warn.
+	Versions VersionRule `json:"versions,omitempty"`
+	// Environments are further environments, by the release of scikit-learn that models were
+	// made with; other models are scored by the interpreter that the node was started with.
+	Environments []PythonEnvironment `json:"environments,omitempty"`
+}
+
+// VersionRule is what becomes of models that were made with other releases.
+type VersionRule string
+
+// The rules.
+const (
+	VersionsWarn   VersionRule = "warn"
+	VersionsRefuse VersionRule = "refuse"
+)
+
+// PythonEnvironment is an environment for models of some releases of scikit-learn. It lies in
+// the folder that nodes were given by --environments.
+type PythonEnvironment struct {
+	SKLearn string `json:"sklearn"`        // release of the models, such as "0.24" or "1"; the longest that fits a model counts
+	Path    string `json:"path,omitempty"` // the folder of a virtual environment, relative to the nodes' folder of environments
+	// Requirements is a file as pip reads it, of the server's machine, or "./requirements.txt"
+	// relative to fleet.yaml: each machine makes a virtual environment of it, once.
+	Requirements string `json:"requirements,omitempty"`
+	Python       string `json:"python,omitempty"` // the interpreter for that, such as python3.9; empty means the node's
+	Index        string `json:"index,omitempty"`  // where packages come from: an address, or a folder of the nodes' machines with wheels; empty means pip's default
 }
 
 // CommandConfig says how a program scores that the nodes run (docs/commands.md). In Run, Env and

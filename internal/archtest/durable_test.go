@@ -18,6 +18,7 @@ var ownWriters = map[string]string{
 	"internal/node/command/run.go":         "what a command reads, for as long as it runs",
 	"internal/sandbox/mounts_linux.go":     "a file system in memory, and files that are there for as long as a probe runs",
 	"internal/images/upload.go":            "pieces of uploads, which a start removes; the store makes the whole durable",
+	"internal/scorer/python/venv.go":       "a lock file without content",
 	"internal/logs/spool.go":               "appends to logs, and syncs each piece and the folder",
 	"internal/logs/nodes.go":               "appends to nodes' own logs, whose last lines a power cut may cost",
 }

@@ -38,10 +38,9 @@ import (
 // newNodeCommand makes the command of nodes that score by a runtime.
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
-	var drain time.Duration
-	var interpreter, isolation, credential string
+	var drain, low = time.Duration(0), false
+	var interpreter, environments, isolation, credential string
 	var commands, mountRoots []string
-	var low bool
 	blobs := cache.Lazy{Now: time.Now}
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -83,7 +82,7 @@ ends it at once.`,
 			}
 			output := &node.Output{}
 			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: blobs.Measure(node.NewMeter(time.Now()).Measure), Runtime: runtime, Python: interpreter, Isolate: isolate,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: blobs.Measure(node.NewMeter(time.Now()).Measure), Runtime: runtime, Python: interpreter, Environments: environments, Isolate: isolate,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -104,6 +103,7 @@ ends it at once.`,
 	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
 	cmd.Flags().StringVar(&blobs.Dir, "cache-dir", "", "folder for files of models that are read from the server (default: fleetscore in this user's folder for caches)")
 	cmd.Flags().StringVar(&blobs.Size, "cache-size", "", "how much this node keeps there, such as 20GB; 0B keeps nothing (default: 10GB, at most a quarter of the disk)")
+	cmd.Flags().StringVar(&environments, "environments", "", environmentsFlagText)
 	cmd.Flags().StringVar(&isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")

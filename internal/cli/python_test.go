@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -281,5 +284,69 @@ pipelines:
 	}
 	if got := p.predictions("script"); got.Len() != 60 || slices.Max(got.Prediction) != 0 {
 		t.Errorf("%d predictions of the new code, the largest %v; want 60 of 0", got.Len(), got.Prediction)
+	}
+}
+
+// oldPackages are an environment of an older scikit-learn.
+var oldPackages = []string{"numpy==1.26.4", "pandas==2.2.3", "pyarrow==17.0.0", "scikit-learn==1.4.2"}
+
+// TestEnvironments: each model of a fleet of mixed ages is scored in the environment that fits
+// the release it was made with, which is a folder or is made of requirements; elsewhere, what
+// doesn't fit is told of each model, or refused.
+func TestEnvironments(t *testing.T) {
+	t.Parallel()
+	python, old := testkit.Venv(t, fleetPackages...), testkit.Venv(t, oldPackages...)
+	venv := filepath.Dir(filepath.Dir(old))
+	pipeline := "{dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code, %s}}"
+	yaml := "fleets: {sensors: {path: ./models, model: \"model_{Device}_{Tag}\"}}\npools: {cpu: {scale: {min: 0, max: 1}}}\npipelines:\n"
+	for name, python := range map[string]string{"placed": "environments: [{sklearn: \"1\", path: none}, {sklearn: \"1.4\", path: " + filepath.Base(venv) + "}, {sklearn: \"1.9\", path: " + filepath.Base(filepath.Dir(filepath.Dir(python))) + "}]",
+		"made": "environments: [{sklearn: \"1.4\", requirements: ./old.txt}]", "bad": "environments: [{sklearn: \"1.4\", requirements: ./bad.txt, index: /no/such/folder}]", "strict": "versions: refuse", "warned": "memory_mb: 4096"} {
+		yaml += "  " + name + ": " + fmt.Sprintf(pipeline, python) + "\n"
+	}
+	p := newServer(t, yaml, func(dir string) {
+		makePythonFleet(t, python, dir)
+		for name, interpreter := range map[string]string{"model_a_1": python, "model_a_2": old} {
+			program := "import os, pickle, sys\nsys.path.insert(0, os.path.join(sys.argv[1], 'code'))\nimport plant\nfrom sklearn.pipeline import make_pipeline\nwith open(os.path.join(sys.argv[1], 'models', sys.argv[2]), 'wb') as f:\n    pickle.dump(make_pipeline(plant.Scaled(2.0), plant.Release()).fit([[1.0]]), f)\n"
+			if out, err := testkit.Command(t, interpreter, "-B", "-c", program, dir, name).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		if err := errors.Join(os.Remove(filepath.Join(dir, "models", "model_a_3")), os.WriteFile(filepath.Join(dir, "old.txt"), []byte(strings.Join(oldPackages, "\n")+"\n"), 0o644), os.WriteFile(filepath.Join(dir, "bad.txt"), []byte("nothing==1\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	p.args = []string{"--python", python, "--environments", filepath.Dir(venv)}
+	p.start()
+	server := "--server=http://" + p.addr
+	if code, stdout, stderr := command(t, "dataset", "upload", "history", filepath.Join(p.dir, "rows.csv"), server); code != 0 {
+		t.Fatalf("upload: exit %d\n%s%s", code, stdout, stderr)
+	}
+	for name, want := range map[string]struct {
+		says   string
+		minors map[fleetscore.Key]float64
+	}{
+		"placed": {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 4}},
+		"made":   {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 4}},
+		"bad":    {"check the requirements", map[fleetscore.Key]float64{"a\x1f1": 9}},
+		"strict": {"the model was made with scikit-learn 1.4.2, scored with 1.9.1", map[fleetscore.Key]float64{"a\x1f1": 9}},
+		"warned": {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 9}},
+	} {
+		_, stdout, stderr := command(t, "job", "submit", name, "--wait", server, "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z")
+		got := map[fleetscore.Key]float64{}
+		predictions := p.predictions(name)
+		for i, k := range predictions.KeyIndex {
+			got[predictions.Keys[k]] = predictions.Prediction[i]
+		}
+		var j fleetscore.Job
+		if err := json.Unmarshal([]byte(stdout), &j); err != nil {
+			t.Fatalf("%s: %v\n%s%s", name, err, stdout, stderr)
+		}
+		_, coverage, _ := command(t, "job", "coverage", string(j.ID), "-o", "csv", server)
+		if !maps.Equal(got, want.minors) || !strings.Contains(stdout+coverage, want.says) {
+			t.Errorf("%s: %v, want %v and %q\n%s%s%s", name, got, want.minors, want.says, stdout, stderr, coverage)
+		}
+		if noted := strings.Contains(coverage, "made with scikit-learn 1.4.2, scored with 1.9.1"); noted != (name == "warned" || name == "strict") {
+			t.Errorf("%s: the coverage tells of other releases: %v\n%s", name, noted, coverage)
+		}
 	}
 }

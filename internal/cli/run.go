@@ -37,6 +37,7 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringArrayVar(&cfg.MountRoots, "mount-root", nil, mountRootFlagText)
 	cmd.Flags().StringArrayVar(&cfg.Commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.Python, "python", "", pythonFlagText)
+	cmd.Flags().StringVar(&cfg.Environments, "environments", "", environmentsFlagText)
 	cmd.Flags().StringVar(&cfg.Docker, "docker", "", "address of a Docker engine, such as unix:///var/run/docker.sock, in which pools of provider docker may run containers; whoever may apply configurations can then run any image there")
 	cmd.Flags().StringVar(&cfg.DockerConfig, "docker-config", "", "file with names and passwords of other registries, as docker login writes it (config.json), for pulling the images of pools; it is read for each pull")
 	cmd.Flags().StringVar(&cfg.Isolation, "isolation", "", isolationFlagText)

@@ -354,6 +354,9 @@ func sandboxOf(isolation string) (*sandbox.Lazy, error) {
 // pythonFlagText describes the flag of servers and nodes.
 const pythonFlagText = "interpreter that this machine's nodes may score models with, e.g. venv/bin/python; without it they run no Python"
 
+// environmentsFlagText describes the flag of servers and nodes.
+const environmentsFlagText = "folder whose virtual environments pipelines may use on this machine besides --python, and where those are made that they describe by requirements"
+
 func (p *pythonFlags) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.runtime, "runtime", string(fleetscore.RuntimeNative), "how models are scored: native (read as data; no code of a file is run), auto (native where that is possible, else python), python, or onnx")

@@ -2,7 +2,11 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
@@ -12,6 +16,7 @@ func pythonDefaults(p *fleetscore.PythonConfig) {
 	def(&p.MemoryMB, 2048)
 	def(&p.DiskMB, 512)
 	def(&p.Isolation, fleetscore.IsolationBest)
+	def(&p.Versions, fleetscore.VersionsWarn)
 }
 
 // judgePython checks how a pipeline's models are scored.
@@ -21,7 +26,7 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 		return
 	}
 	c := &p.Python
-	if !p.Runtime.RunsPython() && *c != (fleetscore.PythonConfig{}) {
+	if !p.Runtime.RunsPython() && !reflect.DeepEqual(*c, fleetscore.PythonConfig{}) {
 		r.at(path+".python", "the runtime is %s, which uses no Python; write runtime: python, or runtime: auto", cmp.Or(p.Runtime, fleetscore.RuntimeNative))
 		return
 	}
@@ -45,6 +50,43 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 		r.at(path+".python.isolation", "%q: write best or required; only the operator of a machine can switch isolation off, by --isolation off", string(c.Isolation))
 	}
 	r.absolute(path+".python.code", &c.Code, base, haveBase)
+	if p.Runtime.RunsPython() && c.Versions != fleetscore.VersionsWarn && c.Versions != fleetscore.VersionsRefuse {
+		r.at(path+".python.versions", "%q: write warn or refuse", string(c.Versions))
+	}
+	r.judgeEnvironments(path+".python.environments", c, base, haveBase)
+}
+
+var (
+	releaseOf   = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
+	interpreter = regexp.MustCompile(`^python[0-9.]*$`)
+)
+
+// judgeEnvironments checks the environments for models of other releases.
+func (r *reader) judgeEnvironments(path string, c *fleetscore.PythonConfig, base string, haveBase bool) {
+	if len(c.Environments) > 0 && c.Script != "" && !c.PerModel {
+		r.at(path, "a script whose run() gets the rows of many sensors has one environment; write per_model: true, or leave environments out")
+	}
+	seen := map[string]bool{}
+	c.Environments = slices.Clone(c.Environments)
+	for i := range c.Environments {
+		e, at := &c.Environments[i], fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case !releaseOf.MatchString(e.SKLearn):
+			r.at(at+".sklearn", "%q: write the release of scikit-learn that models were made with, such as \"0.24\"", e.SKLearn)
+		case seen[e.SKLearn]:
+			r.at(at+".sklearn", "there is another environment for %s", e.SKLearn)
+		case (e.Path == "") == (e.Requirements == ""):
+			r.at(at, "write path, the folder of a virtual environment, or requirements, a file that one is made of")
+		case e.Path != "" && !filepath.IsLocal(e.Path):
+			r.at(at+".path", "%s: write a path relative to the folder that nodes were given by --environments", e.Path)
+		case e.Requirements == "" && (e.Python != "" || e.Index != ""):
+			r.at(at, "python and index say how an environment is made of requirements")
+		case e.Python != "" && !interpreter.MatchString(e.Python):
+			r.at(at+".python", "%s: write the name of a program that nodes find in their PATH, such as python3.9", e.Python)
+		}
+		seen[e.SKLearn] = true
+		r.absolute(at+".requirements", &e.Requirements, base, haveBase)
+	}
 }
 
 // absolute makes the path of a folder absolute, which may be relative to fleet.yaml.

@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -26,12 +29,19 @@ func (n *Node) unpacked(ctx context.Context, tables *catalog.Catalog, l dispatch
 		return l, fleetscore.Wrap("get code", l.Code.Short(), err)
 	}
 	out.printf("code %s came with the task", l.Code.Short())
-	if l.Python.Code != "" {
-		l.Python.Code = filepath.Join(dir, "code")
+	has := filepath.Join(dir, "code")
+	if _, err := os.Stat(has); err == nil && l.Python.Code != "" { // without it, only requirements came
+		l.Python.Code = has
+	}
+	l.Python.Environments = slices.Clone(l.Python.Environments)
+	for i := range l.Python.Environments {
+		if e := &l.Python.Environments[i]; e.Requirements != "" {
+			e.Requirements = filepath.Join(dir, "requirements", strconv.Itoa(i), filepath.Base(e.Requirements))
+		}
 	}
 	if l.Command != nil && l.Command.Code != "" {
 		c := *l.Command
-		c.Code = filepath.Join(dir, "code")
+		c.Code = has
 		l.Command = &c
 	}
 	return l, nil

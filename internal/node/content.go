@@ -33,6 +33,15 @@ const (
 	maxCodeBytes = 64 << 20
 )
 
+// librariesOf are the entries of a virtual environment's folder of libraries.
+func librariesOf(venv string) []string {
+	all, err := filepath.Glob(filepath.Join(venv, "lib", "python*", "site-packages", "*"))
+	if err != nil {
+		return nil
+	}
+	return all
+}
+
 // code names all that models depend on which Python scores: the settings, each file of the
 // user's code with its digest, and each library with its version. It is nil if that can't be
 // told: what lies in mounts may change; libraries lie elsewhere than in a virtual environment, or are being worked on; there
@@ -44,12 +53,14 @@ func (p *pythons) code(l dispatch.Lease) []string {
 	if l.Image != "" { // it can't be changed, and holds libraries and code
 		return []string{fmt.Sprintf("%+v", l.Python), p.interpreter, l.Image, l.Code.String()}
 	}
-	libraries, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(p.interpreter)), "lib", "python*", "site-packages", "*"))
-	if err != nil {
-		return nil
+	libraries := librariesOf(filepath.Dir(filepath.Dir(p.interpreter)))
+	for _, e := range l.Python.Environments {
+		if e.Path != "" {
+			libraries = append(libraries, librariesOf(filepath.Join(p.environments, e.Path))...)
+		}
 	}
 	out := []string{fmt.Sprintf("%+v", l.Python), p.interpreter}
-	for _, path := range libraries { // sorted
+	for _, path := range libraries { // sorted within each environment
 		switch name := filepath.Base(path); {
 		case strings.HasSuffix(name, ".egg-link"), strings.HasPrefix(name, "__editable__"):
 			return nil
@@ -67,7 +78,7 @@ func (p *pythons) code(l dispatch.Lease) []string {
 		return out
 	}
 	files, bytes := 0, int64(0)
-	err = filepath.WalkDir(l.Python.Code, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(l.Python.Code, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			if err == nil && d.Name() == "__pycache__" {
 				return fs.SkipDir

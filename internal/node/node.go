@@ -12,6 +12,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -52,7 +53,10 @@ type Deps struct {
 	OpenStore func(ctx context.Context, url string) (store.Bucket, error)
 	Runtime   scorer.Runtime // how models are scored; nil means scorer.Native
 	Python    string         // the interpreter that models may be scored with; empty means that this node runs no Python
-	Isolate   *sandbox.Lazy  // how Python is isolated; nil means not at all
+	// Environments is a folder whose virtual environments pipelines may use, and where those lie
+	// that are made of requirements; empty means that there are none.
+	Environments string
+	Isolate      *sandbox.Lazy // how Python is isolated; nil means not at all
 	// Alone makes a runtime that scores models of a task alone, in processes of their
 	// own. nil means that they are scored by Runtime.
 	Alone func(alone.Limits) scorer.Runtime
@@ -113,7 +117,13 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = max(1, runtime.GOMAXPROCS(0)/cfg.Hello.Slots)
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck, mounts: mounts{check: mount.Checker{Roots: cfg.Mounts}},
+	if deps.Environments != "" {
+		var err error
+		if deps.Environments, err = filepath.Abs(deps.Environments); err != nil {
+			return nil, fleetscore.Wrap("start node", deps.Environments, err)
+		}
+	}
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, environments: deps.Environments, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck, mounts: mounts{check: mount.Checker{Roots: cfg.Mounts}},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -121,6 +131,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if n.now == nil {
 		n.now = time.Now
 	}
+	n.python.now = n.now
 	return n, nil
 }
 

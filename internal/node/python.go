@@ -4,15 +4,22 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
+	"github.com/fleetscore/fleetscore/sklearn"
 )
 
 // pythons is the node's Python processes. Tasks that want the same of them share them, so
@@ -20,8 +27,10 @@ import (
 // behind in a process that reads what is scored next. Where isolation is required, jobs
 // share none either.
 type pythons struct {
-	interpreter string        // empty if the node runs no Python
-	isolate     *sandbox.Lazy // nil if nothing is isolated
+	interpreter  string        // empty if the node runs no Python
+	environments string        // the folder of further environments; empty if there is none
+	isolate      *sandbox.Lazy // nil if nothing is isolated
+	now          func() time.Time
 
 	mu    sync.Mutex // guards what follows
 	pools map[settings]*shared
@@ -30,11 +39,12 @@ type pythons struct {
 
 // settings are what a pool of processes is started with.
 type settings struct {
-	python   fleetscore.PythonConfig
-	mounts   string // as JSON
-	by       fleetscore.FeatureOrder
-	pipeline string
-	job      fleetscore.JobID // empty if jobs share the processes
+	interpreter string
+	python      string // as JSON
+	mounts      string // as JSON
+	by          fleetscore.FeatureOrder
+	pipeline    string
+	job         fleetscore.JobID // empty if jobs share the processes
 }
 
 // shared is a pool and the number of tasks that use it.
@@ -46,7 +56,7 @@ type shared struct {
 // of gives the processes for a task, which score at most so many batches at once. Where
 // there are none, it gives what tells that to each sensor. The task calls done when it has
 // ended. note says how far the processes are isolated.
-func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *slog.Logger) (scores scorer.Foreign, done func(), note string) {
+func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, out *taskLog, log *slog.Logger) (scores scorer.Foreign, done func(), note string) {
 	refuse := func(err error) (scorer.Foreign, func(), string) {
 		return refusing{err}, func() {}, "no Python runs: " + err.Error()
 	}
@@ -58,20 +68,50 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 	if err != nil {
 		return refuse(err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	mounts, err := json.Marshal(l.Mounts)
 	if err != nil {
 		return refuse(err)
 	}
-	want := settings{python: l.Python, mounts: string(mounts), by: l.FeaturesBy, pipeline: l.Pipeline}
-	if required {
-		want.job = l.Job
+	doc, err := json.Marshal(l.Python)
+	if err != nil {
+		return refuse(err)
 	}
-	p.retire(want, log)
-	pool := p.pools[want]
+	u := &user{pythons: p, lease: l, processes: processes, sandbox: box, log: log, out: out, want: settings{python: string(doc), mounts: string(mounts), by: l.FeaturesBy, pipeline: l.Pipeline}}
+	if required {
+		u.want.job = l.Job
+	}
+	if len(l.Python.Environments) == 0 {
+		if scores, err = u.pool(p.interpreter); err != nil {
+			return refuse(err)
+		}
+		return scores, u.done, "Python is " + box.Describe()
+	}
+	return python.Places{Of: func(made sklearn.Origin) int { return placeOf(made.SKLearn, l.Python.Environments) }, At: u.at}, u.done, "Python is " + box.Describe()
+}
+
+// user is a task that uses Python.
+type user struct {
+	*pythons
+	lease     dispatch.Lease
+	processes int
+	sandbox   *sandbox.Sandbox
+	out       *taskLog
+	log       *slog.Logger
+	want      settings // without the interpreter
+
+	taken []*shared // guarded by the pythons' lock
+}
+
+// pool gives the processes of an interpreter.
+func (u *user) pool(interpreter string) (scorer.Foreign, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	l, want := u.lease, u.want
+	want.interpreter = interpreter
+	u.retire(want, u.log)
+	pool := u.pools[want]
 	if pool == nil {
-		cfg := python.Config{Python: p.interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: processes, Log: log, Sandbox: box, DiskBytes: l.Python.DiskMB << 20}
+		cfg := python.Config{Python: interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: u.processes, Log: u.log, Sandbox: u.sandbox, DiskBytes: l.Python.DiskMB << 20, Versions: l.Python.Versions}
 		for _, m := range l.Mounts {
 			cfg.Env = append(cfg.Env, m.Variable()+"="+m.Path)
 			if m.Writable() {
@@ -88,20 +128,76 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, log *
 		}
 		made, err := python.New(cfg)
 		if err != nil {
-			return refuse(err)
+			return nil, err
 		}
 		pool = &shared{Pool: made}
-		if p.pools == nil {
-			p.pools = map[settings]*shared{}
+		if u.pools == nil {
+			u.pools = map[settings]*shared{}
 		}
-		p.pools[want] = pool
+		u.pools[want] = pool
 	}
-	pool.tasks++
-	return pool, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
+	if !slices.Contains(u.taken, pool) {
+		pool.tasks++
+		u.taken = append(u.taken, pool)
+	}
+	return pool, nil
+}
+
+// done gives all processes back.
+func (u *user) done() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, pool := range u.taken {
 		pool.tasks--
-	}, "Python is " + box.Describe()
+	}
+	u.taken = nil
+}
+
+// placeOf is the environment for models of a release: that whose release is the longest
+// beginning of it; -1 for none.
+func placeOf(release string, all []fleetscore.PythonEnvironment) int {
+	best := -1
+	for i, e := range all {
+		if (release == e.SKLearn || strings.HasPrefix(release, e.SKLearn+".")) && (best < 0 || len(e.SKLearn) > len(all[best].SKLearn)) {
+			best = i
+		}
+	}
+	return best
+}
+
+// at gives the processes of an environment of the pipeline, which is made if need be; -1 is the
+// node's own interpreter.
+func (u *user) at(ctx context.Context, place int) (scorer.Foreign, error) {
+	if place < 0 {
+		return u.pool(u.interpreter)
+	}
+	e := u.lease.Python.Environments[place]
+	if u.environments == "" {
+		return nil, fmt.Errorf("the environment for models of scikit-learn %s can't be used, because this node has no folder of environments; start it with --environments FOLDER (serve and up have the flag for local nodes)", e.SKLearn)
+	}
+	if e.Path != "" {
+		return u.pool(filepath.Join(u.environments, e.Path, "bin", "python"))
+	}
+	text, err := os.ReadFile(e.Requirements)
+	if err != nil {
+		return nil, fmt.Errorf("the environment for models of scikit-learn %s can't be made: %w", e.SKLearn, err)
+	}
+	base := u.interpreter
+	if e.Python != "" {
+		if base, err = exec.LookPath(e.Python); err != nil {
+			return nil, fmt.Errorf("the environment for models of scikit-learn %s can't be made: %w", e.SKLearn, err)
+		}
+	}
+	began := u.now()
+	interpreter, err := python.Recipe{Base: base, Requirements: text, Index: e.Index}.Environment(ctx, u.environments)
+	if err != nil {
+		u.out.printf("no environment for models of scikit-learn %s: %v", e.SKLearn, err)
+		return nil, err
+	}
+	if took := u.now().Sub(began); took > time.Second {
+		u.out.printf("the environment for models of scikit-learn %s was made in %s", e.SKLearn, took.Round(time.Second))
+	}
+	return u.pool(interpreter)
 }
 
 // sandbox is how programs are isolated on this machine; nil if they aren't.
@@ -119,7 +215,9 @@ func (p *pythons) sandbox(ctx context.Context, required bool) (*sandbox.Sandbox,
 // for other jobs. The lock is held.
 func (p *pythons) retire(want settings, log *slog.Logger) {
 	for s, pool := range p.pools {
-		if s.pipeline == want.pipeline && s != want && pool.tasks == 0 {
+		other := want
+		other.interpreter = s.interpreter
+		if s.pipeline == want.pipeline && s != other && pool.tasks == 0 {
 			delete(p.pools, s)
 			p.ends.Go(func() { end(pool, log) })
 		}

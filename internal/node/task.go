@@ -158,7 +158,7 @@ func (n *Node) spec(ctx context.Context, tables *catalog.Catalog, l dispatch.Lea
 		Log: out.printf, Print: out.print, Runtime: n.models, Now: n.now, Timing: true, Quarantined: map[fleetscore.Key]fleetscore.Harm{}}, func() {}
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		var note string
-		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, n.log)
+		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, out, n.log)
 		out.printf("%s", note)
 	}
 	if l.Runtime == fleetscore.RuntimeCommand {

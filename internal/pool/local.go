@@ -18,16 +18,17 @@ import (
 
 // LocalConfig says how child processes are started.
 type LocalConfig struct {
-	ServerURL  string          // where nodes reach the server
-	Others     func() []string // where they reach other servers, should that one end; nil means nowhere
-	Executable string          // the program; "" means this one
-	TokenFile  string          // file with the token of nodes
-	CAFile     string          // certificates that nodes trust the server by; empty where it speaks plain HTTP
-	ServerName string          // the name in the server's certificate; empty where it is the URL's
-	Mounts     []string        // folders that mounts may lie in
-	Commands   []string        // folders whose programs may prepare nodes
-	Python     string          // the interpreter that nodes may score models with; empty where they run no Python
-	Isolation  string          // how far they isolate it: best, required or off; empty means best
+	ServerURL    string          // where nodes reach the server
+	Others       func() []string // where they reach other servers, should that one end; nil means nowhere
+	Executable   string          // the program; "" means this one
+	TokenFile    string          // file with the token of nodes
+	CAFile       string          // certificates that nodes trust the server by; empty where it speaks plain HTTP
+	ServerName   string          // the name in the server's certificate; empty where it is the URL's
+	Mounts       []string        // folders that mounts may lie in
+	Commands     []string        // folders whose programs may prepare nodes
+	Python       string          // the interpreter that nodes may score models with; empty where they run no Python
+	Environments string          // the folder of their further environments; empty if there is none
+	Isolation    string          // how far they isolate it: best, required or off; empty means best
 }
 
 // Local is the provider whose nodes are child processes of the server.
@@ -58,7 +59,7 @@ func (l *Local) Start(_ context.Context, n fleetscore.Node) (Running, error) {
 	}
 	cmd := exec.Command(l.cfg.Executable, "node", "--server", strings.Join(servers, ","), "--pool", n.Pool, "--slots", strconv.Itoa(n.Slots), "--id", string(n.ID), "--drain-time", "0s") // a server that ends doesn't wait for tasks
 	cmd.Env = append(withoutCredentials(os.Environ()), "FLEETSCORE_NODE_TOKEN_FILE="+l.cfg.TokenFile,
-		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, "FLEETSCORE_COMMANDS="+strings.Join(l.cfg.Commands, string(os.PathListSeparator)), "FLEETSCORE_MOUNT_ROOT="+strings.Join(l.cfg.Mounts, string(os.PathListSeparator)), "FLEETSCORE_PYTHON="+l.cfg.Python, "FLEETSCORE_ISOLATION="+l.cfg.Isolation, "FLEETSCORE_KIND="+string(n.Kind), proof)
+		"FLEETSCORE_CA_FILE="+l.cfg.CAFile, "FLEETSCORE_TLS_SERVER_NAME="+l.cfg.ServerName, "FLEETSCORE_COMMANDS="+strings.Join(l.cfg.Commands, string(os.PathListSeparator)), "FLEETSCORE_MOUNT_ROOT="+strings.Join(l.cfg.Mounts, string(os.PathListSeparator)), "FLEETSCORE_PYTHON="+l.cfg.Python, "FLEETSCORE_ENVIRONMENTS="+l.cfg.Environments, "FLEETSCORE_ISOLATION="+l.cfg.Isolation, "FLEETSCORE_KIND="+string(n.Kind), proof)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C on the terminal is the server's to handle
 	c := &child{cmd: cmd}
 	cmd.Stdout, cmd.Stderr = &c.out, &c.out

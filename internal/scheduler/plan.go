@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -414,13 +416,20 @@ func (s *Scheduler) ship(ctx context.Context, j fleetscore.Job) (fleetscore.Dige
 	if c := j.Config.Command; c != nil {
 		path = c.Code
 	}
-	if path == "" {
+	var parts []code.Part
+	if _, err := os.Stat(path); err == nil {
+		parts = append(parts, code.Part{Name: "code", Path: filepath.Clean(path)})
+	}
+	for i, e := range j.Config.Python.Environments {
+		if _, err := os.Stat(e.Requirements); err == nil {
+			parts = append(parts, code.Part{Name: "requirements/" + strconv.Itoa(i), Path: filepath.Clean(e.Requirements)})
+		}
+	}
+	if len(parts) == 0 {
 		return none, nil
 	}
-	archive, err := code.Pack(ctx, []code.Part{{Name: "code", Path: filepath.Clean(path)}})
+	archive, err := code.Pack(ctx, parts)
 	switch {
-	case fleetscore.NotFound.Is(err):
-		return none, nil
 	case fleetscore.Exhausted.Is(err):
 		s.log.Warn("code isn't sent to nodes, which need it on their own disks", "pipeline", j.Pipeline, "error", err)
 		return none, nil

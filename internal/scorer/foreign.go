@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -42,6 +43,17 @@ type BatchSensor struct {
 	Model  []byte // that file
 	Digest fleetscore.Digest
 	Rows   int
+	made   *sklearn.Origin
+}
+
+// Made is what the model's file tells of the environment that wrote it. Only one goroutine at a
+// time may ask.
+func (s *BatchSensor) Made() sklearn.Origin {
+	if s.made == nil {
+		o := sklearn.OriginOf(s.Model)
+		s.made = &o
+	}
+	return *s.made
 }
 
 // Ended is how a sensor of a batch ended: with an error, or with a value per row.
@@ -54,6 +66,8 @@ type Ended struct {
 	// elsewhere.
 	Apart     bool
 	Anomalies int64 // among the predictions, unless Detector says how to find them
+	// Note is said of the sensor although it was scored; empty for nothing.
+	Note string
 	// Loading and Scoring are how long reading the model and predicting took. If both are 0,
 	// it took as long as no other sensor of the batch ended.
 	Loading, Scoring time.Duration
@@ -240,4 +254,7 @@ func (r *run) ended(p place, e Ended) {
 		r.prediction[row], r.score[row] = v, e.Score[i]
 	}
 	it.Outcome, it.Rows, it.Anomalies = fleetscore.Scored, int64(len(p.rows)), int64(anomalies)
+	if e.Note != "" {
+		it.Reason = strings.TrimPrefix(it.Reason+"; "+e.Note, "; ")
+	}
 }

@@ -55,6 +55,7 @@ type Config struct {
 	MountRoots   []string // folders of this machine that mounts may lie in
 	Commands     []string // folders of this machine whose programs pools may run
 	Python       string   // interpreter that local nodes may score models with; empty: none
+	Environments string   // the folder of further environments of local nodes; empty means that there are none
 	Isolation    string   // how far local nodes isolate Python: best, required or off; empty: best
 	Docker       string   // address of a Docker engine whose containers may be nodes; empty: none
 	DockerConfig string   // file of docker login with the logins of registries that images are pulled from; empty: none

@@ -328,7 +328,7 @@ func (s *Server) leading(ctx context.Context, w work) error {
 func (s *Server) term(ctx context.Context, w work, l ledger.Ledger, more ...lifecycle.Service) error {
 	metrics := &scope{Registerer: s.metrics}
 	defer metrics.unregister()
-	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.URL, Others: s.others.urls, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName(), Mounts: s.cfg.MountRoots, Commands: s.cfg.Commands, Python: s.cfg.Python, Isolation: s.cfg.Isolation})
+	local, err := pool.NewLocal(pool.LocalConfig{ServerURL: s.URL, Others: s.others.urls, TokenFile: s.nodes, CAFile: s.caFile(), ServerName: s.serverName(), Mounts: s.cfg.MountRoots, Commands: s.cfg.Commands, Python: s.cfg.Python, Environments: s.cfg.Environments, Isolation: s.cfg.Isolation})
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	MemoryBytes int64                   // that a process may allocate beyond what its libraries take; 0 means 2 GiB
 	Sandbox     *sandbox.Sandbox        // isolates processes; nil means that they aren't isolated
 	DiskBytes   int64                   // that an isolated process may write; 0 means 512 MiB
+	Versions    fleetscore.VersionRule  // what becomes of models that were made with other releases; empty means warn
 	Recycle     int                     // sensors after which a process is replaced; 0 means 20,000
 	Processes   int                     // at most at once; 0 means 1
 	StartLimit  time.Duration           // how long a process may take until it is ready; 0 means 2 min
@@ -220,8 +221,15 @@ func (p *Pool) Score(ctx context.Context, b *scorer.Batch, ended func(sensor int
 			continue
 		}
 		part := all
-		part.sensors = next.sensors
-		more, usable := p.run(ctx, w, part, ended)
+		var notes map[int]string
+		if part.sensors, notes = p.fit(w, b, next.sensors, ended); len(part.sensors) == 0 {
+			p.give(w)
+			continue
+		}
+		more, usable := p.run(ctx, w, part, func(i int, e scorer.Ended) {
+			e.Note = notes[i]
+			ended(i, e)
+		})
 		if usable {
 			p.give(w)
 		} else {

@@ -73,3 +73,17 @@ class Slow:
     def predict(self, x):
         time.sleep(0.2)
         return np.zeros(len(x))
+
+
+class Release(BaseEstimator):
+    """Predicts the second number of the release of scikit-learn that it runs with."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, x, y=None):
+        return self
+
+    def predict(self, x):
+        import sklearn
+        return np.full(len(x), float(sklearn.__version__.split(".")[1]))
