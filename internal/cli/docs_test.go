@@ -252,11 +252,11 @@ func TestImportBatchAI(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file, yaml := filepath.Join(dir, "job.json"), filepath.Join(dir, "fleet.yaml")
-	if err := os.WriteFile(file, []byte(`{"properties": {"nodeCount": 2, "customToolkitSettings": {"commandLine": "python predict.py"}}}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"properties": {"nodeCount": 2, "customToolkitSettings": {"commandLine": "cd x && python predict.py"}}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := command(t, "import", "batchai", file)
-	if code != 0 || !strings.Contains(stderr, "1 setting has no counterpart") || !strings.Contains(stderr, "python predict.py") {
+	if code != 0 || !strings.Contains(stderr, "1 setting has no counterpart") || !strings.Contains(stderr, "python predict.py") || !strings.Contains(stdout, "runtime: command") {
 		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
 	}
 	if err := os.WriteFile(yaml, []byte(stdout), 0o600); err != nil {

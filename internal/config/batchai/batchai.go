@@ -110,6 +110,11 @@ type converter struct {
 	job      job
 	priority string
 	timeout  fleetscore.Duration
+	mounts   []mounted
+	image    string            // of the pool's containers; empty means no containers
+	run      string            // the command; empty means that there is none
+	env      map[string]string // of the command
+	secrets  map[string]string // of the command, by environment variable
 }
 
 // lacks notes a setting that has no counterpart, or another one.
@@ -121,35 +126,28 @@ func (c *converter) lacks(format string, args ...any) {
 // settings notes what can't be said in fleet.yaml.
 func (c *converter) settings(all map[string]json.RawMessage) {
 	j := c.job
-	if s := j.CustomToolkitSettings; s != nil {
-		c.lacks("customToolkitSettings.commandLine %q: a pipeline finds each sensor's model and rows itself, and one job scores all sensors. A script of your own becomes run(batch), see python.script", s.CommandLine)
+	for _, kind := range slices.Sorted(maps.Keys(j.MountVolumes)) {
+		if text := strings.TrimSpace(string(j.MountVolumes[kind])); text != "null" && text != "[]" {
+			c.volumes(kind, j.MountVolumes[kind])
+		}
+	}
+	if !c.command() {
+		c.withoutCommand()
 	}
 	if s := j.ContainerSettings; s != nil {
 		image := strings.TrimPrefix(s.ImageSourceRegistry.ServerURL+"/"+s.ImageSourceRegistry.Image, "/")
-		c.lacks("containerSettings: the image %s isn't used: scikit-learn's models are read natively, and others by the interpreter that the node was started with (--python)", image)
+		if c.run == "" || image == "" || strings.ContainsAny(image, " \t\n") {
+			c.lacks("containerSettings: the image %s isn't used", image)
+		} else {
+			c.image = image
+			c.Notes = append(c.Notes, fmt.Sprintf("the image %s: check docker.python, the interpreter in it; the server needs --docker", image))
+		}
 	}
 	if s := j.JobPreparation; s != nil {
-		c.lacks("jobPreparation.commandLine %q: a pool's setup prepares a node once; put the command into a program in a folder of --commands", s.CommandLine)
-	}
-	for _, v := range j.EnvironmentVariables {
-		c.lacks("environmentVariables %s: nodes pass no variables to models", v.Name)
-	}
-	for _, v := range j.Secrets {
-		c.lacks("secrets %s: no secret is needed, because nodes get access to their task's rows and models by their lease", v.Name) // the value isn't shown
-	}
-	for _, d := range j.InputDirectories {
-		c.lacks("inputDirectories %s (%s): copy models into the fleet's path, and upload rows with fleetscore dataset upload, or send readings", d.ID, d.Path)
-	}
-	for _, d := range j.OutputDirectories {
-		c.lacks("outputDirectories %s (%s): predictions are a Delta table in the store, predictions/%s", d.ID, path.Join(d.PathPrefix, d.PathSuffix), c.Name)
+		c.lacks("jobPreparation.commandLine %q: a pool's setup prepares a node once; put the command into a program in a folder of --commands, or into the image", s.CommandLine)
 	}
 	if j.StdOutErrPathPrefix != "" {
 		c.lacks("stdOutErrPathPrefix %s: logs are kept in the store, and fleetscore job logs shows them", j.StdOutErrPathPrefix)
-	}
-	for _, kind := range slices.Sorted(maps.Keys(j.MountVolumes)) {
-		if text := strings.TrimSpace(string(j.MountVolumes[kind])); text != "null" && text != "[]" {
-			c.lacks("mountVolumes.%s: nothing is mounted; the store may be a cloud's (store: in fleet.yaml)", kind)
-		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(all)) {
 		if !slices.Contains(known, k) && string(all[k]) != "null" {
@@ -160,6 +158,22 @@ func (c *converter) settings(all map[string]json.RawMessage) {
 		c.Notes = append(c.Notes, fmt.Sprintf("the cluster %s became the pool %s on this machine; check its scale", path.Base(id), plainName(path.Base(id))))
 	}
 	c.Notes = append(c.Notes, "check hub, fleets and features: a Batch AI job says nothing about columns and models, so that these are the ones of the reference architecture")
+}
+
+// withoutCommand notes what only a command would need.
+func (c *converter) withoutCommand() {
+	for _, v := range c.job.EnvironmentVariables {
+		c.lacks("environmentVariables %s: nodes pass no variables to models", v.Name)
+	}
+	for _, v := range c.job.Secrets {
+		c.lacks("secrets %s: no secret is needed, because nodes get access to their task's rows and models by their lease", v.Name) // the value isn't shown
+	}
+	for _, d := range c.job.InputDirectories {
+		c.lacks("inputDirectories %s (%s): copy models into the fleet's path, and upload rows with fleetscore dataset upload, or send readings", d.ID, d.Path)
+	}
+	for _, d := range c.job.OutputDirectories {
+		c.lacks("outputDirectories %s (%s): predictions are a Delta table in the store, predictions/%s", d.ID, path.Join(d.PathPrefix, d.PathSuffix), c.Name)
+	}
 }
 
 // limits reads the priority and the time limit.
@@ -205,18 +219,48 @@ func (c *converter) write() {
 	for _, n := range c.Notes {
 		fmt.Fprintf(&b, "# - %s\n", fleetscore.Printable(n))
 	}
-	fmt.Fprintf(&b, `hub: {key: [Device, Tag], time: TS}
-fleets:
+	b.WriteString("hub: {key: [Device, Tag], time: TS}\n")
+	var names []string
+	for i, m := range c.mounts {
+		if names = append(names, m.name); i == 0 {
+			b.WriteString("mounts:\n")
+		}
+		fmt.Fprintf(&b, "  %s: {path: /mnt/%s", m.name, m.name)
+		if m.kind != "" {
+			fmt.Fprintf(&b, ", type: %s", m.kind)
+		}
+		if m.source != "" {
+			fmt.Fprintf(&b, ", source: %s", quoted(m.source))
+		}
+		b.WriteString("}\n")
+	}
+	mounts := ""
+	if len(names) > 0 {
+		mounts = "mounts: [" + strings.Join(names, ", ") + "]"
+	}
+	fmt.Fprintf(&b, `fleets:
   sensors: {path: models/sensors, model: "model_{Device}_{Tag}"}
 pools:
-  %s: {provider: local, slots: 2, scale: {min: 0, max: %d}}
-pipelines:
+  %s:
+    slots: 2
+    scale: {min: 0, max: %d}
+`, pool, max(1, c.job.NodeCount))
+	if c.image != "" {
+		fmt.Fprintf(&b, "    provider: docker\n    docker: {image: %s, python: /usr/local/bin/python}\n", quoted(c.image))
+	}
+	if mounts != "" {
+		fmt.Fprintf(&b, "    %s\n", mounts)
+	}
+	fmt.Fprintf(&b, `pipelines:
   %s:
     dataset: history # rows that are uploaded
     fleet: sensors
     features: [Val=Value]
     pool: %s
-`, pool, max(1, c.job.NodeCount), c.Name, pool)
+`, c.Name, pool)
+	if c.run != "" {
+		c.writeCommand(&b, mounts)
+	}
 	if c.priority != "" {
 		fmt.Fprintf(&b, "    priority: %s\n", c.priority)
 	}
@@ -224,4 +268,31 @@ pipelines:
 		fmt.Fprintf(&b, "    limits: {job_timeout: %s}\n", c.timeout)
 	}
 	c.YAML = b.String()
+}
+
+// writeCommand writes the command of the pipeline.
+func (c *converter) writeCommand(b *strings.Builder, mounts string) {
+	b.WriteString("    runtime: command\n")
+	if mounts != "" {
+		fmt.Fprintf(b, "    %s\n", mounts)
+	}
+	fmt.Fprintf(b, "    command:\n      run: %s\n", quoted(c.run))
+	for _, part := range []struct {
+		key    string
+		values map[string]string
+	}{{"env", c.env}, {"secrets", c.secrets}} {
+		if len(part.values) > 0 {
+			fmt.Fprintf(b, "      %s:\n", part.key)
+		}
+		for _, name := range slices.Sorted(maps.Keys(part.values)) {
+			fmt.Fprintf(b, "        %s: %s\n", quoted(name), quoted(part.values[name]))
+		}
+	}
+	b.WriteString("      # predictions: preds.csv # a CSV file in the output with TS, Device, Tag and Prediction; without it the exit code alone counts\n")
+}
+
+// quoted is a text as YAML and JSON write it.
+func quoted(s string) string {
+	out, _ := json.Marshal(fleetscore.Printable(s)) // a string can always be written
+	return string(out)
 }

@@ -21,12 +21,12 @@ const reference = `{
     "stdOutErrPathPrefix": "$AZ_BATCHAI_MOUNT_ROOT/logs",
     "inputDirectories": [{"id": "SCRIPT", "path": "$AZ_BATCHAI_MOUNT_ROOT/scripts"}],
     "outputDirectories": [{"id": "MODEL", "pathPrefix": "$AZ_BATCHAI_MOUNT_ROOT/out", "pathSuffix": "preds"}],
-    "environmentVariables": [{"name": "MODE", "value": "fast"}],
+    "environmentVariables": [{"name": "MODE", "value": "fast $AZ_BATCHAI_OUTPUT_MODEL/x"}],
     "secrets": [{"name": "STORAGE_KEY", "value": "hunter2"}],
     "containerSettings": {"imageSourceRegistry": {"serverUrl": "registry.example.com", "image": "scorer:1"}},
     "jobPreparation": {"commandLine": "apt-get update"},
     "constraints": {"maxWallClockTime": "P1DT2H30M"},
-    "mountVolumes": {"azureFileShares": [{"accountName": "a"}], "fileServers": []},
+    "mountVolumes": {"azureFileShares": [{"accountName": "a", "azureFileUrl": "https://a.file.core.windows.net/share", "relativeMountPath": "scripts"}, {"azureFileUrl": "x", "relativeMountPath": "Scripts"}], "fileServers": []},
     "horovodSettings": {"pythonScriptFilePath": "x"}
   }
 }`
@@ -48,14 +48,31 @@ func TestConvert(t *testing.T) {
 		cfg.Pools["anomaly-cluster"].Scale.Max != 2 || strings.Join(got.Features, " ") != "Val=Value" {
 		t.Errorf("the pipeline is %+v\n%s", got, p.YAML)
 	}
-	for _, want := range []string{`commandLine "python /predict.py 1 1`, "registry.example.com/scorer:1", `"apt-get update"`, "environmentVariables MODE", "secrets STORAGE_KEY",
-		"inputDirectories SCRIPT", "outputDirectories MODEL", "stdOutErrPathPrefix", "mountVolumes.azureFileShares", "horovodSettings"} {
-		if n := strings.Count(strings.Join(p.Notes, "\n"), want); n != 1 || !strings.Contains(p.YAML, want) {
-			t.Errorf("%q is noted %d times", want, n)
+	pool, c := cfg.Pools["anomaly-cluster"], got.Command
+	if pool.Provider != "docker" || pool.Docker.Image != "registry.example.com/scorer:1" || strings.Join(pool.Mounts, " ") != "scripts scripts-2" || cfg.Mounts["scripts"] != (fleetscore.MountConfig{Path: "/mnt/scripts", Type: "smb", Source: "//a.file.core.windows.net/share"}) {
+		t.Errorf("the pool is %+v, the mounts are %+v", pool, cfg.Mounts)
+	}
+	if got.Runtime != fleetscore.RuntimeCommand || c == nil || c.Run != "python /predict.py 1 1 {mounts.scripts}/config.json" || c.Env["MODE"] != "fast {output}/x" || c.Env["AZ_BATCHAI_INPUT_SCRIPT"] != "{mounts.scripts}" ||
+		c.Env["AZ_BATCHAI_OUTPUT_MODEL"] != "{output}" || c.Secrets["STORAGE_KEY"] != "storage-key" {
+		t.Errorf("the command is %+v\n%s", c, p.YAML)
+	}
+	for _, want := range []string{"secrets STORAGE_KEY", "outputDirectories MODEL", "--docker", `"apt-get update"`, "stdOutErrPathPrefix", "azureFileShares scripts became the mount scripts:", "--mount-root /mnt", "horovodSettings", "{Device}"} {
+		if !strings.Contains(strings.Join(p.Notes, "\n"), want) || !strings.Contains(p.YAML, want) {
+			t.Errorf("%q isn't noted", want)
 		}
 	}
-	if p.Counts != 10 || strings.Contains(p.YAML, "hunter2") || strings.Contains(p.YAML, "fileServers") {
+	if p.Counts != 3 || strings.Contains(p.YAML, "hunter2") || strings.Contains(p.YAML, "fileServers") {
 		t.Errorf("%d notes:\n%s", p.Counts, p.YAML)
+	}
+	for line, want := range map[string]string{"cd /x && python a.py": "there is no shell", "python $HOME/a.py": "$HOME stands for", "a 'b": "can't be taken over", "{x} y": "can't be taken over"} {
+		p, err := Convert("x.json", []byte(`{"customToolkitSettings": {"commandLine": "`+line+`"}, "inputDirectories": [{"id": "A", "path": "/elsewhere"}]}`))
+		if err != nil || p.Counts != 2 || !strings.Contains(p.YAML, want) || !strings.Contains(p.YAML, `"AZ_BATCHAI_INPUT_A": "{input}"`) {
+			t.Errorf("%s: %v, want …%s…\n%s", line, err, want, p.YAML)
+			continue
+		}
+		if _, err := config.Parse("/fleet/fleet.yaml", []byte(p.YAML)); err != nil {
+			t.Errorf("%s: %v\n%s", line, err, p.YAML)
+		}
 	}
 	// As the REST interface shows a job, and without "properties".
 	for _, text := range []string{`{"name": "J", "properties": {"nodeCount": 1, "constraints": {"maxWallClockTime": "1h30m"}}}`, `{"name": "J", "nodeCount": 1}`} {
@@ -83,14 +100,17 @@ func TestAnyTexts(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		text := rapid.String().Draw(r, "text")
+		commandEnd := rapid.SampledFrom([]string{"", `\nfleets: {}`}).Draw(r, "end")
 		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(strings.Map(func(c rune) rune {
 			if c < ' ' {
 				return -1
 			}
 			return c
 		}, text))
-		p, err := Convert("x.json", []byte(`{"name": "`+quoted+`", "cluster": {"id": "`+quoted+`"}, "customToolkitSettings": {"commandLine": "`+quoted+`\nfleets: {}"},
-			"secrets": [{"name": "`+quoted+`\npools: {}", "value": "v"}]}`))
+		p, err := Convert("x.json", []byte(`{"name": "`+quoted+`", "cluster": {"id": "`+quoted+`"}, "customToolkitSettings": {"commandLine": "`+quoted+commandEnd+`"},
+			"secrets": [{"name": "`+quoted+`\npools: {}", "value": "v"}], "environmentVariables": [{"name": "A", "value": "`+quoted+`"}, {"name": "`+quoted+`", "value": "x"}],
+			"containerSettings": {"imageSourceRegistry": {"image": "`+quoted+`"}}, "inputDirectories": [{"id": "`+quoted+`", "path": "$AZ_BATCHAI_MOUNT_ROOT/`+quoted+`"}],
+			"mountVolumes": {"azureFileShares": [{"azureFileUrl": "https://`+quoted+`", "relativeMountPath": "`+quoted+`"}, {"relativeMountPath": "b"}], "`+quoted+`": [{"relativeMountPath": "`+quoted+`"}]}}`))
 		if err != nil {
 			r.Fatal(err)
 		}
