@@ -300,7 +300,7 @@ func TestEnvironments(t *testing.T) {
 	pipeline := "{dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code, %s}}"
 	yaml := "fleets: {sensors: {path: ./models, model: \"model_{Device}_{Tag}\"}}\npools: {cpu: {scale: {min: 0, max: 1}}}\npipelines:\n"
 	for name, python := range map[string]string{"placed": "environments: [{sklearn: \"1\", path: none}, {sklearn: \"1.4\", path: " + filepath.Base(venv) + "}, {sklearn: \"1.9\", path: " + filepath.Base(filepath.Dir(filepath.Dir(python))) + "}]",
-		"made": "environments: [{sklearn: \"1.4\", requirements: ./old.txt}]", "bad": "environments: [{sklearn: \"1.4\", requirements: ./bad.txt, index: /no/such/folder}]", "strict": "versions: refuse", "warned": "memory_mb: 4096"} {
+		"made": "environments: [{sklearn: \"1.4\", requirements: ./old.txt}]", "bad": "environments: [{sklearn: \"1.4\", requirements: ./old.txt, python: python0.9}]", "strict": "versions: refuse", "warned": "memory_mb: 4096"} {
 		yaml += "  " + name + ": " + fmt.Sprintf(pipeline, python) + "\n"
 	}
 	p := newServer(t, yaml, func(dir string) {
@@ -311,7 +311,7 @@ func TestEnvironments(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 		}
-		if err := errors.Join(os.Remove(filepath.Join(dir, "models", "model_a_3")), os.WriteFile(filepath.Join(dir, "old.txt"), []byte(strings.Join(oldPackages, "\n")+"\n"), 0o644), os.WriteFile(filepath.Join(dir, "bad.txt"), []byte("nothing==1\n"), 0o644)); err != nil {
+		if err := errors.Join(os.Remove(filepath.Join(dir, "models", "model_a_3")), os.WriteFile(filepath.Join(dir, "old.txt"), []byte(strings.Join(oldPackages, "\n")+"\n"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -327,7 +327,7 @@ func TestEnvironments(t *testing.T) {
 	}{
 		"placed": {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 4}},
 		"made":   {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 4}},
-		"bad":    {"check the requirements", map[fleetscore.Key]float64{"a\x1f1": 9}},
+		"bad":    {"python0.9", map[fleetscore.Key]float64{"a\x1f1": 9}},
 		"strict": {"the model was made with scikit-learn 1.4.2, scored with 1.9.1", map[fleetscore.Key]float64{"a\x1f1": 9}},
 		"warned": {`"scored": 2`, map[fleetscore.Key]float64{"a\x1f1": 9, "a\x1f2": 9}},
 	} {
