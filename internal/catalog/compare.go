@@ -131,6 +131,11 @@ func (q Comparison) interval(sides [2]side) (iv fleetscore.Interval, err error) 
 				last = to
 			}
 		}
+		for _, f := range s.items { // a job may end after its last row
+			if to := f.Last.Time(); to.After(last) {
+				last = to
+			}
+		}
 		if q.From.IsZero() && (iv.From.IsZero() || first.After(iv.From)) {
 			iv.From = first
 		}
@@ -159,20 +164,18 @@ func within(q Comparison) string {
 // compareShards compares the sensors of some shards, the rows of an hour after the other.
 func compareShards(ctx context.Context, sides [2]side, q table.ReadQuery) (*compare.Group, error) {
 	g := &compare.Group{}
-	var items [2][]fleetscore.Item
+	var outcomes [2][]JobItem
 	hours := map[string]bool{}
 	for i, s := range sides {
-		found, err := s.coverage.ReadItems(ctx, s.items, ItemQuery{Interval: q.Interval, Keys: q.Keys, Shards: q.Shards})
-		if err != nil {
+		var err error
+		if outcomes[i], err = s.coverage.ReadItems(ctx, s.items, ItemQuery{Interval: q.Interval, Keys: q.Keys, Shards: q.Shards}); err != nil {
 			return nil, err
-		}
-		for _, f := range found {
-			items[i] = append(items[i], f.Item)
 		}
 		for _, f := range q.Prune(s.rows) {
 			hours[hourOf(f)] = true
 		}
 	}
+	items := comparable(outcomes)
 	g.Items(items[0], items[1])
 	order := make([]string, 0, len(hours))
 	for h := range hours {
@@ -191,6 +194,30 @@ func compareShards(ctx context.Context, sides [2]side, q table.ReadQuery) (*comp
 		g.Rows(rows[0], rows[1])
 	}
 	return g, nil
+}
+
+// comparable are the outcomes of intervals that both sides have jobs of, because what one has
+// scored in more jobs than the other isn't a difference. Without such an interval they are all.
+func comparable(outcomes [2][]JobItem) (items [2][]fleetscore.Item) {
+	var have [2]map[fleetscore.Interval]bool
+	for i, side := range outcomes {
+		have[i] = map[fleetscore.Interval]bool{}
+		for _, o := range side {
+			have[i][o.Interval] = true
+		}
+	}
+	common := false
+	for iv := range have[0] {
+		common = common || have[1][iv]
+	}
+	for i, side := range outcomes {
+		for _, o := range side {
+			if !common || have[1-i][o.Interval] {
+				items[i] = append(items[i], o.Item)
+			}
+		}
+	}
+	return items
 }
 
 // hourOf is the part of a table that a file is in: rows of the same time are in the same

@@ -103,6 +103,31 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestCompareSameJobs: outcomes of intervals that both pipelines have jobs of are compared, also if
+// the interval ends after the last row, and not those of other jobs.
+func TestCompareSameJobs(t *testing.T) {
+	t.Parallel()
+	c := New(openTemp(t))
+	hour := func(n int) time.Time { return time.UnixMicro(int64(n) * 3600e6).UTC() }
+	keys := []fleetscore.Key{"d1"}
+	both := fleetscore.Interval{From: hour(1), To: hour(3)}
+	rows := []fleetscore.Micros{fleetscore.MicrosOf(hour(2))}
+	for n := range 3 { // jobs that only the live pipeline has
+		scoredBy(t, c, "live", fleetscore.JobID(fmt.Sprint("l", n)), fleetscore.Interval{From: hour(1), To: hour(2).Add(time.Duration(n) * time.Minute)}, keys, rows, 0)
+	}
+	scoredBy(t, c, "live", "l9", both, keys, rows, 0)
+	scoredBy(t, c, "next", "n9", both, keys, rows, 0)
+	iv, err := c.Compare(t.Context(), Comparison{A: "live", B: "next"}, func(s compare.Sensor) error {
+		if s.A.Outcomes[fleetscore.Scored] != 1 || s.B.Outcomes[fleetscore.Scored] != 1 || s.Differs() {
+			t.Errorf("sensor %+v; want one outcome on both sides, and no difference", s)
+		}
+		return nil
+	})
+	if err != nil || !iv.To.Equal(both.To) {
+		t.Errorf("compared over %s, %v; want until %s", iv, err, both.To)
+	}
+}
+
 // TestCompareRefuses: pipelines without results, or without results of the same time,
 // are refused by name.
 func TestCompareRefuses(t *testing.T) {

@@ -240,6 +240,7 @@ func TestShadow(t *testing.T) {
     retention: 9d
   a: {shadow: anomalies, fleet: next, limits: {tries: 7}, missing: skip, history: 2d}
   z: {shadow: anomalies, fleet: by_name}
+  same: {shadow: anomalies, fleet: sensors, runtime: python}
 `
 	text = strings.Replace(text, "fleets:\n", "fleets:\n  next: {path: models/next, model: \"{Device}_{Tag}\"}\n  by_name: {path: models/n, model: \"{Device}_{Tag}\", features_by: name}\n", 1)
 	for range 20 {

@@ -155,7 +155,7 @@ func TestByModels(t *testing.T) {
 		{"more nodes, as there is little time", func(w *Work) { w.Within = 8 * time.Second }, small, 4, 4 + 4, ByTask, nil, ""},
 		{"no task is shorter than its longest shard", func(w *Work) { w.Models[0].LongestSeconds = 20 }, big, 1, 4 + 20, ByTask, nil, ""},
 		{"the rest isn't known", func(w *Work) { w.Models[0].RestSeconds = nil }, small, 1, 4 + 4*3, ByProcessors, nil, "besides loading and scoring isn't known"},
-		{"the job is forgotten", func(w *Work) { w.Models[0].Rows, w.Within = 0, time.Hour }, small, 1, 4 + 100, ByTask, []string{"the tasks of 1 job of p as they ran, the latest 26h0m0s ago"}, "as the job is forgotten"},
+		{"the job is forgotten", func(w *Work) { w.Models[0].Rows, w.Within = 0, time.Hour }, small, 1, 4 + 100, ByTask, []string{"the tasks of 1 job of p as they ran, the latest 26h0m0s ago"}, "or is forgotten"},
 		{"a rerun", func(w *Work) { w.Jobs, w.Within = job(nil), time.Hour }, small, 1, 4 + 100, ByTask, []string{"the tasks of 1 job of p as they ran, the latest 26h0m0s ago"}, ""},
 	} {
 		w := work

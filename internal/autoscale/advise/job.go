@@ -161,7 +161,7 @@ func unmeasured(w Work, perTask float64) []string {
 	out := []string{"the processors of all candidates are taken to be as fast as those of the pool"}
 	for _, m := range w.Models {
 		if m.Rows == 0 {
-			out = append(out, fmt.Sprintf("how many rows the models of %s had in job %s isn't known, as the job is forgotten; the tasks of its jobs are taken as they ran", m.Pipeline, m.Job))
+			out = append(out, fmt.Sprintf("how many rows the models of %s had in job %s isn't known: what its tasks report has no times of models, as with commands, or is forgotten; the tasks of its jobs are taken as they ran", m.Pipeline, m.Job))
 		} else if m.RestSeconds == nil {
 			out = append(out, fmt.Sprintf("what the tasks of %s took besides loading and scoring isn't known, as some of its last job's tasks or sensors were done at other times; it is left out", m.Pipeline))
 		}
