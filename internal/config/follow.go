@@ -69,7 +69,7 @@ func (r *reader) judgeShadow(path string, p fleetscore.PipelineConfig, c *fleets
 		return false
 	}
 	if p.Fleet == live.Fleet && slices.Equal(p.Features, live.Features) && p.FeaturesBy == live.FeaturesBy && p.Missing == live.Missing &&
-		p.Runtime == live.Runtime && p.Python == live.Python && reflect.DeepEqual(p.Command, live.Command) {
+		p.Runtime == live.Runtime && reflect.DeepEqual(p.Python, live.Python) && reflect.DeepEqual(p.Command, live.Command) {
 		r.at(path, "it would score what %s scores, with the same models of fleet %s in the same way; name another fleet, features, runtime, script or command", p.Shadow, p.Fleet)
 	}
 	return true
