@@ -1,0 +1,288 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// containerFiles are what the image of TestContainers holds besides Python and its packages.
+var containerFiles = map[string]string{
+	// setup.py leaves a file that no task may read.
+	"setup.py": "import os\nopen('/tmp/other-job.txt', 'w').write('rows of another job')\nos.chmod('/tmp/other-job.txt', 0o644)\nprint('set up by', os.getuid())\n",
+	"score.py": "import pickle\ndef run(model, rows):\n    return (model.predict(rows[['Value']].to_numpy()) == -1).astype(float)\n",
+	// start.py says where the folders lie, as a container of the reference's did by a file.
+	"start.py": `import json, os, subprocess, sys
+config = os.environ['AZ_BATCHAI_JOB_TEMP'] + '/config.json'
+with open(config, 'w') as f:
+    json.dump({'data': os.environ['AZ_BATCHAI_INPUT_DATA'], 'models': os.environ['AZ_BATCHAI_INPUT_MODELS'], 'predictions': os.environ['AZ_BATCHAI_OUTPUT_PREDICTIONS']}, f)
+sys.exit(subprocess.call([sys.executable, '/app/predict.py', sys.argv[1], sys.argv[2], config]))
+`,
+	"predict.py": predictScript,
+	// hostile.py tries what a task must not do, and says how it went.
+	"hostile.py": `import glob, os, signal, socket, subprocess, sys, time
+
+def attempt(what, f):
+    try:
+        f()
+        print('could', what, flush=True)
+    except BaseException as e:
+        print("couldn't", what + ':', type(e).__name__, e, flush=True)
+
+def read(*names):
+    def f():
+        errors = []
+        for name in names:
+            for path in glob.glob(name) or [name]:
+                try:
+                    with open(path, 'rb') as g:
+                        if g.read():
+                            return
+                except OSError as e:
+                    errors.append(e)
+        raise errors[0] if errors else OSError('nothing is there')
+    return f
+
+def connect(kind, address):
+    def f():
+        s = socket.socket(kind, socket.SOCK_STREAM)
+        s.settimeout(2)
+        s.connect(address)
+    return f
+
+def fill(folder):
+    with open(folder + '/full', 'wb') as f:
+        for _ in range(1024):
+            f.write(bytes(1 << 20))
+
+def others():
+    mine, seen = os.getpid(), []
+    for path in glob.glob('/proc/[0-9]*/cmdline'):
+        with open(path, 'rb') as f:
+            if b'agent' in f.read() or b'tini' in f.read():
+                seen.append(path)
+    if not seen:
+        raise OSError('no process of the agent')
+
+def outlive():
+    if os.fork() == 0:
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                null = os.open('/dev/null', os.O_RDWR)
+                for n in range(3):
+                    os.dup2(null, n)
+                os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(987)'])
+        finally:
+            os._exit(0)
+
+def attack(port):
+    attempt('read the token of the node', read('/fleetscore/node/token'))
+    attempt('read the environment of the agent', read('/proc/1/environ', '/proc/%d/environ' % os.getppid()))
+    attempt('read the data of another job', read('/tmp/other-job.txt'))
+    attempt('connect to the socket of the server', connect(socket.AF_UNIX, '/fleetscore/server/server.sock'))
+    attempt('connect to the port of the server', connect(socket.AF_INET, ('127.0.0.1', port)))
+    attempt('find an address on the internet', lambda: socket.create_connection(('192.0.2.1', 80), 2))
+    attempt('see the processes of the node', others)
+    attempt('end the agent', lambda: [os.kill(p, signal.SIGKILL) for p in (os.getppid(), 1)])
+    attempt('write into the image', lambda: open('/app/own.py', 'w'))
+    attempt('fill the disk', lambda: fill(os.environ.get('TMPDIR', '/tmp')))
+    attempt('become root', lambda: os.setuid(0))
+    outlive()
+    print('end of the attack', flush=True)
+`,
+	"evil.py":        "import hostile\ndone = False\ndef run(batch):\n    global done\n    if not done:\n        hostile.attack(PORT)\n        done = True\n    return [0.0] * len(batch)\n",
+	"evilcommand.py": "import sys\nsys.path.insert(0, '/app')\nimport hostile\nhostile.attack(PORT)\n",
+}
+
+// containerPackages are in the image, and train its models.
+var containerPackages = []string{"numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"}
+
+// attacks are how many things hostile.py tries.
+const attacks = 11
+
+// TestContainers: the runtimes python and command score the reference's readings (the latter those of two sensors) in
+// containers of an image that was built without an engine and is served by the server's own
+// registry; results equal those of the native runtime, and the pool goes from no node to one and
+// back. Hostile scripts in the same containers reach nothing.
+func TestContainers(t *testing.T) {
+	t.Parallel()
+	engine := testkit.StartDocker(t)
+	wheels, root := testkit.Wheels(t, containerPackages...), testkit.PythonRoot(t)
+	readings := filepath.Join(testkit.Reference(t), "sensor_data.csv")
+	p := newServer(t, "", func(dir string) {
+		if out, err := testkit.Command(t, testkit.Venv(t, containerPackages...), "-c", referenceModels, readings, dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	})
+	_, port, err := net.SplitHostPort(p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := filepath.Join(p.dir, "app")
+	if err := os.Mkdir(app, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range containerFiles {
+		if err := os.WriteFile(filepath.Join(app, name), []byte(strings.ReplaceAll(text, "PORT", port)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pipeline := func(name, more string) string {
+		dataset := "history"
+		if strings.HasSuffix(name, "command") { // each run of a command takes seconds to import its packages
+			dataset = "few"
+		}
+		return "  " + name + ": {dataset: " + dataset + ", fleet: sensors, features: [Val=Value], limits: {model_timeout: 200s, no_data: 100%}, schedule: {start_when: clock}, " + more + "}\n"
+	}
+	text := fmt.Sprintf(`
+hub: {key: [Device, Tag], time: TS}
+fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+pools:
+  here: {scale: {min: 0, max: 1}}
+  boxes:
+    provider: docker
+    slots: 2
+    scale: {min: 0, max: 1, idle_after: 8s}
+    docker: {image: "%s/team/python:v1", python: /usr/bin/python3, memory_mb: 3000, tmp_mb: 256}
+    setup: {command: [/usr/bin/python3, /app/setup.py]}
+pipelines:
+`, p.addr) + pipeline("native", "pool: here") +
+		pipeline("script", "pool: boxes, runtime: python, python: {code: /app, script: score.py, per_model: true}") +
+		pipeline("command", `pool: boxes, runtime: command, command: {run: "python /app/start.py {Device} {Tag}", code: /app, predictions: preds.csv}`) +
+		pipeline("evil", "pool: boxes, runtime: python, python: {code: /app, script: evil.py}") +
+		pipeline("evilcommand", `pool: boxes, runtime: command, command: {run: "python /app/evilcommand.py", code: /app, per: task}`)
+	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.args = []string{"--docker", engine.Host}
+	p.start()
+	server := "--server=http://" + p.addr
+	run := func(args ...string) (stdout, stderr string) {
+		t.Helper()
+		code, stdout, stderr := command(t, append(args, server)...)
+		if code != 0 {
+			t.Fatalf("%q: exit %d\n%s%s\n%s", args, code, stdout, stderr, p.log)
+		}
+		return stdout, stderr
+	}
+	run(append([]string{"image", "build", "team/python:v1", "--base", root, "--copy", app + ":/app", "--env", asCommand + "=1", "--wheel"}, wheels...)...)
+	few := "TS,Device,Tag,Value\n"
+	for line := range strings.Lines(fileText(t, readings)) {
+		if strings.Contains(line, ",1,1,") || strings.Contains(line, ",3,4,") {
+			few += line
+		}
+	}
+	fewFile := filepath.Join(p.dir, "few.csv")
+	if err := os.WriteFile(fewFile, []byte(few), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("dataset", "upload", "few", fewFile)
+	run("dataset", "upload", "history", readings)
+	containers := func() int { return len(strings.Fields(engine.Run(t, "ps", "-aq"))) }
+	submit := func(pipeline string) {
+		t.Helper()
+		if containers() != 0 {
+			t.Errorf("before %s there are containers", pipeline)
+		}
+		hostile := strings.HasPrefix(pipeline, "evil") // what becomes of its job doesn't matter
+		_, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", "-o", "json", "--from", "2018-08-28T23:00:04.999999Z", "--to", "2018-08-29T03:12:30Z", server)
+		scored := `"scored": 15`
+		if pipeline == "command" {
+			scored = `"scored": 2`
+		}
+		if !hostile && !strings.Contains(stdout, scored) {
+			t.Errorf("%s: %s%s\n%s", pipeline, stdout, stderr, p.log)
+		}
+		if pipeline != "native" && containers() != 1 {
+			t.Errorf("after %s there are %d containers", pipeline, containers())
+		}
+		if pipeline == "script" {
+			p.examined(engine)
+		}
+		if hostile {
+			p.attacked(engine, pipeline)
+		}
+		eventually(t, "the container is gone", func() bool { return containers() == 0 })
+	}
+	for _, pipeline := range []string{"native", "script", "command", "evil", "evilcommand"} {
+		submit(pipeline)
+	}
+	p.samePredictions("native", "script", "command")
+	if out, _ := testkit.Command(t, "grep", "-rh", "set up by", filepath.Join(p.dir, "data", "store", "logs", "nodes")).Output(); strings.Count(string(out), "set up by 65534\n") != 4 {
+		t.Errorf("the logs of the nodes tell of the setup command: %s", out)
+	}
+}
+
+// examined: the doctor says in a node's container what is in force there. The engine's filter
+// of system calls allows no namespaces; what a task writes is bounded by the container's /tmp.
+func (p *process) examined(engine *testkit.Docker) {
+	t := p.t
+	t.Helper()
+	id := strings.TrimSpace(engine.Run(t, "ps", "-q"))
+	var all []check
+	if err := json.Unmarshal([]byte(engine.Run(t, "exec", id, "/fleetscore/agent", "node", "doctor", "-o", "json", "--require", "none")), &all); err != nil {
+		t.Fatal(err)
+	}
+	holds := map[string]bool{}
+	for _, c := range all {
+		if c.OK {
+			holds[c.Name] = true
+		}
+	}
+	for _, name := range []string{"landlock", "seccomp", "files", "secrets", "network", "processes", "lifetime"} {
+		if !holds[name] {
+			t.Errorf("in the container %s doesn't hold: %+v", name, all)
+		}
+	}
+}
+
+// attacked checks what a hostile script in a container could do, by its log, and that no
+// process of it is left in the container.
+func (p *process) attacked(engine *testkit.Docker, pipeline string) {
+	t := p.t
+	t.Helper()
+	out, _ := testkit.Command(t, "sh", "-c", "cat "+filepath.Join(p.dir, "data", "store", "logs", pipeline, "*", "*", "*", "*.txt")).Output()
+	log := string(out)
+	refused, ended := strings.Count(log, "couldn't "), strings.Count(log, "end of the attack")
+	if ended == 0 || refused != attacks*ended || strings.Contains(log, "could ") {
+		t.Errorf("%s: %d of %d attacks were refused:\n%s", pipeline, refused, attacks*max(1, ended), log)
+	}
+	for _, id := range strings.Fields(engine.Run(t, "ps", "-q")) {
+		if top := engine.Run(t, "top", id, "-eo", "pid,args"); strings.Contains(top, "sleep(987)") {
+			t.Errorf("a process of %s outlives its task:\n%s", pipeline, top)
+		}
+	}
+}
+
+// samePredictions checks that pipelines have the same predictions as the first one.
+func (p *process) samePredictions(first string, others ...string) {
+	t := p.t
+	t.Helper()
+	want, anomalies := map[string]float64{}, 0.0
+	got := p.predictions(first)
+	for i, at := range got.Times {
+		want[got.Keys[got.KeyIndex[i]].String()+at.String()] = got.Prediction[i]
+		anomalies += got.Prediction[i]
+	}
+	if len(want) != 17768 || anomalies == 0 || anomalies == 17768 {
+		t.Errorf("%d rows have predictions, %v anomalies", len(want), anomalies)
+	}
+	for _, pipeline := range others {
+		got := p.predictions(pipeline)
+		if got.Len() < 2000 || pipeline != "command" && got.Len() != len(want) {
+			t.Errorf("%s has %d predictions", pipeline, got.Len())
+		}
+		for i, k := range got.KeyIndex {
+			if w, ok := want[got.Keys[k].String()+got.Times[i].String()]; !ok || w != got.Prediction[i] {
+				t.Fatalf("%s: %s at %s: %v, natively %v", pipeline, got.Keys[k], got.Times[i], got.Prediction[i], w)
+			}
+		}
+	}
+}
