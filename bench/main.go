@@ -58,6 +58,7 @@ var sections = []struct {
 	{"notebook", "A DataFrame in a notebook", true, runNotebook},
 	{"million", "A million models", false, runMillion},
 	{"platform", "The same through the platform", false, runPlatform},
+	{"python", "Models that Python scores", true, runPython},
 	{"overhead", "What a job costs besides scoring", true, runOverhead},
 	{"queue", "Tasks per second", true, runQueue},
 	{"stream", "Readings per second", true, runStream},

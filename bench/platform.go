@@ -108,7 +108,7 @@ func runPlatform(ctx context.Context, b *bench) (_ *section, err error) {
 	return s, nil
 }
 
-func (p *platform) start(ctx context.Context, models, pipelines string) error {
+func (p *platform) start(ctx context.Context, models, pipelines string, flags ...string) error {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (p *platform) start(ctx context.Context, models, pipelines string) error {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
 	}
-	p.cmd = exec.CommandContext(ctx, p.b.binary, "up", file, "--dir", p.dir, "--listen", "127.0.0.1:0")
+	p.cmd = exec.CommandContext(ctx, p.b.binary, append([]string{"up", file, "--dir", p.dir, "--listen", "127.0.0.1:0"}, flags...)...)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGINT) }
 	p.cmd.WaitDelay = 10 * time.Second
 	p.cmd.Env = append(os.Environ(), "FLEETSCORE_LOG_LEVEL=warn")
