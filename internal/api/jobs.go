@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/table/ipc"
@@ -171,7 +173,64 @@ func (s *server) listJobs(ctx context.Context, in *listJobsInput) (*body[JobList
 	if out.Items == nil {
 		out.Items = []fleetscore.Job{}
 	}
-	return answer(out), nil
+	return answer(out), s.withoutNodes(ctx, out.Items)
+}
+
+// withoutNodes says of jobs whose tasks no node can take at present why that is.
+func (s *server) withoutNodes(ctx context.Context, jobs []fleetscore.Job) error {
+	known := map[string]string{}
+	for i := range jobs {
+		j := &jobs[i]
+		if j.Reason != "" || j.State != fleetscore.JobQueued && j.State != fleetscore.JobRunning {
+			continue
+		}
+		why, ok := known[j.Config.Pool]
+		if !ok {
+			var err error
+			if why, err = s.withoutNode(ctx, j.Config.Pool); err != nil {
+				return err
+			}
+			known[j.Config.Pool] = why
+		}
+		j.Reason = why
+	}
+	return nil
+}
+
+// withoutNode says why no node of a pool takes tasks; empty if one does.
+func (s *server) withoutNode(ctx context.Context, name string) (string, error) {
+	nodes, err := s.deps.Ledger.Nodes(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	coming := 0
+	for _, n := range nodes {
+		if n.State.Works() || n.State == fleetscore.NodeDraining && n.Running > 0 {
+			return "", nil
+		}
+		if n.State.Coming() {
+			coming++
+		}
+	}
+	cfg, err := s.configured(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range s.deps.Health.Problems() {
+		if p.Part == pool.BrokenPart(name) || p.Part == pool.FormulaPart(name) {
+			return fmt.Sprintf("no node of pool %s takes tasks: %s", name, p.Problem), nil
+		}
+	}
+	c := cfg.Pools[name]
+	switch {
+	case coming > 0:
+		return fmt.Sprintf("waits for the nodes of pool %s that start", name), nil
+	case c.Provider == "static":
+		return fmt.Sprintf("pool %s has no node: start an agent on a machine with the token of 'fleetscore pool join-token %s'", name, name), nil
+	case c.Scale.Max == 0 && (c.Scale.LowPriority == nil || c.Scale.LowPriority.Max == 0):
+		return fmt.Sprintf("pool %s may have no node: set scale.max", name), nil
+	}
+	return fmt.Sprintf("waits for a node of pool %s", name), nil
 }
 
 // maxWait bounds a long poll, so that a lost client is noticed.
@@ -235,6 +294,12 @@ type JobDetail struct {
 
 func (s *server) detail(ctx context.Context, j fleetscore.Job) (*body[JobDetail], error) {
 	d := JobDetail{Job: j}
+	if one := []fleetscore.Job{j}; j.Ended == nil {
+		if err := s.withoutNodes(ctx, one); err != nil {
+			return nil, err
+		}
+		d.Job = one[0]
+	}
 	if j.Ended != nil {
 		cfg, err := s.configured(ctx)
 		if err != nil {

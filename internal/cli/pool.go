@@ -99,7 +99,7 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 		return l.print(cmd)
 	}
 	rows := [][2]string{{"pool", d.Name}, {"provider", d.Provider}, {"slots of a node", strconv.Itoa(d.Slots)}, {"nodes", statesText(d.Nodes)},
-		{"bounds", fmt.Sprintf("%d to %d nodes", d.Min, d.Max)}, {"tasks", fmt.Sprintf("%s wait, %s run", thousands(d.Queued), thousands(d.Leased))}}
+		{"bounds", bounds(d)}, {"tasks", fmt.Sprintf("%s wait, %s run", thousands(d.Queued), thousands(d.Leased))}}
 	if d.Scale.Formula != "" {
 		rows = append(rows, [2]string{"formula", fmt.Sprintf("evaluated every %s", d.Scale.EvaluationInterval)}, [2]string{"problem", d.Problem})
 	}
@@ -118,6 +118,14 @@ func showPool(cmd *cobra.Command, d api.PoolDetail) error {
 	}
 	fmt.Fprintln(cmd.OutOrStdout())
 	return l.print(cmd)
+}
+
+// bounds says how many nodes a pool may have.
+func bounds(d api.PoolDetail) string {
+	if d.Provider == "static" {
+		return "the agents that people start"
+	}
+	return fmt.Sprintf("%d to %d nodes", d.Min, d.Max)
 }
 
 // nodeText is a node in a few words.

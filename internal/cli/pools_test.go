@@ -163,6 +163,10 @@ func TestStaticPool(t *testing.T) {
 	if code, stdout, stderr := command(t, "job", "submit", "reference", server); code != 0 {
 		t.Fatalf("submit: exit %d\n%s%s", code, stdout, stderr)
 	}
+	eventually(t, "the job says that its pool has no node", func() bool {
+		_, stdout, _ := command(t, "job", "list", "-o", "csv", server)
+		return strings.Contains(stdout, "pool vms has no node: start an agent")
+	})
 	code, token, stderr := command(t, "pool", "join-token", "vms", server)
 	if code != 0 {
 		t.Fatalf("join token: exit %d\n%s", code, stderr)
