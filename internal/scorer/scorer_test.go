@@ -188,14 +188,14 @@ func TestQuarantined(t *testing.T) {
 	t.Parallel()
 	rows := rowsOf(map[fleetscore.Key][]float64{"a": {1}, "b": {1}}, "a", "b")
 	model := reference(t, "model_1_1")
-	q := map[fleetscore.Key]fleetscore.Harm{"a": {Fleet: "f", Key: "a", Model: fleetscore.DigestOf(model), Reason: "it crashed", Jobs: []fleetscore.JobID{"j1", "j2"}},
+	q := map[fleetscore.Key]fleetscore.Harm{"a": {Fleet: "f", Pipeline: "p", Key: "a", Model: fleetscore.DigestOf(model), Reason: "it crashed", Jobs: []fleetscore.JobID{"j1", "j2"}},
 		"b": {Fleet: "f", Key: "b", Model: fleetscore.DigestOf([]byte("an earlier model"))}}
 	r, err := Score(t.Context(), Spec{Features: []string{"Value"}, Quarantined: q}, rows, nil, models{"a": model, "b": model})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, b := r.Items[0], r.Items[1]
-	if a.Outcome != fleetscore.Quarantined || !strings.Contains(a.Reason, "in 2 jobs in a row: it crashed") || a.Model.IsZero() || len(r.Harmful) != 0 {
+	if a.Outcome != fleetscore.Quarantined || !strings.Contains(a.Reason, "in 2 jobs of pipeline p in a row: it crashed") || a.Model.IsZero() || len(r.Harmful) != 0 {
 		t.Errorf("a is %+v, harmful are %v", a, r.Harmful)
 	}
 	if b.Outcome != fleetscore.Scored || r.Predictions.Len() != 1 {
