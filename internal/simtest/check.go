@@ -75,6 +75,7 @@ func (w *world) check(ctx context.Context) (p problems, err error) {
 		if !n.State.Ended() || n.Running != 0 {
 			p.add("node %s is %s and holds %d leases", n.ID, n.State, n.Running)
 		}
+		w.record.kind(n.ID, n.Kind)
 		if n.Kind == fleetscore.Dedicated && strings.HasPrefix(n.Reason, fleetscore.PreemptedReason) {
 			p.add("node %s is dedicated, and it is said that it was taken away: %s", n.ID, n.Reason)
 		}

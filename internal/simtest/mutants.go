@@ -48,7 +48,7 @@ const (
 	sparesSuspects    mutant = "a task that took nodes down isn't scored alone"
 	startsEarly       mutant = "a job doesn't wait until its rows are complete"
 	skipsReadings     mutant = "a server that begins to lead runs its query from the readings on that come then"
-	mistakesKinds     mutant = "nodes of low priority are kept as dedicated ones"
+	mistakesKinds     mutant = "a node of low priority that is lost is kept as a dedicated one"
 	chargesLosses     mutant = "an attempt that was lost with its node uses up a try"
 	overlooksMachines mutant = "machines that exist aren't compared with the nodes"
 )

@@ -215,7 +215,7 @@ func (l *witness) UpdateNode(ctx context.Context, id fleetscore.NodeID, change f
 		ended := n.State.Ended() || n.State == fleetscore.NodeDraining
 		err := change(n)
 		l.w.record.kind(id, n.Kind)
-		if l.w.mutant == mistakesKinds {
+		if l.w.mutant == mistakesKinds && n.State == fleetscore.NodeLost {
 			n.Kind = fleetscore.Dedicated
 		}
 		revived = ended && (n.State.Coming() || n.State.Works())
