@@ -199,6 +199,11 @@ func (s *server) withoutNodes(ctx context.Context, jobs []fleetscore.Job) error 
 
 // withoutNode says why no node of a pool takes tasks; empty if one does.
 func (s *server) withoutNode(ctx context.Context, name string) (string, error) {
+	// There may be ten thousand nodes, so they are looked at only while none of them has a task.
+	_, leased, err := s.deps.Ledger.QueueDepth(ctx, name)
+	if err != nil || leased > 0 {
+		return "", err
+	}
 	nodes, err := s.deps.Ledger.Nodes(ctx, name)
 	if err != nil {
 		return "", err
