@@ -105,13 +105,14 @@ const maxKinds = 10_000
 type doctor struct {
 	kinds   map[string]*ModelKind
 	causes  map[string]*Cause
-	choices map[string]*Choice
+	choices map[string]*counted
+	alike   map[alike]*counted
 	lost    int64
 	files   []file // for duplicates
 }
 
 func newDoctor() doctor {
-	return doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}, choices: map[string]*Choice{}}
+	return doctor{kinds: map[string]*ModelKind{}, causes: map[string]*Cause{}, choices: map[string]*counted{}, alike: map[alike]*counted{}}
 }
 
 // file is the beginning of a file's digest and a member that has it.
@@ -228,23 +229,54 @@ func (d *doctor) member(i int, e *Entry) {
 
 // choose counts a sensor where the runtime is that auto chooses for it.
 func (d *doctor) choose(e *Entry) {
-	chosen := e.Choose(fleetscore.RuntimeAuto)
-	if chosen.Runtime == "" && e.Flags&HoldsCode == 0 {
+	like := alike{e.Flags, e.Detail, e.Made}
+	c, known := d.alike[like]
+	if !known {
+		c = d.choice(e)
+		if len(d.alike) < maxAlike {
+			d.alike[like] = c
+		}
+	}
+	if c.Runtime == "" && e.Flags&HoldsCode == 0 {
 		d.lost++
 	}
-	id := string(chosen.Runtime) + "\x00" + fleetscore.WithoutNumbers(chosen.Reason) + "\x00" + chosen.MadeWith
-	c := d.choices[id]
-	if c == nil {
-		if len(d.choices) >= maxKinds {
-			return
-		}
-		c = &chosen
-		d.choices[id] = c
+	if c.uncounted {
+		return
 	}
 	c.Sensors++
 	if len(c.Members) < MaxExamples {
 		c.Members = append(c.Members, Affected{e.Key.String(), e.Name})
 	}
+}
+
+// alike is what the choice of a runtime depends on. Many models are alike, so that most choices
+// are made once.
+type alike struct {
+	flags        Flags
+	detail, made string
+}
+
+// maxAlike bounds how many of these are remembered.
+const maxAlike = 10_000
+
+// choice finds the choice of a sensor among those that are counted, without regard to the
+// numbers in their reasons.
+func (d *doctor) choice(e *Entry) *counted {
+	c := &counted{Choice: e.Choose(fleetscore.RuntimeAuto)}
+	id := string(c.Runtime) + "\x00" + fleetscore.WithoutNumbers(c.Reason) + "\x00" + c.MadeWith
+	if have := d.choices[id]; have != nil {
+		return have
+	}
+	if c.uncounted = len(d.choices) >= maxKinds; !c.uncounted {
+		d.choices[id] = c
+	}
+	return c
+}
+
+// counted is a choice while its sensors are counted.
+type counted struct {
+	Choice
+	uncounted bool // there were too many others before
 }
 
 // Choose is the runtime that scores a member where the pipeline's runtime is use, and why. Its
@@ -355,7 +387,7 @@ func (d *doctor) health() Diagnosis {
 			h.Python += c.Sensors
 		}
 		slices.SortFunc(c.Members, func(a, b Affected) int { return cmp.Compare(a.Key, b.Key) })
-		h.Runtimes = append(h.Runtimes, *c)
+		h.Runtimes = append(h.Runtimes, c.Choice)
 	}
 	slices.SortFunc(h.Runtimes, func(a, b Choice) int {
 		return cmp.Or(cmp.Compare(b.Sensors, a.Sensors), cmp.Compare(a.Runtime, b.Runtime), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.MadeWith, b.MadeWith))

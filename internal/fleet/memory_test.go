@@ -117,3 +117,23 @@ func TestGrowingFilesTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestChoicesAllocateNothing: a million models of a few kinds are counted without work for
+// each, so that the server answers its nodes meanwhile.
+func TestChoicesAllocateNothing(t *testing.T) {
+	d := newDoctor()
+	e := Entry{Key: "1", Name: "model_1", Flags: Native, Detail: "OneClassSVM" + detailSeparator + "1.9.1" + detailSeparator + "1"}
+	for range MaxExamples {
+		d.choose(&e)
+	}
+	if n := testing.AllocsPerRun(1000, func() { d.choose(&e) }); n != 0 {
+		t.Errorf("%g allocations for each model", n)
+	}
+	var sensors int64
+	for _, c := range d.health().Runtimes {
+		sensors += c.Sensors
+	}
+	if want := int64(MaxExamples + 1001); sensors != want {
+		t.Errorf("%d sensors are counted, want %d", sensors, want)
+	}
+}
