@@ -8,3 +8,8 @@ import _ "embed"
 //
 //go:embed fleetscore/_worker.py
 var Worker string
+
+// Models is the part of it that reads models and asks them to predict.
+//
+//go:embed fleetscore/_models.py
+var Models string

@@ -27,9 +27,10 @@ answers = os.fdopen(4, "wb", buffering=1 << 20)
 position = mmap.mmap(5, 16)
 os.close(5)
 me = os.getpid()
-this_file = sys._getframe().f_code.co_filename  # tracebacks begin below it
+our_files = sys._getframe().f_code.co_filename, "fleetscore/_models.py"  # tracebacks begin below them
 
 np = pa = None  # numpy and pyarrow, imported by start
+models = None  # the module _models, made by start
 script = None  # the module with run()
 per_model = False
 features_by = "name"
@@ -129,14 +130,14 @@ def turn(sensor):
 
 
 def fault(error):
-    """An exception as its type, text and the traceback below this file."""
+    """An exception as its type, text and the traceback below our files."""
     if isinstance(error, MemoryError):
         # Memory is given back first: the text below needs some itself.
         error.__traceback__, trace = None, ""
         gc.collect()
     else:
         tb = error.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename == this_file:
+        while tb is not None and tb.tb_frame.f_code.co_filename in our_files:
             tb = tb.tb_next
         trace = "".join(traceback.format_exception(type(error), error, tb))[-8000:]
     text = str(error).strip().split("\n")[0][:500]
@@ -146,7 +147,7 @@ def fault(error):
 # Start.
 
 def start(request):
-    global np, pa, script, per_model, features_by
+    global np, pa, models, script, per_model, features_by
     if request.get("memory"):
         limit_memory(request["memory"])
     versions = {"python": sys.version.split()[0], "executable": sys.executable}
@@ -154,6 +155,7 @@ def start(request):
     import pyarrow
     np, pa = numpy, pyarrow
     pa.set_cpu_count(1)
+    models = run_module("__fleetscore_models__", our_files[1], models_source)  # the source is a variable of the program that runs this text
     for name in ("numpy", "pyarrow", "sklearn") + (("pandas",) if request["script"] else ()):
         try:
             versions[name] = __import__(name).__version__
@@ -186,205 +188,31 @@ def limit_memory(size):
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
-def load_script(path):
-    module = types.ModuleType("__fleetscore_script__")
+def run_module(name, path, source):
+    module = types.ModuleType(name)
     module.__file__ = path
-    sys.modules[module.__name__] = module
-    with open(path, "rb") as f:
-        exec(compile(f.read(), path, "exec"), module.__dict__)
-    if not callable(getattr(module, "run", None)):
-        raise AttributeError("the script %s has no function run" % os.path.basename(path))
+    sys.modules[name] = module
+    exec(compile(source, path, "exec"), module.__dict__)
     return module
 
 
-# Models.
-
-def load(data, name):
-    """The model in a file's bytes, whatever library wrote it."""
-    start = bytes(data[:4])
-    if start == b"PK\x03\x04":
-        return load_zip(data)
-    if start[:1] in (b"\x08", b"\x0a"):
-        return load_onnx(data)
-    if start[:1] == b"{":
-        return load_xgboost(data)
-    if start == b"tree":
-        import lightgbm
-        return lightgbm.Booster(model_str=bytes(data).decode())
-    stream = io.BytesIO(data)
-    if start[:1] == b"\x80":
-        try:
-            import joblib
-        except ImportError:
-            try:
-                from sklearn.externals import joblib
-            except ImportError:
-                import pickle
-                return pickle.load(stream)
-        return joblib.load(stream)
-    try:
-        import joblib
-    except ImportError:
-        from sklearn.externals import joblib
-    return joblib.load(stream)
-
-
-def load_zip(data):
-    import zipfile
-    with zipfile.ZipFile(io.BytesIO(data)) as z:
-        names = z.namelist()
-        if "schema.json" in names:
-            import skops.io
-            return skops.io.loads(bytes(data), trusted=skops.io.get_untrusted_types(data=bytes(data)))
-    raise ValueError("the zip file isn't a skops model: it has no schema.json")
-
-
-def load_onnx(data):
-    import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(bytes(data), options, providers=["CPUExecutionProvider"])
-
-
-def load_xgboost(data):
-    import xgboost
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(data))
-    return booster
-
-
-def library(model):
-    return type(model).__module__.split(".")[0]
-
-
-def last_step(model):
-    while hasattr(model, "steps") and model.steps:
-        model = model.steps[-1][1]
-    if hasattr(model, "best_estimator_"):
-        return last_step(model.best_estimator_)
-    return model
-
-
-def is_detector(model):
-    """Whether predictions are +1 for an inlier and -1 for an outlier, as scikit-learn's detectors say."""
-    step = last_step(model)
-    if library(step) == "pyod":  # its detectors say 0 for an inlier and 1 for an outlier
-        return False
-    if getattr(step, "_estimator_type", None) == "outlier_detector":
-        return True
-    tags = getattr(step, "__sklearn_tags__", None)
-    if tags is None:
-        return False
-    try:
-        return tags().estimator_type == "outlier_detector"
-    except Exception:
-        return False
-
-
-def column(values, rows, what):
-    """A method's result as one float64 per row."""
-    values = np.asarray(values)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.shape != (rows,):
-        raise ValueError("%s gives an array of shape %s for %d rows; one value per row is needed" % (what, values.shape, rows))
-    if values.dtype.kind not in "fiub":
-        raise TypeError("%s gives %s, not numbers" % (what, values.dtype))
-    return values.astype("<f8", copy=False)
-
-
-def scores(model, x, rows):
-    """The decision value, as the native runtime gives it."""
-    if hasattr(model, "decision_function"):
-        s = np.asarray(model.decision_function(x), dtype="<f8")
-        if s.ndim == 2:
-            s = s[:, 0] if s.shape[1] == 1 else s.max(axis=1)
-        return column(s, rows, "decision_function")
-    if hasattr(model, "predict_proba"):
-        p = np.asarray(model.predict_proba(x), dtype="<f8")
-        if p.ndim == 2:
-            p = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
-        return column(p, rows, "predict_proba")
-    return np.full(rows, np.nan)
-
-
-def predict(model, x, names, outputs):
-    """Prediction and decision value of each row, and whether the model is an outlier detector."""
-    rows, kind = len(x), library(model)
-    if kind == "onnxruntime":
-        return predict_onnx(model, x)
-    if kind == "xgboost" and type(model).__name__ == "Booster":
-        import xgboost
-        p = column(model.predict(xgboost.DMatrix(x, feature_names=model.feature_names)), rows, "predict")
-        return p, np.full(rows, np.nan), False
-    if kind == "lightgbm" and type(model).__name__ == "Booster":
-        return column(model.predict(x), rows, "predict"), np.full(rows, np.nan), False
-    if not hasattr(model, "predict"):
-        raise TypeError("%s has no method predict; write a script with run() for such objects" % type(model).__name__)
-    x = as_model_wants(model, x, names, outputs)
-    p = model.predict(x)
-    detector = is_detector(model)
-    if not detector and np.asarray(p).dtype.kind not in "fiub" and hasattr(model, "classes_"):
-        p = np.searchsorted(np.asarray(model.classes_), np.asarray(p))
-    return column(p, rows, "predict"), scores(model, x, rows), detector
-
-
-def as_model_wants(model, x, names, outputs):
-    """The columns in the model's order, as a DataFrame if it was fitted on one."""
-    wants = getattr(model, "feature_names_in_", None)
-    if wants is None:
-        n = getattr(model, "n_features_in_", None)
-        if n is not None and n != x.shape[1]:
-            raise ValueError("the model expects %d features, %d are configured" % (n, x.shape[1]))
-        return x
-    import pandas
-    wants = [str(w) for w in wants]
-    if features_by == "position":
-        if len(wants) != x.shape[1]:
-            raise ValueError("the model expects %d features, %d are configured" % (len(wants), x.shape[1]))
-        return pandas.DataFrame(x, columns=wants)
-    for known in (names, outputs):
-        if sorted(known) == sorted(wants):
-            return pandas.DataFrame(x[:, [known.index(w) for w in wants]], columns=wants)
-    raise ValueError("the model was trained with the features %s, but the columns are %s; name the columns that it was trained with, or take them by position" % (", ".join(wants), ", ".join(names)))
-
-
-def predict_onnx(session, x):
-    """Runs an ONNX model: labels from the first output, decision values from the second."""
-    rows = len(x)
-    wanted = session.get_inputs()
-    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(int64)": "i8"}
-    if len(wanted) == 1:
-        feed = {wanted[0].name: x.astype(kinds.get(wanted[0].type, "f4"))}
-    elif len(wanted) == x.shape[1]:
-        feed = {w.name: x[:, i:i + 1].astype(kinds.get(w.type, "f4")) for i, w in enumerate(wanted)}
-    else:
-        raise ValueError("the model takes %d inputs, %d columns are configured" % (len(wanted), x.shape[1]))
-    out = session.run(None, feed)
-    p = np.asarray(out[0])
-    detector = False
-    s = np.full(rows, np.nan)
-    if len(out) > 1 and not isinstance(out[1], list):
-        s = np.asarray(out[1], dtype="<f8")
-        if s.ndim == 2:
-            s = s[:, 0] if s.shape[1] == 1 else s[:, 1] if s.shape[1] == 2 else s.max(axis=1)
-        names = [o.name for o in session.get_outputs()]
-        detector = names[0] == "label" and names[1] == "scores" and p.dtype.kind == "i"
-    elif len(out) > 1:  # a list of dictionaries: probabilities by class, as skl2onnx writes them
-        s = np.array([sorted(d.items())[1][1] if len(d) == 2 else max(d.values()) for d in out[1]], dtype="<f8")
-    return column(p, rows, "the first output"), column(s, rows, "the second output"), detector
+def load_script(path):
+    with open(path, "rb") as f:
+        module = run_module("__fleetscore_script__", path, f.read())
+    if not callable(getattr(module, "run", None)):
+        raise AttributeError("the script %s has no function run" % os.path.basename(path))
+    return module
 
 
 # Batches.
 
 def score(request, body):
     table = pa.ipc.open_stream(body[:request["arrow"]]).read_all()
-    models = memoryview(body)[request["arrow"]:]
+    files = memoryview(body)[request["arrow"]:]
     if script is not None and not per_model:
-        score_by_script(request, table, models)
+        score_by_script(request, table, files)
     else:
-        score_models(request, table, models)
+        score_models(request, table, files)
 
 
 class Out:
@@ -434,14 +262,14 @@ def frame(table, request, first, rows, key):
     return part
 
 
-def score_models(request, table, models):
+def score_models(request, table, files):
     x = matrix(table, request)
     out, first, at = Out(), 0, 0
     names, outputs = request["features"], request["outputs"]
     for k, key in enumerate(request["keys"]):
         rows, size = key["rows"], key["model"]
         begin = first
-        data = models[at:at + size]
+        data = files[at:at + size]
         first, at = first + rows, at + size
         struct.pack_into("<q", position, 0, k)
         turn(k)
@@ -449,7 +277,7 @@ def score_models(request, table, models):
         try:
             t0 = time.perf_counter()
             try:
-                model = load(data, key["name"])
+                model = models.load(data, key["name"])
             except Exception:
                 info["loading"] = True
                 raise
@@ -460,7 +288,7 @@ def score_models(request, table, models):
                 p, s = by_position(result, rows)
                 detector = False
             else:
-                p, s, detector = predict(model, x[begin:begin + rows], names, outputs)
+                p, s, detector = models.predict(model, x[begin:begin + rows], names, outputs, features_by)
             info["score"], info["detector"] = time.perf_counter() - t1, detector
             model = None
         except BaseException as e:
@@ -482,7 +310,7 @@ def by_position(result, rows):
     p, s = parts(result)
     if p is None or len(p) != rows:
         raise ValueError("run gave %s values for %d rows; it must give one for each" % ("no" if p is None else len(p), rows))
-    return column(p, rows, "run"), np.full(rows, np.nan) if s is None else column(s, rows, "run")
+    return models.column(p, rows, "run"), np.full(rows, np.nan) if s is None else models.column(s, rows, "run")
 
 
 def parts(result):
@@ -500,7 +328,7 @@ def parts(result):
     return np.asarray(result), None
 
 
-def score_by_script(request, table, models):
+def score_by_script(request, table, files):
     """Calls run(batch) with the rows of many sensors.
 
     The answer is matched with the rows by the data frame's index, or by position if it
@@ -508,7 +336,7 @@ def score_by_script(request, table, models):
     """
     import pandas
     keys, counts = request["keys"], [k["rows"] for k in request["keys"]]
-    write_models(request, models)
+    write_models(request, files)
     batch = table.to_pandas()
     which = np.repeat(np.arange(len(keys)), counts)
     for i, name in enumerate(request["key_names"]):
@@ -553,8 +381,8 @@ def by_index(result, batch):
         if len(p) != rows:
             raise ValueError("run gave %d values for %d rows; give one for each row, or a data frame with the batch's index, so that it is known which are missing" % (len(p), rows))
         index = None
-    p = column(p, len(p), "run")
-    s = np.full(len(p), np.nan) if s is None else column(s, len(p), "run")
+    p = models.column(p, len(p), "run")
+    s = np.full(len(p), np.nan) if s is None else models.column(s, len(p), "run")
     if index is None or index.equals(batch.index):
         return p, s, np.isnan(p)
     at = batch.index.get_indexer(index)
@@ -567,7 +395,7 @@ def by_index(result, batch):
     return all_p, all_s, missing | np.isnan(all_p)
 
 
-def write_models(request, models):
+def write_models(request, files):
     """Writes the batch's models into the folder that AZUREML_MODEL_DIR names, under their names.
 
     Files of earlier batches go when they are many: a fleet may be larger than the folder.
@@ -582,7 +410,7 @@ def write_models(request, models):
             shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
     at = 0
     for key in request["keys"]:
-        data = models[at:at + key["model"]]
+        data = files[at:at + key["model"]]
         at += key["model"]
         if not key["model"] or written.get(key["name"]) == (key["digest"], len(data)):
             continue

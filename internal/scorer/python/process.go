@@ -21,15 +21,15 @@ import (
 	source "github.com/fleetscore/fleetscore/python"
 )
 
-// bootstrap reads the worker's program from the request pipe and runs it. So nothing of
-// ours has to be installed or written to a disk.
+// bootstrap reads the worker's program from the request pipe, in two parts, and runs it. So
+// nothing of ours has to be installed or written to a disk.
 const bootstrap = `import os, struct
-b = b""
-while len(b) < 4: b += os.read(3, 4 - len(b))
-n = struct.unpack("<I", b)[0]
-b = b""
-while len(b) < n: b += os.read(3, n - len(b))
-exec(compile(b, "fleetscore/_worker.py", "exec"))`
+def read(n):
+    b = b""
+    while len(b) < n: b += os.read(3, n - len(b))
+    return b
+models_source, worker_source = [read(struct.unpack("<I", read(4))[0]) for _ in range(2)]
+exec(compile(worker_source, "fleetscore/_worker.py", "exec"))`
 
 // process is a worker process. It belongs to one goroutine, except where its methods say
 // otherwise.
@@ -110,14 +110,17 @@ func (p *Pool) launch(ctx context.Context, w *process, files ...*os.File) error 
 
 // hello sends the program and the settings, and waits for the answer.
 func (w *process) hello(ctx context.Context, cfg Config) error {
-	program := binary.LittleEndian.AppendUint32(nil, uint32(len(source.Worker)))
+	var program []byte
+	for _, text := range []string{source.Models, source.Worker} {
+		program = append(binary.LittleEndian.AppendUint32(program, uint32(len(text))), text...)
+	}
 	stop := context.AfterFunc(ctx, w.signal)
 	defer stop()
 	limit := time.AfterFunc(cfg.StartLimit, w.signal)
 	defer limit.Stop()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := w.requests.Write(append(program, source.Worker...))
+		_, err := w.requests.Write(program)
 		if err == nil {
 			err = writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: append([]string{}, cfg.Path...), Memory: cfg.MemoryBytes})
 		}
