@@ -45,6 +45,13 @@ pipelines:
 	if err := os.WriteFile(bad, []byte("cposix\nsystem\n(S'touch pwned'\ntR."), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	strange := filepath.Join(t.TempDir(), "strange") // no file's name is one of a model
+	if err := os.MkdirAll(strange, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(strange, "notes.txt"), []byte("no model"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	wide := filepath.Join(p.dir, "wide.pkl")
 	if err := os.WriteFile(wide, testkit.GrowingModel(3, 1), 0o644); err != nil {
 		t.Fatal(err)
@@ -114,7 +121,7 @@ pipelines:
 		"there is no such file": {"push", "sensors", "1/1", filepath.Join(p.dir, "none")},
 		"key columns are":       {"push", "sensors", "1", wide},
 		"no version 9":          {"rollback", "sensors", "--to", "9"},
-		"match the fleet's":     {"push", "sensors", "--dir", p.dir},
+		"match the fleet's":     {"push", "sensors", "--dir", strange},
 	} {
 		code, stdout, stderr := command(t, append(append([]string{"model"}, args...), server)...)
 		if code == 0 || !strings.Contains(stderr, text) {
