@@ -33,6 +33,7 @@ basic:
   restPort: %d
   pprof: false
   gracefulShutdownTimeout: 1s
+store: {type: sqlite, extStateType: sqlite}
 `
 
 const ekuiperSource = `

@@ -60,9 +60,9 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 		args []string
 		into *streamed
 	}{
-		{"16 connections × 64 KB, 10,000 sensors", size(10_000, readings), &first},
-		{"64 connections × 8 KB, 10,000 sensors", append(size(10_000, readings/4), "-connections", "64", "-body", "8192"), new(streamed)},
-		{"16 × 64 KB, 1,000 sensors", append(size(1000, readings), "-disorder", "60s"), &few},
+		{"16 connections × 64 KB, 10,000 sensors", append(size(10_000, readings), "-disorder", "60s"), &first},
+		{"64 connections × 8 KB, 10,000 sensors", append(size(10_000, readings/4), "-connections", "64", "-body", "8192", "-disorder", "60s"), new(streamed)},
+		{"16 × 64 KB, 1,000 sensors", append(size(1000, readings), "-disorder", "600s"), &few},
 		{"16 × 64 KB, 1,000,000 sensors", size(1_000_000, 2*readings), &many},
 	} {
 		var all []streamed
@@ -138,7 +138,7 @@ type duckRun struct {
 // readings.
 func (b *bench) duckStream(ctx context.Context, load string, measure func(...string) (streamed, error), readings int) (duckRun, int64, error) {
 	var best duckRun
-	args := []string{"-keys", "10000", "-readings", strconv.Itoa(readings)}
+	args := []string{"-keys", "10000", "-readings", strconv.Itoa(readings), "-disorder", "60s"}
 	file, dir := filepath.Join(b.scratch, "readings.ndjson"), filepath.Join(b.scratch, "stream-server")
 	defer os.Remove(file)
 	if out, err := exec.CommandContext(ctx, load, append(args, "-write", file)...).CombinedOutput(); err != nil {
