@@ -319,11 +319,10 @@ func (e *events) advance() error {
 		return nil
 	}
 	for {
-		next, err := e.refer(e.reached)
+		to, err := e.refer(e.reached, w)
 		if err != nil {
 			return err
 		}
-		to := min(w, next) // then other reference data is in force
 		for len(e.wait) > 0 && e.wait[0].print.Time < to {
 			p := heap.Pop(&e.wait).(pending)
 			e.gate.Passed(p.print)

@@ -177,7 +177,7 @@ type versions struct{}
 var since = []fleetscore.Micros{0, 1020 * second, 1045 * second}
 
 // Versions implements References.
-func (versions) Versions(string) (out []reference.Version, err error) {
+func (versions) Versions(context.Context, string, fleetscore.Micros) (out []reference.Version, err error) {
 	for i, from := range since {
 		out = append(out, reference.Version{From: from, Blob: fleetscore.BlobName(fmt.Sprint(i))})
 	}
@@ -200,7 +200,7 @@ func (versions) Rows(_ context.Context, _ string, v reference.Version) (out []*v
 
 // allVersions are the rows of all versions.
 func allVersions() (out []*value.Record) {
-	list, _ := versions{}.Versions("")
+	list, _ := versions{}.Versions(context.Background(), "", 0)
 	for _, v := range list {
 		rows, _ := versions{}.Rows(context.Background(), "", v)
 		out = append(out, rows...)
@@ -358,5 +358,32 @@ func TestJoinAgain(t *testing.T) {
 	got, _ := rowsIn(t, again)
 	if d := gocmp.Diff(want, got); d != "" {
 		t.Errorf("rows (-first +again):\n%s", d)
+	}
+}
+
+// disordered is reference data whose versions are in the wrong order.
+type disordered struct{}
+
+func (disordered) Versions(context.Context, string, fleetscore.Micros) ([]reference.Version, error) {
+	return []reference.Version{{From: 30 * minute}, {From: 20 * minute}, {From: 10 * minute}}, nil
+}
+
+func (disordered) Rows(context.Context, string, reference.Version) ([]*value.Record, error) {
+	return nil, nil
+}
+
+// TestVersionsInDisorder: reference data whose versions are in the wrong order is an error, and
+// nothing that a query goes on with for ever.
+func TestVersionsInDisorder(t *testing.T) {
+	t.Parallel()
+	plans, err := query.Parse(`SELECT System.Timestamp() AS TS, hub.Device, SUM(hub.Value) AS Value
+		INTO readings FROM hub TIMESTAMP BY TS JOIN limits ON limits.Device = hub.Device GROUP BY hub.Device, TumblingWindow(second, 5)`, []string{"Device"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEvents(plans[0], window.Config{IdleAfter: time.Second})
+	e.join(t.Context(), disordered{})
+	if err := e.Tick(window.Stamp{Seq: 1, Source: "http", Arrived: 60 * minute}); !fleetscore.Corrupt.Is(err) || !strings.Contains(err.Error(), "limits") {
+		t.Errorf("%v, want an error of kind corrupt that names limits", err)
 	}
 }

@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"context"
-	"math"
 	"slices"
 
 	"github.com/fleetscore/fleetscore"
@@ -12,7 +11,8 @@ import (
 
 // References is the reference data that queries join with.
 type References interface {
-	Versions(name string) ([]reference.Version, error)
+	// Versions are those up to a time, in the order in which they come into force.
+	Versions(ctx context.Context, name string, to fleetscore.Micros) ([]reference.Version, error)
 	Rows(ctx context.Context, name string, v reference.Version) ([]*value.Record, error)
 }
 
@@ -31,15 +31,16 @@ func (e *events) join(ctx context.Context, all References) {
 	}
 }
 
-// refer puts those versions into the runner that are in force at a time, and says when the
-// next one comes into force.
-func (e *events) refer(at fleetscore.Micros) (next fleetscore.Micros, err error) {
-	next = math.MaxInt64
+// refer puts those versions into the runner that are in force at a time, and says up to when:
+// to the time to which the query wants to go on, or to the time at which the next version
+// comes into force.
+func (e *events) refer(at, to fleetscore.Micros) (next fleetscore.Micros, err error) {
+	next = to
 	if e.joined == nil {
 		return next, nil
 	}
 	for i, name := range e.joined.names {
-		list, err := e.joined.all.Versions(name)
+		list, err := e.joined.all.Versions(e.joined.ctx, name, to)
 		if err != nil {
 			return 0, err
 		}
@@ -51,6 +52,9 @@ func (e *events) refer(at fleetscore.Micros) (next fleetscore.Micros, err error)
 		})
 		n = max(0, n-1) // the first one is in force before its time too
 		if n+1 < len(list) {
+			if list[n+1].From <= list[n].From {
+				return 0, fleetscore.Errorf(fleetscore.Corrupt, "join with reference data", name, "its versions aren't in the order of their times: one of %s follows one of %s", list[n+1].From, list[n].From)
+			}
 			next = min(next, list[n+1].From)
 		}
 		if e.joined.at[i] == n {

@@ -2,21 +2,22 @@
 // each with the versions that it had.
 //
 // A file is looked at from time to time. If it has changed, a copy is kept as a new
-// version, which is in force for readings from a time on that lies a little ahead, so that
-// no reading of that time was taken yet. So the version that a reading is joined with
-// depends on the reading's time alone, also when the log is read again later.
+// version, which is in force for readings from a time on that lies a little ahead. That time
+// is chosen once the copy is written, and never before one that a query has passed; while
+// the choice is being stored, queries that would pass that time wait. So the version that a
+// reading is joined with depends on the reading's time alone, also when the log is read
+// again later. A server that lost the lead can't add versions, see package journal.
 //
 // A Set is used by several goroutines at once. Run owns no goroutine after it has returned.
 package reference
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/journal"
 	"github.com/fleetscore/fleetscore/internal/table/records"
 )
 
@@ -37,8 +39,8 @@ const maxBytes = 256 << 20
 
 // Version is one state of a file.
 type Version struct {
-	From fleetscore.Micros // in force for readings of this time and later ones; the first version for all earlier ones too
-	Blob fleetscore.BlobName
+	From fleetscore.Micros   `json:"from_us"` // in force for readings of this time and later ones; the first version for all earlier ones too
+	Blob fleetscore.BlobName `json:"blob"`
 }
 
 // Deps is what a Set works with.
@@ -54,35 +56,44 @@ type Set struct {
 	cfg  map[string]fleetscore.ReferenceConfig
 	deps Deps
 
-	mu       sync.Mutex // guards what follows
-	versions map[string][]Version
-	rows     map[fleetscore.BlobName][]*value.Record // of versions that were asked for
+	mu    sync.Mutex // guards what follows
+	files map[string]*file
+	rows  map[fleetscore.BlobName][]*value.Record // of versions that were asked for
+}
+
+// file is one of the files.
+type file struct {
+	journal  *journal.Journal[[]Version]
+	versions []Version         // in the order of From, each once
+	passed   fleetscore.Micros // queries may have handed on readings before this time
+	pending  fleetscore.Micros // from which the version is in force that is being stored
+	stored   chan struct{}     // closed when that has ended; nil if there is none
 }
 
 // New makes a Set. Nothing is read.
 func New(cfg map[string]fleetscore.ReferenceConfig, deps Deps) *Set {
-	return &Set{cfg: cfg, deps: deps, versions: map[string][]Version{}, rows: map[fleetscore.BlobName][]*value.Record{}}
+	return &Set{cfg: cfg, deps: deps, files: map[string]*file{}, rows: map[fleetscore.BlobName][]*value.Record{}}
 }
 
 // folder is the prefix of a file's versions.
 func folder(name string) string { return "references/_versions/" + name + "/" }
 
-// Load reads which versions there are. Queries must not run before.
+// Load reads which versions there are, and takes care that another server adds none any more.
+// Queries must not run before.
 func (s *Set) Load(ctx context.Context) error {
 	for name := range s.cfg {
-		var list []Version
-		for info, err := range s.deps.Store.List(ctx, folder(name), store.ListOptions{}) {
-			if err != nil {
-				return err
-			}
-			from, _, _ := strings.Cut(path.Base(string(info.Name)), "-")
-			if at, err := strconv.ParseInt(from, 10, 64); err == nil {
-				list = append(list, Version{fleetscore.Micros(at), info.Name})
+		j, list, err := journal.Take[[]Version](ctx, s.deps.Store, folder(name)+"log/")
+		if err != nil {
+			return err
+		}
+		for i := 1; i < len(list); i++ {
+			if list[i].From <= list[i-1].From {
+				return fleetscore.Errorf(fleetscore.Corrupt, "read versions of reference data", name, "version %d is in force from %s, which isn't later than %s of the one before it", i+1, list[i].From, list[i-1].From).
+					WithHint("remove the folder %slog from the store; versions then begin anew", folder(name))
 			}
 		}
-		slices.SortFunc(list, func(a, b Version) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Blob, b.Blob)) })
 		s.mu.Lock()
-		s.versions[name] = list
+		s.files[name] = &file{journal: j, versions: list, passed: fleetscore.Micros(math.MinInt64)}
 		s.mu.Unlock()
 	}
 	return nil
@@ -142,36 +153,79 @@ func (s *Set) Refresh(ctx context.Context, name string) error {
 		return err
 	}
 	digest := fleetscore.DigestOf(data).String()
-	digest = digest[strings.LastIndexByte(digest, ':')+1:][:16] + path.Ext(c.Path)
+	v := Version{Blob: fleetscore.BlobName(folder(name) + digest[strings.LastIndexByte(digest, ':')+1:] + path.Ext(c.Path))}
 	s.mu.Lock()
-	known := s.versions[name]
+	f := s.files[name]
 	s.mu.Unlock()
-	v := Version{}
-	if n := len(known); n > 0 {
-		if strings.HasSuffix(string(known[n-1].Blob), digest) {
-			return nil
-		}
-		v.From = max(fleetscore.MicrosOf(s.deps.Now().Add(settle)), known[n-1].From+1)
+	if n := len(f.versions); n > 0 && f.versions[n-1].Blob == v.Blob { // only Refresh changes versions
+		return nil
 	}
-	v.Blob = fleetscore.BlobName(fmt.Sprintf("%s%020d-%s", folder(name), v.From, digest))
 	if err := store.WriteAll(ctx, s.deps.Store, v.Blob, data, store.PutOptions{}); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.versions[name] = append(slices.Clip(known), v)
-	s.deps.Log.Info("reference data has a new version", "name", name, "rows", len(rows), "in_force_from", v.From)
+	if err := s.add(ctx, name, f, v); err != nil {
+		return err
+	}
+	s.deps.Log.Info("reference data has a new version", "name", name, "rows", len(rows), "in_force_from", f.versions[len(f.versions)-1].From)
 	return nil
 }
 
-// Versions are those of a file, in the order in which they come into force. Kind Unavailable if there is none.
-func (s *Set) Versions(name string) ([]Version, error) {
+// add puts a version in force, from a time on that no query has passed.
+func (s *Set) add(ctx context.Context, name string, f *file, v Version) error {
+	s.mu.Lock()
+	if n := len(f.versions); n > 0 {
+		v.From = max(fleetscore.MicrosOf(s.deps.Now().Add(settle)), f.versions[n-1].From+1, f.passed+1)
+	}
+	f.pending, f.stored = v.From, make(chan struct{})
+	list := append(slices.Clip(f.versions), v)
+	s.mu.Unlock()
+	err := f.journal.Put(ctx, list)
+	for pause := 100 * time.Millisecond; err != nil && fleetscore.KindOf(err).Retryable(); pause = min(2*pause, 5*time.Second) {
+		s.deps.Log.Warn("a new version of reference data can't be stored; it will be tried again", "name", name, "error", err)
+		s.deps.Health.Report("reference data "+name, fmt.Sprintf("a new version can't be stored, and queries wait for it: %v", err))
+		select {
+		case <-ctx.Done():
+			return err // nobody knows whether it is stored: queries pass its time only after another Load
+		case <-time.After(pause):
+			err = f.journal.Put(ctx, list)
+		}
+	}
+	if fleetscore.Conflict.Is(err) || ctx.Err() != nil {
+		return err // queries don't pass the time either, because another server's versions aren't known
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.versions[name]) == 0 {
-		return nil, fleetscore.Errorf(fleetscore.Unavailable, "join with reference data", name, "its file %s couldn't be read yet", s.cfg[name].Path)
+	if err == nil {
+		f.versions = list
 	}
-	return s.versions[name], nil
+	close(f.stored)
+	f.stored = nil
+	return err
+}
+
+// Versions are those of a file, in the order in which they come into force, for a query that
+// hands on readings up to a time. It waits while it isn't certain which version is in force at
+// that time. Kind Unavailable if there is no version.
+func (s *Set) Versions(ctx context.Context, name string, to fleetscore.Micros) ([]Version, error) {
+	for {
+		s.mu.Lock()
+		f := s.files[name]
+		stored := f.stored
+		if stored == nil || to < f.pending {
+			defer s.mu.Unlock()
+			if len(f.versions) == 0 {
+				return nil, fleetscore.Errorf(fleetscore.Unavailable, "join with reference data", name, "its file %s couldn't be read yet", s.cfg[name].Path)
+			}
+			f.passed = max(f.passed, to)
+			return f.versions, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-stored:
+		}
+	}
 }
 
 // Rows are those of a version. They must not be changed.

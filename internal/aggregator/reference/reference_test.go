@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -53,7 +54,7 @@ func TestVersions(t *testing.T) {
 		}
 	}
 	s := open()
-	if _, err := s.Versions("limits"); !fleetscore.Unavailable.Is(err) {
+	if _, err := s.Versions(t.Context(), "limits", 0); !fleetscore.Unavailable.Is(err) {
 		t.Errorf("without a file: %v", err)
 	}
 	if err := s.Refresh(t.Context(), "limits"); !fleetscore.NotFound.Is(err) || !strings.Contains(err.Error(), "references/limits.csv") {
@@ -75,8 +76,9 @@ func TestVersions(t *testing.T) {
 		if err := s.Refresh(t.Context(), "limits"); (err != nil) != step.refused {
 			t.Errorf("step %d: %v", i, err)
 		}
-		for name, x := range map[string]*Set{"the same": s, "a new": open()} {
-			got, err := x.Versions("limits")
+		next := open()
+		for name, x := range map[string]*Set{"the same": s, "a new": next} {
+			got, err := x.Versions(t.Context(), "limits", 0)
 			var from []fleetscore.Micros
 			for _, v := range got {
 				from = append(from, v.From)
@@ -85,9 +87,9 @@ func TestVersions(t *testing.T) {
 				t.Errorf("step %d, versions of %s set: %v (-want +got):\n%s", i, name, err, d)
 			}
 		}
-		now = now.Add(10 * time.Second)
+		s, now = next, now.Add(10*time.Second)
 	}
-	list, _ := open().Versions("limits")
+	list, _ := open().Versions(t.Context(), "limits", 0)
 	for i, want := range []string{"1", "2", "1"} {
 		for range 2 { // the second time from memory
 			rows, err := s.Rows(t.Context(), "limits", list[i])
@@ -96,6 +98,103 @@ func TestVersions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// slow is a bucket whose next entry of a log waits until it is let go on.
+type slow struct {
+	store.Bucket
+	held chan struct{} // nil: nothing waits
+}
+
+func (s *slow) Put(ctx context.Context, name fleetscore.BlobName, body io.Reader, opt store.PutOptions) (store.Info, error) {
+	if s.held != nil && strings.Contains(string(name), "/log/") {
+		<-s.held
+	}
+	return s.Bucket.Put(ctx, name, body, opt)
+}
+
+// TestStoredSlowly: a version comes into force after the times that queries have passed; while
+// it is being stored, those wait that want to pass its time, and others don't. A server that
+// another one has replaced meanwhile adds no version.
+func TestStoredSlowly(t *testing.T) {
+	t.Parallel()
+	b, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		files := &slow{Bucket: b}
+		open := func() *Set {
+			s := New(map[string]fleetscore.ReferenceConfig{"limits": {Path: "references/limits.csv"}},
+				Deps{Store: files, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1000, 0) }})
+			if err := s.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		write := func(most int) {
+			if err := store.WriteAll(t.Context(), b, "references/limits.csv", fmt.Appendf(nil, "Device,Most\na,%d\n", most), store.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		versions := func(s *Set, to fleetscore.Micros) (from []fleetscore.Micros) {
+			list, err := s.Versions(t.Context(), "limits", to)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, v := range list {
+				from = append(from, v.From)
+			}
+			return from
+		}
+		s := open()
+		write(1)
+		if err := s.Refresh(t.Context(), "limits"); err != nil {
+			t.Fatal(err)
+		}
+		versions(s, 2000e6)
+		files.held = make(chan struct{})
+		write(2)
+		stored := make(chan error, 1)
+		go func() { stored <- s.Refresh(t.Context(), "limits") }()
+		synctest.Wait()
+		if d := cmp.Diff([]fleetscore.Micros{0}, versions(s, 2000e6)); d != "" {
+			t.Errorf("up to a time before that of the version (-want +got):\n%s", d)
+		}
+		got := make(chan []fleetscore.Micros, 1)
+		go func() { got <- versions(s, 2000e6+1) }()
+		synctest.Wait()
+		select {
+		case list := <-got:
+			t.Fatalf("a query passed the time of a version that isn't stored, with %v", list)
+		default:
+		}
+		close(files.held)
+		want := []fleetscore.Micros{0, 2000e6 + 1}
+		if d := cmp.Diff(want, <-got); d != "" {
+			t.Errorf("once it is stored (-want +got):\n%s", d)
+		}
+		if err := <-stored; err != nil {
+			t.Error(err)
+		}
+
+		files.held = make(chan struct{})
+		write(3)
+		go func() { stored <- s.Refresh(t.Context(), "limits") }()
+		synctest.Wait()
+		frozen := files.held
+		files.held = nil
+		other := open()
+		close(frozen)
+		if err := <-stored; !fleetscore.Conflict.Is(err) {
+			t.Errorf("a server that was replaced: %v, want kind conflict", err)
+		}
+		for name, x := range map[string]*Set{"the server in its place": other, "a later one": open()} {
+			if d := cmp.Diff(want, versions(x, 5000e6)); d != "" {
+				t.Errorf("%s (-want +got):\n%s", name, d)
+			}
+		}
+	})
 }
 
 // TestRunUntilTheEnd: a set runs as long as its context, even if there is nothing to look at,
