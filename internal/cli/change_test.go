@@ -90,6 +90,8 @@ func TestChangedConfiguration(t *testing.T) {
 		{[]string{"/models, model:", "/models/nowhere, model:"}, 10, "isn't there"},
 		{[]string{"/models, model:", ", model:"}, 10, "--models-root"}, // more than what "up" was given
 		{[]string{filepath.Join(testkit.Root(t), "examples", "fleet", "models"), "/etc"}, 10, "--models-root"},
+		{[]string{"pool: cpu}", "pool: cpu, runtime: python, python: {code: /etc}}"}, 10, "--models-root"},
+		{[]string{"pool: cpu}", "pool: cpu, runtime: command, command: {run: python x.py, code: /etc/passwd}}"}, 10, "--models-root"},
 	} {
 		if code, stderr := apply(c.pairs...); code != c.code || !strings.Contains(stderr, c.want) {
 			t.Errorf("%q: exit %d, want %d with %q\n%s", c.pairs, code, c.code, c.want, stderr)

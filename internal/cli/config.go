@@ -24,6 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/config/batchai"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/scorer/code"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
@@ -240,11 +241,17 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// localFolders are the folders of this machine that fleets read models from.
+// localFolders are the folders of this machine that fleets read models from, and the files and
+// folders of pipelines' code.
 func localFolders(cfg fleetscore.Config) (out []string) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
 		if p := cfg.Fleets[name].Path; filepath.IsAbs(p) {
 			out = append(out, p)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		for _, part := range code.PartsOf(cfg.Pipelines[name]) {
+			out = append(out, part.Path)
 		}
 	}
 	return out

@@ -33,7 +33,7 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringVar(&cfg.Name, "name", "", "name of this server among several, which it keeps when it starts again (default: the machine's name and the port)")
 	cmd.Flags().StringVar(&cfg.Advertise, "advertise", "", "addresses by which nodes on other machines reach the servers, or the one of a load balancer, separated by commas (default: where this server listens)")
 	cmd.Flags().StringVar(&cfg.Store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
-	cmd.Flags().StringArrayVar(&cfg.ModelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, with all that lies in it; may be given several times")
+	cmd.Flags().StringArrayVar(&cfg.ModelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, and pipelines their code, with all that lies in it; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.MountRoots, "mount-root", nil, mountRootFlagText)
 	cmd.Flags().StringArrayVar(&cfg.Commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.Python, "python", "", pythonFlagText)

@@ -3,12 +3,16 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -89,6 +93,88 @@ func TestJobKeepsItsImage(t *testing.T) {
 	notes, err := w.catalog.ImageNotes(t.Context(), time.Now())
 	if err != nil || len(notes) != 1 || notes["box@first"].Job != j.ID {
 		t.Errorf("notes of images: %+v, %v", notes, err)
+	}
+}
+
+// TestCode: only code that lies in a folder which may be read goes into the store, where
+// everybody who may read results could read it; and an archive stays there while jobs that were
+// planned with it may run.
+func TestCode(t *testing.T) {
+	t.Parallel()
+	dir, secret := t.TempDir(), t.TempDir()
+	write := func(dir, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "score.py"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := fleetscore.PipelineConfig{Runtime: fleetscore.RuntimePython, Python: fleetscore.PythonConfig{Code: secret}}
+	w := newWorld(t, p)
+	w.stop()
+	var err error
+	if w.roots, err = store.FindRoots([]string{dir}); err != nil {
+		t.Fatal(err)
+	}
+	w.start(w.bucket())
+	w.set(time.Now())
+	minute := 0
+	planned := func() {
+		t.Helper()
+		minute++
+		w.rows(day.Add(9*time.Hour + time.Duration(minute)*time.Minute))
+		j, err := w.Submit(t.Context(), "p", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wait(j.ID, func(j fleetscore.Job) bool { return j.Planned != nil })
+	}
+	archives := func() []string {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(w.dir, "store", catalog.CodeFolder("p"), "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	write(secret, "token")
+	planned()
+	if got := archives(); len(got) != 0 {
+		t.Fatalf("code of a folder that may not be read is in the store: %v", got)
+	}
+	cfg, _, _, err := w.ledger.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := cfg.Pipelines["p"]
+	have.Python.Code = dir
+	cfg.Pipelines["p"] = have
+	if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "other", cfg); err != nil {
+		t.Fatal(err)
+	}
+	write(dir, "first")
+	planned()
+	first := archives()
+	if len(first) != 1 {
+		t.Fatalf("archives: %v, want one", first)
+	}
+	age := func(name string) {
+		t.Helper()
+		if err := os.Chtimes(name, time.Time{}, time.Now().Add(-2*oldCode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(first[0])
+	planned() // with the same code
+	write(dir, "second")
+	planned()
+	if got := archives(); len(got) != 2 {
+		t.Fatalf("archives: %v, want both, as a job was planned with the first a moment ago", got)
+	}
+	age(first[0])
+	write(dir, "third")
+	planned()
+	if got := archives(); len(got) != 2 || slices.Contains(got, first[0]) {
+		t.Errorf("archives: %v, want the second and the third", got)
 	}
 }
 

@@ -6,10 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -403,34 +400,24 @@ func (s *Scheduler) fail(ctx context.Context, j fleetscore.Job, why string, now 
 	return err
 }
 
-// oldCode is how long an archive of code is kept after there is another one: jobs that were
-// planned with it may still run.
+// oldCode is the age at which an archive of code is deleted once there is a newer one. Jobs that
+// were planned with it may still run, so a job that is planned with an archive of half this age
+// writes it again.
 const oldCode = 7 * 24 * time.Hour
 
 // ship puts the code of a job's pipeline into the store, where its nodes find it by its
 // digest. If this machine has no such folder, nodes look for it on their own disks, and the
-// digest is zero; the same if there is too much for an archive.
+// digest is zero; the same if there is too much for an archive, or if the code lies outside of
+// the folders that may be read, because everybody who may read the store could read it.
 func (s *Scheduler) ship(ctx context.Context, j fleetscore.Job) (fleetscore.Digest, error) {
 	var none fleetscore.Digest
-	path := j.Config.Python.Code
-	if c := j.Config.Command; c != nil {
-		path = c.Code
-	}
-	var parts []code.Part
-	if _, err := os.Stat(path); err == nil {
-		parts = append(parts, code.Part{Name: "code", Path: filepath.Clean(path)})
-	}
-	for i, e := range j.Config.Python.Environments {
-		if _, err := os.Stat(e.Requirements); err == nil {
-			parts = append(parts, code.Part{Name: "requirements/" + strconv.Itoa(i), Path: filepath.Clean(e.Requirements)})
-		}
-	}
+	parts := code.Here(code.PartsOf(j.Config))
 	if len(parts) == 0 {
 		return none, nil
 	}
-	archive, err := code.Pack(ctx, parts)
+	archive, err := code.Pack(ctx, s.roots, parts)
 	switch {
-	case fleetscore.Exhausted.Is(err):
+	case fleetscore.Exhausted.Is(err), fleetscore.Invalid.Is(err):
 		s.log.Warn("code isn't sent to nodes, which need it on their own disks", "pipeline", j.Pipeline, "error", err)
 		return none, nil
 	case err != nil:
@@ -438,7 +425,7 @@ func (s *Scheduler) ship(ctx context.Context, j fleetscore.Job) (fleetscore.Dige
 	}
 	digest := fleetscore.DigestOf(archive)
 	name := catalog.Code(j.Pipeline, digest)
-	if _, err := s.store.Stat(ctx, name); err == nil || !fleetscore.NotFound.Is(err) {
+	if info, err := s.store.Stat(ctx, name); err == nil && s.now().Sub(info.Modified) < oldCode/2 || err != nil && !fleetscore.NotFound.Is(err) {
 		return digest, err
 	}
 	if _, err := s.store.Put(ctx, name, bytes.NewReader(archive), store.PutOptions{}); err != nil {

@@ -38,7 +38,9 @@ type Deps struct {
 	WhyNoFleet func(fleet string) error
 	// Image is the image that a pool's containers have now, by its digest; empty for pools of
 	// other providers. nil means that there are only such pools.
-	Image   func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
+	Image func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
+	// Roots are the folders of this machine that pipelines' code may be read from.
+	Roots   store.Roots
 	Release string                // of this program: what another release scored may change when it is scored again
 	Log     *slog.Logger          // nil discards
 	Now     func() time.Time      // decides what is due; it must not trust a jump of the wall clock. nil means time.Now
@@ -66,6 +68,7 @@ type Scheduler struct {
 	catalog    *catalog.Catalog
 	whyNoFleet func(fleet string) error
 	image      func(ctx context.Context, pool fleetscore.PoolConfig) (string, error)
+	roots      store.Roots
 	release    string
 	log        *slog.Logger
 	now        func() time.Time
@@ -92,7 +95,7 @@ type (
 
 // New builds a scheduler; the ledger must be open.
 func New(deps Deps) (*Scheduler, error) {
-	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, image: deps.Image, release: deps.Release, log: deps.Log, now: deps.Now, upkeep: &upkeep{}, waiting: map[string]int{}}
+	s := &Scheduler{ledger: deps.Ledger, store: deps.Store, catalog: deps.Catalog, whyNoFleet: deps.WhyNoFleet, image: deps.Image, roots: deps.Roots, release: deps.Release, log: deps.Log, now: deps.Now, upkeep: &upkeep{}, waiting: map[string]int{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -115,7 +118,7 @@ func New(deps Deps) (*Scheduler, error) {
 // With is the same scheduler with another view of the ledger, such as the one by which
 // only the server that leads can write.
 func (s *Scheduler) With(l Ledger) *Scheduler {
-	out := &Scheduler{ledger: l, store: s.store, catalog: s.catalog, whyNoFleet: s.whyNoFleet, image: s.image, release: s.release, log: s.log, now: s.now, metrics: s.metrics,
+	out := &Scheduler{ledger: l, store: s.store, catalog: s.catalog, whyNoFleet: s.whyNoFleet, image: s.image, roots: s.roots, release: s.release, log: s.log, now: s.now, metrics: s.metrics,
 		loops: s.loops, upkeep: s.upkeep, waiting: map[string]int{}}
 	out.loops.Watch = l.Watch
 	return out

@@ -47,6 +47,7 @@ type world struct {
 	wrap     func(ledger.Ledger) ledger.Ledger // what the scheduler gets of the ledger; nil: all
 	clockOf  func() time.Time                  // in place of clock
 	image    func(context.Context, fleetscore.PoolConfig) (string, error)
+	roots    store.Roots
 	problems obs.Health
 	stop     func()
 }
@@ -126,7 +127,7 @@ func (w *world) run(b store.Bucket) {
 	var err error
 	w.fleets, err = syncer.New(syncer.Config{Every: time.Hour}, syncer.Deps{Ledger: used, Store: b, Health: &w.problems, Now: now})
 	fatal(err)
-	w.Scheduler, err = New(Deps{Image: w.image, Ledger: used, Store: b, Health: &w.problems, Now: now})
+	w.Scheduler, err = New(Deps{Image: w.image, Roots: w.roots, Ledger: used, Store: b, Health: &w.problems, Now: now})
 	fatal(err)
 	w.loops.Look = 5 * time.Millisecond // the clock is set by the test
 	w.broker, err = broker.New(broker.Config{StoreURL: "file://" + w.dir}, broker.Deps{Ledger: used, Examine: w.catalog.Examine, Health: &w.problems, Now: now})

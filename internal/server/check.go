@@ -17,6 +17,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/pool"
 	"github.com/fleetscore/fleetscore/internal/program"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/scorer/code"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -164,7 +165,7 @@ func empty(ctx context.Context, roots store.Roots, path string) bool {
 }
 
 // CheckFolders refuses fleets whose models lie in a folder of this machine that
-// isn't there, or not in one of the roots.
+// isn't there, or not in one of the roots, and code of this machine that isn't in one of them.
 func CheckFolders(cfg fleetscore.Config, roots store.Roots) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Fleets)) {
@@ -182,6 +183,9 @@ func CheckFolders(cfg fleetscore.Config, roots store.Roots) error {
 		default:
 			problems = append(problems, fleetscore.Wrap("open fleet", name, err))
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		problems = append(problems, fleetscore.Wrap("open code of pipeline", name, code.Check(roots, code.PartsOf(cfg.Pipelines[name]))))
 	}
 	return errors.Join(problems...)
 }

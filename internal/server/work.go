@@ -38,7 +38,7 @@ func (s *Server) newWork() (w work, err error) {
 		_, err := w.fleets.Status(name)
 		return err
 	}
-	if w.scheduler, err = scheduler.New(scheduler.Deps{Release: s.cfg.Version, Ledger: s.Ledger, Store: s.store, Catalog: s.Catalog, WhyNoFleet: whyNoFleet, Image: s.pinImage(w.images),
+	if w.scheduler, err = scheduler.New(scheduler.Deps{Release: s.cfg.Version, Ledger: s.Ledger, Store: s.store, Catalog: s.Catalog, WhyNoFleet: whyNoFleet, Image: s.pinImage(w.images), Roots: s.roots,
 		Log: s.log, Health: s.health, Now: s.clock.Now, Metrics: s.metrics}); err != nil {
 		return w, err
 	}

@@ -31,9 +31,9 @@ func OpenFolder(dir string) (Folder, error) {
 	return Folder{&Dir{path: abs, root: root}}, nil
 }
 
-// Roots are folders of this machine below which other folders may be read. Their
-// places are determined once: if a root, or a folder above it, becomes a symbolic
-// link later, the link's target isn't read.
+// Roots are folders of this machine below which other folders may be read, and files that
+// may be read themselves. Their places are determined once: if a root, or a folder above it,
+// becomes a symbolic link later, the link's target isn't read.
 type Roots []root
 
 type root struct {
@@ -83,40 +83,70 @@ func (r Roots) String() string {
 // that lead out of the root are not followed. Kind Invalid if the folder is in none
 // of the roots.
 func (r Roots) OpenFolder(dir string) (Folder, error) {
-	abs, err := filepath.Abs(dir)
+	in, abs, err := r.open("open folder", dir)
 	if err != nil {
-		return Folder{}, fault("open folder", dir, err)
+		return Folder{}, err
+	}
+	return Folder{&Dir{path: abs, root: in}}, nil
+}
+
+// OpenPlace opens a folder, or the folder of a file, by the rules of OpenFolder. name is
+// the file in it, or "." if the path is that of a folder.
+func (r Roots) OpenPlace(path string) (in *os.Root, name string, err error) {
+	if st, err := os.Stat(path); err != nil || st.IsDir() {
+		in, _, err := r.open("open folder", path)
+		return in, ".", err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, "", fault("open file", path, err)
+	}
+	for _, root := range r {
+		if abs == root.name || abs == root.real { // the file itself is the root
+			dir := filepath.Dir(root.real)
+			in, _, err := Roots{{dir, dir}}.open("open file", dir)
+			return in, filepath.Base(root.real), err
+		}
+	}
+	in, _, err = r.open("open file", filepath.Dir(abs))
+	return in, filepath.Base(abs), err
+}
+
+func (r Roots) open(op, dir string) (in *os.Root, abs string, err error) {
+	if abs, err = filepath.Abs(dir); err != nil {
+		return nil, "", fault(op, dir, err)
 	}
 	for _, root := range r {
 		for _, place := range []string{root.name, root.real} {
 			if rel, err := filepath.Rel(place, abs); err == nil && filepath.IsLocal(rel) {
-				return openBelow(root.real, rel)
+				in, err := openBelow(op, root.real, rel)
+				return in, filepath.Join(root.real, rel), err
 			}
 		}
 	}
-	return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", dir, "the folder isn't in one of the folders that models may be read from (%s)", r).
-		WithHint("start the server with --models-root and a folder that contains this folder, or use a folder of the store, such as models/NAME")
+	return nil, "", fleetscore.Errorf(fleetscore.Invalid, op, dir, "it isn't in one of the folders that models and code may be read from (%s)", r).
+		WithHint("start the server with --models-root and a folder that contains it, or use a folder of the store, such as models/NAME")
 }
 
-func openBelow(root, rel string) (Folder, error) {
+func openBelow(op, root, rel string) (*os.Root, error) {
 	abs := filepath.Join(root, rel)
 	r, err := os.OpenRoot(root)
 	if err != nil {
-		return Folder{}, fault("open folder", root, err)
+		return nil, fault(op, root, err)
 	}
 	defer r.Close()
 	if err := unmoved(r, root); err != nil {
-		return Folder{}, err
+		return nil, err
 	}
 	in, err := r.OpenRoot(rel)
 	if _, there := os.Lstat(abs); err != nil && there == nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return Folder{}, fleetscore.Errorf(fleetscore.Invalid, "open folder", abs, "a symbolic link in the path leads out of %s", root).
+		return nil, fleetscore.Errorf(fleetscore.Invalid, op, abs, "a symbolic link in the path leads out of %s", root).
 			WithHint("start the server with --models-root and the folder that the link leads to, and use that folder")
 	}
 	if err != nil {
-		return Folder{}, fault("open folder", abs, err)
+		return nil, fault(op, abs, err)
 	}
-	return Folder{&Dir{path: abs, root: in}}, nil
+	return in, nil
 }
 
 // unmoved refuses a root whose path now leads to another folder, because of a

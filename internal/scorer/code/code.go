@@ -16,10 +16,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // Bounds of an archive.
@@ -34,11 +37,51 @@ type Part struct {
 	Path string // on this machine; a folder's content, or one file under its own name
 }
 
+// PartsOf are the files and folders of a pipeline's code, as its configuration names them. They
+// needn't be on this machine.
+func PartsOf(p fleetscore.PipelineConfig) (out []Part) {
+	path := p.Python.Code
+	if p.Command != nil {
+		path = p.Command.Code
+	}
+	if path != "" {
+		out = append(out, Part{Name: "code", Path: filepath.Clean(path)})
+	}
+	for i, e := range p.Python.Environments {
+		if e.Requirements != "" {
+			out = append(out, Part{Name: "requirements/" + strconv.Itoa(i), Path: filepath.Clean(e.Requirements)})
+		}
+	}
+	return out
+}
+
+// Here are the parts that this machine has.
+func Here(parts []Part) []Part {
+	return slices.DeleteFunc(slices.Clone(parts), func(p Part) bool {
+		_, err := os.Stat(p.Path)
+		return err != nil
+	})
+}
+
+// Check refuses parts on this machine that lie in none of the roots.
+func Check(roots store.Roots, parts []Part) error {
+	var problems []error
+	for _, part := range Here(parts) {
+		in, _, err := roots.OpenPlace(part.Path)
+		if err == nil {
+			err = in.Close()
+		}
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
 // Pack makes an archive of the parts. The same files give the same bytes. Names that begin with
 // "." or are __pycache__ are left out, and so is what isn't a regular file: links could lead
-// anywhere. Kind NotFound if a part isn't there, Exhausted if there is too much.
-func Pack(ctx context.Context, parts []Part) ([]byte, error) {
-	p := packer{ctx: ctx}
+// anywhere. Kind NotFound if a part isn't there, Invalid if it lies in none of the roots,
+// Exhausted if there is too much.
+func Pack(ctx context.Context, roots store.Roots, parts []Part) ([]byte, error) {
+	p := packer{ctx: ctx, roots: roots}
 	p.archive = zip.NewWriter(&p.out)
 	for _, part := range parts {
 		if err := p.part(part); err != nil {
@@ -53,6 +96,7 @@ func Pack(ctx context.Context, parts []Part) ([]byte, error) {
 
 type packer struct {
 	ctx     context.Context // of Pack
+	roots   store.Roots
 	out     bytes.Buffer
 	archive *zip.Writer
 	files   int
@@ -60,25 +104,14 @@ type packer struct {
 }
 
 func (p *packer) part(part Part) error {
-	st, err := os.Stat(part.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fleetscore.Errorf(fleetscore.NotFound, "pack code", part.Path, "there is no such file or folder")
-	case err != nil:
-		return fleetscore.Wrap("pack code", part.Path, err)
-	case !st.IsDir():
-		root, err := os.OpenRoot(filepath.Dir(part.Path))
-		if err != nil {
-			return fleetscore.Wrap("pack code", part.Path, err)
-		}
-		defer root.Close()
-		return p.file(root, filepath.Base(part.Path), part.Name)
-	}
-	root, err := os.OpenRoot(part.Path)
+	root, name, err := p.roots.OpenPlace(part.Path)
 	if err != nil {
-		return fleetscore.Wrap("pack code", part.Path, err)
+		return err
 	}
 	defer root.Close()
+	if name != "." {
+		return p.file(root, name, part.Name)
+	}
 	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -99,6 +132,13 @@ func (p *packer) part(part Part) error {
 
 // file adds a file below a folder of the archive.
 func (p *packer) file(root *os.Root, name, to string) error {
+	st, err := root.Stat(name)
+	if err == nil && !st.Mode().IsRegular() { // to open a pipe could wait for ever
+		return fleetscore.Errorf(fleetscore.Invalid, "pack code", name, "it is neither a file nor a folder")
+	}
+	if err != nil {
+		return fleetscore.Wrap("pack code", name, err)
+	}
 	f, err := root.Open(name)
 	if err != nil {
 		return fleetscore.Wrap("pack code", name, err)

@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/scorer/code"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 func write(t *testing.T, dir string, files map[string]string) {
@@ -25,9 +27,23 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
+// roots are the parts themselves, as "up FILE" has it.
+func roots(t *testing.T, parts ...code.Part) store.Roots {
+	t.Helper()
+	var paths []string
+	for _, p := range parts {
+		paths = append(paths, p.Path)
+	}
+	r, err := store.FindRoots(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func pack(t *testing.T, parts ...code.Part) []byte {
 	t.Helper()
-	data, err := code.Pack(t.Context(), parts)
+	data, err := code.Pack(t.Context(), roots(t, parts...), parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,11 +96,43 @@ func TestPack(t *testing.T) {
 	if err := cache.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := code.Pack(t.Context(), []code.Part{{Name: "code", Path: filepath.Join(one, "none")}}); !fleetscore.NotFound.Is(err) {
+	if _, err := code.Pack(t.Context(), roots(t, code.Part{Path: one}), []code.Part{{Name: "code", Path: filepath.Join(one, "none")}}); !fleetscore.NotFound.Is(err) {
 		t.Errorf("a folder that isn't there: %v", err)
 	}
 	write(t, one, map[string]string{"code/large": strings.Repeat("x", 65<<20)})
-	if _, err := code.Pack(t.Context(), parts(one)); !fleetscore.Exhausted.Is(err) {
+	if _, err := code.Pack(t.Context(), roots(t, parts(one)...), parts(one)); !fleetscore.Exhausted.Is(err) {
 		t.Errorf("too large a folder: %v", err)
+	}
+}
+
+// TestRoots: only what lies in a root is packed, so that nobody can have the server hand out
+// other files by naming them as code.
+func TestRoots(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"project/code/a.py": "A", "project/run.py": "R", "project/secret": "s", "other/b.py": "B"})
+	if err := os.Symlink(filepath.Join(dir, "other"), filepath.Join(dir, "project", "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "project", "code", "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	allowed, err := store.FindRoots([]string{filepath.Join(dir, "project", "code"), filepath.Join(dir, "project", "run.py")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, ok := range map[string]bool{"project/code": true, "project/code/a.py": true, "project/run.py": true,
+		"project": false, "project/secret": false, "project/link": false, "project/link/b.py": false, "other": false, "project/code/../secret": false} {
+		parts := []code.Part{{Name: "code", Path: filepath.Join(dir, path)}}
+		_, err := code.Pack(t.Context(), allowed, parts)
+		if check := code.Check(allowed, parts); ok && (err != nil || check != nil) || !ok && (!fleetscore.Invalid.Is(err) || check == nil) {
+			t.Errorf("%s: %v, and by Check %v; want it packed: %v", path, err, check, ok)
+		}
+	}
+	if _, err := code.Pack(t.Context(), allowed, []code.Part{{Name: "code", Path: filepath.Join(dir, "project", "code", "pipe")}}); !fleetscore.Invalid.Is(err) {
+		t.Errorf("a pipe: %v", err)
+	}
+	if err := code.Check(allowed, []code.Part{{Name: "code", Path: filepath.Join(dir, "none")}}); err != nil {
+		t.Errorf("what this machine doesn't have may lie on the nodes: %v", err)
 	}
 }
