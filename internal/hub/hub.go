@@ -95,7 +95,7 @@ type Hub interface {
 	// from. Damaged messages are skipped; Stats lists them, and the next message's
 	// Seq shows the gap. It returns fn's error, or the context's, or Unavailable once
 	// the hub is closed or its disk fails, or Invalid if a message has an unknown
-	// format. fn owns the message.
+	// format. fn must not change the readings, because other readers may have the same ones.
 	Read(ctx context.Context, partition int, from uint64, fn func(Message) error) error
 
 	// Stats describes the partitions, in order.

@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -227,4 +228,79 @@ func openBench(b *testing.B, dir string, partitions int) hub.Hub {
 		b.Fatal(err)
 	}
 	return h
+}
+
+// TestReadersShareMessages: two readers of a partition get the same decoded readings, as long as they
+// are near each other, and right ones whatever they do.
+func TestReadersShareMessages(t *testing.T) {
+	t.Parallel()
+	h := open(t, t.TempDir(), 1)
+	const first, n, far = 3, 40, 400 // messages: before there are readers; that both read at once; that one reads much later
+	write := func(from, to int) {
+		var batches []*fleetscore.Readings
+		for i := from; i < to; i++ {
+			batches = append(batches, hubtest.Batch(i, 2000))
+		}
+		if _, err := h.Append(t.Context(), 0, hubtest.At(fleetscore.Micros(from)), batches...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type got struct {
+		seq uint64
+		r   *fleetscore.Readings
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	read := func(until uint64, wait <-chan struct{}) <-chan got {
+		out := make(chan got, first+n+far)
+		go func() {
+			defer close(out)
+			_ = h.Read(ctx, 0, 1, func(m hub.Message) error { // its error is that the context ended
+				out <- got{m.Seq, m.Readings}
+				if m.Seq == until {
+					<-wait
+				}
+				return nil
+			})
+		}()
+		return out
+	}
+	write(0, first)
+	released := make(chan struct{})
+	a, b := read(0, nil), read(first+n, released)
+	var one, other []got
+	for range first { // both readers have begun
+		one, other = append(one, <-a), append(other, <-b)
+	}
+	write(first, first+n)
+	for range n {
+		one, other = append(one, <-a), append(other, <-b)
+	}
+	for i := first; i < first+n; i++ {
+		if one[i].r != other[i].r {
+			t.Errorf("message %d was decoded twice", one[i].seq)
+		}
+	}
+	write(first+n, first+n+far)
+	for range far {
+		one = append(one, <-a)
+	}
+	close(released)
+	for range far {
+		other = append(other, <-b)
+	}
+	for i := range one {
+		if one[i].seq != uint64(i+1) || other[i].seq != one[i].seq {
+			t.Fatalf("messages %d and %d came, want %d", one[i].seq, other[i].seq, i+1)
+		}
+		want := hub.Encode(nil, hubtest.At(0), hubtest.Batch(i, 2000))
+		if !bytes.Equal(hub.Encode(nil, hubtest.At(0), one[i].r), want) || !bytes.Equal(hub.Encode(nil, hubtest.At(0), other[i].r), want) {
+			t.Fatalf("message %d isn't the one that was written", one[i].seq)
+		}
+	}
+	cancel()
+	for range a { // until the readers have ended
+	}
+	for range b {
+	}
 }

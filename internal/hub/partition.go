@@ -38,6 +38,7 @@ type partition struct {
 	dir   string
 
 	requests chan *request
+	decoded  decodedLog
 	busy     atomic.Int64 // since when the writer writes, by the log's stopwatch; 0 means that it waits
 
 	mu       sync.Mutex    // guards what follows

@@ -1,11 +1,14 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -33,6 +36,8 @@ func (h *segmentLog) Read(ctx context.Context, partition int, from uint64, fn fu
 	}
 	r := &reader{p: p, from: max(from, 1), fn: fn}
 	defer r.leave()
+	p.decoded.enter()
+	defer p.decoded.leave()
 	for failures := 0; ; {
 		last, changed := p.look()
 		for r.from <= last {
@@ -163,7 +168,7 @@ func (r *reader) leave() {
 }
 
 func (r *reader) deliver(rec record) error {
-	stamp, readings, err := Decode(rec.payload)
+	stamp, readings, err := r.p.decoded.decode(rec)
 	if fleetscore.Corrupt.Is(err) { // the checksum is right, so the message was written like that
 		r.lost(rec.seq, err.Error())
 		return nil
@@ -173,4 +178,73 @@ func (r *reader) deliver(rec record) error {
 	}
 	r.from = rec.seq + 1
 	return r.fn(Message{Stamp: stamp, Partition: r.p.index, Seq: rec.seq, Epoch: rec.epoch, Tick: readings == nil, Readings: readings})
+}
+
+// sharedBytes is how much of a partition's newest messages is kept decoded while several
+// readers read them; decoded, this is up to about four times as much memory.
+const sharedBytes = 4 << 20
+
+// decodedLog keeps the newest messages of a partition decoded, while there are several readers,
+// so that each message is decoded once for all of them. A reader that is further behind decodes
+// its messages itself.
+type decodedLog struct {
+	mu       sync.Mutex // guards what follows
+	readers  int
+	messages []*decodedMessage // by sequence
+	bytes    int               // of the messages
+}
+
+type decodedMessage struct {
+	seq      uint64
+	bytes    int
+	once     sync.Once // guards what follows
+	stamp    Stamp
+	readings *fleetscore.Readings
+	err      error
+}
+
+func (d *decodedLog) enter() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.readers++
+}
+
+func (d *decodedLog) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.readers--; d.readers < 2 {
+		d.messages, d.bytes = nil, 0
+	}
+}
+
+func (d *decodedLog) decode(rec record) (Stamp, *fleetscore.Readings, error) {
+	m := d.message(rec)
+	if m == nil {
+		return Decode(rec.payload)
+	}
+	m.once.Do(func() { m.stamp, m.readings, m.err = Decode(rec.payload) })
+	return m.stamp, m.readings, m.err
+}
+
+// message returns the place of a message among those that are kept; nil if it isn't to be kept.
+func (d *decodedLog) message(rec record) *decodedMessage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.readers < 2 {
+		return nil
+	}
+	i, found := slices.BinarySearchFunc(d.messages, rec.seq, func(m *decodedMessage, seq uint64) int { return cmp.Compare(m.seq, seq) })
+	if found {
+		return d.messages[i]
+	}
+	if i == 0 && d.bytes+len(rec.payload) > sharedBytes {
+		return nil
+	}
+	m := &decodedMessage{seq: rec.seq, bytes: len(rec.payload)}
+	d.messages, d.bytes = slices.Insert(d.messages, i, m), d.bytes+m.bytes
+	for len(d.messages) > 1 && d.bytes > sharedBytes {
+		d.bytes -= d.messages[0].bytes
+		d.messages = slices.Delete(d.messages, 0, 1)
+	}
+	return m
 }
