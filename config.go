@@ -142,8 +142,8 @@ type QueryConfig struct {
 	MemoryMB int `json:"memory_mb,omitempty"`
 	// Late says what happens to readings whose window is over.
 	Late LatePolicy `json:"late,omitempty"`
-	// LateWithin is how far the watermark may have passed a window that is revised; 0 means
-	// 1h. It applies to LateRevise.
+	// LateWithin is, with LateRevise, how far the watermark may have passed a window that is
+	// revised; 0 means 1h. With LateAdjust it is how old a reading may be at its arrival; 0 means 5s.
 	LateWithin Duration `json:"late_within,omitempty"`
 }
 
@@ -160,6 +160,7 @@ type LatePolicy string
 const (
 	LateDrop   LatePolicy = "drop"   // they are set aside; empty means that too
 	LateRevise LatePolicy = "revise" // the rows of their windows are computed again, and scored again
+	LateAdjust LatePolicy = "adjust" // they count at the earliest time that is still possible
 )
 
 // Revises is how far the watermark may have passed a window whose row is computed again; 0
@@ -169,6 +170,15 @@ func (q QueryConfig) Revises() time.Duration {
 		return 0
 	}
 	return cmp.Or(q.LateWithin.D(), time.Hour)
+}
+
+// Adjusts is how old a reading may be at its arrival without being adjusted; 0 means that none
+// is adjusted.
+func (q QueryConfig) Adjusts() time.Duration {
+	if q.Late != LateAdjust {
+		return 0
+	}
+	return cmp.Or(q.LateWithin.D(), 5*time.Second)
 }
 
 // DatasetConfig holds the settings of a dataset, whether a query writes the dataset

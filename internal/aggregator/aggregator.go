@@ -98,7 +98,11 @@ type Aggregator struct {
 
 // New builds an aggregator; nothing is read yet.
 func New(cfg Config, deps Deps) (*Aggregator, error) {
-	plans, err := query.Parse(cfg.Query.SQL, cfg.Hub.Key)
+	parse := query.Parse
+	if cfg.Query.Adjusts() > 0 { // which is a matter of the readings' order
+		parse = query.ParseInOrder
+	}
+	plans, err := parse(cfg.Query.SQL, cfg.Hub.Key)
 	if err != nil {
 		return nil, fleetscore.Wrap("configure query", cfg.Name, err)
 	}
@@ -115,7 +119,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "configure query", cfg.Name, "the cut %s is not a multiple of %s, after which a window ends", c, plan.Hop)
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, references: deps.References, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
-		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises()},
+		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises(), Adjust: cfg.Query.Adjusts()},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
@@ -161,6 +165,7 @@ type PartitionStatus struct {
 	Late          int64             `json:"late"`  // set aside because their window was over
 	Early         int64             `json:"early"` // set aside because their time lies after their arrival
 	Filtered      int64             `json:"filtered"`
+	Adjusted      int64             `json:"adjusted"`           // readings that count at a later time than their own
 	Revised       int64             `json:"revised"`            // late readings for whose windows the committed rows were computed again
 	Rows          int64             `json:"rows"`               // committed
 	Gone          uint64            `json:"gone"`               // messages that the hub no longer had when the query wanted to read them

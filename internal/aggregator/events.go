@@ -30,8 +30,9 @@ import (
 // out.
 type events struct {
 	plan   *query.Plan
-	form   int64 // of the query's text, for checkpoints
-	reach  fleetscore.Micros
+	form   int64             // of the query's text, for checkpoints
+	reach  fleetscore.Micros // how far back readings can influence rows to come
+	late   fleetscore.Micros // how old readings may be at their arrival; 0: they aren't adjusted
 	gate   *window.Gate
 	runner *stream.Runner
 	wait   waiting
@@ -147,7 +148,7 @@ type passed struct {
 
 // pending is a reading that waits for the watermark.
 type pending struct {
-	print window.Print
+	window.Past
 	order int64
 	row   *value.Record
 }
@@ -157,7 +158,7 @@ type waiting []pending
 
 func (w waiting) Len() int { return len(w) }
 func (w waiting) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(w[i].print.Time, w[j].print.Time), cmp.Compare(w[i].order, w[j].order)) < 0
+	return cmp.Or(cmp.Compare(w[i].Stamp, w[j].Stamp), cmp.Compare(w[i].order, w[j].order)) < 0
 }
 func (w waiting) Swap(i, j int) { w[i], w[j] = w[j], w[i] }
 func (w *waiting) Push(x any)   { *w = append(*w, x.(pending)) }
@@ -171,7 +172,7 @@ func (w *waiting) Pop() any {
 const beginning = fleetscore.Micros(math.MinInt64)
 
 func newEvents(plan *query.Plan, cfg window.Config) *events {
-	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros(plan.Window.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning}
+	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning}
 	e.runner = plan.General.Plan.NewRunner(nil, e.emit)
 	return e
 }
@@ -185,7 +186,7 @@ func formOf(plan *query.Plan) int64 {
 
 // replay sets new events to the place from which a checkpoint's log is read again.
 func (e *events) replay(c window.Checkpoint) {
-	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil)
+	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil, nil)
 	e.done, e.doneSeq, e.reached = c.Done, c.Position, c.Watermark
 }
 
@@ -246,22 +247,30 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 	for _, t := range m.Readings.Times {
 		newest = max(newest, t)
 	}
-	e.note(m.Seq, min(newest, s.Arrived+s.Unsure+fleetscore.Micros(maxEarly.Microseconds())))
+	newest = min(newest, s.Arrived+s.Unsure+fleetscore.Micros(maxEarly.Microseconds()))
+	if w, ok := e.gate.Watermark(); e.late > 0 { // readings may count at later times than their own
+		newest = max(newest, s.Arrived-e.late)
+		if ok {
+			newest = max(newest, w)
+		}
+	}
+	e.note(m.Seq, newest)
 	again := m.Seq <= e.doneSeq
 	least := e.done
 	if again {
 		least = beginning
 	}
 	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
-	e.gate.Readings(s, m.Readings, least, func(i int, v window.Verdict, p window.Print) {
-		if v == window.Counted {
+	e.gate.Readings(s, m.Readings, least, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+		if v == window.Counted || v == window.Adjusted {
+			past := window.Past{Print: p, Stamp: stamp}
 			if row, ok := in.Declare(rows(i)); ok {
 				e.order++
-				heap.Push(&e.wait, pending{p, e.order, row})
+				heap.Push(&e.wait, pending{past, e.order, row})
 				e.since++
 			} else {
 				v = window.Filtered // it isn't what CREATE TABLE says
-				e.gate.Passed(p)
+				e.gate.Dropped(p)
 			}
 		}
 		if again {
@@ -323,10 +332,10 @@ func (e *events) advance() error {
 		if err != nil {
 			return err
 		}
-		for len(e.wait) > 0 && e.wait[0].print.Time < to {
+		for len(e.wait) > 0 && e.wait[0].Stamp < to {
 			p := heap.Pop(&e.wait).(pending)
-			e.gate.Passed(p.print)
-			if err := e.runner.Push(0, p.row, p.print.Time); err != nil {
+			e.gate.Passed(p.Past)
+			if err := e.runner.Push(0, p.row, p.Stamp); err != nil {
 				return e.failed(err)
 			}
 		}

@@ -128,6 +128,11 @@ func TestServerEqualsLaboratory(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				log := logOf(t)
 				plan := planOf(t, q.sql)
+				gate, policy := gate, stream.Policy{Late: 1000 * time.Hour, Disorder: disorder, Early: maxEarly, Drop: true}
+				if q.lab == "" && rapid.Bool().Draw(t, "adjust") { // which version is in force is told to the laboratory by the readings' own times
+					gate.Adjust = time.Duration(rapid.IntRange(1, 6).Draw(t, "late within")) * time.Second
+					policy.Late, policy.Drop = gate.Adjust, false
+				}
 				start := func() *events {
 					e := newEvents(plan, gate)
 					e.join(context.Background(), versions{})
@@ -163,7 +168,7 @@ func TestServerEqualsLaboratory(t *testing.T) {
 				end := hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: 9000 * second}, Seq: uint64(len(log) + 1), Tick: true}
 				feedEvents(t, e, end)
 				got = append(got, listed(e.Close(8000*second))...)
-				if d := gocmp.Diff(laboratory(t, strings.Replace(q.sql, "limits.Device = hub.Device", "limits.Device = hub.Device"+q.lab, 1), log), got); d != "" {
+				if d := gocmp.Diff(laboratory(t, strings.Replace(q.sql, "limits.Device = hub.Device", "limits.Device = hub.Device"+q.lab, 1), log, policy), got); d != "" {
 					t.Fatalf("rows (-laboratory +server):\n%s", d)
 				}
 			})
@@ -223,7 +228,7 @@ func listed(r *fleetscore.Rows) (out []string) {
 // laboratory runs the query over the readings as the laboratory does: each gets its time by
 // the policy, then all go through the query in the order of time. A tick moves the watermark
 // like a reading with its time and arrival would.
-func laboratory(t *rapid.T, text string, log []hub.Message) (out []string) {
+func laboratory(t *rapid.T, text string, log []hub.Message, policy stream.Policy) (out []string) {
 	script, err := sql.Parse(text)
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +242,7 @@ func laboratory(t *rapid.T, text string, log []hub.Message) (out []string) {
 		row   *value.Record
 	}
 	var events []event
-	clock := stream.NewClock(stream.Policy{Late: 1000 * time.Hour, Disorder: disorder, Early: maxEarly, Drop: true})
+	clock := stream.NewClock(policy)
 	shape := value.NewShape([]string{"Device", "TS", "Value"})
 	for _, m := range log {
 		if m.Tick {

@@ -120,10 +120,11 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		return err
 	}
 	r.a.metrics.count(counts)
-	r.aside.good += counts[window.Counted] + counts[window.Filtered] + counts[window.Revised]
+	r.aside.good += counts[window.Counted] + counts[window.Adjusted] + counts[window.Filtered] + counts[window.Revised]
 	r.tell()
 	r.a.update(r.index, func(s *PartitionStatus) {
-		s.Counted += counts[window.Counted]
+		s.Counted += counts[window.Counted] + counts[window.Adjusted]
+		s.Adjusted += counts[window.Adjusted]
 		s.Repeats += counts[window.Repeat]
 		s.Late += counts[window.Late]
 		s.Early += counts[window.Early]

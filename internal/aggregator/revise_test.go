@@ -61,14 +61,22 @@ func arrive(t *testing.T, h hub.Hub, readings []sent) {
 	begin(t, h)
 	sorted := slices.Clone(readings)
 	slices.SortStableFunc(sorted, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
-	for _, s := range sorted {
+	send(t, h, sorted...)
+	ticks(t, h, 1, sorted[len(sorted)-1].arrived+20*minute)
+}
+
+// send appends readings in their order, and returns the sequence of the last one.
+func send(t *testing.T, h hub.Hub, readings ...sent) (seq uint64) {
+	t.Helper()
+	for _, s := range readings {
 		r := &fleetscore.Readings{Keys: []fleetscore.Key{s.key}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{s.time},
 			Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{s.value}}}}
-		if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: s.arrived}, r); err != nil {
+		var err error
+		if seq, err = h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: s.arrived}, r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ticks(t, h, 1, sorted[len(sorted)-1].arrived+20*minute)
+	return seq
 }
 
 // begin appends a first tick, of the only source.
@@ -201,22 +209,13 @@ func TestReviseGone(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(1)
 	begin(t, h)
-	put := func(at, arrived fleetscore.Micros, value float64) uint64 {
-		r := &fleetscore.Readings{Keys: []fleetscore.Key{"d"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{value}}}}
-		seq, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: arrived}, r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return seq
-	}
-	put(100*minute, 100*minute, 1)
-	last := put(104*minute, 104*minute, 1)
+	last := send(t, h, sent{"d", 100 * minute, 100 * minute, 1}, sent{"d", 104 * minute, 104 * minute, 1})
 	b := openDir(t)
 	if _, err := runConfig(t, revising(config.Query.SQL), h, b); err != nil {
 		t.Fatal(err)
 	}
 	h.Expire(0, last) // the messages before it
-	put(100*minute, 105*minute, 2)
+	send(t, h, sent{"d", 100 * minute, 105 * minute, 2})
 	ticks(t, h, 1, 120*minute)
 	a, err := runConfig(t, revising(config.Query.SQL), h, b)
 	if s := a.Status().Partitions[0]; err != nil || s.Revised != 0 || s.Late != 1 {
@@ -236,12 +235,7 @@ func TestReviseFromTheBeginning(t *testing.T) {
 	for i, want := range []int64{1, 0} {
 		h := hubtest.New(1)
 		from := (100 + 60*fleetscore.Micros(i)) * minute
-		for _, s := range []sent{{"d", from, from, 1}, {"d", from + 2*minute, from + 2*minute, 1}, {"d", from, from + 2*minute, 2}} {
-			r := &fleetscore.Readings{Keys: []fleetscore.Key{s.key}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{s.time}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{s.value}}}}
-			if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: s.arrived}, r); err != nil {
-				t.Fatal(err)
-			}
-		}
+		send(t, h, sent{"d", from, from, 1}, sent{"d", from + 2*minute, from + 2*minute, 1}, sent{"d", from, from + 2*minute, 2})
 		tick(t, h, from+4*minute)
 		a, err := runConfig(t, revising(config.Query.SQL), h, b)
 		rows, _ := rowsIn(t, b)

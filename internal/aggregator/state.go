@@ -18,7 +18,7 @@ import (
 )
 
 // stateMagic begins a state, with the version of its format; a checksum follows.
-var stateMagic = []byte("FSQ1")
+var stateMagic = []byte("FSQ2")
 
 // save writes the state after message position, for load. docs/formats/query-state.md
 // describes it.
@@ -40,13 +40,16 @@ func (e *events) save(position uint64) []byte {
 	slices.SortFunc(sorted, func(a, b pending) int { return cmp.Compare(a.order, b.order) })
 	var wait value.Fields
 	for _, p := range sorted {
-		wait.Text(string(p.print.Key))
-		wait.Int(int64(p.print.Time))
-		wait.Int(int64(p.print.Hash))
+		savePast(&wait, p.Past)
 		wait.Int(p.order)
 		wait.Add(value.OfRecord(p.row))
 	}
 	f.Add(wait.Value())
+	var gone value.Fields
+	for _, p := range e.gate.Gone() {
+		savePast(&gone, p)
+	}
+	f.Add(gone.Value())
 	var rows value.Fields
 	for _, r := range e.rows {
 		rows.Text(string(r.key))
@@ -61,6 +64,17 @@ func (e *events) save(position uint64) []byte {
 	out = value.Append(out, f.Value())
 	binary.LittleEndian.PutUint32(out[len(stateMagic):], crc32.ChecksumIEEE(out[len(stateMagic)+4:]))
 	return out
+}
+
+func savePast(f *value.Fields, p window.Past) {
+	f.Text(string(p.Key))
+	f.Int(int64(p.Time))
+	f.Int(int64(p.Hash))
+	f.Int(int64(p.Stamp))
+}
+
+func loadPast(c *value.Cursor) window.Past {
+	return window.Past{Print: window.Print{Key: fleetscore.Key(c.Text()), Time: fleetscore.Micros(c.Int()), Hash: uint64(c.Int())}, Stamp: fleetscore.Micros(c.Int())}
 }
 
 func saveMark(f *value.Fields, m window.Mark) {
@@ -111,15 +125,19 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	}
 	var seen []window.Print
 	for wait := in.Inner(); wait.More(); {
-		p := pending{print: window.Print{Key: fleetscore.Key(wait.Text()), Time: fleetscore.Micros(wait.Int()), Hash: uint64(wait.Int())}, order: wait.Int(), row: wait.Value().Record()}
+		p := pending{Past: loadPast(wait), order: wait.Int(), row: wait.Value().Record()}
 		if p.row == nil {
 			return false
 		}
 		e.wait = append(e.wait, p)
-		seen = append(seen, p.print)
+		seen = append(seen, p.Print)
+	}
+	var gone []window.Past
+	for in := in.Inner(); in.More(); {
+		gone = append(gone, loadPast(in))
 	}
 	slices.SortFunc(e.wait, func(a, b pending) int {
-		return cmp.Or(cmp.Compare(a.print.Time, b.print.Time), cmp.Compare(a.order, b.order))
+		return cmp.Or(cmp.Compare(a.Stamp, b.Stamp), cmp.Compare(a.order, b.order))
 	}) // a sorted list is a heap
 	e.index = map[fleetscore.Key]int{}
 	for rows := in.Inner(); rows.More(); {
@@ -134,7 +152,7 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 		e.rows = append(e.rows, r)
 	}
 	e.runner.Load(in)
-	e.gate.Resume(mark, seen)
+	e.gate.Resume(mark, seen, gone)
 	e.reached = mark.Watermark
 	e.measured = int64(len(data))
 	return in.OK()

@@ -18,7 +18,11 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 	for _, n := range keys(c.Queries) {
 		q := c.Queries[n]
 		path := "queries." + n
-		plans, err := query.Parse(q.SQL, c.Hub.Key)
+		parse := query.Parse
+		if q.Late == fleetscore.LateAdjust {
+			parse = query.ParseInOrder
+		}
+		plans, err := parse(q.SQL, c.Hub.Key)
 		if err != nil {
 			r.at(path, "%v", err)
 			continue
@@ -88,17 +92,25 @@ func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.Query
 
 // judgeLate judges what happens to late readings.
 func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plans []*query.Plan) {
-	if q.Late != fleetscore.LateRevise {
-		if q.Late != "" && q.Late != fleetscore.LateDrop {
-			r.at(path+".late", "%s is not possible; write drop, which sets late readings aside, or revise, which computes the rows of their windows again", q.Late)
-		}
-		if q.LateWithin != 0 {
-			r.at(path+".late_within", "it has a meaning only with late: revise")
-		}
-		return
-	}
 	if q.LateWithin < 0 {
 		r.at(path+".late_within", "%s is negative", q.LateWithin)
+	}
+	switch q.Late {
+	case fleetscore.LateRevise:
+	case fleetscore.LateAdjust:
+		if most := fleetscore.Duration(21 * 24 * time.Hour); q.LateWithin > most {
+			r.at(path+".late_within", "%s is more than %s", q.LateWithin, most)
+		}
+		return
+	default:
+		if q.LateWithin != 0 {
+			r.at(path+".late_within", "it has a meaning only with late: revise or adjust")
+		}
+		if q.Late == "" || q.Late == fleetscore.LateDrop {
+			return
+		}
+		r.at(path+".late", "%s is not possible; write drop, which sets late readings aside, revise, which computes the rows of their windows again, or adjust, which counts them at the earliest time that is still possible", q.Late)
+		return
 	}
 	for _, plan := range plans {
 		if plan.General != nil {

@@ -106,7 +106,7 @@ func schemaOf(t *testing.T) []byte {
 		case reflect.TypeFor[fleetscore.Overlap]():
 			return words(fleetscore.OverlapSkip, fleetscore.OverlapQueueOne, fleetscore.OverlapQueueAll, fleetscore.OverlapReplace, fleetscore.OverlapAllow)
 		case reflect.TypeFor[fleetscore.LatePolicy]():
-			return words(fleetscore.LateDrop, fleetscore.LateRevise)
+			return words(fleetscore.LateDrop, fleetscore.LateRevise, fleetscore.LateAdjust)
 		case reflect.TypeFor[fleetscore.CatchUp]():
 			return words(fleetscore.CatchUpNone, fleetscore.CatchUpLast, fleetscore.CatchUpAll)
 		case reflect.TypeFor[fleetscore.LogLayout]():

@@ -14,7 +14,13 @@ import (
 // Parse reads the text of a query that a server runs, with the hub's key columns, and
 // returns a plan for each dataset that it writes. Errors are of kind Invalid and name the
 // line and column, the text that was found, and the possible texts.
-func Parse(text string, key []string) ([]*Plan, error) {
+func Parse(text string, key []string) ([]*Plan, error) { return parse(text, key, false) }
+
+// ParseInOrder is Parse with plans of package stream alone, which gets the readings in the order
+// of their times.
+func ParseInOrder(text string, key []string) ([]*Plan, error) { return parse(text, key, true) }
+
+func parse(text string, key []string, inOrder bool) ([]*Plan, error) {
 	script, err := sql.Parse(text)
 	if err != nil {
 		return nil, err
@@ -31,7 +37,11 @@ func Parse(text string, key []string) ([]*Plan, error) {
 		if slices.ContainsFunc(out, func(p *Plan) bool { return p.Into == s.Into }) {
 			return nil, r.src.ErrorAt(s.IntoAt, "another statement writes INTO %s", s.Into).WithHint("write into another dataset, or join the statements by UNION")
 		}
-		plan, err := r.statement(text, only(script, s), key)
+		make := r.statement
+		if inOrder {
+			make = r.general
+		}
+		plan, err := make(text, only(script, s), key)
 		if err != nil {
 			return nil, err
 		}

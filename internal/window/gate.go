@@ -2,6 +2,7 @@ package window
 
 import (
 	"slices"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
@@ -14,7 +15,8 @@ import (
 type Gate struct {
 	cfg   Config // Window, Hop and Aggregates aren't used
 	state state
-	seen  map[Print]struct{} // of readings that the watermark hasn't passed
+	seen  map[Print]struct{} // of readings whose repeats would count
+	gone  []Past             // those of them that were handed on, in order
 	names []uint64           // hashes of a message's column names
 }
 
@@ -23,6 +25,21 @@ type Print struct {
 	Key  fleetscore.Key
 	Time fleetscore.Micros
 	Hash uint64
+}
+
+// Past is a reading that was handed on.
+type Past struct {
+	Print
+	Stamp fleetscore.Micros // at which it counted
+}
+
+// Remembers is how long a gate that adjusts knows readings that were handed on, because repeats of
+// them would count: a device whose acknowledgement was lost sends again within minutes.
+func (c *Config) Remembers() time.Duration {
+	if c.Adjust == 0 {
+		return 0
+	}
+	return max(c.Adjust, 10*time.Minute)
 }
 
 // NewGate starts before the first message.
@@ -40,38 +57,71 @@ func (g *Gate) Watermark() (fleetscore.Micros, bool) {
 func (g *Gate) Tick(s Stamp) {
 	src := g.state.enter(s, &g.cfg)
 	g.state.raise(src, s.Arrived-micros(g.cfg.IdleAfter), g.state.others(src, &g.cfg))
+	g.forget()
 }
 
-// Readings takes a message and calls verdict for each reading, in order. least is the
+// forget forgets readings whose repeats aren't expected any more.
+func (g *Gate) forget() {
+	n := 0
+	for ; n < len(g.gone) && g.gone[n].Stamp+micros(g.cfg.Remembers()) < g.state.watermark; n++ {
+		delete(g.seen, g.gone[n].Print)
+	}
+	g.gone = g.gone[n:]
+}
+
+// Readings takes a message and calls verdict for each reading, in order, with the time at which
+// it counts. least is the
 // time up to which rows are certain and can't take further readings, even if another log
-// begins here. The verdict is Counted, Repeat, Late or Early.
-func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, verdict func(i int, v Verdict, p Print)) {
+// begins here. The verdict is Counted, Adjusted, Repeat, Late or Early.
+//
+// A gate that adjusts does so by the letter of Azure Stream Analytics: first a reading that is too
+// old at its arrival gets the earliest time that wouldn't be, then one that is older
+// than the watermark gets the watermark.
+func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
 	src := g.state.enter(s, &g.cfg)
 	others := g.state.others(src, &g.cfg)
 	g.names = namesOf(g.names[:0], r)
 	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
 	for i, t := range r.Times {
 		v, p := Counted, Print{Time: t}
+		if g.cfg.Adjust > 0 && t <= ahead {
+			if t = max(t, s.Arrived-micros(g.cfg.Adjust), g.state.watermark, least+1); t > p.Time {
+				v = Adjusted
+			}
+		}
 		switch {
 		case t > ahead:
 			v = Early
 		case t < g.state.watermark || t <= least:
 			v = Late
 		default:
-			g.state.raise(src, min(t, s.Arrived)-disorder, others)
 			p.Key, p.Hash = r.Keys[r.KeyIndex[i]], hashOf(r, g.names, i)
 			if _, again := g.seen[p]; again {
 				v = Repeat
 			} else {
 				g.seen[p] = struct{}{}
 			}
+			g.state.raise(src, min(t, s.Arrived)-disorder, others) // also for a repeat, which a replay may not recognise
 		}
-		verdict(i, v, p)
+		verdict(i, v, p, t)
 	}
+	g.forget()
 }
 
-// Passed forgets a reading that was handed on. A repeat of it would be late.
-func (g *Gate) Passed(p Print) { delete(g.seen, p) }
+// Dropped forgets a reading that was let in and isn't used.
+func (g *Gate) Dropped(p Print) { delete(g.seen, p) }
+
+// Passed notes that a reading was handed on. Unless the gate adjusts, a repeat of it would be late.
+func (g *Gate) Passed(p Past) {
+	if g.cfg.Adjust == 0 {
+		delete(g.seen, p.Print)
+		return
+	}
+	g.gone = append(g.gone, p)
+}
+
+// Gone are the readings that were handed on and are still known.
+func (g *Gate) Gone() []Past { return g.gone }
 
 // Mark is a gate's watermark and sources, for checkpoints.
 type Mark struct {
@@ -104,8 +154,12 @@ func (m Mark) Slowest(c Config) (SourceMark, bool) {
 }
 
 // Resume sets a new gate to a mark, with the readings that were let in and haven't been
-// passed.
-func (g *Gate) Resume(m Mark, seen []Print) {
+// passed, and those that were handed on and are still known.
+func (g *Gate) Resume(m Mark, seen []Print, gone []Past) {
+	g.gone = slices.Clone(gone)
+	for _, p := range gone {
+		g.seen[p.Print] = struct{}{}
+	}
 	g.state = state{watermark: m.Watermark, clock: m.Clock, sources: slices.Clone(m.Sources)}
 	for _, p := range seen {
 		g.seen[p] = struct{}{}

@@ -38,6 +38,7 @@ type Config struct {
 	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
 	GoneAfter  time.Duration // a source without a message for this long, while the log works, no longer holds the watermark back
 	Revise     time.Duration // how far the watermark may have passed a window that still takes readings; 0: late readings count nowhere
+	Adjust     time.Duration // of a Gate: how old a reading may be at its arrival; older ones, and those that are out of order, get the earliest time that is still possible. 0: they are late
 	Aggregates []Aggregate
 }
 
@@ -52,12 +53,13 @@ const (
 	Early                   // the reading's time is too far after its arrival to be right
 	Filtered                // the query's condition doesn't hold
 	Revised                 // the row of the reading's window was committed, and has to be computed again
+	Adjusted                // the reading counts at a later time than its own
 	Done                    // during a replay: the reading's outcome was committed before
 )
 
 // String returns the verdict's name in metrics and late files.
 func (v Verdict) String() string {
-	return [...]string{"counted", "repeat", "late", "early", "filtered", "revised", "done"}[v]
+	return [...]string{"counted", "repeat", "late", "early", "filtered", "revised", "adjusted", "done"}[v]
 }
 
 // unset is a watermark before the first message.
