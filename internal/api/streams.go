@@ -61,7 +61,7 @@ type RedrivenAgain struct {
 }
 
 type rejectedInput struct {
-	Before string `query:"before" doc:"id of the message before this page; empty begins with the newest"`
+	Before string `query:"before" doc:"the field next of the previous page; empty begins with the newest"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"how many"`
 }
 
@@ -75,6 +75,19 @@ type someRejectedInput struct {
 
 func rejectedOf(r ledger.Rejected) Rejected {
 	return Rejected{r.ID, string(r.Source), r.Topic, r.From, r.Reason, r.Arrived, r.First, r.Times, len(r.Text), strings.ToValidUTF8(string(r.Text), "\ufffd")}
+}
+
+// placeOf reads the field next of a page. The message that it names may be gone.
+func placeOf(next string) (r ledger.Rejected, err error) {
+	if next == "" {
+		return r, nil
+	}
+	at, id, _ := strings.Cut(next, "/")
+	us, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || id == "" {
+		return r, fleetscore.Errorf(fleetscore.Invalid, "list rejected messages", next, "it is no field next of a page")
+	}
+	return ledger.Rejected{ID: id, Arrived: time.UnixMicro(us)}, nil
 }
 
 // some calls fn with the messages that a request names.
@@ -95,13 +108,13 @@ func (s *server) some(ctx context.Context, in *someRejectedInput, fn func(ledger
 		return nil
 	}
 	begun := s.now()
-	for before := ""; ; {
+	for before := (ledger.Rejected{}); ; {
 		list, err := s.deps.Ledger.Rejected(ctx, before, 100)
 		if err != nil || len(list) == 0 {
 			return err
 		}
 		for _, r := range list {
-			if before = r.ID; r.Arrived.After(begun) {
+			if before = r; r.Arrived.After(begun) {
 				continue
 			}
 			if err := fn(r); err != nil {
@@ -115,14 +128,19 @@ func (s *server) registerRejected(api huma.API) {
 	const tag = "streams"
 	add(api, huma.Operation{OperationID: "list rejected messages", Method: http.MethodGet, Path: "/rejected", Tags: []string{tag}, Summary: "Messages by MQTT and records of Kafka with readings that were rejected, the newest first"},
 		func(ctx context.Context, in *rejectedInput) (*body[List[Rejected]], error) {
-			list, err := s.deps.Ledger.Rejected(ctx, in.Before, in.Limit+1)
+			before, err := placeOf(in.Before)
+			if err != nil {
+				return nil, err
+			}
+			list, err := s.deps.Ledger.Rejected(ctx, before, in.Limit+1)
 			if err != nil {
 				return nil, err
 			}
 			next := ""
 			if len(list) > in.Limit {
 				list = list[:in.Limit]
-				next = list[in.Limit-1].ID
+				last := list[in.Limit-1]
+				next = fmt.Sprintf("%d/%s", last.Arrived.UnixMicro(), last.ID)
 			}
 			out := make([]Rejected, len(list))
 			for i, r := range list {

@@ -47,8 +47,9 @@ type Rejects interface {
 	// PutRejected keeps messages. One that is there already counts once more. Those beyond the
 	// bound are removed, the oldest first; the zero bound removes none.
 	PutRejected(ctx context.Context, list []Rejected, bound RejectsBound) error
-	// Rejected are the newest messages, at most limit, which arrived before an entry unless it is empty.
-	Rejected(ctx context.Context, before string, limit int) ([]Rejected, error)
+	// Rejected are the newest messages, at most limit, which come after an entry in this order, or
+	// all if it is zero. The entry needn't be there any more.
+	Rejected(ctx context.Context, before Rejected, limit int) ([]Rejected, error)
 	// OneRejected is the message of an id. Kind NotFound if there is none.
 	OneRejected(ctx context.Context, id string) (Rejected, error)
 	// RemoveRejected removes messages, if they didn't come again since they were read, and returns how many it removed.
@@ -62,7 +63,7 @@ const (
 		ON CONFLICT (id) DO UPDATE SET last = excluded.last, times = rejected.times + 1, bytes = excluded.bytes, doc = excluded.doc`
 	selectRejected = `SELECT id, first, last, times, doc FROM rejected WHERE last > ? ORDER BY last DESC, id DESC LIMIT ?`
 	// before an entry
-	selectOlderRejected = `SELECT id, first, last, times, doc FROM rejected WHERE (last, id) < ((SELECT last FROM rejected WHERE id = ?1), ?1) ORDER BY last DESC, id DESC LIMIT ?2`
+	selectOlderRejected = `SELECT id, first, last, times, doc FROM rejected WHERE (last, id) < (?, ?) ORDER BY last DESC, id DESC LIMIT ?`
 	selectOneRejected   = `SELECT id, first, last, times, doc FROM rejected WHERE id = ?`
 	trimRejected        = `DELETE FROM rejected WHERE last < ?`
 	// The sizes of all messages are added up, which are few.
@@ -112,11 +113,11 @@ func scanRejected(scan func(...any) error) (Rejected, error) {
 const listRejected = "list rejected messages"
 
 // Rejected implements Rejects.
-func (l *core) Rejected(ctx context.Context, before string, limit int) ([]Rejected, error) {
-	if before == "" {
+func (l *core) Rejected(ctx context.Context, before Rejected, limit int) ([]Rejected, error) {
+	if before.ID == "" {
 		return query(ctx, l, listRejected, "", scanRejected, selectRejected, 0, limit)
 	}
-	return query(ctx, l, listRejected, before, scanRejected, selectOlderRejected, before, limit)
+	return query(ctx, l, listRejected, before.ID, scanRejected, selectOlderRejected, micros(before.Arrived), before.ID, limit)
 }
 
 // OneRejected implements Rejects.

@@ -92,6 +92,7 @@ func testRejects(t *testing.T, open Open) {
 	entry := func(text string, after int) ledger.Rejected {
 		return ledger.Rejected{Source: fleetscore.SourceMQTT, Topic: "t", From: "f", Owner: "o", Reason: "r" + text, Arrived: noon.Add(time.Duration(after) * time.Second), Text: []byte(text)}
 	}
+	var newest ledger.Rejected
 	wide := ledger.RejectsBound{Count: 100, Bytes: 1 << 20}
 	put := func(b ledger.RejectsBound, list ...ledger.Rejected) {
 		t.Helper()
@@ -99,7 +100,7 @@ func testRejects(t *testing.T, open Open) {
 			t.Fatal(err)
 		}
 	}
-	texts := func(before string, limit int) (out string) {
+	texts := func(before ledger.Rejected, limit int) (out string) {
 		t.Helper()
 		for _, r := range must[[]ledger.Rejected](t)(l.Rejected(ctx, before, limit)) {
 			out += string(r.Text)
@@ -108,8 +109,8 @@ func testRejects(t *testing.T, open Open) {
 	}
 	put(wide, entry("a", 0), entry("b", 1), entry("c", 1))
 	put(wide, entry("a", 2), entry("d", 3))
-	list := must[[]ledger.Rejected](t)(l.Rejected(ctx, "", 9))
-	if all := texts("", 9); len(all) != 4 || all[:2] != "da" || texts("", 1) != "d" || texts(list[0].ID, 1) != "a" || texts(list[2].ID, 9) != all[3:] || texts(list[3].ID, 9) != "" {
+	list := must[[]ledger.Rejected](t)(l.Rejected(ctx, ledger.Rejected{}, 9))
+	if all := texts(newest, 9); len(all) != 4 || all[:2] != "da" || texts(newest, 1) != "d" || texts(list[0], 1) != "a" || texts(list[2], 9) != all[3:] || texts(list[3], 9) != "" {
 		t.Errorf("pages of %q", all)
 	}
 	want := entry("a", 2)
@@ -121,12 +122,17 @@ func testRejects(t *testing.T, open Open) {
 		t.Errorf("none: %v", err)
 	}
 	put(wide, entry("a", 4))
-	if n := must[int64](t)(l.RemoveRejected(ctx, list...)); n != 3 || texts("", 9) != "a" {
-		t.Errorf("%d were removed, left is %q; the one that came again had to stay", n, texts("", 9))
+	if n := must[int64](t)(l.RemoveRejected(ctx, list...)); n != 3 || texts(newest, 9) != "a" {
+		t.Errorf("%d were removed, left is %q; the one that came again had to stay", n, texts(newest, 9))
 	}
 	put(wide, entry("x", 5), entry("y", 6), entry("z", 7))
+	last := must[[]ledger.Rejected](t)(l.Rejected(ctx, newest, 2))[1]
+	if n := must[int64](t)(l.RemoveRejected(ctx, last)); n != 1 || texts(last, 9) != "xa" {
+		t.Errorf("after an entry that was removed meanwhile come %q, want xa", texts(last, 9))
+	}
+	put(wide, entry("y", 6))
 	put(ledger.RejectsBound{Count: 3, Bytes: 1 << 20}, entry("w", 8))
-	if got := texts("", 9); got != "wzy" {
+	if got := texts(newest, 9); got != "wzy" {
 		t.Errorf("of three that may stay there are %q", got)
 	}
 	count, bytes, err := l.CountRejected(ctx)
@@ -134,11 +140,11 @@ func testRejects(t *testing.T, open Open) {
 		t.Errorf("%d with %d bytes, %v", count, bytes, err)
 	}
 	put(ledger.RejectsBound{Count: 3, Bytes: bytes / 2})
-	if got := texts("", 9); got != "w" {
+	if got := texts(newest, 9); got != "w" {
 		t.Errorf("of half of the bytes there are %q", got)
 	}
 	put(ledger.RejectsBound{Count: 3, Bytes: bytes, Before: noon.Add(9 * time.Second)})
-	if got := texts("", 9); got != "" {
+	if got := texts(newest, 9); got != "" {
 		t.Errorf("older than allowed are %q", got)
 	}
 }
