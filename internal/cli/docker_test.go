@@ -18,7 +18,7 @@ func (p *process) pushAgentImage(d *testkit.Docker, image, content string) {
 	p.t.Helper()
 	push := p.imageToken("image-push", "builder-"+content)
 	d.Input(p.t, rootOf(p.t, "etc/hello.txt", content), "import", "--change", "ENV "+asCommand+"=1", "-", image)
-	d.Input(p.t, []byte(push), "login", "-u", "builder", "--password-stdin", p.addr)
+	d.Login(p.t, p.addr, push)
 	d.Run(p.t, "push", image)
 	d.Run(p.t, "rmi", image)
 	d.Run(p.t, "logout", p.addr)
@@ -30,8 +30,26 @@ func (p *process) pushAgentImage(d *testkit.Docker, image, content string) {
 func TestDockerPool(t *testing.T) {
 	t.Parallel()
 	d := testkit.StartDocker(t)
-	ref := testkit.Reference(t)
 	p := newServer(t, "", func(string) {})
+	containers := p.scoredInContainers(d)
+	p.movedTag(d, p.addr+"/team/scorer:v1")
+	p.dockerKill(d, containers)
+}
+
+// TestPodmanPool: Podman's service does the same.
+func TestPodmanPool(t *testing.T) {
+	t.Parallel()
+	p := newServer(t, "", func(string) {})
+	d := testkit.StartPodman(t, p.addr)
+	p.scoredInContainers(d)
+	p.movedTag(d, p.addr+"/team/scorer:v1")
+}
+
+// scoredInContainers starts the server with a pool of containers, and scores the reference
+// fleet there.
+func (p *process) scoredInContainers(d *testkit.Docker) (containers func() int) {
+	t := p.t
+	t.Helper()
 	image := p.addr + "/team/scorer:v1"
 	text := fmt.Sprintf(`
 hub: {key: [Device, Tag], time: TS}
@@ -41,7 +59,7 @@ pools:
   boxes: {provider: docker, slots: 1, scale: {min: 0, max: 2, idle_after: 1s}, docker: {image: "%s", memory_mb: 1024, cpus: 1}}
 pipelines:
   reference: {dataset: history, fleet: sensors, features: [Val=Value], pool: boxes}
-`, filepath.Join(ref, "models"), image)
+`, filepath.Join(testkit.Reference(t), "models"), image)
 	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -54,15 +72,14 @@ pipelines:
 		t.Fatalf("job: exit %d\n%s%s\n%s", code, stdout, stderr, p.log)
 	}
 	p.scoredReference("reference")
-	containers := func() int { return len(strings.Fields(d.Run(t, "ps", "-aq"))) }
+	containers = func() int { return len(strings.Fields(d.Run(t, "ps", "-aq"))) }
 	eventually(t, "the containers are gone", func() bool { return containers() == 0 })
 	eventually(t, "their folders and tokens are gone", func() bool {
 		left, err := os.ReadDir(filepath.Join(p.dir, "data", "containers", "nodes"))
 		var tokens struct{ Items []struct{ Name string } }
 		return err == nil && len(left) == 0 && p.Get(t.Context(), "/tokens", nil, &tokens) == nil && len(tokens.Items) == 1
 	})
-	p.movedTag(d, image)
-	p.dockerKill(d, containers)
+	return containers
 }
 
 // movedTag: a job after the tag has moved runs in the new image. The old one is kept without

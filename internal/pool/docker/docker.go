@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 
 	"github.com/fleetscore/fleetscore"
@@ -73,6 +75,8 @@ type Docker struct {
 	log  *slog.Logger
 	api  *client.Client
 
+	settled time.Duration // see there
+
 	mu    sync.Mutex // guards what follows
 	pulls map[string]*pull
 	nodes map[fleetscore.NodeID]bool // that this provider started and that haven't ended
@@ -97,7 +101,7 @@ func New(cfg Config, deps Deps) (*Docker, error) {
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Invalid, "find Docker engine", cfg.Host, "%w", err).WithHint("write for example --docker unix:///var/run/docker.sock")
 	}
-	d := &Docker{cfg: cfg, deps: deps, log: deps.Log, api: api, pulls: map[string]*pull{}, nodes: map[fleetscore.NodeID]bool{}}
+	d := &Docker{cfg: cfg, deps: deps, log: deps.Log, api: api, settled: settled, pulls: map[string]*pull{}, nodes: map[fleetscore.NodeID]bool{}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -276,7 +280,10 @@ func (d *Docker) pull(ctx context.Context, image string) error {
 	if err == nil {
 		err = resp.Wait(ctx)
 	}
-	if err != nil {
+	switch {
+	case err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("the registry speaks plain HTTP, and the engine expects TLS: start the server with TLS, or tell the engine about its registry (docs/docker.md#podman)")
+	case err != nil:
 		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("is the name right, and does the engine reach the registry, and is there a login for it in the file of --docker-config? fleetscore image ls shows what the server's own registry has")
 	}
 	return nil
@@ -359,11 +366,22 @@ func (r *running) create() (id string, err error) {
 			return "", err
 		}
 	}
-	made, err := d.api.ContainerCreate(call, d.options(r.node, r.cfg, mounts...))
+	podman := isPodman(call, d.api)
+	if podman && r.cfg.GPUs != 0 { // it would ignore the request
+		return "", fleetscore.Errorf(fleetscore.Invalid, "make container", string(r.node.ID), "pool %s asks for GPUs, which Podman doesn't hand on by Docker's API", r.node.Pool).WithHint("use a Docker engine, or remove pools.%s.docker.gpus", r.node.Pool)
+	}
+	made, err := d.api.ContainerCreate(call, d.options(r.node, r.cfg, podman, mounts...))
 	if err != nil {
 		return "", fleetscore.Errorf(fleetscore.Unavailable, "make container", string(r.node.ID), "%w", err)
 	}
 	return made.ID, nil
+}
+
+// isPodman reports whether the engine is Podman's service, which takes some requests another
+// way. An engine that doesn't answer now won't make a container either.
+func isPodman(ctx context.Context, api *client.Client) bool {
+	v, err := api.ServerVersion(ctx, client.ServerVersionOptions{})
+	return err == nil && slices.ContainsFunc(v.Components, func(c system.ComponentVersion) bool { return c.Name == "Podman Engine" })
 }
 
 // The defaults of a container.
@@ -375,7 +393,7 @@ const (
 )
 
 // options say how the container of a node is made.
-func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, mounts ...fleetscore.Mount) client.ContainerCreateOptions {
+func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, podman bool, mounts ...fleetscore.Mount) client.ContainerCreateOptions {
 	user, processes, tmp := c.User, int64(c.Processes), c.TmpMB
 	if user == "" {
 		user = defaultUser
@@ -388,18 +406,22 @@ func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, mounts ..
 	}
 	uid, gid, _ := strings.Cut(user, ":")
 	gid = cmp.Or(gid, "0") // as the engine has it
+	// Where the image has a folder /tmp, a Docker engine gives the mount that folder's rights,
+	// whatever mode says; so it has to belong to the user. Podman refuses that, and heeds mode.
+	tmpfs := fmt.Sprintf("rw,nosuid,nodev,size=%dm,mode=1777", tmp)
+	if !podman {
+		tmpfs += fmt.Sprintf(",uid=%s,gid=%s", uid, gid)
+	}
 	yes := true
 	host := &container.HostConfig{
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
-		// Where the image has a folder /tmp, the engine gives the mount that folder's rights,
-		// whatever mode says; so it has to belong to the user.
-		Tmpfs:       map[string]string{"/tmp": fmt.Sprintf("rw,nosuid,nodev,size=%dm,mode=1777,uid=%s,gid=%s", tmp, uid, gid)},
-		CapDrop:     []string{"ALL"},
-		SecurityOpt: []string{"no-new-privileges"},
-		Init:        &yes, // it collects orphans of scripts
-		IpcMode:     "private",
-		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": "1"}},
+		Tmpfs:          map[string]string{"/tmp": tmpfs},
+		CapDrop:        []string{"ALL"},
+		SecurityOpt:    []string{"no-new-privileges"},
+		Init:           &yes, // it collects orphans of scripts
+		IpcMode:        "private",
+		LogConfig:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": "1"}},
 		Mounts: []mount.Mount{
 			{Type: mount.TypeBind, Source: d.cfg.Executable, Target: "/fleetscore/agent", ReadOnly: true},
 			{Type: mount.TypeBind, Source: d.folder(n.ID), Target: "/fleetscore/node", ReadOnly: true},
@@ -430,27 +452,39 @@ var errKilled = errors.New("killed")
 // follow starts the container and waits until it has ended.
 func (r *running) follow(id string) pool.Ended {
 	d := r.d
-	wait := d.api.ContainerWait(r.life, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+	watch, unwatch := context.WithCancel(r.life)
+	wait := d.api.ContainerWait(watch, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
 	call, cancel := context.WithTimeout(r.life, apiLimit)
 	_, err := d.api.ContainerStart(call, id, client.ContainerStartOptions{})
 	cancel()
+	told := false
+	defer func() {
+		if unwatch(); !told { // the client's goroutine waits until somebody takes its answer
+			select {
+			case <-wait.Error:
+			case <-wait.Result:
+			}
+		}
+	}()
 	if err != nil {
 		return pool.Ended{Err: fleetscore.Errorf(fleetscore.Unavailable, "start container", string(r.node.ID), "%w", err)}
 	}
-	asked := r.asked
+	begun, asked := time.Now(), r.asked
+	var again <-chan time.Time
 	for {
 		select {
 		case <-asked:
 			asked = nil
-			call, cancel := context.WithTimeout(r.life, apiLimit)
-			_, err := d.api.ContainerKill(call, id, client.ContainerKillOptions{Signal: "SIGTERM"})
-			cancel()
-			if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) { // it has ended otherwise
-				d.log.Warn("a container can't be asked to end", "node", r.node.ID, "error", err)
+			if left := d.settled - time.Since(begun); left > 0 {
+				again = time.After(left)
 			}
+			r.term(id)
+		case <-again:
+			r.term(id)
 		case <-r.life.Done():
 			return pool.Ended{Err: errKilled, Output: d.output(id)}
 		case err := <-wait.Error:
+			told = true
 			if r.life.Err() != nil {
 				return pool.Ended{Err: errKilled, Output: d.output(id)}
 			}
@@ -459,20 +493,42 @@ func (r *running) follow(id string) pool.Ended {
 			}
 			return pool.Ended{Err: fleetscore.Errorf(fleetscore.Unavailable, "wait for container", string(r.node.ID), "%w", err)}
 		case how := <-wait.Result:
-			return pool.Ended{Err: d.why(id, how), Output: d.output(id)}
+			told = true
+			return pool.Ended{Err: r.why(id, how), Output: d.output(id)}
 		}
 	}
 }
 
-// why is the error that a container ended with.
-func (d *Docker) why(id string, how container.WaitResponse) error {
+// settled is how long a container may take until its first process hears signals. One that
+// comes earlier may be lost, as the kernel drops what the first process isn't ready for.
+const settled = 10 * time.Second
+
+// term asks the container to end.
+func (r *running) term(id string) {
+	call, cancel := context.WithTimeout(r.life, apiLimit)
+	defer cancel()
+	_, err := r.d.api.ContainerKill(call, id, client.ContainerKillOptions{Signal: "SIGTERM"})
+	if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) { // it has ended otherwise
+		r.d.log.Warn("a container can't be asked to end", "node", r.node.ID, "error", err)
+	}
+}
+
+// bySIGKILL is the exit status of a container whose first process, or the one below it, was
+// ended by SIGKILL.
+const bySIGKILL = 128 + 9
+
+// why is the error that a container ended with, which this provider didn't kill.
+func (r *running) why(id string, how container.WaitResponse) error {
 	ctx, cancel := context.WithTimeout(context.Background(), apiLimit)
 	defer cancel()
 	if how.StatusCode == 0 {
 		return nil
 	}
-	if got, err := d.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil && got.Container.State != nil && got.Container.State.OOMKilled {
+	if got, err := r.d.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil && got.Container.State != nil && got.Container.State.OOMKilled {
 		return fmt.Errorf("exit status %d: it needed more memory than its pool's docker.memory_mb allows", how.StatusCode)
+	}
+	if how.StatusCode == bySIGKILL && r.cfg.MemoryMB > 0 { // Podman doesn't always notice why
+		return fmt.Errorf("exit status %d: something killed it, most likely because it needed more memory than its pool's docker.memory_mb allows", how.StatusCode)
 	}
 	return fmt.Errorf("exit status %d", how.StatusCode)
 }

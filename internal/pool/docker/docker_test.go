@@ -4,12 +4,16 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +35,14 @@ func TestMain(m *testing.M) {
 			all = append(all, bytes.Repeat([]byte{1}, 1<<20))
 			if len(all) == 1<<20 {
 				fmt.Println("there is no limit")
+				os.Exit(0)
+			}
+		}
+	case "late": // it hears nothing in its first second
+		begun, stop := time.Now(), make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		for range stop {
+			if time.Since(begun) > time.Second {
 				os.Exit(0)
 			}
 		}
@@ -86,10 +98,9 @@ func provider(t *testing.T, host, behaviour string, c fleetscore.DockerConfig) (
 	return d, keep
 }
 
-// empty is an image without any program: the agent brings what it needs.
-func empty(t *testing.T) (engine *testkit.Docker) {
+// empty gives an engine an image without any program: the agent brings what it needs.
+func empty(t *testing.T, engine *testkit.Docker) {
 	t.Helper()
-	engine = testkit.StartDocker(t)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.WriteHeader(&tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
@@ -99,17 +110,32 @@ func empty(t *testing.T) (engine *testkit.Docker) {
 		t.Fatal(err)
 	}
 	engine.Input(t, b.Bytes(), "import", "-", "empty:v1")
-	return engine
 }
 
 func node(name string) fleetscore.Node {
 	return fleetscore.Node{ID: fleetscore.NodeID(name), Pool: "cpu", Slots: 1, Kind: fleetscore.Dedicated}
 }
 
-// TestDocker runs the suite of all providers, and what is special of containers, on one
+// TestDocker runs the suite of all providers, and what is special of containers, on a Docker
 // engine.
 func TestDocker(t *testing.T) {
-	engine := empty(t)
+	t.Parallel()
+	testEngine(t, func(string) *testkit.Docker { return testkit.StartDocker(t) }, "could not select device driver")
+}
+
+// TestPodman does the same on Podman's service.
+func TestPodman(t *testing.T) {
+	t.Parallel()
+	testEngine(t, func(registry string) *testkit.Docker { return testkit.StartPodman(t, registry) }, "Podman doesn't hand on")
+}
+
+// testEngine tests an engine that may ask a registry without TLS, and says what noGPU is if
+// GPUs are wanted from a machine that has none.
+func testEngine(t *testing.T, start func(registry string) *testkit.Docker, noGPU string) {
+	private := httptest.NewUnstartedServer(nil)
+	defer private.Close()
+	engine := start(private.Listener.Addr().String())
+	empty(t, engine)
 	image := fleetscore.DockerConfig{Image: "empty:v1"}
 	t.Run("provider", func(t *testing.T) {
 		pooltest.Run(t, func(t *testing.T, b pooltest.Behaviour) pool.Provider {
@@ -149,8 +175,32 @@ func TestDocker(t *testing.T) {
 			t.Errorf("%v, %s", e.Err, e.Output)
 		}
 	})
+	t.Run("GPUs that aren't there", func(t *testing.T) { // the request comes as far as the engine
+		d, _ := provider(t, engine.Host, "obedient", fleetscore.DockerConfig{Image: "empty:v1", GPUs: 2})
+		r, err := d.Start(t.Context(), node("cpu-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := r.Wait(); e.Err == nil || !strings.Contains(e.Err.Error(), noGPU) {
+			t.Errorf("%v", e.Err)
+		}
+	})
+	t.Run("a signal that comes too early", func(t *testing.T) {
+		d, _ := provider(t, engine.Host, "late", fleetscore.DockerConfig{Image: "empty:v1"})
+		d.settled = 3 * time.Second
+		r, err := d.Start(t.Context(), node("cpu-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Stop()
+		hurry := time.AfterFunc(30*time.Second, r.Kill)
+		defer hurry.Stop()
+		if e := r.Wait(); errors.Is(e.Err, errKilled) { // another error is that it ended before it knew how to
+			t.Error("it ran on")
+		}
+	})
 	t.Run("leftovers", func(t *testing.T) { testLeftovers(t, engine, image) })
-	t.Run("a private registry", func(t *testing.T) { testPrivate(t, engine) })
+	t.Run("a private registry", func(t *testing.T) { testPrivate(t, engine, private) })
 	t.Run("isolation", func(t *testing.T) { testIsolation(t, engine) })
 }
 
@@ -169,7 +219,9 @@ func testLeftovers(t *testing.T, engine *testkit.Docker, image fleetscore.Docker
 	t.Cleanup(func() {
 		for _, r := range all {
 			r.Kill()
-			r.Wait()
+			if e := r.Wait(); t.Failed() {
+				t.Logf("%v %s", e.Err, e.Output)
+			}
 		}
 	})
 	engine.Run(t, "create", "--name", "alien", "--label", nodeLabel+"=cpu-lost", "empty:v1", "/nothing")
@@ -207,7 +259,7 @@ func testLeftovers(t *testing.T, engine *testkit.Docker, image fleetscore.Docker
 func TestRequest(t *testing.T) {
 	t.Parallel()
 	d := &Docker{cfg: Config{Executable: "/bin/agent", Folder: "/run/nodes", Socket: "/run/server", Owner: "me"}}
-	o := d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1", CPUs: 1.5, MemoryMB: 512, Processes: 100, GPUs: -1, User: "1000:1000"})
+	o := d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1", CPUs: 1.5, MemoryMB: 512, Processes: 100, GPUs: -1, User: "1000:1000"}, false)
 	h := o.HostConfig
 	if len(h.DeviceRequests) != 1 || h.DeviceRequests[0].Count != -1 || fmt.Sprint(h.DeviceRequests[0].Capabilities) != "[[gpu]]" {
 		t.Errorf("GPUs: %+v", h.DeviceRequests)
@@ -223,11 +275,11 @@ func TestRequest(t *testing.T) {
 			t.Errorf("%s can be written to", m.Target)
 		}
 	}
-	if o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}); len(o.HostConfig.DeviceRequests) != 0 || o.Config.User != defaultUser || *o.HostConfig.PidsLimit != defaultProcesses {
+	if o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}, false); len(o.HostConfig.DeviceRequests) != 0 || o.Config.User != defaultUser || *o.HostConfig.PidsLimit != defaultProcesses {
 		t.Errorf("defaults: %+v", o)
 	}
 	writable := false
-	o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/in"}}, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/out", ReadOnly: &writable}})
+	o = d.options(node("cpu-1"), fleetscore.DockerConfig{Image: "some:v1"}, false, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/in"}}, fleetscore.Mount{MountConfig: fleetscore.MountConfig{Path: "/mnt/out", ReadOnly: &writable}})
 	if m := o.HostConfig.Mounts[len(o.HostConfig.Mounts)-2:]; m[0].Source != "/mnt/in" || m[0].Target != "/mnt/in" || !m[0].ReadOnly || m[1].Source != "/mnt/out" || m[1].ReadOnly {
 		t.Errorf("mounts: %+v", m)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/images"
 )
 
 // Login is the name and password of a registry.
@@ -108,6 +109,12 @@ func Pin(ctx context.Context, host, image string, login Login) (string, error) {
 	asked, err := api.DistributionInspect(ctx, image, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
 	if err == nil {
 		return name + "@" + asked.Descriptor.Digest.String(), nil
+	}
+	if isPodman(ctx, api) { // it doesn't have this request
+		var digest string
+		if digest, err = images.Ask(ctx, image, login.User, login.Password); err == nil {
+			return name + "@" + digest, nil
+		}
 	}
 	own, cancelOwn := context.WithTimeout(context.WithoutCancel(ctx), apiLimit)
 	defer cancelOwn()

@@ -64,17 +64,17 @@ func TestFindLogin(t *testing.T) {
 
 // testPrivate: an image of a registry that wants a password is found and pulled with it, and
 // not without; the password is in no log or error.
-func testPrivate(t *testing.T, engine *testkit.Docker) {
+func testPrivate(t *testing.T, engine *testkit.Docker, s *httptest.Server) {
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, _ := r.BasicAuth(); password != "hunter2" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		inner.ServeHTTP(w, r)
-	}))
-	defer s.Close()
+	})
+	s.Start()
 	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	image, err := random.Image(100, 1)
 	if err != nil {
