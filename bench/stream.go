@@ -54,7 +54,10 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 	t := grid{Caption: "Readings of 69 bytes, each sensor once a second of event time, one query that averages 5 s, so 5 readings make a row. The load is made beside the server, on the same processors. CPU is the server's alone. Medians of the runs.",
 		Head: []string{"what", "readings a second", "CPU s per million", "p50", "p99", "peak memory"}}
 	s := &section{}
-	var first, few, many streamed
+	var first, few, many, single, arrays streamed
+	mqtt := func(readings, message, inFlight int) []string {
+		return append(size(10_000, readings), "-disorder", "120s", "-connections", "200", "-mqtt", strconv.Itoa(message), "-in-flight", strconv.Itoa(inFlight))
+	}
 	for _, c := range []struct {
 		name string
 		args []string
@@ -64,6 +67,8 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 		{"64 connections × 8 KB, 10,000 sensors", append(size(10_000, readings/4), "-connections", "64", "-body", "8192", "-disorder", "60s"), new(streamed)},
 		{"16 × 64 KB, 1,000 sensors", append(size(1000, readings), "-disorder", "600s"), &few},
 		{"16 × 64 KB, 1,000,000 sensors", size(1_000_000, 2*readings), &many},
+		{"MQTT, QoS 1, 200 connections × 16 messages of 1 reading, 10,000 sensors", mqtt(readings/20, 1, 16), &single},
+		{"MQTT, QoS 1, 200 connections × 4 messages of 100 readings, 10,000 sensors", mqtt(readings, 100, 4), &arrays},
 	} {
 		var all []streamed
 		for range max(1, b.repeats/3) {
@@ -84,6 +89,8 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 		atLeast("readings by HTTP to Parquet, 16 connections × 64 KB", 3e6, first.Whole, "/s", ""),
 		atMost("the same, CPU time of the server", 0.5, first.CPUPerM, " s per million", ""),
 		atMost("the same, 99 % of the acknowledgements", 25, first.P99, " ms", ""),
+		atLeast("readings by MQTT, QoS 1, 200 connections, one reading a message", 40_000, single.Whole, "/s", ""),
+		atLeast("the same, 100 readings a message", 1e6, arrays.Whole, "/s", ""),
 		atMost("memory with a million sensors", 1073.7, many.PeakMB, " MB", ""),
 		atMost("CPU time of a reading, a million sensors against 1,000", 1.5, many.CPUPerM/few.CPUPerM, "×", ""))
 	duck, rows, err := b.duckStream(ctx, load, measure, readings)

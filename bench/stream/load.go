@@ -33,10 +33,26 @@ func bodies(s setting) []*body {
 	random := rand.New(rand.NewPCG(1, 2))
 	var out []*body
 	var b *body
+	end := func() { // a message by MQTT is an array
+		if s.MQTT > 0 {
+			b.text[len(b.text)-1] = ']'
+		}
+	}
 	for k := range s.Keys {
-		if b == nil || len(b.text) > s.BodyBytes-80 {
+		full := b != nil && len(b.text) > s.BodyBytes-80
+		if s.MQTT > 0 {
+			full = b != nil && len(b.times) == s.MQTT
+		}
+		if b != nil && full {
+			end()
+			b = nil
+		}
+		if b == nil {
 			b = &body{}
 			out = append(out, b)
+			if s.MQTT > 0 {
+				b.text = append(b.text, '[')
+			}
 		}
 		b.text = append(b.text, `{"TS":"`...)
 		b.times = append(b.times, len(b.text))
@@ -47,8 +63,11 @@ func bodies(s setting) []*body {
 		b.text = strconv.AppendInt(b.text, int64(k%100), 10)
 		b.text = append(b.text, `,"Value":`...)
 		b.text = strconv.AppendFloat(b.text, float64(random.IntN(100_000))/1000, 'f', -1, 64)
-		b.text = append(b.text, "}\n"...)
+		if b.text = append(b.text, "}\n"...); s.MQTT > 0 {
+			b.text[len(b.text)-1] = ','
+		}
 	}
+	end()
 	return out
 }
 
@@ -117,6 +136,10 @@ func send(ctx context.Context, s setting, srv *server) (int64, []time.Duration, 
 	start := time.Now()
 	for range s.Connections {
 		group.Go(func() {
+			connection := connection
+			if s.MQTT > 0 {
+				connection = connectionMQTT
+			}
 			mine, err := connection(ctx, srv, func(dst []byte) ([]byte, int) {
 				n := next.Add(1) - 1
 				if n >= int64(rounds*len(round)) {

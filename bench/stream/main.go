@@ -4,6 +4,7 @@
 // rate), waits until the query has taken all of them, and prints what that took as JSON.
 //
 //	go run ./bench/stream -binary ./fleetscore -connections 16 -body 65536
+//	go run ./bench/stream -binary ./fleetscore -connections 200 -mqtt 100
 //	go run ./bench/stream -write readings.ndjson     the same readings as a file, for peers
 //
 // The load is made in this process, beside the server and on the same processors. The
@@ -26,6 +27,8 @@ type setting struct {
 	Binary      string
 	Connections int
 	BodyBytes   int
+	MQTT        int // readings of a message, by MQTT with QoS 1; 0: HTTP
+	InFlight    int // messages that a connection by MQTT sends before it waits for the first answer
 	Keys        int
 	PerSecond   int // readings of a key in a second of event time
 	Readings    int
@@ -56,6 +59,8 @@ func main() {
 	flag.StringVar(&s.Binary, "binary", "fleetscore", "the program to measure")
 	flag.IntVar(&s.Connections, "connections", 16, "connections")
 	flag.IntVar(&s.BodyBytes, "body", 64<<10, "bytes of a request's body")
+	flag.IntVar(&s.MQTT, "mqtt", 0, "send by MQTT with QoS 1, so many readings in a message, instead of HTTP")
+	flag.IntVar(&s.InFlight, "in-flight", 16, "messages that a connection by MQTT sends before it waits for the first one's answer")
 	flag.IntVar(&s.Keys, "keys", 10_000, "sensors")
 	flag.IntVar(&s.PerSecond, "per-second", 1, "readings of a sensor in a second of event time: with 1 there is a row for 5 readings")
 	flag.IntVar(&s.Readings, "readings", 20_000_000, "readings to send")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,7 +20,7 @@ import (
 )
 
 const fleetYAML = `
-hub: {key: [Device, Tag], time: TS, disorder: %s}
+hub: {key: [Device, Tag], time: TS, disorder: %s, mqtt: {listen: "%s", topic: readings/+}}
 queries:
   readings: |
     SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value
@@ -33,6 +34,8 @@ type server struct {
 	dir     string
 	stays   bool // the folder
 	address string
+	mqtt    string // its address for MQTT
+	flight  int    // messages of a connection by MQTT
 	token   string
 }
 
@@ -47,10 +50,14 @@ func startServer(ctx context.Context, s setting) (*server, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "fleet.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, fleetYAML, s.Disorder), 0o644); err != nil {
+	mqtt, err := freeAddress()
+	if err != nil {
 		return nil, err
 	}
-	srv := &server{dir: dir, stays: s.Folder != ""}
+	if err := os.WriteFile(file, fmt.Appendf(nil, fleetYAML, s.Disorder, mqtt), 0o644); err != nil {
+		return nil, err
+	}
+	srv := &server{dir: dir, stays: s.Folder != "", mqtt: mqtt, flight: s.InFlight}
 	srv.cmd = exec.CommandContext(ctx, s.Binary, "up", file, "--dir", filepath.Join(dir, "server"), "--listen", "127.0.0.1:0")
 	srv.cmd.Cancel = func() error { return srv.cmd.Process.Signal(syscall.SIGINT) }
 	srv.cmd.WaitDelay = 10 * time.Second
@@ -85,6 +92,16 @@ func startServer(ctx context.Context, s setting) (*server, error) {
 	}
 	srv.stop()
 	return nil, errors.New("the server did not start")
+}
+
+// freeAddress is an address that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 func (s *server) stop() {
