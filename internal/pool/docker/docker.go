@@ -469,18 +469,16 @@ func (r *running) follow(id string) pool.Ended {
 	if err != nil {
 		return pool.Ended{Err: fleetscore.Errorf(fleetscore.Unavailable, "start container", string(r.node.ID), "%w", err)}
 	}
-	begun, asked := time.Now(), r.asked
-	var again <-chan time.Time
+	asked, young := r.asked, time.After(d.settled)
 	for {
 		select {
 		case <-asked:
 			asked = nil
-			if left := d.settled - time.Since(begun); left > 0 {
-				again = time.After(left)
+			r.term(id)
+		case <-young:
+			if young = nil; asked == nil {
+				r.term(id)
 			}
-			r.term(id)
-		case <-again:
-			r.term(id)
 		case <-r.life.Done():
 			return pool.Ended{Err: errKilled, Output: d.output(id)}
 		case err := <-wait.Error:
