@@ -88,7 +88,6 @@ type Aggregator struct {
 	health     *obs.Health
 	now        func() time.Time
 	share      int64 // of MaxHeldBytes, for a partition
-	seen       *lastSeen
 
 	mu     sync.Mutex // guards the status
 	status Status
@@ -120,7 +119,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, references: deps.References, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises(), Adjust: cfg.Query.Adjusts()},
-		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, seen: newLastSeen(cfg.Query.Cut.D()), holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
+		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
 	}
@@ -149,7 +148,6 @@ type Status struct {
 	Query      string            `json:"query"`
 	Dataset    string            `json:"dataset"`
 	Problem    string            `json:"problem,omitempty"` // why the query has stopped
-	Silent     Silent            `json:"silent"`            // keys that fell silent
 	Partitions []PartitionStatus `json:"partitions"`
 }
 
@@ -187,7 +185,6 @@ func (a *Aggregator) Status() Status {
 		s.Partitions[i].CompleteUntil = min(s.Partitions[i].CompleteUntil, fleetscore.MicrosOf(now))
 		s.Partitions[i].Waits = a.waits(s.Partitions[i], a.marks[i])
 	}
-	s.Silent = a.seen.silent()
 	return s
 }
 
@@ -247,9 +244,6 @@ const standstill = 10 * time.Second
 // the query waits until it works again. Any other error is shown in Status and the
 // log, and the query tries again later; other queries go on.
 func (a *Aggregator) Run(ctx context.Context) error {
-	var recall sync.WaitGroup
-	defer recall.Wait()
-	recall.Go(func() { a.recall(ctx) }) // the log is read meanwhile
 	for {
 		err := a.run(ctx)
 		if ctx.Err() != nil || err == nil {

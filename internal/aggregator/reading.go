@@ -28,6 +28,7 @@ type reading struct {
 	committed bool              // whether anything was
 	next      uint64            // the message to come; 0 before the first
 	aside     aside             // since the last commit
+	clocks    clocks
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of the first of these readings
@@ -119,6 +120,7 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	if err != nil {
 		return err
 	}
+	r.clocks.note(m)
 	r.a.metrics.count(counts)
 	r.aside.good += counts[window.Counted] + counts[window.Adjusted] + counts[window.Filtered] + counts[window.Revised]
 	r.tell()
@@ -190,7 +192,7 @@ func (r *reading) writeLate() error {
 }
 
 // write writes rows into files that no reader sees yet.
-func (r *reading) write(parts iter.Seq[*fleetscore.Rows], done fleetscore.Micros, id string) (files []fleetscore.DataFile, count int64, err error) {
+func (r *reading) write(parts iter.Seq[*fleetscore.Rows], id string) (files []fleetscore.DataFile, count int64, err error) {
 	a := r.a
 	for rows := range parts {
 		rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
@@ -205,7 +207,6 @@ func (r *reading) write(parts iter.Seq[*fleetscore.Rows], done fleetscore.Micros
 			return nil, 0, err
 		}
 		count += int64(rows.Len())
-		a.seen.add(rows, done)
 	}
 	return files, count, nil
 }
@@ -236,11 +237,14 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	if list := r.aside.list(); len(list) > 0 {
 		commit.Info[table.SetAsideInfo] = list
 	}
+	if list := r.clocks.list(); len(list) > 0 {
+		commit.Info[table.ClocksInfo] = list
+	}
 	if revised != nil && revised.Len() > 0 {
 		commit.Info[table.RevisedInfo] = revisions(revised, a.cut)
 	}
 	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
-	add, count, err := r.write(parts, done, id)
+	add, count, err := r.write(parts, id)
 	if err != nil {
 		return err
 	}
@@ -266,6 +270,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
+	r.clocks.off = nil
 	if w, ok := r.windows.(*windows); ok {
 		w.Untouch()
 	}

@@ -190,38 +190,6 @@ func TestOpenWindowsTooLarge(t *testing.T) {
 	}
 }
 
-// TestSilentKeys: keys that no longer get rows are reported, also after a restart.
-func TestSilentKeys(t *testing.T) {
-	t.Parallel()
-	h, b := hubtest.New(1), openDir(t)
-	begin := 100 * minute
-	for now := begin; now < begin+30*minute; now += 10 * second {
-		m := map[string]fleetscore.Micros{"alive": now}
-		if now < begin+2*minute {
-			m["gone"] = now
-		}
-		put(t, h, hubtest.At(now), m)
-	}
-	check := func(a *Aggregator) {
-		t.Helper()
-		s := a.Status().Silent
-		if s.Count != 1 || s.Watched != 2 || len(s.Keys) != 1 || s.Keys[0].Key[0] != "gone" || s.Keys[0].Last != begin+110*second {
-			t.Errorf("silent: %+v", s)
-		}
-	}
-	a, err := run(t, h, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(a)
-	again, err := New(config, Deps{Hub: h, Catalog: catalog.New(b)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.recall(t.Context())
-	check(again)
-}
-
 // TestHold: committed messages may be removed, messages that an open window needs may
 // not, and all messages are kept until the query has found its position.
 func TestHold(t *testing.T) {

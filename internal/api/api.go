@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -96,6 +97,12 @@ type Images interface {
 	GC(ctx context.Context, cited map[string]string, dryRun bool) (images.Collected, error)
 }
 
+// Sensors knows the last state of each sensor.
+type Sensors interface {
+	List(sensor.Query) (list []sensor.Sensor, next string, total int64)
+	Counts() []sensor.Counts
+}
+
 // Deps are the other parts of the server that the API uses.
 type Deps struct {
 	Access    *access.Control // who may do what
@@ -114,6 +121,7 @@ type Deps struct {
 	Tail      func(context.Context, tail.Query, func(tail.Reading) error) error // reads readings of the log
 	Redrive   func(context.Context, ledger.Rejected) (why string, err error)    // hands a rejected message over again
 	Queries   func() []aggregator.Status                                        // how far the queries have come
+	Sensors   Sensors                                                           // what is known of sensors; nil is nothing
 	Servers   func(ctx context.Context) ([]fleetscore.Server, error)            // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.

@@ -20,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -291,6 +292,60 @@ func (s *server) registerTail(api huma.API, mux *access.Mux) {
 	mux.HandleFunc("GET "+path, problems(s.readReadings))
 }
 
+type sensorsInput struct {
+	Dataset string   `query:"dataset" doc:"only the sensors of this dataset"`
+	Key     []string `query:"key,explode" maxItems:"100" doc:"only this sensor: a value of the key, once for each key column, in their order"`
+	Silent  string   `query:"silent" doc:"only those without rows for at least this long, such as 10m"`
+	Flat    string   `query:"flat" doc:"only those that have had the same value for at least this long"`
+	Skewed  string   `query:"skewed" doc:"only those whose clock is off by at least this"`
+	After   string   `query:"after" doc:"next of the answer before; empty begins with the first sensor"`
+	Limit   int      `query:"limit" minimum:"1" maximum:"10000" default:"100" doc:"how many"`
+}
+
+// SensorList is a part of the sensors that were asked for.
+type SensorList struct {
+	List[sensor.Sensor]
+	Total int64 `json:"total" doc:"how many sensors were asked for"`
+}
+
+// query checks what a request asks for.
+func (in *sensorsInput) query() (q sensor.Query, err error) {
+	q = sensor.Query{Dataset: in.Dataset, After: in.After, Limit: in.Limit}
+	for name, f := range map[string]struct {
+		text string
+		into *time.Duration
+	}{"silent": {in.Silent, &q.Silent}, "flat": {in.Flat, &q.Flat}, "skewed": {in.Skewed, &q.Skewed}} {
+		if f.text == "" {
+			continue
+		}
+		d, err := fleetscore.ParseDuration(f.text)
+		if err != nil || d <= 0 {
+			return q, fleetscore.Errorf(fleetscore.Invalid, "list sensors", name, "%q is no time such as 10m", f.text)
+		}
+		*f.into = d.D()
+	}
+	if len(in.Key) > 0 {
+		q.Key, err = fleetscore.NewKey(in.Key...)
+	}
+	return q, err
+}
+
+func (s *server) registerSensors(api huma.API) {
+	add(api, huma.Operation{OperationID: "list sensors", Method: http.MethodGet, Path: "/sensors", Tags: []string{"streams"}, Summary: "The last state of sensors, by dataset and key"},
+		func(_ context.Context, in *sensorsInput) (*body[SensorList], error) {
+			q, err := in.query()
+			if err != nil {
+				return nil, err
+			}
+			list, next, total := s.deps.Sensors.List(q)
+			return answer(SensorList{answerList(list, next).Body, total}), nil
+		})
+	add(api, huma.Operation{OperationID: "count sensors", Method: http.MethodGet, Path: "/sensors/summary", Tags: []string{"streams"}, Summary: "How many sensors are known, silent, flat-lined, or have wrong clocks, by dataset"},
+		func(context.Context, *struct{}) (*body[List[sensor.Counts]], error) {
+			return answerList(s.deps.Sensors.Counts(), ""), nil
+		})
+}
+
 // Dropped says how many messages were removed.
 type Dropped struct {
 	Dropped int64 `json:"dropped"`
@@ -314,6 +369,7 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 			}
 			return answer(after), nil
 		})
+	s.registerSensors(api)
 	s.registerRejected(api)
 	s.registerTail(api, mux)
 	// The gateway reads its requests itself; the document describes them

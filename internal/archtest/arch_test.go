@@ -47,6 +47,7 @@ var levels = map[string]int{
 
 	"internal/catalog": 4,
 	"internal/files":   4,
+	"internal/sensor":  4,
 
 	"internal/access":     5,
 	"internal/config":     5, // judges what the services will be asked to do

@@ -76,6 +76,11 @@ func LateReadings(dataset string, partition int, first, last uint64) fleetscore.
 	return fleetscore.BlobName(fmt.Sprintf("%sp%03d-%d-%d.ndjson", LateFolder(dataset), partition, first, last))
 }
 
+// Sensors is the blob with what is known of the sensors of a dataset.
+func Sensors(dataset string) fleetscore.BlobName {
+	return fleetscore.BlobName(DatasetFolder(dataset) + "/_sensors.bin")
+}
+
 // QueryState is the blob with the state of a dataset's query after a message of a
 // partition of the hub, as the query counts messages.
 func QueryState(dataset string, partition int, position int64) fleetscore.BlobName {

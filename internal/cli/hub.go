@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 )
 
 // newHubCommand shows what comes in.
@@ -132,6 +134,113 @@ func printReadings(w io.Writer, in io.Reader, table bool) error {
 			return err
 		}
 	}
+}
+
+// newSensorCommand shows what is known of sensors.
+func newSensorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "sensor", Short: "The last state of sensors: silent, flat-lined, with wrong clocks"}
+	cmd.AddCommand(newSensorList(), newSensorShow())
+	return cmd
+}
+
+func newSensorList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List sensors, all of them or those with a fault", Long: `Lists sensors by dataset and key, with the stamps of their first and last row, how often they have rows, their
+last values, for how long the first value has been the same, by how much their clock is off, and the share of anomalies in the last
+job. A sensor is silent for as long as its last row is older than the time until which the dataset is complete. A clock is
+off by the arrival less the time of the newest reading, if that is more than five seconds: the number is negative if the clock is ahead.
+With several conditions, sensors must fulfil all of them.`,
+		Example: "  fleetscore sensor list --silent 10m\n  fleetscore sensor list --flat --limit 20\n  fleetscore sensor list --skewed=5m -o jsonl", Args: cobra.NoArgs}
+	f := cmd.Flags()
+	dataset, silent, flat, skewed := f.String("dataset", "", "only sensors of this dataset"), f.String("silent", "", "only those without rows for at least this long, such as 10m"),
+		f.String("flat", "", "only those with the same value for at least this long (--flat alone: 1h)"), f.String("skewed", "", "only those whose clock is off by at least this (--skewed alone: 30s)")
+	f.Lookup("flat").NoOptDefVal, f.Lookup("skewed").NoOptDefVal = sensor.FlatAfter.String(), sensor.SkewedBy.String()
+	limit := f.Int("limit", 100, "how many; 0 means all")
+	return remote(cmd, func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+		if *limit < 0 {
+			return nil, usagef("--limit %d: a number below 0", *limit)
+		}
+		q := url.Values{}
+		for name, v := range map[string]string{"dataset": *dataset, "silent": *silent, "flat": *flat, "skewed": *skewed} {
+			if v != "" {
+				q.Set(name, v)
+			}
+		}
+		l := sensorListing()
+		for {
+			n := 10_000
+			if *limit > 0 {
+				n = min(n, *limit-len(l.items))
+			}
+			q.Set("limit", strconv.Itoa(n))
+			var list api.SensorList
+			if err := c.Get(ctx, "/sensors", q, &list); err != nil {
+				return nil, err
+			}
+			for _, s := range list.Items {
+				addSensor(l, s)
+			}
+			if q.Set("after", list.Next); list.Next == "" || len(l.items) == *limit {
+				if more := list.Total - int64(len(l.items)); more > 0 {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s more sensors; --limit 0 lists all\n", thousands(more))
+				}
+				return l, nil
+			}
+		}
+	})
+}
+
+func newSensorShow() *cobra.Command {
+	return remote(&cobra.Command{Use: "show KEY", Short: "Show what is known of one sensor", Long: `Shows what is known of one sensor, whose KEY is the values of its key columns with commas between them, in each dataset that has rows
+of it. "fleetscore sensor list --help" explains the figures.`, Example: "  fleetscore sensor show 1,4", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			values, err := csv.NewReader(strings.NewReader(args[0])).Read()
+			if err == nil {
+				_, err = fleetscore.NewKey(values...)
+			}
+			if err != nil {
+				return nil, usagef("%q: write the values of the key columns with commas between them, such as 1,4", args[0])
+			}
+			var list api.SensorList
+			if err := c.Get(ctx, "/sensors", url.Values{"key": values}, &list); err != nil {
+				return nil, err
+			}
+			if len(list.Items) == 0 {
+				return nil, fleetscore.Errorf(fleetscore.NotFound, "show sensor", args[0], "no rows of this sensor are known").WithHint("fleetscore hub tail --key %s shows whether readings of it come in", args[0])
+			}
+			l := sensorListing()
+			for _, s := range list.Items {
+				addSensor(l, s)
+			}
+			return l, nil
+		})
+}
+
+func sensorListing() *listing {
+	return &listing{columns: []string{"dataset", "key", "first", "last", "silent", "rows", "per minute", "values", "flat", "skew", "anomalies"}}
+}
+
+// addSensor adds a sensor to a listing.
+func addSensor(l *listing, s sensor.Sensor) {
+	seconds := func(x *float64) any {
+		if x == nil {
+			return ""
+		}
+		return time.Duration(*x * float64(time.Second)).Round(time.Second / 10)
+	}
+	short := func(x *float64) string {
+		if x == nil {
+			return ""
+		}
+		return strconv.FormatFloat(*x, 'g', 6, 64)
+	}
+	var values, anomalies []string
+	for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+		values = append(values, name+"="+short(s.Values[name]))
+	}
+	for _, p := range s.Pipelines {
+		anomalies = append(anomalies, fmt.Sprintf("%s %.1f %%", p.Pipeline, 100*p.Share))
+	}
+	l.add(s, s.Dataset, strings.Join(s.Key, ","), s.First, s.Last, seconds(s.Silent), s.Rows, short(s.PerMinute), strings.Join(values, " "), seconds(&s.Flat), seconds(s.Skew), strings.Join(anomalies, ", "))
 }
 
 // newRejectedCommand works with messages that were rejected.

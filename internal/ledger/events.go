@@ -13,10 +13,11 @@ type Topic string
 
 // Topics without a name.
 const (
-	ConfigTopic Topic = "config" // a configuration was applied
-	AnyQueue    Topic = "queue/" // every pool's queue
-	AnyJobs     Topic = "jobs/"  // every pipeline's jobs
-	AnyNodes    Topic = "nodes/" // every pool's nodes
+	ConfigTopic Topic = "config"   // a configuration was applied
+	AnyQueue    Topic = "queue/"   // every pool's queue
+	AnyJobs     Topic = "jobs/"    // every pipeline's jobs
+	AnyNodes    Topic = "nodes/"   // every pool's nodes
+	AnyDataset  Topic = "dataset/" // every dataset's commits
 	// AttemptsTopic: attempts of tasks ended, so that their logs won't grow any more.
 	AttemptsTopic Topic = "attempts"
 	// AccessTopic: tokens or sessions changed.

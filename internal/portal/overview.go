@@ -58,6 +58,7 @@ type query struct {
 	Early         int64
 	Repeats       int64
 	Rows          int64
+	Sensors       *sensorCounts // nil before the first row
 }
 
 // Share says which share of the readings was set aside or repeated, unless the share
@@ -113,9 +114,13 @@ func (p *Portal) overview(r *http.Request) (any, error) {
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
+	sensors := map[string]*sensorCounts{}
+	for _, c := range p.deps.Sensors.Counts() {
+		sensors[c.Dataset] = countsOf(c)
+	}
 	v := overview{Now: p.deps.Now(), Problems: p.deps.Health.Problems(), Gateway: p.deps.Gateway()}
 	for _, s := range p.deps.Queries() {
-		q := query{Status: s}
+		q := query{Status: s, Sensors: sensors[s.Dataset]}
 		snap, err := p.deps.Catalog.Dataset(s.Dataset).Snapshot(ctx)
 		switch {
 		case err == nil:
@@ -292,6 +297,7 @@ var functions = template.FuncMap{
 		}
 		return m.Time().Format(time.DateTime)
 	},
+	"seconds":   func(x float64) string { return time.Duration(x * float64(time.Second)).Round(time.Second).String() },
 	"money":     func(v *float64) string { return fmt.Sprintf("%.2f", *v) },
 	"sensorURL": sensorURL,
 	"glyph":     func(state any) string { return glyphs[toString(state)] },

@@ -27,6 +27,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -34,6 +35,12 @@ import (
 type Logs interface {
 	List(ctx context.Context, id fleetscore.JobID) ([]logs.Ref, error)
 	Open(ctx context.Context, id fleetscore.JobID, index, attempt int, stream string, from int64) (io.ReadCloser, error)
+}
+
+// Sensors knows the last state of each sensor.
+type Sensors interface {
+	List(sensor.Query) (list []sensor.Sensor, next string, total int64)
+	Counts() []sensor.Counts
 }
 
 // Deps are the sources of what the portal shows.
@@ -45,6 +52,7 @@ type Deps struct {
 	Catalog *catalog.Catalog // of the store; nil means that the portal opens its own
 	Queries func() []aggregator.Status
 	Gateway func() gateway.Stats
+	Sensors Sensors // what is known of sensors
 	// Servers are those that share the work; nil if no other may share it.
 	Servers func(ctx context.Context) ([]fleetscore.Server, error)
 	Health  *obs.Health      // the parts that don't work; nil means that this is unknown
@@ -78,7 +86,7 @@ func New(deps Deps) (http.Handler, error) {
 		deps.Catalog = catalog.New(deps.Store)
 	}
 	p := &Portal{deps: deps, pages: map[string]*template.Template{}, counted: map[string]pipeline{}}
-	for _, name := range []string{"overview", "job", "sensor", "shadow", "pool", "servers", "fleet", "problem", "signin", "signedin"} {
+	for _, name := range []string{"overview", "job", "sensor", "sensors", "shadow", "pool", "servers", "fleet", "problem", "signin", "signedin"} {
 		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "page/layout.html", "page/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -96,6 +104,7 @@ func New(deps Deps) (http.Handler, error) {
 	mux.HandleFunc("GET /pools/{name}", p.page("pool", p.pool))
 	mux.HandleFunc("GET /fleets/{name}", p.page("fleet", p.fleet))
 	mux.HandleFunc("GET /servers", p.page("servers", p.servers))
+	mux.HandleFunc("GET /sensors", p.page("sensors", p.sensors))
 	mux.HandleFunc("GET /sensors/{pipeline}", p.page("sensor", p.sensor))
 	mux.HandleFunc("GET /shadows/{pipeline}", p.page("shadow", p.shadow))
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/style.css") })

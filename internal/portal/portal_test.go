@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/logs"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/schedule"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -46,6 +47,23 @@ func (oneLog) List(context.Context, fleetscore.JobID) ([]logs.Ref, error) {
 
 func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string, int64) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(hostile)), nil
+}
+
+// someSensors are two sensors, of which one has faults.
+type someSensors struct{}
+
+func (someSensors) List(q sensor.Query) ([]sensor.Sensor, string, int64) {
+	at, x := noon.Add(-time.Hour), -61.0
+	out := []sensor.Sensor{{Dataset: "readings", Key: []string{"1", hostile}, First: &at, Last: &at, Silent: new(float64), Rows: 2, Values: map[string]*float64{hostile: &x, "Value": nil}, Skew: &x, Heard: &at, Flat: 7200,
+		Pipelines: []sensor.Share{{Pipeline: "p", Share: 0.25}, {Pipeline: "candidate", Share: 0.5}}}, {Dataset: "readings", Key: []string{"2", "x"}}}
+	if q.Silent > 0 || q.Flat > 0 || q.Skewed > 0 {
+		return out[:1], "readings/1", 17
+	}
+	return out, "", 2
+}
+
+func (someSensors) Counts() []sensor.Counts {
+	return []sensor.Counts{{Dataset: "readings", Known: 2, Silent: 1, Flat: 1, Skewed: 1, Until: &noon}}
 }
 
 // world is a portal over a ledger and a store with one job of the given number of
@@ -168,7 +186,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Deps{Access: control, Ledger: l, Logs: oneLog{}, Store: seen(b), Now: func() time.Time { return noon.Add(time.Second) },
+	h, err := New(Deps{Sensors: someSensors{}, Access: control, Ledger: l, Logs: oneLog{}, Store: seen(b), Now: func() time.Time { return noon.Add(time.Second) },
 		Health: health,
 		Servers: func(context.Context) ([]fleetscore.Server, error) {
 			since := noon.Add(-time.Hour)
@@ -203,7 +221,7 @@ func TestPages(t *testing.T) {
 		refresh bool
 		want    []string
 	}{
-		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, `<a href="/servers">`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
+		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, `<a href="/servers">`, `<a href="/sensors?dataset=readings&amp;show=silent" title="no row for ten minutes or longer">1 silent</a>`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
 		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
@@ -220,6 +238,9 @@ func TestPages(t *testing.T) {
 		{"/sensors/q?key=1&key=x", 404, false, []string{"there is no pipeline"}},
 		{"/sensors/..%2f..%2fledger?key=1", 404, false, []string{"can't be shown"}},
 		{"/sensors/p%2f_coverage?key=1&key=x", 404, false, []string{"there is no pipeline"}},
+		{"/sensors", 200, true, []string{`aria-current="true">2 sensors`, "1 silent", `&lt;/script&gt; -61`, "-1m1s", "2h0m0s", "p 25.0 %, candidate 50.0 %", `<a href="/sensors/p?key=1&amp;key=%3Cscript`, "complete until 12:00:00", `<td class="id">2/x</td>`}},
+		{"/sensors?show=skewed&dataset=readings", 200, true, []string{`aria-current="true">1 with wrong clocks`, `<a href="/sensors?after=readings%2F1&amp;dataset=readings&amp;show=skewed">next</a>`, "17 sensors"}},
+		{"/sensors?show=all", 400, false, []string{"can&#39;t be listed by this"}},
 		{"/sensors/p", 400, false, []string{"the address has no key"}},
 		{"/jobs/none", 404, false, []string{"there is no such job"}},
 		{"/nowhere", 404, false, []string{"there is no such page"}},

@@ -1,11 +1,16 @@
 package portal
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -65,6 +70,100 @@ func spanOf(name string, key fleetscore.Key, asked string) (over time.Duration, 
 		return 0, nil, fleetscore.Errorf(fleetscore.Invalid, "open sensor", asked, "rows can't be shown over this time").WithHint("choose one of the times that the page offers")
 	}
 	return over, links, nil
+}
+
+// maxListed is how many sensors a page of the list shows.
+const maxListed = 100
+
+// sensorsPage lists sensors.
+type sensorsPage struct {
+	Now     time.Time // of the page
+	Counts  []*sensorCounts
+	Filter  string // silent, flat or skewed; empty shows all
+	Dataset string // the only one; empty shows all
+	Sensors []listedSensor
+	Total   int64
+	Next    string // address of the next page; empty if there is none
+}
+
+// sensorCounts are the sensors of a dataset that a page can show.
+type sensorCounts struct {
+	sensor.Counts
+	All, SilentURL, FlatURL, SkewedURL string
+}
+
+func countsOf(c sensor.Counts) *sensorCounts {
+	return &sensorCounts{c, sensorsURL(c.Dataset, "", ""), sensorsURL(c.Dataset, "silent", ""), sensorsURL(c.Dataset, "flat", ""), sensorsURL(c.Dataset, "skewed", "")}
+}
+
+// listedSensor is a sensor of the list.
+type listedSensor struct {
+	sensor.Sensor
+	Name   string
+	URL    string // of its page; empty if no pipeline has scored it
+	Values []string
+	Share  string
+}
+
+// refresh is the number of seconds after which a browser loads the page again.
+func (sensorsPage) refresh() int { return 15 }
+
+// sensorsURL leads to the sensors of a dataset with a fault.
+func sensorsURL(dataset, filter, after string) string {
+	q := url.Values{}
+	for name, v := range map[string]string{"dataset": dataset, "show": filter, "after": after} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return "/sensors?" + q.Encode()
+}
+
+func (p *Portal) sensors(r *http.Request) (any, error) {
+	asked := r.URL.Query()
+	v := sensorsPage{Now: p.deps.Now().UTC(), Filter: asked.Get("show"), Dataset: asked.Get("dataset")}
+	q := sensor.Query{Dataset: v.Dataset, After: asked.Get("after"), Limit: maxListed}
+	switch v.Filter {
+	case "":
+	case "silent":
+		q.Silent = sensor.SilentAfter
+	case "flat":
+		q.Flat = sensor.FlatAfter
+	case "skewed":
+		q.Skewed = sensor.SkewedBy
+	default:
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "list sensors", v.Filter, "sensors can't be listed by this").WithHint("choose one of the lists that the page offers")
+	}
+	for _, c := range p.deps.Sensors.Counts() {
+		v.Counts = append(v.Counts, countsOf(c))
+	}
+	list, next, total := p.deps.Sensors.List(q)
+	v.Total = total
+	if next != "" {
+		v.Next = sensorsURL(v.Dataset, v.Filter, next)
+	}
+	for _, s := range list {
+		key, err := fleetscore.NewKey(s.Key...)
+		if err != nil {
+			return nil, err
+		}
+		l := listedSensor{Sensor: s, Name: key.String()}
+		for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+			if x := s.Values[name]; x != nil {
+				l.Values = append(l.Values, name+" "+short(*x))
+			}
+		}
+		for i, x := range s.Pipelines {
+			if i == 0 {
+				l.URL = sensorURL(x.Pipeline, key)
+			} else {
+				l.Share += ", "
+			}
+			l.Share += fmt.Sprintf("%s %.1f %%", x.Pipeline, 100*x.Share)
+		}
+		v.Sensors = append(v.Sensors, l)
+	}
+	return v, nil
 }
 
 // refresh is the number of seconds after which a browser loads the page again.

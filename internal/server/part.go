@@ -1,13 +1,17 @@
 package server
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/sensor"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // part is the part of the configuration that the stream path depends on.
@@ -45,6 +49,36 @@ func (p part) plans() (out []*query.Plan) {
 		out = append(out, plans...)
 	}
 	return out
+}
+
+// watchSensors follows what becomes known of sensors.
+func (s *Server) watchSensors() (*sensor.Watch, error) {
+	return sensor.New(sensor.Deps{Sources: s.sensorSources, Dataset: s.Catalog.Dataset, Predictions: func(name string) *table.Delta { return s.Catalog.Predictions(name).Delta },
+		Complete: func(snap *table.Snapshot) (fleetscore.Micros, bool) {
+			return catalog.CompleteUntil(snap, s.clock.Now())
+		},
+		Store: s.Catalog.Store(), File: catalog.Sensors, Keeps: s.streams.leads.on, Events: s.Ledger, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+}
+
+// sensorSources are the datasets that queries write or pipelines score.
+func (s *Server) sensorSources(ctx context.Context) ([]sensor.Source, error) {
+	cfg, ready, err := s.applied(ctx)
+	if err != nil || !ready {
+		return nil, err
+	}
+	by := map[string][]string{}
+	for _, plan := range (part{Hub: cfg.Hub, Queries: cfg.Queries}).plans() {
+		by[plan.Into] = nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		dataset := cfg.Pipelines[name].Dataset
+		by[dataset] = append(by[dataset], name)
+	}
+	out := make([]sensor.Source, 0, len(by))
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, sensor.Source{Dataset: name, Pipelines: by[name]})
+	}
+	return out, nil
 }
 
 // aggregators are those of all queries, one for each dataset.

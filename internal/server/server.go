@@ -38,6 +38,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/mount"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/portal"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -100,6 +101,7 @@ type Server struct {
 	postgres *ledger.Postgres // the ledger; nil if it is a file
 	folder   io.Closer        // lock of the folder, if the ledger doesn't lie there
 	streams  *streams
+	sensors  *sensor.Watch
 	nodes    string // file with the token of the server's own nodes
 	control  *access.Control
 	cert     *access.Certificate // nil: plain HTTP
@@ -131,6 +133,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	err = s.openStorage(ctx)
 	if err == nil {
 		s.streams.keeper, err = rejected.New(rejected.Deps{Ledger: s.Ledger, Now: func() time.Time { return s.clock.Now() }, Log: log, Metrics: s.metrics})
+	}
+	if err == nil {
+		s.sensors, err = s.watchSensors()
 	}
 	if err == nil {
 		err = s.openAccess(ctx)
@@ -210,6 +215,7 @@ func (s *Server) Run(ctx context.Context, extra ...lifecycle.Service) error {
 		{Name: "clock", Run: s.clock.Run},
 		{Name: "memory", Run: boundMemory},
 		{Name: "streams", Run: s.streams.run},
+		{Name: "sensors", Run: s.sensors.Run},
 		{Name: "broker", Run: work.broker.Examine},
 		{Name: "queue", Run: work.broker.Call},
 		{Name: "setup output", Run: work.broker.KeepOutputs},
@@ -241,7 +247,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if err := os.RemoveAll(pushes); err != nil { // what a killed server left of pushes
 		return nil, FolderError(pushes, err)
 	}
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Tail: st.tail, Redrive: st.Redrive, Queries: st.status, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Tail: st.tail, Redrive: st.Redrive, Queries: st.status, Sensors: s.sensors, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +255,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if s.cfg.Shared {
 		servers = s.servers
 	}
-	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Gateway: st.stats, Servers: servers, Health: s.health, Now: s.clock.Now, Log: s.log})
+	p, err := portal.New(portal.Deps{Access: s.control, Ledger: s.Ledger, Logs: w.logs, Store: s.store, Catalog: s.Catalog, Queries: st.status, Sensors: s.sensors, Gateway: st.stats, Servers: servers, Health: s.health, Now: s.clock.Now, Log: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -288,3 +288,65 @@ func setAsideOf(data []byte) asideOf {
 	}
 	return asideOf{}
 }
+
+// Clock is a sensor whose readings' times differ from their arrival by more than the way
+// of a reading takes. A commit of a query holds such a list, under the name ClocksInfo, of the sensors
+// that it met since the commit before: by the newest reading of the last message that had any.
+type Clock struct {
+	Key     []string          `json:"key"`
+	Time    fleetscore.Micros `json:"time_us"`
+	Arrived fleetscore.Micros `json:"arrived_us"`
+}
+
+// ClocksInfo is the name of the entry of Clock in commitInfo, and MaxClocks how many a list
+// has at most: those whose difference is the largest.
+const (
+	ClocksInfo = "fleetscore.clocks"
+	MaxClocks  = 1000
+)
+
+// Change is what one commit did.
+type Change struct {
+	Version  int64
+	Add      []fleetscore.DataFile
+	SameRows bool             // the added files hold rows that were there before
+	Txns     map[string]int64 // entries that it set
+	Clocks   []Clock
+}
+
+// Change reads one commit from the log; kind NotFound if it isn't there any more.
+func (d *Delta) Change(ctx context.Context, version int64) (Change, error) {
+	c := Change{Version: version, SameRows: true, Txns: map[string]int64{}}
+	name := commitName(version)
+	data, err := d.readCommit(ctx, name)
+	if err != nil {
+		return c, err
+	}
+	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var a struct {
+			readAction
+			Info struct {
+				Clocks json.RawMessage `json:"fleetscore.clocks"`
+			} `json:"commitInfo"`
+		}
+		if err := json.Unmarshal(line, &a); err != nil {
+			return c, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(name), "%w", err)
+		}
+		switch {
+		case a.Add != nil:
+			f, err := readAdd(a.Add)
+			if err != nil {
+				return c, fleetscore.Errorf(fleetscore.Corrupt, "read Delta log", string(name), "%w", err)
+			}
+			c.Add, c.SameRows = append(c.Add, *f), c.SameRows && !a.Add.DataChange
+		case a.Txn != nil:
+			c.Txns[a.Txn.AppID] = a.Txn.Version
+		case a.Info.Clocks != nil && json.Unmarshal(a.Info.Clocks, &c.Clocks) != nil:
+			c.Clocks = nil // other programs may write anything into commitInfo
+		}
+	}
+	return c, nil
+}
