@@ -36,18 +36,7 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 	if b.quick {
 		readings = 8_000_000
 	}
-	measure := func(args ...string) (r streamed, err error) {
-		cmd := exec.CommandContext(ctx, load, append([]string{"-binary", b.binary}, args...)...)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.Output()
-		if err == nil {
-			err = json.Unmarshal(out, &r)
-		}
-		if err == nil && r.Other != 0 {
-			err = fmt.Errorf("%d readings didn't count", r.Other)
-		}
-		return r, err
-	}
+	measure := func(args ...string) (streamed, error) { return b.stream(ctx, load, args) }
 	size := func(keys, n int) []string {
 		return []string{"-keys", strconv.Itoa(keys), "-readings", strconv.Itoa(n)}
 	}
@@ -107,6 +96,20 @@ func runStream(ctx context.Context, b *bench) (*section, error) {
 	s.Notes = append(s.Notes, fmt.Sprintf("eKuiper reads %s readings of a file, once; it stores nothing, keeps its windows in memory, and its last window never closes.", thousands(ekuiperReadings)))
 	s.Notes = append(s.Notes, fmt.Sprintf("DuckDB reads a file that lies in the system's cache, with the columns' types given; it receives and stores nothing, and has all readings before it begins. %s rows that Fleetscore had committed are those of DuckDB.", thousands(rows)))
 	return s, nil
+}
+
+// stream runs one measurement; a reading that doesn't count is an error.
+func (b *bench) stream(ctx context.Context, load string, args []string) (r streamed, err error) {
+	cmd := exec.CommandContext(ctx, load, append([]string{"-binary", b.binary}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err == nil && r.Other != 0 {
+		err = fmt.Errorf("%d readings didn't count", r.Other)
+	}
+	return r, err
 }
 
 // medians are those of each figure.
