@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -86,6 +87,7 @@ func commentsOf(t *testing.T, file string) map[string]string {
 func schemaOf(t *testing.T) []byte {
 	t.Helper()
 	comments := commentsOf(t, "../../config.go")
+	maps.Copy(comments, commentsOf(t, "../../schedule.go"))
 	r := &jsonschema.Reflector{RequiredFromJSONSchemaTags: true, ExpandedStruct: true,
 		LookupComment: func(of reflect.Type, field string) string { return comments[of.Name()+"."+field] }}
 	r.Mapper = func(of reflect.Type) *jsonschema.Schema {
