@@ -8,7 +8,7 @@ import (
 
 // Info describes a loaded model. The JSON names of its fields don't change.
 type Info struct {
-	Format          string     `json:"format"`                   // how the file is written: "pickle", "joblib", "skops" or "record"
+	Format          string     `json:"format"`                   // how the file is written: "pickle", "joblib", "skops", "mlflow" or "record"
 	Protocol        int        `json:"protocol"`                 // the pickle protocol, 0 to 5; 0 for a record
 	Within          string     `json:"within,omitempty"`         // the place of the model if the file holds a dict, list or tuple, such as ["model"]
 	Steps           []Step     `json:"steps"`                    // the estimators; an outer estimator comes before those in it

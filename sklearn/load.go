@@ -33,7 +33,7 @@ type Limits struct {
 }
 
 // Load reads a fitted scikit-learn estimator from a pickle of protocol 0 to 5, a joblib
-// or skops file, or a native record. It recognises the format by the content. If the
+// or skops file, a zip archive of a folder of MLflow, or a native record. It recognises the format by the content. If the
 // file holds a dict, list or tuple with exactly one estimator in it, Load returns that
 // estimator, and [Info.Within] says where it was found. The model doesn't refer to
 // data.
@@ -71,11 +71,22 @@ func load(ctx context.Context, data []byte, limits Limits) (*Model, error) {
 // unpack loads a model from a compressed file or an archive.
 func unpack(ctx context.Context, data []byte, limits budget.Limits) (*Model, error) {
 	first := budget.New(ctx, limits, len(data), false)
-	format := "joblib"
-	plain, _, err := archive.Decompress(data, &first)
+	format, plain := "joblib", data
 	if archive.IsZip(data) {
 		format = "skops"
-		plain, err = archive.Skops(data, &first)
+		model, err := archive.MLflow(data, &first)
+		if err != nil {
+			return nil, err
+		}
+		if model != nil {
+			format, plain = "mlflow", model
+		}
+	}
+	var err error
+	if archive.IsZip(plain) {
+		plain, err = archive.Skops(plain, &first)
+	} else if archive.Compressed(plain) {
+		plain, _, err = archive.Decompress(plain, &first)
 	}
 	if err != nil {
 		return nil, err

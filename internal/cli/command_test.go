@@ -56,8 +56,7 @@ for (device, tag), rows in data.groupby(["Device", "Tag"]):
 // store, and its secret is nowhere.
 func TestCommandPipelines(t *testing.T) {
 	t.Parallel()
-	python := testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
-		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0") // the environment of package python's tests
+	python := testkit.ModelsVenv(t)
 	documented := regexp.MustCompile("(?s)      run: ([^\n]+)\n.*```python\n(.*?)```").FindStringSubmatch(fileText(t, filepath.Join(testkit.Root(t), "docs", "commands.md")))
 	readings := filepath.Join(testkit.Reference(t), "sensor_data.csv")
 	p := newServer(t, `

@@ -19,8 +19,7 @@ import (
 // containers runs on this machine, with the same script and command.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	python := testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
-		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0") // the environment of package python's tests
+	python := testkit.ModelsVenv(t)
 	reference := testkit.Reference(t)
 	trained := t.TempDir()
 	if out, err := testkit.Command(t, python, "-c", referenceModels, filepath.Join(reference, "sensor_data.csv"), trained).CombinedOutput(); err != nil {

@@ -42,10 +42,6 @@ with open(os.path.join(sys.argv[1], "rows.csv"), "w") as f:
             f.write("2026-11-23T09:%02d:00Z,a,%s,%d\n" % (i, tag, i - 10))
 `
 
-// fleetPackages are the environment of package python's tests.
-var fleetPackages = []string{"numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
-	"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0"}
-
 // makePythonFleet makes the fleet, its rows and its code in a folder.
 func makePythonFleet(t *testing.T, python, dir string) {
 	t.Helper()
@@ -62,7 +58,7 @@ func makePythonFleet(t *testing.T, python, dir string) {
 // nothing of it runs.
 func TestPythonPipelines(t *testing.T) {
 	t.Parallel()
-	python := testkit.Venv(t, fleetPackages...)
+	python := testkit.ModelsVenv(t)
 	p := newServer(t, `
 fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
 pools: {cpu: {scale: {min: 0, max: 1}}}
@@ -196,7 +192,7 @@ pipelines:
 // code is scored again.
 func TestShippedCode(t *testing.T) {
 	t.Parallel()
-	python := testkit.Venv(t, fleetPackages...)
+	python := testkit.ModelsVenv(t)
 	p := startServerIn(t, `
 fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
 pools: {lab: {provider: static}}
@@ -295,7 +291,7 @@ var oldPackages = []string{"numpy==1.26.4", "pandas==2.2.3", "pyarrow==17.0.0", 
 // doesn't fit is told of each model, or refused.
 func TestEnvironments(t *testing.T) {
 	t.Parallel()
-	python, old := testkit.Venv(t, fleetPackages...), testkit.Venv(t, oldPackages...)
+	python, old := testkit.ModelsVenv(t), testkit.Venv(t, oldPackages...)
 	venv := filepath.Dir(filepath.Dir(old))
 	pipeline := "{dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code, %s}}"
 	yaml := "fleets: {sensors: {path: ./models, model: \"model_{Device}_{Tag}\"}}\npools: {cpu: {scale: {min: 0, max: 1}}}\npipelines:\n"

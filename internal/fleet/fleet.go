@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet/folders"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -84,8 +85,9 @@ func Scan(ctx context.Context, src store.Bucket, t Template) (*Folder, error) {
 }
 
 // ScanSpec lists the models of a folder as the spec says. Names that start with
-// "." or "_" are passed over.
+// "." or "_" are passed over. A folder that MLflow has written counts as a file.
 func ScanSpec(ctx context.Context, src store.Bucket, spec Spec) (*Folder, error) {
+	src = folders.Fold(src)
 	f := &Folder{b: src}
 	files := map[string]store.Info{} // those that a list or a default may name
 	listed := spec.Sensors != ""

@@ -21,7 +21,7 @@ const marksMagic = "FSMK"
 // readerVersion changes when models are read differently than before, so that packs are
 // made anew: with the form of records by itself, else its first number is raised, as the
 // class list doesn't say everything.
-const readerVersion = 3<<16 | sklearn.RecordVersion
+const readerVersion = 4<<16 | sklearn.RecordVersion
 
 // markOf is never 0.
 func markOf(i store.Info) uint64 {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet/folders"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -53,6 +54,7 @@ type Change struct {
 //
 // A model that can't be used costs its own sensor: the pack says why.
 func Sync(ctx context.Context, src, dst store.Bucket, spec Spec, opt Options) (*Change, error) {
+	src = folders.Fold(src)
 	folder, err := ScanSpec(ctx, src, spec)
 	if err != nil {
 		return nil, err

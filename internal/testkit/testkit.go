@@ -75,6 +75,13 @@ func Venv(t testing.TB, packages ...string) (python string) {
 	return VenvOf(t, "python3", packages...)
 }
 
+// ModelsVenv is a virtual environment with every library that the tests' models need.
+func ModelsVenv(t testing.TB) (python string) {
+	t.Helper()
+	return Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
+		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0", "mlflow-skinny==3.17.2")
+}
+
 // VenvOf is Venv with an interpreter of the caller's choice.
 func VenvOf(t testing.TB, interpreter string, packages ...string) (python string) {
 	t.Helper()

@@ -2,13 +2,23 @@
 
 The worker runs this text as a module once NumPy is there (_worker.py).
 """
+import importlib
 import io
+import os
+import shutil
+import sys
+import tempfile
 
 import numpy as np
 
 
 def load(data, name):
     """The model in a file's bytes, whatever library wrote it."""
+    forget()
+    return read(data)
+
+
+def read(data):
     start = bytes(data[:4])
     if start == b"PK\x03\x04":
         return load_zip(data)
@@ -38,7 +48,95 @@ def load_zip(data):
         if "schema.json" in names:
             import skops.io
             return skops.io.loads(bytes(data), trusted=skops.io.get_untrusted_types(data=bytes(data)))
-    raise ValueError("the zip file isn't a skops model: it has no schema.json")
+        if "MLmodel" in names:
+            return load_mlflow(z)
+    raise ValueError("the zip file is neither a skops model nor a folder of MLflow: it has no schema.json and no MLmodel")
+
+
+def flavors(text):
+    """The flavors of an MLmodel file with their settings: two levels of names, each with a text.
+
+    MLflow's own reader needs its package, or one for YAML, which an environment may lack.
+    """
+    found, flavor, inside = {}, None, False
+    for line in text.splitlines():
+        indent, (name, _, value) = len(line) - len(line.lstrip(" ")), line.strip().partition(":")
+        if not name or name.startswith("#"):
+            continue
+        if indent == 0:
+            inside = name == "flavors"
+        elif inside and indent == 2:
+            flavor = found.setdefault(name, {})
+        elif inside and indent == 4 and flavor is not None:
+            flavor[name] = value.strip().strip("'\"")
+    return found
+
+
+def load_mlflow(z):
+    """The model in the archive of an MLflow folder, by its flavor's own library where that is known, else by MLflow."""
+    have = flavors(z.read("MLmodel").decode())
+    for name, file in (("sklearn", "pickled_model"), ("xgboost", "data"), ("lightgbm", "data"), ("onnx", "data")):
+        flavor = have.get(name)
+        if not flavor or flavor.get(file) not in z.namelist():
+            continue
+        code = flavor.get("code", "null")
+        if code not in ("", "null", "~"):  # with modules of its own
+            sys.path.insert(0, os.path.join(unpack(z), code))
+        return load_flavor(name, flavor, z.read(flavor[file]))
+    if "python_function" not in have:
+        raise ValueError("the MLflow folder has no flavor sklearn, xgboost, lightgbm, onnx or python_function with its file; it has %s" % (", ".join(have) or "none"))
+    import mlflow.pyfunc
+    return mlflow.pyfunc.load_model(unpack(z))
+
+
+unpacked = None  # the folder with the files of the model that was loaded last
+
+
+def unpack(z):
+    """Writes the files of an archive into a folder, which stays until the next model is loaded."""
+    global unpacked
+    unpacked = tempfile.mkdtemp(prefix="mlflow-")
+    z.extractall(unpacked)  # which leaves out what would lead elsewhere
+    return unpacked
+
+
+def unfold(data, path):
+    """Writes the archive of a folder of MLflow as a folder; False if it is another file."""
+    if bytes(data[:4]) != b"PK\x03\x04":
+        return False
+    import zipfile
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+        if "MLmodel" not in z.namelist():
+            return False
+        if os.path.exists(path):
+            os.unlink(path)
+        z.extractall(path)
+    return True
+
+
+def forget():
+    """Removes the last model's folder and the modules of its own: the next model may have others of the same names."""
+    global unpacked
+    if unpacked is None:
+        return
+    within = os.path.join(unpacked, "")
+    sys.path[:] = [p for p in sys.path if not p.startswith(within)]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(within):
+            del sys.modules[name]
+    shutil.rmtree(unpacked, ignore_errors=True)
+    importlib.invalidate_caches()
+    unpacked = None
+
+
+def load_flavor(name, flavor, data):
+    kind = flavor.get("model_class", "")
+    if name == "xgboost" and kind:
+        module, _, cls = kind.rpartition(".")
+        model = getattr(importlib.import_module(module), cls)()
+        model.load_model(bytearray(data))
+        return model
+    return read(memoryview(data))
 
 
 def load_onnx(data):
@@ -120,6 +218,8 @@ def predict(model, x, names, outputs, features_by):
         import xgboost
         p = column(model.predict(xgboost.DMatrix(x, feature_names=model.feature_names)), rows, "predict")
         return p, np.full(rows, np.nan), False
+    if kind == "mlflow":
+        return predict_mlflow(model, x, names, outputs, features_by)
     if kind == "lightgbm" and type(model).__name__ == "Booster":
         return column(model.predict(x), rows, "predict"), np.full(rows, np.nan), False
     if not hasattr(model, "predict"):
@@ -140,8 +240,12 @@ def as_model_wants(model, x, names, outputs, features_by):
         if n is not None and n != x.shape[1]:
             raise ValueError("the model expects %d features, %d are configured" % (n, x.shape[1]))
         return x
+    return named(x, [str(w) for w in wants], names, outputs, features_by)
+
+
+def named(x, wants, names, outputs, features_by):
+    """The columns as a DataFrame with the names that a model wants, in its order."""
     import pandas
-    wants = [str(w) for w in wants]
     if features_by == "position":
         if len(wants) != x.shape[1]:
             raise ValueError("the model expects %d features, %d are configured" % (len(wants), x.shape[1]))
@@ -150,6 +254,21 @@ def as_model_wants(model, x, names, outputs, features_by):
         if sorted(known) == sorted(wants):
             return pandas.DataFrame(x[:, [known.index(w) for w in wants]], columns=wants)
     raise ValueError("the model was trained with the features %s, but the columns are %s; name the columns that it was trained with, or take them by position" % (", ".join(wants), ", ".join(names)))
+
+
+def predict_mlflow(model, x, names, outputs, features_by):
+    """Asks a python_function of MLflow, with columns named as its signature says; else as the dataset does."""
+    rows, schema = len(x), model.metadata.get_input_schema()
+    if schema is not None and schema.is_tensor_spec():
+        x = x.astype(schema.input_types()[0], copy=False)
+    elif schema is not None and schema.has_input_names():
+        x = named(x, [str(n) for n in schema.input_names()], names, outputs, features_by)
+    else:
+        x = named(x, list(outputs), names, outputs, features_by)
+    p = np.asarray(model.predict(x))
+    if p.ndim == 2 and p.shape[1] == 2:  # a prediction and its score
+        return column(p[:, 0], rows, "predict"), column(p[:, 1], rows, "predict"), False
+    return column(p, rows, "predict"), np.full(rows, np.nan), False
 
 
 def predict_onnx(session, x):

@@ -415,9 +415,12 @@ def write_models(request, files):
         if not key["model"] or written.get(key["name"]) == (key["digest"], len(data)):
             continue
         path = os.path.join(folder, *[p for p in key["name"].split("/") if p not in ("", ".", "..")])
+        if os.path.isdir(path):
+            shutil.rmtree(path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as f:
-            f.write(data)
+        if not models.unfold(data, path):
+            with open(path, "wb") as f:
+                f.write(data)
         written[key["name"]] = (key["digest"], len(data))
 
 

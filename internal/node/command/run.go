@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/fleet/folders"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -220,14 +221,22 @@ func (s *session) lay(sensors []int) (p places, err error) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return p, err
 		}
-		if err := write(file, func(f io.Writer) error {
-			_, err := f.Write(m.Model)
-			return err
-		}); err != nil {
+		if err := writeModel(file, m.Model); err != nil {
 			return p, err
 		}
 	}
 	return p, write(p.data, func(f io.Writer) error { return s.writeRows(f, sensors) })
+}
+
+// writeModel writes a model as it was uploaded: as a file, or as a folder.
+func writeModel(file string, data []byte) error {
+	if folders.Is(data) {
+		return folders.Unpack(data, file)
+	}
+	return write(file, func(f io.Writer) error {
+		_, err := f.Write(data)
+		return err
+	})
 }
 
 // write writes a file that the command reads, as whoever it runs as.

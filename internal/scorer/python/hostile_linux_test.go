@@ -121,7 +121,7 @@ func hardened() (out []fleetscore.Key) {
 // machine fails in an isolated process, and works in one that isn't.
 func TestHostileScripts(t *testing.T) {
 	t.Parallel()
-	interpreter := environment(t)
+	interpreter := testkit.ModelsVenv(t)
 	box := sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})
 	if !box.Has(sandbox.Namespaces) {
 		testkit.Missing(t, "a kernel with user namespaces", box.Describe())
@@ -197,7 +197,7 @@ func TestHostileScripts(t *testing.T) {
 // nor other files from an isolated process, and does from one that isn't.
 func TestHostileModels(t *testing.T) {
 	t.Parallel()
-	interpreter := environment(t)
+	interpreter := testkit.ModelsVenv(t)
 	box := sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})
 	if !box.Has(sandbox.Namespaces) {
 		testkit.Missing(t, "a kernel with user namespaces", box.Describe())

@@ -27,13 +27,6 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// environment is a Python with the libraries whose models are scored.
-func environment(t *testing.T) string {
-	t.Helper()
-	return testkit.Venv(t, "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0",
-		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0")
-}
-
 // folder is models in a folder, by the key as the file's name.
 type folder string
 
@@ -121,7 +114,7 @@ func newPool(t *testing.T, cfg python.Config) *python.Pool {
 // scores it, and every bad one is named with its cause, whatever it does to its process.
 func TestMixedFleet(t *testing.T) {
 	t.Parallel()
-	interpreter := environment(t)
+	interpreter := testkit.ModelsVenv(t)
 	dir, rows, expected := fleet(t, interpreter)
 	code, err := filepath.Abs(filepath.Join("testdata", "code"))
 	if err != nil {
