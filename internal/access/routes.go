@@ -107,6 +107,7 @@ var Table = map[string]Route{
 	"GET /api/v1/sensors":                                   {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/sensors/summary":                           {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/hub/readings":                              {fleetscore.RoleViewer, noBody},
+	"POST /api/v1/queries/{name}/replay":                    {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/rejected":                                  {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/rejected/{id}":                             {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/rejected/redrive":                         {fleetscore.RoleOperator, smallBody},

@@ -49,6 +49,8 @@ type events struct {
 	shape  *value.Shape // of the latest row
 	place  []int        // in it: of the key columns, then the values
 
+	only func(fleetscore.Key, fleetscore.Micros) bool // of readings; others aren't used. Nil: all are
+
 	joined  *joined           // reference data; nil if the query has no JOIN
 	reached fleetscore.Micros // readings and rows before it were handed on
 
@@ -264,7 +266,8 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 	e.gate.Readings(s, m.Readings, least, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		if v == window.Counted || v == window.Adjusted {
 			past := window.Past{Print: p, Stamp: stamp}
-			if row, ok := in.Declare(rows(i)); ok {
+			unwanted := e.only != nil && !e.only(p.Key, p.Time)
+			if row, ok := in.Declare(rows(i)); ok && !unwanted {
 				e.order++
 				heap.Push(&e.wait, pending{past, e.order, row})
 				e.since++
@@ -327,6 +330,11 @@ func (e *events) advance() error {
 	if !ok {
 		return nil
 	}
+	return e.advanceTo(w)
+}
+
+// advanceTo hands on the readings before a time.
+func (e *events) advanceTo(w fleetscore.Micros) error {
 	for {
 		to, err := e.refer(e.reached, w)
 		if err != nil {

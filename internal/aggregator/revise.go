@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"math"
 	"slices"
@@ -63,7 +64,7 @@ func (r *reading) revise(cells map[window.Cell]uint64, position uint64) (*fleets
 	again := &windows{Partition: window.New(a.window), plan: a.plan}
 	err := a.persist(r.ctx, "reading readings again", func() error {
 		again.Partition = window.New(a.window)
-		first, err := r.firstOf(from, position)
+		first, err := firstOf(r.ctx, a.hub, r.index, from, position)
 		if err != nil {
 			return err
 		}
@@ -83,16 +84,16 @@ func (r *reading) revise(cells map[window.Cell]uint64, position uint64) (*fleets
 }
 
 // firstOf is the first message that may hold a reading later than a time which isn't early.
-func (r *reading) firstOf(from fleetscore.Micros, position uint64) (uint64, error) {
+func firstOf(ctx context.Context, h hub.Hub, partition int, from fleetscore.Micros, position uint64) (uint64, error) {
 	at := from - fleetscore.Micros(maxEarly.Microseconds())
 	for {
-		first, err := hub.Seek(r.ctx, r.a.hub, r.index, 1, position, at)
+		first, err := hub.Seek(ctx, h, partition, 1, position, at)
 		if err != nil || first <= 1 {
 			return first, err
 		}
 		// Messages before it may have arrived later than they say.
 		unsure := fleetscore.Micros(0)
-		err = hub.Range(r.ctx, r.a.hub, r.index, first-1, position, func(m hub.Message) error {
+		err = hub.Range(ctx, h, partition, first-1, position, func(m hub.Message) error {
 			if m.Seq < first && m.Arrived+m.Unsure >= at {
 				unsure = m.Unsure
 			}

@@ -119,6 +119,7 @@ type Deps struct {
 	Clock     *clock.Clock                                                      // the time that the server acts by; nil is the system's
 	Hub       func() Hub                                                        // what comes in
 	Tail      func(context.Context, tail.Query, func(tail.Reading) error) error // reads readings of the log
+	Replay    func(context.Context, Replay) (Replayed, error)                   // makes rows of a query again
 	Redrive   func(context.Context, ledger.Rejected) (why string, err error)    // hands a rejected message over again
 	Queries   func() []aggregator.Status                                        // how far the queries have come
 	Sensors   Sensors                                                           // what is known of sensors; nil is nothing

@@ -125,6 +125,45 @@ func (s *server) some(ctx context.Context, in *someRejectedInput, fn func(ledger
 	}
 }
 
+// Replay asks for rows of a query that are made again of readings that were kept.
+type Replay struct {
+	Query string    `json:"-"`
+	From  time.Time `json:"from" doc:"rows later than this time"`
+	To    time.Time `json:"to,omitempty" doc:"and up to this time; by default now"`
+	Into  string    `json:"into,omitempty" doc:"the dataset; by default that of the query with _replay behind its name"`
+	Of    string    `json:"of,omitempty" doc:"which of the query's datasets, if it writes several"`
+}
+
+// Replayed says what a replay has made.
+type Replayed struct {
+	Dataset  string     `json:"dataset"`
+	From     time.Time  `json:"from"`
+	To       time.Time  `json:"to"`
+	Readings int64      `json:"readings" doc:"that were counted"`
+	Repeats  int64      `json:"repeats"`
+	Rows     int64      `json:"rows"`
+	Added    int64      `json:"added" doc:"rows that the dataset didn't have"`
+	Replaced int64      `json:"replaced" doc:"rows that took the place of others with the same key and time"`
+	Same     int64      `json:"same" doc:"rows that were there already"`
+	Since    *time.Time `json:"since,omitempty" doc:"arrival from which on all readings are kept; absent if none was removed"`
+}
+
+type replayInput struct {
+	Name   string `path:"name"`
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Body   Replay
+}
+
+func (s *server) replay(ctx context.Context, in *replayInput) (*body[Replayed], error) {
+	in.Body.Query = in.Name
+	out, err := s.deps.Replay(ctx, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, in.Author, "replay query", in.Name+" into dataset "+out.Dataset)
+	return answer(out), nil
+}
+
 func (s *server) registerRejected(api huma.API) {
 	const tag = "streams"
 	add(api, huma.Operation{OperationID: "list rejected messages", Method: http.MethodGet, Path: "/rejected", Tags: []string{tag}, Summary: "Messages by MQTT and records of Kafka with readings that were rejected, the newest first"},
@@ -356,6 +395,8 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 		func(context.Context, *struct{}) (*body[List[aggregator.Status]], error) {
 			return answerList(s.deps.Queries(), ""), nil
 		})
+	add(api, huma.Operation{OperationID: "replay query", Method: http.MethodPost, Path: "/queries/{name}/replay", Tags: []string{"streams"}, Summary: "Make rows of a query again, of readings that were kept, and put them into a dataset",
+		Description: "Readings go by their times alone, in whatever order they came. The rows are put into the dataset by one commit; the answer comes after it."}, s.replay)
 	add(api, huma.Operation{OperationID: "show hub", Method: http.MethodGet, Path: "/hub", Tags: []string{"streams"}, Summary: "What comes in by which way"},
 		func(context.Context, *struct{}) (*body[Hub], error) { return answer(s.deps.Hub()), nil })
 	add(api, huma.Operation{OperationID: "read clock", Method: http.MethodGet, Path: "/clock", Tags: []string{"streams"}, Summary: "The time that the server acts by, and whether it trusts the machine's clock"},

@@ -26,7 +26,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
-	"github.com/fleetscore/fleetscore/internal/cli/laboratory"
+
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/scorer"
@@ -156,7 +156,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(), newInitCommand(),
 		newValidateCommand(), newApplyCommand(), newConfigCommand(), newImportCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newMountCommand(), newDatasetCommand(), newHubCommand(), newRejectedCommand(), newSensorCommand(), newFleetCommand(), newStoreCommand(), newImageCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
-		newModelCommand(), laboratory.NewCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand(), newVersionCommand())
+		newModelCommand(), newQueryCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand(), newVersionCommand())
 	sayExitCodes(root)
 	root.SetHelpCommand(newHelpCommand())
 	for _, cmd := range root.Commands() {

@@ -17,9 +17,11 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/cli/laboratory"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/sensor"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // newHubCommand shows what comes in.
@@ -50,6 +52,58 @@ itself.`,
 			return l, nil
 		}))
 	cmd.AddCommand(newTailCommand())
+	return cmd
+}
+
+// newQueryCommand is the laboratory, and what a server does with its queries.
+func newQueryCommand() *cobra.Command {
+	cmd := laboratory.NewCommand()
+	cmd.AddCommand(newReplayCommand())
+	return cmd
+}
+
+// newReplayCommand makes rows of a query again.
+func newReplayCommand() *cobra.Command {
+	var in api.Replay
+	var from, to string
+	cmd := remote(&cobra.Command{
+		Use:   "replay QUERY",
+		Short: "Make rows of a query again, of readings that were kept, into a dataset",
+		Long: `Makes the rows of a query of the server whose times are later than --from and not later than --to
+(default: now), of the readings that the hub still has. Readings go by their times
+alone, in whatever order they came: none is late. Where none was late before, the rows are those that the query made.
+The dataset is made if it is absent; rows with the same key and time are replaced, by one commit. It must not be one that a
+query writes.`,
+		Example: "  fleetscore query replay readings --from 2026-11-23T10:00:00Z --to 2026-11-23T12:00:00Z --into readings_again",
+		Args:    cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			for name, text := range map[string]string{"from": from, "to": to} {
+				if text == "" && name == "to" {
+					continue
+				}
+				t, err := table.ParseTime(text)
+				if err != nil {
+					return nil, usagef("--%s %q: write a time such as 2026-11-23T10:00:00Z", name, text)
+				}
+				if name == "from" {
+					in.From = t.Time()
+				} else {
+					in.To = t.Time()
+				}
+			}
+			var got api.Replayed
+			if err := c.Post(ctx, "/queries/"+url.PathEscape(args[0])+"/replay", in, &got); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"dataset", "from", "to", "readings", "repeats", "rows", "added", "replaced", "same", "kept since"}}
+			l.add(got, got.Dataset, &got.From, &got.To, got.Readings, got.Repeats, got.Rows, got.Added, got.Replaced, got.Same, got.Since)
+			return l, nil
+		})
+	f := cmd.Flags()
+	f.StringVar(&from, "from", "", "rows later than this time")
+	f.StringVar(&to, "to", "", "rows up to this time (default: now)")
+	f.StringVar(&in.Into, "into", "", "the dataset (default: that of the query with _replay behind its name)")
+	f.StringVar(&in.Of, "of", "", "which of the query's datasets, if it writes several")
 	return cmd
 }
 

@@ -40,6 +40,8 @@ type streams struct {
 	keeper *rejected.Keeper // of messages that were rejected
 	leads  turn             // of the queries: while this server leads
 
+	replaying chan struct{} // holds a value during a replay
+
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub
 	gateway     *gateway.Gateway

@@ -32,8 +32,9 @@ func (p *Partition) out(seq uint64, end fleetscore.Micros) bool {
 // Again takes a message of a log that is read again, by the times of its readings alone. A
 // reading counts in a window if last, which says up to which message rows take readings,
 // has the row; if last is nil, it counts in all of its windows. Early readings don't count.
+// It returns how many readings counted, and how many were repeats.
 // Close returns the rows. The partition is used for this only.
-func (p *Partition) Again(s Stamp, r *fleetscore.Readings, keep []bool, last map[Cell]uint64) {
+func (p *Partition) Again(s Stamp, r *fleetscore.Readings, keep []bool, last map[Cell]uint64) (counted, repeats int64) {
 	m := p.message(s.Seq, r)
 	p.kept = nil
 	ahead := s.Arrived + s.Unsure + micros(p.cfg.MaxEarly)
@@ -41,6 +42,7 @@ func (p *Partition) Again(s Stamp, r *fleetscore.Readings, keep []bool, last map
 		if t > ahead || keep != nil && !keep[i] {
 			continue
 		}
+		taken, again := false, false
 		for k, x, end := ^uint32(0), (print{}), p.end(t); end-p.width < t; end += p.hop {
 			if last != nil && s.Seq > last[Cell{r.Keys[r.KeyIndex[i]], end}] {
 				continue
@@ -49,9 +51,19 @@ func (p *Partition) Again(s Stamp, r *fleetscore.Readings, keep []bool, last map
 				k = p.number(m, r.KeyIndex[i])
 				x = printOf(&p.keys.list[k], t, hashOf(r, m.names, i))
 			}
-			p.add(end, k, x, m, i)
+			if p.add(end, k, x, m, i) {
+				taken = true
+			} else {
+				again = true
+			}
+		}
+		if taken {
+			counted++
+		} else if again {
+			repeats++
 		}
 	}
+	return counted, repeats
 }
 
 // Rest closes all windows and returns their rows.

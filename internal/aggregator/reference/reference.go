@@ -81,8 +81,22 @@ func folder(name string) string { return "references/_versions/" + name + "/" }
 // Load reads which versions there are, and takes care that another server adds none any more.
 // Queries must not run before.
 func (s *Set) Load(ctx context.Context) error {
+	return s.load(ctx, func(folder string) (*journal.Journal[[]Version], []Version, error) {
+		return journal.Take[[]Version](ctx, s.deps.Store, folder)
+	})
+}
+
+// Read reads which versions there are, in a set that is only read.
+func (s *Set) Read(ctx context.Context) error {
+	return s.load(ctx, func(folder string) (*journal.Journal[[]Version], []Version, error) {
+		list, err := journal.Last[[]Version](ctx, s.deps.Store, folder)
+		return nil, list, err
+	})
+}
+
+func (s *Set) load(ctx context.Context, read func(folder string) (*journal.Journal[[]Version], []Version, error)) error {
 	for name := range s.cfg {
-		j, list, err := journal.Take[[]Version](ctx, s.deps.Store, folder(name)+"log/")
+		j, list, err := read(folder(name) + "log/")
 		if err != nil {
 			return err
 		}

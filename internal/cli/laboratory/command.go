@@ -15,7 +15,7 @@ import (
 
 // NewCommand returns the command query.
 func NewCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "query", Short: "Try queries over files, without a server"}
+	cmd := &cobra.Command{Use: "query", Short: "Try queries over files without a server, and make rows of a query again"}
 	cmd.AddCommand(newTest(), newCheck(), newExplain())
 	return cmd
 }

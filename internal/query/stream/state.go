@@ -18,6 +18,14 @@ func (q *Query) Streams() bool {
 	return slices.ContainsFunc(q.joins, func(j join) bool { return !j.reference })
 }
 
+// Sessions reports whether a plan has sessions. Where a session is cut depends on where it began,
+// which may be any time ago.
+func (p *Plan) Sessions() bool {
+	return slices.ContainsFunc(p.Queries, func(q *Query) bool {
+		return slices.ContainsFunc(q.Windows, func(w sql.Window) bool { return w.Kind == sql.Session })
+	})
+}
+
 // Horizon is how far back events can influence rows to come, at most: the windows and
 // looks back of all steps one after the other.
 func (p *Plan) Horizon() time.Duration {
