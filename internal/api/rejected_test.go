@@ -5,15 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
-	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 )
 
@@ -21,23 +18,14 @@ import (
 // each one that is done is gone when the next page is read.
 func TestAllRejected(t *testing.T) {
 	t.Parallel()
-	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	control, err := access.Open(t.Context(), access.Config{Local: "sesame"}, access.Deps{Ledger: l})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := New(Config{}, Deps{Access: control, Ledger: l, Gateway: http.NotFoundHandler(),
-		Redrive: func(ctx context.Context, r ledger.Rejected) (string, error) {
+	var l ledger.Ledger
+	answer := asks(t, func(opened ledger.Ledger) Deps {
+		l = opened
+		return Deps{Ledger: l, Redrive: func(ctx context.Context, r ledger.Rejected) (string, error) {
 			_, err := l.RemoveRejected(ctx, r)
 			return "", err
-		}})
-	if err != nil {
-		t.Fatal(err)
-	}
+		}}
+	})
 	const many = 250
 	fill := func() {
 		t.Helper()
@@ -55,11 +43,7 @@ func TestAllRejected(t *testing.T) {
 		Next           string
 	}) {
 		t.Helper()
-		r := httptest.NewRequest(method, Prefix+path, strings.NewReader(body))
-		r.Header.Set("Authorization", "Bearer sesame")
-		r.Header.Set("Content-Type", "application/json")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
+		w := answer(method, path, body)
 		if w.Code != status {
 			t.Fatalf("%s %s: %d, want %d: %s", method, path, w.Code, status, w.Body)
 		}

@@ -97,7 +97,12 @@ func (s *server) cited(ctx context.Context) (map[string]string, error) {
 	if err != nil && !fleetscore.NotFound.Is(err) {
 		return nil, err
 	}
-	notes, err := s.deps.Catalog.ImageNotes(ctx, s.deps.Now())
+	// A job leaves a note before it ends, so that it is found here or there.
+	jobs, err := s.deps.Ledger.Jobs(ctx, ledger.JobFilter{States: slices.DeleteFunc(slices.Clone(fleetscore.JobStates), fleetscore.JobState.Ended)})
+	if err != nil {
+		return nil, err
+	}
+	notes, err := s.deps.Catalog.ImageNotes(ctx, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +113,6 @@ func (s *server) cited(ctx context.Context) (map[string]string, error) {
 	}
 	for image, n := range notes {
 		cite(image, "the results of job %s were made with it", n.Job)
-	}
-	// Jobs that ended meanwhile have left a note before.
-	jobs, err := s.deps.Ledger.Jobs(ctx, ledger.JobFilter{States: slices.DeleteFunc(slices.Clone(fleetscore.JobStates), fleetscore.JobState.Ended)})
-	if err != nil {
-		return nil, err
 	}
 	for _, j := range jobs {
 		if j.Image != "" {

@@ -45,7 +45,11 @@ func assign(queued []ledger.QueuedImage, slots int, nodes []fleetscore.Node, sta
 		wanted[q.Image] = true
 	}
 	var others []fleetscore.Node // that could give way, those first that have the least to do
+	giving := 0                  // that end already, after which others can be started
 	for _, n := range nodes {
+		if n.State == fleetscore.NodeDraining {
+			giving++
+		}
 		if !n.State.Works() && !n.State.Coming() {
 			continue
 		}
@@ -68,12 +72,12 @@ func assign(queued []ledger.QueuedImage, slots int, nodes []fleetscore.Node, sta
 		lacking += lack
 	}
 	for _, n := range others {
-		if lacking > len(giveWay) && n.Running == 0 && !wanted[n.Image] && !wanted[""] {
+		if lacking > giving+len(giveWay) && n.Running == 0 && !wanted[n.Image] && !wanted[""] {
 			giveWay = append(giveWay, n.ID)
 		}
 	}
 	// Nodes of other images may have so much to do that the first task would wait for all of it.
-	if len(queued) == 0 || queued[0].Image == "" || nodesOf[queued[0].Image] > 0 || len(images)+len(giveWay) > 0 || len(others) == 0 {
+	if len(queued) == 0 || queued[0].Image == "" || nodesOf[queued[0].Image] > 0 || giving+len(images)+len(giveWay) > 0 || len(others) == 0 {
 		return images, giveWay
 	}
 	return images, []fleetscore.NodeID{others[0].ID}

@@ -15,11 +15,14 @@ import (
 // TestAssign: which images new nodes have, and which nodes give way to them.
 func TestAssign(t *testing.T) {
 	t.Parallel()
-	nodes := func(text string) (out []fleetscore.Node) { // IMAGE:RUNNING, of two slots
+	nodes := func(text string) (out []fleetscore.Node) { // IMAGE:RUNNING, of two slots; with a "d" the node drains
 		for i, f := range strings.Fields(text) {
 			n := fleetscore.Node{ID: fleetscore.NodeID(fmt.Sprint("n", i)), Slots: 2, State: fleetscore.NodeIdle, Image: f[:1], Running: int(f[2] - '0')}
 			if n.Running > 0 {
 				n.State = fleetscore.NodeRunning
+			}
+			if strings.HasSuffix(f, "d") {
+				n.State = fleetscore.NodeDraining
 			}
 			out = append(out, n)
 		}
@@ -44,6 +47,8 @@ func TestAssign(t *testing.T) {
 		{"not if it could take tasks", []ledger.QueuedImage{a(1), b(1)}, "a:2 b:0", 0, "[] []"},
 		{"not if others are started", []ledger.QueuedImage{a(2)}, "b:0", 1, "[a] []"},
 		{"a busy one, or the first task would wait for all of its tasks", []ledger.QueuedImage{a(1), b(9)}, "b:2 b:1", 0, "[] [n1]"},
+		{"no other one while a busy one gives way", []ledger.QueuedImage{a(1), b(9)}, "b:2 b:1d b:1", 0, "[] []"},
+		{"nor an idle one", []ledger.QueuedImage{a(1)}, "b:1d b:0", 0, "[] []"},
 		{"not for a later task", []ledger.QueuedImage{b(9), a(1)}, "b:2 b:1", 0, "[] []"},
 		{"only once", []ledger.QueuedImage{a(9), b(9)}, "b:2 a:2", 0, "[] []"},
 	} {

@@ -77,7 +77,7 @@ func FindLogin(file, image string) (l Login, err error) {
 // hostOf is the registry of an image, as docker's file names it.
 func hostOf(image string) string {
 	host, _, ok := strings.Cut(image, "/")
-	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" || host == "docker.io" {
 		return "index.docker.io"
 	}
 	return host

@@ -42,7 +42,7 @@ func TestFindLogin(t *testing.T) {
 	auth := base64.StdEncoding.EncodeToString([]byte("me:hunter2:x"))
 	file := dockerConfig(t, `{"auths": {"reg.example.com:5000": {"auth": "`+auth+`"}, "https://index.docker.io/v1/": {"username": "hub", "password": "hunter3"}}, "credHelpers": {"helped.example.com": "pass"}}`)
 	for image, want := range map[string]Login{
-		"reg.example.com:5000/team/x:v1": {"me", "hunter2:x"}, "reg.example.com/team/x": {}, "python:3.12": {"hub", "hunter3"}, "team/x": {"hub", "hunter3"}, "localhost/x": {},
+		"reg.example.com:5000/team/x:v1": {"me", "hunter2:x"}, "reg.example.com/team/x": {}, "python:3.12": {"hub", "hunter3"}, "team/x": {"hub", "hunter3"}, "localhost/x": {}, "docker.io/team/x": {"hub", "hunter3"},
 	} {
 		if got, err := FindLogin(file, image); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", image, got, err, want)
