@@ -153,11 +153,11 @@ func TestSimulateKeepsToTheBodyLimit(t *testing.T) {
 	}
 	defer c.Close()
 	cfg := simulator.Config{Devices: 12_500, Tags: 4, Interval: 30 * time.Second}.Defaults()
-	s := &simulation{cfg: cfg, hub: "hub", client: c}
+	s := &simulation{cfg: cfg}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { <-enough; cancel() }()
-	if err := s.toHub(ctx, io.Discard, time.Now().Add(-2*time.Minute)); err == nil {
+	if _, err := s.send(ctx, overHTTP(c, "hub"), io.Discard, time.Now().Add(-2*time.Minute)); err == nil {
 		t.Error("it ended without an error")
 	}
 	const most = 2 << 20

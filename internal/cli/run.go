@@ -327,8 +327,9 @@ func simulate(ctx context.Context, s *server.Server, progress io.Writer) error {
 		return err
 	}
 	defer c.Close()
-	sim := &simulation{cfg: simulator.Config{}.Defaults(), hub: "hub", client: c}
-	return sim.toHub(ctx, progress, from)
+	sim := &simulation{cfg: simulator.Config{}.Defaults()}
+	_, err = sim.send(ctx, overHTTP(c, "hub"), progress, from)
+	return err
 }
 
 // unseen is the time after which the hub's readings aren't complete: the watermark

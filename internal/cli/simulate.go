@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,6 +27,7 @@ import (
 	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/gateway/device"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/simulator"
@@ -34,37 +37,51 @@ import (
 // simulation is one run of "simulate".
 type simulation struct {
 	cfg      simulator.Config
+	traffic  simulator.Traffic
 	from, to string
 	out, hub string
 	last     time.Duration
-	client   *client.Client
+	lasts    time.Duration // the flag --for
+	output   string
+
+	mqtt, mqttTopic string
+	kafka           []string
+	topic           string
+}
+
+// simulated is what "simulate" prints with -o json.
+type simulated struct {
+	simulator.Injected
+	Acknowledged int64 `json:"acknowledged"` // readings; those in a file count too
 }
 
 func newSimulateCommand() *cobra.Command {
 	var s simulation
 	cmd := &cobra.Command{
 		Use:   "simulate",
-		Short: "Make readings of a simulated fleet with labelled faults, into a file or a hub",
+		Short: "Make readings of a simulated fleet with labelled faults, into a file, a hub, by MQTT or into a Kafka topic",
 		Long: `Makes readings of a simulated fleet: the same seed, time and sensor always give
 the same reading. Every reading says in its column Fault whether its sensor was
 faulty. With --out FILE the readings of (--from, --to] are written as CSV, or as
-NDJSON if the name ends so; without it they are sent to the server's hub as time
-goes by, until Ctrl-C.`,
-		Example: "  fleetscore simulate --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z --out readings.csv\n  fleetscore simulate --server http://127.0.0.1:7180",
+NDJSON if the name ends so; without it they are sent as time goes by, until Ctrl-C or
+as long as --for says: to the server's hub over HTTP, or with --mqtt by MQTT, or with --kafka into a topic.
+
+The way from the devices goes wrong as --dropped, --duplicates, --late, --skewed and --burst say, the same way
+for the same seed. At the end the command says how many readings it made, sent, dropped, sent twice, late and with wrong times;
+with -o json as an object. A reading has one of these faults at most. Readings are sent again until they are acknowledged.`,
+		Example: "  fleetscore simulate --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z --out readings.csv\n  fleetscore simulate --server http://127.0.0.1:7180 --for 1m --late 0.01 --duplicates 0.05 -o json\n  fleetscore simulate --mqtt 127.0.0.1:1883\n  fleetscore simulate --kafka 127.0.0.1:9092 --topic readings",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if s.out != "" {
-				return s.toFile(cmd.Context(), cmd.ErrOrStderr())
+			if s.output != "table" && s.output != "json" {
+				return usagef("-o %s: write table or json", s.output)
 			}
-			if s.from != "" || s.to != "" {
-				return usagef("--from and --to go with --out; to send, --last says how long ago to begin")
+			made, err := s.run(cmd)
+			if made != nil {
+				if e := s.print(cmd, made); e != nil {
+					return e
+				}
 			}
-			var err error
-			if s.client, err = dial(cmd); err != nil {
-				return err
-			}
-			defer s.client.Close()
-			return s.toHub(cmd.Context(), cmd.ErrOrStderr(), time.Now().Add(-s.last))
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -76,17 +93,104 @@ goes by, until Ctrl-C.`,
 	f.StringVar(&s.from, "from", "", "with --out: start, not included; an hour before --to if not given")
 	f.StringVar(&s.to, "to", "", "with --out: end, included; now if not given")
 	f.DurationVar(&s.last, "last", 0, "without --out: begin this long ago, as fast as the server takes it")
+	f.DurationVar(&s.lasts, "for", 0, "without --out: end after this long; 0 goes on until Ctrl-C")
 	f.StringVar(&s.out, "out", "", "file to write, .csv or .ndjson")
 	f.StringVar(&s.hub, "hub", "hub", "hub to send to")
+	f.StringVar(&s.mqtt, "mqtt", "", "send by MQTT to HOST:PORT, or mqtts://HOST:PORT with TLS")
+	f.StringVar(&s.mqttTopic, "mqtt-topic", "devices/{Device}/{Tag}", "topic of messages by MQTT")
+	f.StringSliceVar(&s.kafka, "kafka", nil, "send to these brokers of Kafka, HOST:PORT")
+	f.StringVar(&s.topic, "topic", "readings", "topic of records to Kafka")
+	f.Float64Var(&s.traffic.Dropped, "dropped", 0, "share of the readings that are never sent, 0 to 1")
+	f.Float64Var(&s.traffic.Duplicates, "duplicates", 0, "share of the readings that are sent twice")
+	f.Float64Var(&s.traffic.Late, "late", 0, "share of the readings that are sent late")
+	f.DurationVar(&s.traffic.LateBy, "late-by", time.Minute, "how late")
+	f.Float64Var(&s.traffic.Skewed, "skewed", 0, "share of the devices whose clocks are off")
+	f.DurationVar(&s.traffic.SkewBy, "skew-by", -10*time.Minute, "by how much: negative if they are behind")
+	f.DurationVar(&s.traffic.Burst, "burst", 0, "devices send what they collected for this long, all at the same time")
+	f.StringVarP(&s.output, "output", "o", "table", "table or json")
 	return cmd
 }
 
-func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
+// run makes the readings; what it made may be known although it failed.
+func (s *simulation) run(cmd *cobra.Command) (*simulated, error) {
+	if s.out != "" {
+		if s.mqtt != "" || len(s.kafka) > 0 || s.last != 0 || s.lasts != 0 {
+			return nil, usagef("--out writes a file: --mqtt, --kafka, --last and --for go without it")
+		}
+		return s.toFile(cmd.Context())
+	}
+	if s.from != "" || s.to != "" {
+		return nil, usagef("--from and --to go with --out; to send, --last says how long ago to begin")
+	}
+	if s.mqtt != "" && len(s.kafka) > 0 {
+		return nil, usagef("give --mqtt or --kafka, not both")
+	}
+	way, err := s.way(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer way.Close()
+	return s.send(cmd.Context(), way, cmd.ErrOrStderr(), time.Now().Add(-s.last))
+}
+
+// way is how readings are sent.
+func (s *simulation) way(cmd *cobra.Command) (device.Way, error) {
+	if len(s.kafka) > 0 {
+		return device.Kafka(s.kafka, s.topic)
+	}
+	c, err := dial(cmd)
+	if err != nil || s.mqtt == "" {
+		return overHTTP(c, s.hub), err
+	}
+	defer c.Close()
+	address, secure := strings.CutPrefix(s.mqtt, "mqtts://")
+	address = strings.TrimPrefix(address, "mqtt://")
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, usagef("--mqtt %s: write for example 127.0.0.1:1883 or mqtts://fleet.example.com:8883", s.mqtt)
+	}
+	token, trusted, err := c.Credentials()
+	if !secure {
+		trusted = nil
+	}
+	return device.MQTT(device.MQTTConfig{Address: address, TLS: trusted, Topic: s.mqttTopic, Token: token}), err
+}
+
+// overHTTP sends readings to a hub of a server.
+func overHTTP(c *client.Client, hub string) device.Way {
+	return device.HTTP(func(ctx context.Context, body []byte) error {
+		return c.Send(ctx, http.MethodPost, "/hubs/"+url.PathEscape(hub)+"/messages", nil, "application/x-ndjson", bytes.NewReader(body), nil)
+	})
+}
+
+// print says what was made.
+func (s *simulation) print(cmd *cobra.Command, made *simulated) error {
+	if s.output == "json" {
+		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc.SetIndent("", "  ")
+		return enc.Encode(made)
+	}
+	what := "sent and acknowledged"
+	if s.out != "" {
+		what = "in " + s.out
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s readings %s\n", thousands(made.Acknowledged), what)
+	for _, x := range []struct {
+		n    int64
+		text string
+	}{{made.Dropped, "never sent"}, {made.Duplicates, "copies"}, {made.Late, "sent late"}, {made.Skewed, "with wrong times"}, {made.Waiting, "not sent yet at the end"}} {
+		if x.n > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "  %s %s\n", thousands(x.n), x.text)
+		}
+	}
+	return nil
+}
+
+func (s *simulation) toFile(ctx context.Context) (*simulated, error) {
 	to := time.Now().UTC().Truncate(time.Second)
 	if s.to != "" {
 		t, err := table.ParseTime(s.to)
 		if err != nil {
-			return usagef("--to %s: not a time such as 2026-11-23T10:00:00Z", s.to)
+			return nil, usagef("--to %s: not a time such as 2026-11-23T10:00:00Z", s.to)
 		}
 		to = t.Time()
 	}
@@ -94,22 +198,26 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 	if s.from != "" {
 		t, err := table.ParseTime(s.from)
 		if err != nil {
-			return usagef("--from %s: not a time such as 2026-11-23T10:00:00Z", s.from)
+			return nil, usagef("--from %s: not a time such as 2026-11-23T10:00:00Z", s.from)
 		}
 		from = t.Time()
 	}
 	if err := (fleetscore.Interval{From: from, To: to}).Validate(); err != nil {
-		return err
+		return nil, err
 	}
 	fleet, err := simulator.New(s.cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n := int64(0)
+	sender, err := fleet.NewSender(s.traffic, from, to)
+	if err != nil {
+		return nil, err
+	}
 	folder, err := oneshot.OpenFolder(ctx, filepath.Dir(s.out))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	n := int64(0)
 	_, err = folder.Write(ctx, filepath.Base(s.out), func(w io.Writer) error {
 		b := bufio.NewWriterSize(w, 1<<20)
 		ndjson := strings.HasSuffix(s.out, ".ndjson") || strings.HasSuffix(s.out, ".jsonl")
@@ -117,7 +225,7 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 			b.WriteString(simulator.CSVHeader)
 		}
 		var line []byte
-		for r := range fleet.Readings(from, to) {
+		for r := range sender.Until(to) {
 			if n++; n&0xffff == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -132,97 +240,29 @@ func (s *simulation) toFile(ctx context.Context, progress io.Writer) error {
 		}
 		return b.Flush()
 	})
-	if err == nil {
-		fmt.Fprintf(progress, "%s readings in %s\n", thousands(n), s.out)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return &simulated{sender.Injected(), n}, nil
 }
 
-// toHub sends readings in order when they are due. It repeats each batch until the batch
-// is acknowledged, as a device with a buffer does.
-func (s *simulation) toHub(ctx context.Context, progress io.Writer, from time.Time) error {
+// send sends readings when they are due, as devices do.
+func (s *simulation) send(ctx context.Context, way device.Way, progress io.Writer, from time.Time) (*simulated, error) {
 	fleet, err := simulator.New(s.cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	const step, most = 500 * time.Millisecond, time.Minute // the time between two sends, and the longest time of readings in one send
 	from = from.UTC().Truncate(time.Millisecond)
-	var body []byte
-	sent := int64(0)
-	for {
-		to := time.Now().UTC().Truncate(time.Millisecond)
-		if to.Sub(from) > most {
-			to = from.Add(most)
-		}
-		n := int64(0)
-		deliver := func() error {
-			if n == 0 {
-				return nil
-			}
-			if err := s.deliver(ctx, progress, body); err != nil {
-				return err
-			}
-			sent += n
-			body, n = body[:0], 0
-			return nil
-		}
-		for r := range fleet.Readings(from, to) {
-			body = r.AppendNDJSON(body)
-			if n++; len(body) >= maxSend {
-				if err := deliver(); err != nil {
-					return err
-				}
-			}
-		}
-		if err := deliver(); err != nil {
-			return err
-		}
-		from = to
-		if time.Since(to) < step {
-			select {
-			case <-ctx.Done():
-				fmt.Fprintf(progress, "%s readings sent and acknowledged\n", thousands(sent))
-				return ctx.Err()
-			case <-time.After(step):
-			}
-		}
+	var end time.Time
+	if s.lasts > 0 {
+		end = time.Now().UTC().Truncate(time.Millisecond).Add(s.lasts)
 	}
-}
-
-// maxSend is about how many bytes are sent at once, whatever the number of sensors. It
-// is far below what a server accepts.
-const maxSend = 1 << 20
-
-// awayAfter is how long a server may not answer before a message says so.
-const awayAfter = time.Second
-
-// deliver posts a body until it is acknowledged or refused for good. Repeats of a
-// reading count once, so sending again is safe.
-func (s *simulation) deliver(ctx context.Context, progress io.Writer, body []byte) error {
-	wait, told := 100*time.Millisecond, false
-	begun := time.Now()
-	for {
-		err := s.post(ctx, body)
-		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
-			return err
-		}
-		if !told && time.Since(begun) > awayAfter {
-			fmt.Fprintf(progress, "%v; trying again until it is there\n", err)
-			told = true
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, 2*time.Second)
+	sender, err := fleet.NewSender(s.traffic, from, end)
+	if err != nil {
+		return nil, err
 	}
-}
-
-func (s *simulation) post(ctx context.Context, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	return s.client.Send(ctx, http.MethodPost, "/hubs/"+url.PathEscape(s.hub)+"/messages", nil, "application/x-ndjson", bytes.NewReader(body), nil)
+	n, err := device.Run(ctx, sender, way, from, end, time.Now, progress)
+	return &simulated{sender.Injected(), n}, err
 }
 
 // sample is the interval of a new project's readings: some have faults.

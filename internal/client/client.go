@@ -143,6 +143,14 @@ func (t registryTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	return t.server.http.Transport.RoundTrip(req)
 }
 
+// Credentials are the token that requests carry, empty if none, and whom they trust, for other protocols of the
+// same server.
+func (c *Client) Credentials() (token string, trusted *tls.Config, err error) {
+	s := c.servers[c.at.Load()]
+	token, err = s.token()
+	return token, (&trust{server: s}).config(), err
+}
+
 // Close closes idle connections.
 func (c *Client) Close() {
 	for _, s := range c.servers {

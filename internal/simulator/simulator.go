@@ -141,7 +141,7 @@ func New(cfg Config) (*Fleet, error) {
 		for t := range cfg.Tags {
 			seed := mix(mix(cfg.Seed, uint64(d+1)), uint64(t+1))
 			f.sensors = append(f.sensors, sensor{
-				device: strconv.Itoa(d + 1),
+				device: deviceName(d),
 				tag:    Tag(t),
 				seed:   seed,
 				offset: int64(mix(seed, 'o') % uint64(cfg.Interval.Milliseconds())),
@@ -152,6 +152,9 @@ func New(cfg Config) (*Fleet, error) {
 	slices.SortStableFunc(f.sensors, func(a, b sensor) int { return int(a.offset - b.offset) })
 	return f, nil
 }
+
+// deviceName is the name of the i-th device, counted from 0.
+func deviceName(i int) string { return strconv.Itoa(i + 1) }
 
 // Tag returns the name of the i-th sensor of every device, counted from 0.
 func Tag(i int) string {
