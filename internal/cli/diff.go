@@ -410,7 +410,7 @@ A table shows the sensors that differ most, and a total. json, jsonl and csv hav
 sensors, or the ones that differ most if --limit is given.`,
 		Example: `  fleetscore model diff models models_v2 --data readings.csv --model 'model_{Device}_{Tag}' --key Device,Tag --time TS --feature Value`,
 		Args:    cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if limit < 0 {
 				return usagef("--limit %d: 0 or more are possible", limit)
 			}
@@ -418,6 +418,14 @@ sensors, or the ones that differ most if --limit is given.`,
 			if err := s.parse(); err != nil {
 				return err
 			}
+			if s.Runtime = fleetscore.RuntimeName(s.python.runtime); s.Runtime == fleetscore.RuntimeCommand {
+				return usagef("--runtime command: native, auto, python or onnx are possible")
+			}
+			end, err := s.openForeign(cmd)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, end()) }()
 			g, err := oneshot.Compare(cmd.Context(), s.Config, args[1])
 			if err != nil {
 				return err

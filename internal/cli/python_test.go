@@ -80,6 +80,11 @@ pipelines:
 			t.Fatal(err)
 		}
 	})
+	here := func(name string) string { return filepath.Join(p.dir, name) }
+	if code, stdout, stderr := command(t, "model", "diff", here("models"), here("models"), "--data", here("rows.csv"), "--model", "model_{Device}_{Tag}", "--key", "Device,Tag", "--time", "TS", "--feature", "Value",
+		"--runtime", "auto", "--python", python, "--code", here("code"), "-o", "json"); code != 0 || !strings.Contains(stdout, `"agree": 40`) {
+		t.Errorf("model diff with Python: exit %d\n%s%s", code, stdout, stderr)
+	}
 	server := "--server=http://" + p.addr
 	upload := func() {
 		t.Helper()

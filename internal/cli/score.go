@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetscore/fleetscore"
+	programs "github.com/fleetscore/fleetscore/internal/node/command"
 	"github.com/fleetscore/fleetscore/internal/oneshot"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
@@ -27,6 +30,7 @@ type scoring struct {
 	oneshot.Config
 	reading
 	python                     pythonFlags
+	command                    commandFlags
 	from, to, badRows, missing string
 	failOn                     []string
 }
@@ -74,6 +78,7 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
 	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv, parquet or arrow")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
+	s.command.addTo(cmd)
 	for _, name := range []string{"models", "out"} {
 		must(cmd.MarkFlagRequired(name))
 	}
@@ -107,18 +112,12 @@ func (s *scoring) run(cmd *cobra.Command) (err error) {
 	if err := s.parse(); err != nil {
 		return err
 	}
-	workers := s.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	pool, err := s.python.open(cmd.Context(), workers, s.FeaturesBy)
+	s.Runtime = fleetscore.RuntimeName(s.python.runtime)
+	end, err := s.openForeign(cmd)
 	if err != nil {
 		return err
 	}
-	if s.Runtime = fleetscore.RuntimeName(s.python.runtime); pool != nil {
-		s.Foreign = pool
-		defer func() { err = errors.Join(err, pool.Close()) }()
-	}
+	defer func() { err = errors.Join(err, end()) }()
 	limits, err := parseFailOn(s.failOn)
 	if err != nil {
 		return err
@@ -139,6 +138,31 @@ func (s *scoring) run(cmd *cobra.Command) (err error) {
 		fmt.Fprintln(stderr, "nothing was scored: the data holds no rows of these sensors (if this is expected, add no_data=100% to --fail-on)")
 	}
 	return err
+}
+
+// openForeign opens what scores models that aren't scored natively. The caller calls end.
+func (s *scoring) openForeign(cmd *cobra.Command) (end func() error, err error) {
+	workers := s.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	if s.Runtime == fleetscore.RuntimeCommand {
+		r, err := s.command.open(cmd, s, workers)
+		if err != nil {
+			return nil, err
+		}
+		s.Foreign, s.Whole = r, s.command.cfg.Per == fleetscore.CommandPerTask
+		return r.Close, nil
+	}
+	if err := s.command.unused(); err != nil {
+		return nil, err
+	}
+	pool, err := s.python.open(cmd.Context(), workers, s.FeaturesBy)
+	if err != nil || pool == nil {
+		return func() error { return nil }, err
+	}
+	s.Foreign = pool
+	return pool.Close, nil
 }
 
 // writeCauses prints why sensors weren't scored, grouped by cause: thousands of sensors
@@ -359,11 +383,11 @@ const environmentsFlagText = "folder whose virtual environments pipelines may us
 
 func (p *pythonFlags) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.runtime, "runtime", string(fleetscore.RuntimeNative), "how models are scored: native (read as data; no code of a file is run), auto (native where that is possible, else python), python, or onnx")
-	f.StringVar(&p.interpreter, "python", "python3", "the interpreter for --runtime auto, python and onnx, e.g. venv/bin/python; it needs numpy and pyarrow, and what the models need")
+	f.StringVar(&p.runtime, "runtime", string(fleetscore.RuntimeNative), "how models are scored: native (read as data; no code of a file is run), auto (native where that is possible, else python), python, onnx, or command (by a program of your own)")
+	f.StringVar(&p.interpreter, "python", "python3", "the interpreter for --runtime auto, python, onnx and command, e.g. venv/bin/python; it needs numpy and pyarrow, and what the models need")
 	f.StringVar(&p.script, "script", "", "Python file with run(batch), and optionally init() and shutdown(); without it models are loaded and asked to predict")
 	f.BoolVar(&p.perModel, "per-model", false, "call the script's run(model, rows) once for each sensor")
-	f.StringSliceVar(&p.code, "code", nil, "folder that Python imports the modules of models and scripts from; the script's own folder is always one")
+	f.StringSliceVar(&p.code, "code", nil, "folder that Python imports the modules of models and scripts from; the script's own folder is always one; with --runtime command the folder {code}")
 	f.StringVar(&p.isolation, "isolation", "", isolationFlagText)
 	f.Int64Var(&p.memoryMB, "model-memory", 2048, "MB that a Python process may allocate beyond its libraries")
 }
@@ -373,7 +397,7 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 	name := fleetscore.RuntimeName(p.runtime)
 	switch {
 	case name == "" || name.Validate() != nil:
-		return nil, usagef("--runtime %s: native, auto, python or onnx are possible", p.runtime)
+		return nil, usagef("--runtime %s: native, auto, python, onnx or command are possible", p.runtime)
 	case name == fleetscore.RuntimeNative && (p.script != "" || p.perModel || len(p.code) > 0):
 		return nil, usagef("--script, --per-model and --code are for Python; add --runtime python, or --runtime auto")
 	case p.perModel && p.script == "":
@@ -408,4 +432,127 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 		return nil, err
 	}
 	return python.New(cfg)
+}
+
+// commandFlags are what a command is told that scores.
+type commandFlags struct {
+	cfg            fleetscore.CommandConfig
+	per            string
+	env, read, set []string
+}
+
+func (c *commandFlags) addTo(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.cfg.Run, "command", "", "what --runtime command runs, e.g. 'python predict.py {Device} {Tag} {data} {model} {output}' (docs/commands.md)")
+	f.StringVar(&c.per, "per", string(fleetscore.CommandPerKey), "the command runs for each key, or once for the task")
+	f.StringVar(&c.cfg.Predictions, "predictions", "", "the CSV file in {output} with the command's predictions; without it the exit code alone says that a sensor is scored")
+	f.StringVar(&c.cfg.Input, "input", fleetscore.CommandCSV, "form of the file {data}: csv or parquet")
+	f.StringVar(&c.cfg.WorkDir, "work-dir", "", "where the command starts; without it in {code}, or else in {output}")
+	f.StringArrayVar(&c.env, "env", nil, "environment variable of the command: NAME=value, or NAME alone for a secret that is taken from this command's own variable and hidden in logs")
+	f.StringArrayVar(&c.set, "param", nil, "what a placeholder of your own stands for: config=/etc/fleet.json")
+	f.StringSliceVar(&c.read, "read", nil, "further files and folders that the command sees, read-only")
+}
+
+// unused refuses settings of a command where none runs.
+func (c *commandFlags) unused() error {
+	if c.cfg.Run != "" || c.cfg.Predictions != "" || len(c.env)+len(c.set)+len(c.read) > 0 || c.cfg.WorkDir != "" {
+		return usagef("--command, --predictions, --env, --param, --read and --work-dir need --runtime command")
+	}
+	return nil
+}
+
+// open checks the flags and prepares the command.
+func (c *commandFlags) open(cmd *cobra.Command, s *scoring, workers int) (*programs.Runner, error) {
+	p := &s.python
+	words, err := fleetscore.SplitCommand(c.cfg.Run)
+	switch c.cfg.Per = fleetscore.CommandPer(c.per); {
+	case err != nil:
+		return nil, usagef("--command: %v", err)
+	case len(words) == 0:
+		return nil, usagef("--runtime command needs --command, such as 'python predict.py {Device} {Tag} {data} {model} {output}'")
+	case p.script != "" || p.perModel:
+		return nil, usagef("--script and --per-model are for --runtime python")
+	case len(p.code) > 1:
+		return nil, usagef("--code: a command has one folder of code")
+	case c.cfg.Per != fleetscore.CommandPerKey && c.cfg.Per != fleetscore.CommandPerTask:
+		return nil, usagef("--per %s: key or task are possible", c.per)
+	case c.cfg.Input != fleetscore.CommandCSV && c.cfg.Input != fleetscore.CommandParquet:
+		return nil, usagef("--input %s: csv or parquet are possible", c.cfg.Input)
+	case c.cfg.Predictions != "" && !filepath.IsLocal(c.cfg.Predictions):
+		return nil, usagef("--predictions %s: name a file within the folder of the output", c.cfg.Predictions)
+	case p.memoryMB < 64:
+		return nil, usagef("--model-memory %d: at least 64 MB are needed", p.memoryMB)
+	}
+	cfg := programs.Config{Python: p.interpreter, AtOnce: workers, Work: programs.Work{Pipeline: "score", Job: "score", Interval: s.interval()}}
+	if cfg.Secrets, err = c.variables(); err != nil {
+		return nil, err
+	}
+	for _, path := range slices.Concat(p.code, c.read) {
+		full, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		if c.cfg.Read = append(c.cfg.Read, full); len(p.code) > 0 && path == p.code[0] {
+			c.cfg.Code = full
+		}
+	}
+	// The user is this machine's operator, and names the program: no other has to allow it.
+	if program, err := exec.LookPath(words[0]); err == nil {
+		if program, err = filepath.Abs(program); err != nil {
+			return nil, err
+		}
+		cfg.Folders = []string{filepath.Dir(program)}
+		if real, err := filepath.EvalSymlinks(program); err == nil {
+			cfg.Folders = append(cfg.Folders, filepath.Dir(real))
+		}
+	}
+	isolate, err := sandboxOf(p.isolation)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Sandbox, err = isolate.Get(cmd.Context(), false); err != nil {
+		return nil, err
+	}
+	out, err := oneshot.OpenFolder(cmd.Context(), s.Out)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Save, cfg.CommandConfig = out.Save, c.cfg
+	cfg.MemoryMB, cfg.DiskMB, cfg.Processes = p.memoryMB, 512, 128
+	return programs.New(cmd.Context(), cfg)
+}
+
+// variables splits --env and --param.
+func (c *commandFlags) variables() (secrets map[string]string, err error) {
+	secrets, c.cfg.Env, c.cfg.Params = map[string]string{}, map[string]string{}, map[string]string{}
+	for _, e := range c.env {
+		name, value, plain := strings.Cut(e, "=")
+		if plain {
+			c.cfg.Env[name] = value
+			continue
+		}
+		if value = os.Getenv(name); value == "" {
+			return nil, usagef("--env %s: this command has no such variable; set it, or write %s=value", name, name)
+		}
+		secrets[name] = value
+	}
+	for _, e := range c.set {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok {
+			return nil, usagef("--param %s: write NAME=value", e)
+		}
+		c.cfg.Params[name] = value
+	}
+	return secrets, nil
+}
+
+// interval is what the command is told of --from and --to.
+func (s *scoring) interval() (iv fleetscore.Interval) {
+	if s.From != nil {
+		iv.From = s.From.Time()
+	}
+	if s.To != nil {
+		iv.To = s.To.Time()
+	}
+	return iv
 }

@@ -49,6 +49,7 @@ type Config struct {
 	ModelTimeout time.Duration            // the time limit for one sensor; 0 means 10 s
 	Runtime      fleetscore.RuntimeName   // how models are scored; empty means native
 	Foreign      scorer.Foreign           // scores the models that Runtime gives to Python; may be nil for native
+	Whole        bool                     // Foreign is given all of its sensors at once
 	Workers      int                      // the number of goroutines; 0 means the number of cores
 	Out          string                   // the folder for results: a path, or the URL of a store
 	Format       string                   // the format of the predictions: one of Formats
@@ -154,6 +155,9 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 		if err := r.out.remove(ctx, name); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.out.removeOutput(ctx); err != nil {
+		return nil, err
 	}
 	result, err := r.score(ctx, in, models)
 	if err != nil {
@@ -291,7 +295,7 @@ func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (
 	defer end()
 	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing,
 		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
-		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign}, in.Rows, models.Keys(), models)
+		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign, Whole: r.cfg.Whole}, in.Rows, models.Keys(), models)
 }
 
 func (r *run) count(in *table.Input, result *scorer.Result) {

@@ -56,6 +56,43 @@ func (r *Folder) remove(ctx context.Context, name string) error {
 	return nil
 }
 
+// outputName is the folder with what commands left.
+const outputName = "_output"
+
+// removeOutput removes what commands left in an earlier run.
+func (r *Folder) removeOutput(ctx context.Context) error {
+	if r.bucket == nil {
+		if err := os.RemoveAll(filepath.Join(r.path, outputName)); err != nil {
+			return r.problem(err)
+		}
+		return nil
+	}
+	for i, err := range r.bucket.List(ctx, outputName+"/", store.ListOptions{}) {
+		if err == nil {
+			err = r.bucket.Delete(ctx, i.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Save keeps a file that a command left, under a relative name with slashes.
+func (r *Folder) Save(ctx context.Context, name string, file io.Reader) error {
+	name = outputName + "/" + name
+	if r.bucket == nil {
+		if err := durable.MkdirAll(filepath.Dir(filepath.Join(r.path, filepath.FromSlash(name))), 0o755); err != nil {
+			return r.problem(err)
+		}
+	}
+	_, err := r.Write(ctx, name, func(w io.Writer) error {
+		_, err := io.Copy(w, file)
+		return err
+	})
+	return err
+}
+
 func (r *Folder) problem(err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		return fleetscore.Errorf(fleetscore.Exhausted, "write results", r.path, "the disk is full").WithHint("free some space, or set --out to a folder on another disk")

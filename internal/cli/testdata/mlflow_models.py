@@ -48,25 +48,25 @@ def keep(name, prediction, score=None, detector=False):
 
 svm = OneClassSVM(nu=0.2).fit(train)
 for kind in ("pickle", "cloudpickle", "skops"):
-    mlflow.sklearn.save_model(svm, folder(kind), serialization_format=kind)
+    mlflow.sklearn.save_model(svm, folder(kind), serialization_format=kind, pip_requirements=[])
     keep(kind, svm.predict(rows), svm.decision_function(rows), True)
 own = make_pipeline(plant.Scaled(2.0), OneClassSVM(nu=0.2)).fit(train)
-mlflow.sklearn.save_model(own, folder("own"), serialization_format="cloudpickle", code_paths=[code])
+mlflow.sklearn.save_model(own, folder("own"), serialization_format="cloudpickle", code_paths=[code], pip_requirements=[])
 keep("own", own.predict(rows), own.decision_function(rows), True)
 
 classifier = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(train, truth)
-mlflow.xgboost.save_model(classifier, folder("xgbclassifier"))
+mlflow.xgboost.save_model(classifier, folder("xgbclassifier"), pip_requirements=[])
 keep("xgbclassifier", classifier.predict(rows), classifier.predict_proba(rows)[:, 1])
 booster = xgboost.train({"objective": "reg:squarederror", "nthread": 1}, xgboost.DMatrix(train, truth), 5)
-mlflow.xgboost.save_model(booster, folder("xgboost"))
+mlflow.xgboost.save_model(booster, folder("xgboost"), pip_requirements=[])
 keep("xgboost", booster.predict(xgboost.DMatrix(rows)))
 
 light = lightgbm.train({"objective": "regression", "num_threads": 1, "verbose": -1}, lightgbm.Dataset(train, truth), 5)
-mlflow.lightgbm.save_model(light, folder("lightgbm"))
+mlflow.lightgbm.save_model(light, folder("lightgbm"), pip_requirements=[])
 keep("lightgbm", light.predict(rows))
 
 onnx = to_onnx(RandomForestClassifier(5, random_state=2).fit(train, truth), train[:1].astype(np.float32), options={"zipmap": False})
-mlflow.onnx.save_model(onnx, folder("onnx"))
+mlflow.onnx.save_model(onnx, folder("onnx"), pip_requirements=[])
 session = onnxruntime.InferenceSession(onnx.SerializeToString(), providers=["CPUExecutionProvider"])
 label, probability = session.run(None, {session.get_inputs()[0].name: rows.astype(np.float32)})
 keep("onnx", label, probability[:, 1])
@@ -79,7 +79,7 @@ class Threshold(mlflow.pyfunc.PythonModel):
 
 with open(os.path.join(out, "limit.txt"), "w") as f:
     f.write("1.5")
-mlflow.pyfunc.save_model(folder("function"), python_model=Threshold(), artifacts={"limit": os.path.join(out, "limit.txt")},
+mlflow.pyfunc.save_model(folder("function"), python_model=Threshold(), artifacts={"limit": os.path.join(out, "limit.txt")}, pip_requirements=[],
                          signature=infer_signature(pd.DataFrame({"Value": rows[:, 0]}), np.zeros(len(rows), dtype=int)))
 keep("function", rows[:, 0] > 1.5)
 

@@ -26,7 +26,10 @@ import (
 const bootstrap = `import os, struct
 def read(n):
     b = b""
-    while len(b) < n: b += os.read(3, n - len(b))
+    while len(b) < n:
+        part = os.read(3, n - len(b))
+        if not part: raise SystemExit
+        b += part
     return b
 models_source, worker_source = [read(struct.unpack("<I", read(4))[0]) for _ in range(2)]
 exec(compile(worker_source, "fleetscore/_worker.py", "exec"))`

@@ -1,0 +1,39 @@
+package python
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// TestBootstrapEnds: a process whose node was killed before it had sent the worker's program ends.
+func TestBootstrapEnds(t *testing.T) {
+	t.Parallel()
+	for _, begin := range []string{"", "\x05", "\x05\x00\x00\x00ab"} {
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "python3", "-c", bootstrap)
+		cmd.ExtraFiles = []*os.File{in}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.WriteString(begin); err != nil {
+			t.Fatal(err)
+		}
+		if err := out.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil || ctx.Err() != nil {
+			t.Errorf("after %q: %v, %v; want it to end by itself", begin, err, ctx.Err())
+		}
+	}
+}
