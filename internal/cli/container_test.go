@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -22,7 +24,25 @@ var containerFiles = map[string]string{
 config = os.environ['AZ_BATCHAI_JOB_TEMP'] + '/config.json'
 with open(config, 'w') as f:
     json.dump({'data': os.environ['AZ_BATCHAI_INPUT_DATA'], 'models': os.environ['AZ_BATCHAI_INPUT_MODELS'], 'predictions': os.environ['AZ_BATCHAI_OUTPUT_PREDICTIONS']}, f)
+history, results = os.environ['FLEETSCORE_MOUNT_HISTORY'], os.environ['FLEETSCORE_MOUNT_RESULTS']
+with open(results + '/%s_%s' % (sys.argv[1], sys.argv[2]), 'w') as f:
+    f.write(open(history + '/limits.txt').read())
+try:
+    open(history + '/written', 'w')
+    sys.exit('could write into a mount that is only to read')
+except OSError:
+    pass
 sys.exit(subprocess.call([sys.executable, '/app/predict.py', sys.argv[1], sys.argv[2], config]))
+`,
+	// bundle.py scores all sensors of its task.
+	"bundle.py": `import os, pickle
+import pandas as pd
+rows = pd.read_csv(os.environ['AZ_BATCHAI_INPUT_DATA'] + '/readings.csv', dtype={'Device': str, 'Tag': str})
+for (device, tag), r in rows.groupby(['Device', 'Tag']):
+    with open('%s/model_%s_%s' % (os.environ['AZ_BATCHAI_INPUT_MODELS'], device, tag), 'rb') as f:
+        rows.loc[r.index, 'Prediction'] = pickle.load(f).predict(r[['Value']].to_numpy()) == -1
+rows['Prediction'] = rows['Prediction'].astype(int)
+rows.rename(columns={'Value': 'Val'}).to_csv(os.environ['AZ_BATCHAI_OUTPUT_PREDICTIONS'] + '/preds.csv', index=False)
 `,
 	"predict.py": predictScript,
 	// hostile.py tries what a task must not do, and says how it went.
@@ -92,6 +112,8 @@ def attack(port):
     attempt('see the processes of the node', others)
     attempt('end the agent', lambda: [os.kill(p, signal.SIGKILL) for p in (os.getppid(), 1)])
     attempt('write into the image', lambda: open('/app/own.py', 'w'))
+    attempt('read a mount of another pipeline', read('HISTORY/limits.txt'))
+    attempt('write into a mount of another pipeline', lambda: open('RESULTS/evil', 'w'))
     attempt('fill the disk', lambda: fill(os.environ.get('TMPDIR', '/tmp')))
     attempt('become root', lambda: os.setuid(0))
     outlive()
@@ -101,26 +123,54 @@ def attack(port):
 	"evilcommand.py": "import sys\nsys.path.insert(0, '/app')\nimport hostile\nhostile.attack(PORT)\n",
 }
 
+// compiled compiles the modules that scripts import from their packages and from Python itself,
+// because a process that has to do that starts several times as slowly.
+const compiled = `
+import os, py_compile, sys
+import pandas, pyarrow, sklearn.pipeline, sklearn.preprocessing, sklearn.svm
+release = 'python%d.%d' % sys.version_info[:2]
+for module in list(sys.modules.values()):
+    file = getattr(module, '__file__', None) or ''
+    if not file.endswith('.py') or release not in file:
+        continue
+    rest = file.split('/' + release + '/')[-1]
+    place = '/usr/lib/' + release
+    if rest.startswith('site-packages/'):
+        rest, place = rest.removeprefix('site-packages/'), '/usr/local/lib/' + release + '/dist-packages'
+    folder, name = os.path.split(rest)
+    to = os.path.join(sys.argv[1] + place, folder, '__pycache__', name.removesuffix('py') + sys.implementation.cache_tag + '.pyc')
+    py_compile.compile(file, cfile=to, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+`
+
 // containerPackages are in the image, and train its models.
 var containerPackages = []string{"numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"}
 
 // attacks are how many things hostile.py tries.
-const attacks = 11
+const attacks = 13
 
-// TestContainers: the runtimes python and command score the reference's readings (the latter those of two sensors) in
-// containers of an image that was built without an engine and is served by the server's own
-// registry; results equal those of the native runtime, and the pool goes from no node to one and
-// back. Hostile scripts in the same containers reach nothing.
+// TestContainers: the runtimes python and command, the latter for each sensor and for all of a
+// task, score the reference's readings in containers of an image that was built without an
+// engine and is served by the server's own registry; results equal those of the native runtime,
+// and the pool goes from no node to two and back. Models lie on a mount; commands read one and
+// write into another. Hostile scripts in the same containers reach nothing.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	engine := testkit.StartDocker(t)
-	wheels, root := testkit.Wheels(t, containerPackages...), testkit.PythonRoot(t)
+	wheels, root, python := testkit.Wheels(t, containerPackages...), testkit.PythonRoot(t), testkit.VenvOf(t, "/usr/bin/python3", containerPackages...)
+	pyc := t.TempDir()
+	if out, err := testkit.Command(t, python, "-c", compiled, pyc).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	readings := filepath.Join(testkit.Reference(t), "sensor_data.csv")
 	p := newServer(t, "", func(dir string) {
-		if out, err := testkit.Command(t, testkit.Venv(t, containerPackages...), "-c", referenceModels, readings, dir).CombinedOutput(); err != nil {
+		if out, err := testkit.Command(t, python, "-c", referenceModels, readings, filepath.Join(dir, "history")).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	})
+	history, results := filepath.Join(p.dir, "history"), filepath.Join(p.dir, "results")
+	if err := os.WriteFile(filepath.Join(history, "limits.txt"), []byte("limit 7"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	_, port, err := net.SplitHostPort(p.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -130,32 +180,33 @@ func TestContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range containerFiles {
-		if err := os.WriteFile(filepath.Join(app, name), []byte(strings.ReplaceAll(text, "PORT", port)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(app, name), []byte(strings.NewReplacer("PORT", port, "HISTORY/", history+"/", "RESULTS/", results+"/").Replace(text)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	pipeline := func(name, more string) string {
-		dataset := "history"
-		if strings.HasSuffix(name, "command") { // each run of a command takes seconds to import its packages
-			dataset = "few"
-		}
-		return "  " + name + ": {dataset: " + dataset + ", fleet: sensors, features: [Val=Value], limits: {model_timeout: 200s, no_data: 100%}, schedule: {start_when: clock}, " + more + "}\n"
+		return "  " + name + ": {dataset: history, fleet: sensors, features: [Val=Value], limits: {model_timeout: 200s, no_data: 100%}, schedule: {start_when: clock}, " + more + "}\n"
 	}
 	text := fmt.Sprintf(`
 hub: {key: [Device, Tag], time: TS}
-fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+mounts:
+  history: {path: %s}
+  results: {path: %s, read_only: false}
+fleets: {sensors: {mount: history, path: models, model: "model_{Device}_{Tag}"}}
 pools:
   here: {scale: {min: 0, max: 1}}
   boxes:
     provider: docker
-    slots: 2
-    scale: {min: 0, max: 1, idle_after: 8s}
+    slots: 1
+    scale: {min: 0, max: 2, idle_after: 8s}
+    mounts: [history, results]
     docker: {image: "%s/team/python:v1", python: /usr/bin/python3, memory_mb: 3000, tmp_mb: 256}
     setup: {command: [/usr/bin/python3, /app/setup.py]}
 pipelines:
-`, p.addr) + pipeline("native", "pool: here") +
+`, history, results, p.addr) + pipeline("native", "pool: here") +
 		pipeline("script", "pool: boxes, runtime: python, python: {code: /app, script: score.py, per_model: true}") +
-		pipeline("command", `pool: boxes, runtime: command, command: {run: "python /app/start.py {Device} {Tag}", code: /app, predictions: preds.csv}`) +
+		pipeline("command", `pool: boxes, mounts: [history, results], runtime: command, command: {run: "python /app/start.py {Device} {Tag}", code: /app, predictions: preds.csv}`) +
+		pipeline("bundle", `pool: boxes, runtime: command, command: {run: "python /app/bundle.py", code: /app, per: task, predictions: preds.csv}`) +
 		pipeline("evil", "pool: boxes, runtime: python, python: {code: /app, script: evil.py}") +
 		pipeline("evilcommand", `pool: boxes, runtime: command, command: {run: "python /app/evilcommand.py", code: /app, per: task}`)
 	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
@@ -172,18 +223,7 @@ pipelines:
 		}
 		return stdout, stderr
 	}
-	run(append([]string{"image", "build", "team/python:v1", "--base", root, "--copy", app + ":/app", "--env", asCommand + "=1", "--wheel"}, wheels...)...)
-	few := "TS,Device,Tag,Value\n"
-	for line := range strings.Lines(fileText(t, readings)) {
-		if strings.Contains(line, ",1,1,") || strings.Contains(line, ",3,4,") {
-			few += line
-		}
-	}
-	fewFile := filepath.Join(p.dir, "few.csv")
-	if err := os.WriteFile(fewFile, []byte(few), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run("dataset", "upload", "few", fewFile)
+	run(append([]string{"image", "build", "team/python:v1", "--base", root, "--copy", app + ":/app", "--copy", pyc + ":/", "--env", asCommand + "=1", "--wheel"}, wheels...)...)
 	run("dataset", "upload", "history", readings)
 	containers := func() int { return len(strings.Fields(engine.Run(t, "ps", "-aq"))) }
 	submit := func(pipeline string) {
@@ -193,15 +233,11 @@ pipelines:
 		}
 		hostile := strings.HasPrefix(pipeline, "evil") // what becomes of its job doesn't matter
 		_, stdout, stderr := command(t, "job", "submit", pipeline, "--wait", "-o", "json", "--from", "2018-08-28T23:00:04.999999Z", "--to", "2018-08-29T03:12:30Z", server)
-		scored := `"scored": 15`
-		if pipeline == "command" {
-			scored = `"scored": 2`
-		}
-		if !hostile && !strings.Contains(stdout, scored) {
+		if !hostile && !strings.Contains(stdout, `"scored": 15`) {
 			t.Errorf("%s: %s%s\n%s", pipeline, stdout, stderr, p.log)
 		}
-		if pipeline != "native" && containers() != 1 {
-			t.Errorf("after %s there are %d containers", pipeline, containers())
+		if n := containers(); pipeline != "native" && n == 0 || pipeline == "bundle" && n != 2 { // its sensors' costs are known
+			t.Errorf("after %s there are %d containers", pipeline, n)
 		}
 		if pipeline == "script" {
 			p.examined(engine)
@@ -209,15 +245,62 @@ pipelines:
 		if hostile {
 			p.attacked(engine, pipeline)
 		}
-		eventually(t, "the container is gone", func() bool { return containers() == 0 })
+		eventually(t, "the containers are gone", func() bool { return containers() == 0 })
 	}
-	for _, pipeline := range []string{"native", "script", "command", "evil", "evilcommand"} {
+	p.lacksMount(results, containers)
+	for _, pipeline := range []string{"native", "script", "command", "bundle", "evil", "evilcommand"} {
 		submit(pipeline)
 	}
-	p.samePredictions("native", "script", "command")
-	if out, _ := testkit.Command(t, "grep", "-rh", "set up by", filepath.Join(p.dir, "data", "store", "logs", "nodes")).Output(); strings.Count(string(out), "set up by 65534\n") != 4 {
+	for _, sensor := range []string{"1_1", "3_5"} {
+		if got := fileText(t, filepath.Join(results, sensor)); got != "limit 7" {
+			t.Errorf("the command of sensor %s wrote %q into the mount", sensor, got)
+		}
+	}
+	p.samePredictions("native", "script", "command", "bundle")
+	if out, _ := testkit.Command(t, "grep", "-rh", "set up by", filepath.Join(p.dir, "data", "store", "logs", "nodes")).Output(); strings.Count(string(out), "set up by 65534\n") < 7 {
 		t.Errorf("the logs of the nodes tell of the setup command: %s", out)
 	}
+}
+
+// lacksMount: a container that can't have a mount of its pool isn't started, and its node says
+// why; it is tried again once the mount is there.
+func (p *process) lacksMount(folder string, containers func() int) {
+	t := p.t
+	t.Helper()
+	server := "--server=http://" + p.addr
+	if code, stdout, stderr := command(t, "job", "submit", "bundle", "--from", "2018-08-28T23:00:04.999999Z", "--to", "2018-08-28T23:30:00Z", server); code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	var reason string
+	eventually(t, "a node without a mount says so", func() bool {
+		var nodes api.List[fleetscore.Node]
+		if err := p.Get(t.Context(), "/nodes", nil, &nodes); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes.Items {
+			if n.Pool == "boxes" && n.Reason != "" {
+				reason = string(n.State) + ": " + n.Reason
+			}
+		}
+		return reason != ""
+	})
+	if !strings.HasPrefix(reason, "lost: ") || !strings.Contains(reason, "check mount results: there is no folder "+folder) {
+		t.Errorf("the node without the mount is %s\n%s", reason, p.log)
+	}
+	if err := os.Mkdir(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the job goes on", func() bool {
+		var jobs api.List[fleetscore.Job]
+		if err := p.Get(t.Context(), "/jobs?pipeline=bundle", nil, &jobs); err != nil {
+			t.Fatal(err)
+		}
+		return len(jobs.Items) == 1 && jobs.Items[0].Outcomes[fleetscore.Scored] == 15
+	})
+	eventually(t, "the container is gone", func() bool { return containers() == 0 })
 }
 
 // examined: the doctor says in a node's container what is in force there. The engine's filter
@@ -225,7 +308,7 @@ pipelines:
 func (p *process) examined(engine *testkit.Docker) {
 	t := p.t
 	t.Helper()
-	id := strings.TrimSpace(engine.Run(t, "ps", "-q"))
+	id := strings.Fields(engine.Run(t, "ps", "-q"))[0]
 	var all []check
 	if err := json.Unmarshal([]byte(engine.Run(t, "exec", id, "/fleetscore/agent", "node", "doctor", "-o", "json", "--require", "none")), &all); err != nil {
 		t.Fatal(err)
@@ -276,7 +359,7 @@ func (p *process) samePredictions(first string, others ...string) {
 	}
 	for _, pipeline := range others {
 		got := p.predictions(pipeline)
-		if got.Len() < 2000 || pipeline != "command" && got.Len() != len(want) {
+		if got.Len() != len(want) {
 			t.Errorf("%s has %d predictions", pipeline, got.Len())
 		}
 		for i, k := range got.KeyIndex {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,8 +117,53 @@ func (p *process) movedTag(d *testkit.Docker, image string) {
 	if code, _, stderr := command(t, "image", "rm", "team/scorer@"+old, server); code != 13 || !strings.Contains(stderr, "the results of job "+string(first.ID)+" were made with it") {
 		t.Errorf("rm: %d %s", code, stderr)
 	}
-	if code, stdout, stderr := command(t, "image", "gc", "-o", "json", server); code != 0 || !strings.Contains(stdout, `"kept": 1`) {
-		t.Errorf("gc: %d %s%s", code, stdout, stderr)
+	p.imagesAge(old, strings.TrimPrefix(second.Image, name+"@"))
+}
+
+// imagesAge: an image is kept for as long as results that were made with it, and is removed
+// after their retention.
+func (p *process) imagesAge(old, tagged string) {
+	t := p.t
+	t.Helper()
+	server := "--server=http://" + p.addr
+	collected := func() string {
+		t.Helper()
+		// What is younger than a day is kept anyway: it may be part of a push, or of a commit.
+		before := time.Now().Add(-30 * time.Hour)
+		for _, area := range []string{"images", "predictions"} {
+			if err := filepath.WalkDir(filepath.Join(p.dir, "data", "store", area), func(file string, d fs.DirEntry, err error) error {
+				if err != nil || d.IsDir() {
+					return err
+				}
+				return os.Chtimes(file, before, before)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code, stdout, stderr := command(t, "dataset", "maintain", server); code != 0 {
+			t.Fatalf("maintain: exit %d\n%s%s", code, stdout, stderr)
+		}
+		code, stdout, stderr := command(t, "image", "gc", "-o", "json", server)
+		if code != 0 {
+			t.Fatalf("gc: exit %d %s", code, stderr)
+		}
+		return stdout
+	}
+	if got := collected(); !strings.Contains(got, `"kept": 1`) || strings.Contains(got, old) {
+		t.Errorf("gc while results are kept: %s", got)
+	}
+	text := fileText(t, p.file)
+	if err := os.WriteFile(p.file, []byte(strings.Replace(text, "pool: boxes}", "pool: boxes, retention: 1h}", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "apply", p.file, server); code != 0 {
+		t.Fatal(stderr)
+	}
+	if got := collected(); !strings.Contains(got, `"kept": 0`) || !strings.Contains(got, old) || strings.Contains(got, tagged) {
+		t.Errorf("gc after the retention of results: %s", got)
+	}
+	if code, stdout, stderr := command(t, "image", "ls", "-o", "json", server); code != 0 || strings.Contains(stdout, old) || !strings.Contains(stdout, tagged) {
+		t.Errorf("image ls: exit %d %s%s", code, stdout, stderr)
 	}
 }
 
