@@ -52,6 +52,8 @@ named = IsolationForest(n_estimators=10, random_state=1).fit(pd.DataFrame(train[
 joblib.dump(named, path("named"), compress=3)
 frame = pd.DataFrame(rows[:, ::-1], columns=["b", "a"])
 keep("named", named.predict(frame), named.decision_function(frame), True)
+joblib.dump(named, path("joblib"))  # begins as a pickle does, with arrays between its parts
+keep("joblib", named.predict(frame), named.decision_function(frame), True)
 
 custom = make_pipeline(plant.Scaled(3.0), OneClassSVM(nu=0.2)).fit(train)
 pickled("custom", custom)
