@@ -40,7 +40,7 @@ func TestClocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		var names []string
-		for _, x := range c.Clocks {
+		for _, x := range c.Clocks.Off {
 			names = append(names, fmt.Sprintf("%s %d", x.Key[0], (x.Arrived-x.Time)/second))
 		}
 		seen = append(seen, strings.Join(names, ","))
@@ -59,7 +59,31 @@ func TestManyClocks(t *testing.T) {
 		r.Keys, r.KeyIndex, r.Times = append(r.Keys, fleetscore.Key(fmt.Sprint(i))), append(r.KeyIndex, uint32(i)), append(r.Times, -fleetscore.Micros(i)*second)
 	}
 	c.note(hub.Message{Stamp: hub.Stamp{Arrived: 10 * second}, Readings: r})
-	if list := c.list(); len(c.off) != maxOff || len(list) != table.MaxClocks || list[0].Key[0] != fmt.Sprint(maxOff-1) {
-		t.Errorf("%d are remembered, %d listed, the first %v", len(c.off), len(list), list[0])
+	if list := c.list(); len(c.off) != maxOff || len(list.Off) != table.MaxClocks || !list.Some || list.Off[0].Key[0] != fmt.Sprint(maxOff-1) {
+		t.Errorf("%d are remembered, %d listed, the first %v", len(c.off), len(list.Off), list.Off[0])
+	}
+}
+
+// TestClocksOfManyReadings: few keys are looked at in a second, however many messages arrive in it, and messages that
+// arrive later are looked at again.
+func TestClocksOfManyReadings(t *testing.T) {
+	t.Parallel()
+	var c clocks
+	message := func(arrived fleetscore.Micros, name string) hub.Message {
+		r := &fleetscore.Readings{}
+		for i := range keysPerSecond / 4 {
+			r.Keys, r.KeyIndex, r.Times = append(r.Keys, fleetscore.Key(fmt.Sprint(name, i))), append(r.KeyIndex, uint32(i)), append(r.Times, 0)
+		}
+		return hub.Message{Stamp: hub.Stamp{Arrived: arrived}, Readings: r}
+	}
+	for i := range 20 {
+		c.note(message(100*second, fmt.Sprint(i, "/")))
+	}
+	if len(c.off) != keysPerSecond {
+		t.Errorf("%d keys were looked at in a moment, want %d", len(c.off), keysPerSecond)
+	}
+	c.note(message(101*second, "later/"))
+	if len(c.off) != keysPerSecond*5/4 {
+		t.Errorf("a second later %d keys were looked at, want a quarter more than %d", len(c.off), keysPerSecond)
 	}
 }

@@ -237,7 +237,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	if list := r.aside.list(); len(list) > 0 {
 		commit.Info[table.SetAsideInfo] = list
 	}
-	if list := r.clocks.list(); len(list) > 0 {
+	if list := r.clocks.list(); list.Some || len(list.Off) > 0 {
 		commit.Info[table.ClocksInfo] = list
 	}
 	if revised != nil && revised.Len() > 0 {
@@ -270,7 +270,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
-	r.clocks.off = nil
+	r.clocks.off, r.clocks.some = nil, false
 	if w, ok := r.windows.(*windows); ok {
 		w.Untouch()
 	}

@@ -176,9 +176,9 @@ func (w *Watch) follow(ctx context.Context, from Source) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, r := range all {
-			s.take(r, len(c.Clocks) < table.MaxClocks)
+			s.take(r, !c.Clocks.Some)
 		}
-		s.clocks(c.Clocks)
+		s.clocks(c.Clocks.Off)
 		s.version = c.Version
 		return nil
 	})

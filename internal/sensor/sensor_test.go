@@ -105,7 +105,7 @@ func (w *world) commit(t testing.TB, until fleetscore.Micros, clocks []table.Clo
 	w.commits++
 	files, err := w.dataset.WriteRows(t.Context(), rowsOf(list), fmt.Sprint("c", w.commits))
 	if err == nil {
-		_, err = w.dataset.Commit(t.Context(), table.Commit{Operation: "STREAMING UPDATE", Add: files, Txns: map[string]int64{"until": int64(until)}, Info: map[string]any{table.ClocksInfo: clocks}})
+		_, err = w.dataset.Commit(t.Context(), table.Commit{Operation: "STREAMING UPDATE", Add: files, Txns: map[string]int64{"until": int64(until)}, Info: map[string]any{table.ClocksInfo: table.Clocks{Off: clocks}}})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -415,5 +415,31 @@ func TestOldCommitsAreGone(t *testing.T) {
 	s.Look(t.Context())
 	if a := only(t, s, "a"); a.Rows != 6 || *a.Values["Value"] != 9 {
 		t.Errorf("then a is %+v", a)
+	}
+}
+
+// TestClocksOfSome: if a commit doesn't name all clocks that are off, a sensor that it doesn't name keeps what was told of its
+// clock, until that is ten minutes older than the newest row.
+func TestClocksOfSome(t *testing.T) {
+	t.Parallel()
+	s := newState()
+	row := func(at fleetscore.Micros, all bool) bool {
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, all)
+		return s.is(0, &Query{Skewed: time.Second})
+	}
+	tell := func(at fleetscore.Micros) {
+		s.clocks([]table.Clock{{Key: []string{"a"}, Time: at - 60*second, Arrived: at}})
+	}
+	row(noon, true)
+	tell(noon)
+	if !row(noon+60*second, false) {
+		t.Error("a commit that tells nothing of the clock made it right")
+	}
+	if row(noon+700*second, false) {
+		t.Error("what was told of a clock is forgotten never")
+	}
+	tell(noon + 700*second)
+	if row(noon+760*second, true) {
+		t.Error("a commit that names all clocks and not this one left it wrong")
 	}
 }

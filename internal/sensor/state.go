@@ -67,13 +67,16 @@ func (s *state) number(k fleetscore.Key) (uint32, bool) {
 
 // take takes rows of a dataset, of which each sensor's are in the order of their stamps. Rows that aren't
 // later than the sensor's last one were taken before, or are revised ones, and change nothing. The clocks of sensors
-// with rows are right from then on, if the commit names all that aren't.
+// with rows are right from then on, if the commit names all that aren't; else once nothing else was told for a while.
 func (s *state) take(r *fleetscore.Rows, allClocks bool) {
-	numbers := make([]int64, len(r.Keys))
+	numbers, newest := make([]int64, len(r.Keys)), noTime+micros(memory)
+	for _, t := range r.Times {
+		newest = max(newest, t)
+	}
 	for i, k := range r.Keys {
 		numbers[i] = -1
 		if n, ok := s.number(k); ok {
-			if numbers[i] = int64(n); allClocks {
+			if numbers[i] = int64(n); allClocks || s.arrived[n] < newest-micros(memory) {
 				s.arrived[n] = noTime
 			}
 		}

@@ -290,15 +290,20 @@ func setAsideOf(data []byte) asideOf {
 }
 
 // Clock is a sensor whose readings' times differ from their arrival by more than the way
-// of a reading takes. A commit of a query holds such a list, under the name ClocksInfo, of the sensors
-// that it met since the commit before: by the newest reading of the last message that had any.
+// of a reading takes, by the newest reading of the last message that had any.
 type Clock struct {
 	Key     []string          `json:"key"`
 	Time    fleetscore.Micros `json:"time_us"`
 	Arrived fleetscore.Micros `json:"arrived_us"`
 }
 
-// ClocksInfo is the name of the entry of Clock in commitInfo, and MaxClocks how many a list
+// Clocks are the sensors whose clocks are off, of those that a query met since its commit before.
+type Clocks struct {
+	Some bool    `json:"some,omitempty"` // there are more, or not all messages were looked at: others may be off too
+	Off  []Clock `json:"off"`
+}
+
+// ClocksInfo is the name of the entry of Clocks in commitInfo, and MaxClocks how many it
 // has at most: those whose difference is the largest.
 const (
 	ClocksInfo = "fleetscore.clocks"
@@ -311,7 +316,7 @@ type Change struct {
 	Add      []fleetscore.DataFile
 	SameRows bool             // the added files hold rows that were there before
 	Txns     map[string]int64 // entries that it set
-	Clocks   []Clock
+	Clocks   Clocks
 }
 
 // Change reads one commit from the log; kind NotFound if it isn't there any more.
@@ -345,7 +350,7 @@ func (d *Delta) Change(ctx context.Context, version int64) (Change, error) {
 		case a.Txn != nil:
 			c.Txns[a.Txn.AppID] = a.Txn.Version
 		case a.Info.Clocks != nil && json.Unmarshal(a.Info.Clocks, &c.Clocks) != nil:
-			c.Clocks = nil // other programs may write anything into commitInfo
+			c.Clocks = Clocks{} // other programs may write anything into commitInfo
 		}
 	}
 	return c, nil
