@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build wheel demo test race crash kill year nfs scale simulate parity spark check fmt bench microbench cross fuzz clean
+.PHONY: help build wheel demo test race crash kill ways year nfs scale simulate parity spark check fmt bench microbench cross fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ crash: ## test kills, frozen processes, power cuts, full disks, wrong clocks and
 
 kill: ## kill and freeze two servers on PostgreSQL and their nodes at random for minutes, under load; ROUNDS=200 for longer
 	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${ROUNDS:-60} $(GO) test -run 'TestKillServers$$' -count 1 -timeout 60m -v ./internal/cli
+
+ways: ## kill the server 100 times at random while readings come in by every way; ROUNDS=10 for less
+	FLEETSCORE_TEST_ALL=1 FLEETSCORE_CRASH_ROUNDS=$${ROUNDS:-100} $(GO) test -run 'TestCrashWays$$' -count 1 -timeout 60m -v ./internal/cli
 
 spark: ## read Delta tables that Spark wrote (needs Python and Java; some minutes)
 	FLEETSCORE_SPARK=1 $(GO) test -tags spark -p 1 -run 'TestSpark$$|TestGuides$$' -count 1 -timeout 40m -v ./internal/files ./internal/cli

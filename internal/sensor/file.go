@@ -23,14 +23,12 @@ type header struct {
 	Columns   []string          `json:"columns"`
 	Sensors   int               `json:"sensors"`
 	Left      int64             `json:"left_out"`
-	Missed    bool              `json:"missed"`
 	Pipelines []pipelineHeader  `json:"pipelines"`
 }
 
 type pipelineHeader struct {
 	Name    string `json:"name"`
 	Version int64  `json:"version"`
-	Missed  bool   `json:"missed"`
 	Sensors int    `json:"sensors"`
 }
 
@@ -38,7 +36,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encode writes a state as a file.
 func (s *state) encode() ([]byte, error) {
-	h := header{Version: s.version, Since: s.since, Until: s.until, Columns: s.columns, Sensors: len(s.last), Left: s.left, Missed: s.missed}
+	h := header{Version: s.version, Since: s.since, Until: s.until, Columns: s.columns, Sensors: len(s.last), Left: s.left}
 	keys := make([]fleetscore.Key, len(s.last))
 	size := 0
 	for k, n := range s.keys {
@@ -46,7 +44,7 @@ func (s *state) encode() ([]byte, error) {
 		size += 2 + len(k)
 	}
 	for name, p := range s.shares {
-		h.Pipelines = append(h.Pipelines, pipelineHeader{name, p.version, p.missed, len(p.until)})
+		h.Pipelines = append(h.Pipelines, pipelineHeader{name, p.version, len(p.until)})
 	}
 	slices.SortFunc(h.Pipelines, func(a, b pipelineHeader) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	text, err := json.Marshal(h)
@@ -105,7 +103,7 @@ func decode(data []byte) (*state, error) {
 		return corrupt("its header is wrong")
 	}
 	s := newState()
-	s.version, s.since, s.until, s.columns, s.left, s.missed = h.Version, h.Since, h.Until, h.Columns, h.Left, h.Missed
+	s.version, s.since, s.until, s.columns, s.left = h.Version, h.Since, h.Until, h.Columns, h.Left
 	for i := range h.Sensors {
 		if len(rest) < 2 {
 			return corrupt("its keys are cut")
@@ -127,7 +125,7 @@ func decode(data []byte) (*state, error) {
 	s.first, s.last, s.flat, s.arrived, s.skew = make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors)
 	s.rows, s.perSecond, s.level, s.values = make([]uint32, h.Sensors), make([]float32, h.Sensors), make([]float64, h.Sensors), make([]float64, h.Sensors*len(h.Columns))
 	for _, p := range h.Pipelines {
-		s.shares[p.Name] = &shares{version: p.Version, missed: p.Missed, scored: make([]uint32, p.Sensors), anomalies: make([]uint32, p.Sensors), until: make([]fleetscore.Micros, p.Sensors)}
+		s.shares[p.Name] = &shares{version: p.Version, scored: make([]uint32, p.Sensors), anomalies: make([]uint32, p.Sensors), until: make([]fleetscore.Micros, p.Sensors)}
 	}
 	in := bytes.NewReader(rest)
 	for _, part := range s.arrays(h) {

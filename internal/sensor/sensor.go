@@ -164,7 +164,7 @@ func (w *Watch) follow(ctx context.Context, from Source) error {
 		w.states[from.Dataset] = s
 		w.mu.Unlock()
 	}
-	err = w.commits(ctx, d, snap, &s.version, &s.missed, func(c table.Change, files []fleetscore.DataFile) error {
+	err = w.commits(ctx, d, snap, s.version, func(c table.Change, files []fleetscore.DataFile) error {
 		all := make([]*fleetscore.Rows, 0, len(files))
 		for i := range files {
 			rows, err := d.ReadRows(ctx, files[i:i+1], table.ReadQuery{})
@@ -215,7 +215,7 @@ func (w *Watch) followPredictions(ctx context.Context, s *state, pipeline string
 	if p.version > snap.Version { // the table is another one
 		p.version = -1
 	}
-	return w.commits(ctx, d, snap, &p.version, &p.missed, func(c table.Change, files []fleetscore.DataFile) error {
+	return w.commits(ctx, d, snap, p.version, func(c table.Change, files []fleetscore.DataFile) error {
 		jobs := map[string]bool{}
 		for id := range c.Txns {
 			if job, ok := strings.CutPrefix(id, "job/"); ok {
@@ -238,65 +238,82 @@ func (w *Watch) followPredictions(ctx context.Context, s *state, pipeline string
 	})
 }
 
-// add counts the rows of jobs; of any job if none is named.
+// add counts the rows of the last of some jobs that scored a sensor; of any job if none is named. A sensor's rows are in the order of their times.
 func add(found map[fleetscore.Key]score, f *table.Frame, schema table.TableSchema, jobs map[string]bool) {
 	keys, index := f.Keys(schema.Key)
 	times, prediction, job := f.Longs(schema.Time), f.Doubles("Prediction"), f.Texts("Job")
 	sums := make([]score, len(keys))
+	for i, k := range keys {
+		sums[i] = found[k]
+	}
 	for i, k := range index {
-		if len(jobs) > 0 && !jobs[job(i)] {
+		x, of, t := &sums[k], job(i), fleetscore.Micros(times[i])
+		if len(jobs) > 0 && !jobs[of] {
 			continue // a row that was in a file of which others were replaced
 		}
-		x := &sums[k]
-		if x.scored++; prediction[i] == 1 {
+		if x.scored > 0 && x.job != of {
+			if t <= x.until {
+				continue
+			}
+			*x = score{}
+		}
+		if x.job, x.until = of, t; prediction[i] == 1 {
 			x.anomalies++
 		}
-		if t := fleetscore.Micros(times[i]); x.scored == 1 || t > x.until {
-			x.until = t
-		}
+		x.scored++
 	}
 	for i, k := range keys {
-		if x := sums[i]; x.scored > 0 {
-			if before, ok := found[k]; ok {
-				x = score{before.scored + x.scored, before.anomalies + x.anomalies, max(before.until, x.until)}
-			}
-			found[k] = x
+		if sums[i].scored > 0 {
+			found[k] = sums[i]
 		}
 	}
 }
 
 // commits calls take with each commit after a version of a table, and the files whose rows it added, in the order of
-// their times. Only files that are part of the table now are read: those that were joined to others since
-// are read as part of these.
-func (w *Watch) commits(ctx context.Context, d *table.Delta, snap *table.Snapshot, version *int64, missed *bool, take func(table.Change, []fleetscore.DataFile) error) error {
+// their times. Only files that are part of the table now are read: from the first commit on whose files were joined
+// to others since, all are taken as one, because the joined files may come long after later ones.
+func (w *Watch) commits(ctx context.Context, d *table.Delta, snap *table.Snapshot, version int64, take func(table.Change, []fleetscore.DataFile) error) error {
+	if snap.Version-version > recallCommits {
+		return take(table.Change{Version: snap.Version}, newest(snap.Files))
+	}
 	visible := func(f fleetscore.DataFile) bool {
 		_, ok := slices.BinarySearchFunc(snap.Files, f.Path, func(g fleetscore.DataFile, path string) int { return cmp.Compare(g.Path, path) })
 		return ok
 	}
-	for *version < snap.Version {
-		c, err := d.Change(ctx, *version+1)
-		if fleetscore.NotFound.Is(err) || snap.Version-*version > recallCommits {
-			return take(table.Change{Version: snap.Version}, newest(snap.Files)) // earlier commits were removed, or are too many
+	var rest table.Change
+	missed := false
+	for version++; version <= snap.Version; version++ {
+		c, err := d.Change(ctx, version)
+		if fleetscore.NotFound.Is(err) { // earlier commits were removed
+			return take(table.Change{Version: snap.Version}, newest(snap.Files))
 		}
 		if err != nil {
 			return err
 		}
-		var files []fleetscore.DataFile
-		for _, f := range c.Add {
-			switch ok := visible(f); {
-			case ok && (!c.SameRows || *missed):
-				files = append(files, f)
-			case !ok && !c.SameRows:
-				*missed = true
+		missed = missed || !c.SameRows && slices.ContainsFunc(c.Add, func(f fleetscore.DataFile) bool { return !visible(f) })
+		switch {
+		case missed:
+			rest.Add, rest.Clocks = append(rest.Add, c.Add...), append(rest.Clocks, c.Clocks...)
+			if rest.Version = c.Version; rest.Txns == nil {
+				rest.Txns = c.Txns
 			}
+			maps.Copy(rest.Txns, c.Txns)
+		case c.SameRows:
+			err = take(c, nil)
+		default:
+			slices.SortFunc(c.Add, byTime)
+			err = take(c, c.Add)
 		}
-		slices.SortFunc(files, byTime)
-		if err := take(c, files); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	*missed = false
-	return nil
+	if !missed {
+		return nil
+	}
+	files := slices.DeleteFunc(rest.Add, func(f fleetscore.DataFile) bool { return !visible(f) })
+	slices.SortFunc(files, byTime)
+	return take(rest, files)
 }
 
 func byTime(a, b fleetscore.DataFile) int {

@@ -202,6 +202,21 @@ func TestFigures(t *testing.T) {
 	if a, b := only(t, s, "a"), only(t, s, "b"); a.Skew != nil || a.Pipelines[0].Share != 0.1 || b.Flat != 0 || *b.Values["Value"] != 3.1 || *b.Silent != 95 {
 		t.Errorf("later a is %+v, b %+v", a, b)
 	}
+	// Who begins after the files of jobs were joined finds the last job's rows among them.
+	for i := range fleetscore.Micros(6) {
+		w.predict(t, fmt.Sprint("k", i), "a", noon+(3610+10*i)*second, 10, int(i))
+	}
+	if _, by, err := w.predictions.Compact(t.Context(), w.now); err != nil || by == 0 {
+		t.Fatalf("files were joined to %d, %v", by, err)
+	}
+	s.Look(t.Context())
+	late := w.watch(t)
+	late.Look(t.Context())
+	for _, s := range []*Watch{s, late} {
+		if a := only(t, s, "a").Pipelines[0]; a.Scored != 10 || a.Anomalies != 5 {
+			t.Errorf("the last job's rows of a are %+v", a)
+		}
+	}
 }
 
 // TestAnyCourse commits rows at random, joins files and restarts: the figures are those of a simple count of all rows, and
@@ -335,7 +350,7 @@ func TestMemory(t *testing.T) {
 	for i := range n {
 		k := fleetscore.Key(fmt.Sprintf("device-%06d/%02d", i, i%100))
 		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{k}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{noon}, Values: [][]float64{{1}}}, true)
-		s.scored("p", map[fleetscore.Key]score{k: {1, 0, noon}})
+		s.scored("p", map[fleetscore.Key]score{k: {scored: 1, until: noon}})
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -354,7 +369,7 @@ func FuzzDecode(f *testing.F) {
 	s := newState()
 	s.columns = []string{"Value"}
 	s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{1, 2}}}, true)
-	s.scored("p", map[fleetscore.Key]score{"a": {3, 1, 5}})
+	s.scored("p", map[fleetscore.Key]score{"a": {scored: 3, anomalies: 1, until: 5}})
 	data, err := s.encode()
 	if err != nil {
 		f.Fatal(err)

@@ -16,7 +16,6 @@ type state struct {
 	until   fleetscore.Micros // the dataset is complete until then
 	columns []string          // the dataset's values
 	keys    map[fleetscore.Key]uint32
-	missed  bool // files of a commit were joined to others before they were read
 	left    int64
 
 	first, last []fleetscore.Micros // stamps of rows; noTime without any
@@ -34,7 +33,6 @@ type state struct {
 // shares are the anomalies of a pipeline's last job, by sensor.
 type shares struct {
 	version           int64 // of the table of predictions, as above
-	missed            bool
 	scored, anomalies []uint32
 	until             []fleetscore.Micros // stamp of the last row that was scored; noTime without any
 }
@@ -156,6 +154,7 @@ func (s *state) of(pipeline string) *shares {
 
 // score is what a job found of one sensor.
 type score struct {
+	job               string
 	scored, anomalies uint32
 	until             fleetscore.Micros
 }
