@@ -293,7 +293,8 @@ func (w *Watch) commits(ctx context.Context, d *table.Delta, snap *table.Snapsho
 		missed = missed || !c.SameRows && slices.ContainsFunc(c.Add, func(f fleetscore.DataFile) bool { return !visible(f) })
 		switch {
 		case missed:
-			rest.Add, rest.Clocks = append(rest.Add, c.Add...), append(rest.Clocks, c.Clocks...)
+			rest.Add, rest.Clocks.Off = append(rest.Add, c.Add...), append(rest.Clocks.Off, c.Clocks.Off...)
+			rest.Clocks.Some = rest.Clocks.Some || c.Clocks.Some
 			if rest.Version = c.Version; rest.Txns == nil {
 				rest.Txns = c.Txns
 			}
