@@ -51,6 +51,8 @@ type HubConfig struct {
 	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
 	BacklogMB  int      `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
 	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
+	// Archive keeps readings in the store as Parquet files, so that they outlive the retention; nil keeps none.
+	Archive *ArchiveConfig `json:"archive,omitempty"`
 	// OwnKey is the key column that must hold the name of a device's token: the holder of the
 	// token press-1 may send readings of press-1 only. Empty means that every device may send
 	// readings of all.
@@ -75,6 +77,14 @@ type MQTTConfig struct {
 	// ArrivalTime gives readings without a time the time of their arrival. Such a reading
 	// counts twice if its message is sent twice.
 	ArrivalTime bool `json:"arrival_time,omitempty"`
+}
+
+// ArchiveConfig says how raw readings are kept in the store.
+type ArchiveConfig struct {
+	Namespace string   `json:"namespace,omitempty"` // first folder below archive/; empty means fleetscore
+	Every     Duration `json:"every,omitempty"`     // a file has the arrivals of so much time at most; it divides a day; 0 means 5m
+	SizeMB    int      `json:"size_mb,omitempty"`   // and about so much memory of readings at most; 0 means 64
+	Retention Duration `json:"retention,omitempty"` // how long files are kept; 0 means for ever
 }
 
 // EventHubsConfig says how senders of Azure Event Hubs reach the hub over HTTP, and by which

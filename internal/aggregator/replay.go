@@ -33,8 +33,8 @@ type Replayed struct {
 // their order.
 type History func(ctx context.Context, after fleetscore.Micros, fn func(hub.Message) error) error
 
-// HistoryOf is what a hub still has of a partition.
-func HistoryOf(h hub.Hub, partition int) History {
+// HistoryOf is what a hub still has of a partition, from a message on.
+func HistoryOf(h hub.Hub, partition int, from uint64) History {
 	return func(ctx context.Context, after fleetscore.Micros, fn func(hub.Message) error) error {
 		stats, err := h.Stats(ctx)
 		if err != nil {
@@ -46,7 +46,7 @@ func HistoryOf(h hub.Hub, partition int) History {
 				return err
 			}
 		}
-		return hub.Range(ctx, h, partition, first, last, fn)
+		return hub.Range(ctx, h, partition, max(first, from), last, fn)
 	}
 }
 

@@ -107,7 +107,7 @@ func TestReplayOfHub(t *testing.T) {
 	for name, plan := range map[string]*query.Plan{"in windows": plans[0], "in order": inOrder[0]} {
 		r := Replay{Name: "q", Plan: plan, Key: []string{"Device"}, Interval: fleetscore.Interval{From: (120 * minute).Time(), To: (130 * minute).Time()}}
 		read := 0
-		of := HistoryOf(h, 0)
+		of := HistoryOf(h, 0, 1)
 		counted := func(ctx context.Context, after fleetscore.Micros, fn func(hub.Message) error) error {
 			return of(ctx, after, func(m hub.Message) error { read++; return fn(m) })
 		}

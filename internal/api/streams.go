@@ -127,11 +127,12 @@ func (s *server) some(ctx context.Context, in *someRejectedInput, fn func(ledger
 
 // Replay asks for rows of a query that are made again of readings that were kept.
 type Replay struct {
-	Query string    `json:"-"`
-	From  time.Time `json:"from" doc:"rows later than this time"`
-	To    time.Time `json:"to,omitempty" doc:"and up to this time; by default now"`
-	Into  string    `json:"into,omitempty" doc:"the dataset; by default that of the query with _replay behind its name"`
-	Of    string    `json:"of,omitempty" doc:"which of the query's datasets, if it writes several"`
+	Query   string    `json:"-"`
+	From    time.Time `json:"from" doc:"rows later than this time"`
+	To      time.Time `json:"to,omitempty" doc:"and up to this time; by default now"`
+	Into    string    `json:"into,omitempty" doc:"the dataset; by default that of the query with _replay behind its name"`
+	Archive bool      `json:"archive,omitempty" doc:"of the archive, and what of the hub isn't archived yet, instead of the hub alone"`
+	Of      string    `json:"of,omitempty" doc:"which of the query's datasets, if it writes several"`
 }
 
 // Replayed says what a replay has made.

@@ -70,7 +70,7 @@ func newReplayCommand() *cobra.Command {
 		Use:   "replay QUERY",
 		Short: "Make rows of a query again, of readings that were kept, into a dataset",
 		Long: `Makes the rows of a query of the server whose times are later than --from and not later than --to
-(default: now), of the readings that the hub still has. Readings go by their times
+(default: now), of the readings that the hub still has, or with --archive of those in the archive too. Readings go by their times
 alone, in whatever order they came: none is late. Where none was late before, the rows are those that the query made.
 The dataset is made if it is absent; rows with the same key and time are replaced, by one commit. It must not be one that a
 query writes.`,
@@ -103,6 +103,7 @@ query writes.`,
 	f.StringVar(&from, "from", "", "rows later than this time")
 	f.StringVar(&to, "to", "", "rows up to this time (default: now)")
 	f.StringVar(&in.Into, "into", "", "the dataset (default: that of the query with _replay behind its name)")
+	f.BoolVar(&in.Archive, "archive", false, "of the archive, and what of the hub isn't archived yet, instead of the hub alone")
 	f.StringVar(&in.Of, "of", "", "which of the query's datasets, if it writes several")
 	return cmd
 }

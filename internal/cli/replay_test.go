@@ -3,23 +3,28 @@ package cli
 import (
 	"encoding/csv"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator/archive"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	hubs "github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // replayFleet runs the reference architecture's own query.
 const replayFleet = `
-hub: {key: [Device, Tag], time: TS}
+hub: {key: [Device, Tag], time: TS, archive: {every: 10s}}
 queries:
   readings: |
     SELECT [Device], [Tag], AVG([Value]) AS [Value], System.TimeStamp AS [TS]
@@ -53,12 +58,14 @@ func TestReplayReference(t *testing.T) {
 	replay := func(args ...string) (code int, stdout, stderr string) {
 		return command(t, append([]string{"query", "replay", "readings", "--from", "2018-08-28T00:00:00Z", "--to", "2018-08-30T00:00:00Z", server}, args...)...)
 	}
-	for again, say := range []string{"17,768  0", "0  0  17,768"} { // added, replaced, same
-		code, stdout, stderr := replay("--into", "again")
+	slices.Sort(want)
+	check := func(dataset, say string, args ...string) {
+		t.Helper()
+		code, stdout, stderr := replay(append(args, "--into", dataset)...)
 		if code != 0 || !strings.Contains(strings.Join(strings.Fields(stdout), "  "), say) {
-			t.Fatalf("replay %d: exit %d\n%s%s", again, code, stdout, stderr)
+			t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
 		}
-		d := catalog.New(p.bucket()).Dataset("again")
+		d := catalog.New(p.bucket()).Dataset(dataset)
 		snap, err := d.Snapshot(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -71,12 +78,14 @@ func TestReplayReference(t *testing.T) {
 		for i, at := range rows.Times {
 			got = append(got, row(t, at.Time().Format("2006-01-02 15:04:05.000"), strings.Join(rows.Keys[rows.KeyIndex[i]].Values(), ","), fmt.Sprint(rows.Values[0][i])))
 		}
-		slices.Sort(want)
 		slices.Sort(got)
 		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("replay %d (-want +got):\n%.2000s", again, d)
+			t.Errorf("%q into %s (-want +got):\n%.2000s", args, dataset, d)
 		}
 	}
+	check("again", "17,768  0") // added, replaced, same
+	check("again", "0  0  17,768")
+	check("archived", "17,768  0", "--archive") // some of it isn't archived yet, perhaps
 	if code, stdout, stderr := replay(); code != 0 || !strings.Contains(stdout, "sensordata_replay") {
 		t.Errorf("into no dataset: exit %d\n%s%s", code, stdout, stderr)
 	}
@@ -93,6 +102,38 @@ func TestReplayReference(t *testing.T) {
 	}
 	if code, _, stderr := command(t, "query", "replay", "reading", "--from", "2018-08-28T00:00:00Z", server); code != 12 || !strings.Contains(stderr, "is readings meant?") {
 		t.Errorf("a query that isn't there: exit %d\n%s", code, stderr)
+	}
+	p.archived(len(readings))
+	p.stop()
+	if err := os.RemoveAll(filepath.Join(p.dir, "data", "hub")); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	p.reading() // once the new hub is open
+	if code, stdout, stderr := replay("--into", "nothing"); code != 0 || strings.Contains(stdout, "17,768") {
+		t.Errorf("of a new hub: exit %d\n%s%s", code, stdout, stderr)
+	}
+	check("from_the_archive", "17,768  0", "--archive")
+}
+
+// archived waits until the archive has so many readings.
+func (p *process) archived(n int) {
+	p.t.Helper()
+	got := 0
+	for range 1200 {
+		got = 0
+		hub := fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Archive: &fleetscore.ArchiveConfig{Namespace: "fleetscore"}}
+		err := archive.Read(p.t.Context(), p.bucket(), hub, math.MinInt64, func(m hubs.Message) error { got += m.Readings.Len(); return nil })
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if got >= n {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // files of a store, not an event
+	}
+	if got != n {
+		p.t.Fatalf("the archive has %d readings, want %d:\n%s", got, n, p.log)
 	}
 }
 

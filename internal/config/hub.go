@@ -47,6 +47,24 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	if h.NATS != nil {
 		r.judgeNATS(h.NATS)
 	}
+	if h.Archive != nil {
+		r.judgeArchive(*h.Archive)
+	}
+}
+
+func (r *reader) judgeArchive(a fleetscore.ArchiveConfig) {
+	if !goodName.MatchString(a.Namespace) {
+		r.at("hub.archive.namespace", "%q: it must start with a lower-case letter and have only a-z, 0-9, - and _", a.Namespace)
+	}
+	if a.Every.D() < 10*time.Second || (24*time.Hour)%a.Every.D() != 0 {
+		r.at("hub.archive.every", "%s must divide a day, and be 10s or more", a.Every)
+	}
+	if a.SizeMB < 1 || a.SizeMB > 1024 {
+		r.at("hub.archive.size_mb", "%d is not possible; write 1 to 1024", a.SizeMB)
+	}
+	if a.Retention < 0 {
+		r.at("hub.archive.retention", "%s is negative", a.Retention)
+	}
 }
 
 func fillHub(h *fleetscore.HubConfig) {
@@ -70,6 +88,13 @@ func fillHub(h *fleetscore.HubConfig) {
 			def(&s.Mechanism, "plain")
 			k.SASL = &s
 		}
+	}
+	if h.Archive != nil {
+		a := *h.Archive
+		def(&a.Namespace, "fleetscore")
+		def(&a.Every, fleetscore.Duration(5*time.Minute))
+		def(&a.SizeMB, 64)
+		h.Archive = &a
 	}
 	if h.EventHubs != nil {
 		e := *h.EventHubs

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/aggregator/archive"
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -151,11 +152,8 @@ func (s *streams) Replay(ctx context.Context, in api.Replay) (out api.Replayed, 
 	if err := references.Read(ctx); err != nil {
 		return out, err
 	}
-	var histories []aggregator.History
-	for i := range h.Partitions() {
-		histories = append(histories, aggregator.HistoryOf(h, i))
-	}
-	if out.Since, err = oldest(ctx, h); err != nil {
+	histories, err := s.histories(ctx, cfg.Hub, h, in, &out)
+	if err != nil {
 		return out, err
 	}
 	r := aggregator.Replay{Name: in.Query, Plan: plan, Key: cfg.Hub.Key, Interval: fleetscore.Interval{From: in.From, To: in.To},
@@ -173,6 +171,40 @@ func (s *streams) Replay(ctx context.Context, in api.Replay) (out api.Replayed, 
 	out.Added, out.Replaced, out.Same = done.Added, done.Replaced, done.Same
 	s.server.Ledger.Put(ledger.DatasetTopic(out.Dataset))
 	return out, err
+}
+
+// histories are the readings of a replay: of each partition of the hub, or of the archive and what
+// of the hub isn't archived yet. Readings of a sensor may lie in several partitions of the archive,
+// if the hub had another number of partitions once.
+func (s *streams) histories(ctx context.Context, cfg fleetscore.HubConfig, h hub.Hub, in api.Replay, out *api.Replayed) (list []aggregator.History, err error) {
+	if !in.Archive {
+		for i := range h.Partitions() {
+			list = append(list, aggregator.HistoryOf(h, i, 1))
+		}
+		out.Since, err = oldest(ctx, h)
+		return list, err
+	}
+	if cfg.Archive == nil {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "replay query", in.Query, "readings are not archived").WithHint("write hub: {archive: {}} in fleet.yaml, which archives from now on, or replay what the hub has, without --archive")
+	}
+	b := s.server.Catalog.Store()
+	return []aggregator.History{func(ctx context.Context, after fleetscore.Micros, fn func(hub.Message) error) error {
+		from := make([]uint64, h.Partitions()) // before the archive is read, or messages that are archived meanwhile would be missed
+		for i := range from {
+			if from[i], err = archive.Next(ctx, b, cfg, h, i); err != nil {
+				return err
+			}
+		}
+		if err := archive.Read(ctx, b, cfg, after, fn); err != nil {
+			return err
+		}
+		for i := range from {
+			if err := aggregator.HistoryOf(h, i, from[i])(ctx, after, fn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, nil
 }
 
 // replayed is the plan of a query's dataset.

@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/aggregator/archive"
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
@@ -48,8 +49,9 @@ type streams struct {
 	cfg         fleetscore.HubConfig // of the gateway
 	topics      []*kafka.Reader
 	aggregators []*aggregator.Aggregator
-	why         string // why there is no gateway, if it isn't for want of a configuration
-	querying    bool   // the aggregators are those of the configuration in force
+	why         string           // why there is no gateway, if it isn't for want of a configuration
+	querying    bool             // the aggregators are those of the configuration in force
+	archive     *archive.Archive // that runs with them; nil if none is wanted
 }
 
 // turn is the time in which something may run that others may do at other times.
@@ -358,8 +360,13 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	for _, a := range aggs {
 		services = append(services, lifecycle.Service{Name: "aggregator " + a.Name(), Run: a.Run})
 	}
-	s.setQueries(aggs, true)
-	defer s.setQueries(nil, false)
+	var kept *archive.Archive
+	if p.Hub.Archive != nil {
+		kept = archive.New(p.Hub, archive.Deps{Hub: h, Store: s.server.Catalog.Store(), Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
+		services = append(services, lifecycle.Service{Name: "archive", Run: kept.Run})
+	}
+	s.setQueries(aggs, kept, true)
+	defer s.setQueries(nil, nil, false)
 	return lifecycle.Run(ctx, s.server.log, services...)
 }
 
@@ -414,15 +421,19 @@ func (s *streams) needed(partition int) uint64 {
 	return s.held(partition)
 }
 
-// held is the first message of a partition that a query has not committed; 0 while it
-// isn't known.
+// held is the first message of a partition that a query has not committed, or that isn't
+// archived; 0 while it isn't known.
 func (s *streams) held(partition int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.querying {
 		return 0
 	}
-	return least(s.aggregators, partition)
+	out := least(s.aggregators, partition)
+	if s.archive != nil {
+		out = min(out, s.archive.Hold(partition))
+	}
+	return out
 }
 
 // least is the first message of a partition that a query needs.
@@ -538,10 +549,10 @@ func (s *streams) set(g *gateway.Gateway, cfg fleetscore.HubConfig) {
 	}
 }
 
-func (s *streams) setQueries(aggs []*aggregator.Aggregator, querying bool) {
+func (s *streams) setQueries(aggs []*aggregator.Aggregator, kept *archive.Archive, querying bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aggregators, s.querying = aggs, querying
+	s.aggregators, s.archive, s.querying = aggs, kept, querying
 }
 
 // holds reports whether the hub, open or not, contains anything.
