@@ -53,7 +53,7 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringVar(&cfg.NFSListen, "nfs-listen", "", "address where parts of the store can be read as files over NFS version 3, such as 127.0.0.1:2049; it asks for no password (default: nowhere)")
 	cmd.Flags().StringArrayVar(&cfg.NFSAreas, "nfs-area", nil, "a part of the store that --nfs-listen exports: models, predictions, data, logs, or a folder in one; may be given several times (default: models)")
 	cmd.Flags().BoolVar(&cfg.InsecureNFS, "insecure-nfs", false, "export files over NFS beyond this machine: whoever reaches the address can read them")
-	cmd.Flags().IntVar(&cfg.MaxConnections, "max-connections", 0, "most connections at once (default: half the files that the process may open, at most 8192)")
+	cmd.Flags().IntVar(&cfg.MaxConnections, "max-connections", 0, "most connections at once (default: all but 8192 of the files that the process may open, at least half of them, at most 16384)")
 }
 
 func newServeCommand() *cobra.Command {

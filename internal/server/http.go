@@ -81,15 +81,15 @@ func (s *Server) checkListen() error {
 }
 
 // maxConnections is how many connections may be open at once. It leaves a share of the
-// process's open files for other uses.
+// process's open files for other uses: half of few, 8192 of many.
 func (s *Server) maxConnections() int {
 	if s.cfg.MaxConnections > 0 {
 		return s.cfg.MaxConnections
 	}
-	const most, least = 8192, 16
+	const most, least, others = 16384, 16, 8192
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return least
 	}
-	return int(max(min(limit.Cur/2, most), least))
+	return int(max(min(max(limit.Cur/2, limit.Cur-min(limit.Cur, others)), most), least))
 }
