@@ -63,8 +63,10 @@ func TestVectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, stderr, err := command(args...)
-			if err != nil {
-				t.Fatal(err)
+			if _, refused := strings.CutPrefix(string(want), "error: "); err != nil && refused {
+				got = "error: " + err.Error() + "\n"
+			} else if err != nil || refused {
+				t.Fatalf("%v\n%s", err, got)
 			}
 			if diff := cmp.Diff(string(want), got); diff != "" {
 				t.Errorf("(-want +got):\n%s\n%s", diff, stderr)
