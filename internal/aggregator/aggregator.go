@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -87,6 +88,7 @@ type Aggregator struct {
 	metrics    *metrics
 	health     *obs.Health
 	now        func() time.Time
+	outages    lifecycle.Outages
 	share      int64 // of MaxHeldBytes, for a partition
 
 	mu     sync.Mutex // guards the status
@@ -294,13 +296,18 @@ func (a *Aggregator) run(ctx context.Context) error {
 // persist repeats f, with growing pauses, while its error may go away by itself.
 func (a *Aggregator) persist(ctx context.Context, what string, f func() error) error {
 	pause := 50 * time.Millisecond
+	trouble := a.outages.Trouble(a.log)
+	defer trouble.Ends()
 	for {
 		err := f()
+		if err == nil {
+			trouble.Works("the query goes on after failures")
+		}
 		if err == nil || ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
 			return err
 		}
 		a.metrics.retries.Inc()
-		a.log.Warn(what+" will be tried again", "error", err, "after", pause)
+		trouble.Failed(slog.LevelWarn, what+" failed and is tried again until it goes on", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

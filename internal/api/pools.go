@@ -62,6 +62,7 @@ type Schedule struct {
 	NextFrom *time.Time                `json:"next_from,omitempty" doc:"where the next interval starts"`
 	LastDue  *time.Time                `json:"last_due,omitempty"`
 	NextDue  *time.Time                `json:"next_due,omitempty"`
+	Waiting  []time.Time               `json:"waiting,omitempty" doc:"due times that have come and wait for the end of the job that runs; the first 100"`
 	Paused   *time.Time                `json:"paused,omitempty" doc:"since when due times are skipped; absent if it isn't paused"`
 	Problem  string                    `json:"problem" doc:"why due times can't be decided; empty if they can"`
 }
@@ -358,11 +359,11 @@ func (s *server) every(cfg fleetscore.Config, pool string) (shortest *float64) {
 		if p.Pool != pool || !p.Schedule.IsSet() {
 			continue
 		}
-		first := s.nextDue(p.Schedule, s.now())
+		_, first := s.nextDue(p.Schedule, ledger.ScheduleState{})
 		if first == nil {
 			continue
 		}
-		if second := s.nextDue(p.Schedule, *first); second != nil {
+		if _, second := s.nextDue(p.Schedule, ledger.ScheduleState{LastDue: *first}); second != nil {
 			if gap := second.Sub(*first).Seconds(); shortest == nil || gap < *shortest {
 				shortest = &gap
 			}
@@ -456,7 +457,7 @@ func (s *server) listSchedules(ctx context.Context, _ *struct{}) (*body[List[Sch
 		st := view.State
 		sc.NextFrom, sc.LastDue, sc.Paused = known(st.NextFrom), known(st.LastDue), known(st.Paused)
 		if c.IsSet() {
-			sc.NextDue = s.nextDue(c, st.LastDue)
+			sc.Waiting, sc.NextDue = s.nextDue(c, st)
 		}
 		for _, p := range s.deps.Health.Problems() {
 			if p.Part == scheduler.SchedulePart(name) {
@@ -517,17 +518,29 @@ func (s *server) listOccurrences(ctx context.Context, in *struct {
 	return answerList(occ, ""), nil
 }
 
-// nextDue returns the next due time, or nil if there is none.
-func (s *server) nextDue(c fleetscore.ScheduleConfig, last time.Time) *time.Time {
+// maxDueWaiting bounds the due times that wait in an answer.
+const maxDueWaiting = 100
+
+// nextDue are the due times that wait for the end of a job, and the next one that comes; nil if
+// none does.
+func (s *server) nextDue(c fleetscore.ScheduleConfig, st ledger.ScheduleState) (waiting []time.Time, next *time.Time) {
+	spec, err := schedule.Parse(c)
+	if err != nil {
+		return nil, nil
+	}
+	last := st.LastDue
 	if last.IsZero() {
 		last = s.now()
 	}
-	spec, err := schedule.Parse(c)
-	if err != nil {
-		return nil
+	for _, until := range []time.Time{st.CatchUp, st.Queued} { // the first comes before the second
+		for t, ok := spec.Next(last); ok && !t.After(until); t, ok = spec.Next(t) {
+			if last = t; len(waiting) < maxDueWaiting {
+				waiting = append(waiting, t)
+			}
+		}
 	}
 	if t, ok := spec.Next(last); ok {
-		return &t
+		next = &t
 	}
-	return nil
+	return waiting, next
 }

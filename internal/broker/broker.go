@@ -124,7 +124,7 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	}
 	var err error
 	b.metrics, err = newMetrics(deps.Metrics)
-	b.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: b.now, Failed: func(string) { b.metrics.errors.Inc() }, Health: deps.Health, Log: b.log}
+	b.loops = lifecycle.Loops[ledger.Topic]{Outages: &lifecycle.Outages{}, Watch: deps.Ledger.Watch, Now: b.now, Failed: func(string) { b.metrics.errors.Inc() }, Health: deps.Health, Log: b.log}
 	return b, err
 }
 

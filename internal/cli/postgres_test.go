@@ -121,6 +121,9 @@ func TestDatabaseAway(t *testing.T) {
 	p.reading()
 	readings++
 	eventually(t, "all readings are counted", func() bool { return p.countedIn(filepath.Join(p.dir, "data", "store")) == readings })
+	if n := strings.Count(p.log.String(), `"level":"ERROR"`); n > 15 {
+		t.Errorf("one outage is told in %d lines:\n%s", n, p.log)
+	}
 	if all := p.log.String() + stderr + page; strings.Contains(all, database.Password) {
 		t.Errorf("something holds the database's password:\n%s", all)
 	}

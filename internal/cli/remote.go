@@ -178,9 +178,9 @@ func newScheduleCommand() *cobra.Command {
 			if err := c.Get(ctx, "/schedules", nil, &got); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"pipeline", "when", "zone", "next due", "last due", "next interval from", "paused since", "shadow of", "problem"}}
+			l := &listing{columns: []string{"pipeline", "when", "zone", "next due", "last due", "waiting", "next interval from", "paused since", "shadow of", "problem"}}
 			for _, s := range got.Items {
-				l.add(s, s.Pipeline, s.When, zoneOf(s.Config), s.NextDue, s.LastDue, s.NextFrom, s.Paused, s.Shadow, s.Problem)
+				l.add(s, s.Pipeline, s.When, zoneOf(s.Config), s.NextDue, s.LastDue, len(s.Waiting), s.NextFrom, s.Paused, s.Shadow, s.Problem)
 			}
 			return l, nil
 		}))

@@ -44,6 +44,7 @@ func TestScheduleNext(t *testing.T) {
 		{[]string{"--cron", "0 25 * * *"}, "the hour 25 isn't between 0 and 23"},
 		{[]string{"--cron", ""}, "it has 0 fields, not 5"},
 		{[]string{"--cron", "@daily", "--zone", "Europe/Berln"}, `there is no time zone "Europe/Berln"`},
+		{[]string{"--cron", "0 25 * * *", "--zone", "Europe/Berln"}, "the hour 25 isn't between 0 and 23"}, // both are told
 		{[]string{"--cron", "@daily", "--after", "noon"}, `"noon" isn't a time`},
 		{[]string{"--cron", "@daily", "-n", "0"}, "from 1 to 10,000 are possible"},
 		{[]string{"--recurrence", `{"frequencey": "Day"}`}, "recurrence.frequencey: unknown key; did you mean frequency?"},

@@ -509,7 +509,12 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 }
 
 func (r *reader) judgeSchedule(path string, c fleetscore.ScheduleConfig) {
-	if _, err := schedule.Parse(c); err != nil {
+	_, err := schedule.Parse(c)
+	problems := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		problems = joined.Unwrap()
+	}
+	for _, err := range problems {
 		var e *fleetscore.Error
 		if at := path; errors.As(err, &e) {
 			for _, field := range []string{"cron", "recurrence", "zone", "start", "end"} {

@@ -114,6 +114,7 @@ func TestProblems(t *testing.T) {
 		{"alias", "features: [Value]", "features: &f [Value]", []string{":15:", "anchors"}},
 		{"provider", "provider: local", "provider: kubernetes", []string{":10:", "\"kubernetes\" is not a provider", "local", "static", "exec"}},
 		{"after itself", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalies,", []string{"in a circle that contains anomalies"}},
+		{"zone and cron line", `cron: "0 * * * *"`, `cron: "0 25 * * *", zone: Europe/Berln, start: noon`, []string{"schedule.zone:", "there is no time zone", "schedule.start:", "isn't a time", "schedule.cron:", "the hour 25"}},
 		{"after nobody", "schedule: {cron: \"0 * * * *\",", "schedule: {run_after: anomalie, zone: Europe/Paris,", []string{"has no due times of its own", "pipeline \"anomalie\" is not described"}},
 		{"shadow of nobody", "pipelines:", "pipelines:\n  candidate: {shadow: anomalis, fleet: sensors}", []string{":12: pipelines.candidate.shadow: pipeline \"anomalis\" is not described", "did you mean anomalies?"}},
 		{"shadow of itself", "pipelines:", "pipelines:\n  candidate: {shadow: candidate, fleet: sensors}", []string{":12: pipelines.candidate.shadow: a pipeline can't shadow itself; name the pipeline whose data the candidate is to score; there is: anomalies"}},

@@ -41,6 +41,8 @@ type Loops[T comparable] struct {
 	Failed func(kind string) // counts a step that failed
 	Health *obs.Health       // a step that fails is reported there by its part; nil means nowhere
 	Log    *slog.Logger
+	// Outages tells a cause once that stops several loops; nil tells it for each loop.
+	Outages *Outages
 	// Look is how often a loop looks at the clock, which may run apart from timers:
 	// a timer doesn't notice that the machine slept or that the clock was set. 0 means
 	// a second.
@@ -71,6 +73,8 @@ func (s Loops[T]) Run(ctx context.Context, l Loop[T]) error {
 	changes, stop := s.Watch(l.Watch...)
 	defer func() { stop() }()
 	defer s.Health.Report(l.Part, "")
+	trouble := s.Outages.Trouble(s.Log)
+	defer trouble.Ends()
 	failures := 0
 	for {
 		begun := time.Now()
@@ -84,14 +88,14 @@ func (s Loops[T]) Run(ctx context.Context, l Loop[T]) error {
 			wait := again(l.Part, failures)
 			s.Failed(l.Kind)
 			s.Health.Report(l.Part, err.Error())
-			s.Log.Error("work failed and will be tried again", "part", l.Part, "error", err, "failures", failures, "wait", wait)
+			trouble.Failed(slog.LevelError, "work failed and is tried again until it goes on; other parts may wait for the same", err, "part", l.Part)
 			if err := pause(ctx, wait, changes); err != nil {
 				return err
 			}
 			continue
 		}
 		if failures > 0 {
-			s.Log.Info("work goes on after failures", "part", l.Part, "failures", failures)
+			trouble.Works("work goes on after failures", "part", l.Part, "failures", failures)
 		}
 		failures = 0
 		s.Health.Report(l.Part, "")

@@ -1,11 +1,13 @@
 package lifecycle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/obs"
 )
 
@@ -168,4 +171,54 @@ func TestGentleLoopRests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOutageIsToldOnce: an outage that stops several loops is one line in the log when it begins,
+// however often they try again and whatever each wanted to do, and one when it is over. Other
+// errors are told for themselves.
+func TestOutageIsToldOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		events := &topics{watchers: map[string][]chan struct{}{}}
+		refused := errors.New("connection refused")
+		var mu sync.Mutex // guards away
+		away := true
+		var log bytes.Buffer
+		loops := Loops[string]{Watch: events.watch, Now: time.Now, Failed: func(string) {}, Outages: &Outages{},
+			Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.MessageKey || a.Key == "error" {
+					return a
+				}
+				return slog.Attr{}
+			}}))}
+		ctx, cancel := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		for i := range 20 {
+			group.Go(func() {
+				_ = loops.Run(ctx, Loop[string]{Part: fmt.Sprint(i), Step: func(context.Context) (Next[string], error) {
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case !away:
+						return Next[string]{}, nil
+					case i == 0:
+						return Next[string]{}, fleetscore.Errorf(fleetscore.Corrupt, "read", "0", "a file is damaged")
+					}
+					return Next[string]{}, fleetscore.Errorf(fleetscore.Unavailable, "plan", fmt.Sprint(i), "the database can't be reached: %w", refused)
+				}})
+			})
+		}
+		time.Sleep(time.Hour)
+		mu.Lock()
+		away = false
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		cancel()
+		group.Wait()
+		for text, want := range map[string]int{"connection refused": 1, "is damaged": 1, "goes on after failures": 2, "\n": 4} {
+			if got := strings.Count(log.String(), text); got != want {
+				t.Errorf("%q is %d times in the log, want %d:\n%s", text, got, want, &log)
+			}
+		}
+	})
 }

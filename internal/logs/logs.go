@@ -91,7 +91,7 @@ func New(cfg Config, deps Deps) (*Logs, error) {
 		}
 	}
 	l := &Logs{ledger: deps.Ledger, store: deps.Store, spool: database{cfg.Pieces}, nodeDir: filepath.Join(filepath.Clean(cfg.SpoolDir), nodesDir), next: map[fleetscore.NodeID]int64{},
-		loops: lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
+		loops: lifecycle.Loops[ledger.Topic]{Outages: &lifecycle.Outages{}, Watch: deps.Ledger.Watch, Now: deps.Now, Failed: func(string) { failures.Inc() }, Health: deps.Health, Log: deps.Log}}
 	if cfg.Pieces != nil {
 		return l, nil
 	}

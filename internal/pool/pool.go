@@ -31,6 +31,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/program"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -132,6 +133,7 @@ func (p *Pools) Run(ctx context.Context) error {
 	defer stop()
 	defer p.stopAll()
 	p.waits.Go(func() { p.compareAll(ctx) })
+	trouble := new(lifecycle.Outages).Trouble(p.log)
 	for {
 		begun := p.now()
 		rest, err := p.scale(ctx)
@@ -139,8 +141,10 @@ func (p *Pools) Run(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			p.log.Error("pools are held up", "error", err)
+			trouble.Failed(slog.LevelError, "pools are held up", err)
 			rest = time.Second
+		} else {
+			trouble.Works("pools go on")
 		}
 		timer := time.NewTimer(rest)
 		select {

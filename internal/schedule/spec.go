@@ -1,7 +1,9 @@
 package schedule
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // a machine without a time zone database has the same zones
@@ -54,7 +56,7 @@ func (e elapsed) next(t time.Time) time.Time {
 }
 
 // Parse reads a schedule. Every error is of kind Invalid and says which field is
-// wrong and why. A schedule without a cron line and recurrence is never due.
+// wrong and why; mistakes in several fields are joined. A schedule without a cron line and recurrence is never due.
 func Parse(c fleetscore.ScheduleConfig) (*Spec, error) {
 	s := &Spec{}
 	zone := c.Zone
@@ -69,26 +71,26 @@ func Parse(c fleetscore.ScheduleConfig) (*Spec, error) {
 			zone = c.Recurrence.TimeZone
 		}
 	}
-	var err error
-	if s.zone, err = Zone(zone); err != nil {
-		return nil, err
+	var problems [4]error // a mistake in one field hides none in another
+	if s.zone, problems[0] = Zone(zone); problems[0] != nil {
+		s.zone = time.UTC
 	}
-	if s.start, err = TimeIn(s.zone, "start", c.Start); err != nil {
-		return nil, err
-	}
-	if s.end, err = TimeIn(s.zone, "end", c.End); err != nil {
-		return nil, err
-	}
+	s.start, problems[1] = TimeIn(s.zone, "start", c.Start)
+	s.end, problems[2] = TimeIn(s.zone, "end", c.End)
 	switch {
 	case c.Cron != "":
-		err = s.readCron(c.Cron)
+		problems[3] = s.readCron(c.Cron)
 	case c.Recurrence != nil:
-		err = s.readRecurrence(*c.Recurrence, c)
-	default:
-		return s, nil
+		problems[3] = s.readRecurrence(*c.Recurrence, c)
 	}
-	if err != nil {
-		return nil, err
+	found := slices.DeleteFunc(problems[:], func(err error) bool { return err == nil })
+	switch {
+	case len(found) == 1:
+		return nil, found[0]
+	case len(found) > 1:
+		return nil, errors.Join(found...)
+	case !c.IsSet():
+		return s, nil
 	}
 	if !s.start.IsZero() && !s.end.IsZero() && s.end.Before(s.start) {
 		return nil, invalid("end", "the schedule ends at %s, before it starts at %s", s.end.UTC().Format(time.RFC3339), s.start.UTC().Format(time.RFC3339))

@@ -110,7 +110,7 @@ func New(deps Deps) (*Scheduler, error) {
 	}
 	var err error
 	s.metrics, err = newMetrics(deps.Metrics)
-	s.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: s.now, Failed: func(kind string) { s.metrics.errors.WithLabelValues(kind).Inc() },
+	s.loops = lifecycle.Loops[ledger.Topic]{Outages: &lifecycle.Outages{}, Watch: deps.Ledger.Watch, Now: s.now, Failed: func(kind string) { s.metrics.errors.WithLabelValues(kind).Inc() },
 		Health: deps.Health, Log: s.log}
 	return s, err
 }

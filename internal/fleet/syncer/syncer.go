@@ -89,7 +89,7 @@ func New(cfg Config, deps Deps) (*Syncer, error) {
 	}
 	var err error
 	s.metrics, err = newMetrics(deps.Metrics)
-	s.loops = lifecycle.Loops[ledger.Topic]{Watch: deps.Ledger.Watch, Now: s.now, Failed: func(string) { s.metrics.errors.Inc() }, Health: deps.Health, Log: s.log}
+	s.loops = lifecycle.Loops[ledger.Topic]{Outages: &lifecycle.Outages{}, Watch: deps.Ledger.Watch, Now: s.now, Failed: func(string) { s.metrics.errors.Inc() }, Health: deps.Health, Log: s.log}
 	return s, err
 }
 
