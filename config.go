@@ -265,6 +265,9 @@ type DockerConfig struct {
 	GPUs      int     `json:"gpus,omitempty"`      // how many GPUs a container gets; -1 means all
 	User      string  `json:"user,omitempty"`      // number of the user, or of user and group, as 1000:1000; empty means 65534:65534; not root
 	Python    string  `json:"python,omitempty"`    // the interpreter in the image that may score models; empty means none
+	// Environments is a folder in the image whose virtual environments pipelines may use besides
+	// Python, for models of other releases; empty means that there are none.
+	Environments string `json:"environments,omitempty"`
 }
 
 // ExecConfig holds the commands that start, stop and list machines. A command is a

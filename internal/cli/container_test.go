@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,7 +19,7 @@ import (
 var containerFiles = map[string]string{
 	// setup.py leaves a file that no task may read.
 	"setup.py": "import os\nopen('/tmp/other-job.txt', 'w').write('rows of another job')\nos.chmod('/tmp/other-job.txt', 0o644)\nprint('set up by', os.getuid())\n",
-	"score.py": "import pickle\ndef run(model, rows):\n    return (model.predict(rows[['Value']].to_numpy()) == -1).astype(float)\n",
+	"score.py": "import pickle, sys\ndef run(model, rows):\n    print('scored in', sys.prefix)\n    return (model.predict(rows[['Value']].to_numpy()) == -1).astype(float)\n",
 	// start.py says where the folders lie, as a container of the reference's did by a file.
 	"start.py": `import json, os, subprocess, sys
 config = os.environ['AZ_BATCHAI_JOB_TEMP'] + '/config.json'
@@ -112,6 +113,8 @@ def attack(port):
     attempt('see the processes of the node', others)
     attempt('end the agent', lambda: [os.kill(p, signal.SIGKILL) for p in (os.getppid(), 1)])
     attempt('write into the image', lambda: open('/app/own.py', 'w'))
+    attempt('read the secrets of the server', read('DATA/secrets/*'))
+    attempt('read the results of another job', read('DATA/store/predictions/native/_delta_log/*', 'DATA/store/predictions/native/*/*/*'))
     attempt('read a mount of another pipeline', read('HISTORY/limits.txt'))
     attempt('write into a mount of another pipeline', lambda: open('RESULTS/evil', 'w'))
     attempt('fill the disk', lambda: fill(os.environ.get('TMPDIR', '/tmp')))
@@ -146,7 +149,7 @@ for module in list(sys.modules.values()):
 var containerPackages = []string{"numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"}
 
 // attacks are how many things hostile.py tries.
-const attacks = 13
+const attacks = 15
 
 // TestContainers: the runtimes python and command, the latter for each sensor and for all of a
 // task, score the reference's readings in containers of an image that was built without an
@@ -180,7 +183,7 @@ func TestContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range containerFiles {
-		if err := os.WriteFile(filepath.Join(app, name), []byte(strings.NewReplacer("PORT", port, "HISTORY/", history+"/", "RESULTS/", results+"/").Replace(text)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(app, name), []byte(strings.NewReplacer("PORT", port, "HISTORY/", history+"/", "RESULTS/", results+"/", "DATA/", filepath.Join(p.dir, "data")+"/").Replace(text)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,11 +203,11 @@ pools:
     slots: 1
     scale: {min: 0, max: 2, idle_after: 8s}
     mounts: [history, results]
-    docker: {image: "%s/team/python:v1", python: /usr/bin/python3, memory_mb: 3000, tmp_mb: 256}
+    docker: {image: "%s/team/python:v1", python: /usr/bin/python3, environments: /opt/environments, memory_mb: 3000, tmp_mb: 256}
     setup: {command: [/usr/bin/python3, /app/setup.py]}
 pipelines:
 `, history, results, p.addr) + pipeline("native", "pool: here") +
-		pipeline("script", "pool: boxes, runtime: python, python: {code: /app, script: score.py, per_model: true}") +
+		pipeline("script", "pool: boxes, runtime: python, python: {code: /app, script: score.py, per_model: true, environments: [{sklearn: '0.24', path: old}, {sklearn: '1.9', path: new}]}") +
 		pipeline("command", `pool: boxes, mounts: [history, results], runtime: command, command: {run: "python /app/start.py {Device} {Tag}", code: /app, predictions: preds.csv}`) +
 		pipeline("bundle", `pool: boxes, runtime: command, command: {run: "python /app/bundle.py", code: /app, per: task, predictions: preds.csv}`) +
 		pipeline("evil", "pool: boxes, runtime: python, python: {code: /app, script: evil.py}") +
@@ -222,6 +225,12 @@ pipelines:
 			t.Fatalf("%q: exit %d\n%s%s\n%s", args, code, stdout, stderr, p.log)
 		}
 		return stdout, stderr
+	}
+	// The virtual environment for the models' release is the image's Python under another name.
+	environment := filepath.Join(pyc, "opt", "environments", "new")
+	if err := errors.Join(os.MkdirAll(filepath.Join(environment, "bin"), 0o755), os.Symlink("/usr/bin/python3", filepath.Join(environment, "bin", "python")),
+		os.WriteFile(filepath.Join(environment, "pyvenv.cfg"), []byte("home = /usr/bin\ninclude-system-site-packages = true\n"), 0o644)); err != nil {
+		t.Fatal(err)
 	}
 	run(append([]string{"image", "build", "team/python:v1", "--base", root, "--copy", app + ":/app", "--copy", pyc + ":/", "--env", asCommand + "=1", "--wheel"}, wheels...)...)
 	run("dataset", "upload", "history", readings)
@@ -241,6 +250,10 @@ pipelines:
 		}
 		if pipeline == "script" {
 			p.examined(engine)
+			log, _ := testkit.Command(t, "sh", "-c", "cat "+filepath.Join(p.dir, "data", "store", "logs", pipeline, "*", "*", "*", "*.txt")).Output()
+			if !strings.Contains(string(log), "scored in /opt/environments/new\n") || strings.Contains(string(log), "scored in /usr") {
+				t.Errorf("the models weren't scored in the environment of their release:\n%s", log)
+			}
 		}
 		if hostile {
 			p.attacked(engine, pipeline)

@@ -220,6 +220,7 @@ func TestDockerRefused(t *testing.T) {
 		"{provider: docker, docker: {image: some:v1, user: \"0:5\"}}":      "isn't root",
 		"{provider: docker, docker: {image: some:v1, memory_mb: 5}}":       "at least 64",
 		"{provider: docker, docker: {image: some:v1, python: bin/python}}": "absolute path",
+		"{provider: docker, docker: {image: some:v1, environments: opt}}":  "absolute path",
 		"{provider: docker, docker: {image: some:v1, cpus: -1}}":           "from 0 to 1024",
 		"{provider: docker, docker: {image: some:v1, gpus: -2}}":           "-1 for all",
 	} {

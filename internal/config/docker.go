@@ -54,6 +54,9 @@ func (r *reader) judgeDocker(path string, p *fleetscore.PoolConfig, mounts map[s
 	if id, _, _ := strings.Cut(c.User, ":"); c.User != "" && (!goodUser.MatchString(c.User) || strings.Trim(id, "0") == "") {
 		r.at(path+".user", "%q: write the number of a user that isn't root, such as 1000:1000", c.User)
 	}
+	if c.Environments != "" && !strings.HasPrefix(c.Environments, "/") {
+		r.at(path+".environments", "%s: write the absolute path of a folder in the image", c.Environments)
+	}
 	if c.Python != "" && !strings.HasPrefix(c.Python, "/") {
 		r.at(path+".python", "%s: write the absolute path of the interpreter in the image", c.Python)
 	}

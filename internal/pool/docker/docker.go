@@ -435,7 +435,7 @@ func (d *Docker) options(n fleetscore.Node, c fleetscore.DockerConfig, podman bo
 	if c.GPUs != 0 {
 		host.DeviceRequests = []container.DeviceRequest{{Count: c.GPUs, Capabilities: [][]string{{"gpu"}}}}
 	}
-	env := append([]string{"HOME=/tmp", "FLEETSCORE_NODE_TOKEN_FILE=/fleetscore/node/token", "FLEETSCORE_COMMANDS=/:/usr/local/bin:/usr/bin:/bin", "FLEETSCORE_KIND=" + string(n.Kind), "FLEETSCORE_PYTHON=" + c.Python, "FLEETSCORE_MOUNT_ROOT=/",
+	env := append([]string{"HOME=/tmp", "FLEETSCORE_NODE_TOKEN_FILE=/fleetscore/node/token", "FLEETSCORE_COMMANDS=/:/usr/local/bin:/usr/bin:/bin", "FLEETSCORE_KIND=" + string(n.Kind), "FLEETSCORE_PYTHON=" + c.Python, "FLEETSCORE_ENVIRONMENTS=" + c.Environments, "FLEETSCORE_MOUNT_ROOT=/",
 		"FLEETSCORE_ISOLATION=" + d.cfg.Isolation, "FLEETSCORE_BLOBS=server"}, d.cfg.Env...)
 	labels := map[string]string{ownerLabel: d.cfg.Owner, nodeLabel: string(n.ID), "fleetscore.pool": n.Pool}
 	return client.ContainerCreateOptions{
