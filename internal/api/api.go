@@ -121,9 +121,11 @@ type Deps struct {
 	Tail      func(context.Context, tail.Query, func(tail.Reading) error) error // reads readings of the log
 	Replay    func(context.Context, Replay) (Replayed, error)                   // makes rows of a query again
 	Redrive   func(context.Context, ledger.Rejected) (why string, err error)    // hands a rejected message over again
-	Queries   func() []aggregator.Status                                        // how far the queries have come
-	Sensors   Sensors                                                           // what is known of sensors; nil is nothing
-	Servers   func(ctx context.Context) ([]fleetscore.Server, error)            // those that share the work; nil lists none
+	// RedriveLate hands the readings of a file of late readings over again and deletes the file.
+	RedriveLate func(context.Context, fleetscore.BlobName) (readings int64, why string, err error)
+	Queries     func() []aggregator.Status                             // how far the queries have come
+	Sensors     Sensors                                                // what is known of sensors; nil is nothing
+	Servers     func(ctx context.Context) ([]fleetscore.Server, error) // those that share the work; nil lists none
 	// Check refuses a configuration that the server can't carry out, and warns of
 	// settings that are most likely mistakes.
 	Check   func(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error)
@@ -211,6 +213,7 @@ func (s *server) register(mux *access.Mux) {
 	s.registerMounts(api)
 	s.registerPools(api)
 	s.registerDatasets(api)
+	s.registerLate(api)
 	s.registerFleets(api)
 	s.registerVersions(api)
 	s.registerStore(api)

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,6 +21,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/files"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
@@ -350,4 +353,139 @@ func (s *server) commitUpload(ctx context.Context, in *uploadRowsInput, rows *fl
 	until := min(done.CompleteUntil, fleetscore.MicrosOf(s.now())).Time()
 	return &Uploaded{Dataset: in.Name, Rows: int64(rows.Len()), Added: done.Added, Replaced: done.Replaced, Same: done.Same, Repeated: done.Repeated,
 		CompleteUntil: &until, Version: done.Version}, nil
+}
+
+// LateFile is a file with readings that came too late for a dataset, or too early.
+type LateFile struct {
+	File     string    `json:"file"`
+	Blob     string    `json:"blob" doc:"its name in the store: each line is a reading as JSON, with the reason"`
+	Bytes    int64     `json:"size_bytes"`
+	Modified time.Time `json:"modified" doc:"when it was written"`
+}
+
+// RedrivenLate is what became of files whose readings were handed over again.
+type RedrivenLate struct {
+	Files    int64      `json:"files" doc:"files whose readings are all in the hub again; they aren't kept any more"`
+	Readings int64      `json:"readings" doc:"readings that are in the hub again"`
+	Rejected []LateStay `json:"rejected" doc:"files that stay"`
+}
+
+// LateStay is a file that stays, because readings of it were rejected.
+type LateStay struct {
+	File   string `json:"file"`
+	Reason string `json:"reason"`
+}
+
+// DroppedLate says how many files were removed.
+type DroppedLate struct {
+	Dropped int64 `json:"dropped"`
+}
+
+type someLateInput struct {
+	Author string `header:"X-Fleetscore-User" doc:"name of the user, for the audit"`
+	Name   string `path:"name"`
+	Body   struct {
+		Files []string `json:"files,omitempty" maxItems:"10000" doc:"the files"`
+		All   bool     `json:"all,omitempty" doc:"all files that are there now"`
+	}
+}
+
+func (s *server) registerLate(api huma.API) {
+	const tag, path = "datasets", "/datasets/{name}/late"
+	add(api, huma.Operation{OperationID: "list late readings", Method: http.MethodGet, Path: path, Tags: []string{tag}, Summary: "Files with readings that came too late for a dataset, or too early, by partition and message"},
+		func(ctx context.Context, in *struct {
+			Name string `path:"name"`
+		}) (*body[List[LateFile]], error) {
+			list, err := s.lateFiles(ctx, in.Name)
+			if err != nil {
+				return nil, err
+			}
+			return answerList(list, ""), nil
+		})
+	add(api, huma.Operation{OperationID: "redrive late readings", Method: http.MethodPost, Path: path + "/redrive", Tags: []string{tag}, Summary: "Hand late readings over again, by the configuration in force"},
+		func(ctx context.Context, in *someLateInput) (*body[RedrivenLate], error) {
+			out := RedrivenLate{Rejected: []LateStay{}}
+			err := s.someLate(ctx, in, func(f LateFile) error {
+				n, why, err := s.deps.RedriveLate(ctx, fleetscore.BlobName(f.Blob))
+				if out.Readings += n; err != nil {
+					return err
+				}
+				if why != "" {
+					out.Rejected = append(out.Rejected, LateStay{f.File, why})
+				} else {
+					out.Files++
+				}
+				return nil
+			})
+			s.audit(ctx, in.Author, "redrive late readings", fmt.Sprintf("%s: %d readings", in.Name, out.Readings))
+			if err != nil {
+				return nil, err
+			}
+			return answer(out), nil
+		})
+	add(api, huma.Operation{OperationID: "drop late readings", Method: http.MethodPost, Path: path + "/drop", Tags: []string{tag}, Summary: "Remove late readings for good"},
+		func(ctx context.Context, in *someLateInput) (*body[DroppedLate], error) {
+			var out DroppedLate
+			err := s.someLate(ctx, in, func(f LateFile) error {
+				err := s.deps.Store.Delete(ctx, fleetscore.BlobName(f.Blob))
+				if err == nil {
+					out.Dropped++
+				}
+				return err
+			})
+			s.audit(ctx, in.Author, "drop late readings", fmt.Sprintf("%s: %d files", in.Name, out.Dropped))
+			if err != nil {
+				return nil, err
+			}
+			return answer(out), nil
+		})
+}
+
+// lateFiles lists the files of a dataset.
+func (s *server) lateFiles(ctx context.Context, dataset string) (out []LateFile, err error) {
+	if err := catalog.CheckDataset(dataset); err != nil {
+		return nil, err
+	}
+	if _, err := s.deps.Catalog.Dataset(dataset).Snapshot(ctx); err != nil {
+		return nil, fleetscore.Wrap("list late readings", dataset, err)
+	}
+	for info, err := range s.deps.Store.List(ctx, catalog.LateFolder(dataset), store.ListOptions{}) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, LateFile{strings.TrimPrefix(string(info.Name), catalog.LateFolder(dataset)), string(info.Name), info.SizeBytes, info.Modified.UTC()})
+	}
+	return out, nil
+}
+
+// someLate calls fn with the files that a request names.
+func (s *server) someLate(ctx context.Context, in *someLateInput, fn func(LateFile) error) error {
+	const op = "choose late readings"
+	if in.Body.All == (len(in.Body.Files) > 0) {
+		return fleetscore.Errorf(fleetscore.Invalid, op, in.Name, "name files, or all of them")
+	}
+	list, err := s.lateFiles(ctx, in.Name)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]LateFile, len(list))
+	for _, f := range list {
+		there[f.File] = f
+	}
+	if !in.Body.All {
+		list = list[:0]
+		for _, name := range in.Body.Files {
+			f, ok := there[name]
+			if !ok {
+				return fleetscore.Errorf(fleetscore.NotFound, op, name, "the dataset %s has no such file of late readings", in.Name).WithHint("fleetscore late ls %s lists them", in.Name)
+			}
+			list = append(list, f)
+		}
+	}
+	for _, f := range list {
+		if err := fn(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -69,6 +69,11 @@ func PackFolder(fleetName string) string { return fleet.PackPath(fleetName) }
 // LateFolder is the prefix of the blobs with readings that came too late for a dataset.
 func LateFolder(dataset string) string { return DatasetFolder(dataset) + lateName }
 
+// LateFile is a blob with readings that came too late for a dataset, by its name in LateFolder.
+func LateFile(dataset, file string) fleetscore.BlobName {
+	return fleetscore.BlobName(LateFolder(dataset) + file)
+}
+
 // LateReadings is the blob with readings that came too late for a dataset. They
 // came with the messages first to last of a partition of the hub, as the dataset's
 // query counts them.

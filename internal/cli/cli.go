@@ -155,7 +155,7 @@ nodes that scales from zero, and a portal shows it all.
 	root.PersistentFlags().String("client-key", "", "file with the key of --client-cert, in PEM (default: the same file)")
 	root.PersistentFlags().String("tls-server-name", "", "name that the server's certificate must carry, if not the one in --server")
 	root.AddCommand(newUpCommand(), newServeCommand(), newServerCommand(), newNodeCommand(scorer.Native{}), newDemoCommand(), newInitCommand(),
-		newValidateCommand(), newApplyCommand(), newConfigCommand(), newImportCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newMountCommand(), newDatasetCommand(), newHubCommand(), newRejectedCommand(), newSensorCommand(), newFleetCommand(), newStoreCommand(), newImageCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
+		newValidateCommand(), newApplyCommand(), newConfigCommand(), newImportCommand(), newJobCommand(), newScheduleCommand(), newPoolCommand(), newMountCommand(), newDatasetCommand(), newHubCommand(), newRejectedCommand(), newSensorCommand(), newLateCommand(), newFleetCommand(), newStoreCommand(), newImageCommand(), newClockCommand(), newTokenCommand(), newPortalCommand(),
 		newModelCommand(), newQueryCommand(), newSimulateCommand(), newScoreCommand(), newBackupCommand(), newRestoreCommand(), newVersionCommand())
 	sayExitCodes(root)
 	root.SetHelpCommand(newHelpCommand())

@@ -378,6 +378,92 @@ Exit codes: 0 all were taken, 3 some were rejected again.`,
 	})
 }
 
+// newLateCommand works with readings that came too late.
+func newLateCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "late", Short: "Readings that came too late for a dataset, or too early", Long: `Readings that a query set aside, because their window was over or their time was too far after their arrival, are kept in files in the
+store for 30 days.`}
+	cmd.AddCommand(remote(&cobra.Command{Use: "ls DATASET", Aliases: []string{"list"}, Short: "List the files with late readings of a dataset", Example: "  fleetscore late ls readings", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+			var list api.List[api.LateFile]
+			if err := c.Get(ctx, latePath(args[0], ""), nil, &list); err != nil {
+				return nil, err
+			}
+			l := &listing{columns: []string{"file", "bytes", "written", "blob"}}
+			for _, f := range list.Items {
+				l.add(f, f.File, f.Bytes, f.Modified, f.Blob)
+			}
+			return l, nil
+		}), newRedriveLate(), newDropLate())
+	return cmd
+}
+
+func latePath(dataset, verb string) string {
+	return "/datasets/" + url.PathEscape(dataset) + "/late" + verb
+}
+
+// chosenFiles are the files that a command names.
+type chosenFiles struct {
+	Files []string `json:"files,omitempty"`
+	All   bool     `json:"all,omitempty"`
+}
+
+func chosenFilesBy(args []string, all bool) (chosenFiles, error) {
+	if all == (len(args) > 1) {
+		return chosenFiles{}, usagef("name files of the dataset, or all of them with --all")
+	}
+	return chosenFiles{args[1:], all}, nil
+}
+
+func newRedriveLate() *cobra.Command {
+	cmd := &cobra.Command{Use: "redrive DATASET [FILE…]", Short: "Hand late readings over again", Long: `Hands the readings of files over again, as if they had just come with their old times, by the configuration in force. They count
+if the query takes late readings now, by "late: revise", "late: adjust" or a longer hub.disorder; else they are set aside again. Files whose readings
+are all in the hub again aren't kept any more. Readings that a query has counted already count once, so it does no harm to repeat this command.
+
+Exit codes: 0 all were taken, 3 some were rejected.`,
+		Example: "  fleetscore late redrive readings --all\n  fleetscore late redrive readings p000-17-17.ndjson", Args: cobra.MinimumNArgs(1)}
+	all := cmd.Flags().Bool("all", false, "all files of the dataset")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		which, err := chosenFilesBy(args, *all)
+		if err != nil {
+			return nil, err
+		}
+		var out api.RedrivenLate
+		if err := c.Post(ctx, latePath(args[0], "/redrive"), which, &out); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"file", "reason"}}
+		for _, r := range out.Rejected {
+			l.add(r, r.File, r.Reason)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s readings of %s files handed over again\n", thousands(out.Readings), thousands(out.Files))
+		if len(out.Rejected) > 0 {
+			return l, exitError(exitPartly)
+		}
+		return l, nil
+	})
+}
+
+func newDropLate() *cobra.Command {
+	cmd := &cobra.Command{Use: "drop DATASET [FILE…]", Short: "Remove late readings for good", Example: "  fleetscore late drop readings --all --yes", Args: cobra.MinimumNArgs(1)}
+	all, yes := cmd.Flags().Bool("all", false, "all files of the dataset"), cmd.Flags().Bool("yes", false, "with --all: really remove them")
+	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
+		which, err := chosenFilesBy(args, *all)
+		if err != nil {
+			return nil, err
+		}
+		if *all && !*yes {
+			return nil, usagef("this removes all late readings of the dataset for good; add --yes")
+		}
+		var out api.DroppedLate
+		if err := c.Post(ctx, latePath(args[0], "/drop"), which, &out); err != nil {
+			return nil, err
+		}
+		l := &listing{columns: []string{"dropped"}, single: true}
+		l.add(out, out.Dropped)
+		return l, nil
+	})
+}
+
 func newDropRejected() *cobra.Command {
 	cmd := &cobra.Command{Use: "drop [ID…]", Short: "Remove rejected messages for good", Example: "  fleetscore rejected drop 5f0c2a9e7b31d846\n  fleetscore rejected drop --all --yes"}
 	all, yes := cmd.Flags().Bool("all", false, "all rejected messages"), cmd.Flags().Bool("yes", false, "with --all: really remove them")

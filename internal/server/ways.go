@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // checkMQTT refuses an address that would give strangers access, by the rules of the
@@ -262,6 +264,86 @@ func (s *streams) Redrive(ctx context.Context, r ledger.Rejected) (why string, e
 	}
 	_, err = s.server.Ledger.RemoveRejected(ctx, r)
 	return "", err
+}
+
+// lateBatch is about how much text of late readings is handed over at once.
+const lateBatch = 1 << 20
+
+// RedriveLate hands the readings of a file of late readings over again, as if they had just come, and then deletes the
+// file. Why says why some of them are rejected; the file stays then.
+func (s *streams) RedriveLate(ctx context.Context, file fleetscore.BlobName) (n int64, why string, err error) {
+	const op = "hand over again"
+	s.mu.Lock()
+	g, h := s.gateway, s.cfg
+	s.mu.Unlock()
+	if g == nil {
+		return 0, "", fleetscore.Errorf(fleetscore.Unavailable, op, string(file), "no readings can be taken at present").WithHint("try again in a moment")
+	}
+	data, err := store.ReadAll(ctx, s.server.store, file)
+	if err != nil {
+		return 0, "", err
+	}
+	var text []byte
+	deliver := func() error {
+		p, err := g.Begin(fleetscore.SourceHTTP, gateway.Message{Format: gateway.NDJSON, Body: text})
+		if err != nil {
+			return err
+		}
+		out, err := p.Wait()
+		if n += int64(out.Accepted); out.Rejected > 0 && why == "" {
+			why = out.Reasons[0].String()
+		}
+		text = text[:0]
+		return err
+	}
+	for line := range bytes.Lines(data) {
+		reading, err := lateLine(line, h)
+		if err != nil {
+			return n, "", fleetscore.Errorf(fleetscore.Corrupt, op, string(file), "%w", err)
+		}
+		if text = append(append(text, reading...), '\n'); len(text) >= lateBatch {
+			if err := deliver(); err != nil {
+				return n, "", err
+			}
+		}
+	}
+	if len(text) > 0 {
+		if err := deliver(); err != nil {
+			return n, "", err
+		}
+	}
+	if why != "" {
+		return n, why, nil
+	}
+	return n, "", s.server.store.Delete(ctx, file)
+}
+
+// lateLine makes a line of a file of late readings what a device would send.
+func lateLine(line []byte, h fleetscore.HubConfig) ([]byte, error) {
+	var l struct {
+		Time   fleetscore.Micros          `json:"time_us"`
+		Key    []string                   `json:"key"`
+		ID     string                     `json:"id"`
+		Values map[string]json.RawMessage `json:"values"`
+	}
+	if err := json.Unmarshal(line, &l); err != nil {
+		return nil, err
+	}
+	if len(l.Key) != len(h.Key) {
+		return nil, fmt.Errorf("a key has %d values, and the key columns are %s", len(l.Key), strings.Join(h.Key, ", "))
+	}
+	out := map[string]any{}
+	for name, v := range l.Values {
+		out[name] = v
+	}
+	for i, name := range h.Key {
+		out[name] = l.Key[i]
+	}
+	if l.ID != "" {
+		out["_id"] = l.ID
+	}
+	out[h.Time] = l.Time.Time().Format("2006-01-02T15:04:05.000000Z07:00")
+	return json.Marshal(out)
 }
 
 // messageOf is what the gateway takes of a rejected message, or says why it takes nothing.
