@@ -195,6 +195,9 @@ func (q QueryConfig) Adjusts() time.Duration {
 // or users upload it.
 type DatasetConfig struct {
 	Retention Duration `json:"retention,omitempty"` // how long rows are kept after their stamp; 0 means for ever
+	// Files is the path of plain files with the rows, below exports/ in the store, with tokens as
+	// in readings/{date}/{time}/{Device}.csv or .parquet; empty means that none are written.
+	Files string `json:"files,omitempty"`
 }
 
 // FleetConfig says where a fleet's models lie and how a key's model is named.

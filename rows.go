@@ -55,7 +55,7 @@ func (r *Rows) PartsByTime(n int) iter.Seq[*Rows] {
 			for to < len(order) && r.Times[order[to]] == r.Times[order[to-1]] {
 				to++
 			}
-			if !yield(r.pick(order[from:to])) {
+			if !yield(r.Pick(order[from:to])) {
 				return
 			}
 			from = to
@@ -63,8 +63,8 @@ func (r *Rows) PartsByTime(n int) iter.Seq[*Rows] {
 	}
 }
 
-// pick returns the rows at the given places.
-func (r *Rows) pick(order []int) *Rows {
+// Pick returns the rows at the given places.
+func (r *Rows) Pick(order []int) *Rows {
 	out := &Rows{TimeName: r.TimeName, KeyNames: r.KeyNames, ValueNames: r.ValueNames, Keys: r.Keys,
 		KeyIndex: make([]uint32, len(order)), Times: make([]Micros, len(order)), Values: make([][]float64, len(r.Values))}
 	for i, row := range order {

@@ -18,6 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator/archive"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	hubs "github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
@@ -25,6 +26,8 @@ import (
 // replayFleet runs the reference architecture's own query.
 const replayFleet = `
 hub: {key: [Device, Tag], time: TS, archive: {every: 10s}}
+datasets:
+  again: {files: "again/{date}/{Device}.csv"}
 queries:
   readings: |
     SELECT [Device], [Tag], AVG([Value]) AS [Value], System.TimeStamp AS [TS]
@@ -103,7 +106,8 @@ func TestReplayReference(t *testing.T) {
 	if code, _, stderr := command(t, "query", "replay", "reading", "--from", "2018-08-28T00:00:00Z", server); code != 12 || !strings.Contains(stderr, "is readings meant?") {
 		t.Errorf("a query that isn't there: exit %d\n%s", code, stderr)
 	}
-	p.archived(len(readings))
+	p.until("the archive to have all readings", func() bool { return p.archived() == len(readings) })
+	p.until("the files to have all rows", func() bool { return p.exported() == len(readings) })
 	p.stop()
 	if err := os.RemoveAll(filepath.Join(p.dir, "data", "hub")); err != nil {
 		t.Fatal(err)
@@ -116,25 +120,43 @@ func TestReplayReference(t *testing.T) {
 	check("from_the_archive", "17,768  0", "--archive")
 }
 
-// archived waits until the archive has so many readings.
-func (p *process) archived(n int) {
+// until waits for something that becomes true by itself.
+func (p *process) until(what string, ok func() bool) {
 	p.t.Helper()
-	got := 0
 	for range 1200 {
-		got = 0
-		hub := fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Archive: &fleetscore.ArchiveConfig{Namespace: "fleetscore"}}
-		err := archive.Read(p.t.Context(), p.bucket(), hub, math.MinInt64, func(m hubs.Message) error { got += m.Readings.Len(); return nil })
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		if got >= n {
-			break
+		if ok() {
+			return
 		}
 		time.Sleep(50 * time.Millisecond) // files of a store, not an event
 	}
-	if got != n {
-		p.t.Fatalf("the archive has %d readings, want %d:\n%s", got, n, p.log)
+	p.t.Fatalf("waiting for %s in vain:\n%s", what, p.log)
+}
+
+// archived is how many readings the archive has.
+func (p *process) archived() (n int) {
+	p.t.Helper()
+	hub := fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Archive: &fleetscore.ArchiveConfig{Namespace: "fleetscore"}}
+	err := archive.Read(p.t.Context(), p.bucket(), hub, math.MinInt64, func(m hubs.Message) error { n += m.Readings.Len(); return nil })
+	if err != nil {
+		p.t.Fatal(err)
 	}
+	return n
+}
+
+// exported is how many rows the files of the dataset again have.
+func (p *process) exported() (n int) {
+	p.t.Helper()
+	for info, err := range p.bucket().List(p.t.Context(), "exports/again/2018/08/", store.ListOptions{}) {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		data, err := store.ReadAll(p.t.Context(), p.bucket(), info.Name)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		n += strings.Count(string(data), "\n") - 1 // without the header
+	}
+	return n
 }
 
 // row is a row as a text; the file writes 84.5 as 84.50 in places.

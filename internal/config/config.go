@@ -224,6 +224,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeRetention(c.Retention)
 	for _, n := range keys(c.Datasets) {
 		r.judgeKept("datasets."+n+".retention", c.Datasets[n].Retention)
+		r.judgeExport(n, c)
 	}
 	for _, n := range keys(c.Fleets) {
 		f := c.Fleets[n]

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog/export"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -53,6 +54,22 @@ func (r *reader) judgeReferences(c *fleetscore.Config) {
 		}
 		if ref.Every.D() < time.Second {
 			r.at(path+".every", "%s is less than 1s", ref.Every)
+		}
+	}
+}
+
+// judgeExport judges where the plain files of a dataset lie.
+func (r *reader) judgeExport(name string, c *fleetscore.Config) {
+	files, path := c.Datasets[name].Files, "datasets."+name+".files"
+	if files == "" {
+		return
+	}
+	if _, err := export.Parse(files, c.Hub.Key); err != nil {
+		r.at(path, "%v", err)
+	}
+	for _, other := range keys(c.Datasets) {
+		if other < name && c.Datasets[other].Files == files {
+			r.at(path, "the dataset %s has the same path; write another one", other)
 		}
 	}
 }

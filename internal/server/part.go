@@ -13,8 +13,10 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/catalog/export"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -25,6 +27,27 @@ type part struct {
 	Hub        fleetscore.HubConfig
 	Queries    map[string]fleetscore.QueryConfig
 	References map[string]fleetscore.ReferenceConfig
+	Datasets   map[string]fleetscore.DatasetConfig
+}
+
+// partOf is that of a configuration.
+func partOf(cfg fleetscore.Config) part {
+	return part{cfg.Hub, cfg.Queries, cfg.References, cfg.Datasets}
+}
+
+// exports are the services that write datasets as plain files.
+func (s *streams) exports(p part) (services []lifecycle.Service, err error) {
+	for _, name := range slices.Sorted(maps.Keys(p.Datasets)) {
+		if p.Datasets[name].Files == "" {
+			continue
+		}
+		e, err := export.New(name, p.Datasets[name].Files, p.Hub.Key, export.Deps{Catalog: s.server.Catalog, Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
+		if err != nil {
+			return nil, err
+		}
+		services = append(services, lifecycle.Service{Name: "files of dataset " + name, Run: e.Run})
+	}
+	return services, nil
 }
 
 // longest returns the longest window of the queries; 0 if there is none.

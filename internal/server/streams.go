@@ -246,7 +246,7 @@ func (s *streams) run(ctx context.Context) error {
 		}
 		if err == nil {
 			started = true
-			err = s.runOne(ctx, part{cfg.Hub, cfg.Queries, cfg.References}, changes)
+			err = s.runOne(ctx, partOf(cfg), changes)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -365,6 +365,11 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 		kept = archive.New(p.Hub, archive.Deps{Hub: h, Store: s.server.Catalog.Store(), Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
 		services = append(services, lifecycle.Service{Name: "archive", Run: kept.Run})
 	}
+	files, err := s.exports(p)
+	if err != nil {
+		return err
+	}
+	services = append(services, files...)
 	s.setQueries(aggs, kept, true)
 	defer s.setQueries(nil, nil, false)
 	return lifecycle.Run(ctx, s.server.log, services...)
@@ -400,7 +405,7 @@ func (s *streams) untilChanged(ctx context.Context, p part, changes <-chan struc
 			again = time.After(5 * time.Second)
 		case err != nil:
 			return err
-		case ready && !reflect.DeepEqual(part{cfg.Hub, cfg.Queries, cfg.References}, p):
+		case ready && !reflect.DeepEqual(partOf(cfg), p):
 			return nil
 		}
 		select {
