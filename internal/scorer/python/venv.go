@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -37,6 +39,9 @@ func (r Recipe) Environment(ctx context.Context, dir string) (interpreter string
 	interpreter, ready := filepath.Join(path, "bin", "python"), filepath.Join(path, "ready")
 	if _, err := os.Stat(ready); err == nil {
 		return interpreter, nil
+	}
+	if err := named(r.Requirements); err != nil {
+		return "", fleetscore.Errorf(fleetscore.Invalid, op, path, "%w", err).WithHint("build a wheel of what isn't a package of the index, and put it into an index or a folder of wheels")
 	}
 	unlock, err := lock(ctx, path+".lock")
 	if err != nil {
@@ -71,6 +76,35 @@ func (r Recipe) Environment(ctx context.Context, dir string) (interpreter string
 	}
 	return interpreter, nil
 }
+
+var requirement = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(\s*\[[A-Za-z0-9._, -]*\])?\s*([<>=!~(][^@/\\]*)?(;.*)?$`)
+
+// named refuses requirements that aren't packages by their names: pip builds sources that a path or an address
+// names, whose code would run then, and an option such as --no-binary allows that for all packages. Hashes may stand
+// behind a package.
+func named(requirements []byte) error {
+	text := strings.ReplaceAll(strings.ReplaceAll(string(requirements), "\r\n", "\n"), "\\\n", " ")
+	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
+		if line, _, _ = strings.Cut(" "+line, " #"); strings.TrimSpace(line) == "" {
+			continue
+		}
+		var words []string
+		for _, w := range strings.Fields(line) {
+			if !strings.HasPrefix(w, "--hash=") {
+				words = append(words, w)
+			}
+		}
+		line = strings.Join(words, " ")
+		name, _, _ := strings.Cut(line, ";")
+		if !requirement.MatchString(line) || strings.Contains(line, " -") || archive.MatchString(strings.TrimSpace(name)) {
+			return fmt.Errorf("requirement %d, %q: only packages by their names are installed, no paths, addresses or options", i+1, line)
+		}
+	}
+	return nil
+}
+
+// archive matches what pip takes as a file beside the requirements.
+var archive = regexp.MustCompile(`(?i)\.(zip|whl|tar|gz|tgz|bz2|tbz|xz|txz|lz|tlz|lzma)$`)
 
 // runQuietly runs a program whose last line is worth something only if it fails.
 func runQuietly(ctx context.Context, args []string, temp string) error {

@@ -72,3 +72,23 @@ func TestRecipe(t *testing.T) {
 		t.Errorf("the environments are %v, %v; want 1", all, err)
 	}
 }
+
+// TestRecipeNamesPackages: what pip would build of sources is refused, because their code would run
+// outside of any isolation; names with releases, conditions and hashes are taken.
+func TestRecipeNamesPackages(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const refused = "only packages by their names are installed"
+	for text, good := range map[string]bool{
+		"numpy\n": true, "# a comment\n\nnumpy==1.26.4  # why\r\nscikit-learn[alldeps] >=1.3,<1.4 ; python_version < \"3.12\"\n": true, "\ufeffpump ~= 1.0": true,
+		"pump==1.0 \\\n  --hash=sha256:abc \\\n  --hash=sha256:def\n": true, "pump (>=1.0)": true,
+		"--no-binary :all:\npump": false, "--index-url http://evil\npump": false, "-e ./pump": false, "-r other.txt": false, "pump==1.0 --no-binary=pump": false,
+		"./pump": false, "/tmp/pump-1.0.tar.gz": false, "pump-1.0.tar.gz": false, "pump-1.0.ZIP ; python_version > '3'": false, "pump @ https://evil/pump.tar.gz": false,
+		"git+https://evil/pump": false, "https://evil/pump.tar.gz": false, "numpy\n\\\n--no-binary pump": false, "pump==1.0 --config-settings=a=b": false,
+	} {
+		_, err := python.Recipe{Base: "no-such-python", Requirements: []byte(text)}.Environment(t.Context(), dir)
+		if !fleetscore.Invalid.Is(err) || strings.Contains(err.Error(), refused) == good {
+			t.Errorf("%q: %v; want it taken: %v", text, err, good)
+		}
+	}
+}
