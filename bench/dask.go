@@ -31,8 +31,9 @@ func (b *bench) startDask(ctx context.Context, data, models, out string) (*dask,
 }
 
 // startWarm starts processes over the files of a dataset, which stay warm from job to job.
-func (b *bench) startWarm(ctx context.Context, script, data, models, out string) (*dask, error) {
-	cmd := exec.CommandContext(ctx, b.python, filepath.Join(b.root, "bench", script), data, models, out, fmt.Sprint(daskWorkers))
+func (b *bench) startWarm(ctx context.Context, script, data, models, out string, before ...string) (*dask, error) {
+	args := append([]string{filepath.Join(b.root, "bench", script)}, before...)
+	cmd := exec.CommandContext(ctx, b.python, append(args, data, models, out, fmt.Sprint(daskWorkers))...)
 	cmd.Env, cmd.Stderr = pythonEnv(), os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -58,7 +59,8 @@ func (d *dask) job() (s sample, err error) {
 func (d *dask) close() error { return errors.Join(d.in.Close(), d.cmd.Wait()) }
 
 // runPython compares a job whose models are scored by warm Python processes with a pool of
-// Python processes that somebody has written by hand, and with the same models in tasks of Dask.
+// Python processes that somebody has written by hand, and with the same models in tasks of Dask
+// and Ray.
 // All read the same dataset, load each model from its file, and write Parquet.
 func runPython(ctx context.Context, b *bench) (_ *section, err error) {
 	count := int64(5_000)
@@ -70,7 +72,7 @@ func runPython(ctx context.Context, b *bench) (_ *section, err error) {
 		return nil, err
 	}
 	p := &platform{b: b, dir: filepath.Join(b.fast(), "python")} // removed with the folder
-	text := strings.ReplaceAll(pipelines("y", "cpu", b.repeats+1), "pool: cpu", "pool: cpu, runtime: python")
+	text := strings.ReplaceAll(pipelines("y", "cpu", 1), "pool: cpu", "pool: cpu, runtime: python")
 	if err := p.start(ctx, models, text, "--python", b.python); err != nil {
 		return nil, err
 	}
@@ -87,40 +89,39 @@ func runPython(ctx context.Context, b *bench) (_ *section, err error) {
 			}
 		}
 	}()
-	contest := func(name, script string) (*contestant, error) {
-		peer, err := b.startWarm(ctx, script, files, models, filepath.Join(b.fast(), strings.TrimSuffix(script, ".py")))
+	// Pipelines share no processes: the first job of this one starts those that all others find warm.
+	first, err := p.submit(ctx, "y0", count)
+	if err != nil {
+		return nil, err
+	}
+	cs := []*contestant{{name: "job with runtime: python, submitted to committed", whole: true, passes: 1, run: func(int) (sample, error) {
+		return p.job(ctx, "y0", count, "--again", "--from", first.Interval.From, "--to", first.Interval.To)
+	}}}
+	for _, c := range []struct {
+		name, script string
+		before       []string
+	}{{"a pool of %d processes, written by hand", "pool.py", nil}, {"Dask, %d workers, a task for each file", "dask_job.py", nil},
+		{"Dask, %d workers, a task for each model", "each.py", []string{"dask"}}, {"Ray, %d workers, a task for each model", "each.py", []string{"ray"}}} {
+		peer, err := b.startWarm(ctx, c.script, files, models, filepath.Join(b.fast(), fmt.Sprintf("peer-%d", len(peers))), c.before...)
 		if err != nil {
 			return nil, err
 		}
 		peers = append(peers, peer)
-		return &contestant{name: name, whole: true, passes: 1, run: func(int) (sample, error) { return peer.job() }}, nil
+		cs = append(cs, &contestant{name: fmt.Sprintf(c.name, daskWorkers), whole: true, passes: 1, run: func(int) (sample, error) { return peer.job() }})
 	}
-	byHand, err := contest(fmt.Sprintf("a pool of %d processes, written by hand", daskWorkers), "pool.py")
-	if err != nil {
-		return nil, err
-	}
-	dask, err := contest(fmt.Sprintf("Dask, warm cluster of %d workers", daskWorkers), "dask_job.py")
-	if err != nil {
-		return nil, err
-	}
-	next := 0
-	cs := []*contestant{{name: "job with runtime: python, submitted to committed", whole: true, passes: 1, run: func(int) (sample, error) {
-		next++
-		return p.job(ctx, fmt.Sprintf("y%d", next-1), count)
-	}}, byHand, dask}
 	got, err := duel(cs, b.repeats, 0)
 	if err != nil {
 		return nil, err
 	}
 	s := &section{}
 	t := grid{Caption: fmt.Sprintf("%s models of files × 60 rows, from a dataset in memory (/dev/shm). The pool has one warm node with two slots. All processes are warm.", thousands(count)),
-		Head: []string{"what", "wall", "this ÷ job, wall"}}
+		Head: []string{"what", "wall", "CPU", "this ÷ job, wall", "this ÷ job, CPU"}}
 	for i, c := range cs {
-		row := []string{c.name, took(median(pick(got[i], wallOf))), "–"}
+		wall, cpu := "–", "–"
 		if i > 0 {
-			row[2] = ratioOf(got[0], got[i], wallOf).String()
+			wall, cpu = ratioOf(got[0], got[i], wallOf).String(), ratioOf(got[0], got[i], cpuOf).String()
 		}
-		t.add(row...)
+		t.add(c.name, took(median(pick(got[i], wallOf))), took(median(pick(got[i], cpuOf))), wall, cpu)
 	}
 	for _, peer := range peers {
 		if peer.rows != count*rowsPerModel || peer.sum != peers[0].sum {
@@ -129,6 +130,10 @@ func runPython(ctx context.Context, b *bench) (_ *section, err error) {
 	}
 	s.Tables = []grid{t}
 	s.Notes = append(s.Notes, "The job also commits its results and an outcome of each sensor, keeps logs, isolates its processes, and has a time limit for each model. The peers do none of that.")
-	s.Targets = append(s.Targets, atLeast("warm Python against a pool of two processes written by hand", 0.9, ratioOf(got[0], got[1], wallOf).Median, "×", ""))
+	s.Targets = append(s.Targets, atLeast("warm Python against a pool of two processes written by hand", 0.9, ratioOf(got[0], got[1], wallOf).Median, "×", fmt.Sprintf(" (CPU %s×)", short(ratioOf(got[0], got[1], cpuOf).Median))))
+	for i, name := range []string{"Dask", "Ray"} {
+		each := got[3+i]
+		s.Targets = append(s.Targets, atLeast("warm Python against a task for each model in "+name, 5, ratioOf(got[0], each, wallOf).Median, "×", fmt.Sprintf(" (CPU %s×)", short(ratioOf(got[0], each, cpuOf).Median))))
+	}
 	return s, nil
 }

@@ -161,22 +161,23 @@ func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) 
 
 // scored has the fields of a job that are used here.
 type scored struct {
-	Created   time.Time        `json:"created"`
-	Started   time.Time        `json:"started"`
-	Ended     time.Time        `json:"ended"`
-	Rows      int64            `json:"rows"`
-	Anomalies int64            `json:"anomalies"`
-	Outcomes  map[string]int64 `json:"outcomes"`
+	Interval  struct{ From, To string } `json:"interval"`
+	Created   time.Time                 `json:"created"`
+	Started   time.Time                 `json:"started"`
+	Ended     time.Time                 `json:"ended"`
+	Rows      int64                     `json:"rows"`
+	Anomalies int64                     `json:"anomalies"`
+	Outcomes  map[string]int64          `json:"outcomes"`
 }
 
 // job runs a job and waits for its end. The first job also waits for the fleet's pack and for the
 // node; it isn't counted.
-func (p *platform) job(ctx context.Context, pipeline string, count int64) (s sample, err error) {
+func (p *platform) job(ctx context.Context, pipeline string, count int64, flags ...string) (s sample, err error) {
 	before, err := p.cpu()
 	if err != nil {
 		return s, err
 	}
-	j, err := p.submit(ctx, pipeline, count)
+	j, err := p.submit(ctx, pipeline, count, flags...)
 	if err != nil {
 		return s, err
 	}
@@ -185,8 +186,8 @@ func (p *platform) job(ctx context.Context, pipeline string, count int64) (s sam
 }
 
 // submit submits a job and waits for its end.
-func (p *platform) submit(ctx context.Context, pipeline string, count int64) (j scored, err error) {
-	out, err := p.command(ctx, "job", "submit", pipeline, "--wait")
+func (p *platform) submit(ctx context.Context, pipeline string, count int64, flags ...string) (j scored, err error) {
+	out, err := p.command(ctx, append([]string{"job", "submit", pipeline, "--wait"}, flags...)...)
 	if err != nil {
 		return j, err
 	}
@@ -219,19 +220,22 @@ func (p *platform) equal(ctx context.Context, dir string) (anomalies int64, err 
 	return m.Anomalies, nil
 }
 
-// cpu returns the CPU seconds of the server and its children so far, or 0 without /proc.
+// cpu returns the CPU seconds of the server and of what it started so far, or 0 without /proc.
 func (p *platform) cpu() (float64, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return 0, err
 	}
-	total := 0.0
+	own, children := map[string]float64{}, map[string][]string{}
 	for _, file := range stats {
-		parent, seconds, ok := processCPU(file)
-		pid := filepath.Base(filepath.Dir(file))
-		if server := strconv.Itoa(p.cmd.Process.Pid); ok && (pid == server || parent == server) {
-			total += seconds
+		if parent, seconds, ok := processCPU(file); ok {
+			pid := filepath.Base(filepath.Dir(file))
+			own[pid], children[parent] = seconds, append(children[parent], pid)
 		}
+	}
+	total := 0.0
+	for todo := []string{strconv.Itoa(p.cmd.Process.Pid)}; len(todo) > 0; todo = append(todo[1:], children[todo[0]]...) {
+		total += own[todo[0]]
 	}
 	return total, nil
 }

@@ -288,15 +288,12 @@ pipelines:
 	}
 }
 
-// oldPackages are an environment of an older scikit-learn.
-var oldPackages = []string{"numpy==1.26.4", "pandas==2.2.3", "pyarrow==17.0.0", "scikit-learn==1.4.2"}
-
 // TestEnvironments: each model of a fleet of mixed ages is scored in the environment that fits
 // the release it was made with, which is a folder or is made of requirements; elsewhere, what
 // doesn't fit is told of each model, or refused.
 func TestEnvironments(t *testing.T) {
 	t.Parallel()
-	python, old := testkit.ModelsVenv(t), testkit.Venv(t, oldPackages...)
+	python, old := testkit.ModelsVenv(t), testkit.Venv(t, testkit.OldPackages...)
 	venv := filepath.Dir(filepath.Dir(old))
 	pipeline := "{dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto, python: {code: ./code, %s}}"
 	yaml := "fleets: {sensors: {path: ./models, model: \"model_{Device}_{Tag}\"}}\npools: {cpu: {scale: {min: 0, max: 1}}}\npipelines:\n"
@@ -312,7 +309,7 @@ func TestEnvironments(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 		}
-		if err := errors.Join(os.Remove(filepath.Join(dir, "models", "model_a_3")), os.WriteFile(filepath.Join(dir, "old.txt"), []byte(strings.Join(oldPackages, "\n")+"\n"), 0o644)); err != nil {
+		if err := errors.Join(os.Remove(filepath.Join(dir, "models", "model_a_3")), os.WriteFile(filepath.Join(dir, "old.txt"), []byte(strings.Join(testkit.OldPackages, "\n")+"\n"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	})

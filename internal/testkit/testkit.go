@@ -82,6 +82,9 @@ func ModelsVenv(t testing.TB) (python string) {
 		"onnxruntime==1.32.0", "skl2onnx==1.20.0", "pyod==3.6.7", "skops==0.16.0", "mlflow-skinny==3.17.2")
 }
 
+// OldPackages are an environment with an older release of scikit-learn.
+var OldPackages = []string{"numpy==1.26.4", "pandas==2.2.3", "pyarrow==17.0.0", "scikit-learn==1.4.2"}
+
 // VenvOf is Venv with an interpreter of the caller's choice.
 func VenvOf(t testing.TB, interpreter string, packages ...string) (python string) {
 	t.Helper()

@@ -186,6 +186,26 @@ def is_detector(model):
         return False
 
 
+# How scikit-learn's detectors predict: by their decision values, which they compute for that. NaN is as there.
+detectors = {
+    "OneClassSVM": lambda s: s > 0,
+    "SGDOneClassSVM": lambda s: s >= 0,
+    "EllipticEnvelope": lambda s: s >= 0,
+    "IsolationForest": lambda s: ~(s < 0),
+    "LocalOutlierFactor": lambda s: ~(s < 0),
+}
+
+
+def by_score(model):
+    """How a model's predictions follow from its decision values, so that these needn't be computed twice; None if that isn't known."""
+    kind = type(model)
+    if kind.__name__ == "Pipeline" and kind.__module__ == "sklearn.pipeline":
+        kind = type(model.steps[-1][1])
+    if kind.__module__.split(".")[0] != "sklearn" or not hasattr(model, "decision_function"):
+        return None
+    return detectors.get(kind.__name__)
+
+
 def column(values, rows, what):
     """A method's result as one float64 per row."""
     values = np.asarray(values)
@@ -229,6 +249,10 @@ def predict(model, x, names, outputs, features_by):
     if not hasattr(model, "predict"):
         raise TypeError("%s has no method predict; write a script with run() for such objects" % type(model).__name__)
     x = as_model_wants(model, x, names, outputs, features_by)
+    inlier = by_score(model)
+    if inlier is not None:
+        s = scores(model, x, rows)
+        return np.where(inlier(s), 1.0, -1.0), s, True
     p = model.predict(x)
     detector = is_detector(model)
     if not detector and np.asarray(p).dtype.kind not in "fiub" and hasattr(model, "classes_"):

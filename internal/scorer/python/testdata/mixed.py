@@ -13,9 +13,12 @@ import pandas as pd
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "code"))
 import plant
+from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, SGDOneClassSVM
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 out = sys.argv[1]
@@ -54,6 +57,11 @@ frame = pd.DataFrame(rows[:, ::-1], columns=["b", "a"])
 keep("named", named.predict(frame), named.decision_function(frame), True)
 joblib.dump(named, path("joblib"))  # begins as a pickle does, with arrays between its parts
 keep("joblib", named.predict(frame), named.decision_function(frame), True)
+
+for detector in (EllipticEnvelope(random_state=3), LocalOutlierFactor(novelty=True), SGDOneClassSVM(random_state=3), make_pipeline(StandardScaler(), IsolationForest(n_estimators=10, random_state=1))):
+    name = type(detector).__name__.lower()
+    pickled(name, detector.fit(train))
+    keep(name, detector.predict(rows), detector.decision_function(rows), True)
 
 custom = make_pipeline(plant.Scaled(3.0), OneClassSVM(nu=0.2)).fit(train)
 pickled("custom", custom)

@@ -4,8 +4,13 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // TestBootstrapEnds: a process whose node was killed before it had sent the worker's program ends.
@@ -34,6 +39,19 @@ func TestBootstrapEnds(t *testing.T) {
 		}
 		if err := cmd.Wait(); err != nil || ctx.Err() != nil {
 			t.Errorf("after %q: %v, %v; want it to end by itself", begin, err, ctx.Err())
+		}
+	}
+}
+
+// TestPredictionsByScores: predictions that follow from decision values are scikit-learn's, also
+// where a decision value is exactly 0, in a new and an old release.
+func TestPredictionsByScores(t *testing.T) {
+	t.Parallel()
+	source := filepath.Join(testkit.Root(t), "python", "fleetscore", "_models.py")
+	for _, interpreter := range []string{testkit.ModelsVenv(t), testkit.Venv(t, testkit.OldPackages...)} {
+		out, err := testkit.Command(t, interpreter, filepath.Join("testdata", "ties.py"), source).CombinedOutput()
+		if ties, e := strconv.Atoi(strings.TrimSpace(string(out))); err != nil || e != nil || ties < 100 {
+			t.Errorf("%s: %v: %s", interpreter, err, out)
 		}
 	}
 }
