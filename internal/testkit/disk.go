@@ -18,6 +18,10 @@ func Tool(t testing.TB, name, debianPackage string) {
 		return
 	}
 	if All() && os.Geteuid() == 0 {
+		defer Lock(t, filepath.Join(os.TempDir(), "fleetscore-test-packages.lock"))() // two tests can't install at the same time
+		if program(name) != "" {
+			return
+		}
 		script := "apt-get install -y " + debianPackage + " || { apt-get update && apt-get install -y " + debianPackage + "; }" // the lists of packages may be missing or old
 		if out, err := Command(t, "sh", "-c", script).CombinedOutput(); err != nil {
 			t.Logf("apt-get: %v\n%s", err, out)
