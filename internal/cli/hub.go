@@ -30,7 +30,7 @@ func newHubCommand() *cobra.Command {
 	cmd.AddCommand(remote(&cobra.Command{
 		Use:   "show",
 		Short: "Show what comes in by which way",
-		Long: `Shows how many readings were taken and rejected since the server's start, and for each
+		Long: `Shows how many readings were taken and rejected since the server's start, how many a second over the last ten seconds, and for each
 topic of Kafka how far it was read: its lag is the number of records that are in the topic and not
 in the hub yet. If a topic can't be read, the problem says why and what to do; the server tries again by
 itself.`,
@@ -40,14 +40,14 @@ itself.`,
 			if err := c.Get(ctx, "/hub", nil, &h); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"way", "state", "accepted", "rejected", "lag", "last", "problem"}}
+			l := &listing{columns: []string{"way", "state", "accepted", "per second", "rejected", "lag", "last", "problem"}}
 			last := &h.LastArrival
 			if last.IsZero() {
 				last = nil
 			}
-			l.add(h.Stats, "all", "", h.Accepted, h.Rejected, "", last, "")
+			l.add(h.Stats, "all", "", h.Accepted, strconv.FormatFloat(h.PerSecond, 'f', 1, 64), h.Rejected, "", last, "")
 			for _, k := range h.Kafka {
-				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, k.Rejected, k.Lag, (*time.Time)(nil), k.Problem)
+				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, "", k.Rejected, k.Lag, (*time.Time)(nil), k.Problem)
 			}
 			return l, nil
 		}))

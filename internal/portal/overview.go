@@ -297,6 +297,7 @@ var functions = template.FuncMap{
 		}
 		return m.Time().Format(time.DateTime)
 	},
+	"short":     short,
 	"seconds":   func(x float64) string { return time.Duration(x * float64(time.Second)).Round(time.Second).String() },
 	"money":     func(v *float64) string { return fmt.Sprintf("%.2f", *v) },
 	"sensorURL": sensorURL,

@@ -53,8 +53,8 @@ func (oneLog) Open(context.Context, fleetscore.JobID, int, int, string, int64) (
 type someSensors struct{}
 
 func (someSensors) List(q sensor.Query) ([]sensor.Sensor, string, int64) {
-	at, x := noon.Add(-time.Hour), -61.0
-	out := []sensor.Sensor{{Dataset: "readings", Key: []string{"1", hostile}, First: &at, Last: &at, Silent: new(float64), Rows: 2, Values: map[string]*float64{hostile: &x, "Value": nil}, Skew: &x, Heard: &at, Flat: 7200,
+	at, x, rate := noon.Add(-time.Hour), -61.0, 12.5
+	out := []sensor.Sensor{{Dataset: "readings", Key: []string{"1", hostile}, First: &at, Last: &at, Silent: new(float64), Rows: 2, PerMinute: &rate, Values: map[string]*float64{hostile: &x, "Value": nil}, Skew: &x, Heard: &at, Flat: 7200,
 		Pipelines: []sensor.Share{{Pipeline: "p", Share: 0.25}, {Pipeline: "candidate", Share: 0.5}}}, {Dataset: "readings", Key: []string{"2", "x"}}}
 	if q.Silent > 0 || q.Flat > 0 || q.Skewed > 0 {
 		return out[:1], "readings/1", 17
@@ -238,7 +238,7 @@ func TestPages(t *testing.T) {
 		{"/sensors/q?key=1&key=x", 404, false, []string{"there is no pipeline"}},
 		{"/sensors/..%2f..%2fledger?key=1", 404, false, []string{"can't be shown"}},
 		{"/sensors/p%2f_coverage?key=1&key=x", 404, false, []string{"there is no pipeline"}},
-		{"/sensors", 200, true, []string{`aria-current="true">2 sensors`, "1 silent", `&lt;/script&gt; -61`, "-1m1s", "2h0m0s", "p 25.0 %, candidate 50.0 %", `<a href="/sensors/p?key=1&amp;key=%3Cscript`, "complete until 12:00:00", `<td class="id">2/x</td>`}},
+		{"/sensors", 200, true, []string{`aria-current="true">2 sensors`, "1 silent", `&lt;/script&gt; -61`, "-1m1s", "2h0m0s", `<td class="n">12.5</td>`, "p 25.0 %, candidate 50.0 %", `<a href="/sensors/p?key=1&amp;key=%3Cscript`, "complete until 12:00:00", `<td class="id">2/x</td>`}},
 		{"/sensors?show=skewed&dataset=readings", 200, true, []string{`aria-current="true">1 with wrong clocks`, `<a href="/sensors?after=readings%2F1&amp;dataset=readings&amp;show=skewed">next</a>`, "17 sensors"}},
 		{"/sensors?show=all", 400, false, []string{"can&#39;t be listed by this"}},
 		{"/sensors/p", 400, false, []string{"the address has no key"}},
