@@ -22,6 +22,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/client"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/fleet/folders"
 )
 
 func newFleetCommand() *cobra.Command {
@@ -424,7 +425,8 @@ func newModelPushCommand() *cobra.Command {
 		Short: "Put models into a server's fleet as a new version, after a check",
 		Long: `Sends models to a server, which checks them, puts them into the fleet's folder in the
 store, and makes a generation of the fleet that the next jobs use. KEY is the sensor, such
-as 3/pressure; with --dir, all files of a folder are sent under their own names. All
+as 3/pressure; with --dir, all files of a folder are sent under their own names. A folder
+of MLflow counts as a file. All
 of them become one version, or none if one can't be scored or doesn't fit the pipelines
 (--unchecked pushes them nevertheless). What was there before is kept: fleetscore model
 rollback brings it back.`,
@@ -454,7 +456,7 @@ func (p *push) run(ctx context.Context, c *client.Client, args []string) (*listi
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(pack(pw, entries))
+		pw.CloseWithError(pack(ctx, pw, entries))
 	}()
 	defer func() {
 		pr.Close()
@@ -490,11 +492,18 @@ func (p *push) entries(pairs []string) (out []entry, err error) {
 		switch {
 		case hidden && d.IsDir():
 			return fs.SkipDir
-		case hidden || d.IsDir():
+		case hidden:
 			return nil
 		}
+		if d.IsDir() {
+			if _, err := os.Stat(filepath.Join(file, folders.Manifest)); err != nil || file == p.dir {
+				return nil
+			}
+		}
 		rel, err := filepath.Rel(p.dir, file)
-		out = append(out, entry{"names/" + filepath.ToSlash(rel), file})
+		if out = append(out, entry{"names/" + filepath.ToSlash(rel), file}); err == nil && d.IsDir() {
+			err = fs.SkipDir // a model, with all that is in it
+		}
 		return err
 	})
 	if err == nil && len(out) == 0 {
@@ -514,17 +523,26 @@ func fileError(name string, err error) error {
 }
 
 // pack writes an archive of files.
-func pack(w io.Writer, entries []entry) error {
+func pack(ctx context.Context, w io.Writer, entries []entry) error {
 	archive := tar.NewWriter(w)
 	for _, e := range entries {
-		if err := packOne(archive, e); err != nil {
+		if err := packOne(ctx, archive, e); err != nil {
 			return err
 		}
 	}
 	return archive.Close()
 }
 
-func packOne(archive *tar.Writer, e entry) error {
+func packOne(ctx context.Context, archive *tar.Writer, e entry) error {
+	if data, ok, err := folders.Archive(ctx, e.file); ok {
+		if err == nil {
+			err = archive.WriteHeader(&tar.Header{Name: e.name, Size: int64(len(data)), Mode: 0o644, Typeflag: tar.TypeReg})
+		}
+		if err == nil {
+			_, err = archive.Write(data)
+		}
+		return err
+	}
 	f, err := os.Open(e.file)
 	if err != nil {
 		return fileError(e.file, err)
@@ -535,7 +553,7 @@ func packOne(archive *tar.Writer, e entry) error {
 	case err != nil:
 		return fileError(e.file, err)
 	case !st.Mode().IsRegular():
-		return fleetscore.Errorf(fleetscore.Invalid, "read model", e.file, "it is no file")
+		return fleetscore.Errorf(fleetscore.Invalid, "read model", e.file, "it is neither a file nor a folder of MLflow")
 	}
 	if err := archive.WriteHeader(&tar.Header{Name: e.name, Size: st.Size(), Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
 		return err

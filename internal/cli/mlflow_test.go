@@ -75,10 +75,11 @@ func TestMLflowFolders(t *testing.T) {
 	oneshot("python", len(sensors), "a/broken", "no flavor sklearn, xgboost, lightgbm, onnx or python_function with its file")
 
 	p := newServer(t, `
-fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}}
+fleets: {sensors: {path: ./models, model: "model_{Device}_{Tag}"}, pushed: {path: models/pushed, model: "model_{Device}_{Tag}"}}
 pools: {cpu: {scale: {min: 0, max: 1}}}
 pipelines:
   mixed: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: auto}
+  pushed: {dataset: history, fleet: pushed, features: [Value], pool: cpu, runtime: auto}
   script: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: ./code, script: score.py}}
   command: {dataset: history, fleet: sensors, features: [Value], pool: cpu, runtime: command, command: {run: "python {code}/run.py {model}", code: ./code}}
 `, func(at string) {
@@ -109,6 +110,17 @@ pipelines:
 		return stdout + stderr
 	}
 	run("dataset", "upload", "history", filepath.Join(dir, "rows.csv"))
+	some := filepath.Join(t.TempDir(), "some")
+	for _, name := range []string{"model_a_pickle", "model_a_own"} {
+		if err := os.CopyFS(filepath.Join(some, name), os.DirFS(filepath.Join(dir, "models", name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("model", "push", "pushed", "--dir", some)
+	run("model", "push", "pushed", "a/xgboost", filepath.Join(dir, "models", "model_a_xgboost"))
+	if out := run("job", "submit", "pushed", "--wait", "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z"); !strings.Contains(out, `"scored": 3`) {
+		t.Errorf("folders that were pushed:\n%s", out)
+	}
 	scored := strconv.Itoa(len(sensors))
 	for _, pipeline := range []string{"mixed", "script", "command"} {
 		out := run("job", "submit", pipeline, "--wait", "-o", "json", "--from", "2026-11-23T08:00:00Z", "--to", "2026-11-23T09:19:00Z")

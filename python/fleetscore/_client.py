@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._errors import Error
@@ -109,13 +110,15 @@ class Client:
     def push(self, fleet: str, models: Mapping[Any, Any], *, message: Optional[str] = None, unchecked: bool = False) -> Dict[str, Any]:
         """Puts models into a fleet as one new version, after the server has checked them.
         models maps sensors, as ("1", "pressure") or "1/pressure", to fitted estimators, the
-        paths of files, or bytes. unchecked pushes models, too, that can't be scored natively
+        paths of files or of folders that MLflow wrote, or bytes. unchecked pushes models, too, that can't be scored natively
         or don't fit the pipelines. Returns the version, its number is ["version"]."""
         with tempfile.TemporaryFile() as body:
             with tarfile.open(fileobj=body, mode="w") as archive:
                 for key, model in models.items():
                     name = key if isinstance(key, str) else "/".join(str(v) for v in key) if isinstance(key, (tuple, list)) else str(key)
                     info = tarfile.TarInfo("keys/" + name)
+                    if isinstance(model, (str, os.PathLike)) and os.path.isdir(model):
+                        model = packed(model)
                     if isinstance(model, (str, os.PathLike)):
                         with open(model, "rb") as f:
                             info.size = os.fstat(f.fileno()).st_size
@@ -437,3 +440,17 @@ def data_frame(data: bytes, frame: str, arrow: bool) -> Any:
     time_column = got.columns[0]
     got[time_column] = pandas.to_datetime(got[time_column], utc=True)
     return got
+
+
+def packed(folder: Union[str, "os.PathLike[str]"]) -> bytes:
+    """A folder of MLflow as an archive, as the server keeps it."""
+    folder, out = os.fspath(folder), io.BytesIO()
+    if not os.path.isfile(os.path.join(folder, "MLmodel")):
+        raise ValueError("%s is a folder without MLmodel; give the path of a model's file, or of a folder that MLflow wrote" % folder)
+    with zipfile.ZipFile(out, "w") as z:
+        for at, folders, files in os.walk(folder):
+            folders.sort()
+            for name in sorted(files):
+                path = os.path.join(at, name)
+                z.write(path, os.path.relpath(path, folder))
+    return out.getvalue()

@@ -192,6 +192,23 @@ func (b *Bucket) Get(ctx context.Context, name fleetscore.BlobName, offset, leng
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
+// Archive reads a folder of this machine as an archive; ok says whether it has a manifest.
+func Archive(ctx context.Context, dir string) (data []byte, ok bool, err error) {
+	if _, err := os.Stat(filepath.Join(dir, Manifest)); err != nil {
+		return nil, false, nil
+	}
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	b, err := store.OpenFolder(filepath.Dir(dir))
+	if err != nil {
+		return nil, false, err
+	}
+	data, err = Fold(b).archive(ctx, filepath.Base(dir))
+	return data, true, errors.Join(err, b.Close())
+}
+
 // archive is the same for the same files: in order of their names, without times.
 func (b *Bucket) archive(ctx context.Context, folder string) ([]byte, error) {
 	const op = "read model"

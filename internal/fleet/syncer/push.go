@@ -25,7 +25,7 @@ func (s *Syncer) Push(ctx context.Context, name string, from store.Bucket, names
 	if found, err = s.examine(ctx, name, cfg, from); err != nil {
 		return nil, found, err
 	}
-	if refused := refusals(f, found); len(refused) > 0 && !unchecked {
+	if refused := refusals(f, found, scoredByPython(cfg, name)); len(refused) > 0 && !unchecked {
 		return nil, found, fleetscore.Errorf(fleetscore.Invalid, op, name, "models that can't be scored: %s", told(refused)).
 			WithHint("nothing was pushed; correct the models, or give --unchecked to push them nevertheless")
 	}
@@ -96,12 +96,12 @@ func (s *Syncer) examine(ctx context.Context, name string, cfg fleetscore.Config
 
 // refusals are the causes for which models aren't taken. Where pipelines score with Python,
 // only Python knows what it can score.
-func refusals(f fleetscore.FleetConfig, found fleet.Diagnosis) (out []fleet.Cause) {
+func refusals(f fleetscore.FleetConfig, found fleet.Diagnosis, python bool) (out []fleet.Cause) {
 	bad := []fleet.CauseCode{fleet.UnreadableModel, fleet.NotFiniteModel, fleet.WrongFeatures, fleet.WrongFeatureNames}
 	if f.KeepFiles {
 		bad = []fleet.CauseCode{fleet.NotFiniteModel, fleet.WrongFeatures, fleet.WrongFeatureNames}
-	} else {
-		bad = append(bad, fleet.HoldsCodeModel, fleet.UnsupportedModel)
+	} else if bad = append(bad, fleet.HoldsCodeModel); !python {
+		bad = append(bad, fleet.UnsupportedModel)
 	}
 	for _, c := range found.Causes {
 		if slices.Contains(bad, c.Code) {
@@ -109,6 +109,16 @@ func refusals(f fleetscore.FleetConfig, found fleet.Diagnosis) (out []fleet.Caus
 		}
 	}
 	return out
+}
+
+// scoredByPython tells whether a pipeline gives Python what isn't scored natively.
+func scoredByPython(cfg fleetscore.Config, name string) bool {
+	for _, p := range cfg.Pipelines {
+		if p.Fleet == name && p.Runtime == fleetscore.RuntimeAuto {
+			return true
+		}
+	}
+	return false
 }
 
 // told says which sensors have what.
