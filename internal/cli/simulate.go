@@ -209,6 +209,9 @@ func (s *simulation) toFile(ctx context.Context) (*simulated, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.latePossible(to.Sub(from)); err != nil {
+		return nil, err
+	}
 	sender, err := fleet.NewSender(s.traffic, from, to)
 	if err != nil {
 		return nil, err
@@ -255,6 +258,9 @@ func (s *simulation) send(ctx context.Context, way device.Way, progress io.Write
 	from = from.UTC().Truncate(time.Millisecond)
 	var end time.Time
 	if s.lasts > 0 {
+		if err := s.latePossible(s.lasts); err != nil {
+			return nil, err
+		}
 		end = time.Now().UTC().Truncate(time.Millisecond).Add(s.lasts)
 	}
 	sender, err := fleet.NewSender(s.traffic, from, end)
@@ -263,6 +269,14 @@ func (s *simulation) send(ctx context.Context, way device.Way, progress io.Write
 	}
 	n, err := device.Run(ctx, sender, way, from, end, time.Now, progress)
 	return &simulated{sender.Injected(), n}, err
+}
+
+// latePossible refuses late readings of which none could be sent before the end.
+func (s *simulation) latePossible(lasts time.Duration) error {
+	if by := s.traffic.Defaults().LateBy; s.traffic.Late > 0 && by >= lasts {
+		return usagef("--late: no reading can be late by %v, because all are sent within %v; set --late-by to less, or --for to more", by, lasts)
+	}
+	return nil
 }
 
 // sample is the interval of a new project's readings: some have faults.

@@ -99,7 +99,8 @@ func TestSimulatedFile(t *testing.T) {
 	if texts[0] != texts[1] {
 		t.Error("the same seed gives another file")
 	}
-	for _, args := range []string{"--out x.csv --mqtt 127.0.0.1:1883", "--from 2026-11-23T00:00:00Z", "--mqtt 127.0.0.1:1 --kafka 127.0.0.1:2", "--mqtt nowhere", "--late 2 --out x.csv", "-o csv --out x.csv"} {
+	for _, args := range []string{"--out x.csv --mqtt 127.0.0.1:1883", "--from 2026-11-23T00:00:00Z", "--mqtt 127.0.0.1:1 --kafka 127.0.0.1:2", "--mqtt nowhere", "--late 2 --out x.csv", "-o csv --out x.csv",
+		"--late 0.1 --for 20s", "--late 0.1 --late-by 2h --out x.csv"} {
 		if code, _, stderr := command(t, append([]string{"simulate"}, strings.Fields(args)...)...); code != exitUsage || strings.Contains(stderr, "defect") {
 			t.Errorf("%s: exit %d\n%s", args, code, stderr)
 		}
