@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,4 +289,31 @@ func sameUsers(file string) (out []syscall.SysProcIDMap, err error) {
 		out = append(out, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: count})
 	}
 	return out, nil
+}
+
+// Descendants are the processes that the program has started, those that these have started, and so on; with
+// namespaces also the program itself, which is the child of the process that built the walls. There are none where the
+// kernel doesn't tell them. Without namespaces, a process whose parent has ended isn't among them.
+func (p *Process) Descendants() map[int]bool {
+	out := map[int]bool{}
+	for range 2 { // a process whose parent ended meanwhile has moved up
+		descend(p.Cmd.Process.Pid, out)
+	}
+	return out
+}
+
+func descend(pid int, out map[int]bool) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
+	for _, name := range threads {
+		list, err := os.ReadFile(name)
+		if err != nil { // the thread has ended
+			continue
+		}
+		for _, field := range strings.Fields(string(list)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				out[child] = true
+				descend(child, out)
+			}
+		}
+	}
 }

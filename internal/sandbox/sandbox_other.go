@@ -52,6 +52,9 @@ func (s *Sandbox) Prepare(spec Spec) (*Process, error) {
 // limitMemory does nothing.
 func limitMemory(int, int64) {}
 
+// Descendants are none: only Linux tells.
+func (p *Process) Descendants() map[int]bool { return nil }
+
 // Folder is the program's own folder.
 func (p *Process) Folder() (string, error) { return p.dir, nil }
 

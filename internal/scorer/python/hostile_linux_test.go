@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -124,6 +125,62 @@ func TestHostileModels(t *testing.T) {
 			}
 			if err == nil {
 				c.Close()
+			}
+		})
+	}
+}
+
+// TestLeftBehind: a process that a script leaves behind ends with its task, though the script's own process would be
+// used again; without isolation this holds for its children. A task that leaves nothing doesn't end it.
+func TestLeftBehind(t *testing.T) {
+	t.Parallel()
+	interpreter := testkit.ModelsVenv(t)
+	box := sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})
+	if !box.Has(sandbox.Namespaces) {
+		testkit.Missing(t, "a kernel with user namespaces", box.Describe())
+	}
+	script, err := filepath.Abs(filepath.Join("testdata", "lingers.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, use := range map[string]*sandbox.Sandbox{"isolated": box, "not isolated": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seconds := fmt.Sprint(100_000 + rand.IntN(1_000_000_000))
+			sleeping := func() (n int) {
+				lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+				if err != nil || len(lines) == 0 {
+					t.Fatal(lines, err)
+				}
+				for _, file := range lines {
+					if line, err := os.ReadFile(file); err == nil && strings.Contains(string(line), "\x00"+seconds) {
+						n++
+					}
+				}
+				return n
+			}
+			pool := newPool(t, python.Config{Python: interpreter, Script: script, Env: []string{"SECONDS=" + seconds}, Sandbox: use})
+			score := func(sensor fleetscore.Key) {
+				t.Helper()
+				keys := []fleetscore.Key{sensor}
+				spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: time.Minute, Workers: 1, Use: fleetscore.RuntimePython, Foreign: pool}
+				got, err := scorer.Score(t.Context(), spec, rowsOf(keys, [][]float64{{1, 2}}), keys, nothing{})
+				if err != nil || got.Items[0].Outcome != fleetscore.Scored {
+					t.Fatalf("%v, %+v", err, got.Items)
+				}
+			}
+			score("quiet")
+			if idle := pool.Idle(); idle != 1 {
+				t.Errorf("after a task that left nothing %d processes wait for the next one, want 1", idle)
+			}
+			for _, sensor := range []fleetscore.Key{"child", "leaves"} {
+				if sensor == "leaves" && use == nil {
+					continue // docs/python.md says so
+				}
+				score(sensor)
+				if n := sleeping(); n > 0 || pool.Idle() > 0 {
+					t.Errorf("%s: after the task %d processes go on, and %d wait for the next task", sensor, n, pool.Idle())
+				}
 			}
 		})
 	}

@@ -43,7 +43,8 @@ type process struct {
 	in         *bufio.Reader
 	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
 	versions   map[string]string
-	done       int // sensors that it was given so far
+	done       int          // sensors that it was given so far
+	own        map[int]bool // its processes when it was ready; later ones belong to the sensors that it scored
 	said       said
 	ended      chan struct{} // closed when the process has ended
 	exit       sandbox.Exit  // how, once it has
@@ -154,7 +155,7 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 	case err != nil:
 		return fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "the process ended before it was ready: %s", w.cause())
 	}
-	w.versions = h.Versions
+	w.versions, w.own = h.Versions, w.program.Descendants()
 	return nil
 }
 
@@ -178,6 +179,16 @@ func (w *process) kill() {
 	w.signal()
 	<-w.ended
 	w.release()
+}
+
+// left reports whether what was scored left processes behind.
+func (w *process) left() bool {
+	for pid := range w.program.Descendants() {
+		if !w.own[pid] {
+			return true
+		}
+	}
+	return false
 }
 
 // close lets the process end by itself, which runs the script's shutdown(), and kills it

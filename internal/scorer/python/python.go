@@ -177,7 +177,11 @@ const failedFor = 10 * time.Second
 // give takes a process back.
 func (p *Pool) give(w *process) {
 	defer func() { <-p.turns }()
-	if w.done >= p.cfg.Recycle {
+	left := w.left()
+	if left {
+		p.cfg.Log.Warn("a script or model left processes behind, which are ended with its Python process", "pid", w.program.Cmd.Process.Pid)
+	}
+	if left || w.done >= p.cfg.Recycle {
 		w.close(5 * time.Second)
 		return
 	}
