@@ -33,6 +33,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/portal"
 	"github.com/fleetscore/fleetscore/internal/scheduler"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -227,7 +228,9 @@ func (w *world) start() {
 	fatal(err)
 	control, err := access.Open(w.t.Context(), access.Config{Open: true}, access.Deps{})
 	fatal(err)
-	w.portal, err = portal.New(portal.Deps{Access: control, Ledger: w.ledger, Logs: w.logs, Store: w.bucket, Catalog: w.tables, Now: w.now, Health: &obs.Health{},
+	idle, err := sensor.New(sensor.Deps{}) // it doesn't run, because it reads the tables by the clock of this machine
+	fatal(err)
+	w.portal, err = portal.New(portal.Deps{Access: control, Ledger: w.ledger, Logs: w.logs, Store: w.bucket, Catalog: w.tables, Sensors: idle, Now: w.now, Health: &obs.Health{},
 		Queries: func() []aggregator.Status { return []aggregator.Status{{Query: "q", Dataset: dataset}} }, Gateway: func() gateway.Stats { return gateway.Stats{} }})
 	fatal(err)
 	ctx, cancel := context.WithCancel(context.Background())
