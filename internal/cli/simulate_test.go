@@ -69,12 +69,15 @@ func TestSimulatedTraffic(t *testing.T) {
 					break
 				}
 			}
-			if q.Counted != made.Good || q.Repeats != made.Duplicates || q.Late != made.Late+made.Skewed {
+			// While no other reading has come, one isn't late. So the first readings of the device whose clock is behind, one of
+			// each of its sensors, may count, if they are taken before those of the other devices.
+			first := q.Counted - made.Good
+			if first < 0 || first > 4 || q.Repeats != made.Duplicates || q.Late+first != made.Late+made.Skewed {
 				t.Errorf("the simulation says %+v, the query %+v", made, q)
 			}
 			p.complete(map[string]int64{made.To.Format(time.RFC3339Nano) + " end": 0})
-			if n := sum(p.readings()); n != made.Good {
-				t.Errorf("%d readings are in rows, want %d", n, made.Good)
+			if n := sum(p.readings()); n != q.Counted {
+				t.Errorf("%d readings are in rows, want %d", n, q.Counted)
 			}
 		})
 	}
