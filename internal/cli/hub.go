@@ -336,17 +336,19 @@ func newRejectedList() *cobra.Command {
 	})
 }
 
-// chosen are the messages that a command names.
+// chosen are the rejected messages, or the files of late readings, that a command names.
 type chosen struct {
-	IDs []string `json:"ids,omitempty"`
-	All bool     `json:"all,omitempty"`
+	IDs   []string `json:"ids,omitempty"`
+	Files []string `json:"files,omitempty"`
+	All   bool     `json:"all,omitempty"`
 }
 
-func chosenBy(args []string, all bool) (chosen, error) {
-	if all == (len(args) > 0) {
-		return chosen{}, usagef("name messages by their ids, or all of them with --all")
+// check refuses a choice of nothing, and one of both some and all.
+func (c chosen) check() error {
+	if c.All == (len(c.IDs)+len(c.Files) > 0) {
+		return usagef("name some of those that the command ls lists, or all of them with --all")
 	}
-	return chosen{args, all}, nil
+	return nil
 }
 
 func newRedrive() *cobra.Command {
@@ -358,8 +360,8 @@ Exit codes: 0 all were taken, 3 some were rejected again.`,
 		Example: "  fleetscore rejected redrive 5f0c2a9e7b31d846\n  fleetscore rejected redrive --all"}
 	all := cmd.Flags().Bool("all", false, "all rejected messages")
 	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		which, err := chosenBy(args, *all)
-		if err != nil {
+		which := chosen{IDs: args, All: *all}
+		if err := which.check(); err != nil {
 			return nil, err
 		}
 		var out api.Redriven
@@ -401,19 +403,6 @@ func latePath(dataset, verb string) string {
 	return "/datasets/" + url.PathEscape(dataset) + "/late" + verb
 }
 
-// chosenFiles are the files that a command names.
-type chosenFiles struct {
-	Files []string `json:"files,omitempty"`
-	All   bool     `json:"all,omitempty"`
-}
-
-func chosenFilesBy(args []string, all bool) (chosenFiles, error) {
-	if all == (len(args) > 1) {
-		return chosenFiles{}, usagef("name files of the dataset, or all of them with --all")
-	}
-	return chosenFiles{args[1:], all}, nil
-}
-
 func newRedriveLate() *cobra.Command {
 	cmd := &cobra.Command{Use: "redrive DATASET [FILE…]", Short: "Hand late readings over again", Long: `Hands the readings of files over again, as if they had just come with their old times, by the configuration in force. They count
 if the query takes late readings now, by "late: revise", "late: adjust" or a longer hub.disorder; else they are set aside again. Files whose readings
@@ -423,8 +412,8 @@ Exit codes: 0 all were taken, 3 some were rejected.`,
 		Example: "  fleetscore late redrive readings --all\n  fleetscore late redrive readings p000-17-17.ndjson", Args: cobra.MinimumNArgs(1)}
 	all := cmd.Flags().Bool("all", false, "all files of the dataset")
 	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		which, err := chosenFilesBy(args, *all)
-		if err != nil {
+		which := chosen{Files: args[1:], All: *all}
+		if err := which.check(); err != nil {
 			return nil, err
 		}
 		var out api.RedrivenLate
@@ -447,8 +436,8 @@ func newDropLate() *cobra.Command {
 	cmd := &cobra.Command{Use: "drop DATASET [FILE…]", Short: "Remove late readings for good", Example: "  fleetscore late drop readings --all --yes", Args: cobra.MinimumNArgs(1)}
 	all, yes := cmd.Flags().Bool("all", false, "all files of the dataset"), cmd.Flags().Bool("yes", false, "with --all: really remove them")
 	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		which, err := chosenFilesBy(args, *all)
-		if err != nil {
+		which := chosen{Files: args[1:], All: *all}
+		if err := which.check(); err != nil {
 			return nil, err
 		}
 		if *all && !*yes {
@@ -468,8 +457,8 @@ func newDropRejected() *cobra.Command {
 	cmd := &cobra.Command{Use: "drop [ID…]", Short: "Remove rejected messages for good", Example: "  fleetscore rejected drop 5f0c2a9e7b31d846\n  fleetscore rejected drop --all --yes"}
 	all, yes := cmd.Flags().Bool("all", false, "all rejected messages"), cmd.Flags().Bool("yes", false, "with --all: really remove them")
 	return remote(cmd, func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
-		which, err := chosenBy(args, *all)
-		if err != nil {
+		which := chosen{IDs: args, All: *all}
+		if err := which.check(); err != nil {
 			return nil, err
 		}
 		if *all && !*yes {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/journal"
@@ -43,6 +44,8 @@ type Archive struct {
 	key  []string
 	time string
 	deps Deps
+
+	outages lifecycle.Outages
 
 	mu    sync.Mutex // guards what follows
 	holds []uint64   // by partition: the first message that isn't archived; 0 while that isn't known
@@ -100,17 +103,23 @@ func (a *Archive) Run(ctx context.Context) error {
 func (a *Archive) persist(ctx context.Context, partition int) error {
 	part := fmt.Sprintf("archive of partition %d", partition)
 	defer a.deps.Health.Report(part, "")
+	trouble := a.outages.Trouble(a.deps.Log)
+	defer trouble.Ends()
+	works := func() {
+		trouble.Works("readings are archived again")
+		a.deps.Health.Report(part, "")
+	}
 	pause := 100 * time.Millisecond
 	for {
 		begun := a.Hold(partition)
-		err := a.partition(ctx, partition)
+		err := a.partition(ctx, partition, works)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if a.Hold(partition) != begun {
 			pause = 100 * time.Millisecond
 		}
-		a.deps.Log.Warn("readings are not archived for now; it will be tried again", "partition", partition, "error", err, "after", pause)
+		trouble.Failed(slog.LevelWarn, "readings are not archived for now, which is tried again; the hub keeps them", err)
 		a.deps.Health.Report(part, fmt.Sprintf("readings aren't archived for now; the hub keeps them: %v", err))
 		select {
 		case <-ctx.Done():
@@ -121,8 +130,8 @@ func (a *Archive) persist(ctx context.Context, partition int) error {
 	}
 }
 
-// partition archives the messages of a partition from the position on.
-func (a *Archive) partition(ctx context.Context, i int) error {
+// partition archives the messages of a partition from the position on; works is called once that has begun.
+func (a *Archive) partition(ctx context.Context, i int, works func()) error {
 	j, at, err := journal.Take[position](ctx, a.deps.Store, a.journalOf(i))
 	if err != nil {
 		return err
@@ -135,7 +144,7 @@ func (a *Archive) partition(ctx context.Context, i int) error {
 	if err := w.expire(); err != nil {
 		return err
 	}
-	a.deps.Health.Report(fmt.Sprintf("archive of partition %d", i), "")
+	works()
 	return a.deps.Hub.Read(ctx, i, at.Seq+1, w.take)
 }
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 	"github.com/fleetscore/fleetscore/internal/store"
@@ -193,9 +194,10 @@ func (s *Set) add(ctx context.Context, name string, f *file, v Version) error {
 	f.pending, f.stored = v.From, make(chan struct{})
 	list := append(slices.Clip(f.versions), v)
 	s.mu.Unlock()
+	trouble := new(lifecycle.Outages).Trouble(s.deps.Log)
 	err := f.journal.Put(ctx, list)
 	for pause := 100 * time.Millisecond; err != nil && fleetscore.KindOf(err).Retryable(); pause = min(2*pause, 5*time.Second) {
-		s.deps.Log.Warn("a new version of reference data can't be stored; it will be tried again", "name", name, "error", err)
+		trouble.Failed(slog.LevelWarn, "a new version of reference data can't be stored, which is tried again", err, "name", name)
 		s.deps.Health.Report("reference data "+name, fmt.Sprintf("a new version can't be stored, and queries wait for it: %v", err))
 		select {
 		case <-ctx.Done():

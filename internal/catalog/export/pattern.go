@@ -32,7 +32,7 @@ var specifiers = map[string]string{"yyyy": "2006", "MM": "01", "M": "1", "dd": "
 
 // Parse reads a path such as anomalies/{date}/{time}/{Device}.csv, for rows with such key columns.
 func Parse(text string, key []string) (*Pattern, error) {
-	bad := func(format string, args ...any) error {
+	bad := func(format string, args ...any) *fleetscore.Error {
 		return fleetscore.Errorf(fleetscore.Invalid, "read path", text, format, args...)
 	}
 	p := &Pattern{Unit: 24 * time.Hour}
@@ -64,13 +64,13 @@ func Parse(text string, key []string) (*Pattern, error) {
 			t.layout = specifiers[of]
 			has[of[:1]] = true
 		default:
-			return nil, bad("{%s} is unknown", name).(*fleetscore.Error).WithHint("write {date}, {time}, {datetime:yyyy} and the like with MM, dd, HH, mm, ss, or a key column: {%s}", strings.Join(key, "}, {"))
+			return nil, bad("{%s} is unknown", name).WithHint("write {date}, {time}, {datetime:yyyy} and the like with MM, dd, HH, mm, ss, or a key column: {%s}", strings.Join(key, "}, {"))
 		}
 		p.parts = append(p.parts, t)
 	}
 	for _, pair := range [][3]string{{"", "y", "the year"}, {"", "M", "the month"}, {"", "d", "the day"}, {"m", "H", "the hour"}, {"s", "m", "the minute"}} {
 		if !has[pair[1]] && (pair[0] == "" || has[pair[0]]) {
-			return nil, bad("it lacks %s, so that different times would have one file", pair[2]).(*fleetscore.Error).WithHint("write {date} and {time} for a file an hour")
+			return nil, bad("it lacks %s, so that different times would have one file", pair[2]).WithHint("write {date} and {time} for a file an hour")
 		}
 	}
 	if has["H"] {
@@ -99,8 +99,7 @@ func (p *Pattern) name(stamp fleetscore.Micros, key []string) fleetscore.BlobNam
 	for _, t := range p.parts {
 		switch {
 		case t.layout != "":
-			text := at.Format(t.layout)
-			b.WriteString(text)
+			b.WriteString(at.Format(t.layout))
 		case t.key >= 0:
 			escaped := url.PathEscape(key[t.key]) // a / would be another folder
 			if strings.Trim(escaped, ".") == "" {

@@ -58,7 +58,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, opt store.ListOptions)
 		return b.Bucket.List(ctx, prefix, opt)
 	}
 	return func(yield func(store.Info, error) bool) {
-		w := window{of: b, yield: yield}
+		l := listing{of: b, yield: yield}
 		for i, err := range b.Bucket.List(ctx, "", opt) {
 			if err != nil {
 				yield(i, err)
@@ -67,13 +67,13 @@ func (b *Bucket) List(ctx context.Context, prefix string, opt store.ListOptions)
 			if strings.HasSuffix(string(i.Name), "/"+Manifest) {
 				b.add(strings.TrimSuffix(string(i.Name), "/"+Manifest))
 			}
-			w.waiting = append(w.waiting, i)
-			if !w.let(string(i.Name)) {
+			l.waiting = append(l.waiting, i)
+			if !l.let(string(i.Name)) {
 				return
 			}
 		}
-		if w.let("\xff") {
-			w.flush()
+		if l.let("\xff") {
+			l.flush()
 		}
 	}
 }
@@ -90,9 +90,9 @@ func (b *Bucket) has(folder string) bool {
 	return b.folders[folder]
 }
 
-// window holds listed blobs until it is known whether a folder above them is a model: names
+// listing holds listed blobs until it is known whether a folder above them is a model: names
 // come in order, so that it is known once the listing is beyond the name of its manifest.
-type window struct {
+type listing struct {
 	of      *Bucket
 	yield   func(store.Info, error) bool
 	waiting []store.Info
@@ -101,35 +101,35 @@ type window struct {
 }
 
 // let yields what is known when the listing is at a name. It says whether to go on.
-func (w *window) let(at string) bool {
+func (l *listing) let(at string) bool {
 	n := 0
-	for ; n < len(w.waiting); n++ {
-		i := w.waiting[n]
-		folder, known := w.above(string(i.Name), at)
+	for ; n < len(l.waiting); n++ {
+		i := l.waiting[n]
+		folder, known := l.above(string(i.Name), at)
 		if !known {
 			break
 		}
-		if folder != w.folder && !w.flush() {
+		if folder != l.folder && !l.flush() {
 			return false
 		}
-		w.folder = folder
+		l.folder = folder
 		if folder != "" {
-			w.files = append(w.files, i)
-		} else if !w.yield(i, nil) {
+			l.files = append(l.files, i)
+		} else if !l.yield(i, nil) {
 			return false
 		}
 	}
-	if w.waiting = w.waiting[n:]; len(w.waiting) == 0 {
-		w.waiting = nil
+	if l.waiting = l.waiting[n:]; len(l.waiting) == 0 {
+		l.waiting = nil
 	}
 	return true
 }
 
 // above is the outermost folder above a name that is a model; empty if none is.
-func (w *window) above(name, at string) (folder string, known bool) {
+func (l *listing) above(name, at string) (folder string, known bool) {
 	for end := strings.IndexByte(name, '/'); end >= 0; {
 		folder := name[:end]
-		if w.of.has(folder) {
+		if l.of.has(folder) {
 			return folder, true
 		}
 		if at < folder+"/"+Manifest {
@@ -145,13 +145,13 @@ func (w *window) above(name, at string) (folder string, known bool) {
 }
 
 // flush yields the model whose files were counted.
-func (w *window) flush() bool {
-	if w.folder == "" {
+func (l *listing) flush() bool {
+	if l.folder == "" {
 		return true
 	}
-	out := store.Info{Name: fleetscore.BlobName(w.folder), SizeBytes: size(w.folder, w.files)}
+	out := store.Info{Name: fleetscore.BlobName(l.folder), SizeBytes: size(l.folder, l.files)}
 	h := fnv.New128a()
-	for _, i := range w.files {
+	for _, i := range l.files {
 		tag := i.ETag
 		if tag == "" {
 			tag = i.Modified.String()
@@ -162,8 +162,8 @@ func (w *window) flush() bool {
 		}
 	}
 	out.ETag = hex.EncodeToString(h.Sum(nil))
-	w.folder, w.files = "", nil
-	return w.yield(out, nil)
+	l.folder, l.files = "", nil
+	return l.yield(out, nil)
 }
 
 // size is how many bytes the archive of a folder has: two headers for each file, and the end.

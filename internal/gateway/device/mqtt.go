@@ -48,8 +48,9 @@ func (m *overMQTT) Send(ctx context.Context, list []simulator.Reading) (done int
 		return 0, m.away(err)
 	}
 	deadline, _ := ctx.Deadline()
-	_ = m.conn.SetDeadline(deadline) // a TCP connection has deadlines; a zero one is none
-	defer context.AfterFunc(ctx, func() { _ = m.conn.SetDeadline(time.Unix(1, 0)) })()
+	conn := m.conn                 // m gives it up after an error
+	_ = conn.SetDeadline(deadline) // a TCP connection has deadlines; a zero one is none
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	waiting := map[uint16]int{} // places in list
 	acknowledged := make([]bool, len(list))
 	var out bytes.Buffer
