@@ -28,15 +28,17 @@ const (
 // ones. So its memory is bounded by the text that it was parsed from, however many
 // columns there are.
 type batch struct {
-	fleetscore.Readings // Keys and Columns are set by finish; until then KeyIndex holds places in the dictionary
-	dict                *dictionary
-	numbers             map[string]int // columns by name
-	texts               map[string]int
-	cols                []column
-	values              int // in all columns
-	bytes               int // of the text
-	through             int // of a feed: no line up to this one is in a later batch of the request
-	position            string
+	places   []uint32 // of the readings' keys in the dictionary
+	times    []fleetscore.Micros
+	ids      []string // nil if no reading has one; shorter than times if the last ones have none
+	dict     *dictionary
+	numbers  map[string]int // columns by name
+	texts    map[string]int
+	cols     []column
+	values   int // in all columns
+	bytes    int // of the text
+	through  int // of a feed: no line up to this one is in a later batch of the request
+	position string
 
 	round uint64      // how often the batch was used before
 	spare [][]float64 // memory of columns that were used before
@@ -69,7 +71,7 @@ const (
 
 // release takes a batch that nobody uses any more.
 func (s *shared) release(b *batch) {
-	if cap(b.Times) > maxSpareRows || len(b.cols) > maxSpareColumns {
+	if cap(b.times) > maxSpareRows || len(b.cols) > maxSpareColumns {
 		return
 	}
 	for i := range b.cols {
@@ -77,18 +79,20 @@ func (s *shared) release(b *batch) {
 			b.spare = append(b.spare, n[:0])
 		}
 	}
-	clear(b.Keys) // the texts belong to the dictionary
 	clear(b.cols)
 	clear(b.numbers)
 	clear(b.texts)
-	*b = batch{Readings: fleetscore.Readings{Keys: b.Keys[:0], KeyIndex: b.KeyIndex[:0], Times: b.Times[:0]},
+	*b = batch{places: b.places[:0], times: b.times[:0],
 		numbers: b.numbers, texts: b.texts, cols: b.cols[:0], round: b.round + 1, spare: b.spare}
 	s.spare.Put(b)
 }
 
+// Len is the number of readings.
+func (b *batch) Len() int { return len(b.times) }
+
 // expect makes room for readings that are likely to come.
 func (b *batch) expect(n int) {
-	b.KeyIndex, b.Times = slices.Grow(b.KeyIndex, n), slices.Grow(b.Times, n)
+	b.places, b.times = slices.Grow(b.places, n), slices.Grow(b.times, n)
 }
 
 // cell is one value of a reading.
@@ -149,10 +153,10 @@ func (s *shape) knows(b *batch) bool { return s != nil && s.batch == b && s.roun
 
 func (b *batch) add(r *reading) {
 	row := uint32(b.Len())
-	b.KeyIndex = append(b.KeyIndex, r.place)
-	b.Times = append(b.Times, r.time)
-	if r.id != "" || b.IDs != nil {
-		b.IDs = append(pad(b.IDs, b.Len()-1, ""), r.id)
+	b.places = append(b.places, r.place)
+	b.times = append(b.times, r.time)
+	if r.id != "" || b.ids != nil {
+		b.ids = append(pad(b.ids, b.Len()-1, ""), r.id)
 	}
 	b.bytes += r.bytes
 	b.values += len(r.cells)
@@ -242,10 +246,10 @@ func (b *batch) takes(other *batch) bool {
 // join appends the readings of the other batch.
 func (b *batch) join(other *batch) {
 	before := b.Len()
-	b.KeyIndex = append(b.KeyIndex, other.KeyIndex...)
-	b.Times = append(b.Times, other.Times...)
-	if other.IDs != nil {
-		b.IDs = append(pad(b.IDs, before, ""), other.IDs...)
+	b.places = append(b.places, other.places...)
+	b.times = append(b.times, other.times...)
+	if other.ids != nil {
+		b.ids = append(pad(b.ids, before, ""), other.ids...)
 	}
 	for i := range other.cols {
 		o := &other.cols[i]
@@ -274,8 +278,8 @@ func (b *batch) join(other *batch) {
 // size is about how much memory the batch takes before it is finished.
 func (b *batch) size() (n int64) {
 	const ofColumn, ofString = 256, 16
-	n = int64(4*cap(b.KeyIndex) + 8*cap(b.Times) + ofString*cap(b.IDs) + ofColumn*len(b.cols))
-	for _, id := range b.IDs {
+	n = int64(4*cap(b.places) + 8*cap(b.times) + ofString*cap(b.ids) + ofColumn*len(b.cols))
+	for _, id := range b.ids {
 		n += int64(len(id))
 	}
 	for i := range b.cols {
@@ -288,28 +292,29 @@ func (b *batch) size() (n int64) {
 	return n
 }
 
-// finish numbers the keys, and gives every column an entry for every reading: a value,
-// or a mark that the value is absent.
-func (b *batch) finish(keys *numbering) *batch {
+// finish returns the batch's readings, with every key once, and in every column an entry for every
+// reading: a value, or a mark that the value is absent. They are the hub's from then on, and share no memory
+// with the batch.
+func (b *batch) finish(keys *numbering) *fleetscore.Readings {
 	n := b.Len()
-	b.Keys = keys.keys(b.Keys[:0], b.dict, b.KeyIndex)
-	if b.IDs != nil {
-		b.IDs = pad(b.IDs, n, "")
+	out := &fleetscore.Readings{KeyIndex: slices.Clone(b.places), Times: slices.Clone(b.times), Columns: make([]fleetscore.ReadingColumn, len(b.cols))}
+	out.Keys = keys.keys(b.dict, out.KeyIndex)
+	if b.ids != nil {
+		out.IDs = pad(slices.Clone(b.ids), n, "")
 	}
-	b.Columns = make([]fleetscore.ReadingColumn, len(b.cols))
 	for i := range b.cols {
-		b.Columns[i] = b.cols[i].finish(n)
+		out.Columns[i] = b.cols[i].finish(n)
 	}
-	return b
+	return out
 }
 
 func (c *column) finish(n int) fleetscore.ReadingColumn {
 	out := fleetscore.ReadingColumn{Name: c.name}
 	switch whole := c.rows == nil && c.len() == n; {
 	case whole && c.isText:
-		out.Strings = c.strings
+		out.Strings = slices.Clone(c.strings)
 	case whole:
-		out.Numbers = c.numbers
+		out.Numbers = slices.Clone(c.numbers)
 	case c.isText:
 		out.Strings, out.Present = make([]string, n), make([]bool, n)
 		for i, s := range c.strings {

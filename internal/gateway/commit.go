@@ -170,7 +170,7 @@ func (c *committer) all() []*sourceState {
 func (c *committer) appendGroup(ctx context.Context, group []*waiting) {
 	readings := make([]*fleetscore.Readings, len(group))
 	for i, w := range group {
-		readings[i] = &w.finish(&c.keys).Readings
+		readings[i] = w.finish(&c.keys)
 	}
 	src := group[0].source
 	err := src.feed.sound()

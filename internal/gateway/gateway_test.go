@@ -340,7 +340,7 @@ func FuzzBody(f *testing.F) {
 			for _, list := range out.batches {
 				for _, b := range list {
 					n += b.Len()
-					_, r, err := hub.Decode(hub.Encode(nil, hubtest.At(1), &b.finish(&numbering{}).Readings))
+					_, r, err := hub.Decode(hub.Encode(nil, hubtest.At(1), b.finish(&numbering{})))
 					if err != nil || r.Len() != b.Len() {
 						t.Errorf("a batch doesn't survive the codec: %v", err)
 					}

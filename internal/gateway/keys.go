@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -176,18 +177,20 @@ type numbering struct {
 	of    *dictionary
 	place []uint64 // by a key's number in the partition: round, and the number in the message
 	round uint64   // of the message
+	found []fleetscore.Key
 }
 
 // of 32 bits each.
 const numberBits = 32
 
-// keys appends the distinct keys of a message to dst in the order of their first readings, and
+// keys returns the distinct keys of a message in the order of their first readings, and
 // replaces the places in the dictionary by places among them.
-func (n *numbering) keys(dst []fleetscore.Key, d *dictionary, index []uint32) []fleetscore.Key {
+func (n *numbering) keys(d *dictionary, index []uint32) []fleetscore.Key {
 	if n.of != d || n.round == 1<<numberBits-1 {
 		*n = numbering{of: d}
 	}
 	n.round++
+	found := n.found[:0]
 	all := d.now.Load().keys
 	for i, at := range index {
 		x := &all[at]
@@ -196,10 +199,11 @@ func (n *numbering) keys(dst []fleetscore.Key, d *dictionary, index []uint32) []
 		}
 		p := &n.place[x.number]
 		if *p>>numberBits != n.round {
-			*p = n.round<<numberBits | uint64(len(dst))
-			dst = append(dst, x.key)
+			*p = n.round<<numberBits | uint64(len(found))
+			found = append(found, x.key)
 		}
 		index[i] = uint32(*p) // the lower half
 	}
-	return dst
+	n.found = found
+	return slices.Clone(found)
 }

@@ -18,7 +18,7 @@ import (
 func readingsOf(out *parsed) (list []string) {
 	for _, batches := range out.batches {
 		for _, b := range batches {
-			b.finish(&numbering{})
+			b := b.finish(&numbering{})
 			for i := range b.Len() {
 				text := fmt.Sprintf("%q %d", b.Keys[b.KeyIndex[i]], b.Times[i])
 				if b.IDs != nil && b.IDs[i] != "" {

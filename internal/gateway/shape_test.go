@@ -176,11 +176,11 @@ func TestBatchAgainstTwin(t *testing.T) {
 			}
 		}
 		whole.join(part)
-		whole.finish(&numbering{})
+		readings := whole.finish(&numbering{})
 		for i, text := range want {
 			var cells []cell
 			for _, name := range []string{"a", "b", "c"} {
-				for _, c := range whole.Columns {
+				for _, c := range readings.Columns {
 					switch {
 					case c.Name != name:
 					case c.Strings != nil && (c.Present == nil || c.Present[i]):
@@ -191,10 +191,10 @@ func TestBatchAgainstTwin(t *testing.T) {
 				}
 			}
 			id := ""
-			if whole.IDs != nil {
-				id = whole.IDs[i]
+			if readings.IDs != nil {
+				id = readings.IDs[i]
 			}
-			if got := fmt.Sprint(string(whole.Keys[whole.KeyIndex[i]]), whole.Times[i], id, cells); got != text {
+			if got := fmt.Sprint(string(readings.Keys[readings.KeyIndex[i]]), readings.Times[i], id, cells); got != text {
 				t.Fatalf("seed %d: reading %d is %s, want %s", seed, i, got, text)
 			}
 		}

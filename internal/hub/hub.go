@@ -79,7 +79,8 @@ type Hub interface {
 
 	// Append adds messages, one for each of the readings, in their order, and returns
 	// the sequence of the last one once all are synced to disk; without readings (or
-	// with a nil) it adds a tick. The hub does not keep the readings. An implementation
+	// with a nil) it adds a tick. The hub may hand the readings themselves to its readers, so nobody changes them any more,
+	// even after an error. An implementation
 	// that several processes share may have other processes' messages between them. After an error the messages may or may not be there, so
 	// a caller that repeats an Append must expect repeated messages.
 	//

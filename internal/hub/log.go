@@ -204,7 +204,7 @@ func (h *segmentLog) Append(ctx context.Context, partition int, stamp Stamp, rea
 	if err := ctx.Err(); err != nil {
 		return 0, fleetscore.Wrap(op, h.cfg.Dir, err)
 	}
-	seq, err := p.append(ctx, stamp.Arrived, messages)
+	seq, err := p.append(ctx, stamp, readings, messages)
 	var classified *fleetscore.Error
 	switch {
 	case err == nil:

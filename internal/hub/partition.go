@@ -57,7 +57,8 @@ type partition struct {
 // request is one append.
 type request struct {
 	messages [][]byte // each of recordHeader bytes to fill in, then the message
-	arrived  fleetscore.Micros
+	stamp    Stamp
+	readings []*fleetscore.Readings // of the messages; nil for a tick
 	seq      uint64
 	err      error
 	done     chan struct{} // closed when seq or err is set
@@ -71,13 +72,13 @@ func (r *request) bytes() (n int) {
 }
 
 // append hands messages to the writer and waits for its sync.
-func (p *partition) append(ctx context.Context, arrived fleetscore.Micros, messages [][]byte) (uint64, error) {
+func (p *partition) append(ctx context.Context, stamp Stamp, readings []*fleetscore.Readings, messages [][]byte) (uint64, error) {
 	if err := p.stuck(); err != nil {
 		return 0, err
 	}
 	limit := time.NewTimer(answerLimit)
 	defer limit.Stop()
-	r := &request{messages: messages, arrived: arrived, done: make(chan struct{})}
+	r := &request{messages: messages, stamp: stamp, readings: readings, done: make(chan struct{})}
 	queue := p.requests
 	for {
 		select {
@@ -190,13 +191,26 @@ func (p *partition) write(group []*request) error {
 	if err := p.active.Sync(); err != nil {
 		return p.failed(err)
 	}
-	p.newest = max(p.newest, group[len(group)-1].arrived)
+	p.newest = max(p.newest, group[len(group)-1].stamp.Arrived)
+	p.keep(group, s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.end, p.last = offset, seq
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return nil
+}
+
+// keep hands the messages of a group that was synced to the readers.
+func (p *partition) keep(group []*request, s *segment) {
+	end, seq := s.end, p.last
+	for _, r := range group {
+		for i, data := range r.messages {
+			seq++
+			end += int64(len(data))
+			p.decoded.wrote(&decodedMessage{seq: seq, bytes: len(data), segment: s.first, end: end, epoch: s.epoch, stamp: r.stamp, readings: r.readings[i]})
+		}
+	}
 }
 
 // full reports whether the next append should begin a new segment.

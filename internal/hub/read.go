@@ -1,14 +1,11 @@
 package hub
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -25,6 +22,9 @@ type reader struct {
 	cursor *cursor // nil between segments
 	first  uint64  // of the cursor's segment
 	bound  uint64  // the last message that may be read from it now
+
+	segment uint64 // which holds the last message that was taken without reading its file; 0 if there is none
+	after   int64  // where that message ends in the segment
 }
 
 // Read implements Hub.
@@ -36,8 +36,8 @@ func (h *segmentLog) Read(ctx context.Context, partition int, from uint64, fn fu
 	}
 	r := &reader{p: p, from: max(from, 1), fn: fn}
 	defer r.leave()
-	p.decoded.enter()
-	defer p.decoded.leave()
+	p.decoded.enter(r)
+	defer p.decoded.leave(r)
 	for failures := 0; ; {
 		last, changed := p.look()
 		for r.from <= last {
@@ -92,6 +92,10 @@ type errOfDisk struct{ error }
 
 // step delivers the next message, or moves on to the segment that holds it.
 func (r *reader) step() error {
+	if m := r.p.decoded.written(r.from); m != nil {
+		r.segment, r.after = m.segment, m.end
+		return r.hand(m.seq, m.epoch, m.stamp, m.readings)
+	}
 	s, ok := r.locate()
 	if !ok {
 		return nil
@@ -111,6 +115,9 @@ func (r *reader) step() error {
 		r.cursor, r.first = c, s.first
 	}
 	r.cursor.end = s.end
+	if r.segment == s.first { // messages before this place were taken without the file
+		r.cursor.offset = max(r.cursor.offset, r.after)
+	}
 	rec, err := r.cursor.next()
 	switch {
 	case errors.Is(err, io.EOF) || err == nil && rec.seq > r.bound: // after the bound there may be the rest of a failed write
@@ -176,75 +183,11 @@ func (r *reader) deliver(rec record) error {
 	if err != nil {
 		return fleetscore.Wrap("read hub", fmt.Sprintf("partition %d message %d", r.p.index, rec.seq), err)
 	}
-	r.from = rec.seq + 1
-	return r.fn(Message{Stamp: stamp, Partition: r.p.index, Seq: rec.seq, Epoch: rec.epoch, Tick: readings == nil, Readings: readings})
+	return r.hand(rec.seq, rec.epoch, stamp, readings)
 }
 
-// sharedBytes is how much of a partition's newest messages is kept decoded while several
-// readers read them; decoded, this is up to about four times as much memory.
-const sharedBytes = 4 << 20
-
-// decodedLog keeps the newest messages of a partition decoded, while there are several readers,
-// so that each message is decoded once for all of them. A reader that is further behind decodes
-// its messages itself.
-type decodedLog struct {
-	mu       sync.Mutex // guards what follows
-	readers  int
-	messages []*decodedMessage // by sequence
-	bytes    int               // of the messages
-}
-
-type decodedMessage struct {
-	seq      uint64
-	bytes    int
-	once     sync.Once // guards what follows
-	stamp    Stamp
-	readings *fleetscore.Readings
-	err      error
-}
-
-func (d *decodedLog) enter() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.readers++
-}
-
-func (d *decodedLog) leave() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.readers--; d.readers < 2 {
-		d.messages, d.bytes = nil, 0
-	}
-}
-
-func (d *decodedLog) decode(rec record) (Stamp, *fleetscore.Readings, error) {
-	m := d.message(rec)
-	if m == nil {
-		return Decode(rec.payload)
-	}
-	m.once.Do(func() { m.stamp, m.readings, m.err = Decode(rec.payload) })
-	return m.stamp, m.readings, m.err
-}
-
-// message returns the place of a message among those that are kept; nil if it isn't to be kept.
-func (d *decodedLog) message(rec record) *decodedMessage {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.readers < 2 {
-		return nil
-	}
-	i, found := slices.BinarySearchFunc(d.messages, rec.seq, func(m *decodedMessage, seq uint64) int { return cmp.Compare(m.seq, seq) })
-	if found {
-		return d.messages[i]
-	}
-	if i == 0 && d.bytes+len(rec.payload) > sharedBytes {
-		return nil
-	}
-	m := &decodedMessage{seq: rec.seq, bytes: len(rec.payload)}
-	d.messages, d.bytes = slices.Insert(d.messages, i, m), d.bytes+m.bytes
-	for len(d.messages) > 1 && d.bytes > sharedBytes {
-		d.bytes -= d.messages[0].bytes
-		d.messages = slices.Delete(d.messages, 0, 1)
-	}
-	return m
+func (r *reader) hand(seq uint64, epoch int64, stamp Stamp, readings *fleetscore.Readings) error {
+	r.from = seq + 1
+	r.p.decoded.passed(r)
+	return r.fn(Message{Stamp: stamp, Partition: r.p.index, Seq: seq, Epoch: epoch, Tick: readings == nil, Readings: readings})
 }
