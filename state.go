@@ -71,7 +71,7 @@ const (
 	NodeIdle      NodeState = "idle"      // the node could take tasks and has none
 	NodeRunning   NodeState = "running"   // the node has tasks
 	NodeDraining  NodeState = "draining"  // the node takes no more leases
-	NodeUnusable  NodeState = "unusable"  // the setup command failed; the node has ended
+	NodeUnusable  NodeState = "unusable"  // the setup command failed, or a mount can't be used; the node has ended, or was never started
 	NodeLost      NodeState = "lost"      // its heartbeats stopped
 	NodeStopped   NodeState = "stopped"   // the node ended and said so
 )

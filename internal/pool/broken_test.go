@@ -1,8 +1,11 @@
 package pool
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +84,49 @@ func TestBrokenNodes(t *testing.T) {
 	cfg.Setup = &fleetscore.SetupConfig{Command: []string{"b"}}
 	if n, _ := start(4); n != 4 {
 		t.Errorf("after the configuration was changed %d nodes are started, want 4", n)
+	}
+}
+
+// unfit is a provider of machines that lack what their pool needs.
+type unfit struct{ starts atomic.Int64 }
+
+func (u *unfit) Start(context.Context, fleetscore.Node) (Running, error) {
+	u.starts.Add(1)
+	return u, nil
+}
+func (*unfit) StopEarlier(context.Context, fleetscore.Node) error { return nil }
+func (*unfit) Stop()                                              {}
+func (*unfit) Kill()                                              {}
+func (*unfit) Wait() Ended {
+	return Ended{Err: errors.New("mount history is away"), Unusable: true}
+}
+
+// TestUnfitMachine: a node that isn't started because its machine lacks something is unusable,
+// with the reason, and others are tried with pauses.
+func TestUnfitMachine(t *testing.T) {
+	t.Parallel()
+	p, l, _ := world(t, fleetscore.ScaleConfig{Min: 1, Max: 1})
+	var by unfit
+	var health obs.Health
+	p.providers["local"], p.health = &by, &health
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	nodes := until(t, l, "three can't be used", func(n []fleetscore.Node) bool {
+		return count(n, fleetscore.NodeUnusable) >= manyBroken && len(health.Problems()) > 0
+	})
+	cancel()
+	<-done
+	for _, n := range nodes {
+		if n.State == fleetscore.NodeStarting {
+			continue // it is tried again
+		}
+		if n.State != fleetscore.NodeUnusable || n.Reason != "mount history is away" {
+			t.Errorf("%s is %s: %s", n.ID, n.State, n.Reason)
+		}
+	}
+	if got := health.Problems()[0]; !strings.Contains(got.Problem, "mount history is away") || by.starts.Load() > manyBroken+1 {
+		t.Errorf("health says %+v after %d starts", got, by.starts.Load())
 	}
 }
 

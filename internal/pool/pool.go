@@ -105,8 +105,8 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, image: deps.Image, now: deps.Now,
 		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[kindOf]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
-			Help: "Nodes by what became of them: started, stopped, lost."}, []string{"event"})}
-	for _, e := range []string{"started", "stopped", "lost"} {
+			Help: "Nodes by what became of them: started, stopped, unusable, lost."}, []string{"event"})}
+	for _, e := range []string{"started", "stopped", "unusable", "lost"} {
 		p.starts.WithLabelValues(e)
 	}
 	if p.log == nil {
@@ -381,15 +381,13 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 	defer cancel()
 	how, last := "stopped", program.LastLine(end.Output)
 	now, err := p.ledger.Node(ctx, n.ID)
-	why := now.Reason
-	if why == "" {
-		why = fmt.Sprintf("it ended without a goodbye (%v)", end.Err)
-		if now.PID == 0 {
-			why = fmt.Sprintf("it ended before its agent registered (%v)", end.Err)
-		}
-		if last != "" {
-			why += fmt.Sprintf("; its last line: %q", last)
-		}
+	why := cmp.Or(now.Reason, whyEnded(now, end, last))
+	if err == nil && end.Unusable {
+		how = "unusable"
+		now, err = p.ledger.UpdateNode(ctx, n.ID, func(n *fleetscore.Node) error {
+			n.State, n.Reason = fleetscore.NodeUnusable, why
+			return nil
+		})
 	}
 	if err == nil && now.State != fleetscore.NodeStopped && now.State != fleetscore.NodeUnusable {
 		how = "lost"
@@ -403,7 +401,8 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 		})
 	}
 	p.starts.WithLabelValues(how).Inc()
-	if how == "lost" {
+	switch how {
+	case "lost":
 		lived := p.now().Sub(n.Started)
 		if now.PID == 0 {
 			lived = 0 // it never registered, however long its start took
@@ -413,12 +412,29 @@ func (p *Pools) reap(n fleetscore.Node, end Ended) {
 		}
 		p.ended(n, lived, why)
 		p.log.Error("node is lost", "node", n.ID, "reason", why, "exit", fmt.Sprint(end.Err), "last", last)
-	} else {
+	case "unusable":
+		p.log.Error("node is unusable", "node", n.ID, "reason", why)
+	default:
 		p.log.Info("node ended", "node", n.ID)
 	}
 	if e := p.keepLog(ctx, n, end.Output); e != nil || err != nil {
 		p.log.Error("a node's end could not be recorded", "node", n.ID, "error", err, "log", e)
 	}
+}
+
+// whyEnded is why a node ended that gave no reason itself. last is its last line.
+func whyEnded(n fleetscore.Node, end Ended, last string) string {
+	if end.Unusable {
+		return fleetscore.Printable(end.Err.Error())
+	}
+	how := "it ended without a goodbye"
+	if n.PID == 0 {
+		how = "it ended before its agent registered"
+	}
+	if last != "" {
+		return fmt.Sprintf("%s (%v); its last line: %q", how, end.Err, last)
+	}
+	return fmt.Sprintf("%s (%v)", how, end.Err)
 }
 
 // keepLog keeps what a node's process or its machine's commands printed, after what is kept

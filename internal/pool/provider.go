@@ -34,6 +34,9 @@ type Ended struct {
 	Err    error  // how it failed, as far as is known; nil if it ended as it should
 	Output []byte // what it wrote itself: the end of it, if it was much
 	Left   bool   // it runs on: its provider left it to the next server
+	// Unusable says that the node wasn't started, because its machine lacks what its pool needs.
+	// Err says what.
+	Unusable bool
 }
 
 // Lasting is a Provider whose nodes outlive the server, such as virtual machines. A

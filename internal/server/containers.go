@@ -64,7 +64,7 @@ func (s *Server) newDocker() (*docker.Docker, error) {
 	}
 	sum := sha256.Sum256(append([]byte("owner of containers "), secret...))
 	return docker.New(docker.Config{Host: s.cfg.Docker, Folder: filepath.Join(s.containersFolder(), "nodes"), Socket: s.socketFolder(), Owner: hex.EncodeToString(sum[:8]), Isolation: s.cfg.Isolation},
-		docker.Deps{Pool: s.pool, Log: s.log, Login: s.imageLogin, Mounts: s.mountsOf,
+		docker.Deps{Pool: s.pool, Log: s.log, Login: s.imageLogin, Mounts: s.mountsOf, CheckMount: s.mounts.Check,
 			Token: func(ctx context.Context, node fleetscore.NodeID) (string, error) {
 				n, err := s.Ledger.Node(ctx, node)
 				if err != nil {
@@ -168,19 +168,13 @@ func (s *Server) sweepContainers(ctx context.Context, d *docker.Docker) error {
 	}
 }
 
-// mountsOf are the mounts of a pool, all of which can be used on this machine.
+// mountsOf are the mounts of a pool.
 func (s *Server) mountsOf(ctx context.Context, pool string) ([]fleetscore.Mount, error) {
 	cfg, _, err := s.applied(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts := cfg.MountsOf(cfg.Pools[pool].Mounts...)
-	for _, m := range mounts {
-		if err := s.mounts.Check(ctx, m); err != nil {
-			return nil, err
-		}
-	}
-	return mounts, nil
+	return cfg.MountsOf(cfg.Pools[pool].Mounts...), nil
 }
 
 // newImages opens the registry of images.

@@ -55,9 +55,10 @@ const SocketName = "server.sock"
 type Deps struct {
 	// Pool returns the settings of a pool, as they are in force now.
 	Pool func(ctx context.Context, name string) (fleetscore.PoolConfig, error)
-	// Mounts are the mounts of a pool, which the containers get at the same paths. An error
-	// says why one of them can't be used. nil means that there are none.
-	Mounts func(ctx context.Context, pool string) ([]fleetscore.Mount, error)
+	// Mounts are the mounts of a pool, which the containers get at the same paths, and
+	// CheckMount says why one can't be used on this machine. If both are nil, there are none.
+	Mounts     func(ctx context.Context, pool string) ([]fleetscore.Mount, error)
+	CheckMount func(ctx context.Context, m fleetscore.Mount) error
 	// Token makes the token by which the agent of a node reaches the server, and Forget
 	// ends it.
 	Token  func(ctx context.Context, node fleetscore.NodeID) (text string, err error)
@@ -284,7 +285,7 @@ func (d *Docker) pull(ctx context.Context, image string) error {
 	case err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("the registry speaks plain HTTP, and the engine expects TLS: start the server with TLS, or tell the engine about its registry (docs/docker.md#podman)")
 	case err != nil:
-		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("is the name right, and does the engine reach the registry, and is there a login for it in the file of --docker-config? fleetscore image ls shows what the server's own registry has")
+		return fleetscore.Errorf(fleetscore.Unavailable, "pull image", image, "%w", err).WithHint("%s", login.hint("is the name right, and does the engine reach the registry, and is there a login for it in the file of --docker-config? fleetscore image ls shows what the server's own registry has"))
 	}
 	return nil
 }
@@ -320,11 +321,15 @@ func (r *running) run() {
 	defer close(r.done)
 	defer r.kill()
 	d := r.d
-	id, err := r.create()
+	mounts, usable, err := r.mounts()
+	id := ""
+	if err == nil {
+		id, err = r.create(mounts)
+	}
 	if err == nil {
 		r.ended = r.follow(id)
 	} else {
-		r.ended = pool.Ended{Err: err}
+		r.ended = pool.Ended{Err: err, Unusable: !usable && r.life.Err() == nil}
 	}
 	clean, cancel := context.WithTimeout(context.Background(), apiLimit)
 	defer cancel()
@@ -336,8 +341,27 @@ func (r *running) run() {
 	d.mu.Unlock()
 }
 
+// mounts are the mounts that the container gets. usable is false if one of them can't be used
+// on this machine, as the error says.
+func (r *running) mounts() (all []fleetscore.Mount, usable bool, err error) {
+	if r.d.deps.Mounts == nil {
+		return nil, true, nil
+	}
+	call, cancel := context.WithTimeout(r.life, apiLimit)
+	defer cancel()
+	if all, err = r.d.deps.Mounts(call, r.node.Pool); err != nil {
+		return nil, true, err
+	}
+	for _, m := range all {
+		if err := r.d.deps.CheckMount(call, m); err != nil {
+			return nil, false, err
+		}
+	}
+	return all, true, nil
+}
+
 // create makes the container. It isn't started yet.
-func (r *running) create() (id string, err error) {
+func (r *running) create(mounts []fleetscore.Mount) (id string, err error) {
 	d := r.d
 	if err := d.pulled(r.life, r.cfg.Image); err != nil {
 		return "", err
@@ -360,12 +384,6 @@ func (r *running) create() (id string, err error) {
 	}
 	call, cancel := context.WithTimeout(r.life, apiLimit)
 	defer cancel()
-	var mounts []fleetscore.Mount
-	if d.deps.Mounts != nil {
-		if mounts, err = d.deps.Mounts(call, r.node.Pool); err != nil {
-			return "", err
-		}
-	}
 	podman := isPodman(call, d.api)
 	if podman && r.cfg.GPUs != 0 { // it would ignore the request
 		return "", fleetscore.Errorf(fleetscore.Invalid, "make container", string(r.node.ID), "pool %s asks for GPUs, which Podman doesn't hand on by Docker's API", r.node.Pool).WithHint("use a Docker engine, or remove pools.%s.docker.gpus", r.node.Pool)

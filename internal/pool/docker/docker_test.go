@@ -185,6 +185,25 @@ func testEngine(t *testing.T, start func(registry string) *testkit.Docker, noGPU
 			t.Errorf("%v", e.Err)
 		}
 	})
+	t.Run("a mount that can't be used", func(t *testing.T) {
+		d, keep := provider(t, engine.Host, "obedient", image)
+		d.deps.Mounts = func(context.Context, string) ([]fleetscore.Mount, error) {
+			return []fleetscore.Mount{{Name: "in"}, {Name: "away"}}, nil
+		}
+		d.deps.CheckMount = func(_ context.Context, m fleetscore.Mount) error {
+			if m.Name == "away" {
+				return errors.New("its file server is away")
+			}
+			return nil
+		}
+		r, err := d.Start(t.Context(), node("cpu-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := r.Wait(); !e.Unusable || fmt.Sprint(e.Err) != "its file server is away" || keep.count() != 0 {
+			t.Errorf("%+v, %d credentials", e, keep.count())
+		}
+	})
 	t.Run("a signal that comes too early", func(t *testing.T) {
 		d, _ := provider(t, engine.Host, "late", fleetscore.DockerConfig{Image: "empty:v1"})
 		d.settled = 3 * time.Second

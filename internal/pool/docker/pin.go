@@ -1,10 +1,12 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -18,20 +20,28 @@ import (
 	"github.com/fleetscore/fleetscore/internal/images"
 )
 
-// Login is the name and password of a registry.
-type Login struct{ User, Password string }
+// Login is the name and password of a registry. Without them, it is asked as anybody may.
+type Login struct {
+	User, Password string
+	// Unread says why the password isn't here; empty if it is, or if none is known.
+	Unread string
+}
 
 // encode makes of it what the engine hands on; empty if there is none.
 func (l Login) encode() (string, error) {
-	if l == (Login{}) {
+	if l.User == "" && l.Password == "" {
 		return "", nil
 	}
 	text, err := json.Marshal(registry.AuthConfig{Username: l.User, Password: l.Password})
 	return base64.URLEncoding.EncodeToString(text), err
 }
 
+// hint is what to do if the registry refused an image.
+func (l Login) hint(otherwise string) string { return cmp.Or(l.Unread, otherwise) }
+
 // FindLogin finds the login of an image's registry in a file that docker login wrote; zero
-// if it has none. Passwords that the file leaves to a helper program can't be found.
+// if it has none. Passwords that the file leaves to a helper program aren't read: public images
+// need none, and for others the login says why it has none.
 func FindLogin(file, image string) (l Login, err error) {
 	const op = "find login of registry"
 	text, err := os.ReadFile(file)
@@ -50,28 +60,42 @@ func FindLogin(file, image string) (l Login, err error) {
 	}
 	host := hostOf(image)
 	for name, a := range have.Auths {
-		_, bare, schemed := strings.Cut(name, "://")
-		if !schemed {
-			bare = name
-		}
-		if bare, _, _ = strings.Cut(bare, "/"); bare != host {
+		if bareHost(name) != host {
 			continue
 		}
-		l = Login{a.Username, a.Password}
+		l = Login{User: a.Username, Password: a.Password}
 		if a.Auth != "" {
 			pair, err := base64.StdEncoding.DecodeString(a.Auth)
 			user, password, ok := strings.Cut(string(pair), ":")
 			if err != nil || !ok {
 				return Login{}, fleetscore.Errorf(fleetscore.Invalid, op, file, "the entry of %s isn't a name and a password", name)
 			}
-			l = Login{user, strings.TrimRight(password, "\x00")}
+			l = Login{User: user, Password: strings.TrimRight(password, "\x00")}
 		}
 	}
-	if l == (Login{}) && (have.CredsStore != "" || have.CredHelpers[host] != "") {
-		return l, fleetscore.Errorf(fleetscore.Invalid, op, file, "the file leaves the password of %s to a helper program, and the server starts none", host).
-			WithHint("write a file with the password in it: docker --config FOLDER login %s, where FOLDER has no config.json yet", host)
+	if l.User == "" && l.Password == "" && (have.CredsStore != "" || helped(have.CredHelpers, host)) {
+		l.Unread = fmt.Sprintf("the registry was asked without a password: %s leaves that of %s to a helper program, and the server starts none; for images that aren't public, write the password into a file by docker --config FOLDER login %s, with a FOLDER that has no config.json yet, and name it by --docker-config", file, host, host)
 	}
 	return l, nil
+}
+
+// helped reports whether a program keeps the password of a registry.
+func helped(helpers map[string]string, host string) bool {
+	for name := range helpers {
+		if bareHost(name) == host {
+			return true
+		}
+	}
+	return false
+}
+
+// bareHost is the host of a registry as docker's file names it, perhaps as an address.
+func bareHost(name string) string {
+	if _, rest, schemed := strings.Cut(name, "://"); schemed {
+		name = rest
+	}
+	host, _, _ := strings.Cut(name, "/")
+	return host
 }
 
 // hostOf is the registry of an image, as docker's file names it.
@@ -122,7 +146,7 @@ func Pin(ctx context.Context, host, image string, login Login) (string, error) {
 	switch {
 	case errdefs.IsNotFound(problem):
 		return "", fleetscore.Errorf(fleetscore.NotFound, op, image, "its registry doesn't give it, and the engine doesn't have it: %w", err).
-			WithHint("is the name right, and does the engine reach the registry?")
+			WithHint("%s", login.hint("is the name right, and does the engine reach the registry?"))
 	case problem != nil:
 		return "", fleetscore.Errorf(fleetscore.Unavailable, op, image, "%w", problem)
 	}

@@ -42,7 +42,7 @@ func TestFindLogin(t *testing.T) {
 	auth := base64.StdEncoding.EncodeToString([]byte("me:hunter2:x"))
 	file := dockerConfig(t, `{"auths": {"reg.example.com:5000": {"auth": "`+auth+`"}, "https://index.docker.io/v1/": {"username": "hub", "password": "hunter3"}}, "credHelpers": {"helped.example.com": "pass"}}`)
 	for image, want := range map[string]Login{
-		"reg.example.com:5000/team/x:v1": {"me", "hunter2:x"}, "reg.example.com/team/x": {}, "python:3.12": {"hub", "hunter3"}, "team/x": {"hub", "hunter3"}, "localhost/x": {}, "docker.io/team/x": {"hub", "hunter3"},
+		"reg.example.com:5000/team/x:v1": {User: "me", Password: "hunter2:x"}, "reg.example.com/team/x": {}, "python:3.12": {User: "hub", Password: "hunter3"}, "team/x": {User: "hub", Password: "hunter3"}, "localhost/x": {}, "docker.io/team/x": {User: "hub", Password: "hunter3"},
 	} {
 		if got, err := FindLogin(file, image); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", image, got, err, want)
@@ -51,10 +51,16 @@ func TestFindLogin(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"auths": {"a.b": {"auth": "hunter2"}}}`: "the entry of a.b isn't a name and a password",
 		`{"auths": "hunter2"}`:                    "isn't JSON as docker login writes it",
-		`{"credsStore": "hunter2"}`:               "the server starts none",
 	} {
 		if _, err := FindLogin(dockerConfig(t, text), "a.b/x"); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, images := range map[string][]string{`{"credsStore": "hunter2"}`: {"python:3.12", "a.b/x"}, `{"credHelpers": {"a.b": "hunter2"}}`: {"a.b/x"}, `{"credHelpers": {"https://index.docker.io/v1/": "hunter2"}}`: {"team/x"}} {
+		for _, image := range images { // it may be public
+			if l, err := FindLogin(dockerConfig(t, text), image); err != nil || l.User+l.Password != "" || !strings.Contains(l.Unread, "the server starts none") || strings.Contains(l.Unread, "hunter2") {
+				t.Errorf("%s of %s: %+v, %v", image, text, l, err)
+			}
 		}
 	}
 	if _, err := FindLogin(filepath.Join(t.TempDir(), "none"), "x"); !fleetscore.NotFound.Is(err) {
@@ -92,10 +98,11 @@ func testPrivate(t *testing.T, engine *testkit.Docker, s *httptest.Server) {
 	if err := remote.Write(ref, image, remote.WithAuth(&authn.Basic{Username: "me", Password: "hunter2"})); err != nil {
 		t.Fatal(err)
 	}
+	const helper = "a helper program has it"
 	for password, allowed := range map[string]bool{"hunter2": true, "hunter3": false, "": false} {
-		login := Login{"me", password}
+		login := Login{User: "me", Password: password}
 		if password == "" {
-			login = Login{}
+			login = Login{Unread: helper}
 		}
 		var said bytes.Buffer
 		p, _ := provider(t, engine.Host, "obedient", fleetscore.DockerConfig{Image: name1})
@@ -115,6 +122,8 @@ func testPrivate(t *testing.T, engine *testkit.Docker, s *httptest.Server) {
 		}
 		if pinErr == nil || pullErr == nil {
 			t.Errorf("with password %q: %v, %v", password, pinErr, pullErr)
+		} else if told := strings.Contains(pinErr.Error(), helper) && strings.Contains(pullErr.Error(), helper); told != (password == "") {
+			t.Errorf("with password %q, what to do: %v, %v", password, pinErr, pullErr)
 		}
 	}
 	// What only the engine has, it has by a digest of its own.
