@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +23,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator/archive"
 	"github.com/fleetscore/fleetscore/internal/gateway/device"
+	hubs "github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/simulator"
 )
 
@@ -91,8 +96,9 @@ func everyWay(t *testing.T, address, mqtt, token string, brokers []string) map[s
 	}
 }
 
-// TestCrashWays kills the server at random, again and again, while readings come in by every way. Each acknowledged reading is
-// in exactly one row, and the rows are those that a server makes that reads the log undisturbed.
+// TestCrashWays kills the server at random, again and again, while readings come in by every way and are archived. Each acknowledged reading is
+// in exactly one row, and the rows are those that a server makes that reads the log undisturbed. The archive has each reading of the log
+// exactly once, and its rows are the same.
 func TestCrashWays(t *testing.T) {
 	t.Parallel()
 	rounds := 3
@@ -109,7 +115,7 @@ func TestCrashWays(t *testing.T) {
 	if err := os.WriteFile(key, []byte("dGhlIGtleSBvZiB0aGUgcG9saWN5\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	yaml = strings.Replace(yaml, "own_key: Device, ", fmt.Sprintf("partitions: 3, event_hubs: {name: readings, hosts: [fleet.servicebus.windows.net], policies: [{name: send, key_file: %q}]}, kafka: [{brokers: [%q], topic: readings}], ", key, broker.ListenAddrs()[0]), 1)
+	yaml = strings.Replace(yaml, "own_key: Device, ", fmt.Sprintf("partitions: 3, archive: {every: 10s}, event_hubs: {name: readings, hosts: [fleet.servicebus.windows.net], policies: [{name: send, key_file: %q}]}, kafka: [{brokers: [%q], topic: readings}], ", key, broker.ListenAddrs()[0]), 1)
 	p := startServer(t, yaml)
 	p.listens(port)
 	token, _ := p.deviceToken("plant")
@@ -152,7 +158,8 @@ func TestCrashWays(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for range rounds {
+	for round := range rounds {
+		before := p.archiveFiles()
 		for name, n := range acknowledged {
 			for target, end := n.Load()+int64(20+rnd.IntN(200)), time.Now().Add(60*time.Second); n.Load() < target; pause(t.Context(), time.Millisecond) {
 				if time.Now().After(end) {
@@ -161,7 +168,12 @@ func TestCrashWays(t *testing.T) {
 				}
 			}
 		}
-		pause(t.Context(), time.Duration(rnd.IntN(100))*time.Millisecond) // any moment
+		if round%3 == 0 {
+			p.until("the archive to write", func() bool { return p.archiveFiles() != before })
+			pause(t.Context(), time.Duration(rnd.IntN(5))*time.Millisecond)
+		} else {
+			pause(t.Context(), time.Duration(rnd.IntN(100))*time.Millisecond) // any moment
+		}
 		p.kill()
 		p.start()
 	}
@@ -182,6 +194,7 @@ func TestCrashWays(t *testing.T) {
 	text, _ := json.Marshal(counts)
 	t.Logf("%d kills, acknowledged readings %s", rounds, text)
 	disturbed := p.datasetRows("readings", last)
+	p.checkArchive(disturbed, last)
 	p.stop()
 	calm := newServer(t, yaml, func(dir string) {
 		if err := os.CopyFS(filepath.Join(dir, "data", "hub"), os.DirFS(filepath.Join(p.dir, "data", "hub"))); err != nil {
@@ -192,5 +205,55 @@ func TestCrashWays(t *testing.T) {
 	calm.complete(sent)
 	if diff := cmp.Diff(calm.datasetRows("readings", last), disturbed); diff != "" {
 		t.Errorf("rows (-undisturbed +killed):\n%s", diff)
+	}
+}
+
+// archiveFiles are the names of what lies in the folder of the archive, also of files that aren't finished.
+func (p *process) archiveFiles() string {
+	var names []string
+	_ = filepath.WalkDir(filepath.Join(p.dir, "data", "store", "archive"), func(path string, _ os.DirEntry, _ error) error { // files come and go
+		names = append(names, path)
+		return nil
+	})
+	return strings.Join(names, "\n")
+}
+
+// checkArchive compares the archive with the log, and the rows that are made of the archive with those of the dataset readings up to a time.
+func (p *process) checkArchive(rows []string, last fleetscore.Micros) {
+	t, server := p.t, "--server=http://"+p.addr
+	t.Helper()
+	code, stdout, stderr := command(t, "hub", "tail", "--from", "2000-01-01T00:00:00Z", "-o", "jsonl", server)
+	if code != 0 {
+		t.Fatalf("hub tail: exit %d\n%s", code, stderr)
+	}
+	log := map[string]int{}
+	for line := range strings.Lines(stdout) {
+		var r tail.Reading
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		log[fmt.Sprint(r.Offset, " ", strings.Join(r.Key, "/"), " ", fleetscore.MicrosOf(r.Time), " ", r.Values["Value"])]++
+	}
+	p.until("the archive to have all readings", func() bool { return p.archived() >= strings.Count(stdout, "\n") })
+	archived := map[string]int{}
+	hub := fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", Archive: &fleetscore.ArchiveConfig{Namespace: "fleetscore"}}
+	err := archive.Read(t.Context(), p.bucket(), hub, math.MinInt64, func(m hubs.Message) error {
+		at := slices.IndexFunc(m.Readings.Columns, func(c fleetscore.ReadingColumn) bool { return c.Name == "Value" })
+		for i, k := range m.Readings.KeyIndex {
+			archived[fmt.Sprint(m.Seq, " ", strings.Join(m.Readings.Keys[k].Values(), "/"), " ", m.Readings.Times[i], " ", m.Readings.Columns[at].Numbers[i])]++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(log, archived); d != "" {
+		t.Errorf("readings (-log +archive):\n%.4000s", d)
+	}
+	if code, stdout, stderr := command(t, "query", "replay", "readings", "--archive", "--into", "again", "--from", "2000-01-01T00:00:00Z", "--to", last.Time().UTC().Format(time.RFC3339), server); code != 0 {
+		t.Fatalf("query replay: exit %d\n%s%s", code, stdout, stderr)
+	}
+	if d := cmp.Diff(rows, p.datasetRows("again", last)); d != "" {
+		t.Errorf("rows (-of the stream +of the archive):\n%.4000s", d)
 	}
 }

@@ -1,7 +1,7 @@
 package sensor
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"hash/crc32"
@@ -13,7 +13,7 @@ import (
 // The file of a state: magic, the length of the header as 4 bytes, the header as JSON, the keys, each with
 // its length as 2 bytes, the arrays of state in their order, then those of the pipelines in the order of the header,
 // and the CRC-32 (Castagnoli) of all that as 4 bytes. Numbers are little-endian.
-const magic = "FSSENS1\n"
+const magic = "FSSENS2\n" // FSSENS1 had no order
 
 // header describes the rest of a file.
 type header struct {
@@ -37,39 +37,43 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // encode writes a state as a file.
 func (s *state) encode() ([]byte, error) {
 	h := header{Version: s.version, Since: s.since, Until: s.until, Columns: s.columns, Sensors: len(s.last), Left: s.left}
-	keys := make([]fleetscore.Key, len(s.last))
 	size := 0
-	for k, n := range s.keys {
-		keys[n] = k
+	for _, k := range s.names {
 		size += 2 + len(k)
 	}
 	for name, p := range s.shares {
 		h.Pipelines = append(h.Pipelines, pipelineHeader{name, p.version, len(p.until)})
 	}
-	slices.SortFunc(h.Pipelines, func(a, b pipelineHeader) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	slices.SortFunc(h.Pipelines, func(a, b pipelineHeader) int { return cmp.Compare(a.Name, b.Name) })
 	text, err := json.Marshal(h)
 	if err != nil {
 		return nil, err
 	}
-	b := bytes.NewBuffer(make([]byte, 0, size+len(text)+len(s.last)*(64+8*len(s.columns)+16*len(h.Pipelines))))
-	b.WriteString(magic)
-	b.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(text))))
-	b.Write(text)
-	for _, k := range keys {
-		b.Write(binary.LittleEndian.AppendUint16(b.AvailableBuffer(), uint16(len(k))))
-		b.WriteString(string(k))
+	order := s.order
+	if len(order) < len(s.names) { // a commit was taken in part
+		order = s.ordered()
 	}
-	for _, part := range s.arrays(h) {
-		if err := binary.Write(b, binary.LittleEndian, part); err != nil {
+	parts := s.arrays(h, order)
+	size += len(magic) + 4 + len(text) + 4
+	for _, part := range parts {
+		size += binary.Size(part)
+	}
+	b := append(make([]byte, 0, size), magic...)
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(len(text))), text...)
+	for _, k := range s.names {
+		b = append(binary.LittleEndian.AppendUint16(b, uint16(len(k))), k...)
+	}
+	for _, part := range parts {
+		if b, err = binary.Append(b, binary.LittleEndian, part); err != nil {
 			return nil, err
 		}
 	}
-	return binary.LittleEndian.AppendUint32(b.Bytes(), crc32.Checksum(b.Bytes(), castagnoli)), nil
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 }
 
 // arrays are those of a file, with the lengths that a header says.
-func (s *state) arrays(h header) []any {
-	out := []any{s.first, s.last, s.rows, s.perSecond, s.values, s.flat, s.level, s.arrived, s.skew}
+func (s *state) arrays(h header, order []uint32) []any {
+	out := []any{order, s.first, s.last, s.rows, s.perSecond, s.values, s.flat, s.level, s.arrived, s.skew}
 	for _, p := range h.Pipelines {
 		x := s.shares[p.Name]
 		out = append(out, x.scored, x.anomalies, x.until)
@@ -99,11 +103,12 @@ func decode(data []byte) (*state, error) {
 		return corrupt(err.Error())
 	}
 	rest = rest[n:]
-	if h.Sensors < 0 || h.Sensors > min(MaxSensors, len(rest)/2) || len(h.Columns) > len(rest) || slices.ContainsFunc(h.Pipelines, func(p pipelineHeader) bool { return p.Sensors < 0 || p.Sensors > h.Sensors }) {
+	if h.Sensors < 0 || h.Sensors > min(MaxSensors, len(rest)/2) || slices.ContainsFunc(h.Pipelines, func(p pipelineHeader) bool { return p.Sensors < 0 || p.Sensors > h.Sensors }) {
 		return corrupt("its header is wrong")
 	}
 	s := newState()
 	s.version, s.since, s.until, s.columns, s.left = h.Version, h.Since, h.Until, h.Columns, h.Left
+	s.keys, s.names = make(map[fleetscore.Key]uint32, h.Sensors), make([]fleetscore.Key, h.Sensors)
 	for i := range h.Sensors {
 		if len(rest) < 2 {
 			return corrupt("its keys are cut")
@@ -112,25 +117,33 @@ func decode(data []byte) (*state, error) {
 		if rest = rest[2:]; size > len(rest) {
 			return corrupt("its keys are cut")
 		}
-		s.keys[fleetscore.Key(rest[:size])] = uint32(i)
+		s.names[i] = fleetscore.Key(rest[:size])
+		s.keys[s.names[i]] = uint32(i)
 		rest = rest[size:]
 	}
-	size := h.Sensors * (7*8 + 2*4 + 8*len(h.Columns))
+	size := h.Sensors * (6*8 + 3*4 + 8*len(h.Columns))
 	for _, p := range h.Pipelines {
 		size += p.Sensors * 16
 	}
 	if len(s.keys) != h.Sensors || size != len(rest) {
 		return corrupt("its length is wrong")
 	}
+	s.order = make([]uint32, h.Sensors)
 	s.first, s.last, s.flat, s.arrived, s.skew = make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors), make([]fleetscore.Micros, h.Sensors)
 	s.rows, s.perSecond, s.level, s.values = make([]uint32, h.Sensors), make([]float32, h.Sensors), make([]float64, h.Sensors), make([]float64, h.Sensors*len(h.Columns))
 	for _, p := range h.Pipelines {
 		s.shares[p.Name] = &shares{version: p.Version, scored: make([]uint32, p.Sensors), anomalies: make([]uint32, p.Sensors), until: make([]fleetscore.Micros, p.Sensors)}
 	}
-	in := bytes.NewReader(rest)
-	for _, part := range s.arrays(h) {
-		if err := binary.Read(in, binary.LittleEndian, part); err != nil {
+	for _, part := range s.arrays(h, s.order) {
+		n, err := binary.Decode(rest, binary.LittleEndian, part)
+		if err != nil {
 			return corrupt(err.Error())
+		}
+		rest = rest[n:]
+	}
+	for i, n := range s.order {
+		if int(n) >= h.Sensors || i > 0 && s.names[s.order[i-1]] >= s.names[n] {
+			return corrupt("its order is wrong")
 		}
 	}
 	return s, nil

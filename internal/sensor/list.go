@@ -2,7 +2,6 @@ package sensor
 
 import (
 	"cmp"
-	"container/heap"
 	"math"
 	"slices"
 	"time"
@@ -96,56 +95,37 @@ func (s *state) counts(dataset string) Counts {
 	return out
 }
 
-// found is a sensor that a list may show; largest is a heap with the last one first.
-type found struct {
-	dataset string
-	key     fleetscore.Key
-	n       uint32
-}
-
-func (f found) compare(g found) int {
-	return cmp.Or(cmp.Compare(f.dataset, g.dataset), cmp.Compare(f.key, g.key))
-}
-
-type largest []found
-
-func (l largest) Len() int           { return len(l) }
-func (l largest) Less(i, j int) bool { return l[i].compare(l[j]) > 0 }
-func (l largest) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
-func (l *largest) Push(x any)        { *l = append(*l, x.(found)) }
-func (l *largest) Pop() any {
-	x := (*l)[len(*l)-1]
-	*l = (*l)[:len(*l)-1]
-	return x
-}
-
-// choose puts the first sensors after a place that fulfil a query into out, which keeps limit of them, and
-// returns how many there are at all.
-func (s *state) choose(dataset string, q *Query, after found, out *largest, limit int) (total int64) {
-	for k, n := range s.keys {
-		if q.Key != "" && q.Key != k || !s.is(n, q) {
-			continue
+// choose appends the numbers of the sensors behind a key that fulfil a query, in the order of their keys, until there are limit of
+// them, and returns how many there are at all.
+func (s *state) choose(q *Query, behind fleetscore.Key, limit int) (chosen []uint32, total int64) {
+	order := s.order
+	if q.Key != "" {
+		n, ok := s.keys[q.Key]
+		if !ok {
+			return nil, 0
 		}
-		total++
-		f := found{dataset, k, n}
-		if f.compare(after) <= 0 || limit < 1 {
-			continue
-		}
-		if len(*out) == limit {
-			if f.compare((*out)[0]) >= 0 {
-				continue
-			}
-			heap.Pop(out)
-		}
-		heap.Push(out, f)
+		order = []uint32{n}
 	}
-	return total
+	first, _ := slices.BinarySearchFunc(order, behind, func(n uint32, k fleetscore.Key) int {
+		if s.names[n] <= k {
+			return -1
+		}
+		return 1
+	})
+	for i, n := range order {
+		if !s.is(n, q) {
+			continue
+		}
+		if total++; i >= first && len(chosen) < limit {
+			chosen = append(chosen, n)
+		}
+	}
+	return chosen, total
 }
 
 // sensor describes one.
-func (s *state) sensor(f found) Sensor {
-	n := f.n
-	out := Sensor{Dataset: f.dataset, Key: f.key.Values(), First: timeOf(s.first[n]), Last: timeOf(s.last[n]), Rows: int64(s.rows[n]), Values: map[string]*float64{}, Pipelines: []Share{}}
+func (s *state) sensor(dataset string, n uint32) Sensor {
+	out := Sensor{Dataset: dataset, Key: s.names[n].Values(), First: timeOf(s.first[n]), Last: timeOf(s.last[n]), Rows: int64(s.rows[n]), Values: map[string]*float64{}, Pipelines: []Share{}}
 	if s.last[n] != noTime {
 		silent := max(0, float64(s.until-s.last[n])/1e6)
 		out.Silent = &silent

@@ -165,21 +165,18 @@ func (w *Watch) follow(ctx context.Context, from Source) error {
 		w.mu.Unlock()
 	}
 	err = w.commits(ctx, d, snap, s.version, func(c table.Change, files []fleetscore.DataFile) error {
-		all := make([]*fleetscore.Rows, 0, len(files))
-		for i := range files {
+		for i := range files { // one after the other, which needs less memory: a commit that fails between them is taken again, and its first rows then change nothing
 			rows, err := d.ReadRows(ctx, files[i:i+1], table.ReadQuery{})
 			if err != nil {
 				return err
 			}
-			all = append(all, rows)
+			s.take(rows, !c.Clocks.Some, &w.mu)
 		}
 		w.mu.Lock()
-		defer w.mu.Unlock()
-		for _, r := range all {
-			s.take(r, !c.Clocks.Some)
-		}
 		s.clocks(c.Clocks.Off)
 		s.version = c.Version
+		w.mu.Unlock()
+		s.arrange(&w.mu)
 		return nil
 	})
 	until, ok := w.deps.Complete(snap)
@@ -231,9 +228,10 @@ func (w *Watch) followPredictions(ctx context.Context, s *state, pipeline string
 			add(found, f, schema, jobs)
 		}
 		w.mu.Lock()
-		defer w.mu.Unlock()
 		s.scored(pipeline, found)
 		p.version = c.Version
+		w.mu.Unlock()
+		s.arrange(&w.mu)
 		return nil
 	})
 }
@@ -391,21 +389,30 @@ func (w *Watch) save(ctx context.Context, all bool) {
 func (w *Watch) List(q Query) (list []Sensor, next string, total int64) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	dataset, key, _ := strings.Cut(q.After, cursor)
-	after, chosen := found{dataset: dataset, key: fleetscore.Key(key)}, largest{}
-	for name, s := range w.states {
-		if q.Dataset == "" || q.Dataset == name {
-			total += s.choose(name, &q, after, &chosen, q.Limit+1)
+	var before fleetscore.Key // the last one of the list
+	place, key, _ := strings.Cut(q.After, cursor)
+	for _, name := range slices.Sorted(maps.Keys(w.states)) {
+		if q.Dataset != "" && q.Dataset != name {
+			continue
 		}
-	}
-	slices.SortFunc(chosen, found.compare)
-	for i, f := range chosen {
-		if i == q.Limit {
-			last := chosen[i-1]
-			next = last.dataset + cursor + string(last.key)
-			break
+		room, behind := q.Limit+1-len(list), fleetscore.Key("")
+		switch {
+		case next != "" || name < place || q.Limit < 1:
+			room = 0
+		case name == place:
+			behind = fleetscore.Key(key)
 		}
-		list = append(list, w.states[f.dataset].sensor(f))
+		s := w.states[name]
+		chosen, n := s.choose(&q, behind, room)
+		total += n
+		for _, x := range chosen {
+			if len(list) == q.Limit {
+				last := list[q.Limit-1]
+				next = last.Dataset + cursor + string(before)
+				break
+			}
+			list, before = append(list, s.sensor(name, x)), s.names[x]
+		}
 	}
 	return list, next, total
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,11 +73,19 @@ func (w *world) watch(t testing.TB) *Watch {
 			return fleetscore.Micros(until), ok
 		},
 		Store: w.b, File: func(dataset string) fleetscore.BlobName { return fleetscore.BlobName("sensors-" + dataset) }, Keeps: func() bool { return true },
-		Events: w, Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+		Events: w, Now: func() time.Time { return w.now }, Log: slog.New(slog.NewTextHandler(complaints{t}, nil)), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// complaints fails a test when something is logged, because a Watch does so only about what it can't read or write.
+type complaints struct{ t testing.TB }
+
+func (c complaints) Write(text []byte) (int, error) {
+	c.t.Errorf("the log says %s", text)
+	return len(text), nil
 }
 
 // row is one row of the dataset.
@@ -349,7 +358,7 @@ func TestMemory(t *testing.T) {
 	found := map[fleetscore.Key]score{}
 	for i := range n {
 		k := fleetscore.Key(fmt.Sprintf("device-%06d/%02d", i, i%100))
-		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{k}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{noon}, Values: [][]float64{{1}}}, true)
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{k}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{noon}, Values: [][]float64{{1}}}, true, &sync.Mutex{})
 		s.scored("p", map[fleetscore.Key]score{k: {scored: 1, until: noon}})
 	}
 	runtime.GC()
@@ -368,10 +377,13 @@ func TestMemory(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	s := newState()
 	s.columns = []string{"Value"}
-	s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{1, 2}}}, true)
+	s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{1, 2}}}, true, &sync.Mutex{})
 	s.scored("p", map[fleetscore.Key]score{"a": {scored: 3, anomalies: 1, until: 5}})
 	data, err := s.encode()
 	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := decode(data); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
@@ -439,7 +451,7 @@ func TestClocksOfSome(t *testing.T) {
 	t.Parallel()
 	s := newState()
 	row := func(at fleetscore.Micros, all bool) bool {
-		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, all)
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, all, &sync.Mutex{})
 		return s.is(0, &Query{Skewed: time.Second})
 	}
 	tell := func(at fleetscore.Micros) {

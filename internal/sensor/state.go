@@ -1,7 +1,10 @@
 package sensor
 
 import (
+	"cmp"
 	"math"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -16,6 +19,8 @@ type state struct {
 	until   fleetscore.Micros // the dataset is complete until then
 	columns []string          // the dataset's values
 	keys    map[fleetscore.Key]uint32
+	names   []fleetscore.Key // the keys by number
+	order   []uint32         // the numbers in the order of their keys; those that came last may be missing
 	left    int64
 
 	first, last []fleetscore.Micros // stamps of rows; noTime without any
@@ -54,7 +59,8 @@ func (s *state) number(k fleetscore.Key) (uint32, bool) {
 		return 0, false
 	}
 	n = uint32(len(s.keys))
-	s.keys[fleetscore.Key([]byte(k))] = n // a copy: it must not keep the text of a whole file
+	k = fleetscore.Key([]byte(k)) // a copy: it must not keep the text of a whole file
+	s.keys[k], s.names = n, append(s.names, k)
 	s.first, s.last, s.rows, s.perSecond = append(s.first, noTime), append(s.last, noTime), append(s.rows, 0), append(s.perSecond, 0)
 	for range s.columns {
 		s.values = append(s.values, fleetscore.Missing)
@@ -63,45 +69,103 @@ func (s *state) number(k fleetscore.Key) (uint32, bool) {
 	return n, true
 }
 
+// arrange puts new sensors into the order. Lists show them from then on.
+func (s *state) arrange(lock sync.Locker) {
+	if len(s.order) == len(s.names) {
+		return
+	}
+	order := s.ordered() // without the lock, because that takes a second for a million
+	lock.Lock()
+	s.order = order
+	lock.Unlock()
+}
+
+// ordered is the order with the sensors that it lacks.
+func (s *state) ordered() []uint32 {
+	added := make([]uint32, 0, len(s.names)-len(s.order))
+	for n := len(s.order); n < len(s.names); n++ {
+		added = append(added, uint32(n))
+	}
+	slices.SortFunc(added, func(a, b uint32) int { return cmp.Compare(s.names[a], s.names[b]) })
+	out, old := make([]uint32, 0, len(s.names)), s.order
+	for len(old) > 0 && len(added) > 0 {
+		if s.names[old[0]] < s.names[added[0]] {
+			out, old = append(out, old[0]), old[1:]
+		} else {
+			out, added = append(out, added[0]), added[1:]
+		}
+	}
+	return append(append(out, old...), added...)
+}
+
 // take takes rows of a dataset, of which each sensor's are in the order of their stamps. Rows that aren't
 // later than the sensor's last one were taken before, or are revised ones, and change nothing. The clocks of sensors
 // with rows are right from then on, if the commit names all that aren't; else once nothing else was told for a while.
-func (s *state) take(r *fleetscore.Rows, allClocks bool) {
+// Between some rows and the next it gives the lock to those who wait for it, so that lists needn't wait for a large commit.
+func (s *state) take(r *fleetscore.Rows, allClocks bool, lock sync.Locker) {
 	numbers, newest := make([]int64, len(r.Keys)), noTime+micros(memory)
+	for i, k := range r.Keys { // without the lock, because nobody else changes the keys
+		if n, ok := s.keys[k]; ok {
+			numbers[i] = int64(n)
+		} else {
+			numbers[i] = -1
+		}
+	}
 	for _, t := range r.Times {
 		newest = max(newest, t)
 	}
-	for i, k := range r.Keys {
-		numbers[i] = -1
-		if n, ok := s.number(k); ok {
-			if numbers[i] = int64(n); allClocks || s.arrived[n] < newest-micros(memory) {
-				s.arrived[n] = noTime
+	turns(lock, len(r.Keys), func(i int) {
+		if numbers[i] < 0 {
+			if n, ok := s.number(r.Keys[i]); ok {
+				numbers[i] = int64(n)
 			}
 		}
-	}
-	for i, t := range r.Times {
-		if s.since == noTime || t < s.since {
+		if n := numbers[i]; n >= 0 && (allClocks || s.arrived[n] < newest-micros(memory)) {
+			s.arrived[n] = noTime
+		}
+	})
+	turns(lock, len(r.Times), func(i int) {
+		if n := numbers[r.KeyIndex[i]]; n >= 0 {
+			s.row(uint32(n), r, i)
+		}
+		if t := r.Times[i]; s.since == noTime || t < s.since {
 			s.since = t
 		}
-		n := numbers[r.KeyIndex[i]]
-		if n < 0 || t <= s.last[n] {
-			continue
+	})
+}
+
+// rowsInTurn is how many rows are taken until others get the lock.
+const rowsInTurn = 16 << 10
+
+// turns calls fn with the numbers below n, holding the lock for some of them at a time.
+func turns(lock sync.Locker, n int, fn func(int)) {
+	for i := 0; i < n; i += rowsInTurn {
+		lock.Lock()
+		for j := i; j < min(i+rowsInTurn, n); j++ {
+			fn(j)
 		}
-		if s.first[n] == noTime {
-			s.first[n] = t
-		} else {
-			s.perSecond[n] = rate(s.perSecond[n], t-s.last[n])
-		}
-		s.last[n] = t
-		s.rows[n]++
-		for c := range s.columns {
-			if c < len(r.Values) {
-				s.values[int(n)*len(s.columns)+c] = r.Values[c][i]
-			}
-		}
-		if len(r.Values) > 0 && !same(r.Values[0][i], s.level[n]) {
-			s.flat[n], s.level[n] = t, r.Values[0][i]
-		}
+		lock.Unlock()
+	}
+}
+
+// row takes a row of a sensor.
+func (s *state) row(n uint32, r *fleetscore.Rows, i int) {
+	t := r.Times[i]
+	if t <= s.last[n] {
+		return
+	}
+	if s.first[n] == noTime {
+		s.first[n] = t
+	} else {
+		s.perSecond[n] = rate(s.perSecond[n], t-s.last[n])
+	}
+	s.last[n] = t
+	s.rows[n]++
+	for c := range min(len(s.columns), len(r.Values)) {
+		s.values[int(n)*len(s.columns)+c] = r.Values[c][i]
+	}
+	if len(r.Values) > 0 && !same(r.Values[0][i], s.level[n]) {
+		s.flat[n], s.level[n] = t, r.Values[0][i]
 	}
 }
 
