@@ -153,7 +153,7 @@ type QueryConfig struct {
 	// Late says what happens to readings whose window is over.
 	Late LatePolicy `json:"late,omitempty"`
 	// LateWithin is, with LateRevise, how far the watermark may have passed a window that is
-	// revised; 0 means 1h. With LateAdjust it is how old a reading may be at its arrival; 0 means 5s.
+	// revised, or the reading itself if the query isn't of the simple form; 0 means 1h. With LateAdjust it is how old a reading may be at its arrival; 0 means 5s.
 	LateWithin Duration `json:"late_within,omitempty"`
 }
 

@@ -190,6 +190,31 @@ func (a *Aggregator) Status() Status {
 	return s
 }
 
+// waits says what the rows of a partition that come next wait for.
+func (a *Aggregator) waits(s PartitionStatus, m window.Mark) string {
+	slowest, ok := m.Slowest(a.window)
+	switch {
+	case a.status.Problem != "":
+		return "the query has stopped: " + a.status.Problem
+	case s.Taken < s.Position:
+		return fmt.Sprintf("the log is read again, up to message %d of %d", s.Taken, s.Position)
+	case !ok && s.Taken == 0:
+		return "no message has come since the start"
+	case !ok:
+		return "no reading has come yet that tells a time"
+	}
+	next := floor(m.Watermark, a.cut) + a.cut
+	if s.CompleteUntil != 0 {
+		next = floor(s.CompleteUntil, a.cut) + a.cut
+	}
+	if slowest.Mark > next {
+		return fmt.Sprintf("rows up to %s are being written", next)
+	}
+	reached := slowest.Mark + fleetscore.Micros(a.window.Disorder.Microseconds())
+	return fmt.Sprintf("rows up to %s wait for readings of source %s: they have reached %s, and must be later by hub.disorder (%s) than the rows; its last message came at %s. While the gateway works, %s of silence count too",
+		next, slowest.Source, reached, fleetscore.Duration(a.window.Disorder), slowest.Arrived, fleetscore.Duration(a.window.IdleAfter))
+}
+
 // Hold is the first message of a partition that the query still needs. Earlier
 // messages are committed, and no open window has a reading of them. Hold is 0, which
 // keeps all messages, until the query has found its position.
@@ -220,7 +245,7 @@ func (a *Aggregator) Peek(ctx context.Context) error {
 
 // needs is the first message that is read again after a restart.
 func (a *Aggregator) needs(c window.Checkpoint) uint64 {
-	if a.plan.General != nil { // the state is kept
+	if a.plan.General != nil && a.window.Revise == 0 { // the state is kept
 		return c.Position + 1
 	}
 	return c.ReplayFrom

@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
 	"hash/fnv"
 	"iter"
@@ -34,16 +33,19 @@ type events struct {
 	reach  fleetscore.Micros // how far back readings can influence rows to come
 	late   fleetscore.Micros // how old readings may be at their arrival; 0: they aren't adjusted
 	gate   *window.Gate
-	runner *stream.Runner
-	wait   waiting
+	lanes  *lanes
 	order  int64 // of readings, over all messages
 	passed []passed
+	over   bool // each key has a watermark of its own
+
+	revise  fleetscore.Micros                    // how late readings may be that make rows to be computed again; 0: none do
+	bases   []base                               // from which rows are computed again
+	touched map[fleetscore.Key]fleetscore.Micros // keys whose rows have to be computed again, from which time on
 
 	done    fleetscore.Micros // rows up to this time were committed
 	doneSeq uint64            // while this message isn't reached, the log is read again
-	rows    []made            // that aren't committed yet, in the order of their times
-	index   map[fleetscore.Key]int
-	double  int64 // rows that another one with their key and time replaced
+	rows    []made            // that aren't committed yet
+	double  int64             // rows that another one with their key and time replaced
 
 	reader value.Reader
 	shape  *value.Shape // of the latest row
@@ -54,7 +56,8 @@ type events struct {
 	joined  *joined           // reference data; nil if the query has no JOIN
 	reached fleetscore.Micros // readings and rows before it were handed on
 
-	measured int64 // bytes of the state, when it was measured
+	measured int64 // bytes of the state, when it was measured, without those of
+	older    int64 // states from which rows are computed again
 	since    int64 // readings that came since then
 }
 
@@ -173,9 +176,18 @@ func (w *waiting) Pop() any {
 
 const beginning = fleetscore.Micros(math.MinInt64)
 
+const never = fleetscore.Micros(math.MaxInt64)
+
 func newEvents(plan *query.Plan, cfg window.Config) *events {
-	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning}
-	e.runner = plan.General.Plan.NewRunner(nil, e.emit)
+	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning,
+		over: cfg.Apart > 0, revise: fleetscore.Micros(cfg.Revise.Microseconds()), touched: map[fleetscore.Key]fleetscore.Micros{}}
+	e.lanes = newLanes(plan.General.Plan, e.over || e.revise > 0, e.reach, e.emit)
+	if e.lanes.apart {
+		e.form = ^e.form // its state has another form
+	}
+	if e.revise > 0 {
+		e.bases = []base{{reached: beginning, mark: e.gate.Mark(nil)}}
+	}
 	return e
 }
 
@@ -190,6 +202,10 @@ func formOf(plan *query.Plan) int64 {
 func (e *events) replay(c window.Checkpoint) {
 	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil, nil)
 	e.done, e.doneSeq, e.reached = c.Done, c.Position, c.Watermark
+	if e.revise > 0 { // rows that were committed depend on readings before that place
+		e.bases = []base{{position: c.ReplayFrom - 1, reached: beginning, mark: e.gate.Mark(nil)}}
+		e.gate.Since(c.Done)
+	}
 }
 
 // emit takes a row of the runner.
@@ -215,15 +231,6 @@ func (e *events) emit(r stream.Row) error {
 			row.values[i] = fleetscore.Missing
 		}
 	}
-	if last := len(e.rows) - 1; last < 0 || e.rows[last].stamp != row.stamp {
-		e.index = map[fleetscore.Key]int{}
-	}
-	if at, twice := e.index[row.key]; twice {
-		e.rows[at] = row
-		e.double++
-		return nil
-	}
-	e.index[row.key] = len(e.rows)
 	e.rows = append(e.rows, row)
 	return nil
 }
@@ -263,13 +270,18 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		least = beginning
 	}
 	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
-	e.gate.Readings(s, m.Readings, least, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
-		if v == window.Counted || v == window.Adjusted {
+	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+		switch v {
+		case window.Revised:
+			if from, ok := e.touched[p.Key]; !ok || stamp < from {
+				e.touched[p.Key] = stamp
+			}
+		case window.Counted, window.Adjusted:
 			past := window.Past{Print: p, Stamp: stamp}
 			unwanted := e.only != nil && !e.only(p.Key, p.Time)
 			if row, ok := in.Declare(rows(i)); ok && !unwanted {
 				e.order++
-				heap.Push(&e.wait, pending{past, e.order, row})
+				e.lanes.push(pending{past, e.order, row})
 				e.since++
 			} else {
 				v = window.Filtered // it isn't what CREATE TABLE says
@@ -281,18 +293,30 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		}
 		verdict(i, v)
 	})
+	if e.over {
+		for _, k := range m.Readings.Keys { // which may be ahead of others
+			if x := e.lanes.of[k]; x != nil {
+				if err := e.lanes.run(x, e.gate.WatermarkOf(k), e.gate.Passed); err != nil {
+					return e.failed(err)
+				}
+			}
+		}
+	}
 	return e.advance()
 }
 
 // note remembers where messages lie whose readings can influence rows to come. Messages
-// with readings of the same time, as far as a second goes, are noted once.
+// with readings of about the same time are noted once.
 func (e *events) note(seq uint64, newest fleetscore.Micros) {
-	const second = 1_000_000
-	if n := len(e.passed); n > 0 && newest <= e.passed[n-1].last+second {
-		return // at most a second too much is forgotten too late, see checkpoint
+	if n := len(e.passed); n > 0 && newest <= e.passed[n-1].last+e.grain() {
+		return // at most a grain too much is forgotten too late, see checkpoint
 	}
 	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark(nil)})
 }
+
+// grain is how far the times of messages are apart that are noted: a second, or more if the query
+// looks far back, so that there are a few hundred of them.
+func (e *events) grain() fleetscore.Micros { return max(1_000_000, e.reach/256) }
 
 // records returns a function that makes a record of a reading: its key as texts, its time,
 // and its values.
@@ -340,14 +364,7 @@ func (e *events) advanceTo(w fleetscore.Micros) error {
 		if err != nil {
 			return err
 		}
-		for len(e.wait) > 0 && e.wait[0].Stamp < to {
-			p := heap.Pop(&e.wait).(pending)
-			e.gate.Passed(p.Past)
-			if err := e.runner.Push(0, p.row, p.Stamp); err != nil {
-				return e.failed(err)
-			}
-		}
-		if err := e.runner.AdvanceTo(to); err != nil {
+		if err := e.lanes.advance(to, e.gate.Passed); err != nil {
 			return e.failed(err)
 		}
 		if e.reached = to; to == w {
@@ -370,7 +387,7 @@ func (e *events) Mark(buf []window.SourceMark) window.Mark { return e.gate.Mark(
 func (e *events) Replaced() int64 { return e.double }
 
 // OpenWindows is how many windows and sessions are open, and readings that slide.
-func (e *events) OpenWindows() int { return e.runner.Open() }
+func (e *events) OpenWindows() int { return e.lanes.open }
 
 // Estimates of memory: how much larger the state is than its form in a checkpoint, and of
 // a reading.
@@ -384,18 +401,28 @@ func (e *events) HeldBytes() (open, over int64) {
 	if n := len(e.rows); n > 0 { // the first row stands for all
 		over = int64(n) * int64(64+len(e.rows[0].key)+8*len(e.rows[0].values))
 	}
-	return stateFactor*e.measured + readingBytes*e.since, over
+	return stateFactor*e.measured + readingBytes*e.since + e.older, over
 }
 
 // Save is the state for a checkpoint.
 func (e *events) Save(position uint64) []byte {
 	data := e.save(position)
-	e.measured, e.since = int64(len(data)), 0
+	e.measure(len(data))
 	return data
 }
 
+func (e *events) measure(bytes int) {
+	e.older, e.since = 0, 0
+	for _, b := range e.bases {
+		for _, k := range b.states {
+			e.older += int64(len(k.state))
+		}
+	}
+	e.measured = int64(bytes) - e.older
+}
+
 // Measure replaces the estimate, which counts every reading, by the size of the state.
-func (e *events) Measure() { e.measured, e.since = int64(len(e.save(0))), 0 }
+func (e *events) Measure() { e.measure(len(e.save(0))) }
 
 // Complete is the time up to which no rows are to come: that of a cut, or for a commit
 // before it.
@@ -413,36 +440,53 @@ func (e *events) Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows] {
 	return func(yield func(*fleetscore.Rows) bool) { yield(rows) }
 }
 
-// Close returns the rows up to done, which are committed next.
+// Close returns the rows up to done, which are committed next, in the order of their times. Of
+// rows with the same key and time the last one counts.
 func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
 	out := &fleetscore.Rows{Values: make([][]float64, len(e.plan.Values()))}
+	var over, rest []made
+	for _, r := range e.rows {
+		if r.stamp <= done {
+			over = append(over, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	slices.SortStableFunc(over, func(a, b made) int { return cmp.Compare(a.stamp, b.stamp) })
 	index := map[fleetscore.Key]uint32{}
-	n := 0
-	for ; n < len(e.rows) && e.rows[n].stamp <= done; n++ {
-		r := e.rows[n]
+	latest := map[fleetscore.Key]int{} // row of each key
+	for _, r := range over {
 		k, ok := index[r.key]
 		if !ok {
 			k = uint32(len(out.Keys))
 			index[r.key] = k
 			out.Keys = append(out.Keys, r.key)
 		}
-		out.KeyIndex, out.Times = append(out.KeyIndex, k), append(out.Times, r.stamp)
+		at, ok := latest[r.key]
+		if ok && out.Times[at] == r.stamp {
+			e.double++
+		} else {
+			at = len(out.Times)
+			latest[r.key] = at
+			out.KeyIndex, out.Times = append(out.KeyIndex, k), append(out.Times, r.stamp)
+			for c := range out.Values {
+				out.Values[c] = append(out.Values[c], 0)
+			}
+		}
 		for c, x := range r.values {
-			out.Values[c] = append(out.Values[c], x)
+			out.Values[c][at] = x
 		}
 	}
-	e.rows = slices.Clone(e.rows[n:])
-	for k, at := range e.index {
-		e.index[k] = at - n // those of rows that are closed aren't looked for any more
-	}
+	e.rows = rest
 	e.done = max(e.done, done)
 	return out
 }
 
 // Checkpoint describes the state after message position.
 func (e *events) Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint {
+	e.rebase(position)
 	mark := e.gate.Mark(nil)
-	old := done - e.reach - 2_000_000 // see note
+	old := done - e.reach - 2*e.grain() // see note
 	i := 0
 	for i < len(e.passed) && e.passed[i].last <= old {
 		i++
@@ -451,6 +495,9 @@ func (e *events) Checkpoint(position uint64, done fleetscore.Micros) window.Chec
 	c := window.Checkpoint{Position: position, Done: done, ReplayFrom: position + 1}
 	if len(e.passed) > 0 {
 		c.ReplayFrom, mark = e.passed[0].seq, e.passed[0].before
+	}
+	if len(e.bases) > 0 && e.bases[0].position < c.ReplayFrom {
+		c.ReplayFrom, mark = e.bases[0].position+1, e.bases[0].mark
 	}
 	c.Watermark, c.Clock, c.Sources = mark.Watermark, mark.Clock, mark.Sources
 	return c

@@ -60,7 +60,7 @@ func (r *reading) take(m hub.Message) error {
 		open, over = r.windows.HeldBytes()
 	}
 	r.a.update(r.index, func(s *PartitionStatus) {
-		r.a.marks[r.index], s.Replaced = r.windows.Mark(r.a.marks[r.index].Sources), r.windows.Replaced()
+		r.a.marks[r.index] = r.windows.Mark(r.a.marks[r.index].Sources)
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}
@@ -74,7 +74,7 @@ func (r *reading) take(m hub.Message) error {
 	if !ok {
 		return nil
 	}
-	if r.committed && done <= r.last.Done && len(r.touched()) > maxTouched {
+	if r.committed && done <= r.last.Done && r.touched() > maxTouched {
 		done = r.last.Done // only revisions are committed
 	} else if r.committed && done <= r.last.Done {
 		return nil
@@ -218,12 +218,9 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 		return err
 	}
 	a := r.a
-	var revised *fleetscore.Rows
-	if cells := r.touched(); len(cells) > 0 {
-		var err error
-		if revised, err = r.revise(cells, position); err != nil {
-			return err
-		}
+	revised, gone, err := r.revise(position)
+	if err != nil {
+		return err
 	}
 	parts := r.windows.Parts(done)
 	c := r.windows.Checkpoint(position, done)
@@ -255,7 +252,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 				return err
 			}
 		}
-		return r.put(commit, revised)
+		return r.put(commit, revised, gone)
 	})
 	if a.told != nil && (err == nil || table.AlreadyCommitted(err)) {
 		a.told(a.plan.Into)
@@ -283,7 +280,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	}
 	a.metrics.rows.Add(float64(count))
 	a.update(r.index, func(s *PartitionStatus) {
-		s.CompleteUntil, s.OpenWindows = done, r.windows.OpenWindows()
+		s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
 		open, over := r.windows.HeldBytes()
 		s.HeldBytes = open + over
 		s.Rows += count

@@ -6,6 +6,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
@@ -22,12 +23,13 @@ type joined struct {
 	all   References
 	names []string
 	at    []int // by name: the version in force
+	refs  []*stream.Reference
 }
 
 // join gives a query the reference data that it joins with.
 func (e *events) join(ctx context.Context, all References) {
 	if names := e.plan.General.References; len(names) > 0 && all != nil {
-		e.joined = &joined{ctx: ctx, all: all, names: names, at: slices.Repeat([]int{-1}, len(names))}
+		e.joined = &joined{ctx: ctx, all: all, names: names, at: slices.Repeat([]int{-1}, len(names)), refs: make([]*stream.Reference, len(names))}
 	}
 }
 
@@ -39,6 +41,7 @@ func (e *events) refer(at, to fleetscore.Micros) (next fleetscore.Micros, err er
 	if e.joined == nil {
 		return next, nil
 	}
+	changed := false
 	for i, name := range e.joined.names {
 		list, err := e.joined.all.Versions(e.joined.ctx, name, to)
 		if err != nil {
@@ -64,8 +67,11 @@ func (e *events) refer(at, to fleetscore.Micros) (next fleetscore.Micros, err er
 		if err != nil {
 			return 0, err
 		}
-		e.runner.Refer(name, rows)
-		e.joined.at[i] = n
+		e.joined.refs[i], e.joined.at[i] = e.plan.General.Plan.Reference(name, rows), n
+		changed = true
+	}
+	if changed {
+		e.lanes.refer(e.joined.refs)
 	}
 	return next, nil
 }

@@ -55,7 +55,7 @@ const ever = 250 * 365 * 24 * time.Hour
 
 // Run makes the rows of the readings of some partitions.
 func (r Replay) Run(ctx context.Context, partitions []History) (out Replayed, err error) {
-	out.Rows = &fleetscore.Rows{TimeName: r.Plan.StampName, KeyNames: r.Plan.KeyNames, ValueNames: r.Plan.Values(), Values: make([][]float64, len(r.Plan.Values()))}
+	out.Rows = noRows(r.Plan)
 	for _, history := range partitions {
 		var rows *fleetscore.Rows
 		if r.Plan.General != nil {
@@ -69,6 +69,11 @@ func (r Replay) Run(ctx context.Context, partitions []History) (out Replayed, er
 		r.add(out.Rows, rows)
 	}
 	return out, nil
+}
+
+// noRows has the columns of a query's dataset.
+func noRows(plan *query.Plan) *fleetscore.Rows {
+	return &fleetscore.Rows{TimeName: plan.StampName, KeyNames: plan.KeyNames, ValueNames: plan.Values(), Values: make([][]float64, len(plan.Values()))}
 }
 
 // config is that of windows to which no reading is late.

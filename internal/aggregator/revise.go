@@ -13,7 +13,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// A query with late: revise computes committed rows again for which late readings come. The
+// A query of the simple form with late: revise computes committed rows again for which late readings come. The
 // rows that are touched are collected until the next commit. Before that commit the log is
 // read again from the first message that may hold readings of their windows; the rows that
 // come out otherwise than they stand in the dataset take their places, in the commit
@@ -23,12 +23,28 @@ import (
 // maxTouched is how many rows wait for their revision at most; then they are committed before the cut.
 const maxTouched = 1 << 18
 
-// touched are the rows that late readings touched since the last commit.
-func (r *reading) touched() map[window.Cell]uint64 {
-	if w, ok := r.windows.(*windows); ok {
-		return w.Touched()
+// touched is how many rows, or keys of a query that package stream runs, late readings touched since the last commit.
+func (r *reading) touched() int {
+	switch w := r.windows.(type) {
+	case *windows:
+		return len(w.Touched())
+	case *events:
+		return len(w.touched)
 	}
-	return nil
+	return 0
+}
+
+// revise computes again what was touched, from the messages up to a position. It returns the
+// rows that aren't in the dataset as they are now, and which of them have to vanish; nil if none have.
+func (r *reading) revise(position uint64) (*fleetscore.Rows, []bool, error) {
+	if r.touched() == 0 {
+		return nil, nil, nil
+	}
+	if e, ok := r.windows.(*events); ok {
+		return r.reviseLanes(e, position)
+	}
+	rows, err := r.reviseWindows(r.windows.(*windows).Touched(), position)
+	return rows, nil, err
 }
 
 // remember tells the windows how far back the hub's readings go.
@@ -53,9 +69,9 @@ func (r *reading) remember(last uint64) error {
 	return err
 }
 
-// revise computes the touched rows again from the messages up to a position, and returns
+// reviseWindows computes the touched rows again from the messages up to a position, and returns
 // those that aren't in the dataset as they are now.
-func (r *reading) revise(cells map[window.Cell]uint64, position uint64) (*fleetscore.Rows, error) {
+func (r *reading) reviseWindows(cells map[window.Cell]uint64, position uint64) (*fleetscore.Rows, error) {
 	a := r.a
 	from, to := fleetscore.Micros(math.MaxInt64), fleetscore.Micros(math.MinInt64)
 	for c := range cells {
@@ -165,13 +181,14 @@ func revisions(rows *fleetscore.Rows, cut fleetscore.Micros) []table.Revised {
 	return out
 }
 
-// put makes files visible in a commit, and revised rows in the place of the old ones.
-func (r *reading) put(commit table.Commit, revised *fleetscore.Rows) error {
+// put makes files visible in a commit, and revised rows in the place of the old ones, besides
+// those that are gone.
+func (r *reading) put(commit table.Commit, revised *fleetscore.Rows, gone []bool) error {
 	if revised == nil || revised.Len() == 0 {
 		_, err := r.a.table.Commit(r.ctx, commit)
 		return err
 	}
-	_, err := r.a.table.Upsert(r.ctx, revised, func(*table.Snapshot) (table.Commit, error) {
+	_, err := r.a.table.Revise(r.ctx, revised, gone, func(*table.Snapshot) (table.Commit, error) {
 		c := commit
 		c.Add, c.Info = slices.Clip(commit.Add), maps.Clone(commit.Info)
 		return c, nil

@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"hash/crc32"
@@ -36,15 +35,7 @@ func (e *events) save(position uint64) []byte {
 		saveMark(&places, p.before)
 	}
 	f.Add(places.Value())
-	sorted := slices.Clone(e.wait)
-	slices.SortFunc(sorted, func(a, b pending) int { return cmp.Compare(a.order, b.order) })
-	var wait value.Fields
-	for _, p := range sorted {
-		savePast(&wait, p.Past)
-		wait.Int(p.order)
-		wait.Add(value.OfRecord(p.row))
-	}
-	f.Add(wait.Value())
+	f.Add(saveWaiting(e.lanes.waiting()))
 	var gone value.Fields
 	for _, p := range e.gate.Gone() {
 		savePast(&gone, p)
@@ -59,11 +50,102 @@ func (e *events) save(position uint64) []byte {
 		}
 	}
 	f.Add(rows.Value())
-	e.runner.Save(&f)
+	if e.lanes.apart {
+		e.saveApart(&f)
+	} else {
+		e.lanes.lane("").runner.Save(&f)
+	}
 	out := append(slices.Clone(stateMagic), 0, 0, 0, 0)
 	out = value.Append(out, f.Value())
 	binary.LittleEndian.PutUint32(out[len(stateMagic):], crc32.ChecksumIEEE(out[len(stateMagic)+4:]))
 	return out
+}
+
+// saveApart adds what there is more if keys go by themselves.
+func (e *events) saveApart(f *value.Fields) {
+	f.Add(saveLanes(e.lanes.save(e.reached)))
+	var keys value.Fields
+	for _, k := range e.gate.Keys() {
+		keys.Text(string(k.Key))
+		keys.Int(int64(k.Mark))
+		keys.Int(int64(k.Arrived))
+		keys.Int(int64(k.Last))
+	}
+	f.Add(keys.Value())
+	f.Int(int64(e.gate.Oldest()))
+	var bases value.Fields
+	for _, b := range e.bases {
+		bases.Int(int64(b.position))
+		bases.Int(int64(b.reached))
+		saveMark(&bases, b.mark)
+		bases.Add(saveWaiting(b.wait))
+		bases.Add(saveLanes(b.lanes()))
+	}
+	f.Add(bases.Value())
+}
+
+func (e *events) loadApart(in *value.Cursor) bool {
+	good := true
+	for _, k := range loadLanes(in) {
+		good = e.lanes.restore(k, &e.reader) && good
+	}
+	var keys []window.KeyMark
+	for list := in.Inner(); list.More(); {
+		keys = append(keys, window.KeyMark{Key: fleetscore.Key(list.Text()), Mark: fleetscore.Micros(list.Int()), Arrived: fleetscore.Micros(list.Int()), Last: fleetscore.Micros(list.Int())})
+	}
+	e.gate.ResumeKeys(keys)
+	e.gate.Since(fleetscore.Micros(in.Int()))
+	e.bases = nil
+	for list := in.Inner(); list.More(); {
+		b := base{position: uint64(list.Int()), reached: fleetscore.Micros(list.Int()), mark: loadMark(list), states: map[fleetscore.Key]kept{}}
+		var ok bool
+		b.wait, ok = loadWaiting(list)
+		good = good && ok
+		for _, k := range loadLanes(list) {
+			b.states[k.key] = k
+		}
+		e.bases = append(e.bases, b)
+	}
+	return good
+}
+
+func saveLanes(list []kept) value.Value {
+	var f value.Fields
+	for _, k := range list {
+		f.Text(string(k.key))
+		f.Int(int64(k.last))
+		f.Text(k.state)
+	}
+	return f.Value()
+}
+
+func loadLanes(c *value.Cursor) (out []kept) {
+	for in := c.Inner(); in.More(); {
+		out = append(out, kept{fleetscore.Key(in.Text()), fleetscore.Micros(in.Int()), in.Text()})
+	}
+	return out
+}
+
+func saveWaiting(list []pending) value.Value {
+	var f value.Fields
+	for _, p := range list {
+		savePast(&f, p.Past)
+		f.Int(p.order)
+		f.Add(value.OfRecord(p.row))
+	}
+	return f.Value()
+}
+
+// loadWaiting reads readings that wait; false if one has no record.
+func loadWaiting(c *value.Cursor) (out []pending, ok bool) {
+	for in := c.Inner(); in.More(); {
+		p := pending{Past: loadPast(in), order: in.Int(), row: in.Value().Record()}
+		if p.row == nil {
+			return nil, false
+		}
+		out = append(out, p)
+	}
+	return out, true
 }
 
 func savePast(f *value.Fields, p window.Past) {
@@ -123,38 +205,40 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	if position != c.Position { // another log begins, whose messages have other numbers
 		e.passed = nil
 	}
+	wait, good := loadWaiting(in)
+	if !good {
+		return false
+	}
 	var seen []window.Print
-	for wait := in.Inner(); wait.More(); {
-		p := pending{Past: loadPast(wait), order: wait.Int(), row: wait.Value().Record()}
-		if p.row == nil {
-			return false
-		}
-		e.wait = append(e.wait, p)
+	for _, p := range wait {
 		seen = append(seen, p.Print)
 	}
 	var gone []window.Past
 	for in := in.Inner(); in.More(); {
 		gone = append(gone, loadPast(in))
 	}
-	slices.SortFunc(e.wait, func(a, b pending) int {
-		return cmp.Or(cmp.Compare(a.Stamp, b.Stamp), cmp.Compare(a.order, b.order))
-	}) // a sorted list is a heap
-	e.index = map[fleetscore.Key]int{}
 	for rows := in.Inner(); rows.More(); {
 		r := made{fleetscore.Key(rows.Text()), fleetscore.Micros(rows.Int()), make([]float64, len(e.plan.Values()))}
 		for i := range r.values {
 			r.values[i] = rows.Bits()
 		}
-		if n := len(e.rows); n > 0 && e.rows[n-1].stamp != r.stamp {
-			e.index = map[fleetscore.Key]int{}
-		}
-		e.index[r.key] = len(e.rows)
 		e.rows = append(e.rows, r)
 	}
-	e.runner.Load(in)
 	e.gate.Resume(mark, seen, gone)
 	e.reached = mark.Watermark
-	e.measured = int64(len(data))
+	if !e.lanes.apart {
+		x := e.lanes.lane("")
+		x.runner.Load(in)
+		e.lanes.loaded(x)
+	} else if !e.loadApart(in) {
+		return false
+	}
+	e.lanes.load(wait)
+	if e.revise > 0 && (position != c.Position || len(e.bases) == 0) { // what was is in another log
+		e.bases = []base{e.base(c.Position)}
+		e.gate.Since(max(e.gate.Oldest(), e.reached, c.Done))
+	}
+	e.measure(len(data))
 	return in.OK()
 }
 

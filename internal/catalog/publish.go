@@ -18,27 +18,30 @@ type Results struct {
 	Coverage    []fleetscore.DataFile // items of the keys that the job worked on
 	// Later tells whether a job was made after this one: what it says of the same interval
 	// stays. nil means that none was.
-	Later   func(fleetscore.JobID) bool
-	Scored  int64                 // how many of them were scored; 0 leaves earlier predictions as they are
-	Carried []fleetscore.DataFile // items of other keys, as an earlier job over the same interval left them
+	Later  func(fleetscore.JobID) bool
+	Scored int64 // how many of them were scored; 0 leaves earlier predictions as they are
+	// Vanished says that rows of the interval have vanished since an earlier job scored them: keys that have
+	// no rows any more lose their predictions.
+	Vanished bool
+	Carried  []fleetscore.DataFile // items of other keys, as an earlier job over the same interval left them
 }
 
 // Publish makes a job's results visible: predictions, then coverage, each by one
 // commit. Predictions of earlier jobs in the interval are replaced where the job scored
-// the key. What was published before a crash is recognised and not published again.
+// the key, and removed where its rows have vanished. What was published before a crash is recognised and not published again.
 // The tables must exist.
 func (c *Catalog) Publish(ctx context.Context, r Results) error {
 	coverage := c.Coverage(r.Pipeline)
-	if r.Scored > 0 {
+	if r.Scored > 0 || r.Vanished {
 		_, err := c.Predictions(r.Pipeline).CommitPredictions(ctx, PredictionCommit{Job: r.Job, Interval: r.Interval, Revision: r.Revision, Files: r.Predictions,
 			Scored: func(ctx context.Context) (func(fleetscore.Key) bool, error) {
-				items, err := coverage.ReadItems(ctx, r.Coverage, ItemQuery{Outcome: fleetscore.Scored})
+				items, err := coverage.ReadItems(ctx, r.Coverage, ItemQuery{})
 				if err != nil {
 					return nil, err
 				}
 				keys := make(map[fleetscore.Key]bool, len(items))
 				for _, i := range items {
-					keys[i.Key] = i.Kept == ""
+					keys[i.Key] = i.Kept == "" && i.Outcome == fleetscore.Scored || r.Vanished && i.Outcome == fleetscore.NoData
 				}
 				return func(k fleetscore.Key) bool { return keys[k] }, nil
 			}})

@@ -71,8 +71,6 @@ func TestProblems(t *testing.T) {
 		{"unknown key", "    pool: cpu", "    pol: cpu", []string{"fleet.yaml:17:", "pipelines.anomalies.pol: unknown key; did you mean pool?"}},
 		{"late readings", "  readings: |\n", "  readings:\n   late: revises\n   late_within: 2h\n   sql: |\n", []string{":4: queries.readings.late: revises is not possible; write drop", ":5: queries.readings.late_within: it has a meaning only with late: revise or adjust"}},
 		{"late readings of old windows", "  readings: |\n", "  readings:\n   late: revise\n   late_within: 168h\n   sql: |\n", []string{":5: queries.readings.late_within: a late reading's window", "(168h0m5s together) must not be longer than hub.retention"}},
-		{"late readings of a general query", "  readings: |\n    SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value", "  readings:\n   late: revise\n   sql: |\n    SELECT System.Timestamp() AS TS, Device, Tag, PERCENTILE_CONT(0.5) OVER (ORDER BY Value) AS Value",
-			[]string{":4: queries.readings.late: revise is possible for queries of the simple form only"}},
 		{"reference data", "fleets:\n", "references: {limits: {path: /tmp/limits.csv}, other: {path: references/other.json, every: 5ms}}\nfleets:\n",
 			[]string{`references.limits.path: "/tmp/limits.csv" is not the name of a file in the store`, "references.other.path: references/other.json: reference data is a .csv or .parquet file", "references.other.every: 5ms is less than 1s"}},
 		{"unknown reference data", "FROM hub TIMESTAMP BY TS\n", "FROM hub TIMESTAMP BY TS JOIN caps ON caps.Device = hub.Device\n",

@@ -130,10 +130,11 @@ func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.Query
 		return
 	}
 	for _, plan := range plans {
-		if plan.General != nil {
-			r.at(path+".late", "revise is possible for queries of the simple form only: aggregates of columns over tumbling or hopping windows. The statement INTO %s is more than that", plan.Into)
+		need := q.Revises()
+		if plan.General == nil { // others keep what they need of older readings
+			need += plan.Window
 		}
-		if need := q.Revises() + plan.Window; c.Hub.Retention != 0 && need > c.Hub.Retention.D() {
+		if c.Hub.Retention != 0 && need > c.Hub.Retention.D() {
 			r.at(path+".late_within", "a late reading's window is computed again from the hub's readings, so late_within and the window (%s together) must not be longer than hub.retention, which is %s", fleetscore.Duration(need), c.Hub.Retention)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -144,7 +145,7 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 		}
 	}
 	r := catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
-		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys}
+		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys, Vanished: strings.HasPrefix(j.Backfill, lateName)}
 	if j.Rerun != nil {
 		if err := s.carry(ctx, j, inputs, total, &r); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +17,16 @@ import (
 // revise replaces a row, as a query does when a late reading came.
 func (w *world) revise(key fleetscore.Key, stamp time.Time, value float64) {
 	w.t.Helper()
+	w.reviseOrRemove(key, stamp, value, false)
+}
+
+func (w *world) reviseOrRemove(key fleetscore.Key, stamp time.Time, value float64, gone bool) {
+	w.t.Helper()
 	at := fleetscore.MicrosOf(stamp)
 	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Keys: []fleetscore.Key{key},
 		KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Values: [][]float64{{value}}}
 	d := table.OpenDelta(store.Sub(w.bucket(), "data/readings"))
-	if _, err := d.Upsert(w.t.Context(), rows, func(*table.Snapshot) (table.Commit, error) {
+	if _, err := d.Revise(w.t.Context(), rows, []bool{gone}, func(*table.Snapshot) (table.Commit, error) {
 		return table.Commit{Operation: "MERGE", Info: map[string]any{table.RevisedInfo: []table.Revised{{From: at - 600e6, To: at, Rows: 1}}}}, nil
 	}); err != nil {
 		w.t.Fatal(err)
@@ -75,6 +81,32 @@ func TestRevisedRowsAreScoredAgain(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"0: 0", "0: 0", "0: 1", "0: 1", "1: 0", "1: 0", "1: 1", "1: 1", "2: 0", "2: 1"}, w.by(last.ID, nine.ID)); d != "" {
 		t.Errorf("whose the rows and outcomes are (-want +got):\n%s", d)
+	}
+}
+
+// TestVanishedRows: where late readings made rows vanish, the predictions of these rows vanish too, also
+// if the sensor, or all of them, have no other row in the interval; coverage says no_data.
+func TestVanishedRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.applyConfig(func(c *fleetscore.Config) {
+		c.Queries = map[string]fleetscore.QueryConfig{"readings": {Late: fleetscore.LateRevise}}
+	})
+	hour := func(n int) time.Time { return day.Add(time.Duration(n) * time.Hour) }
+	w.rows(hour(8))
+	w.rows(hour(9))
+	w.looked()
+	w.carryOut(hour(8))
+	w.carryOut(hour(9))
+	nine := []string{"09:00 0 1", "09:00 0 scored", "09:00 1 1", "09:00 1 scored", "09:00 2 no_data"}
+	for i, eight := range [][]string{{"08:00 0 no_data", "08:00 1 1", "08:00 1 scored", "08:00 2 no_data"}, {"08:00 0 no_data", "08:00 1 no_data", "08:00 2 no_data"}} {
+		w.reviseOrRemove(fleetscore.Key(fmt.Sprint(i)), hour(8), 0, true)
+		again := w.jobs("p", 3+i)[0]
+		w.completeNext("n1")
+		w.wait(again.ID, ended)
+		if d := cmp.Diff(append(eight, nine...), w.visible()); d != "" {
+			t.Errorf("after %d rows vanished, what readers see is (-want +got):\n%s", i+1, d)
+		}
 	}
 }
 

@@ -260,6 +260,13 @@ type Upserted struct {
 // The columns must be those of the table. The commit's other entries come from commit,
 // which is called again whenever another writer changed the table first.
 func (d *Delta) Upsert(ctx context.Context, rows *fleetscore.Rows, commit func(*Snapshot) (Commit, error)) (Upserted, error) {
+	return d.Revise(ctx, rows, nil, commit)
+}
+
+// Revise is Upsert with rows that are gone: a row of the table with the same key and time is
+// removed, and nothing takes its place. No two rows have the same key and time. nil means that
+// none is gone.
+func (d *Delta) Revise(ctx context.Context, rows *fleetscore.Rows, gone []bool, commit func(*Snapshot) (Commit, error)) (Upserted, error) {
 	var u *upsert
 	version, err := d.commit(ctx, func(snap *Snapshot) (Commit, error) {
 		if have := DatasetSchema(rows.TimeName, rows.KeyNames, rows.ValueNames); !have.Equal(snap.Schema) {
@@ -270,6 +277,7 @@ func (d *Delta) Upsert(ctx context.Context, rows *fleetscore.Rows, commit func(*
 			return c, err
 		}
 		u = newUpsert(d, snap, rows)
+		u.gone = gone
 		if err := u.run(ctx); err != nil {
 			return c, err
 		}
@@ -292,6 +300,7 @@ type upsert struct {
 	keys   []fleetscore.Key
 	index  []uint32 // per row, its key
 	times  []int64
+	gone   []bool // rows that only remove what they meet; nil: none
 	byKey  map[fleetscore.Key]uint32
 	id     string
 	add    []fleetscore.DataFile
@@ -382,7 +391,7 @@ func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *Frame, err
 			switch {
 			case !ok:
 				keep = append(keep, row)
-			case !there[at] && u.same(p.order[at], f, row):
+			case !u.isGone(p.order[at]) && !there[at] && u.same(p.order[at], f, row):
 				there[at] = true
 				keep = append(keep, row)
 			default:
@@ -404,6 +413,8 @@ func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *Frame, err
 	}
 	for at, row := range p.order {
 		switch {
+		case u.isGone(row):
+			continue
 		case there[at]:
 			u.done.Same++
 			continue
@@ -416,6 +427,8 @@ func (u *upsert) meet(ctx context.Context, p part) (fresh []int, old *Frame, err
 	}
 	return fresh, old, nil
 }
+
+func (u *upsert) isGone(row int) bool { return u.gone != nil && u.gone[row] }
 
 // candidates are the table's files that may hold a row of the part.
 func (u *upsert) candidates(p part) []fleetscore.DataFile {

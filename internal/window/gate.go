@@ -1,6 +1,7 @@
 package window
 
 import (
+	"container/heap"
 	"slices"
 	"time"
 
@@ -16,8 +17,11 @@ type Gate struct {
 	cfg   Config // Window, Hop and Aggregates aren't used
 	state state
 	seen  map[Print]struct{} // of readings whose repeats would count
-	gone  []Past             // those of them that were handed on, in order
+	gone  pasts              // those of them that were handed on
 	names []uint64           // hashes of a message's column names
+
+	oldest fleetscore.Micros // see Since
+	lines  *lines            // of a gate whose keys have watermarks of their own
 }
 
 // Print identifies a reading of a key; it recognises repeats.
@@ -44,11 +48,15 @@ func (c *Config) Remembers() time.Duration {
 
 // NewGate starts before the first message.
 func NewGate(cfg Config) *Gate {
-	return &Gate{cfg: cfg, state: state{watermark: unset}, seen: map[Print]struct{}{}}
+	g := &Gate{cfg: cfg, state: state{watermark: unset}, seen: map[Print]struct{}{}, oldest: unset}
+	if cfg.Apart > 0 {
+		g.lines = &lines{by: map[fleetscore.Key]*line{}}
+	}
+	return g
 }
 
-// Watermark is the time before which no more readings are let in; false before the first
-// message.
+// Watermark is the time before which no more readings are let in, of any key; false before
+// the first message.
 func (g *Gate) Watermark() (fleetscore.Micros, bool) {
 	return g.state.watermark, g.state.watermark != unset
 }
@@ -57,56 +65,112 @@ func (g *Gate) Watermark() (fleetscore.Micros, bool) {
 func (g *Gate) Tick(s Stamp) {
 	src := g.state.enter(s, &g.cfg)
 	g.state.raise(src, s.Arrived-micros(g.cfg.IdleAfter), g.state.others(src, &g.cfg))
+	g.settle()
 	g.forget()
 }
 
 // forget forgets readings whose repeats aren't expected any more.
 func (g *Gate) forget() {
-	n := 0
-	for ; n < len(g.gone) && g.gone[n].Stamp+micros(g.cfg.Remembers()) < g.state.watermark; n++ {
-		delete(g.seen, g.gone[n].Print)
+	for len(g.gone) > 0 && g.gone[0].Stamp+micros(g.cfg.Remembers()) < g.state.watermark {
+		delete(g.seen, heap.Pop(&g.gone).(Past).Print)
 	}
-	g.gone = g.gone[n:]
+}
+
+// pasts is a heap by the time at which readings counted.
+type pasts []Past
+
+func (p pasts) Len() int           { return len(p) }
+func (p pasts) Less(i, j int) bool { return p[i].Stamp < p[j].Stamp }
+func (p pasts) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
+func (p *pasts) Push(x any)        { *p = append(*p, x.(Past)) }
+func (p *pasts) Pop() any {
+	last := (*p)[len(*p)-1]
+	(*p)[len(*p)-1] = Past{}
+	*p = (*p)[:len(*p)-1]
+	return last
 }
 
 // Readings takes a message and calls verdict for each reading, in order, with the time at which
 // it counts. least is the
 // time up to which rows are certain and can't take further readings, even if another log
-// begins here. The verdict is Counted, Adjusted, Repeat, Late or Early.
+// begins here. of tells, for each key of the message, whether its readings are wanted; nil: all
+// are. Those of other keys move the watermark only. The verdict is Counted, Adjusted, Repeat,
+// Revised, Late or Early.
 //
 // A gate that adjusts does so by the letter of Azure Stream Analytics: first a reading that is too
 // old at its arrival gets the earliest time that wouldn't be, then one that is older
 // than the watermark gets the watermark.
-func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
+func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, of []bool, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
 	src := g.state.enter(s, &g.cfg)
 	others := g.state.others(src, &g.cfg)
+	if g.lines != nil {
+		g.state.raise(src, s.Arrived-micros(g.cfg.Apart), others)
+	}
 	g.names = namesOf(g.names[:0], r)
 	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
 	for i, t := range r.Times {
-		v, p := Counted, Print{Time: t}
+		v, p, mark, x := Counted, Print{Time: t}, g.state.watermark, (*line)(nil)
 		if g.cfg.Adjust > 0 && t <= ahead {
-			if t = max(t, s.Arrived-micros(g.cfg.Adjust), g.state.watermark, least+1); t > p.Time {
+			t = max(t, s.Arrived-micros(g.cfg.Adjust))
+		}
+		if g.lines != nil && t <= ahead && t >= s.Arrived-micros(g.cfg.Apart) {
+			x = g.lines.of(r.Keys[r.KeyIndex[i]])
+			mark = max(mark, x.mark)
+			x.raise(min(t, s.Arrived)-disorder, s.Arrived, g.state.sources[src].Last)
+		} else if g.lines != nil {
+			mark = max(mark, s.Arrived-micros(g.cfg.Apart))
+		}
+		if g.cfg.Adjust > 0 && t <= ahead {
+			if t = max(t, mark, least+1); t > p.Time {
 				v = Adjusted
 			}
 		}
-		switch {
+		wanted := of == nil || of[r.KeyIndex[i]]
+		if wanted {
+			p.Key = r.Keys[r.KeyIndex[i]]
+		}
+		switch late := t < mark || t <= least; {
 		case t > ahead:
 			v = Early
-		case t < g.state.watermark || t <= least:
+		case late && g.revises(t):
+			v = Revised
+		case late:
 			v = Late
 		default:
-			p.Key, p.Hash = r.Keys[r.KeyIndex[i]], hashOf(r, g.names, i)
+			if g.lines == nil { // also for a repeat, which a replay may not recognise
+				g.state.raise(src, min(t, s.Arrived)-disorder, others)
+			}
+		}
+		if !wanted {
+			continue
+		}
+		if v == Counted || v == Adjusted || v == Revised {
+			p.Hash = hashOf(r, g.names, i)
+		}
+		if v == Counted || v == Adjusted {
 			if _, again := g.seen[p]; again {
 				v = Repeat
 			} else {
 				g.seen[p] = struct{}{}
 			}
-			g.state.raise(src, min(t, s.Arrived)-disorder, others) // also for a repeat, which a replay may not recognise
 		}
 		verdict(i, v, p, t)
 	}
+	g.settle()
 	g.forget()
 }
+
+// revises reports whether a reading that is late makes rows to be computed again.
+func (g *Gate) revises(t fleetscore.Micros) bool {
+	return g.cfg.Revise > 0 && t > g.state.watermark-micros(g.cfg.Revise) && t > g.oldest
+}
+
+// Since says from which time on, exclusively, rows can be computed again: older readings are
+// late, because others with which they would count aren't known any more.
+func (g *Gate) Since(oldest fleetscore.Micros) { g.oldest = oldest }
+
+// Oldest is what Since was told last.
+func (g *Gate) Oldest() fleetscore.Micros { return g.oldest }
 
 // Dropped forgets a reading that was let in and isn't used.
 func (g *Gate) Dropped(p Print) { delete(g.seen, p) }
@@ -117,10 +181,10 @@ func (g *Gate) Passed(p Past) {
 		delete(g.seen, p.Print)
 		return
 	}
-	g.gone = append(g.gone, p)
+	heap.Push(&g.gone, p)
 }
 
-// Gone are the readings that were handed on and are still known.
+// Gone are the readings that were handed on and are still known, as Resume takes them.
 func (g *Gate) Gone() []Past { return g.gone }
 
 // Mark is a gate's watermark and sources, for checkpoints.
@@ -128,17 +192,24 @@ type Mark struct {
 	Watermark fleetscore.Micros
 	Clock     fleetscore.Micros
 	Sources   []SourceMark
+	Key       KeyMark // which holds the watermark back, if each key has its own
 }
 
 // Mark describes the gate without the readings that were let in. The sources are put
 // into buf.
-func (g *Gate) Mark(buf []SourceMark) Mark { return g.state.mark(buf) }
+func (g *Gate) Mark(buf []SourceMark) Mark {
+	m := g.state.mark(buf)
+	if g.lines != nil && len(g.lines.heap) > 0 {
+		m.Key = g.lines.heap[0].KeyMark()
+	}
+	return m
+}
 
 // Mark describes the partition without its windows. The sources are put into buf.
 func (p *Partition) Mark(buf []SourceMark) Mark { return p.state.mark(buf) }
 
 func (s *state) mark(buf []SourceMark) Mark {
-	return Mark{s.watermark, s.clock, append(buf[:0], s.sources...)}
+	return Mark{Watermark: s.watermark, Clock: s.clock, Sources: append(buf[:0], s.sources...)}
 }
 
 // Slowest is the live source that holds the watermark back; false before the first message

@@ -37,7 +37,8 @@ type Config struct {
 	IdleAfter  time.Duration // and this far behind the arrival of a tick
 	MaxEarly   time.Duration // readings further ahead of their arrival are set aside
 	GoneAfter  time.Duration // a source without a message for this long, while the log works, no longer holds the watermark back
-	Revise     time.Duration // how far the watermark may have passed a window that still takes readings; 0: late readings count nowhere
+	Revise     time.Duration // how far the watermark may have passed a window that still takes readings, of a Gate a reading; 0: late readings count nowhere
+	Apart      time.Duration // of a Gate: how old a reading may be at its arrival, where each key has a watermark of its own; 0: all keys have one
 	Adjust     time.Duration // of a Gate: how old a reading may be at its arrival; older ones, and those that are out of order, get the earliest time that is still possible. 0: they are late
 	Aggregates []Aggregate
 }

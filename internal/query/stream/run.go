@@ -50,14 +50,31 @@ func (p *Plan) NewRunner(reference map[string][]*value.Record, emit func(Row) er
 	return r
 }
 
-// Refer replaces the rows of reference data, for events and rows to come.
-func (r *Runner) Refer(input string, rows []*value.Record) {
-	for _, n := range r.nodes {
-		for i := range n.q.joins {
-			if j := &n.q.joins[i]; j.reference && r.plan.Inputs[j.input].Name == input {
-				n.stages[i] = newStage(j, i+1, len(n.q.Sources), rows)
+// Reference is the rows of reference data, arranged for the JOINs of a plan. Several runners
+// may use one.
+type Reference struct {
+	query, join []int
+	stages      []*stage
+}
+
+// Reference arranges the rows of reference data.
+func (p *Plan) Reference(input string, rows []*value.Record) *Reference {
+	out := &Reference{}
+	for k, q := range p.Queries {
+		for i := range q.joins {
+			if j := &q.joins[i]; j.reference && p.Inputs[j.input].Name == input {
+				out.query, out.join = append(out.query, k), append(out.join, i)
+				out.stages = append(out.stages, newStage(j, i+1, len(q.Sources), rows))
 			}
 		}
+	}
+	return out
+}
+
+// Refer replaces reference data, for events and rows to come.
+func (r *Runner) Refer(to *Reference) {
+	for i, s := range to.stages {
+		r.nodes[to.query[i]].stages[to.join[i]] = s
 	}
 }
 
@@ -78,10 +95,7 @@ func (r *Runner) Push(input int, row *value.Record, stamp fleetscore.Micros) err
 // Advance emits all rows whose times are before to: no event before it will come.
 func (r *Runner) Advance(to fleetscore.Micros) {
 	for r.err == nil {
-		at := never
-		for _, n := range r.nodes {
-			at = min(at, n.next())
-		}
+		at := r.Next()
 		if at >= to {
 			break
 		}
@@ -92,6 +106,16 @@ func (r *Runner) Advance(to fleetscore.Micros) {
 		}
 	}
 	r.now = max(r.now, to)
+}
+
+// Next is the earliest time at which rows appear without further events; the largest time if
+// there is none.
+func (r *Runner) Next() fleetscore.Micros {
+	at := never
+	for _, n := range r.nodes {
+		at = min(at, n.next())
+	}
+	return at
 }
 
 // AdvanceTo is Advance, with the first error of the evaluations so far.

@@ -1,0 +1,321 @@
+package aggregator
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// A query that package stream runs takes late readings (late: revise) by computing the rows of
+// their keys again. A late reading may change any later row of its key, for example by where a
+// session ends, and what is open too. So a commit computes the touched keys again, from a time
+// before their late readings up to now: the log is read again, all their readings are handed on in the
+// order of time, and what comes out takes the place of their lanes, of their rows that aren't
+// committed, and of their rows in the dataset, of which some may vanish.
+//
+// The times from which this begins are bases: the state of each key at a time, with all readings
+// that came until now. A key that was computed again gets new states in the bases that it
+// passed. They are part of the checkpoint, so that a crash changes nothing.
+
+// base is a state from which rows are computed again.
+type base struct {
+	position uint64            // the message before those that are read again
+	reached  fleetscore.Micros // readings before it are part of the states
+	mark     window.Mark       // after that message
+	wait     []pending         // readings up to that message that aren't part of the states
+	states   map[fleetscore.Key]kept
+}
+
+// basesWithin is how many bases there are, at least, within the time that readings may be late.
+const basesWithin = 2
+
+// base is the present state as a base.
+func (e *events) base(position uint64) base {
+	b := base{position: position, reached: e.reached, mark: e.gate.Mark(nil), wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
+	for _, k := range e.lanes.save(e.reached) {
+		b.states[k.key] = k
+	}
+	return b
+}
+
+// lanes are the states in the order of their keys.
+func (b *base) lanes() (out []kept) {
+	for _, k := range slices.Sorted(maps.Keys(b.states)) {
+		out = append(out, b.states[k])
+	}
+	return out
+}
+
+// rebase adds a base when the last one is old, and removes those that no reading can touch.
+func (e *events) rebase(position uint64) {
+	w, ok := e.gate.Watermark()
+	if e.revise == 0 || !ok || e.reached == beginning {
+		return
+	}
+	if last := e.bases[len(e.bases)-1]; last.reached == beginning || e.reached-last.reached >= e.revise/basesWithin {
+		e.bases = append(e.bases, e.base(position))
+	}
+	for len(e.bases) > 1 && e.bases[1].reached <= w-e.revise {
+		e.bases = slices.Delete(e.bases, 0, 1)
+	}
+}
+
+// computed is what some keys give, computed again.
+type computed struct {
+	from   int // the base
+	keys   []fleetscore.Key
+	states []kept                    // at the time that the query has reached
+	passed []map[fleetscore.Key]kept // their states at the bases after that
+	rows   []made                    // later than the base
+}
+
+// again computes keys again, from the readings up to a message. If the readings of several keys
+// need too much memory, it returns errTooMany.
+func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (computed, error) {
+	least := e.touched[keys[0]]
+	for _, k := range keys {
+		least = min(least, e.touched[k])
+	}
+	out := computed{from: len(e.bases) - 1}
+	for out.from > 0 && e.bases[out.from].reached > least {
+		out.from--
+	}
+	f, err := e.fork(e.bases[out.from], keys, r)
+	if err != nil {
+		return out, err
+	}
+	err = hub.Range(r.ctx, r.a.hub, r.index, e.bases[out.from].position+1, position, func(m hub.Message) error {
+		if err := f.take(m, r.a.cfg.Hub.Key); err != nil {
+			return err
+		}
+		if held := readingBytes * f.e.since; held > r.a.share/2 && len(keys) > 1 {
+			return errTooMany
+		} else if held > r.a.share {
+			return r.tooMuch(held)
+		}
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	for _, b := range e.bases[out.from+1:] {
+		if err := f.e.advanceTo(b.reached); err != nil {
+			return out, err
+		}
+		states := map[fleetscore.Key]kept{}
+		for _, k := range f.e.lanes.save(b.reached) {
+			states[k.key] = k
+		}
+		out.passed = append(out.passed, states)
+	}
+	if err := f.e.advanceTo(e.reached); err != nil {
+		return out, err
+	}
+	out.keys, out.states, out.rows = keys, f.e.lanes.save(e.reached), f.e.rows
+	return out, nil
+}
+
+// errTooMany says that the readings of several keys need too much memory at once.
+var errTooMany = errors.New("the readings of these keys need too much memory at once")
+
+// fork is a query over some keys that begins at a base.
+type fork struct {
+	e    *events
+	from fleetscore.Micros
+	keys map[fleetscore.Key]bool
+	seen map[window.Print]bool
+	of   []bool
+}
+
+func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) {
+	f := &fork{e: newEvents(e.plan, r.a.window), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
+	f.e.join(r.ctx, r.a.references)
+	f.e.gate.Since(e.gate.Oldest())
+	f.e.reached = b.reached
+	for _, k := range keys {
+		f.keys[k] = true
+		state, ok := b.states[k]
+		if ok && !f.e.lanes.restore(state, &f.e.reader) {
+			return nil, fleetscore.Errorf(fleetscore.Corrupt, "compute rows again", k.String(), "the state of the query at %s can't be read", b.reached)
+		}
+	}
+	var seen []window.Print
+	for _, p := range b.wait {
+		if f.keys[p.Key] {
+			seen = append(seen, p.Print)
+			f.add(p)
+		}
+	}
+	f.e.gate.Resume(b.mark, seen, nil)
+	return f, nil
+}
+
+// add takes a reading, unless it is a repeat.
+func (f *fork) add(p pending) {
+	if f.seen[p.Print] {
+		return
+	}
+	f.seen[p.Print] = true
+	f.e.order++
+	p.order = f.e.order
+	f.e.lanes.push(p)
+	f.e.since++
+}
+
+// take takes a message: its readings wait until all messages were taken.
+func (f *fork) take(m hub.Message, key []string) error {
+	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+	if m.Tick {
+		f.e.gate.Tick(s)
+		return nil
+	}
+	f.of = f.of[:0]
+	for _, k := range m.Readings.Keys {
+		f.of = append(f.of, f.keys[k])
+	}
+	rows, in := f.e.records(m.Readings, key), &f.e.plan.General.Plan.Inputs[0]
+	f.e.gate.Readings(s, m.Readings, beginning, f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+		if v != window.Counted && v != window.Revised || stamp < f.from { // what is earlier is part of the state
+			return
+		}
+		if row, ok := in.Declare(rows(i)); ok {
+			f.add(pending{Past: window.Past{Print: p, Stamp: stamp}, row: row})
+		}
+	})
+	return nil
+}
+
+// put puts what was computed again in place, and returns the rows up to the time that was
+// committed.
+func (e *events) put(c computed) (committed []made) {
+	again := map[fleetscore.Key]bool{}
+	for _, k := range c.keys {
+		again[k] = true
+		e.lanes.clear(k)
+		for i, states := range c.passed {
+			b := e.bases[c.from+1+i]
+			if state, ok := states[k]; ok {
+				b.states[k] = state
+			} else {
+				delete(b.states, k)
+			}
+		}
+	}
+	for _, k := range c.states {
+		e.lanes.restore(k, &e.reader) // it was saved a moment ago
+	}
+	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[m.key] })
+	for _, m := range c.rows {
+		if m.stamp > e.done {
+			e.rows = append(e.rows, m)
+		} else if m.stamp >= e.touched[m.key] {
+			committed = append(committed, m)
+		}
+	}
+	return committed
+}
+
+// reviseLanes computes the touched keys again from the messages up to a position. It returns the rows that
+// aren't in the dataset as they are now, and which of them aren't to be there.
+func (r *reading) reviseLanes(e *events, position uint64) (*fleetscore.Rows, []bool, error) {
+	rows := &revisedRows{rows: noRows(r.a.plan), index: map[fleetscore.Key]uint32{}}
+	keys := slices.Sorted(maps.Keys(e.touched))
+	for n := len(keys); len(keys) > 0; {
+		n = min(n, len(keys))
+		var c computed
+		err := r.a.persist(r.ctx, "reading readings again", func() (err error) {
+			c, err = r.again(e, keys[:n], position)
+			return err
+		})
+		if errors.Is(err, errTooMany) {
+			n = (n + 1) / 2
+			continue
+		} else if err != nil {
+			return nil, nil, err
+		}
+		committed := e.put(c)
+		if err := r.a.persist(r.ctx, "reading rows again", func() error { return r.compare(e, keys[:n], committed, rows) }); err != nil {
+			return nil, nil, err
+		}
+		keys = keys[n:]
+	}
+	clear(e.touched)
+	return rows.rows, rows.gone, nil
+}
+
+// revisedRows are rows for a commit.
+type revisedRows struct {
+	rows  *fleetscore.Rows
+	gone  []bool
+	index map[fleetscore.Key]uint32
+}
+
+func (x *revisedRows) add(k fleetscore.Key, stamp fleetscore.Micros, gone bool, value func(c int) float64) {
+	at, ok := x.index[k]
+	if !ok {
+		at = uint32(len(x.rows.Keys))
+		x.index[k] = at
+		x.rows.Keys = append(x.rows.Keys, k)
+	}
+	x.rows.KeyIndex, x.rows.Times, x.gone = append(x.rows.KeyIndex, at), append(x.rows.Times, stamp), append(x.gone, gone)
+	for c := range x.rows.Values {
+		x.rows.Values[c] = append(x.rows.Values[c], value(c))
+	}
+}
+
+// compare finds the rows that differ from those of the dataset.
+func (r *reading) compare(e *events, keys []fleetscore.Key, now []made, to *revisedRows) error {
+	if e.done == beginning {
+		return nil
+	}
+	least := e.touched[keys[0]]
+	for _, k := range keys {
+		least = min(least, e.touched[k])
+	}
+	if least > e.done {
+		return nil
+	}
+	snap, err := r.a.table.Snapshot(r.ctx)
+	if err != nil {
+		return err
+	}
+	q := table.ReadQuery{Interval: &fleetscore.Interval{From: (least - 1).Time(), To: e.done.Time()}, Keys: keys}
+	old, err := r.a.table.ReadRows(r.ctx, q.Prune(snap.Files), q)
+	if err != nil {
+		return err
+	}
+	latest := map[window.Cell][]float64{} // of rows with the same key and time the last one counts
+	for _, m := range now {
+		latest[window.Cell{Key: m.key, End: m.stamp}] = m.values
+	}
+	for i, t := range old.Times {
+		k := old.Keys[old.KeyIndex[i]]
+		if t < e.touched[k] {
+			continue
+		}
+		c := window.Cell{Key: k, End: t}
+		values, ok := latest[c]
+		if !ok {
+			to.add(k, t, true, func(c int) float64 { return old.Values[c][i] })
+			continue
+		}
+		equal := true
+		for c := range values {
+			equal = equal && same(values[c], old.Values[c][i])
+		}
+		if equal {
+			delete(latest, c)
+		}
+	}
+	cells := slices.SortedFunc(maps.Keys(latest), func(a, b window.Cell) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.End, b.End)) })
+	for _, c := range cells {
+		to.add(c.Key, c.End, false, func(i int) float64 { return latest[c][i] })
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package aggregator
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
+)
+
+// again are queries that package stream runs, whose rows late readings change in ways of their own.
+var again = []struct{ name, sql string }{
+	{"session", "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 20, 86400) OVER (PARTITION BY Device)"},
+	{"cut session", "SELECT System.Timestamp() AS TS, Device, MIN(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 60, 90) OVER (PARTITION BY Device)"},
+	{"having", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 30) HAVING COUNT(*) < 2"},
+	{"sliding", "SELECT System.Timestamp() AS TS, Device, MAX(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, SlidingWindow(second, 40)"},
+	{"look back", "SELECT System.Timestamp() AS TS, Device, LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(second, 45)) AS A, Value AS B INTO readings FROM hub TIMESTAMP BY TS WHERE Value > 10"},
+	{"is first", "SELECT System.Timestamp() AS TS, Device, ISFIRST(second, 30) OVER (PARTITION BY Device) AS A, Value AS B INTO readings FROM hub TIMESTAMP BY TS"},
+	{"steps", `WITH low AS (SELECT Device, MIN(Value) AS Value, COUNT(*) AS N FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 15, 60) OVER (PARTITION BY Device))
+		SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, SUM(N) AS B INTO readings FROM low GROUP BY Device, HoppingWindow(second, 120, 60)`},
+}
+
+// tooLateInOrder says which readings come when the watermark has passed them by ten minutes;
+// written apart from the package's own rule, for one source.
+func tooLateInOrder(sorted []sent) map[sent]bool {
+	out, newest := map[sent]bool{}, fleetscore.Micros(0)
+	for _, s := range sorted {
+		if s.time+10*minute <= newest-2e6 {
+			out[s] = true
+			continue
+		}
+		newest = max(newest, s.time)
+	}
+	return out
+}
+
+// TestLanesRevised: rows of any query are those of a run to which all readings came in time,
+// besides those that came too late, wherever the process ended and began again.
+func TestLanesRevised(t *testing.T) {
+	t.Parallel()
+	for i, q := range again {
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			all := someSent(uint64(10 + i))
+			slices.SortStableFunc(all, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
+			late := tooLateInOrder(all)
+			var inTime []sent
+			for _, s := range all {
+				if !late[s] {
+					s.arrived = s.time
+					inTime = append(inTime, s)
+				}
+			}
+			c := revising(q.sql)
+			undisturbed, disturbed := openDir(t), openDir(t)
+			h := hubtest.New(1)
+			arrive(t, h, inTime)
+			if a, err := runConfig(t, c, h, undisturbed); err != nil || a.Status().Partitions[0].Revised != 0 {
+				t.Fatal(err, a.Status())
+			}
+			want, _ := rowsIn(t, undisturbed)
+
+			h = hubtest.New(1)
+			begin(t, h)
+			var revised, gone, vanished int64
+			for n := len(all) / 5; len(all) > 0; all = all[min(n, len(all)):] {
+				send(t, h, all[:min(n, len(all))]...)
+				if len(all) <= n {
+					ticks(t, h, 1, all[len(all)-1].arrived+20*minute)
+				}
+				before := rowsSoFar(t, disturbed)
+				a, err := runConfig(t, c, h, disturbed)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := a.Status().Partitions[0]
+				revised, gone = revised+s.Revised, gone+s.Late
+				after, _ := rowsIn(t, disturbed)
+				for id := range before {
+					if _, ok := after[id]; !ok {
+						vanished++
+					}
+				}
+			}
+			if revised < 20 || gone < int64(len(late)) || gone < 5 { // what wasn't committed is counted again
+				t.Errorf("%d readings were revised, %d late, want %d", revised, gone, len(late))
+			}
+			got, _ := rowsIn(t, disturbed)
+			if d := gocmp.Diff(want, got); d != "" {
+				t.Errorf("rows (-undisturbed +revised):\n%s", d)
+			}
+			if vanished == 0 && q.name != "look back" && q.name != "is first" && q.name != "sliding" {
+				t.Error("no row vanished: the test shows too little")
+			}
+		})
+	}
+}
+
+// rowsSoFar is rowsIn, with no row if there is no dataset yet.
+func rowsSoFar(t *testing.T, b store.Bucket) map[string]string {
+	t.Helper()
+	if _, err := catalog.New(b).Dataset("readings").Snapshot(t.Context()); fleetscore.NotFound.Is(err) {
+		return nil
+	}
+	rows, _ := rowsIn(t, b)
+	return rows
+}
+
+// TestLanesCrashAnywhere is TestCrashAnywhere with late readings that move the ends of sessions.
+func TestLanesCrashAnywhere(t *testing.T) {
+	t.Parallel()
+	few := func(t *testing.T, h hub.Hub, _ int) {
+		t.Helper()
+		var some []sent
+		for _, s := range someSent(3) {
+			if s.time < 104*minute && s.arrived < 110*minute {
+				some = append(some, s)
+			}
+		}
+		arrive(t, h, some)
+	}
+	if n := crashAnywhere(t, revising(again[0].sql), few); n < 30 {
+		t.Errorf("rows hold only %d readings", n)
+	}
+}
+
+// TestLanesInParts: keys whose readings need too much memory at once are computed again one after the other.
+func TestLanesInParts(t *testing.T) {
+	t.Parallel()
+	var all []sent
+	for i := range 480 { // of 8 keys, in ten minutes
+		at := 100*minute + fleetscore.Micros(i)*10*minute/480
+		all = append(all, sent{fleetscore.Key(fmt.Sprintf("d%d", i%8)), at, at, float64(i)})
+	}
+	for k := range 8 {
+		all = append(all, sent{fleetscore.Key(fmt.Sprintf("d%d", k)), 101 * minute, 110 * minute, 1000})
+	}
+	rows := map[bool]map[string]string{}
+	for _, bounded := range []bool{false, true} {
+		c := revising(again[0].sql)
+		if bounded {
+			c.MaxHeldBytes = 100_000
+		}
+		h, b := hubtest.New(1), openDir(t)
+		arrive(t, h, all)
+		if a, err := runConfig(t, c, h, b); err != nil || a.Status().Partitions[0].Revised != 8 {
+			t.Fatal(err, a.Status())
+		}
+		rows[bounded], _ = rowsIn(t, b)
+	}
+	if d := gocmp.Diff(rows[false], rows[true]); d != "" {
+		t.Errorf("rows of the bounded query (-want +got):\n%s", d)
+	}
+}
+
+// TestLanesRepeats: readings that are sent again long after they were counted change no file.
+func TestLanesRepeats(t *testing.T) {
+	t.Parallel()
+	var all []sent
+	for i := range 60 {
+		s := sent{key: "d", time: 100*minute + fleetscore.Micros(i)*10e6, value: 1}
+		s.arrived = s.time
+		all = append(all, s)
+		s.arrived += 5 * minute
+		all = append(all, s)
+	}
+	h, b := hubtest.New(1), openDir(t)
+	arrive(t, h, all)
+	a, err := runConfig(t, revising(again[0].sql), h, b)
+	if err != nil || a.Status().Partitions[0].Revised < 50 {
+		t.Fatal(err, a.Status())
+	}
+	rows, snap := rowsIn(t, b)
+	if d := gocmp.Diff(map[string]string{fmt.Sprint("d ", 110*minute+10e6): "60 60"}, rows); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+	revised, err := catalog.New(b).Dataset("readings").Revised(t.Context(), 0, snap.Version)
+	if err != nil || len(revised) > 0 {
+		t.Errorf("revised: %v, %v", revised, err)
+	}
+}
+
+// TestLateTurnsToRevise: a query that runs takes late readings as soon as it is told to; rows that were
+// there before stay as they are.
+func TestLateTurnsToRevise(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	send(t, h, sent{"d", 100 * minute, 100 * minute, 1}, sent{"d", 104 * minute, 104 * minute, 1})
+	drop := revising(again[0].sql)
+	drop.Query.Late = fleetscore.LateDrop
+	if _, err := runConfig(t, drop, h, b); err != nil {
+		t.Fatal(err)
+	}
+	send(t, h, sent{"d", 100*minute + 5e6, 105 * minute, 2}, sent{"d", 106 * minute, 106 * minute, 3}, sent{"d", 108 * minute, 108 * minute, 4}, sent{"d", 106*minute + 5e6, 108 * minute, 5})
+	ticks(t, h, 1, 120*minute)
+	a, err := runConfig(t, revising(again[0].sql), h, b)
+	if s := a.Status().Partitions[0]; err != nil || s.Revised != 1 || s.Late != 1 {
+		t.Fatalf("%v: %d readings were revised, %d late; want 1 and 1", err, s.Revised, s.Late)
+	}
+	rows, _ := rowsIn(t, b)
+	want := map[string]string{}
+	for at, row := range map[fleetscore.Micros]string{100*minute + 20e6: "1 1", 104*minute + 20e6: "1 1", 106*minute + 25e6: "8 2", 108*minute + 20e6: "4 1"} {
+		want[fmt.Sprint("d ", at)] = row
+	}
+	if d := gocmp.Diff(want, rows); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+}
+
+// TestVanishedRowsAreNamed: a commit that removes rows says which cuts it changed, so that pipelines score
+// them again.
+func TestVanishedRowsAreNamed(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	send(t, h, sent{"d", 100 * minute, 100 * minute, 1}, sent{"d", 104 * minute, 104 * minute, 1}, sent{"d", 100*minute + 5e6, 104 * minute, 2})
+	tick(t, h, 106*minute)
+	if _, err := runConfig(t, revising(strings.Replace(again[0].sql, "86400) OVER (PARTITION BY Device)", "86400) OVER (PARTITION BY Device) HAVING COUNT(*) < 2", 1)), h, b); err != nil {
+		t.Fatal(err)
+	}
+	rows, snap := rowsIn(t, b)
+	revised, err := catalog.New(b).Dataset("readings").Revised(t.Context(), 0, snap.Version)
+	if want := []table.Revised{{From: 100 * minute, To: 101 * minute, Rows: 1}}; err != nil || gocmp.Diff(want, revised) != "" {
+		t.Errorf("revised: %v, %v; want %v", revised, err, want)
+	}
+	if d := gocmp.Diff(map[string]string{fmt.Sprint("d ", 104*minute+20e6): "1 1"}, rows); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+}

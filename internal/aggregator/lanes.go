@@ -1,0 +1,219 @@
+package aggregator
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"strings"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// lanes run a query over the readings of a partition, which wait until the watermark has
+// passed them. There is one lane for all keys, or one for each key: then the lane of a key can be
+// ahead of others, and can be computed again without them. The rows of a key depend on its own
+// readings alone, so that both ways give the same rows.
+type lanes struct {
+	plan  *stream.Plan
+	apart bool // a lane for each key
+	reach fleetscore.Micros
+	emit  func(stream.Row) error
+	of    map[fleetscore.Key]*lane
+	due   dues
+	refs  []*stream.Reference // reference data that is in force
+	open  int                 // windows
+}
+
+// lane is a query over the readings of one key, or of all.
+type lane struct {
+	key    fleetscore.Key // empty: all
+	runner *stream.Runner
+	wait   waiting
+	last   fleetscore.Micros // of the latest reading that was handed on
+	due    fleetscore.Micros // the next time at which there is something to do; never if there is nothing
+	open   int
+}
+
+func newLanes(plan *stream.Plan, apart bool, reach fleetscore.Micros, emit func(stream.Row) error) *lanes {
+	return &lanes{plan: plan, apart: apart, reach: reach, emit: emit, of: map[fleetscore.Key]*lane{}}
+}
+
+// lane finds or begins the lane of a key.
+func (l *lanes) lane(k fleetscore.Key) *lane {
+	if !l.apart {
+		k = ""
+	}
+	x := l.of[k]
+	if x == nil {
+		x = &lane{key: fleetscore.Key(strings.Clone(string(k))), runner: l.plan.NewRunner(nil, l.emit), last: beginning, due: never}
+		for _, ref := range l.refs {
+			x.runner.Refer(ref)
+		}
+		l.of[x.key] = x
+	}
+	return x
+}
+
+// refer puts reference data in force.
+func (l *lanes) refer(refs []*stream.Reference) {
+	l.refs = refs
+	for _, x := range l.of {
+		for _, ref := range refs {
+			x.runner.Refer(ref)
+		}
+	}
+}
+
+// push takes a reading.
+func (l *lanes) push(p pending) {
+	x := l.lane(p.Key)
+	heap.Push(&x.wait, p)
+	if p.Stamp < x.due {
+		l.wake(x)
+	}
+}
+
+// wake puts a lane to the time at which it has something to do.
+func (l *lanes) wake(x *lane) {
+	at := x.runner.Next()
+	if len(x.wait) > 0 {
+		at = min(at, x.wait[0].Stamp)
+	}
+	if at != x.due {
+		x.due = at
+		heap.Push(&l.due, due{at, x})
+	}
+}
+
+// advance hands on the readings before a time, and emits the rows before it.
+func (l *lanes) advance(to fleetscore.Micros, passed func(window.Past)) error {
+	for len(l.due) > 0 && l.due[0].at < to {
+		d := heap.Pop(&l.due).(due)
+		if d.at != d.lane.due || l.of[d.lane.key] != d.lane {
+			continue // it has something to do at another time, or was replaced
+		}
+		d.lane.due = never
+		if err := l.run(d.lane, to, passed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run is advance for one lane.
+func (l *lanes) run(x *lane, to fleetscore.Micros, passed func(window.Past)) error {
+	for len(x.wait) > 0 && x.wait[0].Stamp < to {
+		p := heap.Pop(&x.wait).(pending)
+		passed(p.Past)
+		x.last = p.Stamp
+		if err := x.runner.Push(0, p.row, p.Stamp); err != nil {
+			return err
+		}
+	}
+	err := x.runner.AdvanceTo(to)
+	n := x.runner.Open()
+	l.open, x.open = l.open+n-x.open, n
+	l.wake(x)
+	return err
+}
+
+// clear forgets what the lane of a key remembers, besides the readings that wait.
+func (l *lanes) clear(k fleetscore.Key) {
+	old := l.of[k]
+	if old == nil {
+		return
+	}
+	l.open -= old.open
+	delete(l.of, k)
+	for _, p := range old.wait {
+		l.push(p)
+	}
+}
+
+// waiting are the readings that wait, in the order in which they came.
+func (l *lanes) waiting() (out []pending) {
+	for _, x := range l.of {
+		out = append(out, x.wait...)
+	}
+	slices.SortFunc(out, func(a, b pending) int { return cmp.Compare(a.order, b.order) })
+	return out
+}
+
+// load takes readings that waited.
+func (l *lanes) load(list []pending) {
+	for _, p := range list {
+		l.push(p)
+	}
+}
+
+// kept is the state of a lane without the readings that wait.
+type kept struct {
+	key   fleetscore.Key
+	last  fleetscore.Micros
+	state string // as value.Append writes it
+}
+
+// save returns the states of all lanes that remember something, in the order of their keys, and
+// forgets the others. All readings and rows before reached were handed on.
+func (l *lanes) save(reached fleetscore.Micros) (out []kept) {
+	for k, x := range l.of {
+		if reached != beginning && len(x.wait) == 0 && x.runner.Next() == never && x.last < reached-2*l.reach { // nothing looks so far back
+			delete(l.of, k)
+			continue
+		}
+		out = append(out, x.save())
+	}
+	slices.SortFunc(out, func(a, b kept) int { return cmp.Compare(a.key, b.key) })
+	return out
+}
+
+func (x *lane) save() kept {
+	var f value.Fields
+	x.runner.Save(&f)
+	return kept{x.key, x.last, string(value.Append(nil, f.Value()))}
+}
+
+// restore takes the state of a lane; false if it is damaged.
+func (l *lanes) restore(k kept, reader *value.Reader) bool {
+	v, rest, err := reader.Decode([]byte(k.state))
+	if err != nil || len(rest) > 0 {
+		return false
+	}
+	x, c := l.lane(k.key), value.NewCursor(v)
+	x.runner.Load(c)
+	x.last = k.last
+	l.loaded(x)
+	return c.OK()
+}
+
+// loaded puts a lane to work that took a state.
+func (l *lanes) loaded(x *lane) {
+	x.open = x.runner.Open()
+	l.open += x.open
+	l.wake(x)
+}
+
+// due is when a lane has something to do.
+type due struct {
+	at   fleetscore.Micros
+	lane *lane
+}
+
+// dues is a heap by time.
+type dues []due
+
+func (d dues) Len() int { return len(d) }
+func (d dues) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(d[i].at, d[j].at), cmp.Compare(d[i].lane.key, d[j].lane.key)) < 0
+}
+func (d dues) Swap(i, j int) { d[i], d[j] = d[j], d[i] }
+func (d *dues) Push(x any)   { *d = append(*d, x.(due)) }
+func (d *dues) Pop() any {
+	last := (*d)[len(*d)-1]
+	(*d)[len(*d)-1] = due{}
+	*d = (*d)[:len(*d)-1]
+	return last
+}
