@@ -79,12 +79,16 @@ type Control struct {
 	guesses   guesses
 	sessions  sessions
 	provider  *provider
+	troubles  troubles                  // used by Run alone
 	changes   lifecycle.Turns[struct{}] // a turn lasts from a change of the ledger's tokens and sessions until it is known here
 
 	mu     sync.RWMutex // guards what follows
 	tokens map[string]*token
 	routes []string // all registered routes
 }
+
+// troubles are why a Control can't follow the ledger. What has one cause is told once.
+type troubles struct{ read, tokens, sessions lifecycle.Trouble }
 
 // Open builds a Control and reads the existing tokens.
 func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
@@ -105,6 +109,8 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 		d.now = time.Now
 	}
 	d.others = deps.Nodes
+	var outages lifecycle.Outages
+	d.troubles = troubles{outages.Trouble(d.log), outages.Trouble(d.log), outages.Trouble(d.log)}
 	d.set(fleetscore.AccessConfig{})
 	if d.store == nil {
 		return d, nil

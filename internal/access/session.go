@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -254,9 +255,10 @@ func (d *Control) noteSessions(ctx context.Context) {
 		err = d.store.RemoveSessions(ctx, now, now.Add(-d.settings.Load().Sessions.Idle.D()))
 	}
 	if err != nil {
-		d.log.Warn("the last use of sessions could not be noted", "sessions", len(at), "error", err)
+		d.troubles.sessions.Failed(slog.LevelWarn, "the last use of sessions could not be noted", err, "sessions", len(at))
 		return
 	}
+	d.troubles.sessions.Works("the last use of sessions is noted again")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, t := range at {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -302,8 +303,10 @@ func (d *Control) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		// What changed before the watch began is read first.
-		if err := d.read(ctx); err != nil && ctx.Err() == nil {
-			d.log.Warn("tokens can't be read again; those that are known stay in use", "error", err)
+		if err := d.read(ctx); err == nil {
+			d.troubles.read.Works("tokens are read again")
+		} else if ctx.Err() == nil {
+			d.troubles.read.Failed(slog.LevelWarn, "tokens can't be read again; those that are known stay in use", err)
 		}
 		select {
 		case <-changed:
@@ -362,8 +365,9 @@ func (d *Control) note(ctx context.Context) {
 	}
 	d.mu.RUnlock()
 	if err := d.store.TokensUsed(ctx, at); err != nil {
-		d.log.Warn("the last use of tokens could not be noted", "tokens", len(at), "error", err)
+		d.troubles.tokens.Failed(slog.LevelWarn, "the last use of tokens could not be noted", err, "tokens", len(at))
 	} else {
+		d.troubles.tokens.Works("the last use of tokens is noted again")
 		for id, t := range used {
 			t.current.note(at[id].Current)
 			t.old.note(at[id].Old)

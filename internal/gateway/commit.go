@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // appendTimeout bounds one append to the hub.
@@ -21,9 +23,6 @@ const (
 	groupBatches = 256
 	groupCells   = 1 << 21
 )
-
-// tellEvery is how often the log says that readings can't be stored.
-const tellEvery = time.Minute
 
 // committer appends the readings and ticks of one partition to the hub.
 type committer struct {
@@ -43,7 +42,7 @@ type committer struct {
 	// Used by run alone.
 	keys    numbering
 	arrived fleetscore.Micros // of the last message; arrivals never go back
-	told    time.Time         // when the log last said that appends fail
+	trouble lifecycle.Trouble // why appends fail
 	looked  time.Time
 }
 
@@ -67,7 +66,7 @@ type waiting struct {
 
 func newCommitter(g *Gateway, partition int) *committer {
 	period := min(max(g.cfg.Hub.IdleAfter.D()/4, 50*time.Millisecond), 5*time.Second)
-	c := &committer{g: g, partition: partition, wake: make(chan struct{}, 1), period: period}
+	c := &committer{g: g, partition: partition, trouble: g.outages.Trouble(g.log), wake: make(chan struct{}, 1), period: period}
 	for _, name := range g.cfg.Sources {
 		c.fixed = append(c.fixed, &sourceState{name: name.At(g.cfg.Server)})
 	}
@@ -200,14 +199,10 @@ func (c *committer) append(ctx context.Context, src *sourceState, at time.Time, 
 	outcome := "done"
 	if err != nil {
 		outcome = "failed"
-		if end.Sub(c.told) > tellEvery { // devices repeat their requests often
-			c.told = end
-			c.g.log.Error("readings can't be stored", "partition", c.partition, "error", err)
-		}
+		c.trouble.Failed(slog.LevelError, "readings can't be stored", err, "partition", c.partition)
 		c.heard(end) // readings of any source may have failed
-	} else if c.failed.Load() {
-		c.told = time.Time{}
-		c.g.log.Info("readings are stored again", "partition", c.partition)
+	} else {
+		c.trouble.Works("readings are stored again", "partition", c.partition)
 	}
 	c.failed.Store(err != nil)
 	c.g.metrics.appends.WithLabelValues(outcome).Observe(end.Sub(start).Seconds())

@@ -35,6 +35,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // Config says what readings look like and how much the gateway takes.
@@ -147,6 +148,7 @@ type Gateway struct {
 	owner   func(context.Context) string
 	metrics *metrics
 	rate    rate
+	outages lifecycle.Outages // of the hub
 
 	partition  [fleetscore.Shards]int // of each shard
 	shared     *shared

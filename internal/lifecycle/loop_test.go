@@ -174,8 +174,8 @@ func TestGentleLoopRests(t *testing.T) {
 }
 
 // TestOutageIsToldOnce: an outage that stops several loops is one line in the log when it begins,
-// however often they try again and whatever each wanted to do, and one when it is over. Other
-// errors are told for themselves.
+// however often they try again and whatever each wanted to do, others after 10 minutes and then at growing distances, and one when it is
+// over. Other errors are told for themselves.
 func TestOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestOutageIsToldOnce(t *testing.T) {
 		var log bytes.Buffer
 		loops := Loops[string]{Watch: events.watch, Now: time.Now, Failed: func(string) {}, Outages: &Outages{},
 			Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-				if a.Key == slog.MessageKey || a.Key == "error" {
+				if a.Key == slog.MessageKey || a.Key == "error" || a.Key == "for" {
 					return a
 				}
 				return slog.Attr{}
@@ -215,10 +215,34 @@ func TestOutageIsToldOnce(t *testing.T) {
 		time.Sleep(time.Hour)
 		cancel()
 		group.Wait()
-		for text, want := range map[string]int{"connection refused": 1, "is damaged": 1, "goes on after failures": 2, "\n": 4} {
+		for text, want := range map[string]int{"connection refused": 3, "for=10m": 2, "for=30m": 2, "is damaged": 3, "goes on after failures": 2, "\n": 8} {
 			if got := strings.Count(log.String(), text); got != want {
 				t.Errorf("%q is %d times in the log, want %d:\n%s", text, got, want, &log)
 			}
 		}
 	})
+}
+
+// TestOutageWithManyTexts: a part that fails for two causes in turn is told of each once, and one whose errors never have the same text is told
+// of some of them only.
+func TestOutageWithManyTexts(t *testing.T) {
+	t.Parallel()
+	for texts, want := range map[int]int{2: 2, 1000: maxCauses + 1} {
+		var log bytes.Buffer
+		var outages Outages
+		one, other := outages.Trouble(slog.New(slog.NewTextHandler(&log, nil))), outages.Trouble(slog.New(slog.NewTextHandler(&log, nil)))
+		for i := range 1000 {
+			one.Failed(slog.LevelWarn, "away", fmt.Errorf("error %d", i%texts))
+		}
+		other.Failed(slog.LevelWarn, "away", errors.New("error 0"))
+		if got := strings.Count(log.String(), "away"); got != want {
+			t.Errorf("errors with %d texts are told %d times, want %d:\n%s", texts, got, want, &log)
+		}
+		other.Ends()
+		one.Works("works")
+		one.Works("works")
+		if got := strings.Count(log.String(), "works"); got != 1 || len(outages.open) != 0 {
+			t.Errorf("the end is told %d times, and %d causes are open", got, len(outages.open))
+		}
+	}
 }

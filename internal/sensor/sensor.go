@@ -25,6 +25,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -74,7 +75,10 @@ type Watch struct {
 	mu     sync.RWMutex // guards what follows
 	states map[string]*state
 
-	saved map[string]saved // used by Run alone
+	// Used by Run alone.
+	saved    map[string]saved
+	outages  lifecycle.Outages
+	troubles map[string]*lifecycle.Trouble // by what can't be read or written
 }
 
 // saved is when a state was written, and which.
@@ -85,7 +89,7 @@ type saved struct {
 
 // New builds a Watch; nothing is known before Run runs.
 func New(deps Deps) (*Watch, error) {
-	w := &Watch{deps: deps, states: map[string]*state{}, saved: map[string]saved{}}
+	w := &Watch{deps: deps, states: map[string]*state{}, saved: map[string]saved{}, troubles: map[string]*lifecycle.Trouble{}}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(w); err != nil {
 			return nil, err
@@ -126,25 +130,38 @@ func (w *Watch) Run(ctx context.Context) error {
 // Look takes the commits that were made since the last look. What can't be read is tried again with the next one.
 func (w *Watch) Look(ctx context.Context) {
 	sources, err := w.deps.Sources(ctx)
-	if err != nil {
-		w.complain(ctx, "configuration", err)
+	if w.note(ctx, "configuration", err); err != nil {
 		return
 	}
 	known := map[string]bool{}
 	for _, s := range sources {
 		known[s.Dataset] = true
-		if err := w.follow(ctx, s); err != nil && !fleetscore.NotFound.Is(err) {
-			w.complain(ctx, s.Dataset, err)
+		err := w.follow(ctx, s)
+		if fleetscore.NotFound.Is(err) {
+			err = nil
 		}
+		w.note(ctx, "dataset "+s.Dataset, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	maps.DeleteFunc(w.states, func(name string, _ *state) bool { return !known[name] })
 }
 
-func (w *Watch) complain(ctx context.Context, subject string, err error) {
-	if ctx.Err() == nil {
-		w.deps.Log.Warn("what is known of sensors can't be brought up to date", "subject", subject, "error", err)
+// note notes how the work with a subject went.
+func (w *Watch) note(ctx context.Context, subject string, err error) {
+	t := w.troubles[subject]
+	if t == nil {
+		if err == nil {
+			return
+		}
+		one := w.outages.Trouble(w.deps.Log)
+		t = &one
+		w.troubles[subject] = t
+	}
+	if err == nil {
+		t.Works("what is known of sensors is brought up to date again", "subject", subject)
+	} else if ctx.Err() == nil {
+		t.Failed(slog.LevelWarn, "what is known of sensors can't be brought up to date", err, "subject", subject)
 	}
 }
 
@@ -345,7 +362,7 @@ func (w *Watch) load(ctx context.Context, dataset string, snap *table.Snapshot) 
 		}
 	}
 	if err != nil && !fleetscore.NotFound.Is(err) {
-		w.complain(ctx, dataset, err)
+		w.note(ctx, "file of "+dataset, err)
 	}
 	s := newState()
 	s.columns = snap.Schema.Values()
@@ -377,9 +394,7 @@ func (w *Watch) save(ctx context.Context, all bool) {
 		if err == nil {
 			err = store.WriteAll(ctx, w.deps.Store, w.deps.File(name), data, store.PutOptions{})
 		}
-		if err != nil {
-			w.complain(ctx, name, err)
-		}
+		w.note(ctx, "file of "+name, err)
 		w.saved[name] = saved{now, s.versions()}
 	}
 }

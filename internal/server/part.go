@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
+	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/catalog/export"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -121,4 +123,27 @@ func (p part) aggregators(deps aggregator.Deps) (out []*aggregator.Aggregator, e
 		}
 	}
 	return out, nil
+}
+
+// load reads the reference data's versions, and waits while the store is away, in which readings are taken.
+func (s *streams) load(ctx context.Context, references *reference.Set) error {
+	const part = "reference data"
+	trouble := new(lifecycle.Outages).Trouble(s.server.log)
+	defer s.server.health.Report(part, "")
+	for {
+		err := references.Load(ctx)
+		if err == nil {
+			trouble.Works("reference data is read again")
+			return nil
+		}
+		if ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
+			return err
+		}
+		trouble.Failed(slog.LevelWarn, "reference data can't be read, which is tried again; queries wait", err)
+		s.server.health.Report(part, err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Second):
+		}
+	}
 }

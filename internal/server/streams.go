@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -219,6 +220,7 @@ func (s *streams) run(ctx context.Context) error {
 	defer s.closeHub()
 	defer s.keep(ctx)()
 	var opened log
+	trouble := new(lifecycle.Outages).Trouble(s.server.log)
 	for started := false; ctx.Err() == nil; {
 		cfg, ready, err := s.server.applied(ctx)
 		if fleetscore.Unavailable.Is(err) {
@@ -246,7 +248,7 @@ func (s *streams) run(ctx context.Context) error {
 		}
 		if err == nil {
 			started = true
-			err = s.runOne(ctx, partOf(cfg), changes)
+			err = s.runOne(ctx, partOf(cfg), changes, &trouble)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -254,7 +256,7 @@ func (s *streams) run(ctx context.Context) error {
 		if !started {
 			return err
 		}
-		s.server.log.Error("readings are held up", "error", err)
+		trouble.Failed(slog.LevelError, "readings are held up", err)
 		select {
 		case <-ctx.Done():
 		case <-changes:
@@ -301,7 +303,7 @@ func (s *streams) closeHub() {
 }
 
 // runOne runs gateway and aggregators for one configuration, until it changes.
-func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) error {
+func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}, trouble *lifecycle.Trouble) error {
 	h := s.hub // only run, which called this, changes it
 	metrics := &scope{Registerer: s.server.metrics}
 	backlog := &backlog{bound: int64(p.Hub.BacklogMB) << 20}
@@ -339,6 +341,7 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}) e
 		defer cancel()
 		return s.untilChanged(c, p, changes)
 	}})
+	trouble.Works("readings are taken again")
 	return lifecycle.Run(child, s.server.log, services...)
 }
 
@@ -348,7 +351,7 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	defer metrics.unregister()
 	services := []lifecycle.Service{{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }}}
 	references := reference.New(p.References, reference.Deps{Store: s.server.Catalog.Store(), Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
-	if err := references.Load(ctx); err != nil {
+	if err := s.load(ctx, references); err != nil {
 		return err
 	}
 	services = append(services, lifecycle.Service{Name: "reference data", Run: references.Run})

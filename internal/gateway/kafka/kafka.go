@@ -26,6 +26,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // Config says which topic is read, and what readings look like.
@@ -50,6 +51,8 @@ type Reader struct {
 	cfg  Config
 	deps Deps
 	log  *slog.Logger
+
+	outage lifecycle.Trouble // used by Run alone
 
 	mu     sync.Mutex // guards what follows
 	status Topic
@@ -94,6 +97,7 @@ func New(cfg Config, deps Deps) (*Reader, error) {
 		r.deps.Report = func(string) {}
 	}
 	r.log = r.log.With("topic", cfg.Kafka.Topic, "group", cfg.Kafka.Group)
+	r.outage = new(lifecycle.Outages).Trouble(r.log)
 	if deps.Metrics == nil {
 		return r, nil
 	}
@@ -134,7 +138,7 @@ func (r *Reader) Run(ctx context.Context) error {
 			pause = 0
 		} else {
 			r.trouble(err)
-			r.log.Warn("the topic can't be read", "error", err, "again_in", pause)
+			r.outage.Failed(slog.LevelWarn, "the topic can't be read, which is tried again", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -68,6 +68,7 @@ func (r *Reader) session(ctx context.Context) error {
 	}
 	defer reader.Close()
 	r.trouble(nil)
+	r.outage.Ends()
 	r.log.Info("the topic is read", "partitions", len(from))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.read(ctx, reader) })

@@ -34,6 +34,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // Limits of what clients can take.
@@ -127,11 +128,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // it reports why, and tries again.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.report("")
+	trouble := new(lifecycle.Outages).Trouble(s.log)
 	for {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "tcp", s.cfg.MQTT.Listen)
 		if err == nil {
 			s.report("")
+			trouble.Ends()
 			s.log.Info("readings are taken by MQTT", "address", l.Addr().String(), "tls", s.deps.TLS != nil, "topic", s.cfg.MQTT.Topic)
 			err = s.serve(ctx, l)
 		}
@@ -139,7 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		}
 		s.report("can't listen on " + s.cfg.MQTT.Listen + ": " + err.Error())
-		s.log.Error("readings can't be taken by MQTT", "address", s.cfg.MQTT.Listen, "error", err)
+		trouble.Failed(slog.LevelError, "readings can't be taken by MQTT, which is tried again", err, "address", s.cfg.MQTT.Listen)
 		select {
 		case <-ctx.Done():
 			return nil

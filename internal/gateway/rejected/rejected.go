@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // How much is kept.
@@ -45,8 +46,9 @@ type Deps struct {
 // Keeper keeps rejected messages.
 type Keeper struct {
 	deps    Deps
-	wake    chan struct{} // cap 1: something waits
-	bounded time.Time     // when too many were removed last; used by Run alone
+	wake    chan struct{}     // cap 1: something waits
+	bounded time.Time         // when too many were removed last; used by Run alone
+	trouble lifecycle.Trouble // used by Run alone
 	outcome *prometheus.CounterVec
 
 	mu      sync.Mutex // guards what follows
@@ -62,7 +64,7 @@ type batch struct {
 
 // New builds a Keeper; Run must be running for messages to be kept.
 func New(deps Deps) (*Keeper, error) {
-	k := &Keeper{deps: deps, wake: make(chan struct{}, 1), batch: &batch{done: make(chan struct{})},
+	k := &Keeper{deps: deps, wake: make(chan struct{}, 1), batch: &batch{done: make(chan struct{})}, trouble: new(lifecycle.Outages).Trouble(deps.Log),
 		outcome: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleetscore_gateway_rejected_messages_total", Help: "Rejected messages by whether they were kept; lost ones couldn't be written."}, []string{"outcome"})}
 	for _, o := range []string{"kept", "lost"} {
@@ -157,7 +159,9 @@ func (k *Keeper) flush(ctx context.Context) {
 	}
 	err := k.deps.Ledger.PutRejected(ctx, list, bound)
 	if err != nil {
-		k.deps.Log.Error("rejected messages can't be kept", "messages", len(list), "error", fleetscore.Wrap("keep rejected messages", "", err))
+		k.trouble.Failed(slog.LevelError, "rejected messages can't be kept", fleetscore.Wrap("keep rejected messages", "", err))
+	} else {
+		k.trouble.Works("rejected messages are kept again")
 	}
 	k.count(err == nil, len(list))
 }
