@@ -107,6 +107,8 @@ type cell struct {
 type reading struct {
 	key   []byte
 	place uint32 // of the key in the dictionary
+	next  uint32 // the place that is expected of the key
+	found bool   // whether the key is the expected one; then key isn't set
 	time  fleetscore.Micros
 	id    string
 	cells []cell

@@ -358,13 +358,15 @@ func BenchmarkLines(b *testing.B) {
 	p := newParser(Config{Hub: testHub}.Defaults(), newShared(&partition, 1))
 	var body []byte
 	for i := range 1000 {
-		body = fmt.Appendf(body, `{"TS":"2026-11-23T10:%02d:%02d.%03dZ","Device":"%d","Tag":"pressure","Value":%.3f}`+"\n", i/60%60, i%60, i, i%5, float64(i)/7)
+		body = fmt.Appendf(body, `{"TS":"2026-11-23T10:%02d:%02d.%03dZ","Device":"dev-%04d","Tag":"tag-%02d","Value":%.3f}`+"\n", i/60%60, i%60, i, i/10, i%10, float64(i)/7)
 	}
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if out := p.lines(body, time.Now()); out.accepted != 1000 {
+		out := p.lines(body, time.Now())
+		if out.accepted != 1000 {
 			b.Fatal(out.reasons)
 		}
+		p.shared.release(out.batches[0][0])
 	}
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "readings/s")
 }

@@ -98,6 +98,15 @@ func (d *dictionary) find(key []byte, before uint32) (place uint32, ok bool) {
 	return n - 1, true
 }
 
+// following returns the key that followed a place last, and its place; empty if none did.
+func (d *dictionary) following(before uint32) (fleetscore.Key, uint32) {
+	e := d.now.Load()
+	if n := e.next[before].Load(); n > 0 {
+		return e.keys[n-1].key, n - 1
+	}
+	return "", 0
+}
+
 // search returns the place of a key, plus 1; 0 if it isn't there.
 func (e *entries) search(hash uint64, key []byte) uint32 {
 	mask := uint64(len(e.slots) - 1)

@@ -88,6 +88,7 @@ type parser struct {
 	out     *parsed
 	msg     Message
 	keys    [][]byte          // msg.Keys
+	inOrder []int             // the numbers of the key columns
 	owns    int               // the key column that must hold msg.Owner; -1 for none
 	now     fleetscore.Micros // when the message arrived
 	latest  fleetscore.Micros // a reading's time may not lie after it
@@ -97,7 +98,11 @@ type parser struct {
 const maxNames = 10000
 
 func newParser(cfg Config, shared *shared) *parser {
-	return &parser{cfg: cfg, shared: shared, unit: timeUnits[cfg.Hub.TimeUnit], owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
+	inOrder := make([]int, len(cfg.Hub.Key))
+	for i := range inOrder {
+		inOrder[i] = i
+	}
+	return &parser{cfg: cfg, inOrder: inOrder, shared: shared, unit: timeUnits[cfg.Hub.TimeUnit], owns: slices.Index(cfg.Hub.Key, cfg.Hub.OwnKey), names: map[string]string{}, columns: map[columnOf]struct{}{},
 		dec: jsontext.NewDecoder(&bytes.Buffer{}), values: make([][]byte, len(cfg.Hub.Key))}
 }
 
@@ -268,7 +273,7 @@ func reasonFrom(err error, at int) string {
 // blank forgets the reading before.
 func (p *parser) blank() {
 	r := &p.reading
-	r.id, r.cells, r.shape, r.unstamped = "", nil, nil, false
+	r.id, r.cells, r.shape, r.unstamped, r.found = "", nil, nil, false, false
 	for i := range p.values {
 		p.values[i] = nil
 	}
@@ -453,21 +458,9 @@ func (p *parser) cell(name string, raw jsontext.Value) (why string) {
 // keep adds the reading that was read to its partition's batch.
 func (p *parser) keep(line, size int) {
 	r := &p.reading
-	r.key = r.key[:0]
-	for i, v := range p.values {
-		if i > 0 {
-			r.key = append(r.key, fleetscore.KeySeparator...)
-		}
-		r.key = append(r.key, v...)
-	}
 	r.bytes = size
-	place, ok := p.dict.find(r.key, r.place)
-	if !ok {
-		p.dict = p.shared.renew(p.dict)
-		place, _ = p.dict.find(r.key, 0) // there is room for one
-	}
-	r.place = place
-	at := p.dict.now.Load().keys[place].partition
+	r.place = p.place(r)
+	at := p.dict.now.Load().keys[r.place].partition
 	if p.msg.after != nil && line <= p.msg.after[at] {
 		return
 	}
@@ -497,6 +490,26 @@ func (p *parser) keep(line, size int) {
 	if !r.unstamped {
 		p.out.newest = max(p.out.newest, r.time)
 	}
+}
+
+// place returns the place of the reading's key in the dictionary.
+func (p *parser) place(r *reading) uint32 {
+	if r.found {
+		return r.next
+	}
+	r.key = r.key[:0]
+	for i, v := range p.values {
+		if i > 0 {
+			r.key = append(r.key, fleetscore.KeySeparator...)
+		}
+		r.key = append(r.key, v...)
+	}
+	place, ok := p.dict.find(r.key, r.place)
+	if !ok {
+		p.dict = p.shared.renew(p.dict)
+		place, _ = p.dict.find(r.key, 0) // there is room for one
+	}
+	return place
 }
 
 // minLine is fewer bytes than any reading has.

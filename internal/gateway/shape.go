@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 
@@ -22,6 +24,7 @@ type shape struct {
 	end   string // after the last value
 	cells []cell // of the columns that are neither time nor key nor id; the names are set
 	timed bool
+	keyed bool // every key column is a text, in the order of the columns
 
 	batch *batch // to which the last reading of the shape was added
 	round uint64 // of the batch
@@ -33,7 +36,30 @@ type part struct {
 	before string // from the end of the value before; if the value is a text, with its opening quote
 	role   role
 	at     int // the key column, or the place in cells
+
+	words, masks [2]uint64 // of before, if it has at most 16 bytes
 }
+
+// precedes reports whether the part's value begins behind this place of the text.
+func (t *part) precedes(b []byte, i int) bool {
+	if len(b)-i >= 16 && len(t.before) <= 16 {
+		return (word(b[i:])^t.words[0])&t.masks[0]|(word(b[i+8:])^t.words[1])&t.masks[1] == 0
+	}
+	return len(b)-i >= len(t.before) && string(b[i:i+len(t.before)]) == t.before
+}
+
+// prepare makes what precedes compares, eight bytes at once.
+func (t *part) prepare() {
+	var text, mask [16]byte
+	for i := range copy(text[:], t.before) {
+		mask[i] = 0xff
+	}
+	for i := range t.words {
+		t.words[i], t.masks[i] = word(text[8*i:]), word(mask[8*i:])
+	}
+}
+
+func word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
 type role int
 
@@ -87,9 +113,14 @@ func (p *parser) predicted(b []byte, i int) (end int, ok bool) {
 // scan reads the values of a reading of a shape.
 func (p *parser) scan(s *shape, b []byte, i int) (end int, ok bool) {
 	r := &p.reading
+	r.found = false
+	guess, like := fleetscore.Key(""), 0 // the key that may come, and how far the values are like it
+	if s.keyed {
+		guess, r.next = p.dict.following(r.place)
+	}
 	for k := range s.parts {
 		t := &s.parts[k]
-		if len(b)-i < len(t.before) || string(b[i:i+len(t.before)]) != t.before {
+		if !t.precedes(b, i) {
 			return 0, false
 		}
 		i += len(t.before)
@@ -118,6 +149,7 @@ func (p *parser) scan(s *shape, b []byte, i int) (end int, ok bool) {
 				r.id = p.texts.keep(b[from:i])
 			case t.role == keyText && i > from && i-from <= maxKeyBytes:
 				p.values[t.at] = b[from:i]
+				like = behind(guess, like, b[from:i])
 			default:
 				return 0, false
 			}
@@ -139,7 +171,18 @@ func (p *parser) scan(s *shape, b []byte, i int) (end int, ok bool) {
 	if len(b)-i < len(s.end) || string(b[i:i+len(s.end)]) != s.end {
 		return 0, false
 	}
+	r.found = guess != "" && like == len(guess)+1
 	return i + len(s.end), true
+}
+
+// behind returns the place in a key behind a value that begins at a place, and behind the separator after it; below 0
+// if the key has another value there.
+func behind(key fleetscore.Key, from int, value []byte) int {
+	end := from + len(value)
+	if from < 0 || end > len(key) || string(key[from:end]) != string(value) || end < len(key) && key[end] != fleetscore.KeySeparator[0] {
+		return -1
+	}
+	return end + 1
 }
 
 // finished completes a reading that was scanned; false leaves it to the parser of JSON, which says
@@ -154,6 +197,9 @@ func (p *parser) finished(s *shape) bool {
 		r.time = p.now
 	case r.time > p.latest || r.time < leastTime:
 		return false
+	}
+	if s.keyed && len(p.keys) == 0 && p.msg.Owner == "" {
+		return true
 	}
 	for i, v := range p.values {
 		if given := p.given(i); given != nil {
@@ -174,6 +220,20 @@ func (p *parser) finished(s *shape) bool {
 // plain returns the end of a text that has no escapes and is of ASCII characters, which is the
 // place of its closing quote; below 0 if the text isn't like that.
 func plain(b []byte, i int) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(b)-i >= 8; i += 8 {
+		w := word(b[i:])
+		quote, slash := w^('"'*ones), w^('\\'*ones)
+		// The high bit of a byte says that the character ends the text. A borrow may set a bit wrongly, but only behind a
+		// right one, and the first one counts.
+		ends := (quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w | w | (w&^high + ones)
+		if ends &= high; ends != 0 {
+			if i += bits.TrailingZeros64(ends) / 8; b[i] != '"' {
+				return -1
+			}
+			return i
+		}
+	}
 	for ; i < len(b); i++ {
 		c := b[i]
 		if c == '"' {
@@ -243,10 +303,13 @@ func decimal(b []byte, i int) (v float64, end int) {
 }
 
 // stamps reads times of the form 2006-01-02T15:04:05.000Z, with up to 6 digits of the second's
-// fraction. It remembers the day that it read last.
+// fraction. It remembers the day and the second that it read last.
 type stamps struct {
 	day  [11]byte
-	base fleetscore.Micros
+	base fleetscore.Micros // of the day
+
+	last   [3]uint64 // the text of the second, in words of which two overlap
+	second fleetscore.Micros
 }
 
 // read returns a time and the place of the quote after it; the place stays if the time
@@ -256,19 +319,14 @@ func (s *stamps) read(b []byte, i int) (fleetscore.Micros, int) {
 		return 0, i
 	}
 	t := b[i:]
-	if [11]byte(t) != s.day {
-		m, err := table.ParseTime(string(t[:10]))
-		if err != nil || t[10] != 'T' {
+	if text := [3]uint64{word(t), word(t[8:]), word(t[11:])}; text != s.last {
+		second, ok := s.whole(t)
+		if !ok {
 			return 0, i
 		}
-		s.day, s.base = [11]byte(t), m
+		s.last, s.second = text, second
 	}
-	hour, minute, second := two(t[11:]), two(t[14:]), two(t[17:])
-	if hour > 23 || minute > 59 || second > 59 || t[13] != ':' || t[16] != ':' {
-		return 0, i
-	}
-	m := fleetscore.Micros((hour*60+minute)*60+second) * 1e6
-	n := 19
+	m, n := s.second, len("2006-01-02T15:04:05")
 	if t[n] == '.' {
 		scale := fleetscore.Micros(100_000)
 		for n++; n < len(t) && t[n]-'0' < 10; n++ {
@@ -282,7 +340,23 @@ func (s *stamps) read(b []byte, i int) (fleetscore.Micros, int) {
 	if n >= len(t) || t[n] != 'Z' {
 		return 0, i
 	}
-	return s.base + m, i + n + 1
+	return m, i + n + 1
+}
+
+// whole reads a time up to its second.
+func (s *stamps) whole(t []byte) (fleetscore.Micros, bool) {
+	if [11]byte(t) != s.day {
+		m, err := table.ParseTime(string(t[:10]))
+		if err != nil || t[10] != 'T' {
+			return 0, false
+		}
+		s.day, s.base = [11]byte(t), m
+	}
+	hour, minute, second := two(t[11:]), two(t[14:]), two(t[17:])
+	if hour > 23 || minute > 59 || second > 59 || t[13] != ':' || t[16] != ':' {
+		return 0, false
+	}
+	return s.base + fleetscore.Micros((hour*60+minute)*60+second)*1e6, true
 }
 
 // two is a number of two digits; 99 or more if they aren't digits.
@@ -361,6 +435,14 @@ func (p *parser) shapeOf(text []byte) *shape {
 		return nil
 	}
 	s.end = string(text[before:p.dec.InputOffset()])
+	var keys []int
+	for i := range s.parts {
+		s.parts[i].prepare()
+		if s.parts[i].role == keyText {
+			keys = append(keys, s.parts[i].at)
+		}
+	}
+	s.keyed = slices.Equal(keys, p.inOrder)
 	s.at = make([]int, len(s.cells))
 	return s
 }
