@@ -106,6 +106,7 @@ var Table = map[string]Route{
 	"GET /api/v1/queries":                                   {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/sensors":                                   {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/sensors/summary":                           {fleetscore.RoleViewer, noBody},
+	"GET /api/v1/hub/keys":                                  {fleetscore.RoleViewer, noBody},
 	"GET /api/v1/hub/readings":                              {fleetscore.RoleViewer, noBody},
 	"POST /api/v1/queries/{name}/replay":                    {fleetscore.RoleOperator, smallBody},
 	"GET /api/v1/datasets/{name}/late":                      {fleetscore.RoleViewer, noBody},

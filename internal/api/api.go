@@ -117,8 +117,9 @@ type Deps struct {
 	Catalog   *catalog.Catalog                                                  // of the store; nil means that the API opens its own
 	Gateway   http.Handler                                                      // answers POST /hubs/{hub}/messages
 	Clock     *clock.Clock                                                      // the time that the server acts by; nil is the system's
-	Hub       func() Hub                                                        // what comes in
+	Hub       func(context.Context) Hub                                         // what comes in
 	Tail      func(context.Context, tail.Query, func(tail.Reading) error) error // reads readings of the log
+	Keys      func(context.Context, tail.Query, func(tail.Key) error) error     // what the log says of keys
 	Replay    func(context.Context, Replay) (Replayed, error)                   // makes rows of a query again
 	Redrive   func(context.Context, ledger.Rejected) (why string, err error)    // hands a rejected message over again
 	// RedriveLate hands the readings of a file of late readings over again and deletes the file.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -31,7 +32,27 @@ type acceptClockInput struct {
 // Hub is what comes into the hub.
 type Hub struct {
 	gateway.Stats
-	Kafka []kafka.Topic `json:"kafka" doc:"the topics that this server reads"`
+	Kafka      []kafka.Topic  `json:"kafka" doc:"the topics that this server reads"`
+	Partitions []HubPartition `json:"partitions" doc:"of the log; empty while it isn't open"`
+	Readers    []HubReader    `json:"readers" doc:"queries, and the archive"`
+}
+
+// HubPartition is a part of the log.
+type HubPartition struct {
+	Partition int    `json:"partition"`
+	First     uint64 `json:"first" doc:"offset of the oldest message"`
+	Last      uint64 `json:"last" doc:"offset of the newest message"`
+	Messages  uint64 `json:"messages"`
+	SizeBytes uint64 `json:"size_bytes"`
+}
+
+// HubReader is how far a query, or the archive, has read the log.
+type HubReader struct {
+	Name      string     `json:"name"`
+	Positions []uint64   `json:"positions" doc:"by partition, offset of the last message that it took; of the archive, that it stored"`
+	Lag       uint64     `json:"lag" doc:"messages of the log that it hasn't taken"`
+	Until     *time.Time `json:"until" doc:"the time until which a query's rows are complete"`
+	Problem   string     `json:"problem" doc:"why a query has stopped"`
 }
 
 // Rejected is a message with readings that were rejected.
@@ -237,6 +258,32 @@ func (s *server) registerRejected(api huma.API) {
 		})
 }
 
+// readKeys answers what the log says of keys, an object per line.
+func (s *server) readKeys(w http.ResponseWriter, r *http.Request) error {
+	q, err := tailQuery(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	limit := 100
+	if text := r.URL.Query().Get("limit"); text != "" {
+		limit, _ = strconv.Atoi(text) // tailQuery has checked it
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out, n := json.NewEncoder(w), 0
+	err = s.deps.Keys(r.Context(), q, func(k tail.Key) error {
+		if n++; limit > 0 && n > limit {
+			return errEnough
+		}
+		return out.Encode(k)
+	})
+	if n > 0 {
+		return nil // there are enough, or the client went away
+	}
+	return err
+}
+
+var errEnough = errors.New("enough was read")
+
 // readReadings answers readings of the log, an object per line, as they are read.
 func (s *server) readReadings(w http.ResponseWriter, r *http.Request) error {
 	q, err := tailQuery(r.URL.Query())
@@ -330,6 +377,13 @@ func (s *server) registerTail(api huma.API, mux *access.Mux) {
 			param("offset", "the first message of the partition"), param("follow", "true goes on with what comes"), param("limit", "the most readings; the last 20 by default")},
 		Responses: map[string]*huma.Response{"200": {Description: "readings as application/x-ndjson"}}})
 	mux.HandleFunc("GET "+path, problems(s.readReadings))
+	const keys = Prefix + "/hub/keys"
+	describe(api, keys, &huma.Operation{OperationID: "read keys", Method: http.MethodGet, Path: "/hub/keys", Tags: []string{"streams"}, Summary: "What the log says of each key, an object per line, in the order of the keys",
+		Description: "Without from and offset: of the last 1,000 messages of each partition.",
+		Parameters: []*huma.Param{param("key", "a value of the key, once for each key column, in their order"), param("partition", "the only partition to read"), param("from", "arrivals from this time on"),
+			param("offset", "the first message of the partition"), param("limit", "the most keys; the first 100 by default, 0 means all")},
+		Responses: map[string]*huma.Response{"200": {Description: "keys as application/x-ndjson"}}})
+	mux.HandleFunc("GET "+keys, problems(s.readKeys))
 }
 
 type sensorsInput struct {
@@ -399,7 +453,7 @@ func (s *server) registerStreams(api huma.API, mux *access.Mux) {
 	add(api, huma.Operation{OperationID: "replay query", Method: http.MethodPost, Path: "/queries/{name}/replay", Tags: []string{"streams"}, Summary: "Make rows of a query again, of readings that were kept, and put them into a dataset",
 		Description: "Readings go by their times alone, in whatever order they came. The rows are put into the dataset by one commit; the answer comes after it."}, s.replay)
 	add(api, huma.Operation{OperationID: "show hub", Method: http.MethodGet, Path: "/hub", Tags: []string{"streams"}, Summary: "What comes in by which way"},
-		func(context.Context, *struct{}) (*body[Hub], error) { return answer(s.deps.Hub()), nil })
+		func(ctx context.Context, _ *struct{}) (*body[Hub], error) { return answer(s.deps.Hub(ctx)), nil })
 	add(api, huma.Operation{OperationID: "read clock", Method: http.MethodGet, Path: "/clock", Tags: []string{"streams"}, Summary: "The time that the server acts by, and whether it trusts the machine's clock"},
 		func(context.Context, *struct{}) (*body[clock.State], error) { return answer(s.deps.Clock.State()), nil })
 	add(api, huma.Operation{OperationID: "accept clock", Method: http.MethodPost, Path: "/clock/accept", Tags: []string{"streams"}, Summary: "Trust the machine's clock as it is now"},

@@ -19,6 +19,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/cli/laboratory"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -29,30 +30,95 @@ func newHubCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "hub", Short: "The log of readings"}
 	cmd.AddCommand(remote(&cobra.Command{
 		Use:   "show",
-		Short: "Show what comes in by which way",
-		Long: `Shows how many readings were taken and rejected since the server's start, how many a second over the last ten seconds, and for each
-topic of Kafka how far it was read: its lag is the number of records that are in the topic and not
-in the hub yet. If a topic can't be read, the problem says why and what to do; the server tries again by
-itself.`,
+		Short: "Show what comes in by which way, and who reads it",
+		Long: `Shows how many readings were taken and rejected since the server's start, of all and by each way, how many a second over the last ten
+seconds, when the first and the last one came, and the newest time that a device gave to one. The lag of a topic of Kafka is the number of
+records that are in the topic and not in the hub yet; if it can't be read, the problem says why and what to do, and the server tries again by
+itself. The lag of a query, and of the archive, is the number of messages of the hub that it hasn't taken yet; its newest time is the one
+until which its rows are complete. The log is what the hub holds. "fleetscore hub keys" shows what comes from each device and sensor.`,
 		Example: "  fleetscore hub show", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 			var h api.Hub
 			if err := c.Get(ctx, "/hub", nil, &h); err != nil {
 				return nil, err
 			}
-			l := &listing{columns: []string{"way", "state", "accepted", "per second", "rejected", "lag", "last", "problem"}}
-			last := &h.LastArrival
-			if last.IsZero() {
-				last = nil
+			l := &listing{columns: []string{"what", "state", "accepted", "per second", "rejected", "lag", "first", "last", "newest", "problem"}}
+			taken := func(item any, name string, t gateway.Taken) {
+				l.add(item, name, "", t.Accepted, strconv.FormatFloat(t.PerSecond, 'f', 1, 64), t.Rejected, "", ifSet(t.FirstArrival), ifSet(t.LastArrival), ifSet(t.Newest), "")
 			}
-			l.add(h.Stats, "all", "", h.Accepted, strconv.FormatFloat(h.PerSecond, 'f', 1, 64), h.Rejected, "", last, "")
+			none := (*time.Time)(nil)
+			taken(h.Stats, "all", h.Taken)
+			for _, w := range h.Ways {
+				taken(w, string(w.Way), w.Taken)
+			}
 			for _, k := range h.Kafka {
-				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, "", k.Rejected, k.Lag, (*time.Time)(nil), k.Problem)
+				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, "", k.Rejected, k.Lag, none, none, none, k.Problem)
+			}
+			for _, p := range h.Partitions {
+				l.add(p, fmt.Sprintf("log %d", p.Partition), fmt.Sprintf("%s messages, %.1f MB", thousands(int64(p.Messages)), float64(p.SizeBytes)/1e6), "", "", "", "", none, none, none, "")
+			}
+			for _, r := range h.Readers {
+				l.add(r, r.Name, "", "", "", "", r.Lag, none, none, r.Until, r.Problem)
 			}
 			return l, nil
 		}))
-	cmd.AddCommand(newTailCommand())
+	cmd.AddCommand(newTailCommand(), newKeysCommand())
 	return cmd
+}
+
+// ifSet is a time, or nothing if it is zero.
+func ifSet(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// newKeysCommand shows what comes from each sensor.
+func newKeysCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "keys", Short: "Show the readings of each key: how many, how often, first and last ones, how late they come", Long: `Shows what the log says of each key, in the order of the keys: how many readings there are, how many a second, the earliest and the
+latest time that the device gave to one, when the first and the last one arrived, and the lag of the last one, which is its arrival less its
+time. The last 1,000 messages of each partition are read, or what arrived from a time on (--from), which may take long; nothing of that
+costs anything while readings come in. "fleetscore sensor list" shows the rows that queries make of them.`,
+		Example: "  fleetscore hub keys\n  fleetscore hub keys --key 1,4 --from 2026-11-23T10:00:00Z -o json", Args: cobra.NoArgs}
+	f := cmd.Flags()
+	key, from, limit := f.StringSlice("key", nil, "only this sensor: values of the key columns, in their order"), f.String("from", "", "arrivals from this time on"), f.Int("limit", 100, "how many keys; 0 means all")
+	return remote(cmd, func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
+		if *limit < 0 {
+			return nil, usagef("--limit %d: a number below 0", *limit)
+		}
+		q := url.Values{"key": *key, "limit": {strconv.Itoa(*limit)}}
+		if *limit > 0 {
+			q.Set("limit", strconv.Itoa(*limit+1)) // tells whether there are more
+		}
+		if *from != "" {
+			q.Set("from", *from)
+		}
+		in, err := c.Open(ctx, "/hub/keys", q)
+		if err != nil {
+			return nil, err
+		}
+		defer in.Close()
+		l := &listing{columns: []string{"key", "readings", "per second", "first", "last", "first arrived", "last arrived", "lag", "sources"}}
+		for dec := json.NewDecoder(in); ; {
+			var k tail.Key
+			if err := dec.Decode(&k); err == io.EOF {
+				return l, nil
+			} else if err != nil {
+				return nil, err
+			}
+			if *limit > 0 && len(l.items) == *limit {
+				fmt.Fprintln(cmd.ErrOrStderr(), "there are more keys; --limit 0 shows all")
+				return l, nil
+			}
+			sources := make([]string, len(k.Sources))
+			for i, s := range k.Sources {
+				sources[i] = string(s)
+			}
+			l.add(k, strings.Join(k.Key, ","), k.Readings, strconv.FormatFloat(k.PerSecond, 'g', 4, 64), &k.First, &k.Last, &k.FirstArrived, &k.LastArrived,
+				time.Duration(k.Lag*float64(time.Second)).Round(time.Millisecond), strings.Join(sources, " "))
+		}
+	})
 }
 
 // newQueryCommand is the laboratory, and what a server does with its queries.

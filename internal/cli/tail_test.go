@@ -56,6 +56,20 @@ queries:
 			t.Errorf("%q: %s, want %s", c.args, got, c.want)
 		}
 	}
+	for _, c := range []struct{ args, want []string }{
+		{[]string{"show"}, []string{"all ", "http ", "log 0 ", "6 messages", "query readings"}},
+		{[]string{"keys"}, []string{"1,4 ", "1,5 ", " 3 ", "http"}},
+		{[]string{"keys", "--limit", "1"}, []string{"1,4 ", "there are more keys"}},
+		{[]string{"keys", "--key", "1,4", "--from", at.Add(-time.Minute).Format(time.RFC3339), "-o", "json"}, []string{`"readings": 3`, `"last": "` + at.Truncate(time.Microsecond).Format(time.RFC3339Nano)}},
+		{[]string{"keys", "--key", "1,6", "-o", "csv"}, []string{"key,readings,per_second,first,last,first_arrived,last_arrived,lag,sources"}},
+	} {
+		code, out, stderr := command(t, append(append([]string{"hub"}, c.args...), server)...)
+		for _, w := range c.want {
+			if code != 0 || !strings.Contains(out+stderr, w) {
+				t.Errorf("%q: exit %d without %q\n%s%s", c.args, code, w, out, stderr)
+			}
+		}
+	}
 	if code, out, _ := command(t, "hub", "tail", "--key", "1,4", server); code != 0 || !strings.Contains(out, "1,4 ") || !strings.Contains(out, "Value=2") || strings.Contains(out, "1,5 ") {
 		t.Errorf("as a table: exit %d\n%s", code, out)
 	}

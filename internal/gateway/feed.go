@@ -250,7 +250,7 @@ func (f *Feed) Begin(text *Lines, records []Record, next int64, refused func([]R
 	if err != nil {
 		f.fail()
 	}
-	return &Pending{f.g, out, waits, err}, nil
+	return &Pending{f.g, WayKafka, out, waits, err}, nil
 }
 
 // Caught says that everything that was in the log at a time has been given to Begin, and that

@@ -375,3 +375,45 @@ func TestEventGrid(t *testing.T) {
 		}
 	}
 }
+
+// TestWays: what came is told by the way by which it came.
+func TestWays(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(1)
+	g := start(t, h, Config{Sources: []fleetscore.Source{fleetscore.SourceHTTP, fleetscore.SourceMQTT}})
+	const reading = `{"TS":"2026-11-23T10:00:05Z","Device":"a","Tag":"1","Value":1}`
+	post(g, "application/x-ndjson", reading+"\n"+reading+"\n{}")
+	post(g, "application/cloudevents+json", `{"specversion":"1.0","id":"1","source":"s","type":"t","data":`+reading+`}`)
+	influx(g, "", "m,Device=c,Tag=3 Value=1")
+	sendHubs(g, "/hub/messages", "application/atom+xml", "", reading)
+	if _, err := g.Take(fleetscore.SourceMQTT, JSON, []byte(reading)); err != nil {
+		t.Fatal(err)
+	}
+	g.Reject(WayMQTT)
+	p, err := g.Begin(fleetscore.SourceHTTP, Message{Format: JSON, Body: []byte(reading), Way: WayAgain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[Way]string{}
+	var sum Stats
+	stats := g.Stats()
+	for _, w := range stats.Ways {
+		got[w.Way] = fmt.Sprintf("%d %d %s", w.Accepted, w.Rejected, w.Newest.Format("15:04:05"))
+		if w.FirstArrival.IsZero() || w.LastArrival.Before(w.FirstArrival) {
+			t.Errorf("%+v", w)
+		}
+	}
+	want := map[Way]string{WayHTTP: "2 1 10:00:05", WayCloudEvents: "1 0 10:00:05", WayInflux: "1 0 00:00:00", WayEventHubs: "1 0 10:00:05", WayMQTT: "1 1 10:00:05", WayAgain: "1 0 10:00:05"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if sum.Add(stats); stats.Accepted != 7 || stats.Rejected != 2 || sum.Accepted != 7 || len(sum.Ways) != len(want) || !sum.FirstArrival.Equal(stats.FirstArrival) {
+		t.Errorf("all together are %+v, added to nothing %+v", stats, sum)
+	}
+	if sum.Add(stats); sum.Accepted != 14 || sum.Ways[0].Accepted != 4 || len(sum.Ways) != len(want) {
+		t.Errorf("twice that is %+v", sum)
+	}
+}

@@ -26,7 +26,6 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -147,7 +146,7 @@ type Gateway struct {
 	full    func() string
 	owner   func(context.Context) string
 	metrics *metrics
-	rate    rate
+	rates   map[Way]*rate     // of all ways
 	outages lifecycle.Outages // of the hub
 
 	partition  [fleetscore.Shards]int // of each shard
@@ -164,7 +163,10 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full, owner: deps.Owner, intake: newIntake(cfg.MaxQueueBytes)}
+	g := &Gateway{cfg: cfg, hub: deps.Hub, log: deps.Log, clock: deps.Clock, now: deps.Clock.Now, full: deps.Full, owner: deps.Owner, intake: newIntake(cfg.MaxQueueBytes), rates: map[Way]*rate{}}
+	for _, w := range Ways {
+		g.rates[w] = &rate{}
+	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -200,61 +202,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
-}
-
-// Stats describes what the gateway took since it was made.
-type Stats struct {
-	Accepted    uint64    `json:"accepted"`   // readings synced to the hub
-	Rejected    uint64    `json:"rejected"`   // readings refused
-	PerSecond   float64   `json:"per_second"` // readings accepted, over the last 10 s
-	LastArrival time.Time `json:"last_arrival"`
-}
-
-// Stats describes what the gateway took since it was made; LastArrival is zero
-// before the first reading.
-func (g *Gateway) Stats() Stats { return g.rate.stats(g.now()) }
-
-// rate counts readings in seconds.
-type rate struct {
-	mu       sync.Mutex // guards what follows
-	accepted uint64
-	rejected uint64
-	last     time.Time
-	seconds  [rateSeconds + 1]struct {
-		second int64
-		n      uint64
-	}
-}
-
-const rateSeconds = 10
-
-func (r *rate) add(now time.Time, accepted, rejected int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.rejected += uint64(rejected)
-	if accepted == 0 {
-		return
-	}
-	r.accepted += uint64(accepted)
-	r.last = now.UTC()
-	s := &r.seconds[uint64(now.Unix())%uint64(len(r.seconds))]
-	if s.second != now.Unix() {
-		s.second, s.n = now.Unix(), 0
-	}
-	s.n += uint64(accepted)
-}
-
-// stats takes the rate from the whole seconds before this one.
-func (r *rate) stats(now time.Time) Stats {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var n uint64
-	for _, s := range r.seconds {
-		if age := now.Unix() - s.second; age >= 1 && age <= rateSeconds {
-			n += s.n
-		}
-	}
-	return Stats{Accepted: r.accepted, Rejected: r.rejected, PerSecond: float64(n) / rateSeconds, LastArrival: r.last}
 }
 
 var _ http.Handler = (*Gateway)(nil)

@@ -74,7 +74,12 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request, out *Answer) (sta
 		return http.StatusUnsupportedMediaType, 0, g.problem(fleetscore.Invalid,
 			"send Content-Type: application/x-ndjson (an object per line), application/json (an object, or an array of them), text/csv, application/cloudevents+json or application/cloudevents-batch+json", "the content type %q is unknown", r.Header.Get("Content-Type"))
 	}
+	way := WayHTTP
+	if strings.HasPrefix(media(r), "application/cloudevents") {
+		way = WayCloudEvents
+	}
 	if kind := r.Header.Get(gridHeader); kind != "" && media(r) == "application/json" {
+		way = WayCloudEvents
 		form = func(g *Gateway, body []byte) *Lines {
 			if out.Code = validationCode(body); out.Code != "" {
 				return &Lines{}
@@ -84,7 +89,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request, out *Answer) (sta
 			return l
 		}
 	}
-	status, accepted, problem = g.receive(w, r, form)
+	status, accepted, problem = g.receive(w, r, way, form)
 	if out.Code != "" && status == http.StatusBadRequest { // the question holds no reading
 		status, problem = http.StatusOK, nil
 	}
@@ -92,7 +97,7 @@ func (g *Gateway) take(w http.ResponseWriter, r *http.Request, out *Answer) (sta
 }
 
 // receive takes the readings of a request whose form is known.
-func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, form form) (status, accepted int, problem *Problem) {
+func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, way Way, form form) (status, accepted int, problem *Problem) {
 	if err := g.ready(); err != nil {
 		_, _, problem := g.refusal(w, err)
 		return http.StatusTooManyRequests, 0, problem
@@ -113,6 +118,7 @@ func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, form form) (st
 		}
 		m = lines.Message()
 	}
+	m.Way = way
 	if g.owner != nil {
 		m.Owner = g.owner(r.Context())
 	}
@@ -225,7 +231,7 @@ func (g *Gateway) ServeInflux(w http.ResponseWriter, r *http.Request) {
 		precision := r.URL.Query().Get("precision")
 		unit, ok := units[precision]
 		if status, problem = http.StatusBadRequest, g.problem(fleetscore.Invalid, "write ns, us, ms, s, m or h", "the precision %q is unknown", precision); ok {
-			status, _, problem = g.receive(w, r, func(g *Gateway, body []byte) *Lines {
+			status, _, problem = g.receive(w, r, WayInflux, func(g *Gateway, body []byte) *Lines {
 				l := &Lines{arrival: true}
 				l.Influx(body, unit, g.cfg.Hub)
 				return l
@@ -312,7 +318,7 @@ func (g *Gateway) takeHubs(w http.ResponseWriter, r *http.Request) (status int, 
 			return http.StatusBadRequest, g.problem(fleetscore.Invalid, "", "the header %s is not JSON: %v", hubsProperties, err)
 		}
 	}
-	status, _, problem = g.receive(w, r, func(_ *Gateway, body []byte) *Lines {
+	status, _, problem = g.receive(w, r, WayEventHubs, func(_ *Gateway, body []byte) *Lines {
 		l := &Lines{arrival: cfg.ArrivalTime}
 		if media(r) == hubsBatch {
 			l.HubsEvents(body)

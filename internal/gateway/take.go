@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +40,8 @@ type Message struct {
 	Owner       string // value that Hub.OwnKey must have in each reading; empty means any
 	// Arrived is when the readings came, if they are handed over again; zero means now.
 	Arrived time.Time
+	// Way is how the readings came, if that isn't the source.
+	Way Way
 
 	lines   *Lines        // what the text was translated from; nil for none
 	refused func(*parsed) // is called if readings were rejected, before the others can be stored; nil isn't
@@ -74,6 +77,7 @@ const takeOp = "take readings"
 // Pending is readings on their way into the hub.
 type Pending struct {
 	g     *Gateway
+	way   Way
 	out   *parsed
 	waits []*waiting
 	err   error
@@ -95,7 +99,7 @@ func (g *Gateway) Begin(source fleetscore.Source, m Message) (*Pending, error) {
 		parse = (*parser).value
 	}
 	out, waits, err := g.parse(parse, m, func(c *committer, _ []*batch) (*sourceState, string) { return c.fixed[at], "" })
-	return &Pending{g, out, waits, err}, nil
+	return &Pending{g, cmp.Or(m.Way, Way(source)), out, waits, err}, nil
 }
 
 // Wait returns once the readings are synced to disk. After an error some of them may be
@@ -117,15 +121,17 @@ func (p *Pending) Wait() (Verdicts, error) {
 		}
 		return Verdicts{}, fleetscore.Errorf(fleetscore.KindOf(err), takeOp, g.cfg.Name, "the readings could not all be stored: %w", cause).WithHint("%s", hint)
 	}
-	g.count(p.out.accepted, p.out.rejected)
+	g.count(p.way, p.out.accepted, p.out.rejected, p.out.newest)
 	return Verdicts{p.out.accepted, p.out.rejected, p.out.reasons}, nil
 }
 
 // Reject counts a message that was refused as a whole, before its text was read.
-func (g *Gateway) Reject() { g.count(0, 1) }
+func (g *Gateway) Reject(way Way) { g.count(way, 0, 1, 0) }
 
-func (g *Gateway) count(accepted, rejected int) {
-	g.rate.add(g.now(), accepted, rejected)
+func (g *Gateway) count(way Way, accepted, rejected int, newest fleetscore.Micros) {
+	if r := g.rates[way]; r != nil {
+		r.add(g.now(), accepted, rejected, newest)
+	}
 	g.metrics.readings.WithLabelValues("accepted").Add(float64(accepted))
 	g.metrics.readings.WithLabelValues("rejected").Add(float64(rejected))
 }

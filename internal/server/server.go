@@ -247,7 +247,7 @@ func (s *Server) handler(w work) (http.Handler, error) {
 	if err := os.RemoveAll(pushes); err != nil { // what a killed server left of pushes
 		return nil, FolderError(pushes, err)
 	}
-	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Tail: st.tail, Replay: st.Replay, Redrive: st.Redrive, RedriveLate: st.RedriveLate, Queries: st.status, Sensors: s.sensors, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
+	a, err := api.New(api.Config{Version: s.cfg.Version, TempDir: filepath.Join(s.cfg.Dir, "spool"), PushDir: pushes}, api.Deps{Access: s.control, Ledger: s.Ledger, Scheduler: w.scheduler, Broker: w.broker, Logs: w.logs, Fleets: fleets{w.fleets, s}, Store: s.store, Images: w.images, Mounts: &s.mounts, Catalog: s.Catalog, Gateway: st, Hub: st.ways, Tail: st.tail, Keys: st.keys, Replay: st.Replay, Redrive: st.Redrive, RedriveLate: st.RedriveLate, Queries: st.status, Sensors: s.sensors, Servers: s.servers, Check: s.check, Health: s.health, Clock: s.clock, Now: s.clock.Now, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return nil, err
 	}

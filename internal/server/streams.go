@@ -171,10 +171,7 @@ func (s *streams) caughtUp(ctx context.Context) (aggregator.Status, bool) {
 func (s *streams) stats() gateway.Stats {
 	out := s.ownStats()
 	for _, o := range s.server.others.reports() {
-		out.Accepted, out.Rejected, out.PerSecond = out.Accepted+o.Gateway.Accepted, out.Rejected+o.Gateway.Rejected, out.PerSecond+o.Gateway.PerSecond
-		if o.Gateway.LastArrival.After(out.LastArrival) {
-			out.LastArrival = o.Gateway.LastArrival
-		}
+		out.Add(o.Gateway)
 	}
 	return out
 }
@@ -184,7 +181,7 @@ func (s *streams) ownStats() gateway.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gateway == nil {
-		return gateway.Stats{}
+		return gateway.Stats{Ways: []gateway.WayStats{}}
 	}
 	return s.gateway.Stats()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway"
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/mqtt"
+	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/tail"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -131,12 +133,51 @@ func (s *streams) kafka(h fleetscore.HubConfig, g *gateway.Gateway, metrics prom
 }
 
 // ways is what comes in.
-func (s *streams) ways() api.Hub {
-	out := api.Hub{Stats: s.stats(), Kafka: []kafka.Topic{}}
+func (s *streams) ways(ctx context.Context) api.Hub {
+	out := api.Hub{Stats: s.stats(), Kafka: []kafka.Topic{}, Partitions: []api.HubPartition{}, Readers: []api.HubReader{}}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, t := range s.topics {
 		out.Kafka = append(out.Kafka, t.Status())
+	}
+	h, kept := s.hub, s.archive
+	s.mu.Unlock()
+	if h == nil {
+		return out
+	}
+	log, err := h.Stats(ctx)
+	if err != nil {
+		return out // health says why
+	}
+	for _, p := range log {
+		out.Partitions = append(out.Partitions, api.HubPartition{Partition: p.Partition, First: p.First, Last: p.Last, Messages: p.Messages, SizeBytes: p.SizeBytes})
+	}
+	behind := func(name string, positions []uint64) api.HubReader {
+		r := api.HubReader{Name: name, Positions: positions}
+		for i, p := range log {
+			if i < len(positions) && positions[i] < p.Last {
+				r.Lag += p.Last - max(positions[i], p.First-1)
+			}
+		}
+		return r
+	}
+	for _, q := range s.status() {
+		positions, until := make([]uint64, len(q.Partitions)), fleetscore.Micros(math.MaxInt64)
+		for i, p := range q.Partitions {
+			positions[i], until = p.Taken, min(until, p.CompleteUntil)
+		}
+		r := behind("query "+q.Query, positions)
+		if r.Problem = q.Problem; len(positions) > 0 && until > 0 {
+			at := until.Time()
+			r.Until = &at
+		}
+		out.Readers = append(out.Readers, r)
+	}
+	if kept != nil {
+		positions := make([]uint64, len(log))
+		for i := range positions {
+			positions[i] = max(kept.Hold(i), 1) - 1
+		}
+		out.Readers = append(out.Readers, behind("archive", positions))
 	}
 	return out
 }
@@ -248,7 +289,7 @@ func (s *streams) Redrive(ctx context.Context, r ledger.Rejected) (why string, e
 	if why != "" {
 		return why, nil
 	}
-	m.Arrived = r.Arrived
+	m.Arrived, m.Way = r.Arrived, gateway.WayAgain
 	p, err := g.Begin(fleetscore.SourceHTTP, m)
 	if err != nil {
 		return "", err
@@ -285,7 +326,7 @@ func (s *streams) RedriveLate(ctx context.Context, file fleetscore.BlobName) (n 
 	}
 	var text []byte
 	deliver := func() error {
-		p, err := g.Begin(fleetscore.SourceHTTP, gateway.Message{Format: gateway.NDJSON, Body: text})
+		p, err := g.Begin(fleetscore.SourceHTTP, gateway.Message{Format: gateway.NDJSON, Body: text, Way: gateway.WayAgain})
 		if err != nil {
 			return err
 		}
@@ -377,11 +418,28 @@ func messageOf(r ledger.Rejected, h fleetscore.HubConfig) (m gateway.Message, wh
 
 // tail reads readings of the log.
 func (s *streams) tail(ctx context.Context, q tail.Query, fn func(tail.Reading) error) error {
-	s.mu.Lock()
-	h := s.hub
-	s.mu.Unlock()
-	if h == nil {
-		return fleetscore.Errorf(fleetscore.Unavailable, "read readings", "hub", "the hub isn't open").WithHint("GET /health says why")
+	h, err := s.open()
+	if err != nil {
+		return err
 	}
 	return tail.Read(ctx, h, q, fn)
+}
+
+// keys reads what the log says of keys.
+func (s *streams) keys(ctx context.Context, q tail.Query, fn func(tail.Key) error) error {
+	h, err := s.open()
+	if err != nil {
+		return err
+	}
+	return tail.Keys(ctx, h, q, s.server.clock.Now(), fn)
+}
+
+// open is the log.
+func (s *streams) open() (hub.Hub, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hub == nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, "read readings", "hub", "the hub isn't open").WithHint("GET /health says why")
+	}
+	return s.hub, nil
 }

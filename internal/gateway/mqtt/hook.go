@@ -112,7 +112,7 @@ func (h *hook) OnPublish(cl *broker.Client, pk packets.Packet) (packets.Packet, 
 		m.topic = m.topic[1:]
 	}
 	if pk.FixedHeader.Retain && cl.Properties.ProtocolVersion == 5 {
-		s.deps.Gateway.Reject()
+		s.deps.Gateway.Reject(gateway.WayMQTT)
 		s.reject(c, m.topic, m.payload, "the message is to be retained, which this server doesn't do")
 		_ = s.broker.DisconnectClient(cl, packets.ErrRetainNotSupported) // as the specification says
 		return pk, packets.ErrRejectPacket
@@ -134,7 +134,7 @@ func (s *Server) begin(c *conn, m *message, name string) {
 			why = c.sender.String() + " " + why
 		}
 		m.code, m.why = code, why
-		s.deps.Gateway.Reject()
+		s.deps.Gateway.Reject(gateway.WayMQTT)
 		return
 	}
 	_ = s.memory.Acquire(context.Background(), m.size()) // what is waited for ends within the time limit of an append

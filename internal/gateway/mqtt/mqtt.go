@@ -216,7 +216,7 @@ func (s *Server) connection(raw net.Conn) {
 	}
 	if errors.Is(err, packets.ErrPacketTooLarge) && c.sender != nil {
 		s.reject(c, "", nil, "the message is larger than 256 KiB")
-		s.deps.Gateway.Reject()
+		s.deps.Gateway.Reject(gateway.WayMQTT)
 	}
 }
 

@@ -47,6 +47,19 @@ var errEnough = errors.New("enough was read")
 // Read calls fn with readings, one after the other. Those of a partition come in the order of the log; without From, Offset and
 // Follow, all come in the order of their arrival. It returns fn's error.
 func Read(ctx context.Context, h hub.Hub, q Query, fn func(Reading) error) error {
+	r := &reader{hub: h, query: q, fn: fn}
+	err := read(ctx, h, q, r.message)
+	if err == nil {
+		err = r.flush()
+	}
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// read calls fn with the messages that a query chooses, those of several partitions at once.
+func read(ctx context.Context, h hub.Hub, q Query, fn func(hub.Message) error) error {
 	const op = "read readings"
 	all, err := h.Stats(ctx)
 	if err != nil {
@@ -71,19 +84,11 @@ func Read(ctx context.Context, h hub.Hub, q Query, fn func(Reading) error) error
 	if q.Partition >= 0 {
 		all = all[q.Partition : q.Partition+1]
 	}
-	r := &reader{hub: h, query: q, fn: fn}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range all {
-		group.Go(func() error { return r.partition(ctx, s) })
+		group.Go(func() error { return q.partition(ctx, h, s, fn) })
 	}
-	err = group.Wait()
-	if err == nil {
-		err = r.flush()
-	}
-	if errors.Is(err, errEnough) {
-		return nil
-	}
-	return err
+	return group.Wait()
 }
 
 type reader struct {
@@ -99,7 +104,7 @@ type reader struct {
 // lasting reports whether only the last readings are wanted.
 func (q Query) lasting() bool { return q.From.IsZero() && q.Offset == 0 && !q.Follow }
 
-func (r *reader) partition(ctx context.Context, s hub.Stats) error {
+func (q Query) partition(ctx context.Context, h hub.Hub, s hub.Stats, fn func(hub.Message) error) error {
 	end := s.Last
 	for _, d := range s.Damage { // a read would wait for messages behind them
 		if d.First <= end && end <= d.Last {
@@ -108,11 +113,11 @@ func (r *reader) partition(ctx context.Context, s hub.Stats) error {
 	}
 	from := max(s.First, 1)
 	var err error
-	switch q := r.query; {
+	switch {
 	case q.Offset > 0:
 		from = q.Offset
 	case !q.From.IsZero():
-		if from, err = r.seek(ctx, s, end); err != nil {
+		if from, err = q.seek(ctx, h, s, end); err != nil {
 			return err
 		}
 	case q.Follow:
@@ -120,17 +125,17 @@ func (r *reader) partition(ctx context.Context, s hub.Stats) error {
 	case end >= lookBack:
 		from = max(from, end-lookBack+1)
 	}
-	if !r.query.Follow && (end == 0 || from > end) {
+	if !q.Follow && (end == 0 || from > end) {
 		return nil
 	}
-	err = r.hub.Read(ctx, s.Partition, from, func(m hub.Message) error {
-		if !r.query.Follow && m.Seq > end {
+	err = h.Read(ctx, s.Partition, from, func(m hub.Message) error {
+		if !q.Follow && m.Seq > end {
 			return errDone
 		}
-		if err := r.message(m); err != nil {
+		if err := fn(m); err != nil {
 			return err
 		}
-		if !r.query.Follow && m.Seq >= end {
+		if !q.Follow && m.Seq >= end {
 			return errDone
 		}
 		return nil
@@ -145,20 +150,20 @@ func (r *reader) partition(ctx context.Context, s hub.Stats) error {
 var errDone = errors.New("the partition was read")
 
 // seek finds the first message that arrived at the time or later. Arrivals never go back.
-func (r *reader) seek(ctx context.Context, s hub.Stats, end uint64) (uint64, error) {
+func (q Query) seek(ctx context.Context, h hub.Hub, s hub.Stats, end uint64) (uint64, error) {
 	low, high := max(s.First, 1), end+1
 	for low < high {
 		middle := low + (high-low)/2
 		var at uint64
 		var arrived fleetscore.Micros
-		err := r.hub.Read(ctx, s.Partition, middle, func(m hub.Message) error {
+		err := h.Read(ctx, s.Partition, middle, func(m hub.Message) error {
 			at, arrived = m.Seq, m.Arrived
 			return errDone
 		})
 		if !errors.Is(err, errDone) {
 			return 0, err
 		}
-		if arrived < fleetscore.MicrosOf(r.query.From) {
+		if arrived < fleetscore.MicrosOf(q.From) {
 			low = at + 1
 		} else {
 			high = middle

@@ -132,3 +132,40 @@ func TestFollow(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// TestKeys: what is told of a key is what a look at all of its readings tells, of those from a time on too.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	for _, partitions := range []int{1, 3} {
+		h := hubtest.New(partitions)
+		add(t, h, 0, 50)
+		late := fleetscore.MicrosOf(noon.Add(-time.Hour))
+		at := hub.Stamp{Source: fleetscore.SourceMQTT, Arrived: fleetscore.MicrosOf(noon.Add(200 * time.Second))}
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{keyOf(t, "b", "1")}, KeyIndex: []uint32{0, 0}, Times: []fleetscore.Micros{at.Arrived, late}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{1, 2}}}}
+		for i := range partitions { // in each, because its place doesn't matter here
+			if _, err := h.Append(t.Context(), i, at, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keys := func(q Query) string {
+			t.Helper()
+			var out []string
+			err := Keys(t.Context(), h, q, noon.Add(200*time.Second), func(k Key) error {
+				s := func(at time.Time) float64 { return at.Sub(noon).Seconds() }
+				out = append(out, fmt.Sprint(strings.Join(k.Key, "/"), " ", k.Readings, " ", k.PerSecond, " ", s(k.First), " ", s(k.Last), " ", s(k.FirstArrived), " ", s(k.LastArrived), " ", k.Lag, k.Sources))
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			return strings.Join(out, ", ")
+		}
+		b := fmt.Sprintf("b/1 %d %v -3600 200 200 200 3800 [mqtt]", 2*partitions, float64(2*partitions)/200)
+		if got, want := keys(Query{Partition: -1}), "a/1 50 0.25 0 98 0 98 0 [http], a/2 50 0.25 1 99 1 99 0 [http], "+b; got != want {
+			t.Errorf("%d partitions: %s, want %s", partitions, got, want)
+		}
+		if got, want := keys(Query{Partition: -1, Key: keyOf(t, "a", "2"), From: noon.Add(97 * time.Second)}), "a/2 2 0.0194"; !strings.HasPrefix(got, want) || strings.Contains(got, ",") {
+			t.Errorf("%d partitions, of one from a time on: %s, want %s", partitions, got, want)
+		}
+	}
+}
