@@ -302,6 +302,55 @@ func (p *Process) Descendants() map[int]bool {
 	return out
 }
 
+// EndOthers ends all of the program's descendants but those that are kept, and tells whether none is left.
+// Where the kernel doesn't tell the descendants, there seem to be none.
+func (p *Process) EndOthers(keep map[int]bool) bool {
+	for range endRounds {
+		held := map[int]int{} // while a process's descriptor is held, its number isn't another one's
+		for pid := range p.Descendants() {
+			if keep[pid] || gone(pid) {
+				continue
+			}
+			held[pid] = -1
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				held[pid] = fd
+			}
+		}
+		if len(held) == 0 {
+			return true
+		}
+		all := p.Descendants()
+		for pid, fd := range held {
+			if fd < 0 {
+				continue
+			}
+			if all[pid] {
+				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // the next round sees whether that ended it
+			}
+			_ = unix.Close(fd)
+		}
+		time.Sleep(endPause)
+	}
+	return false
+}
+
+// Processes end within a few milliseconds after the signal, unless they give much memory back.
+const (
+	endPause  = 2 * time.Millisecond
+	endRounds = 1000
+)
+
+// gone tells whether a process has ended, although its parent may not know that yet.
+func gone(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, state, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return (strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")) && len(threads) < 2 // its first thread may end before others
+}
+
 func descend(pid int, out map[int]bool) {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
 	for _, name := range threads {

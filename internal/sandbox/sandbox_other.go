@@ -55,6 +55,9 @@ func limitMemory(int, int64) {}
 // Descendants are none: only Linux tells.
 func (p *Process) Descendants() map[int]bool { return nil }
 
+// EndOthers does nothing.
+func (p *Process) EndOthers(map[int]bool) bool { return false }
+
 // Folder is the program's own folder.
 func (p *Process) Folder() (string, error) { return p.dir, nil }
 

@@ -206,6 +206,14 @@ def by_score(model):
     return detectors.get(kind.__name__)
 
 
+def last(model, x):
+    """A pipeline's last step and the rows that it gets, as the pipeline itself finds them, which takes it as long as a step."""
+    for _, step in getattr(model, "steps", ())[:-1]:
+        if step is not None and step != "passthrough":
+            x = step.transform(x)
+    return model.steps[-1][1] if hasattr(model, "steps") else model, x
+
+
 def column(values, rows, what):
     """A method's result as one float64 per row."""
     values = np.asarray(values)
@@ -251,7 +259,7 @@ def predict(model, x, names, outputs, features_by):
     x = as_model_wants(model, x, names, outputs, features_by)
     inlier = by_score(model)
     if inlier is not None:
-        s = scores(model, x, rows)
+        s = scores(*last(model, x), rows)
         return np.where(inlier(s), 1.0, -1.0), s, True
     p = model.predict(x)
     detector = is_detector(model)

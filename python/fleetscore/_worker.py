@@ -1,17 +1,21 @@
-"""The process that scores with models in Python, as a node or `fleetscore score` starts it.
+"""The processes that score with models in Python, as a node or `fleetscore score` starts them.
 
-It reads requests from file descriptor 3 and writes answers to descriptor 4; what models
-and scripts print goes into the sensors' logs. docs/formats/worker.md describes the bytes.
-Nothing is imported from the package fleetscore, so that any environment will do that has
-NumPy and pyarrow (and pandas, for scripts).
+The process that this text starts in is the parent of workers: it imports libraries, never runs
+a model, and makes one worker after the other by fork, when the other program asks for one
+through the socket that is its file descriptor 3. A worker reads requests from a pipe and
+writes answers to another one; what models and scripts print goes into the sensors' logs.
+docs/formats/worker.md describes the bytes. Nothing is imported from the package fleetscore,
+so that any environment will do that has NumPy and pyarrow (and pandas, for scripts).
 """
-import builtins
+import array
 import gc
+import importlib
 import io
 import json
 import mmap
 import os
 import shutil
+import socket
 import struct
 import sys
 import threading
@@ -20,13 +24,11 @@ import traceback
 import types
 import warnings
 
-requests = os.fdopen(3, "rb", buffering=1 << 20)
-answers = os.fdopen(4, "wb", buffering=1 << 20)
-# Two numbers that the other process watches: the sensor that is being scored (-1 for none,
+requests = answers = None  # a worker's pipes
+# Two numbers that the other program watches: the sensor that is being scored (-1 for none,
 # -2 for all of a script's batch), and 1 while a module is imported for the first time.
-position = mmap.mmap(5, 16)
-os.close(5)
-me = os.getpid()
+position = None
+me = 0
 our_files = sys._getframe().f_code.co_filename, "fleetscore/_models.py"  # tracebacks begin below them
 
 np = pa = None  # numpy and pyarrow, imported by start
@@ -35,22 +37,168 @@ script = None  # the module with run()
 per_model = False
 features_by = "name"
 
-import_module = builtins.__import__
+load_module = importlib._bootstrap._find_and_load
 importing = False
 
 
-def timed_import(name, *args, **kwargs):
+def timed_import(name, *args):
     """Marks the time of a first import: it isn't the time of the model that needs it first."""
     global importing
-    if importing or name in sys.modules:
-        return import_module(name, *args, **kwargs)
+    if importing:
+        return load_module(name, *args)
     importing = True
     struct.pack_into("<q", position, 8, 1)
     try:
-        return import_module(name, *args, **kwargs)
+        return load_module(name, *args)
     finally:
         importing = False
         struct.pack_into("<q", position, 8, 0)
+
+
+# The parent of workers.
+
+class Parent:
+    """Makes the workers, one after the other, as long as the other program asks for them."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=3)
+        # Processes that lose their parent become this process's, so that they are found and ended;
+        # and this process's memory is nobody else's to read.
+        self.can_fork = sys.platform.startswith("linux") and control_process(36, 1) and control_process(4, 0)
+        self.free = None  # what was free in the folder that workers write to, before the first of them
+
+    def run(self):
+        """Returns in each worker; False in the parent, at the end."""
+        self.tell({})
+        while True:
+            order, files = self.listen()
+            if order is None:
+                return False
+            self.reap()
+            shutil.rmtree(order["models"], ignore_errors=True)  # of the last worker
+            free = room(order["folder"])
+            clean, threaded = self.free in (None, free), ""
+            if clean:
+                threaded = self.prepare(order)
+                self.free = room(order["folder"])
+            self.tell({"clean": clean, "forks": self.can_fork, "threaded": threaded})
+            decision = self.listen()[0]
+            if not clean or decision is None:
+                return False
+            forks = decision["fork"]
+            parent = os.getpid()
+            pid = os.fork() if forks else 0
+            if pid == 0:
+                if forks and not (control_process(1, 9) and os.getppid() == parent):  # it ends with its parent
+                    os._exit(70)
+                control_process(4, 1)
+                self.socket.close()
+                become_worker(files)
+                return True
+            for file in files:
+                os.close(file)
+            status = os.waitpid(pid, 0)[1]
+            signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            self.tell({"signal": signal, "code": -1 if signal else os.WEXITSTATUS(status)})
+
+    def prepare(self, order):
+        """Imports what a worker will need, as it would itself. Stops at a module that starts a thread, and names its package."""
+        threaded = ""
+        for names, path in (order["first"], []), (order["import"], order["path"]):
+            for folder in reversed(path):
+                if folder not in sys.path:
+                    sys.path.insert(0, folder)
+            for name in names:
+                if threaded or name in sys.modules:
+                    continue
+                try:
+                    importlib.import_module(name)
+                except BaseException:  # a worker that needs it says what is wrong
+                    pass
+                if threads() > 1:
+                    threaded = name.partition(".")[0]
+        gc.collect()
+        gc.freeze()  # what was imported is never looked at again
+        return threaded
+
+    def tell(self, message):
+        data = json.dumps(message).encode()
+        self.socket.sendall(struct.pack("<I", len(data)) + data)
+
+    def listen(self):
+        """The next order with its open files; None if there is none any more."""
+        files = array.array("i")
+        head, rights, _, _ = self.socket.recvmsg(4, socket.CMSG_LEN(16 * files.itemsize))
+        for _, _, data in rights:
+            files.frombytes(data[:len(data) - len(data) % files.itemsize])
+        data = b""
+        while len(head) == 4 and len(data) < struct.unpack("<I", head)[0]:
+            part = self.socket.recv(struct.unpack("<I", head)[0] - len(data))
+            if not part:
+                break
+            data += part
+        return (json.loads(data.decode()), list(files)) if data else (None, [])
+
+    def reap(self):
+        """Forgets processes that have ended, which workers have left behind."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except OSError:
+            pass
+
+
+def control_process(option, value):
+    """prctl: 1 ends this process by a signal when its parent ends; 4 says whether others may look into it; 36 makes it the parent of orphans."""
+    try:
+        import ctypes
+        return ctypes.CDLL(None).prctl(*map(ctypes.c_ulong, (option, value, 0, 0, 0))) == 0
+    except Exception:
+        return False
+
+
+def threads():
+    """How many threads this process has; 1 where it may not know."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
+
+
+def room(folder):
+    """What is free in a folder in memory, which changes with each file that is made there; None for no folder."""
+    if not folder:
+        return None
+    st = os.statvfs(folder)
+    return st.f_bfree, st.f_ffree
+
+
+def become_worker(files):
+    global requests, answers, position, me
+    for descriptor, file in (1, files[3]), (2, files[4]):
+        os.dup2(file, descriptor)
+        os.close(file)
+    requests, answers = os.fdopen(files[0], "rb", buffering=1 << 20), os.fdopen(files[1], "wb", buffering=1 << 20)
+    position = mmap.mmap(files[2], 16)
+    os.close(files[2])
+    me = os.getpid()
+    for name in "random", "numpy.random":  # no two workers draw the same numbers
+        if name in sys.modules:
+            sys.modules[name].seed()
+
+
+libraries = tuple(os.path.join(p, "") for p in sys.path if os.path.isabs(p))  # the folders of modules that no user's code is in
+told = frozenset()
+
+
+def imported():
+    """Names of the libraries' modules that were imported since they were asked for: a later worker's parent imports them."""
+    global told
+    if len(told) == len(sys.modules):
+        return []
+    names = [n for n, m in list(sys.modules.items()) if n not in told and str(getattr(m, "__file__", None)).startswith(libraries)]
+    told = frozenset(sys.modules)
+    return names
 
 
 # Frames.
@@ -165,16 +313,17 @@ def start(request):
     for path in reversed(request["path"]):
         sys.path.insert(0, path)
     sys.argv = [request["script"] or "fleetscore"]
-    if os.environ.get("AZUREML_MODEL_DIR"):
-        os.makedirs(os.environ["AZUREML_MODEL_DIR"], exist_ok=True)
+    if request["models"]:
+        os.environ["AZUREML_MODEL_DIR"] = request["models"]
+        os.makedirs(request["models"], exist_ok=True)
     if request["script"]:
         script = load_script(request["script"])
         if hasattr(script, "init"):
             script.init()
     gc.collect()
-    gc.freeze()  # what was imported is never looked at again
+    gc.freeze()
     turn(-1)
-    answer({"versions": versions})
+    answer({"versions": versions, "imported": imported()})
 
 
 def limit_memory(size):
@@ -244,7 +393,7 @@ class Out:
             with pa.ipc.new_stream(sink, batch.schema) as writer:
                 writer.write_batch(batch)
             body = sink.getvalue().to_pybytes()
-        answer({"keys": self.keys, "end": end}, body)
+        answer({"keys": self.keys, "end": end, "imported": imported()}, body)
         self.keys, self.predictions, self.scores, self.sent = [], [], [], time.monotonic()
 
 
@@ -428,7 +577,7 @@ written = {}  # digest and size by name
 
 
 def main():
-    builtins.__import__ = timed_import
+    importlib._bootstrap._find_and_load = timed_import  # Python calls it for modules that aren't there yet; to replace __import__ would slow all others
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     warnings.filterwarnings("ignore", message="Trying to unpickle estimator")
     sys.stdin = open(os.devnull)
@@ -453,4 +602,5 @@ def main():
         script.shutdown()
 
 
-main()
+if Parent().run():
+    main()

@@ -9,13 +9,15 @@ import (
 	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
-// look is how often the position of a worker is looked at.
-const look = 10 * time.Millisecond
+// look is how often the position of a worker is looked at, so that a sensor's time is known to a twentieth of its limit.
+func look(limit time.Duration) time.Duration {
+	return min(max(limit/20, 10*time.Millisecond), 100*time.Millisecond)
+}
 
 // score sends a part and reads the answers. ended is called with the numbers of the
 // request. An error means that the process can't be used on, because it answered nonsense.
 func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.Ended)) (end outcome, err error) {
-	req, body, err := b.request(w.models)
+	req, body, err := b.request(w.parent.models)
 	if err != nil {
 		return end, err
 	}
@@ -54,7 +56,7 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 // The time in which modules are imported for the first time doesn't count, because it isn't
 // the model's; it has the limit of a start.
 func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan struct{}) bool {
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(look(limit))
 	defer tick.Stop()
 	at, since := w.position(), w.now()
 	var imports time.Duration // since then
@@ -136,6 +138,7 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 			}
 			ended(s.Key, e)
 		}
+		w.pool.learn(h.Imported)
 		if h.End {
 			return nil
 		}

@@ -6,3 +6,6 @@ func (p *Pool) Idle() int {
 	defer p.mu.Unlock()
 	return len(p.idle)
 }
+
+// Started is how many processes have imported libraries from the beginning.
+func (p *Pool) Started() int64 { return p.started.Load() }

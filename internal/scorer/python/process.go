@@ -3,13 +3,11 @@ package python
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
-	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,28 +16,17 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
-	source "github.com/fleetscore/fleetscore/python"
 )
-
-// bootstrap reads the worker's program from the request pipe, in two parts, and runs it. So
-// nothing of ours has to be installed or written to a disk.
-const bootstrap = `import os, struct
-def read(n):
-    b = b""
-    while len(b) < n:
-        part = os.read(3, n - len(b))
-        if not part: raise SystemExit
-        b += part
-    return b
-models_source, worker_source = [read(struct.unpack("<I", read(4))[0]) for _ in range(2)]
-exec(compile(worker_source, "fleetscore/_worker.py", "exec"))`
 
 // process is a worker process. It belongs to one goroutine, except where its methods say
 // otherwise.
 type process struct {
-	program    *sandbox.Process
+	pool       *Pool
+	parent     *parent
+	forked     bool // the parent is another process, which goes on
 	requests   *os.File
 	answers    *os.File
+	prints     []*os.File // what it prints, to be read
 	in         *bufio.Reader
 	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
 	versions   map[string]string
@@ -51,42 +38,58 @@ type process struct {
 	err        error         // why it never ran
 	startLimit time.Duration
 	now        func() time.Time
-	models     string // the folder where models are written for scripts
+
+	mu    sync.Mutex // guards what follows
+	apart bool       // its processes can be told from its parent's, as where the kernel names a process's children
+	over  bool       // it has ended, and its parent may have made another one
 }
 
 // begin starts a worker process and waits until it is ready.
-func (p *Pool) begin(ctx context.Context) (w *process, err error) {
-	w = &process{ended: make(chan struct{}), startLimit: p.cfg.StartLimit, now: p.cfg.Now}
-	w.said.stdout, w.said.stderr = raw{to: &w.said, name: stdout}, raw{to: &w.said, name: stderr}
-	requestsIn, requests, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	answers, answersOut, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, requestsIn.Close(), requests.Close())
-	}
-	w.requests, w.answers, w.in = requests, answers, bufio.NewReaderSize(answers, 1<<20)
-	shared, at, err := sharedMemory()
-	if err == nil {
-		w.at = at
-		if p.cfg.Script != "" && !p.cfg.PerModel {
-			w.models = filepath.Join(p.cfg.TempDir, "models-"+rand.Text()[:8]) // the worker makes it, in the folder that it sees
+func (p *Pool) begin(ctx context.Context) (*process, error) {
+	if par := p.takeParent(); par != nil {
+		if w, err := p.worker(ctx, par); err == nil || ctx.Err() != nil {
+			return w, err
 		}
-		err = p.launch(ctx, w, requestsIn, answersOut, shared)
 	}
-	err = errors.Join(err, requestsIn.Close(), answersOut.Close())
-	if shared != nil {
-		err = errors.Join(err, shared.Close())
+	for {
+		par, err := p.newParent(ctx)
+		if err != nil {
+			return nil, err
+		}
+		w, err := p.worker(ctx, par)
+		if err == nil || ctx.Err() != nil || !p.forget() { // it may be the modules' fault
+			return w, err
+		}
+	}
+}
+
+// worker has a parent make a worker. If that fails, the parent is ended.
+func (p *Pool) worker(ctx context.Context, par *parent) (w *process, err error) {
+	w = &process{pool: p, parent: par, ended: make(chan struct{}), startLimit: p.cfg.StartLimit, now: p.cfg.Now}
+	w.said.stdout, w.said.stderr = raw{to: &w.said, name: stdout}, raw{to: &w.said, name: stderr}
+	theirs, err := w.open()
+	var answer message
+	if err == nil {
+		stop := par.bound(ctx, p.cfg.StartLimit)
+		if answer, err = par.fork(p.order(par), theirs...); err != nil {
+			par.end()
+			err = p.unready(ctx, par)
+		}
+		stop()
+		p.shun(answer.Threaded, answer.Forks)
+	}
+	closeAll(theirs)
+	if err == nil && !answer.Clean {
+		err = errors.New("its last worker has left something behind")
 	}
 	if err != nil {
 		w.release()
+		par.end()
 		return nil, err
 	}
-	go func() {
-		w.exit, w.err = w.program.Wait()
-		close(w.ended)
-	}()
+	w.forked = answer.Forks
+	w.said.early = par.said.taken()
+	go w.attend()
 	if err := w.hello(ctx, p.cfg); err != nil {
 		w.kill()
 		return nil, err
@@ -94,41 +97,63 @@ func (p *Pool) begin(ctx context.Context) (w *process, err error) {
 	return w, nil
 }
 
-// launch starts the interpreter, isolated as far as the machine can.
-func (p *Pool) launch(ctx context.Context, w *process, files ...*os.File) error {
-	home, err := p.interpreter(ctx)
-	if err != nil {
-		return err
+// open makes the ways to and from the worker, and gives the worker's ends. They are to be closed, also after an error.
+func (w *process) open() (theirs []*os.File, err error) {
+	pipe := func(theyRead bool) (ours *os.File) {
+		r, wr, e := os.Pipe()
+		err = errors.Join(err, e)
+		if theyRead {
+			r, wr = wr, r
+		}
+		theirs = append(theirs, wr)
+		return r
 	}
-	w.program, err = p.cfg.Sandbox.Prepare(sandbox.Spec{
-		Path: home.Executable, Args: []string{home.Executable, "-u", "-c", bootstrap}, Env: p.environment(w.models), WorkDir: p.cfg.Dir, Files: files,
-		Stdout: &w.said.stdout, Stderr: &w.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, p.cfg.Path, p.cfg.Read, p.ownFolders()), Write: p.cfg.Write, DiskBytes: p.cfg.DiskBytes,
-	})
-	if err != nil {
-		return err
-	}
-	err = p.starter.start(w.program.Cmd)
-	w.program.Started(err)
-	return err
+	w.requests, w.answers = pipe(true), pipe(false)
+	shared, at, e := sharedMemory()
+	w.at, theirs = at, append(theirs, shared)
+	w.prints = []*os.File{pipe(false), pipe(false)}
+	w.in = bufio.NewReaderSize(w.answers, 1<<20)
+	return theirs, errors.Join(err, e)
 }
 
-// hello sends the program and the settings, and waits for the answer.
-func (w *process) hello(ctx context.Context, cfg Config) error {
-	var program []byte
-	for _, text := range []string{source.Models, source.Worker} {
-		program = append(binary.LittleEndian.AppendUint32(program, uint32(len(text))), text...)
+// order is what a parent is to do for its next worker.
+func (p *Pool) order(par *parent) order {
+	o := order{First: []string{"numpy", "pyarrow", "sklearn"}, Path: append([]string{}, p.cfg.Path...), Import: append([]string{}, p.learned()...), Folder: par.folder, Models: par.models}
+	if p.cfg.Script != "" {
+		o.First = append(o.First, "pandas")
 	}
+	return o
+}
+
+// attend reads what the process prints, and waits for its end.
+func (w *process) attend() {
+	var reading sync.WaitGroup
+	for i, to := range []io.Writer{&w.said.stdout, &w.said.stderr} {
+		reading.Go(func() { _, _ = io.Copy(to, w.prints[i]) })
+	}
+	w.exit, w.err = w.parent.wait(w.forked)
+	// What it left behind may hold the pipes open.
+	late := time.AfterFunc(time.Second, func() { closeAll(w.prints) })
+	reading.Wait()
+	late.Stop()
+	close(w.ended)
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // nil if it was never opened
+	}
+}
+
+// hello sends the settings, and waits for the answer.
+func (w *process) hello(ctx context.Context, cfg Config) error {
 	stop := context.AfterFunc(ctx, w.signal)
 	defer stop()
 	limit := time.AfterFunc(cfg.StartLimit, w.signal)
 	defer limit.Stop()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := w.requests.Write(program)
-		if err == nil {
-			err = writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: append([]string{}, cfg.Path...), Memory: cfg.MemoryBytes})
-		}
-		sent <- err
+		sent <- writeFrame(w.requests, startRequest{Op: "start", Script: cfg.Script, PerModel: cfg.PerModel, FeaturesBy: string(cfg.By), Path: append([]string{}, cfg.Path...), Memory: cfg.MemoryBytes, Models: w.parent.models})
 	}()
 	h, _, err := readFrame(w.in, 0)
 	for ; err == nil && h.Printed != nil; h, _, err = readFrame(w.in, 0) {
@@ -155,7 +180,11 @@ func (w *process) hello(ctx context.Context, cfg Config) error {
 	case err != nil:
 		return fleetscore.Errorf(fleetscore.Invalid, "start Python", cfg.Python, "the process ended before it was ready: %s", w.cause())
 	}
-	w.versions, w.own = h.Versions, w.program.Descendants()
+	w.versions, w.own = h.Versions, w.parent.program.Descendants()
+	w.pool.learn(h.Imported)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.apart = w.forked && len(w.own) > len(w.parent.own)
 	return nil
 }
 
@@ -168,10 +197,13 @@ type traced struct {
 // Unwrap gives the error without the traceback.
 func (t *traced) Unwrap() error { return t.error }
 
-// signal kills the process and the processes of its group. It may be called by any
-// goroutine.
+// signal kills the process and all that it started. It may be called by any goroutine.
 func (w *process) signal() {
-	w.program.Kill()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over && !(w.apart && w.parent.program.EndOthers(w.parent.own)) {
+		w.parent.program.Kill()
+	}
 }
 
 // kill ends the process and waits for its end.
@@ -179,11 +211,29 @@ func (w *process) kill() {
 	w.signal()
 	<-w.ended
 	w.release()
+	if w.goesOn() {
+		w.pool.giveParent(w.parent)
+	} else {
+		w.parent.end()
+	}
+}
+
+// goesOn tells whether the parent can make another worker.
+func (w *process) goesOn() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	select {
+	case <-w.parent.ended:
+		return false
+	default:
+		return w.apart && w.parent.program.EndOthers(w.parent.own)
+	}
 }
 
 // left reports whether what was scored left processes behind.
 func (w *process) left() bool {
-	for pid := range w.program.Descendants() {
+	for pid := range w.parent.program.Descendants() {
 		if !w.own[pid] {
 			return true
 		}
@@ -204,12 +254,10 @@ func (w *process) close(limit time.Duration) {
 
 func (w *process) release() {
 	_, _ = w.requests.Close(), w.answers.Close()
+	closeAll(w.prints)
 	if w.at != nil {
 		_ = unix.Munmap(w.at)
 		w.at = nil
-	}
-	if w.models != "" {
-		_ = os.RemoveAll(w.models)
 	}
 }
 
@@ -251,18 +299,14 @@ func (w *process) setPosition(n int64) {
 }
 
 // environment is what a worker process sees of the environment.
-func (p *Pool) environment(models string) []string {
-	env := Environment(p.cfg.TempDir)
-	if models != "" {
-		env = append(env, "AZUREML_MODEL_DIR="+models)
-	}
-	return append(env, p.cfg.Env...)
+func (p *Pool) environment() []string {
+	return append(Environment(p.cfg.TempDir), p.cfg.Env...)
 }
 
 // Environment is what Python and its libraries need of the environment, and no secret of this
 // process. temp is the folder where processes may write.
 func Environment(temp string) []string {
-	env := []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
+	env := []string{"JE_ARROW_MALLOC_CONF=background_thread:false", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
 		"PYTHONDONTWRITEBYTECODE=1", "PYTHONIOENCODING=utf-8", "PYTHONUNBUFFERED=1", "HOME=" + temp, "TMPDIR=" + temp}
 	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT", "PYENV_ROOT"} {
 		if v, ok := os.LookupEnv(name); ok {

@@ -58,9 +58,14 @@ type Pool struct {
 	turns   chan struct{} // a place for each process that may run
 	own     bool          // TempDir is the pool's
 	size    atomic.Int64  // sensors that a script is given with one call
+	started atomic.Int64  // parents that were started
 
 	mu       sync.Mutex // guards what follows
 	idle     []*process
+	parents  []*parent       // without workers
+	modules  []string        // of libraries, that workers have imported
+	knows    map[string]bool // those that are in modules, or were
+	shunned  map[string]bool // packages that start threads when they are imported
 	versions map[string]string
 	home     *Home // nil until it is known
 	failed   error // why no process can be started
@@ -88,7 +93,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	p := &Pool{cfg: cfg, turns: make(chan struct{}, cfg.Processes)}
+	p := &Pool{cfg: cfg, turns: make(chan struct{}, cfg.Processes), knows: map[string]bool{}, shunned: map[string]bool{}}
 	p.size.Store(1 << 30)
 	if cfg.TempDir == "" {
 		if p.cfg.TempDir, err = os.MkdirTemp("", "fleetscore-python-"); err != nil {
@@ -112,6 +117,9 @@ func (p *Pool) Close() error {
 		running.Go(func() { w.close(5 * time.Second) })
 	}
 	running.Wait()
+	for par := p.takeParent(); par != nil; par = p.takeParent() {
+		par.end()
+	}
 	p.starter.close()
 	if p.own {
 		return os.RemoveAll(p.cfg.TempDir)
@@ -166,7 +174,7 @@ func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
 	p.mu.Lock()
 	p.versions, p.failed = w.versions, nil
 	p.mu.Unlock()
-	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.program.Cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", p.cfg.Now().Sub(began).Round(time.Millisecond))
+	p.cfg.Log.Info("Python is ready", "python", p.cfg.Python, "pid", w.parent.program.Cmd.Process.Pid, "version", w.versions["python"], "sklearn", w.versions["sklearn"], "took", p.cfg.Now().Sub(began).Round(time.Millisecond))
 	return w, nil
 }
 
@@ -179,7 +187,7 @@ func (p *Pool) give(w *process) {
 	defer func() { <-p.turns }()
 	left := w.left()
 	if left {
-		p.cfg.Log.Warn("a script or model left processes behind, which are ended with its Python process", "pid", w.program.Cmd.Process.Pid)
+		p.cfg.Log.Warn("a script or model left processes behind, which are ended with its Python process", "pid", w.parent.program.Cmd.Process.Pid)
 	}
 	if left || w.done >= p.cfg.Recycle {
 		w.close(5 * time.Second)

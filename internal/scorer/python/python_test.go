@@ -200,5 +200,8 @@ func TestMixedFleet(t *testing.T) {
 		if text := out.String(); strings.Contains(text, "error") || strings.Contains(text, "in predict") {
 			t.Errorf("%s: what isn't standard output is in it:\n%s", use, text)
 		}
+	} // Six times a model ends its process or has it ended. A package that starts threads costs one process of each slot.
+	if n := pool.Started(); n > 4 {
+		t.Errorf("libraries were imported by %d processes, want at most 4", n)
 	}
 }

@@ -95,6 +95,15 @@ func (s *said) log(p printed) {
 	s.to.Log("%s printed: %s", subject, p.Text)
 }
 
+// taken gives what was printed before the first request away.
+func (s *said) taken() []printed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	early := s.early
+	s.early = nil
+	return early
+}
+
 // before is what was printed before the first request.
 func (s *said) before() string {
 	s.mu.Lock()

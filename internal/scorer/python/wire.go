@@ -27,6 +27,7 @@ type startRequest struct {
 	FeaturesBy string   `json:"features_by"`
 	Path       []string `json:"path"` // folders that Python modules are imported from
 	Memory     int64    `json:"memory"`
+	Models     string   `json:"models"` // the folder that models are written to for scripts; may be empty
 }
 
 // batchRequest asks for scores. Its body is an Arrow stream with the rows, followed by the models.
@@ -56,6 +57,7 @@ type reply struct {
 	Error    *fault            `json:"error"`   // the request as a whole couldn't be carried out
 	Keys     []sensorReply     `json:"keys"`
 	End      bool              `json:"end"`
+	Imported []string          `json:"imported"` // modules of libraries that were imported since the last answer
 }
 
 type sensorReply struct {
