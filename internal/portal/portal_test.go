@@ -193,7 +193,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 			return []fleetscore.Server{{Name: hostile, URL: "http://a", State: fleetscore.ServerLeads, LeadsSince: &since, Started: since, Seen: noon, Version: "1", Self: true},
 				{Name: "b", State: fleetscore.ServerSilent, Started: since, Seen: noon.Add(-time.Minute)}}, nil
 		},
-		Gateway: func() gateway.Stats { return gateway.Stats{Accepted: 12345} },
+		Gateway: func() gateway.Stats { return gateway.Stats{Taken: gateway.Taken{Accepted: 12345}} },
 		Queries: func() []aggregator.Status {
 			return []aggregator.Status{{Query: "q", Dataset: "readings", Problem: "the query stands, because " + hostile}}
 		}})
