@@ -92,6 +92,7 @@ func TestChangedConfiguration(t *testing.T) {
 		{[]string{filepath.Join(testkit.Root(t), "examples", "fleet", "models"), "/etc"}, 10, "--models-root"},
 		{[]string{"pool: cpu}", "pool: cpu, runtime: python, python: {code: /etc}}"}, 10, "--models-root"},
 		{[]string{"pool: cpu}", "pool: cpu, runtime: command, command: {run: python x.py, code: /etc/passwd}}"}, 10, "--models-root"},
+		{[]string{"partitions: 2", "partitions: 2, kafka: [{brokers: [\"127.0.0.1:1\"], topic: t, sasl: {user: u, password_file: /etc/passwd}}]"}, 10, "--secret-root"},
 	} {
 		if code, stderr := apply(c.pairs...); code != c.code || !strings.Contains(stderr, c.want) {
 			t.Errorf("%q: exit %d, want %d with %q\n%s", c.pairs, code, c.code, c.want, stderr)

@@ -16,6 +16,7 @@ import (
 	examplefleet "github.com/fleetscore/fleetscore/examples/fleet"
 	"github.com/fleetscore/fleetscore/internal/backup"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -35,6 +36,7 @@ func addServerFlags(cmd *cobra.Command, cfg *server.Config, dir string) {
 	cmd.Flags().StringVar(&cfg.Store, "store", "", "where data, models, predictions and logs lie: a folder, s3://, azblob:// or gs:// (default: what fleet.yaml says, else store in --dir)")
 	cmd.Flags().StringArrayVar(&cfg.ModelRoots, "models-root", nil, "a folder of this machine that fleets may read models from, and pipelines their code, with all that lies in it; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.MountRoots, "mount-root", nil, mountRootFlagText)
+	cmd.Flags().StringArrayVar(&cfg.SecretRoots, "secret-root", nil, "a folder of this machine with files of passwords, keys and certificates that the hub's settings may name, besides secrets/hub in --dir; may be given several times")
 	cmd.Flags().StringArrayVar(&cfg.Commands, "commands", nil, "a folder of this machine whose programs the pools of provider exec may run as this user; may be given several times")
 	cmd.Flags().StringVar(&cfg.Python, "python", "", pythonFlagText)
 	cmd.Flags().StringVar(&cfg.Environments, "environments", "", environmentsFlagText)
@@ -93,6 +95,9 @@ func newUpCommand() *cobra.Command {
 			cfg.ModelRoots = append(cfg.ModelRoots, localFolders(parsed)...)
 			cfg.Commands = append(cfg.Commands, commandFolders(parsed)...)
 			cfg.MountRoots = append(cfg.MountRoots, mountFolders(parsed)...)
+			for _, f := range config.Files(parsed.Hub) {
+				cfg.SecretRoots = append(cfg.SecretRoots, f.Path)
+			}
 			s, err := server.Open(cmd.Context(), cfg, logger(cmd))
 			if err != nil {
 				return err

@@ -43,6 +43,7 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 		r.judgeMQTT(*h.MQTT, h)
 	}
 	r.judgeKafka(h)
+	r.judgeFiles(h)
 	r.judgeEventHubs(h.EventHubs)
 	if h.NATS != nil {
 		r.judgeNATS(h.NATS)
@@ -169,7 +170,7 @@ func (r *reader) judgeKafka(h fleetscore.HubConfig) {
 		case k.Format == "json" && len(k.Columns) > 0:
 			at("columns", "only CSV has columns by their order; leave them out, or write format: csv")
 		}
-		r.judgeFiles(fmt.Sprintf("hub.kafka.%d.", i+1), k.Certificate, k.Key, [][2]string{{"ca", k.CA}, {"certificate", k.Certificate}, {"key", k.Key}})
+		r.judgePair(fmt.Sprintf("hub.kafka.%d.", i+1), k.Certificate, k.Key)
 		s := k.SASL
 		if s == nil {
 			continue
@@ -180,7 +181,6 @@ func (r *reader) judgeKafka(h fleetscore.HubConfig) {
 		if s.User == "" || s.PasswordFile == "" {
 			at("sasl", "write user and password_file")
 		}
-		r.judgeFiles(fmt.Sprintf("hub.kafka.%d.sasl.", i+1), "", "", [][2]string{{"password_file", s.PasswordFile}})
 	}
 }
 
@@ -202,7 +202,6 @@ func (r *reader) judgeEventHubs(e *fleetscore.EventHubsConfig) {
 		if p.KeyFile == "" {
 			r.at(at+"key_file", "write the file that holds the key of the policy")
 		}
-		r.judgeFiles(at, "", "", [][2]string{{"key_file", p.KeyFile}, {"secondary_key_file", p.SecondaryKeyFile}})
 		for _, right := range p.Rights {
 			if !slices.Contains([]string{"send", "listen", "manage"}, right) {
 				r.at(at+"rights", "%q is unknown; write send, listen or manage", right)
@@ -211,14 +210,56 @@ func (r *reader) judgeEventHubs(e *fleetscore.EventHubsConfig) {
 	}
 }
 
-// judgeFiles judges files of the servers' machines, among them perhaps a certificate with its key.
-func (r *reader) judgeFiles(under, certificate, key string, files [][2]string) {
+// judgePair judges a certificate and its key.
+func (r *reader) judgePair(under, certificate, key string) {
 	if (certificate == "") != (key == "") {
 		r.at(under+"key", "certificate and key belong together; name both files")
 	}
-	for _, f := range files {
-		if f[1] != "" && !filepath.IsAbs(f[1]) {
-			r.at(under+f[0], "%s is relative, but each server reads a file of its own machine; write an absolute path", f[1])
+}
+
+// File is a file of the servers' machines that a configuration names.
+type File struct {
+	At   string // where it is named
+	Path string
+}
+
+// Files are the files with passwords, keys and certificates that a hub's settings name.
+func Files(h fleetscore.HubConfig) (out []File) {
+	add := func(at, path string) {
+		if path != "" {
+			out = append(out, File{"hub." + at, path})
+		}
+	}
+	for i, k := range h.Kafka {
+		at := fmt.Sprintf("kafka.%d.", i+1)
+		add(at+"ca", k.CA)
+		add(at+"certificate", k.Certificate)
+		add(at+"key", k.Key)
+		if k.SASL != nil {
+			add(at+"sasl.password_file", k.SASL.PasswordFile)
+		}
+	}
+	if h.EventHubs != nil {
+		for i, p := range h.EventHubs.Policies {
+			at := fmt.Sprintf("event_hubs.policies.%d.", i+1)
+			add(at+"key_file", p.KeyFile)
+			add(at+"secondary_key_file", p.SecondaryKeyFile)
+		}
+	}
+	if n := h.NATS; n != nil {
+		add("nats.credentials", n.Credentials)
+		add("nats.ca", n.CA)
+		add("nats.certificate", n.Certificate)
+		add("nats.key", n.Key)
+	}
+	return out
+}
+
+// judgeFiles judges the files that the hub names.
+func (r *reader) judgeFiles(h fleetscore.HubConfig) {
+	for _, f := range Files(h) {
+		if !filepath.IsAbs(f.Path) {
+			r.at(f.At, "%s is relative, but each server reads a file of its own machine; write an absolute path", f.Path)
 		}
 	}
 }
@@ -239,5 +280,5 @@ func (r *reader) judgeNATS(n *fleetscore.NATSConfig) {
 	if n.MaxMB < 0 {
 		r.at("hub.nats.max_mb", "%d is negative", n.MaxMB)
 	}
-	r.judgeFiles("hub.nats.", n.Certificate, n.Key, [][2]string{{"credentials", n.Credentials}, {"ca", n.CA}, {"certificate", n.Certificate}, {"key", n.Key}})
+	r.judgePair("hub.nats.", n.Certificate, n.Key)
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/access"
 	"github.com/fleetscore/fleetscore/internal/client"
+	"github.com/fleetscore/fleetscore/internal/config"
 	"github.com/fleetscore/fleetscore/internal/durable"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // secret is the name of a file that only the user who runs the server can read.
@@ -155,6 +157,33 @@ func (s *Server) checkSecrets(cfg fleetscore.Config) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// hubSecrets is the folder in secrets whose files the settings of the hub may always name.
+const hubSecrets = "hub"
+
+// checkFiles refuses files with passwords, keys and certificates that lie where the operator
+// didn't allow it: whoever may apply configurations could otherwise make the server read any
+// file, and send it as a password to a broker of their own.
+func (s *Server) checkFiles(h fleetscore.HubConfig) error {
+	var problems []error
+	for _, f := range config.Files(h) {
+		in, _, err := s.secretRoots.OpenPlace(f.Path)
+		if err == nil {
+			err = in.Close()
+		}
+		if fleetscore.Invalid.Is(err) { // whether it is there is told when it is read
+			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s isn't in one of the folders that such files may be read from (%s)", f.Path, s.secretRoots).
+				WithHint("put it into the first of them, or start the server with --secret-root and a folder that contains it"))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// findSecretRoots determines the folders of checkFiles.
+func (s *Server) findSecretRoots() (err error) {
+	s.secretRoots, err = store.FindRoots(append([]string{s.secret(hubSecrets)}, s.cfg.SecretRoots...))
+	return err
 }
 
 // ours are the folders in --dir that the server always fills.

@@ -54,6 +54,7 @@ type Config struct {
 	Store        string   // address of the store; empty: what the configuration in force says, else store in dir
 	ModelRoots   []string // folders of this machine that fleets may read models from
 	MountRoots   []string // folders of this machine that mounts may lie in
+	SecretRoots  []string // folders of this machine that hold files with passwords and keys which the hub's settings may name, besides secrets/hub in Dir
 	Commands     []string // folders of this machine whose programs pools may run
 	Python       string   // interpreter that local nodes may score models with; empty: none
 	Environments string   // the folder of further environments of local nodes; empty means that there are none
@@ -92,22 +93,23 @@ type Server struct {
 	clock    *clock.Clock
 	health   *obs.Health // what doesn't work; every service reports there
 
-	roots    store.Roots // what s.cfg.ModelRoots and s.cfg.MountRoots were at the start
-	mounts   mount.Checker
-	store    store.Bucket
-	Catalog  *catalog.Catalog
-	storeURL string // what nodes open; empty if the store is no folder
-	Ledger   ledger.Ledger
-	postgres *ledger.Postgres // the ledger; nil if it is a file
-	folder   io.Closer        // lock of the folder, if the ledger doesn't lie there
-	streams  *streams
-	sensors  *sensor.Watch
-	nodes    string // file with the token of the server's own nodes
-	control  *access.Control
-	cert     *access.Certificate // nil: plain HTTP
-	left     string              // file that commands of this user find the server by
-	started  time.Time
-	others   others // the servers that share the ledger; nobody if this one is alone
+	roots       store.Roots // what s.cfg.ModelRoots and s.cfg.MountRoots were at the start
+	secretRoots store.Roots // what s.cfg.SecretRoots and secrets/hub were at the start
+	mounts      mount.Checker
+	store       store.Bucket
+	Catalog     *catalog.Catalog
+	storeURL    string // what nodes open; empty if the store is no folder
+	Ledger      ledger.Ledger
+	postgres    *ledger.Postgres // the ledger; nil if it is a file
+	folder      io.Closer        // lock of the folder, if the ledger doesn't lie there
+	streams     *streams
+	sensors     *sensor.Watch
+	nodes       string // file with the token of the server's own nodes
+	control     *access.Control
+	cert        *access.Certificate // nil: plain HTTP
+	left        string              // file that commands of this user find the server by
+	started     time.Time
+	others      others // the servers that share the ledger; nobody if this one is alone
 
 	authorities *access.Authorities // of client certificates; nil: none are asked for
 }
@@ -124,6 +126,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s.cfg.Dir = dir
 	s.mounts.Roots = cfg.MountRoots
 	if s.roots, err = store.FindRoots(slices.Concat(cfg.ModelRoots, cfg.MountRoots)); err != nil {
+		return nil, err
+	}
+	if err := s.findSecretRoots(); err != nil {
 		return nil, err
 	}
 	if err := s.bind(ctx); err != nil {
