@@ -374,16 +374,21 @@ const (
 	VersionsRefuse VersionRule = "refuse"
 )
 
-// PythonEnvironment is an environment for models of some releases of scikit-learn. It lies in
-// the folder that nodes were given by --environments.
+// PythonEnvironment is an environment for models of some releases of scikit-learn: one of Path,
+// Requirements and Image.
 type PythonEnvironment struct {
 	SKLearn string `json:"sklearn"`        // release of the models, such as "0.24" or "1"; the longest that fits a model counts
-	Path    string `json:"path,omitempty"` // the folder of a virtual environment, relative to the nodes' folder of environments
+	Path    string `json:"path,omitempty"` // the folder of a virtual environment, relative to the folder that nodes were given by --environments
 	// Requirements is a file as pip reads it, of the server's machine, or "./requirements.txt"
 	// relative to fleet.yaml: each machine makes a virtual environment of it, once.
 	Requirements string `json:"requirements,omitempty"`
-	Python       string `json:"python,omitempty"` // the interpreter for that, such as python3.9; empty means the node's
-	Index        string `json:"index,omitempty"`  // where packages come from: an address, or a folder of the nodes' machines with wheels; empty means pip's default
+	// Image is an image, named as docker.image of a pool is. Its models are scored in containers of
+	// this image, by nodes that the pipeline's pool starts for them.
+	Image string `json:"image,omitempty"`
+	// Python is the interpreter for requirements, such as python3.9, where empty means the
+	// node's; or the one in Image, such as /usr/bin/python3, where empty means docker.python of the pool.
+	Python string `json:"python,omitempty"`
+	Index  string `json:"index,omitempty"` // where packages come from: an address, or a folder of the nodes' machines with wheels; empty means pip's default
 }
 
 // CommandConfig says how a program scores that the nodes run (docs/commands.md). In Run, Env and

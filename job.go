@@ -126,17 +126,20 @@ type Job struct {
 	Unchanged  JobID          `json:"unchanged,omitempty"` // the earlier job whose results stay, as nothing has changed since; then nothing was scored
 	Generation GenerationID   `json:"generation,omitempty"`
 	Image      string         `json:"image,omitempty"` // in containers of which its tasks run, by its digest; empty for pools of other providers
-	Expected   int64          `json:"expected"`        // keys of the generation
-	Outcomes   Counts         `json:"outcomes,omitempty"`
-	Kept       int64          `json:"kept,omitempty"` // sensors whose results of an earlier job stay; they count in what follows and in the outcomes
-	Rows       int64          `json:"rows"`
-	Anomalies  int64          `json:"anomalies"`
-	Tasks      int            `json:"tasks"`
-	TasksEnded int            `json:"tasks_ended"`
-	Created    time.Time      `json:"created"`
-	Planned    *time.Time     `json:"planned,omitempty"` // when its tasks were put into the pool's queue
-	Started    *time.Time     `json:"started,omitempty"` // first lease
-	Ended      *time.Time     `json:"ended,omitempty"`
+	// Environments are those of its pipeline that are images of their own, in which the tasks with
+	// their models run.
+	Environments []JobEnvironment `json:"environments,omitempty"`
+	Expected     int64            `json:"expected"` // keys of the generation
+	Outcomes     Counts           `json:"outcomes,omitempty"`
+	Kept         int64            `json:"kept,omitempty"` // sensors whose results of an earlier job stay; they count in what follows and in the outcomes
+	Rows         int64            `json:"rows"`
+	Anomalies    int64            `json:"anomalies"`
+	Tasks        int              `json:"tasks"`
+	TasksEnded   int              `json:"tasks_ended"`
+	Created      time.Time        `json:"created"`
+	Planned      *time.Time       `json:"planned,omitempty"` // when its tasks were put into the pool's queue
+	Started      *time.Time       `json:"started,omitempty"` // first lease
+	Ended        *time.Time       `json:"ended,omitempty"`
 }
 
 // ResultsOf is the job under whose id the results are kept: the job itself, or the
@@ -174,18 +177,43 @@ func (r Rerun) Fits(i Item) bool {
 	return slices.Contains(r.Keys, i.Key.String()) || slices.Contains(r.Keys, string(i.Key))
 }
 
+// JobEnvironment is an environment of a job that is an image.
+type JobEnvironment struct {
+	Number  int    `json:"number"`  // among the environments of the pipeline, from 1 on
+	SKLearn string `json:"sklearn"` // release of the models
+	Image   string `json:"image"`   // by its digest
+	Sensors int64  `json:"sensors"` // whose models are scored in it
+}
+
+// Images are the images that the job's tasks run in, by their digests.
+func (j Job) Images() (out []string) {
+	if j.Image != "" {
+		out = append(out, j.Image)
+	}
+	for _, e := range j.Environments {
+		if e.Image != "" {
+			out = append(out, e.Image)
+		}
+	}
+	return out
+}
+
 // Task is a bundle of a job's keys: those of a shard range.
 type Task struct {
-	ID       TaskID     `json:"id"`
-	Job      JobID      `json:"job"`
-	Index    int        `json:"index"`
-	Shards   ShardRange `json:"shards"`
-	Keys     int64      `json:"keys"`
-	State    TaskState  `json:"state"`
-	Attempts int        `json:"attempts"` // leases given out
-	Failures int        `json:"failures"` // attempts that reported an error; losing a node doesn't count
-	Outages  int        `json:"outages"`  // attempts that ended because the store couldn't be used; they use up no tries
-	Losses   int        `json:"losses"`   // attempts that were lost with their nodes; they use up no tries
+	ID     TaskID     `json:"id"`
+	Job    JobID      `json:"job"`
+	Index  int        `json:"index"`
+	Shards ShardRange `json:"shards"`
+	Keys   int64      `json:"keys"`
+	// Environment is the number of the job's environment whose models it scores; 0 means all that
+	// no such environment has.
+	Environment int       `json:"environment,omitempty"`
+	Image       string    `json:"image,omitempty"` // that it runs in; empty means its job's
+	State       TaskState `json:"state"`
+	Attempts    int       `json:"attempts"` // leases given out
+	Failures    int       `json:"failures"` // attempts that reported an error; losing a node doesn't count
+	Outages     int       `json:"outages"`  // attempts that ended because the store couldn't be used; they use up no tries
+	Losses      int       `json:"losses"`   // attempts that were lost with their nodes; they use up no tries
 	// Alone means that its models are scored in processes of their own, one after the
 	// other, because attempts ended as they do when a model takes its node down.
 	Alone    bool       `json:"alone,omitempty"`

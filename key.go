@@ -2,6 +2,7 @@ package fleetscore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -33,6 +34,18 @@ func (k Key) Values() []string { return strings.Split(string(k), KeySeparator) }
 // String shows the key to people, e.g. "3/pressure"; control characters, which
 // devices may send, are escaped as \x1b.
 func (k Key) String() string { return Printable(strings.ReplaceAll(string(k), KeySeparator, "/")) }
+
+// Without gives keys without those of others.
+func Without(keys, others []Key) []Key {
+	if len(others) == 0 {
+		return keys
+	}
+	drop := make(map[Key]bool, len(others))
+	for _, k := range others {
+		drop[k] = true
+	}
+	return slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return drop[k] })
+}
 
 // Printable escapes control characters and characters that change the writing
 // direction, so that a text from outside can't control a terminal or forge a line of

@@ -115,13 +115,20 @@ func (s *server) cited(ctx context.Context) (map[string]string, error) {
 		cite(image, "the results of job %s were made with it", n.Job)
 	}
 	for _, j := range jobs {
-		if j.Image != "" {
-			cite(j.Image, "job %s runs in it", j.ID)
+		for _, image := range j.Images() {
+			cite(image, "job %s runs in it", j.ID)
 		}
 	}
 	for name, p := range cfg.Pools {
 		if p.Docker != nil {
 			cite(p.Docker.Image, "pool %s of the configuration in force names it", name)
+		}
+	}
+	for name, p := range cfg.Pipelines {
+		for _, e := range p.Python.Environments {
+			if e.Image != "" {
+				cite(e.Image, "pipeline %s of the configuration in force names it", name)
+			}
 		}
 	}
 	return out, nil

@@ -14,7 +14,7 @@ var ownWriters = map[string]string{
 	"internal/scorer/alone/limit_linux.go": "a setting of the kernel",
 	"internal/sandbox/child_linux.go":      "a setting of the kernel",
 	"internal/mount/measure.go":            "files that are there for as long as a measurement runs",
-	"internal/node/cache/cache.go":         "a lock file without content",
+	"internal/node/cache/work.go":          "a lock file without content",
 	"internal/node/command/run.go":         "what a command reads, for as long as it runs",
 	"internal/fleet/folders/folders.go":    "what a command reads, for as long as it runs",
 	"internal/sandbox/mounts_linux.go":     "a file system in memory, and files that are there for as long as a probe runs",

@@ -17,7 +17,8 @@ import (
 // they are, longer than the ledger may know the job.
 type ImageNote struct {
 	Job      fleetscore.JobID    `json:"job"`
-	Image    string              `json:"image"` // by its digest
+	Image    string              `json:"image"`          // by its digest
+	More     []string            `json:"more,omitempty"` // images of environments of the job, by their digests
 	Interval fleetscore.Interval `json:"interval"`
 }
 
@@ -55,7 +56,9 @@ func (c *Catalog) ImageNotes(ctx context.Context, now time.Time) (map[string]Ima
 			if err := json.Unmarshal(text, &n); err != nil {
 				return nil, fleetscore.Errorf(fleetscore.Corrupt, "read note of image", string(name), "%w", err)
 			}
-			out[n.Image] = n
+			for _, image := range append(n.More, n.Image) {
+				out[image] = n
+			}
 		}
 	}
 	return out, nil

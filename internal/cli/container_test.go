@@ -45,6 +45,9 @@ for (device, tag), r in rows.groupby(['Device', 'Tag']):
 rows['Prediction'] = rows['Prediction'].astype(int)
 rows.rename(columns={'Value': 'Val'}).to_csv(os.environ['AZ_BATCHAI_OUTPUT_PREDICTIONS'] + '/preds.csv', index=False)
 `,
+	// age.py says which image it is in.
+	"age.py":     "def run(model, rows):\n    print('scored in the image', open('/app/age.txt').read())\n    return (model.predict(rows[['Value']].to_numpy()) == -1).astype(float)\n",
+	"age.txt":    "of today",
 	"predict.py": predictScript,
 	// hostile.py tries what a task must not do, and says how it went.
 	"hostile.py": `import glob, os, signal, socket, subprocess, sys, time
@@ -171,6 +174,7 @@ func TestContainers(t *testing.T) {
 		}
 	})
 	history, results := filepath.Join(p.dir, "history"), filepath.Join(p.dir, "results")
+	ofAges(t, filepath.Join(history, "models"), filepath.Join(history, "ages"))
 	if err := os.WriteFile(filepath.Join(history, "limits.txt"), []byte("limit 7"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +199,9 @@ hub: {key: [Device, Tag], time: TS}
 mounts:
   history: {path: %s}
   results: {path: %s, read_only: false}
-fleets: {sensors: {mount: history, path: models, model: "model_{Device}_{Tag}"}}
+fleets:
+  sensors: {mount: history, path: models, model: "model_{Device}_{Tag}"}
+  ages: {mount: history, path: ages, model: "model_{Device}_{Tag}"}
 pools:
   here: {scale: {min: 0, max: 1}}
   boxes:
@@ -210,6 +216,7 @@ pipelines:
 		pipeline("script", "pool: boxes, runtime: python, python: {code: /app, script: score.py, per_model: true, environments: [{sklearn: '0.24', path: old}, {sklearn: '1.9', path: new}]}") +
 		pipeline("command", `pool: boxes, mounts: [history, results], runtime: command, command: {run: "python /app/start.py {Device} {Tag}", code: /app, predictions: preds.csv}`) +
 		pipeline("bundle", `pool: boxes, runtime: command, command: {run: "python /app/bundle.py", code: /app, per: task, predictions: preds.csv}`) +
+		strings.Replace(pipeline("ages", fmt.Sprintf("pool: boxes, runtime: python, python: {code: /app, script: age.py, per_model: true, environments: [{sklearn: '1.4', image: '%s/team/old:v1', python: /usr/bin/python3}]}", p.addr)), "fleet: sensors", "fleet: ages", 1) +
 		pipeline("evil", "pool: boxes, runtime: python, python: {code: /app, script: evil.py}") +
 		pipeline("evilcommand", `pool: boxes, runtime: command, command: {run: "python /app/evilcommand.py", code: /app, per: task}`)
 	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
@@ -233,6 +240,11 @@ pipelines:
 		t.Fatal(err)
 	}
 	run(append([]string{"image", "build", "team/python:v1", "--base", root, "--copy", app + ":/app", "--copy", pyc + ":/", "--env", asCommand + "=1", "--wheel"}, wheels...)...)
+	old := filepath.Join(t.TempDir(), "age.txt")
+	if err := os.WriteFile(old, []byte("of old times"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run("image", "build", "team/old:v1", "--base", p.addr+"/team/python:v1", "--copy", old+":/app/age.txt")
 	run("dataset", "upload", "history", readings)
 	containers := func() int { return len(strings.Fields(engine.Run(t, "ps", "-aq"))) }
 	submit := func(pipeline string) {
@@ -261,17 +273,67 @@ pipelines:
 		eventually(t, "the containers are gone", func() bool { return containers() == 0 })
 	}
 	p.lacksMount(results, containers)
-	for _, pipeline := range []string{"native", "script", "command", "bundle", "evil", "evilcommand"} {
+	for _, pipeline := range []string{"native", "script", "command", "bundle", "ages", "evil", "evilcommand"} {
 		submit(pipeline)
 	}
+	p.inTheirImages()
 	for _, sensor := range []string{"1_1", "3_5"} {
 		if got := fileText(t, filepath.Join(results, sensor)); got != "limit 7" {
 			t.Errorf("the command of sensor %s wrote %q into the mount", sensor, got)
 		}
 	}
-	p.samePredictions("native", "script", "command", "bundle")
+	p.samePredictions("native", "script", "command", "bundle", "ages")
 	if out, _ := testkit.Command(t, "grep", "-rh", "set up by", filepath.Join(p.dir, "data", "store", "logs", "nodes")).Output(); strings.Count(string(out), "set up by 65534\n") < 7 {
 		t.Errorf("the logs of the nodes tell of the setup command: %s", out)
+	}
+}
+
+// ofAges copies models. Those of device 1 say that an earlier release of scikit-learn made them.
+func ofAges(t *testing.T, from, to string) {
+	t.Helper()
+	files, err := os.ReadDir(from)
+	if err == nil {
+		err = os.Mkdir(to, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		model := fileText(t, filepath.Join(from, f.Name()))
+		if strings.HasPrefix(f.Name(), "model_1_") {
+			model = strings.ReplaceAll(model, "1.9.1", "1.4.2")
+		}
+		if err := os.WriteFile(filepath.Join(to, f.Name()), []byte(model), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// inTheirImages checks that each model of the pipeline ages was scored in the image for its
+// release, that the job names both images, and that they are kept.
+func (p *process) inTheirImages() {
+	t := p.t
+	t.Helper()
+	server := "--server=http://" + p.addr
+	var jobs api.List[fleetscore.Job]
+	if err := p.Get(t.Context(), "/jobs?pipeline=ages", nil, &jobs); err != nil || len(jobs.Items) != 1 {
+		t.Fatalf("%+v, %v", jobs.Items, err)
+	}
+	j := jobs.Items[0]
+	if len(j.Environments) != 1 || j.Environments[0].Sensors != 5 || !strings.HasPrefix(j.Environments[0].Image, p.addr+"/team/old@sha256:") {
+		t.Fatalf("the job runs in %s and %+v", j.Image, j.Environments)
+	}
+	old := j.Environments[0].Image
+	if code, stdout, stderr := command(t, "job", "show", string(j.ID), server); code != 0 || !strings.Contains(stdout, j.Image) || !strings.Contains(stdout, old) {
+		t.Errorf("job show: %d\n%s%s", code, stdout, stderr)
+	}
+	for key, want := range map[string]string{"1/1": "of old times", "1/3": "of old times", "2/1": "of today", "3/5": "of today"} {
+		if code, stdout, stderr := command(t, "job", "logs", string(j.ID), "--key", key, server); code != 0 || !strings.Contains(stdout, "scored in the image "+want) || strings.Count(stdout, "scored in the image") != 1 {
+			t.Errorf("sensor %s, which is to be scored in the image %s: exit %d\n%s%s", key, want, code, stdout, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "image", "rm", strings.TrimPrefix(old, p.addr+"/"), server); code != 13 || !strings.Contains(stderr, "the results of job "+string(j.ID)+" were made with it") {
+		t.Errorf("image rm: %d %s", code, stderr)
 	}
 }
 
@@ -297,8 +359,11 @@ func (p *process) lacksMount(folder string, containers func() int) {
 		}
 		return reason != ""
 	})
-	if !strings.HasPrefix(reason, "lost: ") || !strings.Contains(reason, "check mount results: there is no folder "+folder) {
+	if !strings.HasPrefix(reason, "unusable: ") || !strings.Contains(reason, "check mount results: there is no folder "+folder) {
 		t.Errorf("the node without the mount is %s\n%s", reason, p.log)
+	}
+	if _, stdout, _ := command(t, "job", "list", "--pipeline", "bundle", "-o", "json", server); !strings.Contains(stdout, "there is no folder "+folder) || !strings.Contains(stdout, "mount it on this machine") {
+		t.Errorf("the job doesn't say what to do: %s", stdout)
 	}
 	if err := os.Mkdir(folder, 0o777); err != nil {
 		t.Fatal(err)

@@ -245,6 +245,9 @@ func newJobShowCommand() *cobra.Command {
 			if j.Image != "" {
 				l.columns, l.rows[0] = append(l.columns, "image"), append(l.rows[0], j.Image)
 			}
+			for _, e := range j.Environments {
+				l.columns, l.rows[0] = append(l.columns, "image of scikit-learn "+e.SKLearn), append(l.rows[0], e.Image)
+			}
 			if j.Used != nil {
 				l.columns = append(l.columns, "node hours")
 				l.rows[0] = append(l.rows[0], fmt.Sprintf("%.4f", j.Used.NodeHours))
@@ -383,16 +386,17 @@ func (f *logFollower) look(ctx context.Context) error {
 	if err := f.client.Get(ctx, jobPath(f.job, "logs"), nil, &refs); err != nil {
 		return err
 	}
-	task := f.task
+	wanted := func(task int) bool { return f.task < 0 || task == f.task }
 	if f.key != "" {
-		var err error
-		if task, err = f.taskOf(ctx); err != nil {
+		tasks, err := f.tasksOf(ctx)
+		if err != nil {
 			return err
 		}
+		wanted = func(task int) bool { return len(tasks) == 0 || slices.Contains(tasks, task) }
 	}
 	for _, r := range refs.Items {
 		name := fmt.Sprintf("task %03d, attempt %d, %s", r.Index, r.Attempt, r.Stream)
-		if task >= 0 && r.Index != task || r.SizeBytes <= f.printed[name] {
+		if !wanted(r.Index) || r.SizeBytes <= f.printed[name] {
 			continue
 		}
 		if f.last != name {
@@ -408,19 +412,20 @@ func (f *logFollower) look(ctx context.Context) error {
 	return nil
 }
 
-// taskOf finds the task of the sensor; -1 if the job has no tasks yet.
-func (f *logFollower) taskOf(ctx context.Context) (int, error) {
+// tasksOf finds the tasks that may have the sensor, which are several if its job has several
+// images; none if the job has no tasks yet.
+func (f *logFollower) tasksOf(ctx context.Context) (out []int, err error) {
 	var tasks api.List[api.TaskDetail]
 	if err := f.client.Get(ctx, jobPath(f.job, "tasks"), nil, &tasks); err != nil {
-		return 0, err
+		return nil, err
 	}
 	shard := fleetscore.Key(strings.ReplaceAll(f.key, "/", fleetscore.KeySeparator)).Shard()
 	for i, t := range tasks.Items {
 		if t.Shards.Contains(shard) {
-			return i, nil
+			out = append(out, i)
 		}
 	}
-	return -1, nil
+	return out, nil
 }
 
 // write writes a log from a place on, and returns how many bytes of it were read. Of

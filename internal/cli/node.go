@@ -39,7 +39,7 @@ import (
 func newNodeCommand(runtime scorer.Runtime) *cobra.Command {
 	var hello dispatch.Hello
 	var drain, low = time.Duration(0), false
-	var interpreter, environments, isolation, credential string
+	var interpreter, environments, isolation, credential, workDir string
 	var commands, mountRoots []string
 	blobs := cache.Lazy{Now: time.Now}
 	cmd := &cobra.Command{
@@ -73,6 +73,11 @@ ends it at once.`,
 			}
 			defer c.Close()
 			defer blobs.Close()
+			work, leave, err := openWork(workDir, logger(cmd))
+			if err != nil {
+				return err
+			}
+			defer leave()
 			if low {
 				hello.Kind = fleetscore.LowPriority
 			}
@@ -82,7 +87,7 @@ ends it at once.`,
 			}
 			output := &node.Output{}
 			log := slog.New(slog.NewMultiHandler(logger(cmd).Handler(), slog.NewTextHandler(output, nil))).With("node", hello.Node)
-			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots)}, node.Deps{Server: c, Log: log, Output: output, Measure: blobs.Measure(node.NewMeter(time.Now()).Measure), Runtime: runtime, Python: interpreter, Environments: environments, Isolate: isolate,
+			n, err := node.New(node.Config{Hello: hello, DrainTime: drain, Commands: foldersOf(commands), Mounts: foldersOf(mountRoots), WorkDir: work}, node.Deps{Server: c, Log: log, Output: output, Measure: blobs.Measure(node.NewMeter(time.Now()).Measure), Runtime: runtime, Python: interpreter, Environments: environments, Isolate: isolate,
 				Alone: func(l alone.Limits) scorer.Runtime { return alone.New(alone.Config{Command: scoreAlone, Limits: l}) },
 				Stuck: func(fleetscore.TaskID) { os.Exit(exitFailed) }, // nothing else ends a model that never ends
 				OpenStore: func(ctx context.Context, url string) (store.Bucket, error) {
@@ -101,9 +106,7 @@ ends it at once.`,
 	cmd.Flags().StringVar(&credential, "credential", "", "file for the node's own credential, once it has joined by a one-time token (default: the token's file with .node at the end)")
 	cmd.Flags().IntVar(&hello.Slots, "slots", 1, "tasks it runs at once")
 	cmd.Flags().StringVar(&interpreter, "python", "", pythonFlagText)
-	cmd.Flags().StringVar(&blobs.Dir, "cache-dir", "", "folder for files of models that are read from the server (default: fleetscore in this user's folder for caches)")
-	cmd.Flags().StringVar(&blobs.Size, "cache-size", "", "how much this node keeps there, such as 20GB; 0B keeps nothing (default: 10GB, at most a quarter of the disk)")
-	cmd.Flags().StringVar(&environments, "environments", "", environmentsFlagText)
+	addFolderFlags(cmd, &blobs, &workDir, &environments)
 	cmd.Flags().StringVar(&isolation, "isolation", "", isolationFlagText)
 	cmd.Flags().DurationVar(&drain, "drain-time", 25*time.Second, "how long running tasks may go on after Ctrl-C or SIGTERM; tasks that aren't finished are given back")
 	cmd.Flags().BoolVar(&low, "low-priority", false, "the machine may be taken away at any time")
@@ -112,6 +115,26 @@ ends it at once.`,
 	cmd.Flags().StringVar((*string)(&hello.Node), "id", "", "its name; made up if empty")
 	cmd.AddCommand(newNodeListCommand(), newNodeLogsCommand(), newNodeRemoveCommand(), newNodeDoctorCommand(), newScoreAloneCommand(runtime))
 	return cmd
+}
+
+func addFolderFlags(cmd *cobra.Command, blobs *cache.Lazy, workDir, environments *string) {
+	cmd.Flags().StringVar(environments, "environments", "", environmentsFlagText)
+	cmd.Flags().StringVar(&blobs.Dir, "cache-dir", "", "folder for files of models that are read from the server (default: fleetscore in this user's folder for caches)")
+	cmd.Flags().StringVar(workDir, "work-dir", "", "folder for code of tasks and files of their programs, of which this node takes a part of its own and empties it at its start and end (default: fleetscore-nodes- and the user's number in the folder for temporary files)")
+	cmd.Flags().StringVar(&blobs.Size, "cache-size", "", "how much this node keeps there, such as 20GB; 0B keeps nothing (default: 10GB, at most a quarter of the disk)")
+}
+
+// openWork takes a work folder for a node, which leave empties.
+func openWork(base string, log *slog.Logger) (dir string, leave func(), err error) {
+	work, err := cache.OpenWork(base, log)
+	if err != nil {
+		return "", nil, err
+	}
+	return work.Dir, func() {
+		if err := work.Close(); err != nil {
+			log.Warn("the work folder can't be emptied; the next node on this machine does it", "error", err)
+		}
+	}, nil
 }
 
 // newScoreAloneCommand makes the command of the process in which a node scores models that

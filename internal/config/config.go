@@ -238,7 +238,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	}
 	for _, n := range keys(c.Pipelines) {
 		p := c.Pipelines[n]
-		r.judgePython("pipelines."+n, &p, base, haveBase)
+		r.judgePython("pipelines."+n, &p, c.Pools[p.Pool].Provider, base, haveBase)
 		r.judgeCommand("pipelines."+n, &p, base, haveBase)
 		c.Pipelines[n] = p
 		r.judgePipeline("pipelines."+n, p, c, columns)

@@ -20,7 +20,8 @@ func pythonDefaults(p *fleetscore.PythonConfig) {
 }
 
 // judgePython checks how a pipeline's models are scored.
-func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base string, haveBase bool) {
+// provider is that of its pool.
+func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, provider, base string, haveBase bool) {
 	if err := p.Runtime.Validate(); err != nil {
 		r.at(path+".runtime", "%q: write native, auto, python, onnx or command", string(p.Runtime))
 		return
@@ -53,7 +54,7 @@ func (r *reader) judgePython(path string, p *fleetscore.PipelineConfig, base str
 	if p.Runtime.RunsPython() && c.Versions != fleetscore.VersionsWarn && c.Versions != fleetscore.VersionsRefuse {
 		r.at(path+".python.versions", "%q: write warn or refuse", string(c.Versions))
 	}
-	r.judgeEnvironments(path+".python.environments", c, base, haveBase)
+	r.judgeEnvironments(path+".python.environments", c, provider, base, haveBase)
 }
 
 var (
@@ -62,7 +63,7 @@ var (
 )
 
 // judgeEnvironments checks the environments for models of other releases.
-func (r *reader) judgeEnvironments(path string, c *fleetscore.PythonConfig, base string, haveBase bool) {
+func (r *reader) judgeEnvironments(path string, c *fleetscore.PythonConfig, provider, base string, haveBase bool) {
 	if len(c.Environments) > 0 && c.Script != "" && !c.PerModel {
 		r.at(path, "a script whose run() gets the rows of many sensors has one environment; write per_model: true, or leave environments out")
 	}
@@ -75,18 +76,34 @@ func (r *reader) judgeEnvironments(path string, c *fleetscore.PythonConfig, base
 			r.at(at+".sklearn", "%q: write the release of scikit-learn that models were made with, such as \"0.24\"", e.SKLearn)
 		case seen[e.SKLearn]:
 			r.at(at+".sklearn", "there is another environment for %s", e.SKLearn)
-		case (e.Path == "") == (e.Requirements == ""):
-			r.at(at, "write path, the folder of a virtual environment, or requirements, a file that one is made of")
+		case given(e.Path, e.Requirements, e.Image) != 1:
+			r.at(at, "write one of path, the folder of a virtual environment, requirements, a file that one is made of, and image")
+		case e.Image != "" && provider != "docker":
+			r.at(at+".image", "models can be scored in an image only where nodes are containers, and the provider of this pipeline's pool is %s; choose a pool of the provider docker (docs/docker.md)", cmp.Or(provider, "unknown"))
+		case strings.ContainsAny(e.Image, " \t\n"):
+			r.at(at+".image", "%q is not the name of an image; write for example team/old:v1", e.Image)
+		case e.Image != "" && (e.Index != "" || e.Python != "" && !strings.HasPrefix(e.Python, "/")):
+			r.at(at, "of an image, python is the absolute path of the interpreter in it, and index has no meaning")
 		case e.Path != "" && !filepath.IsLocal(e.Path):
 			r.at(at+".path", "%s: write a path relative to the folder that nodes were given by --environments", e.Path)
-		case e.Requirements == "" && (e.Python != "" || e.Index != ""):
+		case e.Path != "" && (e.Python != "" || e.Index != ""):
 			r.at(at, "python and index say how an environment is made of requirements")
-		case e.Python != "" && !interpreter.MatchString(e.Python):
+		case e.Requirements != "" && e.Python != "" && !interpreter.MatchString(e.Python):
 			r.at(at+".python", "%s: write the name of a program that nodes find in their PATH, such as python3.9", e.Python)
 		}
 		seen[e.SKLearn] = true
 		r.absolute(at+".requirements", &e.Requirements, base, haveBase)
 	}
+}
+
+// given counts the texts that aren't empty.
+func given(texts ...string) (n int) {
+	for _, t := range texts {
+		if t != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // absolute makes the path of a folder absolute, which may be relative to fleet.yaml.

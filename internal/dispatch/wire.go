@@ -72,8 +72,9 @@ type Lease struct {
 	Shards     fleetscore.ShardRange   `json:"shards"`
 	Interval   fleetscore.Interval     `json:"interval"`
 	Dataset    string                  `json:"dataset"`
-	Files      []fleetscore.DataFile   `json:"files"`          // of the table data/<dataset>: the input
-	Keys       []fleetscore.Key        `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
+	Files      []fleetscore.DataFile   `json:"files"`            // of the table data/<dataset>: the input
+	Keys       []fleetscore.Key        `json:"keys,omitempty"`   // the only keys that are scored; empty means all of the shards but Except
+	Except     []fleetscore.Key        `json:"except,omitempty"` // keys that other tasks have
 	TimeName   string                  `json:"time_name"`
 	KeyNames   []string                `json:"key_names"`
 	Features   []string                `json:"features"`
@@ -83,25 +84,28 @@ type Lease struct {
 	Code       fleetscore.Digest       `json:"code,omitzero"` // the archive with the code; zero means that the node has it in the folder that the settings name
 	// Command is what is run, for the runtime command, and Secrets are the values of its
 	// secrets, by environment variables. Refused says why it can't be run.
-	Command      *fleetscore.CommandConfig `json:"command,omitempty"`
-	Secrets      map[string]string         `json:"secrets,omitempty"`
-	Refused      string                    `json:"refused,omitempty"`
-	Mounts       []fleetscore.Mount        `json:"mounts,omitempty"` // that Python and commands see
-	Label        string                    `json:"label,omitempty"`
-	Missing      fleetscore.MissingRule    `json:"missing,omitempty"`
-	Image        string                    `json:"image,omitempty"` // of the node's container, by its digest; empty if it is in none
-	Fleet        string                    `json:"fleet"`
-	Generation   fleetscore.GenerationID   `json:"generation"`
-	Store        string                    `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs
-	ModelTimeout fleetscore.Duration       `json:"model_timeout"`
-	Tries        int                       `json:"tries,omitempty"`        // of a sensor whose model exceeds model_timeout
-	Alone        bool                      `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
-	ModelMemory  int64                     `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
-	Quarantined  []fleetscore.Harm         `json:"quarantined,omitempty"`  // models that aren't scored
-	Earlier      Earlier                   `json:"earlier,omitzero"`       // outcomes that stay where nothing has changed
-	Timing       bool                      `json:"timing,omitempty"`       // how long models take is to be written
-	Revision     int64                     `json:"revision"`
-	TTL          fleetscore.Duration       `json:"ttl"` // to be renewed by heartbeats within it
+	Command *fleetscore.CommandConfig `json:"command,omitempty"`
+	Secrets map[string]string         `json:"secrets,omitempty"`
+	Refused string                    `json:"refused,omitempty"`
+	Mounts  []fleetscore.Mount        `json:"mounts,omitempty"` // that Python and commands see
+	Label   string                    `json:"label,omitempty"`
+	Missing fleetscore.MissingRule    `json:"missing,omitempty"`
+	Image   string                    `json:"image,omitempty"` // of the node's container, by its digest; empty if it is in none
+	// Environment is the number of the environment in Python that all models of the task need, and
+	// whose image the node's container has; 0 means none.
+	Environment  int                     `json:"environment,omitempty"`
+	Fleet        string                  `json:"fleet"`
+	Generation   fleetscore.GenerationID `json:"generation"`
+	Store        string                  `json:"store,omitempty"` // URL of a folder that the node opens; empty means that the node asks the server for blobs
+	ModelTimeout fleetscore.Duration     `json:"model_timeout"`
+	Tries        int                     `json:"tries,omitempty"`        // of a sensor whose model exceeds model_timeout
+	Alone        bool                    `json:"alone,omitempty"`        // models are scored in processes of their own, as one of them may take its process down
+	ModelMemory  int64                   `json:"model_memory,omitempty"` // bytes that such a process may use; 0 means a share of the machine's
+	Quarantined  []fleetscore.Harm       `json:"quarantined,omitempty"`  // models that aren't scored
+	Earlier      Earlier                 `json:"earlier,omitzero"`       // outcomes that stay where nothing has changed
+	Timing       bool                    `json:"timing,omitempty"`       // how long models take is to be written
+	Revision     int64                   `json:"revision"`
+	TTL          fleetscore.Duration     `json:"ttl"` // to be renewed by heartbeats within it
 }
 
 // Earlier is where the outcomes of an earlier job over the same interval lie, no other job

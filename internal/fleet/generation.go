@@ -136,6 +136,37 @@ func Page(ctx context.Context, b store.Bucket, g *Generation, from, limit int, f
 	return out, 0, p.Close()
 }
 
+// Releases gives the members of a generation that Python or a command scores where the
+// pipeline's runtime is use, and the release of scikit-learn that each was made with; empty where
+// the file doesn't say. It reads no models.
+func Releases(ctx context.Context, b store.Bucket, g *Generation, use fleetscore.RuntimeName) (map[fleetscore.Key]string, error) {
+	p, err := openPack(ctx, PackFolder(b, g.Fleet), g, fleetscore.AllShards, 0)
+	if err != nil {
+		return nil, err
+	}
+	out := map[fleetscore.Key]string{}
+	for _, e := range p.All() {
+		if c := e.Choose(use); c.Runtime != "" && c.Runtime != fleetscore.RuntimeNative {
+			out[e.Key] = e.release()
+		}
+	}
+	return out, p.Close()
+}
+
+// release is the release of scikit-learn that a model was made with; empty if its file doesn't
+// say.
+func (e *Entry) release() string {
+	text := strings.TrimPrefix(e.Made, "scikit-learn ")
+	switch {
+	case e.Flags&Native != 0:
+		text = kindOf(e.Detail).Releases
+	case text == e.Made:
+		return ""
+	}
+	first, _, _ := strings.Cut(text, ",")
+	return first
+}
+
 // Load reads what a generation is.
 func Load(ctx context.Context, b store.Bucket, fleetName string, id fleetscore.GenerationID) (*Generation, error) {
 	return loadGeneration(ctx, PackFolder(b, fleetName), id)

@@ -65,7 +65,9 @@ type Input struct {
 	Files    []fleetscore.DataFile `json:"files"`
 	// Quarantined are models of its shards that aren't scored.
 	Quarantined []fleetscore.Harm `json:"quarantined,omitempty"`
-	Keys        []fleetscore.Key  `json:"keys,omitempty"` // the only keys that are scored; empty means all of the shards
+	Keys        []fleetscore.Key  `json:"keys,omitempty"`        // the only keys that are scored; empty means all of the shards but Except
+	Except      []fleetscore.Key  `json:"except,omitempty"`      // keys of other tasks over the same shards
+	Environment int               `json:"environment,omitempty"` // of its task
 	// Earlier are outcomes that stay where nothing has changed.
 	Earlier dispatch.Earlier `json:"earlier,omitzero"`
 	// Code is the archive with the pipeline's code; zero means that nodes have it themselves.
@@ -268,7 +270,7 @@ func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetsc
 			j := have
 			change(&j)
 			if have.Config.Pool != j.Config.Pool {
-				j.Image = "" // the other pool has its own
+				j.Image, j.Environments = "", nil // the other pool has its own
 			}
 			same, err := equal(have, j)
 			if err != nil {
@@ -340,7 +342,7 @@ func (t *tx) insertTask(p PlannedTask, seq int64, j fleetscore.Job) error {
 		return err
 	}
 	return t.exec(`INSERT INTO tasks (id, job, job_seq, idx, pool, priority, state, not_before, image, doc) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?)`,
-		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, j.Priority.Rank(), string(p.Task.State), j.Image, string(doc))
+		string(p.Task.ID), string(j.ID), seq, p.Task.Index, j.Config.Pool, j.Priority.Rank(), string(p.Task.State), cmp.Or(p.Task.Image, j.Image), string(doc))
 }
 
 // CancelJob implements JobChanges.

@@ -14,19 +14,19 @@ import (
 )
 
 // unpacked gives the lease with the folders of this machine where its code lies: it was sent
-// with the task, or is in the folder that the settings name.
-func (n *Node) unpacked(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, out *taskLog) (dispatch.Lease, error) {
+// with the task, or is in the folder that the settings name. The task calls done when it has ended.
+func (n *Node) unpacked(ctx context.Context, tables *catalog.Catalog, l dispatch.Lease, out *taskLog) (_ dispatch.Lease, done func(), err error) {
 	if l.Code.IsZero() {
 		if l.Python.Code != "" {
 			out.printf("code is read from %s of this machine", l.Python.Code)
 		}
-		return l, nil
+		return l, func() {}, nil
 	}
-	dir, err := n.codes.Folder(ctx, l.Code, func(ctx context.Context) ([]byte, error) {
+	dir, done, err := n.codes.Folder(ctx, l.Code, func(ctx context.Context) ([]byte, error) {
 		return store.ReadAll(ctx, tables.Store(), catalog.Code(l.Pipeline, l.Code))
 	})
 	if err != nil {
-		return l, fleetscore.Wrap("get code", l.Code.Short(), err)
+		return l, nil, fleetscore.Wrap("get code", l.Code.Short(), err)
 	}
 	out.printf("code %s came with the task", l.Code.Short())
 	has := filepath.Join(dir, "code")
@@ -44,5 +44,5 @@ func (n *Node) unpacked(ctx context.Context, tables *catalog.Catalog, l dispatch
 		c.Code = has
 		l.Command = &c
 	}
-	return l, nil
+	return l, done, nil
 }

@@ -30,7 +30,7 @@ func (n *Node) command(ctx context.Context, tables *catalog.Catalog, l dispatch.
 	if err != nil {
 		return refuse(err)
 	}
-	r, err := command.New(ctx, command.Config{CommandConfig: *l.Command, Mounts: l.Mounts, Secrets: l.Secrets, Python: n.python.interpreter, Folders: n.cfg.Commands, Sandbox: box, AtOnce: n.cfg.Workers, Now: n.now,
+	r, err := command.New(ctx, command.Config{CommandConfig: *l.Command, Mounts: l.Mounts, Secrets: l.Secrets, Python: n.python.interpreter, Folders: n.cfg.Commands, Sandbox: box, AtOnce: n.cfg.Workers, Base: n.cfg.WorkDir, Now: n.now,
 		Work: command.Work{Pipeline: l.Pipeline, Job: l.Job, Task: l.Index, Interval: l.Interval},
 		Save: func(ctx context.Context, name string, file io.Reader) error {
 			_, err := tables.Store().Put(ctx, catalog.Output(l.Pipeline, l.Job, l.Index, l.Attempt, name), file, store.PutOptions{})

@@ -42,6 +42,9 @@ type Config struct {
 	Workers   int           // processors that a task may use; 0 means all of this machine divided by the slots
 	Commands  []string      // folders whose programs may prepare this node; empty means that none may
 	Mounts    []string      // folders that mounts may lie in; empty means that there may be none
+	// WorkDir is a folder of this node alone, for code of its tasks and files of its programs;
+	// empty means that they lie in the system's folder for temporary files.
+	WorkDir string
 	// MountEvery is the time between two looks at the pool's mounts; 0 means 10 s. Two in a
 	// row that find one unusable end the node.
 	MountEvery time.Duration
@@ -123,7 +126,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 			return nil, fleetscore.Wrap("start node", deps.Environments, err)
 		}
 	}
-	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{interpreter: deps.Python, environments: deps.Environments, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck, mounts: mounts{check: mount.Checker{Roots: cfg.Mounts}},
+	n := &Node{cfg: cfg, server: deps.Server, open: deps.OpenStore, models: deps.Runtime, alone: deps.Alone, python: pythons{base: cfg.WorkDir, interpreter: deps.Python, environments: deps.Environments, isolate: deps.Isolate}, log: deps.Log, now: deps.Now, load: deps.Measure, output: deps.Output, leases: map[fleetscore.LeaseID]*work{}, stuck: deps.Stuck, mounts: mounts{check: mount.Checker{Roots: cfg.Mounts}},
 		catalogs: map[string]*catalog.Catalog{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -132,6 +135,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		n.now = time.Now
 	}
 	n.python.now = n.now
+	n.codes.Dir, n.codes.Leave = cfg.WorkDir, func(folder string) { n.python.leave(folder, n.log) }
 	return n, nil
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ import (
 // share none either.
 type pythons struct {
 	interpreter  string        // empty if the node runs no Python
+	base         string        // the folder in which those of processes are made; empty means the system's for temporary files
 	environments string        // the folder of further environments; empty if there is none
 	isolate      *sandbox.Lazy // nil if nothing is isolated
 	now          func() time.Time
@@ -51,6 +53,7 @@ type settings struct {
 type shared struct {
 	*python.Pool
 	tasks int
+	code  string // the folder
 }
 
 // of gives the processes for a task, which score at most so many batches at once. Where
@@ -80,13 +83,17 @@ func (p *pythons) of(ctx context.Context, l dispatch.Lease, processes int, out *
 	if required {
 		u.want.job = l.Job
 	}
-	if len(l.Python.Environments) == 0 {
-		if scores, err = u.pool(p.interpreter); err != nil {
+	if len(l.Python.Environments) == 0 || l.Environment > 0 {
+		interpreter := p.interpreter
+		if l.Environment > 0 && l.Environment <= len(l.Python.Environments) { // this node's image is the environment
+			interpreter = cmp.Or(l.Python.Environments[l.Environment-1].Python, interpreter)
+		}
+		if scores, err = u.pool(interpreter); err != nil {
 			return refuse(err)
 		}
 		return scores, u.done, "Python is " + box.Describe()
 	}
-	return python.Places{Of: func(made sklearn.Origin) int { return placeOf(made.SKLearn, l.Python.Environments) }, At: u.at}, u.done, "Python is " + box.Describe()
+	return python.Places{Of: func(made sklearn.Origin) int { return dispatch.EnvironmentOf(made.SKLearn, l.Python.Environments) }, At: u.at}, u.done, "Python is " + box.Describe()
 }
 
 // user is a task that uses Python.
@@ -111,7 +118,7 @@ func (u *user) pool(interpreter string) (scorer.Foreign, error) {
 	u.retire(want, u.log)
 	pool := u.pools[want]
 	if pool == nil {
-		cfg := python.Config{Python: interpreter, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: u.processes, Log: u.log, Sandbox: u.sandbox, DiskBytes: l.Python.DiskMB << 20, Versions: l.Python.Versions}
+		cfg := python.Config{Python: interpreter, Base: u.base, PerModel: l.Python.PerModel, By: l.FeaturesBy, MemoryBytes: l.Python.MemoryMB << 20, Processes: u.processes, Log: u.log, Sandbox: u.sandbox, DiskBytes: l.Python.DiskMB << 20, Versions: l.Python.Versions}
 		for _, m := range l.Mounts {
 			cfg.Env = append(cfg.Env, m.Variable()+"="+m.Path)
 			if m.Writable() {
@@ -130,7 +137,7 @@ func (u *user) pool(interpreter string) (scorer.Foreign, error) {
 		if err != nil {
 			return nil, err
 		}
-		pool = &shared{Pool: made}
+		pool = &shared{Pool: made, code: l.Python.Code}
 		if u.pools == nil {
 			u.pools = map[settings]*shared{}
 		}
@@ -153,22 +160,10 @@ func (u *user) done() {
 	u.taken = nil
 }
 
-// placeOf is the environment for models of a release: that whose release is the longest
-// beginning of it; -1 for none.
-func placeOf(release string, all []fleetscore.PythonEnvironment) int {
-	best := -1
-	for i, e := range all {
-		if (release == e.SKLearn || strings.HasPrefix(release, e.SKLearn+".")) && (best < 0 || len(e.SKLearn) > len(all[best].SKLearn)) {
-			best = i
-		}
-	}
-	return best
-}
-
 // at gives the processes of an environment of the pipeline, which is made if need be; -1 is the
 // node's own interpreter.
 func (u *user) at(ctx context.Context, place int) (scorer.Foreign, error) {
-	if place < 0 {
+	if place < 0 || u.lease.Python.Environments[place].Image != "" { // tasks of an image have its models, unless their job was moved to another pool
 		return u.pool(u.interpreter)
 	}
 	e := u.lease.Python.Environments[place]
@@ -220,6 +215,18 @@ func (p *pythons) retire(want settings, log *slog.Logger) {
 		if s.pipeline == want.pipeline && s != other && pool.tasks == 0 {
 			delete(p.pools, s)
 			p.ends.Go(func() { end(pool, log) })
+		}
+	}
+}
+
+// leave ends the processes that have a folder of code, which no task uses.
+func (p *pythons) leave(folder string, log *slog.Logger) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s, pool := range p.pools {
+		if pool.tasks == 0 && (pool.code == folder || strings.HasPrefix(pool.code, folder+string(filepath.Separator))) {
+			delete(p.pools, s)
+			end(pool, log)
 		}
 	}
 }

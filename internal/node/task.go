@@ -114,11 +114,11 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 	defer pack.Close()
 	rows, repeated := emptyRows(l), int64(0)
 	if len(l.Files) > 0 {
-		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Keys: l.Keys, Values: columns(l), Repeated: &repeated}); err != nil {
+		if rows, err = tables.Dataset(l.Dataset).ReadRows(ctx, l.Files, table.ReadQuery{Interval: &l.Interval, Shards: &l.Shards, Keys: l.Keys, Except: l.Except, Values: columns(l), Repeated: &repeated}); err != nil {
 			return r, err
 		}
 	}
-	expected := pack.Keys()
+	expected := fleetscore.Without(pack.Keys(), l.Except)
 	if len(l.Keys) > 0 {
 		expected = l.Keys
 	}
@@ -126,10 +126,11 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
 	}
 	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
-	here, err := n.unpacked(ctx, tables, l, out)
+	here, leave, err := n.unpacked(ctx, tables, l, out)
 	if err != nil {
 		return r, err
 	}
+	defer leave()
 	spec, done := n.spec(ctx, tables, here, out)
 	spec.Content, spec.Earlier = n.content(l, nil), n.earlier(ctx, tables, l, out)
 	if code := n.python.code(l); code != nil {

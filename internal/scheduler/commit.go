@@ -139,8 +139,8 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 			total.Outcomes[i.Outcome]++
 		}
 	}
-	if j.Image != "" {
-		if err := s.catalog.NoteImage(ctx, j.Pipeline, catalog.ImageNote{Job: j.ID, Image: j.Image, Interval: j.Interval}); err != nil {
+	if images := j.Images(); len(images) > 0 {
+		if err := s.catalog.NoteImage(ctx, j.Pipeline, catalog.ImageNote{Job: j.ID, Image: images[0], More: images[1:], Interval: j.Interval}); err != nil {
 			return err
 		}
 	}
@@ -215,15 +215,18 @@ func (s *Scheduler) madeLater(ctx context.Context, j fleetscore.Job) (map[fleets
 
 // failedItems are the expected keys of a task that failed for good.
 func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task, inputs []ledger.Input) ([]fleetscore.Item, error) {
-	var keys []fleetscore.Key
+	var keys, others []fleetscore.Key
 	for _, in := range inputs {
-		keys = append(keys, keysIn(in.Keys, t.Shards)...)
+		if in.Environment == t.Environment {
+			keys, others = append(keys, keysIn(in.Keys, t.Shards)...), append(others, keysIn(in.Except, t.Shards)...)
+		}
 	}
-	if j.Rerun == nil {
+	if j.Rerun == nil && t.Environment == 0 {
 		var err error
 		if keys, err = fleet.ExpectedKeys(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards); err != nil {
 			return nil, err
 		}
+		keys = fleetscore.Without(keys, others)
 	}
 	var out []fleetscore.Item
 	for _, k := range keys {

@@ -11,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
+	"github.com/fleetscore/fleetscore/internal/dispatch"
 	"github.com/fleetscore/fleetscore/internal/fleet"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -93,6 +96,111 @@ func TestJobKeepsItsImage(t *testing.T) {
 	notes, err := w.catalog.ImageNotes(t.Context(), time.Now())
 	if err != nil || len(notes) != 1 || notes["box@first"].Job != j.ID {
 		t.Errorf("notes of images: %+v, %v", notes, err)
+	}
+}
+
+// TestImagesOfEnvironments: sensors whose models need an image of their own get tasks that nodes
+// in this image take, each sensor ends with one outcome also if such a task fails, and the images
+// are noted with the results. A rerun does the same for its sensors.
+func TestImagesOfEnvironments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fleetscore.PipelineConfig{})
+	w.stop()
+	w.image = func(_ context.Context, p fleetscore.PoolConfig) (string, error) { return p.Docker.Image + "@1", nil }
+	w.start(w.bucket())
+	for device, release := range map[string]string{"0": "0.24.2", "1": "1.2.0"} { // a class that only Python knows
+		model := "\x80\x02cmy\nDetector\n)\x81}X\x10\x00\x00\x00_sklearn_versionX" + string(rune(len(release))) + "\x00\x00\x00" + release + "sb."
+		if err := store.WriteAll(t.Context(), w.bucket(), fleetscore.BlobName("models/m/model_"+device), []byte(model), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, _, _, err := w.ledger.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := cfg.Pipelines["p"]
+	p.Runtime, p.Limits.Tries, p.Python = fleetscore.RuntimePython, 1, fleetscore.PythonConfig{Environments: []fleetscore.PythonEnvironment{{SKLearn: "1", Path: "new"}, {SKLearn: "0.24", Image: "old"}}}
+	cfg.Pipelines["p"] = p
+	cfg.Fleets["f"] = fleetscore.FleetConfig{Path: "models/m", Model: "model_{Device}", KeepFiles: true}
+	cfg.Pools["cpu"] = fleetscore.PoolConfig{Provider: "docker", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 1}, Docker: &fleetscore.DockerConfig{Image: "box"}}
+	if _, err := w.ledger.PutConfig(t.Context(), time.Now(), "images", cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.fleets.Sync(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	w.rows(day.Add(9 * time.Hour))
+	take := func(image string) dispatch.Lease {
+		t.Helper()
+		id := fleetscore.NodeID("n-" + image)
+		if _, err := w.ledger.UpdateNode(t.Context(), id, func(n *fleetscore.Node) error { n.Image = image; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		l := w.lease(id)
+		if l.Image != image {
+			t.Errorf("a node in %s has a task of %s", image, l.Image)
+		}
+		return l
+	}
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, old := take("box@1"), take("old@1")
+	if fmt.Sprint(rest.Keys, rest.Except, rest.Environment, old.Keys, old.Except, old.Environment) != "[] [0] 0 [0] [] 2" {
+		t.Errorf("the rest: %q but %q, environment %d; of the image: %q but %q, environment %d", rest.Keys, rest.Except, rest.Environment, old.Keys, old.Except, old.Environment)
+	}
+	if err := w.broker.Complete(t.Context(), rest.ID, w.score(rest)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.broker.Complete(t.Context(), old.ID, dispatch.Result{Error: "no Python"}); err != nil {
+		t.Fatal(err)
+	}
+	got := w.wait(j.ID, ended)
+	if d := cmp.Diff(fleetscore.Counts{fleetscore.Scored: 1, fleetscore.NoData: 1, fleetscore.Failed: 1}, got.Outcomes); d != "" {
+		t.Errorf("outcomes (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]fleetscore.JobEnvironment{{Number: 2, SKLearn: "0.24", Image: "old@1", Sensors: 1}}, got.Environments); d != "" || got.Image != "box@1" {
+		t.Errorf("the job runs in %s and (-want +got):\n%s", got.Image, d)
+	}
+	if notes, err := w.catalog.ImageNotes(t.Context(), time.Now()); err != nil || notes["old@1"].Job != j.ID || notes["box@1"].Job != j.ID {
+		t.Errorf("notes of images: %+v, %v", notes, err)
+	}
+	again, err := w.Rerun(t.Context(), fleetscore.Rerun{Of: j.ID, Failed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := take("old@1")
+	if fmt.Sprint(l.Keys, l.Environment) != "[0] 2" {
+		t.Errorf("the rerun's task: %q, environment %d", l.Keys, l.Environment)
+	}
+	if err := w.broker.Complete(t.Context(), l.ID, w.score(l)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(again.ID, ended); got.State != fleetscore.JobSucceeded || got.Tasks != 1 || got.Outcomes[fleetscore.Scored] != 2 {
+		t.Errorf("the rerun: %+v", got)
+	}
+	for _, c := range []struct {
+		which fleetscore.Rerun
+		want  fleetscore.Counts
+	}{
+		{fleetscore.Rerun{Keys: []string{"0", "1"}}, fleetscore.Counts{fleetscore.Scored: 1, fleetscore.Failed: 1, fleetscore.NoData: 1}},
+		{fleetscore.Rerun{All: true}, fleetscore.Counts{fleetscore.Scored: 1, fleetscore.Failed: 2}},
+	} {
+		c.which.Of = again.ID
+		if again, err = w.Rerun(t.Context(), c.which); err != nil {
+			t.Fatal(err)
+		}
+		rest, old := take("box@1"), take("old@1")
+		if err := w.broker.Complete(t.Context(), old.ID, w.score(old)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.broker.Complete(t.Context(), rest.ID, dispatch.Result{Error: "no Python"}); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(c.want, w.wait(again.ID, ended).Outcomes); d != "" {
+			t.Errorf("rerun of %+v, when the task of the rest fails (-want +got):\n%s", c.which, d)
+		}
 	}
 }
 

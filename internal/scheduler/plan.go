@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -221,11 +222,10 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if in.Quarantined, err = s.quarantined(ctx, j); err != nil {
 		return "", err
 	}
-	measured, err := s.ledger.Costs(ctx, j.Pipeline)
+	tasks, err := s.tasks(ctx, &j, gen, counts, in, slotsOf(inputs.cfg.Pools[j.Config.Pool]))
 	if err != nil {
 		return "", err
 	}
-	tasks := cut(j, dispatch.Plan(workload(j, gen, counts, in), measured, slotsOf(inputs.cfg.Pools[j.Config.Pool])), counts, in)
 	j.Planned = new(now.UTC())
 	err = s.ledger.PlanJob(ctx, j, tasks)
 	if fleetscore.Conflict.Is(err) || fleetscore.NotFound.Is(err) {
@@ -248,8 +248,69 @@ func (s *Scheduler) pin(ctx context.Context, pool fleetscore.PoolConfig, j *flee
 	if err != nil {
 		return "waits for the image of pool " + j.Config.Pool + ": " + err.Error(), nil
 	}
-	j.Image = image
+	j.Image, j.Environments = image, nil
+	for i, e := range j.Config.Python.Environments {
+		if e.Image == "" || pool.Docker == nil {
+			continue
+		}
+		box := *pool.Docker
+		box.Image = e.Image
+		pool.Docker = &box
+		image, err := s.image(ctx, pool)
+		if err != nil {
+			return "waits for the image of the environment for models of scikit-learn " + e.SKLearn + ": " + err.Error(), nil
+		}
+		j.Environments = append(j.Environments, fleetscore.JobEnvironment{Number: i + 1, SKLearn: e.SKLearn, Image: image})
+	}
 	return "", nil
+}
+
+// tasks cuts a job into tasks. Sensors whose models need an image of their own get tasks of their
+// own, which read the same files.
+func (s *Scheduler) tasks(ctx context.Context, j *fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards]int64, in ledger.Input, slots int) (out []ledger.PlannedTask, err error) {
+	measured, err := s.ledger.Costs(ctx, j.Pipeline)
+	if err != nil {
+		return nil, err
+	}
+	if len(j.Environments) == 0 {
+		return cut(*j, dispatch.Plan(workload(*j, gen, counts, in), measured, slots), counts, in), nil
+	}
+	made, err := fleet.Releases(ctx, s.store, gen, j.Config.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	for _, share := range dispatch.Shares(made, in.Keys, j.Config.Python.Environments) {
+		its, has, image := in, counts, ""
+		its.Environment = share.Environment
+		if its.Keys, its.Except = share.Keys, share.Except; len(share.Keys) > 0 {
+			has = countShards(share.Keys)
+		}
+		for shard, n := range countShards(share.Except) {
+			has[shard] -= n
+		}
+		for i := range j.Environments {
+			e := &j.Environments[i]
+			if e.Number == share.Environment {
+				e.Sensors, image = int64(len(share.Keys)), e.Image
+			}
+		}
+		for _, t := range cut(*j, dispatch.Plan(workload(*j, gen, has, its), measured, slots), has, its) {
+			t.Task.Index = len(out)
+			t.Task.ID = taskID(*j, t.Task.Index)
+			t.Task.Environment, t.Task.Image = share.Environment, image
+			out = append(out, t)
+		}
+	}
+	if image := out[len(out)-1].Task.Image; j.Rerun == nil && !slices.ContainsFunc(out, func(t ledger.PlannedTask) bool { return t.Task.Environment == 0 && t.Task.Keys > 0 }) {
+		for i := range out { // no model needs the pool's own image, so that no node is started for unexpected keys alone
+			out[i].Task.Image = cmp.Or(out[i].Task.Image, image)
+		}
+	}
+	return out, nil
+}
+
+func taskID(j fleetscore.Job, index int) fleetscore.TaskID {
+	return fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, index))
 }
 
 // joinedNodes is how many agents a job of a static pool is cut for. How many there are
@@ -296,7 +357,7 @@ func CostsDependOn(p fleetscore.PipelineConfig) fleetscore.Digest {
 func cut(j fleetscore.Job, ranges []fleetscore.ShardRange, counts [fleetscore.Shards]int64, in ledger.Input) (out []ledger.PlannedTask) {
 	for _, r := range ranges {
 		i := len(out)
-		t := fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, i)), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
+		t := fleetscore.Task{ID: taskID(j, i), Job: j.ID, Index: i, Shards: r, State: fleetscore.TaskQueued}
 		for shard := int(r.First); shard <= int(r.Last); shard++ {
 			t.Keys += counts[shard]
 		}
@@ -306,6 +367,7 @@ func cut(j fleetscore.Job, ranges []fleetscore.ShardRange, counts [fleetscore.Sh
 				continue
 			}
 		}
+		its.Except = keysIn(in.Except, r)
 		its.Files = table.ReadQuery{Shards: &r}.Prune(in.Files)
 		its.Earlier.Files = table.ReadQuery{Shards: &r}.Prune(in.Earlier.Files)
 		its.Quarantined = slices.DeleteFunc(slices.Clone(in.Quarantined), func(h fleetscore.Harm) bool { return !r.Contains(h.Key.Shard()) })

@@ -243,7 +243,7 @@ func (w *world) score(l dispatch.Lease, failing ...fleetscore.Key) dispatch.Resu
 		w.t.Fatal(err)
 	}
 	defer pack.Close()
-	expected := pack.Keys()
+	expected := fleetscore.Without(pack.Keys(), l.Except)
 	if len(l.Keys) > 0 {
 		expected = l.Keys
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -22,7 +23,7 @@ func (s *Scheduler) content(j fleetscore.Job, in ledger.Input) fleetscore.Digest
 	}
 	image := ""
 	if c.Runtime.RunsPython() || c.Command != nil {
-		image = j.Image // the native runtime needs nothing of it
+		image = strings.Join(j.Images(), " ") // the native runtime needs nothing of it
 	}
 	doc, err := json.Marshal([]any{j.Interval, in.Files, in.TimeName, in.KeyNames, c.Dataset, c.Fleet, j.Generation, c.Features, c.FeaturesBy, c.Runtime, c.Python, c.Command, in.Code, c.Label, c.Missing, s.release, image})
 	if err != nil {

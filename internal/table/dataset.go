@@ -21,7 +21,8 @@ import (
 type ReadQuery struct {
 	Interval *fleetscore.Interval   // only rows of this interval
 	Shards   *fleetscore.ShardRange // only keys of these shards
-	Keys     []fleetscore.Key       // only these keys
+	Keys     []fleetscore.Key       // only these keys; empty means all
+	Except   []fleetscore.Key       // without these keys
 	Values   []string               // value columns to return; empty means all
 	Repeated *int64                 // set by ReadRows to how many rows it left out; may be nil
 }
@@ -49,14 +50,15 @@ func (q ReadQuery) Prune(files []fleetscore.DataFile) []fleetscore.DataFile {
 
 // select picks the rows of a frame that the query wants, in their order.
 func (q ReadQuery) pick(f *Frame, s TableSchema) *Frame {
-	if q.Interval == nil && q.Shards == nil && len(q.Keys) == 0 {
+	if q.Interval == nil && q.Shards == nil && len(q.Keys)+len(q.Except) == 0 {
 		return f
 	}
 	keys, index := f.keysOf(s.Key)
 	wanted := make([]bool, len(keys))
 	all := true
+	only, without := setOf(q.Keys), setOf(q.Except)
 	for i, k := range keys {
-		wanted[i] = (q.Shards == nil || q.Shards.Contains(k.Shard())) && (len(q.Keys) == 0 || slices.Contains(q.Keys, k))
+		wanted[i] = (q.Shards == nil || q.Shards.Contains(k.Shard())) && (len(only) == 0 || only[k]) && !without[k]
 		all = all && wanted[i]
 	}
 	times := f.column(s.Time).longs
@@ -70,6 +72,14 @@ func (q ReadQuery) pick(f *Frame, s TableSchema) *Frame {
 		return f
 	}
 	return f.pick(order)
+}
+
+func setOf(keys []fleetscore.Key) map[fleetscore.Key]bool {
+	out := make(map[fleetscore.Key]bool, len(keys))
+	for _, k := range keys {
+		out[k] = true
+	}
+	return out
 }
 
 // readFrame reads the wanted columns of all files that the query wants into one

@@ -4,7 +4,8 @@
 // it. All other blobs are read from the store as ever.
 //
 // Each process has a folder of its own below the one it is given, which it finds again after
-// a restart. A Cache is safe for concurrent use and has no goroutines.
+// a restart. A Cache is safe for concurrent use and has no goroutines. Folders for what isn't
+// to be found again are those of Work.
 package cache
 
 import (
@@ -19,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -45,7 +45,7 @@ type Cache struct {
 	loading  map[string]chan struct{} // files that are being read from the store; closed when that has ended
 }
 
-// most is how many processes may have a cache in one folder.
+// most is how many processes may have folders in one.
 const most = 1024
 
 // Open takes the first folder below dir that no other process has, and makes it if it is
@@ -55,27 +55,9 @@ func Open(dir string, limit int64, log *slog.Logger, now func() time.Time) (*Cac
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	var lock *os.File
-	for i := 0; lock == nil; i++ {
-		if i == most {
-			return nil, fleetscore.Errorf(fleetscore.Exhausted, op, dir, "%d processes have a cache there", most)
-		}
-		own := filepath.Join(dir, strconv.Itoa(i))
-		if err := os.MkdirAll(own, 0o700); err != nil {
-			return nil, fleetscore.Wrap(op, own, err)
-		}
-		f, err := os.OpenFile(filepath.Join(own, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, fleetscore.Wrap(op, own, err)
-		}
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-		case err == nil:
-			lock, dir = f, own
-		case errors.Is(err, unix.EWOULDBLOCK):
-			_ = f.Close() // another process has it
-		default:
-			return nil, errors.Join(fleetscore.Wrap(op, own, err), f.Close())
-		}
+	dir, lock, err := claim(op, dir, 0o700)
+	if err != nil {
+		return nil, err
 	}
 	if limit == 0 {
 		limit = usualLimit
@@ -96,7 +78,7 @@ func Open(dir string, limit int64, log *slog.Logger, now func() time.Time) (*Cac
 func tidy(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) != extension && e.Name() != "lock" {
+		if filepath.Ext(e.Name()) != extension && e.Name() != lockName {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

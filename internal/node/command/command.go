@@ -38,6 +38,7 @@ type Config struct {
 	Sandbox *sandbox.Sandbox  // isolates commands; nil means that they aren't isolated
 	AtOnce  int               // commands that run at the same time; 0 means 1
 	Work    Work              // what the command is told of the work
+	Base    string            // where folders of runs are made; empty means the system's folder for temporary files
 	Now     func() time.Time  // the time that runs are measured by; nil means time.Now
 	// Save keeps a file of the output under a relative name with slashes. An error of kind
 	// Unavailable ends the attempt as a whole.
@@ -75,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 		cfg.Now = time.Now
 	}
 	r := &Runner{cfg: cfg, words: words, turns: make(chan struct{}, max(1, cfg.AtOnce)), hide: hiding(cfg.Secrets)}
-	if r.temp, err = os.MkdirTemp("", "fleetscore-command-"); err != nil {
+	if r.temp, err = os.MkdirTemp(cfg.Base, "fleetscore-command-"); err != nil {
 		return nil, fleetscore.Wrap(op, cfg.Run, err)
 	}
 	if err := r.find(ctx); err != nil {

@@ -9,6 +9,7 @@ package code
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -161,51 +162,125 @@ func (p *packer) file(root *os.Root, name, to string) error {
 	return err
 }
 
-// Cache keeps unpacked archives in a folder of its own while a node lives.
+// Cache keeps unpacked archives while a node lives, as many as fit into a bound.
 type Cache struct {
+	// Dir is the folder below which archives are unpacked. Empty means a folder of its own in the
+	// system's folder for temporary files.
+	Dir string
+	// MostBytes is how much may be kept that no task uses; 0 means 1 GiB.
+	MostBytes int64
+	// Leave is called before a folder is removed to make room; nothing may use it afterwards. nil
+	// means that nobody has to be told.
+	Leave func(folder string)
+
 	mu      sync.Mutex // guards what follows, also while an archive is fetched
-	dir     string     // empty until the first archive comes
-	folders map[fleetscore.Digest]string
+	own     bool       // Dir was made
+	folders map[fleetscore.Digest]*folder
+	turn    int64 // grows with each use
 }
 
-// Folder gives the folder with the content of an archive, which fetch gets if it isn't here.
-func (c *Cache) Folder(ctx context.Context, digest fleetscore.Digest, fetch func(context.Context) ([]byte, error)) (string, error) {
-	const op = "unpack code"
+// folder is an unpacked archive.
+type folder struct {
+	dir   string
+	bytes int64
+	users int   // tasks that need it
+	used  int64 // the turn of the last use
+}
+
+// mostBytes is what a cache keeps unless its owner says something else.
+const mostBytes = 1 << 30
+
+// Folder gives the folder with the content of an archive, which fetch gets if it isn't here. It
+// stays until done is called.
+func (c *Cache) Folder(ctx context.Context, digest fleetscore.Digest, fetch func(context.Context) ([]byte, error)) (dir string, done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if dir, ok := c.folders[digest]; ok {
-		return dir, nil
+	f, ok := c.folders[digest]
+	if !ok {
+		if f, err = c.add(ctx, digest, fetch); err != nil {
+			return "", nil, err
+		}
 	}
+	c.turn++
+	f.users, f.used = f.users+1, c.turn
+	return f.dir, sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f.users--
+	}), nil
+}
+
+// add unpacks an archive. The lock is held.
+func (c *Cache) add(ctx context.Context, digest fleetscore.Digest, fetch func(context.Context) ([]byte, error)) (*folder, error) {
+	const op = "unpack code"
 	data, err := fetch(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if fleetscore.DigestOf(data) != digest {
-		return "", fleetscore.Errorf(fleetscore.Corrupt, op, digest.Short(), "the archive's bytes don't match its digest")
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, op, digest.Short(), "the archive's bytes don't match its digest")
 	}
-	if c.dir == "" {
-		if c.dir, err = os.MkdirTemp("", "fleetscore-code-"); err != nil {
-			return "", fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err)
+	if c.Dir == "" {
+		if c.Dir, err = os.MkdirTemp("", "fleetscore-code-"); err != nil {
+			return nil, fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err)
 		}
-		if err := os.Chmod(c.dir, 0o755); err != nil { // isolated programs may run as another user
-			return "", fleetscore.Errorf(fleetscore.Unavailable, op, c.dir, "%w", err)
+		c.own = true
+		if err := os.Chmod(c.Dir, 0o755); err != nil { // isolated programs may run as another user
+			return nil, fleetscore.Errorf(fleetscore.Unavailable, op, c.Dir, "%w", err)
 		}
-		c.folders = map[fleetscore.Digest]string{}
 	}
-	dir := filepath.Join(c.dir, digest.Short())
-	if err := unpack(data, dir); err != nil {
-		return "", errors.Join(fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err), os.RemoveAll(dir))
+	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Corrupt, op, digest.Short(), "%w", err)
 	}
-	c.folders[digest] = dir
-	return dir, nil
+	f := &folder{dir: filepath.Join(c.Dir, "code-"+digest.Short())}
+	for _, file := range archive.File {
+		f.bytes += int64(min(file.UncompressedSize64, maxBytes))
+	}
+	if err := c.room(f.bytes); err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err)
+	}
+	if err := unpack(archive, f.dir); err != nil {
+		return nil, errors.Join(fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err), os.RemoveAll(f.dir))
+	}
+	if c.folders == nil {
+		c.folders = map[fleetscore.Digest]*folder{}
+	}
+	c.folders[digest] = f
+	return f, nil
+}
+
+// room removes folders that no task uses, the one that was used least recently first, until so
+// much more fits. The lock is held.
+func (c *Cache) room(more int64) error {
+	for _, f := range c.folders {
+		more += f.bytes
+	}
+	for most := cmp.Or(c.MostBytes, mostBytes); more > most; {
+		var oldest fleetscore.Digest
+		for d, f := range c.folders {
+			if o := c.folders[oldest]; f.users == 0 && (o == nil || f.used < o.used) {
+				oldest = d
+			}
+		}
+		f := c.folders[oldest]
+		if f == nil {
+			return nil // tasks use all of them
+		}
+		if c.Leave != nil {
+			c.Leave(f.dir)
+		}
+		if err := os.RemoveAll(f.dir); err != nil {
+			return err
+		}
+		delete(c.folders, oldest)
+		more -= f.bytes
+	}
+	return nil
 }
 
 // unpack writes the files of an archive below a new folder.
-func unpack(data []byte, dir string) error {
-	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
-	if err != nil {
-		return err
-	}
+func unpack(archive *zip.Reader, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -243,10 +318,14 @@ func unpackFile(root *os.Root, f *zip.File) error {
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dir == "" {
-		return nil
+	var problems []error
+	for _, f := range c.folders {
+		problems = append(problems, os.RemoveAll(f.dir))
 	}
-	dir := c.dir
-	c.dir, c.folders = "", nil
-	return os.RemoveAll(dir)
+	if c.own {
+		problems = append(problems, os.RemoveAll(c.Dir))
+		c.Dir, c.own = "", false
+	}
+	c.folders = nil
+	return errors.Join(problems...)
 }

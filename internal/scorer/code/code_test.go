@@ -3,6 +3,7 @@ package code_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,10 +78,11 @@ func TestPack(t *testing.T) {
 	fetched := 0
 	fetch := func(context.Context) ([]byte, error) { fetched++; return data, nil }
 	for range 2 {
-		dir, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), fetch)
+		dir, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), fetch)
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer done()
 		for name, want := range map[string]string{"code/a.py": "A", "code/sub/b.py": "B", "requirements/r.txt": "numpy"} {
 			if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(text) != want {
 				t.Errorf("%s is %q, %v", name, text, err)
@@ -90,7 +92,7 @@ func TestPack(t *testing.T) {
 	if fetched != 1 {
 		t.Errorf("the archive was fetched %d times", fetched)
 	}
-	if _, err := cache.Folder(t.Context(), fleetscore.DigestOf([]byte("other")), fetch); !fleetscore.Corrupt.Is(err) {
+	if _, _, err := cache.Folder(t.Context(), fleetscore.DigestOf([]byte("other")), fetch); !fleetscore.Corrupt.Is(err) {
 		t.Errorf("other bytes than the digest says: %v", err)
 	}
 	if err := cache.Close(); err != nil {
@@ -102,6 +104,59 @@ func TestPack(t *testing.T) {
 	write(t, one, map[string]string{"code/large": strings.Repeat("x", 65<<20)})
 	if _, err := code.Pack(t.Context(), roots(t, parts(one)...), parts(one)); !fleetscore.Exhausted.Is(err) {
 		t.Errorf("too large a folder: %v", err)
+	}
+}
+
+// TestCacheIsBounded: archives that no task uses make room for others, the one that was used
+// least recently first, after whoever else may use them was told.
+func TestCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var told []string
+	cache := code.Cache{Dir: dir, MostBytes: 25, Leave: func(folder string) {
+		if _, err := os.Stat(folder); err != nil {
+			t.Error(err)
+		}
+		told = append(told, folder)
+	}}
+	get := func(name string) (string, func()) {
+		t.Helper()
+		from := t.TempDir()
+		write(t, from, map[string]string{"code/" + name: "10 bytes, "})
+		data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
+		folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return folder, done
+	}
+	a, leaveA := get("a")
+	b, leaveB := get("b")
+	leaveB()
+	leaveA()
+	again, leaveA := get("a")
+	c, leaveC := get("c") // b has to go, because a is in use
+	leaveA()
+	leaveC()
+	d, leaveD := get("d") // now a, which was used before c
+	e, leaveE := get("e") // c
+	f, leaveF := get("f") // nothing can go
+	if again != a || fmt.Sprint(told) != fmt.Sprint([]string{b, a, c}) {
+		t.Errorf("a lies in %s and then in %s; %q made room, want %q", a, again, told, []string{b, a, c})
+	}
+	for folder, there := range map[string]bool{a: false, b: false, c: false, d: true, e: true, f: true} {
+		if _, err := os.Stat(folder); (err == nil) != there {
+			t.Errorf("%s: %v", folder, err)
+		}
+	}
+	leaveD()
+	leaveE()
+	leaveF()
+	if err := cache.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

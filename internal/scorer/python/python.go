@@ -36,7 +36,8 @@ type Config struct {
 	By          fleetscore.FeatureOrder // how columns are matched with features
 	Path        []string                // folders that modules are imported from
 	Dir         string                  // the working folder; empty means TempDir
-	TempDir     string                  // where processes may write; empty means a folder of its own, which Close removes
+	TempDir     string                  // where processes may write; empty means a folder of its own in Base, which Close removes
+	Base        string                  // empty means the system's folder for temporary files
 	Env         []string                // further variables, NAME=value
 	Read        []string                // further folders that processes see, read-only
 	Write       []string                // further folders that they may write to
@@ -96,7 +97,7 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, turns: make(chan struct{}, cfg.Processes), knows: map[string]bool{}, shunned: map[string]bool{}}
 	p.size.Store(1 << 30)
 	if cfg.TempDir == "" {
-		if p.cfg.TempDir, err = os.MkdirTemp("", "fleetscore-python-"); err != nil {
+		if p.cfg.TempDir, err = os.MkdirTemp(cfg.Base, "fleetscore-python-"); err != nil {
 			return nil, fleetscore.Wrap("start Python", cfg.Python, err)
 		}
 		p.own = true

@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestWork: each process has a folder of its own; what killed processes left is removed by the
+// next one, and what others still use isn't.
+func TestWork(t *testing.T) {
+	t.Parallel()
+	base := filepath.Join(t.TempDir(), "nodes")
+	open := func() *Work {
+		t.Helper()
+		w, err := OpenWork(base, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	leave := func(w *Work) string {
+		t.Helper()
+		file := filepath.Join(w.Dir, "code", "a.py")
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	there := func(file string) bool { _, err := os.Stat(file); return err == nil }
+	one, two, three := open(), open(), open()
+	ofOne, ofTwo, ofThree := leave(one), leave(two), leave(three)
+	if one.Dir == two.Dir || two.Dir == three.Dir {
+		t.Fatalf("folders: %s, %s, %s", one.Dir, two.Dir, three.Dir)
+	}
+	for _, w := range []*Work{one, three} { // as if they were killed
+		if err := w.lock.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := open()
+	if next.Dir != one.Dir || there(ofOne) || !there(ofTwo) || there(ofThree) {
+		t.Errorf("the next one has %s; left of the killed: %v, of the killed with another folder: %v, of one that lives: %v", next.Dir, there(ofOne), there(ofThree), there(ofTwo))
+	}
+	if err := two.Close(); err != nil || there(ofTwo) {
+		t.Errorf("after its end a file is there: %v, %v", there(ofTwo), err)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(base, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenWork(base, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a folder is taken in which other users may write")
+	}
+}
