@@ -153,7 +153,8 @@ type QueryConfig struct {
 	// Late says what happens to readings whose window is over.
 	Late LatePolicy `json:"late,omitempty"`
 	// LateWithin is, with LateRevise, how far the watermark may have passed a window that is
-	// revised, or the reading itself if the query isn't of the simple form; 0 means 1h. With LateAdjust it is how old a reading may be at its arrival; 0 means 5s.
+	// revised, or the reading itself if the query isn't of the simple form; 0 means 1h. With
+	// LateAdjust, and with TIMESTAMP BY … OVER, it is how old a reading may be at its arrival; 0 means 5s, and 5m.
 	LateWithin Duration `json:"late_within,omitempty"`
 }
 
@@ -189,6 +190,11 @@ func (q QueryConfig) Adjusts() time.Duration {
 		return 0
 	}
 	return cmp.Or(q.LateWithin.D(), 5*time.Second)
+}
+
+// Apart is how old a reading may be at its arrival if each key has a watermark of its own.
+func (q QueryConfig) Apart() time.Duration {
+	return cmp.Or(q.Adjusts(), q.LateWithin.D(), 5*time.Minute)
 }
 
 // DatasetConfig holds the settings of a dataset, whether a query writes the dataset

@@ -64,14 +64,16 @@ func (e *events) save(position uint64) []byte {
 // saveApart adds what there is more if keys go by themselves.
 func (e *events) saveApart(f *value.Fields) {
 	f.Add(saveLanes(e.lanes.save(e.reached)))
+	list, begun := e.gate.Keys()
 	var keys value.Fields
-	for _, k := range e.gate.Keys() {
+	for _, k := range list {
 		keys.Text(string(k.Key))
 		keys.Int(int64(k.Mark))
 		keys.Int(int64(k.Arrived))
 		keys.Int(int64(k.Last))
 	}
 	f.Add(keys.Value())
+	f.Int(int64(begun))
 	f.Int(int64(e.gate.Oldest()))
 	var bases value.Fields
 	for _, b := range e.bases {
@@ -93,7 +95,7 @@ func (e *events) loadApart(in *value.Cursor) bool {
 	for list := in.Inner(); list.More(); {
 		keys = append(keys, window.KeyMark{Key: fleetscore.Key(list.Text()), Mark: fleetscore.Micros(list.Int()), Arrived: fleetscore.Micros(list.Int()), Last: fleetscore.Micros(list.Int())})
 	}
-	e.gate.ResumeKeys(keys)
+	e.gate.ResumeKeys(keys, fleetscore.Micros(in.Int()))
 	e.gate.Since(fleetscore.Micros(in.Int()))
 	e.bases = nil
 	for list := in.Inner(); list.More(); {

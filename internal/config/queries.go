@@ -112,16 +112,24 @@ func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.Query
 	if q.LateWithin < 0 {
 		r.at(path+".late_within", "%s is negative", q.LateWithin)
 	}
+	over := slices.IndexFunc(plans, func(p *query.Plan) bool { return p.General != nil && p.General.Over })
+	most := fleetscore.Duration(21 * 24 * time.Hour)
 	switch q.Late {
 	case fleetscore.LateRevise:
+		if over >= 0 {
+			r.at(path+".late", "revise doesn't go with TIMESTAMP BY … OVER, which the statement INTO %s has: with OVER each sensor's readings are waited for already, up to late_within. Write drop or adjust, or leave OVER out", plans[over].Into)
+			return
+		}
 	case fleetscore.LateAdjust:
-		if most := fleetscore.Duration(21 * 24 * time.Hour); q.LateWithin > most {
+		if q.LateWithin > most {
 			r.at(path+".late_within", "%s is more than %s", q.LateWithin, most)
 		}
 		return
 	default:
-		if q.LateWithin != 0 {
-			r.at(path+".late_within", "it has a meaning only with late: revise or adjust")
+		if q.LateWithin != 0 && over < 0 {
+			r.at(path+".late_within", "it has a meaning only with late: revise or adjust, or with TIMESTAMP BY … OVER")
+		} else if q.LateWithin > most {
+			r.at(path+".late_within", "%s is more than %s", q.LateWithin, most)
 		}
 		if q.Late == "" || q.Late == fleetscore.LateDrop {
 			return

@@ -16,6 +16,7 @@ type General struct {
 	Values     []string // value columns of the dataset, in the order of SELECT
 	Numbers    []string // columns of readings of which it computes sums and the like
 	References []string // names of the reference data that it joins with
+	Over       bool     // each key has a watermark of its own, by TIMESTAMP BY … OVER
 }
 
 // judge finds out whether the rows of a query depend on the readings of one key alone, so
@@ -27,6 +28,7 @@ type judge struct {
 	key    []string // of the hub
 	time   string   // behind TIMESTAMP BY; empty before the first
 	from   string
+	over   bool                // OVER stands behind it
 	steps  map[string]*columns // in lower case
 	inputs []stream.Input
 }
@@ -85,12 +87,15 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 	if err := j.dataset(plan, s, out); err != nil {
 		return nil, err
 	}
+	streams := 0
 	for _, in := range compiled.Inputs {
 		if in.Reference {
 			plan.General.References = append(plan.General.References, in.Name)
+		} else if streams++; streams > 1 {
+			return nil, j.notYet(in.At, "two inputs, or one in two spellings,")
 		}
 	}
-	plan.From, plan.TimestampBy, plan.Into = j.from, j.time, compiled.Outputs[0]
+	plan.From, plan.TimestampBy, plan.Into, plan.General.Over = j.from, j.time, compiled.Outputs[0], j.over
 	return plan, nil
 }
 
@@ -202,9 +207,6 @@ func (j *judge) source(in sql.Input) (*columns, error) {
 	if c, ok := j.steps[strings.ToLower(in.Name)]; ok {
 		return c, nil
 	}
-	if len(in.Over) > 0 {
-		return nil, j.notYet(in.Over[0].Pos(), "TIMESTAMP BY … OVER")
-	}
 	if in.TimestampBy == nil {
 		return nil, j.src.ErrorAt(in.At, "%s needs TIMESTAMP BY behind it", in.Name).WithHint("%s", shape)
 	}
@@ -215,8 +217,32 @@ func (j *judge) source(in sql.Input) (*columns, error) {
 	if j.time != "" && (j.time != c.Path[0] || j.from != in.Name) {
 		return nil, j.notYet(in.At, "two inputs, or two columns behind TIMESTAMP BY,")
 	}
+	if err := j.lines(in, j.time == ""); err != nil {
+		return nil, err
+	}
 	j.time, j.from = c.Path[0], in.Name
 	return &columns{open: true}, nil
+}
+
+// lines judges OVER: a watermark of its own can have what lies in one partition, which is a key of the hub.
+func (j *judge) lines(in sql.Input, first bool) error {
+	if !first && j.over != (len(in.Over) > 0) || !first && j.over && len(in.Over) != len(j.key) {
+		return j.src.ErrorAt(in.At, "%s stands with OVER and without it", in.Name).WithHint("write TIMESTAMP BY … OVER %s behind each %s", strings.Join(j.key, ", "), in.Name)
+	}
+	j.over = len(in.Over) > 0
+	if !j.over {
+		return nil
+	}
+	s, hub := &sql.Select{From: in}, &columns{open: true}
+	for i, x := range in.Over {
+		if j.hubKey(x, s, hub) != i || len(in.Over) > len(j.key) {
+			return j.src.ErrorAt(x.Pos(), "behind OVER a server takes the hub's key columns, in their order").WithHint("write OVER %s", strings.Join(j.key, ", "))
+		}
+	}
+	if k := j.lacking(in.Over, s, hub); k != "" {
+		return j.src.ErrorAt(in.Over[0].Pos(), "OVER lacks the key column %s: the readings of different keys may lie in different partitions of the hub", k).WithHint("write OVER %s", strings.Join(j.key, ", "))
+	}
+	return nil
 }
 
 // grouped judges GROUP BY: groups and sessions must not mix the keys of the hub, whose

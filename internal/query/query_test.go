@@ -74,6 +74,7 @@ func TestParseGeneral(t *testing.T) {
 		{"expression", statement("System.Timestamp() AS TS, Device, MAX(Value) - MIN(Value) AS Width, CASE WHEN COUNT(*) > 1 THEN 1 ELSE 0 END AS Many", "GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Width Many"},
 		{"each reading", statement("System.Timestamp() AS TS, Device, Value * 2 AS Twice, Value", "WHERE Value * 2 > 1"), 0, "Twice Value"},
 		{"look back", statement("System.Timestamp() AS TS, Device, Value - LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(minute, 1)) AS Change", ""), time.Minute, "Change"},
+		{"over", strings.Replace(statement(columns, "GROUP BY Device, TumblingWindow(second, 5)"), "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1), 5 * time.Second, "Value"},
 		{"join", statement("System.Timestamp() AS TS, Device, AVG(hub.Value / limits.Most) AS Value", "JOIN limits ON limits.Device = hub.Device GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Value"},
 		{"steps", "WITH w AS (SELECT Device, System.Window().Id AS Id, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Windows(Window('a', TumblingWindow(second, 5)), Window('b', HoppingWindow(second, 20, 10)))) " +
 			"SELECT System.Timestamp() AS TS, w.Device, w.Value INTO d FROM w WHERE Id = 'a'", 20 * time.Second, "Value"},
@@ -136,7 +137,8 @@ func TestParseRefuses(t *testing.T) {
 		{"star", statement("*", ""), "SELECT * into a dataset"},
 		{"join of streams", statement("System.Timestamp() AS TS, hub.Device, hub.Value", "JOIN hub AS other TIMESTAMP BY TS ON other.Device = hub.Device AND DATEDIFF(second, hub, other) BETWEEN 0 AND 5"), "a server doesn't run a JOIN with anything but reference data yet"},
 		{"key of reference data", statement("System.Timestamp() AS TS, limits.Device, hub.Value", "JOIN limits ON limits.Device = hub.Device"), "lacks the key column Device"},
-		{"over", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SlidingWindow(second, 5)", "a server doesn't run TIMESTAMP BY … OVER yet"},
+		{"over another column", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER State GROUP BY Device, State, SlidingWindow(second, 5)", "line 1, column 99: behind OVER a server takes the hub's key columns"},
+		{"over at times", "WITH s AS (SELECT Device, Value FROM hub TIMESTAMP BY TS OVER Device) SELECT System.Timestamp() AS TS, Device, Value INTO d FROM s UNION SELECT System.Timestamp() AS TS, Device, Value FROM hub TIMESTAMP BY TS", "hub stands with OVER and without it"},
 		{"time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY DATEADD(second, 1, TS) GROUP BY Device, SlidingWindow(second, 5)", "an expression behind TIMESTAMP BY"},
 		{"no time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub GROUP BY Device, SlidingWindow(second, 5)", "hub needs TIMESTAMP BY"},
 		{"two outputs", statement(columns, group) + "; " + statement(columns, group), "another statement writes INTO d"},

@@ -50,7 +50,7 @@ func (c *Config) Remembers() time.Duration {
 func NewGate(cfg Config) *Gate {
 	g := &Gate{cfg: cfg, state: state{watermark: unset}, seen: map[Print]struct{}{}, oldest: unset}
 	if cfg.Apart > 0 {
-		g.lines = &lines{by: map[fleetscore.Key]*line{}}
+		g.lines = &lines{begun: unset, by: map[fleetscore.Key]*line{}}
 	}
 	return g
 }
@@ -192,14 +192,14 @@ type Mark struct {
 	Watermark fleetscore.Micros
 	Clock     fleetscore.Micros
 	Sources   []SourceMark
-	Key       KeyMark // which holds the watermark back, if each key has its own
+	Key       KeyMark // the live key that is furthest behind, if each key has a watermark of its own; none while it isn't known which keys there are
 }
 
 // Mark describes the gate without the readings that were let in. The sources are put
 // into buf.
 func (g *Gate) Mark(buf []SourceMark) Mark {
 	m := g.state.mark(buf)
-	if g.lines != nil && len(g.lines.heap) > 0 {
+	if g.lines != nil && len(g.lines.heap) > 0 && !g.young() {
 		m.Key = g.lines.heap[0].KeyMark()
 	}
 	return m

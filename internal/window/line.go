@@ -17,10 +17,12 @@ import (
 // wasn't older than Config.Apart at its arrival, until no reading of it came for Config.Apart,
 // in which all live sources worked. Besides, each message of a source says that nothing older than Apart is
 // expected of it, and each tick that nothing older than IdleAfter is: the least of that over
-// the live sources is a lower bound. So a key holds the watermark back by Apart at most.
+// the live sources is a lower bound. So a key holds the watermark back by Apart at most. In the first
+// Apart of a log the watermark is the lower bound alone, because it isn't known yet which keys there are.
 type lines struct {
-	by   map[fleetscore.Key]*line
-	heap lineHeap
+	begun fleetscore.Micros // of the partition's clock, at the first message; unset before it
+	by    map[fleetscore.Key]*line
+	heap  lineHeap
 }
 
 // line is the watermark of one key.
@@ -59,6 +61,22 @@ func (x *line) raise(mark, arrived, last fleetscore.Micros) {
 	x.mark, x.arrived, x.last = max(x.mark, mark), max(x.arrived, arrived), max(x.last, last)
 }
 
+// worked is up to when, by the partition's clock, all live sources worked; false if there is none.
+func (g *Gate) worked() (at fleetscore.Micros, some bool) {
+	for _, s := range g.state.sources {
+		if s.Mark != unset && g.state.clock-s.Last <= micros(g.cfg.GoneAfter) && (!some || s.Last < at) {
+			at, some = s.Last, true
+		}
+	}
+	return at, some
+}
+
+// young reports whether it isn't known yet which keys there are.
+func (g *Gate) young() bool {
+	at, some := g.worked()
+	return !some || at-g.lines.begun < micros(g.cfg.Apart)
+}
+
 // settle moves the watermark to the least one of the live keys, and forgets those that aren't
 // live any more. Whether a key is forgotten is judged when no other key is further behind;
 // until then its readings are judged by its own watermark, and afterwards by one that isn't less.
@@ -66,13 +84,12 @@ func (g *Gate) settle() {
 	if g.lines == nil {
 		return
 	}
-	worked, some := fleetscore.Micros(0), false // up to when all live sources worked
-	for _, s := range g.state.sources {
-		if s.Mark != unset && g.state.clock-s.Last <= micros(g.cfg.GoneAfter) && (!some || s.Last < worked) {
-			worked, some = s.Last, true
-		}
+	worked, some := g.worked()
+	l := g.lines
+	if l.begun == unset {
+		l.begun = g.state.clock
 	}
-	for l := g.lines; len(l.heap) > 0; {
+	for len(l.heap) > 0 {
 		x := l.heap[0]
 		switch {
 		case some && worked-x.last > micros(g.cfg.Apart):
@@ -84,7 +101,9 @@ func (g *Gate) settle() {
 			heap.Fix(&l.heap, 0)
 			continue
 		}
-		g.state.watermark = max(g.state.watermark, x.mark)
+		if !g.young() {
+			g.state.watermark = max(g.state.watermark, x.mark)
+		}
 		return
 	}
 }
@@ -99,23 +118,25 @@ func (g *Gate) WatermarkOf(k fleetscore.Key) fleetscore.Micros {
 	return g.state.watermark
 }
 
-// Keys are the watermarks of the live keys, in the order of the keys.
-func (g *Gate) Keys() (out []KeyMark) {
+// Keys are the watermarks of the live keys, in the order of the keys, and when the log began
+// by the partition's clock.
+func (g *Gate) Keys() (out []KeyMark, begun fleetscore.Micros) {
 	if g.lines == nil {
-		return nil
+		return nil, unset
 	}
 	for _, x := range g.lines.by {
 		out = append(out, x.KeyMark())
 	}
 	slices.SortFunc(out, func(a, b KeyMark) int { return strings.Compare(string(a.Key), string(b.Key)) })
-	return out
+	return out, g.lines.begun
 }
 
-// ResumeKeys sets a gate that was resumed to the watermarks of its keys.
-func (g *Gate) ResumeKeys(list []KeyMark) {
+// ResumeKeys sets a gate that was resumed to what Keys returned.
+func (g *Gate) ResumeKeys(list []KeyMark, begun fleetscore.Micros) {
 	if g.lines == nil {
 		return
 	}
+	g.lines.begun = begun
 	for _, k := range list {
 		x := &line{key: k.Key, mark: k.Mark, arrived: k.Arrived, last: k.Last, at: k.Mark}
 		g.lines.by[k.Key] = x

@@ -1,0 +1,304 @@
+package aggregator
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/query"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+// overTwin judges readings by the definition of TIMESTAMP BY … OVER in a server, of one source, by all
+// that came before. It shares no code with package window.
+type overTwin struct {
+	apart, adjust fleetscore.Micros
+	heard         []overReading // readings by which keys live
+	counted       []overReading
+	mark          fleetscore.Micros // the partition's watermark
+	clock, last   fleetscore.Micros
+	begun         fleetscore.Micros
+}
+
+type overReading struct {
+	key            string
+	at, stamp      fleetscore.Micros
+	arrived, clock fleetscore.Micros
+	value          float64
+}
+
+// marks are the watermarks of the keys, and of those that live.
+func (w *overTwin) marks() (all, live map[string]fleetscore.Micros) {
+	all, live = map[string]fleetscore.Micros{}, map[string]fleetscore.Micros{}
+	newest := map[string]fleetscore.Micros{}
+	for _, h := range w.heard {
+		m := min(h.at, h.arrived) - fleetscore.Micros(disorder.Microseconds())
+		if was, ok := all[h.key]; !ok || m > was {
+			all[h.key] = m
+		}
+		newest[h.key] = h.clock
+	}
+	for k, m := range all {
+		if w.clock-newest[k] <= w.apart {
+			live[k] = m
+		}
+	}
+	return all, live
+}
+
+func (w *overTwin) take(m hub.Message) {
+	if w.last == 0 {
+		w.clock, w.begun = m.Arrived, m.Arrived
+	} else {
+		w.clock += min(m.Arrived-w.last, fleetscore.Micros(3*idle.Microseconds()))
+	}
+	w.last = m.Arrived
+	tolerance := w.apart
+	if m.Tick {
+		tolerance = fleetscore.Micros(idle.Microseconds())
+	}
+	w.mark = max(w.mark, m.Arrived-tolerance)
+	readings := m.Readings
+	if m.Tick {
+		readings = &fleetscore.Readings{}
+	}
+	for i := range readings.Len() {
+		r := overReading{key: string(m.Readings.Keys[m.Readings.KeyIndex[i]]), at: m.Readings.Times[i], arrived: m.Arrived, clock: w.clock, value: m.Readings.Columns[0].Numbers[i]}
+		if r.stamp = r.at; r.at > m.Arrived+5*minute {
+			continue
+		}
+		if w.adjust > 0 {
+			r.at = max(r.at, m.Arrived-w.adjust)
+		}
+		least := max(w.mark, m.Arrived-w.apart)
+		if r.at >= m.Arrived-w.apart {
+			all, _ := w.marks()
+			if own, ok := all[r.key]; ok {
+				least = max(least, own)
+			}
+			w.heard = append(w.heard, r)
+		}
+		if r.stamp = r.at; w.adjust > 0 {
+			r.stamp = max(r.at, least)
+		}
+		if r.stamp >= least {
+			w.counted = append(w.counted, r)
+		}
+	}
+	_, live := w.marks()
+	least := fleetscore.Micros(math.MaxInt64)
+	for _, m := range live {
+		least = min(least, m)
+	}
+	if len(live) > 0 && w.clock-w.begun >= w.apart { // before that nobody knows which keys there are
+		w.mark = max(w.mark, least)
+	}
+}
+
+// TestOverEqualsTwin: with a watermark for each key, readings count and the partition goes on as
+// the definition says, and the rows are those of the readings that count, wherever the server commits
+// and is killed.
+func TestOverEqualsTwin(t *testing.T) {
+	t.Parallel()
+	for _, q := range wholeQueries {
+		if strings.Contains(q.sql, "JOIN") {
+			continue
+		}
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) {
+				plan := planOf(t, strings.ReplaceAll(q.sql, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device"))
+				cfg := gate
+				cfg.Apart = time.Duration(rapid.IntRange(3, 20).Draw(t, "apart")) * time.Second
+				if rapid.Bool().Draw(t, "adjust") {
+					cfg.Adjust = cfg.Apart
+				}
+				twin := &overTwin{apart: fleetscore.Micros(cfg.Apart.Microseconds()), adjust: fleetscore.Micros(cfg.Adjust.Microseconds()), mark: math.MinInt64}
+				e := newEvents(plan, cfg)
+				var got []string
+				for _, m := range logOf(t) {
+					feedEvents(t, e, m)
+					twin.take(m)
+					if w, _ := e.Watermark(); w != twin.mark {
+						t.Fatalf("after message %d the watermark is %s, want %s", m.Seq, w, twin.mark)
+					}
+					done, ok := e.Complete(second*fleetscore.Micros(rapid.IntRange(1, 7).Draw(t, "cut")), rapid.Bool().Draw(t, "early"))
+					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 {
+						continue
+					}
+					got = append(got, listed(e.Close(done))...)
+					c, state := e.Checkpoint(m.Seq, done), e.Save(m.Seq)
+					if e = newEvents(plan, cfg); !e.load(state, c) {
+						t.Fatal("the state isn't taken")
+					}
+					if again := e.save(m.Seq); string(again) != string(state) {
+						t.Fatal("a state that was taken is saved in another form")
+					}
+				}
+				feedEvents(t, e, hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: 9000 * second}, Seq: 1000, Tick: true})
+				got = append(got, listed(e.Close(8000*second))...)
+				want := twin.rows(t, plan.General.Plan)
+				slices.Sort(got)
+				slices.Sort(want)
+				if d := gocmp.Diff(want, got); d != "" {
+					t.Fatalf("rows (-twin +server):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// rows runs the query over the readings that count, in the order of their times.
+func (w *overTwin) rows(t *rapid.T, plan *stream.Plan) (out []string) {
+	slices.SortStableFunc(w.counted, func(a, b overReading) int { return cmp.Compare(a.stamp, b.stamp) })
+	shape := value.NewShape([]string{"Device", "TS", "Value"})
+	last := map[string]string{}
+	runner := plan.NewRunner(nil, func(r stream.Row) error {
+		line := fmt.Sprint(r.Stamp, " ", r.Record.Get("Device").Text())
+		id := line
+		for _, name := range []string{"A", "B"} {
+			f, ok := r.Record.Get(name).AsFloat()
+			if !ok {
+				f = math.NaN()
+			}
+			line += fmt.Sprint(" ", f)
+		}
+		last[id] = line // a dataset has one row per key and time
+		return nil
+	})
+	for _, r := range w.counted {
+		if err := runner.Push(0, &value.Record{Shape: shape, Values: []value.Value{value.String(r.key), value.Time(r.at), value.Number(r.value)}}, r.stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := runner.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range last {
+		out = append(out, line)
+	}
+	return out
+}
+
+// TestServerVectors plays the events of docs/windows/server-*.ndjson and compares with what is kept beside
+// them: each event's verdict, the watermark after it, and the sensor that holds it back.
+func TestServerVectors(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(filepath.Join(testkit.Root(t), "docs", "windows", "server-*.ndjson"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(strings.TrimSuffix(file, ".ndjson") + ".expected")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+		var head struct {
+			Query      string
+			LateWithin fleetscore.Duration `json:"late_within"`
+			Disorder   fleetscore.Duration
+			IdleAfter  fleetscore.Duration `json:"idle_after"`
+		}
+		if err := json.Unmarshal([]byte(lines[0]), &head); err != nil {
+			t.Fatal(err)
+		}
+		plans, err := query.Parse(head.Query, []string{"Device"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := newEvents(plans[0], window.Config{Disorder: head.Disorder.D(), IdleAfter: head.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Apart: head.LateWithin.D()})
+		var got strings.Builder
+		for i, line := range lines[1:] {
+			var in struct {
+				Arrived time.Time
+				Tick    bool
+				Device  string
+				TS      time.Time
+			}
+			if err := json.Unmarshal([]byte(line), &in); err != nil {
+				t.Fatal(err)
+			}
+			m, verdict := hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: fleetscore.MicrosOf(in.Arrived)}, Seq: uint64(i + 1), Tick: in.Tick}, "tick"
+			stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived}
+			if in.Tick {
+				err = e.Tick(stamp)
+			} else {
+				m.Readings = &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(in.Device)}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{fleetscore.MicrosOf(in.TS)}}
+				err = e.Take(m, stamp, []string{"Device"}, func(_ int, v window.Verdict) { verdict = v.String() })
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := e.Mark(nil)
+			fmt.Fprintf(&got, `{"line":%d,"verdict":%q,"watermark":%q,"holds":%q}`+"\n", i+2, verdict, w.Watermark, w.Key.Key)
+		}
+		if d := gocmp.Diff(string(want), got.String()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", filepath.Base(file), d)
+		}
+	}
+}
+
+// TestOverWaits: the sensor that holds the dataset back is named.
+func TestOverWaits(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1)
+	c.Query.LateWithin = fleetscore.Duration(10 * time.Minute)
+	h, b := hubtest.New(1), openDir(t)
+	for at := 100 * minute; at <= 120*minute; at += 15 * second {
+		put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"quick": at})
+		put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"slow": at - 4*minute})
+	}
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := a.Status().Partitions[0]
+	if want := "rows up to " + (116 * minute).String() + " wait for readings of sensor slow: its newest one came at " + (120 * minute).String() + ", and it has reached " + (116 * minute).String(); s.Late != 0 || s.CompleteUntil != 115*minute || !strings.Contains(s.Waits, want) {
+		t.Errorf("%+v\nwant %q", s, want)
+	}
+	rows, _ := rowsIn(t, b)
+	if rows["slow "+(115*minute).String()] != "1 1" || rows["quick "+(115*minute).String()] != "1 1" {
+		t.Errorf("rows %v", rows)
+	}
+}
+
+// TestOverCrashAnywhere is TestCrashAnywhere with sensors of which each is late in its own way.
+func TestOverCrashAnywhere(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1)
+	c.Query.LateWithin = fleetscore.Duration(2 * time.Minute)
+	few := func(t *testing.T, h hub.Hub, _ int) {
+		t.Helper()
+		for at := 100 * minute; at <= 103*minute; at += 10 * second {
+			put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"a": at, "b": at - 50*second})
+			put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"c": at - fleetscore.Micros(at/second%7)*10*second})
+		}
+		tick(t, h, 120*minute)
+	}
+	if n := crashAnywhere(t, c, few); n < 40 {
+		t.Errorf("rows hold only %d readings", n)
+	}
+}
