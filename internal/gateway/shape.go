@@ -24,7 +24,7 @@ type shape struct {
 	end   string // after the last value
 	cells []cell // of the columns that are neither time nor key nor id; the names are set
 	timed bool
-	keyed bool // every key column is a text, in the order of the columns
+	keyed bool // every key column has a value, in the order of the columns
 
 	batch *batch // to which the last reading of the shape was added
 	round uint64 // of the batch
@@ -161,6 +161,7 @@ func (p *parser) scan(s *shape, b []byte, i int) (end int, ok bool) {
 				r.id = p.texts.keep(b[from:i])
 			} else {
 				p.values[t.at] = b[from:i]
+				like = behind(guess, like, b[from:i])
 			}
 		case numberCell:
 			if s.cells[t.at].number, i = decimal(b, i); i == from {
@@ -438,7 +439,7 @@ func (p *parser) shapeOf(text []byte) *shape {
 	var keys []int
 	for i := range s.parts {
 		s.parts[i].prepare()
-		if s.parts[i].role == keyText {
+		if role := s.parts[i].role; role == keyText || role == keyNumber {
 			keys = append(keys, s.parts[i].at)
 		}
 	}

@@ -191,15 +191,14 @@ func scaled(v []float64) (ints []int32, scale, width int) {
 			if x != x {
 				continue
 			}
-			s, ok := scaleOf(x, scale)
-			if !ok {
-				return nil, 0, 0
-			}
-			if s > scale {
-				scale, restart = s, true
+			y := math.RoundToEven(x * powersOfTen[scale])
+			i := int32(y)
+			if !(math.Abs(y) <= math.MaxInt32) || math.Float64bits(float64(i)/powersOfTen[scale]) != math.Float64bits(x) {
+				if scale, restart = scaleOf(x, scale+1); !restart {
+					return nil, 0, 0
+				}
 				break
 			}
-			i := int32(math.RoundToEven(x * powersOfTen[scale]))
 			lo, hi = min(lo, i), max(hi, i)
 			ints = append(ints, i)
 		}
