@@ -60,6 +60,8 @@ type Deps struct {
 	Synced func() (now time.Time, ok bool) // the kernel's time, if a time service keeps the kernel's clock right
 	Log    *slog.Logger                    // nil discards
 	Health *obs.Health                     // nil discards
+
+	awake func() time.Duration // a cheap clock that may stand still while the machine sleeps; nil: Steady is read each time
 }
 
 // witnesses is how many requests with new readings confirm a wall clock that isn't
@@ -79,11 +81,12 @@ type Clock struct {
 	cfg  Config
 	deps Deps
 
-	mu   sync.Mutex    // guards what follows
-	base time.Time     // the trusted time is base plus Steady
-	now  time.Time     // the last time that was returned
-	mark time.Duration // Steady at that time
-	held *hold         // nil while the wall clock is trusted
+	mu     sync.Mutex // guards what follows
+	steady steadyClock
+	base   time.Time     // the trusted time is base plus Steady
+	now    time.Time     // the last time that was returned
+	mark   time.Duration // Steady at that time
+	held   *hold         // nil while the wall clock is trusted
 }
 
 // hold describes a wall clock that isn't trusted.
@@ -114,8 +117,9 @@ func New(cfg Config, deps Deps, lastSeen time.Time) *Clock {
 		c.deps.Wall = time.Now
 	}
 	if c.deps.Steady == nil {
-		c.deps.Steady = steady
+		c.deps.Steady, c.deps.awake = steady, sinceStart
 	}
+	c.steady = steadyClock{exact: c.deps.Steady, awake: c.deps.awake}
 	if c.deps.Synced == nil {
 		c.deps.Synced = synced
 	}
@@ -144,7 +148,37 @@ func New(cfg Config, deps Deps, lastSeen time.Time) *Clock {
 // read reads both clocks; the wall clock without Go's monotonic reading, which
 // would hide a jump.
 func (c *Clock) read() (wall time.Time, at time.Duration) {
-	return c.deps.Wall().Round(0), c.deps.Steady()
+	return c.deps.Wall().Round(0), c.steady.now()
+}
+
+// steadyClock reads a clock that costs a system call by a cheaper one, which may stand still while the machine
+// sleeps. How far they are apart is looked at every sleepCheck; in between, a sleep shows as a
+// jump of the wall clock, and the caller forgets the difference.
+type steadyClock struct {
+	exact  func() time.Duration
+	awake  func() time.Duration // nil: the exact clock is read each time
+	apart  time.Duration        // the exact clock minus the other one
+	looked time.Duration        // when that was found, by the other one
+	known  bool
+}
+
+const sleepCheck = 10 * time.Millisecond
+
+func (s *steadyClock) now() time.Duration {
+	if s.awake == nil {
+		return s.exact()
+	}
+	at := s.awake()
+	if !s.known || at-s.looked > sleepCheck {
+		s.apart, s.looked, s.known = s.exact()-at, at, true
+	}
+	return at + s.apart
+}
+
+// forget makes the next reading exact; false if each is.
+func (s *steadyClock) forget() bool {
+	s.known = false
+	return s.awake != nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -173,6 +207,10 @@ func (c *Clock) Now() time.Time {
 func (c *Clock) look() (wall time.Time) {
 	wall, at := c.read()
 	off := wall.Sub(c.base.Add(at))
+	if off.Abs() > c.cfg.Tolerance && c.steady.forget() { // perhaps the machine slept
+		wall, at = c.read()
+		off = wall.Sub(c.base.Add(at))
+	}
 	switch {
 	case off.Abs() <= c.cfg.Tolerance:
 		c.base = wall.Add(-at)

@@ -259,3 +259,31 @@ func TestSystem(t *testing.T) {
 		t.Error("the time since the start is negative")
 	}
 }
+
+// TestCheapClockSleeps: while the machine sleeps, the cheap clock stands still. The wall clock is trusted
+// nevertheless, also right after a look.
+func TestCheapClockSleeps(t *testing.T) {
+	t.Parallel()
+	wall, exact, awake, reads := noon, time.Duration(0), time.Duration(0), 0
+	c := New(Config{}, Deps{Wall: func() time.Time { return wall }, Steady: func() time.Duration { reads++; return exact },
+		Synced: func() (time.Time, bool) { return wall, false }, awake: func() time.Duration { return awake }}, time.Time{})
+	pass := func(d, slept time.Duration) {
+		wall, exact, awake = wall.Add(d+slept), exact+d+slept, awake+d
+	}
+	for _, slept := range []time.Duration{0, time.Hour, time.Second, 0, 8 * time.Hour} {
+		for _, d := range []time.Duration{sleepCheck / 8, sleepCheck * 2} {
+			pass(d, slept)
+			check(t, c, wall.Sub(noon), true, true)
+		}
+	}
+	before := reads
+	for range 1000 {
+		pass(sleepCheck/200, 0)
+		c.Now()
+	}
+	if n := reads - before; n > 10 {
+		t.Errorf("the exact clock was read %d times in %v", n, 5*sleepCheck)
+	}
+	wall = wall.Add(time.Hour)
+	check(t, c, wall.Add(-time.Hour).Sub(noon), false, true)
+}
