@@ -321,7 +321,7 @@ func (r *running) run() {
 	defer close(r.done)
 	defer r.kill()
 	d := r.d
-	mounts, usable, err := r.mounts()
+	mounts, usable, err := r.fit()
 	id := ""
 	if err == nil {
 		id, err = r.create(mounts)
@@ -341,14 +341,17 @@ func (r *running) run() {
 	d.mu.Unlock()
 }
 
-// mounts are the mounts that the container gets. usable is false if one of them can't be used
-// on this machine, as the error says.
-func (r *running) mounts() (all []fleetscore.Mount, usable bool, err error) {
+// fit finds the mounts that the container gets. usable is false if this machine can't keep the
+// container's limits or hasn't one of the mounts, as the error says.
+func (r *running) fit() (all []fleetscore.Mount, usable bool, err error) {
+	call, cancel := context.WithTimeout(r.life, apiLimit)
+	defer cancel()
+	if err := r.d.keepsLimits(call, r.cfg); err != nil {
+		return nil, !fleetscore.Invalid.Is(err), err
+	}
 	if r.d.deps.Mounts == nil {
 		return nil, true, nil
 	}
-	call, cancel := context.WithTimeout(r.life, apiLimit)
-	defer cancel()
 	if all, err = r.d.deps.Mounts(call, r.node.Pool); err != nil {
 		return nil, true, err
 	}
