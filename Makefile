@@ -26,7 +26,7 @@ demo: ## run the whole system with simulated devices; data stays in .demo
 
 test: ## run all tests; with FLEETSCORE_TEST_ALL=1 every engine must be present
 	$(GO) test -timeout 30m ./...
-	@if [ "$$FLEETSCORE_TEST_ALL" = 1 ]; then ./scripts/fuzz 10s; fi
+	@if [ "$$FLEETSCORE_TEST_ALL" = 1 ]; then ./scripts/fuzz --all 190; fi
 
 parity: ## compare models of many scikit-learn releases, with random parameters, with scikit-learn itself
 	@mkdir -p bin; export FLEETSCORE_PARITY_RELEASES=$${FLEETSCORE_PARITY_RELEASES:-all} FLEETSCORE_PARITY_ROUNDS=$${FLEETSCORE_PARITY_ROUNDS:-6} FLEETSCORE_PARITY_SEED=$${FLEETSCORE_PARITY_SEED:-$$(date +%s | cut -c5-)}; \

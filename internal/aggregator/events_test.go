@@ -1,9 +1,12 @@
 package aggregator
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math"
 	"slices"
@@ -93,7 +96,13 @@ const idle = 2 * time.Second
 
 var gate = window.Config{Disorder: disorder, IdleAfter: idle, MaxEarly: maxEarly, GoneAfter: goneAfter}
 
-func planOf(t *rapid.T, text string) *query.Plan {
+// fataler is a test, or a try of rapid.
+type fataler interface {
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func planOf(t fataler, text string) *query.Plan {
 	plans, err := query.Parse(text, []string{"Device"})
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +113,7 @@ func planOf(t *rapid.T, text string) *query.Plan {
 	return plans[0]
 }
 
-func feedEvents(t *rapid.T, e *events, m hub.Message) {
+func feedEvents(t fataler, e *events, m hub.Message) {
 	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived}
 	var err error
 	if m.Tick {
@@ -311,6 +320,33 @@ func TestDamagedState(t *testing.T) {
 		state[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "bits"))
 		if newEvents(plan, gate).load(state, window.Checkpoint{Position: 7}) {
 			t.Fatal("a changed state was taken")
+		}
+	})
+}
+
+// FuzzState: bytes that aren't a state are refused, or become one that can be saved, whatever they hold.
+func FuzzState(f *testing.F) {
+	var plans []*query.Plan
+	for i, q := range wholeQueries {
+		plan := planOf(f, q.sql)
+		plans = append(plans, plan)
+		e := newEvents(plan, gate)
+		for n := range uint64(6) {
+			at := fleetscore.Micros(1000+2*n) * second
+			feedEvents(f, e, hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: at}, Seq: n + 1, Readings: &fleetscore.Readings{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1},
+				Times: []fleetscore.Micros{at, at - second}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{float64(n), 3}}}}})
+		}
+		state := e.save(6)
+		if !newEvents(plan, gate).load(bytes.Clone(state), window.Checkpoint{Position: 6}) {
+			f.Fatalf("%s: its own state isn't taken", q.name)
+		}
+		f.Add(byte(i), state[len(stateMagic)+4:])
+	}
+	f.Fuzz(func(t *testing.T, which byte, body []byte) {
+		data := append(bytes.Clone(stateMagic), binary.LittleEndian.AppendUint32(nil, crc32.ChecksumIEEE(body))...)
+		e := newEvents(plans[int(which)%len(plans)], gate)
+		if e.load(append(data, body...), window.Checkpoint{Position: 6}) {
+			e.save(6)
 		}
 	})
 }

@@ -443,3 +443,27 @@ func blobs(t *testing.T, b store.Bucket) (n int) {
 	}
 	return n
 }
+
+// FuzzManifest: a manifest that is taken names blobs with valid digests only, and one that isn't is refused as the client's fault.
+func FuzzManifest(f *testing.F) {
+	const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for _, s := range []string{"", "{}", `{"schemaVersion":2,"mediaType":"` + typeImage + `","config":{"digest":"` + sum + `"},"layers":[{"digest":"` + sum + `"}]}`,
+		`{"mediaType":"` + typeIndex + `","manifests":[{"digest":"` + sum + `"}],"subject":{"digest":"sha256:../x"}}`} {
+		f.Add([]byte(s), "")
+		f.Add([]byte(s), typeImage)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, contentType string) {
+		m, err := readManifest(text, contentType)
+		if _, ours := err.(*refusal); err != nil && !ours {
+			t.Fatalf("%T: %v", err, err)
+		}
+		if err != nil {
+			return
+		}
+		for _, d := range m.blobs() {
+			if err := d.Validate(); err != nil {
+				t.Errorf("%q: %v", d, err)
+			}
+		}
+	})
+}

@@ -145,7 +145,23 @@ func rowOf(m hub.Message, i int, l layout, at map[string]int) parquet.Row {
 }
 
 // Decode calls fn with the messages of a file that have readings, in their order.
-func Decode(data []byte, key []string, time string, fn func(hub.Message) error) error {
+func Decode(data []byte, key []string, time string, fn func(hub.Message) error) (err error) {
+	busy := false  // fn is
+	defer func() { // parquet-go panics at some damaged files
+		if busy {
+			return
+		}
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the file is damaged: %v", p)
+		}
+	}()
+	hand := fn
+	fn = func(m hub.Message) error {
+		busy = true
+		err := hand(m)
+		busy = false
+		return err
+	}
 	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		return err

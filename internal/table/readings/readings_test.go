@@ -100,3 +100,34 @@ func TestFile(t *testing.T) {
 		}
 	})
 }
+
+// FuzzDecode: a damaged file of the archive gives an error.
+func FuzzDecode(f *testing.F) {
+	var b bytes.Buffer
+	r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key("d" + fleetscore.KeySeparator + "t")}, KeyIndex: []uint32{0, 0}, Times: []fleetscore.Micros{1, 2}, IDs: []string{"a", ""},
+		Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{1, math.NaN()}}, {Name: "Unit", Strings: []string{"", "x"}, Present: []bool{false, true}}}}
+	if err := Encode(&b, keyColumns, "TS", []hub.Message{{Stamp: hub.Stamp{Source: "http", Arrived: 3}, Seq: 1, Readings: r}}); err != nil {
+		f.Fatal(err)
+	}
+	if err := Decode(b.Bytes(), keyColumns, "TS", func(hub.Message) error { return nil }); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes(), 0, byte(0))
+	for i := 0; i < b.Len(); i += 37 {
+		f.Add(b.Bytes(), i, byte(0x55))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, at int, by byte) {
+		data = bytes.Clone(data)
+		if at >= 0 && at < len(data) {
+			data[at] ^= by
+		}
+		_ = Decode(data, keyColumns, "TS", func(m hub.Message) error {
+			for i, k := range m.Readings.KeyIndex {
+				if int(k) >= len(m.Readings.Keys) || len(m.Readings.Times) <= i {
+					t.Fatalf("%+v", m.Readings)
+				}
+			}
+			return nil
+		})
+	})
+}

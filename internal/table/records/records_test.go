@@ -53,3 +53,28 @@ func TestReadParquet(t *testing.T) {
 		t.Errorf("lists: %v", err)
 	}
 }
+
+// FuzzRead: a file that is no table, or a damaged one, gives an error of the kind invalid.
+func FuzzRead(f *testing.F) {
+	type limit struct {
+		Device string   `parquet:"Device"`
+		Most   *float64 `parquet:"Most,optional"`
+		N      int32    `parquet:"N"`
+	}
+	var b bytes.Buffer
+	most := 1.5
+	if err := parquet.Write(&b, []limit{{"a", &most, 1}, {"b", nil, 2}}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	for _, s := range []string{"", "a,b\n1,2\n", "\xef\xbb\xbfa\n\"x\ny\"\n", "a,a\n1", "a\n1,2\n", "\"", "PAR1"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, name := range []string{"f.csv", "f.parquet"} {
+			if _, err := Read(name, data); err != nil && !fleetscore.Invalid.Is(err) {
+				t.Fatalf("%s: kind of %v", name, err)
+			}
+		}
+	})
+}
