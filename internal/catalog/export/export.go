@@ -146,7 +146,7 @@ func (e *Export) Round(ctx context.Context) error {
 		if e.state.Units[at] == sign || fleetscore.MicrosOf(begin.Add(e.pattern.Unit)) > until {
 			continue
 		}
-		if err := e.write(ctx, d, at, files); err != nil {
+		if err := e.write(ctx, d, at, files, at > order[0]); err != nil {
 			return err
 		}
 		e.state.Units[at] = sign
@@ -154,7 +154,49 @@ func (e *Export) Round(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, at := range slices.Sorted(maps.Keys(e.state.Units)) {
+		if units[at] != nil || len(order) == 0 || at < order[0] { // older ones may have expired, and their files stay
+			continue
+		}
+		if err := e.prune(ctx, at, nil); err != nil {
+			return err
+		}
+		delete(e.state.Units, at)
+		if err := e.keep(ctx, b); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// prune removes those files of an hour or day that were written before and have no rows any more, and
+// remembers which have; they are sorted.
+func (e *Export) prune(ctx context.Context, at string, now []fleetscore.BlobName) error {
+	b, list := e.deps.Catalog.Store(), fleetscore.BlobName(Folder+"_state/"+e.dataset+"/"+at+".json")
+	var before []fleetscore.BlobName
+	data, err := store.ReadAll(ctx, b, list)
+	if err == nil {
+		err = json.Unmarshal(data, &before)
+	}
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return fleetscore.Wrap("read", string(list), err)
+	}
+	for _, name := range before {
+		if _, has := slices.BinarySearch(now, name); has {
+			continue
+		}
+		if err := b.Delete(ctx, name); err != nil && !fleetscore.NotFound.Is(err) {
+			return err
+		}
+		e.deps.Log.Info("a file of a dataset was removed, because its rows were", "dataset", e.dataset, "file", string(name))
+	}
+	if slices.Equal(before, now) {
+		return nil
+	}
+	if data, err = json.Marshal(now); err != nil {
+		return err
+	}
+	return store.WriteAll(ctx, b, list, data, store.PutOptions{})
 }
 
 // keep stores what was written.
@@ -182,8 +224,8 @@ func signature(files []fleetscore.DataFile) string {
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
-// write writes the files of an hour or day.
-func (e *Export) write(ctx context.Context, d *table.Delta, at string, files []fleetscore.DataFile) error {
+// write writes the files of an hour or day. whole says that none of its rows has expired.
+func (e *Export) write(ctx context.Context, d *table.Delta, at string, files []fleetscore.DataFile, whole bool) error {
 	n := int64(0)
 	for _, f := range files {
 		n += f.Rows
@@ -219,6 +261,11 @@ func (e *Export) write(ctx context.Context, d *table.Delta, at string, files []f
 			return err
 		}
 		if err := store.WriteAll(ctx, e.deps.Catalog.Store(), name, b.Bytes(), store.PutOptions{}); err != nil {
+			return err
+		}
+	}
+	if whole || e.state.Units[at] == "" {
+		if err := e.prune(ctx, at, slices.Sorted(maps.Keys(by))); err != nil {
 			return err
 		}
 	}

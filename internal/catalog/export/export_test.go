@@ -87,7 +87,7 @@ func written(t *testing.T, b store.Bucket) map[string]string {
 // wherever the process ends, all rows are there in the end, once.
 func TestFiles(t *testing.T) {
 	t.Parallel()
-	for fail := -1; fail <= 6; fail++ {
+	for fail := -1; fail <= 8; fail++ {
 		if fail == 0 {
 			continue
 		}
@@ -155,6 +155,27 @@ func TestFiles(t *testing.T) {
 		}
 		if got := written(t, dir)["r/2026/11/03/10/a.csv"]; !strings.HasSuffix(got, ",40\n") {
 			t.Errorf("the revised file is\n%s", got)
+		}
+		remove := func(key string, at time.Time) { // as a query does when a late reading made the row vanish
+			t.Helper()
+			r := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device", "Tag"}, ValueNames: []string{"Value"}, Values: [][]float64{{0}},
+				Keys: []fleetscore.Key{fleetscore.Key(key + fleetscore.KeySeparator + "t")}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{fleetscore.MicrosOf(at)}}
+			if _, err := c.Dataset("readings").Revise(t.Context(), r, []bool{true}, func(*table.Snapshot) (table.Commit, error) { return table.Commit{Operation: "MERGE"}, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		upload(hour(13, 0), "b", hour(10, 30), 6.0)
+		round()
+		remove("a", hour(10, 1))
+		remove("a", hour(11, 10))
+		round()
+		want = map[string]string{
+			"r/2026/11/03/09/a.csv": want["r/2026/11/03/09/a.csv"],
+			"r/2026/11/03/09/b.csv": want["r/2026/11/03/09/b.csv"],
+			"r/2026/11/03/10/b.csv": "TS,Device,Tag,Value\n2026-11-03 10:30:00.000,b,t,6\n",
+		}
+		if d := cmp.Diff(want, written(t, dir)); d != "" {
+			t.Errorf("after rows vanished: files (-want +got):\n%s", d)
 		}
 	}
 	other, err := store.OpenDir(t.TempDir())
