@@ -59,6 +59,7 @@ var sections = []struct {
 	{"million", "A million models", false, runMillion},
 	{"platform", "The same through the platform", false, runPlatform},
 	{"python", "Models that Python scores", true, runPython},
+	{"mixed", "Models that do harm", true, runMixed},
 	{"overhead", "What a job costs besides scoring", true, runOverhead},
 	{"queue", "Tasks per second", true, runQueue},
 	{"stream", "Readings per second", true, runStream},

@@ -240,7 +240,8 @@ func (p *platform) cpu() (float64, error) {
 	return total, nil
 }
 
-// processCPU reads a file /proc/PID/stat. It isn't ok if the process has ended.
+// processCPU reads a file /proc/PID/stat: the time of the process and of its children that have
+// ended. It isn't ok if the process itself has ended.
 func processCPU(file string) (parent string, seconds float64, ok bool) {
 	const ticks = 100 // per second; Linux always shows this unit to programs
 	data, err := os.ReadFile(file)
@@ -249,7 +250,12 @@ func processCPU(file string) (parent string, seconds float64, ok bool) {
 	if err != nil || len(f) < 15 {
 		return "", 0, false
 	}
-	user, err1 := strconv.ParseFloat(f[11], 64)
-	system, err2 := strconv.ParseFloat(f[12], 64)
-	return f[1], (user + system) / ticks, err1 == nil && err2 == nil
+	for _, field := range f[11:15] { // user and system, its own and its children's
+		n, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return "", 0, false
+		}
+		seconds += n / ticks
+	}
+	return f[1], seconds, true
 }

@@ -40,7 +40,7 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 	close(watching)
 	end.hung = <-watched
 	if err != nil {
-		<-w.ended // the pipe's end says that the process is ending; what it printed has been read then
+		w.finish() // the pipe's end says that the process is ending; what it printed has been read then
 		end.at = w.position()
 	}
 	<-sent

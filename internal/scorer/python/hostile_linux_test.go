@@ -207,7 +207,8 @@ func TestHeirs(t *testing.T) {
 				outcome fleetscore.Outcome
 				imports int64 // processes that have imported libraries by then; 0 for any number
 			}{{"looks", fleetscore.Scored, 1}, {"quits", fleetscore.Failed, 1}, {"looks", fleetscore.Scored, 1}, {"reads", fleetscore.Scored, 1},
-				{"leaves", fleetscore.Failed, 0}, {"looks", fleetscore.Scored, 0}, {"kills", fleetscore.Failed, 0}, {"looks", fleetscore.Scored, 0}} {
+				{"leaves", fleetscore.Failed, 0}, {"looks", fleetscore.Scored, 0}, {"kills", fleetscore.Failed, 0}, {"looks", fleetscore.Scored, 0},
+				{"stops", fleetscore.Failed, 0}, {"looks", fleetscore.Scored, 0}} {
 				keys := []fleetscore.Key{step.sensor}
 				spec := scorer.Spec{Features: []string{"a", "b"}, ModelTimeout: time.Minute, Workers: 1, Use: fleetscore.RuntimePython, Foreign: pool}
 				got, err := scorer.Score(t.Context(), spec, rowsOf(keys, [][]float64{{1, 2}}), keys, nothing{})

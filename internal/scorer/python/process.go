@@ -209,7 +209,7 @@ func (w *process) signal() {
 // kill ends the process and waits for its end.
 func (w *process) kill() {
 	w.signal()
-	<-w.ended
+	w.finish()
 	w.release()
 	if w.goesOn() {
 		w.pool.giveParent(w.parent)
@@ -217,6 +217,17 @@ func (w *process) kill() {
 		w.parent.end()
 	}
 }
+
+// finish waits for the end of a process that is ending. A parent that doesn't tell it, as one that a model has
+// stopped, is ended too.
+func (w *process) finish() {
+	late := time.AfterFunc(endLimit, w.parent.program.Kill)
+	defer late.Stop()
+	<-w.ended
+}
+
+// endLimit is how long a parent may take to tell that its worker has ended.
+const endLimit = 5 * time.Second
 
 // goesOn tells whether the parent can make another worker.
 func (w *process) goesOn() bool {

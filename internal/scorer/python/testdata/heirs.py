@@ -20,6 +20,9 @@ def run(batch):
         if sensor == "leaves":
             open(mark, "w").close()
             os._exit(3)
+        if sensor == "stops":
+            os.kill(os.getppid(), 19)
+            os._exit(3)
         if sensor == "kills":
             os.kill(os.getppid(), 9)
             while True:

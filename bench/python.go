@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // daskWorkers is how many processes Dask's cluster has, one for each core that the figures
@@ -136,4 +138,70 @@ func runPython(ctx context.Context, b *bench) (_ *section, err error) {
 		s.Targets = append(s.Targets, atLeast("warm Python against a task for each model in "+name, 5, ratioOf(got[0], each, wallOf).Median, "×", fmt.Sprintf(" (CPU %s×)", short(ratioOf(got[0], each, cpuOf).Median))))
 	}
 	return s, nil
+}
+
+// mixedLimit is how long a model of the mixed fleet may take.
+const mixedLimit = 2 * time.Second
+
+// runMixed compares a job over a fleet in which some models end their process, never end or take all
+// memory, with a job over the good models alone.
+func runMixed(ctx context.Context, b *bench) (_ *section, err error) {
+	count := 5_000
+	if b.quick {
+		count = 1_000
+	}
+	models, data, _, err := b.packedFleet(ctx, count)
+	if err != nil {
+		return nil, err
+	}
+	folder := filepath.Join(b.scratch, "mixed")
+	cmd := exec.CommandContext(ctx, b.python, "-B", filepath.Join(b.root, "bench", "mixed.py"), models, folder)
+	cmd.Env, cmd.Stderr = pythonEnv(), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, err
+	}
+	first, kinds, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	good, err := strconv.ParseInt(first, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("mixed.py says %q", out)
+	}
+	var cs []*contestant
+	for i, c := range []struct{ folder, name string }{{"good", "the good models alone"}, {"mixed", "all models"}} {
+		p := &platform{b: b, dir: filepath.Join(b.fast(), c.folder)}
+		text := fmt.Sprintf("  y0: {dataset: readings, fleet: sensors, features: [Value], pool: cpu, runtime: python, python: {code: %q}, limits: {model_timeout: %s, tries: 1, quarantine_after: 100, failed: 100%%, no_model: 100%%}}\n",
+			filepath.Join(b.root, "bench", "odd.py"), mixedLimit)
+		if err := p.start(ctx, filepath.Join(folder, c.folder), text, "--python", b.python); err != nil {
+			return nil, err
+		}
+		defer p.stop()
+		if _, err := p.command(ctx, "dataset", "upload", "readings", data); err != nil {
+			return nil, err
+		}
+		j, err := p.submit(ctx, "y0", good)
+		if err != nil {
+			return nil, err
+		}
+		if bad := j.Outcomes["failed"] + j.Outcomes["timed_out"]; bad != int64(i)*(int64(count)-good) {
+			return nil, fmt.Errorf("%s: outcomes %v of %d good models", c.name, j.Outcomes, good)
+		}
+		cs = append(cs, &contestant{name: c.name, whole: true, passes: 1, run: func(int) (sample, error) {
+			return p.job(ctx, "y0", good, "--again", "--from", j.Interval.From, "--to", j.Interval.To)
+		}})
+	}
+	got, err := duel(cs, b.repeats, 0)
+	if err != nil {
+		return nil, err
+	}
+	allowed := make([]sample, len(got[0]))
+	for i, s := range got[0] {
+		allowed[i] = sample{CPU: s.CPU + mixedLimit.Seconds(), Wall: s.Wall + mixedLimit.Seconds()}
+	}
+	t := grid{Caption: fmt.Sprintf("%s sensors × 60 rows, runtime: python: %s. A model may take %s.", thousands(int64(count)), kinds, mixedLimit), Head: []string{"job", "wall", "CPU"}}
+	for i, c := range cs {
+		t.add(c.name, took(median(pick(got[i], wallOf))), took(median(pick(got[i], cpuOf))))
+	}
+	r := ratioOf(allowed, got[1], wallOf)
+	return &section{Tables: []grid{t}, Notes: []string{"Each job has the outcome that is expected of each kind. The job over all models may take as long as the other one and the time limit of the model that never ends."},
+		Targets: []target{atMost("a job with models that do harm against its good models alone, plus the limit", 1.3, r.Median, "×", fmt.Sprintf(" (CPU %s×)", short(ratioOf(allowed, got[1], cpuOf).Median)))}}, nil
 }
