@@ -32,6 +32,7 @@ type acceptClockInput struct {
 // Hub is what comes into the hub.
 type Hub struct {
 	gateway.Stats
+	Problem    string         `json:"problem" doc:"why this server takes no readings for now"`
 	Kafka      []kafka.Topic  `json:"kafka" doc:"the topics that this server reads"`
 	Partitions []HubPartition `json:"partitions" doc:"of the log; empty while it isn't open"`
 	Readers    []HubReader    `json:"readers" doc:"queries, and the archive"`

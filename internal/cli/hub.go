@@ -43,13 +43,13 @@ until which its rows are complete. The log is what the hub holds. "fleetscore hu
 				return nil, err
 			}
 			l := &listing{columns: []string{"what", "state", "accepted", "per second", "rejected", "lag", "first", "last", "newest", "problem"}}
-			taken := func(item any, name string, t gateway.Taken) {
-				l.add(item, name, "", t.Accepted, strconv.FormatFloat(t.PerSecond, 'f', 1, 64), t.Rejected, "", ifSet(t.FirstArrival), ifSet(t.LastArrival), ifSet(t.Newest), "")
+			taken := func(item any, name string, t gateway.Taken, problem string) {
+				l.add(item, name, "", t.Accepted, strconv.FormatFloat(t.PerSecond, 'f', 1, 64), t.Rejected, "", ifSet(t.FirstArrival), ifSet(t.LastArrival), ifSet(t.Newest), problem)
 			}
 			none := (*time.Time)(nil)
-			taken(h.Stats, "all", h.Taken)
+			taken(h.Stats, "all", h.Taken, h.Problem)
 			for _, w := range h.Ways {
-				taken(w, string(w.Way), w.Taken)
+				taken(w, string(w.Way), w.Taken, "")
 			}
 			for _, k := range h.Kafka {
 				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, "", k.Rejected, k.Lag, none, none, none, k.Problem)

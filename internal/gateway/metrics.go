@@ -126,6 +126,9 @@ func (t *Taken) add(other Taken) {
 	}
 }
 
+// Refuses says why no readings are taken for now; empty if they are.
+func (g *Gateway) Refuses() string { return g.full() }
+
 // Stats is what the gateway took since it was made.
 func (g *Gateway) Stats() (out Stats) {
 	out.Ways = []WayStats{}

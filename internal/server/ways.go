@@ -140,6 +140,9 @@ func (s *streams) ways(ctx context.Context) api.Hub {
 		out.Kafka = append(out.Kafka, t.Status())
 	}
 	h, kept := s.hub, s.archive
+	if out.Problem = s.why; s.gateway != nil {
+		out.Problem = s.gateway.Refuses()
+	}
 	s.mu.Unlock()
 	if h == nil {
 		return out

@@ -91,7 +91,7 @@ func (c *conn) answer() {
 		switch {
 		case m.err != nil:
 			s.metrics.failed.Inc()
-			s.tell("messages by MQTT can't be stored; their connections end, and clients send them again", "from", c.sender, "error", m.err)
+			s.tell("messages by MQTT can't be stored; their connections end, and clients send them again", "from", c.sender.String(), "error", m.err)
 			if m.qos > 0 {
 				_ = s.broker.DisconnectClient(m.client, packets.ErrServerBusy) // it sends the message again
 			}

@@ -275,5 +275,5 @@ func (s *Server) reject(c *conn, topic string, payload []byte, why string) {
 		}
 		s.deps.Reject(ledger.Rejected{Source: fleetscore.SourceMQTT, Topic: topic, From: fmt.Sprint(c.sender), Owner: owner, Reason: why, Text: payload})
 	}
-	s.tell("a message by MQTT was rejected", "from", c.sender, "topic", topic, "bytes", len(payload), "reason", why)
+	s.tell("a message by MQTT was rejected", "from", c.sender.String(), "topic", topic, "bytes", len(payload), "reason", why)
 }
