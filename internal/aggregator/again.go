@@ -210,7 +210,8 @@ func (e *events) put(c computed) (committed []made) {
 	for _, k := range c.states {
 		e.lanes.restore(k, &e.reader) // it was saved a moment ago
 	}
-	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[m.key] })
+	from := e.bases[c.from].reached // earlier rows weren't computed again
+	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[m.key] && m.stamp >= from })
 	for _, m := range c.rows {
 		if m.stamp > e.done {
 			e.rows = append(e.rows, m)

@@ -259,3 +259,35 @@ func TestVanishedRowsAreNamed(t *testing.T) {
 		t.Errorf("rows (-want +got):\n%s", d)
 	}
 }
+
+// TestRowsBeforeBaseStay: rows that wait for their commit, and are older than the state from which a key is
+// computed again, are committed as they are.
+func TestRowsBeforeBaseStay(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	const s = 1_000_000
+	at := func(seconds fleetscore.Micros, value float64) {
+		send(t, h, sent{"d", 100*minute + seconds*s, 100*minute + seconds*s, value})
+	}
+	at(0, 1)
+	at(299, 2)
+	at(301, 3)
+	at(330, 4) // hands on what came before, commits the rows up to 105:00, and keeps a state of 105:28
+	at(340, 5)
+	send(t, h, sent{"d", 100*minute + 335*s, 100*minute + 341*s, 6}) // late
+	at(370, 7)
+	ticks(t, h, 1, 110*minute)
+	a, err := runConfig(t, revising("SELECT System.Timestamp() AS TS, Device, Value AS A, Value AS B INTO readings FROM hub TIMESTAMP BY TS"), h, b)
+	if err != nil || a.Status().Partitions[0].Revised != 1 {
+		t.Fatal(err, a.Status())
+	}
+	rows, _ := rowsIn(t, b)
+	want := map[string]string{}
+	for at, value := range map[fleetscore.Micros]string{0: "1 1", 299: "2 2", 301: "3 3", 330: "4 4", 335: "6 6", 340: "5 5", 370: "7 7"} {
+		want[fmt.Sprint("d ", 100*minute+at*s)] = value
+	}
+	if d := gocmp.Diff(want, rows); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+}
