@@ -120,7 +120,7 @@ ends it at once.`,
 func addFolderFlags(cmd *cobra.Command, blobs *cache.Lazy, workDir, environments *string) {
 	cmd.Flags().StringVar(environments, "environments", "", environmentsFlagText)
 	cmd.Flags().StringVar(&blobs.Dir, "cache-dir", "", "folder for files of models that are read from the server (default: fleetscore in this user's folder for caches)")
-	cmd.Flags().StringVar(workDir, "work-dir", "", "folder for code of tasks and files of their programs, of which this node takes a part of its own and empties it at its start and end (default: fleetscore-nodes- and the user's number in the folder for temporary files)")
+	cmd.Flags().StringVar(workDir, "work-dir", "", "folder in which fleetscore-nodes is made, for code of tasks and files of their programs: this node has a part of it, which it empties at its start and end (default: the folder for temporary files, where the user's number is added to the name)")
 	cmd.Flags().StringVar(&blobs.Size, "cache-size", "", "how much this node keeps there, such as 20GB; 0B keeps nothing (default: 10GB, at most a quarter of the disk)")
 }
 

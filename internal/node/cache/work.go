@@ -21,23 +21,30 @@ type Work struct {
 	lock *os.File
 }
 
-// OpenWork takes a folder below base that no other process has, and makes it if it is absent.
-// Other users may read there, because isolated programs may run as another user. An empty base
-// means fleetscore-nodes- and the user's number in the system's folder for temporary files.
+// ours is the folder in a folder of the user's below which all is ours, to be removed.
+const ours = "fleetscore-nodes"
+
+// OpenWork takes a folder below fleetscore-nodes in base that no other process has, and makes it if
+// it is absent. Nothing else in base is touched. Other users may read there, because isolated programs may run
+// as another user. An empty base means the system's folder for temporary files, where the user's number is
+// part of the name, as other users have their folders there too.
 func OpenWork(base string, log *slog.Logger) (*Work, error) {
 	const op = "open work folder"
+	folders := []string{base, filepath.Join(base, ours)}
 	if base == "" {
-		base = filepath.Join(os.TempDir(), "fleetscore-nodes-"+strconv.Itoa(os.Getuid()))
+		folders = []string{filepath.Join(os.TempDir(), ours+"-"+strconv.Itoa(os.Getuid()))}
 	}
-	base, err := filepath.Abs(base)
-	if err != nil {
-		return nil, fleetscore.Wrap(op, base, err)
-	}
-	if err := os.MkdirAll(base, 0o755); err != nil {
-		return nil, fleetscore.Wrap(op, base, err)
-	}
-	if err := private(base); err != nil {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, op, base, "%w", err).WithHint("name another folder by --work-dir")
+	for _, dir := range folders {
+		var err error
+		if base, err = filepath.Abs(dir); err != nil {
+			return nil, fleetscore.Wrap(op, dir, err)
+		}
+		if err := os.MkdirAll(base, 0o755); err != nil {
+			return nil, fleetscore.Wrap(op, base, err)
+		}
+		if err := private(base); err != nil {
+			return nil, fleetscore.Errorf(fleetscore.Invalid, op, base, "%w", err).WithHint("name another folder by --work-dir")
+		}
 	}
 	own, lock, err := claim(op, base, 0o755)
 	if err != nil {

@@ -8,10 +8,18 @@ import (
 )
 
 // TestWork: each process has a folder of its own; what killed processes left is removed by the
-// next one, and what others still use isn't.
+// next one, and what others still use isn't, nor what was in the folder before.
 func TestWork(t *testing.T) {
 	t.Parallel()
 	base := filepath.Join(t.TempDir(), "nodes")
+	for _, name := range []string{"0", "models"} { // a user's, who names a folder that has other files too
+		if err := os.MkdirAll(filepath.Join(base, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(base, name, "precious"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	open := func() *Work {
 		t.Helper()
 		w, err := OpenWork(base, slog.New(slog.DiscardHandler))
@@ -51,6 +59,11 @@ func TestWork(t *testing.T) {
 	}
 	if err := next.Close(); err != nil {
 		t.Error(err)
+	}
+	for _, name := range []string{"0", "models"} {
+		if entries, err := os.ReadDir(filepath.Join(base, name)); err != nil || len(entries) != 1 || entries[0].Name() != "precious" {
+			t.Errorf("folder %s that was there before has %v, %v", name, entries, err)
+		}
 	}
 	if err := os.Chmod(base, 0o777); err != nil {
 		t.Fatal(err)
