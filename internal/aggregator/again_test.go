@@ -291,3 +291,54 @@ func TestRowsBeforeBaseStay(t *testing.T) {
 		t.Errorf("rows (-want +got):\n%s", d)
 	}
 }
+
+// TestLanesStateLost: without its state a query whose keys go by themselves reads the log again, and makes
+// the same rows.
+func TestLanesStateLost(t *testing.T) {
+	t.Parallel()
+	over := revising(strings.Replace(again[0].sql, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1))
+	over.Query.Late = fleetscore.LateDrop
+	for name, c := range map[string]Config{"revise": revising(again[0].sql), "over": over} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := someSent(30)
+			for i := range all {
+				all[i].arrived = all[i].time
+			}
+			slices.SortStableFunc(all, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
+			rows := map[bool]map[string]string{}
+			for _, lost := range []bool{false, true} {
+				h, b := hubtest.New(1), openDir(t)
+				begin(t, h)
+				send(t, h, all[:250]...)
+				if _, err := runConfig(t, c, h, b); err != nil {
+					t.Fatal(err)
+				}
+				deleted := 0
+				for info, err := range b.List(t.Context(), "data/readings/_state/", store.ListOptions{}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if lost {
+						if err := b.Delete(t.Context(), info.Name); err != nil {
+							t.Fatal(err)
+						}
+						deleted++
+					}
+				}
+				if lost && deleted == 0 {
+					t.Fatal("there is no state")
+				}
+				send(t, h, all[250:]...)
+				ticks(t, h, 1, 200*minute)
+				if _, err := runConfig(t, c, h, b); err != nil {
+					t.Fatal(err)
+				}
+				rows[lost], _ = rowsIn(t, b)
+			}
+			if d := gocmp.Diff(rows[false], rows[true]); d != "" || len(rows[true]) < 50 {
+				t.Errorf("%d rows (-with the state +without):\n%s", len(rows[true]), d)
+			}
+		})
+	}
+}
