@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -168,7 +169,7 @@ func TestOldEntries(t *testing.T) {
 }
 
 // TestCheckpointForeignReaders: delta-rs and DuckDB read a table whose first
-// commits are gone.
+// commits are gone, and some of whose files have a null.
 func TestCheckpointForeignReaders(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -176,15 +177,23 @@ func TestCheckpointForeignReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fillTable(b, 0); err != nil {
+	filled, err := fillTable(b, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nulls := testkit.Predictions([]fleetscore.Key{"1\x1fa", "2\x1fa"}, []fleetscore.Micros{fleetscore.MicrosOf(minuteOf(jobs).To)}, 1)
+	nulls.KeyNames, nulls.Values[0][1] = []string{"Device", "Tag"}, math.NaN()
+	if _, err := filled.Upsert(t.Context(), &nulls.Rows, func(*Snapshot) (Commit, error) {
+		return Commit{Operation: "MERGE", Txns: map[string]int64{"job/nulls": 1}}, nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if commits, _ := logFiles(t, b); commits >= jobs {
 		t.Fatalf("the log wasn't cut: %d commits", commits)
 	}
 	for reader, got := range testkit.ReadDelta(t, filepath.Clean(dir), "Val") {
-		last := float64(fleetscore.MicrosOf(minuteOf(jobs - 1).To))
-		if got.Rows != 2*(jobs-jobs/5) || got.Sensors != 2 || got.Last != last {
+		last := float64(fleetscore.MicrosOf(minuteOf(jobs).To))
+		if got.Rows != 2*(jobs-jobs/5)+2 || got.Sensors != 2 || got.Last != last {
 			t.Errorf("%s reads %+v", reader, got)
 		}
 	}

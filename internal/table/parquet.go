@@ -29,20 +29,24 @@ var codec = &zstd.Codec{Level: zstd.SpeedFastest}
 
 // parquetSchema builds the schema with columns in the frame's order (a
 // parquet.Group would sort them).
-func parquetSchema(f *Frame) *parquet.Schema {
+func parquetSchema(f *Frame, nulls []bool) *parquet.Schema {
 	fields := make([]reflect.StructField, len(f.columns))
-	for i, c := range f.columns {
+	for i := range f.columns {
+		c := &f.columns[i]
 		sf := reflect.StructField{Name: fmt.Sprintf("C%d", i)}
 		var tag string
 		switch c.kind {
 		case kindTime:
-			sf.Type, tag = reflect.TypeFor[int64](), c.name+",optional,timestamp(microsecond)"
+			sf.Type, tag = reflect.TypeFor[int64](), c.name+",timestamp(microsecond)"
 		case kindLong:
-			sf.Type, tag = reflect.TypeFor[int64](), c.name+",optional"
+			sf.Type, tag = reflect.TypeFor[int64](), c.name
 		case kindText:
-			sf.Type, tag = reflect.TypeFor[string](), c.name+",optional,dict"
+			sf.Type, tag = reflect.TypeFor[string](), c.name+",dict"
 		case kindDouble:
-			sf.Type, tag = reflect.TypeFor[float64](), c.name+",optional"
+			sf.Type, tag = reflect.TypeFor[float64](), c.name
+		}
+		if nulls[i] {
+			tag += ",optional"
 		}
 		sf.Tag = reflect.StructTag(`parquet:"` + tag + `"`)
 		fields[i] = sf
@@ -50,23 +54,35 @@ func parquetSchema(f *Frame) *parquet.Schema {
 	return parquet.SchemaOf(reflect.New(reflect.StructOf(fields)).Interface())
 }
 
-// writeParquet writes a frame as one Parquet file, compressed by zstd. Every
-// column may hold nulls, as Delta's readers expect; NaN is null.
+// nulls reports whether a column has nulls. One without is written as required, which costs less; a table's readers
+// take both.
+func (c *column) nulls() bool {
+	if c.kind == kindDouble {
+		return slices.ContainsFunc(c.doubles, func(x float64) bool { return x != x })
+	}
+	return c.zero && slices.Contains(c.longs, 0)
+}
+
+// writeParquet writes a frame as one Parquet file, compressed by zstd. NaN is null.
 func writeParquet(w io.Writer, f *Frame) error {
-	out := parquet.NewGenericWriter[any](w, parquetSchema(f), parquet.Compression(codec),
+	nulls := make([]bool, len(f.columns))
+	for i := range f.columns {
+		nulls[i] = f.columns[i].nulls()
+	}
+	out := parquet.NewGenericWriter[any](w, parquetSchema(f, nulls), parquet.Compression(codec),
 		parquet.CreatedBy("fleetscore", "1", ""))
 	columns := out.ColumnWriters()
 	values := make([]parquet.Value, 0, 4096)
 	texts := make([][]parquet.Value, len(f.columns))
 	for i := range f.columns {
-		texts[i] = f.columns[i].parquetTexts(i)
+		texts[i] = f.columns[i].parquetTexts()
 	}
 	for start := 0; start < f.len(); start += rowGroupRows {
 		end := min(start+rowGroupRows, f.len())
 		for i := range f.columns {
 			for at := start; at < end; {
 				to := min(at+cap(values), end)
-				values = f.columns[i].parquetValues(values[:0], texts[i], i, at, to)
+				values = f.columns[i].parquetValues(values[:0], texts[i], nulls[i], at, to)
 				if _, err := columns[i].WriteRowValues(values); err != nil {
 					return err
 				}
@@ -82,35 +98,39 @@ func writeParquet(w io.Writer, f *Frame) error {
 
 // parquetTexts are the column's distinct texts. They aren't copied: the writer
 // only reads them.
-func (c *column) parquetTexts(index int) []parquet.Value {
+func (c *column) parquetTexts() []parquet.Value {
 	out := make([]parquet.Value, len(c.dict))
 	for i, s := range c.dict {
-		out[i] = parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s))).Level(0, 1, index)
+		out[i] = parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s)))
 	}
 	return out
 }
 
-func (c *column) parquetValues(dst, texts []parquet.Value, index, from, to int) []parquet.Value {
-	null := parquet.NullValue().Level(0, 0, index)
-	switch c.kind {
-	case kindDouble:
-		for _, x := range c.doubles[from:to] {
-			if x != x {
-				dst = append(dst, null)
-			} else {
-				dst = append(dst, parquet.DoubleValue(x).Level(0, 1, index))
-			}
-		}
-	case kindText:
+// parquetValues are the values of some rows. Only those of a column with nulls need levels.
+func (c *column) parquetValues(dst, texts []parquet.Value, nulls bool, from, to int) []parquet.Value {
+	switch {
+	case c.kind == kindText:
 		for _, k := range c.codes[from:to] {
 			dst = append(dst, texts[k])
 		}
+	case c.kind == kindDouble && nulls:
+		for _, x := range c.doubles[from:to] {
+			if x != x {
+				dst = append(dst, parquet.NullValue())
+			} else {
+				dst = append(dst, parquet.DoubleValue(x).Level(0, 1, 0))
+			}
+		}
+	case c.kind == kindDouble:
+		for _, x := range c.doubles[from:to] {
+			dst = append(dst, parquet.DoubleValue(x))
+		}
 	default:
 		last := c.longs[from]
-		value := c.long(last, index)
+		value := c.long(last, nulls)
 		for _, x := range c.longs[from:to] { // times and revisions repeat a lot
 			if x != last {
-				last, value = x, c.long(x, index)
+				last, value = x, c.long(x, nulls)
 			}
 			dst = append(dst, value)
 		}
@@ -118,11 +138,14 @@ func (c *column) parquetValues(dst, texts []parquet.Value, index, from, to int) 
 	return dst
 }
 
-func (c *column) long(x int64, index int) parquet.Value {
-	if c.zero && x == 0 {
-		return parquet.NullValue().Level(0, 0, index)
+func (c *column) long(x int64, nulls bool) parquet.Value {
+	switch {
+	case !nulls:
+		return parquet.Int64Value(x)
+	case x == 0:
+		return parquet.NullValue()
 	}
-	return parquet.Int64Value(x).Level(0, 1, index)
+	return parquet.Int64Value(x).Level(0, 1, 0)
 }
 
 // wanted is a column to read from a file, and as what.
