@@ -18,7 +18,7 @@ const MaxKeys = 2_000_000
 type Key struct {
 	Key          []string            `json:"key"`
 	Readings     int64               `json:"readings"`
-	PerSecond    float64             `json:"per_second"` // over the arrivals that were read
+	PerSecond    float64             `json:"per_second"` // over the arrivals that were read of its partitions
 	First        time.Time           `json:"first"`      // the earliest time of a reading
 	Last         time.Time           `json:"last"`       // the latest one
 	FirstArrived time.Time           `json:"first_arrived"`
@@ -31,6 +31,7 @@ type Key struct {
 type seen struct {
 	n                                      int64
 	first, last, arrived, arrivedLast, lag fleetscore.Micros
+	begun                                  fleetscore.Micros // the first message that was read of the key's partitions
 	source                                 fleetscore.Source
 	more                                   []fleetscore.Source // besides source
 }
@@ -40,13 +41,13 @@ type seen struct {
 func Keys(ctx context.Context, h hub.Hub, q Query, now time.Time, fn func(Key) error) error {
 	var mu sync.Mutex // guards keys and begun
 	keys := map[fleetscore.Key]*seen{}
-	var begun fleetscore.Micros
+	begun := map[int]fleetscore.Micros{} // by partition: the same number of messages may be of minutes, or of hours
 	q.Follow, q.Limit = false, 0
 	err := read(ctx, h, q, func(m hub.Message) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if begun == 0 || m.Arrived < begun {
-			begun = m.Arrived
+		if _, ok := begun[m.Partition]; !ok {
+			begun[m.Partition] = m.Arrived
 		}
 		if m.Tick || m.Readings == nil {
 			return nil
@@ -63,9 +64,10 @@ func Keys(ctx context.Context, h hub.Hub, q Query, now time.Time, fn func(Key) e
 					if len(keys) == MaxKeys {
 						return fleetscore.Errorf(fleetscore.Exhausted, "read keys", "", "there are more than %d", MaxKeys).WithHint("name a key or a partition, or a later time to begin")
 					}
-					s = &seen{first: t, last: t, arrived: m.Arrived, source: m.Source}
+					s = &seen{first: t, last: t, arrived: m.Arrived, begun: begun[m.Partition], source: m.Source}
 					keys[fleetscore.Key([]byte(m.Readings.Keys[k]))] = s // a copy: it must not keep the message
 				}
+				s.begun = min(s.begun, begun[m.Partition])
 				if places[k] = s; s.source != m.Source && !slices.Contains(s.more, m.Source) {
 					s.more = append(s.more, m.Source)
 				}
@@ -78,9 +80,9 @@ func Keys(ctx context.Context, h hub.Hub, q Query, now time.Time, fn func(Key) e
 	if err != nil {
 		return err
 	}
-	over := max(now.Sub(begun.Time()).Seconds(), 1)
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
 		s := keys[k]
+		over := max(now.Sub(s.begun.Time()).Seconds(), 1)
 		err := fn(Key{Key: k.Values(), Readings: s.n, PerSecond: float64(s.n) / over, First: s.first.Time(), Last: s.last.Time(), FirstArrived: s.arrived.Time(), LastArrived: s.arrivedLast.Time(),
 			Lag: float64(s.lag) / 1e6, Sources: slices.Sorted(slices.Values(append(s.more, s.source)))})
 		if err != nil {

@@ -169,3 +169,30 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestRatesOfPartitions: the readings a second of a key are counted over the time of its own partition: the last messages of another
+// one may be those of a much longer time.
+func TestRatesOfPartitions(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(2)
+	send := func(partition int, at time.Duration, key string) {
+		t.Helper()
+		arrived := fleetscore.MicrosOf(noon.Add(at))
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{keyOf(t, key, "1")}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{arrived}}
+		if _, err := h.Append(t.Context(), partition, hub.Stamp{Source: fleetscore.SourceHTTP, Arrived: arrived}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(0, 0, "quiet")
+	for i := range 10 {
+		send(1, 990*time.Second+time.Duration(i)*time.Second, "busy")
+	}
+	got := map[string]float64{}
+	err := Keys(t.Context(), h, Query{Partition: -1}, noon.Add(1000*time.Second), func(k Key) error {
+		got[k.Key[0]] = k.PerSecond
+		return nil
+	})
+	if err != nil || got["busy"] != 1 || got["quiet"] != 0.001 {
+		t.Errorf("readings a second: %v, %v", got, err)
+	}
+}
