@@ -97,7 +97,8 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 		if held := readingBytes * f.e.since; held > r.a.share/2 && len(keys) > 1 {
 			return errTooMany
 		} else if held > r.a.share {
-			return r.tooMuch(held)
+			return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "because of a late reading, rows of sensor %s are computed again, for which its readings use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", keys[0], held>>20, r.a.share>>20).
+				WithHint("set queries.%s.memory_mb to more, or late_within to less", r.a.cfg.Name)
 		}
 		return nil
 	})

@@ -184,6 +184,25 @@ func TestLanesInParts(t *testing.T) {
 	}
 }
 
+// TestLanesTooLarge: if the readings of a single key need too much memory, the query stops and says so.
+func TestLanesTooLarge(t *testing.T) {
+	t.Parallel()
+	var all []sent
+	for i := range 480 {
+		at := 100*minute + fleetscore.Micros(i)*10*minute/480
+		all = append(all, sent{"d", at, at, float64(i)})
+	}
+	all = append(all, sent{"d", 101 * minute, 110 * minute, 1000})
+	c := revising(again[0].sql)
+	c.MaxHeldBytes = 100_000
+	h := hubtest.New(1)
+	arrive(t, h, all)
+	_, err := runConfig(t, c, h, openDir(t))
+	if want := "because of a late reading, rows of sensor d are computed again"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+}
+
 // TestLanesRepeats: readings that are sent again long after they were counted change no file.
 func TestLanesRepeats(t *testing.T) {
 	t.Parallel()

@@ -34,6 +34,7 @@ type lane struct {
 	wait   waiting
 	last   fleetscore.Micros // of the latest reading that was handed on
 	due    fleetscore.Micros // the next time at which there is something to do; never if there is nothing
+	place  int               // in the heap; below 0 if there is nothing to do
 	open   int
 }
 
@@ -48,7 +49,7 @@ func (l *lanes) lane(k fleetscore.Key) *lane {
 	}
 	x := l.of[k]
 	if x == nil {
-		x = &lane{key: fleetscore.Key(strings.Clone(string(k))), runner: l.plan.NewRunner(nil, l.emit), last: beginning, due: never}
+		x = &lane{key: fleetscore.Key(strings.Clone(string(k))), runner: l.plan.NewRunner(nil, l.emit), last: beginning, due: never, place: -1}
 		for _, ref := range l.refs {
 			x.runner.Refer(ref)
 		}
@@ -82,21 +83,24 @@ func (l *lanes) wake(x *lane) {
 	if len(x.wait) > 0 {
 		at = min(at, x.wait[0].Stamp)
 	}
-	if at != x.due {
-		x.due = at
-		heap.Push(&l.due, due{at, x})
+	if at == x.due {
+		return
+	}
+	x.due = at
+	switch {
+	case at == never:
+		heap.Remove(&l.due, x.place)
+	case x.place < 0:
+		heap.Push(&l.due, x)
+	default:
+		heap.Fix(&l.due, x.place)
 	}
 }
 
 // advance hands on the readings before a time, and emits the rows before it.
 func (l *lanes) advance(to fleetscore.Micros, passed func(window.Past)) error {
-	for len(l.due) > 0 && l.due[0].at < to {
-		d := heap.Pop(&l.due).(due)
-		if d.at != d.lane.due || l.of[d.lane.key] != d.lane {
-			continue // it has something to do at another time, or was replaced
-		}
-		d.lane.due = never
-		if err := l.run(d.lane, to, passed); err != nil {
+	for len(l.due) > 0 && l.due[0].due < to {
+		if err := l.run(l.due[0], to, passed); err != nil {
 			return err
 		}
 	}
@@ -127,7 +131,9 @@ func (l *lanes) clear(k fleetscore.Key) {
 		return
 	}
 	l.open -= old.open
-	delete(l.of, k)
+	if delete(l.of, k); old.place >= 0 {
+		heap.Remove(&l.due, old.place)
+	}
 	for _, p := range old.wait {
 		l.push(p)
 	}
@@ -196,24 +202,24 @@ func (l *lanes) loaded(x *lane) {
 	l.wake(x)
 }
 
-// due is when a lane has something to do.
-type due struct {
-	at   fleetscore.Micros
-	lane *lane
-}
-
-// dues is a heap by time.
-type dues []due
+// dues is a heap by the times at which lanes have something to do.
+type dues []*lane
 
 func (d dues) Len() int { return len(d) }
 func (d dues) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(d[i].at, d[j].at), cmp.Compare(d[i].lane.key, d[j].lane.key)) < 0
+	return cmp.Or(cmp.Compare(d[i].due, d[j].due), cmp.Compare(d[i].key, d[j].key)) < 0
 }
-func (d dues) Swap(i, j int) { d[i], d[j] = d[j], d[i] }
-func (d *dues) Push(x any)   { *d = append(*d, x.(due)) }
+func (d dues) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].place, d[j].place = i, j
+}
+func (d *dues) Push(x any) {
+	x.(*lane).place = len(*d)
+	*d = append(*d, x.(*lane))
+}
 func (d *dues) Pop() any {
 	last := (*d)[len(*d)-1]
-	(*d)[len(*d)-1] = due{}
-	*d = (*d)[:len(*d)-1]
+	(*d)[len(*d)-1] = nil
+	*d, last.place = (*d)[:len(*d)-1], -1
 	return last
 }

@@ -302,3 +302,26 @@ func TestOverCrashAnywhere(t *testing.T) {
 		t.Errorf("rows hold only %d readings", n)
 	}
 }
+
+// TestOverMemory: while a sensor holds the dataset back, the readings of others that were handed on need no memory any more.
+func TestOverMemory(t *testing.T) {
+	t.Parallel()
+	cfg := gate
+	cfg.Apart = time.Hour
+	e := newEvents(planOf(t, strings.Replace(config.Query.SQL, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1)), cfg)
+	send := func(seq int, key fleetscore.Key, arrived, at fleetscore.Micros) {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{key}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{1}}}}
+		feedEvents(t, e, hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: arrived}, Seq: uint64(seq), Readings: r})
+	}
+	send(1, "slow", 100*minute, 50*minute)
+	for i := range 1000 {
+		at := 100*minute + fleetscore.Micros(i)*second
+		send(i+2, "quick", at, at)
+	}
+	if n := len(e.lanes.due); n > 2 {
+		t.Errorf("two sensors have %d times at which there is something to do", n)
+	}
+	if n := len(e.lanes.waiting()); n > 10 {
+		t.Errorf("%d readings wait", n)
+	}
+}
