@@ -238,3 +238,26 @@ func TestCallsNoMoreNodesThanTasks(t *testing.T) {
 		asked.Wait()
 	})
 }
+
+// TestMovedJob: a job that is moved to another pool has nothing of the image that it was planned
+// for, such as the interpreter in it.
+func TestMovedJob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	j := fleetscore.Job{ID: "moved", Pipeline: "p", State: fleetscore.JobWaiting, Created: day, Interval: fleetscore.Interval{From: day, To: day.Add(time.Hour)},
+		Config: fleetscore.PipelineConfig{Dataset: "readings", Fleet: "f", Pool: "boxes", Limits: fleetscore.LimitsConfig{Tries: 3}}}
+	if err := ledgertest.Insert(t.Context(), w.ledger, j); err != nil {
+		t.Fatal(err)
+	}
+	j.Image, j.Environments = "new@1", []fleetscore.JobEnvironment{{Number: 1, SKLearn: "0.24", Image: "old@1"}}
+	task := fleetscore.Task{ID: "moved.000", Job: j.ID, State: fleetscore.TaskQueued, Environment: 1, Image: "old@1"}
+	if err := w.ledger.PlanJob(t.Context(), j, []ledger.PlannedTask{{Task: task}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ledger.UpdateJobs(t.Context(), "p", nil, func(j *fleetscore.Job) { j.Config.Pool = "cpu" }); err != nil {
+		t.Fatal(err)
+	}
+	if l := w.lease("n"); l.Image != "" || l.Environment != 0 {
+		t.Errorf("the lease names image %q and environment %d", l.Image, l.Environment)
+	}
+}

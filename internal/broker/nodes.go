@@ -171,11 +171,12 @@ func (b *Broker) leases(ctx context.Context, leased []ledger.Leased) (out dispat
 		c := l.Job.Config
 		secrets, refused := b.secrets(c.Command)
 		mounts, missing := b.mountsOf(ctx, c)
+		image, environment := placeOf(l)
 		out.Leases = append(out.Leases, dispatch.Lease{
 			ID: l.Attempt.Lease, Task: l.Task.ID, Index: l.Task.Index, Job: l.Job.ID, Pipeline: l.Job.Pipeline, Attempt: l.Attempt.Number,
 			Shards: l.Task.Shards, Interval: l.Job.Interval, Dataset: c.Dataset,
 			Files: l.Input.Files, Keys: l.Input.Keys, Except: l.Input.Except,
-			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Code: l.Input.Code, Command: c.Command, Secrets: secrets, Refused: cmp.Or(refused, missing), Mounts: mounts, Label: c.Label, Missing: c.Missing, Image: imageOf(l), Environment: l.Task.Environment,
+			TimeName: l.Input.TimeName, KeyNames: l.Input.KeyNames, Features: c.Features, FeaturesBy: c.FeaturesBy, Runtime: c.Runtime, Python: c.Python, Code: l.Input.Code, Command: c.Command, Secrets: secrets, Refused: cmp.Or(refused, missing), Mounts: mounts, Label: c.Label, Missing: c.Missing, Image: image, Environment: environment,
 			Fleet: c.Fleet, Generation: l.Job.Generation, Store: b.cfg.StoreURL, ModelTimeout: c.Limits.ModelTimeout, Timing: c.Logs.Timed(),
 			Tries: c.Limits.Tries, Alone: l.Task.Alone, ModelMemory: int64(c.Limits.ModelMemoryMB) << 20, Quarantined: l.Input.Quarantined, Earlier: l.Input.Earlier,
 			Revision: l.Job.Created.UnixMilli(), TTL: fleetscore.Duration(b.cfg.LeaseTTL)})
@@ -184,13 +185,13 @@ func (b *Broker) leases(ctx context.Context, leased []ledger.Leased) (out dispat
 	return out
 }
 
-// imageOf is the image of the container that a task runs in; empty if it is in none, or in
-// another than it was planned for.
-func imageOf(l ledger.Leased) string {
+// placeOf is the image of the container that a task runs in, and the number of the environment that
+// this image is; neither if the task is in no container, or its job was moved to another pool than it was planned for.
+func placeOf(l ledger.Leased) (image string, environment int) {
 	if l.Job.Image == "" {
-		return ""
+		return "", 0
 	}
-	return cmp.Or(l.Task.Image, l.Job.Image)
+	return cmp.Or(l.Task.Image, l.Job.Image), l.Task.Environment
 }
 
 // secrets are the values of a command's secrets, by environment variables, or why it can't
