@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -57,5 +59,9 @@ func (d *Docker) info(ctx context.Context, to any) error {
 		return err
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
+		return fmt.Errorf("the engine answers %s to the question what it can bound: %s", answer.Status, fleetscore.Printable(strings.TrimSpace(string(why))))
+	}
 	return json.NewDecoder(answer.Body).Decode(to)
 }

@@ -42,3 +42,20 @@ func TestEnginesThatKeepNoLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestEngineThatCantTell: an engine that doesn't say what it can bound is away, which says nothing
+// about its limits.
+func TestEngineThatCantTell(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			http.Error(w, `{"message": "the daemon is busy"}`, http.StatusInternalServerError)
+		}
+	}))
+	defer s.Close()
+	pool := fleetscore.DockerConfig{Image: "a"}
+	d, _ := provider(t, "tcp://"+s.Listener.Addr().String(), "", pool)
+	if err := d.keepsLimits(t.Context(), pool); !fleetscore.Unavailable.Is(err) || !strings.Contains(err.Error(), "the daemon is busy") {
+		t.Errorf("an engine in trouble: %v", err)
+	}
+}
