@@ -97,7 +97,9 @@ class Parent:
                 return True
             for file in files:
                 os.close(file)
-            status = os.waitpid(pid, 0)[1]
+            ended = 0
+            while ended != pid:  # orphans of the worker may end before it; until they are waited for, they count as processes
+                ended, status = os.waitpid(-1, 0)
             signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             self.tell({"signal": signal, "code": -1 if signal else os.WEXITSTATUS(status)})
 
