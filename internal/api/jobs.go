@@ -235,14 +235,10 @@ func (s *server) withoutNode(ctx context.Context, name string) (string, error) {
 	case c.Scale.Max == 0 && (c.Scale.LowPriority == nil || c.Scale.LowPriority.Max == 0):
 		return fmt.Sprintf("pool %s may have no node: set scale.max", name), nil
 	}
-	var last fleetscore.Node // that can't be used; health tells of several in a row
-	for _, n := range nodes {
-		if n.Reason != "" && n.State.Ended() && n.Started.After(last.Started) {
-			last = n
+	if n := len(nodes); n > 0 { // they are sorted by start; health tells of several in a row that can't be used
+		if last := nodes[n-1]; last.Reason != "" && (last.State == fleetscore.NodeUnusable || last.State == fleetscore.NodeLost) {
+			return fmt.Sprintf("waits for a node of pool %s; the last one, %s, is %s: %s", name, last.ID, last.State, last.Reason), nil
 		}
-	}
-	if last.Reason != "" {
-		return fmt.Sprintf("waits for a node of pool %s; the last one, %s, is %s: %s", name, last.ID, last.State, last.Reason), nil
 	}
 	return fmt.Sprintf("waits for a node of pool %s", name), nil
 }
