@@ -5,7 +5,7 @@ Rows go to the program and come back as Arrow; without pyarrow, those of pandas 
 from __future__ import annotations
 
 import importlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 
 def kind(df: Any) -> str:
@@ -98,34 +98,32 @@ class Exchange:
         else:
             with self.arrow.memory_map(file) as f:  # only the columns that are needed are read
                 table = self.arrow.ipc.open_file(f).read_all()
-                rows, columns = np.array(table[row].to_numpy()), [np.array(table[c].to_numpy()) for c in ("Prediction", "Score")]
+                rows, columns = table[row], [table[c].to_numpy() for c in ("Prediction", "Score")]  # the DataFrame gets copies
         if len(rows) == n:
             return columns[0], columns[1]
         out = []
         for values in columns:
             full = np.full(n, np.nan)
-            full[rows.astype("int64")] = values
+            full[np.asarray(rows).astype("int64")] = values
             out.append(full)
         return out[0], out[1]
 
-    def coverage(self, file: str, key: List[str]) -> Any:
-        """The coverage as a DataFrame of the same kind; keys are texts."""
+    def coverage(self, file: str, key: List[str], without: Sequence[str]) -> Callable[[], Any]:
+        """What makes the coverage as a DataFrame of the same kind, without some columns; keys are texts. The file is read now."""
         if self.kind == "polars":
             pl = importlib.import_module("polars")
-            got = pl.read_ipc(file)
-            return got.with_columns([pl.col(c).cast(pl.Utf8) for c, t in zip(got.columns, got.dtypes) if t == pl.Categorical])
+            got = pl.read_ipc(file).drop(list(without))
+            return lambda: got.with_columns([pl.col(c).cast(pl.Utf8) for c, t in zip(got.columns, got.dtypes) if t == pl.Categorical])
         if self.format == "csv":
             pd = importlib.import_module("pandas")
             got = read_csv(file, {k: str for k in key + ["model", "reason", "outcome"]})
             for c in ("first", "last"):
                 got[c] = pd.to_datetime(got[c], utc=True, format="ISO8601" if pd.__version__ >= "2" else None)
-            return got
-        with self.arrow.OSFile(file, "rb") as f:
-            got = self.arrow.ipc.open_file(f).read_all().to_pandas()
-        for c in got.columns:
-            if str(got[c].dtype) == "category":
-                got[c] = got[c].astype(str)
-        return got
+            return lambda: got.drop(columns=list(without))
+        pa = self.arrow
+        with pa.OSFile(file, "rb") as f:
+            table = pa.ipc.open_file(f).read_all()
+        return lambda: texts(pa, table.select([c for c in table.column_names if c not in without])).to_pandas()
 
     def extended(self, prediction: Any, score: Any) -> Any:
         """The DataFrame with the two columns, which replace earlier ones."""
@@ -133,6 +131,12 @@ class Exchange:
             pl = importlib.import_module("polars")
             return self.df.with_columns([pl.Series("Prediction", prediction), pl.Series("Score", score)])
         return self.df.assign(Prediction=prediction, Score=score)
+
+
+def texts(pa: Any, table: Any) -> Any:
+    """The table with texts where it has numbers of texts."""
+    fields = [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def arrow_column(pa: Any, name: str, s: Any) -> Any:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 from . import _binary
 from ._errors import CoverageWarning, Error
@@ -29,10 +29,17 @@ class Result:
     manifest     counts, causes and times of the run, as in manifest.json of the command
     """
 
-    def __init__(self, predictions: Any, coverage: Any, manifest: Dict[str, Any]) -> None:
+    def __init__(self, predictions: Any, coverage: Callable[[], Any], manifest: Dict[str, Any]) -> None:
         self.predictions = predictions
-        self.coverage = coverage
         self.manifest = manifest
+        self._make_coverage = coverage
+        self._coverage: Any = None
+
+    @property
+    def coverage(self) -> Any:
+        if self._coverage is None:  # made when it is first asked for: it takes longer than some fleets take to score
+            self._coverage = self._make_coverage()
+        return self._coverage
 
     @property
     def outcomes(self) -> Dict[str, int]:
@@ -100,12 +107,10 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
         with open(os.path.join(out, "manifest.json"), encoding="utf-8") as f:
             manifest = json.load(f)
         prediction, value = exchange.scored(os.path.join(out, "predictions." + exchange.format), ROW)
-        coverage = exchange.coverage(os.path.join(out, "coverage." + exchange.format), keys)
+        coverage = exchange.coverage(os.path.join(out, "coverage." + exchange.format), keys, () if time else ("first", "last"))
         predictions = exchange.extended(prediction, value)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if not time:
-        coverage = coverage.drop(columns=["first", "last"]) if exchange.kind == "pandas" else coverage.drop(["first", "last"])
     say(manifest)
     return Result(predictions, coverage, manifest)
 
