@@ -8,9 +8,15 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// sharedBytes is how much of a partition's newest messages is kept decoded for its readers, by
-// their size in the log; decoded, this is up to about four times as much memory.
-const sharedBytes = 4 << 20
+// sharedBytes is how much memory the newest messages of a partition may take that are kept decoded for its readers.
+const sharedBytes = 16 << 20
+
+// Estimates of memory: of a message without its readings, and how much larger readings are than their form in the log, before
+// they are decoded. With many absent values, or texts, they are far larger.
+const (
+	messageBytes  = 512
+	decodedFactor = 4
+)
 
 // decodedLog holds the newest messages of a partition as readings, as long as a reader is still going to
 // read them: those that were written while there were readers, which needn't be read from the
@@ -20,7 +26,7 @@ type decodedLog struct {
 	mu       sync.Mutex         // guards what follows
 	readers  map[*reader]uint64 // the next message of each
 	messages []*decodedMessage  // by sequence
-	bytes    int                // of the messages
+	bytes    int                // memory of the messages
 }
 
 type decodedMessage struct {
@@ -90,6 +96,7 @@ func (d *decodedLog) wrote(m *decodedMessage) {
 		return
 	}
 	m.once.Do(func() {}) // it needn't be decoded
+	m.bytes = memoryOf(m.readings)
 	d.messages, d.bytes = append(d.messages, m), d.bytes+m.bytes
 	d.forget()
 }
@@ -114,7 +121,10 @@ func (d *decodedLog) decode(rec record) (Stamp, *fleetscore.Readings, error) {
 	if m == nil {
 		return Decode(rec.payload)
 	}
-	m.once.Do(func() { m.stamp, m.readings, m.err = Decode(rec.payload) })
+	m.once.Do(func() {
+		m.stamp, m.readings, m.err = Decode(rec.payload)
+		d.weigh(m)
+	})
 	return m.stamp, m.readings, m.err
 }
 
@@ -126,11 +136,48 @@ func (d *decodedLog) message(rec record) *decodedMessage {
 	if found {
 		return d.messages[i]
 	}
-	if len(d.readers) < 2 || i == 0 && d.bytes+len(rec.payload) > sharedBytes {
+	bytes := messageBytes + decodedFactor*len(rec.payload)
+	if len(d.readers) < 2 || i == 0 && d.bytes+bytes > sharedBytes {
 		return nil
 	}
-	m := &decodedMessage{seq: rec.seq, bytes: len(rec.payload)}
+	m := &decodedMessage{seq: rec.seq, bytes: bytes}
 	d.messages, d.bytes = slices.Insert(d.messages, i, m), d.bytes+m.bytes
 	d.forget()
 	return m
+}
+
+// weigh notes how much memory a message takes that was decoded.
+func (d *decodedLog) weigh(m *decodedMessage) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, found := d.find(m.seq); found && d.messages[i] == m {
+		d.bytes -= m.bytes
+		m.bytes = memoryOf(m.readings)
+		d.bytes += m.bytes
+		d.forget()
+	}
+}
+
+// memoryOf estimates the memory of a message.
+func memoryOf(r *fleetscore.Readings) int {
+	n := messageBytes
+	if r == nil {
+		return n
+	}
+	const ofString = 16
+	n += 4*len(r.KeyIndex) + 8*len(r.Times) + ofString*(len(r.Keys)+len(r.IDs))
+	for _, k := range r.Keys {
+		n += len(k)
+	}
+	for _, id := range r.IDs {
+		n += len(id)
+	}
+	for i := range r.Columns {
+		c := &r.Columns[i]
+		n += messageBytes/4 + 8*len(c.Numbers) + ofString*len(c.Strings) + len(c.Present)
+		for _, s := range c.Strings {
+			n += len(s)
+		}
+	}
+	return n
 }

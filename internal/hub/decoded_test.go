@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,4 +89,65 @@ func TestWrittenAndRead(t *testing.T) {
 	if files, err := filepath.Glob(filepath.Join(dir, "*", "*"+segmentSuffix)); err != nil || len(files) < 2 {
 		t.Errorf("the log has %d files, want some: %v", len(files), err)
 	}
+}
+
+// TestMemoryOfKept: messages that are small in the log and large in memory, because most values are absent, are kept
+// for a reader that stands still only as far as the bound of memory allows; those that were written, and those that were decoded.
+func TestMemoryOfKept(t *testing.T) {
+	t.Parallel()
+	h, err := open(t.Context(), Config{Dir: t.TempDir()}, Deps{}, osDisk{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	const rows, columns, n = 4096, 32, 40 // 1 MB each
+	r := &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: make([]uint32, rows), Times: make([]fleetscore.Micros, rows)}
+	for c := range columns {
+		numbers := make([]float64, rows)
+		for i := range numbers {
+			numbers[i] = math.NaN()
+		}
+		numbers[c] = 1
+		r.Columns = append(r.Columns, fleetscore.ReadingColumn{Name: string(rune('A' + c)), Numbers: numbers})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	read := func(stop uint64) (stands chan struct{}) {
+		stands = make(chan struct{})
+		group.Go(func() {
+			_ = h.Read(ctx, 0, 1, func(m Message) error { // ends with the context
+				if m.Seq == stop {
+					close(stands)
+					<-ctx.Done()
+				}
+				return nil
+			})
+		})
+		return stands
+	}
+	check := func(when string) {
+		t.Helper()
+		d := &h.partitions[0].decoded
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if most := sharedBytes / (8 * rows * columns); len(d.messages) == 0 || len(d.messages) > most {
+			t.Errorf("%s %d messages are kept, want %d at most", when, len(d.messages), most)
+		}
+	}
+	first := read(1)
+	for i := range n {
+		if _, err := h.Append(t.Context(), 0, Stamp{Source: "http", Arrived: fleetscore.Micros(i)}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-first
+	check("of those that were written")
+	d := &h.partitions[0].decoded
+	d.mu.Lock()
+	d.messages, d.bytes = nil, 0
+	d.mu.Unlock()
+	<-read(n)
+	check("of those that were decoded")
 }

@@ -208,7 +208,7 @@ func (p *partition) keep(group []*request, s *segment) {
 		for i, data := range r.messages {
 			seq++
 			end += int64(len(data))
-			p.decoded.wrote(&decodedMessage{seq: seq, bytes: len(data), segment: s.first, end: end, epoch: s.epoch, stamp: r.stamp, readings: r.readings[i]})
+			p.decoded.wrote(&decodedMessage{seq: seq, segment: s.first, end: end, epoch: s.epoch, stamp: r.stamp, readings: r.readings[i]})
 		}
 	}
 }
