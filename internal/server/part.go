@@ -125,7 +125,7 @@ func (p part) aggregators(deps aggregator.Deps) (out []*aggregator.Aggregator, e
 	return out, nil
 }
 
-// load reads the reference data's versions, and waits while the store is away, in which readings are taken.
+// load reads the reference data's versions. While they can't be read, queries wait, and readings are taken.
 func (s *streams) load(ctx context.Context, references *reference.Set) error {
 	const part = "reference data"
 	trouble := new(lifecycle.Outages).Trouble(s.server.log)
@@ -136,7 +136,7 @@ func (s *streams) load(ctx context.Context, references *reference.Set) error {
 			trouble.Works("reference data is read again")
 			return nil
 		}
-		if ctx.Err() != nil || !fleetscore.KindOf(err).Retryable() {
+		if ctx.Err() != nil {
 			return err
 		}
 		trouble.Failed(slog.LevelWarn, "reference data can't be read, which is tried again; queries wait", err)

@@ -6,12 +6,17 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/obs"
+	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/store/storetest"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
@@ -45,5 +50,38 @@ func TestStreamsOutliveTheLedger(t *testing.T) {
 	}
 	if err := (&streams{server: s, keeper: keeper}).run(ctx); err != nil && !errors.Is(err, context.Canceled) || len(reads) != 2 {
 		t.Errorf("it ended after %d reads with %v; want 2, the second after the outage", len(reads), err)
+	}
+}
+
+// TestReferenceDataThatCantBeRead: queries wait until their reference data can be read, whatever
+// is wrong with it; an error would end the gateway too, which takes readings meanwhile.
+func TestReferenceDataThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []fleetscore.Kind{fleetscore.Unavailable, fleetscore.Corrupt} {
+		dir, err := store.OpenDir(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		testkit.CloseLater(t, dir)
+		synctest.Test(t, func(t *testing.T) {
+			tries, health := 0, &obs.Health{}
+			broken := &storetest.Faulty{Bucket: dir, Fail: func(string, fleetscore.BlobName) error {
+				if tries++; tries > 3 {
+					return nil
+				}
+				return fleetscore.Errorf(kind, "read", "limits", "it is broken")
+			}}
+			references := reference.New(map[string]fleetscore.ReferenceConfig{"limits": {}}, reference.Deps{Store: broken, Now: time.Now})
+			ended := make(chan error, 1)
+			s := &streams{server: &Server{log: slog.New(slog.DiscardHandler), health: health}}
+			go func() { ended <- s.load(t.Context(), references) }()
+			time.Sleep(time.Second)
+			if len(ended) > 0 || len(health.Problems()) != 1 {
+				t.Errorf("%s: the queries don't wait: health %v", kind, health.Problems())
+			}
+			if err := <-ended; err != nil || len(health.Problems()) != 0 {
+				t.Errorf("%s: once it can be read: %v, health %v", kind, err, health.Problems())
+			}
+		})
 	}
 }
