@@ -25,7 +25,7 @@ func million(b *testing.B) (*state, func(at int) *fleetscore.Rows) {
 	}
 	s := newState()
 	s.columns = []string{"Value"}
-	s.take(rows(0), true, &sync.Mutex{})
+	s.take(rows(0), true, nil, &sync.Mutex{})
 	s.arrange(&sync.Mutex{})
 	s.until = noon
 	return s, rows
@@ -56,7 +56,7 @@ func BenchmarkMillion(b *testing.B) {
 			b.StopTimer()
 			r := rows(at)
 			b.StartTimer()
-			s.take(r, true, &w.mu)
+			s.take(r, true, nil, &w.mu)
 		}
 	})
 	s.until = noon + fleetscore.Micros(at)*second + 1200*second

@@ -182,12 +182,13 @@ func (w *Watch) follow(ctx context.Context, from Source) error {
 		w.mu.Unlock()
 	}
 	err = w.commits(ctx, d, snap, s.version, func(c table.Change, files []fleetscore.DataFile) error {
+		off := offOf(c.Clocks.Off)
 		for i := range files { // one after the other, which needs less memory: a commit that fails between them is taken again, and its first rows then change nothing
 			rows, err := d.ReadRows(ctx, files[i:i+1], table.ReadQuery{})
 			if err != nil {
 				return err
 			}
-			s.take(rows, !c.Clocks.Some, &w.mu)
+			s.take(rows, !c.Clocks.Some, off, &w.mu)
 		}
 		w.mu.Lock()
 		s.clocks(c.Clocks.Off)

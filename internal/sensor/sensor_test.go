@@ -358,7 +358,7 @@ func TestMemory(t *testing.T) {
 	found := map[fleetscore.Key]score{}
 	for i := range n {
 		k := fleetscore.Key(fmt.Sprintf("device-%06d/%02d", i, i%100))
-		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{k}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{noon}, Values: [][]float64{{1}}}, true, &sync.Mutex{})
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{k}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{noon}, Values: [][]float64{{1}}}, true, nil, &sync.Mutex{})
 		s.scored("p", map[fleetscore.Key]score{k: {scored: 1, until: noon}})
 	}
 	runtime.GC()
@@ -377,7 +377,7 @@ func TestMemory(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	s := newState()
 	s.columns = []string{"Value"}
-	s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{1, 2}}}, true, &sync.Mutex{})
+	s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1}, Times: []fleetscore.Micros{1, 2}, Values: [][]float64{{1, 2}}}, true, nil, &sync.Mutex{})
 	s.scored("p", map[fleetscore.Key]score{"a": {scored: 3, anomalies: 1, until: 5}})
 	data, err := s.encode()
 	if err != nil {
@@ -451,7 +451,7 @@ func TestClocksOfSome(t *testing.T) {
 	t.Parallel()
 	s := newState()
 	row := func(at fleetscore.Micros, all bool) bool {
-		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, all, &sync.Mutex{})
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, all, nil, &sync.Mutex{})
 		return s.is(0, &Query{Skewed: time.Second})
 	}
 	tell := func(at fleetscore.Micros) {
@@ -468,5 +468,23 @@ func TestClocksOfSome(t *testing.T) {
 	tell(noon + 700*second)
 	if row(noon+760*second, true) {
 		t.Error("a commit that names all clocks and not this one left it wrong")
+	}
+}
+
+// TestClockStaysOff: while a commit is taken that names a clock that is off, as the one before did, the clock isn't right for a moment.
+func TestClockStaysOff(t *testing.T) {
+	t.Parallel()
+	s := newState()
+	off := []table.Clock{{Key: []string{"a"}, Time: noon - 60*second, Arrived: noon}}
+	take := func(at fleetscore.Micros, off []table.Clock) {
+		s.take(&fleetscore.Rows{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}}, true, offOf(off), &sync.Mutex{})
+	}
+	take(noon, off)
+	s.clocks(off)
+	if take(noon+60*second, off); !s.is(0, &Query{Skewed: time.Second}) {
+		t.Error("the clock is right until the whole commit was taken")
+	}
+	if take(noon+120*second, nil); s.is(0, &Query{Skewed: time.Second}) {
+		t.Error("a commit that doesn't name the clock left it wrong")
 	}
 }

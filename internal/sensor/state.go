@@ -100,9 +100,10 @@ func (s *state) ordered() []uint32 {
 
 // take takes rows of a dataset, of which each sensor's are in the order of their stamps. Rows that aren't
 // later than the sensor's last one were taken before, or are revised ones, and change nothing. The clocks of sensors
-// with rows are right from then on, if the commit names all that aren't; else once nothing else was told for a while.
+// with rows are right from then on, if the commit names all that aren't; else once nothing else was told for a while. Those that the commit
+// names, off, stay as they are until clocks takes them, so that nobody meanwhile sees them right.
 // Between some rows and the next it gives the lock to those who wait for it, so that lists needn't wait for a large commit.
-func (s *state) take(r *fleetscore.Rows, allClocks bool, lock sync.Locker) {
+func (s *state) take(r *fleetscore.Rows, allClocks bool, off map[fleetscore.Key]bool, lock sync.Locker) {
 	numbers, newest := make([]int64, len(r.Keys)), noTime+micros(memory)
 	for i, k := range r.Keys { // without the lock, because nobody else changes the keys
 		if n, ok := s.keys[k]; ok {
@@ -120,7 +121,7 @@ func (s *state) take(r *fleetscore.Rows, allClocks bool, lock sync.Locker) {
 				numbers[i] = int64(n)
 			}
 		}
-		if n := numbers[i]; n >= 0 && (allClocks || s.arrived[n] < newest-micros(memory)) {
+		if n := numbers[i]; n >= 0 && (allClocks || s.arrived[n] < newest-micros(memory)) && !off[r.Keys[i]] {
 			s.arrived[n] = noTime
 		}
 	})
@@ -204,6 +205,17 @@ func (s *state) clocks(list []table.Clock) {
 			s.arrived[n], s.skew[n] = c.Arrived, c.Arrived-c.Time
 		}
 	}
+}
+
+// offOf are the keys of clocks.
+func offOf(list []table.Clock) map[fleetscore.Key]bool {
+	out := map[fleetscore.Key]bool{}
+	for _, c := range list {
+		if key, err := fleetscore.NewKey(c.Key...); err == nil {
+			out[key] = true
+		}
+	}
+	return out
 }
 
 // of are a pipeline's shares.
