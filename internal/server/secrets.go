@@ -168,6 +168,10 @@ const hubSecrets = "hub"
 func (s *Server) checkFiles(h fleetscore.HubConfig) error {
 	var problems []error
 	for _, f := range config.Files(h) {
+		if slices.Contains(strings.Split(f.Path, string(filepath.Separator)), "..") { // behind a link, it leads elsewhere than the name says
+			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s contains ..", f.Path).WithHint("write the path without it"))
+			continue
+		}
 		in, _, err := s.secretRoots.OpenPlace(f.Path)
 		if err == nil {
 			err = in.Close()

@@ -29,6 +29,15 @@ func TestFilesOfTheHub(t *testing.T) {
 	if err := os.Symlink(elsewhere, filepath.Join(allowed, "out")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(elsewhere, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(elsewhere, "sub"), filepath.Join(allowed, "sub")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.checkFiles(fleetscore.HubConfig{NATS: &fleetscore.NATSConfig{CA: allowed + "/sub/../other"}}); !fleetscore.Invalid.Is(err) {
+		t.Errorf("a path that leads out of the folder behind a link: %v", err)
+	}
 	settings := map[string]func(file string) fleetscore.HubConfig{
 		"hub.kafka.1.ca":          func(f string) fleetscore.HubConfig { return kafkaOf(fleetscore.KafkaConfig{CA: f}) },
 		"hub.kafka.1.certificate": func(f string) fleetscore.HubConfig { return kafkaOf(fleetscore.KafkaConfig{Certificate: f}) },
