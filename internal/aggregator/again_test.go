@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -122,6 +124,70 @@ func TestLanesRevised(t *testing.T) {
 			}
 			if vanished == 0 && q.name != "look back" && q.name != "is first" && q.name != "sliding" && q.name != "join" {
 				t.Error("no row vanished: the test shows too little")
+			}
+		})
+	}
+}
+
+// TestLanesRevisedOften is TestLanesRevised where late readings come soon after the states from which keys are computed again, and the
+// process ends at any message.
+func TestLanesRevisedOften(t *testing.T) {
+	t.Parallel()
+	for i, q := range again {
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			rnd := rand.New(rand.NewPCG(uint64(i), 77))
+			within := fleetscore.Micros(20+rnd.IntN(60)) * 1e6
+			var all []sent
+			for i := range 250 {
+				s := sent{key: fleetscore.Key(fmt.Sprintf("d%d", rnd.IntN(3))), time: 100*minute + fleetscore.Micros(rnd.IntN(400e6))/2*2, value: float64(i) / 4}
+				s.arrived = s.time
+				if rnd.IntN(3) == 0 {
+					s.arrived += fleetscore.Micros(rnd.IntN(int(within * 5 / 4)))
+				}
+				all = append(all, s)
+			}
+			slices.SortStableFunc(all, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
+			late, newest := map[sent]bool{}, fleetscore.Micros(0)
+			for _, s := range all {
+				if s.time+within <= newest-2e6 {
+					late[s] = true
+					continue
+				}
+				newest = max(newest, s.time)
+			}
+			var inTime []sent
+			for _, s := range all {
+				if !late[s] {
+					s.arrived = s.time
+					inTime = append(inTime, s)
+				}
+			}
+			c := revising(q.sql)
+			c.Query.LateWithin, c.Query.Cut = fleetscore.Duration(time.Duration(within)*time.Microsecond), fleetscore.Duration(10*time.Second)
+			undisturbed, disturbed := openDir(t), openDir(t)
+			h := hubtest.New(1)
+			arrive(t, h, inTime)
+			if _, err := runConfig(t, c, h, undisturbed); err != nil {
+				t.Fatal(err)
+			}
+			want, _ := rowsIn(t, undisturbed)
+			h = hubtest.New(1)
+			begin(t, h)
+			for len(all) > 0 {
+				n := min(len(all), 1+rnd.IntN(120))
+				send(t, h, all[:n]...)
+				if n == len(all) {
+					ticks(t, h, 1, all[len(all)-1].arrived+20*minute)
+				}
+				all = all[n:]
+				if _, err := runConfig(t, c, h, disturbed); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, _ := rowsIn(t, disturbed)
+			if d := gocmp.Diff(want, got); d != "" {
+				t.Errorf("late %d rows (-undisturbed +revised):\n%s", len(late), d)
 			}
 		})
 	}
