@@ -56,6 +56,7 @@ func OpenWork(base string, log *slog.Logger) (*Work, error) {
 	}
 	for _, e := range left {
 		dir := filepath.Join(base, e.Name())
+		var err error
 		if dir == own {
 			err = empty(dir)
 		} else if l, e := locked(dir); e == nil && l != nil { // its process has ended
