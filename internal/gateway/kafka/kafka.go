@@ -52,7 +52,9 @@ type Reader struct {
 	deps Deps
 	log  *slog.Logger
 
-	outage lifecycle.Trouble // used by Run alone
+	// Used by Run and the reading of its session alone.
+	outage lifecycle.Trouble
+	told   bool // the log says that the topic is read
 
 	mu     sync.Mutex // guards what follows
 	status Topic
@@ -114,6 +116,10 @@ func (r *Reader) Status() Topic {
 	return s
 }
 
+// readAgain ends an outage: records were stored, or a session lasted, as that of a silent topic does. To have
+// opened a session isn't enough, because the hub may refuse what it brings.
+const readAgain = "the topic is read again"
+
 // again is the pause before a topic is tried again; it grows up to againMax.
 const (
 	again    = time.Second
@@ -132,6 +138,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		}
 		if r.deps.Now().Sub(began) > againMax {
 			pause = again
+			r.outage.Works(readAgain)
 		}
 		if errors.Is(err, errAnew) {
 			r.log.Info("the topic has more partitions than before")

@@ -1,8 +1,10 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +16,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/gateway"
@@ -55,12 +59,18 @@ func (r *rejects) all() []string {
 
 func run(t *testing.T, h hub.Hub, k fleetscore.KafkaConfig, full func() string) *running {
 	t.Helper()
+	return runWith(t, h, k, full, Deps{})
+}
+
+func runWith(t *testing.T, h hub.Hub, k fleetscore.KafkaConfig, full func() string, deps Deps) *running {
+	t.Helper()
 	g, err := gateway.New(gateway.Config{Hub: hubConfig, Numbers: []string{"Value"}}, gateway.Deps{Hub: h, Full: full})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var kept rejects
-	r, err := New(Config{Kafka: k, Hub: hubConfig}, Deps{Gateway: g, Now: time.Now, Reject: kept.keep})
+	deps.Gateway, deps.Now, deps.Reject = g, time.Now, kept.keep
+	r, err := New(Config{Kafka: k, Hub: hubConfig}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,6 +322,39 @@ func TestTroubles(t *testing.T) {
 		r.until(t, "room", works)
 		if got := stored(h); len(got) != 1 {
 			t.Errorf("stored %q", got)
+		}
+	})
+	t.Run("a topic that may be described and not read", func(t *testing.T) {
+		t.Parallel()
+		c, cl := cluster(t, kfake.SeedTopics(1, "readings"))
+		produce(t, cl, 0, reading(1, 1))
+		var tries atomic.Int64
+		c.ControlKey(int16(kmsg.Fetch), func(k kmsg.Request) (kmsg.Response, error, bool) {
+			if tries.Add(1) > 3 {
+				return nil, nil, false
+			}
+			c.KeepControl()
+			out := k.ResponseKind().(*kmsg.FetchResponse)
+			for _, t := range k.(*kmsg.FetchRequest).Topics {
+				topic := kmsg.NewFetchResponseTopic()
+				topic.Topic, topic.TopicID = t.Topic, t.TopicID
+				for _, p := range t.Partitions {
+					partition := kmsg.NewFetchResponseTopicPartition()
+					partition.Partition, partition.ErrorCode = p.Partition, kerr.TopicAuthorizationFailed.Code
+					topic.Partitions = append(topic.Partitions, partition)
+				}
+				out.Topics = append(out.Topics, topic)
+			}
+			return out, nil, true
+		})
+		var log bytes.Buffer
+		r := runWith(t, hubtest.New(1), topic(c), nil, Deps{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		r.until(t, "the reading", func(s Topic) bool { return s.Accepted == 1 })
+		r.stop()
+		for _, text := range []string{`"the topic is read"`, "the topic can't be read", "the topic is read again"} { // however often it was tried
+			if n := strings.Count(log.String(), text); n != 1 {
+				t.Errorf("%s is %d times in the log:\n%s", text, n, &log)
+			}
 		}
 	})
 	t.Run("another topic of that name", func(t *testing.T) {

@@ -68,8 +68,10 @@ func (r *Reader) session(ctx context.Context) error {
 	}
 	defer reader.Close()
 	r.trouble(nil)
-	r.outage.Ends()
-	r.log.Info("the topic is read", "partitions", len(from))
+	if !r.told {
+		r.told = true
+		r.log.Info("the topic is read", "partitions", len(from))
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.read(ctx, reader) })
 	group.Go(func() error { return s.look(ctx) })
@@ -226,6 +228,9 @@ func (s *session) read(ctx context.Context, client *kgo.Client) error {
 		s.note(accepted, rejected)
 		if failed != nil {
 			return failed
+		}
+		if len(pending) > 0 {
+			s.outage.Works(readAgain)
 		}
 		s.mu.Lock()
 		for p, n := range next {
