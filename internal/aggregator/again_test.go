@@ -327,6 +327,32 @@ func TestLateTurnsToRevise(t *testing.T) {
 	}
 }
 
+// TestLateWithinGrows: after late_within became longer, readings that are older than all states that were kept until then are set aside;
+// they aren't taken without an effect.
+func TestLateWithinGrows(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	for at := 100 * minute; at <= 180*minute; at += minute {
+		send(t, h, sent{"d", at, at, 1})
+	}
+	c := revising(again[0].sql)
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	send(t, h, sent{"d", 130*minute + 30e6, 180 * minute, 2}, sent{"d", 175*minute + 30e6, 180 * minute, 3})
+	ticks(t, h, 1, 190*minute)
+	c.Query.LateWithin = fleetscore.Duration(time.Hour)
+	a, err := runConfig(t, c, h, b)
+	if s := a.Status().Partitions[0]; err != nil || s.Revised != 1 || s.Late != 1 {
+		t.Fatalf("%v: %d readings were revised, %d late; want 1 and 1", err, s.Revised, s.Late)
+	}
+	rows, _ := rowsIn(t, b)
+	if id := fmt.Sprint("d ", 175*minute+50e6); rows[id] != "3 1" {
+		t.Errorf("the late reading made the row %q", rows[id])
+	}
+}
+
 // TestVanishedRowsAreNamed: a commit that removes rows says which cuts it changed, so that pipelines score
 // them again.
 func TestVanishedRowsAreNamed(t *testing.T) {

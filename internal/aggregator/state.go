@@ -239,6 +239,8 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	if e.revise > 0 && (position != c.Position || len(e.bases) == 0) { // what was is in another log
 		e.bases = []base{e.base(c.Position)}
 		e.gate.Since(max(e.gate.Oldest(), e.reached, c.Done))
+	} else if e.revise > 0 && e.bases[0].reached != beginning && e.bases[0].reached > e.reached-e.revise { // late_within was shorter
+		e.gate.Since(max(e.gate.Oldest(), e.bases[0].reached-1))
 	}
 	e.measure(len(data))
 	return in.OK()
