@@ -8,8 +8,11 @@ import (
 	"github.com/fleetscore/fleetscore"
 )
 
-// sharedBytes is how much memory the newest messages of a partition may take that are kept decoded for its readers.
-const sharedBytes = 16 << 20
+// How much memory the newest messages may take that are kept decoded for readers: those of a partition, and of all partitions together.
+const (
+	sharedBytes = 16 << 20
+	allBytes    = 256 << 20
+)
 
 // Estimates of memory: of a message without its readings, and how much larger readings are than their form in the log, before
 // they are decoded. With many absent values, or texts, they are far larger.
@@ -23,6 +26,7 @@ const (
 // file, and, if there are several readers, those that one of them decoded. A reader that is
 // further behind reads and decodes its messages itself.
 type decodedLog struct {
+	limit    int                // of bytes
 	mu       sync.Mutex         // guards what follows
 	readers  map[*reader]uint64 // the next message of each
 	messages []*decodedMessage  // by sequence
@@ -71,7 +75,7 @@ func (d *decodedLog) passed(r *reader) {
 // forget drops messages that no reader is going to read, and the oldest of too many.
 func (d *decodedLog) forget() {
 	n, least := 0, d.least()
-	for n < len(d.messages) && (d.messages[n].seq < least || d.bytes > sharedBytes && len(d.messages)-n > 1) {
+	for n < len(d.messages) && (d.messages[n].seq < least || d.bytes > d.limit && len(d.messages)-n > 1) {
 		d.bytes -= d.messages[n].bytes
 		n++
 	}
@@ -137,7 +141,7 @@ func (d *decodedLog) message(rec record) *decodedMessage {
 		return d.messages[i]
 	}
 	bytes := messageBytes + decodedFactor*len(rec.payload)
-	if len(d.readers) < 2 || i == 0 && d.bytes+bytes > sharedBytes {
+	if len(d.readers) < 2 || i == 0 && d.bytes+bytes > d.limit {
 		return nil
 	}
 	m := &decodedMessage{seq: rec.seq, bytes: bytes}

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"path/filepath"
 	"sync"
@@ -95,7 +96,16 @@ func TestWrittenAndRead(t *testing.T) {
 // for a reader that stands still only as far as the bound of memory allows; those that were written, and those that were decoded.
 func TestMemoryOfKept(t *testing.T) {
 	t.Parallel()
-	h, err := open(t.Context(), Config{Dir: t.TempDir()}, Deps{}, osDisk{})
+	for _, partitions := range []int{1, 64} {
+		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
+			t.Parallel()
+			memoryOfKept(t, partitions, min(16<<20, 256<<20/partitions))
+		})
+	}
+}
+
+func memoryOfKept(t *testing.T, partitions, limit int) {
+	h, err := open(t.Context(), Config{Dir: t.TempDir(), Partitions: partitions}, Deps{}, osDisk{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +142,7 @@ func TestMemoryOfKept(t *testing.T) {
 		d := &h.partitions[0].decoded
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if most := sharedBytes / (8 * rows * columns); len(d.messages) == 0 || len(d.messages) > most {
+		if most := limit / (8 * rows * columns); len(d.messages) == 0 || len(d.messages) > most {
 			t.Errorf("%s %d messages are kept, want %d at most", when, len(d.messages), most)
 		}
 	}

@@ -158,7 +158,8 @@ func (h *segmentLog) load(ctx context.Context) error {
 }
 
 func (h *segmentLog) newPartition(i int) *partition {
-	return &partition{log: h, index: i, dir: filepath.Join(h.cfg.Dir, partitionName(i)), requests: make(chan *request), changed: make(chan struct{})}
+	return &partition{log: h, index: i, dir: filepath.Join(h.cfg.Dir, partitionName(i)), requests: make(chan *request), changed: make(chan struct{}),
+		decoded: decodedLog{limit: min(sharedBytes, allBytes/max(h.cfg.Partitions, 1))}}
 }
 
 // stopwatch returns the time since the log was opened.
