@@ -216,12 +216,14 @@ func (s *Scheduler) madeLater(ctx context.Context, j fleetscore.Job) (map[fleets
 // failedItems are the expected keys of a task that failed for good.
 func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetscore.Task, inputs []ledger.Input) ([]fleetscore.Item, error) {
 	var keys, others []fleetscore.Key
+	rest := j.Rerun == nil // its share has all keys that no other has
 	for _, in := range inputs {
 		if in.Environment == t.Environment {
+			rest = rest && len(in.Keys) == 0
 			keys, others = append(keys, keysIn(in.Keys, t.Shards)...), append(others, keysIn(in.Except, t.Shards)...)
 		}
 	}
-	if j.Rerun == nil && t.Environment == 0 {
+	if rest {
 		var err error
 		if keys, err = fleet.ExpectedKeys(ctx, s.store, j.Config.Fleet, j.Generation, t.Shards); err != nil {
 			return nil, err

@@ -99,16 +99,21 @@ func TestJobKeepsItsImage(t *testing.T) {
 	}
 }
 
-// TestImagesOfEnvironments: sensors whose models need an image of their own get tasks that nodes
-// in this image take, each sensor ends with one outcome also if such a task fails, and the images
-// are noted with the results. A rerun does the same for its sensors.
-func TestImagesOfEnvironments(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fleetscore.PipelineConfig{})
+// environments is a world of a pool of containers whose pipeline has an image for models of
+// scikit-learn 0.24, and one that is gone for models of 0.1. Models of devices are of these releases. take
+// leases a task to a node in an image.
+func environments(t *testing.T, releases map[string]string) (w *world, take func(image string) dispatch.Lease) {
+	t.Helper()
+	w = newWorld(t, fleetscore.PipelineConfig{})
 	w.stop()
-	w.image = func(_ context.Context, p fleetscore.PoolConfig) (string, error) { return p.Docker.Image + "@1", nil }
+	w.image = func(_ context.Context, p fleetscore.PoolConfig) (string, error) {
+		if p.Docker.Image == "gone" {
+			return "", fleetscore.Errorf(fleetscore.NotFound, "find image", "gone", "the tag is gone")
+		}
+		return p.Docker.Image + "@1", nil
+	}
 	w.start(w.bucket())
-	for device, release := range map[string]string{"0": "0.24.2", "1": "1.2.0"} { // a class that only Python knows
+	for device, release := range releases { // a class that only Python knows
 		model := "\x80\x02cmy\nDetector\n)\x81}X\x10\x00\x00\x00_sklearn_versionX" + string(rune(len(release))) + "\x00\x00\x00" + release + "sb."
 		if err := store.WriteAll(t.Context(), w.bucket(), fleetscore.BlobName("models/m/model_"+device), []byte(model), store.PutOptions{}); err != nil {
 			t.Fatal(err)
@@ -119,7 +124,7 @@ func TestImagesOfEnvironments(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := cfg.Pipelines["p"]
-	p.Runtime, p.Limits.Tries, p.Python = fleetscore.RuntimePython, 1, fleetscore.PythonConfig{Environments: []fleetscore.PythonEnvironment{{SKLearn: "1", Path: "new"}, {SKLearn: "0.24", Image: "old"}}}
+	p.Runtime, p.Limits.Tries, p.Python = fleetscore.RuntimePython, 1, fleetscore.PythonConfig{Environments: []fleetscore.PythonEnvironment{{SKLearn: "1", Path: "new"}, {SKLearn: "0.24", Image: "old"}, {SKLearn: "0.1", Image: "gone"}}}
 	cfg.Pipelines["p"] = p
 	cfg.Fleets["f"] = fleetscore.FleetConfig{Path: "models/m", Model: "model_{Device}", KeepFiles: true}
 	cfg.Pools["cpu"] = fleetscore.PoolConfig{Provider: "docker", Slots: 1, Scale: fleetscore.ScaleConfig{Max: 1}, Docker: &fleetscore.DockerConfig{Image: "box"}}
@@ -130,7 +135,7 @@ func TestImagesOfEnvironments(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.rows(day.Add(9 * time.Hour))
-	take := func(image string) dispatch.Lease {
+	return w, func(image string) dispatch.Lease {
 		t.Helper()
 		id := fleetscore.NodeID("n-" + image)
 		if _, err := w.ledger.UpdateNode(t.Context(), id, func(n *fleetscore.Node) error { n.Image = image; return nil }); err != nil {
@@ -142,6 +147,40 @@ func TestImagesOfEnvironments(t *testing.T) {
 		}
 		return l
 	}
+}
+
+// TestOneImageForAll: if every model needs the same image, its tasks take the rows of unexpected
+// keys too, so that no other task reads the dataset again; each sensor ends with one outcome also if they fail.
+func TestOneImageForAll(t *testing.T) {
+	t.Parallel()
+	w, take := environments(t, map[string]string{"0": "0.24.2", "1": "0.24.1", "2": "0.24.2"})
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := take("old@1")
+	if len(l.Keys)+len(l.Except) != 0 || l.Environment != 2 || l.Shards != fleetscore.AllShards {
+		t.Errorf("the task has keys %q but %q of shards %v, environment %d", l.Keys, l.Except, l.Shards, l.Environment)
+	}
+	if err := w.broker.Complete(t.Context(), l.ID, dispatch.Result{Error: "no Python"}); err != nil {
+		t.Fatal(err)
+	}
+	got := w.wait(j.ID, ended)
+	if d := cmp.Diff([]fleetscore.JobEnvironment{{Number: 2, SKLearn: "0.24", Image: "old@1", Sensors: 3}}, got.Environments); d != "" || got.Tasks != 1 {
+		t.Errorf("the job has %d tasks and (-want +got):\n%s", got.Tasks, d)
+	}
+	if d := cmp.Diff(fleetscore.Counts{fleetscore.Failed: 3}, got.Outcomes); d != "" {
+		t.Errorf("outcomes (-want +got):\n%s", d)
+	}
+}
+
+// TestImagesOfEnvironments: sensors whose models need an image of their own get tasks that nodes
+// in this image take, each sensor ends with one outcome also if such a task fails, and the images
+// are noted with the results. A rerun does the same for its sensors. An image that no model needs
+// may be gone.
+func TestImagesOfEnvironments(t *testing.T) {
+	t.Parallel()
+	w, take := environments(t, map[string]string{"0": "0.24.2", "1": "1.2.0"})
 	j, err := w.Submit(t.Context(), "p", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -195,9 +194,6 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 		return "", err
 	}
 	j.Generation, j.Expected, j.Reason = gen.ID, gen.Members, ""
-	if wait, err := s.pin(ctx, inputs.cfg.Pools[j.Config.Pool], &j, &in); wait != "" || err != nil {
-		return wait, err
-	}
 	counts := gen.ShardKeys
 	if j.Rerun != nil {
 		items, keys, err := s.chosen(ctx, j.Pipeline, j.Interval, *j.Rerun)
@@ -207,6 +203,10 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 			return "", err
 		}
 		j.Expected, in.Keys, counts = int64(len(items)), keys, countShards(keys)
+	}
+	shares, wait, err := s.pin(ctx, inputs.cfg.Pools[j.Config.Pool], &j, gen, &in)
+	if wait != "" || err != nil {
+		return wait, err
 	}
 	if j.Rerun == nil {
 		j.Content = s.content(j, in)
@@ -222,7 +222,7 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	if in.Quarantined, err = s.quarantined(ctx, j); err != nil {
 		return "", err
 	}
-	tasks, err := s.tasks(ctx, &j, gen, counts, in, slotsOf(inputs.cfg.Pools[j.Config.Pool]))
+	tasks, err := s.tasks(ctx, j, gen, shares, counts, in, slotsOf(inputs.cfg.Pools[j.Config.Pool]))
 	if err != nil {
 		return "", err
 	}
@@ -237,49 +237,56 @@ func (s *Scheduler) plan(ctx context.Context, inputs *inputs, j fleetscore.Job, 
 	return "", err
 }
 
-// pin fixes the code that a job runs, and the image that its tasks run in if its pool has
-// containers: the one that the pool's tag means now. It says what is missing if that can't be
-// told.
-func (s *Scheduler) pin(ctx context.Context, pool fleetscore.PoolConfig, j *fleetscore.Job, in *ledger.Input) (wait string, err error) {
+// pin fixes the code that a job runs and, if its pool has containers, the images that its tasks run in:
+// those that the tags mean now of the pool's image and of the environments that some model needs. It divides the
+// job's sensors among these images, and says what is missing if an image can't be told.
+func (s *Scheduler) pin(ctx context.Context, pool fleetscore.PoolConfig, j *fleetscore.Job, gen *fleet.Generation, in *ledger.Input) (shares []dispatch.Share, wait string, err error) {
+	j.Image, j.Environments = "", nil
+	shares = []dispatch.Share{{Keys: in.Keys}}
 	if in.Code, err = s.ship(ctx, *j); err != nil || s.image == nil {
-		return "", err
+		return shares, "", err
 	}
-	image, err := s.image(ctx, pool)
+	if j.Image, err = s.image(ctx, pool); err != nil {
+		return nil, "waits for the image of pool " + j.Config.Pool + ": " + err.Error(), nil
+	}
+	all := j.Config.Python.Environments
+	if pool.Docker == nil || !slices.ContainsFunc(all, func(e fleetscore.PythonEnvironment) bool { return e.Image != "" }) {
+		return shares, "", nil
+	}
+	made, err := fleet.Releases(ctx, s.store, gen, j.Config.Runtime)
 	if err != nil {
-		return "waits for the image of pool " + j.Config.Pool + ": " + err.Error(), nil
+		return nil, "", err
 	}
-	j.Image, j.Environments = image, nil
-	for i, e := range j.Config.Python.Environments {
-		if e.Image == "" || pool.Docker == nil {
+	shares = dispatch.Shares(made, in.Keys, gen.Members, all)
+	for _, share := range shares {
+		if share.Environment == 0 {
 			continue
 		}
+		e := all[share.Environment-1]
 		box := *pool.Docker
 		box.Image = e.Image
 		pool.Docker = &box
 		image, err := s.image(ctx, pool)
 		if err != nil {
-			return "waits for the image of the environment for models of scikit-learn " + e.SKLearn + ": " + err.Error(), nil
+			return nil, "waits for the image of the environment for models of scikit-learn " + e.SKLearn + ": " + err.Error(), nil
 		}
-		j.Environments = append(j.Environments, fleetscore.JobEnvironment{Number: i + 1, SKLearn: e.SKLearn, Image: image})
+		sensors := int64(len(share.Keys))
+		if sensors == 0 { // all but those of the other images
+			sensors = gen.Members - int64(len(share.Except))
+		}
+		j.Environments = append(j.Environments, fleetscore.JobEnvironment{Number: share.Environment, SKLearn: e.SKLearn, Image: image, Sensors: sensors})
 	}
-	return "", nil
+	return shares, "", nil
 }
 
 // tasks cuts a job into tasks. Sensors whose models need an image of their own get tasks of their
 // own, which read the same files.
-func (s *Scheduler) tasks(ctx context.Context, j *fleetscore.Job, gen *fleet.Generation, counts [fleetscore.Shards]int64, in ledger.Input, slots int) (out []ledger.PlannedTask, err error) {
+func (s *Scheduler) tasks(ctx context.Context, j fleetscore.Job, gen *fleet.Generation, shares []dispatch.Share, counts [fleetscore.Shards]int64, in ledger.Input, slots int) (out []ledger.PlannedTask, err error) {
 	measured, err := s.ledger.Costs(ctx, j.Pipeline)
 	if err != nil {
 		return nil, err
 	}
-	if len(j.Environments) == 0 {
-		return cut(*j, dispatch.Plan(workload(*j, gen, counts, in), measured, slots), counts, in), nil
-	}
-	made, err := fleet.Releases(ctx, s.store, gen, j.Config.Runtime)
-	if err != nil {
-		return nil, err
-	}
-	for _, share := range dispatch.Shares(made, in.Keys, j.Config.Python.Environments) {
+	for _, share := range shares {
 		its, has, image := in, counts, ""
 		its.Environment = share.Environment
 		if its.Keys, its.Except = share.Keys, share.Except; len(share.Keys) > 0 {
@@ -288,22 +295,16 @@ func (s *Scheduler) tasks(ctx context.Context, j *fleetscore.Job, gen *fleet.Gen
 		for shard, n := range countShards(share.Except) {
 			has[shard] -= n
 		}
-		for i := range j.Environments {
-			e := &j.Environments[i]
+		for _, e := range j.Environments {
 			if e.Number == share.Environment {
-				e.Sensors, image = int64(len(share.Keys)), e.Image
+				image = e.Image
 			}
 		}
-		for _, t := range cut(*j, dispatch.Plan(workload(*j, gen, has, its), measured, slots), has, its) {
+		for _, t := range cut(j, dispatch.Plan(workload(j, gen, has, its), measured, slots), has, its) {
 			t.Task.Index = len(out)
-			t.Task.ID = taskID(*j, t.Task.Index)
+			t.Task.ID = taskID(j, t.Task.Index)
 			t.Task.Environment, t.Task.Image = share.Environment, image
 			out = append(out, t)
-		}
-	}
-	if image := out[len(out)-1].Task.Image; j.Rerun == nil && !slices.ContainsFunc(out, func(t ledger.PlannedTask) bool { return t.Task.Environment == 0 && t.Task.Keys > 0 }) {
-		for i := range out { // no model needs the pool's own image, so that no node is started for unexpected keys alone
-			out[i].Task.Image = cmp.Or(out[i].Task.Image, image)
 		}
 	}
 	return out, nil
