@@ -92,13 +92,13 @@ func (g *Gate) settle() {
 	for len(l.heap) > 0 {
 		x := l.heap[0]
 		switch {
+		case x.at < x.mark: // first, so that no key is forgotten before those that are further behind
+			x.at = x.mark
+			heap.Fix(&l.heap, 0)
+			continue
 		case some && worked-x.last > micros(g.cfg.Apart):
 			heap.Pop(&l.heap)
 			delete(l.by, x.key)
-			continue
-		case x.at < x.mark:
-			x.at = x.mark
-			heap.Fix(&l.heap, 0)
 			continue
 		}
 		if !g.young() {
