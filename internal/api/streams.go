@@ -271,17 +271,28 @@ func (s *server) readKeys(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out, n := json.NewEncoder(w), 0
+	control := http.NewResponseController(w)
+	var cut *time.Timer
 	err = s.deps.Keys(r.Context(), q, func(k tail.Key) error {
 		if n++; limit > 0 && n > limit {
 			return errEnough
 		}
+		if n == 1 { // others wait until this viewer has taken them
+			cut = time.AfterFunc(keysTimeout, func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }) // not all writers have deadlines
+		}
 		return out.Encode(k)
 	})
 	if n > 0 {
+		if !cut.Stop() {
+			panic(http.ErrAbortHandler) // so that the client notices that the answer isn't complete
+		}
 		return nil // there are enough, or the client went away
 	}
 	return err
 }
+
+// keysTimeout is how long a viewer may take the keys of the log that were read for it.
+const keysTimeout = time.Minute
 
 var errEnough = errors.New("enough was read")
 

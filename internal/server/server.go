@@ -118,7 +118,7 @@ type Server struct {
 // use is the most frequent mistake, and must not leave any files behind.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log, metrics: obs.NewRegistry(), health: &obs.Health{}}
-	s.streams = &streams{server: s, replaying: make(chan struct{}, 1)}
+	s.streams = &streams{server: s, replaying: make(chan struct{}, 1), listing: make(chan struct{}, 1)}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,7 @@ type streams struct {
 	leads  turn             // of the queries: while this server leads
 
 	replaying chan struct{} // holds a value during a replay
+	listing   chan struct{} // holds a value while keys of the log are listed
 
 	mu          sync.Mutex // guards the fields below
 	hub         hub.Hub

@@ -428,8 +428,14 @@ func (s *streams) tail(ctx context.Context, q tail.Query, fn func(tail.Reading) 
 	return tail.Read(ctx, h, q, fn)
 }
 
-// keys reads what the log says of keys.
+// keys reads what the log says of keys, for one viewer after the other, because it needs memory for each key.
 func (s *streams) keys(ctx context.Context, q tail.Query, fn func(tail.Key) error) error {
+	select {
+	case s.listing <- struct{}{}:
+		defer func() { <-s.listing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	h, err := s.open()
 	if err != nil {
 		return err
