@@ -339,8 +339,25 @@ func (s *streams) runOne(ctx context.Context, p part, changes <-chan struct{}, t
 		defer cancel()
 		return s.untilChanged(c, p, changes)
 	}})
-	trouble.Works("readings are taken again")
-	return lifecycle.Run(child, s.server.log, services...)
+	return lifecycle.Run(child, s.server.log, append(services, over(trouble))...)
+}
+
+// steady is how long gateway and queries run until an outage counts as over. That they have started isn't
+// enough, because what ended them may end them again at once.
+const steady = 10 * time.Second
+
+// over is a service beside the gateway that ends the outage. Nobody else uses trouble while services run.
+func over(trouble *lifecycle.Trouble) lifecycle.Service {
+	return lifecycle.Service{Name: "end of an outage", Run: func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(steady):
+		}
+		trouble.Works("readings are taken again")
+		<-ctx.Done()
+		return nil
+	}}
 }
 
 // query runs the queries until ctx ends.

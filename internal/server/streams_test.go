@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -84,4 +87,26 @@ func TestReferenceDataThatCantBeRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOutageOfAService: a service that fails soon after each start is one outage in the log, which is
+// over once all services have run for a while.
+func TestOutageOfAService(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&text, nil))
+		trouble := new(lifecycle.Outages).Trouble(log)
+		for _, lasts := range []time.Duration{time.Second, time.Second, steady - time.Second, steady + time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), lasts)
+			trouble.Failed(slog.LevelError, "readings are held up", errors.New("the same"))
+			if err := lifecycle.Run(ctx, log, over(&trouble)); err != nil {
+				t.Error(err)
+			}
+			cancel()
+			if n, over := strings.Count(text.String(), "held up"), strings.Count(text.String(), "taken again"); n != 1 || (over == 1) != (lasts > steady) {
+				t.Errorf("after services that lasted %v the log has\n%s", lasts, &text)
+			}
+		}
+	})
 }

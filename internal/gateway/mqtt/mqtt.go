@@ -129,14 +129,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.report("")
 	trouble := new(lifecycle.Outages).Trouble(s.log)
-	for {
+	for told := false; ; {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "tcp", s.cfg.MQTT.Listen)
 		if err == nil {
 			s.report("")
-			trouble.Ends()
-			s.log.Info("readings are taken by MQTT", "address", l.Addr().String(), "tls", s.deps.TLS != nil, "topic", s.cfg.MQTT.Topic)
-			err = s.serve(ctx, l)
+			if !told {
+				told = true
+				s.log.Info("readings are taken by MQTT", "address", l.Addr().String(), "tls", s.deps.TLS != nil, "topic", s.cfg.MQTT.Topic)
+			}
+			err = s.serve(ctx, l, &trouble)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -157,8 +159,9 @@ func (s *Server) report(why string) {
 	}
 }
 
-// serve takes connections until ctx ends or the listener fails, and ends them all.
-func (s *Server) serve(ctx context.Context, l net.Listener) error {
+// serve takes connections until ctx ends or the listener fails, and ends them all. The first connection ends an
+// outage: to listen isn't enough, because no connection may come of it.
+func (s *Server) serve(ctx context.Context, l net.Listener, trouble *lifecycle.Trouble) error {
 	if s.deps.Bound != nil {
 		l = s.deps.Bound(l)
 	}
@@ -180,6 +183,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return err
 		}
+		trouble.Works("readings are taken by MQTT again", "address", s.cfg.MQTT.Listen)
 		all.Go(func() { s.connection(raw) })
 	}
 }
