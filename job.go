@@ -129,7 +129,8 @@ type Job struct {
 	// Environments are those of its pipeline that are images of their own, in which the tasks with
 	// their models run.
 	Environments []JobEnvironment `json:"environments,omitempty"`
-	Expected     int64            `json:"expected"` // keys of the generation
+	FormerImages []string         `json:"former_images,omitempty"` // in which tasks may have run before the job was moved to another pool, by their digests
+	Expected     int64            `json:"expected"`                // keys of the generation
 	Outcomes     Counts           `json:"outcomes,omitempty"`
 	Kept         int64            `json:"kept,omitempty"` // sensors whose results of an earlier job stay; they count in what follows and in the outcomes
 	Rows         int64            `json:"rows"`
@@ -185,7 +186,7 @@ type JobEnvironment struct {
 	Sensors int64  `json:"sensors"` // whose models are scored in it
 }
 
-// Images are the images that the job's tasks run in, by their digests.
+// Images are the images that the job's tasks run in or ran in, by their digests.
 func (j Job) Images() (out []string) {
 	if j.Image != "" {
 		out = append(out, j.Image)
@@ -195,7 +196,7 @@ func (j Job) Images() (out []string) {
 			out = append(out, e.Image)
 		}
 	}
-	return out
+	return append(out, j.FormerImages...)
 }
 
 // Task is a bundle of a job's keys: those of a shard range.
@@ -208,7 +209,7 @@ type Task struct {
 	// Environment is the number of the job's environment whose models it scores; 0 means all that
 	// no such environment has.
 	Environment int       `json:"environment,omitempty"`
-	Image       string    `json:"image,omitempty"` // that it runs in; empty means its job's
+	Image       string    `json:"image,omitempty"` // that its last attempt ran in; before the first one, that it is to run in, where empty means its job's
 	State       TaskState `json:"state"`
 	Attempts    int       `json:"attempts"` // leases given out
 	Failures    int       `json:"failures"` // attempts that reported an error; losing a node doesn't count

@@ -248,6 +248,9 @@ func newJobShowCommand() *cobra.Command {
 			for _, e := range j.Environments {
 				l.columns, l.rows[0] = append(l.columns, "image of scikit-learn "+e.SKLearn), append(l.rows[0], e.Image)
 			}
+			for _, image := range j.FormerImages {
+				l.columns, l.rows[0] = append(l.columns, "image before it was moved"), append(l.rows[0], image)
+			}
 			if j.Used != nil {
 				l.columns = append(l.columns, "node hours")
 				l.rows[0] = append(l.rows[0], fmt.Sprintf("%.4f", j.Used.NodeHours))

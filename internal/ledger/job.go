@@ -270,6 +270,9 @@ func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetsc
 			j := have
 			change(&j)
 			if have.Config.Pool != j.Config.Pool {
+				if have.State != fleetscore.JobQueued { // tasks have run, and their results name these images
+					j.FormerImages = have.Images()
+				}
 				j.Image, j.Environments = "", nil // the other pool has its own
 			}
 			same, err := equal(have, j)
@@ -283,14 +286,37 @@ func (l *core) UpdateJobs(ctx context.Context, pipeline string, states []fleetsc
 				return err
 			}
 			if have.Config.Pool != j.Config.Pool {
-				t.event(QueueTopic(j.Config.Pool))
-				if err := t.exec(`UPDATE tasks SET pool = ?, image = '' WHERE job = ? AND state IN ('queued', 'leased')`, j.Config.Pool, string(j.ID)); err != nil {
+				if err := t.moveTasks(j); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// moveTasks takes the tasks of a job that haven't ended to the pool that the job names now. Those that run go
+// on where they are.
+func (t *tx) moveTasks(j fleetscore.Job) error {
+	t.event(QueueTopic(j.Config.Pool))
+	tasks, err := t.tasks(j.ID)
+	if err != nil {
+		return err
+	}
+	for _, task := range tasks {
+		if task.State != fleetscore.TaskQueued || task.Image == "" {
+			continue
+		}
+		task.Image = ""
+		doc, err := json.Marshal(task)
+		if err != nil {
+			return err
+		}
+		if err := t.exec(`UPDATE tasks SET doc = ? WHERE id = ?`, string(doc), string(task.ID)); err != nil {
+			return err
+		}
+	}
+	return t.exec(`UPDATE tasks SET pool = ?, image = '' WHERE job = ? AND state IN ('queued', 'leased')`, j.Config.Pool, string(j.ID))
 }
 
 // equal reports whether two values are kept as the same text.

@@ -162,7 +162,7 @@ func (t *tx) lease(tasks []fleetscore.Task, n fleetscore.Node, now time.Time, tt
 		if err != nil {
 			return nil, err
 		}
-		task.State, task.Node, task.NodeKind = fleetscore.TaskLeased, n.ID, n.Kind
+		task.State, task.Node, task.NodeKind, task.Image = fleetscore.TaskLeased, n.ID, n.Kind, n.Image
 		task.Attempts++
 		if task.Started == nil {
 			task.Started = &now

@@ -77,7 +77,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	var total dispatch.Result
 	total.Outcomes = fleetscore.Counts{}
 	var lost []fleetscore.Item // the keys of failed tasks
-	failed, why := 0, ""
+	failed, why, images := 0, "", j.Images()
 	for _, t := range tasks {
 		if t.State != fleetscore.TaskSucceeded {
 			why = cmp.Or(why, t.Reason)
@@ -88,6 +88,9 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 			lost = append(lost, items...)
 			failed++
 			continue
+		}
+		if t.Image != "" && !slices.Contains(images, t.Image) { // the job was moved to another pool
+			images = append(images, t.Image)
 		}
 		var r dispatch.Result
 		if err := json.Unmarshal(kept[t.ID], &r); err != nil {
@@ -104,7 +107,7 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 			total.Outcomes[o] += n
 		}
 	}
-	if err := s.publish(ctx, j, inputs, &total, lost); err != nil {
+	if err := s.publish(ctx, j, inputs, images, &total, lost); err != nil {
 		return err
 	}
 	if err := s.countHarm(ctx, j, total); err != nil {
@@ -127,8 +130,8 @@ func (s *Scheduler) commit(ctx context.Context, j fleetscore.Job) error {
 	return nil
 }
 
-// publish commits predictions, then coverage.
-func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledger.Input, total *dispatch.Result, lost []fleetscore.Item) error {
+// publish notes the images that the results were made in, and commits predictions, then coverage.
+func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledger.Input, images []string, total *dispatch.Result, lost []fleetscore.Item) error {
 	if len(lost) > 0 {
 		files, err := s.catalog.Coverage(j.Pipeline).WriteItems(ctx, lost, inputs[0].KeyNames, j.ID, j.Interval)
 		if err != nil {
@@ -139,7 +142,7 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 			total.Outcomes[i.Outcome]++
 		}
 	}
-	if images := j.Images(); len(images) > 0 {
+	if len(images) > 0 {
 		if err := s.catalog.NoteImage(ctx, j.Pipeline, catalog.ImageNote{Job: j.ID, Image: images[0], More: images[1:], Interval: j.Interval}); err != nil {
 			return err
 		}

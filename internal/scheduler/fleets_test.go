@@ -174,6 +174,47 @@ func TestOneImageForAll(t *testing.T) {
 	}
 }
 
+// TestImagesOfMovedJob: results of tasks that ran before their job was moved to another pool name the
+// image that they were made in, so that it stays.
+func TestImagesOfMovedJob(t *testing.T) {
+	t.Parallel()
+	w, take := environments(t, map[string]string{"0": "0.24.2"})
+	j, err := w.Submit(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := take("old@1")
+	if err := w.broker.Complete(t.Context(), old.ID, w.score(old)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ledger.UpdateJobs(t.Context(), "p", nil, func(j *fleetscore.Job) { j.Config.Pool = "cpu2" }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.ledger.Job(t.Context(), j.ID); err != nil || !slices.Contains(got.Images(), "old@1") {
+		t.Errorf("the moved job has the images %q, %v", got.Images(), err)
+	}
+	if err := w.ledger.UpdateJobs(t.Context(), "p", nil, func(j *fleetscore.Job) { j.Config.Pool = "cpu" }); err != nil {
+		t.Fatal(err)
+	}
+	rest := w.lease("other")
+	if err := w.broker.Complete(t.Context(), rest.ID, w.score(rest)); err != nil {
+		t.Fatal(err)
+	}
+	w.wait(j.ID, ended)
+	if notes, err := w.catalog.ImageNotes(t.Context(), time.Now()); err != nil || notes["old@1"].Job != j.ID {
+		t.Errorf("notes of images: %+v, %v", notes, err)
+	}
+	tasks, err := w.ledger.Tasks(t.Context(), j.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		if want := map[int]string{2: "old@1"}[task.Environment]; task.Image != want {
+			t.Errorf("the task of environment %d has the image %q, want %q", task.Environment, task.Image, want)
+		}
+	}
+}
+
 // TestImagesOfEnvironments: sensors whose models need an image of their own get tasks that nodes
 // in this image take, each sensor ends with one outcome also if such a task fails, and the images
 // are noted with the results. A rerun does the same for its sensors. An image that no model needs

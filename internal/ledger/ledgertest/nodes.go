@@ -70,7 +70,7 @@ func testNodes(t *testing.T, open Open) {
 }
 
 // testImages: a task is given to nodes with its image only, and a job that moves to another
-// pool takes none along.
+// pool takes none along; it still names those that its tasks ran in.
 func testImages(t *testing.T, open Open) {
 	t.Helper()
 	l, ctx := open(t), t.Context()
@@ -82,7 +82,7 @@ func testImages(t *testing.T, open Open) {
 		j.Image = image
 		var tasks []ledger.PlannedTask
 		for k := range 2 {
-			tasks = append(tasks, ledger.PlannedTask{Task: fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, k)), Job: j.ID, Index: k, State: fleetscore.TaskQueued}})
+			tasks = append(tasks, ledger.PlannedTask{Task: fleetscore.Task{ID: fleetscore.TaskID(fmt.Sprintf("%s.%03d", j.ID, k)), Job: j.ID, Index: k, State: fleetscore.TaskQueued, Image: image}})
 		}
 		if err := l.PlanJob(ctx, j, tasks); err != nil {
 			t.Fatal(err)
@@ -114,7 +114,18 @@ func testImages(t *testing.T, open Open) {
 	if d := cmp.Diff([]ledger.QueuedImage{{Tasks: 2}}, must[[]ledger.QueuedImage](t)(l.QueuedImages(ctx, "gpu"))); d != "" {
 		t.Errorf("the images in the other pool (-want +got):\n%s", d)
 	}
-	if j := must[fleetscore.Job](t)(l.Job(ctx, "j0")); j.Image != "" {
-		t.Errorf("the moved job has the image %s", j.Image)
+	if j := must[fleetscore.Job](t)(l.Job(ctx, "j0")); j.Image != "" || len(j.Images()) != 0 {
+		t.Errorf("the moved job, of which no task ran, has the images %s and %s", j.Image, j.Images())
+	}
+	if err := l.UpdateJobs(ctx, "p", []fleetscore.JobState{fleetscore.JobRunning}, func(j *fleetscore.Job) { j.Config.Pool = "gpu" }); err != nil {
+		t.Fatal(err)
+	}
+	if j := must[fleetscore.Job](t)(l.Job(ctx, "j1")); j.Image != "" || cmp.Diff([]string{"a@1"}, j.Images()) != "" {
+		t.Errorf("the moved job, of which a task ran, has the images %q and %q", j.Image, j.Images())
+	}
+	for _, task := range must[[]fleetscore.Task](t)(l.Tasks(ctx, "j1")) {
+		if want := map[fleetscore.TaskState]string{fleetscore.TaskLeased: "a@1"}[task.State]; task.Image != want {
+			t.Errorf("task %s of the moved job, which is %s, has the image %q, want %q", task.ID, task.State, task.Image, want)
+		}
 	}
 }
