@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,13 +37,15 @@ type targets struct {
 	Sockets     []string // of UNIX
 	Dir         string
 	DiskBytes   int64
+	IPC         uint32 // key of what it leaves in the kernel
 }
 
 // Probe starts a program, isolated as others are, that tries to break each promise, and
 // tells what it could do.
 func (s *Sandbox) Probe(ctx context.Context) ([]Finding, error) {
 	const op = "try the isolation"
-	t := targets{Secret: rand.Text(), DiskBytes: 16 << 20}
+	t := targets{Secret: rand.Text(), DiskBytes: 16 << 20, IPC: 1 + binary.NativeEndian.Uint32([]byte(rand.Text()))}
+	defer leftovers(t.IPC)
 	bait, err := newBait(ctx, &t)
 	defer bait.remove()
 	if err != nil {
@@ -93,7 +96,50 @@ func (s *Sandbox) Probe(ctx context.Context) ([]Finding, error) {
 	if !ended(life) {
 		found = lose(found, Lifetime, "a process that it started went on after its end")
 	}
+	for _, what := range leftovers(t.IPC) {
+		found = lose(found, Lifetime, what+" that it made was there after its end")
+	}
 	return found, nil
+}
+
+// lasting is what the kernel keeps after the process that made it has ended.
+var lasting = []struct {
+	name   string
+	get    func(key, flags uintptr) (id uintptr, e unix.Errno)
+	remove func(id uintptr)
+}{
+	{"shared memory",
+		func(key, flags uintptr) (uintptr, unix.Errno) { return call(unix.SYS_SHMGET, key, 1, flags) },
+		func(id uintptr) { call(unix.SYS_SHMCTL, id, unix.IPC_RMID, 0) }},
+	{"a semaphore",
+		func(key, flags uintptr) (uintptr, unix.Errno) { return call(unix.SYS_SEMGET, key, 1, flags) },
+		func(id uintptr) { call(unix.SYS_SEMCTL, id, 0, unix.IPC_RMID) }},
+	{"a message queue",
+		func(key, flags uintptr) (uintptr, unix.Errno) { return call(unix.SYS_MSGGET, key, flags, 0) },
+		func(id uintptr) { call(unix.SYS_MSGCTL, id, unix.IPC_RMID, 0) }},
+}
+
+func call(number, a, b, c uintptr) (uintptr, unix.Errno) {
+	r, _, e := unix.Syscall(number, a, b, c)
+	return r, e
+}
+
+// leave makes what the kernel keeps.
+func (t targets) leave() {
+	for _, l := range lasting {
+		_, _ = l.get(uintptr(t.IPC), unix.IPC_CREAT|0o666)
+	}
+}
+
+// leftovers names what a program has left in the kernel, and removes it.
+func leftovers(key uint32) (out []string) {
+	for _, l := range lasting {
+		if id, e := l.get(uintptr(key), 0); e == 0 {
+			out = append(out, l.name)
+			l.remove(id)
+		}
+	}
+	return out
 }
 
 // lose notes that a promise doesn't hold.
@@ -252,6 +298,7 @@ func probe(args []string) {
 		os.Exit(1)
 	}
 	signal.Ignore(syscall.SIGXFSZ)
+	t.leave()
 	found := []Finding{t.files(), t.secrets(), t.network(), t.processes(), linger(), t.disk()}
 	if err := json.NewEncoder(os.Stdout).Encode(found); err != nil {
 		os.Exit(1)
