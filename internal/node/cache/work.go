@@ -34,13 +34,18 @@ func OpenWork(base string, log *slog.Logger) (*Work, error) {
 	if base == "" {
 		folders = []string{filepath.Join(os.TempDir(), ours+"-"+strconv.Itoa(os.Getuid()))}
 	}
-	for _, dir := range folders {
+	for i, dir := range folders {
 		var err error
 		if base, err = filepath.Abs(dir); err != nil {
 			return nil, fleetscore.Wrap(op, dir, err)
 		}
 		if err := os.MkdirAll(base, 0o755); err != nil {
 			return nil, fleetscore.Wrap(op, base, err)
+		}
+		if i == 0 && len(folders) > 1 { // the user's folder may be a link; below it, others could have made one
+			if base, err = filepath.EvalSymlinks(base); err != nil {
+				return nil, fleetscore.Wrap(op, dir, err)
+			}
 		}
 		if err := private(base); err != nil {
 			return nil, fleetscore.Errorf(fleetscore.Invalid, op, base, "%w", err).WithHint("name another folder by --work-dir")

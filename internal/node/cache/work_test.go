@@ -1,10 +1,13 @@
 package cache
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/fleetscore/fleetscore"
 )
 
 // TestWork: each process has a folder of its own; what killed processes left is removed by the
@@ -70,5 +73,28 @@ func TestWork(t *testing.T) {
 	}
 	if _, err := OpenWork(base, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a folder is taken in which other users may write")
+	}
+}
+
+// TestWorkFolderIsALink: the folder that the user names may be a link; the one below it, which this program makes, may not.
+func TestWorkFolderIsALink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(real, 0o700), os.Symlink(real, link)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := OpenWork(link, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(real, ours, filepath.Base(w.Dir))); err != nil {
+		t.Errorf("the folder is %s: %v", w.Dir, err)
+	}
+	if err := errors.Join(w.Close(), os.Rename(filepath.Join(real, ours), filepath.Join(real, "other")), os.Symlink("other", filepath.Join(real, ours))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenWork(link, slog.New(slog.DiscardHandler)); !fleetscore.Invalid.Is(err) {
+		t.Errorf("a link below the folder is followed: %v", err)
 	}
 }
