@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // NodeVariable is the variable that makes the program of a test a node that does nothing
@@ -31,7 +32,9 @@ func BeNode() {
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		hello()
-		select {}
+		for { // an empty select may be taken for a deadlock, which ends the process
+			time.Sleep(time.Hour)
+		}
 	}
 }
 
