@@ -106,7 +106,7 @@ def outlive():
         finally:
             os._exit(0)
 
-def attack(port):
+def attack(port, *agent):
     attempt('read the token of the node', read('/fleetscore/node/token'))
     attempt('read the environment of the agent', read('/proc/1/environ', '/proc/%d/environ' % os.getppid()))
     attempt('read the data of another job', read('/tmp/other-job.txt'))
@@ -114,7 +114,7 @@ def attack(port):
     attempt('connect to the port of the server', connect(socket.AF_INET, ('127.0.0.1', port)))
     attempt('find an address on the internet', lambda: socket.create_connection(('192.0.2.1', 80), 2))
     attempt('see the processes of the node', others)
-    attempt('end the agent', lambda: [os.kill(p, signal.SIGKILL) for p in (os.getppid(), 1)])
+    attempt('end the agent', lambda: [os.kill(p, signal.SIGKILL) for p in (1,) + agent])
     attempt('write into the image', lambda: open('/app/own.py', 'w'))
     attempt('read the secrets of the server', read('DATA/secrets/*'))
     attempt('read the results of another job', read('DATA/store/predictions/native/_delta_log/*', 'DATA/store/predictions/native/*/*/*'))
@@ -126,7 +126,7 @@ def attack(port):
     print('end of the attack', flush=True)
 `,
 	"evil.py":        "import hostile\ndone = False\ndef run(batch):\n    global done\n    if not done:\n        hostile.attack(PORT)\n        done = True\n    return [0.0] * len(batch)\n",
-	"evilcommand.py": "import sys\nsys.path.insert(0, '/app')\nimport hostile\nhostile.attack(PORT)\n",
+	"evilcommand.py": "import sys\nsys.path.insert(0, '/app')\nimport hostile, os\nhostile.attack(PORT, os.getppid())\n",
 }
 
 // compiled compiles the modules that scripts import from their packages and from Python itself,
