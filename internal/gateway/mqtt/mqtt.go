@@ -17,12 +17,15 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -188,6 +191,13 @@ func (s *Server) serve(ctx context.Context, l net.Listener, trouble *lifecycle.T
 	}
 }
 
+// malformed reports whether a panic comes from decoding a packet: some decoders of the broker read
+// beyond the end of a packet that is cut short, such as a SUBSCRIBE without options.
+func malformed(panicked any, stack []byte) bool {
+	_, ok := panicked.(runtime.Error)
+	return ok && bytes.Contains(stack, []byte("/packets.(*Packet)."))
+}
+
 // connection serves one connection.
 func (s *Server) connection(raw net.Conn) {
 	c := &conn{Conn: raw, raw: raw, server: s, waiting: make(chan *message, maxInFlight)}
@@ -210,7 +220,11 @@ func (s *Server) connection(raw net.Conn) {
 	defer answers.Wait()
 	defer close(c.waiting)
 	defer func() { // a packet that the broker's code can't stand ends its own connection alone
-		if r := recover(); r != nil {
+		switch r := recover(); {
+		case r == nil:
+		case malformed(r, debug.Stack()):
+			s.log.Warn("a malformed packet of a client ended its connection", "remote", raw.RemoteAddr().String(), "why", r)
+		default:
 			s.log.Error("a defect in MQTT ended a connection", "remote", raw.RemoteAddr().String(), "defect", r)
 		}
 	}()
