@@ -47,7 +47,7 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 	if string(head) == FileMagic {
 		err = f.file(content, sizeBytes)
 	} else {
-		err = f.stream(content)
+		err = f.stream(content, sizeBytes)
 	}
 	if err != nil {
 		return nil, err
@@ -82,7 +82,10 @@ func (f *reader) file(r io.Reader, sizeBytes int64) error {
 	if _, err := buf.ReadFrom(r); err != nil {
 		return fleetscore.Wrap(opRead, f.name, err)
 	}
-	in, err := ipc.NewFileReader(bytes.NewReader(buf.Bytes()))
+	if err := checkFile(buf.Bytes()); err != nil {
+		return unsound(f.name, err)
+	}
+	in, err := ipc.NewFileReader(bytes.NewReader(buf.Bytes()), ipc.WithAllocator(bounded(int64(buf.Len()))))
 	if err != nil {
 		return unsound(f.name, err)
 	}
@@ -103,8 +106,12 @@ func (f *reader) file(r io.Reader, sizeBytes int64) error {
 }
 
 // stream reads all record batches of a stream.
-func (f *reader) stream(r io.Reader) error {
-	in, err := ipc.NewReader(r)
+func (f *reader) stream(r io.Reader, sizeBytes int64) error {
+	r, err := checkStream(r)
+	if err != nil {
+		return unsound(f.name, err)
+	}
+	in, err := ipc.NewReader(r, ipc.WithAllocator(bounded(sizeBytes)))
 	if err != nil {
 		return unsound(f.name, err)
 	}
