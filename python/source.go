@@ -9,6 +9,11 @@ import _ "embed"
 //go:embed fleetscore/_worker.py
 var Worker string
 
+// Parent is the part of it that makes the workers.
+//
+//go:embed fleetscore/_parent.py
+var Parent string
+
 // Models is the part of it that reads models and asks them to predict.
 //
 //go:embed fleetscore/_models.py

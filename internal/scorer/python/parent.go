@@ -22,7 +22,7 @@ import (
 	source "github.com/fleetscore/fleetscore/python"
 )
 
-// bootstrap reads the worker's program from the socket, in two parts, and runs it. So
+// bootstrap reads the worker's program from the socket, in three parts, and runs it. So
 // nothing of ours has to be installed or written to a disk.
 const bootstrap = `import os, struct
 def read(n):
@@ -32,7 +32,7 @@ def read(n):
         if not part: raise SystemExit
         b += part
     return b
-models_source, worker_source = [read(struct.unpack("<I", read(4))[0]) for _ in range(2)]
+models_source, parent_source, worker_source = [read(struct.unpack("<I", read(4))[0]) for _ in range(3)]
 exec(compile(worker_source, "fleetscore/_worker.py", "exec"))`
 
 // parent is an isolated Python process that has imported libraries, never runs a model, and
@@ -109,7 +109,7 @@ func (p *Pool) newParent(ctx context.Context) (*parent, error) {
 		close(par.ended)
 	}()
 	var program []byte
-	for _, text := range []string{source.Models, source.Worker} {
+	for _, text := range []string{source.Models, source.Parent, source.Worker} {
 		program = append(binary.LittleEndian.AppendUint32(program, uint32(len(text))), text...)
 	}
 	defer par.bound(ctx, p.cfg.StartLimit)()
