@@ -77,13 +77,7 @@ func TestLanesRevised(t *testing.T) {
 			all := someSent(uint64(10 + i))
 			slices.SortStableFunc(all, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
 			late := tooLateInOrder(all)
-			var inTime []sent
-			for _, s := range all {
-				if !late[s] {
-					s.arrived = s.time
-					inTime = append(inTime, s)
-				}
-			}
+			inTime := onTime(all, late)
 			c := revising(q.sql)
 			undisturbed, disturbed := openDir(t), openDir(t)
 			h := hubtest.New(1)
@@ -156,13 +150,7 @@ func TestLanesRevisedOften(t *testing.T) {
 				}
 				newest = max(newest, s.time)
 			}
-			var inTime []sent
-			for _, s := range all {
-				if !late[s] {
-					s.arrived = s.time
-					inTime = append(inTime, s)
-				}
-			}
+			inTime := onTime(all, late)
 			c := revising(q.sql)
 			c.Query.LateWithin, c.Query.Cut = fleetscore.Duration(time.Duration(within)*time.Microsecond), fleetscore.Duration(10*time.Second)
 			undisturbed, disturbed := openDir(t), openDir(t)

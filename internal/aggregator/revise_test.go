@@ -107,6 +107,17 @@ func tooLate(readings []sent, hop fleetscore.Micros) map[sent]bool {
 	return out
 }
 
+// onTime is the readings that aren't late, each as it arrives without any delay.
+func onTime(all []sent, late map[sent]bool) (out []sent) {
+	for _, s := range all {
+		if !late[s] {
+			s.arrived = s.time
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // TestReviseEqualsUndisturbed: rows are those of a run to which all readings came in time,
 // besides those that came too late to be revised.
 func TestReviseEqualsUndisturbed(t *testing.T) {
@@ -116,13 +127,7 @@ func TestReviseEqualsUndisturbed(t *testing.T) {
 			t.Parallel()
 			all := someSent(seed)
 			late := tooLate(all, 5e6)
-			var inTime []sent
-			for _, s := range all {
-				if !late[s] {
-					s.arrived = s.time
-					inTime = append(inTime, s)
-				}
-			}
+			inTime := onTime(all, late)
 			c := revising(config.Query.SQL)
 			undisturbed, disturbed := openDir(t), openDir(t)
 			h := hubtest.New(1)

@@ -18,7 +18,7 @@ import (
 type ImageNote struct {
 	Job      fleetscore.JobID    `json:"job"`
 	Image    string              `json:"image"`          // by its digest
-	More     []string            `json:"more,omitempty"` // images of environments of the job, by their digests
+	More     []string            `json:"more,omitempty"` // others that its tasks ran in, by their digests
 	Interval fleetscore.Interval `json:"interval"`
 }
 

@@ -152,8 +152,8 @@ func (c *Clock) read() (wall time.Time, at time.Duration) {
 }
 
 // steadyClock reads a clock that costs a system call by a cheaper one, which may stand still while the machine
-// sleeps. How far they are apart is looked at every sleepCheck; in between, a sleep shows as a
-// jump of the wall clock, and the caller forgets the difference.
+// sleeps. How far they are apart is looked at every sleepCheck. A sleep in between that is longer than the tolerance
+// shows as a jump of the wall clock; then the caller forgets the difference.
 type steadyClock struct {
 	exact  func() time.Duration
 	awake  func() time.Duration // nil: the exact clock is read each time
