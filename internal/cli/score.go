@@ -43,7 +43,8 @@ func newScoreCommand() *cobra.Command {
 		Long: `Scores rows in one process, on all cores: every sensor's rows with its own model,
 found by the template of the models' names or in a pack. Writes into the folder --out:
 
-  predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score
+  predictions.csv   time, key columns, features, Prediction (1 anomaly, 0 normal), Score;
+                    with --results-only the last two alone, a line for each row of the data
   coverage.csv      how every sensor ended, and why
                     (with --format parquet or arrow both are .parquet or .arrow, with
                     times as timestamps)
@@ -77,6 +78,7 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
 	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv, parquet or arrow")
+	f.BoolVar(&s.ResultsOnly, "results-only", false, "predictions have a line for each row of the data, in their order, and only the columns Prediction and Score; both are empty for rows that weren't scored")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
 	s.command.addTo(cmd)
 	for _, name := range []string{"models", "out"} {
@@ -93,7 +95,7 @@ func (s *scoring) addInputs(cmd *cobra.Command) {
 	f.StringVar(&s.Template, "model", "", "template of a model's name, e.g. 'model_{Device}_{Tag}'; a pack needs none")
 	f.StringVar(&s.Sensors, "sensors", "", "list of sensors, a .csv or .ndjson file in the folder of models: the key columns, and model where the template doesn't name it")
 	f.StringSliceVar(&s.Key, "key", nil, "key columns, e.g. Device,Tag")
-	f.StringVar(&s.Time, "time", "", "time column, e.g. TS")
+	f.StringVar(&s.Time, "time", "", "time column, e.g. TS; without it rows have no times and are taken in their order")
 	f.StringSliceVar(&s.Features, "feature", nil, "feature columns, for models without feature names in their order; Val=Value renames Value to Val on output")
 	addFeaturesBy(cmd, &s.FeaturesBy)
 	f.StringVar(&s.from, "from", "", "only rows after this time, e.g. 2026-11-23T09:00:00Z")
@@ -103,7 +105,7 @@ func (s *scoring) addInputs(cmd *cobra.Command) {
 	s.python.addTo(cmd)
 	f.StringVar(&s.badRows, "bad-rows", "fail", "malformed rows: fail at the first, or skip:1% to leave out up to that share of them")
 	f.StringVar(&s.missing, "missing", string(fleetscore.MissingFail), "rows that lack a feature: fail (the sensor fails), skip (the row is left out) or model (the model gets NaN)")
-	for _, name := range []string{"data", "key", "time", "feature"} {
+	for _, name := range []string{"data", "key", "feature"} {
 		must(cmd.MarkFlagRequired(name))
 	}
 }
@@ -145,6 +147,9 @@ func (s *scoring) openForeign(cmd *cobra.Command) (end func() error, err error) 
 	workers := s.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
+	}
+	if s.Runtime == fleetscore.RuntimeCommand && s.Time == "" {
+		return nil, usagef("--runtime command needs --time: predictions of commands are found by the time of their rows")
 	}
 	if s.Runtime == fleetscore.RuntimeCommand {
 		r, err := s.command.open(cmd, s, workers)

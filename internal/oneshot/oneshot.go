@@ -39,7 +39,7 @@ type Config struct {
 	Template     string                   // the template of models' names
 	Sensors      string                   // a list of sensors and their models, a file in the models' folder; may be empty
 	Key          []string                 // the key columns
-	Time         string                   // the time column
+	Time         string                   // the time column; empty: the rows have none, and stay in their order
 	Features     []string                 // the features' columns; "Val=Value" renames one
 	FeaturesBy   fleetscore.FeatureOrder  // whether models with feature names get columns by name; empty means yes
 	Label        string                   // a column with the true labels, which is copied to the results; may be empty
@@ -53,6 +53,7 @@ type Config struct {
 	Workers      int                      // the number of goroutines; 0 means the number of cores
 	Out          string                   // the folder for results: a path, or the URL of a store
 	Format       string                   // the format of the predictions: one of Formats
+	ResultsOnly  bool                     // the predictions have a row for each row of the data, and only the columns Prediction and Score
 	Version      string                   // the program's version, for the manifest
 	Log          func(string, ...any)     // takes a line for each sensor that wasn't scored; may be nil
 	Stage        func(Stage) (end func()) // called when a stage begins; may be nil
@@ -77,7 +78,7 @@ type Manifest struct {
 	Template   string                  `json:"model,omitempty"`
 	Generation fleetscore.GenerationID `json:"generation,omitempty"` // the generation of a pack
 	Key        []string                `json:"key"`
-	Time       string                  `json:"time"`
+	Time       string                  `json:"time,omitempty"`
 	Features   []string                `json:"features"`
 	Runtime    fleetscore.RuntimeName  `json:"runtime,omitempty"`
 	FeaturesBy fleetscore.FeatureOrder `json:"features_by,omitempty"`
@@ -164,12 +165,21 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 		return nil, err
 	}
 	r.count(in, result)
+	if cfg.ResultsOnly {
+		result.Predictions.Rows = fleetscore.Rows{Keys: in.Rows.Keys, KeyIndex: in.Rows.KeyIndex, Times: in.Rows.Times}
+	}
 	return r.m, r.write(ctx, in, result)
 }
 
 // checkColumns refuses predictions with two columns of one name.
 func (c *Config) checkColumns() error {
-	from := map[string]string{c.Time: c.Time, "Prediction": "", "Score": ""} // the results' columns and their sources
+	if c.Time == "" && (c.From != nil || c.To != nil) {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "rows of an interval can't be found without a time column").WithHint("name it with --time")
+	}
+	from := map[string]string{"Prediction": "", "Score": ""} // the results' columns and their sources
+	if c.Time != "" {
+		from[c.Time] = c.Time
+	}
 	for _, k := range c.Key {
 		from[k] = k
 	}
@@ -256,7 +266,7 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 }
 
 func (r *run) read(ctx context.Context) (*table.Input, error) {
-	schema := table.Schema{Time: r.cfg.Time, Key: r.cfg.Key}
+	schema := table.Schema{Time: r.cfg.Time, Key: r.cfg.Key, Untimed: r.cfg.Time == ""}
 	for _, f := range r.cfg.Features {
 		if _, column := fleetscore.SplitFeature(f); !slices.Contains(schema.Values, column) {
 			schema.Values = append(schema.Values, column)
@@ -293,7 +303,7 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (*scorer.Result, error) {
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
-	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing,
+	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing, AllRows: r.cfg.ResultsOnly,
 		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
 		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign, Whole: r.cfg.Whole}, in.Rows, models.Keys(), models)
 }
@@ -302,10 +312,14 @@ func (r *run) count(in *table.Input, result *scorer.Result) {
 	m := r.m
 	m.RowsRead, m.Rejected, m.LeftOut = int64(in.Rows.Len()), in.Rejected, result.LeftOut
 	m.Causes = result.Causes
-	m.Outcomes, m.Sensors, m.Rows = result.Counts(), int64(len(result.Items)), int64(result.Predictions.Len())
+	m.Outcomes, m.Sensors = result.Counts(), int64(len(result.Items))
 	for i := range result.Items {
 		it := &result.Items[i]
 		m.Anomalies += it.Anomalies
+		m.Rows += it.Rows
+		if r.cfg.Time == "" {
+			it.First, it.Last = 0, 0
+		}
 		if it.First == 0 && it.Last == 0 {
 			continue // the sensor has no rows
 		}

@@ -1,6 +1,7 @@
 package scorer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +198,7 @@ func (r *run) flush(ctx context.Context, w *worker) {
 	if len(p.Sensors) == 0 {
 		return
 	}
-	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = r.rows.TimeName, r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
+	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = cmp.Or(r.rows.TimeName, "time"), r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
 	p.Print = r.print
 	p.Features, p.Outputs = p.Features[:0], p.Outputs[:0]
 	for _, f := range r.spec.Features {

@@ -339,8 +339,12 @@ func (r *run) leavesOut(row uint32) bool {
 
 func (r *run) notFinite(c int, row uint32, v float64) error {
 	_, name := fleetscore.SplitFeature(r.spec.Features[c])
-	if !math.IsNaN(v) {
-		return fmt.Errorf("%s is infinite in the row of %s; no model takes that", name, r.rows.Times[row])
+	at := "the row of " + r.rows.Times[row].String()
+	if r.rows.TimeName == "" {
+		at = fmt.Sprintf("row %d", row+1)
 	}
-	return fmt.Errorf("%s is missing in the row of %s; leave such rows out (missing: skip) or let a model that fills them take them (missing: model)", name, r.rows.Times[row])
+	if !math.IsNaN(v) {
+		return fmt.Errorf("%s is infinite in %s; no model takes that", name, at)
+	}
+	return fmt.Errorf("%s is missing in %s; leave such rows out (missing: skip) or let a model that fills them take them (missing: model)", name, at)
 }

@@ -37,6 +37,7 @@ type Spec struct {
 	PositionOption string
 	Label          string                 // column with the truth to pass on; empty for none
 	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
+	AllRows        bool                   // rows without a prediction stay in the result, with NaN
 	Timing         bool                   // items tell how long their models took, which costs a look at the clock for each
 	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
 	// Tries is how often a key is scored whose model exceeds ModelTimeout, as the machine
@@ -74,7 +75,7 @@ type Spec struct {
 
 // Result is the scored rows and what became of every key.
 type Result struct {
-	Predictions *fleetscore.Predictions // the scored rows in input order
+	Predictions *fleetscore.Predictions // the scored rows in input order; all rows if AllRows
 	Items       []fleetscore.Item       // one per key that is expected or has rows, sorted by key
 	// Degenerate are the scored keys whose model flags everything or nothing,
 	// whatever the data, sorted.
@@ -249,7 +250,14 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 	for i := range r.items {
 		all = all && (r.hasRows(i) || r.items[i].Outcome == fleetscore.NoData)
 	}
-	if all {
+	if !all && r.spec.AllRows {
+		for row, k := range rows.KeyIndex {
+			if !r.hasPrediction(row, k) {
+				r.prediction[row], r.score[row] = fleetscore.Missing, fleetscore.Missing
+			}
+		}
+	}
+	if all || r.spec.AllRows {
 		p.KeyIndex, p.Times, p.Values, p.Prediction, p.Score = rows.KeyIndex, rows.Times, columns, r.prediction, r.score
 	} else {
 		r.pickScored(p, columns)
@@ -263,6 +271,11 @@ func (r *run) result(expected []fleetscore.Key) *Result {
 // hasRows tells whether a key was scored now, with predictions.
 func (r *run) hasRows(k int) bool {
 	return r.items[k].Outcome == fleetscore.Scored && r.items[k].Kept == "" && !r.apart[k]
+}
+
+// hasPrediction tells whether a key's row was scored now.
+func (r *run) hasPrediction(row int, key uint32) bool {
+	return r.hasRows(int(key)) && !r.leavesOut(uint32(row))
 }
 
 // marked are the keys that have a mark, sorted.
@@ -313,7 +326,7 @@ func (r *run) allItems(expected []fleetscore.Key) []fleetscore.Item {
 func (r *run) pickScored(p *fleetscore.Predictions, columns [][]float64) {
 	kept := func(yield func(row int) bool) {
 		for row, k := range r.rows.KeyIndex {
-			if r.hasRows(int(k)) && !r.leavesOut(uint32(row)) && !yield(row) {
+			if r.hasPrediction(row, k) && !yield(row) {
 				return
 			}
 		}

@@ -154,7 +154,7 @@ type csvFile struct {
 
 // csvColumns are the places of the columns in a record, constants behind the fields.
 type csvColumns struct {
-	time   int
+	time   int // −1: there is none
 	key    []int
 	values []int
 	width  int
@@ -203,7 +203,7 @@ const longHeader = 64 << 10
 func (f *csvFile) guess(data []byte) (best byte, sure bool) {
 	best, sure = separators[0], true
 	bestFound, bestFields := -1, 0
-	wanted := slices.Concat([]string{f.schema.Time}, f.schema.Key, f.schema.Values)
+	wanted := slices.Concat(f.schema.times(), f.schema.Key, f.schema.Values)
 	for _, sep := range separators {
 		s := &csvScanner{name: f.name, sep: sep, data: data, next: 1}
 		if ok, err := s.record(); !ok || err != nil {
@@ -315,7 +315,9 @@ func (f *csvFile) row(fields [][]byte, line int, p *parsed) {
 	for i := range f.consts {
 		fields = append(fields, f.consts[i].text)
 	}
-	if text := fields[c.time]; len(p.timeText) == 0 || string(p.timeText) != string(text) {
+	if c.time < 0 {
+		p.timeIn = true
+	} else if text := fields[c.time]; len(p.timeText) == 0 || string(p.timeText) != string(text) {
 		t, l, ok := p.opt.time(text)
 		if !ok {
 			p.reject(line, f.schema.Time, text, p.opt.whyTime(text))
@@ -448,8 +450,10 @@ func (f *csvFile) locate(header []string) (csvColumns, error) {
 		return i, nil
 	}
 	var err error
-	if c.time, err = find(f.schema.Time); err != nil {
-		return c, err
+	if c.time = -1; !f.schema.Untimed {
+		if c.time, err = find(f.schema.Time); err != nil {
+			return c, err
+		}
 	}
 	for _, k := range f.schema.Key {
 		i, err := find(k)

@@ -76,17 +76,21 @@ func WriteCSV(w io.Writer, p *fleetscore.Predictions, opt WriteOptions) error {
 type csvText struct {
 	p      *fleetscore.Predictions
 	layout Layout
-	keys   []byte // ",3,pressure" of all keys
+	keys   []byte // "3,pressure," of all keys
 	starts []int  // where each begins; one more at the end
 }
 
 // results end the header of predictions.
-const results = ",Prediction,Score\n"
+const results = "Prediction,Score\n"
 
 func (c *csvText) header() []byte {
-	line := appendField(nil, c.p.TimeName)
-	for _, n := range slices.Concat(c.p.KeyNames, c.p.ValueNames) {
-		line = appendField(append(line, ','), n)
+	var line []byte
+	names := slices.Concat(c.p.KeyNames, c.p.ValueNames)
+	if c.p.TimeName != "" {
+		names = slices.Insert(names, 0, c.p.TimeName)
+	}
+	for _, n := range names {
+		line = append(appendField(line, n), ',')
 	}
 	return append(line, results...)
 }
@@ -95,8 +99,11 @@ func (c *csvText) renderKeys() {
 	c.starts = make([]int, 0, len(c.p.Keys)+1)
 	for _, k := range c.p.Keys {
 		c.starts = append(c.starts, len(c.keys))
+		if len(c.p.KeyNames) == 0 {
+			continue
+		}
 		for v := range strings.SplitSeq(string(k), fleetscore.KeySeparator) {
-			c.keys = appendField(append(c.keys, ','), v)
+			c.keys = append(appendField(c.keys, v), ',')
 		}
 	}
 	c.starts = append(c.starts, len(c.keys))
@@ -106,13 +113,14 @@ func (c *csvText) renderKeys() {
 func (c *csvText) rows(dst []byte, from, to int, clock *clockText) []byte {
 	p := c.p
 	for i := from; i < to; i++ {
-		dst = clock.append(dst, p.Times[i])
+		if p.TimeName != "" {
+			dst = append(clock.append(dst, p.Times[i]), ',')
+		}
 		k := p.KeyIndex[i]
 		dst = append(dst, c.keys[c.starts[k]:c.starts[k+1]]...)
 		for _, v := range p.Values {
-			dst = appendNumber(append(dst, ','), v[i])
+			dst = append(appendNumber(dst, v[i]), ',')
 		}
-		dst = append(dst, ',')
 		switch p.Prediction[i] { // nearly always
 		case 0:
 			dst = append(dst, '0')
@@ -220,7 +228,7 @@ func WriteRowsCSV(w io.Writer, rows *fleetscore.Rows) error {
 	c.renderKeys()
 	out := bufio.NewWriterSize(w, 64<<10)
 	header := c.header()
-	out.Write(append(header[:len(header)-len(results)], '\n'))
+	out.Write(append(header[:len(header)-len(results)-1], '\n'))
 	digits := "2006-01-02 15:04:05.000"
 	for _, t := range rows.Times {
 		if t%1000 != 0 {
@@ -230,11 +238,13 @@ func WriteRowsCSV(w io.Writer, rows *fleetscore.Rows) error {
 	var line []byte
 	for i, t := range rows.Times {
 		k := rows.KeyIndex[i]
-		line = append(t.Time().UTC().AppendFormat(line[:0], digits), c.keys[c.starts[k]:c.starts[k+1]]...)
+		line = append(t.Time().UTC().AppendFormat(line[:0], digits), ',')
+		line = append(line, c.keys[c.starts[k]:c.starts[k+1]]...)
 		for _, v := range rows.Values {
-			line = appendNumber(append(line, ','), v[i])
+			line = append(appendNumber(line, v[i]), ',')
 		}
-		out.Write(append(line, '\n'))
+		line[len(line)-1] = '\n'
+		out.Write(line)
 	}
 	return out.Flush() // which tells of earlier errors too
 }

@@ -265,13 +265,15 @@ func pairs(so []uint32, count int, c *column) (index []uint32, first []int) {
 	return index, first
 }
 
-// addRows appends the columns of rows to a frame: time, key columns, values.
+// addRows appends the columns of rows to a frame: time, if it has a name, key columns, values.
 func (f *Frame) addRows(r *fleetscore.Rows) {
-	times := make([]int64, r.Len())
-	for i, t := range r.Times {
-		times[i] = int64(t)
+	if r.TimeName != "" {
+		times := make([]int64, r.Len())
+		for i, t := range r.Times {
+			times[i] = int64(t)
+		}
+		f.columns = append(f.columns, column{name: r.TimeName, kind: kindTime, longs: times})
 	}
-	f.columns = append(f.columns, column{name: r.TimeName, kind: kindTime, longs: times})
 	values := make([][]string, len(r.Keys))
 	for i, k := range r.Keys {
 		values[i] = k.Values()

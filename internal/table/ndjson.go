@@ -78,16 +78,20 @@ func (f *ndjsonFile) row(text []byte, line int, p *parsed) {
 			object[c.Column] = c.json
 		}
 	}
-	raw := object[f.schema.Time]
-	at, ok := scalarText(raw)
-	t, l, okTime := p.opt.time(at)
-	if !ok || !okTime {
-		p.reject(line, f.schema.Time, raw, p.opt.whyTime(raw))
-		return
-	}
-	p.sawLayout(l)
-	if !p.opt.wants(t) {
-		return
+	var t fleetscore.Micros
+	if !f.schema.Untimed {
+		raw := object[f.schema.Time]
+		at, ok := scalarText(raw)
+		var l Layout
+		var okTime bool
+		if t, l, okTime = p.opt.time(at); !ok || !okTime {
+			p.reject(line, f.schema.Time, raw, p.opt.whyTime(raw))
+			return
+		}
+		p.sawLayout(l)
+		if !p.opt.wants(t) {
+			return
+		}
 	}
 	p.key = p.key[:0]
 	for i, n := range f.schema.Key {

@@ -527,9 +527,16 @@ func (s *Source) readParquet(data []byte, schema Schema, opt ReadOptions) (*Inpu
 		}
 		schema.Values = v
 	}
-	f, err := s.readColumns(data, tableOf(schema).wanted(schema.Values), &opt)
+	columns := tableOf(schema).wanted(schema.Values)
+	if schema.Untimed {
+		columns = columns[1:]
+	}
+	f, err := s.readColumns(data, columns, &opt)
 	if err != nil {
 		return nil, err
+	}
+	if schema.Untimed {
+		f.columns = append(f.columns, column{kind: kindTime, longs: make([]int64, f.len())})
 	}
 	records := int64(f.len())
 	deleted := func(int) bool { return false }

@@ -135,6 +135,11 @@ func ReadSources(ctx context.Context, files []Source, schema Schema, opt ReadOpt
 	if out == nil {
 		out = &Input{Rows: &fleetscore.Rows{TimeName: schema.Time, KeyNames: schema.Key, ValueNames: schema.Values, Values: make([][]float64, len(schema.Values))}, Layout: RFC3339}
 	}
+	if schema.Untimed {
+		for i := range out.Rows.Times {
+			out.Rows.Times[i] = fleetscore.Micros(i + 1)
+		}
+	}
 	return out, nil
 }
 

@@ -19,15 +19,15 @@ import (
 
 // Schema says which columns of a file are the time, the key and the values.
 type Schema struct {
-	Time   string
-	Key    []string
-	Values []string // empty: every other column that holds numbers
+	Time    string
+	Key     []string
+	Values  []string // empty: every other column that holds numbers
+	Untimed bool     // no column is the time, and Time is empty: the rows' times are their numbers, from 1
 }
 
 // Validate refuses columns that are named twice or can't be stored.
 func (s Schema) Validate() error {
-	names := append([]string{s.Time}, s.Key...)
-	names = append(names, s.Values...)
+	names := slices.Concat(s.times(), s.Key, s.Values)
 	seen := map[string]bool{}
 	for _, n := range names {
 		if err := checkColumn(n); err != nil {
@@ -42,6 +42,14 @@ func (s Schema) Validate() error {
 		return fleetscore.Errorf(fleetscore.Invalid, "read columns", "", "no key column is named")
 	}
 	return nil
+}
+
+// times is the time column, if there is one.
+func (s Schema) times() []string {
+	if s.Untimed && s.Time == "" {
+		return nil
+	}
+	return []string{s.Time}
 }
 
 // checkColumn refuses column names that Parquet tags can't carry.

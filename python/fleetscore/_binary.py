@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import List, NoReturn, Sequence, Tuple
+import tempfile
+from typing import IO, Any, Callable, List, NoReturn, Optional, Sequence, Tuple
 
 from ._errors import KINDS, Error
 
@@ -25,18 +26,48 @@ def main() -> NoReturn:
     os.execv(program, ["fleetscore"] + sys.argv[1:])
 
 
-def run(args: Sequence[str], good: Tuple[int, ...] = (0,)) -> "subprocess.CompletedProcess[str]":
-    """Runs a command of the program; raises Error with its message unless it ends well."""
-    done = subprocess.run([path()] + list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          encoding="utf-8", errors="replace", env=environment())
-    if done.returncode in good:
-        return done
-    lines: List[str] = [line for line in done.stderr.splitlines() if not line.startswith("Try '")]
+def run(args: Sequence[str], good: Tuple[int, ...] = (0,), feed: Optional[Callable[[IO[bytes]], None]] = None) -> None:
+    """Runs a command of the program; raises Error with its message unless it ends well.
+    feed writes to the program's standard input while the program starts and reads."""
+    unfed: Optional[Exception] = None
+    with tempfile.TemporaryFile() as said:
+        program = subprocess.Popen([path()] + list(args), stdin=subprocess.PIPE if feed else subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=said, env=environment())
+        try:
+            if feed:
+                try:
+                    with widened(program.stdin) as pipe:
+                        feed(pipe)
+                except Exception as e:  # also if the program ended early; its own message is better
+                    unfed = e
+            code = program.wait()
+        except BaseException:
+            program.kill()
+            program.wait()
+            raise
+        said.seek(0)
+        text = said.read().decode("utf-8", "replace")
+    if unfed and (code in good or not isinstance(unfed, OSError)):
+        raise unfed
+    if code in good:
+        return
+    lines: List[str] = [line for line in text.splitlines() if not line.startswith("Try '")]
     prefix = "fleetscore %s: " % args[0]
     text = "\n".join(line[len(prefix):] if line.startswith(prefix) else line for line in lines).strip()
-    if done.returncode < 0:
-        text = ("the program was ended by signal %d" % -done.returncode) + (": " + text if text else "")
-    raise Error(text or "the program ended with exit code %d" % done.returncode, "failed" if done.returncode == 1 else KINDS.get(done.returncode, "internal"))
+    if code < 0:
+        text = ("the program was ended by signal %d" % -code) + (": " + text if text else "")
+    raise Error(text or "the program ended with exit code %d" % code, "failed" if code == 1 else KINDS.get(code, "internal"))
+
+
+def widened(pipe: Any) -> IO[bytes]:
+    """A pipe that holds more, where the system allows it, so that the two processes wait less often for each other."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), 1031, 1 << 20)  # F_SETPIPE_SZ of Linux, which Python names since 3.10
+    except (ImportError, OSError):
+        pass
+    return pipe  # type: ignore[no-any-return]
 
 
 def environment() -> dict:

@@ -5,7 +5,9 @@ Rows go to the program and come back as Arrow; without pyarrow, those of pandas 
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import IO, Any, Callable, Dict, List, Sequence, Tuple
+
+BATCH_ROWS = 1 << 22  # rows of a part of an Arrow stream: what most DataFrames have is one part
 
 
 def kind(df: Any) -> str:
@@ -46,67 +48,37 @@ class Exchange:
             raise ValueError("the DataFrame has %s column %r; it has: %s" % ("more than one" if n else "no", name, ", ".join(map(str, columns))))
         return self.df[name]
 
-    def write(self, file: str, columns: Dict[str, Any], row: str, time: Optional[str]) -> None:
-        """Writes columns, the rows' numbers under the name row, and for time, if it is
-        named, a time for each row."""
-        n = len(self.df)
+    def write(self, file: IO[bytes], columns: Dict[str, Any]) -> None:
+        """Writes columns."""
         if self.kind == "polars":
             pl = importlib.import_module("polars")
-            series = [s.alias(name) for name, s in columns.items()]
-            series.append(pl.Series(row, range(n), dtype=pl.Float64))
-            if time:
-                series.append(pl.Series(time, range(1, n + 1), dtype=pl.Int64).cast(pl.Datetime("us")))
-            pl.DataFrame(series).write_ipc_stream(file)
+            pl.DataFrame([s.alias(name) for name, s in columns.items()]).write_ipc_stream(file)
             return
-        np, pd = importlib.import_module("numpy"), importlib.import_module("pandas")
         if self.arrow is None:
+            pd = importlib.import_module("pandas")
             out = pd.DataFrame({name: s.array for name, s in columns.items()})
-            out[row] = np.arange(n)
-            if time:
-                out[time] = np.arange(1, n + 1).astype("datetime64[us]")
-            out.to_csv(file, index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z")
+            out.to_csv(file, mode="wb", index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z")
             return
         pa = self.arrow
         arrays, names = [], []
         for name, s in columns.items():
             arrays.append(arrow_column(pa, name, s))
             names.append(name)
-        arrays.append(pa.array(np.arange(n, dtype="float64")))
-        names.append(row)
-        if time:
-            arrays.append(pa.array(np.arange(1, n + 1), type=pa.int64()).cast(pa.timestamp("us")))
-            names.append(time)
         table = pa.Table.from_arrays(arrays, names=names)
-        with pa.OSFile(file, "wb") as f, pa.ipc.new_stream(f, table.schema) as out:
-            out.write_table(table)
+        with pa.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table, max_chunksize=BATCH_ROWS)
 
-    def scored(self, file: str, row: str) -> Tuple[Any, Any]:
-        """Prediction and Score of each row as arrays; NaN where there is none."""
-        np = importlib.import_module("numpy") if self.kind == "pandas" or self.format == "csv" else None
-        n = len(self.df)
+    def scored(self, file: str) -> Tuple[Any, Any]:
+        """Prediction and Score of each row; NaN (in Polars null) where there is none."""
         if self.kind == "polars":
-            pl = importlib.import_module("polars")
-            got = pl.read_ipc(file, columns=[row, "Prediction", "Score"])
-            if got.height == n:
-                return got["Prediction"], got["Score"]
-            all_rows = pl.DataFrame({row: pl.Series(range(n), dtype=pl.Float64)})
-            got = all_rows.join(got, on=row, how="left").sort(row)
+            got = importlib.import_module("polars").read_ipc(file)
             return got["Prediction"], got["Score"]
         if self.format == "csv":
             got = read_csv(file, {})
-            rows, columns = got[row].to_numpy(), [got["Prediction"].to_numpy(dtype="float64"), got["Score"].to_numpy(dtype="float64")]
-        else:
-            with self.arrow.memory_map(file) as f:  # only the columns that are needed are read
-                table = self.arrow.ipc.open_file(f).read_all()
-                rows, columns = table[row], [table[c].to_numpy() for c in ("Prediction", "Score")]  # the DataFrame gets copies
-        if len(rows) == n:
-            return columns[0], columns[1]
-        out = []
-        for values in columns:
-            full = np.full(n, np.nan)
-            full[np.asarray(rows).astype("int64")] = values
-            out.append(full)
-        return out[0], out[1]
+            return got["Prediction"].to_numpy(dtype="float64"), got["Score"].to_numpy(dtype="float64")
+        with self.arrow.memory_map(file) as f:
+            table = self.arrow.ipc.open_file(f).read_all()
+            return table["Prediction"].to_numpy(), table["Score"].to_numpy()  # the DataFrame gets copies
 
     def coverage(self, file: str, key: List[str], without: Sequence[str]) -> Callable[[], Any]:
         """What makes the coverage as a DataFrame of the same kind, without some columns; keys are texts. The file is read now."""

@@ -13,8 +13,6 @@ from . import _binary
 from ._errors import CoverageWarning, Error
 from ._frames import Exchange
 
-ROW, TIME = "fleetscore row", "fleetscore time"  # names that no column of people has
-
 
 class Result:
     """What score found.
@@ -88,29 +86,26 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
     if time is not None and not isinstance(time, str):
         raise TypeError("time must be the name of a column, not %r" % (time,))
     columns = {str(c): exchange.column(c) for c in dict.fromkeys(keys + names + ([time] if time else []))}
-    stamp = time or TIME
-    folder = tempfile.mkdtemp(prefix="fleetscore-%d-" % os.getpid(), dir=memory_folder(len(df) * (64 + 24 * len(columns))))
+    out = tempfile.mkdtemp(prefix="fleetscore-%d-" % os.getpid(), dir=memory_folder(len(df) * 24))
     try:
-        rows, out = os.path.join(folder, "rows." + exchange.format), os.path.join(folder, "out")
-        exchange.write(rows, columns, ROW, None if time else TIME)
-        args = ["score", "--data=" + rows, "--models=" + os.fspath(models), "--key=" + flag(keys), "--time=" + stamp, "--feature=" + flag(names),
+        args = ["score", "--data=-", "--models=" + os.fspath(models), "--key=" + flag(keys), "--feature=" + flag(names),
                 "--features-by=" + features_by, "--missing=" + missing, "--model-timeout=%dms" % max(1, round(model_timeout * 1000)),
-                "--label=" + ROW, "--out=" + out, "--format=" + exchange.format]
-        for name, value in (("--model", model), ("--sensors", sensors), ("--workers", workers)):
+                "--results-only", "--out=" + out, "--format=" + exchange.format]
+        for name, value in (("--model", model), ("--time", time), ("--sensors", sensors), ("--workers", workers)):
             if value is not None:
                 args.append("%s=%s" % (name, value))
         args += in_python(runtime, python, script, per_model, code)
         try:
-            _binary.run(args, good=(0, 3))
+            _binary.run(args, good=(0, 3), feed=lambda pipe: exchange.write(pipe, columns))
         except Error as e:
-            raise Error(str(e).replace(rows, "the DataFrame"), e.kind) from None
+            raise Error(str(e).replace("standard input", "the DataFrame"), e.kind) from None
         with open(os.path.join(out, "manifest.json"), encoding="utf-8") as f:
             manifest = json.load(f)
-        prediction, value = exchange.scored(os.path.join(out, "predictions." + exchange.format), ROW)
+        prediction, value = exchange.scored(os.path.join(out, "predictions." + exchange.format))
         coverage = exchange.coverage(os.path.join(out, "coverage." + exchange.format), keys, () if time else ("first", "last"))
         predictions = exchange.extended(prediction, value)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
     say(manifest)
     return Result(predictions, coverage, manifest)
 
@@ -139,7 +134,7 @@ def in_python(runtime: str, python: Optional[str], script: Any, per_model: bool,
 
 
 def memory_folder(size: int) -> Optional[str]:
-    """A folder in memory, if it has room for rows of this size and their results."""
+    """A folder in memory, if it has room for results of this size."""
     try:
         st = os.statvfs("/dev/shm")
         if os.access("/dev/shm", os.W_OK) and st.f_bavail * st.f_frsize > 3 * size + (64 << 20):

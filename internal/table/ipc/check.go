@@ -141,6 +141,18 @@ const (
 	timesLarger = 1000
 )
 
+// granting is a stream; each byte that is read from it allows its allocator more memory.
+type granting struct {
+	r      io.Reader
+	memory *allocator
+}
+
+func (g granting) Read(p []byte) (int, error) {
+	n, err := g.r.Read(p)
+	g.memory.left.Add(timesLarger * int64(n))
+	return n, err
+}
+
 // allocator bounds the memory that the library takes for buffers, because it trusts the lengths that a file names.
 type allocator struct{ left atomic.Int64 }
 

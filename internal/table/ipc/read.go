@@ -47,7 +47,7 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 	if string(head) == FileMagic {
 		err = f.file(content, sizeBytes)
 	} else {
-		err = f.stream(content, sizeBytes)
+		err = f.stream(content)
 	}
 	if err != nil {
 		return nil, err
@@ -106,12 +106,13 @@ func (f *reader) file(r io.Reader, sizeBytes int64) error {
 }
 
 // stream reads all record batches of a stream.
-func (f *reader) stream(r io.Reader, sizeBytes int64) error {
-	r, err := checkStream(r)
+func (f *reader) stream(r io.Reader) error {
+	memory := bounded(0)
+	r, err := checkStream(granting{r, memory})
 	if err != nil {
 		return unsound(f.name, err)
 	}
-	in, err := ipc.NewReader(r, ipc.WithAllocator(bounded(sizeBytes)))
+	in, err := ipc.NewReader(r, ipc.WithAllocator(memory))
 	if err != nil {
 		return unsound(f.name, err)
 	}
@@ -145,6 +146,9 @@ func (f *reader) begin(s *arrow.Schema) error {
 	}
 	for _, names := range [][]string{{f.schema.Time}, f.schema.Key, f.schema.Values} {
 		for _, n := range names {
+			if n == "" && f.schema.Untimed {
+				continue
+			}
 			if !slices.Contains(have, n) {
 				return table.MissingColumn(f.name, n, have)
 			}
@@ -165,7 +169,7 @@ func isNumber(t arrow.DataType) bool {
 }
 
 // add adds the rows of a batch.
-func (f *reader) add(batch arrow.RecordBatch) error {
+func (f *reader) add(batch arrow.RecordBatch) (err error) {
 	if batch.NumRows() == 0 {
 		return nil
 	}
@@ -173,9 +177,11 @@ func (f *reader) add(batch arrow.RecordBatch) error {
 		return fleetscore.Errorf(fleetscore.Exhausted, opRead, f.name, "the file holds more than %d rows", limit).WithHint("send the rows in several parts")
 	}
 	column := func(name string) arrow.Array { return batch.Column(batch.Schema().FieldIndices(name)[0]) }
-	times, err := timesOf(column(f.schema.Time), f.opt)
-	if err != nil {
-		return f.problem(f.schema.Time, err)
+	times := make([]fleetscore.Micros, batch.NumRows()) // of rows without times, package table says what they are
+	if !f.schema.Untimed {
+		if times, err = timesOf(column(f.schema.Time), f.opt); err != nil {
+			return f.problem(f.schema.Time, err)
+		}
 	}
 	var keep []int // nil: all rows
 	if f.opt.Interval != nil {

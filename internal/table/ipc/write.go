@@ -89,6 +89,21 @@ func (c *columns) texts(name string, distinct []string, codes []int32) {
 	c.add(name, textType, false, array.NewDictionaryData(data))
 }
 
+// digests adds the models' digests, which are hardly ever the same: they stand in each row.
+func (c *columns) digests(name string, items []fleetscore.Item) {
+	words := array.NewStringBuilder(memory.DefaultAllocator)
+	words.Reserve(len(items))
+	words.ReserveData(len(items) * 2 * len(fleetscore.Digest{}))
+	for i := range items {
+		if items[i].Model.IsZero() {
+			words.Append("")
+		} else {
+			words.Append(items[i].Model.String())
+		}
+	}
+	c.add(name, arrow.BinaryTypes.String, false, words.NewStringArray())
+}
+
 // write writes the columns as one file.
 func (c *columns) write(w io.Writer) error {
 	schema := arrow.NewSchema(c.fields, nil)
@@ -105,10 +120,12 @@ func (c *columns) write(w io.Writer) error {
 	return errors.Join(out.Write(batch), out.Close())
 }
 
-// WritePredictions writes predictions: time, key columns, values, Prediction, Score.
+// WritePredictions writes predictions: time (if it has a name), key columns, values, Prediction, Score.
 func WritePredictions(w io.Writer, p *fleetscore.Predictions) error {
 	c := &columns{}
-	c.times(p.TimeName, p.Times, false)
+	if p.TimeName != "" {
+		c.times(p.TimeName, p.Times, false)
+	}
 	for i, name := range p.KeyNames {
 		distinct := newTexts()
 		places := make([]int32, len(p.Keys)) // of a key, the number of its text
@@ -153,12 +170,7 @@ func WriteItems(w io.Writer, keyNames []string, items []fleetscore.Item) error {
 	c.wholes("anomalies", anomalies)
 	c.times("first", first, true)
 	c.times("last", last, true)
-	text("model", func(it *fleetscore.Item) string {
-		if it.Model.IsZero() {
-			return ""
-		}
-		return it.Model.String()
-	})
+	c.digests("model", items)
 	text("reason", func(it *fleetscore.Item) string { return it.Reason })
 	return c.write(w)
 }
