@@ -117,9 +117,10 @@ func (w *world) checkDataset(ctx context.Context, p *problems, c *catalog.Catalo
 }
 
 // isNamed tells whether somebody named a job's interval: these begin half a second after
-// half minutes. A rerun has the interval of another job.
+// half minutes. A rerun has the interval of another job, and so
+// has a job that scores what late readings changed.
 func isNamed(j fleetscore.Job) bool {
-	return j.Rerun != nil || j.Interval.From.Second() == 30 && j.Interval.From.Nanosecond() == int(500*time.Millisecond)
+	return j.Rerun != nil || strings.HasPrefix(j.Backfill, "late-") || j.Interval.From.Second() == 30 && j.Interval.From.Nanosecond() == int(500*time.Millisecond)
 }
 
 // published tells whether a job's results had to become visible.

@@ -126,7 +126,7 @@ func (t *term) services(l ledger.Ledger) ([]func(context.Context) error, error) 
 	out := []func(context.Context) error{t.fleets.Run, s.scheduler.With(l).Run, s.broker.With(l).Tend, s.logs.Run, pools.Run, upkeep}
 	if err == nil && t.w.several && t.w.streams() {
 		var query func(context.Context) error
-		query, err = t.w.query(s, t.now, t.catalog)
+		query, err = t.w.aggregates(s, t.now, t.catalog)
 		out = append(out, query)
 	}
 	return out, err

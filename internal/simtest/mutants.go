@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // mutant is a fault that is built into a run on purpose. The simulation is only worth
@@ -51,17 +53,30 @@ const (
 	mistakesKinds     mutant = "a node of low priority that is lost is kept as a dedicated one"
 	chargesLosses     mutant = "an attempt that was lost with its node uses up a try"
 	overlooksMachines mutant = "machines that exist aren't compared with the nodes"
+	skipsLate         mutant = "a server that goes on after another one leaves out late readings that weren't committed"
+	hidesRevisions    mutant = "a commit doesn't say which rows it revised"
+	forgetsStates     mutant = "a query's state isn't found"
 )
 
 // mutants are all faults that must be found.
 var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
-	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly, skipsReadings, mistakesKinds, chargesLosses}
+	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly, skipsReadings, mistakesKinds, chargesLosses,
+	skipsLate, hidesRevisions, forgetsStates}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")
 }
 
 func isCoverage(name fleetscore.BlobName) bool { return strings.Contains(string(name), "/_coverage/") }
+
+func isState(name fleetscore.BlobName) bool {
+	for i := range partitions {
+		if strings.HasPrefix(string(name), catalog.QueryStates(measured, i)) {
+			return true
+		}
+	}
+	return false
+}
 
 // put does to a write what the run's mutant does.
 func (m mutant) put(name fleetscore.BlobName, data []byte, opt store.PutOptions) ([]byte, store.PutOptions) {
@@ -74,6 +89,10 @@ func (m mutant) put(name fleetscore.BlobName, data []byte, opt store.PutOptions)
 	case forgetsPosition:
 		data = editCommit(data, func(line string) string {
 			return unless(strings.HasPrefix(line, `{"txn":{"appId":"query/`) && strings.Contains(line, `/position"`), line)
+		})
+	case hidesRevisions:
+		data = editCommit(data, func(line string) string {
+			return strings.Replace(line, `"`+table.RevisedInfo+`"`, `"`+table.RevisedInfo+`_not"`, 1)
 		})
 	case coverageStays:
 		if isCoverage(name) {

@@ -217,6 +217,9 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 		if err := w.wait("the query's dataset is complete", w.complete(ctx, time.Now().Add(time.Minute))); err != nil {
 			return err
 		}
+		if err := w.wait("what late readings changed is scored again", w.rescored(ctx)); err != nil {
+			return err
+		}
 	}
 	if err := w.wait("all nodes have ended", func() (bool, string, error) {
 		ids := w.runningNodes()

@@ -103,6 +103,9 @@ func (b *blobs) Get(ctx context.Context, name fleetscore.BlobName, offset, lengt
 	if err != nil {
 		return nil, err
 	}
+	if b.w.mutant == forgetsStates && isState(name) {
+		return nil, fleetscore.Errorf(fleetscore.NotFound, "store get", string(name), "simulated: it is lost")
+	}
 	r, err := b.w.store.Get(ctx, name, offset, length)
 	if err == nil && b.w.mutant.reads() {
 		data, e := io.ReadAll(r)

@@ -37,15 +37,48 @@ const (
 	maxDevices = 4               // that send readings, as each reading costs time
 )
 
-var querySQL = fmt.Sprintf(`SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value, COUNT(*) AS N, SUM(Serial) AS Serials
-	INTO %s FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, %d)`, measured, int(width.Seconds()))
+// querying is what the query of a run does: the rows of its windows, and what becomes of late readings.
+type querying struct {
+	timeout time.Duration // of a session; 0: windows tumble, and each is width long
+	within  time.Duration // how late readings may be that revise rows; 0: late readings are set aside
+	apart   time.Duration // each device has a watermark of its own, and readings may be so old at their arrival; 0: one watermark
+}
+
+// drawQuery draws a query, by draws of its own.
+func drawQuery(seed uint64) (q querying) {
+	rnd := rand.New(rand.NewPCG(seed, 6))
+	some := []time.Duration{15 * time.Second, 50 * time.Second, 4 * time.Minute}[rnd.IntN(3)]
+	if rnd.IntN(2) == 0 {
+		q.timeout = time.Duration(10+rnd.IntN(10)) * time.Second // often about as long as a device pauses
+	}
+	switch rnd.IntN(4) {
+	case 0, 1:
+		q.within = some
+	case 2:
+		q.apart = some
+	}
+	return q
+}
+
+func (q querying) settings() fleetscore.QueryConfig {
+	window, over := fmt.Sprintf("TumblingWindow(second, %d)", int(width.Seconds())), ""
+	if q.timeout > 0 {
+		window = fmt.Sprintf("SessionWindow(second, %d, 86400) OVER (PARTITION BY Device)", int(q.timeout.Seconds()))
+	}
+	c := fleetscore.QueryConfig{Cut: fleetscore.Duration(time.Minute)}
+	switch {
+	case q.within > 0:
+		c.Late, c.LateWithin = fleetscore.LateRevise, fleetscore.Duration(q.within)
+	case q.apart > 0:
+		c.LateWithin, over = fleetscore.Duration(q.apart), " OVER Device"
+	}
+	c.SQL = fmt.Sprintf(`SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value, COUNT(*) AS N, SUM(Serial) AS Serials
+	INTO %s FROM hub TIMESTAMP BY TS%s GROUP BY Device, %s`, measured, over, window)
+	return c
+}
 
 func hubSettings() fleetscore.HubConfig {
 	return fleetscore.HubConfig{Key: []string{"Device"}, Time: "TS", Partitions: partitions, Disorder: fleetscore.Duration(disorder), IdleAfter: fleetscore.Duration(idleAfter)}
-}
-
-func querySettings() fleetscore.QueryConfig {
-	return fleetscore.QueryConfig{SQL: querySQL, Cut: fleetscore.Duration(time.Minute)}
 }
 
 func (w *world) hubDir() string { return filepath.Join(w.dir, "hub") }
@@ -74,10 +107,10 @@ func (w *world) openStream(of *server, now *clock.Clock) (s *stream, err error) 
 	return s, err
 }
 
-// query makes the query's aggregator, which goes on where the one before has committed.
-func (w *world) query(of *server, now *clock.Clock, c *catalog.Catalog) (run func(context.Context) error, err error) {
+// aggregates makes the query's aggregator, which goes on where the one before has committed.
+func (w *world) aggregates(of *server, now *clock.Clock, c *catalog.Catalog) (run func(context.Context) error, err error) {
 	seen := &log{Hub: of.stream.hub, w: w, by: of.process}
-	if w.mutant == skipsReadings && !w.leads(1) {
+	if w.mutant == skipsReadings && !w.leads(1) || w.mutant == skipsLate && of.process.name != "server1" {
 		stats, err := seen.Hub.Stats(context.Background())
 		if err != nil {
 			return nil, err
@@ -86,7 +119,7 @@ func (w *world) query(of *server, now *clock.Clock, c *catalog.Catalog) (run fun
 			seen.skipped = append(seen.skipped, p.Last)
 		}
 	}
-	a, err := aggregator.New(aggregator.Config{Name: queryName, Query: querySettings(), Hub: hubSettings()},
+	a, err := aggregator.New(aggregator.Config{Name: queryName, Query: w.query.settings(), Hub: hubSettings()},
 		aggregator.Deps{Hub: seen, Catalog: c, Log: w.log, Now: now.Now, Committed: func(name string) { w.ledger.Put(ledger.DatasetTopic(name)) }})
 	if err != nil {
 		return nil, err
@@ -111,7 +144,7 @@ func (w *world) startStream(s *server, now *clock.Clock, c *catalog.Catalog) (ru
 		}
 		return run, err
 	}
-	query, err := w.query(s, now, c)
+	query, err := w.aggregates(s, now, c)
 	return append(run, s.stream.gateway.Run, query), err
 }
 
@@ -166,10 +199,36 @@ func (l *log) Read(ctx context.Context, partition int, from uint64, fn func(hub.
 			return err
 		}
 		if l.skipped != nil && m.Seq <= l.skipped[partition] {
-			return nil
+			if l.w.mutant == skipsReadings {
+				return nil
+			}
+			m.Readings = prompt(m)
 		}
 		return fn(m)
 	})
+}
+
+// prompt are the readings of a message without those that were old at its arrival; nil for a tick.
+func prompt(m hub.Message) *fleetscore.Readings {
+	if m.Tick {
+		return nil
+	}
+	out := *m.Readings
+	out.KeyIndex, out.Times, out.IDs = nil, nil, nil
+	out.Columns = slices.Clone(out.Columns)
+	for c := range out.Columns {
+		out.Columns[c].Numbers = nil
+	}
+	for i, at := range m.Readings.Times {
+		if at < m.Arrived-micros(10*time.Second) {
+			continue
+		}
+		out.KeyIndex, out.Times = append(out.KeyIndex, m.Readings.KeyIndex[i]), append(out.Times, at)
+		for c := range out.Columns {
+			out.Columns[c].Numbers = append(out.Columns[c].Numbers, m.Readings.Columns[c].Numbers[i])
+		}
+	}
+	return &out
 }
 
 // complete tells whether the query's dataset is complete until a time.
@@ -181,6 +240,30 @@ func (w *world) complete(ctx context.Context, until time.Time) func() (bool, str
 		}
 		have, _ := catalog.CompleteUntil(snap, time.Now())
 		return have >= fleetscore.MicrosOf(until), " until " + until.UTC().String() + ", only " + have.String(), nil
+	}
+}
+
+// rescored tells whether all rows that late readings changed were scored again.
+func (w *world) rescored(ctx context.Context) func() (bool, string, error) {
+	return func() (bool, string, error) {
+		if w.query.within == 0 {
+			return true, "", nil
+		}
+		name, d := w.pipelines[1], w.record.truth.Dataset(measured)
+		jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: name, States: active})
+		if err != nil || len(jobs) > 0 {
+			return false, fmt.Sprint(": ", len(jobs), " jobs haven't ended"), err
+		}
+		snap, err := d.Snapshot(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		view, err := w.ledger.Schedule(ctx, name)
+		if err != nil {
+			return false, "", err
+		}
+		left, err := d.Revised(ctx, view.State.Revised, snap.Version)
+		return len(left) == 0, fmt.Sprint(": ", len(left), " revisions are left"), err
 	}
 }
 

@@ -2,15 +2,19 @@ package simtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -18,49 +22,164 @@ import (
 // window is a row as the query makes it.
 type window struct{ value, n, serials float64 }
 
-// twin makes rows of a partition's log in the slowest and plainest way. Each source has a
+// twin judges the readings of a partition's log in the slowest and plainest way. Each source has a
 // watermark, and the partition's is the least of them; no source is away for so long that it
 // counts no more.
 type twin struct {
+	querying
 	marks     map[fleetscore.Source]fleetscore.Micros
 	watermark fleetscore.Micros
-	rows      map[cell]window
 	counted   map[reading]bool
 	aside     map[reading]bool // late, or ahead of their arrival
+	keys      *keyMarks
 }
 
 func micros(d time.Duration) fleetscore.Micros { return fleetscore.Micros(d.Microseconds()) }
 
-func newTwin() *twin {
-	return &twin{marks: map[fleetscore.Source]fleetscore.Micros{}, watermark: math.MinInt64, rows: map[cell]window{}, counted: map[reading]bool{}, aside: map[reading]bool{}}
+func newTwin(q querying) *twin {
+	return &twin{querying: q, marks: map[fleetscore.Source]fleetscore.Micros{}, watermark: math.MinInt64, counted: map[reading]bool{}, aside: map[reading]bool{}, keys: newKeyMarks()}
 }
 
 // take takes one message.
 func (t *twin) take(m hub.Message) {
+	t.keys.enter(t.marks, m)
+	if t.apart > 0 {
+		defer t.settle()
+	}
 	if m.Tick {
 		t.raise(m.Source, m.Arrived-micros(idleAfter))
 		return
 	}
+	if t.apart > 0 {
+		t.raise(m.Source, m.Arrived-micros(t.apart))
+	}
 	for _, r := range readingsOf(m) {
-		end := r.at
-		if over := end % micros(width); over != 0 {
-			end += micros(width) - over
+		early := r.at > m.Arrived+m.Unsure+micros(maxFuture)
+		mark := t.watermark
+		if t.apart > 0 {
+			mark = max(mark, m.Arrived-micros(t.apart))
+			if own, ok := t.keys.of[r.key]; ok {
+				mark = max(mark, own.mark)
+			}
+			if !early && r.at >= m.Arrived-micros(t.apart) {
+				t.keys.raise(r.key, m.Source, min(r.at, m.Arrived)-micros(disorder))
+			}
 		}
-		switch {
-		case r.at > m.Arrived+m.Unsure+micros(maxFuture), end <= t.watermark:
+		late, gone := r.at < mark, r.at <= mark-micros(t.within)
+		if t.timeout == 0 && t.apart == 0 { // of the simple form
+			late, gone = windowOf(r.at) <= mark, windowOf(r.at) <= mark-micros(t.within)
+		}
+		if early || late && (t.within == 0 || gone) {
 			t.aside[r] = true
-		default:
-			t.raise(m.Source, min(r.at, m.Arrived)-micros(disorder))
-			if t.counted[r] {
-				continue // it was repeated
-			}
-			t.counted[r] = true
-			row, ok := t.rows[cell{r.key, end}]
-			if !ok {
-				row.value = r.value
-			}
-			t.rows[cell{r.key, end}] = window{max(row.value, r.value), row.n + 1, row.serials + r.serial}
+			continue
 		}
+		if !late && t.apart == 0 {
+			t.raise(m.Source, min(r.at, m.Arrived)-micros(disorder))
+		}
+		t.counted[r] = true // once
+	}
+}
+
+// windowOf is the end of the window of a reading.
+func windowOf(at fleetscore.Micros) fleetscore.Micros {
+	if over := at % micros(width); over != 0 {
+		at += micros(width) - over
+	}
+	return at
+}
+
+// rows are those of the readings that count.
+func (t *twin) rows() map[cell]window {
+	out, of := map[cell]window{}, map[fleetscore.Key][]reading{}
+	for r := range t.counted {
+		of[r.key] = append(of[r.key], r)
+	}
+	for key, list := range of {
+		slices.SortFunc(list, func(a, b reading) int { return cmp.Compare(a.at, b.at) })
+		for i, first := 0, 0; i < len(list); i++ {
+			row := cell{key, windowOf(list[i].at)}
+			if t.timeout > 0 {
+				row.at = list[i].at + micros(t.timeout)
+			}
+			if i+1 < len(list) && (t.timeout > 0 && list[i+1].at <= row.at || t.timeout == 0 && windowOf(list[i+1].at) == row.at) {
+				continue
+			}
+			x := window{value: math.Inf(-1)}
+			for _, r := range list[first : i+1] {
+				x = window{max(x.value, r.value), x.n + 1, x.serials + r.serial}
+			}
+			out[row], first = x, i+1
+		}
+	}
+	return out
+}
+
+// keyMarks are the watermarks of devices, and a clock that goes on by the steps of the sources, by no more than
+// three times idleAfter at once.
+type keyMarks struct {
+	of      map[fleetscore.Key]*keyMark
+	arrived map[fleetscore.Source]fleetscore.Micros // the source's last message
+	last    map[fleetscore.Source]fleetscore.Micros // the same by the clock
+	clock   fleetscore.Micros
+	begun   fleetscore.Micros // by the clock, at the first message
+}
+
+type keyMark struct{ mark, last fleetscore.Micros }
+
+func newKeyMarks() *keyMarks {
+	return &keyMarks{of: map[fleetscore.Key]*keyMark{}, arrived: map[fleetscore.Source]fleetscore.Micros{}, last: map[fleetscore.Source]fleetscore.Micros{}, begun: math.MinInt64}
+}
+
+// enter moves the clock. marks has the sources that told a time.
+func (k *keyMarks) enter(marks map[fleetscore.Source]fleetscore.Micros, m hub.Message) {
+	const most = fleetscore.Micros(3 * idleAfter / time.Microsecond)
+	if _, ok := marks[m.Source]; ok {
+		k.last[m.Source] = max(k.last[m.Source]+min(max(m.Arrived-k.arrived[m.Source], 0), most), k.clock-most)
+		k.arrived[m.Source] = max(k.arrived[m.Source], m.Arrived)
+		k.clock = max(k.clock, k.last[m.Source])
+		return
+	}
+	if len(marks) == 0 {
+		k.clock = m.Arrived
+	}
+	k.arrived[m.Source], k.last[m.Source] = m.Arrived, k.clock
+}
+
+func (k *keyMarks) raise(key fleetscore.Key, by fleetscore.Source, mark fleetscore.Micros) {
+	x := k.of[key]
+	if x == nil {
+		x = &keyMark{mark: mark}
+		k.of[key] = x
+	}
+	x.mark, x.last = max(x.mark, mark), max(x.last, k.last[by])
+}
+
+// settle moves the watermark to that of the device which is furthest behind, and forgets those that were silent
+// for too long.
+func (t *twin) settle() {
+	k := t.keys
+	if k.begun == math.MinInt64 {
+		k.begun = k.clock
+	}
+	worked := fleetscore.Micros(math.MaxInt64)
+	for source := range t.marks {
+		worked = min(worked, k.last[source])
+	}
+	for len(k.of) > 0 {
+		var least fleetscore.Key
+		for key, x := range k.of {
+			if least == "" || x.mark < k.of[least].mark || x.mark == k.of[least].mark && key < least {
+				least = key
+			}
+		}
+		if len(t.marks) > 0 && worked-k.of[least].last > micros(t.apart) {
+			delete(k.of, least)
+			continue
+		}
+		if len(t.marks) > 0 && worked-k.begun >= micros(t.apart) { // else it isn't known yet which devices there are
+			t.watermark = max(t.watermark, k.of[least].mark)
+		}
+		return
 	}
 }
 
@@ -105,7 +224,7 @@ func (w *world) replay(ctx context.Context) (twins []*twin, stats []hub.Stats, e
 		return nil, nil, err
 	}
 	for i, s := range stats {
-		t := newTwin()
+		t := newTwin(w.query)
 		twins = append(twins, t)
 		if s.Last == 0 {
 			continue
@@ -150,13 +269,13 @@ func (w *world) checkStream(ctx context.Context, p *problems, c *catalog.Catalog
 	for i, at := range rows.Times {
 		have[cell{rows.Keys[rows.KeyIndex[i]], at}] = window{rows.Column("Value")[i], rows.Column("N")[i], rows.Column("Serials")[i]}
 	}
-	all := newTwin()
+	all := &final{rows: map[cell]window{}, twin: newTwin(w.query)}
 	for i, t := range twins {
 		entry := func(what string) int64 { return snap.Txns[fmt.Sprintf("query/%s/p%d/%s", queryName, i, what)] }
 		if position, from := uint64(entry("position")), uint64(entry("replay_from")); position > stats[i].Last || from > position+1 || len(stats[i].Damage) > 0 {
 			p.add("partition %d: the query is at message %d, and would read again from %d; the log ends at %d and has the damage %v", i, position, from, stats[i].Last, stats[i].Damage)
 		}
-		for row, want := range t.rows {
+		for row, want := range t.rows() {
 			if done := fleetscore.Micros(entry("complete_until")); row.at > done {
 				continue
 			}
@@ -165,12 +284,8 @@ func (w *world) checkStream(ctx context.Context, p *problems, c *catalog.Catalog
 				p.add("the query's row for %s at %s is %+v, and by the log %+v", row.key, row.at, have[row], want)
 			}
 		}
-		for r := range t.counted {
-			all.counted[r] = true
-		}
-		for r := range t.aside {
-			all.aside[r] = true
-		}
+		maps.Copy(all.counted, t.counted)
+		maps.Copy(all.aside, t.aside)
 	}
 	for row := range have {
 		if _, ok := all.rows[row]; !ok {
@@ -182,11 +297,17 @@ func (w *world) checkStream(ctx context.Context, p *problems, c *catalog.Catalog
 		return err
 	}
 	w.checkReadings(p, all, kept)
-	return nil
+	return w.checkRescored(ctx, p, c, all)
+}
+
+// final is what the logs of all partitions give in the end.
+type final struct {
+	*twin
+	rows map[cell]window
 }
 
 // checkReadings checks what became of each reading, and what jobs read.
-func (w *world) checkReadings(p *problems, all *twin, kept map[reading]bool) {
+func (w *world) checkReadings(p *problems, all *final, kept map[reading]bool) {
 	w.record.mu.Lock()
 	defer w.record.mu.Unlock()
 	for _, s := range w.record.readings {
@@ -200,6 +321,9 @@ func (w *world) checkReadings(p *problems, all *twin, kept map[reading]bool) {
 			p.add("the late reading %v of %s at %s is not kept", r.serial, r.key, r.at)
 		}
 	}
+	if w.query.within > 0 { // rows may be revised after a job has read them; see checkRescored
+		return
+	}
 	for job, interval := range w.record.intervals {
 		for row, want := range all.rows {
 			if v, ok := w.record.read[job][row]; interval.ContainsMicros(row.at) && (!ok || v != want.value) {
@@ -207,6 +331,55 @@ func (w *world) checkReadings(p *problems, all *twin, kept map[reading]bool) {
 			}
 		}
 	}
+}
+
+// checkRescored checks that predictions are those of the rows as they are in the end, after all revisions:
+// for each row for which the newest job over its time had to score its sensor, and no others. A job that failed or was canceled leaves what there was.
+func (w *world) checkRescored(ctx context.Context, p *problems, c *catalog.Catalog, all *final) error {
+	pipeline := w.pipelines[1]
+	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: pipeline})
+	if err != nil || w.query.within == 0 {
+		return err
+	}
+	snap, err := c.Predictions(pipeline).Snapshot(ctx)
+	if fleetscore.NotFound.Is(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	have := map[cell]float64{}
+	f, s, err := c.Predictions(pipeline).ReadFrame(ctx, snap.Files, nil, table.ReadQuery{})
+	if err != nil {
+		return err
+	}
+	keys, index := f.Keys(s.Key)
+	for i, at := range f.Longs(s.Time) {
+		have[cell{keys[index[i]], fleetscore.Micros(at)}] = f.Doubles("Value")[i]
+	}
+	w.record.mu.Lock()
+	defer w.record.mu.Unlock()
+	judged := func(row cell) bool {
+		for _, j := range jobs { // the newest first
+			if !j.Interval.ContainsMicros(row.at) || j.Rerun != nil || j.Planned == nil {
+				continue
+			}
+			_, whole := w.record.intervals[j.ID]
+			_, scored := w.record.scored[j.ID][row.key]
+			return whole && scored && (j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed) && !w.expired(row.at)
+		}
+		return false
+	}
+	for row, want := range all.rows {
+		if got, ok := have[row]; judged(row) && (!ok || got != want.value) {
+			p.add("pipeline %s: the prediction for %s at %s is of the value %v (%v), and the row has %v in the end", pipeline, row.key, row.at, got, ok, want.value)
+		}
+	}
+	for row, got := range have {
+		if _, ok := all.rows[row]; !ok && judged(row) {
+			p.add("pipeline %s: there is a prediction for %s at %s of the value %v, and no row in the end", pipeline, row.key, row.at, got)
+		}
+	}
+	return nil
 }
 
 // keptLate are the readings that the query kept because they came too late.

@@ -62,6 +62,7 @@ type world struct {
 	low        int                   // nodes of low priority that the pool may have besides
 	formula    string                // that decides how many nodes there are; empty if the work alone does
 	deadly     fleetscore.Key        // whose model ends the process of the node; empty if there is none
+	query      querying              // of the stream path
 	several    bool                  // two servers share the ledger, and one of them leads
 	pieces     *pieces               // of the logs of attempts, if several servers take them
 	hub        hub.Hub               // the log of readings, if several servers share it; nil if each opens it
@@ -164,6 +165,7 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.priority[name] = []fleetscore.Priority{"", "", fleetscore.PriorityHigh, fleetscore.PriorityLow}[w.rnd.IntN(4)]
 	}
 	w.limits = drawLimits(w.rnd)
+	w.query = drawQuery(seed)
 	if w.rnd.IntN(3) == 0 {
 		w.machines = map[string]bool{}
 		if err := w.writeCommands(); err != nil {
@@ -210,7 +212,7 @@ func (w *world) writeModels(ctx context.Context, kind string) error {
 
 // config is the configuration with some pipelines, with schedules or without.
 func (w *world) config(schedules bool, pipelines []string) fleetscore.Config {
-	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: querySettings()}, Datasets: w.datasetSettings(),
+	cfg := fleetscore.Config{Hub: hubSettings(), Queries: map[string]fleetscore.QueryConfig{queryName: w.query.settings()}, Datasets: w.datasetSettings(),
 		Fleets:    map[string]fleetscore.FleetConfig{sensors: {Path: catalog.ModelsArea + sensors, Model: "model_{Device}"}},
 		Pools:     map[string]fleetscore.PoolConfig{poolName: {Provider: "simulated", Slots: 1, Scale: fleetscore.ScaleConfig{Max: mostNodes, IdleAfter: fleetscore.Duration(20 * time.Second)}, Exec: w.execSettings()}},
 		Pipelines: map[string]fleetscore.PipelineConfig{}}
