@@ -15,6 +15,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -116,9 +117,10 @@ var Formats = []string{"csv", "parquet", "arrow"}
 
 // run holds the state of one call.
 type run struct {
-	cfg Config
-	m   *Manifest
-	out *Folder
+	cfg   Config
+	m     *Manifest
+	out   *Folder
+	filed sync.Mutex // guards m.Files while files are written
 }
 
 // Run scores a fleet. It fails if nothing could be scored at all because rows, models
@@ -335,18 +337,9 @@ func (r *run) count(in *table.Input, result *scorer.Result) {
 
 func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result) error {
 	done, end := r.stage("writing", r.m.Rows, "rows")
-	name := "predictions." + r.cfg.Format
-	err := r.file(ctx, name, func(w io.Writer) error {
-		switch r.cfg.Format {
-		case "parquet":
-			return table.WriteParquet(w, result.Predictions)
-		case "arrow":
-			return ipc.WritePredictions(w, result.Predictions)
-		}
-		return table.WriteCSV(w, result.Predictions, table.WriteOptions{Layout: in.Layout, Workers: r.cfg.Workers, Progress: done})
-	})
-	if err == nil {
-		err = r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error {
+	coverage := make(chan error, 1) // it is written at the same time
+	go func() {
+		coverage <- r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error {
 			switch r.cfg.Format {
 			case "parquet":
 				return table.WriteItemsParquet(w, r.cfg.Key, result.Items)
@@ -355,6 +348,18 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 			}
 			return table.WriteItemsCSV(w, r.cfg.Key, result.Items, in.Layout)
 		})
+	}()
+	err := r.file(ctx, "predictions."+r.cfg.Format, func(w io.Writer) error {
+		switch r.cfg.Format {
+		case "parquet":
+			return table.WriteParquet(w, result.Predictions)
+		case "arrow":
+			return ipc.WritePredictions(w, result.Predictions)
+		}
+		return table.WriteCSV(w, result.Predictions, table.WriteOptions{Layout: in.Layout, Workers: r.cfg.Workers, Progress: done})
+	})
+	if e := <-coverage; err == nil {
+		err = e
 	}
 	if err == nil && in.Rejected > 0 {
 		err = r.file(ctx, rejectedName, func(w io.Writer) error { return table.WriteRejectsCSV(w, in.Rejects) })
@@ -381,6 +386,8 @@ func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error)
 		return fill(&stoppable{ctx, w})
 	})
 	if err == nil {
+		r.filed.Lock()
+		defer r.filed.Unlock()
 		r.m.Files[name] = info
 	}
 	return err

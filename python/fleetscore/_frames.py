@@ -114,12 +114,26 @@ def texts(pa: Any, table: Any) -> Any:
 def arrow_column(pa: Any, name: str, s: Any) -> Any:
     """A column of pandas as Arrow. Columns of mixed objects, as keys often are, are texts."""
     try:
-        a = pa.array(s, from_pandas=True)
+        a = pa.array(narrow(s), from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         if s.isna().any():
             raise ValueError("column %s holds missing values and values of several types" % name) from None
         a = pa.array(s.astype(str))
     return a.combine_chunks() if isinstance(a, pa.ChunkedArray) else a
+
+
+def narrow(s: Any) -> Any:
+    """Whole numbers in as few bytes as hold them all: most keys are small, and each byte of a row is copied twice."""
+    values = getattr(s, "values", None)
+    if str(getattr(values, "dtype", "")) != "int64" or len(values) == 0:
+        return s
+    np = importlib.import_module("numpy")
+    least, most = values.min(), values.max()
+    for t in ("int16", "int32"):
+        limits = np.iinfo(t)
+        if limits.min <= least and most <= limits.max:
+            return values.astype(t)
+    return s
 
 
 def read_csv(file: str, types: Dict[str, Any]) -> Any:

@@ -57,6 +57,15 @@ def pandas_frames():
     mixed = fleetscore.score(other.sample(frac=1, random_state=1), time="TS", **how)
     same(mixed.predictions.sort_index())
     assert "first" not in again.coverage and "first" in mixed.coverage
+    for values, dtype in (([-32768, 32767], "int16"), ([-32769, 0], "int32"), ([0, 1 << 31], "int64"), ([True, False], "bool"), ([0.5], "float64")):
+        got = frames.narrow(pd.Series(values))
+        assert got.dtype == dtype and got.tolist() == values, (values, got)
+    # Sensors whose numbers need 64 bits have no model here, and keep their names.
+    far = data.assign(Device=data["Device"].replace(1, -(1 << 40)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        c = fleetscore.score(far, **how).coverage
+    assert set(c.loc[c["outcome"] == "no_model", "Device"]) == {str(-(1 << 40))}, c
 
 
 def some_not_scored():

@@ -241,19 +241,23 @@ func (t *texts) add(a arrow.Array, keep []int) error {
 		for i := range codes {
 			codes[i] = t.code(strconv.FormatUint(c.Value(i), 10))
 		}
+	case *array.Int32:
+		addWholes(t, c.Int32Values(), codes)
+	case *array.Int16:
+		addWholes(t, c.Int16Values(), codes)
 	default:
 		n := wholes(a)
 		if n == nil {
 			return fmt.Errorf("it holds %s; a key is text or a whole number", a.DataType())
 		}
-		t.addWholes(n, codes)
+		addWholes(t, n, codes)
 	}
 	t.codes = join(t.codes, codes, keep, t.codes != nil)
 	return nil
 }
 
 // addWholes numbers whole numbers: by their place in a small range, or by a map.
-func (t *texts) addWholes(n []int64, codes []uint32) {
+func addWholes[T int16 | int32 | int64](t *texts, n []T, codes []uint32) {
 	if len(n) == 0 {
 		return
 	}
@@ -261,25 +265,25 @@ func (t *texts) addWholes(n []int64, codes []uint32) {
 	for _, x := range n {
 		least, most = min(least, x), max(most, x)
 	}
-	if span := uint64(most) - uint64(least); span <= uint64(4*len(n)+1024) {
+	if span := uint64(int64(most)) - uint64(int64(least)); span <= uint64(4*len(n)+1024) {
 		place := make([]uint32, span+1)
 		for i := range place {
 			place[i] = unknown
 		}
 		for i, x := range n {
-			at := &place[x-least]
+			at := &place[int64(x)-int64(least)]
 			if *at == unknown {
-				*at = t.code(strconv.FormatInt(x, 10))
+				*at = t.code(strconv.FormatInt(int64(x), 10))
 			}
 			codes[i] = *at
 		}
 		return
 	}
-	place := map[int64]uint32{}
+	place := map[T]uint32{}
 	for i, x := range n {
 		at, ok := place[x]
 		if !ok {
-			at = t.code(strconv.FormatInt(x, 10))
+			at = t.code(strconv.FormatInt(int64(x), 10))
 			place[x] = at
 		}
 		codes[i] = at
