@@ -160,6 +160,7 @@ func (n *Node) spec(ctx context.Context, tables *catalog.Catalog, l dispatch.Lea
 	if s.Use = l.Runtime; l.Runtime.RunsPython() {
 		var note string
 		s.Foreign, done, note = n.python.of(ctx, l, n.cfg.Hello.Slots*n.cfg.Workers, out, n.log)
+		s.Batches = n.cfg.Hello.Slots + 1 // processes of slots that have no task help; and one batch is made ready meanwhile
 		out.printf("%s", note)
 	}
 	if l.Runtime == fleetscore.RuntimeCommand {

@@ -81,9 +81,11 @@ type Originals interface {
 }
 
 const (
-	batchSensors = 256      // a batch is sent when it has so many sensors,
+	mostSensors  = 256      // a batch is sent when it has so many sensors, or its share of the run's,
+	fewSensors   = 64       // which isn't less than this,
 	batchRows    = 200_000  // or so many rows,
-	batchBytes   = 32 << 20 // or so many bytes of models
+	batchBytes   = 64 << 20 // or its share of so many bytes of models, which a worker's batches have together
+	batchesShare = 4        // batches that each place for one gets in a run, so that all places are done at about the same time
 )
 
 // pending is the batch that a worker gathers.
@@ -91,6 +93,15 @@ type pending struct {
 	Batch
 	places []place
 	bytes  int
+}
+
+// full tells whether a batch is to be sent.
+func (r *run) full(p *pending) bool {
+	if p == nil || r.spec.Whole {
+		return false
+	}
+	share := len(r.rows.Keys) / (batchesShare * r.spec.Workers * r.spec.Batches)
+	return len(p.Sensors) >= min(max(share, fewSensors), mostSensors) || len(p.Times) >= batchRows || p.bytes >= batchBytes/r.spec.Batches
 }
 
 // place says where the results of a sensor of a batch go.
@@ -146,7 +157,10 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	if r.kept(it, r.spec.ForeignContent, digest, group) {
 		return nil
 	}
-	p := &w.pending
+	if w.pending == nil {
+		w.pending = &pending{}
+	}
+	p := w.pending
 	if len(p.Columns) == 0 {
 		p.Columns = make([][]float64, len(r.columns))
 	}
@@ -176,12 +190,6 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	p.Sensors = append(p.Sensors, BatchSensor{Key: it.Key, Name: name, Model: data, Digest: digest, Rows: len(kept)})
 	p.places = append(p.places, place{sensor: k, rows: kept})
 	p.bytes += len(data)
-	if r.spec.Whole {
-		return nil
-	}
-	if len(p.Sensors) >= batchSensors || len(p.Times) >= batchRows || p.bytes >= batchBytes {
-		r.flush(ctx, w)
-	}
 	return nil
 }
 
@@ -192,15 +200,23 @@ func (p *pending) cut(rows int) {
 	}
 }
 
-// flush scores the worker's batch.
+// flush has the worker's batch scored, beside those that it sent before. It waits until there is a place for it.
 func (r *run) flush(ctx context.Context, w *worker) {
-	p := &w.pending
-	if len(p.Sensors) == 0 {
+	p := w.pending
+	if w.pending = nil; p == nil || len(p.Sensors) == 0 {
 		return
 	}
+	w.places <- struct{}{}
+	w.sent.Go(func() {
+		r.send(ctx, p)
+		<-w.places
+	})
+}
+
+// send scores a batch.
+func (r *run) send(ctx context.Context, p *pending) {
 	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = cmp.Or(r.rows.TimeName, "time"), r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
 	p.Print = r.print
-	p.Features, p.Outputs = p.Features[:0], p.Outputs[:0]
 	for _, f := range r.spec.Features {
 		output, column := fleetscore.SplitFeature(f)
 		p.Features, p.Outputs = append(p.Features, column), append(p.Outputs, output)
@@ -217,8 +233,6 @@ func (r *run) flush(ctx context.Context, w *worker) {
 	if err != nil && ctx.Err() == nil {
 		r.fail(err)
 	}
-	p.cut(0)
-	p.Sensors, p.Times, p.places, p.bytes = p.Sensors[:0], p.Times[:0], p.places[:0], 0
 }
 
 // ended writes the item and the results of a sensor that was scored elsewhere.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -28,7 +29,9 @@ type worker struct {
 	oldest            int // of shapes, the one to be replaced next
 	prediction, score []float64
 	kept              []uint32
-	pending           pending // for another process
+	pending           *pending       // for another process; nil if it is empty
+	places            chan struct{}  // for batches that were sent
+	sent              sync.WaitGroup // of these
 }
 
 // work takes bundles of keys until there are none.
@@ -39,11 +42,12 @@ func (r *run) work(ctx context.Context) {
 		return
 	}
 	defer runtime.Close()
-	w := worker{runtime: runtime}
+	w := worker{runtime: runtime, places: make(chan struct{}, r.spec.Batches)}
 	defer func() {
 		if ctx.Err() == nil && !r.stopped.Load() {
 			r.flush(ctx, &w)
 		}
+		w.sent.Wait()
 	}()
 	for {
 		b := int(r.next.Add(1)) - 1
@@ -57,6 +61,9 @@ func (r *run) work(ctx context.Context) {
 				return
 			}
 			r.key(ctx, &w, first+k, w.rows.order[w.rows.start[k]:w.rows.start[k+1]])
+			if r.full(w.pending) {
+				r.flush(ctx, &w)
+			}
 		}
 		if r.spec.Progress != nil {
 			r.spec.Progress.Add(int64(len(w.rows.start) - 2))

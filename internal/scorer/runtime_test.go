@@ -3,8 +3,10 @@ package scorer_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,5 +115,69 @@ func TestScoreWithAnotherRuntime(t *testing.T) {
 	spec.ModelTimeout, spec.Now = time.Second, func() time.Time { now = now.Add(2 * time.Second); return now }
 	if got, err = scorer.Score(t.Context(), spec, rows, nil, model); err != nil || got.Items[0].Outcome != fleetscore.TimedOut {
 		t.Errorf("a model that takes 2 s of the scorer's clock: %+v, %v; want timed_out", got.Items, err)
+	}
+}
+
+// together is a Foreign whose batches end only when there are so many of them at the same time.
+type together struct {
+	everybody
+	mu      sync.Mutex // guards what follows
+	waiting int
+	most    int
+	full    chan struct{}
+}
+
+// Original implements scorer.Originals.
+func (f *together) Original(ctx context.Context, k fleetscore.Key) ([]byte, string, fleetscore.Digest, error) {
+	data, digest, err := f.Model(ctx, k)
+	return data, k.String(), digest, err
+}
+
+// Score implements scorer.Foreign.
+func (f *together) Score(ctx context.Context, b *scorer.Batch, ended func(int, scorer.Ended)) error {
+	f.mu.Lock()
+	if f.waiting++; f.waiting == f.most {
+		close(f.full)
+	}
+	f.mu.Unlock()
+	select {
+	case <-f.full:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	at := 0
+	for i, s := range b.Sensors {
+		ended(i, scorer.Ended{Prediction: b.Columns[0][at : at+s.Rows], Score: make([]float64, s.Rows)})
+		at += s.Rows
+	}
+	return nil
+}
+
+// TestBatchesAtOnce: a worker gives several batches to another process at the same time, and every sensor gets what is
+// its own.
+func TestBatchesAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
+	for k := range 500 {
+		rows.Keys = append(rows.Keys, fleetscore.Key(fmt.Sprintf("%03d", k)))
+		for n := range 2 {
+			rows.KeyIndex, rows.Times = append(rows.KeyIndex, uint32(k)), append(rows.Times, fleetscore.Micros(n+1))
+			rows.Values[0] = append(rows.Values[0], float64(2*k+n))
+		}
+	}
+	f := &together{everybody: everybody("a model"), most: 3, full: make(chan struct{})}
+	got, err := scorer.Score(ctx, scorer.Spec{Features: []string{"Value"}, Use: fleetscore.RuntimePython, Foreign: f, Workers: 1, Batches: 3}, rows, nil, f)
+	if err != nil {
+		t.Fatalf("%d batches were given at the same time, want 3: %v", f.waiting, err)
+	}
+	for i, p := range got.Predictions.Prediction {
+		if p != got.Predictions.Values[0][i] {
+			t.Fatalf("row %d has the prediction %v, want %v", i, p, got.Predictions.Values[0][i])
+		}
+	}
+	if c := got.Counts(); c[fleetscore.Scored] != 500 {
+		t.Errorf("outcomes %v, want 500 scored", c)
 	}
 }

@@ -60,6 +60,8 @@ type Spec struct {
 	Foreign Foreign
 	// Whole gives Foreign all of its sensors at once, by one goroutine.
 	Whole bool
+	// Batches is how many batches each of Workers gives to Foreign at the same time; 0 means one.
+	Batches int
 	// Quarantined are models that are not loaded, by their keys. A key whose model has
 	// another digest by now is scored.
 	Quarantined map[fleetscore.Key]fleetscore.Harm
@@ -167,6 +169,7 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	if spec.Whole {
 		spec.Workers = 1
 	}
+	spec.Batches = max(1, spec.Batches)
 	if spec.Runtime == nil {
 		spec.Runtime = Native{}
 	}

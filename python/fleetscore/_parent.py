@@ -23,6 +23,7 @@ class Parent:
         # and this process's memory is nobody else's to read.
         self.can_fork = sys.platform.startswith("linux") and control_process(36, 1) and control_process(4, 0)
         self.free = None  # what was free in the folder that workers write to, before the first of them
+        self.modules = frozenset()  # those that a worker finds imported
 
     def run(self):
         """Returns in each worker, with its open files; None in the parent, at the end."""
@@ -75,6 +76,8 @@ class Parent:
                     pass
                 if threads() > 1:
                     threaded = name.partition(".")[0]
+        if len(self.modules) != len(sys.modules):
+            self.modules = frozenset(sys.modules)
         gc.collect()
         gc.freeze()  # what was imported is never looked at again
         return threaded

@@ -12,6 +12,7 @@ import io
 import json
 import mmap
 import os
+import resource
 import shutil
 import struct
 import sys
@@ -23,13 +24,14 @@ import warnings
 
 requests = answers = None  # a worker's pipes
 # Two numbers that the other program watches: the sensor that is being scored (-1 for none,
-# -2 for all of a script's batch), and 1 while a module is imported for the first time.
+# -2 for all of a script's batch), and 1 while a module is imported for the first time. A third one that it writes:
+# 1 when the sensor at hand is to be the last one of its request.
 position = None
 me = 0
 our_files = sys._getframe().f_code.co_filename, "fleetscore/_models.py"  # tracebacks begin below them
 
 np = pa = None  # numpy and pyarrow, imported by start
-models = None  # the module _models, made by start
+models = types.ModuleType("__fleetscore_models__")  # start fills it
 script = None  # the module with run()
 per_model = False
 features_by = "name"
@@ -58,7 +60,7 @@ def become_worker(files):
         os.dup2(file, descriptor)
         os.close(file)
     requests, answers = os.fdopen(files[0], "rb", buffering=1 << 20), os.fdopen(files[1], "wb", buffering=1 << 20)
-    position = mmap.mmap(files[2], 16)
+    position = mmap.mmap(files[2], 24)
     os.close(files[2])
     me = os.getpid()
     for name in "random", "numpy.random":  # no two workers draw the same numbers
@@ -67,7 +69,6 @@ def become_worker(files):
 
 
 libraries = tuple(os.path.join(p, "") for p in sys.path if os.path.isabs(p))  # the folders of modules that no user's code is in
-told = frozenset()
 
 
 def imported():
@@ -174,7 +175,7 @@ def fault(error):
 # Start.
 
 def start(request):
-    global np, pa, models, script, per_model, features_by
+    global np, pa, script, per_model, features_by
     if request.get("memory"):
         limit_memory(request["memory"])
     versions = {"python": sys.version.split()[0], "executable": sys.executable}
@@ -182,7 +183,7 @@ def start(request):
     import pyarrow
     np, pa = numpy, pyarrow
     pa.set_cpu_count(1)
-    models = run_module("__fleetscore_models__", our_files[1], models_source)  # the source is a variable of the program that runs this text
+    exec(models_program, models.__dict__)
     for name in ("numpy", "pyarrow", "sklearn") + (("pandas",) if request["script"] else ()):
         try:
             versions[name] = __import__(name).__version__
@@ -212,7 +213,6 @@ def limit_memory(size):
     allocation beyond it raises MemoryError for the sensor at hand, and no other process
     of the machine suffers.
     """
-    import resource
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
@@ -244,10 +244,9 @@ def score(request, body):
 
 
 class Out:
-    """Gathers the answers of a batch and sends them when they are many or old.
+    """Gathers the answers of a batch and sends them when they are some milliseconds old.
 
-    What wasn't sent is scored again if a later model ends the process, so that it must be
-    cheap.
+    What wasn't sent is scored again if a later model ends the process.
     """
 
     def __init__(self):
@@ -261,17 +260,12 @@ class Out:
             self.scores.append(score)
         self.keys.append(info)
         now = time.monotonic()
-        if len(self.keys) >= 256 or now - self.sent > 0.05:
+        if now - self.sent > 0.005:
             self.send()
 
     def send(self, end=False):
-        body = b""
-        if self.predictions:
-            batch = pa.record_batch([pa.array(np.concatenate(self.predictions)), pa.array(np.concatenate(self.scores))], names=["Prediction", "Score"])
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, batch.schema) as writer:
-                writer.write_batch(batch)
-            body = sink.getvalue().to_pybytes()
+        values = self.predictions + self.scores
+        body = np.concatenate(values).astype("<f8", copy=False).tobytes() if values else b""
         answer({"keys": self.keys, "end": end, "imported": imported()}, body)
         self.keys, self.predictions, self.scores, self.sent = [], [], [], time.monotonic()
 
@@ -299,6 +293,8 @@ def score_models(request, table, files):
         begin = first
         data = files[at:at + size]
         first, at = first + rows, at + size
+        if position[16]:
+            break
         struct.pack_into("<q", position, 0, k)
         turn(k)
         info = {}
@@ -481,7 +477,12 @@ def main():
         script.shutdown()
 
 
-files = run_module("__fleetscore_parent__", "fleetscore/_parent.py", parent_source).Parent().run()  # the source is a variable, as models_source
+# The sources are variables of the program that runs this text. What the parent has done no worker needs to do again.
+models_program = compile(models_source, our_files[1], "exec")
+models.__file__, sys.modules[models.__name__] = our_files[1], models
+parent = run_module("__fleetscore_parent__", "fleetscore/_parent.py", parent_source).Parent()
+files = parent.run()
 if files is not None:
+    told = parent.modules
     become_worker(files)
     main()

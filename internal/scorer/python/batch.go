@@ -9,19 +9,24 @@ import (
 	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
-// look is how often the position of a worker is looked at, so that a sensor's time is known to a twentieth of its limit.
+// look is how often the position of a worker is looked at, so that a sensor's time is known to a hundredth of its limit.
 func look(limit time.Duration) time.Duration {
-	return min(max(limit/20, 10*time.Millisecond), 100*time.Millisecond)
+	return min(max(limit/100, 5*time.Millisecond), 50*time.Millisecond)
 }
 
+// slow is how long a sensor may take until the others of its request are given to another process, if one is free.
+func slow(limit time.Duration) time.Duration { return limit / 20 }
+
 // score sends a part and reads the answers. ended is called with the numbers of the
-// request. An error means that the process can't be used on, because it answered nonsense.
-func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.Ended)) (end outcome, err error) {
+// request. late is called from time to time while a sensor takes long, until it returns true. An error means that the
+// process can't be used on, because it answered nonsense.
+func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.Ended), late func() bool) (end outcome, err error) {
 	req, body, err := b.request(w.parent.models)
 	if err != nil {
 		return end, err
 	}
 	w.setPosition(-1)
+	w.goOn(true)
 	w.said.begin(b)
 	defer w.said.end()
 	sent := make(chan struct{})
@@ -31,7 +36,7 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 	}()
 	watching := make(chan struct{})
 	watched := make(chan bool, 1)
-	go func() { watched <- w.watch(ctx, b.Timeout, watching) }()
+	go func() { watched <- w.watch(ctx, b.Timeout, late, watching) }()
 	err = w.read(b, &end, ended)
 	var broken *nonsense
 	if errors.As(err, &broken) || err != nil && ctx.Err() != nil {
@@ -55,12 +60,13 @@ func (w *process) score(ctx context.Context, b part, ended func(k int, e scorer.
 //
 // The time in which modules are imported for the first time doesn't count, because it isn't
 // the model's; it has the limit of a start.
-func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan struct{}) bool {
+func (w *process) watch(ctx context.Context, limit time.Duration, late func() bool, done <-chan struct{}) bool {
 	tick := time.NewTicker(look(limit))
 	defer tick.Stop()
 	at, since := w.position(), w.now()
 	var imports time.Duration // since then
 	last := since
+	told := false
 	for {
 		select {
 		case <-done:
@@ -82,6 +88,8 @@ func (w *process) watch(ctx context.Context, limit time.Duration, done <-chan st
 		case last.Sub(since)-imports > limit, imports > w.startLimit:
 			w.signal()
 			return true
+		case now >= 0 && !told && last.Sub(since)-imports > slow(limit):
+			told = late()
 		}
 	}
 }
@@ -97,7 +105,7 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 	}
 	seen := make([]bool, len(b.sensors))
 	for {
-		h, body, err := readFrame(w.in, uint64(rows)*16+1<<16)
+		h, body, err := readFrame(w.in, uint64(rows)*16)
 		if err != nil {
 			return err
 		}
@@ -120,7 +128,7 @@ func (w *process) read(b part, end *outcome, ended func(k int, e scorer.Ended)) 
 				b.Log("%s", s.Error.Trace)
 				continue
 			}
-			if s.Key < 0 || s.Key >= len(seen) || seen[s.Key] || s.Rows < 0 || s.Rows > len(prediction) || len(score) != len(prediction) {
+			if s.Key < 0 || s.Key >= len(seen) || seen[s.Key] || s.Rows < 0 || s.Rows > len(prediction) {
 				return &nonsense{fmt.Errorf("an answer names sensor %d with %d rows", s.Key, s.Rows)}
 			}
 			seen[s.Key] = true

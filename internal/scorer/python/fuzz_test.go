@@ -14,7 +14,7 @@ func FuzzFrames(f *testing.F) {
 	}
 	for _, s := range []string{`{}`, `{"keys":[{"key":-1,"rows":1,"load":1e300}],"end":true}`, `{"error":{"type":"MemoryError"}}`, `{"printed":{"key":7,"stream":"x","text":"y"}}`, `[`} {
 		f.Add(frame(s, ""))
-		f.Add(frame(s, "ARROW1\x00\x00\xff\xff\xff\xff\x10\x00\x00\x00"))
+		f.Add(frame(s, "\x00\x00\x00\x00\x00\x00\xf0\x3f\x00\x00\x00\x00\x00\x00\xf8\xff"))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) >= 4 && binary.LittleEndian.Uint32(data) > 1<<20 {

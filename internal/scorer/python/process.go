@@ -28,7 +28,7 @@ type process struct {
 	answers    *os.File
 	prints     []*os.File // what it prints, to be read
 	in         *bufio.Reader
-	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module
+	at         []byte // what the worker writes: the sensor that is being scored, and whether it imports a module; and what it reads: whether it shall score no further sensor
 	versions   map[string]string
 	done       int          // sensors that it was given so far
 	own        map[int]bool // its processes when it was ready; later ones belong to the sensors that it scored
@@ -307,6 +307,15 @@ func (w *process) importing() bool {
 // setPosition is called while the worker does nothing.
 func (w *process) setPosition(n int64) {
 	atomic.StoreUint64((*uint64)(pointer(w.at)), uint64(n))
+}
+
+// goOn tells the worker whether to score the other sensors of its request after the one that it is scoring.
+func (w *process) goOn(on bool) {
+	var stop uint64
+	if !on {
+		stop = 1
+	}
+	atomic.StoreUint64((*uint64)(pointer(w.at[16:])), stop)
 }
 
 // environment is what a worker process sees of the environment.

@@ -13,8 +13,6 @@ package python
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -25,7 +23,6 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/sandbox"
-	"github.com/fleetscore/fleetscore/internal/scorer"
 )
 
 // Config says how worker processes are started.
@@ -135,16 +132,19 @@ func (p *Pool) Versions() map[string]string {
 	return p.versions
 }
 
-// take gives an idle process or starts one; a fresh one is always started.
-func (p *Pool) take(ctx context.Context, fresh bool) (*process, error) {
-	select {
-	case p.turns <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// take gives an idle process or starts one; a fresh one is always started. turn says that the
+// caller has taken one of the turns already.
+func (p *Pool) take(ctx context.Context, fresh, turn bool) (*process, error) {
+	if !turn {
+		select {
+		case p.turns <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	p.mu.Lock()
 	var w *process
-	if n := len(p.idle); n > 0 {
+	if n := len(p.idle); n > 0 && !(fresh && len(p.parents) > 0) {
 		w = p.idle[n-1]
 		p.idle = p.idle[:n-1]
 	}
@@ -203,162 +203,4 @@ func (p *Pool) give(w *process) {
 func (p *Pool) drop(w *process) {
 	w.kill()
 	<-p.turns
-}
-
-// work is what is left to do of a batch.
-type work struct {
-	sensors []int
-	suspect bool // a process ended while it scored this sensor, which now gets a fresh one
-}
-
-// Score implements scorer.Foreign.
-func (p *Pool) Score(ctx context.Context, b *scorer.Batch, ended func(sensor int, e scorer.Ended)) error {
-	all := part{Batch: b, starts: make([]int, len(b.Sensors)+1)}
-	for i := range b.Sensors {
-		all.starts[i+1] = all.starts[i] + b.Sensors[i].Rows
-		all.sensors = append(all.sensors, i)
-	}
-	todo := p.cut(work{sensors: all.sensors})
-	for len(todo) > 0 {
-		next := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		w, err := p.take(ctx, next.suspect)
-		if ctx.Err() != nil {
-			if err == nil {
-				p.give(w)
-			}
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			p.unstarted(b, next.sensors, err, ended)
-			continue
-		}
-		part := all
-		var notes map[int]string
-		if part.sensors, notes = p.fit(w, b, next.sensors, ended); len(part.sensors) == 0 {
-			p.give(w)
-			continue
-		}
-		more, usable := p.run(ctx, w, part, func(i int, e scorer.Ended) {
-			e.Note = notes[i]
-			ended(i, e)
-		})
-		if usable {
-			p.give(w)
-		} else {
-			p.drop(w)
-		}
-		todo = append(todo, more...)
-	}
-	return ctx.Err()
-}
-
-// unstarted ends sensors for which no process could be started.
-func (p *Pool) unstarted(b *scorer.Batch, sensors []int, err error, ended func(int, scorer.Ended)) {
-	if t, ok := errors.AsType[*traced](err); ok {
-		b.Log("Python can't be started: %s", t.trace)
-		err = t.error
-	}
-	for _, i := range sensors {
-		ended(i, scorer.Ended{Err: err})
-	}
-}
-
-// cut cuts work for a script into calls as large as the last ones that were done in time.
-func (p *Pool) cut(w work) (out []work) {
-	size := int(p.size.Load())
-	if p.cfg.Script == "" || p.cfg.PerModel {
-		size = len(w.sensors)
-	}
-	for n := 0; n < len(w.sensors); n += size {
-		out = append(out, work{sensors: w.sensors[n:min(n+size, len(w.sensors))], suspect: w.suspect})
-	}
-	return out
-}
-
-// outcome is how a request to a process ended.
-type outcome struct {
-	at      int64  // the worker's position when it ended early
-	hung    bool   // it was killed because a sensor took too long
-	died    bool   // it ended by itself
-	refused *fault // the script raised; the process goes on
-}
-
-// run gives a part to a process. It returns what is still to be done, and whether the
-// process can be used on.
-func (p *Pool) run(ctx context.Context, w *process, b part, ended func(int, scorer.Ended)) (todo []work, usable bool) {
-	pending := make(map[int]bool, len(b.sensors)) // by number in the request
-	for k := range b.sensors {
-		pending[k] = true
-	}
-	fresh := w.done == 0
-	w.done += len(b.sensors)
-	end, err := w.score(ctx, b, func(k int, e scorer.Ended) {
-		delete(pending, k)
-		ended(b.sensors[k], e)
-	})
-	if ctx.Err() != nil {
-		return nil, false
-	}
-	usable = err == nil && !end.hung && !end.died
-	if len(pending) == 0 && usable {
-		return nil, true
-	}
-	one := func(k int, e scorer.Ended) {
-		delete(pending, k)
-		ended(b.sensors[k], e)
-	}
-	var cause error
-	switch {
-	case end.hung:
-		cause = fmt.Errorf("not done after %s; raise the time that a model may take if that is expected", b.Timeout)
-	case end.refused != nil:
-		cause = end.refused
-	case end.died:
-		w.signal() // what it left behind
-		cause = &scorer.HarmError{Cause: w.cause()}
-		b.Log("Python ended while it scored: %v", cause)
-	default:
-		cause = fmt.Errorf("what its process answered can't be understood: %w", err)
-	}
-	k := int(end.at)
-	switch {
-	case len(b.sensors) == 1 && pending[0] && (fresh || end.hung || end.refused != nil):
-		one(0, scorer.Ended{Err: cause, TimedOut: end.hung})
-	case end.at >= 0 && pending[k] && end.hung:
-		one(k, scorer.Ended{Err: cause, TimedOut: true})
-	case len(b.sensors) == 1 && pending[0]:
-		return append(todo, work{sensors: b.sensors, suspect: true}), usable
-	case end.at >= 0 && pending[k]:
-		// It is scored alone before it is blamed: another sensor may have done the harm.
-		delete(pending, k)
-		todo = append(todo, work{sensors: []int{b.sensors[k]}, suspect: true})
-	case len(pending) > 1:
-		return append(todo, p.halves(b, pending, end.hung)...), usable
-	}
-	if rest := left(b, pending); len(rest) > 0 {
-		todo = append(todo, work{sensors: rest})
-	}
-	return todo, usable
-}
-
-// left are the sensors that have no result yet, in order.
-func left(b part, pending map[int]bool) (out []int) {
-	for k, i := range b.sensors {
-		if pending[k] {
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
-// halves cuts what is left in two: nobody knows which of the sensors did the harm. A
-// script that takes too long gets fewer sensors with each call from now on.
-func (p *Pool) halves(b part, pending map[int]bool, slow bool) []work {
-	rest := left(b, pending)
-	half := (len(rest) + 1) / 2
-	if slow {
-		p.size.Store(int64(half))
-	}
-	return []work{{sensors: rest[half:]}, {sensors: rest[:half]}}
 }

@@ -1,0 +1,81 @@
+package python_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/python"
+	"github.com/fleetscore/fleetscore/internal/testkit"
+)
+
+// sensorsOf is a batch of some sensors, with a row and a model of no meaning for each.
+func sensorsOf(t *testing.T, names ...fleetscore.Key) *scorer.Batch {
+	b := &scorer.Batch{TimeName: "TS", KeyNames: []string{"sensor"}, Features: []string{"a"}, Outputs: []string{"a"}, Timeout: 40 * time.Second,
+		Columns: [][]float64{nil}, Log: t.Logf, Print: t.Logf}
+	for i, name := range names {
+		b.Sensors = append(b.Sensors, scorer.BatchSensor{Key: name, Name: string(name), Model: []byte("\x80\x04N."), Rows: 1}) // a pickle of None
+		b.Times, b.Columns[0] = append(b.Times, fleetscore.Micros(i)), append(b.Columns[0], 1)
+	}
+	return b
+}
+
+// TestSlowModelKeepsNobody: while a model takes long, the others of its batch are scored by another process, each once.
+func TestSlowModelKeepsNobody(t *testing.T) {
+	t.Parallel()
+	script, err := filepath.Abs(filepath.Join("testdata", "waits.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	goOn := filepath.Join(t.TempDir(), "go on")
+	pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script, PerModel: true, Env: []string{"GO_ON=" + goOn}, Processes: 2})
+	names := []fleetscore.Key{"first", "waits", "quits"}
+	for i := range 20 {
+		names = append(names, fleetscore.Key(fmt.Sprint("other ", i)))
+	}
+	ended := map[fleetscore.Key]int{}
+	by := map[float64]bool{}
+	var running atomic.Int64
+	err = pool.Score(t.Context(), sensorsOf(t, names...), func(i int, e scorer.Ended) {
+		if running.Add(1) != 1 {
+			t.Error("ended is called by two goroutines at once")
+		}
+		defer running.Add(-1)
+		ended[names[i]]++
+		if (e.Err != nil) != (names[i] == "quits") {
+			t.Errorf("%s: %v", names[i], e.Err)
+		}
+		if e.Err == nil {
+			by[e.Prediction[0]] = true
+		}
+		if len(ended) == len(names)-1 && ended["waits"] == 0 { // it would be too late for them otherwise
+			if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if ended[name] != 1 {
+			t.Errorf("%s ended %d times, want once", name, ended[name])
+		}
+	}
+	if len(by) < 2 {
+		t.Errorf("%d process scored all sensors", len(by))
+	}
+	scored := 0 // the process that had given its sensors away scores the next batch completely
+	if err := pool.Score(t.Context(), sensorsOf(t, "a", "b", "c"), func(_ int, e scorer.Ended) {
+		if scored++; e.Err != nil {
+			t.Error(e.Err)
+		}
+	}); err != nil || scored != 3 {
+		t.Errorf("of the next batch %d sensors were scored, want 3: %v", scored, err)
+	}
+}
