@@ -94,6 +94,9 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 		if err := f.take(m, r.a.cfg.Hub.Key); err != nil {
 			return err
 		}
+		if m.Readings != nil {
+			r.cost.reread += int64(m.Readings.Len())
+		}
 		if held := readingBytes * f.e.since; held > r.a.share/2 && len(keys) > 1 {
 			return errTooMany
 		} else if held > r.a.share {

@@ -170,12 +170,16 @@ type PartitionStatus struct {
 	Filtered      int64             `json:"filtered"`
 	Adjusted      int64             `json:"adjusted"`           // readings that count at a later time than their own
 	Revised       int64             `json:"revised"`            // late readings for whose windows the committed rows were computed again
+	Revisions     int64             `json:"revisions"`          // commits for which rows were computed again
+	Reread        int64             `json:"reread"`             // readings that were read again for that
+	Costly        string            `json:"costly,omitempty"`   // says so if that is more than there are readings
 	Rows          int64             `json:"rows"`               // committed
 	Gone          uint64            `json:"gone"`               // messages that the hub no longer had when the query wanted to read them
 	Note          string            `json:"note,omitempty"`     // what a person should know about the log: messages that are gone, another hub
 	Replaced      int64             `json:"replaced,omitempty"` // rows that a later row with their key and time replaced
 	Waits         string            `json:"waits"`              // what the rows after CompleteUntil wait for
 	OpenWindows   int               `json:"open_windows"`
+	RowsAhead     int               `json:"rows_ahead"` // rows that wait for sensors which are further behind, with TIMESTAMP BY … OVER
 	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
 }
 
@@ -193,8 +197,16 @@ func (a *Aggregator) Status() Status {
 	return s
 }
 
-// waits says what the rows of a partition that come next wait for.
+// waits says what the rows of a partition that come next wait for, and what revisions cost if that is much.
 func (a *Aggregator) waits(s PartitionStatus, m window.Mark) string {
+	text := a.waitsFor(s, m)
+	if s.Costly != "" {
+		text += ". Besides, " + s.Costly
+	}
+	return text
+}
+
+func (a *Aggregator) waitsFor(s PartitionStatus, m window.Mark) string {
 	slowest, ok := m.Slowest(a.window)
 	switch {
 	case a.status.Problem != "":

@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"cmp"
+	"container/heap"
 	"fmt"
 	"hash/fnv"
 	"iter"
@@ -42,10 +43,12 @@ type events struct {
 	bases   []base                               // from which rows are computed again
 	touched map[fleetscore.Key]fleetscore.Micros // keys whose rows have to be computed again, from which time on
 
-	done    fleetscore.Micros // rows up to this time were committed
-	doneSeq uint64            // while this message isn't reached, the log is read again
-	rows    []made            // that aren't committed yet
-	double  int64             // rows that another one with their key and time replaced
+	done     fleetscore.Micros // rows up to this time were committed
+	doneSeq  uint64            // while this message isn't reached, the log is read again
+	rows     []made            // that aren't committed yet, older than the watermark
+	ahead    ahead             // those that aren't, of keys that are ahead of others
+	rowsMade int64             // ahead of others
+	double   int64             // rows that another one with their key and time replaced
 
 	reader value.Reader
 	shape  *value.Shape // of the latest row
@@ -56,8 +59,9 @@ type events struct {
 	joined  *joined           // reference data; nil if the query has no JOIN
 	reached fleetscore.Micros // readings and rows before it were handed on
 
-	measured int64 // bytes of the state, when it was measured, without those of
+	measured int64 // bytes of the state, when it was measured, without those of rows and of
 	older    int64 // states from which rows are computed again
+	listed   int   // bytes of the rows, in the state that was saved last
 	since    int64 // readings that came since then
 }
 
@@ -142,6 +146,23 @@ type made struct {
 	key    fleetscore.Key
 	stamp  fleetscore.Micros
 	values []float64
+	order  int64 // of rows that are ahead
+}
+
+// ahead is a heap of rows by time, and in the order in which they were made.
+type ahead []made
+
+func (a ahead) Len() int { return len(a) }
+func (a ahead) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(a[i].stamp, a[j].stamp), cmp.Compare(a[i].order, a[j].order)) < 0
+}
+func (a ahead) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
+func (a *ahead) Push(x any)   { *a = append(*a, x.(made)) }
+func (a *ahead) Pop() any {
+	last := (*a)[len(*a)-1]
+	(*a)[len(*a)-1] = made{}
+	*a = (*a)[:len(*a)-1]
+	return last
 }
 
 // passed are messages that lie one after the other in the log, and how late their readings are.
@@ -224,15 +245,26 @@ func (e *events) emit(r stream.Row) error {
 		}
 		key += text.Text()
 	}
-	row := made{fleetscore.Key(key), r.Stamp, make([]float64, len(e.place)-n)}
+	row := made{key: fleetscore.Key(key), stamp: r.Stamp, values: make([]float64, len(e.place)-n)}
 	for i, at := range e.place[n:] {
 		x, ok := r.Record.Values[at].AsFloat()
 		if row.values[i] = x; !ok {
 			row.values[i] = fleetscore.Missing
 		}
 	}
-	e.rows = append(e.rows, row)
+	e.list(row)
 	return nil
+}
+
+// list keeps a row until it is committed.
+func (e *events) list(row made) {
+	if w, _ := e.gate.Watermark(); e.over && row.stamp >= w {
+		e.rowsMade++
+		row.order = e.rowsMade
+		heap.Push(&e.ahead, row)
+		return
+	}
+	e.rows = append(e.rows, row)
 }
 
 // locate finds the dataset's columns in rows.
@@ -368,6 +400,9 @@ func (e *events) advanceTo(w fleetscore.Micros) error {
 			return e.failed(err)
 		}
 		if e.reached = to; to == w {
+			for len(e.ahead) > 0 && e.ahead[0].stamp < w {
+				e.rows = append(e.rows, heap.Pop(&e.ahead).(made))
+			}
 			return nil
 		}
 	}
@@ -396,12 +431,22 @@ const (
 	readingBytes = 300
 )
 
-// HeldBytes estimates the memory of what is open, and of rows that aren't committed.
+// HeldBytes estimates the memory of what is open, with the rows of keys that are ahead, and of rows that can be committed.
 func (e *events) HeldBytes() (open, over int64) {
-	if n := len(e.rows); n > 0 { // the first row stands for all
-		over = int64(n) * int64(64+len(e.rows[0].key)+8*len(e.rows[0].values))
+	return stateFactor*e.measured + readingBytes*e.since + e.older + bytesOf(e.ahead), bytesOf(e.rows)
+}
+
+// inOrder are the rows of keys that are ahead, in the order in which they were made.
+func (e *events) inOrder() []made {
+	return slices.SortedFunc(slices.Values(e.ahead), func(a, b made) int { return cmp.Compare(a.order, b.order) })
+}
+
+// bytesOf estimates the memory of rows. The first one stands for all.
+func bytesOf(rows []made) int64 {
+	if len(rows) == 0 {
+		return 0
 	}
-	return stateFactor*e.measured + readingBytes*e.since + e.older, over
+	return int64(len(rows)) * int64(80+len(rows[0].key)+8*len(rows[0].values))
 }
 
 // Save is the state for a checkpoint.
@@ -418,7 +463,7 @@ func (e *events) measure(bytes int) {
 			e.older += int64(len(k.state))
 		}
 	}
-	e.measured = int64(bytes) - e.older
+	e.measured = int64(bytes-e.listed) - e.older
 }
 
 // Measure replaces the estimate, which counts every reading, by the size of the state.

@@ -12,6 +12,8 @@ type metrics struct {
 	rows     prometheus.Counter
 	retries  prometheus.Counter
 	gone     prometheus.Counter
+	revised  prometheus.Counter
+	reread   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, queryName, dataset string) (*metrics, error) {
@@ -25,6 +27,10 @@ func newMetrics(reg prometheus.Registerer, queryName, dataset string) (*metrics,
 			Help: "Operations on store or hub that failed and were tried again.", ConstLabels: label}),
 		gone: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_aggregator_gone_messages_total",
 			Help: "Messages that the hub removed because of their age before they were aggregated.", ConstLabels: label}),
+		revised: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_aggregator_revisions_total",
+			Help: "Commits for which rows were computed again because late readings came.", ConstLabels: label}),
+		reread: prometheus.NewCounter(prometheus.CounterOpts{Name: "fleetscore_aggregator_reread_readings_total",
+			Help: "Readings that were read again to compute rows again because late readings came.", ConstLabels: label}),
 	}
 	for v := window.Counted; v <= window.Done; v++ {
 		m.readings.WithLabelValues(v.String())
@@ -32,7 +38,7 @@ func newMetrics(reg prometheus.Registerer, queryName, dataset string) (*metrics,
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.readings, m.rows, m.retries, m.gone} {
+	for _, c := range []prometheus.Collector{m.readings, m.rows, m.retries, m.gone, m.revised, m.reread} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

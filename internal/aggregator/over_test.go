@@ -325,3 +325,40 @@ func TestOverMemory(t *testing.T) {
 		t.Errorf("%d readings wait", n)
 	}
 }
+
+// TestOverRowsAhead: rows that wait for a sensor which is further behind count as memory of the query; they aren't taken for rows
+// that can be committed, and when they need too much, the query stops and says which sensor they wait for.
+func TestOverRowsAhead(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1)
+	c.Query.LateWithin = fleetscore.Duration(10 * time.Minute)
+	h := hubtest.New(1)
+	for at := 100 * minute; at <= 120*minute; at += 5 * second {
+		quick := map[string]fleetscore.Micros{}
+		for k := range 10 + 20*int(at/(115*minute)) { // more of them after a quarter of an hour
+			quick[fmt.Sprint("quick", k)] = at
+		}
+		put(t, h, hubtest.At(at), quick)
+		put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"slow": at - 8*minute})
+	}
+	c.MaxHeldBytes = 700_000 // of which an eighth is less than the rows need
+	b := openDir(t)
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := a.Status().Partitions[0]
+	if s.RowsAhead < 2000 || s.RowsAhead > 2200 || s.HeldBytes < 90*int64(s.RowsAhead) || s.HeldBytes > c.MaxHeldBytes {
+		t.Errorf("%d rows wait, and %d bytes are used; thirty sensors have twelve rows a minute each, of eight minutes or five", s.RowsAhead, s.HeldBytes)
+	}
+	if _, snap := rowsIn(t, b); snap.Version > 25 {
+		t.Errorf("%d commits for 12 cuts", snap.Version)
+	}
+	for bytes, want := range map[int64]string{200_000: "sensor slow, which is further behind", 100_000: "sensors that are further behind"} { // the second before it is known which sensors there are
+		c.MaxHeldBytes = bytes
+		if _, err = runConfig(t, c, h, openDir(t)); err == nil || !strings.Contains(err.Error(), "rows of partition 0 wait for "+want) {
+			t.Errorf("with %d bytes: %v", bytes, err)
+		}
+	}
+}

@@ -29,6 +29,7 @@ type reading struct {
 	next      uint64            // the message to come; 0 before the first
 	aside     aside             // since the last commit
 	clocks    clocks
+	cost      cost
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of the first of these readings
@@ -64,7 +65,7 @@ func (r *reading) take(m hub.Message) error {
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}
-		s.HeldBytes = open + over
+		s.HeldBytes, s.RowsAhead = open+over, r.ahead()
 		s.Position, s.Taken = max(s.Position, m.Seq), m.Seq
 	})
 	if open > r.a.share {
@@ -89,6 +90,15 @@ func (r *reading) take(m hub.Message) error {
 // tooMuch is the error that stops the reading when the open windows take too much
 // memory.
 func (r *reading) tooMuch(open int64) error {
+	if e, ok := r.windows.(*events); ok && bytesOf(e.ahead) > open/2 {
+		who := "sensors that are"
+		if k := e.gate.Mark(nil).Key.Key; k != "" { // else it isn't known yet which sensors there are
+			who = fmt.Sprintf("sensor %s, which is", k)
+		}
+		return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "%d rows of partition %d wait for %s further behind, and use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings",
+			len(e.ahead), r.index, who, open>>20, r.a.share>>20).
+			WithHint("set queries.%s.memory_mb to more, or late_within, up to which sensors are waited for, to less", r.a.cfg.Name)
+	}
 	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "the query's open windows of partition %d use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
 		WithHint("set queries.%s.memory_mb to more, use shorter windows, or set hub.disorder to less", r.a.cfg.Name)
 }
@@ -121,6 +131,8 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		return err
 	}
 	r.clocks.note(m)
+	r.cost.taken += int64(m.Readings.Len())
+	r.tellCost()
 	r.a.metrics.count(counts)
 	r.aside.good += counts[window.Counted] + counts[window.Adjusted] + counts[window.Filtered] + counts[window.Revised]
 	r.tell()
@@ -282,7 +294,7 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	a.update(r.index, func(s *PartitionStatus) {
 		s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
 		open, over := r.windows.HeldBytes()
-		s.HeldBytes = open + over
+		s.HeldBytes, s.RowsAhead = open+over, r.ahead()
 		s.Rows += count
 	})
 	return nil

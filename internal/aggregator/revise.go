@@ -3,9 +3,11 @@ package aggregator
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
@@ -34,17 +36,74 @@ func (r *reading) touched() int {
 	return 0
 }
 
+// ahead is how many rows wait for keys that are further behind.
+func (r *reading) ahead() int {
+	if e, ok := r.windows.(*events); ok {
+		return len(e.ahead)
+	}
+	return 0
+}
+
 // revise computes again what was touched, from the messages up to a position. It returns the
 // rows that aren't in the dataset as they are now, and which of them have to vanish; nil if none have.
-func (r *reading) revise(position uint64) (*fleetscore.Rows, []bool, error) {
+func (r *reading) revise(position uint64) (rows *fleetscore.Rows, gone []bool, err error) {
 	if r.touched() == 0 {
 		return nil, nil, nil
 	}
+	before := r.cost.reread
 	if e, ok := r.windows.(*events); ok {
-		return r.reviseLanes(e, position)
+		rows, gone, err = r.reviseLanes(e, position)
+	} else {
+		rows, err = r.reviseWindows(r.windows.(*windows).Touched(), position)
 	}
-	rows, err := r.reviseWindows(r.windows.(*windows).Touched(), position)
-	return rows, nil, err
+	n := r.cost.reread - before
+	r.cost.revisions++
+	r.a.metrics.revised.Inc()
+	r.a.metrics.reread.Add(float64(n))
+	r.a.update(r.index, func(s *PartitionStatus) { s.Revisions, s.Reread = s.Revisions+1, s.Reread+n })
+	return rows, gone, err
+}
+
+// cost is what revisions cost beside the readings, since it was looked at last.
+type cost struct {
+	since     time.Time
+	taken     int64 // readings that came
+	reread    int64 // readings that were read again
+	revisions int64
+}
+
+const (
+	costEvery   = 10 * time.Minute // how often it is looked whether revisions cost too much
+	leastReread = 100_000          // readings that are read again in that time and cost next to nothing
+)
+
+// tellCost warns if revisions read more readings again than come, and takes the warning back if they don't.
+func (r *reading) tellCost() {
+	c, now := &r.cost, r.a.now()
+	if c.since.IsZero() {
+		c.since = now
+	}
+	if now.Sub(c.since) < costEvery {
+		return
+	}
+	text := ""
+	if c.reread > max(c.taken, leastReread) {
+		text = fmt.Sprintf("late readings cost more than the others: since %s %d readings of partition %d came, and %d were read again for %d revisions. A longer queries.%s.cut makes fewer revisions, a shorter late_within makes each of them shorter",
+			c.since.UTC().Format(time.RFC3339), c.taken, r.index, c.reread, c.revisions, r.a.cfg.Name)
+		r.a.log.Warn(text)
+	}
+	*c = cost{since: now}
+	r.a.mu.Lock()
+	defer r.a.mu.Unlock()
+	all := ""
+	for i := range r.a.status.Partitions {
+		p := &r.a.status.Partitions[i]
+		if i == r.index {
+			p.Costly = text
+		}
+		all = cmp.Or(all, p.Costly) // one stands for all
+	}
+	r.a.health.Warn("revisions of query "+r.a.subject, all)
 }
 
 // remember tells the windows how far back the hub's readings go.
@@ -74,7 +133,9 @@ func (r *reading) remember(last uint64) error {
 func (r *reading) reviseWindows(cells map[window.Cell]uint64, position uint64) (*fleetscore.Rows, error) {
 	a := r.a
 	from, to := fleetscore.Micros(math.MaxInt64), fleetscore.Micros(math.MinInt64)
+	keys := map[fleetscore.Key]bool{}
 	for c := range cells {
+		keys[c.Key] = true
 		from, to = min(from, c.End-fleetscore.Micros(a.plan.Window.Microseconds())), max(to, c.End)
 	}
 	again := &windows{Partition: window.New(a.window), plan: a.plan}
@@ -85,8 +146,12 @@ func (r *reading) reviseWindows(cells map[window.Cell]uint64, position uint64) (
 			return err
 		}
 		return hub.Range(r.ctx, a.hub, r.index, first, position, func(m hub.Message) error {
-			if m.Readings != nil {
-				again.Again(window.Stamp{Seq: m.Seq, Arrived: m.Arrived, Unsure: m.Unsure}, m.Readings, again.kept(m, a.cfg.Hub.Key), cells)
+			if m.Readings == nil {
+				return nil
+			}
+			r.cost.reread += int64(m.Readings.Len())
+			if keep, some := again.keptOf(m, a.cfg.Hub.Key, keys); some {
+				again.Again(window.Stamp{Seq: m.Seq, Arrived: m.Arrived, Unsure: m.Unsure}, m.Readings, keep, cells)
 			}
 			return nil
 		})
@@ -97,6 +162,29 @@ func (r *reading) reviseWindows(cells map[window.Cell]uint64, position uint64) (
 	rows := again.Rest()
 	rows.TimeName, rows.KeyNames, rows.ValueNames = a.plan.StampName, a.plan.KeyNames, a.plan.Values()
 	return rows, a.persist(r.ctx, "reading rows again", func() error { return r.changed(rows, from, to) })
+}
+
+// keptOf says which readings of some keys fulfil the query's condition, and whether the message has any of these keys.
+func (w *windows) keptOf(m hub.Message, key []string, keys map[fleetscore.Key]bool) (keep []bool, some bool) {
+	of := make([]bool, len(m.Readings.Keys))
+	for i, k := range m.Readings.Keys {
+		of[i] = keys[k]
+		some = some || of[i]
+	}
+	if !some {
+		return nil, false
+	}
+	if keep = w.kept(m, key); keep == nil {
+		keep = slices.Grow(w.keep[:0], m.Readings.Len())[:m.Readings.Len()]
+		for i := range keep {
+			keep[i] = true
+		}
+		w.keep = keep
+	}
+	for i, k := range m.Readings.KeyIndex {
+		keep[i] = keep[i] && of[k]
+	}
+	return keep, true
 }
 
 // firstOf is the first message that may hold a reading later than a time which isn't early.

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/obs"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 )
@@ -286,5 +287,53 @@ func TestRepeatsReviseNothing(t *testing.T) {
 		if strings.Contains(string(data), `"remove"`) || strings.Contains(string(data), table.RevisedInfo) {
 			t.Errorf("commit %d revises rows:\n%s", version, data)
 		}
+	}
+}
+
+// TestCostOfRevisions: revisions, and the readings that are read again for them, are counted, and it is said
+// when these are more than come.
+func TestCostOfRevisions(t *testing.T) {
+	t.Parallel()
+	for name, sql := range map[string]string{"windows": config.Query.SQL, "lanes": again[0].sql} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, b, health := hubtest.New(1), openDir(t), &obs.Health{}
+			begin(t, h)
+			now := time.Unix(0, 0)
+			clock := func() time.Time { now = now.Add(30 * time.Second); return now } // of whoever asks, at least once for each message
+			const each, minutes = 2000, 25
+			cfg := revising(sql)
+			run := func(from, late fleetscore.Micros) PartitionStatus {
+				t.Helper()
+				for m := from; m < from+minutes; m++ {
+					at := (100 + m) * minute
+					r := &fleetscore.Readings{Keys: []fleetscore.Key{"d", "e"}, Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
+					for i := range fleetscore.Micros(each) {
+						r.KeyIndex, r.Times, r.Columns[0].Numbers = append(r.KeyIndex, uint32(i%2)), append(r.Times, at+i), append(r.Columns[0].Numbers, 1)
+					}
+					if _, err := h.Append(t.Context(), 0, hub.Stamp{Source: "http", Arrived: at + 1e6}, r); err != nil {
+						t.Fatal(err)
+					}
+					if late > 0 {
+						send(t, h, sent{"d", at - late + 30e6, at + 2e6, 5})
+					}
+				}
+				a, err := runDeps(t, cfg, h, Deps{Catalog: catalog.New(b), Now: clock, Health: health})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return a.Status().Partitions[0]
+			}
+			s := run(0, 8*minute)
+			if s.Revisions < minutes/2 || s.Reread < 4*each*s.Revisions || s.Reread > 25*each*s.Revisions {
+				t.Errorf("%d revisions read %d readings again; each late reading is eight minutes late, and %d come in a minute", s.Revisions, s.Reread, each)
+			}
+			if p := health.Problems(); !strings.Contains(s.Costly, "late readings cost more than the others") || len(p) != 1 || p[0].Problem != s.Costly {
+				t.Errorf("the status says %q, the health %v", s.Costly, p)
+			}
+			if s := run(minutes, 0); s.Revisions > 1 || s.Costly != "" || len(health.Problems()) > 0 { // the last late reading of before
+				t.Errorf("without late readings there are %d revisions, and the health says %v", s.Revisions, health.Problems())
+			}
+		})
 	}
 }

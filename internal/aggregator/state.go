@@ -42,14 +42,16 @@ func (e *events) save(position uint64) []byte {
 	}
 	f.Add(gone.Value())
 	var rows value.Fields
-	for _, r := range e.rows {
+	for _, r := range slices.Concat(e.rows, e.inOrder()) {
 		rows.Text(string(r.key))
 		rows.Int(int64(r.stamp))
 		for _, x := range r.values {
 			rows.Bits(x)
 		}
 	}
-	f.Add(rows.Value())
+	listed := rows.Value()
+	e.listed = len(value.Append(nil, listed))
+	f.Add(listed)
 	if e.lanes.apart {
 		e.saveApart(&f)
 	} else {
@@ -219,14 +221,18 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	for in := in.Inner(); in.More(); {
 		gone = append(gone, loadPast(in))
 	}
+	var list []made
 	for rows := in.Inner(); rows.More(); {
-		r := made{fleetscore.Key(rows.Text()), fleetscore.Micros(rows.Int()), make([]float64, len(e.plan.Values()))}
+		r := made{key: fleetscore.Key(rows.Text()), stamp: fleetscore.Micros(rows.Int()), values: make([]float64, len(e.plan.Values()))}
 		for i := range r.values {
 			r.values[i] = rows.Bits()
 		}
-		e.rows = append(e.rows, r)
+		list = append(list, r)
 	}
 	e.gate.Resume(mark, seen, gone)
+	for _, r := range list {
+		e.list(r)
+	}
 	e.reached = mark.Watermark
 	if !e.lanes.apart {
 		x := e.lanes.lane("")

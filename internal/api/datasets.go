@@ -39,7 +39,18 @@ type Dataset struct {
 	Last          *time.Time `json:"last,omitempty" doc:"largest stamp"`
 	CompleteUntil *time.Time `json:"complete_until,omitempty" doc:"no row with this stamp or an earlier one is still expected"`
 	Version       int64      `json:"version" doc:"version of the Delta table"`
+	Stream        *Stream    `json:"stream,omitempty" doc:"what the query that writes the dataset does, on the server that runs it; only if one dataset is read"`
 	Problem       string     `json:"problem,omitempty" doc:"why the dataset, or a file of it, can't be read; the other fields are empty if the whole dataset can't be read"`
+}
+
+// Stream says what a query has done since the server's start, and what it holds, over all partitions.
+type Stream struct {
+	Counted   int64 `json:"counted" doc:"readings that count"`
+	Revised   int64 `json:"revised" doc:"late readings for which rows were computed again"`
+	Revisions int64 `json:"revisions" doc:"commits for which rows were computed again"`
+	Reread    int64 `json:"reread" doc:"readings that were read again for that"`
+	RowsAhead int64 `json:"rows_ahead" doc:"rows that wait for sensors which are further behind, with TIMESTAMP BY … OVER"`
+	HeldBytes int64 `json:"held_bytes" doc:"memory of what is open and of rows that aren't committed, estimated"`
 }
 
 // ParquetType is the media type of Parquet.
@@ -143,6 +154,17 @@ func (s *server) getDataset(ctx context.Context, in *DatasetPath) (*body[Dataset
 	if fleetscore.NotFound.Is(err) {
 		return nil, fleetscore.Errorf(fleetscore.NotFound, "read dataset", in.Name, "there is no such dataset, or it has no rows yet").
 			WithHint("fleetscore dataset list shows all datasets")
+	}
+	for _, q := range s.deps.Queries() {
+		if q.Dataset != in.Name {
+			continue
+		}
+		d.Stream = &Stream{}
+		for _, p := range q.Partitions {
+			x := d.Stream
+			x.Counted, x.Revised, x.Revisions, x.Reread = x.Counted+p.Counted, x.Revised+p.Revised, x.Revisions+p.Revisions, x.Reread+p.Reread
+			x.RowsAhead, x.HeldBytes = x.RowsAhead+int64(p.RowsAhead), x.HeldBytes+p.HeldBytes
+		}
 	}
 	return answer(d), err
 }

@@ -36,14 +36,21 @@ func newDatasetCommand() *cobra.Command {
 	}
 	columns := []string{"dataset", "query", "rows", "files", "first", "last", "complete until", "problem"}
 	cmd.AddCommand(
-		remote(&cobra.Command{Use: "show NAME", Short: "Show a dataset", Example: "  fleetscore dataset show readings", Args: cobra.ExactArgs(1)},
+		remote(&cobra.Command{Use: "show NAME", Short: "Show a dataset", Long: `Shows a dataset. Of one that a query writes it says too, since the server's start and on the server that
+runs the query: how many commits computed rows again because late readings came, how many readings
+were read again for that, how many rows wait for sensors that are further behind (TIMESTAMP BY … OVER), and
+about how much memory the query uses.`, Example: "  fleetscore dataset show readings", Args: cobra.ExactArgs(1)},
 			func(ctx context.Context, c *client.Client, args []string) (*listing, error) {
 				var d api.Dataset
 				if err := c.Get(ctx, "/datasets/"+url.PathEscape(args[0]), nil, &d); err != nil {
 					return nil, err
 				}
-				l := &listing{columns: columns, single: true}
-				row(l, d)
+				l := &listing{columns: slices.Insert(slices.Clone(columns), len(columns)-1, "revisions", "readings read again", "rows ahead", "memory"), single: true}
+				cells := []any{"", "", "", ""}
+				if x := d.Stream; x != nil {
+					cells = []any{x.Revisions, x.Reread, x.RowsAhead, fmt.Sprintf("%.1f MB", float64(x.HeldBytes)/1e6)}
+				}
+				l.add(d, append(append([]any{d.Name, d.Query, d.Rows, d.Files, d.First, d.Last, d.CompleteUntil}, cells...), d.Problem)...)
 				return l, nil
 			}),
 		remote(&cobra.Command{Use: "list", Short: "List the datasets", Example: "  fleetscore dataset list", Args: cobra.NoArgs},
