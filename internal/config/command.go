@@ -23,7 +23,7 @@ func commandDefaults(c *fleetscore.CommandConfig) {
 
 var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	secretName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	secretName   = pattern{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`), 63}
 )
 
 // judgeCommand checks what a pipeline runs for its sensors.

@@ -201,7 +201,16 @@ func defAllowance(a **fleetscore.Allowance) {
 	}
 }
 
-var goodName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+var goodName = pattern{regexp.MustCompile(`^[a-z][a-z0-9_-]*$`), 63}
+
+// pattern is the form of a text with a greatest length. An expression that counts up to the length itself takes so
+// long to prepare that each start of the program is slower.
+type pattern struct {
+	form *regexp.Regexp
+	most int
+}
+
+func (p pattern) MatchString(s string) bool { return len(s) <= p.most && p.form.MatchString(s) }
 
 // judge reports settings that are well formed but make no sense.
 func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {

@@ -135,7 +135,7 @@ func (r *reader) judgeMQTT(m fleetscore.MQTTConfig, h fleetscore.HubConfig) {
 }
 
 // goodTopic is a name that topics and groups can have.
-var goodTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+var goodTopic = pattern{regexp.MustCompile(`^[A-Za-z0-9._-]+$`), 249}
 
 func (r *reader) judgeKafka(h fleetscore.HubConfig) {
 	for i, k := range h.Kafka {
@@ -265,7 +265,7 @@ func (r *reader) judgeFiles(h fleetscore.HubConfig) {
 }
 
 // goodStream is a name that streams and subjects can begin with.
-var goodStream = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
+var goodStream = pattern{regexp.MustCompile(`^[A-Za-z0-9_-]*$`), 64}
 
 func (r *reader) judgeNATS(n *fleetscore.NATSConfig) {
 	if err := natshub.CheckURL(n.URL); err != nil {

@@ -94,11 +94,15 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 	return r, nil
 }
 
-// goodRepository and goodTag are the specification's.
+// goodRepository and tagForm are the specification's.
 var (
 	goodRepository = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	goodTag        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	tagForm        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
 )
+
+// goodTag reports whether a text can be a tag. An expression that counts up to the length itself would take long to
+// prepare.
+func goodTag(s string) bool { return len(s) <= 128 && tagForm.MatchString(s) }
 
 // maxRepository bounds the name of a repository, so that the names of its blobs fit.
 const maxRepository = 200
@@ -239,7 +243,7 @@ func (r *Registry) find(ctx context.Context, repository, reference string) (e en
 	}
 	d := digest.Digest(reference)
 	if d.Validate() != nil {
-		if !goodTag.MatchString(reference) {
+		if !goodTag(reference) {
 			return e, missing
 		}
 		var t tag

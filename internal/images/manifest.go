@@ -164,7 +164,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, q reque
 			return &refusal{http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("the manifest has the digest %s, not %s", d, want)}
 		}
 		byDigest = true
-	} else if !goodTag.MatchString(q.reference) {
+	} else if !goodTag(q.reference) {
 		return &refusal{http.StatusBadRequest, "TAG_INVALID", "the tag " + q.reference + " has other characters than letters, digits, . _ -, or more than 128"}
 	}
 	r.collecting.RLock()
