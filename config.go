@@ -2,6 +2,7 @@ package fleetscore
 
 import (
 	"cmp"
+	"encoding/json"
 	"time"
 )
 
@@ -47,10 +48,11 @@ type HubConfig struct {
 	Time       string   `json:"time"`                 // event time column; default TS
 	TimeUnit   string   `json:"time_unit,omitempty"`  // unit of event times that are numbers since 1970: "s", "ms", "us" or "ns"; empty means ms
 	Partitions int      `json:"partitions,omitempty"` // ordered parts of the log; 0 means 1; fixed once readings are stored
-	Retention  Duration `json:"retention,omitempty"`  // how long readings are kept; 0 means 7d
-	Disorder   Duration `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
-	BacklogMB  int      `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
-	IdleAfter  Duration `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
+	// Retention says how long readings are kept, and how much of them. In fleet.yaml an age alone may stand for it: retention: 7d.
+	Retention HubRetention `json:"retention,omitzero"`
+	Disorder  Duration     `json:"disorder,omitempty"`   // how far a reading may lie behind the latest one; 0 means 5s
+	BacklogMB int          `json:"backlog_mb,omitempty"` // new readings are refused while more than this is not aggregated yet; 0 means 16384
+	IdleAfter Duration     `json:"idle_after,omitempty"` // silence after which arrival time moves the watermark; 0 means 10s
 	// Archive keeps readings in the store as Parquet files, so that they outlive the retention; nil keeps none.
 	Archive *ArchiveConfig `json:"archive,omitempty"`
 	// OwnKey is the key column that must hold the name of a device's token: the holder of the
@@ -65,6 +67,32 @@ type HubConfig struct {
 	// NATS keeps the log on NATS servers, so that several servers share it; nil keeps it
 	// in the folder of one server.
 	NATS *NATSConfig `json:"nats,omitempty"`
+}
+
+// HubRetention bounds the log of readings by age and by size. The oldest readings go first, and none that a
+// query needs or that is to be archived. Its JSON is the age alone if there is no size.
+type HubRetention struct {
+	Age  Duration `json:"age,omitempty"`  // 0 means 7d
+	Size Size     `json:"size,omitempty"` // of all partitions together; 0 means without limit
+}
+
+// MarshalJSON writes the age alone if there is no size.
+func (r HubRetention) MarshalJSON() ([]byte, error) {
+	if r.Size == 0 {
+		return json.Marshal(r.Age)
+	}
+	type plain HubRetention
+	return json.Marshal(plain(r))
+}
+
+// UnmarshalJSON reads an age, or an object.
+func (r *HubRetention) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		*r = HubRetention{}
+		return json.Unmarshal(b, &r.Age)
+	}
+	type plain HubRetention
+	return json.Unmarshal(b, (*plain)(r))
 }
 
 // MQTTConfig says where each server takes readings by MQTT, and what its messages look like.

@@ -2,6 +2,7 @@ package fleetscore
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -136,4 +137,12 @@ func (s *Size) UnmarshalText(b []byte) error {
 		break
 	}
 	return Errorf(Invalid, "read size", string(b), "it is not a number with a unit").WithHint("write for example 10GB; the units are KB, MB, GB and TB")
+}
+
+// Counted is a number of things for people to read: "1 message", "2 messages".
+func Counted[N ~int | ~int64 | ~uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -97,7 +97,7 @@ func (a *Aggregator) note(partition int, text string) {
 func (r *reading) missing(first, last uint64) {
 	r.a.metrics.gone.Add(float64(last - first + 1))
 	r.a.update(r.index, func(s *PartitionStatus) { s.Gone += last - first + 1 })
-	why := "they were removed because of their age before the query had read them: hub.retention is too short for the outage"
+	why := "they were removed because of their age, or of the size of the log, before the query had read them: hub.retention is too little for the outage"
 	if stats, err := r.a.hub.Stats(r.ctx); err == nil {
 		for _, d := range stats[r.index].Damage {
 			if d.First <= last && first <= d.Last {

@@ -34,17 +34,30 @@ type Hub struct {
 	gateway.Stats
 	Problem    string         `json:"problem" doc:"why this server takes no readings for now"`
 	Kafka      []kafka.Topic  `json:"kafka" doc:"the topics that this server reads"`
+	Log        HubLog         `json:"log" doc:"all partitions together"`
 	Partitions []HubPartition `json:"partitions" doc:"of the log; empty while it isn't open"`
 	Readers    []HubReader    `json:"readers" doc:"queries, and the archive"`
 }
 
+// HubLog is how much the log holds, and may hold.
+type HubLog struct {
+	Messages     uint64              `json:"messages"`
+	SizeBytes    uint64              `json:"size_bytes"`
+	LimitBytes   int64               `json:"limit_bytes" doc:"size of hub.retention; 0 means without limit"`
+	Age          fleetscore.Duration `json:"age" doc:"age of hub.retention"`
+	Oldest       *time.Time          `json:"oldest" doc:"about when the oldest message arrived"`
+	OverdueBytes int64               `json:"overdue_bytes" doc:"what is kept beyond hub.retention, because a query or the archive needs it or the clock is not trusted; an estimate"`
+}
+
 // HubPartition is a part of the log.
 type HubPartition struct {
-	Partition int    `json:"partition"`
-	First     uint64 `json:"first" doc:"offset of the oldest message"`
-	Last      uint64 `json:"last" doc:"offset of the newest message"`
-	Messages  uint64 `json:"messages"`
-	SizeBytes uint64 `json:"size_bytes"`
+	Partition    int        `json:"partition"`
+	First        uint64     `json:"first" doc:"offset of the oldest message"`
+	Last         uint64     `json:"last" doc:"offset of the newest message"`
+	Messages     uint64     `json:"messages"`
+	SizeBytes    uint64     `json:"size_bytes"`
+	Oldest       *time.Time `json:"oldest" doc:"about when the oldest message arrived"`
+	OverdueBytes int64      `json:"overdue_bytes" doc:"what is kept beyond hub.retention"`
 }
 
 // HubReader is how far a query, or the archive, has read the log.

@@ -35,7 +35,8 @@ func newHubCommand() *cobra.Command {
 seconds, when the first and the last one came, and the newest time that a device gave to one. The lag of a topic of Kafka is the number of
 records that are in the topic and not in the hub yet; if it can't be read, the problem says why and what to do, and the server tries again by
 itself. The lag of a query, and of the archive, is the number of messages of the hub that it hasn't taken yet; its newest time is the one
-until which its rows are complete. The log is what the hub holds. "fleetscore hub keys" shows what comes from each device and sensor.`,
+until which its rows are complete. The log is what the hub holds, with the arrival of its oldest message, and what it may hold by
+hub.retention; what is kept beyond that, because a query or the archive needs it, stands under problem. "fleetscore hub keys" shows what comes from each device and sensor.`,
 		Example: "  fleetscore hub show", Args: cobra.NoArgs},
 		func(ctx context.Context, c *client.Client, _ []string) (*listing, error) {
 			var h api.Hub
@@ -54,8 +55,20 @@ until which its rows are complete. The log is what the hub holds. "fleetscore hu
 			for _, k := range h.Kafka {
 				l.add(k, "kafka "+k.Topic, string(k.State), k.Accepted, "", k.Rejected, k.Lag, none, none, none, k.Problem)
 			}
+			log := func(item any, name, limit string, messages, bytes uint64, oldest *time.Time, overdue int64) {
+				problem := ""
+				if overdue > 0 {
+					problem = fmt.Sprintf("%.1f MB are kept beyond hub.retention", float64(overdue)/1e6)
+				}
+				l.add(item, name, fmt.Sprintf("%s, %.1f MB%s", plural(int(messages), "message"), float64(bytes)/1e6, limit), "", "", "", "", oldest, none, none, problem)
+			}
+			limit := fmt.Sprintf(", kept for %s", h.Log.Age)
+			if h.Log.LimitBytes > 0 {
+				limit = fmt.Sprintf(" of %s%s", fleetscore.Size(h.Log.LimitBytes), limit)
+			}
+			log(h.Log, "log", limit, h.Log.Messages, h.Log.SizeBytes, h.Log.Oldest, h.Log.OverdueBytes)
 			for _, p := range h.Partitions {
-				l.add(p, fmt.Sprintf("log %d", p.Partition), fmt.Sprintf("%s messages, %.1f MB", thousands(int64(p.Messages)), float64(p.SizeBytes)/1e6), "", "", "", "", none, none, none, "")
+				log(p, fmt.Sprintf("log %d", p.Partition), "", p.Messages, p.SizeBytes, p.Oldest, p.OverdueBytes)
 			}
 			for _, r := range h.Readers {
 				l.add(r, r.Name, "", "", "", "", r.Lag, none, none, r.Until, r.Problem)

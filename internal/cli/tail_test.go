@@ -16,7 +16,7 @@ import (
 func TestTail(t *testing.T) {
 	t.Parallel()
 	p := startServer(t, `
-hub: {key: [Device, Tag], time: TS}
+hub: {key: [Device, Tag], time: TS, retention: {age: 1d, size: 50MB}}
 queries:
   readings: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, Tag, TumblingWindow(second, 5)"
 `)
@@ -57,7 +57,7 @@ queries:
 		}
 	}
 	for _, c := range []struct{ args, want []string }{
-		{[]string{"show"}, []string{"all ", "http ", "log 0 ", "6 messages", "query readings"}},
+		{[]string{"show"}, []string{"all ", "http ", "log ", "6 messages, 0.0 MB of 50MB, kept for 24h0m0s", "log 0 ", "query readings"}},
 		{[]string{"keys"}, []string{"1,4 ", "1,5 ", " 3 ", "http"}},
 		{[]string{"keys", "--limit", "1"}, []string{"1,4 ", "there are more keys"}},
 		{[]string{"keys", "--key", "1,4", "--from", at.Add(-time.Minute).Format(time.RFC3339), "-o", "json"}, []string{`"readings": 3`, `"last": "` + at.Truncate(time.Microsecond).Format(time.RFC3339Nano)}},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,7 +43,7 @@ func TestParseDesignExample(t *testing.T) {
 	zero, all := fleetscore.AllowShare(0), fleetscore.AllowShare(100)
 	minutes := func(n int) fleetscore.Duration { return fleetscore.Duration(time.Duration(n) * time.Minute) }
 	want := fleetscore.Config{
-		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", TimeUnit: "ms", Partitions: 1, Retention: minutes(7 * 24 * 60),
+		Hub: fleetscore.HubConfig{Key: []string{"Device", "Tag"}, Time: "TS", TimeUnit: "ms", Partitions: 1, Retention: fleetscore.HubRetention{Age: minutes(7 * 24 * 60)},
 			Disorder: fleetscore.Duration(5 * time.Second), IdleAfter: fleetscore.Duration(10 * time.Second)},
 		Queries: map[string]fleetscore.QueryConfig{"readings": {
 			SQL: "SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\nINTO readings FROM hub TIMESTAMP BY TS\nGROUP BY Device, Tag, TumblingWindow(second, 5)\n",
@@ -281,6 +282,49 @@ func TestRetention(t *testing.T) {
 }
 
 // TestKafka: each fault of a topic's settings is named with its line, and what is left out has its default.
+// TestHubRetention: an age alone may stand for both bounds, also in JSON, where older servers know nothing else.
+func TestHubRetention(t *testing.T) {
+	t.Parallel()
+	week := fleetscore.HubRetention{Age: fleetscore.Duration(7 * 24 * time.Hour)}
+	day := fleetscore.HubRetention{Age: fleetscore.Duration(24 * time.Hour), Size: 50e9}
+	for text, want := range map[string]struct {
+		fleetscore.HubRetention
+		json string
+	}{
+		"retention: 7d":                        {week, `"168h0m0s"`},
+		"time: TS":                             {week, `"168h0m0s"`},
+		"retention: {age: 7d}":                 {week, `"168h0m0s"`},
+		"retention: {age: 1d, size: 50GB}":     {day, `{"age":"24h0m0s","size":"50GB"}`},
+		"retention: {size: 50GB}, time: Other": {fleetscore.HubRetention{Age: week.Age, Size: 50e9}, `{"age":"168h0m0s","size":"50GB"}`},
+	} {
+		c, err := Parse("fleet.yaml", []byte("hub: {"+text+"}\n"))
+		if err != nil || c.Hub.Retention != want.HubRetention {
+			t.Errorf("%s gives %+v, %v; want %+v", text, c.Hub.Retention, err, want.HubRetention)
+		}
+		b, err := json.Marshal(c.Hub.Retention)
+		if err != nil || string(b) != want.json {
+			t.Errorf("%s is written as %s, %v; want %s", text, b, err, want.json)
+		}
+		var again fleetscore.HubRetention
+		if err := json.Unmarshal(b, &again); err != nil || again != want.HubRetention {
+			t.Errorf("%s is read as %+v, %v", b, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"retention: week":                         "not a number with a unit",
+		"retention: {age: -1s}":                   "-1s is negative",
+		"retention: {size: 9MB}":                  "9MB is too little for 1 partition: write at least 10MB",
+		"retention: {size: 1GB}, partitions: 128": "1GB is too little for 128 partitions: write at least 1280MB",
+		"retention: {size: 50}":                   "write for example 10GB",
+		"retention: {time: 7d}":                   "hub.retention.time: unknown key",
+		"retention: [7d]":                         "a mapping (key: value) is expected here",
+	} {
+		if _, err := Parse("fleet.yaml", []byte("hub: {"+text+"}\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestKafka(t *testing.T) {
 	t.Parallel()
 	head := "hub:\n  kafka:\n"

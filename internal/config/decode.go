@@ -150,10 +150,16 @@ func (r *reader) text(n ast.Node, v reflect.Value) {
 	}
 }
 
+// shortFor names the field of a type that may be written in place of the whole.
+var shortFor = map[reflect.Type]string{
+	reflect.TypeFor[fleetscore.QueryConfig]():  "SQL",
+	reflect.TypeFor[fleetscore.HubRetention](): "Age",
+}
+
 func (r *reader) structure(n ast.Node, v reflect.Value) {
-	if v.Type() == reflect.TypeFor[fleetscore.QueryConfig]() {
-		if s, ok := scalar(n); ok { // the SQL text itself
-			v.FieldByName("SQL").SetString(s)
+	if name, ok := shortFor[v.Type()]; ok {
+		if _, single := scalar(n); single {
+			r.value(n, v.FieldByName(name))
 			return
 		}
 	}

@@ -13,6 +13,10 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 )
 
+// leastLog is the least size of a partition of the log that a limit may allow: messages have up to a
+// megabyte, and a partition's readings go file by file.
+const leastLog fleetscore.Size = 10_000_000
+
 func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	for i, k := range h.Key {
 		if k == "" || slices.Contains(h.Key[:i], k) || k == h.Time {
@@ -25,10 +29,13 @@ func (r *reader) judgeHub(h fleetscore.HubConfig) {
 	for _, d := range []struct {
 		name string
 		v    fleetscore.Duration
-	}{{"retention", h.Retention}, {"disorder", h.Disorder}, {"idle_after", h.IdleAfter}} {
+	}{{"retention.age", h.Retention.Age}, {"disorder", h.Disorder}, {"idle_after", h.IdleAfter}} {
 		if d.v < 0 {
 			r.at("hub."+d.name, "%s is negative; write 0 or more", d.v)
 		}
+	}
+	if least := leastLog * fleetscore.Size(max(h.Partitions, 1)); h.Retention.Size != 0 && h.Retention.Size < least {
+		r.at("hub.retention.size", "%s is too little for %s: write at least %s, or leave it out", h.Retention.Size, fleetscore.Counted(h.Partitions, "partition"), least)
 	}
 	if !slices.Contains([]string{"s", "ms", "us", "ns"}, h.TimeUnit) {
 		r.at("hub.time_unit", "%q is unknown; write s, ms, us or ns", h.TimeUnit)
@@ -75,7 +82,7 @@ func fillHub(h *fleetscore.HubConfig) {
 	def(&h.Time, "TS")
 	def(&h.TimeUnit, "ms")
 	def(&h.Partitions, 1)
-	def(&h.Retention, fleetscore.Duration(7*24*time.Hour))
+	def(&h.Retention.Age, fleetscore.Duration(7*24*time.Hour))
 	def(&h.Disorder, fleetscore.Duration(5*time.Second))
 	def(&h.IdleAfter, fleetscore.Duration(10*time.Second))
 	h.Kafka = slices.Clone(h.Kafka)

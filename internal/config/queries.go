@@ -142,8 +142,8 @@ func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.Query
 		if plan.General == nil { // others keep what they need of older readings
 			need += plan.Window
 		}
-		if c.Hub.Retention != 0 && need > c.Hub.Retention.D() {
-			r.at(path+".late_within", "a late reading's window is computed again from the hub's readings, so late_within and the window (%s together) must not be longer than hub.retention, which is %s", fleetscore.Duration(need), c.Hub.Retention)
+		if age := c.Hub.Retention.Age; age != 0 && need > age.D() {
+			r.at(path+".late_within", "a late reading's window is computed again from the hub's readings, so late_within and the window (%s together) must not be longer than hub.retention, which is %s", fleetscore.Duration(need), age)
 		}
 	}
 }

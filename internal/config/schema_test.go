@@ -130,8 +130,14 @@ func schemaOf(t *testing.T) []byte {
 		s.Definitions[of.Name()].Required = keys
 	}
 	s.Definitions["PipelineConfig"].AnyOf = []*jsonschema.Schema{{Required: []string{"dataset", "features", "pool"}}, {Required: []string{"shadow"}}}
-	whole := s.Definitions["QueryConfig"]
-	s.Definitions["QueryConfig"] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, whole}}
+	for short, field := range shortFor {
+		whole := s.Definitions[short.Name()]
+		member, _ := short.FieldByName(field)
+		name, _, _ := strings.Cut(member.Tag.Get("json"), ",")
+		one := *whole.Properties.Value(name)
+		one.Description = ""
+		s.Definitions[short.Name()] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{&one, whole}}
+	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)

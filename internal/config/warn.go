@@ -153,7 +153,7 @@ func Editing(old, now fleetscore.Config) []string {
 				out = append(out, fmt.Sprintf("queries.%s no longer writes the dataset %s: its rows stay, and windows that are open now get no row", name, o.Into))
 			case strings.TrimSpace(after[i].SQL) != strings.TrimSpace(o.SQL):
 				s := fmt.Sprintf("queries.%s is edited: rows that are there stay; windows that are open now, and all later ones, get their rows by the new text from all readings that the hub still has, which are read again", name)
-				if keeps := now.Hub.Retention.D(); after[i].Window > keeps {
+				if keeps := now.Hub.Retention.Age.D(); after[i].Window > keeps {
 					s += fmt.Sprintf("; the query looks back %s, and hub.retention is %s, so that its first rows may be of fewer readings", fleetscore.Duration(after[i].Window), fleetscore.Duration(keeps))
 				}
 				out = append(out, s)

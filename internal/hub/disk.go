@@ -155,5 +155,5 @@ func storageError(op, dir string, err error) error {
 
 func diskFull(op, dir string, err error) error {
 	return fleetscore.Errorf(fleetscore.Exhausted, op, dir, "%w", err).
-		WithHint("free space on that disk, or shorten hub.retention; no stored reading is lost, and readings are accepted again when there is space")
+		WithHint("free space on that disk, or lower hub.retention; no stored reading is lost, and readings are accepted again when there is space")
 }

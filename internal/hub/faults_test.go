@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 )
 
 // health remembers the last report of each part.
@@ -165,6 +167,59 @@ func TestDiskFails(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestOldFilesStay: when old files can't be removed, the log says so once and then at growing distances, nothing
+// of what is there is lost, and the files go as soon as the disk lets them.
+func TestOldFilesStay(t *testing.T) {
+	t.Parallel()
+	for _, ops := range []string{"remove", "create write sync", "remove create write sync"} {
+		t.Run(ops, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d, fault := newMemDisk(), &failing{}
+				d.hook = fault.hook
+				var told strings.Builder // by one goroutine at a time
+				trouble := new(lifecycle.Outages).Trouble(slog.New(slog.NewTextHandler(&told, nil)))
+				h, err := open(t.Context(), Config{Dir: "/hub", Retention: time.Hour, segmentBytes: 500}, Deps{Trouble: func() Trouble { return &trouble }}, d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer h.Close()
+				first := func() uint64 {
+					s, err := h.Stats(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					return s[0].First
+				}
+				for n := range 20 {
+					if _, err := h.Append(t.Context(), 0, Stamp{Source: "http", Arrived: fleetscore.MicrosOf(time.Now())}, message(n)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				fault.set(ops, syscall.EIO)
+				time.Sleep(24 * time.Hour)
+				if got := first(); got != 1 {
+					t.Fatalf("the log begins with message %d", got)
+				}
+				if got := len(readTo(t, h, 0, 20)); got != 20 {
+					t.Errorf("%d of 20 messages can be read", got)
+				}
+				if n := strings.Count(told.String(), "can't be removed yet"); n < 2 || n > 10 {
+					t.Errorf("a day without a removal is told %d times:\n%s", n, told.String())
+				}
+				fault.set("", nil)
+				time.Sleep(2 * time.Minute)
+				if got := first(); got != 21 {
+					t.Errorf("the log begins with message %d though the disk works again", got)
+				}
+				if n := strings.Count(told.String(), "can be removed again"); n != 1 {
+					t.Errorf("the end is told %d times:\n%s", n, told.String())
+				}
+			})
+		})
 	}
 }
 

@@ -57,7 +57,11 @@ type Stats struct {
 	Last      uint64 // sequence of the latest message ever appended; 0 before the first
 	Messages  uint64
 	SizeBytes uint64
-	Damage    []Damage // messages that are known to be lost, in the order they were found
+	// Oldest is about when the oldest message arrived; 0 if there is none. A hub may give a time shortly before.
+	Oldest fleetscore.Micros
+	// OverdueBytes are kept although they are beyond the retention, because Deps.Needed says so. An estimate.
+	OverdueBytes int64
+	Damage       []Damage // messages that are known to be lost, in the order they were found
 }
 
 // Damage is a range of messages that were acknowledged and can't be read any more.
@@ -92,7 +96,7 @@ type Hub interface {
 
 	// Read calls fn with every message of the partition from the first with Seq >=
 	// from (0 means the oldest), in order, each once, and then waits for more. If
-	// older messages were removed because of their age, the first Seq is greater than
+	// older messages were removed by the retention, the first Seq is greater than
 	// from. Damaged messages are skipped; Stats lists them, and the next message's
 	// Seq shows the gap. It returns fn's error, or the context's, or Unavailable once
 	// the hub is closed or its disk fails, or Invalid if a message has an unknown

@@ -21,18 +21,21 @@ type Config struct {
 	Dir        string        // the folder, which is made if it doesn't exist; one process at a time may use it
 	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
 	Retention  time.Duration // age at which unneeded messages are dropped; 0 means 7 days; may change between openings
+	Size       int64         // bytes of all partitions together, beyond which the oldest unneeded messages are dropped; 0 means no limit; may change too
 
 	segmentBytes int64 // 0 means 128 MiB
 }
 
 // Deps are the other parts of the server that a hub uses.
 type Deps struct {
-	Log    *slog.Logger     // nil discards
-	Health Health           // nil discards
-	Now    func() time.Time // the time from which ages are counted; nil means time.Now
+	Log    *slog.Logger // nil discards
+	Health Health       // nil discards
+	// Trouble makes what tells people of removals that fail; each is used by one goroutine. Nil logs each failure.
+	Trouble func() Trouble
+	Now     func() time.Time // the time from which ages are counted; nil means time.Now
 	// Needed returns the first message of a partition that is still needed, for
 	// example by a query that has not committed the message. This message and later
-	// ones are kept whatever their age. 0 keeps everything. Nil means that no message
+	// ones are kept whatever their age and size. 0 keeps everything. Nil means that no message
 	// is needed.
 	Needed func(partition int) uint64
 }
@@ -43,6 +46,39 @@ type Deps struct {
 type Health interface {
 	Report(part, problem string)
 	Warn(part, text string)
+}
+
+// Trouble is told of each failure of work that is tried again, and of each success;
+// *lifecycle.Trouble implements it, and logs an outage at growing distances.
+type Trouble interface {
+	Failed(level slog.Level, message string, err error, args ...any)
+	Works(message string, args ...any)
+}
+
+// everyFailure is a Trouble that logs each failure.
+type everyFailure struct{ log *slog.Logger }
+
+func (e everyFailure) Failed(level slog.Level, message string, err error, args ...any) {
+	e.log.Log(context.Background(), level, message, append(args, "error", err)...)
+}
+
+func (everyFailure) Works(string, ...any) {}
+
+// Defaults fills in what is left out, but Needed, whose absence has a meaning of its own.
+func (d Deps) Defaults() Deps {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Health == nil {
+		d.Health = noHealth{}
+	}
+	if d.Trouble == nil {
+		d.Trouble = func() Trouble { return everyFailure{d.Log} }
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return d
 }
 
 type noHealth struct{}
@@ -74,6 +110,7 @@ type segmentLog struct {
 	partitions []*partition
 	done       chan struct{} // closed by Close
 	warnings   *Warnings
+	trouble    func() Trouble
 	writers    sync.WaitGroup
 	spare      sync.Pool // of *[]byte
 
@@ -104,22 +141,16 @@ func open(ctx context.Context, cfg Config, deps Deps, d disk) (*segmentLog, erro
 	if cfg.segmentBytes == 0 {
 		cfg.segmentBytes = segmentBytes
 	}
-	if cfg.Dir == "" || cfg.Partitions < 1 || cfg.Partitions > fleetscore.Shards || cfg.Retention < time.Second {
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions with a retention of %v are not possible", cfg.Partitions, cfg.Retention).
-			WithHint("name a folder, 1 to %d partitions and a retention of a second or more", fleetscore.Shards)
+	if cfg.Dir == "" || cfg.Partitions < 1 || cfg.Partitions > fleetscore.Shards || cfg.Retention < time.Second || cfg.Size < 0 {
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "open hub", cfg.Dir, "%d partitions with a retention of %v and %s are not possible", cfg.Partitions, cfg.Retention, fleetscore.Size(cfg.Size)).
+			WithHint("name a folder, 1 to %d partitions, a retention of a second or more and no negative size", fleetscore.Shards)
 	}
-	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, started: time.Now(), disk: d,
-		epoch: newID(), done: make(chan struct{}), failing: map[int]string{}}
-	if h.slog == nil {
-		h.slog = slog.New(slog.DiscardHandler)
+	if cfg.Size > 0 {
+		cfg.segmentBytes = min(cfg.segmentBytes, cfg.Size/int64(10*cfg.Partitions))
 	}
-	if h.health == nil {
-		h.health = noHealth{}
-	}
-	h.warnings = NewWarnings(h.health)
-	if h.now == nil {
-		h.now = time.Now
-	}
+	deps = deps.Defaults()
+	h := &segmentLog{cfg: cfg, slog: deps.Log, health: deps.Health, trouble: deps.Trouble, now: deps.Now, needed: deps.Needed, started: time.Now(), disk: d,
+		warnings: NewWarnings(deps.Health), epoch: newID(), done: make(chan struct{}), failing: map[int]string{}}
 	if h.needed == nil {
 		h.needed = func(int) uint64 { return math.MaxUint64 }
 	}
@@ -276,7 +307,7 @@ func (h *segmentLog) left(bytes uint64) {
 	switch {
 	case changed && low:
 		h.slog.Warn("the hub's disk is nearly full", "dir", h.cfg.Dir, "left_mb", bytes>>20)
-		h.health.Warn("hub disk", fmt.Sprintf("less than %d MB are left on the disk of %s; below %d MB no readings are accepted: free some space, or shorten hub.retention", lowBytes>>20, h.cfg.Dir, reserveBytes>>20))
+		h.health.Warn("hub disk", fmt.Sprintf("less than %d MB are left on the disk of %s; below %d MB no readings are accepted: free some space, or lower hub.retention", lowBytes>>20, h.cfg.Dir, reserveBytes>>20))
 	case changed:
 		h.health.Warn("hub disk", "")
 	}

@@ -48,10 +48,11 @@ type partition struct {
 	damage   []Damage      // what was found to be unreadable
 
 	// Used by the writer alone.
-	newest fleetscore.Micros // arrival of the last message
-	active file              // of the last segment; nil means that the next append begins a segment
-	mark   file              // nil until it is needed
-	gone   uint64            // messages up to this one were removed by age
+	newest   fleetscore.Micros // arrival of the last message
+	trimming Trouble           // why old messages can't be removed
+	active   file              // of the last segment; nil means that the next append begins a segment
+	mark     file              // nil until it is needed
+	gone     uint64            // messages up to this one were removed by the retention
 }
 
 // request is one append.
@@ -119,18 +120,25 @@ func (p *partition) run() {
 			_ = p.mark.Close() // everything that matters was synced before
 		}
 	}()
+	p.trimming = p.log.trouble()
 	trim := time.NewTicker(p.log.trimEvery())
 	defer trim.Stop()
+	segments := len(p.segments)
 	for {
 		select {
 		case <-p.log.done:
 			return
 		case <-trim.C:
 			p.trim()
+			segments = len(p.segments)
 		case r := <-p.requests:
 			p.busy.Store(int64(max(p.log.stopwatch(), 1)))
 			p.commit(p.gather(r))
 			p.busy.Store(0)
+			if n := len(p.segments); p.log.cfg.Size > 0 && n > segments { // don't wait for the ticker, because much may come until then
+				p.trim()
+			}
+			segments = len(p.segments)
 		}
 	}
 }
@@ -275,7 +283,7 @@ func (p *partition) begin() error {
 }
 
 // writeMark notes the last sequence beside the segments, and how far messages were
-// removed by age. The mark isn't synced with each append, so after a power cut the
+// removed by the retention. The mark isn't synced with each append, so after a power cut the
 // mark may be too low, but never too high. If the mark names a message that the
 // segments don't hold, damage destroyed acknowledged messages; their sequences are
 // not used again.
@@ -350,10 +358,25 @@ func (p *partition) stats() Stats {
 			s.Messages -= d.Last - d.First + 1
 		}
 	}
-	for _, seg := range p.segments {
-		s.SizeBytes += uint64(seg.end - segmentHeader)
+	if s.SizeBytes = uint64(p.sizeLocked()); s.Messages > 0 {
+		s.Oldest = p.segments[0].began
 	}
+	s.OverdueBytes = p.log.warnings.OverdueOf(p.index)
 	return s
+}
+
+// size is that of the partition's records.
+func (p *partition) size() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sizeLocked()
+}
+
+func (p *partition) sizeLocked() (n int64) {
+	for i := range p.segments {
+		n += p.segments[i].size()
+	}
+	return n
 }
 
 // reaches finds the last message that an opening of the hub wrote.

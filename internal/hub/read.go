@@ -151,7 +151,7 @@ func (r *reader) locate() (segment, bool) {
 		}
 		return s, true
 	}
-	// Older messages were removed by age, or all segments are gone.
+	// Older messages were removed by the retention, or all segments are gone.
 	r.from = p.last + 1
 	if len(p.segments) > 0 {
 		r.from = p.segments[0].first

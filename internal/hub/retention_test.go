@@ -92,6 +92,44 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	}
 }
 
+func TestRetentionBySize(t *testing.T) {
+	t.Parallel()
+	hubtest.RunRetention(t, func(t *testing.T, size int64, deps hub.Deps) hub.Hub {
+		h, err := hub.Open(t.Context(), hub.Config{Dir: t.TempDir(), Partitions: 3, Retention: time.Second, Size: size}, deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	})
+}
+
+// TestShare: shares are equal, and what a part doesn't use goes to the others.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		sizes       []int64
+		limit, want int64
+	}{
+		{[]int64{100}, 60, 60},
+		{[]int64{100}, 100, 100},
+		{[]int64{10, 10, 10}, 90, 90}, // nothing goes
+		{[]int64{100, 100, 100}, 90, 30},
+		{[]int64{100, 10, 100}, 90, 40},
+		{[]int64{0, 0, 1000}, 90, 90},
+		{[]int64{50, 20, 20}, 90, 90},
+		{[]int64{51, 20, 20}, 90, 50},
+	} {
+		got := hub.Share(tt.sizes, tt.limit)
+		sum := int64(0)
+		for _, s := range tt.sizes {
+			sum += min(s, got)
+		}
+		if got != tt.want || sum > tt.limit {
+			t.Errorf("parts of %v with a limit of %d have shares of %d, %d together; want %d", tt.sizes, tt.limit, got, sum, tt.want)
+		}
+	}
+}
+
 func TestLastArrivalOfNoHub(t *testing.T) {
 	t.Parallel()
 	if got := hub.LastArrival(t.TempDir()); got != 0 {

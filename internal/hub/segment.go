@@ -37,6 +37,9 @@ type segment struct {
 	end      int64             // bytes that hold records: nothing after them was acknowledged
 }
 
+// size is that of its records.
+func (s *segment) size() int64 { return s.end - segmentHeader }
+
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, segmentSuffix) }
 
 // parseSegmentName returns the first message of a segment's file; false if the name

@@ -7,7 +7,7 @@ import (
 )
 
 // Warnings tells people what they should know of a log, wherever it lies: what was found to be
-// damaged, and how much is kept longer than the retention. It is safe for concurrent use.
+// damaged, and how much is kept beyond the retention. It is safe for concurrent use.
 type Warnings struct {
 	health Health
 
@@ -33,7 +33,7 @@ func (w *Warnings) Damaged(text string) {
 	w.health.Warn("hub log", strings.Join(w.texts, "; ")+". Everything else can be read. Restart the server to clear this warning")
 }
 
-// Overdue notes how many bytes of a partition are kept longer than the retention, and warns
+// Overdue notes how many bytes of a partition are kept beyond the retention, and warns
 // while there are any, because the log grows until the query that needs them goes on.
 func (w *Warnings) Overdue(partition int, n int64) {
 	w.mu.Lock()
@@ -49,10 +49,17 @@ func (w *Warnings) Overdue(partition int, n int64) {
 	w.health.Warn("hub retention", overdueText(sum))
 }
 
+// OverdueOf is what Overdue noted last.
+func (w *Warnings) OverdueOf(partition int) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.overdue[partition]
+}
+
 // overdueText is empty if there are no such bytes.
 func overdueText(bytes int64) string {
 	if bytes == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d MB of readings are older than hub.retention and are kept, because a query has not committed them or the clock is not trusted: GET /queries and the overview show which query has stopped; if you remove that query from fleet.yaml, the readings are removed too", (bytes+1<<20-1)>>20)
+	return fmt.Sprintf("%d MB of readings are older than hub.retention, or more than its size, and are kept, because a query still needs them, they are not archived yet, or the clock is not trusted: GET /queries and the overview show whether a query has stopped; if you remove that query from fleet.yaml, the readings are removed too; if none has stopped, its windows need more than hub.retention allows", (bytes+1<<20-1)>>20)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -15,7 +16,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/durable"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/store"
 )
 
@@ -188,4 +191,43 @@ func FolderError(dir string, err error) error {
 		kind, hint = fleetscore.Exhausted, "the disk is full: free some space, or pick another disk with --dir"
 	}
 	return fleetscore.Errorf(kind, "make folder", dir, "%w", err).WithHint("%s", hint)
+}
+
+// log says which log the hub is: one in a folder, or on NATS servers if there is a URL.
+type log struct {
+	folder hub.Config
+	nats   natshub.Config
+}
+
+// hubConfig is the part of the configuration that the hub itself depends on.
+func (s *streams) hubConfig(c fleetscore.HubConfig) log {
+	if n := c.NATS; n != nil {
+		return log{nats: natshub.Config{URL: n.URL, Name: n.Name, Partitions: c.Partitions, Replicas: n.Replicas, Retention: c.Retention.Age.D(), Size: int64(c.Retention.Size), MaxBytes: int64(n.MaxMB) << 20,
+			Credentials: n.Credentials, CA: n.CA, Certificate: n.Certificate, Key: n.Key}}
+	}
+	return log{folder: hub.Config{Dir: filepath.Join(s.server.cfg.Dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.Age.D(), Size: int64(c.Retention.Size)}}
+}
+
+// open opens the log.
+func (l log) open(ctx context.Context, deps hub.Deps) (hub.Hub, error) {
+	if l.nats.URL != "" {
+		return natshub.Open(ctx, l.nats, deps)
+	}
+	return hub.Open(ctx, l.folder, deps)
+}
+
+func (s *streams) openHub(ctx context.Context, cfg log) error {
+	var outages lifecycle.Outages
+	trouble := func() hub.Trouble {
+		t := outages.Trouble(s.server.log)
+		return &t
+	}
+	h, err := cfg.open(ctx, hub.Deps{Log: s.server.log, Health: s.server.health, Trouble: trouble, Now: s.server.clock.Now, Needed: s.needed})
+	if err == nil {
+		s.mu.Lock()
+		s.hub = h
+		s.mu.Unlock()
+		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions(), "retention", cmp.Or(cfg.folder.Retention, cfg.nats.Retention), "size", fleetscore.Size(cmp.Or(cfg.folder.Size, cfg.nats.Size)))
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -26,7 +24,6 @@ import (
 	"github.com/fleetscore/fleetscore/internal/gateway/kafka"
 	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
 	"github.com/fleetscore/fleetscore/internal/hub"
-	"github.com/fleetscore/fleetscore/internal/hub/natshub"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/obs"
@@ -187,29 +184,6 @@ func (s *streams) ownStats() gateway.Stats {
 	return s.gateway.Stats()
 }
 
-// log says which log the hub is: one in a folder, or on NATS servers if there is a URL.
-type log struct {
-	folder hub.Config
-	nats   natshub.Config
-}
-
-// hubConfig is the part of the configuration that the hub itself depends on.
-func (s *streams) hubConfig(c fleetscore.HubConfig) log {
-	if n := c.NATS; n != nil {
-		return log{nats: natshub.Config{URL: n.URL, Name: n.Name, Partitions: c.Partitions, Replicas: n.Replicas, Retention: c.Retention.D(), MaxBytes: int64(n.MaxMB) << 20,
-			Credentials: n.Credentials, CA: n.CA, Certificate: n.Certificate, Key: n.Key}}
-	}
-	return log{folder: hub.Config{Dir: filepath.Join(s.server.cfg.Dir, "hub"), Partitions: c.Partitions, Retention: c.Retention.D()}}
-}
-
-// open opens the log.
-func (l log) open(ctx context.Context, deps hub.Deps) (hub.Hub, error) {
-	if l.nats.URL != "" {
-		return natshub.Open(ctx, l.nats, deps)
-	}
-	return hub.Open(ctx, l.folder, deps)
-}
-
 // run ends with an error only if the hub can't be opened at the start, when somebody
 // sees the error; later it tries again.
 func (s *streams) run(ctx context.Context) error {
@@ -262,17 +236,6 @@ func (s *streams) run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (s *streams) openHub(ctx context.Context, cfg log) error {
-	h, err := cfg.open(ctx, hub.Deps{Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now, Needed: s.needed})
-	if err == nil {
-		s.mu.Lock()
-		s.hub = h
-		s.mu.Unlock()
-		s.server.log.Info("the hub is open", "dir", cfg.folder.Dir, "url", cfg.nats.URL, "hub", h.ID(), "partitions", h.Partitions(), "retention", cmp.Or(cfg.folder.Retention, cfg.nats.Retention))
-	}
-	return err
 }
 
 // without notes why the hub isn't open, or that it is.

@@ -140,6 +140,7 @@ func (s *streams) ways(ctx context.Context) api.Hub {
 		out.Kafka = append(out.Kafka, t.Status())
 	}
 	h, kept := s.hub, s.archive
+	out.Log.Age, out.Log.LimitBytes = s.cfg.Retention.Age, int64(s.cfg.Retention.Size)
 	if out.Problem = s.why; s.gateway != nil {
 		out.Problem = s.gateway.Refuses()
 	}
@@ -152,7 +153,15 @@ func (s *streams) ways(ctx context.Context) api.Hub {
 		return out // health says why
 	}
 	for _, p := range log {
-		out.Partitions = append(out.Partitions, api.HubPartition{Partition: p.Partition, First: p.First, Last: p.Last, Messages: p.Messages, SizeBytes: p.SizeBytes})
+		part := api.HubPartition{Partition: p.Partition, First: p.First, Last: p.Last, Messages: p.Messages, SizeBytes: p.SizeBytes, OverdueBytes: p.OverdueBytes}
+		if p.Oldest > 0 {
+			at := p.Oldest.Time()
+			if part.Oldest = &at; out.Log.Oldest == nil || at.Before(*out.Log.Oldest) {
+				out.Log.Oldest = &at
+			}
+		}
+		out.Partitions = append(out.Partitions, part)
+		out.Log.Messages, out.Log.SizeBytes, out.Log.OverdueBytes = out.Log.Messages+p.Messages, out.Log.SizeBytes+p.SizeBytes, out.Log.OverdueBytes+p.OverdueBytes
 	}
 	behind := func(name string, positions []uint64) api.HubReader {
 		r := api.HubReader{Name: name, Positions: positions}

@@ -226,6 +226,11 @@ func (m *Memory) Stats(ctx context.Context) ([]hub.Stats, error) {
 	for i := range m.partitions {
 		p := &m.partitions[i]
 		s := hub.Stats{Partition: i, First: p.first, Last: p.first + uint64(len(p.messages)) - 1, Messages: uint64(len(p.messages))}
+		if len(p.messages) > 0 && p.messages[0] != nil {
+			if first, err := p.decode(i, p.first); err == nil {
+				s.Oldest = first.Arrived
+			}
+		}
 		for j, b := range p.messages {
 			seq := p.first + uint64(j)
 			s.SizeBytes += uint64(len(b))

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -313,7 +314,7 @@ func testReaderError(t *testing.T, h hub.Hub) {
 
 func testStats(t *testing.T, h hub.Hub) {
 	for range 4 {
-		mustAppend(t, h, 1, 0, Batch(0, 10))
+		mustAppend(t, h, 1, fleetscore.MicrosOf(time.Now()), Batch(0, 10))
 	}
 	got, err := h.Stats(t.Context())
 	if err != nil {
@@ -324,11 +325,14 @@ func testStats(t *testing.T, h hub.Hub) {
 		{Partition: 1, First: 1, Last: 4, Messages: 4},
 		{Partition: 2, First: 1},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(hub.Stats{}, "SizeBytes")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(hub.Stats{}, "SizeBytes", "Oldest")); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 	if got[1].SizeBytes == 0 {
 		t.Error("a partition with messages has size 0")
+	}
+	if age := fleetscore.MicrosOf(time.Now()) - got[1].Oldest; age < 0 || age > 60e6 || got[0].Oldest != 0 {
+		t.Errorf("the oldest message is said to be of %s, that of an empty partition of %s", got[1].Oldest, got[0].Oldest)
 	}
 }
 

@@ -199,7 +199,7 @@ func (l *log) failure(op, subject string, err error) error {
 			fallthrough
 		case errAccount, errStorage, errMemory, errResources:
 			return fleetscore.Errorf(fleetscore.Exhausted, op, subject, "the NATS servers have no room: %w", err).
-				WithHint("give the servers more storage, raise hub.nats.max_mb, or shorten hub.retention")
+				WithHint("give the servers more storage, raise hub.nats.max_mb, or lower hub.retention")
 		case errReplicas, errPeers:
 			return fleetscore.Errorf(fleetscore.Invalid, op, subject, "the NATS servers can't keep %d copies: %w", l.cfg.Replicas, err).
 				WithHint("start a cluster of %d servers or more, or set hub.nats.replicas to 1: then nothing survives the loss of that server", l.cfg.Replicas)

@@ -9,7 +9,7 @@
 // same message id, by which JetStream recognises the repeat.
 //
 // Streams never remove messages by themselves: this package removes those that are older
-// than the retention and no longer needed. It doesn't start or configure NATS servers;
+// than the retention, or the oldest if there are more than its size allows, and that are no longer needed. It doesn't start or configure NATS servers;
 // docs/nats.md says what they need.
 //
 // A hub may be used concurrently, and by several processes at once. Its goroutines end
@@ -32,14 +32,15 @@ import (
 	"github.com/fleetscore/fleetscore/internal/hub"
 )
 
-// Config says which streams a hub uses. All fields but Partitions, Replicas, Retention
-// and MaxBytes are texts, so that two configurations can be compared.
+// Config says which streams a hub uses. All fields but Partitions, Replicas, Retention,
+// Size and MaxBytes are texts, so that two configurations can be compared.
 type Config struct {
 	URL        string        // the servers' addresses with commas between them: nats://a:4222,nats://b:4222
 	Name       string        // the streams are Name-000, Name-001, …; "" means fleetscore
 	Partitions int           // 0 means 1; at most 256; fixed once readings are stored
 	Replicas   int           // how many servers hold each message; 0 means 3
 	Retention  time.Duration // age at which unneeded messages are removed; 0 means 7 days
+	Size       int64         // bytes of all streams together, beyond which the oldest unneeded messages are removed; 0 means no limit
 	MaxBytes   int64         // of each stream, beyond which appends are refused; 0 means no limit
 
 	Credentials string // file with a user's credentials; see docs/nats.md; "" means none
@@ -78,7 +79,7 @@ func (c Config) defaults() Config {
 }
 
 func (c Config) validate() error {
-	if c.URL == "" || c.Partitions < 1 || c.Partitions > fleetscore.Shards || c.Retention < time.Second || c.Replicas < 1 || c.Replicas > 5 || c.MaxBytes < 0 {
+	if c.URL == "" || c.Partitions < 1 || c.Partitions > fleetscore.Shards || c.Retention < time.Second || c.Replicas < 1 || c.Replicas > 5 || c.Size < 0 || c.MaxBytes < 0 {
 		return fleetscore.Errorf(fleetscore.Invalid, opOpen, c.Name, "%d partitions with %d replicas and a retention of %v are not possible", c.Partitions, c.Replicas, c.Retention).
 			WithHint("name the address of a server, 1 to %d partitions, 1 to 5 replicas and a retention of a second or more", fleetscore.Shards)
 	}
@@ -89,11 +90,12 @@ const opOpen = "open hub"
 
 // log is a hub.Hub on NATS.
 type log struct {
-	cfg    Config
-	slog   *slog.Logger
-	health hub.Health
-	now    func() time.Time
-	needed func(partition int) uint64 // nil: this process removes nothing
+	cfg     Config
+	slog    *slog.Logger
+	health  hub.Health
+	trouble func() hub.Trouble
+	now     func() time.Time
+	needed  func(partition int) uint64 // nil: this process removes nothing
 
 	conn       *nats.Conn
 	js         jetstream.JetStream
@@ -125,18 +127,9 @@ func Open(ctx context.Context, cfg Config, deps hub.Deps) (hub.Hub, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &log{cfg: cfg, slog: deps.Log, health: deps.Health, now: deps.Now, needed: deps.Needed, failing: map[int]string{}}
+	deps = deps.Defaults()
+	l := &log{cfg: cfg, slog: deps.Log, health: deps.Health, trouble: deps.Trouble, now: deps.Now, needed: deps.Needed, warnings: hub.NewWarnings(deps.Health), failing: map[int]string{}}
 	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if l.slog == nil {
-		l.slog = slog.New(slog.DiscardHandler)
-	}
-	if l.health == nil {
-		l.health = noHealth{}
-	}
-	l.warnings = hub.NewWarnings(l.health)
-	if l.now == nil {
-		l.now = time.Now
-	}
 	for i := range cfg.Partitions {
 		l.partitions = append(l.partitions, newPartition(l, i))
 	}
@@ -153,11 +146,6 @@ func Open(ctx context.Context, cfg Config, deps hub.Deps) (hub.Hub, error) {
 	}
 	return l, nil
 }
-
-type noHealth struct{}
-
-func (noHealth) Report(string, string) {}
-func (noHealth) Warn(string, string)   {}
 
 // newID returns a random identifier above 0.
 func newID() int64 { return rand.Int64N(1<<63-1) + 1 }
@@ -196,8 +184,11 @@ func (l *log) Stats(ctx context.Context) ([]hub.Stats, error) {
 		}
 		s := info.State
 		out[i] = hub.Stats{Partition: i, First: s.FirstSeq, Last: s.LastSeq, Messages: s.Msgs, SizeBytes: s.Bytes, Damage: append(damage(s.Deleted), p.unreadable()...)}
+		out[i].OverdueBytes = l.warnings.OverdueOf(i)
 		if s.Msgs == 0 {
 			out[i].First = s.LastSeq + 1
+		} else {
+			out[i].Oldest = fleetscore.MicrosOf(s.FirstTime)
 		}
 		for _, d := range p.unreadable() {
 			if d.First >= out[i].First {

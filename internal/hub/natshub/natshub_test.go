@@ -116,6 +116,14 @@ func TestHub(t *testing.T) {
 	})
 }
 
+func TestRetentionBySize(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t, natstest.Options{})
+	hubtest.RunRetention(t, func(t *testing.T, size int64, deps hub.Deps) hub.Hub {
+		return openHub(t, natshub.Config{URL: s.URL(), Partitions: 3, Replicas: 1, Retention: time.Second, Size: size}, deps)
+	})
+}
+
 // TestReopen: a hub that is opened again, by this process or another, is the same hub,
 // and what each opening wrote is known.
 func TestReopen(t *testing.T) {
@@ -350,7 +358,9 @@ func TestRetention(t *testing.T) {
 	}
 	needed.Store(8)
 	eventually(t, "messages before the needed one are removed", func() bool { return first() == 8 })
-	eventually(t, "a warning", func() bool { return strings.Contains(told.of("hub retention"), "1 MB of readings are older") })
+	eventually(t, "a warning", func() bool {
+		return strings.Contains(told.of("hub retention"), "1 MB of readings are older than hub.retention")
+	})
 	needed.Store(100)
 	eventually(t, "old messages are removed", func() bool { return first() == 16 })
 	eventually(t, "the warning ends", func() bool { return told.of("hub retention") == "" })

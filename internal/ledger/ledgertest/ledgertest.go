@@ -152,7 +152,7 @@ func testConfig(t *testing.T, open Open) {
 	if _, _, _, err := l.Config(t.Context()); !fleetscore.NotFound.Is(err) {
 		t.Errorf("Config before the first = %v, want kind not_found", err)
 	}
-	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Retention: fleetscore.Duration(time.Hour)},
+	cfg := fleetscore.Config{Hub: fleetscore.HubConfig{Key: []string{"Device"}, Retention: fleetscore.HubRetention{Age: fleetscore.Duration(time.Hour)}},
 		Pipelines: map[string]fleetscore.PipelineConfig{"p": {Dataset: "d", Limits: fleetscore.LimitsConfig{Failed: fleetscore.AllowShare(5), NoData: fleetscore.AllowCount(7)}}}}
 	for i, want := range []struct {
 		yaml    string
