@@ -28,6 +28,7 @@ type base struct {
 	position uint64            // the message before those that are read again
 	reached  fleetscore.Micros // readings before it are part of the states
 	mark     window.Mark       // after that message
+	within   fleetscore.Micros // how late readings may have been that came after it, up to the next base
 	wait     []pending         // readings up to that message that aren't part of the states
 	states   map[fleetscore.Key]kept
 }
@@ -37,7 +38,7 @@ const basesWithin = 2
 
 // base is the present state as a base.
 func (e *events) base(position uint64) base {
-	b := base{position: position, reached: e.reached, mark: e.gate.Mark(nil), wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
+	b := base{position: position, reached: e.reached, mark: e.gate.Mark(nil), within: e.revise, wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
 	for _, k := range e.lanes.save(e.reached) {
 		b.states[k.key] = k
 	}
@@ -90,7 +91,12 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 	if err != nil {
 		return out, err
 	}
+	judged := out.from // the base after which the readings of a message came
 	err = hub.Range(r.ctx, r.a.hub, r.index, e.bases[out.from].position+1, position, func(m hub.Message) error {
+		for judged+1 < len(e.bases) && m.Seq > e.bases[judged+1].position {
+			judged++
+			f.e.gate.Within(e.bases[judged].within)
+		}
 		if err := f.take(m, r.a.cfg.Hub.Key); err != nil {
 			return err
 		}
@@ -141,6 +147,7 @@ func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) 
 	f := &fork{e: newEvents(e.plan, r.a.window), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
 	f.e.join(r.ctx, r.a.references)
 	f.e.gate.Since(e.gate.Oldest())
+	f.e.gate.Within(b.within)
 	f.e.reached = b.reached
 	for _, k := range keys {
 		f.keys[k] = true

@@ -341,6 +341,44 @@ func TestLateWithinGrows(t *testing.T) {
 	}
 }
 
+// TestLateWithinChanges: readings are judged by the late_within of the time at which they came, also when the rows of their sensor are
+// computed again later: one of two readings that are late by the same time counts.
+func TestLateWithinChanges(t *testing.T) {
+	t.Parallel()
+	const s = 1_000_000
+	for name, x := range map[string]struct {
+		before, after time.Duration
+		revised       int64  // readings, after that
+		row           string // of the last forty seconds before the last late reading, in which there are four readings
+	}{"shorter": {time.Hour, 10 * time.Minute, 1, "3 3"}, "longer": {10 * time.Minute, time.Hour, 2, "3 3"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, b := hubtest.New(1), openDir(t)
+			begin(t, h)
+			for at := 100 * minute; at <= 183*minute; at += minute {
+				send(t, h, sent{"d", at, at, 1})
+			}
+			send(t, h, sent{"d", 172*minute + 40*s, 183 * minute, 2}, sent{"d", 183*minute + 3*s, 183*minute + 3*s, 1}) // ten minutes and twenty seconds late
+			c := revising(again[3].sql)
+			c.Query.LateWithin = fleetscore.Duration(x.before)
+			if _, err := runConfig(t, c, h, b); err != nil {
+				t.Fatal(err)
+			}
+			c.Query.LateWithin = fleetscore.Duration(x.after)
+			send(t, h, sent{"d", 172*minute + 50*s, 183*minute + 3*s, 2}, sent{"d", 173*minute + 10*s, 183*minute + 3*s, 3}) // the first one is ten minutes and eleven seconds late
+			ticks(t, h, 1, 190*minute)
+			a, err := runConfig(t, c, h, b)
+			if s := a.Status().Partitions[0]; err != nil || s.Revised != x.revised {
+				t.Fatalf("%v: %d readings were revised", err, s.Revised)
+			}
+			rows, _ := rowsIn(t, b)
+			if row := rows[fmt.Sprint("d ", 173*minute+10*s)]; row != x.row {
+				t.Errorf("the row is %q, want %q", row, x.row)
+			}
+		})
+	}
+}
+
 // TestVanishedRowsAreNamed: a commit that removes rows says which cuts it changed, so that pipelines score
 // them again.
 func TestVanishedRowsAreNamed(t *testing.T) {

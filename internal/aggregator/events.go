@@ -207,7 +207,7 @@ func newEvents(plan *query.Plan, cfg window.Config) *events {
 		e.form = ^e.form // its state has another form
 	}
 	if e.revise > 0 {
-		e.bases = []base{{reached: beginning, mark: e.gate.Mark(nil)}}
+		e.bases = []base{{reached: beginning, mark: e.gate.Mark(nil), within: e.revise}}
 	}
 	return e
 }
@@ -224,7 +224,7 @@ func (e *events) replay(c window.Checkpoint) {
 	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil, nil)
 	e.done, e.doneSeq, e.reached = c.Done, c.Position, c.Watermark
 	if e.revise > 0 { // rows that were committed depend on readings before that place
-		e.bases = []base{{position: c.ReplayFrom - 1, reached: beginning, mark: e.gate.Mark(nil)}}
+		e.bases = []base{{position: c.ReplayFrom - 1, reached: beginning, mark: e.gate.Mark(nil), within: e.revise}}
 		e.gate.Since(c.Done)
 	}
 }

@@ -86,6 +86,11 @@ func (e *events) saveApart(f *value.Fields) {
 		bases.Add(saveLanes(b.lanes()))
 	}
 	f.Add(bases.Value())
+	var within value.Fields
+	for _, b := range e.bases {
+		within.Int(int64(b.within))
+	}
+	f.Add(within.Value())
 }
 
 func (e *events) loadApart(in *value.Cursor) bool {
@@ -109,6 +114,17 @@ func (e *events) loadApart(in *value.Cursor) bool {
 			b.states[k.key] = k
 		}
 		e.bases = append(e.bases, b)
+	}
+	var within []fleetscore.Micros
+	if in.More() { // it is absent in states that older releases wrote
+		for list := in.Inner(); list.More(); {
+			within = append(within, fleetscore.Micros(list.Int()))
+		}
+	}
+	for i := range e.bases {
+		if e.bases[i].within = e.revise; i < len(within) {
+			e.bases[i].within = within[i]
+		}
 	}
 	return good
 }
@@ -242,14 +258,26 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 		return false
 	}
 	e.lanes.load(wait)
-	if e.revise > 0 && (position != c.Position || len(e.bases) == 0) { // what was is in another log
-		e.bases = []base{e.base(c.Position)}
-		e.gate.Since(max(e.gate.Oldest(), e.reached, c.Done))
-	} else if e.revise > 0 && e.bases[0].reached != beginning && e.bases[0].reached > e.reached-e.revise { // late_within was shorter
-		e.gate.Since(max(e.gate.Oldest(), e.bases[0].reached-1))
+	if e.revise > 0 {
+		e.fit(c, position != c.Position)
 	}
 	e.measure(len(data))
 	return in.OK()
+}
+
+// fit makes the bases of a state that was loaded fit late_within, and the log if it is another one.
+func (e *events) fit(c window.Checkpoint, moved bool) {
+	if moved || len(e.bases) == 0 { // what was is in another log
+		e.bases = []base{e.base(c.Position)}
+		e.gate.Since(max(e.gate.Oldest(), e.reached, c.Done))
+		return
+	}
+	if e.bases[len(e.bases)-1].within != e.revise { // readings that came before stay judged by the old late_within when they are read again
+		e.bases = append(e.bases, e.base(c.Position))
+	}
+	if first := e.bases[0].reached; first != beginning && first > e.reached-e.revise { // late_within was shorter
+		e.gate.Since(max(e.gate.Oldest(), first-1))
+	}
 }
 
 // restore makes events that go on at a checkpoint, and says from which message on: behind

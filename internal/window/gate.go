@@ -165,6 +165,9 @@ func (g *Gate) revises(t fleetscore.Micros) bool {
 	return g.cfg.Revise > 0 && t > g.state.watermark-micros(g.cfg.Revise) && t > g.oldest
 }
 
+// Within sets how late readings may be that make rows to be computed again, in place of Config.Revise.
+func (g *Gate) Within(late fleetscore.Micros) { g.cfg.Revise = time.Duration(late) * time.Microsecond }
+
 // Since says from which time on, exclusively, rows can be computed again: older readings are
 // late, because others with which they would count aren't known any more.
 func (g *Gate) Since(oldest fleetscore.Micros) { g.oldest = oldest }
