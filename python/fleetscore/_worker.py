@@ -260,7 +260,7 @@ class Out:
             self.scores.append(score)
         self.keys.append(info)
         now = time.monotonic()
-        if now - self.sent > 0.005:
+        if now - self.sent > 0.02:
             self.send()
 
     def send(self, end=False):
