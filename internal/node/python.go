@@ -219,16 +219,22 @@ func (p *pythons) retire(want settings, log *slog.Logger) {
 	}
 }
 
-// leave ends the processes that have a folder of code, which no task uses.
+// leave ends the processes that have a folder of code, which no task uses, and waits for that. Others don't wait.
 func (p *pythons) leave(folder string, log *slog.Logger) {
+	var ended sync.WaitGroup
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for s, pool := range p.pools {
 		if pool.tasks == 0 && (pool.code == folder || strings.HasPrefix(pool.code, folder+string(filepath.Separator))) {
 			delete(p.pools, s)
-			end(pool, log)
+			ended.Add(1)
+			p.ends.Go(func() {
+				defer ended.Done()
+				end(pool, log)
+			})
 		}
 	}
+	p.mu.Unlock()
+	ended.Wait()
 }
 
 func end(pool *shared, log *slog.Logger) {

@@ -3,12 +3,15 @@ package code_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/scorer/code"
@@ -157,6 +160,90 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestEvictionHoldsNobody: while a folder is made free, which may take seconds until processes have ended, tasks get other
+// archives, and also the one that has to go, in another folder.
+func TestEvictionHoldsNobody(t *testing.T) {
+	t.Parallel()
+	leaves, goOn := make(chan string), make(chan struct{})
+	late := time.AfterFunc(time.Minute, func() { t.Error("tasks waited for the folder that has to go"); close(goOn) })
+	cache := code.Cache{Dir: t.TempDir(), MostBytes: 25, Leave: func(folder string) {
+		leaves <- folder
+		<-goOn
+	}}
+	get := func(name string) (string, func()) {
+		from := t.TempDir()
+		write(t, from, map[string]string{"code/" + name: "10 bytes, "})
+		data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
+		folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
+		if err != nil {
+			t.Error(err)
+		}
+		return folder, done
+	}
+	a, leaveA := get("a")
+	leaveA()
+	b, _ := get("b")
+	made := make(chan string)
+	go func() {
+		c, _ := get("c") // a has to go
+		made <- c
+	}()
+	if leaving := <-leaves; leaving != a {
+		t.Errorf("%s has to go, want %s", leaving, a)
+	}
+	again, _ := get("b")
+	d, _ := get("d")
+	newA, _ := get("a")
+	if late.Stop() {
+		close(goOn)
+	}
+	c := <-made
+	if again != b || newA == a {
+		t.Errorf("b lies in %s and then in %s; a, which has to go, in %s and then in %s", b, again, a, newA)
+	}
+	for folder, there := range map[string]bool{a: false, b: true, c: true, d: true, newA: true} {
+		if _, err := os.Stat(folder); (err == nil) != there {
+			t.Errorf("%s: %v, want it there: %v", folder, err, there)
+		}
+	}
+	if err := cache.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedFetch: a task that waits for an archive which another task can't get tries it itself.
+func TestFailedFetch(t *testing.T) {
+	t.Parallel()
+	from := t.TempDir()
+	write(t, from, map[string]string{"code/a": "10 bytes, "})
+	data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
+	cache := code.Cache{Dir: t.TempDir()}
+	synctest.Test(t, func(t *testing.T) {
+		fail := make(chan struct{})
+		go func() {
+			_, _, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) {
+				<-fail
+				return nil, context.Canceled
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("the first task: %v", err)
+			}
+		}()
+		synctest.Wait()
+		go func() {
+			if _, _, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil }); err != nil {
+				t.Errorf("the second task: %v", err)
+			}
+		}()
+		synctest.Wait()
+		close(fail)
+		synctest.Wait()
+	})
+	if err := cache.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
