@@ -1,9 +1,13 @@
 package mqtt
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net"
 	"strings"
+	"sync"
+	"time"
 
 	broker "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -21,6 +25,10 @@ type conn struct {
 	head     []byte // the first bytes, until the size of the first packet is known
 	known    bool
 	waiting  chan *message
+
+	mu     sync.Mutex     // guards what follows
+	client *broker.Client // of MQTT 5 that was told that it is connected, and not yet that it isn't any more; else nil
+	ending bool           // the broker has done with the connection
 }
 
 // message is one that was published. It waits to be stored, or was refused.
@@ -77,6 +85,88 @@ func judgeFirst(head []byte) (known, ok bool) {
 		}
 	}
 	return false, true
+}
+
+// Close ends what the broker reads and writes. The connection itself is closed by end, so that lastWord comes before.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ending = true
+	return c.raw.SetDeadline(time.Unix(1, 0))
+}
+
+// SetDeadline bounds the next reads and writes, unless the connection was ended.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return net.ErrClosed
+	}
+	return c.raw.SetDeadline(t)
+}
+
+// end closes the connection.
+func (c *conn) end() {
+	_ = c.Close()      // no deadline is set any more
+	_ = c.Conn.Close() // nothing waits to be written
+}
+
+// sent notes what the broker told the client.
+func (c *conn) sent(cl *broker.Client, pk packets.Packet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case pk.FixedHeader.Type == packets.Connack && pk.ReasonCode == packets.CodeSuccess.Code && cl.Properties.ProtocolVersion == 5:
+		c.client = cl
+	case pk.FixedHeader.Type == packets.Disconnect:
+		c.client = nil
+	}
+}
+
+// lastWord tells a client of MQTT 5 which of its packets ended its connection, for which the broker has no words.
+// What the client is still sending is read until then, because a connection that is closed
+// over unread bytes is reset, and the client may then lose what it was told.
+func (c *conn) lastWord(err error, until time.Time) {
+	code, ok := reasonOf(err)
+	c.mu.Lock()
+	cl := c.client
+	c.client = nil
+	c.mu.Unlock()
+	if cl == nil || !ok {
+		return
+	}
+	out := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: 5, ReasonCode: code.Code}
+	out.Properties.ReasonString = code.Reason
+	var text bytes.Buffer
+	err = out.DisconnectEncode(&text)
+	if most := int(cl.Properties.Props.MaximumPacketSize); most > 0 && text.Len() > most {
+		text.Reset()
+		out.Properties.ReasonString = ""
+		err = out.DisconnectEncode(&text)
+	}
+	if err != nil || c.raw.SetDeadline(until) != nil {
+		return
+	}
+	if _, err := c.Conn.Write(text.Bytes()); err != nil {
+		return
+	}
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // the client learns at once that nothing more comes
+	}
+	_, _ = io.Copy(io.Discard, c.raw) // until the client closes too
+}
+
+// reasonOf is the reason for which a client's packet ended its connection; false if another thing did.
+func reasonOf(err error) (code packets.Code, ok bool) {
+	switch {
+	case err == nil:
+		return code, false
+	case errors.Is(err, packets.ErrPacketTooLarge):
+		return packets.Code{Code: packets.ErrPacketTooLarge.Code, Reason: tooLarge}, true
+	case errors.As(err, &code):
+		return code, code.Code >= packets.ErrUnspecifiedError.Code
+	}
+	return packets.ErrMalformedPacket, strings.HasPrefix(err.Error(), "invalid packet type") // the broker's words, which have no code
 }
 
 // answer acknowledges messages in their order, each once it is stored.

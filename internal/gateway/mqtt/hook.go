@@ -26,7 +26,7 @@ func (h *hook) ID() string { return "fleetscore" }
 // Provides lists what the broker asks here.
 func (h *hook) Provides(what byte) bool {
 	switch what {
-	case broker.OnConnect, broker.OnConnectAuthenticate, broker.OnACLCheck, broker.OnPacketRead, broker.OnPacketEncode, broker.OnPublish:
+	case broker.OnConnect, broker.OnConnectAuthenticate, broker.OnACLCheck, broker.OnPacketRead, broker.OnPacketEncode, broker.OnPacketSent, broker.OnPublish:
 		return true
 	}
 	return false
@@ -96,6 +96,13 @@ func (h *hook) OnPacketEncode(_ *broker.Client, pk packets.Packet) packets.Packe
 		pk.ReasonCode, pk.Properties.ReasonString = packets.CodeSuccess.Code, ""
 	}
 	return pk
+}
+
+// OnPacketSent notes what a client was told of its connection.
+func (h *hook) OnPacketSent(cl *broker.Client, pk packets.Packet, _ []byte) {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.sent(cl, pk)
+	}
 }
 
 // OnPublish takes a message. The broker does nothing more about it, whatever the verdict:

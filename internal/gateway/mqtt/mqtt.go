@@ -47,9 +47,12 @@ const (
 	connectTimeout = 10 * time.Second // for the first packet to arrive
 	maxInFlight    = 256              // messages of a connection that wait to be stored
 	maxMemory      = 64 << 20         // bytes of messages of all connections that wait
+	lastWords      = time.Second      // for a client to learn why its connection ends
 	messageBytes   = 1 << 10          // about what a message takes besides its text
 	listenEvery    = 5 * time.Second  // between two tries to listen
 )
+
+const tooLarge = "the message is larger than 256 KiB"
 
 // Config says where readings come in and what they look like.
 type Config struct {
@@ -201,12 +204,12 @@ func malformed(panicked any, stack []byte) bool {
 // connection serves one connection.
 func (s *Server) connection(raw net.Conn) {
 	c := &conn{Conn: raw, raw: raw, server: s, waiting: make(chan *message, maxInFlight)}
-	defer c.Close()
+	defer c.end()
 	if !s.add(c) {
 		return
 	}
 	defer s.remove(c)
-	_ = raw.SetDeadline(time.Now().Add(connectTimeout)) // the broker sets it anew once the client is known
+	_ = c.SetDeadline(time.Now().Add(connectTimeout)) // the broker sets it anew once the client is known
 	if s.deps.TLS != nil {
 		secure := tls.Server(raw, s.deps.TLS)
 		if secure.Handshake() != nil {
@@ -219,23 +222,33 @@ func (s *Server) connection(raw net.Conn) {
 	answers.Go(c.answer)
 	defer answers.Wait()
 	defer close(c.waiting)
-	defer func() { // a packet that the broker's code can't stand ends its own connection alone
-		switch r := recover(); {
-		case r == nil:
-		case malformed(r, debug.Stack()):
-			s.log.Warn("a malformed packet of a client ended its connection", "remote", raw.RemoteAddr().String(), "why", r)
-		default:
-			s.log.Error("a defect in MQTT ended a connection", "remote", raw.RemoteAddr().String(), "defect", r)
-		}
-	}()
-	err := s.broker.EstablishConnection("mqtt", c)
+	err := s.establish(c)
 	if c.sender == nil {
 		s.metrics.refused.Inc()
 	}
+	c.lastWord(err, time.Now().Add(lastWords))
+	c.end() // before answers have ended: nobody waits for them
 	if errors.Is(err, packets.ErrPacketTooLarge) && c.sender != nil {
-		s.reject(c, "", nil, "the message is larger than 256 KiB")
+		s.reject(c, "", nil, tooLarge)
 		s.deps.Gateway.Reject(gateway.WayMQTT)
 	}
+}
+
+// establish lets the broker serve a connection and says why it ended. A packet that the broker's code can't stand ends
+// its own connection alone.
+func (s *Server) establish(c *conn) (err error) {
+	defer func() {
+		switch r := recover(); {
+		case r == nil:
+		case malformed(r, debug.Stack()):
+			err = packets.ErrMalformedPacket
+			s.log.Warn("a malformed packet of a client ended its connection", "remote", c.raw.RemoteAddr().String(), "why", r)
+		default:
+			err = packets.ErrUnspecifiedError
+			s.log.Error("a defect in MQTT ended a connection", "remote", c.raw.RemoteAddr().String(), "defect", r)
+		}
+	}()
+	return s.broker.EstablishConnection("mqtt", c)
 }
 
 func (s *Server) add(c *conn) bool {
