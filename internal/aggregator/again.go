@@ -25,20 +25,20 @@ import (
 
 // base is a state from which rows are computed again.
 type base struct {
-	position uint64            // the message before those that are read again
-	reached  fleetscore.Micros // readings before it are part of the states
-	mark     window.Mark       // after that message
-	within   fleetscore.Micros // how late readings may have been that came after it, up to the next base
-	wait     []pending         // readings up to that message that aren't part of the states
-	states   map[fleetscore.Key]kept
+	positions []uint64          // by partition: the message before those that are read again
+	reached   fleetscore.Micros // readings before it are part of the states
+	marks     []window.Mark     // by partition: after that message
+	within    fleetscore.Micros // how late readings may have been that came after it, up to the next base
+	wait      []pending         // readings up to these messages that aren't part of the states
+	states    map[fleetscore.Key]kept
 }
 
 // basesWithin is how many bases there are, at least, within the time that readings may be late.
 const basesWithin = 2
 
 // base is the present state as a base.
-func (e *events) base(position uint64) base {
-	b := base{position: position, reached: e.reached, mark: e.gate.Mark(nil), within: e.revise, wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
+func (e *events) base(positions []uint64) base {
+	b := base{positions: slices.Clone(positions), reached: e.reached, marks: e.marks(), within: e.revise, wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
 	for _, k := range e.lanes.save(e.reached) {
 		b.states[k.key] = k
 	}
@@ -54,13 +54,13 @@ func (b *base) lanes() (out []kept) {
 }
 
 // rebase adds a base when the last one is old, and removes those that no reading can touch.
-func (e *events) rebase(position uint64) {
+func (e *events) rebase(positions []uint64) {
 	w, ok := e.gate.Watermark()
 	if e.revise == 0 || !ok || e.reached == beginning {
 		return
 	}
 	if last := e.bases[len(e.bases)-1]; last.reached == beginning || e.reached-last.reached >= e.revise/basesWithin {
-		e.bases = append(e.bases, e.base(position))
+		e.bases = append(e.bases, e.base(positions))
 	}
 	for len(e.bases) > 1 && e.bases[1].reached <= w-e.revise {
 		e.bases = slices.Delete(e.bases, 0, 1)
@@ -76,9 +76,9 @@ type computed struct {
 	rows   []made                    // later than the base
 }
 
-// again computes keys again, from the readings up to a message. If the readings of several keys
+// again computes keys again, from the readings up to the messages at the positions. If the readings of several keys
 // need too much memory, it returns errTooMany.
-func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (computed, error) {
+func (r *reading) again(e *events, keys []fleetscore.Key, positions []uint64) (computed, error) {
 	least := e.touched[keys[0]]
 	for _, k := range keys {
 		least = min(least, e.touched[k])
@@ -92,12 +92,13 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 		return out, err
 	}
 	judged := out.from // the base after which the readings of a message came
-	err = hub.Range(r.ctx, r.a.hub, r.index, e.bases[out.from].position+1, position, func(m hub.Message) error {
-		for judged+1 < len(e.bases) && m.Seq > e.bases[judged+1].position {
+	err = r.between(e.bases[out.from].positions, positions, func(m hub.Message) error {
+		s := r.stamp(m)
+		for judged+1 < len(e.bases) && m.Seq > e.bases[judged+1].positions[s.Partition] {
 			judged++
 			f.e.gate.Within(e.bases[judged].within)
 		}
-		if err := f.take(m, r.a.cfg.Hub.Key); err != nil {
+		if err := f.take(m, s, r.a.cfg.Hub.Key); err != nil {
 			return err
 		}
 		if m.Readings != nil {
@@ -106,7 +107,7 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 		if held := readingBytes * f.e.since; held > r.a.share/2 && len(keys) > 1 {
 			return errTooMany
 		} else if held > r.a.share {
-			return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "because of a late reading, rows of sensor %s are computed again, for which its readings use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", keys[0], held>>20, r.a.share>>20).
+			return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "because of a late reading, rows of %s are computed again, for which the readings use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", e.whose(keys[0]), held>>20, r.a.share>>20).
 				WithHint("set queries.%s.memory_mb to more, or late_within to less", r.a.cfg.Name)
 		}
 		return nil
@@ -129,6 +130,14 @@ func (r *reading) again(e *events, keys []fleetscore.Key, position uint64) (comp
 	}
 	out.keys, out.states, out.rows = keys, f.e.lanes.save(e.reached), f.e.rows
 	return out, nil
+}
+
+// whose says whose rows a lane makes.
+func (e *events) whose(lane fleetscore.Key) string {
+	if e.lanes.apart {
+		return "sensor " + lane.String()
+	}
+	return "all groups"
 }
 
 // errTooMany says that the readings of several keys need too much memory at once.
@@ -158,12 +167,12 @@ func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) 
 	}
 	var seen []window.Print
 	for _, p := range b.wait {
-		if f.keys[p.Key] {
+		if f.keys[e.lanes.keyOf(p.Key)] {
 			seen = append(seen, p.Print)
 			f.add(p)
 		}
 	}
-	f.e.gate.Resume(b.mark, seen, nil)
+	f.e.gate.Resume(b.marks, seen, nil)
 	return f, nil
 }
 
@@ -180,15 +189,14 @@ func (f *fork) add(p pending) {
 }
 
 // take takes a message: its readings wait until all messages were taken.
-func (f *fork) take(m hub.Message, key []string) error {
-	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+func (f *fork) take(m hub.Message, s window.Stamp, key []string) error {
 	if m.Tick {
 		f.e.gate.Tick(s)
 		return nil
 	}
 	f.of = f.of[:0]
 	for _, k := range m.Readings.Keys {
-		f.of = append(f.of, f.keys[k])
+		f.of = append(f.of, f.keys[f.e.lanes.keyOf(k)])
 	}
 	rows, in := f.e.records(m.Readings, key), &f.e.plan.General.Plan.Inputs[0]
 	f.e.gate.Readings(s, m.Readings, beginning, f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
@@ -222,27 +230,27 @@ func (e *events) put(c computed) (committed []made) {
 		e.lanes.restore(k, &e.reader) // it was saved a moment ago
 	}
 	from := e.bases[c.from].reached // earlier rows weren't computed again
-	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[m.key] && m.stamp >= from })
+	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[e.lanes.keyOf(m.key)] && m.stamp >= from })
 	for _, m := range c.rows {
 		if m.stamp > e.done {
 			e.rows = append(e.rows, m)
-		} else if m.stamp >= e.touched[m.key] {
+		} else if m.stamp >= e.touched[e.lanes.keyOf(m.key)] {
 			committed = append(committed, m)
 		}
 	}
 	return committed
 }
 
-// reviseLanes computes the touched keys again from the messages up to a position. It returns the rows that
+// reviseLanes computes the touched keys again from the messages up to the positions. It returns the rows that
 // aren't in the dataset as they are now, and which of them aren't to be there.
-func (r *reading) reviseLanes(e *events, position uint64) (*fleetscore.Rows, []bool, error) {
+func (r *reading) reviseLanes(e *events, positions []uint64) (*fleetscore.Rows, []bool, error) {
 	rows := &revisedRows{rows: noRows(r.a.plan), index: map[fleetscore.Key]uint32{}}
 	keys := slices.Sorted(maps.Keys(e.touched))
 	for n := len(keys); len(keys) > 0; {
 		n = min(n, len(keys))
 		var c computed
 		err := r.a.persist(r.ctx, "reading readings again", func() (err error) {
-			c, err = r.again(e, keys[:n], position)
+			c, err = r.again(e, keys[:n], positions)
 			return err
 		})
 		if errors.Is(err, errTooMany) {
@@ -297,7 +305,10 @@ func (r *reading) compare(e *events, keys []fleetscore.Key, now []made, to *revi
 	if err != nil {
 		return err
 	}
-	q := table.ReadQuery{Interval: &fleetscore.Interval{From: (least - 1).Time(), To: e.done.Time()}, Keys: keys}
+	q := table.ReadQuery{Interval: &fleetscore.Interval{From: (least - 1).Time(), To: e.done.Time()}}
+	if e.lanes.apart {
+		q.Keys = keys
+	}
 	old, err := r.a.table.ReadRows(r.ctx, q.Prune(snap.Files), q)
 	if err != nil {
 		return err
@@ -308,7 +319,7 @@ func (r *reading) compare(e *events, keys []fleetscore.Key, now []made, to *revi
 	}
 	for i, t := range old.Times {
 		k := old.Keys[old.KeyIndex[i]]
-		if t < e.touched[k] {
+		if t < e.touched[e.lanes.keyOf(k)] {
 			continue
 		}
 		c := window.Cell{Key: k, End: t}

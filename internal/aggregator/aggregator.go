@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -134,7 +135,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	if a.share == 0 {
 		a.share = DefaultHeldBytes
 	}
-	a.share /= int64(deps.Hub.Partitions() * len(plans))
+	a.share /= int64(len(a.passes()) * len(plans))
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -192,27 +193,35 @@ func (a *Aggregator) Status() Status {
 	now := a.now()
 	for i := range s.Partitions { // the clock may have been put back meanwhile
 		s.Partitions[i].CompleteUntil = min(s.Partitions[i].CompleteUntil, fleetscore.MicrosOf(now))
-		s.Partitions[i].Waits = a.waits(s.Partitions[i], a.marks[i])
+		s.Partitions[i].Waits = a.waits(s.Partitions[i], i)
 	}
 	return s
 }
 
 // waits says what the rows of a partition that come next wait for, and what revisions cost if that is much.
-func (a *Aggregator) waits(s PartitionStatus, m window.Mark) string {
-	text := a.waitsFor(s, m)
+func (a *Aggregator) waits(s PartitionStatus, partition int) string {
+	text := a.waitsFor(s, partition)
 	if s.Costly != "" {
 		text += ". Besides, " + s.Costly
 	}
 	return text
 }
 
-func (a *Aggregator) waitsFor(s PartitionStatus, m window.Mark) string {
+func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
+	where := ""
+	if a.merged() && s.Taken >= s.Position { // they wait for the partition that is furthest behind
+		partition = a.furthest()
+		where = fmt.Sprintf(" in partition %d", partition)
+	}
+	m := a.marks[partition]
 	slowest, ok := m.Slowest(a.window)
 	switch {
 	case a.status.Problem != "":
 		return "the query has stopped: " + a.status.Problem
 	case s.Taken < s.Position:
 		return fmt.Sprintf("the log is read again, up to message %d of %d", s.Taken, s.Position)
+	case !ok && where != "":
+		return "not every partition has had a reading yet that tells a time, or a tick"
 	case !ok && s.Taken == 0:
 		return "no message has come since the start"
 	case !ok:
@@ -233,8 +242,26 @@ func (a *Aggregator) waitsFor(s PartitionStatus, m window.Mark) string {
 			next, k.Key, k.Arrived, k.Mark+fleetscore.Micros(a.window.Disorder.Microseconds()), fleetscore.Duration(a.window.Disorder), fleetscore.Duration(a.window.Apart))
 	}
 	reached := slowest.Mark + fleetscore.Micros(a.window.Disorder.Microseconds())
-	return fmt.Sprintf("rows up to %s wait for readings of source %s: they have reached %s, and must be later by hub.disorder (%s) than the rows; its last message came at %s. While the gateway works, %s of silence count too",
-		next, slowest.Source, reached, fleetscore.Duration(a.window.Disorder), slowest.Arrived, fleetscore.Duration(a.window.IdleAfter))
+	return fmt.Sprintf("rows up to %s wait for readings of source %s%s: they have reached %s, and must be later by hub.disorder (%s) than the rows; its last message came at %s. While the gateway works, %s of silence count too",
+		next, slowest.Source, where, reached, fleetscore.Duration(a.window.Disorder), slowest.Arrived, fleetscore.Duration(a.window.IdleAfter))
+}
+
+// merged reports whether the query reads all partitions as one log.
+func (a *Aggregator) merged() bool { return a.plan.General != nil && a.plan.General.Merged }
+
+// furthest is the partition that is furthest behind.
+func (a *Aggregator) furthest() (partition int) {
+	least := fleetscore.Micros(math.MaxInt64)
+	for i, m := range a.marks {
+		at := fleetscore.Micros(math.MinInt64) // nothing has come
+		if s, ok := m.Slowest(a.window); ok {
+			at = s.Mark
+		}
+		if at < least {
+			partition, least = i, at
+		}
+	}
+	return partition
 }
 
 // Hold is the first message of a partition that the query still needs. Earlier
@@ -327,14 +354,14 @@ func (a *Aggregator) run(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for i := range a.hub.Partitions() {
+	for _, of := range a.passes() {
 		group.Go(func() (err error) {
 			defer func() {
 				if p := recover(); p != nil {
 					err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 				}
 			}()
-			return a.partition(ctx, i)
+			return a.pass(ctx, of)
 		})
 	}
 	return group.Wait()
@@ -367,14 +394,27 @@ func (a *Aggregator) persist(ctx context.Context, what string, f func() error) e
 // errAgain ends a reading of the log that must start again from the last commit.
 var errAgain = errors.New("start again from the last commit")
 
-func (a *Aggregator) partition(ctx context.Context, i int) error {
+// passes are the partitions that are read by themselves, or all of them that are read as one log.
+func (a *Aggregator) passes() (out [][]int) {
+	var all []int
+	for i := range a.hub.Partitions() {
+		all = append(all, i)
+		out = append(out, []int{i})
+	}
+	if a.merged() {
+		return [][]int{all}
+	}
+	return out
+}
+
+func (a *Aggregator) pass(ctx context.Context, of []int) error {
 	for {
-		err := a.persist(ctx, "reading partition", func() error {
-			r, from, err := a.resume(ctx, i)
+		err := a.persist(ctx, "reading the hub", func() error {
+			r, from, err := a.resume(ctx, of)
 			if err != nil {
 				return err
 			}
-			return a.hub.Read(ctx, i, from, r.take)
+			return r.read(from)
 		})
 		if !errors.Is(err, errAgain) {
 			return err
@@ -387,16 +427,64 @@ func (a *Aggregator) appID(partition int, what string) string {
 	return fmt.Sprintf("query/%s/p%d/%s", a.cfg.Name, partition, what)
 }
 
-// resume starts at the position of the table's last commit.
-func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error) {
+// resume starts at the positions of the table's last commit.
+func (a *Aggregator) resume(ctx context.Context, of []int) (*reading, []uint64, error) {
 	snap, err := a.table.Snapshot(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	r := &reading{a: a, ctx: ctx, index: i, aside: aside{cut: a.cut}}
-	last, at, ok := a.checkpoint(snap, i)
-	old, known := snap.Txns[a.appID(i, "form")]
-	edited := ok && known && old != formOf(a.plan)
+	r := &reading{a: a, ctx: ctx, done: beginning, aside: aside{cut: a.cut}}
+	edited := false
+	var holds []uint64
+	for _, i := range of {
+		t, anew, err := a.track(ctx, snap, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		edited = edited || anew
+		holds = append(holds, 1)
+		if t.last.ReplayFrom > 0 {
+			r.done, r.committed, holds[len(holds)-1] = max(r.done, t.last.Done), true, a.needs(t.last)
+		}
+		r.tracks = append(r.tracks, t)
+	}
+	if !r.committed {
+		r.windows = a.start(ctx, r.config())
+		for _, t := range r.tracks {
+			a.setHold(t.partition, 1)
+		}
+		return r, make([]uint64, len(of)), nil
+	}
+	for _, t := range r.tracks {
+		if t.last.Done = r.done; edited { // the new text may look further back than the old one did
+			t.last = window.Checkpoint{Position: t.last.Position, Done: r.done, ReplayFrom: 1, Watermark: beginning}
+		}
+		t.last.ReplayFrom = max(1, t.last.ReplayFrom) // it may be a new partition
+	}
+	if edited {
+		a.log.Info("the query was edited: its rows from now on are computed from all readings that the hub still has", "partition", r.name(), "complete_until", r.done)
+	}
+	from, err := r.open(edited)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, t := range r.tracks {
+		a.setHold(t.partition, holds[i])
+		a.update(t.partition, func(s *PartitionStatus) {
+			s.Position, s.CompleteUntil = t.last.Position, t.last.Done
+			s.Taken, s.Watermark = from[i]-1, t.last.Watermark
+		})
+	}
+	return r, from, nil
+}
+
+// track is the place in a partition at which the table's last commit lies, and whether the query was edited since then. Its
+// checkpoint is empty if there was none.
+func (a *Aggregator) track(ctx context.Context, snap *table.Snapshot, partition int) (t *track, edited bool, err error) {
+	t = &track{partition: partition}
+	last, at, ok := a.checkpoint(snap, partition)
+	old, known := snap.Txns[a.appID(partition, "form")]
+	edited = ok && known && old != formOf(a.plan)
 	if done, moved := a.inherit(snap); moved {
 		last.Done, last.Watermark = done, max(done, last.Watermark)
 		if !ok {
@@ -404,50 +492,52 @@ func (a *Aggregator) resume(ctx context.Context, i int) (*reading, uint64, error
 		}
 	}
 	if !ok {
-		r.at, r.windows = place{hub: a.hub.ID()}, a.start(ctx)
-		a.setHold(i, 1)
-		return r, 0, nil
+		t.at = place{hub: a.hub.ID()}
+		return t, false, nil
 	}
-	if last, r.at, err = a.follow(ctx, i, last, at); err != nil {
-		return nil, 0, err
+	t.last, t.at, err = a.follow(ctx, partition, last, at)
+	return t, edited, err
+}
+
+// open makes the windows at the tracks' checkpoints, and says from which messages on the log is read.
+func (r *reading) open(edited bool) (from []uint64, err error) {
+	a := r.a
+	for _, t := range r.tracks {
+		from = append(from, t.last.ReplayFrom)
 	}
-	hold := a.needs(last)
-	if edited { // the new text may look further back than the old one did
-		a.log.Info("the query was edited: its rows from now on are computed from all readings that the hub still has", "partition", i, "complete_until", last.Done)
-		last = window.Checkpoint{Position: last.Position, Done: last.Done, ReplayFrom: 1, Watermark: beginning}
-	}
-	from := last.ReplayFrom
-	a.forget(ctx, i, r.at.count(last.Position))
+	a.forget(r.ctx, r.name(), r.count(r.committedAt()))
 	if a.plan.General != nil {
-		if r.windows, from, err = a.restore(ctx, i, last, r.at); err != nil {
-			return nil, 0, err
+		if r.windows, from, err = a.restore(r.ctx, r); err != nil {
+			return nil, err
 		}
 	} else {
 		p := window.New(a.window)
-		p.Resume(last)
+		p.Resume(r.tracks[0].last)
 		r.windows = &windows{Partition: p, plan: a.plan}
 	}
-	r.last, r.committed, r.next = last, true, from
-	if err := r.remember(max(from, last.Position)); err != nil {
-		return nil, 0, err
+	for i, t := range r.tracks {
+		t.position, t.next = from[i]-1, from[i]
+		if edited {
+			t.next = 0 // what the hub removed because of its age isn't missed
+		}
 	}
-	if edited {
-		r.next = 0 // what the hub removed because of its age isn't missed
+	return from, r.remember(max(from[0], r.tracks[0].last.Position))
+}
+
+// committedAt are the positions of the last commit.
+func (r *reading) committedAt() (out []uint64) {
+	for _, t := range r.tracks {
+		out = append(out, t.last.Position)
 	}
-	a.setHold(i, hold)
-	a.update(i, func(s *PartitionStatus) {
-		s.Position, s.CompleteUntil = r.last.Position, r.last.Done
-		s.Taken, s.Watermark = from-1, r.last.Watermark
-	})
-	return r, from, nil
+	return out
 }
 
 // start begins before the first message.
-func (a *Aggregator) start(ctx context.Context) engine {
+func (a *Aggregator) start(ctx context.Context, cfg window.Config) engine {
 	if a.plan.General != nil {
-		e := newEvents(a.plan, a.window)
+		e := newEvents(a.plan, cfg)
 		e.join(ctx, a.references)
 		return e
 	}
-	return &windows{Partition: window.New(a.window), plan: a.plan}
+	return &windows{Partition: window.New(cfg), plan: a.plan}
 }

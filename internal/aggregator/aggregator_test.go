@@ -233,10 +233,10 @@ func TestRowsAndCompleteUntil(t *testing.T) {
 // run without a crash.
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
-	tumbling := crashAnywhere(t, config, fill)
+	tumbling := crashAnywhere(t, config, 1, fill)
 	hopping := config
 	hopping.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "HoppingWindow(second, 15, 5)", 1)
-	if got := crashAnywhere(t, hopping, fill); tumbling < 100 || got != 3*tumbling {
+	if got := crashAnywhere(t, hopping, 1, fill); tumbling < 100 || got != 3*tumbling {
 		t.Errorf("%d readings are in hopping windows, want each of %d in three", got, tumbling)
 	}
 }
@@ -246,17 +246,17 @@ func TestCrashInSession(t *testing.T) {
 	t.Parallel()
 	session := config
 	session.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "SessionWindow(second, 7, 45) OVER (PARTITION BY Device)", 1)
-	if got := crashAnywhere(t, session, fill); got < 50 {
+	if got := crashAnywhere(t, session, 1, fill); got < 50 {
 		t.Errorf("only %d readings are in sessions", got)
 	}
 }
 
 // crashAnywhere returns how many readings are in the rows.
-func crashAnywhere(t *testing.T, config Config, fill func(*testing.T, hub.Hub, int)) (readings int) {
+func crashAnywhere(t *testing.T, config Config, partitions int, fill func(*testing.T, hub.Hub, int)) (readings int) {
 	t.Helper()
 	whole := openDir(t)
-	h := hubtest.New(1)
-	fill(t, h, 1)
+	h := hubtest.New(partitions)
+	fill(t, h, partitions)
 	if _, err := runConfig(t, config, h, whole); err != nil {
 		t.Fatal(err)
 	}
@@ -264,8 +264,8 @@ func crashAnywhere(t *testing.T, config Config, fill func(*testing.T, hub.Hub, i
 	for _, op := range []string{"put", "put done", "get"} {
 		for nth, struck := 1, true; struck; nth++ {
 			b := openDir(t)
-			h := hubtest.New(1)
-			fill(t, h, 1)
+			h := hubtest.New(partitions)
+			fill(t, h, partitions)
 			n := 0
 			struck = false
 			faulty := &storetest.Faulty{Bucket: b, Fail: func(o string, name fleetscore.BlobName) error {

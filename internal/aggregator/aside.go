@@ -99,7 +99,7 @@ func (r *reading) tell() {
 		return
 	}
 	r.a.log.Warn("readings are set aside or repeated; late and early ones are kept under "+catalog.LateFolder(r.a.plan.Into),
-		"partition", r.index, "late", s.late, "early", s.early, "repeats", s.repeats, "counted", s.good,
+		"partition", r.name(), "late", s.late, "early", s.early, "repeats", s.repeats, "counted", s.good,
 		"example", s.example.String(), "its_time", s.exampleTime.String())
 	s.told, s.late, s.early, s.repeats, s.good = now, 0, 0, 0, 0
 }

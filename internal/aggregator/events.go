@@ -18,10 +18,10 @@ import (
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// events carries out a query that package stream runs, over one partition. Readings wait
-// until the watermark has passed them, and are then handed on in the order of time, equal
-// times in the order of the log. So the rows depend on the log alone, as those of package
-// window do.
+// events carries out a query that package stream runs, over one partition, or over all if its
+// groups have readings of several. Readings wait until the watermark has passed them, and are then handed on in the
+// order of time, equal times in the order of their keys, and those of a key in the order of the log. So the rows depend on
+// the log alone, as those of package window do, and not on how keys are spread over partitions.
 //
 // A checkpoint holds all of the state (save), because some of it, such as the time at
 // which a long session was cut last, depends on more readings than are open. If the
@@ -44,7 +44,7 @@ type events struct {
 	touched map[fleetscore.Key]fleetscore.Micros // keys whose rows have to be computed again, from which time on
 
 	done     fleetscore.Micros // rows up to this time were committed
-	doneSeq  uint64            // while this message isn't reached, the log is read again
+	doneSeq  []uint64          // by partition: while this message isn't reached, the log is read again
 	rows     []made            // that aren't committed yet, older than the watermark
 	ahead    ahead             // those that aren't, of keys that are ahead of others
 	rowsMade int64             // ahead of others
@@ -65,7 +65,7 @@ type events struct {
 	since    int64 // readings that came since then
 }
 
-// engine turns the messages of a partition into rows: windows or events.
+// engine turns the messages of a partition, or of all, into rows: windows or events.
 type engine interface {
 	Tick(s window.Stamp) error
 	// Take takes a message with readings; key names the hub's key columns.
@@ -80,10 +80,11 @@ type engine interface {
 	// Parts removes the rows up to a time and returns them, in parts that are made one after
 	// the other, so that many rows don't need much memory at once.
 	Parts(done fleetscore.Micros) iter.Seq[*fleetscore.Rows]
-	Mark(buf []window.SourceMark) window.Mark
+	Mark(partition int, buf []window.SourceMark) window.Mark
 	Replaced() int64 // rows that another one with their key and time replaced
-	Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint
-	Save(position uint64) []byte // the state that the log doesn't tell; nil if it tells everything
+	// Checkpoint describes the state after the messages at the positions, by partition.
+	Checkpoint(positions []uint64, done fleetscore.Micros) []window.Checkpoint
+	Save(positions []uint64) []byte // the state that the log doesn't tell; nil if it tells everything
 }
 
 // windows are a query that package window carries out.
@@ -139,7 +140,15 @@ func (w *windows) Measure() {}
 func (w *windows) Replaced() int64 { return 0 }
 
 // Save has nothing to save.
-func (w *windows) Save(uint64) []byte { return nil }
+func (w *windows) Save([]uint64) []byte { return nil }
+
+// Mark describes the watermark and the sources, which are put into buf.
+func (w *windows) Mark(_ int, buf []window.SourceMark) window.Mark { return w.Partition.Mark(buf) }
+
+// Checkpoint describes the open windows.
+func (w *windows) Checkpoint(positions []uint64, done fleetscore.Micros) []window.Checkpoint {
+	return []window.Checkpoint{w.Partition.Checkpoint(positions[0], done)}
+}
 
 // made is one row.
 type made struct {
@@ -179,12 +188,12 @@ type pending struct {
 	row   *value.Record
 }
 
-// waiting is a heap by time and order.
+// waiting is a heap by time, key and order.
 type waiting []pending
 
 func (w waiting) Len() int { return len(w) }
 func (w waiting) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(w[i].Stamp, w[j].Stamp), cmp.Compare(w[i].order, w[j].order)) < 0
+	return cmp.Or(cmp.Compare(w[i].Stamp, w[j].Stamp), cmp.Compare(w[i].Key, w[j].Key), cmp.Compare(w[i].order, w[j].order)) < 0
 }
 func (w waiting) Swap(i, j int) { w[i], w[j] = w[j], w[i] }
 func (w *waiting) Push(x any)   { *w = append(*w, x.(pending)) }
@@ -202,12 +211,13 @@ const never = fleetscore.Micros(math.MaxInt64)
 func newEvents(plan *query.Plan, cfg window.Config) *events {
 	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning,
 		over: cfg.Apart > 0, revise: fleetscore.Micros(cfg.Revise.Microseconds()), touched: map[fleetscore.Key]fleetscore.Micros{}}
-	e.lanes = newLanes(plan.General.Plan, e.over || e.revise > 0, e.reach, e.emit)
-	if e.lanes.apart {
+	e.lanes = newLanes(plan.General.Plan, e.over || e.revise > 0 && !plan.General.Mixes, e.reach, e.emit)
+	if e.over || e.revise > 0 {
 		e.form = ^e.form // its state has another form
 	}
+	e.doneSeq = make([]uint64, max(1, cfg.Partitions))
 	if e.revise > 0 {
-		e.bases = []base{{reached: beginning, mark: e.gate.Mark(nil), within: e.revise}}
+		e.bases = []base{{positions: make([]uint64, len(e.doneSeq)), reached: beginning, marks: e.marks(), within: e.revise}}
 	}
 	return e
 }
@@ -219,14 +229,31 @@ func formOf(plan *query.Plan) int64 {
 	return int64(h.Sum64() >> 1)
 }
 
-// replay sets new events to the place from which a checkpoint's log is read again.
-func (e *events) replay(c window.Checkpoint) {
-	e.gate.Resume(window.Mark{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}, nil, nil)
-	e.done, e.doneSeq, e.reached = c.Done, c.Position, c.Watermark
-	if e.revise > 0 { // rows that were committed depend on readings before that place
-		e.bases = []base{{position: c.ReplayFrom - 1, reached: beginning, mark: e.gate.Mark(nil), within: e.revise}}
-		e.gate.Since(c.Done)
+// replay sets new events to the place from which the log is read again: of one partition that of the checkpoint,
+// of several their beginning.
+func (e *events) replay(list []window.Checkpoint) {
+	var positions []uint64
+	for i, c := range list {
+		e.done, e.doneSeq[i] = max(e.done, c.Done), c.Position
+		positions = append(positions, c.ReplayFrom-1)
 	}
+	if len(list) == 1 {
+		c := list[0]
+		e.gate.Resume([]window.Mark{{Watermark: c.Watermark, Clock: c.Clock, Sources: c.Sources}}, nil, nil)
+		e.reached = c.Watermark
+	}
+	if e.revise > 0 { // rows that were committed depend on readings before that place
+		e.bases = []base{{positions: positions, reached: beginning, marks: e.marks(), within: e.revise}}
+		e.gate.Since(e.done)
+	}
+}
+
+// marks are those of the partitions.
+func (e *events) marks() (out []window.Mark) {
+	for i := range e.doneSeq {
+		out = append(out, e.gate.Mark(i, nil))
+	}
+	return out
 }
 
 // emit takes a row of the runner.
@@ -239,11 +266,10 @@ func (e *events) emit(r stream.Row) error {
 	}
 	key, n := "", len(e.plan.KeyNames)
 	for i, at := range e.place[:n] {
-		text, _ := value.Cast(r.Record.Values[at], value.Text)
 		if i > 0 {
 			key += fleetscore.KeySeparator
 		}
-		key += text.Text()
+		key += stream.KeyText(r.Record.Values[at])
 	}
 	row := made{key: fleetscore.Key(key), stamp: r.Stamp, values: make([]float64, len(e.place)-n)}
 	for i, at := range e.place[n:] {
@@ -296,7 +322,7 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		}
 	}
 	e.note(m.Seq, newest)
-	again := m.Seq <= e.doneSeq
+	again := m.Seq <= e.doneSeq[s.Partition]
 	least := e.done
 	if again {
 		least = beginning
@@ -305,8 +331,9 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		switch v {
 		case window.Revised:
-			if from, ok := e.touched[p.Key]; !ok || stamp < from {
-				e.touched[p.Key] = stamp
+			k := e.lanes.keyOf(p.Key)
+			if from, ok := e.touched[k]; !ok || stamp < from {
+				e.touched[k] = stamp
 			}
 		case window.Counted, window.Adjusted:
 			past := window.Past{Print: p, Stamp: stamp}
@@ -338,12 +365,16 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 }
 
 // note remembers where messages lie whose readings can influence rows to come. Messages
-// with readings of about the same time are noted once.
+// with readings of about the same time are noted once. Of several partitions all that there is is read
+// again where the state is lost, so that nothing need be noted.
 func (e *events) note(seq uint64, newest fleetscore.Micros) {
+	if len(e.doneSeq) > 1 {
+		return
+	}
 	if n := len(e.passed); n > 0 && newest <= e.passed[n-1].last+e.grain() {
 		return // at most a grain too much is forgotten too late, see checkpoint
 	}
-	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark(nil)})
+	e.passed = append(e.passed, passed{seq, newest, e.gate.Mark(0, nil)})
 }
 
 // grain is how far the times of messages are apart that are noted: a second, or more if the query
@@ -415,8 +446,10 @@ func (e *events) failed(err error) error {
 // Watermark is the time before which no more readings are let in.
 func (e *events) Watermark() (fleetscore.Micros, bool) { return e.gate.Watermark() }
 
-// Mark describes the watermark and the sources, which are put into buf.
-func (e *events) Mark(buf []window.SourceMark) window.Mark { return e.gate.Mark(buf) }
+// Mark describes the watermark and the sources of a partition, which are put into buf.
+func (e *events) Mark(partition int, buf []window.SourceMark) window.Mark {
+	return e.gate.Mark(partition, buf)
+}
 
 // Replaced is how many rows another one with their key and time replaced.
 func (e *events) Replaced() int64 { return e.double }
@@ -450,8 +483,8 @@ func bytesOf(rows []made) int64 {
 }
 
 // Save is the state for a checkpoint.
-func (e *events) Save(position uint64) []byte {
-	data := e.save(position)
+func (e *events) Save(positions []uint64) []byte {
+	data := e.save(positions)
 	e.measure(len(data))
 	return data
 }
@@ -467,7 +500,7 @@ func (e *events) measure(bytes int) {
 }
 
 // Measure replaces the estimate, which counts every reading, by the size of the state.
-func (e *events) Measure() { e.measure(len(e.save(0))) }
+func (e *events) Measure() { e.measure(len(e.save(make([]uint64, len(e.doneSeq))))) }
 
 // Complete is the time up to which no rows are to come: that of a cut, or for a commit
 // before it.
@@ -527,23 +560,33 @@ func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
 	return out
 }
 
-// Checkpoint describes the state after message position.
-func (e *events) Checkpoint(position uint64, done fleetscore.Micros) window.Checkpoint {
-	e.rebase(position)
-	mark := e.gate.Mark(nil)
+// Checkpoint describes the state after the messages at the positions.
+func (e *events) Checkpoint(positions []uint64, done fleetscore.Micros) (out []window.Checkpoint) {
+	e.rebase(positions)
+	for i, position := range positions {
+		mark, from := e.gate.Mark(i, nil), position+1
+		if len(positions) == 1 {
+			mark, from = e.from(mark, from, done)
+		}
+		if len(e.bases) > 0 && e.bases[0].positions[i] < from {
+			from, mark = e.bases[0].positions[i]+1, e.bases[0].marks[i]
+		}
+		out = append(out, window.Checkpoint{Position: position, Done: done, ReplayFrom: from, Watermark: mark.Watermark, Clock: mark.Clock, Sources: mark.Sources})
+	}
+	return out
+}
+
+// from is the first message whose readings can influence rows to come, if it is earlier than the one given,
+// with the mark before it.
+func (e *events) from(mark window.Mark, from uint64, done fleetscore.Micros) (window.Mark, uint64) {
 	old := done - e.reach - 2*e.grain() // see note
 	i := 0
 	for i < len(e.passed) && e.passed[i].last <= old {
 		i++
 	}
 	e.passed = slices.Clone(e.passed[i:])
-	c := window.Checkpoint{Position: position, Done: done, ReplayFrom: position + 1}
 	if len(e.passed) > 0 {
-		c.ReplayFrom, mark = e.passed[0].seq, e.passed[0].before
+		return e.passed[0].before, e.passed[0].seq
 	}
-	if len(e.bases) > 0 && e.bases[0].position < c.ReplayFrom {
-		c.ReplayFrom, mark = e.bases[0].position+1, e.bases[0].mark
-	}
-	c.Watermark, c.Clock, c.Sources = mark.Watermark, mark.Clock, mark.Sources
-	return c
+	return mark, from
 }

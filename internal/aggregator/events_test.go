@@ -32,13 +32,14 @@ import (
 
 const disorder = 3 * time.Second
 
-// whole are queries over Value whose rows have the same columns; cuts says whether a
-// session may be cut, after which reading the log again doesn't give the same rows.
-var wholeQueries = []struct {
+// wholeQuery is a query over Value; all have rows with the same columns.
+type wholeQuery struct {
 	name, sql string
-	cuts      bool
+	cuts      bool   // whether a session may be cut, after which reading the log again doesn't give the same rows
 	lab       string // what stands behind ON in the laboratory besides, which has the rows of all versions
-}{
+}
+
+var wholeQueries = []wholeQuery{
 	{name: "tumbling", sql: "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 7, 2)"},
 	{name: "hopping", sql: "SELECT System.Timestamp() AS TS, Device, PERCENTILE_CONT(0.3) OVER (ORDER BY Value) AS A, COUNT(DISTINCT Value) AS B INTO d FROM hub TIMESTAMP BY TS WHERE Value > 2 GROUP BY Device, HoppingWindow(second, 9, 4)"},
 	{name: "sliding", sql: "SELECT System.Timestamp() AS TS, Device, STDEV(Value) AS A, TopOne(Value) OVER (ORDER BY Value DESC) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, SlidingWindow(second, 6) HAVING COUNT(*) > 1"},
@@ -115,6 +116,9 @@ func planOf(t fataler, text string) *query.Plan {
 
 func feedEvents(t fataler, e *events, m hub.Message) {
 	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived}
+	if len(e.doneSeq) > 1 {
+		s.Partition = m.Partition
+	}
 	var err error
 	if m.Tick {
 		err = e.Tick(s)
@@ -131,7 +135,7 @@ func feedEvents(t fataler, e *events, m hub.Message) {
 // state, or reads the log again.
 func TestServerEqualsLaboratory(t *testing.T) {
 	t.Parallel()
-	for _, q := range wholeQueries {
+	for _, q := range slices.Concat(wholeQueries, groupQueries) {
 		t.Run(q.name, func(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(t *rapid.T) {
@@ -152,23 +156,23 @@ func TestServerEqualsLaboratory(t *testing.T) {
 				for at := 0; at < len(log); at++ {
 					feedEvents(t, e, log[at])
 					done, ok := e.Complete(second*fleetscore.Micros(rapid.IntRange(1, 7).Draw(t, "cut")), rapid.Bool().Draw(t, "early"))
-					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 || log[at].Seq <= e.doneSeq {
+					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 || log[at].Seq <= e.doneSeq[0] {
 						continue
 					}
 					got = append(got, listed(e.Close(done))...)
-					c, state := e.Checkpoint(log[at].Seq, done), e.Save(log[at].Seq)
+					c, state := e.Checkpoint([]uint64{log[at].Seq}, done), e.Save([]uint64{log[at].Seq})
 					switch rapid.IntRange(0, 2).Draw(t, "then") {
 					case 0: // it is killed, and goes on from the state
 						if e = start(); !e.load(state, c) {
 							t.Fatal("the state isn't taken")
 						}
-						if again := e.save(log[at].Seq); string(again) != string(state) {
+						if again := e.save([]uint64{log[at].Seq}); string(again) != string(state) {
 							t.Fatal("a state that was taken is saved in another form")
 						}
 					case 1: // the query was changed meanwhile
 						if e = start(); !q.cuts {
 							e.replay(c)
-							at = int(c.ReplayFrom) - 2
+							at = int(c[0].ReplayFrom) - 2
 						} else if !e.load(state, c) {
 							t.Fatal("the state isn't taken")
 						}
@@ -246,10 +250,6 @@ func laboratory(t *rapid.T, text string, log []hub.Message, policy stream.Policy
 	if err != nil {
 		t.Fatal(err)
 	}
-	type event struct {
-		stamp fleetscore.Micros
-		row   *value.Record
-	}
 	var events []event
 	clock := stream.NewClock(policy)
 	shape := value.NewShape([]string{"Device", "TS", "Value"})
@@ -266,7 +266,20 @@ func laboratory(t *rapid.T, text string, log []hub.Message, policy stream.Policy
 			}
 		}
 	}
-	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.stamp, b.stamp) })
+	return inOrder(t, plan, events)
+}
+
+// event is a reading with the time at which it counts.
+type event struct {
+	stamp fleetscore.Micros
+	row   *value.Record
+}
+
+// inOrder are the rows of a plan, to which the readings come in the order of time and key.
+func inOrder(t *rapid.T, plan *stream.Plan, events []event) (out []string) {
+	slices.SortStableFunc(events, func(a, b event) int {
+		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.row.Get("Device").Text(), b.row.Get("Device").Text()))
+	})
 	var rows []stream.Row
 	r := plan.NewRunner(map[string][]*value.Record{"limits": allVersions()}, func(x stream.Row) error { rows = append(rows, x); return nil })
 	for _, e := range events {
@@ -279,7 +292,8 @@ func laboratory(t *rapid.T, text string, log []hub.Message, policy stream.Policy
 	}
 	at := map[string]int{}
 	for _, x := range rows {
-		line := fmt.Sprint(x.Stamp, " ", x.Record.Get("Device").Text())
+		key, _ := value.Cast(x.Record.Get("Device"), value.Text)
+		line := fmt.Sprint(x.Stamp, " ", cmp.Or(key.Text(), "NULL"))
 		id := line
 		for _, name := range []string{"A", "B"} {
 			f, ok := x.Record.Get(name).AsFloat()
@@ -309,16 +323,16 @@ func TestDamagedState(t *testing.T) {
 		for _, m := range logOf(t) {
 			feedEvents(t, e, m)
 		}
-		state := e.Save(7)
-		if newEvents(planOf(t, strings.Replace(q.sql, "Value", "[Value]", 1)), gate).load(state, window.Checkpoint{Position: 7}) {
+		state := e.Save([]uint64{7})
+		if newEvents(planOf(t, strings.Replace(q.sql, "Value", "[Value]", 1)), gate).load(state, []window.Checkpoint{{Position: 7}}) {
 			t.Fatal("the state of another query was taken")
 		}
 		at := rapid.IntRange(0, len(state)-1).Draw(t, "at")
-		if newEvents(plan, gate).load(state[:at], window.Checkpoint{Position: 7}) {
+		if newEvents(plan, gate).load(state[:at], []window.Checkpoint{{Position: 7}}) {
 			t.Fatal("a state that was cut short was taken")
 		}
 		state[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "bits"))
-		if newEvents(plan, gate).load(state, window.Checkpoint{Position: 7}) {
+		if newEvents(plan, gate).load(state, []window.Checkpoint{{Position: 7}}) {
 			t.Fatal("a changed state was taken")
 		}
 	})
@@ -336,8 +350,8 @@ func FuzzState(f *testing.F) {
 			feedEvents(f, e, hub.Message{Stamp: hub.Stamp{Source: "http", Arrived: at}, Seq: n + 1, Readings: &fleetscore.Readings{Keys: []fleetscore.Key{"a", "b"}, KeyIndex: []uint32{0, 1},
 				Times: []fleetscore.Micros{at, at - second}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{float64(n), 3}}}}})
 		}
-		state := e.save(6)
-		if !newEvents(plan, gate).load(bytes.Clone(state), window.Checkpoint{Position: 6}) {
+		state := e.save([]uint64{6})
+		if !newEvents(plan, gate).load(bytes.Clone(state), []window.Checkpoint{{Position: 6}}) {
 			f.Fatalf("%s: its own state isn't taken", q.name)
 		}
 		f.Add(byte(i), state[len(stateMagic)+4:])
@@ -345,8 +359,8 @@ func FuzzState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which byte, body []byte) {
 		data := append(bytes.Clone(stateMagic), binary.LittleEndian.AppendUint32(nil, crc32.ChecksumIEEE(body))...)
 		e := newEvents(plans[int(which)%len(plans)], gate)
-		if e.load(append(data, body...), window.Checkpoint{Position: 6}) {
-			e.save(6)
+		if e.load(append(data, body...), []window.Checkpoint{{Position: 6}}) {
+			e.save([]uint64{6})
 		}
 	})
 }

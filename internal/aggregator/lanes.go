@@ -42,11 +42,17 @@ func newLanes(plan *stream.Plan, apart bool, reach fleetscore.Micros, emit func(
 	return &lanes{plan: plan, apart: apart, reach: reach, emit: emit, of: map[fleetscore.Key]*lane{}}
 }
 
+// keyOf is the key of the lane of a key.
+func (l *lanes) keyOf(k fleetscore.Key) fleetscore.Key {
+	if !l.apart {
+		return ""
+	}
+	return k
+}
+
 // lane finds or begins the lane of a key.
 func (l *lanes) lane(k fleetscore.Key) *lane {
-	if !l.apart {
-		k = ""
-	}
+	k = l.keyOf(k)
 	x := l.of[k]
 	if x == nil {
 		x = &lane{key: fleetscore.Key(strings.Clone(string(k))), runner: l.plan.NewRunner(nil, l.emit), last: beginning, due: never, place: -1}

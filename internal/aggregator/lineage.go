@@ -94,16 +94,16 @@ func (a *Aggregator) note(partition int, text string) {
 }
 
 // missing counts messages that the hub no longer has, and says why.
-func (r *reading) missing(first, last uint64) {
+func (r *reading) missing(t *track, first, last uint64) {
 	r.a.metrics.gone.Add(float64(last - first + 1))
-	r.a.update(r.index, func(s *PartitionStatus) { s.Gone += last - first + 1 })
+	r.a.update(t.partition, func(s *PartitionStatus) { s.Gone += last - first + 1 })
 	why := "they were removed because of their age, or of the size of the log, before the query had read them: hub.retention is too little for the outage"
 	if stats, err := r.a.hub.Stats(r.ctx); err == nil {
-		for _, d := range stats[r.index].Damage {
+		for _, d := range stats[t.partition].Damage {
 			if d.First <= last && first <= d.Last {
 				why = "damaged: " + d.Reason
 			}
 		}
 	}
-	r.a.note(r.index, fmt.Sprintf("messages %d to %d of partition %d are not in the hub any more, %s", first, last, r.index, why))
+	r.a.note(t.partition, fmt.Sprintf("messages %d to %d of partition %d are not in the hub any more, %s", first, last, t.partition, why))
 }

@@ -143,11 +143,11 @@ func TestOverEqualsTwin(t *testing.T) {
 						continue
 					}
 					got = append(got, listed(e.Close(done))...)
-					c, state := e.Checkpoint(m.Seq, done), e.Save(m.Seq)
+					c, state := e.Checkpoint([]uint64{m.Seq}, done), e.Save([]uint64{m.Seq})
 					if e = newEvents(plan, cfg); !e.load(state, c) {
 						t.Fatal("the state isn't taken")
 					}
-					if again := e.save(m.Seq); string(again) != string(state) {
+					if again := e.save([]uint64{m.Seq}); string(again) != string(state) {
 						t.Fatal("a state that was taken is saved in another form")
 					}
 				}
@@ -250,7 +250,7 @@ func TestServerVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := e.Mark(nil)
+			w := e.Mark(0, nil)
 			fmt.Fprintf(&got, `{"line":%d,"verdict":%q,"watermark":%q,"holds":%q}`+"\n", i+2, verdict, w.Watermark, w.Key.Key)
 		}
 		if d := gocmp.Diff(string(want), got.String()); d != "" {
@@ -298,7 +298,7 @@ func TestOverCrashAnywhere(t *testing.T) {
 		}
 		tick(t, h, 120*minute)
 	}
-	if n := crashAnywhere(t, c, few); n < 40 {
+	if n := crashAnywhere(t, c, 1, few); n < 40 {
 		t.Errorf("rows hold only %d readings", n)
 	}
 }

@@ -6,35 +6,115 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/merged"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
-// reading is one pass over a partition's log, from a checkpoint on.
+// reading is one pass over the log, from a checkpoint on: over one partition, or over all of them in one order.
 type reading struct {
 	a         *Aggregator
 	ctx       context.Context // of the pass, because the hub's callback has none
-	index     int
+	tracks    []*track        // of the partitions
 	windows   engine
-	last      window.Checkpoint // what was committed last
-	at        place             // the log that it lies in
+	done      fleetscore.Micros // up to which rows were committed last
 	committed bool              // whether anything was
-	next      uint64            // the message to come; 0 before the first
 	aside     aside             // since the last commit
 	clocks    clocks
 	cost      cost
+	lateFiles []string // written since the last commit
+}
+
+// track is a reading's place in one partition.
+type track struct {
+	partition int
+	last      window.Checkpoint // what was committed last
+	at        place             // the log that it lies in
+	position  uint64            // the last message taken; 0 before the first
+	epoch     int64             // of that message; 0 before the first
+	next      uint64            // the message to come; 0 before the first
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of the first of these readings
 	lateLast  uint64
-	lateFiles []string // written since the last commit
+}
+
+// name is that of the pass in the names of states and files.
+func (r *reading) name() string {
+	if len(r.tracks) == 1 {
+		return fmt.Sprintf("p%03d", r.tracks[0].partition)
+	}
+	return "all"
+}
+
+// track is the place in a message's partition, which stands at its number if the reading has several.
+func (r *reading) track(m hub.Message) *track { return r.tracks[r.stamp(m).Partition] }
+
+// stamp is what a message says about its origin.
+func (r *reading) stamp(m hub.Message) window.Stamp {
+	s := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+	if len(r.tracks) > 1 {
+		s.Partition = m.Partition
+	}
+	return s
+}
+
+// config is that of the reading's windows.
+func (r *reading) config() window.Config {
+	c := r.a.window
+	c.Partitions = len(r.tracks)
+	return c
+}
+
+// positions are the last messages taken.
+func (r *reading) positions() (out []uint64) {
+	for _, t := range r.tracks {
+		out = append(out, t.position)
+	}
+	return out
+}
+
+// count adds up positions as the table's entries count them, so that the sum only grows.
+func (r *reading) count(positions []uint64) (sum int64) {
+	for i, t := range r.tracks {
+		sum += t.at.count(positions[i])
+	}
+	return sum
+}
+
+// behind reports whether the log is read again, up to what was committed.
+func (r *reading) behind() bool {
+	return slices.ContainsFunc(r.tracks, func(t *track) bool { return t.position < t.last.Position })
+}
+
+// between calls fn with the messages that come after some positions, up to others.
+func (r *reading) between(after, to []uint64, fn func(hub.Message) error) error {
+	from := make([]uint64, len(after))
+	for i := range after {
+		from[i] = after[i] + 1
+	}
+	if len(r.tracks) == 1 {
+		return hub.Range(r.ctx, r.a.hub, r.tracks[0].partition, from[0], to[0], fn)
+	}
+	return merged.Range(r.ctx, r.a.hub, from, to, fn)
+}
+
+// read takes messages from some sequences on, until something fails.
+func (r *reading) read(from []uint64) error {
+	if len(r.tracks) == 1 {
+		return r.a.hub.Read(r.ctx, r.tracks[0].partition, from[0], r.take)
+	}
+	return merged.Read(r.ctx, r.a.hub, from, r.take)
 }
 
 // maxLateBytes is how much is kept in memory before a late file is written.
@@ -42,11 +122,11 @@ const maxLateBytes = 4 << 20
 
 // take takes one message, and commits when the watermark has passed a cut.
 func (r *reading) take(m hub.Message) error {
-	if r.next != 0 && m.Seq > r.next {
-		r.missing(r.next, m.Seq-1)
+	t, stamp := r.track(m), r.stamp(m)
+	if t.next != 0 && m.Seq > t.next {
+		r.missing(t, t.next, m.Seq-1)
 	}
-	r.next = m.Seq + 1
-	stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+	t.next, t.position, t.epoch = m.Seq+1, m.Seq, m.Epoch
 	take := r.readings
 	if m.Tick {
 		take = func(hub.Message, window.Stamp) error { return r.windows.Tick(stamp) }
@@ -60,8 +140,8 @@ func (r *reading) take(m hub.Message) error {
 		r.windows.Measure()
 		open, over = r.windows.HeldBytes()
 	}
-	r.a.update(r.index, func(s *PartitionStatus) {
-		r.a.marks[r.index] = r.windows.Mark(r.a.marks[r.index].Sources)
+	r.a.update(t.partition, func(s *PartitionStatus) {
+		r.a.marks[t.partition] = r.windows.Mark(stamp.Partition, r.a.marks[t.partition].Sources)
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}
@@ -75,16 +155,15 @@ func (r *reading) take(m hub.Message) error {
 	if !ok {
 		return nil
 	}
-	if r.committed && done <= r.last.Done && r.touched() > maxTouched {
-		done = r.last.Done // only revisions are committed
-	} else if r.committed && done <= r.last.Done {
+	if r.committed && done <= r.done && r.touched() > maxTouched {
+		done = r.done // only revisions are committed
+	} else if r.committed && done <= r.done {
 		return nil
 	}
-	if m.Seq <= r.last.Position {
+	if m.Seq <= t.last.Position || r.behind() {
 		return nil
 	}
-	r.at.hub, r.at.epoch = r.a.hub.ID(), m.Epoch
-	return r.commit(m.Seq, done)
+	return r.commit(t, done)
 }
 
 // tooMuch is the error that stops the reading when the open windows take too much
@@ -92,15 +171,23 @@ func (r *reading) take(m hub.Message) error {
 func (r *reading) tooMuch(open int64) error {
 	if e, ok := r.windows.(*events); ok && bytesOf(e.ahead) > open/2 {
 		who := "sensors that are"
-		if k := e.gate.Mark(nil).Key.Key; k != "" { // else it isn't known yet which sensors there are
+		if k := e.gate.Mark(0, nil).Key.Key; k != "" { // else it isn't known yet which sensors there are
 			who = fmt.Sprintf("sensor %s, which is", k)
 		}
-		return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "%d rows of partition %d wait for %s further behind, and use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings",
-			len(e.ahead), r.index, who, open>>20, r.a.share>>20).
+		return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "%d rows of %s wait for %s further behind, and use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings",
+			len(e.ahead), r.where(), who, open>>20, r.a.share>>20).
 			WithHint("set queries.%s.memory_mb to more, or late_within, up to which sensors are waited for, to less", r.a.cfg.Name)
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "the query's open windows of partition %d use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.index, open>>20, r.a.share>>20).
+	return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "the query's open windows of %s use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings", r.where(), open>>20, r.a.share>>20).
 		WithHint("set queries.%s.memory_mb to more, use shorter windows, or set hub.disorder to less", r.a.cfg.Name)
+}
+
+// where names the partitions for people.
+func (r *reading) where() string {
+	if len(r.tracks) == 1 {
+		return fmt.Sprintf("partition %d", r.tracks[0].partition)
+	}
+	return "all partitions"
 }
 
 func floor(t, unit fleetscore.Micros) fleetscore.Micros {
@@ -113,8 +200,8 @@ func floor(t, unit fleetscore.Micros) fleetscore.Micros {
 
 func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 	for _, k := range m.Readings.Keys {
-		if n := strings.Count(string(k), fleetscore.KeySeparator) + 1; n != len(r.a.plan.KeyNames) {
-			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, the query groups by %d", n, len(r.a.plan.KeyNames))
+		if n := strings.Count(string(k), fleetscore.KeySeparator) + 1; n != len(r.a.cfg.Hub.Key) {
+			return fleetscore.Errorf(fleetscore.Corrupt, "read hub", fmt.Sprintf("message %d", m.Seq), "the keys have %d values, those of the hub %d", n, len(r.a.cfg.Hub.Key))
 		}
 	}
 	var counts [window.Done + 1]int64
@@ -124,19 +211,22 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 			r.aside.count(v, m.Readings.Times[i], m.Readings.Keys[m.Readings.KeyIndex[i]])
 		}
 		if v == window.Late || v == window.Early {
-			r.keepLate(m, i, v)
+			r.track(m).keepLate(r.a.log, m, i, v)
 		}
 	})
 	if err != nil {
 		return err
 	}
-	r.clocks.note(m)
+	if slices.Equal(r.a.plan.KeyNames, r.a.cfg.Hub.Key) { // the dataset's keys are sensors
+		r.clocks.note(m)
+	}
 	r.cost.taken += int64(m.Readings.Len())
 	r.tellCost()
 	r.a.metrics.count(counts)
 	r.aside.good += counts[window.Counted] + counts[window.Adjusted] + counts[window.Filtered] + counts[window.Revised]
 	r.tell()
-	r.a.update(r.index, func(s *PartitionStatus) {
+	t := r.track(m)
+	r.a.update(t.partition, func(s *PartitionStatus) {
 		s.Counted += counts[window.Counted] + counts[window.Adjusted]
 		s.Adjusted += counts[window.Adjusted]
 		s.Repeats += counts[window.Repeat]
@@ -145,8 +235,8 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		s.Filtered += counts[window.Filtered]
 		s.Revised += counts[window.Revised]
 	})
-	if r.late.Len() > maxLateBytes {
-		return r.writeLate()
+	if t.late.Len() > maxLateBytes {
+		return r.writeLate(t)
 	}
 	return nil
 }
@@ -162,7 +252,7 @@ type lateReading struct {
 	Values  map[string]any    `json:"values"`
 }
 
-func (r *reading) keepLate(m hub.Message, i int, v window.Verdict) {
+func (t *track) keepLate(log *slog.Logger, m hub.Message, i int, v window.Verdict) {
 	l := lateReading{Reason: v.String(), Seq: m.Seq, Arrived: m.Arrived, Time: m.Readings.Times[i],
 		Key: m.Readings.Keys[m.Readings.KeyIndex[i]].Values(), Values: map[string]any{}}
 	if m.Readings.IDs != nil {
@@ -176,30 +266,30 @@ func (r *reading) keepLate(m hub.Message, i int, v window.Verdict) {
 			l.Values[c.Name] = c.Numbers[i]
 		}
 	}
-	if r.late.Len() == 0 {
-		r.lateFirst = m.Seq
+	if t.late.Len() == 0 {
+		t.lateFirst = m.Seq
 	}
-	r.lateLast = m.Seq
-	if err := json.NewEncoder(&r.late).Encode(l); err != nil { // the hub's codec never returns infinite values
-		r.a.log.Error("late reading could not be kept", "partition", r.index, "seq", m.Seq, "error", err)
+	t.lateLast = m.Seq
+	if err := json.NewEncoder(&t.late).Encode(l); err != nil { // the hub's codec never returns infinite values
+		log.Error("late reading could not be kept", "partition", t.partition, "seq", m.Seq, "error", err)
 	}
 }
 
-// writeLate writes the late readings kept so far into a file of their own. The name
+// writeLate writes a partition's late readings kept so far into a file of their own. The name
 // depends on the log alone, so a pass that is repeated writes the same file.
-func (r *reading) writeLate() error {
-	if r.late.Len() == 0 {
+func (r *reading) writeLate(t *track) error {
+	if t.late.Len() == 0 {
 		return nil
 	}
-	name := catalog.LateReadings(r.a.plan.Into, r.index, uint64(r.at.count(r.lateFirst)), uint64(r.at.count(r.lateLast)))
+	name := catalog.LateReadings(r.a.plan.Into, t.partition, uint64(t.at.count(t.lateFirst)), uint64(t.at.count(t.lateLast)))
 	err := r.a.persist(r.ctx, "writing late readings", func() error {
-		return store.WriteAll(r.ctx, r.a.catalog.Store(), name, r.late.Bytes(), store.PutOptions{})
+		return store.WriteAll(r.ctx, r.a.catalog.Store(), name, t.late.Bytes(), store.PutOptions{})
 	})
 	if err != nil {
 		return err
 	}
 	r.lateFiles = append(r.lateFiles, strings.TrimPrefix(string(name), catalog.DatasetFolder(r.a.plan.Into)+"/"))
-	r.late.Reset()
+	t.late.Reset()
 	return nil
 }
 
@@ -224,43 +314,36 @@ func (r *reading) write(parts iter.Seq[*fleetscore.Rows], id string) (files []fl
 }
 
 // commit closes the windows that end by done and makes their rows visible,
-// together with the position in the log.
-func (r *reading) commit(position uint64, done fleetscore.Micros) error {
-	if err := r.writeLate(); err != nil {
-		return err
+// together with the positions in the log. by is the track of the message that was taken last.
+func (r *reading) commit(by *track, done fleetscore.Micros) error {
+	for _, t := range r.tracks {
+		if err := r.writeLate(t); err != nil {
+			return err
+		}
+		if t.epoch != 0 {
+			t.at.hub, t.at.epoch = r.a.hub.ID(), t.epoch
+		}
 	}
-	a := r.a
-	revised, gone, err := r.revise(position)
+	a, positions := r.a, r.positions()
+	revised, gone, err := r.revise(positions)
 	if err != nil {
 		return err
 	}
 	parts := r.windows.Parts(done)
-	c := r.windows.Checkpoint(position, done)
-	state := r.windows.Save(position)
-	guard := a.appID(r.index, "position")
-	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: guard, Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) },
-		Txns: a.entries(r.index, c, r.at), Info: map[string]any{}}
-	if len(r.lateFiles) > 0 {
-		commit.Info["fleetscore.late"] = r.lateFiles
-	}
-	if list := r.aside.list(); len(list) > 0 {
-		commit.Info[table.SetAsideInfo] = list
-	}
-	if list := r.clocks.list(); list.Some || len(list.Off) > 0 {
-		commit.Info[table.ClocksInfo] = list
-	}
+	checkpoints := r.windows.Checkpoint(positions, done)
+	state := r.windows.Save(positions)
+	commit := r.entry(by, checkpoints)
 	if revised != nil && revised.Len() > 0 {
 		commit.Info[table.RevisedInfo] = revisions(revised, a.cut)
 	}
-	id := fmt.Sprintf("%s-p%03d-%d", a.cfg.Name, r.index, r.at.count(position))
-	add, count, err := r.write(parts, id)
+	add, count, err := r.write(parts, fmt.Sprintf("%s-%s-%d", a.cfg.Name, r.name(), r.count(positions)))
 	if err != nil {
 		return err
 	}
 	commit.Add = add
 	err = a.persist(r.ctx, "committing rows", func() (err error) {
 		if state != nil { // before the commit that makes it the one to go on from
-			if err := store.WriteAll(r.ctx, a.catalog.Store(), catalog.QueryState(a.plan.Into, r.index, r.at.count(position)), state, store.PutOptions{}); err != nil {
+			if err := store.WriteAll(r.ctx, a.catalog.Store(), catalog.QueryState(a.plan.Into, r.name(), r.count(positions)), state, store.PutOptions{}); err != nil {
 				return err
 			}
 		}
@@ -272,30 +355,55 @@ func (r *reading) commit(position uint64, done fleetscore.Micros) error {
 	if table.AlreadyCommitted(err) {
 		// This was our own commit whose answer was lost, or a commit of another
 		// process. In both cases the table says where to go on.
-		a.log.Info("rows were committed before", "partition", r.index, "position", position)
+		a.log.Info("rows were committed before", "partition", r.name(), "position", by.position)
 		return errAgain
 	}
 	if err != nil {
 		return err
 	}
-	r.last, r.committed, r.lateFiles, r.aside.cuts = c, true, nil, nil
+	r.done, r.committed, r.lateFiles, r.aside.cuts = done, true, nil, nil
 	r.clocks.off, r.clocks.some = nil, false
 	if w, ok := r.windows.(*windows); ok {
 		w.Untouch()
 	}
-	if err := r.remember(position); err != nil {
+	if err := r.remember(by.position); err != nil {
 		return err
 	}
-	a.setHold(r.index, a.needs(c))
-	if state != nil {
-		a.forget(r.ctx, r.index, r.at.count(position))
-	}
 	a.metrics.rows.Add(float64(count))
-	a.update(r.index, func(s *PartitionStatus) {
-		s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
-		open, over := r.windows.HeldBytes()
-		s.HeldBytes, s.RowsAhead = open+over, r.ahead()
-		s.Rows += count
-	})
+	for i, t := range r.tracks {
+		t.last = checkpoints[i]
+		a.setHold(t.partition, a.needs(t.last))
+		a.update(t.partition, func(s *PartitionStatus) {
+			s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
+			open, over := r.windows.HeldBytes()
+			s.HeldBytes, s.RowsAhead = open+over, r.ahead()
+			if t == by {
+				s.Rows += count
+			}
+		})
+	}
+	if state != nil {
+		a.forget(r.ctx, r.name(), r.count(positions))
+	}
 	return nil
+}
+
+// entry is a commit without its rows.
+func (r *reading) entry(by *track, checkpoints []window.Checkpoint) table.Commit {
+	a := r.a
+	commit := table.Commit{Operation: "STREAMING UPDATE", Guard: a.appID(by.partition, "position"), Check: func(snap *table.Snapshot) error { return owns(snap, a.cfg.Name, a.plan) },
+		Txns: map[string]int64{}, Info: map[string]any{}}
+	for i, t := range r.tracks {
+		maps.Copy(commit.Txns, a.entries(t.partition, checkpoints[i], t.at))
+	}
+	if len(r.lateFiles) > 0 {
+		commit.Info["fleetscore.late"] = r.lateFiles
+	}
+	if list := r.aside.list(); len(list) > 0 {
+		commit.Info[table.SetAsideInfo] = list
+	}
+	if list := r.clocks.list(); list.Some || len(list.Off) > 0 {
+		commit.Info[table.ClocksInfo] = list
+	}
+	return commit
 }

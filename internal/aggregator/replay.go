@@ -53,9 +53,13 @@ func HistoryOf(h hub.Hub, partition int, from uint64) History {
 // ever is longer than readings can be late.
 const ever = 250 * 365 * 24 * time.Hour
 
-// Run makes the rows of the readings of some partitions.
+// Run makes the rows of the readings of some partitions. Where groups have readings of several keys, each key's
+// readings come in one history.
 func (r Replay) Run(ctx context.Context, partitions []History) (out Replayed, err error) {
 	out.Rows = noRows(r.Plan)
+	if r.Plan.General != nil && r.Plan.General.Merged {
+		partitions = []History{chained(partitions)}
+	}
 	for _, history := range partitions {
 		var rows *fleetscore.Rows
 		if r.Plan.General != nil {
@@ -69,6 +73,18 @@ func (r Replay) Run(ctx context.Context, partitions []History) (out Replayed, er
 		r.add(out.Rows, rows)
 	}
 	return out, nil
+}
+
+// chained are histories one after the other: the order of readings depends on their times and keys alone.
+func chained(list []History) History {
+	return func(ctx context.Context, after fleetscore.Micros, fn func(hub.Message) error) error {
+		for _, history := range list {
+			if err := history(ctx, after, fn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // noRows has the columns of a query's dataset.

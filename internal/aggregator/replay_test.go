@@ -24,7 +24,7 @@ func TestReplayEqualsLaboratory(t *testing.T) {
 	t.Parallel()
 	simple := wholeQueries[0]
 	simple.name, simple.sql = "simple", "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS WHERE Value > 1 GROUP BY Device, HoppingWindow(second, 10, 5)"
-	for _, q := range append(slices.Clone(wholeQueries), simple) {
+	for _, q := range slices.Concat(wholeQueries, groupQueries, []wholeQuery{simple}) {
 		t.Run(q.name, func(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(t *rapid.T) {

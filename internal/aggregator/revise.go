@@ -44,23 +44,23 @@ func (r *reading) ahead() int {
 	return 0
 }
 
-// revise computes again what was touched, from the messages up to a position. It returns the
+// revise computes again what was touched, from the messages up to the positions. It returns the
 // rows that aren't in the dataset as they are now, and which of them have to vanish; nil if none have.
-func (r *reading) revise(position uint64) (rows *fleetscore.Rows, gone []bool, err error) {
+func (r *reading) revise(positions []uint64) (rows *fleetscore.Rows, gone []bool, err error) {
 	if r.touched() == 0 {
 		return nil, nil, nil
 	}
 	before := r.cost.reread
 	if e, ok := r.windows.(*events); ok {
-		rows, gone, err = r.reviseLanes(e, position)
+		rows, gone, err = r.reviseLanes(e, positions)
 	} else {
-		rows, err = r.reviseWindows(r.windows.(*windows).Touched(), position)
+		rows, err = r.reviseWindows(r.windows.(*windows).Touched(), positions[0])
 	}
 	n := r.cost.reread - before
 	r.cost.revisions++
 	r.a.metrics.revised.Inc()
 	r.a.metrics.reread.Add(float64(n))
-	r.a.update(r.index, func(s *PartitionStatus) { s.Revisions, s.Reread = s.Revisions+1, s.Reread+n })
+	r.a.update(r.tracks[0].partition, func(s *PartitionStatus) { s.Revisions, s.Reread = s.Revisions+1, s.Reread+n })
 	return rows, gone, err
 }
 
@@ -88,8 +88,8 @@ func (r *reading) tellCost() {
 	}
 	text := ""
 	if c.reread > max(c.taken, leastReread) {
-		text = fmt.Sprintf("late readings cost more than the others: since %s %d readings of partition %d came, and %d were read again for %d revisions. A longer queries.%s.cut makes fewer revisions, a shorter late_within makes each of them shorter",
-			c.since.UTC().Format(time.RFC3339), c.taken, r.index, c.reread, c.revisions, r.a.cfg.Name)
+		text = fmt.Sprintf("late readings cost more than the others: since %s %d readings of %s came, and %d were read again for %d revisions. A longer queries.%s.cut makes fewer revisions, a shorter late_within makes each of them shorter",
+			c.since.UTC().Format(time.RFC3339), c.taken, r.where(), c.reread, c.revisions, r.a.cfg.Name)
 		r.a.log.Warn(text)
 	}
 	*c = cost{since: now}
@@ -98,7 +98,7 @@ func (r *reading) tellCost() {
 	all := ""
 	for i := range r.a.status.Partitions {
 		p := &r.a.status.Partitions[i]
-		if i == r.index {
+		if i == r.tracks[0].partition {
 			p.Costly = text
 		}
 		all = cmp.Or(all, p.Costly) // one stands for all
@@ -114,8 +114,8 @@ func (r *reading) remember(last uint64) error {
 	}
 	oldest := fleetscore.Micros(math.MaxInt64) // nothing can be computed again
 	err := r.a.persist(r.ctx, "reading the oldest message", func() error {
-		return hub.Range(r.ctx, r.a.hub, r.index, 1, last, func(m hub.Message) error {
-			if m.Seq == 1 && r.at.offset == 0 { // all rows were made from this log, which has its beginning
+		return hub.Range(r.ctx, r.a.hub, r.tracks[0].partition, 1, last, func(m hub.Message) error {
+			if m.Seq == 1 && r.tracks[0].at.offset == 0 { // all rows were made from this log, which has its beginning
 				oldest = beginning
 				return hub.ErrEnough
 			}
@@ -141,11 +141,12 @@ func (r *reading) reviseWindows(cells map[window.Cell]uint64, position uint64) (
 	again := &windows{Partition: window.New(a.window), plan: a.plan}
 	err := a.persist(r.ctx, "reading readings again", func() error {
 		again.Partition = window.New(a.window)
-		first, err := firstOf(r.ctx, a.hub, r.index, from, position)
+		partition := r.tracks[0].partition
+		first, err := firstOf(r.ctx, a.hub, partition, from, position)
 		if err != nil {
 			return err
 		}
-		return hub.Range(r.ctx, a.hub, r.index, first, position, func(m hub.Message) error {
+		return hub.Range(r.ctx, a.hub, partition, first, position, func(m hub.Message) error {
 			if m.Readings == nil {
 				return nil
 			}

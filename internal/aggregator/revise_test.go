@@ -170,7 +170,7 @@ func TestReviseCrashAnywhere(t *testing.T) {
 		arrive(t, h, some)
 	}
 	for _, sql := range []string{config.Query.SQL, hoppingSQL} {
-		if n := crashAnywhere(t, revising(sql), few); n < 30 {
+		if n := crashAnywhere(t, revising(sql), 1, few); n < 30 {
 			t.Errorf("rows hold only %d readings", n)
 		}
 	}

@@ -19,15 +19,17 @@ import (
 // stateMagic begins a state, with the version of its format; a checksum follows.
 var stateMagic = []byte("FSQ2")
 
-// save writes the state after message position, for load. docs/formats/query-state.md
+// save writes the state after the messages at the positions, for load. docs/formats/query-state.md
 // describes it.
-func (e *events) save(position uint64) []byte {
+func (e *events) save(positions []uint64) []byte {
 	var f value.Fields
 	f.Int(e.form)
-	f.Int(int64(position))
+	f.Int(int64(positions[0]))
 	f.Int(int64(e.done))
 	f.Int(e.order)
-	saveMark(&f, e.gate.Mark(nil))
+	marks := e.marks()
+	saveMark(&f, marks[0])
+	saveOthers(&f, positions, marks)
 	var places value.Fields
 	for _, p := range e.passed {
 		places.Int(int64(p.seq))
@@ -52,7 +54,7 @@ func (e *events) save(position uint64) []byte {
 	listed := rows.Value()
 	e.listed = len(value.Append(nil, listed))
 	f.Add(listed)
-	if e.lanes.apart {
+	if e.over || e.revise > 0 {
 		e.saveApart(&f)
 	} else {
 		e.lanes.lane("").runner.Save(&f)
@@ -63,7 +65,7 @@ func (e *events) save(position uint64) []byte {
 	return out
 }
 
-// saveApart adds what there is more if keys go by themselves.
+// saveApart adds what there is more if keys go by themselves, or rows are computed again.
 func (e *events) saveApart(f *value.Fields) {
 	f.Add(saveLanes(e.lanes.save(e.reached)))
 	list, begun := e.gate.Keys()
@@ -79,9 +81,10 @@ func (e *events) saveApart(f *value.Fields) {
 	f.Int(int64(e.gate.Oldest()))
 	var bases value.Fields
 	for _, b := range e.bases {
-		bases.Int(int64(b.position))
+		bases.Int(int64(b.positions[0]))
 		bases.Int(int64(b.reached))
-		saveMark(&bases, b.mark)
+		saveMark(&bases, b.marks[0])
+		saveOthers(&bases, b.positions, b.marks)
 		bases.Add(saveWaiting(b.wait))
 		bases.Add(saveLanes(b.lanes()))
 	}
@@ -106,10 +109,11 @@ func (e *events) loadApart(in *value.Cursor) bool {
 	e.gate.Since(fleetscore.Micros(in.Int()))
 	e.bases = nil
 	for list := in.Inner(); list.More(); {
-		b := base{position: uint64(list.Int()), reached: fleetscore.Micros(list.Int()), mark: loadMark(list), states: map[fleetscore.Key]kept{}}
+		b := base{positions: []uint64{uint64(list.Int())}, reached: fleetscore.Micros(list.Int()), marks: []window.Mark{loadMark(list)}, states: map[fleetscore.Key]kept{}}
+		there := e.loadOthers(list, &b.positions, &b.marks)
 		var ok bool
 		b.wait, ok = loadWaiting(list)
-		good = good && ok
+		good = good && ok && there
 		for _, k := range loadLanes(list) {
 			b.states[k.key] = k
 		}
@@ -192,6 +196,30 @@ func saveMark(f *value.Fields, m window.Mark) {
 	f.Add(sources.Value())
 }
 
+// saveOthers adds the positions and marks of all partitions but the first, if there are more.
+func saveOthers(f *value.Fields, positions []uint64, marks []window.Mark) {
+	if len(positions) == 1 {
+		return
+	}
+	var others value.Fields
+	for i := 1; i < len(positions); i++ {
+		others.Int(int64(positions[i]))
+		saveMark(&others, marks[i])
+	}
+	f.Add(others.Value())
+}
+
+// loadOthers reads them; false if it isn't as many partitions.
+func (e *events) loadOthers(c *value.Cursor, positions *[]uint64, marks *[]window.Mark) bool {
+	if len(e.doneSeq) == 1 {
+		return true
+	}
+	for in := c.Inner(); in.More(); {
+		*positions, *marks = append(*positions, uint64(in.Int())), append(*marks, loadMark(in))
+	}
+	return len(*positions) == len(e.doneSeq)
+}
+
 func loadMark(c *value.Cursor) window.Mark {
 	m := window.Mark{Watermark: fleetscore.Micros(c.Int()), Clock: fleetscore.Micros(c.Int())}
 	for in := c.Inner(); in.More(); {
@@ -202,8 +230,8 @@ func loadMark(c *value.Cursor) window.Mark {
 }
 
 // load takes a state into new events; false if it isn't one of this query. What was done
-// is told by the checkpoint.
-func (e *events) load(data []byte, c window.Checkpoint) bool {
+// is told by the checkpoints.
+func (e *events) load(data []byte, list []window.Checkpoint) bool {
 	head := len(stateMagic) + 4
 	if len(data) < head || !bytes.Equal(data[:len(stateMagic)], stateMagic) || crc32.ChecksumIEEE(data[head:]) != binary.LittleEndian.Uint32(data[len(stateMagic):]) {
 		return false
@@ -216,13 +244,21 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	if in.Int() != e.form {
 		return false
 	}
-	position := uint64(in.Int())
+	positions := []uint64{uint64(in.Int())}
 	e.done, e.order = fleetscore.Micros(in.Int()), in.Int()
-	mark := loadMark(in)
+	marks := []window.Mark{loadMark(in)}
+	if !e.loadOthers(in, &positions, &marks) {
+		return false
+	}
 	for places := in.Inner(); places.More(); {
 		e.passed = append(e.passed, passed{uint64(places.Int()), fleetscore.Micros(places.Int()), loadMark(places)})
 	}
-	if position != c.Position { // another log begins, whose messages have other numbers
+	var now []uint64
+	for _, c := range list {
+		now = append(now, c.Position)
+	}
+	moved := !slices.Equal(positions, now) // another log begins, whose messages have other numbers
+	if moved {
 		e.passed = nil
 	}
 	wait, good := loadWaiting(in)
@@ -237,20 +273,20 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	for in := in.Inner(); in.More(); {
 		gone = append(gone, loadPast(in))
 	}
-	var list []made
+	var old []made
 	for rows := in.Inner(); rows.More(); {
 		r := made{key: fleetscore.Key(rows.Text()), stamp: fleetscore.Micros(rows.Int()), values: make([]float64, len(e.plan.Values()))}
 		for i := range r.values {
 			r.values[i] = rows.Bits()
 		}
-		list = append(list, r)
+		old = append(old, r)
 	}
-	e.gate.Resume(mark, seen, gone)
-	for _, r := range list {
+	e.gate.Resume(marks, seen, gone)
+	for _, r := range old {
 		e.list(r)
 	}
-	e.reached = mark.Watermark
-	if !e.lanes.apart {
+	e.reached, _ = e.gate.Watermark()
+	if !e.over && e.revise == 0 {
 		x := e.lanes.lane("")
 		x.runner.Load(in)
 		e.lanes.loaded(x)
@@ -259,57 +295,70 @@ func (e *events) load(data []byte, c window.Checkpoint) bool {
 	}
 	e.lanes.load(wait)
 	if e.revise > 0 {
-		e.fit(c, position != c.Position)
+		e.fit(now, list[0].Done, moved)
 	}
 	e.measure(len(data))
 	return in.OK()
 }
 
 // fit makes the bases of a state that was loaded fit late_within, and the log if it is another one.
-func (e *events) fit(c window.Checkpoint, moved bool) {
+func (e *events) fit(positions []uint64, done fleetscore.Micros, moved bool) {
 	if moved || len(e.bases) == 0 { // what was is in another log
-		e.bases = []base{e.base(c.Position)}
-		e.gate.Since(max(e.gate.Oldest(), e.reached, c.Done))
+		e.bases = []base{e.base(positions)}
+		e.gate.Since(max(e.gate.Oldest(), e.reached, done))
 		return
 	}
 	if e.bases[len(e.bases)-1].within != e.revise { // readings that came before stay judged by the old late_within when they are read again
-		e.bases = append(e.bases, e.base(c.Position))
+		e.bases = append(e.bases, e.base(positions))
 	}
 	if first := e.bases[0].reached; first != beginning && first > e.reached-e.revise { // late_within was shorter
 		e.gate.Since(max(e.gate.Oldest(), first-1))
 	}
 }
 
-// restore makes events that go on at a checkpoint, and says from which message on: behind
-// it if its state is there and is that of the query, else from where the log has to be
+// restore makes events that go on at the checkpoints of a pass's partitions, and says from which messages on: behind
+// them if the state is there and is that of the query, else from where the log has to be
 // read again.
-func (a *Aggregator) restore(ctx context.Context, partition int, c window.Checkpoint, at place) (*events, uint64, error) {
-	name := catalog.QueryState(a.plan.Into, partition, at.count(c.Position))
-	data, err := store.ReadAll(ctx, a.catalog.Store(), name)
-	if err != nil && !fleetscore.NotFound.Is(err) {
-		return nil, 0, err
+func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64, error) {
+	var list []window.Checkpoint
+	for _, t := range r.tracks {
+		list = append(list, t.last)
 	}
+	data, err := store.ReadAll(ctx, a.catalog.Store(), catalog.QueryState(a.plan.Into, r.name(), r.count(r.committedAt())))
+	if err != nil && !fleetscore.NotFound.Is(err) {
+		return nil, nil, err
+	}
+	from := make([]uint64, len(list))
 	if err == nil {
-		e := newEvents(a.plan, a.window)
-		if e.join(ctx, a.references); e.load(data, c) {
-			return e, c.Position + 1, nil
+		e := newEvents(a.plan, r.config())
+		if e.join(ctx, a.references); e.load(data, list) {
+			for i, c := range list {
+				from[i] = c.Position + 1
+			}
+			return e, from, nil
 		}
 	}
-	a.log.Info("open windows are computed again from the hub's readings, because the query was changed or its state is gone", "partition", partition, "from", c.ReplayFrom)
-	e := newEvents(a.plan, a.window)
+	for i := range list {
+		if len(list) > 1 { // where it has to begin isn't known
+			list[i].ReplayFrom = 1
+		}
+		from[i] = list[i].ReplayFrom
+	}
+	a.log.Info("open windows are computed again from the hub's readings, because the query was changed or its state is gone", "partition", r.name(), "from", from)
+	e := newEvents(a.plan, r.config())
 	e.join(ctx, a.references)
-	e.replay(c)
-	return e, c.ReplayFrom, nil
+	e.replay(list)
+	return e, from, nil
 }
 
-// forget deletes the states of a partition before a position, or also of the position if the
+// forget deletes the states of a pass before a position, or also of the position if the
 // query keeps none. Later ones may be those of a server that has taken the lead. An error
 // only leaves them for the next time.
-func (a *Aggregator) forget(ctx context.Context, partition int, position int64) {
+func (a *Aggregator) forget(ctx context.Context, pass string, position int64) {
 	if a.plan.General == nil {
 		position++
 	}
-	prefix := catalog.QueryStates(a.plan.Into, partition)
+	prefix := catalog.QueryStates(a.plan.Into, pass)
 	for info, err := range a.catalog.Store().List(ctx, prefix, store.ListOptions{}) {
 		if err == nil {
 			if n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(string(info.Name), prefix), ".bin"), 10, 64); n < position {
@@ -317,7 +366,7 @@ func (a *Aggregator) forget(ctx context.Context, partition int, position int64) 
 			}
 		}
 		if err != nil {
-			a.log.Warn("an old state of the query could not be deleted", "partition", partition, "error", err)
+			a.log.Warn("an old state of the query could not be deleted", "partition", pass, "error", err)
 			return
 		}
 	}

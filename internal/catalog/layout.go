@@ -86,15 +86,15 @@ func Sensors(dataset string) fleetscore.BlobName {
 	return fleetscore.BlobName(DatasetFolder(dataset) + "/_sensors.bin")
 }
 
-// QueryState is the blob with the state of a dataset's query after a message of a
-// partition of the hub, as the query counts messages.
-func QueryState(dataset string, partition int, position int64) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s%d.bin", QueryStates(dataset, partition), position))
+// QueryState is the blob with the state of a dataset's query after a message, as the query counts
+// messages. of names the partition of the hub that was read (p000), or says all.
+func QueryState(dataset, of string, position int64) fleetscore.BlobName {
+	return fleetscore.BlobName(fmt.Sprintf("%s%d.bin", QueryStates(dataset, of), position))
 }
 
-// QueryStates is what the names of a partition's states begin with.
-func QueryStates(dataset string, partition int) string {
-	return fmt.Sprintf("%s%sp%03d-", DatasetFolder(dataset), stateName, partition)
+// QueryStates is what the names of those states begin with.
+func QueryStates(dataset, of string) string {
+	return fmt.Sprintf("%s%s%s-", DatasetFolder(dataset), stateName, of)
 }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.

@@ -90,7 +90,7 @@ func TestServersTakeReadings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(sent, readingsIn(t, blobs)); diff != "" {
+	if diff := cmp.Diff(sent, readingsIn(t, blobs, "readings")); diff != "" {
 		t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%.4000s", diff)
 	}
 	t.Logf("%d acknowledged readings", sum(sent))

@@ -369,10 +369,19 @@ pipelines:
   anomalies: {dataset: readings, fleet: sensors, features: [Value], label: N, pool: cpu}
 `
 
+// tagsQuery is a query whose groups have readings of both partitions.
+const tagsQuery = `
+  tags:
+    cut: 1s
+    sql: |
+      SELECT System.Timestamp() AS TS, Tag, COUNT(*) AS N
+      INTO tags FROM hub TIMESTAMP BY TS GROUP BY Tag, TumblingWindow(second, 1)
+fleets:`
+
 // TestCrash kills and freezes the server and nodes, with SIGKILL and SIGSTOP, at random
 // while readings come and jobs run. After it every acknowledged reading is in exactly
 // one row, every job has ended, every sensor of a job has one outcome, and the predictions
-// hold one row per sensor and time.
+// hold one row per sensor and time. So do the rows of a query with groups of other columns.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	crash(t, nil)
@@ -391,7 +400,7 @@ func crash(t *testing.T, database *testkit.Postgres) {
 		rounds, longest = n, 20*time.Second // beyond the time after which a node counts as lost
 	}
 	faults := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}
-	p := newServer(t, fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), func(string) {})
+	p := newServer(t, strings.Replace(fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), "\nfleets:", tagsQuery, 1), func(string) {})
 	if database != nil {
 		faults = append(faults, "stop database")
 		p.env = []string{server.LedgerVariable + "=" + database.NewDatabase(t)}
@@ -453,6 +462,16 @@ func crash(t *testing.T, database *testkit.Postgres) {
 	wg.Wait()
 	p.settle(sent)
 	p.checkCrash(sent)
+	p.completes("tags", sent)
+	tags := map[string]int64{} // acknowledged readings per window and tag
+	for id, n := range sent {
+		at, key, _ := strings.Cut(id, " ")
+		_, tag, _ := strings.Cut(key, "/")
+		tags[at+" "+tag] += n
+	}
+	if diff := cmp.Diff(tags, readingsIn(t, p.bucket(), "tags")); diff != "" {
+		t.Errorf("readings per window and tag (-acknowledged +in rows):\n%s", diff)
+	}
 	t.Logf("%d acknowledged readings, %v", sum(sent), counts)
 }
 
@@ -521,8 +540,14 @@ func (p *process) signalNodes(s syscall.Signal) (pids []int) {
 	return pids
 }
 
-// complete waits until the dataset holds all windows.
+// complete waits until the dataset of readings holds all windows.
 func (p *process) complete(sent map[string]int64) {
+	p.t.Helper()
+	p.completes("readings", sent)
+}
+
+// completes waits until a dataset holds all windows.
+func (p *process) completes(dataset string, sent map[string]int64) {
 	p.t.Helper()
 	var last fleetscore.Micros
 	for id := range sent {
@@ -531,7 +556,7 @@ func (p *process) complete(sent map[string]int64) {
 	end := time.Now().Add(60 * time.Second)
 	for {
 		var d api.Dataset
-		err := p.Get(p.t.Context(), "/datasets/readings", nil, &d)
+		err := p.Get(p.t.Context(), "/datasets/"+dataset, nil, &d)
 		if err == nil && d.CompleteUntil != nil && !d.CompleteUntil.Before(last.Time()) {
 			return
 		}
@@ -609,12 +634,12 @@ func rowTime(id string) fleetscore.Micros {
 // checks that each has one row.
 func (p *process) readings() map[string]int64 {
 	p.t.Helper()
-	return readingsIn(p.t, p.bucket())
+	return readingsIn(p.t, p.bucket(), "readings")
 }
 
-func readingsIn(t *testing.T, b store.Bucket) map[string]int64 {
+func readingsIn(t *testing.T, b store.Bucket, dataset string) map[string]int64 {
 	t.Helper()
-	d := table.OpenDelta(store.Sub(b, "data/readings"))
+	d := table.OpenDelta(store.Sub(b, "data/"+dataset))
 	snap, err := d.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -17,46 +17,61 @@ type General struct {
 	Numbers    []string // columns of readings of which it computes sums and the like
 	References []string // names of the reference data that it joins with
 	Over       bool     // each key has a watermark of its own, by TIMESTAMP BY … OVER
+	Merged     bool     // its groups have readings of several of the hub's keys, which may lie in different partitions
+	Mixes      bool     // the dataset's keys aren't those of the hub
 }
 
-// judge finds out whether the rows of a query depend on the readings of one key alone, so
-// that each partition of a hub can be read by itself, and whether they fit a dataset: one
-// row per key and time, with numbers.
+// judge finds out whether the rows of a query depend on the readings of one key of the hub alone, so
+// that each partition can be read by itself, and whether they fit a dataset: one row per key and time,
+// with numbers. The dataset's keys are the groups of the rows; rows that aren't grouped are those of
+// sensors.
 type judge struct {
 	*reader
 	script *sql.Script
 	key    []string // of the hub
 	time   string   // behind TIMESTAMP BY; empty before the first
 	from   string
-	over   bool                // OVER stands behind it
+	over   bool // OVER stands behind it
+	overAt int
+	merged bool                // rows depend on the readings of several keys
 	steps  map[string]*columns // in lower case
 	inputs []stream.Input
 }
 
 // columns are those of a SELECT, or of an input.
 type columns struct {
-	list []column
-	open bool // besides, all columns of the hub, under their names
+	list   []column
+	open   bool    // besides, all columns of the hub, under their names
+	groups []group // what rows with the same time differ in
+}
+
+// group is what stands in GROUP BY.
+type group struct {
+	name string // of a column; empty for another expression
+	at   int
 }
 
 type column struct {
 	name  string
-	key   int // of the hub's key columns, unchanged; -1 if it is none of them
+	key   int  // of the hub's key columns, unchanged; -1 if it is none of them
+	group int  // of the groups; -1 if it is none of them
+	fixed bool // a text that is the same in all rows
 	stamp bool
 	at    int
 }
 
-// keyOf is the hub's key column that a column is; -1 if it is none.
-func (c *columns) keyOf(name string, key []string) int {
+// find is the column with a name; none of them has key and group -1.
+func (c *columns) find(name string, key []string) column {
 	for _, x := range c.list {
 		if strings.EqualFold(x.name, name) {
-			return x.key
+			return x
 		}
 	}
-	if !c.open {
-		return -1
+	at := -1
+	if c.open {
+		at = slices.IndexFunc(key, func(k string) bool { return strings.EqualFold(k, name) })
 	}
-	return slices.IndexFunc(key, func(k string) bool { return strings.EqualFold(k, name) })
+	return column{name: name, key: at, group: at}
 }
 
 // general reads a script with one output.
@@ -78,7 +93,7 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 			return nil, err
 		}
 	}
-	plan := &Plan{SQL: text, KeyNames: key, General: &General{Plan: compiled, Numbers: numbers(script)}, Window: compiled.Horizon()}
+	plan := &Plan{SQL: text, General: &General{Plan: compiled, Numbers: numbers(script)}, Window: compiled.Horizon()}
 	s := script.Statements[0]
 	out, err := j.union(s, true)
 	if err != nil {
@@ -95,7 +110,13 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 			return nil, j.notYet(in.At, "two inputs, or one in two spellings,")
 		}
 	}
-	plan.From, plan.TimestampBy, plan.Into, plan.General.Over = j.from, j.time, compiled.Outputs[0], j.over
+	plan.From, plan.TimestampBy, plan.Into, plan.General.Over, plan.General.Merged = j.from, j.time, compiled.Outputs[0], j.over, j.merged
+	if j.over && j.merged {
+		return nil, j.src.ErrorAt(j.overAt, "OVER doesn't go with sessions or functions that look at the readings of several keys").WithHint("write OVER (PARTITION BY %s …) there, or leave TIMESTAMP BY … OVER out", strings.Join(key, ", "))
+	}
+	if plan.General.Mixes = j.merged || !slices.Equal(plan.KeyNames, key); plan.General.Mixes {
+		compiled.TextKeys()
+	}
 	return plan, nil
 }
 
@@ -113,8 +134,8 @@ func (j *judge) union(s *sql.Select, output bool) (*columns, error) {
 			return nil, j.notYet(u.At, "UNION with SELECT *")
 		}
 		for i := range first.list {
-			if a, b := first.list[i], next.list[i]; a.key != b.key || a.stamp != b.stamp {
-				return nil, j.src.ErrorAt(b.at, "%s stands where the first query of the UNION has %s", b.name, a.name).WithHint("name System.Timestamp() and the key columns at the same places in each of the queries")
+			if a, b := first.list[i], next.list[i]; a.key != b.key || a.stamp != b.stamp || a.fixed != b.fixed || (a.group < 0) != (b.group < 0) {
+				return nil, j.src.ErrorAt(b.at, "%s stands where the first query of the UNION has %s", b.name, a.name).WithHint("name System.Timestamp(), the key columns and what is in GROUP BY at the same places in each of the queries")
 			}
 		}
 	}
@@ -142,13 +163,21 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 		parts = append(parts, it.Expr)
 	}
 	for _, x := range parts {
-		if err := j.lookBack(x, s, from); err != nil {
-			return nil, err
+		j.lookBack(x, s, from)
+	}
+	out := &columns{groups: from.groups}
+	if s.Grouped {
+		out.groups = nil
+		for _, x := range s.GroupBy {
+			g := group{at: x.Pos()}
+			if c, ok := x.(*sql.Column); ok {
+				g.name = c.Path[len(c.Path)-1]
+			}
+			out.groups = append(out.groups, g)
 		}
 	}
-	out := &columns{}
 	for _, it := range s.Items {
-		c := column{name: it.Name, key: -1, at: it.At}
+		c := column{name: it.Name, key: -1, group: -1, at: it.At}
 		switch x := it.Expr.(type) {
 		case nil: // a star
 			if output {
@@ -161,27 +190,45 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 			continue
 		case *sql.Stamp:
 			c.stamp = true
+		case *sql.Literal:
+			c.fixed = x.Value.Type() == value.Text
 		case *sql.Column:
-			c.key = j.hubKey(x, s, from)
+			was := j.column(x, s, from)
+			c.key, c.group, c.fixed = was.key, was.group, was.fixed
 			if c.name == "" {
 				c.name = x.Path[len(x.Path)-1]
 			}
+		}
+		if s.Grouped {
+			c.group = slices.IndexFunc(s.GroupBy, func(k sql.Expr) bool { return j.isKey(it.Expr, k) })
 		}
 		out.list = append(out.list, c)
 	}
 	return out, nil
 }
 
+// column is what a column of the input of FROM is; of several inputs with such a column, that of FROM.
+func (j *judge) column(c *sql.Column, s *sql.Select, from *columns) column {
+	switch {
+	case len(c.Path) == 1:
+		return from.find(c.Path[0], j.key)
+	case len(c.Path) == 2 && strings.EqualFold(c.Path[0], s.From.Alias):
+		return from.find(c.Path[1], j.key)
+	}
+	return column{key: -1, group: -1}
+}
+
+// isKey reports whether an expression of SELECT is one of GROUP BY; a column may have its input's name in one of them.
+func (j *judge) isKey(x, k sql.Expr) bool {
+	a, b := sql.Format(x), sql.Format(k)
+	_, plain := x.(*sql.Column)
+	return a == b || plain && (strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a))
+}
+
 // hubKey is the hub's key column that an expression is; -1 if it is none.
 func (j *judge) hubKey(x sql.Expr, s *sql.Select, from *columns) int {
-	c, ok := x.(*sql.Column)
-	switch {
-	case !ok:
-		return -1
-	case len(c.Path) == 1: // of several inputs with such a column, that of FROM
-		return from.keyOf(c.Path[0], j.key)
-	case len(c.Path) == 2 && strings.EqualFold(c.Path[0], s.From.Alias):
-		return from.keyOf(c.Path[1], j.key)
+	if c, ok := x.(*sql.Column); ok {
+		return j.column(c, s, from).key
 	}
 	return -1
 }
@@ -221,7 +268,11 @@ func (j *judge) source(in sql.Input) (*columns, error) {
 		return nil, err
 	}
 	j.time, j.from = c.Path[0], in.Name
-	return &columns{open: true}, nil
+	out := &columns{open: true}
+	for _, k := range j.key {
+		out.groups = append(out.groups, group{name: k})
+	}
+	return out, nil
 }
 
 // lines judges OVER: a watermark of its own can have what lies in one partition, which is a key of the hub.
@@ -233,6 +284,7 @@ func (j *judge) lines(in sql.Input, first bool) error {
 	if !j.over {
 		return nil
 	}
+	j.overAt = in.Over[0].Pos()
 	s, hub := &sql.Select{From: in}, &columns{open: true}
 	for i, x := range in.Over {
 		if j.hubKey(x, s, hub) != i || len(in.Over) > len(j.key) {
@@ -245,16 +297,11 @@ func (j *judge) lines(in sql.Input, first bool) error {
 	return nil
 }
 
-// grouped judges GROUP BY: groups and sessions must not mix the keys of the hub, whose
-// readings lie in different partitions.
+// grouped judges GROUP BY, and finds out whether groups or sessions mix the keys of the hub.
 func (j *judge) grouped(s *sql.Select, from *columns, output bool) error {
-	if k := j.lacking(s.GroupBy, s, from); k != "" {
-		return j.src.ErrorAt(s.GroupAt, "GROUP BY lacks the key column %s", k).WithHint("a server groups by the hub's key columns, which are %s, and a window", strings.Join(j.key, ", "))
-	}
+	j.merged = j.merged || j.lacking(s.GroupBy, s, from) != ""
 	for _, w := range s.Windows {
-		if k := j.lacking(w.Over, s, from); w.Kind == sql.Session && k != "" {
-			return j.notYet(w.At, "a session of several keys").WithHint("write SessionWindow(…) OVER (PARTITION BY %s)", strings.Join(j.key, ", "))
-		}
+		j.merged = j.merged || w.Kind == sql.Session && j.lacking(w.Over, s, from) != ""
 	}
 	if !output {
 		return nil
@@ -264,18 +311,17 @@ func (j *judge) grouped(s *sql.Select, from *columns, output bool) error {
 			WithHint("write the windows in a step, WITH step AS (SELECT System.Window().Id AS Id, …), and then SELECT … INTO dataset FROM step WHERE Id = 'name' for each")
 	}
 	for _, x := range s.GroupBy {
-		if j.hubKey(x, s, from) < 0 {
-			return j.src.ErrorAt(x.Pos(), "a further column in GROUP BY would give a key several rows with the same time").WithHint("group by the hub's key columns, which are %s, and a window", strings.Join(j.key, ", "))
+		if _, ok := x.(*sql.Stamp); ok {
+			return j.src.ErrorAt(x.Pos(), "System.Timestamp() beside a window would give a key several rows with the same time").WithHint("leave it out, or the window")
 		}
 	}
 	return nil
 }
 
-// lookBack judges functions that look back from an event: they must look at the events of
-// the same key.
-func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) error {
+// lookBack finds out whether functions that look back from an event look at the events of other keys too.
+func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) {
 	if x == nil {
-		return nil
+		return
 	}
 	if c, ok := x.(*sql.Call); ok {
 		first := strings.EqualFold(c.Name, "isfirst")
@@ -284,24 +330,19 @@ func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) error {
 			if c.Over != nil {
 				by = c.Over.PartitionBy
 			}
-			if k := j.lacking(by, s, from); k != "" {
-				return j.notYet(c.At, "%s over several keys", strings.ToUpper(c.Name)).WithHint("write OVER (PARTITION BY %s …)", strings.Join(j.key, ", "))
-			}
+			j.merged = j.merged || j.lacking(by, s, from) != ""
 		}
 	}
 	for _, y := range sql.Children(x) {
-		if err := j.lookBack(y, s, from); err != nil {
-			return err
-		}
+		j.lookBack(y, s, from)
 	}
-	return nil
 }
 
 // dataset checks that the columns of a statement are those of a dataset.
 func (j *judge) dataset(plan *Plan, s *sql.Select, out *columns) error {
-	has := make([]bool, len(j.key))
-	var values []string
-	stamp := ""
+	has := make([]bool, len(out.groups))
+	var keys, values []string
+	stamp, sensors := "", 0
 	for i, c := range out.list {
 		switch {
 		case c.name == "":
@@ -310,15 +351,21 @@ func (j *judge) dataset(plan *Plan, s *sql.Select, out *columns) error {
 			return j.src.ErrorAt(c.at, "System.Timestamp() is selected twice")
 		case c.stamp:
 			stamp = c.name
-		case c.key >= 0 && has[c.key]:
-			return j.src.ErrorAt(c.at, "the key column %s is selected twice", j.key[c.key])
-		case c.key >= 0 && c.name != j.key[c.key]:
+		case c.group >= 0 && has[c.group]:
+			return j.src.ErrorAt(c.at, "the key column %s is selected twice", c.name)
+		case c.group >= 0 && c.key >= 0 && c.name != j.key[c.key]:
 			return j.src.ErrorAt(c.at, "key columns keep their names").WithHint("write %s without AS", j.key[c.key])
-		case c.key >= 0:
-			has[c.key] = true
+		case c.group >= 0:
+			has[c.group] = true
+			keys = append(keys, c.name)
+			if c.key >= 0 {
+				sensors++
+			}
+		case c.fixed:
+			keys = append(keys, c.name)
 		default:
 			if t := plan.General.typeOf(i); t != value.Any {
-				return j.src.ErrorAt(c.at, "%s is a %s, and a dataset has numbers besides its time and key", c.name, t).WithHint("CASE WHEN … THEN 1 ELSE 0 END makes a number of a condition")
+				return j.src.ErrorAt(c.at, "%s is a %s, and a dataset has numbers besides its time and key", c.name, t).WithHint("CASE WHEN … THEN 1 ELSE 0 END makes a number of a condition; what is in GROUP BY is part of the key")
 			}
 			values = append(values, c.name)
 		}
@@ -327,15 +374,23 @@ func (j *judge) dataset(plan *Plan, s *sql.Select, out *columns) error {
 	switch i := slices.Index(has, false); {
 	case stamp == "":
 		missing = "System.Timestamp() AS TS"
-	case i >= 0:
-		missing = "the key column " + j.key[i]
+	case i >= 0 && (s.Grouped || sensors < len(j.key)): // of a step's rows with the same key and time the last one counts
+		if out.groups[i].name == "" {
+			return j.src.ErrorAt(out.groups[i].at, "the SELECT list lacks this expression of GROUP BY, which is part of the dataset's key").WithHint("select it too, with a name behind AS")
+		}
+		missing = "the key column " + out.groups[i].name
 	case len(values) == 0:
 		missing = "an aggregate such as AVG(Value) AS Value"
+	case len(keys) == 0:
+		return j.src.ErrorAt(s.Items[0].At, "the rows have no key: GROUP BY has a window only").WithHint("a dataset has rows of keys: select a text that is the same in all rows, such as 'all' AS Fleet")
 	}
 	if missing != "" {
 		return j.src.ErrorAt(s.Items[0].At, "the SELECT list lacks %s", missing).WithHint("%s", shape)
 	}
-	plan.StampName, plan.General.Values = stamp, values
+	if sensors == len(keys) && sensors == len(j.key) {
+		keys = j.key // in the hub's order
+	}
+	plan.StampName, plan.KeyNames, plan.General.Values = stamp, keys, values
 	return nil
 }
 

@@ -93,6 +93,39 @@ func TestParseGeneral(t *testing.T) {
 	}
 }
 
+// TestParseGroups: the dataset's keys are the groups. Groups of several of the hub's keys are made of all partitions.
+func TestParseGroups(t *testing.T) {
+	t.Parallel()
+	const number, window = ", COUNT(*) AS N", ", TumblingWindow(second, 5)"
+	for _, tt := range []struct {
+		name, sql, keys string
+		merged          bool
+	}{
+		{"a part of the key", statement("System.Timestamp() AS TS, Device"+number, "GROUP BY Device"+window), "Device", true},
+		{"the other part", statement("System.Timestamp() AS TS, Tag"+number, "GROUP BY Tag"+window), "Tag", true},
+		{"a value", statement("System.Timestamp() AS TS, Room"+number, "GROUP BY Room"+window), "Room", true},
+		{"an expression", statement("System.Timestamp() AS TS, CASE WHEN Value > 5 THEN 'high' ELSE 'low' END AS Level"+number, "GROUP BY CASE WHEN Value > 5 THEN 'high' ELSE 'low' END"+window), "Level", true},
+		{"a number", statement("System.Timestamp() AS TS, FLOOR(Value) AS Class"+number, "GROUP BY FLOOR(Value)"+window), "Class", true},
+		{"all", statement("System.Timestamp() AS TS, 'all' AS Fleet"+number, "GROUP BY TumblingWindow(second, 5)"), "Fleet", true},
+		{"reference data", statement("System.Timestamp() AS TS, limits.Room"+number, "JOIN limits ON limits.Device = hub.Device GROUP BY limits.Room"+window), "Room", true},
+		{"the name of the input", statement("System.Timestamp() AS TS, Device"+number, "GROUP BY hub.Device"+window), "Device", true},
+		{"more than the key", statement("System.Timestamp() AS TS, State, Tag, Device"+number, "GROUP BY Device, Tag, State"+window), "State Tag Device", false},
+		{"the key", statement("System.Timestamp() AS TS, Tag, Device, 2 * COUNT(*) AS N", "GROUP BY Tag, Device"+window), "Device Tag", false},
+		{"a session of all sensors", statement("System.Timestamp() AS TS, Device, Tag"+number, "GROUP BY Device, Tag, SessionWindow(second, 5, 60)"), "Device Tag", true},
+		{"back over all sensors", statement("System.Timestamp() AS TS, Device, Tag, LAG(Value) OVER (LIMIT DURATION(minute, 1)) AS Last", ""), "Device Tag", true},
+		{"a step", "WITH w AS (SELECT Room, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Room" + window + ") SELECT System.Timestamp() AS TS, Room AS Place, Value INTO d FROM w WHERE Value > 3", "Place", true},
+		{"a step by the key", "WITH w AS (SELECT Device, Tag, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Tag" + window + ") SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value INTO d FROM w GROUP BY Device, TumblingWindow(minute, 1)", "Device", true},
+		{"union", statement("System.Timestamp() AS TS, 'a' AS Kind, Room"+number, "GROUP BY Room"+window+" UNION SELECT System.Timestamp() AS TS, 'b' AS Kind, State AS Room, COUNT(*) AS N FROM hub TIMESTAMP BY TS GROUP BY State"+window), "Kind Room", true},
+	} {
+		p, err := one(tt.sql, "Device", "Tag")
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if got := strings.Join(p.KeyNames, " "); got != tt.keys || p.General == nil || p.General.Merged != tt.merged || p.General.Mixes != (got != "Device Tag" || tt.merged) {
+			t.Errorf("%s: keys %s of %+v, want %s, of all partitions: %t", tt.name, got, p.General, tt.keys, tt.merged)
+		}
+	}
+}
+
 // TestDocumented: a server runs the queries in docs/query.md.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
@@ -129,10 +162,12 @@ func TestParseRefuses(t *testing.T) {
 		{"no aggregate", statement("System.Timestamp() AS TS, Device", group), "lacks an aggregate"},
 		{"not grouped", statement(columns+", Tag", group), "Tag is neither aggregated nor in GROUP BY"},
 		{"text", statement(columns+", System.Window().Id AS Id", group), "Id is a nvarchar(max), and a dataset has numbers"},
-		{"session of all", statement(columns, "GROUP BY Device, SessionWindow(second, 5, 60)"), "line 1, column 111: a server doesn't run a session of several keys yet"},
-		{"group of all", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY TumblingWindow(second, 5)"), "GROUP BY lacks the key column Device"},
-		{"look back over all", statement("System.Timestamp() AS TS, Device, LAG(Value) OVER (LIMIT DURATION(minute, 1)) AS Last", ""), "a server doesn't run LAG over several keys yet"},
-		{"finer groups", statement(columns, "GROUP BY Device, State, SlidingWindow(second, 5)"), "a further column in GROUP BY would give a key several rows"},
+		{"group of all", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY TumblingWindow(second, 5)"), "line 1, column 8: the rows have no key: GROUP BY has a window only (a dataset has rows of keys: select a text that is the same in all rows, such as 'all' AS Fleet)"},
+		{"group that isn't selected", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY UPPER(State), TumblingWindow(second, 5)"), "line 1, column 95: the SELECT list lacks this expression of GROUP BY"},
+		{"several times", statement(columns, "GROUP BY Device, System.Timestamp(), TumblingWindow(second, 5)"), "line 1, column 111: System.Timestamp() beside a window would give a key several rows"},
+		{"over, and a session of all", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SessionWindow(second, 5, 60)", "line 1, column 99: OVER doesn't go with sessions"},
+		{"union of groups", statement("System.Timestamp() AS TS, State, COUNT(*) AS N", "GROUP BY State, TumblingWindow(second, 5) UNION SELECT System.Timestamp() AS TS, Value AS State, 1 AS N FROM hub TIMESTAMP BY TS"), "State stands where the first query of the UNION has State"},
+		{"finer groups", statement(columns, "GROUP BY Device, State, SlidingWindow(second, 5)"), "lacks the key column State"},
 		{"several windows", statement(columns, "GROUP BY Device, Windows(TumblingWindow(second, 5), TumblingWindow(second, 10))"), "several windows in one dataset would give a key several rows"},
 		{"star", statement("*", ""), "SELECT * into a dataset"},
 		{"join of streams", statement("System.Timestamp() AS TS, hub.Device, hub.Value", "JOIN hub AS other TIMESTAMP BY TS ON other.Device = hub.Device AND DATEDIFF(second, hub, other) BETWEEN 0 AND 5"), "a server doesn't run a JOIN with anything but reference data yet"},
@@ -225,7 +260,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		plans, err := Parse(s, []string{"Device", "Tag"})
 		for _, p := range plans {
-			if err != nil || len(p.KeyNames) != 2 || len(p.Values()) == 0 || p.StampName == "" || p.Into == "" || p.General == nil && p.Window <= 0 {
+			if err != nil || len(p.KeyNames) == 0 || len(p.Values()) == 0 || p.StampName == "" || p.Into == "" || p.General == nil && p.Window <= 0 {
 				t.Errorf("%q: %+v", s, p)
 			}
 		}

@@ -71,7 +71,7 @@ func isCoverage(name fleetscore.BlobName) bool { return strings.Contains(string(
 
 func isState(name fleetscore.BlobName) bool {
 	for i := range partitions {
-		if strings.HasPrefix(string(name), catalog.QueryStates(measured, i)) {
+		if strings.HasPrefix(string(name), catalog.QueryStates(measured, fmt.Sprintf("p%03d", i))) {
 			return true
 		}
 	}

@@ -2,26 +2,27 @@ package window
 
 import (
 	"container/heap"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
 )
 
-// Gate judges the readings of one partition of a log one by one, for queries that need
-// them in the order of their times: it keeps the watermark as a Partition does, but a
-// reading is late as soon as it is older than the watermark. A reading that is let in can
+// Gate judges the readings of one partition of a log, or of several, one by one, for queries that need
+// them in the order of their times: it keeps the watermark of each partition as a Partition does, and goes by
+// the least of them, but a reading is late as soon as it is older than the watermark. A reading that is let in can
 // be handed on, in the order of time, once the watermark has passed it. It is used by one
 // goroutine at a time.
 type Gate struct {
-	cfg   Config // Window, Hop and Aggregates aren't used
-	state state
-	seen  map[Print]struct{} // of readings whose repeats would count
-	gone  pasts              // those of them that were handed on
-	names []uint64           // hashes of a message's column names
+	cfg    Config             // Window, Hop and Aggregates aren't used
+	states []state            // of the partitions
+	seen   map[Print]struct{} // of readings whose repeats would count
+	gone   pasts              // those of them that were handed on
+	names  []uint64           // hashes of a message's column names
 
 	oldest fleetscore.Micros // see Since
-	lines  *lines            // of a gate whose keys have watermarks of their own
+	lines  *lines            // of a gate of one partition whose keys have watermarks of their own
 }
 
 // Print identifies a reading of a key; it recognises repeats.
@@ -48,7 +49,10 @@ func (c *Config) Remembers() time.Duration {
 
 // NewGate starts before the first message.
 func NewGate(cfg Config) *Gate {
-	g := &Gate{cfg: cfg, state: state{watermark: unset}, seen: map[Print]struct{}{}, oldest: unset}
+	g := &Gate{cfg: cfg, states: make([]state, max(1, cfg.Partitions)), seen: map[Print]struct{}{}, oldest: unset}
+	for i := range g.states {
+		g.states[i].watermark = unset
+	}
 	if cfg.Apart > 0 {
 		g.lines = &lines{begun: unset, by: map[fleetscore.Key]*line{}}
 	}
@@ -56,22 +60,36 @@ func NewGate(cfg Config) *Gate {
 }
 
 // Watermark is the time before which no more readings are let in, of any key; false before
-// the first message.
+// the first message of each partition.
 func (g *Gate) Watermark() (fleetscore.Micros, bool) {
-	return g.state.watermark, g.state.watermark != unset
+	w := g.least(-1)
+	return w, w != unset
+}
+
+// least is the least watermark of the partitions except one.
+func (g *Gate) least(but int) fleetscore.Micros {
+	w := fleetscore.Micros(math.MaxInt64)
+	for i := range g.states {
+		if i != but {
+			w = min(w, g.states[i].watermark)
+		}
+	}
+	return w
 }
 
 // Tick takes a tick.
 func (g *Gate) Tick(s Stamp) {
-	src := g.state.enter(s, &g.cfg)
-	g.state.raise(src, s.Arrived-micros(g.cfg.IdleAfter), g.state.others(src, &g.cfg))
+	state := &g.states[s.Partition]
+	src := state.enter(s, &g.cfg)
+	state.raise(src, s.Arrived-micros(g.cfg.IdleAfter), state.others(src, &g.cfg))
 	g.settle()
 	g.forget()
 }
 
 // forget forgets readings whose repeats aren't expected any more.
 func (g *Gate) forget() {
-	for len(g.gone) > 0 && g.gone[0].Stamp+micros(g.cfg.Remembers()) < g.state.watermark {
+	w := g.least(-1)
+	for len(g.gone) > 0 && g.gone[0].Stamp+micros(g.cfg.Remembers()) < w {
 		delete(g.seen, heap.Pop(&g.gone).(Past).Print)
 	}
 }
@@ -101,22 +119,23 @@ func (p *pasts) Pop() any {
 // old at its arrival gets the earliest time that wouldn't be, then one that is older
 // than the watermark gets the watermark.
 func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, of []bool, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
-	src := g.state.enter(s, &g.cfg)
-	others := g.state.others(src, &g.cfg)
+	state, rest := &g.states[s.Partition], g.least(s.Partition)
+	src := state.enter(s, &g.cfg)
+	others := state.others(src, &g.cfg)
 	if g.lines != nil {
-		g.state.raise(src, s.Arrived-micros(g.cfg.Apart), others)
+		state.raise(src, s.Arrived-micros(g.cfg.Apart), others)
 	}
 	g.names = namesOf(g.names[:0], r)
 	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
 	for i, t := range r.Times {
-		v, p, mark, x := Counted, Print{Time: t}, g.state.watermark, (*line)(nil)
+		v, p, mark, x := Counted, Print{Time: t}, min(state.watermark, rest), (*line)(nil)
 		if g.cfg.Adjust > 0 && t <= ahead {
 			t = max(t, s.Arrived-micros(g.cfg.Adjust))
 		}
 		if g.lines != nil && t <= ahead && t >= s.Arrived-micros(g.cfg.Apart) {
 			x = g.lines.of(r.Keys[r.KeyIndex[i]])
 			mark = max(mark, x.mark)
-			x.raise(min(t, s.Arrived)-disorder, s.Arrived, g.state.sources[src].Last)
+			x.raise(min(t, s.Arrived)-disorder, s.Arrived, state.sources[src].Last)
 		} else if g.lines != nil {
 			mark = max(mark, s.Arrived-micros(g.cfg.Apart))
 		}
@@ -132,13 +151,13 @@ func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros
 		switch late := t < mark || t <= least; {
 		case t > ahead:
 			v = Early
-		case late && g.revises(t):
+		case late && g.revises(t, min(state.watermark, rest)):
 			v = Revised
 		case late:
 			v = Late
 		default:
 			if g.lines == nil { // also for a repeat, which a replay may not recognise
-				g.state.raise(src, min(t, s.Arrived)-disorder, others)
+				state.raise(src, min(t, s.Arrived)-disorder, others)
 			}
 		}
 		if !wanted {
@@ -161,8 +180,8 @@ func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros
 }
 
 // revises reports whether a reading that is late makes rows to be computed again.
-func (g *Gate) revises(t fleetscore.Micros) bool {
-	return g.cfg.Revise > 0 && t > g.state.watermark-micros(g.cfg.Revise) && t > g.oldest
+func (g *Gate) revises(t, watermark fleetscore.Micros) bool {
+	return g.cfg.Revise > 0 && t > watermark-micros(g.cfg.Revise) && t > g.oldest
 }
 
 // Within sets how late readings may be that make rows to be computed again, in place of Config.Revise.
@@ -190,7 +209,7 @@ func (g *Gate) Passed(p Past) {
 // Gone are the readings that were handed on and are still known, as Resume takes them.
 func (g *Gate) Gone() []Past { return g.gone }
 
-// Mark is a gate's watermark and sources, for checkpoints.
+// Mark is the watermark and the sources of a partition, for checkpoints.
 type Mark struct {
 	Watermark fleetscore.Micros
 	Clock     fleetscore.Micros
@@ -198,10 +217,10 @@ type Mark struct {
 	Key       KeyMark // the live key that is furthest behind, if each key has a watermark of its own; none while it isn't known which keys there are
 }
 
-// Mark describes the gate without the readings that were let in. The sources are put
+// Mark describes one of the partitions without the readings that were let in. The sources are put
 // into buf.
-func (g *Gate) Mark(buf []SourceMark) Mark {
-	m := g.state.mark(buf)
+func (g *Gate) Mark(partition int, buf []SourceMark) Mark {
+	m := g.states[partition].mark(buf)
 	if g.lines != nil && len(g.lines.heap) > 0 && !g.young() {
 		m.Key = g.lines.heap[0].KeyMark()
 	}
@@ -227,14 +246,16 @@ func (m Mark) Slowest(c Config) (SourceMark, bool) {
 	return out, ok
 }
 
-// Resume sets a new gate to a mark, with the readings that were let in and haven't been
+// Resume sets a new gate to the marks of its partitions, with the readings that were let in and haven't been
 // passed, and those that were handed on and are still known.
-func (g *Gate) Resume(m Mark, seen []Print, gone []Past) {
+func (g *Gate) Resume(marks []Mark, seen []Print, gone []Past) {
 	g.gone = slices.Clone(gone)
 	for _, p := range gone {
 		g.seen[p.Print] = struct{}{}
 	}
-	g.state = state{watermark: m.Watermark, clock: m.Clock, sources: slices.Clone(m.Sources)}
+	for i, m := range marks {
+		g.states[i] = state{watermark: m.Watermark, clock: m.Clock, sources: slices.Clone(m.Sources)}
+	}
 	for _, p := range seen {
 		g.seen[p] = struct{}{}
 	}

@@ -63,8 +63,8 @@ func (x *line) raise(mark, arrived, last fleetscore.Micros) {
 
 // worked is up to when, by the partition's clock, all live sources worked; false if there is none.
 func (g *Gate) worked() (at fleetscore.Micros, some bool) {
-	for _, s := range g.state.sources {
-		if s.Mark != unset && g.state.clock-s.Last <= micros(g.cfg.GoneAfter) && (!some || s.Last < at) {
+	for _, s := range g.states[0].sources {
+		if s.Mark != unset && g.states[0].clock-s.Last <= micros(g.cfg.GoneAfter) && (!some || s.Last < at) {
 			at, some = s.Last, true
 		}
 	}
@@ -87,7 +87,7 @@ func (g *Gate) settle() {
 	worked, some := g.worked()
 	l := g.lines
 	if l.begun == unset {
-		l.begun = g.state.clock
+		l.begun = g.states[0].clock
 	}
 	for len(l.heap) > 0 {
 		x := l.heap[0]
@@ -102,7 +102,7 @@ func (g *Gate) settle() {
 			continue
 		}
 		if !g.young() {
-			g.state.watermark = max(g.state.watermark, x.mark)
+			g.states[0].watermark = max(g.states[0].watermark, x.mark)
 		}
 		return
 	}
@@ -112,10 +112,10 @@ func (g *Gate) settle() {
 func (g *Gate) WatermarkOf(k fleetscore.Key) fleetscore.Micros {
 	if g.lines != nil {
 		if x := g.lines.by[k]; x != nil {
-			return max(g.state.watermark, x.mark)
+			return max(g.states[0].watermark, x.mark)
 		}
 	}
-	return g.state.watermark
+	return g.least(-1)
 }
 
 // Keys are the watermarks of the live keys, in the order of the keys, and when the log began

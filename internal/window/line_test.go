@@ -34,8 +34,8 @@ func TestSilentKey(t *testing.T) {
 			}
 		}
 	}
-	if w, _ := g.Watermark(); w != 1099*sec-40*sec-2*sec || g.Mark(nil).Key.Key != "slow" {
-		t.Errorf("while the slow key sends, the watermark is %s, held by %q", w, g.Mark(nil).Key.Key)
+	if w, _ := g.Watermark(); w != 1099*sec-40*sec-2*sec || g.Mark(0, nil).Key.Key != "slow" {
+		t.Errorf("while the slow key sends, the watermark is %s, held by %q", w, g.Mark(0, nil).Key.Key)
 	}
 	for ; at < 1300*sec; at += sec { // only the quick one
 		hear(g, "http", "quick", at, 0)

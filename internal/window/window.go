@@ -40,6 +40,7 @@ type Config struct {
 	Revise     time.Duration // how far the watermark may have passed a window that still takes readings, of a Gate a reading; 0: late readings count nowhere
 	Apart      time.Duration // of a Gate: how old a reading may be at its arrival, where each key has a watermark of its own; 0: all keys have one
 	Adjust     time.Duration // of a Gate: how old a reading may be at its arrival; older ones, and those that are out of order, get the earliest time that is still possible. 0: they are late
+	Partitions int           // of a Gate: how many partitions of the log it reads; 0: one
 	Aggregates []Aggregate
 }
 
@@ -72,6 +73,8 @@ type Stamp struct {
 	Source  fleetscore.Source
 	Arrived fleetscore.Micros
 	Unsure  fleetscore.Micros // how much later than Arrived the message may have arrived
+	// Partition is that of the message, of a Gate that reads several; else 0.
+	Partition int
 }
 
 // Partition aggregates one partition of a log.

@@ -110,6 +110,7 @@ type Query struct {
 	having  *expr.Expr
 	items   []item
 	as      []string // the names of the first query of a UNION
+	texts   bool     // see TextKeys
 }
 
 // Source is what a query reads.
@@ -128,6 +129,26 @@ type item struct {
 	source int       // of star; -1: a column that holds a record
 	expr   expr.Expr // of others, or the record
 	name   string
+}
+
+// TextKeys makes texts of the groups of what is written into outputs, as KeyText does, so that groups differ if
+// and only if their texts do.
+func (p *Plan) TextKeys() {
+	for _, q := range p.Queries {
+		q.texts = q.Output != ""
+	}
+}
+
+// NullKey is the text of a key that is NULL.
+const NullKey = "NULL"
+
+// KeyText is the text of a value that is part of a key, which is never empty and has no separator.
+func KeyText(v value.Value) string {
+	text, _ := value.Cast(v, value.Text)
+	if text.IsNull() || text.Text() == "" {
+		return NullKey
+	}
+	return strings.ReplaceAll(text.Text(), fleetscore.KeySeparator, " ")
 }
 
 type compiler struct {

@@ -246,7 +246,9 @@ func (n *node) complete(env *expr.Env) {
 	e := entry{stamp: env.Stamp, keys: make([]value.Value, len(q.keys)), args: make([][]value.Value, len(q.group.Aggregates))}
 	var key []byte
 	for i, k := range q.keys {
-		e.keys[i] = k.Eval(env)
+		if e.keys[i] = k.Eval(env); q.texts {
+			e.keys[i] = value.String(KeyText(e.keys[i]))
+		}
 		key = value.AppendKey(key, e.keys[i])
 	}
 	e.group = string(key)

@@ -1,0 +1,199 @@
+package aggregator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
+	"github.com/fleetscore/fleetscore/internal/hub/merged"
+	"github.com/fleetscore/fleetscore/internal/query/sql"
+	"github.com/fleetscore/fleetscore/internal/query/stream"
+	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/window"
+)
+
+const level = "CASE WHEN Value > 4 THEN 'high' WHEN Value > 1 THEN 'low' END"
+
+// groupQueries are those whose groups have readings of several keys.
+var groupQueries = []wholeQuery{
+	{name: "groups of all", sql: "SELECT System.Timestamp() AS TS, 'all' AS Device, SUM(Value / 3) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY TumblingWindow(second, 7, 2)"},
+	{name: "groups, hopping", sql: "SELECT System.Timestamp() AS TS, FLOOR(Value / 2) AS Device, STDEV(Value) AS A, COUNT(DISTINCT Device) AS B INTO d FROM hub TIMESTAMP BY TS WHERE Value > 2 GROUP BY FLOOR(Value / 2), HoppingWindow(second, 9, 4)"},
+	{name: "groups, sliding", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, AVG(Value) AS A, TopOne(Value) OVER (ORDER BY Value DESC) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY " + level + ", SlidingWindow(second, 6) HAVING COUNT(*) > 1"},
+	{name: "groups, session", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, FIRST(Value) AS A, LAST(Value) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY " + level + ", SessionWindow(second, 4, 10)", cuts: true},
+	{name: "groups, snapshot", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, SUM(Value / 7) AS A, LAST(Value) AS B INTO d FROM hub TIMESTAMP BY TS GROUP BY " + level + ", System.Timestamp()"},
+	{name: "groups, look back", sql: "SELECT System.Timestamp() AS TS, Device, LAG(Value) OVER (LIMIT DURATION(second, 8)) AS A, Value AS B INTO d FROM hub TIMESTAMP BY TS"},
+	{name: "groups, steps", sql: `WITH low AS (SELECT Device, MIN(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 3)), rank AS (SELECT FLOOR(Value / 2) AS Class, SUM(Value / 3) AS Value FROM low GROUP BY FLOOR(Value / 2), TumblingWindow(second, 6))
+		SELECT System.Timestamp() AS TS, Class AS Device, Value AS A, 1 AS B INTO d FROM rank WHERE Value > 1`},
+}
+
+// spread puts the readings of keys a and b into partitions of their own.
+func spread(t *rapid.T, log []hub.Message) hub.Hub {
+	h := hubtest.New(2)
+	add := func(partition int, s hub.Stamp, r *fleetscore.Readings) {
+		if _, err := h.Append(context.Background(), partition, s, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range log {
+		for p, key := range []fleetscore.Key{"a", "b"} {
+			if m.Tick && rapid.IntRange(0, 3).Draw(t, "tick") > 0 {
+				add(p, m.Stamp, nil)
+			} else if !m.Tick && slices.Contains(keysOf(m.Readings), key) {
+				add(p, m.Stamp, only(m.Readings, key))
+			}
+		}
+	}
+	for p := range 2 {
+		add(p, hub.Stamp{Source: "http", Arrived: 9000 * second}, nil)
+		add(p, hub.Stamp{Source: "http", Arrived: 9001 * second}, nil)
+	}
+	return h
+}
+
+func keysOf(r *fleetscore.Readings) (out []fleetscore.Key) {
+	for _, k := range r.KeyIndex {
+		out = append(out, r.Keys[k])
+	}
+	return out
+}
+
+// byArrival are the messages of all partitions in the order in which a query takes them. It shares no code with
+// package merged.
+func byArrival(t *rapid.T, h hub.Hub) (out []hub.Message) {
+	stats, err := h.Stats(context.Background())
+	for p, s := range stats {
+		if err == nil {
+			err = hub.Range(context.Background(), h, p, 1, s.Last, func(m hub.Message) error { out = append(out, m); return nil })
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortStableFunc(out, func(a, b hub.Message) int { return cmp.Compare(a.Arrived, b.Arrived) })
+	return out
+}
+
+// counting are the readings of messages that count, by the definition: those that aren't older than the least
+// watermark of the partitions. It shares no code with package window.
+func counting(messages []hub.Message, partitions int) (out []event) {
+	marks := make([]fleetscore.Micros, partitions)
+	shape := value.NewShape([]string{"Device", "TS", "Value"})
+	for _, m := range messages {
+		if m.Tick {
+			marks[m.Partition] = max(marks[m.Partition], m.Arrived-2*second)
+			continue
+		}
+		for i, at := range m.Readings.Times {
+			if at > m.Arrived+5*minute || at < slices.Min(marks) {
+				continue
+			}
+			marks[m.Partition] = max(marks[m.Partition], min(at, m.Arrived)-3*second)
+			key := string(m.Readings.Keys[m.Readings.KeyIndex[i]])
+			out = append(out, event{at, &value.Record{Shape: shape, Values: []value.Value{value.String(key), value.Time(at), value.Number(m.Readings.Columns[0].Numbers[i])}}})
+		}
+	}
+	return out
+}
+
+// TestGroupsOfPartitions: what a server makes of several partitions equals what the laboratory makes of the readings
+// that count, wherever the server commits, is killed, and goes on from its state or reads the log again.
+func TestGroupsOfPartitions(t *testing.T) {
+	t.Parallel()
+	for _, q := range groupQueries {
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) {
+				plan := planOf(t, q.sql)
+				if !plan.General.Merged {
+					t.Fatal("it doesn't need several partitions")
+				}
+				h := spread(t, logOf(t))
+				order := byArrival(t, h)
+				cfg := gate
+				cfg.Partitions = 2
+				e := newEvents(plan, cfg)
+				positions := make([]uint64, 2)
+				var got []string
+				take := func(m hub.Message) error {
+					want := order[positions[0]+positions[1]]
+					if m.Partition != want.Partition || m.Seq != want.Seq {
+						t.Fatalf("after %v came message %d of partition %d, want %d of %d", positions, m.Seq, m.Partition, want.Seq, want.Partition)
+					}
+					positions[m.Partition] = m.Seq
+					feedEvents(t, e, m)
+					done, ok := e.Complete(second*fleetscore.Micros(rapid.IntRange(1, 7).Draw(t, "cut")), rapid.Bool().Draw(t, "early"))
+					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 || positions[0] < e.doneSeq[0] || positions[1] < e.doneSeq[1] {
+						return nil
+					}
+					got = append(got, listed(e.Close(done))...)
+					c, state := e.Checkpoint(positions, done), e.Save(positions)
+					switch rapid.IntRange(0, 2).Draw(t, "then") {
+					case 0: // it is killed, and goes on from the state
+						if e = newEvents(plan, cfg); !e.load(state, c) {
+							t.Fatal("the state isn't taken")
+						}
+						if again := e.save(positions); string(again) != string(state) {
+							t.Fatal("a state that was taken is saved in another form")
+						}
+						return errAgain
+					case 1: // the state is lost
+						e = newEvents(plan, cfg)
+						e.replay([]window.Checkpoint{{Position: c[0].Position, Done: done, ReplayFrom: 1}, {Position: c[1].Position, Done: done, ReplayFrom: 1}})
+						clear(positions)
+						return errAgain
+					}
+					return nil
+				}
+				stats, err := h.Stats(context.Background())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for err = errAgain; errors.Is(err, errAgain); {
+					err = merged.Range(context.Background(), h, []uint64{positions[0] + 1, positions[1] + 1}, []uint64{stats[0].Last, stats[1].Last}, take)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, listed(e.Close(8000*second))...)
+				script, err := sql.Parse(q.sql)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lab, err := stream.Compile(script)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := gocmp.Diff(inOrder(t, lab, counting(order, 2)), got); d != "" {
+					t.Fatalf("rows (-laboratory +server):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// TestCrashInGroups is TestCrashAnywhere for a query that reads three partitions as one log.
+func TestCrashInGroups(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = `SELECT System.Timestamp() AS TS, RIGHT(Device, 1) AS Kind, SUM(Value) AS Value, COUNT(*) AS N
+		INTO readings FROM hub TIMESTAMP BY TS WHERE Value > -100 GROUP BY RIGHT(Device, 1), SessionWindow(second, 2, 30)`
+	got := crashAnywhere(t, c, 3, func(t *testing.T, h hub.Hub, partitions int) {
+		fill(t, h, partitions)
+		for p := range partitions { // the last message of a partition waits for others
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: 200 * minute}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if got < 500 {
+		t.Errorf("only %d readings are in sessions", got)
+	}
+}
