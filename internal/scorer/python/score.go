@@ -154,8 +154,10 @@ func (r *request) run(ctx context.Context) (todo []work, usable bool) {
 		w.signal() // what it left behind
 		cause = &scorer.HarmError{Cause: w.cause()}
 		r.Log("Python ended while it scored: %v", cause)
-	case err == nil && r.stopped:
+	case err == nil && r.stopped && len(rest) < len(r.sensors): // a process that has scored nothing isn't believed
 		return []work{{sensors: rest}}, true
+	case err == nil:
+		cause = errors.New("its process answered without results of all sensors")
 	default:
 		cause = fmt.Errorf("what its process answered can't be understood: %w", err)
 	}
@@ -203,12 +205,9 @@ func (r *request) giveAway(ctx context.Context) bool {
 	defer r.mu.Unlock()
 	r.stopped = true
 	r.process.goOn(false)
-	k := int(r.process.position()) // if it has gone on meanwhile, it ends here
-	var rest []int
-	if k >= 0 {
-		rest = r.others(k)
-	}
-	if len(rest) == 0 {
+	k := int(r.process.position())
+	rest := r.others(k)
+	if !r.pending[k] || len(rest) == 0 { // if it has gone on meanwhile, it ends here; what it scores it may also hide
 		<-r.turns
 		return true
 	}

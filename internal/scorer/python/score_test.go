@@ -1,6 +1,7 @@
 package python_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +24,31 @@ func sensorsOf(t *testing.T, names ...fleetscore.Key) *scorer.Batch {
 		b.Times, b.Columns[0] = append(b.Times, fleetscore.Micros(i)), append(b.Columns[0], 1)
 	}
 	return b
+}
+
+// TestHiddenSensor: a model that never ends and says that another sensor is being scored isn't given from process to
+// process for ever.
+func TestHiddenSensor(t *testing.T) {
+	t.Parallel()
+	script, err := filepath.Abs(filepath.Join("testdata", "lies.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script, PerModel: true, Processes: 2})
+	names := []fleetscore.Key{"first", "lies", "last"}
+	b := sensorsOf(t, names...)
+	b.Timeout = 2 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := 0
+	err = pool.Score(ctx, b, func(i int, e scorer.Ended) {
+		if ended++; e.TimedOut != (names[i] == "lies") {
+			t.Errorf("%s: %+v", names[i], e)
+		}
+	})
+	if err != nil || ended != len(names) {
+		t.Errorf("%d sensors ended, want %d: %v", ended, len(names), err)
+	}
 }
 
 // TestSlowModelKeepsNobody: while a model takes long, the others of its batch are scored by another process, each once.
