@@ -8,6 +8,8 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/dispatch"
+	"github.com/fleetscore/fleetscore/internal/scorer"
+	"github.com/fleetscore/fleetscore/internal/scorer/alone"
 )
 
 // TestCode: what Python scores depends on the files of the user's code, the settings and the
@@ -78,5 +80,21 @@ func TestCode(t *testing.T) {
 	write(site+"__editable__.mine-1.pth", "")
 	if got := p.code(lease); got != nil {
 		t.Errorf("a library that is being worked on: %v", got)
+	}
+}
+
+// TestAloneOneAfterTheOther: the models of a task that took its node down are scored one after the other, in Python too.
+func TestAloneOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	n, err := New(Config{Hello: dispatch.Hello{Node: "n", Pool: "cpu", Slots: 4}, Workers: 2}, Deps{Alone: func(alone.Limits) scorer.Runtime { return scorer.Native{} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, is := range []bool{false, true} {
+		spec, done := n.spec(t.Context(), nil, dispatch.Lease{Runtime: fleetscore.RuntimePython, Alone: is}, &taskLog{n: n})
+		done()
+		if once := spec.Workers*spec.Batches == 1; once != is {
+			t.Errorf("alone %v: %d workers send %d batches at once", is, spec.Workers, spec.Batches)
+		}
 	}
 }

@@ -177,7 +177,7 @@ func (n *Node) spec(ctx context.Context, tables *catalog.Catalog, l dispatch.Lea
 		if memory == 0 {
 			memory = alone.MachineMemory() / 2 / int64(n.cfg.Hello.Slots)
 		}
-		s.Workers, s.Runtime = 1, n.alone(alone.Limits{ModelTimeout: l.ModelTimeout.D(), MemoryBytes: memory})
+		s.Workers, s.Batches, s.Runtime = 1, 1, n.alone(alone.Limits{ModelTimeout: l.ModelTimeout.D(), MemoryBytes: memory})
 		out.printf("attempts of this task took nodes down, or took too long: its models are scored in a process of their own, one after the other")
 	}
 	return s, done

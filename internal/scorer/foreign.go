@@ -81,11 +81,12 @@ type Originals interface {
 }
 
 const (
-	mostSensors  = 256      // a batch is sent when it has so many sensors, or its share of the run's,
-	fewSensors   = 64       // which isn't less than this,
-	batchRows    = 200_000  // or so many rows,
-	batchBytes   = 64 << 20 // or its share of so many bytes of models, which a worker's batches have together
-	batchesShare = 4        // batches that each place for one gets in a run, so that all places are done at about the same time
+	mostSensors  = 256       // a batch is sent when it has so many sensors, or its share of the run's,
+	fewSensors   = 64        // which isn't less than this,
+	batchRows    = 200_000   // or so many rows,
+	batchBytes   = 64 << 20  // or its share of so many bytes of models
+	sentBytes    = 128 << 20 // the models of a worker's batches that are being scored have together, if none has more
+	batchesShare = 4         // batches that each place for one gets in a run, so that all places are done at about the same time
 )
 
 // pending is the batch that a worker gathers.
@@ -200,16 +201,19 @@ func (p *pending) cut(rows int) {
 	}
 }
 
-// flush has the worker's batch scored, beside those that it sent before. It waits until there is a place for it.
+// flush has the worker's batch scored, beside those that it sent before. It waits until there is room for it.
 func (r *run) flush(ctx context.Context, w *worker) {
 	p := w.pending
 	if w.pending = nil; p == nil || len(p.Sensors) == 0 {
 		return
 	}
-	w.places <- struct{}{}
+	share := int64(min(max(p.bytes, sentBytes/r.spec.Batches), sentBytes))
+	if w.room.Acquire(ctx, share) != nil {
+		return // as ctx has ended
+	}
 	w.sent.Go(func() {
+		defer w.room.Release(share)
 		r.send(ctx, p)
-		<-w.places
 	})
 }
 

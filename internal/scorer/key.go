@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/fleetscore/fleetscore"
 )
 
@@ -29,9 +31,9 @@ type worker struct {
 	oldest            int // of shapes, the one to be replaced next
 	prediction, score []float64
 	kept              []uint32
-	pending           *pending       // for another process; nil if it is empty
-	places            chan struct{}  // for batches that were sent
-	sent              sync.WaitGroup // of these
+	pending           *pending            // for another process; nil if it is empty
+	room              *semaphore.Weighted // bytes for batches that were sent: each takes what its models have, or its share
+	sent              sync.WaitGroup      // of these
 }
 
 // work takes bundles of keys until there are none.
@@ -42,7 +44,7 @@ func (r *run) work(ctx context.Context) {
 		return
 	}
 	defer runtime.Close()
-	w := worker{runtime: runtime, places: make(chan struct{}, r.spec.Batches)}
+	w := worker{runtime: runtime, room: semaphore.NewWeighted(sentBytes)}
 	defer func() {
 		if ctx.Err() == nil && !r.stopped.Load() {
 			r.flush(ctx, &w)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -179,5 +180,59 @@ func TestBatchesAtOnce(t *testing.T) {
 	}
 	if c := got.Counts(); c[fleetscore.Scored] != 500 {
 		t.Errorf("outcomes %v, want 500 scored", c)
+	}
+}
+
+// large is a Foreign that knows how many bytes of models it is given at the same time.
+type large struct {
+	everybody
+	mu        sync.Mutex // guards what follows
+	now, most int
+}
+
+// Original implements scorer.Originals.
+func (f *large) Original(_ context.Context, k fleetscore.Key) ([]byte, string, fleetscore.Digest, error) {
+	return f.everybody, k.String(), fleetscore.Digest{}, nil
+}
+
+// Score implements scorer.Foreign.
+func (f *large) Score(_ context.Context, b *scorer.Batch, ended func(int, scorer.Ended)) error {
+	bytes := 0
+	for _, s := range b.Sensors {
+		bytes += len(s.Model)
+	}
+	f.mu.Lock()
+	f.now += bytes
+	f.most = max(f.most, f.now)
+	f.mu.Unlock()
+	time.Sleep(time.Second)
+	f.mu.Lock()
+	f.now -= bytes
+	f.mu.Unlock()
+	for i, s := range b.Sensors {
+		ended(i, scorer.Ended{Prediction: make([]float64, s.Rows), Score: make([]float64, s.Rows)})
+	}
+	return nil
+}
+
+// TestBatchesOfLargeModels: batches at the same time don't multiply the memory that large models take.
+func TestBatchesOfLargeModels(t *testing.T) {
+	t.Parallel()
+	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
+	for k := range 20 {
+		rows.Keys = append(rows.Keys, fleetscore.Key(fmt.Sprintf("%02d", k)))
+		rows.KeyIndex, rows.Times, rows.Values[0] = append(rows.KeyIndex, uint32(k)), append(rows.Times, 1), append(rows.Values[0], 1)
+	}
+	for model, want := range map[int]int{300 << 20: 300 << 20, 50 << 20: 100 << 20, 8 << 20: 80 << 20} {
+		f := &large{everybody: make(everybody, model)}
+		synctest.Test(t, func(t *testing.T) {
+			got, err := scorer.Score(t.Context(), scorer.Spec{Features: []string{"Value"}, Use: fleetscore.RuntimePython, Foreign: f, Workers: 1, Batches: 10}, rows, nil, f)
+			if err != nil || got.Counts()[fleetscore.Scored] != int64(len(rows.Keys)) {
+				t.Fatalf("models of %d bytes: %v", model, err)
+			}
+		})
+		if f.most != want {
+			t.Errorf("models of %d bytes: %d bytes at the same time, want %d", model, f.most, want)
+		}
 	}
 }

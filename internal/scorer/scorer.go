@@ -60,7 +60,8 @@ type Spec struct {
 	Foreign Foreign
 	// Whole gives Foreign all of its sensors at once, by one goroutine.
 	Whole bool
-	// Batches is how many batches each of Workers gives to Foreign at the same time; 0 means one.
+	// Batches is how many batches each of Workers gives to Foreign at the same time, unless their models are large; 0
+	// means one.
 	Batches int
 	// Quarantined are models that are not loaded, by their keys. A key whose model has
 	// another digest by now is scored.
