@@ -78,7 +78,7 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Label, "label", "", "column with the truth, to pass on to the predictions")
 	f.StringVar(&s.Out, "out", "", "folder for the results; made if absent")
 	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv, parquet or arrow")
-	f.BoolVar(&s.ResultsOnly, "results-only", false, "predictions have a line for each row of the data, in their order, and only the columns Prediction and Score; both are empty for rows that weren't scored")
+	f.BoolVar(&s.ResultsOnly, "results-only", false, "predictions have a line for each row of the data, in their order, and only the columns Prediction and Score; both are empty for rows that weren't scored. Not with --from, --to or --bad-rows skip")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
 	s.command.addTo(cmd)
 	for _, name := range []string{"models", "out"} {

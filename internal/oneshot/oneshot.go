@@ -178,6 +178,10 @@ func (c *Config) checkColumns() error {
 	if c.Time == "" && (c.From != nil || c.To != nil) {
 		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "rows of an interval can't be found without a time column").WithHint("name it with --time")
 	}
+	if c.ResultsOnly && (c.From != nil || c.To != nil || c.BadRows > 0) {
+		return fleetscore.Errorf(fleetscore.Invalid, opScore, "", "with --results-only no row may be left out, because each line of the results belongs to the row at its place").
+			WithHint("leave out --results-only, or --from, --to and --bad-rows skip")
+	}
 	from := map[string]string{"Prediction": "", "Score": ""} // the results' columns and their sources
 	if c.Time != "" {
 		from[c.Time] = c.Time

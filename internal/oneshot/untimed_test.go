@@ -108,6 +108,13 @@ func TestRowsAreNamedByNumber(t *testing.T) {
 		t.Errorf("got %+v, %v", m, err)
 	}
 	to := fleetscore.Micros(1)
+	for _, lacks := range []Config{{To: &to}, {From: &to}, {BadRows: 1}} {
+		odd := cfg
+		odd.Time, odd.ResultsOnly, odd.From, odd.To, odd.BadRows = "TS", true, lacks.From, lacks.To, lacks.BadRows
+		if _, err := Run(t.Context(), odd); err == nil || !strings.Contains(err.Error(), "no row may be left out") {
+			t.Errorf("results for each row, with rows that may be left out: got %v", err)
+		}
+	}
 	cfg.To = &to
 	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--time") {
 		t.Errorf("an interval without times: got %v", err)

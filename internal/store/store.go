@@ -76,18 +76,19 @@ func ReadAll(ctx context.Context, b Bucket, name fleetscore.BlobName) ([]byte, e
 		return nil, err
 	}
 	defer r.Close()
-	var data bytes.Buffer
 	if f, ok := r.(interface{ Stat() (fs.FileInfo, error) }); ok { // memory is taken once, and the file is read at once
-		if st, err := f.Stat(); err == nil {
-			data.Grow(int(min(st.Size(), maxGrown)) + bytes.MinRead)
+		if st, err := f.Stat(); err == nil && st.Size() <= mostSized {
+			data := bytes.NewBuffer(make([]byte, 0, st.Size()+bytes.MinRead))
+			_, err = data.ReadFrom(r)
+			return data.Bytes(), fleetscore.Wrap("read", string(name), err)
 		}
 	}
-	_, err = data.ReadFrom(r)
-	return data.Bytes(), fleetscore.Wrap("read", string(name), err)
+	data, err := io.ReadAll(r)
+	return data, fleetscore.Wrap("read", string(name), err)
 }
 
-// maxGrown is how much memory is taken for a file at once; a larger one is read in parts.
-const maxGrown = 64 << 20
+// mostSized is the size of the largest file for which memory is taken before it is read.
+const mostSized = 64 << 20
 
 // WriteAll writes a whole blob.
 func WriteAll(ctx context.Context, b Bucket, name fleetscore.BlobName, data []byte, opt PutOptions) error {
