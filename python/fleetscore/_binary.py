@@ -20,6 +20,9 @@ def path() -> str:
     return found
 
 
+END_LIMIT = 10.0  # seconds that the program may take to end
+
+
 def main() -> NoReturn:
     """The command fleetscore: this process becomes the program."""
     program = path()
@@ -41,9 +44,8 @@ def run(args: Sequence[str], good: Tuple[int, ...] = (0,), feed: Optional[Callab
                 except Exception as e:  # also if the program ended early; its own message is better
                     unfed = e
             code = program.wait()
-        except BaseException:
-            program.kill()
-            program.wait()
+        except BaseException:  # such as a KeyboardInterrupt
+            end(program)
             raise
         said.seek(0)
         text = said.read().decode("utf-8", "replace")
@@ -57,6 +59,18 @@ def run(args: Sequence[str], good: Tuple[int, ...] = (0,), feed: Optional[Callab
     if code < 0:
         text = ("the program was ended by signal %d" % -code) + (": " + text if text else "")
     raise Error(text or "the program ended with exit code %d" % code, "failed" if code == 1 else KINDS.get(code, "internal"))
+
+
+def end(program: "subprocess.Popen[bytes]") -> None:
+    """Lets the program end its own processes and remove its files, and kills it if that takes long."""
+    program.terminate()
+    try:
+        program.wait(END_LIMIT)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also after another KeyboardInterrupt
+        program.kill()
+        program.wait()
 
 
 def widened(pipe: Any) -> IO[bytes]:

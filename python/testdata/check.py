@@ -114,9 +114,39 @@ def errors():
     refused("invalid", "the DataFrame: column TS", lambda: fleetscore.score(data, **dict(how, features=["TS"])))
     refused("invalid", "--missing", lambda: fleetscore.score(data, missing="guess", **how))
     refused("failed", "no model", lambda: fleetscore.score(data.assign(Device=77), **how))
+    refused("failed", "no model", lambda: fleetscore.score(data.assign(Device=[10 ** 30] * len(data)), **how))
     refused(None, "pandas or Polars", lambda: fleetscore.score([1, 2], **how), TypeError)
     left = [f for f in os.listdir("/dev/shm") if f.startswith("fleetscore-%d-" % os.getpid())] if os.path.isdir("/dev/shm") else []
     assert not left, left
+
+
+def interrupted():
+    """Whoever interrupts a call finds no process and no file of it afterwards."""
+    temporary = folder + "-temporary"
+    os.mkdir(temporary)
+    real, os.environ["TMPDIR"] = subprocess.Popen, temporary
+    started = []
+
+    def popen(*args, **kwargs):
+        started.append(real(*args, **kwargs))
+        return started[-1]
+
+    def write(self, file, columns):
+        end = time.monotonic() + 60
+        while not os.listdir(temporary):  # the folder of the Python processes
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    subprocess.Popen, written = popen, frames.Exchange.write
+    frames.Exchange.write = write
+    try:
+        refused(None, "", lambda: fleetscore.score(data, runtime="python", **how), KeyboardInterrupt)
+    finally:
+        subprocess.Popen, frames.Exchange.write = real, written
+        del os.environ["TMPDIR"]
+    assert len(started) == 1 and started[0].returncode is not None, started
+    assert not os.listdir(temporary), os.listdir(temporary)
 
 
 def client():
@@ -212,6 +242,6 @@ def use(c, url, file, text):
     refused("not_found", "", lambda: c.wait("no-such-job", timeout=0))
 
 
-for check in (pandas_frames, some_not_scored, without_pyarrow, polars_frames, errors, client):
+for check in (pandas_frames, some_not_scored, without_pyarrow, polars_frames, errors, interrupted, client):
     check()
 print("all good")
