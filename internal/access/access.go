@@ -61,18 +61,22 @@ type Deps struct {
 	// Nodes are the SHA-256 of the secrets of the nodes that other servers start; nil means
 	// that there are no others.
 	Nodes func() [][sha256.Size]byte
+	// MayRead refuses files with keys of shared access policies that lie where the operator didn't allow it; nil means
+	// that all may be read.
+	MayRead func(file string) error
 }
 
 // Control decides who may do what.
 type Control struct {
-	cfg    Config
-	store  Ledger // nil: there is none
-	log    *slog.Logger
-	now    func() time.Time
-	local  sum // of the secrets of this machine
-	node   sum
-	others func() [][sha256.Size]byte // Deps.Nodes; nil means that there are no other servers
-	looked atomic.Int64               // when a token was looked for that wasn't known, in nanoseconds since 1970
+	cfg     Config
+	store   Ledger // nil: there is none
+	log     *slog.Logger
+	now     func() time.Time
+	local   sum // of the secrets of this machine
+	node    sum
+	others  func() [][sha256.Size]byte // Deps.Nodes; nil means that there are no other servers
+	mayRead func(file string) error
+	looked  atomic.Int64 // when a token was looked for that wasn't known, in nanoseconds since 1970
 
 	settings  atomic.Pointer[settings]
 	eventHubs atomic.Pointer[fleetscore.EventHubsConfig] // nil if no signatures are taken
@@ -108,7 +112,10 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Control, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
-	d.others = deps.Nodes
+	d.others, d.mayRead = deps.Nodes, deps.MayRead
+	if d.mayRead == nil {
+		d.mayRead = func(string) error { return nil }
+	}
 	var outages lifecycle.Outages
 	d.troubles = troubles{outages.Trouble(d.log), outages.Trouble(d.log), outages.Trouble(d.log)}
 	d.set(fleetscore.AccessConfig{})

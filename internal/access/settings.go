@@ -83,7 +83,11 @@ func (d *Control) byPolicy(r *http.Request, text string) (Caller, *Refusal) {
 			if file == "" {
 				continue
 			}
-			key, err := os.ReadFile(file) // each time, so that a new key needs no restart
+			var key []byte
+			err := d.mayRead(file)
+			if err == nil {
+				key, err = os.ReadFile(file) // each time, so that a new key needs no restart
+			}
 			if err != nil {
 				d.log.Error("the key of a shared access policy can't be read", "policy", token.Policy, "error", err)
 				return Caller{}, &Refusal{Status: http.StatusServiceUnavailable, Op: "authenticate", Subject: token.Policy,

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/access/sas"
 	"github.com/fleetscore/fleetscore/internal/aggregator"
 	"github.com/fleetscore/fleetscore/internal/api"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -118,6 +120,81 @@ func TestChangedConfiguration(t *testing.T) {
 	p.stop()
 	if log := p.log.String(); !strings.Contains(log, `"retention":"168h0m0s"`) || !strings.Contains(log, `"retention":"1h0m0s"`) {
 		t.Errorf("the hub was opened with another retention than a week and then an hour:\n%s", log)
+	}
+}
+
+// TestFilesAtTheStart: a server that starts without the --secret-root of files which the configuration in force names says
+// which they are and doesn't use them; everything else runs. With the flag all runs.
+func TestFilesAtTheStart(t *testing.T) {
+	t.Parallel()
+	keys := t.TempDir()
+	for _, name := range []string{"ca", "other", "policy"} {
+		if err := os.WriteFile(filepath.Join(keys, name), []byte("no certificate"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hub := fmt.Sprintf(`partitions: 2, kafka: [{brokers: ["127.0.0.1:1"], topic: a}, {brokers: ["127.0.0.1:1"], topic: b, tls: true, ca: %[1]s/ca}], event_hubs: {name: h, policies: [{name: p, key_file: %[1]s/policy}]}`, keys)
+	p := startServer(t, strings.ReplaceAll(fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), "partitions: 2", hub))
+	p.reading()
+	look := func() (problem string, topics []string) {
+		t.Helper()
+		p.reading() // it is taken all the same
+		_, text := p.page(api.Prefix + "/health")
+		var health api.Health
+		if err := json.Unmarshal([]byte(text), &health); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range health.Problems {
+			if h.Part == "files of the hub" {
+				problem = h.Problem
+			}
+		}
+		var ways api.Hub
+		if err := p.Get(t.Context(), "/hub", nil, &ways); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range ways.Kafka {
+			topics = append(topics, k.Topic)
+		}
+		return problem, topics
+	}
+	sign := func() int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.addr+"/h/messages", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", sas.Sign("http://"+p.addr+"/h", "p", "no certificate", time.Now().Add(time.Hour)))
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, c := range []struct {
+		args    []string
+		topics  string
+		status  int // of a policy's signature; a message without columns is refused with another one if the signature holds
+		outside []string
+	}{
+		{nil, "[a]", http.StatusServiceUnavailable, []string{"hub.kafka.2.ca", keys + "/ca", "hub.event_hubs.policies.1.key_file", "--secret-root"}},
+		{[]string{"--secret-root", keys}, "[a b]", http.StatusBadRequest, nil},
+	} {
+		p.stop()
+		p.bare, p.args = true, c.args
+		p.start()
+		problem, topics := look()
+		if fmt.Sprint(topics) != c.topics || (problem != "") != (c.outside != nil) {
+			t.Errorf("serve %q: the topics %v are read, want %s; health says %q", c.args, topics, c.topics, problem)
+		}
+		for _, word := range c.outside {
+			if !strings.Contains(problem, word) || !strings.Contains(p.log.String(), "may not be read") {
+				t.Errorf("serve %q: health lacks %q: %s\n%s", c.args, word, problem, p.log)
+			}
+		}
+		if got := sign(); got != c.status {
+			t.Errorf("serve %q: a policy's signature gets %d, want %d", c.args, got, c.status)
+		}
 	}
 }
 

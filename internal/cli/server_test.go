@@ -72,6 +72,7 @@ type process struct {
 	addr string
 	env  []string // variables beside the test's own
 	args []string // beside the file, the folder and the address
+	bare bool     // the configuration in force is used, as by serve, and not the file
 	cmd  *exec.Cmd
 	log  *logText
 	open *store.Dir // the store, once a test looked into it
@@ -147,7 +148,11 @@ func (p *process) start() {
 func (p *process) begin() {
 	p.t.Helper()
 	p.log = &logText{}
-	p.cmd = exec.Command(os.Args[0], append([]string{"up", p.file, "--dir", filepath.Join(p.dir, "data"), "--listen", p.addr}, p.args...)...)
+	how := []string{"up", p.file}
+	if p.bare {
+		how = []string{"serve"}
+	}
+	p.cmd = exec.Command(os.Args[0], slices.Concat(how, []string{"--dir", filepath.Join(p.dir, "data"), "--listen", p.addr}, p.args)...)
 	p.cmd.Env = append(append(os.Environ(), asCommand+"=1"), p.env...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {

@@ -25,7 +25,7 @@ import (
 // already: model folders, datasets, the hub's readings. If it is refused, the
 // configuration in force stays.
 func (s *Server) check(ctx context.Context, cfg fleetscore.Config) (warnings []string, err error) {
-	problems := []error{s.checkShared(cfg), s.checkStore(cfg), CheckFolders(cfg, s.roots), s.checkPools(ctx, cfg), s.checkSecrets(cfg), s.checkFiles(cfg.Hub), s.checkMQTT(cfg.Hub), s.checkKafka(cfg.Hub)}
+	problems := []error{s.checkShared(cfg), s.checkStore(cfg), CheckFolders(cfg, s.roots), s.checkPools(ctx, cfg), s.checkSecrets(cfg), s.checkFiles(cfg.Hub, "hub."), s.checkMQTT(cfg.Hub), s.checkKafka(cfg.Hub)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queries)) {
 		plans, err := query.Parse(cfg.Queries[name].SQL, cfg.Hub.Key)
 		problems = append(problems, err)

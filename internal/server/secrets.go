@@ -73,7 +73,8 @@ func (s *Server) openAccess(ctx context.Context) error {
 		}
 		cfg.Authorities, cfg.NeedCert = s.authorities, s.cfg.ClientCertRequired
 	}
-	if s.control, err = access.Open(ctx, cfg, access.Deps{Ledger: s.Ledger, Log: s.log, Nodes: s.otherNodes()}); err != nil {
+	if s.control, err = access.Open(ctx, cfg, access.Deps{Ledger: s.Ledger, Log: s.log, Nodes: s.otherNodes(),
+		MayRead: func(key string) error { return s.mayRead(config.File{At: "hub.event_hubs", Path: key}) }}); err != nil {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(s.cfg.Listen) // bind checked it
@@ -164,24 +165,44 @@ const hubSecrets = "hub"
 
 // checkFiles refuses files with passwords, keys and certificates that lie where the operator
 // didn't allow it: whoever may apply configurations could otherwise make the server read any
-// file, and send it as a password to a broker of their own.
-func (s *Server) checkFiles(h fleetscore.HubConfig) error {
+// file, and send it as a password to a broker of their own. It looks at the settings whose names begin with at.
+func (s *Server) checkFiles(h fleetscore.HubConfig, at string) error {
 	var problems []error
 	for _, f := range config.Files(h) {
-		if slices.Contains(strings.Split(f.Path, string(filepath.Separator)), "..") { // behind a link, it leads elsewhere than the name says
-			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s contains ..", f.Path).WithHint("write the path without it"))
-			continue
-		}
-		in, _, err := s.secretRoots.OpenPlace(f.Path)
-		if err == nil {
-			err = in.Close()
-		}
-		if fleetscore.Invalid.Is(err) { // whether it is there is told when it is read
-			problems = append(problems, fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s isn't in one of the folders that such files may be read from (%s)", f.Path, s.secretRoots).
-				WithHint("put it into the first of them, or start the server with --secret-root and a folder that contains it"))
+		if strings.HasPrefix(f.At, at) {
+			problems = append(problems, s.mayRead(f))
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// mayRead refuses a file that lies where the operator didn't allow it.
+func (s *Server) mayRead(f config.File) error {
+	if slices.Contains(strings.Split(f.Path, string(filepath.Separator)), "..") { // behind a link, it leads elsewhere than the name says
+		return fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s contains ..", f.Path).WithHint("write the path without it")
+	}
+	in, _, err := s.secretRoots.OpenPlace(f.Path)
+	if err == nil {
+		err = in.Close()
+	}
+	if fleetscore.Invalid.Is(err) { // whether it is there is told when it is read
+		return fleetscore.Errorf(fleetscore.Invalid, "read file", f.At, "%s isn't in one of the folders that such files may be read from (%s)", f.Path, s.secretRoots).
+			WithHint("put it into the first of them, or start the server with --secret-root and a folder that contains it")
+	}
+	return nil
+}
+
+// tellFiles says which files of the settings in force may not be read: they were applied when the server had other flags.
+// What needs them doesn't run.
+func (s *Server) tellFiles(h fleetscore.HubConfig) {
+	why := ""
+	if err := s.checkFiles(h, "hub."); err != nil {
+		why = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	if s.health.Report("files of the hub", why); why != "" && why != s.toldFiles {
+		s.log.Error("files that the configuration in force names may not be read, so what needs them doesn't run", "error", why)
+	}
+	s.toldFiles = why
 }
 
 // findSecretRoots determines the folders of checkFiles.

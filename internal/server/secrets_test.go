@@ -35,7 +35,7 @@ func TestFilesOfTheHub(t *testing.T) {
 	if err := os.Symlink(filepath.Join(elsewhere, "sub"), filepath.Join(allowed, "sub")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.checkFiles(fleetscore.HubConfig{NATS: &fleetscore.NATSConfig{CA: allowed + "/sub/../other"}}); !fleetscore.Invalid.Is(err) {
+	if err := s.checkFiles(fleetscore.HubConfig{NATS: &fleetscore.NATSConfig{CA: allowed + "/sub/../other"}}, "hub."); !fleetscore.Invalid.Is(err) {
 		t.Errorf("a path that leads out of the folder behind a link: %v", err)
 	}
 	settings := map[string]func(file string) fleetscore.HubConfig{
@@ -59,7 +59,7 @@ func TestFilesOfTheHub(t *testing.T) {
 	for at, of := range settings {
 		for file, ok := range map[string]bool{filepath.Join(dir, "secrets", "hub", "a"): true, filepath.Join(allowed, "a"): true, filepath.Join(allowed, "not-yet"): true, filepath.Join(elsewhere, "named"): true,
 			filepath.Join(elsewhere, "other"): false, filepath.Join(dir, "secrets", "admin-token"): false, "/etc/passwd": false, filepath.Join(allowed, "..", "x"): false, filepath.Join(allowed, "out", "other"): false} {
-			err := s.checkFiles(of(file))
+			err := s.checkFiles(of(file), "hub.")
 			if ok && err != nil || !ok && (!fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), at) || !strings.Contains(err.Error(), "--secret-root")) {
 				t.Errorf("%s: %s: %v", at, file, err)
 			}

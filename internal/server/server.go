@@ -95,6 +95,7 @@ type Server struct {
 
 	roots       store.Roots // what s.cfg.ModelRoots and s.cfg.MountRoots were at the start
 	secretRoots store.Roots // what s.cfg.SecretRoots and secrets/hub were at the start
+	toldFiles   string      // what tellFiles has said; only the streams use it
 	mounts      mount.Checker
 	store       store.Bucket
 	Catalog     *catalog.Catalog

@@ -207,6 +207,13 @@ func (s *streams) run(ctx context.Context) error {
 			continue
 		}
 		if err == nil {
+			s.server.tellFiles(cfg.Hub)
+			if err = s.server.checkFiles(cfg.Hub, "hub.nats."); err != nil {
+				started = true
+				s.without(err)
+			}
+		}
+		if err == nil {
 			if want := s.hubConfig(cfg.Hub); opened != want {
 				s.closeHub()
 				opened = log{}

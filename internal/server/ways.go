@@ -113,7 +113,10 @@ func (s *streams) kafka(h fleetscore.HubConfig, g *gateway.Gateway, metrics prom
 		return nil, nil // the server has other flags than when the configuration was applied; check says so at the next one
 	}
 	var topics []*kafka.Reader
-	for _, k := range h.Kafka {
+	for i, k := range h.Kafka {
+		if s.server.checkFiles(h, fmt.Sprintf("hub.kafka.%d.", i+1)) != nil {
+			continue // tellFiles told it
+		}
 		name := "kafka topic " + k.Topic
 		if len(h.Kafka) > 1 {
 			name += " of group " + k.Group
