@@ -120,8 +120,11 @@ func (w *world) checkDataset(ctx context.Context, p *problems, c *catalog.Catalo
 // half minutes. A rerun has the interval of another job, and so
 // has a job that scores what late readings changed.
 func isNamed(j fleetscore.Job) bool {
-	return j.Rerun != nil || strings.HasPrefix(j.Backfill, "late-") || j.Interval.From.Second() == 30 && j.Interval.From.Nanosecond() == int(500*time.Millisecond)
+	return j.Rerun != nil || isLate(j) || j.Interval.From.Second() == 30 && j.Interval.From.Nanosecond() == int(500*time.Millisecond)
 }
+
+// isLate tells whether a job scores what late readings changed.
+func isLate(j fleetscore.Job) bool { return strings.HasPrefix(j.Backfill, "late-") }
 
 // published tells whether a job's results had to become visible.
 func published(j fleetscore.Job) bool { return j.Tasks > 0 && j.State != fleetscore.JobCanceled }
@@ -350,12 +353,13 @@ func newestOf(claims []claim) claim {
 }
 
 // takenBack tells whether a newer job scored the sensor over an interval with the
-// row's time. If it didn't read the row, the row may be gone with the older results.
+// row's time, or found that late readings have removed all of its rows. If it didn't read the row, the row may be gone with the older results.
 func (w *world) takenBack(jobs []fleetscore.Job, row cell, newest claim) bool {
 	w.record.mu.Lock()
 	defer w.record.mu.Unlock()
 	return slices.ContainsFunc(jobs, func(j fleetscore.Job) bool {
 		_, scored := w.record.scored[j.ID][row.key]
-		return scored && published(j) && j.Interval.ContainsMicros(row.at) && j.Created.UnixMilli() > newest.revision
+		vanished := isLate(j) && w.record.empty[j.ID][row.key]
+		return (scored || vanished) && published(j) && j.Interval.ContainsMicros(row.at) && j.Created.UnixMilli() > newest.revision
 	})
 }

@@ -34,6 +34,7 @@ type record struct {
 	read      map[fleetscore.JobID]map[cell]float64
 	scored    map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest // by job, the model of each sensor that was scored
 	kept      map[fleetscore.JobID]map[fleetscore.Key]bool              // by job, those of these sensors whose earlier predictions stay
+	empty     map[fleetscore.JobID]map[fleetscore.Key]bool              // by job, the sensors without a row
 	uploads   []upload
 	tried     map[cell][]float64                        // all values that were ever uploaded, or may have been
 	revived   map[fleetscore.NodeID]bool                // nodes that came back after they were taken for lost
@@ -52,6 +53,7 @@ type upload struct {
 func newRecord(b *bucket) *record {
 	return &record{truth: catalog.New(b), read: map[fleetscore.JobID]map[cell]float64{}, tried: map[cell][]float64{}, intervals: map[fleetscore.JobID]fleetscore.Interval{},
 		scored: map[fleetscore.JobID]map[fleetscore.Key]fleetscore.Digest{}, kept: map[fleetscore.JobID]map[fleetscore.Key]bool{}, revived: map[fleetscore.NodeID]bool{},
+		empty: map[fleetscore.JobID]map[fleetscore.Key]bool{},
 		kinds: map[fleetscore.NodeID]fleetscore.NodeKind{}}
 }
 
@@ -271,17 +273,22 @@ func (l *witness) EndAttempt(ctx context.Context, lease fleetscore.LeaseID, now 
 		r.problem("the result of task %s can't be read: %v", out.Task.ID, err)
 		return out, nil
 	}
-	items, err := r.truth.Coverage(out.Job.Pipeline).ReadItems(context.WithoutCancel(ctx), result.Coverage, catalog.ItemQuery{Outcome: fleetscore.Scored})
+	items, err := r.truth.Coverage(out.Job.Pipeline).ReadItems(context.WithoutCancel(ctx), result.Coverage, catalog.ItemQuery{})
 	if err != nil {
 		r.problem("the outcomes of task %s can't be read: %v", out.Task.ID, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.scored[out.Job.ID] == nil {
-		r.scored[out.Job.ID], r.kept[out.Job.ID] = map[fleetscore.Key]fleetscore.Digest{}, map[fleetscore.Key]bool{}
+		r.scored[out.Job.ID], r.kept[out.Job.ID], r.empty[out.Job.ID] = map[fleetscore.Key]fleetscore.Digest{}, map[fleetscore.Key]bool{}, map[fleetscore.Key]bool{}
 	}
 	for _, i := range items {
-		r.scored[out.Job.ID][i.Key], r.kept[out.Job.ID][i.Key] = i.Model, i.Kept != ""
+		switch i.Outcome {
+		case fleetscore.Scored:
+			r.scored[out.Job.ID][i.Key], r.kept[out.Job.ID][i.Key] = i.Model, i.Kept != ""
+		case fleetscore.NoData:
+			r.empty[out.Job.ID][i.Key] = true
+		}
 	}
 	return out, nil
 }

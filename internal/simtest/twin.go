@@ -365,7 +365,7 @@ func (w *world) checkRescored(ctx context.Context, p *problems, c *catalog.Catal
 			}
 			_, whole := w.record.intervals[j.ID]
 			_, scored := w.record.scored[j.ID][row.key]
-			return whole && scored && (j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed) && !w.expired(row.at)
+			return whole && (scored || w.record.empty[j.ID][row.key]) && (j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed) && !w.expired(row.at)
 		}
 		return false
 	}
