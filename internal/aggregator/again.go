@@ -28,9 +28,27 @@ type base struct {
 	positions []uint64          // by partition: the message before those that are read again
 	reached   fleetscore.Micros // readings before it are part of the states
 	marks     []window.Mark     // by partition: after that message
-	within    fleetscore.Micros // how late readings may have been that came after it, up to the next base
+	judged    judged            // how readings were that came after these messages, up to those of the next base
 	wait      []pending         // readings up to these messages that aren't part of the states
 	states    map[fleetscore.Key]kept
+}
+
+// judged is what readings are judged by, besides the watermark.
+type judged struct {
+	within fleetscore.Micros // how late they may be
+	least  fleetscore.Micros // readings up to this time are late, because their rows may have been made from another log
+	after  []uint64          // by partition: unless they came up to this message, of which the rows were made
+}
+
+// judges is what the readings that come now are judged by.
+func (e *events) judges() judged { return judged{e.revise, e.done, e.doneSeq} }
+
+// leastOf is the time up to which a message's readings are late.
+func (j judged) leastOf(partition int, seq uint64) fleetscore.Micros {
+	if seq <= j.after[partition] {
+		return beginning
+	}
+	return j.least
 }
 
 // basesWithin is how many bases there are, at least, within the time that readings may be late.
@@ -38,7 +56,7 @@ const basesWithin = 2
 
 // base is the present state as a base.
 func (e *events) base(positions []uint64) base {
-	b := base{positions: slices.Clone(positions), reached: e.reached, marks: e.marks(), within: e.revise, wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
+	b := base{positions: slices.Clone(positions), reached: e.reached, marks: e.marks(), judged: e.judges(), wait: e.lanes.waiting(), states: map[fleetscore.Key]kept{}}
 	for _, k := range e.lanes.save(e.reached) {
 		b.states[k.key] = k
 	}
@@ -91,14 +109,13 @@ func (r *reading) again(e *events, keys []fleetscore.Key, positions []uint64) (c
 	if err != nil {
 		return out, err
 	}
-	judged := out.from // the base after which the readings of a message came
+	last := out.from // the base after which the readings of a message came
 	err = r.between(e.bases[out.from].positions, positions, func(m hub.Message) error {
 		s := r.stamp(m)
-		for judged+1 < len(e.bases) && m.Seq > e.bases[judged+1].positions[s.Partition] {
-			judged++
-			f.e.gate.Within(e.bases[judged].within)
+		for last+1 < len(e.bases) && m.Seq > e.bases[last+1].positions[s.Partition] {
+			last++
 		}
-		if err := f.take(m, s, r.a.cfg.Hub.Key); err != nil {
+		if err := f.take(m, s, r.a.cfg.Hub.Key, e.bases[last].judged); err != nil {
 			return err
 		}
 		if m.Readings != nil {
@@ -156,7 +173,6 @@ func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) 
 	f := &fork{e: newEvents(e.plan, r.a.window), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
 	f.e.join(r.ctx, r.a.references)
 	f.e.gate.Since(e.gate.Oldest())
-	f.e.gate.Within(b.within)
 	f.e.reached = b.reached
 	for _, k := range keys {
 		f.keys[k] = true
@@ -189,7 +205,7 @@ func (f *fork) add(p pending) {
 }
 
 // take takes a message: its readings wait until all messages were taken.
-func (f *fork) take(m hub.Message, s window.Stamp, key []string) error {
+func (f *fork) take(m hub.Message, s window.Stamp, key []string, by judged) error {
 	if m.Tick {
 		f.e.gate.Tick(s)
 		return nil
@@ -199,7 +215,8 @@ func (f *fork) take(m hub.Message, s window.Stamp, key []string) error {
 		f.of = append(f.of, f.keys[f.e.lanes.keyOf(k)])
 	}
 	rows, in := f.e.records(m.Readings, key), &f.e.plan.General.Plan.Inputs[0]
-	f.e.gate.Readings(s, m.Readings, beginning, f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+	f.e.gate.Within(by.within)
+	f.e.gate.Readings(s, m.Readings, by.leastOf(s.Partition, m.Seq), f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		if v != window.Counted && v != window.Revised || stamp < f.from { // what is earlier is part of the state
 			return
 		}

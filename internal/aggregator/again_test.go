@@ -380,6 +380,42 @@ func TestLateWithinChanges(t *testing.T) {
 	}
 }
 
+// TestLogLostItsEnd: a reading that is set aside because rows of its time were made from messages that the log has lost
+// doesn't count either when the rows of its sensor are computed again, now or after a restart.
+func TestLogLostItsEnd(t *testing.T) {
+	t.Parallel()
+	const s = 1_000_000
+	for _, restart := range []bool{false, true} {
+		h, b := hubtest.New(1), openDir(t)
+		begin(t, h)
+		for at := 100 * minute; at <= 110*minute; at += minute {
+			send(t, h, sent{"d", at, at, 1})
+		}
+		c := revising(strings.Replace(again[3].sql, "(second, 40)", "(minute, 5)", 1))
+		if _, err := runConfig(t, c, h, b); err != nil {
+			t.Fatal(err)
+		}
+		loseStates(t, b)
+		h.Reopen(8) // up to the reading of 106:00
+		send(t, h, sent{"d", 107*minute + 30*s, 107*minute + 30*s, 7}, sent{"d", 112 * minute, 112 * minute, 1})
+		if restart {
+			if _, err := runConfig(t, c, h, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send(t, h, sent{"d", 110*minute + 20*s, 112 * minute, 2})
+		ticks(t, h, 1, 130*minute)
+		a, err := runConfig(t, c, h, b)
+		if s := a.Status().Partitions[0]; err != nil || s.Revised != 1 {
+			t.Fatalf("%v: %d readings were revised", err, s.Revised)
+		}
+		rows, _ := rowsIn(t, b)
+		if row, want := rows[fmt.Sprint("d ", 110*minute+20*s)], "2 2"; row != want {
+			t.Errorf("restart %v: the row of the late reading and that of 106:00 is %q, want %q", restart, row, want)
+		}
+	}
+}
+
 // TestVanishedRowsAreNamed: a commit that removes rows says which cuts it changed, so that pipelines score
 // them again.
 func TestVanishedRowsAreNamed(t *testing.T) {
@@ -433,6 +469,24 @@ func TestRowsBeforeBaseStay(t *testing.T) {
 	}
 }
 
+// loseStates deletes the states of the query.
+func loseStates(t *testing.T, b store.Bucket) {
+	t.Helper()
+	deleted := 0
+	for info, err := range b.List(t.Context(), "data/readings/_state/", store.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), info.Name); err != nil {
+			t.Fatal(err)
+		}
+		deleted++
+	}
+	if deleted == 0 {
+		t.Fatal("there is no state")
+	}
+}
+
 // TestLanesStateLost: without its state a query whose keys go by themselves reads the log again, and makes
 // the same rows.
 func TestLanesStateLost(t *testing.T) {
@@ -455,20 +509,8 @@ func TestLanesStateLost(t *testing.T) {
 				if _, err := runConfig(t, c, h, b); err != nil {
 					t.Fatal(err)
 				}
-				deleted := 0
-				for info, err := range b.List(t.Context(), "data/readings/_state/", store.ListOptions{}) {
-					if err != nil {
-						t.Fatal(err)
-					}
-					if lost {
-						if err := b.Delete(t.Context(), info.Name); err != nil {
-							t.Fatal(err)
-						}
-						deleted++
-					}
-				}
-				if lost && deleted == 0 {
-					t.Fatal("there is no state")
+				if lost {
+					loseStates(t, b)
 				}
 				send(t, h, all[250:]...)
 				ticks(t, h, 1, 200*minute)

@@ -217,7 +217,7 @@ func newEvents(plan *query.Plan, cfg window.Config) *events {
 	}
 	e.doneSeq = make([]uint64, max(1, cfg.Partitions))
 	if e.revise > 0 {
-		e.bases = []base{{positions: make([]uint64, len(e.doneSeq)), reached: beginning, marks: e.marks(), within: e.revise}}
+		e.bases = []base{{positions: make([]uint64, len(e.doneSeq)), reached: beginning, marks: e.marks(), judged: e.judges()}}
 	}
 	return e
 }
@@ -243,7 +243,7 @@ func (e *events) replay(list []window.Checkpoint) {
 		e.reached = c.Watermark
 	}
 	if e.revise > 0 { // rows that were committed depend on readings before that place
-		e.bases = []base{{positions: positions, reached: beginning, marks: e.marks(), within: e.revise}}
+		e.bases = []base{{positions: positions, reached: beginning, marks: e.marks(), judged: e.judges()}}
 		e.gate.Since(e.done)
 	}
 }
@@ -322,11 +322,7 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		}
 	}
 	e.note(m.Seq, newest)
-	again := m.Seq <= e.doneSeq[s.Partition]
-	least := e.done
-	if again {
-		least = beginning
-	}
+	again, least := m.Seq <= e.doneSeq[s.Partition], e.judges().leastOf(s.Partition, m.Seq)
 	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
 	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		switch v {

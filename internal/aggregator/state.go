@@ -89,11 +89,15 @@ func (e *events) saveApart(f *value.Fields) {
 		bases.Add(saveLanes(b.lanes()))
 	}
 	f.Add(bases.Value())
-	var within value.Fields
+	var by value.Fields
 	for _, b := range e.bases {
-		within.Int(int64(b.within))
+		by.Int(int64(b.judged.within))
+		by.Int(int64(b.judged.least))
+		for _, seq := range b.judged.after {
+			by.Int(int64(seq))
+		}
 	}
-	f.Add(within.Value())
+	f.Add(by.Value())
 }
 
 func (e *events) loadApart(in *value.Cursor) bool {
@@ -119,16 +123,19 @@ func (e *events) loadApart(in *value.Cursor) bool {
 		}
 		e.bases = append(e.bases, b)
 	}
-	var within []fleetscore.Micros
-	if in.More() { // it is absent in states that older releases wrote
-		for list := in.Inner(); list.More(); {
-			within = append(within, fleetscore.Micros(list.Int()))
+	if !in.More() { // states of older releases end here
+		for i := range e.bases {
+			e.bases[i].judged = judged{e.revise, beginning, make([]uint64, len(e.doneSeq))}
 		}
+		return good
 	}
+	by := in.Inner()
 	for i := range e.bases {
-		if e.bases[i].within = e.revise; i < len(within) {
-			e.bases[i].within = within[i]
+		j := judged{within: fleetscore.Micros(by.Int()), least: fleetscore.Micros(by.Int())}
+		for range e.doneSeq {
+			j.after = append(j.after, uint64(by.Int()))
 		}
+		e.bases[i].judged = j
 	}
 	return good
 }
@@ -308,7 +315,7 @@ func (e *events) fit(positions []uint64, done fleetscore.Micros, moved bool) {
 		e.gate.Since(max(e.gate.Oldest(), e.reached, done))
 		return
 	}
-	if e.bases[len(e.bases)-1].within != e.revise { // readings that came before stay judged by the old late_within when they are read again
+	if e.bases[len(e.bases)-1].judged.within != e.revise { // readings that came before stay judged by the old late_within when they are read again
 		e.bases = append(e.bases, e.base(positions))
 	}
 	if first := e.bases[0].reached; first != beginning && first > e.reached-e.revise { // late_within was shorter
