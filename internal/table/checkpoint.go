@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // How long a Delta log becomes. A checkpoint holds the state as of a version, so
@@ -335,7 +336,7 @@ func (d *Delta) restore(data []byte) (files []fleetscore.DataFile, err error) {
 			files, err = nil, fmt.Errorf("not a sound Parquet file: %v", p)
 		}
 	}()
-	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	file, err := sound.Open(data)
 	if err != nil {
 		return nil, fmt.Errorf("not a sound Parquet file: %w", err)
 	}

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // rowGroupRows is how many rows a row group of our files has at most: small
@@ -170,7 +170,7 @@ func (s *Source) readColumns(data []byte, want []wanted, opt *ReadOptions) (out 
 			out, err = nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %v", p)
 		}
 	}()
-	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	file, err := sound.Open(data)
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %w", err)
 	}
@@ -567,7 +567,7 @@ func (s *Source) readParquet(data []byte, schema Schema, opt ReadOptions) (*Inpu
 func tableOf(s Schema) TableSchema { return TableSchema{Time: s.Time, Key: s.Key} }
 
 func parquetNumbers(name string, data []byte, s Schema) ([]string, error) {
-	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	file, err := sound.Open(data)
 	if err != nil {
 		return nil, fleetscore.Errorf(fleetscore.Corrupt, "read", name, "not a sound Parquet file: %w", err)
 	}

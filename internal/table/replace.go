@@ -10,6 +10,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // ReadFrame reads the named columns of files of the table, file after file: time and
@@ -35,7 +36,7 @@ func WriteFrame(w io.Writer, f *Frame) error { return writeParquet(w, f) }
 func JoinParquet(w io.Writer, files [][]byte) error {
 	var out *parquet.GenericWriter[any]
 	for _, data := range files {
-		in, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+		in, err := sound.Open(data)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,8 @@ func Read(ctx context.Context, b store.Bucket, cfg fleetscore.HubConfig, after f
 			if _, ours := err.(*fleetscore.Error); ours || ctx.Err() != nil {
 				return err
 			}
-			return fleetscore.Errorf(fleetscore.Corrupt, op, string(before), "%w", err)
+			return fleetscore.Errorf(fleetscore.Corrupt, op, string(before), "%w", err).
+				WithHint("restore this file from a backup; without one, move it away, and its readings are left out")
 		}
 		return nil
 	}

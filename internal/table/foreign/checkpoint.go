@@ -1,13 +1,16 @@
 package foreign
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"io"
+	"iter"
 
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // checkpointRow is what of a checkpoint's row is looked at.
@@ -39,6 +42,27 @@ type checkpointRow struct {
 	} `parquet:"sidecar,optional"`
 }
 
+// rowsOf reads rows a few at a time, because a damaged file may say that it has very many.
+func rowsOf(in *parquet.GenericReader[checkpointRow]) iter.Seq2[checkpointRow, error] {
+	return func(yield func(checkpointRow, error) bool) {
+		for {
+			buf := make([]checkpointRow, 256)
+			n, err := in.Read(buf)
+			for _, r := range buf[:n] {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					yield(checkpointRow{}, err)
+				}
+				return
+			}
+		}
+	}
+}
+
 // parquet reads a file of actions in Parquet.
 func (s *state) parquet(ctx context.Context, name string) (sidecars []string, err error) {
 	data, err := store.ReadAll(ctx, s.b, fleetscore.BlobName(name))
@@ -50,11 +74,16 @@ func (s *state) parquet(ctx context.Context, name string) (sidecars []string, er
 			sidecars, err = nil, corrupt(name, "not a sound Parquet file: %v", p)
 		}
 	}()
-	rows, err := parquet.Read[checkpointRow](bytes.NewReader(data), int64(len(data)))
+	file, err := sound.Open(data)
 	if err != nil {
-		return nil, corrupt(name, "%w", err)
+		return nil, corrupt(name, "not a sound Parquet file: %w", err)
 	}
-	for _, r := range rows {
+	in := parquet.NewGenericReader[checkpointRow](file)
+	defer in.Close()
+	for r, err := range rowsOf(in) {
+		if err != nil {
+			return nil, corrupt(name, "%w", err)
+		}
 		switch {
 		case r.Add != nil && r.Add.Path != nil:
 			a := &addFile{Path: *r.Add.Path, Size: value(r.Add.Size), Stats: value(r.Add.Stats), PartitionValues: r.Add.PartitionValues}

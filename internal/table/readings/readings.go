@@ -4,7 +4,6 @@
 package readings
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/hub"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // The columns that each file has besides those of the readings.
@@ -162,7 +162,7 @@ func Decode(data []byte, key []string, time string, fn func(hub.Message) error) 
 		busy = false
 		return err
 	}
-	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+	file, err := sound.Open(data)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/table/sound"
 )
 
 // Row is a row of a file, and its line there, or its number.
@@ -81,7 +82,7 @@ func readParquet(data []byte) (out []Row, err error) {
 			out, err = nil, fmt.Errorf("the file is damaged: %v", p)
 		}
 	}()
-	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+	f, err := sound.Open(data)
 	if err != nil {
 		return nil, err
 	}
