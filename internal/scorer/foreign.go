@@ -1,7 +1,6 @@
 package scorer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +23,7 @@ type Foreign interface {
 
 // Batch is sensors with their models and rows.
 type Batch struct {
-	TimeName string
+	TimeName string // empty if rows have no times
 	KeyNames []string
 	Features []string // the names of the columns in the dataset
 	Outputs  []string // their names on output
@@ -219,7 +218,7 @@ func (r *run) flush(ctx context.Context, w *worker) {
 
 // send scores a batch.
 func (r *run) send(ctx context.Context, p *pending) {
-	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = cmp.Or(r.rows.TimeName, "time"), r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
+	p.TimeName, p.KeyNames, p.By, p.Timeout, p.Log = r.rows.TimeName, r.rows.KeyNames, r.spec.FeaturesBy, r.spec.ModelTimeout, r.log
 	p.Print = r.print
 	for _, f := range r.spec.Features {
 		output, column := fleetscore.SplitFeature(f)

@@ -186,6 +186,7 @@ func TestBatchesAtOnce(t *testing.T) {
 // large is a Foreign that knows how many bytes of models it is given at the same time.
 type large struct {
 	everybody
+	times     string     // the column of times of all batches
 	mu        sync.Mutex // guards what follows
 	now, most int
 }
@@ -210,7 +211,11 @@ func (f *large) Score(_ context.Context, b *scorer.Batch, ended func(int, scorer
 	f.now -= bytes
 	f.mu.Unlock()
 	for i, s := range b.Sensors {
-		ended(i, scorer.Ended{Prediction: make([]float64, s.Rows), Score: make([]float64, s.Rows)})
+		e := scorer.Ended{Prediction: make([]float64, s.Rows), Score: make([]float64, s.Rows)}
+		if b.TimeName != f.times {
+			e.Err = fmt.Errorf("the times have the name %q", b.TimeName)
+		}
+		ended(i, e)
 	}
 	return nil
 }
@@ -218,7 +223,7 @@ func (f *large) Score(_ context.Context, b *scorer.Batch, ended func(int, scorer
 // TestBatchesOfLargeModels: batches at the same time don't multiply the memory that large models take.
 func TestBatchesOfLargeModels(t *testing.T) {
 	t.Parallel()
-	rows := &fleetscore.Rows{TimeName: "TS", KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)}
+	rows := &fleetscore.Rows{KeyNames: []string{"Device"}, ValueNames: []string{"Value"}, Values: make([][]float64, 1)} // without a column of times
 	for k := range 20 {
 		rows.Keys = append(rows.Keys, fleetscore.Key(fmt.Sprintf("%02d", k)))
 		rows.KeyIndex, rows.Times, rows.Values[0] = append(rows.KeyIndex, uint32(k)), append(rows.Times, 1), append(rows.Values[0], 1)
@@ -227,8 +232,11 @@ func TestBatchesOfLargeModels(t *testing.T) {
 		f := &large{everybody: make(everybody, model)}
 		synctest.Test(t, func(t *testing.T) {
 			got, err := scorer.Score(t.Context(), scorer.Spec{Features: []string{"Value"}, Use: fleetscore.RuntimePython, Foreign: f, Workers: 1, Batches: 10}, rows, nil, f)
-			if err != nil || got.Counts()[fleetscore.Scored] != int64(len(rows.Keys)) {
-				t.Fatalf("models of %d bytes: %v", model, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Counts()[fleetscore.Scored] != int64(len(rows.Keys)) {
+				t.Errorf("models of %d bytes: %+v", model, got.Causes)
 			}
 		})
 		if f.most != want {

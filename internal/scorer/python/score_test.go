@@ -51,6 +51,25 @@ func TestHiddenSensor(t *testing.T) {
 	}
 }
 
+// TestRowsWithoutTimes: a script gets no column of times that there are none of.
+func TestRowsWithoutTimes(t *testing.T) {
+	t.Parallel()
+	script, err := filepath.Abs(filepath.Join("testdata", "columns.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script})
+	b := sensorsOf(t, "a", "b")
+	b.TimeName, b.Features, b.Outputs = "", []string{"time"}, []string{"time"}
+	if err := pool.Score(t.Context(), b, func(i int, e scorer.Ended) {
+		if e.Err != nil || len(e.Prediction) != 1 || e.Prediction[0] != 1 {
+			t.Errorf("sensor %d: %+v", i, e)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSlowModelKeepsNobody: while a model takes long, the others of its batch are scored by another process, each once.
 func TestSlowModelKeepsNobody(t *testing.T) {
 	t.Parallel()

@@ -175,9 +175,13 @@ func (p part) request(models string) (batchRequest, [][]byte, error) {
 	return req, body, err
 }
 
-// arrow is the rows of the part as an Arrow stream: the time, then the features.
+// arrow is the rows of the part as an Arrow stream: the time, if rows have one, then the features.
 func (p part) arrow() (stream []byte, columns []string, err error) {
-	fields := []arrow.Field{{Name: p.TimeName, Type: &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}}}
+	var fields []arrow.Field
+	if p.TimeName != "" {
+		fields = append(fields, arrow.Field{Name: p.TimeName, Type: &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}})
+	}
+	first := len(fields) // of the features
 	for _, f := range p.Features {
 		for slices.Contains(columns, f) || f == p.TimeName { // a column that is used twice
 			f += "_"
@@ -188,15 +192,17 @@ func (p part) arrow() (stream []byte, columns []string, err error) {
 	schema := arrow.NewSchema(fields, nil)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	defer b.Release()
-	times := b.Field(0).(*array.TimestampBuilder)
 	for _, i := range p.sensors {
 		from, to := p.starts[i], p.starts[i+1]
-		times.Reserve(to - from)
-		for _, t := range p.Times[from:to] {
-			times.UnsafeAppend(arrow.Timestamp(t))
+		if p.TimeName != "" {
+			times := b.Field(0).(*array.TimestampBuilder)
+			times.Reserve(to - from)
+			for _, t := range p.Times[from:to] {
+				times.UnsafeAppend(arrow.Timestamp(t))
+			}
 		}
 		for c, column := range p.Columns {
-			b.Field(c+1).(*array.Float64Builder).AppendValues(column[from:to], nil)
+			b.Field(first+c).(*array.Float64Builder).AppendValues(column[from:to], nil)
 		}
 	}
 	record := b.NewRecordBatch()
