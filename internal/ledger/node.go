@@ -156,9 +156,11 @@ func (l *core) UpdateNode(ctx context.Context, id fleetscore.NodeID, change func
 }
 
 // Node implements Nodes.
-func (l *core) Node(ctx context.Context, id fleetscore.NodeID) (fleetscore.Node, error) {
-	n, err := scanNode(l.row(ctx, selectNode, string(id)).Scan)
-	l.signs.latest(&n)
+func (l *core) Node(ctx context.Context, id fleetscore.NodeID) (n fleetscore.Node, err error) {
+	l.signs.reading(func() {
+		n, err = scanNode(l.row(ctx, selectNode, string(id)).Scan)
+		l.signs.latest(&n)
+	})
 	return n, l.problem("find node", string(id), err)
 }
 
@@ -171,11 +173,13 @@ func (l *core) Nodes(ctx context.Context, pool string) ([]fleetscore.Node, error
 }
 
 // nodes are the nodes that a query finds, with their latest signs of life.
-func (l *core) nodes(ctx context.Context, statement string, args ...any) ([]fleetscore.Node, error) {
-	out, err := query(ctx, l, "list nodes", "", scanNode, statement, args...)
-	for i := range out {
-		l.signs.latest(&out[i])
-	}
+func (l *core) nodes(ctx context.Context, statement string, args ...any) (out []fleetscore.Node, err error) {
+	l.signs.reading(func() {
+		out, err = query(ctx, l, "list nodes", "", scanNode, statement, args...)
+		for i := range out {
+			l.signs.latest(&out[i])
+		}
+	})
 	return out, err
 }
 
@@ -305,6 +309,7 @@ type signs struct {
 	written map[fleetscore.NodeID]*sign // those that are being written now
 	timer   *time.Timer                 // writes them; nil if none came since the last time
 	failed  bool                        // the last time they couldn't be written
+	writes  int                         // how often they were written
 	closed  bool
 }
 
@@ -377,14 +382,18 @@ func (l *core) answer(some []*sign) error {
 			held[c] = true
 		}
 	}
-	rows, err := list(from, scanNode, findNodes, namesOf(l, nodes))
+	found := map[fleetscore.NodeID]fleetscore.Node{}
+	var rows []fleetscore.Node
+	var err error
+	l.signs.reading(func() {
+		rows, err = list(from, scanNode, findNodes, namesOf(l, nodes))
+		for _, n := range rows {
+			l.signs.latest(&n)
+			found[n.ID] = n
+		}
+	})
 	if err != nil {
 		return l.problem("renew leases", "", err)
-	}
-	found := map[fleetscore.NodeID]fleetscore.Node{}
-	for _, n := range rows {
-		l.signs.latest(&n)
-		found[n.ID] = n
 	}
 	for _, s := range some {
 		s.held, s.revoked = nil, nil
@@ -490,7 +499,7 @@ func (g *signs) write() error {
 	err := g.of.renew(some)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.failed, g.written = err != nil, nil
+	g.failed, g.written, g.writes = err != nil, nil, g.writes+1
 	if err != nil {
 		for id, s := range some {
 			if newer := g.pending[id]; newer != nil {

@@ -477,3 +477,21 @@ func newer(have, known int64) error {
 	return fleetscore.Errorf(fleetscore.Conflict, "", "", "its tables have version %d, this release knows up to %d", have, known).
 		WithHint("it was written by a newer release: start that one")
 }
+
+// reading reads nodes and what their signs of life say. If signs of life were written in between, they may be neither in
+// the rows that were read before nor among those that wait, so it reads again.
+func (g *signs) reading(read func()) {
+	writes := func() int {
+		if g == nil {
+			return 0 // of a copy
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.writes
+	}
+	for before, now := -1, writes(); before != now; {
+		before = now
+		read()
+		now = writes()
+	}
+}

@@ -39,6 +39,7 @@ func Run(t *testing.T, open Open) {
 		{"Nodes", testNodes},
 		{"SignsOfLife", testSignsOfLife},
 		{"SignsDontWait", testSignsDontWait},
+		{"SignsWhileWritten", testSignsWhileWritten},
 		{"Neglected", testNeglected},
 		{"TakeBackMany", testTakeBackMany},
 		{"Watch", testWatch},

@@ -63,6 +63,43 @@ func testSignsOfLife(t *testing.T, open Open) {
 	}
 }
 
+// testSignsWhileWritten: a sign of life that was answered is seen by whoever reads afterwards, also while signs of life are being written.
+func testSignsWhileWritten(t *testing.T, open Open) {
+	t.Helper()
+	l, ctx := open(t), t.Context()
+	id := node(t, l, "n1")
+	var writer sync.WaitGroup
+	defer writer.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	writer.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := l.Neglected(ctx, noon, noon); err != nil { // which writes what waits
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 500 {
+		if _, _, err := l.Renew(ctx, id, nil, &fleetscore.NodeLoad{CPUs: float64(i)}, noon, 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if n := must[fleetscore.Node](t)(l.Node(ctx, id)); n.Load == nil || n.Load.CPUs != float64(i) {
+				t.Fatalf("after sign of life %d a reader finds the load %+v", i, n.Load)
+			}
+		}
+		if list := must[[]fleetscore.Node](t)(l.Nodes(ctx, "cpu")); len(list) != 1 || list[0].Load == nil || list[0].Load.CPUs != float64(i) {
+			t.Fatalf("after sign of life %d a reader of all nodes finds %+v", i, list)
+		}
+	}
+}
+
 // testSignsDontWait: a sign of life is answered while the ledger can't write, is seen at once
 // by whoever reads, and counts for whoever decides, who waits until it is written.
 func testSignsDontWait(t *testing.T, open Open) {
