@@ -31,6 +31,9 @@ type NodeView struct {
 type State struct {
 	Queued int64 // tasks that wait for a slot
 	Leased int64 // tasks that hold one
+	// AtLeast is how many nodes the tasks need because not every node can run all of them, as with several images; 0 if
+	// every node can.
+	AtLeast int
 	// Succeeded and Failed are the tasks that have ended so, ever; they are known only when a
 	// sample is taken.
 	Succeeded, Failed int64
@@ -87,13 +90,13 @@ func of(kind fleetscore.NodeKind, nodes []NodeView) (out []NodeView) {
 	return out
 }
 
-// Target decides. The work asks for ceil((queued + leased) / slots) nodes; Split divides
+// Target decides. The work asks for ceil((queued + leased) / slots) nodes, but at least AtLeast; Split divides
 // them. Missing nodes are started at once. Nodes beyond what is asked for are drained once
 // they were idle for IdleAfter, the longest idle first; beyond max at once. Nodes that are
 // draining or have ended are not counted.
 func Target(c fleetscore.ScaleConfig, slots int, s State) (d Decision) {
 	slots = max(1, slots)
-	want := int(min((s.Queued+s.Leased+int64(slots)-1)/int64(slots), 1<<20))
+	want := max(int(min((s.Queued+s.Leased+int64(slots)-1)/int64(slots), 1<<20)), s.AtLeast)
 	alive := s.alive()
 	dedicated, low := Split(c, want)
 	mostLow := 0

@@ -12,14 +12,10 @@ import (
 // images says in which image each of a number of nodes is started, and which nodes give way
 // to nodes with another image. A tag may have moved since a job was planned, so that the jobs
 // of a pool may need different images.
-func (p *Pools) images(ctx context.Context, pool string, c fleetscore.PoolConfig, nodes []fleetscore.Node, starts int) (images []string, giveWay []fleetscore.NodeID, err error) {
+func (p *Pools) images(ctx context.Context, c fleetscore.PoolConfig, queued []ledger.QueuedImage, nodes []fleetscore.Node, starts int) (images []string, giveWay []fleetscore.NodeID, err error) {
 	images = make([]string, starts)
 	if c.Docker == nil || p.image == nil {
 		return images, nil, nil
-	}
-	queued, err := p.ledger.QueuedImages(ctx, pool)
-	if err != nil {
-		return nil, nil, err
 	}
 	pinned, giveWay := assign(queued, max(1, c.Slots), nodes, starts)
 	copy(images, pinned)
@@ -34,6 +30,60 @@ func (p *Pools) images(ctx context.Context, pool string, c fleetscore.PoolConfig
 		images[i] = now
 	}
 	return images, giveWay, nil
+}
+
+// waiting are the images that tasks of a pool wait for; none if its nodes have no images.
+func (p *Pools) waiting(ctx context.Context, pool string, c fleetscore.PoolConfig) ([]ledger.QueuedImage, error) {
+	if c.Docker == nil || p.image == nil {
+		return nil, nil
+	}
+	return p.ledger.QueuedImages(ctx, pool)
+}
+
+// apart is how many nodes tasks need at least because a node runs the tasks of one image alone. Tasks that any node can
+// run don't count.
+func apart(queued []ledger.QueuedImage, slots int, nodes []fleetscore.Node) (atLeast int) {
+	tasks, busy := map[string]int64{}, map[string]int{}
+	for _, q := range queued {
+		tasks[q.Image] += q.Tasks
+	}
+	for _, n := range nodes {
+		if n.State.Works() && n.Running > 0 {
+			tasks[n.Image] += int64(n.Running)
+			busy[n.Image]++
+		}
+	}
+	for image, n := range tasks {
+		if image != "" {
+			atLeast += max(busy[image], int(min((n+int64(slots)-1)/int64(slots), 1<<20)))
+		}
+	}
+	return atLeast
+}
+
+// fetch has the images brought to the machine that tasks wait for, each once as long as they wait: also those whose nodes
+// can't start yet, because the pool has as many nodes as it may have.
+func (p *Pools) fetch(ctx context.Context, pool string, c fleetscore.PoolConfig, queued []ledger.QueuedImage) {
+	by, ok := p.providers[c.Provider].(Fetcher)
+	if !ok {
+		return
+	}
+	before := p.fetched[pool]
+	p.fetched[pool] = nil
+	for _, q := range queued {
+		if q.Image == "" {
+			continue
+		}
+		p.fetched[pool] = append(p.fetched[pool], q.Image)
+		if slices.Contains(before, q.Image) {
+			continue
+		}
+		p.waits.Go(func() {
+			if err := by.Fetch(ctx, q.Image); err != nil && ctx.Err() == nil {
+				p.log.Warn("an image that tasks wait for can't be fetched; the start of its node tries it again", "pool", pool, "image", q.Image, "error", err)
+			}
+		})
+	}
 }
 
 // assign says which images the next nodes have because tasks wait for them, at most as many

@@ -59,6 +59,102 @@ func TestAssign(t *testing.T) {
 	}
 }
 
+// TestApart: how many nodes several images need.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	node := func(image string, running int) fleetscore.Node {
+		return fleetscore.Node{Image: image, Running: running, Slots: 2, State: fleetscore.NodeIdle}
+	}
+	draining := node("a", 2)
+	draining.State = fleetscore.NodeDraining
+	for _, c := range []struct {
+		what   string
+		queued []ledger.QueuedImage
+		nodes  []fleetscore.Node
+		want   int
+	}{
+		{"nothing", nil, nil, 0},
+		{"any node will do", []ledger.QueuedImage{{Tasks: 9}}, nil, 0},
+		{"one for each image", []ledger.QueuedImage{{Image: "a", Tasks: 1}, {Image: "b", Tasks: 2}, {Tasks: 1}}, nil, 2},
+		{"more for more tasks", []ledger.QueuedImage{{Image: "a", Tasks: 3}, {Image: "b", Tasks: 1}}, nil, 3},
+		{"those that work count", []ledger.QueuedImage{{Image: "b", Tasks: 1}}, []fleetscore.Node{node("a", 1), node("a", 1), node("c", 0), draining}, 3},
+		{"there is room in one", []ledger.QueuedImage{{Image: "a", Tasks: 1}, {Image: "b", Tasks: 1}}, []fleetscore.Node{node("a", 1)}, 2},
+	} {
+		if got := apart(c.queued, 2, c.nodes); got != c.want {
+			t.Errorf("%s: %d nodes, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+// fetches is a provider that notes the images which it is to fetch.
+type fetches struct {
+	*asked
+	images chan string
+}
+
+func (f fetches) Fetch(_ context.Context, image string) error {
+	f.images <- image
+	return nil
+}
+
+// TestImagesAtOnce: the nodes of several images that tasks wait for start at the same time, although one node has slots
+// enough; and while a pool may have one node only, all images are fetched at once, each once.
+func TestImagesAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1, 2} {
+		p, l, _ := world(t, fleetscore.ScaleConfig{})
+		provider := fetches{newAsked(), make(chan string, 9)}
+		p.providers = map[string]Provider{Docker: provider}
+		p.image = func(context.Context, fleetscore.PoolConfig) (string, error) { return "box@now", nil }
+		cfg := fleetscore.Config{Pools: map[string]fleetscore.PoolConfig{"cpu": {Provider: Docker, Slots: 4, Scale: fleetscore.ScaleConfig{Max: most, IdleAfter: fleetscore.Duration(time.Hour)}, Docker: &fleetscore.DockerConfig{Image: "box:v1"}}}}
+		if _, err := l.PutConfig(t.Context(), time.Now(), "", cfg); err != nil {
+			t.Fatal(err)
+		}
+		for _, image := range []string{"box@old", "box@new"} {
+			j := fleetscore.Job{ID: fleetscore.JobID(strings.TrimPrefix(image, "box@")), Pipeline: "p", State: fleetscore.JobWaiting, Config: fleetscore.PipelineConfig{Pool: "cpu"}}
+			if err := ledgertest.Insert(t.Context(), l, j); err != nil {
+				t.Fatal(err)
+			}
+			j.Image = image
+			if err := l.PlanJob(t.Context(), j, []ledger.PlannedTask{{Task: fleetscore.Task{ID: fleetscore.TaskID(j.ID) + ".000", Job: j.ID, State: fleetscore.TaskQueued}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if _, err := p.scale(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nodes, err := l.Nodes(t.Context(), "cpu")
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := map[string]int{}
+		for _, n := range nodes {
+			started[n.Image]++
+		}
+		if want := map[int]string{1: "map[box@old:1]", 2: "map[box@new:1 box@old:1]"}[most]; fmt.Sprint(started) != want {
+			t.Errorf("of at most %d nodes, %v are started, want %s", most, started, want)
+		}
+		p.mu.Lock()
+		running := p.running
+		p.running = map[fleetscore.NodeID]Running{}
+		p.mu.Unlock()
+		for _, r := range running {
+			r.Kill()
+		}
+		p.waits.Wait()
+		close(provider.images)
+		fetched := map[string]int{}
+		for image := range provider.images {
+			fetched[image]++
+		}
+		if fmt.Sprint(fetched) != "map[box@new:1 box@old:1]" {
+			t.Errorf("with at most %d nodes, %v are fetched, want each image once", most, fetched)
+		}
+	}
+}
+
 // TestNodesFollowTheJobsImages: a pool of one node starts it in the image of the first job,
 // although the tag has moved; when that is done, the node gives way to one for the next job.
 func TestNodesFollowTheJobsImages(t *testing.T) {

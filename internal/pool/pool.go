@@ -87,6 +87,7 @@ type Pools struct {
 	newest    map[string]autoscale.Sample                // the last one taken
 	loads     map[fleetscore.NodeID]*fleetscore.NodeLoad // what nodes had measured at the last sample
 	takes     map[string]time.Duration                   // how long its nodes take to start, where that is known
+	fetched   map[string][]string                        // the images that were fetched for the tasks that wait
 
 	waits   sync.WaitGroup // for nodes to end
 	mu      sync.Mutex     // guards what follows
@@ -103,7 +104,7 @@ func New(cfg Config, deps Deps) (*Pools, error) {
 		cfg.StopLimit = 10 * time.Second
 	}
 	p := &Pools{cfg: cfg, ledger: deps.Ledger, store: deps.Store, providers: deps.Providers, log: deps.Log, health: deps.Health, image: deps.Image, now: deps.Now,
-		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[kindOf]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
+		running: map[fleetscore.NodeID]Running{}, discarded: map[fleetscore.NodeID]bool{}, crashes: map[kindOf]crashes{}, formulas: map[string]*steered{}, takes: map[string]time.Duration{}, fetched: map[string][]string{}, newest: map[string]autoscale.Sample{}, loads: map[fleetscore.NodeID]*fleetscore.NodeLoad{},
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fleetscore_pool_nodes_total",
 			Help: "Nodes by what became of them: started, stopped, unusable, lost."}, []string{"event"})}
 	for _, e := range []string{"started", "stopped", "unusable", "lost"} {
@@ -185,6 +186,7 @@ func (p *Pools) scale(ctx context.Context) (rest time.Duration, err error) {
 	}
 	rest = maxRest
 	p.forgetFormulas(cfg)
+	maps.DeleteFunc(p.fetched, func(pool string, _ []string) bool { _, ok := cfg.Pools[pool]; return !ok })
 	problems := []error{p.strays(ctx, cfg)}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
 		c := cfg.Pools[name]
@@ -217,6 +219,11 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	}
 	p.measure(name, nodes)
 	configured := c
+	queued, err := p.waiting(ctx, name, c)
+	if err != nil {
+		return maxRest, err
+	}
+	state.AtLeast = apart(queued, max(1, c.Slots), nodes)
 	p.withoutHeld(name, &c, state)
 	wake, err := p.warm(ctx, name, &c, now)
 	if err != nil {
@@ -231,10 +238,11 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	}
 	d.Start, rest = p.careful(kindOf{name, fleetscore.Dedicated}, configured, nodes, d.Start, rest)
 	d.StartLow, rest = p.careful(kindOf{name, fleetscore.LowPriority}, configured, nodes, d.StartLow, rest)
-	images, giveWay, err := p.images(ctx, name, c, nodes, d.Start+d.StartLow)
+	images, giveWay, err := p.images(ctx, c, queued, nodes, d.Start+d.StartLow)
 	if err != nil {
 		return maxRest, err
 	}
+	p.fetch(ctx, name, c, queued)
 	for i := range d.Start + d.StartLow {
 		kind := fleetscore.Dedicated
 		if i >= d.Start {

@@ -29,6 +29,13 @@ type Running interface {
 	Wait() Ended
 }
 
+// Fetcher is a Provider whose nodes need an image on their machine.
+type Fetcher interface {
+	Provider
+	// Fetch brings an image to the machine, unless it is there.
+	Fetch(ctx context.Context, image string) error
+}
+
 // Ended is how a node ended.
 type Ended struct {
 	Err    error  // how it failed, as far as is known; nil if it ended as it should

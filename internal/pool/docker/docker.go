@@ -256,6 +256,9 @@ func (d *Docker) pulled(ctx context.Context, image string) error {
 	}
 }
 
+// Fetch implements pool.Fetcher.
+func (d *Docker) Fetch(ctx context.Context, image string) error { return d.pulled(ctx, image) }
+
 // pullLimit bounds a pull.
 const pullLimit = 30 * time.Minute
 
