@@ -170,7 +170,7 @@ type fork struct {
 }
 
 func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) {
-	f := &fork{e: newEvents(e.plan, r.a.window), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
+	f := &fork{e: newEvents(e.plan, r.config()), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
 	f.e.join(r.ctx, r.a.references)
 	f.e.gate.Since(e.gate.Oldest())
 	f.e.reached = b.reached

@@ -197,3 +197,74 @@ func TestCrashInGroups(t *testing.T) {
 		t.Errorf("only %d readings are in sessions", got)
 	}
 }
+
+// TestGroupsRevised: rows of groups that have readings of several partitions are those of a run to which all readings came in
+// time, wherever the process ended and began again.
+func TestGroupsRevised(t *testing.T) {
+	t.Parallel()
+	var all, inTime []sent
+	for _, s := range someSent(21) {
+		if s.arrived < s.time+9*minute { // the others may come too late
+			all = append(all, s)
+			s.arrived = s.time
+			inTime = append(inTime, s)
+		}
+	}
+	for _, list := range [][]sent{all, inTime} {
+		slices.SortStableFunc(list, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
+	}
+	c := revising(`SELECT System.Timestamp() AS TS, CASE WHEN Value > 50 THEN 'high' ELSE 'low' END AS Device, SUM(Value) AS Value, COUNT(*) AS N
+		INTO readings FROM hub TIMESTAMP BY TS GROUP BY CASE WHEN Value > 50 THEN 'high' ELSE 'low' END, SessionWindow(second, 7, 45)`)
+	undisturbed, disturbed := openDir(t), openDir(t)
+	h := hubtest.New(3)
+	tick := func(at fleetscore.Micros) {
+		for p := range 3 {
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put := func(list []sent) { // with a tick of the other partitions beside each reading
+		for _, s := range list {
+			r := &fleetscore.Readings{Keys: []fleetscore.Key{s.key}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{s.time}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{s.value}}}}
+			for p := range 3 {
+				r := r
+				if p != int(s.key[1]-'0')%3 {
+					r = nil
+				}
+				if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: s.arrived}, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	tick(60 * minute)
+	put(inTime)
+	tick(300 * minute)
+	tick(301 * minute)
+	if _, err := runConfig(t, c, h, undisturbed); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := rowsIn(t, undisturbed)
+	h = hubtest.New(3)
+	tick(60 * minute)
+	var revised int64
+	for n := len(all) / 5; len(all) > 0; all = all[min(n, len(all)):] {
+		put(all[:min(n, len(all))])
+		if len(all) <= n {
+			tick(300 * minute)
+			tick(301 * minute)
+		}
+		a, err := runConfig(t, c, h, disturbed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range a.Status().Partitions {
+			revised += s.Revised
+		}
+	}
+	got, _ := rowsIn(t, disturbed)
+	if d := gocmp.Diff(want, got); d != "" || revised < 20 || len(want) == 0 {
+		t.Errorf("%d readings revised, rows (-undisturbed +revised):\n%s", revised, d)
+	}
+}
