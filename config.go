@@ -241,6 +241,9 @@ type FleetConfig struct {
 	Path string `json:"path"`
 	// Mount is the mount that the models lie in, on the servers' machines; empty means none.
 	Mount string `json:"mount,omitempty"`
+	// Key are the key columns of the datasets that the models score, in their order; empty means the
+	// hub's.
+	Key []string `json:"key,omitempty"`
 	// Model is the template of a model's name: "model_{Device}_{Tag}". It may be
 	// empty if there is a list of sensors.
 	Model string `json:"model,omitempty"`
@@ -258,6 +261,14 @@ type FleetConfig struct {
 	// KeepFiles says that packs hold the files of all models, which other runtimes than
 	// native need. Pipelines with such a runtime set it.
 	KeepFiles bool `json:"keep_files,omitempty"`
+}
+
+// KeyOr are the fleet's key columns; those of the hub if it names none.
+func (c FleetConfig) KeyOr(hub []string) []string {
+	if len(c.Key) > 0 {
+		return c.Key
+	}
+	return hub
 }
 
 // DefaultModel is a model for a class of sensors.

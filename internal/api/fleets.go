@@ -460,7 +460,7 @@ func (s *server) diffResults(_ context.Context, in *struct {
 	}
 	q := catalog.Comparison{A: in.Pipeline, B: in.With, From: in.From.UTC(), To: in.To.UTC()}
 	for _, text := range in.Keys {
-		k, err := keyOf(text, cfg.Hub.Key)
+		k, err := keyOf(text, cfg.Fleets[cfg.Pipelines[in.Pipeline].Fleet].KeyOr(cfg.Hub.Key))
 		if err != nil {
 			return nil, err
 		}

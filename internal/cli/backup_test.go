@@ -99,7 +99,7 @@ func TestBackupWhileTheServerRuns(t *testing.T) {
 			t.Errorf("job %s is %s: %s", j.ID, j.State, j.Reason)
 		}
 	}
-	p.checkScored(rows)
+	p.checkScored("anomalies", rows)
 }
 
 // TestBackupRefusals: commands say what is wrong, and leave nothing behind.

@@ -96,6 +96,6 @@ func (p *process) checkPowerCut(n int, before, all map[string]int64) {
 			p.t.Errorf("cut %d: %d readings of %s are in rows, only %d were sent", n, have, id, all[id])
 		}
 	}
-	p.checkScored(got)
+	p.checkScored("anomalies", got)
 	p.t.Logf("cut %d: %d readings were acknowledged, %d are in %d rows", n, sum(before), sum(got), len(got))
 }

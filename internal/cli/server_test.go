@@ -381,7 +381,8 @@ const tagsQuery = `
     sql: |
       SELECT System.Timestamp() AS TS, Tag, COUNT(*) AS N
       INTO tags FROM hub TIMESTAMP BY TS GROUP BY Tag, TumblingWindow(second, 1)
-fleets:`
+fleets:
+  tags: {path: %s, model: "model_1_{Tag}", key: [Tag]}`
 
 // TestCrash kills and freezes the server and nodes, with SIGKILL and SIGSTOP, at random
 // while readings come and jobs run. After it every acknowledged reading is in exactly
@@ -405,7 +406,8 @@ func crash(t *testing.T, database *testkit.Postgres) {
 		rounds, longest = n, 20*time.Second // beyond the time after which a node counts as lost
 	}
 	faults := []string{"kill nodes", "kill server", "kill both", "freeze nodes", "freeze server"}
-	p := newServer(t, strings.Replace(fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), "\nfleets:", tagsQuery, 1), func(string) {})
+	p := newServer(t, strings.Replace(fmt.Sprintf(crashFleet, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), "\nfleets:", fmt.Sprintf(tagsQuery, filepath.Join(testkit.Root(t), "examples", "fleet", "models")), 1)+
+		"  tags: {dataset: tags, fleet: tags, features: [Value=N], pool: cpu}\n", func(string) {})
 	if database != nil {
 		faults = append(faults, "stop database")
 		p.env = []string{server.LedgerVariable + "=" + database.NewDatabase(t)}
@@ -477,6 +479,8 @@ func crash(t *testing.T, database *testkit.Postgres) {
 	if diff := cmp.Diff(tags, readingsIn(t, p.bucket(), "tags")); diff != "" {
 		t.Errorf("readings per window and tag (-acknowledged +in rows):\n%s", diff)
 	}
+	p.finish("tags")
+	p.checkScored("tags", tags)
 	t.Logf("%d acknowledged readings, %v", sum(sent), counts)
 }
 
@@ -577,8 +581,14 @@ func (p *process) completes(dataset string, sent map[string]int64) {
 func (p *process) settle(sent map[string]int64) {
 	p.t.Helper()
 	p.complete(sent)
+	p.finish("anomalies")
+}
+
+// finish submits a last job of a pipeline and waits until every job ended.
+func (p *process) finish(pipeline string) {
+	p.t.Helper()
 	end := time.Now().Add(60 * time.Second)
-	if err := p.Post(p.t.Context(), "/jobs", map[string]string{"pipeline": "anomalies"}, nil); err != nil && !fleetscore.Conflict.Is(err) {
+	if err := p.Post(p.t.Context(), "/jobs", map[string]string{"pipeline": pipeline}, nil); err != nil && !fleetscore.Conflict.Is(err) {
 		p.t.Fatal(err)
 	}
 	for {
@@ -601,7 +611,7 @@ func (p *process) checkCrash(sent map[string]int64) {
 	if diff := cmp.Diff(sent, got); diff != "" {
 		p.t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%s", diff)
 	}
-	p.checkScored(got)
+	p.checkScored("anomalies", got)
 	var jobs api.JobList
 	if err := p.Get(ctx, "/jobs?limit=1000", nil, &jobs); err != nil {
 		p.t.Fatal(err)
@@ -663,11 +673,11 @@ func readingsIn(t *testing.T, b store.Bucket, dataset string) map[string]int64 {
 	return got
 }
 
-// checkScored checks that each row has one prediction.
-func (p *process) checkScored(rows map[string]int64) {
+// checkScored checks that each row has one prediction of a pipeline.
+func (p *process) checkScored(pipeline string, rows map[string]int64) {
 	p.t.Helper()
 	scored := map[string]int64{}
-	predictions := p.predictions("anomalies")
+	predictions := p.predictions(pipeline)
 	for i, at := range predictions.Times {
 		scored[fmt.Sprint(at, " ", predictions.Keys[predictions.KeyIndex[i]])]++
 	}

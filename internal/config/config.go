@@ -28,6 +28,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/autoscale/formula"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/schedule"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
@@ -229,11 +230,11 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 	r.judgeAccess(c.Access)
 	r.judgeMounts(c)
 	r.judgeReferences(c)
-	columns := r.judgeQueries(c)
+	plans := r.judgeQueries(c)
 	r.judgeRetention(c.Retention)
 	for _, n := range keys(c.Datasets) {
 		r.judgeKept("datasets."+n+".retention", c.Datasets[n].Retention)
-		r.judgeExport(n, c)
+		r.judgeExport(n, c, plans[n])
 	}
 	for _, n := range keys(c.Fleets) {
 		f := c.Fleets[n]
@@ -250,7 +251,7 @@ func (r *reader) judge(c *fleetscore.Config, base string, haveBase bool) {
 		r.judgePython("pipelines."+n, &p, c.Pools[p.Pool].Provider, base, haveBase)
 		r.judgeCommand("pipelines."+n, &p, base, haveBase)
 		c.Pipelines[n] = p
-		r.judgePipeline("pipelines."+n, p, c, columns)
+		r.judgePipeline("pipelines."+n, p, c, plans[p.Dataset])
 	}
 }
 
@@ -441,16 +442,26 @@ func (r *reader) judgeExec(path string, x *fleetscore.ExecConfig, base string, h
 	}
 }
 
-func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *fleetscore.Config, columns map[string][]string) {
+// judgeSensors judges whether a pipeline's fleet fits its dataset, and returns the fleet's key columns.
+func (r *reader) judgeSensors(path string, p fleetscore.PipelineConfig, c *fleetscore.Config, plan *query.Plan) []string {
+	f, ok := c.Fleets[p.Fleet]
+	key := f.KeyOr(c.Hub.Key)
+	if !ok {
+		r.at(path, "fleet %q is not described under fleets%s", p.Fleet, among(keys(c.Fleets)))
+	} else if plan != nil && !slices.Equal(plan.KeyNames, key) {
+		r.at(path, "the dataset %s has the key columns %s, and the sensors of fleet %s have %s; write key: [%s] in the fleet", p.Dataset, strings.Join(plan.KeyNames, ", "), p.Fleet, strings.Join(key, ", "), strings.Join(plan.KeyNames, ", "))
+	}
+	return key
+}
+
+func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *fleetscore.Config, plan *query.Plan) {
 	if p.Shadow != "" && !r.judgeShadow(path, p, c) {
 		return
 	}
 	if !goodName.MatchString(p.Dataset) {
 		r.at(path, "dataset %q: name a query's INTO or an uploaded dataset (a-z, 0-9, - and _)", p.Dataset)
 	}
-	if _, ok := c.Fleets[p.Fleet]; !ok {
-		r.at(path, "fleet %q is not described under fleets%s", p.Fleet, among(keys(c.Fleets)))
-	}
+	key := r.judgeSensors(path, p, c, plan)
 	if _, ok := c.Pools[p.Pool]; !ok {
 		r.at(path, "pool %q is not described under pools%s", p.Pool, among(keys(c.Pools)))
 	}
@@ -458,9 +469,12 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 		r.at(path, "features is missing: the value columns that the models were trained with")
 	}
 	seen := map[string]bool{}
-	known, fromQuery := columns[p.Dataset]
+	var known []string
+	if plan != nil {
+		known = plan.Values()
+	}
 	check := func(where, column string) {
-		if fromQuery && !slices.Contains(known, column) {
+		if plan != nil && !slices.Contains(known, column) {
 			r.at(path+"."+where, "dataset %s has no column %q%s", p.Dataset, column, among(known))
 		}
 	}
@@ -493,7 +507,7 @@ func (r *reader) judgePipeline(path string, p fleetscore.PipelineConfig, c *flee
 	} else if p.Label != "" {
 		r.at(path+".label", "%s is a feature's name too; rename the feature: Other=%s", p.Label, p.Label)
 	}
-	for _, s := range []table.TableSchema{catalog.PredictionSchema(c.Hub.Time, c.Hub.Key, outputs), catalog.ItemSchema(c.Hub.Key)} {
+	for _, s := range []table.TableSchema{catalog.PredictionSchema(c.Hub.Time, key, outputs), catalog.ItemSchema(key)} {
 		if err := s.Check(); err != nil {
 			r.at(path, "its results: %v", err)
 		}

@@ -13,9 +13,9 @@ import (
 	"github.com/fleetscore/fleetscore/internal/table"
 )
 
-// judgeQueries returns the value columns of each query's datasets.
-func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
-	columns := map[string][]string{}
+// judgeQueries returns the plan of each dataset that a query writes.
+func (r *reader) judgeQueries(c *fleetscore.Config) map[string]*query.Plan {
+	written := map[string]*query.Plan{}
 	for _, n := range keys(c.Queries) {
 		q := c.Queries[n]
 		path := "queries." + n
@@ -36,11 +36,11 @@ func (r *reader) judgeQueries(c *fleetscore.Config) map[string][]string {
 		}
 		r.judgeLate(path, c, q, plans)
 		for _, plan := range plans {
-			r.judgePlan(path, c, q, plan, columns)
-			columns[plan.Into] = append([]string{}, plan.Values()...)
+			r.judgePlan(path, c, q, plan, written)
+			written[plan.Into] = plan
 		}
 	}
-	return columns
+	return written
 }
 
 // judgeReferences judges where reference data lies.
@@ -58,13 +58,17 @@ func (r *reader) judgeReferences(c *fleetscore.Config) {
 	}
 }
 
-// judgeExport judges where the plain files of a dataset lie.
-func (r *reader) judgeExport(name string, c *fleetscore.Config) {
+// judgeExport judges where the plain files of a dataset lie; plan is that of its query, if there is one.
+func (r *reader) judgeExport(name string, c *fleetscore.Config, plan *query.Plan) {
 	files, path := c.Datasets[name].Files, "datasets."+name+".files"
 	if files == "" {
 		return
 	}
-	if _, err := export.Parse(files, c.Hub.Key); err != nil {
+	key := c.Hub.Key
+	if plan != nil {
+		key = plan.KeyNames
+	}
+	if _, err := export.Parse(files, key); err != nil {
 		r.at(path, "%v", err)
 	}
 	for _, other := range keys(c.Datasets) {
@@ -75,11 +79,11 @@ func (r *reader) judgeExport(name string, c *fleetscore.Config) {
 }
 
 // judgePlan judges what a query does for one of its datasets.
-func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plan *query.Plan, columns map[string][]string) {
+func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.QueryConfig, plan *query.Plan, written map[string]*query.Plan) {
 	if !goodName.MatchString(plan.Into) {
 		r.at(path, "INTO %s: a dataset's name must start with a lower-case letter and have only a-z, 0-9, - and _", plan.Into)
 	}
-	if _, twice := columns[plan.Into]; twice {
+	if written[plan.Into] != nil {
 		r.at(path, "INTO %s: another query already writes into that dataset", plan.Into)
 	}
 	if plan.From != "hub" {

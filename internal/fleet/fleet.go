@@ -38,8 +38,9 @@ type Spec struct {
 	Originals bool
 }
 
-// SpecOf is the spec of a configured fleet.
+// SpecOf is the spec of a configured fleet. Its key columns are those given if it names none itself.
 func SpecOf(name string, cfg fleetscore.FleetConfig, keyNames []string) (Spec, error) {
+	keyNames = cfg.KeyOr(keyNames)
 	s := Spec{Fleet: name, KeyNames: keyNames, Sensors: cfg.Sensors, Originals: cfg.KeepFiles}
 	for _, d := range cfg.Defaults {
 		s.Defaults = append(s.Defaults, Default{d.When, d.Model})

@@ -33,11 +33,18 @@ func partOf(cfg fleetscore.Config) part {
 
 // exports are the services that write datasets as plain files.
 func (s *streams) exports(p part) (services []lifecycle.Service, err error) {
+	key := map[string][]string{} // of datasets that queries write
+	for _, plan := range p.plans() {
+		key[plan.Into] = plan.KeyNames
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Datasets)) {
 		if p.Datasets[name].Files == "" {
 			continue
 		}
-		e, err := export.New(name, p.Datasets[name].Files, p.Hub.Key, export.Deps{Catalog: s.server.Catalog, Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
+		if key[name] == nil {
+			key[name] = p.Hub.Key
+		}
+		e, err := export.New(name, p.Datasets[name].Files, key[name], export.Deps{Catalog: s.server.Catalog, Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
 		if err != nil {
 			return nil, err
 		}

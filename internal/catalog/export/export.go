@@ -120,7 +120,7 @@ func (e *Export) Round(ctx context.Context) error {
 		return err
 	}
 	if !slices.Equal(snap.Schema.Key, e.key) {
-		return fleetscore.Errorf(fleetscore.Conflict, "write files of dataset", e.dataset, "its key columns are %q, those of the hub are %q", snap.Schema.Key, e.key).
+		return fleetscore.Errorf(fleetscore.Conflict, "write files of dataset", e.dataset, "its key columns are %q, those of its query, or of the hub, are %q", snap.Schema.Key, e.key).
 			WithHint("take files out of datasets.%s", e.dataset)
 	}
 	until, ok := catalog.CompleteUntil(snap, e.deps.Now())
