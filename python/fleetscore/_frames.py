@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 from typing import IO, Any, Callable, Dict, List, Sequence, Tuple
 
-BATCH_ROWS = 1 << 22  # rows of a part of an Arrow stream: what most DataFrames have is one part
+BATCH_BYTES = 1 << 28  # of a part of an Arrow stream: most DataFrames are one part, and the program refuses parts of 1 GiB
 
 
 def kind(df: Any) -> str:
@@ -66,7 +66,7 @@ class Exchange:
             names.append(name)
         table = pa.Table.from_arrays(arrays, names=names)
         with pa.ipc.new_stream(file, table.schema) as out:
-            out.write_table(table, max_chunksize=BATCH_ROWS)
+            out.write_table(table, max_chunksize=max(1, BATCH_BYTES * len(table) // max(1, table.nbytes)))
 
     def scored(self, file: str) -> Tuple[Any, Any]:
         """Prediction and Score of each row; NaN (in Polars null) where there is none."""

@@ -1,5 +1,6 @@
 """Checks the installed package: check.py REFERENCE FOLDER. The frames' packages are there."""
 import datetime
+import io
 import os
 import shutil
 import socket
@@ -57,9 +58,19 @@ def pandas_frames():
     mixed = fleetscore.score(other.sample(frac=1, random_state=1), time="TS", **how)
     same(mixed.predictions.sort_index())
     assert "first" not in again.coverage and "first" in mixed.coverage
+    exchange = frames.Exchange(data)
     for values, dtype in (([-32768, 32767], "int16"), ([-32769, 0], "int32"), ([0, 1 << 31], "int64"), ([True, False], "bool"), ([0.5], "float64")):
         got = frames.narrow(pd.Series(values))
         assert got.dtype == dtype and got.tolist() == values, (values, got)
+    # A large DataFrame goes in parts, of which each needs little memory.
+    text, frames.BATCH_BYTES, whole = io.BytesIO(), 50_000, frames.BATCH_BYTES
+    if exchange.arrow:
+        exchange.write(text, {name: data[name] for name in how["key"] + how["features"]})
+        text.seek(0)
+        parts = [part.nbytes for part in exchange.arrow.ipc.open_stream(text)]
+        assert 1 < max(parts) <= 50_000 and len(parts) < len(data) / 1000, parts
+    same(fleetscore.score(data, **how).predictions)
+    frames.BATCH_BYTES = whole
     # Sensors whose numbers need 64 bits have no model here, and keep their names.
     far = data.assign(Device=data["Device"].replace(1, -(1 << 40)))
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -260,4 +261,26 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d rows have %d keys", in.Rows.Len(), len(in.Rows.KeyIndex))
 		}
 	})
+}
+
+// TestLargePart: a stream may have a part that takes more memory than any stream may take, if the whole is so large.
+func TestLargePart(t *testing.T) {
+	t.Parallel()
+	types := map[string]arrow.DataType{"TS": arrow.FixedWidthTypes.Timestamp_s, "Device": arrow.PrimitiveTypes.Int64, "Tag": arrow.PrimitiveTypes.Int64, "Value": arrow.PrimitiveTypes.Float64}
+	data := written(t, true, types, map[string]string{"TS": "[1,2,3]", "Device": "[1,1,1]", "Tag": "[1,1,1]", "Value": "[1,2,3]"})
+	at := 0 // after the first message, the schema, and the head of the second one, the part
+	for range 2 {
+		at += 8 + int(binary.LittleEndian.Uint32(data[at+4:]))
+	}
+	const endOfStream = 8
+	says := binary.LittleEndian.AppendUint64(nil, uint64(len(data)-at-endOfStream))
+	if n := bytes.Count(data[:at], says); n != 1 {
+		t.Fatalf("the size of the part stands at %d places of %q", n, data[:at])
+	}
+	data = bytes.Replace(data, says, binary.LittleEndian.AppendUint64(nil, 5<<28), 1) // it is cut short, so that the test takes little memory
+	for sizeBytes, want := range map[int64]string{0: "more memory than its size makes likely", 5 << 28: "EOF"} {
+		if _, err := Read(t.Context(), "rows", bytes.NewReader(data), sizeBytes, schema, table.ReadOptions{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("of a stream of %d bytes: got %v, want %q", sizeBytes, err, want)
+		}
+	}
 }

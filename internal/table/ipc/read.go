@@ -47,7 +47,7 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 	if string(head) == FileMagic {
 		err = f.file(content, sizeBytes)
 	} else {
-		err = f.stream(content)
+		err = f.stream(content, sizeBytes)
 	}
 	if err != nil {
 		return nil, err
@@ -106,8 +106,8 @@ func (f *reader) file(r io.Reader, sizeBytes int64) error {
 }
 
 // stream reads all record batches of a stream.
-func (f *reader) stream(r io.Reader) error {
-	memory := bounded(0)
+func (f *reader) stream(r io.Reader, sizeBytes int64) error {
+	memory := bounded(sizeBytes)
 	r, err := checkStream(granting{r, memory})
 	if err != nil {
 		return unsound(f.name, err)
