@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -439,7 +438,7 @@ func (s *server) registerLate(api huma.API) {
 				}
 				return nil
 			})
-			s.audit(ctx, in.Author, "redrive late readings", fmt.Sprintf("%s: %d readings", in.Name, out.Readings))
+			s.audit(ctx, in.Author, "redrive late readings", in.Name+": "+fleetscore.Counted(out.Readings, "reading"))
 			if err != nil {
 				return nil, err
 			}
@@ -455,7 +454,7 @@ func (s *server) registerLate(api huma.API) {
 				}
 				return err
 			})
-			s.audit(ctx, in.Author, "drop late readings", fmt.Sprintf("%s: %d files", in.Name, out.Dropped))
+			s.audit(ctx, in.Author, "drop late readings", in.Name+": "+fleetscore.Counted(out.Dropped, "file"))
 			if err != nil {
 				return nil, err
 			}

@@ -486,7 +486,7 @@ func keyOf(text string, columns []string) (fleetscore.Key, error) {
 		values = strings.Split(text, "/")
 	}
 	if len(values) != len(columns) {
-		return "", fleetscore.Errorf(fleetscore.Invalid, "read key", text, "it has %d values, and the key columns are %s", len(values), strings.Join(columns, ", ")).
+		return "", fleetscore.Errorf(fleetscore.Invalid, "read key", text, "it has %s, and the key columns are %s", fleetscore.Counted(len(values), "value"), strings.Join(columns, ", ")).
 			WithHint("write the values with slashes between them, such as 3/pressure")
 	}
 	return fleetscore.NewKey(values...)

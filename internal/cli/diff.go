@@ -115,8 +115,8 @@ func (d *diffing) models(cmd *cobra.Command, c *client.Client, args []string) er
 		order: func(a, b fleet.MemberChange) int { return cmp.Compare(a.Key, b.Key) }}
 	return out.write(from.items(), func() (any, string, error) {
 		t, err := from.total()
-		return t, fmt.Sprintf("%s (A) and %s (B): %s and %s sensors; %s added, %s removed, %s with another content, of them %s of another class and %s by another release; %s the same",
-			t.A, t.B, thousands(t.MembersA), thousands(t.MembersB), thousands(t.Added), thousands(t.Removed), thousands(t.Changed), thousands(t.Classes), thousands(t.Releases), thousands(t.Same)), err
+		return t, fmt.Sprintf("%s (A) and %s (B): %s and %s; %s added, %s removed, %s with another content, of them %s of another class and %s by another release; %s the same",
+			t.A, t.B, thousands(t.MembersA), plural(int(t.MembersB), "sensor"), thousands(t.Added), thousands(t.Removed), thousands(t.Changed), thousands(t.Classes), thousands(t.Releases), thousands(t.Same)), err
 	})
 }
 

@@ -315,7 +315,7 @@ With several conditions, sensors must fulfil all of them.`,
 			}
 			if q.Set("after", list.Next); list.Next == "" || len(l.items) == *limit {
 				if more := list.Total - int64(len(l.items)); more > 0 {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s more sensors; --limit 0 lists all\n", thousands(more))
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s; --limit 0 lists all\n", plural(int(more), "more sensor"))
 				}
 				return l, nil
 			}
@@ -503,7 +503,7 @@ Exit codes: 0 all were taken, 3 some were rejected.`,
 		for _, r := range out.Rejected {
 			l.add(r, r.File, r.Reason)
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s readings of %s files handed over again\n", thousands(out.Readings), thousands(out.Files))
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s of %s handed over again\n", plural(int(out.Readings), "reading"), plural(int(out.Files), "file"))
 		if len(out.Rejected) > 0 {
 			return l, exitError(exitPartly)
 		}

@@ -275,10 +275,10 @@ func report(ctx context.Context, s *server.Server, w io.Writer) error {
 				continue
 			}
 			told[j.ID] = true
-			line := fmt.Sprintf("%s  %s  %s – %s: %s sensors, %s rows, %s anomalies", stamp(*j.Ended), j.State, j.Interval.From.Format("15:04"), j.Interval.To.Format("15:04"),
-				thousands(j.Expected), thousands(j.Rows), thousands(j.Anomalies))
+			line := fmt.Sprintf("%s  %s  %s – %s: %s, %s, %s", stamp(*j.Ended), j.State, j.Interval.From.Format("15:04"), j.Interval.To.Format("15:04"),
+				plural(int(j.Expected), "sensor"), plural(int(j.Rows), "row"), count(int(j.Anomalies), "anomaly", "anomalies"))
 			if injected, found, err := truth(ctx, s, j); err == nil {
-				line += fmt.Sprintf("; %s rows had an injected fault, %s of them were flagged", thousands(injected), thousands(found))
+				line += fmt.Sprintf("; %s had an injected fault, and %s of these got flagged", plural(int(injected), "row"), thousands(found))
 			} else if ctx.Err() == nil {
 				return err
 			}

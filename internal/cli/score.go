@@ -187,7 +187,7 @@ func writeCauses(w io.Writer, causes []scorer.Cause) {
 		if more := c.Sensors - int64(len(c.Examples)); more > 0 {
 			examples += " and " + thousands(more) + " more"
 		}
-		fmt.Fprintf(w, "%s sensors %s, such as: %s (%s)\n", thousands(c.Sensors), c.Outcome, c.Reason, examples)
+		fmt.Fprintf(w, "%s %s, such as: %s (%s)\n", plural(int(c.Sensors), "sensor"), c.Outcome, c.Reason, examples)
 	}
 }
 
@@ -258,7 +258,7 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	fmt.Fprintf(b, "%s rows of %s sensors scored in %s on %s\n", thousands(m.Rows), thousands(m.Outcomes[fleetscore.Scored]),
+	fmt.Fprintf(b, "%s of %s scored in %s on %s\n", plural(int(m.Rows), "row"), plural(int(m.Outcomes[fleetscore.Scored]), "sensor"),
 		m.Ended.Sub(m.Started).Round(time.Millisecond), plural(workers, "core"))
 	if m.First != 0 {
 		fmt.Fprintf(b, "  from       %s to %s\n", m.First, m.Last)

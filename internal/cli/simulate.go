@@ -173,7 +173,7 @@ func (s *simulation) print(cmd *cobra.Command, made *simulated) error {
 	if s.out != "" {
 		what = "in " + s.out
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s readings %s\n", thousands(made.Acknowledged), what)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", plural(int(made.Acknowledged), "reading"), what)
 	for _, x := range []struct {
 		n    int64
 		text string

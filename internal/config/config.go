@@ -76,7 +76,7 @@ func Parse(name string, text []byte) (fleetscore.Config, error) {
 	if len(r.problems) > 0 {
 		slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
 		if n := len(r.problems); n > maxProblems {
-			r.problems = append(r.problems[:maxProblems:maxProblems], Problem{Text: fmt.Sprintf("and %d more problems", n-maxProblems)})
+			r.problems = append(r.problems[:maxProblems:maxProblems], Problem{Text: "and " + fleetscore.Counted(n-maxProblems, "more problem")})
 		}
 		return fleetscore.Config{}, &fleetscore.Error{Kind: fleetscore.Invalid,
 			Err: &Problems{Name: filepath.Base(name), List: r.problems}}

@@ -27,7 +27,7 @@ func TestCSV(t *testing.T) {
 	g := start(t, h, Config{Numbers: []string{"Value"}})
 	body := "\ufeffTS,Device,Tag,Value,Unit\r\n2026-11-23T10:00:05Z,a,01,2.5,\"b\"\"ar, x\"\r\n\n2026-11-23T10:00:06Z,a,2,,\n2026-11-23T10:00:06Z,a,3\n2026-11-23T10:00:06Z,a,4,high,\n2026-11-23T10:00:06Z,\"a,5,1,\n"
 	status, p := post(g, "text/csv; charset=utf-8", body)
-	want := []Rejection{{5, "", "the row has 3 values; there are 5 columns"}, {6, "Value", "the value is a text; queries calculate with this column, so send a number"}, {7, "", "not CSV: a quote isn't closed in its line"}}
+	want := []Rejection{{5, "", "the row has 3 values for 5 columns"}, {6, "Value", "the value is a text; queries calculate with this column, so send a number"}, {7, "", "not CSV: a quote isn't closed in its line"}}
 	if diff := cmp.Diff(want, p.Lines); status != 400 || p.Accepted != 2 || p.Rejected != 3 || diff != "" {
 		t.Errorf("%d %+v\n%s", status, p, diff)
 	}
@@ -315,7 +315,7 @@ func TestEventHubs(t *testing.T) {
 		{"/readings/partitions/x/messages", atom, "", one("a", ""), 400, "is not a number"},
 		{"/readings/messages", atom, "{", one("a", ""), 400, "BrokerProperties is not JSON"},
 		{"/readings/messages", atom, "", "", 400, "the event has no body"},
-		{"/readings/messages", atom, "", one("b", "") + "{", 400, "1 of 2 readings are malformed; the other 1 are stored"},
+		{"/readings/messages", atom, "", one("b", "") + "{", 400, "1 of 2 readings is malformed; the other one is stored"},
 		{"/readings/messages", atom, "", "17", 400, "not a JSON object"},
 		{"/readings/messages", atom, "", `{"Device":"a","Tag":"t"}`, 400, "the event time is missing"},
 		{"/readings/messages", batch, "", `{"Body":"x"}`, 400, "not a JSON array of events"},
@@ -415,5 +415,25 @@ func TestWays(t *testing.T) {
 	}
 	if sum.Add(stats); sum.Accepted != 14 || sum.Ways[0].Accepted != 4 || len(sum.Ways) != len(want) {
 		t.Errorf("twice that is %+v", sum)
+	}
+}
+
+// TestJudged: what an answer says of one reading is in the singular.
+func TestJudged(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		accepted, rejected int
+		want               string
+	}{
+		{0, 1, "the reading is malformed"},
+		{0, 2, "all 2 readings are malformed; none is stored"},
+		{1, 1, "1 of 2 readings is malformed; the other one is stored"},
+		{1, 2, "2 of 3 readings are malformed; the other one is stored"},
+		{2, 1, "1 of 3 readings is malformed; the other 2 are stored"},
+		{2, 2, "2 of 4 readings are malformed; the other 2 are stored"},
+	} {
+		if got := judged(tt.accepted, tt.rejected); got != tt.want {
+			t.Errorf("%d accepted, %d rejected: %q, want %q", tt.accepted, tt.rejected, got, tt.want)
+		}
 	}
 }

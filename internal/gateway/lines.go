@@ -128,7 +128,7 @@ func (l *Lines) CSV(text []byte, columns []string, hub fleetscore.HubConfig) {
 			continue
 		}
 		if len(fields) != len(columns) {
-			l.fault(number, "", "the row has %d values; there are %d columns", len(fields), len(columns))
+			l.fault(number, "", "the row has %s for %s", fleetscore.Counted(len(fields), "value"), fleetscore.Counted(len(columns), "column"))
 			continue
 		}
 		some := false

@@ -151,13 +151,7 @@ func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) 
 	accepted, rejected := out.Accepted, out.Rejected
 	switch {
 	case rejected > 0:
-		text := fmt.Sprintf("%d of %d readings are malformed; the other %d are stored", rejected, accepted+rejected, accepted)
-		if accepted == 0 {
-			text = fmt.Sprintf("all %d readings are malformed; none is stored", rejected)
-			if rejected == 1 {
-				text = "the reading is malformed"
-			}
-		}
+		text := judged(accepted, rejected)
 		if len(out.Reasons) > 0 {
 			text += "; " + out.Reasons[0].String()
 		}
@@ -168,6 +162,24 @@ func (g *Gateway) answer(out Verdicts) (status, accepted int, problem *Problem) 
 		return http.StatusBadRequest, 0, g.problem(fleetscore.Invalid, "", "the body holds no reading")
 	}
 	return http.StatusOK, accepted, nil
+}
+
+// judged says how many readings of a body are malformed, and what becomes of the others.
+func judged(accepted, rejected int) string {
+	switch {
+	case accepted == 0 && rejected == 1:
+		return "the reading is malformed"
+	case accepted == 0:
+		return fmt.Sprintf("all %d readings are malformed; none is stored", rejected)
+	}
+	are, others := "are", fmt.Sprintf("the other %d are stored", accepted)
+	if rejected == 1 {
+		are = "is"
+	}
+	if accepted == 1 {
+		others = "the other one is stored"
+	}
+	return fmt.Sprintf("%d of %d readings %s malformed; %s", rejected, accepted+rejected, are, others)
 }
 
 // form translates a body into lines; it returns nil for a body that is lines already. A nil

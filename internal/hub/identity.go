@@ -131,7 +131,7 @@ func (h *segmentLog) checkPartitions(have int) error {
 			return storageError("open hub", h.cfg.Dir, err)
 		}
 		if _, _, marked := p.readMark(); len(list) > 0 || marked {
-			return fleetscore.Errorf(fleetscore.Conflict, "open hub", h.cfg.Dir, "the hub holds readings in %d partitions, not %d", have, h.cfg.Partitions).
+			return fleetscore.Errorf(fleetscore.Conflict, "open hub", h.cfg.Dir, "the hub holds readings in %s, not %d", fleetscore.Counted(have, "partition"), h.cfg.Partitions).
 				WithHint("set hub.partitions back to %d, or start with an empty folder; readings that are not yet in a dataset must then be sent again", have)
 		}
 	}

@@ -123,9 +123,9 @@ func (n *Node) score(ctx context.Context, l dispatch.Lease, out *taskLog) (r dis
 		expected = l.Keys
 	}
 	if repeated > 0 {
-		out.printf("%d rows are left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", repeated, l.Dataset)
+		out.printf("%s left out: another row of dataset %s has the same key and time, which another program than Fleetscore must have added; the last counts", fleetscore.Counted(repeated, "row"), l.Dataset)
 	}
-	out.printf("%d sensors expected, %d rows in %d files", len(expected), rows.Len(), len(l.Files))
+	out.printf("%s expected, %s in %s", fleetscore.Counted(len(expected), "sensor"), fleetscore.Counted(rows.Len(), "row"), fleetscore.Counted(len(l.Files), "file"))
 	here, leave, err := n.unpacked(ctx, tables, l, out)
 	if err != nil {
 		return r, err

@@ -212,7 +212,7 @@ func (s *Server) checkHub(ctx context.Context, want fleetscore.HubConfig) error 
 		return err
 	}
 	if have.Hub.Partitions != want.Partitions {
-		return fleetscore.Errorf(fleetscore.Conflict, "change hub.partitions", "", "it holds readings in %d partitions, not %d", have.Hub.Partitions, want.Partitions).
+		return fleetscore.Errorf(fleetscore.Conflict, "change hub.partitions", "", "it holds readings in %s, not %d", fleetscore.Counted(have.Hub.Partitions, "partition"), want.Partitions).
 			WithHint("partitions are fixed once readings are stored: put the old number back, or start with another --dir")
 	}
 	return fleetscore.Errorf(fleetscore.Conflict, "change hub.key", "", "it holds readings with the key %v, not %v", have.Hub.Key, want.Key).

@@ -386,7 +386,7 @@ func lateLine(line []byte, h fleetscore.HubConfig) ([]byte, error) {
 		return nil, err
 	}
 	if len(l.Key) != len(h.Key) {
-		return nil, fmt.Errorf("a key has %d values, and the key columns are %s", len(l.Key), strings.Join(h.Key, ", "))
+		return nil, fmt.Errorf("a key has %s, and the key columns are %s", fleetscore.Counted(len(l.Key), "value"), strings.Join(h.Key, ", "))
 	}
 	out := map[string]any{}
 	for name, v := range l.Values {

@@ -191,7 +191,7 @@ func (l *log) openStreams(ctx context.Context) error {
 			l.hub.Store(id)
 		}
 		if n != l.cfg.Partitions && info.State.LastSeq > 0 {
-			return fleetscore.Errorf(fleetscore.Conflict, opOpen, l.cfg.Name, "the hub holds readings in %d partitions, not %d", n, l.cfg.Partitions).
+			return fleetscore.Errorf(fleetscore.Conflict, opOpen, l.cfg.Name, "the hub holds readings in %s, not %d", fleetscore.Counted(n, "partition"), l.cfg.Partitions).
 				WithHint("set hub.partitions back to %d, or choose another hub.nats.name; readings that are not yet in a dataset must then be sent again", n)
 		}
 	}
