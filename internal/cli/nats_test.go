@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/api"
+	"github.com/fleetscore/fleetscore/internal/sensor"
 	"github.com/fleetscore/fleetscore/internal/server"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -64,6 +67,18 @@ func TestServersTakeReadings(t *testing.T) {
 		one, other := acknowledged(a), acknowledged(b)
 		eventually(t, "both servers take readings "+what, func() bool { return acknowledged(a) > one+100 && acknowledged(b) > other+100 })
 	}
+	report := func(device string, ahead time.Duration) bool { // of devices beside those that are counted
+		line := fmt.Sprintf(`{"TS":%q,"Device":%q,"Tag":"t","Value":1}`+"\n", time.Now().Add(ahead).UTC().Format(time.RFC3339Nano), device)
+		return a.Send(ctx, http.MethodPost, "/hubs/hub/messages", nil, "application/x-ndjson", strings.NewReader(line), nil) == nil
+	}
+	if !report("silent", 0) {
+		t.Fatal("a reading isn't taken")
+	}
+	wg.Go(func() {
+		for ; ctx.Err() == nil; pause(ctx, 200*time.Millisecond) {
+			_ = report("skewed", 8*time.Second) // or not: a is killed
+		}
+	})
 	both("at first")
 	leader := c.Leader("fleetscore-000")
 	leader.Kill()
@@ -76,6 +91,14 @@ func TestServersTakeReadings(t *testing.T) {
 	b.leads("b")
 	a.start()
 	both("after a was killed")
+	for _, p := range []*process{a, b} { // of which the second one has taken over, and the first one has started anew
+		for _, device := range []string{"silent", "skewed"} {
+			eventually(t, "only the sensor of the device "+device+" is "+device+" by more than five seconds", func() bool {
+				list := p.sensors(url.Values{device: {"5s"}})
+				return len(list) == 1 && list[0].Key[0] == device
+			})
+		}
+	}
 	c.Kill()
 	eventually(t, "health says that the NATS servers are away", func() bool {
 		status, text := a.page(api.Prefix + "/health")
@@ -90,10 +113,46 @@ func TestServersTakeReadings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(sent, readingsIn(t, blobs, "readings")); diff != "" {
+	rows := readingsIn(t, blobs, "readings")
+	maps.DeleteFunc(rows, func(id string, _ int64) bool {
+		_, device, _ := strings.Cut(id, " ")
+		return strings.HasPrefix(device, "s")
+	})
+	if diff := cmp.Diff(sent, rows); diff != "" {
 		t.Errorf("readings per window and sensor (-acknowledged +in rows):\n%.4000s", diff)
 	}
+	count, last := map[string]int64{}, map[string]fleetscore.Micros{}
+	for id := range sent {
+		at, key, _ := strings.Cut(id, " ")
+		stamp, err := time.Parse(time.RFC3339Nano, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[key]++
+		last[key] = max(last[key], fleetscore.MicrosOf(stamp))
+	}
+	for _, p := range []*process{a, b} {
+		eventually(t, "each server knows how many rows each sensor has, and the last one", func() bool {
+			right := 0
+			for _, x := range p.sensors(nil) {
+				if key := strings.Join(x.Key, "/"); count[key] > 0 && x.Rows == count[key] && fleetscore.MicrosOf(*x.Last) == last[key] {
+					right++
+				}
+			}
+			return right == len(count)
+		})
+	}
 	t.Logf("%d acknowledged readings", sum(sent))
+}
+
+// sensors are those that fulfil a condition; nil: all.
+func (p *process) sensors(condition url.Values) []sensor.Sensor {
+	p.t.Helper()
+	var list api.SensorList
+	if err := p.Get(p.t.Context(), "/sensors", condition, &list); err != nil {
+		p.t.Error(err)
+	}
+	return list.Items
 }
 
 // TestNATSAway: a server that finds no NATS server when it starts says so, and works once
