@@ -131,8 +131,8 @@ type item struct {
 	name   string
 }
 
-// TextKeys makes texts of the groups of what is written into outputs, as KeyText does, so that groups differ if
-// and only if their texts do.
+// TextKeys makes the groups of what is written into outputs differ if and only if their texts do, as KeyText makes them. Expressions
+// go on to have the values themselves: those of the first event of a group.
 func (p *Plan) TextKeys() {
 	for _, q := range p.Queries {
 		q.texts = q.Output != ""

@@ -43,7 +43,7 @@ func (p *Plan) NewRunner(reference map[string][]*value.Record, emit func(Row) er
 			n.stages = append(n.stages, newStage(&q.joins[i], i+1, len(q.Sources), rows))
 		}
 		for _, w := range q.Windows {
-			n.windows = append(n.windows, newWindow(w, q.group.Aggregates))
+			n.windows = append(n.windows, newWindow(w, q.group.Aggregates, q.groupOf))
 		}
 		r.nodes = append(r.nodes, n)
 	}
@@ -244,19 +244,15 @@ func (n *node) complete(env *expr.Env) {
 		return
 	}
 	e := entry{stamp: env.Stamp, keys: make([]value.Value, len(q.keys)), args: make([][]value.Value, len(q.group.Aggregates))}
-	var key []byte
 	for i, k := range q.keys {
-		if e.keys[i] = k.Eval(env); q.texts {
-			e.keys[i] = value.String(KeyText(e.keys[i]))
-		}
-		key = value.AppendKey(key, e.keys[i])
+		e.keys[i] = k.Eval(env)
 	}
-	e.group = string(key)
+	e.group = q.groupOf(e.keys)
 	for i, a := range q.group.Aggregates {
 		e.args[i] = a.Args(env)
 	}
 	for i, w := range n.windows {
-		key = key[:0]
+		var key []byte
 		for _, x := range q.session[i] {
 			key = value.AppendKey(key, x.Eval(env))
 		}

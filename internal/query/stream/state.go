@@ -100,7 +100,7 @@ func (g *groups) save(f *value.Fields) {
 	f.Add(out.Value())
 }
 
-func (g *groups) load(c *value.Cursor, aggregates []*expr.Aggregate) {
+func (g *groups) load(c *value.Cursor, aggregates []*expr.Aggregate, groupOf groupOf) {
 	for in := c.Inner(); in.More(); {
 		x := newGroup(in.List(), aggregates)
 		for _, a := range x.accs {
@@ -112,15 +112,6 @@ func (g *groups) load(c *value.Cursor, aggregates []*expr.Aggregate) {
 		g.of[groupOf(x.keys)] = x
 		g.order = append(g.order, x)
 	}
-}
-
-// groupOf is what equal keys have in common.
-func groupOf(keys []value.Value) string {
-	var b []byte
-	for _, k := range keys {
-		b = value.AppendKey(b, k)
-	}
-	return string(b)
 }
 
 func (h *hopping) save(f *value.Fields) {
@@ -135,7 +126,7 @@ func (h *hopping) save(f *value.Fields) {
 func (h *hopping) load(c *value.Cursor) {
 	for in := c.Inner(); in.More(); {
 		end, g := fleetscore.Micros(in.Int()), &groups{}
-		g.load(in, h.aggregates)
+		g.load(in, h.aggregates, h.groupOf)
 		h.open[end] = g
 		heap.Push(&h.ends, end)
 	}
@@ -162,7 +153,7 @@ func (s *sliding) load(c *value.Cursor) {
 	entered := int(c.Int())
 	for in := c.Inner(); in.More(); {
 		e := entry{stamp: fleetscore.Micros(in.Int()), keys: in.List()}
-		e.group = groupOf(e.keys)
+		e.group = s.groupOf(e.keys)
 		for _, a := range in.List() {
 			e.args = append(e.args, a.Items())
 		}
@@ -199,7 +190,7 @@ func (s *sessions) load(c *value.Cursor) {
 	for in := c.Inner(); in.More(); {
 		at := fleetscore.Micros(in.Int())
 		x := &session{key: in.Text(), start: fleetscore.Micros(in.Int()), last: fleetscore.Micros(in.Int())}
-		x.groups.load(in, s.aggregates)
+		x.groups.load(in, s.aggregates, s.groupOf)
 		s.of[x.key] = x
 		s.seq++
 		heap.Push(&s.due, alarm{at, s.seq, x})

@@ -74,16 +74,30 @@ func (g *group) add(e entry) {
 	}
 }
 
-func newWindow(w sql.Window, aggregates []*expr.Aggregate) window {
+// groupOf is what the keys of one group have in common; see Plan.TextKeys.
+type groupOf func(keys []value.Value) string
+
+func (q *Query) groupOf(keys []value.Value) string {
+	var b []byte
+	for _, k := range keys {
+		if q.texts {
+			k = value.String(KeyText(k))
+		}
+		b = value.AppendKey(b, k)
+	}
+	return string(b)
+}
+
+func newWindow(w sql.Window, aggregates []*expr.Aggregate, groupOf groupOf) window {
 	switch w.Kind {
 	case sql.Sliding:
-		return &sliding{size: micros(w.Size), aggregates: aggregates, of: map[string]*slide{}}
+		return &sliding{size: micros(w.Size), aggregates: aggregates, groupOf: groupOf, of: map[string]*slide{}}
 	case sql.Session:
-		return &sessions{timeout: micros(w.Timeout), most: micros(w.Max), aggregates: aggregates, of: map[string]*session{}}
+		return &sessions{timeout: micros(w.Timeout), most: micros(w.Max), aggregates: aggregates, groupOf: groupOf, of: map[string]*session{}}
 	case sql.Snapshot:
-		return &hopping{size: 1, hop: 1, aggregates: aggregates, open: map[fleetscore.Micros]*groups{}} // an instant is a microsecond
+		return &hopping{size: 1, hop: 1, aggregates: aggregates, groupOf: groupOf, open: map[fleetscore.Micros]*groups{}} // an instant is a microsecond
 	}
-	return &hopping{size: micros(w.Size), hop: micros(w.Hop), offset: micros(w.Offset), aggregates: aggregates, open: map[fleetscore.Micros]*groups{}}
+	return &hopping{size: micros(w.Size), hop: micros(w.Hop), offset: micros(w.Offset), aggregates: aggregates, groupOf: groupOf, open: map[fleetscore.Micros]*groups{}}
 }
 
 // hopping are tumbling and hopping windows: (end - size, end], where the ends are the
@@ -91,6 +105,7 @@ func newWindow(w sql.Window, aggregates []*expr.Aggregate) window {
 type hopping struct {
 	size, hop, offset fleetscore.Micros
 	aggregates        []*expr.Aggregate
+	groupOf           groupOf
 	open              map[fleetscore.Micros]*groups
 	ends              times
 }
@@ -152,6 +167,7 @@ func (t times) least() fleetscore.Micros {
 type sliding struct {
 	size       fleetscore.Micros
 	aggregates []*expr.Aggregate
+	groupOf    groupOf
 	of         map[string]*slide
 	queue      []entry // events that haven't left, oldest first
 	entered    int     // how many of the queue's last events have not been fired yet
@@ -224,6 +240,7 @@ func (s *sliding) fire(at fleetscore.Micros, emit func(*group)) {
 type sessions struct {
 	timeout, most fleetscore.Micros
 	aggregates    []*expr.Aggregate
+	groupOf       groupOf
 	of            map[string]*session
 	due           alarms
 	seq           int
