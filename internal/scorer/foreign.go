@@ -81,11 +81,11 @@ type Originals interface {
 
 const (
 	mostSensors  = 256       // a batch is sent when it has so many sensors, or its share of the run's,
-	fewSensors   = 64        // which isn't less than this,
+	fewSensors   = 128       // which isn't less than this,
 	batchRows    = 200_000   // or so many rows,
 	batchBytes   = 64 << 20  // or its share of so many bytes of models
 	sentBytes    = 128 << 20 // the models of a worker's batches that are being scored have together, if none has more
-	batchesShare = 4         // batches that each place for one gets in a run, so that all places are done at about the same time
+	batchesShare = 2         // batches that each place for one gets in a run, so that all places are done at about the same time
 )
 
 // pending is the batch that a worker gathers.
