@@ -4,19 +4,27 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/hub/merged"
+	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/query/sql"
 	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/table"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 	"github.com/fleetscore/fleetscore/internal/window"
 )
 
@@ -268,5 +276,65 @@ func TestGroupsRevised(t *testing.T) {
 	got, _ := rowsIn(t, disturbed)
 	if d := gocmp.Diff(want, got); d != "" || revised < 20 || len(want) == 0 {
 		t.Errorf("%d readings revised, rows (-undisturbed +revised):\n%s", revised, d)
+	}
+}
+
+// TestDocumentedGroups runs the queries by other columns in docs/query.md over readings in two partitions.
+func TestDocumentedGroups(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(testkit.Root(t), "docs", "query.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "### Groups of other columns\n")
+	h := hubtest.New(2)
+	for i, room := range []string{"north", "north", "", "south", "north"} {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(fmt.Sprintf("d%d\x1ft", i))}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{100*minute + second},
+			Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{float64(10 * i)}}, {Name: "Room", Strings: []string{room}, Present: []bool{room != ""}}}}
+		if _, err := h.Append(t.Context(), i%2, hub.Stamp{Source: "http", Arrived: 100*minute + 2*second}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []fleetscore.Micros{110 * minute, 111 * minute} {
+		for p := range 2 {
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stamp := (101 * minute).String()
+	for _, want := range [][]string{
+		{stamp + " NULL/normal 1 20", stamp + " north/hot 1 40", stamp + " north/normal 2 5", stamp + " south/normal 1 30"},
+		{(100*minute + 10*second).String() + " all 5"},
+	} {
+		_, rest, _ := strings.Cut(section, "```sql\n")
+		sql, after, _ := strings.Cut(rest, "```")
+		section = after
+		c, b := config, openDir(t)
+		c.Query.SQL, c.Hub.Key = sql, []string{"Device", "Tag"}
+		if _, err := runConfig(t, c, h, b); err != nil {
+			t.Fatal(err)
+		}
+		plans, err := query.Parse(sql, c.Hub.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := catalog.New(b).Dataset(plans[0].Into)
+		snap, err := d.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := d.ReadRows(t.Context(), snap.Files, table.ReadQuery{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := listed(rows)
+		for i := range got {
+			got[i] = strings.ReplaceAll(got[i], fleetscore.KeySeparator, "/")
+		}
+		slices.Sort(got)
+		if d := gocmp.Diff(want, got); d != "" {
+			t.Errorf("%s rows (-want +got):\n%s", sql, d)
+		}
 	}
 }
