@@ -84,7 +84,7 @@ func (w *process) watch(ctx context.Context, limit time.Duration, late func() bo
 		switch {
 		case now != at:
 			at, since, imports = now, last, 0
-		case now == -1: // it reads the batch or sends answers
+		case now == -1 && last.Sub(since) <= w.startLimit: // it reads the batch or sends answers
 		case last.Sub(since)-imports > limit, imports > w.startLimit:
 			w.signal()
 			return true

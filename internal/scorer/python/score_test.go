@@ -26,28 +26,36 @@ func sensorsOf(t *testing.T, names ...fleetscore.Key) *scorer.Batch {
 	return b
 }
 
-// TestHiddenSensor: a model that never ends and says that another sensor is being scored isn't given from process to
-// process for ever.
+// TestHiddenSensor: a model that never ends and says that another sensor is being scored, or none, isn't given from
+// process to process for ever, and is ended as others are.
 func TestHiddenSensor(t *testing.T) {
 	t.Parallel()
 	script, err := filepath.Abs(filepath.Join("testdata", "lies.py"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script, PerModel: true, Processes: 2})
-	names := []fleetscore.Key{"first", "lies", "last"}
-	b := sensorsOf(t, names...)
-	b.Timeout = 2 * time.Second
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	ended := 0
-	err = pool.Score(ctx, b, func(i int, e scorer.Ended) {
-		if ended++; e.TimedOut != (names[i] == "lies") {
-			t.Errorf("%s: %+v", names[i], e)
+	began := time.Now()
+	fast := func() time.Time { return began.Add(60 * time.Since(began)) } // no sensor is scored for two minutes
+	for _, c := range []struct {
+		names []fleetscore.Key
+		lies  fleetscore.Key
+		limit time.Duration
+		now   func() time.Time
+	}{{[]fleetscore.Key{"first", "999", "last"}, "999", 2 * time.Second, nil}, {[]fleetscore.Key{"-1"}, "-1", 40 * time.Second, fast}} {
+		pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script, PerModel: true, Processes: 2, Now: c.now})
+		b := sensorsOf(t, c.names...)
+		b.Timeout = c.limit
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ended := 0
+		err = pool.Score(ctx, b, func(i int, e scorer.Ended) {
+			if ended++; e.TimedOut != (c.names[i] == c.lies) {
+				t.Errorf("%s: %+v", c.names[i], e)
+			}
+		})
+		if err != nil || ended != len(c.names) {
+			t.Errorf("%q: %d sensors ended, want %d: %v", c.lies, ended, len(c.names), err)
 		}
-	})
-	if err != nil || ended != len(names) {
-		t.Errorf("%d sensors ended, want %d: %v", ended, len(names), err)
 	}
 }
 
