@@ -210,7 +210,10 @@ func skipList(b []byte, n, depth int) (int, error) {
 
 func skipMap(b []byte, n, depth int) (int, error) {
 	size, at := binary.Uvarint(b[n:])
-	if n += at; at <= 0 || size == 0 {
+	if at <= 0 {
+		return 0, errShort
+	}
+	if n += at; size == 0 {
 		return n, nil
 	}
 	if n >= len(b) {

@@ -119,6 +119,7 @@ func TestLies(t *testing.T) {
 		"a name of 2 GB":            {footer([]byte("\x15\x02\x19\x1c\x48\xff\xff\xff\xff\x07x\x00\x00")), "a length in it is wrong"},
 		"structures without an end": {footer(bytes.Repeat([]byte("\x1c"), 100_000)), "it is too deep"},
 		"lists in lists":            {footer(append([]byte("\x19"), bytes.Repeat([]byte("\x19"), 100_000)...)), "a length in it is wrong"},
+		"a map without a size":      {footer([]byte(strings.Repeat("\x11", 10) + "\x1b" + strings.Repeat("\xff", 10) + "\x02\x00")), "a length in it is wrong"},
 		"no footer":                 {footer(nil), "cut short"},
 		"something else":            {[]byte("hello"), ""},
 		"nothing":                   {nil, ""},
