@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/clock"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/window"
@@ -26,6 +27,73 @@ func (l *link) Append(ctx context.Context, partition int, stamp hub.Stamp, readi
 		return 0, fleetscore.Errorf(fleetscore.Unavailable, "append to hub", "", "the link is cut")
 	}
 	return l.Memory.Append(ctx, partition, stamp, readings...)
+}
+
+// TestServersWithOtherClocks: two servers whose clocks differ write to one log. No reading of either is late or early, also after
+// silences in which ticks tell the wrong time, and the watermark goes on.
+func TestServersWithOtherClocks(t *testing.T) {
+	t.Parallel()
+	shared := testHub
+	shared.Disorder = fleetscore.Duration(5 * time.Second)
+	for _, off := range []time.Duration{0, -20 * time.Second, -7 * time.Second, 7 * time.Second, 20 * time.Second, 10 * time.Minute} {
+		t.Run(off.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h, begun := hubtest.New(1), time.Now()
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				start := func(name string, off time.Duration) *Gateway {
+					c := clock.New(clock.Config{}, clock.Deps{Wall: func() time.Time { return time.Now().Add(off) }, Steady: func() time.Duration { return time.Since(begun) },
+						Synced: func() (time.Time, bool) { return time.Time{}, false }}, time.Time{})
+					g, err := New(Config{Hub: shared, Server: name}, Deps{Hub: h, Clock: c})
+					if err != nil {
+						t.Fatal(err)
+					}
+					wg.Go(func() { _ = g.Run(ctx) })
+					return g
+				}
+				sent := 0
+				take := func(g *Gateway) {
+					sent++
+					if _, err := g.Take(fleetscore.SourceHTTP, NDJSON, fmt.Appendf(nil, `{"TS":%d,"Device":%q,"Tag":"1","Value":1}`, time.Now().UnixMilli(), g.cfg.Server)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				right, wrong := start("a", 0), start("b", off)
+				for i := range 300 {
+					time.Sleep(time.Second)
+					if i/60%2 == 0 { // else it is silent
+						take(wrong)
+					}
+					if i/90%2 == 0 {
+						take(right)
+					}
+				}
+				end := time.Now()
+				time.Sleep(time.Minute)
+				cancel()
+				wg.Wait()
+
+				p := window.New(window.Config{Window: time.Second, Disorder: shared.Disorder.D(), IdleAfter: shared.IdleAfter.D(), MaxEarly: time.Minute, GoneAfter: 15 * time.Minute})
+				counted := 0
+				for _, m := range h.Messages(0) {
+					stamp := window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}
+					if m.Tick {
+						p.Tick(stamp)
+						continue
+					}
+					p.Readings(stamp, m.Readings, nil, func(i int, v window.Verdict) {
+						if counted++; v != window.Counted {
+							t.Errorf("the reading of %s in message %d of %s is %s", m.Readings.Times[i], m.Seq, m.Source, v)
+						}
+					})
+				}
+				if w, _ := p.Watermark(); counted != sent || w.Time().Before(end) {
+					t.Errorf("%d of %d readings are counted, watermark %s a minute after the last one of %s", counted, sent, w, end)
+				}
+			})
+		})
+	}
 }
 
 // TestServersShareALog: two servers take readings. While one of them is cut off from the

@@ -12,6 +12,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/catalog/export"
+	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
 	"github.com/fleetscore/fleetscore/internal/query"
 	"github.com/fleetscore/fleetscore/internal/sensor"
@@ -132,14 +133,20 @@ func (p part) aggregators(deps aggregator.Deps) (out []*aggregator.Aggregator, e
 	return out, nil
 }
 
-// load reads the reference data's versions. While they can't be read, queries wait, and readings are taken.
-func (s *streams) load(ctx context.Context, references *reference.Set) error {
+// load reads the reference data's versions. While they can't be read, queries wait, and readings are taken. What is in
+// the log may have been joined with them by another server, whose clock was ahead of this one's.
+func (s *streams) load(ctx context.Context, references *reference.Set, h hub.Hub) error {
 	const part = "reference data"
 	trouble := new(lifecycle.Outages).Trouble(s.server.log)
 	defer s.server.health.Report(part, "")
 	for {
 		err := references.Load(ctx)
+		var last fleetscore.Micros
 		if err == nil {
+			last, err = lastArrival(ctx, h)
+		}
+		if err == nil {
+			references.Passed(last)
 			trouble.Works("reference data is read again")
 			return nil
 		}
@@ -153,4 +160,19 @@ func (s *streams) load(ctx context.Context, references *reference.Set) error {
 		case <-time.After(5 * time.Second):
 		}
 	}
+}
+
+// lastArrival is the latest arrival of the messages at the ends of the log's partitions. No watermark is later: each
+// is that of a source at most, which isn't later than what came last from it.
+func lastArrival(ctx context.Context, h hub.Hub) (latest fleetscore.Micros, err error) {
+	stats, err := h.Stats(ctx)
+	for _, p := range stats {
+		if err == nil && p.Last >= p.First {
+			err = hub.Range(ctx, h, p.Partition, p.Last, p.Last, func(m hub.Message) error {
+				latest = max(latest, m.Arrived)
+				return nil
+			})
+		}
+	}
+	return latest, err
 }

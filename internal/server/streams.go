@@ -336,7 +336,7 @@ func (s *streams) query(ctx context.Context, p part, h hub.Hub, backlog *backlog
 	defer metrics.unregister()
 	services := []lifecycle.Service{{Name: "backlog", Run: func(ctx context.Context) error { return backlog.watch(ctx, h, s.held, s.server.health) }}}
 	references := reference.New(p.References, reference.Deps{Store: s.server.Catalog.Store(), Log: s.server.log, Health: s.server.health, Now: s.server.clock.Now})
-	if err := s.load(ctx, references); err != nil {
+	if err := s.load(ctx, references, h); err != nil {
 		return err
 	}
 	services = append(services, lifecycle.Service{Name: "reference data", Run: references.Run})

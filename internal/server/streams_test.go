@@ -14,6 +14,7 @@ import (
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/aggregator/reference"
 	"github.com/fleetscore/fleetscore/internal/gateway/rejected"
+	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/ledger"
 	"github.com/fleetscore/fleetscore/internal/ledger/ledgertest"
 	"github.com/fleetscore/fleetscore/internal/lifecycle"
@@ -74,10 +75,11 @@ func TestReferenceDataThatCantBeRead(t *testing.T) {
 				}
 				return fleetscore.Errorf(kind, "read", "limits", "it is broken")
 			}}
+			log := hubtest.New(1)
 			references := reference.New(map[string]fleetscore.ReferenceConfig{"limits": {}}, reference.Deps{Store: broken, Now: time.Now})
 			ended := make(chan error, 1)
 			s := &streams{server: &Server{log: slog.New(slog.DiscardHandler), health: health}}
-			go func() { ended <- s.load(t.Context(), references) }()
+			go func() { ended <- s.load(t.Context(), references, log) }()
 			time.Sleep(time.Second)
 			if len(ended) > 0 || len(health.Problems()) != 1 {
 				t.Errorf("%s: the queries don't wait: health %v", kind, health.Problems())
@@ -86,6 +88,53 @@ func TestReferenceDataThatCantBeRead(t *testing.T) {
 				t.Errorf("%s: once it can be read: %v, health %v", kind, err, health.Problems())
 			}
 		})
+	}
+}
+
+// TestReferenceDataOfAnotherClock: a server that begins to lead, and whose clock is behind that of the one before, puts no new
+// version of reference data in force for readings that the other one may have joined.
+func TestReferenceDataOfAnotherClock(t *testing.T) {
+	t.Parallel()
+	dir, err := store.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.CloseLater(t, dir)
+	log := hubtest.New(2)
+	start := time.Unix(1_000_000, 0)
+	from := func(now time.Time, text string) fleetscore.Micros {
+		t.Helper()
+		if err := store.WriteAll(t.Context(), dir, "references/limits.csv", []byte(text), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		references := reference.New(map[string]fleetscore.ReferenceConfig{"limits": {Path: "references/limits.csv"}},
+			reference.Deps{Store: dir, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+		s := &streams{server: &Server{log: slog.New(slog.DiscardHandler), health: &obs.Health{}}}
+		if err := s.load(t.Context(), references, log); err != nil {
+			t.Fatal(err)
+		}
+		if err := references.Refresh(t.Context(), "limits"); err != nil {
+			t.Fatal(err)
+		}
+		all, err := references.Versions(t.Context(), "limits", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[len(all)-1].From
+	}
+	from(start, "a\n1\n")
+	ahead := start.Add(time.Minute) // the clock of the server that took these readings, and led
+	for partition, at := range []time.Time{ahead, start} {
+		if _, err := log.Append(t.Context(), partition, hubtest.At(fleetscore.MicrosOf(at)), hubtest.Batch(1, 3)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := from(start.Add(time.Second), "a\n2\n"); got <= fleetscore.MicrosOf(ahead) {
+		t.Errorf("the new version is in force from %s, and readings that came until %s may be joined", got, fleetscore.MicrosOf(ahead))
+	}
+	later := ahead.Add(time.Hour)
+	if got := from(later, "a\n3\n"); got < fleetscore.MicrosOf(later) || got > fleetscore.MicrosOf(later.Add(time.Minute)) {
+		t.Errorf("the version after it is in force from %s, and it is %s", got, later)
 	}
 }
 

@@ -57,9 +57,10 @@ type Set struct {
 	cfg  map[string]fleetscore.ReferenceConfig
 	deps Deps
 
-	mu    sync.Mutex // guards what follows
-	files map[string]*file
-	rows  map[fleetscore.BlobName][]*value.Record // of versions that were asked for
+	mu     sync.Mutex        // guards what follows
+	passed fleetscore.Micros // other processes may have handed on readings up to this time
+	files  map[string]*file
+	rows   map[fleetscore.BlobName][]*value.Record // of versions that were asked for
 }
 
 // file is one of the files.
@@ -185,11 +186,19 @@ func (s *Set) Refresh(ctx context.Context, name string) error {
 	return nil
 }
 
+// Passed notes that queries of another process may have handed on readings up to a time. Its clock may have
+// been ahead of this one's.
+func (s *Set) Passed(to fleetscore.Micros) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed = max(s.passed, to)
+}
+
 // add puts a version in force, from a time on that no query has passed.
 func (s *Set) add(ctx context.Context, name string, f *file, v Version) error {
 	s.mu.Lock()
 	if n := len(f.versions); n > 0 {
-		v.From = max(fleetscore.MicrosOf(s.deps.Now().Add(settle)), f.versions[n-1].From+1, f.passed+1)
+		v.From = max(fleetscore.MicrosOf(s.deps.Now().Add(settle)), f.versions[n-1].From+1, f.passed+1, s.passed+1)
 	}
 	f.pending, f.stored = v.From, make(chan struct{})
 	list := append(slices.Clip(f.versions), v)
