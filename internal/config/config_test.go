@@ -34,6 +34,19 @@ pipelines:
     limits: {model_timeout: 10s, tries: 3, failed: 0%, no_model: 0%, no_data: 100%}
 `
 
+// TestOtherKeys: plain files and fleets of a query's dataset have the key columns of its groups.
+func TestOtherKeys(t *testing.T) {
+	t.Parallel()
+	text := strings.NewReplacer("Device, Tag, AVG", "Room, AVG", "BY Device, Tag, T", "BY Room, T", `"model_{Device}_{Tag}"`, `"model_{Room}", key: [Room]`).Replace(good) +
+		"datasets:\n  readings: {files: \"rooms/{date}/{time}/{Room}.csv\"}\n"
+	if _, err := Parse("fleet.yaml", []byte(text)); err != nil {
+		t.Error(err)
+	}
+	if _, err := Parse("fleet.yaml", []byte(strings.Replace(text, "{time}/{Room}", "{time}/{Device}", 1))); err == nil || !strings.Contains(err.Error(), "{Device} is unknown") {
+		t.Errorf("a token that isn't part of the dataset's key: %v", err)
+	}
+}
+
 func TestParseDesignExample(t *testing.T) {
 	t.Parallel()
 	got, err := Parse("fleet.yaml", []byte(good))
