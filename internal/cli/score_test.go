@@ -148,7 +148,7 @@ func TestScoreProblems(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d with %q\n%s%s", tt.name, code, tt.code, tt.want, stdout, stderr)
 		}
 	}
-	if code, _, stderr := command(t, "score", "--data", data); code != 10 || !strings.Contains(stderr, "these flags are needed too: --feature, --key, --models, --out, --time") {
+	if code, _, stderr := command(t, "score", "--data", data); code != 10 || !strings.Contains(stderr, "these flags are needed too: --feature, --key, --models, --out") {
 		t.Errorf("flags missing: exit %d\n%s", code, stderr)
 	}
 	if _, err := os.Stat("pwned"); err == nil {
