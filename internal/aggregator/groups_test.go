@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -23,6 +24,7 @@ import (
 	"github.com/fleetscore/fleetscore/internal/query/sql"
 	"github.com/fleetscore/fleetscore/internal/query/stream"
 	"github.com/fleetscore/fleetscore/internal/query/value"
+	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/testkit"
 	"github.com/fleetscore/fleetscore/internal/window"
@@ -336,5 +338,56 @@ func TestDocumentedGroups(t *testing.T) {
 		if d := gocmp.Diff(want, got); d != "" {
 			t.Errorf("%s rows (-want +got):\n%s", sql, d)
 		}
+	}
+}
+
+// TestGroupsRevisedAfterReplay: after the state was lost, a late reading makes rows to be computed again from a state that is as old as
+// late readings may be, and not from the beginning of the log, whose readings together need too much memory.
+func TestGroupsRevisedAfterReplay(t *testing.T) {
+	t.Parallel()
+	c := revising(`SELECT System.Timestamp() AS TS, 'all' AS Device, SUM(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY TumblingWindow(second, 5)`)
+	c.Query.LateWithin, c.MaxHeldBytes = fleetscore.Duration(time.Minute), 300_000
+	h, b := hubtest.New(2), openDir(t)
+	other := func(at fleetscore.Micros) {
+		if _, err := h.Append(t.Context(), 1, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin(t, h)
+	at := 100 * minute
+	for i := range 2000 {
+		at += second
+		send(t, h, sent{"d0", at, at, float64(i)})
+		other(at)
+	}
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	for info, err := range b.List(t.Context(), "data/readings/_state/", store.ListOptions{}) {
+		if err != nil || b.Delete(t.Context(), info.Name) != nil {
+			t.Fatal(info, err)
+		}
+	}
+	send(t, h, sent{"d1", at - 12*second, at, 1})
+	other(at)
+	for _, late := range []fleetscore.Micros{10 * minute, 11 * minute} {
+		tick(t, h, at+late)
+		other(at + late)
+	}
+	a, err := runConfig(t, c, h, b)
+	if err != nil || a.Status().Partitions[0].Revised != 1 {
+		t.Fatal(err, a.Status())
+	}
+	rows, _ := rowsIn(t, b)
+	n := 0
+	for _, r := range rows {
+		var sum, count int
+		if _, err := fmt.Sscan(r, &sum, &count); err != nil {
+			t.Fatal(err)
+		}
+		n += count
+	}
+	if n != 2001 {
+		t.Errorf("%d readings are in rows, want 2001", n)
 	}
 }

@@ -134,6 +134,9 @@ func (r *reading) take(m hub.Message) error {
 	if err := take(m, stamp); err != nil {
 		return err
 	}
+	if e, ok := r.windows.(*events); ok && r.behind() { // as commits would do it
+		e.rebase(r.positions())
+	}
 	w, ok := r.windows.Watermark()
 	open, over := r.windows.HeldBytes()
 	if open > r.a.share {
