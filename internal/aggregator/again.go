@@ -51,6 +51,15 @@ func (j judged) leastOf(partition int, seq uint64) fleetscore.Micros {
 	return j.least
 }
 
+// oldestOf is the time up to which a message's readings that come late are set aside. Those of messages of which
+// the rows up to this time were made aren't: rows that are made yet may be of windows that began before.
+func (j judged) oldestOf(partition int, seq uint64, oldest fleetscore.Micros) fleetscore.Micros {
+	if seq <= j.after[partition] {
+		return beginning
+	}
+	return oldest
+}
+
 // basesWithin is how many bases there are, at least, within the time that readings may be late.
 const basesWithin = 2
 
@@ -71,15 +80,22 @@ func (b *base) lanes() (out []kept) {
 	return out
 }
 
-// rebase adds a base when the last one is old, and removes those that no reading can touch.
-func (e *events) rebase(positions []uint64) {
-	w, ok := e.gate.Watermark()
-	if e.revise == 0 || !ok || e.reached == beginning {
-		return
+// due reports whether the last base is old.
+func (e *events) due() bool {
+	if e.revise == 0 || e.reached == beginning {
+		return false
 	}
-	if last := e.bases[len(e.bases)-1]; last.reached == beginning || e.reached-last.reached >= e.revise/basesWithin {
+	last := e.bases[len(e.bases)-1].reached
+	return last == beginning || e.reached-last >= e.revise/basesWithin
+}
+
+// rebase adds a base when the last one is old, and removes those that no reading can touch. No key may wait to be
+// computed again, because that may need a base that is removed.
+func (e *events) rebase(positions []uint64) {
+	if e.due() {
 		e.bases = append(e.bases, e.base(positions))
 	}
+	w, _ := e.gate.Watermark()
 	for len(e.bases) > 1 && e.bases[1].reached <= w-e.revise {
 		e.bases = slices.Delete(e.bases, 0, 1)
 	}
@@ -172,7 +188,7 @@ type fork struct {
 func (e *events) fork(b base, keys []fleetscore.Key, r *reading) (*fork, error) {
 	f := &fork{e: newEvents(e.plan, r.config()), from: b.reached, keys: map[fleetscore.Key]bool{}, seen: map[window.Print]bool{}}
 	f.e.join(r.ctx, r.a.references)
-	f.e.gate.Since(e.gate.Oldest())
+	f.e.oldest = e.oldest
 	f.e.reached = b.reached
 	for _, k := range keys {
 		f.keys[k] = true
@@ -216,6 +232,7 @@ func (f *fork) take(m hub.Message, s window.Stamp, key []string, by judged) erro
 	}
 	rows, in := f.e.records(m.Readings, key), &f.e.plan.General.Plan.Inputs[0]
 	f.e.gate.Within(by.within)
+	f.e.gate.Since(by.oldestOf(s.Partition, m.Seq, f.e.oldest))
 	f.e.gate.Readings(s, m.Readings, by.leastOf(s.Partition, m.Seq), f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		if v != window.Counted && v != window.Revised || stamp < f.from { // what is earlier is part of the state
 			return
@@ -251,7 +268,7 @@ func (e *events) put(c computed) (committed []made) {
 	for _, m := range c.rows {
 		if m.stamp > e.done {
 			e.rows = append(e.rows, m)
-		} else if m.stamp >= e.touched[e.lanes.keyOf(m.key)] {
+		} else if m.stamp >= e.touched[e.lanes.keyOf(m.key)] && m.stamp > e.oldest {
 			committed = append(committed, m)
 		}
 	}
@@ -315,7 +332,7 @@ func (r *reading) compare(e *events, keys []fleetscore.Key, now []made, to *revi
 	for _, k := range keys {
 		least = min(least, e.touched[k])
 	}
-	if least > e.done {
+	if least = max(least, e.oldest+1); least > e.done {
 		return nil
 	}
 	snap, err := r.a.table.Snapshot(r.ctx)
@@ -336,7 +353,7 @@ func (r *reading) compare(e *events, keys []fleetscore.Key, now []made, to *revi
 	}
 	for i, t := range old.Times {
 		k := old.Keys[old.KeyIndex[i]]
-		if t < e.touched[e.lanes.keyOf(k)] {
+		if t < max(least, e.touched[e.lanes.keyOf(k)]) {
 			continue
 		}
 		c := window.Cell{Key: k, End: t}

@@ -487,6 +487,81 @@ func loseStates(t *testing.T, b store.Bucket) {
 	}
 }
 
+// TestLateStaysWhenStateIsLost: late readings count in rows that are made after the state was lost or the query was edited, although
+// rows of their own time were made before: those of sessions and windows that were open then.
+func TestLateStaysWhenStateIsLost(t *testing.T) {
+	t.Parallel()
+	for i, q := range again {
+		if q.name == "cut session" { // where a long session is cut depends on readings from long before, which aren't read again
+			continue
+		}
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			for _, cut := range []int{150, 250, 251} {
+				all := someSent(uint64(50 + i))
+				for i := range all {
+					all[i].arrived = all[i].time
+				}
+				slices.SortFunc(all, func(a, b sent) int { return cmp.Compare(a.arrived, b.arrived) })
+				done := floor(all[cut-1].arrived-10e6, minute) // the last commit before the state is lost
+				for i := range all {
+					if i%3 == 0 && all[i].arrived < done { // readings that come late after that commit may be set aside
+						all[i].time -= fleetscore.Micros(3+i%50) * 1e6
+					}
+				}
+				rows := map[bool]map[string]string{}
+				for _, lost := range []bool{false, true} {
+					h, b := hubtest.New(1), openDir(t)
+					begin(t, h)
+					deps := Deps{Catalog: catalog.New(b), References: tenMinutes{}}
+					send(t, h, all[:cut]...)
+					if _, err := runDeps(t, revising(q.sql), h, deps); err != nil {
+						t.Fatal(err)
+					}
+					if lost {
+						loseStates(t, b)
+					}
+					send(t, h, all[cut:]...)
+					ticks(t, h, 1, 200*minute)
+					if _, err := runDeps(t, revising(q.sql), h, deps); err != nil {
+						t.Fatal(err)
+					}
+					rows[lost], _ = rowsIn(t, b)
+				}
+				if d := gocmp.Diff(rows[false], rows[true]); d != "" || len(rows[true]) < 20 {
+					t.Errorf("lost after %d readings: %d rows (-with the state +without):\n%s", cut, len(rows[true]), d)
+				}
+			}
+		})
+	}
+}
+
+// TestOpenSessionKeepsLateReading: a late reading of a time that was committed stays in a session that is open when the state is lost.
+func TestOpenSessionKeepsLateReading(t *testing.T) {
+	t.Parallel()
+	const s = 1_000_000
+	c := revising("SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 30, 86400) OVER (PARTITION BY Device)")
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	send(t, h, sent{"d", 100*minute + 50*s, 100*minute + 50*s, 1})
+	tick(t, h, 101*minute+4*s)
+	send(t, h, sent{"d", 100*minute + 55*s, 101*minute + 5*s, 2}) // late
+	tick(t, h, 101*minute+15*s)                                   // commits up to 101:00
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	loseStates(t, b)
+	ticks(t, h, 1, 110*minute)
+	a, err := runConfig(t, c, h, b)
+	if st := a.Status().Partitions[0]; err != nil || st.Late != 0 {
+		t.Fatal(err, st)
+	}
+	rows, _ := rowsIn(t, b)
+	if d := gocmp.Diff(map[string]string{fmt.Sprint("d ", 101*minute+25*s): "3 2"}, rows); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+}
+
 // TestLanesStateLost: without its state a query whose keys go by themselves reads the log again, and makes
 // the same rows.
 func TestLanesStateLost(t *testing.T) {

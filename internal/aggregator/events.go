@@ -44,6 +44,7 @@ type events struct {
 	touched map[fleetscore.Key]fleetscore.Micros // keys whose rows have to be computed again, from which time on
 
 	done     fleetscore.Micros // rows up to this time were committed
+	oldest   fleetscore.Micros // those up to this time can't be computed again, because what they were made from isn't known any more
 	doneSeq  []uint64          // by partition: while this message isn't reached, the log is read again
 	rows     []made            // that aren't committed yet, older than the watermark
 	ahead    ahead             // those that aren't, of keys that are ahead of others
@@ -209,7 +210,7 @@ const beginning = fleetscore.Micros(math.MinInt64)
 const never = fleetscore.Micros(math.MaxInt64)
 
 func newEvents(plan *query.Plan, cfg window.Config) *events {
-	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, reached: beginning,
+	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, oldest: beginning, reached: beginning,
 		over: cfg.Apart > 0, revise: fleetscore.Micros(cfg.Revise.Microseconds()), touched: map[fleetscore.Key]fleetscore.Micros{}}
 	e.lanes = newLanes(plan.General.Plan, e.over || e.revise > 0 && !plan.General.Mixes, e.reach, e.emit)
 	if e.over || e.revise > 0 {
@@ -244,7 +245,7 @@ func (e *events) replay(list []window.Checkpoint) {
 	}
 	if e.revise > 0 { // rows that were committed depend on readings before that place
 		e.bases = []base{{positions: positions, reached: beginning, marks: e.marks(), judged: e.judges()}}
-		e.gate.Since(e.done)
+		e.oldest = e.done
 	}
 }
 
@@ -322,7 +323,9 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		}
 	}
 	e.note(m.Seq, newest)
-	again, least := m.Seq <= e.doneSeq[s.Partition], e.judges().leastOf(s.Partition, m.Seq)
+	again, by := m.Seq <= e.doneSeq[s.Partition], e.judges()
+	least := by.leastOf(s.Partition, m.Seq)
+	e.gate.Since(by.oldestOf(s.Partition, m.Seq, e.oldest))
 	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
 	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		switch v {

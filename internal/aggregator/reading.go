@@ -134,7 +134,10 @@ func (r *reading) take(m hub.Message) error {
 	if err := take(m, stamp); err != nil {
 		return err
 	}
-	if e, ok := r.windows.(*events); ok && r.behind() { // as commits would do it
+	if e, ok := r.windows.(*events); ok && r.behind() && e.due() { // as commits would do it, of which there are none yet
+		if _, _, err := r.reviseLanes(e, r.positions()); err != nil {
+			return err
+		}
 		e.rebase(r.positions())
 	}
 	w, ok := r.windows.Watermark()

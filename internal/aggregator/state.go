@@ -78,7 +78,7 @@ func (e *events) saveApart(f *value.Fields) {
 	}
 	f.Add(keys.Value())
 	f.Int(int64(begun))
-	f.Int(int64(e.gate.Oldest()))
+	f.Int(int64(e.oldest))
 	var bases value.Fields
 	for _, b := range e.bases {
 		bases.Int(int64(b.positions[0]))
@@ -110,7 +110,7 @@ func (e *events) loadApart(in *value.Cursor) bool {
 		keys = append(keys, window.KeyMark{Key: fleetscore.Key(list.Text()), Mark: fleetscore.Micros(list.Int()), Arrived: fleetscore.Micros(list.Int()), Last: fleetscore.Micros(list.Int())})
 	}
 	e.gate.ResumeKeys(keys, fleetscore.Micros(in.Int()))
-	e.gate.Since(fleetscore.Micros(in.Int()))
+	e.oldest = fleetscore.Micros(in.Int())
 	e.bases = nil
 	for list := in.Inner(); list.More(); {
 		b := base{positions: []uint64{uint64(list.Int())}, reached: fleetscore.Micros(list.Int()), marks: []window.Mark{loadMark(list)}, states: map[fleetscore.Key]kept{}}
@@ -312,14 +312,14 @@ func (e *events) load(data []byte, list []window.Checkpoint) bool {
 func (e *events) fit(positions []uint64, done fleetscore.Micros, moved bool) {
 	if moved || len(e.bases) == 0 { // what was is in another log
 		e.bases = []base{e.base(positions)}
-		e.gate.Since(max(e.gate.Oldest(), e.reached, done))
+		e.oldest = max(e.oldest, e.reached, done)
 		return
 	}
 	if e.bases[len(e.bases)-1].judged.within != e.revise { // readings that came before stay judged by the old late_within when they are read again
 		e.bases = append(e.bases, e.base(positions))
 	}
 	if first := e.bases[0].reached; first != beginning && first > e.reached-e.revise { // late_within was shorter
-		e.gate.Since(max(e.gate.Oldest(), first-1))
+		e.oldest = max(e.oldest, first-1)
 	}
 }
 

@@ -191,9 +191,6 @@ func (g *Gate) Within(late fleetscore.Micros) { g.cfg.Revise = time.Duration(lat
 // late, because others with which they would count aren't known any more.
 func (g *Gate) Since(oldest fleetscore.Micros) { g.oldest = oldest }
 
-// Oldest is what Since was told last.
-func (g *Gate) Oldest() fleetscore.Micros { return g.oldest }
-
 // Dropped forgets a reading that was let in and isn't used.
 func (g *Gate) Dropped(p Print) { delete(g.seen, p) }
 
