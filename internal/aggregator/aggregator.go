@@ -456,6 +456,9 @@ func (a *Aggregator) resume(ctx context.Context, of []int) (*reading, []uint64, 
 		return r, make([]uint64, len(of)), nil
 	}
 	for _, t := range r.tracks {
+		if t.own = r.done; edited && t.last.ReplayFrom > 0 {
+			t.own = t.last.Done
+		}
 		if t.last.Done = r.done; edited { // the new text may look further back than the old one did
 			t.last = window.Checkpoint{Position: t.last.Position, Done: r.done, ReplayFrom: 1, Watermark: beginning}
 		}

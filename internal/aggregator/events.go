@@ -43,13 +43,15 @@ type events struct {
 	bases   []base                               // from which rows are computed again
 	touched map[fleetscore.Key]fleetscore.Micros // keys whose rows have to be computed again, from which time on
 
-	done     fleetscore.Micros // rows up to this time were committed
-	oldest   fleetscore.Micros // those up to this time can't be computed again, because what they were made from isn't known any more
-	doneSeq  []uint64          // by partition: while this message isn't reached, the log is read again
-	rows     []made            // that aren't committed yet, older than the watermark
-	ahead    ahead             // those that aren't, of keys that are ahead of others
-	rowsMade int64             // ahead of others
-	double   int64             // rows that another one with their key and time replaced
+	done     fleetscore.Micros                    // rows up to this time were committed
+	oldest   fleetscore.Micros                    // those up to this time can't be computed again, because what they were made from isn't known any more
+	doneSeq  []uint64                             // by partition: while this message isn't reached, the log is read again
+	own      []fleetscore.Micros                  // by partition: rows of its keys up to this time were committed, after an edit
+	behind   map[fleetscore.Key]fleetscore.Micros // keys of partitions where that is less than done
+	rows     []made                               // that aren't committed yet, older than the watermark
+	ahead    ahead                                // those that aren't, of keys that are ahead of others
+	rowsMade int64                                // ahead of others
+	double   int64                                // rows that another one with their key and time replaced
 
 	reader value.Reader
 	shape  *value.Shape // of the latest row
@@ -211,7 +213,7 @@ const never = fleetscore.Micros(math.MaxInt64)
 
 func newEvents(plan *query.Plan, cfg window.Config) *events {
 	e := &events{plan: plan, form: formOf(plan), reach: fleetscore.Micros((plan.Window + cfg.Remembers()).Microseconds()), late: fleetscore.Micros(cfg.Adjust.Microseconds()), gate: window.NewGate(cfg), done: beginning, oldest: beginning, reached: beginning,
-		over: cfg.Apart > 0, revise: fleetscore.Micros(cfg.Revise.Microseconds()), touched: map[fleetscore.Key]fleetscore.Micros{}}
+		over: cfg.Apart > 0, revise: fleetscore.Micros(cfg.Revise.Microseconds()), touched: map[fleetscore.Key]fleetscore.Micros{}, behind: map[fleetscore.Key]fleetscore.Micros{}}
 	e.lanes = newLanes(plan.General.Plan, e.over || e.revise > 0 && !plan.General.Mixes, e.reach, e.emit)
 	if e.over || e.revise > 0 {
 		e.form = ^e.form // its state has another form
@@ -259,7 +261,7 @@ func (e *events) marks() (out []window.Mark) {
 
 // emit takes a row of the runner.
 func (e *events) emit(r stream.Row) error {
-	if r.Stamp <= e.done {
+	if r.Stamp <= e.done && len(e.behind) == 0 {
 		return nil // it was committed before
 	}
 	if r.Record.Shape != e.shape {
@@ -271,6 +273,9 @@ func (e *events) emit(r stream.Row) error {
 			key += fleetscore.KeySeparator
 		}
 		key += stream.KeyText(r.Record.Values[at])
+	}
+	if own, ok := e.behind[fleetscore.Key(key)]; r.Stamp <= e.done && (!ok || r.Stamp <= own) {
+		return nil
 	}
 	row := made{key: fleetscore.Key(key), stamp: r.Stamp, values: make([]float64, len(e.place)-n)}
 	for i, at := range e.place[n:] {
@@ -326,6 +331,10 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 	again, by := m.Seq <= e.doneSeq[s.Partition], e.judges()
 	least := by.leastOf(s.Partition, m.Seq)
 	e.gate.Since(by.oldestOf(s.Partition, m.Seq, e.oldest))
+	if e.own != nil && e.own[s.Partition] < e.done && slices.Equal(key, e.plan.KeyNames) {
+		least = min(least, e.own[s.Partition])
+		e.stayBehind(m.Readings.Keys, e.own[s.Partition])
+	}
 	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
 	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		switch v {
@@ -554,8 +563,8 @@ func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
 			out.Values[c][at] = x
 		}
 	}
-	e.rows = rest
-	e.done = max(e.done, done)
+	e.rows, e.done, e.own = rest, max(e.done, done), nil
+	clear(e.behind)
 	return out
 }
 

@@ -391,3 +391,51 @@ func TestGroupsRevisedAfterReplay(t *testing.T) {
 		t.Errorf("%d readings are in rows, want 2001", n)
 	}
 }
+
+// TestEditToAllPartitions: a query that had a worker for each partition, of which one was further than the other, and is edited so that one
+// worker reads all of them, makes the rows that the partition which was behind hasn't made.
+func TestEditToAllPartitions(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(2), openDir(t)
+	add := func(partition int, at fleetscore.Micros, value float64) {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(fmt.Sprint("d", partition))}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{value}}}}
+		if value < 0 {
+			r = nil
+		}
+		if _, err := h.Append(t.Context(), partition, hub.Stamp{Source: "http", Arrived: at}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(0, 60*minute, -1)
+	add(1, 60*minute, -1)
+	for i := range fleetscore.Micros(60) {
+		add(0, 100*minute+i*10*second, float64(i))
+	}
+	for i := range fleetscore.Micros(20) {
+		add(1, 100*minute+i*10*second, float64(i))
+	}
+	c := config
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, MIN(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)"
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	for i := fleetscore.Micros(20); i < 60; i++ {
+		add(1, 100*minute+i*10*second, float64(i))
+	}
+	add(0, 130*minute, -1)
+	add(1, 130*minute, -1)
+	add(0, 131*minute, -1)
+	add(1, 131*minute, -1)
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, Value AS Value, LAG(Value) OVER (LIMIT DURATION(second, 8)) AS N INTO readings FROM hub TIMESTAMP BY TS"
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := rowsIn(t, b)
+	of := map[string]int{}
+	for id := range rows {
+		of[id[:2]]++
+	}
+	if of["d0"] != 60 || of["d1"] != 60 {
+		t.Errorf("%d and %d rows of 60 readings each", of["d0"], of["d1"])
+	}
+}

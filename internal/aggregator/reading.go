@@ -39,6 +39,7 @@ type reading struct {
 type track struct {
 	partition int
 	last      window.Checkpoint // what was committed last
+	own       fleetscore.Micros // up to this time its rows were committed, if the query was edited: less far than Done, if each partition was read for itself
 	at        place             // the log that it lies in
 	position  uint64            // the last message taken; 0 before the first
 	epoch     int64             // of that message; 0 before the first

@@ -355,6 +355,9 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 	e := newEvents(a.plan, r.config())
 	e.join(ctx, a.references)
 	e.replay(list)
+	for _, t := range r.tracks {
+		e.own = append(e.own, t.own)
+	}
 	return e, from, nil
 }
 
