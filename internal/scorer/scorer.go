@@ -10,6 +10,7 @@ package scorer
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"runtime"
 	"slices"
 	"sync"
@@ -296,14 +297,13 @@ func (r *run) marked(marks []bool) (out []fleetscore.Key) {
 // allItems are the items of keys with rows and of those that were expected,
 // sorted by key.
 func (r *run) allItems(expected []fleetscore.Key) []fleetscore.Item {
-	order := make([]uint32, len(r.items))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(a, b uint32) int { return cmp.Compare(r.items[a].Key, r.items[b].Key) })
+	order := byKey(len(r.items), func(i int) fleetscore.Key { return r.items[i].Key })
 	if !slices.IsSorted(expected) {
-		expected = slices.Clone(expected)
-		slices.Sort(expected)
+		unsorted := expected
+		expected = make([]fleetscore.Key, len(unsorted))
+		for to, i := range byKey(len(unsorted), func(i int) fleetscore.Key { return unsorted[i] }) {
+			expected[to] = unsorted[i]
+		}
 	}
 	out := make([]fleetscore.Item, 0, max(len(order), len(expected)))
 	for len(order) > 0 || len(expected) > 0 {
@@ -321,6 +321,32 @@ func (r *run) allItems(expected []fleetscore.Key) []fleetscore.Item {
 				expected = expected[1:]
 			}
 		}
+	}
+	return out
+}
+
+// byKey are the places of n keys in the order of the keys. Their first eight bytes are compared as a number, which
+// decides nearly always and is several times as fast.
+func byKey(n int, key func(i int) fleetscore.Key) []uint32 {
+	type place struct {
+		head uint64
+		at   uint32
+	}
+	places := make([]place, n)
+	for i := range places {
+		var head [8]byte
+		copy(head[:], key(i))
+		places[i] = place{binary.BigEndian.Uint64(head[:]), uint32(i)}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.head != b.head {
+			return cmp.Compare(a.head, b.head)
+		}
+		return cmp.Compare(key(int(a.at)), key(int(b.at)))
+	})
+	out := make([]uint32, n)
+	for i, p := range places {
+		out[i] = p.at
 	}
 	return out
 }

@@ -78,7 +78,7 @@ class Exchange:
             return got["Prediction"].to_numpy(dtype="float64"), got["Score"].to_numpy(dtype="float64")
         with self.arrow.memory_map(file) as f:
             table = self.arrow.ipc.open_file(f).read_all()
-            return table["Prediction"].to_numpy(), table["Score"].to_numpy()  # the DataFrame gets copies
+            return table["Prediction"].to_numpy(), table["Score"].to_numpy()
 
     def coverage(self, file: str, key: List[str], without: Sequence[str]) -> Callable[[], Any]:
         """What makes the coverage as a DataFrame of the same kind, without some columns; keys are texts. The file is read now."""
@@ -102,6 +102,9 @@ class Exchange:
         if self.kind == "polars":
             pl = importlib.import_module("polars")
             return self.df.with_columns([pl.Series("Prediction", prediction), pl.Series("Score", score)])
+        np, pd = importlib.import_module("numpy"), importlib.import_module("pandas")
+        # These columns are copied here, out of the file, and not once more.
+        prediction, score = (pd.Series(np.array(v), index=self.df.index, copy=False) for v in (prediction, score))
         return self.df.assign(Prediction=prediction, Score=score)
 
 

@@ -3,17 +3,19 @@
 // than in CSV or Parquet: the bytes of a column of numbers are the column.
 //
 // Files (also called Feather version 2) and streams are read, with buffers compressed by
-// LZ4 or zstd too. The package keeps no state and starts no goroutine.
+// LZ4 or zstd too. The package keeps no state; no goroutine of it outlives a call.
 package ipc
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
@@ -193,10 +195,8 @@ func (f *reader) add(batch arrow.RecordBatch) (err error) {
 		}
 	}
 	f.times = join(f.times, times, keep, f.begun)
-	for i, n := range f.schema.Key {
-		if err := f.keys[i].add(column(n), keep); err != nil {
-			return f.problem(n, err)
-		}
+	if err := f.addKeys(column, keep); err != nil {
+		return err
 	}
 	for i, n := range f.schema.Values {
 		v, err := numbersOf(column(n))
@@ -207,6 +207,26 @@ func (f *reader) add(batch arrow.RecordBatch) (err error) {
 	}
 	f.begun = true
 	return nil
+}
+
+// addKeys adds the key columns, all at the same time.
+func (f *reader) addKeys(column func(name string) arrow.Array, keep []int) error {
+	errs := make([]error, len(f.keys))
+	var wg sync.WaitGroup
+	for i, n := range f.schema.Key {
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil { // the library trusts the offsets of a file
+					errs[i] = unsound(f.name, fmt.Errorf("%v", p))
+				}
+			}()
+			if err := f.keys[i].add(column(n), keep); err != nil {
+				errs[i] = f.problem(n, err)
+			}
+		})
+	}
+	wg.Wait()
+	return cmp.Or(errs...)
 }
 
 func (f *reader) problem(column string, err error) error {
