@@ -129,6 +129,7 @@ func (s *scoring) run(cmd *cobra.Command) (err error) {
 	s.Stage = func(stage oneshot.Stage) func() {
 		return startProgress(stderr, stage.Name, stage.Done, stage.Total, stage.Unit)
 	}
+	defer oneshot.FewCollections()()
 	m, err := oneshot.Run(cmd.Context(), s.Config)
 	if err != nil {
 		return err
