@@ -110,16 +110,7 @@ func TestImagesAtOnce(t *testing.T) {
 		if _, err := l.PutConfig(t.Context(), time.Now(), "", cfg); err != nil {
 			t.Fatal(err)
 		}
-		for _, image := range []string{"box@old", "box@new"} {
-			j := fleetscore.Job{ID: fleetscore.JobID(strings.TrimPrefix(image, "box@")), Pipeline: "p", State: fleetscore.JobWaiting, Config: fleetscore.PipelineConfig{Pool: "cpu"}}
-			if err := ledgertest.Insert(t.Context(), l, j); err != nil {
-				t.Fatal(err)
-			}
-			j.Image = image
-			if err := l.PlanJob(t.Context(), j, []ledger.PlannedTask{{Task: fleetscore.Task{ID: fleetscore.TaskID(j.ID) + ".000", Job: j.ID, State: fleetscore.TaskQueued}}}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		planTwo(t, l)
 		for range 2 {
 			if _, err := p.scale(t.Context()); err != nil {
 				t.Fatal(err)
@@ -155,6 +146,21 @@ func TestImagesAtOnce(t *testing.T) {
 	}
 }
 
+// planTwo plans a job in each of two images, with a task that waits.
+func planTwo(t *testing.T, l ledger.Ledger) {
+	t.Helper()
+	for _, image := range []string{"box@old", "box@new"} {
+		j := fleetscore.Job{ID: fleetscore.JobID(strings.TrimPrefix(image, "box@")), Pipeline: "p", State: fleetscore.JobWaiting, Config: fleetscore.PipelineConfig{Pool: "cpu"}}
+		if err := ledgertest.Insert(t.Context(), l, j); err != nil {
+			t.Fatal(err)
+		}
+		j.Image = image
+		if err := l.PlanJob(t.Context(), j, []ledger.PlannedTask{{Task: fleetscore.Task{ID: fleetscore.TaskID(j.ID) + ".000", Job: j.ID, State: fleetscore.TaskQueued}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestNodesFollowTheJobsImages: a pool of one node starts it in the image of the first job,
 // although the tag has moved; when that is done, the node gives way to one for the next job.
 func TestNodesFollowTheJobsImages(t *testing.T) {
@@ -167,16 +173,7 @@ func TestNodesFollowTheJobsImages(t *testing.T) {
 	if _, err := l.PutConfig(t.Context(), time.Now(), "", cfg); err != nil {
 		t.Fatal(err)
 	}
-	for _, image := range []string{"box@old", "box@new"} {
-		j := fleetscore.Job{ID: fleetscore.JobID(strings.TrimPrefix(image, "box@")), Pipeline: "p", State: fleetscore.JobWaiting, Config: fleetscore.PipelineConfig{Pool: "cpu"}}
-		if err := ledgertest.Insert(t.Context(), l, j); err != nil {
-			t.Fatal(err)
-		}
-		j.Image = image
-		if err := l.PlanJob(t.Context(), j, []ledger.PlannedTask{{Task: fleetscore.Task{ID: fleetscore.TaskID(j.ID) + ".000", Job: j.ID, State: fleetscore.TaskQueued}}}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	planTwo(t, l)
 	scaled := func() (alive []fleetscore.Node) {
 		t.Helper()
 		if _, err := p.scale(t.Context()); err != nil {

@@ -16,7 +16,7 @@ import (
 // age alone makes it remove nothing. RunRetention closes the hub.
 func RunRetention(t *testing.T, open func(t *testing.T, size int64, deps hub.Deps) hub.Hub) {
 	const size = 300_000
-	told := &health{}
+	told := &Health{}
 	now := time.Now()
 	var needed [3]atomic.Uint64 // nothing is known at first
 	h := open(t, size, hub.Deps{Health: told, Now: func() time.Time { return now }, Needed: func(partition int) uint64 { return needed[partition].Load() }})
@@ -40,12 +40,12 @@ func RunRetention(t *testing.T, open func(t *testing.T, size int64, deps hub.Dep
 		for i := range needed {
 			needed[i].Store(1)
 		}
-		waitUntil(t, func() bool { _, _, overdue := look(); return overdue > 0 && told.of("hub retention") != "" })
+		waitUntil(t, func() bool { _, _, overdue := look(); return overdue > 0 && told.Of("hub retention") != "" })
 		stats, sum, overdue := look()
 		if sum != all || stats[0].First != 1 || stats[2].First != 1 {
 			t.Errorf("%d of %d bytes are left, from messages %d and %d on, though all are needed", sum, all, stats[0].First, stats[2].First)
 		}
-		if text := told.of("hub retention"); overdue > all || !strings.Contains(text, "are kept, because a query still needs them") {
+		if text := told.Of("hub retention"); overdue > all || !strings.Contains(text, "are kept, because a query still needs them") {
 			t.Errorf("%d of %d bytes are said to be overdue, and health says %q", overdue, all, text)
 		}
 	})
@@ -59,7 +59,7 @@ func RunRetention(t *testing.T, open func(t *testing.T, size int64, deps hub.Dep
 			needed[i].Store(1 << 62)
 		}
 		waitUntil(t, func() bool { _, sum, overdue := look(); return sum <= size && overdue == 0 })
-		waitUntil(t, func() bool { return told.of("hub retention") == "" })
+		waitUntil(t, func() bool { return told.Of("hub retention") == "" })
 		stats, sum, _ := look()
 		if sum < size/2 {
 			t.Errorf("only %d bytes are left of %d that may stay", sum, size)
@@ -110,13 +110,14 @@ func waitUntil(t *testing.T, done func() bool) {
 	}
 }
 
-// health remembers what was told.
-type health struct {
+// Health remembers what a hub told.
+type Health struct {
 	mu    sync.Mutex // guards what follows
 	parts map[string]string
 }
 
-func (h *health) Report(part, text string) {
+// Report takes what is wrong with a part.
+func (h *Health) Report(part, text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.parts == nil {
@@ -125,9 +126,11 @@ func (h *health) Report(part, text string) {
 	h.parts[part] = text
 }
 
-func (h *health) Warn(part, text string) { h.Report(part, text) }
+// Warn is the same as Report.
+func (h *Health) Warn(part, text string) { h.Report(part, text) }
 
-func (h *health) of(part string) string {
+// Of is what was told of a part last.
+func (h *Health) Of(part string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.parts[part]

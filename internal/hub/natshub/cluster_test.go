@@ -160,7 +160,7 @@ func TestLosesMembers(t *testing.T) {
 func TestClusterAway(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3)
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: c.URL(), Name: "away"}, hub.Deps{Health: told})
 	books := &book{acked: map[fleetscore.Micros]uint64{}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -169,7 +169,7 @@ func TestClusterAway(t *testing.T) {
 	wg.Go(func() { books.write(ctx, t, h) })
 	eventually(t, "appends", func() bool { return books.count() > 20 })
 	c.Kill()
-	eventually(t, "health says why", func() bool { return strings.Contains(told.of("hub"), "connection to the NATS servers was lost") })
+	eventually(t, "health says why", func() bool { return strings.Contains(told.Of("hub"), "connection to the NATS servers was lost") })
 	eventually(t, "an append fails at once", func() bool {
 		start := time.Now()
 		_, err := h.Append(t.Context(), 0, hubtest.At(-1), nil)
@@ -184,7 +184,7 @@ func TestClusterAway(t *testing.T) {
 	c.Start()
 	before := books.count()
 	eventually(t, "appends go on", func() bool { return books.count() > before+20 })
-	eventually(t, "health is good", func() bool { return told.of("hub") == "" })
+	eventually(t, "health is good", func() bool { return told.Of("hub") == "" })
 	cancel()
 	wg.Wait()
 	books.check(t, h)

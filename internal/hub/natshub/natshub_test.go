@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,29 +36,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // names makes the hubs of tests that share servers differ.
 var names atomic.Int64
-
-// health remembers what was reported.
-type health struct {
-	mu    sync.Mutex // guards what follows
-	parts map[string]string
-}
-
-func (h *health) Report(part, text string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.parts == nil {
-		h.parts = map[string]string{}
-	}
-	h.parts[part] = text
-}
-
-func (h *health) Warn(part, text string) { h.Report(part, text) }
-
-func (h *health) of(part string) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.parts[part]
-}
 
 func openHub(t *testing.T, cfg natshub.Config, deps hub.Deps) hub.Hub {
 	t.Helper()
@@ -314,7 +290,7 @@ func TestCheckURL(t *testing.T) {
 func TestFull(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, natstest.Options{})
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: s.URL(), Replicas: 1, MaxBytes: 1 << 20}, hub.Deps{Health: told})
 	var stored uint64
 	var err error
@@ -324,8 +300,8 @@ func TestFull(t *testing.T) {
 			stored = seq
 		}
 	}
-	if !fleetscore.Exhausted.Is(err) || stored == 0 || !strings.Contains(told.of("hub"), "can't be stored") {
-		t.Errorf("after %d messages: %v, health %q", stored, err, told.of("hub"))
+	if !fleetscore.Exhausted.Is(err) || stored == 0 || !strings.Contains(told.Of("hub"), "can't be stored") {
+		t.Errorf("after %d messages: %v, health %q", stored, err, told.Of("hub"))
 	}
 	if stats, err := h.Stats(t.Context()); err != nil || stats[0].First != 1 || stats[0].Last != stored {
 		t.Errorf("%+v, %v; want messages 1 to %d", stats, err, stored)
@@ -338,7 +314,7 @@ func TestRetention(t *testing.T) {
 	s := natstest.Start(t, natstest.Options{})
 	var needed atomic.Uint64
 	start := time.Now()
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: s.URL(), Name: "old", Replicas: 1, Retention: time.Second},
 		hub.Deps{Health: told, Now: func() time.Time { return start.Add(time.Hour) }, Needed: func(int) uint64 { return needed.Load() }})
 	idle := openHub(t, natshub.Config{URL: s.URL(), Name: "old", Replicas: 1, Retention: time.Second}, hub.Deps{}) // removes nothing
@@ -359,11 +335,11 @@ func TestRetention(t *testing.T) {
 	needed.Store(8)
 	eventually(t, "messages before the needed one are removed", func() bool { return first() == 8 })
 	eventually(t, "a warning", func() bool {
-		return strings.Contains(told.of("hub retention"), "1 MB of readings are older than hub.retention")
+		return strings.Contains(told.Of("hub retention"), "1 MB of readings are older than hub.retention")
 	})
 	needed.Store(100)
 	eventually(t, "old messages are removed", func() bool { return first() == 16 })
-	eventually(t, "the warning ends", func() bool { return told.of("hub retention") == "" })
+	eventually(t, "the warning ends", func() bool { return told.Of("hub retention") == "" })
 	needed.Store(0) // unknown
 	got, err := hubtest.ReadN(t.Context(), h, 0, 3, 5)
 	if err != nil || got[0].Seq != 16 || got[4].Seq != 20 {
@@ -376,7 +352,7 @@ func TestRetention(t *testing.T) {
 func TestDeleted(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, natstest.Options{})
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: s.URL(), Name: "gone", Replicas: 1}, hub.Deps{Health: told})
 	id := h.ID()
 	for i := range fleetscore.Micros(5) {
@@ -409,7 +385,7 @@ func TestDeleted(t *testing.T) {
 	if _, ok, err := h.Reaches(t.Context(), 0, epoch); ok || err != nil {
 		t.Errorf("the lost epoch is still known: %v", err)
 	}
-	if text := told.of("hub log"); !strings.Contains(text, "was deleted") {
+	if text := told.Of("hub log"); !strings.Contains(text, "was deleted") {
 		t.Errorf("health says %q", text)
 	}
 	cancel()
@@ -422,7 +398,7 @@ func TestOpenedTogether(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, natstest.Options{})
 	for round := range 10 {
-		var told [2]health
+		var told [2]hubtest.Health
 		var hubs [2]hub.Hub
 		var all errgroup.Group
 		for i := range hubs {
@@ -438,7 +414,7 @@ func TestOpenedTogether(t *testing.T) {
 			t.Errorf("round %d: the hubs %x and %x", round, hubs[0].ID(), hubs[1].ID())
 		}
 		for i := range hubs {
-			if text := told[i].of("hub log"); text != "" {
+			if text := told[i].Of("hub log"); text != "" {
 				t.Errorf("round %d: server %d says %q", round, i, text)
 			}
 			if err := hubs[i].Close(); err != nil {
@@ -456,7 +432,7 @@ const errStoreFailed jetstream.ErrorCode = 10049
 func TestOlderCopy(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, natstest.Options{})
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: s.URL(), Name: "copy", Replicas: 1}, hub.Deps{Health: told})
 	for i := range fleetscore.Micros(6) {
 		mustAppend(t, h, i, nil)
@@ -519,7 +495,7 @@ func TestOlderCopy(t *testing.T) {
 	if err != nil || !ok || last >= 6 {
 		t.Errorf("the epoch of message 6 reaches message %d, %v, %v; want less, so that a query notices the loss", last, ok, err)
 	}
-	if text := told.of("hub log"); !strings.Contains(text, "went back") {
+	if text := told.Of("hub log"); !strings.Contains(text, "went back") {
 		t.Errorf("health says %q", text)
 	}
 	stats, err := h.Stats(t.Context())
@@ -548,7 +524,7 @@ func TestOlderCopy(t *testing.T) {
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, natstest.Options{})
-	told := &health{}
+	told := &hubtest.Health{}
 	h := openHub(t, natshub.Config{URL: s.URL(), Name: "damage", Replicas: 1}, hub.Deps{Health: told})
 	js := streams(t, s.URL())
 	mustAppend(t, h, 1, nil)
@@ -575,7 +551,7 @@ func TestDamage(t *testing.T) {
 	if err != nil || len(stats[0].Damage) != 2 || stats[0].Damage[0].First != 4 || stats[0].Damage[1].First != 2 || stats[0].Last != 5 || stats[0].Messages != 3 {
 		t.Errorf("%+v, %v; want the damage of messages 2 and 4", stats, err)
 	}
-	if text := told.of("hub log"); strings.Count(text, "message 2 is lost") != 1 {
+	if text := told.Of("hub log"); strings.Count(text, "message 2 is lost") != 1 {
 		t.Errorf("health says %q", text)
 	}
 }
