@@ -229,11 +229,3 @@ func (d *dues) Pop() any {
 	*d, last.place = (*d)[:len(*d)-1], -1
 	return last
 }
-
-// stayBehind notes up to when rows of some keys were committed, if that is less than for others: the query was edited, and had a
-// worker for each partition before.
-func (e *events) stayBehind(keys []fleetscore.Key, own fleetscore.Micros) {
-	for _, k := range keys {
-		e.behind[k] = own
-	}
-}

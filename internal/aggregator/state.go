@@ -361,6 +361,14 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 	return e, from, nil
 }
 
+// stayBehind notes up to when rows of some keys were committed, if that is less than for others: the query was edited, and had a
+// worker for each partition before.
+func (e *events) stayBehind(keys []fleetscore.Key, own fleetscore.Micros) {
+	for _, k := range keys {
+		e.behind[k] = own
+	}
+}
+
 // forget deletes the states of a pass before a position, or also of the position if the
 // query keeps none. Later ones may be those of a server that has taken the lead. An error
 // only leaves them for the next time.
