@@ -23,11 +23,10 @@ import (
 // order of time, equal times in the order of their keys, and those of a key in the order of the log. So the rows depend on
 // the log alone, as those of package window do, and not on how keys are spread over partitions.
 //
-// A checkpoint holds all of the state (save), because some of it, such as the time at
-// which a long session was cut last, depends on more readings than are open. If the
-// state doesn't fit the query, which was edited, the log is read again from the first
-// message that can still influence rows (replay), and rows that were committed are left
-// out.
+// A checkpoint holds all of the state (save), so that a restart needn't read again as much of the log as
+// windows and functions look back. If the state is lost, or doesn't fit the query, which was edited, the log is read
+// again from the first message that can still influence rows (replay), and rows that were committed are left
+// out: the other rows are the same.
 type events struct {
 	plan   *query.Plan
 	form   int64             // of the query's text, for checkpoints

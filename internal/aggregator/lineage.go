@@ -98,6 +98,9 @@ func (r *reading) missing(t *track, first, last uint64) {
 	r.a.metrics.gone.Add(float64(last - first + 1))
 	r.a.update(t.partition, func(s *PartitionStatus) { s.Gone += last - first + 1 })
 	why := "they were removed because of their age, or of the size of the log, before the query had read them: hub.retention is too little for the outage"
+	if last <= t.last.Position {
+		why = "they were removed because of their age, or of the size of the log, and this query needs them once more, because its state is gone: rows of what was open then are made of the readings that are left"
+	}
 	if stats, err := r.a.hub.Stats(r.ctx); err == nil {
 		for _, d := range stats[t.partition].Damage {
 			if d.First <= last && first <= d.Last {

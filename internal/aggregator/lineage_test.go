@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
@@ -192,6 +194,41 @@ func TestGap(t *testing.T) {
 	}
 	if s.CompleteUntil < 101*minute {
 		t.Errorf("complete until %v: the query stands still", s.CompleteUntil)
+	}
+}
+
+// TestStateLostAfterRetention: when the state of a query is lost, and the hub has removed messages that open sessions need, the query
+// says so, and goes on.
+func TestStateLostAfterRetention(t *testing.T) {
+	t.Parallel()
+	const s = 1_000_000
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "TumblingWindow(second, 5)", "SessionWindow(minute, 1, 30) OVER (PARTITION BY Device)", 1)
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	at := func(from, to fleetscore.Micros) {
+		for at := from; at <= to; at += 30 * s {
+			send(t, h, sent{"d", at, at, 1})
+		}
+	}
+	at(100*minute, 110*minute)
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	loseStates(t, b)
+	h.Expire(0, 12)
+	at(110*minute+30*s, 112*minute)
+	ticks(t, h, 1, 130*minute)
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := a.Status().Partitions[0], "its state is gone"; got.Gone == 0 || !strings.Contains(got.Note, want) {
+		t.Errorf("%d messages are gone: %q, want %q", got.Gone, got.Note, want)
+	}
+	rows, _ := rowsIn(t, b)
+	if d := cmp.Diff(map[string]string{fmt.Sprint("d ", 113*minute): "15 15"}, rows); d != "" { // of 25, ten are gone
+		t.Errorf("rows (-want +got):\n%s", d)
 	}
 }
 

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"cmp"
 	"container/heap"
 	"maps"
 	"slices"
@@ -18,14 +17,6 @@ func (q *Query) Streams() bool {
 	return slices.ContainsFunc(q.joins, func(j join) bool { return !j.reference })
 }
 
-// Sessions reports whether a plan has sessions. Where a session is cut depends on where it began,
-// which may be any time ago.
-func (p *Plan) Sessions() bool {
-	return slices.ContainsFunc(p.Queries, func(q *Query) bool {
-		return slices.ContainsFunc(q.Windows, func(w sql.Window) bool { return w.Kind == sql.Session })
-	})
-}
-
 // Horizon is how far back events can influence rows to come, at most: the windows and
 // looks back of all steps one after the other.
 func (p *Plan) Horizon() time.Duration {
@@ -38,7 +29,9 @@ func (p *Plan) Horizon() time.Duration {
 		}
 		for _, w := range q.Windows {
 			if w.Kind == sql.Session {
-				own = max(own, 2*w.Max+w.Timeout) // a session begins at a check, and ends at the second one after it
+				// A session is shorter than 2*Max. It begins where one before it was cut if
+				// there was an event Max before that cut, or up to Timeout earlier, and none of the pauses since then was too long.
+				own = max(own, 2*w.Max+w.Timeout)
 			}
 			own = max(own, w.Size)
 		}
@@ -173,10 +166,8 @@ func (s *sliding) load(c *value.Cursor) {
 func (s *sliding) count() int { return len(s.queue) }
 
 func (s *sessions) save(f *value.Fields) {
-	due := slices.Clone(s.due) // each session has one alarm
-	slices.SortFunc(due, func(a, b alarm) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.seq, b.seq)) })
 	var out value.Fields
-	for _, a := range due {
+	for _, a := range slices.SortedFunc(slices.Values(s.due), alarm.compare) {
 		out.Int(int64(a.at))
 		out.Text(a.session.key)
 		out.Int(int64(a.session.start))
@@ -192,8 +183,7 @@ func (s *sessions) load(c *value.Cursor) {
 		x := &session{key: in.Text(), start: fleetscore.Micros(in.Int()), last: fleetscore.Micros(in.Int())}
 		x.groups.load(in, s.aggregates, s.groupOf)
 		s.of[x.key] = x
-		s.seq++
-		heap.Push(&s.due, alarm{at, s.seq, x})
+		heap.Push(&s.due, alarm{at, x})
 	}
 }
 

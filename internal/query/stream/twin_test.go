@@ -176,7 +176,7 @@ func (s spec) rows(events []fact) (out []string) {
 				case running && t == last+s.timeout:
 					add(t, open)
 					open, running = nil, false
-				case running && t%s.to == 0 && t-start > s.to:
+				case running && t%s.to == 0 && t-start >= s.to:
 					add(t, open)
 					open, start = nil, t
 				}
@@ -284,6 +284,55 @@ func TestTwin(t *testing.T) {
 			rt.Fatalf("%s\n%+v\nrows (-want +got):\n%s", s.query(), events, d)
 		}
 	})
+}
+
+// TestHorizon: rows after any time come out the same of the events alone that are no older than the plan's horizon before it.
+func TestHorizon(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"tumbling", "hopping", "sliding", "session", "snapshot"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			told := 0 // tries that tell something
+			rapid.Check(t, func(rt *rapid.T) {
+				s := drawSpec(rt)
+				s.kind, s.late, s.disorder, s.over = kind, 1000, 1000, false
+				var events []fact
+				at := 100
+				for range rapid.IntRange(20, 60).Draw(rt, "events") {
+					at += rapid.SampledFrom([]int{0, 1, 1, 1, 2, 3, 7}).Draw(rt, "gap") // so that many sessions are longer than allowed
+					events = append(events, fact{at: at, arrived: at, key: rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "key"), number: len(events)})
+				}
+				after := rapid.IntRange(100, at).Draw(rt, "after")
+				first := after - int(compile(t, s.query()).Horizon()/time.Second) + 1
+				all, _ := s.run(t, events)
+				some, _ := s.run(t, slices.DeleteFunc(slices.Clone(events), func(e fact) bool { return e.at < first }))
+				want, got := later(t, all, after), later(t, some, after)
+				if d := diff.Diff(want, got); d != "" {
+					rt.Fatalf("%s\n%+v\nrows after %d (-of all events +of those from %d on):\n%s", s.query(), events, after, first, d)
+				}
+				if first > 110 && len(got) > 0 {
+					told++
+				}
+			})
+			if told < 10 {
+				t.Errorf("only %d tries left events out and had rows", told)
+			}
+		})
+	}
+}
+
+// later are the rows with a time after another.
+func later(t testing.TB, rows []string, after int) (out []string) {
+	for _, r := range rows {
+		var at int
+		if _, err := fmt.Sscanf(r, `{"t":%d`, &at); err != nil {
+			t.Fatal(err)
+		}
+		if at > after {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // TestTwinSeesSomething: the random streams hold what the rules are about.

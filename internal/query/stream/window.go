@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"container/heap"
 	"math"
 
@@ -235,15 +236,17 @@ func (s *sliding) fire(at fleetscore.Micros, emit func(*group)) {
 
 // sessions end when no event came for timeout after the last one; an event exactly
 // timeout after it still belongs to the session. At the multiples of most since
-// 1970-01-01 UTC a session that is longer than most is cut: another one begins at that
-// instant.
+// 1970-01-01 UTC a session that is at least as long as most is cut: another one begins at that
+// instant. So a session that was cut is cut again at each multiple that it reaches, and whether it is cut
+// at a multiple depends only on the events of the time most before it: see Plan.Horizon.
+//
+// These are the conditions by which Azure Stream Analytics says that its session windows end.
 type sessions struct {
 	timeout, most fleetscore.Micros
 	aggregates    []*expr.Aggregate
 	groupOf       groupOf
 	of            map[string]*session
 	due           alarms
-	seq           int
 }
 
 type session struct {
@@ -266,12 +269,11 @@ func (s *sessions) add(e entry) {
 
 // deadline is when a session ends if no further event comes.
 func (s *sessions) deadline(x *session) fleetscore.Micros {
-	return min(x.last+s.timeout, ceil(x.start+s.most+1, s.most))
+	return min(x.last+s.timeout, ceil(x.start+s.most, s.most))
 }
 
 func (s *sessions) wake(x *session) {
-	s.seq++
-	heap.Push(&s.due, alarm{s.deadline(x), s.seq, x})
+	heap.Push(&s.due, alarm{s.deadline(x), x})
 }
 
 func (s *sessions) next() fleetscore.Micros {
@@ -302,18 +304,21 @@ func (s *sessions) fire(at fleetscore.Micros, emit func(*group)) {
 
 type alarm struct {
 	at      fleetscore.Micros
-	seq     int
 	session *session
 }
 
+// compare orders alarms by time and key, so that the order of rows doesn't depend on what was before.
+func (a alarm) compare(b alarm) int {
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.session.key, b.session.key))
+}
+
+// alarms is a heap with one alarm for each session.
 type alarms []alarm
 
-func (a alarms) Len() int { return len(a) }
-func (a alarms) Less(i, j int) bool {
-	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].seq < a[j].seq
-}
-func (a alarms) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)   { *a = append(*a, x.(alarm)) }
+func (a alarms) Len() int           { return len(a) }
+func (a alarms) Less(i, j int) bool { return a[i].compare(a[j]) < 0 }
+func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
+func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
 func (a *alarms) Pop() any {
 	last := (*a)[len(*a)-1]
 	*a = (*a)[:len(*a)-1]
