@@ -68,6 +68,9 @@ type Item struct {
 	// Kept is the earlier job whose outcome and predictions stay, as nothing that they depend
 	// on has changed; empty if the item's own job worked on the key.
 	Kept JobID `json:"kept,omitempty"`
+	// Image is that of the container in which the key's model was asked, by its digest; empty if
+	// that was no container, or if no model was asked.
+	Image string `json:"image,omitempty"`
 	// Content is a digest of all that the outcome depends on: rows, model, settings. 0 means
 	// that there is none.
 	Content uint64 `json:"-"`
@@ -197,6 +200,15 @@ func (j Job) Images() (out []string) {
 		}
 	}
 	return append(out, j.FormerImages...)
+}
+
+// ShortImage is the name of an image with the beginning of its digest, for tables that people read.
+func ShortImage(image string) string {
+	const prefix = "@sha256:"
+	if at := strings.Index(image, prefix); at >= 0 && len(image) > at+len(prefix)+12 {
+		return image[:at+len(prefix)+12]
+	}
+	return image
 }
 
 // Task is a bundle of a job's keys: those of a shard range.

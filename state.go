@@ -17,6 +17,9 @@ const (
 // Outcomes lists all outcomes in their order of display.
 var Outcomes = []Outcome{Scored, NoData, NoModel, Failed, TimedOut, Quarantined, Excluded}
 
+// Asked reports whether a model was asked for the outcome.
+func (o Outcome) Asked() bool { return o == Scored || o == Failed || o == TimedOut }
+
 // JobState is where a job is in its life.
 type JobState string
 

@@ -18,7 +18,7 @@ func ItemSchema(key []string) table.TableSchema {
 	}
 	for _, c := range [][2]string{{"Job", table.Text}, {"Outcome", table.Text}, {"Rows", table.Long}, {"Anomalies", table.Long},
 		{"First", table.Timestamp}, {"Last", table.Timestamp}, {"Model", table.Text}, {"Reason", table.Text},
-		{"Kept", table.Text}, {"Content", table.Long}} {
+		{"Kept", table.Text}, {"Content", table.Long}, {"Image", table.Text}} {
 		s.Columns = append(s.Columns, table.Column{Name: c[0], Type: c[1]})
 	}
 	return s
@@ -65,6 +65,7 @@ func (d Coverage) WriteItems(ctx context.Context, items []fleetscore.Item, keyNa
 	f.AddTexts("Reason", n, func(row int) string { return items[row].Reason })
 	f.AddTexts("Kept", n, func(row int) string { return string(items[row].Kept) })
 	f.AddLongs("Content", longs(func(i *fleetscore.Item) int64 { return int64(i.Content) }))
+	f.AddTexts("Image", n, func(row int) string { return items[row].Image })
 	return d.WriteFrame(ctx, ItemSchema(keyNames), f, jobFile(job))
 }
 
@@ -251,6 +252,10 @@ func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q 
 	}
 	keys, index := f.Keys(s.Key)
 	jobs, outcomes, models, reasons, kept := f.Texts("Job"), f.Texts("Outcome"), f.Texts("Model"), f.Texts("Reason"), f.Texts("Kept")
+	images := func(int) string { return "" }
+	if slices.Contains(s.Columns, table.Column{Name: "Image", Type: table.Text}) { // tables of earlier releases get it with their next job
+		images = f.Texts("Image")
+	}
 	from, to := f.Longs("From"), f.Longs("To")
 	rows, anomalies, first, last, contents := f.Longs("Rows"), f.Longs("Anomalies"), f.Longs("First"), f.Longs("Last"), f.Longs("Content")
 	var out []JobItem
@@ -261,7 +266,7 @@ func (d Coverage) ReadItems(ctx context.Context, files []fleetscore.DataFile, q 
 		it := JobItem{Job: fleetscore.JobID(jobs(i)),
 			Interval: fleetscore.Interval{From: fleetscore.Micros(from[i]).Time(), To: fleetscore.Micros(to[i]).Time()},
 			Item: fleetscore.Item{Key: keys[index[i]], Outcome: fleetscore.Outcome(outcomes(i)), Rows: rows[i], Anomalies: anomalies[i],
-				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons(i), Kept: fleetscore.JobID(kept(i)), Content: uint64(contents[i])}}
+				First: fleetscore.Micros(first[i]), Last: fleetscore.Micros(last[i]), Reason: reasons(i), Kept: fleetscore.JobID(kept(i)), Content: uint64(contents[i]), Image: images(i)}}
 		if err := it.Model.UnmarshalText([]byte(models(i))); err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/table"
 )
 
 // TestPagesOfItems: pages of any size, one after the other, hold each item once, in the
@@ -140,5 +141,70 @@ func TestDelayedCoverage(t *testing.T) {
 	}
 	if want := "a third, b second, c third, d second, "; got != want {
 		t.Errorf("the table has %s want %s", got, want)
+	}
+}
+
+// TestCoverageOfEarlierReleases: a table that was made before outcomes named their image is read, and gets the
+// column with the next job; its earlier outcomes name no image, also where their file is written again.
+func TestCoverageOfEarlierReleases(t *testing.T) {
+	t.Parallel()
+	ctx, key := t.Context(), []string{"Device"}
+	d := New(openTemp(t)).Coverage("p")
+	before := ItemSchema(key)
+	before.Columns = before.Columns[:len(before.Columns)-1]
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	to := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	iv := fleetscore.Interval{From: to.Add(-time.Hour), To: to}
+	item := func(k fleetscore.Key, image string) fleetscore.Item {
+		return fleetscore.Item{Key: k, Outcome: fleetscore.Scored, Rows: 3, Last: 7, Image: image}
+	}
+	write := func(job fleetscore.JobID, items ...fleetscore.Item) []fleetscore.DataFile {
+		t.Helper()
+		files, err := d.WriteItems(ctx, items, key, job, iv)
+		check(err)
+		return files
+	}
+	commit := func(job fleetscore.JobID, files []fleetscore.DataFile) {
+		t.Helper()
+		_, err := d.CommitItems(ctx, job, iv, files, nil)
+		check(err)
+	}
+	holds := func(want ...fleetscore.Item) {
+		t.Helper()
+		snap, err := d.Snapshot(ctx)
+		check(err)
+		found, err := d.ReadItems(ctx, snap.Files, ItemQuery{})
+		check(err)
+		var got []fleetscore.Item
+		for _, i := range found {
+			got = append(got, i.Item)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("items (-want +got):\n%s", diff)
+		}
+	}
+	check(d.Create(ctx, before))
+	f, s, err := d.ReadFrame(ctx, write("new", item("a", "box@1"), item("b", "box@1")), nil, table.ReadQuery{})
+	check(err)
+	old, err := d.WriteFrame(ctx, s, f, jobFile("old")) // without the column
+	check(err)
+	commit("old", old)
+	holds(item("a", ""), item("b", ""))
+	for range 2 {
+		check(d.Extend(ctx, ItemSchema(key)))
+	}
+	holds(item("a", ""), item("b", ""))
+	commit("next", write("next", item("b", "box@2"), item("c", "box@2")))
+	holds(item("a", ""), item("b", "box@2"), item("c", "box@2"))
+	if snap, err := d.Snapshot(ctx); err != nil || snap.Version != 3 || !snap.Schema.Equal(ItemSchema(key)) {
+		t.Errorf("the table has version %d and the columns %s, %v", snap.Version, snap.Schema, err)
+	}
+	if err := d.Extend(ctx, before); !fleetscore.Conflict.Is(err) {
+		t.Errorf("a table that has more columns than are wanted: %v, want a conflict", err)
 	}
 }

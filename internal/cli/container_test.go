@@ -310,7 +310,7 @@ func ofAges(t *testing.T, from, to string) {
 }
 
 // inTheirImages checks that each model of the pipeline ages was scored in the image for its
-// release, that the job names both images, and that they are kept.
+// release, that the job names both images and the coverage that of each sensor, and that they are kept.
 func (p *process) inTheirImages() {
 	t := p.t
 	t.Helper()
@@ -327,7 +327,18 @@ func (p *process) inTheirImages() {
 	if code, stdout, stderr := command(t, "job", "show", string(j.ID), server); code != 0 || !strings.Contains(stdout, j.Image) || !strings.Contains(stdout, old) {
 		t.Errorf("job show: %d\n%s%s", code, stdout, stderr)
 	}
+	var coverage api.List[fleetscore.Item]
+	if err := p.Get(t.Context(), "/jobs/"+string(j.ID)+"/coverage", nil, &coverage); err != nil {
+		t.Fatal(err)
+	}
+	images := map[string]string{}
+	for _, i := range coverage.Items {
+		images[i.Key.String()] = i.Image
+	}
 	for key, want := range map[string]string{"1/1": "of old times", "1/3": "of old times", "2/1": "of today", "3/5": "of today"} {
+		if image := images[key]; image == "" || (image == old) != (want == "of old times") || image != old && image != j.Image {
+			t.Errorf("the coverage says that sensor %s was scored in %q", key, image)
+		}
 		if code, stdout, stderr := command(t, "job", "logs", string(j.ID), "--key", key, server); code != 0 || !strings.Contains(stdout, "scored in the image "+want) || strings.Count(stdout, "scored in the image") != 1 {
 			t.Errorf("sensor %s, which is to be scored in the image %s: exit %d\n%s%s", key, want, code, stdout, stderr)
 		}

@@ -483,7 +483,7 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 			if causes {
 				return causesOf(ctx, c, args[0], outcomes)
 			}
-			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "kept", "reason"}}
+			l := &listing{columns: []string{"sensor", "outcome", "rows", "anomalies", "first", "last", "model", "image", "kept", "reason"}}
 			err := eachItem(ctx, c, args[0], outcomes, func(i fleetscore.Item) {
 				var first, last time.Time
 				model := ""
@@ -493,7 +493,7 @@ those that failed, timed out, were quarantined or have no model, grouped by reas
 				if !i.Model.IsZero() {
 					model = i.Model.Short()
 				}
-				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, string(i.Kept), i.Reason)
+				l.add(i, i.Key.String(), string(i.Outcome), i.Rows, i.Anomalies, first, last, model, fleetscore.ShortImage(i.Image), string(i.Kept), i.Reason)
 			})
 			if err != nil {
 				return nil, err

@@ -141,11 +141,12 @@ func TestCanceledWorkStops(t *testing.T) {
 }
 
 // TestOnlyNamedKeys: a lease that names keys, as a rerun's does, is for these alone; a
-// named key that the fleet doesn't expect has an outcome too.
+// named key that the fleet doesn't expect has an outcome too. In a container, the outcomes of
+// models say in which image.
 func TestOnlyNamedKeys(t *testing.T) {
 	t.Parallel()
 	b, lease := threeSensors(t)
-	lease.Keys = []fleetscore.Key{"1", "9"}
+	lease.Keys, lease.Image = []fleetscore.Key{"1", "9"}, "box@1"
 	c := catalog.New(b)
 	if err := errors.Join(c.Predictions("p").Create(t.Context(), catalog.PredictionSchema("TS", lease.KeyNames, lease.Features)),
 		c.Coverage("p").Create(t.Context(), catalog.ItemSchema(lease.KeyNames))); err != nil {
@@ -163,6 +164,10 @@ func TestOnlyNamedKeys(t *testing.T) {
 	want := fleetscore.Counts{fleetscore.Scored: 1, fleetscore.NoData: 1}
 	if d := cmp.Diff(want, server.result.Outcomes); d != "" || server.result.Rows != 1 || server.result.Error != "" {
 		t.Errorf("result %+v, want %v of 1 row", server.result, want)
+	}
+	items, err := c.Coverage("p").ReadItems(t.Context(), server.result.Coverage, catalog.ItemQuery{})
+	if err != nil || len(items) != 2 || items[0].Image != "box@1" || items[1].Image != "" {
+		t.Errorf("the coverage names the image of the container for other keys than that whose model was asked: %+v, %v", items, err)
 	}
 }
 

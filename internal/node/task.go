@@ -228,7 +228,11 @@ func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Le
 		r.Cost = dispatch.CostOf(scored.Items, scored.Threads)
 	}
 	r.Outcomes, r.Rows = scored.Counts(), int64(scored.Predictions.Len())
-	for _, i := range scored.Items {
+	for n := range scored.Items {
+		i := &scored.Items[n]
+		if i.Kept == "" && i.Outcome.Asked() {
+			i.Image = l.Image
+		}
 		if i.Kept != "" {
 			r.Kept.Add(dispatch.Kept{Keys: 1, Rows: i.Rows, Anomalies: i.Anomalies})
 		} else {

@@ -33,6 +33,7 @@ type jobPage struct {
 	Outcomes  []outcome
 	Filter    fleetscore.Outcome
 	Items     []fleetscore.Item
+	Images    bool   // models of these items were asked in containers
 	First     int    // place of the first item that is shown, from 1
 	Of        int    // the number of all items
 	Start, On string // addresses of the first items and of those after these; empty if these are shown already, or if there are none
@@ -168,7 +169,7 @@ func (p *Portal) items(ctx context.Context, v *jobPage, address url.Values) erro
 		v.On = link(items[len(items)-1].Key, v.First-1+len(items))
 	}
 	slices.SortFunc(items, func(a, b fleetscore.Item) int { return cmp.Compare(a.Key, b.Key) })
-	v.Items = items
+	v.Items, v.Images = items, slices.ContainsFunc(items, func(i fleetscore.Item) bool { return i.Image != "" })
 	return nil
 }
 

@@ -300,8 +300,8 @@ var functions = template.FuncMap{
 	"short":     short,
 	"seconds":   func(x float64) string { return time.Duration(x * float64(time.Second)).Round(time.Second).String() },
 	"money":     func(v *float64) string { return fmt.Sprintf("%.2f", *v) },
-	"sensorURL": sensorURL,
-	"glyph":     func(state any) string { return glyphs[toString(state)] },
+	"sensorURL": sensorURL, "shortImage": fleetscore.ShortImage,
+	"glyph": func(state any) string { return glyphs[toString(state)] },
 }
 
 // instant is a time as pages show it: with its date unless that is today.

@@ -136,7 +136,7 @@ func worldOver(t *testing.T, sensors int, seen func(store.Bucket) store.Bucket) 
 	for s := range sensors {
 		k := fleetscore.Key(fmt.Sprintf("%04d\x1f%s", s, hostile))
 		p.Keys, p.Models = append(p.Keys, k), append(p.Models, fleetscore.DigestOf(nil))
-		items = append(items, fleetscore.Item{Key: k, Outcome: fleetscore.Scored, Rows: 10, Reason: hostile})
+		items = append(items, fleetscore.Item{Key: k, Outcome: fleetscore.Scored, Rows: 10, Reason: hostile, Image: "box@sha256:0123456789abcdef"})
 		for n := range 10 {
 			p.KeyIndex = append(p.KeyIndex, uint32(s))
 			p.Times = append(p.Times, fleetscore.MicrosOf(noon.Add(time.Duration(n-9)*time.Minute)))
@@ -222,7 +222,7 @@ func TestPages(t *testing.T) {
 		want    []string
 	}{
 		{"/", 200, true, []string{"12\u202f345 accepted", "✗ stopped:", "✗ failing</span> <strong>hub</strong>: the disk can&#39;t be written", "⚠ warning</span> <strong>disk</strong>: 5 % are left", "1 of 2 nodes", `<a href="/pools/cpu">`, `<a href="/servers">`, `<a href="/sensors?dataset=readings&amp;show=silent" title="no row for ten minutes or longer">1 silent</a>`, "1 succeeded", "1 running", "Pipeline p: sensors in the last hour", `Pipeline candidate, <a href="/shadows/candidate">shadow of p</a>: sensors`, `href="` + html.EscapeString("/sensors/p?"+url.Values{"key": {"0002", hostile}}.Encode())}},
-		{"/jobs/j", 200, false, []string{"3 scored", "0002/", "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
+		{"/jobs/j", 200, false, []string{"3 scored", "0002/", `title="box@sha256:0123456789abcdef">box@sha256:0123456789ab</td>`, "Task 0, attempt 1", "1m0s", `scores sensors of <a href="/jobs/before">before</a> again`, "backfill b7", "priority low"}},
 		{"/jobs/running", 200, true, []string{"running"}},
 		{"/jobs/j?outcome=failed", 200, false, []string{"3 scored"}},
 		{"/pools/cpu", 200, true, []string{"evaluated every 15m0s", "cpu-node", "$TargetDedicatedNodes=2;text=&lt;script&gt;", "✗ Code", "Line 1, Col 2: ", "bound it", "0 to 2 are allowed",

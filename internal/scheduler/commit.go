@@ -233,9 +233,12 @@ func (s *Scheduler) failedItems(ctx context.Context, j fleetscore.Job, t fleetsc
 		}
 		keys = fleetscore.Without(keys, others)
 	}
+	if t.Attempts == 0 {
+		t.Image = "" // that it was to run in
+	}
 	var out []fleetscore.Item
 	for _, k := range keys {
-		out = append(out, fleetscore.Item{Key: k, Outcome: cmp.Or(t.Outcome, fleetscore.Failed), Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason)})
+		out = append(out, fleetscore.Item{Key: k, Outcome: cmp.Or(t.Outcome, fleetscore.Failed), Reason: fmt.Sprintf("task %03d: %s", t.Index, t.Reason), Image: t.Image})
 	}
 	return out, nil
 }

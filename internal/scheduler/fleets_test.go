@@ -246,6 +246,10 @@ func TestImagesOfEnvironments(t *testing.T) {
 	if notes, err := w.catalog.ImageNotes(t.Context(), time.Now()); err != nil || notes["old@1"].Job != j.ID || notes["box@1"].Job != j.ID {
 		t.Errorf("notes of images: %+v, %v", notes, err)
 	}
+	items, err := w.catalog.Coverage("p").JobItems(t.Context(), j.ID, j.Interval)
+	if failed := slices.IndexFunc(items, func(i fleetscore.Item) bool { return i.Outcome == fleetscore.Failed }); err != nil || failed < 0 || items[failed].Image != "old@1" {
+		t.Errorf("the outcome of the failed task doesn't name its image: %+v, %v", items, err)
+	}
 	again, err := w.Rerun(t.Context(), fleetscore.Rerun{Of: j.ID, Failed: true})
 	if err != nil {
 		t.Fatal(err)

@@ -444,7 +444,7 @@ func (s *Scheduler) createTables(ctx context.Context, j fleetscore.Job, in ledge
 			return err
 		}
 	}
-	return s.catalog.Coverage(j.Pipeline).Create(ctx, catalog.ItemSchema(in.KeyNames))
+	return s.catalog.Coverage(j.Pipeline).Extend(ctx, catalog.ItemSchema(in.KeyNames))
 }
 
 // fail ends a job of which no prediction was committed.

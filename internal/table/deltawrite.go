@@ -83,6 +83,47 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 	}
 }
 
+// Extend is Create for a table whose shape gets further columns in time: a table that lacks the
+// last ones gets them. They are null in the files that it has.
+func (d *Delta) Extend(ctx context.Context, s TableSchema) error {
+	for {
+		snap, err := d.Snapshot(ctx)
+		if fleetscore.NotFound.Is(err) || err == nil && !s.extends(snap.Schema) {
+			return d.Create(ctx, s)
+		}
+		if err == nil {
+			err = d.extend(ctx, snap, s)
+		}
+		if !fleetscore.Conflict.Is(err) { // or another writer's commit came first
+			return err
+		}
+	}
+}
+
+// extend commits the columns as the version after that of a snapshot.
+func (d *Delta) extend(ctx context.Context, snap *Snapshot, s TableSchema) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if err := d.commits.take(ctx); err != nil {
+		return fleetscore.Wrap("extend table", d.opt.Name, err)
+	}
+	defer d.commits.Unlock()
+	if err := d.mu.take(ctx); err != nil {
+		return fleetscore.Wrap("extend table", d.opt.Name, err)
+	}
+	id, created := d.metaData.ID, d.metaData.CreatedTime
+	d.mu.Unlock()
+	meta, err := writeMeta(s, id, created)
+	if err != nil {
+		return err
+	}
+	if err := d.put(ctx, snap.Version+1, []action{{CommitInfo: commitInfo("ADD COLUMNS", d.opt.now(), nil)}, {MetaData: meta}}); err != nil {
+		return err
+	}
+	return d.committed(ctx)
+}
+
 // Commit appends one commit to the log. When another writer takes the version
 // first, the commit is judged anew against the table as it is then and tried
 // with the next version.

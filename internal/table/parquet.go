@@ -153,6 +153,7 @@ type wanted struct {
 	name     string
 	kind     kind
 	optional bool // of a time: null is 0
+	added    bool // a file that is older than the column may lack it: 0, NaN or an empty text then
 }
 
 // readParquet reads the wanted columns of a file that Fleetscore wrote.

@@ -363,6 +363,17 @@ func (s *Source) find(file *parquet.File, name string) (parquet.LeafColumn, bool
 func (s *Source) absent(w wanted, file *parquet.File, opt *ReadOptions) (column, error) {
 	out, n := column{name: w.name, kind: w.kind}, int(file.NumRows())
 	c, ok := hasConstant(s.Constants, w.name)
+	if !ok && w.added {
+		switch w.kind {
+		case kindDouble:
+			out.doubles = slices.Repeat([]float64{math.NaN()}, n)
+		case kindText:
+			out = constant(w.name, "", n)
+		default:
+			out.longs, out.zero = make([]int64, n), w.optional
+		}
+		return out, nil
+	}
 	if !ok {
 		have := parquetNames(file)
 		if s.Delta != nil && s.Delta.Columns != nil {

@@ -122,6 +122,12 @@ func (s TableSchema) Equal(o TableSchema) bool {
 	return s.Time == o.Time && slices.Equal(s.Key, o.Key) && slices.Equal(s.Columns, o.Columns)
 }
 
+// extends tells whether the columns are those of another shape and further ones after them.
+func (s TableSchema) extends(o TableSchema) bool {
+	n := len(o.Columns)
+	return s.Time == o.Time && slices.Equal(s.Key, o.Key) && len(s.Columns) > n && slices.Equal(s.Columns[:n], o.Columns)
+}
+
 // String lists the columns for people.
 func (s TableSchema) String() string {
 	names := make([]string, len(s.Columns))
@@ -164,7 +170,8 @@ func (s TableSchema) wanted(values []string) []wanted {
 func (s TableSchema) all() []wanted {
 	out := make([]wanted, len(s.Columns))
 	for i, c := range s.Columns {
-		out[i] = wanted{c.Name, kind(c.Type), c.Type == string(kindTime) && c.Name != s.Time}
+		own := c.Name == s.Time || slices.Contains(s.Key, c.Name)
+		out[i] = wanted{c.Name, kind(c.Type), c.Type == string(kindTime) && c.Name != s.Time, !own}
 	}
 	return out
 }
