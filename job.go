@@ -97,7 +97,7 @@ type Harm struct {
 
 // Why is why the model of a sensor isn't scored.
 func (h Harm) Why() error {
-	return Errorf(Conflict, "score", h.Key.String(), "its model %s is in quarantine, as it did harm in %d jobs of pipeline %s in a row: %s", h.Model.Short(), len(h.Jobs), h.Pipeline, h.Reason).
+	return Errorf(Conflict, "score", h.Key.String(), "its model %s is in quarantine, as it did harm in %s of pipeline %s in a row: %s", h.Model.Short(), Counted(len(h.Jobs), "job"), h.Pipeline, h.Reason).
 		WithHint("give the sensor another model, or release this one: fleetscore fleet release %s --key KEY", h.Fleet)
 }
 

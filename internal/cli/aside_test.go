@@ -54,7 +54,7 @@ func TestSetAsideIsSeen(t *testing.T) {
 	}
 	from, to := now.Add(-2*time.Hour).UTC().Format(time.RFC3339), now.Add(time.Second).UTC().Format(time.RFC3339)
 	told := func(reason string) bool {
-		return strings.HasPrefix(reason, "of the interval's readings") && strings.Contains(reason, "1 came too late for their window") && strings.Contains(reason, "2 were repeats")
+		return strings.HasPrefix(reason, "of the interval's readings") && strings.Contains(reason, "1 came too late for its window") && strings.Contains(reason, "2 were repeats")
 	}
 	var j fleetscore.Job
 	for end := time.Now().Add(30 * time.Second); !told(j.Reason); { // until commits have the counts

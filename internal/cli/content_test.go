@@ -107,7 +107,7 @@ pipelines:
 		if d := cmp.Diff(want, keys); d != "" || kept != all-len(want) || j.Kept != int64(kept) || j.State != fleetscore.JobSucceeded || j.Rows != first.Rows {
 			t.Errorf("%s: the job worked on %v and kept %d: %+v", what, keys, kept, j)
 		}
-		if !strings.Contains(j.Reason, fmt.Sprintf("%d sensors keep the results", kept)) {
+		if !strings.Contains(j.Reason, fmt.Sprintf("the results of an earlier job stay for %s,", fleetscore.Counted(kept, "sensor"))) {
 			t.Errorf("%s: the job's reason is %q", what, j.Reason)
 		}
 		return j

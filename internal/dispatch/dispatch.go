@@ -95,7 +95,7 @@ func After(t fleetscore.Task, end End, reason string, tries int) fleetscore.Task
 			if end == TimedOut {
 				t.Outcome = fleetscore.TimedOut
 			}
-			t.Reason = fmt.Sprintf("%d of %d tries failed, the last: %s", t.Failures, tries, reason)
+			t.Reason = either(int64(t.Failures), "its only try failed: ", fmt.Sprintf("%d of %d tries failed, the last: ", t.Failures, tries)) + reason
 		}
 		t.Alone = t.Alone || end == TimedOut
 	case Unavailable:

@@ -126,10 +126,14 @@ func TestJudge(t *testing.T) {
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"failed": 5}, Aside{}, fleetscore.JobFailed, "nothing was scored; 5 of 5 sensors failed"},
 		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobSucceeded, ""},
 		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{}, Aside{}, fleetscore.JobSucceeded, ""},
-		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobFailed, "have no model"},
+		{fleetscore.LimitsConfig{NoData: all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobFailed, "1 of 5 sensors has no model"},
 		{fleetscore.LimitsConfig{NoData: all, NoModel: all}, fleetscore.Counts{"no_data": 4, "no_model": 1}, Aside{}, fleetscore.JobSucceeded, ""},
 		{fleetscore.LimitsConfig{NoData: ten}, fleetscore.Counts{"no_data": 5}, Aside{}, fleetscore.JobFailed, "the limit is 10%"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 3, "no_model": 2}, Aside{}, fleetscore.JobPartlyFailed, "2 of 5 sensors have no model"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"failed": 1}, Aside{}, fleetscore.JobFailed, "1 of 1 sensor failed"},
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 1}, Aside{}, fleetscore.JobFailed, "its one sensor has no readings in the interval"},
 		// Readings that were set aside.
+		{fleetscore.LimitsConfig{}, fleetscore.Counts{"no_data": 1}, Aside{Late: 1, Early: 1, Repeats: 1}, fleetscore.JobFailed, "of the interval's readings 1 came too late for its window, 1 came too early, with a time after its arrival, 1 was a repeat"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 50, Repeats: 1}, fleetscore.JobSucceeded, "of the interval's readings 50 came too late for their window"},
 		{fleetscore.LimitsConfig{}, fleetscore.Counts{"scored": 9}, Aside{Late: 3, Early: 4, Repeats: 5}, fleetscore.JobSucceeded, ""},
 	} {

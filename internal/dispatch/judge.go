@@ -29,7 +29,7 @@ func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Asi
 	var over []string
 	total := c.Total()
 	written := total > 0 || l.NoData != nil // every outcome that occurs has a configured limit
-	check := func(limit, def *fleetscore.Allowance, what string, outcomes ...fleetscore.Outcome) {
+	check := func(limit, def *fleetscore.Allowance, one, many string, outcomes ...fleetscore.Outcome) {
 		var n int64
 		for _, o := range outcomes {
 			n += c[o]
@@ -39,12 +39,12 @@ func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Asi
 			limit = def
 		}
 		if !limit.Allows(n, total) {
-			over = append(over, fmt.Sprintf("%d of %d sensors %s, the limit is %v", n, total, what, *limit))
+			over = append(over, fmt.Sprintf("%d of %s %s, the limit is %v", n, fleetscore.Counted(total, "sensor"), either(n, one, many), *limit))
 		}
 	}
-	check(l.Failed, fleetscore.AllowShare(0), "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
-	check(l.NoModel, fleetscore.AllowShare(0), "have no model", fleetscore.NoModel)
-	check(l.NoData, fleetscore.AllowShare(100), "have no data", fleetscore.NoData)
+	check(l.Failed, fleetscore.AllowShare(0), "failed", "failed", fleetscore.Failed, fleetscore.TimedOut, fleetscore.Quarantined)
+	check(l.NoModel, fleetscore.AllowShare(0), "has no model", "have no model", fleetscore.NoModel)
+	check(l.NoData, fleetscore.AllowShare(100), "has no data", "have no data", fleetscore.NoData)
 	state := fleetscore.JobSucceeded
 	if len(over) > 0 {
 		state = fleetscore.JobPartlyFailed
@@ -65,15 +65,24 @@ func Judge(l fleetscore.LimitsConfig, c fleetscore.Counts, rows int64, aside Asi
 func nothingScored(c fleetscore.Counts, aside Aside) string {
 	const allow = `  (if this is expected, write "no_data: 100%" into the pipeline's limits)`
 	total := c.Total()
+	none := either(total, "its one sensor has no", fmt.Sprintf("none of %d sensors has", total))
 	switch {
 	case total == 0:
 		return "nothing was scored: the fleet has no sensors, and the interval has no rows" + allow
 	case c[fleetscore.NoData] < total:
 		return "nothing was scored"
 	case aside.Late+aside.Early > 0:
-		return fmt.Sprintf("nothing was scored: none of %d sensors has rows in the interval, because all readings of the interval were set aside%s", total, allow)
+		return "nothing was scored: " + none + " rows in the interval, because all readings of the interval were set aside" + allow
 	}
-	return fmt.Sprintf("nothing was scored: none of %d sensors has readings in the interval%s", total, allow)
+	return "nothing was scored: " + none + " readings in the interval" + allow
+}
+
+// either is the text for one or for another number of things.
+func either(n int64, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // note mentions the readings that were set aside, if they are many compared with the
@@ -82,11 +91,11 @@ func (a Aside) note(rows int64) string {
 	all := rows + a.Late + a.Early + a.Repeats
 	var parts []string
 	for _, p := range []struct {
-		n    int64
-		what string
-	}{{a.Late, "came too late for their window"}, {a.Early, "came too early, with times after their arrival"}, {a.Repeats, "were repeats"}} {
+		n         int64
+		one, many string
+	}{{a.Late, "came too late for its window", "came too late for their window"}, {a.Early, "came too early, with a time after its arrival", "came too early, with times after their arrival"}, {a.Repeats, "was a repeat", "were repeats"}} {
 		if p.n > 0 && p.n*100 >= all*manyAside {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, either(p.n, p.one, p.many)))
 		}
 	}
 	if len(parts) == 0 {

@@ -136,6 +136,9 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	}
 	n.python.now = n.now
 	n.codes.Dir, n.codes.Leave = cfg.WorkDir, func(folder string) { n.python.leave(folder, n.log) }
+	n.codes.Stays = func(folder string, err error) {
+		n.log.Warn("code that no task needs any more can't be removed; this is tried again with the next code, and when the node starts or ends", "folder", folder, "error", err)
+	}
 	return n, nil
 }
 

@@ -253,14 +253,14 @@ func (n *Node) write(ctx context.Context, tables *catalog.Catalog, l dispatch.Le
 			out.printf("how long the models took isn't kept: %v", err) // the results are there
 		}
 	}
-	line := fmt.Sprintf("%d rows scored, %d anomalies;", r.Rows, r.Anomalies)
+	line := fmt.Sprintf("%s scored, anomalies: %d;", fleetscore.Counted(r.Rows, "row"), r.Anomalies)
 	for _, o := range fleetscore.Outcomes {
 		if c := r.Outcomes[o]; c > 0 {
 			line += fmt.Sprintf(" %d %s", c, o)
 		}
 	}
 	if k := r.Kept.Keys; k > 0 {
-		line += fmt.Sprintf("; of these, %d sensors keep the results of an earlier job, as their rows and models haven't changed", k)
+		line += fmt.Sprintf("; the results of an earlier job stay for %s of these, whose rows and models haven't changed", fleetscore.Counted(k, "sensor"))
 	}
 	out.printf("%s", line)
 	return r, nil

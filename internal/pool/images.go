@@ -62,14 +62,18 @@ func apart(queued []ledger.QueuedImage, slots int, nodes []fleetscore.Node) (atL
 }
 
 // fetch has the images brought to the machine that tasks wait for, each once as long as they wait: also those whose nodes
-// can't start yet, because the pool has as many nodes as it may have.
-func (p *Pools) fetch(ctx context.Context, pool string, c fleetscore.PoolConfig, queued []ledger.QueuedImage) {
+// can't start yet, because the pool has as many nodes as it may have. A pool without nodes that starts none, as with
+// scale.max: 0, needs no images yet.
+func (p *Pools) fetch(ctx context.Context, pool string, c fleetscore.PoolConfig, queued []ledger.QueuedImage, nodes []fleetscore.Node, starts int) {
 	by, ok := p.providers[c.Provider].(Fetcher)
 	if !ok {
 		return
 	}
 	before := p.fetched[pool]
 	p.fetched[pool] = nil
+	if starts == 0 && !slices.ContainsFunc(nodes, func(n fleetscore.Node) bool { return n.State.Works() || n.State.Coming() }) {
+		return
+	}
 	for _, q := range queued {
 		if q.Image == "" {
 			continue

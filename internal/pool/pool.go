@@ -242,7 +242,7 @@ func (p *Pools) scaleOne(ctx context.Context, name string, c fleetscore.PoolConf
 	if err != nil {
 		return maxRest, err
 	}
-	p.fetch(ctx, name, c, queued)
+	p.fetch(ctx, name, c, queued, nodes, d.Start+d.StartLow)
 	for i := range d.Start + d.StartLow {
 		kind := fleetscore.Dedicated
 		if i >= d.Start {

@@ -271,7 +271,7 @@ func (s *Scheduler) finish(ctx context.Context, j fleetscore.Job, total dispatch
 		state, reason = fleetscore.JobFailed, fmt.Sprintf("every task failed: %s. The first one: %s", reason, allFailed)
 	}
 	if n := total.Kept.Keys; n > 0 && reason == "" && j.Rerun == nil {
-		reason = fmt.Sprintf("%d sensors keep the results of an earlier job, as their rows and models haven't changed", n)
+		reason = fmt.Sprintf("the results of an earlier job stay for %s, whose rows and models haven't changed", fleetscore.Counted(n, "sensor"))
 	}
 	j, err := s.ledger.UpdateJob(ctx, j.ID, func(j *fleetscore.Job) error {
 		if j.State == fleetscore.JobCommitting {

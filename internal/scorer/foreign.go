@@ -178,7 +178,7 @@ func (r *run) foreign(ctx context.Context, w *worker, k int, group []uint32) err
 	}
 	if left := len(group) - len(kept); left > 0 {
 		r.leftOut.Add(int64(left))
-		it.Reason = fmt.Sprintf("%d of its %d rows lack a feature and are left out", left, len(group))
+		it.Reason = fmt.Sprintf("left out, as they lack a feature: %d of its %s", left, fleetscore.Counted(len(group), "row"))
 	}
 	if len(kept) == 0 {
 		it.Outcome = fleetscore.NoData // all its rows lack a feature, as the reason says

@@ -292,7 +292,7 @@ func (r *run) scoreGroup(ctx context.Context, w *worker, m Model, detector bool,
 	}
 	if leftOut > 0 {
 		r.leftOut.Add(int64(leftOut))
-		it.Reason = fmt.Sprintf("%d of its %d rows lack a feature and are left out", leftOut, len(group))
+		it.Reason = fmt.Sprintf("left out, as they lack a feature: %d of its %s", leftOut, fleetscore.Counted(len(group), "row"))
 	}
 	return nil
 }

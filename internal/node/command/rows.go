@@ -77,7 +77,7 @@ func (s *session) judge(ctx context.Context, sensors []int, output *os.Root) res
 		}
 	}
 	if unasked > 0 {
-		s.batch.Log("%s: %d rows of %s are left out, because they aren't rows of the input, or are in it twice", s.subject(sensors), unasked, s.cfg.Predictions)
+		s.batch.Log("%s: left out of %s, because they aren't rows of the input or are there twice: %s", s.subject(sensors), s.cfg.Predictions, fleetscore.Counted(unasked, "row"))
 	}
 	for _, i := range sensors {
 		e := scorer.Ended{Prediction: prediction[s.starts[i]:s.starts[i+1]], Score: score[s.starts[i]:s.starts[i+1]]}
@@ -91,7 +91,7 @@ func (s *session) judge(ctx context.Context, sensors []int, output *os.Root) res
 			}
 		}
 		if missing > 0 {
-			e = scorer.Ended{Err: fmt.Errorf("%s has no prediction for %d of its %d rows", s.cfg.Predictions, missing, len(e.Prediction))}
+			e = scorer.Ended{Err: fmt.Errorf("%s has no prediction for %d of its %s", s.cfg.Predictions, missing, fleetscore.Counted(len(e.Prediction), "row"))}
 		}
 		res.ended[i] = e
 	}

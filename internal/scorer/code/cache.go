@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/fleetscore/fleetscore"
@@ -26,11 +28,17 @@ type Cache struct {
 	// Leave is called before a folder is removed to make room; nothing may use it afterwards. nil
 	// means that nobody has to be told.
 	Leave func(folder string)
+	// Stays is called when a folder couldn't be removed. It goes on counting among what is kept, and the next archive that
+	// is unpacked tries to remove it again. nil means that nobody has to be told.
+	Stays func(folder string, err error)
 
 	mu      sync.Mutex // guards what follows; it isn't held while files are read, written or removed
 	own     bool       // Dir was made
 	folders map[fleetscore.Digest]*folder
-	turn    int64 // grows with each use
+	stays   []*folder // that couldn't be removed
+	turn    int64     // grows with each use
+
+	removeAll func(string) error // for tests; nil means os.RemoveAll
 }
 
 // folder is an archive that is unpacked, or is being unpacked.
@@ -115,13 +123,13 @@ func (c *Cache) add(ctx context.Context, f *folder, digest fleetscore.Digest, fe
 	for _, file := range archive.File {
 		size += int64(min(file.UncompressedSize64, maxBytes))
 	}
+	c.mu.Lock()
+	again := c.stays
+	c.stays = nil
+	c.mu.Unlock()
+	c.remove(again)
 	leaving, err := c.place(f, digest, size)
-	for _, old := range leaving {
-		if c.Leave != nil {
-			c.Leave(old.dir)
-		}
-		err = errors.Join(err, os.RemoveAll(old.dir))
-	}
+	c.remove(leaving)
 	if err != nil {
 		return fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err)
 	}
@@ -129,6 +137,27 @@ func (c *Cache) add(ctx context.Context, f *folder, digest fleetscore.Digest, fe
 		return errors.Join(fleetscore.Errorf(fleetscore.Unavailable, op, digest.Short(), "%w", err), os.RemoveAll(f.dir))
 	}
 	return nil
+}
+
+// remove removes folders that had to go. One that can't be removed is no fault of the task whose archive needs room.
+func (c *Cache) remove(leaving []*folder) {
+	removeAll := c.removeAll
+	if removeAll == nil {
+		removeAll = os.RemoveAll
+	}
+	for _, old := range leaving {
+		if c.Leave != nil {
+			c.Leave(old.dir)
+		}
+		if err := removeAll(old.dir); err != nil {
+			if c.Stays != nil {
+				c.Stays(old.dir, err)
+			}
+			c.mu.Lock()
+			c.stays = append(c.stays, old)
+			c.mu.Unlock()
+		}
+	}
 }
 
 // place names an archive's folder, and gives those that make room for it. They aren't the cache's any more.
@@ -153,6 +182,9 @@ func (c *Cache) place(f *folder, digest fleetscore.Digest, size int64) (leaving 
 func (c *Cache) room() (leaving []*folder) {
 	var all int64
 	for _, f := range c.folders {
+		all += f.bytes
+	}
+	for _, f := range c.stays {
 		all += f.bytes
 	}
 	for most := cmp.Or(c.MostBytes, mostBytes); all > most; {
@@ -212,13 +244,13 @@ func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var problems []error
-	for _, f := range c.folders {
+	for _, f := range slices.Concat(slices.Collect(maps.Values(c.folders)), c.stays) {
 		problems = append(problems, os.RemoveAll(f.dir))
 	}
 	if c.own {
 		problems = append(problems, os.RemoveAll(c.Dir))
 		c.Dir, c.own = "", false
 	}
-	c.folders = nil
+	c.folders, c.stays = nil, nil
 	return errors.Join(problems...)
 }

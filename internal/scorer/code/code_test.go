@@ -163,6 +163,56 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// TestFolderThatStays: a folder that can't be removed costs no task its code. It goes on counting, so that what is kept
+// stays bounded, and goes as soon as it can be removed.
+func TestFolderThatStays(t *testing.T) {
+	t.Parallel()
+	stuck, told := "", 0
+	cache := code.Cache{Dir: t.TempDir(), MostBytes: 25, Stays: func(string, error) { told++ }}
+	cache.SetRemove(func(folder string) error {
+		if folder == stuck {
+			return errors.New("busy")
+		}
+		return os.RemoveAll(folder)
+	})
+	get := func(name string) string {
+		t.Helper()
+		from := t.TempDir()
+		write(t, from, map[string]string{"code/" + name: "10 bytes, "})
+		data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
+		folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		done()
+		return folder
+	}
+	there := func(when string, folders map[string]bool) {
+		t.Helper()
+		for folder, want := range folders {
+			if _, err := os.Stat(folder); (err == nil) != want {
+				t.Errorf("%s: %s: %v, want it there: %t", when, folder, err, want)
+			}
+		}
+	}
+	a := get("a")
+	stuck = a
+	b, c := get("b"), get("c") // a has to go
+	there("a can't be removed", map[string]bool{a: true, b: true, c: true})
+	d := get("d") // b and c make room for it
+	there("a can't be removed yet", map[string]bool{a: true, b: false, c: false, d: true})
+	if told < 2 {
+		t.Errorf("it was told %d times that a stays", told)
+	}
+	stuck = ""
+	e := get("e")
+	there("a can be removed", map[string]bool{a: false, d: true, e: true})
+	if err := cache.Close(); err != nil {
+		t.Error(err)
+	}
+	there("at the end", map[string]bool{d: false, e: false})
+}
+
 // TestEvictionHoldsNobody: while a folder is made free, which may take seconds until processes have ended, tasks get other
 // archives, and also the one that has to go, in another folder.
 func TestEvictionHoldsNobody(t *testing.T) {
