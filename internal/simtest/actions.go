@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/ledger"
+	"github.com/fleetscore/fleetscore/internal/store"
 )
 
 // act lets one thing happen. Every action leaves a server that runs.
@@ -26,10 +28,31 @@ func (w *world) act(ctx context.Context) error {
 func (w *world) within(d time.Duration) time.Duration { return time.Duration(w.rnd.Int64N(int64(d))) }
 
 // crash kills the server, and starts another one.
-func (w *world) crash(_ context.Context, s *server) error {
+func (w *world) crash(ctx context.Context, s *server) error {
 	w.kill(s)
+	if w.streams() && w.query.timeout > 0 && w.query.within == 0 && w.query.apart == 0 && w.rnd.IntN(2) == 0 {
+		if err := w.loseStates(ctx); err != nil {
+			return err
+		}
+	}
 	time.Sleep(w.within(20 * time.Second))
 	return w.start()
+}
+
+// loseStates deletes the states of the query, which has to make the same rows without them; docs/query.md says which queries don't.
+func (w *world) loseStates(ctx context.Context) error {
+	for i := range partitions {
+		for info, err := range w.store.List(ctx, catalog.QueryStates(measured, fmt.Sprintf("p%03d", i)), store.ListOptions{}) {
+			if err == nil {
+				err = w.store.Delete(ctx, info.Name)
+			}
+			if err != nil {
+				return err
+			}
+			w.conductor.note("loss of " + string(info.Name))
+		}
+	}
+	return nil
 }
 
 // outage kills the server, and starts another one when due times have passed.

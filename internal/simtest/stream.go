@@ -40,6 +40,7 @@ const (
 // querying is what the query of a run does: the rows of its windows, and what becomes of late readings.
 type querying struct {
 	timeout time.Duration // of a session; 0: windows tumble, and each is width long
+	most    time.Duration // sessions are cut at its multiples
 	within  time.Duration // how late readings may be that revise rows; 0: late readings are set aside
 	apart   time.Duration // each device has a watermark of its own, and readings may be so old at their arrival; 0: one watermark
 }
@@ -57,13 +58,16 @@ func drawQuery(seed uint64) (q querying) {
 	case 2:
 		q.apart = some
 	}
+	if q.most = 24 * time.Hour; rnd.IntN(2) == 0 {
+		q.most = time.Duration(20+rnd.IntN(50)) * time.Second
+	}
 	return q
 }
 
 func (q querying) settings() fleetscore.QueryConfig {
 	window, over := fmt.Sprintf("TumblingWindow(second, %d)", int(width.Seconds())), ""
 	if q.timeout > 0 {
-		window = fmt.Sprintf("SessionWindow(second, %d, 86400) OVER (PARTITION BY Device)", int(q.timeout.Seconds()))
+		window = fmt.Sprintf("SessionWindow(second, %d, %d) OVER (PARTITION BY Device)", int(q.timeout.Seconds()), int(q.most.Seconds()))
 	}
 	c := fleetscore.QueryConfig{Cut: fleetscore.Duration(time.Minute)}
 	switch {

@@ -96,22 +96,40 @@ func (t *twin) rows() map[cell]window {
 	}
 	for key, list := range of {
 		slices.SortFunc(list, func(a, b reading) int { return cmp.Compare(a.at, b.at) })
-		for i, first := 0, 0; i < len(list); i++ {
-			row := cell{key, windowOf(list[i].at)}
-			if t.timeout > 0 {
-				row.at = list[i].at + micros(t.timeout)
+		end := windowOf
+		if t.timeout > 0 {
+			end = t.sessions(list)
+		}
+		for _, r := range list {
+			row := cell{key, end(r.at)}
+			x, ok := out[row]
+			if !ok {
+				x.value = math.Inf(-1)
 			}
-			if i+1 < len(list) && (t.timeout > 0 && list[i+1].at <= row.at || t.timeout == 0 && windowOf(list[i+1].at) == row.at) {
-				continue
-			}
-			x := window{value: math.Inf(-1)}
-			for _, r := range list[first : i+1] {
-				x = window{max(x.value, r.value), x.n + 1, x.serials + r.serial}
-			}
-			out[row], first = x, i+1
+			out[row] = window{max(x.value, r.value), x.n + 1, x.serials + r.serial}
 		}
 	}
 	return out
+}
+
+// sessions gives the end of the session of each of a device's readings, which are in the order of time.
+func (t *twin) sessions(list []reading) (end func(fleetscore.Micros) fleetscore.Micros) {
+	ends := map[fleetscore.Micros]fleetscore.Micros{}
+	for first := 0; first < len(list); {
+		last := first // of the readings without a pause that is too long
+		for last+1 < len(list) && list[last+1].at <= list[last].at+micros(t.timeout) {
+			last++
+		}
+		for _, r := range list[first : last+1] {
+			cut := max(r.at, list[first].at+micros(t.most)) // no earlier, and at a multiple
+			if over := cut % micros(t.most); over != 0 {
+				cut += micros(t.most) - over
+			}
+			ends[r.at] = min(cut, list[last].at+micros(t.timeout))
+		}
+		first = last + 1
+	}
+	return func(at fleetscore.Micros) fleetscore.Micros { return ends[at] }
 }
 
 // keyMarks are the watermarks of devices, and a clock that goes on by the steps of the sources, by no more than
