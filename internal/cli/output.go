@@ -289,3 +289,21 @@ func progressLine(stage string, done, total int64, unit string, took time.Durati
 	return fmt.Sprintf("%-8s [%s%s] %3d %%  %s of %s %s  %s", stage, strings.Repeat("#", full), strings.Repeat("·", barWidth-full),
 		100*done/total, thousands(done/scale), thousands(total/scale), unit, rate)
 }
+
+func outcomeList(c fleetscore.Counts) string {
+	var parts []string
+	for _, o := range fleetscore.Outcomes {
+		if n := c[o]; n > 0 || o == fleetscore.Scored {
+			parts = append(parts, thousands(n)+" "+string(o))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func shortList(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

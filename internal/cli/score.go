@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type scoring struct {
 	command                    commandFlags
 	from, to, badRows, missing string
 	failOn                     []string
+	frame                      []int
 }
 
 func newScoreCommand() *cobra.Command {
@@ -80,6 +82,8 @@ Exit codes: 0 the outcomes are within --fail-on, 3 they are not, 1 nothing was s
 	f.StringVar(&s.Format, "format", "csv", "form of the predictions: csv, parquet or arrow")
 	f.BoolVar(&s.ResultsOnly, "results-only", false, "predictions have a line for each row of the data, in their order, and only the columns Prediction and Score; both are empty for rows that weren't scored. Not with --from, --to or --bad-rows skip")
 	f.StringSliceVar(&s.failOn, "fail-on", []string{"failed=0", "no_model=0"}, "outcomes that make the exit code 3 where more sensors have them, as counts or shares: failed=0, no_model=1%, no_data=5%")
+	f.IntSliceVar(&s.frame, "frame", nil, "files that this process has inherited, by which the Python package hands over a DataFrame (docs/formats/frame.md)")
+	must(f.MarkHidden("frame"))
 	s.command.addTo(cmd)
 	for _, name := range []string{"models", "out"} {
 		must(cmd.MarkFlagRequired(name))
@@ -135,10 +139,41 @@ func (s *scoring) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	writeCauses(stderr, m.Causes)
-	s.summary(cmd.OutOrStdout(), m)
+	if s.Frame == nil {
+		s.summary(cmd.OutOrStdout(), m)
+	} else if err := handBack(cmd.OutOrStdout(), m); err != nil {
+		return err
+	}
 	err = verdict(m.Outcomes, limits)
 	if err != nil && m.Rows == 0 && m.Outcomes[fleetscore.NoData] == m.Outcomes.Total() {
-		fmt.Fprintln(stderr, "nothing was scored: the data holds no rows of these sensors (if this is expected, add no_data=100% to --fail-on)")
+		fmt.Fprint(stderr, "nothing was scored: the data holds no rows of these sensors")
+		if s.Frame == nil {
+			fmt.Fprint(stderr, " (if this is expected, add no_data=100% to --fail-on)")
+		}
+		fmt.Fprintln(stderr)
+	}
+	return err
+}
+
+// openFrame opens the files of --frame.
+func (s *scoring) openFrame() error {
+	if s.frame == nil {
+		return nil
+	}
+	if len(s.frame) != 3 {
+		return usagef("--frame: the numbers of three open files are needed, of the rows, the results and the coverage")
+	}
+	file := func(i int) *os.File { return os.NewFile(uintptr(s.frame[i]), "frame") }
+	s.Frame = &oneshot.Frame{Ready: s.Stdin, Rows: file(0), Results: file(1), Coverage: file(2)}
+	return nil
+}
+
+// handBack gives the manifest to the program that handed over the rows, and tells it that all is there: it needn't wait
+// until this process has ended.
+func handBack(w io.Writer, m *oneshot.Manifest) error {
+	err := json.NewEncoder(w).Encode(m)
+	if c, ok := w.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
 	}
 	return err
 }
@@ -215,7 +250,10 @@ func (s *scoring) parse() error {
 		return err
 	}
 	s.Separator, s.Decimal, s.TimeUnit = opt.Separator, opt.Decimal, opt.TimeUnit
-	if inside(s.Out, s.Models) {
+	if err := s.openFrame(); err != nil {
+		return err
+	}
+	if s.Frame == nil && inside(s.Out, s.Models) {
 		return usagef("--out %s lies among the models, whose folder would then hold files that aren't models; name a folder elsewhere", s.Out)
 	}
 	if s.Workers < 0 {
@@ -283,24 +321,6 @@ func (s *scoring) summary(w io.Writer, m *oneshot.Manifest) {
 		fmt.Fprintf(b, "  warning    %s in %s %s no sensor's name: %s\n", plural(n, "file"), s.Models, verb(n, "fit"), shortList(m.Ignored))
 	}
 	fmt.Fprintf(b, "  results    %s\n", filepath.Join(s.Out, "{predictions."+s.Format+", coverage."+s.Format+", manifest.json}"))
-}
-
-func outcomeList(c fleetscore.Counts) string {
-	var parts []string
-	for _, o := range fleetscore.Outcomes {
-		if n := c[o]; n > 0 || o == fleetscore.Scored {
-			parts = append(parts, thousands(n)+" "+string(o))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-func shortList(names []string) string {
-	const most = 8
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return strings.Join(names, ", ")
 }
 
 // failLimit is how many sensors may end in some ways before the command fails.
@@ -407,7 +427,7 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 	case name == fleetscore.RuntimeNative && (p.script != "" || p.perModel || len(p.code) > 0):
 		return nil, usagef("--script, --per-model and --code are for Python; add --runtime python, or --runtime auto")
 	case p.perModel && p.script == "":
-		return nil, usagef("--per-model needs a --script whose run(model, rows) is called")
+		return nil, usagef("--per-model needs --script, a file whose run(model, rows) is called")
 	case p.script != "" && name != fleetscore.RuntimePython:
 		return nil, usagef("--script needs --runtime python: a script scores all sensors")
 	case name == fleetscore.RuntimeNative:

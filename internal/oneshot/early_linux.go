@@ -11,3 +11,6 @@ import (
 func beginWriting(f *os.File, offset, length int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
 }
+
+// mapAhead maps all pages of a file at once, which costs much less than when each is first used.
+const mapAhead = unix.MAP_POPULATE

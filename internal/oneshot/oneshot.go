@@ -54,6 +54,7 @@ type Config struct {
 	Workers      int                      // the number of goroutines; 0 means the number of cores
 	Out          string                   // the folder for results: a path, or the URL of a store
 	Format       string                   // the format of the predictions: one of Formats
+	Frame        *Frame                   // takes the place of Data, Out and ResultsOnly, if it isn't nil
 	ResultsOnly  bool                     // the predictions have a row for each row of the data, and only the columns Prediction and Score
 	Version      string                   // the program's version, for the manifest
 	Log          func(string, ...any)     // takes a line for each sensor that wasn't scored; may be nil
@@ -120,7 +121,8 @@ type run struct {
 	cfg   Config
 	m     *Manifest
 	out   *Folder
-	filed sync.Mutex // guards m.Files while files are written
+	into  scorer.Buffers
+	noted sync.Mutex // guards the maps of m: stages may run, and files be written, at the same time
 }
 
 // Run scores a fleet. It fails if nothing could be scored at all because rows, models
@@ -136,6 +138,11 @@ func Run(ctx context.Context, cfg Config) (*Manifest, error) {
 	r := &run{cfg: cfg, m: &Manifest{Version: cfg.Version, Started: time.Now().UTC(), Data: cfg.Data, Models: cfg.Models, Template: cfg.Template,
 		Key: cfg.Key, Time: cfg.Time, Features: cfg.Features, Runtime: cfg.Runtime, FeaturesBy: cfg.FeaturesBy, Label: cfg.Label, Missing: cfg.Missing, From: cfg.From, To: cfg.To,
 		Files: map[string]FileInfo{}, Degenerate: []string{}, Ignored: []string{}, Seconds: map[string]float64{}, CPUSeconds: map[string]float64{}}}
+	if cfg.Frame != nil {
+		err := r.scoreFrame(ctx)
+		r.m.Ended = time.Now().UTC()
+		return r.m, err
+	}
 	models, err := r.models(ctx)
 	if err != nil {
 		return nil, err
@@ -195,8 +202,11 @@ func (c *Config) checkColumns() error {
 			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "a feature must be a column, or Name=column")
 		}
 		if _, twice := from[name]; twice {
-			return fleetscore.Errorf(fleetscore.Invalid, opScore, f, "the predictions would have two columns %s", name).
-				WithHint("rename the feature on output: Other=%s", column)
+			e := fleetscore.Errorf(fleetscore.Invalid, opScore, f, "the predictions would have two columns %s", name)
+			if c.Frame != nil {
+				return e.WithHint("rename the column of the DataFrame, or leave the feature out")
+			}
+			return e.WithHint("rename the feature on output: Other=%s", column)
 		}
 		from[name] = column
 	}
@@ -215,6 +225,8 @@ func (r *run) stage(name string, total int64, unit string) (done *atomic.Int64, 
 	}
 	return done, func() {
 		shown()
+		r.noted.Lock()
+		defer r.noted.Unlock()
 		r.m.Seconds[name] = time.Since(began).Round(time.Millisecond).Seconds()
 		r.m.CPUSeconds[name] = (cpuTime() - spent).Round(time.Millisecond).Seconds()
 	}
@@ -264,15 +276,16 @@ func (r *run) models(ctx context.Context) (fleet.Source, error) {
 	case *fleet.Folder:
 		if !named {
 			return nil, fleetscore.Errorf(fleetscore.Invalid, opScore, r.cfg.Models, "the folder isn't a pack, so the names of the models must be given").
-				WithHint("use --model, for example 'model_{%s}', or --sensors with a list of sensors and models", strings.Join(r.cfg.Key, "}_{"))
+				WithHint("name them with --model, for example 'model_{%s}', or list sensors and models in a file and name that with --sensors", strings.Join(r.cfg.Key, "}_{"))
 		}
 		r.m.Ignored = append(r.m.Ignored, m.Ignored...)
 	}
 	return models, nil
 }
 
-func (r *run) read(ctx context.Context) (*table.Input, error) {
-	schema := table.Schema{Time: r.cfg.Time, Key: r.cfg.Key, Untimed: r.cfg.Time == ""}
+// columns says which columns of the rows are read, and how.
+func (r *run) columns() (schema table.Schema, opt table.ReadOptions, err error) {
+	schema = table.Schema{Time: r.cfg.Time, Key: r.cfg.Key, Untimed: r.cfg.Time == ""}
 	for _, f := range r.cfg.Features {
 		if _, column := fleetscore.SplitFeature(f); !slices.Contains(schema.Values, column) {
 			schema.Values = append(schema.Values, column)
@@ -281,7 +294,7 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 	if l := r.cfg.Label; l != "" && !slices.Contains(schema.Values, l) {
 		schema.Values = append(schema.Values, l)
 	}
-	opt := table.ReadOptions{BadRows: r.cfg.BadRows, Workers: r.cfg.Workers, Separator: r.cfg.Separator, Decimal: r.cfg.Decimal, TimeUnit: r.cfg.TimeUnit,
+	opt = table.ReadOptions{BadRows: r.cfg.BadRows, Workers: r.cfg.Workers, Separator: r.cfg.Separator, Decimal: r.cfg.Decimal, TimeUnit: r.cfg.TimeUnit,
 		Say: table.Words{Separator: "--separator", Decimal: "--decimal", TimeUnit: "--time-unit"}}
 	if r.cfg.From != nil || r.cfg.To != nil {
 		iv := fleetscore.Interval{From: time.Unix(-1<<40, 0), To: time.Unix(1<<40, 0)}
@@ -292,9 +305,17 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 			iv.To = r.cfg.To.Time()
 		}
 		if err := iv.Validate(); err != nil {
-			return nil, err
+			return schema, opt, err
 		}
 		opt.Interval = &iv
+	}
+	return schema, opt, nil
+}
+
+func (r *run) read(ctx context.Context) (*table.Input, error) {
+	schema, opt, err := r.columns()
+	if err != nil {
+		return nil, err
 	}
 	done, end := r.stage("reading", files.Size(r.cfg.Data), "MB")
 	defer end()
@@ -309,7 +330,11 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (*scorer.Result, error) {
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
-	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: "--features-by position", Label: r.cfg.Label, Missing: r.cfg.Missing, AllRows: r.cfg.ResultsOnly,
+	position := "--features-by position"
+	if r.cfg.Frame != nil {
+		position = `features_by="position"`
+	}
+	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: position, Label: r.cfg.Label, Missing: r.cfg.Missing, AllRows: r.cfg.ResultsOnly || r.cfg.Frame != nil, Into: r.into,
 		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
 		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign, Whole: r.cfg.Whole}, in.Rows, models.Keys(), models)
 }
@@ -343,15 +368,7 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 	done, end := r.stage("writing", r.m.Rows, "rows")
 	coverage := make(chan error, 1) // it is written at the same time
 	go func() {
-		coverage <- r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error {
-			switch r.cfg.Format {
-			case "parquet":
-				return table.WriteItemsParquet(w, r.cfg.Key, result.Items)
-			case "arrow":
-				return ipc.WriteItems(w, r.cfg.Key, result.Items)
-			}
-			return table.WriteItemsCSV(w, r.cfg.Key, result.Items, in.Layout)
-		})
+		coverage <- r.file(ctx, "coverage."+r.cfg.Format, func(w io.Writer) error { return r.writeCoverage(w, in, result) })
 	}()
 	err := r.file(ctx, "predictions."+r.cfg.Format, func(w io.Writer) error {
 		switch r.cfg.Format {
@@ -381,6 +398,16 @@ func (r *run) write(ctx context.Context, in *table.Input, result *scorer.Result)
 	return err
 }
 
+func (r *run) writeCoverage(w io.Writer, in *table.Input, result *scorer.Result) error {
+	switch r.cfg.Format {
+	case "parquet":
+		return table.WriteItemsParquet(w, r.cfg.Key, result.Items)
+	case "arrow":
+		return ipc.WriteItems(w, r.cfg.Key, result.Items)
+	}
+	return table.WriteItemsCSV(w, r.cfg.Key, result.Items, in.Layout)
+}
+
 // file writes a result file and records it in the manifest.
 func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error) error {
 	info, err := r.out.Write(ctx, name, func(w io.Writer) error {
@@ -390,8 +417,8 @@ func (r *run) file(ctx context.Context, name string, fill func(io.Writer) error)
 		return fill(&stoppable{ctx, w})
 	})
 	if err == nil {
-		r.filed.Lock()
-		defer r.filed.Unlock()
+		r.noted.Lock()
+		defer r.noted.Unlock()
 		r.m.Files[name] = info
 	}
 	return err

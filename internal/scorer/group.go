@@ -16,7 +16,7 @@ type grouping struct {
 	per   int      // keys in a bundle
 	rows  []uint32 // bundle after bundle, ascending in each
 	start []int    // where each bundle begins in rows; one more at the end
-	timed bool     // rows come in the order of their times
+	timed bool     // rows come in the order of their times, or have no times
 }
 
 // maxBundle is how many keys a bundle has at most: with 60 rows each, times,
@@ -47,7 +47,7 @@ func groupRows(rows *fleetscore.Rows, workers int) grouping {
 			count[int(k)/g.per]++
 		}
 		counts[s], timed[s] = count, true
-		for i := max(1, from); i < to; i++ {
+		for i := max(1, from); i < to && rows.TimeName != ""; i++ {
 			if rows.Times[i] < rows.Times[i-1] {
 				timed[s] = false
 				break

@@ -31,7 +31,7 @@ func TestGroupRows(t *testing.T) {
 }
 
 func checkGroups(t interface{ Fatalf(string, ...any) }, keys, n, workers int, ordered bool) {
-	rows := &fleetscore.Rows{Keys: make([]fleetscore.Key, keys)}
+	rows := &fleetscore.Rows{TimeName: "TS", Keys: make([]fleetscore.Key, keys)}
 	want := map[uint32][]uint32{}
 	timed := true
 	for i := range n {

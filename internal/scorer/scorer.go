@@ -39,6 +39,7 @@ type Spec struct {
 	Label          string                 // column with the truth to pass on; empty for none
 	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
 	AllRows        bool                   // rows without a prediction stay in the result, with NaN
+	Into           Buffers                // where the results of rows are put
 	Timing         bool                   // items tell how long their models took, which costs a look at the clock for each
 	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
 	// Tries is how often a key is scored whose model exceeds ModelTimeout, as the machine
@@ -76,6 +77,9 @@ type Spec struct {
 	Earlier        map[fleetscore.Key]fleetscore.Item
 	Now            func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
+
+// Buffers are memory for a result of each row. The zero value lets Score take memory of its own.
+type Buffers struct{ Prediction, Score []float64 }
 
 // Result is the scored rows and what became of every key.
 type Result struct {
@@ -182,7 +186,10 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 		return nil, err
 	}
 	n, k := rows.Len(), len(rows.Keys)
-	r := &run{spec: spec, rows: rows, prediction: make([]float64, n), score: make([]float64, n),
+	if spec.Into.Prediction == nil {
+		spec.Into = Buffers{make([]float64, n), make([]float64, n)}
+	}
+	r := &run{spec: spec, rows: rows, prediction: spec.Into.Prediction, score: spec.Into.Score,
 		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), harmful: make([]bool, k), apart: make([]bool, k), digests: make([]fleetscore.Digest, k)}
 	for _, f := range spec.Features {
 		_, name := fleetscore.SplitFeature(f)

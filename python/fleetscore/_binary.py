@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any, Callable, List, NoReturn, Optional, Sequence, Tuple
+from typing import IO, Callable, List, NoReturn, Sequence, Tuple, TypeVar
 
 from ._errors import KINDS, Error
+
+T = TypeVar("T")
 
 
 def path() -> str:
@@ -20,6 +22,8 @@ def path() -> str:
     return found
 
 
+READY = b"ready\n"  # says that all rows are there
+
 END_LIMIT = 10.0  # seconds that the program may take to end
 
 
@@ -29,36 +33,44 @@ def main() -> NoReturn:
     os.execv(program, ["fleetscore"] + sys.argv[1:])
 
 
-def run(args: Sequence[str], good: Tuple[int, ...] = (0,), feed: Optional[Callable[[IO[bytes]], None]] = None) -> None:
-    """Runs a command of the program; raises Error with its message unless it ends well.
-    feed writes to the program's standard input while the program starts and reads."""
-    unfed: Optional[Exception] = None
-    with tempfile.TemporaryFile() as said:
-        program = subprocess.Popen([path()] + list(args), stdin=subprocess.PIPE if feed else subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=said, env=environment())
+def run(args: Sequence[str], files: Sequence[IO[bytes]], feed: Callable[[], None], use: Callable[[bytes], T], good: Tuple[int, ...] = (0,)) -> T:
+    """Runs a command of the program that hands over by files (docs/formats/frame.md), and gives what use makes of its
+    answer; raises Error with its message unless it ends well. feed fills files while the program starts; use works while it ends."""
+    with memory() as said:
+        program = subprocess.Popen([path()] + list(args), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment(),
+                                   pass_fds=[f.fileno() for f in files])
         try:
-            if feed:
+            with program.stdin, program.stdout:
+                feed()
                 try:
-                    with widened(program.stdin) as pipe:
-                        feed(pipe)
-                except Exception as e:  # also if the program ended early; its own message is better
-                    unfed = e
+                    program.stdin.write(READY)
+                    program.stdin.close()
+                except OSError:  # it has ended, and says why
+                    pass
+                answer = program.stdout.read()
+            made = use(answer) if answer else None
             code = program.wait()
         except BaseException:  # such as a KeyboardInterrupt
             end(program)
             raise
+        if made is not None and code in good:
+            return made
         said.seek(0)
         text = said.read().decode("utf-8", "replace")
-    if unfed and (code in good or not isinstance(unfed, OSError)):
-        raise unfed
-    if code in good:
-        return
     lines: List[str] = [line for line in text.splitlines() if not line.startswith("Try '")]
     prefix = "fleetscore %s: " % args[0]
     text = "\n".join(line[len(prefix):] if line.startswith(prefix) else line for line in lines).strip()
     if code < 0:
         text = ("the program was ended by signal %d" % -code) + (": " + text if text else "")
     raise Error(text or "the program ended with exit code %d" % code, "failed" if code == 1 else KINDS.get(code, "internal"))
+
+
+def memory() -> IO[bytes]:
+    """A file without a name, in memory where the system allows it: nothing of it is left when the last process that has it open ends."""
+    try:
+        return open(os.memfd_create("fleetscore"), "w+b")
+    except (AttributeError, OSError):
+        return tempfile.TemporaryFile()
 
 
 def end(program: "subprocess.Popen[bytes]") -> None:
@@ -71,17 +83,6 @@ def end(program: "subprocess.Popen[bytes]") -> None:
     finally:  # also after another KeyboardInterrupt
         program.kill()
         program.wait()
-
-
-def widened(pipe: Any) -> IO[bytes]:
-    """A pipe that holds more, where the system allows it, so that the two processes wait less often for each other."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), 1031, 1 << 20)  # F_SETPIPE_SZ of Linux, which Python names since 3.10
-    except (ImportError, OSError):
-        pass
-    return pipe  # type: ignore[no-any-return]
 
 
 def environment() -> dict:

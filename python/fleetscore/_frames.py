@@ -5,7 +5,9 @@ Rows go to the program and come back as Arrow; without pyarrow, those of pandas 
 from __future__ import annotations
 
 import importlib
-from typing import IO, Any, Callable, Dict, List, Sequence, Tuple
+import io
+import mmap
+from typing import IO, Any, Dict, List, Sequence
 
 BATCH_BYTES = 1 << 28  # of a part of an Arrow stream: most DataFrames are one part, and the program refuses parts of 1 GiB
 
@@ -68,43 +70,32 @@ class Exchange:
         with pa.ipc.new_stream(file, table.schema) as out:
             out.write_table(table, max_chunksize=max(1, BATCH_BYTES * len(table) // max(1, table.nbytes)))
 
-    def scored(self, file: str) -> Tuple[Any, Any]:
-        """Prediction and Score of each row; NaN (in Polars null) where there is none."""
-        if self.kind == "polars":
-            got = importlib.import_module("polars").read_ipc(file)
-            return got["Prediction"], got["Score"]
-        if self.format == "csv":
-            got = read_csv(file, {})
-            return got["Prediction"].to_numpy(dtype="float64"), got["Score"].to_numpy(dtype="float64")
-        with self.arrow.memory_map(file) as f:
-            table = self.arrow.ipc.open_file(f).read_all()
-            return table["Prediction"].to_numpy(), table["Score"].to_numpy()
-
-    def coverage(self, file: str, key: List[str], without: Sequence[str]) -> Callable[[], Any]:
-        """What makes the coverage as a DataFrame of the same kind, without some columns; keys are texts. The file is read now."""
+    def coverage(self, file: bytes, key: List[str], without: Sequence[str]) -> Any:
+        """The coverage as a DataFrame of the same kind, without some columns; keys are texts."""
         if self.kind == "polars":
             pl = importlib.import_module("polars")
             got = pl.read_ipc(file).drop(list(without))
-            return lambda: got.with_columns([pl.col(c).cast(pl.Utf8) for c, t in zip(got.columns, got.dtypes) if t == pl.Categorical])
+            return got.with_columns([pl.col(c).cast(pl.Utf8) for c, t in zip(got.columns, got.dtypes) if t == pl.Categorical])
         if self.format == "csv":
             pd = importlib.import_module("pandas")
-            got = read_csv(file, {k: str for k in key + ["model", "reason", "outcome"]})
+            got = read_csv(io.BytesIO(file), {k: str for k in key + ["model", "reason", "outcome"]})
             for c in ("first", "last"):
                 got[c] = pd.to_datetime(got[c], utc=True, format="ISO8601" if pd.__version__ >= "2" else None)
-            return lambda: got.drop(columns=list(without))
-        pa = self.arrow
-        with pa.OSFile(file, "rb") as f:
-            table = pa.ipc.open_file(f).read_all()
-        return lambda: texts(pa, table.select([c for c in table.column_names if c not in without])).to_pandas()
+            return got.drop(columns=list(without))
+        table = self.arrow.ipc.open_file(self.arrow.py_buffer(file)).read_all()
+        return texts(self.arrow, table.select([c for c in table.column_names if c not in without])).to_pandas()
 
-    def extended(self, prediction: Any, score: Any) -> Any:
-        """The DataFrame with the two columns, which replace earlier ones."""
+    def extended(self, results: IO[bytes]) -> Any:
+        """The DataFrame with Prediction and Score, which replace earlier columns of these names. NaN (in Polars null) says that a row has none."""
+        np = importlib.import_module("numpy")
+        n = len(self.df)
+        # The columns are the memory that the program wrote to; what is changed later is a copy of this process's own.
+        both = np.frombuffer(mmap.mmap(results.fileno(), 16 * n, access=mmap.ACCESS_COPY) if n else b"", dtype="float64")
         if self.kind == "polars":
             pl = importlib.import_module("polars")
-            return self.df.with_columns([pl.Series("Prediction", prediction), pl.Series("Score", score)])
-        np, pd = importlib.import_module("numpy"), importlib.import_module("pandas")
-        # These columns are copied here, out of the file, and not once more.
-        prediction, score = (pd.Series(np.array(v), index=self.df.index, copy=False) for v in (prediction, score))
+            return self.df.with_columns([pl.Series("Prediction", both[:n], nan_to_null=True), pl.Series("Score", both[n:], nan_to_null=True)])
+        pd = importlib.import_module("pandas")
+        prediction, score = (pd.Series(v, index=self.df.index, copy=False) for v in (both[:n], both[n:]))
         return self.df.assign(Prediction=prediction, Score=score)
 
 
@@ -139,7 +130,7 @@ def narrow(s: Any) -> Any:
     return s
 
 
-def read_csv(file: str, types: Dict[str, Any]) -> Any:
+def read_csv(file: Any, types: Dict[str, Any]) -> Any:
     pd = importlib.import_module("pandas")
     exact = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}  # newer ones always are
     return pd.read_csv(file, dtype=types, keep_default_na=False, na_values={c: [""] for c in ("Prediction", "Score", "first", "last")}, **exact)

@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import sys
-import tempfile
 import warnings
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
@@ -85,29 +84,35 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
     keys, names = listed("key", key), listed("features", features)
     if time is not None and not isinstance(time, str):
         raise TypeError("time must be the name of a column, not %r" % (time,))
+    if workers is not None and not isinstance(workers, int):
+        raise TypeError("workers must be a whole number, not %r" % (workers,))
+    if not isinstance(model_timeout, (int, float)):
+        raise TypeError("model_timeout must be a number of seconds, not %r" % (model_timeout,))
     columns = {str(c): exchange.column(c) for c in dict.fromkeys(keys + names + ([time] if time else []))}
-    out = tempfile.mkdtemp(prefix="fleetscore-%d-" % os.getpid(), dir=memory_folder(len(df) * 24))
-    try:
-        args = ["score", "--data=-", "--models=" + os.fspath(models), "--key=" + flag(keys), "--feature=" + flag(names),
-                "--features-by=" + features_by, "--missing=" + missing, "--model-timeout=%dms" % max(1, round(model_timeout * 1000)),
-                "--results-only", "--out=" + out, "--format=" + exchange.format]
+    with _binary.memory() as rows, _binary.memory() as results, _binary.memory() as covered:
+        args = ["score", "--data=-", "--out=-", "--frame=%d,%d,%d" % (rows.fileno(), results.fileno(), covered.fileno()),
+                "--models=" + os.fspath(models), "--key=" + flag(keys), "--feature=" + flag(names), "--features-by=" + features_by,
+                "--missing=" + missing, "--model-timeout=%dms" % max(1, round(model_timeout * 1000)), "--format=" + exchange.format]
         for name, value in (("--model", model), ("--time", time), ("--sensors", sensors), ("--workers", workers)):
             if value is not None:
                 args.append("%s=%s" % (name, value))
         args += in_python(runtime, python, script, per_model, code)
+
+        def feed() -> None:
+            exchange.write(rows, columns)
+            rows.flush()
+
+        def use(answer: bytes) -> Result:
+            covered.seek(0)
+            file = covered.read()
+            return Result(exchange.extended(results), lambda: exchange.coverage(file, keys, () if time else ("first", "last")), json.loads(answer))
+
         try:
-            _binary.run(args, good=(0, 3), feed=lambda pipe: exchange.write(pipe, columns))
+            result = _binary.run(args, (rows, results, covered), feed, use, good=(0, 3))
         except Error as e:
-            raise Error(str(e).replace("standard input", "the DataFrame"), e.kind) from None
-        with open(os.path.join(out, "manifest.json"), encoding="utf-8") as f:
-            manifest = json.load(f)
-        prediction, value = exchange.scored(os.path.join(out, "predictions." + exchange.format))
-        coverage = exchange.coverage(os.path.join(out, "coverage." + exchange.format), keys, () if time else ("first", "last"))
-        predictions = exchange.extended(prediction, value)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
-    say(manifest)
-    return Result(predictions, coverage, manifest)
+            raise Error(by_arguments(str(e)), e.kind) from None
+    say(result.manifest)
+    return result
 
 
 def listed(name: str, value: Union[str, Sequence[str]]) -> List[str]:
@@ -122,26 +127,35 @@ def flag(names: Sequence[str]) -> str:
     return ",".join('"%s"' % n.replace('"', '""') if set(n) & set(',"\n') else n for n in names)
 
 
+FLAGS = {"models": "models", "model": "model", "sensors": "sensors", "key": "key", "feature": "features", "features-by": "features_by", "time": "time",
+         "missing": "missing", "model-timeout": "model_timeout", "workers": "workers", "runtime": "runtime", "python": "python", "script": "script",
+         "per-model": "per_model", "code": "code"}
+
+
+def by_arguments(message: str) -> str:
+    """A message of the command with the arguments of score in place of the command's flags."""
+
+    def argument(found: "re.Match[str]") -> str:
+        name = FLAGS.get(found.group(1))
+        if name is None:
+            return found.group(0)
+        value = found.group(2)  # of those flags that are followed by theirs in messages
+        return "the argument " + name if value is None else "%s=%s" % (name, value if value.lstrip("-").isdigit() else '"%s"' % value)
+
+    return re.sub(r"(?<![^\s(])--([a-z-]+)(?: ((?:(?<=missing )|(?<=features-by )|(?<=runtime )|(?<=workers ))[^\s:,;)]+))?", argument, message)
+
+
 def in_python(runtime: str, python: Optional[str], script: Any, per_model: bool, code: Sequence[Any]) -> List[str]:
-    if runtime == "native" and not script and not code:
+    if runtime == "native" and not (script or per_model or code):
         return []
+    if runtime == "command":
+        raise Error('runtime="command": native, auto, python or onnx are possible; the command fleetscore score runs programs', "invalid")
     args = ["--runtime=" + runtime, "--python=" + (python or sys.executable)]
     if script:
         args.append("--script=" + os.fspath(script))
     if per_model:
         args.append("--per-model")
     return args + ["--code=" + os.fspath(c) for c in code]
-
-
-def memory_folder(size: int) -> Optional[str]:
-    """A folder in memory, if it has room for results of this size."""
-    try:
-        st = os.statvfs("/dev/shm")
-        if os.access("/dev/shm", os.W_OK) and st.f_bavail * st.f_frsize > 3 * size + (64 << 20):
-            return "/dev/shm"
-    except OSError:
-        pass
-    return None
 
 
 def say(manifest: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 import datetime
 import io
 import os
+import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -79,6 +81,16 @@ def pandas_frames():
     assert set(c.loc[c["outcome"] == "no_model", "Device"]) == {str(-(1 << 40))}, c
 
 
+def empty_and_changed():
+    """A DataFrame without rows is one of results, too, and results are the caller's to change."""
+    for df in (data.head(0), pl.from_pandas(data.head(0))):
+        refused("failed", "no row", lambda: fleetscore.score(df, **how))
+    result = fleetscore.score(data, **how)
+    before, result.predictions.loc[0, "Score"] = result.predictions["Score"].to_numpy().copy(), 77.0
+    assert result.predictions["Score"].iloc[0] == 77 and (result.predictions["Score"].to_numpy()[1:] == before[1:]).all()
+    assert pickle.loads(pickle.dumps(result.predictions)).equals(result.predictions)
+
+
 def some_not_scored():
     odd = data.assign(Tag=data["Tag"].astype(object))
     odd.loc[odd["Tag"] == 5, "Tag"] = "five"  # numbers and texts in a column
@@ -123,12 +135,16 @@ def errors():
     refused("not_found", "/no/models", lambda: fleetscore.score(data, **dict(how, models="/no/models")))
     refused(None, "no column 'Nope'", lambda: fleetscore.score(data, **dict(how, key="Nope")), ValueError)
     refused("invalid", "the DataFrame: column TS", lambda: fleetscore.score(data, **dict(how, features=["TS"])))
-    refused("invalid", "--missing", lambda: fleetscore.score(data, missing="guess", **how))
+    # Messages name the arguments that were given, not the flags of the command.
+    refused("invalid", 'missing="guess": fail, skip or model', lambda: fleetscore.score(data, missing="guess", **how))
+    refused("invalid", "workers=-1: 0 or more", lambda: fleetscore.score(data, workers=-1, **how))
+    refused("invalid", 'add runtime="python", or runtime="auto"', lambda: fleetscore.score(data, per_model=True, script="s.py", **how))
+    refused("invalid", "name them with the argument model, for example 'model_{Device}_{Tag}'", lambda: fleetscore.score(data, **dict(how, model=None)))
+    refused("not_found", "set the argument models to the folder", lambda: fleetscore.score(data, **dict(how, models="/no/models")))
+    refused("invalid", "pandas.to_datetime", lambda: fleetscore.score(data.assign(TS=range(len(data))), time="TS", **how))
     refused("failed", "no model", lambda: fleetscore.score(data.assign(Device=77), **how))
     refused("failed", "no model", lambda: fleetscore.score(data.assign(Device=[10 ** 30] * len(data)), **how))
     refused(None, "pandas or Polars", lambda: fleetscore.score([1, 2], **how), TypeError)
-    left = [f for f in os.listdir("/dev/shm") if f.startswith("fleetscore-%d-" % os.getpid())] if os.path.isdir("/dev/shm") else []
-    assert not left, left
 
 
 def interrupted():
@@ -158,6 +174,38 @@ def interrupted():
         del os.environ["TMPDIR"]
     assert len(started) == 1 and started[0].returncode is not None, started
     assert not os.listdir(temporary), os.listdir(temporary)
+
+
+def killed():
+    """When the notebook is killed while it hands over rows, the program ends too."""
+    child = subprocess.Popen([sys.executable, "-c", """
+import subprocess, sys, time
+import pandas as pd, fleetscore, fleetscore._frames as frames
+real = subprocess.Popen
+def popen(*args, **kwargs):
+    program = real(*args, **kwargs)
+    print(program.pid, flush=True)
+    return program
+subprocess.Popen = popen
+frames.Exchange.write = lambda *args: time.sleep(600)
+fleetscore.score(pd.DataFrame({"Device": [1], "Tag": [1], "Value": [1.0]}), models=sys.argv[1], model="model_{Device}_{Tag}", key=["Device", "Tag"], features="Value")
+""", os.path.abspath(how["models"])], stdout=subprocess.PIPE, cwd=os.path.dirname(folder))
+    program = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    end = time.monotonic() + 60
+    while runs(program):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    child.stdout.close()
+
+
+def runs(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def client():
@@ -253,6 +301,6 @@ def use(c, url, file, text):
     refused("not_found", "", lambda: c.wait("no-such-job", timeout=0))
 
 
-for check in (pandas_frames, some_not_scored, without_pyarrow, polars_frames, errors, interrupted, client):
+for check in (pandas_frames, some_not_scored, without_pyarrow, polars_frames, empty_and_changed, errors, interrupted, killed, client):
     check()
 print("all good")

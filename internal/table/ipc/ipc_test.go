@@ -63,8 +63,20 @@ func written(t testing.TB, stream bool, types map[string]arrow.DataType, batches
 	return b.Bytes()
 }
 
+// read reads a file or a stream; of a stream in memory it expects the same.
 func read(t testing.TB, data []byte, s table.Schema, opt table.ReadOptions) (*table.Input, error) {
-	return Read(t.Context(), "rows", bytes.NewReader(data), int64(len(data)), s, opt)
+	t.Helper()
+	in, err := Read(t.Context(), "rows", bytes.NewReader(data), int64(len(data)), s, opt)
+	if !bytes.HasPrefix(data, []byte(FileMagic)) {
+		mapped, e := ReadStream(t.Context(), "rows", data, s, opt)
+		if (err == nil) != (e == nil) || err != nil && err.Error() != e.Error() {
+			t.Errorf("in memory: got the error %v, want %v", e, err)
+		}
+		if diff := cmp.Diff(in, mapped, cmpopts.EquateNaNs(), cmpopts.IgnoreUnexported(table.Input{})); diff != "" {
+			t.Errorf("in memory (-want +got):\n%s", diff)
+		}
+	}
+	return in, err
 }
 
 var dictionary = &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Uint32, ValueType: arrow.BinaryTypes.String}
@@ -256,11 +268,37 @@ func FuzzRead(f *testing.F) {
 		f.Add(written(f, stream, types, map[string]string{"TS": "[1,2]", "Device": `["a","b"]`, "Tag": `["x","y"]`, "Value": "[10,null]"}))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		in, err := read(t, data, schema, table.ReadOptions{})
+		in, err := Read(t.Context(), "rows", bytes.NewReader(data), int64(len(data)), schema, table.ReadOptions{})
 		if err == nil && len(in.Rows.KeyIndex) != in.Rows.Len() {
 			t.Errorf("%d rows have %d keys", in.Rows.Len(), len(in.Rows.KeyIndex))
 		}
+		in, err = ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{})
+		if err == nil && len(in.Rows.KeyIndex) != in.Rows.Len() {
+			t.Errorf("in memory, %d rows have %d keys", in.Rows.Len(), len(in.Rows.KeyIndex))
+		}
 	})
+}
+
+// TestStreamInMemory: numbers of a stream in memory aren't copied; a stream that isn't whole is refused, wherever it ends.
+func TestStreamInMemory(t *testing.T) {
+	t.Parallel()
+	types := map[string]arrow.DataType{"TS": arrow.FixedWidthTypes.Timestamp_s, "Device": dictionary, "Tag": arrow.PrimitiveTypes.Int64, "Value": arrow.PrimitiveTypes.Float64}
+	data := written(t, true, types, map[string]string{"TS": "[1,2]", "Device": `["a","b"]`, "Tag": "[1,1]", "Value": "[10,20]"})
+	in, err := ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := in.Rows.Values[0][1]
+	at := bytes.LastIndex(data, binary.LittleEndian.AppendUint64(nil, math.Float64bits(20)))
+	binary.LittleEndian.PutUint64(data[at:], math.Float64bits(30))
+	if after := in.Rows.Values[0][1]; before != 20 || after != 30 {
+		t.Errorf("after the memory changed: got %v and %v, want 20 and 30", before, after)
+	}
+	for n := range len(data) - 8 { // the last 8 bytes say that the stream ends
+		if _, err := ReadStream(t.Context(), "rows", data[:n], schema, table.ReadOptions{}); !fleetscore.Corrupt.Is(err) {
+			t.Fatalf("the first %d bytes of %d: got %v", n, len(data), err)
+		}
+	}
 }
 
 // TestLargePart: a stream may have a part that takes more memory than any stream may take, if the whole is so large.

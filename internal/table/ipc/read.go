@@ -57,6 +57,27 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 	return f.input(ctx)
 }
 
+// ReadStream is Read for a stream that lies in memory, such as a file that is mapped. Value columns may refer to this memory.
+func ReadStream(ctx context.Context, name string, stream []byte, schema table.Schema, opt table.ReadOptions) (in *table.Input, err error) {
+	if err := errors.Join(schema.Validate(), ctx.Err()); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil { // the library trusts the offsets of a stream
+			in, err = nil, unsound(name, fmt.Errorf("%v", p))
+		}
+	}()
+	if _, err := checkStream(bytes.NewReader(stream)); err != nil {
+		return nil, unsound(name, err)
+	}
+	f := &reader{name: name, schema: schema, opt: opt}
+	r, err := ipc.NewReaderFromMessageReader(&messages{rest: stream}, ipc.WithAllocator(bounded(int64(len(stream)))))
+	if err := f.batches(r, err); err != nil {
+		return nil, err
+	}
+	return f.input(ctx)
+}
+
 func unsound(name string, err error) error {
 	if e, ok := errors.AsType[*fleetscore.Error](err); ok {
 		return e
@@ -115,6 +136,11 @@ func (f *reader) stream(r io.Reader, sizeBytes int64) error {
 		return unsound(f.name, err)
 	}
 	in, err := ipc.NewReader(r, ipc.WithAllocator(memory))
+	return f.batches(in, err)
+}
+
+// batches reads all record batches of a stream that was opened, or not.
+func (f *reader) batches(in *ipc.Reader, err error) error {
 	if err != nil {
 		return unsound(f.name, err)
 	}
