@@ -96,6 +96,8 @@ type Aggregator struct {
 	status Status
 	marks  []window.Mark // by partition
 	holds  []uint64      // by partition: the first message that is still needed; 0 while that isn't known
+	counts []int64       // by partition: the last message of which the rows are committed, as the table's entries count
+	turn   int           // the partition of the message that was taken last
 }
 
 // New builds an aggregator; nothing is read yet.
@@ -122,7 +124,7 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	}
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, references: deps.References, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises(), Adjust: cfg.Query.Adjusts()},
-		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, holds: make([]uint64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
+		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, holds: make([]uint64, deps.Hub.Partitions()), counts: make([]int64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
 	if plan.General != nil && plan.General.Over {
 		a.window.Apart = cfg.Query.Apart()
 	}
@@ -208,8 +210,9 @@ func (a *Aggregator) waits(s PartitionStatus, partition int) string {
 }
 
 func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
-	where := ""
+	where, absent := "", ""
 	if a.merged() && s.Taken >= s.Position { // they wait for the partition that is furthest behind
+		absent = a.absent()
 		partition = a.furthest()
 		where = fmt.Sprintf(" in partition %d", partition)
 	}
@@ -221,7 +224,7 @@ func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
 	case s.Taken < s.Position:
 		return fmt.Sprintf("the log is read again, up to message %d of %d", s.Taken, s.Position)
 	case !ok && where != "":
-		return "not every partition has had a reading yet that tells a time, or a tick"
+		return "since the start not every partition has had a reading that tells a time, or a tick"
 	case !ok && s.Taken == 0:
 		return "no message has come since the start"
 	case !ok:
@@ -230,6 +233,9 @@ func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
 	next := floor(m.Watermark, a.cut) + a.cut
 	if s.CompleteUntil != 0 {
 		next = floor(s.CompleteUntil, a.cut) + a.cut
+	}
+	if absent != "" {
+		return fmt.Sprintf("rows up to %s wait for %s", next, absent)
 	}
 	if slowest.Mark > next {
 		return fmt.Sprintf("rows up to %s are being written", next)
@@ -248,6 +254,19 @@ func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
 
 // merged reports whether the query reads all partitions as one log.
 func (a *Aggregator) merged() bool { return a.plan.General != nil && a.plan.General.Merged }
+
+// absent says for which partition the others wait, if it has had no message for longer than a gateway that works leaves it without one: a
+// message is taken once every other partition has one behind it, so that the partition of the latest one has none.
+func (a *Aggregator) absent() string {
+	last := fleetscore.Micros(math.MinInt64)
+	for _, s := range a.marks[a.turn].Sources {
+		last = max(last, s.Arrived)
+	}
+	if last == math.MinInt64 || fleetscore.MicrosOf(a.now())-last <= 3*fleetscore.Micros(a.window.IdleAfter.Microseconds()) {
+		return ""
+	}
+	return fmt.Sprintf("a message in partition %d, whose last one came at %s: the query takes the messages of all partitions in the order of their arrivals. Every gateway that works writes at least one into each partition in %s", a.turn, last, fleetscore.Duration(a.window.IdleAfter))
+}
 
 // furthest is the partition that is furthest behind.
 func (a *Aggregator) furthest() (partition int) {
@@ -433,7 +452,7 @@ func (a *Aggregator) resume(ctx context.Context, of []int) (*reading, []uint64, 
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &reading{a: a, ctx: ctx, done: beginning, aside: aside{cut: a.cut}}
+	r := &reading{a: a, ctx: ctx, done: beginning, aside: aside{cut: a.cut}, outlived: true}
 	edited := false
 	var holds []uint64
 	for _, i := range of {
@@ -507,8 +526,9 @@ func (r *reading) open(edited bool) (from []uint64, err error) {
 	a := r.a
 	for _, t := range r.tracks {
 		from = append(from, t.last.ReplayFrom)
+		a.committed(t.partition, t.at.count(t.last.Position))
 	}
-	a.forget(r.ctx, r.name(), r.count(r.committedAt()))
+	r.outlived = a.forget(r.ctx)
 	if a.plan.General != nil {
 		if r.windows, from, err = a.restore(r.ctx, r); err != nil {
 			return nil, err
@@ -522,6 +542,9 @@ func (r *reading) open(edited bool) (from []uint64, err error) {
 		t.position, t.next = from[i]-1, from[i]
 		if edited {
 			t.next = 0 // what the hub removed because of its age isn't missed
+		}
+		if t.needed = beginning; len(r.tracks) > 1 && from[i] <= t.last.Position { // all that there is is read again, also what no row needs
+			t.needed = r.done - r.windows.(*events).reach
 		}
 	}
 	return from, r.remember(max(from[0], r.tracks[0].last.Position))

@@ -439,3 +439,110 @@ func TestEditToAllPartitions(t *testing.T) {
 		t.Errorf("%d and %d rows of 60 readings each", of["d0"], of["d1"])
 	}
 }
+
+// TestStatesOfEdits: where an edit changes how partitions are read, the states that were written before it are deleted with the first commits
+// after it, also those that a process which was killed has left.
+func TestStatesOfEdits(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(2), openDir(t)
+	c, from := config, "INTO readings FROM hub TIMESTAMP BY TS"
+	at := 100 * minute
+	for i, step := range []struct {
+		sql  string
+		want string
+	}{
+		{"SELECT System.Timestamp() AS TS, Device, MIN(Value) AS Value, COUNT(*) AS N " + from + " GROUP BY Device, TumblingWindow(second, 5)", ""},
+		{"SELECT System.Timestamp() AS TS, Device, MIN(Value) AS Value, COUNT(*) AS N " + from + " GROUP BY Device, SlidingWindow(second, 5)", "p000 p001"},
+		{"SELECT System.Timestamp() AS TS, Device, Value, LAG(Value) OVER (LIMIT DURATION(second, 8)) AS N " + from, "all"},
+		{"SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value, COUNT(*) AS N " + from + " GROUP BY Device, SlidingWindow(second, 5)", "p000 p001"},
+		{"SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value, COUNT(*) AS N " + from + " GROUP BY Device, SessionWindow(second, 5, 50)", "all"},
+		{"SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value, COUNT(*) AS N " + from + " GROUP BY Device, TumblingWindow(second, 5)", ""},
+	} {
+		for range 3 {
+			at += 10 * minute
+			for p := range 2 {
+				r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(fmt.Sprint("d", p))}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{1}}}}
+				for i, r := range []*fleetscore.Readings{r, nil} {
+					if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at + fleetscore.Micros(i)*second}, r); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		left := catalog.QueryState("readings", []string{"all", "p001"}[i%2], int64(i)) // by a process that was killed
+		if err := store.WriteAll(t.Context(), b, left, []byte("x"), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.Query.SQL = step.sql
+		if _, err := runConfig(t, c, h, b); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for info, err := range b.List(t.Context(), catalog.QueryStateFolder("readings"), store.ListOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			pass, _, _ := strings.Cut(filepath.Base(string(info.Name)), "-")
+			got = append(got, pass)
+		}
+		if got := strings.Join(got, " "); got != step.want {
+			t.Errorf("after edit %d there are the states %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// TestGroupsStateLostAfterRetention: where the state is lost, all that the hub has is read again; messages that it removed long ago, whose rows
+// are there, aren't missed; those that open windows need are.
+func TestGroupsStateLostAfterRetention(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, 'all' AS Device, SUM(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY TumblingWindow(second, 5)"
+	h, b := hubtest.New(2), openDir(t)
+	add := func(from, to fleetscore.Micros) {
+		for at := from; at < to; at += 10 * second {
+			for p := range 2 {
+				r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(fmt.Sprint("d", p))}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{1}}}}
+				if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	add(100*minute, 110*minute)
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	loseStates(t, b)
+	for p := range 2 {
+		h.Expire(p, 10)
+	}
+	add(110*minute, 120*minute)
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range a.Status().Partitions {
+		if p.Gone != 0 || p.Note != "" {
+			t.Errorf("partition %d: %d messages are missed: %s", i, p.Gone, p.Note)
+		}
+	}
+	rows, _ := rowsIn(t, b)
+	for at := 100 * minute; at < 119*minute; at += 10 * second {
+		if got := rows["all "+at.String()]; got != "2 2" {
+			t.Errorf("row of %s: %q, want 2 readings", at, got)
+		}
+	}
+	loseStates(t, b)
+	for p := range 2 {
+		h.Expire(p, 111)
+	}
+	add(120*minute, 121*minute)
+	if a, err = runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range a.Status().Partitions {
+		if p.Gone != 110 || !strings.Contains(p.Note, fmt.Sprintf("messages 1 to 110 of partition %d are not in the hub any more", i)) || !strings.Contains(p.Note, "its state is gone") {
+			t.Errorf("partition %d: %d messages are missed: %s", i, p.Gone, p.Note)
+		}
+	}
+}

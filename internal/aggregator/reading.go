@@ -33,6 +33,7 @@ type reading struct {
 	clocks    clocks
 	cost      cost
 	lateFiles []string // written since the last commit
+	outlived  bool     // there are states of the query's dataset, or may be
 }
 
 // track is a reading's place in one partition.
@@ -44,18 +45,22 @@ type track struct {
 	position  uint64            // the last message taken; 0 before the first
 	epoch     int64             // of that message; 0 before the first
 	next      uint64            // the message to come; 0 before the first
+	needed    fleetscore.Micros // messages that have only readings up to this time aren't missed
 
 	late      bytes.Buffer // late readings since the last commit or file
 	lateFirst uint64       // of the first of these readings
 	lateLast  uint64
 }
 
+// everyPartition names a pass over all partitions.
+const everyPartition = "all"
+
 // name is that of the pass in the names of states and files.
 func (r *reading) name() string {
 	if len(r.tracks) == 1 {
 		return fmt.Sprintf("p%03d", r.tracks[0].partition)
 	}
-	return "all"
+	return everyPartition
 }
 
 // track is the place in a message's partition, which stands at its number if the reading has several.
@@ -124,7 +129,7 @@ const maxLateBytes = 4 << 20
 // take takes one message, and commits when the watermark has passed a cut.
 func (r *reading) take(m hub.Message) error {
 	t, stamp := r.track(m), r.stamp(m)
-	if t.next != 0 && m.Seq > t.next {
+	if t.next != 0 && m.Seq > t.next && m.Arrived+m.Unsure+fleetscore.Micros(maxEarly.Microseconds()) > t.needed { // those before it arrived earlier
 		r.missing(t, t.next, m.Seq-1)
 	}
 	t.next, t.position, t.epoch = m.Seq+1, m.Seq, m.Epoch
@@ -148,7 +153,7 @@ func (r *reading) take(m hub.Message) error {
 		open, over = r.windows.HeldBytes()
 	}
 	r.a.update(t.partition, func(s *PartitionStatus) {
-		r.a.marks[t.partition] = r.windows.Mark(stamp.Partition, r.a.marks[t.partition].Sources)
+		r.a.turn, r.a.marks[t.partition] = t.partition, r.windows.Mark(stamp.Partition, r.a.marks[t.partition].Sources)
 		if ok {
 			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
 		}
@@ -380,6 +385,7 @@ func (r *reading) commit(by *track, done fleetscore.Micros) error {
 	for i, t := range r.tracks {
 		t.last = checkpoints[i]
 		a.setHold(t.partition, a.needs(t.last))
+		a.committed(t.partition, t.at.count(t.last.Position))
 		a.update(t.partition, func(s *PartitionStatus) {
 			s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
 			open, over := r.windows.HeldBytes()
@@ -389,8 +395,8 @@ func (r *reading) commit(by *track, done fleetscore.Micros) error {
 			}
 		})
 	}
-	if state != nil {
-		a.forget(r.ctx, r.name(), r.count(positions))
+	if state != nil || r.outlived {
+		r.outlived = a.forget(r.ctx)
 	}
 	return nil
 }

@@ -369,23 +369,50 @@ func (e *events) stayBehind(keys []fleetscore.Key, own fleetscore.Micros) {
 	}
 }
 
-// forget deletes the states of a pass before a position, or also of the position if the
-// query keeps none. Later ones may be those of a server that has taken the lead. An error
-// only leaves them for the next time.
-func (a *Aggregator) forget(ctx context.Context, pass string, position int64) {
-	if a.plan.General == nil {
-		position++
-	}
-	prefix := catalog.QueryStates(a.plan.Into, pass)
+// committed notes up to which messages the rows of a partition are committed, counted as in the table's entries.
+func (a *Aggregator) committed(partition int, position int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.counts[partition] = position
+}
+
+// forget deletes the states of the dataset that no query can need: those before the positions of the last commit, also of
+// partitions that were read in another way before the query was edited. Later ones may be those of a server that has taken the
+// lead. It reports whether any is left; an error only leaves them for the next time.
+func (a *Aggregator) forget(ctx context.Context) (left bool) {
+	prefix := catalog.QueryStateFolder(a.plan.Into)
 	for info, err := range a.catalog.Store().List(ctx, prefix, store.ListOptions{}) {
-		if err == nil {
-			if n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(string(info.Name), prefix), ".bin"), 10, 64); n < position {
-				err = a.catalog.Store().Delete(ctx, info.Name)
-			}
+		if err == nil && a.outlived(strings.TrimPrefix(string(info.Name), prefix)) {
+			err = a.catalog.Store().Delete(ctx, info.Name)
+		} else if err == nil {
+			left = true
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("an old state of the query could not be deleted", "error", err)
 		}
 		if err != nil {
-			a.log.Warn("an old state of the query could not be deleted", "partition", pass, "error", err)
-			return
+			return true
 		}
 	}
+	return left
+}
+
+// outlived reports whether a state lies before what was committed last.
+func (a *Aggregator) outlived(name string) bool {
+	pass, rest, _ := strings.Cut(strings.TrimSuffix(name, ".bin"), "-")
+	position, err := strconv.ParseInt(rest, 10, 64)
+	if err != nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if pass == everyPartition {
+		sum := int64(0)
+		for _, n := range a.counts {
+			sum += n
+		}
+		return position < sum
+	}
+	partition, err := strconv.Atoi(strings.TrimPrefix(pass, "p"))
+	return err == nil && (partition >= len(a.counts) || position < a.counts[partition])
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/catalog"
@@ -67,4 +68,43 @@ func TestReplaced(t *testing.T) {
 	if got := a.Status().Partitions[0].Replaced; got != 2 || len(rows) != 1 || rows["a "+(100*minute).String()] != "3 1" {
 		t.Errorf("%d replaced, rows %v", got, rows)
 	}
+}
+
+// TestWaitsForPartition: where a query reads all partitions, the one that has no messages is named, and not one whose readings
+// have come less far because they weren't taken yet.
+func TestWaitsForPartition(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, 'all' AS Device, SUM(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY TumblingWindow(second, 5)"
+	h, b, now := hubtest.New(3), openDir(t), 101*minute
+	says := func(want string) {
+		t.Helper()
+		a, err := runDeps(t, c, h, Deps{Catalog: catalog.New(b), Now: func() time.Time { return now.Time() }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range a.Status().Partitions {
+			if !strings.Contains(p.Waits, want) {
+				t.Errorf("partition %d\ngot  %q\nwant %q", i, p.Waits, want)
+			}
+		}
+	}
+	for p := range 3 { // the messages of partition 1 are a second later
+		for _, at := range []fleetscore.Micros{100 * minute, 101 * minute} {
+			if p == 1 {
+				at += second
+			}
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	says("rows up to " + (100 * minute).String() + " wait for readings of source http in partition 2: they have reached")
+	for _, p := range []int{0, 2} {
+		if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: 110 * minute}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = 110 * minute
+	says(" wait for a message in partition 1, whose last one came at " + (101*minute + second).String())
 }

@@ -89,13 +89,11 @@ func Sensors(dataset string) fleetscore.BlobName {
 // QueryState is the blob with the state of a dataset's query after a message, as the query counts
 // messages. of names the partition of the hub that was read (p000), or says all.
 func QueryState(dataset, of string, position int64) fleetscore.BlobName {
-	return fleetscore.BlobName(fmt.Sprintf("%s%d.bin", QueryStates(dataset, of), position))
+	return fleetscore.BlobName(fmt.Sprintf("%s%s-%d.bin", QueryStateFolder(dataset), of, position))
 }
 
-// QueryStates is what the names of those states begin with.
-func QueryStates(dataset, of string) string {
-	return fmt.Sprintf("%s%s%s-", DatasetFolder(dataset), stateName, of)
-}
+// QueryStateFolder is what the names of those states begin with.
+func QueryStateFolder(dataset string) string { return DatasetFolder(dataset) + stateName }
 
 // TaskLog is the blob with one stream (stdout or stderr) of an attempt at a task.
 func TaskLog(j fleetscore.Job, task, attempt int, stream string) fleetscore.BlobName {

@@ -41,16 +41,14 @@ func (w *world) crash(ctx context.Context, s *server) error {
 
 // loseStates deletes the states of the query, which has to make the same rows without them; docs/query.md says which queries don't.
 func (w *world) loseStates(ctx context.Context) error {
-	for i := range partitions {
-		for info, err := range w.store.List(ctx, catalog.QueryStates(measured, fmt.Sprintf("p%03d", i)), store.ListOptions{}) {
-			if err == nil {
-				err = w.store.Delete(ctx, info.Name)
-			}
-			if err != nil {
-				return err
-			}
-			w.conductor.note("loss of " + string(info.Name))
+	for info, err := range w.store.List(ctx, catalog.QueryStateFolder(measured), store.ListOptions{}) {
+		if err == nil {
+			err = w.store.Delete(ctx, info.Name)
 		}
+		if err != nil {
+			return err
+		}
+		w.conductor.note("loss of " + string(info.Name))
 	}
 	return nil
 }

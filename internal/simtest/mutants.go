@@ -70,12 +70,7 @@ func isCommit(name fleetscore.BlobName) bool {
 func isCoverage(name fleetscore.BlobName) bool { return strings.Contains(string(name), "/_coverage/") }
 
 func isState(name fleetscore.BlobName) bool {
-	for i := range partitions {
-		if strings.HasPrefix(string(name), catalog.QueryStates(measured, fmt.Sprintf("p%03d", i))) {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(string(name), catalog.QueryStateFolder(measured))
 }
 
 // put does to a write what the run's mutant does.
