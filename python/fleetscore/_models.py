@@ -206,12 +206,56 @@ def by_score(model):
     return detectors.get(kind.__name__)
 
 
-def last(model, x):
-    """A pipeline's last step and the rows that it gets, as the pipeline itself finds them, which takes it as long as a step."""
+def last(model, x, good=None):
+    """A pipeline's last step and the rows that it gets, as the pipeline itself finds them, which takes it as long as a step.
+
+    If a step gives rows that aren't good, they are None.
+    """
     for _, step in getattr(model, "steps", ())[:-1]:
         if step is not None and step != "passthrough":
             x = step.transform(x)
+            if good is not None and not good(x):
+                return None, None
     return model.steps[-1][1] if hasattr(model, "steps") else model, x
+
+
+# Steps of scikit-learn that ask whether the rows that they get are finite, and ask that of nothing else.
+scalers = "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"
+machines = "OneClassSVM", "SGDOneClassSVM"
+
+
+def asks_rows_alone(model):
+    """Whether all that a model checks for being finite is what its steps get, so that it needn't check what is known."""
+    steps = [s for _, s in model.steps] if hasattr(model, "steps") else [model]
+    for step, known in zip(steps, (scalers,) * (len(steps) - 1) + (machines,)):
+        kind = type(step)
+        if kind.__name__ not in known or not kind.__module__.startswith("sklearn.") or callable(getattr(step, "kernel", None)):
+            return False
+    return True
+
+
+def finite(x):
+    return type(x) is np.ndarray and np.isfinite(x).all()
+
+
+def decision_values(model, x, rows):
+    """The decision values of a detector, step by step.
+
+    scikit-learn looks for numbers that aren't finite in each step, twice in the last one, and this takes it a tenth of
+    the time. Where the rows are known to be finite, it is told so by its own setting; where they aren't,
+    it looks itself, and says what is wrong.
+    """
+    if finite(x) and asks_rows_alone(model):
+        sklearn = sys.modules["sklearn"]
+        before = sklearn.get_config()["assume_finite"]
+        sklearn.set_config(assume_finite=True)  # config_context takes ten times as long
+        try:
+            step, z = last(model, x, finite)
+            if z is not None:
+                return scores(step, z, rows)
+        finally:
+            sklearn.set_config(assume_finite=before)
+    return scores(*last(model, x), rows)
 
 
 def column(values, rows, what):
@@ -259,7 +303,7 @@ def predict(model, x, names, outputs, features_by):
     x = as_model_wants(model, x, names, outputs, features_by)
     inlier = by_score(model)
     if inlier is not None:
-        s = scores(*last(model, x), rows)
+        s = decision_values(model, x, rows)
         return np.where(inlier(s), 1.0, -1.0), s, True
     p = model.predict(x)
     detector = is_detector(model)

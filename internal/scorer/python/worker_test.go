@@ -44,7 +44,7 @@ func TestBootstrapEnds(t *testing.T) {
 }
 
 // TestPredictionsByScores: predictions that follow from decision values are scikit-learn's, also
-// where a decision value is exactly 0, in a new and an old release.
+// where a decision value is exactly 0, or numbers are not finite, in a new and an old release.
 func TestPredictionsByScores(t *testing.T) {
 	t.Parallel()
 	source := filepath.Join(testkit.Root(t), "python", "fleetscore", "_models.py")

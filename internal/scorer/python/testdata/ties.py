@@ -1,4 +1,5 @@
-"""Compares what _models.py predicts by decision values with what scikit-learn predicts, where many values are exactly 0.
+"""Compares what _models.py predicts by decision values with what scikit-learn predicts: where many values are exactly 0,
+and where rows hold numbers that aren't finite, or become such numbers within a pipeline.
 
 ties.py _MODELS.PY prints how many decision values were 0.
 """
@@ -7,10 +8,13 @@ import types
 import warnings
 
 import numpy as np
+import sklearn
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import SGDOneClassSVM
 from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import OneClassSVM
 
 warnings.simplefilter("ignore")
@@ -29,4 +33,36 @@ for seed in range(10):
         prediction, score, is_detector = models.predict(detector, x, ["a", "b"], ["a", "b"], "name")
         assert is_detector and (prediction == detector.predict(x)).all() and (score == detector.decision_function(x)).all(), detector
         ties += int((score == 0).sum())
+
+
+def outcome(f):
+    try:
+        return f().tolist()
+    except Exception as e:
+        return type(e).__name__, str(e)
+
+
+def kernel(x, y):
+    return np.full((len(x), len(y)), np.nan) if len(x) > 60 else x @ y.T
+
+
+train = rng.normal(50, 10, size=(60, 2))
+tiny = StandardScaler().fit(train)
+tiny.scale_ = tiny.scale_ * 1e-310  # its rows are infinite
+lost = StandardScaler().fit(train)
+lost.mean_ = lost.mean_ * np.nan
+machine = OneClassSVM().fit(train)
+refused = set()
+for model in [make_pipeline(scaler(), OneClassSVM()).fit(train) for scaler in (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)] + [
+        make_pipeline(StandardScaler(), SGDOneClassSVM()).fit(train), make_pipeline(StandardScaler(), IsolationForest()).fit(train),
+        machine, OneClassSVM(kernel=kernel).fit(train), make_pipeline(tiny, machine), make_pipeline(lost, machine)]:
+    for number in 50.0, np.nan, np.inf, -np.inf, 1e308:
+        x = np.vstack([train, [[number, 50.0]]])
+        want = outcome(lambda: model.decision_function(x))
+        got = outcome(lambda: models.predict(model, x, ["a", "b"], ["a", "b"], "name")[1])
+        assert repr(want) == repr(got), (model, number, want, got)
+        assert not sklearn.get_config()["assume_finite"], model
+        if type(want) is tuple:
+            refused.add(want[1].split("\n")[0])
+assert len(refused) >= 3, refused
 print(ties)
