@@ -62,7 +62,7 @@ func (s *scoring) do(ctx context.Context, next work) (todo []work) {
 		s.unstarted(next.sensors, err)
 		return nil
 	}
-	r := &request{scoring: s, process: w, part: s.whole, pending: map[int]bool{}}
+	r := &request{scoring: s, process: w, part: s.whole, suspect: next.suspect, pending: map[int]bool{}}
 	r.sensors, r.notes = s.fit(w, s.whole.Batch, next.sensors, s.end)
 	usable := true
 	if len(r.sensors) > 0 {
@@ -119,6 +119,7 @@ type request struct {
 	*scoring
 	part
 	process *process
+	suspect bool           // its one sensor has ended a process before, and has a fresh one now
 	notes   map[int]string // what is said of sensors although they are scored
 	pending map[int]bool   // those that have no result yet and weren't given away, by their numbers in the request; guarded by the scoring's lock
 	stopped bool           // the process was told to score no further sensor; guarded likewise
@@ -131,7 +132,6 @@ func (r *request) run(ctx context.Context) (todo []work, usable bool) {
 		r.pending[k] = true
 	}
 	w, began := r.process, r.cfg.Now()
-	fresh := w.done == 0
 	w.done += len(r.sensors)
 	end, err := w.score(ctx, r.part, r.one, func() bool { return r.giveAway(ctx) })
 	if ctx.Err() != nil {
@@ -164,14 +164,14 @@ func (r *request) run(ctx context.Context) (todo []work, usable bool) {
 	k := int(end.at)
 	one := len(rest) == 1 && len(r.sensors) == 1
 	switch {
-	case one && (fresh || end.hung || end.refused != nil):
+	case one && (r.suspect || end.hung || end.refused != nil):
 		r.one(0, scorer.Ended{Err: cause, TimedOut: end.hung, Scoring: took})
-	case k >= 0 && r.pending[k] && (end.hung || fresh && k == 0): // nobody else can have done it
+	case k >= 0 && r.pending[k] && end.hung:
 		r.one(k, scorer.Ended{Err: cause, TimedOut: end.hung, Scoring: took})
 	case one:
 		return []work{{sensors: rest, suspect: true}}, usable
 	case k >= 0 && r.pending[k]:
-		// It is scored alone before it is blamed: another sensor may have done the harm.
+		// It is scored alone before it is blamed: another sensor, or the machine, may have done the harm.
 		todo = append(todo, work{sensors: []int{r.sensors[k]}, suspect: true})
 	case len(rest) > 1:
 		return r.halves(rest, end.hung), usable

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,5 +131,33 @@ func TestSlowModelKeepsNobody(t *testing.T) {
 		}
 	}); err != nil || scored != 3 {
 		t.Errorf("of the next batch %d sensors were scored, want 3: %v", scored, err)
+	}
+}
+
+// TestFirstSensorIsTriedAgain: a sensor whose process ends is scored once more, also if it is the first one of its
+// process: the machine may have ended it. One that ends that too has failed.
+func TestFirstSensorIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	script, err := filepath.Abs(filepath.Join("testdata", "once.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][]fleetscore.Key{{"first"}, {"first", "always", "last"}} {
+		tries := filepath.Join(t.TempDir(), "tries")
+		pool := newPool(t, python.Config{Python: testkit.ModelsVenv(t), Script: script, PerModel: true, Env: []string{"TRIES=" + tries}})
+		ended := map[fleetscore.Key]error{}
+		if err := pool.Score(t.Context(), sensorsOf(t, names...), func(i int, e scorer.Ended) { ended[names[i]] = e.Err }); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(tries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			want := map[fleetscore.Key]int{"first": 2, "always": 2, "last": 1}[name]
+			if n := strings.Count(string(text), string(name)+"\n"); n != want || (ended[name] != nil) != (name == "always") {
+				t.Errorf("of %q, %s was tried %d times and ended with %v; want %d tries", names, name, n, ended[name], want)
+			}
+		}
 	}
 }
