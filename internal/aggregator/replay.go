@@ -105,6 +105,9 @@ func (r Replay) config() window.Config {
 // after, up to the last one.
 func (r Replay) span() (after, last fleetscore.Micros) {
 	after, last = fleetscore.MicrosOf(r.Interval.From)-fleetscore.Micros(r.Plan.Window.Microseconds()), fleetscore.MicrosOf(r.Interval.To)
+	if r.Plan.General != nil && r.Plan.General.Plan.Sessions() {
+		after = beginning // where a session is cut depends on where it began
+	}
 	return after, last
 }
 

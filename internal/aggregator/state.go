@@ -345,6 +345,9 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 			return e, from, nil
 		}
 	}
+	if err := a.atChains(ctx, r, list); err != nil {
+		return nil, nil, err
+	}
 	for i := range list {
 		if len(list) > 1 { // where it has to begin isn't known
 			list[i].ReplayFrom = 1
@@ -359,6 +362,25 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 		e.own = append(e.own, t.own)
 	}
 	return e, from, nil
+}
+
+// atChains sets the checkpoints of a query with sessions to the oldest messages that the hub has: where a session is cut depends on where it
+// began, or the one that was cut before it, which may be any time ago.
+func (a *Aggregator) atChains(ctx context.Context, r *reading, list []window.Checkpoint) error {
+	if !a.plan.General.Plan.Sessions() {
+		return nil
+	}
+	stats, err := a.hub.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	for i, t := range r.tracks {
+		c := &list[i]
+		if first := max(1, stats[t.partition].First); first < c.ReplayFrom {
+			*c = window.Checkpoint{Position: c.Position, Done: c.Done, ReplayFrom: first, Watermark: beginning}
+		}
+	}
+	return nil
 }
 
 // stayBehind notes up to when rows of some keys were committed, if that is less than for others: the query was edited, and had a

@@ -120,10 +120,11 @@ func (t *twin) sessions(list []reading) (end func(fleetscore.Micros) fleetscore.
 		for last+1 < len(list) && list[last+1].at <= list[last].at+micros(t.timeout) {
 			last++
 		}
+		most := micros(t.most)
+		cut := (list[first].at/most + 2) * most // the first multiple at which the session is longer than most
 		for _, r := range list[first : last+1] {
-			cut := max(r.at, list[first].at+micros(t.most)) // no earlier, and at a multiple
-			if over := cut % micros(t.most); over != 0 {
-				cut += micros(t.most) - over
+			for cut < r.at {
+				cut += 2 * most // at the next one it is just as long
 			}
 			ends[r.at] = min(cut, list[last].at+micros(t.timeout))
 		}

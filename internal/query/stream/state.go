@@ -17,7 +17,15 @@ func (q *Query) Streams() bool {
 	return slices.ContainsFunc(q.joins, func(j join) bool { return !j.reference })
 }
 
-// Horizon is how far back events can influence rows to come, at most: the windows and
+// Sessions reports whether a plan has sessions. Where a session is cut depends on where it began, or the one that was cut before it,
+// which may be any time ago.
+func (p *Plan) Sessions() bool {
+	return slices.ContainsFunc(p.Queries, func(q *Query) bool {
+		return slices.ContainsFunc(q.Windows, func(w sql.Window) bool { return w.Kind == sql.Session })
+	})
+}
+
+// Horizon is how far back events can influence rows to come, at most, apart from where sessions are cut: the windows and
 // looks back of all steps one after the other.
 func (p *Plan) Horizon() time.Duration {
 	reach := make([]time.Duration, len(p.Queries))
@@ -29,9 +37,7 @@ func (p *Plan) Horizon() time.Duration {
 		}
 		for _, w := range q.Windows {
 			if w.Kind == sql.Session {
-				// A session is shorter than 2*Max. It begins where one before it was cut if
-				// there was an event Max before that cut, or up to Timeout earlier, and none of the pauses since then was too long.
-				own = max(own, 2*w.Max+w.Timeout)
+				own = max(own, 2*w.Max+w.Timeout) // a session begins at a check, and ends at the second one after it
 			}
 			own = max(own, w.Size)
 		}

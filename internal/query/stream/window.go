@@ -236,11 +236,9 @@ func (s *sliding) fire(at fleetscore.Micros, emit func(*group)) {
 
 // sessions end when no event came for timeout after the last one; an event exactly
 // timeout after it still belongs to the session. At the multiples of most since
-// 1970-01-01 UTC a session that is at least as long as most is cut: another one begins at that
-// instant. So a session that was cut is cut again at each multiple that it reaches, and whether it is cut
-// at a multiple depends only on the events of the time most before it: see Plan.Horizon.
-//
-// These are the conditions by which Azure Stream Analytics says that its session windows end.
+// 1970-01-01 UTC a session that is longer than most is cut, as Azure Stream Analytics does: another one begins at that
+// instant. That one is exactly as long as most at the next multiple, so that it goes on to the second one. Where a session is
+// cut thus depends on where the first one of an unbroken chain of sessions began, which may be any time ago.
 type sessions struct {
 	timeout, most fleetscore.Micros
 	aggregates    []*expr.Aggregate
@@ -269,7 +267,7 @@ func (s *sessions) add(e entry) {
 
 // deadline is when a session ends if no further event comes.
 func (s *sessions) deadline(x *session) fleetscore.Micros {
-	return min(x.last+s.timeout, ceil(x.start+s.most, s.most))
+	return min(x.last+s.timeout, ceil(x.start+s.most+1, s.most))
 }
 
 func (s *sessions) wake(x *session) {
