@@ -26,7 +26,7 @@ var (
 	built   = flag.String("mutant", "", "the fault to build in; see mutants.go")
 	oneSeed = flag.Int("seed", -1, "the only seed to run; its account goes to a file")
 	from    = flag.Int("from", -1, "run the seeds from this one on in this process; without it, processes of their own run them")
-	seeds   = flag.Int("seeds", -1, "run so many seeds; -1 means 1000 with FLEETSCORE_TEST_ALL=1, otherwise 120, and 30 with -short")
+	seeds   = flag.Int("seeds", -1, "run so many seeds; -1 means 1000 with FLEETSCORE_TEST_ALL=1, otherwise 60, and 30 with -short")
 )
 
 const (

@@ -29,6 +29,9 @@ type Docker struct {
 // Linux and root. Without them the test is skipped, or fails with FLEETSCORE_TEST_ALL=1.
 func StartDocker(t testing.TB) *Docker {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		Missing(t, "an engine of containers", "run the test on Linux as root")
+	}
 	Tool(t, "dockerd", "docker.io")
 	Tool(t, "iptables", "iptables")
 	d := newEngine(t)
@@ -42,7 +45,15 @@ func StartDocker(t testing.TB) *Docker {
 // does with none by itself. All else is as with StartDocker.
 func StartPodman(t testing.TB, registries ...string) *Docker {
 	t.Helper()
-	for name, debianPackage := range map[string]string{"podman": "--no-install-recommends podman", "catatonit": "catatonit", "runc": "runc", "docker": "docker.io"} {
+	run := "runc" // as root also on a machine with both versions of cgroups, where Debian's crun starts no container
+	if os.Geteuid() != 0 {
+		run = "crun"
+		var fs unix.Statfs_t
+		if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			Missing(t, "an engine of containers", "run the test on Linux as root, or on a machine with cgroup version 2")
+		}
+	}
+	for name, debianPackage := range map[string]string{"podman": "--no-install-recommends podman", "catatonit": "catatonit", run: run, "docker": "docker.io"} {
 		Tool(t, name, debianPackage)
 	}
 	d := newEngine(t)
@@ -77,7 +88,10 @@ func StartPodman(t testing.TB, registries ...string) *Docker {
 		}
 		d.env = append(d.env, strings.NewReplacer("containers.conf", "CONTAINERS_CONF", "registries.conf", "CONTAINERS_REGISTRIES_CONF").Replace(name)+"="+file)
 	}
-	storage := []string{"--runtime", "runc", "--root", filepath.Join(d.dir, "data"), "--runroot", filepath.Join(d.dir, "run"), "--tmpdir", filepath.Join(d.dir, "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file"}
+	storage := []string{"--runtime", run, "--root", filepath.Join(d.dir, "data"), "--runroot", filepath.Join(d.dir, "run"), "--tmpdir", filepath.Join(d.dir, "tmp"), "--events-backend", "file"}
+	if os.Geteuid() == 0 { // without root, systemd gives the user's containers their own groups
+		storage = append(storage, "--cgroup-manager", "cgroupfs")
+	}
 	t.Cleanup(func() { // after the service has ended
 		_ = Command(t, "umount", filepath.Join(d.dir, "data", "overlay")).Run() // it is mounted only with some kernels
 	})
@@ -87,9 +101,6 @@ func StartPodman(t testing.TB, registries ...string) *Docker {
 
 func newEngine(t testing.TB) *Docker {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		Missing(t, "an engine of containers", "run the test on Linux as root")
-	}
 	dir, err := os.MkdirTemp("/tmp", "fsdk") // a socket's path is short
 	if err != nil {
 		t.Fatal(err)

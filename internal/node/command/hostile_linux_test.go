@@ -29,6 +29,7 @@ except Exception as e:
     worked = False
 sys.exit(7 if worked else 0)
 `
+	testkit.Tool(t, "python3", "python3")
 	code := filepath.Join(t.TempDir(), "attack.py")
 	if err := os.WriteFile(code, []byte(attack), 0o644); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
+	"github.com/fleetscore/fleetscore/internal/testkit"
 )
 
 // wheel writes a package with one module into a folder.
@@ -46,6 +47,7 @@ func TestRecipe(t *testing.T) {
 	t.Parallel()
 	wheels, dir := t.TempDir(), t.TempDir()
 	wheel(t, wheels, "pump", "1.0")
+	testkit.Tool(t, "python3", "python3")
 	recipe := python.Recipe{Base: "python3", Requirements: []byte("pump==1.0\n"), Index: wheels}
 	var asking sync.WaitGroup
 	made := make([]string, 3)

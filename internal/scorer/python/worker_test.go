@@ -16,6 +16,7 @@ import (
 // TestBootstrapEnds: a process whose node was killed before it had sent the worker's program ends.
 func TestBootstrapEnds(t *testing.T) {
 	t.Parallel()
+	testkit.Tool(t, "python3", "python3")
 	for _, begin := range []string{"", "\x05", "\x05\x00\x00\x00ab"} {
 		in, out, err := os.Pipe()
 		if err != nil {
