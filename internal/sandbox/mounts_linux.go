@@ -163,9 +163,12 @@ func (r root) show(p *plan) error {
 	return nil
 }
 
-// link makes the same symbolic link as outside.
+// link makes the same symbolic link as outside. Folders on the way to it that are links are plain folders inside.
 func (r root) link(path string) error {
 	to, err := os.Readlink(path)
+	if dir, e := filepath.EvalSymlinks(filepath.Dir(path)); e == nil && dir != filepath.Dir(path) && !filepath.IsAbs(to) {
+		to = filepath.Join(dir, to)
+	}
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(r.path(path)), 0o755)
 	}

@@ -63,9 +63,7 @@ func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
 	}
 	h.Executable = filepath.Clean(h.Executable)
 	h.Folders = slices.DeleteFunc(h.Folders, func(f string) bool { return tooMuch(f, temp) })
-	for i, f := range h.Folders {
-		h.Folders[i] = filepath.Clean(f)
-	}
+	h.Folders = followed(h.Folders, temp)
 	for at, n := h.Executable, 0; n < 40; n++ { // a virtual environment's interpreter is a link
 		h.Folders = append(h.Folders, at)
 		to, err := os.Readlink(at)
@@ -78,6 +76,17 @@ func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
 		at = filepath.Clean(to)
 	}
 	return &h, nil
+}
+
+// followed are files and folders, and what those of them lead to that are symbolic links: a program needs both.
+func followed(paths []string, temp string) (out []string) {
+	for _, f := range paths {
+		out = append(out, filepath.Clean(f))
+		if to, err := filepath.EvalSymlinks(f); err == nil && to != filepath.Clean(f) && !tooMuch(to, temp) {
+			out = append(out, to)
+		}
+	}
+	return out
 }
 
 // tooMuch refuses folders that hold more than libraries: the root, a home, and whatever

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/sandbox"
 	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/scorer/python"
 	"github.com/fleetscore/fleetscore/internal/testkit"
@@ -159,5 +160,32 @@ func TestFirstSensorIsTriedAgain(t *testing.T) {
 				t.Errorf("of %q, %s was tried %d times and ended with %v; want %d tries", names, name, n, ended[name], want)
 			}
 		}
+	}
+}
+
+// TestLinkedFolders: isolated processes find an environment and code whose folders are symbolic links, also relative
+// ones on a path that goes through another link.
+func TestLinkedFolders(t *testing.T) {
+	t.Parallel()
+	interpreter, dir := testkit.ModelsVenv(t), t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	script := at("score.py")
+	for _, err := range []error{
+		os.MkdirAll(at("releases/2"), 0o755), os.Mkdir(at("modules"), 0o755),
+		os.WriteFile(at("modules/helper.py"), []byte("value = 7.0\n"), 0o644),
+		os.WriteFile(script, []byte("import helper\ndef run(model, rows):\n    return [helper.value] * len(rows)\n"), 0o644),
+		os.Symlink("releases/2", at("current")), os.Symlink("../../modules", at("releases/2/code")), os.Symlink(filepath.Dir(filepath.Dir(interpreter)), at("venv")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := newPool(t, python.Config{Python: at("venv/bin/python"), Script: script, PerModel: true, Path: []string{at("current/code")}, Sandbox: sandbox.New(t.Context(), sandbox.Config{Exe: "/proc/self/exe"})})
+	if err := pool.Score(t.Context(), sensorsOf(t, "a"), func(_ int, e scorer.Ended) {
+		if e.Err != nil || len(e.Prediction) != 1 || e.Prediction[0] != 7 {
+			t.Errorf("%+v", e)
+		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
