@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -437,14 +438,14 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 	}
 	cfg := python.Config{Python: p.interpreter, PerModel: p.perModel, By: by, MemoryBytes: p.memoryMB << 20, Processes: processes}
 	for _, folder := range p.code {
-		path, err := filepath.Abs(folder)
+		path, err := present("--code", folder)
 		if err != nil {
 			return nil, err
 		}
 		cfg.Path = append(cfg.Path, path)
 	}
 	if p.script != "" {
-		path, err := filepath.Abs(p.script)
+		path, err := present("--script", p.script)
 		if err != nil {
 			return nil, err
 		}
@@ -458,6 +459,18 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 		return nil, err
 	}
 	return python.New(cfg)
+}
+
+// present is the absolute path of a file or folder that a flag names and that must be there.
+func present(flag, name string) (string, error) {
+	path, err := filepath.Abs(name)
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", usagef("%s %s: there is no such file or folder", flag, name)
+	}
+	return path, err
 }
 
 // commandFlags are what a command is told that scores.

@@ -50,7 +50,8 @@ with open(os.path.join(output, "preds.csv"), "w") as f:
 	}
 	t.Run("refusals", func(t *testing.T) {
 		for args, want := range map[string]string{"": "--runtime command needs --command", "--command x --per row": "--per row: key or task", "--command x --input json": "--input json", "--command x --predictions ../x": "--predictions ../x",
-			"--command x --env SCORE_TEST_OTHER": "--env SCORE_TEST_OTHER", "--command x --param y": "--param y", "--command x --script y": "--script and --per-model", "--runtime native --command x": "need --runtime command"} {
+			"--command x --env SCORE_TEST_OTHER": "--env SCORE_TEST_OTHER", "--command x --param y": "--param y", "--command x --script y": "--script and --per-model", "--runtime native --command x": "need --runtime command",
+			"--runtime python --script none.py": "--script none.py: there is no such file", "--runtime auto --code none": "--code none: there is no such file or folder"} {
 			if code, out := score(strings.Fields(args)...); code != exitUsage || !strings.Contains(out, want) {
 				t.Errorf("%q: exit %d, want %d and %q\n%s", args, code, exitUsage, want, out)
 			}

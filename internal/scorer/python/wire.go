@@ -91,7 +91,7 @@ type fault struct {
 func (f *fault) Error() string {
 	switch {
 	case f.Module != "":
-		return fmt.Sprintf("%s: %s; install the module in the environment, or put it into the pipeline's code folder", f.Type, f.Text)
+		return fmt.Sprintf("%s: %s; install the module in the environment of this Python; if it is a module of your own, put it into the folder that a pipeline's code or the flag --code names", f.Type, f.Text)
 	case f.Type == "MemoryError" || f.Type == "_ArrayMemoryError":
 		return "the model needs more memory than it may take: " + f.Type + suffix(f.Text) + "; raise the limit if that is expected"
 	case f.Type == "":
