@@ -149,7 +149,7 @@ func recognise(data []byte) error {
 	}
 	for _, f := range [...]struct{ magic, library, what, hint string }{
 		{"version https://git-lfs", "", "a pointer of Git LFS", "fetch the file itself with git lfs pull"},
-		{"\x89HDF", "keras", "an HDF5 file", "a later release will score Keras models as ONNX; for a model of scikit-learn, write it with pickle.dump"},
+		{"\x89HDF", "keras", "an HDF5 file", "score it as ONNX, in Python with the runtime auto (docs/python.md); for a model of scikit-learn, write it with pickle.dump"},
 		{"tree\nversion=", "lightgbm", "a model of LightGBM as text", boosters},
 		{"{\"learner\"", "xgboost", "a model of XGBoost as JSON", boosters},
 		{"{L\x00\x00\x00\x00\x00\x00", "xgboost", "a model of XGBoost", boosters},
@@ -164,12 +164,12 @@ func recognise(data []byte) error {
 		}
 	}
 	if data[0] == 0x08 && len(data) > 4 && data[1] < 32 && data[2] == 0x12 && bytes.ContainsAny(data[4:min(len(data), 12)], "abcdefghijklmnopqrstuvwxyz") {
-		return notModel("onnx", "a model in ONNX format", "a later release will score ONNX models; until then use the pickle that it was made from")
+		return notModel("onnx", "a model in ONNX format", "score it in Python with the runtime auto (docs/python.md), or use the pickle that it was made from")
 	}
 	return nil
 }
 
-const boosters = "a later release will score such models; until then train a model of scikit-learn, such as HistGradientBoosting"
+const boosters = "score it in Python with the runtime auto (docs/python.md), or train a model of scikit-learn, such as HistGradientBoosting"
 
 func notModel(library, what, hint string) error {
 	r := refusal.Refusal{Reason: refusal.NotModel}

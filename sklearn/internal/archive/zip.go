@@ -43,9 +43,9 @@ func (s *skops) noSkops(err error) error {
 		library, way := "", ""
 		switch {
 		case strings.HasSuffix(name, "/data.pkl") || name == "data.pkl":
-			library, way = "torch", "a later release will score models of PyTorch as ONNX"
+			library, way = "torch", "score it as ONNX, in Python with the runtime auto (docs/python.md)"
 		case name == "model.weights.h5":
-			library, way = "keras", "a later release will score models of Keras as ONNX"
+			library, way = "keras", "score it as ONNX, in Python with the runtime auto (docs/python.md)"
 		default:
 			continue
 		}

@@ -58,7 +58,7 @@ func (n *Names) refusal(f foreign, called bool) error {
 	case strings.HasPrefix(f.module, "scipy.sparse"):
 		return is(refusal.Parameter, unsupported).WithHint("the model was fitted on sparse data; fit it on a dense array, such as X.toarray()")
 	case top == "sklearn":
-		return is(refusal.Class, unsupported).WithHint("%s are supported; train the model with these, or save the supported estimator in it, such as best_estimator_ or a step of a pipeline; %s", n.supported, later)
+		return is(refusal.Class, unsupported).WithHint("%s are supported; train the model with these, or save the supported estimator in it, such as best_estimator_ or a step of a pipeline; or %s", n.supported, inPython)
 	case called || runs(f.module, f.name):
 		return is(refusal.Code, unsupported+": Python would run it, with arguments from the file, when it reads the file").
 			WithHint("no supported model needs it, and Fleetscore ran nothing; if you don't know why the file contains it, don't open the file with Python's pickle")
@@ -67,12 +67,12 @@ func (n *Names) refusal(f foreign, called bool) error {
 	case top == "pandas" || top == "polars":
 		return is(refusal.Class, unsupported).WithHint("write the fitted estimator alone, without tables of data")
 	case top == "__main__":
-		return is(refusal.Class, unsupported).WithHint("classes and functions of a training script are code, and a model's file doesn't contain code; save the scikit-learn estimator inside this object; %s are supported; %s", n.supported, later)
+		return is(refusal.Class, unsupported).WithHint("classes and functions of a training script are code, and a model's file doesn't contain code; save the scikit-learn estimator inside this object; %s are supported; or %s", n.supported, inPython)
 	}
-	return is(refusal.Class, unsupported).WithHint("this isn't a class of scikit-learn; save the scikit-learn estimator inside this object; %s are supported; %s", n.supported, later)
+	return is(refusal.Class, unsupported).WithHint("this isn't a class of scikit-learn; save the scikit-learn estimator inside this object; %s are supported; or %s", n.supported, inPython)
 }
 
-const later = "a later release will run other models in an isolated Python"
+const inPython = "score it in Python with the runtime auto (docs/python.md)"
 
 // libraries maps other libraries with models to what the user can do with such a model.
 var libraries = func() map[string]string {
@@ -82,17 +82,17 @@ var libraries = func() map[string]string {
 			out[n] = way
 		}
 	}
-	add("train a model of scikit-learn, such as HistGradientBoosting; a later release will score such models",
+	add("train a model of scikit-learn, such as HistGradientBoosting; or "+inPython,
 		"xgboost", "lightgbm", "catboost", "ngboost", "h2o", "cuml", "interpret", "snapml", "daal4py", "sklearnex", "onedal")
-	add("save the scikit-learn estimator inside the model, such as its attribute detector_, if it has one; "+later, "pyod", "adtk", "alibi_detect")
-	add("a sampler changes only training rows: put the other fitted steps into a scikit-learn Pipeline and save that; "+later, "imblearn")
-	add(later+", or as ONNX", "torch", "torchvision", "keras", "tensorflow", "tensorflow_core", "skorch", "fastai", "pytorch_lightning", "lightning", "jax", "jaxlib", "flax", "mxnet", "paddle", "transformers", "scikeras", "pytorch_tabnet")
-	add("a later release will score ONNX models", "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
-	add("save the scikit-learn estimator inside the model, such as best_estimator_, fitted_pipeline_ or the model of the last step; "+later,
+	add("save the scikit-learn estimator inside the model, such as its attribute detector_, if it has one; or "+inPython, "pyod", "adtk", "alibi_detect")
+	add("a sampler changes only training rows: put the other fitted steps into a scikit-learn Pipeline and save that; or "+inPython, "imblearn")
+	add(inPython+", or as ONNX", "torch", "torchvision", "keras", "tensorflow", "tensorflow_core", "skorch", "fastai", "pytorch_lightning", "lightning", "jax", "jaxlib", "flax", "mxnet", "paddle", "transformers", "scikeras", "pytorch_tabnet")
+	add("score the file in the format ONNX itself, in Python with the runtime auto (docs/python.md)", "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+	add("save the scikit-learn estimator inside the model, such as best_estimator_, fitted_pipeline_ or the model of the last step; or "+inPython,
 		"mlflow", "pycaret", "tpot", "autosklearn", "flaml", "skopt", "optuna", "optuna_integration", "hyperopt", "hpsklearn", "dask_ml", "dask", "distributed", "ray", "tune_sklearn", "evalml", "autogluon", "sklearn_genetic", "mapie", "econml", "shap", "sklearn_pandas", "mlxtend", "yellowbrick", "eli5", "dice_ml", "alibi", "river", "bentoml", "snorkel")
-	add("encode or transform the columns with scikit-learn's classes, or before the rows reach the model; "+later,
+	add("encode or transform the columns with scikit-learn's classes, or before the rows reach the model; or "+inPython,
 		"category_encoders", "feature_engine", "sklego", "umap", "tsfresh", "sktime", "tslearn", "aeon", "pyts", "skrub", "dirty_cat", "sklearn_extra", "sklearn_crfsuite", "formulaic", "patsy", "pywt", "librosa", "featuretools", "stumpy")
-	add(later, "statsmodels", "pmdarima", "prophet", "fbprophet", "neuralprophet", "darts", "lifelines", "sksurv", "hdbscan", "fastcluster", "gensim", "spacy", "nltk", "textblob", "surprise", "implicit", "lightfm", "pymc", "pymc3", "pystan", "cmdstanpy", "pyro", "numpyro", "gpy", "GPy", "gpflow", "gpytorch", "celer", "glum", "pygam", "pyearth", "gplearn", "pysr", "cupy", "skfuzzy", "deepchem", "polyglot", "pyspark", "py4j", "skmultiflow", "pomegranate", "hmmlearn", "filterpy", "kneed", "ruptures", "merlion", "kats", "orbit", "gluonts", "rrcf", "isotree", "eif", "sparkml")
+	add(inPython, "statsmodels", "pmdarima", "prophet", "fbprophet", "neuralprophet", "darts", "lifelines", "sksurv", "hdbscan", "fastcluster", "gensim", "spacy", "nltk", "textblob", "surprise", "implicit", "lightfm", "pymc", "pymc3", "pystan", "cmdstanpy", "pyro", "numpyro", "gpy", "GPy", "gpflow", "gpytorch", "celer", "glum", "pygam", "pyearth", "gplearn", "pysr", "cupy", "skfuzzy", "deepchem", "polyglot", "pyspark", "py4j", "skmultiflow", "pomegranate", "hmmlearn", "filterpy", "kneed", "ruptures", "merlion", "kats", "orbit", "gluonts", "rrcf", "isotree", "eif", "sparkml")
 	return out
 }()
 
