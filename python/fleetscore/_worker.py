@@ -225,8 +225,12 @@ def run_module(name, path, source):
 
 
 def load_script(path):
-    with open(path, "rb") as f:
-        module = run_module("__fleetscore_script__", path, f.read())
+    try:
+        with open(path, "rb") as f:
+            text = f.read()
+    except FileNotFoundError:
+        raise FileNotFoundError("the code has no file %s, which is to be the script" % os.path.basename(path)) from None
+    module = run_module("__fleetscore_script__", path, text)
     if not callable(getattr(module, "run", None)):
         raise AttributeError("the script %s has no function run" % os.path.basename(path))
     return module

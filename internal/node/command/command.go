@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	r.read = append(r.read, python.Libraries(r.temp)...)
 	r.read = append(r.read, cfg.Read...)
 	if cfg.Code != "" {
-		r.read = append(r.read, cfg.Code)
+		r.read = append(r.read, python.Followed([]string{cfg.Code}, r.temp)...)
 	}
 	for _, m := range cfg.Mounts {
 		if m.Writable() {

@@ -49,7 +49,11 @@ func (p *Pool) interpreter(ctx context.Context) (*Home, error) {
 func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
 	var h Home
 	var notes obs.Tail
-	cmd := exec.CommandContext(ctx, interpreter, "-c", askHome)
+	path, err := find(interpreter) // before the folder changes
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, "-c", askHome)
 	cmd.Dir, cmd.Env, cmd.Stderr, cmd.WaitDelay = temp, Environment(temp), &notes, time.Second
 	out, err := cmd.Output()
 	if err == nil {
@@ -59,11 +63,15 @@ func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
 	case ctx.Err() != nil && context.Cause(ctx) != context.DeadlineExceeded:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fleetscore.Errorf(fleetscore.Invalid, "start Python", interpreter, "the interpreter doesn't say where it lies: %w; its last words: %s", err, notes.LastLine())
+		words := notes.LastLine()
+		if words != "" {
+			words = "; its last words: " + words
+		}
+		return nil, fleetscore.Errorf(fleetscore.Invalid, "start Python", interpreter, "the interpreter doesn't say where it lies: %w%s", err, words)
 	}
 	h.Executable = filepath.Clean(h.Executable)
 	h.Folders = slices.DeleteFunc(h.Folders, func(f string) bool { return tooMuch(f, temp) })
-	h.Folders = followed(h.Folders, temp)
+	h.Folders = Followed(h.Folders, temp)
 	for at, n := h.Executable, 0; n < 40; n++ { // a virtual environment's interpreter is a link
 		h.Folders = append(h.Folders, at)
 		to, err := os.Readlink(at)
@@ -78,8 +86,19 @@ func FindHome(ctx context.Context, interpreter, temp string) (*Home, error) {
 	return &h, nil
 }
 
-// followed are files and folders, and what those of them lead to that are symbolic links: a program needs both.
-func followed(paths []string, temp string) (out []string) {
+// find is the absolute path of an interpreter.
+func find(interpreter string) (string, error) {
+	path, err := exec.LookPath(interpreter)
+	if err != nil {
+		return "", fleetscore.Errorf(fleetscore.NotFound, "find Python", interpreter, "%w", err).
+			WithHint("install Python with numpy and pyarrow, or name the interpreter of an environment that has them")
+	}
+	path, err = filepath.Abs(path)
+	return path, fleetscore.Wrap("find Python", interpreter, err)
+}
+
+// Followed are files and folders, and what those of them lead to that are symbolic links: a program needs both.
+func Followed(paths []string, temp string) (out []string) {
 	for _, f := range paths {
 		out = append(out, filepath.Clean(f))
 		if to, err := filepath.EvalSymlinks(f); err == nil && to != filepath.Clean(f) && !tooMuch(to, temp) {

@@ -92,7 +92,7 @@ func (p *Pool) newParent(ctx context.Context) (*parent, error) {
 	}
 	par.program, err = p.cfg.Sandbox.Prepare(sandbox.Spec{
 		Path: home.Executable, Args: []string{home.Executable, "-u", "-c", bootstrap}, Env: p.environment(), WorkDir: p.cfg.Dir, Files: []*os.File{theirs},
-		Stdout: &par.said.stdout, Stderr: &par.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, followed(p.cfg.Path, p.cfg.TempDir), p.cfg.Read, p.ownFolders()), Write: p.cfg.Write, DiskBytes: p.cfg.DiskBytes,
+		Stdout: &par.said.stdout, Stderr: &par.said.stderr, Dir: p.cfg.TempDir, Read: slices.Concat(home.Folders, Followed(p.cfg.Path, p.cfg.TempDir), p.cfg.Read, p.ownFolders()), Write: p.cfg.Write, DiskBytes: p.cfg.DiskBytes,
 	})
 	if err == nil {
 		err = p.starter.start(par.program.Cmd)

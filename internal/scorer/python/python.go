@@ -15,8 +15,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,13 +71,9 @@ type Pool struct {
 // New builds a pool. No process is started. Kind NotFound if there is no such Python.
 func New(cfg Config) (*Pool, error) {
 	cfg.Python = cmp.Or(cfg.Python, "python3")
-	path, err := exec.LookPath(cfg.Python)
-	if err != nil {
-		return nil, fleetscore.Errorf(fleetscore.NotFound, "find Python", cfg.Python, "%w", err).
-			WithHint("install Python with numpy and pyarrow, or name the interpreter of an environment that has them")
-	}
-	if cfg.Python, err = filepath.Abs(path); err != nil {
-		return nil, fleetscore.Wrap("find Python", path, err)
+	var err error
+	if cfg.Python, err = find(cfg.Python); err != nil {
+		return nil, err
 	}
 	cfg.MemoryBytes = cmp.Or(cfg.MemoryBytes, 2<<30)
 	cfg.Recycle = cmp.Or(cfg.Recycle, 20_000)

@@ -189,3 +189,23 @@ func TestLinkedFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRelativeInterpreter: the path of an interpreter may begin at the folder where the node was started.
+func TestRelativeInterpreter(t *testing.T) {
+	t.Parallel()
+	interpreter := testkit.ModelsVenv(t)
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relative, err := filepath.Rel(here, interpreter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if home, err := python.FindHome(t.Context(), relative, t.TempDir()); err != nil || home.Executable != interpreter {
+		t.Errorf("%s is %+v, %v; want %s", relative, home, err, interpreter)
+	}
+	if _, err := python.FindHome(t.Context(), "./none", t.TempDir()); !fleetscore.NotFound.Is(err) {
+		t.Errorf("an interpreter that isn't there: %v", err)
+	}
+}
