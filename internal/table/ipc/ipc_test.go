@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +112,7 @@ func TestTypes(t *testing.T) {
 		"numbers":        {"TS", millis, arrow.PrimitiveTypes.Int64, []fleetscore.Micros{one, two}},
 
 		"whole numbers":  {"Device", "[7,-7]", arrow.PrimitiveTypes.Int8, "7 -7"},
+		"all of a byte":  {"Device", "[127,-128]", arrow.PrimitiveTypes.Int8, "127 -128"},
 		"far apart":      {"Device", "[7,9000000000000000000]", arrow.PrimitiveTypes.Int64, "7 9000000000000000000"},
 		"without sign":   {"Device", "[7,18446744073709551615]", arrow.PrimitiveTypes.Uint64, "7 18446744073709551615"},
 		"texts":          {"Device", `["a","b"]`, arrow.BinaryTypes.LargeString, "a b"},
@@ -260,6 +264,79 @@ func TestManyBatches(t *testing.T) {
 	if want := []string{"a/1 1 10", "b/1 2 20", "c/1000000 3 30", "a/1 4 40"}; !cmp.Equal(want, got) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// TestKeys: rows have the keys that their columns name, in the order in which they come first, whatever the columns'
+// types are and however far apart numbers are.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	kinds := map[string]arrow.DataType{"int8": arrow.PrimitiveTypes.Int8, "int16": arrow.PrimitiveTypes.Int16, "int32": arrow.PrimitiveTypes.Int32, "int64": arrow.PrimitiveTypes.Int64,
+		"uint8": arrow.PrimitiveTypes.Uint8, "uint16": arrow.PrimitiveTypes.Uint16, "uint32": arrow.PrimitiveTypes.Uint32, "uint64": arrow.PrimitiveTypes.Uint64, "text": arrow.BinaryTypes.String, "category": dictionary}
+	names := slices.Sorted(maps.Keys(kinds))
+	rapid.Check(t, func(r *rapid.T) {
+		types := map[string]arrow.DataType{"TS": arrow.FixedWidthTypes.Timestamp_s, "Value": arrow.PrimitiveTypes.Float64}
+		values := map[string]*rapid.Generator[string]{}
+		for _, column := range schema.Key {
+			name := rapid.SampledFrom(names).Draw(r, column)
+			types[column] = kinds[name]
+			least, most := int64(-5), int64(5) // few values, so that they come several times
+			bits := map[string]int{"int8": 8, "uint8": 8, "int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 63, "uint64": 63}[name]
+			if bits > 0 && rapid.Bool().Draw(r, "far apart") {
+				least, most = -1<<(bits-1), 1<<(bits-1)-1
+			}
+			if name[0] == 'u' {
+				least, most = 0, most-least
+			}
+			few := rapid.SliceOfN(rapid.Int64Range(least, most), 1, 40).Draw(r, "values")
+			values[column] = rapid.Map(rapid.SampledFrom(few), func(x int64) string { return fmt.Sprint(x) })
+		}
+		iv := fleetscore.Interval{From: time.Unix(rapid.Int64Range(0, 3).Draw(r, "from"), 0).UTC(), To: time.Unix(rapid.Int64Range(4, 9).Draw(r, "to"), 0).UTC()}
+		var batches []map[string]string
+		var want []string
+		for range rapid.IntRange(1, 3).Draw(r, "batches") {
+			columns := map[string][]string{}
+			for range rapid.IntRange(0, 60).Draw(r, "rows") {
+				at := rapid.IntRange(0, 9).Draw(r, "at")
+				device, tag := values["Device"].Draw(r, "device"), values["Tag"].Draw(r, "tag")
+				columns["TS"], columns["Value"] = append(columns["TS"], fmt.Sprint(at)), append(columns["Value"], "1")
+				columns["Device"], columns["Tag"] = append(columns["Device"], device), append(columns["Tag"], tag)
+				if iv.Contains(time.Unix(int64(at), 0)) {
+					want = append(want, device+"/"+tag)
+				}
+			}
+			batch := map[string]string{}
+			for _, name := range []string{"TS", "Device", "Tag", "Value"} {
+				list := columns[name]
+				if types[name] == kinds["text"] || types[name] == kinds["category"] {
+					for i := range list {
+						list[i] = strconv.Quote(list[i])
+					}
+				}
+				batch[name] = "[" + strings.Join(list, ",") + "]"
+			}
+			batches = append(batches, batch)
+		}
+		in, err := read(t, written(t, true, types, batches...), schema, table.ReadOptions{Interval: &iv})
+		if err != nil {
+			r.Fatal(err)
+		}
+		var got, first []string
+		for _, k := range in.Rows.KeyIndex {
+			got = append(got, in.Rows.Keys[k].String())
+		}
+		for _, k := range in.Rows.Keys {
+			first = append(first, k.String())
+		}
+		var wantFirst []string
+		for _, k := range want {
+			if !slices.Contains(wantFirst, k) {
+				wantFirst = append(wantFirst, k)
+			}
+		}
+		if !cmp.Equal(want, got, cmpopts.EquateEmpty()) || !cmp.Equal(wantFirst, first, cmpopts.EquateEmpty()) {
+			r.Fatalf("got %q with the keys %q, want %q with %q", got, first, want, wantFirst)
+		}
+	})
 }
 
 func FuzzRead(f *testing.F) {

@@ -93,7 +93,9 @@ type reader struct {
 
 	begun  bool
 	times  []fleetscore.Micros
-	keys   []*texts
+	keys   []fleetscore.Key
+	index  []uint32                  // per row, its key
+	places map[fleetscore.Key]uint32 // of keys; made for the second batch
 	values [][]float64
 }
 
@@ -186,9 +188,6 @@ func (f *reader) begin(s *arrow.Schema) error {
 		}
 	}
 	f.values = make([][]float64, len(f.schema.Values))
-	for range f.schema.Key {
-		f.keys = append(f.keys, newTexts())
-	}
 	return nil
 }
 
@@ -220,10 +219,10 @@ func (f *reader) add(batch arrow.RecordBatch) (err error) {
 			}
 		}
 	}
-	f.times = join(f.times, times, keep, f.begun)
-	if err := f.addKeys(column, keep); err != nil {
+	if err := f.addKeys(column, int(batch.NumRows()), keep); err != nil {
 		return err
 	}
+	f.times = join(f.times, times, keep, f.begun)
 	for i, n := range f.schema.Values {
 		v, err := numbersOf(column(n))
 		if err != nil {
@@ -235,9 +234,9 @@ func (f *reader) add(batch arrow.RecordBatch) (err error) {
 	return nil
 }
 
-// addKeys adds the key columns, all at the same time.
-func (f *reader) addKeys(column func(name string) arrow.Array, keep []int) error {
-	errs := make([]error, len(f.keys))
+// addKeys adds the keys of the kept rows; nil keeps all. All columns are numbered at the same time.
+func (f *reader) addKeys(column func(name string) arrow.Array, rows int, keep []int) error {
+	columns, errs := make([]keyColumn, len(f.schema.Key)), make([]error, len(f.schema.Key))
 	var wg sync.WaitGroup
 	for i, n := range f.schema.Key {
 		wg.Go(func() {
@@ -246,13 +245,62 @@ func (f *reader) addKeys(column func(name string) arrow.Array, keep []int) error
 					errs[i] = unsound(f.name, fmt.Errorf("%v", p))
 				}
 			}()
-			if err := f.keys[i].add(column(n), keep); err != nil {
+			var err error
+			if columns[i], err = keyColumnOf(column(n)); err != nil {
 				errs[i] = f.problem(n, err)
 			}
 		})
 	}
 	wg.Wait()
-	return cmp.Or(errs...)
+	if err := cmp.Or(errs...); err != nil {
+		return err
+	}
+	index, n := combineKeys(columns, rows)
+	index = join(nil, index, keep, false)
+	first := inOrder(index, n)
+	keys := make([]fleetscore.Key, len(first))
+	values := make([]string, len(columns))
+	for i, at := range first {
+		row := at
+		if keep != nil {
+			row = keep[at]
+		}
+		for c := range columns {
+			values[c] = columns[c].text(row)
+		}
+		var err error
+		if keys[i], err = fleetscore.NewKey(values...); err != nil {
+			return fleetscore.Errorf(fleetscore.Invalid, opRead, f.name, "row %d: %w", len(f.index)+at+1, err)
+		}
+	}
+	f.join(keys, index)
+	return nil
+}
+
+// join adds the keys of a batch to those of earlier ones.
+func (f *reader) join(keys []fleetscore.Key, index []uint32) {
+	if !f.begun {
+		f.keys, f.index = keys, index
+		return
+	}
+	if f.places == nil {
+		f.places = make(map[fleetscore.Key]uint32, len(f.keys))
+		for i, k := range f.keys {
+			f.places[k] = uint32(i)
+		}
+	}
+	place := make([]uint32, len(keys))
+	for i, k := range keys {
+		at, ok := f.places[k]
+		if !ok {
+			at = uint32(len(f.keys))
+			f.keys, f.places[k] = append(f.keys, k), at
+		}
+		place[i] = at
+	}
+	for _, k := range index {
+		f.index = append(f.index, place[k])
+	}
 }
 
 func (f *reader) problem(column string, err error) error {
@@ -280,22 +328,8 @@ func join[T any](have, more []T, keep []int, begun bool) []T {
 // input puts the columns together.
 func (f *reader) input(ctx context.Context) (*table.Input, error) {
 	rows := &fleetscore.Rows{TimeName: f.schema.Time, KeyNames: f.schema.Key, ValueNames: f.schema.Values, Times: f.times, Values: f.values}
-	if len(f.times) == 0 {
-		return &table.Input{Rows: rows, Layout: table.RFC3339}, ctx.Err()
-	}
-	first, index := combine(f.keys)
-	rows.KeyIndex = index
-	rows.Keys = make([]fleetscore.Key, len(first))
-	values := make([]string, len(f.keys))
-	for i, row := range first {
-		for c, k := range f.keys {
-			values[c] = k.distinct[k.codes[row]]
-		}
-		key, err := fleetscore.NewKey(values...)
-		if err != nil {
-			return nil, fleetscore.Errorf(fleetscore.Invalid, opRead, f.name, "row %d: %w", row+1, err)
-		}
-		rows.Keys[i] = key
+	if len(f.times) > 0 {
+		rows.Keys, rows.KeyIndex = f.keys, f.index
 	}
 	return &table.Input{Rows: rows, Layout: table.RFC3339, Records: int64(len(f.times))}, ctx.Err()
 }
