@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/oneshot"
 )
 
 // addOutputFlag gives a command the flag -o.
@@ -306,4 +308,14 @@ func shortList(names []string) string {
 		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
 	}
 	return strings.Join(names, ", ")
+}
+
+// handBack gives the manifest to the program that handed over the rows, and tells it that all is there: it needn't wait
+// until this process has ended.
+func handBack(w io.Writer, m *oneshot.Manifest) error {
+	err := json.NewEncoder(w).Encode(m)
+	if c, ok := w.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }

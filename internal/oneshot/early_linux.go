@@ -14,3 +14,8 @@ func beginWriting(f *os.File, offset, length int64) {
 
 // mapAhead maps all pages of a file at once, which costs much less than when each is first used.
 const mapAhead = unix.MAP_POPULATE
+
+// takeLargePages asks for large pages where memory hasn't been used yet. An error is ignored: the pages are small then.
+func takeLargePages(from, size uintptr) {
+	unix.Syscall(unix.SYS_MADVISE, from, size, unix.MADV_HUGEPAGE)
+}

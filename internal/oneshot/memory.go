@@ -1,31 +1,36 @@
 package oneshot
 
 import (
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
+	"unsafe"
 )
 
-// A run over a few hundred thousand rows ends after some tens of milliseconds, of which collections of garbage take a
-// tenth while little memory is in use. Until that is more than littleMemory, memory may grow to five times of what is in use.
+// A run over a few hundred thousand rows ends after some tens of milliseconds, of which collections of garbage would take a
+// tenth. There is none until the process has taken freeMemory; from then on, memory may grow to five times of what is in use,
+// until that is more than littleMemory.
 const (
+	freeMemory   = 96 << 20
 	littleMemory = 48 << 20 // bytes in use after a collection
 	fewPercent   = 400
 	usualPercent = 100
 )
 
-// FewCollections makes collections of garbage rare in this process as long as little memory is in use, unless the variable
-// GOGC says how often they are. end makes them as frequent as usual.
+// FewCollections makes collections of garbage rare in this process as long as little memory is in use, unless the variables
+// GOGC or GOMEMLIMIT say how often they are. end makes them as frequent as usual.
 func FewCollections() (end func()) {
-	if os.Getenv("GOGC") != "" {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
 	var ended atomic.Bool
 	usual := func() {
 		ended.Store(true)
 		debug.SetGCPercent(usualPercent)
+		debug.SetMemoryLimit(math.MaxInt64)
 	}
 	// Garbage with a finalizer tells when a collection has ended.
 	type garbage struct{ _ [16]byte }
@@ -35,10 +40,29 @@ func FewCollections() (end func()) {
 		if metrics.Read(sample); sample[0].Value.Uint64() > littleMemory {
 			usual()
 		} else if !ended.Load() {
+			debug.SetGCPercent(fewPercent)
+			debug.SetMemoryLimit(math.MaxInt64)
 			runtime.SetFinalizer(new(garbage), collected)
 		}
 	}
-	debug.SetGCPercent(fewPercent)
+	debug.SetMemoryLimit(freeMemory)
+	debug.SetGCPercent(-1)
 	runtime.SetFinalizer(new(garbage), collected)
 	return usual
 }
+
+// large gives memory for n values that are all written. Where the system has large pages, it takes these, because to take
+// memory page by page takes longer than to score.
+func large[T float64 | uint32](n int) []T {
+	out := make([]T, n)
+	if size := uintptr(n) * unsafe.Sizeof(*new(T)); size >= largePage {
+		from := uintptr(unsafe.Pointer(unsafe.SliceData(out)))
+		// What lies in the same pages before and after is memory of this process, too.
+		end := (from + size + largePage - 1) &^ (largePage - 1)
+		from &^= largePage - 1
+		takeLargePages(from, end-from)
+	}
+	return out
+}
+
+const largePage = 2 << 20 // bytes

@@ -28,6 +28,7 @@ func TestGroupRows(t *testing.T) {
 	})
 	checkGroups(t, 5000, 200_000, 3, true) // several shares
 	checkGroups(t, 5000, 200_000, 3, false)
+	checkGroups(t, 3*manyKeys, 200_000, 3, false) // sorted in two steps
 }
 
 func checkGroups(t interface{ Fatalf(string, ...any) }, keys, n, workers int, ordered bool) {
@@ -44,7 +45,7 @@ func checkGroups(t interface{ Fatalf(string, ...any) }, keys, n, workers int, or
 		rows.Times = append(rows.Times, at)
 		want[k] = append(want[k], uint32(i))
 	}
-	g := groupRows(rows, workers)
+	g := groupRows(rows, workers, make([]uint32, n))
 	if g.timed != timed {
 		t.Fatalf("in the order of times: got %v, want %v", g.timed, timed)
 	}

@@ -88,4 +88,4 @@ def end(program: "subprocess.Popen[bytes]") -> None:
 def environment() -> dict:
     """This process's variables, without those that would set flags of the command."""
     keep = ("FLEETSCORE_CPU",)
-    return {k: v for k, v in os.environ.items() if not k.startswith("FLEETSCORE_") or k in keep}
+    return dict({"GOGC": "off"}, **{k: v for k, v in os.environ.items() if not k.startswith("FLEETSCORE_") or k in keep})

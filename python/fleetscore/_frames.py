@@ -108,7 +108,8 @@ def texts(pa: Any, table: Any) -> Any:
 def arrow_column(pa: Any, name: str, s: Any) -> Any:
     """A column of pandas as Arrow. Columns of mixed objects, as keys often are, are texts."""
     try:
-        a = pa.array(narrow(s), from_pandas=True)
+        # To find missing numbers takes time, and the program takes NaN for missing.
+        a = pa.array(s.values) if str(s.dtype) == "float64" else pa.array(narrow(s), from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # the last one of whole numbers with more than 64 bits
         if s.isna().any():
             raise ValueError("column %s holds missing values and values of several types" % name) from None
