@@ -230,15 +230,15 @@ func (f *fork) take(m hub.Message, s window.Stamp, key []string, by judged) erro
 	for _, k := range m.Readings.Keys {
 		f.of = append(f.of, f.keys[f.e.lanes.keyOf(k)])
 	}
-	rows, in := f.e.records(m.Readings, key), &f.e.plan.General.Plan.Inputs[0]
+	view, row := f.e.view(m.Readings, key)
 	f.e.gate.Within(by.within)
 	f.e.gate.Since(by.oldestOf(s.Partition, m.Seq, f.e.oldest))
-	f.e.gate.Readings(s, m.Readings, by.leastOf(s.Partition, m.Seq), f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+	f.e.gate.Readings(s, view, by.leastOf(s.Partition, m.Seq), f.of, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		if v != window.Counted && v != window.Revised || stamp < f.from { // what is earlier is part of the state
 			return
 		}
-		if row, ok := in.Declare(rows(i)); ok {
-			f.add(pending{Past: window.Past{Print: p, Stamp: stamp}, row: row})
+		if row, ok := row(i); ok {
+			f.add(pending{Past: window.Past{Print: p, Stamp: stamp}, row: row, line: p.Key})
 		}
 	})
 	return nil

@@ -33,6 +33,7 @@ var again = []struct{ name, sql string }{
 	{"steps", `WITH low AS (SELECT Device, MIN(Value) AS Value, COUNT(*) AS N FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 15, 60) OVER (PARTITION BY Device))
 		SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, SUM(N) AS B INTO readings FROM low GROUP BY Device, HoppingWindow(second, 120, 60)`},
 	{"groups", "SELECT System.Timestamp() AS TS, CASE WHEN Value > 20 THEN 'high' ELSE 'low' END AS Device, SUM(Value / 3) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS GROUP BY CASE WHEN Value > 20 THEN 'high' ELSE 'low' END, SessionWindow(second, 5, 60)"},
+	{"timed", "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY DATEADD(second, 0 - 30, TS) GROUP BY Device, SessionWindow(second, 20, 60) OVER (PARTITION BY Device)"},
 	{"join", "SELECT System.Timestamp() AS TS, hub.Device, SUM(hub.Value * limits.Factor) AS A, COUNT(*) AS B INTO readings FROM hub TIMESTAMP BY TS JOIN limits ON limits.Device = hub.Device GROUP BY hub.Device, SlidingWindow(second, 40)"},
 }
 

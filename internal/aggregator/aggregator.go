@@ -125,8 +125,11 @@ func New(cfg Config, deps Deps) (*Aggregator, error) {
 	a := &Aggregator{cfg: cfg, plan: plan, hub: deps.Hub, references: deps.References, told: deps.Committed, log: deps.Log, cut: fleetscore.Micros(cfg.Query.Cut.D().Microseconds()),
 		window: window.Config{Window: plan.Window, Hop: plan.Hop, Disorder: cfg.Hub.Disorder.D(), IdleAfter: cfg.Hub.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Revise: cfg.Query.Revises(), Adjust: cfg.Query.Adjusts()},
 		health: deps.Health, now: deps.Now, share: cfg.MaxHeldBytes, holds: make([]uint64, deps.Hub.Partitions()), counts: make([]int64, deps.Hub.Partitions()), marks: make([]window.Mark, deps.Hub.Partitions())}
-	if plan.General != nil && plan.General.Over {
+	if plan.General != nil && plan.General.Over != "" {
 		a.window.Apart = cfg.Query.Apart()
+	}
+	if plan.TimestampBy == "" {
+		plan.TimestampBy = cfg.Hub.Time
 	}
 	for _, g := range plan.Aggregates {
 		a.window.Aggregates = append(a.window.Aggregates, window.Aggregate{Func: g.Func, Column: g.Column})
@@ -242,14 +245,26 @@ func (a *Aggregator) waitsFor(s PartitionStatus, partition int) string {
 	}
 	if k := m.Key; a.window.Apart > 0 {
 		if k.Key == "" {
-			return fmt.Sprintf("rows up to %s wait until the log is later than they are by late_within (%s): no sensor is known that is behind", next, fleetscore.Duration(a.window.Apart))
+			unknown := "no sensor is known that is behind"
+			if a.plan.General.Lines {
+				unknown = "it isn't known yet what is behind"
+			}
+			return fmt.Sprintf("rows up to %s wait until the log is later than they are by late_within (%s): %s", next, fleetscore.Duration(a.window.Apart), unknown)
 		}
-		return fmt.Sprintf("rows up to %s wait for readings of sensor %s: its newest one came at %s, and it has reached %s; it must be later by hub.disorder (%s) than the rows. When it was silent for %s, while the gateway worked, it isn't waited for any more",
-			next, k.Key, k.Arrived, k.Mark+fleetscore.Micros(a.window.Disorder.Microseconds()), fleetscore.Duration(a.window.Disorder), fleetscore.Duration(a.window.Apart))
+		return fmt.Sprintf("rows up to %s wait for readings of %s: its newest one came at %s, and it has reached %s; it must be later by hub.disorder (%s) than the rows. When it was silent for %s, while the gateway worked, it isn't waited for any more",
+			next, a.lineName(k.Key), k.Arrived, k.Mark+fleetscore.Micros(a.window.Disorder.Microseconds()), fleetscore.Duration(a.window.Disorder), fleetscore.Duration(a.window.Apart))
 	}
 	reached := slowest.Mark + fleetscore.Micros(a.window.Disorder.Microseconds())
 	return fmt.Sprintf("rows up to %s wait for readings of source %s%s: they have reached %s, and must be later by hub.disorder (%s) than the rows; its last message came at %s. While the gateway works, %s of silence count too",
 		next, slowest.Source, where, reached, fleetscore.Duration(a.window.Disorder), slowest.Arrived, fleetscore.Duration(a.window.IdleAfter))
+}
+
+// lineName names what has a watermark of its own.
+func (a *Aggregator) lineName(k fleetscore.Key) string {
+	if a.plan.General.Lines {
+		return fmt.Sprintf("%s (OVER %s)", k, a.plan.General.Over)
+	}
+	return "sensor " + k.String()
 }
 
 // merged reports whether the query reads all partitions as one log.

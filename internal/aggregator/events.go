@@ -70,8 +70,8 @@ type events struct {
 // engine turns the messages of a partition, or of all, into rows: windows or events.
 type engine interface {
 	Tick(s window.Stamp) error
-	// Take takes a message with readings; key names the hub's key columns.
-	Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error
+	// Take takes a message with readings, and says what becomes of each, and its time; key names the hub's key columns.
+	Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict, at fleetscore.Micros)) error
 	Watermark() (fleetscore.Micros, bool)
 	// Complete is the time of the last cut up to which no rows are to come, or any such
 	// time for a commit before the cut; false before the first message.
@@ -103,8 +103,8 @@ func (w *windows) Tick(s window.Stamp) error {
 }
 
 // Take takes a message with readings.
-func (w *windows) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
-	w.Readings(s, m.Readings, w.kept(m, key), verdict)
+func (w *windows) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict, at fleetscore.Micros)) error {
+	w.Readings(s, m.Readings, w.kept(m, key), func(i int, v window.Verdict) { verdict(i, v, m.Readings.Times[i]) })
 	return nil
 }
 
@@ -188,6 +188,7 @@ type pending struct {
 	window.Past
 	order int64
 	row   *value.Record
+	line  fleetscore.Key // what has a watermark of its own; its key if that is the hub's
 }
 
 // waiting is a heap by time, key and order.
@@ -314,10 +315,11 @@ func (e *events) Tick(s window.Stamp) error {
 }
 
 // Take takes a message with readings.
-func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict)) error {
+func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(i int, v window.Verdict, at fleetscore.Micros)) error {
+	view, row := e.view(m.Readings, key)
 	newest := beginning
-	for _, t := range m.Readings.Times {
-		newest = max(newest, t)
+	for i := range m.Readings.Times {
+		newest = max(newest, view.Time(i))
 	}
 	newest = min(newest, s.Arrived+s.Unsure+fleetscore.Micros(maxEarly.Microseconds()))
 	if w, ok := e.gate.Watermark(); e.late > 0 { // readings may count at later times than their own
@@ -334,8 +336,7 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		least = min(least, e.own[s.Partition])
 		e.stayBehind(m.Readings.Keys, e.own[s.Partition])
 	}
-	rows, in := e.records(m.Readings, key), &e.plan.General.Plan.Inputs[0]
-	e.gate.Readings(s, m.Readings, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
+	e.gate.Readings(s, view, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
 		switch v {
 		case window.Revised:
 			k := e.lanes.keyOf(p.Key)
@@ -344,10 +345,10 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 			}
 		case window.Counted, window.Adjusted:
 			past := window.Past{Print: p, Stamp: stamp}
-			unwanted := e.only != nil && !e.only(p.Key, p.Time)
-			if row, ok := in.Declare(rows(i)); ok && !unwanted {
+			unwanted := e.only != nil && !e.only(p.Key, stamp)
+			if row, ok := row(i); ok && !unwanted {
 				e.order++
-				e.lanes.push(pending{past, e.order, row})
+				e.lanes.push(pending{past, e.order, row, view.Line(i)})
 				e.since++
 			} else {
 				v = window.Filtered // it isn't what CREATE TABLE says
@@ -357,10 +358,14 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 		if again {
 			v = window.Done
 		}
-		verdict(i, v)
+		verdict(i, v, view.Time(i))
 	})
 	if e.over {
-		for _, k := range m.Readings.Keys { // which may be ahead of others
+		lines := m.Readings.Keys
+		if view.Lines != nil {
+			lines = slices.Compact(slices.Sorted(slices.Values(view.Lines)))
+		}
+		for _, k := range lines { // which may be ahead of others
 			if x := e.lanes.of[k]; x != nil {
 				if err := e.lanes.run(x, e.gate.WatermarkOf(k), e.gate.Passed); err != nil {
 					return e.failed(err)
@@ -387,36 +392,6 @@ func (e *events) note(seq uint64, newest fleetscore.Micros) {
 // grain is how far the times of messages are apart that are noted: a second, or more if the query
 // looks far back, so that there are a few hundred of them.
 func (e *events) grain() fleetscore.Micros { return max(1_000_000, e.reach/256) }
-
-// records returns a function that makes a record of a reading: its key as texts, its time,
-// and its values.
-func (e *events) records(r *fleetscore.Readings, key []string) func(i int) *value.Record {
-	names := append(slices.Clone(key), e.plan.TimestampBy)
-	at := make([]int, len(r.Columns))
-	for c := range r.Columns {
-		if at[c] = slices.Index(names, r.Columns[c].Name); at[c] < 0 {
-			at[c] = len(names)
-			names = append(names, r.Columns[c].Name)
-		}
-	}
-	shape := e.reader.Shape(names)
-	return func(i int) *value.Record {
-		values := make([]value.Value, len(names))
-		for k, v := range r.Keys[r.KeyIndex[i]].Values() {
-			values[k] = value.String(v)
-		}
-		values[len(key)] = value.Time(r.Times[i])
-		for c := range r.Columns {
-			switch col := &r.Columns[c]; {
-			case col.Strings != nil && (col.Present == nil || col.Present[i]):
-				values[at[c]] = value.String(col.Strings[i])
-			case col.Strings == nil && !math.IsNaN(col.Numbers[i]):
-				values[at[c]] = value.Number(col.Numbers[i])
-			}
-		}
-		return &value.Record{Shape: shape, Values: values}
-	}
-}
 
 // advance hands on what the watermark has passed.
 func (e *events) advance() error {

@@ -210,6 +210,64 @@ func TestCrashInGroups(t *testing.T) {
 	}
 }
 
+// TestCrashInGroupsOver is TestCrashInGroups where each group has a watermark of its own, and the time of a reading is computed.
+func TestCrashInGroupsOver(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.LateWithin = fleetscore.Duration(3 * time.Minute)
+	c.Query.SQL = `SELECT System.Timestamp() AS TS, RIGHT(Device, 1) AS Kind, SUM(Value) AS Value, COUNT(*) AS N
+		INTO readings FROM hub TIMESTAMP BY DATEADD(second, 0 - CAST(RIGHT(Device, 1) AS bigint), TS) OVER RIGHT(Device, 1) GROUP BY RIGHT(Device, 1), SessionWindow(second, 2, 30) OVER (PARTITION BY RIGHT(Device, 1))`
+	got := crashAnywhere(t, c, 3, func(t *testing.T, h hub.Hub, partitions int) {
+		for i := range fleetscore.Micros(90) { // each kind has its devices in all partitions, and a kind is up to two minutes behind
+			at := 100*minute + i*2*second
+			for p := range partitions {
+				r := &fleetscore.Readings{Columns: []fleetscore.ReadingColumn{{Name: "Value"}}}
+				for kind := range fleetscore.Micros(3) {
+					if (int(i)+p+int(kind))%4 == 0 {
+						continue
+					}
+					r.KeyIndex = append(r.KeyIndex, uint32(len(r.Keys)))
+					r.Keys = append(r.Keys, fleetscore.Key(fmt.Sprintf("d%d%d", p, kind)))
+					r.Times, r.Columns[0].Numbers = append(r.Times, at-kind*minute), append(r.Columns[0].Numbers, float64(i))
+				}
+				if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, at := range []fleetscore.Micros{200 * minute, 201 * minute} {
+			for p := range partitions {
+				if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+	if got < 500 {
+		t.Errorf("only %d readings are in sessions", got)
+	}
+}
+
+// TestSameTime: readings whose times differ are no repeats of each other, also if what a query makes of the times is equal.
+func TestSameTime(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, SUM(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY CASE WHEN Value = 1 THEN CAST('1970-01-01T01:40:00Z' AS datetime) END GROUP BY Device, TumblingWindow(second, 5)"
+	h, b := hubtest.New(1), openDir(t)
+	begin(t, h)
+	at := 100 * minute
+	send(t, h, sent{"a", at, at, 1}, sent{"a", at + second, at + second, 1}, sent{"a", at + second, at + second, 1}, sent{"a", at + second, at + second, 2})
+	ticks(t, h, 1, 130*minute)
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := rowsIn(t, b)
+	if s := a.Status().Partitions[0]; rows["a "+at.String()] != "2 2" || s.Counted != 2 || s.Repeats != 1 || s.Filtered != 1 {
+		t.Errorf("rows %v, status %+v; two readings count, one is a repeat, and one has no time", rows, s)
+	}
+}
+
 // TestGroupsRevised: rows of groups that have readings of several partitions are those of a run to which all readings came in
 // time, wherever the process ended and began again.
 func TestGroupsRevised(t *testing.T) {

@@ -3,6 +3,7 @@ package aggregator
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 	"strings"
 
@@ -42,7 +43,7 @@ func newLanes(plan *stream.Plan, apart bool, reach fleetscore.Micros, emit func(
 	return &lanes{plan: plan, apart: apart, reach: reach, emit: emit, of: map[fleetscore.Key]*lane{}}
 }
 
-// keyOf is the key of the lane of a key.
+// keyOf is the key of the lane of what may have one of its own.
 func (l *lanes) keyOf(k fleetscore.Key) fleetscore.Key {
 	if !l.apart {
 		return ""
@@ -76,7 +77,7 @@ func (l *lanes) refer(refs []*stream.Reference) {
 
 // push takes a reading.
 func (l *lanes) push(p pending) {
-	x := l.lane(p.Key)
+	x := l.lane(p.line)
 	heap.Push(&x.wait, p)
 	if p.Stamp < x.due {
 		l.wake(x)
@@ -228,4 +229,69 @@ func (d *dues) Pop() any {
 	(*d)[len(*d)-1] = nil
 	*d, last.place = (*d)[:len(*d)-1], -1
 	return last
+}
+
+// view is how the query sees a message's readings, and a function that makes the record of one; false if it isn't what CREATE TABLE says.
+func (e *events) view(r *fleetscore.Readings, key []string) (window.View, func(i int) (*value.Record, bool)) {
+	general, of := e.plan.General, e.records(r, key)
+	in, view := &general.Plan.Inputs[0], window.View{Readings: r}
+	if !general.Timed && !general.Lines {
+		return view, func(i int) (*value.Record, bool) { return in.Declare(of(i)) }
+	}
+	rows := make([]*value.Record, r.Len())
+	if view.At = make([]fleetscore.Micros, r.Len()); general.Lines {
+		view.Lines = make([]fleetscore.Key, r.Len())
+	}
+	for i := range rows {
+		row, ok := in.Declare(of(i))
+		rows[i], view.At[i] = row, window.NoTime
+		if !ok {
+			continue
+		}
+		if at, ok := in.Stamp(row); ok {
+			view.At[i] = at
+		}
+		if general.Lines {
+			view.Lines[i] = in.Line(row)
+		}
+	}
+	return view, func(i int) (*value.Record, bool) { return rows[i], rows[i] != nil }
+}
+
+// records returns a function that makes a record of a reading: its key as texts, its time,
+// and its values.
+func (e *events) records(r *fleetscore.Readings, key []string) func(i int) *value.Record {
+	names := append(slices.Clone(key), e.plan.TimestampBy)
+	at := make([]int, len(r.Columns))
+	for c := range r.Columns {
+		if at[c] = slices.Index(names, r.Columns[c].Name); at[c] < 0 {
+			at[c] = len(names)
+			names = append(names, r.Columns[c].Name)
+		}
+	}
+	shape := e.reader.Shape(names)
+	return func(i int) *value.Record {
+		values := make([]value.Value, len(names))
+		for k, v := range r.Keys[r.KeyIndex[i]].Values() {
+			values[k] = value.String(v)
+		}
+		values[len(key)] = value.Time(r.Times[i])
+		for c := range r.Columns {
+			switch col := &r.Columns[c]; {
+			case col.Strings != nil && (col.Present == nil || col.Present[i]):
+				values[at[c]] = value.String(col.Strings[i])
+			case col.Strings == nil && !math.IsNaN(col.Numbers[i]):
+				values[at[c]] = value.Number(col.Numbers[i])
+			}
+		}
+		return &value.Record{Shape: shape, Values: values}
+	}
+}
+
+// lineOf is what has a watermark of its own, of a reading.
+func (e *events) lineOf(k fleetscore.Key, row *value.Record) fleetscore.Key {
+	if e.plan.General.Lines {
+		return e.plan.General.Plan.Inputs[0].Line(row)
+	}
+	return k
 }

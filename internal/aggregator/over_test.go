@@ -29,15 +29,25 @@ import (
 // that came before. It shares no code with package window.
 type overTwin struct {
 	apart, adjust fleetscore.Micros
-	heard         []overReading // readings by which keys live
+	line          func(key string, value float64) string // what has a watermark; nil: the key
+	heard         []overReading                          // readings by which keys live
 	counted       []overReading
-	mark          fleetscore.Micros // the partition's watermark
-	clock, last   fleetscore.Micros
-	begun         fleetscore.Micros
+	mark          fleetscore.Micros // the watermark of all
+	clock         fleetscore.Micros // for how long all partitions have worked
+	partitions    []overPartition
+}
+
+type overPartition struct {
+	bound, last fleetscore.Micros
+	ahead       fleetscore.Micros // for how long it has worked beyond the clock
+}
+
+func newOverTwin(cfg window.Config, partitions int) *overTwin {
+	return &overTwin{apart: fleetscore.Micros(cfg.Apart.Microseconds()), adjust: fleetscore.Micros(cfg.Adjust.Microseconds()), mark: math.MinInt64, partitions: slices.Repeat([]overPartition{{bound: math.MinInt64}}, partitions)}
 }
 
 type overReading struct {
-	key            string
+	line, key      string
 	at, stamp      fleetscore.Micros
 	arrived, clock fleetscore.Micros
 	value          float64
@@ -49,10 +59,10 @@ func (w *overTwin) marks() (all, live map[string]fleetscore.Micros) {
 	newest := map[string]fleetscore.Micros{}
 	for _, h := range w.heard {
 		m := min(h.at, h.arrived) - fleetscore.Micros(disorder.Microseconds())
-		if was, ok := all[h.key]; !ok || m > was {
-			all[h.key] = m
+		if was, ok := all[h.line]; !ok || m > was {
+			all[h.line] = m
 		}
-		newest[h.key] = h.clock
+		newest[h.line] = max(newest[h.line], h.clock)
 	}
 	for k, m := range all {
 		if w.clock-newest[k] <= w.apart {
@@ -63,23 +73,26 @@ func (w *overTwin) marks() (all, live map[string]fleetscore.Micros) {
 }
 
 func (w *overTwin) take(m hub.Message) {
-	if w.last == 0 {
-		w.clock, w.begun = m.Arrived, m.Arrived
-	} else {
-		w.clock += min(m.Arrived-w.last, fleetscore.Micros(3*idle.Microseconds()))
+	p, all := &w.partitions[m.Partition], !slices.ContainsFunc(w.partitions, func(p overPartition) bool { return p.last == 0 })
+	if all {
+		p.ahead += min(m.Arrived-p.last, fleetscore.Micros(3*idle.Microseconds()))
 	}
-	w.last = m.Arrived
+	p.last = m.Arrived
 	tolerance := w.apart
 	if m.Tick {
 		tolerance = fleetscore.Micros(idle.Microseconds())
 	}
-	w.mark = max(w.mark, m.Arrived-tolerance)
+	p.bound = max(p.bound, m.Arrived-tolerance)
+	w.mark = max(w.mark, slices.MinFunc(w.partitions, func(a, b overPartition) int { return cmp.Compare(a.bound, b.bound) }).bound)
 	readings := m.Readings
 	if m.Tick {
 		readings = &fleetscore.Readings{}
 	}
 	for i := range readings.Len() {
-		r := overReading{key: string(m.Readings.Keys[m.Readings.KeyIndex[i]]), at: m.Readings.Times[i], arrived: m.Arrived, clock: w.clock, value: m.Readings.Columns[0].Numbers[i]}
+		r := overReading{key: string(m.Readings.Keys[m.Readings.KeyIndex[i]]), at: m.Readings.Times[i], arrived: m.Arrived, clock: w.clock + p.ahead, value: m.Readings.Columns[0].Numbers[i]}
+		if r.line = r.key; w.line != nil {
+			r.line = w.line(r.key, r.value)
+		}
 		if r.stamp = r.at; r.at > m.Arrived+5*minute {
 			continue
 		}
@@ -89,7 +102,7 @@ func (w *overTwin) take(m hub.Message) {
 		least := max(w.mark, m.Arrived-w.apart)
 		if r.at >= m.Arrived-w.apart {
 			all, _ := w.marks()
-			if own, ok := all[r.key]; ok {
+			if own, ok := all[r.line]; ok {
 				least = max(least, own)
 			}
 			w.heard = append(w.heard, r)
@@ -101,12 +114,19 @@ func (w *overTwin) take(m hub.Message) {
 			w.counted = append(w.counted, r)
 		}
 	}
+	if all { // the clock goes on by what all have worked
+		on := slices.MinFunc(w.partitions, func(a, b overPartition) int { return cmp.Compare(a.ahead, b.ahead) }).ahead
+		w.clock += on
+		for i := range w.partitions {
+			w.partitions[i].ahead = min(w.partitions[i].ahead-on, fleetscore.Micros(3*idle.Microseconds()))
+		}
+	}
 	_, live := w.marks()
 	least := fleetscore.Micros(math.MaxInt64)
 	for _, m := range live {
 		least = min(least, m)
 	}
-	if len(live) > 0 && w.clock-w.begun >= w.apart { // before that nobody knows which keys there are
+	if len(live) > 0 && w.clock >= w.apart { // before that nobody knows which keys there are
 		w.mark = max(w.mark, least)
 	}
 }
@@ -129,7 +149,7 @@ func TestOverEqualsTwin(t *testing.T) {
 				if rapid.Bool().Draw(t, "adjust") {
 					cfg.Adjust = cfg.Apart
 				}
-				twin := &overTwin{apart: fleetscore.Micros(cfg.Apart.Microseconds()), adjust: fleetscore.Micros(cfg.Adjust.Microseconds()), mark: math.MinInt64}
+				twin := newOverTwin(cfg, 1)
 				e := newEvents(plan, cfg)
 				var got []string
 				for _, m := range logOf(t) {
@@ -164,13 +184,89 @@ func TestOverEqualsTwin(t *testing.T) {
 	}
 }
 
+// groupOver are queries whose groups have watermarks of their own, and readings in several partitions.
+var groupOver = []wholeQuery{
+	{name: "hopping", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, SUM(Value / 3) AS A, COUNT(*) AS B INTO d FROM hub TIMESTAMP BY TS OVER " + level + " GROUP BY " + level + ", HoppingWindow(second, 9, 4)"},
+	{name: "session", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, FIRST(Value) AS A, LAST(Value) AS B INTO d FROM hub TIMESTAMP BY TS OVER " + level + " GROUP BY " + level + ", SessionWindow(second, 4, 10) OVER (PARTITION BY " + level + ")"},
+	{name: "sliding", sql: "SELECT System.Timestamp() AS TS, " + level + " AS Device, COUNT(DISTINCT Device) AS A, AVG(Value) AS B INTO d FROM hub TIMESTAMP BY TS OVER " + level + " GROUP BY " + level + ", SlidingWindow(second, 6)"},
+	{name: "steps", sql: "WITH s AS (SELECT " + level + " AS Level, LAG(Value) OVER (PARTITION BY " + level + " LIMIT DURATION(second, 8)) AS Value FROM hub TIMESTAMP BY TS OVER " + level + ") " +
+		"SELECT System.Timestamp() AS TS, Level AS Device, SUM(Value) AS A, COUNT(*) AS B INTO d FROM s GROUP BY Level, TumblingWindow(second, 7)"},
+}
+
+// TestGroupsOverEqualTwin is TestOverEqualsTwin for groups whose readings lie in two partitions.
+func TestGroupsOverEqualTwin(t *testing.T) {
+	t.Parallel()
+	for _, q := range groupOver {
+		t.Run(q.name, func(t *testing.T) {
+			t.Parallel()
+			silent := 0 // groups that weren't waited for any more
+			rapid.Check(t, func(t *rapid.T) {
+				plan, cfg := planOf(t, q.sql), gate
+				if !plan.General.Merged || !plan.General.Lines {
+					t.Fatalf("the plan is %+v", plan.General)
+				}
+				cfg.Partitions, cfg.Apart = 2, time.Duration(rapid.IntRange(3, 20).Draw(t, "apart"))*time.Second
+				if rapid.Bool().Draw(t, "adjust") {
+					cfg.Adjust = cfg.Apart
+				}
+				h := spread(t, logOf(t))
+				twin := newOverTwin(cfg, 2)
+				twin.line = func(_ string, x float64) string {
+					switch {
+					case x > 4:
+						return "high"
+					case x > 1:
+						return "low"
+					}
+					return "NULL"
+				}
+				e, positions := newEvents(plan, cfg), make([]uint64, 2)
+				var got []string
+				for _, m := range byArrival(t, h) {
+					feedEvents(t, e, m)
+					positions[m.Partition] = m.Seq
+					twin.take(m)
+					if w, _ := e.Watermark(); w != twin.mark {
+						t.Fatalf("after message %d of partition %d the watermark is %s, want %s", m.Seq, m.Partition, w, twin.mark)
+					}
+					if all, live := twin.marks(); len(live) < len(all) {
+						silent++
+					}
+					done, ok := e.Complete(second*fleetscore.Micros(rapid.IntRange(1, 7).Draw(t, "cut")), rapid.Bool().Draw(t, "early"))
+					if !ok || done <= e.done || rapid.IntRange(0, 2).Draw(t, "commit") > 0 {
+						continue
+					}
+					got = append(got, listed(e.Close(done))...)
+					c, state := e.Checkpoint(positions, done), e.Save(positions)
+					if e = newEvents(plan, cfg); !e.load(state, c) {
+						t.Fatal("the state isn't taken")
+					}
+					if again := e.save(positions); string(again) != string(state) {
+						t.Fatal("a state that was taken is saved in another form")
+					}
+				}
+				got = append(got, listed(e.Close(8000*second))...)
+				want := twin.rows(t, plan.General.Plan)
+				slices.Sort(got)
+				slices.Sort(want)
+				if d := gocmp.Diff(want, got); d != "" {
+					t.Fatalf("rows (-twin +server):\n%s", d)
+				}
+			})
+			if silent == 0 {
+				t.Error("no group was silent for so long that it isn't waited for")
+			}
+		})
+	}
+}
+
 // rows runs the query over the readings that count, in the order of their times.
 func (w *overTwin) rows(t *rapid.T, plan *stream.Plan) (out []string) {
-	slices.SortStableFunc(w.counted, func(a, b overReading) int { return cmp.Compare(a.stamp, b.stamp) })
+	slices.SortStableFunc(w.counted, func(a, b overReading) int { return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key)) })
 	shape := value.NewShape([]string{"Device", "TS", "Value"})
 	last := map[string]string{}
 	runner := plan.NewRunner(nil, func(r stream.Row) error {
-		line := fmt.Sprint(r.Stamp, " ", r.Record.Get("Device").Text())
+		line := fmt.Sprint(r.Stamp, " ", stream.KeyText(r.Record.Get("Device")))
 		id := line
 		for _, name := range []string{"A", "B"} {
 			f, ok := r.Record.Get(name).AsFloat()
@@ -227,6 +323,7 @@ func TestServerVectors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		plans[0].TimestampBy = "TS"
 		e := newEvents(plans[0], window.Config{Disorder: head.Disorder.D(), IdleAfter: head.IdleAfter.D(), MaxEarly: maxEarly, GoneAfter: goneAfter, Apart: head.LateWithin.D()})
 		var got strings.Builder
 		for i, line := range lines[1:] {
@@ -245,7 +342,7 @@ func TestServerVectors(t *testing.T) {
 				err = e.Tick(stamp)
 			} else {
 				m.Readings = &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(in.Device)}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{fleetscore.MicrosOf(in.TS)}}
-				err = e.Take(m, stamp, []string{"Device"}, func(_ int, v window.Verdict) { verdict = v.String() })
+				err = e.Take(m, stamp, []string{"Device"}, func(_ int, v window.Verdict, _ fleetscore.Micros) { verdict = v.String() })
 			}
 			if err != nil {
 				t.Fatal(err)

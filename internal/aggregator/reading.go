@@ -184,7 +184,9 @@ func (r *reading) tooMuch(open int64) error {
 	if e, ok := r.windows.(*events); ok && bytesOf(e.ahead) > open/2 {
 		who := "sensors that are"
 		if k := e.gate.Mark(0, nil).Key.Key; k != "" { // else it isn't known yet which sensors there are
-			who = fmt.Sprintf("sensor %s, which is", k)
+			who = fmt.Sprintf("%s, which is", r.a.lineName(k))
+		} else if r.a.plan.General.Lines {
+			who = "others that are"
 		}
 		return fleetscore.Errorf(fleetscore.Invalid, "run query", r.a.subject, "%d rows of %s wait for %s further behind, and use about %d MB, more than the allowed %d MB; nothing is lost, the hub keeps the readings",
 			len(e.ahead), r.where(), who, open>>20, r.a.share>>20).
@@ -217,10 +219,10 @@ func (r *reading) readings(m hub.Message, stamp window.Stamp) error {
 		}
 	}
 	var counts [window.Done + 1]int64
-	err := r.windows.Take(m, stamp, r.a.cfg.Hub.Key, func(i int, v window.Verdict) {
+	err := r.windows.Take(m, stamp, r.a.cfg.Hub.Key, func(i int, v window.Verdict, at fleetscore.Micros) {
 		counts[v]++
 		if v == window.Late || v == window.Early || v == window.Repeat {
-			r.aside.count(v, m.Readings.Times[i], m.Readings.Keys[m.Readings.KeyIndex[i]])
+			r.aside.count(v, at, m.Readings.Keys[m.Readings.KeyIndex[i]])
 		}
 		if v == window.Late || v == window.Early {
 			r.track(m).keepLate(r.a.log, m, i, v)

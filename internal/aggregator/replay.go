@@ -17,6 +17,7 @@ type Replay struct {
 	Name         string // of the query
 	Plan         *query.Plan
 	Key          []string // the hub's key columns
+	Time         string   // its time column
 	Interval     fleetscore.Interval
 	MaxHeldBytes int64      // bound of the memory, by estimate; 0 means DefaultHeldBytes
 	References   References // reference data that the query joins with; nil if it has no JOIN
@@ -57,6 +58,9 @@ const ever = 250 * 365 * 24 * time.Hour
 // readings come in one history.
 func (r Replay) Run(ctx context.Context, partitions []History) (out Replayed, err error) {
 	out.Rows = noRows(r.Plan)
+	if r.Plan.TimestampBy == "" {
+		r.Plan.TimestampBy = r.Time
+	}
 	if r.Plan.General != nil && r.Plan.General.Merged {
 		partitions = []History{chained(partitions)}
 	}
@@ -154,7 +158,7 @@ func (r Replay) inOrder(ctx context.Context, history History, out *Replayed) (*f
 		if m.Readings == nil {
 			return nil
 		}
-		err := e.Take(m, window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}, r.Key, func(_ int, v window.Verdict) {
+		err := e.Take(m, window.Stamp{Seq: m.Seq, Source: m.Source, Arrived: m.Arrived, Unsure: m.Unsure}, r.Key, func(_ int, v window.Verdict, _ fleetscore.Micros) {
 			switch v {
 			case window.Counted:
 				out.Readings++

@@ -68,16 +68,22 @@ func (e *events) save(positions []uint64) []byte {
 // saveApart adds what there is more if keys go by themselves, or rows are computed again.
 func (e *events) saveApart(f *value.Fields) {
 	f.Add(saveLanes(e.lanes.save(e.reached)))
-	list, begun := e.gate.Keys()
+	lines := e.gate.Lines()
 	var keys value.Fields
-	for _, k := range list {
+	for _, k := range lines.Keys {
 		keys.Text(string(k.Key))
 		keys.Int(int64(k.Mark))
 		keys.Int(int64(k.Arrived))
 		keys.Int(int64(k.Last))
 	}
 	f.Add(keys.Value())
-	f.Int(int64(begun))
+	f.Int(int64(lines.Begun))
+	if e.over && len(e.doneSeq) > 1 {
+		f.Int(int64(lines.Clock))
+		for _, at := range lines.Used {
+			f.Int(int64(at))
+		}
+	}
 	f.Int(int64(e.oldest))
 	var bases value.Fields
 	for _, b := range e.bases {
@@ -105,18 +111,25 @@ func (e *events) loadApart(in *value.Cursor) bool {
 	for _, k := range loadLanes(in) {
 		good = e.lanes.restore(k, &e.reader) && good
 	}
-	var keys []window.KeyMark
+	var lines window.Lines
 	for list := in.Inner(); list.More(); {
-		keys = append(keys, window.KeyMark{Key: fleetscore.Key(list.Text()), Mark: fleetscore.Micros(list.Int()), Arrived: fleetscore.Micros(list.Int()), Last: fleetscore.Micros(list.Int())})
+		lines.Keys = append(lines.Keys, window.KeyMark{Key: fleetscore.Key(list.Text()), Mark: fleetscore.Micros(list.Int()), Arrived: fleetscore.Micros(list.Int()), Last: fleetscore.Micros(list.Int())})
 	}
-	e.gate.ResumeKeys(keys, fleetscore.Micros(in.Int()))
+	lines.Begun = fleetscore.Micros(in.Int())
+	if e.over && len(e.doneSeq) > 1 {
+		lines.Clock = fleetscore.Micros(in.Int())
+		for range e.doneSeq {
+			lines.Used = append(lines.Used, fleetscore.Micros(in.Int()))
+		}
+	}
+	e.gate.ResumeLines(lines)
 	e.oldest = fleetscore.Micros(in.Int())
 	e.bases = nil
 	for list := in.Inner(); list.More(); {
 		b := base{positions: []uint64{uint64(list.Int())}, reached: fleetscore.Micros(list.Int()), marks: []window.Mark{loadMark(list)}, states: map[fleetscore.Key]kept{}}
 		there := e.loadOthers(list, &b.positions, &b.marks)
 		var ok bool
-		b.wait, ok = loadWaiting(list)
+		b.wait, ok = e.loadWaiting(list)
 		good = good && ok && there
 		for _, k := range loadLanes(list) {
 			b.states[k.key] = k
@@ -168,12 +181,13 @@ func saveWaiting(list []pending) value.Value {
 }
 
 // loadWaiting reads readings that wait; false if one has no record.
-func loadWaiting(c *value.Cursor) (out []pending, ok bool) {
+func (e *events) loadWaiting(c *value.Cursor) (out []pending, ok bool) {
 	for in := c.Inner(); in.More(); {
 		p := pending{Past: loadPast(in), order: in.Int(), row: in.Value().Record()}
 		if p.row == nil {
 			return nil, false
 		}
+		p.line = e.lineOf(p.Key, p.row)
 		out = append(out, p)
 	}
 	return out, true
@@ -268,7 +282,7 @@ func (e *events) load(data []byte, list []window.Checkpoint) bool {
 	if moved {
 		e.passed = nil
 	}
-	wait, good := loadWaiting(in)
+	wait, good := e.loadWaiting(in)
 	if !good {
 		return false
 	}

@@ -87,7 +87,7 @@ func TestProblems(t *testing.T) {
 		{"late readings of old windows", "  readings: |\n", "  readings:\n   late: revise\n   late_within: 168h\n   sql: |\n", []string{":5: queries.readings.late_within: a late reading's window", "(168h0m5s together) must not be longer than hub.retention"}},
 		{"late readings with OVER", "  readings: |\n    SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\n    INTO readings FROM hub TIMESTAMP BY TS", "  readings:\n   late: revise\n   sql: |\n    SELECT System.Timestamp() AS TS, Device, Tag, AVG(Value) AS Value\n    INTO readings FROM hub TIMESTAMP BY TS OVER Device, Tag",
 			[]string{":4: queries.readings.late: revise doesn't go with TIMESTAMP BY … OVER, which the statement INTO readings has"}},
-		{"OVER a part of the key", "FROM hub TIMESTAMP BY TS", "FROM hub TIMESTAMP BY TS OVER Device", []string{"queries.readings: ", "OVER lacks the key column Tag"}},
+		{"OVER what isn't in GROUP BY", "FROM hub TIMESTAMP BY TS", "FROM hub TIMESTAMP BY TS OVER Site", []string{"queries.readings: ", "Site stands behind OVER, so that GROUP BY needs it too"}},
 		{"reference data", "fleets:\n", "references: {limits: {path: /tmp/limits.csv}, other: {path: references/other.json, every: 5ms}}\nfleets:\n",
 			[]string{`references.limits.path: "/tmp/limits.csv" is not the name of a file in the store`, "references.other.path: references/other.json: reference data is a .csv or .parquet file", "references.other.every: 5ms is less than 1s"}},
 		{"unknown reference data", "FROM hub TIMESTAMP BY TS\n", "FROM hub TIMESTAMP BY TS JOIN caps ON caps.Device = hub.Device\n",

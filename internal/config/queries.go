@@ -89,8 +89,8 @@ func (r *reader) judgePlan(path string, c *fleetscore.Config, q fleetscore.Query
 	if plan.From != "hub" {
 		r.at(path, "FROM %s: readings come from the hub; write FROM hub", plan.From)
 	}
-	if plan.TimestampBy != c.Hub.Time {
-		r.at(path, "TIMESTAMP BY %s: the hub's time column is %s; name the same in both", plan.TimestampBy, c.Hub.Time)
+	if timed := plan.General != nil && plan.General.Timed; !timed && plan.TimestampBy != c.Hub.Time {
+		r.at(path, "TIMESTAMP BY %[1]s: the hub's time column is %[2]s; name the same in both, or, if readings have another time in %[1]s, write TIMESTAMP BY TRY_CAST(%[1]s AS datetime)", plan.TimestampBy, c.Hub.Time)
 	}
 	if plan.General != nil {
 		for _, name := range plan.General.References {
@@ -116,7 +116,7 @@ func (r *reader) judgeLate(path string, c *fleetscore.Config, q fleetscore.Query
 	if q.LateWithin < 0 {
 		r.at(path+".late_within", "%s is negative", q.LateWithin)
 	}
-	over := slices.IndexFunc(plans, func(p *query.Plan) bool { return p.General != nil && p.General.Over })
+	over := slices.IndexFunc(plans, func(p *query.Plan) bool { return p.General != nil && p.General.Over != "" })
 	most := fleetscore.Duration(21 * 24 * time.Hour)
 	switch q.Late {
 	case fleetscore.LateRevise:

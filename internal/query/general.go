@@ -16,8 +16,10 @@ type General struct {
 	Values     []string // value columns of the dataset, in the order of SELECT
 	Numbers    []string // columns of readings of which it computes sums and the like
 	References []string // names of the reference data that it joins with
-	Over       bool     // each key has a watermark of its own, by TIMESTAMP BY … OVER
-	Merged     bool     // its groups have readings of several of the hub's keys, which may lie in different partitions
+	Timed      bool     // the time of a reading is computed, by an expression behind TIMESTAMP BY
+	Over       string   // what has a watermark of its own, by TIMESTAMP BY … OVER, as it is written; empty: nothing
+	Lines      bool     // that isn't a key of the hub
+	Merged     bool     // its groups, or what has a watermark, have readings of several of the hub's keys, which may lie in different partitions
 	Mixes      bool     // the dataset's keys aren't those of the hub
 }
 
@@ -28,12 +30,10 @@ type General struct {
 type judge struct {
 	*reader
 	script *sql.Script
-	key    []string // of the hub
-	time   string   // behind TIMESTAMP BY; empty before the first
-	from   string
-	over   bool // OVER stands behind it
-	overAt int
+	key    []string            // of the hub
+	first  *sql.Input          // from the hub; nil before it
 	merged bool                // rows depend on the readings of several keys
+	mixed  int                 // where they depend on several watermarks; 0: they don't
 	steps  map[string]*columns // in lower case
 	inputs []stream.Input
 }
@@ -42,7 +42,9 @@ type judge struct {
 type columns struct {
 	list   []column
 	open   bool    // besides, all columns of the hub, under their names
+	plain  bool    // these are the hub's columns
 	groups []group // what rows with the same time differ in
+	ofHub  bool    // the groups are those of the hub
 }
 
 // group is what stands in GROUP BY.
@@ -54,24 +56,42 @@ type group struct {
 type column struct {
 	name  string
 	key   int  // of the hub's key columns, unchanged; -1 if it is none of them
+	over  int  // of what stands behind OVER; -1 if it is none of it
 	group int  // of the groups; -1 if it is none of them
 	fixed bool // a text that is the same in all rows
 	stamp bool
 	at    int
 }
 
-// find is the column with a name; none of them has key and group -1.
-func (c *columns) find(name string, key []string) column {
+// find is the column with a name; none of them has key, over and group -1.
+func (j *judge) find(c *columns, name string) column {
 	for _, x := range c.list {
 		if strings.EqualFold(x.name, name) {
 			return x
 		}
 	}
-	at := -1
+	key, over := -1, -1
 	if c.open {
-		at = slices.IndexFunc(key, func(k string) bool { return strings.EqualFold(k, name) })
+		key = slices.IndexFunc(j.key, func(k string) bool { return strings.EqualFold(k, name) })
+		over = slices.IndexFunc(j.over(), func(x sql.Expr) bool { return strings.EqualFold(nameOf(x), name) })
 	}
-	return column{name: name, key: at, group: at}
+	return column{name: name, key: key, over: over, group: key}
+}
+
+// nameOf is the name of a column; empty for another expression.
+func nameOf(x sql.Expr) string {
+	if c, ok := x.(*sql.Column); ok {
+		return c.Path[len(c.Path)-1]
+	}
+	return ""
+}
+
+// over is what stands behind OVER.
+func (j *judge) over() []sql.Expr {
+	if j.first == nil {
+		return nil
+	}
+	return j.first.Over
 }
 
 // general reads a script with one output.
@@ -110,10 +130,15 @@ func (r *reader) general(text string, script *sql.Script, key []string) (*Plan, 
 			return nil, j.notYet(in.At, "two inputs, or one in two spellings,")
 		}
 	}
-	plan.From, plan.TimestampBy, plan.Into, plan.General.Over, plan.General.Merged = j.from, j.time, compiled.Outputs[0], j.over, j.merged
-	if j.over && j.merged {
-		return nil, j.src.ErrorAt(j.overAt, "OVER doesn't go with sessions or functions that look at the readings of several keys").WithHint("write OVER (PARTITION BY %s …) there, or leave TIMESTAMP BY … OVER out", strings.Join(key, ", "))
+	if j.mixed > 0 {
+		return nil, j.src.ErrorAt(j.mixed, "what looks at several readings needs those of one watermark, and TIMESTAMP BY has OVER %s", j.written()).
+			WithHint("write %s in GROUP BY and in OVER (PARTITION BY …) of sessions and of functions that look back, or leave OVER behind TIMESTAMP BY out", j.written())
 	}
+	plan.From, plan.Into, plan.General.Merged = j.first.Name, compiled.Outputs[0], j.merged
+	if plan.TimestampBy = j.time(); plan.TimestampBy == "" {
+		plan.General.Timed = true
+	}
+	plan.General.Over, plan.General.Lines = j.written(), !j.keyIsOver()
 	if plan.General.Mixes = j.merged || !slices.Equal(plan.KeyNames, key); plan.General.Mixes {
 		compiled.TextKeys()
 	}
@@ -133,7 +158,11 @@ func (j *judge) union(s *sql.Select, output bool) (*columns, error) {
 		if first.open || next.open {
 			return nil, j.notYet(u.At, "UNION with SELECT *")
 		}
+		first.ofHub = first.ofHub || next.ofHub
 		for i := range first.list {
+			if first.list[i].over != next.list[i].over {
+				first.list[i].over = -1
+			}
 			if a, b := first.list[i], next.list[i]; a.key != b.key || a.stamp != b.stamp || a.fixed != b.fixed || (a.group < 0) != (b.group < 0) {
 				return nil, j.src.ErrorAt(b.at, "%s stands where the first query of the UNION has %s", b.name, a.name).WithHint("name System.Timestamp(), the key columns and what is in GROUP BY at the same places in each of the queries")
 			}
@@ -165,19 +194,15 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 	for _, x := range parts {
 		j.lookBack(x, s, from)
 	}
-	out := &columns{groups: from.groups}
+	out := &columns{groups: from.groups, ofHub: from.ofHub && !s.Grouped}
 	if s.Grouped {
 		out.groups = nil
 		for _, x := range s.GroupBy {
-			g := group{at: x.Pos()}
-			if c, ok := x.(*sql.Column); ok {
-				g.name = c.Path[len(c.Path)-1]
-			}
-			out.groups = append(out.groups, g)
+			out.groups = append(out.groups, group{nameOf(x), x.Pos()})
 		}
 	}
 	for _, it := range s.Items {
-		c := column{name: it.Name, key: -1, group: -1, at: it.At}
+		c := column{name: it.Name, key: -1, over: -1, group: -1, at: it.At}
 		switch x := it.Expr.(type) {
 		case nil: // a star
 			if output {
@@ -194,10 +219,13 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 			c.fixed = x.Value.Type() == value.Text
 		case *sql.Column:
 			was := j.column(x, s, from)
-			c.key, c.group, c.fixed = was.key, was.group, was.fixed
+			c.key, c.over, c.group, c.fixed = was.key, was.over, was.group, was.fixed
 			if c.name == "" {
 				c.name = x.Path[len(x.Path)-1]
 			}
+		}
+		if it.Expr != nil {
+			c.over = j.overOf(it.Expr, s, from)
 		}
 		if s.Grouped {
 			c.group = slices.IndexFunc(s.GroupBy, func(k sql.Expr) bool { return j.isKey(it.Expr, k) })
@@ -211,11 +239,11 @@ func (j *judge) selected(s *sql.Select, output bool) (*columns, error) {
 func (j *judge) column(c *sql.Column, s *sql.Select, from *columns) column {
 	switch {
 	case len(c.Path) == 1:
-		return from.find(c.Path[0], j.key)
+		return j.find(from, c.Path[0])
 	case len(c.Path) == 2 && strings.EqualFold(c.Path[0], s.From.Alias):
-		return from.find(c.Path[1], j.key)
+		return j.find(from, c.Path[1])
 	}
-	return column{key: -1, group: -1}
+	return column{key: -1, over: -1, group: -1}
 }
 
 // isKey reports whether an expression of SELECT is one of GROUP BY; a column may have its input's name in one of them.
@@ -233,18 +261,33 @@ func (j *judge) hubKey(x sql.Expr, s *sql.Select, from *columns) int {
 	return -1
 }
 
-// lacking is a key column of the hub that isn't among expressions; empty if all are.
-func (j *judge) lacking(list []sql.Expr, s *sql.Select, from *columns) string {
-	has := make([]bool, len(j.key))
+// overOf is which of what stands behind OVER an expression is; -1 if it is none of it.
+func (j *judge) overOf(x sql.Expr, s *sql.Select, from *columns) int {
+	if from.plain {
+		return slices.IndexFunc(j.over(), func(o sql.Expr) bool { return j.isKey(x, o) })
+	}
+	if c, ok := x.(*sql.Column); ok {
+		return j.column(c, s, from).over
+	}
+	return -1
+}
+
+// lacks reports whether a key column of the hub isn't among expressions, and notes where something isn't among them that stands
+// behind OVER.
+func (j *judge) lacks(list []sql.Expr, at int, s *sql.Select, from *columns) bool {
+	keys, over := make([]bool, len(j.key)), make([]bool, len(j.over()))
 	for _, x := range list {
 		if k := j.hubKey(x, s, from); k >= 0 {
-			has[k] = true
+			keys[k] = true
+		}
+		if k := j.overOf(x, s, from); k >= 0 {
+			over[k] = true
 		}
 	}
-	if i := slices.Index(has, false); i >= 0 {
-		return j.key[i]
+	if j.mixed == 0 && slices.Contains(over, false) {
+		j.mixed = at
 	}
-	return ""
+	return slices.Contains(keys, false)
 }
 
 func (j *judge) source(in sql.Input) (*columns, error) {
@@ -257,51 +300,60 @@ func (j *judge) source(in sql.Input) (*columns, error) {
 	if in.TimestampBy == nil {
 		return nil, j.src.ErrorAt(in.At, "%s needs TIMESTAMP BY behind it", in.Name).WithHint("%s", shape)
 	}
-	c, ok := in.TimestampBy.(*sql.Column)
-	if !ok || len(c.Path) > 1 {
-		return nil, j.notYet(in.TimestampBy.Pos(), "an expression behind TIMESTAMP BY")
+	switch {
+	case j.first == nil:
+		j.first = &in
+		j.merged = j.merged || len(in.Over) > 0 && !j.keyInOver()
+	case j.first.Name != in.Name || sql.Format(j.first.TimestampBy) != sql.Format(in.TimestampBy):
+		return nil, j.notYet(in.At, "two inputs, or two times behind TIMESTAMP BY,")
+	case !slices.EqualFunc(j.first.Over, in.Over, func(a, b sql.Expr) bool { return sql.Format(a) == sql.Format(b) }):
+		return nil, j.src.ErrorAt(in.At, "%s stands with different columns behind OVER, or with OVER and without it", in.Name).WithHint("write the same behind each TIMESTAMP BY")
 	}
-	if j.time != "" && (j.time != c.Path[0] || j.from != in.Name) {
-		return nil, j.notYet(in.At, "two inputs, or two columns behind TIMESTAMP BY,")
-	}
-	if err := j.lines(in, j.time == ""); err != nil {
-		return nil, err
-	}
-	j.time, j.from = c.Path[0], in.Name
-	out := &columns{open: true}
+	out := &columns{open: true, plain: true, ofHub: true}
 	for _, k := range j.key {
 		out.groups = append(out.groups, group{name: k})
 	}
 	return out, nil
 }
 
-// lines judges OVER: a watermark of its own can have what lies in one partition, which is a key of the hub.
-func (j *judge) lines(in sql.Input, first bool) error {
-	if !first && j.over != (len(in.Over) > 0) || !first && j.over && len(in.Over) != len(j.key) {
-		return j.src.ErrorAt(in.At, "%s stands with OVER and without it", in.Name).WithHint("write TIMESTAMP BY … OVER %s behind each %s", strings.Join(j.key, ", "), in.Name)
+// time is the column behind TIMESTAMP BY; empty for another expression.
+func (j *judge) time() string {
+	if c, ok := j.first.TimestampBy.(*sql.Column); ok && (len(c.Path) == 1 || len(c.Path) == 2 && strings.EqualFold(c.Path[0], j.first.Alias)) {
+		return c.Path[len(c.Path)-1]
 	}
-	j.over = len(in.Over) > 0
-	if !j.over {
-		return nil
-	}
-	j.overAt = in.Over[0].Pos()
-	s, hub := &sql.Select{From: in}, &columns{open: true}
-	for i, x := range in.Over {
-		if j.hubKey(x, s, hub) != i || len(in.Over) > len(j.key) {
-			return j.src.ErrorAt(x.Pos(), "behind OVER a server takes the hub's key columns, in their order").WithHint("write OVER %s", strings.Join(j.key, ", "))
+	return ""
+}
+
+// written is what stands behind OVER, for people.
+func (j *judge) written() string {
+	var out []string
+	for _, x := range j.over() {
+		name := nameOf(x)
+		if name == "" {
+			name = sql.Format(x)
 		}
+		out = append(out, name)
 	}
-	if k := j.lacking(in.Over, s, hub); k != "" {
-		return j.src.ErrorAt(in.Over[0].Pos(), "OVER lacks the key column %s: the readings of different keys may lie in different partitions of the hub", k).WithHint("write OVER %s", strings.Join(j.key, ", "))
-	}
-	return nil
+	return strings.Join(out, ", ")
+}
+
+// keyInOver reports whether all key columns of the hub stand behind OVER, so that what has a watermark lies in one partition.
+func (j *judge) keyInOver() bool {
+	return !slices.ContainsFunc(j.key, func(k string) bool {
+		return !slices.ContainsFunc(j.over(), func(x sql.Expr) bool { return strings.EqualFold(nameOf(x), k) })
+	})
+}
+
+// keyIsOver reports whether the key of the hub is what stands behind OVER, or nothing does.
+func (j *judge) keyIsOver() bool {
+	return len(j.over()) == 0 || slices.EqualFunc(j.over(), j.key, func(x sql.Expr, k string) bool { return strings.EqualFold(nameOf(x), k) })
 }
 
 // grouped judges GROUP BY, and finds out whether groups or sessions mix the keys of the hub.
 func (j *judge) grouped(s *sql.Select, from *columns, output bool) error {
-	j.merged = j.merged || j.lacking(s.GroupBy, s, from) != ""
+	j.merged = j.lacks(s.GroupBy, s.GroupAt, s, from) || j.merged
 	for _, w := range s.Windows {
-		j.merged = j.merged || w.Kind == sql.Session && j.lacking(w.Over, s, from) != ""
+		j.merged = w.Kind == sql.Session && j.lacks(w.Over, w.At, s, from) || j.merged
 	}
 	if !output {
 		return nil
@@ -330,7 +382,7 @@ func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) {
 			if c.Over != nil {
 				by = c.Over.PartitionBy
 			}
-			j.merged = j.merged || j.lacking(by, s, from) != ""
+			j.merged = j.lacks(by, c.At, s, from) || j.merged
 		}
 	}
 	for _, y := range sql.Children(x) {
@@ -340,6 +392,13 @@ func (j *judge) lookBack(x sql.Expr, s *sql.Select, from *columns) {
 
 // dataset checks that the columns of a statement are those of a dataset.
 func (j *judge) dataset(plan *Plan, s *sql.Select, out *columns) error {
+	if out.ofHub {
+		for _, x := range j.over() {
+			if !slices.ContainsFunc(j.key, func(k string) bool { return strings.EqualFold(nameOf(x), k) }) {
+				return j.src.ErrorAt(x.Pos(), "rows that aren't grouped have the hub's key, and what stands behind OVER must be part of it").WithHint("write some of %s, or GROUP BY", strings.Join(j.key, ", "))
+			}
+		}
+	}
 	has := make([]bool, len(out.groups))
 	var keys, values []string
 	stamp, sensors := "", 0

@@ -22,7 +22,7 @@ type Plan struct {
 	SQL         string
 	Into        string        // the dataset it writes
 	From        string        // the hub it reads
-	TimestampBy string        // column with the event time
+	TimestampBy string        // column with the event time; empty if the time is computed
 	KeyNames    []string      // columns of GROUP BY, in its order
 	StampName   string        // the name of System.Timestamp(): the dataset's time column
 	Window      time.Duration // the windows' length, at most a day; of General how far rows look back, at most

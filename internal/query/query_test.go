@@ -75,6 +75,8 @@ func TestParseGeneral(t *testing.T) {
 		{"each reading", statement("System.Timestamp() AS TS, Device, Value * 2 AS Twice, Value", "WHERE Value * 2 > 1"), 0, "Twice Value"},
 		{"look back", statement("System.Timestamp() AS TS, Device, Value - LAG(Value) OVER (PARTITION BY Device LIMIT DURATION(minute, 1)) AS Change", ""), time.Minute, "Change"},
 		{"over", strings.Replace(statement(columns, "GROUP BY Device, TumblingWindow(second, 5)"), "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1), 5 * time.Second, "Value"},
+		{"over a value", strings.Replace(statement("System.Timestamp() AS TS, LOWER(State) AS State, AVG(Value) AS Value", "GROUP BY LOWER(State), TumblingWindow(second, 5)"), "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER LOWER(State)", 1), 5 * time.Second, "Value"},
+		{"time", strings.Replace(statement(columns, "GROUP BY Device, TumblingWindow(second, 5)"), "TIMESTAMP BY TS", "TIMESTAMP BY TRY_CAST(Measured AS datetime)", 1), 5 * time.Second, "Value"},
 		{"join", statement("System.Timestamp() AS TS, Device, AVG(hub.Value / limits.Most) AS Value", "JOIN limits ON limits.Device = hub.Device GROUP BY Device, TumblingWindow(second, 5)"), 5 * time.Second, "Value"},
 		{"steps", "WITH w AS (SELECT Device, System.Window().Id AS Id, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Windows(Window('a', TumblingWindow(second, 5)), Window('b', HoppingWindow(second, 20, 10)))) " +
 			"SELECT System.Timestamp() AS TS, w.Device, w.Value INTO d FROM w WHERE Id = 'a'", 20 * time.Second, "Value"},
@@ -82,7 +84,7 @@ func TestParseGeneral(t *testing.T) {
 			"SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value INTO d FROM b GROUP BY Device, TumblingWindow(minute, 1)", 65 * time.Second, "Value"},
 	} {
 		p, err := one(tt.sql, "Device")
-		if err != nil || p.General == nil || p.Window != tt.reach || strings.Join(p.Values(), " ") != tt.values || p.StampName != "TS" || p.TimestampBy != "TS" || p.From != "hub" {
+		if err != nil || p.General == nil || p.Window != tt.reach || strings.Join(p.Values(), " ") != tt.values || p.StampName != "TS" || p.From != "hub" || p.General.Timed != (tt.name == "time") || p.General.Timed != (p.TimestampBy == "") {
 			t.Errorf("%s: got %+v: %v", tt.name, p, err)
 		}
 	}
@@ -91,6 +93,11 @@ func TestParseGeneral(t *testing.T) {
 	if err != nil || len(plans) != 2 || plans[0].General != nil || plans[1].General == nil || plans[0].Into != "d" || plans[1].Into != "e" {
 		t.Errorf("two statements: %+v: %v", plans, err)
 	}
+}
+
+// over adds OVER to a query.
+func over(what, sql string) string {
+	return strings.ReplaceAll(sql, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER "+what)
 }
 
 // TestParseGroups: the dataset's keys are the groups. Groups of several of the hub's keys are made of all partitions.
@@ -115,6 +122,9 @@ func TestParseGroups(t *testing.T) {
 		{"back over all sensors", statement("System.Timestamp() AS TS, Device, Tag, LAG(Value) OVER (LIMIT DURATION(minute, 1)) AS Last", ""), "Device Tag", true},
 		{"a step", "WITH w AS (SELECT Room, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Room" + window + ") SELECT System.Timestamp() AS TS, Room AS Place, Value INTO d FROM w WHERE Value > 3", "Place", true},
 		{"a step by the key", "WITH w AS (SELECT Device, Tag, AVG(Value) AS Value FROM hub TIMESTAMP BY TS GROUP BY Device, Tag" + window + ") SELECT System.Timestamp() AS TS, Device, MAX(Value) AS Value INTO d FROM w GROUP BY Device, TumblingWindow(minute, 1)", "Device", true},
+		{"over a part of the key", over("Device", statement("System.Timestamp() AS TS, Device, Tag"+number, "GROUP BY Device, Tag"+window)), "Device Tag", true},
+		{"over more than the key", over("Tag, State, Device", statement("System.Timestamp() AS TS, State, Tag, Device"+number, "GROUP BY Device, Tag, State"+window)), "State Tag Device", false},
+		{"over a part of the key, each reading", over("Tag", statement("System.Timestamp() AS TS, Device, Tag, Value", "")), "Device Tag", true},
 		{"union", statement("System.Timestamp() AS TS, 'a' AS Kind, Room"+number, "GROUP BY Room"+window+" UNION SELECT System.Timestamp() AS TS, 'b' AS Kind, State AS Room, COUNT(*) AS N FROM hub TIMESTAMP BY TS GROUP BY State"+window), "Kind Room", true},
 	} {
 		p, err := one(tt.sql, "Device", "Tag")
@@ -165,16 +175,18 @@ func TestParseRefuses(t *testing.T) {
 		{"group of all", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY TumblingWindow(second, 5)"), "line 1, column 8: the rows have no key: GROUP BY has a window only (a dataset has rows of keys: select a text that is the same in all rows, such as 'all' AS Fleet)"},
 		{"group that isn't selected", statement("System.Timestamp() AS TS, AVG(Value) AS Value", "GROUP BY UPPER(State), TumblingWindow(second, 5)"), "line 1, column 95: the SELECT list lacks this expression of GROUP BY"},
 		{"several times", statement(columns, "GROUP BY Device, System.Timestamp(), TumblingWindow(second, 5)"), "line 1, column 111: System.Timestamp() beside a window would give a key several rows"},
-		{"over, and a session of all", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SessionWindow(second, 5, 60)", "line 1, column 99: OVER doesn't go with sessions"},
+		{"over, and a session of all", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER Device GROUP BY Device, SessionWindow(second, 5, 60)", "line 1, column 123: what looks at several readings needs those of one watermark, and TIMESTAMP BY has OVER Device"},
 		{"union of groups", statement("System.Timestamp() AS TS, State, COUNT(*) AS N", "GROUP BY State, TumblingWindow(second, 5) UNION SELECT System.Timestamp() AS TS, Value AS State, 1 AS N FROM hub TIMESTAMP BY TS"), "State stands where the first query of the UNION has State"},
 		{"finer groups", statement(columns, "GROUP BY Device, State, SlidingWindow(second, 5)"), "lacks the key column State"},
 		{"several windows", statement(columns, "GROUP BY Device, Windows(TumblingWindow(second, 5), TumblingWindow(second, 10))"), "several windows in one dataset would give a key several rows"},
 		{"star", statement("*", ""), "SELECT * into a dataset"},
 		{"join of streams", statement("System.Timestamp() AS TS, hub.Device, hub.Value", "JOIN hub AS other TIMESTAMP BY TS ON other.Device = hub.Device AND DATEDIFF(second, hub, other) BETWEEN 0 AND 5"), "a server doesn't run a JOIN with anything but reference data yet"},
 		{"key of reference data", statement("System.Timestamp() AS TS, limits.Device, hub.Value", "JOIN limits ON limits.Device = hub.Device"), "lacks the key column Device"},
-		{"over another column", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY TS OVER State GROUP BY Device, State, SlidingWindow(second, 5)", "line 1, column 99: behind OVER a server takes the hub's key columns"},
-		{"over at times", "WITH s AS (SELECT Device, Value FROM hub TIMESTAMP BY TS OVER Device) SELECT System.Timestamp() AS TS, Device, Value INTO d FROM s UNION SELECT System.Timestamp() AS TS, Device, Value FROM hub TIMESTAMP BY TS", "hub stands with OVER and without it"},
-		{"time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub TIMESTAMP BY DATEADD(second, 1, TS) GROUP BY Device, SlidingWindow(second, 5)", "an expression behind TIMESTAMP BY"},
+		{"over another column", "SELECT System.Timestamp() AS TS, Device, Value INTO d FROM hub TIMESTAMP BY TS OVER State", "line 1, column 85: rows that aren't grouped have the hub's key, and what stands behind OVER must be part of it"},
+		{"over, and other groups of a step", "WITH s AS (SELECT State, AVG(Value) AS Value FROM hub TIMESTAMP BY TS OVER State GROUP BY State, TumblingWindow(second, 5)) SELECT System.Timestamp() AS TS, 'all' AS Fleet, MAX(Value) AS Value INTO d FROM s GROUP BY TumblingWindow(second, 5)", "line 1, column 208: what looks at several readings needs those of one watermark"},
+		{"over, and looking back at all", "WITH s AS (SELECT State, LAG(Value) OVER (LIMIT DURATION(second, 5)) AS Value FROM hub TIMESTAMP BY TS OVER State) SELECT System.Timestamp() AS TS, State, MAX(Value) AS Value INTO d FROM s GROUP BY State, TumblingWindow(second, 5)", "line 1, column 26: what looks at several readings"},
+		{"over at times", "WITH s AS (SELECT Device, Value FROM hub TIMESTAMP BY TS OVER Device) SELECT System.Timestamp() AS TS, Device, Value INTO d FROM s UNION SELECT System.Timestamp() AS TS, Device, Value FROM hub TIMESTAMP BY TS", "hub stands with different columns behind OVER"},
+		{"two times", "WITH s AS (SELECT Device, Value FROM hub TIMESTAMP BY DATEADD(second, 1, TS)) SELECT System.Timestamp() AS TS, Device, Value INTO d FROM s UNION SELECT System.Timestamp() AS TS, Device, Value FROM hub TIMESTAMP BY TS", "two times behind TIMESTAMP BY"},
 		{"no time", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value INTO d FROM hub GROUP BY Device, SlidingWindow(second, 5)", "hub needs TIMESTAMP BY"},
 		{"two outputs", statement(columns, group) + "; " + statement(columns, group), "another statement writes INTO d"},
 		{"no output", "SELECT System.Timestamp() AS TS, Device, AVG(Value) AS Value FROM hub TIMESTAMP BY TS " + group, "INTO is expected"},

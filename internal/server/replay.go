@@ -68,7 +68,7 @@ func (s *streams) Replay(ctx context.Context, in api.Replay) (out api.Replayed, 
 	if err != nil {
 		return out, err
 	}
-	r := aggregator.Replay{Name: in.Query, Plan: plan, Key: cfg.Hub.Key, Interval: fleetscore.Interval{From: in.From, To: in.To},
+	r := aggregator.Replay{Name: in.Query, Plan: plan, Key: cfg.Hub.Key, Time: cfg.Hub.Time, Interval: fleetscore.Interval{From: in.From, To: in.To},
 		MaxHeldBytes: int64(cfg.Queries[in.Query].MemoryMB) << 20, References: references}
 	got, err := r.Run(ctx, histories)
 	if err != nil {

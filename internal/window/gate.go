@@ -22,7 +22,33 @@ type Gate struct {
 	names  []uint64           // hashes of a message's column names
 
 	oldest fleetscore.Micros // see Since
-	lines  *lines            // of a gate of one partition whose keys have watermarks of their own
+	lines  *lines            // of a gate whose keys have watermarks of their own
+}
+
+// View is a message's readings as a query sees them.
+type View struct {
+	*fleetscore.Readings
+	At    []fleetscore.Micros // the time of each, by which it is judged, or NoTime; nil: its own
+	Lines []fleetscore.Key    // of each: what has a watermark of its own; nil: its key
+}
+
+// NoTime stands for the time of a reading that has none. It is left out and moves nothing.
+const NoTime = unset
+
+// Time is the time of a reading.
+func (v View) Time(i int) fleetscore.Micros {
+	if v.At != nil {
+		return v.At[i]
+	}
+	return v.Times[i]
+}
+
+// Line is what has a watermark of its own, of a reading.
+func (v View) Line(i int) fleetscore.Key {
+	if v.Lines != nil {
+		return v.Lines[i]
+	}
+	return v.Keys[v.KeyIndex[i]]
 }
 
 // Print identifies a reading of a key; it recognises repeats.
@@ -54,7 +80,7 @@ func NewGate(cfg Config) *Gate {
 		g.states[i].watermark = unset
 	}
 	if cfg.Apart > 0 {
-		g.lines = &lines{begun: unset, by: map[fleetscore.Key]*line{}}
+		g.lines = newLines(len(g.states))
 	}
 	return g
 }
@@ -113,34 +139,39 @@ func (p *pasts) Pop() any {
 // time up to which rows are certain and can't take further readings, even if another log
 // begins here. of tells, for each key of the message, whether its readings are wanted; nil: all
 // are. Those of other keys move the watermark only. The verdict is Counted, Adjusted, Repeat,
-// Revised, Late or Early.
+// Revised, Late or Early, or Filtered for a reading without a time.
 //
 // A gate that adjusts does so by the letter of Azure Stream Analytics: first a reading that is too
 // old at its arrival gets the earliest time that wouldn't be, then one that is older
 // than the watermark gets the watermark.
-func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros, of []bool, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
+func (g *Gate) Readings(s Stamp, r View, least fleetscore.Micros, of []bool, verdict func(i int, v Verdict, p Print, stamp fleetscore.Micros)) {
 	state, rest := &g.states[s.Partition], g.least(s.Partition)
 	src := state.enter(s, &g.cfg)
 	others := state.others(src, &g.cfg)
 	if g.lines != nil {
 		state.raise(src, s.Arrived-micros(g.cfg.Apart), others)
 	}
-	g.names = namesOf(g.names[:0], r)
+	g.names = namesOf(g.names[:0], r.Readings)
 	ahead, disorder := s.Arrived+s.Unsure+micros(g.cfg.MaxEarly), micros(g.cfg.Disorder)
-	for i, t := range r.Times {
-		v, p, mark, x := Counted, Print{Time: t}, min(state.watermark, rest), (*line)(nil)
+	for i, sent := range r.Times {
+		own := r.Time(i)
+		t, v, p, mark, x := own, Counted, Print{Time: sent}, min(state.watermark, rest), (*line)(nil)
+		if own == NoTime {
+			verdict(i, Filtered, p, own)
+			continue
+		}
 		if g.cfg.Adjust > 0 && t <= ahead {
 			t = max(t, s.Arrived-micros(g.cfg.Adjust))
 		}
 		if g.lines != nil && t <= ahead && t >= s.Arrived-micros(g.cfg.Apart) {
-			x = g.lines.of(r.Keys[r.KeyIndex[i]])
+			x = g.lines.of(r.Line(i))
 			mark = max(mark, x.mark)
-			x.raise(min(t, s.Arrived)-disorder, s.Arrived, state.sources[src].Last)
+			x.raise(min(t, s.Arrived)-disorder, s.Arrived, g.heard(s.Partition, state.sources[src].Last))
 		} else if g.lines != nil {
 			mark = max(mark, s.Arrived-micros(g.cfg.Apart))
 		}
 		if g.cfg.Adjust > 0 && t <= ahead {
-			if t = max(t, mark, least+1); t > p.Time {
+			if t = max(t, mark, least+1); t > own {
 				v = Adjusted
 			}
 		}
@@ -164,7 +195,7 @@ func (g *Gate) Readings(s Stamp, r *fleetscore.Readings, least fleetscore.Micros
 			continue
 		}
 		if v == Counted || v == Adjusted || v == Revised {
-			p.Hash = hashOf(r, g.names, i)
+			p.Hash = hashOf(r.Readings, g.names, i)
 		}
 		if v == Counted || v == Adjusted {
 			if _, again := g.seen[p]; again {
@@ -218,7 +249,7 @@ type Mark struct {
 // into buf.
 func (g *Gate) Mark(partition int, buf []SourceMark) Mark {
 	m := g.states[partition].mark(buf)
-	if g.lines != nil && len(g.lines.heap) > 0 && !g.young() {
+	if g.lines != nil && len(g.lines.heap) > 0 && !g.young(g.clock()) {
 		m.Key = g.lines.heap[0].KeyMark()
 	}
 	return m

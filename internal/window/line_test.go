@@ -17,7 +17,7 @@ const sec = fleetscore.Micros(1e6)
 // hear takes a reading of a key that arrives at a time, late by some time, and returns its verdict.
 func hear(g *Gate, source, key string, arrived, late fleetscore.Micros) (out Verdict) {
 	r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(key)}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{arrived - late}}
-	g.Readings(Stamp{Source: fleetscore.Source(source), Arrived: arrived}, r, unset, nil, func(_ int, v Verdict, _ Print, _ fleetscore.Micros) { out = v })
+	g.Readings(Stamp{Source: fleetscore.Source(source), Arrived: arrived}, View{Readings: r}, unset, nil, func(_ int, v Verdict, _ Print, _ fleetscore.Micros) { out = v })
 	return out
 }
 
@@ -47,7 +47,7 @@ func TestSilentKey(t *testing.T) {
 			t.Fatalf("at %s the watermark is %s, want %s", at, w, want)
 		}
 	}
-	if keys, _ := g.Keys(); len(keys) != 1 {
+	if keys := g.Lines().Keys; len(keys) != 1 {
 		t.Errorf("the keys %+v are known, want the quick one", keys)
 	}
 	// It comes back: its first readings are late, because rows of their time are complete; then it is waited for again.
@@ -96,5 +96,44 @@ func TestOutageOfSource(t *testing.T) {
 	}
 	if w, _ := g.Watermark(); w != at-sec-2*sec {
 		t.Errorf("after source two is gone the watermark is %s", w)
+	}
+}
+
+// TestPartitionFails: a partition that fails for long is no silence of the keys that have readings in it, and what the others have worked
+// meanwhile isn't counted when they fail later. A key that is silent while all work isn't waited for.
+func TestPartitionFails(t *testing.T) {
+	t.Parallel()
+	g := NewGate(Config{Disorder: 2 * time.Second, IdleAfter: 5 * time.Second, MaxEarly: 5 * time.Minute, GoneAfter: 15 * time.Minute, Apart: time.Minute, Partitions: 2})
+	hear := func(partition int, key string, arrived, late fleetscore.Micros) (out Verdict) {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{"a"}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{arrived - late}}
+		g.Readings(Stamp{Partition: partition, Source: "http", Arrived: arrived}, View{Readings: r, Lines: []fleetscore.Key{fleetscore.Key(key)}}, unset, nil, func(_ int, v Verdict, _ Print, _ fleetscore.Micros) { out = v })
+		return out
+	}
+	known := func() (out []string) {
+		for _, k := range g.Lines().Keys {
+			out = append(out, string(k.Key))
+		}
+		return out
+	}
+	at := 1000 * sec
+	for ; at < 1100*sec; at += sec {
+		hear(0, "both", at, 0)
+		hear(1, "other", at, 30*sec)
+	}
+	for _, fails := range []int{1, 0} { // one after the other, for five minutes each
+		for end := at + 300*sec; at < end; at += sec {
+			hear(1-fails, "other", at, 0)
+		}
+		if got := known(); len(got) != 2 {
+			t.Errorf("while partition %d failed, some keys were forgotten; %q are known", fails, got)
+		}
+		hear(fails, "both", at, 0)
+	}
+	for end := at + 100*sec; at < end; at += sec {
+		hear(0, "both", at, 0)
+		g.Tick(Stamp{Partition: 1, Source: "http", Arrived: at})
+	}
+	if got := known(); len(got) != 1 || got[0] != "both" {
+		t.Errorf("%q are known, want the key that isn't silent", got)
 	}
 }

@@ -72,6 +72,15 @@ func (in *Input) Timeline(r *value.Record) string {
 	return string(b)
 }
 
+// Line is the key behind OVER as a text. Keys with the same text have one watermark, as they have one group; see KeyText.
+func (in *Input) Line(r *value.Record) fleetscore.Key {
+	env, texts := &expr.Env{Rows: []*value.Record{r}}, make([]string, len(in.over))
+	for i, x := range in.over {
+		texts[i] = KeyText(x.Eval(env))
+	}
+	return fleetscore.Key(strings.Join(texts, fleetscore.KeySeparator))
+}
+
 // Declare checks an event against CREATE TABLE and gives its values the declared types;
 // false if one can't be converted.
 func (in *Input) Declare(r *value.Record) (*value.Record, bool) {
