@@ -55,7 +55,7 @@ func (r *Report) Write(w io.Writer, table func(w io.Writer, columns []string, ro
 		}
 	}
 	section(&b, "Python would run code to read", code)
-	section(&b, "Fleetscore can't score", other)
+	section(&b, "The native runtime can't score", other)
 	if r.Equal {
 		b.WriteString("\nno difference\n")
 	}
